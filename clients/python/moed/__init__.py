@@ -1,0 +1,20 @@
+"""Python side of the moed inference server.
+
+`import moed` needs numpy only and gives the HTTP client. The rooms that need PyTorch are imported by name, so a
+machine that only sends requests never loads it:
+
+    moed.client       talk to a server                         (numpy)
+    moed.metrics      H_s, H_u and I(E;Y) of a router          (numpy)
+    moed.safetensors  read and write weight files              (numpy)
+    moed.blocks       small modules PyTorch lacks              (torch)
+    moed.layers       Gate, AttentiveGate, MoE                 (torch)
+    moed.losses       balance and similarity regularisers      (torch)
+    moed.export       nn.Sequential -> checkpoint directory    (torch)
+    moed.load         checkpoint directory -> nn.Module        (torch)
+    moed.recipes      trainings that make the shipped models   (torch)
+"""
+
+from moed.client import Client, MoedError, RequestError, Unreachable
+
+__version__ = "0.1.0"
+__all__ = ["Client", "MoedError", "RequestError", "Unreachable"]

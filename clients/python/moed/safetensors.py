@@ -1,0 +1,103 @@
+"""Reader and writer of .safetensors files in numpy, for the float types a checkpoint may hold.
+
+A file is: 8 bytes little-endian header length, the JSON header, the tensors back to back. The same tensors give the
+same bytes: the order is the caller's, the header has no spaces but the padding that aligns the data to 8 bytes.
+"""
+
+import json
+
+import numpy as np
+
+ALIGNMENT = 8
+# A header describes a few hundred bytes per tensor; more than this is a damaged or hostile file, not a model.
+MAX_HEADER_BYTES = 100 * 1024 * 1024
+
+
+class FormatError(ValueError):
+    """The file is not a safetensors file this reader accepts."""
+
+
+def _to_bf16(values):
+    """The upper half of each float32, rounded to nearest even, as uint16: numpy has no bfloat16."""
+    bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    return np.where(np.isnan(values), 0x7FC0, rounded).astype("<u2")
+
+
+def _from_bf16(halves):
+    return (halves.astype(np.uint32) << 16).view(np.float32)
+
+
+# dtype name -> (bytes per element, float32 array -> stored array, stored type, stored array -> array)
+DTYPES = {
+    "F32": (4, lambda a: a.astype("<f4"), "<f4", lambda a: a),
+    "F16": (2, lambda a: a.astype("<f2"), "<f2", lambda a: a),
+    "BF16": (2, _to_bf16, "<u2", _from_bf16),
+}
+
+
+def encode(values, dtype):
+    """`values` as the little-endian array that a file of this dtype holds. Overflow to infinity is an error."""
+    values = np.asarray(values, dtype=np.float32)
+    with np.errstate(over="ignore"):
+        stored = DTYPES[dtype][1](values)
+    restored = DTYPES[dtype][3](stored)
+    if not np.array_equal(np.isfinite(restored), np.isfinite(values)):
+        raise FormatError(f"a value of magnitude {np.abs(values).max():.4g} does not fit into {dtype}")
+    return stored
+
+
+def write(path, tensors, dtype="F32"):
+    """Writes the arrays of the dict `tensors` in its order, each rounded to `dtype`."""
+    header, blobs, offset = {}, [], 0
+    for name, values in tensors.items():
+        try:
+            blob = encode(values, dtype).tobytes()
+        except FormatError as error:
+            raise FormatError(f"{name}: {error}") from None
+        end = offset + len(blob)
+        header[name] = {"dtype": dtype, "shape": list(np.shape(values)), "data_offsets": [offset, end]}
+        blobs.append(blob)
+        offset = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % ALIGNMENT)
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little"))
+        file.write(text)
+        file.writelines(blobs)
+
+
+def read(path):
+    """Dict of name -> array, in file order. F32 and F16 keep their type; BF16 is widened to float32."""
+    with open(path, "rb") as file:
+        content = file.read()
+    header, data = _split(path, content)
+    return {name: _tensor(path, name, entry, data) for name, entry in header.items() if name != "__metadata__"}
+
+
+def _split(path, content):
+    size = int.from_bytes(content[:8], "little")
+    if len(content) < 8 or size > MAX_HEADER_BYTES or size > len(content) - 8:
+        raise FormatError(f"{path}: the header length {size} does not fit a file of {len(content)} bytes")
+    try:
+        header = json.loads(content[8:8 + size])
+    except ValueError as error:
+        raise FormatError(f"{path}: the header is not JSON: {error}") from None
+    if not isinstance(header, dict):
+        raise FormatError(f"{path}: the header is not a JSON object")
+    return header, content[8 + size:]
+
+
+def _tensor(path, name, entry, data):
+    try:
+        dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+        width, _, stored_type, decode = DTYPES[dtype]
+        expected = width * int(np.prod(shape, dtype=np.int64))
+        if not (0 <= begin <= end <= len(data) and end - begin == expected):
+            raise FormatError(f"{path}: {name}: bytes {begin}..{end} do not hold a {dtype} tensor of shape {shape}")
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, FormatError):
+            raise
+        raise FormatError(f"{path}: {name}: malformed or unsupported entry {entry}") from None
+    stored = np.frombuffer(data, dtype=stored_type, count=expected // width, offset=begin)
+    return decode(stored).reshape(shape)

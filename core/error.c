@@ -1,0 +1,82 @@
+/* The shared error type; see error.h for the tiers. */
+#include "error.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+int error_set(struct error *err, enum error_code code, const char *format, ...)
+{
+    if (!err || err->code != ERROR_NONE)
+        return -1;
+    err->code = code;
+    va_list args;
+    va_start(args, format);
+    vsnprintf(err->text, sizeof err->text, format, args);
+    va_end(args);
+    return -1;
+}
+
+void error_prefix(struct error *err, const char *format, ...)
+{
+    if (!err || err->code == ERROR_NONE)
+        return;
+    char text[ERROR_TEXT_BYTES];
+    va_list args;
+    va_start(args, format);
+    int used = vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    if (used < 0 || (size_t)used >= sizeof text)
+        return;
+    snprintf(text + used, sizeof text - (size_t)used, ": %.*s", ERROR_TEXT_BYTES - 3, err->text);
+    memcpy(err->text, text, sizeof text);
+}
+
+int error_http_status(enum error_code code)
+{
+    static const int status[] = {
+#define ERROR_STATUS(name, status, word) [ERROR_##name] = status,
+        ERROR_CODES(ERROR_STATUS)
+#undef ERROR_STATUS
+    };
+    return status[code];
+}
+
+const char *error_word(enum error_code code)
+{
+    static const char *const word[] = {
+#define ERROR_WORD(name, status, word) [ERROR_##name] = word,
+        ERROR_CODES(ERROR_WORD)
+#undef ERROR_WORD
+    };
+    return word[code];
+}
+
+static void *checked(void *memory)
+{
+    if (!memory) {
+        fputs("moed: out of memory\n", stderr);
+        abort();
+    }
+    return memory;
+}
+
+void *xmalloc(size_t bytes)
+{
+    return checked(malloc(bytes ? bytes : 1));
+}
+
+void *xcalloc(size_t count, size_t bytes)
+{
+    return checked(calloc(count ? count : 1, bytes ? bytes : 1));
+}
+
+void *xrealloc(void *memory, size_t bytes)
+{
+    return checked(realloc(memory, bytes ? bytes : 1));
+}
+
+char *xstrdup(const char *text)
+{
+    return checked(strdup(text));
+}

@@ -1,0 +1,133 @@
+/* Public boundary of the engine: checkpoint -> model -> forward.
+ *
+ * A `moed_model` is a loaded checkpoint: immutable, so any number of threads may use one. A
+ * `moed_scratch` is the mutable side: the buffers of one forward pass at a time. Nothing behind this
+ * header knows HTTP, an event loop or a wire format, and nothing in front of it sees a weight.
+ *
+ *     struct error err = ERROR_INIT;
+ *     struct moed_model *model = moed_model_load("deploy/models/fashion-mnist", &err);
+ *     struct moed_scratch *scratch = moed_scratch_new(model, 64, NULL, &err);
+ *     moed_forward(model, scratch, rows, inputs, outputs);
+ *     const struct moed_routing *routing = moed_routing(scratch, 0);
+ *     moed_scratch_free(scratch);
+ *     moed_model_free(model);
+ *
+ * A *row* is the unit of work: one sample. Every tensor at this boundary is f32, row-major, with the
+ * rows as its first axis. A model has one or more MoE layers; each routes `routed_per_row` items of
+ * every row (1 unless the layer works on positions).
+ */
+#ifndef MOED_H
+#define MOED_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "error.h"
+
+/* Axes of one row: deeper tensors than any layer needs, small enough to live on the stack. */
+enum { MOED_MAX_RANK = 6 };
+
+struct moed_shape {
+    size_t rank;
+    size_t dims[MOED_MAX_RANK]; /* of one row: without the batch axis */
+};
+
+size_t moed_shape_elements(const struct moed_shape *shape);
+
+struct moed_tensor_info {
+    const char *name;
+    struct moed_shape shape;
+    size_t elements; /* per row */
+};
+
+struct moed_moe_info {
+    const char *name; /* unique in the model */
+    size_t experts;
+    size_t top_k;          /* experts that serve one routed item; == experts when dense */
+    size_t routed_per_row; /* routed items per row */
+};
+
+/* Everything a front end may know of a model. Borrowed: lives as long as the model. */
+struct moed_model_info {
+    const char *description; /* "" when the checkpoint has none */
+    size_t input_count;
+    const struct moed_tensor_info *inputs;
+    size_t output_count;
+    const struct moed_tensor_info *outputs;
+    size_t label_count; /* names of the last axis of outputs[0]; 0 when the checkpoint has none */
+    const char *const *labels;
+    size_t moe_count;
+    const struct moed_moe_info *moe;
+    uint64_t parameters;            /* stored numbers */
+    uint64_t active_parameters;     /* read for one row: unselected experts left out */
+    uint64_t macs_per_row;          /* multiply-accumulates, unselected experts left out */
+    uint64_t weight_bytes;          /* resident weights: mapped, converted or packed */
+    uint64_t scratch_bytes_per_row; /* what moed_scratch_new allocates per row */
+};
+
+struct moed_model;
+struct moed_scratch;
+struct moed_team;
+
+/* Loads a checkpoint directory (core/CHECKPOINT.md). The directory is untrusted: every size, offset,
+ * shape and name is checked, and an error names the file and the tensor or the JSON path. Returns
+ * NULL on error. */
+struct moed_model *moed_model_load(const char *directory, struct error *err);
+void moed_model_free(struct moed_model *model);
+
+const struct moed_model_info *moed_model_info(const struct moed_model *model);
+
+/* One line of a model's architecture, outermost layers first. */
+struct moed_layer_info {
+    int depth;            /* 0 for the model's own layers, +1 inside residual, gate, experts */
+    const char *role;     /* "" | "gate" | "experts" | "residual": first layer of such a part */
+    const char *op;       /* "linear", "moe", ... */
+    const char *name;     /* "" for a layer without tensors */
+    struct moed_shape in, out;
+    uint64_t parameters; /* of this layer alone; of ONE expert inside `experts` */
+    const struct moed_moe_info *moe; /* NULL unless op is "moe" */
+};
+
+/* Calls `visit` for every layer in order of execution; the first expert stands for all. */
+void moed_model_visit(const struct moed_model *model,
+                      void (*visit)(const struct moed_layer_info *layer, void *context),
+                      void *context);
+
+/* A team of `threads` compute threads, the caller's included, that share one forward pass. A team
+ * serves one forward at a time. threads == 1 starts no thread. */
+struct moed_team *moed_team_new(unsigned threads);
+void moed_team_free(struct moed_team *team);
+
+/* Buffers for forwards of up to `max_rows` rows on `team` (borrowed; NULL: the calling thread alone).
+ * The only allocation of the forward path. Fails when it would exceed MOED_SCRATCH_LIMIT. */
+struct moed_scratch *moed_scratch_new(const struct moed_model *model, size_t max_rows,
+                                      struct moed_team *team, struct error *err);
+void moed_scratch_free(struct moed_scratch *scratch);
+
+/* Runs rows 1..max_rows through the model. inputs[i] is [rows, inputs[i].elements] of raw values
+ * (preprocessing is part of the model), outputs[i] is [rows, outputs[i].elements], caller's memory.
+ * Cannot fail: everything that could go wrong was refused at load.
+ * A row's outputs and routing do not depend on the other rows of the batch, where the dense-algebra
+ * backend allows it (core/gemm.h). */
+void moed_forward(const struct moed_model *model, struct moed_scratch *scratch, size_t rows,
+                  const float *const inputs[], float *const outputs[]);
+
+/* What the last forward's dispatch of one MoE layer did: the very arrays that steered execution, and
+ * the sums that statistics accumulate. Borrowed: valid until the scratch's next forward. */
+struct moed_routing {
+    size_t items; /* rows * routed_per_row */
+    size_t experts;
+    size_t top_k;
+    const int32_t *expert;        /* [items, top_k], best first */
+    const float *weight;          /* [items, top_k] combine weights */
+    const uint64_t *selected;     /* [experts] items that chose the expert */
+    const uint64_t *top1;         /* [experts] items whose best expert it was */
+    const double *weight_sum;     /* [experts] combine weights given to it */
+    const double *probability_sum; /* [experts] gate distribution p over ALL experts, summed */
+    double entropy_sum;           /* sum over items of -sum_i p_i log2 p_i, in bits */
+};
+
+const struct moed_routing *moed_routing(const struct moed_scratch *scratch, size_t moe_layer);
+
+#endif

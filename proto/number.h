@@ -1,0 +1,21 @@
+/* Numbers as JSON text, fast: the tensor path of the wire formats. */
+#ifndef PROTO_NUMBER_H
+#define PROTO_NUMBER_H
+
+#include <stddef.h>
+
+/* Scans one JSON number (RFC 8259 grammar: no leading '+', no leading zeros, no hex, no NaN) at the
+ * start of [text, end). Returns the byte after it and stores the double nearest to it, bit for bit
+ * what strtod gives in the C locale; returns NULL when there is no JSON number or when it overflows
+ * a double. Never reads at or past `end`; independent of the locale. */
+const char *number_scan(const char *text, const char *end, double *value);
+
+/* The longest text number_format writes, without a NUL. */
+enum { NUMBER_FORMAT_BYTES = 24 };
+
+/* Writes the shortest decimal that reads back as exactly `value` when parsed to float, as valid
+ * JSON; a value that JSON cannot hold (NaN, infinities) is written as null, as JSON.stringify does.
+ * Returns the bytes written, at most NUMBER_FORMAT_BYTES. */
+size_t number_format(char *text, float value);
+
+#endif

@@ -1,0 +1,32 @@
+/* What a wire format has to know of a model: names and shapes, nothing of tensors' insides.
+ * The server fills one from a loaded model; every pointer is borrowed from that model. */
+#ifndef PROTO_SIGNATURE_H
+#define PROTO_SIGNATURE_H
+
+#include <stddef.h>
+
+struct signature_tensor {
+    const char *name;
+    size_t rank;        /* axes of one row, without the batch axis */
+    const size_t *dims; /* [rank] */
+    size_t elements;    /* per row */
+};
+
+struct signature_moe {
+    const char *name;
+    size_t experts, top_k;
+    size_t items_per_row; /* routed items per row; 1 unless the layer routes positions */
+};
+
+struct signature {
+    const char *model;
+    const char *version;
+    const char *description;
+    size_t input_count, output_count, moe_count, label_count;
+    const struct signature_tensor *inputs;
+    const struct signature_tensor *outputs;
+    const struct signature_moe *moe;
+    const char *const *labels;
+};
+
+#endif

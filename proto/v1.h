@@ -1,0 +1,18 @@
+/* KServe V1 / TensorFlow Serving predict: {"instances": [...]} -> {"predictions": [...]}. */
+#ifndef PROTO_V1_H
+#define PROTO_V1_H
+
+#include "infer.h"
+
+/* Decodes the body of POST /v1/models/M:predict; see oip_decode for the conventions. */
+int v1_decode(const struct signature *signature, const char *body, size_t length,
+              const struct infer_limits *limits, struct infer_request *request, struct error *err);
+
+int v1_encode(const struct infer_request *request, const struct infer_result *result,
+              struct buffer *body, struct error *err);
+
+/* GET /v1/models/M: {"name", "ready"}; GET /v1/models: {"models": [...]}. */
+void v1_model_status(const struct signature *signature, bool ready, struct buffer *body);
+void v1_model_list(const char *const *names, size_t count, struct buffer *body);
+
+#endif

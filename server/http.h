@@ -1,0 +1,110 @@
+/* HTTP: sockets <-> exchanges. The only room that knows libmicrohttpd.
+ *
+ * One `struct http` drives one libmicrohttpd daemon from one libuv loop; everything here runs on
+ * that loop's thread. An *exchange* is one request and its answer. http calls the handler once the
+ * whole body is there; the handler answers with exchange_reply(), at once or later: a handler that
+ * returns without an answer suspends the connection until the answer comes. Every exchange the
+ * handler saw must be answered exactly once, also one whose client has gone.
+ *
+ * What a client can do wrong before a request is whole (bad length headers, a body too large, too
+ * slow, gone) is answered or dropped here and never reaches the handler, but is logged and counted
+ * through `on_finished` like every other exchange. */
+#ifndef SERVER_HTTP_H
+#define SERVER_HTTP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include "../core/error.h"
+#include "../proto/buffer.h"
+
+enum http_method { HTTP_GET, HTTP_HEAD, HTTP_POST, HTTP_OTHER };
+
+enum { HTTP_MAX_REPLY_HEADERS = 4 };
+
+struct http_header {
+    const char *name;
+    char value[64];
+};
+
+struct exchange {
+    /* the request; borrowed by the handler until exchange_reply() */
+    enum http_method method;
+    const char *method_text;
+    const char *path; /* as sent, without the query; routes decode their own segments */
+    const char *body; /* NULL when empty */
+    size_t body_length;
+    const char *inference_header_length; /* request header, NULL when absent */
+    const char *content_encoding;        /* request header, NULL when absent */
+    uint64_t received_ns;                /* uv_hrtime() when the first byte of it was seen */
+
+    /* the answer so far; exchange_header() and exchange_reply() fill it */
+    int status;
+    size_t reply_length;
+    struct http_header reply_headers[HTTP_MAX_REPLY_HEADERS];
+    size_t reply_header_count;
+
+    /* for the handler: what the log line and the metrics say of this exchange */
+    const char *log_model;   /* borrowed; NULL: none. Must outlive the exchange or be static */
+    const char *log_version; /* the same */
+    const char *log_protocol; /* "oip" | "v1" | NULL */
+    size_t log_rows;
+    const char *error_text; /* what an error answer said; owned by the exchange; NULL: no error */
+
+    void *pending; /* the handler's state while the answer is awaited */
+    /* Called when the client is gone while the answer is awaited; NULL: nobody cares. The exchange
+     * must still be answered (the answer goes nowhere). */
+    void (*on_disconnect)(struct exchange *exchange);
+};
+
+struct http_options {
+    const char *host;
+    uint16_t port; /* 0: any */
+    unsigned max_connections;
+    unsigned max_connections_per_ip; /* 0: no limit of its own */
+    size_t max_body_bytes;
+    unsigned request_timeout_ms; /* from a request's first byte to its last */
+    unsigned idle_timeout_ms;    /* a connection between requests */
+};
+
+struct http_callbacks {
+    void *context;
+    void (*on_request)(struct exchange *exchange, void *context);
+    /* After the answer was sent or dropped: log and count. The exchange dies on return. */
+    void (*on_finished)(const struct exchange *exchange, uint64_t duration_ns, void *context);
+};
+
+struct http;
+
+/* Listens and serves. Returns NULL on error (address in use, bad host). */
+struct http *http_new(uv_loop_t *loop, const struct http_options *options,
+                      const struct http_callbacks *callbacks, struct error *err);
+
+/* The port actually bound. */
+uint16_t http_port(const struct http *http);
+
+/* Answers an exchange; takes the buffer's bytes. content_type NULL: application/json. */
+void exchange_reply(struct exchange *exchange, int status, const char *content_type,
+                    struct buffer *body);
+
+/* Adds a header to the answer to come; name is a literal, value is copied. */
+void exchange_header(struct exchange *exchange, const char *name, const char *value);
+
+/* Answers with {"error": text} and the status of err->code; Retry-After where it belongs. */
+void exchange_reply_error(struct exchange *exchange, const struct error *err);
+
+/* Drain, first step: accept what already waits in the backlog, then close the listening socket;
+ * every answer from now on says Connection: close; connections that stay idle for `grace_ms` are closed.
+ * Calls `on_drained(context)` once, when the last connection is gone. */
+void http_drain(struct http *http, unsigned grace_ms, void (*on_drained)(void *context),
+                void *context);
+
+/* After on_drained (or before any request was accepted). Closes the loop handles; `http` frees itself
+ * when the loop has run them out. Exchanges still pending are a bug. */
+void http_close(struct http *http);
+
+unsigned http_connections(const struct http *http);
+
+#endif
