@@ -59,11 +59,12 @@ class Mean(_Reduction):
 
 
 class Residual(nn.Module):
-    """x + layers(x)."""
+    """x + layers(x). Takes one nn.Sequential (which keeps its names) or the layers themselves."""
 
     def __init__(self, *layers):
         super().__init__()
-        self.layers = layers[0] if len(layers) == 1 else nn.Sequential(*layers)
+        given_one = len(layers) == 1 and isinstance(layers[0], nn.Sequential)
+        self.layers = layers[0] if given_one else nn.Sequential(*layers)
 
     def forward(self, x):
         return x + self.layers(x)

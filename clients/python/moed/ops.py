@@ -1,0 +1,211 @@
+"""The ops of checkpoint format 1 that are one PyTorch module each, in one table read from both sides.
+
+export.py asks a row to describe a module, load.py asks it to build one. Adding an op is one row. The two ops that
+hold layers of their own, residual and moe, are in export.py and load.py.
+"""
+
+from typing import Callable, NamedTuple
+
+import torch
+from torch import nn
+
+from moed import blocks
+
+REQUIRED = object()
+
+# Modules that do nothing at inference: they leave no trace in a checkpoint.
+INFERENCE_NO_OPS = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d)
+
+
+class ExportError(ValueError):
+    """The module cannot be expressed as a checkpoint. The message starts with the path of the submodule."""
+
+
+def require(condition, path, reason):
+    if not condition:
+        raise ExportError(f"{path}: {reason}")
+
+
+class Op(NamedTuple):
+    """One op: its JSON keys with their defaults, the exact module types it stands for, and both directions.
+
+    describe(module, row, path) -> (keys, tensors); `row` is an example of its input, batch axis included.
+    build(keys, tensors) -> module, its tensors not yet filled in.
+    """
+
+    keys: dict
+    modules: tuple
+    describe: Callable
+    build: Callable
+
+
+def one_int(value, path, what):
+    """The single int in PyTorch's int-or-tuple settings."""
+    values = set(value) if isinstance(value, tuple) else {value}
+    require(len(values) == 1, path, f"{what} {value} differs between axes; a checkpoint holds one number")
+    return values.pop()
+
+
+def own_tensors(module, names=("weight", "bias")):
+    return {name: getattr(module, name) for name in names if getattr(module, name) is not None}
+
+
+# --- linear and convolutions ------------------------------------------------------------------------------------
+
+def describe_linear(module, row, path):
+    return {}, own_tensors(module)
+
+
+def build_linear(keys, tensors):
+    out_size, in_size = tensors["weight"].shape
+    return nn.Linear(in_size, out_size, bias="bias" in tensors)
+
+
+def describe_conv(module, row, path):
+    require(module.padding_mode == "zeros", path, f"padding_mode {module.padding_mode!r} is not zeros")
+    require(not isinstance(module.padding, str), path, f"padding {module.padding!r}: give the number of zeros instead")
+    require(one_int(module.dilation, path, "dilation") == 1, path, f"dilation {module.dilation} is not 1")
+    keys = {"stride": one_int(module.stride, path, "stride"), "padding": one_int(module.padding, path, "padding"),
+            "groups": module.groups}
+    return keys, own_tensors(module)
+
+
+def build_conv(module_type):
+    def build(keys, tensors):
+        out_channels, in_channels_of_group, *kernel = tensors["weight"].shape
+        return module_type(in_channels_of_group * keys["groups"], out_channels, tuple(kernel), stride=keys["stride"],
+                           padding=keys["padding"], groups=keys["groups"], bias="bias" in tensors)
+    return build
+
+
+# --- normalisations ---------------------------------------------------------------------------------------------
+
+def with_affine(module, size):
+    """Weight and bias of a norm; where the module has none, the ones and zeros that do the same."""
+    weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
+    return {"weight": torch.ones(size) if weight is None else weight,
+            "bias": torch.zeros(size) if bias is None else bias}
+
+
+def describe_batch_norm(module, row, path):
+    require(module.running_mean is not None, path,
+            "track_running_stats is off: the result would depend on the rows of the batch")
+    statistics = own_tensors(module, ("running_mean", "running_var"))
+    return {"eps": module.eps}, {**with_affine(module, module.num_features), **statistics}
+
+
+def build_batch_norm(keys, tensors):
+    return blocks.BatchNorm(tensors["weight"].shape[0], eps=keys["eps"])
+
+
+def describe_layer_norm(module, row, path):
+    require(len(module.normalized_shape) == 1, path,
+            f"normalized_shape {tuple(module.normalized_shape)} has more than one axis; only the last is normalised")
+    return {"eps": module.eps}, with_affine(module, module.normalized_shape[0])
+
+
+def build_layer_norm(keys, tensors):
+    return nn.LayerNorm(tensors["weight"].shape[0], eps=keys["eps"])
+
+
+def describe_rms_norm(module, row, path):
+    shape = getattr(module, "normalized_shape", None) or module.weight.shape
+    require(len(shape) == 1, path, f"normalized_shape {tuple(shape)} has more than one axis")
+    # PyTorch's default eps=None means the machine epsilon of the input's type, here float32.
+    eps = torch.finfo(torch.float32).eps if module.eps is None else module.eps
+    return {"eps": eps}, {"weight": with_affine(module, shape[0])["weight"]}
+
+
+def build_rms_norm(keys, tensors):
+    return blocks.RMSNorm(tensors["weight"].shape[0], eps=keys["eps"])
+
+
+# --- pooling ----------------------------------------------------------------------------------------------------
+
+def pool_keys(module, path):
+    require(not module.ceil_mode, path, "ceil_mode is on; a checkpoint's pooling drops the incomplete window")
+    kernel = one_int(module.kernel_size, path, "kernel_size")
+    return {"kernel": kernel, "stride": one_int(module.stride, path, "stride"),
+            "padding": one_int(module.padding, path, "padding")}
+
+
+def describe_max_pool(module, row, path):
+    require(one_int(module.dilation, path, "dilation") == 1, path, f"dilation {module.dilation} is not 1")
+    require(not module.return_indices, path, "return_indices is on")
+    return pool_keys(module, path), {}
+
+
+def describe_avg_pool(module, row, path):
+    require(module.divisor_override is None, path, "divisor_override is set")
+    keys = pool_keys(module, path)
+    require(module.count_include_pad or keys["padding"] == 0, path, "count_include_pad is off with padding")
+    return keys, {}
+
+
+def build_pool(module_type):
+    return lambda keys, tensors: module_type(keys["kernel"], stride=keys["stride"], padding=keys["padding"])
+
+
+# --- shapes and functions ---------------------------------------------------------------------------------------
+
+def describe_flatten(module, row, path):
+    whole_row = module.start_dim == 1 and module.end_dim in (-1, row.dim() - 1)
+    require(whole_row, path, f"start_dim {module.start_dim}, end_dim {module.end_dim} do not flatten the whole row")
+    return {}, {}
+
+
+def describe_softmax(module, row, path):
+    require(module.dim in (-1, row.dim() - 1), path, f"dim {module.dim} is not the last axis")
+    return {}, {}
+
+
+def describe_gelu(module, row, path):
+    return {"approximate": module.approximate}, {}
+
+
+def describe_reduction(module, row, path):
+    return {"axis": module.batch_axis(row) - 1}, {}
+
+
+def plain(module_type):
+    """An op with neither keys nor tensors."""
+    return Op({}, (module_type,), lambda module, row, path: ({}, {}), lambda keys, tensors: module_type())
+
+
+RMS_NORMS = (blocks.RMSNorm, nn.RMSNorm) if hasattr(nn, "RMSNorm") else (blocks.RMSNorm,)
+CONV_KEYS = {"stride": 1, "padding": 0, "groups": 1}
+POOL_KEYS = {"kernel": REQUIRED, "stride": lambda keys: keys["kernel"], "padding": 0}  # stride defaults to the kernel
+
+OPS = {
+    "linear": Op({}, (nn.Linear,), describe_linear, build_linear),
+    "conv1d": Op(CONV_KEYS, (nn.Conv1d,), describe_conv, build_conv(nn.Conv1d)),
+    "conv2d": Op(CONV_KEYS, (nn.Conv2d,), describe_conv, build_conv(nn.Conv2d)),
+    "batch_norm": Op({"eps": REQUIRED}, (nn.BatchNorm1d, nn.BatchNorm2d, blocks.BatchNorm),
+                     describe_batch_norm, build_batch_norm),
+    "layer_norm": Op({"eps": REQUIRED}, (nn.LayerNorm,), describe_layer_norm, build_layer_norm),
+    "rms_norm": Op({"eps": REQUIRED}, RMS_NORMS, describe_rms_norm, build_rms_norm),
+    "max_pool2d": Op(POOL_KEYS, (nn.MaxPool2d,), describe_max_pool, build_pool(nn.MaxPool2d)),
+    "avg_pool2d": Op(POOL_KEYS, (nn.AvgPool2d,), describe_avg_pool, build_pool(nn.AvgPool2d)),
+    "flatten": Op({}, (nn.Flatten,), describe_flatten, lambda keys, tensors: nn.Flatten()),
+    "reshape": Op({"shape": REQUIRED}, (blocks.Reshape,),
+                  lambda module, row, path: ({"shape": list(module.shape)}, {}),
+                  lambda keys, tensors: blocks.Reshape(*keys["shape"])),
+    "sum": Op({"axis": REQUIRED}, (blocks.Sum,), describe_reduction, lambda keys, tensors: blocks.Sum(keys["axis"])),
+    "mean": Op({"axis": REQUIRED}, (blocks.Mean,), describe_reduction, lambda keys, tensors: blocks.Mean(keys["axis"])),
+    "relu": plain(nn.ReLU),
+    "gelu": Op({"approximate": "none"}, (nn.GELU,), describe_gelu, lambda keys, tensors: nn.GELU(keys["approximate"])),
+    "silu": plain(nn.SiLU),
+    "tanh": plain(nn.Tanh),
+    "sigmoid": plain(nn.Sigmoid),
+    "softmax": Op({}, (nn.Softmax,), describe_softmax, lambda keys, tensors: nn.Softmax(dim=-1)),
+    "cube": plain(blocks.Cube),
+    "scale": Op({"value": REQUIRED}, (blocks.Scale,), lambda module, row, path: ({"value": module.value}, {}),
+                lambda keys, tensors: blocks.Scale(keys["value"])),
+}
+OP_OF_MODULE = {module: name for name, op in OPS.items() for module in op.modules}
+
+
+def default_of(op, key, keys):
+    """The value a key takes when config.json leaves it out; REQUIRED if it may not."""
+    default = op.keys[key]
+    return default(keys) if callable(default) else default
