@@ -1,0 +1,211 @@
+/* Log lines: what reaches standard error, byte for byte, whatever a client put into a value. */
+#include "../../server/log.h"
+
+#include <check.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Standard error goes to a file while a test runs; log writes are read back from it. */
+static FILE *captured;
+static int real_stderr;
+
+static void capture_begin(void)
+{
+    captured = tmpfile();
+    ck_assert_ptr_nonnull(captured);
+    ck_assert_int_eq(0, fcntl(fileno(captured), F_SETFL, O_APPEND));
+    real_stderr = dup(STDERR_FILENO);
+    dup2(fileno(captured), STDERR_FILENO);
+    log_set_level(LOG_INFO);
+}
+
+static void capture_end(void)
+{
+    dup2(real_stderr, STDERR_FILENO);
+    close(real_stderr);
+    fclose(captured);
+}
+
+/* All that was logged since the test began; a static buffer. */
+static const char *logged(void)
+{
+    static char text[1 << 20];
+    rewind(captured);
+    text[fread(text, 1, sizeof text - 1, captured)] = '\0';
+    return text;
+}
+
+/* Logs one value and returns the line from its key on. */
+static const char *logged_value(const char *value)
+{
+    struct log_line line;
+    log_begin(&line, LOG_INFO, "test");
+    log_text(&line, "key", value);
+    log_end(&line);
+    const char *at = strstr(logged(), "key=");
+    ck_assert_ptr_nonnull(at);
+    return at;
+}
+
+START_TEST(a_line_has_time_level_event_and_pairs)
+{
+    struct log_line line;
+    log_begin(&line, LOG_WARNING, "request");
+    log_text(&line, "path", "/v2/models/m/infer");
+    log_number(&line, "status", 200);
+    log_milliseconds(&line, "duration_ms", 1234567);
+    log_end(&line);
+    const char *text = logged();
+    int year, month, day, hour, minute, second, millisecond, consumed = 0;
+    ck_assert_int_eq(7, sscanf(text, "time=%4d-%2d-%2dT%2d:%2d:%2d.%3dZ%n", &year, &month, &day,
+                               &hour, &minute, &second, &millisecond, &consumed));
+    ck_assert_int_eq(29, consumed);
+    ck_assert_str_eq(text + consumed, " level=warning event=request path=/v2/models/m/infer"
+                                      " status=200 duration_ms=1.234\n");
+}
+END_TEST
+
+static const struct {
+    const char *value, *line;
+} escapes[] = {
+    {"plain", "key=plain\n"},
+    {"", "key=\"\"\n"},
+    {"two words", "key=\"two words\"\n"},
+    {"a=b", "key=\"a=b\"\n"},
+    {"say \"hi\"\\", "key=\"say \\\"hi\\\"\\\\\"\n"},
+    {"line\r\nlevel=error\tx", "key=\"line\\r\\nlevel=error\\tx\"\n"},
+    {"\x1b[31mred\x7f", "key=\"\\x1b[31mred\\x7f\"\n"},
+    {"gr\xc3\xbc\xc3\x9f \xe2\x82\xac \xf0\x9f\x98\x80",
+     "key=\"gr\xc3\xbc\xc3\x9f \xe2\x82\xac \xf0\x9f\x98\x80\"\n"},
+    {"\xc2\x9b"
+     "31m",
+     "key=\"\\xc2\\x9b31m\"\n"},                            /* C1: the one-byte CSI */
+    {"\xff\xfe", "key=\"\\xff\\xfe\"\n"},                   /* never UTF-8 */
+    {"\xc0\xaf", "key=\"\\xc0\\xaf\"\n"},                   /* overlong */
+    {"\xe0\x80\xaf", "key=\"\\xe0\\x80\\xaf\"\n"},          /* overlong */
+    {"\xed\xa0\x80", "key=\"\\xed\\xa0\\x80\"\n"},          /* surrogate */
+    {"\xf4\x90\x80\x80", "key=\"\\xf4\\x90\\x80\\x80\"\n"}, /* above U+10FFFF */
+    {"cut \xe2\x82", "key=\"cut \\xe2\\x82\"\n"},           /* sequence ends with the string */
+};
+
+START_TEST(a_value_is_escaped)
+{
+    ck_assert_str_eq(escapes[_i].line, logged_value(escapes[_i].value));
+}
+END_TEST
+
+START_TEST(a_long_value_is_cut_and_later_pairs_survive)
+{
+    char value[9000];
+    memset(value, 'x', sizeof value - 1);
+    value[sizeof value - 1] = '\0';
+    struct log_line line;
+    log_begin(&line, LOG_INFO, "request");
+    log_text(&line, "path", value);
+    log_number(&line, "status", 404);
+    log_end(&line);
+    const char *text = logged();
+    ck_assert_ptr_nonnull(strstr(text, "xxx...\" status=404\n"));
+    ck_assert_uint_lt(strlen(text), 700);
+}
+END_TEST
+
+START_TEST(pairs_that_do_not_fit_are_dropped_whole)
+{
+    char value[500];
+    memset(value, '\x01', sizeof value - 1); /* four bytes each once escaped */
+    value[sizeof value - 1] = '\0';
+    struct log_line line;
+    log_begin(&line, LOG_INFO, "test");
+    for (int i = 0; i < 20; i++)
+        log_text(&line, "key", value);
+    log_end(&line);
+    const char *text = logged();
+    size_t length = strlen(text);
+    ck_assert_uint_le(length, sizeof line.text);
+    ck_assert_ptr_eq(strchr(text, '\n'), text + length - 1);
+    ck_assert_int_eq('"', text[length - 2]);
+}
+END_TEST
+
+START_TEST(the_level_decides_what_is_written)
+{
+    ck_assert(log_enabled(LOG_INFO));
+    ck_assert(!log_enabled(LOG_DEBUG));
+    log_message(LOG_DEBUG, "hidden", "not seen");
+    struct log_line line;
+    log_begin(&line, LOG_DEBUG, "hidden");
+    log_text(&line, "key", "value with spaces");
+    log_number(&line, "n", 1);
+    log_end(&line);
+    ck_assert_str_eq("", logged());
+    log_set_level(LOG_DEBUG);
+    log_message(LOG_DEBUG, "seen", "%d of %s", 3, "five");
+    ck_assert_ptr_nonnull(strstr(logged(), "level=debug event=seen message=\"3 of five\"\n"));
+}
+END_TEST
+
+START_TEST(level_names)
+{
+    ck_assert_int_eq(LOG_ERROR, log_level_from_name("error"));
+    ck_assert_int_eq(LOG_WARNING, log_level_from_name("warning"));
+    ck_assert_int_eq(LOG_INFO, log_level_from_name("info"));
+    ck_assert_int_eq(LOG_DEBUG, log_level_from_name("debug"));
+    ck_assert_int_eq(LOG_LEVEL_COUNT, log_level_from_name("INFO"));
+    ck_assert_int_eq(LOG_LEVEL_COUNT, log_level_from_name(""));
+}
+END_TEST
+
+enum { THREADS = 4, LINES = 500 };
+
+static void *log_many(void *name)
+{
+    for (int i = 0; i < LINES; i++)
+        log_message(LOG_INFO, name, "abcdefghij %d klmnopqrst", i);
+    return NULL;
+}
+
+START_TEST(lines_of_several_threads_do_not_mix)
+{
+    static char names[THREADS][16];
+    pthread_t threads[THREADS];
+    for (int i = 0; i < THREADS; i++) {
+        snprintf(names[i], sizeof names[i], "t%d", i);
+        ck_assert_int_eq(0, pthread_create(&threads[i], NULL, log_many, names[i]));
+    }
+    for (int i = 0; i < THREADS; i++)
+        pthread_join(threads[i], NULL);
+    int lines = 0;
+    for (const char *at = logged(); *at; at = strchr(at, '\n') + 1, lines++) {
+        ck_assert_int_eq(0, strncmp(at, "time=", 5));
+        const char *tail = strstr(at, " klmnopqrst\"\n");
+        ck_assert_ptr_nonnull(tail);
+        ck_assert_ptr_eq(strchr(at, '\n'), tail + strlen(" klmnopqrst\""));
+    }
+    ck_assert_int_eq(THREADS * LINES, lines);
+}
+END_TEST
+
+int main(void)
+{
+    TCase *tests = tcase_create("log");
+    tcase_add_checked_fixture(tests, capture_begin, capture_end);
+    tcase_add_test(tests, a_line_has_time_level_event_and_pairs);
+    tcase_add_loop_test(tests, a_value_is_escaped, 0, sizeof escapes / sizeof *escapes);
+    tcase_add_test(tests, a_long_value_is_cut_and_later_pairs_survive);
+    tcase_add_test(tests, pairs_that_do_not_fit_are_dropped_whole);
+    tcase_add_test(tests, the_level_decides_what_is_written);
+    tcase_add_test(tests, level_names);
+    tcase_add_test(tests, lines_of_several_threads_do_not_mix);
+    Suite *suite = suite_create("log");
+    suite_add_tcase(suite, tests);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
