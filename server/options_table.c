@@ -1,0 +1,165 @@
+/* The options of `moed serve`, and the help and the sample file printed from them.
+ *
+ * This is the only list of options: flags, environment, configuration file, help and sample are
+ * loops over its rows, and a default is text that goes through the same reader as everything else.
+ * Adding an option is a field in options.h and a row here. */
+#include "options_table.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "options.h"
+
+enum { HELP_COLUMNS = 80 };
+
+#define AT(field) offsetof(struct options, field)
+#define DAY_MS    86400000u
+
+const struct option_row option_rows[OPTION_ROWS] = {
+    {"models", OPTION_STRING, AT(models), 0, 0, NULL, "/srv/moed/models", "DIR", "Serving",
+     "The model repository: a directory with one directory per model, <name>/ or "
+     "<name>/<version>/, each holding config.json and model.safetensors."},
+    {"host", OPTION_STRING, AT(host), 0, 0, "127.0.0.1", NULL, "ADDRESS", NULL,
+     "The address to listen on. The default serves this machine only. 0.0.0.0 (or :: for IPv6) "
+     "opens the server to the network: it has no authentication of its own, so put a proxy or a "
+     "network policy in front of it, not least because the model control paths load and unload."},
+    {"port", OPTION_COUNT, AT(port), 0, 65535, "8080", NULL, "N", NULL,
+     "The port to listen on. 0 lets the system pick a free one, which the line \"listening on\" "
+     "names; tests and several servers on one machine want that."},
+
+    {"threads", OPTION_COUNT, AT(threads), 0, 1024, "0", NULL, "N", "Batching and compute",
+     "Compute threads. 0 takes as many as the scheduling affinity and the cgroup quota allow. "
+     "Lower it to leave CPUs to a neighbour; more threads than CPUs are always slower."},
+    {"max_batch_rows", OPTION_COUNT, AT(max_batch_rows), 1, 65536, "64", NULL, "N", NULL,
+     "The most rows computed together. Waiting requests are put together up to this many rows "
+     "whenever compute is free. Raise it for throughput with small models, lower it when one "
+     "batch takes longer than a client may wait."},
+    {"max_queue_delay_us", OPTION_COUNT, AT(max_queue_delay_us), 0, 10000000, "0", NULL,
+     "MICROSECONDS", NULL,
+     "How long a batch that is not full may wait for more rows while compute is free. 0 never "
+     "waits: an idle server answers at once, a busy one fills its batches anyway. Raise it only "
+     "when the measured throughput gain is worth the delay to every request."},
+    {"max_queue_rows", OPTION_COUNT, AT(max_queue_rows), 1, 16777216, "4096", NULL, "N", NULL,
+     "The most rows that wait for compute, per model. A request that does not fit is answered "
+     "429 at once. Rows beyond what is computed within a client's patience only make every "
+     "answer late, so size it to throughput times acceptable wait."},
+    {"queue_timeout_ms", OPTION_COUNT, AT(queue_timeout_ms), 1, DAY_MS, "10000", NULL,
+     "MILLISECONDS", NULL,
+     "A request that has waited this long for compute is answered 504 without being computed. Set "
+     "it to what clients wait before they give up: later answers are work for nobody."},
+
+    {"max_request_rows", OPTION_COUNT, AT(max_request_rows), 1, 16777216, "1024", NULL, "N",
+     "Limits",
+     "The most rows of one request. A larger one is refused with 413. One request is computed in "
+     "as few batches as possible, so a high limit lets one client delay the others."},
+    {"max_body_bytes", OPTION_BYTES, AT(max_body_bytes), 1024, (uint64_t)4 << 30, "64M", NULL,
+     "BYTES", NULL,
+     "The largest request body, with an optional suffix K, M or G (powers of 1024). Larger ones "
+     "are refused with 413 before they are read. Memory for bodies is bounded by this times "
+     "max_connections; lower both on a small machine."},
+    {"max_connections", OPTION_COUNT, AT(max_connections), 1, 1000000, "1024", NULL, "N", NULL,
+     "The most connections open at a time; further clients wait in the listen backlog until one "
+     "closes. An idle connection costs about 40 KB. The limit of open files (ulimit -n) must be "
+     "somewhat higher."},
+    {"max_connections_per_ip", OPTION_COUNT, AT(max_connections_per_ip), 0, 1000000, "0", NULL, "N",
+     NULL,
+     "The most connections of one client address; further ones are closed at once. 0 sets no "
+     "limit of its own. Set it when clients connect directly; behind a proxy every client has "
+     "the proxy's address."},
+    {"request_timeout_ms", OPTION_COUNT, AT(request_timeout_ms), 1, DAY_MS, "30000", NULL,
+     "MILLISECONDS", NULL,
+     "A request must have arrived whole this long after its first byte, or it is answered 408 and "
+     "the connection closed. Raise it for large bodies over slow links; it is what stops clients "
+     "that send a byte a second to hold connections."},
+    {"idle_timeout_ms", OPTION_COUNT, AT(idle_timeout_ms), 1, DAY_MS, "60000", NULL, "MILLISECONDS",
+     NULL,
+     "A connection on which no new request has arrived for this long is closed. Behind a load "
+     "balancer set it above the balancer's own idle timeout, so that it is the balancer that "
+     "closes and never a request that meets a closed connection."},
+
+    {"drain_delay_ms", OPTION_COUNT, AT(drain_delay_ms), 0, DAY_MS, "0", NULL, "MILLISECONDS",
+     "Shutdown",
+     "After SIGTERM, how long to go on serving with readiness failing before draining. In "
+     "Kubernetes set it to about 5000, the time it takes until no new connections are routed "
+     "here."},
+    {"drain_timeout_ms", OPTION_COUNT, AT(drain_timeout_ms), 0, DAY_MS, "30000", NULL,
+     "MILLISECONDS", NULL,
+     "How long draining may take: accepted requests are finished and answered, then the process "
+     "exits with 0. What is unfinished by then is dropped and the exit status is 1. Together "
+     "with drain_delay_ms it must be below the supervisor's own limit (Kubernetes: "
+     "terminationGracePeriodSeconds)."},
+
+    {"max_expert_series", OPTION_COUNT, AT(max_expert_series), 0, 10000000, "2048", NULL, "N",
+     "Observation",
+     "The most per-expert series /metrics exports over all models. Above it only the layers' "
+     "aggregates are exported; the per-expert figures stay available as JSON. Raise it if your "
+     "Prometheus can take models with thousands of experts."},
+    {"log_level", OPTION_LEVEL, AT(log_level), 0, 0, "info", NULL, "LEVEL", NULL,
+     "error, warning, info or debug. info logs one line per request; warning keeps a busy server "
+     "quiet."},
+};
+
+_Static_assert(sizeof(struct options) == OPTION_ROWS * sizeof(uint64_t),
+               "a field of struct options has no row, or OPTION_ROWS is out of date");
+
+/* Prints `text` in lines of at most HELP_COLUMNS, each with `prefix` in front. */
+static void print_wrapped(FILE *out, const char *prefix, const char *text)
+{
+    size_t room = HELP_COLUMNS - strlen(prefix);
+    while (*text) {
+        size_t length = strlen(text);
+        if (length > room) {
+            for (length = room; length > 0 && text[length] != ' '; length--)
+                ;
+            if (length == 0)
+                length = strcspn(text, " ");
+        }
+        fprintf(out, "%s%.*s\n", prefix, (int)length, text);
+        text += length;
+        text += strspn(text, " ");
+    }
+}
+
+static void print_flag(FILE *out, const struct option_row *row)
+{
+    fputs("  --", out);
+    for (const char *at = row->name; *at; at++)
+        fputc(option_flag_character(*at), out);
+    if (row->value)
+        fprintf(out, " %s   (default %s)\n", row->operand, row->value);
+    else
+        fprintf(out, " %s   (required)\n", row->operand);
+}
+
+void options_help(FILE *out)
+{
+    fputs("  --config FILE\n", out);
+    print_wrapped(out, "      ",
+                  "Reads options from a file of `name = value` lines; deploy/moed.conf is one that "
+                  "explains itself. The environment (MOED_MAX_BATCH_ROWS=64) overrides the file, a "
+                  "flag overrides both.");
+    for (size_t i = 0; i < OPTION_ROWS; i++) {
+        if (option_rows[i].group)
+            fprintf(out, "\n%s:\n", option_rows[i].group);
+        print_flag(out, &option_rows[i]);
+        print_wrapped(out, "      ", option_rows[i].help);
+    }
+}
+
+void options_sample(FILE *out)
+{
+    print_wrapped(
+        out, "# ",
+        "Configuration of moed: moed serve --config moed.conf. Every option is here under "
+        "the paragraph that explains it, commented out with its default. The environment "
+        "(MOED_MAX_BATCH_ROWS=64) overrides this file, a flag (--max-batch-rows 64) "
+        "overrides both. Quotes around a value are optional.");
+    for (size_t i = 0; i < OPTION_ROWS; i++) {
+        if (option_rows[i].group)
+            fprintf(out, "\n\n# ---- %s ----\n", option_rows[i].group);
+        fputc('\n', out);
+        print_wrapped(out, "# ", option_rows[i].help);
+        fprintf(out, "#%s = %s\n", option_rows[i].name,
+                option_rows[i].value ? option_rows[i].value : option_rows[i].sample);
+    }
+}

@@ -1,0 +1,33 @@
+/* The table of options: private to options.c (which reads values) and options_table.c (which holds
+ * the rows and prints the help and the sample file from them). */
+#ifndef SERVER_OPTIONS_TABLE_H
+#define SERVER_OPTIONS_TABLE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum option_type { OPTION_STRING, OPTION_LEVEL, OPTION_COUNT, OPTION_BYTES };
+
+struct option_row {
+    const char *name; /* in the file; MOED_NAME in the environment, --name with dashes as a flag */
+    enum option_type type;
+    size_t offset; /* in struct options: a char * for STRING and LEVEL, otherwise a uint64_t */
+    uint64_t minimum, maximum;
+    const char *value;   /* the default; NULL: required */
+    const char *sample;  /* what the sample file shows for a required one */
+    const char *operand; /* what the help calls the value */
+    const char *group;   /* a title where a group begins, otherwise NULL */
+    const char *help;
+};
+
+enum { OPTION_ROWS = 18 };
+
+extern const struct option_row option_rows[OPTION_ROWS];
+
+/* How a character of a name looks in a flag. */
+static inline char option_flag_character(char character)
+{
+    return character == '_' ? '-' : character;
+}
+
+#endif
