@@ -85,7 +85,7 @@ struct moed_layer_info {
     const char *op;       /* "linear", "moe", ... */
     const char *name;     /* "" for a layer without tensors */
     struct moed_shape in, out;
-    uint64_t parameters; /* of this layer alone; of ONE expert inside `experts` */
+    uint64_t parameters; /* of this layer and all inside it; below `experts`: of one expert */
     const struct moed_moe_info *moe; /* NULL unless op is "moe" */
 };
 

@@ -1,0 +1,19 @@
+/* A team of threads that share one loop: fork, take tasks until none is left, join. */
+#ifndef CORE_TEAM_H
+#define CORE_TEAM_H
+
+#include <stddef.h>
+
+struct moed_team;
+
+/* Calls task(context, index, worker) once for every index in [0, count), on any of the team's
+ * threads; worker < team_size() names the thread, for memory of its own. Returns when all are done.
+ * `team` NULL: the calling thread alone. Which thread gets which index is not fixed, so tasks must
+ * not depend on each other. */
+void team_run(struct moed_team *team, size_t count,
+              void (*task)(void *context, size_t index, unsigned worker), void *context);
+
+/* Threads, the caller's included; 1 for NULL. */
+unsigned team_size(const struct moed_team *team);
+
+#endif
