@@ -9,6 +9,7 @@ The directory appears whole or not at all: it is written beside its place and re
 
 import copy
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -22,6 +23,7 @@ from moed.layers import AttentiveGate, Gate, MoE
 from moed.ops import INFERENCE_NO_OPS, OP_OF_MODULE, OPS, REQUIRED, ExportError, default_of, require
 
 FORMAT_VERSION = 1
+CONFIG_COLUMNS = 100
 DTYPES = {"f32": "F32", "f16": "F16", "bf16": "BF16"}
 
 
@@ -43,7 +45,7 @@ def export(module, directory, input_shape, input_name="input", preprocess=None, 
     module = copy.deepcopy(module).cpu().float().eval()
     walk = _Walk()
     with torch.no_grad():
-        layers, row = walk.layers(module, torch.zeros(1, *input_shape), "model", "")
+        layers, row = walk.layers(module, _example_row(input_shape), "model", "")
     config = {"model_type": "moed", "format_version": FORMAT_VERSION, "description": description,
               "input": _input_config(input_name, input_shape, preprocess), "layers": layers,
               "output": _output_config(output_name, labels, row)}
@@ -61,12 +63,12 @@ class _Walk:
     def __init__(self):
         self.tensors = {}
 
-    def layers(self, module, row, path, scope):
+    def layers(self, module, row, path, scope, prefix=""):
         """(list of layer objects, output row) of a Sequential; of a single layer, as if it were in one."""
         if not _is_plain_sequential(module):
             module = nn.Sequential(module)
         objects = []
-        for name, layer, layer_path in _flattened(module, path, ""):
+        for name, layer, layer_path in _flattened(module, path, prefix):
             if isinstance(layer, INFERENCE_NO_OPS):
                 continue
             objects.append(self.layer(layer, row, layer_path, scope, name))
@@ -77,11 +79,15 @@ class _Walk:
         if type(layer) is MoE:
             return self.moe(layer, row, path, scope, name)
         if type(layer) is Residual:
-            objects, out = self.layers(layer.layers, row, path + ".layers", scope + name + ".")
-            require(out.shape == row.shape, path, f"the residual branch turns {list(row.shape[1:])} into "
-                                                  f"{list(out.shape[1:])}; they cannot be added")
-            return {"op": "residual", "name": name, "layers": objects}
+            return self.residual(layer, row, path, scope, name)
         return self.leaf(layer, row, path, scope, name)
+
+    def residual(self, layer, row, path, scope, name):
+        """The branch's layers are named in the scope around it: a residual has no tensors, so it has no name."""
+        objects, out = self.layers(layer.layers, row.clone(), path + ".layers", scope, name + "_")
+        require(out.shape == row.shape, path, f"the branch turns {list(row.shape[1:])} into {list(out.shape[1:])}; "
+                                              "they cannot be added")
+        return {"op": "residual", "layers": objects}
 
     def leaf(self, layer, row, path, scope, name):
         op_name = OP_OF_MODULE.get(type(layer))
@@ -104,9 +110,9 @@ class _Walk:
     # --- the mixture ------------------------------------------------------------------------------------------
 
     def moe(self, layer, row, path, scope, name):
-        prefix = f"{scope}{name}."
-        gate = self.gate(layer.gate, row, path + ".gate", prefix + "gate.")
-        experts = self.experts(layer, row, path + ".experts", prefix + "experts.")
+        require(scope == "", path, "a MoE layer inside a gate or an expert has no place in the format")
+        gate = self.gate(layer.gate, row, path + ".gate", name + ".gate.")
+        experts = self.experts(layer, row, path + ".experts", name + ".experts.")
         if "key_layer" in gate:
             names = [expert_layer.get("name") for expert_layer in experts["layers"]]
             require(gate["key_layer"] in names, path + ".gate",
@@ -120,7 +126,7 @@ class _Walk:
         config = {}
         if type(gate) is AttentiveGate:
             config = {"kind": "attentive", "key_layer": gate.key_layer}
-        config["layers"], _ = self.layers(gate.layers, row, path + ".layers", scope)
+        config["layers"], _ = self.layers(gate.layers, row.clone(), path + ".layers", scope)
         config["score"] = gate.score
         if gate.top_k is not None:
             config["top_k"] = gate.top_k
@@ -144,7 +150,7 @@ class _Walk:
 
     def expert(self, expert, row, path, scope):
         """(layers, shapes of the tensors by name): what all experts of a layer have in common."""
-        layers, _ = self.layers(expert, row, path, scope)
+        layers, _ = self.layers(expert, row.clone(), path, scope)
         return layers, {name[len(scope):]: tensor.shape for name, tensor in self.tensors.items()
                         if name.startswith(scope)}
 
@@ -166,13 +172,38 @@ def _flattened(module, path, prefix):
 
 
 def _run(layer, row, path):
+    before = row.clone()
     try:
-        return layer(row)
+        out = layer(row)
     except (RuntimeError, ValueError, IndexError) as error:
         raise ExportError(f"{path}: does not accept rows of shape {list(row.shape[1:])}: {error}") from None
+    # An in-place activation is harmless in a plain chain. In a branch it also changes what the other branches read,
+    # which is not what the same layers mean in a checkpoint.
+    require(type(layer) not in (Residual, MoE) or torch.equal(row, before), path,
+            "a layer inside changes the shared input in place; give it inplace=False")
+    return out
+
+
+def _example_row(shape):
+    """One row with values of both signs, so that layers which change their input in place show."""
+    return torch.linspace(-1, 1, math.prod(shape)).reshape(1, *shape)
 
 
 # --- config.json ------------------------------------------------------------------------------------------------
+
+def _readable_json(value, indent=""):
+    """JSON with every object and array on one line that fits there: one line per layer."""
+    line = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    if len(indent) + len(line) <= CONFIG_COLUMNS or not isinstance(value, (dict, list)) or not value:
+        return line
+    inner = indent + "  "
+    if isinstance(value, dict):
+        items = [f"{json.dumps(key)}: {_readable_json(item, inner)}" for key, item in value.items()]
+    else:
+        items = [_readable_json(item, inner) for item in value]
+    brackets = "{}" if isinstance(value, dict) else "[]"
+    return f"{brackets[0]}\n{inner}" + f",\n{inner}".join(items) + f"\n{indent}{brackets[1]}"
+
 
 def _input_config(name, shape, preprocess):
     config = {"name": name, "shape": [int(size) for size in shape]}
@@ -220,8 +251,7 @@ def _write_directory(directory, config, tensors, dtype):
         except safetensors.FormatError as error:
             raise ExportError(str(error)) from None
         with open(os.path.join(staging, "config.json"), "w", encoding="utf-8") as file:
-            json.dump(config, file, indent=2, ensure_ascii=False, allow_nan=False)
-            file.write("\n")
+            file.write(_readable_json(config) + "\n")
         _replace(staging, directory)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)

@@ -152,7 +152,7 @@ class MoE(nn.Module):
         for name, layer in expert.named_children():
             x = layer(x)
             if name == self.gate.key_layer:
-                hidden = x.flatten(1)
+                hidden = x.flatten(1).clone()  # an in-place activation may follow
         if hidden is None:
             raise ValueError(f"the experts have no layer named {self.gate.key_layer!r} (the attentive gate's key_layer)")
         return x, hidden

@@ -75,7 +75,7 @@ class _Reader:
         if op == "moe":
             return self.moe(keys, f"{scope}{name}.")
         if op == "residual":
-            return Residual(self.layers(keys["layers"], f"{scope}{name}."))
+            return Residual(self.layers(keys["layers"], scope))
         if op not in OPS:
             raise LoadError(f"{scope}{name or op}: unknown op {op!r}")
         return self.leaf(OPS[op], keys, f"{scope}{name or op}")

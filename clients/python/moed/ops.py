@@ -164,6 +164,7 @@ def describe_gelu(module, row, path):
 
 
 def describe_reduction(module, row, path):
+    require(row.dim() > 2, path, "would leave a row without axes")
     return {"axis": module.batch_axis(row) - 1}, {}
 
 

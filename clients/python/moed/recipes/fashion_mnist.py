@@ -11,7 +11,6 @@ row. `distilled` keeps a teacher's experts frozen and trains a plain gate for th
 import argparse
 import copy
 import json
-import os
 import sys
 from collections import OrderedDict
 
@@ -112,13 +111,20 @@ def train_model(options, images, labels):
     return moe, seconds
 
 
-def store(options, moe, test_share, rows):
-    """Writes the checkpoint and returns it as the server will see it, rounding included."""
-    model = nn.Sequential(OrderedDict(moe=moe))
-    export(model, options.out, (1, 28, 28), input_name="image", preprocess=PREPROCESS, output_name="probabilities",
-           labels=LABELS, description=f"Fashion-MNIST, {options.model} mixture of {EXPERTS} experts",
-           dtype=options.dtype, routing_reference={"moe": {"share": test_share, "rows": rows}})
-    return load(options.out).layers.moe
+def store(options, moe, images, labels):
+    """Writes the checkpoint and returns its MoE layer as the server will see it, rounding included.
+
+    Written twice: the routing reference is that of the stored weights, which exist only after the first time.
+    """
+    def write(layers, reference):
+        export(layers, options.out, (1, 28, 28), input_name="image", preprocess=PREPROCESS,
+               output_name="probabilities", labels=LABELS, dtype=options.dtype, routing_reference=reference,
+               description=f"Fashion-MNIST, {options.model} mixture of {EXPERTS} experts")
+        return load(options.out).layers
+
+    layers = write(nn.Sequential(OrderedDict(moe=moe)), None)
+    share = training.evaluate(layers.moe, images, labels)["share"]
+    return write(layers, {"moe": {"share": share, "rows": len(images)}}).moe
 
 
 def run(options):
@@ -127,14 +133,14 @@ def run(options):
     torch.use_deterministic_algorithms(True)
     data = {name: (preprocess(raw, PREPROCESS), labels) for name, (raw, labels) in read_data(options.data).items()}
     moe, seconds = train_model(options, *data["train"])
+    unrounded = training.evaluate(moe, *data["test"])
     if options.out:
-        share = training.evaluate(moe, *data["test"])["share"]
-        moe = store(options, moe, share, len(data["test"][0]))
+        moe = store(options, moe, *data["test"])
     results = training.evaluate(moe, *data["test"])
     row = {"model": options.model, "gate": options.gate, "seed": options.seed, "epochs": options.epochs,
            "top_k": moe.gate.top_k or EXPERTS, "train_error": training.evaluate(moe, *data["train"])["error"],
-           "test_error": results.pop("error"), **results, "train_seconds": round(seconds),
-           "torch": torch.__version__}
+           "test_error": results.pop("error"), "test_error_f32": unrounded["error"], **results,
+           "train_seconds": round(seconds), "torch": torch.__version__}
     print(json.dumps(row))
     return row
 

@@ -71,7 +71,7 @@ def evaluate(moe, images, labels):
             probabilities.append(p)
             predicted.append(_first_choice_predictions(moe, rows, p.argmax(dim=1)))
     p, predicted = torch.cat(probabilities), torch.cat(predicted)
-    return {"error": wrong / len(images), "share": (selected / selected.sum()).tolist(),
+    return {"error": wrong / len(images), "share": (selected.double() / selected.sum()).tolist(),
             "gate_entropy_bits": metrics.gate_entropy_bits(p.numpy()),
             "usage_entropy_bits": metrics.usage_entropy_bits(p.numpy()),
             "mutual_information_bits": metrics.mutual_information_bits(

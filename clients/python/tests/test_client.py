@@ -1,0 +1,213 @@
+"""The client against a server of a few lines that records what it is sent and answers what it is told."""
+
+import json
+import socket
+import threading
+import unittest
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+
+from moed.client import Client, ProtocolError, RequestError, Unreachable
+
+JSON_LENGTH = "Inference-Header-Content-Length"
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def answer(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        stub = self.server
+        stub.requests.append((self.command, self.path, dict(self.headers), body, self.client_address))
+        status, headers, content = stub.answers[self.path]
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(content)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+        # The way of a server that drops idle connections: without a word.
+        self.close_connection = self.path in stub.hang_up_after
+
+    do_GET = do_POST = answer
+
+    def log_message(self, *arguments):
+        pass
+
+
+class ClientCase(unittest.TestCase):
+    def setUp(self):
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.server.requests, self.server.answers, self.server.hang_up_after = [], {}, set()
+        thread = threading.Thread(target=self.server.serve_forever, args=(0.01,))
+        thread.start()
+        self.addCleanup(thread.join)
+        self.addCleanup(self.server.server_close)
+        self.addCleanup(self.server.shutdown)
+        self.client = Client(f"http://127.0.0.1:{self.server.server_port}", timeout=5)
+        self.addCleanup(self.client.close)
+
+    def answer(self, path, content, status=200, headers=None):
+        content = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.server.answers[path] = (status, headers or {}, content)
+
+    def sent(self):
+        return self.server.requests[-1]
+
+
+class PredictTest(ClientCase):
+    def test_rows_and_predictions(self):
+        self.answer("/v1/models/m:predict", {"predictions": [[0.25, 0.75], [1, 0]]})
+        result = self.client.predict("m", np.float32([[1, 2], [3, 4]]))
+        np.testing.assert_array_equal(result["predictions"], [[0.25, 0.75], [1, 0]])
+        self.assertNotIn("routing", result)
+        self.assertEqual(json.loads(self.sent()[3]), {"instances": [[1, 2], [3, 4]]})
+        self.assertEqual(self.sent()[2]["Content-Type"], "application/json")
+
+    def test_routing(self):
+        self.answer("/v1/models/m/versions/3:predict", {
+            "predictions": [[1]], "routing": {"moe": {"experts": [[4, 0]], "weights": [[0.5, 0.5]]}}})
+        result = self.client.predict("m", [[1]], routing=True, version=3)
+        np.testing.assert_array_equal(result["routing"]["moe"]["experts"], [[4, 0]])
+        self.assertTrue(json.loads(self.sent()[3])["routing"])
+
+    def test_model_names_are_quoted(self):
+        self.answer("/v1/models/a%2Fb%20c:predict", {"predictions": []})
+        self.client.predict("a/b c", [[1]])
+
+
+class InferTest(ClientCase):
+    def setUp(self):
+        super().setUp()
+        self.answer("/v2/models/m", {"name": "m", "inputs": [{"name": "image", "datatype": "FP32", "shape": [-1, 3]}]})
+
+    def answer_binary(self, *arrays_and_types):
+        outputs, data = [], b""
+        for name, datatype, array in arrays_and_types:
+            blob = array.tobytes()
+            outputs.append({"name": name, "datatype": datatype, "shape": list(array.shape),
+                            "parameters": {"binary_data_size": len(blob)}})
+            data += blob
+        head = json.dumps({"model_name": "m", "outputs": outputs}).encode()
+        self.answer("/v2/models/m/infer", head + data, headers={JSON_LENGTH: str(len(head))})
+
+    def test_binary_both_ways(self):
+        probabilities, experts = np.float32([[0.1, 0.9]]), np.int32([[2, 1]])
+        self.answer_binary(("p", "FP32", probabilities), ("routing.moe.experts", "INT32", experts))
+        result = self.client.infer("m", np.float64([[1, 2, 3]]))
+        np.testing.assert_array_equal(result["p"], probabilities)
+        np.testing.assert_array_equal(result["routing.moe.experts"], experts)
+        self.assertEqual(result["routing.moe.experts"].dtype, np.int32)
+
+        _, _, headers, body, _ = self.sent()
+        size = int(headers[JSON_LENGTH])
+        self.assertEqual(json.loads(body[:size]), {
+            "inputs": [{"name": "image", "shape": [1, 3], "datatype": "FP32", "parameters": {"binary_data_size": 12}}],
+            "parameters": {"binary_data_output": True}})
+        self.assertEqual(body[size:], np.float32([1, 2, 3]).tobytes())
+
+    def test_named_outputs(self):
+        self.answer_binary(("p", "FP32", np.float32([[1]])))
+        self.client.infer("m", np.zeros((1, 3)), outputs=["p", "routing.moe.weights"])
+        size = int(self.sent()[2][JSON_LENGTH])
+        request = json.loads(self.sent()[3][:size])
+        self.assertEqual(request["outputs"], [{"name": "p", "parameters": {"binary_data": True}},
+                                              {"name": "routing.moe.weights", "parameters": {"binary_data": True}}])
+        self.assertNotIn("parameters", request)
+
+    def test_json_both_ways(self):
+        self.answer("/v2/models/m/infer", {"outputs": [
+            {"name": "p", "datatype": "FP32", "shape": [2, 2], "data": [1, 2, 3, 4]}]})
+        result = self.client.infer("m", [[1, 2, 3], [4, 5, 6]], binary=False)
+        np.testing.assert_array_equal(result["p"], np.float32([[1, 2], [3, 4]]))
+        self.assertEqual(json.loads(self.sent()[3])["inputs"][0]["data"], [1, 2, 3, 4, 5, 6])
+        self.assertNotIn(JSON_LENGTH, self.sent()[2])
+
+    def test_bf16_is_widened(self):
+        self.answer_binary(("p", "BF16", np.uint16([0x3F80, 0xC000])))
+        np.testing.assert_array_equal(self.client.infer("m", [[1, 2, 3]])["p"], [1.0, -2.0])
+
+    def test_the_metadata_is_asked_for_once(self):
+        self.answer_binary(("p", "FP32", np.float32([[1]])))
+        for _ in range(3):
+            self.client.infer("m", [[1, 2, 3]])
+        self.assertEqual([request[1] for request in self.server.requests].count("/v2/models/m"), 1)
+
+    def test_answers_that_break_the_protocol(self):
+        for head, headers in (
+                (b"no json", {}),
+                (b"{}", {}),
+                (b'{"outputs": []}', {JSON_LENGTH: "999"}),
+                (b'{"outputs": [{"name": "p", "datatype": "FP32", "shape": [1], "parameters": {"binary_data_size": 4}}]}', {}),
+                (b'{"outputs": [{"name": "p", "datatype": "FP99", "shape": [0], "parameters": {"binary_data_size": 0}}]}', {})):
+            self.answer("/v2/models/m/infer", head, headers=headers)
+            with self.subTest(head), self.assertRaises(ProtocolError):
+                self.client.infer("m", [[1, 2, 3]])
+
+
+class StateTest(ClientCase):
+    def test_models_and_routing(self):
+        self.answer("/v1/models", {"models": [{"name": "a", "state": "AVAILABLE"}, {"name": "b"}]})
+        self.assertEqual(self.client.models(), ["a", "b"])
+        self.answer("/v2/models/a/routing", {"model": "a", "layers": []})
+        self.assertEqual(self.client.routing("a"), {"model": "a", "layers": []})
+
+    def test_ready(self):
+        self.answer("/v2/health/ready", b"")
+        self.assertTrue(self.client.ready())
+        self.answer("/v2/models/m/ready", {"error": "loading"}, status=503)
+        self.assertFalse(self.client.ready("m"))
+
+
+class FailureTest(ClientCase):
+    def test_the_servers_words_and_status(self):
+        self.answer("/v1/models/m:predict", {"error": "instances[0]: expected 3 numbers, got 2"}, status=400)
+        with self.assertRaises(RequestError) as caught:
+            self.client.predict("m", [[1, 2]])
+        self.assertEqual(caught.exception.status, 400)
+        self.assertEqual(caught.exception.message, "instances[0]: expected 3 numbers, got 2")
+        self.assertEqual(str(caught.exception), "400: instances[0]: expected 3 numbers, got 2")
+
+    def test_errors_of_something_in_between(self):
+        self.answer("/v1/models", b"<html>oops</html>", status=502)
+        with self.assertRaisesRegex(RequestError, "502: Bad Gateway"):
+            self.client.models()
+
+    def test_the_connection_is_kept(self):
+        self.answer("/v1/models", {"models": []})
+        for _ in range(3):
+            self.client.models()
+        self.assertEqual(len({address for *_, address in self.server.requests}), 1)
+
+    def test_a_dropped_idle_connection_is_replaced(self):
+        self.answer("/v1/models", {"models": []})
+        self.server.hang_up_after.add("/v1/models")
+        for _ in range(3):
+            self.client.models()
+        self.assertEqual(len({address for *_, address in self.server.requests}), 3)
+
+    def test_an_error_does_not_spoil_the_connection(self):
+        self.answer("/v1/models", {"models": []})
+        self.answer("/v1/models/m:predict", {"error": "no"}, status=400)
+        with self.assertRaises(RequestError):
+            self.client.predict("m", [[1]])
+        self.assertEqual(self.client.models(), [])
+        self.assertEqual(len({address for *_, address in self.server.requests}), 1)
+
+    def test_nobody_listens(self):
+        with socket.socket() as unused:
+            unused.bind(("127.0.0.1", 0))
+            with Client(f"http://127.0.0.1:{unused.getsockname()[1]}") as client:
+                self.assertFalse(client.ready())
+                with self.assertRaises(Unreachable):
+                    client.models()
+
+    def test_bad_urls_are_refused_at_once(self):
+        for url in ("127.0.0.1:8080", "ftp://host", "http://"):
+            with self.subTest(url), self.assertRaisesRegex(ValueError, "is not an http"):
+                Client(url)
+
+
+if __name__ == "__main__":
+    unittest.main()

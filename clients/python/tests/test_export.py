@@ -1,0 +1,317 @@
+"""Checkpoints: what is written, that it comes back, and what is refused."""
+
+import json
+import os
+import tempfile
+import unittest
+from collections import OrderedDict
+
+import torch
+from torch import nn
+
+from moed import blocks, safetensors
+from moed.export import export
+from moed.layers import AttentiveGate, Gate, MoE
+from moed.load import LoadError, load
+from moed.ops import ExportError
+
+
+def named(**layers):
+    return nn.Sequential(OrderedDict(layers))
+
+
+def trained_like(module):
+    """Gives every parameter and running statistic a value that a wrong axis or a forgotten tensor would change."""
+    generator = torch.Generator().manual_seed(5)
+    for name, tensor in module.state_dict().items():
+        if tensor.is_floating_point():
+            values = torch.rand(tensor.shape, generator=generator)
+            tensor.copy_(values + 0.5 if name.endswith("running_var") else values * 2 - 1)
+    return module.eval()
+
+
+def expert(inputs=12):
+    return named(fc1=nn.Linear(inputs, 8), relu=nn.ReLU(), out=nn.Linear(8, 3), softmax=nn.Softmax(dim=-1))
+
+
+class ExportCase(unittest.TestCase):
+    def setUp(self):
+        torch.manual_seed(0)
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = folder.name
+        self.path = os.path.join(folder.name, "model")
+
+    def config(self):
+        with open(os.path.join(self.path, "config.json"), encoding="utf-8") as file:
+            return json.load(file)
+
+    def tensors(self):
+        return safetensors.read(os.path.join(self.path, "model.safetensors"))
+
+    def values(self):
+        """All weights in file order, as bytes. Names of layers without one of their own may change on reloading."""
+        return b"".join(values.tobytes() for values in self.tensors().values())
+
+    def files(self):
+        contents = {}
+        for name in os.listdir(self.path):
+            with open(os.path.join(self.path, name), "rb") as file:
+                contents[name] = file.read()
+        return contents
+
+
+class RoundTripTest(ExportCase):
+    def assert_returns(self, module, shape):
+        """Exports, loads, compares outputs, and exports again to the same bytes."""
+        trained_like(module)
+        x = torch.randn(4, *shape)
+        with torch.no_grad():
+            expected = module(x)
+        export(module, self.path, shape)
+        first = self.values()
+        loaded = load(self.path)
+        with torch.no_grad():
+            torch.testing.assert_close(loaded(x), expected, rtol=1e-6, atol=1e-6)
+        export(loaded.layers, self.path, shape)
+        self.assertEqual(self.values(), first)
+
+    def test_image_layers(self):
+        module = nn.Sequential(
+            nn.Conv2d(4, 8, 3, stride=2, padding=1, groups=2), nn.BatchNorm2d(8), nn.GELU(), nn.MaxPool2d(2, stride=1),
+            nn.Conv2d(8, 4, (1, 3), bias=False), nn.SiLU(), nn.AvgPool2d(2, padding=1), nn.Flatten(), nn.Dropout(),
+            nn.Linear(24, 5), nn.Softmax(dim=1))
+        self.assert_returns(module, (4, 12, 12))
+
+    def test_sequence_layers(self):
+        self.assert_returns(nn.Sequential(
+            nn.Conv1d(3, 6, 3, padding=1), nn.BatchNorm1d(6, affine=False), nn.Tanh(), blocks.Cube(), nn.LayerNorm(10),
+            blocks.Scale(0.5), blocks.RMSNorm(10), blocks.Mean(-1), nn.Sigmoid(), nn.GELU(approximate="tanh"),
+            blocks.Reshape(2, 3), blocks.Sum(0)), (3, 10))
+
+    def test_residual_and_nested_sequentials(self):
+        block = nn.Sequential(nn.LayerNorm(6), nn.Sequential(nn.Linear(6, 12), nn.ReLU()), nn.Linear(12, 6))
+        self.assert_returns(nn.Sequential(blocks.Residual(block), nn.Sequential(nn.Linear(6, 6))), (6,))
+        names = [layer["name"] for layer in self.config()["layers"][0]["layers"] if "name" in layer]
+        self.assertEqual(len(set(names)), 3)
+
+    def test_plain_mixture(self):
+        gate = Gate(named(flatten=nn.Flatten(), out=nn.Linear(12, 4)), score="sigmoid", top_k=2, normalize="sum",
+                    select_bias=[0.1, 0.2, 0.3, 0.4], scale=1.5)
+        experts = [named(flatten=nn.Flatten(), body=expert()) for _ in range(4)]
+        self.assert_returns(named(stem=nn.Conv2d(1, 3, 1), moe=MoE(experts, gate)), (1, 2, 2))
+
+    def test_attentive_mixture(self):
+        experts = [named(fc1=nn.Linear(12, 8), relu=nn.ReLU(), out=nn.Linear(8, 3)) for _ in range(3)]
+        self.assert_returns(named(moe=MoE(experts, AttentiveGate(nn.Linear(12, 8), 8, key_layer="fc1"))), (12,))
+
+    def test_two_mixtures(self):
+        def moe():
+            return MoE([nn.Linear(6, 6) for _ in range(3)], Gate(nn.Linear(6, 3), score="none", normalize="softmax",
+                                                                  top_k=2))
+        self.assert_returns(named(first=moe(), second=blocks.Residual(moe())), (6,))
+
+    def test_weights_come_back_bit_for_bit(self):
+        module = trained_like(named(fc=nn.Linear(7, 5)))
+        export(module, self.path, (7,))
+        loaded = load(self.path)
+        self.assertTrue(torch.equal(loaded.layers.fc.weight, module.fc.weight))
+        self.assertTrue(torch.equal(loaded.layers.fc.bias, module.fc.bias))
+
+    def test_rounded_weights_are_what_load_returns(self):
+        for dtype, rounded in (("f16", torch.float16), ("bf16", torch.bfloat16)):
+            module = trained_like(named(fc=nn.Linear(7, 5)))
+            export(module, self.path, (7,), dtype=dtype)
+            self.assertTrue(torch.equal(load(self.path).layers.fc.weight, module.fc.weight.to(rounded).float()))
+
+    def test_preprocessing_is_part_of_the_model(self):
+        module = trained_like(named(conv=nn.Conv2d(2, 1, 1)))
+        settings = {"scale": 0.1, "mean": [1.0, 2.0], "std": [0.5, 4.0]}
+        export(module, self.path, (2, 2, 2), preprocess=settings)
+        raw = torch.rand(3, 2, 2, 2) * 255
+        x = (raw * 0.1 - torch.tensor([1.0, 2.0]).view(2, 1, 1)) / torch.tensor([0.5, 4.0]).view(2, 1, 1)
+        with torch.no_grad():
+            torch.testing.assert_close(load(self.path)(raw), module(x))
+
+
+class ConfigTest(ExportCase):
+    def test_a_mixture_is_described_as_the_format_says(self):
+        gate = Gate(named(out=nn.Linear(12, 4)), top_k=2, normalize="sum", select_bias=[0.0] * 4)
+        export(named(stem=nn.Linear(5, 12), act=nn.ReLU(), moe=MoE([expert() for _ in range(4)], gate)), self.path, (5,),
+               input_name="x", output_name="p", labels=["a", "b", "c"], description="test",
+               routing_reference={"moe": {"share": [0.25] * 4, "rows": 8}})
+        self.assertEqual(self.config(), {
+            "model_type": "moed", "format_version": 1, "description": "test", "input": {"name": "x", "shape": [5]},
+            "layers": [
+                {"op": "linear", "name": "stem"}, {"op": "relu"},
+                {"op": "moe", "name": "moe",
+                 "gate": {"layers": [{"op": "linear", "name": "out"}], "score": "softmax", "top_k": 2,
+                          "normalize": "sum"},
+                 "experts": {"count": 4, "layers": [{"op": "linear", "name": "fc1"}, {"op": "relu"},
+                                                    {"op": "linear", "name": "out"}, {"op": "softmax"}]}}],
+            "output": {"name": "p", "labels": ["a", "b", "c"]},
+            "routing_reference": {"moe": {"share": [0.25] * 4, "rows": 8}}})
+        expected = {"stem.weight", "stem.bias", "moe.gate.out.weight", "moe.gate.out.bias", "moe.gate.select_bias"}
+        for index in range(4):
+            expected |= {f"moe.experts.{index}.{name}" for name in ("fc1.weight", "fc1.bias", "out.weight", "out.bias")}
+        self.assertEqual(set(self.tensors()), expected)
+
+    def test_an_attentive_gate_is_described_as_the_format_says(self):
+        gate = AttentiveGate(named(fc=nn.Linear(12, 8)), 8, key_layer="fc1")
+        export(named(moe=MoE([expert(), expert()], gate)), self.path, (12,))
+        self.assertEqual(self.config()["layers"][0]["gate"],
+                         {"kind": "attentive", "key_layer": "fc1", "layers": [{"op": "linear", "name": "fc"}],
+                          "score": "softmax", "normalize": "none"})
+        self.assertEqual(self.tensors()["moe.gate.query.weight"].shape, (8, 8))
+        self.assertEqual(self.tensors()["moe.gate.key.weight"].shape, (8, 8))
+
+    def test_defaults_are_left_out_and_settings_written(self):
+        export(nn.Sequential(nn.Conv2d(2, 4, 3), nn.Conv2d(4, 4, 3, stride=2, padding=1, groups=2), nn.MaxPool2d(2),
+                             nn.AvgPool2d(2, stride=1)), self.path, (2, 12, 12))
+        self.assertEqual(self.config()["layers"], [
+            {"op": "conv2d", "name": "0"}, {"op": "conv2d", "name": "1", "stride": 2, "padding": 1, "groups": 2},
+            {"op": "max_pool2d", "kernel": 2}, {"op": "avg_pool2d", "kernel": 2, "stride": 1}])
+
+    def test_the_callers_module_is_left_as_it_was(self):
+        module = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 2)).double().train()
+        export(module, self.path, (3,))
+        self.assertTrue(module.training)
+        self.assertEqual(module[1].weight.dtype, torch.float64)
+        self.assertEqual(module[0].num_batches_tracked, 0)
+
+
+class RefusalTest(ExportCase):
+    def assert_refused(self, module, shape, message):
+        with self.assertRaisesRegex(ExportError, message):
+            export(module, self.path, shape)
+        self.assertEqual(os.listdir(self.folder), [])
+
+    def test_layers_the_format_cannot_express(self):
+        image = (2, 8, 8)
+        for layer, shape, message in (
+                (nn.Conv2d(2, 2, 3, padding_mode="reflect", padding=1), image, "model.0: padding_mode 'reflect'"),
+                (nn.Conv2d(2, 2, 3, padding="same"), image, "model.0: padding 'same'"),
+                (nn.Conv2d(2, 2, 3, dilation=2), image, r"model.0: dilation \(2, 2\) is not 1"),
+                (nn.Conv2d(2, 2, 3, stride=(1, 2)), image, r"model.0: stride \(1, 2\) differs between axes"),
+                (nn.MaxPool2d(2, ceil_mode=True), image, "model.0: ceil_mode is on"),
+                (nn.MaxPool2d(2, dilation=2), image, "model.0: dilation 2"),
+                (nn.MaxPool2d((1, 2)), image, r"model.0: kernel_size \(1, 2\)"),
+                (nn.AvgPool2d(2, padding=1, count_include_pad=False), image, "model.0: count_include_pad"),
+                (nn.AvgPool2d(2, divisor_override=3), image, "model.0: divisor_override"),
+                (nn.BatchNorm2d(2, track_running_stats=False), image, "model.0: track_running_stats"),
+                (nn.LayerNorm((8, 8)), image, r"model.0: normalized_shape \(8, 8\)"),
+                (nn.Flatten(2), image, "model.0: start_dim 2"),
+                (nn.Softmax(dim=1), image, "model.0: dim 1 is not the last axis"),
+                (nn.Softmax(), (4,), "model.0: dim None"),
+                (blocks.Sum(0), (4,), "model.0: would leave a row without axes"),
+                (nn.ELU(), (4,), "model.0: ELU has no op"),
+                (nn.Linear(5, 2), (4,), r"model.0: does not accept rows of shape \[4\]")):
+            with self.subTest(str(layer)):
+                self.assert_refused(nn.Sequential(layer), shape, message)
+
+    def test_the_path_leads_into_mixtures(self):
+        bad = named(fc1=nn.Linear(12, 8), act=nn.ELU())
+        self.assert_refused(named(moe=MoE([bad], Gate(nn.Linear(12, 1)))), (12,), "model.moe.experts.0.act: ELU")
+        self.assert_refused(named(moe=MoE([expert()], Gate(named(a=nn.Hardtanh())))), (12,),
+                            "model.moe.gate.layers.a: Hardtanh")
+
+    def test_experts_must_be_alike(self):
+        moe = MoE([expert(), named(fc1=nn.Linear(12, 9), relu=nn.ReLU(), out=nn.Linear(9, 3), s=nn.Softmax(-1))],
+                  Gate(nn.Linear(12, 2)))
+        self.assert_refused(named(moe=moe), (12,), "model.moe.experts.1: differs from expert 0")
+
+    def test_mixtures_do_not_nest(self):
+        inner = MoE([nn.Linear(4, 4)], Gate(nn.Linear(4, 1)))
+        self.assert_refused(named(moe=MoE([named(inner=inner)], Gate(nn.Linear(4, 1)))), (4,),
+                            "model.moe.experts.0.inner: a MoE layer inside")
+
+    def test_key_layer_must_have_weights(self):
+        moe = MoE([expert()], AttentiveGate(nn.Linear(12, 8), 8, key_layer="relu"))
+        self.assert_refused(named(moe=moe), (12,), "model.moe.gate: key_layer 'relu' is not an expert layer with weig")
+
+    def test_in_place_layers_in_branches(self):
+        branch = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, 4))
+        self.assert_refused(nn.Sequential(blocks.Residual(branch)), (4,), "model.0: a layer inside changes the shared")
+        gate = Gate(nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, 2)))
+        self.assert_refused(named(moe=MoE([nn.Linear(4, 4), nn.Linear(4, 4)], gate)), (4,), "model.moe: a layer inside")
+
+    def test_a_residual_must_keep_the_shape(self):
+        self.assert_refused(nn.Sequential(blocks.Residual(nn.Linear(4, 1))), (4,),
+                            r"model.0: the branch turns \[4\] into \[1\]")
+
+    def test_subclasses_with_their_own_forward(self):
+        class Doubled(nn.Sequential):
+            def forward(self, x):
+                return 2 * super().forward(x)
+        self.assert_refused(nn.Sequential(Doubled(nn.ReLU())), (4,), "model.0: Doubled has no op")
+
+    def test_weights_must_be_finite_and_fit(self):
+        module = named(fc=nn.Linear(2, 2))
+        module.fc.weight.data[0, 0] = float("nan")
+        self.assert_refused(module, (2,), "model.fc: weight holds values that are not finite")
+        module.fc.weight.data[0, 0] = 1e6
+        with self.assertRaisesRegex(ExportError, "fc.weight: a value of magnitude 1e\\+06 does not fit into F16"):
+            export(module, self.path, (2,), dtype="f16")
+        self.assertEqual(os.listdir(self.folder), [])
+
+    def test_settings(self):
+        module = named(fc=nn.Linear(2, 3))
+        for settings, message in (
+                ({"labels": ["a"]}, "labels: 1 labels for an output of 3"),
+                ({"preprocess": {"mean": [1.0]}}, "preprocess: mean has 1 values, but the input has 2 channels"),
+                ({"preprocess": {"std": [1.0, 0.0]}}, "preprocess: std has a zero"),
+                ({"preprocess": {"gain": 2}}, r"preprocess: unknown keys \['gain'\]"),
+                ({"dtype": "int8"}, "dtype 'int8' is not one of f32, f16, bf16"),
+                ({"routing_reference": {"moe": {"share": [1], "rows": 1}}}, "routing_reference: 'moe' is not a MoE")):
+            with self.subTest(message), self.assertRaisesRegex(ExportError, message):
+                export(module, self.path, (2,), **settings)
+
+
+class DirectoryTest(ExportCase):
+    def test_a_checkpoint_is_replaced_whole(self):
+        export(named(old=nn.Linear(2, 2)), self.path, (2,))
+        export(named(new=nn.Linear(3, 3)), self.path, (3,))
+        self.assertEqual(set(self.tensors()), {"new.weight", "new.bias"})
+        self.assertEqual(os.listdir(self.folder), ["model"])
+
+    def test_anything_else_is_left_alone(self):
+        os.mkdir(self.path)
+        with open(os.path.join(self.path, "thesis.txt"), "w") as file:
+            file.write("years of work")
+        with self.assertRaisesRegex(ExportError, "exists and is not a moed checkpoint"):
+            export(named(fc=nn.Linear(2, 2)), self.path, (2,))
+        self.assertEqual(os.listdir(self.path), ["thesis.txt"])
+
+    def test_a_failure_keeps_the_old_checkpoint(self):
+        export(named(fc=nn.Linear(2, 2)), self.path, (2,))
+        before = self.files()
+        broken = named(fc=nn.Linear(2, 2))
+        broken.fc.weight.data.fill_(1e30)
+        with self.assertRaises(ExportError):
+            export(broken, self.path, (2,), dtype="f16")
+        self.assertEqual(self.files(), before)
+        self.assertEqual(os.listdir(self.folder), ["model"])
+
+
+class LoadTest(ExportCase):
+    def damaged(self, change):
+        export(named(fc=nn.Linear(2, 2), act=nn.ReLU()), self.path, (2,))
+        config = self.config()
+        change(config)
+        with open(os.path.join(self.path, "config.json"), "w", encoding="utf-8") as file:
+            json.dump(config, file)
+
+    def test_what_the_format_does_not_define_is_refused(self):
+        for message, change in (
+                ("format_version 2", lambda config: config.update(format_version=2)),
+                ("unknown op 'elu'", lambda config: config["layers"][1].update(op="elu")),
+                (r"relu: unknown keys \['alpha'\]", lambda config: config["layers"][1].update(alpha=1)),
+                (r"no layer uses the tensors \['fc.bias', 'fc.weight'\]", lambda config: config["layers"].pop(0)),
+                ("fc2: 'weight'", lambda config: config["layers"][0].update(name="fc2"))):
+            self.damaged(change)
+            with self.subTest(message), self.assertRaisesRegex(LoadError, message):
+                load(self.path)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,173 @@
+"""The gate's policy and the mixture against formulas written out in numpy, row by row."""
+
+import unittest
+from collections import OrderedDict
+
+import numpy as np
+import torch
+from torch import nn
+
+from moed.layers import AttentiveGate, Gate, MoE
+
+
+def softmax(values):
+    shifted = np.exp(values - values.max())
+    return shifted / shifted.sum()
+
+
+def reference_route(logits, score, top_k, normalize, bias, scale):
+    """(experts, weights) of one row."""
+    scores = {"softmax": softmax, "sigmoid": lambda v: 1 / (1 + np.exp(-v)), "none": lambda v: v}[score](logits)
+    keys = scores if bias is None else scores + bias
+    chosen = sorted(range(len(logits)), key=lambda i: (-keys[i], i))[:top_k]
+    weights = scores[chosen]
+    if normalize == "sum":
+        weights = weights / weights.sum()
+    elif normalize == "softmax":
+        weights = softmax(logits[chosen])
+    return chosen, weights * scale
+
+
+def fixed_gate(**policy):
+    """A gate whose input is its logits."""
+    return Gate(nn.Identity(), **policy)
+
+
+class GateTest(unittest.TestCase):
+    def test_policies_follow_the_formulas(self):
+        rng = np.random.default_rng(1)
+        logits = rng.normal(size=(20, 6))
+        for score in ("softmax", "sigmoid", "none"):
+            for normalize in ("none", "sum", "softmax"):
+                for bias in (None, rng.normal(size=6).astype("float32")):
+                    with self.subTest(score=score, normalize=normalize, bias=bias is not None):
+                        gate = fixed_gate(score=score, top_k=3, normalize=normalize, select_bias=bias, scale=2.5)
+                        routing = gate.route(gate.logits(torch.from_numpy(logits)))
+                        for row in range(len(logits)):
+                            experts, weights = reference_route(logits[row], score, 3, normalize, bias, 2.5)
+                            self.assertEqual(routing.experts[row].tolist(), experts)
+                            np.testing.assert_allclose(routing.weights[row].numpy(), weights, rtol=1e-9)
+
+    def test_ties_go_to_the_lower_index(self):
+        routing = fixed_gate(score="none", top_k=3).route(torch.tensor([[1.0, 2.0, 1.0, 2.0, 1.0, 1.0]]))
+        self.assertEqual(routing.experts.tolist(), [[1, 3, 0]])
+
+    def test_many_equal_scores_keep_their_order(self):
+        routing = fixed_gate(top_k=64).route(torch.zeros(2, 256))
+        self.assertEqual(routing.experts.tolist(), [list(range(64))] * 2)
+
+    def test_select_bias_steers_the_choice_but_not_the_weight(self):
+        logits = torch.tensor([[3.0, 2.0, 1.0]])
+        routing = fixed_gate(score="none", top_k=1, select_bias=[0.0, 0.0, 9.0]).route(logits)
+        self.assertEqual(routing.experts.tolist(), [[2]])
+        self.assertEqual(routing.weights.tolist(), [[1.0]])
+
+    def test_probabilities_cover_all_experts(self):
+        logits = torch.tensor([[0.0, 1.0, -1.0]])
+        for score in ("softmax", "none"):
+            routing = fixed_gate(score=score, top_k=1).route(logits)
+            torch.testing.assert_close(routing.probabilities, torch.softmax(logits, -1))
+        routing = fixed_gate(score="sigmoid", top_k=1).route(logits)
+        torch.testing.assert_close(routing.probabilities, torch.sigmoid(logits) / torch.sigmoid(logits).sum())
+
+    def test_top_k_beyond_the_experts_is_refused(self):
+        with self.assertRaisesRegex(ValueError, "top_k is 4, but the gate has 3 experts"):
+            fixed_gate(top_k=4).route(torch.zeros(1, 3))
+
+    def test_unknown_settings_are_refused(self):
+        with self.assertRaisesRegex(ValueError, "score is 'relu'"):
+            fixed_gate(score="relu")
+        with self.assertRaisesRegex(ValueError, "normalize is 'max'"):
+            fixed_gate(normalize="max")
+
+
+def linear_experts(count, inputs=4, outputs=3):
+    return [nn.Linear(inputs, outputs) for _ in range(count)]
+
+
+class MoETest(unittest.TestCase):
+    def setUp(self):
+        torch.manual_seed(0)
+
+    def test_output_is_the_weighted_sum_of_the_selected_experts(self):
+        moe = MoE(linear_experts(5), Gate(nn.Linear(4, 5), top_k=2, normalize="sum"))
+        x = torch.randn(7, 4)
+        y = moe(x)
+        for row in range(7):
+            chosen, weights = reference_route(moe.gate.layers(x)[row].detach().numpy(), "softmax", 2, "sum", None, 1)
+            expected = sum(w * moe.experts[i](x[row]).detach().numpy() for i, w in zip(chosen, weights))
+            np.testing.assert_allclose(y[row].detach().numpy(), expected, rtol=1e-5, atol=1e-6)
+
+    def test_unselected_experts_do_not_run(self):
+        moe = MoE(linear_experts(3), fixed_gate(score="none", top_k=1))
+        moe.experts[1] = nn.Linear(99, 99)  # would raise on rows of three numbers
+        moe.experts[0], moe.experts[2] = nn.Linear(3, 2), nn.Linear(3, 2)
+        moe(torch.tensor([[1.0, 0.0, 0.5], [0.0, -1.0, 0.5]]))
+        self.assertEqual(moe.routing.experts.flatten().tolist(), [0, 2])
+
+    def test_experts_may_return_any_shape(self):
+        moe = MoE([nn.Conv2d(1, 2, 3) for _ in range(3)], Gate(nn.Sequential(nn.Flatten(), nn.Linear(36, 3)), top_k=2))
+        self.assertEqual(moe(torch.randn(4, 1, 6, 6)).shape, (4, 2, 4, 4))
+
+    def test_gradients_reach_gate_and_chosen_experts(self):
+        moe = MoE(linear_experts(4), Gate(nn.Linear(4, 4), top_k=2))
+        moe(torch.randn(3, 4)).square().sum().backward()
+        self.assertGreater(moe.gate.layers.weight.grad.abs().sum(), 0)
+        for index in moe.routing.experts.unique():
+            self.assertGreater(moe.experts[index].weight.grad.abs().sum(), 0)
+
+    def test_a_small_mixture_learns(self):
+        x = torch.randn(200, 4)
+        target = torch.where(x[:, :1] > 0, x @ torch.ones(4, 1), -x @ torch.ones(4, 1))
+        moe = MoE(linear_experts(4, outputs=1), Gate(nn.Linear(4, 4)))
+        optimizer = torch.optim.Adam(moe.parameters(), lr=0.05)
+        losses = []
+        for _ in range(300):
+            loss = (moe(x) - target).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        self.assertLess(losses[-1], 0.1 * losses[0])
+
+
+class AttentiveGateTest(unittest.TestCase):
+    def setUp(self):
+        torch.manual_seed(0)
+        experts = [nn.Sequential(OrderedDict(hidden=nn.Linear(4, 8), relu=nn.ReLU(), out=nn.Linear(8, 3)))
+                   for _ in range(5)]
+        self.moe = MoE(experts, AttentiveGate(nn.Linear(4, 8), 8, key_layer="hidden"))
+        self.x = torch.randn(6, 4)
+
+    def test_logits_are_scaled_products_of_query_and_keys(self):
+        y = self.moe(self.x).detach().numpy()
+        gate = self.moe.gate
+        wq, wk = gate.query.weight.detach().numpy(), gate.key.weight.detach().numpy()
+        for row in range(6):
+            g = gate.layers(self.x[row]).detach().numpy()
+            logits = np.array([(wq @ g) @ (wk @ expert.hidden(self.x[row]).detach().numpy()) / np.sqrt(8)
+                               for expert in self.moe.experts])
+            p = softmax(logits)
+            np.testing.assert_allclose(self.moe.routing.probabilities[row].detach().numpy(), p, rtol=1e-5)
+            expected = sum(p[i] * self.moe.experts[i](self.x[row]).detach().numpy() for i in range(5))
+            np.testing.assert_allclose(y[row], expected, rtol=1e-5, atol=1e-6)
+
+    def test_the_key_is_read_before_the_activation(self):
+        expected = self.moe(self.x)
+        for expert in self.moe.experts:
+            expert.relu.inplace = True  # overwrites the hidden vector
+        torch.testing.assert_close(self.moe(self.x), expected, rtol=0, atol=0)
+
+    def test_top_k_may_follow(self):
+        self.moe.gate.top_k = 1
+        self.assertEqual(self.moe(self.x).shape, (6, 3))
+        self.assertEqual(self.moe.routing.experts.shape, (6, 1))
+
+    def test_a_missing_key_layer_is_named(self):
+        self.moe.gate.key_layer = "fc9"
+        with self.assertRaisesRegex(ValueError, "no layer named 'fc9'"):
+            self.moe(self.x)
+
+
+if __name__ == "__main__":
+    unittest.main()
