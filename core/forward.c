@@ -1,6 +1,7 @@
 /* Running a model: the scratch of one forward pass at a time, and the pass itself. */
 #include "model.h"
 
+#include <assert.h>
 #include <stdlib.h>
 
 /* Activations of one scratch: a config whose shapes multiply to more is refused, not allocated. */
@@ -11,11 +12,10 @@ enum { ALIGNMENT = 64 };
 
 struct moed_scratch {
     const struct moed_model *model;
-    struct moed_team *team;
-    size_t max_rows;
+    size_t max_rows, threads;
     float *input;      /* [max_rows, input] preprocessed; NULL when there is no preprocessing */
     float *arena;      /* max_rows * chain.scratch_per_row */
-    float *workspaces; /* [workers, workspace_stride] */
+    float *workspaces; /* [threads, workspace_stride] */
     size_t workspace_stride;
     struct routing *routing; /* [moe_count] */
     size_t routing_count;
@@ -49,7 +49,7 @@ static int allocate_all(struct moed_scratch *scratch, struct error *err)
     const struct chain *chain = &model->chain;
     scratch->workspace_stride = (chain->workspace + ALIGNMENT) / ALIGNMENT * ALIGNMENT;
     scratch->arena = allocate(scratch->max_rows * chain->scratch_per_row, err);
-    scratch->workspaces = allocate(team_size(scratch->team) * scratch->workspace_stride, err);
+    scratch->workspaces = allocate(scratch->threads * scratch->workspace_stride, err);
     if (!scratch->arena || !scratch->workspaces)
         return -1;
     if (model->preprocess.present) {
@@ -67,12 +67,12 @@ static int allocate_all(struct moed_scratch *scratch, struct error *err)
 }
 
 struct moed_scratch *moed_scratch_new(const struct moed_model *model, size_t max_rows,
-                                      struct moed_team *team, struct error *err)
+                                      unsigned threads, struct error *err)
 {
     if (check_size(model, max_rows, err) != 0)
         return NULL;
     struct moed_scratch *scratch = xcalloc(1, sizeof *scratch);
-    *scratch = (struct moed_scratch){.model = model, .team = team, .max_rows = max_rows};
+    *scratch = (struct moed_scratch){.model = model, .max_rows = max_rows, .threads = threads};
     if (allocate_all(scratch, err) != 0) {
         moed_scratch_free(scratch);
         return NULL;
@@ -121,10 +121,12 @@ static void preprocess(const struct preprocess *preprocess, size_t rows, const f
         }
 }
 
-void moed_forward(const struct moed_model *model, struct moed_scratch *scratch, size_t rows,
-                  const float *const inputs[], float *const outputs[])
+void moed_forward(const struct moed_model *model, struct moed_scratch *scratch,
+                  struct moed_team *team, size_t rows, const float *const inputs[],
+                  float *const outputs[])
 {
-    const struct run run = {.scratch = scratch, .team = scratch->team, .arena = scratch->arena};
+    assert(rows >= 1 && rows <= scratch->max_rows && team_size(team) <= scratch->threads);
+    const struct run run = {.scratch = scratch, .team = team, .arena = scratch->arena};
     const float *x = inputs[0];
     if (model->preprocess.present) {
         preprocess(&model->preprocess, rows, x, scratch->input);

@@ -6,8 +6,8 @@
  *
  *     struct error err = ERROR_INIT;
  *     struct moed_model *model = moed_model_load("deploy/models/fashion-mnist", &err);
- *     struct moed_scratch *scratch = moed_scratch_new(model, 64, NULL, &err);
- *     moed_forward(model, scratch, rows, inputs, outputs);
+ *     struct moed_scratch *scratch = moed_scratch_new(model, 64, 1, &err);
+ *     moed_forward(model, scratch, NULL, rows, inputs, outputs);
  *     const struct moed_routing *routing = moed_routing(scratch, 0);
  *     moed_scratch_free(scratch);
  *     moed_model_free(model);
@@ -99,19 +99,21 @@ void moed_model_visit(const struct moed_model *model,
 struct moed_team *moed_team_new(unsigned threads);
 void moed_team_free(struct moed_team *team);
 
-/* Buffers for forwards of up to `max_rows` rows on `team` (borrowed; NULL: the calling thread alone).
- * The only allocation of the forward path. Fails when it would exceed MOED_SCRATCH_LIMIT. */
+/* Buffers for forwards of up to `max_rows` rows on a team of up to `threads`. The only allocation of
+ * the forward path. Fails when shapes and rows multiply to more memory than any served model needs. */
 struct moed_scratch *moed_scratch_new(const struct moed_model *model, size_t max_rows,
-                                      struct moed_team *team, struct error *err);
+                                      unsigned threads, struct error *err);
 void moed_scratch_free(struct moed_scratch *scratch);
 
-/* Runs rows 1..max_rows through the model. inputs[i] is [rows, inputs[i].elements] of raw values
+/* Runs 1..max_rows rows through the model on `team` (borrowed for the call; NULL: the calling thread
+ * alone), which must not be larger than the scratch was made for. inputs[i] is [rows, inputs[i].elements] of raw values
  * (preprocessing is part of the model), outputs[i] is [rows, outputs[i].elements], caller's memory.
  * Cannot fail: everything that could go wrong was refused at load.
  * A row's outputs and routing do not depend on the other rows of the batch, where the dense-algebra
  * backend allows it (core/gemm.h). */
-void moed_forward(const struct moed_model *model, struct moed_scratch *scratch, size_t rows,
-                  const float *const inputs[], float *const outputs[]);
+void moed_forward(const struct moed_model *model, struct moed_scratch *scratch,
+                  struct moed_team *team, size_t rows, const float *const inputs[],
+                  float *const outputs[]);
 
 /* What the last forward's dispatch of one MoE layer did: the very arrays that steered execution, and
  * the sums that statistics accumulate. Borrowed: valid until the scratch's next forward. */
