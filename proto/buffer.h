@@ -1,7 +1,8 @@
 /* A growable run of bytes: request bodies, response bodies, metrics pages.
  *
  * Every buffer is created with a limit, so that nothing a peer sends can grow one without end. A
- * failed append (limit or memory) sticks: the writer goes on and checks `failed` once at the end. */
+ * failed append (limit or memory) sticks: the writer goes on and checks `failed` once at the end.
+ */
 #ifndef PROTO_BUFFER_H
 #define PROTO_BUFFER_H
 
@@ -17,8 +18,8 @@ struct buffer {
 void buffer_init(struct buffer *buffer, size_t limit);
 void buffer_close(struct buffer *buffer);
 
-/* Makes room for `extra` more bytes and returns where they go, or NULL (and sets failed). The caller
- * writes at most `extra` bytes there and then adds what it wrote to `length`. */
+/* Makes room for `extra` more bytes and returns where they go, or NULL (and sets failed). The
+ * caller writes at most `extra` bytes there and then adds what it wrote to `length`. */
 char *buffer_reserve(struct buffer *buffer, size_t extra);
 void buffer_append(struct buffer *buffer, const void *bytes, size_t count);
 void buffer_text(struct buffer *buffer, const char *text);

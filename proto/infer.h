@@ -1,5 +1,5 @@
-/* An inference request and its answer as plain structs: what every wire format decodes to and encodes
- * from. Nothing past this point sees JSON or HTTP.
+/* An inference request and its answer as plain structs: what every wire format decodes to and
+ * encodes from. Nothing past this point sees JSON or HTTP.
  *
  * Decoding happens in two steps, so that numbers go straight from the body's bytes into the batch:
  * the format's decoder (oip.h, v1.h) checks everything but the numbers and records where they lie;
@@ -19,14 +19,15 @@
 
 /* Bounds on what a request may ask for; the server's options fill them. */
 struct infer_limits {
-    size_t max_rows;           /* rows in one request: bounds queue memory a single client can take */
+    size_t max_rows; /* rows in one request: bounds queue memory a single client can take */
     size_t max_response_bytes; /* bounds the answer's buffer */
 };
 
 enum {
     /* An id is echoed in the answer and the log: longer ones are refused, not truncated. */
     INFER_MAX_ID_BYTES = 256,
-    /* Nesting of request JSON: bounds the recursion of the JSON parser. Real requests need 8 or so. */
+    /* Nesting of request JSON: bounds the recursion of the JSON parser. Real requests need 8 or so.
+     */
     INFER_MAX_JSON_DEPTH = 32,
     /* Outputs listed in one request: the same output asked for a million times is an attack. */
     INFER_MAX_OUTPUTS = 64,
@@ -36,14 +37,15 @@ enum infer_source { INFER_OUTPUT, INFER_ROUTING_EXPERTS, INFER_ROUTING_WEIGHTS }
 
 struct infer_output {
     enum infer_source source;
-    size_t index;         /* into signature outputs (INFER_OUTPUT) or moe (INFER_ROUTING_*) */
-    bool binary;          /* answered as binary tensor data */
+    size_t index;          /* into signature outputs (INFER_OUTPUT) or moe (INFER_ROUTING_*) */
+    bool binary;           /* answered as binary tensor data */
     size_t classification; /* top-n classes as BYTES strings instead of numbers; 0: numbers */
 };
 
 /* Where one input tensor lies in the body. */
 struct infer_input {
-    const char *data;
+    const char *where; /* literal: what messages call the data, "data" or "instances" */
+    const char *data;  /* NULL while decoding: not given yet */
     size_t length;
     bool binary;            /* little-endian elements; else a JSON array, brackets included */
     enum datatype datatype; /* FP32 where the format does not say */
@@ -54,8 +56,8 @@ struct infer_request {
     const char *body;                  /* borrowed; for byte positions in messages */
     char *id;                          /* owned; NULL: none */
     size_t rows;                       /* >= 1 */
-    struct infer_input *inputs;        /* owned; [signature->input_count], in the signature's order */
-    struct infer_output *outputs;      /* owned */
+    struct infer_input *inputs;   /* owned; [signature->input_count], in the signature's order */
+    struct infer_output *outputs; /* owned */
     size_t output_count;
     uint64_t timeout_us; /* the client's own deadline; 0: none */
     bool routing;        /* V1: answer with each row's routing */
@@ -74,26 +76,28 @@ struct infer_reader {
     size_t elements_left;
     /* JSON only: the open lists around the cursor. */
     size_t depth;
-    struct {
-        size_t children; /* seen so far */
-        bool lists;      /* children are lists, not numbers */
+    struct infer_list {
+        const char *start; /* its bracket */
+        size_t children;   /* seen so far */
+        bool lists;        /* children are lists, not numbers */
     } open[INFER_MAX_AXES];
 };
 
 void infer_reader_init(struct infer_reader *reader, const struct infer_request *request,
                        size_t input);
 
-/* Reads the next `rows` rows into values [rows, elements]. A list holds either one list per entry of
- * its axis or all its numbers flat; any other count, a value that is not a number of the declared
- * datatype, or trailing bytes after the last row are errors that name the input, the place and what
- * was expected. */
+/* Reads the next `rows` rows into values [rows, elements]. A list holds either one list per entry
+ * of its axis or all its numbers flat; any other count, a value that is not a number of the
+ * declared datatype, or trailing bytes after the last row are errors that name the input, the place
+ * and what was expected. */
 int infer_reader_rows(struct infer_reader *reader, size_t rows, float *values, struct error *err);
 
 /* What was computed for a request, row-major over all its rows. All borrowed. */
 struct infer_result {
-    const float *const *outputs;          /* [signature->output_count] */
-    const int32_t *const *routing_experts; /* [signature->moe_count] [rows * items_per_row, top_k] */
-    const float *const *routing_weights;  /* the same shape */
+    const float *const *outputs; /* [signature->output_count] */
+    const int32_t *const
+        *routing_experts;                /* [signature->moe_count] [rows * items_per_row, top_k] */
+    const float *const *routing_weights; /* the same shape */
 };
 
 #endif

@@ -1,6 +1,9 @@
-/* JSON odds and ends shared by the formats: the only writers of strings and errors. */
+/* Writing JSON: the only writers of strings, errors and lists of numbers. */
 #ifndef PROTO_JSON_H
 #define PROTO_JSON_H
+
+#include <stddef.h>
+#include <stdint.h>
 
 #include "../core/error.h"
 #include "buffer.h"
@@ -8,7 +11,17 @@
 /* Appends `text` as a JSON string, quotes included; invalid UTF-8 is replaced by U+FFFD. */
 void json_append_string(struct buffer *body, const char *text);
 
+/* The same without the quotes, for a string made of parts. */
+void json_append_escaped(struct buffer *body, const char *text);
+
 /* Appends {"error": "<text>"}. */
 void json_append_error(struct buffer *body, const char *text);
+
+/* Appends the numbers separated by commas, without brackets. */
+void json_append_floats(struct buffer *body, const float *values, size_t count);
+void json_append_integers(struct buffer *body, const int32_t *values, size_t count);
+
+/* Appends one number of a statistic. */
+void json_append_double(struct buffer *body, double value);
 
 #endif

@@ -14,8 +14,13 @@ const char *number_scan(const char *text, const char *end, double *value);
 enum { NUMBER_FORMAT_BYTES = 24 };
 
 /* Writes the shortest decimal that reads back as exactly `value` when parsed to float, as valid
- * JSON; a value that JSON cannot hold (NaN, infinities) is written as null, as JSON.stringify does.
- * Returns the bytes written, at most NUMBER_FORMAT_BYTES. */
+ * JSON, in the notation of Python's repr: always a point or an exponent, so that readers that tell
+ * integers from reals see a real. A value that JSON cannot hold (NaN, infinities) is written as
+ * null, as JSON.stringify does. Returns the bytes written, at most NUMBER_FORMAT_BYTES. */
 size_t number_format(char *text, float value);
+
+/* The same for a statistic: 15 to 17 digits, whichever reads back first; integers without a point.
+ * Not for tensors: it costs a printf. */
+size_t number_format_double(char *text, double value);
 
 #endif

@@ -1,0 +1,97 @@
+/* A growable run of bytes with a limit; see buffer.h. */
+#include "buffer.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* One small answer fits without growing. */
+enum { BUFFER_FIRST_BYTES = 512 };
+
+void buffer_init(struct buffer *buffer, size_t limit)
+{
+    *buffer = (struct buffer){.limit = limit};
+}
+
+void buffer_close(struct buffer *buffer)
+{
+    free(buffer->data);
+    *buffer = (struct buffer){.limit = buffer->limit};
+}
+
+/* Doubling, so that appending is linear in total; never past the limit. */
+static size_t grown_capacity(const struct buffer *buffer, size_t needed)
+{
+    size_t capacity = buffer->capacity ? buffer->capacity : BUFFER_FIRST_BYTES;
+    while (capacity < needed && capacity <= buffer->limit / 2)
+        capacity *= 2;
+    if (capacity < needed || capacity > buffer->limit)
+        capacity = buffer->limit;
+    return capacity;
+}
+
+char *buffer_reserve(struct buffer *buffer, size_t extra)
+{
+    if (buffer->failed || extra > buffer->limit - buffer->length) {
+        buffer->failed = true;
+        return NULL;
+    }
+    size_t needed = buffer->length + extra;
+    if (needed > buffer->capacity || !buffer->data) {
+        size_t capacity = grown_capacity(buffer, needed);
+        char *data = realloc(buffer->data, capacity ? capacity : 1);
+        if (!data) {
+            buffer->failed = true;
+            return NULL;
+        }
+        buffer->data = data;
+        buffer->capacity = capacity;
+    }
+    return buffer->data + buffer->length;
+}
+
+void buffer_append(struct buffer *buffer, const void *bytes, size_t count)
+{
+    if (count == 0)
+        return;
+    char *place = buffer_reserve(buffer, count);
+    if (!place)
+        return;
+    memcpy(place, bytes, count);
+    buffer->length += count;
+}
+
+void buffer_text(struct buffer *buffer, const char *text)
+{
+    buffer_append(buffer, text, strlen(text));
+}
+
+void buffer_format(struct buffer *buffer, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    int bytes = vsnprintf(NULL, 0, format, args);
+    va_end(args);
+    /* vsnprintf ends with a NUL, which needs room but is not part of the bytes. */
+    char *place = bytes < 0 ? NULL : buffer_reserve(buffer, (size_t)bytes + 1);
+    if (!place) {
+        buffer->failed = true;
+        return;
+    }
+    va_start(args, format);
+    vsnprintf(place, (size_t)bytes + 1, format, args);
+    va_end(args);
+    buffer->length += (size_t)bytes;
+}
+
+char *buffer_steal(struct buffer *buffer, size_t *length)
+{
+    bool usable = buffer->length > 0 && !buffer->failed;
+    char *data = usable ? buffer->data : NULL;
+    *length = usable ? buffer->length : 0;
+    if (!usable)
+        free(buffer->data);
+    *buffer = (struct buffer){.limit = buffer->limit};
+    return data;
+}

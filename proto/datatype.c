@@ -1,0 +1,168 @@
+/* Datatypes: names, sizes, ranges, and conversion to the engine's f32; see datatype.h. */
+#include "datatype.h"
+
+#include <float.h>
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
+               "the wire is little-endian and elements are copied as they are");
+
+static const struct {
+    const char *name;
+    size_t bytes;
+} datatypes[DATATYPE_COUNT] = {
+#define DATATYPE_ROW(name, bytes) {#name, bytes},
+    DATATYPES(DATATYPE_ROW)
+#undef DATATYPE_ROW
+};
+
+enum datatype datatype_from_name(const char *name)
+{
+    size_t i = 0;
+    while (i < DATATYPE_COUNT && strcmp(name, datatypes[i].name) != 0)
+        i++;
+    return (enum datatype)i;
+}
+
+const char *datatype_name(enum datatype datatype)
+{
+    return datatypes[datatype].name;
+}
+
+size_t datatype_bytes(enum datatype datatype)
+{
+    return datatypes[datatype].bytes;
+}
+
+int datatype_is_numeric(enum datatype datatype)
+{
+    return datatype != DATATYPE_BOOL && datatype != DATATYPE_BYTES && datatype < DATATYPE_COUNT;
+}
+
+/* An integer in [lowest, limit): the upper bound is exclusive because 2^63 and 2^64 are doubles and
+ * INT64_MAX and UINT64_MAX are not. */
+static int is_integer(double value, double lowest, double limit)
+{
+    return value >= lowest && value < limit && value == floor(value);
+}
+
+int datatype_holds(enum datatype datatype, double value)
+{
+    switch (datatype) {
+    case DATATYPE_BOOL:
+        return value == 0 || value == 1;
+    case DATATYPE_UINT8:
+        return is_integer(value, 0, 0x1p8);
+    case DATATYPE_UINT16:
+        return is_integer(value, 0, 0x1p16);
+    case DATATYPE_UINT32:
+        return is_integer(value, 0, 0x1p32);
+    case DATATYPE_UINT64:
+        return is_integer(value, 0, 0x1p64);
+    case DATATYPE_INT8:
+        return is_integer(value, -0x1p7, 0x1p7);
+    case DATATYPE_INT16:
+        return is_integer(value, -0x1p15, 0x1p15);
+    case DATATYPE_INT32:
+        return is_integer(value, -0x1p31, 0x1p31);
+    case DATATYPE_INT64:
+        return is_integer(value, -0x1p63, 0x1p63);
+    case DATATYPE_FP16:
+        return fabs(value) < 65520; /* from here on the nearest half is infinite */
+    case DATATYPE_BF16:
+        return fabs(value) < 0x1.FFp127;
+    case DATATYPE_FP32:
+        return fabs(value) < 0x1.FFFFFFp127;
+    case DATATYPE_FP64:
+        return isfinite(value);
+    default:
+        return 0;
+    }
+}
+
+static float float_from_bits(uint32_t bits)
+{
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+/* IEEE half to single. Subnormal halves are multiples of 2^-24, which a product gives exactly. */
+static float float_from_half(uint16_t half)
+{
+    uint32_t sign = (uint32_t)(half & 0x8000) << 16;
+    uint32_t exponent = (half >> 10) & 0x1F;
+    uint32_t fraction = half & 0x3FF;
+    if (exponent == 0) {
+        float magnitude = (float)fraction * 0x1p-24f;
+        return sign ? -magnitude : magnitude;
+    }
+    exponent = exponent == 0x1F ? 0xFF : exponent + (127 - 15);
+    return float_from_bits(sign | exponent << 23 | fraction << 13);
+}
+
+static float float_from_bfloat(uint16_t bfloat)
+{
+    return float_from_bits((uint32_t)bfloat << 16);
+}
+
+/* A double past FLT_MAX becomes infinite here and is refused with the infinities. */
+static float float_from_double(double value)
+{
+    return datatype_holds(DATATYPE_FP32, value) ? (float)value : INFINITY;
+}
+
+static size_t finite_prefix(const float *values, size_t count)
+{
+    size_t i = 0;
+    while (i < count && isfinite(values[i]))
+        i++;
+    return i;
+}
+
+#define CONVERT(type, expression)                                                                  \
+    for (size_t i = 0; i < count; i++) {                                                           \
+        type element;                                                                              \
+        memcpy(&element, from + i * sizeof element, sizeof element);                               \
+        values[i] = (expression);                                                                  \
+    }                                                                                              \
+    break
+
+size_t datatype_to_f32(enum datatype datatype, const void *bytes, size_t count, float *values)
+{
+    const unsigned char *from = bytes;
+    switch (datatype) {
+    case DATATYPE_BOOL:
+    case DATATYPE_UINT8:
+        CONVERT(uint8_t, element);
+    case DATATYPE_UINT16:
+        CONVERT(uint16_t, element);
+    case DATATYPE_UINT32:
+        CONVERT(uint32_t, (float)element);
+    case DATATYPE_UINT64:
+        CONVERT(uint64_t, (float)element);
+    case DATATYPE_INT8:
+        CONVERT(int8_t, element);
+    case DATATYPE_INT16:
+        CONVERT(int16_t, element);
+    case DATATYPE_INT32:
+        CONVERT(int32_t, (float)element);
+    case DATATYPE_INT64:
+        CONVERT(int64_t, (float)element);
+    case DATATYPE_FP16:
+        CONVERT(uint16_t, float_from_half(element));
+    case DATATYPE_BF16:
+        CONVERT(uint16_t, float_from_bfloat(element));
+    case DATATYPE_FP32:
+        memcpy(values, from, count * sizeof *values);
+        break;
+    case DATATYPE_FP64:
+        CONVERT(double, float_from_double(element));
+    default:
+        return 0;
+    }
+    return finite_prefix(values, count);
+}
+#undef CONVERT

@@ -1,0 +1,296 @@
+/* Cuts the tensors out of request JSON; see envelope.h. Linear in the body, bounded in depth and in
+ * memory. Strings are skipped whole, so that brackets in them mean nothing. */
+#include "envelope.h"
+
+#include "infer.h"
+
+#include <assert.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The lists and objects open at one place of the body. Bit i says that level i is an object. */
+struct nesting {
+    uint64_t objects;
+    size_t depth;
+};
+
+_Static_assert(INFER_MAX_JSON_DEPTH <= 64, "one bit per level");
+
+/* What can change the nesting or hide a bracket. Commas matter only where entries are counted. */
+enum byte_class { ORDINARY, QUOTE, OPEN_LIST, OPEN_OBJECT, CLOSE, COMMA };
+
+static const unsigned char class_of[256] = {
+    ['"'] = QUOTE, ['['] = OPEN_LIST, ['{'] = OPEN_OBJECT,
+    [']'] = CLOSE, ['}'] = CLOSE,     [','] = COMMA,
+};
+
+static enum byte_class classify(char c)
+{
+    return class_of[(unsigned char)c];
+}
+
+static bool is_space(char c)
+{
+    return c == ' ' || c == '\t' || c == '\n' || c == '\r';
+}
+
+static int malformed(const struct envelope *envelope, const char *at, const char *what,
+                     struct error *err)
+{
+    size_t line = 1;
+    const char *line_start = envelope->body;
+    for (const char *c = envelope->body; c < at; c++) {
+        if (*c == '\n') {
+            line++;
+            line_start = c + 1;
+        }
+    }
+    return error_set(err, ERROR_INVALID, "malformed JSON at byte %zu (line %zu, column %zu): %s",
+                     (size_t)(at - envelope->body), line, (size_t)(at - line_start) + 1, what);
+}
+
+/* Returns the byte after the string that starts at `quote`, or `end` when it does not end. */
+static const char *skip_string(const char *quote, const char *end)
+{
+    const char *c = quote + 1;
+    while (c < end && *c != '"')
+        c += *c == '\\' && c + 1 < end ? 2 : 1;
+    return c < end ? c + 1 : end;
+}
+
+static int nest(struct envelope *envelope, struct nesting *nesting, const char *at,
+                struct error *err)
+{
+    bool object = *at == '{' || *at == '}';
+    if (*at == '{' || *at == '[') {
+        if (nesting->depth == INFER_MAX_JSON_DEPTH)
+            return malformed(envelope, at, "lists and objects are nested too deeply", err);
+        uint64_t bit = UINT64_C(1) << nesting->depth++;
+        nesting->objects = object ? nesting->objects | bit : nesting->objects & ~bit;
+        return 0;
+    }
+    if (nesting->depth == 0)
+        return malformed(envelope, at, "this bracket closes nothing", err);
+    if ((nesting->objects >> --nesting->depth & 1) != object)
+        return malformed(envelope, at, "this bracket does not match the one it closes", err);
+    return 0;
+}
+
+/* Whether the list at `list` begins, after any number of brackets, like a number. `*plain_until`
+ * receives the first other byte: every list before it gets the same answer. */
+static bool begins_with_number(const char *list, const char *end, const char **plain_until)
+{
+    const char *c = list;
+    while (c < end && (*c == '[' || is_space(*c)))
+        c++;
+    *plain_until = c;
+    return c < end && (*c == '-' || (*c >= '0' && *c <= '9'));
+}
+
+/* Finds the end of the list at `list`, counting the entries of its outermost level. */
+static int measure_list(struct envelope *envelope, const char *list, struct nesting *nesting,
+                        struct envelope_literal *literal, struct error *err)
+{
+    const char *end = envelope->body + envelope->length;
+    size_t outside = nesting->depth;
+    *literal = (struct envelope_literal){.text = list, .entries = 1};
+    for (const char *c = list; c < end;) {
+        switch (classify(*c)) {
+        case ORDINARY:
+            c++;
+            break;
+        case COMMA:
+            literal->entries += nesting->depth == outside + 1;
+            c++;
+            break;
+        case QUOTE:
+            c = skip_string(c, end);
+            break;
+        default:
+            if (nest(envelope, nesting, c, err) != 0)
+                return -1;
+            c++;
+            if (nesting->depth == outside) {
+                literal->length = (size_t)(c - list);
+                return 0;
+            }
+        }
+    }
+    return malformed(envelope, list, "the body ends inside the list that begins here", err);
+}
+
+size_t envelope_list_entries(const char *list, const char *end)
+{
+    const char *first = list + 1;
+    while (first < end && is_space(*first))
+        first++;
+    if (first == end || *first == ']')
+        return 0;
+    size_t depth = 0, entries = 1;
+    for (const char *c = first; c < end;) {
+        enum byte_class class = classify(*c);
+        if (class == CLOSE && depth-- == 0)
+            break;
+        depth += class == OPEN_LIST || class == OPEN_OBJECT;
+        entries += class == COMMA && depth == 0;
+        c = class == QUOTE ? skip_string(c, end) : c + 1;
+    }
+    return entries;
+}
+
+static int add_literal(struct envelope *envelope, const struct envelope_literal *literal,
+                       struct error *err)
+{
+    if (envelope->literal_count == ENVELOPE_MAX_LITERALS)
+        return error_set(err, ERROR_INVALID,
+                         "more than %d separate lists of numbers: rows belong into one list",
+                         ENVELOPE_MAX_LITERALS);
+    if (envelope->literal_count == envelope->literal_capacity) {
+        envelope->literal_capacity =
+            envelope->literal_capacity ? 2 * envelope->literal_capacity : 8;
+        envelope->literals =
+            xrealloc(envelope->literals, envelope->literal_capacity * sizeof *envelope->literals);
+    }
+    envelope->literals[envelope->literal_count++] = *literal;
+    return 0;
+}
+
+/* Cuts the literal at `list`: remembers it and writes its stand-in. Returns the byte after it. */
+static const char *cut(struct envelope *envelope, const char *list, struct nesting *nesting,
+                       struct buffer *text, struct error *err)
+{
+    struct envelope_literal literal;
+    if (measure_list(envelope, list, nesting, &literal, err) != 0)
+        return NULL;
+    buffer_format(text, "[%zu]", envelope->literal_count);
+    literal.envelope_after = text->length;
+    if (add_literal(envelope, &literal, err) != 0)
+        return NULL;
+    return list + literal.length;
+}
+
+/* The pass: copies the body into `text` with the literals cut. */
+static int cut_literals(struct envelope *envelope, struct buffer *text, struct error *err)
+{
+    const char *end = envelope->body + envelope->length;
+    const char *copied = envelope->body; /* everything before is in `text` or cut */
+    const char *plain_until = envelope->body;
+    struct nesting nesting = {0};
+    for (const char *c = envelope->body; c < end;) {
+        enum byte_class class = classify(*c);
+        if (class == OPEN_LIST && c >= plain_until && begins_with_number(c, end, &plain_until)) {
+            buffer_append(text, copied, (size_t)(c - copied));
+            c = copied = cut(envelope, c, &nesting, text, err);
+            if (!c)
+                return -1;
+            continue;
+        }
+        if (class == QUOTE) {
+            c = skip_string(c, end);
+            continue;
+        }
+        if (class != ORDINARY && class != COMMA && nest(envelope, &nesting, c, err) != 0)
+            return -1;
+        c++;
+    }
+    buffer_append(text, copied, (size_t)(end - copied));
+    if (text->failed)
+        return error_set(err, ERROR_TOO_LARGE, "more than %d bytes of JSON beside the numbers",
+                         ENVELOPE_MAX_BYTES);
+    return 0;
+}
+
+/* The byte of the body that the byte `position` of the envelope was copied from. */
+static const char *place_in_body(const struct envelope *envelope, size_t position)
+{
+    const char *body_after = envelope->body;
+    size_t envelope_after = 0;
+    for (size_t i = 0; i < envelope->literal_count; i++) {
+        const struct envelope_literal *literal = &envelope->literals[i];
+        if (literal->envelope_after > position)
+            break;
+        body_after = literal->text + literal->length;
+        envelope_after = literal->envelope_after;
+    }
+    const char *place = body_after + (position - envelope_after);
+    const char *end = envelope->body + envelope->length;
+    return place < end ? place : end;
+}
+
+/* jansson counts the bytes it has read: the offending token's last one is the one before. */
+static size_t error_offset(const json_error_t *error)
+{
+    bool at_end = json_error_code(error) == json_error_premature_end_of_input;
+    size_t read = error->position > 0 ? (size_t)error->position : 0;
+    return read > 0 && !at_end ? read - 1 : read;
+}
+
+static int parse(struct envelope *envelope, const struct buffer *text, struct error *err)
+{
+    json_error_t error;
+    envelope->root = json_loadb(text->data, text->length,
+                                JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, &error);
+    if (!envelope->root)
+        return malformed(envelope, place_in_body(envelope, error_offset(&error)), error.text, err);
+    if (!json_is_object(envelope->root))
+        return error_set(err, ERROR_INVALID, "the body is a list, expected a JSON object");
+    return 0;
+}
+
+int envelope_init(struct envelope *envelope, const char *body, size_t length, struct error *err)
+{
+    *envelope = (struct envelope){.body = body, .length = length};
+    if (length == 0)
+        return error_set(err, ERROR_INVALID, "the body is empty, expected a JSON object");
+    struct buffer text;
+    buffer_init(&text, ENVELOPE_MAX_BYTES);
+    int result = cut_literals(envelope, &text, err);
+    if (result == 0)
+        result = parse(envelope, &text, err);
+    buffer_close(&text);
+    if (result != 0)
+        envelope_close(envelope);
+    return result;
+}
+
+void envelope_close(struct envelope *envelope)
+{
+    json_decref(envelope->root);
+    free(envelope->literals);
+    *envelope = (struct envelope){0};
+}
+
+const struct envelope_literal *envelope_claim(struct envelope *envelope, const json_t *value)
+{
+    const json_t *stand_in = json_array_get(value, 0);
+    if (!json_is_number(stand_in))
+        return NULL;
+    size_t index = (size_t)json_number_value(stand_in);
+    assert(index < envelope->literal_count);
+    struct envelope_literal *literal = &envelope->literals[index];
+    literal->claimed = true;
+    return literal;
+}
+
+int envelope_check_rest(struct envelope *envelope, struct error *err)
+{
+    size_t allowed = ENVELOPE_MAX_BYTES; /* these numbers do go through the parser */
+    for (size_t i = 0; i < envelope->literal_count; i++) {
+        const struct envelope_literal *literal = &envelope->literals[i];
+        if (literal->claimed)
+            continue;
+        if (literal->length > allowed)
+            return error_set(err, ERROR_TOO_LARGE,
+                             "the list at byte %zu belongs to no input and is too long to ignore",
+                             (size_t)(literal->text - envelope->body));
+        allowed -= literal->length;
+        json_error_t error;
+        json_t *parsed = json_loadb(literal->text, literal->length,
+                                    JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, &error);
+        if (!parsed)
+            return malformed(envelope, literal->text + error_offset(&error), error.text, err);
+        json_decref(parsed);
+    }
+    return 0;
+}

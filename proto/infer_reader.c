@@ -1,0 +1,251 @@
+/* Streams one input's numbers out of the body, binary or JSON, into rows of f32; see infer.h.
+ *
+ * The JSON side walks the nested lists with an explicit stack. Between calls the cursor stands
+ * right behind the last child of the innermost open list (or behind its bracket), so that a call
+ * may end after any row, also in the middle of a flat list of many rows. */
+#include "infer.h"
+
+#include "envelope.h"
+#include "number.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Room for "data[12][3]..." with every axis, and for a shape; longer ones are cut. */
+enum { PLACE_BYTES = 160, EXCERPT_BYTES = 24 };
+
+void infer_reader_init(struct infer_reader *reader, const struct infer_request *request,
+                       size_t input)
+{
+    const struct signature_tensor *tensor = &request->signature->inputs[input];
+    assert(tensor->rank < INFER_MAX_AXES);
+    *reader = (struct infer_reader){
+        .request = request,
+        .input = &request->inputs[input],
+        .tensor = tensor,
+        .cursor = request->inputs[input].data,
+        .end = request->inputs[input].data + request->inputs[input].length,
+        .elements_left = request->rows * tensor->elements,
+    };
+}
+
+/* ---- where and what, for messages ---- */
+
+/* Writes "instances[3][0]": the list at `depth`, and which of its children when `child` is set. */
+static void describe_place(const struct infer_reader *reader, size_t depth, bool child,
+                           char text[PLACE_BYTES])
+{
+    int used = snprintf(text, PLACE_BYTES, "%s", reader->input->where);
+    for (size_t i = 0; i < depth + child && used < PLACE_BYTES; i++) {
+        /* Lists around the place are counted as seen; the child itself is not yet. */
+        size_t index = reader->open[i].children - (i < depth);
+        used += snprintf(text + used, PLACE_BYTES - (size_t)used, "[%zu]", index);
+    }
+}
+
+/* Writes "[1,28,28]": the shape of the list at `depth`. */
+static void describe_shape(const struct infer_reader *reader, size_t depth, char text[PLACE_BYTES])
+{
+    int used = snprintf(text, PLACE_BYTES, "[");
+    for (size_t axis = depth; axis <= reader->tensor->rank && used < PLACE_BYTES; axis++) {
+        size_t dim = axis == 0 ? reader->request->rows : reader->tensor->dims[axis - 1];
+        used +=
+            snprintf(text + used, PLACE_BYTES - (size_t)used, axis > depth ? ",%zu" : "%zu", dim);
+    }
+    if (used < PLACE_BYTES)
+        snprintf(text + used, PLACE_BYTES - (size_t)used, "]");
+}
+
+/* Children the list at `depth` must have: one per entry of its axis, or all its numbers. */
+static size_t expected_children(const struct infer_reader *reader, size_t depth)
+{
+    const struct signature_tensor *tensor = reader->tensor;
+    size_t children = depth == 0 ? reader->request->rows : tensor->dims[depth - 1];
+    if (!reader->open[depth].lists)
+        for (size_t axis = depth; axis < tensor->rank; axis++)
+            children *= tensor->dims[axis];
+    return children;
+}
+
+static int wrong_count(const struct infer_reader *reader, size_t depth, struct error *err)
+{
+    char place[PLACE_BYTES], shape[PLACE_BYTES];
+    describe_place(reader, depth, false, place);
+    describe_shape(reader, depth, shape);
+    return error_set(
+        err, ERROR_INVALID, "input '%s': %s has %zu %s, expected %zu (shape %s)",
+        reader->tensor->name, place, envelope_list_entries(reader->open[depth].start, reader->end),
+        reader->open[depth].lists ? "lists" : "numbers", expected_children(reader, depth), shape);
+}
+
+/* The offending text up to the next delimiter, as far as it is short. */
+static int excerpt_bytes(const struct infer_reader *reader)
+{
+    int bytes = 0;
+    while (bytes < EXCERPT_BYTES && reader->cursor + bytes < reader->end &&
+           (bytes == 0 || !strchr(",[]{} \t\r\n", reader->cursor[bytes])))
+        bytes++;
+    return bytes;
+}
+
+static int unexpected(const struct infer_reader *reader, const char *expected, struct error *err)
+{
+    char place[PLACE_BYTES];
+    describe_place(reader, reader->depth - 1, true, place);
+    return error_set(err, ERROR_INVALID, "input '%s': %s is %.*s at byte %zu, expected %s",
+                     reader->tensor->name, place, excerpt_bytes(reader), reader->cursor,
+                     (size_t)(reader->cursor - reader->request->body), expected);
+}
+
+/* ---- JSON ---- */
+
+static void skip_space(struct infer_reader *reader)
+{
+    const char *c = reader->cursor;
+    while (c < reader->end && (*c == ' ' || *c == '\t' || *c == '\n' || *c == '\r'))
+        c++;
+    reader->cursor = c;
+}
+
+static bool at(const struct infer_reader *reader, char c)
+{
+    return reader->cursor < reader->end && *reader->cursor == c;
+}
+
+/* Opens the list at the cursor; its first child decides whether it holds lists or numbers. */
+static int open_list(struct infer_reader *reader, struct error *err)
+{
+    const char *start = reader->cursor++;
+    skip_space(reader);
+    bool lists = at(reader, '[');
+    reader->open[reader->depth++] = (struct infer_list){.start = start, .lists = lists};
+    if (lists && reader->depth > reader->tensor->rank)
+        return unexpected(reader, "a number: the lists are nested too deeply", err);
+    return 0;
+}
+
+/* Moves to the next number: closes the lists that are full, opens those that come next. */
+static int next_number(struct infer_reader *reader, struct error *err)
+{
+    if (reader->depth == 0 && open_list(reader, err) != 0)
+        return -1;
+    for (;;) {
+        struct infer_list *list = &reader->open[reader->depth - 1];
+        skip_space(reader);
+        if (list->children == expected_children(reader, reader->depth - 1)) {
+            if (!at(reader, ']'))
+                return wrong_count(reader, reader->depth - 1, err);
+            reader->cursor++;
+            reader->depth--;
+            continue;
+        }
+        if (at(reader, ']'))
+            return wrong_count(reader, reader->depth - 1, err);
+        if (list->children > 0) {
+            if (!at(reader, ','))
+                return unexpected(reader, "a comma", err);
+            reader->cursor++;
+            skip_space(reader);
+        }
+        if (!list->lists)
+            return 0;
+        if (!at(reader, '['))
+            return unexpected(reader, "a list", err);
+        list->children++;
+        if (open_list(reader, err) != 0)
+            return -1;
+    }
+}
+
+static int bad_number(const struct infer_reader *reader, struct error *err)
+{
+    char expected[64];
+    snprintf(expected, sizeof expected, "a number that %s can hold",
+             datatype_name(reader->input->datatype));
+    return unexpected(reader, expected, err);
+}
+
+/* Reads numbers from the cursor on, which stands at one, until the list ends or `count` are read.
+ * Returns how many, 0 on error. */
+static size_t read_numbers(struct infer_reader *reader, size_t count, float *values,
+                           struct error *err)
+{
+    struct infer_list *list = &reader->open[reader->depth - 1];
+    size_t room = expected_children(reader, reader->depth - 1) - list->children;
+    size_t wanted = count < room ? count : room;
+    for (size_t i = 0;; i++) {
+        double value;
+        const char *after = number_scan(reader->cursor, reader->end, &value);
+        if (!after || !datatype_holds(reader->input->datatype, value)) {
+            bad_number(reader, err);
+            return 0;
+        }
+        values[i] = (float)value;
+        list->children++;
+        reader->cursor = after;
+        if (i + 1 == wanted)
+            return wanted;
+        skip_space(reader);
+        if (!at(reader, ','))
+            return i + 1; /* next_number says what is wrong */
+        reader->cursor++;
+        skip_space(reader);
+    }
+}
+
+/* After the last number only the closing brackets may follow. */
+static int finish_lists(struct infer_reader *reader, struct error *err)
+{
+    while (reader->depth > 0) {
+        skip_space(reader);
+        if (!at(reader, ']'))
+            return wrong_count(reader, reader->depth - 1, err);
+        reader->cursor++;
+        reader->depth--;
+    }
+    return 0;
+}
+
+static int read_json(struct infer_reader *reader, size_t count, float *values, struct error *err)
+{
+    while (count > 0) {
+        if (next_number(reader, err) != 0)
+            return -1;
+        size_t read = read_numbers(reader, count, values, err);
+        if (read == 0)
+            return -1;
+        values += read;
+        count -= read;
+        reader->elements_left -= read;
+    }
+    return reader->elements_left > 0 ? 0 : finish_lists(reader, err);
+}
+
+/* ---- binary ---- */
+
+static int read_binary(struct infer_reader *reader, size_t count, float *values, struct error *err)
+{
+    enum datatype datatype = reader->input->datatype;
+    size_t finite = datatype_to_f32(datatype, reader->cursor, count, values);
+    if (finite < count) {
+        size_t elements = reader->tensor->elements;
+        size_t element = reader->request->rows * elements - reader->elements_left + finite;
+        return error_set(
+            err, ERROR_INVALID,
+            "input '%s': element %zu of row %zu is not a finite number that FP32 can hold",
+            reader->tensor->name, element % elements, element / elements);
+    }
+    reader->cursor += count * datatype_bytes(datatype);
+    reader->elements_left -= count;
+    return 0;
+}
+
+int infer_reader_rows(struct infer_reader *reader, size_t rows, float *values, struct error *err)
+{
+    size_t count = rows * reader->tensor->elements;
+    assert(count <= reader->elements_left);
+    return reader->input->binary ? read_binary(reader, count, values, err)
+                                 : read_json(reader, count, values, err);
+}

@@ -1,0 +1,104 @@
+/* Typed members of a parsed JSON object; see members.h. */
+#include "members.h"
+
+#include <math.h>
+
+const char *member_type(const json_t *value)
+{
+    switch (json_typeof(value)) {
+    case JSON_OBJECT:
+        return "an object";
+    case JSON_ARRAY:
+        return "a list";
+    case JSON_STRING:
+        return "a string";
+    case JSON_INTEGER:
+    case JSON_REAL:
+        return "a number";
+    case JSON_TRUE:
+    case JSON_FALSE:
+        return "a boolean";
+    case JSON_NULL:
+        break;
+    }
+    return "null";
+}
+
+static const json_t *find(const json_t *object, const char *key)
+{
+    const json_t *value = json_object_get(object, key);
+    return json_is_null(value) ? NULL : value;
+}
+
+static int wrong_type(const char *where, const char *key, const json_t *value, const char *expected,
+                      struct error *err)
+{
+    return error_set(err, ERROR_INVALID, "%s%s'%s' is %s, expected %s", where ? where : "",
+                     where ? ": " : "", key, member_type(value), expected);
+}
+
+int member_missing(const char *where, const char *key, struct error *err)
+{
+    return error_set(err, ERROR_INVALID, "%s%s'%s' is missing", where ? where : "",
+                     where ? ": " : "", key);
+}
+
+int member_string(const json_t *object, const char *where, const char *key, const char **value,
+                  struct error *err)
+{
+    const json_t *member = find(object, key);
+    if (member && !json_is_string(member))
+        return wrong_type(where, key, member, "a string", err);
+    if (member)
+        *value = json_string_value(member);
+    return 0;
+}
+
+int member_bool(const json_t *object, const char *where, const char *key, bool *value,
+                struct error *err)
+{
+    const json_t *member = find(object, key);
+    if (member && !json_is_boolean(member))
+        return wrong_type(where, key, member, "true or false", err);
+    if (member)
+        *value = json_boolean_value(member);
+    return 0;
+}
+
+int member_size(const json_t *object, const char *where, const char *key, size_t *value,
+                struct error *err)
+{
+    const json_t *member = find(object, key);
+    if (!member)
+        return 0;
+    if (!json_is_number(member))
+        return wrong_type(where, key, member, "a whole number", err);
+    double number = json_number_value(member);
+    if (!(number >= 0 && number <= 0x1p53 && number == floor(number)))
+        return error_set(err, ERROR_INVALID, "%s%s'%s' is %.17g, expected a whole number from 0",
+                         where ? where : "", where ? ": " : "", key, number);
+    *value = (size_t)number;
+    return 0;
+}
+
+int member_object(const json_t *object, const char *where, const char *key, const json_t **value,
+                  struct error *err)
+{
+    const json_t *member = find(object, key);
+    if (member && !json_is_object(member))
+        return wrong_type(where, key, member, "an object", err);
+    if (member)
+        *value = member;
+    return 0;
+}
+
+int member_list(const json_t *object, const char *where, const char *key, const json_t **value,
+                struct error *err)
+{
+    const json_t *member = find(object, key);
+    if (member && !json_is_array(member))
+        return wrong_type(where, key, member, "a list", err);
+    if (member)
+        *value = member;
+    return 0;
+}

@@ -1,0 +1,36 @@
+/* Typed members of a parsed JSON object. Each reader leaves its result untouched when the member is
+ * absent or null (some clients write every field they know, null when unset), and reports a member
+ * of the wrong type by name. `where` says which object ("input 'image'"), NULL for the body itself.
+ */
+#ifndef PROTO_MEMBERS_H
+#define PROTO_MEMBERS_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "../core/error.h"
+
+/* printf formats for text a client sent: long enough to recognise, short enough that the rest of
+ * the message fits. */
+#define QUOTED "'%.64s'"
+
+/* The word for a value's type in messages: "a string", "an object"... */
+const char *member_type(const json_t *value);
+
+int member_string(const json_t *object, const char *where, const char *key, const char **value,
+                  struct error *err);
+int member_bool(const json_t *object, const char *where, const char *key, bool *value,
+                struct error *err);
+/* Whole numbers up to 2^53, which every JSON reader keeps exactly. */
+int member_size(const json_t *object, const char *where, const char *key, size_t *value,
+                struct error *err);
+int member_object(const json_t *object, const char *where, const char *key, const json_t **value,
+                  struct error *err);
+int member_list(const json_t *object, const char *where, const char *key, const json_t **value,
+                struct error *err);
+
+/* Records that a member which must be there is not. */
+int member_missing(const char *where, const char *key, struct error *err);
+
+#endif

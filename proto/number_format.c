@@ -1,0 +1,185 @@
+/* float -> the shortest decimal text that reads back as the same float.
+ *
+ * Schubfach (Giulietti, "The Schubfach way to render doubles"): the float and the halfway points to
+ * its neighbours are scaled by one power of ten, rounded so that comparisons stay exact, and the
+ * shortest decimal between the halfway points is then a matter of four integer comparisons. */
+#include "number.h"
+#include "c_locale.h"
+#include "powers_of_ten.h"
+
+#include <math.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* digits * 10^exponent */
+struct decimal {
+    uint32_t digits;
+    int exponent;
+};
+
+/* floor(log10(2^exponent)), or of 3/4 of it: the width of the interval in which text reads back as
+ * one float, which is narrower just above a power of two. */
+static int interval_exponent(int exponent, bool narrow)
+{
+    return (exponent * 1262611 - (narrow ? 524031 : 0)) >> 22;
+}
+
+/* factor * scaled / 2^64, with the last bit set when anything was cut off: enough to compare. */
+static uint32_t scale_to_odd(uint64_t factor, uint32_t scaled)
+{
+    unsigned __int128 product = (unsigned __int128)factor * scaled;
+    uint32_t whole = (uint32_t)(product >> 64);
+    uint32_t rest = (uint32_t)(product >> 32);
+    return whole | (rest > 1);
+}
+
+/* Of the decimals that read back as significand * 2^exponent: the one with the fewest digits, and
+ * of those the nearest. Trailing zeros may remain. */
+static struct decimal shortest(uint32_t significand, int exponent, bool narrow)
+{
+    int k = interval_exponent(exponent, narrow);
+    int shift = exponent + power_of_ten_exponent(-k) + 1;
+    const struct power_of_ten *power = power_of_ten(-k);
+    uint64_t factor = power->high + (power->low != 0); /* rounded up to 64 bits */
+
+    /* Four times the float and its halfway points, all scaled by 10^-k. Text exactly on a halfway
+     * point reads back as this float only when the significand is even. */
+    uint32_t value = scale_to_odd(factor, (4 * significand) << shift);
+    uint32_t lower = scale_to_odd(factor, (4 * significand - 2 + narrow) << shift);
+    uint32_t upper = scale_to_odd(factor, (4 * significand + 2) << shift);
+    lower += significand & 1;
+    upper -= significand & 1;
+
+    uint32_t digits = value / 4;
+    if (digits >= 10) {
+        uint32_t tens = digits / 10;
+        bool down = lower <= 40 * tens, up = 40 * tens + 40 <= upper;
+        if (down != up)
+            return (struct decimal){tens + up, k + 1};
+    }
+    bool down = lower <= 4 * digits, up = 4 * digits + 4 <= upper;
+    if (down != up)
+        return (struct decimal){digits + up, k};
+    uint32_t middle = 4 * digits + 2;
+    bool round_up = value > middle || (value == middle && (digits & 1));
+    return (struct decimal){digits + round_up, k};
+}
+
+static struct decimal decimal_from_bits(uint32_t bits)
+{
+    uint32_t fraction = bits & 0x7FFFFF;
+    int exponent_field = (int)(bits >> 23) & 0xFF;
+    if (exponent_field == 0)
+        return shortest(fraction, 1 - 150, false);
+    uint32_t significand = fraction | 0x800000;
+    int exponent = exponent_field - 150;
+    /* An integer below 2^24 is its own shortest text. */
+    if (exponent <= 0 && exponent > -24 && (significand & ((1u << -exponent) - 1)) == 0)
+        return (struct decimal){significand >> -exponent, 0};
+    return shortest(significand, exponent, fraction == 0 && exponent_field > 1);
+}
+
+/* Writes digits right-aligned at the end of text[DIGITS]; returns where they start. */
+enum { DIGITS = 10 };
+
+static size_t write_digits(char text[DIGITS], uint32_t digits)
+{
+    size_t start = DIGITS;
+    do {
+        text[--start] = (char)('0' + digits % 10);
+        digits /= 10;
+    } while (digits > 0);
+    return start;
+}
+
+static size_t write_scientific(char *text, const char *digits, int count, int exponent)
+{
+    char *to = text;
+    *to++ = digits[0];
+    if (count > 1) {
+        *to++ = '.';
+        memcpy(to, digits + 1, (size_t)count - 1);
+        to += count - 1;
+    }
+    *to++ = 'e';
+    *to++ = exponent < 0 ? '-' : '+';
+    int magnitude = abs(exponent); /* at most 45 */
+    *to++ = (char)('0' + magnitude / 10);
+    *to++ = (char)('0' + magnitude % 10);
+    return (size_t)(to - text);
+}
+
+/* `whole` digits before the point: 0.00123, 12.5, 1200.0. */
+static size_t write_fixed(char *text, const char *digits, int count, int whole)
+{
+    char *to = text;
+    if (whole <= 0) {
+        memcpy(to, "0.00000", 7);
+        to += 2 - whole;
+        memcpy(to, digits, (size_t)count);
+        return (size_t)(to + count - text);
+    }
+    int before = count < whole ? count : whole;
+    memcpy(to, digits, (size_t)before);
+    memset(to + before, '0', (size_t)(whole - before));
+    to += whole;
+    *to++ = '.';
+    if (count <= whole) {
+        *to++ = '0';
+        return (size_t)(to - text);
+    }
+    memcpy(to, digits + whole, (size_t)(count - whole));
+    return (size_t)(to + count - whole - text);
+}
+
+size_t number_format(char *text, float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    if ((bits & 0x7F800000) == 0x7F800000) {
+        memcpy(text, "null", 4);
+        return 4;
+    }
+    size_t sign = bits >> 31;
+    *text = '-'; /* overwritten when there is none */
+    text += sign;
+    if (value == 0) {
+        memcpy(text, "0.0", 3);
+        return sign + 3;
+    }
+    struct decimal decimal = decimal_from_bits(bits);
+    while (decimal.digits % 10 == 0) {
+        decimal.digits /= 10;
+        decimal.exponent++;
+    }
+    char digits[DIGITS];
+    size_t start = write_digits(digits, decimal.digits);
+    int count = DIGITS - (int)start, whole = count + decimal.exponent;
+    /* Python's rule for when to change to an exponent. */
+    bool fixed = whole > -4 && whole <= 16;
+    return sign + (fixed ? write_fixed(text, digits + start, count, whole)
+                         : write_scientific(text, digits + start, count, whole - 1));
+}
+
+/* Statistics, not tensors: printf's speed is enough, its locale is not. */
+size_t number_format_double(char *text, double value)
+{
+    if (!isfinite(value)) {
+        memcpy(text, "null", 4);
+        return 4;
+    }
+    locale_t previous = uselocale(c_locale());
+    char written[NUMBER_FORMAT_BYTES + 8];
+    int bytes = 0;
+    for (int precision = 15; precision <= 17; precision++) {
+        bytes = snprintf(written, sizeof written, "%.*g", precision, value);
+        if (strtod(written, NULL) == value)
+            break;
+    }
+    uselocale(previous);
+    memcpy(text, written, (size_t)bytes);
+    return (size_t)bytes;
+}

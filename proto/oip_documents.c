@@ -1,0 +1,99 @@
+/* The Open Inference Protocol's documents: server metadata, model metadata, model configuration. */
+#include "oip.h"
+
+#include "json.h"
+#include "oip_outputs.h"
+
+#include <inttypes.h>
+
+void oip_server_metadata(const char *version, struct buffer *body)
+{
+    buffer_text(body, "{\"name\":\"moed\",\"version\":");
+    json_append_string(body, version);
+    buffer_text(body, ",\"extensions\":[\"binary_tensor_data\",\"classification\"]}");
+}
+
+static void append_metadata_inputs(const struct signature *signature, struct buffer *body)
+{
+    for (size_t i = 0; i < signature->input_count; i++) {
+        const struct signature_tensor *input = &signature->inputs[i];
+        buffer_text(body, i > 0 ? ",{\"name\":" : "{\"name\":");
+        json_append_string(body, input->name);
+        buffer_text(body, ",\"datatype\":\"FP32\",\"shape\":");
+        oip_append_shape(body, "-1", input->dims, input->rank);
+        buffer_text(body, "}");
+    }
+}
+
+/* The routing outputs are listed too: that is how a client finds out that it may ask for them. */
+static void append_metadata_outputs(const struct signature *signature, struct buffer *body)
+{
+    for (size_t i = 0; i < oip_output_count(signature); i++) {
+        struct oip_output output = oip_output_at(signature, i);
+        if (i > 0)
+            buffer_text(body, ",");
+        oip_append_name(body, &output);
+        buffer_format(body, ",\"datatype\":\"%s\",\"shape\":", datatype_name(output.datatype));
+        oip_append_shape(body, "-1", output.dims, output.rank);
+        buffer_text(body, "}");
+    }
+}
+
+void oip_model_metadata(const struct signature *signature, const char *const *versions,
+                        size_t version_count, struct buffer *body)
+{
+    buffer_text(body, "{\"name\":");
+    json_append_string(body, signature->model);
+    buffer_text(body, ",\"versions\":[");
+    for (size_t i = 0; i < version_count; i++) {
+        if (i > 0)
+            buffer_text(body, ",");
+        json_append_string(body, versions[i]);
+    }
+    buffer_text(body, "],\"platform\":\"moed\",\"inputs\":[");
+    append_metadata_inputs(signature, body);
+    buffer_text(body, "],\"outputs\":[");
+    append_metadata_outputs(signature, body);
+    buffer_text(body, "]}");
+}
+
+static void append_config_inputs(const struct signature *signature, struct buffer *body)
+{
+    for (size_t i = 0; i < signature->input_count; i++) {
+        const struct signature_tensor *input = &signature->inputs[i];
+        buffer_text(body, i > 0 ? ",{\"name\":" : "{\"name\":");
+        json_append_string(body, input->name);
+        buffer_text(body, ",\"data_type\":\"TYPE_FP32\",\"dims\":");
+        oip_append_shape(body, NULL, input->dims, input->rank);
+        buffer_text(body, "}");
+    }
+}
+
+static void append_config_outputs(const struct signature *signature, struct buffer *body)
+{
+    for (size_t i = 0; i < oip_output_count(signature); i++) {
+        struct oip_output output = oip_output_at(signature, i);
+        if (i > 0)
+            buffer_text(body, ",");
+        oip_append_name(body, &output);
+        buffer_format(body, ",\"data_type\":\"TYPE_%s\",\"dims\":", datatype_name(output.datatype));
+        oip_append_shape(body, NULL, output.dims, output.rank);
+        buffer_text(body, "}");
+    }
+}
+
+/* What load generators read before they start: names as in the metadata, shapes of one row. */
+void oip_model_config(const struct signature *signature, size_t max_batch_rows,
+                      uint64_t max_queue_delay_us, struct buffer *body)
+{
+    buffer_text(body, "{\"name\":");
+    json_append_string(body, signature->model);
+    buffer_format(body, ",\"platform\":\"moed\",\"backend\":\"moed\",\"max_batch_size\":%zu",
+                  max_batch_rows);
+    buffer_text(body, ",\"input\":[");
+    append_config_inputs(signature, body);
+    buffer_text(body, "],\"output\":[");
+    append_config_outputs(signature, body);
+    buffer_format(body, "],\"dynamic_batching\":{\"max_queue_delay_microseconds\":%" PRIu64 "}}",
+                  max_queue_delay_us);
+}

@@ -1,0 +1,90 @@
+/* The outputs a model offers by name; see oip_outputs.h. */
+#include "oip_outputs.h"
+
+#include "json.h"
+
+#include <assert.h>
+#include <string.h>
+
+size_t oip_output_count(const struct signature *signature)
+{
+    return signature->output_count + 2 * signature->moe_count;
+}
+
+static struct oip_output model_output(const struct signature *signature, size_t index)
+{
+    const struct signature_tensor *tensor = &signature->outputs[index];
+    assert(tensor->rank < INFER_MAX_AXES);
+    struct oip_output output = {
+        .source = INFER_OUTPUT,
+        .index = index,
+        .datatype = DATATYPE_FP32,
+        .name = {"", tensor->name, ""},
+        .rank = tensor->rank,
+        .elements = tensor->elements,
+    };
+    memcpy(output.dims, tensor->dims, tensor->rank * sizeof *tensor->dims);
+    return output;
+}
+
+static struct oip_output routing_output(const struct signature *signature, size_t index,
+                                        enum infer_source source)
+{
+    const struct signature_moe *moe = &signature->moe[index];
+    bool experts = source == INFER_ROUTING_EXPERTS;
+    struct oip_output output = {
+        .source = source,
+        .index = index,
+        .datatype = experts ? DATATYPE_INT32 : DATATYPE_FP32,
+        .name = {"routing.", moe->name, experts ? ".experts" : ".weights"},
+        .elements = moe->items_per_row * moe->top_k,
+    };
+    if (moe->items_per_row > 1)
+        output.dims[output.rank++] = moe->items_per_row;
+    output.dims[output.rank++] = moe->top_k;
+    return output;
+}
+
+struct oip_output oip_output_at(const struct signature *signature, size_t i)
+{
+    if (i < signature->output_count)
+        return model_output(signature, i);
+    size_t routing = i - signature->output_count;
+    return routing_output(signature, routing / 2,
+                          routing % 2 == 0 ? INFER_ROUTING_EXPERTS : INFER_ROUTING_WEIGHTS);
+}
+
+struct oip_output oip_output_of(const struct signature *signature,
+                                const struct infer_output *output)
+{
+    return output->source == INFER_OUTPUT
+               ? model_output(signature, output->index)
+               : routing_output(signature, output->index, output->source);
+}
+
+bool oip_output_is_named(const struct oip_output *output, const char *name)
+{
+    for (int part = 0; part < 3; part++) {
+        size_t bytes = strlen(output->name[part]);
+        if (strncmp(name, output->name[part], bytes) != 0)
+            return false;
+        name += bytes;
+    }
+    return *name == '\0';
+}
+
+void oip_append_name(struct buffer *body, const struct oip_output *output)
+{
+    buffer_text(body, "{\"name\":\"");
+    for (int part = 0; part < 3; part++)
+        json_append_escaped(body, output->name[part]);
+    buffer_text(body, "\"");
+}
+
+void oip_append_shape(struct buffer *body, const char *first, const size_t *dims, size_t rank)
+{
+    buffer_format(body, "[%s", first ? first : "");
+    for (size_t axis = 0; axis < rank; axis++)
+        buffer_format(body, first || axis > 0 ? ",%zu" : "%zu", dims[axis]);
+    buffer_text(body, "]");
+}

@@ -1,0 +1,267 @@
+/* KServe V1 predict: rows in, rows out, nested the way people write them. */
+#include "v1.h"
+
+#include "envelope.h"
+#include "json.h"
+#include "members.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- decoding ---- */
+
+/* Unknown members are refused: a mistyped "routing" must not silently answer without. */
+static int check_members(const json_t *root, struct error *err)
+{
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)root, key, value)
+    {
+        if (strcmp(key, "inputs") == 0)
+            return error_set(
+                err, ERROR_INVALID,
+                "columns under 'inputs' are not supported: send 'instances', one entry "
+                "per row");
+        if (strcmp(key, "instances") != 0 && strcmp(key, "routing") != 0 &&
+            strcmp(key, "signature_name") != 0 && strcmp(key, "parameters") != 0)
+            return error_set(err, ERROR_INVALID,
+                             "unknown member " QUOTED ", expected 'instances', 'routing', "
+                             "'signature_name' or 'parameters'",
+                             key);
+    }
+    return 0;
+}
+
+/* Why 'instances' is not a list of numbers. */
+static int refuse_instances(const json_t *instances, const struct signature_tensor *input,
+                            struct error *err)
+{
+    const json_t *first = json_array_get(instances, 0);
+    if (!first)
+        return error_set(err, ERROR_INVALID,
+                         "empty batch: 'instances' has no rows, expected at least one");
+    if (json_is_array(first))
+        return error_set(err, ERROR_INVALID,
+                         "input '%s': instances[0] does not begin with numbers, expected %zu",
+                         input->name, input->elements);
+    return error_set(err, ERROR_INVALID,
+                     "input '%s': instances[0] is %s, expected a list of %zu numbers", input->name,
+                     member_type(first), input->elements);
+}
+
+/* A single row sent without the list around it is the commonest mistake: say so before the row
+ * limit or a count of rows that nobody meant does. */
+static bool is_flat(const struct envelope_literal *literal)
+{
+    const char *c = literal->text + 1;
+    while (*c == ' ' || *c == '\t' || *c == '\n' || *c == '\r')
+        c++;
+    return *c != '[';
+}
+
+static int decode_instances(struct envelope *envelope, const struct infer_limits *limits,
+                            struct infer_request *request, struct error *err)
+{
+    const struct signature_tensor *input = &request->signature->inputs[0];
+    const json_t *instances = NULL;
+    if (member_list(envelope->root, NULL, "instances", &instances, err) != 0)
+        return -1;
+    if (!instances)
+        return member_missing(NULL, "instances", err);
+    const struct envelope_literal *literal = envelope_claim(envelope, instances);
+    if (!literal)
+        return refuse_instances(instances, input, err);
+    if (is_flat(literal) && input->elements > 1)
+        return error_set(err, ERROR_INVALID,
+                         "input '%s': instances[0] is a number, expected a list of %zu numbers: "
+                         "each row is a list of its own",
+                         input->name, input->elements);
+    if (literal->entries > limits->max_rows)
+        return error_set(err, ERROR_INVALID,
+                         "'instances' has %zu rows, the limit is %zu in one request",
+                         literal->entries, limits->max_rows);
+    request->rows = literal->entries;
+    request->inputs = xcalloc(1, sizeof *request->inputs);
+    request->inputs[0] = (struct infer_input){
+        .where = "instances",
+        .data = literal->text,
+        .length = literal->length,
+        .datatype = DATATYPE_FP32,
+    };
+    return 0;
+}
+
+/* V1 cannot name outputs: the answer has them all. */
+static void all_outputs(struct infer_request *request)
+{
+    request->output_count = request->signature->output_count;
+    request->outputs = xcalloc(request->output_count, sizeof *request->outputs);
+    for (size_t i = 0; i < request->output_count; i++)
+        request->outputs[i] = (struct infer_output){.source = INFER_OUTPUT, .index = i};
+}
+
+static int decode(struct envelope *envelope, const struct infer_limits *limits,
+                  struct infer_request *request, struct error *err)
+{
+    if (check_members(envelope->root, err) != 0)
+        return -1;
+    if (member_bool(envelope->root, NULL, "routing", &request->routing, err) != 0)
+        return -1;
+    if (decode_instances(envelope, limits, request, err) != 0)
+        return -1;
+    all_outputs(request);
+    return envelope_check_rest(envelope, err);
+}
+
+int v1_decode(const struct signature *signature, const char *body, size_t length,
+              const struct infer_limits *limits, struct infer_request *request, struct error *err)
+{
+    *request = (struct infer_request){.signature = signature, .body = body};
+    if (signature->input_count != 1)
+        return error_set(err, ERROR_INVALID,
+                         "model '%s' has %zu inputs, which V1 instances cannot name: use /v2",
+                         signature->model, signature->input_count);
+    struct envelope envelope;
+    if (envelope_init(&envelope, body, length, err) != 0)
+        return -1;
+    int result = decode(&envelope, limits, request, err);
+    envelope_close(&envelope);
+    if (result != 0)
+        infer_request_close(request);
+    return result;
+}
+
+/* ---- encoding ---- */
+
+/* Appends `values` nested by dims[0..rank). Recursion is as deep as the model's own shape. */
+static void append_nested(struct buffer *body, const float *values, const size_t *dims, size_t rank)
+{
+    if (rank == 0) {
+        json_append_floats(body, values, 1);
+        return;
+    }
+    size_t stride = 1;
+    for (size_t axis = 1; axis < rank; axis++)
+        stride *= dims[axis];
+    buffer_text(body, "[");
+    if (rank == 1)
+        json_append_floats(body, values, dims[0]);
+    for (size_t i = 0; rank > 1 && i < dims[0]; i++) {
+        if (i > 0)
+            buffer_text(body, ",");
+        append_nested(body, values + i * stride, dims + 1, rank - 1);
+    }
+    buffer_text(body, "]");
+}
+
+static void append_tensor_row(const struct infer_result *result, size_t output, size_t row,
+                              const struct signature_tensor *tensor, struct buffer *body)
+{
+    append_nested(body, result->outputs[output] + row * tensor->elements, tensor->dims,
+                  tensor->rank);
+}
+
+/* One output: its value. Several: an object of them by name. */
+static void append_prediction(const struct infer_request *request,
+                              const struct infer_result *result, size_t row, struct buffer *body)
+{
+    const struct signature *signature = request->signature;
+    if (signature->output_count == 1) {
+        append_tensor_row(result, 0, row, &signature->outputs[0], body);
+        return;
+    }
+    for (size_t i = 0; i < signature->output_count; i++) {
+        buffer_text(body, i == 0 ? "{" : ",");
+        json_append_string(body, signature->outputs[i].name);
+        buffer_text(body, ":");
+        append_tensor_row(result, i, row, &signature->outputs[i], body);
+    }
+    buffer_text(body, "}");
+}
+
+/* The [items_per_row, top_k] (or [top_k]) list of one row's routing: experts, or weights. */
+static void append_routed_row(const struct infer_result *result, const struct signature *signature,
+                              size_t layer, size_t row, bool experts, struct buffer *body)
+{
+    const struct signature_moe *moe = &signature->moe[layer];
+    bool nested = moe->items_per_row > 1;
+    buffer_text(body, nested ? "[" : "");
+    for (size_t item = 0; item < moe->items_per_row; item++) {
+        size_t at = (row * moe->items_per_row + item) * moe->top_k;
+        buffer_text(body, item > 0 ? ",[" : "[");
+        if (experts)
+            json_append_integers(body, result->routing_experts[layer] + at, moe->top_k);
+        else
+            json_append_floats(body, result->routing_weights[layer] + at, moe->top_k);
+        buffer_text(body, "]");
+    }
+    buffer_text(body, nested ? "]" : "");
+}
+
+static void append_routed_rows(const struct infer_request *request,
+                               const struct infer_result *result, size_t layer, bool experts,
+                               struct buffer *body)
+{
+    buffer_text(body, experts ? "\"experts\":[" : ",\"weights\":[");
+    for (size_t row = 0; row < request->rows; row++) {
+        if (row > 0)
+            buffer_text(body, ",");
+        append_routed_row(result, request->signature, layer, row, experts, body);
+    }
+    buffer_text(body, "]");
+}
+
+static void append_routing(const struct infer_request *request, const struct infer_result *result,
+                           struct buffer *body)
+{
+    buffer_text(body, ",\"routing\":{");
+    for (size_t layer = 0; layer < request->signature->moe_count; layer++) {
+        if (layer > 0)
+            buffer_text(body, ",");
+        json_append_string(body, request->signature->moe[layer].name);
+        buffer_text(body, ":{");
+        append_routed_rows(request, result, layer, true, body);
+        append_routed_rows(request, result, layer, false, body);
+        buffer_text(body, "}");
+    }
+    buffer_text(body, "}");
+}
+
+int v1_encode(const struct infer_request *request, const struct infer_result *result,
+              struct buffer *body, struct error *err)
+{
+    buffer_text(body, "{\"predictions\":[");
+    for (size_t row = 0; row < request->rows; row++) {
+        if (row > 0)
+            buffer_text(body, ",");
+        append_prediction(request, result, row, body);
+    }
+    buffer_text(body, "]");
+    if (request->routing)
+        append_routing(request, result, body);
+    buffer_text(body, "}");
+    if (body->failed)
+        return error_set(err, ERROR_TOO_LARGE,
+                         "the answer is longer than %zu bytes: ask for fewer rows", body->limit);
+    return 0;
+}
+
+/* ---- documents ---- */
+
+void v1_model_status(const struct signature *signature, bool ready, struct buffer *body)
+{
+    buffer_text(body, "{\"name\":");
+    json_append_string(body, signature->model);
+    buffer_text(body, ready ? ",\"ready\":true}" : ",\"ready\":false}");
+}
+
+void v1_model_list(const char *const *names, size_t count, struct buffer *body)
+{
+    buffer_text(body, "{\"models\":[");
+    for (size_t i = 0; i < count; i++) {
+        if (i > 0)
+            buffer_text(body, ",");
+        json_append_string(body, names[i]);
+    }
+    buffer_text(body, "]}");
+}
