@@ -11,6 +11,7 @@ import copy
 import json
 import math
 import os
+import re
 import shutil
 import tempfile
 
@@ -24,6 +25,7 @@ from moed.ops import INFERENCE_NO_OPS, OP_OF_MODULE, OPS, REQUIRED, ExportError,
 
 FORMAT_VERSION = 1
 CONFIG_COLUMNS = 100
+VALID_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 DTYPES = {"f32": "F32", "f16": "F16", "bf16": "BF16"}
 
 
@@ -76,6 +78,7 @@ class _Walk:
         return objects, row
 
     def layer(self, layer, row, path, scope, name):
+        require(VALID_NAME.fullmatch(name), path, f"{name!r} is no name: at most 64 letters, digits, '_' or '-'")
         if type(layer) is MoE:
             return self.moe(layer, row, path, scope, name)
         if type(layer) is Residual:
@@ -126,7 +129,8 @@ class _Walk:
         config = {}
         if type(gate) is AttentiveGate:
             config = {"kind": "attentive", "key_layer": gate.key_layer}
-        config["layers"], _ = self.layers(gate.layers, row.clone(), path + ".layers", scope)
+        config["layers"], out = self.layers(gate.layers, row.clone(), path + ".layers", scope)
+        require(out.dim() == 2, path, f"the layers give {list(out.shape[1:])} for a row; a gate needs one axis")
         config["score"] = gate.score
         if gate.top_k is not None:
             config["top_k"] = gate.top_k

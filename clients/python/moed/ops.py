@@ -80,11 +80,11 @@ def build_conv(module_type):
 
 # --- normalisations ---------------------------------------------------------------------------------------------
 
-def with_affine(module, size):
+def with_affine(module, shape):
     """Weight and bias of a norm; where the module has none, the ones and zeros that do the same."""
     weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
-    return {"weight": torch.ones(size) if weight is None else weight,
-            "bias": torch.zeros(size) if bias is None else bias}
+    return {"weight": torch.ones(shape) if weight is None else weight,
+            "bias": torch.zeros(shape) if bias is None else bias}
 
 
 def describe_batch_norm(module, row, path):
@@ -99,13 +99,11 @@ def build_batch_norm(keys, tensors):
 
 
 def describe_layer_norm(module, row, path):
-    require(len(module.normalized_shape) == 1, path,
-            f"normalized_shape {tuple(module.normalized_shape)} has more than one axis; only the last is normalised")
-    return {"eps": module.eps}, with_affine(module, module.normalized_shape[0])
+    return {"eps": module.eps}, with_affine(module, module.normalized_shape)
 
 
 def build_layer_norm(keys, tensors):
-    return nn.LayerNorm(tensors["weight"].shape[0], eps=keys["eps"])
+    return nn.LayerNorm(tensors["weight"].shape, eps=keys["eps"])
 
 
 def describe_rms_norm(module, row, path):
@@ -113,7 +111,7 @@ def describe_rms_norm(module, row, path):
     require(len(shape) == 1, path, f"normalized_shape {tuple(shape)} has more than one axis")
     # PyTorch's default eps=None means the machine epsilon of the input's type, here float32.
     eps = torch.finfo(torch.float32).eps if module.eps is None else module.eps
-    return {"eps": eps}, {"weight": with_affine(module, shape[0])["weight"]}
+    return {"eps": eps}, {"weight": with_affine(module, shape)["weight"]}
 
 
 def build_rms_norm(keys, tensors):
@@ -164,7 +162,6 @@ def describe_gelu(module, row, path):
 
 
 def describe_reduction(module, row, path):
-    require(row.dim() > 2, path, "would leave a row without axes")
     return {"axis": module.batch_axis(row) - 1}, {}
 
 
