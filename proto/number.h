@@ -10,13 +10,14 @@
  * a double. Never reads at or past `end`; independent of the locale. */
 const char *number_scan(const char *text, const char *end, double *value);
 
-/* The longest text number_format writes, without a NUL. */
-enum { NUMBER_FORMAT_BYTES = 24 };
+/* Room for either writer below: more than any text they return, because the fast one copies blocks
+ * of constant length. */
+enum { NUMBER_FORMAT_BYTES = 32 };
 
 /* Writes the shortest decimal that reads back as exactly `value` when parsed to float, as valid
  * JSON, in the notation of Python's repr: always a point or an exponent, so that readers that tell
  * integers from reals see a real. A value that JSON cannot hold (NaN, infinities) is written as
- * null, as JSON.stringify does. Returns the bytes written, at most NUMBER_FORMAT_BYTES. */
+ * null, as JSON.stringify does. `text` has NUMBER_FORMAT_BYTES; returns how many of them count. */
 size_t number_format(char *text, float value);
 
 /* The same for a statistic: 15 to 17 digits, whichever reads back first; integers without a point.

@@ -82,57 +82,56 @@ static struct decimal decimal_from_bits(uint32_t bits)
     return shortest(significand, exponent, fraction == 0 && exponent_field > 1);
 }
 
-/* Writes digits right-aligned at the end of text[DIGITS]; returns where they start. */
-enum { DIGITS = 10 };
+/* A decimal's digits, with as many zeros after them as anything below copies: copies of constant
+ * length are moves, copies of variable length are calls. */
+enum { DIGITS = 10, PADDED_DIGITS = 40, COPIED_DIGITS = 16 };
 
-static size_t write_digits(char text[DIGITS], uint32_t digits)
+/* Writes digits right-aligned at the end of text[DIGITS]; returns where they start. */
+static size_t write_digits(char text[PADDED_DIGITS], uint32_t digits)
 {
+    static const char pairs[] = "00010203040506070809101112131415161718192021222324"
+                                "25262728293031323334353637383940414243444546474849"
+                                "50515253545556575859606162636465666768697071727374"
+                                "75767778798081828384858687888990919293949596979899";
+    memset(text + DIGITS, '0', PADDED_DIGITS - DIGITS);
     size_t start = DIGITS;
-    do {
-        text[--start] = (char)('0' + digits % 10);
-        digits /= 10;
-    } while (digits > 0);
+    for (; digits >= 10; digits /= 100)
+        memcpy(text + (start -= 2), pairs + digits % 100 * 2, 2);
+    if (digits > 0)
+        text[--start] = (char)('0' + digits);
     return start;
 }
 
-static size_t write_scientific(char *text, const char *digits, int count, int exponent)
+/* 1.5e-07 */
+static size_t write_scientific(char *text, const char *digits, size_t count, int exponent)
 {
-    char *to = text;
-    *to++ = digits[0];
-    if (count > 1) {
-        *to++ = '.';
-        memcpy(to, digits + 1, (size_t)count - 1);
-        to += count - 1;
-    }
-    *to++ = 'e';
-    *to++ = exponent < 0 ? '-' : '+';
+    text[0] = digits[0];
+    text[1] = '.';
+    memcpy(text + 2, digits + 1, COPIED_DIGITS);
+    char *to = text + (count > 1 ? count + 1 : 1);
     int magnitude = abs(exponent); /* at most 45 */
-    *to++ = (char)('0' + magnitude / 10);
-    *to++ = (char)('0' + magnitude % 10);
-    return (size_t)(to - text);
+    to[0] = 'e';
+    to[1] = exponent < 0 ? '-' : '+';
+    to[2] = (char)('0' + magnitude / 10);
+    to[3] = (char)('0' + magnitude % 10);
+    return (size_t)(to + 4 - text);
 }
 
-/* `whole` digits before the point: 0.00123, 12.5, 1200.0. */
-static size_t write_fixed(char *text, const char *digits, int count, int whole)
+/* 0.0015: at most three zeros */
+static size_t write_below_one(char *text, const char *digits, size_t count, size_t zeros)
 {
-    char *to = text;
-    if (whole <= 0) {
-        memcpy(to, "0.00000", 7);
-        to += 2 - whole;
-        memcpy(to, digits, (size_t)count);
-        return (size_t)(to + count - text);
-    }
-    int before = count < whole ? count : whole;
-    memcpy(to, digits, (size_t)before);
-    memset(to + before, '0', (size_t)(whole - before));
-    to += whole;
-    *to++ = '.';
-    if (count <= whole) {
-        *to++ = '0';
-        return (size_t)(to - text);
-    }
-    memcpy(to, digits + whole, (size_t)(count - whole));
-    return (size_t)(to + count - whole - text);
+    memcpy(text, "0.000", 5);
+    memcpy(text + 2 + zeros, digits, COPIED_DIGITS);
+    return 2 + zeros + count;
+}
+
+/* 12.5, 1200.0: `whole` digits before the point, at most 16 */
+static size_t write_fixed(char *text, const char *digits, size_t count, size_t whole)
+{
+    memcpy(text, digits, COPIED_DIGITS);
+    text[whole] = '.';
+    memcpy(text + whole + 1, digits + whole, DIGITS);
+    return whole + 1 + (count > whole ? count - whole : 1);
 }
 
 size_t number_format(char *text, float value)
@@ -155,13 +154,16 @@ size_t number_format(char *text, float value)
         decimal.digits /= 10;
         decimal.exponent++;
     }
-    char digits[DIGITS];
+    char digits[PADDED_DIGITS];
     size_t start = write_digits(digits, decimal.digits);
-    int count = DIGITS - (int)start, whole = count + decimal.exponent;
+    size_t count = DIGITS - start;
+    int whole = (int)count + decimal.exponent; /* digits before the point */
     /* Python's rule for when to change to an exponent. */
-    bool fixed = whole > -4 && whole <= 16;
-    return sign + (fixed ? write_fixed(text, digits + start, count, whole)
-                         : write_scientific(text, digits + start, count, whole - 1));
+    if (whole <= -4 || whole > 16)
+        return sign + write_scientific(text, digits + start, count, whole - 1);
+    if (whole <= 0)
+        return sign + write_below_one(text, digits + start, count, (size_t)-whole);
+    return sign + write_fixed(text, digits + start, count, (size_t)whole);
 }
 
 /* Statistics, not tensors: printf's speed is enough, its locale is not. */
@@ -172,14 +174,12 @@ size_t number_format_double(char *text, double value)
         return 4;
     }
     locale_t previous = uselocale(c_locale());
-    char written[NUMBER_FORMAT_BYTES + 8];
     int bytes = 0;
     for (int precision = 15; precision <= 17; precision++) {
-        bytes = snprintf(written, sizeof written, "%.*g", precision, value);
-        if (strtod(written, NULL) == value)
+        bytes = snprintf(text, NUMBER_FORMAT_BYTES, "%.*g", precision, value);
+        if (strtod(text, NULL) == value)
             break;
     }
     uselocale(previous);
-    memcpy(text, written, (size_t)bytes);
     return (size_t)bytes;
 }

@@ -1,0 +1,266 @@
+/* The inputs of an Open Inference Protocol request: which they are, their shape, and where their
+ * numbers lie. */
+#include "oip_decode.h"
+
+#include "members.h"
+#include "number.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+/* One entry of "inputs", as far as it is read. */
+struct input_entry {
+    const json_t *object;
+    char where[OIP_WHERE_BYTES];
+    const struct signature_tensor *tensor;
+    struct infer_input *input;
+};
+
+/* ---- shape ---- */
+
+/* Reads a list of whole numbers into dims; the count, or INFER_MAX_AXES + 1 when there are more.
+ * Returns -1 when the text is anything else. */
+static int scan_shape(const struct envelope_literal *literal, double dims[INFER_MAX_AXES])
+{
+    const char *c = literal->text, *end = literal->text + literal->length;
+    int count = 0;
+    do {
+        for (c++; c < end && strchr(" \t\r\n", *c) && *c; c++)
+            ;
+        double dim;
+        c = number_scan(c, end, &dim);
+        if (!c || dim != floor(dim))
+            return -1;
+        if (count == INFER_MAX_AXES)
+            return INFER_MAX_AXES + 1;
+        dims[count++] = dim;
+        while (c < end && strchr(" \t\r\n", *c) && *c)
+            c++;
+    } while (c < end && *c == ',');
+    return c + 1 == end && *c == ']' ? count : -1;
+}
+
+static void describe_shape(const struct signature_tensor *tensor, char text[OIP_LISTING_BYTES])
+{
+    int used = snprintf(text, OIP_LISTING_BYTES, "[rows");
+    for (size_t axis = 0; axis < tensor->rank && used < OIP_LISTING_BYTES; axis++)
+        used += snprintf(text + used, OIP_LISTING_BYTES - (size_t)used, ",%zu", tensor->dims[axis]);
+    if (used < OIP_LISTING_BYTES)
+        snprintf(text + used, OIP_LISTING_BYTES - (size_t)used, "]");
+}
+
+static int wrong_shape(struct oip_decoder *decoder, const struct input_entry *entry,
+                       const struct envelope_literal *literal)
+{
+    char expected[OIP_LISTING_BYTES];
+    describe_shape(entry->tensor, expected);
+    return error_set(decoder->err, ERROR_INVALID, "%s: shape is %.*s, expected %s", entry->where,
+                     literal->length < OIP_WHERE_BYTES ? (int)literal->length : OIP_WHERE_BYTES,
+                     literal->text, expected);
+}
+
+/* All inputs have the same rows; the first one given decides. */
+static int decode_rows(struct oip_decoder *decoder, const struct input_entry *entry, double rows)
+{
+    if (!(rows >= 1))
+        return error_set(decoder->err, ERROR_INVALID,
+                         "%s: empty batch: the shape has %.0f rows, expected at least one",
+                         entry->where, rows);
+    size_t limit = SIZE_MAX / sizeof(double) / entry->tensor->elements; /* sizes cannot wrap */
+    if (limit > decoder->limits->max_rows)
+        limit = decoder->limits->max_rows;
+    if (rows > (double)limit)
+        return error_set(decoder->err, ERROR_INVALID,
+                         "%s: the shape has %.0f rows, the limit is %zu in one request",
+                         entry->where, rows, limit);
+    size_t count = (size_t)rows;
+    if (decoder->request->rows != 0 && decoder->request->rows != count)
+        return error_set(decoder->err, ERROR_INVALID,
+                         "%s: the shape has %zu rows, the inputs before it have %zu", entry->where,
+                         count, decoder->request->rows);
+    decoder->request->rows = count;
+    return 0;
+}
+
+static int decode_shape(struct oip_decoder *decoder, const struct input_entry *entry)
+{
+    const json_t *shape = NULL;
+    if (member_list(entry->object, entry->where, "shape", &shape, decoder->err) != 0)
+        return -1;
+    if (!shape)
+        return member_missing(entry->where, "shape", decoder->err);
+    const struct envelope_literal *literal = envelope_claim(&decoder->envelope, shape);
+    if (!literal)
+        return error_set(decoder->err, ERROR_INVALID, "%s: 'shape' is not a list of whole numbers",
+                         entry->where);
+    double dims[INFER_MAX_AXES];
+    int count = scan_shape(literal, dims);
+    if (count != (int)entry->tensor->rank + 1)
+        return wrong_shape(decoder, entry, literal);
+    for (size_t axis = 0; axis < entry->tensor->rank; axis++)
+        if (dims[axis + 1] != (double)entry->tensor->dims[axis])
+            return wrong_shape(decoder, entry, literal);
+    return decode_rows(decoder, entry, dims[0]);
+}
+
+/* ---- where the numbers are ---- */
+
+static int decode_datatype(struct oip_decoder *decoder, const struct input_entry *entry)
+{
+    const char *name = NULL;
+    if (member_string(entry->object, entry->where, "datatype", &name, decoder->err) != 0)
+        return -1;
+    if (!name)
+        return member_missing(entry->where, "datatype", decoder->err);
+    entry->input->datatype = datatype_from_name(name);
+    if (!datatype_is_numeric(entry->input->datatype))
+        return error_set(decoder->err, ERROR_INVALID,
+                         "%s: datatype is " QUOTED ", expected FP32 or another type of numbers",
+                         entry->where, name);
+    return 0;
+}
+
+static int not_numbers(struct oip_decoder *decoder, const struct input_entry *entry,
+                       const json_t *data)
+{
+    const json_t *first = json_array_get(data, 0);
+    if (!first)
+        return error_set(decoder->err, ERROR_INVALID, "%s: 'data' is empty, expected %zu numbers",
+                         entry->where, decoder->request->rows * entry->tensor->elements);
+    return error_set(decoder->err, ERROR_INVALID, "%s: 'data' begins with %s, expected numbers",
+                     entry->where,
+                     json_is_array(first) ? "lists without numbers" : member_type(first));
+}
+
+static int decode_json_data(struct oip_decoder *decoder, const struct input_entry *entry,
+                            const json_t *data)
+{
+    enum datatype datatype = entry->input->datatype;
+    if (datatype == DATATYPE_FP16 || datatype == DATATYPE_BF16)
+        return error_set(decoder->err, ERROR_INVALID,
+                         "%s: %s has no form in JSON: send FP32, or binary data", entry->where,
+                         datatype_name(datatype));
+    const struct envelope_literal *literal = envelope_claim(&decoder->envelope, data);
+    if (!literal)
+        return not_numbers(decoder, entry, data);
+    entry->input->data = literal->text;
+    entry->input->length = literal->length;
+    return 0;
+}
+
+static int decode_binary_data(struct oip_decoder *decoder, const struct input_entry *entry,
+                              size_t bytes)
+{
+    size_t expected =
+        decoder->request->rows * entry->tensor->elements * datatype_bytes(entry->input->datatype);
+    if (bytes != expected)
+        return error_set(decoder->err, ERROR_INVALID,
+                         "%s: 'binary_data_size' is %zu, expected %zu (%zu rows of %zu %s)",
+                         entry->where, bytes, expected, decoder->request->rows,
+                         entry->tensor->elements, datatype_name(entry->input->datatype));
+    size_t left = (size_t)(decoder->tail_end - decoder->tail);
+    if (bytes > left)
+        return error_set(decoder->err, ERROR_INVALID,
+                         "%s: 'binary_data_size' is %zu, but %zu bytes are left after the JSON: is "
+                         "the header Inference-Header-Content-Length right?",
+                         entry->where, bytes, left);
+    entry->input->binary = true;
+    entry->input->data = decoder->tail;
+    entry->input->length = bytes;
+    decoder->tail += bytes;
+    return 0;
+}
+
+/* Exactly one of "data" and "binary_data_size" says where the numbers are. */
+static int decode_data(struct oip_decoder *decoder, const struct input_entry *entry)
+{
+    const json_t *data = NULL, *parameters = NULL;
+    size_t bytes = SIZE_MAX; /* not given; no member_size is as large */
+    if (member_list(entry->object, entry->where, "data", &data, decoder->err) != 0 ||
+        member_object(entry->object, entry->where, "parameters", &parameters, decoder->err) != 0 ||
+        member_size(parameters, entry->where, "binary_data_size", &bytes, decoder->err) != 0)
+        return -1;
+    if (json_object_get(parameters, "shared_memory_region"))
+        return error_set(decoder->err, ERROR_INVALID, "%s: shared memory is not supported",
+                         entry->where);
+    if (!data == (bytes == SIZE_MAX))
+        return error_set(decoder->err, ERROR_INVALID,
+                         "%s: expected exactly one of 'data' and the parameter 'binary_data_size'",
+                         entry->where);
+    return data ? decode_json_data(decoder, entry, data)
+                : decode_binary_data(decoder, entry, bytes);
+}
+
+/* ---- names ---- */
+
+static void list_inputs(const struct signature *signature, char text[OIP_LISTING_BYTES])
+{
+    size_t used = 0;
+    for (size_t i = 0; i < signature->input_count && used < OIP_LISTING_BYTES; i++)
+        used += (size_t)snprintf(text + used, OIP_LISTING_BYTES - used, "%s'%s'", i > 0 ? ", " : "",
+                                 signature->inputs[i].name);
+}
+
+static int unknown_input(struct oip_decoder *decoder, const char *name)
+{
+    char known[OIP_LISTING_BYTES];
+    list_inputs(decoder->signature, known);
+    return error_set(decoder->err, ERROR_INVALID, "unknown input " QUOTED ": model '%s' has %s",
+                     name, decoder->signature->model, known);
+}
+
+/* Finds which of the model's inputs an entry is. */
+static int decode_name(struct oip_decoder *decoder, struct input_entry *entry)
+{
+    const struct signature *signature = decoder->signature;
+    const char *name = NULL;
+    if (member_string(entry->object, entry->where, "name", &name, decoder->err) != 0)
+        return -1;
+    if (!name)
+        return member_missing(entry->where, "name", decoder->err);
+    size_t index = 0;
+    while (index < signature->input_count && strcmp(signature->inputs[index].name, name) != 0)
+        index++;
+    if (index == signature->input_count)
+        return unknown_input(decoder, name);
+    entry->tensor = &signature->inputs[index];
+    entry->input = &decoder->request->inputs[index];
+    snprintf(entry->where, sizeof entry->where, "input " QUOTED, name);
+    if (entry->input->where)
+        return error_set(decoder->err, ERROR_INVALID, "%s is given twice", entry->where);
+    *entry->input = (struct infer_input){.where = "data"};
+    return 0;
+}
+
+static int decode_input(struct oip_decoder *decoder, const json_t *object, size_t position)
+{
+    struct input_entry entry = {.object = object};
+    snprintf(entry.where, sizeof entry.where, "inputs[%zu]", position);
+    if (!json_is_object(object))
+        return error_set(decoder->err, ERROR_INVALID, "%s is %s, expected an object", entry.where,
+                         member_type(object));
+    if (decode_name(decoder, &entry) != 0 || decode_datatype(decoder, &entry) != 0 ||
+        decode_shape(decoder, &entry) != 0)
+        return -1;
+    return decode_data(decoder, &entry);
+}
+
+int oip_decode_inputs(struct oip_decoder *decoder)
+{
+    const struct signature *signature = decoder->signature;
+    const json_t *inputs = NULL;
+    if (member_list(decoder->envelope.root, NULL, "inputs", &inputs, decoder->err) != 0)
+        return -1;
+    if (!inputs)
+        return member_missing(NULL, "inputs", decoder->err);
+    decoder->request->inputs = xcalloc(signature->input_count, sizeof *decoder->request->inputs);
+    for (size_t i = 0; i < json_array_size(inputs); i++)
+        if (decode_input(decoder, json_array_get(inputs, i), i) != 0)
+            return -1;
+    for (size_t i = 0; i < signature->input_count; i++)
+        if (!decoder->request->inputs[i].data)
+            return error_set(decoder->err, ERROR_INVALID, "input '%s' is missing",
+                             signature->inputs[i].name);
+    return 0;
+}
