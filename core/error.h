@@ -23,6 +23,7 @@
     X(TOO_LARGE, 413, "too_large")                                                                 \
     X(MEDIA_TYPE, 415, "media_type")                                                               \
     X(OVERLOADED, 429, "overloaded")                                                               \
+    X(DISCONNECTED, 499, "disconnected") /* nobody reads this answer; for the log */               \
     X(INTERNAL, 500, "internal")                                                                   \
     X(UNSUPPORTED, 501, "unsupported")                                                             \
     X(UNAVAILABLE, 503, "unavailable")                                                             \

@@ -1,0 +1,14 @@
+/* `moed inspect`: what a checkpoint holds, for people and for programs. */
+#ifndef SERVER_INSPECT_H
+#define SERVER_INSPECT_H
+
+#include <stdbool.h>
+#include <stdio.h>
+
+#include "../core/error.h"
+
+/* Prints architecture, experts, parameters and memory of a checkpoint directory. `json`: one JSON
+ * object instead of text. */
+int inspect(const char *directory, bool json, FILE *out, struct error *err);
+
+#endif

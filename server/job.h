@@ -1,0 +1,37 @@
+/* A job: one inference request from its decoding to its answer. Owned by predict.c; the queue and the
+ * scheduler borrow it until they have called `finish`. Loop thread only. */
+#ifndef SERVER_JOB_H
+#define SERVER_JOB_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "../core/error.h"
+#include "../proto/infer.h"
+
+struct served;
+struct exchange;
+
+struct job {
+    struct served *served;
+    struct exchange *exchange;
+    struct infer_request request;
+    bool v1; /* answered as KServe V1; else as OIP */
+    bool wants_routing;
+
+    /* Results, filled batch by batch; [rows, ...], see struct infer_result. */
+    float **outputs;
+    int32_t **routing_experts; /* NULL unless wants_routing, like the weights */
+    float **routing_weights;
+    void *results; /* the one block behind all of them */
+
+    size_t rows_waiting; /* in the queue */
+    size_t rows_running; /* in a batch being computed */
+    uint64_t submitted_ns;
+    uint64_t deadline_ns;
+    struct error error; /* set: answered with it once nothing is running */
+
+    struct job *previous, *next; /* all unanswered jobs, oldest first */
+};
+
+#endif

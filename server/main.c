@@ -1,0 +1,179 @@
+/* moed: the command line. Exit status: 0 done, 1 failed, 2 wrong usage. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <jansson.h>
+
+#include "inspect.h"
+#include "log.h"
+#include "options.h"
+#include "server.h"
+
+enum { EXIT_USAGE = 2 };
+
+struct command {
+    const char *name, *arguments, *summary;
+    int (*run)(int argc, char *argv[]);
+    void (*help)(FILE *out);
+};
+
+static int fail(const struct error *err)
+{
+    fprintf(stderr, "moed: %s\n", err->text);
+    return EXIT_FAILURE;
+}
+
+static int usage(const struct error *err, const char *command)
+{
+    fprintf(stderr, "moed: %s\nTry 'moed help %s'.\n", err->text, command);
+    return EXIT_USAGE;
+}
+
+static int run_serve(int argc, char *argv[])
+{
+    struct error err = ERROR_INIT;
+    struct options options;
+    if (options_init(&options, argc, argv, &err) != 0)
+        return usage(&err, "serve");
+    log_set_level(log_level_from_name(options.log_level));
+    int status = server_run(&options, &err);
+    options_close(&options);
+    return status < 0 ? fail(&err) : status;
+}
+
+static void help_serve(FILE *out)
+{
+    fputs("Loads every model below the model repository, then answers predictions and routing\n"
+          "statistics over HTTP until SIGTERM or SIGINT. The line 'listening on http://HOST:PORT'\n"
+          "goes to standard error once every model is ready.\n\n"
+          "  moed serve --models deploy/models\n"
+          "  curl http://127.0.0.1:8080/v1/models\n\n",
+          out);
+    options_help(out);
+}
+
+static int run_inspect(int argc, char *argv[])
+{
+    struct error err = ERROR_INIT;
+    bool json = false;
+    const char *directory = NULL;
+    for (int i = 0; i < argc; i++) {
+        if (strcmp(argv[i], "--json") == 0)
+            json = true;
+        else if (argv[i][0] == '-' || directory)
+            error_set(&err, ERROR_INVALID, "inspect: unexpected argument '%s'", argv[i]);
+        else
+            directory = argv[i];
+    }
+    if (!directory)
+        error_set(&err, ERROR_INVALID, "inspect: which checkpoint directory?");
+    if (err.code != ERROR_NONE)
+        return usage(&err, "inspect");
+    return inspect(directory, json, stdout, &err) == 0 ? EXIT_SUCCESS : fail(&err);
+}
+
+static void help_inspect(FILE *out)
+{
+    fputs("Checks a checkpoint directory as the server would and prints its architecture, experts,\n"
+          "parameters (in all, and active for one row) and memory. --json prints one JSON object.\n\n"
+          "  moed inspect deploy/models/fashion-mnist\n",
+          out);
+}
+
+static int run_sample(int argc, char *argv[])
+{
+    (void)argc, (void)argv;
+    options_sample(stdout);
+    return EXIT_SUCCESS;
+}
+
+static void help_sample(FILE *out)
+{
+    fputs("Prints the configuration file with every option at its default, each explained.\n\n"
+          "  moed sample-config > moed.conf\n"
+          "  moed serve --config moed.conf\n",
+          out);
+}
+
+static int run_help(int argc, char *argv[]);
+
+static void help_help(FILE *out)
+{
+    fputs("Explains a command.\n", out);
+}
+
+static const struct command COMMANDS[] = {
+    {"serve", "--models DIR [OPTION...]", "serve the models of a directory", run_serve, help_serve},
+    {"inspect", "[--json] MODEL", "describe one checkpoint", run_inspect, help_inspect},
+    {"sample-config", "", "print a commented configuration file", run_sample, help_sample},
+    {"help", "[COMMAND]", "explain a command", run_help, help_help},
+};
+
+enum { COMMAND_COUNT = sizeof COMMANDS / sizeof *COMMANDS };
+
+static const struct command *find_command(const char *name)
+{
+    for (size_t i = 0; i < COMMAND_COUNT; i++)
+        if (strcmp(COMMANDS[i].name, name) == 0)
+            return &COMMANDS[i];
+    return NULL;
+}
+
+static void print_commands(FILE *out)
+{
+    fputs("moed serves Mixture-of-Experts models and tells which expert did what.\n\n", out);
+    for (size_t i = 0; i < COMMAND_COUNT; i++)
+        fprintf(out, "  moed %-14s %-26s %s\n", COMMANDS[i].name, COMMANDS[i].arguments,
+                COMMANDS[i].summary);
+    fputs("  moed --version\n", out);
+}
+
+static int unknown_command(const char *name)
+{
+    fprintf(stderr, "moed: unknown command '%s'\n\n", name);
+    print_commands(stderr);
+    return EXIT_USAGE;
+}
+
+static int run_help(int argc, char *argv[])
+{
+    if (argc == 0) {
+        print_commands(stdout);
+        return EXIT_SUCCESS;
+    }
+    const struct command *command = find_command(argv[0]);
+    if (!command)
+        return unknown_command(argv[0]);
+    printf("Usage: moed %s %s\n\n", command->name, command->arguments);
+    command->help(stdout);
+    return EXIT_SUCCESS;
+}
+
+static bool asks_for_help(const char *argument)
+{
+    return strcmp(argument, "--help") == 0 || strcmp(argument, "-h") == 0;
+}
+
+int main(int argc, char *argv[])
+{
+    /* Hash seeds must be set before threads exist. */
+    json_object_seed(0);
+    if (argc < 2) {
+        print_commands(stderr);
+        return EXIT_USAGE;
+    }
+    if (strcmp(argv[1], "--version") == 0) {
+        puts("moed " MOED_VERSION);
+        return EXIT_SUCCESS;
+    }
+    if (asks_for_help(argv[1]))
+        return run_help(0, NULL);
+    const struct command *command = find_command(argv[1]);
+    if (!command)
+        return unknown_command(argv[1]);
+    for (int i = 2; i < argc; i++)
+        if (asks_for_help(argv[i]))
+            return run_help(1, argv + 1);
+    return command->run(argc - 2, argv + 2);
+}

@@ -1,0 +1,244 @@
+/* The metrics page; see metrics.h. One function per family keeps samples of a family together, as the
+ * format demands. Labels come from the models, never from request paths. */
+#include "metrics.h"
+
+#include <stdio.h>
+
+#include "server.h"
+
+/* Iterates over the served models. */
+#define EACH_MODEL(server, served)                                                                 \
+    for (size_t index_ = 0; index_ < (server)->registry.count; index_++)                           \
+        for (const struct served *served = (server)->registry.items[index_]; served; served = NULL)
+
+enum { MODEL_LABELS = 2 };
+
+static void label_model(struct prometheus_label *labels, const struct served *served)
+{
+    labels[0] = (struct prometheus_label){"model", served->name};
+    labels[1] = (struct prometheus_label){"version", served->version};
+}
+
+static void request_samples(struct buffer *page, const char *model, const char *version,
+                            const struct request_counts *counts)
+{
+    for (size_t i = 0; i < counts->count; i++) {
+        char code[8];
+        snprintf(code, sizeof code, "%d", counts->items[i].status);
+        const struct prometheus_label labels[] = {{"model", model},
+                                                  {"version", version},
+                                                  {"protocol", counts->items[i].protocol},
+                                                  {"code", code}};
+        prometheus_sample(page, "moed_requests_total", labels, 4, (double)counts->items[i].count);
+    }
+}
+
+static void requests(const struct server *server, struct buffer *page)
+{
+    prometheus_family(page, "moed_requests_total", "counter",
+                      "Inference requests by model, protocol and HTTP status; with an empty model, "
+                      "requests that named none and failed.");
+    request_samples(page, "", "", &server->other_requests);
+    EACH_MODEL (server, served)
+        request_samples(page, served->name, served->version, &served->stats.requests);
+}
+
+static void histogram_family(const struct server *server, struct buffer *page, const char *name,
+                             const char *help, size_t offset)
+{
+    prometheus_family(page, name, "histogram", help);
+    EACH_MODEL (server, served) {
+        struct prometheus_label labels[MODEL_LABELS];
+        label_model(labels, served);
+        const char *stats = (const char *)&served->stats;
+        prometheus_histogram(page, name, labels, MODEL_LABELS,
+                             (const struct histogram *)(const void *)(stats + offset));
+    }
+}
+
+static void histograms(const struct server *server, struct buffer *page)
+{
+    histogram_family(server, page, "moed_request_seconds",
+                     "Inference requests from their first byte to the end of the answer.",
+                     offsetof(struct stats, request_seconds));
+    histogram_family(server, page, "moed_queue_seconds",
+                     "Time from a request's arrival in the queue to the start of each batch that "
+                     "holds rows of it.",
+                     offsetof(struct stats, queue_seconds));
+    histogram_family(server, page, "moed_compute_seconds", "Time to compute one batch.",
+                     offsetof(struct stats, compute_seconds));
+    histogram_family(server, page, "moed_batch_rows", "Rows per computed batch.",
+                     offsetof(struct stats, batch_rows));
+}
+
+static double rows_total(const struct served *served)
+{
+    return (double)served->stats.rows;
+}
+
+static double queue_rows(const struct served *served)
+{
+    return (double)served->queue.rows;
+}
+
+static double model_loaded(const struct served *served)
+{
+    (void)served;
+    return 1;
+}
+
+static double model_bytes(const struct served *served)
+{
+    return (double)served->info->weight_bytes;
+}
+
+static void per_model(const struct server *server, struct buffer *page)
+{
+    static const struct {
+        const char *name, *type, *help;
+        double (*value)(const struct served *served);
+    } families[] = {
+        {"moed_rows_total", "counter", "Rows computed.", rows_total},
+        {"moed_queue_rows", "gauge", "Rows waiting to be computed.", queue_rows},
+        {"moed_model_loaded", "gauge", "1 for every model version that is served.", model_loaded},
+        {"moed_model_bytes", "gauge", "Bytes of weights.", model_bytes},
+    };
+    for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
+        prometheus_family(page, families[i].name, families[i].type, families[i].help);
+        EACH_MODEL (server, served) {
+            struct prometheus_label labels[MODEL_LABELS];
+            label_model(labels, served);
+            prometheus_sample(page, families[i].name, labels, MODEL_LABELS,
+                              families[i].value(served));
+        }
+    }
+}
+
+static void rejections(const struct server *server, struct buffer *page)
+{
+    prometheus_family(page, "moed_rejected_total", "counter",
+                      "Inference requests answered without being computed, by reason.");
+    EACH_MODEL (server, served)
+        for (int reason = 0; reason < REJECT_COUNT; reason++) {
+            const struct prometheus_label labels[] = {
+                {"model", served->name}, {"reason", reject_word((enum reject_reason)reason)}};
+            prometheus_sample(page, "moed_rejected_total", labels, 2,
+                              (double)served->stats.rejected[reason]);
+        }
+}
+
+static double usage_entropy(const struct routing_summary *summary)
+{
+    return summary->usage_entropy_bits;
+}
+
+static double gate_entropy(const struct routing_summary *summary)
+{
+    return summary->gate_entropy_bits;
+}
+
+static double imbalance(const struct routing_summary *summary)
+{
+    return summary->imbalance;
+}
+
+static double unused(const struct routing_summary *summary)
+{
+    return (double)summary->unused;
+}
+
+static void per_layer(const struct server *server, struct buffer *page)
+{
+    static const struct {
+        const char *name, *help;
+        double (*value)(const struct routing_summary *summary);
+    } families[] = {
+        {"moed_layer_usage_entropy_bits",
+         "Entropy of the mean gate distribution: log2(experts) when all are used alike.",
+         usage_entropy},
+        {"moed_layer_gate_entropy_bits",
+         "Mean entropy of the gate distribution of one row: 0 when the gate is sure.", gate_entropy},
+        {"moed_layer_imbalance_ratio",
+         "Largest share of selections over the mean share: 1 when balanced.", imbalance},
+        {"moed_layer_unused_experts", "Experts that no row has selected yet.", unused},
+    };
+    for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
+        prometheus_family(page, families[i].name, "gauge", families[i].help);
+        EACH_MODEL (server, served)
+            for (size_t j = 0; j < served->info->moe_count; j++) {
+                const struct routing_totals totals = stats_routing_totals(&served->stats, j);
+                const struct routing_summary summary = routing_summarize(&totals);
+                struct prometheus_label labels[MODEL_LABELS + 1];
+                label_model(labels, served);
+                labels[MODEL_LABELS] = (struct prometheus_label){"layer", totals.layer};
+                prometheus_sample(page, families[i].name, labels, MODEL_LABELS + 1,
+                                  families[i].value(&summary));
+            }
+    }
+}
+
+static double selected(const struct routing_totals *totals, size_t expert)
+{
+    return (double)totals->selected[expert];
+}
+
+static double weight(const struct routing_totals *totals, size_t expert)
+{
+    return totals->weight_sum[expert];
+}
+
+static void expert_family(const struct server *server, struct buffer *page, const char *name,
+                          const char *help,
+                          double (*value)(const struct routing_totals *totals, size_t expert))
+{
+    prometheus_family(page, name, "counter", help);
+    EACH_MODEL (server, served)
+        for (size_t i = 0; i < served->info->moe_count; i++) {
+            const struct routing_totals totals = stats_routing_totals(&served->stats, i);
+            struct prometheus_label labels[MODEL_LABELS + 2];
+            label_model(labels, served);
+            labels[MODEL_LABELS] = (struct prometheus_label){"layer", totals.layer};
+            for (size_t expert = 0; expert < totals.experts; expert++) {
+                char text[24];
+                snprintf(text, sizeof text, "%zu", expert);
+                labels[MODEL_LABELS + 1] = (struct prometheus_label){"expert", text};
+                prometheus_sample(page, name, labels, MODEL_LABELS + 2, value(&totals, expert));
+            }
+        }
+}
+
+/* Per-expert series grow with layers x experts: above the configured number a scrape keeps the layer
+ * aggregates only, and the full matrix stays at /v2/models/M/routing. */
+static void per_expert(const struct server *server, struct buffer *page)
+{
+    uint64_t series = 0;
+    EACH_MODEL (server, served)
+        for (size_t i = 0; i < served->info->moe_count; i++)
+            series += 2 * served->info->moe[i].experts;
+    if (series > server->options->max_expert_series)
+        return;
+    expert_family(server, page, "moed_expert_selected_total", "Rows that selected the expert.",
+                  selected);
+    expert_family(server, page, "moed_expert_weight_total", "Combine weight given to the expert.",
+                  weight);
+}
+
+static void process(const struct server *server, struct buffer *page)
+{
+    const struct prometheus_label version = {"version", MOED_VERSION};
+    prometheus_family(page, "moed_connections", "gauge", "Open HTTP connections.");
+    prometheus_sample(page, "moed_connections", NULL, 0, http_connections(server->http));
+    prometheus_family(page, "moed_build_info", "gauge", "1, labelled with the version.");
+    prometheus_sample(page, "moed_build_info", &version, 1, 1);
+}
+
+void metrics_page(const struct server *server, struct buffer *page)
+{
+    process(server, page);
+    requests(server, page);
+    histograms(server, page);
+    per_model(server, page);
+    rejections(server, page);
+    per_layer(server, page);
+    per_expert(server, page);
+}

@@ -1,0 +1,238 @@
+/* Inference requests: decode -> submit -> (wait) -> encode. Owns the jobs. Loop thread only. */
+#include "predict.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../proto/oip.h"
+#include "../proto/v1.h"
+
+/* How exactly deadlines are kept; a wake-up per job would cost more than it saves. */
+enum { DEADLINE_TICK_MS = 10 };
+
+static void link_job(struct predict *predict, struct job *job)
+{
+    job->previous = predict->last;
+    if (predict->last)
+        predict->last->next = job;
+    else
+        predict->first = job;
+    predict->last = job;
+}
+
+static void unlink_job(struct predict *predict, struct job *job)
+{
+    *(job->previous ? &job->previous->next : &predict->first) = job->next;
+    *(job->next ? &job->next->previous : &predict->last) = job->previous;
+}
+
+static void job_free(struct job *job)
+{
+    infer_request_close(&job->request);
+    free(job->results);
+    free(job->outputs);
+    free(job->routing_experts);
+    free(job->routing_weights);
+    free(job);
+}
+
+static void reject(struct job *job, enum reject_reason reason)
+{
+    job->served->stats.rejected[reason]++;
+}
+
+static int encode(const struct job *job, struct buffer *body, size_t *json_length,
+                  struct error *err)
+{
+    const struct infer_result result = {
+        .outputs = (const float *const *)job->outputs,
+        .routing_experts = (const int32_t *const *)job->routing_experts,
+        .routing_weights = (const float *const *)job->routing_weights,
+    };
+    *json_length = 0;
+    return job->v1 ? v1_encode(&job->request, &result, body, err)
+                   : oip_encode(&job->request, &result, body, json_length, err);
+}
+
+static void answer(struct job *job, size_t max_response_bytes)
+{
+    struct exchange *exchange = job->exchange;
+    struct buffer body;
+    size_t json_length = 0;
+    buffer_init(&body, max_response_bytes);
+    if (job->error.code == ERROR_NONE && encode(job, &body, &json_length, &job->error) == 0) {
+        if (json_length > 0) {
+            char text[24];
+            snprintf(text, sizeof text, "%zu", json_length);
+            exchange_header(exchange, "Inference-Header-Content-Length", text);
+        }
+        exchange_reply(exchange, 200, json_length ? "application/octet-stream" : NULL, &body);
+    } else {
+        exchange_reply_error(exchange, &job->error);
+    }
+    buffer_close(&body);
+}
+
+/* The one exit of every job that was accepted. */
+void predict_finished(struct job *job)
+{
+    struct predict *predict = job->exchange->pending;
+    unlink_job(predict, job);
+    job->exchange->pending = NULL;
+    job->exchange->on_disconnect = NULL;
+    answer(job, predict->limits.max_response_bytes);
+    job_free(job);
+}
+
+static struct job *find_job(const struct predict *predict, const struct exchange *exchange)
+{
+    struct job *job = predict->first;
+    while (job && job->exchange != exchange)
+        job = job->next;
+    return job;
+}
+
+static void on_disconnect(struct exchange *exchange)
+{
+    struct predict *predict = exchange->pending;
+    struct job *job = find_job(predict, exchange);
+    reject(job, REJECT_DISCONNECTED);
+    error_set(&job->error, ERROR_DISCONNECTED, "the client went away");
+    scheduler_cancel(predict->scheduler, job);
+}
+
+static void on_deadlines(uv_timer_t *timer)
+{
+    struct predict *predict = timer->data;
+    const uint64_t now = uv_hrtime();
+    for (struct job *job = predict->first, *next; job; job = next) {
+        next = job->next;
+        /* What is being computed will be done soon and is answered; what waits may wait long. */
+        if (job->deadline_ns > now || job->rows_waiting == 0)
+            continue;
+        reject(job, REJECT_DEADLINE);
+        error_set(&job->error, ERROR_DEADLINE, "not computed within %.0f ms of its arrival",
+                  (double)(job->deadline_ns - job->exchange->received_ns) / 1e6);
+        scheduler_cancel(predict->scheduler, job);
+    }
+    if (!predict->first)
+        uv_timer_stop(timer);
+}
+
+/* Room for the results of all rows: one block, client-sized. */
+static int allocate_results(struct job *job, struct error *err)
+{
+    const struct moed_model_info *info = job->served->info;
+    const size_t rows = job->request.rows;
+    size_t numbers = 0;
+    for (size_t i = 0; i < info->output_count; i++)
+        numbers += rows * info->outputs[i].elements;
+    for (size_t i = 0; job->wants_routing && i < info->moe_count; i++)
+        numbers += 2 * rows * info->moe[i].routed_per_row * info->moe[i].top_k;
+    /* i32 and f32 share the block: both are four bytes. */
+    float *next = job->results = malloc(numbers * sizeof(float));
+    if (!next)
+        return error_set(err, ERROR_UNAVAILABLE, "no memory for the answer to %zu rows", rows);
+    job->outputs = xcalloc(info->output_count, sizeof *job->outputs);
+    job->routing_experts = xcalloc(info->moe_count, sizeof *job->routing_experts);
+    job->routing_weights = xcalloc(info->moe_count, sizeof *job->routing_weights);
+    for (size_t i = 0; i < info->output_count; i++) {
+        job->outputs[i] = next;
+        next += rows * info->outputs[i].elements;
+    }
+    for (size_t i = 0; job->wants_routing && i < info->moe_count; i++) {
+        const size_t count = rows * info->moe[i].routed_per_row * info->moe[i].top_k;
+        job->routing_experts[i] = (int32_t *)next;
+        job->routing_weights[i] = next + count;
+        next += 2 * count;
+    }
+    return 0;
+}
+
+static bool wants_routing(const struct infer_request *request)
+{
+    bool wanted = request->routing;
+    for (size_t i = 0; i < request->output_count; i++)
+        wanted |= request->outputs[i].source != INFER_OUTPUT;
+    return wanted;
+}
+
+static int decode(const struct predict *predict, struct job *job, struct error *err)
+{
+    const struct exchange *exchange = job->exchange;
+    const struct signature *signature = &job->served->signature;
+    const char *body = exchange->body ? exchange->body : "";
+    if (exchange->content_encoding && strcmp(exchange->content_encoding, "identity") != 0)
+        return error_set(err, ERROR_MEDIA_TYPE,
+                         "Content-Encoding '%.40s' is not supported; send the body as it is",
+                         exchange->content_encoding);
+    return job->v1 ? v1_decode(signature, body, exchange->body_length, &predict->limits,
+                               &job->request, err)
+                   : oip_decode(signature, body, exchange->body_length,
+                                exchange->inference_header_length, &predict->limits, &job->request,
+                                err);
+}
+
+static void set_deadline(const struct predict *predict, struct job *job)
+{
+    uint64_t timeout_ns = predict->queue_timeout_ns;
+    const uint64_t asked_us = job->request.timeout_us;
+    if (asked_us > 0 && asked_us < timeout_ns / 1000)
+        timeout_ns = asked_us * 1000;
+    job->deadline_ns = job->exchange->received_ns + timeout_ns;
+}
+
+static int submit(struct predict *predict, struct job *job, struct error *err)
+{
+    if (decode(predict, job, err) != 0)
+        return -1;
+    job->exchange->log_rows = job->request.rows;
+    job->wants_routing = wants_routing(&job->request);
+    if (allocate_results(job, err) != 0)
+        return -1;
+    set_deadline(predict, job);
+    job->exchange->pending = predict;
+    job->exchange->on_disconnect = on_disconnect;
+    link_job(predict, job);
+    if (scheduler_submit(predict->scheduler, job, err) == 0)
+        return 0;
+    unlink_job(predict, job);
+    job->exchange->pending = NULL;
+    job->exchange->on_disconnect = NULL;
+    return -1;
+}
+
+void predict_request(struct predict *predict, struct served *served, struct exchange *exchange,
+                     bool v1)
+{
+    struct error err = ERROR_INIT;
+    struct job *job = xcalloc(1, sizeof *job);
+    job->served = served;
+    job->exchange = exchange;
+    job->v1 = v1;
+    if (submit(predict, job, &err) != 0) {
+        reject(job, err.code == ERROR_OVERLOADED ? REJECT_QUEUE_FULL : REJECT_INVALID);
+        exchange_reply_error(exchange, &err);
+        job_free(job);
+        return;
+    }
+    if (predict->first && !uv_is_active((uv_handle_t *)&predict->deadlines))
+        uv_timer_start(&predict->deadlines, on_deadlines, DEADLINE_TICK_MS, DEADLINE_TICK_MS);
+}
+
+void predict_init(struct predict *predict, uv_loop_t *loop, struct scheduler *scheduler,
+                  const struct infer_limits *limits, uint64_t queue_timeout_ms)
+{
+    *predict = (struct predict){.scheduler = scheduler,
+                                .limits = *limits,
+                                .queue_timeout_ns = queue_timeout_ms * 1000000};
+    uv_timer_init(loop, &predict->deadlines);
+    predict->deadlines.data = predict;
+    uv_unref((uv_handle_t *)&predict->deadlines);
+}
+
+void predict_close(struct predict *predict)
+{
+    uv_close((uv_handle_t *)&predict->deadlines, NULL);
+}

@@ -1,0 +1,29 @@
+/* Inference requests: from an exchange to a job and back. */
+#ifndef SERVER_PREDICT_H
+#define SERVER_PREDICT_H
+
+#include "http.h"
+#include "scheduler.h"
+
+struct predict {
+    struct scheduler *scheduler;
+    struct infer_limits limits;
+    uint64_t queue_timeout_ns;
+    uv_timer_t deadlines;    /* runs while jobs are unanswered */
+    struct job *first, *last; /* unanswered jobs, oldest first */
+};
+
+void predict_init(struct predict *predict, uv_loop_t *loop, struct scheduler *scheduler,
+                  const struct infer_limits *limits, uint64_t queue_timeout_ms);
+
+/* Every job must have been answered. */
+void predict_close(struct predict *predict);
+
+/* Answers an inference request, now or later. `v1`: KServe V1, else OIP V2. */
+void predict_request(struct predict *predict, struct served *served, struct exchange *exchange,
+                     bool v1);
+
+/* For the scheduler: answers a finished job and frees it. */
+void predict_finished(struct job *job);
+
+#endif

@@ -1,0 +1,232 @@
+/* Batches that fill while they wait; see queue.h. */
+#include "queue.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Buffers kept for reuse: one filling, one computing, one ready. More are given back, so that a
+ * burst does not hold its memory forever. */
+enum { MAX_SPARE_BATCHES = 3 };
+
+static void batch_free(struct batch *batch, const struct moed_model_info *info)
+{
+    for (size_t i = 0; batch->inputs && i < info->input_count; i++)
+        free(batch->inputs[i]);
+    for (size_t i = 0; batch->outputs && i < info->output_count; i++)
+        free(batch->outputs[i]);
+    free(batch->inputs);
+    free(batch->outputs);
+    free(batch->segments);
+    free(batch);
+}
+
+static float **allocate_tensors(const struct moed_tensor_info *tensors, size_t count, size_t rows,
+                                bool *failed)
+{
+    float **buffers = xcalloc(count, sizeof *buffers);
+    for (size_t i = 0; i < count; i++) {
+        buffers[i] = malloc(rows * tensors[i].elements * sizeof **buffers);
+        *failed |= !buffers[i];
+    }
+    return buffers;
+}
+
+static struct batch *batch_new(const struct queue *queue)
+{
+    const struct moed_model_info *info = queue->info;
+    struct batch *batch = xcalloc(1, sizeof *batch);
+    bool failed = false;
+    batch->inputs = allocate_tensors(info->inputs, info->input_count, queue->batch_rows, &failed);
+    batch->outputs = allocate_tensors(info->outputs, info->output_count, queue->batch_rows, &failed);
+    /* Every segment has at least one row. */
+    batch->segments = xcalloc(queue->batch_rows, sizeof *batch->segments);
+    if (failed) {
+        batch_free(batch, info);
+        return NULL;
+    }
+    return batch;
+}
+
+void queue_init(struct queue *queue, const struct moed_model_info *info, size_t batch_rows,
+                size_t max_rows)
+{
+    *queue = (struct queue){.info = info, .batch_rows = batch_rows, .max_rows = max_rows};
+}
+
+static void free_list(struct batch *batch, const struct moed_model_info *info)
+{
+    while (batch) {
+        struct batch *next = batch->next;
+        batch_free(batch, info);
+        batch = next;
+    }
+}
+
+void queue_close(struct queue *queue)
+{
+    free_list(queue->head, queue->info);
+    free_list(queue->spare, queue->info);
+}
+
+/* The batch that takes the next row: the last one, or a new one behind it. */
+static struct batch *open_batch(struct queue *queue, uint64_t now_ns, struct error *err)
+{
+    if (queue->tail && queue->tail->rows < queue->batch_rows)
+        return queue->tail;
+    struct batch *batch = queue->spare;
+    if (batch) {
+        queue->spare = batch->next;
+        queue->spare_count--;
+    } else if (!(batch = batch_new(queue))) {
+        error_set(err, ERROR_UNAVAILABLE, "no memory for another batch");
+        return NULL;
+    }
+    batch->next = NULL;
+    batch->rows = batch->segment_count = 0;
+    batch->opened_ns = now_ns;
+    if (queue->tail)
+        queue->tail->next = batch;
+    else
+        queue->head = batch;
+    queue->tail = batch;
+    return batch;
+}
+
+static int read_segment(struct queue *queue, struct batch *batch, struct infer_reader *readers,
+                        size_t rows, struct error *err)
+{
+    for (size_t i = 0; i < queue->info->input_count; i++) {
+        float *values = batch->inputs[i] + batch->rows * queue->info->inputs[i].elements;
+        if (infer_reader_rows(&readers[i], rows, values, err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int push_segments(struct queue *queue, struct job *job, struct infer_reader *readers,
+                         uint64_t now_ns, struct error *err)
+{
+    size_t done = 0;
+    while (done < job->request.rows) {
+        struct batch *batch = open_batch(queue, now_ns, err);
+        if (!batch)
+            return -1;
+        size_t rows = queue->batch_rows - batch->rows;
+        if (rows > job->request.rows - done)
+            rows = job->request.rows - done;
+        if (read_segment(queue, batch, readers, rows, err) != 0)
+            return -1;
+        batch->segments[batch->segment_count++] = (struct segment){job, done, rows};
+        batch->rows += rows;
+        done += rows;
+    }
+    return 0;
+}
+
+/* Drops what a failed push left: its segments are the last ones of the last batches. */
+static void undo_push(struct queue *queue, const struct job *job)
+{
+    struct batch *last = NULL;
+    for (struct batch *batch = queue->head, *next; batch; batch = next) {
+        next = batch->next;
+        size_t count = batch->segment_count;
+        if (count > 0 && batch->segments[count - 1].job == job)
+            batch->rows -= batch->segments[--batch->segment_count].rows;
+        if (batch->segment_count > 0) {
+            last = batch;
+            continue;
+        }
+        if (last)
+            last->next = next;
+        else
+            queue->head = next;
+        queue_recycle(queue, batch);
+    }
+    queue->tail = last;
+}
+
+int queue_push(struct queue *queue, struct job *job, uint64_t now_ns, struct error *err)
+{
+    if (job->request.rows > queue->max_rows - queue->rows)
+        return error_set(err, ERROR_OVERLOADED,
+                         "the queue is full: %zu rows wait, %zu more would exceed its %zu",
+                         queue->rows, job->request.rows, queue->max_rows);
+    struct infer_reader *readers = xcalloc(queue->info->input_count, sizeof *readers);
+    for (size_t i = 0; i < queue->info->input_count; i++)
+        infer_reader_init(&readers[i], &job->request, i);
+    int result = push_segments(queue, job, readers, now_ns, err);
+    free(readers);
+    if (result != 0) {
+        undo_push(queue, job);
+        return -1;
+    }
+    queue->rows += job->request.rows;
+    job->rows_waiting = job->request.rows;
+    return 0;
+}
+
+/* Moves the rows of live segments together. */
+static void squeeze(const struct queue *queue, struct batch *batch)
+{
+    size_t row = 0, kept_rows = 0, kept = 0;
+    for (size_t i = 0; i < batch->segment_count; i++) {
+        const struct segment segment = batch->segments[i];
+        if (segment.job) {
+            for (size_t j = 0; j < queue->info->input_count && row != kept_rows; j++) {
+                size_t elements = queue->info->inputs[j].elements;
+                memmove(batch->inputs[j] + kept_rows * elements, batch->inputs[j] + row * elements,
+                        segment.rows * elements * sizeof(float));
+            }
+            batch->segments[kept++] = segment;
+            kept_rows += segment.rows;
+        }
+        row += segment.rows;
+    }
+    batch->segment_count = kept;
+    batch->rows = kept_rows;
+}
+
+struct batch *queue_take(struct queue *queue)
+{
+    struct batch *batch;
+    while ((batch = queue->head)) {
+        queue->head = batch->next;
+        if (!queue->head)
+            queue->tail = NULL;
+        squeeze(queue, batch);
+        if (batch->rows > 0)
+            break;
+        queue_recycle(queue, batch);
+    }
+    for (size_t i = 0; batch && i < batch->segment_count; i++) {
+        struct segment *segment = &batch->segments[i];
+        segment->job->rows_waiting -= segment->rows;
+        segment->job->rows_running += segment->rows;
+        queue->rows -= segment->rows;
+    }
+    return batch;
+}
+
+void queue_recycle(struct queue *queue, struct batch *batch)
+{
+    if (queue->spare_count == MAX_SPARE_BATCHES) {
+        batch_free(batch, queue->info);
+        return;
+    }
+    batch->next = queue->spare;
+    queue->spare = batch;
+    queue->spare_count++;
+}
+
+void queue_cancel(struct queue *queue, struct job *job)
+{
+    for (struct batch *batch = queue->head; batch; batch = batch->next)
+        for (size_t i = 0; i < batch->segment_count; i++)
+            if (batch->segments[i].job == job) {
+                batch->segments[i].job = NULL;
+                queue->rows -= batch->segments[i].rows;
+                job->rows_waiting -= batch->segments[i].rows;
+            }
+    assert(job->rows_waiting == 0);
+}

@@ -1,0 +1,59 @@
+/* The bounded queue of one model: rows wait in the very batch buffers they will be computed in.
+ *
+ * A queue is a list of batches, all full but the last. A job's numbers are read from its request's
+ * body straight into the last batch, and on into a new one when it is full, so a job may be spread
+ * over several batches and a batch holds rows of many jobs. Loop thread only; a batch taken from the
+ * queue belongs to the taker until queue_recycle(). */
+#ifndef SERVER_QUEUE_H
+#define SERVER_QUEUE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "../core/moed.h"
+#include "job.h"
+
+/* Consecutive rows of one job in one batch. */
+struct segment {
+    struct job *job; /* NULL: cancelled while waiting */
+    size_t job_row;  /* the first of them in the job */
+    size_t rows;
+};
+
+struct batch {
+    struct batch *next;
+    size_t rows;
+    float **inputs;  /* [input_count] [batch_rows, elements] */
+    float **outputs; /* [output_count] [batch_rows, elements] */
+    struct segment *segments;
+    size_t segment_count;
+    uint64_t opened_ns; /* when its first row arrived */
+};
+
+struct queue {
+    const struct moed_model_info *info;
+    size_t batch_rows, max_rows;
+    size_t rows; /* waiting, cancelled ones left out */
+    struct batch *head, *tail;
+    struct batch *spare; /* recycled buffers */
+    size_t spare_count;
+};
+
+void queue_init(struct queue *queue, const struct moed_model_info *info, size_t batch_rows,
+                size_t max_rows);
+void queue_close(struct queue *queue);
+
+/* Reads all rows of the job into the queue. On error (a bad number in the body, queue full, no
+ * memory) the queue is as before. */
+int queue_push(struct queue *queue, struct job *job, uint64_t now_ns, struct error *err);
+
+/* Removes and returns the first batch that still has live rows, without its cancelled rows; NULL
+ * when nothing waits. Its jobs' rows count as running. */
+struct batch *queue_take(struct queue *queue);
+void queue_recycle(struct queue *queue, struct batch *batch);
+
+/* Forgets the job's waiting rows. */
+void queue_cancel(struct queue *queue, struct job *job);
+
+#endif

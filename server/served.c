@@ -1,0 +1,75 @@
+/* One served model version; see served.h. */
+#include "served.h"
+
+#include <stdlib.h>
+
+static struct signature_tensor signature_tensor(const struct moed_tensor_info *info)
+{
+    return (struct signature_tensor){info->name, info->shape.rank, info->shape.dims, info->elements};
+}
+
+static void fill_signature(struct served *served)
+{
+    const struct moed_model_info *info = served->info;
+    served->tensors = xcalloc(info->input_count + info->output_count, sizeof *served->tensors);
+    served->moe = xcalloc(info->moe_count, sizeof *served->moe);
+    for (size_t i = 0; i < info->input_count; i++)
+        served->tensors[i] = signature_tensor(&info->inputs[i]);
+    for (size_t i = 0; i < info->output_count; i++)
+        served->tensors[info->input_count + i] = signature_tensor(&info->outputs[i]);
+    for (size_t i = 0; i < info->moe_count; i++)
+        served->moe[i] = (struct signature_moe){info->moe[i].name, info->moe[i].experts,
+                                                info->moe[i].top_k, info->moe[i].routed_per_row};
+    served->signature = (struct signature){
+        .model = served->name,
+        .version = served->version,
+        .description = info->description,
+        .input_count = info->input_count,
+        .output_count = info->output_count,
+        .moe_count = info->moe_count,
+        .label_count = info->label_count,
+        .inputs = served->tensors,
+        .outputs = served->tensors + info->input_count,
+        .moe = served->moe,
+        .labels = info->labels,
+    };
+}
+
+struct served *served_new(const char *directory, const char *name, const char *version,
+                          const struct served_options *options, struct error *err)
+{
+    struct moed_model *model = moed_model_load(directory, err);
+    if (!model)
+        return NULL;
+    struct served *served = xcalloc(1, sizeof *served);
+    served->name = xstrdup(name);
+    served->version = xstrdup(version);
+    served->version_number = strtoull(version, NULL, 10);
+    served->model = model;
+    served->info = moed_model_info(model);
+    fill_signature(served);
+    queue_init(&served->queue, served->info, options->max_batch_rows, options->max_queue_rows);
+    stats_init(&served->stats, served->info);
+    served->scratch = moed_scratch_new(model, options->max_batch_rows, options->threads, err);
+    if (!served->scratch) {
+        error_prefix(err, "%s", directory);
+        served_free(served);
+        return NULL;
+    }
+    return served;
+}
+
+void served_free(struct served *served)
+{
+    if (!served)
+        return;
+    stats_close(&served->stats);
+    queue_close(&served->queue);
+    moed_scratch_free(served->scratch);
+    moed_model_free(served->model);
+    free(served->tensors);
+    free(served->moe);
+    free(served->version);
+    free(served->name);
+    free(served);
+}

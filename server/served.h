@@ -1,0 +1,40 @@
+/* One version of one model, being served: the engine's model, and beside it everything the server
+ * keeps per model: its queue, its scratch, its counters. Owned by the registry; used on the loop
+ * thread only, except for `model` and `scratch`, which the compute thread uses while `busy`. */
+#ifndef SERVER_SERVED_H
+#define SERVER_SERVED_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "../core/moed.h"
+#include "../proto/signature.h"
+#include "queue.h"
+#include "stats.h"
+
+struct served_options {
+    size_t max_batch_rows;
+    size_t max_queue_rows;
+    unsigned threads; /* of the compute team */
+};
+
+struct served {
+    char *name, *version;
+    uint64_t version_number;
+    struct moed_model *model;
+    const struct moed_model_info *info;
+    struct signature signature;
+    struct signature_tensor *tensors; /* inputs, then outputs; the signature points into it */
+    struct signature_moe *moe;
+    struct moed_scratch *scratch;
+    bool busy; /* the compute thread runs a batch of it */
+    struct queue queue;
+    struct stats stats;
+};
+
+/* Loads <directory> as version `version` of model `name`. NULL on error. */
+struct served *served_new(const char *directory, const char *name, const char *version,
+                          const struct served_options *options, struct error *err);
+void served_free(struct served *served);
+
+#endif

@@ -1,0 +1,103 @@
+/* Per-model counters; see stats.h. */
+#include "stats.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* 50 us to 10 s: a small model answers in the first buckets, a queue timeout falls in the last. */
+static const double SECONDS[] = {5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2,
+                                 2.5e-2, 5e-2, 0.1,  0.25, 0.5,  1,    2.5,  5,    10};
+static const double ROWS[] = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024};
+
+#define LENGTH(array) (sizeof(array) / sizeof *(array))
+
+const char *reject_word(enum reject_reason reason)
+{
+    static const char *const words[] = {
+#define REJECT_WORD(name, word) [REJECT_##name] = word,
+        REJECT_REASONS(REJECT_WORD)
+#undef REJECT_WORD
+    };
+    return words[reason];
+}
+
+void request_counts_add(struct request_counts *counts, const char *protocol, int status)
+{
+    for (size_t i = 0; i < counts->count; i++) {
+        struct request_count *item = &counts->items[i];
+        if (item->status == status && strcmp(item->protocol, protocol) == 0) {
+            item->count++;
+            return;
+        }
+    }
+    counts->items = xrealloc(counts->items, (counts->count + 1) * sizeof *counts->items);
+    counts->items[counts->count++] = (struct request_count){protocol, status, 1};
+}
+
+void request_counts_close(struct request_counts *counts)
+{
+    free(counts->items);
+}
+
+void stats_init(struct stats *stats, const struct moed_model_info *info)
+{
+    *stats = (struct stats){.info = info};
+    histogram_init(&stats->request_seconds, SECONDS, LENGTH(SECONDS));
+    histogram_init(&stats->queue_seconds, SECONDS, LENGTH(SECONDS));
+    histogram_init(&stats->compute_seconds, SECONDS, LENGTH(SECONDS));
+    histogram_init(&stats->batch_rows, ROWS, LENGTH(ROWS));
+    stats->routing = xcalloc(info->moe_count, sizeof *stats->routing);
+    for (size_t i = 0; i < info->moe_count; i++) {
+        const size_t experts = info->moe[i].experts;
+        struct routing_sums *sums = &stats->routing[i];
+        sums->selected = xcalloc(experts, sizeof *sums->selected);
+        sums->top1 = xcalloc(experts, sizeof *sums->top1);
+        sums->weight_sum = xcalloc(experts, sizeof *sums->weight_sum);
+        sums->probability_sum = xcalloc(experts, sizeof *sums->probability_sum);
+    }
+}
+
+void stats_close(struct stats *stats)
+{
+    for (size_t i = 0; i < stats->info->moe_count; i++) {
+        struct routing_sums *sums = &stats->routing[i];
+        free(sums->selected);
+        free(sums->top1);
+        free(sums->weight_sum);
+        free(sums->probability_sum);
+    }
+    free(stats->routing);
+    histogram_close(&stats->request_seconds);
+    histogram_close(&stats->queue_seconds);
+    histogram_close(&stats->compute_seconds);
+    histogram_close(&stats->batch_rows);
+    request_counts_close(&stats->requests);
+}
+
+void stats_add_routing(struct stats *stats, size_t moe_layer, const struct moed_routing *routing)
+{
+    struct routing_sums *sums = &stats->routing[moe_layer];
+    sums->items += routing->items;
+    sums->entropy_sum += routing->entropy_sum;
+    for (size_t i = 0; i < routing->experts; i++) {
+        sums->selected[i] += routing->selected[i];
+        sums->top1[i] += routing->top1[i];
+        sums->weight_sum[i] += routing->weight_sum[i];
+        sums->probability_sum[i] += routing->probability_sum[i];
+    }
+}
+
+struct routing_totals stats_routing_totals(const struct stats *stats, size_t moe_layer)
+{
+    const struct moed_moe_info *moe = &stats->info->moe[moe_layer];
+    const struct routing_sums *sums = &stats->routing[moe_layer];
+    return (struct routing_totals){.layer = moe->name,
+                                   .experts = moe->experts,
+                                   .top_k = moe->top_k,
+                                   .rows = sums->items,
+                                   .selected = sums->selected,
+                                   .top1 = sums->top1,
+                                   .weight_sum = sums->weight_sum,
+                                   .probability_sum = sums->probability_sum,
+                                   .entropy_sum = sums->entropy_sum};
+}
