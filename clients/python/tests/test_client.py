@@ -3,6 +3,7 @@
 import json
 import socket
 import threading
+import time
 import unittest
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -21,6 +22,7 @@ class Handler(BaseHTTPRequestHandler):
         stub = self.server
         stub.requests.append((self.command, self.path, dict(self.headers), body, self.client_address))
         status, headers, content = stub.answers[self.path]
+        time.sleep(stub.delays.get(self.path, 0))
         self.send_response(status)
         for name, value in {"Content-Length": str(len(content)), **headers}.items():
             self.send_header(name, value)
@@ -40,6 +42,7 @@ class ClientCase(unittest.TestCase):
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
         self.server.requests, self.server.answers, self.server.hang_up_after = [], {}, set()
+        self.server.delays = {}
         thread = threading.Thread(target=self.server.serve_forever, args=(0.01,))
         thread.start()
         self.addCleanup(thread.join)
@@ -194,6 +197,15 @@ class FailureTest(ClientCase):
             self.client.predict("m", [[1]])
         self.assertEqual(self.client.models(), [])
         self.assertEqual(len({address for *_, address in self.server.requests}), 1)
+
+    def test_a_late_answer_is_not_taken_for_the_next(self):
+        self.answer("/v1/models", {"models": [{"name": "current"}]})
+        self.answer("/v1/models/slow:predict", {"predictions": [], "models": [{"name": "stale"}]})
+        self.server.delays["/v1/models/slow:predict"] = 0.4
+        with Client(self.client.url, timeout=0.1) as client:
+            with self.assertRaisesRegex(Unreachable, "timed out"):
+                client.predict("slow", [[1]])
+            self.assertEqual(client.models(), ["current"])
 
     def test_nobody_listens(self):
         with socket.socket() as unused:

@@ -11,6 +11,7 @@ row. `distilled` keeps a teacher's experts frozen and trains a plain gate for th
 import argparse
 import copy
 import json
+import shlex
 import sys
 from collections import OrderedDict
 
@@ -21,7 +22,7 @@ from moed import losses
 from moed.export import export
 from moed.layers import AttentiveGate, Gate, MoE
 from moed.load import load, preprocess
-from moed.recipes import idx, training
+from moed.recipes import card, idx, training
 
 LABELS = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 PREPROCESS = {"scale": 1 / 255, "mean": [0.2859], "std": [0.3530]}
@@ -29,6 +30,8 @@ EXPERTS = 5
 HIDDEN = 32  # size of the gate's and the experts' last hidden vector, which attention compares
 BATCH_ROWS = 512
 RATE = 1e-3
+DATA = ("Fashion-MNIST (Zalando Research, MIT licence; Debian package `dataset-fashion-mnist`): 60,000 images to train, "
+        "10,000 to test")
 DATA_ADVICE = "Install it with `apt-get install dataset-fashion-mnist`, or name its directory with --data."
 
 
@@ -82,6 +85,15 @@ def distilled_model(options):
 
 
 MODELS = {"attentive": attentive_model, "distilled": distilled_model, "plain": plain_model}
+ABOUT = {
+    "attentive": "Classifies 28x28 grey images of clothes with five small experts. Its attentive gate compares the image "
+                 "with what every expert makes of it, so all experts run for every image: a dense model.",
+    "distilled": "Classifies 28x28 grey images of clothes with five small experts, of which a plain gate selects a few per "
+                 "image: a sparse model. The experts are those of the attentive teacher, unchanged; the gate was trained "
+                 "for them.",
+    "plain": "Classifies 28x28 grey images of clothes with five small experts, of which a plain gate selects a few per "
+             "image: a sparse model. Gate and experts were trained together.",
+}
 
 
 def regularizer(options):
@@ -127,22 +139,30 @@ def store(options, moe, images, labels):
     return write(layers, {"moe": {"share": share, "rows": len(images)}}).moe
 
 
-def run(options):
+def stored_numbers(moe):
+    """Parameters and running statistics: what the checkpoint holds."""
+    return sum(tensor.numel() for tensor in moe.state_dict().values() if tensor.is_floating_point())
+
+
+def run(options, command):
+    """Trains, stores and measures. `command` is what the model card tells a reader to repeat."""
     torch.manual_seed(options.seed)
     torch.set_num_threads(options.threads)
     torch.use_deterministic_algorithms(True)
     data = {name: (preprocess(raw, PREPROCESS), labels) for name, (raw, labels) in read_data(options.data).items()}
     moe, seconds = train_model(options, *data["train"])
-    unrounded = training.evaluate(moe, *data["test"])
+    trained = training.evaluate(moe, *data["test"])
     if options.out:
         moe = store(options, moe, *data["test"])
-    results = training.evaluate(moe, *data["test"])
+    stored = training.evaluate(moe, *data["test"])
     row = {"model": options.model, "gate": options.gate, "seed": options.seed, "epochs": options.epochs,
-           "top_k": moe.gate.top_k or EXPERTS, "train_error": training.evaluate(moe, *data["train"])["error"],
-           "test_error": results.pop("error"), "test_error_f32": unrounded["error"], **results,
-           "train_seconds": round(seconds), "torch": torch.__version__}
+           "experts": EXPERTS, "top_k": moe.gate.top_k or EXPERTS,
+           "train_error": training.evaluate(moe, *data["train"])["error"], "test_error": stored.pop("error"),
+           "test_error_f32": trained["error"], **stored, "train_seconds": round(seconds), "threads": options.threads,
+           "dtype": options.dtype, "parameters": stored_numbers(moe), "torch": torch.__version__}
+    if options.out:
+        card.write(options.out, ABOUT[options.model], DATA, command, row)
     print(json.dumps(row))
-    return row
 
 
 def parse(arguments):
@@ -155,7 +175,7 @@ def parse(arguments):
     parser.add_argument("--top-k", type=int, default=2, help="experts per row of a plain gate (default 2)")
     parser.add_argument("--normalize", choices=("none", "sum"), default="sum", help="combine weights (default sum)")
     parser.add_argument("--beta-same", type=float, default=1e-6, help="L_s, same-expert term (default 1e-6)")
-    parser.add_argument("--beta-different", type=float, default=1e-2, help="L_s, other-expert term (default 1e-2)")
+    parser.add_argument("--beta-different", type=float, default=1e-6, help="L_s, other-expert term (default 1e-6)")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="results are reproducible per thread count (default 1)")
@@ -169,6 +189,6 @@ def parse(arguments):
 
 if __name__ == "__main__":
     try:
-        run(parse(sys.argv[1:]))
+        run(parse(sys.argv[1:]), shlex.join(["python3", "-m", "moed.recipes.fashion_mnist", *sys.argv[1:]]))
     except idx.DataMissing as error:
         sys.exit(f"fashion_mnist: {error}")

@@ -71,11 +71,17 @@ def evaluate(moe, images, labels):
             probabilities.append(p)
             predicted.append(_first_choice_predictions(moe, rows, p.argmax(dim=1)))
     p, predicted = torch.cat(probabilities), torch.cat(predicted)
-    return {"error": wrong / len(images), "share": (selected.double() / selected.sum()).tolist(),
+    first_choice = p.argmax(dim=1)
+    return {"error": wrong / len(images), "share": _fractions(selected),
+            "first_choice": _fractions(torch.bincount(first_choice, minlength=len(moe.experts))),
             "gate_entropy_bits": metrics.gate_entropy_bits(p.numpy()),
             "usage_entropy_bits": metrics.usage_entropy_bits(p.numpy()),
             "mutual_information_bits": metrics.mutual_information_bits(
-                p.argmax(dim=1).numpy(), predicted.numpy(), len(moe.experts), int(labels.max()) + 1)}
+                first_choice.numpy(), predicted.numpy(), len(moe.experts), int(labels.max()) + 1)}
+
+
+def _fractions(counts):
+    return (counts.double() / counts.sum()).tolist()
 
 
 def _first_choice_predictions(moe, rows, first_choice):
