@@ -9,7 +9,9 @@ machine that only sends requests never loads it:
     moed.blocks       small modules PyTorch lacks              (torch)
     moed.layers       Gate, AttentiveGate, MoE                 (torch)
     moed.losses       balance and similarity regularisers      (torch)
+    moed.ops          the table of ops                         (torch)
     moed.export       nn.Sequential -> checkpoint directory    (torch)
+    moed.checkpoint   the directory on disk                    (torch)
     moed.load         checkpoint directory -> nn.Module        (torch)
     moed.recipes      trainings that make the shipped models   (torch)
 """

@@ -3,28 +3,21 @@
 The module is walked, not traced: an nn.Sequential of the modules in ops.py, Residual and MoE is translated layer by
 layer while an example row passes through it, so a layer that does not fit its input is found here and named. What the
 format cannot say is refused, never approximated.
-
-The directory appears whole or not at all: it is written beside its place and renamed.
 """
 
 import copy
-import json
 import math
-import os
 import re
-import shutil
-import tempfile
 
 import torch
 from torch import nn
 
-from moed import safetensors
+from moed import checkpoint
 from moed.blocks import Residual
 from moed.layers import AttentiveGate, Gate, MoE
 from moed.ops import INFERENCE_NO_OPS, OP_OF_MODULE, OPS, REQUIRED, ExportError, default_of, require
 
 FORMAT_VERSION = 1
-CONFIG_COLUMNS = 100
 VALID_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 DTYPES = {"f32": "F32", "f16": "F16", "bf16": "BF16"}
 
@@ -52,8 +45,8 @@ def export(module, directory, input_shape, input_name="input", preprocess=None, 
               "input": _input_config(input_name, input_shape, preprocess), "layers": layers,
               "output": _output_config(output_name, labels, row)}
     if routing_reference is not None:
-        config["routing_reference"] = _checked_reference(routing_reference, layers)
-    _write_directory(directory, config, walk.tensors, DTYPES[dtype])
+        config["routing_reference"] = _checked_reference(routing_reference, walk.expert_counts)
+    checkpoint.write(directory, config, walk.tensors, DTYPES[dtype])
 
 
 class _Walk:
@@ -63,7 +56,8 @@ class _Walk:
     """
 
     def __init__(self):
-        self.tensors = {}
+        self.tensors = {}  # by checkpoint name, in order of execution
+        self.expert_counts = {}  # by MoE layer
 
     def layers(self, module, row, path, scope, prefix=""):
         """(list of layer objects, output row) of a Sequential; of a single layer, as if it were in one."""
@@ -114,17 +108,21 @@ class _Walk:
 
     def moe(self, layer, row, path, scope, name):
         require(scope == "", path, "a MoE layer inside a gate or an expert has no place in the format")
-        gate = self.gate(layer.gate, row, path + ".gate", name + ".gate.")
+        gate, logits = self.gate(layer.gate, row, path + ".gate", name + ".gate.")
         experts = self.experts(layer, row, path + ".experts", name + ".experts.")
         if "key_layer" in gate:
             names = [expert_layer.get("name") for expert_layer in experts["layers"]]
             require(gate["key_layer"] in names, path + ".gate",
                     f"key_layer {gate['key_layer']!r} is not an expert layer with weights ({names})")
+        else:
+            require(logits == experts["count"], path, f"the gate gives {logits} logits for {experts['count']} experts")
         top_k = gate.get("top_k", 1)
         require(top_k <= experts["count"], path, f"top_k is {top_k}, but there are {experts['count']} experts")
+        self.expert_counts[name] = experts["count"]
         return {"op": "moe", "name": name, "gate": gate, "experts": experts}
 
     def gate(self, gate, row, path, scope):
+        """(gate object, size of what its layers give)"""
         require(type(gate) in (Gate, AttentiveGate), path, f"{type(gate).__name__} is not a moed Gate or AttentiveGate")
         config = {}
         if type(gate) is AttentiveGate:
@@ -141,7 +139,7 @@ class _Walk:
             self.add({"query.weight": gate.query.weight, "key.weight": gate.key.weight}, path, scope[:-1])
         if gate.select_bias is not None:
             self.add({"select_bias": gate.select_bias}, path, scope[:-1])
-        return config
+        return config, out.shape[1]
 
     def experts(self, layer, row, path, scope):
         require(len(layer.experts) > 0, path, "there are no experts")
@@ -195,20 +193,6 @@ def _example_row(shape):
 
 # --- config.json ------------------------------------------------------------------------------------------------
 
-def _readable_json(value, indent=""):
-    """JSON with every object and array on one line that fits there: one line per layer."""
-    line = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    if len(indent) + len(line) <= CONFIG_COLUMNS or not isinstance(value, (dict, list)) or not value:
-        return line
-    inner = indent + "  "
-    if isinstance(value, dict):
-        items = [f"{json.dumps(key)}: {_readable_json(item, inner)}" for key, item in value.items()]
-    else:
-        items = [_readable_json(item, inner) for item in value]
-    brackets = "{}" if isinstance(value, dict) else "[]"
-    return f"{brackets[0]}\n{inner}" + f",\n{inner}".join(items) + f"\n{indent}{brackets[1]}"
-
-
 def _input_config(name, shape, preprocess):
     config = {"name": name, "shape": [int(size) for size in shape]}
     if preprocess is None:
@@ -231,59 +215,10 @@ def _output_config(name, labels, row):
     return {"name": name, "labels": list(labels)}
 
 
-def _checked_reference(reference, layers):
-    experts = {layer["name"]: layer["experts"]["count"] for layer in layers if layer["op"] == "moe"}
+def _checked_reference(reference, experts):
     for name, entry in reference.items():
         require(name in experts, "routing_reference", f"{name!r} is not a MoE layer; there are {sorted(experts)}")
         require(len(entry["share"]) == experts[name], "routing_reference",
                 f"{name} has {experts[name]} experts, but {len(entry['share'])} shares are given")
     return {name: {"share": [float(share) for share in entry["share"]], "rows": int(entry["rows"])}
             for name, entry in reference.items()}
-
-
-# --- the directory ----------------------------------------------------------------------------------------------
-
-def _write_directory(directory, config, tensors, dtype):
-    directory = os.path.abspath(directory)
-    _refuse_foreign(directory)
-    os.makedirs(os.path.dirname(directory), exist_ok=True)
-    staging = tempfile.mkdtemp(prefix=f".{os.path.basename(directory)}.", dir=os.path.dirname(directory))
-    try:
-        os.chmod(staging, 0o755)  # mkdtemp makes it private; the server may run as another user
-        try:
-            safetensors.write(os.path.join(staging, "model.safetensors"), tensors, dtype)
-        except safetensors.FormatError as error:
-            raise ExportError(str(error)) from None
-        with open(os.path.join(staging, "config.json"), "w", encoding="utf-8") as file:
-            file.write(_readable_json(config) + "\n")
-        _replace(staging, directory)
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
-
-
-def _refuse_foreign(directory):
-    """Only a checkpoint or an empty directory is ever replaced: a mistyped path must not cost anyone a home."""
-    if not os.path.exists(directory) or (os.path.isdir(directory) and not os.listdir(directory)):
-        return
-    try:
-        with open(os.path.join(directory, "config.json"), encoding="utf-8") as file:
-            ours = json.load(file).get("model_type") == "moed"
-    except (OSError, ValueError, AttributeError):
-        ours = False
-    require(ours, directory, "exists and is not a moed checkpoint; it is left alone")
-
-
-def _replace(staging, directory):
-    """Renames `staging` to `directory`. A directory cannot be renamed over a full one, so the old one steps aside."""
-    if not os.path.exists(directory):
-        os.rename(staging, directory)
-        return
-    aside = staging + ".old"
-    os.rename(directory, aside)
-    try:
-        os.rename(staging, directory)
-    except OSError:
-        os.rename(aside, directory)
-        raise
-    shutil.rmtree(aside)

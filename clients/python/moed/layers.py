@@ -123,12 +123,19 @@ class MoE(nn.Module):
         self.gate = gate
         self.routing = None
 
+    def __getstate__(self):
+        # A copied or saved layer takes its weights along, not the last batch's routing with its graph.
+        return {**self.__dict__, "routing": None}
+
     def forward(self, x):
         if isinstance(self.gate, AttentiveGate):
             outputs, hidden = zip(*(self._run_with_hidden(expert, x) for expert in self.experts))
             self.routing = self.gate.route(self.gate.logits(x, torch.stack(hidden, dim=1)))
             return self._combine(lambda index, rows: outputs[index][rows])
-        self.routing = self.gate.route(self.gate.logits(x))
+        logits = self.gate.logits(x)
+        if logits.shape[-1] != len(self.experts):
+            raise ValueError(f"the gate gives {logits.shape[-1]} logits for {len(self.experts)} experts")
+        self.routing = self.gate.route(logits)
         return self._combine(lambda index, rows: self.experts[index](x[rows]))
 
     def _combine(self, output_of):
@@ -154,5 +161,5 @@ class MoE(nn.Module):
             if name == self.gate.key_layer:
                 hidden = x.flatten(1).clone()  # an in-place activation may follow
         if hidden is None:
-            raise ValueError(f"the experts have no layer named {self.gate.key_layer!r} (the attentive gate's key_layer)")
+            raise ValueError(f"the experts have no layer named {self.gate.key_layer!r}, the gate's key_layer")
         return x, hidden

@@ -85,8 +85,8 @@ class RoundTripTest(ExportCase):
 
     def test_sequence_layers(self):
         self.assert_returns(nn.Sequential(
-            nn.Conv1d(3, 6, 3, padding=1), nn.BatchNorm1d(6, affine=False), nn.Tanh(), blocks.Cube(), nn.LayerNorm((6, 10)),
-            blocks.Scale(0.5), blocks.RMSNorm(10), blocks.Mean(-1), nn.Sigmoid(), nn.GELU(approximate="tanh"),
+            nn.Conv1d(3, 6, 3, padding=1), nn.BatchNorm1d(6, affine=False), nn.Tanh(), blocks.Cube(),
+            nn.LayerNorm((6, 10)), blocks.Scale(0.5), blocks.RMSNorm(10), blocks.Mean(-1), nn.Sigmoid(), nn.GELU(approximate="tanh"),
             blocks.Reshape(2, 3), blocks.Sum(0)), (3, 10))
 
     def test_residual_and_nested_sequentials(self):
@@ -137,8 +137,8 @@ class RoundTripTest(ExportCase):
 class ConfigTest(ExportCase):
     def test_a_mixture_is_described_as_the_format_says(self):
         gate = Gate(named(out=nn.Linear(12, 4)), top_k=2, normalize="sum", select_bias=[0.0] * 4)
-        export(named(stem=nn.Linear(5, 12), act=nn.ReLU(), moe=MoE([expert() for _ in range(4)], gate)), self.path, (5,),
-               input_name="x", output_name="p", labels=["a", "b", "c"], description="test",
+        model = named(stem=nn.Linear(5, 12), act=nn.ReLU(), moe=MoE([expert() for _ in range(4)], gate))
+        export(model, self.path, (5,), input_name="x", output_name="p", labels=["a", "b", "c"], description="test",
                routing_reference={"moe": {"share": [0.25] * 4, "rows": 8}})
         self.assertEqual(self.config(), {
             "model_type": "moed", "format_version": 1, "description": "test", "input": {"name": "x", "shape": [5]},
@@ -155,6 +155,12 @@ class ConfigTest(ExportCase):
         for index in range(4):
             expected |= {f"moe.experts.{index}.{name}" for name in ("fc1.weight", "fc1.bias", "out.weight", "out.bias")}
         self.assertEqual(set(self.tensors()), expected)
+
+    def test_mixtures_in_residuals_have_a_reference_too(self):
+        moe = MoE([nn.Linear(4, 4), nn.Linear(4, 4)], Gate(nn.Linear(4, 2)))
+        reference = {"block_moe": {"share": [0.5, 0.5], "rows": 3}}
+        export(named(block=blocks.Residual(named(moe=moe))), self.path, (4,), routing_reference=reference)
+        self.assertEqual(self.config()["routing_reference"], reference)
 
     def test_an_attentive_gate_is_described_as_the_format_says(self):
         gate = AttentiveGate(named(fc=nn.Linear(12, 8)), 8, key_layer="fc1")
@@ -178,6 +184,11 @@ class ConfigTest(ExportCase):
         self.assertTrue(module.training)
         self.assertEqual(module[1].weight.dtype, torch.float64)
         self.assertEqual(module[0].num_batches_tracked, 0)
+
+    def test_a_model_in_the_middle_of_training_can_be_exported(self):
+        module = named(moe=MoE([nn.Linear(4, 4)], Gate(nn.Linear(4, 1))))
+        module(torch.randn(2, 4)).sum().backward()
+        export(module, self.path, (4,))
 
 
 class RefusalTest(ExportCase):
@@ -221,6 +232,11 @@ class RefusalTest(ExportCase):
     def test_a_gate_gives_one_axis(self):
         self.assert_refused(named(moe=MoE([nn.Linear(4, 4)], Gate(nn.Linear(4, 1)))), (3, 4),
                             r"model.moe.gate: the layers give \[3, 1\] for a row")
+
+    def test_a_gate_gives_one_logit_per_expert(self):
+        for count in (1, 3):
+            self.assert_refused(named(moe=MoE([nn.Linear(4, 4), nn.Linear(4, 4)], Gate(nn.Linear(4, count)))), (4,),
+                                f"model.moe: the gate gives {count} logits for 2 experts")
 
     def test_names_are_metric_labels(self):
         self.assert_refused(named(**{"fc 1": nn.Linear(4, 4)}), (4,), "model.fc 1: 'fc 1' is no name")

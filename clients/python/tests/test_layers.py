@@ -109,6 +109,10 @@ class MoETest(unittest.TestCase):
         moe = MoE([nn.Conv2d(1, 2, 3) for _ in range(3)], Gate(nn.Sequential(nn.Flatten(), nn.Linear(36, 3)), top_k=2))
         self.assertEqual(moe(torch.randn(4, 1, 6, 6)).shape, (4, 2, 4, 4))
 
+    def test_a_gate_for_another_number_of_experts_is_refused(self):
+        with self.assertRaisesRegex(ValueError, "the gate gives 3 logits for 2 experts"):
+            MoE(linear_experts(2), Gate(nn.Linear(4, 3)))(torch.randn(1, 4))
+
     def test_gradients_reach_gate_and_chosen_experts(self):
         moe = MoE(linear_experts(4), Gate(nn.Linear(4, 4), top_k=2))
         moe(torch.randn(3, 4)).square().sum().backward()

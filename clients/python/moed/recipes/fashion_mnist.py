@@ -30,8 +30,8 @@ EXPERTS = 5
 HIDDEN = 32  # size of the gate's and the experts' last hidden vector, which attention compares
 BATCH_ROWS = 512
 RATE = 1e-3
-DATA = ("Fashion-MNIST (Zalando Research, MIT licence; Debian package `dataset-fashion-mnist`): 60,000 images to train, "
-        "10,000 to test")
+DATA = ("Fashion-MNIST (Zalando Research, MIT licence; Debian package `dataset-fashion-mnist`): 60,000 images to "
+        "train, 10,000 to test")
 DATA_ADVICE = "Install it with `apt-get install dataset-fashion-mnist`, or name its directory with --data."
 
 
@@ -86,11 +86,11 @@ def distilled_model(options):
 
 MODELS = {"attentive": attentive_model, "distilled": distilled_model, "plain": plain_model}
 ABOUT = {
-    "attentive": "Classifies 28x28 grey images of clothes with five small experts. Its attentive gate compares the image "
-                 "with what every expert makes of it, so all experts run for every image: a dense model.",
-    "distilled": "Classifies 28x28 grey images of clothes with five small experts, of which a plain gate selects a few per "
-                 "image: a sparse model. The experts are those of the attentive teacher, unchanged; the gate was trained "
-                 "for them.",
+    "attentive": "Classifies 28x28 grey images of clothes with five small experts. Its attentive gate compares the "
+                 "image with what every expert makes of it, so all experts run for every image: a dense model.",
+    "distilled": "Classifies 28x28 grey images of clothes with five small experts, of which a plain gate selects a "
+                 "few per image: a sparse model. The experts are those of the attentive teacher, unchanged; the gate "
+                 "was trained for them.",
     "plain": "Classifies 28x28 grey images of clothes with five small experts, of which a plain gate selects a few per "
              "image: a sparse model. Gate and experts were trained together.",
 }
