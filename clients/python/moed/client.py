@@ -84,8 +84,10 @@ class Client:
         array = np.ascontiguousarray(array, dtype=NUMPY_TYPES[tensor["datatype"]])
         request, data = _inference_request(tensor, array, outputs, binary)
         path = f"/v2/{_model_path(model, version)}/infer"
-        headers, content = self._exchange("POST", path, request + data,
-                                          {JSON_LENGTH_HEADER: str(len(request))} if binary else {})
+        headers = {"Content-Type": "application/json"}
+        if binary:
+            headers = {"Content-Type": "application/octet-stream", JSON_LENGTH_HEADER: str(len(request))}
+        headers, content = self._exchange("POST", path, request + data, headers)
         return _decode_outputs(headers, content)
 
     # --- models and state ---------------------------------------------------------------------------------------

@@ -106,6 +106,7 @@ class InferTest(ClientCase):
         self.assertEqual(result["routing.moe.experts"].dtype, np.int32)
 
         _, _, headers, body, _ = self.sent()
+        self.assertEqual(headers["Content-Type"], "application/octet-stream")
         size = int(headers[JSON_LENGTH])
         self.assertEqual(json.loads(body[:size]), {
             "inputs": [{"name": "image", "shape": [1, 3], "datatype": "FP32", "parameters": {"binary_data_size": 12}}],
@@ -128,6 +129,7 @@ class InferTest(ClientCase):
         np.testing.assert_array_equal(result["p"], np.float32([[1, 2], [3, 4]]))
         self.assertEqual(json.loads(self.sent()[3])["inputs"][0]["data"], [1, 2, 3, 4, 5, 6])
         self.assertNotIn(JSON_LENGTH, self.sent()[2])
+        self.assertEqual(self.sent()[2]["Content-Type"], "application/json")
 
     def test_bf16_is_widened(self):
         self.answer_binary(("p", "BF16", np.uint16([0x3F80, 0xC000])))

@@ -86,8 +86,8 @@ class RoundTripTest(ExportCase):
     def test_sequence_layers(self):
         self.assert_returns(nn.Sequential(
             nn.Conv1d(3, 6, 3, padding=1), nn.BatchNorm1d(6, affine=False), nn.Tanh(), blocks.Cube(),
-            nn.LayerNorm((6, 10)), blocks.Scale(0.5), blocks.RMSNorm(10), blocks.Mean(-1), nn.Sigmoid(), nn.GELU(approximate="tanh"),
-            blocks.Reshape(2, 3), blocks.Sum(0)), (3, 10))
+            nn.LayerNorm((6, 10)), blocks.Scale(0.5), blocks.RMSNorm(10), blocks.Mean(-1), nn.Sigmoid(),
+            nn.GELU(approximate="tanh"), blocks.Reshape(2, 3), blocks.Sum(0)), (3, 10))
 
     def test_residual_and_nested_sequentials(self):
         block = nn.Sequential(nn.LayerNorm(6), nn.Sequential(nn.Linear(6, 12), nn.ReLU()), nn.Linear(12, 6))
