@@ -1,0 +1,127 @@
+#!/bin/sh
+# From a bare Debian 12 to predictions with their routing: installs what is missing, builds, serves
+# the shipped models on a free port of this machine, and shows what they make of real images.
+#
+#   sh deploy/quickstart.sh          then serves until Ctrl-C
+#   sh deploy/quickstart.sh --once   stops the server after the show
+#
+# It has a build directory of its own, build/quickstart, and disturbs no other.
+set -eu
+
+BUILD_PACKAGES="build-essential cmake ninja-build pkg-config
+    libmicrohttpd-dev libuv1-dev libjansson-dev libopenblas-dev"
+SHOW_PACKAGES="python3 curl dataset-fashion-mnist"
+# Loading the shipped models takes a fraction of a second; this is for a machine in trouble.
+START_SECONDS=30
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+server=
+log=
+
+. "$root/deploy/packages.sh"
+
+step() {
+    echo
+    echo "==> $*"
+}
+
+fail() {
+    echo >&2
+    echo "quickstart: $*" >&2
+    exit 1
+}
+
+# SIGTERM lets the server answer what it has accepted before it exits with 0.
+stop_server() {
+    status=0
+    if [ -n "$server" ]; then
+        kill -TERM "$server" 2>/dev/null || true
+        wait "$server" || status=$?
+        server=
+    fi
+    [ -z "$log" ] || rm -f "$log"
+    return $status
+}
+
+interrupted() {
+    trap - EXIT
+    echo
+    stop_server || fail "the server ended with status $?"
+    echo "The server has answered everything and stopped."
+    exit 0
+}
+
+build() {
+    build_log=$root/build/quickstart.log
+    mkdir -p "$root/build"
+    (cd "$root" && cmake --preset release -B build/quickstart -DMOED_TESTS=OFF &&
+        cmake --build build/quickstart) >"$build_log" 2>&1 && return
+    tail -n 40 "$build_log" >&2
+    fail "the build failed; its whole output is in $build_log"
+}
+
+# Starts the server and waits for the line that names its address. A session of its own keeps the
+# terminal's Ctrl-C from it: that comes to this script, which then stops it once.
+start_server() {
+    log=$(mktemp)
+    setsid "$root/build/quickstart/moed" serve --models "$root/deploy/models" --port 0 \
+        --log-level warning 2>"$log" &
+    server=$!
+    deadline=$(($(date +%s) + START_SECONDS))
+    while ! url=$(sed -n 's/^listening on //p' "$log") || [ -z "$url" ]; do
+        if ! kill -0 "$server" 2>/dev/null; then
+            cat "$log" >&2
+            fail "the server did not start"
+        fi
+        [ "$(date +%s)" -lt "$deadline" ] || fail "the server is not up after $START_SECONDS s"
+        sleep 0.05
+    done
+}
+
+show_where_to_go() {
+    step "The server is at $url; some things to try"
+    cat <<END
+    curl $url/v1/models
+    curl $url/v2/models/fashion-mnist
+    curl $url/v2/models/fashion-mnist/routing
+    curl $url/metrics
+    python3 $root/deploy/classify.py --url $url --first 4242 fashion-mnist
+    $root/build/quickstart/moed help serve
+END
+}
+
+once=false
+case ${1-} in
+"") ;;
+--once) once=true ;;
+*) fail "unknown argument '$1'; usage: sh deploy/quickstart.sh [--once]" ;;
+esac
+
+step "Packages: a compiler, the libraries, and the Fashion-MNIST images to show"
+install_packages $BUILD_PACKAGES $SHOW_PACKAGES || fail "packages are missing"
+echo "    all installed"
+
+step "Build (build/quickstart)"
+build
+echo "    $("$root/build/quickstart/moed" --version)"
+
+step "Serve the models in deploy/models"
+trap stop_server EXIT
+trap interrupted INT TERM HUP
+start_server
+echo "    listening on $url"
+
+step "Classify images from the Fashion-MNIST test set"
+python3 "$root/deploy/classify.py" --url "$url" fashion-mnist fashion-mnist-attentive ||
+    fail "the predictions did not come"
+
+if $once; then
+    trap - EXIT
+    stop_server || fail "the server ended with status $?"
+    step "The server has answered everything and stopped"
+    exit 0
+fi
+show_where_to_go
+step "Serving until Ctrl-C"
+# Not 'wait' alone: a signal ends it, runs its trap, and must not be taken for the server's end.
+wait "$server" || fail "the server ended with status $?: $(cat "$log")"
