@@ -1,0 +1,1 @@
+"""What the integration tests share: the server under test, HTTP by hand, models with known answers."""

@@ -1,0 +1,160 @@
+"""The server under test: the real binary on a free port, and what every stop of it must look like.
+
+    MOED_BINARY      the binary to test (default build/release/moed)
+    MOED_SERVER_URL  test a server that runs already, for instance under gdb; tests that need options or models of
+                     their own are skipped, and so are the checks of how it stops
+
+A stop is part of every test: SIGTERM, exit status 0, and no word from a sanitizer or a leak checker.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import tempfile
+import time
+import unittest
+
+from support.http import Client
+
+ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", "..", ".."))
+SHIPPED_MODELS = os.path.join(ROOT, "deploy", "models")
+BINARY = os.path.abspath(os.environ.get("MOED_BINARY", os.path.join(ROOT, "build", "release", "moed")))
+RUNNING_URL = os.environ.get("MOED_SERVER_URL")
+
+# Sanitized builds load and stop slowly on a busy machine; a server that hangs is told apart from one that is slow.
+START_SECONDS, STOP_SECONDS = 60, 60
+SANITIZER_WORDS = re.compile(r"AddressSanitizer|LeakSanitizer|ThreadSanitizer|runtime error:|Assertion")
+LISTENING = re.compile(r"^listening on (http://\S+:(\d+))$", re.MULTILINE)
+
+
+def environment(extra=None):
+    """The environment of a binary under test: no MOED_ settings of the machine's, sanitizers that end the process."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("MOED_")}
+    return {"UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1", **clean, "OPENBLAS_NUM_THREADS": "1",
+            **(extra or {})}
+
+
+def run(*arguments, env=None, timeout=60):
+    """Runs a command of the binary to its end; the CompletedProcess has text in stdout and stderr."""
+    return subprocess.run([BINARY, *arguments], env=environment(env), capture_output=True, text=True, timeout=timeout,
+                          check=False)
+
+
+class Server:
+    """A `moed serve` process. Options are keyword arguments: max_batch_rows=1 is --max-batch-rows 1."""
+
+    def __init__(self, models=SHIPPED_MODELS, env=None, **options):
+        options = {"models": models, "port": 0, "log_level": "warning", **options}
+        flags = [part for name, value in options.items() if value is not None
+                 for part in ("--" + name.replace("_", "-"), str(value))]
+        self._log = tempfile.TemporaryFile(mode="w+")
+        self.process = subprocess.Popen([BINARY, "serve", *flags], env=environment(env), stdout=self._log,
+                                        stderr=self._log, stdin=subprocess.DEVNULL)
+        try:
+            self.url, self.port = self._await_listening()
+        except BaseException:
+            self.kill()
+            raise
+
+    def _await_listening(self):
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            found = LISTENING.search(self.log())
+            if found:
+                return found[1], int(found[2])
+            if self.process.poll() is not None:
+                raise AssertionError(f"the server died at its start, status {self.process.returncode}:\n{self.log()}")
+            time.sleep(0.01)
+        raise AssertionError(f"the server is not up after {START_SECONDS} s:\n{self.log()}")
+
+    def log(self):
+        """Everything it has written so far."""
+        return os.pread(self._log.fileno(), 1 << 26, 0).decode(errors="replace")
+
+    def signal(self, number=signal.SIGTERM):
+        self.process.send_signal(number)
+
+    def wait(self, timeout=STOP_SECONDS):
+        """The exit status."""
+        try:
+            return self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"the server has not stopped after {timeout} s:\n{self.log()}") from None
+
+    def stop(self):
+        """SIGTERM, and the verdict: AssertionError unless it ended as a server should."""
+        try:
+            if self.process.poll() is not None:
+                raise AssertionError(f"the server died, status {self.process.returncode}:\n{self.log()}")
+            self.signal()
+            self.assert_clean(self.wait())
+        finally:
+            self.kill()
+
+    def assert_clean(self, status):
+        log = self.log()
+        if status != 0 or SANITIZER_WORDS.search(log):
+            raise AssertionError(f"the server stopped with status {status} and wrote:\n{log[-20000:]}")
+
+    def kill(self):
+        """Leaves nothing behind, whatever happened before."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        self._log.close()
+
+
+class RunningServer:
+    """A server somebody else started and will stop."""
+
+    def __init__(self):
+        self.url = RUNNING_URL
+        self.port = int(RUNNING_URL.rsplit(":", 1)[1])
+
+    def stop(self):
+        pass
+
+
+class ServerCase(unittest.TestCase):
+    """Tests on one server that is started for the class; `options` are its options.
+
+    Subclasses whose tests do without options of their own and serve the shipped models also run against a server
+    that is running already.
+    """
+
+    options = {}
+    models = None  # a function that writes a model repository into the directory it is given; None: the shipped one
+
+    @classmethod
+    def setUpClass(cls):
+        if RUNNING_URL and (cls.options or cls.models):
+            raise unittest.SkipTest("needs a server of its own; MOED_SERVER_URL names a running one")
+        cls._directory = tempfile.TemporaryDirectory(prefix="moed-models-")
+        cls.addClassCleanup(cls._directory.cleanup)
+        if cls.models:
+            cls.models(cls._directory.name)
+        cls.server = cls.start()
+        cls.addClassCleanup(cls.server.stop)
+        cls.client = Client(cls.server.port)
+        cls.addClassCleanup(cls.client.close)
+
+    @classmethod
+    def start(cls, **options):
+        """Another server, with the class's options and these."""
+        if RUNNING_URL:
+            return RunningServer()
+        return Server(cls._directory.name if cls.models else SHIPPED_MODELS, **{**cls.options, **options})
+
+    def new_client(self, **settings):
+        client = Client(self.server.port, **settings)
+        self.addCleanup(client.close)
+        return client
+
+    def assert_error(self, answer, status, *words):
+        """A JSON error that says what is wrong."""
+        self.assertEqual(answer.status, status, answer.body)
+        self.assertEqual(answer.headers["content-type"], "application/json")
+        self.assertEqual(list(answer.json), ["error"])
+        for word in words:
+            self.assertIn(word, answer.json["error"])
