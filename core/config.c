@@ -127,7 +127,7 @@ int config_text(struct config_node *node, const char *key, const char *otherwise
 int config_choice(struct config_node *node, const char *key, const char *const names[],
                   int otherwise, int *value, struct error *err)
 {
-    const char *text;
+    const char *text = NULL;
     if (config_text(node, key, otherwise < 0 ? NULL : names[otherwise], &text, err) != 0)
         return -1;
     char known[160] = "";

@@ -1,11 +1,9 @@
-/* Dense algebra: the one interface between the layers and a matrix library.
+/* Dense algebra: the one interface between the layers and the matrix kernels.
  *
- * Weights are prepared once at load and used for the life of the model. The backend is OpenBLAS, one
- * thread per call: at serving sizes several BLAS threads are slower than one (an expert gets a
- * handful of rows), and parallelism over rows and experts is ours.
- *
- * OpenBLAS sums a one-row product in another order than a many-row one, so a row's last bits may
- * depend on the size of its batch; see moed_forward. */
+ * Weights are packed once at load into the layout the kernel walks (kernel.h), in the dtype they are
+ * stored in where the kernel can read it: F16 and BF16 weights stay half as large and are widened in
+ * registers. Every output element is summed in one fixed order, so a row's bits do not depend on the
+ * number of rows it is multiplied with. */
 #ifndef CORE_GEMM_H
 #define CORE_GEMM_H
 
@@ -13,14 +11,17 @@
 
 #include "safetensors.h"
 
+struct kernel;
+
 struct gemm {
-    size_t n, k;          /* outputs, inputs */
-    const float *weights; /* [n, k] */
-    float *owned;         /* when converted or realigned */
-    size_t bytes;         /* resident */
+    const struct kernel *kernel;
+    size_t n, k; /* outputs, inputs */
+    enum dtype dtype; /* as packed */
+    void *panels;     /* owned */
+    size_t bytes;     /* resident */
 };
 
-/* Prepares `tensor`, whose elements are read as [n, k]. */
+/* Packs `tensor`, whose elements are read as [n, k]. */
 int gemm_init(struct gemm *gemm, const struct tensor *tensor, size_t n, size_t k,
               struct error *err);
 void gemm_close(struct gemm *gemm);
@@ -28,9 +29,7 @@ void gemm_close(struct gemm *gemm);
 /* y[rows, n] = x[rows, k] W^T + bias[n]; bias may be NULL. */
 void gemm_rows(const struct gemm *gemm, const float *x, size_t rows, const float *bias, float *y);
 
-/* y[count, columns] = W[first : first + count] x[k, columns] + bias[count] per row: the form a
- * convolution has once its patches are the columns. `bias` starts at row `first`; may be NULL. */
-void gemm_columns(const struct gemm *gemm, size_t first, size_t count, const float *x,
-                  size_t columns, const float *bias, float *y);
+/* The name of the kernel in use, for logs and benchmarks. */
+const char *gemm_kernel_name(void);
 
 #endif

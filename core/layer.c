@@ -261,11 +261,25 @@ void chain_forward(const struct chain *chain, size_t from, size_t to, const stru
     }
 }
 
+static void tensor_name(const struct layer *layer, const struct build *build, const char *suffix,
+                        char name[2 * MAX_TENSOR_NAME])
+{
+    snprintf(name, 2 * MAX_TENSOR_NAME, "%s%s.%s", build->prefix, layer->name, suffix);
+}
+
+const struct tensor *tensor_peek(const struct layer *layer, const struct build *build,
+                                 const char *suffix)
+{
+    char name[2 * MAX_TENSOR_NAME];
+    tensor_name(layer, build, suffix, name);
+    return safetensors_find(build->tensors, name);
+}
+
 struct tensor *tensor_claim(const struct layer *layer, const struct build *build,
                             const char *suffix, struct error *err)
 {
-    char name[MAX_TENSOR_NAME + 128];
-    snprintf(name, sizeof name, "%s%s.%s", build->prefix, layer->name, suffix);
+    char name[2 * MAX_TENSOR_NAME];
+    tensor_name(layer, build, suffix, name);
     if (!*layer->name) {
         error_set(err, ERROR_INVALID, "config.json: a '%s' layer needs a name for its tensor '%s'",
                   layer->op->name, name);
@@ -303,10 +317,8 @@ int array_build(struct array *array, struct layer *layer, const struct build *bu
                 const char *suffix, const size_t *dims, size_t rank, bool required,
                 struct error *err)
 {
-    char name[MAX_TENSOR_NAME + 128];
-    snprintf(name, sizeof name, "%s%s.%s", build->prefix, layer->name, suffix);
     *array = (struct array){0};
-    if (!required && !safetensors_find(build->tensors, name))
+    if (!required && !tensor_peek(layer, build, suffix))
         return 0;
     struct tensor *tensor = tensor_claim(layer, build, suffix, err);
     if (!tensor || tensor_expect(tensor, dims, rank, err) != 0)

@@ -114,7 +114,11 @@ int array_build(struct array *array, struct layer *layer, const struct build *bu
                 struct error *err);
 void array_close(struct array *array);
 
-/* Claims a tensor without converting it, for ops whose shapes come from it; NULL with an error. */
+/* Looks at <prefix><layer>.<suffix> without claiming it; NULL when there is none. */
+const struct tensor *tensor_peek(const struct layer *layer, const struct build *build,
+                                 const char *suffix);
+
+/* Claims a tensor without converting it, for weights that will be packed; NULL with an error. */
 struct tensor *tensor_claim(const struct layer *layer, const struct build *build,
                             const char *suffix, struct error *err);
 int tensor_expect(const struct tensor *tensor, const size_t *dims, size_t rank, struct error *err);

@@ -2,7 +2,6 @@
 #include "layer.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 /* batch_norm over [channels, ...]: y = (x - running_mean) / sqrt(running_var + eps) * weight + bias,
@@ -95,9 +94,7 @@ struct trailing_norm {
 static int match_trailing(struct layer *layer, const struct build *build, size_t *dims,
                           size_t *rank, struct error *err)
 {
-    char name[MAX_TENSOR_NAME + 128];
-    snprintf(name, sizeof name, "%s%s.weight", build->prefix, layer->name);
-    const struct tensor *weight = safetensors_find(build->tensors, name);
+    const struct tensor *weight = tensor_peek(layer, build, "weight");
     *rank = weight && weight->rank <= layer->in.rank && weight->rank > 0 ? weight->rank : 1;
     if (layer->in.rank < *rank)
         return error_set(err, ERROR_INVALID, "layer '%s%s' needs at least one axis", build->prefix,

@@ -1,0 +1,120 @@
+/* Packing weights, and choosing the kernel; see gemm.h and kernel.h. */
+#include "gemm.h"
+
+#include <pthread.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernel.h"
+
+enum { ALIGNMENT = 64 };
+
+static const struct kernel *chosen;
+
+static void choose(void)
+{
+    static const struct kernel *const kernels[] = {
+#ifdef MOED_X86
+        &kernel_avx512,
+        &kernel_avx2,
+#endif
+        &kernel_generic,
+        &kernel_openblas,
+    };
+    const char *name = getenv("MOED_KERNEL");
+    const size_t count = sizeof kernels / sizeof *kernels;
+    for (size_t i = 0; i < count && !chosen; i++)
+        if (kernels[i]->usable() && (!name || strcmp(name, kernels[i]->name) == 0))
+            chosen = kernels[i];
+    if (!chosen)
+        chosen = &kernel_generic;
+}
+
+const struct kernel *kernel_get(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, choose);
+    return chosen;
+}
+
+const char *gemm_kernel_name(void)
+{
+    return kernel_get()->name;
+}
+
+/* Panel by panel: for every k, `panel` outputs side by side; missing ones stay zero. */
+#define PACK(type)                                                                                 \
+    static void pack_##type(const type *weights, size_t n, size_t k, size_t panel, type *to)       \
+    {                                                                                              \
+        for (size_t first = 0; first < n; first += panel, to += k * panel)                         \
+            for (size_t column = 0; column < panel && first + column < n; column++)                \
+                for (size_t i = 0; i < k; i++)                                                     \
+                    to[i * panel + column] = weights[(first + column) * k + i];                    \
+    }
+
+PACK(float)
+PACK(uint16_t)
+
+/* The tensor's numbers at their natural alignment: in place, or a copy to free. */
+static const void *aligned(const struct tensor *tensor, enum dtype dtype, void **owned)
+{
+    const size_t size = dtype_bytes(dtype);
+    *owned = NULL;
+    if (dtype == tensor->dtype && (uintptr_t)tensor->data % size == 0)
+        return tensor->data;
+    *owned = malloc(tensor->elements * size);
+    if (!*owned)
+        return NULL;
+    if (dtype == tensor->dtype)
+        memcpy(*owned, tensor->data, tensor->elements * size);
+    else
+        tensor_to_f32(tensor, *owned);
+    return *owned;
+}
+
+static enum dtype packed_dtype(const struct kernel *kernel, enum dtype stored)
+{
+    const bool kept = stored == DTYPE_F16 ? kernel->reads_f16 : kernel->reads_bf16;
+    return kept ? stored : DTYPE_F32;
+}
+
+int gemm_init(struct gemm *gemm, const struct tensor *tensor, size_t n, size_t k,
+              struct error *err)
+{
+    const struct kernel *kernel = kernel_get();
+    const enum dtype dtype = packed_dtype(kernel, tensor->dtype);
+    const size_t panels = (n + kernel->panel - 1) / kernel->panel;
+    *gemm = (struct gemm){.kernel = kernel, .n = n, .k = k, .dtype = dtype};
+    size_t bytes;
+    if (__builtin_mul_overflow(panels * kernel->panel * dtype_bytes(dtype), k, &bytes))
+        return error_set(err, ERROR_INVALID, "tensor '%s' is too large", tensor->name);
+    void *owned;
+    const void *weights = aligned(tensor, dtype, &owned);
+    gemm->bytes = (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    gemm->panels = weights ? aligned_alloc(ALIGNMENT, gemm->bytes) : NULL;
+    if (!gemm->panels) {
+        free(owned);
+        return error_set(err, ERROR_INTERNAL, "tensor '%s': no memory for %zu bytes", tensor->name,
+                         bytes);
+    }
+    memset(gemm->panels, 0, gemm->bytes);
+    if (dtype == DTYPE_F32)
+        pack_float(weights, n, k, kernel->panel, gemm->panels);
+    else
+        pack_uint16_t(weights, n, k, kernel->panel, gemm->panels);
+    free(owned);
+    return 0;
+}
+
+void gemm_close(struct gemm *gemm)
+{
+    free(gemm->panels);
+    *gemm = (struct gemm){0};
+}
+
+void gemm_rows(const struct gemm *gemm, const float *x, size_t rows, const float *bias, float *y)
+{
+    const struct packed weights = {gemm->panels, gemm->dtype, gemm->n, gemm->k};
+    gemm->kernel->rows(&weights, x, rows, bias, y);
+}

@@ -1,0 +1,11 @@
+/* The kernel for AVX2, FMA and F16C: 16 registers of 8 floats. */
+#include <immintrin.h>
+
+#define KERNEL        kernel_avx2
+#define KERNEL_NAME   "avx2"
+#define LANES         8
+#define MAX_ROWS      6
+#define USABLE        __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && \
+    __builtin_cpu_supports("f16c")
+#define LOAD_F16(from) (vec) _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(from)))
+#include "kernel.inc.h"

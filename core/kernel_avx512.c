@@ -1,0 +1,12 @@
+/* The kernel for AVX-512: 32 registers of 16 floats. */
+#include <immintrin.h>
+
+#define KERNEL        kernel_avx512
+#define KERNEL_NAME   "avx512"
+#define LANES         16
+#define MAX_ROWS      12
+#define USABLE        __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && \
+    __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")
+#define LOAD_F16(from) \
+    (vec) _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)(from)))
+#include "kernel.inc.h"
