@@ -38,47 +38,67 @@ static int pool_build(struct layer *layer, struct build *build, struct config_no
     return layer_set_out(layer, node, &out, err);
 }
 
-/* The part of a window that lies inside the input: [*first, *last). */
-static void clip(const struct pool *pool, size_t at, size_t size, size_t *first, size_t *last)
+/* Outputs [*first, *last) of a line whose windows hold, at tap `tap`, an input and not padding. */
+static void clip(const struct pool *pool, size_t tap, size_t in, size_t out, size_t *first,
+                 size_t *last)
 {
-    size_t begin = at * pool->stride, end = begin + pool->kernel;
-    *first = begin > pool->padding ? begin - pool->padding : 0;
-    *last = end - pool->padding < size ? end - pool->padding : size;
+    const size_t stride = pool->stride, padding = pool->padding;
+    *first = tap < padding ? (padding - tap + stride - 1) / stride : 0;
+    const size_t end = in + padding; /* taps from here on fall behind the input */
+    *last = end > tap ? (end - tap - 1) / stride + 1 : 0;
+    if (*last > out)
+        *last = out;
 }
 
-static float window_max(const float *plane, size_t width, const size_t h[2], const size_t w[2])
+/* One tap of a line of windows: to[i] takes line[i * stride]. */
+typedef void take_tap(const float *line, size_t stride, size_t count, float *to);
+
+/* A window that holds NaN is NaN, as in PyTorch. */
+static void take_max(const float *line, size_t stride, size_t count, float *to)
 {
-    float max = -INFINITY;
-    for (size_t i = h[0]; i < h[1]; i++)
-        for (size_t j = w[0]; j < w[1]; j++)
-            if (plane[i * width + j] > max || isnan(plane[i * width + j]))
-                max = plane[i * width + j];
-    return max;
+    for (size_t i = 0; i < count; i++) {
+        const float value = line[i * stride];
+        to[i] = value > to[i] || isnan(value) ? value : to[i];
+    }
 }
 
-static float window_sum(const float *plane, size_t width, const size_t h[2], const size_t w[2])
+static void take_sum(const float *line, size_t stride, size_t count, float *to)
 {
-    float sum = 0;
-    for (size_t i = h[0]; i < h[1]; i++)
-        for (size_t j = w[0]; j < w[1]; j++)
-            sum += plane[i * width + j];
-    return sum;
+    for (size_t i = 0; i < count; i++)
+        to[i] += line[i * stride];
+}
+
+/* One line of windows, tap by tap: long inner loops, whatever the size of the windows. */
+static void pool_line(const struct pool *pool, take_tap *take, const float *plane, size_t oh,
+                      float *y)
+{
+    for (size_t kh = 0; kh < pool->kernel; kh++) {
+        const size_t at = oh * pool->stride + kh;
+        if (at < pool->padding || at - pool->padding >= pool->in_h)
+            continue;
+        const float *line = plane + (at - pool->padding) * pool->in_w;
+        for (size_t kw = 0; kw < pool->kernel; kw++) {
+            size_t first, last;
+            clip(pool, kw, pool->in_w, pool->out_w, &first, &last);
+            if (first < last)
+                take(line + first * pool->stride + kw - pool->padding, pool->stride, last - first,
+                     y + first);
+        }
+    }
 }
 
 static void pool_forward(const struct layer *layer, size_t rows, const float *x, float *y,
-                         float (*window)(const float *, size_t, const size_t[2], const size_t[2]),
-                         float factor)
+                         take_tap *take, float start, float factor)
 {
     const struct pool *pool = layer->state;
     const size_t planes = rows * layer->in.dims[0];
-    size_t h[2], w[2];
     for (size_t plane = 0; plane < planes; plane++, x += pool->in_h * pool->in_w)
-        for (size_t oh = 0; oh < pool->out_h; oh++) {
-            clip(pool, oh, pool->in_h, &h[0], &h[1]);
-            for (size_t ow = 0; ow < pool->out_w; ow++) {
-                clip(pool, ow, pool->in_w, &w[0], &w[1]);
-                *y++ = window(x, pool->in_w, h, w) * factor;
-            }
+        for (size_t oh = 0; oh < pool->out_h; oh++, y += pool->out_w) {
+            for (size_t i = 0; i < pool->out_w; i++)
+                y[i] = start;
+            pool_line(pool, take, x, oh, y);
+            for (size_t i = 0; i < pool->out_w; i++)
+                y[i] *= factor;
         }
 }
 
@@ -86,7 +106,7 @@ static void max_pool2d_forward(const struct layer *layer, const struct run *run,
                                const float *x, float *y)
 {
     (void)run;
-    pool_forward(layer, rows, x, y, window_max, 1.0f);
+    pool_forward(layer, rows, x, y, take_max, -INFINITY, 1.0f);
 }
 
 static void avg_pool2d_forward(const struct layer *layer, const struct run *run, size_t rows,
@@ -94,7 +114,7 @@ static void avg_pool2d_forward(const struct layer *layer, const struct run *run,
 {
     (void)run;
     const struct pool *pool = layer->state;
-    pool_forward(layer, rows, x, y, window_sum, 1.0f / (float)(pool->kernel * pool->kernel));
+    pool_forward(layer, rows, x, y, take_sum, 0.0f, 1.0f / (float)(pool->kernel * pool->kernel));
 }
 
 const struct layer_op op_max_pool2d = {
