@@ -1,0 +1,162 @@
+/* The error type: the first cause wins, texts never overflow, and every code has a status. */
+#include "support.h"
+
+#include <signal.h>
+
+START_TEST(records_code_and_text)
+{
+    struct error err = ERROR_INIT;
+    ck_assert_int_eq(error_set(&err, ERROR_NOT_FOUND, "no %s after %d", "model", 7), -1);
+    ck_assert_int_eq(err.code, ERROR_NOT_FOUND);
+    ck_assert_str_eq(err.text, "no model after 7");
+}
+END_TEST
+
+START_TEST(the_first_error_wins)
+{
+    struct error err = ERROR_INIT;
+    error_set(&err, ERROR_INVALID, "cause");
+    ck_assert_int_eq(error_set(&err, ERROR_INTERNAL, "consequence"), -1);
+    ck_assert_int_eq(err.code, ERROR_INVALID);
+    ck_assert_str_eq(err.text, "cause");
+}
+END_TEST
+
+START_TEST(nobody_need_listen)
+{
+    ck_assert_int_eq(error_set(NULL, ERROR_INVALID, "unheard"), -1);
+    error_prefix(NULL, "unheard");
+}
+END_TEST
+
+START_TEST(a_long_text_is_cut_and_terminated)
+{
+    struct error err = ERROR_INIT;
+    char text[2 * ERROR_TEXT_BYTES];
+    memset(text, 'x', sizeof text - 1);
+    text[sizeof text - 1] = '\0';
+    error_set(&err, ERROR_INVALID, "%s", text);
+    ck_assert_uint_eq(strlen(err.text), ERROR_TEXT_BYTES - 1);
+}
+END_TEST
+
+START_TEST(prefix_goes_in_front)
+{
+    struct error err = ERROR_INIT;
+    error_set(&err, ERROR_INVALID, "bad shape");
+    error_prefix(&err, "tensor '%s'", "w");
+    error_prefix(&err, "model");
+    ck_assert_str_eq(err.text, "model: tensor 'w': bad shape");
+    ck_assert_int_eq(err.code, ERROR_INVALID);
+}
+END_TEST
+
+START_TEST(prefix_needs_an_error)
+{
+    struct error err = ERROR_INIT;
+    error_prefix(&err, "model");
+    ck_assert_int_eq(err.code, ERROR_NONE);
+    ck_assert_str_eq(err.text, "");
+}
+END_TEST
+
+START_TEST(prefix_keeps_what_fits)
+{
+    struct error err = ERROR_INIT;
+    char text[ERROR_TEXT_BYTES];
+    memset(text, 'x', sizeof text - 1);
+    text[sizeof text - 1] = '\0';
+    error_set(&err, ERROR_INVALID, "%s", text);
+    error_prefix(&err, "model");
+    ck_assert_uint_eq(strlen(err.text), ERROR_TEXT_BYTES - 1);
+    ck_assert_int_eq(strncmp(err.text, "model: xxx", 10), 0);
+}
+END_TEST
+
+START_TEST(a_prefix_without_room_leaves_the_cause)
+{
+    struct error err = ERROR_INIT;
+    error_set(&err, ERROR_INVALID, "cause");
+    error_prefix(&err, "%*s", ERROR_TEXT_BYTES, "");
+    ck_assert_str_eq(err.text, "cause");
+}
+END_TEST
+
+START_TEST(every_code_has_its_status_and_word)
+{
+    static const struct {
+        enum error_code code;
+        int status;
+        const char *word;
+    } expected[] = {
+        {ERROR_NONE, 200, "ok"},
+        {ERROR_INVALID, 400, "invalid"},
+        {ERROR_NOT_FOUND, 404, "not_found"},
+        {ERROR_METHOD, 405, "method_not_allowed"},
+        {ERROR_TIMEOUT, 408, "timeout"},
+        {ERROR_TOO_LARGE, 413, "too_large"},
+        {ERROR_MEDIA_TYPE, 415, "media_type"},
+        {ERROR_OVERLOADED, 429, "overloaded"},
+        {ERROR_INTERNAL, 500, "internal"},
+        {ERROR_UNAVAILABLE, 503, "unavailable"},
+        {ERROR_DEADLINE, 504, "deadline"},
+    };
+    for (size_t i = 0; i < sizeof expected / sizeof *expected; i++) {
+        ck_assert_int_eq(error_http_status(expected[i].code), expected[i].status);
+        ck_assert_str_eq(error_word(expected[i].code), expected[i].word);
+    }
+}
+END_TEST
+
+START_TEST(allocations_of_nothing_are_something)
+{
+    void *memory = xmalloc(0);
+    ck_assert_ptr_nonnull(memory);
+    memory = xrealloc(memory, 0);
+    ck_assert_ptr_nonnull(memory);
+    free(memory);
+    memory = xcalloc(0, 8);
+    ck_assert_ptr_nonnull(memory);
+    free(memory);
+}
+END_TEST
+
+START_TEST(callocated_memory_is_zero_and_copies_are_copies)
+{
+    unsigned char *bytes = xcalloc(5, 3);
+    for (size_t i = 0; i < 15; i++)
+        ck_assert_uint_eq(bytes[i], 0);
+    free(bytes);
+    const char original[] = "text";
+    char *copy = xstrdup(original);
+    ck_assert_ptr_ne(copy, original);
+    ck_assert_str_eq(copy, original);
+    free(copy);
+}
+END_TEST
+
+START_TEST(no_memory_aborts)
+{
+    volatile size_t too_much = SIZE_MAX / 4;
+    ck_assert_ptr_nonnull(freopen("/dev/null", "w", stderr)); /* its last words are not ours */
+    free(xmalloc(too_much));
+}
+END_TEST
+
+int main(void)
+{
+    TCase *tests = tcase_create("error");
+    tcase_add_test(tests, records_code_and_text);
+    tcase_add_test(tests, the_first_error_wins);
+    tcase_add_test(tests, nobody_need_listen);
+    tcase_add_test(tests, a_long_text_is_cut_and_terminated);
+    tcase_add_test(tests, prefix_goes_in_front);
+    tcase_add_test(tests, prefix_needs_an_error);
+    tcase_add_test(tests, prefix_keeps_what_fits);
+    tcase_add_test(tests, a_prefix_without_room_leaves_the_cause);
+    tcase_add_test(tests, every_code_has_its_status_and_word);
+    tcase_add_test(tests, allocations_of_nothing_are_something);
+    tcase_add_test(tests, callocated_memory_is_zero_and_copies_are_copies);
+    tcase_add_test_raise_signal(tests, no_memory_aborts, SIGABRT);
+    return run_suite("error", tests);
+}
