@@ -9,8 +9,9 @@
 
 #include <jansson.h>
 
-/* Labels of a hundred thousand classes fit; a gigabyte of JSON does not reach the parser. */
-enum { MAX_CONFIG_BYTES = 16 << 20 };
+/* Labels of a hundred thousand classes fit, or the index of half a million tensors; a gigabyte of
+ * JSON does not reach the parser. */
+enum { MAX_CONFIG_BYTES = 64 << 20 };
 
 static void append_path(const struct config_node *node, char *path, size_t size)
 {
@@ -40,7 +41,11 @@ int config_error(const struct config_node *node, const char *key, struct error *
 int config_open(struct config_node *root, const char *path, struct error *err)
 {
     struct stat status;
-    if (stat(path, &status) == 0 && status.st_size > MAX_CONFIG_BYTES)
+    const bool there = stat(path, &status) == 0;
+    /* A pipe would be waited for, a device read without end. */
+    if (there && !S_ISREG(status.st_mode))
+        return error_set(err, ERROR_INVALID, "%s: not a regular file", path);
+    if (there && status.st_size > MAX_CONFIG_BYTES)
         return error_set(err, ERROR_INVALID, "%s: larger than %d bytes", path, MAX_CONFIG_BYTES);
     json_error_t bad;
     json_t *json = json_load_file(path, JSON_REJECT_DUPLICATES, &bad);

@@ -15,6 +15,7 @@
 
 #include <jansson.h>
 
+#include "config.h"
 #include "convert.h"
 
 /* A lying header length must not become a huge parse: the format's own reference limit. */
@@ -73,7 +74,7 @@ static int map_file(const char *directory, const char *name, struct mapping *map
     char path[PATH_MAX];
     if (snprintf(path, sizeof path, "%s/%s", directory, name) >= (int)sizeof path)
         return error_set(err, ERROR_INVALID, "%s: path too long", name);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* do not wait for a pipe's writer */
     if (fd < 0)
         return error_set(err, ERROR_INVALID, "%s: cannot open: %s", path, strerror(errno));
     struct stat status;
@@ -286,18 +287,17 @@ static int open_shards(struct safetensors *file, const char *directory, json_t *
 static int open_index(struct safetensors *file, const char *directory, const char *path,
                       struct error *err)
 {
-    json_error_t bad;
-    json_t *index = json_load_file(path, JSON_REJECT_DUPLICATES, &bad);
-    if (!index)
-        return error_set(err, ERROR_INVALID, "%s: %s (line %d)", path, bad.text, bad.line);
-    json_t *weight_map = json_object_get(index, "weight_map");
+    struct config_node index;
+    if (config_open(&index, path, err) != 0)
+        return -1;
+    json_t *weight_map = json_object_get(index.json, "weight_map");
     int result = json_is_object(weight_map)
                      ? open_shards(file, directory, weight_map, err)
                      : error_set(err, ERROR_INVALID, "%s: weight_map must be an object", path);
     if (result == 0 && json_object_size(weight_map) != file->tensor_count)
         result = error_set(err, ERROR_INVALID, "%s: lists %zu tensors, its shards hold %zu", path,
                            json_object_size(weight_map), file->tensor_count);
-    json_decref(index);
+    config_close(&index);
     return result;
 }
 
