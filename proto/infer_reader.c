@@ -80,21 +80,22 @@ static int wrong_count(const struct infer_reader *reader, size_t depth, struct e
         reader->open[depth].lists ? "lists" : "numbers", expected_children(reader, depth), shape);
 }
 
-/* The offending text up to the next delimiter, as far as it is short. */
+/* The offending text: a delimiter alone, or everything up to the next one as far as it is short. */
 static int excerpt_bytes(const struct infer_reader *reader)
 {
+    static const char delimiters[] = ",[]{} \t\r\n"; /* and the NUL, which would end the message */
     int bytes = 0;
     while (bytes < EXCERPT_BYTES && reader->cursor + bytes < reader->end &&
-           (bytes == 0 || !strchr(",[]{} \t\r\n", reader->cursor[bytes])))
+           !memchr(delimiters, reader->cursor[bytes], sizeof delimiters))
         bytes++;
-    return bytes;
+    return bytes > 0 ? bytes : reader->cursor < reader->end;
 }
 
 static int unexpected(const struct infer_reader *reader, const char *expected, struct error *err)
 {
     char place[PLACE_BYTES];
     describe_place(reader, reader->depth - 1, true, place);
-    return error_set(err, ERROR_INVALID, "input '%s': %s is %.*s at byte %zu, expected %s",
+    return error_set(err, ERROR_INVALID, "input '%s': %s is '%.*s' at byte %zu, expected %s",
                      reader->tensor->name, place, excerpt_bytes(reader), reader->cursor,
                      (size_t)(reader->cursor - reader->request->body), expected);
 }

@@ -23,7 +23,8 @@ static struct oip_output model_output(const struct signature *signature, size_t 
         .rank = tensor->rank,
         .elements = tensor->elements,
     };
-    memcpy(output.dims, tensor->dims, tensor->rank * sizeof *tensor->dims);
+    for (size_t axis = 0; axis < tensor->rank; axis++)
+        output.dims[axis] = tensor->dims[axis];
     return output;
 }
 

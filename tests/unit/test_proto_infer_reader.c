@@ -1,0 +1,274 @@
+/* infer_reader: numbers out of nested and flat lists, in any portions, and what is said of wrong
+ * ones. */
+#include "test_proto_support.h"
+
+#include <math.h>
+
+/* A request for the only input of digits_model whose data is the whole of `copy`. */
+struct reading {
+    struct infer_input input;
+    struct infer_request request;
+    struct infer_reader reader;
+    struct guarded copy;
+};
+
+static void reading_init(struct reading *reading, const void *data, size_t length, size_t rows,
+                         bool binary, enum datatype datatype)
+{
+    reading->copy = guarded_copy(data, length);
+    reading->input = (struct infer_input){
+        .where = "data",
+        .data = reading->copy.text,
+        .length = length,
+        .binary = binary,
+        .datatype = datatype,
+    };
+    reading->request = (struct infer_request){
+        .signature = &digits_model,
+        .body = reading->copy.text,
+        .rows = rows,
+        .inputs = &reading->input,
+    };
+    infer_reader_init(&reading->reader, &reading->request, 0);
+}
+
+static void reading_close(struct reading *reading)
+{
+    guarded_free(&reading->copy);
+}
+
+/* Reads `rows` rows of 1..6, 7..12, ... in portions of `portion` rows. */
+static void check_counting(const char *text, size_t rows, size_t portion)
+{
+    struct reading reading;
+    reading_init(&reading, text, strlen(text), rows, false, DATATYPE_FP32);
+    float values[8 * 6];
+    struct error err = ERROR_INIT;
+    for (size_t done = 0; done < rows;) {
+        size_t count = rows - done < portion ? rows - done : portion;
+        int result = infer_reader_rows(&reading.reader, count, values + done * 6, &err);
+        ck_assert_msg(result == 0, "%s: %s", text, err.text);
+        done += count;
+    }
+    for (size_t i = 0; i < rows * 6; i++)
+        ck_assert(values[i] == (float)(i + 1));
+    ck_assert_uint_eq(reading.reader.elements_left, 0);
+    reading_close(&reading);
+}
+
+static void check_error(const char *text, size_t rows, enum datatype datatype, const char *expected)
+{
+    struct reading reading;
+    reading_init(&reading, text, strlen(text), rows, false, datatype);
+    float values[8 * 6];
+    struct error err = ERROR_INIT;
+    ck_assert_msg(infer_reader_rows(&reading.reader, rows, values, &err) == -1, "%s: accepted",
+                  text);
+    ck_assert_str_eq(err.text, expected);
+    ck_assert_int_eq(err.code, ERROR_INVALID);
+    reading_close(&reading);
+}
+
+START_TEST(reads_nested_lists)
+{
+    check_counting("[[[[1,2,3],[4,5,6]]]]", 1, 1);
+    check_counting("[ [ [\t[ 1 , 2 ,3 ]\n,[4,5,6] ]\r ] ]", 1, 1);
+    check_counting("[[[[1,2,3],[4,5,6]]],[[[7,8,9],[10,11,12]]]]", 2, 2);
+    check_counting("[[[[1.0,2e0,3],[4,0.5e1,6]]]]", 1, 1);
+}
+END_TEST
+
+START_TEST(reads_flat_lists_at_any_level)
+{
+    check_counting("[1,2,3,4,5,6]", 1, 1);
+    check_counting("[1,2,3,4,5,6,7,8,9,10,11,12]", 2, 2);
+    check_counting("[[1,2,3,4,5,6],[7,8,9,10,11,12]]", 2, 2);
+    check_counting("[[[1,2,3,4,5,6]],[7,8,9,10,11,12]]", 2, 2);
+    check_counting("[[[[1,2,3],[4,5,6]]],[[7,8,9,10,11,12]]]", 2, 2);
+}
+END_TEST
+
+/* A batch may have room for fewer rows than a request has. */
+START_TEST(reads_in_portions)
+{
+    const char *nested = "[[[[1,2,3],[4,5,6]]],[7,8,9,10,11,12],[[[13,14,15],[16,17,18]]]]";
+    const char *flat = "[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18]";
+    for (size_t portion = 1; portion <= 3; portion++) {
+        check_counting(nested, 3, portion);
+        check_counting(flat, 3, portion);
+    }
+}
+END_TEST
+
+START_TEST(counts_must_fit)
+{
+    check_error("[1,2,3]", 1, DATATYPE_FP32,
+                "input 'image': data has 3 numbers, expected 6 (shape [1,1,2,3])");
+    check_error("[1,2,3,4,5,6,7]", 1, DATATYPE_FP32,
+                "input 'image': data has 7 numbers, expected 6 (shape [1,1,2,3])");
+    check_error("[[1,2,3,4,5]]", 1, DATATYPE_FP32,
+                "input 'image': data[0] has 5 numbers, expected 6 (shape [1,2,3])");
+    check_error("[[1,2,3,4,5,6],[1,2]]", 2, DATATYPE_FP32,
+                "input 'image': data[1] has 2 numbers, expected 6 (shape [1,2,3])");
+    check_error("[[1,2,3,4,5,6],[]]", 2, DATATYPE_FP32,
+                "input 'image': data[1] has 0 numbers, expected 6 (shape [1,2,3])");
+    check_error("[[[[1,2,3],[4,5]]]]", 1, DATATYPE_FP32,
+                "input 'image': data[0][0][1] has 2 numbers, expected 3 (shape [3])");
+    check_error("[[[[1,2,3]]]]", 1, DATATYPE_FP32,
+                "input 'image': data[0][0] has 1 lists, expected 2 (shape [2,3])");
+    check_error("[[[[1,2,3],[4,5,6],[7,8,9]]]]", 1, DATATYPE_FP32,
+                "input 'image': data[0][0] has 3 lists, expected 2 (shape [2,3])");
+    check_error("[[1,2,3,4,5,6]]", 2, DATATYPE_FP32,
+                "input 'image': data has 1 lists, expected 2 (shape [2,1,2,3])");
+    check_error("[[1,2,3,4,5,6],[1,2,3,4,5,6]]", 1, DATATYPE_FP32,
+                "input 'image': data has 2 lists, expected 1 (shape [1,1,2,3])");
+}
+END_TEST
+
+START_TEST(entries_must_be_numbers)
+{
+    check_error(
+        "[1,2,\"abc\",4,5,6]", 1, DATATYPE_FP32,
+        "input 'image': data[2] is '\"abc\"' at byte 5, expected a number that FP32 can hold");
+    check_error(
+        "[[1,2,null,4,5,6]]", 1, DATATYPE_FP32,
+        "input 'image': data[0][2] is 'null' at byte 6, expected a number that FP32 can hold");
+    check_error(
+        "[[1,NaN,3,4,5,6]]", 1, DATATYPE_FP32,
+        "input 'image': data[0][1] is 'NaN' at byte 4, expected a number that FP32 can hold");
+    check_error(
+        "[[1,-Infinity,3,4,5,6]]", 1, DATATYPE_FP32,
+        "input 'image': data[0][1] is '-Infinity' at byte 4, expected a number that FP32 can "
+        "hold");
+    check_error("[1,1e39,3,4,5,6]", 1, DATATYPE_FP32,
+                "input 'image': data[1] is '1e39' at byte 3, expected a number that FP32 can hold");
+    check_error(
+        "[1,1e999,3,4,5,6]", 1, DATATYPE_FP64,
+        "input 'image': data[1] is '1e999' at byte 3, expected a number that FP64 can hold");
+    check_error("[1,01,3,4,5,6]", 1, DATATYPE_FP32,
+                "input 'image': data[1] is '01' at byte 3, expected a number that FP32 can hold");
+    check_error("[1,+1,3,4,5,6]", 1, DATATYPE_FP32,
+                "input 'image': data[1] is '+1' at byte 3, expected a number that FP32 can hold");
+    check_error("[1,.5,3,4,5,6]", 1, DATATYPE_FP32,
+                "input 'image': data[1] is '.5' at byte 3, expected a number that FP32 can hold");
+    check_error("[1,1.,3,4,5,6]", 1, DATATYPE_FP32,
+                "input 'image': data[1] is '1.' at byte 3, expected a number that FP32 can hold");
+}
+END_TEST
+
+START_TEST(long_excerpts_are_cut)
+{
+    check_error("[\"a very long string that nobody needs to see whole\",2,3,4,5,6]", 1,
+                DATATYPE_FP32,
+                "input 'image': data[0] is '\"a' at byte 1, expected a number that FP32 can hold");
+    check_error("[1xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx,2,3,4,5,6]", 1, DATATYPE_FP32,
+                "input 'image': data[1] is 'xxxxxxxxxxxxxxxxxxxxxxxx' at byte 2, expected a comma");
+}
+END_TEST
+
+START_TEST(punctuation_must_fit)
+{
+    check_error("[1 2,3,4,5,6]", 1, DATATYPE_FP32,
+                "input 'image': data[1] is '2' at byte 3, expected a comma");
+    check_error("[1,,3,4,5,6]", 1, DATATYPE_FP32,
+                "input 'image': data[1] is ',' at byte 3, expected a number that FP32 can hold");
+    check_error("[,1,3,4,5,6]", 1, DATATYPE_FP32,
+                "input 'image': data[0] is ',' at byte 1, expected a number that FP32 can hold");
+    check_error("[[1,2,3,4,5,6] [1,2,3,4,5,6]]", 2, DATATYPE_FP32,
+                "input 'image': data[1] is '[' at byte 15, expected a comma");
+    check_error("[[1,2,3,4,5,6],7]", 2, DATATYPE_FP32,
+                "input 'image': data[1] is '7' at byte 15, expected a list");
+    check_error("[1,[2],3,4,5,6]", 1, DATATYPE_FP32,
+                "input 'image': data[1] is '[' at byte 3, expected a number that FP32 can hold");
+    check_error(
+        "[[[[[1,2,3]]]]]", 1, DATATYPE_FP32,
+        "input 'image': data[0][0][0][0] is '[' at byte 4, expected a number: the lists are "
+        "nested too deeply");
+}
+END_TEST
+
+START_TEST(values_must_fit_the_datatype)
+{
+    check_error("[1,300,3,4,5,6]", 1, DATATYPE_UINT8,
+                "input 'image': data[1] is '300' at byte 3, expected a number that UINT8 can hold");
+    check_error("[1,-1,3,4,5,6]", 1, DATATYPE_UINT8,
+                "input 'image': data[1] is '-1' at byte 3, expected a number that UINT8 can hold");
+    check_error("[1,1.5,3,4,5,6]", 1, DATATYPE_INT32,
+                "input 'image': data[1] is '1.5' at byte 3, expected a number that INT32 can hold");
+}
+END_TEST
+
+START_TEST(every_cut_is_refused)
+{
+    /* Brackets always match in a literal that reaches the reader; it must not rely on that. */
+    const char *text = "[[[[1,2,3],[4,5,6]]],[7,8,9,10,11,12]]";
+    for (size_t length = 1; length < strlen(text); length++) {
+        struct reading reading;
+        reading_init(&reading, text, length, 2, false, DATATYPE_FP32);
+        float values[12];
+        struct error err = ERROR_INIT;
+        ck_assert_int_eq(infer_reader_rows(&reading.reader, 2, values, &err), -1);
+        reading_close(&reading);
+    }
+}
+END_TEST
+
+START_TEST(reads_scalars)
+{
+    const char *text = "[1,2,3]";
+    struct guarded copy = guarded_text(text);
+    struct infer_input inputs[2] = {
+        {0},
+        {.where = "data", .data = copy.text, .length = copy.length, .datatype = DATATYPE_FP32}};
+    struct infer_request request = {
+        .signature = &pair_model, .body = copy.text, .rows = 3, .inputs = inputs};
+    struct infer_reader reader;
+    infer_reader_init(&reader, &request, 1);
+    float values[3];
+    ck_assert_int_eq(infer_reader_rows(&reader, 1, values, NULL), 0);
+    ck_assert_int_eq(infer_reader_rows(&reader, 2, values + 1, NULL), 0);
+    ck_assert(values[0] == 1 && values[1] == 2 && values[2] == 3);
+    guarded_free(&copy);
+}
+END_TEST
+
+START_TEST(reads_binary)
+{
+    float numbers[12], values[12];
+    for (int i = 0; i < 12; i++)
+        numbers[i] = (float)i / 4;
+    struct reading reading;
+    reading_init(&reading, numbers, sizeof numbers, 2, true, DATATYPE_FP32);
+    ck_assert_int_eq(infer_reader_rows(&reading.reader, 1, values, NULL), 0);
+    ck_assert_int_eq(infer_reader_rows(&reading.reader, 1, values + 6, NULL), 0);
+    ck_assert_mem_eq(values, numbers, sizeof numbers);
+    reading_close(&reading);
+
+    uint8_t bytes[12] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 254, 255};
+    reading_init(&reading, bytes, sizeof bytes, 2, true, DATATYPE_UINT8);
+    ck_assert_int_eq(infer_reader_rows(&reading.reader, 2, values, NULL), 0);
+    for (int i = 0; i < 12; i++)
+        ck_assert(values[i] == bytes[i]);
+    reading_close(&reading);
+}
+END_TEST
+
+START_TEST(binary_must_be_finite)
+{
+    float numbers[12] = {0}, values[12];
+    numbers[10] = NAN;
+    struct reading reading;
+    reading_init(&reading, numbers, sizeof numbers, 2, true, DATATYPE_FP32);
+    struct error err = ERROR_INIT;
+    ck_assert_int_eq(infer_reader_rows(&reading.reader, 1, values, &err), 0);
+    ck_assert_int_eq(infer_reader_rows(&reading.reader, 1, values, &err), -1);
+    ck_assert_str_eq(err.text,
+                     "input 'image': element 4 of row 1 is not a finite number that FP32 can hold");
+    reading_close(&reading);
+}
+END_TEST
+
+RUN_TESTS("proto/infer_reader", reads_nested_lists, reads_flat_lists_at_any_level,
+          reads_in_portions, counts_must_fit, entries_must_be_numbers, long_excerpts_are_cut,
+          punctuation_must_fit, values_must_fit_the_datatype, every_cut_is_refused, reads_scalars,
+          reads_binary, binary_must_be_finite)
