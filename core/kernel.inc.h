@@ -5,10 +5,11 @@
  *   LANES       floats per vector
  *   MAX_ROWS    rows of a tile: MAX_ROWS x 2 accumulators, 2 weights and 1 input must fit the registers
  *   USABLE      an expression: may this machine run it?
- *   LOAD_F16(p) (optional) LANES half floats at p as a vector of floats
+ *   LOAD_F16(p), LOAD_BF16(p) (optional) LANES 16-bit floats at p as a vector of floats
  *
  * and is compiled for the instruction set it names. GCC's vector extensions, not intrinsics: the loops
- * below are the whole kernel for SSE2, AVX2, AVX-512 and NEON alike. */
+ * below are the whole kernel for SSE2, AVX2, AVX-512 and NEON alike; only widening 16-bit floats is
+ * worth naming the instruction. */
 #include <stdint.h>
 #include <string.h>
 
@@ -39,9 +40,13 @@ INLINE vec load(const float *from)
 
 INLINE vec load_bf16(const uint16_t *from)
 {
+#ifdef LOAD_BF16
+    return LOAD_BF16(from);
+#else
     half value;
     memcpy(&value, from, sizeof value);
     return (vec)(__builtin_convertvector(value, bits) << 16);
+#endif
 }
 
 INLINE vec load_f16(const uint16_t *from)

@@ -7,5 +7,7 @@
 #define MAX_ROWS      6
 #define USABLE        __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && \
     __builtin_cpu_supports("f16c")
-#define LOAD_F16(from) (vec) _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(from)))
+#define LOAD_16(from) _mm_loadu_si128((const __m128i *)(const void *)(from))
+#define LOAD_F16(from) (vec) _mm256_cvtph_ps(LOAD_16(from))
+#define LOAD_BF16(from) (vec) _mm256_slli_epi32(_mm256_cvtepu16_epi32(LOAD_16(from)), 16)
 #include "kernel.inc.h"
