@@ -71,15 +71,17 @@ class Residual(nn.Module):
 
 
 class RMSNorm(nn.Module):
-    """x / sqrt(mean(x^2) + eps) * weight over the last axis. PyTorch has had its own only since 2.4."""
+    """x / sqrt(mean(x^2) + eps) * weight over the last axes, those of `shape`. PyTorch has its own only since 2.4."""
 
-    def __init__(self, size, eps=1e-6):
+    def __init__(self, shape, eps=1e-6):
         super().__init__()
+        self.normalized_shape = (shape,) if isinstance(shape, int) else tuple(shape)
         self.eps = float(eps)
-        self.weight = nn.Parameter(torch.ones(size))
+        self.weight = nn.Parameter(torch.ones(self.normalized_shape))
 
     def forward(self, x):
-        return x * torch.rsqrt(x.pow(2).mean(dim=-1, keepdim=True) + self.eps) * self.weight
+        axes = tuple(range(-len(self.normalized_shape), 0))
+        return x * torch.rsqrt(x.pow(2).mean(dim=axes, keepdim=True) + self.eps) * self.weight
 
 
 class BatchNorm(nn.modules.batchnorm._BatchNorm):

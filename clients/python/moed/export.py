@@ -27,8 +27,8 @@ def export(module, directory, input_shape, input_name="input", preprocess=None, 
     """Writes `module` to `directory`, replacing a checkpoint that is there.
 
     input_shape  shape of one row, without the batch axis, such as (1, 28, 28).
-    preprocess   {"scale": s, "mean": [m per channel], "std": [d per channel]}; the server computes
-                 (x * scale - mean) / std on the raw values clients send. Leave it out if the module takes raw values.
+    preprocess   {"scale": s, "mean": [m, ...], "std": [d, ...]}, one number or one per channel; the server
+                 computes (x * scale - mean) / std on the raw values clients send. None: the module takes raw values.
     labels       names of the output's elements.
     dtype        f32 | f16 | bf16: how the weights are stored.
     routing_reference  {moe layer name: {"share": [one per expert], "rows": n}}: the routing on known-good data,
@@ -201,7 +201,7 @@ def _input_config(name, shape, preprocess):
     require(not unknown, "preprocess", f"unknown keys {sorted(unknown)}; there are scale, mean and std")
     for key in ("mean", "std"):
         values = preprocess.get(key)
-        require(values is None or len(values) == shape[0], "preprocess",
+        require(values is None or len(values) in (1, shape[0]), "preprocess",
                 f"{key} has {len(values or [])} values, but the input has {shape[0]} channels")
     require(all(value != 0 for value in preprocess.get("std", [])), "preprocess", "std has a zero")
     return {**config, "preprocess": dict(preprocess)}

@@ -33,7 +33,7 @@ class LoadedModel(nn.Module):
 
 
 def preprocess(raw, settings):
-    """(raw * scale - mean) / std in float32, mean and std per channel (axis 0 of a row)."""
+    """(raw * scale - mean) / std in float32, mean and std per channel (axis 0 of a row) or one for all."""
     def per_channel(values):
         return torch.tensor(values, dtype=torch.float32).reshape((-1,) + (1,) * (raw.dim() - 2))
 
@@ -94,8 +94,9 @@ class _Reader:
             left_out = module.load_state_dict(tensors, strict=False)
         except (KeyError, ValueError, RuntimeError) as error:
             raise LoadError(f"{path}: {error}") from None
-        # PyTorch's batch counter is of no use after training and is not stored.
-        missing = set(left_out.missing_keys) - {"num_batches_tracked"}
+        # A norm may do without weight and bias (build raises where an op may not), and PyTorch's batch counter is of no
+        # use after training.
+        missing = set(left_out.missing_keys) - {"weight", "bias", "num_batches_tracked"}
         if missing or left_out.unexpected_keys:
             raise LoadError(f"{path}: missing tensors {sorted(missing)}, unused {left_out.unexpected_keys}")
         return module

@@ -95,7 +95,7 @@ def describe_batch_norm(module, row, path):
 
 
 def build_batch_norm(keys, tensors):
-    return blocks.BatchNorm(tensors["weight"].shape[0], eps=keys["eps"])
+    return blocks.BatchNorm(tensors["running_mean"].shape[0], eps=keys["eps"])
 
 
 def describe_layer_norm(module, row, path):
@@ -107,15 +107,13 @@ def build_layer_norm(keys, tensors):
 
 
 def describe_rms_norm(module, row, path):
-    shape = getattr(module, "normalized_shape", None) or module.weight.shape
-    require(len(shape) == 1, path, f"normalized_shape {tuple(shape)} has more than one axis")
     # PyTorch's default eps=None means the machine epsilon of the input's type, here float32.
     eps = torch.finfo(torch.float32).eps if module.eps is None else module.eps
-    return {"eps": eps}, {"weight": with_affine(module, shape)["weight"]}
+    return {"eps": eps}, {"weight": with_affine(module, module.normalized_shape)["weight"]}
 
 
 def build_rms_norm(keys, tensors):
-    return blocks.RMSNorm(tensors["weight"].shape[0], eps=keys["eps"])
+    return blocks.RMSNorm(tensors["weight"].shape, eps=keys["eps"])
 
 
 # --- pooling ----------------------------------------------------------------------------------------------------
@@ -171,6 +169,7 @@ def plain(module_type):
 
 
 RMS_NORMS = (blocks.RMSNorm, nn.RMSNorm) if hasattr(nn, "RMSNorm") else (blocks.RMSNorm,)
+NORM_EPS = 1e-5
 CONV_KEYS = {"stride": 1, "padding": 0, "groups": 1}
 POOL_KEYS = {"kernel": REQUIRED, "stride": lambda keys: keys["kernel"], "padding": 0}  # stride defaults to the kernel
 
@@ -178,10 +177,10 @@ OPS = {
     "linear": Op({}, (nn.Linear,), describe_linear, build_linear),
     "conv1d": Op(CONV_KEYS, (nn.Conv1d,), describe_conv, build_conv(nn.Conv1d)),
     "conv2d": Op(CONV_KEYS, (nn.Conv2d,), describe_conv, build_conv(nn.Conv2d)),
-    "batch_norm": Op({"eps": REQUIRED}, (nn.BatchNorm1d, nn.BatchNorm2d, blocks.BatchNorm),
+    "batch_norm": Op({"eps": NORM_EPS}, (nn.BatchNorm1d, nn.BatchNorm2d, blocks.BatchNorm),
                      describe_batch_norm, build_batch_norm),
-    "layer_norm": Op({"eps": REQUIRED}, (nn.LayerNorm,), describe_layer_norm, build_layer_norm),
-    "rms_norm": Op({"eps": REQUIRED}, RMS_NORMS, describe_rms_norm, build_rms_norm),
+    "layer_norm": Op({"eps": NORM_EPS}, (nn.LayerNorm,), describe_layer_norm, build_layer_norm),
+    "rms_norm": Op({"eps": NORM_EPS}, RMS_NORMS, describe_rms_norm, build_rms_norm),
     "max_pool2d": Op(POOL_KEYS, (nn.MaxPool2d,), describe_max_pool, build_pool(nn.MaxPool2d)),
     "avg_pool2d": Op(POOL_KEYS, (nn.AvgPool2d,), describe_avg_pool, build_pool(nn.AvgPool2d)),
     "flatten": Op({}, (nn.Flatten,), describe_flatten, lambda keys, tensors: nn.Flatten()),

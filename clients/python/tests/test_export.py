@@ -86,7 +86,7 @@ class RoundTripTest(ExportCase):
     def test_sequence_layers(self):
         self.assert_returns(nn.Sequential(
             nn.Conv1d(3, 6, 3, padding=1), nn.BatchNorm1d(6, affine=False), nn.Tanh(), blocks.Cube(),
-            nn.LayerNorm((6, 10)), blocks.Scale(0.5), blocks.RMSNorm(10), blocks.Mean(-1), nn.Sigmoid(),
+            nn.LayerNorm((6, 10)), blocks.Scale(0.5), blocks.RMSNorm((6, 10)), blocks.Mean(-1), nn.Sigmoid(),
             nn.GELU(approximate="tanh"), blocks.Reshape(2, 3), blocks.Sum(0)), (3, 10))
 
     def test_residual_and_nested_sequentials(self):
@@ -279,7 +279,7 @@ class RefusalTest(ExportCase):
         module = named(fc=nn.Linear(2, 3))
         for settings, message in (
                 ({"labels": ["a"]}, "labels: 1 labels for an output of 3"),
-                ({"preprocess": {"mean": [1.0]}}, "preprocess: mean has 1 values, but the input has 2 channels"),
+                ({"preprocess": {"mean": [1.0] * 3}}, "preprocess: mean has 3 values, but the input has 2 channels"),
                 ({"preprocess": {"std": [1.0, 0.0]}}, "preprocess: std has a zero"),
                 ({"preprocess": {"gain": 2}}, r"preprocess: unknown keys \['gain'\]"),
                 ({"dtype": "int8"}, "dtype 'int8' is not one of f32, f16, bf16"),
@@ -315,12 +315,28 @@ class DirectoryTest(ExportCase):
 
 
 class LoadTest(ExportCase):
+    def write_config(self, config):
+        with open(os.path.join(self.path, "config.json"), "w", encoding="utf-8") as file:
+            json.dump(config, file)
+
     def damaged(self, change):
         export(named(fc=nn.Linear(2, 2), act=nn.ReLU()), self.path, (2,))
         config = self.config()
         change(config)
-        with open(os.path.join(self.path, "config.json"), "w", encoding="utf-8") as file:
-            json.dump(config, file)
+        self.write_config(config)
+
+    def test_norms_may_do_without_weight_and_bias(self):
+        module = trained_like(named(norm=nn.BatchNorm1d(3, affine=False)))
+        export(module, self.path, (3,))
+        tensors = self.tensors()
+        del tensors["norm.weight"], tensors["norm.bias"]
+        safetensors.write(os.path.join(self.path, "model.safetensors"), tensors)
+        x = torch.randn(4, 3)
+        torch.testing.assert_close(load(self.path)(x), module(x))
+        del tensors["norm.running_var"]
+        safetensors.write(os.path.join(self.path, "model.safetensors"), tensors)
+        with self.assertRaisesRegex(LoadError, r"norm: missing tensors \['running_var'\]"):
+            load(self.path)
 
     def test_what_the_format_does_not_define_is_refused(self):
         for message, change in (

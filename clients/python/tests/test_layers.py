@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from moed import blocks
 from moed.layers import AttentiveGate, Gate, MoE
 
 
@@ -83,6 +84,16 @@ class GateTest(unittest.TestCase):
 
 def linear_experts(count, inputs=4, outputs=3):
     return [nn.Linear(inputs, outputs) for _ in range(count)]
+
+
+class BlocksTest(unittest.TestCase):
+    def test_rms_norm(self):
+        x = np.random.default_rng(2).normal(size=(4, 3, 5)).astype("float32")
+        for shape, axes in ((5, -1), ((3, 5), (-2, -1))):
+            norm = blocks.RMSNorm(shape, eps=1e-3)
+            norm.weight.data.uniform_()
+            expected = x / np.sqrt((x ** 2).mean(axis=axes, keepdims=True) + 1e-3) * norm.weight.detach().numpy()
+            np.testing.assert_allclose(norm(torch.from_numpy(x)).detach().numpy(), expected, rtol=1e-5)
 
 
 class MoETest(unittest.TestCase):
