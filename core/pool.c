@@ -34,6 +34,7 @@ static int pool_build(struct layer *layer, struct build *build, struct config_no
                             shape_text(in, text));
     pool->out_h = (pool->in_h + 2 * pool->padding - pool->kernel) / pool->stride + 1;
     pool->out_w = (pool->in_w + 2 * pool->padding - pool->kernel) / pool->stride + 1;
+    layer->workspace = pool->in_w;
     struct moed_shape out = {.rank = 3, .dims = {in->dims[0], pool->out_h, pool->out_w}};
     return layer_set_out(layer, node, &out, err);
 }
@@ -58,7 +59,7 @@ static void take_max(const float *line, size_t stride, size_t count, float *to)
 {
     for (size_t i = 0; i < count; i++) {
         const float value = line[i * stride];
-        to[i] = value > to[i] || isnan(value) ? value : to[i];
+        to[i] = (value > to[i]) | (value != value) ? value : to[i];
     }
 }
 
@@ -68,35 +69,40 @@ static void take_sum(const float *line, size_t stride, size_t count, float *to)
         to[i] += line[i * stride];
 }
 
-/* One line of windows, tap by tap: long inner loops, whatever the size of the windows. */
-static void pool_line(const struct pool *pool, take_tap *take, const float *plane, size_t oh,
-                      float *y)
+static void fill(float *to, size_t count, float value)
 {
+    for (size_t i = 0; i < count; i++)
+        to[i] = value;
+}
+
+/* One line of windows: first down, whole lines of input at a time, then across what that left. */
+static void pool_line(const struct pool *pool, take_tap *take, float start, const float *plane,
+                      size_t oh, float *column, float *y)
+{
+    fill(column, pool->in_w, start);
     for (size_t kh = 0; kh < pool->kernel; kh++) {
         const size_t at = oh * pool->stride + kh;
-        if (at < pool->padding || at - pool->padding >= pool->in_h)
-            continue;
-        const float *line = plane + (at - pool->padding) * pool->in_w;
-        for (size_t kw = 0; kw < pool->kernel; kw++) {
-            size_t first, last;
-            clip(pool, kw, pool->in_w, pool->out_w, &first, &last);
-            if (first < last)
-                take(line + first * pool->stride + kw - pool->padding, pool->stride, last - first,
-                     y + first);
-        }
+        if (at >= pool->padding && at - pool->padding < pool->in_h)
+            take(plane + (at - pool->padding) * pool->in_w, 1, pool->in_w, column);
+    }
+    fill(y, pool->out_w, start);
+    for (size_t kw = 0; kw < pool->kernel; kw++) {
+        size_t first, last;
+        clip(pool, kw, pool->in_w, pool->out_w, &first, &last);
+        if (first < last)
+            take(column + first * pool->stride + kw - pool->padding, pool->stride, last - first,
+                 y + first);
     }
 }
 
-static void pool_forward(const struct layer *layer, size_t rows, const float *x, float *y,
-                         take_tap *take, float start, float factor)
+static void pool_forward(const struct layer *layer, const struct run *run, size_t rows,
+                         const float *x, float *y, take_tap *take, float start, float factor)
 {
     const struct pool *pool = layer->state;
     const size_t planes = rows * layer->in.dims[0];
     for (size_t plane = 0; plane < planes; plane++, x += pool->in_h * pool->in_w)
         for (size_t oh = 0; oh < pool->out_h; oh++, y += pool->out_w) {
-            for (size_t i = 0; i < pool->out_w; i++)
-                y[i] = start;
-            pool_line(pool, take, x, oh, y);
+            pool_line(pool, take, start, x, oh, run_workspace(run), y);
             for (size_t i = 0; i < pool->out_w; i++)
                 y[i] *= factor;
         }
@@ -105,16 +111,14 @@ static void pool_forward(const struct layer *layer, size_t rows, const float *x,
 static void max_pool2d_forward(const struct layer *layer, const struct run *run, size_t rows,
                                const float *x, float *y)
 {
-    (void)run;
-    pool_forward(layer, rows, x, y, take_max, -INFINITY, 1.0f);
+    pool_forward(layer, run, rows, x, y, take_max, -INFINITY, 1.0f);
 }
 
 static void avg_pool2d_forward(const struct layer *layer, const struct run *run, size_t rows,
                                const float *x, float *y)
 {
-    (void)run;
     const struct pool *pool = layer->state;
-    pool_forward(layer, rows, x, y, take_sum, 0.0f, 1.0f / (float)(pool->kernel * pool->kernel));
+    pool_forward(layer, run, rows, x, y, take_sum, 0.0f, 1.0f / (float)(pool->kernel * pool->kernel));
 }
 
 const struct layer_op op_max_pool2d = {
