@@ -41,14 +41,14 @@ struct exchange {
     uint64_t received_ns;                /* uv_hrtime() when the first byte of it was seen */
 
     /* the answer so far; exchange_header() and exchange_reply() fill it */
-    int status;
+    int status; /* 499: the client left before its request was whole; nothing was sent */
     size_t reply_length;
     struct http_header reply_headers[HTTP_MAX_REPLY_HEADERS];
     size_t reply_header_count;
 
     /* for the handler: what the log line and the metrics say of this exchange */
-    const char *log_model;   /* borrowed; NULL: none. Must outlive the exchange or be static */
-    const char *log_version; /* the same */
+    const char *log_model;    /* borrowed; NULL: none. Must outlive the exchange or be static */
+    const char *log_version;  /* the same */
     const char *log_protocol; /* "oip" | "v1" | NULL */
     size_t log_rows;
     const char *error_text; /* what an error answer said; owned by the exchange; NULL: no error */
@@ -85,7 +85,9 @@ struct http *http_new(uv_loop_t *loop, const struct http_options *options,
 /* The port actually bound. */
 uint16_t http_port(const struct http *http);
 
-/* Answers an exchange; takes the buffer's bytes. content_type NULL: application/json. */
+/* Answers an exchange; takes the buffer's bytes (a buffer that failed is answered 500).
+ * content_type NULL: application/json. The request's body is freed, and the exchange is no longer
+ * the caller's: it may be gone when this returns. */
 void exchange_reply(struct exchange *exchange, int status, const char *content_type,
                     struct buffer *body);
 
@@ -95,14 +97,16 @@ void exchange_header(struct exchange *exchange, const char *name, const char *va
 /* Answers with {"error": text} and the status of err->code; Retry-After where it belongs. */
 void exchange_reply_error(struct exchange *exchange, const struct error *err);
 
-/* Drain, first step: accept what already waits in the backlog, then close the listening socket;
- * every answer from now on says Connection: close; connections that stay idle for `grace_ms` are closed.
- * Calls `on_drained(context)` once, when the last connection is gone. */
+/* Drain, first step: accept what already waits in the backlog (beyond max_connections: as slots
+ * free, within the grace), then close the listening socket; every answer from now on says
+ * Connection: close; connections that stay idle for `grace_ms` are closed. Calls
+ * `on_drained(context)` once, from the loop, when the last connection is gone and the last exchange
+ * is answered. */
 void http_drain(struct http *http, unsigned grace_ms, void (*on_drained)(void *context),
                 void *context);
 
-/* After on_drained (or before any request was accepted). Closes the loop handles; `http` frees itself
- * when the loop has run them out. Exchanges still pending are a bug. */
+/* After on_drained (or before any request was accepted). Closes the loop handles; `http` frees
+ * itself when the loop has run them out. Exchanges still pending are a bug. */
 void http_close(struct http *http);
 
 unsigned http_connections(const struct http *http);

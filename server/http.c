@@ -1,0 +1,531 @@
+/* The edge to libmicrohttpd: when it runs, its callbacks, and the answers it sends. The only file
+ * that includes <microhttpd.h>; exchanges and refusals are in http_exchange.c, connections over
+ * time in http_connection.c, the rules for request headers in http_head.c, the listening socket in
+ * http_listen.c.
+ *
+ * How the two loops meet. libmicrohttpd keeps its sockets in an epoll set of its own; libuv polls
+ * that set's descriptor. Readiness only sets a flag; libmicrohttpd runs once per loop turn, after
+ * polling (uv_check), so that a hundred answers given in one turn cost one run. As long as it has
+ * work left that no descriptor announces (its epoll set is edge-triggered), an idle handle keeps
+ * the loop from sleeping.
+ *
+ * How an answer waits. Suspending a connection costs three system calls, more than computing a
+ * small model's answer. So an exchange handed over is first just left alone: libmicrohttpd asks for
+ * its answer again in its next run, which is a whole loop turn later. Only an exchange that is
+ * still unanswered then is suspended. */
+#define _GNU_SOURCE 1 /* RTLD_NEXT */
+#include "http.h"
+
+#include <assert.h>
+#include <dlfcn.h>
+#include <microhttpd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "../proto/json.h"
+#include "http_head.h"
+#include "http_internal.h"
+#include "http_listen.h"
+
+enum {
+    /* Per connection, resident once used: holds the request header, of which the largest is about
+     * two thirds of it (414 and 431 above), and what was read of the body. A client can make us
+     * hold this many bytes by connecting. */
+    CONNECTION_POOL_BYTES = 32 << 10,
+
+    /* How often deadlines are looked at; the error of every timeout. */
+    TICK_MS = 100,
+
+    /* A refused client may go on sending for so long, unread by anyone but us. Closing at once
+     * would make its kernel discard our answer (connection reset) before it is read. */
+    LINGER_MS = 2000,
+
+    /* A client that takes its answer more slowly than this holds the answer's memory to exhaust it.
+     */
+    SLOWEST_READER_BYTES_PER_MS = 16,
+
+    /* libmicrohttpd runs per loop turn, lest one busy socket starves the rest of the loop. */
+    MAX_RUNS_PER_TURN = 4,
+
+    /* What is reported of a request whose client left before it was whole; as nginx has it. */
+    STATUS_CLIENT_GONE = 499,
+};
+
+/* libmicrohttpd's own MHD_queue_response, see the one at the end of this file. */
+static enum MHD_Result (*queue_response)(struct MHD_Connection *, unsigned, struct MHD_Response *);
+
+const char *http_reason(int status)
+{
+    return MHD_get_reason_phrase_for((unsigned)status);
+}
+
+/* --- running libmicrohttpd ------------------------------------------------- */
+
+static void on_again(uv_idle_t *again)
+{
+    (void)again; /* its being active keeps the loop from sleeping */
+}
+
+void http_want_run(struct http *http)
+{
+    http->run_wanted = true;
+    uv_idle_start(&http->again, on_again);
+}
+
+/* Whether libmicrohttpd has work that no descriptor will announce. It has timeouts only in that
+ * sense: ours are in http_connection.c. */
+static bool has_work(struct http *http)
+{
+    MHD_UNSIGNED_LONG_LONG timeout;
+    return MHD_get_timeout(http->daemon, &timeout) == MHD_YES;
+}
+
+/* Runs once more when a connection was closed: at the connection limit libmicrohttpd stops
+ * listening, and only a run after the one that closed a connection listens again. Connections that
+ * are handed over count as work to libmicrohttpd, though only another loop turn can help them. */
+static void run(struct http *http)
+{
+    bool more = true;
+    http->turn++;
+    for (int runs = 0; runs < MAX_RUNS_PER_TURN && more; runs++) {
+        http->slot_freed = false;
+        MHD_run(http->daemon);
+        more = http->slot_freed || (has_work(http) && http->handed_over == 0);
+    }
+    http->run_wanted = more || has_work(http);
+    if (http->run_wanted)
+        uv_idle_start(&http->again, on_again);
+    else
+        uv_idle_stop(&http->again);
+}
+
+static void on_readable(uv_poll_t *poll, int status, int events)
+{
+    (void)status, (void)events;
+    struct http *http = poll->data;
+    http->run_wanted = true;
+}
+
+/* Runs before looking at deadlines: what has arrived counts, even if the loop was too busy to look.
+ */
+static void on_after_poll(uv_check_t *check)
+{
+    struct http *http = check->data;
+    if (!http->run_wanted)
+        return;
+    run(http);
+    if (http->tick_passed) {
+        http->tick_passed = false;
+        connections_expire(http);
+    }
+    http_drain_step(http);
+}
+
+static void on_tick(uv_timer_t *tick)
+{
+    struct http *http = tick->data;
+    http->tick_passed = true;
+    http_want_run(http);
+}
+
+void http_start_ticking(struct http *http)
+{
+    uv_timer_start(&http->tick, on_tick, TICK_MS, TICK_MS);
+}
+
+/* --- answers --------------------------------------------------------------- */
+
+/* Takes `bytes`. The headers cannot be refused: their names are literals and their values are ours.
+ */
+static struct MHD_Response *make_response(const struct http_exchange *exchange, char *bytes,
+                                          const char *content_type)
+{
+    const struct exchange *public = &exchange->public;
+    struct MHD_Response *response =
+        MHD_create_response_from_buffer_with_free_callback(public->reply_length, bytes, free);
+    if (!response)
+        abort(); /* a small allocation, see core/error.h */
+    MHD_add_response_header(response, "Content-Type",
+                            content_type ? content_type : "application/json");
+    for (size_t i = 0; i < public->reply_header_count; i++)
+        MHD_add_response_header(response, public->reply_headers[i].name,
+                                public->reply_headers[i].value);
+    if (exchange->http->draining)
+        MHD_add_response_header(response, "Connection", "close");
+    return response;
+}
+
+/* libmicrohttpd takes the answer: when it asks, or at any time while the connection is suspended.
+ */
+static enum MHD_Result queue_answer(struct http_exchange *exchange)
+{
+    struct MHD_Response *response = exchange->response;
+    enum MHD_Result queued =
+        queue_response(exchange->connection->mhd, (unsigned)exchange->public.status, response);
+    exchange->response = NULL;
+    MHD_destroy_response(response);
+    return queued;
+}
+
+/* On the way to a client that is still there. */
+static void deliver(struct http_exchange *exchange)
+{
+    struct connection *connection = exchange->connection;
+    uint64_t allowance = exchange->public.reply_length / SLOWEST_READER_BYTES_PER_MS;
+    connection_enter(connection, PHASE_SENDING, uv_now(exchange->http->loop) + allowance);
+    if (exchange->suspended) {
+        exchange->suspended = false;
+        queue_answer(exchange);
+        MHD_resume_connection(connection->mhd);
+    }
+    http_want_run(exchange->http);
+}
+
+static void end_hand_over(struct http_exchange *exchange)
+{
+    assert(exchange->handed);
+    exchange->handed = false;
+    exchange->http->unanswered--;
+    if (!exchange->suspended && exchange->connection)
+        exchange->http->handed_over--;
+    buffer_close(&exchange->body);
+    exchange->public.body = NULL;
+    exchange->public.body_length = 0;
+}
+
+void exchange_reply(struct exchange *public, int status, const char *content_type,
+                    struct buffer *body)
+{
+    struct http_exchange *exchange = (struct http_exchange *)public;
+    end_hand_over(exchange);
+    if (body->failed) {
+        buffer_close(body);
+        buffer_init(body, HTTP_ERROR_MAX_BYTES);
+        status = 500;
+        content_type = NULL;
+        exchange_set_error(exchange, "the answer is larger than the server's limit or its memory");
+        json_append_error(body, public->error_text);
+    }
+    public->status = status;
+    char *bytes = buffer_steal(body, &public->reply_length);
+    if (!exchange->connection) {
+        http_want_run(exchange->http); /* draining may have waited for this one */
+        free(bytes);
+        exchange_free(exchange);
+        return;
+    }
+    exchange->response = make_response(exchange, bytes, content_type);
+    deliver(exchange);
+}
+
+/* --- requests: libmicrohttpd's callbacks ----------------------------------- */
+
+static struct connection *connection_of(struct MHD_Connection *mhd)
+{
+    return MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
+}
+
+static size_t keep_escapes(void *context, struct MHD_Connection *mhd, char *text)
+{
+    (void)context, (void)mhd;
+    return strlen(text); /* routes decode their own segments, after splitting the path */
+}
+
+/* The first we hear of a request. A keep-alive connection may have been idle nearly to its
+ * deadline, so the clock starts again for the header to come. */
+static void *on_request_line(void *context, const char *target, struct MHD_Connection *mhd)
+{
+    (void)context;
+    struct connection *connection = connection_of(mhd);
+    if (connection->phase == PHASE_IDLE)
+        connection_enter(connection, PHASE_IDLE, uv_now(connection->http->loop));
+    return exchange_new(connection, target ? target : "");
+}
+
+/* A request header as libmicrohttpd parsed it, compared with the bytes it parsed. */
+struct header_walk {
+    struct http_head head;
+    const char *next; /* where the next field, or the empty line, has to begin */
+};
+
+static enum MHD_Result on_field(void *context, enum MHD_ValueKind kind, const char *name,
+                                size_t name_length, const char *value, size_t value_length)
+{
+    (void)kind;
+    struct header_walk *walk = context;
+    if (name != walk->next)
+        walk->head.malformed = true;
+    http_head_field(&walk->head, name, name_length, value, value_length);
+    walk->next = value + value_length + strlen("\r\n");
+    return MHD_YES;
+}
+
+/* The header is complete. libmicrohttpd parses in place, so its strings tell where in the header
+ * they stood: unless version, fields and the empty line follow each other without a gap, it read
+ * something into the header that a proxy in front of us did not. It takes a field without a name
+ * (": x") for the end of the header, appends a folded line to the *name* of the field before, cuts
+ * a value at a NUL and lets a bare LF end a line; each of them can hide a request in another. */
+static enum MHD_Result accept_header(struct http_exchange *exchange, const char *method,
+                                     const char *version)
+{
+    struct MHD_Connection *mhd = exchange->connection->mhd;
+    struct header_walk walk = {.next = version + strlen(version) + strlen("\r\n")};
+    const char *end =
+        method + MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE)->header_size;
+    http_head_init(&walk.head, version, exchange->good_target);
+    MHD_get_connection_values_n(mhd, MHD_HEADER_KIND, on_field, &walk);
+    if (walk.next + strlen("\r\n") != end)
+        walk.head.malformed = true;
+    exchange_accept_header(exchange, method, &walk.head);
+    return MHD_YES;
+}
+
+/* Takes all of the piece. */
+static enum MHD_Result accept_body(struct http_exchange *exchange, const char *data, size_t *size)
+{
+    exchange_accept_body(exchange, data, *size);
+    *size = 0;
+    return MHD_YES;
+}
+
+/* The request is complete: the handler's turn. A handler that answers at once is done here. */
+static enum MHD_Result hand_over(struct http_exchange *exchange)
+{
+    struct http *http = exchange->http;
+    exchange->public.body_length = exchange->body.length;
+    exchange->public.body = exchange->body.length ? exchange->body.data : NULL;
+    exchange->handed = true;
+    exchange->handed_turn = http->turn;
+    http->unanswered++;
+    http->handed_over++;
+    connection_enter(exchange->connection, PHASE_WAITING, uv_now(http->loop));
+    http->callbacks.on_request(&exchange->public, http->callbacks.context);
+    return exchange->response ? queue_answer(exchange) : MHD_YES;
+}
+
+/* Asked again for an answer that is not there. */
+static enum MHD_Result wait_longer(struct http_exchange *exchange)
+{
+    if (exchange->handed_turn == exchange->http->turn)
+        return MHD_YES;
+    exchange->suspended = true;
+    exchange->http->handed_over--;
+    MHD_suspend_connection(exchange->connection->mhd);
+    return MHD_YES;
+}
+
+/* libmicrohttpd calls this for a complete header, for each piece of body, for the complete request
+ * (*size is 0), and then again and again until there is an answer. */
+static enum MHD_Result on_access(void *context, struct MHD_Connection *mhd, const char *url,
+                                 const char *method, const char *version, const char *data,
+                                 size_t *size, void **state)
+{
+    (void)context, (void)mhd, (void)url;
+    struct http_exchange *exchange = *state;
+    bool complete = *size == 0;
+    switch (exchange->connection->phase) {
+    case PHASE_IDLE:
+        return accept_header(exchange, method, version);
+    case PHASE_RECEIVING:
+        return complete ? hand_over(exchange) : accept_body(exchange, data, size);
+    case PHASE_WAITING:
+    case PHASE_WATCHED:
+        return wait_longer(exchange);
+    case PHASE_SENDING:
+        return exchange->response ? queue_answer(exchange) : MHD_YES;
+    default:
+        *size = 0;
+        return complete ? MHD_NO : MHD_YES; /* refused: discard, then close */
+    }
+}
+
+/* The client is gone while the handler has the exchange: cut it loose. The handler may answer at
+ * once, which frees it. */
+static void abandon(struct http_exchange *exchange)
+{
+    exchange->http->handed_over--;
+    exchange->connection = NULL;
+    if (exchange->public.on_disconnect)
+        exchange->public.on_disconnect(&exchange->public);
+}
+
+/* The exchange was answered, or its client has gone. */
+static void on_completed(void *context, struct MHD_Connection *mhd, void **state,
+                         enum MHD_RequestTerminationCode code)
+{
+    (void)context, (void)mhd, (void)code;
+    struct http_exchange *exchange = *state;
+    if (!exchange)
+        return;
+    struct connection *connection = exchange->connection;
+    *state = connection->exchange = NULL;
+    if (connection->phase != PHASE_CLOSING)
+        connection_enter(connection, PHASE_IDLE, uv_now(connection->http->loop));
+    if (exchange->handed) {
+        abandon(exchange);
+        return;
+    }
+    if (exchange->response)
+        MHD_destroy_response(exchange->response);
+    if (exchange->public.status == 0) {
+        exchange->public.status = STATUS_CLIENT_GONE;
+        exchange_set_error(exchange,
+                           "the client closed the connection before its request was whole");
+    }
+    exchange_free(exchange);
+}
+
+static void on_connection(void *context, struct MHD_Connection *mhd, void **state,
+                          enum MHD_ConnectionNotificationCode code)
+{
+    struct http *http = context;
+    if (code == MHD_CONNECTION_NOTIFY_STARTED) {
+        struct connection *connection = xcalloc(1, sizeof *connection);
+        connection->mhd = mhd;
+        connection->fd =
+            MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+        connection_open(http, connection);
+        if (http->connections == 1)
+            http_start_ticking(http);
+        *state = connection;
+    } else {
+        connection_close(*state);
+        http->slot_freed = true;
+        if (http->connections == 0 && !http->draining)
+            uv_timer_stop(&http->tick);
+    }
+}
+
+/* libmicrohttpd's own refusals: it answers HTML, in some cases with two headers, by calling this
+ * function, which the dynamic linker resolves to ours because the executable comes first. We answer
+ * in its place. What it queues then goes nowhere, since a refused connection is shut for writing,
+ * and makes it close. */
+__attribute__((visibility("default"))) enum MHD_Result MHD_queue_response(
+    struct MHD_Connection *mhd, unsigned status, struct MHD_Response *response)
+{
+    const char *text = status == 400   ? "the request is not well-formed HTTP/1.1"
+                       : status == 413 ? "the body is larger than is accepted"
+                       : status == 414 ? "the request line is longer than is accepted"
+                       : status == 431 ? "the request header is larger than is accepted"
+                       : status == 505 ? "expected HTTP/1.0 or HTTP/1.1"
+                                       : MHD_get_reason_phrase_for(status);
+    http_refuse(connection_of(mhd), (int)status, text);
+    return queue_response(mhd, status, response);
+}
+
+/* --- life ------------------------------------------------------------------ */
+
+static struct MHD_Daemon *start_daemon(struct http *http)
+{
+    unsigned flags = MHD_USE_EPOLL | MHD_USE_TURBO | MHD_ALLOW_SUSPEND_RESUME;
+    return MHD_start_daemon(
+        flags, 0, NULL, NULL, on_access, http, MHD_OPTION_LISTEN_SOCKET, http->listen_fd,
+        MHD_OPTION_CONNECTION_LIMIT, http->options.max_connections,
+        MHD_OPTION_PER_IP_CONNECTION_LIMIT, http->options.max_connections_per_ip,
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_POOL_BYTES,
+        MHD_OPTION_URI_LOG_CALLBACK, on_request_line, http, MHD_OPTION_UNESCAPE_CALLBACK,
+        keep_escapes, http, MHD_OPTION_NOTIFY_COMPLETED, on_completed, http,
+        MHD_OPTION_NOTIFY_CONNECTION, on_connection, http, MHD_OPTION_END);
+}
+
+static struct http *http_allocate(uv_loop_t *loop, const struct http_options *options,
+                                  const struct http_callbacks *callbacks)
+{
+    struct http *http = xcalloc(1, sizeof *http);
+    http->options = *options;
+    http->options.host = NULL;
+    http->callbacks = *callbacks;
+    http->loop = loop;
+    for (int phase = 0; phase < PHASE_COUNT; phase++)
+        TAILQ_INIT(&http->lists[phase]);
+    http->timeouts_ms[PHASE_IDLE] = options->idle_timeout_ms;
+    http->timeouts_ms[PHASE_RECEIVING] = options->request_timeout_ms;
+    http->timeouts_ms[PHASE_WAITING] = TICK_MS;
+    http->timeouts_ms[PHASE_SENDING] = options->idle_timeout_ms;
+    http->timeouts_ms[PHASE_LINGERING] = LINGER_MS;
+    return http;
+}
+
+/* Puts libmicrohttpd's epoll set into the loop. */
+static int attach(struct http *http)
+{
+    const union MHD_DaemonInfo *info = MHD_get_daemon_info(http->daemon, MHD_DAEMON_INFO_EPOLL_FD);
+    int failed = uv_poll_init(http->loop, &http->readable, info->epoll_fd);
+    if (failed)
+        return failed;
+    uv_check_init(http->loop, &http->after_poll);
+    uv_idle_init(http->loop, &http->again);
+    uv_timer_init(http->loop, &http->tick);
+    http->readable.data = http->after_poll.data = http->again.data = http->tick.data = http;
+    uv_poll_start(&http->readable, UV_READABLE, on_readable);
+    uv_check_start(&http->after_poll, on_after_poll);
+    http_want_run(http);
+    return 0;
+}
+
+struct http *http_new(uv_loop_t *loop, const struct http_options *options,
+                      const struct http_callbacks *callbacks, struct error *err)
+{
+    *(void **)&queue_response = dlsym(RTLD_NEXT, "MHD_queue_response");
+    uint16_t port = 0;
+    int fd = -1;
+    if (http_raise_file_limit(options->max_connections, err) != 0 ||
+        (fd = http_listen(loop, options->host, options->port, &port, err)) < 0)
+        return NULL;
+    struct http *http = http_allocate(loop, options, callbacks);
+    http->listen_fd = fd;
+    http->port = port;
+    http->daemon = queue_response ? start_daemon(http) : NULL;
+    if (!http->daemon)
+        goto fail_daemon;
+    if (attach(http) != 0)
+        goto fail_attach;
+    return http;
+
+fail_attach:
+    MHD_stop_daemon(http->daemon);
+    fd = -1; /* closed with the daemon */
+fail_daemon:
+    error_set(err, ERROR_INTERNAL, "cannot start libmicrohttpd");
+    if (fd >= 0)
+        close(fd);
+    free(http);
+    return NULL;
+}
+
+static void on_handle_closed(uv_handle_t *handle)
+{
+    struct http *http = handle->data;
+    if (--http->open_handles == 0)
+        free(http);
+}
+
+void http_close(struct http *http)
+{
+    assert(http->unanswered == 0);
+    uv_handle_t *handles[] = {(uv_handle_t *)&http->readable, (uv_handle_t *)&http->after_poll,
+                              (uv_handle_t *)&http->again, (uv_handle_t *)&http->tick};
+    http->open_handles = sizeof handles / sizeof *handles;
+    for (size_t i = 0; i < sizeof handles / sizeof *handles; i++)
+        uv_close(handles[i], on_handle_closed);
+    MHD_stop_daemon(http->daemon); /* after libuv has let go of its epoll descriptor */
+}
+
+void http_stop_listening(struct http *http)
+{
+    close(MHD_quiesce_daemon(http->daemon));
+    http->listen_fd = -1;
+}
+
+uint16_t http_port(const struct http *http)
+{
+    return http->port;
+}
+
+unsigned http_connections(const struct http *http)
+{
+    return http->connections;
+}

@@ -1,0 +1,82 @@
+/* Binding, listening and the limit of open files; see http_listen.h. */
+#include "http_listen.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/* Descriptors the process needs besides connections: models, logs, epoll, signals. */
+enum { FILES_BESIDE_CONNECTIONS = 64 };
+
+/* A socket bound to `address` and listening, or -1 with errno set. SO_REUSEADDR lets a restarted
+ * server bind while its predecessor's connections are in TIME_WAIT. */
+static int listen_on(const struct addrinfo *address)
+{
+    int on = 1;
+    int fd = socket(address->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -1;
+    if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0 &&
+        bind(fd, address->ai_addr, address->ai_addrlen) == 0 && listen(fd, SOMAXCONN) == 0)
+        return fd;
+    int reason = errno;
+    close(fd);
+    errno = reason;
+    return -1;
+}
+
+static uint16_t bound_port(int fd)
+{
+    struct sockaddr_storage address = {0};
+    socklen_t length = sizeof address;
+    getsockname(fd, (struct sockaddr *)&address, &length);
+    if (address.ss_family == AF_INET6)
+        return ntohs(((struct sockaddr_in6 *)&address)->sin6_port);
+    return ntohs(((struct sockaddr_in *)&address)->sin_port);
+}
+
+int http_listen(uv_loop_t *loop, const char *host, uint16_t port, uint16_t *bound,
+                struct error *err)
+{
+    struct addrinfo hints = {.ai_family = AF_UNSPEC,
+                             .ai_socktype = SOCK_STREAM,
+                             .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
+    char service[8];
+    snprintf(service, sizeof service, "%u", port);
+    uv_getaddrinfo_t request;
+    int failed = uv_getaddrinfo(loop, &request, NULL, host, service, &hints);
+    if (failed)
+        return error_set(err, ERROR_INVALID, "cannot resolve host \"%.100s\": %s", host,
+                         uv_strerror(failed));
+    int fd = -1;
+    for (struct addrinfo *at = request.addrinfo; at && fd < 0; at = at->ai_next)
+        fd = listen_on(at);
+    int reason = errno;
+    uv_freeaddrinfo(request.addrinfo);
+    if (fd < 0)
+        return error_set(err, ERROR_INVALID, "cannot listen on %.100s port %u: %s", host, port,
+                         strerror(reason));
+    *bound = bound_port(fd);
+    return fd;
+}
+
+int http_raise_file_limit(unsigned connections, struct error *err)
+{
+    rlim_t needed = (rlim_t)connections + FILES_BESIDE_CONNECTIONS;
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= needed)
+        return 0;
+    limit.rlim_cur = needed;
+    if (setrlimit(RLIMIT_NOFILE, &limit) == 0)
+        return 0;
+    return error_set(err, ERROR_INVALID,
+                     "%u connections need %llu open files, but at most %llu are allowed "
+                     "(ulimit -Hn): raise that limit or lower max_connections",
+                     connections, (unsigned long long)needed, (unsigned long long)limit.rlim_max);
+}
