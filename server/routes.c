@@ -88,16 +88,11 @@ static bool decode(const char *from, const char *to, char *text, size_t size)
     return length > 0;
 }
 
-/* Where the parameter that begins at `path` ends: at the next '/', or, before an action such as
- * ":predict", at the last ':' of the segment. */
-static const char *param_end(const char *path, char after)
+/* Where the parameter that begins at `path` ends: at the next '/' or ':'. No name holds a ':', so
+ * "/v1/models/{m}" does not match a path that ends in an action such as ":predict". */
+static const char *param_end(const char *path)
 {
-    const char *end = path + strcspn(path, "/");
-    if (after != ':')
-        return end;
-    while (end > path && *end != ':')
-        end--;
-    return end;
+    return path + strcspn(path, "/:");
 }
 
 bool route_match(const char *pattern, const char *path, struct route_params *params)
@@ -111,7 +106,7 @@ bool route_match(const char *pattern, const char *path, struct route_params *par
         }
         const bool model = pattern[1] == 'm';
         pattern += strlen("{m}");
-        const char *end = param_end(path, *pattern);
+        const char *end = param_end(path);
         if (!decode(path, end, model ? params->model : params->version,
                     model ? sizeof params->model : sizeof params->version))
             return false;
