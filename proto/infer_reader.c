@@ -160,11 +160,18 @@ static int next_number(struct infer_reader *reader, struct error *err)
     }
 }
 
+/* The model computes in FP32: FP64 input is welcome, but only as far as FP32 reaches. */
+static enum datatype range_of(const struct infer_reader *reader)
+{
+    enum datatype datatype = reader->input->datatype;
+    return datatype == DATATYPE_FP64 ? DATATYPE_FP32 : datatype;
+}
+
 static int bad_number(const struct infer_reader *reader, struct error *err)
 {
     char expected[64];
     snprintf(expected, sizeof expected, "a number that %s can hold",
-             datatype_name(reader->input->datatype));
+             datatype_name(range_of(reader)));
     return unexpected(reader, expected, err);
 }
 
@@ -176,10 +183,11 @@ static size_t read_numbers(struct infer_reader *reader, size_t count, float *val
     struct infer_list *list = &reader->open[reader->depth - 1];
     size_t room = expected_children(reader, reader->depth - 1) - list->children;
     size_t wanted = count < room ? count : room;
+    enum datatype range = range_of(reader);
     for (size_t i = 0;; i++) {
         double value;
         const char *after = number_scan(reader->cursor, reader->end, &value);
-        if (!after || !datatype_holds(reader->input->datatype, value)) {
+        if (!after || !datatype_holds(range, value)) {
             bad_number(reader, err);
             return 0;
         }

@@ -144,7 +144,9 @@ START_TEST(entries_must_be_numbers)
                 "input 'image': data[1] is '1e39' at byte 3, expected a number that FP32 can hold");
     check_error(
         "[1,1e999,3,4,5,6]", 1, DATATYPE_FP64,
-        "input 'image': data[1] is '1e999' at byte 3, expected a number that FP64 can hold");
+        "input 'image': data[1] is '1e999' at byte 3, expected a number that FP32 can hold");
+    check_error("[1,1e39,3,4,5,6]", 1, DATATYPE_FP64,
+                "input 'image': data[1] is '1e39' at byte 3, expected a number that FP32 can hold");
     check_error("[1,01,3,4,5,6]", 1, DATATYPE_FP32,
                 "input 'image': data[1] is '01' at byte 3, expected a number that FP32 can hold");
     check_error("[1,+1,3,4,5,6]", 1, DATATYPE_FP32,

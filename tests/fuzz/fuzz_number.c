@@ -1,0 +1,78 @@
+/* number_scan against strtod and jansson on any text; number_format and number_format_double on any
+ * bits, read back. */
+#include "../../proto/number.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void require(int condition)
+{
+    if (!condition)
+        abort();
+}
+
+static int same_bits(double a, double b)
+{
+    return memcmp(&a, &b, sizeof a) == 0;
+}
+
+/* What is scanned is a number to jansson, with strtod's value; what is not, is none. jansson allows
+ * white space around it, which the callers of number_scan skip, so texts with any are left out. */
+static void check_scan(const char *text, size_t size)
+{
+    double value = -77;
+    const char *after = number_scan(text, text + size, &value);
+    char *copy = malloc(size + 1);
+    memcpy(copy, text, size);
+    copy[size] = '\0';
+    if (after) {
+        copy[after - text] = '\0';
+        require(isfinite(value) && same_bits(value, strtod(copy, NULL)));
+        json_t *parsed = json_loads(copy, JSON_DECODE_ANY | JSON_DECODE_INT_AS_REAL, NULL);
+        require(json_is_real(parsed) && same_bits(json_real_value(parsed), value));
+        json_decref(parsed);
+    } else if (!strpbrk(copy, " \t\r\n") && strlen(copy) == size) {
+        json_t *parsed = json_loads(copy, JSON_DECODE_ANY | JSON_DECODE_INT_AS_REAL, NULL);
+        require(!json_is_real(parsed));
+        json_decref(parsed);
+    }
+    free(copy);
+}
+
+static void check_format(float value)
+{
+    char text[NUMBER_FORMAT_BYTES];
+    size_t length = number_format(text, value);
+    require(length > 0 && length <= sizeof text);
+    double back;
+    const char *after = number_scan(text, text + length, &back);
+    require(isfinite(value) ? after == text + length && (float)back == value
+                            : !after && memcmp(text, "null", 4) == 0);
+}
+
+static void check_format_double(double value)
+{
+    char text[NUMBER_FORMAT_BYTES];
+    size_t length = number_format_double(text, value);
+    require(length > 0 && length <= sizeof text);
+    double back;
+    const char *after = number_scan(text, text + length, &back);
+    require(isfinite(value) ? after == text + length && same_bits(back, value) : !after);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    check_scan((const char *)data, size);
+    if (size >= sizeof(double)) {
+        float single;
+        double both;
+        memcpy(&single, data, sizeof single);
+        memcpy(&both, data, sizeof both);
+        check_format(single);
+        check_format_double(both);
+    }
+    return 0;
+}
