@@ -71,7 +71,7 @@ static int decode_rows(struct oip_decoder *decoder, const struct input_entry *en
     if (limit > decoder->limits->max_rows)
         limit = decoder->limits->max_rows;
     if (rows > (double)limit)
-        return error_set(decoder->err, ERROR_INVALID,
+        return error_set(decoder->err, ERROR_TOO_LARGE,
                          "%s: the shape has %.0f rows, the limit is %zu in one request",
                          entry->where, rows, limit);
     size_t count = (size_t)rows;

@@ -77,7 +77,7 @@ static int decode_instances(struct envelope *envelope, const struct infer_limits
                          "each row is a list of its own",
                          input->name, input->elements);
     if (literal->entries > limits->max_rows)
-        return error_set(err, ERROR_INVALID,
+        return error_set(err, ERROR_TOO_LARGE,
                          "'instances' has %zu rows, the limit is %zu in one request",
                          literal->entries, limits->max_rows);
     request->rows = literal->entries;
