@@ -1,6 +1,7 @@
 /* Typed access to config.json; see config.h. */
 #include "config.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -101,6 +102,12 @@ int config_integer(struct config_node *node, const char *key, int64_t otherwise,
     return 0;
 }
 
+/* Every real of the format ends up in an f32. */
+static bool is_f32(const json_t *json)
+{
+    return json_is_number(json) && fabs(json_number_value(json)) <= (double)FLT_MAX;
+}
+
 int config_real(struct config_node *node, const char *key, const double *otherwise, double *value,
                 struct error *err)
 {
@@ -111,8 +118,8 @@ int config_real(struct config_node *node, const char *key, const double *otherwi
         *value = *otherwise;
         return 0;
     }
-    if (!json_is_number(json))
-        return config_error(node, key, err, "expected a number");
+    if (!is_f32(json))
+        return config_error(node, key, err, "expected a number that f32 can hold");
     *value = json_number_value(json);
     return 0;
 }
@@ -174,9 +181,9 @@ int config_reals(struct config_node *node, const char *key, double **values, siz
     *values = xcalloc(*count, sizeof **values);
     for (size_t i = 0; i < *count; i++) {
         json_t *item = json_array_get(json, i);
-        if (!json_is_number(item)) {
+        if (!is_f32(item)) {
             free(*values);
-            return config_error(node, key, err, "entry %zu is not a number", i);
+            return config_error(node, key, err, "entry %zu is not a number that f32 can hold", i);
         }
         (*values)[i] = json_number_value(item);
     }
@@ -248,4 +255,11 @@ int config_done(struct config_node *node, struct error *err)
             return config_error(node, NULL, err, "unknown key '%.60s'", key);
     }
     return 0;
+}
+
+const char *config_next_key(const struct config_node *node, const char *key)
+{
+    void *at = key ? json_object_iter_next(node->json, json_object_key_to_iter(key))
+                   : json_object_iter(node->json);
+    return at ? json_object_iter_key(at) : NULL;
 }

@@ -34,7 +34,7 @@ void config_close(struct config_node *root);
 bool config_has(struct config_node *node, const char *key);
 int config_integer(struct config_node *node, const char *key, int64_t otherwise, int64_t least,
                    int64_t most, int64_t *value, struct error *err);
-/* A finite number; `otherwise` NULL: required. */
+/* A number in the range of f32; `otherwise` NULL: required. */
 int config_real(struct config_node *node, const char *key, const double *otherwise, double *value,
                 struct error *err);
 /* `otherwise` NULL: required. The text is borrowed from the document. */
@@ -46,7 +46,7 @@ int config_choice(struct config_node *node, const char *key, const char *const n
 /* Required list of 1..MOED_MAX_RANK sizes of at least 1. */
 int config_shape(struct config_node *node, const char *key, struct moed_shape *shape,
                  struct error *err);
-/* Required list of finite numbers; malloc'ed, caller frees. */
+/* Required list of numbers in the range of f32; malloc'ed, caller frees. */
 int config_reals(struct config_node *node, const char *key, double **values, size_t *count,
                  struct error *err);
 /* List of texts, borrowed; the array is malloc'ed, caller frees. */
@@ -62,6 +62,10 @@ int config_item(struct config_node *node, const char *key, size_t index, struct 
 
 /* Refuses keys that no getter asked for. */
 int config_done(struct config_node *node, struct error *err);
+
+/* For objects whose keys are names from elsewhere: the key after `key`, or the first for NULL; NULL at
+ * the end. Borrowed. */
+const char *config_next_key(const struct config_node *node, const char *key);
 
 /* Records "<path>.<key>: message"; key NULL: the node itself. Returns -1. */
 int config_error(const struct config_node *node, const char *key, struct error *err,

@@ -30,16 +30,20 @@ static float *allocate(size_t floats, struct error *err)
     return memory;
 }
 
-static int check_size(const struct moed_model *model, size_t max_rows, struct error *err)
+static int check_size(const struct moed_model *model, size_t max_rows, unsigned threads,
+                      struct error *err)
 {
     size_t bytes;
+    const size_t workspace = model->chain.workspace * sizeof(float);
     size_t per_row = model->info.scratch_bytes_per_row;
     for (size_t i = 0; i < model->moe_count; i++)
         per_row += model->moe[i].top_k * 4 * sizeof(uint32_t);
-    if (__builtin_mul_overflow(per_row, max_rows, &bytes) || bytes > MOED_SCRATCH_LIMIT)
+    if (__builtin_mul_overflow(per_row, max_rows, &bytes) ||
+        __builtin_add_overflow(bytes, threads * workspace, &bytes) || bytes > MOED_SCRATCH_LIMIT)
         return error_set(err, ERROR_INVALID,
-                         "%zu rows of %zu bytes of activations exceed %zu bytes; use smaller batches",
-                         max_rows, per_row, MOED_SCRATCH_LIMIT);
+                         "%zu rows of %zu bytes of activations and %u threads of %zu bytes exceed %zu "
+                         "bytes; use smaller batches or fewer threads",
+                         max_rows, per_row, threads, workspace, MOED_SCRATCH_LIMIT);
     return 0;
 }
 
@@ -69,7 +73,7 @@ static int allocate_all(struct moed_scratch *scratch, struct error *err)
 struct moed_scratch *moed_scratch_new(const struct moed_model *model, size_t max_rows,
                                       unsigned threads, struct error *err)
 {
-    if (check_size(model, max_rows, err) != 0)
+    if (check_size(model, max_rows, threads, err) != 0)
         return NULL;
     struct moed_scratch *scratch = xcalloc(1, sizeof *scratch);
     *scratch = (struct moed_scratch){.model = model, .max_rows = max_rows, .threads = threads};

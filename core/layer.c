@@ -128,6 +128,9 @@ int chain_build(struct chain *chain, struct build *build, struct config_node *no
         return config_error(node, key, err, "layers are nested more than %d deep", MAX_LAYER_DEPTH);
     if (config_list(node, key, &count, err) != 0)
         return -1;
+    if (count > *build->layers_left)
+        return config_error(node, key, err, "the model has more than %d layers", MAX_LAYERS);
+    *build->layers_left -= count;
     chain->layers = xcalloc(count, sizeof *chain->layers);
     build->depth++;
     for (; chain->count < count; chain->count++) {

@@ -20,6 +20,9 @@
 enum { MAX_ROW_ELEMENTS = 1 << 26 };
 /* Lists of layers inside lists of layers: bounds recursion over an untrusted config. */
 enum { MAX_LAYER_DEPTH = 16 };
+/* Layers of a model, those of every expert counted: some megabytes of them. A list of a million layers in
+ * each of 4096 experts fits a small config.json and no memory. */
+enum { MAX_LAYERS = 1 << 18 };
 /* "moe.experts.123." and a layer's own name. */
 enum { MAX_TENSOR_NAME = 256 };
 
@@ -30,6 +33,7 @@ struct build {
     struct safetensors *tensors;
     char prefix[MAX_TENSOR_NAME]; /* of tensor names: "", "moe.gate.", "moe.experts.3." */
     int depth;
+    size_t *layers_left; /* of MAX_LAYERS, for all parts of the model together */
     bool inside_moe; /* gates and experts hold no MoE layer of their own */
     struct moed_moe_info *moe; /* [moe_count], grown by each MoE layer in order of execution */
     size_t moe_count;

@@ -3,7 +3,6 @@
 #include "model.h"
 
 #include <limits.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,7 +34,7 @@ static int read_preprocess(struct preprocess *preprocess, struct config_node *in
     if (preprocess->std_count > 1 && preprocess->std_count != channels)
         return config_error(&node, "std", err, "expected 1 or %zu numbers, one per channel", channels);
     for (size_t i = 0; i < preprocess->std_count; i++)
-        if (!(fabs(preprocess->std[i]) > 0))
+        if ((float)preprocess->std[i] == 0)
             return config_error(&node, "std", err, "entry %zu is zero", i);
     return config_done(&node, err);
 }
@@ -99,18 +98,24 @@ static int read_output(struct moed_model *model, struct config_node *root, struc
     return 0;
 }
 
+static const struct moed_moe_info *find_moe(const struct moed_model *model, const char *name)
+{
+    for (size_t i = 0; i < model->moe_count; i++)
+        if (strcmp(model->moe[i].name, name) == 0)
+            return &model->moe[i];
+    return NULL;
+}
+
 /* The shares seen at training time. Nothing in the engine needs them; they are checked, so that a
  * front end may trust them. */
-static int read_reference(struct config_node *reference, const struct moed_moe_info *moe,
+static int read_reference(struct config_node *references, const struct moed_moe_info *moe,
                           struct error *err)
 {
     struct config_node node;
     double *shares;
     size_t count;
     int64_t rows;
-    if (!config_has(reference, moe->name))
-        return 0;
-    if (config_object(reference, moe->name, &node, err) != 0 ||
+    if (config_object(references, moe->name, &node, err) != 0 ||
         config_integer(&node, "rows", CONFIG_REQUIRED, 1, INT64_MAX, &rows, err) != 0 ||
         config_reals(&node, "share", &shares, &count, err) != 0)
         return -1;
@@ -127,10 +132,14 @@ static int read_references(struct moed_model *model, struct config_node *root, s
         return 0;
     if (config_object(root, "routing_reference", &node, err) != 0)
         return -1;
-    for (size_t i = 0; i < model->moe_count; i++)
-        if (read_reference(&node, &model->moe[i], err) != 0)
+    for (const char *name = NULL; (name = config_next_key(&node, name));) {
+        const struct moed_moe_info *moe = find_moe(model, name);
+        if (!moe)
+            return config_error(&node, NULL, err, "no MoE layer is called '%.60s'", name);
+        if (read_reference(&node, moe, err) != 0)
             return -1;
-    return config_done(&node, err);
+    }
+    return 0;
 }
 
 static int read_header(struct moed_model *model, struct config_node *root, struct error *err)
@@ -149,7 +158,8 @@ static int read_header(struct moed_model *model, struct config_node *root, struc
 
 static int build_layers(struct moed_model *model, struct config_node *root, struct error *err)
 {
-    struct build build = {.tensors = model->tensors};
+    size_t layers_left = MAX_LAYERS;
+    struct build build = {.tensors = model->tensors, .layers_left = &layers_left};
     int result = chain_build(&model->chain, &build, root, "layers", &model->input.shape, err);
     model->moe = build.moe;
     model->moe_count = build.moe_count;
