@@ -144,6 +144,13 @@ static int decode_json_data(struct oip_decoder *decoder, const struct input_entr
     const struct envelope_literal *literal = envelope_claim(&decoder->envelope, data);
     if (!literal)
         return not_numbers(decoder, entry, data);
+    /* Rows are claimed, not sent: a short body must not make the server set memory aside for many.
+     * Nearer misses are left to the reader, which says where. */
+    size_t numbers = decoder->request->rows * entry->tensor->elements;
+    if (numbers > literal->length)
+        return error_set(decoder->err, ERROR_INVALID,
+                         "%s: 'data' has %zu bytes, too few for the %zu numbers of its shape",
+                         entry->where, literal->length, numbers);
     entry->input->data = literal->text;
     entry->input->length = literal->length;
     return 0;

@@ -2,9 +2,10 @@
  * is answered. A folder's name begins with the protocol: oip_ or v1_.
  *
  *     request.json                 the body, or
- *     request.bin, header_length   a body with binary data and its JSON's length, as the header
- * says response.json                good: the answer, or response.bin, response_header_length error
- * bad: the error's word, a newline, text that the message contains
+ *     request.bin, header_length   a body with binary data and the length of its JSON
+ *     response.json                good: the answer, or
+ *     response.bin, response_header_length
+ *     error                        bad: the error's word, a newline, text of the message
  *
  * All are for the model `digits` of test_proto_models.h. For a row x of six numbers it computes the
  * scores x0, x1, x2 and x3 + x4 + x5. Row r of layer `moe` goes to the experts r and r + 1 (modulo

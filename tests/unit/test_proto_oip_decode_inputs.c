@@ -99,7 +99,7 @@ START_TEST(shapes_may_have_space)
     ck_assert_int_eq(
         decode(&digits_model,
                "[{\"name\":\"image\",\"datatype\":\"FP32\",\"shape\":[ 2 ,\n1, 2.0 ,3e0 "
-               "],\"data\":[0]}]",
+               "],\"data\":[1,2,3,4,5,6,7]}]",
                0, &request, &copy, &err),
         0);
     ck_assert_uint_eq(request.rows, 2);
@@ -165,6 +165,14 @@ START_TEST(data_is_in_exactly_one_place)
 }
 END_TEST
 
+/* Memory for the answer follows from the rows: they must be at least conceivable. */
+START_TEST(rows_need_bytes)
+{
+    refused("[{\"name\":\"image\",\"datatype\":\"FP32\",\"shape\":[8,1,2,3],\"data\":[1,2,3]}]",
+            "input 'image': 'data' has 7 bytes, too few for the 48 numbers of its shape");
+}
+END_TEST
+
 #define BINARY(size) IMAGE "\"parameters\":{\"binary_data_size\":" size "}}]"
 
 START_TEST(binary_sizes_must_match)
@@ -223,5 +231,5 @@ END_TEST
 
 RUN_TESTS("proto/oip_decode_inputs", names_must_match, shapes_must_match, shapes_may_have_space,
           inputs_agree_on_rows, sizes_cannot_wrap, datatypes_are_numbers,
-          data_is_in_exactly_one_place, binary_sizes_must_match, binary_data_is_found,
-          long_names_do_not_hide_the_message)
+          data_is_in_exactly_one_place, rows_need_bytes, binary_sizes_must_match,
+          binary_data_is_found, long_names_do_not_hide_the_message)
