@@ -43,14 +43,20 @@ const char *gemm_kernel_name(void)
     return kernel_get()->name;
 }
 
-/* Panel by panel: for every k, `panel` outputs side by side; missing ones stay zero. */
+/* Panel by panel: for every k, `panel` outputs side by side; missing ones stay zero. In blocks of k
+ * whose destination stays in the first-level cache: packing then runs at the speed of reading. */
+enum { PACK_BLOCK = 64 };
+
 #define PACK(type)                                                                                 \
     static void pack_##type(const type *weights, size_t n, size_t k, size_t panel, type *to)       \
     {                                                                                              \
         for (size_t first = 0; first < n; first += panel, to += k * panel)                         \
-            for (size_t column = 0; column < panel && first + column < n; column++)                \
-                for (size_t i = 0; i < k; i++)                                                     \
-                    to[i * panel + column] = weights[(first + column) * k + i];                    \
+            for (size_t block = 0; block < k; block += PACK_BLOCK) {                               \
+                const size_t end = k - block < PACK_BLOCK ? k : block + PACK_BLOCK;                \
+                for (size_t column = 0; column < panel && first + column < n; column++)            \
+                    for (size_t i = block; i < end; i++)                                           \
+                        to[i * panel + column] = weights[(first + column) * k + i];                \
+            }                                                                                      \
     }
 
 PACK(float)
@@ -98,12 +104,15 @@ int gemm_init(struct gemm *gemm, const struct tensor *tensor, size_t n, size_t k
         return error_set(err, ERROR_INTERNAL, "tensor '%s': no memory for %zu bytes", tensor->name,
                          bytes);
     }
-    memset(gemm->panels, 0, gemm->bytes);
+    if (n % kernel->panel != 0) /* only the last panel has columns that nothing fills */
+        memset((char *)gemm->panels + (panels - 1) * k * kernel->panel * dtype_bytes(dtype), 0,
+               k * kernel->panel * dtype_bytes(dtype));
     if (dtype == DTYPE_F32)
         pack_float(weights, n, k, kernel->panel, gemm->panels);
     else
         pack_uint16_t(weights, n, k, kernel->panel, gemm->panels);
     free(owned);
+    tensor_drop_pages(tensor);
     return 0;
 }
 

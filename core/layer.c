@@ -338,6 +338,7 @@ int array_build(struct array *array, struct layer *layer, const struct build *bu
     if (!array->owned)
         return error_set(err, ERROR_INTERNAL, "tensor '%s': no memory", tensor->name);
     tensor_to_f32(tensor, array->owned);
+    tensor_drop_pages(tensor);
     array->values = array->owned;
     return 0;
 }

@@ -367,6 +367,16 @@ const struct tensor *safetensors_unused(const struct safetensors *file)
     return NULL;
 }
 
+void tensor_drop_pages(const struct tensor *tensor)
+{
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    const uintptr_t begin = ((uintptr_t)tensor->data + page - 1) / page * page;
+    const uintptr_t end =
+        ((uintptr_t)tensor->data + tensor->elements * dtype_bytes(tensor->dtype)) / page * page;
+    if (begin < end)
+        madvise((void *)begin, end - begin, MADV_DONTNEED); /* advice: failing costs memory only */
+}
+
 void tensor_to_f32(const struct tensor *tensor, float *values)
 {
     switch (tensor->dtype) {

@@ -43,6 +43,10 @@ const struct tensor *safetensors_unused(const struct safetensors *file);
 size_t dtype_bytes(enum dtype dtype);
 const char *dtype_name(enum dtype dtype);
 
+/* The tensor's numbers have been copied elsewhere: its pages need not stay in memory. They are read
+ * again from the file if anyone looks. */
+void tensor_drop_pages(const struct tensor *tensor);
+
 /* Copies all elements to f32; exact for every dtype. */
 void tensor_to_f32(const struct tensor *tensor, float *values);
 
