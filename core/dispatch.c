@@ -46,7 +46,8 @@ int routing_init(struct routing *routing, const struct moed_moe_info *info, size
     if (!(routing->expert = array(pairs, sizeof *routing->expert, err)) ||
         !(routing->weight = array(pairs, sizeof *routing->weight, err)) ||
         !(routing->item = array(pairs, sizeof *routing->item, err)) ||
-        !(routing->position = array(pairs, sizeof *routing->position, err)))
+        !(routing->position = array(pairs, sizeof *routing->position, err)) ||
+        !(routing->tasks = array(pairs, sizeof *routing->tasks, err)))
         return -1;
     routing->first = xcalloc(experts + 1, sizeof *routing->first);
     routing->selected = xcalloc(experts, sizeof *routing->selected);
@@ -64,6 +65,7 @@ void routing_close(struct routing *routing)
     free(routing->weight);
     free(routing->item);
     free(routing->position);
+    free(routing->tasks);
     free(routing->first);
     free(routing->selected);
     free(routing->top1);

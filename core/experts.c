@@ -1,7 +1,8 @@
 /* The experts: one chain of layers each, run once per batch over the pairs dispatched to them.
  *
- * Experts are tasks of the team. Scratch is linear in rows, so a task's share of the arena follows
- * from where its pairs begin, and tasks need no memory of their own. */
+ * The pairs of all active experts form one pool of tasks for the team; an expert that got most of the
+ * rows is cut into several, so that no thread waits for it. Scratch is linear in rows: a task's share
+ * of the arena follows from where its pairs begin, and tasks need no memory of their own. */
 #include "moe.h"
 
 #include <stdio.h>
@@ -90,37 +91,54 @@ void experts_heads(const struct experts *experts, const struct run *run, size_t 
     team_run(run->team, experts->count, head_task, &job);
 }
 
-/* The pairs' inputs side by side; no copy for an expert that gets every item, in order. */
-static const float *gather(const struct experts_job *job, size_t e, size_t elements)
+/* The inputs of a task's pairs side by side; no copy for an expert that gets every item, in order. */
+static const float *gather(const struct experts_job *job, const struct expert_task *task,
+                           size_t elements)
 {
     const struct routing *routing = job->routing;
-    const size_t first = routing->first[e], last = routing->first[e + 1];
+    const uint32_t first = routing->first[task->expert], last = routing->first[task->expert + 1];
     const float *source =
-        job->experts->split ? job->hidden + e * job->items * elements : job->x;
+        job->experts->split ? job->hidden + task->expert * job->items * elements : job->x;
     if (last - first == job->items)
-        return source;
-    for (size_t at = first; at < last; at++)
-        memcpy(job->gathered + at * elements, source + routing->item[at] * elements,
-               elements * sizeof *source);
-    return job->gathered + first * elements;
+        return source + (task->first - first) * elements;
+    float *to = job->gathered + task->first * elements;
+    for (size_t i = 0; i < task->count; i++)
+        memcpy(to + i * elements, source + routing->item[task->first + i] * elements,
+               elements * sizeof *to);
+    return to;
 }
 
-static void expert_task(void *context, size_t e, unsigned worker)
+static void expert_task(void *context, size_t index, unsigned worker)
 {
     const struct experts_job *job = context;
-    const struct chain *chain = &job->experts->chains[e];
-    const size_t first = job->routing->first[e], count = job->routing->first[e + 1] - first;
-    if (count == 0)
-        return;
+    const struct expert_task *task = &job->routing->tasks[index];
+    const struct chain *chain = &job->experts->chains[task->expert];
     const size_t elements =
         job->experts->split ? job->experts->split_elements : chain->in_elements;
-    struct run run = task_run(job, first, worker);
-    chain_forward(chain, job->experts->split, chain->count, &run, count, gather(job, e, elements),
-                  job->out + first * chain->out_elements);
+    struct run run = task_run(job, task->first, worker);
+    chain_forward(chain, job->experts->split, chain->count, &run, task->count,
+                  gather(job, task, elements), job->out + task->first * chain->out_elements);
+}
+
+/* Fewer rows than this read an expert's weights for too little work. */
+enum { MIN_TASK_ROWS = 16 };
+
+/* Cuts every active expert's pairs into tasks small enough that each thread gets a few. */
+static size_t plan_tasks(struct routing *routing, unsigned threads)
+{
+    const uint32_t pairs = routing->first[routing->experts];
+    uint32_t rows = threads > 1 ? pairs / (2 * threads) + 1 : pairs;
+    rows = rows < MIN_TASK_ROWS ? MIN_TASK_ROWS : rows;
+    size_t count = 0;
+    for (uint32_t e = 0; e < routing->experts; e++)
+        for (uint32_t at = routing->first[e], end = routing->first[e + 1]; at < end; at += rows)
+            routing->tasks[count++] =
+                (struct expert_task){e, at, end - at < rows ? end - at : rows};
+    return count;
 }
 
 void experts_forward(const struct experts *experts, const struct run *run,
-                     const struct routing *routing, const float *x, const float *hidden,
+                     struct routing *routing, const float *x, const float *hidden,
                      float *gathered, float *out)
 {
     struct experts_job job = {.experts = experts,
@@ -131,5 +149,5 @@ void experts_forward(const struct experts *experts, const struct run *run,
                               .hidden = hidden,
                               .gathered = gathered,
                               .out = out};
-    team_run(run->team, experts->count, expert_task, &job);
+    team_run(run->team, plan_tasks(routing, team_size(run->team)), expert_task, &job);
 }

@@ -37,7 +37,7 @@ static int check_size(const struct moed_model *model, size_t max_rows, unsigned 
     const size_t workspace = model->chain.workspace * sizeof(float);
     size_t per_row = model->info.scratch_bytes_per_row;
     for (size_t i = 0; i < model->moe_count; i++)
-        per_row += model->moe[i].top_k * 4 * sizeof(uint32_t);
+        per_row += model->moe[i].top_k * (4 * sizeof(uint32_t) + sizeof(struct expert_task));
     if (__builtin_mul_overflow(per_row, max_rows, &bytes) ||
         __builtin_add_overflow(bytes, threads * workspace, &bytes) || bytes > MOED_SCRATCH_LIMIT)
         return error_set(err, ERROR_INVALID,

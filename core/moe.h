@@ -42,6 +42,12 @@ struct experts {
     size_t scratch_per_row;
 };
 
+/* A run of one expert's pairs: what one thread of the team takes at a time. */
+struct expert_task {
+    uint32_t expert;
+    uint32_t first, count; /* positions */
+};
+
 /* The mutable side of one MoE layer: lives in the scratch. The arrays that steer execution are the
  * ones the statistics are read from. */
 struct routing {
@@ -55,6 +61,7 @@ struct routing {
     uint32_t *first;    /* [experts + 1] first position of each expert's pairs */
     uint32_t *item;     /* [items * top_k] the item at each position */
     uint32_t *position; /* [items, top_k] where each pair went */
+    struct expert_task *tasks; /* [items * top_k] */
     /* one item's working memory */
     float *scores, *probability; /* [experts] */
     struct moed_routing view;
@@ -91,11 +98,11 @@ void experts_close(struct experts *experts);
 void experts_heads(const struct experts *experts, const struct run *run, size_t items,
                    const float *x, float *hidden);
 
-/* The layers from split on of every active expert over its pairs: out [pairs, out] by position.
- * Reads x [items, in], or hidden (see experts_heads) when split > 0; `gathered` holds
+/* The layers from split on of every active expert over its pairs: out [pairs, out] by position. Fills
+ * routing->tasks. Reads x [items, in], or hidden (see experts_heads) when split > 0; `gathered` holds
  * [pairs, in or split_elements]. */
 void experts_forward(const struct experts *experts, const struct run *run,
-                     const struct routing *routing, const float *x, const float *hidden,
+                     struct routing *routing, const float *x, const float *hidden,
                      float *gathered, float *out);
 
 /* y[item] = sum over slots, best first, of weight * out[position]: [items, elements]. */
