@@ -104,6 +104,12 @@ class Server:
             self.process.wait()
         self._log.close()
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.kill()
+
 
 class RunningServer:
     """A server somebody else started and will stop."""

@@ -1,0 +1,186 @@
+"""SIGTERM: whatever was accepted is answered, readiness fails first, the status is 0, the port is free at once."""
+
+import json
+import os
+import signal
+import time
+import unittest
+
+from support.http import Client, Connection, request_bytes
+from support.models import Tiny, write_slow
+from support.server import ServerCase
+from support.threads import Background
+
+REQUEST = request_bytes("POST", "/v1/models/tiny:predict", json.dumps({"instances": [[1, 2, 3, 4]] * 4}).encode())
+SLOW_REQUEST = request_bytes("POST", "/v1/models/slow:predict", json.dumps({"instances": [[1, 2, 3, 4]]}).encode())
+
+
+class DrainCase(ServerCase):
+    @staticmethod
+    def models(directory):
+        Tiny().write(os.path.join(directory, "tiny"))
+        write_slow(os.path.join(directory, "slow"), seconds=0.15)
+
+    def setUp(self):
+        self.server = self.start()
+        self.addCleanup(self.server.kill)
+
+    def assert_stopped(self):
+        self.server.assert_clean(self.server.wait())
+
+
+class UnderLoadTest(DrainCase):
+    clients = 8
+
+    def keep_alive_client(self, _):
+        """Asks on one connection until it is told that it will close. A request without an answer is lost."""
+        with Connection(self.server.port) as connection:
+            while True:
+                connection.send(REQUEST)
+                answer = connection.answer()
+                self.assertEqual(answer.status, 200, answer.body)
+                self.answered += 1
+                if answer.closes:
+                    return
+
+    def reconnecting_client(self, _):
+        """Asks on a new connection each time, until there is nobody to connect to."""
+        while True:
+            try:
+                connection = Connection(self.server.port)
+            except ConnectionRefusedError:
+                return
+            with connection:
+                connection.send(REQUEST)
+                self.assertEqual(connection.answer().status, 200)
+                self.answered += 1
+
+    def load_and_stop(self, client):
+        self.answered = 0
+        load = Background(self.clients, client)
+        time.sleep(0.5)
+        self.server.signal()
+        self.assert_stopped()
+        load.join()
+        self.assertGreater(self.answered, self.clients)
+
+    def test_no_request_is_lost_on_kept_connections(self):
+        self.load_and_stop(self.keep_alive_client)
+
+    def test_no_request_is_lost_on_new_connections(self):
+        self.load_and_stop(self.reconnecting_client)
+
+    def test_sigint_is_as_good(self):
+        self.server.signal(signal.SIGINT)
+        self.assert_stopped()
+
+
+class InFlightTest(DrainCase):
+    def test_requests_being_computed_and_waiting_are_answered(self):
+        connections = [Connection(self.server.port) for _ in range(6)]
+        for connection in connections:
+            self.addCleanup(connection.close)
+            connection.send(SLOW_REQUEST)
+        with Client(self.server.port) as client:
+            self.assertEqual(client.get("/v2/health/ready").status, 200)
+            self.server.signal()
+            for connection in connections:
+                answer = connection.answer()
+                self.assertEqual((answer.status, answer.closes), (200, True))
+        self.assert_stopped()
+
+    def test_a_request_half_sent_is_waited_for(self):
+        with Connection(self.server.port) as connection:
+            connection.send(REQUEST[:-3])
+            time.sleep(0.1)
+            self.server.signal()
+            time.sleep(0.5)
+            connection.send(REQUEST[-3:])
+            answer = connection.answer()
+            self.assertEqual((answer.status, answer.closes), (200, True))
+        self.assert_stopped()
+
+    def test_idle_connections_are_closed(self):
+        idle = [Connection(self.server.port) for _ in range(50)]
+        for connection in idle:
+            self.addCleanup(connection.close)
+        for connection in idle[::2]:
+            self.assertEqual(connection.request("GET", "/v2/health/live").status, 200)
+        self.server.signal()
+        for connection in idle:
+            self.assertTrue(connection.wait_closed(10))
+        self.assert_stopped()
+
+    def test_clients_that_have_gone_do_not_hold_it_up(self):
+        for _ in range(5):
+            connection = Connection(self.server.port)
+            connection.send(SLOW_REQUEST)
+            connection.reset()
+        self.server.signal()
+        self.assert_stopped()
+
+    def test_a_second_signal_ends_it_at_once(self):
+        with Connection(self.server.port) as connection:
+            connection.send(REQUEST[:-1])
+            time.sleep(0.1)
+            self.server.signal()
+            time.sleep(0.2)
+            self.server.signal()
+            self.assertEqual(self.server.wait(10), 128 + signal.SIGTERM)
+
+
+class ReadinessTest(DrainCase):
+    options = {"drain_delay_ms": 1000}
+
+    def test_readiness_fails_first_while_requests_are_served(self):
+        with Client(self.server.port) as client:
+            self.assertEqual(client.get("/v2/health/ready").status, 200)
+            began = time.monotonic()
+            self.server.signal()
+            while client.get("/v2/health/ready").status == 200:
+                self.assertLess(time.monotonic() - began, 5)
+            for path, status in (("/v2/health/ready", 503), ("/v2/models/tiny/ready", 503), ("/v2/health/live", 200)):
+                self.assertEqual(client.get(path).status, status, path)
+            # New connections too: that is what the delay is for.
+            with Client(self.server.port) as newcomer:
+                self.assertEqual(newcomer.predict("tiny", [[1, 2, 3, 4]]).status, 200)
+            self.assertLess(time.monotonic() - began, 1, "too slow to tell anything")
+        self.assert_stopped()
+        self.assertGreaterEqual(time.monotonic() - began, 1)
+
+
+class TimeoutTest(DrainCase):
+    options = {"drain_timeout_ms": 500}
+
+    def test_a_client_that_never_finishes_cannot_hold_it_up(self):
+        with Connection(self.server.port) as connection:
+            connection.send(REQUEST[:-1])
+            time.sleep(0.1)
+            began = time.monotonic()
+            self.server.signal()
+            self.assertEqual(self.server.wait(), 1)
+            self.assertGreater(time.monotonic() - began, 0.4)
+        self.assertIn("drain_timeout", self.server.log())
+
+
+class RestartTest(DrainCase):
+    def test_the_port_is_free_at_once(self):
+        with Connection(self.server.port) as connection:
+            self.assertEqual(connection.request("GET", "/v2/health/live").status, 200)
+            self.server.signal()
+            self.assert_stopped()
+        second = self.start(port=self.server.port)
+        self.addCleanup(second.kill)
+        self.assertEqual(second.port, self.server.port)
+        with Client(second.port) as client:
+            self.assertEqual(client.predict("tiny", [[1, 2, 3, 4]]).status, 200)
+        second.stop()
+
+    def test_restarts_in_a_row(self):
+        for _ in range(5):
+            server = self.start()
+            server.stop()
+
+
+if __name__ == "__main__":
+    unittest.main()

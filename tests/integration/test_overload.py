@@ -1,0 +1,163 @@
+"""More than can be computed: a bounded queue, deadlines, clients that give up. Models here are slow on purpose."""
+
+import json
+import os
+import time
+import unittest
+
+from support.http import Connection, request_bytes
+from support.models import Tiny, write_slow
+from support.prometheus import Metrics
+from support.server import ServerCase
+
+SECONDS_PER_ROW = 0.15  # on an idle machine; tests compare with what they measure
+
+
+def slow_request(rows=1, **members):
+    return {"inputs": [{"name": "x", "shape": [rows, 4], "datatype": "FP32", "data": [1, 2, 3, 4] * rows}], **members}
+
+
+def slow_bytes(rows=1, **members):
+    return request_bytes("POST", "/v2/models/slow/infer", json.dumps(slow_request(rows, **members)).encode())
+
+
+class OverloadCase(ServerCase):
+    options = {"max_batch_rows": 1, "max_queue_rows": 4, "threads": 1}
+
+    @staticmethod
+    def models(directory):
+        write_slow(os.path.join(directory, "slow"), SECONDS_PER_ROW)
+        Tiny().write(os.path.join(directory, "tiny"))
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        began = time.monotonic()
+        for _ in range(2):
+            assert cls.client.infer("slow", slow_request()).status == 200
+        cls.row_seconds = (time.monotonic() - began) / 2
+
+    def connect(self):
+        connection = Connection(self.server.port)
+        self.addCleanup(connection.close)
+        return connection
+
+    def send_slow(self, rows=1, **members):
+        """Sends a request for the slow model and makes sure it has arrived; answer() waits for the answer."""
+        connection = self.connect()
+        connection.send(slow_bytes(rows, **members))
+        self.metrics()
+        return connection
+
+    def metrics(self):
+        return Metrics(self.client.get("/metrics").body.decode())
+
+    def rejected(self, reason):
+        return self.metrics().value("moed_rejected_total", model="slow", reason=reason)
+
+    def wait_until(self, condition, what):
+        deadline = time.monotonic() + 30
+        while not condition():
+            self.assertLess(time.monotonic(), deadline, what)
+            time.sleep(0.02)
+
+    def queue_rows(self):
+        return self.metrics().value("moed_queue_rows", model="slow", version="1")
+
+    def tearDown(self):
+        self.wait_until(lambda: self.queue_rows() == 0, "the queue does not empty")
+        self.assertEqual(self.client.infer("slow", slow_request()).status, 200)
+
+
+class QueueTest(OverloadCase):
+    def test_a_full_queue_refuses_at_once_and_says_when_to_come_again(self):
+        running = self.send_slow()
+        self.wait_until(lambda: self.queue_rows() == 0, "not computing")
+        waiting = [self.send_slow() for _ in range(4)]
+        before, began = self.rejected("queue_full"), time.monotonic()
+        answer = self.client.infer("slow", slow_request())
+        self.assertLess(time.monotonic() - began, self.row_seconds, "refused, but late")
+        self.assert_error(answer, 429, "queue is full")
+        self.assertGreaterEqual(int(answer.headers["retry-after"]), 1)
+        self.assertEqual(self.rejected("queue_full"), before + 1)
+        for connection in (running, *waiting):
+            self.assertEqual(connection.answer().status, 200, "accepted, but not answered")
+
+    def test_a_request_that_never_fits(self):
+        self.assert_error(self.client.infer("slow", slow_request(rows=5)), 429, "queue is full")
+
+    def test_the_loop_stays_free(self):
+        """While the large model is computed, small models and health are answered in a fraction of its time."""
+        connections = [self.send_slow() for _ in range(4)]
+        slowest = 0
+        for _ in range(50):
+            for ask in (lambda: self.client.predict("tiny", [[1, 2, 3, 4]]), lambda: self.client.get("/v2/health/live")):
+                began = time.monotonic()
+                self.assertEqual(ask().status, 200)
+                slowest = max(slowest, time.monotonic() - began)
+        self.assertLess(slowest, self.row_seconds / 2)
+        for connection in connections:
+            self.assertEqual(connection.answer().status, 200)
+
+
+class DeadlineTest(OverloadCase):
+    def test_the_client_says_how_long(self):
+        """The protocol's timeout parameter, in microseconds."""
+        first = self.send_slow()
+        before = self.rejected("deadline")
+        late = self.send_slow(parameters={"timeout": 50000})
+        answer = late.answer()
+        self.assert_error(answer, 504, "50 ms")
+        self.assertEqual(self.rejected("deadline"), before + 1)
+        self.assertEqual(first.answer().status, 200)
+
+    def test_a_generous_timeout_changes_nothing(self):
+        self.assertEqual(self.client.infer("slow", slow_request(parameters={"timeout": 60000000})).status, 200)
+
+
+class QueueTimeoutTest(OverloadCase):
+    options = {**OverloadCase.options, "queue_timeout_ms": 100}
+
+    def test_the_server_says_how_long(self):
+        connections = [self.send_slow() for _ in range(4)]
+        statuses = [connection.answer().status for connection in connections]
+        self.assertEqual(statuses[0], 200)
+        self.assertIn(504, statuses)
+        self.assertEqual(set(statuses), {200, 504})
+
+
+class DisconnectTest(OverloadCase):
+    def test_nobody_computes_for_clients_that_have_gone(self):
+        running = self.send_slow()
+        self.wait_until(lambda: self.queue_rows() == 0, "not computing")
+        before = self.rejected("disconnected")
+        gone = [self.send_slow() for _ in range(3)]
+        self.assertEqual(self.queue_rows(), 3)
+        gone[0].close()
+        gone[1].reset()
+        self.wait_until(lambda: self.rejected("disconnected") >= before + 2, "hang-ups go unnoticed")
+        self.assertEqual(running.answer().status, 200)
+        self.assertEqual(gone[2].answer().status, 200)
+
+    def test_disconnect_while_computing(self):
+        rows = self.metrics().value("moed_rows_total", model="slow", version="1")
+        for part in ("close", "reset"):
+            connection = self.send_slow()
+            self.wait_until(lambda: self.queue_rows() == 0, "not computing")
+            getattr(connection, part)()
+        self.wait_until(lambda: self.metrics().value("moed_rows_total", model="slow", version="1") >= rows + 2,
+                        "a started computation does not end")
+
+    def test_a_storm_of_them(self):
+        for i in range(40):
+            connection = self.connect()
+            connection.send(slow_bytes())
+            if i % 3 == 0:
+                connection.reset()
+            elif i % 3 == 1:
+                connection.close()
+        self.assertEqual(self.client.predict("tiny", [[1, 2, 3, 4]]).status, 200)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,241 @@
+"""The command line: what refuses to start says why and what to do; what can be asked without a server is answered."""
+
+import json
+import os
+import shutil
+import socket
+import tempfile
+import unittest
+
+import numpy as np
+
+from support.http import HOST, Client
+from support.models import Tiny, TwoLayers, write_checkpoint
+from support.server import RUNNING_URL, SHIPPED_MODELS, Server, run
+
+FAILED, USAGE = 1, 2
+OPTIONS = ["config", "models", "host", "port", "threads", "max-batch-rows", "max-queue-delay-us", "max-queue-rows",
+           "queue-timeout-ms", "max-request-rows", "max-body-bytes", "max-connections", "max-connections-per-ip",
+           "request-timeout-ms", "idle-timeout-ms", "drain-delay-ms", "drain-timeout-ms", "max-expert-series", "log-level"]
+
+
+@unittest.skipIf(RUNNING_URL, "about a server's start; MOED_SERVER_URL names one that has started")
+class StartupCase(unittest.TestCase):
+    def setUp(self):
+        directory = tempfile.TemporaryDirectory(prefix="moed-startup-")
+        self.addCleanup(directory.cleanup)
+        self.directory = directory.name
+
+    def path(self, *parts):
+        return os.path.join(self.directory, *parts)
+
+    def write(self, name, text):
+        with open(self.path(name), "w", encoding="utf-8") as file:
+            file.write(text)
+        return self.path(name)
+
+    def refuse(self, status, words, *arguments, env=None):
+        """The command ends with this status and one message on standard error that holds all the words."""
+        ended = run(*arguments, env=env)
+        self.assertEqual(ended.returncode, status, ended.stderr)
+        for word in words:
+            self.assertIn(word, ended.stderr)
+        self.assertRegex(ended.stderr, r"(?m)^moed: ")
+        self.assertNotIn("listening", ended.stderr)
+
+    def serve(self, **options):
+        server = Server(**options)
+        self.addCleanup(server.kill)
+        return server
+
+
+class ModelsTest(StartupCase):
+    def refuse_models(self, *words):
+        self.refuse(FAILED, words, "serve", "--models", self.directory, "--port", "0")
+
+    def test_no_such_directory(self):
+        self.refuse(FAILED, ["/no/such/place", "No such file"], "serve", "--models", "/no/such/place")
+
+    def test_empty_repository(self):
+        self.refuse_models("no models", "config.json")
+
+    def test_directory_without_a_checkpoint(self):
+        os.makedirs(self.path("model"))
+        self.refuse_models("model", "config.json", "version")
+
+    def test_bad_name(self):
+        Tiny().write(self.path("a model"))
+        self.refuse_models("a model", "letters")
+
+    def test_config_that_is_not_json(self):
+        Tiny().write(self.path("tiny"))
+        self.write("tiny/config.json", "{\n nonsense")
+        self.refuse_models("tiny/config.json", "line 2")
+
+    def test_unknown_key_and_op(self):
+        tiny = Tiny()
+        for change, words in (({"colour": 1}, ["colour"]), ({"layers": [{"op": "warp"}]}, ["layers[0]", "warp"]),
+                              ({"format_version": 2}, ["format_version"]), ({"model_type": "gpt"}, ["gpt"])):
+            with self.subTest(change):
+                shutil.rmtree(self.path("tiny"), ignore_errors=True)
+                config = {"input": {"name": "x", "shape": [4]}, "layers": [tiny.moe.layer()], "output": {"name": "y"}}
+                write_checkpoint(self.path("tiny"), {**config, **change}, tiny.moe.tensors())
+                self.refuse_models("tiny", *words)
+
+    def test_truncated_and_missing_weights(self):
+        Tiny().write(self.path("tiny"))
+        weights = self.path("tiny", "model.safetensors")
+        os.truncate(weights, os.path.getsize(weights) - 4)
+        self.refuse_models("model.safetensors")
+        os.remove(weights)
+        self.refuse_models("model.safetensors")
+
+    def test_shapes_that_do_not_fit(self):
+        tensors = Tiny().moe.tensors()
+        tensors["moe.experts.1.out.weight"] = np.ones((2, 5), np.float32)
+        write_checkpoint(self.path("tiny"), {"input": {"name": "x", "shape": [4]}, "layers": [Tiny().moe.layer()],
+                                             "output": {"name": "y"}}, tensors)
+        self.refuse_models("moe.experts.1.out.weight")
+
+    def test_one_bad_model_is_named_among_good_ones(self):
+        Tiny().write(self.path("good"))
+        Tiny().write(self.path("bad"))
+        self.write("bad/config.json", "[]")
+        self.refuse_models("bad")
+
+
+class OptionsTest(StartupCase):
+    def test_unknown_option_suggests_a_known_one(self):
+        self.refuse(USAGE, ["--max-batch-row", "did you mean --max-batch-rows", "moed help serve"], "serve",
+                    "--max-batch-row", "1")
+
+    def test_models_is_required(self):
+        self.refuse(USAGE, ["--models", "required"], "serve")
+
+    def test_values(self):
+        for option, value in (("port", "65536"), ("port", "x"), ("port", ""), ("threads", "-1"), ("max-batch-rows", "0"),
+                              ("max-body-bytes", "1T"), ("log-level", "loud"), ("queue-timeout-ms", "1.5")):
+            with self.subTest(f"{option} {value}"):
+                self.refuse(USAGE, [f"--{option}", value or "nothing" if option == "log-level" else value], "serve",
+                            "--models", SHIPPED_MODELS, f"--{option}", value)
+
+    def test_a_value_is_missing(self):
+        self.refuse(USAGE, ["--port", "missing"], "serve", "--models", SHIPPED_MODELS, "--port")
+
+    def test_environment(self):
+        self.refuse(USAGE, ["MOED_PORT", "many"], "serve", "--models", SHIPPED_MODELS, env={"MOED_PORT": "many"})
+
+    def test_config_file(self):
+        for text, words in (("max_batch_rows = many", ["line 1", "max_batch_rows", "many"]),
+                            ("# fine\n\nmax_batch_row = 1", ["line 3", "did you mean max_batch_rows"]),
+                            ("port = 1\nport = 2", ["line 2", "second time"]), ("nonsense", ["line 1", "key = value"])):
+            with self.subTest(text):
+                path = self.write("moed.conf", text)
+                self.refuse(USAGE, [path, *words], "serve", "--models", SHIPPED_MODELS, "--config", path)
+        self.refuse(USAGE, ["/no/such.conf"], "serve", "--models", SHIPPED_MODELS, "--config", "/no/such.conf")
+
+    def test_flag_over_environment_over_file(self):
+        Tiny().write(self.path("models", "tiny"))
+        config = self.write("moed.conf", f'models = "{self.path("models")}"  # here\nmax_request_rows = 1\n'
+                                         "max_queue_delay_us = 1\nport = 0\n")
+        server = self.serve(models=None, port=None, config=config, env={"MOED_MAX_REQUEST_ROWS": "2",
+                                                                        "MOED_MAX_QUEUE_DELAY_US": "2"},
+                            max_request_rows=3)
+        with Client(server.port) as client:
+            document = client.get("/v2/models/tiny/config").json
+        self.assertEqual(document["max_batch_size"], 3)
+        self.assertEqual(document["dynamic_batching"]["max_queue_delay_microseconds"], 2)
+        server.stop()
+
+
+class ListeningTest(StartupCase):
+    def test_port_in_use(self):
+        with socket.socket() as taken:
+            taken.bind((HOST, 0))
+            taken.listen()
+            port = taken.getsockname()[1]
+            self.refuse(FAILED, [str(port), "Address already in use"], "serve", "--models", SHIPPED_MODELS, "--port",
+                        str(port))
+
+    def test_address_of_another_machine(self):
+        self.refuse(FAILED, ["192.0.2.1"], "serve", "--models", SHIPPED_MODELS, "--host", "192.0.2.1", "--port", "0")
+
+    def test_more_connections_than_open_files(self):
+        self.refuse(FAILED, ["ulimit"], "serve", "--models", SHIPPED_MODELS, "--port", "0", "--max-connections", "1000000")
+
+    def test_ipv6(self):
+        try:
+            with socket.socket(socket.AF_INET6) as probe:
+                probe.bind(("::1", 0))
+        except OSError:
+            self.skipTest("this machine has no IPv6")
+        server = self.serve(host="::1")
+        self.assertTrue(server.url.startswith("http://[::1]:"), server.url)
+        server.stop()
+
+
+class HelpTest(StartupCase):
+    def test_commands(self):
+        overview = run("help")
+        self.assertEqual((overview.returncode, overview.stderr), (0, ""))
+        for command in ("serve", "inspect", "sample-config", "help"):
+            self.assertIn(f"moed {command}", overview.stdout)
+            page = run("help", command)
+            self.assertEqual((page.returncode, page.stderr), (0, ""))
+            self.assertTrue(page.stdout.startswith(f"Usage: moed {command}"), page.stdout)
+            self.assertEqual(run(command, "--help").stdout, page.stdout)
+
+    def test_every_option_is_explained(self):
+        page = run("help", "serve").stdout
+        for option in OPTIONS:
+            self.assertRegex(page, rf"(?m)^  --{option} [A-Z]")
+        self.assertEqual(page.count("\n  --"), len(OPTIONS), "an option is missing in this test")
+        self.assertLessEqual(max(map(len, page.splitlines())), 100)
+        self.assertIn("--json", run("help", "inspect").stdout)
+
+    def test_version(self):
+        self.assertRegex(run("--version").stdout, r"^moed \d+\.\d+\.\d+\n$")
+
+    def test_without_or_with_an_unknown_command(self):
+        for arguments in ((), ("sevre",)):
+            ended = run(*arguments)
+            self.assertEqual((ended.returncode, ended.stdout), (USAGE, ""))
+            self.assertIn("moed serve", ended.stderr)
+        self.assertEqual(run("help", "sevre").returncode, USAGE)
+
+    def test_sample_config_is_the_shipped_one_and_works(self):
+        sample = run("sample-config").stdout
+        with open(os.path.join(SHIPPED_MODELS, "..", "moed.conf"), encoding="utf-8") as file:
+            self.assertEqual(sample, file.read())
+        config = self.write("moed.conf", sample)
+        self.serve(config=config).stop()
+
+
+class InspectTest(StartupCase):
+    def test_text(self):
+        ended = run("inspect", os.path.join(SHIPPED_MODELS, "fashion-mnist"))
+        self.assertEqual((ended.returncode, ended.stderr), (0, ""))
+        for word in ("image [1, 28, 28]", "probabilities [10]", "5 experts, 2 serve a row", "conv2d", "Parameters", "Memory"):
+            self.assertIn(word, ended.stdout)
+
+    def test_json(self):
+        TwoLayers().write(self.path("two-layers"))
+        ended = run("inspect", "--json", self.path("two-layers"))
+        document = json.loads(ended.stdout)
+        self.assertEqual(document["inputs"], [{"name": "x", "shape": [6]}])
+        self.assertEqual(document["outputs"], [{"name": "score", "shape": [3]}])
+        moe = {layer["name"]: layer for layer in document["layers"] if layer["op"] == "moe"}
+        self.assertEqual({name: (layer["experts"], layer["top_k"]) for name, layer in moe.items()},
+                         {"first": (4, 1), "second": (5, 3)})
+        first, second = (4 * 6, 4 * 6 * 8), (5 * 8, 5 * 8 * 3)
+        self.assertEqual(document["parameters"], sum(first) + sum(second))
+        self.assertEqual(document["active_parameters"], first[0] + first[1] // 4 + second[0] + second[1] * 3 // 5)
+
+    def test_refusals(self):
+        self.refuse(FAILED, ["/no/such"], "inspect", "/no/such")
+        self.refuse(USAGE, ["which checkpoint"], "inspect")
+        self.refuse(USAGE, ["unexpected", "--yaml"], "inspect", "--yaml", SHIPPED_MODELS)
+
+
+if __name__ == "__main__":
+    unittest.main()
