@@ -1,0 +1,28 @@
+#!/bin/sh
+# Fuzzes every target for so many minutes each (default 10), or only the one that is named:
+#
+#   sh tests/fuzz.sh [MINUTES [TARGET]]
+#
+# What it finds is written to build/fuzz/crashes; commit it to tests/fuzz/corpus/TARGET with the fix.
+# Inputs that reach new code gather in build/fuzz/corpus.
+set -eu
+minutes=${1:-10}
+only=${2:-}
+cd "$(dirname "$0")/.."
+cmake --preset fuzz -DMOED_TESTS=ON >/dev/null
+mkdir -p build/fuzz/crashes
+status=0
+for source in tests/fuzz/fuzz_*.c; do
+    target=$(basename "$source" .c)
+    [ -z "$only" ] || [ "$only" = "$target" ] || continue
+    cmake --build --preset fuzz --target "$target" >/dev/null
+    corpus=build/fuzz/corpus/$target
+    mkdir -p "$corpus"
+    seeds=tests/fuzz/corpus/$target
+    [ -d "$seeds" ] || seeds=
+    echo "==> $target for $minutes min"
+    "build/fuzz/$target" -max_total_time=$((minutes * 60)) -timeout=10 -rss_limit_mb=2048 \
+        -print_final_stats=1 -artifact_prefix="build/fuzz/crashes/$target-" \
+        "$corpus" $seeds || status=1
+done
+exit $status
