@@ -228,14 +228,8 @@ static struct connection *connection_of(struct MHD_Connection *mhd)
     return MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
 }
 
-static size_t keep_escapes(void *context, struct MHD_Connection *mhd, char *text)
-{
-    (void)context, (void)mhd;
-    return strlen(text); /* routes decode their own segments, after splitting the path */
-}
-
-/* The first we hear of a request. A keep-alive connection may have been idle nearly to its
- * deadline, so the clock starts again for the header to come. */
+/* The first we hear of a request, its target still as it was sent. A keep-alive connection may have
+ * been idle nearly to its deadline, so the clock starts again for the header to come. */
 static void *on_request_line(void *context, const char *target, struct MHD_Connection *mhd)
 {
     (void)context;
@@ -426,9 +420,8 @@ static struct MHD_Daemon *start_daemon(struct http *http)
         MHD_OPTION_CONNECTION_LIMIT, http->options.max_connections,
         MHD_OPTION_PER_IP_CONNECTION_LIMIT, http->options.max_connections_per_ip,
         MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_POOL_BYTES,
-        MHD_OPTION_URI_LOG_CALLBACK, on_request_line, http, MHD_OPTION_UNESCAPE_CALLBACK,
-        keep_escapes, http, MHD_OPTION_NOTIFY_COMPLETED, on_completed, http,
-        MHD_OPTION_NOTIFY_CONNECTION, on_connection, http, MHD_OPTION_END);
+        MHD_OPTION_URI_LOG_CALLBACK, on_request_line, http, MHD_OPTION_NOTIFY_COMPLETED,
+        on_completed, http, MHD_OPTION_NOTIFY_CONNECTION, on_connection, http, MHD_OPTION_END);
 }
 
 static struct http *http_allocate(uv_loop_t *loop, const struct http_options *options,
