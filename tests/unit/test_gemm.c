@@ -1,0 +1,202 @@
+/* Dense algebra and the linear layer, with every kernel that this machine can run. Weights and
+ * inputs are small integers where results are compared exactly: their sums are the same in any
+ * order. */
+#include "support.h"
+
+#include "core/gemm.h"
+#include "core/safetensors.h"
+
+static const char *const kernels[] = {"avx512", "avx2", "generic", "openblas"};
+enum { KERNELS = sizeof kernels / sizeof *kernels };
+
+/* Each test runs in a process of its own, which chooses its kernel once. */
+static bool use_kernel(int index)
+{
+    setenv("MOED_KERNEL", kernels[index], 1);
+    return strcmp(gemm_kernel_name(), kernels[index]) == 0;
+}
+
+static struct tensor tensor_of(enum dtype dtype, size_t n, size_t k, const void *data)
+{
+    return (struct tensor){
+        .name = "w", .dtype = dtype, .rank = 2, .dims = {n, k}, .elements = n * k, .data = data};
+}
+
+static void init(struct gemm *gemm, const struct tensor *tensor)
+{
+    struct error err = ERROR_INIT;
+    int result = gemm_init(gemm, tensor, tensor->dims[0], tensor->dims[1], &err);
+    ck_assert_msg(result == 0, "%s", err.text);
+}
+
+static void multiply_by_hand(const float *w, size_t n, size_t k, const float *x, size_t rows,
+                             const float *bias, float *y)
+{
+    for (size_t row = 0; row < rows; row++)
+        for (size_t i = 0; i < n; i++) {
+            double sum = bias ? bias[i] : 0;
+            for (size_t j = 0; j < k; j++)
+                sum += (double)w[i * k + j] * x[row * k + j];
+            y[row * n + i] = (float)sum;
+        }
+}
+
+/* y before is NaN: nothing of it may shine through. The blocks have exactly their size, for the
+ * sake of the sanitizer. */
+static void check_size(size_t n, size_t k, size_t rows, bool with_bias)
+{
+    float *w = new_integers(n * k, (uint32_t)n), *x = new_integers(rows * k, (uint32_t)k);
+    float *bias = with_bias ? new_integers(n, (uint32_t)rows) : NULL;
+    float *y = xmalloc(rows * n * sizeof *y), *expected = xmalloc(rows * n * sizeof *y);
+    const struct tensor tensor = tensor_of(DTYPE_F32, n, k, w);
+    struct gemm gemm;
+    init(&gemm, &tensor);
+    memset(y, 0xff, rows * n * sizeof *y);
+    gemm_rows(&gemm, x, rows, bias, y);
+    multiply_by_hand(w, n, k, x, rows, bias, expected);
+    for (size_t i = 0; i < rows * n; i++)
+        if (y[i] != expected[i])
+            ck_abort_msg("n %zu k %zu rows %zu: [%zu] is %g, expected %g", n, k, rows, i,
+                         (double)y[i], (double)expected[i]);
+    gemm_close(&gemm);
+    free(w);
+    free(x);
+    free(bias);
+    free(y);
+    free(expected);
+}
+
+START_TEST(products_of_every_small_size)
+{
+    static const size_t outputs[] = {1, 2, 7, 15, 16, 17, 31, 33, 64, 65, 127, 130};
+    static const size_t inputs[] = {1, 3, 37};
+    if (!use_kernel(_i))
+        return;
+    for (size_t i = 0; i < sizeof outputs / sizeof *outputs; i++)
+        for (size_t j = 0; j < sizeof inputs / sizeof *inputs; j++)
+            for (size_t rows = 1; rows <= 26; rows++)
+                check_size(outputs[i], inputs[j], rows, (i + j + rows) % 2);
+}
+END_TEST
+
+/* So many inputs that rows are taken in groups, and so few that groups are large. */
+START_TEST(products_beyond_one_cache)
+{
+    if (!use_kernel(_i))
+        return;
+    check_size(40, 9000, 29, true);
+    check_size(3, 1, 5000, false);
+    check_size(700, 300, 70, true);
+}
+END_TEST
+
+START_TEST(a_product_known_by_heart)
+{
+    if (!use_kernel(_i))
+        return;
+    const struct tensor tensor = tensor_of(DTYPE_F32, 2, 3, FLOATS(1, 2, 3, -1, 0, 0.5f));
+    struct gemm gemm;
+    float y[4];
+    init(&gemm, &tensor);
+    gemm_rows(&gemm, FLOATS(1, 1, 1, 2, 0, -2), 2, FLOATS(10, 20), y);
+    expect_close(y, FLOATS(16, 19.5f, 6, 17), 4);
+    gemm_close(&gemm);
+}
+END_TEST
+
+/* The guarantee behind reproducible predictions. OpenBLAS cannot give it. */
+START_TEST(a_row_has_the_same_bits_in_every_batch)
+{
+    enum { N = 70, K = 123, ROWS = 31 };
+    if (!use_kernel(_i) || strcmp(kernels[_i], "openblas") == 0)
+        return;
+    static float w[N * K], x[ROWS * K], all[ROWS * N], y[ROWS * N];
+    uint32_t state = 1;
+    for (size_t i = 0; i < N * K; i++)
+        w[i] = (float)next_random(&state) * 1e-7f - 0.8f;
+    for (size_t i = 0; i < ROWS * K; i++)
+        x[i] = (float)next_random(&state) * 1e-7f - 0.8f;
+    const struct tensor tensor = tensor_of(DTYPE_F32, N, K, w);
+    struct gemm gemm;
+    init(&gemm, &tensor);
+    gemm_rows(&gemm, x, ROWS, NULL, all);
+    for (size_t first = 0; first < ROWS; first++)
+        for (size_t rows = 1; first + rows <= ROWS; rows++) {
+            gemm_rows(&gemm, x + first * K, rows, NULL, y);
+            if (memcmp(y, all + first * N, rows * N * sizeof *y) != 0)
+                ck_abort_msg("rows [%zu, %zu) differ from the whole batch", first, first + rows);
+        }
+    gemm_close(&gemm);
+}
+END_TEST
+
+START_TEST(half_precision_weights_are_exact)
+{
+    /* 1, -2, 0.5, 3 and a subnormal where there is one */
+    static const uint16_t f16[] = {0x3c00, 0xc000, 0x3800, 0x4200, 0x0001, 0x0000};
+    static const uint16_t bf16[] = {0x3f80, 0xc000, 0x3f00, 0x4040, 0x0000, 0x0000};
+    if (!use_kernel(_i))
+        return;
+    char odd[sizeof f16 + 1];
+    for (int pass = 0; pass < 4; pass++) {
+        memcpy(odd + pass / 2, pass % 2 ? f16 : bf16, sizeof f16);
+        const struct tensor tensor =
+            tensor_of(pass % 2 ? DTYPE_F16 : DTYPE_BF16, 3, 2, odd + pass / 2);
+        struct gemm gemm;
+        float y[6];
+        init(&gemm, &tensor);
+        gemm_rows(&gemm, FLOATS(1, 1, 16777216, 0), 2, NULL, y);
+        expect_close(
+            y, FLOATS(-1, 3.5f, pass % 2 ? 5.9604645e-8f : 0, 16777216, 8388608, pass % 2 ? 1 : 0),
+            6);
+        gemm_close(&gemm);
+    }
+}
+END_TEST
+
+START_TEST(linear_maps_the_last_axis)
+{
+    const struct stored tensors[] = {STORED("l.weight", DIMS(3, 2), 1, 0, 0, 1, 1, 1),
+                                     STORED("l.bias", DIMS(3), 0.5f, 0, -1)};
+    if (!use_kernel(_i))
+        return;
+    expect_layers("[2]", "[{'op':'linear','name':'l'}]", tensors, 2, 2, FLOATS(1, 2, 3, 4),
+                  FLOATS(1.5f, 2, 2, 3.5f, 4, 6));
+    expect_layers("[2]", "[{'op':'linear','name':'l'}]", tensors, 1, 1, FLOATS(1, 2),
+                  FLOATS(1, 2, 3));
+    expect_layers("[2,2]", "[{'op':'linear','name':'l'}]", tensors, 2, 1, FLOATS(1, 2, 3, 4),
+                  FLOATS(1.5f, 2, 2, 3.5f, 4, 6));
+}
+END_TEST
+
+START_TEST(linear_says_what_it_is)
+{
+    struct moed_model *model = load_layers("[5,2]", "[{'op':'linear','name':'l'}]",
+                                           TENSORS(STORED("l.weight", DIMS(3, 2), 1, 0, 0, 1, 1, 1),
+                                                   STORED("l.bias", DIMS(3), 0, 0, 0)));
+    const struct moed_model_info *info = moed_model_info(model);
+    ck_assert_uint_eq(info->outputs[0].shape.rank, 2);
+    ck_assert_uint_eq(info->outputs[0].shape.dims[0], 5);
+    ck_assert_uint_eq(info->outputs[0].shape.dims[1], 3);
+    ck_assert_uint_eq(info->parameters, 9);
+    ck_assert_uint_eq(info->active_parameters, 9);
+    ck_assert_uint_eq(info->macs_per_row, 5 * 2 * 3);
+    moed_model_free(model);
+    expect_refused("[2]", "[{'op':'sum','axis':0},{'op':'linear','name':'l'}]",
+                   TENSORS(STORED("l.weight", DIMS(1, 1), 1)), "linear needs at least one axis");
+}
+END_TEST
+
+int main(void)
+{
+    TCase *tests = tcase_create("gemm");
+    tcase_set_timeout(tests, 60);
+    tcase_add_loop_test(tests, products_of_every_small_size, 0, KERNELS);
+    tcase_add_loop_test(tests, products_beyond_one_cache, 0, KERNELS);
+    tcase_add_loop_test(tests, a_product_known_by_heart, 0, KERNELS);
+    tcase_add_loop_test(tests, a_row_has_the_same_bits_in_every_batch, 0, KERNELS);
+    tcase_add_loop_test(tests, half_precision_weights_are_exact, 0, KERNELS);
+    tcase_add_loop_test(tests, linear_maps_the_last_axis, 0, KERNELS);
+    tcase_add_test(tests, linear_says_what_it_is);
+    return run_suite("gemm", tests);
+}
