@@ -1,4 +1,4 @@
-"""Writes cases/: a checkpoint, its input, and what the reference makes of it, per case of cases.py.
+"""Writes cases/: a checkpoint, its input, and what the reference makes of it, per case.
 
     cases/<case>/config.json, model.safetensors      or model.safetensors.index.json and its shards
                  input.f32                           [rows, input shape]
@@ -8,9 +8,9 @@
                  routing.<layer>.sums.f64            selected[E], top1[E], weight_sum[E],
                                                      probability_sum[E], entropy_sum (bits)
 
-Raw, little-endian. The bytes depend on nothing but the cases: numpy's frozen RandomState draws every
-number, by integer arithmetic alone, and results are stored rounded to float32, so that another
-libm's last bits do not show.
+Raw, little-endian. The bytes depend on nothing but the cases: numpy's frozen RandomState draws
+every number, by integer arithmetic alone, and results are stored rounded to float32, so that
+another libm's last bits do not show.
 
     generate.py            write them all
     generate.py --check    write them to a temporary directory and compare with what is there
@@ -26,8 +26,11 @@ import zlib
 
 import numpy as np
 
+import cases_gates  # noqa: F401 -- the three fill CASES
+import cases_layers  # noqa: F401
+import cases_models  # noqa: F401
 import reference
-from cases import CASES
+from recipes import CASES
 
 CASES_DIRECTORY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "cases")
 
@@ -38,7 +41,7 @@ MAX_SHARED_WEIGHT = 10
 MAX_ATTEMPTS = 20000
 
 
-# --- drawing a case ----------------------------------------------------------------------------------
+# --- drawing a case -------------------------------------------------------------------------------
 
 
 def to_dtype(values, dtype):
@@ -91,7 +94,8 @@ def draw_case(case, attempt):
     def draw(name, recipe):
         tensors[name] = representable(recipe(random), case.dtype(name))
 
-    config = {"model_type": "moed", "format_version": 1, "input": {"name": "x", "shape": case.shape}}
+    config = {"model_type": "moed", "format_version": 1}
+    config["input"] = {"name": "x", "shape": case.shape}
     if case.preprocess:
         config["input"]["preprocess"] = case.preprocess
     config["layers"] = split_layers(case.layers, "", draw)
@@ -121,7 +125,7 @@ def moe_layers(layers):
         yield from moe_layers(layer.get("layers", []))
 
 
-# --- writing it --------------------------------------------------------------------------------------
+# --- writing it -----------------------------------------------------------------------------------
 
 
 def write_safetensors(path, tensors, case):
@@ -206,7 +210,7 @@ def write_all(root):
             print(f"{case.name}: attempt {attempt}")
 
 
-# --- comparing ---------------------------------------------------------------------------------------
+# --- comparing ------------------------------------------------------------------------------------
 
 
 def files_below(root):

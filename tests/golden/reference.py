@@ -2,7 +2,7 @@
 
 What the engine's numbers are compared with, so it shares nothing with the engine, with the Python
 package or with PyTorch: it is written from the format's description, one small function per op, for
-reading rather than for speed. Every expert is evaluated for every row, and the gate decides afterwards.
+reading rather than for speed. Every expert is evaluated for every row, and the gate decides after.
 
     config, tensors = read_checkpoint(directory)
     outputs, routing = run(config, tensors, inputs)      # routing[layer name] is a Routing
@@ -21,7 +21,7 @@ import numpy as np
 FLT_MAX = float(np.finfo(np.float32).max)
 
 
-# --- safetensors -------------------------------------------------------------------------------------
+# --- safetensors ----------------------------------------------------------------------------------
 
 
 def decode(raw, dtype):
@@ -58,7 +58,7 @@ def read_checkpoint(directory):
     return config, tensors
 
 
-# --- ops ---------------------------------------------------------------------------------------------
+# --- ops ------------------------------------------------------------------------------------------
 
 # op(layer, tensor, x): `layer` is its entry in config.json, tensor("weight") one of its tensors or
 # None, x is [rows, ...].
@@ -72,7 +72,8 @@ def linear(layer, tensor, x):
 
 def conv2d(layer, tensor, x):
     weight, bias = tensor("weight"), tensor("bias")
-    stride, padding, groups = layer.get("stride", 1), layer.get("padding", 0), layer.get("groups", 1)
+    stride, padding = layer.get("stride", 1), layer.get("padding", 0)
+    groups = layer.get("groups", 1)
     channels, per_group, height, width = weight.shape
     x = np.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
     out_h = (x.shape[2] - height) // stride + 1
@@ -207,7 +208,7 @@ OPS = {
 }
 
 
-# --- the gate ----------------------------------------------------------------------------------------
+# --- the gate -------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -272,7 +273,7 @@ def select(gate, logits, bias):
     return Routing(experts, weights * gate.get("scale", 1.0), probability, ranking)
 
 
-# --- models ------------------------------------------------------------------------------------------
+# --- models ---------------------------------------------------------------------------------------
 
 
 class Model:
