@@ -183,6 +183,7 @@ int config_reals(struct config_node *node, const char *key, double **values, siz
         json_t *item = json_array_get(json, i);
         if (!is_f32(item)) {
             free(*values);
+            *values = NULL; /* the caller's own clean-up frees what it was given */
             return config_error(node, key, err, "entry %zu is not a number that f32 can hold", i);
         }
         (*values)[i] = json_number_value(item);
@@ -202,6 +203,7 @@ int config_texts(struct config_node *node, const char *key, const char ***values
         (*values)[i] = json_string_value(json_array_get(json, i));
         if (!(*values)[i]) {
             free(*values);
+            *values = NULL;
             return config_error(node, key, err, "entry %zu is not a string", i);
         }
     }
