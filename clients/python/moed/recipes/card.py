@@ -16,8 +16,7 @@ def write(directory, about, data, command, row):
     facts = {
         "Data": data,
         "Made by": f"`{command}`",
-        "Trained": f"{row['epochs']} epochs, seed {row['seed']}, {row['train_seconds']} s on {row['threads']} CPU "
-                   f"thread(s), PyTorch {row['torch']}",
+        "Trained": f"{row['epochs']} epochs, seed {row['seed']}, {row['threads']} CPU thread(s), PyTorch {row['torch']}",
         "Weights": f"{row['parameters']:,} stored as {row['dtype']}",
         "Test accuracy": f"{percent(1 - row['test_error'])} ({percent(1 - row['test_error_f32'])} before rounding to "
                          f"{row['dtype']})",
