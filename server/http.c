@@ -83,17 +83,18 @@ static bool has_work(struct http *http)
     return MHD_get_timeout(http->daemon, &timeout) == MHD_YES;
 }
 
-/* Runs once more when a connection was closed: at the connection limit libmicrohttpd stops
- * listening, and only a run after the one that closed a connection listens again. Connections that
- * are handed over count as work to libmicrohttpd, though only another loop turn can help them. */
+/* Runs once more when a connection was closed (at the connection limit libmicrohttpd stops
+ * listening, and only a run after the one that closed a connection listens again) or resumed (it
+ * looks for those only when it begins to run). Connections that are handed over count as work to
+ * libmicrohttpd, though only another loop turn can help them. */
 static void run(struct http *http)
 {
     bool more = true;
     http->turn++;
     for (int runs = 0; runs < MAX_RUNS_PER_TURN && more; runs++) {
-        http->slot_freed = false;
+        http->run_again = false;
         MHD_run(http->daemon);
-        more = http->slot_freed || (has_work(http) && http->handed_over == 0);
+        more = http->run_again || (has_work(http) && http->handed_over == 0);
     }
     http->run_wanted = more || has_work(http);
     if (http->run_wanted)
@@ -180,6 +181,7 @@ static void deliver(struct http_exchange *exchange)
         exchange->suspended = false;
         queue_answer(exchange);
         MHD_resume_connection(connection->mhd);
+        exchange->http->run_again = true;
     }
     http_want_run(exchange->http);
 }
@@ -387,7 +389,7 @@ static void on_connection(void *context, struct MHD_Connection *mhd, void **stat
         *state = connection;
     } else {
         connection_close(*state);
-        http->slot_freed = true;
+        http->run_again = true;
         if (http->connections == 0 && !http->draining)
             uv_timer_stop(&http->tick);
     }

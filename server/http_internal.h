@@ -91,7 +91,7 @@ struct http {
     unsigned unanswered;  /* exchanges handed */
     unsigned handed_over; /* of these, with a connection that is not suspended */
     bool run_wanted;
-    bool slot_freed;  /* a connection closed during this run */
+    bool run_again;   /* a run made work that only the next one sees */
     bool tick_passed; /* deadlines are to be looked at */
 
     bool draining;

@@ -125,7 +125,10 @@ static void on_request(struct exchange *exchange, void *context)
             uv_idle_start(&next_turn, on_next_turn);
     } else if (!strcmp(exchange->path, "/echo"))
         reply_echo(exchange);
-    else if (!strcmp(exchange->path, "/huge"))
+    else if (!strcmp(exchange->path, "/answer-the-others")) {
+        answer_pending();
+        reply_description(exchange);
+    } else if (!strcmp(exchange->path, "/huge"))
         reply_huge(exchange);
     else if (!strcmp(exchange->path, "/failed"))
         reply_failed(exchange);
@@ -412,6 +415,23 @@ START_TEST(the_loop_sleeps_while_an_answer_is_awaited)
     expect_status(client, 200);
     WAIT_FOR(uv_backend_timeout(&loop) != 0);
     disconnect_client(client);
+}
+END_TEST
+
+/* Batching does this: the request that fills a batch has the answers of the others with it. */
+START_TEST(a_handler_may_answer_suspended_exchanges)
+{
+    start();
+    struct client *waiting = connect_client(), *last = connect_client();
+    send_text(waiting, "GET /later HTTP/1.1\r\nHost: x\r\n\r\n");
+    WAIT_FOR(pending_count == 1 && uv_backend_timeout(&loop) != 0); /* suspended */
+    send_text(last, "GET /answer-the-others HTTP/1.1\r\nHost: x\r\n\r\n");
+    for (int turn = 0; turn < 20; turn++)
+        uv_run(&loop, UV_RUN_NOWAIT); /* by then, and not by the next tick */
+    ck_assert(take_response(waiting, false));
+    ck_assert(take_response(last, false));
+    disconnect_client(waiting);
+    disconnect_client(last);
 }
 END_TEST
 
@@ -1058,6 +1078,7 @@ int main(void)
     tcase_add_test(tests, an_answer_much_later);
     tcase_add_test(tests, the_loop_does_not_sleep_on_pipelined_requests);
     tcase_add_test(tests, the_loop_sleeps_while_an_answer_is_awaited);
+    tcase_add_test(tests, a_handler_may_answer_suspended_exchanges);
     tcase_add_test(tests, pipelined_requests_are_answered_in_order);
     tcase_add_test(tests, head_is_get_without_the_body);
     tcase_add_test(tests, http_1_0_closes_after_the_answer);
