@@ -59,7 +59,7 @@ static void take_max(const float *line, size_t stride, size_t count, float *to)
 {
     for (size_t i = 0; i < count; i++) {
         const float value = line[i * stride];
-        to[i] = (value > to[i]) | (value != value) ? value : to[i];
+        to[i] = value > to[i] || value != value ? value : to[i];
     }
 }
 
