@@ -7,11 +7,11 @@ import time
 import unittest
 
 from support.http import Client, Connection, request_bytes
+from support.load import REQUEST, ask_on_new_connections, ask_until_told_to_leave
 from support.models import Tiny, write_slow
 from support.server import ServerCase
 from support.threads import Background
 
-REQUEST = request_bytes("POST", "/v1/models/tiny:predict", json.dumps({"instances": [[1, 2, 3, 4]] * 4}).encode())
 SLOW_REQUEST = request_bytes("POST", "/v1/models/slow:predict", json.dumps({"instances": [[1, 2, 3, 4]]}).encode())
 
 
@@ -32,43 +32,18 @@ class DrainCase(ServerCase):
 class UnderLoadTest(DrainCase):
     clients = 8
 
-    def keep_alive_client(self, _):
-        """Asks on one connection until it is told that it will close. A request without an answer is lost."""
-        with Connection(self.server.port) as connection:
-            while True:
-                connection.send(REQUEST)
-                answer = connection.answer()
-                self.assertEqual(answer.status, 200, answer.body)
-                self.answered += 1
-                if answer.closes:
-                    return
-
-    def reconnecting_client(self, _):
-        """Asks on a new connection each time, until there is nobody to connect to."""
-        while True:
-            try:
-                connection = Connection(self.server.port)
-            except ConnectionRefusedError:
-                return
-            with connection:
-                connection.send(REQUEST)
-                self.assertEqual(connection.answer().status, 200)
-                self.answered += 1
-
     def load_and_stop(self, client):
-        self.answered = 0
-        load = Background(self.clients, client)
+        load = Background(self.clients, lambda _: client(self.server.port))
         time.sleep(0.5)
         self.server.signal()
         self.assert_stopped()
-        load.join()
-        self.assertGreater(self.answered, self.clients)
+        self.assertGreater(sum(load.join()), self.clients)
 
     def test_no_request_is_lost_on_kept_connections(self):
-        self.load_and_stop(self.keep_alive_client)
+        self.load_and_stop(ask_until_told_to_leave)
 
     def test_no_request_is_lost_on_new_connections(self):
-        self.load_and_stop(self.reconnecting_client)
+        self.load_and_stop(ask_on_new_connections)
 
     def test_sigint_is_as_good(self):
         self.server.signal(signal.SIGINT)
