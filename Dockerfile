@@ -1,0 +1,43 @@
+# docker build -t moed . && docker run --rm -p 8080:8080 moed
+#
+# Options are environment variables (-e MOED_MAX_BATCH_ROWS=128) or flags behind the command
+# (docker run moed serve --max-batch-rows 128). Other models: -v /my/models:/srv/moed/models:ro.
+
+FROM debian:12-slim AS build
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends \
+        build-essential cmake ninja-build pkg-config \
+        libmicrohttpd-dev libuv1-dev libjansson-dev libopenblas-dev \
+    && rm -rf /var/lib/apt/lists/*
+WORKDIR /src
+COPY CMakeLists.txt CMakePresets.json ./
+COPY core core
+COPY proto proto
+COPY server server
+RUN cmake --preset release -DMOED_TESTS=OFF \
+    && cmake --build --preset release \
+    && cmake --install build/release --prefix /usr/local --strip
+
+FROM debian:12-slim
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends \
+        libmicrohttpd12 libuv1 libjansson4 libopenblas0-pthread \
+    && rm -rf /var/lib/apt/lists/*
+COPY --from=build /usr/local/bin/moed /usr/local/bin/moed
+COPY deploy/models /srv/moed/models
+
+# Inside a container the outside world is another machine; what is published decides who gets in.
+ENV MOED_HOST=0.0.0.0 MOED_MODELS=/srv/moed/models
+EXPOSE 8080
+
+# A number, which Kubernetes can tell is not root's without looking into the image. Nothing is
+# written: a read-only root file system will do.
+USER 10001:10001
+
+# bash speaks TCP, which saves the image an HTTP client.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 \
+    CMD ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/${MOED_PORT:-8080} && printf 'GET /v2/health/ready HTTP/1.0\r\n\r\n' >&3 && read -r version status reason <&3 && [ \"$status\" = 200 ]"]
+
+# Exec form: the server is the container's first process and gets its SIGTERM, on which it drains.
+ENTRYPOINT ["moed"]
+CMD ["serve"]
