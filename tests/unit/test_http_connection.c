@@ -1,0 +1,211 @@
+/* Connections over time: deadlines, clients that go, limits. */
+#include "test_http_support.h"
+
+/* --- time ------------------------------------------------------------------------------------ */
+
+/* Sends a byte every few milliseconds until the server closes. */
+static void drip(struct client *client, const char *byte)
+{
+    for (int i = 0; !client->closed; i++) {
+        ck_assert_int_lt(i, PATIENCE_MS / 5);
+        send_text(client, byte);
+        wait_ms(5);
+        receive(client);
+    }
+}
+
+START_TEST(an_idle_connection_is_closed)
+{
+    options.idle_timeout_ms = 150;
+    start();
+    struct client *fresh = connect_client(), *used = connect_client();
+    send_text(used, "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    expect_status(used, 200);
+    WAIT_FOR((receive(fresh), receive(used), fresh->closed && used->closed));
+    ck_assert_uint_eq(0, fresh->length + used->length);
+    ck_assert_uint_eq(1, finished.count); /* no request, no report */
+    disconnect_client(fresh);
+    disconnect_client(used);
+}
+END_TEST
+
+START_TEST(a_dripping_request_line_is_closed)
+{
+    options.idle_timeout_ms = 150;
+    start();
+    struct client *client = connect_client();
+    send_text(client, "GET /");
+    drip(client, "a");
+    ck_assert_uint_eq(0, requests);
+    disconnect_client(client);
+}
+END_TEST
+
+START_TEST(a_dripping_header_is_refused)
+{
+    options.idle_timeout_ms = 150;
+    start();
+    struct client *client = connect_client();
+    send_text(client, "GET / HTTP/1.1\r\nX: ");
+    drip(client, "a");
+    expect_refusal(client, 408);
+    ck_assert_int_eq(408, finished.status);
+    disconnect_client(client);
+}
+END_TEST
+
+START_TEST(a_slow_body_is_refused)
+{
+    options.request_timeout_ms = 150;
+    start();
+    struct client *client = connect_client();
+    send_text(client, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 99999\r\n\r\n");
+    if (_i == 0)
+        drip(client, "a"); /* and stalls in the other case */
+    expect_refusal(client, 408);
+    WAIT_FOR(finished.count == 1);
+    ck_assert_int_eq(408, finished.status);
+    ck_assert_str_eq("/echo", finished.path);
+    ck_assert_uint_eq(0, requests);
+    disconnect_client(client);
+}
+END_TEST
+
+START_TEST(a_client_that_does_not_read_is_closed)
+{
+    options.idle_timeout_ms = 150;
+    start();
+    struct client *client = connect_client();
+    int small = 4096;
+    setsockopt(client->fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
+    send_text(client, "GET /huge HTTP/1.1\r\nHost: x\r\n\r\n");
+    WAIT_FOR(requests == 1);
+    wait_ms(300);
+    ck_assert_uint_eq(1, http_connections(http)); /* 32 MB at the slowest rate take a while */
+    disconnect_client(client);
+    WAIT_FOR(http_connections(http) == 0);
+    ck_assert_int_eq(200, finished.status);
+}
+END_TEST
+
+/* --- clients that go ------------------------------------------------------------------------- */
+
+START_TEST(a_client_gone_before_its_request_is_whole_is_reported)
+{
+    start();
+    struct client *client = connect_client();
+    send_text(client, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc");
+    wait_ms(5);
+    disconnect_client(client);
+    WAIT_FOR(finished.count == 1);
+    ck_assert_int_eq(499, finished.status);
+    ck_assert_uint_eq(0, requests);
+}
+END_TEST
+
+START_TEST(a_client_gone_while_its_answer_is_awaited_is_noticed)
+{
+    start();
+    struct client *client = connect_client();
+    send_text(client, "GET /later HTTP/1.1\r\nHost: x\r\n\r\n");
+    WAIT_FOR(pending_count == 1);
+    wait_ms((unsigned)_i * 250); /* at once; once it is watched */
+    disconnect_client(client);
+    WAIT_FOR(disconnects == 1);
+    ck_assert_uint_eq(0, finished.count);
+    answer_pending();
+    WAIT_FOR(finished.count == 1);
+    WAIT_FOR(http_connections(http) == 0);
+    ck_assert_uint_eq(1, disconnects);
+}
+END_TEST
+
+START_TEST(an_exchange_may_outlive_its_connection)
+{
+    start();
+    reset_after_hand_over(on_disconnect);
+    ck_assert_uint_eq(1, disconnects);
+    ck_assert_uint_eq(1, finished.count);
+    answer_pending();
+    ck_assert_uint_eq(2, finished.count);
+    ck_assert_str_eq("/later", finished.path);
+}
+END_TEST
+
+static void answer_on_disconnect(struct exchange *exchange)
+{
+    disconnects++;
+    pending_count = 0;
+    reply_text(exchange, 200, "nobody hears this");
+}
+
+START_TEST(the_handler_may_answer_when_told_of_a_disconnect)
+{
+    start();
+    reset_after_hand_over(answer_on_disconnect);
+    ck_assert_uint_eq(2, finished.count);
+    struct client *client = connect_client();
+    send_text(client, "GET /later HTTP/1.1\r\nHost: x\r\n\r\n");
+    WAIT_FOR(pending_count == 1);
+    pending[0]->on_disconnect = answer_on_disconnect;
+    wait_ms(250); /* suspended and watched by now */
+    disconnect_client(client);
+    WAIT_FOR(finished.count == 3 && http_connections(http) == 0);
+    ck_assert_uint_eq(2, disconnects);
+}
+END_TEST
+
+/* --- limits ---------------------------------------------------------------------------------- */
+
+START_TEST(a_waiting_client_is_accepted_when_a_slot_frees)
+{
+    options.max_connections = 2;
+    start();
+    struct client *first = connect_client(), *second = connect_client();
+    WAIT_FOR(http_connections(http) == 2);
+    struct client *third = connect_client();
+    send_text(third, "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    wait_ms(30);
+    receive(third);
+    ck_assert_uint_eq(0, third->length);
+    ck_assert(!third->closed);
+    disconnect_client(first);
+    for (int turn = 0; turn < 20; turn++)
+        uv_run(&loop, UV_RUN_NOWAIT); /* by readiness, not by the next tick */
+    ck_assert_uint_eq(1, requests);
+    expect_status(third, 200);
+    disconnect_client(second);
+    disconnect_client(third);
+}
+END_TEST
+
+START_TEST(one_address_cannot_take_all_connections)
+{
+    options.max_connections_per_ip = 2;
+    start();
+    struct client *first = connect_client(), *second = connect_client();
+    WAIT_FOR(http_connections(http) == 2);
+    struct client *third = connect_client();
+    WAIT_FOR((receive(third), third->closed));
+    disconnect_client(first);
+    disconnect_client(second);
+    disconnect_client(third);
+}
+END_TEST
+
+int main(void)
+{
+    TCase *tests = http_tests_new();
+    tcase_add_test(tests, an_idle_connection_is_closed);
+    tcase_add_test(tests, a_dripping_request_line_is_closed);
+    tcase_add_test(tests, a_dripping_header_is_refused);
+    tcase_add_loop_test(tests, a_slow_body_is_refused, 0, 2);
+    tcase_add_test(tests, a_client_that_does_not_read_is_closed);
+    tcase_add_test(tests, a_client_gone_before_its_request_is_whole_is_reported);
+    tcase_add_loop_test(tests, a_client_gone_while_its_answer_is_awaited_is_noticed, 0, 2);
+    tcase_add_test(tests, an_exchange_may_outlive_its_connection);
+    tcase_add_test(tests, the_handler_may_answer_when_told_of_a_disconnect);
+    tcase_add_test(tests, a_waiting_client_is_accepted_when_a_slot_frees);
+    tcase_add_test(tests, one_address_cannot_take_all_connections);
+    return http_tests_run("http_connection", tests);
+}

@@ -1,0 +1,153 @@
+/* The beginning and the end of serving: listening, draining, closing. */
+#include "test_http_support.h"
+
+/* --- draining -------------------------------------------------------------------------------- */
+
+START_TEST(draining_finishes_accepted_work)
+{
+    start();
+    struct client *busy = connect_client(), *uploading = connect_client(), *idle = connect_client();
+    send_text(busy, "GET /later HTTP/1.1\r\nHost: x\r\n\r\n");
+    send_text(uploading, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nab");
+    WAIT_FOR(pending_count == 1 && http_connections(http) == 3);
+    struct client *backlog = connect_client(); /* accepted by the kernel, not yet by us */
+    uint16_t port = http_port(http);
+    http_drain(http, 50, on_drained, &loop);
+    WAIT_FOR((receive(idle), idle->closed));
+    send_text(backlog, "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    ck_assert(!drained);
+    answer_pending();
+    expect_status(busy, 200);
+    ck_assert_ptr_nonnull(strstr(response.header, "Connection: close\r\n"));
+    wait_ms(250); /* longer than the grace: the upload is not cut off */
+    send_text(uploading, "cd");
+    expect_status(uploading, 200);
+    ck_assert_str_eq("abcd", response.body);
+    WAIT_FOR(drained);
+
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    struct sockaddr_in address = {
+        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    ck_assert_int_eq(-1, connect(fd, (struct sockaddr *)&address, sizeof address));
+    close(fd);
+    disconnect_client(busy);
+    disconnect_client(uploading);
+    disconnect_client(idle);
+    disconnect_client(backlog);
+}
+END_TEST
+
+START_TEST(draining_serves_the_backlog_beyond_the_connection_limit)
+{
+    enum { CLIENTS = 12 };
+    struct client *clients[CLIENTS];
+    options.max_connections = 2;
+    start();
+    for (int i = 0; i < CLIENTS; i++) {
+        clients[i] = connect_client();
+        send(clients[i]->fd, "GET / HTTP/1.1\r\nHost: x\r\n\r\n", 27, 0);
+    }
+    http_drain(http, PATIENCE_MS, on_drained, &loop);
+    for (int i = 0; i < CLIENTS; i++)
+        expect_status(clients[i], 200);
+    WAIT_FOR(drained);
+    for (int i = 0; i < CLIENTS; i++)
+        disconnect_client(clients[i]);
+}
+END_TEST
+
+START_TEST(draining_waits_for_the_answer_to_a_client_that_is_gone)
+{
+    start();
+    reset_after_hand_over(on_disconnect);
+    http_drain(http, 0, on_drained, &loop);
+    WAIT_FOR(http_connections(http) == 0);
+    wait_ms(50);
+    ck_assert(!drained);
+    answer_pending();
+    WAIT_FOR(drained);
+}
+END_TEST
+
+START_TEST(an_idle_server_drains_at_once_and_only_later_in_the_loop)
+{
+    start();
+    http_drain(http, PATIENCE_MS, on_drained, &loop);
+    ck_assert(!drained);
+    WAIT_FOR(drained);
+}
+END_TEST
+
+START_TEST(closing_without_draining)
+{
+    start();
+    struct client *client = connect_client();
+    send_text(client, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n");
+    WAIT_FOR(http_connections(http) == 1);
+    wait_ms(5);
+    http_close(http);
+    http = NULL;
+    disconnect_client(client);
+}
+END_TEST
+
+/* --- listening ------------------------------------------------------------------------------- */
+
+static void expect_start_error(const char *text)
+{
+    struct http_callbacks callbacks = {&loop, on_request, on_finished};
+    struct error err = ERROR_INIT;
+    ck_assert_ptr_null(http_new(&loop, &options, &callbacks, &err));
+    ck_assert_msg(strstr(err.text, text) != NULL, "%s", err.text);
+}
+
+START_TEST(what_cannot_be_listened_on_is_said)
+{
+    start();
+    options.port = http_port(http);
+    expect_start_error("port");
+    expect_start_error("Address already in use");
+    options.host = "no such host";
+    expect_start_error("cannot resolve host \"no such host\"");
+    options.host = "192.0.2.1";
+    expect_start_error("cannot listen on 192.0.2.1");
+    options.host = "127.0.0.1";
+    options.max_connections = 2000000000;
+    expect_start_error("raise that limit or lower max_connections");
+}
+END_TEST
+
+START_TEST(ipv6)
+{
+    int fd = socket(AF_INET6, SOCK_STREAM, 0);
+    struct sockaddr_in6 address = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+    if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof address) != 0) {
+        close(fd); /* a machine without IPv6 */
+        return;
+    }
+    close(fd);
+    options.host = "::1";
+    start();
+    struct client *client = calloc(1, sizeof *client);
+    client->fd = socket(AF_INET6, SOCK_STREAM, 0);
+    address.sin6_port = htons(http_port(http));
+    ck_assert_int_eq(0, connect(client->fd, (struct sockaddr *)&address, sizeof address));
+    fcntl(client->fd, F_SETFL, O_NONBLOCK);
+    send_text(client, "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    expect_status(client, 200);
+    disconnect_client(client);
+}
+END_TEST
+
+int main(void)
+{
+    TCase *tests = http_tests_new();
+    tcase_add_test(tests, draining_finishes_accepted_work);
+    tcase_add_test(tests, draining_serves_the_backlog_beyond_the_connection_limit);
+    tcase_add_test(tests, draining_waits_for_the_answer_to_a_client_that_is_gone);
+    tcase_add_test(tests, an_idle_server_drains_at_once_and_only_later_in_the_loop);
+    tcase_add_test(tests, closing_without_draining);
+    tcase_add_test(tests, what_cannot_be_listened_on_is_said);
+    tcase_add_test(tests, ipv6);
+    return http_tests_run("http_drain", tests);
+}
