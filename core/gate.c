@@ -162,12 +162,12 @@ void gate_logits(const struct gate *gate, const struct run *run, size_t items, c
         chain_forward(&gate->chain, 0, gate->chain.count, run, items, x, logits);
 }
 
-static void clamp_finite(float *logits, size_t count)
+static void clamp_finite(float *values, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
-        if (isnan(logits[i]))
-            logits[i] = -FLT_MAX;
-        logits[i] = fminf(fmaxf(logits[i], -FLT_MAX), FLT_MAX);
+        if (isnan(values[i]))
+            values[i] = -FLT_MAX;
+        values[i] = fminf(fmaxf(values[i], -FLT_MAX), FLT_MAX);
     }
 }
 
@@ -248,6 +248,7 @@ static void weigh(const struct gate *gate, const float *logits, const float *sco
         softmax_to(weights, k, weights);
     for (size_t slot = 0; slot < k; slot++)
         weights[slot] *= gate->scale;
+    clamp_finite(weights, k);
 }
 
 static double entropy_bits(const float *p, size_t count)

@@ -1,0 +1,151 @@
+/* The counting sort of (item, expert) pairs: a stable permutation, whatever was chosen. */
+#include "support.h"
+
+#include "core/moe.h"
+
+static void init(struct routing *routing, size_t items, size_t experts, size_t top_k)
+{
+    struct error err = ERROR_INIT;
+    const struct moed_moe_info info = {"m", experts, top_k, 1};
+    ck_assert_int_eq(routing_init(routing, &info, items, &err), 0);
+    routing->items = items;
+}
+
+static void choose(struct routing *routing, size_t item, size_t slot, size_t expert)
+{
+    routing->expert[item * routing->top_k + slot] = (int32_t)expert;
+    routing->selected[expert]++;
+}
+
+/* Distinct experts for every item: a window of a shuffled list. */
+static void choose_at_random(struct routing *routing, uint32_t *state)
+{
+    size_t order[64];
+    for (size_t e = 0; e < routing->experts; e++)
+        order[e] = e;
+    for (size_t item = 0; item < routing->items; item++)
+        for (size_t slot = 0; slot < routing->top_k; slot++) {
+            const size_t other = slot + next_random(state) % (routing->experts - slot);
+            const size_t expert = order[other];
+            order[other] = order[slot];
+            order[slot] = expert;
+            choose(routing, item, slot, expert);
+        }
+}
+
+static void expect_sorted(const struct routing *routing)
+{
+    const size_t pairs = routing->items * routing->top_k;
+    unsigned char *taken = xcalloc(pairs, 1);
+    uint32_t next = 0;
+    for (size_t e = 0; e < routing->experts; e++) {
+        ck_assert_uint_eq(routing->first[e], next);
+        next += (uint32_t)routing->selected[e];
+        for (uint32_t at = routing->first[e] + 1; at < next; at++)
+            if (routing->item[at - 1] >= routing->item[at])
+                ck_abort_msg("expert %zu gets item %u after item %u", e, routing->item[at],
+                             routing->item[at - 1]);
+    }
+    ck_assert_uint_eq(routing->first[routing->experts], pairs);
+    for (size_t pair = 0; pair < pairs; pair++) {
+        const uint32_t at = routing->position[pair];
+        const size_t expert = (size_t)routing->expert[pair];
+        if (at < routing->first[expert] || at >= routing->first[expert + 1] || taken[at] ||
+            routing->item[at] != pair / routing->top_k)
+            ck_abort_msg("pair %zu of expert %zu went to %u", pair, expert, at);
+        taken[at] = 1;
+    }
+    free(taken);
+}
+
+START_TEST(pairs_are_sorted_by_expert_and_item)
+{
+    struct routing routing;
+    init(&routing, 3, 4, 2);
+    choose(&routing, 0, 0, 3);
+    choose(&routing, 0, 1, 1);
+    choose(&routing, 1, 0, 1);
+    choose(&routing, 1, 1, 0);
+    choose(&routing, 2, 0, 3);
+    choose(&routing, 2, 1, 1);
+    dispatch(&routing);
+    static const uint32_t first[] = {0, 1, 4, 4, 6}, item[] = {1, 0, 1, 2, 0, 2},
+                          position[] = {4, 1, 2, 0, 5, 3};
+    ck_assert_mem_eq(routing.first, first, sizeof first);
+    ck_assert_mem_eq(routing.item, item, sizeof item);
+    ck_assert_mem_eq(routing.position, position, sizeof position);
+    routing_close(&routing);
+}
+END_TEST
+
+START_TEST(any_choice_gives_a_stable_permutation)
+{
+    uint32_t state = 2026;
+    for (int round = 0; round < 300; round++) {
+        struct routing routing;
+        const size_t experts = 1 + next_random(&state) % 64;
+        const size_t top_k = 1 + next_random(&state) % experts;
+        init(&routing, 1 + next_random(&state) % 50, experts, top_k);
+        choose_at_random(&routing, &state);
+        dispatch(&routing);
+        expect_sorted(&routing);
+        routing_close(&routing);
+    }
+}
+END_TEST
+
+START_TEST(all_items_to_one_expert)
+{
+    struct routing routing;
+    for (size_t expert = 0; expert < 3; expert++) {
+        init(&routing, 20, 3, 1);
+        for (size_t item = 0; item < 20; item++)
+            choose(&routing, item, 0, expert);
+        dispatch(&routing);
+        expect_sorted(&routing);
+        routing_close(&routing);
+    }
+}
+END_TEST
+
+START_TEST(one_item_and_the_most_experts)
+{
+    struct routing routing;
+    init(&routing, 1, MAX_EXPERTS, MAX_EXPERTS);
+    for (size_t slot = 0; slot < MAX_EXPERTS; slot++)
+        choose(&routing, 0, slot, MAX_EXPERTS - 1 - slot);
+    dispatch(&routing);
+    expect_sorted(&routing);
+    routing_close(&routing);
+}
+END_TEST
+
+START_TEST(a_smaller_batch_sorts_in_the_same_memory)
+{
+    struct routing routing;
+    uint32_t state = 7;
+    init(&routing, 30, 8, 2);
+    for (routing.items = 30; routing.items > 0; routing.items--) {
+        memset(routing.selected, 0, 8 * sizeof *routing.selected);
+        choose_at_random(&routing, &state);
+        dispatch(&routing);
+        expect_sorted(&routing);
+    }
+    routing_close(&routing);
+}
+END_TEST
+
+START_TEST(too_many_items_are_an_error)
+{
+    struct error err = ERROR_INIT;
+    struct routing routing;
+    const struct moed_moe_info info = {"m", 4, 4, 1};
+    ck_assert_int_eq(routing_init(&routing, &info, SIZE_MAX / 64, &err), -1);
+    ck_assert_int_eq(err.code, ERROR_INTERNAL);
+    routing_close(&routing);
+}
+END_TEST
+
+TEST_MAIN("dispatch", pairs_are_sorted_by_expert_and_item, any_choice_gives_a_stable_permutation,
+          all_items_to_one_expert, one_item_and_the_most_experts,
+          a_smaller_batch_sorts_in_the_same_memory, too_many_items_are_an_error)
