@@ -137,22 +137,21 @@ START_TEST(rounds_hard_cases)
 }
 END_TEST
 
-/* The halfway point between two doubles has up to 767 digits; one more decides. */
+/* The halfway point above a double, exactly; then the least bit more, 1100 places after the point.
+ * Above an even double the first rounds down and the second up. */
 START_TEST(rounds_numbers_of_hundreds_of_digits)
 {
     char text[2000];
-    for (int exponent = -1074; exponent <= 60; exponent += 7) {
-        double low = ldexp(1 + ldexp(3, -52), exponent);
-        double halfway_part = ldexp(1, exponent - 53);
-        if (halfway_part == 0)
-            continue;
-        /* printf is exact: the sum of two exact decimals needs long arithmetic only when both are
-         * printed; x87 holds 64 bits, so low + half an ulp is exact there. */
-        long double halfway = (long double)low + halfway_part;
-        snprintf(text, sizeof text, "%.1100Lf", halfway);
-        check_value(text);
-        text[strlen(text) - 1] = '1';
-        check_value(text);
+    for (int exponent = -1022; exponent <= 60; exponent += 7) {
+        for (int odd = 0; odd <= 1; odd++) {
+            double low = ldexp(1 + ldexp(2 + odd, -52), exponent);
+            /* Long double has the one more bit that this takes, and the exponents below. */
+            long double halfway = (long double)low + ldexpl(1, exponent - 53);
+            snprintf(text, sizeof text, "%.1100Lf", halfway);
+            check_value(text);
+            text[strlen(text) - 1] = '1';
+            check_value(text);
+        }
     }
 }
 END_TEST
