@@ -149,6 +149,7 @@ static int parse_tensor(struct safetensors *file, const struct mapping *mapping,
     char where[ERROR_TEXT_BYTES / 2];
     snprintf(where, sizeof where, "%s: tensor '%s'", mapping->name, name);
     struct tensor *tensor = append_tensor(file, name);
+    tensor->shard = mapping->name;
     const char *dtype = json_string_value(json_object_get(entry, "dtype"));
     if (!json_is_object(entry) || json_object_size(entry) != 3)
         return error_set(err, ERROR_INVALID, "%s: expected exactly dtype, shape and data_offsets",
@@ -258,28 +259,43 @@ static int open_shard(struct safetensors *file, const char *directory, const cha
     return parse_file(file, mapping, err);
 }
 
-static bool is_open(const struct safetensors *file, const char *name)
-{
-    for (size_t i = 0; i < file->mapping_count; i++)
-        if (strcmp(file->mappings[i].name, name) == 0)
-            return true;
-    return false;
-}
-
 static int open_shards(struct safetensors *file, const char *directory, json_t *weight_map,
                        struct error *err)
 {
     const char *tensor;
-    json_t *shard;
+    json_t *shard, *opened = json_object();
+    int result = 0;
     json_object_foreach (weight_map, tensor, shard) {
         const char *name = json_string_value(shard);
         /* A shard lies in the checkpoint's own directory: no path may lead out of it. */
         if (!name || !*name || strchr(name, '/') || strcmp(name, "..") == 0)
+            result = error_set(err, ERROR_INVALID,
+                               "model.safetensors.index.json: weight_map['%s'] must be a file name",
+                               tensor);
+        else if (!json_object_get(opened, name) &&
+                 (result = open_shard(file, directory, name, err)) == 0)
+            json_object_set_new(opened, name, json_true());
+        if (result != 0)
+            break;
+    }
+    json_decref(opened);
+    return result;
+}
+
+/* The index and the shards must tell the same story. */
+static int check_index(const struct safetensors *file, json_t *weight_map, struct error *err)
+{
+    if (json_object_size(weight_map) != file->tensor_count)
+        return error_set(err, ERROR_INVALID,
+                         "model.safetensors.index.json lists %zu tensors, its shards hold %zu",
+                         json_object_size(weight_map), file->tensor_count);
+    for (size_t i = 0; i < file->tensor_count; i++) {
+        const struct tensor *tensor = &file->tensors[i];
+        const char *listed = json_string_value(json_object_get(weight_map, tensor->name));
+        if (!listed || strcmp(listed, tensor->shard) != 0)
             return error_set(err, ERROR_INVALID,
-                             "model.safetensors.index.json: weight_map['%s'] must be a file name",
-                             tensor);
-        if (!is_open(file, name) && open_shard(file, directory, name, err) != 0)
-            return -1;
+                             "model.safetensors.index.json: tensor '%s' is in %s, listed in %s",
+                             tensor->name, tensor->shard, listed ? listed : "no file");
     }
     return 0;
 }
@@ -294,9 +310,8 @@ static int open_index(struct safetensors *file, const char *directory, const cha
     int result = json_is_object(weight_map)
                      ? open_shards(file, directory, weight_map, err)
                      : error_set(err, ERROR_INVALID, "%s: weight_map must be an object", path);
-    if (result == 0 && json_object_size(weight_map) != file->tensor_count)
-        result = error_set(err, ERROR_INVALID, "%s: lists %zu tensors, its shards hold %zu", path,
-                           json_object_size(weight_map), file->tensor_count);
+    if (result == 0)
+        result = check_index(file, weight_map, err);
     config_close(&index);
     return result;
 }

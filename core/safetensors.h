@@ -20,6 +20,7 @@ enum { TENSOR_MAX_RANK = 8 };
 
 struct tensor {
     char *name;
+    const char *shard; /* the file it is in */
     enum dtype dtype;
     size_t rank;
     size_t dims[TENSOR_MAX_RANK];
