@@ -3,7 +3,7 @@
 #
 #   sh tests/fuzz.sh [MINUTES [TARGET]]
 #
-# What it finds is written to build/fuzz/crashes; commit it to tests/fuzz/corpus/TARGET with the fix.
+# What it finds is written to build/fuzz/crashes; commit it to tests/fuzz/corpus with the fix.
 # Inputs that reach new code gather in build/fuzz/corpus.
 set -eu
 minutes=${1:-10}
@@ -18,7 +18,7 @@ for source in tests/fuzz/fuzz_*.c; do
     cmake --build --preset fuzz --target "$target" >/dev/null
     corpus=build/fuzz/corpus/$target
     mkdir -p "$corpus"
-    seeds=tests/fuzz/corpus/$target
+    seeds=tests/fuzz/corpus/${target#fuzz_}
     [ -d "$seeds" ] || seeds=
     echo "==> $target for $minutes min"
     "build/fuzz/$target" -max_total_time=$((minutes * 60)) -timeout=10 -rss_limit_mb=2048 \

@@ -148,7 +148,7 @@ targets() { # DIRECTORY PREFIX
 
 fuzz() { # TARGET
     mkdir -p "build/fuzz/corpus/$1"
-    seeds=tests/fuzz/corpus/$1
+    seeds=tests/fuzz/corpus/${1#fuzz_}
     [ -d "$seeds" ] || seeds=
     "build/fuzz/$1" -max_total_time=$FUZZ_SECONDS -timeout=10 -rss_limit_mb=2048 \
         "build/fuzz/corpus/$1" $seeds
