@@ -230,6 +230,20 @@ case(
         op("mean", axis=-1),
     ),
 )
+# More hidden vectors than anything else.
+case(
+    "attentive_many_experts",
+    [2],
+    moe(
+        "moe",
+        attentive(7, "fc", linear("hidden", 2, 7), top_k=1, score="none", normalize="softmax"),
+        13,
+        linear("fc", 2, 7),
+        op("relu"),
+        linear("out", 7, 1),
+    ),
+    rows=9,
+)
 # Nothing is left to do for the chosen experts.
 case(
     "attentive_key_is_the_output",

@@ -17,6 +17,7 @@ from recipes import (
     uniform,
     weights,
     wide,
+    with_tensors,
 )
 
 # --- experts --------------------------------------------------------------------------------------
@@ -92,11 +93,31 @@ case(
     [5],
     moe("moe", gate(wide(5, 3), top_k=2), 3, linear("fc", 5, 4), op("sum", axis=0)),
 )
+# More rows for one expert than one task takes when a team is at work (core/experts.c).
 case(
     "experts_many_rows",
     [5],
-    moe("moe", gate(wide(5, 4), top_k=2, score="sigmoid"), 4, *plain_expert(5, 3)),
-    rows=31,
+    moe("moe", gate(wide(5, 3), top_k=2, score="sigmoid"), 3, *plain_expert(5, 3)),
+    rows=61,
+)
+case(
+    "experts_many_rows_dense",
+    [3],
+    moe("moe", gate(wide(3, 2), normalize="softmax"), 2, *plain_expert(3, 4)),
+    rows=41,
+)
+case(
+    "experts_many_rows_attentive",
+    [3],
+    moe(
+        "moe",
+        attentive(4, "fc", linear("hidden", 3, 4), top_k=2),
+        3,
+        linear("fc", 3, 4),
+        op("relu"),
+        linear("out", 4, 2),
+    ),
+    rows=47,
 )
 
 # --- several MoE layers, and MoE layers inside residuals ------------------------------------------
@@ -161,7 +182,9 @@ case(
         4,
         conv2d("a", 1, 8, 3, 3, padding=1),
         op("relu"),
-        conv2d("b", 8, 5, 3, 3, stride=2),
+        residual(conv2d("b", 8, 8, 3, 3, padding=1)),
+        op("avg_pool2d", kernel=3, stride=1, padding=1),
+        conv2d("c", 8, 5, 3, 3, stride=2),
         op("mean", axis=-1),
     ),
     rows=9,
@@ -227,10 +250,12 @@ stored(
     dtype=by_turns,
 )
 # Subnormal in float16, not in float32.
+tiny = times(2.0**-15, uniform(5))
 stored(
     "f16_subnormals",
     [9],
     linear("fc", 9, 5, bias=False, weight=times(2.0**-15, weights(5, 9))),
+    with_tensors("rms_norm", "norm", {"eps": 1e-12}, {"weight": tiny}),
     op("scale", value=2.0**15),
     dtype=lambda name: "F16",
 )

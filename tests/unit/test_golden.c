@@ -1,4 +1,5 @@
-/* The engine against the reference: every case of golden/cases, in every way a batch can be run.
+/* The engine against the reference: every case of golden/cases, on every kernel this machine has,
+ * in every way a batch can be run.
  *
  * golden/reference.py computed the expected numbers in float64; golden/generate.py describes the
  * files. Each case is run with all rows at once, in pairs, one by one and reversed, alone and on
@@ -7,6 +8,10 @@
 #include "support.h"
 
 #include <dirent.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "core/gemm.h"
 
 /* float32 sums of a few hundred terms of size 1 come this near to float64. */
 static const double TOLERANCE = 1e-5;
@@ -56,8 +61,7 @@ static const struct plan PLANS[] = {
 /* OpenBLAS sums one row in another order than many (core/kernel_openblas.c). */
 static bool rows_are_independent(void)
 {
-    const char *kernel = getenv("MOED_KERNEL");
-    return !kernel || strcmp(kernel, "openblas") != 0;
+    return strcmp(gemm_kernel_name(), "openblas") != 0;
 }
 
 /* ---- the cases ---- */
@@ -255,9 +259,9 @@ static void fail_at(const struct place *place, size_t i, double got, double expe
                     const char *why)
 {
     const size_t width = place->per_row ? place->per_row : SIZE_MAX;
-    ck_abort_msg("%s, %s: %s%s%s row %zu, element %zu is %.9g, %s %.9g", place->golden->name,
-                 place->plan->name, place->layer, *place->layer ? "." : "", place->what, i / width,
-                 i % width, got, why, expected);
+    ck_abort_msg("%s, %s, kernel %s: %s%s%s row %zu, element %zu is %.9g, %s %.9g",
+                 place->golden->name, place->plan->name, gemm_kernel_name(), place->layer,
+                 *place->layer ? "." : "", place->what, i / width, i % width, got, why, expected);
 }
 
 static void check_close(const struct place *place, size_t i, double got, double expected)
@@ -328,9 +332,9 @@ static void check_same_bits(const struct golden *golden, const struct plan *plan
     check_bits(&place, got->output, first->output, golden->rows * golden->out);
 }
 
-START_TEST(engine_agrees_with_the_reference)
+static void run_case(const char *name)
 {
-    struct golden golden = load_case(entries[_i]->d_name);
+    struct golden golden = load_case(name);
     struct result first = run_plan(&golden, &PLANS[0]);
     check_result(&golden, &PLANS[0], &first);
     for (size_t i = 1; i < sizeof PLANS / sizeof *PLANS; i++) {
@@ -343,18 +347,54 @@ START_TEST(engine_agrees_with_the_reference)
     free_result(&golden, &first);
     free_case(&golden);
 }
+
+/* ---- the kernels ---- */
+
+static const char *kernels[] = {"generic", "avx2", "avx512", "openblas"};
+static int kernel_count;
+
+/* Whether this machine has it, and MOED_KERNEL does not name another. Asked in a process of its
+ * own: the kernel is chosen once per process. */
+static bool kernel_is_usable(const char *kernel)
+{
+    int status = -1;
+    const pid_t child = fork();
+    if (child == 0) {
+        setenv("MOED_KERNEL", kernel, 0);
+        _exit(strcmp(gemm_kernel_name(), kernel) == 0 ? 0 : 1);
+    }
+    return waitpid(child, &status, 0) == child && status == 0;
+}
+
+static void find_kernels(void)
+{
+    for (size_t i = 0; i < sizeof kernels / sizeof *kernels; i++)
+        if (kernel_is_usable(kernels[i]))
+            kernels[kernel_count++] = kernels[i];
+}
+
+/* One test per kernel and case; check runs each in a process of its own. */
+START_TEST(engine_agrees_with_the_reference)
+{
+    const char *kernel = kernels[_i / entry_count];
+    setenv("MOED_KERNEL", kernel, 1);
+    ck_assert_str_eq(gemm_kernel_name(), kernel);
+    run_case(entries[_i % entry_count]->d_name);
+}
 END_TEST
 
 int main(void)
 {
     entry_count = scandir(cases_directory, &entries, is_case, alphasort);
-    if (entry_count <= 0) {
-        fprintf(stderr, "%s: no cases\n", cases_directory);
+    find_kernels();
+    if (entry_count <= 0 || kernel_count == 0) {
+        fprintf(stderr, "%s: %d cases for %d kernels\n", cases_directory, entry_count,
+                kernel_count);
         return EXIT_FAILURE;
     }
     TCase *tests = tcase_create("golden");
     tcase_set_timeout(tests, 60);
-    tcase_add_loop_test(tests, engine_agrees_with_the_reference, 0, entry_count);
+    tcase_add_loop_test(tests, engine_agrees_with_the_reference, 0, kernel_count * entry_count);
     const int status = run_suite("golden", tests);
     for (int i = 0; i < entry_count; i++)
         free(entries[i]);
