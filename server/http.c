@@ -19,21 +19,18 @@
 #include <assert.h>
 #include <dlfcn.h>
 #include <microhttpd.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "../proto/json.h"
-#include "http_head.h"
 #include "http_internal.h"
 #include "http_listen.h"
 
 enum {
-    /* Per connection, resident once used: holds the request header, of which the largest is about
-     * two thirds of it (414 and 431 above), and what was read of the body. A client can make us
-     * hold this many bytes by connecting. */
+    /* Per connection, resident once used: holds the request header, at most some 30 KB (414 and 431
+     * above), and the piece of the body just read. A client can make us hold this many bytes by
+     * connecting; twice as many do not read a large body faster. */
     CONNECTION_POOL_BYTES = 32 << 10,
 
     /* How often deadlines are looked at; the error of every timeout. */

@@ -4,7 +4,6 @@
  * libmicrohttpd's own timeout is of no use here: it measures inactivity, so a byte a second keeps a
  * connection for ever (slowloris), and it stops altogether while a connection is suspended. We shut
  * a socket down and leave it to libmicrohttpd to notice and close. */
-#include <stdio.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -144,9 +143,37 @@ static void close_idle(struct http *http)
     }
 }
 
+/* --- clients that leave a request half-sent -------------------------------- */
+
+/* A connection without a request is looked at for so long after its last answer; one with part of a
+ * request, for as long as it has one. */
+enum { YOUNG_MS = 300 };
+
+static bool has_hung_up(int fd)
+{
+    char byte;
+    return recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
+/* When the end of a connection arrives together with the first bytes of a request, libmicrohttpd
+ * 0.9.75 reads the bytes and forgets the rest of that (edge-triggered) readiness: it would never
+ * look again, and keep the connection until its deadline. */
+static void close_abandoned(struct connection_list *list, uint64_t now)
+{
+    struct connection *connection = TAILQ_FIRST(list), *next;
+    for (; connection; connection = next) {
+        next = TAILQ_NEXT(connection, link);
+        bool suspect = connection->exchange || now < connection->since_ms + YOUNG_MS;
+        if (suspect && has_hung_up(connection->fd))
+            shut(connection);
+    }
+}
+
 void connections_expire(struct http *http)
 {
     uint64_t now = uv_now(http->loop);
+    close_abandoned(&http->lists[PHASE_IDLE], now);
+    close_abandoned(&http->lists[PHASE_RECEIVING], now);
     for (int phase = 0; phase < PHASE_COUNT; phase++) {
         uint64_t timeout = http->timeouts_ms[phase];
         struct connection *first;
