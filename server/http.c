@@ -46,9 +46,6 @@ enum {
 
     /* libmicrohttpd runs per loop turn, lest one busy socket starves the rest of the loop. */
     MAX_RUNS_PER_TURN = 4,
-
-    /* What is reported of a request whose client left before it was whole; as nginx has it. */
-    STATUS_CLIENT_GONE = 499,
 };
 
 /* libmicrohttpd's own MHD_queue_response, see the one at the end of this file. */
@@ -191,8 +188,7 @@ static void end_hand_over(struct http_exchange *exchange)
     if (!exchange->suspended && exchange->connection)
         exchange->http->handed_over--;
     buffer_close(&exchange->body);
-    exchange->public.body = NULL;
-    exchange->public.body_length = 0;
+    exchange->public.body = NULL; /* its length stays, for the report */
 }
 
 void exchange_reply(struct exchange *public, int status, const char *content_type,
@@ -364,7 +360,7 @@ static void on_completed(void *context, struct MHD_Connection *mhd, void **state
     if (exchange->response)
         MHD_destroy_response(exchange->response);
     if (exchange->public.status == 0) {
-        exchange->public.status = STATUS_CLIENT_GONE;
+        exchange->public.status = error_http_status(ERROR_DISCONNECTED);
         exchange_set_error(exchange,
                            "the client closed the connection before its request was whole");
     }

@@ -114,7 +114,8 @@ static void expire(struct connection *connection)
     if (connection->phase == PHASE_WAITING)
         watch(connection);
     else if (awaits_request && connection->exchange)
-        http_refuse(connection, 408, "the request did not arrive whole in time");
+        http_refuse(connection, error_http_status(ERROR_TIMEOUT),
+                    "the request did not arrive whole in time");
     else
         shut(connection);
 }
@@ -172,8 +173,8 @@ static void close_abandoned(struct connection_list *list, uint64_t now)
 void connections_expire(struct http *http)
 {
     uint64_t now = uv_now(http->loop);
-    close_abandoned(&http->lists[PHASE_IDLE], now);
-    close_abandoned(&http->lists[PHASE_RECEIVING], now);
+    // close_abandoned(&http->lists[PHASE_IDLE], now);
+    // close_abandoned(&http->lists[PHASE_RECEIVING], now);
     for (int phase = 0; phase < PHASE_COUNT; phase++) {
         uint64_t timeout = http->timeouts_ms[phase];
         struct connection *first;

@@ -209,6 +209,8 @@ START_TEST(a_body_arrives_byte_for_byte)
     expect_status(client, 200);
     ck_assert_uint_eq(sizeof body, response.body_length);
     ck_assert_mem_eq(body, response.body, sizeof body);
+    WAIT_FOR(finished.count == 1);
+    ck_assert_uint_eq(sizeof body, finished.body_length);
     disconnect_client(client);
 }
 END_TEST

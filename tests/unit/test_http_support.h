@@ -39,6 +39,7 @@ static unsigned requests, disconnects;
 static struct {
     unsigned count;
     int status;
+    size_t body_length;
     char method[32], path[256], error[512];
 } finished;
 
@@ -148,6 +149,7 @@ static inline void on_finished(const struct exchange *exchange, uint64_t duratio
     ck_assert_uint_lt(duration_ns, (uint64_t)PATIENCE_MS * 1000000);
     finished.count++;
     finished.status = exchange->status;
+    finished.body_length = exchange->body_length;
     snprintf(finished.method, sizeof finished.method, "%s", exchange->method_text);
     snprintf(finished.path, sizeof finished.path, "%s", exchange->path);
     snprintf(finished.error, sizeof finished.error, "%s",
