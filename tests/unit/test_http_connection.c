@@ -103,6 +103,22 @@ START_TEST(a_client_gone_before_its_request_is_whole_is_reported)
 }
 END_TEST
 
+/* The end of the connection is there together with the bytes when the server looks. */
+START_TEST(a_request_cut_off_by_a_hang_up_is_not_kept)
+{
+    static const char *const parts[] = {
+        "POST /ec", "POST /echo HTTP/1.1\r\nHos",
+        "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc"};
+    start();
+    struct client *client = connect_client();
+    send_text(client, "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    expect_status(client, 200);
+    ck_assert_int_gt(send(client->fd, parts[_i], strlen(parts[_i]), MSG_NOSIGNAL), 0);
+    disconnect_client(client);
+    WAIT_FOR(http_connections(http) == 0);
+}
+END_TEST
+
 START_TEST(a_client_gone_while_its_answer_is_awaited_is_noticed)
 {
     start();
@@ -202,6 +218,7 @@ int main(void)
     tcase_add_loop_test(tests, a_slow_body_is_refused, 0, 2);
     tcase_add_test(tests, a_client_that_does_not_read_is_closed);
     tcase_add_test(tests, a_client_gone_before_its_request_is_whole_is_reported);
+    tcase_add_loop_test(tests, a_request_cut_off_by_a_hang_up_is_not_kept, 0, 3);
     tcase_add_loop_test(tests, a_client_gone_while_its_answer_is_awaited_is_noticed, 0, 2);
     tcase_add_test(tests, an_exchange_may_outlive_its_connection);
     tcase_add_test(tests, the_handler_may_answer_when_told_of_a_disconnect);
