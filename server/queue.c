@@ -1,7 +1,6 @@
 /* Batches that fill while they wait; see queue.h. */
 #include "queue.h"
 
-#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -124,26 +123,43 @@ static int push_segments(struct queue *queue, struct job *job, struct infer_read
     return 0;
 }
 
-/* Drops what a failed push left: its segments are the last ones of the last batches. */
-static void undo_push(struct queue *queue, const struct job *job)
+/* Takes the job's rows out of a batch; those behind them move up. */
+static void remove_rows(const struct queue *queue, struct batch *batch, const struct job *job)
 {
-    struct batch *last = NULL;
-    for (struct batch *batch = queue->head, *next; batch; batch = next) {
-        next = batch->next;
-        size_t count = batch->segment_count;
-        if (count > 0 && batch->segments[count - 1].job == job)
-            batch->rows -= batch->segments[--batch->segment_count].rows;
-        if (batch->segment_count > 0) {
-            last = batch;
-            continue;
-        }
-        if (last)
-            last->next = next;
-        else
-            queue->head = next;
-        queue_recycle(queue, batch);
+    size_t row = 0, at = 0;
+    while (at < batch->segment_count && batch->segments[at].job != job)
+        row += batch->segments[at++].rows;
+    if (at == batch->segment_count)
+        return;
+    const size_t rows = batch->segments[at].rows, behind = batch->rows - row - rows;
+    for (size_t i = 0; i < queue->info->input_count; i++) {
+        const size_t elements = queue->info->inputs[i].elements;
+        memmove(batch->inputs[i] + row * elements, batch->inputs[i] + (row + rows) * elements,
+                behind * elements * sizeof(float));
     }
-    queue->tail = last;
+    batch->segment_count--;
+    memmove(&batch->segments[at], &batch->segments[at + 1],
+            (batch->segment_count - at) * sizeof *batch->segments);
+    batch->rows -= rows;
+}
+
+/* Takes the job out of the queue, and gives back the batches that are left empty: a client that sends
+ * and hangs up again and again must not pile them up. */
+static void remove_job(struct queue *queue, const struct job *job)
+{
+    struct batch **link = &queue->head;
+    queue->tail = NULL;
+    while (*link) {
+        struct batch *batch = *link;
+        remove_rows(queue, batch, job);
+        if (batch->rows > 0) {
+            queue->tail = batch;
+            link = &batch->next;
+        } else {
+            *link = batch->next;
+            queue_recycle(queue, batch);
+        }
+    }
 }
 
 int queue_push(struct queue *queue, struct job *job, uint64_t now_ns, struct error *err)
@@ -158,7 +174,7 @@ int queue_push(struct queue *queue, struct job *job, uint64_t now_ns, struct err
     int result = push_segments(queue, job, readers, now_ns, err);
     free(readers);
     if (result != 0) {
-        undo_push(queue, job);
+        remove_job(queue, job);
         return -1;
     }
     queue->rows += job->request.rows;
@@ -166,45 +182,20 @@ int queue_push(struct queue *queue, struct job *job, uint64_t now_ns, struct err
     return 0;
 }
 
-/* Moves the rows of live segments together. */
-static void squeeze(const struct queue *queue, struct batch *batch)
-{
-    size_t row = 0, kept_rows = 0, kept = 0;
-    for (size_t i = 0; i < batch->segment_count; i++) {
-        const struct segment segment = batch->segments[i];
-        if (segment.job) {
-            for (size_t j = 0; j < queue->info->input_count && row != kept_rows; j++) {
-                size_t elements = queue->info->inputs[j].elements;
-                memmove(batch->inputs[j] + kept_rows * elements, batch->inputs[j] + row * elements,
-                        segment.rows * elements * sizeof(float));
-            }
-            batch->segments[kept++] = segment;
-            kept_rows += segment.rows;
-        }
-        row += segment.rows;
-    }
-    batch->segment_count = kept;
-    batch->rows = kept_rows;
-}
-
 struct batch *queue_take(struct queue *queue)
 {
-    struct batch *batch;
-    while ((batch = queue->head)) {
-        queue->head = batch->next;
-        if (!queue->head)
-            queue->tail = NULL;
-        squeeze(queue, batch);
-        if (batch->rows > 0)
-            break;
-        queue_recycle(queue, batch);
-    }
-    for (size_t i = 0; batch && i < batch->segment_count; i++) {
-        struct segment *segment = &batch->segments[i];
+    struct batch *batch = queue->head;
+    if (!batch)
+        return NULL;
+    queue->head = batch->next;
+    if (!queue->head)
+        queue->tail = NULL;
+    for (size_t i = 0; i < batch->segment_count; i++) {
+        const struct segment *segment = &batch->segments[i];
         segment->job->rows_waiting -= segment->rows;
         segment->job->rows_running += segment->rows;
-        queue->rows -= segment->rows;
     }
+    queue->rows -= batch->rows;
     return batch;
 }
 
@@ -221,12 +212,7 @@ void queue_recycle(struct queue *queue, struct batch *batch)
 
 void queue_cancel(struct queue *queue, struct job *job)
 {
-    for (struct batch *batch = queue->head; batch; batch = batch->next)
-        for (size_t i = 0; i < batch->segment_count; i++)
-            if (batch->segments[i].job == job) {
-                batch->segments[i].job = NULL;
-                queue->rows -= batch->segments[i].rows;
-                job->rows_waiting -= batch->segments[i].rows;
-            }
-    assert(job->rows_waiting == 0);
+    remove_job(queue, job);
+    queue->rows -= job->rows_waiting;
+    job->rows_waiting = 0;
 }

@@ -1,9 +1,9 @@
 /* The bounded queue of one model: rows wait in the very batch buffers they will be computed in.
  *
- * A queue is a list of batches, all full but the last. A job's numbers are read from its request's
- * body straight into the last batch, and on into a new one when it is full, so a job may be spread
- * over several batches and a batch holds rows of many jobs. Loop thread only; a batch taken from the
- * queue belongs to the taker until queue_recycle(). */
+ * A queue is a list of batches: none is empty, and all but the last are full, save where jobs were
+ * cancelled. A job's numbers are read from its request's body straight into the last batch, and on into
+ * a new one when it is full, so a job may be spread over several batches and a batch holds rows of many
+ * jobs. Loop thread only; a batch taken from the queue belongs to the taker until queue_recycle(). */
 #ifndef SERVER_QUEUE_H
 #define SERVER_QUEUE_H
 
@@ -16,7 +16,7 @@
 
 /* Consecutive rows of one job in one batch. */
 struct segment {
-    struct job *job; /* NULL: cancelled while waiting */
+    struct job *job;
     size_t job_row;  /* the first of them in the job */
     size_t rows;
 };
@@ -34,7 +34,7 @@ struct batch {
 struct queue {
     const struct moed_model_info *info;
     size_t batch_rows, max_rows;
-    size_t rows; /* waiting, cancelled ones left out */
+    size_t rows; /* waiting */
     struct batch *head, *tail;
     struct batch *spare; /* recycled buffers */
     size_t spare_count;
@@ -48,8 +48,7 @@ void queue_close(struct queue *queue);
  * memory) the queue is as before. */
 int queue_push(struct queue *queue, struct job *job, uint64_t now_ns, struct error *err);
 
-/* Removes and returns the first batch that still has live rows, without its cancelled rows; NULL
- * when nothing waits. Its jobs' rows count as running. */
+/* Removes and returns the first batch; NULL when nothing waits. Its jobs' rows count as running. */
 struct batch *queue_take(struct queue *queue);
 void queue_recycle(struct queue *queue, struct batch *batch);
 
