@@ -1,0 +1,89 @@
+"""The good checkpoints, which the bad ones are made from; see make.py."""
+
+import numpy as np
+
+from checkpoint import Checkpoint
+
+
+def numbers(*shape, seed=0):
+    """Small and the same in every run; f16 holds them exactly."""
+    count = int(np.prod(shape))
+    return ((np.arange(count) * 7 + 3 * seed) % 11 - 5).reshape(shape) / 8
+
+
+def small():
+    """As few bytes as a MoE with preprocessing, labels and a reference can have: the tests damage
+    every one of them."""
+    config = {
+        "model_type": "moed", "format_version": 1,
+        "input": {"name": "x", "shape": [4], "preprocess": {"scale": 0.5, "mean": [0.25], "std": [2, 1, 2, 1]}},
+        "layers": [{"op": "moe", "name": "moe",
+                    "gate": {"layers": [{"op": "linear", "name": "out"}], "top_k": 1, "normalize": "sum"},
+                    "experts": {"count": 2, "layers": [{"op": "linear", "name": "fc"}, {"op": "softmax"}]}}],
+        "output": {"name": "y", "labels": ["a", "b", "c"]},
+        "routing_reference": {"moe": {"share": [0.5, 0.5], "rows": 10}},
+    }
+    tensors = {"moe.gate.out.weight": numbers(2, 4),
+               "moe.experts.0.fc.weight": numbers(3, 4, seed=1), "moe.experts.0.fc.bias": numbers(3),
+               "moe.experts.1.fc.weight": numbers(3, 4, seed=2), "moe.experts.1.fc.bias": numbers(3, seed=3)}
+    return Checkpoint(config, tensors)
+
+
+def image():
+    """A small image classifier: what the shipped models are made of."""
+    config = {
+        "model_type": "moed", "format_version": 1, "description": "damaged in every way by the tests",
+        "input": {"name": "image", "shape": [1, 6, 6]},
+        "layers": [{"op": "conv2d", "name": "stem", "padding": 1},
+                   {"op": "batch_norm", "name": "norm"},
+                   {"op": "relu"},
+                   {"op": "max_pool2d", "kernel": 2},
+                   {"op": "residual", "layers": [{"op": "conv2d", "name": "mix", "padding": 1}]},
+                   {"op": "moe", "name": "moe",
+                    "gate": {"layers": [{"op": "flatten"}, {"op": "linear", "name": "out"}], "top_k": 2},
+                    "experts": {"count": 3, "layers": [{"op": "flatten"}, {"op": "linear", "name": "fc"}]}}],
+    }
+    tensors = {"stem.weight": numbers(2, 1, 3, 3), "stem.bias": numbers(2),
+               "norm.weight": numbers(2, seed=1), "norm.bias": numbers(2),
+               "norm.running_mean": numbers(2), "norm.running_var": [0.5, 2],
+               "mix.weight": numbers(2, 2, 3, 3, seed=2),
+               "moe.gate.out.weight": numbers(3, 18), "moe.gate.out.bias": numbers(3)}
+    tensors.update({f"moe.experts.{e}.fc.weight": numbers(2, 18, seed=e) for e in range(3)})
+    return Checkpoint(config, tensors)
+
+
+def every_op():
+    """Every op that `image` has not, an attentive gate, f16 and two shards."""
+    config = {
+        "model_type": "moed", "format_version": 1,
+        "input": {"shape": [2, 8, 8]},
+        "layers": [{"op": "conv2d", "name": "conv", "stride": 2, "padding": 1, "groups": 2},
+                   {"op": "avg_pool2d", "kernel": 2, "stride": 1, "padding": 1},
+                   {"op": "scale", "value": 0.5}, {"op": "tanh"},
+                   {"op": "reshape", "shape": [4, 25]},
+                   {"op": "conv1d", "name": "line", "stride": 3},
+                   {"op": "layer_norm", "name": "ln"},
+                   {"op": "gelu", "approximate": "tanh"},
+                   {"op": "residual", "layers": [{"op": "rms_norm", "name": "rms", "eps": 1e-6},
+                                                 {"op": "linear", "name": "mix"}, {"op": "silu"}]},
+                   {"op": "mean", "axis": 0},
+                   {"op": "cube"}, {"op": "sigmoid"},
+                   {"op": "moe", "name": "attentive",
+                    "gate": {"kind": "attentive", "layers": [{"op": "linear", "name": "hidden"}],
+                             "key_layer": "key", "score": "none", "top_k": 2, "normalize": "softmax", "scale": 2},
+                    "experts": {"count": 3, "layers": [{"op": "linear", "name": "key"}, {"op": "relu"},
+                                                       {"op": "linear", "name": "out"}]}},
+                   {"op": "reshape", "shape": [2, 2]}, {"op": "sum", "axis": -1},
+                   {"op": "gelu"}, {"op": "softmax"}],
+        "output": {"labels": ["no", "yes"]},
+        "routing_reference": {"attentive": {"share": [0.5, 0.25, 0.25], "rows": 1000}},
+    }
+    tensors = {"conv.weight": numbers(4, 1, 3, 3), "line.weight": numbers(3, 4, 2), "line.bias": numbers(3),
+               "ln.weight": numbers(8), "ln.bias": numbers(8, seed=1), "rms.weight": numbers(8, seed=2),
+               "mix.weight": numbers(8, 8),
+               "attentive.gate.hidden.weight": numbers(5, 8), "attentive.gate.select_bias": numbers(3),
+               "attentive.gate.query.weight": numbers(5, 5), "attentive.gate.key.weight": numbers(5, 5, seed=1)}
+    for e in range(3):
+        tensors[f"attentive.experts.{e}.key.weight"] = numbers(5, 8, seed=e)
+        tensors[f"attentive.experts.{e}.out.weight"] = numbers(4, 5, seed=e)
+    return Checkpoint(config, tensors, dtype="F16", shards=2)

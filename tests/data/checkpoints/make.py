@@ -1,0 +1,54 @@
+#!/usr/bin/env python3
+"""Makes the checkpoints beside this file: good/NAME, and bad/NAME that each break one rule.
+
+    python3 tests/data/checkpoints/make.py
+
+Every bad checkpoint is a good one with an edit or two, and has a file `error` with what the loader
+must say, one part per line. The good ones are also the seeds of tests/fuzz/fuzz_checkpoint.c. All of
+it is committed: run this after a change and look at what git says.
+"""
+
+import shutil
+import struct
+import sys
+from pathlib import Path
+
+import bad_config
+import bad_layers
+import bad_weights
+import good
+
+HERE = Path(__file__).resolve().parent
+SEEDS = HERE.parent.parent / "fuzz" / "corpus" / "checkpoint"
+
+
+def write_bad(name, base, edits, parts):
+    checkpoint = base()
+    for edit in edits:
+        edit(checkpoint)
+    checkpoint.write(HERE / "bad" / name)
+    (HERE / "bad" / name / "error").write_text("".join(part + "\n" for part in parts))
+
+
+def write_seed(name, checkpoint):
+    """As the fuzz target reads it: length of the config, the config, the weights in one file."""
+    checkpoint.shards = 1
+    files = checkpoint.files()
+    config = files["config.json"]
+    SEEDS.mkdir(parents=True, exist_ok=True)
+    (SEEDS / name).write_bytes(struct.pack("<I", len(config)) + config + files["model.safetensors"])
+
+
+def main():
+    sys.setrecursionlimit(10000)  # json.dumps, of a thousand nested layers
+    for kind in "good", "bad":
+        shutil.rmtree(HERE / kind, ignore_errors=True)
+    for make in good.small, good.image, good.every_op:
+        make().write(HERE / "good" / make.__name__)
+        write_seed(make.__name__, make())
+    for case in bad_config.CASES + bad_layers.CASES + bad_weights.CASES:
+        write_bad(*case)
+
+
+if __name__ == "__main__":
+    main()
