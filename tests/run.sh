@@ -93,9 +93,14 @@ check() {
     [ "$2" -eq 0 ] || failure "$logs/$name.log"
 }
 
+# What a failed log says of the failures, as gcc, check, unittest and the sanitizers put it; its end.
 failure() {
-    echo "    ---- the end of $1:"
-    tail -n 80 "$1" | sed 's/^/    | /'
+    echo "    ---- from $1"
+    {
+        grep -E '(: |^)(error|FAIL|ERROR|FAILED): |:[FE]:|\*\*\*|runtime error|Sanitizer' "$1" | head -n 30
+        echo "..."
+        tail -n 40 "$1"
+    } | sed 's/^/    | /'
 }
 
 # build PRESET [CMAKE ARGUMENT...] [-- TARGET...]: as the preset says, warnings are errors.
