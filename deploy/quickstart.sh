@@ -85,6 +85,8 @@ show_where_to_go() {
     curl $url/v2/models/fashion-mnist
     curl $url/v2/models/fashion-mnist/routing
     curl $url/metrics
+    python3 -c 'import json; print(json.dumps({"instances": [[[[0] * 28] * 28]], "routing": True}))' |
+        curl --data @- $url/v1/models/fashion-mnist:predict
     python3 $root/deploy/classify.py --url $url --first 4242 fashion-mnist
     $root/build/quickstart/moed help serve
 END
