@@ -21,6 +21,7 @@
 #include <microhttpd.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <unistd.h>
 
 #include "../proto/json.h"
@@ -32,9 +33,6 @@ enum {
      * above), and the piece of the body just read. A client can make us hold this many bytes by
      * connecting; twice as many do not read a large body faster. */
     CONNECTION_POOL_BYTES = 32 << 10,
-
-    /* How often deadlines are looked at; the error of every timeout. */
-    TICK_MS = 100,
 
     /* A refused client may go on sending for so long, unread by anyone but us. Closing at once
      * would make its kernel discard our answer (connection reset) before it is read. */
@@ -119,6 +117,12 @@ static void on_after_poll(uv_check_t *check)
     http_drain_step(http);
 }
 
+static void on_hangups(uv_poll_t *poll, int status, int events)
+{
+    (void)status, (void)events;
+    connections_note_hangups(poll->data);
+}
+
 static void on_tick(uv_timer_t *tick)
 {
     struct http *http = tick->data;
@@ -128,7 +132,7 @@ static void on_tick(uv_timer_t *tick)
 
 void http_start_ticking(struct http *http)
 {
-    uv_timer_start(&http->tick, on_tick, TICK_MS, TICK_MS);
+    uv_timer_start(&http->tick, on_tick, HTTP_TICK_MS, HTTP_TICK_MS);
 }
 
 /* --- answers --------------------------------------------------------------- */
@@ -321,7 +325,6 @@ static enum MHD_Result on_access(void *context, struct MHD_Connection *mhd, cons
     case PHASE_RECEIVING:
         return complete ? hand_over(exchange) : accept_body(exchange, data, size);
     case PHASE_WAITING:
-    case PHASE_WATCHED:
         return wait_longer(exchange);
     case PHASE_SENDING:
         return exchange->response ? queue_answer(exchange) : MHD_YES;
@@ -337,8 +340,7 @@ static void abandon(struct http_exchange *exchange)
 {
     exchange->http->handed_over--;
     exchange->connection = NULL;
-    if (exchange->public.on_disconnect)
-        exchange->public.on_disconnect(&exchange->public);
+    exchange_tell_gone(exchange);
 }
 
 /* The exchange was answered, or its client has gone. */
@@ -429,57 +431,57 @@ static struct http *http_allocate(uv_loop_t *loop, const struct http_options *op
     http->loop = loop;
     for (int phase = 0; phase < PHASE_COUNT; phase++)
         TAILQ_INIT(&http->lists[phase]);
+    TAILQ_INIT(&http->hung_up);
     http->timeouts_ms[PHASE_IDLE] = options->idle_timeout_ms;
     http->timeouts_ms[PHASE_RECEIVING] = options->request_timeout_ms;
-    http->timeouts_ms[PHASE_WAITING] = TICK_MS;
     http->timeouts_ms[PHASE_SENDING] = options->idle_timeout_ms;
     http->timeouts_ms[PHASE_LINGERING] = LINGER_MS;
     return http;
 }
 
-/* Puts libmicrohttpd's epoll set into the loop. */
-static int attach(struct http *http)
+static void poll_start(struct http *http, uv_poll_t *poll, int epoll_fd, uv_poll_cb on_event)
+{
+    if (uv_poll_init(http->loop, poll, epoll_fd) != 0)
+        abort(); /* a small allocation, see core/error.h */
+    poll->data = http;
+    uv_poll_start(poll, UV_READABLE, on_event);
+}
+
+static void attach(struct http *http)
 {
     const union MHD_DaemonInfo *info = MHD_get_daemon_info(http->daemon, MHD_DAEMON_INFO_EPOLL_FD);
-    int failed = uv_poll_init(http->loop, &http->readable, info->epoll_fd);
-    if (failed)
-        return failed;
+    poll_start(http, &http->readable, info->epoll_fd, on_readable);
+    poll_start(http, &http->hangups, http->hangup_fd, on_hangups);
     uv_check_init(http->loop, &http->after_poll);
     uv_idle_init(http->loop, &http->again);
     uv_timer_init(http->loop, &http->tick);
-    http->readable.data = http->after_poll.data = http->again.data = http->tick.data = http;
-    uv_poll_start(&http->readable, UV_READABLE, on_readable);
+    http->after_poll.data = http->again.data = http->tick.data = http;
     uv_check_start(&http->after_poll, on_after_poll);
     http_want_run(http);
-    return 0;
 }
 
 struct http *http_new(uv_loop_t *loop, const struct http_options *options,
                       const struct http_callbacks *callbacks, struct error *err)
 {
-    *(void **)&queue_response = dlsym(RTLD_NEXT, "MHD_queue_response");
     uint16_t port = 0;
-    int fd = -1;
-    if (http_raise_file_limit(options->max_connections, err) != 0 ||
-        (fd = http_listen(loop, options->host, options->port, &port, err)) < 0)
+    if (http_raise_file_limit(options->max_connections, err) != 0)
+        return NULL;
+    int fd = http_listen(loop, options->host, options->port, &port, err);
+    if (fd < 0)
         return NULL;
     struct http *http = http_allocate(loop, options, callbacks);
     http->listen_fd = fd;
     http->port = port;
-    http->daemon = queue_response ? start_daemon(http) : NULL;
-    if (!http->daemon)
-        goto fail_daemon;
-    if (attach(http) != 0)
-        goto fail_attach;
-    return http;
-
-fail_attach:
-    MHD_stop_daemon(http->daemon);
-    fd = -1; /* closed with the daemon */
-fail_daemon:
+    http->hangup_fd = epoll_create1(EPOLL_CLOEXEC);
+    *(void **)&queue_response = dlsym(RTLD_NEXT, "MHD_queue_response");
+    http->daemon = http->hangup_fd >= 0 && queue_response ? start_daemon(http) : NULL;
+    if (http->daemon) {
+        attach(http);
+        return http;
+    }
     error_set(err, ERROR_INTERNAL, "cannot start libmicrohttpd");
-    if (fd >= 0)
-        close(fd);
+    close(http->hangup_fd);
+    close(fd);
     free(http);
     return NULL;
 }
@@ -494,12 +496,14 @@ static void on_handle_closed(uv_handle_t *handle)
 void http_close(struct http *http)
 {
     assert(http->unanswered == 0);
-    uv_handle_t *handles[] = {(uv_handle_t *)&http->readable, (uv_handle_t *)&http->after_poll,
-                              (uv_handle_t *)&http->again, (uv_handle_t *)&http->tick};
+    uv_handle_t *handles[] = {(uv_handle_t *)&http->readable, (uv_handle_t *)&http->hangups,
+                              (uv_handle_t *)&http->after_poll, (uv_handle_t *)&http->again,
+                              (uv_handle_t *)&http->tick};
     http->open_handles = sizeof handles / sizeof *handles;
     for (size_t i = 0; i < sizeof handles / sizeof *handles; i++)
         uv_close(handles[i], on_handle_closed);
     MHD_stop_daemon(http->daemon); /* after libuv has let go of its epoll descriptor */
+    close(http->hangup_fd);
 }
 
 void http_stop_listening(struct http *http)

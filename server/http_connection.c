@@ -1,55 +1,22 @@
 /* Connections over time: which phase each is in, what happens when a phase lasts too long, and
- * whether the client of a long-awaited answer is still there.
+ * clients that hang up.
  *
  * libmicrohttpd's own timeout is of no use here: it measures inactivity, so a byte a second keeps a
  * connection for ever (slowloris), and it stops altogether while a connection is suspended. We shut
  * a socket down and leave it to libmicrohttpd to notice and close. */
 #include <stdlib.h>
+#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "http_internal.h"
 
-/* --- clients that hang up -------------------------------------------------- */
-
-/* While a connection is suspended libmicrohttpd does not look at its socket, so libuv may. Only
- * connections that wait longer than a tick are watched: most answers come in well under a
- * millisecond, and a watch costs four system calls. Separate from the connection because a libuv
- * handle outlives its uv_close() by a loop turn. */
-struct hangup_watch {
-    uv_poll_t poll;
-    struct connection *connection;
-};
-
-static void free_watch(uv_handle_t *handle)
-{
-    free(handle->data);
-}
-
-static void unwatch(struct connection *connection)
-{
-    struct hangup_watch *watch = connection->watch;
-    if (!watch)
-        return;
-    connection->watch = NULL;
-    uv_close((uv_handle_t *)&watch->poll, free_watch); /* the descriptor is free from here on */
-}
-
-/* Whatever woke us, a hang-up or an error: there is nobody left to answer. */
-static void on_hangup(uv_poll_t *poll, int status, int events)
-{
-    (void)status, (void)events;
-    struct hangup_watch *watch = poll->data;
-    struct exchange *exchange = &watch->connection->exchange->public;
-    unwatch(watch->connection);
-    if (exchange->on_disconnect)
-        exchange->on_disconnect(exchange);
-}
-
 /* --- phases ---------------------------------------------------------------- */
 
 void connection_open(struct http *http, struct connection *connection)
 {
+    struct epoll_event hang_up = {.events = EPOLLRDHUP | EPOLLET, .data.ptr = connection};
+    epoll_ctl(http->hangup_fd, EPOLL_CTL_ADD, connection->fd, &hang_up);
     connection->http = http;
     connection->phase = PHASE_IDLE;
     connection->since_ms = uv_now(http->loop);
@@ -60,8 +27,9 @@ void connection_open(struct http *http, struct connection *connection)
 void connection_close(struct connection *connection)
 {
     struct http *http = connection->http;
-    unwatch(connection);
     TAILQ_REMOVE(&http->lists[connection->phase], connection, link);
+    if (connection->hung_up)
+        TAILQ_REMOVE(&http->hung_up, connection, hung_up_link);
     http->connections--;
     free(connection);
 }
@@ -70,7 +38,6 @@ void connection_close(struct connection *connection)
 void connection_enter(struct connection *connection, enum phase phase, uint64_t since_ms)
 {
     struct connection_list *lists = connection->http->lists;
-    unwatch(connection);
     TAILQ_REMOVE(&lists[connection->phase], connection, link);
     connection->phase = phase;
     connection->since_ms = since_ms;
@@ -92,28 +59,11 @@ static void shut(struct connection *connection)
     connection_enter(connection, PHASE_CLOSING, uv_now(connection->http->loop));
 }
 
-/* Where libuv cannot watch, the answer will find out. */
-static void watch(struct connection *connection)
-{
-    connection_enter(connection, PHASE_WATCHED, connection->since_ms);
-    struct hangup_watch *new_watch = xmalloc(sizeof *new_watch);
-    if (uv_poll_init(connection->http->loop, &new_watch->poll, connection->fd) != 0) {
-        free(new_watch);
-        return;
-    }
-    new_watch->poll.data = new_watch;
-    new_watch->connection = connection;
-    connection->watch = new_watch;
-    uv_poll_start(&new_watch->poll, UV_DISCONNECT, on_hangup);
-}
-
 /* Takes the connection out of its phase in every case. */
 static void expire(struct connection *connection)
 {
     bool awaits_request = connection->phase == PHASE_IDLE || connection->phase == PHASE_RECEIVING;
-    if (connection->phase == PHASE_WAITING)
-        watch(connection);
-    else if (awaits_request && connection->exchange)
+    if (awaits_request && connection->exchange)
         http_refuse(connection, error_http_status(ERROR_TIMEOUT),
                     "the request did not arrive whole in time");
     else
@@ -144,28 +94,39 @@ static void close_idle(struct http *http)
     }
 }
 
-/* --- clients that leave a request half-sent -------------------------------- */
+/* --- clients that hang up -------------------------------------------------- */
 
-/* A connection without a request is looked at for so long after its last answer; one with part of a
- * request, for as long as it has one. */
-enum { YOUNG_MS = 300 };
-
-static bool has_hung_up(int fd)
+/* libmicrohttpd does not notice a hang-up while a connection is suspended, nor one that arrived
+ * together with the last bytes it read: such a client would keep its slot until a deadline, and a
+ * job without a reader would be computed. So each connection is also in an epoll set of ours, which
+ * reports nothing else. The set forgets a connection when libmicrohttpd closes it. */
+void connections_note_hangups(struct http *http)
 {
-    char byte;
-    return recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+    struct epoll_event events[64];
+    int count;
+    while ((count = epoll_wait(http->hangup_fd, events, 64, 0)) > 0) {
+        for (int i = 0; i < count; i++) {
+            struct connection *connection = events[i].data.ptr;
+            if (!connection->hung_up)
+                TAILQ_INSERT_TAIL(&http->hung_up, connection, hung_up_link);
+            connection->hung_up = true;
+        }
+    }
 }
 
-/* When the end of a connection arrives together with the first bytes of a request, libmicrohttpd
- * 0.9.75 reads the bytes and forgets the rest of that (edge-triggered) readiness: it would never
- * look again, and keep the connection until its deadline. */
-static void close_abandoned(struct connection_list *list, uint64_t now)
+/* A client may close its sending side and still read (nc -N does), and its last request may still
+ * be unread or unparsed. So only what has made no progress for a tick is given up. */
+static void give_up_hung_up(struct http *http)
 {
-    struct connection *connection = TAILQ_FIRST(list), *next;
+    uint64_t now = uv_now(http->loop);
+    struct connection *connection = TAILQ_FIRST(&http->hung_up), *next;
     for (; connection; connection = next) {
-        next = TAILQ_NEXT(connection, link);
-        bool suspect = connection->exchange || now < connection->since_ms + YOUNG_MS;
-        if (suspect && has_hung_up(connection->fd))
+        next = TAILQ_NEXT(connection, hung_up_link);
+        if (now < connection->since_ms + HTTP_TICK_MS)
+            continue;
+        if (connection->phase == PHASE_WAITING)
+            exchange_tell_gone(connection->exchange);
+        else if (connection->phase <= PHASE_RECEIVING && !has_unread_bytes(connection->fd))
             shut(connection);
     }
 }
@@ -173,8 +134,6 @@ static void close_abandoned(struct connection_list *list, uint64_t now)
 void connections_expire(struct http *http)
 {
     uint64_t now = uv_now(http->loop);
-    // close_abandoned(&http->lists[PHASE_IDLE], now);
-    // close_abandoned(&http->lists[PHASE_RECEIVING], now);
     for (int phase = 0; phase < PHASE_COUNT; phase++) {
         uint64_t timeout = http->timeouts_ms[phase];
         struct connection *first;
@@ -182,6 +141,7 @@ void connections_expire(struct http *http)
                now >= first->since_ms + timeout)
             expire(first);
     }
+    give_up_hung_up(http);
     if (http->draining)
         close_idle(http);
 }

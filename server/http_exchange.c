@@ -45,6 +45,14 @@ void exchange_free(struct http_exchange *exchange)
     free(exchange);
 }
 
+void exchange_tell_gone(struct http_exchange *exchange)
+{
+    void (*on_disconnect)(struct exchange * exchange) = exchange->public.on_disconnect;
+    exchange->public.on_disconnect = NULL;
+    if (on_disconnect)
+        on_disconnect(&exchange->public);
+}
+
 /* --- the request ----------------------------------------------------------- */
 
 static void set_method(struct http_exchange *exchange, const char *method)

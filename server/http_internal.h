@@ -16,6 +16,9 @@
 enum {
     /* An error answer: a text of ERROR_TEXT_BYTES, each of which may take six bytes as JSON. */
     HTTP_ERROR_MAX_BYTES = 4096,
+
+    /* How often deadlines are looked at; the error of every timeout. */
+    HTTP_TICK_MS = 100,
 };
 
 struct MHD_Connection;
@@ -28,7 +31,6 @@ enum phase {
     PHASE_IDLE,      /* a complete request header, since accept or since the last answer */
     PHASE_RECEIVING, /* the rest of the body */
     PHASE_WAITING,   /* the handler's answer */
-    PHASE_WATCHED,   /* the same, for so long that we look whether the client is still there */
     PHASE_SENDING,   /* the client to take the answer */
     PHASE_LINGERING, /* refused: whatever is still under way, to be discarded */
     PHASE_CLOSING,   /* libmicrohttpd to notice that the socket is shut */
@@ -45,7 +47,8 @@ struct connection {
     uint64_t since_ms; /* when the phase began; ahead of now for a long answer, see PHASE_SENDING */
     TAILQ_ENTRY(connection) link;
     struct http_exchange *exchange; /* NULL between requests */
-    struct hangup_watch *watch;     /* NULL unless PHASE_WATCHED */
+    bool hung_up;                   /* the client has closed at least its sending side */
+    TAILQ_ENTRY(connection) hung_up_link;
 };
 
 /* An exchange as http sees it; the handler sees its `public` part. */
@@ -79,10 +82,12 @@ struct http {
 
     unsigned connections;
     struct connection_list lists[PHASE_COUNT];
-    uint64_t timeouts_ms[PHASE_COUNT];
+    uint64_t timeouts_ms[PHASE_COUNT]; /* 0: none */
+    struct connection_list hung_up;
+    int hangup_fd; /* an epoll set */
 
     /* When libmicrohttpd runs; see http.c. */
-    uv_poll_t readable;
+    uv_poll_t readable, hangups;
     uv_check_t after_poll;
     uv_idle_t again;
     uv_timer_t tick;
@@ -124,6 +129,10 @@ void exchange_accept_header(struct http_exchange *exchange, const char *method,
                             const struct http_head *head);
 void exchange_accept_body(struct http_exchange *exchange, const char *data, size_t size);
 
+/* Tells the handler, once, that the client is gone. The handler may answer at once, which may free
+ * the exchange. */
+void exchange_tell_gone(struct http_exchange *exchange);
+
 void exchange_set_error(struct http_exchange *exchange, const char *text);
 
 /* Answers `status` with a JSON error at once, on the socket and past libmicrohttpd, which cannot
@@ -141,7 +150,9 @@ void connection_open(struct http *http, struct connection *connection);
 void connection_close(struct connection *connection);
 void connection_enter(struct connection *connection, enum phase phase, uint64_t since_ms);
 
-/* Acts on every connection whose phase has lasted too long. */
+void connections_note_hangups(struct http *http);
+
+/* Each tick: acts on every connection whose phase has lasted too long or whose client is gone. */
 void connections_expire(struct http *http);
 
 #endif

@@ -119,6 +119,20 @@ START_TEST(a_request_cut_off_by_a_hang_up_is_not_kept)
 }
 END_TEST
 
+/* nc -N, and whoever else closes its sending side after the request. */
+START_TEST(a_half_closed_client_gets_its_answer)
+{
+    start();
+    struct client *client = connect_client();
+    send_text(client, _i == 0 ? "GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+                              : "GET /turn HTTP/1.1\r\nHost: x\r\n\r\n");
+    shutdown(client->fd, SHUT_WR);
+    expect_status(client, 200);
+    WAIT_FOR((receive(client), client->closed));
+    disconnect_client(client);
+}
+END_TEST
+
 START_TEST(a_client_gone_while_its_answer_is_awaited_is_noticed)
 {
     start();
@@ -219,6 +233,7 @@ int main(void)
     tcase_add_test(tests, a_client_that_does_not_read_is_closed);
     tcase_add_test(tests, a_client_gone_before_its_request_is_whole_is_reported);
     tcase_add_loop_test(tests, a_request_cut_off_by_a_hang_up_is_not_kept, 0, 3);
+    tcase_add_loop_test(tests, a_half_closed_client_gets_its_answer, 0, 2);
     tcase_add_loop_test(tests, a_client_gone_while_its_answer_is_awaited_is_noticed, 0, 2);
     tcase_add_test(tests, an_exchange_may_outlive_its_connection);
     tcase_add_test(tests, the_handler_may_answer_when_told_of_a_disconnect);
