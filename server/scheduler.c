@@ -54,18 +54,20 @@ static void count_batch(struct served *served, const struct batch *batch, uint64
         stats_add_routing(stats, i, moed_routing(served->scratch, i));
 }
 
-/* A computed batch: statistics first, then the results, then the jobs that are now complete. */
+/* A computed batch: statistics first, then the results, then the jobs that are now complete: answering
+ * one may submit the next, which may run in this very scratch. */
 static void complete(struct scheduler *scheduler, struct served *served, struct batch *batch,
                      uint64_t compute_ns)
 {
     size_t row = 0;
     count_batch(served, batch, compute_ns);
     for (size_t i = 0; i < batch->segment_count; i++) {
-        const struct segment *segment = &batch->segments[i];
-        struct job *job = segment->job;
-        scatter(served, batch, segment, row);
-        row += segment->rows;
-        job->rows_running -= segment->rows;
+        scatter(served, batch, &batch->segments[i], row);
+        row += batch->segments[i].rows;
+    }
+    for (size_t i = 0; i < batch->segment_count; i++) {
+        struct job *job = batch->segments[i].job;
+        job->rows_running -= batch->segments[i].rows;
         if (job->rows_waiting + job->rows_running == 0)
             scheduler->on_finished(job);
     }
