@@ -103,10 +103,10 @@ static bool is_held(const struct scheduler *scheduler, const struct queue *queue
     return true;
 }
 
-/* Runs or hands over one batch of one model. Returns whether more could be done at once. */
-static bool serve(struct scheduler *scheduler, struct served *served, uint64_t now,
-                  uint64_t *due_ns)
+/* Runs or hands over one batch of model `index`. Returns whether more could be done at once. */
+static bool serve(struct scheduler *scheduler, size_t index, uint64_t now, uint64_t *due_ns)
 {
+    struct served *served = scheduler->registry->items[index];
     struct queue *queue = &served->queue;
     if (!queue->head || served->busy || is_held(scheduler, queue, now, due_ns))
         return false;
@@ -114,33 +114,29 @@ static bool serve(struct scheduler *scheduler, struct served *served, uint64_t n
     if (!here && scheduler->engine.busy)
         return false;
     struct batch *batch = queue_take(queue);
-    if (!batch)
-        return false;
     count_waits(served, batch);
     if (here) {
         run_here(scheduler, served, batch);
         return queue->head != NULL;
     }
     served->busy = true;
+    scheduler->turn = (index + 1) % scheduler->registry->count;
     engine_start(&scheduler->engine, served, batch);
     return false;
 }
 
 static void on_hold(uv_timer_t *hold);
 
-/* One batch of every model that has one, beginning with the model after the last to begin, so that a
- * busy model cannot keep the compute thread from the others. */
+/* One batch of every model that has one, beginning with the model after the last that got the compute
+ * thread, so that a busy model cannot keep it from the others. */
 static void run_turn(struct scheduler *scheduler)
 {
-    const size_t count = scheduler->registry->count;
+    const size_t count = scheduler->registry->count, first = scheduler->turn;
     const uint64_t now = uv_hrtime();
     uint64_t due_ns = UINT64_MAX;
     bool more = false;
-    for (size_t i = 0; i < count; i++) {
-        struct served *served = scheduler->registry->items[(scheduler->turn + i) % count];
-        more |= serve(scheduler, served, now, &due_ns);
-    }
-    scheduler->turn = (scheduler->turn + 1) % count;
+    for (size_t i = 0; i < count; i++)
+        more |= serve(scheduler, (first + i) % count, now, &due_ns);
     if (!more)
         uv_idle_stop(&scheduler->again);
     if (due_ns == UINT64_MAX)

@@ -16,7 +16,7 @@ struct scheduler {
     struct registry *registry;
     struct engine engine;
     uint64_t max_queue_delay_ns;
-    size_t turn; /* the model whose turn comes next */
+    size_t turn; /* the model that is asked first: behind the last that got the compute thread */
 
     /* Runs what arrived in this turn of the loop: `check` after requests were read from sockets,
      * `prepare` for those read from a timer, `again` keeps the loop from sleeping on leftovers. */
