@@ -126,6 +126,7 @@ static bool serve(struct scheduler *scheduler, size_t index, uint64_t now, uint6
 }
 
 static void on_hold(uv_timer_t *hold);
+static void on_again(uv_idle_t *again);
 
 /* One batch of every model that has one, beginning with the model after the last that got the compute
  * thread, so that a busy model cannot keep it from the others. */
@@ -137,7 +138,9 @@ static void run_turn(struct scheduler *scheduler)
     bool more = false;
     for (size_t i = 0; i < count; i++)
         more |= serve(scheduler, (first + i) % count, now, &due_ns);
-    if (!more)
+    if (more)
+        uv_idle_start(&scheduler->again, on_again);
+    else
         uv_idle_stop(&scheduler->again);
     if (due_ns == UINT64_MAX)
         uv_timer_stop(&scheduler->hold);

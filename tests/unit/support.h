@@ -41,13 +41,19 @@ static inline char *new_directory(void)
     return xstrdup(path);
 }
 
+static inline FILE *create_file(const char *directory, const char *name)
+{
+    char path[PATH_MAX];
+    ck_assert_int_lt(snprintf(path, sizeof path, "%s/%s", directory, name), PATH_MAX);
+    FILE *file = fopen(path, "wb");
+    ck_assert_ptr_nonnull(file);
+    return file;
+}
+
 static inline void write_file(const char *directory, const char *name, const void *bytes,
                               size_t count)
 {
-    char path[PATH_MAX];
-    snprintf(path, sizeof path, "%s/%s", directory, name);
-    FILE *file = fopen(path, "wb");
-    ck_assert_ptr_nonnull(file);
+    FILE *file = create_file(directory, name);
     ck_assert_uint_eq(fwrite(bytes, 1, count, file), count);
     ck_assert_int_eq(fclose(file), 0);
 }
@@ -100,7 +106,7 @@ static inline size_t stored_bytes(const struct stored *tensor)
 static inline void write_safetensors(const char *directory, const char *name,
                                      const struct stored *tensors, size_t count, size_t padding)
 {
-    char path[PATH_MAX], *header;
+    char *header;
     size_t length, offset = 0;
     FILE *text = open_memstream(&header, &length);
     fputc('{', text);
@@ -116,9 +122,7 @@ static inline void write_safetensors(const char *directory, const char *name,
     fprintf(text, "}%*s", (int)padding, "");
     fclose(text);
 
-    snprintf(path, sizeof path, "%s/%s", directory, name);
-    FILE *file = fopen(path, "wb");
-    ck_assert_ptr_nonnull(file);
+    FILE *file = create_file(directory, name);
     for (size_t i = 0; i < 8; i++)
         fputc((int)(length >> 8 * i & 0xff), file);
     fwrite(header, 1, length, file);
