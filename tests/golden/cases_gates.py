@@ -230,19 +230,39 @@ case(
         op("mean", axis=-1),
     ),
 )
-# More hidden vectors than anything else.
+# Memory of a row: mostly hidden vectors and the experts' heads, then mostly the gate's own layers.
 case(
     "attentive_many_experts",
     [2],
     moe(
         "moe",
-        attentive(7, "fc", linear("hidden", 2, 7), top_k=1, score="none", normalize="softmax"),
+        attentive(7, "c", linear("hidden", 2, 7), top_k=1, score="none", normalize="softmax"),
         13,
-        linear("fc", 2, 7),
+        linear("a", 2, 7),
+        linear("b", 7, 7),
+        linear("c", 7, 7),
         op("relu"),
         linear("out", 7, 1),
     ),
     rows=9,
+)
+case(
+    "attentive_wide_gate",
+    [2],
+    moe(
+        "moe",
+        attentive(
+            7,
+            "fc",
+            linear("a", 2, 40),
+            linear("b", 40, 40, bias=False),
+            linear("hidden", 40, 7),
+            normalize="sum",
+        ),
+        3,
+        linear("fc", 2, 7),
+        linear("out", 7, 1),
+    ),
 )
 # Nothing is left to do for the chosen experts.
 case(

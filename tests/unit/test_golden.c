@@ -373,15 +373,29 @@ static void find_kernels(void)
             kernels[kernel_count++] = kernels[i];
 }
 
-/* One test per kernel and case; check runs each in a process of its own. */
+/* check runs every test in a process of its own. */
 START_TEST(engine_agrees_with_the_reference)
 {
-    const char *kernel = kernels[_i / entry_count];
+    const char *kernel = kernels[_i % kernel_count];
     setenv("MOED_KERNEL", kernel, 1);
     ck_assert_str_eq(gemm_kernel_name(), kernel);
-    run_case(entries[_i % entry_count]->d_name);
+    run_case(entries[_i / kernel_count]->d_name);
 }
 END_TEST
+
+/* A test case of its own for every case, so that even the report of a crash names it. */
+static Suite *new_suite(void)
+{
+    Suite *suite = suite_create("golden");
+    for (int i = 0; i < entry_count; i++) {
+        TCase *tests = tcase_create(entries[i]->d_name);
+        tcase_set_timeout(tests, 60);
+        tcase_add_loop_test(tests, engine_agrees_with_the_reference, i * kernel_count,
+                            (i + 1) * kernel_count);
+        suite_add_tcase(suite, tests);
+    }
+    return suite;
+}
 
 int main(void)
 {
@@ -392,12 +406,12 @@ int main(void)
                 kernel_count);
         return EXIT_FAILURE;
     }
-    TCase *tests = tcase_create("golden");
-    tcase_set_timeout(tests, 60);
-    tcase_add_loop_test(tests, engine_agrees_with_the_reference, 0, kernel_count * entry_count);
-    const int status = run_suite("golden", tests);
+    SRunner *runner = srunner_create(new_suite());
+    srunner_run_all(runner, CK_NORMAL);
+    const int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
     for (int i = 0; i < entry_count; i++)
         free(entries[i]);
     free(entries);
-    return status;
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
 }
