@@ -30,13 +30,17 @@ def write_bad(name, base, edits, parts):
     (HERE / "bad" / name / "error").write_text("".join(part + "\n" for part in parts))
 
 
-def write_seed(name, checkpoint):
-    """As the fuzz target reads it: length of the config, the config, the weights in one file."""
+def write_seeds(name, checkpoint):
+    """As the fuzz target reads them: length of the config, the config, and the weights as one file
+    or, with the highest bit of the length set, as a list of shapes."""
     checkpoint.shards = 1
     files = checkpoint.files()
     config = files["config.json"]
+    shapes = "".join(" ".join([checkpoint.dtype, tensor, *map(str, values.shape)]) + "\n"
+                     for tensor, values in checkpoint.tensors.items())
     SEEDS.mkdir(parents=True, exist_ok=True)
     (SEEDS / name).write_bytes(struct.pack("<I", len(config)) + config + files["model.safetensors"])
+    (SEEDS / (name + "_shapes")).write_bytes(struct.pack("<I", len(config) | 1 << 31) + config + shapes.encode())
 
 
 def main():
@@ -45,7 +49,7 @@ def main():
         shutil.rmtree(HERE / kind, ignore_errors=True)
     for make in good.small, good.image, good.every_op:
         make().write(HERE / "good" / make.__name__)
-        write_seed(make.__name__, make())
+        write_seeds(make.__name__, make())
     for case in bad_config.CASES + bad_layers.CASES + bad_weights.CASES:
         write_bad(*case)
 

@@ -1,0 +1,270 @@
+/* moed_model_load on any checkpoint; what loads must run, and route as moed.h promises.
+ *
+ * An input is four bytes of config length, little-endian, config.json, and the weights: as a whole
+ * safetensors file, or, with the length's highest bit set, as lines "dtype name size size ..." from
+ * which a well-formed file is made, so that mutations reach the layers behind the container. */
+#include <math.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/moed.h"
+
+enum { LISTED = 1u << 31 };
+/* Tensors made from a list: beyond this a run is slow, not interesting. */
+enum { MAX_DATA_BYTES = 1 << 20 };
+/* Of a forward: activations in bytes, and a rough count of steps. */
+enum { MAX_SCRATCH_BYTES = 64 << 20, MAX_STEPS = 1 << 24 };
+/* Input elements of a pooling layer: its windows, up to 4096 wide, are in no count of steps. */
+enum { MAX_POOLED = 1 << 12 };
+
+size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t max_size);
+
+static char directory[] = "/dev/shm/moed-fuzz-XXXXXX";
+
+static void require(int condition)
+{
+    if (!condition)
+        abort();
+}
+
+/* ---- the checkpoint on disk ---- */
+
+static const char *path_of(const char *name)
+{
+    static char path[64];
+    snprintf(path, sizeof path, "%s/%s", directory, name);
+    return path;
+}
+
+static void remove_directory(void)
+{
+    remove(path_of("config.json"));
+    remove(path_of("model.safetensors"));
+    remove(directory);
+}
+
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+    (void)argc, (void)argv;
+    if (!mkdtemp(directory)) {
+        memcpy(directory, "/tmp/moed-fuzz-XXXXXX", sizeof "/tmp/moed-fuzz-XXXXXX");
+        require(mkdtemp(directory) != NULL);
+    }
+    atexit(remove_directory);
+    return 0;
+}
+
+static FILE *create(const char *name)
+{
+    FILE *file = fopen(path_of(name), "wb");
+    require(file != NULL);
+    return file;
+}
+
+static void write_file(const char *name, const uint8_t *bytes, size_t count)
+{
+    FILE *file = create(name);
+    require(fwrite(bytes, 1, count, file) == count && fclose(file) == 0);
+}
+
+/* ---- weights from a list ---- */
+
+/* One line as a header entry; returns the bytes of its data, or 0 when the line says nothing. */
+static size_t describe(char *line, size_t offset, FILE *header)
+{
+    char *rest, *dtype = strtok_r(line, " ", &rest), *name = strtok_r(NULL, " ", &rest), *size;
+    if (!dtype || !name)
+        return 0;
+    size_t bytes = strcmp(dtype, "F32") == 0 ? 4 : 2;
+    fprintf(header, "%s\"%s\":{\"dtype\":\"%s\",\"shape\":[", offset ? "," : "", name, dtype);
+    for (size_t axis = 0; (size = strtok_r(NULL, " ", &rest)); axis++) {
+        size_t count = strtoul(size, NULL, 10) % (MAX_DATA_BYTES / 4);
+        bytes = bytes * count > MAX_DATA_BYTES ? MAX_DATA_BYTES : bytes * count;
+        fprintf(header, "%s%zu", axis ? "," : "", count);
+    }
+    fprintf(header, "],\"data_offsets\":[%zu,%zu]}", offset, offset + bytes);
+    return bytes;
+}
+
+/* Positive numbers around 1 and below in any dtype, so that a variance is one too. */
+static void fill(uint8_t *data, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        data[i] = (uint8_t)(i % 2 ? 0x3c + i / 2 % 3 : i * 29);
+}
+
+static void write_listed(const uint8_t *list, size_t count)
+{
+    char *header, *text = strndup((const char *)list, count), *rest;
+    size_t length, data_bytes = 0;
+    FILE *stream = open_memstream(&header, &length);
+    fputc('{', stream);
+    for (char *line = strtok_r(text, "\n", &rest); line && data_bytes < MAX_DATA_BYTES;
+         line = strtok_r(NULL, "\n", &rest))
+        data_bytes += describe(line, data_bytes, stream);
+    fputc('}', stream);
+    fclose(stream);
+    uint8_t *data = malloc(data_bytes + 1);
+    fill(data, data_bytes);
+    FILE *file = create("model.safetensors");
+    for (size_t i = 0; i < 8; i++)
+        fputc((int)(length >> 8 * i & 0xff), file);
+    require(fwrite(header, 1, length, file) == length);
+    require(fwrite(data, 1, data_bytes, file) == data_bytes && fclose(file) == 0);
+    free(data);
+    free(header);
+    free(text);
+}
+
+/* ---- what loads ---- */
+
+struct steps {
+    size_t count;
+    bool pooled_too_large;
+};
+
+static void count_steps(const struct moed_layer_info *layer, void *context)
+{
+    struct steps *steps = context;
+    const size_t elements = moed_shape_elements(&layer->in) + moed_shape_elements(&layer->out);
+    steps->count += elements * (layer->moe ? layer->moe->experts : 1);
+    steps->pooled_too_large |= strstr(layer->op, "pool") && elements > MAX_POOLED;
+}
+
+static bool is_affordable(const struct moed_model *model)
+{
+    const struct moed_model_info *info = moed_model_info(model);
+    struct steps steps = {info->macs_per_row, false};
+    moed_model_visit(model, count_steps, &steps);
+    return !steps.pooled_too_large && steps.count <= MAX_STEPS &&
+           2 * info->scratch_bytes_per_row <= MAX_SCRATCH_BYTES;
+}
+
+static void check_routing(const struct moed_routing *routing)
+{
+    uint64_t selected = 0;
+    require(isfinite(routing->entropy_sum));
+    for (size_t e = 0; e < routing->experts; e++) {
+        selected += routing->selected[e];
+        require(routing->top1[e] <= routing->selected[e]);
+        require(isfinite(routing->weight_sum[e]) && isfinite(routing->probability_sum[e]));
+    }
+    require(selected == routing->items * routing->top_k);
+    for (size_t i = 0; i < selected; i++)
+        require(routing->expert[i] >= 0 && (size_t)routing->expert[i] < routing->experts);
+}
+
+static void forward(const struct moed_model *model, size_t rows, const float *x, float *y)
+{
+    struct error err = ERROR_INIT;
+    struct moed_scratch *scratch = moed_scratch_new(model, rows, 1, &err);
+    if (!scratch) {
+        require(err.code != ERROR_NONE && *err.text);
+        return;
+    }
+    moed_forward(model, scratch, NULL, rows, &x, &y);
+    for (size_t i = 0; i < moed_model_info(model)->moe_count; i++)
+        check_routing(moed_routing(scratch, i));
+    moed_scratch_free(scratch);
+}
+
+/* Two rows at once, then the second one alone: it must not notice. */
+static void run(const struct moed_model *model)
+{
+    const size_t in = moed_model_info(model)->inputs[0].elements;
+    const size_t out = moed_model_info(model)->outputs[0].elements;
+    float *x = calloc(2 * in, sizeof *x), *y = calloc(2 * out, sizeof *y);
+    float *alone = calloc(out, sizeof *alone);
+    for (size_t i = 0; i < 2 * in; i++)
+        x[i] = (float)(i * 7 % 11) - 5;
+    x[0] = NAN;
+    x[in - 1] = INFINITY;
+    forward(model, 2, x, y);
+    forward(model, 1, x + in, alone);
+    for (size_t i = 0; i < out; i++)
+        require(y[out + i] == alone[i] || (isnan(y[out + i]) && isnan(alone[i])));
+    free(alone);
+    free(y);
+    free(x);
+}
+
+/* ---- inputs ---- */
+
+static uint64_t get_number(const uint8_t *data, size_t bytes)
+{
+    uint64_t number = 0;
+    while (bytes-- > 0)
+        number = number << 8 | data[bytes];
+    return number;
+}
+
+static void put_number(uint8_t *data, size_t bytes, uint64_t number)
+{
+    for (size_t i = 0; i < bytes; i++)
+        data[i] = (uint8_t)(number >> 8 * i);
+}
+
+/* Mutates data[begin, begin + *count) where it stands; what follows moves with its end. Returns the
+ * new size of data. */
+static size_t mutate_part(uint8_t *data, size_t size, size_t max_size, size_t begin, size_t *count)
+{
+    const size_t rest = size - begin - *count;
+    uint8_t *tail = malloc(rest + 1);
+    memcpy(tail, data + begin + *count, rest);
+    *count = LLVMFuzzerMutate(data + begin, *count, max_size - begin - rest);
+    memcpy(data + begin + *count, tail, rest);
+    free(tail);
+    return begin + *count + rest;
+}
+
+/* One part at a time, and the length in front of it made to fit: else almost every mutation would
+ * end in a wrong length. */
+size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsigned seed)
+{
+    if (size < 4 || seed % 16 == 0)
+        return LLVMFuzzerMutate(data, size, max_size);
+    const uint32_t head = (uint32_t)get_number(data, 4);
+    size_t count = head & ~(uint32_t)LISTED;
+    if (count > size - 4)
+        return LLVMFuzzerMutate(data, size, max_size);
+    if (seed % 2) {
+        size = mutate_part(data, size, max_size, 4, &count);
+        put_number(data, 4, (head & LISTED) | count);
+        return size;
+    }
+    size_t begin = 4 + count;
+    count = size - begin;
+    const size_t header = count < 8 || head & LISTED ? 0 : get_number(data + begin, 8);
+    if (header == 0 || header > count - 8)
+        return mutate_part(data, size, max_size, begin, &count);
+    count = header;
+    size = mutate_part(data, size, max_size, begin + 8, &count);
+    put_number(data + begin, 8, count);
+    return size;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    if (size < 4)
+        return -1;
+    const uint32_t head = (uint32_t)get_number(data, 4);
+    const size_t config = head & ~(uint32_t)LISTED;
+    if (config > size - 4)
+        return -1;
+    write_file("config.json", data + 4, config);
+    if (head & LISTED)
+        write_listed(data + 4 + config, size - 4 - config);
+    else
+        write_file("model.safetensors", data + 4 + config, size - 4 - config);
+
+    struct error err = ERROR_INIT;
+    struct moed_model *model = moed_model_load(directory, &err);
+    require(model ? err.code == ERROR_NONE : err.code != ERROR_NONE && *err.text);
+    if (model && is_affordable(model))
+        run(model);
+    moed_model_free(model);
+    return 0;
+}
