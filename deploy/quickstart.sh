@@ -8,9 +8,6 @@
 # It has a build directory of its own, build/quickstart, and disturbs no other.
 set -eu
 
-BUILD_PACKAGES="build-essential cmake ninja-build pkg-config
-    libmicrohttpd-dev libuv1-dev libjansson-dev libopenblas-dev"
-SHOW_PACKAGES="python3 curl dataset-fashion-mnist"
 # Loading the shipped models takes a fraction of a second; this is for a machine in trouble.
 START_SECONDS=30
 
@@ -85,8 +82,7 @@ show_where_to_go() {
     curl $url/v2/models/fashion-mnist
     curl $url/v2/models/fashion-mnist/routing
     curl $url/metrics
-    python3 -c 'import json; print(json.dumps({"instances": [[[[0] * 28] * 28]], "routing": True}))' |
-        curl --data @- $url/v1/models/fashion-mnist:predict
+    curl $url/v1/models/fashion-mnist:predict -d @$root/deploy/example.json
     python3 $root/deploy/classify.py --url $url --first 4242 fashion-mnist
     $root/build/quickstart/moed help serve
 END

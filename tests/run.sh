@@ -9,10 +9,6 @@
 # command wrote is in build/logs; of one that failed the end is shown.
 set -u
 
-PACKAGES="build-essential cmake ninja-build pkg-config libmicrohttpd-dev libuv1-dev libjansson-dev
-    libopenblas-dev check clang libclang-rt-14-dev clang-format curl
-    python3 python3-numpy python3-torch dataset-fashion-mnist"
-
 PARTS="release lint asan tsan fuzz python parity quickstart"
 
 # Each fuzz target for so long here; tests/fuzz.sh runs them for as long as one likes.
@@ -232,7 +228,7 @@ done
 
 all_began=$(date +%s)
 part packages "what is missing of compilers, libraries and data"
-install_packages $PACKAGES || exit 1
+install_packages $BUILD_PACKAGES $SHOW_PACKAGES $TEST_PACKAGES || exit 1
 
 # Thread sanitizer cannot map its shadow where the kernel randomises addresses a lot.
 without_aslr=
