@@ -99,6 +99,23 @@ START_TEST(long_literals_are_cut_whole)
 }
 END_TEST
 
+/* A quote with no bracket near it, and a bracket deep inside its string. */
+START_TEST(long_strings_in_literals_are_skipped)
+{
+    char text[200];
+    for (int shift = 0; shift < 40; shift++) {
+        snprintf(text, sizeof text, "{\"a\":[1,%*s\"%050d],[\",2]}", shift, "", 0);
+        struct envelope envelope;
+        struct guarded copy;
+        struct error err = ERROR_INIT;
+        ck_assert_msg(open_envelope(&envelope, &copy, text, &err) == 0, "%s", err.text);
+        ck_assert_uint_eq(envelope.literals[0].entries, 3);
+        ck_assert_int_eq(envelope_check_rest(&envelope, &err), 0);
+        close_envelope(&envelope, &copy);
+    }
+}
+END_TEST
+
 START_TEST(counts_outermost_entries)
 {
     const struct {
@@ -218,6 +235,8 @@ START_TEST(positions_are_those_of_the_body)
 {
     check_error("{\"a\": [1,2,3,4,5,6,7,8,9], \"b\": tru}", "malformed JSON at byte 34");
     check_error("{\"a\": [1,\n2,3],\n\"b\": [4], \"c\": nul}", "(line 3, column 18)");
+    check_error("{\"a\": [1,2,3], \"b\": tru, \"c\": [4,5,6]}", "malformed JSON at byte 22");
+    check_error("{\"b\": tru, \"c\": [4,5,6]}", "malformed JSON at byte 8");
     check_error("{\"a\": [1,2,3] [4]}", "malformed JSON at byte 14");
     check_error("{\"a\": [1,2,3] \"b\"}", "malformed JSON at byte 16");
 }
@@ -296,7 +315,8 @@ START_TEST(memory_is_bounded)
 END_TEST
 
 RUN_TESTS("proto/envelope", cuts_lists_that_begin_with_a_number, leaves_everything_else,
-          brackets_in_strings_mean_nothing, long_literals_are_cut_whole, counts_outermost_entries,
+          brackets_in_strings_mean_nothing, long_literals_are_cut_whole,
+          long_strings_in_literals_are_skipped, counts_outermost_entries,
           claims_what_stands_for_a_literal, stand_ins_cannot_be_forged, refuses_malformed_json,
           refuses_duplicate_keys, refuses_nul_bytes, positions_are_those_of_the_body,
           unclaimed_literals_are_checked, claimed_literals_are_not, depth_is_bounded,

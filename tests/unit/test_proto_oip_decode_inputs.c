@@ -66,6 +66,7 @@ START_TEST(shapes_must_match)
         {"[1,1,3,2]", "input 'image': shape is [1,1,3,2], expected [rows,1,2,3]"},
         {"[1,1,2,3,1]", "input 'image': shape is [1,1,2,3,1], expected [rows,1,2,3]"},
         {"[1,1,2,3.5]", "input 'image': shape is [1,1,2,3.5], expected [rows,1,2,3]"},
+        {"[1.5,1,2,3]", "input 'image': shape is [1.5,1,2,3], expected [rows,1,2,3]"},
         {"[1,1,2,\"3\"]", "input 'image': shape is [1,1,2,\"3\"], expected [rows,1,2,3]"},
         {"[1,1,2,]", "input 'image': shape is [1,1,2,], expected [rows,1,2,3]"},
         {"[1,1,2 3]", "input 'image': shape is [1,1,2 3], expected [rows,1,2,3]"},

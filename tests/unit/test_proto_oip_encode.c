@@ -111,6 +111,31 @@ START_TEST(classification_is_best_first)
 }
 END_TEST
 
+/* A NaN compares with nothing; it must not spoil the order of the others. */
+START_TEST(classification_ranks_nan_last)
+{
+    const float rows[][4] = {{NAN, 1, -1, 2}, {1, NAN, 3, 2}, {NAN, NAN, -INFINITY, 1}};
+    const char *const expected[] = {
+        "[\"2.0:3:three\",\"1.0:1:one\",\"-1.0:2:two \\\"2\\\"\",\"null:0:zero\"]",
+        "[\"3.0:2:two \\\"2\\\"\",\"2.0:3:three\",\"1.0:0:zero\",\"null:1:one\"]",
+        "[\"1.0:3:three\",\"null:0:zero\",\"null:1:one\",\"null:2:two \\\"2\\\"\"]",
+    };
+    for (size_t i = 0; i < 3; i++) {
+        const float *lists[] = {rows[i]};
+        struct infer_output outputs[] = {{.source = INFER_OUTPUT, .classification = 4}};
+        struct infer_request request = request_for(&digits_model, 1, outputs, 1);
+        char answer[512];
+        snprintf(answer, sizeof answer,
+                 "{\"model_name\":\"digits\",\"model_version\":\"3\",\"outputs\":[{\"name\":"
+                 "\"scores\",\"datatype\":\"BYTES\",\"shape\":[1,4],\"data\":%s}]}",
+                 expected[i]);
+        struct buffer body =
+            check_answer(&request, &(struct infer_result){.outputs = lists}, answer, 0);
+        buffer_close(&body);
+    }
+}
+END_TEST
+
 START_TEST(classification_in_binary)
 {
     struct fake_result fake;
@@ -198,5 +223,5 @@ END_TEST
 
 RUN_TESTS("proto/oip_encode", json_data_is_flat, binary_follows_the_json,
           routing_of_positions_has_their_axis, classification_is_best_first,
-          classification_in_binary, classification_is_clipped_and_may_lack_labels,
-          not_finite_is_null, answers_are_bounded)
+          classification_ranks_nan_last, classification_in_binary,
+          classification_is_clipped_and_may_lack_labels, not_finite_is_null, answers_are_bounded)
