@@ -114,17 +114,30 @@ static void per_model(const struct server *server, struct buffer *page)
     }
 }
 
+/* The family has no version label, so the versions [first, last) of a model are summed: a series must
+ * not stand on the page twice. */
+static void model_rejections(struct served *const *items, size_t first, size_t last,
+                             struct buffer *page)
+{
+    for (int reason = 0; reason < REJECT_COUNT; reason++) {
+        uint64_t count = 0;
+        for (size_t i = first; i < last; i++)
+            count += items[i]->stats.rejected[reason];
+        const struct prometheus_label labels[] = {
+            {"model", items[first]->name}, {"reason", reject_word((enum reject_reason)reason)}};
+        prometheus_sample(page, "moed_rejected_total", labels, 2, (double)count);
+    }
+}
+
 static void rejections(const struct server *server, struct buffer *page)
 {
+    const struct registry *registry = &server->registry;
     prometheus_family(page, "moed_rejected_total", "counter",
                       "Inference requests answered without being computed, by reason.");
-    EACH_MODEL (server, served)
-        for (int reason = 0; reason < REJECT_COUNT; reason++) {
-            const struct prometheus_label labels[] = {
-                {"model", served->name}, {"reason", reject_word((enum reject_reason)reason)}};
-            prometheus_sample(page, "moed_rejected_total", labels, 2,
-                              (double)served->stats.rejected[reason]);
-        }
+    for (size_t first, last = 0; last < registry->count;) {
+        registry_versions(registry, registry->items[last], &first, &last);
+        model_rejections(registry->items, first, last, page);
+    }
 }
 
 static double usage_entropy(const struct routing_summary *summary)

@@ -1,0 +1,49 @@
+/* The answering side of server/http.h without sockets: what a handler answers is kept here. Include
+ * it in one file of a test program; the linker then has no use for the real one. */
+#ifndef TEST_FAKE_EXCHANGE_H
+#define TEST_FAKE_EXCHANGE_H
+
+#include "support.h"
+
+#include "server/http.h"
+
+static char reply_body[1 << 20];
+static char reply_type[64];
+static enum error_code reply_error;
+
+void exchange_reply(struct exchange *exchange, int status, const char *content_type,
+                    struct buffer *body)
+{
+    ck_assert_int_eq(exchange->status, 0); /* exactly one answer */
+    exchange->status = status;
+    exchange->reply_length = body->length;
+    snprintf(reply_type, sizeof reply_type, "%s", content_type ? content_type : "application/json");
+    ck_assert_uint_lt(body->length, sizeof reply_body);
+    memcpy(reply_body, body->data, body->length);
+    reply_body[body->length] = '\0';
+    buffer_close(body);
+}
+
+void exchange_reply_error(struct exchange *exchange, const struct error *err)
+{
+    ck_assert_int_eq(exchange->status, 0);
+    exchange->status = error_http_status(err->code);
+    reply_error = err->code;
+    snprintf(reply_body, sizeof reply_body, "%s", err->text);
+}
+
+void exchange_header(struct exchange *exchange, const char *name, const char *value)
+{
+    ck_assert_uint_lt(exchange->reply_header_count, HTTP_MAX_REPLY_HEADERS);
+    struct http_header *header = &exchange->reply_headers[exchange->reply_header_count++];
+    header->name = name;
+    snprintf(header->value, sizeof header->value, "%s", value);
+}
+
+unsigned http_connections(const struct http *http)
+{
+    (void)http;
+    return 3;
+}
+
+#endif
