@@ -1,0 +1,243 @@
+/* The model repository: which directories are models and versions, and who is found under which
+ * name. */
+#include "support.h"
+
+#include "server/log.h"
+#include "server/registry.h"
+
+static char *repository;
+static struct registry registry;
+static struct error err;
+
+static void begin(void)
+{
+    log_set_level(LOG_ERROR);
+    repository = new_directory();
+    registry = (struct registry){0};
+    err = (struct error)ERROR_INIT;
+}
+
+static void end(void)
+{
+    registry_close(&registry);
+    free(repository);
+}
+
+static void make_directory(const char *name)
+{
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s/%s", repository, name);
+    ck_assert_int_eq(mkdir(path, 0700), 0);
+}
+
+/* A model that multiplies by `factor`, so that versions can be told apart. */
+static void put_model(const char *name, int factor)
+{
+    char path[PATH_MAX], layers[64];
+    snprintf(path, sizeof path, "%s/%s", repository, name);
+    snprintf(layers, sizeof layers, "[{'op':'scale','value':%d}]", factor);
+    char *config = config_of("[1]", layers);
+    write_checkpoint(path, config, NO_TENSORS);
+    free(config);
+}
+
+static int try_open(size_t max_batch_rows)
+{
+    const struct served_options options = {max_batch_rows, 16, 1};
+    return registry_init(&registry, repository, &options, &err);
+}
+
+static void open_registry(void)
+{
+    ck_assert_msg(try_open(4) == 0, "%s", err.text);
+}
+
+static void expect_open_fails(const char *part)
+{
+    ck_assert_int_eq(try_open(4), -1);
+    expect_text(err.text, part);
+    ck_assert_ptr_null(registry.items);
+    ck_assert_uint_eq(registry.count, 0);
+}
+
+static int factor_of(const char *name, const char *version)
+{
+    struct served *served = registry_find(&registry, name, version, NULL);
+    ck_assert_ptr_nonnull(served);
+    const float x = 1, *in = &x;
+    float y, *out = &y;
+    moed_forward(served->model, served->scratch, NULL, 1, &in, &out);
+    return (int)y;
+}
+
+START_TEST(a_model_without_versions_is_version_1)
+{
+    put_model("scale", 7);
+    open_registry();
+    ck_assert_uint_eq(registry.count, 1);
+    ck_assert_str_eq(registry.items[0]->name, "scale");
+    ck_assert_str_eq(registry.items[0]->version, "1");
+    ck_assert_int_eq(factor_of("scale", NULL), 7);
+    ck_assert_int_eq(factor_of("scale", "1"), 7);
+}
+END_TEST
+
+START_TEST(the_highest_version_is_the_default)
+{
+    make_directory("m");
+    put_model("m/2", 2);
+    put_model("m/10", 10);
+    put_model("m/9", 9);
+    open_registry();
+    ck_assert_str_eq(registry.items[0]->version, "2");
+    ck_assert_str_eq(registry.items[2]->version, "10");
+    ck_assert_int_eq(factor_of("m", NULL), 10);
+    ck_assert_int_eq(factor_of("m", "2"), 2);
+    ck_assert_int_eq(factor_of("m", "9"), 9);
+}
+END_TEST
+
+START_TEST(models_stand_in_order_of_names)
+{
+    put_model("beta", 1);
+    put_model("alpha", 1);
+    make_directory("alpha-2");
+    put_model("alpha-2/1", 1);
+    put_model("alpha-2/3", 1);
+    open_registry();
+    static const char *const names[] = {"alpha", "alpha-2", "alpha-2", "beta"};
+    ck_assert_uint_eq(registry.count, 4);
+    for (size_t i = 0; i < 4; i++)
+        ck_assert_str_eq(registry.items[i]->name, names[i]);
+    for (size_t i = 0; i < 4; i++) {
+        size_t first, last;
+        registry_versions(&registry, registry.items[i], &first, &last);
+        ck_assert_uint_eq(first, i == 2 ? 1 : i);
+        ck_assert_uint_eq(last, i == 1 ? 3 : i + 1);
+    }
+}
+END_TEST
+
+START_TEST(what_is_no_model_is_passed_over)
+{
+    put_model("m", 1);
+    put_model(".hidden", 1);
+    write_file(repository, "README", "", 0);
+    open_registry();
+    ck_assert_uint_eq(registry.count, 1);
+}
+END_TEST
+
+START_TEST(only_positive_integers_are_versions)
+{
+    static const char *const others[] = {
+        "m/0", "m/01", "m/v2", "m/-3", "m/1.5", "m/latest", "m/9999999999999999999", "m/.1"};
+    make_directory("m");
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        put_model(others[i], 1);
+    put_model("m/4", 4);
+    open_registry();
+    ck_assert_uint_eq(registry.count, 1);
+    ck_assert_str_eq(registry.items[0]->version, "4");
+}
+END_TEST
+
+START_TEST(an_unknown_name_or_version_says_what_there_is)
+{
+    make_directory("m");
+    put_model("m/2", 2);
+    put_model("m/3", 3);
+    open_registry();
+    ck_assert_ptr_null(registry_find(&registry, "n", NULL, &err));
+    ck_assert_int_eq(err.code, ERROR_NOT_FOUND);
+    expect_text(err.text, "unknown model 'n'; GET /v1/models lists the models");
+    err = (struct error)ERROR_INIT;
+    ck_assert_ptr_null(registry_find(&registry, "m", "4", &err));
+    ck_assert_int_eq(err.code, ERROR_NOT_FOUND);
+    expect_text(err.text, "model 'm' has no version '4'; the latest is 3");
+    ck_assert_ptr_null(registry_find(&registry, "m", "02", NULL));
+    ck_assert_ptr_null(registry_find(&registry, "", NULL, NULL));
+    ck_assert_ptr_null(registry_find(&registry, "M", NULL, NULL));
+}
+END_TEST
+
+START_TEST(an_empty_repository_is_an_error)
+{
+    expect_open_fails("no models; expected NAME/config.json or NAME/VERSION/config.json");
+    err = (struct error)ERROR_INIT;
+    make_directory("m");
+    expect_open_fails("m: neither config.json nor a version directory");
+    err = (struct error)ERROR_INIT;
+    free(repository);
+    repository = xstrdup("/nowhere");
+    expect_open_fails("/nowhere: cannot read the directory: No such file or directory");
+}
+END_TEST
+
+START_TEST(one_broken_model_fails_the_start)
+{
+    put_model("a", 1);
+    put_model("z", 1);
+    make_directory("broken");
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s/broken", repository);
+    write_file(path, "config.json", "{", 1);
+    expect_open_fails("broken");
+}
+END_TEST
+
+START_TEST(names_must_fit_labels)
+{
+    make_directory("bad name");
+    expect_open_fails("bad name: a model's name is at most 128 letters");
+}
+END_TEST
+
+START_TEST(a_model_too_large_for_its_batches_is_named)
+{
+    put_model("m", 1);
+    ck_assert_int_eq(try_open(SIZE_MAX / 8), -1);
+    expect_text(err.text, "/m: ");
+    expect_text(err.text, "use smaller batches");
+}
+END_TEST
+
+START_TEST(a_signature_says_what_the_model_says)
+{
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s/m", repository);
+    write_checkpoint(path,
+                     "{'model_type':'moed','format_version':1,'description':'d',"
+                     "'input':{'name':'x','shape':[1,2]},'layers':[{'op':'flatten'},"
+                     "{'op':'moe','name':'gate-1','gate':{'layers':[{'op':'flatten'}],'top_k':1},"
+                     "'experts':{'count':2,'layers':[{'op':'relu'}]}}],"
+                     "'output':{'name':'y','labels':['no','yes']}}",
+                     NO_TENSORS);
+    open_registry();
+    const struct signature *signature = &registry.items[0]->signature;
+    ck_assert_str_eq(signature->model, "m");
+    ck_assert_str_eq(signature->version, "1");
+    ck_assert_str_eq(signature->description, "d");
+    ck_assert_uint_eq(signature->input_count, 1);
+    ck_assert_str_eq(signature->inputs[0].name, "x");
+    ck_assert_uint_eq(signature->inputs[0].rank, 2);
+    ck_assert_uint_eq(signature->inputs[0].dims[1], 2);
+    ck_assert_uint_eq(signature->inputs[0].elements, 2);
+    ck_assert_str_eq(signature->outputs[0].name, "y");
+    ck_assert_uint_eq(signature->outputs[0].rank, 1);
+    ck_assert_uint_eq(signature->moe_count, 1);
+    ck_assert_str_eq(signature->moe[0].name, "gate-1");
+    ck_assert_uint_eq(signature->moe[0].experts, 2);
+    ck_assert_uint_eq(signature->moe[0].top_k, 1);
+    ck_assert_uint_eq(signature->moe[0].items_per_row, 1);
+    ck_assert_uint_eq(signature->label_count, 2);
+    ck_assert_str_eq(signature->labels[1], "yes");
+}
+END_TEST
+
+TEST_MAIN_WITH("registry", begin, end, a_model_without_versions_is_version_1,
+               the_highest_version_is_the_default, models_stand_in_order_of_names,
+               what_is_no_model_is_passed_over, only_positive_integers_are_versions,
+               an_unknown_name_or_version_says_what_there_is, an_empty_repository_is_an_error,
+               one_broken_model_fails_the_start, names_must_fit_labels,
+               a_model_too_large_for_its_batches_is_named, a_signature_says_what_the_model_says)

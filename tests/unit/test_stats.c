@@ -1,0 +1,125 @@
+/* The counters of one model: what is added is what is read. */
+#include "support.h"
+
+#include "server/stats.h"
+
+static const struct moed_moe_info moe[] = {{"first", 2, 1, 1}, {"second", 3, 2, 1}};
+static const struct moed_model_info info = {.moe_count = 2, .moe = moe};
+
+START_TEST(reasons_have_words)
+{
+    ck_assert_str_eq(reject_word(REJECT_INVALID), "invalid");
+    ck_assert_str_eq(reject_word(REJECT_QUEUE_FULL), "queue_full");
+    ck_assert_str_eq(reject_word(REJECT_DEADLINE), "deadline");
+    ck_assert_str_eq(reject_word(REJECT_DISCONNECTED), "disconnected");
+}
+END_TEST
+
+START_TEST(requests_count_by_protocol_and_status)
+{
+    struct request_counts counts = {0};
+    char protocol[] = "oip"; /* the text counts, not where it lies */
+    request_counts_add(&counts, "oip", 200);
+    request_counts_add(&counts, "v1", 200);
+    request_counts_add(&counts, protocol, 200);
+    request_counts_add(&counts, "oip", 400);
+    ck_assert_uint_eq(counts.count, 3);
+    ck_assert_uint_eq(counts.items[0].count, 2);
+    ck_assert_str_eq(counts.items[1].protocol, "v1");
+    ck_assert_uint_eq(counts.items[1].count, 1);
+    ck_assert_int_eq(counts.items[2].status, 400);
+    request_counts_close(&counts);
+}
+END_TEST
+
+START_TEST(counters_begin_at_zero)
+{
+    struct stats stats;
+    stats_init(&stats, &info);
+    const struct routing_totals totals = stats_routing_totals(&stats, 1);
+    ck_assert_str_eq(totals.layer, "second");
+    ck_assert_uint_eq(totals.experts, 3);
+    ck_assert_uint_eq(totals.top_k, 2);
+    ck_assert_uint_eq(totals.rows, 0);
+    for (size_t i = 0; i < 3; i++) {
+        ck_assert_uint_eq(totals.selected[i] + totals.top1[i], 0);
+        ck_assert_double_eq(totals.weight_sum[i] + totals.probability_sum[i], 0);
+    }
+    ck_assert_uint_eq(stats.rows, 0);
+    stats_close(&stats);
+}
+END_TEST
+
+START_TEST(routing_adds_up)
+{
+    struct stats stats;
+    stats_init(&stats, &info);
+    const struct moed_routing one = {.items = 2,
+                                     .experts = 3,
+                                     .top_k = 2,
+                                     .selected = (const uint64_t[]){2, 1, 1},
+                                     .top1 = (const uint64_t[]){0, 1, 1},
+                                     .weight_sum = (const double[]){0.5, 1, 0.5},
+                                     .probability_sum = (const double[]){0.75, 0.25, 1},
+                                     .entropy_sum = 1.5};
+    stats_add_routing(&stats, 1, &one);
+    stats_add_routing(&stats, 1, &one);
+    const struct routing_totals totals = stats_routing_totals(&stats, 1);
+    ck_assert_uint_eq(totals.rows, 4);
+    ck_assert_uint_eq(totals.selected[0], 4);
+    ck_assert_uint_eq(totals.selected[2], 2);
+    ck_assert_uint_eq(totals.top1[1], 2);
+    ck_assert_double_eq(totals.weight_sum[1], 2);
+    ck_assert_double_eq(totals.probability_sum[0], 1.5);
+    ck_assert_double_eq(totals.entropy_sum, 3);
+    ck_assert_uint_eq(stats_routing_totals(&stats, 0).rows, 0);
+    stats_close(&stats);
+}
+END_TEST
+
+static uint64_t total(const struct histogram *histogram)
+{
+    uint64_t sum = 0;
+    for (size_t i = 0; i <= histogram->bound_count; i++)
+        sum += histogram->counts[i];
+    return sum;
+}
+
+START_TEST(histograms_reach_from_microseconds_to_timeouts)
+{
+    struct stats stats;
+    stats_init(&stats, &info);
+    struct histogram *const seconds[] = {&stats.request_seconds, &stats.queue_seconds,
+                                         &stats.compute_seconds};
+    for (size_t i = 0; i < 3; i++) {
+        histogram_observe(seconds[i], 1e-6);
+        histogram_observe(seconds[i], 9.9);
+        histogram_observe(seconds[i], 60);
+        ck_assert_uint_eq(seconds[i]->counts[0], 1);
+        ck_assert_uint_eq(seconds[i]->counts[seconds[i]->bound_count - 1], 1);
+        ck_assert_uint_eq(seconds[i]->counts[seconds[i]->bound_count], 1);
+        ck_assert_uint_eq(total(seconds[i]), 3);
+    }
+    histogram_observe(&stats.batch_rows, 1);
+    histogram_observe(&stats.batch_rows, 64);
+    ck_assert_uint_eq(stats.batch_rows.counts[0], 1);
+    ck_assert_uint_eq(stats.batch_rows.counts[6], 1);
+    stats_close(&stats);
+}
+END_TEST
+
+START_TEST(bounds_ascend)
+{
+    struct stats stats;
+    stats_init(&stats, &info);
+    const struct histogram *const histograms[] = {&stats.request_seconds, &stats.batch_rows};
+    for (size_t i = 0; i < 2; i++)
+        for (size_t j = 1; j < histograms[i]->bound_count; j++)
+            ck_assert_double_gt(histograms[i]->bounds[j], histograms[i]->bounds[j - 1]);
+    stats_close(&stats);
+}
+END_TEST
+
+TEST_MAIN("stats", reasons_have_words, requests_count_by_protocol_and_status,
+          counters_begin_at_zero, routing_adds_up, histograms_reach_from_microseconds_to_timeouts,
+          bounds_ascend)
