@@ -22,10 +22,8 @@ static int elementwise_build(struct layer *layer, struct build *build, struct co
             y[i] = (expression);                                                                   \
         }                                                                                          \
     }                                                                                              \
-    const struct layer_op op_##op = {.name = #op,                                                  \
-                                     .in_place = true,                                             \
-                                     .build = elementwise_build,                                   \
-                                     .forward = op##_forward}
+    const struct layer_op op_##op = {                                                              \
+        .name = #op, .in_place = true, .build = elementwise_build, .forward = op##_forward}
 
 /* Written so that NaN stays NaN, as in PyTorch. */
 ELEMENTWISE(relu, v < 0.0f ? 0.0f : v);

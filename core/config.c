@@ -230,7 +230,8 @@ int config_list(struct config_node *node, const char *key, size_t *count, struct
 {
     json_t *json = get(node, key);
     if (!json_is_array(json) || json_array_size(json) == 0)
-        return config_error(node, key, err, "%sexpected a list of objects", json ? "" : "missing; ");
+        return config_error(node, key, err, "%sexpected a list of objects",
+                            json ? "" : "missing; ");
     *count = json_array_size(json);
     return 0;
 }

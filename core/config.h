@@ -1,8 +1,8 @@
 /* config.json, read with types, bounds and places: the engine's only view of JSON.
  *
- * A `config_node` is one JSON object with the path that leads to it. Getters check presence, type and
- * range and record which keys were asked for; config_done() then refuses every other key, so that a
- * misspelt one is an error and never ignored. Errors read "layers[2].gate.top_k: ...". */
+ * A `config_node` is one JSON object with the path that leads to it. Getters check presence, type
+ * and range and record which keys were asked for; config_done() then refuses every other key, so
+ * that a misspelt one is an error and never ignored. Errors read "layers[2].gate.top_k: ...". */
 #ifndef CORE_CONFIG_H
 #define CORE_CONFIG_H
 
@@ -15,7 +15,7 @@
 enum { CONFIG_MAX_KEYS = 24 };
 
 struct config_node {
-    void *json; /* json_t object, borrowed from the document */
+    void *json;                       /* json_t object, borrowed from the document */
     const struct config_node *parent; /* NULL for the root; must outlive this node */
     const char *key;                  /* in the parent */
     size_t index;                     /* in the parent's list, or CONFIG_NO_INDEX */
@@ -27,7 +27,8 @@ struct config_node {
 /* As a default: the key must be there. */
 #define CONFIG_REQUIRED INT64_MIN
 
-/* Reads a JSON document whose root is an object. The node's `json` is the document: config_close it. */
+/* Reads a JSON document whose root is an object. The node's `json` is the document: config_close
+ * it. */
 int config_open(struct config_node *root, const char *path, struct error *err);
 void config_close(struct config_node *root);
 
@@ -63,8 +64,8 @@ int config_item(struct config_node *node, const char *key, size_t index, struct 
 /* Refuses keys that no getter asked for. */
 int config_done(struct config_node *node, struct error *err);
 
-/* For objects whose keys are names from elsewhere: the key after `key`, or the first for NULL; NULL at
- * the end. Borrowed. */
+/* For objects whose keys are names from elsewhere: the key after `key`, or the first for NULL; NULL
+ * at the end. Borrowed. */
 const char *config_next_key(const struct config_node *node, const char *key);
 
 /* Records "<path>.<key>: message"; key NULL: the node itself. Returns -1. */

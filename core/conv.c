@@ -1,10 +1,10 @@
 /* conv1d, conv2d: cross-correlation with zero padding, as PyTorch's. weight [out, in/groups, kernel
  * axes], bias [out] if the tensor is there. A conv1d is a conv2d of height 1.
  *
- * Every row is convolved by itself, so its result cannot depend on its batch. With stride 1 no windows
- * are written out: the windows of one kernel tap are the padded image shifted, so the product reads the
- * image itself at one offset per tap, over all lines at once, and the few results whose windows
- * wrapped around an edge are dropped. */
+ * Every row is convolved by itself, so its result cannot depend on its batch. With stride 1 no
+ * windows are written out: the windows of one kernel tap are the padded image shifted, so the
+ * product reads the image itself at one offset per tap, over all lines at once, and the few results
+ * whose windows wrapped around an edge are dropped. */
 #include "layer.h"
 
 #include <stdlib.h>
@@ -25,8 +25,8 @@ struct conv {
     size_t kernel_h, kernel_w;
 
     size_t padded_w, padded_elements; /* of one channel group, with what the kernel reads beyond */
-    size_t columns; /* windows of one channel group, those that wrap around an edge included */
-    size_t line;    /* results per output line, the same */
+    size_t columns;  /* windows of one channel group, those that wrap around an edge included */
+    size_t line;     /* results per output line, the same */
     size_t *window;  /* [k] where each tap's first window begins in the padded image */
     size_t *offsets; /* [k] where each tap's columns begin in what the product reads */
 };
@@ -64,12 +64,13 @@ static int claim_weight(struct layer *layer, const struct build *build, size_t a
     conv->kernel_w = weight->dims[axes + 1];
     if (conv->in_channels % conv->groups || conv->out_channels % conv->groups ||
         weight->dims[1] != conv->in_channels / conv->groups)
-        return error_set(err, ERROR_INVALID,
-                         "tensor '%s': %zu x %zu channels do not fit %zu input channels in %zu groups",
-                         weight->name, conv->out_channels, weight->dims[1], conv->in_channels,
-                         conv->groups);
+        return error_set(
+            err, ERROR_INVALID,
+            "tensor '%s': %zu x %zu channels do not fit %zu input channels in %zu groups",
+            weight->name, conv->out_channels, weight->dims[1], conv->in_channels, conv->groups);
     conv->k = weight->elements / conv->out_channels;
-    if (array_build(&conv->weight, layer, build, "weight", weight->dims, weight->rank, true, err) != 0)
+    if (array_build(&conv->weight, layer, build, "weight", weight->dims, weight->rank, true, err) !=
+        0)
         return -1;
     return array_build(&conv->bias, layer, build, "bias", &conv->out_channels, 1, false, err);
 }
@@ -124,7 +125,8 @@ static int conv_build(struct layer *layer, struct build *build, struct config_no
     if (conv->out_h == 0 || conv->out_w == 0)
         return config_error(node, NULL, err, "kernel is larger than the padded input %s",
                             shape_text(in, text));
-    struct moed_shape out = {.rank = axes + 1, .dims = {conv->out_channels, conv->out_h, conv->out_w}};
+    struct moed_shape out = {.rank = axes + 1,
+                             .dims = {conv->out_channels, conv->out_h, conv->out_w}};
     if (axes == 1)
         out.dims[1] = conv->out_w;
     if (layer_set_out(layer, node, &out, err) != 0)
@@ -168,8 +170,8 @@ static void gather_windows(const struct conv *conv, const float *padded, float *
         }
 }
 
-/* Result lines are as wide as the padded image; their tails, where windows wrapped around its edge, are
- * left behind. */
+/* Result lines are as wide as the padded image; their tails, where windows wrapped around its edge,
+ * are left behind. */
 static void keep_lines(const struct conv *conv, const float *wide, size_t channels, size_t pitch,
                        float *y)
 {

@@ -42,7 +42,10 @@ struct error {
     char text[ERROR_TEXT_BYTES]; /* what, where, what was expected; UTF-8, never empty once set */
 };
 
-#define ERROR_INIT {ERROR_NONE, ""}
+#define ERROR_INIT                                                                                 \
+    {                                                                                              \
+        ERROR_NONE, ""                                                                             \
+    }
 
 /* Records an error unless one is recorded already (the first is nearest the cause). `err` may be
  * NULL. Always returns -1, so that a failing function can `return error_set(...)`. */

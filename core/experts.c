@@ -1,8 +1,8 @@
 /* The experts: one chain of layers each, run once per batch over the pairs dispatched to them.
  *
- * The pairs of all active experts form one pool of tasks for the team; an expert that got most of the
- * rows is cut into several, so that no thread waits for it. Scratch is linear in rows: a task's share
- * of the arena follows from where its pairs begin, and tasks need no memory of their own. */
+ * The pairs of all active experts form one pool of tasks for the team; an expert that got most of
+ * the rows is cut into several, so that no thread waits for it. Scratch is linear in rows: a task's
+ * share of the arena follows from where its pairs begin, and tasks need no memory of their own. */
 #include "moe.h"
 
 #include <stdio.h>
@@ -91,7 +91,8 @@ void experts_heads(const struct experts *experts, const struct run *run, size_t 
     team_run(run->team, experts->count, head_task, &job);
 }
 
-/* The inputs of a task's pairs side by side; no copy for an expert that gets every item, in order. */
+/* The inputs of a task's pairs side by side; no copy for an expert that gets every item, in order.
+ */
 static const float *gather(const struct experts_job *job, const struct expert_task *task,
                            size_t elements)
 {
@@ -113,8 +114,7 @@ static void expert_task(void *context, size_t index, unsigned worker)
     const struct experts_job *job = context;
     const struct expert_task *task = &job->routing->tasks[index];
     const struct chain *chain = &job->experts->chains[task->expert];
-    const size_t elements =
-        job->experts->split ? job->experts->split_elements : chain->in_elements;
+    const size_t elements = job->experts->split ? job->experts->split_elements : chain->in_elements;
     struct run run = task_run(job, task->first, worker);
     chain_forward(chain, job->experts->split, chain->count, &run, task->count,
                   gather(job, task, elements), job->out + task->first * chain->out_elements);
@@ -137,9 +137,8 @@ static size_t plan_tasks(struct routing *routing, unsigned threads)
     return count;
 }
 
-void experts_forward(const struct experts *experts, const struct run *run,
-                     struct routing *routing, const float *x, const float *hidden,
-                     float *gathered, float *out)
+void experts_forward(const struct experts *experts, const struct run *run, struct routing *routing,
+                     const float *x, const float *hidden, float *gathered, float *out)
 {
     struct experts_job job = {.experts = experts,
                               .run = run,

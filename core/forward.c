@@ -40,10 +40,11 @@ static int check_size(const struct moed_model *model, size_t max_rows, unsigned 
         per_row += model->moe[i].top_k * (4 * sizeof(uint32_t) + sizeof(struct expert_task));
     if (__builtin_mul_overflow(per_row, max_rows, &bytes) ||
         __builtin_add_overflow(bytes, threads * workspace, &bytes) || bytes > MOED_SCRATCH_LIMIT)
-        return error_set(err, ERROR_INVALID,
-                         "%zu rows of %zu bytes of activations and %u threads of %zu bytes exceed %zu "
-                         "bytes; use smaller batches or fewer threads",
-                         max_rows, per_row, threads, workspace, MOED_SCRATCH_LIMIT);
+        return error_set(
+            err, ERROR_INVALID,
+            "%zu rows of %zu bytes of activations and %u threads of %zu bytes exceed %zu "
+            "bytes; use smaller batches or fewer threads",
+            max_rows, per_row, threads, workspace, MOED_SCRATCH_LIMIT);
     return 0;
 }
 

@@ -43,10 +43,10 @@ static int find_split(struct gate *gate, struct config_node *node, struct expert
         return config_error(node, "key_layer", err, "no expert layer is called '%.40s'", key_layer);
     for (size_t i = 0; i < experts->count; i++)
         if (experts->chains[i].layers[at].out_elements != gate->hidden)
-            return config_error(node, "key_layer", err,
-                                "expert %zu's '%.40s' gives %zu numbers, the gate's hidden vector has %zu",
-                                i, key_layer, experts->chains[i].layers[at].out_elements,
-                                gate->hidden);
+            return config_error(
+                node, "key_layer", err,
+                "expert %zu's '%.40s' gives %zu numbers, the gate's hidden vector has %zu", i,
+                key_layer, experts->chains[i].layers[at].out_elements, gate->hidden);
     experts->split = at + 1;
     experts->split_elements = gate->hidden;
     return 0;
@@ -93,8 +93,8 @@ static int build_chain(struct gate *gate, struct layer *layer, struct build *bui
     return 0;
 }
 
-int gate_build(struct gate *gate, struct layer *layer, struct build *build, struct config_node *node,
-               struct experts *experts, struct error *err)
+int gate_build(struct gate *gate, struct layer *layer, struct build *build,
+               struct config_node *node, struct experts *experts, struct error *err)
 {
     struct config_node own;
     struct layer part = {.op = layer->op, .name = "gate"};
@@ -240,8 +240,7 @@ static void weigh(const struct gate *gate, const float *logits, const float *sco
 {
     const size_t k = gate->top_k;
     for (size_t slot = 0; slot < k; slot++)
-        weights[slot] =
-            (gate->normalize == NORMALIZE_SOFTMAX ? logits : scores)[chosen[slot]];
+        weights[slot] = (gate->normalize == NORMALIZE_SOFTMAX ? logits : scores)[chosen[slot]];
     if (gate->normalize == NORMALIZE_SUM)
         share_out(weights, k);
     if (gate->normalize == NORMALIZE_SOFTMAX)

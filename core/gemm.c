@@ -85,8 +85,7 @@ static enum dtype packed_dtype(const struct kernel *kernel, enum dtype stored)
     return kept ? stored : DTYPE_F32;
 }
 
-int gemm_init(struct gemm *gemm, const struct tensor *tensor, size_t n, size_t k,
-              struct error *err)
+int gemm_init(struct gemm *gemm, const struct tensor *tensor, size_t n, size_t k, struct error *err)
 {
     const struct kernel *kernel = kernel_get();
     const enum dtype dtype = packed_dtype(kernel, tensor->dtype);

@@ -1,9 +1,9 @@
 /* Dense algebra: the one interface between the layers and the matrix kernels.
  *
- * Weights are packed once at load into the layout the kernel walks (kernel.h), in the dtype they are
- * stored in where the kernel can read it: F16 and BF16 weights stay half as large and are widened in
- * registers. Every output element is summed in one fixed order, so a row's bits do not depend on the
- * number of rows it is multiplied with. */
+ * Weights are packed once at load into the layout the kernel walks (kernel.h), in the dtype they
+ * are stored in where the kernel can read it: F16 and BF16 weights stay half as large and are
+ * widened in registers. Every output element is summed in one fixed order, so a row's bits do not
+ * depend on the number of rows it is multiplied with. */
 #ifndef CORE_GEMM_H
 #define CORE_GEMM_H
 
@@ -15,7 +15,7 @@ struct kernel;
 
 struct gemm {
     const struct kernel *kernel;
-    size_t n, k; /* outputs, inputs */
+    size_t n, k;      /* outputs, inputs */
     enum dtype dtype; /* as packed */
     void *panels;     /* owned */
     size_t bytes;     /* resident */

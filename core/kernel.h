@@ -1,5 +1,5 @@
-/* Kernels: the inner loops of dense algebra, one set per instruction set. Private to gemm.c, conv.c and
- * the kernel_*.c files.
+/* Kernels: the inner loops of dense algebra, one set per instruction set. Private to gemm.c, conv.c
+ * and the kernel_*.c files.
  *
  * Every kernel computes an output element with one accumulator that walks k upwards, whatever the
  * number of rows, the position in a tile or the thread: a row's bits cannot depend on its batch.
@@ -12,8 +12,8 @@
 
 #include "safetensors.h"
 
-/* Weights W[n, k] as the kernel reads them: panels of `panel` consecutive outputs; within a panel, for
- * every k in turn, one number per output. The last panel is padded with zeros. */
+/* Weights W[n, k] as the kernel reads them: panels of `panel` consecutive outputs; within a panel,
+ * for every k in turn, one number per output. The last panel is padded with zeros. */
 struct packed {
     const void *panels; /* [panels, k, panel] of dtype; 64-byte aligned */
     enum dtype dtype;
@@ -28,9 +28,9 @@ struct kernel {
     /* y[rows, n] = x[rows, k] W^T + bias; bias may be NULL. */
     void (*rows)(const struct packed *weights, const float *x, size_t rows, const float *bias,
                  float *y);
-    /* y[count, columns] = W[count, k] X + bias, where X[j, c] = x[offsets[j] + c]: a matrix of any row
-     * pitch, or a convolution's overlapping windows. Up to COLUMN_SLACK columns beyond the last are
-     * read and written. */
+    /* y[count, columns] = W[count, k] X + bias, where X[j, c] = x[offsets[j] + c]: a matrix of any
+     * row pitch, or a convolution's overlapping windows. Up to COLUMN_SLACK columns beyond the last
+     * are read and written. */
     void (*columns)(const float *weights, size_t count, size_t k, const float *x,
                     const size_t *offsets, size_t columns, const float *bias, float *y,
                     size_t y_pitch);

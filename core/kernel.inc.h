@@ -3,13 +3,13 @@
  *   KERNEL      the struct kernel to define
  *   KERNEL_NAME its name
  *   LANES       floats per vector
- *   MAX_ROWS    rows of a tile: MAX_ROWS x 2 accumulators, 2 weights and 1 input must fit the registers
+ *   MAX_ROWS    rows of a tile: MAX_ROWS x 2 accumulators, 2 weights and 1 input fit the registers
  *   USABLE      an expression: may this machine run it?
- *   LOAD_F16(p), LOAD_BF16(p) (optional) LANES 16-bit floats at p as a vector of floats
+ *   LOAD_F16(p), LOAD_BF16(p)  (optional) LANES 16-bit floats at p as a vector of floats
  *
- * and is compiled for the instruction set it names. GCC's vector extensions, not intrinsics: the loops
- * below are the whole kernel for SSE2, AVX2, AVX-512 and NEON alike; only widening 16-bit floats is
- * worth naming the instruction. */
+ * and is compiled for the instruction set it names. GCC's vector extensions, not intrinsics: the
+ * loops below are the whole kernel for SSE2, AVX2, AVX-512 and NEON alike; only widening 16-bit
+ * floats is worth naming the instruction. */
 #include <stdint.h>
 #include <string.h>
 
@@ -19,8 +19,8 @@ typedef float vec __attribute__((vector_size(LANES * 4)));
 typedef uint32_t bits __attribute__((vector_size(LANES * 4)));
 typedef uint16_t half __attribute__((vector_size(LANES * 2)));
 
-/* Two vectors wide: one row of a tile then needs two weights and one input for two multiply-adds, and
- * six rows (twelve with AVX-512) hide the latency of the adders. */
+/* Two vectors wide: one row of a tile then needs two weights and one input for two multiply-adds,
+ * and six rows (twelve with AVX-512) hide the latency of the adders. */
 enum { PANEL = 2 * LANES };
 
 /* What a tile multiplies: packed weights of a dtype, or columns found through offsets. */
@@ -61,9 +61,9 @@ INLINE vec load_f16(const uint16_t *from)
 
 /* A tile's place: x[rows, k] times `panels` panels. */
 struct tile {
-    const void *source;     /* first panel, or X's first column */
-    const size_t *offsets;  /* SOURCE_COLUMNS */
-    const float *x;         /* [rows, k] */
+    const void *source;    /* first panel, or X's first column */
+    const size_t *offsets; /* SOURCE_COLUMNS */
+    const float *x;        /* [rows, k] */
     size_t k;
     const float *bias; /* one per column, or, SOURCE_COLUMNS, per row; may be NULL */
     float *y;
@@ -200,7 +200,9 @@ static void rows_group(const struct packed *weights, const float *x, size_t rows
                        float *y)
 {
     void (*const compute_tile)(const struct tile *, unsigned, bool) =
-        weights->dtype == DTYPE_F32 ? tile_f32 : weights->dtype == DTYPE_BF16 ? tile_bf16 : tile_f16;
+        weights->dtype == DTYPE_F32    ? tile_f32
+        : weights->dtype == DTYPE_BF16 ? tile_bf16
+                                       : tile_f16;
     const size_t n = weights->n, k = weights->k, height = tile_rows(rows);
     const size_t panel_bytes = k * PANEL * dtype_bytes(weights->dtype);
     const size_t panels = (n + PANEL - 1) / PANEL;

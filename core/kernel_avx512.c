@@ -1,13 +1,14 @@
 /* The kernel for AVX-512: 32 registers of 16 floats. */
 #include <immintrin.h>
 
-#define KERNEL        kernel_avx512
-#define KERNEL_NAME   "avx512"
-#define LANES         16
-#define MAX_ROWS      12
-#define USABLE        __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && \
-    __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")
-#define LOAD_16(from) _mm256_loadu_si256((const __m256i *)(const void *)(from))
-#define LOAD_F16(from) (vec) _mm512_cvtph_ps(LOAD_16(from))
+#define KERNEL      kernel_avx512
+#define KERNEL_NAME "avx512"
+#define LANES       16
+#define MAX_ROWS    12
+#define USABLE                                                                                     \
+    __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&                     \
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")
+#define LOAD_16(from)   _mm256_loadu_si256((const __m256i *)(const void *)(from))
+#define LOAD_F16(from)  (vec) _mm512_cvtph_ps(LOAD_16(from))
 #define LOAD_BF16(from) (vec) _mm512_slli_epi32(_mm512_cvtepu16_epi32(LOAD_16(from)), 16)
 #include "kernel.inc.h"

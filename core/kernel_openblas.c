@@ -1,7 +1,9 @@
-/* OpenBLAS as a kernel: the baseline that ours are measured against, chosen by MOED_KERNEL=openblas.
+/* OpenBLAS as a kernel: the baseline that ours are measured against, chosen by
+ * MOED_KERNEL=openblas.
  *
- * One BLAS thread per call: parallelism over rows and experts is ours. OpenBLAS sums a one-row product
- * in another order than a many-row one, so with this kernel a row's last bits depend on its batch. */
+ * One BLAS thread per call: parallelism over rows and experts is ours. OpenBLAS sums a one-row
+ * product in another order than a many-row one, so with this kernel a row's last bits depend on its
+ * batch. */
 #include <pthread.h>
 #include <string.h>
 
@@ -22,8 +24,8 @@ static bool usable(void)
 }
 
 /* Panels of one output are plain row-major weights. */
-static void multiply_rows(const struct packed *weights, const float *x, size_t rows, const float *bias,
-                          float *y)
+static void multiply_rows(const struct packed *weights, const float *x, size_t rows,
+                          const float *bias, float *y)
 {
     const int n = (int)weights->n, k = (int)weights->k;
     for (size_t row = 0; bias && row < rows; row++)
@@ -38,8 +40,8 @@ static void multiply_rows(const struct packed *weights, const float *x, size_t r
 
 /* Windows that overlap are no matrix that BLAS could read. */
 static void multiply_columns(const float *weights, size_t count, size_t k, const float *x,
-                             const size_t *offsets, size_t columns, const float *bias,
-                             float *y, size_t y_pitch)
+                             const size_t *offsets, size_t columns, const float *bias, float *y,
+                             size_t y_pitch)
 {
     kernel_generic.columns(weights, count, k, x, offsets, columns, bias, y, y_pitch);
 }

@@ -6,11 +6,10 @@
 #include <string.h>
 
 static const struct layer_op *const OPS[] = {
-    &op_linear,     &op_conv1d,     &op_conv2d,     &op_batch_norm, &op_layer_norm,
-    &op_rms_norm,   &op_max_pool2d, &op_avg_pool2d, &op_flatten,    &op_reshape,
-    &op_sum,        &op_mean,       &op_relu,       &op_gelu,       &op_silu,
-    &op_tanh,       &op_sigmoid,    &op_softmax,    &op_cube,       &op_scale,
-    &op_residual,   &op_moe,
+    &op_linear,     &op_conv1d,     &op_conv2d,   &op_batch_norm, &op_layer_norm, &op_rms_norm,
+    &op_max_pool2d, &op_avg_pool2d, &op_flatten,  &op_reshape,    &op_sum,        &op_mean,
+    &op_relu,       &op_gelu,       &op_silu,     &op_tanh,       &op_sigmoid,    &op_softmax,
+    &op_cube,       &op_scale,      &op_residual, &op_moe,
 };
 
 /* Waking the team costs some microseconds: less work than this is done by the caller alone. */
@@ -250,7 +249,9 @@ void chain_forward(const struct chain *chain, size_t from, size_t to, const stru
     struct run inner = *run;
     inner.arena = run->arena + 2 * rows * chain->max_elements;
     if (from == to)
-        memcpy(y, x, rows * (from ? chain->layers[from - 1].out_elements : chain->in_elements) * sizeof *y);
+        memcpy(y, x,
+               rows * (from ? chain->layers[from - 1].out_elements : chain->in_elements) *
+                   sizeof *y);
     while (from < to) {
         const struct layer *layer = &chain->layers[from];
         size_t end = segment_end(chain, from, to);

@@ -1,8 +1,8 @@
 /* Layers: what every op has in common. Private to core/.
  *
- * A layer is one op with its weights, bound at load: `build` reads the op's keys, infers the shape of
- * its output, claims its tensors; `forward` maps rows of the input to rows of the output. Layers are
- * immutable after build; everything a forward changes lives in `struct run`.
+ * A layer is one op with its weights, bound at load: `build` reads the op's keys, infers the shape
+ * of its output, claims its tensors; `forward` maps rows of the input to rows of the output. Layers
+ * are immutable after build; everything a forward changes lives in `struct run`.
  *
  * Adding an op: write its file (build, forward, free), declare the `struct layer_op` at the end of
  * this header, add its row to the table in layer.c. */
@@ -20,8 +20,8 @@
 enum { MAX_ROW_ELEMENTS = 1 << 26 };
 /* Lists of layers inside lists of layers: bounds recursion over an untrusted config. */
 enum { MAX_LAYER_DEPTH = 16 };
-/* Layers of a model, those of every expert counted: some megabytes of them. A list of a million layers in
- * each of 4096 experts fits a small config.json and no memory. */
+/* Layers of a model, those of every expert counted: some megabytes of them. A list of a million
+ * layers in each of 4096 experts fits a small config.json and no memory. */
 enum { MAX_LAYERS = 1 << 18 };
 /* "moe.experts.123." and a layer's own name. */
 enum { MAX_TENSOR_NAME = 256 };
@@ -33,18 +33,19 @@ struct build {
     struct safetensors *tensors;
     char prefix[MAX_TENSOR_NAME]; /* of tensor names: "", "moe.gate.", "moe.experts.3." */
     int depth;
-    size_t *layers_left; /* of MAX_LAYERS, for all parts of the model together */
-    bool inside_moe; /* gates and experts hold no MoE layer of their own */
+    size_t *layers_left;       /* of MAX_LAYERS, for all parts of the model together */
+    bool inside_moe;           /* gates and experts hold no MoE layer of their own */
     struct moed_moe_info *moe; /* [moe_count], grown by each MoE layer in order of execution */
     size_t moe_count;
 };
 
-/* While running: one worker's view of a forward pass. Copied by value and narrowed on the way down. */
+/* While running: one worker's view of a forward pass. Copied by value and narrowed on the way down.
+ */
 struct run {
     struct moed_scratch *scratch;
-    struct moed_team *team;  /* NULL inside a task: tasks do not fork again */
-    float *arena;       /* row-linear scratch: scratch_per_row floats for every row of this call */
-    unsigned worker;    /* whose workspace a layer may use */
+    struct moed_team *team; /* NULL inside a task: tasks do not fork again */
+    float *arena;    /* row-linear scratch: scratch_per_row floats for every row of this call */
+    unsigned worker; /* whose workspace a layer may use */
 };
 
 /* `workspace` floats that only this worker touches; contents are undefined. */
@@ -136,14 +137,14 @@ enum { SHAPE_TEXT_BYTES = 128 };
 const char *shape_text(const struct moed_shape *shape, char text[SHAPE_TEXT_BYTES]);
 bool shape_equal(const struct moed_shape *a, const struct moed_shape *b);
 
-extern const struct layer_op op_linear;                            /* linear.c */
-extern const struct layer_op op_conv1d, op_conv2d;                 /* conv.c */
+extern const struct layer_op op_linear;                                 /* linear.c */
+extern const struct layer_op op_conv1d, op_conv2d;                      /* conv.c */
 extern const struct layer_op op_batch_norm, op_layer_norm, op_rms_norm; /* norm.c */
-extern const struct layer_op op_max_pool2d, op_avg_pool2d;         /* pool.c */
-extern const struct layer_op op_flatten, op_reshape, op_sum, op_mean; /* shape.c */
+extern const struct layer_op op_max_pool2d, op_avg_pool2d;              /* pool.c */
+extern const struct layer_op op_flatten, op_reshape, op_sum, op_mean;   /* shape.c */
 extern const struct layer_op op_relu, op_gelu, op_silu, op_tanh, op_sigmoid, op_softmax, op_cube,
-    op_scale;                         /* activation.c */
+    op_scale;                             /* activation.c */
 extern const struct layer_op op_residual; /* residual.c */
-extern const struct layer_op op_moe;  /* moe.c */
+extern const struct layer_op op_moe;      /* moe.c */
 
 #endif

@@ -21,7 +21,8 @@ static int linear_build(struct layer *layer, struct build *build, struct config_
         return -1;
     struct moed_shape out = layer->in;
     out.dims[out.rank - 1] = n;
-    if (layer_set_out(layer, node, &out, err) != 0 || gemm_init(&linear->gemm, weight, n, k, err) != 0)
+    if (layer_set_out(layer, node, &out, err) != 0 ||
+        gemm_init(&linear->gemm, weight, n, k, err) != 0)
         return -1;
     layer->parameters = layer->active_parameters = weight->elements;
     layer->weight_bytes = linear->gemm.bytes;

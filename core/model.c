@@ -30,9 +30,11 @@ static int read_preprocess(struct preprocess *preprocess, struct config_node *in
         return -1;
     const size_t channels = shape->dims[0];
     if (preprocess->mean_count > 1 && preprocess->mean_count != channels)
-        return config_error(&node, "mean", err, "expected 1 or %zu numbers, one per channel", channels);
+        return config_error(&node, "mean", err, "expected 1 or %zu numbers, one per channel",
+                            channels);
     if (preprocess->std_count > 1 && preprocess->std_count != channels)
-        return config_error(&node, "std", err, "expected 1 or %zu numbers, one per channel", channels);
+        return config_error(&node, "std", err, "expected 1 or %zu numbers, one per channel",
+                            channels);
     for (size_t i = 0; i < preprocess->std_count; i++)
         if ((float)preprocess->std[i] == 0)
             return config_error(&node, "std", err, "entry %zu is zero", i);
@@ -93,8 +95,8 @@ static int read_output(struct moed_model *model, struct config_node *root, struc
             return -1;
     }
     model->output_name = xstrdup(name);
-    model->output = (struct moed_tensor_info){model->output_name, model->chain.out,
-                                              model->chain.out_elements};
+    model->output =
+        (struct moed_tensor_info){model->output_name, model->chain.out, model->chain.out_elements};
     return 0;
 }
 
@@ -273,7 +275,8 @@ static void visit_chain(struct visit *visit, const struct chain *chain, const ch
         visit->call(&info, visit->context);
         const struct chain *child;
         const char *child_role;
-        for (size_t j = 0; layer->op->child && (child = layer->op->child(layer, j, &child_role)); j++)
+        for (size_t j = 0; layer->op->child && (child = layer->op->child(layer, j, &child_role));
+             j++)
             visit_chain(visit, child, child_role, depth + 1);
     }
 }

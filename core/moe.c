@@ -65,7 +65,8 @@ static int moe_build(struct layer *layer, struct build *build, struct config_nod
 {
     struct moe *moe = layer->state = xcalloc(1, sizeof *moe);
     if (build->inside_moe)
-        return config_error(node, NULL, err, "a MoE layer inside a gate or an expert is not supported");
+        return config_error(node, NULL, err,
+                            "a MoE layer inside a gate or an expert is not supported");
     if (!*layer->name)
         return config_error(node, "name", err, "missing; a MoE layer needs a name");
     if (experts_build(&moe->experts, layer, build, node, err) != 0 ||

@@ -36,8 +36,8 @@ struct gate {
 
 struct experts {
     size_t count;
-    struct chain *chains; /* [count], all of the same shapes */
-    size_t split;         /* layers [0, split) run for all items before the gate; 0: none */
+    struct chain *chains;  /* [count], all of the same shapes */
+    size_t split;          /* layers [0, split) run for all items before the gate; 0: none */
     size_t split_elements; /* of a row between the two parts */
     size_t scratch_per_row;
 };
@@ -52,15 +52,15 @@ struct expert_task {
  * ones the statistics are read from. */
 struct routing {
     size_t items, experts, top_k;
-    int32_t *expert;  /* [items, top_k] best first */
-    float *weight;    /* [items, top_k] */
+    int32_t *expert; /* [items, top_k] best first */
+    float *weight;   /* [items, top_k] */
     uint64_t *selected, *top1;
     double *weight_sum, *probability_sum;
     double entropy_sum;
     /* dispatch: pairs sorted by expert, within an expert by item */
-    uint32_t *first;    /* [experts + 1] first position of each expert's pairs */
-    uint32_t *item;     /* [items * top_k] the item at each position */
-    uint32_t *position; /* [items, top_k] where each pair went */
+    uint32_t *first;           /* [experts + 1] first position of each expert's pairs */
+    uint32_t *item;            /* [items * top_k] the item at each position */
+    uint32_t *position;        /* [items, top_k] where each pair went */
     struct expert_task *tasks; /* [items * top_k] */
     /* one item's working memory */
     float *scores, *probability; /* [experts] */
@@ -75,8 +75,8 @@ void routing_close(struct routing *routing);
 struct routing *run_routing(const struct run *run, size_t index);
 
 /* Reads node["gate"] of a MoE layer; `experts` are built already. Adds to the layer's counts. */
-int gate_build(struct gate *gate, struct layer *layer, struct build *build, struct config_node *node,
-               struct experts *experts, struct error *err);
+int gate_build(struct gate *gate, struct layer *layer, struct build *build,
+               struct config_node *node, struct experts *experts, struct error *err);
 void gate_close(struct gate *gate);
 
 /* logits: [items, experts]. With `hidden` [experts, items, hidden] for an attentive gate. */
@@ -98,12 +98,11 @@ void experts_close(struct experts *experts);
 void experts_heads(const struct experts *experts, const struct run *run, size_t items,
                    const float *x, float *hidden);
 
-/* The layers from split on of every active expert over its pairs: out [pairs, out] by position. Fills
- * routing->tasks. Reads x [items, in], or hidden (see experts_heads) when split > 0; `gathered` holds
- * [pairs, in or split_elements]. */
-void experts_forward(const struct experts *experts, const struct run *run,
-                     struct routing *routing, const float *x, const float *hidden,
-                     float *gathered, float *out);
+/* The layers from split on of every active expert over its pairs: out [pairs, out] by position.
+ * Fills routing->tasks. Reads x [items, in], or hidden (see experts_heads) when split > 0;
+ * `gathered` holds [pairs, in or split_elements]. */
+void experts_forward(const struct experts *experts, const struct run *run, struct routing *routing,
+                     const float *x, const float *hidden, float *gathered, float *out);
 
 /* y[item] = sum over slots, best first, of weight * out[position]: [items, elements]. */
 void combine(const struct run *run, const struct routing *routing, size_t elements,

@@ -1,8 +1,8 @@
 /* Public boundary of the engine: checkpoint -> model -> forward.
  *
  * A `moed_model` is a loaded checkpoint: immutable, so any number of threads may use one. A
- * `moed_scratch` is the mutable side: the buffers of one forward pass at a time. Nothing behind this
- * header knows HTTP, an event loop or a wire format, and nothing in front of it sees a weight.
+ * `moed_scratch` is the mutable side: the buffers of one forward pass at a time. Nothing behind
+ * this header knows HTTP, an event loop or a wire format, and nothing in front of it sees a weight.
  *
  *     struct error err = ERROR_INIT;
  *     struct moed_model *model = moed_model_load("deploy/models/fashion-mnist", &err);
@@ -12,9 +12,9 @@
  *     moed_scratch_free(scratch);
  *     moed_model_free(model);
  *
- * A *row* is the unit of work: one sample. Every tensor at this boundary is f32, row-major, with the
- * rows as its first axis. A model has one or more MoE layers; each routes `routed_per_row` items of
- * every row (1 unless the layer works on positions).
+ * A *row* is the unit of work: one sample. Every tensor at this boundary is f32, row-major, with
+ * the rows as its first axis. A model has one or more MoE layers; each routes `routed_per_row`
+ * items of every row (1 unless the layer works on positions).
  */
 #ifndef MOED_H
 #define MOED_H
@@ -70,9 +70,9 @@ struct moed_model;
 struct moed_scratch;
 struct moed_team;
 
-/* Loads a checkpoint directory (core/CHECKPOINT.md). The directory is untrusted: every size, offset,
- * shape and name is checked, and an error names the file and the tensor or the JSON path. Returns
- * NULL on error. */
+/* Loads a checkpoint directory (core/CHECKPOINT.md). The directory is untrusted: every size,
+ * offset, shape and name is checked, and an error names the file and the tensor or the JSON path.
+ * Returns NULL on error. */
 struct moed_model *moed_model_load(const char *directory, struct error *err);
 void moed_model_free(struct moed_model *model);
 
@@ -80,10 +80,10 @@ const struct moed_model_info *moed_model_info(const struct moed_model *model);
 
 /* One line of a model's architecture, outermost layers first. */
 struct moed_layer_info {
-    int depth;            /* 0 for the model's own layers, +1 inside residual, gate, experts */
-    const char *role;     /* "" | "gate" | "experts" | "residual": first layer of such a part */
-    const char *op;       /* "linear", "moe", ... */
-    const char *name;     /* "" for a layer without tensors */
+    int depth;        /* 0 for the model's own layers, +1 inside residual, gate, experts */
+    const char *role; /* "" | "gate" | "experts" | "residual": first layer of such a part */
+    const char *op;   /* "linear", "moe", ... */
+    const char *name; /* "" for a layer without tensors */
     struct moed_shape in, out;
     uint64_t parameters; /* of this layer and all inside it; below `experts`: of one expert */
     const struct moed_moe_info *moe; /* NULL unless op is "moe" */
@@ -99,35 +99,36 @@ void moed_model_visit(const struct moed_model *model,
 struct moed_team *moed_team_new(unsigned threads);
 void moed_team_free(struct moed_team *team);
 
-/* Buffers for forwards of up to `max_rows` rows on a team of up to `threads`. The only allocation of
- * the forward path. Fails when shapes and rows multiply to more memory than any served model needs. */
+/* Buffers for forwards of up to `max_rows` rows on a team of up to `threads`. The only allocation
+ * of the forward path. Fails when shapes and rows multiply to more memory than any served model
+ * needs. */
 struct moed_scratch *moed_scratch_new(const struct moed_model *model, size_t max_rows,
                                       unsigned threads, struct error *err);
 void moed_scratch_free(struct moed_scratch *scratch);
 
-/* Runs 1..max_rows rows through the model on `team` (borrowed for the call; NULL: the calling thread
- * alone), which must not be larger than the scratch was made for. inputs[i] is [rows, inputs[i].elements] of raw values
- * (preprocessing is part of the model), outputs[i] is [rows, outputs[i].elements], caller's memory.
- * Cannot fail: everything that could go wrong was refused at load.
- * A row's outputs and routing do not depend on the other rows of the batch, where the dense-algebra
- * backend allows it (core/gemm.h). */
+/* Runs 1..max_rows rows through the model on `team` (borrowed for the call; NULL: the calling
+ * thread alone), which must not be larger than the scratch was made for. inputs[i] is [rows,
+ * inputs[i].elements] of raw values (preprocessing is part of the model), outputs[i] is [rows,
+ * outputs[i].elements], caller's memory. Cannot fail: everything that could go wrong was refused at
+ * load. A row's outputs and routing do not depend on the other rows of the batch, where the
+ * dense-algebra backend allows it (core/gemm.h). */
 void moed_forward(const struct moed_model *model, struct moed_scratch *scratch,
                   struct moed_team *team, size_t rows, const float *const inputs[],
                   float *const outputs[]);
 
-/* What the last forward's dispatch of one MoE layer did: the very arrays that steered execution, and
- * the sums that statistics accumulate. Borrowed: valid until the scratch's next forward. */
+/* What the last forward's dispatch of one MoE layer did: the very arrays that steered execution,
+ * and the sums that statistics accumulate. Borrowed: valid until the scratch's next forward. */
 struct moed_routing {
     size_t items; /* rows * routed_per_row */
     size_t experts;
     size_t top_k;
-    const int32_t *expert;        /* [items, top_k], best first */
-    const float *weight;          /* [items, top_k] combine weights */
-    const uint64_t *selected;     /* [experts] items that chose the expert */
-    const uint64_t *top1;         /* [experts] items whose best expert it was */
-    const double *weight_sum;     /* [experts] combine weights given to it */
+    const int32_t *expert;         /* [items, top_k], best first */
+    const float *weight;           /* [items, top_k] combine weights */
+    const uint64_t *selected;      /* [experts] items that chose the expert */
+    const uint64_t *top1;          /* [experts] items whose best expert it was */
+    const double *weight_sum;      /* [experts] combine weights given to it */
     const double *probability_sum; /* [experts] gate distribution p over ALL experts, summed */
-    double entropy_sum;           /* sum over items of -sum_i p_i log2 p_i, in bits */
+    double entropy_sum;            /* sum over items of -sum_i p_i log2 p_i, in bits */
 };
 
 const struct moed_routing *moed_routing(const struct moed_scratch *scratch, size_t moe_layer);

@@ -4,8 +4,8 @@
 #include <math.h>
 #include <stdlib.h>
 
-/* batch_norm over [channels, ...]: y = (x - running_mean) / sqrt(running_var + eps) * weight + bias,
- * folded at load into one multiply-add per element. */
+/* batch_norm over [channels, ...]: y = (x - running_mean) / sqrt(running_var + eps) * weight +
+ * bias, folded at load into one multiply-add per element. */
 struct batch_norm {
     float *scale, *shift; /* [channels] */
 };
@@ -45,7 +45,8 @@ static int batch_norm_build(struct layer *layer, struct build *build, struct con
         result = array_build(&parts[i], layer, build, suffix[i], &channels, 1, i >= 2, err);
     for (size_t i = 0; i < channels && result == 0; i++)
         if (!(parts[3].values[i] + eps > 0))
-            result = error_set(err, ERROR_INVALID, "tensor '%s%s.running_var': entry %zu is not positive",
+            result = error_set(err, ERROR_INVALID,
+                               "tensor '%s%s.running_var': entry %zu is not positive",
                                build->prefix, layer->name, i);
     if (result == 0) {
         norm->scale = xcalloc(channels, sizeof *norm->scale);

@@ -27,9 +27,10 @@ static int pool_build(struct layer *layer, struct build *build, struct config_no
     if (in->rank != 3)
         return config_error(node, NULL, err, "%s needs rows of 3 axes, got shape %s",
                             layer->op->name, shape_text(in, text));
-    *pool = (struct pool){(size_t)kernel, (size_t)stride, (size_t)padding,
-                          in->dims[1],    in->dims[2],    0, 0};
-    if (pool->in_h + 2 * pool->padding < pool->kernel || pool->in_w + 2 * pool->padding < pool->kernel)
+    *pool = (struct pool){
+        (size_t)kernel, (size_t)stride, (size_t)padding, in->dims[1], in->dims[2], 0, 0};
+    if (pool->in_h + 2 * pool->padding < pool->kernel ||
+        pool->in_w + 2 * pool->padding < pool->kernel)
         return config_error(node, "kernel", err, "larger than the padded input %s",
                             shape_text(in, text));
     pool->out_h = (pool->in_h + 2 * pool->padding - pool->kernel) / pool->stride + 1;
@@ -118,7 +119,8 @@ static void avg_pool2d_forward(const struct layer *layer, const struct run *run,
                                const float *x, float *y)
 {
     const struct pool *pool = layer->state;
-    pool_forward(layer, run, rows, x, y, take_sum, 0.0f, 1.0f / (float)(pool->kernel * pool->kernel));
+    pool_forward(layer, run, rows, x, y, take_sum, 0.0f,
+                 1.0f / (float)(pool->kernel * pool->kernel));
 }
 
 const struct layer_op op_max_pool2d = {

@@ -1,5 +1,5 @@
-/* The safetensors container: 8 bytes of header length, a JSON header that maps names to dtype, shape
- * and byte offsets, then the data. See safetensors.h for what is guaranteed about it. */
+/* The safetensors container: 8 bytes of header length, a JSON header that maps names to dtype,
+ * shape and byte offsets, then the data. See safetensors.h for what is guaranteed about it. */
 #include "safetensors.h"
 
 #include <errno.h>
@@ -20,7 +20,8 @@
 
 /* A lying header length must not become a huge parse: the format's own reference limit. */
 enum { MAX_HEADER_BYTES = 100 * 1000 * 1000 };
-/* An index of a million shards would exhaust mappings; the largest published models have hundreds. */
+/* An index of a million shards would exhaust mappings; the largest published models have hundreds.
+ */
 enum { MAX_SHARDS = 4096 };
 
 struct mapping {
@@ -124,9 +125,10 @@ static int parse_extent(json_t *offsets, size_t data_bytes, struct extent *exten
         return error_set(err, ERROR_INVALID, "%s: data_offsets must be [begin, end]", where);
     json_int_t from = json_integer_value(begin), to = json_integer_value(end);
     if (from < 0 || to < from || (uint64_t)to > data_bytes)
-        return error_set(err, ERROR_INVALID,
-                         "%s: data_offsets [%lld, %lld] do not lie within the file's %zu data bytes",
-                         where, (long long)from, (long long)to, data_bytes);
+        return error_set(
+            err, ERROR_INVALID,
+            "%s: data_offsets [%lld, %lld] do not lie within the file's %zu data bytes", where,
+            (long long)from, (long long)to, data_bytes);
     extent->begin = (size_t)from;
     extent->end = (size_t)to;
     return 0;
@@ -164,9 +166,9 @@ static int parse_tensor(struct safetensors *file, const struct mapping *mapping,
     size_t bytes;
     if (__builtin_mul_overflow(tensor->elements, dtype_bytes(tensor->dtype), &bytes) ||
         bytes != extent->end - extent->begin)
-        return error_set(err, ERROR_INVALID, "%s: shape needs %zu x %zu bytes, data_offsets give %zu",
-                         where, tensor->elements, dtype_bytes(tensor->dtype),
-                         extent->end - extent->begin);
+        return error_set(err, ERROR_INVALID,
+                         "%s: shape needs %zu x %zu bytes, data_offsets give %zu", where,
+                         tensor->elements, dtype_bytes(tensor->dtype), extent->end - extent->begin);
     tensor->data = data + extent->begin;
     extent->name = tensor->name;
     return 0;
@@ -178,7 +180,8 @@ static int compare_extents(const void *a, const void *b)
     return x->begin < y->begin ? -1 : x->begin > y->begin;
 }
 
-/* The format allows neither overlaps (two names for one weight) nor holes (bytes nobody checked). */
+/* The format allows neither overlaps (two names for one weight) nor holes (bytes nobody checked).
+ */
 static int check_extents(struct extent *extents, size_t count, size_t data_bytes, const char *file,
                          struct error *err)
 {
@@ -238,9 +241,10 @@ static int parse_file(struct safetensors *file, const struct mapping *mapping, s
     if (!header)
         return error_set(err, ERROR_INVALID, "%s: header is not valid JSON at byte %d: %s",
                          mapping->name, 8 + bad.position, bad.text);
-    int result = json_is_object(header)
-                     ? parse_tensors(file, mapping, header, (const char *)base + 8 + header_bytes, err)
-                     : error_set(err, ERROR_INVALID, "%s: header is not a JSON object", mapping->name);
+    int result =
+        json_is_object(header)
+            ? parse_tensors(file, mapping, header, (const char *)base + 8 + header_bytes, err)
+            : error_set(err, ERROR_INVALID, "%s: header is not a JSON object", mapping->name);
     json_decref(header);
     return result;
 }
@@ -250,8 +254,7 @@ static int open_shard(struct safetensors *file, const char *directory, const cha
 {
     if (file->mapping_count == MAX_SHARDS)
         return error_set(err, ERROR_INVALID, "more than %d shards", MAX_SHARDS);
-    file->mappings =
-        xrealloc(file->mappings, (file->mapping_count + 1) * sizeof *file->mappings);
+    file->mappings = xrealloc(file->mappings, (file->mapping_count + 1) * sizeof *file->mappings);
     struct mapping *mapping = &file->mappings[file->mapping_count];
     if (map_file(directory, name, mapping, err) != 0)
         return -1;

@@ -2,8 +2,8 @@
  *
  * The files are untrusted: a tensor found here lies wholly inside its mapping, has as many bytes as
  * its shape needs, and shares none with another tensor. Nothing is copied; pages are read when the
- * weights are first used. A file that is truncated in place while mapped kills the process (SIGBUS),
- * so checkpoints are replaced by rename, never rewritten. */
+ * weights are first used. A file that is truncated in place while mapped kills the process
+ * (SIGBUS), so checkpoints are replaced by rename, never rewritten. */
 #ifndef CORE_SAFETENSORS_H
 #define CORE_SAFETENSORS_H
 

@@ -20,7 +20,8 @@ static int reshape_build(struct layer *layer, struct build *build, struct config
     if (config_shape(node, "shape", &out, err) != 0 || layer_set_out(layer, node, &out, err) != 0)
         return -1;
     if (layer->out_elements != layer->in_elements)
-        return config_error(node, "shape", err, "%s has another number of elements than the input %s",
+        return config_error(node, "shape", err,
+                            "%s has another number of elements than the input %s",
                             shape_text(&out, to), shape_text(&layer->in, from));
     return 0;
 }
@@ -95,7 +96,5 @@ const struct layer_op op_flatten = {
     .name = "flatten", .in_place = true, .build = flatten_build, .forward = copy_forward};
 const struct layer_op op_reshape = {
     .name = "reshape", .in_place = true, .build = reshape_build, .forward = copy_forward};
-const struct layer_op op_sum = {
-    .name = "sum", .build = sum_build, .forward = reduction_forward};
-const struct layer_op op_mean = {
-    .name = "mean", .build = mean_build, .forward = reduction_forward};
+const struct layer_op op_sum = {.name = "sum", .build = sum_build, .forward = reduction_forward};
+const struct layer_op op_mean = {.name = "mean", .build = mean_build, .forward = reduction_forward};

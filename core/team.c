@@ -29,7 +29,7 @@ struct moed_team {
         struct moed_team *team;
         unsigned worker;
         pthread_t thread;
-    } *helpers;
+    } * helpers;
 };
 
 static void take_tasks(struct moed_team *team, unsigned worker)

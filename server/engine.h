@@ -1,8 +1,8 @@
 /* The compute thread: runs one batch at a time, with a team, away from the loop.
  *
- * Hand-over is the only crossing between threads. engine_start() gives a batch and its model's scratch
- * to the compute thread; `on_done` gives them back on the loop thread. In between nobody else touches
- * them. */
+ * Hand-over is the only crossing between threads. engine_start() gives a batch and its model's
+ * scratch to the compute thread; `on_done` gives them back on the loop thread. In between nobody
+ * else touches them. */
 #ifndef SERVER_ENGINE_H
 #define SERVER_ENGINE_H
 

@@ -142,8 +142,7 @@ static void print_json(const struct moed_model *model, FILE *out)
     buffer_format(&body,
                   ",\"parameters\":%llu,\"active_parameters\":%llu,\"macs_per_row\":%llu,"
                   "\"weight_bytes\":%llu,\"scratch_bytes_per_row\":%llu,\"layers\":[",
-                  (unsigned long long)info->parameters,
-                  (unsigned long long)info->active_parameters,
+                  (unsigned long long)info->parameters, (unsigned long long)info->active_parameters,
                   (unsigned long long)info->macs_per_row, (unsigned long long)info->weight_bytes,
                   (unsigned long long)info->scratch_bytes_per_row);
     moed_model_visit(model, json_layer, &body);

@@ -1,5 +1,5 @@
-/* A job: one inference request from its decoding to its answer. Owned by predict.c; the queue and the
- * scheduler borrow it until they have called `finish`. Loop thread only. */
+/* A job: one inference request from its decoding to its answer. Owned by predict.c; the queue and
+ * the scheduler borrow it until they have called `finish`. Loop thread only. */
 #ifndef SERVER_JOB_H
 #define SERVER_JOB_H
 

@@ -16,9 +16,9 @@ enum log_level log_level_from_name(const char *name);
 void log_set_level(enum log_level level);
 int log_enabled(enum log_level level);
 
-/* One line under construction; a stack value. A long value is cut (and ends in "..."), pairs that do
- * not fit are dropped, the line stays one line. Of a level that is not enabled nothing is built and
- * nothing written. */
+/* One line under construction; a stack value. A long value is cut (and ends in "..."), pairs that
+ * do not fit are dropped, the line stays one line. Of a level that is not enabled nothing is built
+ * and nothing written. */
 struct log_line {
     char text[2048];
     size_t length;

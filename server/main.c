@@ -75,10 +75,11 @@ static int run_inspect(int argc, char *argv[])
 
 static void help_inspect(FILE *out)
 {
-    fputs("Checks a checkpoint directory as the server would and prints its architecture, experts,\n"
-          "parameters (in all, and active for one row) and memory. --json prints one JSON object.\n\n"
-          "  moed inspect deploy/models/fashion-mnist\n",
-          out);
+    fputs(
+        "Checks a checkpoint directory as the server would and prints its architecture, experts,\n"
+        "parameters (in all, and active for one row) and memory. --json prints one JSON object.\n\n"
+        "  moed inspect deploy/models/fashion-mnist\n",
+        out);
 }
 
 static int run_sample(int argc, char *argv[])

@@ -1,5 +1,5 @@
-/* The metrics page; see metrics.h. One function per family keeps samples of a family together, as the
- * format demands. Labels come from the models, never from request paths. */
+/* The metrics page; see metrics.h. One function per family keeps samples of a family together, as
+ * the format demands. Labels come from the models, never from request paths. */
 #include "metrics.h"
 
 #include <stdio.h>
@@ -114,8 +114,8 @@ static void per_model(const struct server *server, struct buffer *page)
     }
 }
 
-/* The family has no version label, so the versions [first, last) of a model are summed: a series must
- * not stand on the page twice. */
+/* The family has no version label, so the versions [first, last) of a model are summed: a series
+ * must not stand on the page twice. */
 static void model_rejections(struct served *const *items, size_t first, size_t last,
                              struct buffer *page)
 {
@@ -170,7 +170,8 @@ static void per_layer(const struct server *server, struct buffer *page)
          "Entropy of the mean gate distribution: log2(experts) when all are used alike.",
          usage_entropy},
         {"moed_layer_gate_entropy_bits",
-         "Mean entropy of the gate distribution of one row: 0 when the gate is sure.", gate_entropy},
+         "Mean entropy of the gate distribution of one row: 0 when the gate is sure.",
+         gate_entropy},
         {"moed_layer_imbalance_ratio",
          "Largest share of selections over the mean share: 1 when balanced.", imbalance},
         {"moed_layer_unused_experts", "Experts that no row has selected yet.", unused},
@@ -220,8 +221,8 @@ static void expert_family(const struct server *server, struct buffer *page, cons
         }
 }
 
-/* Per-expert series grow with layers x experts: above the configured number a scrape keeps the layer
- * aggregates only, and the full matrix stays at /v2/models/M/routing. */
+/* Per-expert series grow with layers x experts: above the configured number a scrape keeps the
+ * layer aggregates only, and the full matrix stays at /v2/models/M/routing. */
 static void per_expert(const struct server *server, struct buffer *page)
 {
     uint64_t series = 0;

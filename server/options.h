@@ -1,6 +1,6 @@
 /* The options of `moed serve`: one table (options.c) from which flags, environment variables, the
- * configuration file, --help and deploy/moed.conf all come. Later sources win in the order: default,
- * file, environment (MOED_MAX_BATCH_ROWS), flag (--max-batch-rows). */
+ * configuration file, --help and deploy/moed.conf all come. Later sources win in the order:
+ * default, file, environment (MOED_MAX_BATCH_ROWS), flag (--max-batch-rows). */
 #ifndef SERVER_OPTIONS_H
 #define SERVER_OPTIONS_H
 
@@ -12,29 +12,30 @@
 #include "../core/error.h"
 
 struct options {
-    char *models;                 /* model repository directory; required */
-    char *host;                   /* 127.0.0.1 */
-    uint64_t port;                /* 8080; 0: any */
-    uint64_t threads;             /* compute threads; 0: the CPUs the cgroup and affinity allow */
-    uint64_t max_batch_rows;      /* 64 */
-    uint64_t max_queue_delay_us;  /* 0 */
-    uint64_t max_queue_rows;      /* 4096, per model */
-    uint64_t max_request_rows;    /* 1024 */
-    uint64_t max_body_bytes;      /* 64 MiB */
-    uint64_t max_connections;     /* 1024 */
+    char *models;                /* model repository directory; required */
+    char *host;                  /* 127.0.0.1 */
+    uint64_t port;               /* 8080; 0: any */
+    uint64_t threads;            /* compute threads; 0: the CPUs the cgroup and affinity allow */
+    uint64_t max_batch_rows;     /* 64 */
+    uint64_t max_queue_delay_us; /* 0 */
+    uint64_t max_queue_rows;     /* 4096, per model */
+    uint64_t max_request_rows;   /* 1024 */
+    uint64_t max_body_bytes;     /* 64 MiB */
+    uint64_t max_connections;    /* 1024 */
     uint64_t max_connections_per_ip; /* 0: no limit */
-    uint64_t request_timeout_ms;  /* 30000: from a request's first byte to its last */
-    uint64_t idle_timeout_ms;     /* 60000: a connection between requests */
-    uint64_t queue_timeout_ms;    /* 10000: a request waiting for compute; then 504 */
-    uint64_t drain_delay_ms;      /* 0: after SIGTERM, not ready but serving, before draining */
-    uint64_t drain_timeout_ms;    /* 30000: then exit 1 with what is left unfinished */
-    uint64_t max_expert_series;   /* 2048: per-expert Prometheus series in all; above, aggregates only */
-    char *log_level;              /* error | warning | info | debug; info logs every request */
+    uint64_t request_timeout_ms;     /* 30000: from a request's first byte to its last */
+    uint64_t idle_timeout_ms;        /* 60000: a connection between requests */
+    uint64_t queue_timeout_ms;       /* 10000: a request waiting for compute; then 504 */
+    uint64_t drain_delay_ms;         /* 0: after SIGTERM, not ready but serving, before draining */
+    uint64_t drain_timeout_ms;       /* 30000: then exit 1 with what is left unfinished */
+    uint64_t
+        max_expert_series; /* 2048: per-expert Prometheus series in all; above, aggregates only */
+    char *log_level;       /* error | warning | info | debug; info logs every request */
 };
 
-/* Fills `options` from all four sources. `argv` are the arguments after the command's name. On error
- * the text names the source ("moed.conf line 7", "MOED_PORT", "--port"), the value and what was
- * expected. */
+/* Fills `options` from all four sources. `argv` are the arguments after the command's name. On
+ * error the text names the source ("moed.conf line 7", "MOED_PORT", "--port"), the value and what
+ * was expected. */
 int options_init(struct options *options, int argc, char *const argv[], struct error *err);
 void options_close(struct options *options);
 

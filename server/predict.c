@@ -224,9 +224,8 @@ void predict_request(struct predict *predict, struct served *served, struct exch
 void predict_init(struct predict *predict, uv_loop_t *loop, struct scheduler *scheduler,
                   const struct infer_limits *limits, uint64_t queue_timeout_ms)
 {
-    *predict = (struct predict){.scheduler = scheduler,
-                                .limits = *limits,
-                                .queue_timeout_ns = queue_timeout_ms * 1000000};
+    *predict = (struct predict){
+        .scheduler = scheduler, .limits = *limits, .queue_timeout_ns = queue_timeout_ms * 1000000};
     uv_timer_init(loop, &predict->deadlines);
     predict->deadlines.data = predict;
     uv_unref((uv_handle_t *)&predict->deadlines);

@@ -9,7 +9,7 @@ struct predict {
     struct scheduler *scheduler;
     struct infer_limits limits;
     uint64_t queue_timeout_ns;
-    uv_timer_t deadlines;    /* runs while jobs are unanswered */
+    uv_timer_t deadlines;     /* runs while jobs are unanswered */
     struct job *first, *last; /* unanswered jobs, oldest first */
 };
 

@@ -37,7 +37,8 @@ static struct batch *batch_new(const struct queue *queue)
     struct batch *batch = xcalloc(1, sizeof *batch);
     bool failed = false;
     batch->inputs = allocate_tensors(info->inputs, info->input_count, queue->batch_rows, &failed);
-    batch->outputs = allocate_tensors(info->outputs, info->output_count, queue->batch_rows, &failed);
+    batch->outputs =
+        allocate_tensors(info->outputs, info->output_count, queue->batch_rows, &failed);
     /* Every segment has at least one row. */
     batch->segments = xcalloc(queue->batch_rows, sizeof *batch->segments);
     if (failed) {
@@ -143,8 +144,8 @@ static void remove_rows(const struct queue *queue, struct batch *batch, const st
     batch->rows -= rows;
 }
 
-/* Takes the job out of the queue, and gives back the batches that are left empty: a client that sends
- * and hangs up again and again must not pile them up. */
+/* Takes the job out of the queue, and gives back the batches that are left empty: a client that
+ * sends and hangs up again and again must not pile them up. */
 static void remove_job(struct queue *queue, const struct job *job)
 {
     struct batch **link = &queue->head;

@@ -1,9 +1,10 @@
 /* The bounded queue of one model: rows wait in the very batch buffers they will be computed in.
  *
  * A queue is a list of batches: none is empty, and all but the last are full, save where jobs were
- * cancelled. A job's numbers are read from its request's body straight into the last batch, and on into
- * a new one when it is full, so a job may be spread over several batches and a batch holds rows of many
- * jobs. Loop thread only; a batch taken from the queue belongs to the taker until queue_recycle(). */
+ * cancelled. A job's numbers are read from its request's body straight into the last batch, and on
+ * into a new one when it is full, so a job may be spread over several batches and a batch holds
+ * rows of many jobs. Loop thread only; a batch taken from the queue belongs to the taker until
+ * queue_recycle(). */
 #ifndef SERVER_QUEUE_H
 #define SERVER_QUEUE_H
 
@@ -17,7 +18,7 @@
 /* Consecutive rows of one job in one batch. */
 struct segment {
     struct job *job;
-    size_t job_row;  /* the first of them in the job */
+    size_t job_row; /* the first of them in the job */
     size_t rows;
 };
 

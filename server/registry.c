@@ -126,8 +126,10 @@ int registry_init(struct registry *registry, const char *directory,
     *registry = (struct registry){0};
     int result = each_directory(directory, scan_model, &scan, err);
     if (result == 0 && registry->count == 0)
-        result = error_set(err, ERROR_INVALID, "%s: no models; expected NAME/config.json or "
-                           "NAME/VERSION/config.json", directory);
+        result = error_set(err, ERROR_INVALID,
+                           "%s: no models; expected NAME/config.json or "
+                           "NAME/VERSION/config.json",
+                           directory);
     if (result != 0) {
         registry_close(registry);
         return -1;
@@ -155,8 +157,8 @@ void registry_versions(const struct registry *registry, const struct served *ser
         ++*last;
 }
 
-struct served *registry_find(const struct registry *registry, const char *name,
-                             const char *version, struct error *err)
+struct served *registry_find(const struct registry *registry, const char *name, const char *version,
+                             struct error *err)
 {
     struct served *latest = NULL;
     for (size_t i = 0; i < registry->count; i++) {

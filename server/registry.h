@@ -1,8 +1,8 @@
 /* The model repository: which models and versions are served under which names.
  *
- * A repository is a directory of checkpoint directories: <name>/config.json, served as version 1, or
- * <name>/<version>/config.json for any number of positive integer versions. A request that names no
- * version gets the highest. Names that begin with a dot are passed over. */
+ * A repository is a directory of checkpoint directories: <name>/config.json, served as version 1,
+ * or <name>/<version>/config.json for any number of positive integer versions. A request that names
+ * no version gets the highest. Names that begin with a dot are passed over. */
 #ifndef SERVER_REGISTRY_H
 #define SERVER_REGISTRY_H
 
@@ -23,8 +23,8 @@ int registry_init(struct registry *registry, const char *directory,
 void registry_close(struct registry *registry);
 
 /* `version` NULL: the highest. On failure NULL and a 404 that says what there is instead. */
-struct served *registry_find(const struct registry *registry, const char *name,
-                             const char *version, struct error *err);
+struct served *registry_find(const struct registry *registry, const char *name, const char *version,
+                             struct error *err);
 
 /* The run of versions of the same model that contains item `index`: [*first, *last). */
 void registry_versions(const struct registry *registry, const struct served *served, size_t *first,

@@ -135,8 +135,7 @@ static void method_not_allowed(struct exchange *exchange, const struct route *ro
 void routes_dispatch(struct server *server, struct exchange *exchange)
 {
     struct route_params params;
-    const enum http_method method =
-        exchange->method == HTTP_HEAD ? HTTP_GET : exchange->method;
+    const enum http_method method = exchange->method == HTTP_HEAD ? HTTP_GET : exchange->method;
     const struct route *other = NULL;
     for (size_t i = 0; i < sizeof ROUTES / sizeof *ROUTES; i++) {
         if (!route_match(ROUTES[i].pattern, exchange->path, &params))

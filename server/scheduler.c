@@ -5,8 +5,8 @@
 #include <string.h>
 
 /* Multiply-accumulates below which a batch runs on the loop thread: some 200 us of one core, about
- * what waking another thread and hearing back costs on a busy machine, and not enough to be noticed by
- * other connections. */
+ * what waking another thread and hearing back costs on a busy machine, and not enough to be noticed
+ * by other connections. */
 static const uint64_t LOOP_MACS = 5 * 1000 * 1000;
 
 /* Below this a job is computed where it is read: suspending and resuming its connection would cost
@@ -54,8 +54,8 @@ static void count_batch(struct served *served, const struct batch *batch, uint64
         stats_add_routing(stats, i, moed_routing(served->scratch, i));
 }
 
-/* A computed batch: statistics first, then the results, then the jobs that are now complete: answering
- * one may submit the next, which may run in this very scratch. */
+/* A computed batch: statistics first, then the results, then the jobs that are now complete:
+ * answering one may submit the next, which may run in this very scratch. */
 static void complete(struct scheduler *scheduler, struct served *served, struct batch *batch,
                      uint64_t compute_ns)
 {
@@ -128,8 +128,8 @@ static bool serve(struct scheduler *scheduler, size_t index, uint64_t now, uint6
 static void on_hold(uv_timer_t *hold);
 static void on_again(uv_idle_t *again);
 
-/* One batch of every model that has one, beginning with the model after the last that got the compute
- * thread, so that a busy model cannot keep it from the others. */
+/* One batch of every model that has one, beginning with the model after the last that got the
+ * compute thread, so that a busy model cannot keep it from the others. */
 static void run_turn(struct scheduler *scheduler)
 {
     const size_t count = scheduler->registry->count, first = scheduler->turn;
@@ -191,8 +191,8 @@ int scheduler_init(struct scheduler *scheduler, uv_loop_t *loop, struct registry
     uv_prepare_init(loop, &scheduler->prepare);
     uv_idle_init(loop, &scheduler->again);
     uv_timer_init(loop, &scheduler->hold);
-    scheduler->check.data = scheduler->prepare.data = scheduler->again.data =
-        scheduler->hold.data = scheduler;
+    scheduler->check.data = scheduler->prepare.data = scheduler->again.data = scheduler->hold.data =
+        scheduler;
     uv_check_start(&scheduler->check, on_check);
     uv_prepare_start(&scheduler->prepare, on_prepare);
     /* The loop lives as long as the server's other handles; these only ride along. */

@@ -1,8 +1,8 @@
 /* Batching: which rows are computed when, and on which thread. Loop thread only.
  *
- * The policy is work-conserving: whenever compute is free, what waits is run, up to a full batch; an
- * idle server adds no delay, and batches form because requests arrive while others are computed or
- * because they were read in the same turn of the loop. `max_queue_delay` may hold a batch open.
+ * The policy is work-conserving: whenever compute is free, what waits is run, up to a full batch;
+ * an idle server adds no delay, and batches form because requests arrive while others are computed
+ * or because they were read in the same turn of the loop. `max_queue_delay` may hold a batch open.
  *
  * A batch that costs less than a hand-over runs on the loop thread itself; a larger one goes to the
  * compute thread, one at a time, models taking turns. */
@@ -36,8 +36,8 @@ int scheduler_init(struct scheduler *scheduler, uv_loop_t *loop, struct registry
 /* Nothing may wait or run any more. */
 void scheduler_close(struct scheduler *scheduler);
 
-/* Queues a job's rows; a job small enough is computed before this returns (and on_finished called). On
- * error the job was not queued. */
+/* Queues a job's rows; a job small enough is computed before this returns (and on_finished called).
+ * On error the job was not queued. */
 int scheduler_submit(struct scheduler *scheduler, struct job *job, struct error *err);
 
 /* Gives up on a job: its waiting rows are dropped; on_finished follows, at once unless some of its

@@ -5,7 +5,8 @@
 
 static struct signature_tensor signature_tensor(const struct moed_tensor_info *info)
 {
-    return (struct signature_tensor){info->name, info->shape.rank, info->shape.dims, info->elements};
+    return (struct signature_tensor){info->name, info->shape.rank, info->shape.dims,
+                                     info->elements};
 }
 
 static void fill_signature(struct served *served)

@@ -1,8 +1,8 @@
 /* Start, serve, drain; see server.h.
  *
  * Stopping takes these steps, so that nothing accepted is lost:
- *   1. a signal: readiness fails; requests are still served for drain_delay_ms, while load balancers
- *      notice;
+ *   1. a signal: readiness fails; requests are still served for drain_delay_ms, while load
+ *      balancers notice;
  *   2. http_drain(): the backlog is accepted, the listening socket closed, every answer closes its
  *      connection, idle connections are closed after a grace;
  *   3. the last connection is gone: handles are closed, the loop runs out, exit 0.
@@ -19,8 +19,8 @@
 #include "log.h"
 #include "routes.h"
 
-/* How long a kept-alive connection may stay silent once draining: a client that was about to send its
- * next request has sent it by then. */
+/* How long a kept-alive connection may stay silent once draining: a client that was about to send
+ * its next request has sent it by then. */
 enum { DRAIN_GRACE_MS = 250 };
 
 /* The largest answer; bounds what one request can make the server hold. */

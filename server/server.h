@@ -1,5 +1,5 @@
-/* The server: every part, and their life from start to drain. One per process; all of it lives on the
- * loop thread. */
+/* The server: every part, and their life from start to drain. One per process; all of it lives on
+ * the loop thread. */
 #ifndef SERVER_SERVER_H
 #define SERVER_SERVER_H
 
@@ -23,8 +23,8 @@ struct server {
 };
 
 /* Loads the models, listens, serves until SIGTERM or SIGINT has been obeyed. Returns 0 after a
- * clean drain, -1 with an error when it could not start; a drain that runs out of time ends the process
- * with status 1. */
+ * clean drain, -1 with an error when it could not start; a drain that runs out of time ends the
+ * process with status 1. */
 int server_run(const struct options *options, struct error *err);
 
 #endif
