@@ -36,8 +36,7 @@ static int decode_parameters(struct oip_decoder *decoder)
     decoder->request->timeout_us = timeout;
     const char *key;
     json_t *value;
-    json_object_foreach((json_t *)parameters, key, value)
-    {
+    json_object_foreach ((json_t *)parameters, key, value) {
         if (strncmp(key, "triton_", 7) == 0)
             return error_set(decoder->err, ERROR_INVALID,
                              "parameter " QUOTED ": names that begin with 'triton_' are reserved",

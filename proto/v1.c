@@ -15,8 +15,7 @@ static int check_members(const json_t *root, struct error *err)
 {
     const char *key;
     json_t *value;
-    json_object_foreach((json_t *)root, key, value)
-    {
+    json_object_foreach ((json_t *)root, key, value) {
         if (strcmp(key, "inputs") == 0)
             return error_set(
                 err, ERROR_INVALID,
