@@ -198,8 +198,9 @@ python_tests() {
 }
 
 part_python() {
-    part python "the Python package: client, layers, export"
+    part python "the Python package; the golden vectors are what the reference makes of their cases"
     check python count_python python_tests
+    check golden-data count_one "$python" tests/golden/generate.py --check
 }
 
 part_parity() {
