@@ -5,6 +5,32 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Bytes of the character that begins here, 0 when none does: it is cut off, or a control character. */
+static size_t printable_length(const unsigned char *c)
+{
+    if (c[0] < 0x80)
+        return c[0] >= ' ' && c[0] != 0x7f;
+    const size_t length = c[0] >= 0xf0 ? 4 : c[0] >= 0xe0 ? 3 : 2;
+    if (c[0] < 0xc2 || c[0] > 0xf4 || (c[0] == 0xc2 && c[1] < 0xa0))
+        return 0;
+    for (size_t i = 1; i < length; i++)
+        if ((c[i] & 0xc0) != 0x80)
+            return 0;
+    return length;
+}
+
+/* Texts quote names from files that anyone may have written, and end where their buffers do: a name
+ * must not drive the operator's terminal, nor half a character break a JSON document. */
+static void make_printable(char *text)
+{
+    for (unsigned char *c = (unsigned char *)text; *c;) {
+        const size_t length = printable_length(c);
+        if (length == 0)
+            *c = '?';
+        c += length ? length : 1;
+    }
+}
+
 int error_set(struct error *err, enum error_code code, const char *format, ...)
 {
     if (!err || err->code != ERROR_NONE)
@@ -14,6 +40,7 @@ int error_set(struct error *err, enum error_code code, const char *format, ...)
     va_start(args, format);
     vsnprintf(err->text, sizeof err->text, format, args);
     va_end(args);
+    make_printable(err->text);
     return -1;
 }
 
@@ -30,6 +57,7 @@ void error_prefix(struct error *err, const char *format, ...)
         return;
     snprintf(text + used, sizeof text - (size_t)used, ": %.*s", ERROR_TEXT_BYTES - 3, err->text);
     memcpy(err->text, text, sizeof text);
+    make_printable(err->text);
 }
 
 int error_http_status(enum error_code code)
