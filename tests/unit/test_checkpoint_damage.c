@@ -6,6 +6,7 @@
  * every bit of their JSON flipped; the sanitizers watch, or a limit on memory without them. */
 #include "support.h"
 
+#include <ctype.h>
 #include <dirent.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -119,12 +120,13 @@ static void put_byte(const struct patient *patient, size_t at, unsigned char byt
 
 /* ---- what must hold ---- */
 
-/* Says what is wrong, in text that anyone can show. */
+/* Says what is wrong, in text that any terminal, log or JSON document can hold. */
 static void expect_told(const struct error *err, const char *where)
 {
     ck_assert_msg(err->code != ERROR_NONE && *err->text, "%s: refused without a word", where);
     for (const char *c = err->text; *c; c += utf8_character(c))
-        ck_assert_msg(utf8_character(c) > 0, "%s: not UTF-8: %s", where, err->text);
+        ck_assert_msg(utf8_character(c) > 0 && !iscntrl((unsigned char)*c),
+                      "%s: not printable UTF-8: %s", where, err->text);
 }
 
 /* Two rows through buffers of exactly their size, so that the sanitizer sees every overrun. */

@@ -50,7 +50,8 @@ HEAD = [
     ("format_version_text", small, [put("format_version", "1")], ["config.json: format_version: expected an integer"]),
     ("description_list", small, [put("description", [])], ["config.json: description: expected a string"]),
     ("unknown_key_root", small, [put("Description", "")], ["config.json: unknown key 'Description'"]),
-    ("unknown_key_escape", small, [put("\x1b[2J\n", "")], ["config.json: unknown key"]),
+    ("unknown_key_escape", small, [put("\x1b[2J\n", "")], ["config.json: unknown key '?[2J?'"]),
+    ("unknown_key_endless", small, [put("k" + "€" * 2000, "")], ["config.json: unknown key 'k€€€"]),
 ]
 
 INPUT = [

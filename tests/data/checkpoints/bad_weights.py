@@ -118,8 +118,10 @@ ENTRY = [
     ("offsets_reversed", small, [entry(GATE, data_offsets=[32, 0])], [TENSOR + "data_offsets [32, 0]"]),
     ("offsets_beyond_file", small, [entry(GATE, data_offsets=[128, 160])], [TENSOR + "data_offsets [128, 160]", "152"]),
     ("offsets_huge", small, [entry(GATE, data_offsets=[2**63 - 33, 2**63 - 1])], [TENSOR + "data_offsets"]),
-    ("tensor_name_endless", small, [header(lambda h: h.update({"ü" * 2000: {}}))], [WEIGHTS + ": tensor 'üüü"]),
-    ("tensor_name_escape", small, [header(lambda h: h.update({"\x1b[2J\n": {}}))], [WEIGHTS + ": tensor '"]),
+    ("tensor_name_endless", small, [header(lambda h: h.update({"€" * 2000: {}}))], [WEIGHTS + ": tensor '€€€"]),
+    ("tensor_name_endless_2", small, [header(lambda h: h.update({"e" + "€" * 2000: {}}))], [WEIGHTS + ": tensor 'e€€"]),
+    ("tensor_name_endless_3", small, [header(lambda h: h.update({"eu" + "€" * 2000: {}}))], [WEIGHTS + ": tensor 'eu€"]),
+    ("tensor_name_escape", small, [header(lambda h: h.update({"\x1b[2J\n\x9b2J": {}}))], [WEIGHTS + ": tensor '?[2J???2J'"]),
 ]
 
 SHARDS = [
