@@ -45,7 +45,7 @@ MAX_ATTEMPTS = 20000
 
 
 def to_dtype(values, dtype):
-    """The bytes that store float32 values, which must survive it."""
+    """The bytes of float32 values in dtype; BF16 by truncation."""
     if dtype == "F32":
         return values.astype("<f4").tobytes()
     if dtype == "F16":
@@ -54,7 +54,7 @@ def to_dtype(values, dtype):
 
 
 def representable(values, dtype):
-    """The nearest numbers to zero that dtype can hold, as float64."""
+    """What dtype keeps of drawn numbers, as float64: exactly what the file will hold."""
     values = np.asarray(values, np.float32)
     return reference.decode(to_dtype(values, dtype), dtype).reshape(values.shape)
 
