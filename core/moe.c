@@ -51,6 +51,9 @@ static int add_info(struct build *build, const struct layer *layer, struct moe *
     for (size_t i = 0; i < build->moe_count; i++)
         if (strcmp(build->moe[i].name, layer->name) == 0)
             return config_error(node, "name", err, "two MoE layers are called '%s'", layer->name);
+    if (build->moe_count == MAX_MOE_LAYERS)
+        return config_error(node, NULL, err, "the model has more than %d MoE layers",
+                            MAX_MOE_LAYERS);
     build->moe = xrealloc(build->moe, (build->moe_count + 1) * sizeof *build->moe);
     build->moe[build->moe_count] = (struct moed_moe_info){.name = layer->name,
                                                           .experts = moe->experts.count,

@@ -17,6 +17,9 @@
 
 /* Bounds the routing arrays of one layer; the largest published models have 512. */
 enum { MAX_EXPERTS = 4096 };
+/* Each has a name that no other may have and statistics of its own: a small config.json with a hundred
+ * thousand of them would load for minutes. The largest models have about a hundred. */
+enum { MAX_MOE_LAYERS = 1024 };
 
 enum gate_score { SCORE_SOFTMAX, SCORE_SIGMOID, SCORE_NONE };
 enum gate_normalize { NORMALIZE_NONE, NORMALIZE_SUM, NORMALIZE_SOFTMAX };
