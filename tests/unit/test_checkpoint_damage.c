@@ -320,19 +320,44 @@ DAMAGE_TEST(a_header_without_bound, "small", WEIGHTS, {
     expect_patient_refused(&patient, "model.safetensors: header of 100000001 bytes");
 })
 
+/* `part` repeated behind `begin`, with its number in place of #; caller frees. */
+static char *repeat(const char *begin, const char *part, size_t times, const char *end)
+{
+    char *text;
+    size_t length;
+    FILE *stream = open_memstream(&text, &length);
+    fputs(begin, stream);
+    for (size_t i = 0; i < times; i++) {
+        const char *number = strchr(part, '#');
+        fprintf(stream, "%s%.*s", i ? "," : "", (int)strcspn(part, "#"), part);
+        if (number)
+            fprintf(stream, "%zu%s", i, number + 1);
+    }
+    fputs(end, stream);
+    fclose(stream);
+    return text;
+}
+
 /* An expert is a copy of its layers: few bytes of config must not become thousands of times as many
  * layers. */
 START_TEST(layers_times_experts_are_bounded)
 {
-    enum { LAYERS = 20000 };
-    static const char relu[] = ",{'op':'relu'}";
-    char *layers = xmalloc(LAYERS * sizeof relu + 256), *end = layers;
-    end += sprintf(end, "[{'op':'moe','name':'m','gate':{'layers':[{'op':'relu'}]},'experts':"
-                        "{'count':4096,'layers':[{'op':'relu'}");
-    for (size_t i = 0; i < LAYERS; i++)
-        end = stpcpy(end, relu);
-    strcpy(end, "]}}]");
+    char *layers = repeat("[{'op':'moe','name':'m','gate':{'layers':[{'op':'relu'}]},"
+                          "'experts':{'count':4096,'layers':[",
+                          "{'op':'relu'}", 20000, "]}}]");
     expect_refused("[4096]", layers, NO_TENSORS, "layers[0].experts.layers: ");
+    free(layers);
+}
+END_TEST
+
+/* Every name is compared with every other. */
+START_TEST(moe_layers_are_bounded)
+{
+    char *layers = repeat("[",
+                          "{'op':'moe','name':'m#','gate':{'layers':[{'op':'relu'}]},"
+                          "'experts':{'count':1,'layers':[{'op':'relu'}]}}",
+                          1025, "]");
+    expect_refused("[1]", layers, NO_TENSORS, "layers[1024]: the model has more than 1024 MoE");
     free(layers);
 }
 END_TEST
@@ -352,4 +377,4 @@ TEST_MAIN_WITH("checkpoint_damage", limit_memory, NULL, good_checkpoints_run,
                any_bit_of_a_header, any_bit_of_a_config, bits_of_an_image_header,
                bits_of_an_image_config, bits_of_every_op, bits_of_an_index, a_config_without_bound,
                an_index_without_bound, a_header_without_bound, layers_times_experts_are_bounded,
-               nothing_there_is_refused)
+               moe_layers_are_bounded, nothing_there_is_refused)
