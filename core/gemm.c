@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "kernel.h"
+#include "moed.h"
 
 enum { ALIGNMENT = 64 };
 
@@ -38,7 +39,7 @@ const struct kernel *kernel_get(void)
     return chosen;
 }
 
-const char *gemm_kernel_name(void)
+const char *moed_kernel_name(void)
 {
     return kernel_get()->name;
 }

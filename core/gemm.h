@@ -29,7 +29,4 @@ void gemm_close(struct gemm *gemm);
 /* y[rows, n] = x[rows, k] W^T + bias[n]; bias may be NULL. */
 void gemm_rows(const struct gemm *gemm, const float *x, size_t rows, const float *bias, float *y);
 
-/* The name of the kernel in use, for logs and benchmarks. */
-const char *gemm_kernel_name(void);
-
 #endif

@@ -133,4 +133,8 @@ struct moed_routing {
 
 const struct moed_routing *moed_routing(const struct moed_scratch *scratch, size_t moe_layer);
 
+/* The matrix kernel in use, for logs and benchmarks: "avx512", "avx2", "generic" or "openblas". The
+ * environment variable MOED_KERNEL chooses; what this machine cannot run gives "generic". */
+const char *moed_kernel_name(void);
+
 #endif

@@ -180,6 +180,8 @@ static int start(struct server *server, struct error *err)
     if (start_http(server, err) != 0)
         goto fail_http;
     start_signals(server);
+    log_message(LOG_INFO, "ready", "%u compute threads, %s kernel", compute_threads(options),
+                moed_kernel_name());
     return 0;
 
 fail_http:

@@ -4,6 +4,7 @@
 #include "support.h"
 
 #include "core/gemm.h"
+#include "core/moed.h"
 #include "core/safetensors.h"
 
 static const char *const kernels[] = {"avx512", "avx2", "generic", "openblas"};
@@ -13,7 +14,7 @@ enum { KERNELS = sizeof kernels / sizeof *kernels };
 static bool use_kernel(int index)
 {
     setenv("MOED_KERNEL", kernels[index], 1);
-    return strcmp(gemm_kernel_name(), kernels[index]) == 0;
+    return strcmp(moed_kernel_name(), kernels[index]) == 0;
 }
 
 static struct tensor tensor_of(enum dtype dtype, size_t n, size_t k, const void *data)

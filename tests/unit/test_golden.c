@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "core/gemm.h"
+#include "core/moed.h"
 
 /* float32 sums of a few hundred terms of size 1 come this near to float64. */
 static const double TOLERANCE = 1e-5;
@@ -61,7 +62,7 @@ static const struct plan PLANS[] = {
 /* OpenBLAS sums one row in another order than many (core/kernel_openblas.c). */
 static bool rows_are_independent(void)
 {
-    return strcmp(gemm_kernel_name(), "openblas") != 0;
+    return strcmp(moed_kernel_name(), "openblas") != 0;
 }
 
 /* ---- the cases ---- */
@@ -260,7 +261,7 @@ static void fail_at(const struct place *place, size_t i, double got, double expe
 {
     const size_t width = place->per_row ? place->per_row : SIZE_MAX;
     ck_abort_msg("%s, %s, kernel %s: %s%s%s row %zu, element %zu is %.9g, %s %.9g",
-                 place->golden->name, place->plan->name, gemm_kernel_name(), place->layer,
+                 place->golden->name, place->plan->name, moed_kernel_name(), place->layer,
                  *place->layer ? "." : "", place->what, i / width, i % width, got, why, expected);
 }
 
@@ -361,7 +362,7 @@ static bool kernel_is_usable(const char *kernel)
     const pid_t child = fork();
     if (child == 0) {
         setenv("MOED_KERNEL", kernel, 0);
-        _exit(strcmp(gemm_kernel_name(), kernel) == 0 ? 0 : 1);
+        _exit(strcmp(moed_kernel_name(), kernel) == 0 ? 0 : 1);
     }
     return waitpid(child, &status, 0) == child && status == 0;
 }
@@ -378,7 +379,7 @@ START_TEST(engine_agrees_with_the_reference)
 {
     const char *kernel = kernels[_i % kernel_count];
     setenv("MOED_KERNEL", kernel, 1);
-    ck_assert_str_eq(gemm_kernel_name(), kernel);
+    ck_assert_str_eq(moed_kernel_name(), kernel);
     run_case(entries[_i / kernel_count]->d_name);
 }
 END_TEST
