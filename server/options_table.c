@@ -22,7 +22,7 @@ const struct option_row option_rows[OPTION_ROWS] = {
     {"host", OPTION_STRING, AT(host), 0, 0, "127.0.0.1", NULL, "ADDRESS", NULL,
      "The address to listen on. The default serves this machine only. 0.0.0.0 (or :: for IPv6) "
      "opens the server to the network: it has no authentication of its own, so put a proxy or a "
-     "network policy in front of it, not least because the model control paths load and unload."},
+     "network policy in front of it."},
     {"port", OPTION_COUNT, AT(port), 0, 65535, "8080", NULL, "N", NULL,
      "The port to listen on. 0 lets the system pick a free one, which the line \"listening on\" "
      "names; tests and several servers on one machine want that."},
