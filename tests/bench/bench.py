@@ -1,0 +1,73 @@
+"""What the benchmarks share: rounds, medians, the machine, tables.
+
+A figure is the median of rounds in which the contenders take turns (A B C, A B C, ...), so that whatever else the
+machine does in these minutes falls on all of them. What is compared are ratios within one run on one machine.
+"""
+
+import os
+import statistics
+import subprocess
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BUILD = os.path.join(ROOT, "build", "bench")
+
+# One thread per contender: threads are compared nowhere, and a BLAS with its own would only get in the way.
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+QUIET_LOAD = 0.5
+
+
+def summary(values):
+    """The figure of some rounds and how far apart they were."""
+    return {"median": statistics.median(values), "low": min(values), "high": max(values), "rounds": len(values)}
+
+
+def load_average():
+    return os.getloadavg()[0]
+
+
+def machine():
+    """What a reader has to know of this machine."""
+    fields = {}
+    with open("/proc/cpuinfo", encoding="ascii") as file:
+        for line in file:
+            key, _, value = line.partition(":")
+            fields.setdefault(key.strip(), value.strip())
+    flags = set(fields.get("flags", "").split())
+    known = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16")
+    commit = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True,
+                            check=False).stdout.strip()
+    return {"cpu": fields.get("model name", "unknown"), "cache": fields.get("cache size", "unknown"),
+            "cpus": len(os.sched_getaffinity(0)), "instruction_sets": [name for name in known if name in flags],
+            "commit": commit, "load_before": load_average()}
+
+
+def halves():
+    """(server's CPUs, load generator's CPUs): neither takes the other's time."""
+    cpus = sorted(os.sched_getaffinity(0))
+    middle = (len(cpus) + 1) // 2
+    return (cpus[:middle], cpus[middle:]) if len(cpus) > 1 else (cpus, cpus)
+
+
+def cpu_list(cpus):
+    return ",".join(map(str, cpus))
+
+
+def figure(value):
+    """Three significant digits, without an exponent."""
+    if value is None:
+        return ""
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def spread(result):
+    """'98 (95-101)'"""
+    return f"{figure(result['median'])} ({figure(result['low'])}-{figure(result['high'])})"
+
+
+def table(header, rows):
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + "\n"

@@ -1,0 +1,226 @@
+/* Dense algebra: y[rows, n] = x[rows, k] W[n, k]^T on one thread, our kernel beside OpenBLAS and
+ * oneDNN.
+ *
+ *   bench_gemm ROWS...
+ *
+ * One round: each contender once per shape, in turn. Prints a JSON object a line, first the machine's
+ * peak, then {"n", "k", "rows", "contender", "gflops"}. Every result is checked before it is timed.
+ * bench_gemm.py repeats the rounds, and sets what OpenBLAS reads from the environment at its start. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bench.h"
+#include "core/gemm.h"
+#include "core/moed.h"
+#include "core/kernel.h"
+#ifdef BENCH_DNNL
+#include "dnnl_linear.h"
+#endif
+
+static const struct {
+    size_t n, k;
+} SHAPES[] = {{256, 784}, {512, 1352}, {1024, 2048}, {4096, 4096}};
+
+/* Outputs compared with a sum in double. */
+enum { CHECKED = 64 };
+/* Of the sum of the terms' magnitudes: far above any order of summation, far below any mistake. */
+static const double TOLERANCE = 1e-5;
+
+struct problem {
+    size_t n, k, rows;
+    const float *weights, *x; /* [n, k], [rows, k] */
+    float *y;                 /* [rows, n] */
+    struct gemm gemm;
+    struct dnnl_linear *dnnl;
+};
+
+/* The same numbers in 16 bits; exact, see bench_fill(). */
+static void *narrow(const float *values, size_t count, enum dtype dtype)
+{
+    char *copy = bench_memory(count * dtype_bytes(dtype));
+    if (dtype == DTYPE_F32)
+        return memcpy(copy, values, count * sizeof *values);
+    for (size_t i = 0; i < count; i++) {
+        uint32_t bits;
+        memcpy(&bits, values + i, sizeof bits);
+        const uint32_t sign = bits >> 16 & 0x8000, exponent = bits >> 23 & 255;
+        const uint32_t f16 =
+            exponent ? sign | (exponent - 127 + 15) << 10 | (bits >> 13 & 0x3ff) : sign;
+        const uint16_t value = (uint16_t)(dtype == DTYPE_BF16 ? bits >> 16 : f16);
+        memcpy(copy + i * sizeof value, &value, sizeof value);
+    }
+    return copy;
+}
+
+/* gemm_init() lets go of its tensor's pages, so it gets a copy of its own. */
+static int ours_init(struct problem *problem, enum dtype dtype)
+{
+    void *data = narrow(problem->weights, problem->n * problem->k, dtype);
+    const struct tensor tensor = {.name = "weight",
+                                  .dtype = dtype,
+                                  .rank = 2,
+                                  .dims = {problem->n, problem->k},
+                                  .elements = problem->n * problem->k,
+                                  .data = data};
+    struct error err = ERROR_INIT;
+    const int result = gemm_init(&problem->gemm, &tensor, problem->n, problem->k, &err);
+    free(data);
+    if (result != 0)
+        fprintf(stderr, "bench_gemm: %s\n", err.text);
+    return result;
+}
+
+static int ours_f32_init(struct problem *problem)
+{
+    return ours_init(problem, DTYPE_F32);
+}
+
+static int ours_bf16_init(struct problem *problem)
+{
+    return ours_init(problem, DTYPE_BF16);
+}
+
+static int ours_f16_init(struct problem *problem)
+{
+    return ours_init(problem, DTYPE_F16);
+}
+
+static void ours_run(void *context)
+{
+    const struct problem *problem = context;
+    gemm_rows(&problem->gemm, problem->x, problem->rows, NULL, problem->y);
+}
+
+static void ours_close(struct problem *problem)
+{
+    gemm_close(&problem->gemm);
+}
+
+/* OpenBLAS behind the same interface: to it, packed weights are the plain ones. */
+static int openblas_init(struct problem *problem)
+{
+    (void)problem;
+    return kernel_openblas.usable() ? 0 : -1;
+}
+
+static void openblas_run(void *context)
+{
+    const struct problem *problem = context;
+    const struct packed weights = {problem->weights, DTYPE_F32, problem->n, problem->k};
+    kernel_openblas.rows(&weights, problem->x, problem->rows, NULL, problem->y);
+}
+
+static void openblas_close(struct problem *problem)
+{
+    (void)problem;
+}
+
+#ifdef BENCH_DNNL
+static int dnnl_init(struct problem *problem, bool bf16)
+{
+    problem->dnnl = dnnl_linear_new(problem->n, problem->k, problem->rows, bf16, problem->weights);
+    if (!problem->dnnl)
+        return -1;
+    dnnl_linear_input(problem->dnnl, problem->x);
+    return 0;
+}
+
+static int dnnl_f32_init(struct problem *problem)
+{
+    return dnnl_init(problem, false);
+}
+
+static int dnnl_bf16_init(struct problem *problem)
+{
+    return dnnl_init(problem, true);
+}
+
+static void dnnl_run(void *context)
+{
+    const struct problem *problem = context;
+    dnnl_linear_run(problem->dnnl, problem->y);
+}
+
+static void dnnl_close(struct problem *problem)
+{
+    dnnl_linear_free(problem->dnnl);
+}
+#endif
+
+/* init returns -1 where this machine has no such product. */
+static const struct contender {
+    const char *name;
+    int (*init)(struct problem *problem);
+    void (*run)(void *problem);
+    void (*close)(struct problem *problem);
+} CONTENDERS[] = {
+    {"moed f32", ours_f32_init, ours_run, ours_close},
+    {"moed bf16", ours_bf16_init, ours_run, ours_close},
+    {"moed f16", ours_f16_init, ours_run, ours_close},
+    {"OpenBLAS", openblas_init, openblas_run, openblas_close},
+#ifdef BENCH_DNNL
+    {"oneDNN f32", dnnl_f32_init, dnnl_run, dnnl_close},
+    {"oneDNN bf16", dnnl_bf16_init, dnnl_run, dnnl_close},
+#endif
+};
+
+static void check(const struct problem *problem, const char *contender)
+{
+    const size_t outputs = problem->rows * problem->n;
+    for (size_t i = 0; i < CHECKED; i++) {
+        const size_t at = i * 2654435761u % outputs;
+        const float *x = problem->x + at / problem->n * problem->k;
+        const float *weights = problem->weights + at % problem->n * problem->k;
+        double sum = 0, magnitude = 0;
+        for (size_t k = 0; k < problem->k; k++) {
+            sum += (double)x[k] * (double)weights[k];
+            magnitude += fabs((double)x[k] * (double)weights[k]);
+        }
+        if (!(fabs(sum - (double)problem->y[at]) <= TOLERANCE * magnitude)) {
+            fprintf(stderr, "bench_gemm: %s, %zu x %zu, %zu rows: output %zu is %g, not %g\n",
+                    contender, problem->n, problem->k, problem->rows, at, (double)problem->y[at],
+                    sum);
+            exit(EXIT_FAILURE);
+        }
+    }
+}
+
+static void measure(struct problem *problem, const struct contender *contender)
+{
+    if (contender->init(problem) != 0)
+        return;
+    memset(problem->y, 0xff, problem->rows * problem->n * sizeof *problem->y); /* NaN */
+    contender->run(problem);
+    check(problem, contender->name);
+    const double flops = 2.0 * (double)problem->n * (double)problem->k * (double)problem->rows;
+    printf("{\"n\": %zu, \"k\": %zu, \"rows\": %zu, \"contender\": \"%s\", \"gflops\": %.2f}\n",
+           problem->n, problem->k, problem->rows, contender->name,
+           flops / bench_time(contender->run, problem) * 1e-9);
+    contender->close(problem);
+}
+
+static void measure_shape(size_t n, size_t k, size_t rows)
+{
+    float *weights = bench_memory(n * k * sizeof *weights), *x = bench_memory(rows * k * sizeof *x);
+    float *y = bench_memory(rows * n * sizeof *y);
+    bench_fill(weights, n * k, n + k);
+    bench_fill(x, rows * k, rows);
+    struct problem problem = {.n = n, .k = k, .rows = rows, .weights = weights, .x = x, .y = y};
+    for (size_t i = 0; i < sizeof CONTENDERS / sizeof *CONTENDERS; i++)
+        measure(&problem, &CONTENDERS[i]);
+    free(weights);
+    free(x);
+    free(y);
+}
+
+int main(int argc, char *argv[])
+{
+    printf("{\"peak_gflops\": %.2f, \"kernel\": \"%s\"}\n", bench_peak_gflops(),
+           moed_kernel_name());
+    for (size_t shape = 0; shape < sizeof SHAPES / sizeof *SHAPES; shape++)
+        for (int i = 1; i < argc; i++)
+            measure_shape(SHAPES[shape].n, SHAPES[shape].k, strtoul(argv[i], NULL, 10));
+    return EXIT_SUCCESS;
+}

@@ -1,0 +1,63 @@
+"""Runs the benchmarks and writes results.json, results.md and the pictures; see run.sh."""
+
+import argparse
+import json
+import os
+import sys
+import time
+
+import bench
+import bench_gemm
+import bench_http
+import bench_moe
+import plots
+import report_http
+
+PARTS = {"gemm": (bench_gemm.run, bench_gemm.report, plots.gemm), "moe": (bench_moe.run, bench_moe.report, plots.moe),
+         "http": (bench_http.run, report_http.report, plots.http)}
+ROUNDS, QUICK_ROUNDS = 5, 2
+
+
+def describe(machine, rounds):
+    return f"""# Benchmark
+
+Medians of {rounds} rounds in which the contenders take turns, in one run on one machine; ratios hold elsewhere, absolute
+figures do not.
+
+{bench.table(["machine", ""], [[key, ", ".join(value) if isinstance(value, list) else value]
+                               for key, value in machine.items()])}
+"""
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="run.sh", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a few points, two rounds: does it work, is it far off?")
+    parser.add_argument("--out", default=os.path.join(bench.BUILD, "results"), help="directory for the results")
+    parser.add_argument("--only", choices=PARTS, action="append", help="only this part; may be repeated")
+    options = parser.parse_args()
+    os.makedirs(options.out, exist_ok=True)
+    rounds = QUICK_ROUNDS if options.quick else ROUNDS
+
+    machine = bench.machine()
+    if machine["load_before"] > bench.QUIET_LOAD:
+        print(f"warning: load average {machine['load_before']:.2f} before starting: figures will be noisy", file=sys.stderr)
+    results = {"machine": machine, "rounds": rounds, "quick": options.quick}
+    for name in options.only or PARTS:
+        began = time.monotonic()
+        results[name] = PARTS[name][0](rounds, options.quick, machine)
+        print(f"    {name:<58} {time.monotonic() - began:6.0f} s", flush=True)
+    machine["load_after"] = bench.load_average()
+
+    with open(os.path.join(options.out, "results.json"), "w", encoding="utf-8") as file:
+        json.dump(results, file, indent=1)
+    with open(os.path.join(options.out, "results.md"), "w", encoding="utf-8") as file:
+        file.write(describe(machine, rounds))
+        for name, (_, report, plot) in PARTS.items():
+            if name in results:
+                file.write(report(results[name]) + "\n")
+                plot(results[name], options.out)
+    print(f"    {options.out}/results.md, results.json, *.png")
+
+
+if __name__ == "__main__":
+    main()

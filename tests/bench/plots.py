@@ -1,0 +1,98 @@
+"""The pictures of a run, one function each; see main.py."""
+
+import os
+
+import matplotlib
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt  # noqa: E402  after the choice of a backend without a screen
+
+from bench_gemm import by_shape  # noqa: E402
+
+COLOURS = {"moed f32": "#0b5fa5", "moed bf16": "#3f9be0", "moed f16": "#9accf2", "OpenBLAS": "#c0392b",
+           "OpenBLAS best": "#e59866", "oneDNN f32": "#4d4d4d", "oneDNN bf16": "#a6a6a6",
+           "moed": "#0b5fa5", "PyTorch": "#c0392b", "FastAPI": "#c0392b", "ceiling": "#a6a6a6"}
+
+
+def _save(figure, path, title):
+    figure.suptitle(title)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _line(axes, xs, results, name, **style):
+    """A median with its spread."""
+    middle = [result["median"] for result in results]
+    axes.plot(xs, middle, marker="o", markersize=3.5, linewidth=1.4, color=COLOURS.get(name), label=name, **style)
+    axes.fill_between(xs, [result["low"] for result in results], [result["high"] for result in results],
+                      color=COLOURS.get(name), alpha=0.15, linewidth=0)
+
+
+def _log_axis(axes, values):
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(sorted(values))
+    axes.set_xticklabels(sorted(values))
+    axes.grid(alpha=0.3)
+
+
+def gemm(result, directory):
+    shapes = by_shape(result)
+    figure, grid = plt.subplots(1, len(shapes), figsize=(4.2 * len(shapes), 4.2), sharey=True)
+    for axes, ((n, k), points) in zip(grid, shapes.items()):
+        for name in COLOURS:
+            rows = [count for count in points if name in points[count]]
+            if rows:
+                _line(axes, rows, [points[count][name] for count in rows], name)
+        axes.axhline(result["peak_gflops"], color="black", linestyle=":", linewidth=1, label="peak")
+        axes.set_title(f"{n} x {k}")
+        axes.set_xlabel("rows")
+        _log_axis(axes, points)
+    grid[0].set_ylabel("GFLOP/s, one thread")
+    grid[0].set_ylim(bottom=0)
+    grid[-1].legend(fontsize=8)
+    _save(figure, os.path.join(directory, "gemm.png"), f"Dense algebra (kernel {result['kernel']})")
+
+
+def moe(result, directory):
+    """Cost against the number of experts, at 64 rows: the sparse promise is that a line stays flat."""
+    points = [point for point in result["points"] if point["rows"] == 64]
+    shapes = sorted({(point["d"], point["ff"]) for point in points})
+    top_ks = sorted({point["top_k"] for point in points})
+    figure, grid = plt.subplots(1, len(shapes), figsize=(4.8 * len(shapes), 4.2), squeeze=False)
+    for axes, (d, ff) in zip(grid[0], shapes):
+        for top_k, dashes in zip(top_ks, ("-", "--", ":")):
+            of = [point for point in points if (point["d"], point["ff"], point["top_k"]) == (d, ff, top_k)]
+            for name in ("moed", "PyTorch"):
+                _line(axes, [point["experts"] for point in of], [point["us"][name] for point in of], name,
+                      linestyle=dashes)
+                axes.lines[-1].set_label(f"{name}, k = {top_k}")
+        axes.set_title(f"d = {d}, ff = {ff}")
+        axes.set_xlabel("experts")
+        axes.set_yscale("log")
+        _log_axis(axes, {point["experts"] for point in points})
+    grid[0][0].set_ylabel("us per forward pass of 64 rows")
+    grid[0][0].legend(fontsize=8)
+    _save(figure, os.path.join(directory, "moe.png"), "MoE layer, one thread")
+
+
+def http(result, directory):
+    for model in sorted({run["model"] for run in result["runs"]}):
+        runs = [run for run in result["runs"] if run["model"] == model]
+        names = list(dict.fromkeys(run["format"] for run in runs))
+        figure, grid = plt.subplots(2, len(names), figsize=(4 * len(names), 7), sharex=True, sharey="row")
+        for column, name in enumerate(names):
+            for contender in ("moed", "ceiling", "FastAPI"):
+                of = [run for run in runs if run["format"] == name and run["contender"] == contender]
+                if not of:
+                    continue
+                for row, key in enumerate(("per_second", "p99_us")):
+                    _line(grid[row][column], [run["connections"] for run in of], [run[key] for run in of], contender)
+            grid[0][column].set_title(name)
+            grid[1][column].set_xlabel("connections")
+            for row in (0, 1):
+                grid[row][column].set_yscale("log")
+                _log_axis(grid[row][column], {run["connections"] for run in runs})
+        grid[0][0].set_ylabel("requests/s")
+        grid[1][0].set_ylabel("p99, us")
+        grid[0][0].legend(fontsize=8)
+        _save(figure, os.path.join(directory, f"http-{model}.png"), f"{model} over HTTP")

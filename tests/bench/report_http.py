@@ -1,0 +1,45 @@
+"""The tables of what bench_http.py measured."""
+
+from bench import figure, spread, table
+
+
+def _throughput(result):
+    found = {(run["model"], run["format"], run["connections"], run["contender"]): run for run in result["runs"]}
+    rows = []
+    for (model, name, connections, contender), run in found.items():
+        ours = found[model, name, connections, "moed"]["per_second"]["median"]
+        ratio = "" if contender == "moed" else figure(ours / run["per_second"]["median"])
+        rows.append([model, name, connections, contender, spread(run["per_second"]), ratio, spread(run["p50_us"]),
+                     spread(run["p99_us"]), figure(run["cpu_us"]["median"])])
+    return table(["model", "format", "connections", "server", "requests/s", "moed / it", "p50 us", "p99 us", "CPU us each"],
+                 rows)
+
+
+def _batches(result):
+    rows = []
+    for point in result["batches"]:
+        buckets = dict(point["buckets"])
+        count, total = buckets.pop("count"), buckets.pop("sum")
+        shares, below = [], 0.0
+        for bound, cumulative in buckets.items():
+            if cumulative > below:
+                shares.append(f"<={bound}: {100 * (cumulative - below) / count:.0f} %")
+            below = cumulative
+        rows.append([point["model"], point["format"], point["connections"], figure(total / count), ", ".join(shares)])
+    return table(["model", "format", "connections", "mean rows", "share of batches by rows"], rows)
+
+
+def report(result):
+    idle = [[point["model"], point["format"], point["contender"], spread(point["us"])] for point in result["idle"]]
+    return f"""## HTTP
+
+One image per request; servers on CPU {result['server_cpus']}, wrk on {result['wrk_cpus']}; median (lowest-highest).
+"ceiling" is the server's own HTTP layer, which reads the same request and answers a constant of the same length.
+
+{_throughput(result)}
+### Alone: single requests with pauses of 10 ms, p50
+
+{table(["model", "format", "server", "us"], idle)}
+### Batches
+
+{_batches(result)}"""
