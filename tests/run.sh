@@ -51,7 +51,7 @@ count_unit() {
             bad += n[3] + n[4]; good += n[2] - n[3] - n[4]
         }
         /^\t *[0-9]+ - .*\(/ { broken++ }
-        END { print good + 0, status && !bad ? (broken ? broken : 1) : bad + 0, 0 }' "$1"
+        END { print good + 0, (status && !bad ? (broken ? broken : 1) : bad + 0), 0 }' "$1"
 }
 
 # unittest: "Ran 12 tests in 3s", "FAILED (failures=1, errors=2, skipped=3)" or "OK (skipped=3)".
@@ -63,7 +63,7 @@ count_python() {
         END {
             if (status && !bad) bad = 1
             good = ran - bad - skipped
-            print good > 0 ? good : 0, bad + 0, skipped + 0
+            print (good < 0 ? 0 : good), bad + 0, skipped + 0
         }' "$1"
 }
 
