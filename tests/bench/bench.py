@@ -11,19 +11,21 @@ import subprocess
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.path.join(ROOT, "build", "bench")
 
-# One thread per contender: threads are compared nowhere, and a BLAS with its own would only get in the way.
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-
 QUIET_LOAD = 0.5
 
 
 def summary(values):
-    """The figure of some rounds and how far apart they were."""
-    return {"median": statistics.median(values), "low": min(values), "high": max(values), "rounds": len(values)}
+    """The figure of some rounds and how far apart they were; `values` in order of the rounds."""
+    return {"median": statistics.median(values), "low": min(values), "high": max(values), "values": values}
+
+
+def ratio(one, other):
+    """How many times `other` fits into `one`, from rounds that were neighbours in time: what slowed both cancels."""
+    return summary([a / b for a, b in zip(one["values"], other["values"])])
 
 
 def load_average():
-    return os.getloadavg()[0]
+    return round(os.getloadavg()[0], 2)
 
 
 def machine():

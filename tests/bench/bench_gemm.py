@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 
-from bench import BUILD, ONE_THREAD, figure, spread, summary, table
+from bench import BUILD, figure, ratio, spread, summary, table
 
 ROWS = (1, 2, 4, 8, 16, 32, 64, 512)
 QUICK_ROWS = (1, 4, 32)
@@ -19,7 +19,7 @@ def best_core(instruction_sets):
 
 def one_round(rows, core):
     """({(n, k, rows, contender): gflops}, peak, kernel)"""
-    environment = dict(os.environ, **ONE_THREAD, **({"OPENBLAS_CORETYPE": core} if core else {}))
+    environment = dict(os.environ, **({"OPENBLAS_CORETYPE": core} if core else {}))
     output = subprocess.run([os.path.join(BUILD, "bench_gemm"), *map(str, rows)], env=environment, check=True,
                             stdout=subprocess.PIPE, text=True).stdout
     head, *lines = map(json.loads, output.splitlines())
@@ -74,11 +74,12 @@ once, and its BF16 inputs converted, outside the time measured.
         present = [name for name in OURS + BASELINES if any(name in point for point in points.values())]
         rows = []
         for count, point in points.items():
-            ours = point["moed f32"]["median"]
-            baselines = [point[name]["median"] for name in BASELINES if name in point and not name.endswith("bf16")]
+            ours = point["moed f32"]
+            best = max((point[name] for name in BASELINES if name in point and not name.endswith("bf16")),
+                       key=lambda result: result["median"])
             rows.append([count, *(spread(point[name]) if name in point else "" for name in present),
-                         f"{100 * ours / result['peak_gflops']:.0f} %", figure(ours / point["OpenBLAS"]["median"]),
-                         figure(ours / max(baselines))])
+                         f"{100 * ours['median'] / result['peak_gflops']:.0f} %", spread(ratio(ours, point["OpenBLAS"])),
+                         spread(ratio(ours, best))])
         text.append(f"### {n} x {k}\n\n" + table(
             ["rows", *present, "f32 of peak", "f32 / OpenBLAS", "f32 / best other f32"], rows))
     return "\n".join(text)

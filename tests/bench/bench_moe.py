@@ -13,7 +13,7 @@ import time
 import numpy as np
 import torch
 
-from bench import BUILD, ONE_THREAD, figure, spread, summary, table
+from bench import BUILD, figure, ratio, spread, summary, table
 from moed import safetensors
 
 INPUT_ROWS = 1024
@@ -55,7 +55,7 @@ class Engine:
     def __init__(self, checkpoint, inputs):
         outputs = os.path.join(checkpoint, "outputs")
         self.process = subprocess.Popen([os.path.join(BUILD, "bench_moe"), checkpoint, inputs, outputs], text=True,
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=dict(os.environ, **ONE_THREAD))
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.kernel = self.process.stdout.readline().strip()
         self.outputs = np.fromfile(outputs, dtype=np.float32)
 
@@ -144,6 +144,19 @@ def run(rounds, quick, _machine):
     return {"kernel": kernel, "points": points, "skipped": skipped}
 
 
+def growth(result):
+    """What more experts cost at 64 rows, k fixed: beside the work, which stays, each active expert's weights are read."""
+    first, rows = {}, []
+    for point in result["points"]:
+        if point["rows"] == 64:
+            layer = point["d"], point["ff"], point["top_k"]
+            base = first.setdefault(layer, point)
+            if base is not point:
+                rows.append([f"{point['d']}, {point['ff']}", point["top_k"], f"{base['experts']} -> {point['experts']}",
+                             *(spread(ratio(point["us"][name], base["us"][name])) for name in ("moed", "PyTorch"))])
+    return table(["d, ff", "k", "E", "moed", "PyTorch"], sorted(rows, key=lambda row: (row[0], row[1])))
+
+
 def report(result):
     text = f"""## MoE layers
 
@@ -156,6 +169,7 @@ linear(d, ff)-relu-linear(ff, d) in F32, kernel `{result['kernel']}`; "PyTorch" 
         ours, theirs = point["us"]["moed"], point["us"]["PyTorch"]
         gflops = 4e-3 * point["d"] * point["ff"] * point["rows"] * point["top_k"] / ours["median"]
         rows.append([f"{point['d']}, {point['ff']}", point["experts"], point["top_k"], point["rows"], spread(ours),
-                     spread(theirs), figure(theirs["median"] / ours["median"]), figure(gflops)])
+                     spread(theirs), spread(ratio(theirs, ours)), figure(gflops)])
     text += table(["d, ff", "E", "k", "rows", "moed us", "PyTorch us", "PyTorch / moed", "moed GFLOP/s"], rows)
-    return text + "".join(f"\nSkipped: {line}." for line in result["skipped"]) + "\n"
+    text += "".join(f"\nSkipped: {line}.\n" for line in result["skipped"])
+    return f"{text}\n### Cost against the number of experts, 64 rows (times the cost at the fewest)\n\n{growth(result)}"

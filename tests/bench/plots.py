@@ -69,6 +69,8 @@ def moe(result, directory):
         axes.set_title(f"d = {d}, ff = {ff}")
         axes.set_xlabel("experts")
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:,g}")
+        axes.yaxis.set_minor_formatter("")
         _log_axis(axes, {point["experts"] for point in points})
     grid[0][0].set_ylabel("us per forward pass of 64 rows")
     grid[0][0].legend(fontsize=8)

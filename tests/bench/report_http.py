@@ -1,15 +1,15 @@
 """The tables of what bench_http.py measured."""
 
-from bench import figure, spread, table
+from bench import figure, ratio, spread, table
 
 
 def _throughput(result):
     found = {(run["model"], run["format"], run["connections"], run["contender"]): run for run in result["runs"]}
     rows = []
     for (model, name, connections, contender), run in found.items():
-        ours = found[model, name, connections, "moed"]["per_second"]["median"]
-        ratio = "" if contender == "moed" else figure(ours / run["per_second"]["median"])
-        rows.append([model, name, connections, contender, spread(run["per_second"]), ratio, spread(run["p50_us"]),
+        ours = found[model, name, connections, "moed"]["per_second"]
+        times = "" if contender == "moed" else spread(ratio(ours, run["per_second"]))
+        rows.append([model, name, connections, contender, spread(run["per_second"]), times, spread(run["p50_us"]),
                      spread(run["p99_us"]), figure(run["cpu_us"]["median"])])
     return table(["model", "format", "connections", "server", "requests/s", "moed / it", "p50 us", "p99 us", "CPU us each"],
                  rows)

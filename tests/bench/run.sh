@@ -15,6 +15,8 @@ bench=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$bench/../.." && pwd)
 . "$root/deploy/packages.sh"
 export PYTHONDONTWRITEBYTECODE=1
+# One thread per contender: threads are compared nowhere, and a BLAS with its own would escape the clock.
+export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 echo "==> packages"
 # One word per package.
