@@ -178,7 +178,8 @@ int config_reals(struct config_node *node, const char *key, double **values, siz
     if (!json_is_array(json) || json_array_size(json) == 0)
         return config_error(node, key, err, "expected a list of numbers");
     *count = json_array_size(json);
-    *values = xcalloc(*count, sizeof **values);
+    if (!(*values = calloc_checked(*count, sizeof **values, err)))
+        return -1;
     for (size_t i = 0; i < *count; i++) {
         json_t *item = json_array_get(json, i);
         if (!is_f32(item)) {
@@ -198,7 +199,8 @@ int config_texts(struct config_node *node, const char *key, const char ***values
     if (!json_is_array(json))
         return config_error(node, key, err, "expected a list of strings");
     *count = json_array_size(json);
-    *values = xcalloc(*count, sizeof **values);
+    if (!(*values = calloc_checked(*count, sizeof **values, err)))
+        return -1;
     for (size_t i = 0; i < *count; i++) {
         (*values)[i] = json_string_value(json_array_get(json, i));
         if (!(*values)[i]) {

@@ -91,8 +91,9 @@ static int plan(struct conv *conv, size_t *workspace, const struct config_node *
     if (conv->k > MAX_ROW_ELEMENTS || *workspace > MAX_ROW_ELEMENTS)
         return config_error(node, NULL, err, "one row needs more than %d numbers of workspace",
                             MAX_ROW_ELEMENTS);
-    conv->window = xcalloc(conv->k, sizeof *conv->window);
-    conv->offsets = xcalloc(conv->k, sizeof *conv->offsets);
+    if (!(conv->window = calloc_checked(conv->k, sizeof *conv->window, err)) ||
+        !(conv->offsets = calloc_checked(conv->k, sizeof *conv->offsets, err)))
+        return -1;
     for (size_t k = 0; k < conv->k; k++) {
         const size_t kw = k % conv->kernel_w, kh = k / conv->kernel_w % conv->kernel_h;
         const size_t channel = k / conv->kernel_w / conv->kernel_h;

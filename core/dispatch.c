@@ -30,24 +30,16 @@ void dispatch(struct routing *routing)
     routing->first[0] = 0;
 }
 
-static void *array(size_t count, size_t bytes, struct error *err)
-{
-    void *memory = calloc(count, bytes);
-    if (!memory)
-        error_set(err, ERROR_INTERNAL, "no memory for routing arrays of %zu entries", count);
-    return memory;
-}
-
 int routing_init(struct routing *routing, const struct moed_moe_info *info, size_t max_items,
                  struct error *err)
 {
     const size_t experts = info->experts, pairs = max_items * info->top_k;
     *routing = (struct routing){.experts = experts, .top_k = info->top_k};
-    if (!(routing->expert = array(pairs, sizeof *routing->expert, err)) ||
-        !(routing->weight = array(pairs, sizeof *routing->weight, err)) ||
-        !(routing->item = array(pairs, sizeof *routing->item, err)) ||
-        !(routing->position = array(pairs, sizeof *routing->position, err)) ||
-        !(routing->tasks = array(pairs, sizeof *routing->tasks, err)))
+    if (!(routing->expert = calloc_checked(pairs, sizeof *routing->expert, err)) ||
+        !(routing->weight = calloc_checked(pairs, sizeof *routing->weight, err)) ||
+        !(routing->item = calloc_checked(pairs, sizeof *routing->item, err)) ||
+        !(routing->position = calloc_checked(pairs, sizeof *routing->position, err)) ||
+        !(routing->tasks = calloc_checked(pairs, sizeof *routing->tasks, err)))
         return -1;
     routing->first = xcalloc(experts + 1, sizeof *routing->first);
     routing->selected = xcalloc(experts, sizeof *routing->selected);

@@ -108,3 +108,11 @@ char *xstrdup(const char *text)
 {
     return checked(strdup(text));
 }
+
+void *calloc_checked(size_t count, size_t bytes, struct error *err)
+{
+    void *memory = calloc(count ? count : 1, bytes);
+    if (!memory)
+        error_set(err, ERROR_INTERNAL, "no memory for %zu entries of %zu bytes", count, bytes);
+    return memory;
+}

@@ -63,4 +63,7 @@ void *xcalloc(size_t count, size_t bytes);
 void *xrealloc(void *memory, size_t bytes);
 char *xstrdup(const char *text);
 
+/* Zeroed memory sized by a client or a file; NULL with an error when there is not so much. */
+void *calloc_checked(size_t count, size_t bytes, struct error *err);
+
 #endif

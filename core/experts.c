@@ -41,7 +41,9 @@ int experts_build(struct experts *experts, struct layer *layer, struct build *bu
     if (config_object(node, "experts", &own, err) != 0 ||
         config_integer(&own, "count", CONFIG_REQUIRED, 1, MAX_EXPERTS, &count, err) != 0)
         return -1;
-    experts->chains = xcalloc((size_t)count, sizeof *experts->chains);
+    experts->chains = calloc_checked((size_t)count, sizeof *experts->chains, err);
+    if (!experts->chains)
+        return -1;
     for (; experts->count < (size_t)count; experts->count++)
         if (build_expert(experts, experts->count, layer, build, &own, err) != 0) {
             experts->count++;

@@ -130,7 +130,9 @@ int chain_build(struct chain *chain, struct build *build, struct config_node *no
     if (count > *build->layers_left)
         return config_error(node, key, err, "the model has more than %d layers", MAX_LAYERS);
     *build->layers_left -= count;
-    chain->layers = xcalloc(count, sizeof *chain->layers);
+    chain->layers = calloc_checked(count, sizeof *chain->layers, err);
+    if (!chain->layers)
+        return -1;
     build->depth++;
     for (; chain->count < count; chain->count++) {
         struct config_node item;

@@ -75,10 +75,12 @@ static int read_labels(struct moed_model *model, struct config_node *node, struc
         return 0;
     if (config_texts(node, "labels", &labels, &count, err) != 0)
         return -1;
-    model->labels = xcalloc(count, sizeof *model->labels);
-    for (; model->label_count < count; model->label_count++)
+    model->labels = calloc_checked(count, sizeof *model->labels, err);
+    for (; model->labels && model->label_count < count; model->label_count++)
         model->labels[model->label_count] = xstrdup(labels[model->label_count]);
     free(labels);
+    if (!model->labels)
+        return -1;
     if (count != classes)
         return config_error(node, "labels", err, "%zu labels for %zu classes", count, classes);
     return 0;

@@ -20,14 +20,19 @@ static int read_eps(struct config_node *node, double *eps, struct error *err)
     return 0;
 }
 
-static void fold(struct batch_norm *norm, const struct array parts[4], size_t channels, double eps)
+static int fold(struct batch_norm *norm, const struct array parts[4], size_t channels, double eps,
+                struct error *err)
 {
+    if (!(norm->scale = calloc_checked(channels, sizeof *norm->scale, err)) ||
+        !(norm->shift = calloc_checked(channels, sizeof *norm->shift, err)))
+        return -1;
     const float *weight = parts[0].values, *bias = parts[1].values;
     for (size_t i = 0; i < channels; i++) {
         double scale = (weight ? weight[i] : 1.0) / sqrt((double)parts[3].values[i] + eps);
         norm->scale[i] = (float)scale;
         norm->shift[i] = (float)((bias ? bias[i] : 0.0) - parts[2].values[i] * scale);
     }
+    return 0;
 }
 
 static int batch_norm_build(struct layer *layer, struct build *build, struct config_node *node,
@@ -48,16 +53,12 @@ static int batch_norm_build(struct layer *layer, struct build *build, struct con
             result = error_set(err, ERROR_INVALID,
                                "tensor '%s%s.running_var': entry %zu is not positive",
                                build->prefix, layer->name, i);
-    if (result == 0) {
-        norm->scale = xcalloc(channels, sizeof *norm->scale);
-        norm->shift = xcalloc(channels, sizeof *norm->shift);
-        fold(norm, parts, channels, eps);
-        layer->macs = layer->in_elements;
-        result = layer_set_out(layer, node, &layer->in, err);
-    }
+    if (result == 0)
+        result = fold(norm, parts, channels, eps, err);
     for (size_t i = 0; i < 4; i++)
         array_close(&parts[i]);
-    return result;
+    layer->macs = layer->in_elements;
+    return result == 0 ? layer_set_out(layer, node, &layer->in, err) : -1;
 }
 
 static void batch_norm_forward(const struct layer *layer, const struct run *run, size_t rows,

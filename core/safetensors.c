@@ -134,11 +134,17 @@ static int parse_extent(json_t *offsets, size_t data_bytes, struct extent *exten
     return 0;
 }
 
-static struct tensor *append_tensor(struct safetensors *file, const char *name)
+static struct tensor *append_tensor(struct safetensors *file, const char *name, struct error *err)
 {
     if (file->tensor_count == file->tensor_capacity) {
-        file->tensor_capacity = file->tensor_capacity ? 2 * file->tensor_capacity : 64;
-        file->tensors = xrealloc(file->tensors, file->tensor_capacity * sizeof *file->tensors);
+        const size_t capacity = file->tensor_capacity ? 2 * file->tensor_capacity : 64;
+        struct tensor *grown = realloc(file->tensors, capacity * sizeof *grown);
+        if (!grown) {
+            error_set(err, ERROR_INTERNAL, "no memory for %zu tensors", capacity);
+            return NULL;
+        }
+        file->tensors = grown;
+        file->tensor_capacity = capacity;
     }
     struct tensor *tensor = &file->tensors[file->tensor_count++];
     *tensor = (struct tensor){.name = xstrdup(name)};
@@ -150,7 +156,9 @@ static int parse_tensor(struct safetensors *file, const struct mapping *mapping,
 {
     char where[ERROR_TEXT_BYTES / 2];
     snprintf(where, sizeof where, "%s: tensor '%s'", mapping->name, name);
-    struct tensor *tensor = append_tensor(file, name);
+    struct tensor *tensor = append_tensor(file, name, err);
+    if (!tensor)
+        return -1;
     tensor->shard = mapping->name;
     const char *dtype = json_string_value(json_object_get(entry, "dtype"));
     if (!json_is_object(entry) || json_object_size(entry) != 3)
@@ -206,7 +214,9 @@ static int parse_tensors(struct safetensors *file, const struct mapping *mapping
                          const char *data, struct error *err)
 {
     size_t count = 0;
-    struct extent *extents = xcalloc(json_object_size(header), sizeof *extents);
+    struct extent *extents = calloc_checked(json_object_size(header), sizeof *extents, err);
+    if (!extents)
+        return -1;
     const char *name;
     json_t *entry;
     int result = 0;

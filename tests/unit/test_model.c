@@ -165,6 +165,8 @@ START_TEST(preprocessing_must_fit_the_input)
         {"{'std':[1,2]}", "input.preprocess.std: expected 1 or 4 numbers, one per channel"},
         {"{'std':[1,1,0,1]}", "input.preprocess.std: entry 2 is zero"},
         {"{'std':[1e-60]}", "input.preprocess.std: entry 0 is zero"},
+        {"{'mean':[1,2,3,'4']}", "input.preprocess.mean: entry 3 is not a number"},
+        {"{'mean':[0],'std':[1,null]}", "input.preprocess.std: entry 1 is not a number"},
         {"{'scale':1e39}", "input.preprocess.scale: expected a number that f32 can hold"},
         {"{'offset':1}", "input.preprocess: unknown key 'offset'"},
         {"7", "input.preprocess: expected an object"},

@@ -171,7 +171,7 @@ START_TEST(a_tensor_in_two_shards_is_refused)
     write_shard("one.safetensors", "a", 1);
     write_shard("two.safetensors", "a", 2);
     write_index("{'a':'one.safetensors','b':'two.safetensors'}");
-    expect_open_fails("'a' is stored in more than one shard");
+    expect_open_fails("tensor 'a' is in two.safetensors, listed in one.safetensors");
 }
 END_TEST
 

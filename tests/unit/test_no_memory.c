@@ -1,0 +1,237 @@
+/* Memory sized by a client or a file may run out: every such allocation is made to fail in turn,
+ * and each time there is an error, nothing leaks and nothing is half done. Small allocations are
+ * left alone, as their failure ends the process on purpose (core/error.h). */
+#include "support.h"
+
+#include "server/queue.h"
+
+/* ---- an allocator that fails on purpose ---- */
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+
+#ifdef SANITIZED
+#define REAL(function) __interceptor_##function
+void *REAL(aligned_alloc)(size_t alignment, size_t bytes);
+#else
+#define REAL(function)       __libc_##function
+void *REAL(memalign)(size_t alignment, size_t bytes);
+#define __libc_aligned_alloc __libc_memalign
+#endif
+void *REAL(malloc)(size_t bytes);
+void *REAL(calloc)(size_t count, size_t bytes);
+void *REAL(realloc)(void *memory, size_t bytes);
+
+enum { LARGE = 32 << 10 };
+static size_t fail_at; /* which large allocation fails, counted from 1; 0: none */
+static size_t large_count;
+
+static bool fails(size_t bytes)
+{
+    return fail_at > 0 && bytes >= LARGE && ++large_count == fail_at;
+}
+
+void *malloc(size_t bytes)
+{
+    return fails(bytes) ? NULL : REAL(malloc)(bytes);
+}
+
+void *calloc(size_t count, size_t bytes)
+{
+    return fails(count * bytes) ? NULL : REAL(calloc)(count, bytes);
+}
+
+void *realloc(void *memory, size_t bytes)
+{
+    return fails(bytes) ? NULL : REAL(realloc)(memory, bytes);
+}
+
+void *aligned_alloc(size_t alignment, size_t bytes)
+{
+    return fails(bytes) ? NULL : REAL(aligned_alloc)(alignment, bytes);
+}
+
+static void fail_large(size_t which)
+{
+    fail_at = which;
+    large_count = 0;
+}
+
+/* Whether the failure that was asked for has happened. */
+static bool failed(void)
+{
+    const bool happened = large_count >= fail_at;
+    fail_at = 0;
+    return happened;
+}
+
+/* ---- models ---- */
+
+/* Loads until no allocation is left to fail; returns how many there were. */
+static size_t expect_load_survives(const char *config, const struct stored *tensors, size_t count)
+{
+    char *directory = new_directory();
+    write_checkpoint(directory, config, tensors, count);
+    for (size_t which = 1;; which++) {
+        struct error err = ERROR_INIT;
+        fail_large(which);
+        struct moed_model *model = moed_model_load(directory, &err);
+        if (!failed()) {
+            ck_assert_msg(model != NULL, "%s", err.text);
+            moed_model_free(model);
+            free(directory);
+            return which - 1;
+        }
+        ck_assert_msg(!model, "loaded without its allocation %zu", which);
+        ck_assert_int_ne(err.code, ERROR_NONE);
+        ck_assert_str_ne(err.text, "");
+    }
+}
+
+START_TEST(loading_large_weights)
+{
+    enum { N = 200, CHANNELS = 9000, KERNEL = 9000 };
+    void *halves = xcalloc(N * N, 2), *floats = xcalloc(CHANNELS, sizeof(float));
+    float *ones = xmalloc(CHANNELS * sizeof *ones);
+    for (size_t i = 0; i < CHANNELS; i++)
+        ones[i] = 1;
+    const struct stored tensors[] = {{"l.weight", 2, {N, N}, halves, "F16"},
+                                     {"b.running_mean", 1, {CHANNELS}, floats, NULL},
+                                     {"b.running_var", 1, {CHANNELS}, ones, NULL},
+                                     {"c.weight", 3, {1, 1, KERNEL}, floats, NULL}};
+    char *linear = config_of("[200]", "[{'op':'linear','name':'l'}]");
+    char *norm = config_of("[9000]", "[{'op':'batch_norm','name':'b'}]");
+    char *conv = config_of("[1,9000]", "[{'op':'conv1d','name':'c'}]");
+    ck_assert_uint_ge(expect_load_survives(linear, tensors, 1), 1);
+    ck_assert_uint_ge(expect_load_survives(norm, tensors + 1, 2), 2);
+    ck_assert_uint_ge(expect_load_survives(conv, tensors + 3, 1), 2);
+    free(linear);
+    free(norm);
+    free(conv);
+    free(halves);
+    free(floats);
+    free(ones);
+}
+END_TEST
+
+START_TEST(loading_a_large_configuration)
+{
+    enum { COUNT = 9000 };
+    char *config;
+    size_t length;
+    FILE *text = open_memstream(&config, &length);
+    fprintf(text,
+            "{'model_type':'moed','format_version':1,"
+            "'input':{'shape':[%d],'preprocess':{'mean':[",
+            COUNT);
+    for (int i = 0; i < COUNT; i++)
+        fputs(i ? ",0" : "0", text);
+    fputs("]}},'layers':[{'op':'relu'}", text);
+    for (int i = 0; i < 300; i++)
+        fputs(",{'op':'relu'}", text);
+    fputs("],'output':{'labels':[", text);
+    for (int i = 0; i < COUNT; i++)
+        fputs(i ? ",'l'" : "'l'", text);
+    fputs("]}}", text);
+    fclose(text);
+    ck_assert_uint_ge(expect_load_survives(config, NO_TENSORS), 4);
+    free(config);
+}
+END_TEST
+
+START_TEST(loading_many_tensors)
+{
+    enum { COUNT = 600 };
+    struct stored *tensors = xcalloc(COUNT, sizeof *tensors);
+    char(*names)[24] = xcalloc(COUNT, sizeof *names), *config;
+    const float weight = 1;
+    size_t length;
+    FILE *text = open_memstream(&config, &length);
+    fputs("{'model_type':'moed','format_version':1,'input':{'shape':[1]},'layers':[", text);
+    for (int i = 0; i < COUNT; i++) {
+        snprintf(names[i], sizeof names[i], "l%d.weight", i);
+        tensors[i] = (struct stored){names[i], 2, {1, 1}, &weight, NULL};
+        fprintf(text, "%s{'op':'linear','name':'l%d'}", i ? "," : "", i);
+    }
+    fputs("]}", text);
+    fclose(text);
+    ck_assert_uint_ge(expect_load_survives(config, tensors, COUNT), 2);
+    free(config);
+    free(names);
+    free(tensors);
+}
+END_TEST
+
+START_TEST(making_a_scratch)
+{
+    struct moed_model *model = load_model(
+        "{'model_type':'moed','format_version':1,'input':{'shape':[64],'preprocess':{'scale':2}},"
+        "'layers':[{'op':'moe','name':'m','gate':{'layers':[{'op':'flatten'}]},"
+        "'experts':{'count':64,'layers':[{'op':'relu'}]}}]}",
+        NO_TENSORS);
+    for (size_t which = 1;; which++) {
+        struct error err = ERROR_INIT;
+        fail_large(which);
+        struct moed_scratch *scratch = moed_scratch_new(model, 256, 1, &err);
+        if (!failed()) {
+            ck_assert_ptr_nonnull(scratch);
+            moed_scratch_free(scratch);
+            ck_assert_uint_ge(which - 1, 6); /* input, arena, four arrays of pairs */
+            break;
+        }
+        ck_assert_ptr_null(scratch);
+        ck_assert_int_eq(err.code, ERROR_INTERNAL);
+        expect_text(err.text, "no memory");
+    }
+    moed_model_free(model);
+}
+END_TEST
+
+/* ---- the queue ---- */
+
+enum { WIDTH = 4096, ROWS = 7 };
+static const struct moed_tensor_info wide[] = {{"x", {1, {WIDTH}}, WIDTH}};
+static const struct moed_model_info info = {
+    .input_count = 1, .inputs = wide, .output_count = 1, .outputs = wide};
+
+START_TEST(queueing_a_job)
+{
+    const struct signature_tensor tensor = {"x", 1, (const size_t[]){WIDTH}, WIDTH};
+    const struct signature signature = {.input_count = 1, .inputs = &tensor};
+    float *body = xcalloc(ROWS * WIDTH, sizeof *body);
+    struct infer_input input = {"data", (const char *)body, ROWS * WIDTH * sizeof *body, true,
+                                DATATYPE_FP32};
+    struct job job = {
+        .request = {&signature, (const char *)body, NULL, ROWS, &input, NULL, 0, 0, false}};
+    for (size_t which = 1;; which++) {
+        struct queue queue;
+        struct error err = ERROR_INIT;
+        queue_init(&queue, &info, 2, 100);
+        fail_large(which);
+        int result = queue_push(&queue, &job, 0, &err);
+        const bool done = !failed();
+        ck_assert_int_eq(result, done ? 0 : -1);
+        ck_assert_uint_eq(queue.rows, done ? ROWS : 0);
+        if (!done) {
+            ck_assert_int_eq(err.code, ERROR_UNAVAILABLE);
+            ck_assert_ptr_null(queue.head);
+            ck_assert_ptr_null(queue.tail);
+            ck_assert_int_eq(queue_push(&queue, &job, 0, NULL), 0); /* there is memory again */
+        }
+        queue_close(&queue);
+        if (done) {
+            ck_assert_uint_ge(which - 1, 8); /* four batches, each an input and an output */
+            break;
+        }
+    }
+    free(body);
+}
+END_TEST
+
+TEST_MAIN("no memory", loading_large_weights, loading_a_large_configuration, loading_many_tensors,
+          making_a_scratch, queueing_a_job)
