@@ -44,13 +44,16 @@ static void check_scan(const char *text, size_t size)
 
 static void check_format(float value)
 {
-    char text[NUMBER_FORMAT_BYTES];
+    char text[NUMBER_FORMAT_BYTES + 1];
     size_t length = number_format(text, value);
-    require(length > 0 && length <= sizeof text);
+    require(length > 0 && length <= NUMBER_FORMAT_BYTES);
     double back;
     const char *after = number_scan(text, text + length, &back);
-    require(isfinite(value) ? after == text + length && (float)back == value
-                            : !after && memcmp(text, "null", 4) == 0);
+    text[length] = '\0';
+    if (isfinite(value))
+        require(after == text + length && strtof(text, NULL) == value);
+    else
+        require(!after && strcmp(text, "null") == 0);
 }
 
 static void check_format_double(double value)

@@ -147,6 +147,17 @@ START_TEST(is_shortest_for_small_integers_and_subnormals)
 }
 END_TEST
 
+/* An exhaustive run over all floats found this one and its negative. */
+START_TEST(one_float_is_rounded_twice_by_way_of_double)
+{
+    float value;
+    memcpy(&value, &(uint32_t){0x15AE43FD}, sizeof value);
+    check_shortest(value);
+    ck_assert_str_eq(formatted(value), "7.038531e-26");
+    ck_assert((float)strtod("7.038531e-26", NULL) != value);
+}
+END_TEST
+
 START_TEST(doubles_read_back)
 {
     const struct {
@@ -181,4 +192,5 @@ END_TEST
 
 RUN_TESTS("proto/number_format", looks_like_python, is_shortest_for_random_bits,
           is_shortest_for_probabilities, is_shortest_around_every_power_of_two,
-          is_shortest_for_small_integers_and_subnormals, doubles_read_back)
+          is_shortest_for_small_integers_and_subnormals,
+          one_float_is_rounded_twice_by_way_of_double, doubles_read_back)
