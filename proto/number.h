@@ -18,8 +18,8 @@ enum { NUMBER_FORMAT_BYTES = 32 };
  * JSON, in the notation of Python's repr: always a point or an exponent, so that readers that tell
  * integers from reals see a real. A value that JSON cannot hold (NaN, infinities) is written as
  * null, as JSON.stringify does. Readers that go through double get the same float for every value
- * but 7.038531e-26 and its negative, which they round twice. `text` has NUMBER_FORMAT_BYTES; returns
- * how many of them count. */
+ * but 7.038531e-26 and its negative, which they round twice. `text` has NUMBER_FORMAT_BYTES;
+ * returns how many of them count. */
 size_t number_format(char *text, float value);
 
 /* The same for a statistic: 15 to 17 digits, whichever reads back first; integers without a point.
