@@ -29,6 +29,18 @@ figures do not.
 """
 
 
+def write(results, directory):
+    """Everything measured so far: a run that is interrupted keeps its finished parts."""
+    with open(os.path.join(directory, "results.json"), "w", encoding="utf-8") as file:
+        json.dump(results, file, indent=1)
+    with open(os.path.join(directory, "results.md"), "w", encoding="utf-8") as file:
+        file.write(describe(results["machine"], results["rounds"]))
+        for name, (_, report, plot) in PARTS.items():
+            if name in results:
+                file.write(report(results[name]) + "\n")
+                plot(results[name], directory)
+
+
 def main():
     parser = argparse.ArgumentParser(prog="run.sh", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a few points, two rounds: does it work, is it far off?")
@@ -45,17 +57,9 @@ def main():
     for name in options.only or PARTS:
         began = time.monotonic()
         results[name] = PARTS[name][0](rounds, options.quick, machine)
+        machine["load_after"] = bench.load_average()
+        write(results, options.out)
         print(f"    {name:<58} {time.monotonic() - began:6.0f} s", flush=True)
-    machine["load_after"] = bench.load_average()
-
-    with open(os.path.join(options.out, "results.json"), "w", encoding="utf-8") as file:
-        json.dump(results, file, indent=1)
-    with open(os.path.join(options.out, "results.md"), "w", encoding="utf-8") as file:
-        file.write(describe(machine, rounds))
-        for name, (_, report, plot) in PARTS.items():
-            if name in results:
-                file.write(report(results[name]) + "\n")
-                plot(results[name], options.out)
     print(f"    {options.out}/results.md, results.json, *.png")
 
 

@@ -5,6 +5,7 @@ import os
 import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402  after the choice of a backend without a screen
+from matplotlib.ticker import LogLocator, NullLocator  # noqa: E402
 
 from bench_gemm import by_shape  # noqa: E402
 
@@ -35,6 +36,11 @@ def _log_axis(axes, values):
     axes.grid(alpha=0.3)
 
 
+def _legend(axes):
+    """Beside the last picture, where no line can run under it."""
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
+
+
 def gemm(result, directory):
     shapes = by_shape(result)
     figure, grid = plt.subplots(1, len(shapes), figsize=(4.2 * len(shapes), 4.2), sharey=True)
@@ -49,7 +55,7 @@ def gemm(result, directory):
         _log_axis(axes, points)
     grid[0].set_ylabel("GFLOP/s, one thread")
     grid[0].set_ylim(bottom=0)
-    grid[-1].legend(fontsize=8)
+    _legend(grid[-1])
     _save(figure, os.path.join(directory, "gemm.png"), f"Dense algebra (kernel {result['kernel']})")
 
 
@@ -69,11 +75,12 @@ def moe(result, directory):
         axes.set_title(f"d = {d}, ff = {ff}")
         axes.set_xlabel("experts")
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter("{x:,g}")
-        axes.yaxis.set_minor_formatter("")
+        axes.yaxis.set_minor_locator(NullLocator())
         _log_axis(axes, {point["experts"] for point in points})
     grid[0][0].set_ylabel("us per forward pass of 64 rows")
-    grid[0][0].legend(fontsize=8)
+    _legend(grid[0][-1])
     _save(figure, os.path.join(directory, "moe.png"), "MoE layer, one thread")
 
 
