@@ -147,10 +147,10 @@ START_TEST(half_precision_weights_are_exact)
         float y[6];
         init(&gemm, &tensor);
         gemm_rows(&gemm, FLOATS(1, 1, 16777216, 0), 2, NULL, y);
-        expect_close(
-            y, FLOATS(-1, 3.5f, pass % 2 ? 5.9604645e-8f : 0.0f, 16777216, 8388608,
-                      pass % 2 ? 1.0f : 0.0f),
-            6);
+        expect_close(y,
+                     FLOATS(-1, 3.5f, pass % 2 ? 5.9604645e-8f : 0.0f, 16777216, 8388608,
+                            pass % 2 ? 1.0f : 0.0f),
+                     6);
         gemm_close(&gemm);
     }
 }
