@@ -119,6 +119,46 @@ START_TEST(experts_that_convolve_on_several_threads)
 }
 END_TEST
 
+/* So many items that an expert's own are cut among threads; expert 0 gets every item, in place. Small
+ * integers, so that every order of summing gives the same bits. */
+START_TEST(an_expert_is_shared_by_threads)
+{
+    enum { ROWS = 300, IN = 96, HIDDEN = 64, OUT = 8 };
+    float *gate = xcalloc(3 * IN, sizeof *gate), *x = new_integers(ROWS * IN, 1);
+    struct stored all[8] = {{"m.gate.g.weight", 2, {3, IN}, gate, NULL},
+                            [7] = STORED("m.gate.select_bias", DIMS(3), 100, 0, 0)};
+    char names[6][40];
+    for (uint32_t e = 0; e < 3; e++) {
+        snprintf(names[2 * e], sizeof names[0], "m.experts.%u.up.weight", e);
+        snprintf(names[2 * e + 1], sizeof names[0], "m.experts.%u.down.weight", e);
+        all[1 + 2 * e] =
+            (struct stored){names[2 * e], 2, {HIDDEN, IN}, new_integers(HIDDEN * IN, e), NULL};
+        all[2 + 2 * e] = (struct stored){
+            names[2 * e + 1], 2, {OUT, HIDDEN}, new_integers(OUT * HIDDEN, e), NULL};
+    }
+    gate[1 * IN + 1] = gate[2 * IN + 2] = 1; /* logits 0, x1, x2 under the bias 100, 0, 0 */
+    struct moed_model *model = load_layers(
+        "[96]",
+        "[{'op':'moe','name':'m','gate':{'layers':[{'op':'linear','name':'g'}],'score':'sigmoid',"
+        "'top_k':2,'scale':0.5},'experts':{'count':3,'layers':[{'op':'linear','name':'up'},"
+        "{'op':'relu'},{'op':'scale','value':2},{'op':'linear','name':'down'}]}}]",
+        all, 8);
+    float *alone = xcalloc(ROWS * OUT, sizeof *alone), *y = xcalloc(ROWS * OUT, sizeof *y);
+    run_forward(model, 1, ROWS, x, alone);
+    for (unsigned round = 0; round < 12; round++) {
+        run_forward(model, 2 + round % 3, ROWS, x, y);
+        ck_assert_mem_eq(y, alone, ROWS * OUT * sizeof *y);
+    }
+    moed_model_free(model);
+    for (size_t i = 1; i < 7; i++)
+        free((void *)all[i].values);
+    free(gate);
+    free(x);
+    free(y);
+    free(alone);
+}
+END_TEST
+
 #define WITH_EXPERTS(experts)                                                                      \
     "[{'op':'moe','name':'m','gate':{'layers':[{'op':'flatten'}]},'experts':" experts "}]"
 
@@ -146,4 +186,5 @@ END_TEST
 
 TEST_MAIN("experts", each_item_goes_to_its_expert, experts_without_items_do_nothing,
           one_expert_gets_all_and_others_some, all_experts_get_all, experts_may_differ_inside,
-          experts_that_convolve_on_several_threads, what_does_not_fit_is_refused)
+          experts_that_convolve_on_several_threads, an_expert_is_shared_by_threads,
+          what_does_not_fit_is_refused)

@@ -27,31 +27,34 @@ void *REAL(malloc)(size_t bytes);
 void *REAL(calloc)(size_t count, size_t bytes);
 void *REAL(realloc)(void *memory, size_t bytes);
 
+/* The first calls come before a sanitizer is ready to watch. */
+#define UNWATCHED __attribute__((no_sanitize("address"), no_sanitize("thread")))
+
 enum { LARGE = 32 << 10 };
 static size_t fail_at; /* which large allocation fails, counted from 1; 0: none */
 static size_t large_count;
 
-static bool fails(size_t bytes)
+UNWATCHED static bool fails(size_t bytes)
 {
     return fail_at > 0 && bytes >= LARGE && ++large_count == fail_at;
 }
 
-void *malloc(size_t bytes)
+UNWATCHED void *malloc(size_t bytes)
 {
     return fails(bytes) ? NULL : REAL(malloc)(bytes);
 }
 
-void *calloc(size_t count, size_t bytes)
+UNWATCHED void *calloc(size_t count, size_t bytes)
 {
     return fails(count * bytes) ? NULL : REAL(calloc)(count, bytes);
 }
 
-void *realloc(void *memory, size_t bytes)
+UNWATCHED void *realloc(void *memory, size_t bytes)
 {
     return fails(bytes) ? NULL : REAL(realloc)(memory, bytes);
 }
 
-void *aligned_alloc(size_t alignment, size_t bytes)
+UNWATCHED void *aligned_alloc(size_t alignment, size_t bytes)
 {
     return fails(bytes) ? NULL : REAL(aligned_alloc)(alignment, bytes);
 }
