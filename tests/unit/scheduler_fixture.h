@@ -1,0 +1,222 @@
+/* Scheduler and engine with real models and no sockets, for the tests of both. A test's jobs are answered
+ * by on_finished(), which notes the order.
+ *
+ * The models: `small` is computed where it is submitted when a job has few rows; `loop` and full
+ * batches of `large_*` cost more than that: a row of `loop` runs on the loop thread, a row of
+ * `large_*` goes to the compute thread. */
+#ifndef TEST_SCHEDULER_FIXTURE_H
+#define TEST_SCHEDULER_FIXTURE_H
+
+#include "support.h"
+
+#include "server/log.h"
+#include "server/scheduler.h"
+
+enum { BATCH_ROWS = 32, QUEUE_ROWS = 400, MAX_JOBS = 64 };
+
+static char *repository;
+static uv_loop_t loop;
+static uv_timer_t watchdog;
+static bool watchdog_fired;
+static struct registry registry;
+static struct scheduler scheduler;
+
+/* ---- models ---- */
+
+/* Two experts, f and its negative: for positive inputs the first. 1000 multiply-adds and some a
+ * row. */
+static inline void write_small(void)
+{
+    char path[PATH_MAX];
+    float up[2][500 * 2], down[500];
+    for (size_t i = 0; i < 500; i++) {
+        up[0][2 * i] = 1, up[0][2 * i + 1] = 0;
+        up[1][2 * i] = -1, up[1][2 * i + 1] = 0;
+        down[i] = 0.002f;
+    }
+    const struct stored tensors[] = {STORED("m.gate.g.weight", DIMS(2, 2), 1, 0, -1, 0),
+                                     {"m.experts.0.up.weight", 2, {500, 2}, up[0], NULL},
+                                     {"m.experts.1.up.weight", 2, {500, 2}, up[1], NULL},
+                                     {"m.experts.0.down.weight", 2, {1, 500}, down, NULL},
+                                     {"m.experts.1.down.weight", 2, {1, 500}, down, NULL}};
+    char *config = config_of(
+        "[2]", "[{'op':'moe','name':'m','gate':{'layers':[{'op':'linear','name':'g'}],"
+               "'score':'none','top_k':1,'normalize':'sum'},'experts':{'count':2,'layers':["
+               "{'op':'linear','name':'up'},{'op':'relu'},{'op':'linear','name':'down'}]}}]");
+    snprintf(path, sizeof path, "%s/small", repository);
+    write_checkpoint(path, config, tensors, 5);
+    free(config);
+}
+
+/* A square matrix of ones times each of `positions` vectors: the sum of all numbers, the long way.
+ */
+static inline void write_dense(const char *name, size_t positions)
+{
+    enum { WIDTH = 512 };
+    char path[PATH_MAX], shape[32], layers[256];
+    float *ones = xmalloc(WIDTH * WIDTH * sizeof *ones);
+    for (size_t i = 0; i < WIDTH * WIDTH; i++)
+        ones[i] = 1;
+    const struct stored tensor = {"fc.weight", 2, {WIDTH, WIDTH}, ones, NULL};
+    snprintf(shape, sizeof shape, "[%zu]", positions * WIDTH);
+    snprintf(layers, sizeof layers,
+             "[{'op':'reshape','shape':[%zu,512]},{'op':'linear','name':'fc'},"
+             "{'op':'mean','axis':-1},{'op':'sum','axis':0},{'op':'reshape','shape':[1]}]",
+             positions);
+    char *config = config_of(shape, layers);
+    snprintf(path, sizeof path, "%s/%s", repository, name);
+    write_checkpoint(path, config, &tensor, 1);
+    free(config);
+    free(ones);
+}
+
+static inline struct served *model(const char *name)
+{
+    struct served *served = registry_find(&registry, name, NULL, NULL);
+    ck_assert_ptr_nonnull(served);
+    return served;
+}
+
+/* ---- jobs ---- */
+
+/* A request for `rows` rows whose first numbers are value, value + 1, ... */
+struct posted {
+    struct job job; /* first: on_finished() gets back from a job to its request */
+    struct infer_input input;
+    float *body;
+    float *y;
+    int32_t *experts;
+    float *weights;
+    bool finished;
+};
+
+static struct posted posted[MAX_JOBS];
+static size_t posted_count;
+static struct posted *finished[MAX_JOBS];
+static size_t finished_count;
+static void (*after_finish)(struct posted *posted);
+
+static inline void on_finished(struct job *job)
+{
+    struct posted *done = (struct posted *)job;
+    ck_assert(!done->finished);
+    ck_assert_uint_eq(job->rows_waiting + job->rows_running, 0);
+    done->finished = true;
+    finished[finished_count++] = done;
+    if (after_finish)
+        after_finish(done);
+}
+
+static inline struct posted *new_job(const char *name, size_t rows, float value)
+{
+    struct posted *job = &posted[posted_count++];
+    struct served *served = model(name);
+    const size_t elements = served->info->inputs[0].elements;
+    *job = (struct posted){.job.served = served, .job.wants_routing = served->info->moe_count > 0};
+    job->body = xcalloc(rows * elements, sizeof *job->body);
+    for (size_t row = 0; row < rows; row++)
+        job->body[row * elements] = value + (float)row;
+    job->y = xcalloc(rows, sizeof *job->y);
+    job->experts = xcalloc(rows, sizeof *job->experts);
+    job->weights = xcalloc(rows, sizeof *job->weights);
+    job->input = (struct infer_input){"data", (const char *)job->body,
+                                      rows * elements * sizeof(float), true, DATATYPE_FP32};
+    job->job.request = (struct infer_request){.signature = &served->signature,
+                                              .body = (const char *)job->body,
+                                              .rows = rows,
+                                              .inputs = &job->input};
+    job->job.outputs = &job->y;
+    job->job.routing_experts = &job->experts;
+    job->job.routing_weights = &job->weights;
+    return job;
+}
+
+static inline struct posted *submit(const char *name, size_t rows, float value)
+{
+    struct error err = ERROR_INIT;
+    struct posted *job = new_job(name, rows, value);
+    int result = scheduler_submit(&scheduler, &job->job, &err);
+    ck_assert_msg(result == 0, "%s", err.text);
+    return job;
+}
+
+/* Every model answers the first number of a row, `small` with its absolute value. */
+static inline void expect_answer(const struct posted *job, float value)
+{
+    ck_assert(job->finished);
+    for (size_t row = 0; row < job->job.request.rows; row++) {
+        const float x = value + (float)row;
+        const bool routed = job->job.wants_routing;
+        ck_assert_float_eq_tol(job->y[row], (routed ? fabsf(x) : x), 1e-3f);
+        if (routed && x != 0)
+            ck_assert_int_eq(job->experts[row], x < 0);
+        if (routed)
+            ck_assert_float_eq(job->weights[row], 1);
+    }
+}
+
+/* ---- the loop ---- */
+
+static inline void on_watchdog(uv_timer_t *timer)
+{
+    watchdog_fired = true;
+    uv_stop(timer->loop);
+}
+
+/* Runs the loop as a server's would, with nothing in it that wakes it, until so many jobs are
+ * finished. */
+static inline void run_until(size_t count)
+{
+    watchdog_fired = false;
+    uv_timer_start(&watchdog, on_watchdog, 20000, 0);
+    while (finished_count < count && !watchdog_fired)
+        uv_run(&loop, UV_RUN_ONCE);
+    uv_timer_stop(&watchdog);
+    ck_assert_msg(!watchdog_fired, "%zu of %zu jobs are finished", finished_count, count);
+}
+
+/* Until the compute thread has a batch. */
+static inline void run_until_busy(void)
+{
+    for (int i = 0; i < 100 && !scheduler.engine.busy; i++)
+        uv_run(&loop, UV_RUN_NOWAIT);
+    ck_assert(scheduler.engine.busy);
+}
+
+static inline void start(uint64_t max_queue_delay_us)
+{
+    struct error err = ERROR_INIT;
+    const struct served_options options = {BATCH_ROWS, QUEUE_ROWS, 2};
+    int result = registry_init(&registry, repository, &options, &err);
+    ck_assert_msg(result == 0, "%s", err.text);
+    uv_loop_init(&loop);
+    uv_timer_init(&loop, &watchdog);
+    result = scheduler_init(&scheduler, &loop, &registry, 2, max_queue_delay_us, on_finished, &err);
+    ck_assert_msg(result == 0, "%s", err.text);
+}
+
+static inline void begin(void)
+{
+    log_set_level(LOG_ERROR);
+    repository = new_directory();
+    write_small();
+}
+
+/* What a server does at its end; nothing may be left over. */
+static inline void end(void)
+{
+    scheduler_close(&scheduler);
+    uv_close((uv_handle_t *)&watchdog, NULL);
+    uv_run(&loop, UV_RUN_DEFAULT);
+    ck_assert_int_eq(uv_loop_close(&loop), 0);
+    registry_close(&registry);
+    for (size_t i = 0; i < posted_count; i++) {
+        free(posted[i].body);
+        free(posted[i].y);
+        free(posted[i].experts);
+        free(posted[i].weights);
+    }
+    free(repository);
+}
+
+#endif

@@ -1,0 +1,144 @@
+/* The compute thread: what goes to it, who gets it, and what happens to jobs meanwhile. */
+#include "scheduler_fixture.h"
+
+START_TEST(a_large_batch_goes_to_the_compute_thread)
+{
+    write_dense("large", 24);
+    start(0);
+    struct posted *job = submit("large", 5, 7);
+    run_until_busy();
+    ck_assert(model("large")->busy);
+    ck_assert_uint_eq(job->job.rows_running, 5);
+    run_until(1);
+    expect_answer(job, 7);
+    ck_assert(!model("large")->busy);
+    ck_assert(!scheduler.engine.busy);
+    ck_assert_uint_eq(model("large")->stats.rows, 5);
+}
+END_TEST
+
+START_TEST(a_job_larger_than_a_batch_is_one_answer)
+{
+    write_dense("large", 24);
+    start(0);
+    struct posted *job = submit("large", 70, 1), *other = submit("large", 2, 900);
+    run_until(2);
+    expect_answer(job, 1);
+    expect_answer(other, 900);
+    ck_assert_uint_eq(model("large")->stats.rows, 72);
+}
+END_TEST
+
+START_TEST(small_models_do_not_wait_for_large_ones)
+{
+    write_dense("large", 24);
+    start(0);
+    struct posted *large = submit("large", BATCH_ROWS, 1);
+    run_until_busy();
+    struct posted *small = submit("small", 1, 2);
+    ck_assert(small->finished);
+    ck_assert(!large->finished);
+    run_until(2);
+    expect_answer(large, 1);
+}
+END_TEST
+
+START_TEST(cancelling_what_waits_answers_at_once)
+{
+    write_dense("large", 24);
+    start(0);
+    struct posted *running = submit("large", BATCH_ROWS, 1);
+    run_until_busy();
+    struct posted *waiting = submit("large", 3, 5), *other = submit("large", 2, 8);
+    scheduler_cancel(&scheduler, &waiting->job);
+    ck_assert(waiting->finished);
+    ck_assert(!running->finished);
+    run_until(3);
+    expect_answer(running, 1);
+    expect_answer(other, 8);
+    ck_assert_uint_eq(model("large")->stats.rows, BATCH_ROWS + 2);
+}
+END_TEST
+
+START_TEST(cancelling_what_runs_answers_when_it_is_done)
+{
+    write_dense("large", 24);
+    start(0);
+    struct posted *job = submit("large", BATCH_ROWS + 4, 1);
+    run_until_busy();
+    error_set(&job->job.error, ERROR_DISCONNECTED, "gone");
+    scheduler_cancel(&scheduler, &job->job);
+    ck_assert(!job->finished);
+    ck_assert_uint_eq(job->job.rows_waiting, 0);
+    ck_assert_uint_eq(job->job.rows_running, BATCH_ROWS);
+    run_until(1);
+    ck_assert_uint_eq(model("large")->stats.rows, BATCH_ROWS);
+    ck_assert_uint_eq(model("large")->queue.rows, 0);
+}
+END_TEST
+
+/* Each of three busy models gets the compute thread every third time. */
+START_TEST(large_models_take_turns)
+{
+    static const char *const names[] = {"large_a", "large_b", "large_c"};
+    enum { ROUNDS = 4 };
+    for (size_t i = 0; i < 3; i++)
+        write_dense(names[i], 24);
+    start(0);
+    for (size_t i = 0; i < 3; i++)
+        for (int round = 0; round < ROUNDS; round++)
+            submit(names[i], BATCH_ROWS, (float)round);
+    run_until(3 * ROUNDS);
+    for (size_t i = 0; i < 3 * ROUNDS; i++)
+        for (size_t j = i + 1; j < i + 3 && j < 3 * ROUNDS; j++)
+            ck_assert_msg(finished[i]->job.served != finished[j]->job.served,
+                          "model %s was served as %zu and %zu", finished[i]->job.served->name, i,
+                          j);
+}
+END_TEST
+
+/* Batches that became cheap behind an expensive one: nothing else would wake the loop for them. */
+START_TEST(leftovers_do_not_wait_for_the_next_request)
+{
+    write_dense("loop", 12); /* 32 rows are for the compute thread, one is not */
+    start(0);
+    submit("loop", BATCH_ROWS, 1);
+    run_until_busy();
+    for (int i = 0; i < 6; i++) {
+        submit("loop", BATCH_ROWS - 1, 1);
+        submit("loop", 1, 1);
+    }
+    uv_run(&loop, UV_RUN_NOWAIT);
+    for (size_t i = 1; i < posted_count; i += 2)
+        scheduler_cancel(&scheduler, &posted[i].job);
+    const uint64_t began = uv_hrtime();
+    run_until(posted_count);
+    ck_assert_uint_lt(uv_hrtime() - began, 10000000000u);
+    expect_answer(&posted[2], 1);
+    expect_answer(&posted[12], 1);
+}
+END_TEST
+
+START_TEST(waits_are_counted_per_batch_and_job)
+{
+    write_dense("large", 24);
+    start(0);
+    submit("large", BATCH_ROWS + 1, 1); /* two batches */
+    submit("large", 1, 1);              /* in the second */
+    run_until(2);
+    const struct stats *stats = &model("large")->stats;
+    uint64_t waits = 0, batches = 0;
+    for (size_t i = 0; i <= stats->queue_seconds.bound_count; i++)
+        waits += stats->queue_seconds.counts[i];
+    for (size_t i = 0; i <= stats->compute_seconds.bound_count; i++)
+        batches += stats->compute_seconds.counts[i];
+    ck_assert_uint_eq(waits, 3);
+    ck_assert_uint_eq(batches, 2);
+}
+END_TEST
+
+TEST_MAIN_WITH("engine", begin, end, a_large_batch_goes_to_the_compute_thread,
+               a_job_larger_than_a_batch_is_one_answer, small_models_do_not_wait_for_large_ones,
+               cancelling_what_waits_answers_at_once, cancelling_what_runs_answers_when_it_is_done,
+               large_models_take_turns, leftovers_do_not_wait_for_the_next_request,
+               waits_are_counted_per_batch_and_job)
