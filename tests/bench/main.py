@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import signal
 import sys
 import time
 
@@ -47,6 +48,7 @@ def main():
     parser.add_argument("--out", default=os.path.join(bench.BUILD, "results"), help="directory for the results")
     parser.add_argument("--only", choices=PARTS, action="append", help="only this part; may be repeated")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that servers and temporary files end with the run
     os.makedirs(options.out, exist_ok=True)
     rounds = QUICK_ROUNDS if options.quick else ROUNDS
 
