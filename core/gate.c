@@ -22,6 +22,7 @@ static int build_attention(struct gate *gate, struct layer *part, const struct b
         if (!weight || tensor_expect(weight, (size_t[]){h, h}, 2, err) != 0 ||
             gemm_init(gemms[i], weight, h, h, err) != 0)
             return -1;
+        tensor_drop_pages(weight);
         part->parameters += weight->elements;
         part->weight_bytes += gemms[i]->bytes;
     }

@@ -112,7 +112,6 @@ int gemm_init(struct gemm *gemm, const struct tensor *tensor, size_t n, size_t k
     else
         pack_uint16_t(weights, n, k, kernel->panel, gemm->panels);
     free(owned);
-    tensor_drop_pages(tensor);
     return 0;
 }
 

@@ -21,7 +21,8 @@ struct gemm {
     size_t bytes;     /* resident */
 };
 
-/* Packs `tensor`, whose elements are read as [n, k]. */
+/* Packs `tensor`, whose elements are read as [n, k]. They are not needed afterwards: a tensor of a
+ * checkpoint should then give its pages back (tensor_drop_pages). */
 int gemm_init(struct gemm *gemm, const struct tensor *tensor, size_t n, size_t k,
               struct error *err);
 void gemm_close(struct gemm *gemm);

@@ -24,6 +24,7 @@ static int linear_build(struct layer *layer, struct build *build, struct config_
     if (layer_set_out(layer, node, &out, err) != 0 ||
         gemm_init(&linear->gemm, weight, n, k, err) != 0)
         return -1;
+    tensor_drop_pages(weight);
     layer->parameters = layer->active_parameters = weight->elements;
     layer->weight_bytes = linear->gemm.bytes;
     linear->positions = layer->in_elements / k;

@@ -45,7 +45,8 @@ size_t dtype_bytes(enum dtype dtype);
 const char *dtype_name(enum dtype dtype);
 
 /* The tensor's numbers have been copied elsewhere: its pages need not stay in memory. They are read
- * again from the file if anyone looks. */
+ * again from the file if anyone looks. Only for tensors of a checkpoint: memory that is no file's
+ * would be gone. */
 void tensor_drop_pages(const struct tensor *tensor);
 
 /* Copies all elements to f32; exact for every dtype. */
