@@ -51,10 +51,10 @@ static void check_size(size_t n, size_t k, size_t rows, bool with_bias)
     float *y = xmalloc(rows * n * sizeof *y), *expected = xmalloc(rows * n * sizeof *y);
     const struct tensor tensor = tensor_of(DTYPE_F32, n, k, w);
     struct gemm gemm;
-    init(&gemm, &tensor);
+    multiply_by_hand(w, n, k, x, rows, bias, expected);
+    init(&gemm, &tensor); /* gives the pages of w back: they need not hold anything any more */
     memset(y, 0xff, rows * n * sizeof *y);
     gemm_rows(&gemm, x, rows, bias, y);
-    multiply_by_hand(w, n, k, x, rows, bias, expected);
     for (size_t i = 0; i < rows * n; i++)
         if (y[i] != expected[i])
             ck_abort_msg("n %zu k %zu rows %zu: [%zu] is %g, expected %g", n, k, rows, i,
