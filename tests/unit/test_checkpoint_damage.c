@@ -2,8 +2,9 @@
  * whatever loads runs.
  *
  * tests/data/checkpoints/good are loaded and run, those in bad are refused with the words of their
- * file `error` (make.py there writes both). The good ones are then cut off at every byte and have
- * every bit of their JSON flipped; the sanitizers watch, or a limit on memory without them. */
+ * file `error` (make.py there writes both). The good ones are then cut off at every byte, and bits of
+ * their JSON are flipped: every one in the smallest, some of every byte in the others. The sanitizers
+ * watch, or a limit on memory without them. */
 #include "support.h"
 
 #include <ctype.h>
