@@ -164,12 +164,24 @@ static int load_models(struct server *server, struct error *err)
     return registry_init(&server->registry, options->models, &served, err);
 }
 
+/* What no single option's range can say. */
+static int check_options(const struct options *options, struct error *err)
+{
+    if (options->max_request_rows > options->max_queue_rows)
+        return error_set(err, ERROR_INVALID,
+                         "max_request_rows (%llu) exceeds max_queue_rows (%llu): such a request "
+                         "could never be queued",
+                         (unsigned long long)options->max_request_rows,
+                         (unsigned long long)options->max_queue_rows);
+    return 0;
+}
+
 static int start(struct server *server, struct error *err)
 {
     const struct options *options = server->options;
     const struct infer_limits limits = {.max_rows = options->max_request_rows,
                                         .max_response_bytes = MAX_RESPONSE_BYTES};
-    if (load_models(server, err) != 0)
+    if (check_options(options, err) != 0 || load_models(server, err) != 0)
         return -1;
     if (scheduler_init(&server->scheduler, &server->loop, &server->registry,
                        compute_threads(options), options->max_queue_delay_us, predict_finished,
