@@ -16,10 +16,13 @@ SLOW_REQUEST = request_bytes("POST", "/v1/models/slow:predict", json.dumps({"ins
 
 
 class DrainCase(ServerCase):
+    # Instrumented arithmetic is a hundred times slower.
+    options = {"drain_timeout_ms": 120000}
+
     @staticmethod
     def models(directory):
         Tiny().write(os.path.join(directory, "tiny"))
-        write_slow(os.path.join(directory, "slow"), seconds=0.15)
+        write_slow(os.path.join(directory, "slow"), seconds=0.05)
 
     def setUp(self):
         self.server = self.start()
@@ -52,7 +55,7 @@ class UnderLoadTest(DrainCase):
 
 class InFlightTest(DrainCase):
     def test_requests_being_computed_and_waiting_are_answered(self):
-        connections = [Connection(self.server.port) for _ in range(6)]
+        connections = [Connection(self.server.port) for _ in range(4)]
         for connection in connections:
             self.addCleanup(connection.close)
             connection.send(SLOW_REQUEST)
@@ -105,7 +108,7 @@ class InFlightTest(DrainCase):
 
 
 class ReadinessTest(DrainCase):
-    options = {"drain_delay_ms": 1000}
+    options = {**DrainCase.options, "drain_delay_ms": 1000}
 
     def test_readiness_fails_first_while_requests_are_served(self):
         with Client(self.server.port) as client:

@@ -27,7 +27,8 @@ def ask_on_new_connections(port):
     while True:
         try:
             connection = Connection(port)
-        except ConnectionRefusedError:
+        except (ConnectionRefusedError, ConnectionResetError):
+            # Reset: the port was closed between our greeting and its answer; nothing was asked yet.
             return answered
         with connection:
             connection.send(REQUEST)

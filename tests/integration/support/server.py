@@ -23,7 +23,7 @@ BINARY = os.path.abspath(os.environ.get("MOED_BINARY", os.path.join(ROOT, "build
 RUNNING_URL = os.environ.get("MOED_SERVER_URL")
 
 # Sanitized builds load and stop slowly on a busy machine; a server that hangs is told apart from one that is slow.
-START_SECONDS, STOP_SECONDS = 60, 60
+START_SECONDS, STOP_SECONDS = 60, 150
 SANITIZER_WORDS = re.compile(r"AddressSanitizer|LeakSanitizer|ThreadSanitizer|runtime error:|Assertion")
 LISTENING = re.compile(r"^listening on (http://\S+:(\d+))$", re.MULTILINE)
 
