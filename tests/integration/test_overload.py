@@ -84,7 +84,7 @@ class QueueTest(OverloadCase):
             self.assertEqual(connection.answer().status, 200, "accepted, but not answered")
 
     def test_a_request_that_never_fits(self):
-        self.assert_error(self.client.infer("slow", slow_request(rows=5)), 429, "queue is full")
+        self.assert_error(self.client.infer("slow", slow_request(rows=5)), 413, "limit is 4")
 
     def test_the_loop_stays_free(self):
         """While the large model is computed, small models and health are answered in a fraction of its time."""
