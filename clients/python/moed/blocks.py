@@ -5,6 +5,12 @@ Shapes and axes are those of one row, without the batch axis, exactly as config.
 
 import torch
 from torch import nn
+from torch.nn import functional
+
+
+def batch_axis(axis, x):
+    """The axis of `x`, batch axis included, that `axis` of a row is."""
+    return axis + 1 if axis >= 0 else axis + x.dim()
 
 
 class Cube(nn.Module):
@@ -43,19 +49,15 @@ class _Reduction(nn.Module):
         super().__init__()
         self.axis = int(axis)
 
-    def batch_axis(self, x):
-        """The axis of `x`, batch axis included, that `self.axis` of a row is."""
-        return self.axis + 1 if self.axis >= 0 else self.axis + x.dim()
-
 
 class Sum(_Reduction):
     def forward(self, x):
-        return x.sum(dim=self.batch_axis(x))
+        return x.sum(dim=batch_axis(self.axis, x))
 
 
 class Mean(_Reduction):
     def forward(self, x):
-        return x.mean(dim=self.batch_axis(x))
+        return x.mean(dim=batch_axis(self.axis, x))
 
 
 class Residual(nn.Module):
@@ -92,3 +94,81 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
 
     def _check_input_dim(self, input):
         pass
+
+
+class Select(nn.Module):
+    """Entry `index` of an axis of the row, which is removed."""
+
+    def __init__(self, index, axis=0):
+        super().__init__()
+        self.index = int(index)
+        self.axis = int(axis)
+
+    def forward(self, x):
+        return x.select(batch_axis(self.axis, x), self.index)
+
+
+class Transpose(nn.Module):
+    """Swaps the last two axes."""
+
+    def forward(self, x):
+        return x.transpose(-1, -2)
+
+
+class PositionEmbedding(nn.Module):
+    """x + weight, a learned number for every number of a row of shape `shape`."""
+
+    def __init__(self, *shape):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(*shape).normal_(std=0.02))
+
+    def forward(self, x):
+        return x + self.weight
+
+
+class ClassToken(nn.Module):
+    """Puts a learned vector before the others: (positions, size) -> (positions + 1, size)."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(size).normal_(std=0.02))
+
+    def forward(self, x):
+        return torch.cat([self.weight.expand(x.shape[0], 1, -1), x], dim=1)
+
+
+class GLU(nn.Module):
+    """activation(gate(x)) * up(x): SwiGLU with silu, GEGLU with gelu, GLU with sigmoid, ReGLU with relu."""
+
+    ACTIVATIONS = {"silu": functional.silu, "gelu": functional.gelu, "sigmoid": torch.sigmoid, "relu": torch.relu,
+                   "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh")}
+
+    def __init__(self, inputs, outputs, activation="silu", bias=True):
+        super().__init__()
+        if activation not in self.ACTIVATIONS:
+            raise ValueError(f"activation is {activation!r}; it must be one of {', '.join(self.ACTIVATIONS)}")
+        self.activation = activation
+        self.gate = nn.Linear(inputs, outputs, bias=bias)
+        self.up = nn.Linear(inputs, outputs, bias=bias)
+
+    def forward(self, x):
+        return self.ACTIVATIONS[self.activation](self.gate(x)) * self.up(x)
+
+
+class SelfAttention(nn.MultiheadAttention):
+    """softmax(q k / sqrt(size / heads)) v over the positions of a row (positions, size): nn.MultiheadAttention of x
+    with itself, as a layer of one input and one output."""
+
+    def __init__(self, size, heads, bias=True, dropout=0.0):
+        super().__init__(size, heads, bias=bias, dropout=dropout, batch_first=True)
+
+    @classmethod
+    def of(cls, attention):
+        """The same attention, parameters shared, of an nn.MultiheadAttention."""
+        wrapped = cls.__new__(cls)
+        wrapped.__dict__ = attention.__dict__.copy()
+        wrapped.batch_first = True
+        return wrapped
+
+    def forward(self, x):
+        return super().forward(x, x, x, need_weights=False)[0]

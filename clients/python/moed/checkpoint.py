@@ -5,6 +5,8 @@ import os
 import shutil
 import tempfile
 
+import torch
+
 from moed import safetensors
 from moed.ops import ExportError, require
 
@@ -29,6 +31,14 @@ def write(directory, config, tensors, dtype):
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
+
+
+def read(directory):
+    """(config.json, tensors by name as float32)"""
+    with open(os.path.join(directory, "config.json"), encoding="utf-8") as file:
+        config = json.load(file)
+    stored = safetensors.read(os.path.join(directory, "model.safetensors"))
+    return config, {name: torch.from_numpy(values.astype("float32")) for name, values in stored.items()}
 
 
 def _refuse_foreign(directory):

@@ -1,145 +1,98 @@
-"""The Mixture-of-Experts layer: a gate chooses experts for every row, the layer returns their weighted sum.
+"""The Mixture-of-Experts layers: gates choose experts for every item, the layer returns their weighted sum.
 
-These modules define what a trained checkpoint means; the server computes the same function. The order is always
-
-    gate layers -> logits -> score -> selection (+ select_bias) -> weight -> normalize -> scale -> weighted sum
-
-A gate owns the whole routing policy; `MoE` owns the experts and the combination. Axis 0 of every tensor is the row.
+These modules define what a trained checkpoint means; the server computes the same function. Axis 0 of every tensor is
+the row. An item is what is routed: a row, or with route="positions" each vector of the last axis by itself.
 """
-
-import math
-from typing import NamedTuple
 
 import torch
 from torch import nn
 
-SCORES = ("softmax", "sigmoid", "none")
-NORMALIZATIONS = ("none", "sum", "softmax")
+from moed.gates import AttentiveGate, Capacity, Gate, Groups, Routing, sparsemixer
+
+__all__ = ["AttentiveGate", "Capacity", "Gate", "Groups", "MoE", "MultiGateMoE", "Routing", "sparsemixer"]
+
+ROUTES = ("rows", "positions")
 
 
-class Routing(NamedTuple):
-    """Where the rows of one forward pass went."""
+class _Mixture(nn.Module):
+    """What MoE and MultiGateMoE share: experts, what they see, and the shared expert.
 
-    experts: torch.Tensor        # (rows, k) int64, best first
-    weights: torch.Tensor        # (rows, k) combine weights of those experts
-    probabilities: torch.Tensor  # (rows, E) the gate's distribution over all experts, before selection
-
-
-class Gate(nn.Module):
-    """A plain gate: `layers` map a row to one logit per expert.
-
-    score      softmax (over all experts) | sigmoid | none: what a logit becomes before selection.
-    top_k      experts per row; None evaluates all of them.
-    normalize  none | sum (divide by the selected sum) | softmax (over the selected logits).
-    select_bias  one number per expert, added for the selection only. It never enters a weight, so that a balance
-                 controller can steer traffic without changing what an expert contributes.
-    scale      factor on the final weights.
+    route          rows | positions: every row is one item, or every vector of its last axis.
+    shared         an expert that serves every item, added unweighted.
+    shared_gate    nn.Linear(n, 1, bias=False), n the numbers of an item: the shared expert is multiplied by its sigmoid.
+    expert_inputs  one index per expert: it sees that entry of the item's first axis. None: all see the whole item.
     """
 
-    def __init__(self, layers, score="softmax", top_k=None, normalize="none", select_bias=None, scale=None):
-        super().__init__()
-        if score not in SCORES:
-            raise ValueError(f"score is {score!r}; it must be one of {', '.join(SCORES)}")
-        if normalize not in NORMALIZATIONS:
-            raise ValueError(f"normalize is {normalize!r}; it must be one of {', '.join(NORMALIZATIONS)}")
-        if top_k is not None and top_k < 1:
-            raise ValueError(f"top_k is {top_k}; it must be at least 1")
-        self.layers = layers
-        self.score = score
-        self.top_k = top_k
-        self.normalize = normalize
-        self.scale = scale
-        self.register_buffer("select_bias", None if select_bias is None else torch.as_tensor(select_bias).float())
-
-    def logits(self, x):
-        return self.layers(x)
-
-    def route(self, logits):
-        """Selects and weighs experts. Gradients flow through the weights, not through the choice."""
-        scores = self._scores(logits)
-        experts = self._select(scores)
-        return Routing(experts, self._weights(logits, scores, experts), self._probabilities(logits, scores))
-
-    def _scores(self, logits):
-        if self.score == "softmax":
-            return torch.softmax(logits, dim=-1)
-        return torch.sigmoid(logits) if self.score == "sigmoid" else logits
-
-    def _select(self, scores):
-        count = scores.shape[-1]
-        k = count if self.top_k is None else self.top_k
-        if k > count:
-            raise ValueError(f"top_k is {k}, but the gate has {count} experts")
-        keys = scores.detach() if self.select_bias is None else scores.detach() + self.select_bias
-        # A stable sort, and not topk: topk leaves the order of equal scores open, and ties go to the lower index.
-        return torch.sort(keys, dim=-1, descending=True, stable=True).indices[:, :k]
-
-    def _weights(self, logits, scores, experts):
-        weights = scores.gather(-1, experts)
-        if self.normalize == "sum":
-            weights = weights / weights.sum(dim=-1, keepdim=True)
-        elif self.normalize == "softmax":
-            weights = torch.softmax(logits.gather(-1, experts), dim=-1)
-        return weights if self.scale is None else weights * self.scale
-
-    def _probabilities(self, logits, scores):
-        if self.score == "none":
-            return torch.softmax(logits, dim=-1)
-        return scores / scores.sum(dim=-1, keepdim=True)
-
-
-class AttentiveGate(Gate):
-    """The attentive gate of Krishnamurthy et al. 2023 (arXiv 2302.14703): query = gate, keys = experts.
-
-    `layers` map a row to the gate's hidden vector g of size `hidden`; e_i is expert i's hidden vector after its layer
-    `key_layer`; logits_i = (Wq g) . (Wk e_i) / sqrt(hidden). Wk is shared by all experts. Since every key is needed,
-    every expert is evaluated for every row, whatever top_k says: such a model is dense. Distil it to serve it sparsely.
-    """
-
-    def __init__(self, layers, hidden, key_layer, **policy):
-        super().__init__(layers, **policy)
-        self.hidden = hidden
-        self.key_layer = key_layer
-        self.query = nn.Linear(hidden, hidden, bias=False)
-        self.key = nn.Linear(hidden, hidden, bias=False)
-
-    def logits(self, x, expert_hidden):
-        """expert_hidden: (rows, E, hidden)."""
-        query = self.query(self.layers(x)).unsqueeze(-1)
-        return (self.key(expert_hidden) @ query).squeeze(-1) / math.sqrt(self.hidden)
-
-
-class MoE(nn.Module):
-    """sum_i w_i(x) * expert_i(x) over the experts the gate selects.
-
-    Experts are alike in structure. With a plain gate an expert runs only on the rows that chose it. `routing` holds
-    the Routing of the latest forward pass, gradients included: regularisers and metrics read it there, and the layer
-    still fits into an nn.Sequential.
-    """
-
-    def __init__(self, experts, gate):
+    def __init__(self, experts, route="rows", shared=None, shared_gate=None, expert_inputs=None):
         super().__init__()
         self.experts = nn.ModuleList(experts)
-        self.gate = gate
+        if route not in ROUTES:
+            raise ValueError(f"route is {route!r}; it must be one of {', '.join(ROUTES)}")
+        if expert_inputs is not None and len(expert_inputs) != len(self.experts):
+            raise ValueError(f"{len(expert_inputs)} expert_inputs for {len(self.experts)} experts")
+        if expert_inputs is not None and route == "positions":
+            raise ValueError("with route positions an item is a vector: it has no entries for expert_inputs")
+        if shared_gate is not None and shared is None:
+            raise ValueError("there is a shared_gate, but no shared expert")
+        self.route = route
+        self.shared = shared
+        self.shared_gate = shared_gate
+        self.expert_inputs = None if expert_inputs is None else list(expert_inputs)
         self.routing = None
+        self.logits = None
 
     def __getstate__(self):
         # A copied or saved layer takes its weights along, not the last batch's routing with its graph.
-        return {**self.__dict__, "routing": None}
+        return {**self.__dict__, "routing": None, "logits": None}
+
+    def _items(self, x):
+        return x.reshape(-1, x.shape[-1]) if self.route == "positions" else x
+
+    def _seen_by(self, index, items):
+        return items if self.expert_inputs is None else items[:, self.expert_inputs[index]]
+
+    def _run(self, index, items, rows):
+        return self.experts[index](self._seen_by(index, items)[rows])
+
+    def _shared_output(self, items):
+        output = self.shared(items)
+        if self.shared_gate is None:
+            return output
+        return output * _spread(torch.sigmoid(self.shared_gate(items.flatten(1)))[:, 0], output)
+
+    def _as_rows(self, x, output):
+        return output.reshape(x.shape[:-1] + output.shape[1:]) if self.route == "positions" else output
+
+
+class MoE(_Mixture):
+    """sum_i w_i(x) * expert_i(x) over the experts the gate selects.
+
+    Experts are alike in structure. With a plain gate an expert runs only on the items that chose it. `routing` holds
+    the Routing of the latest forward pass and `logits` what it was made from, gradients included: regularisers and
+    metrics read them there, and the layer still fits into an nn.Sequential.
+    """
+
+    def __init__(self, experts, gate, **mixture):
+        super().__init__(experts, **mixture)
+        self.gate = gate
 
     def forward(self, x):
+        items = self._items(x)
         if isinstance(self.gate, AttentiveGate):
-            outputs, hidden = zip(*(self._run_with_hidden(expert, x) for expert in self.experts))
-            self.routing = self.gate.route(self.gate.logits(x, torch.stack(hidden, dim=1)))
-            return self._combine(lambda index, rows: outputs[index][rows])
-        logits = self.gate.logits(x)
-        if logits.shape[-1] != len(self.experts):
-            raise ValueError(f"the gate gives {logits.shape[-1]} logits for {len(self.experts)} experts")
-        self.routing = self.gate.route(logits)
-        return self._combine(lambda index, rows: self.experts[index](x[rows]))
+            outputs, hidden = zip(*(self._run_with_hidden(index, items) for index in range(len(self.experts))))
+            self.logits = self.gate.logits(items, torch.stack(hidden, dim=1))
+            output = self._combine(lambda index, rows: outputs[index][rows])
+        else:
+            self.logits = self.gate.logits(items)
+            _check_logits("the gate", self.logits, len(self.experts))
+            output = self._combine(lambda index, rows: self._run(index, items, rows))
+        if self.shared is not None:
+            output = output + self._shared_output(items)
+        return self._as_rows(x, output)
 
     def _combine(self, output_of):
-        """Adds the experts up in index order. `output_of(i, rows)` gives expert i's output for these rows."""
+        """Adds the experts up in index order. `output_of(i, rows)` gives expert i's output for these items."""
+        self.routing = self.gate.route(self.logits)
         experts, weights, _ = self.routing
         total = None
         for index in range(len(self.experts)):
@@ -149,17 +102,100 @@ class MoE(nn.Module):
             output = output_of(index, rows)
             if total is None:
                 total = output.new_zeros((experts.shape[0],) + output.shape[1:])
-            weight = weights[rows, slots].reshape((-1,) + (1,) * (output.dim() - 1))
-            total = total.index_add(0, rows, weight * output)
+            total = total.index_add(0, rows, _spread(weights[rows, slots], output) * output)
         return total
 
-    def _run_with_hidden(self, expert, x):
+    def _run_with_hidden(self, index, items):
         """Expert output and its flattened hidden vector after the layer named gate.key_layer."""
-        hidden = None
-        for name, layer in expert.named_children():
+        x, hidden = self._seen_by(index, items), None
+        for name, layer in self.experts[index].named_children():
             x = layer(x)
             if name == self.gate.key_layer:
                 hidden = x.flatten(1).clone()  # an in-place activation may follow
         if hidden is None:
             raise ValueError(f"the experts have no layer named {self.gate.key_layer!r}, the gate's key_layer")
         return x, hidden
+
+
+class MultiGateMoE(_Mixture):
+    """Several gates over one set of experts (MMoE, CGC, PLE): entry t of the output's first axis is what gate t combined.
+
+    gates         {name: Gate}, none of them attentive.
+    gate_experts  {name: ascending expert indices}: the experts a gate chooses among, one logit each. Its Routing counts
+                  within this list. A gate that is not named chooses among all.
+    gate_inputs   {name: index}: the entry of the item's first axis that a gate sees. Not named: the whole item.
+
+    An expert runs once per item, whichever gates chose it. `routing` and `logits` are dicts by gate.
+    """
+
+    def __init__(self, experts, gates, gate_experts=None, gate_inputs=None, **mixture):
+        super().__init__(experts, **mixture)
+        self.gates = nn.ModuleDict(gates)
+        self.gate_experts = {name: list(range(len(self.experts))) for name in self.gates}
+        self.gate_experts.update({name: list(indices) for name, indices in (gate_experts or {}).items()})
+        self.gate_inputs = {name: None for name in self.gates}
+        self.gate_inputs.update(gate_inputs or {})
+        self._check()
+
+    def _check(self):
+        for name, gate in self.gates.items():
+            if isinstance(gate, AttentiveGate):
+                raise ValueError(f"gate {name} is attentive; a gate of several cannot be")
+        for name, indices in self.gate_experts.items():
+            if name not in self.gates or not indices or sorted(set(indices)) != indices:
+                raise ValueError(f"gate_experts {name!r}: {indices} is no ascending list for one of {list(self.gates)}")
+            if indices[0] < 0 or indices[-1] >= len(self.experts):
+                raise ValueError(f"gate_experts {name!r}: {indices} is not within {len(self.experts)} experts")
+        for name, index in self.gate_inputs.items():
+            if name not in self.gates or (index is not None and self.route == "positions"):
+                raise ValueError(f"gate_inputs {name!r}: there is no such gate, or with route positions no such entry")
+
+    def forward(self, x):
+        items = self._items(x)
+        self.logits = {name: self._gate_logits(name, items) for name in self.gates}
+        self.routing = {name: gate.route(self.logits[name]) for name, gate in self.gates.items()}
+        output = self._combine(items)
+        if self.shared is not None:
+            output = output + self._shared_output(items).unsqueeze(1)
+        return self._as_rows(x, output)
+
+    def _gate_logits(self, name, items):
+        index = self.gate_inputs[name]
+        logits = self.gates[name].logits(items if index is None else items[:, index])
+        _check_logits(f"gate {name}", logits, len(self.gate_experts[name]))
+        return logits
+
+    def _combine(self, items):
+        """(items, gates, ...): every expert runs over the items that any gate gave it, in index order."""
+        totals = [None] * len(self.gates)
+        for index in range(len(self.experts)):
+            chosen = [self._chosen(name, index) for name in self.gates]
+            wanted = torch.zeros(items.shape[0], dtype=torch.bool, device=items.device)
+            for rows, _ in chosen:
+                wanted[rows] = True
+            if not wanted.any():
+                continue
+            output = self._run(index, items, wanted.nonzero().squeeze(1))
+            place = wanted.cumsum(dim=0) - 1  # of an item in the expert's output
+            if totals[0] is None:
+                totals = [output.new_zeros((items.shape[0],) + output.shape[1:]) for _ in totals]
+            totals = [total.index_add(0, rows, _spread(weights, output) * output[place[rows]])
+                      for total, (rows, weights) in zip(totals, chosen)]
+        return torch.stack(totals, dim=1)
+
+    def _chosen(self, name, index):
+        """(items, weights) that gate `name` gives to expert `index`."""
+        routing, indices = self.routing[name], self.gate_experts[name]
+        place = indices.index(index) if index in indices else len(indices)  # one that no item can have chosen
+        rows, slots = (routing.experts == place).nonzero(as_tuple=True)
+        return rows, routing.weights[rows, slots]
+
+
+def _check_logits(gate, logits, count):
+    if logits.shape[-1] != count:
+        raise ValueError(f"{gate} gives {logits.shape[-1]} logits for {count} experts")
+
+
+def _spread(numbers, like):
+    """One number per item, in a shape that multiplies `like`."""
+    return numbers.reshape((-1,) + (1,) * (like.dim() - 1))

@@ -4,70 +4,84 @@ Weights come as they are stored, so a model kept in F16 is measured with the rou
 format does not define is refused, as in the server.
 """
 
-import json
-import os
-
-import torch
 from torch import nn
 
-from moed import safetensors
+from moed import checkpoint
 from moed.blocks import Residual
-from moed.layers import AttentiveGate, Gate, MoE
+from moed.layers import AttentiveGate, Gate, MoE, MultiGateMoE
+from moed.multitask import Input, MultiTask, Output, preprocess
 from moed.ops import OPS, REQUIRED, default_of
+
+__all__ = ["LoadError", "LoadedModel", "load", "preprocess"]
+
+FORMATS = (1, 2)
+POLICY_KEYS = {"score", "top_k", "normalize", "scale", "p", "jitter", "groups", "capacity"}
 
 
 class LoadError(ValueError):
-    """The directory is not a checkpoint of format 1."""
+    """The directory is not a checkpoint of a format this reads."""
 
 
-class LoadedModel(nn.Module):
-    """preprocessing and layers of a checkpoint; `config` is its config.json. Takes the raw rows clients send."""
+class LoadedModel(MultiTask):
+    """A checkpoint with its preprocessing; `config` is its config.json. Takes the raw rows clients send.
 
-    def __init__(self, config, layers):
-        super().__init__()
+    One tensor goes in if there is one input, else a dict by name. A dict comes out if config.json has `outputs`.
+    """
+
+    def __init__(self, config, inputs, layers, outputs):
+        super().__init__(inputs, layers, outputs)
         self.config = config
-        self.layers = layers
 
-    def forward(self, raw):
-        return self.layers(preprocess(raw, self.config["input"].get("preprocess", {})))
-
-
-def preprocess(raw, settings):
-    """(raw * scale - mean) / std in float32, mean and std per channel (axis 0 of a row) or one for all."""
-    def per_channel(values):
-        return torch.tensor(values, dtype=torch.float32).reshape((-1,) + (1,) * (raw.dim() - 2))
-
-    x = raw.float() * settings.get("scale", 1.0)
-    if "mean" in settings:
-        x = x - per_channel(settings["mean"])
-    return x / per_channel(settings["std"]) if "std" in settings else x
+    def forward(self, rows):
+        answers = super().forward(rows)
+        return answers if "outputs" in self.config else answers[self.output_names[0]]
 
 
 def load(directory):
     """The checkpoint as a module in evaluation mode, float32."""
-    with open(os.path.join(directory, "config.json"), encoding="utf-8") as file:
-        config = json.load(file)
-    if config.get("model_type") != "moed" or config.get("format_version") != 1:
+    config, tensors = checkpoint.read(directory)
+    if config.get("model_type") != "moed" or config.get("format_version") not in FORMATS:
         raise LoadError(f"{directory}: config.json is of model_type {config.get('model_type')!r}, format_version "
-                        f"{config.get('format_version')!r}; this reads moed, 1")
-    stored = safetensors.read(os.path.join(directory, "model.safetensors"))
-    tensors = {name: torch.from_numpy(values.astype("float32")) for name, values in stored.items()}
-    layers = _Reader(tensors).layers(config["layers"], "")
+                        f"{config.get('format_version')!r}; this reads moed, 1 and 2")
+    reader = _Reader(tensors, config["format_version"])
+    inputs = {entry["name"]: reader.input(dict(entry)) for entry in _one_or_several(config, "input")}
+    layers = reader.layers(config["layers"], "")
+    outputs = {entry["name"]: reader.output(dict(entry)) for entry in _one_or_several(config, "output")}
     if tensors:
         raise LoadError(f"{directory}: no layer uses the tensors {sorted(tensors)}")
-    return LoadedModel(config, layers).eval()
+    return LoadedModel(config, inputs, layers, outputs).eval()
+
+
+def _one_or_several(config, key):
+    """The entries of `inputs`, or the one of `input`; the same of outputs."""
+    if key in config:
+        return [config[key]]
+    if config["format_version"] < 2 or key + "s" not in config:
+        raise LoadError(f"config.json: {key} is missing")
+    return config[key + "s"]
 
 
 class _Reader:
     """Builds layers, taking each tensor it uses out of `tensors`, so that what is left over is unused."""
 
-    def __init__(self, tensors):
+    def __init__(self, tensors, version):
         self.tensors = tensors
+        self.version = version
+
+    def input(self, keys):
+        layers = self.layers(keys["layers"], "") if "layers" in keys else None
+        return Input(keys["shape"], keys.get("categories"), keys.get("preprocess"), layers)
+
+    def output(self, keys):
+        return Output(self.layers(keys["layers"], "") if "layers" in keys else None, keys.get("labels"))
 
     def layers(self, objects, scope):
         sequence = nn.Sequential()
         for index, layer in enumerate(objects):
-            sequence.add_module(layer.get("name", f"{layer.get('op')}_{index}"), self.layer(dict(layer), scope))
+            # PyTorch's names have no dots.
+            name = layer.get("name", f"{layer.get('op')}_{index}").replace(".", "_")
+            sequence.add_module(name if name not in sequence._modules else f"{name}_{index}",
+                                self.layer(dict(layer), scope))
         return sequence
 
     def layer(self, keys, scope):
@@ -76,8 +90,8 @@ class _Reader:
             return self.moe(keys, f"{scope}{name}.")
         if op == "residual":
             return Residual(self.layers(keys["layers"], scope))
-        if op not in OPS:
-            raise LoadError(f"{scope}{name or op}: unknown op {op!r}")
+        if op not in OPS or OPS[op].since > self.version:
+            raise LoadError(f"{scope}{name or op}: unknown op {op!r} in format {self.version}")
         return self.leaf(OPS[op], keys, f"{scope}{name or op}")
 
     def leaf(self, op, keys, path):
@@ -88,7 +102,7 @@ class _Reader:
             keys.setdefault(key, default_of(op, key, keys))
             if keys[key] is REQUIRED:
                 raise LoadError(f"{path}: {key} is missing")
-        tensors = self.take(path + ".")
+        tensors = self.take(path + ".", op.dotted)
         try:
             module = op.build(keys, tensors)
             left_out = module.load_state_dict(tensors, strict=False)
@@ -101,21 +115,47 @@ class _Reader:
             raise LoadError(f"{path}: missing tensors {sorted(missing)}, unused {left_out.unexpected_keys}")
         return module
 
-    def take(self, prefix):
-        """Tensors whose name is the prefix and one word more, by that word."""
-        names = [name for name in self.tensors if name.startswith(prefix) and "." not in name[len(prefix):]]
+    def take(self, prefix, dotted=()):
+        """Tensors whose name is the prefix and one word more, or one of `dotted`, by what comes after the prefix."""
+        names = [name for name in self.tensors if name.startswith(prefix)
+                 and ("." not in name[len(prefix):] or name[len(prefix):] in dotted)]
         return {name[len(prefix):]: self.tensors.pop(name) for name in names}
 
     def moe(self, keys, scope):
-        experts = keys["experts"]
-        gate = self.gate(dict(keys["gate"]), scope + "gate.")
-        return MoE([self.layers(experts["layers"], f"{scope}experts.{index}.") for index in range(experts["count"])],
-                   gate)
+        experts, shared = dict(keys.pop("experts")), keys.pop("shared", None)
+        count, layers = experts.pop("count"), experts.pop("layers")
+        gate, gates = keys.pop("gate", None), keys.pop("gates", None)
+        options = {"expert_inputs": experts.pop("inputs", None), "route": keys.pop("route", "rows"),
+                   **self.shared(shared, scope)}
+        if keys or experts or (gate is None) == (gates is None):
+            raise LoadError(f"{scope[:-1]}: unknown keys {sorted([*keys, *experts])}, or not one of gate and gates")
+        modules = [self.layers(layers, f"{scope}experts.{index}.") for index in range(count)]
+        if gates is None:
+            return MoE(modules, self.gate(dict(gate), scope + "gate."), **options)
+        return self.gates([dict(gate) for gate in gates], modules, scope, options)
+
+    def gates(self, gates, experts, scope, options):
+        names = [gate.pop("name") for gate in gates]
+        chosen = {name: gate.pop("experts") for name, gate in zip(names, gates) if "experts" in gate}
+        inputs = {name: gate.pop("input") for name, gate in zip(names, gates) if "input" in gate}
+        modules = {name: self.gate(gate, f"{scope}gates.{name}.") for name, gate in zip(names, gates)}
+        return MultiGateMoE(experts, modules, chosen, inputs, **options)
+
+    def shared(self, shared, scope):
+        if shared is None:
+            return {}
+        layers = self.layers(shared["layers"], scope + "shared.")
+        if shared.get("gate", "none") == "none":
+            return {"shared": layers}
+        weight = self.tensors.pop(scope + "shared_gate.weight")
+        gate = nn.Linear(weight.shape[1], 1, bias=False)
+        gate.load_state_dict({"weight": weight})
+        return {"shared": layers, "shared_gate": gate}
 
     def gate(self, keys, scope):
         kind, key_layer = keys.pop("kind", None), keys.pop("key_layer", None)
         layers = self.layers(keys.pop("layers"), scope)
-        unknown = set(keys) - {"score", "top_k", "normalize", "scale"}
+        unknown = set(keys) - POLICY_KEYS
         if unknown or kind not in (None, "attentive"):
             raise LoadError(f"{scope[:-1]}: unknown kind {kind!r} or keys {sorted(unknown)}")
         keys["select_bias"] = self.tensors.pop(scope + "select_bias", None)

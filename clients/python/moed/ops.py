@@ -1,4 +1,4 @@
-"""The ops of checkpoint format 1 that are one PyTorch module each, in one table read from both sides.
+"""The ops of the checkpoint format that are one PyTorch module each, in one table read from both sides.
 
 export.py asks a row to describe a module, load.py asks it to build one. Adding an op is one row. The two ops that
 hold layers of their own, residual and moe, are in export.py and load.py.
@@ -31,12 +31,15 @@ class Op(NamedTuple):
 
     describe(module, row, path) -> (keys, tensors); `row` is an example of its input, batch axis included.
     build(keys, tensors) -> module, its tensors not yet filled in.
+    since: the format that brought it; dotted: those of its tensors whose names have a dot.
     """
 
     keys: dict
     modules: tuple
     describe: Callable
     build: Callable
+    since: int = 1
+    dotted: tuple = ()
 
 
 def one_int(value, path, what):
@@ -160,12 +163,55 @@ def describe_gelu(module, row, path):
 
 
 def describe_reduction(module, row, path):
-    return {"axis": module.batch_axis(row) - 1}, {}
+    return {"axis": row_axis(module.axis, row)}, {}
 
 
-def plain(module_type):
+def row_axis(axis, row):
+    """An axis of the row counted from its front."""
+    return blocks.batch_axis(axis, row) - 1
+
+
+def describe_select(module, row, path):
+    require(module.index >= 0, path, f"index {module.index} counts from the end; a checkpoint's counts from the front")
+    return {"index": module.index, "axis": row_axis(module.axis, row)}, {}
+
+
+def plain(module_type, since=1):
     """An op with neither keys nor tensors."""
-    return Op({}, (module_type,), lambda module, row, path: ({}, {}), lambda keys, tensors: module_type())
+    return Op({}, (module_type,), lambda module, row, path: ({}, {}), lambda keys, tensors: module_type(), since)
+
+
+# --- embeddings and transformers --------------------------------------------------------------------------------
+
+def describe_embedding(module, row, path):
+    require(module.max_norm is None, path, "max_norm is set; a checkpoint's embedding gives its rows as they are")
+    return {}, own_tensors(module, ("weight",))
+
+
+def describe_position_embedding(module, row, path):
+    require(module.weight.shape == row.shape[1:], path,
+            f"the weight has shape {list(module.weight.shape)}, but rows have {list(row.shape[1:])}")
+    return {}, own_tensors(module, ("weight",))
+
+
+def describe_glu(module, row, path):
+    return {"activation": module.activation}, dict(module.named_parameters())
+
+
+def build_glu(keys, tensors):
+    outputs, inputs = tensors["gate.weight"].shape
+    return blocks.GLU(inputs, outputs, keys["activation"], bias="gate.bias" in tensors)
+
+
+def describe_attention(module, row, path):
+    require(module.in_proj_weight is not None, path, "keys or values have a size of their own (kdim, vdim)")
+    require(module.bias_k is None and not module.add_zero_attn, path, "add_bias_kv or add_zero_attn is on")
+    require(row.dim() == 3, path, f"rows have shape {list(row.shape[1:])}; attention needs [positions, size]")
+    return {"heads": module.num_heads}, dict(module.named_parameters())
+
+
+def build_attention(keys, tensors):
+    return blocks.SelfAttention(tensors["out_proj.weight"].shape[0], keys["heads"], bias="in_proj_bias" in tensors)
 
 
 RMS_NORMS = (blocks.RMSNorm, nn.RMSNorm) if hasattr(nn, "RMSNorm") else (blocks.RMSNorm,)
@@ -198,6 +244,19 @@ OPS = {
     "cube": plain(blocks.Cube),
     "scale": Op({"value": REQUIRED}, (blocks.Scale,), lambda module, row, path: ({"value": module.value}, {}),
                 lambda keys, tensors: blocks.Scale(keys["value"])),
+    "embedding": Op({}, (nn.Embedding,), describe_embedding,
+                    lambda keys, tensors: nn.Embedding(*tensors["weight"].shape), 2),
+    "position_embedding": Op({}, (blocks.PositionEmbedding,), describe_position_embedding,
+                             lambda keys, tensors: blocks.PositionEmbedding(*tensors["weight"].shape), 2),
+    "class_token": Op({}, (blocks.ClassToken,), lambda module, row, path: ({}, own_tensors(module, ("weight",))),
+                      lambda keys, tensors: blocks.ClassToken(tensors["weight"].shape[0]), 2),
+    "glu": Op({"activation": "silu"}, (blocks.GLU,), describe_glu, build_glu, 2,
+              ("gate.weight", "gate.bias", "up.weight", "up.bias")),
+    "attention": Op({"heads": REQUIRED}, (blocks.SelfAttention,), describe_attention, build_attention, 2,
+                    ("out_proj.weight", "out_proj.bias")),
+    "select": Op({"index": REQUIRED, "axis": 0}, (blocks.Select,), describe_select,
+                 lambda keys, tensors: blocks.Select(keys["index"], keys["axis"]), 2),
+    "transpose": plain(blocks.Transpose, 2),
 }
 OP_OF_MODULE = {module: name for name, op in OPS.items() for module in op.modules}
 

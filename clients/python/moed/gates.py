@@ -1,0 +1,233 @@
+"""Gates: which experts a routed item goes to, and with what weight.
+
+The order is always
+
+    layers -> logits (+ noise in training) -> score -> selection (+ select_bias, groups) -> weight -> normalize -> scale
+    -> capacity
+
+A gate owns the whole routing policy; the mixtures in layers.py own the experts. Axis 0 of every tensor is the item: a
+row, or one position of a row.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+SCORES = ("softmax", "sigmoid", "none", "sparsemixer")
+NORMALIZATIONS = ("none", "sum", "softmax", "lp")
+GROUP_SCORES = ("top2", "max")
+
+
+class Routing(NamedTuple):
+    """Where the items of one forward pass went."""
+
+    experts: torch.Tensor        # (items, k) int64, best first; -1 where the capacity had no place left
+    weights: torch.Tensor        # (items, k) combine weights of those experts
+    probabilities: torch.Tensor  # (items, E) the gate's distribution over all experts, before selection
+
+
+class Groups(NamedTuple):
+    """Group-limited selection: only experts of the `keep` best of `count` groups of neighbours can be selected."""
+
+    count: int
+    keep: int
+    by: str = "top2"  # a group is as good as its two best selection values together, or as its best ("max")
+
+
+class Capacity(NamedTuple):
+    """At most max(minimum, min(S, floor(S * factor / E))) of the S items of one forward pass go to one expert."""
+
+    factor: float
+    minimum: int = 1
+
+    def places(self, items, experts):
+        return max(self.minimum, min(items, math.floor(items * self.factor / experts)))
+
+
+class Gate(nn.Module):
+    """A plain gate: `layers` map an item to one logit per expert.
+
+    score      softmax (over all experts) | sigmoid | none | sparsemixer (Phi: top_k 2, see `sparsemixer`): what a
+               logit becomes before selection.
+    top_k      experts per item; None evaluates all of them.
+    normalize  none | sum (divide by the selected sum) | softmax (over the selected logits) | lp (divide by the p-norm
+               of the selected).
+    select_bias  one number per expert, added for the selection only. It never enters a weight, so that a balance
+                 controller can steer traffic without changing what an expert contributes.
+    scale      factor on the final weights.
+    p          of normalize "lp".
+    jitter     of score "sparsemixer".
+    groups     {"count": n, "keep": m, "by": "top2" | "max"}: see Groups.
+    capacity   {"factor": f, "minimum": m}: see Capacity. First choices are placed before second ones, earlier items
+               before later ones; what finds no place is dropped.
+    noise      one of moed.noise, for training: it does nothing in evaluation and is no part of a checkpoint.
+    """
+
+    def __init__(self, layers, score="softmax", top_k=None, normalize="none", select_bias=None, scale=None, p=2,
+                 jitter=0.01, groups=None, capacity=None, noise=None):
+        super().__init__()
+        _check_choice("score", score, SCORES)
+        _check_choice("normalize", normalize, NORMALIZATIONS)
+        if top_k is not None and top_k < 1:
+            raise ValueError(f"top_k is {top_k}; it must be at least 1")
+        if p < 1:
+            raise ValueError(f"p is {p}; it must be at least 1")
+        if score == "sparsemixer" and (top_k != 2 or normalize != "none" or select_bias is not None or groups):
+            raise ValueError("score sparsemixer goes with top_k 2, normalize none, and no select_bias or groups")
+        self.layers = layers
+        self.score = score
+        self.top_k = top_k
+        self.normalize = normalize
+        self.scale = scale
+        self.p = p
+        self.jitter = jitter
+        self.groups = _checked_groups(groups)
+        self.capacity = _checked_capacity(capacity)
+        self.noise = noise
+        self.register_buffer("select_bias", None if select_bias is None else torch.as_tensor(select_bias).float())
+
+    def logits(self, x):
+        return self._with_noise(self.layers, x)
+
+    def _with_noise(self, logits_of, x):
+        return self.noise(logits_of, x) if self.training and self.noise is not None else logits_of(x)
+
+    def route(self, logits):
+        """Selects and weighs experts. Gradients flow through the weights, not through the choice."""
+        if self.score == "sparsemixer":
+            experts, weights = sparsemixer(logits, self.jitter)
+            probabilities = torch.softmax(logits, dim=-1)
+        else:
+            scores = self._scores(logits)
+            experts = self._select(scores)
+            weights = self._weights(logits, scores, experts)
+            probabilities = self._probabilities(logits, scores)
+        if self.scale is not None:
+            weights = weights * self.scale
+        if self.capacity is not None:
+            experts, weights = _drop(experts, weights, self.capacity, logits.shape[-1])
+        return Routing(experts, weights, probabilities)
+
+    def _scores(self, logits):
+        if self.score == "softmax":
+            return torch.softmax(logits, dim=-1)
+        return torch.sigmoid(logits) if self.score == "sigmoid" else logits
+
+    def _select(self, scores):
+        count = scores.shape[-1]
+        k = count if self.top_k is None else self.top_k
+        if k > count:
+            raise ValueError(f"top_k is {k}, but the gate has {count} experts")
+        keys = scores.detach() if self.select_bias is None else scores.detach() + self.select_bias
+        if self.groups is not None:
+            keys = _only_best_groups(keys, self.groups, k)
+        # A stable sort, and not topk: topk leaves the order of equal scores open, and ties go to the lower index.
+        return torch.sort(keys, dim=-1, descending=True, stable=True).indices[:, :k]
+
+    def _weights(self, logits, scores, experts):
+        if self.normalize == "softmax":
+            return torch.softmax(logits.gather(-1, experts), dim=-1)
+        weights = scores.gather(-1, experts)
+        if self.normalize == "sum":
+            return weights / weights.sum(dim=-1, keepdim=True)
+        if self.normalize == "lp":
+            return weights / weights.norm(p=self.p, dim=-1, keepdim=True)
+        return weights
+
+    def _probabilities(self, logits, scores):
+        if self.score == "none":
+            return torch.softmax(logits, dim=-1)
+        return scores / scores.sum(dim=-1, keepdim=True)
+
+
+class AttentiveGate(Gate):
+    """The attentive gate of Krishnamurthy et al. 2023 (arXiv 2302.14703): query = gate, keys = experts.
+
+    `layers` map a row to the gate's hidden vector g of size `hidden`; e_i is expert i's hidden vector after its layer
+    `key_layer`; logits_i = (Wq g) . (Wk e_i) / sqrt(hidden). Wk is shared by all experts. Since every key is needed,
+    every expert is evaluated for every row, whatever top_k says: such a model is dense. Distil it to serve it sparsely.
+    """
+
+    def __init__(self, layers, hidden, key_layer, **policy):
+        super().__init__(layers, **policy)
+        self.hidden = hidden
+        self.key_layer = key_layer
+        self.query = nn.Linear(hidden, hidden, bias=False)
+        self.key = nn.Linear(hidden, hidden, bias=False)
+
+    def logits(self, x, expert_hidden):
+        """expert_hidden: (rows, E, hidden)."""
+        keys = self.key(expert_hidden)
+        return self._with_noise(lambda x: self._against(keys, x), x)
+
+    def _against(self, keys, x):
+        query = self.query(self.layers(x)).unsqueeze(-1)
+        return (keys @ query).squeeze(-1) / math.sqrt(self.hidden)
+
+
+def sparsemixer(logits, jitter):
+    """(experts, weights), (items, 2) each: the routing of Phi-3.5-MoE at inference.
+
+    The best logit is selected with its softmax weight among the experts that are not far below it; then the same
+    again without the first. The two weights do not sum to one.
+    """
+    chosen, weights, rest = [], [], logits
+    for _ in range(2):
+        best = torch.sort(rest.detach(), dim=-1, descending=True, stable=True)
+        expert, value = best.indices[:, :1], best.values[:, :1]
+        with torch.no_grad():
+            far = (value - logits) / torch.maximum(logits.abs(), value) > 2 * jitter
+        chosen.append(expert)
+        weights.append(torch.softmax(rest.masked_fill(far, -math.inf), dim=-1).gather(-1, expert))
+        rest = rest.scatter(-1, expert, -math.inf)
+    return torch.cat(chosen, dim=-1), torch.cat(weights, dim=-1)
+
+
+def _only_best_groups(keys, groups, top_k):
+    """The selection values with those outside the best groups at -infinity. Ties go to the lower group."""
+    count = keys.shape[-1]
+    if count % groups.count != 0 or groups.keep * (count // groups.count) < top_k:
+        raise ValueError(f"{count} experts in {groups.count} groups, {groups.keep} kept: top_k {top_k} does not fit")
+    members = keys.unflatten(-1, (groups.count, count // groups.count))
+    best = 2 if groups.by == "top2" else 1
+    values = members.topk(min(best, members.shape[-1]), dim=-1).values.sum(dim=-1)
+    kept = torch.sort(values, dim=-1, descending=True, stable=True).indices[:, :groups.keep]
+    outside = torch.ones_like(values, dtype=torch.bool).scatter(-1, kept, False)
+    return members.masked_fill(outside.unsqueeze(-1), -math.inf).flatten(-2)
+
+
+def _drop(experts, weights, capacity, count):
+    """Expert -1 and weight 0 for every choice that comes after its expert is full."""
+    items, k = experts.shape
+    in_order = experts.t().reshape(-1)  # all first choices, then all second ones
+    ranks = functional.one_hot(in_order, count).cumsum(dim=0).gather(1, in_order.unsqueeze(1)) - 1
+    placed = (ranks < capacity.places(items, count)).reshape(k, items).t()
+    return experts.masked_fill(~placed, -1), weights.masked_fill(~placed, 0.0)
+
+
+def _check_choice(what, value, choices):
+    if value not in choices:
+        raise ValueError(f"{what} is {value!r}; it must be one of {', '.join(choices)}")
+
+
+def _checked_groups(groups):
+    if groups is None:
+        return None
+    groups = Groups(**groups)
+    _check_choice("groups by", groups.by, GROUP_SCORES)
+    if not 1 <= groups.keep <= groups.count:
+        raise ValueError(f"groups keep {groups.keep} of {groups.count}; it must be 1 to {groups.count}")
+    return groups
+
+
+def _checked_capacity(capacity):
+    if capacity is None:
+        return None
+    capacity = Capacity(**capacity)
+    if capacity.factor <= 0 or capacity.minimum < 1:
+        raise ValueError(f"capacity factor {capacity.factor}, minimum {capacity.minimum}: they must be above 0, at "
+                         "least 1")
+    return capacity

@@ -1,0 +1,136 @@
+"""Models of several inputs and outputs, and the expert layers that multi-task recommenders are made of.
+
+    model = MultiTask(inputs={"numeric": Input((6,), preprocess={"mean": [...], "std": [...]}),
+                              "occupation": Input((1,), categories=15, layers=nn.Embedding(15, 8))},
+                      layers=MultiGateMoE(experts, {"income": Gate(...), "marital": Gate(...)}),
+                      outputs={"income": Output(nn.Sequential(Select(0), nn.Linear(16, 2), nn.Softmax(-1))),
+                               "marital": Output(nn.Sequential(Select(1), nn.Linear(16, 2), nn.Softmax(-1)))})
+    answers = model({"numeric": rows, "occupation": numbers})      # {"income": ..., "marital": ...}
+
+It takes the raw values that clients will send, so what is trained is what is served.
+"""
+
+import torch
+from torch import nn
+
+from moed.layers import MultiGateMoE
+
+
+class Input(nn.Module):
+    """One input: rows of shape `shape` (without the batch axis), and the layers it passes before it joins the others.
+
+    categories  the input holds integers 0 .. categories - 1 (as any type); the layers then begin with an nn.Embedding.
+    preprocess  {"scale": s, "mean": [m, ...], "std": [d, ...]}, one number or one per channel:
+                (x * scale - mean) / std.
+    """
+
+    def __init__(self, shape, categories=None, preprocess=None, layers=None):
+        super().__init__()
+        if categories is not None and preprocess is not None:
+            raise ValueError("categories are no quantities: they take no preprocess")
+        self.shape = tuple(shape)
+        self.categories = categories
+        self.preprocess = preprocess
+        self.layers = layers
+
+    def enter(self, raw):
+        """The raw values as the layers take them."""
+        if self.categories is None:
+            return preprocess(raw, self.preprocess or {})
+        return raw.long() if isinstance(_first(self.layers), nn.Embedding) else raw.float()
+
+    def forward(self, raw):
+        x = self.enter(raw)
+        return x if self.layers is None else self.layers(x)
+
+
+class Output(nn.Module):
+    """One output: layers that begin with what the model's layers give. `labels` name the elements of its last axis."""
+
+    def __init__(self, layers=None, labels=None):
+        super().__init__()
+        self.layers = layers
+        self.labels = labels
+
+    def forward(self, x):
+        return x if self.layers is None else self.layers(x)
+
+
+class MultiTask(nn.Module):
+    """{name: Input} -> layers -> {name: Output}. Several inputs are flattened and enter the layers side by side."""
+
+    def __init__(self, inputs, layers, outputs):
+        super().__init__()
+        self.input_names = list(inputs)
+        self.inputs = nn.ModuleList(inputs.values())
+        self.layers = layers
+        self.output_names = list(outputs)
+        self.outputs = nn.ModuleList(outputs.values())
+
+    def forward(self, rows):
+        """rows: {input name: tensor}; a tensor will do if there is one input. Gives {output name: tensor}."""
+        if isinstance(rows, torch.Tensor):
+            rows = {self.input_names[0]: rows}
+        if set(rows) != set(self.input_names):
+            raise ValueError(f"the inputs are {self.input_names}, not {list(rows)}")
+        x = self.layers(join([entry(rows[name]) for name, entry in zip(self.input_names, self.inputs)]))
+        return {name: output(x) for name, output in zip(self.output_names, self.outputs)}
+
+
+def join(entered):
+    """What the model's layers get: the one input as it is, several flattened and side by side."""
+    return entered[0] if len(entered) == 1 else torch.cat([x.flatten(1) for x in entered], dim=1)
+
+
+def preprocess(raw, settings):
+    """(raw * scale - mean) / std in float32, mean and std per channel (axis 0 of a row) or one for all."""
+    def per_channel(values):
+        return torch.tensor(values, dtype=torch.float32).reshape((-1,) + (1,) * (raw.dim() - 2))
+
+    x = raw.float() * settings.get("scale", 1.0)
+    if "mean" in settings:
+        x = x - per_channel(settings["mean"])
+    return x / per_channel(settings["std"]) if "std" in settings else x
+
+
+def _first(layers):
+    while isinstance(layers, nn.Sequential) and len(layers) > 0:
+        layers = layers[0]
+    return layers
+
+
+# --- expert layers ----------------------------------------------------------------------------------------------
+
+def cgc(make_expert, make_gate, tasks, specific, shared, stacked=False, last=True):
+    """Customised gate control, one level of PLE (Tang et al. 2020): `specific` experts of each task, `shared` of all.
+
+    Every task's gate chooses among the task's experts and the shared ones; its output is entry t of the first axis.
+    make_gate(n) makes a gate over n experts.
+    stacked  the input is what a level below gives: an entry per task, then one for the shared experts.
+    last     otherwise a gate over all experts, named "shared", makes that entry for the level above.
+    """
+    count = len(tasks) * specific + shared
+    common = list(range(len(tasks) * specific, count))
+    own = {task: list(range(index * specific, (index + 1) * specific)) for index, task in enumerate(tasks)}
+    gate_experts = {task: own[task] + common for task in tasks}
+    gate_inputs = {task: index for index, task in enumerate(tasks)}
+    if not last:
+        gate_experts["shared"] = list(range(count))
+        gate_inputs["shared"] = len(tasks)
+    expert_inputs = [index // specific if index not in common else len(tasks) for index in range(count)]
+    return MultiGateMoE([make_expert() for _ in range(count)],
+                        {name: make_gate(len(indices)) for name, indices in gate_experts.items()}, gate_experts,
+                        gate_inputs if stacked else None, expert_inputs=expert_inputs if stacked else None)
+
+
+def ple(make_expert, make_gate, tasks, specific, shared, levels):
+    """Progressive layered extraction: `levels` CGC layers, one on the other. Output: an entry per task.
+
+    make_expert(level), make_gate(level, n): a level's experts take what those below give.
+    """
+    stack = nn.Sequential()
+    for level in range(levels):
+        stack.add_module(f"level{level}", cgc(
+            lambda level=level: make_expert(level), lambda count, level=level: make_gate(level, count), tasks,
+            specific, shared, stacked=level > 0, last=level == levels - 1))
+    return stack

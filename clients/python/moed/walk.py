@@ -1,0 +1,229 @@
+"""Translates PyTorch layers into those of a checkpoint.
+
+The module is walked: an nn.Sequential of the modules in ops.py, Residual and the mixtures is translated layer by layer
+while an example row passes through it, so a layer that does not fit its input is found here and named.
+"""
+
+import re
+from collections import OrderedDict
+
+import torch
+from torch import nn
+
+from moed.blocks import Residual
+from moed.layers import AttentiveGate, Gate, MoE, MultiGateMoE
+from moed.ops import INFERENCE_NO_OPS, OP_OF_MODULE, OPS, REQUIRED, ExportError, default_of, require
+
+VALID_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+MIXTURES = (MoE, MultiGateMoE)
+
+
+class Walk:
+    """Translates layers, collecting the tensors under their checkpoint names.
+
+    `path` is where a submodule is in the caller's model, for messages; `scope` is the prefix of its tensor names.
+    """
+
+    def __init__(self):
+        self.tensors = {}  # by checkpoint name, in order of execution
+        self.expert_counts = {}  # by MoE layer
+        self.format = 1
+        self.in_branch = False  # of an input or an output
+        self.categories = None  # of the input that the next layer begins
+
+    def branch(self, layers, row, path, name, categories=None):
+        """The layers of an input or an output: named after it, with no mixtures among them."""
+        self.in_branch, self.categories = True, categories
+        own_name = re.sub(r"[^A-Za-z0-9_-]", "_", name)
+        described = self.layers(nn.Sequential(OrderedDict({own_name: layers})), row, path, "")
+        self.in_branch, self.categories = False, None
+        return described
+
+    def layers(self, module, row, path, scope, prefix=""):
+        """(list of layer objects, output row) of a Sequential; of a single layer, as if it were in one."""
+        if not _is_plain_sequential(module):
+            module = nn.Sequential(module)
+        objects = []
+        for name, layer, layer_path in _flattened(module, path, prefix):
+            if isinstance(layer, INFERENCE_NO_OPS):
+                continue
+            objects.append(self.layer(layer, row, layer_path, scope, name))
+            row = _run(layer, row, layer_path)
+            self.categories = None
+        return objects, row
+
+    def layer(self, layer, row, path, scope, name):
+        require(VALID_NAME.fullmatch(name), path, f"{name!r} is no name: at most 64 letters, digits, '_' or '-'")
+        if type(layer) in MIXTURES:
+            return self.mixture(layer, row, path, scope, name)
+        if type(layer) is Residual:
+            return self.residual(layer, row, path, scope, name)
+        return self.leaf(layer, row, path, scope, name)
+
+    def residual(self, layer, row, path, scope, name):
+        """The branch's layers are named in the scope around it: a residual has no tensors, so it has no name."""
+        objects, out = self.layers(layer.layers, row.clone(), path + ".layers", scope, name + "_")
+        require(out.shape == row.shape, path, f"the branch turns {list(row.shape[1:])} into {list(out.shape[1:])}; "
+                                              "they cannot be added")
+        return {"op": "residual", "layers": objects}
+
+    def leaf(self, layer, row, path, scope, name):
+        op_name = OP_OF_MODULE.get(type(layer))
+        require(op_name is not None, path, f"{type(layer).__name__} has no op in the checkpoint format; the ops are "
+                                           f"{', '.join(OPS)}, residual and moe")
+        if op_name == "embedding":
+            self.check_embedding(layer, path)
+        op = OPS[op_name]
+        keys, tensors = op.describe(layer, row, path)
+        given = {key: value for key, value in keys.items()
+                 if default_of(op, key, keys) is REQUIRED or value != default_of(op, key, keys)}
+        self.add(tensors, path, scope + name)
+        self.format = max(self.format, op.since)
+        return {"op": op_name, **({"name": name} if tensors else {}), **given}
+
+    def check_embedding(self, layer, path):
+        require(self.categories is not None, path, "an embedding is the first layer of an Input with categories only")
+        require(self.categories <= layer.num_embeddings, path,
+                f"the table has {layer.num_embeddings} rows for {self.categories} categories")
+
+    def add(self, tensors, path, prefix):
+        for name, tensor in tensors.items():
+            full_name = f"{prefix}.{name}"
+            require(full_name not in self.tensors, path, f"two tensors would be named {full_name}")
+            require(torch.isfinite(tensor).all(), path, f"{name} holds values that are not finite")
+            self.tensors[full_name] = tensor.detach().numpy()
+
+    # --- mixtures ---------------------------------------------------------------------------------------------
+
+    def mixture(self, layer, row, path, scope, name):
+        require(not self.in_branch, path, "a MoE layer in an input or an output; it stands in the model's layers only")
+        require(scope == "", path, "a MoE layer inside a gate or an expert has no place in the format")
+        require(len(layer.experts) > 0, path + ".experts", "there are no experts")
+        items = layer._items(row)
+        config = {"op": "moe", "name": name}
+        if layer.route != "rows":
+            config["route"] = layer.route
+        config.update(self.gates(layer, items, path, name))
+        config["experts"] = self.experts(layer, items, path + ".experts", name + ".experts.")
+        if type(layer) is MoE and type(layer.gate) is AttentiveGate:
+            names = [expert_layer.get("name") for expert_layer in config["experts"]["layers"]]
+            require(layer.gate.key_layer in names, path + ".gate",
+                    f"key_layer {layer.gate.key_layer!r} is not an expert layer with weights ({names})")
+        if layer.shared is not None:
+            config["shared"] = self.shared(layer, items, path, name)
+        if {"route", "gates", "shared"} & set(config) or layer.expert_inputs is not None:
+            self.format = 2
+        return config
+
+    def gates(self, layer, items, path, name):
+        """{"gate": ...} or {"gates": [...]}"""
+        if type(layer) is MoE:
+            self.expert_counts[name] = len(layer.experts)
+            return {"gate": self.gate(layer.gate, items, path + ".gate", f"{name}.gate.", len(layer.experts))}
+        described = []
+        for gate_name, gate in layer.gates.items():
+            require(VALID_NAME.fullmatch(gate_name), f"{path}.gates.{gate_name}",
+                    f"{gate_name!r} is no name: at most 64 letters, digits, '_' or '-'")
+            described.append({"name": gate_name, **self.gate_of_several(layer, gate_name, items, path, name)})
+        return {"gates": described}
+
+    def gate_of_several(self, layer, gate_name, items, path, name):
+        chosen, index = layer.gate_experts[gate_name], layer.gate_inputs[gate_name]
+        seen = items if index is None else items[:, index]
+        config = self.gate(layer.gates[gate_name], seen, f"{path}.gates.{gate_name}", f"{name}.gates.{gate_name}.",
+                           len(chosen))
+        if len(chosen) < len(layer.experts):
+            config["experts"] = chosen
+        if index is not None:
+            config["input"] = index
+        self.expert_counts[f"{name}.{gate_name}"] = len(chosen)
+        return config
+
+    def gate(self, gate, row, path, scope, count):
+        """The gate object of a gate over `count` experts."""
+        require(type(gate) in (Gate, AttentiveGate), path, f"{type(gate).__name__} is not a moed Gate or AttentiveGate")
+        config = {}
+        if type(gate) is AttentiveGate:
+            config = {"kind": "attentive", "key_layer": gate.key_layer}
+        config["layers"], out = self.layers(gate.layers, row.clone(), path + ".layers", scope)
+        require(out.dim() == 2, path, f"the layers give {list(out.shape[1:])} for a row; a gate needs one axis")
+        require(type(gate) is AttentiveGate or out.shape[1] == count, path, f"{out.shape[1]} logits for {count} experts")
+        require((gate.top_k or 1) <= count, path, f"top_k is {gate.top_k}, but there are {count} experts")
+        config.update(self.policy(gate))
+        if type(gate) is AttentiveGate:
+            self.add({"query.weight": gate.query.weight, "key.weight": gate.key.weight}, path, scope[:-1])
+        if gate.select_bias is not None:
+            require(len(gate.select_bias) == count, path, f"select_bias has {len(gate.select_bias)} numbers for {count}")
+            self.add({"select_bias": gate.select_bias}, path, scope[:-1])
+        return config
+
+    def policy(self, gate):
+        config = {"score": gate.score}
+        if gate.top_k is not None:
+            config["top_k"] = gate.top_k
+        config["normalize"] = gate.normalize
+        if gate.scale is not None:
+            config["scale"] = gate.scale
+        newer = {"p": gate.p if gate.normalize == "lp" else None,
+                 "jitter": gate.jitter if gate.score == "sparsemixer" else None,
+                 "groups": gate.groups and gate.groups._asdict(), "capacity": gate.capacity and gate.capacity._asdict()}
+        newer = {key: value for key, value in newer.items() if value is not None}
+        self.format = 2 if newer else self.format
+        return {**config, **newer}
+
+    def experts(self, layer, items, path, scope):
+        first = None
+        for index, expert in enumerate(layer.experts):
+            described = self.expert(expert, layer._seen_by(index, items), f"{path}.{index}", f"{scope}{index}.")
+            first = first or described
+            require(described == first, f"{path}.{index}", "differs from expert 0 in layers or shapes")
+        config = {"count": len(layer.experts), "layers": first[0]}
+        return config if layer.expert_inputs is None else {**config, "inputs": layer.expert_inputs}
+
+    def expert(self, expert, row, path, scope):
+        """(layers, shapes of the tensors by name): what all experts of a layer have in common."""
+        layers, _ = self.layers(expert, row.clone(), path, scope)
+        return layers, {name[len(scope):]: tensor.shape for name, tensor in self.tensors.items()
+                        if name.startswith(scope)}
+
+    def shared(self, layer, items, path, name):
+        layers, out = self.layers(layer.shared, items.clone(), path + ".shared", name + ".shared.")
+        of_expert = _run(layer.experts[0], layer._seen_by(0, items), path + ".experts.0")
+        require(out.shape == of_expert.shape, path + ".shared",
+                f"gives {list(out.shape[1:])}, but the experts {list(of_expert.shape[1:])}")
+        if layer.shared_gate is None:
+            return {"layers": layers}
+        gate, path, size = layer.shared_gate, path + ".shared_gate", items[0].numel()
+        require(type(gate) is nn.Linear and gate.bias is None and gate.weight.shape == (1, size), path,
+                f"is not nn.Linear({size}, 1, bias=False)")
+        self.add({"weight": gate.weight}, path, name + ".shared_gate")
+        return {"layers": layers, "gate": "sigmoid"}
+
+
+def _is_plain_sequential(module):
+    return isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
+
+
+def _flattened(module, path, prefix):
+    """(checkpoint name, layer, path) of a Sequential's layers, those of nested ones in place.
+
+    The format has no nesting without a meaning, so the names of nested layers are joined.
+    """
+    for name, layer in module._modules.items():  # named_children() leaves out a layer that stands there twice
+        if _is_plain_sequential(layer):
+            yield from _flattened(layer, f"{path}.{name}", f"{prefix}{name}_")
+        else:
+            yield prefix + name, layer, f"{path}.{name}"
+
+
+def _run(layer, row, path):
+    before = row.clone()
+    try:
+        out = layer(row)
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise ExportError(f"{path}: does not accept rows of shape {list(row.shape[1:])}: {error}") from None
+    # An in-place activation is harmless in a plain chain. In a branch it also changes what the other branches read,
+    # which is not what the same layers mean in a checkpoint.
+    require(type(layer) not in (Residual, *MIXTURES) or torch.equal(row, before), path,
+            "a layer inside changes the shared input in place; give it inplace=False")
+    return out
