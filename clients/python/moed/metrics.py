@@ -32,3 +32,16 @@ def mutual_information_bits(experts, classes, expert_count, class_count):
     np.add.at(counts, (np.asarray(classes), np.asarray(experts)), 1)
     joint = counts / counts.sum()
     return float(entropy_bits(joint.sum(axis=0)) + entropy_bits(joint.sum(axis=1)) - entropy_bits(joint.ravel()))
+
+
+def dispatch_entropy_nats(table):
+    """Eq. 6.1 of Chen et al. 2022 (arXiv 2208.02813), in NATS: 0 if every expert sees a single cluster, at most ln K.
+
+    `table` (K clusters, E experts) counts rows; H = sum_e (n_e / n) H(cluster | e). Experts without rows count nothing.
+    """
+    table = np.asarray(table, dtype=np.float64)
+    per_expert = table.sum(axis=0)
+    used = per_expert > 0
+    shares = table[:, used] / per_expert[used]
+    entropies = entropy_bits(shares.T) * np.log(2)
+    return float(np.sum(per_expert[used] / table.sum() * entropies))

@@ -1,11 +1,8 @@
-"""Trains and measures classifiers that are one MoE layer of experts ending in softmax.
+"""Loss and measurement of classifiers that are one MoE layer of experts ending in softmax.
 
 The model of arXiv 2302.14703 ("expectation model"): the output is the mixture of the experts' probabilities, the loss
 its negative log likelihood. There is no second softmax.
 """
-
-import sys
-import time
 
 import torch
 
@@ -21,44 +18,6 @@ def mixture_loss(probabilities, labels):
     return -(probabilities[torch.arange(len(labels)), labels] + LIKELIHOOD_EPSILON).log().mean()
 
 
-def train(moe, images, labels, epochs, batch_rows, rate, regularizer=None):
-    """Adam over the parameters that require a gradient. `regularizer(p, x)` is added to the loss if given.
-
-    Returns the seconds spent. Deterministic for a given torch.manual_seed, thread count and PyTorch version.
-    """
-    optimizer = torch.optim.Adam((weight for weight in moe.parameters() if weight.requires_grad), lr=rate)
-    progress, start = Progress(epochs), time.monotonic()
-    for epoch in range(1, epochs + 1):
-        moe.train()
-        losses, wrong = 0.0, 0
-        for batch in torch.randperm(len(images)).split(batch_rows):
-            output = moe(images[batch])
-            loss = mixture_loss(output, labels[batch])
-            if regularizer is not None:
-                loss = loss + regularizer(moe.routing.probabilities, images[batch])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses += loss.item() * len(batch)
-            wrong += (output.argmax(dim=1) != labels[batch]).sum().item()
-        progress.epoch(epoch, losses / len(images), wrong / len(images))
-    return time.monotonic() - start
-
-
-class Progress:
-    """One line per epoch on standard error; on a terminal the lines are coloured."""
-
-    def __init__(self, epochs):
-        self.epochs = epochs
-        self.start = time.monotonic()
-        self.dim, self.plain = ("\033[2m", "\033[0m") if sys.stderr.isatty() else ("", "")
-
-    def epoch(self, number, loss, error):
-        elapsed = time.monotonic() - self.start
-        print(f"epoch {number:3d}/{self.epochs}  loss {loss:.4f}  training error {100 * error:6.2f} %  "
-              f"{self.dim}{elapsed:6.0f} s{self.plain}", file=sys.stderr, flush=True)
-
-
 def evaluate(moe, images, labels):
     """Error and routing metrics of a MoE classifier over all rows given."""
     moe.eval()
@@ -72,12 +31,22 @@ def evaluate(moe, images, labels):
             predicted.append(_first_choice_predictions(moe, rows, p.argmax(dim=1)))
     p, predicted = torch.cat(probabilities), torch.cat(predicted)
     first_choice = p.argmax(dim=1)
+    by_class = torch.zeros(len(moe.experts), int(labels.max()) + 1, dtype=torch.int64)
+    by_class.index_put_((first_choice, labels), torch.ones_like(labels), accumulate=True)
     return {"error": wrong / len(images), "share": _fractions(selected),
-            "first_choice": _fractions(torch.bincount(first_choice, minlength=len(moe.experts))),
+            "first_choice": _fractions(by_class.sum(dim=1)), "first_choice_by_class": by_class.tolist(),
             "gate_entropy_bits": metrics.gate_entropy_bits(p.numpy()),
             "usage_entropy_bits": metrics.usage_entropy_bits(p.numpy()),
             "mutual_information_bits": metrics.mutual_information_bits(
                 first_choice.numpy(), predicted.numpy(), len(moe.experts), int(labels.max()) + 1)}
+
+
+def error_of(forward, model, images, labels):
+    """Share of wrong rows of `forward`, which runs `model`, in evaluation mode."""
+    model.eval()
+    with torch.no_grad():
+        return sum((forward(rows).argmax(dim=1) != truth).sum().item() for rows, truth in
+                   zip(images.split(EVALUATION_ROWS), labels.split(EVALUATION_ROWS))) / len(images)
 
 
 def _fractions(counts):
