@@ -3,6 +3,8 @@
 Shapes and axes are those of one row, without the batch axis, exactly as config.json writes them.
 """
 
+import math
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -155,20 +157,40 @@ class GLU(nn.Module):
         return self.ACTIVATIONS[self.activation](self.gate(x)) * self.up(x)
 
 
-class SelfAttention(nn.MultiheadAttention):
-    """softmax(q k / sqrt(size / heads)) v over the positions of a row (positions, size): nn.MultiheadAttention of x
-    with itself, as a layer of one input and one output."""
+class SelfAttention(nn.Module):
+    """softmax(q k / sqrt(size / heads)) v over the positions of a row (positions, size).
+
+    What nn.MultiheadAttention computes of x with itself, and its parameters, as a layer of one input and one output.
+    """
 
     def __init__(self, size, heads, bias=True, dropout=0.0):
-        super().__init__(size, heads, bias=bias, dropout=dropout, batch_first=True)
+        super().__init__()
+        self._take(nn.MultiheadAttention(size, heads, bias=bias, dropout=dropout))
 
     @classmethod
     def of(cls, attention):
-        """The same attention, parameters shared, of an nn.MultiheadAttention."""
-        wrapped = cls.__new__(cls)
-        wrapped.__dict__ = attention.__dict__.copy()
-        wrapped.batch_first = True
-        return wrapped
+        """The layer that an nn.MultiheadAttention is on (x, x, x), parameters shared."""
+        if attention.in_proj_weight is None:
+            raise ValueError("keys or values have a size of their own (kdim, vdim)")
+        if attention.bias_k is not None or attention.add_zero_attn:
+            raise ValueError("add_bias_kv or add_zero_attn is on")
+        layer = cls.__new__(cls)
+        nn.Module.__init__(layer)
+        layer._take(attention)
+        return layer.train(attention.training)
+
+    def _take(self, attention):
+        self.heads = attention.num_heads
+        self.dropout = attention.dropout
+        self.in_proj_weight = attention.in_proj_weight
+        self.in_proj_bias = attention.in_proj_bias
+        self.out_proj = attention.out_proj
 
     def forward(self, x):
-        return super().forward(x, x, x, need_weights=False)[0]
+        # Written out, for PyTorch 1.13's own fast path wants a bias.
+        rows, positions, size = x.shape
+        projected = functional.linear(x, self.in_proj_weight, self.in_proj_bias)
+        q, k, v = projected.reshape(rows, positions, 3, self.heads, size // self.heads).permute(2, 0, 3, 1, 4)
+        attention = torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(size // self.heads), dim=-1)
+        mixed = functional.dropout(attention, self.dropout, self.training) @ v
+        return self.out_proj(mixed.transpose(1, 2).reshape(rows, positions, size))

@@ -18,7 +18,7 @@ DTYPES = {"f32": "F32", "f16": "F16", "bf16": "BF16"}
 
 
 def export(module, directory, input_shape=None, input_name="input", preprocess=None, output_name="output", labels=None,
-           description="", dtype="f32", routing_reference=None):
+           description="", dtype="f32", routing_reference=None, max_shard_bytes=None):
     """Writes `module` to `directory`, replacing a checkpoint that is there.
 
     A moed.multitask.MultiTask says itself what its inputs and outputs are; any other module has one of each:
@@ -29,6 +29,7 @@ def export(module, directory, input_shape=None, input_name="input", preprocess=N
     labels       names of the output's elements.
 
     dtype        f32 | f16 | bf16: how the weights are stored.
+    max_shard_bytes  weights beyond that are spread over several files.
     routing_reference  {moe layer name: {"share": [one per expert], "rows": n}}: the routing on known-good data,
                  against which drift is judged. Of a MultiGateMoE one per gate, as "layer.gate".
     """
@@ -46,7 +47,7 @@ def export(module, directory, input_shape=None, input_name="input", preprocess=N
     config = {"model_type": "moed", "format_version": walk.format, "description": description, **parts}
     if routing_reference is not None:
         config["routing_reference"] = _checked_reference(routing_reference, walk.expert_counts)
-    checkpoint.write(directory, config, walk.tensors, DTYPES[dtype])
+    checkpoint.write(directory, config, walk.tensors, DTYPES[dtype], max_shard_bytes)
 
 
 # --- the parts of config.json -----------------------------------------------------------------------------------

@@ -73,8 +73,8 @@ class Gate(nn.Module):
         _check_choice("normalize", normalize, NORMALIZATIONS)
         if top_k is not None and top_k < 1:
             raise ValueError(f"top_k is {top_k}; it must be at least 1")
-        if p < 1:
-            raise ValueError(f"p is {p}; it must be at least 1")
+        if p < 1 or jitter < 0:
+            raise ValueError(f"p is {p}, jitter {jitter}; they must be at least 1 and 0")
         if score == "sparsemixer" and (top_k != 2 or normalize != "none" or select_bias is not None or groups):
             raise ValueError("score sparsemixer goes with top_k 2, normalize none, and no select_bias or groups")
         self.layers = layers
@@ -97,6 +97,9 @@ class Gate(nn.Module):
 
     def route(self, logits):
         """Selects and weighs experts. Gradients flow through the weights, not through the choice."""
+        if not self.training:  # in training a NaN is to be seen
+            largest = torch.finfo(logits.dtype).max
+            logits = torch.nan_to_num(logits, nan=-largest, posinf=largest, neginf=-largest)
         if self.score == "sparsemixer":
             experts, weights = sparsemixer(logits, self.jitter)
             probabilities = torch.softmax(logits, dim=-1)
@@ -132,15 +135,13 @@ class Gate(nn.Module):
             return torch.softmax(logits.gather(-1, experts), dim=-1)
         weights = scores.gather(-1, experts)
         if self.normalize == "sum":
-            return weights / weights.sum(dim=-1, keepdim=True)
-        if self.normalize == "lp":
-            return weights / weights.norm(p=self.p, dim=-1, keepdim=True)
-        return weights
+            return _share_out(weights)
+        return _divide_by_norm(weights, self.p) if self.normalize == "lp" else weights
 
     def _probabilities(self, logits, scores):
         if self.score == "none":
             return torch.softmax(logits, dim=-1)
-        return scores / scores.sum(dim=-1, keepdim=True)
+        return _share_out(scores)
 
 
 class AttentiveGate(Gate):
@@ -186,6 +187,20 @@ def sparsemixer(logits, jitter):
     return torch.cat(chosen, dim=-1), torch.cat(weights, dim=-1)
 
 
+def _share_out(scores):
+    """Divided by their sum; equal shares where that is zero."""
+    total = scores.sum(dim=-1, keepdim=True)
+    return torch.where(total == 0, torch.full_like(scores, 1 / scores.shape[-1]), scores / total)
+
+
+def _divide_by_norm(scores, p):
+    """Divided by their p-norm, which is taken of numbers up to one: their powers neither overflow nor all vanish."""
+    largest = scores.detach().abs().amax(dim=-1, keepdim=True)
+    ratios = scores / largest
+    shares = ratios / ratios.norm(p=p, dim=-1, keepdim=True)
+    return torch.where(largest == 0, torch.full_like(scores, scores.shape[-1] ** (-1 / p)), shares)
+
+
 def _only_best_groups(keys, groups, top_k):
     """The selection values with those outside the best groups at -infinity. Ties go to the lower group."""
     count = keys.shape[-1]
@@ -193,7 +208,7 @@ def _only_best_groups(keys, groups, top_k):
         raise ValueError(f"{count} experts in {groups.count} groups, {groups.keep} kept: top_k {top_k} does not fit")
     members = keys.unflatten(-1, (groups.count, count // groups.count))
     best = 2 if groups.by == "top2" else 1
-    values = members.topk(min(best, members.shape[-1]), dim=-1).values.sum(dim=-1)
+    values = members.double().topk(min(best, members.shape[-1]), dim=-1).values.sum(dim=-1)
     kept = torch.sort(values, dim=-1, descending=True, stable=True).indices[:, :groups.keep]
     outside = torch.ones_like(values, dtype=torch.bool).scatter(-1, kept, False)
     return members.masked_fill(outside.unsqueeze(-1), -math.inf).flatten(-2)

@@ -1,7 +1,7 @@
 """The Mixture-of-Experts layers: gates choose experts for every item, the layer returns their weighted sum.
 
 These modules define what a trained checkpoint means; the server computes the same function. Axis 0 of every tensor is
-the row. An item is what is routed: a row, or with route="positions" each vector of the last axis by itself.
+the row. An item is what is routed: a row, or each position of one.
 """
 
 import torch
@@ -15,28 +15,16 @@ ROUTES = ("rows", "positions")
 
 
 class _Mixture(nn.Module):
-    """What MoE and MultiGateMoE share: experts, what they see, and the shared expert.
+    """What MoE and MultiGateMoE share: the experts, and what each of them sees.
 
-    route          rows | positions: every row is one item, or every vector of its last axis.
-    shared         an expert that serves every item, added unweighted.
-    shared_gate    nn.Linear(n, 1, bias=False), n the numbers of an item: the shared expert is multiplied by its sigmoid.
     expert_inputs  one index per expert: it sees that entry of the item's first axis. None: all see the whole item.
     """
 
-    def __init__(self, experts, route="rows", shared=None, shared_gate=None, expert_inputs=None):
+    def __init__(self, experts, expert_inputs):
         super().__init__()
         self.experts = nn.ModuleList(experts)
-        if route not in ROUTES:
-            raise ValueError(f"route is {route!r}; it must be one of {', '.join(ROUTES)}")
         if expert_inputs is not None and len(expert_inputs) != len(self.experts):
             raise ValueError(f"{len(expert_inputs)} expert_inputs for {len(self.experts)} experts")
-        if expert_inputs is not None and route == "positions":
-            raise ValueError("with route positions an item is a vector: it has no entries for expert_inputs")
-        if shared_gate is not None and shared is None:
-            raise ValueError("there is a shared_gate, but no shared expert")
-        self.route = route
-        self.shared = shared
-        self.shared_gate = shared_gate
         self.expert_inputs = None if expert_inputs is None else list(expert_inputs)
         self.routing = None
         self.logits = None
@@ -45,23 +33,12 @@ class _Mixture(nn.Module):
         # A copied or saved layer takes its weights along, not the last batch's routing with its graph.
         return {**self.__dict__, "routing": None, "logits": None}
 
-    def _items(self, x):
-        return x.reshape(-1, x.shape[-1]) if self.route == "positions" else x
-
-    def _seen_by(self, index, items):
+    def seen_by(self, index, items):
+        """What of the items expert `index` sees."""
         return items if self.expert_inputs is None else items[:, self.expert_inputs[index]]
 
     def _run(self, index, items, rows):
-        return self.experts[index](self._seen_by(index, items)[rows])
-
-    def _shared_output(self, items):
-        output = self.shared(items)
-        if self.shared_gate is None:
-            return output
-        return output * _spread(torch.sigmoid(self.shared_gate(items.flatten(1)))[:, 0], output)
-
-    def _as_rows(self, x, output):
-        return output.reshape(x.shape[:-1] + output.shape[1:]) if self.route == "positions" else output
+        return self.experts[index](self.seen_by(index, items)[rows])
 
 
 class MoE(_Mixture):
@@ -70,14 +47,32 @@ class MoE(_Mixture):
     Experts are alike in structure. With a plain gate an expert runs only on the items that chose it. `routing` holds
     the Routing of the latest forward pass and `logits` what it was made from, gradients included: regularisers and
     metrics read them there, and the layer still fits into an nn.Sequential.
+
+    route          rows | positions: every row is one item, or every vector of its last axis.
+    shared         an expert that serves every item, added unweighted.
+    shared_gate    nn.Linear(n, 1, bias=False), n the numbers of an item: the shared expert is multiplied by its sigmoid.
+    expert_inputs  one index per expert: it sees that entry of the row's first axis. None: all see the whole row.
     """
 
-    def __init__(self, experts, gate, **mixture):
-        super().__init__(experts, **mixture)
+    def __init__(self, experts, gate, route="rows", shared=None, shared_gate=None, expert_inputs=None):
+        super().__init__(experts, expert_inputs)
+        if route not in ROUTES:
+            raise ValueError(f"route is {route!r}; it must be one of {', '.join(ROUTES)}")
+        if expert_inputs is not None and route == "positions":
+            raise ValueError("with route positions an item is a vector: it has no entries for expert_inputs")
+        if shared_gate is not None and shared is None:
+            raise ValueError("there is a shared_gate, but no shared expert")
         self.gate = gate
+        self.route = route
+        self.shared = shared
+        self.shared_gate = shared_gate
+
+    def items(self, x):
+        """What is routed of the rows x."""
+        return x.reshape(-1, x.shape[-1]) if self.route == "positions" else x
 
     def forward(self, x):
-        items = self._items(x)
+        items = self.items(x)
         if isinstance(self.gate, AttentiveGate):
             outputs, hidden = zip(*(self._run_with_hidden(index, items) for index in range(len(self.experts))))
             self.logits = self.gate.logits(items, torch.stack(hidden, dim=1))
@@ -88,7 +83,13 @@ class MoE(_Mixture):
             output = self._combine(lambda index, rows: self._run(index, items, rows))
         if self.shared is not None:
             output = output + self._shared_output(items)
-        return self._as_rows(x, output)
+        return output.reshape(x.shape[:-1] + output.shape[1:]) if self.route == "positions" else output
+
+    def _shared_output(self, items):
+        output = self.shared(items)
+        if self.shared_gate is None:
+            return output
+        return output * _spread(torch.sigmoid(self.shared_gate(items.flatten(1))), output)
 
     def _combine(self, output_of):
         """Adds the experts up in index order. `output_of(i, rows)` gives expert i's output for these items."""
@@ -107,7 +108,7 @@ class MoE(_Mixture):
 
     def _run_with_hidden(self, index, items):
         """Expert output and its flattened hidden vector after the layer named gate.key_layer."""
-        x, hidden = self._seen_by(index, items), None
+        x, hidden = self.seen_by(index, items), None
         for name, layer in self.experts[index].named_children():
             x = layer(x)
             if name == self.gate.key_layer:
@@ -121,15 +122,17 @@ class MultiGateMoE(_Mixture):
     """Several gates over one set of experts (MMoE, CGC, PLE): entry t of the output's first axis is what gate t combined.
 
     gates         {name: Gate}, none of them attentive.
-    gate_experts  {name: ascending expert indices}: the experts a gate chooses among, one logit each. Its Routing counts
-                  within this list. A gate that is not named chooses among all.
-    gate_inputs   {name: index}: the entry of the item's first axis that a gate sees. Not named: the whole item.
+    gate_experts  {name: ascending expert indices}: the experts a gate chooses among, one logit each. A gate that is not
+                  named chooses among all.
+    gate_inputs   {name: index}: the entry of the row's first axis that a gate sees. Not named: the whole row.
+    expert_inputs  one index per expert: the same for what an expert sees. None: all see the whole row.
 
-    An expert runs once per item, whichever gates chose it. `routing` and `logits` are dicts by gate.
+    An expert runs once per row, whichever gates chose it. `routing` and `logits` are dicts by gate; Routing.experts are
+    the layer's indices, probabilities and logits are of the gate's own experts, in their order.
     """
 
-    def __init__(self, experts, gates, gate_experts=None, gate_inputs=None, **mixture):
-        super().__init__(experts, **mixture)
+    def __init__(self, experts, gates, gate_experts=None, gate_inputs=None, expert_inputs=None):
+        super().__init__(experts, expert_inputs)
         self.gates = nn.ModuleDict(gates)
         self.gate_experts = {name: list(range(len(self.experts))) for name in self.gates}
         self.gate_experts.update({name: list(indices) for name, indices in (gate_experts or {}).items()})
@@ -146,27 +149,31 @@ class MultiGateMoE(_Mixture):
                 raise ValueError(f"gate_experts {name!r}: {indices} is no ascending list for one of {list(self.gates)}")
             if indices[0] < 0 or indices[-1] >= len(self.experts):
                 raise ValueError(f"gate_experts {name!r}: {indices} is not within {len(self.experts)} experts")
-        for name, index in self.gate_inputs.items():
-            if name not in self.gates or (index is not None and self.route == "positions"):
-                raise ValueError(f"gate_inputs {name!r}: there is no such gate, or with route positions no such entry")
+        if set(self.gate_inputs) != set(self.gates):
+            raise ValueError(f"gate_inputs are for {list(self.gate_inputs)}; the gates are {list(self.gates)}")
 
     def forward(self, x):
-        items = self._items(x)
-        self.logits = {name: self._gate_logits(name, items) for name in self.gates}
-        self.routing = {name: gate.route(self.logits[name]) for name, gate in self.gates.items()}
-        output = self._combine(items)
-        if self.shared is not None:
-            output = output + self._shared_output(items).unsqueeze(1)
-        return self._as_rows(x, output)
+        self.logits = {name: self._gate_logits(name, x) for name in self.gates}
+        self.routing = {name: self._route(name) for name in self.gates}
+        return self._combine(x)
 
-    def _gate_logits(self, name, items):
+    def seen_by_gate(self, name, x):
         index = self.gate_inputs[name]
-        logits = self.gates[name].logits(items if index is None else items[:, index])
+        return x if index is None else x[:, index]
+
+    def _gate_logits(self, name, x):
+        logits = self.gates[name].logits(self.seen_by_gate(name, x))
         _check_logits(f"gate {name}", logits, len(self.gate_experts[name]))
         return logits
 
+    def _route(self, name):
+        """The gate's Routing with the layer's expert indices in place of its own."""
+        routing = self.gates[name].route(self.logits[name])
+        indices = routing.experts.new_tensor(self.gate_experts[name] + [-1])  # -1, dropped, stays -1
+        return routing._replace(experts=indices[routing.experts])
+
     def _combine(self, items):
-        """(items, gates, ...): every expert runs over the items that any gate gave it, in index order."""
+        """(rows, gates, ...): every expert runs over the rows that any gate gave it, in index order."""
         totals = [None] * len(self.gates)
         for index in range(len(self.experts)):
             chosen = [self._chosen(name, index) for name in self.gates]
@@ -184,11 +191,10 @@ class MultiGateMoE(_Mixture):
         return torch.stack(totals, dim=1)
 
     def _chosen(self, name, index):
-        """(items, weights) that gate `name` gives to expert `index`."""
-        routing, indices = self.routing[name], self.gate_experts[name]
-        place = indices.index(index) if index in indices else len(indices)  # one that no item can have chosen
-        rows, slots = (routing.experts == place).nonzero(as_tuple=True)
-        return rows, routing.weights[rows, slots]
+        """(rows, weights) that gate `name` gives to expert `index`."""
+        experts, weights, _ = self.routing[name]
+        rows, slots = (experts == index).nonzero(as_tuple=True)
+        return rows, weights[rows, slots]
 
 
 def _check_logits(gate, logits, count):

@@ -46,19 +46,19 @@ def load(directory):
     reader = _Reader(tensors, config["format_version"])
     inputs = {entry["name"]: reader.input(dict(entry)) for entry in _one_or_several(config, "input")}
     layers = reader.layers(config["layers"], "")
-    outputs = {entry["name"]: reader.output(dict(entry)) for entry in _one_or_several(config, "output")}
+    outputs = {entry.get("name", "output"): reader.output(dict(entry)) for entry in _one_or_several(config, "output", {})}
     if tensors:
         raise LoadError(f"{directory}: no layer uses the tensors {sorted(tensors)}")
     return LoadedModel(config, inputs, layers, outputs).eval()
 
 
-def _one_or_several(config, key):
+def _one_or_several(config, key, default=None):
     """The entries of `inputs`, or the one of `input`; the same of outputs."""
-    if key in config:
-        return [config[key]]
-    if config["format_version"] < 2 or key + "s" not in config:
+    if key + "s" in config and config["format_version"] >= 2:
+        return config[key + "s"]
+    if key not in config and default is None:
         raise LoadError(f"config.json: {key} is missing")
-    return config[key + "s"]
+    return [config.get(key, default)]
 
 
 class _Reader:
@@ -122,17 +122,19 @@ class _Reader:
         return {name[len(prefix):]: self.tensors.pop(name) for name in names}
 
     def moe(self, keys, scope):
-        experts, shared = dict(keys.pop("experts")), keys.pop("shared", None)
+        experts = dict(keys.pop("experts"))
         count, layers = experts.pop("count"), experts.pop("layers")
         gate, gates = keys.pop("gate", None), keys.pop("gates", None)
-        options = {"expert_inputs": experts.pop("inputs", None), "route": keys.pop("route", "rows"),
-                   **self.shared(shared, scope)}
-        if keys or experts or (gate is None) == (gates is None):
-            raise LoadError(f"{scope[:-1]}: unknown keys {sorted([*keys, *experts])}, or not one of gate and gates")
+        options = {"expert_inputs": experts.pop("inputs", None)}
         modules = [self.layers(layers, f"{scope}experts.{index}.") for index in range(count)]
-        if gates is None:
-            return MoE(modules, self.gate(dict(gate), scope + "gate."), **options)
-        return self.gates([dict(gate) for gate in gates], modules, scope, options)
+        if gates is not None:
+            model = self.gates([dict(gate) for gate in gates], modules, scope, options)
+        else:
+            options.update(self.shared(keys.pop("shared", None), scope), route=keys.pop("route", "rows"))
+            model = MoE(modules, self.gate(dict(gate), scope + "gate."), **options)
+        if keys or experts:
+            raise LoadError(f"{scope[:-1]}: unknown keys {sorted([*keys, *experts])}")
+        return model
 
     def gates(self, gates, experts, scope, options):
         names = [gate.pop("name") for gate in gates]

@@ -79,7 +79,7 @@ class MultiTask(nn.Module):
 
 def join(entered):
     """What the model's layers get: the one input as it is, several flattened and side by side."""
-    return entered[0] if len(entered) == 1 else torch.cat([x.flatten(1) for x in entered], dim=1)
+    return entered[0] if len(entered) == 1 else torch.cat([x.reshape(len(x), -1) for x in entered], dim=1)
 
 
 def preprocess(raw, settings):

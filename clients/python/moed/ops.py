@@ -204,10 +204,8 @@ def build_glu(keys, tensors):
 
 
 def describe_attention(module, row, path):
-    require(module.in_proj_weight is not None, path, "keys or values have a size of their own (kdim, vdim)")
-    require(module.bias_k is None and not module.add_zero_attn, path, "add_bias_kv or add_zero_attn is on")
     require(row.dim() == 3, path, f"rows have shape {list(row.shape[1:])}; attention needs [positions, size]")
-    return {"heads": module.num_heads}, dict(module.named_parameters())
+    return {"heads": module.heads}, dict(module.named_parameters())
 
 
 def build_attention(keys, tensors):

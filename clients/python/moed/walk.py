@@ -15,6 +15,7 @@ from moed.layers import AttentiveGate, Gate, MoE, MultiGateMoE
 from moed.ops import INFERENCE_NO_OPS, OP_OF_MODULE, OPS, REQUIRED, ExportError, default_of, require
 
 VALID_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+INVALID_NAME = "{!r} is no name: at most 64 letters, digits, '_' or '-'"
 MIXTURES = (MoE, MultiGateMoE)
 
 
@@ -53,7 +54,7 @@ class Walk:
         return objects, row
 
     def layer(self, layer, row, path, scope, name):
-        require(VALID_NAME.fullmatch(name), path, f"{name!r} is no name: at most 64 letters, digits, '_' or '-'")
+        require(VALID_NAME.fullmatch(name), path, INVALID_NAME.format(name))
         if type(layer) in MIXTURES:
             return self.mixture(layer, row, path, scope, name)
         if type(layer) is Residual:
@@ -99,45 +100,48 @@ class Walk:
         require(not self.in_branch, path, "a MoE layer in an input or an output; it stands in the model's layers only")
         require(scope == "", path, "a MoE layer inside a gate or an expert has no place in the format")
         require(len(layer.experts) > 0, path + ".experts", "there are no experts")
-        items = layer._items(row)
-        config = {"op": "moe", "name": name}
+        require(layer.expert_inputs is None or row.dim() > 2, path, "expert_inputs need rows of several axes")
+        if type(layer) is MultiGateMoE:
+            self.format = 2
+            return {"op": "moe", "name": name, "gates": self.gates(layer, row, path, name),
+                    "experts": self.experts(layer, row, path + ".experts", name + ".experts.")}
+        return {"op": "moe", "name": name, **self.single_gate(layer, row, path, name)}
+
+    def single_gate(self, layer, row, path, name):
+        require(layer.route == "rows" or row.dim() > 2, path, "rows of one axis have no positions to route")
+        items, config = layer.items(row), {}
         if layer.route != "rows":
             config["route"] = layer.route
-        config.update(self.gates(layer, items, path, name))
+        config["gate"] = self.gate(layer.gate, items, path + ".gate", f"{name}.gate.", len(layer.experts))
         config["experts"] = self.experts(layer, items, path + ".experts", name + ".experts.")
-        if type(layer) is MoE and type(layer.gate) is AttentiveGate:
+        self.expert_counts[name] = len(layer.experts)
+        if type(layer.gate) is AttentiveGate:
             names = [expert_layer.get("name") for expert_layer in config["experts"]["layers"]]
             require(layer.gate.key_layer in names, path + ".gate",
                     f"key_layer {layer.gate.key_layer!r} is not an expert layer with weights ({names})")
         if layer.shared is not None:
             config["shared"] = self.shared(layer, items, path, name)
-        if {"route", "gates", "shared"} & set(config) or layer.expert_inputs is not None:
+        if {"route", "shared"} & set(config):
             self.format = 2
         return config
 
-    def gates(self, layer, items, path, name):
-        """{"gate": ...} or {"gates": [...]}"""
-        if type(layer) is MoE:
-            self.expert_counts[name] = len(layer.experts)
-            return {"gate": self.gate(layer.gate, items, path + ".gate", f"{name}.gate.", len(layer.experts))}
+    def gates(self, layer, row, path, name):
         described = []
         for gate_name, gate in layer.gates.items():
-            require(VALID_NAME.fullmatch(gate_name), f"{path}.gates.{gate_name}",
-                    f"{gate_name!r} is no name: at most 64 letters, digits, '_' or '-'")
-            described.append({"name": gate_name, **self.gate_of_several(layer, gate_name, items, path, name)})
-        return {"gates": described}
-
-    def gate_of_several(self, layer, gate_name, items, path, name):
-        chosen, index = layer.gate_experts[gate_name], layer.gate_inputs[gate_name]
-        seen = items if index is None else items[:, index]
-        config = self.gate(layer.gates[gate_name], seen, f"{path}.gates.{gate_name}", f"{name}.gates.{gate_name}.",
-                           len(chosen))
-        if len(chosen) < len(layer.experts):
-            config["experts"] = chosen
-        if index is not None:
-            config["input"] = index
-        self.expert_counts[f"{name}.{gate_name}"] = len(chosen)
-        return config
+            gate_path, chosen = f"{path}.gates.{gate_name}", layer.gate_experts[gate_name]
+            require(VALID_NAME.fullmatch(gate_name), gate_path, INVALID_NAME.format(gate_name))
+            require(type(gate) is Gate, gate_path, f"{type(gate).__name__} is not a moed Gate")
+            require(layer.gate_inputs[gate_name] is None or row.dim() > 2, gate_path,
+                    "gate_inputs need rows of several axes")
+            config = {"name": gate_name, **self.gate(gate, layer.seen_by_gate(gate_name, row), gate_path,
+                                                     f"{name}.gates.{gate_name}.", len(chosen))}
+            if len(chosen) < len(layer.experts):
+                config["experts"] = chosen
+            if layer.gate_inputs[gate_name] is not None:
+                config["input"] = layer.gate_inputs[gate_name]
+            self.expert_counts[f"{name}.{gate_name}"] = len(chosen)
+            described.append(config)
+        return described
 
     def gate(self, gate, row, path, scope, count):
         """The gate object of a gate over `count` experts."""
@@ -174,11 +178,14 @@ class Walk:
     def experts(self, layer, items, path, scope):
         first = None
         for index, expert in enumerate(layer.experts):
-            described = self.expert(expert, layer._seen_by(index, items), f"{path}.{index}", f"{scope}{index}.")
+            described = self.expert(expert, layer.seen_by(index, items), f"{path}.{index}", f"{scope}{index}.")
             first = first or described
             require(described == first, f"{path}.{index}", "differs from expert 0 in layers or shapes")
         config = {"count": len(layer.experts), "layers": first[0]}
-        return config if layer.expert_inputs is None else {**config, "inputs": layer.expert_inputs}
+        if layer.expert_inputs is None:
+            return config
+        self.format = 2
+        return {**config, "inputs": layer.expert_inputs}
 
     def expert(self, expert, row, path, scope):
         """(layers, shapes of the tensors by name): what all experts of a layer have in common."""
@@ -188,7 +195,7 @@ class Walk:
 
     def shared(self, layer, items, path, name):
         layers, out = self.layers(layer.shared, items.clone(), path + ".shared", name + ".shared.")
-        of_expert = _run(layer.experts[0], layer._seen_by(0, items), path + ".experts.0")
+        of_expert = _run(layer.experts[0], layer.seen_by(0, items), path + ".experts.0")
         require(out.shape == of_expert.shape, path + ".shared",
                 f"gives {list(out.shape[1:])}, but the experts {list(of_expert.shape[1:])}")
         if layer.shared_gate is None:

@@ -69,12 +69,13 @@ class MixtureTest(ExportCase):
     def test_several_gates(self):
         gates = {name: Gate(nn.Linear(12, 3), top_k=2, normalize="sum") for name in ("left", "right")}
         gates["all"] = Gate(nn.Linear(12, 5))
-        moe = MultiGateMoE(experts(5), gates, gate_experts={"left": [0, 1, 2], "right": [1, 3, 4]},
-                           shared=nn.Linear(12, 3))
+        moe = MultiGateMoE(experts(5), gates, gate_experts={"left": [0, 1, 2], "right": [1, 3, 4]})
         self.assert_returns(named(moe=moe, pick=blocks.Select(1)), (12,))
         self.assertEqual([(gate["name"], gate.get("experts")) for gate in self.config()["layers"][0]["gates"]],
                          [("left", [0, 1, 2]), ("right", [1, 3, 4]), ("all", None)])
         self.assertIn("moe.gates.left.0.weight", self.tensors())
+        self.assertLessEqual(set(moe.routing["right"].experts.flatten().tolist()), {1, 3, 4})
+        self.assertEqual(moe.routing["right"].probabilities.shape, (4, 3))
 
     def test_progressive_layered_extraction(self):
         model = ple(lambda level: nn.Sequential(nn.Linear((10, 7)[level], 7), nn.ReLU()),
