@@ -3,10 +3,14 @@
     cases/<case>/config.json, model.safetensors      or model.safetensors.index.json and its shards
                  input.f32                           [rows, input shape]
                  output.f32                          [rows, output shape]
-                 routing.<layer>.experts.i32         [rows, k] best first
-                 routing.<layer>.weights.f32         [rows, k]
-                 routing.<layer>.sums.f64            selected[E], top1[E], weight_sum[E],
+                 input.<name>.f32, output.<name>.f32      of each, where there are several
+                 requests.i32                        rows of each request, where it matters
+                 routing.<gate>.experts.i32          [items, k] best first, -1 where dropped
+                 routing.<gate>.weights.f32          [items, k]
+                 routing.<gate>.sums.f64             selected[E], top1[E], weight_sum[E],
                                                      probability_sum[E], entropy_sum (bits)
+
+<gate> is the MoE layer's name, or "<layer>.<gate's name>" where it has several.
 
 Raw, little-endian. The bytes depend on nothing but the cases: numpy's frozen RandomState draws
 every number, by integer arithmetic alone, and results are stored rounded to float32, so that
@@ -26,9 +30,13 @@ import zlib
 
 import numpy as np
 
-import cases_gates  # noqa: F401 -- the three fill CASES
+import cases_capacity  # noqa: F401 -- these fill CASES
+import cases_gates  # noqa: F401
 import cases_layers  # noqa: F401
 import cases_models  # noqa: F401
+import cases_positions  # noqa: F401
+import cases_routers  # noqa: F401
+import cases_tasks  # noqa: F401
 import reference
 from recipes import CASES
 
@@ -75,54 +83,98 @@ def split_layers(layers, prefix, draw):
     return plain
 
 
-def split_moe(layer, name, draw):
-    gate, experts = dict(layer["gate"]), dict(layer["experts"])
+def split_gate(gate, prefix, draw):
+    gate = dict(gate)
     for suffix, recipe in gate.pop("tensors", {}).items():
-        draw(f"{name}.gate.{suffix}", recipe)
-    gate["layers"] = split_layers(gate["layers"], f"{name}.gate.", draw)
+        draw(prefix + suffix, recipe)
+    gate["layers"] = split_layers(gate["layers"], prefix, draw)
+    return gate
+
+
+def split_moe(layer, name, draw):
+    experts = dict(layer["experts"])
+    if "gates" in layer:
+        layer["gates"] = [split_gate(g, f"{name}.gates.{g['name']}.", draw) for g in layer["gates"]]
+    else:
+        layer["gate"] = split_gate(layer["gate"], f"{name}.gate.", draw)
     for e in range(experts["count"]):
         inner = split_layers(layer["experts"]["layers"], f"{name}.experts.{e}.", draw)
     experts["layers"] = inner
-    layer["gate"], layer["experts"] = gate, experts
+    layer["experts"] = experts
+    if "shared" in layer:
+        layer["shared"] = split_shared(layer["shared"], name, draw)
+
+
+def split_shared(shared, name, draw):
+    shared = dict(shared)
+    for suffix, recipe in shared.pop("tensors").items():
+        draw(f"{name}.{suffix}", recipe)
+    shared["layers"] = split_layers(shared["layers"], f"{name}.shared.", draw)
+    return shared
+
+
+def split_part(part, draw):
+    """An entry of inputs or outputs, whose layers may be absent."""
+    layers = part.get("layers")
+    return {**part, "layers": split_layers(layers, "", draw)} if layers else part
+
+
+def input_entry(name, shape, **options):
+    return {"name": name, "shape": shape, **{key: o for key, o in options.items() if o}}
+
+
+def draw_config(case, draw):
+    config = {"model_type": "moed", "format_version": case.version}
+    if case.sources is None:
+        config["input"] = input_entry("x", case.shape, preprocess=case.preprocess)
+    else:
+        config["inputs"] = [split_part(input_entry(**vars(s)), draw) for s in case.sources]
+    config["layers"] = split_layers(case.layers, "", draw)
+    if case.outputs:
+        config["outputs"] = [split_part(output, draw) for output in case.outputs]
+    config.update(case.config)
+    return config
 
 
 def draw_case(case, attempt):
-    """config, tensors (float64, representable in their dtype) and input of one attempt."""
+    """config, tensors (float64, representable in their dtype) and inputs of one attempt."""
     random = np.random.RandomState(zlib.crc32(f"{case.name} {attempt}".encode()))
     tensors = {}
 
     def draw(name, recipe):
         tensors[name] = representable(recipe(random), case.dtype(name))
 
-    config = {"model_type": "moed", "format_version": 1}
-    config["input"] = {"name": "x", "shape": case.shape}
-    if case.preprocess:
-        config["input"]["preprocess"] = case.preprocess
-    config["layers"] = split_layers(case.layers, "", draw)
-    config.update(case.config)
-    inputs = np.stack([case.inputs(random, case.shape) for _ in range(case.rows)])
-    return config, tensors, inputs.astype(np.float32)
+    config = draw_config(case, draw)
+    if case.sources is None:
+        draws = [lambda: case.inputs(random, case.shape)]
+    else:
+        draws = [lambda source=source: source.draw(random) for source in case.sources]
+    inputs = [np.stack([row() for _ in range(case.rows)]).astype(np.float32) for row in draws]
+    return config, tensors, inputs
 
 
 def is_decided(case, config, outputs, routing):
     """Whether float32 must come to the same choices as float64, and to nearly the same numbers."""
-    gates = {layer["name"]: layer["gate"] for layer in moe_layers(config["layers"])}
-    for name, layer in routing.items():
-        ranked = np.sort(layer.ranking, 1)[:, ::-1][:, : layer.experts.shape[1] + 1]
-        gaps = ranked[:, :-1] - ranked[:, 1:]
-        if not np.all((gaps > MIN_GAP) | (case.ties & (gaps == 0))):
+    gates = dict(gates_of(config["layers"]))
+    for name, gate in routing.items():
+        if not np.all((gate.margins > MIN_GAP) | (case.ties & (gate.margins == 0))):
             return False
-        shared = gates[name].get("normalize") == "sum"
-        if shared and np.abs(layer.weights).max() > MAX_SHARED_WEIGHT:
+        shared = gates[name].get("normalize") in ("sum", "lp")
+        if shared and np.abs(gate.weights).max() > MAX_SHARED_WEIGHT:
             return False
-    return bool(np.all(np.isfinite(outputs)))
+    if case.shows and not case.shows(routing):
+        return False
+    return all(np.all(np.isfinite(output)) for output in outputs)
 
 
-def moe_layers(layers):
+def gates_of(layers):
+    """Every gate by the name of its routing."""
     for layer in layers:
-        if layer["op"] == "moe":
-            yield layer
-        yield from moe_layers(layer.get("layers", []))
+        if "gate" in layer:
+            yield layer["name"], layer["gate"]
+        for gate in layer.get("gates", []):
+            yield f"{layer['name']}.{gate['name']}", gate
+        yield from gates_of(layer.get("layers", []))
 
 
 # --- writing it -----------------------------------------------------------------------------------
@@ -165,31 +217,41 @@ def write_checkpoint(directory, case, config, tensors):
     write_json(os.path.join(directory, "model.safetensors.index.json"), index)
 
 
-def write_expected(directory, outputs, routing):
-    def write(name, values, dtype):
-        np.asarray(values).astype(dtype).tofile(os.path.join(directory, name))
+def write_numbers(directory, name, values, dtype):
+    np.asarray(values).astype(dtype).tofile(os.path.join(directory, name))
 
-    write("output.f32", outputs, "<f4")
-    for name, layer in routing.items():
-        sums = [layer.selected, layer.top1, layer.weight_sum, layer.probability_sum]
-        write(f"routing.{name}.experts.i32", layer.experts, "<i4")
-        write(f"routing.{name}.weights.f32", layer.weights, "<f4")
-        sums = np.concatenate(sums + [[layer.entropy_sum]])
-        write(f"routing.{name}.sums.f64", sums.astype(np.float32), "<f8")
+
+def write_tensors(directory, kind, entries, values):
+    """input.f32; of several, input.<name>.f32 each."""
+    for entry, each in zip(entries, values, strict=True):
+        name = f"{kind}.{entry['name']}.f32" if len(values) > 1 else f"{kind}.f32"
+        write_numbers(directory, name, each, "<f4")
+
+
+def write_routing(directory, routing):
+    for name, gate in routing.items():
+        sums = [gate.selected, gate.top1, gate.weight_sum, gate.probability_sum]
+        sums = np.concatenate(sums + [[gate.entropy_sum]])
+        write_numbers(directory, f"routing.{name}.experts.i32", gate.experts, "<i4")
+        write_numbers(directory, f"routing.{name}.weights.f32", gate.weights, "<f4")
+        write_numbers(directory, f"routing.{name}.sums.f64", sums.astype(np.float32), "<f8")
 
 
 def write_case(directory, case):
     for attempt in range(MAX_ATTEMPTS):
         config, tensors, inputs = draw_case(case, attempt)
-        outputs, routing = reference.run(config, tensors, inputs)
+        outputs, routing = reference.run(config, tensors, inputs, case.requests)
         if is_decided(case, config, outputs, routing):
             break
     else:
         sys.exit(f"{case.name}: no attempt of {MAX_ATTEMPTS} was decided")
     os.makedirs(directory)
     write_checkpoint(directory, case, config, tensors)
-    inputs.astype("<f4").tofile(os.path.join(directory, "input.f32"))
-    write_expected(directory, outputs, routing)
+    write_tensors(directory, "input", config.get("inputs", [{}]), inputs)
+    write_tensors(directory, "output", config.get("outputs", [{}]), outputs)
+    write_routing(directory, routing)
+    if case.requests:
+        write_numbers(directory, "requests.i32", case.requests, "<i4")
     check_written(directory, case, config, tensors)
     return attempt
 

@@ -79,6 +79,38 @@ def rms_norm(name, *axes, **options):
     return with_tensors("rms_norm", name, options, {"weight": uniform(*axes)})
 
 
+def glu(name, inputs, outputs, bias=True, **options):
+    tensors = {
+        "gate.weight": weights(outputs, inputs),
+        "gate.bias": bias and uniform(outputs),
+        "up.weight": weights(outputs, inputs),
+        "up.bias": bias and uniform(outputs),
+    }
+    return with_tensors("glu", name, options, tensors)
+
+
+def attention(name, size, heads, bias=True):
+    tensors = {
+        "in_proj_weight": times(2.0, weights(3 * size, size)),
+        "in_proj_bias": bias and uniform(3 * size),
+        "out_proj.weight": weights(size, size),
+        "out_proj.bias": bias and uniform(size),
+    }
+    return with_tensors("attention", name, {"heads": heads}, tensors)
+
+
+def embedding(name, count, size):
+    return with_tensors("embedding", name, {}, {"weight": uniform(count, size)})
+
+
+def class_token(name, size):
+    return with_tensors("class_token", name, {}, {"weight": uniform(size)})
+
+
+def position_embedding(name, *shape):
+    return with_tensors("position_embedding", name, {}, {"weight": uniform(*shape)})
+
+
 def residual(*layers):
     return {"op": "residual", "layers": list(layers)}
 
@@ -95,9 +127,26 @@ def attentive(hidden, key_layer, *layers, **options):
     return inner
 
 
-def moe(name, chooser, count, *layers):
+def named(name, chooser, **options):
+    """One gate of several: `experts` and `input` are options of such gates."""
+    return {"name": name, **chooser, **options}
+
+
+def shared(*layers, gate_width=None):
+    """An expert for every item; with a sigmoid gate over `gate_width` elements."""
+    inner = {"layers": list(layers), "tensors": {}}
+    if gate_width:
+        inner.update(gate="sigmoid", tensors={"shared_gate.weight": weights(1, gate_width)})
+    return inner
+
+
+def moe(name, chooser, count, *layers, inputs=None, **options):
+    """`chooser`: the gate, or a list of several; `inputs`: which entry each expert sees."""
     experts = {"count": count, "layers": list(layers)}
-    return {"op": "moe", "name": name, "gate": chooser, "experts": experts}
+    if inputs:
+        experts["inputs"] = inputs
+    gates = {"gates" if isinstance(chooser, list) else "gate": chooser}
+    return {"op": "moe", "name": name, **options, **gates, "experts": experts}
 
 
 def plain_expert(width, out=None):
@@ -112,16 +161,50 @@ def wide(inputs, experts):
 # --- cases ----------------------------------------------------------------------------------------
 
 
+def quantities(random, shape):
+    return random.uniform(-2.0, 2.0, shape)
+
+
+@dataclass
+class Source:
+    """One of several inputs."""
+
+    name: str
+    shape: list
+    layers: list
+    categories: int = None
+    preprocess: dict = None
+
+    def draw(self, random):
+        if self.categories:
+            return random.randint(0, self.categories, self.shape)
+        return quantities(random, self.shape)
+
+
+def source(name, shape, *layers, **options):
+    return Source(name, shape, list(layers), **options)
+
+
+def output(name, *layers, **options):
+    """One of several outputs."""
+    return {"name": name, **options, **({"layers": list(layers)} if layers else {})}
+
+
 @dataclass
 class Case:
     name: str
     shape: list
     layers: list
+    version: int = 1
     rows: int = 7
-    inputs: object = lambda random, shape: random.uniform(-2.0, 2.0, shape)  # one row
+    inputs: object = quantities  # one row
     preprocess: dict = None
+    sources: list = None  # instead of shape, inputs and preprocess: a list of Source
+    outputs: list = None
+    requests: list = None  # rows per request; absent: it does not matter
     config: dict = field(default_factory=dict)  # further keys of config.json
     ties: bool = False  # equal scores are the point
+    shows: object = None  # what must be so in the drawn case, of its routing by name
     dtype: object = lambda name: "F32"  # of the tensor called so
     metadata: dict = None
     shards: int = 1
@@ -134,3 +217,14 @@ CASES = []
 
 def case(name, shape, *layers, **options):
     CASES.append(Case(name, shape, list(layers), **options))
+
+
+def case_2(name, shape, *layers, requests=None, **options):
+    """Of format 2."""
+    if requests:
+        options["rows"] = sum(requests)
+    case(name, shape, *layers, version=2, requests=requests, **options)
+
+
+def case_of_inputs(name, sources, *layers, **options):
+    case_2(name, None, *layers, sources=sources, **options)

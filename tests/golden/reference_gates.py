@@ -1,0 +1,191 @@
+"""The gate of core/CHECKPOINT.md: from logits to experts and weights; see reference.py.
+
+    routing = route(gate, logits, bias, members, requests)
+    y = combine(routing, results)
+
+`gate` is its entry in config.json, logits are [items, E], `bias` is its select_bias or None,
+`members` the layer's index of each of the E experts, `requests` how many items each request has.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from reference_ops import sigmoid, softmax
+
+FLT_MAX = float(np.finfo(np.float32).max)
+
+
+@dataclass
+class Routing:
+    """What one gate did with a batch; the engine's `struct moed_routing` in numpy."""
+
+    chosen: np.ndarray  # [items, k] best first, counted among the gate's own experts
+    placed: np.ndarray  # [items, k] whether the chosen expert had room
+    weights: np.ndarray  # [items, k] combine weights; 0 where dropped
+    probability: np.ndarray  # [items, E] the gate's distribution before selection
+    margins: np.ndarray  # [items, any] how far apart was what decided; 0 for a tie
+    members: np.ndarray  # [E] the layer's index of each expert
+
+    @property
+    def experts(self):
+        """[items, k] the layer's experts; -1 where dropped."""
+        return np.where(self.placed, self.members[self.chosen], -1)
+
+    @property
+    def selected(self):
+        return np.bincount(self.chosen[self.placed], minlength=len(self.members))
+
+    @property
+    def top1(self):
+        return np.bincount(self.chosen[:, 0], minlength=len(self.members))
+
+    @property
+    def weight_sum(self):
+        total = np.zeros(len(self.members))
+        np.add.at(total, self.chosen, self.weights)
+        return total
+
+    @property
+    def probability_sum(self):
+        return self.probability.sum(0)
+
+    @property
+    def entropy_sum(self):
+        p = self.probability
+        return -(p * np.log2(np.where(p > 0, p, 1.0))).sum()
+
+    @property
+    def dropped(self):
+        return (~self.placed).sum()
+
+
+# --- scores ---------------------------------------------------------------------------------------
+
+
+def share_out(scores, p=1.0):
+    """Divided by their p-norm; equal shares where every score has vanished."""
+    total = scores.sum(-1) if p == 1.0 else (np.abs(scores) ** p).sum(-1) ** (1.0 / p)
+    total = total[..., None]
+    equal = scores.shape[-1] ** (-1.0 / p)
+    return np.where(total == 0, equal, scores / np.where(total == 0, 1.0, total))
+
+
+def score(gate, logits):
+    """What experts are ranked by, and p, the gate's distribution over all of them."""
+    kind = gate.get("score", "softmax")
+    if kind == "sigmoid":
+        return sigmoid(logits), share_out(sigmoid(logits))
+    return (softmax(logits) if kind == "softmax" else logits), softmax(logits)
+
+
+# --- selection ------------------------------------------------------------------------------------
+
+
+def best(values, count):
+    """The `count` largest of each row, ties to the lower index, and how clearly each one won."""
+    order = np.argsort(-values, axis=1, kind="stable")
+    ranked = np.take_along_axis(values, order, 1)[:, : count + 1]
+    return order[:, :count], ranked[:, :-1] - ranked[:, 1:]
+
+
+def limit_to_groups(groups, ranking):
+    """-infinity for all experts but those of the best groups."""
+    grouped = ranking.reshape(len(ranking), groups["count"], -1)
+    strongest = -np.sort(-grouped, axis=2)
+    looked_at = 2 if groups.get("by", "top2") == "top2" else 1
+    kept, margins = best(strongest[:, :, :looked_at].sum(2), groups["keep"])
+    # Which groups are kept matters, and not their order.
+    inside = np.zeros(grouped.shape[:2], bool)
+    np.put_along_axis(inside, kept, True, 1)
+    limited = np.where(inside[:, :, None], grouped, -np.inf).reshape(ranking.shape)
+    return limited, margins[:, groups["keep"] - 1 :]
+
+
+def top_k(gate, logits, bias):
+    scores, probability = score(gate, logits)
+    ranking = scores + (0.0 if bias is None else bias)
+    margins = np.zeros((len(logits), 0))
+    if "groups" in gate:
+        ranking, margins = limit_to_groups(gate["groups"], ranking)
+    chosen, gaps = best(ranking, gate.get("top_k", logits.shape[1]))
+    normalize = gate.get("normalize", "none")
+    weights = np.take_along_axis(logits if normalize == "softmax" else scores, chosen, 1)
+    if normalize in ("sum", "lp"):
+        weights = share_out(weights, 1.0 if normalize == "sum" else gate.get("p", 2))
+    if normalize == "softmax":
+        weights = softmax(weights)
+    return chosen, weights, probability, np.concatenate([gaps, margins], 1)
+
+
+def sparsemixer(gate, logits):
+    """Twice: the best of what is left, weighted among those not far below it."""
+    threshold = 2 * gate.get("jitter", 0.01)
+    left = np.ones(logits.shape, bool)
+    chosen, weights, margins = [], [], []
+    for _ in range(2):
+        first, gap = best(np.where(left, logits, -np.inf), 1)
+        largest = np.take_along_axis(logits, first, 1)
+        with np.errstate(invalid="ignore"):  # 0/0 is not above any threshold
+            distance = (largest - logits) / np.maximum(np.abs(logits), largest)
+        rivals = np.where(left & ~(distance > threshold), logits, -np.inf)
+        chosen.append(first)
+        weights.append(np.take_along_axis(softmax(rivals), first, 1))
+        decided = np.abs(distance - threshold)
+        np.put_along_axis(decided, first, np.inf, 1)  # not by itself
+        margins += [gap, np.where(left & ~np.isnan(decided), decided, np.inf)]
+        np.put_along_axis(left, first, False, 1)
+    return [np.concatenate(parts, 1) for parts in (chosen, weights, margins)]
+
+
+# --- capacity -------------------------------------------------------------------------------------
+
+
+def places(capacity, items, experts):
+    """How many of a request's items one expert takes."""
+    share = math.floor(items * capacity["factor"] / experts)
+    return max(capacity.get("minimum", 1), min(items, share))
+
+
+def place(capacity, chosen, experts, requests):
+    """First choices of all of a request's items before second ones, earlier items first."""
+    placed = np.zeros(chosen.shape, bool)
+    begin = 0
+    for items in requests:
+        free = np.full(experts, places(capacity, items, experts))
+        for slot in range(chosen.shape[1]):
+            for item in range(begin, begin + items):
+                expert = chosen[item, slot]
+                placed[item, slot] = free[expert] > 0
+                free[expert] -= placed[item, slot]
+        begin += items
+    return placed
+
+
+# --- all of it ------------------------------------------------------------------------------------
+
+
+def route(gate, logits, bias, members, requests):
+    logits = np.clip(logits, -FLT_MAX, FLT_MAX)
+    if gate.get("score") == "sparsemixer":
+        chosen, weights, margins = sparsemixer(gate, logits)
+        probability = softmax(logits)
+    else:
+        chosen, weights, probability, margins = top_k(gate, logits, bias)
+    placed = np.ones(chosen.shape, bool)
+    if "capacity" in gate:
+        placed = place(gate["capacity"], chosen, len(members), requests)
+    weights = np.where(placed, weights * gate.get("scale", 1.0), 0.0)
+    return Routing(chosen, placed, weights, probability, margins, members)
+
+
+def combine(routing, results):
+    """results: [items, experts of the layer, ...]"""
+    items = np.arange(len(results))
+    each = (-1,) + (1,) * (results.ndim - 2)
+    return sum(
+        routing.weights[:, slot].reshape(each)
+        * results[items, routing.members[routing.chosen[:, slot]]]
+        for slot in range(routing.chosen.shape[1])
+    )

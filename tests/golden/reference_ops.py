@@ -1,0 +1,213 @@
+"""The ops of core/CHECKPOINT.md without the MoE layer, one small function each; see reference.py.
+
+    op(layer, tensor, x): `layer` is its entry in config.json, tensor("weight") one of its tensors
+    or None, x is [rows, ...] in float64.
+"""
+
+import math
+
+import numpy as np
+
+def linear(layer, tensor, x):
+    # Not x @ W.T: equal rows of W must give equal bits, or ties would not be ties.
+    y = (x[..., None, :] * tensor("weight")).sum(-1)
+    return y if tensor("bias") is None else y + tensor("bias")
+
+
+def part(prefix, tensor):
+    """The tensors of a layer inside a layer: its weight is called "<prefix>weight"."""
+    return lambda suffix: tensor(prefix + suffix)
+
+
+def conv2d(layer, tensor, x):
+    weight, bias = tensor("weight"), tensor("bias")
+    stride, padding = layer.get("stride", 1), layer.get("padding", 0)
+    groups = layer.get("groups", 1)
+    channels, per_group, height, width = weight.shape
+    x = np.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
+    out_h = (x.shape[2] - height) // stride + 1
+    out_w = (x.shape[3] - width) // stride + 1
+    y = np.zeros((len(x), channels, out_h, out_w))
+    for out in range(channels):
+        first = out // (channels // groups) * per_group
+        for kh in range(height):
+            for kw in range(width):
+                window = x[:, first : first + per_group, kh:, kw:][..., ::stride, ::stride]
+                taps = weight[out, :, kh, kw][:, None, None]
+                y[:, out] += (window[..., :out_h, :out_w] * taps).sum(1)
+    return y if bias is None else y + bias[:, None, None]
+
+
+def conv1d(layer, tensor, x):
+    """A conv2d over the columns of an image one line high, padded at its two ends only."""
+    padding = layer.get("padding", 0)
+    x = np.pad(x, ((0, 0), (0, 0), (padding, padding)))
+    flat = {"weight": tensor("weight")[:, :, None], "bias": tensor("bias")}
+    return conv2d({**layer, "padding": 0}, flat.get, x[:, :, None])[:, :, 0]
+
+
+def batch_norm(layer, tensor, x):
+    def per_channel(name, otherwise):
+        values = otherwise if tensor(name) is None else tensor(name)
+        return np.reshape(values, (-1,) + (1,) * (x.ndim - 2))
+
+    deviation = np.sqrt(per_channel("running_var", None) + layer.get("eps", 1e-5))
+    normal = (x - per_channel("running_mean", None)) / deviation
+    return normal * per_channel("weight", 1.0) + per_channel("bias", 0.0)
+
+
+def layer_norm(layer, tensor, x):
+    weight, bias = tensor("weight"), tensor("bias")
+    axes = tuple(range(-weight.ndim, 0))
+    x = x - x.mean(axes, keepdims=True)
+    x = x / np.sqrt((x**2).mean(axes, keepdims=True) + layer.get("eps", 1e-5))
+    return x * weight + (0.0 if bias is None else bias)
+
+
+def rms_norm(layer, tensor, x):
+    axes = tuple(range(-tensor("weight").ndim, 0))
+    square = (x**2).mean(axes, keepdims=True)
+    return x / np.sqrt(square + layer.get("eps", 1e-5)) * tensor("weight")
+
+
+def windows(layer, x, fill):
+    """Every pooling window's elements along a new last axis."""
+    kernel, padding = layer["kernel"], layer.get("padding", 0)
+    stride = layer.get("stride", kernel)
+    x = np.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding)), constant_values=fill)
+    out_h, out_w = ((size - kernel) // stride + 1 for size in x.shape[2:])
+    taps = [
+        x[:, :, kh:, kw:][..., ::stride, ::stride][..., :out_h, :out_w]
+        for kh in range(kernel)
+        for kw in range(kernel)
+    ]
+    return np.stack(taps, -1)
+
+
+def max_pool2d(layer, tensor, x):
+    return windows(layer, x, -np.inf).max(-1)
+
+
+def avg_pool2d(layer, tensor, x):
+    return windows(layer, x, 0.0).mean(-1)
+
+
+def flatten(layer, tensor, x):
+    return x.reshape(len(x), -1)
+
+
+def reshape(layer, tensor, x):
+    return x.reshape([len(x)] + layer["shape"])
+
+
+def batch_axis(axis):
+    """An axis of one row as an axis of the batch."""
+    return axis if axis < 0 else axis + 1
+
+
+def sum_axis(layer, tensor, x):
+    return x.sum(batch_axis(layer["axis"]))
+
+
+def mean_axis(layer, tensor, x):
+    return x.mean(batch_axis(layer["axis"]))
+
+
+def relu(layer, tensor, x):
+    return np.maximum(x, 0.0)
+
+
+def sigmoid(x):
+    with np.errstate(over="ignore"):  # exp(10000) is infinite, and 1/infinity the right answer
+        return 1.0 / (1.0 + np.exp(-x))
+
+
+def silu(x):
+    return x * sigmoid(x)
+
+
+def gelu_none(x):
+    return 0.5 * x * (1.0 + np.vectorize(math.erf)(x / math.sqrt(2.0)))
+
+
+def gelu_tanh(x):
+    return 0.5 * x * (1.0 + np.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)))
+
+
+def gelu(layer, tensor, x):
+    return (gelu_tanh if layer.get("approximate", "none") == "tanh" else gelu_none)(x)
+
+
+def softmax(x):
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+GLU_ACTIVATIONS = {
+    "silu": silu,
+    "gelu": gelu_none,
+    "gelu_tanh": gelu_tanh,
+    "sigmoid": sigmoid,
+    "relu": lambda x: np.maximum(x, 0.0),
+}
+
+
+def glu(layer, tensor, x):
+    activation = GLU_ACTIVATIONS[layer.get("activation", "silu")]
+    gated = activation(linear(layer, part("gate.", tensor), x))
+    return gated * linear(layer, part("up.", tensor), x)
+
+
+def attention(layer, tensor, x):
+    """Every position of a row looks at all of them; nn.MultiheadAttention's tensors."""
+    rows, positions, size = x.shape
+    inner = {"weight": tensor("in_proj_weight"), "bias": tensor("in_proj_bias")}
+    projected = linear(layer, inner.get, x).reshape(rows, positions, 3, layer["heads"], -1)
+    query, key, value = np.moveaxis(projected, 2, 0)  # [rows, positions, heads, size / heads]
+    scores = np.einsum("rqhd,rkhd->rhqk", query, key) / math.sqrt(size / layer["heads"])
+    mixed = np.einsum("rhqk,rkhd->rqhd", softmax(scores), value)
+    return linear(layer, part("out_proj.", tensor), mixed.reshape(x.shape))
+
+
+def embedding(layer, tensor, x):
+    return tensor("weight")[x.astype(np.int64)]
+
+
+def class_token(layer, tensor, x):
+    token = np.broadcast_to(tensor("weight"), (len(x), 1, x.shape[2]))
+    return np.concatenate([token, x], 1)
+
+
+def select(layer, tensor, x):
+    return np.take(x, layer["index"], batch_axis(layer.get("axis", 0)))
+
+
+OPS = {
+    "linear": linear,
+    "conv1d": conv1d,
+    "conv2d": conv2d,
+    "batch_norm": batch_norm,
+    "layer_norm": layer_norm,
+    "rms_norm": rms_norm,
+    "max_pool2d": max_pool2d,
+    "avg_pool2d": avg_pool2d,
+    "flatten": flatten,
+    "reshape": reshape,
+    "sum": sum_axis,
+    "mean": mean_axis,
+    "relu": relu,
+    "gelu": gelu,
+    "silu": lambda layer, tensor, x: silu(x),
+    "tanh": lambda layer, tensor, x: np.tanh(x),
+    "sigmoid": lambda layer, tensor, x: sigmoid(x),
+    "softmax": lambda layer, tensor, x: softmax(x),
+    "cube": lambda layer, tensor, x: x**3,
+    "scale": lambda layer, tensor, x: x * layer["value"],
+    "embedding": embedding,
+    "position_embedding": lambda layer, tensor, x: x + tensor("weight"),
+    "class_token": class_token,
+    "glu": glu,
+    "attention": attention,
+    "select": select,
+    "transpose": lambda layer, tensor, x: np.swapaxes(x, -1, -2),
+}
