@@ -1,16 +1,24 @@
 """Regularisers that keep a gate from collapsing onto few experts. `p` is Routing.probabilities, (rows, E).
 
-Add one of them, times its coefficient, to the task loss. Names and forms follow arXiv 2302.14703, whose L_importance
-is that of Shazeer et al. 2017.
+Add one of them, times its coefficient, to the task loss. After a forward pass of a MoE layer `moe`:
+
+    importance_loss(p), balance_loss(p)                    p = moe.routing.probabilities
+    sample_similarity_loss(p, distance, ...)               distance = pairwise_distance(inputs)
+    switch_loss(p, moe.routing.experts)                    coefficient 0.01
+    noisy_top_k_loss(moe)                                  coefficient 0.01; the gate has moed.noise.GaussianNoise
+    z_loss(moe.logits)                                     coefficient 0.001, added to one of the others
 """
 
 import torch
+
+# Keeps the coefficient of variation of nothing finite (tensor2tensor's value).
+CV_EPSILON = 1e-10
 
 
 def importance_loss(p):
     """L_importance = (std(I) / mean(I))^2 with I_i = sum over rows of p_i: the squared coefficient of variation.
 
-    The standard deviation is the unbiased one (divided by E - 1), as in the authors' code. 0 for even use.
+    In the form of arXiv 2302.14703: the standard deviation is the unbiased one (divided by E - 1). 0 for even use.
     """
     importance = p.sum(dim=0)
     return importance.var(unbiased=True) / importance.mean() ** 2
@@ -55,3 +63,47 @@ def sample_similarity_loss(p, distance, beta_same, beta_different, divide="diffe
     if divide == "both":
         same = same / rows ** 2
     return beta_same * same - beta_different * different / rows ** 2
+
+
+def switch_loss(p, experts):
+    """E * sum_i f_i P_i, f_i the choices of expert i per row, P_i the mean of p_i (Switch Transformers, 2101.03961).
+
+    `experts` are the selected ones, (rows, k). Even use gives k: 1 for Switch's top-1, and k in the form of Mixtral and
+    its family, which counts every one of the k choices. f has no gradient; it weighs that of P.
+    """
+    rows, count = p.shape
+    chosen = torch.bincount(experts.flatten(), minlength=count).to(p.dtype) / rows
+    return count * (chosen * p.mean(dim=0)).sum()
+
+
+def z_loss(logits):
+    """mean of (log sum_i exp h_i)^2: keeps the logits small, and with them their rounding (ST-MoE, 2202.08906)."""
+    return torch.logsumexp(logits, dim=-1).square().mean()
+
+
+def cv_squared(v):
+    """The squared coefficient of variation with the population variance, as tensor2tensor has it."""
+    return v.var(unbiased=False) / (v.mean() ** 2 + CV_EPSILON)
+
+
+def load(clean, noisy, deviation, top_k):
+    """(E): how many rows are expected to select each expert, as a smooth function of the logits (Shazeer et al. 2017).
+
+    P(x, i) is the probability that expert i is among the top k if its noise alone is drawn anew: that its clean logit
+    plus noise of standard deviation `deviation` exceeds the k-th best noisy logit of the others.
+    """
+    best = noisy.topk(top_k + 1, dim=-1).values
+    last_in, first_out = best[:, top_k - 1:top_k], best[:, top_k:]
+    threshold = torch.where(noisy > first_out, first_out, last_in)
+    return torch.distributions.Normal(0.0, 1.0).cdf((clean - threshold) / deviation).sum(dim=0)
+
+
+def noisy_top_k_loss(moe):
+    """CV^2(importance) + CV^2(load) of a MoE layer after a training pass with GaussianNoise and top_k < E.
+
+    Importance is the sum of combine weights. It alone would allow one row of weight 1 to balance ten of weight 0.1; the
+    load counts them.
+    """
+    noise, routing = moe.gate.noise, moe.routing
+    weights = torch.zeros_like(moe.logits).scatter(-1, routing.experts, routing.weights)
+    return cv_squared(weights.sum(dim=0)) + cv_squared(load(noise.clean, moe.logits, noise.deviation, moe.gate.top_k))

@@ -1,4 +1,6 @@
-"""How decisive, how even and how specialised a router is, in bits (arXiv 2302.14703). Plain numpy.
+"""How decisive, how even and how specialised a router is. Plain numpy.
+
+In bits (arXiv 2302.14703), unless a name says nats.
 
 Perfect use of E experts: H_s = 0 and H_u = I(E;Y) = log2 E (if there are at least E classes).
 """

@@ -1,11 +1,15 @@
 """Regularisers against their definitions, sum by sum."""
 
+import math
 import unittest
 
 import numpy as np
 import torch
+from torch import nn
 
 from moed import losses
+from moed.layers import Gate, MoE
+from moed.noise import GaussianNoise
 
 
 def some_probabilities(rows=12, count=5):
@@ -79,6 +83,85 @@ class SampleSimilarityTest(unittest.TestCase):
         mixed = torch.tensor([[1.0, 0], [0, 1], [1, 0], [0, 1]])
         self.assertLess(losses.sample_similarity_loss(alike, distance, 1, 1),
                         losses.sample_similarity_loss(mixed, distance, 1, 1))
+
+
+class SwitchTest(unittest.TestCase):
+    def test_even_use_costs_one(self):
+        p, experts = torch.full((8, 4), 0.25), (torch.arange(8) % 4).unsqueeze(1)
+        self.assertAlmostEqual(losses.switch_loss(p, experts).item(), 1)
+
+    def test_even_use_of_two_choices_costs_two(self):
+        p = torch.full((8, 4), 0.25)
+        first = torch.arange(8) % 4
+        self.assertAlmostEqual(losses.switch_loss(p, torch.stack([first, (first + 1) % 4], dim=1)).item(), 2)
+
+    def test_by_hand(self):
+        p = torch.tensor([[0.7, 0.2, 0.1], [0.5, 0.3, 0.2], [0.1, 0.6, 0.3]])
+        # f = (2/3, 1/3, 0), P = (1.3, 1.1, 0.6) / 3
+        first = p.argmax(dim=1, keepdim=True)
+        self.assertAlmostEqual(losses.switch_loss(p, first).item(), 3 * (2.6 + 1.1) / 9, places=6)
+
+    def test_the_gradient_is_the_share_of_choices(self):
+        p = torch.full((2, 2), 0.5, requires_grad=True)
+        losses.switch_loss(p, torch.tensor([[0], [0]])).backward()
+        self.assertEqual(p.grad.tolist(), [[1, 0], [1, 0]])
+
+
+class ZLossTest(unittest.TestCase):
+    def test_by_hand(self):
+        logits = torch.tensor([[0.0, 0.0], [math.log(3), math.log(5)]])
+        self.assertAlmostEqual(losses.z_loss(logits).item(), (math.log(2) ** 2 + math.log(8) ** 2) / 2, places=6)
+
+
+def phi(z):
+    return 0.5 * (1 + math.erf(z / math.sqrt(2)))
+
+
+class NoisyTopKTest(unittest.TestCase):
+    def test_cv_squared_is_of_the_population(self):
+        self.assertAlmostEqual(losses.cv_squared(torch.tensor([1.0, 3.0])).item(), 0.25)
+
+    def test_load_by_hand(self):
+        clean, noisy = torch.tensor([[1.0, 0.0, 0.2]]), torch.tensor([[0.9, 0.4, 0.1]])
+        deviation = torch.tensor([[0.5, 1.0, 2.0]])
+        # Top 2: those selected must exceed the third, 0.1; the third must exceed the second, 0.4.
+        expected = [phi((1.0 - 0.1) / 0.5), phi((0.0 - 0.1) / 1.0), phi((0.2 - 0.4) / 2.0)]
+        for got, want in zip(losses.load(clean, noisy, deviation, 2).tolist(), expected):
+            self.assertAlmostEqual(got, want, places=6)
+
+    def test_load_is_the_expected_number_of_rows(self):
+        """Against counting, with one expert's noise drawn anew 20,000 times."""
+        generator = torch.Generator().manual_seed(5)
+        clean = torch.randn(1, 4, generator=generator)
+        deviation, draws = torch.full((1, 4), 0.7), 20000
+        noisy = clean + 0.7 * torch.randn(1, 4, generator=generator)
+        for expert in range(4):
+            again = noisy.repeat(draws, 1)
+            again[:, expert] = clean[0, expert] + 0.7 * torch.randn(draws, generator=generator)
+            share = (again.topk(2, dim=1).indices == expert).any(dim=1).float().mean().item()
+            self.assertAlmostEqual(losses.load(clean, noisy, deviation, 2)[expert].item(), share, delta=0.015)
+
+    def layer(self, spread):
+        """Two experts, top-1; the gate prefers expert 0 by `spread`."""
+        gate = Gate(nn.Linear(2, 2, bias=False), top_k=1, normalize="softmax", noise=GaussianNoise(nn.Linear(2, 2)))
+        gate.layers.weight.data = torch.tensor([[spread, 0.0], [0.0, 0.0]])
+        return MoE([nn.Linear(2, 1) for _ in range(2)], gate).train()
+
+    def test_a_layer_in_training(self):
+        torch.manual_seed(0)
+        moe = self.layer(50.0)
+        moe(torch.ones(6, 2))
+        # Expert 0 gets all six rows with weight 1: importance and load are (6, 0), CV^2 1 each.
+        self.assertAlmostEqual(losses.noisy_top_k_loss(moe).item(), 2, places=4)
+
+    def test_it_trains_the_gate_towards_even_use(self):
+        torch.manual_seed(0)
+        moe = self.layer(0.5)
+        moe(torch.ones(64, 2))
+        losses.noisy_top_k_loss(moe).backward()
+        gradient = moe.gate.layers.weight.grad
+        self.assertGreater(gradient[0, 0].item(), 0)
+        self.assertLess(gradient[1, 0].item(), 0)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,17 @@ class MetricsTest(unittest.TestCase):
         binary_entropy = -(0.25 * math.log2(0.25) + 0.75 * math.log2(0.75))
         self.assertAlmostEqual(metrics.mutual_information_bits(experts, classes, 2, 2), 1 - binary_entropy)
 
+    def test_dispatch_entropy_of_pure_experts(self):
+        self.assertEqual(metrics.dispatch_entropy_nats([[10, 0, 0, 2], [0, 5, 0, 0]]), 0)
+
+    def test_dispatch_entropy_of_a_useless_router(self):
+        self.assertAlmostEqual(metrics.dispatch_entropy_nats(np.full((4, 8), 7)), math.log(4))
+
+    def test_dispatch_entropy_by_hand(self):
+        # Expert 0 has 3 + 1 rows, expert 1 none, expert 2 has 0 + 4: 4/8 H(1/4).
+        expected = -0.5 * (0.75 * math.log(0.75) + 0.25 * math.log(0.25))
+        self.assertAlmostEqual(metrics.dispatch_entropy_nats([[3, 0, 0], [1, 0, 4]]), expected)
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -5,7 +5,7 @@ from torch import nn
 from moed.recipes import mixtures, runner
 from moed.recipes.mixtures import Variant
 
-__doc__ = """The Fashion-MNIST mixtures of arXiv 2302.14703: five experts of 13,300 weights and a gate; minutes each on a core.
+__doc__ = """The Fashion-MNIST mixtures of arXiv 2302.14703: five experts of 13,300 weights and a gate.
 
     python3 -m moed.recipes.fashion_mnist
     python3 -m moed.recipes.fashion_mnist --variant distilled-similarity --seeds 2 --out CHECKPOINT

@@ -30,17 +30,19 @@ from moed.recipes.stacked import stacked
 class Variant(NamedTuple):
     model: str                                       # single | moe | attentive | distilled
     importance: Optional[float] = None               # w_importance
-    similarity: Optional[Tuple[float, float]] = None # beta_same, beta_different
+    similarity: Optional[Tuple[float, float]] = None  # beta_same, beta_different
     teacher: Optional[str] = None                    # variant whose experts a distilled model keeps
 
 
+TITLES = {"single": "one expert", "moe": "five experts, plain gate", "attentive": "five experts, attentive gate",
+          "distilled": "five experts of an attentive mixture, plain gate"}
 ABOUT = {
     "single": "one small network",
-    "moe": "{count} small experts, of which a plain gate selects a few per image: a sparse model. Gate and experts were "
+    "moe": "five small experts, of which a plain gate selects a few per image: a sparse model. Gate and experts were "
            "trained together",
-    "attentive": "{count} small experts. Its attentive gate compares the image with what every expert makes of it, so "
-                 "all experts run for every image: a dense model",
-    "distilled": "{count} small experts, of which a plain gate selects a few per image: a sparse model. The experts are "
+    "attentive": "five small experts. Its attentive gate compares the image with what every expert makes of it, so all "
+                 "experts run for every image: a dense model",
+    "distilled": "five small experts, of which a plain gate selects a few per image: a sparse model. The experts are "
                  "those of an attentive teacher, unchanged; the gate was trained for them",
 }
 
@@ -131,27 +133,25 @@ class MixtureRecipe(runner.Recipe):
         model, kind = copy.deepcopy(model), self.table[variant].model
         if kind in ("moe", "distilled"):
             model.gate.top_k, model.gate.normalize = options.top_k, "sum"
-        layers = nn.Sequential(OrderedDict(moe=model)) if kind != "single" else model
-        description = f"{self.title}, " + (f"{kind}: {self.experts} experts" if kind != "single" else "one network")
+        layers = model if kind == "single" else nn.Sequential(OrderedDict(moe=model))
 
-        def write(layers, reference):
+        def write(reference):
             export(layers, directory, (1, 28, 28), input_name="image", preprocess=self.preprocess,
                    output_name="probabilities", labels=self.labels, dtype=options.dtype,
-                   routing_reference=reference, description=description)
+                   description=f"{self.title}: {TITLES[kind]}", routing_reference=reference)
             return load(directory).layers
 
-        stored, figures = write(layers, None), {}
+        stored, facts = write(None), card.origin(self.about_data, options.command, row, model, options.dtype)
+        facts.update(card.accuracy(training.error_of(stored, stored, *data["test"]),
+                                   training.error_of(model, model, *data["test"]), row["train_error"], options.dtype))
         if kind != "single":
             # Written twice: the routing reference is that of the stored weights, which exist only after the first time.
             figures = training.evaluate(stored.moe, *data["test"])
-            write(layers, {"moe": {"share": figures["share"], "rows": len(data["test"][0])}})
-        else:
-            figures = {"error": training.error_of(stored, stored, *data["test"])}
-        figures["test_error_f32"] = training.error_of(model, model, *data["test"])
-        about = f"Classifies 28x28 grey images of {self.about_images} with {ABOUT[kind].format(count='five')}."
-        card.write(directory, about, self.about_data, options.command,
-                   {**row, **figures, "test_error": figures["error"], "dtype": options.dtype,
-                    "parameters": stored_numbers(model)})
+            write({"moe": {"share": figures["share"], "rows": len(data["test"][0])}})
+            facts.update(card.routing(figures, self.experts, model.gate.top_k or self.experts))
+        card.write(directory, f"Classifies 28x28 grey images of {self.about_images} with {ABOUT[kind]}.", facts,
+                   "Accuracy and routing were measured on the weights as stored, on all test images. Training accuracy "
+                   "is that of all experts together.")
 
 
 def distil(model, teacher):
@@ -168,11 +168,6 @@ def sparse_errors(model, images, labels):
     for sparse.gate.top_k in (1, 2):
         result[f"test_error_top{sparse.gate.top_k}"] = training.error_of(sparse, sparse, images, labels)
     return result
-
-
-def stored_numbers(model):
-    """Parameters and running statistics: what the checkpoint holds."""
-    return sum(tensor.numel() for tensor in model.state_dict().values() if tensor.is_floating_point())
 
 
 def read_images(directory, advice):

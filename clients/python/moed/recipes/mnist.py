@@ -5,7 +5,7 @@ from torch import nn
 from moed.recipes import mixtures, runner
 from moed.recipes.mixtures import Variant
 
-__doc__ = """The MNIST mixtures of arXiv 2302.14703: five experts of 1,400 weights and a gate; a minute each on one core.
+__doc__ = """The MNIST mixtures of arXiv 2302.14703: five experts of 1,400 weights and a gate.
 
     python3 -m moed.recipes.mnist --data DIR
     python3 -m moed.recipes.mnist --data DIR --variant distilled-similarity --seeds 0 --out CHECKPOINT

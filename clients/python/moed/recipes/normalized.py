@@ -6,8 +6,8 @@ import torch
 class NormalizedGD(torch.optim.Optimizer):
     """w -= rate * grad / norm, one norm per parameter group; give each expert a group of its own.
 
-    The norm of a group is the SUM of its parameters' gradient norms, as in the authors' code, and not the norm of all of
-    them together. A group without gradient (an expert that no row chose) stays where it is.
+    The norm of a group is the SUM of its parameters' gradient norms, as in the authors' code, and not the norm of all
+    of them together. A group without gradient (an expert that no row chose) stays where it is.
     """
 
     def __init__(self, groups, lr, momentum=0.0, weight_decay=0.0):

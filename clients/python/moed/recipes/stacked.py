@@ -25,7 +25,9 @@ def patches_of(images):
 
 
 def convolve_and_pool(patches, weight, bias, norm=None):
-    """relu, 2x2 max pooling of (norm of) the 3x3 convolution with `weight` (filters, 1, 3, 3): (filters, rows, windows).
+    """relu and 2x2 max pooling of (norm of) the 3x3 convolution by `weight` (filters, 1, 3, 3).
+
+    Returns (filters, rows, windows).
 
     Where the four values of a window are equal, as on a black background, amax shares the gradient among them; so are
     the pixels below them then, and the weights' gradient is the same as if one had got it all.
