@@ -94,10 +94,10 @@ def drop(path):
     return edit
 
 
-def layers(shape, *chain, tensors=None):
+def layers(shape, *chain, tensors=None, version=1):
     """A model of nothing but these layers over rows of this shape."""
     def edit(checkpoint):
-        checkpoint.config = {"model_type": "moed", "format_version": 1, "input": {"shape": shape},
+        checkpoint.config = {"model_type": "moed", "format_version": version, "input": {"shape": shape},
                              "layers": list(chain)}
         checkpoint.tensors = {name: np.asarray(v, np.float32) for name, v in (tensors or {}).items()}
     return edit

@@ -87,3 +87,64 @@ def every_op():
         tensors[f"attentive.experts.{e}.key.weight"] = numbers(5, 8, seed=e)
         tensors[f"attentive.experts.{e}.out.weight"] = numbers(4, 5, seed=e)
     return Checkpoint(config, tensors, dtype="F16", shards=2)
+
+
+def tasks():
+    """Several inputs, experts of tasks on two levels, several outputs."""
+    level = {"op": "moe", "name": "level1",
+             "gates": [{"name": "a", "layers": [{"op": "linear", "name": "out"}], "experts": [0, 2], "top_k": 1},
+                       {"name": "both", "layers": [{"op": "linear", "name": "out"}], "normalize": "lp", "p": 3}],
+             "experts": {"count": 3, "layers": [{"op": "linear", "name": "fc"}]}}
+    last = {"op": "moe", "name": "level2",
+            "gates": [{"name": "a", "layers": [{"op": "linear", "name": "out"}], "input": 0,
+                       "score": "sparsemixer", "top_k": 2, "jitter": 0.1}],
+            "experts": {"count": 2, "inputs": [0, 1], "layers": [{"op": "linear", "name": "fc"}]}}
+    config = {
+        "model_type": "moed", "format_version": 2,
+        "inputs": [{"name": "numeric", "shape": [2], "preprocess": {"mean": [1, 2], "std": [2, 2]}},
+                   {"name": "word", "shape": [1], "categories": 3,
+                    "layers": [{"op": "embedding", "name": "word"}, {"op": "tanh"}]}],
+        "layers": [level, last],
+        "outputs": [{"name": "class", "labels": ["no", "yes"],
+                     "layers": [{"op": "select", "index": 0}, {"op": "linear", "name": "class"}]},
+                    {"name": "raw"}],
+        "routing_reference": {"level1.a": {"share": [0.5, 0.5], "rows": 10}},
+    }
+    tensors = {"word.weight": numbers(4, 2), "class.weight": numbers(2, 3),
+               "level1.gates.a.out.weight": numbers(2, 4), "level1.gates.both.out.weight": numbers(3, 4),
+               "level2.gates.a.out.weight": numbers(2, 3)}
+    tensors.update({f"level1.experts.{e}.fc.weight": numbers(3, 4, seed=e) for e in range(3)})
+    tensors.update({f"level2.experts.{e}.fc.weight": numbers(3, 3, seed=e) for e in range(2)})
+    return Checkpoint(config, tensors)
+
+
+def encoder():
+    """An image as a sequence of patches, whose positions are routed."""
+    sparse = {"op": "moe", "name": "moe", "route": "positions",
+              "gate": {"layers": [{"op": "linear", "name": "out"}], "score": "sigmoid", "normalize": "sum",
+                       "top_k": 2, "groups": {"count": 2, "keep": 1, "by": "top2"},
+                       "capacity": {"factor": 1.5, "minimum": 2}},
+              "experts": {"count": 4, "layers": [{"op": "glu", "name": "fc", "activation": "gelu"}]},
+              "shared": {"layers": [{"op": "glu", "name": "fc"}], "gate": "sigmoid"}}
+    config = {
+        "model_type": "moed", "format_version": 2,
+        "input": {"name": "image", "shape": [1, 4, 4]},
+        "layers": [{"op": "conv2d", "name": "patches", "stride": 2},
+                   {"op": "reshape", "shape": [2, 4]},
+                   {"op": "transpose"},
+                   {"op": "class_token", "name": "token"},
+                   {"op": "position_embedding", "name": "positions"},
+                   {"op": "residual", "layers": [{"op": "attention", "name": "attention", "heads": 2}]},
+                   {"op": "residual", "layers": [sparse]},
+                   {"op": "select", "index": 0, "axis": 0}],
+        "output": {"name": "y"},
+    }
+    tensors = {"patches.weight": numbers(2, 1, 2, 2), "token.weight": numbers(2), "positions.weight": numbers(5, 2),
+               "attention.in_proj_weight": numbers(6, 2), "attention.in_proj_bias": numbers(6),
+               "attention.out_proj.weight": numbers(2, 2), "attention.out_proj.bias": numbers(2, seed=1),
+               "moe.gate.out.weight": numbers(4, 2), "moe.gate.select_bias": numbers(4, seed=2),
+               "moe.shared_gate.weight": numbers(1, 2)}
+    for part in ["shared", *(f"experts.{e}" for e in range(4))]:
+        for seed, name in enumerate(("gate.weight", "up.weight")):
+            tensors[f"moe.{part}.fc.{name}"] = numbers(2, 2, seed=seed + len(part))
+    return Checkpoint(config, tensors)

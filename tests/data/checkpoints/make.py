@@ -14,7 +14,10 @@ import sys
 from pathlib import Path
 
 import bad_config
+import bad_gates
+import bad_inputs
 import bad_layers
+import bad_sequences
 import bad_weights
 import good
 
@@ -47,11 +50,12 @@ def main():
     sys.setrecursionlimit(10000)  # json.dumps, of a thousand nested layers
     for kind in "good", "bad":
         shutil.rmtree(HERE / kind, ignore_errors=True)
-    for make in good.small, good.image, good.every_op:
+    for make in good.small, good.image, good.every_op, good.tasks, good.encoder:
         make().write(HERE / "good" / make.__name__)
         write_seeds(make.__name__, make())
-    for case in bad_config.CASES + bad_layers.CASES + bad_weights.CASES:
-        write_bad(*case)
+    for part in bad_config, bad_layers, bad_weights, bad_inputs, bad_sequences, bad_gates:
+        for case in part.CASES:
+            write_bad(*case)
 
 
 if __name__ == "__main__":
