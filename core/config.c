@@ -171,6 +171,29 @@ int config_shape(struct config_node *node, const char *key, struct moed_shape *s
     return 0;
 }
 
+int config_integers(struct config_node *node, const char *key, int64_t least, int64_t most,
+                    int32_t **values, size_t *count, struct error *err)
+{
+    json_t *json = get(node, key);
+    if (!json_is_array(json) || json_array_size(json) == 0)
+        return config_error(node, key, err, "expected a list of integers");
+    *count = json_array_size(json);
+    if (!(*values = calloc_checked(*count, sizeof **values, err)))
+        return -1;
+    for (size_t i = 0; i < *count; i++) {
+        json_t *item = json_array_get(json, i);
+        if (!json_is_integer(item) || json_integer_value(item) < least ||
+            json_integer_value(item) > most) {
+            free(*values);
+            *values = NULL; /* the caller's own clean-up frees what it was given */
+            return config_error(node, key, err, "entry %zu is not an integer from %lld to %lld", i,
+                                (long long)least, (long long)most);
+        }
+        (*values)[i] = (int32_t)json_integer_value(item);
+    }
+    return 0;
+}
+
 int config_reals(struct config_node *node, const char *key, double **values, size_t *count,
                  struct error *err)
 {

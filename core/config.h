@@ -47,6 +47,9 @@ int config_choice(struct config_node *node, const char *key, const char *const n
 /* Required list of 1..MOED_MAX_RANK sizes of at least 1. */
 int config_shape(struct config_node *node, const char *key, struct moed_shape *shape,
                  struct error *err);
+/* Required list of integers from `least` to `most`; malloc'ed, caller frees. */
+int config_integers(struct config_node *node, const char *key, int64_t least, int64_t most,
+                    int32_t **values, size_t *count, struct error *err);
 /* Required list of numbers in the range of f32; malloc'ed, caller frees. */
 int config_reals(struct config_node *node, const char *key, double **values, size_t *count,
                  struct error *err);

@@ -1,68 +1,106 @@
 /* Sorting (item, expert) pairs by expert, so that each expert's weights are read once per batch.
  *
- * A counting sort over the histogram that gate_select has made: stable, so an expert sees its items
- * in order whatever else is in the batch, and an expert that gets every item gets them in place. */
+ * A counting sort, stable: an expert sees its items in order whatever else is in the batch, and an
+ * expert that gets every item gets them in place. A pair that several gates chose is one pair. */
 #include "moe.h"
 
 #include <stdlib.h>
+#include <string.h>
 
-void dispatch(struct routing *routing)
+/* The selections of all gates side by side, in `position`, which holds experts until place(). */
+static void collect(struct dispatch *dispatch, struct routing *const *routing, size_t gate_count)
 {
-    uint32_t next = 0;
-    for (size_t e = 0; e < routing->experts; e++) {
-        routing->first[e] = next;
-        next += (uint32_t)routing->selected[e];
+    size_t first_slot = 0;
+    for (size_t gate = 0; gate < gate_count; gate++) {
+        const size_t k = routing[gate]->top_k;
+        const int32_t *expert = routing[gate]->expert;
+        for (size_t item = 0; item < dispatch->items; item++)
+            for (size_t slot = 0; slot < k; slot++)
+                dispatch->position[item * dispatch->slots + first_slot + slot] =
+                    (uint32_t)*expert++; /* -1, dropped, becomes NOWHERE */
+        first_slot += k;
     }
-    routing->first[routing->experts] = next;
-
-    /* first[e] walks forward as expert e's pairs are placed, to where first[e + 1] began ... */
-    for (size_t item = 0; item < routing->items; item++)
-        for (size_t slot = 0; slot < routing->top_k; slot++) {
-            size_t pair = item * routing->top_k + slot;
-            uint32_t at = routing->first[routing->expert[pair]]++;
-            routing->item[at] = (uint32_t)item;
-            routing->position[pair] = at;
-        }
-
-    /* ... so moving every entry up by one restores the beginnings. */
-    for (size_t e = routing->experts; e > 0; e--)
-        routing->first[e] = routing->first[e - 1];
-    routing->first[0] = 0;
 }
 
-int routing_init(struct routing *routing, const struct moed_moe_info *info, size_t max_items,
-                 struct error *err)
+/* Whether this is the first selection of `expert` for `item`. */
+static bool is_new_pair(struct dispatch *dispatch, uint32_t expert, size_t item)
 {
-    const size_t experts = info->experts, pairs = max_items * info->top_k;
-    *routing = (struct routing){.experts = experts, .top_k = info->top_k};
-    if (!(routing->expert = calloc_checked(pairs, sizeof *routing->expert, err)) ||
-        !(routing->weight = calloc_checked(pairs, sizeof *routing->weight, err)) ||
-        !(routing->item = calloc_checked(pairs, sizeof *routing->item, err)) ||
-        !(routing->position = calloc_checked(pairs, sizeof *routing->position, err)) ||
-        !(routing->tasks = calloc_checked(pairs, sizeof *routing->tasks, err)))
+    const bool is_new = dispatch->last_item[expert] != item + 1;
+    dispatch->last_item[expert] = (uint32_t)item + 1;
+    return is_new;
+}
+
+static void forget_items(struct dispatch *dispatch)
+{
+    memset(dispatch->last_item, 0, dispatch->experts * sizeof *dispatch->last_item);
+}
+
+/* first[e] = pairs of the experts before e. */
+static void count(struct dispatch *dispatch)
+{
+    uint32_t *pairs = dispatch->first + 1;
+    memset(dispatch->first, 0, (dispatch->experts + 1) * sizeof *dispatch->first);
+    forget_items(dispatch);
+    const uint32_t *expert = dispatch->position;
+    for (size_t item = 0; item < dispatch->items; item++)
+        for (size_t slot = 0; slot < dispatch->slots; slot++, expert++)
+            if (*expert != NOWHERE && is_new_pair(dispatch, *expert, item))
+                pairs[*expert]++;
+    for (size_t e = 0; e < dispatch->experts; e++)
+        dispatch->first[e + 1] += dispatch->first[e];
+}
+
+static void place(struct dispatch *dispatch)
+{
+    forget_items(dispatch);
+    uint32_t *position = dispatch->position;
+    /* first[e] walks forward as expert e's pairs are placed, to where first[e + 1] began ... */
+    for (size_t item = 0; item < dispatch->items; item++)
+        for (size_t slot = 0; slot < dispatch->slots; slot++, position++) {
+            const uint32_t expert = *position;
+            if (expert == NOWHERE)
+                continue;
+            if (is_new_pair(dispatch, expert, item)) {
+                dispatch->last_position[expert] = dispatch->first[expert]++;
+                dispatch->item[dispatch->last_position[expert]] = (uint32_t)item;
+            }
+            *position = dispatch->last_position[expert];
+        }
+    /* ... so moving every entry up by one restores the beginnings. */
+    for (size_t e = dispatch->experts; e > 0; e--)
+        dispatch->first[e] = dispatch->first[e - 1];
+    dispatch->first[0] = 0;
+}
+
+void dispatch_pairs(struct dispatch *dispatch, struct routing *const *routing, size_t gate_count)
+{
+    dispatch->items = routing[0]->items;
+    collect(dispatch, routing, gate_count);
+    count(dispatch);
+    place(dispatch);
+}
+
+int dispatch_init(struct dispatch *dispatch, const struct moe_sizes *sizes, size_t max_items,
+                  struct error *err)
+{
+    const size_t selections = max_items * sizes->slots;
+    *dispatch = (struct dispatch){.experts = sizes->experts, .slots = sizes->slots};
+    if (!(dispatch->item = calloc_checked(selections, sizeof *dispatch->item, err)) ||
+        !(dispatch->position = calloc_checked(selections, sizeof *dispatch->position, err)) ||
+        !(dispatch->tasks = calloc_checked(selections, sizeof *dispatch->tasks, err)))
         return -1;
-    routing->first = xcalloc(experts + 1, sizeof *routing->first);
-    routing->selected = xcalloc(experts, sizeof *routing->selected);
-    routing->top1 = xcalloc(experts, sizeof *routing->top1);
-    routing->weight_sum = xcalloc(experts, sizeof *routing->weight_sum);
-    routing->probability_sum = xcalloc(experts, sizeof *routing->probability_sum);
-    routing->scores = xcalloc(experts, sizeof *routing->scores);
-    routing->probability = xcalloc(experts, sizeof *routing->probability);
+    dispatch->first = xcalloc(sizes->experts + 1, sizeof *dispatch->first);
+    dispatch->last_item = xcalloc(sizes->experts, sizeof *dispatch->last_item);
+    dispatch->last_position = xcalloc(sizes->experts, sizeof *dispatch->last_position);
     return 0;
 }
 
-void routing_close(struct routing *routing)
+void dispatch_close(struct dispatch *dispatch)
 {
-    free(routing->expert);
-    free(routing->weight);
-    free(routing->item);
-    free(routing->position);
-    free(routing->tasks);
-    free(routing->first);
-    free(routing->selected);
-    free(routing->top1);
-    free(routing->weight_sum);
-    free(routing->probability_sum);
-    free(routing->scores);
-    free(routing->probability);
+    free(dispatch->item);
+    free(dispatch->position);
+    free(dispatch->tasks);
+    free(dispatch->first);
+    free(dispatch->last_item);
+    free(dispatch->last_position);
 }

@@ -10,7 +10,8 @@
 #include <string.h>
 
 static int build_expert(struct experts *experts, size_t index, struct layer *layer,
-                        const struct build *build, struct config_node *node, struct error *err)
+                        const struct build *build, struct config_node *node,
+                        const struct moed_shape *in, struct error *err)
 {
     struct build inner = *build;
     struct chain *chain = &experts->chains[index];
@@ -18,8 +19,8 @@ static int build_expert(struct experts *experts, size_t index, struct layer *lay
     if (snprintf(inner.prefix, sizeof inner.prefix, "%s%s.experts.%zu.", build->prefix, layer->name,
                  index) >= (int)sizeof inner.prefix)
         return config_error(node, NULL, err, "tensor names would be too long");
-    inner.inside_moe = true;
-    if (chain_build(chain, &inner, node, "layers", &layer->in, err) != 0)
+    inner.no_moe = true;
+    if (chain_build(chain, &inner, node, "layers", in, err) != 0)
         return -1;
     if (!shape_equal(&chain->out, &experts->chains[0].out))
         return config_error(node, NULL, err, "expert %zu gives %s, expert 0 gives %s", index,
@@ -33,23 +34,46 @@ static int build_expert(struct experts *experts, size_t index, struct layer *lay
     return 0;
 }
 
+/* "inputs": which entry of the item each expert sees, or NULL. */
+static int read_inputs(int32_t **entries, struct config_node *node, size_t count,
+                       const struct moed_shape *item, struct error *err)
+{
+    size_t given;
+    *entries = NULL;
+    if (!config_has(node, "inputs"))
+        return 0;
+    if (item->rank == 0)
+        return config_error(node, "inputs", err, "the layer's input has no axis");
+    if (config_integers(node, "inputs", 0, (int64_t)item->dims[0] - 1, entries, &given, err) != 0)
+        return -1;
+    if (given == count)
+        return 0;
+    free(*entries);
+    return config_error(node, "inputs", err, "%zu entries for %zu experts", given, count);
+}
+
 int experts_build(struct experts *experts, struct layer *layer, struct build *build,
-                  struct config_node *node, struct error *err)
+                  struct config_node *node, const struct moed_shape *item, struct error *err)
 {
     struct config_node own;
     int64_t count;
+    int32_t *entries;
     if (config_object(node, "experts", &own, err) != 0 ||
-        config_integer(&own, "count", CONFIG_REQUIRED, 1, MAX_EXPERTS, &count, err) != 0)
+        format_2_key(build, &own, "inputs", err) != 0 ||
+        config_integer(&own, "count", CONFIG_REQUIRED, 1, MAX_EXPERTS, &count, err) != 0 ||
+        read_inputs(&entries, &own, (size_t)count, item, err) != 0)
         return -1;
-    experts->chains = calloc_checked((size_t)count, sizeof *experts->chains, err);
-    if (!experts->chains)
-        return -1;
-    for (; experts->count < (size_t)count; experts->count++)
-        if (build_expert(experts, experts->count, layer, build, &own, err) != 0) {
-            experts->count++;
-            return -1;
-        }
-    return config_done(&own, err);
+    experts->chains = xcalloc((size_t)count, sizeof *experts->chains);
+    experts->inputs = xcalloc((size_t)count, sizeof *experts->inputs);
+    int result = 0;
+    for (; result == 0 && experts->count < (size_t)count; experts->count++) {
+        struct moed_shape in;
+        slice_of(&experts->inputs[experts->count], &in, item,
+                 entries ? (size_t)entries[experts->count] : WHOLE);
+        result = build_expert(experts, experts->count, layer, build, &own, &in, err);
+    }
+    free(entries);
+    return result != 0 ? -1 : config_done(&own, err);
 }
 
 void experts_close(struct experts *experts)
@@ -57,13 +81,16 @@ void experts_close(struct experts *experts)
     for (size_t i = 0; i < experts->count; i++)
         chain_close(&experts->chains[i]);
     free(experts->chains);
+    free(experts->inputs);
 }
 
 struct experts_job {
     const struct experts *experts;
     const struct run *run;
-    const struct routing *routing; /* NULL for heads: every item */
+    const struct dispatch *dispatch; /* NULL for heads: every item */
     size_t items;
+    size_t item_elements;  /* of x */
+    size_t gathered_pitch; /* of a pair's place in gathered */
     const float *x, *hidden;
     float *gathered, *out;
 };
@@ -93,62 +120,84 @@ void experts_heads(const struct experts *experts, const struct run *run, size_t 
     team_run(run->team, experts->count, head_task, &job);
 }
 
+/* Where an expert's inputs are: those of item i at source + i * pitch, `elements` numbers. */
+struct source {
+    const float *source;
+    size_t pitch, elements;
+};
+
+static struct source find_source(const struct experts_job *job, size_t expert)
+{
+    const struct experts *experts = job->experts;
+    if (experts->split) {
+        const size_t elements = experts->split_elements;
+        return (struct source){job->hidden + expert * job->items * elements, elements, elements};
+    }
+    const struct slice *input = &experts->inputs[expert];
+    return (struct source){job->x + input->first, job->item_elements, input->elements};
+}
+
 /* The inputs of a task's pairs side by side; no copy for an expert that gets every item, in order.
  */
-static const float *gather(const struct experts_job *job, const struct expert_task *task,
-                           size_t elements)
+static const float *gather(const struct experts_job *job, const struct expert_task *task)
 {
-    const struct routing *routing = job->routing;
-    const uint32_t first = routing->first[task->expert], last = routing->first[task->expert + 1];
-    const float *source =
-        job->experts->split ? job->hidden + task->expert * job->items * elements : job->x;
-    if (last - first == job->items)
-        return source + (task->first - first) * elements;
-    float *to = job->gathered + task->first * elements;
+    const struct dispatch *dispatch = job->dispatch;
+    const struct source from = find_source(job, task->expert);
+    const uint32_t first = dispatch->first[task->expert], last = dispatch->first[task->expert + 1];
+    if (last - first == job->items && from.pitch == from.elements)
+        return from.source + (task->first - first) * from.elements;
+    float *to = job->gathered + task->first * job->gathered_pitch;
     for (size_t i = 0; i < task->count; i++)
-        memcpy(to + i * elements, source + routing->item[task->first + i] * elements,
-               elements * sizeof *to);
+        memcpy(to + i * from.elements, from.source + dispatch->item[task->first + i] * from.pitch,
+               from.elements * sizeof *to);
     return to;
 }
 
 static void expert_task(void *context, size_t index, unsigned worker)
 {
     const struct experts_job *job = context;
-    const struct expert_task *task = &job->routing->tasks[index];
+    const struct expert_task *task = &job->dispatch->tasks[index];
     const struct chain *chain = &job->experts->chains[task->expert];
-    const size_t elements = job->experts->split ? job->experts->split_elements : chain->in_elements;
     struct run run = task_run(job, task->first, worker);
-    chain_forward(chain, job->experts->split, chain->count, &run, task->count,
-                  gather(job, task, elements), job->out + task->first * chain->out_elements);
+    chain_forward(chain, job->experts->split, chain->count, &run, task->count, gather(job, task),
+                  job->out + task->first * chain->out_elements);
 }
 
 /* Fewer rows than this read an expert's weights for too little work. */
 enum { MIN_TASK_ROWS = 16 };
 
 /* Cuts every active expert's pairs into tasks small enough that each thread gets a few. */
-static size_t plan_tasks(struct routing *routing, unsigned threads)
+static size_t plan_tasks(struct dispatch *dispatch, unsigned threads)
 {
-    const uint32_t pairs = routing->first[routing->experts];
+    const uint32_t pairs = dispatch->first[dispatch->experts];
     uint32_t rows = threads > 1 ? pairs / (2 * threads) + 1 : pairs;
     rows = rows < MIN_TASK_ROWS ? MIN_TASK_ROWS : rows;
     size_t count = 0;
-    for (uint32_t e = 0; e < routing->experts; e++)
-        for (uint32_t at = routing->first[e], end = routing->first[e + 1]; at < end; at += rows)
-            routing->tasks[count++] =
+    for (uint32_t e = 0; e < dispatch->experts; e++)
+        for (uint32_t at = dispatch->first[e], end = dispatch->first[e + 1]; at < end; at += rows)
+            dispatch->tasks[count++] =
                 (struct expert_task){e, at, end - at < rows ? end - at : rows};
     return count;
 }
 
-void experts_forward(const struct experts *experts, const struct run *run, struct routing *routing,
-                     const float *x, const float *hidden, float *gathered, float *out)
+size_t experts_input(const struct experts *experts, size_t item_elements)
+{
+    return max_size(experts->split_elements, item_elements);
+}
+
+void experts_forward(const struct experts *experts, const struct run *run,
+                     struct dispatch *dispatch, size_t item_elements, const float *x,
+                     const float *hidden, float *gathered, float *out)
 {
     struct experts_job job = {.experts = experts,
                               .run = run,
-                              .routing = routing,
-                              .items = routing->items,
+                              .dispatch = dispatch,
+                              .items = dispatch->items,
+                              .item_elements = item_elements,
+                              .gathered_pitch = experts_input(experts, item_elements),
                               .x = x,
                               .hidden = hidden,
                               .gathered = gathered,
                               .out = out};
-    team_run(run->team, plan_tasks(routing, team_size(run->team)), expert_task, &job);
+    team_run(run->team, plan_tasks(dispatch, team_size(run->team)), expert_task, &job);
 }

@@ -6,10 +6,21 @@
 #include <string.h>
 
 static const struct layer_op *const OPS[] = {
-    &op_linear,     &op_conv1d,     &op_conv2d,   &op_batch_norm, &op_layer_norm, &op_rms_norm,
-    &op_max_pool2d, &op_avg_pool2d, &op_flatten,  &op_reshape,    &op_sum,        &op_mean,
-    &op_relu,       &op_gelu,       &op_silu,     &op_tanh,       &op_sigmoid,    &op_softmax,
-    &op_cube,       &op_scale,      &op_residual, &op_moe,
+    &op_linear,      &op_conv1d,
+    &op_conv2d,      &op_batch_norm,
+    &op_layer_norm,  &op_rms_norm,
+    &op_max_pool2d,  &op_avg_pool2d,
+    &op_flatten,     &op_reshape,
+    &op_sum,         &op_mean,
+    &op_relu,        &op_gelu,
+    &op_silu,        &op_tanh,
+    &op_sigmoid,     &op_softmax,
+    &op_cube,        &op_scale,
+    &op_residual,    &op_moe,
+    &op_select,      &op_transpose,
+    &op_embedding,   &op_position_embedding,
+    &op_class_token, &op_glu,
+    &op_attention,
 };
 
 /* Waking the team costs some microseconds: less work than this is done by the caller alone. */
@@ -54,8 +65,15 @@ int layer_set_out(struct layer *layer, const struct config_node *node,
     return 0;
 }
 
-/* Names become tensor names, metric labels and parts of output names. */
-static bool name_is_valid(const char *name)
+int format_2_key(const struct build *build, struct config_node *node, const char *key,
+                 struct error *err)
+{
+    if (build->format < 2 && config_has(node, key))
+        return config_error(node, key, err, "needs \"format_version\": 2");
+    return 0;
+}
+
+bool name_is_valid(const char *name)
 {
     const char *allowed = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.";
     return strlen(name) <= 64 && name[strspn(name, allowed)] == '\0';
@@ -90,17 +108,15 @@ static int layer_build(struct layer *layer, struct build *build, struct config_n
     layer->op = find_op(op);
     if (!layer->op)
         return config_error(node, "op", err, "unknown op '%.40s'", op);
+    if (layer->op->format > build->format)
+        return config_error(node, "op", err, "'%s' needs \"format_version\": %d", op,
+                            layer->op->format);
     layer->name = xstrdup(name);
     layer->in = *in;
     layer->in_elements = moed_shape_elements(in);
     if (layer->op->build(layer, build, node, err) != 0)
         return -1;
     return config_done(node, err);
-}
-
-static size_t max_size(size_t a, size_t b)
-{
-    return a > b ? a : b;
 }
 
 static void chain_add(struct chain *chain, const struct layer *layer)
@@ -144,6 +160,7 @@ int chain_build(struct chain *chain, struct build *build, struct config_node *no
             return -1;
         }
         chain_add(chain, layer);
+        build->categories = 0; /* what came out of a layer is a quantity */
     }
     build->depth--;
     /* Two buffers between the layers of a task, and two more between segments. */

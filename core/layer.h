@@ -28,14 +28,26 @@ enum { MAX_TENSOR_NAME = 256 };
 
 struct layer;
 
+/* What a forward needs to know of a MoE layer to give it working memory. */
+struct moe_sizes {
+    size_t experts;
+    size_t items_per_row; /* routed by each gate */
+    size_t slots;         /* selections per item, those of all gates together */
+};
+
 /* While loading: where tensors come from and which part of the model is being built. */
 struct build {
     struct safetensors *tensors;
     char prefix[MAX_TENSOR_NAME]; /* of tensor names: "", "moe.gate.", "moe.experts.3." */
+    int format;                   /* format_version of the config */
     int depth;
-    size_t *layers_left;       /* of MAX_LAYERS, for all parts of the model together */
-    bool inside_moe;           /* gates and experts hold no MoE layer of their own */
-    struct moed_moe_info *moe; /* [moe_count], grown by each MoE layer in order of execution */
+    size_t *layers_left; /* of MAX_LAYERS, for all parts of the model together */
+    size_t categories;   /* of the integers that the next layer reads; 0: it reads quantities */
+    bool no_moe;         /* gates, experts, inputs and outputs hold no MoE layer of their own */
+    /* Grown by each MoE layer in order of execution. */
+    struct moed_moe_info *gates; /* [gate_count] */
+    size_t gate_count;
+    struct moe_sizes *moe; /* [moe_count] */
     size_t moe_count;
 };
 
@@ -43,7 +55,9 @@ struct build {
  */
 struct run {
     struct moed_scratch *scratch;
-    struct moed_team *team; /* NULL inside a task: tasks do not fork again */
+    struct moed_team *team;     /* NULL inside a task: tasks do not fork again */
+    const size_t *request_rows; /* [request_count] the requests whose rows these are, in order */
+    size_t request_count;
     float *arena;    /* row-linear scratch: scratch_per_row floats for every row of this call */
     unsigned worker; /* whose workspace a layer may use */
 };
@@ -53,6 +67,7 @@ float *run_workspace(const struct run *run);
 
 struct layer_op {
     const char *name;
+    int format;    /* the format_version that it came with; 0 and 1: the first */
     bool in_place; /* forward may be called with y == x */
     /* Reads the op's keys from `node` (name, in and op are set), sets out and the counts below. */
     int (*build)(struct layer *layer, struct build *build, struct config_node *node,
@@ -79,6 +94,11 @@ struct layer {
     uint64_t parameters, active_parameters, macs, weight_bytes;
     void *state; /* the op's own; malloc'ed */
 };
+
+static inline size_t max_size(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
 
 /* A list of layers run one after the other. */
 struct chain {
@@ -128,6 +148,14 @@ struct tensor *tensor_claim(const struct layer *layer, const struct build *build
                             const char *suffix, struct error *err);
 int tensor_expect(const struct tensor *tensor, const size_t *dims, size_t rank, struct error *err);
 
+/* Refuses `key`, if it is there, in a config of an older format than 2. */
+int format_2_key(const struct build *build, struct config_node *node, const char *key,
+                 struct error *err);
+
+/* Letters, digits, '_', '-' and '.', at most 64: names become tensor names, metric labels and parts
+ * of output names. */
+bool name_is_valid(const char *name);
+
 /* Sets layer->out and out_elements, refusing shapes beyond MAX_ROW_ELEMENTS. */
 int layer_set_out(struct layer *layer, const struct config_node *node,
                   const struct moed_shape *shape, struct error *err);
@@ -143,8 +171,12 @@ extern const struct layer_op op_batch_norm, op_layer_norm, op_rms_norm; /* norm.
 extern const struct layer_op op_max_pool2d, op_avg_pool2d;              /* pool.c */
 extern const struct layer_op op_flatten, op_reshape, op_sum, op_mean;   /* shape.c */
 extern const struct layer_op op_relu, op_gelu, op_silu, op_tanh, op_sigmoid, op_softmax, op_cube,
-    op_scale;                             /* activation.c */
-extern const struct layer_op op_residual; /* residual.c */
-extern const struct layer_op op_moe;      /* moe.c */
+    op_scale;                                                                     /* activation.c */
+extern const struct layer_op op_residual;                                         /* residual.c */
+extern const struct layer_op op_select, op_transpose;                             /* shape.c */
+extern const struct layer_op op_embedding, op_position_embedding, op_class_token; /* embedding.c */
+extern const struct layer_op op_glu;                                              /* glu.c */
+extern const struct layer_op op_attention;                                        /* attention.c */
+extern const struct layer_op op_moe;                                              /* moe.c */
 
 #endif

@@ -41,72 +41,200 @@ static int read_preprocess(struct preprocess *preprocess, struct config_node *in
     return config_done(&node, err);
 }
 
-static int read_input(struct moed_model *model, struct config_node *root, struct error *err)
+static int name_tensor(struct moed_tensor_info *tensors, size_t index, struct config_node *node,
+                       const char *otherwise, struct error *err)
 {
-    struct config_node node;
     const char *name;
-    char text[SHAPE_TEXT_BYTES];
-    struct moed_tensor_info *input = &model->input;
-    if (config_object(root, "input", &node, err) != 0 ||
-        config_text(&node, "name", "input", &name, err) != 0 ||
-        config_shape(&node, "shape", &input->shape, err) != 0)
+    if (config_text(node, "name", otherwise, &name, err) != 0)
         return -1;
-    size_t elements = 1;
-    for (size_t i = 0; i < input->shape.rank; i++)
-        if (__builtin_mul_overflow(elements, input->shape.dims[i], &elements) ||
-            elements > MAX_ROW_ELEMENTS)
-            return config_error(&node, "shape", err, "%s exceeds %d elements",
-                                shape_text(&input->shape, text), MAX_ROW_ELEMENTS);
-    input->elements = elements;
-    input->name = model->input_name = xstrdup(name);
-    model->preprocess.shape = input->shape;
-    if (read_preprocess(&model->preprocess, &node, err) != 0)
-        return -1;
-    return config_done(&node, err);
+    tensors[index].name = xstrdup(name);
+    for (size_t i = 0; i < index; i++)
+        if (strcmp(tensors[i].name, name) == 0)
+            return config_error(node, "name", err, "two are called '%.60s'", name);
+    return 0;
 }
 
-static int read_labels(struct moed_model *model, struct config_node *node, struct error *err)
+static int read_shape(struct moed_tensor_info *tensor, struct config_node *node, struct error *err)
 {
-    const struct moed_shape *out = &model->chain.out;
-    const size_t classes = out->rank ? out->dims[out->rank - 1] : 1;
+    char text[SHAPE_TEXT_BYTES];
+    if (config_shape(node, "shape", &tensor->shape, err) != 0)
+        return -1;
+    tensor->elements = 1;
+    for (size_t i = 0; i < tensor->shape.rank; i++)
+        if (__builtin_mul_overflow(tensor->elements, tensor->shape.dims[i], &tensor->elements) ||
+            tensor->elements > MAX_ROW_ELEMENTS)
+            return config_error(node, "shape", err, "%s exceeds %d elements",
+                                shape_text(&tensor->shape, text), MAX_ROW_ELEMENTS);
+    return 0;
+}
+
+/* Indices arrive as f32, which holds every integer up to 2^24. */
+enum { MAX_CATEGORIES = 1 << 24 };
+
+/* What an entry of "inputs" has beyond the one "input": categories and layers. */
+static int read_listed_input(struct input *input, struct moed_tensor_info *tensor,
+                             struct build *build, struct config_node *node, struct error *err)
+{
+    int64_t categories;
+    if (config_integer(node, "categories", 0, 1, MAX_CATEGORIES, &categories, err) != 0)
+        return -1;
+    if (categories && input->preprocess.present)
+        return config_error(node, "preprocess", err, "categories are no quantities");
+    tensor->categories = (size_t)categories;
+    if (!config_has(node, "layers"))
+        return 0;
+    struct build inner = *build;
+    inner.no_moe = true;
+    inner.categories = tensor->categories;
+    if (chain_build(&input->chain, &inner, node, "layers", &tensor->shape, err) != 0)
+        return -1;
+    input->out = input->chain.out;
+    return 0;
+}
+
+static int read_input(struct moed_model *model, struct build *build, struct config_node *node,
+                      bool listed, struct error *err)
+{
+    const size_t index = model->input_count++;
+    struct moed_tensor_info *tensor = &model->input_info[index];
+    struct input *input = &model->inputs[index];
+    if (name_tensor(model->input_info, index, node, listed ? NULL : "input", err) != 0 ||
+        read_shape(tensor, node, err) != 0)
+        return -1;
+    input->preprocess.shape = input->out = tensor->shape;
+    if (read_preprocess(&input->preprocess, node, err) != 0)
+        return -1;
+    if (listed && read_listed_input(input, tensor, build, node, err) != 0)
+        return -1;
+    return config_done(node, err);
+}
+
+/* One input enters the layers as it is, several as one vector, side by side. */
+static int join_inputs(struct moed_model *model, struct config_node *root, struct error *err)
+{
+    model->joined = model->inputs[0].out;
+    if (model->input_count == 1)
+        return 0;
+    size_t elements = 0;
+    for (size_t i = 0; i < model->input_count; i++)
+        elements += moed_shape_elements(&model->inputs[i].out);
+    if (elements > MAX_ROW_ELEMENTS)
+        return config_error(root, "inputs", err, "join to %zu elements, more than %d", elements,
+                            MAX_ROW_ELEMENTS);
+    model->joined = (struct moed_shape){.rank = 1, .dims = {elements}};
+    return 0;
+}
+
+static int read_inputs(struct moed_model *model, struct build *build, struct config_node *root,
+                       struct error *err)
+{
+    struct config_node node;
+    const bool listed = config_has(root, "inputs");
+    size_t count = 1;
+    if (format_2_key(build, root, "inputs", err) != 0)
+        return -1;
+    if (listed && config_has(root, "input"))
+        return config_error(root, "inputs", err, "a model has either \"input\" or \"inputs\"");
+    if (listed && config_list(root, "inputs", &count, err) != 0)
+        return -1;
+    if (count > MAX_TENSORS)
+        return config_error(root, "inputs", err, "more than %d", MAX_TENSORS);
+    model->input_info = xcalloc(count, sizeof *model->input_info);
+    model->inputs = xcalloc(count, sizeof *model->inputs);
+    for (size_t i = 0; i < count; i++)
+        if ((listed ? config_item(root, "inputs", i, &node, err)
+                    : config_object(root, "input", &node, err)) != 0 ||
+            read_input(model, build, &node, listed, err) != 0)
+            return -1;
+    return join_inputs(model, root, err);
+}
+
+static int read_labels(struct output *output, struct moed_tensor_info *tensor,
+                       struct config_node *node, struct error *err)
+{
+    const struct moed_shape *shape = &tensor->shape;
+    const size_t classes = shape->rank ? shape->dims[shape->rank - 1] : 1;
     const char **labels;
     size_t count;
     if (!config_has(node, "labels"))
         return 0;
     if (config_texts(node, "labels", &labels, &count, err) != 0)
         return -1;
-    model->labels = calloc_checked(count, sizeof *model->labels, err);
-    for (; model->labels && model->label_count < count; model->label_count++)
-        model->labels[model->label_count] = xstrdup(labels[model->label_count]);
+    output->labels = calloc_checked(count, sizeof *output->labels, err);
+    for (; output->labels && output->label_count < count; output->label_count++)
+        output->labels[output->label_count] = xstrdup(labels[output->label_count]);
     free(labels);
-    if (!model->labels)
+    if (!output->labels)
         return -1;
     if (count != classes)
         return config_error(node, "labels", err, "%zu labels for %zu classes", count, classes);
+    tensor->label_count = count;
+    tensor->labels = (const char *const *)output->labels;
     return 0;
 }
 
-static int read_output(struct moed_model *model, struct config_node *root, struct error *err)
+static int read_output(struct moed_model *model, struct build *build, struct config_node *node,
+                       bool listed, struct error *err)
+{
+    const size_t index = model->output_count++;
+    struct moed_tensor_info *tensor = &model->output_info[index];
+    struct output *output = &model->outputs[index];
+    struct build inner = *build;
+    inner.no_moe = true;
+    if (name_tensor(model->output_info, index, node, listed ? NULL : "output", err) != 0)
+        return -1;
+    if (listed && config_has(node, "layers") &&
+        chain_build(&output->chain, &inner, node, "layers", &model->chain.out, err) != 0)
+        return -1;
+    tensor->shape = output->chain.count ? output->chain.out : model->chain.out;
+    tensor->elements = moed_shape_elements(&tensor->shape);
+    if (read_labels(output, tensor, node, err) != 0)
+        return -1;
+    return config_done(node, err);
+}
+
+/* An output that the config says nothing about. */
+static void add_plain_output(struct moed_model *model)
+{
+    model->output_count = 1;
+    model->output_info[0] = (struct moed_tensor_info){.name = xstrdup("output"),
+                                                      .shape = model->chain.out,
+                                                      .elements = model->chain.out_elements};
+}
+
+static int read_outputs(struct moed_model *model, struct build *build, struct config_node *root,
+                        struct error *err)
 {
     struct config_node node;
-    const char *name = "output";
-    if (config_has(root, "output")) {
-        if (config_object(root, "output", &node, err) != 0 ||
-            config_text(&node, "name", name, &name, err) != 0 ||
-            read_labels(model, &node, err) != 0 || config_done(&node, err) != 0)
-            return -1;
+    const bool listed = config_has(root, "outputs");
+    size_t count = 1;
+    if (format_2_key(build, root, "outputs", err) != 0)
+        return -1;
+    if (listed && config_has(root, "output"))
+        return config_error(root, "outputs", err, "a model has either \"output\" or \"outputs\"");
+    if (listed && config_list(root, "outputs", &count, err) != 0)
+        return -1;
+    if (count > MAX_TENSORS)
+        return config_error(root, "outputs", err, "more than %d", MAX_TENSORS);
+    model->output_info = xcalloc(count, sizeof *model->output_info);
+    model->outputs = xcalloc(count, sizeof *model->outputs);
+    if (!listed && !config_has(root, "output")) {
+        add_plain_output(model);
+        return 0;
     }
-    model->output_name = xstrdup(name);
-    model->output =
-        (struct moed_tensor_info){model->output_name, model->chain.out, model->chain.out_elements};
+    for (size_t i = 0; i < count; i++)
+        if ((listed ? config_item(root, "outputs", i, &node, err)
+                    : config_object(root, "output", &node, err)) != 0 ||
+            read_output(model, build, &node, listed, err) != 0)
+            return -1;
     return 0;
 }
 
 static const struct moed_moe_info *find_moe(const struct moed_model *model, const char *name)
 {
-    for (size_t i = 0; i < model->moe_count; i++)
-        if (strcmp(model->moe[i].name, name) == 0)
-            return &model->moe[i];
+    for (size_t i = 0; i < model->gate_count; i++)
+        if (strcmp(model->gates[i].name, name) == 0)
+            return &model->gates[i];
     return NULL;
 }
 
@@ -146,61 +274,76 @@ static int read_references(struct moed_model *model, struct config_node *root, s
     return 0;
 }
 
-static int read_header(struct moed_model *model, struct config_node *root, struct error *err)
+static int read_header(struct moed_model *model, struct build *build, struct config_node *root,
+                       struct error *err)
 {
     static const char *const types[] = {"moed", NULL};
     const char *description;
     int type;
     int64_t version;
     if (config_choice(root, "model_type", types, -1, &type, err) != 0 ||
-        config_integer(root, "format_version", CONFIG_REQUIRED, 1, 1, &version, err) != 0 ||
+        config_integer(root, "format_version", CONFIG_REQUIRED, 1, 2, &version, err) != 0 ||
         config_text(root, "description", "", &description, err) != 0)
         return -1;
+    build->format = (int)version;
     model->description = xstrdup(description);
     return 0;
 }
 
-static int build_layers(struct moed_model *model, struct config_node *root, struct error *err)
+static int build_layers(struct moed_model *model, struct build *build, struct config_node *root,
+                        struct error *err)
 {
-    size_t layers_left = MAX_LAYERS;
-    struct build build = {.tensors = model->tensors, .layers_left = &layers_left};
-    int result = chain_build(&model->chain, &build, root, "layers", &model->input.shape, err);
-    model->moe = build.moe;
-    model->moe_count = build.moe_count;
-    if (result != 0)
-        return -1;
+    int result = chain_build(&model->chain, build, root, "layers", &model->joined, err);
+    model->gates = build->gates;
+    model->gate_count = build->gate_count;
+    model->moe = build->moe;
+    model->moe_count = build->moe_count;
+    return result;
+}
+
+static int check_all_used(const struct moed_model *model, struct error *err)
+{
     const struct tensor *unused = safetensors_unused(model->tensors);
     if (unused)
         return error_set(err, ERROR_INVALID, "tensor '%s' is used by no layer", unused->name);
     return 0;
 }
 
+static void add_chain(struct moed_model_info *info, const struct chain *chain)
+{
+    info->parameters += chain->parameters;
+    info->active_parameters += chain->active_parameters;
+    info->macs_per_row += chain->macs;
+    info->weight_bytes += chain->weight_bytes;
+}
+
 static void fill_info(struct moed_model *model)
 {
-    const struct chain *chain = &model->chain;
-    const size_t input_copy = model->preprocess.present ? model->input.elements : 0;
-    model->info = (struct moed_model_info){
+    struct moed_model_info *info = &model->info;
+    *info = (struct moed_model_info){
         .description = model->description,
-        .input_count = 1,
-        .inputs = &model->input,
-        .output_count = 1,
-        .outputs = &model->output,
-        .label_count = model->label_count,
-        .labels = (const char *const *)model->labels,
-        .moe_count = model->moe_count,
-        .moe = model->moe,
-        .parameters = chain->parameters,
-        .active_parameters = chain->active_parameters,
-        .macs_per_row = chain->macs,
-        .weight_bytes = chain->weight_bytes,
-        .scratch_bytes_per_row = (chain->scratch_per_row + input_copy) * sizeof(float),
+        .input_count = model->input_count,
+        .inputs = model->input_info,
+        .output_count = model->output_count,
+        .outputs = model->output_info,
+        .moe_count = model->gate_count,
+        .moe = model->gates,
+        .scratch_bytes_per_row = model_scratch_per_row(model) * sizeof(float),
     };
+    for (size_t i = 0; i < model->input_count; i++)
+        add_chain(info, &model->inputs[i].chain);
+    add_chain(info, &model->chain);
+    for (size_t i = 0; i < model->output_count; i++)
+        add_chain(info, &model->outputs[i].chain);
 }
 
 static int read_config(struct moed_model *model, struct config_node *root, struct error *err)
 {
-    if (read_header(model, root, err) != 0 || read_input(model, root, err) != 0 ||
-        build_layers(model, root, err) != 0 || read_output(model, root, err) != 0 ||
+    size_t layers_left = MAX_LAYERS;
+    struct build build = {.tensors = model->tensors, .layers_left = &layers_left};
+    if (read_header(model, &build, root, err) != 0 || read_inputs(model, &build, root, err) != 0 ||
+        build_layers(model, &build, root, err) != 0 ||
+        read_outputs(model, &build, root, err) != 0 || check_all_used(model, err) != 0 ||
         read_references(model, root, err) != 0)
         return -1;
     return config_done(root, err);
@@ -231,21 +374,45 @@ struct moed_model *moed_model_load(const char *directory, struct error *err)
     return model;
 }
 
+static void free_inputs(struct moed_model *model)
+{
+    for (size_t i = 0; i < model->input_count; i++) {
+        chain_close(&model->inputs[i].chain);
+        free(model->inputs[i].preprocess.mean);
+        free(model->inputs[i].preprocess.std);
+        free((char *)model->input_info[i].name);
+    }
+    free(model->inputs);
+    free(model->input_info);
+}
+
+static void free_outputs(struct moed_model *model)
+{
+    for (size_t i = 0; i < model->output_count; i++) {
+        struct output *output = &model->outputs[i];
+        chain_close(&output->chain);
+        for (size_t label = 0; label < output->label_count; label++)
+            free(output->labels[label]);
+        free(output->labels);
+        free((char *)model->output_info[i].name);
+    }
+    free(model->outputs);
+    free(model->output_info);
+}
+
 void moed_model_free(struct moed_model *model)
 {
     if (!model)
         return;
     chain_close(&model->chain);
+    free_inputs(model);
+    free_outputs(model);
     safetensors_free(model->tensors);
-    for (size_t i = 0; i < model->label_count; i++)
-        free(model->labels[i]);
-    free(model->labels);
-    free(model->preprocess.mean);
-    free(model->preprocess.std);
+    for (size_t i = 0; i < model->gate_count; i++)
+        free((char *)model->gates[i].name);
+    free(model->gates);
     free(model->moe);
     free(model->description);
-    free(model->input_name);
-    free(model->output_name);
     free(model);
 }
 
@@ -258,28 +425,46 @@ struct visit {
     const struct moed_model *model;
     void (*call)(const struct moed_layer_info *layer, void *context);
     void *context;
-    size_t moe_seen;
+    size_t gates_seen;
 };
 
-static void visit_chain(struct visit *visit, const struct chain *chain, const char *role, int depth)
+static void visit_chain(struct visit *visit, const struct chain *chain, const char *role,
+                        const char *part, int depth);
+
+/* The name of one of several gates is what its statistics' name has after the layer's. */
+static void visit_children(struct visit *visit, const struct layer *layer,
+                           const struct moed_moe_info *gates, size_t gate_count, int depth)
+{
+    const struct chain *child;
+    const char *role;
+    for (size_t i = 0; layer->op->child && (child = layer->op->child(layer, i, &role)); i++) {
+        const char *part = "";
+        if (i < gate_count && strlen(gates[i].name) > strlen(layer->name))
+            part = gates[i].name + strlen(layer->name) + 1;
+        visit_chain(visit, child, role, part, depth);
+    }
+}
+
+static void visit_chain(struct visit *visit, const struct chain *chain, const char *role,
+                        const char *part, int depth)
 {
     for (size_t i = 0; i < chain->count; i++) {
         const struct layer *layer = &chain->layers[i];
         struct moed_layer_info info = {.depth = depth,
                                        .role = i == 0 ? role : "",
+                                       .part = i == 0 ? part : "",
                                        .op = layer->op->name,
                                        .name = layer->name,
                                        .in = layer->in,
                                        .out = layer->out,
                                        .parameters = layer->parameters};
-        if (layer->op == &op_moe)
-            info.moe = &visit->model->moe[visit->moe_seen++];
+        if (layer->op == &op_moe) {
+            info.moe = &visit->model->gates[visit->gates_seen];
+            info.moe_count = moe_gates(layer);
+            visit->gates_seen += info.moe_count;
+        }
         visit->call(&info, visit->context);
-        const struct chain *child;
-        const char *child_role;
-        for (size_t j = 0; layer->op->child && (child = layer->op->child(layer, j, &child_role));
-             j++)
-            visit_chain(visit, child, child_role, depth + 1);
+        visit_children(visit, layer, info.moe, info.moe_count, depth + 1);
     }
 }
 
@@ -288,5 +473,9 @@ void moed_model_visit(const struct moed_model *model,
                       void *context)
 {
     struct visit walk = {.model = model, .call = visit, .context = context};
-    visit_chain(&walk, &model->chain, "", 0);
+    for (size_t i = 0; i < model->input_count; i++)
+        visit_chain(&walk, &model->inputs[i].chain, "input", model->input_info[i].name, 1);
+    visit_chain(&walk, &model->chain, "", "", 0);
+    for (size_t i = 0; i < model->output_count; i++)
+        visit_chain(&walk, &model->outputs[i].chain, "output", model->output_info[i].name, 1);
 }

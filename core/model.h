@@ -14,17 +14,38 @@ struct preprocess {
     size_t mean_count, std_count;
 };
 
-struct moed_model {
-    struct safetensors *tensors;
-    struct chain chain;
+/* Inputs and outputs: a model with more is no model but an attack on start-up time. */
+enum { MAX_TENSORS = 1024 };
+
+struct input {
     struct preprocess preprocess;
-    struct moed_tensor_info input, output;
-    struct moed_moe_info *moe;
-    size_t moe_count;
+    struct chain chain;    /* count 0: none */
+    struct moed_shape out; /* what it gives to the model's layers */
+};
+
+struct output {
+    struct chain chain; /* count 0: what the model's layers give */
     char **labels;
     size_t label_count;
-    char *description, *input_name, *output_name;
+};
+
+struct moed_model {
+    struct safetensors *tensors;
+    size_t input_count, output_count;
+    struct moed_tensor_info *input_info, *output_info; /* their names are owned */
+    struct input *inputs;
+    struct output *outputs;
+    struct moed_shape joined; /* what enters `chain`: the input, or all inputs side by side */
+    struct chain chain;
+    struct moed_moe_info *gates; /* [gate_count] their names are owned */
+    size_t gate_count;
+    struct moe_sizes *moe; /* [moe_count] */
+    size_t moe_count;
+    char *description;
     struct moed_model_info info;
 };
+
+/* Floats of arena that one row of a forward needs. */
+size_t model_scratch_per_row(const struct moed_model *model);
 
 #endif

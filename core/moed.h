@@ -38,14 +38,20 @@ size_t moed_shape_elements(const struct moed_shape *shape);
 struct moed_tensor_info {
     const char *name;
     struct moed_shape shape;
-    size_t elements; /* per row */
+    size_t elements;    /* per row */
+    size_t categories;  /* inputs: the values are integers from 0 to this - 1; 0: any numbers */
+    size_t label_count; /* outputs: names of the last axis; 0 when the checkpoint has none */
+    const char *const *labels;
 };
 
+/* A gate: the one of a MoE layer, or one of several that choose among the layer's experts. */
 struct moed_moe_info {
-    const char *name; /* unique in the model */
-    size_t experts;
-    size_t top_k;          /* experts that serve one routed item; == experts when dense */
-    size_t routed_per_row; /* routed items per row */
+    const char *name;            /* the layer's, or "<layer>.<gate>"; unique in the model */
+    size_t experts;              /* that it chooses among */
+    const int32_t *expert_index; /* [experts] their indices in the layer; NULL: 0, 1, 2, ... */
+    size_t top_k;                /* experts that serve one routed item; == experts when dense */
+    bool limited;                /* experts have a capacity: items may be dropped */
+    size_t routed_per_row;       /* routed items per row */
 };
 
 /* Everything a front end may know of a model. Borrowed: lives as long as the model. */
@@ -55,9 +61,7 @@ struct moed_model_info {
     const struct moed_tensor_info *inputs;
     size_t output_count;
     const struct moed_tensor_info *outputs;
-    size_t label_count; /* names of the last axis of outputs[0]; 0 when the checkpoint has none */
-    const char *const *labels;
-    size_t moe_count;
+    size_t moe_count; /* gates: as many as MoE layers, or more */
     const struct moed_moe_info *moe;
     uint64_t parameters;            /* stored numbers */
     uint64_t active_parameters;     /* read for one row: unselected experts left out */
@@ -80,13 +84,17 @@ const struct moed_model_info *moed_model_info(const struct moed_model *model);
 
 /* One line of a model's architecture, outermost layers first. */
 struct moed_layer_info {
-    int depth;        /* 0 for the model's own layers, +1 inside residual, gate, experts */
-    const char *role; /* "" | "gate" | "experts" | "residual": first layer of such a part */
+    int depth; /* 0 for the model's own layers, +1 inside residual, gate, experts */
+    /* Of the first layer of such a part: "gate", "experts", "shared", "residual", "input" or
+     * "output"; "" for the others. */
+    const char *role;
+    const char *part; /* which input, output or gate of several; "" where there is one */
     const char *op;   /* "linear", "moe", ... */
     const char *name; /* "" for a layer without tensors */
     struct moed_shape in, out;
     uint64_t parameters; /* of this layer and all inside it; below `experts`: of one expert */
-    const struct moed_moe_info *moe; /* NULL unless op is "moe" */
+    const struct moed_moe_info *moe; /* [moe_count] its gates; NULL unless op is "moe" */
+    size_t moe_count;
 };
 
 /* Calls `visit` for every layer in order of execution; the first expert stands for all. */
@@ -111,27 +119,36 @@ void moed_scratch_free(struct moed_scratch *scratch);
  * inputs[i].elements] of raw values (preprocessing is part of the model), outputs[i] is [rows,
  * outputs[i].elements], caller's memory. Cannot fail: everything that could go wrong was refused at
  * load. A row's outputs and routing do not depend on the other rows of the batch, where the
- * dense-algebra backend allows it (core/gemm.h). */
+ * dense-algebra backend allows it (core/gemm.h); experts with a capacity make them depend on the
+ * rows of the same request. Here all rows are one request. */
 void moed_forward(const struct moed_model *model, struct moed_scratch *scratch,
                   struct moed_team *team, size_t rows, const float *const inputs[],
                   float *const outputs[]);
 
-/* What the last forward's dispatch of one MoE layer did: the very arrays that steered execution,
- * and the sums that statistics accumulate. Borrowed: valid until the scratch's next forward. */
+/* The same for the rows of several requests, one after the other: request_rows[i] >= 1 of the i-th
+ * of request_count >= 1. */
+void moed_forward_requests(const struct moed_model *model, struct moed_scratch *scratch,
+                           struct moed_team *team, const size_t *request_rows, size_t request_count,
+                           const float *const inputs[], float *const outputs[]);
+
+/* What one gate did in the last forward: the very arrays that steered execution, and the sums that
+ * statistics accumulate. Borrowed: valid until the scratch's next forward. */
 struct moed_routing {
     size_t items; /* rows * routed_per_row */
     size_t experts;
     size_t top_k;
-    const int32_t *expert;         /* [items, top_k], best first */
-    const float *weight;           /* [items, top_k] combine weights */
-    const uint64_t *selected;      /* [experts] items that chose the expert */
-    const uint64_t *top1;          /* [experts] items whose best expert it was */
-    const double *weight_sum;      /* [experts] combine weights given to it */
+    const int32_t *expert;    /* [items, top_k], best first, the layer's indices; -1: dropped */
+    const float *weight;      /* [items, top_k] combine weights */
+    uint64_t dropped;         /* of the items * top_k pairs, for want of capacity */
+    const uint64_t *selected; /* [experts] items that the expert served for this gate */
+    const uint64_t *top1;     /* [experts] items whose best expert it was, dropped ones too */
+    const double *weight_sum; /* [experts] combine weights given to it */
     const double *probability_sum; /* [experts] gate distribution p over ALL experts, summed */
     double entropy_sum;            /* sum over items of -sum_i p_i log2 p_i, in bits */
 };
 
-const struct moed_routing *moed_routing(const struct moed_scratch *scratch, size_t moe_layer);
+/* Of the gate info->moe[index]. */
+const struct moed_routing *moed_routing(const struct moed_scratch *scratch, size_t index);
 
 /* The matrix kernel in use, for logs and benchmarks: "avx512", "avx2", "generic" or "openblas". The
  * environment variable MOED_KERNEL chooses; what this machine cannot run gives "generic". */

@@ -88,8 +88,8 @@ void infer_reader_init(struct infer_reader *reader, const struct infer_request *
 
 /* Reads the next `rows` rows into values [rows, elements]. A list holds either one list per entry
  * of its axis or all its numbers flat; any other count, a value that is not a number of the
- * declared datatype, or trailing bytes after the last row are errors that name the input, the place
- * and what was expected. */
+ * declared datatype, or no category of an input that holds categories, or trailing bytes after the
+ * last row are errors that name the input, the place and what was expected. */
 int infer_reader_rows(struct infer_reader *reader, size_t rows, float *values, struct error *err);
 
 /* What was computed for a request, row-major over all its rows. All borrowed. */

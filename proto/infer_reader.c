@@ -251,10 +251,31 @@ static int read_binary(struct infer_reader *reader, size_t count, float *values,
     return 0;
 }
 
+/* ---- categories ---- */
+
+/* `first`: how many elements of the request were read before these. */
+static int check_categories(const struct infer_reader *reader, size_t first, size_t count,
+                            const float *values, struct error *err)
+{
+    const size_t elements = reader->tensor->elements;
+    const float end = (float)reader->tensor->categories;
+    for (size_t i = 0; i < count; i++)
+        if (!(values[i] >= 0 && values[i] < end && values[i] == truncf(values[i])))
+            return error_set(err, ERROR_INVALID,
+                             "input '%s': element %zu of row %zu is %g, expected a category: an "
+                             "integer from 0 to %zu",
+                             reader->tensor->name, (first + i) % elements, (first + i) / elements,
+                             (double)values[i], reader->tensor->categories - 1);
+    return 0;
+}
+
 int infer_reader_rows(struct infer_reader *reader, size_t rows, float *values, struct error *err)
 {
     size_t count = rows * reader->tensor->elements;
     assert(count <= reader->elements_left);
-    return reader->input->binary ? read_binary(reader, count, values, err)
-                                 : read_json(reader, count, values, err);
+    size_t first = reader->request->rows * reader->tensor->elements - reader->elements_left;
+    if ((reader->input->binary ? read_binary(reader, count, values, err)
+                               : read_json(reader, count, values, err)) != 0)
+        return -1;
+    return reader->tensor->categories ? check_categories(reader, first, count, values, err) : 0;
 }

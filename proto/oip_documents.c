@@ -13,13 +13,19 @@ void oip_server_metadata(const char *version, struct buffer *body)
     buffer_text(body, ",\"extensions\":[\"binary_tensor_data\",\"classification\"]}");
 }
 
+/* What clients should send; whatever else holds the same numbers is read too. */
+static const char *input_datatype(const struct signature_tensor *input)
+{
+    return datatype_name(input->categories ? DATATYPE_INT32 : DATATYPE_FP32);
+}
+
 static void append_metadata_inputs(const struct signature *signature, struct buffer *body)
 {
     for (size_t i = 0; i < signature->input_count; i++) {
         const struct signature_tensor *input = &signature->inputs[i];
         buffer_text(body, i > 0 ? ",{\"name\":" : "{\"name\":");
         json_append_string(body, input->name);
-        buffer_text(body, ",\"datatype\":\"FP32\",\"shape\":");
+        buffer_format(body, ",\"datatype\":\"%s\",\"shape\":", input_datatype(input));
         oip_append_shape(body, "-1", input->dims, input->rank);
         buffer_text(body, "}");
     }
@@ -63,7 +69,7 @@ static void append_config_inputs(const struct signature *signature, struct buffe
         const struct signature_tensor *input = &signature->inputs[i];
         buffer_text(body, i > 0 ? ",{\"name\":" : "{\"name\":");
         json_append_string(body, input->name);
-        buffer_text(body, ",\"data_type\":\"TYPE_FP32\",\"dims\":");
+        buffer_format(body, ",\"data_type\":\"TYPE_%s\",\"dims\":", input_datatype(input));
         oip_append_shape(body, NULL, input->dims, input->rank);
         buffer_text(body, "}");
     }

@@ -44,13 +44,13 @@ static void rank_classes(const float *values, size_t count, struct scored_class 
     qsort(ranking, count, sizeof *ranking, compare_classes);
 }
 
-/* Labels name the last axis of the first output: they apply when a row is just that axis. */
+/* Labels name the last axis of an output: they apply when a row is just that axis. */
 static const char *class_label(const struct encoder *encoder, const struct oip_output *output,
                                size_t class)
 {
     const struct signature *signature = encoder->request->signature;
-    bool labelled = output->index == 0 && signature->label_count == output->elements;
-    return labelled ? signature->labels[class] : NULL;
+    const struct signature_tensor *tensor = &signature->outputs[output->index];
+    return tensor->label_count == output->elements ? tensor->labels[class] : NULL;
 }
 
 static void append_class(const struct encoder *encoder, const struct oip_output *output,

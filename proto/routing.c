@@ -32,12 +32,17 @@ struct routing_summary routing_summarize(const struct routing_totals *totals)
     return summary;
 }
 
+size_t routing_expert_index(const struct routing_totals *totals, size_t i)
+{
+    return totals->expert_index ? (size_t)totals->expert_index[i] : i;
+}
+
 static void append_expert(const struct routing_totals *layer, size_t i, struct buffer *body)
 {
     double selections = (double)layer->rows * (double)layer->top_k;
     double share = selections > 0 ? (double)layer->selected[i] / selections : 0;
-    buffer_format(body, "{\"index\":%zu,\"selected\":%" PRIu64 ",\"share\":", i,
-                  layer->selected[i]);
+    buffer_format(body, "{\"index\":%zu,\"selected\":%" PRIu64 ",\"share\":",
+                  routing_expert_index(layer, i), layer->selected[i]);
     json_append_double(body, share);
     buffer_text(body, ",\"weight\":");
     json_append_double(body, layer->weight_sum[i]);
@@ -62,7 +67,10 @@ static void append_layer(const struct routing_totals *layer, struct buffer *body
     json_append_double(body, summary.gate_entropy_bits);
     buffer_text(body, ",\"imbalance\":");
     json_append_double(body, summary.imbalance);
-    buffer_format(body, ",\"unused\":%zu}", summary.unused);
+    buffer_format(body, ",\"unused\":%zu", summary.unused);
+    if (layer->limited)
+        buffer_format(body, ",\"dropped\":%" PRIu64, layer->dropped);
+    buffer_text(body, "}");
 }
 
 void routing_document(const char *model, const char *version, const struct routing_totals *layers,

@@ -3,6 +3,7 @@
 #ifndef PROTO_ROUTING_H
 #define PROTO_ROUTING_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -12,7 +13,10 @@
 struct routing_totals {
     const char *layer;
     size_t experts, top_k;
-    uint64_t rows; /* routed items */
+    const int32_t *expert_index; /* [experts] what the layer calls them; NULL: 0, 1, 2, ... */
+    bool limited;                /* experts have a capacity: selections may be dropped */
+    uint64_t rows;               /* routed items */
+    uint64_t dropped;            /* of their selections */
     const uint64_t *selected, *top1;
     const double *weight_sum;
     const double *probability_sum;
@@ -27,6 +31,9 @@ struct routing_summary {
     double imbalance;          /* max share / mean share */
     size_t unused;             /* experts never selected */
 };
+
+/* The layer's index of expert i. */
+size_t routing_expert_index(const struct routing_totals *totals, size_t i);
 
 struct routing_summary routing_summarize(const struct routing_totals *totals);
 

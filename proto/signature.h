@@ -10,6 +10,9 @@ struct signature_tensor {
     size_t rank;        /* axes of one row, without the batch axis */
     const size_t *dims; /* [rank] */
     size_t elements;    /* per row */
+    size_t categories;  /* inputs: integers from 0 to this - 1; 0: any numbers */
+    size_t label_count; /* outputs: names of the last axis; 0: none */
+    const char *const *labels;
 };
 
 struct signature_moe {
@@ -22,11 +25,10 @@ struct signature {
     const char *model;
     const char *version;
     const char *description;
-    size_t input_count, output_count, moe_count, label_count;
+    size_t input_count, output_count, moe_count;
     const struct signature_tensor *inputs;
     const struct signature_tensor *outputs;
     const struct signature_moe *moe;
-    const char *const *labels;
 };
 
 #endif

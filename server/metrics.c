@@ -191,6 +191,22 @@ static void per_layer(const struct server *server, struct buffer *page)
     }
 }
 
+static void dropped(const struct server *server, struct buffer *page)
+{
+    prometheus_family(page, "moed_dropped_total", "counter",
+                      "Selections dropped because the expert's capacity was taken.");
+    EACH_MODEL (server, served)
+        for (size_t i = 0; i < served->info->moe_count; i++) {
+            const struct routing_totals totals = stats_routing_totals(&served->stats, i);
+            struct prometheus_label labels[MODEL_LABELS + 1];
+            label_model(labels, served);
+            labels[MODEL_LABELS] = (struct prometheus_label){"layer", totals.layer};
+            if (totals.limited)
+                prometheus_sample(page, "moed_dropped_total", labels, MODEL_LABELS + 1,
+                                  (double)totals.dropped);
+        }
+}
+
 static double selected(const struct routing_totals *totals, size_t expert)
 {
     return (double)totals->selected[expert];
@@ -214,7 +230,7 @@ static void expert_family(const struct server *server, struct buffer *page, cons
             labels[MODEL_LABELS] = (struct prometheus_label){"layer", totals.layer};
             for (size_t expert = 0; expert < totals.experts; expert++) {
                 char text[24];
-                snprintf(text, sizeof text, "%zu", expert);
+                snprintf(text, sizeof text, "%zu", routing_expert_index(&totals, expert));
                 labels[MODEL_LABELS + 1] = (struct prometheus_label){"expert", text};
                 prometheus_sample(page, name, labels, MODEL_LABELS + 2, value(&totals, expert));
             }
@@ -254,5 +270,6 @@ void metrics_page(const struct server *server, struct buffer *page)
     per_model(server, page);
     rejections(server, page);
     per_layer(server, page);
+    dropped(server, page);
     per_expert(server, page);
 }

@@ -17,6 +17,7 @@ static void batch_free(struct batch *batch, const struct moed_model_info *info)
     free(batch->inputs);
     free(batch->outputs);
     free(batch->segments);
+    free(batch->request_rows);
     free(batch);
 }
 
@@ -41,6 +42,7 @@ static struct batch *batch_new(const struct queue *queue)
         allocate_tensors(info->outputs, info->output_count, queue->batch_rows, &failed);
     /* Every segment has at least one row. */
     batch->segments = xcalloc(queue->batch_rows, sizeof *batch->segments);
+    batch->request_rows = xcalloc(queue->batch_rows, sizeof *batch->request_rows);
     if (failed) {
         batch_free(batch, info);
         return NULL;
@@ -52,6 +54,8 @@ void queue_init(struct queue *queue, const struct moed_model_info *info, size_t 
                 size_t max_rows)
 {
     *queue = (struct queue){.info = info, .batch_rows = batch_rows, .max_rows = max_rows};
+    for (size_t i = 0; i < info->moe_count; i++)
+        queue->whole_jobs |= info->moe[i].limited;
 }
 
 static void free_list(struct batch *batch, const struct moed_model_info *info)
@@ -69,10 +73,13 @@ void queue_close(struct queue *queue)
     free_list(queue->spare, queue->info);
 }
 
-/* The batch that takes the next row: the last one, or a new one behind it. */
-static struct batch *open_batch(struct queue *queue, uint64_t now_ns, struct error *err)
+/* The batch that takes the next rows, `rows` of them if they must stay together: the last one, or a
+ * new one behind it. */
+static struct batch *open_batch(struct queue *queue, size_t rows, uint64_t now_ns,
+                                struct error *err)
 {
-    if (queue->tail && queue->tail->rows < queue->batch_rows)
+    const size_t needed = queue->whole_jobs ? rows : 1;
+    if (queue->tail && queue->batch_rows - queue->tail->rows >= needed)
         return queue->tail;
     struct batch *batch = queue->spare;
     if (batch) {
@@ -109,7 +116,7 @@ static int push_segments(struct queue *queue, struct job *job, struct infer_read
 {
     size_t done = 0;
     while (done < job->request.rows) {
-        struct batch *batch = open_batch(queue, now_ns, err);
+        struct batch *batch = open_batch(queue, job->request.rows - done, now_ns, err);
         if (!batch)
             return -1;
         size_t rows = queue->batch_rows - batch->rows;
@@ -169,6 +176,11 @@ int queue_push(struct queue *queue, struct job *job, uint64_t now_ns, struct err
         return error_set(err, ERROR_OVERLOADED,
                          "the queue is full: %zu rows wait, %zu more would exceed its %zu",
                          queue->rows, job->request.rows, queue->max_rows);
+    if (queue->whole_jobs && job->request.rows > queue->batch_rows)
+        return error_set(err, ERROR_TOO_LARGE,
+                         "%zu rows; a request to this model, whose experts have a capacity per "
+                         "request, is computed in one batch of at most %zu",
+                         job->request.rows, queue->batch_rows);
     struct infer_reader *readers = xcalloc(queue->info->input_count, sizeof *readers);
     for (size_t i = 0; i < queue->info->input_count; i++)
         infer_reader_init(&readers[i], &job->request, i);
@@ -195,6 +207,7 @@ struct batch *queue_take(struct queue *queue)
         const struct segment *segment = &batch->segments[i];
         segment->job->rows_waiting -= segment->rows;
         segment->job->rows_running += segment->rows;
+        batch->request_rows[i] = segment->rows;
     }
     queue->rows -= batch->rows;
     return batch;

@@ -2,8 +2,8 @@
  *
  * A queue is a list of batches: none is empty, and all but the last are full, save where jobs were
  * cancelled. A job's numbers are read from its request's body straight into the last batch, and on
- * into a new one when it is full, so a job may be spread over several batches and a batch holds
- * rows of many jobs. Loop thread only; a batch taken from the queue belongs to the taker until
+ * into a new one when it is full, so a job may be spread over several batches (unless the model
+ * limits what its experts take of one request) and a batch holds rows of many jobs. Loop thread only; a batch taken from the queue belongs to the taker until
  * queue_recycle(). */
 #ifndef SERVER_QUEUE_H
 #define SERVER_QUEUE_H
@@ -25,17 +25,19 @@ struct segment {
 struct batch {
     struct batch *next;
     size_t rows;
-    float **inputs;  /* [input_count] [batch_rows, elements] */
-    float **outputs; /* [output_count] [batch_rows, elements] */
-    struct segment *segments;
+    float **inputs;           /* [input_count] [batch_rows, elements] */
+    float **outputs;          /* [output_count] [batch_rows, elements] */
+    struct segment *segments; /* [batch_rows] */
     size_t segment_count;
-    uint64_t opened_ns; /* when its first row arrived */
+    size_t *request_rows; /* [batch_rows] the segments' rows, as the engine wants them */
+    uint64_t opened_ns;   /* when its first row arrived */
 };
 
 struct queue {
     const struct moed_model_info *info;
     size_t batch_rows, max_rows;
-    size_t rows; /* waiting */
+    bool whole_jobs; /* experts have a capacity per request: a job is never spread */
+    size_t rows;     /* waiting */
     struct batch *head, *tail;
     struct batch *spare; /* recycled buffers */
     size_t spare_count;
@@ -49,7 +51,8 @@ void queue_close(struct queue *queue);
  * memory) the queue is as before. */
 int queue_push(struct queue *queue, struct job *job, uint64_t now_ns, struct error *err);
 
-/* Removes and returns the first batch; NULL when nothing waits. Its jobs' rows count as running. */
+/* Removes and returns the first batch; NULL when nothing waits. Its jobs' rows count as running, and
+ * its request_rows are filled. */
 struct batch *queue_take(struct queue *queue);
 void queue_recycle(struct queue *queue, struct batch *batch);
 

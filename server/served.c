@@ -5,8 +5,13 @@
 
 static struct signature_tensor signature_tensor(const struct moed_tensor_info *info)
 {
-    return (struct signature_tensor){info->name, info->shape.rank, info->shape.dims,
-                                     info->elements};
+    return (struct signature_tensor){.name = info->name,
+                                     .rank = info->shape.rank,
+                                     .dims = info->shape.dims,
+                                     .elements = info->elements,
+                                     .categories = info->categories,
+                                     .label_count = info->label_count,
+                                     .labels = info->labels};
 }
 
 static void fill_signature(struct served *served)
@@ -28,11 +33,9 @@ static void fill_signature(struct served *served)
         .input_count = info->input_count,
         .output_count = info->output_count,
         .moe_count = info->moe_count,
-        .label_count = info->label_count,
         .inputs = served->tensors,
         .outputs = served->tensors + info->input_count,
         .moe = served->moe,
-        .labels = info->labels,
     };
 }
 

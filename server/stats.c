@@ -74,10 +74,11 @@ void stats_close(struct stats *stats)
     request_counts_close(&stats->requests);
 }
 
-void stats_add_routing(struct stats *stats, size_t moe_layer, const struct moed_routing *routing)
+void stats_add_routing(struct stats *stats, size_t gate, const struct moed_routing *routing)
 {
-    struct routing_sums *sums = &stats->routing[moe_layer];
+    struct routing_sums *sums = &stats->routing[gate];
     sums->items += routing->items;
+    sums->dropped += routing->dropped;
     sums->entropy_sum += routing->entropy_sum;
     for (size_t i = 0; i < routing->experts; i++) {
         sums->selected[i] += routing->selected[i];
@@ -87,14 +88,17 @@ void stats_add_routing(struct stats *stats, size_t moe_layer, const struct moed_
     }
 }
 
-struct routing_totals stats_routing_totals(const struct stats *stats, size_t moe_layer)
+struct routing_totals stats_routing_totals(const struct stats *stats, size_t gate)
 {
-    const struct moed_moe_info *moe = &stats->info->moe[moe_layer];
-    const struct routing_sums *sums = &stats->routing[moe_layer];
+    const struct moed_moe_info *moe = &stats->info->moe[gate];
+    const struct routing_sums *sums = &stats->routing[gate];
     return (struct routing_totals){.layer = moe->name,
                                    .experts = moe->experts,
+                                   .expert_index = moe->expert_index,
+                                   .limited = moe->limited,
                                    .top_k = moe->top_k,
                                    .rows = sums->items,
+                                   .dropped = sums->dropped,
                                    .selected = sums->selected,
                                    .top1 = sums->top1,
                                    .weight_sum = sums->weight_sum,

@@ -39,9 +39,9 @@ struct request_counts {
 void request_counts_add(struct request_counts *counts, const char *protocol, int status);
 void request_counts_close(struct request_counts *counts);
 
-/* One MoE layer's sums since the model was loaded. */
+/* One gate's sums since the model was loaded. */
 struct routing_sums {
-    uint64_t items;
+    uint64_t items, dropped;
     uint64_t *selected, *top1;
     double *weight_sum, *probability_sum;
     double entropy_sum;
@@ -63,9 +63,9 @@ void stats_init(struct stats *stats, const struct moed_model_info *info);
 void stats_close(struct stats *stats);
 
 /* Adds what one forward's dispatch did. */
-void stats_add_routing(struct stats *stats, size_t moe_layer, const struct moed_routing *routing);
+void stats_add_routing(struct stats *stats, size_t gate, const struct moed_routing *routing);
 
-/* The sums of one layer as the wire formats want them; borrowed from `stats`. */
-struct routing_totals stats_routing_totals(const struct stats *stats, size_t moe_layer);
+/* The sums of one gate as the wire formats want them; borrowed from `stats`. */
+struct routing_totals stats_routing_totals(const struct stats *stats, size_t gate);
 
 #endif

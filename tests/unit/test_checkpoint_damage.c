@@ -358,7 +358,7 @@ START_TEST(moe_layers_are_bounded)
                           "{'op':'moe','name':'m#','gate':{'layers':[{'op':'relu'}]},"
                           "'experts':{'count':1,'layers':[{'op':'relu'}]}}",
                           1025, "]");
-    expect_refused("[1]", layers, NO_TENSORS, "layers[1024]: the model has more than 1024 MoE");
+    expect_refused("[1]", layers, NO_TENSORS, "layers[1024].gate: the model has more than 1024 gates");
     free(layers);
 }
 END_TEST

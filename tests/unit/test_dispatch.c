@@ -3,12 +3,23 @@
 
 #include "core/moe.h"
 
+static struct dispatch pairs;
+
 static void init(struct routing *routing, size_t items, size_t experts, size_t top_k)
 {
     struct error err = ERROR_INIT;
-    const struct moed_moe_info info = {"m", experts, top_k, 1};
+    const struct moe_sizes sizes = {.experts = experts, .items_per_row = 1, .slots = top_k};
+    ck_assert_int_eq(dispatch_init(&pairs, &sizes, items, &err), 0);
+    const struct moed_moe_info info = {
+        .name = "m", .experts = experts, .top_k = top_k, .routed_per_row = 1};
     ck_assert_int_eq(routing_init(routing, &info, items, &err), 0);
     routing->items = items;
+}
+
+static void close_all(struct routing *routing)
+{
+    routing_close(routing);
+    dispatch_close(&pairs);
 }
 
 static void choose(struct routing *routing, size_t item, size_t slot, size_t expert)
@@ -35,23 +46,23 @@ static void choose_at_random(struct routing *routing, uint32_t *state)
 
 static void expect_sorted(const struct routing *routing)
 {
-    const size_t pairs = routing->items * routing->top_k;
-    unsigned char *taken = xcalloc(pairs, 1);
+    const size_t selections = routing->items * routing->top_k;
+    unsigned char *taken = xcalloc(selections, 1);
     uint32_t next = 0;
     for (size_t e = 0; e < routing->experts; e++) {
-        ck_assert_uint_eq(routing->first[e], next);
+        ck_assert_uint_eq(pairs.first[e], next);
         next += (uint32_t)routing->selected[e];
-        for (uint32_t at = routing->first[e] + 1; at < next; at++)
-            if (routing->item[at - 1] >= routing->item[at])
-                ck_abort_msg("expert %zu gets item %u after item %u", e, routing->item[at],
-                             routing->item[at - 1]);
+        for (uint32_t at = pairs.first[e] + 1; at < next; at++)
+            if (pairs.item[at - 1] >= pairs.item[at])
+                ck_abort_msg("expert %zu gets item %u after item %u", e, pairs.item[at],
+                             pairs.item[at - 1]);
     }
-    ck_assert_uint_eq(routing->first[routing->experts], pairs);
-    for (size_t pair = 0; pair < pairs; pair++) {
-        const uint32_t at = routing->position[pair];
+    ck_assert_uint_eq(pairs.first[routing->experts], selections);
+    for (size_t pair = 0; pair < selections; pair++) {
+        const uint32_t at = pairs.position[pair];
         const size_t expert = (size_t)routing->expert[pair];
-        if (at < routing->first[expert] || at >= routing->first[expert + 1] || taken[at] ||
-            routing->item[at] != pair / routing->top_k)
+        if (at < pairs.first[expert] || at >= pairs.first[expert + 1] || taken[at] ||
+            pairs.item[at] != pair / routing->top_k)
             ck_abort_msg("pair %zu of expert %zu went to %u", pair, expert, at);
         taken[at] = 1;
     }
@@ -68,13 +79,13 @@ START_TEST(pairs_are_sorted_by_expert_and_item)
     choose(&routing, 1, 1, 0);
     choose(&routing, 2, 0, 3);
     choose(&routing, 2, 1, 1);
-    dispatch(&routing);
+    dispatch_pairs(&pairs, (struct routing *[]){&routing}, 1);
     static const uint32_t first[] = {0, 1, 4, 4, 6}, item[] = {1, 0, 1, 2, 0, 2},
                           position[] = {4, 1, 2, 0, 5, 3};
-    ck_assert_mem_eq(routing.first, first, sizeof first);
-    ck_assert_mem_eq(routing.item, item, sizeof item);
-    ck_assert_mem_eq(routing.position, position, sizeof position);
-    routing_close(&routing);
+    ck_assert_mem_eq(pairs.first, first, sizeof first);
+    ck_assert_mem_eq(pairs.item, item, sizeof item);
+    ck_assert_mem_eq(pairs.position, position, sizeof position);
+    close_all(&routing);
 }
 END_TEST
 
@@ -87,9 +98,9 @@ START_TEST(any_choice_gives_a_stable_permutation)
         const size_t top_k = 1 + next_random(&state) % experts;
         init(&routing, 1 + next_random(&state) % 50, experts, top_k);
         choose_at_random(&routing, &state);
-        dispatch(&routing);
+        dispatch_pairs(&pairs, (struct routing *[]){&routing}, 1);
         expect_sorted(&routing);
-        routing_close(&routing);
+        close_all(&routing);
     }
 }
 END_TEST
@@ -101,9 +112,9 @@ START_TEST(all_items_to_one_expert)
         init(&routing, 20, 3, 1);
         for (size_t item = 0; item < 20; item++)
             choose(&routing, item, 0, expert);
-        dispatch(&routing);
+        dispatch_pairs(&pairs, (struct routing *[]){&routing}, 1);
         expect_sorted(&routing);
-        routing_close(&routing);
+        close_all(&routing);
     }
 }
 END_TEST
@@ -114,9 +125,9 @@ START_TEST(one_item_and_the_most_experts)
     init(&routing, 1, MAX_EXPERTS, MAX_EXPERTS);
     for (size_t slot = 0; slot < MAX_EXPERTS; slot++)
         choose(&routing, 0, slot, MAX_EXPERTS - 1 - slot);
-    dispatch(&routing);
+    dispatch_pairs(&pairs, (struct routing *[]){&routing}, 1);
     expect_sorted(&routing);
-    routing_close(&routing);
+    close_all(&routing);
 }
 END_TEST
 
@@ -128,24 +139,50 @@ START_TEST(a_smaller_batch_sorts_in_the_same_memory)
     for (routing.items = 30; routing.items > 0; routing.items--) {
         memset(routing.selected, 0, 8 * sizeof *routing.selected);
         choose_at_random(&routing, &state);
-        dispatch(&routing);
+        dispatch_pairs(&pairs, (struct routing *[]){&routing}, 1);
         expect_sorted(&routing);
     }
-    routing_close(&routing);
+    close_all(&routing);
+}
+END_TEST
+
+START_TEST(gates_share_pairs)
+{
+    /* gate a: item 0 -> 1, item 1 -> 0; gate b: item 0 -> 1 and 2, item 1 -> 2 and nothing */
+    struct routing a, b;
+    struct error err = ERROR_INIT;
+    const struct moed_moe_info info = {.experts = 3, .top_k = 2};
+    init(&a, 2, 3, 1);
+    dispatch_close(&pairs);
+    ck_assert_int_eq(routing_init(&b, &info, 2, &err), 0);
+    const struct moe_sizes sizes = {.experts = 3, .items_per_row = 1, .slots = 3};
+    ck_assert_int_eq(dispatch_init(&pairs, &sizes, 2, &err), 0);
+    choose(&a, 0, 0, 1);
+    choose(&a, 1, 0, 0);
+    b.items = 2;
+    memcpy(b.expert, ((int32_t[]){1, 2, 2, -1}), 4 * sizeof(int32_t));
+    dispatch_pairs(&pairs, (struct routing *[]){&a, &b}, 2);
+    static const uint32_t first[] = {0, 1, 2, 4}, item[] = {1, 0, 0, 1};
+    static const uint32_t position[] = {1, 1, 2, 0, 3, NOWHERE};
+    ck_assert_mem_eq(pairs.first, first, sizeof first);
+    ck_assert_mem_eq(pairs.item, item, sizeof item);
+    ck_assert_mem_eq(pairs.position, position, sizeof position);
+    routing_close(&b);
+    close_all(&a);
 }
 END_TEST
 
 START_TEST(too_many_items_are_an_error)
 {
     struct error err = ERROR_INIT;
-    struct routing routing;
-    const struct moed_moe_info info = {"m", 4, 4, 1};
-    ck_assert_int_eq(routing_init(&routing, &info, SIZE_MAX / 64, &err), -1);
+    const struct moe_sizes sizes = {.experts = 4, .items_per_row = 1, .slots = 4};
+    ck_assert_int_eq(dispatch_init(&pairs, &sizes, SIZE_MAX / 64, &err), -1);
     ck_assert_int_eq(err.code, ERROR_INTERNAL);
-    routing_close(&routing);
+    dispatch_close(&pairs);
 }
 END_TEST
 
-TEST_MAIN("dispatch", pairs_are_sorted_by_expert_and_item, any_choice_gives_a_stable_permutation,
-          all_items_to_one_expert, one_item_and_the_most_experts,
-          a_smaller_batch_sorts_in_the_same_memory, too_many_items_are_an_error)
+TEST_MAIN("dispatch", gates_share_pairs, pairs_are_sorted_by_expert_and_item,
+          any_choice_gives_a_stable_permutation, all_items_to_one_expert,
+          one_item_and_the_most_experts, a_smaller_batch_sorts_in_the_same_memory,
+          too_many_items_are_an_error)

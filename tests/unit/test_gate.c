@@ -19,15 +19,23 @@ static struct gate gate_of(size_t experts, size_t top_k, enum gate_score score,
                          .scale = 1};
 }
 
+/* All items are of one request. */
+static void select_all(const struct gate *gate, size_t items, float *logits)
+{
+    const struct run run = {.request_rows = &items, .request_count = 1};
+    gate_select(gate, &run, items, logits, &routing);
+}
+
 /* Routes one item per `experts` logits; the caller closes `routing`. */
 static void route(const struct gate *gate, size_t items, const float *logits)
 {
     struct error err = ERROR_INIT;
-    const struct moed_moe_info info = {"m", gate->experts, gate->top_k, 1};
+    const struct moed_moe_info info = {
+        .name = "m", .experts = gate->experts, .top_k = gate->top_k, .routed_per_row = 1};
     float *copy = xmalloc(items * gate->experts * sizeof *copy);
     memcpy(copy, logits, items * gate->experts * sizeof *copy);
     ck_assert_int_eq(routing_init(&routing, &info, items, &err), 0);
-    gate_select(gate, items, copy, &routing);
+    select_all(gate, items, copy);
     free(copy);
 }
 
@@ -153,7 +161,8 @@ START_TEST(no_logits_do_harm)
     static const float evil[] = {NAN, INFINITY, -INFINITY, 3e38f, -3e38f, 1e-40f, 1};
     enum { EVIL = 7, EXPERT_COUNT = 4 };
     struct error err = ERROR_INIT;
-    const struct moed_moe_info info = {"m", EXPERT_COUNT, (size_t)_i % 4 + 1, 1};
+    const struct moed_moe_info info = {
+        .name = "m", .experts = EXPERT_COUNT, .top_k = (size_t)_i % 4 + 1, .routed_per_row = 1};
     struct gate gate = gate_of(EXPERT_COUNT, info.top_k, SCORE_SOFTMAX, NORMALIZE_NONE);
     gate.scale = 3;
     ck_assert_int_eq(routing_init(&routing, &info, 1, &err), 0);
@@ -163,7 +172,7 @@ START_TEST(no_logits_do_harm)
                 float logits[EXPERT_COUNT];
                 for (int e = 0, rest = code; e < EXPERT_COUNT; e++, rest /= EVIL)
                     logits[e] = evil[rest % EVIL];
-                gate_select(&gate, 1, logits, &routing);
+                select_all(&gate, 1, logits);
                 if (!is_sane(&gate))
                     ck_abort_msg("logits %g %g %g %g", (double)logits[0], (double)logits[1],
                                  (double)logits[2], (double)logits[3]);
@@ -232,7 +241,7 @@ START_TEST(each_forward_counts_anew)
     const struct gate gate = gate_of(2, 1, SCORE_SOFTMAX, NORMALIZE_NONE);
     float logits[] = {0, 1, 0, 1};
     route(&gate, 2, logits);
-    gate_select(&gate, 1, logits, &routing);
+    select_all(&gate, 1, logits);
     ck_assert_uint_eq(routing.items, 1);
     ck_assert_uint_eq(routing.selected[1], 1);
     ck_assert_uint_eq(routing.top1[1], 1);

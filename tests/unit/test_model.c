@@ -54,8 +54,8 @@ START_TEST(everything_there_is_to_know)
     ck_assert_str_eq(info->outputs[0].name, "y");
     ck_assert_uint_eq(info->outputs[0].shape.rank, 1);
     ck_assert_uint_eq(info->outputs[0].shape.dims[0], 5);
-    ck_assert_uint_eq(info->label_count, 5);
-    ck_assert_str_eq(info->labels[4], "e");
+    ck_assert_uint_eq(info->outputs[0].label_count, 5);
+    ck_assert_str_eq(info->outputs[0].labels[4], "e");
     ck_assert_uint_eq(info->moe_count, 1);
     ck_assert_str_eq(info->moe[0].name, "m");
     ck_assert_uint_eq(info->moe[0].experts, 3);
@@ -87,7 +87,7 @@ START_TEST(names_and_labels_have_defaults)
     ck_assert_str_eq(info->description, "");
     ck_assert_str_eq(info->inputs[0].name, "input");
     ck_assert_str_eq(info->outputs[0].name, "output");
-    ck_assert_uint_eq(info->label_count, 0);
+    ck_assert_uint_eq(info->outputs[0].label_count, 0);
     moed_model_free(model);
 }
 END_TEST
@@ -184,8 +184,8 @@ START_TEST(what_is_not_understood_is_refused)
 {
     expect_config_refused("{'model_type':'bert','format_version':1}", NO_TENSORS,
                           "model_type: 'bert' is not one of moed");
-    expect_config_refused("{'model_type':'moed','format_version':2}", NO_TENSORS,
-                          "format_version: expected an integer from 1 to 1");
+    expect_config_refused("{'model_type':'moed','format_version':3}", NO_TENSORS,
+                          "format_version: expected an integer from 1 to 2");
     expect_config_refused("{'model_type':'moed'}", NO_TENSORS, "format_version: missing");
     expect_config_refused("{" HEADER "'layers':[{'op':'relu'}]}", NO_TENSORS, "input: missing");
     expect_config_refused("{" HEADER "'input':{'shape':[1]}}", NO_TENSORS, "layers: missing");

@@ -253,7 +253,7 @@ START_TEST(gates_that_do_not_fit_are_refused)
          "expert 0's 'h' gives 1 numbers, the gate's hidden vector has 2"},
         {"[" MOE(",'name':'m'", "", "{'op':'relu'}") "," MOE(",'name':'m'", "",
                                                              "{'op':'relu'}") "]",
-         "two MoE layers are called 'm'"},
+         "two MoE layers or gates are called 'm'"},
         {"[" MOE(",'name':'m'", "", MOE(",'name':'n'", "", "{'op':'relu'}")) "]",
          "a MoE layer inside a gate or an expert is not supported"},
     };

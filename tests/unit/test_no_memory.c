@@ -198,13 +198,15 @@ END_TEST
 /* ---- the queue ---- */
 
 enum { WIDTH = 4096, ROWS = 7 };
-static const struct moed_tensor_info wide[] = {{"x", {1, {WIDTH}}, WIDTH}};
+static const struct moed_tensor_info wide[] = {
+    {.name = "x", .shape = {1, {WIDTH}}, .elements = WIDTH}};
 static const struct moed_model_info info = {
     .input_count = 1, .inputs = wide, .output_count = 1, .outputs = wide};
 
 START_TEST(queueing_a_job)
 {
-    const struct signature_tensor tensor = {"x", 1, (const size_t[]){WIDTH}, WIDTH};
+    const struct signature_tensor tensor = {
+        .name = "x", .rank = 1, .dims = (const size_t[]){WIDTH}, .elements = WIDTH};
     const struct signature signature = {.input_count = 1, .inputs = &tensor};
     float *body = xcalloc(ROWS * WIDTH, sizeof *body);
     struct infer_input input = {"data", (const char *)body, ROWS * WIDTH * sizeof *body, true,

@@ -8,10 +8,16 @@
 
 /* The model `digits`, version 3: one input [1,2,3], one labelled output [4], a MoE layer of five
  * experts and two choices, and one that routes two positions of each row. */
-static const struct signature_tensor digits_input = {"image", 3, (const size_t[]){1, 2, 3}, 6};
-static const struct signature_tensor digits_output = {"scores", 1, (const size_t[]){4}, 4};
-static const struct signature_moe digits_moe[] = {{"moe", 5, 2, 1}, {"blocks.1", 3, 1, 2}};
 static const char *const digits_labels[] = {"zero", "one", "two \"2\"", "three"};
+static const struct signature_tensor digits_input = {
+    .name = "image", .rank = 3, .dims = (const size_t[]){1, 2, 3}, .elements = 6};
+static const struct signature_tensor digits_output = {.name = "scores",
+                                                      .rank = 1,
+                                                      .dims = (const size_t[]){4},
+                                                      .elements = 4,
+                                                      .label_count = 4,
+                                                      .labels = digits_labels};
+static const struct signature_moe digits_moe[] = {{"moe", 5, 2, 1}, {"blocks.1", 3, 1, 2}};
 static const struct signature digits_model = {
     .model = "digits",
     .version = "3",
@@ -19,21 +25,19 @@ static const struct signature digits_model = {
     .input_count = 1,
     .output_count = 1,
     .moe_count = 2,
-    .label_count = 4,
     .inputs = &digits_input,
     .outputs = &digits_output,
     .moe = digits_moe,
-    .labels = digits_labels,
 };
 
 /* Two inputs and two outputs, no MoE layer. */
 static const struct signature_tensor pair_inputs[] = {
-    {"left", 1, (const size_t[]){2}, 2},
-    {"right", 0, NULL, 1},
+    {.name = "left", .rank = 1, .dims = (const size_t[]){2}, .elements = 2},
+    {.name = "right", .elements = 1},
 };
 static const struct signature_tensor pair_outputs[] = {
-    {"sum", 2, (const size_t[]){1, 2}, 2},
-    {"flag", 0, NULL, 1},
+    {.name = "sum", .rank = 2, .dims = (const size_t[]){1, 2}, .elements = 2},
+    {.name = "flag", .elements = 1},
 };
 static const struct signature pair_model = {
     .model = "pair",

@@ -11,6 +11,24 @@ static void check_near(double value, double expected)
     ck_assert_msg(fabs(value - expected) < 1e-12, "%.17g, expected %.17g", value, expected);
 }
 
+static const struct routing_totals *totals_of(const char *name, size_t experts, size_t top_k,
+                                              uint64_t rows, const uint64_t *selected,
+                                              const uint64_t *top1, const double *weight,
+                                              const double *probability, double entropy)
+{
+    static struct routing_totals totals;
+    totals = (struct routing_totals){.layer = name,
+                                     .experts = experts,
+                                     .top_k = top_k,
+                                     .rows = rows,
+                                     .selected = selected,
+                                     .top1 = top1,
+                                     .weight_sum = weight,
+                                     .probability_sum = probability,
+                                     .entropy_sum = entropy};
+    return &totals;
+}
+
 START_TEST(nothing_routed_yet)
 {
     const uint64_t zeros[3] = {0};
@@ -37,7 +55,7 @@ START_TEST(even_and_certain)
     const uint64_t counts[4] = {2, 2, 2, 2};
     const double sums[4] = {2, 2, 2, 2};
     struct routing_summary summary =
-        routing_summarize(&(struct routing_totals){"moe", 4, 1, 8, counts, counts, sums, sums, 0});
+        routing_summarize(totals_of("moe", 4, 1, 8, counts, counts, sums, sums, 0));
     check_near(summary.usage_entropy_bits, 2);
     check_near(summary.gate_entropy_bits, 0);
     check_near(summary.imbalance, 1);
@@ -51,7 +69,7 @@ START_TEST(collapsed)
     const uint64_t counts[4] = {0, 10, 0, 0};
     const double sums[4] = {0, 10, 0, 0};
     struct routing_summary summary =
-        routing_summarize(&(struct routing_totals){"moe", 4, 1, 10, counts, counts, sums, sums, 0});
+        routing_summarize(totals_of("moe", 4, 1, 10, counts, counts, sums, sums, 0));
     check_near(summary.usage_entropy_bits, 0);
     check_near(summary.imbalance, 4);
     ck_assert_uint_eq(summary.unused, 3);
@@ -64,8 +82,8 @@ START_TEST(usage_comes_from_probabilities)
 {
     const uint64_t selected[2] = {4, 0};
     const double probability[2] = {3, 1};
-    struct routing_summary summary = routing_summarize(&(struct routing_totals){
-        "moe", 2, 1, 4, selected, selected, probability, probability, 4 * 0.8112781244591328});
+    struct routing_summary summary = routing_summarize(totals_of(
+        "moe", 2, 1, 4, selected, selected, probability, probability, 4 * 0.8112781244591328));
     check_near(summary.usage_entropy_bits, 0.8112781244591328); /* of (3/4, 1/4) */
     check_near(summary.gate_entropy_bits, 0.8112781244591328);
     check_near(summary.imbalance, 2);
@@ -78,9 +96,9 @@ START_TEST(document_has_every_member)
     const uint64_t selected[3] = {3, 1, 0}, top1[3] = {2, 0, 0};
     const double weight[3] = {1.5, 0.5, 0}, probability[3] = {1, 1, 0};
     const struct routing_totals layers[] = {
-        {"moe", 3, 2, 2, selected, top1, weight, probability, 2},
-        {"later \"one\"", 3, 1, 0, (const uint64_t[3]){0}, (const uint64_t[3]){0},
-         (const double[3]){0}, (const double[3]){0}, 0},
+        *totals_of("moe", 3, 2, 2, selected, top1, weight, probability, 2),
+        *totals_of("later \"one\"", 3, 1, 0, (const uint64_t[3]){0}, (const uint64_t[3]){0},
+                   (const double[3]){0}, (const double[3]){0}, 0),
     };
     struct buffer body;
     buffer_init(&body, 1 << 16);

@@ -115,7 +115,7 @@ END_TEST
 /* One number per row needs no list of its own. */
 START_TEST(scalar_rows)
 {
-    static const struct signature_tensor scalar = {"x", 0, NULL, 1};
+    static const struct signature_tensor scalar = {.name = "x", .elements = 1};
     static const struct signature model = {
         .model = "scalar",
         .version = "1",

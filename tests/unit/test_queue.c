@@ -7,13 +7,16 @@
 
 enum { BATCH_ROWS = 4, MAX_ROWS = 12 };
 
-static const struct moed_tensor_info inputs[] = {{"pair", {1, {2}}, 2}, {"single", {0, {0}}, 1}};
-static const struct moed_tensor_info outputs[] = {{"sum", {1, {3}}, 3}};
+static const struct moed_tensor_info inputs[] = {{.name = "pair", .shape = {1, {2}}, .elements = 2},
+                                                 {.name = "single", .elements = 1}};
+static const struct moed_tensor_info outputs[] = {
+    {.name = "sum", .shape = {1, {3}}, .elements = 3}};
 static const struct moed_model_info info = {
     .input_count = 2, .inputs = inputs, .output_count = 1, .outputs = outputs};
 
-static const struct signature_tensor signature_inputs[] = {{"pair", 1, (const size_t[]){2}, 2},
-                                                           {"single", 0, NULL, 1}};
+static const struct signature_tensor signature_inputs[] = {
+    {.name = "pair", .rank = 1, .dims = (const size_t[]){2}, .elements = 2},
+    {.name = "single", .elements = 1}};
 static const struct signature signature = {
     .model = "m", .version = "1", .input_count = 2, .inputs = signature_inputs};
 

@@ -230,8 +230,8 @@ START_TEST(a_signature_says_what_the_model_says)
     ck_assert_uint_eq(signature->moe[0].experts, 2);
     ck_assert_uint_eq(signature->moe[0].top_k, 1);
     ck_assert_uint_eq(signature->moe[0].items_per_row, 1);
-    ck_assert_uint_eq(signature->label_count, 2);
-    ck_assert_str_eq(signature->labels[1], "yes");
+    ck_assert_uint_eq(signature->outputs[0].label_count, 2);
+    ck_assert_str_eq(signature->outputs[0].labels[1], "yes");
 }
 END_TEST
 

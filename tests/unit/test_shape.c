@@ -61,7 +61,7 @@ START_TEST(the_last_axis_may_go)
     expect_layers("[2,2]", "[{'op':'sum','axis':0},{'op':'sum','axis':0},{'op':'flatten'}]",
                   NO_TENSORS, 2, EIGHT, FLOATS(10, 26));
     expect_refused("[3]", "[{'op':'sum','axis':0},{'op':'sum','axis':0}]", NO_TENSORS,
-                   "layers[1].axis: expected an integer");
+                   "layers[1].axis: sum needs at least one axis");
 }
 END_TEST
 

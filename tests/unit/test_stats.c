@@ -3,7 +3,9 @@
 
 #include "server/stats.h"
 
-static const struct moed_moe_info moe[] = {{"first", 2, 1, 1}, {"second", 3, 2, 1}};
+static const struct moed_moe_info moe[] = {
+    {.name = "first", .experts = 2, .top_k = 1, .routed_per_row = 1},
+    {.name = "second", .experts = 3, .top_k = 2, .routed_per_row = 1}};
 static const struct moed_model_info info = {.moe_count = 2, .moe = moe};
 
 START_TEST(reasons_have_words)

@@ -1,0 +1,121 @@
+/* attention: multi-head self-attention over the positions of one row, every position seeing all.
+ *
+ *     q, k, v = x Win^T + bin, cut in three;  per head  softmax(q k^T / sqrt(size / heads)) v;
+ *     y = heads side by side, Wout^T + bout
+ *
+ * Tensors as torch.nn.MultiheadAttention names them. Rows never see each other. */
+#include "layer.h"
+
+#include <math.h>
+
+#include "vector.h"
+
+struct attention {
+    struct gemm in, out;
+    struct array in_bias, out_bias;
+    size_t positions, size, heads;
+};
+
+static int build_projection(struct layer *layer, const struct build *build,
+                            const char *weight_suffix, const char *bias_suffix, size_t n, size_t k,
+                            struct gemm *gemm, struct array *bias, struct error *err)
+{
+    struct tensor *weight = tensor_claim(layer, build, weight_suffix, err);
+    if (!weight || tensor_expect(weight, (size_t[]){n, k}, 2, err) != 0 ||
+        gemm_init(gemm, weight, n, k, err) != 0)
+        return -1;
+    tensor_drop_pages(weight);
+    layer->parameters += weight->elements;
+    layer->active_parameters += weight->elements;
+    layer->weight_bytes += gemm->bytes;
+    return array_build(bias, layer, build, bias_suffix, &n, 1, false, err);
+}
+
+static int attention_build(struct layer *layer, struct build *build, struct config_node *node,
+                           struct error *err)
+{
+    struct attention *attention = layer->state = xcalloc(1, sizeof *attention);
+    int64_t heads;
+    if (layer->in.rank != 2)
+        return config_error(node, NULL, err, "attention works on rows of [positions, size]");
+    const size_t positions = layer->in.dims[0], size = layer->in.dims[1];
+    if (config_integer(node, "heads", CONFIG_REQUIRED, 1, (int64_t)size, &heads, err) != 0)
+        return -1;
+    if (size % (size_t)heads != 0)
+        return config_error(node, "heads", err, "%lld does not divide the size %zu",
+                            (long long)heads, size);
+    attention->positions = positions;
+    attention->size = size;
+    attention->heads = (size_t)heads;
+    layer->macs = layer->in_elements * (4 * size + 2 * positions);
+    layer->scratch_per_row = 4 * layer->in_elements;
+    layer->workspace = positions;
+    if (layer_set_out(layer, node, &layer->in, err) != 0 ||
+        build_projection(layer, build, "in_proj_weight", "in_proj_bias", 3 * size, size,
+                         &attention->in, &attention->in_bias, err) != 0)
+        return -1;
+    return build_projection(layer, build, "out_proj.weight", "out_proj.bias", size, size,
+                            &attention->out, &attention->out_bias, err);
+}
+
+static void softmax(float *values, size_t count)
+{
+    float max = values[0], sum = 0;
+    for (size_t i = 1; i < count; i++)
+        max = fmaxf(max, values[i]);
+    for (size_t i = 0; i < count; i++)
+        sum += values[i] = expf(values[i] - max);
+    for (size_t i = 0; i < count; i++)
+        values[i] /= sum;
+}
+
+/* One query of one head: what it makes of the values. `qkv`: the row's [positions, 3 size], from
+ * where this head's queries begin. */
+static void attend(const struct attention *attention, const float *qkv, size_t query, float *scores,
+                   float *context)
+{
+    const size_t size = attention->size, width = size / attention->heads;
+    const float *keys = qkv + size, *values = qkv + 2 * size;
+    const float root = sqrtf((float)width);
+    for (size_t i = 0; i < attention->positions; i++)
+        scores[i] = dot(qkv + query * 3 * size, keys + i * 3 * size, width) / root;
+    softmax(scores, attention->positions);
+    for (size_t i = 0; i < width; i++)
+        context[i] = 0;
+    for (size_t i = 0; i < attention->positions; i++)
+        add_scaled(context, scores[i], values + i * 3 * size, width);
+}
+
+static void attention_forward(const struct layer *layer, const struct run *run, size_t rows,
+                              const float *x, float *y)
+{
+    const struct attention *attention = layer->state;
+    const size_t positions = attention->positions, size = attention->size;
+    const size_t width = size / attention->heads;
+    float *qkv = run->arena, *context = qkv + 3 * rows * layer->in_elements;
+    gemm_rows(&attention->in, x, rows * positions, attention->in_bias.values, qkv);
+    for (size_t row = 0; row < rows; row++)
+        for (size_t query = 0; query < positions; query++)
+            for (size_t head = 0; head < attention->heads; head++)
+                attend(attention, qkv + row * positions * 3 * size + head * width, query,
+                       run_workspace(run),
+                       context + (row * positions + query) * size + head * width);
+    gemm_rows(&attention->out, context, rows * positions, attention->out_bias.values, y);
+}
+
+static void attention_free(struct layer *layer)
+{
+    struct attention *attention = layer->state;
+    if (!attention)
+        return;
+    gemm_close(&attention->in);
+    gemm_close(&attention->out);
+    array_close(&attention->in_bias);
+    array_close(&attention->out_bias);
+}
+
+const struct layer_op op_attention = {.name = "attention",
+                                      .format = 2,
+                                      .build = attention_build,
+                                      .forward = attention_forward,
+                                      .free = attention_free};

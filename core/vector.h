@@ -1,0 +1,33 @@
+/* Sums over vectors, written so that any compiler keeps them in vector registers.
+ *
+ * A sum of floats may not be reordered behind our back, so a plain loop is one addition after the
+ * other. Eight running sums fix another order, the same on every machine. */
+#ifndef CORE_VECTOR_H
+#define CORE_VECTOR_H
+
+#include <stddef.h>
+
+enum { DOT_LANES = 8 };
+
+static inline float dot(const float *a, const float *b, size_t count)
+{
+    float lanes[DOT_LANES] = {0}, sum = 0;
+    size_t i = 0;
+    for (; i + DOT_LANES <= count; i += DOT_LANES)
+        for (size_t lane = 0; lane < DOT_LANES; lane++)
+            lanes[lane] += a[i + lane] * b[i + lane];
+    for (; i < count; i++)
+        sum += a[i] * b[i];
+    for (size_t lane = 0; lane < DOT_LANES; lane++)
+        sum += lanes[lane];
+    return sum;
+}
+
+/* y += factor * x */
+static inline void add_scaled(float *y, float factor, const float *x, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        y[i] += factor * x[i];
+}
+
+#endif
