@@ -1,0 +1,192 @@
+"""Writes RESULTS.md and its pictures from the stored rows of the recipes: python3 -m moed.recipes.results
+
+Nothing is trained. Rows are read from --results, the text goes to --out; a recipe's notes.md there is taken over.
+"""
+
+import argparse
+import glob
+import os
+import statistics
+
+from moed.recipes import published, runner
+from moed.recipes.fashion_mnist import FashionMnist
+from moed.recipes.mnist import Mnist
+
+INTRODUCTION = """# Results
+
+The papers' tables, trained again on one CPU core by the recipes of this package. This page is written by
+`python3 -m moed.recipes.results` from the rows in `results/`, one file per run; each names the command that made it.
+
+Ours are means ± standard deviations over the seeds named. "Least training error" is the seed that the papers' rule of
+selection picks. **Bold** marks a figure of ours that differs from the published one by more than twice the two spreads
+together; what is known about the reason is below the table. H_s (how undecided the gate is per image), H_u (how even
+the experts are used) and I(E;Y) (how much the choice of expert says about the class that expert predicts) are in bits;
+the dispatch entropy is in nats.
+"""
+
+MIXTURES_TEXT = """
+## {title} (arXiv 2302.14703)
+
+`python3 -m moed.recipes.{recipe}`: five experts, batches of 512, Adam 1e-3, 20 epochs.
+Published → ours. The published row is the run with the least training error of all runs and coefficients of its kind;
+its spread is over all of those. Ours are trained with that row's coefficients.
+
+"""
+CLUSTERS_TEXT = """
+## Clusters (arXiv 2208.02813)
+
+`python3 -m moed.recipes.clusters`: settings 1 to 4, 16,000 rows, eight experts of 16 filters or one of 80. The authors
+test with the routing noise of training on, and so does the column "with noise"; "as served" is without. Accuracies in
+per cent. The dispatch entropy, on the training rows with noise, is 0 when every expert sees one cluster and ln 4 =
+1.386 when the router knows nothing.
+
+"""
+
+
+def rows_of(folder):
+    """{variant: [rows by seed]} of a recipe."""
+    rows = {}
+    for path in glob.glob(os.path.join(folder, "*-seed*.json")):
+        row = runner.read_json(path)
+        rows.setdefault(row["variant"], []).append(row)
+    return {variant: sorted(found, key=lambda row: row["seed"]) for variant, found in rows.items()}
+
+
+def mean_and_spread(rows, key, factor=1.0):
+    """(mean, standard deviation or None) of a figure that all rows have."""
+    values = [factor * row[key] for row in rows]
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def shown(mean, spread, digits):
+    return f"{mean:.{digits}f}" + ("" if spread is None else f" ± {spread:.{digits}f}")
+
+
+def marked(text, mean, spread, reference, reference_spread):
+    """Bold if the means differ by more than twice the spreads together. One run alone says too little."""
+    if spread is None or abs(mean - reference) <= 2 * (spread ** 2 + reference_spread ** 2) ** 0.5:
+        return text
+    return f"**{text}**"
+
+
+def table(header, lines):
+    ruled = [header, ["---"] * len(header)] + lines
+    return "".join("| " + " | ".join(cells) + " |\n" for cells in ruled)
+
+
+def seeds_text(rows):
+    return str(len(rows))
+
+
+# --- paper 1 ----------------------------------------------------------------------------------------------------
+
+def error_cell(rows, key, reference, spread):
+    mean, own = mean_and_spread(rows, key)
+    text = marked(shown(mean, own, 3), mean, own, reference, spread)
+    return f"{reference:.3f} → {text}"
+
+
+def bits_cell(rows, key, reference):
+    if reference is None:
+        return ""
+    return f"{reference:.3f} → {shown(*mean_and_spread(rows, key), 3)}"
+
+
+def mixture_line(paper, rows):
+    best = min(rows, key=lambda row: row["train_error"])
+    return [paper.title, error_cell(rows, "train_error", paper.train_error, paper.spread),
+            error_cell(rows, "test_error", paper.test_error, paper.spread),
+            f"{best['train_error']:.3f} / {best['test_error']:.3f}",
+            bits_cell(rows, "mutual_information_bits", paper.mutual_information_bits),
+            bits_cell(rows, "gate_entropy_bits", paper.gate_entropy_bits),
+            bits_cell(rows, "usage_entropy_bits", paper.usage_entropy_bits), seeds_text(rows),
+            f"{mean_and_spread(rows, 'train_seconds')[0]:.0f}"]
+
+
+def mixtures_table(papers, rows):
+    header = ["model", "training error", "test error", "least training error: training / test", "I(E;Y)", "H_s", "H_u",
+              "seeds", "seconds"]
+    return table(header, [mixture_line(paper, rows[variant]) for variant, paper in papers.items() if variant in rows])
+
+
+def sparse_table(papers, rows):
+    """What it costs to let a plain gate select: the reason to distil."""
+    lines = [[papers[variant].title] + [shown(*mean_and_spread(found, key), 3) for key in
+                                        ("test_error", "test_error_top2", "test_error_top1")]
+             for variant, found in rows.items() if variant in papers and "test_error_top1" in found[0]]
+    order = {paper.title: place for place, paper in enumerate(papers.values())}
+    lines.sort(key=lambda line: order[line[0]])
+    return table(["test error of", "all five experts", "top 2", "top 1"], lines)
+
+
+def mixtures_section(recipe, papers, folder, pictures):
+    rows = rows_of(os.path.join(folder, recipe.name))
+    if not rows:
+        return ""
+    text = MIXTURES_TEXT.format(title=recipe.title, recipe=recipe.name) + mixtures_table(papers, rows)
+    text += "\nServed sparsely, the selected weights divided by their sum, a plain gate needs one or two experts per " \
+            "image:\n\n" + sparse_table(papers, rows)
+    picture = pictures and pictures.expert_by_class(recipe, papers, rows, folder)
+    return text + notes(folder, recipe.name) + (picture or "")
+
+
+# --- paper 2 ----------------------------------------------------------------------------------------------------
+
+def accuracy_cell(rows, key, paper):
+    mean, spread = mean_and_spread([{key: 1 - row[key]} for row in rows], key, 100)
+    return marked(shown(mean, spread, 2), mean, spread, paper.accuracy, paper.spread)
+
+
+def cluster_line(variant, paper, rows):
+    is_mixture = "noisy_test_error" in rows[0]
+    train = mean_and_spread([{"accuracy": 1 - row["train_error"]} for row in rows], "accuracy", 100)
+    noisy = accuracy_cell(rows, "noisy_test_error", paper) if is_mixture else ""
+    entropy = shown(*mean_and_spread(rows, "noisy_dispatch_entropy_nats"), 3) if is_mixture else ""
+    return [f"{variant[1]}, {variant[3:].replace('-', ', ')}", paper.table or "", paper.notebook, noisy,
+            accuracy_cell(rows, "test_error", paper), shown(*train, 2), paper.entropy or "", entropy, seeds_text(rows),
+            f"{mean_and_spread(rows, 'train_seconds')[0]:.0f}"]
+
+
+def clusters_section(folder, pictures):
+    rows = rows_of(os.path.join(folder, "clusters"))
+    if not rows:
+        return ""
+    header = ["setting, model", "paper", "authors' notebook", "ours, with noise", "ours, as served",
+              "training, as served", "entropy, notebook", "entropy, ours", "seeds", "seconds"]
+    lines = [cluster_line(variant, paper, rows[variant]) for variant, paper in published.CLUSTERS.items()
+             if variant in rows]
+    picture = pictures and pictures.dispatch(rows, folder)
+    return CLUSTERS_TEXT + table(header, lines) + notes(folder, "clusters") + (picture or "")
+
+
+def notes(folder, recipe):
+    """What a person wrote about these figures."""
+    path = os.path.join(folder, recipe, "notes.md")
+    if not os.path.exists(path):
+        return ""
+    with open(path, encoding="utf-8") as file:
+        return "\n" + file.read()
+
+
+def write(folder, out, pictures):
+    text = INTRODUCTION + clusters_section(folder, pictures)
+    text += mixtures_section(Mnist(), published.MNIST, folder, pictures)
+    text += mixtures_section(FashionMnist(), published.FASHION_MNIST, folder, pictures)
+    runner.write_file(out, text)
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python3 -m moed.recipes.results", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", metavar="DIR", default="results", help="the rows (default ./results)")
+    parser.add_argument("--out", metavar="FILE", default="RESULTS.md", help="(default ./RESULTS.md)")
+    parser.add_argument("--no-plots", action="store_true", help="text only: pictures need matplotlib")
+    options = parser.parse_args()
+    pictures = None
+    if not options.no_plots:
+        from moed.recipes import plots as pictures
+    write(options.results, os.path.abspath(options.out), pictures)
+
+
+if __name__ == "__main__":
+    main()
