@@ -74,6 +74,23 @@ class Residual(nn.Module):
         return x + self.layers(x)
 
 
+class Translated(nn.Sequential):
+    """Layers that a checkpoint's were read into, or that stand for a module of the caller's own.
+
+    Their names are those of the checkpoint and unique in it, so export() does not join them to the names of what is
+    around them. `paths` tells where each is in the caller's model, for messages.
+    """
+
+    def __init__(self, steps):
+        """steps: (name, layer, path or None)"""
+        super().__init__()
+        self.paths = {}
+        for name, layer, path in steps:
+            unique = name if not hasattr(self, name) else f"{name}_{len(self._modules)}"
+            self.add_module(unique, layer)
+            self.paths[unique] = path
+
+
 class RMSNorm(nn.Module):
     """x / sqrt(mean(x^2) + eps) * weight over the last axes, those of `shape`. PyTorch has its own only since 2.4."""
 

@@ -7,7 +7,7 @@ format does not define is refused, as in the server.
 from torch import nn
 
 from moed import checkpoint
-from moed.blocks import Residual
+from moed.blocks import Residual, Translated
 from moed.layers import AttentiveGate, Gate, MoE, MultiGateMoE
 from moed.multitask import Input, MultiTask, Output, preprocess
 from moed.ops import OPS, REQUIRED, default_of
@@ -76,13 +76,9 @@ class _Reader:
         return Output(self.layers(keys["layers"], "") if "layers" in keys else None, keys.get("labels"))
 
     def layers(self, objects, scope):
-        sequence = nn.Sequential()
-        for index, layer in enumerate(objects):
-            # PyTorch's names have no dots.
-            name = layer.get("name", f"{layer.get('op')}_{index}").replace(".", "_")
-            sequence.add_module(name if name not in sequence._modules else f"{name}_{index}",
-                                self.layer(dict(layer), scope))
-        return sequence
+        # PyTorch's names have no dots.
+        return Translated([(layer.get("name", f"{layer.get('op')}_{index}").replace(".", "_"),
+                            self.layer(dict(layer), scope), None) for index, layer in enumerate(objects)])
 
     def layer(self, keys, scope):
         op, name = keys.pop("op", None), keys.pop("name", None)
@@ -155,7 +151,7 @@ class _Reader:
         return {"shared": layers, "shared_gate": gate}
 
     def gate(self, keys, scope):
-        kind, key_layer = keys.pop("kind", None), keys.pop("key_layer", None)
+        kind, key_layer = keys.pop("kind", None), keys.pop("key_layer", "").replace(".", "_")
         layers = self.layers(keys.pop("layers"), scope)
         unknown = set(keys) - POLICY_KEYS
         if unknown or kind not in (None, "attentive"):

@@ -1,7 +1,7 @@
 """Translates PyTorch layers into those of a checkpoint.
 
-The module is walked: an nn.Sequential of the modules in ops.py, Residual and the mixtures is translated layer by layer
-while an example row passes through it, so a layer that does not fit its input is found here and named.
+An nn.Sequential of the modules in ops.py, Residual and the mixtures is walked while an example row passes through it, so
+a layer that does not fit its input is found here and named. A module of the caller's own is taken apart by trace.py.
 """
 
 import re
@@ -10,9 +10,11 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
-from moed.blocks import Residual
+from moed.blocks import Residual, Translated
 from moed.layers import AttentiveGate, Gate, MoE, MultiGateMoE
 from moed.ops import INFERENCE_NO_OPS, OP_OF_MODULE, OPS, REQUIRED, ExportError, default_of, require
+from moed.trace import trace, traceable
+from moed.transformers import of_pytorch
 
 VALID_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 INVALID_NAME = "{!r} is no name: at most 64 letters, digits, '_' or '-'"
@@ -35,35 +37,49 @@ class Walk:
     def branch(self, layers, row, path, name, categories=None):
         """The layers of an input or an output: named after it, with no mixtures among them."""
         self.in_branch, self.categories = True, categories
-        own_name = re.sub(r"[^A-Za-z0-9_-]", "_", name)
-        described = self.layers(nn.Sequential(OrderedDict({own_name: layers})), row, path, "")
+        if not isinstance(layers, Translated):
+            layers = nn.Sequential(OrderedDict({re.sub(r"[^A-Za-z0-9_-]", "_", name): layers}))
+        described = self.layers(layers, row, path, "")
         self.in_branch, self.categories = False, None
         return described
 
     def layers(self, module, row, path, scope, prefix=""):
         """(list of layer objects, output row) of a Sequential; of a single layer, as if it were in one."""
-        if not _is_plain_sequential(module):
+        module = _expanded(module, row, path)
+        if not isinstance(module, nn.Sequential):
             module = nn.Sequential(module)
         objects = []
-        for name, layer, layer_path in _flattened(module, path, prefix):
-            if isinstance(layer, INFERENCE_NO_OPS):
-                continue
-            objects.append(self.layer(layer, row, layer_path, scope, name))
-            row = _run(layer, row, layer_path)
-            self.categories = None
+        for name, layer in module._modules.items():  # named_children() leaves out a layer that stands there twice
+            own_path = isinstance(module, Translated) and module.paths[name] or f"{path}.{name}"
+            described, row = self.layer(layer, row, own_path, scope, prefix, name)
+            objects += described
         return objects, row
 
-    def layer(self, layer, row, path, scope, name):
-        require(VALID_NAME.fullmatch(name), path, INVALID_NAME.format(name))
-        if type(layer) in MIXTURES:
-            return self.mixture(layer, row, path, scope, name)
-        if type(layer) is Residual:
-            return self.residual(layer, row, path, scope, name)
-        return self.leaf(layer, row, path, scope, name)
+    def layer(self, layer, row, path, scope, prefix, name):
+        """(list of layer objects, output row): none of a Dropout, several of a module that is made of others.
 
-    def residual(self, layer, row, path, scope, name):
+        The format has no nesting without a meaning, so the names of nested layers are joined.
+        """
+        if isinstance(layer, INFERENCE_NO_OPS):
+            return [], row
+        expanded = _expanded(layer, row, path)
+        if isinstance(expanded, nn.Sequential):
+            return self.layers(expanded, row, path, scope, f"{prefix}{name}_")
+        require(VALID_NAME.fullmatch(prefix + name), path, INVALID_NAME.format(prefix + name))
+        if type(layer) in MIXTURES:
+            described = self.mixture(layer, row, path, scope, prefix + name)
+        elif type(layer) is Residual:
+            described = self.residual(layer, row, path, scope, prefix, name)
+        else:
+            described = self.leaf(layer, row, path, scope, prefix + name)
+        self.categories = None
+        return [described], _run(layer, row, path)
+
+    def residual(self, layer, row, path, scope, prefix, name):
         """The branch's layers are named in the scope around it: a residual has no tensors, so it has no name."""
-        objects, out = self.layers(layer.layers, row.clone(), path + ".layers", scope, name + "_")
+        if not isinstance(layer.layers, Translated):
+            prefix = f"{prefix}{name}_"
+        objects, out = self.layers(layer.layers, row.clone(), path + ".layers", scope, prefix)
         require(out.shape == row.shape, path, f"the branch turns {list(row.shape[1:])} into {list(out.shape[1:])}; "
                                               "they cannot be added")
         return {"op": "residual", "layers": objects}
@@ -207,20 +223,11 @@ class Walk:
         return {"layers": layers, "gate": "sigmoid"}
 
 
-def _is_plain_sequential(module):
-    return isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
-
-
-def _flattened(module, path, prefix):
-    """(checkpoint name, layer, path) of a Sequential's layers, those of nested ones in place.
-
-    The format has no nesting without a meaning, so the names of nested layers are joined.
-    """
-    for name, layer in module._modules.items():  # named_children() leaves out a layer that stands there twice
-        if _is_plain_sequential(layer):
-            yield from _flattened(layer, f"{path}.{name}", f"{prefix}{name}_")
-        else:
-            yield prefix + name, layer, f"{path}.{name}"
+def _expanded(module, row, path):
+    """The layers that a module of the caller's own, or one of PyTorch's transformers, is made of; else the module."""
+    if traceable(module):
+        return trace(module, row, path)
+    return of_pytorch(module, path) if type(module) in (nn.TransformerEncoder, nn.TransformerEncoderLayer) else module
 
 
 def _run(layer, row, path):

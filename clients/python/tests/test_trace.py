@@ -1,0 +1,180 @@
+"""Modules with a forward() of their own: what becomes layers, and what is refused."""
+
+import unittest
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from moed import blocks
+from moed.layers import Gate, MoE
+from tests.export_case import ExportCase, named
+
+
+class Block(nn.Module):
+    """A block as people write it."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.norm = nn.LayerNorm(size)
+        self.up = nn.Linear(size, 2 * size)
+        self.down = nn.Linear(2 * size, size)
+
+    def forward(self, x):
+        return x + self.down(functional.gelu(self.up(self.norm(x))))
+
+
+class Network(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3, padding=1)
+        self.bn = nn.BatchNorm2d(4)
+        self.block = Block(16)
+        self.experts = MoE([Block(16) for _ in range(3)], Gate(nn.Linear(16, 3), top_k=2))
+        self.head = nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 3))
+
+    def forward(self, x):
+        x = functional.max_pool2d(functional.relu(self.bn(self.conv(x))), 2)
+        x = x.view(x.size(0), -1)
+        x = functional.dropout(self.block(x), 0.1, training=self.training)
+        x = x + self.experts(x)
+        return torch.softmax(self.head(x), dim=-1)
+
+
+class Vision(nn.Module):
+    """A vision transformer in PyTorch's own words."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches = nn.Conv2d(1, 8, 2, stride=2)
+        self.token = nn.Parameter(torch.zeros(1, 1, 8))
+        self.positions = nn.Parameter(torch.zeros(1, 5, 8))
+        self.norm = nn.LayerNorm(8)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.gate, self.up, self.down = nn.Linear(8, 12), nn.Linear(8, 12), nn.Linear(12, 8)
+
+    def forward(self, x):
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], dim=1)
+        x = x + self.positions
+        y = self.norm(x)
+        x = self.attention(y, y, y, need_weights=False)[0] + x
+        x = x + self.down(functional.silu(self.gate(x)) * self.up(x))
+        return x[:, 0]
+
+
+def calling(function, **parts):
+    """A module whose forward is function(self, x)."""
+    class Custom(nn.Module):
+        def __init__(self):
+            super().__init__()
+            for name, part in parts.items():
+                setattr(self, name, part)
+
+        def forward(self, x):
+            return function(self, x)
+    return Custom()
+
+
+class RoundTripTest(ExportCase):
+    def test_a_network(self):
+        self.assert_returns(Network(), (1, 4, 4))
+        self.assertEqual(self.config()["format_version"], 1)
+        names = set(self.tensors())
+        self.assertLess({"conv.weight", "block_up.weight", "experts.experts.0.up.bias", "head_3.weight"}, names)
+        self.assertEqual([layer["op"] for layer in self.config()["layers"]],
+                         ["conv2d", "batch_norm", "relu", "max_pool2d", "reshape", "residual", "residual", "linear",
+                          "relu", "linear", "softmax"])
+
+    def test_a_vision_transformer(self):
+        self.assert_returns(Vision(), (1, 4, 4))
+        self.assertEqual([layer["op"] for layer in self.config()["layers"]],
+                         ["conv2d", "reshape", "transpose", "class_token", "position_embedding", "residual", "residual",
+                          "select"])
+
+    def test_within_sequentials_gates_and_experts(self):
+        gate = Gate(calling(lambda self, x: self.out(x.flatten(1)) * 0.5, out=nn.Linear(4, 2)))
+        self.assert_returns(named(block=Block(4), moe=MoE([Block(4), Block(4)], gate)), (4,))
+        self.assertIn("block_norm.weight", self.tensors())
+
+    def test_functions(self):
+        linear = nn.Linear(6, 6)
+        for function, shape in (
+                (lambda self, x: self.f(x).relu().tanh().sigmoid(), (6,)),
+                (lambda self, x: functional.gelu(self.f(x), approximate="tanh") ** 3, (6,)),
+                (lambda self, x: functional.silu(self.f(x)) / 4 * 3.0, (6,)),
+                (lambda self, x: self.f(x).mean(1).unsqueeze(-1).squeeze(2), (4, 6)),
+                (lambda self, x: self.f(x).sum(dim=(1, 2)), (4, 3, 6)),
+                (lambda self, x: self.f(x).permute(0, 2, 1).reshape(-1, 24), (4, 6)),
+                (lambda self, x: self.f(x)[:, :, -1], (4, 6)),
+                (lambda self, x: self.f(self.f(x)), (6,)),
+                (lambda self, x: functional.avg_pool2d(self.f(x), 2, stride=1), (2, 6, 6))):
+            with self.subTest(shape=shape):
+                self.assert_returns(calling(function, f=linear), shape)
+
+    def test_any_gated_linear_unit(self):
+        for function in (lambda self, x: self.b(x) * functional.gelu(self.a(x)),
+                         lambda self, x: self.act(self.a(x)) * self.b(x)):
+            self.assert_returns(calling(function, a=nn.Linear(4, 6), b=nn.Linear(4, 6), act=nn.Sigmoid()), (4,))
+            self.assertEqual([layer["op"] for layer in self.config()["layers"]], ["glu"])
+
+    def test_a_subclass_of_sequential(self):
+        class Doubled(nn.Sequential):
+            def forward(self, x):
+                return 2 * super().forward(x)
+        self.assert_returns(named(twice=Doubled(nn.Linear(4, 4), nn.ReLU())), (4,))
+        self.assertEqual(self.config()["layers"][-1], {"op": "scale", "value": 2.0})
+
+
+class RefusalTest(ExportCase):
+    def test_what_is_no_chain_of_layers(self):
+        a, b = nn.Linear(4, 4), nn.Linear(4, 4)
+        for function, message in (
+                (lambda self, x: self.a(x) if x.sum() > 0 else self.b(x), "model: Custom.forward cannot be followed"),
+                (lambda self, x: self.a(x) + self.b(x), "model: b does not come from a alone"),
+                (lambda self, x: self.a(x) * self.b(x), r"model: mul\(a, b\): only a number times x"),
+                (lambda self, x: torch.sort(self.a(x))[0], r"model: getitem\(sort, 0\): only one entry"),
+                (lambda self, x: torch.exp(self.a(x)), r"model: exp\(a\): no layer of a checkpoint does that"),
+                (lambda self, x: self.a(x) + 1, r"model: add\(a, 1\): only x \+ f\(x\)"),
+                (lambda self, x: self.a(x) / 3, r"model: truediv\(a, 3\): only division by a power of two"),
+                (lambda self, x: self.a(x) ** 2, r"model: pow\(a, 2\): only the third power"),
+                (lambda self, x: self.a(x).mean(), r"model: mean\(a\): it needs its dim"),
+                (lambda self, x: self.a(x).sum(dim=0), r"model: sum\(a, dim=0\): only single axes of a row"),
+                (lambda self, x: self.a(x).view(-1, 2), r"model: view\(a, -1, 2\): only within a row"),
+                (lambda self, x: functional.dropout(self.a(x)), r"model: dropout\(a, .*: it drops out in evaluation"),
+                (lambda self, x: self.a(x)[:, 1:3], r"model: getitem\(a, .*only one entry of one axis"),
+                (lambda self, x: (self.a(x), self.b(x)), "model: forward gives several things"),
+                (lambda self, x: self.act(self.a(x)), "model.act: ELU has no op"),
+                (lambda self, x: self.a(x[:, :3]), r"model.a: does not accept rows of shape \[\[3\]\]: mat1")):
+            with self.subTest(message):
+                self.assert_refused(calling(function, a=a, b=b, act=nn.ELU()), (4,), message)
+
+    def test_several_arguments(self):
+        class Two(nn.Module):
+            def forward(self, x, mask):
+                return x * mask
+        self.assert_refused(nn.Sequential(Two()), (4,), r"model.0: Two.forward takes \['x', 'mask'\]")
+
+    def test_what_depends_on_the_batch(self):
+        module = calling(lambda self, x: self.a(x) * x.shape[0], a=nn.Linear(4, 4))
+        self.assert_refused(module, (4,), r"model: mul\(a, getitem\): only a number times x")
+
+    def test_a_mistake_that_the_weights_hide(self):
+        """Both scales see a zero weight: only with others does the in-place change show."""
+        module = calling(lambda self, x: x + self.a(functional.relu(x, inplace=True)), a=nn.Linear(4, 4))
+        nn.init.zeros_(module.a.weight)
+        self.assert_refused(module, (4,), "model: Custom computes something else")
+
+    def test_attention_of_other_things(self):
+        attention = nn.MultiheadAttention(4, 2, batch_first=True)
+        other = nn.Linear(4, 4)
+        for function, message in (
+                (lambda self, x: self.f(x, self.g(x), x)[0], "model.f: attention of one thing to another"),
+                (lambda self, x: self.f(x, x, x)[1], "model.f: only the first result of attention")):
+            self.assert_refused(calling(function, f=attention, g=other), (3, 4), message)
+        late = nn.MultiheadAttention(4, 2)
+        self.assert_refused(calling(lambda self, x: self.f(x, x, x)[0], f=late), (3, 4), "model.f: batch_first is off")
+
+
+if __name__ == "__main__":
+    unittest.main()
