@@ -21,7 +21,7 @@ static size_t printable_length(const unsigned char *c)
 
 /* Texts quote names from files that anyone may have written, and end where their buffers do: a name
  * must not drive the operator's terminal, nor half a character break a JSON document. */
-static void make_printable(char *text)
+void text_make_printable(char *text)
 {
     for (unsigned char *c = (unsigned char *)text; *c;) {
         const size_t length = printable_length(c);
@@ -40,7 +40,7 @@ int error_set(struct error *err, enum error_code code, const char *format, ...)
     va_start(args, format);
     vsnprintf(err->text, sizeof err->text, format, args);
     va_end(args);
-    make_printable(err->text);
+    text_make_printable(err->text);
     return -1;
 }
 
@@ -57,7 +57,7 @@ void error_prefix(struct error *err, const char *format, ...)
         return;
     snprintf(text + used, sizeof text - (size_t)used, ": %.*s", ERROR_TEXT_BYTES - 3, err->text);
     memcpy(err->text, text, sizeof text);
-    make_printable(err->text);
+    text_make_printable(err->text);
 }
 
 int error_http_status(enum error_code code)

@@ -55,6 +55,10 @@ int error_set(struct error *err, enum error_code code, const char *format, ...)
 /* Puts "context: " in front of a recorded error, for callers that know the file or the model. */
 void error_prefix(struct error *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* Turns every control character and every byte that is no UTF-8 into '?': for text from a file or a
+ * client on its way to a terminal or a log. */
+void text_make_printable(char *text);
+
 int error_http_status(enum error_code code);
 const char *error_word(enum error_code code);
 

@@ -2,6 +2,7 @@
 #include "inspect.h"
 
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "../core/moed.h"
@@ -37,13 +38,46 @@ static void print_bytes(FILE *out, double value)
     fprintf(out, unit ? "%.1f %s" : "%.0f %s", value, units[unit]);
 }
 
+/* Names and descriptions come from the checkpoint. Returns the bytes printed. */
+static int print_untrusted(FILE *out, const char *text)
+{
+    char *copy = xstrdup(text);
+    text_make_printable(copy);
+    const int used = fprintf(out, "%s", copy);
+    free(copy);
+    return used;
+}
+
+/* "5 experts, 2 serve a row"; of several gates, what each one chooses among. */
+static void print_gates(FILE *out, const struct moed_layer_info *layer)
+{
+    const struct moed_moe_info *gate = layer->moe;
+    if (layer->moe_count == 1) {
+        fprintf(out, ", %zu experts, %zu serve a %s", gate->experts, gate->top_k,
+                gate->routed_per_row > 1 ? "position" : "row");
+        return;
+    }
+    for (size_t i = 0; i < layer->moe_count; i++, gate++)
+        fprintf(out, "%s %s %zu of %zu experts",
+                i ? "," : ", gates:", gate->name + strlen(layer->name) + 1, gate->top_k,
+                gate->experts);
+}
+
+static void print_role(FILE *out, const struct moed_layer_info *layer)
+{
+    const bool experts = strcmp(layer->role, "experts") == 0;
+    fprintf(out, "  %*s%s%s", 2 * layer->depth - 1, "", layer->role, experts ? " (each)" : "");
+    if (*layer->part)
+        fputc(' ', out);
+    print_untrusted(out, layer->part);
+    fputc('\n', out);
+}
+
 static void print_layer(const struct moed_layer_info *layer, void *context)
 {
     FILE *out = context;
-    const bool experts = strcmp(layer->role, "experts") == 0;
     if (*layer->role)
-        fprintf(out, "  %*s%s%s\n", 2 * layer->depth - 1, "", layer->role,
-                experts ? " (each)" : "");
+        print_role(out, layer);
     int used = fprintf(out, "  %*s%s", 2 * layer->depth, "", layer->op);
     if (*layer->name)
         used += fprintf(out, " %s", layer->name);
@@ -55,7 +89,7 @@ static void print_layer(const struct moed_layer_info *layer, void *context)
         fputs(" parameters", out);
     }
     if (layer->moe)
-        fprintf(out, ", %zu experts, %zu serve a row", layer->moe->experts, layer->moe->top_k);
+        print_gates(out, layer);
     fputc('\n', out);
 }
 
@@ -63,8 +97,12 @@ static void print_tensors(FILE *out, const char *title, const struct moed_tensor
                           size_t count)
 {
     for (size_t i = 0; i < count; i++) {
-        fprintf(out, "%s%s ", title, tensors[i].name);
+        fputs(title, out);
+        print_untrusted(out, tensors[i].name);
+        fputc(' ', out);
         print_shape(out, &tensors[i].shape);
+        if (tensors[i].categories)
+            fprintf(out, " of %zu categories", tensors[i].categories);
         fputc('\n', out);
     }
 }
@@ -73,8 +111,11 @@ static void print_text(const char *directory, const struct moed_model *model, FI
 {
     const struct moed_model_info *info = moed_model_info(model);
     fprintf(out, "%s\n", directory);
-    if (*info->description)
-        fprintf(out, "  %s\n", info->description);
+    if (*info->description) {
+        fputs("  ", out);
+        print_untrusted(out, info->description);
+        fputc('\n', out);
+    }
     print_tensors(out, "  input   ", info->inputs, info->input_count);
     print_tensors(out, "  output  ", info->outputs, info->output_count);
     fputs("\nLayers                            output of one row\n", out);
@@ -109,7 +150,32 @@ static void json_tensors(struct buffer *body, const char *key,
         json_append_string(body, tensors[i].name);
         buffer_text(body, ",\"shape\":");
         json_shape(body, &tensors[i].shape);
+        if (tensors[i].categories)
+            buffer_format(body, ",\"categories\":%zu", tensors[i].categories);
         buffer_text(body, "}");
+    }
+    buffer_text(body, "]");
+}
+
+static void json_gate(struct buffer *body, const struct moed_moe_info *gate)
+{
+    buffer_text(body, "{\"name\":");
+    json_append_string(body, gate->name);
+    buffer_format(body, ",\"experts\":%zu,\"top_k\":%zu}", gate->experts, gate->top_k);
+}
+
+/* The only gate's numbers stand by the layer itself. */
+static void json_gates(struct buffer *body, const struct moed_layer_info *layer)
+{
+    if (layer->moe_count == 1) {
+        buffer_format(body, ",\"experts\":%zu,\"top_k\":%zu", layer->moe->experts,
+                      layer->moe->top_k);
+        return;
+    }
+    buffer_text(body, ",\"gates\":[");
+    for (size_t i = 0; i < layer->moe_count; i++) {
+        buffer_text(body, i ? "," : "");
+        json_gate(body, &layer->moe[i]);
     }
     buffer_text(body, "]");
 }
@@ -118,15 +184,20 @@ static void json_layer(const struct moed_layer_info *layer, void *context)
 {
     struct buffer *body = context;
     const bool first = body->data[body->length - 1] == '[';
-    buffer_format(body, "%s{\"depth\":%d,\"role\":\"%s\",\"op\":\"%s\",\"name\":", first ? "" : ",",
-                  layer->depth, layer->role, layer->op);
+    buffer_format(body, "%s{\"depth\":%d,\"role\":\"%s\",", first ? "" : ",", layer->depth,
+                  layer->role);
+    if (*layer->part) {
+        buffer_text(body, "\"part\":");
+        json_append_string(body, layer->part);
+        buffer_text(body, ",");
+    }
+    buffer_format(body, "\"op\":\"%s\",\"name\":", layer->op);
     json_append_string(body, layer->name);
     buffer_text(body, ",\"output\":");
     json_shape(body, &layer->out);
     buffer_format(body, ",\"parameters\":%llu", (unsigned long long)layer->parameters);
     if (layer->moe)
-        buffer_format(body, ",\"experts\":%zu,\"top_k\":%zu", layer->moe->experts,
-                      layer->moe->top_k);
+        json_gates(body, layer);
     buffer_text(body, "}");
 }
 

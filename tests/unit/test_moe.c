@@ -255,7 +255,7 @@ START_TEST(gates_that_do_not_fit_are_refused)
                                                              "{'op':'relu'}") "]",
          "two MoE layers or gates are called 'm'"},
         {"[" MOE(",'name':'m'", "", MOE(",'name':'n'", "", "{'op':'relu'}")) "]",
-         "a MoE layer inside a gate or an expert is not supported"},
+         "a MoE layer stands among the model's layers"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         expect_refused("[2]", cases[i].layers, NO_TENSORS, cases[i].part);
