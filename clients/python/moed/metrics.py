@@ -47,3 +47,13 @@ def dispatch_entropy_nats(table):
     shares = table[:, used] / per_expert[used]
     entropies = entropy_bits(shares.T) * np.log(2)
     return float(np.sum(per_expert[used] / table.sum() * entropies))
+
+
+def area_under_curve(scores, labels):
+    """Area under the ROC curve: how often a row of class 1 scores above one of class 0, ties counting half."""
+    scores, labels = np.asarray(scores, dtype=np.float64), np.asarray(labels)
+    _, places, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[places]
+    positive = int((labels == 1).sum())
+    negative = len(labels) - positive
+    return float((ranks[labels == 1].sum() - positive * (positive + 1) / 2) / (positive * negative))

@@ -54,6 +54,10 @@ class MetricsTest(unittest.TestCase):
         expected = -0.5 * (0.75 * math.log(0.75) + 0.25 * math.log(0.25))
         self.assertAlmostEqual(metrics.dispatch_entropy_nats([[3, 0, 0], [1, 0, 4]]), expected)
 
+    def test_area_under_curve(self):
+        self.assertEqual(metrics.area_under_curve([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1]), 0.75)
+        self.assertEqual(metrics.area_under_curve([1, 1, 1], [0, 1, 0]), 0.5)
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -76,8 +76,8 @@ def expert_by_class(recipe, papers, rows, folder):
     for index, (place, variant) in enumerate(zip(axes.flat, variants)):
         labels = recipe.labels if index % columns == 0 else [""] * len(recipe.labels)
         _class_map(place, min(rows[variant], key=lambda row: row["train_error"]), papers[variant].title, labels)
-    return _save(figure, folder, f"{recipe.name}.png", f"{recipe.title}: test images by class (down) and expert of first "
-                 "choice (across), in per cent of the class; the seed with the least training error")
+    return _save(figure, folder, f"{recipe.name}.png", f"{recipe.title}: test images by class (down) and expert of "
+                 "first choice (across), in per cent of the class; the seed with the least training error")
 
 
 def _class_map(axes, row, title, labels):
