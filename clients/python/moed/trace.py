@@ -57,7 +57,10 @@ def _record(module, path):
 
 def _translate(module, graph, rows, path):
     recorder = _Recorder(fx.GraphModule(module, graph), path)
-    recorder.run(rows.clone())
+    try:
+        recorder.run(rows.clone())
+    except ExportError as error:  # to which fx adds what it was doing
+        raise ExportError(str(error).splitlines()[0]) from None
     return _Translation(module, graph, recorder.values, path).layers()
 
 

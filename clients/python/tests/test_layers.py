@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from moed import blocks
-from moed.layers import AttentiveGate, Gate, MoE
+from moed.layers import AttentiveGate, Gate, MoE, MultiGateMoE
 
 
 def softmax(values):
@@ -95,6 +95,34 @@ class BlocksTest(unittest.TestCase):
             expected = x / np.sqrt((x ** 2).mean(axis=axes, keepdims=True) + 1e-3) * norm.weight.detach().numpy()
             np.testing.assert_allclose(norm(torch.from_numpy(x)).detach().numpy(), expected, rtol=1e-5)
 
+    def test_self_attention_is_pytorchs(self):
+        x = torch.randn(3, 5, 8)
+        for bias in (True, False):
+            theirs = nn.MultiheadAttention(8, 2, bias=bias, batch_first=True)
+            torch.testing.assert_close(blocks.SelfAttention.of(theirs)(x), theirs(x, x, x)[0])
+        with self.assertRaisesRegex(ValueError, "add_bias_kv"):
+            blocks.SelfAttention.of(nn.MultiheadAttention(8, 2, add_bias_kv=True))
+        with self.assertRaisesRegex(ValueError, "kdim"):
+            blocks.SelfAttention.of(nn.MultiheadAttention(8, 2, kdim=4))
+
+    def test_gated_linear_units(self):
+        x = torch.randn(3, 4)
+        for activation, function in (("silu", nn.SiLU()), ("gelu", nn.GELU()), ("gelu_tanh", nn.GELU("tanh")),
+                                     ("sigmoid", nn.Sigmoid()), ("relu", nn.ReLU())):
+            glu = blocks.GLU(4, 6, activation)
+            torch.testing.assert_close(glu(x), function(glu.gate(x)) * glu.up(x))
+        with self.assertRaisesRegex(ValueError, "activation is 'elu'"):
+            blocks.GLU(4, 6, "elu")
+
+    def test_tokens_and_positions(self):
+        x, token, positions = torch.randn(2, 3, 4), blocks.ClassToken(4), blocks.PositionEmbedding(4, 4)
+        y = positions(token(x))
+        torch.testing.assert_close(y[1, 0], token.weight + positions.weight[0])
+        torch.testing.assert_close(y[1, 1:], x[1] + positions.weight[1:])
+        torch.testing.assert_close(blocks.Select(2)(y), y[:, 2])
+        torch.testing.assert_close(blocks.Select(1, axis=-1)(y), y[:, :, 1])
+        torch.testing.assert_close(blocks.Transpose()(y), y.permute(0, 2, 1))
+
 
 class MoETest(unittest.TestCase):
     def setUp(self):
@@ -144,6 +172,88 @@ class MoETest(unittest.TestCase):
             optimizer.step()
             losses.append(loss.item())
         self.assertLess(losses[-1], 0.1 * losses[0])
+
+
+class PositionsTest(unittest.TestCase):
+    def test_every_position_is_routed_by_itself(self):
+        torch.manual_seed(0)
+        x = torch.randn(3, 2, 5, 4)
+        moe = MoE(linear_experts(3), Gate(nn.Linear(4, 3), top_k=2), route="positions")
+        y = moe(x)
+        self.assertEqual(y.shape, (3, 2, 5, 3))
+        self.assertEqual(moe.routing.experts.shape, (30, 2))
+        alone = MoE(moe.experts, moe.gate)
+        torch.testing.assert_close(y[1, 0, 4], alone(x[1, 0, 4:5])[0])
+
+    def test_positions_have_no_entries(self):
+        with self.assertRaisesRegex(ValueError, "with route positions an item is a vector"):
+            MoE(linear_experts(2), Gate(nn.Linear(4, 2)), route="positions", expert_inputs=[0, 1])
+
+
+class SharedExpertTest(unittest.TestCase):
+    def test_it_is_added_unweighted_or_times_a_sigmoid(self):
+        torch.manual_seed(0)
+        x, shared, shared_gate = torch.randn(5, 4), nn.Linear(4, 3), nn.Linear(4, 1, bias=False)
+        experts, gate = linear_experts(2), Gate(nn.Linear(4, 2), top_k=1)
+        routed = MoE(experts, gate)(x)
+        torch.testing.assert_close(MoE(experts, gate, shared=shared)(x), routed + shared(x))
+        torch.testing.assert_close(MoE(experts, gate, shared=shared, shared_gate=shared_gate)(x),
+                                   routed + torch.sigmoid(shared_gate(x)) * shared(x))
+        with self.assertRaisesRegex(ValueError, "there is a shared_gate, but no shared expert"):
+            MoE(experts, gate, shared_gate=shared_gate)
+
+
+class MultiGateTest(unittest.TestCase):
+    def setUp(self):
+        torch.manual_seed(0)
+        self.x = torch.randn(6, 2, 4)
+        gates = {"a": Gate(nn.Linear(4, 2), top_k=1), "b": Gate(nn.Sequential(nn.Flatten(), nn.Linear(8, 3)), top_k=2)}
+        self.moe = MultiGateMoE(linear_experts(3), gates, gate_experts={"a": [0, 2]}, gate_inputs={"a": 1},
+                                expert_inputs=[0, 1, 1])
+
+    def test_every_gate_combines_what_it_chose(self):
+        y = self.moe(self.x)
+        self.assertEqual(y.shape, (6, 2, 3))
+        outputs = torch.stack([self.moe.experts[i](self.x[:, (0, 1, 1)[i]]) for i in range(3)], dim=1)
+        for gate, name, seen, members in ((0, "a", self.x[:, 1], [0, 2]), (1, "b", self.x, [0, 1, 2])):
+            own = self.moe.gates[name]
+            routing, recorded = own.route(own.logits(seen)), self.moe.routing[name]
+            for row in range(6):
+                chosen = [members[expert] for expert in routing.experts[row]]
+                self.assertEqual(recorded.experts[row].tolist(), chosen)
+                expected = sum(weight * outputs[row, expert] for weight, expert in zip(routing.weights[row], chosen))
+                torch.testing.assert_close(y[row, gate], expected)
+
+    def test_an_expert_runs_once_per_row(self):
+        rows = []
+        for expert in self.moe.experts:
+            expert.register_forward_hook(lambda module, given, result: rows.append(len(given[0])))
+        self.moe(self.x)
+        chosen = [torch.cat([self.moe.routing["a"].experts, self.moe.routing["b"].experts], dim=1) == i for i in range(3)]
+        self.assertEqual(rows, [int(mask.any(dim=1).sum()) for mask in chosen])
+
+    def test_gradients_reach_every_gate(self):
+        self.moe(self.x).square().sum().backward()
+        for gate in self.moe.gates.values():
+            self.assertGreater(sum(weight.grad.abs().sum() for weight in gate.parameters()), 0)
+
+    def test_a_capacity_of_one_gate(self):
+        self.moe.gates["a"] = Gate(nn.Linear(4, 2), top_k=1, capacity={"factor": 0.4})  # one place each
+        y, routing = self.moe(self.x), self.moe.routing["a"]
+        self.assertTrue((routing.experts == -1).any())
+        self.assertTrue(torch.equal(y[:, 0][routing.experts[:, 0] == -1], torch.zeros((routing.experts == -1).sum(), 3)))
+
+    def test_settings_are_checked(self):
+        def gate():
+            return {"a": Gate(nn.Linear(4, 2))}
+        for settings, message in (
+                ({"gate_experts": {"a": [2, 0]}}, "is no ascending list"), ({"gate_experts": {"c": [0]}}, "'c'"),
+                ({"gate_experts": {"a": [0, 3]}}, "not within 3"), ({"gate_inputs": {"c": 0}}, "gate_inputs are for"),
+                ({"expert_inputs": [0]}, "1 expert_inputs for 3 experts")):
+            with self.subTest(message), self.assertRaisesRegex(ValueError, message):
+                MultiGateMoE(linear_experts(3), gate(), **settings)
+        with self.assertRaisesRegex(ValueError, "gate a is attentive"):
+            MultiGateMoE(linear_experts(3), {"a": AttentiveGate(nn.Linear(4, 4), 4, "out")})
 
 
 class AttentiveGateTest(unittest.TestCase):
