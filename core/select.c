@@ -24,15 +24,23 @@ static void clamp_finite(float *values, size_t count)
     }
 }
 
-static void softmax_to(const float *logits, size_t count, float *p)
+/* Returns the entropy of p in nats, which needs no logarithm of every p: with d = logit - max and
+ * z = sum exp(d) it is log z - sum p d. */
+static float softmax_to(const float *logits, size_t count, float *p)
 {
-    float max = logits[0], sum = 0;
+    const float least = -1000; /* its exp is 0, and 0 * least is still 0 */
+    float max = logits[0], sum = 0, weighted = 0;
     for (size_t i = 1; i < count; i++)
         max = fmaxf(max, logits[i]);
-    for (size_t i = 0; i < count; i++)
-        sum += p[i] = expf(logits[i] - max);
+    for (size_t i = 0; i < count; i++) {
+        const float d = fmaxf(logits[i] - max, least);
+        p[i] = expf(d);
+        sum += p[i];
+        weighted += p[i] * d;
+    }
     for (size_t i = 0; i < count; i++)
         p[i] /= sum;
+    return fmaxf(logf(sum) - weighted / sum, 0.0f);
 }
 
 /* Divides by `whole`; equal shares when there is nothing to divide by. */
@@ -61,24 +69,36 @@ static float lp_norm(const float *values, size_t count, float p)
     return max * powf(sum, 1.0f / p);
 }
 
-/* Scores for the choice, and p, the gate's distribution over all experts, for the statistics. */
-static void score(const struct gate *gate, const float *logits, float *scores, float *p)
+static float entropy_of(const float *p, size_t count)
 {
-    const size_t bytes = gate->experts * sizeof *p;
+    float sum = 0;
+    for (size_t i = 0; i < count; i++)
+        if (p[i] > 0)
+            sum -= p[i] * logf(p[i]);
+    return sum;
+}
+
+/* Scores for the choice, and p, the gate's distribution over all experts, for the statistics.
+ * Returns the entropy of p in nats. */
+static float score(const struct gate *gate, const float *logits, float *scores, float *p)
+{
+    const size_t count = gate->experts, bytes = count * sizeof *p;
+    float entropy;
     switch (gate->score) {
     case SCORE_SOFTMAX:
-        softmax_to(logits, gate->experts, p);
+        entropy = softmax_to(logits, count, p);
         memcpy(scores, p, bytes);
-        break;
+        return entropy;
     case SCORE_SIGMOID:
-        for (size_t i = 0; i < gate->experts; i++)
+        for (size_t i = 0; i < count; i++)
             scores[i] = 1.0f / (1.0f + expf(-logits[i]));
         memcpy(p, scores, bytes);
-        divide(p, gate->experts, sum_of(p, gate->experts));
-        break;
+        divide(p, count, sum_of(p, count));
+        return entropy_of(p, count);
     default:
-        softmax_to(logits, gate->experts, p);
+        entropy = softmax_to(logits, count, p);
         memcpy(scores, logits, bytes);
+        return entropy;
     }
 }
 
@@ -173,15 +193,6 @@ static void weigh(const struct gate *gate, const float *logits, const float *sco
     clamp_finite(weights, k);
 }
 
-static double entropy_bits(const float *p, size_t count)
-{
-    double sum = 0;
-    for (size_t i = 0; i < count; i++)
-        if (p[i] > 0)
-            sum -= (double)p[i] * (double)log2f(p[i]);
-    return sum;
-}
-
 static void reset(struct routing *routing, size_t items)
 {
     const size_t experts = routing->experts;
@@ -195,12 +206,13 @@ static void reset(struct routing *routing, size_t items)
 }
 
 /* What the gate thinks of an item; what comes of it, its selections, is counted after the drops. */
-static void count_item(struct routing *routing, int32_t best)
+static void count_item(struct routing *routing, int32_t best, float entropy_nats)
 {
+    const double bits_per_nat = 1.4426950408889634;
     routing->top1[best]++;
     for (size_t e = 0; e < routing->experts; e++)
-        routing->probability_sum[e] += routing->probability[e];
-    routing->entropy_sum += entropy_bits(routing->probability, routing->experts);
+        routing->probability_sum[e] += (double)routing->probability[e];
+    routing->entropy_sum += (double)entropy_nats * bits_per_nat;
 }
 
 /* Items [first, end), those of one request. First choices find their places before second ones. */
@@ -260,10 +272,10 @@ void gate_select(const struct gate *gate, const struct run *run, size_t items, f
         int32_t *chosen = routing->expert + item * gate->top_k;
         float *weights = routing->weight + item * gate->top_k;
         clamp_finite(logits, gate->experts);
-        score(gate, logits, routing->scores, routing->probability);
+        const float entropy = score(gate, logits, routing->scores, routing->probability);
         select_experts(gate, routing->scores, routing->keys, chosen);
         weigh(gate, logits, routing->scores, chosen, weights);
-        count_item(routing, chosen[0]);
+        count_item(routing, chosen[0], entropy);
     }
     if (gate->limited)
         limit(gate, run, routing);
