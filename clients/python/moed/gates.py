@@ -98,8 +98,7 @@ class Gate(nn.Module):
     def route(self, logits):
         """Selects and weighs experts. Gradients flow through the weights, not through the choice."""
         if not self.training:  # in training a NaN is to be seen
-            largest = torch.finfo(logits.dtype).max
-            logits = torch.nan_to_num(logits, nan=-largest, posinf=largest, neginf=-largest)
+            logits = _finite(logits)
         if self.score == "sparsemixer":
             experts, weights = sparsemixer(logits, self.jitter)
             probabilities = torch.softmax(logits, dim=-1)
@@ -124,7 +123,9 @@ class Gate(nn.Module):
         k = count if self.top_k is None else self.top_k
         if k > count:
             raise ValueError(f"top_k is {k}, but the gate has {count} experts")
-        keys = scores.detach() if self.select_bias is None else scores.detach() + self.select_bias
+        keys = scores.detach()
+        if self.select_bias is not None:
+            keys = _finite(keys + self.select_bias)
         if self.groups is not None:
             keys = _only_best_groups(keys, self.groups, k)
         # A stable sort, and not topk: topk leaves the order of equal scores open, and ties go to the lower index.
@@ -187,6 +188,11 @@ def sparsemixer(logits, jitter):
     return torch.cat(chosen, dim=-1), torch.cat(weights, dim=-1)
 
 
+def _finite(values):
+    largest = torch.finfo(values.dtype).max
+    return torch.nan_to_num(values, nan=-largest, posinf=largest, neginf=-largest)
+
+
 def _share_out(scores):
     """Divided by their sum; equal shares where that is zero."""
     total = scores.sum(dim=-1, keepdim=True)
@@ -208,7 +214,7 @@ def _only_best_groups(keys, groups, top_k):
         raise ValueError(f"{count} experts in {groups.count} groups, {groups.keep} kept: top_k {top_k} does not fit")
     members = keys.unflatten(-1, (groups.count, count // groups.count))
     best = 2 if groups.by == "top2" else 1
-    values = members.double().topk(min(best, members.shape[-1]), dim=-1).values.sum(dim=-1)
+    values = members.topk(min(best, members.shape[-1]), dim=-1).values.sum(dim=-1)
     kept = torch.sort(values, dim=-1, descending=True, stable=True).indices[:, :groups.keep]
     outside = torch.ones_like(values, dtype=torch.bool).scatter(-1, kept, False)
     return members.masked_fill(outside.unsqueeze(-1), -math.inf).flatten(-2)

@@ -200,7 +200,16 @@ def describe_glu(module, row, path):
 
 def build_glu(keys, tensors):
     outputs, inputs = tensors["gate.weight"].shape
-    return blocks.GLU(inputs, outputs, keys["activation"], bias="gate.bias" in tensors)
+    module = blocks.GLU(inputs, outputs, keys["activation"])
+    return without_biases(module, {"gate.bias": module.gate, "up.bias": module.up}, tensors)
+
+
+def without_biases(module, owners, tensors):
+    """The module without the biases that a checkpoint leaves out; it may leave out one and not the other."""
+    for name, owner in owners.items():
+        if name not in tensors:
+            setattr(owner, name.split(".")[-1], None)
+    return module
 
 
 def describe_attention(module, row, path):
@@ -209,7 +218,8 @@ def describe_attention(module, row, path):
 
 
 def build_attention(keys, tensors):
-    return blocks.SelfAttention(tensors["out_proj.weight"].shape[0], keys["heads"], bias="in_proj_bias" in tensors)
+    module = blocks.SelfAttention(tensors["out_proj.weight"].shape[0], keys["heads"])
+    return without_biases(module, {"in_proj_bias": module, "out_proj.bias": module.out_proj}, tensors)
 
 
 RMS_NORMS = (blocks.RMSNorm, nn.RMSNorm) if hasattr(nn, "RMSNorm") else (blocks.RMSNorm,)
