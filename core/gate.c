@@ -104,8 +104,6 @@ static int read_sparsemixer(struct gate *gate, struct config_node *node, struct 
         return config_error(node, "top_k", err, "score 'sparsemixer' needs top_k 2");
     if (gate->normalize != NORMALIZE_NONE)
         return config_error(node, "normalize", err, "score 'sparsemixer' needs normalize 'none'");
-    if (gate->groups)
-        return config_error(node, "groups", err, "score 'sparsemixer' goes with no groups");
     if (config_real(node, "jitter", &otherwise, &jitter, err) != 0)
         return -1;
     if (jitter < 0)

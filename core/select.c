@@ -157,22 +157,30 @@ static void select_experts(const struct gate *gate, const float *scores, float *
     top_k(keys, gate->experts, gate->top_k, chosen);
 }
 
-/* The softmax weight of the best expert among those within the jitter of it; `without` is out of
- * the game (-1: nobody). */
-static float jittered_weight(const struct gate *gate, const float *logits, int32_t best,
-                             int32_t without)
+/* The softmax weight of the best expert among those within the jitter of it. Experts whose key is
+ * -infinity are out of the game: their group is, or they were the best before. */
+static float jittered_weight(const struct gate *gate, const float *logits, const float *keys,
+                             int32_t best)
 {
     const float max = logits[best];
     float sum = 0;
     for (size_t i = 0; i < gate->experts; i++) {
         const bool dropped = (max - logits[i]) / fmaxf(fabsf(logits[i]), max) > 2.0f * gate->jitter;
-        if ((int32_t)i != without && !dropped)
+        if (keys[i] > -INFINITY && !dropped)
             sum += expf(logits[i] - max);
     }
     return 1.0f / sum;
 }
 
-static void weigh(const struct gate *gate, const float *logits, const float *scores,
+static void weigh_jittered(const struct gate *gate, const float *logits, float *keys,
+                           const int32_t *chosen, float *weights)
+{
+    weights[0] = jittered_weight(gate, logits, keys, chosen[0]);
+    keys[chosen[0]] = -INFINITY;
+    weights[1] = jittered_weight(gate, logits, keys, chosen[1]);
+}
+
+static void weigh(const struct gate *gate, const float *logits, const float *scores, float *keys,
                   const int32_t *chosen, float *weights)
 {
     const size_t k = gate->top_k;
@@ -184,10 +192,8 @@ static void weigh(const struct gate *gate, const float *logits, const float *sco
         divide(weights, k, lp_norm(weights, k, gate->p), powf((float)k, -1.0f / gate->p));
     if (gate->normalize == NORMALIZE_SOFTMAX)
         softmax_to(weights, k, weights);
-    if (gate->score == SCORE_SPARSEMIXER) {
-        weights[0] = jittered_weight(gate, logits, chosen[0], -1);
-        weights[1] = jittered_weight(gate, logits, chosen[1], chosen[0]);
-    }
+    if (gate->score == SCORE_SPARSEMIXER)
+        weigh_jittered(gate, logits, keys, chosen, weights);
     for (size_t slot = 0; slot < k; slot++)
         weights[slot] *= gate->scale;
     clamp_finite(weights, k);
@@ -274,7 +280,7 @@ void gate_select(const struct gate *gate, const struct run *run, size_t items, f
         clamp_finite(logits, gate->experts);
         const float entropy = score(gate, logits, routing->scores, routing->probability);
         select_experts(gate, routing->scores, routing->keys, chosen);
-        weigh(gate, logits, routing->scores, chosen, weights);
+        weigh(gate, logits, routing->scores, routing->keys, chosen, weights);
         count_item(routing, chosen[0], entropy);
     }
     if (gate->limited)
