@@ -27,6 +27,8 @@ for activation in ("silu", "gelu", "gelu_tanh", "sigmoid", "relu"):
             [9],
             glu("glu", 9, 18, bias=bias, activation=activation),
         )
+for bias in ("gate", "up"):
+    case_2(f"glu_{bias}_bias_alone", [4], glu("glu", 4, 3, bias=bias))
 case_2("glu_by_default", [5], glu("glu", 5, 3))
 case_2("glu_of_one", [1], glu("glu", 1, 1))
 case_2("glu_rows_of_rank_3", [2, 3, 5], glu("glu", 5, 17, bias=False))
@@ -35,6 +37,8 @@ case_2("glu_wide", [65], glu("glu", 65, 33), rows=5)
 for heads in (1, 2, 3, 6):
     case_2(f"attention_{heads}_heads", [5, 6], attention("att", 6, heads))
 case_2("attention_without_bias", [4, 8], attention("att", 8, 2, bias=False))
+for bias in ("in_proj", "out_proj"):
+    case_2(f"attention_{bias}_bias_alone", [4, 6], attention("att", 6, 3, bias=bias))
 case_2("attention_of_one_position", [1, 6], attention("att", 6, 2))
 case_2("attention_of_one_number", [3, 1], attention("att", 1, 1))
 case_2("attention_of_many_positions", [37, 4], attention("att", 4, 2), rows=5)
@@ -100,8 +104,6 @@ of_positions("positions_dense", [3, 4], gate(wide(4, 3)), 3, *plain_expert(4, 3)
 of_positions("positions_of_rank_3", [2, 3, 4], gate(wide(4, 4), top_k=1), 4, *plain_expert(4, 6))
 of_positions("positions_of_rank_4", [2, 1, 2, 3], gate(wide(3, 3), top_k=2), 3, linear("fc", 3, 2))
 of_positions("positions_one", [1, 4], gate(wide(4, 3), top_k=2), 3, linear("fc", 4, 2))
-# [size] alone is one vector.
-of_positions("positions_of_rank_1", [4], gate(wide(4, 3), top_k=2), 3, linear("fc", 4, 2))
 of_positions(
     "positions_to_a_single_number",
     [5, 4],

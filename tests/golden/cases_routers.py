@@ -46,6 +46,8 @@ for name, options in (
     ("dense", {"p": 2, "logits": linear("out", 5, 6)}),
     ("top_1", {"p": 3, "top_k": 1}),
     ("sigmoid", {"p": 2, "top_k": 3, "score": "sigmoid"}),
+    ("none_p_2", {"p": 2, "top_k": 4, "score": "none"}),
+    ("none_p_3", {"p": 3, "top_k": 4, "score": "none"}),
     ("scale", {"p": 1.5, "top_k": 2, "scale": -1.25}),
     ("select_bias", {"p": 2, "top_k": 2, "select_bias": uniform(6)}),
 ):
@@ -53,6 +55,21 @@ for name, options in (
 # Powers of scores that float32 cannot hold: (0.1)^80.
 flat = linear("out", 5, 11, weight=weights(11, 5))
 routed("lp_p_80", 5, 11, logits=flat, normalize="lp", p=80, top_k=5)
+
+# Every score is 0: shares are equal.
+vanishing = linear("out", 2, 5, weight=fixed(-1e4 * np.ones((5, 2))))
+routed(
+    "lp_without_any_score",
+    2,
+    5,
+    logits=vanishing,
+    score="sigmoid",
+    normalize="lp",
+    p=2,
+    top_k=3,
+    inputs=positive,
+    ties=True,
+)
 
 # --- groups ---------------------------------------------------------------------------------------
 

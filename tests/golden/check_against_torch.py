@@ -87,14 +87,15 @@ def glu(layer, t, x):
 
 
 def load(module, t):
-    """A module without dropout, with the tensors of its names. Not in eval mode, whose fast path
-    1.13 cannot take without biases."""
-    module.load_state_dict({name: t(name) for name in module.state_dict()})
+    """A module without dropout, with the tensors of its names; zero is what is not there. Not in
+    eval mode, whose fast path 1.13 cannot take without biases."""
+    for name, parameter in module.named_parameters():
+        parameter.data = torch.zeros_like(parameter) if t(name) is None else t(name)
     return module
 
 
 def attention(layer, t, x):
-    bias = t("in_proj_bias") is not None
+    bias = t("in_proj_bias") is not None or t("out_proj.bias") is not None
     module = torch.nn.MultiheadAttention(
         x.shape[-1], layer["heads"], bias=bias, batch_first=True, dtype=torch.float64
     )
@@ -186,7 +187,8 @@ def check_top_k(gate, logits, bias, routing):
         total = weights.sum(-1, keepdim=True)
         weights = torch.where(total == 0, 1.0 / chosen.shape[1], weights / total)
     if normalize == "lp":  # DBRX
-        weights = weights / torch.norm(weights, p=gate.get("p", 2), dim=-1, keepdim=True)
+        total = torch.norm(weights, p=gate.get("p", 2), dim=-1, keepdim=True)
+        weights = torch.where(total == 0, 1.0 / chosen.shape[1], weights / total)
     if normalize == "softmax":
         weights = F.softmax(torch.gather(logits, 1, chosen), -1)
     return weights

@@ -82,9 +82,9 @@ def rms_norm(name, *axes, **options):
 def glu(name, inputs, outputs, bias=True, **options):
     tensors = {
         "gate.weight": weights(outputs, inputs),
-        "gate.bias": bias and uniform(outputs),
+        "gate.bias": bias in (True, "gate") and uniform(outputs),
         "up.weight": weights(outputs, inputs),
-        "up.bias": bias and uniform(outputs),
+        "up.bias": bias in (True, "up") and uniform(outputs),
     }
     return with_tensors("glu", name, options, tensors)
 
@@ -92,9 +92,9 @@ def glu(name, inputs, outputs, bias=True, **options):
 def attention(name, size, heads, bias=True):
     tensors = {
         "in_proj_weight": times(2.0, weights(3 * size, size)),
-        "in_proj_bias": bias and uniform(3 * size),
+        "in_proj_bias": bias in (True, "in_proj") and uniform(3 * size),
         "out_proj.weight": weights(size, size),
-        "out_proj.bias": bias and uniform(size),
+        "out_proj.bias": bias in (True, "out_proj") and uniform(size),
     }
     return with_tensors("attention", name, {"heads": heads}, tensors)
 

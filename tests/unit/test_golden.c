@@ -4,59 +4,37 @@
  * golden/reference.py computed the expected numbers in float64; golden/generate.py describes the
  * files. Each case is run with all rows at once, in pairs, one by one and reversed, alone and on
  * teams of threads. Every run must come near the reference, and all of them must give a row the
- * same bits: what a client receives does not depend on who else is in the batch. */
-#include "support.h"
+ * same bits: what a client receives does not depend on who else is in the batch. Where experts have
+ * a capacity a row does depend on those of its own request: there whole requests are what a batch
+ * is made of. */
+#include "golden.h"
 
 #include <dirent.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
 #include "core/gemm.h"
-#include "core/moed.h"
 
 /* float32 sums of a few hundred terms of size 1 come this near to float64. */
 static const double TOLERANCE = 1e-5;
 
-struct golden_layer {
-    const struct moed_moe_info *info;
-    int32_t *expert; /* [rows, top_k] */
-    float *weight;   /* [rows, top_k] */
-    double *sums;    /* [sum_count]: as in the file */
-    size_t sum_count;
-};
-
-/* What the reference expects, or what a run gave; rows in the order of input.f32. */
-struct result {
-    float *output;               /* [rows, out] */
-    struct golden_layer *layers; /* [moe_count] */
-};
-
-struct golden {
-    const char *name;
-    struct moed_model *model;
-    const struct moed_model_info *info;
-    size_t rows, in, out;
-    float *input; /* [rows, in] */
-    struct result expected;
-};
-
 /* One way to run a case. */
 struct plan {
     const char *name;
-    size_t batch; /* rows at a time; 0: all */
+    size_t batch; /* requests at a time; 0: all */
     bool reversed;
     unsigned threads; /* 0: no team */
+    bool apart;       /* as so many requests, also where it does not matter */
 };
 
 static const struct plan PLANS[] = {
-    {"all rows", 0, false, 0},
-    {"all rows, reversed", 0, true, 0},
-    {"pairs of rows", 2, false, 0},
-    {"one row at a time", 1, false, 0},
-    {"all rows, team of 2", 0, false, 2},
-    {"all rows, reversed, team of 3", 0, true, 3},
-    {"threes of rows, team of 2", 3, false, 2},
-    {"one row at a time, team of 3", 1, false, 3},
+    {"all rows", 0, false, 0, false},
+    {"all rows, reversed", 0, true, 0, true},
+    {"pairs of rows", 2, false, 0, false},
+    {"one row at a time", 1, false, 0, false},
+    {"all rows, team of 2", 0, false, 2, true},
+    {"all rows, reversed, team of 3", 0, true, 3, false},
+    {"threes of rows, team of 2", 3, false, 2, true},
+    {"one row at a time, team of 3", 1, false, 3, false},
 };
 
 /* OpenBLAS sums one row in another order than many (core/kernel_openblas.c). */
@@ -65,182 +43,157 @@ static bool rows_are_independent(void)
     return strcmp(moed_kernel_name(), "openblas") != 0;
 }
 
-/* ---- the cases ---- */
-
-static char cases_directory[] = MOED_TEST_DATA "/golden/cases";
-static struct dirent **entries;
-static int entry_count;
-
-static int is_case(const struct dirent *entry)
-{
-    return entry->d_name[0] != '.';
-}
-
-static void *read_whole(const char *name, const char *file, size_t *bytes)
-{
-    char path[PATH_MAX];
-    struct stat status;
-    snprintf(path, sizeof path, "%s/%s/%s", cases_directory, name, file);
-    FILE *stream = fopen(path, "rb");
-    ck_assert_msg(stream && fstat(fileno(stream), &status) == 0, "%s: cannot open", path);
-    *bytes = (size_t)status.st_size;
-    void *memory = xmalloc(*bytes + 1);
-    ck_assert_msg(fread(memory, 1, *bytes, stream) == *bytes, "%s: cannot read", path);
-    fclose(stream);
-    return memory;
-}
-
-static void *read_exactly(const char *name, const char *file, size_t expected)
-{
-    size_t bytes;
-    void *memory = read_whole(name, file, &bytes);
-    ck_assert_msg(bytes == expected, "%s/%s: %zu bytes, expected %zu", name, file, bytes, expected);
-    return memory;
-}
-
-static void *read_routing(const char *name, const char *layer, const char *what, size_t expected)
-{
-    char file[NAME_MAX];
-    snprintf(file, sizeof file, "routing.%s.%s", layer, what);
-    return read_exactly(name, file, expected);
-}
-
-static struct result read_expected(const struct golden *golden)
-{
-    const struct moed_model_info *info = golden->info;
-    struct result result = {.layers = xcalloc(info->moe_count + 1, sizeof *result.layers)};
-    result.output =
-        read_exactly(golden->name, "output.f32", golden->rows * golden->out * sizeof(float));
-    for (size_t i = 0; i < info->moe_count; i++) {
-        const struct moed_moe_info *moe = &info->moe[i];
-        const size_t pairs = golden->rows * moe->top_k, sums = 4 * moe->experts + 1;
-        result.layers[i] = (struct golden_layer){
-            .info = moe,
-            .expert = read_routing(golden->name, moe->name, "experts.i32", pairs * sizeof(int32_t)),
-            .weight = read_routing(golden->name, moe->name, "weights.f32", pairs * sizeof(float)),
-            .sums = read_routing(golden->name, moe->name, "sums.f64", sums * sizeof(double)),
-            .sum_count = sums,
-        };
-    }
-    return result;
-}
-
-static struct golden load_case(const char *name)
-{
-    char path[PATH_MAX];
-    struct error err = ERROR_INIT;
-    size_t bytes;
-    snprintf(path, sizeof path, "%s/%s", cases_directory, name);
-    struct golden golden = {.name = name, .model = moed_model_load(path, &err)};
-    ck_assert_msg(golden.model != NULL, "%s", err.text);
-    golden.info = moed_model_info(golden.model);
-    golden.in = golden.info->inputs[0].elements;
-    golden.out = golden.info->outputs[0].elements;
-    golden.input = read_whole(name, "input.f32", &bytes);
-    golden.rows = bytes / sizeof(float) / golden.in;
-    ck_assert_msg(bytes == golden.rows * golden.in * sizeof(float), "%s/input.f32: %zu bytes", name,
-                  bytes);
-    golden.expected = read_expected(&golden);
-    return golden;
-}
-
-static struct result new_result(const struct golden *golden)
-{
-    const size_t layers = golden->info->moe_count;
-    struct result result = {.output = xcalloc(golden->rows * golden->out, sizeof(float)),
-                            .layers = xcalloc(layers + 1, sizeof *result.layers)};
-    for (size_t i = 0; i < layers; i++) {
-        const struct golden_layer *expected = &golden->expected.layers[i];
-        const size_t pairs = golden->rows * expected->info->top_k;
-        result.layers[i] = *expected;
-        result.layers[i].expert = xcalloc(pairs, sizeof(int32_t));
-        result.layers[i].weight = xcalloc(pairs, sizeof(float));
-        result.layers[i].sums = xcalloc(expected->sum_count, sizeof(double));
-    }
-    return result;
-}
-
-static void free_result(const struct golden *golden, struct result *result)
-{
-    for (size_t i = 0; i < golden->info->moe_count; i++) {
-        free(result->layers[i].expert);
-        free(result->layers[i].weight);
-        free(result->layers[i].sums);
-    }
-    free(result->layers);
-    free(result->output);
-}
-
-static void free_case(struct golden *golden)
-{
-    free_result(golden, &golden->expected);
-    free(golden->input);
-    moed_model_free(golden->model);
-}
-
 /* ---- running one ---- */
 
+/* Some requests of a case, run at once. */
+struct batch {
+    const size_t *request_rows; /* [requests] */
+    size_t requests;
+    const size_t *order; /* [rows] the case's row that each of the batch's rows is */
+    size_t rows;
+    bool apart;
+};
+
 /* Copies one batch's routing to the rows it belongs to, and adds up its sums. */
-static void keep_routing(const struct moed_routing *routing, const size_t *order,
-                         struct golden_layer *layer)
+static void keep_routing(const struct moed_routing *routing, const struct batch *batch,
+                         struct golden_gate *gate)
 {
     const size_t k = routing->top_k, experts = routing->experts;
-    ck_assert_uint_eq(k, layer->info->top_k);
-    ck_assert_uint_eq(experts, layer->info->experts);
-    for (size_t item = 0; item < routing->items; item++) {
-        memcpy(layer->expert + order[item] * k, routing->expert + item * k, k * sizeof(int32_t));
-        memcpy(layer->weight + order[item] * k, routing->weight + item * k, k * sizeof(float));
+    const size_t per_row = gate->info->routed_per_row, pairs = per_row * k;
+    ck_assert_uint_eq(k, gate->info->top_k);
+    ck_assert_uint_eq(experts, gate->info->experts);
+    ck_assert_uint_eq(routing->items, batch->rows * per_row);
+    for (size_t row = 0; row < batch->rows; row++) {
+        const size_t to = batch->order[row] * pairs, from = row * pairs;
+        memcpy(gate->expert + to, routing->expert + from, pairs * sizeof(int32_t));
+        memcpy(gate->weight + to, routing->weight + from, pairs * sizeof(float));
     }
     for (size_t e = 0; e < experts; e++) {
-        layer->sums[e] += (double)routing->selected[e];
-        layer->sums[experts + e] += (double)routing->top1[e];
-        layer->sums[2 * experts + e] += routing->weight_sum[e];
-        layer->sums[3 * experts + e] += routing->probability_sum[e];
+        gate->sums[e] += (double)routing->selected[e];
+        gate->sums[experts + e] += (double)routing->top1[e];
+        gate->sums[2 * experts + e] += routing->weight_sum[e];
+        gate->sums[3 * experts + e] += routing->probability_sum[e];
     }
-    layer->sums[4 * experts] += routing->entropy_sum;
+    gate->sums[4 * experts] += routing->entropy_sum;
+    gate->dropped += routing->dropped;
 }
 
-/* Runs the rows named by `order` as one batch. Buffers are of exactly that size, so that the
- * address sanitizer sees every overrun. */
-static void run_batch(const struct golden *golden, struct moed_scratch *scratch,
-                      struct moed_team *team, const size_t *order, size_t rows,
-                      struct result *result)
+/* Buffers are of exactly the size they have to be, so that the address sanitizer sees every
+ * overrun. */
+static float **gather(const struct golden *golden, const struct batch *batch)
 {
-    const size_t in = golden->in, out = golden->out;
-    float *x = xmalloc(rows * in * sizeof *x), *y = xmalloc(rows * out * sizeof *y);
-    for (size_t i = 0; i < rows; i++)
-        memcpy(x + i * in, golden->input + order[i] * in, in * sizeof *x);
-    memset(y, 0xff, rows * out * sizeof *y); /* NaN: what is not written shows */
-    moed_forward(golden->model, scratch, team, rows, (const float *const[]){x},
-                 (float *const[]){y});
-    for (size_t i = 0; i < rows; i++)
-        memcpy(result->output + order[i] * out, y + i * out, out * sizeof *y);
-    for (size_t i = 0; i < golden->info->moe_count; i++) {
-        const struct moed_routing *routing = moed_routing(scratch, i);
-        ck_assert_uint_eq(routing->items, rows);
-        keep_routing(routing, order, &result->layers[i]);
+    const struct moed_model_info *info = golden->info;
+    float **inputs = xcalloc(info->input_count, sizeof *inputs);
+    for (size_t i = 0; i < info->input_count; i++) {
+        const size_t width = info->inputs[i].elements;
+        inputs[i] = xmalloc(batch->rows * width * sizeof(float));
+        for (size_t row = 0; row < batch->rows; row++)
+            memcpy(inputs[i] + row * width, golden->input[i] + batch->order[row] * width,
+                   width * sizeof(float));
     }
-    free(x);
-    free(y);
+    return inputs;
+}
+
+static float **new_outputs(const struct golden *golden, size_t rows)
+{
+    const struct moed_model_info *info = golden->info;
+    float **outputs = xcalloc(info->output_count, sizeof *outputs);
+    for (size_t i = 0; i < info->output_count; i++) {
+        const size_t bytes = rows * info->outputs[i].elements * sizeof(float);
+        outputs[i] = memset(xmalloc(bytes), 0xff, bytes); /* NaN: what is not written shows */
+    }
+    return outputs;
+}
+
+static void keep_outputs(const struct golden *golden, const struct batch *batch,
+                         float *const outputs[], struct result *result)
+{
+    for (size_t i = 0; i < golden->info->output_count; i++) {
+        const size_t width = golden->info->outputs[i].elements;
+        for (size_t row = 0; row < batch->rows; row++)
+            memcpy(result->output[i] + batch->order[row] * width, outputs[i] + row * width,
+                   width * sizeof(float));
+    }
+}
+
+static void run_batch(const struct golden *golden, struct moed_scratch *scratch,
+                      struct moed_team *team, const struct batch *batch, struct result *result)
+{
+    float **inputs = gather(golden, batch), **outputs = new_outputs(golden, batch->rows);
+    if (batch->apart)
+        moed_forward_requests(golden->model, scratch, team, batch->request_rows, batch->requests,
+                              (const float *const *)inputs, outputs);
+    else
+        moed_forward(golden->model, scratch, team, batch->rows, (const float *const *)inputs,
+                     outputs);
+    keep_outputs(golden, batch, outputs, result);
+    for (size_t i = 0; i < golden->info->moe_count; i++)
+        keep_routing(moed_routing(scratch, i), batch, &result->gates[i]);
+    free_all(inputs, golden->info->input_count);
+    free_all(outputs, golden->info->output_count);
+}
+
+/* All of a case's requests in the order in which a plan runs them, with their rows. */
+struct schedule {
+    size_t *request_rows; /* [request_count] */
+    size_t *order;        /* [rows] */
+};
+
+static struct schedule make_schedule(const struct golden *golden, bool reversed)
+{
+    const size_t requests = golden->request_count;
+    struct schedule schedule = {xcalloc(requests, sizeof(size_t)),
+                                xcalloc(golden->rows, sizeof(size_t))};
+    size_t begin = 0;
+    for (size_t i = 0; i < requests; i++) {
+        const size_t rows = golden->request_rows[i];
+        const size_t first = reversed ? golden->rows - begin - rows : begin;
+        schedule.request_rows[reversed ? requests - 1 - i : i] = rows;
+        for (size_t row = 0; row < rows; row++)
+            schedule.order[first + row] = begin + row;
+        begin += rows;
+    }
+    return schedule;
+}
+
+static void run_batches(const struct golden *golden, const struct plan *plan,
+                        struct moed_scratch *scratch, struct moed_team *team, struct result *result)
+{
+    const struct schedule schedule = make_schedule(golden, plan->reversed);
+    const size_t requests = golden->request_count, most = plan->batch ? plan->batch : requests;
+    size_t row = 0;
+    for (size_t i = 0; i < requests; i += most) {
+        struct batch batch = {schedule.request_rows + i, requests - i < most ? requests - i : most,
+                              schedule.order + row, 0, false};
+        for (size_t j = 0; j < batch.requests; j++)
+            batch.rows += batch.request_rows[j];
+        batch.apart = plan->apart || (golden->limited && batch.requests > 1);
+        run_batch(golden, scratch, team, &batch, result);
+        row += batch.rows;
+    }
+    free(schedule.request_rows);
+    free(schedule.order);
+}
+
+/* Of a batch of so many requests: the rows of the longest of them, as many times. */
+static size_t most_rows(const struct golden *golden, size_t requests)
+{
+    size_t longest = 0;
+    for (size_t i = 0; i < golden->request_count; i++)
+        longest = golden->request_rows[i] > longest ? golden->request_rows[i] : longest;
+    return requests && requests * longest < golden->rows ? requests * longest : golden->rows;
 }
 
 static struct result run_plan(const struct golden *golden, const struct plan *plan)
 {
     struct error err = ERROR_INIT;
-    const size_t rows = golden->rows,
-                 batch = plan->batch && plan->batch < rows ? plan->batch : rows;
     const unsigned threads = plan->threads ? plan->threads : 1;
     struct result result = new_result(golden);
     struct moed_team *team = plan->threads ? moed_team_new(threads) : NULL;
-    struct moed_scratch *scratch = moed_scratch_new(golden->model, batch, threads, &err);
+    struct moed_scratch *scratch =
+        moed_scratch_new(golden->model, most_rows(golden, plan->batch), threads, &err);
     ck_assert_msg(scratch != NULL, "%s: %s", golden->name, err.text);
-    size_t *order = xcalloc(rows, sizeof *order);
-    for (size_t i = 0; i < rows; i++)
-        order[i] = plan->reversed ? rows - 1 - i : i;
-    for (size_t row = 0; row < rows; row += batch)
-        run_batch(golden, scratch, team, order + row, rows - row < batch ? rows - row : batch,
-                  &result);
-    free(order);
+    run_batches(golden, plan, scratch, team, &result);
     moed_scratch_free(scratch);
     moed_team_free(team);
     return result;
@@ -252,7 +205,7 @@ static struct result run_plan(const struct golden *golden, const struct plan *pl
 struct place {
     const struct golden *golden;
     const struct plan *plan;
-    const char *layer, *what;
+    const char *gate, *what;
     size_t per_row; /* 0: not by rows */
 };
 
@@ -261,8 +214,8 @@ static void fail_at(const struct place *place, size_t i, double got, double expe
 {
     const size_t width = place->per_row ? place->per_row : SIZE_MAX;
     ck_abort_msg("%s, %s, kernel %s: %s%s%s row %zu, element %zu is %.9g, %s %.9g",
-                 place->golden->name, place->plan->name, moed_kernel_name(), place->layer,
-                 *place->layer ? "." : "", place->what, i / width, i % width, got, why, expected);
+                 place->golden->name, place->plan->name, moed_kernel_name(), place->gate,
+                 *place->gate ? "." : "", place->what, i / width, i % width, got, why, expected);
 }
 
 static void check_close(const struct place *place, size_t i, double got, double expected)
@@ -293,23 +246,40 @@ static void check_experts(const struct place *place, const int32_t *got, const i
             fail_at(place, i, got[i], expected[i], "expected");
 }
 
-/* Layers before the output: the first that differs is where to look. */
+static void check_gate(struct place place, const struct golden_gate *got,
+                       const struct golden_gate *expected)
+{
+    const size_t k = expected->info->top_k, pairs = expected->items * k;
+    place.what = "experts";
+    place.per_row = expected->info->routed_per_row * k;
+    check_experts(&place, got->expert, expected->expert, pairs);
+    place.what = "weights";
+    check_floats(&place, got->weight, expected->weight, pairs);
+    place.what = "sums";
+    place.per_row = expected->info->experts;
+    check_sums(&place, got->sums, expected->sums, expected->sum_count);
+    ck_assert_uint_eq(got->dropped, expected->dropped);
+    ck_assert(expected->info->limited || expected->dropped == 0);
+}
+
+static struct place place_of_output(const struct golden *golden, const struct plan *plan, size_t i)
+{
+    const struct moed_tensor_info *output = &golden->info->outputs[i];
+    return (struct place){golden, plan, "", output->name, output->elements};
+}
+
+/* Gates before the outputs: the first that differs is where to look. */
 static void check_result(const struct golden *golden, const struct plan *plan,
                          const struct result *got)
 {
-    for (size_t i = 0; i < golden->info->moe_count; i++) {
-        const struct golden_layer *expected = &golden->expected.layers[i], *layer = &got->layers[i];
-        const size_t k = expected->info->top_k, pairs = golden->rows * k;
-        struct place place = {golden, plan, expected->info->name, "experts", k};
-        check_experts(&place, layer->expert, expected->expert, pairs);
-        place.what = "weights";
-        check_floats(&place, layer->weight, expected->weight, pairs);
-        place.what = "sums";
-        place.per_row = expected->info->experts;
-        check_sums(&place, layer->sums, expected->sums, expected->sum_count);
+    for (size_t i = 0; i < golden->info->moe_count; i++)
+        check_gate((struct place){golden, plan, golden->info->moe[i].name, "", 0}, &got->gates[i],
+                   &golden->expected.gates[i]);
+    for (size_t i = 0; i < golden->info->output_count; i++) {
+        const struct place place = place_of_output(golden, plan, i);
+        check_floats(&place, got->output[i], golden->expected.output[i],
+                     golden->rows * place.per_row);
     }
-    const struct place place = {golden, plan, "", "output", golden->out};
-    check_floats(&place, got->output, golden->expected.output, golden->rows * golden->out);
 }
 
 static void check_bits(const struct place *place, const float *got, const float *first,
@@ -324,13 +294,16 @@ static void check_same_bits(const struct golden *golden, const struct plan *plan
                             const struct result *got, const struct result *first)
 {
     for (size_t i = 0; i < golden->info->moe_count; i++) {
-        const struct moed_moe_info *moe = golden->expected.layers[i].info;
-        const struct place place = {golden, plan, moe->name, "weights", moe->top_k};
-        check_bits(&place, got->layers[i].weight, first->layers[i].weight,
-                   golden->rows * moe->top_k);
+        const struct moed_moe_info *info = &golden->info->moe[i];
+        const struct place place = {golden, plan, info->name, "weights",
+                                    info->routed_per_row * info->top_k};
+        check_bits(&place, got->gates[i].weight, first->gates[i].weight,
+                   golden->rows * place.per_row);
     }
-    const struct place place = {golden, plan, "", "output", golden->out};
-    check_bits(&place, got->output, first->output, golden->rows * golden->out);
+    for (size_t i = 0; i < golden->info->output_count; i++) {
+        const struct place place = place_of_output(golden, plan, i);
+        check_bits(&place, got->output[i], first->output[i], golden->rows * place.per_row);
+    }
 }
 
 static void run_case(const char *name)
@@ -349,7 +322,15 @@ static void run_case(const char *name)
     free_case(&golden);
 }
 
-/* ---- the kernels ---- */
+/* ---- cases and kernels ---- */
+
+static struct dirent **entries;
+static int entry_count;
+
+static int is_case(const struct dirent *entry)
+{
+    return entry->d_name[0] != '.';
+}
 
 static const char *kernels[] = {"generic", "avx2", "avx512", "openblas"};
 static int kernel_count;
