@@ -5,6 +5,7 @@ One Client keeps one connection alive and belongs to one thread; make one per th
     client = Client("http://127.0.0.1:8080")
     client.predict("fashion-mnist", images)["predictions"]     KServe V1, JSON
     client.infer("fashion-mnist", images)["probabilities"]     Open Inference Protocol V2, binary tensors
+    client.infer("adult", {"numeric": rows, "job": numbers})   the same for a model of several inputs
 """
 
 import http.client
@@ -63,26 +64,25 @@ class Client:
     # --- predictions --------------------------------------------------------------------------------------------
 
     def predict(self, model, rows, routing=False, version=None):
-        """{"predictions": array} for the rows; with routing=True also "routing", by MoE layer:
+        """{"predictions": array} for the rows of a model with one input, or {"predictions": {output: array}} if it has
+        several outputs; with routing=True also "routing", by MoE layer:
         {"experts": array (rows, k), "weights": array (rows, k)}."""
         body = {"instances": np.asarray(rows).tolist(), **({"routing": True} if routing else {})}
         answer = self._json("POST", f"/v1/{_model_path(model, version)}:predict", body)
-        result = {"predictions": np.asarray(_member(answer, "predictions"))}
+        result = {"predictions": _predictions(_member(answer, "predictions"))}
         if routing:
             result["routing"] = {layer: {key: np.asarray(values) for key, values in chosen.items()}
                                  for layer, chosen in _member(answer, "routing").items()}
         return result
 
-    def infer(self, model, array, outputs=None, binary=True, version=None):
+    def infer(self, model, rows, outputs=None, binary=True, version=None):
         """Dict of output name -> array. `outputs` names those wanted (None: all), such as "routing.moe.experts".
 
-        The array is converted to the type the model asks for. binary=False sends and asks for JSON numbers instead.
+        rows: an array, or a dict of input name -> array for a model of several inputs. Arrays are converted to the type
+        the model asks for. binary=False sends and asks for JSON numbers instead.
         """
-        tensor = self._input(model, version)
-        if tensor["datatype"] not in NUMPY_TYPES:
-            raise ProtocolError(f"{model} takes {tensor['datatype']}, which this client cannot send")
-        array = np.ascontiguousarray(array, dtype=NUMPY_TYPES[tensor["datatype"]])
-        request, data = _inference_request(tensor, array, outputs, binary)
+        tensors = self._tensors(model, version, rows)
+        request, data = _inference_request(tensors, outputs, binary)
         path = f"/v2/{_model_path(model, version)}/infer"
         headers = {"Content-Type": "application/json"}
         if binary:
@@ -115,15 +115,21 @@ class Client:
 
     # --- one exchange -------------------------------------------------------------------------------------------
 
-    def _input(self, model, version):
-        """Name and datatype of the model's only input, asked for once."""
+    def _tensors(self, model, version, rows):
+        """(name, datatype, array) for each input of the model, whose metadata is asked for once."""
         key = (model, version)
         if key not in self._metadata:
-            inputs = _member(self.metadata(model, version), "inputs")
-            if len(inputs) != 1:
-                raise ProtocolError(f"{model} has {len(inputs)} inputs; infer() serves models with one")
-            self._metadata[key] = inputs[0]
-        return self._metadata[key]
+            self._metadata[key] = _member(self.metadata(model, version), "inputs")
+        types = {_member(entry, "name"): _member(entry, "datatype") for entry in self._metadata[key]}
+        if not isinstance(rows, dict) and len(types) == 1:
+            rows = {name: rows for name in types}
+        if not isinstance(rows, dict) or set(rows) != set(types):
+            given = sorted(rows) if isinstance(rows, dict) else "one array"
+            raise ValueError(f"{model} takes the inputs {sorted(types)}, not {given}")
+        for name, datatype in types.items():
+            if datatype not in NUMPY_TYPES:
+                raise ProtocolError(f"{model}: input {name} takes {datatype}, which this client cannot send")
+        return [(name, types[name], np.ascontiguousarray(rows[name], dtype=NUMPY_TYPES[types[name]])) for name in types]
 
     def _json(self, method, path, body=None):
         content = None if body is None else json.dumps(body).encode()
@@ -173,15 +179,24 @@ def _model_path(model, version):
     return path if version is None else f"{path}/versions/{quote(str(version), safe='')}"
 
 
-def _inference_request(tensor, array, outputs, binary):
-    """(JSON, tensor bytes) of an inference request."""
-    description = {"name": tensor["name"], "shape": list(array.shape), "datatype": tensor["datatype"]}
-    data = array.tobytes() if binary else b""
-    if binary:
-        description["parameters"] = {"binary_data_size": len(data)}
-    else:
-        description["data"] = array.ravel().tolist()
-    request = {"inputs": [description]}
+def _predictions(rows):
+    """An array of the rows; of rows that are objects, an array for each of their members."""
+    if not rows or not isinstance(rows[0], dict):
+        return np.asarray(rows)
+    return {name: np.asarray([_member(row, name) for row in rows]) for name in rows[0]}
+
+
+def _inference_request(tensors, outputs, binary):
+    """(JSON, tensor bytes) of an inference request for (name, datatype, array) each."""
+    request, data = {"inputs": []}, b""
+    for name, datatype, array in tensors:
+        description = {"name": name, "shape": list(array.shape), "datatype": datatype}
+        if binary:
+            description["parameters"] = {"binary_data_size": array.nbytes}
+            data += array.tobytes()
+        else:
+            description["data"] = array.ravel().tolist()
+        request["inputs"].append(description)
     if outputs is not None:
         request["outputs"] = [{"name": name, "parameters": {"binary_data": binary}} for name in outputs]
     elif binary:

@@ -70,6 +70,12 @@ class PredictTest(ClientCase):
         self.assertEqual(json.loads(self.sent()[3]), {"instances": [[1, 2], [3, 4]]})
         self.assertEqual(self.sent()[2]["Content-Type"], "application/json")
 
+    def test_several_outputs(self):
+        self.answer("/v1/models/m:predict", {"predictions": [{"a": [1, 2], "b": [3]}, {"a": [4, 5], "b": [6]}]})
+        predictions = self.client.predict("m", [[1], [2]])["predictions"]
+        np.testing.assert_array_equal(predictions["a"], [[1, 2], [4, 5]])
+        np.testing.assert_array_equal(predictions["b"], [[3], [6]])
+
     def test_routing(self):
         self.answer("/v1/models/m/versions/3:predict", {
             "predictions": [[1]], "routing": {"moe": {"experts": [[4, 0]], "weights": [[0.5, 0.5]]}}})
@@ -130,6 +136,28 @@ class InferTest(ClientCase):
         self.assertEqual(json.loads(self.sent()[3])["inputs"][0]["data"], [1, 2, 3, 4, 5, 6])
         self.assertNotIn(JSON_LENGTH, self.sent()[2])
         self.assertEqual(self.sent()[2]["Content-Type"], "application/json")
+
+    def test_several_inputs_and_outputs(self):
+        self.answer("/v2/models/m", {"name": "m", "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 2]},
+                                                             {"name": "job", "datatype": "INT32", "shape": [-1, 1]}]})
+        self.answer_binary(("a", "FP32", np.float32([[0.5], [1.5]])), ("b", "FP32", np.float32([[2], [3]])))
+        result = self.client.infer("m", {"job": np.int64([[7], [9]]), "x": [[1, 2], [3, 4]]})
+        np.testing.assert_array_equal(result["a"], [[0.5], [1.5]])
+        np.testing.assert_array_equal(result["b"], [[2], [3]])
+        size = int(self.sent()[2][JSON_LENGTH])
+        self.assertEqual(json.loads(self.sent()[3][:size])["inputs"], [
+            {"name": "x", "shape": [2, 2], "datatype": "FP32", "parameters": {"binary_data_size": 16}},
+            {"name": "job", "shape": [2, 1], "datatype": "INT32", "parameters": {"binary_data_size": 8}}])
+        self.assertEqual(self.sent()[3][size:], np.float32([1, 2, 3, 4]).tobytes() + np.int32([7, 9]).tobytes())
+
+    def test_inputs_are_named_as_the_model_names_them(self):
+        self.answer("/v2/models/two", {"inputs": [{"name": name, "datatype": "FP32"} for name in "xy"]})
+        for rows in ({"x": [[1]]}, {"x": [[1]], "z": [[1]]}, [[1]]):
+            with self.subTest(rows), self.assertRaisesRegex(ValueError, r"two takes the inputs \['x', 'y'\], not"):
+                self.client.infer("two", rows)
+        self.answer("/v2/models/odd", {"inputs": [{"name": "x", "datatype": "BYTES"}]})
+        with self.assertRaisesRegex(ProtocolError, "odd: input x takes BYTES"):
+            self.client.infer("odd", [[1]])
 
     def test_bf16_is_widened(self):
         self.answer_binary(("p", "BF16", np.uint16([0x3F80, 0xC000])))
