@@ -75,8 +75,8 @@ class Gate(nn.Module):
             raise ValueError(f"top_k is {top_k}; it must be at least 1")
         if p < 1 or jitter < 0:
             raise ValueError(f"p is {p}, jitter {jitter}; they must be at least 1 and 0")
-        if score == "sparsemixer" and (top_k != 2 or normalize != "none" or select_bias is not None or groups):
-            raise ValueError("score sparsemixer goes with top_k 2, normalize none, and no select_bias or groups")
+        if score == "sparsemixer" and (top_k != 2 or normalize != "none" or select_bias is not None):
+            raise ValueError("score sparsemixer goes with top_k 2, normalize none and no select_bias")
         self.layers = layers
         self.score = score
         self.top_k = top_k
@@ -100,7 +100,8 @@ class Gate(nn.Module):
         if not self.training:  # in training a NaN is to be seen
             logits = _finite(logits)
         if self.score == "sparsemixer":
-            experts, weights = sparsemixer(logits, self.jitter)
+            candidates = logits if self.groups is None else _only_best_groups(logits, self.groups, 2)
+            experts, weights = sparsemixer(logits, candidates, self.jitter)
             probabilities = torch.softmax(logits, dim=-1)
         else:
             scores = self._scores(logits)
@@ -170,13 +171,14 @@ class AttentiveGate(Gate):
         return (keys @ query).squeeze(-1) / math.sqrt(self.hidden)
 
 
-def sparsemixer(logits, jitter):
+def sparsemixer(logits, candidates, jitter):
     """(experts, weights), (items, 2) each: the routing of Phi-3.5-MoE at inference.
 
     The best logit is selected with its softmax weight among the experts that are not far below it; then the same
-    again without the first. The two weights do not sum to one.
+    again without the first. The two weights do not sum to one. candidates: the logits, -infinity for experts
+    that take no part.
     """
-    chosen, weights, rest = [], [], logits
+    chosen, weights, rest = [], [], candidates
     for _ in range(2):
         best = torch.sort(rest.detach(), dim=-1, descending=True, stable=True)
         expert, value = best.indices[:, :1], best.values[:, :1]
@@ -204,7 +206,7 @@ def _divide_by_norm(scores, p):
     largest = scores.detach().abs().amax(dim=-1, keepdim=True)
     ratios = scores / largest
     shares = ratios / ratios.norm(p=p, dim=-1, keepdim=True)
-    return torch.where(largest == 0, torch.full_like(scores, scores.shape[-1] ** (-1 / p)), shares)
+    return torch.where(largest == 0, torch.full_like(scores, 1 / scores.shape[-1]), shares)
 
 
 def _only_best_groups(keys, groups, top_k):

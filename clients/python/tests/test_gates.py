@@ -85,7 +85,7 @@ class WeightTest(unittest.TestCase):
         logits = torch.full((1, 4), -300.0)  # whose sigmoids vanish
         self.assertEqual(fixed_gate(score="sigmoid", top_k=2, normalize="sum").route(logits).weights.tolist(), [[0.5] * 2])
         routing = fixed_gate(score="sigmoid", top_k=4, normalize="lp").route(logits)
-        self.assertEqual(routing.weights.tolist(), [[0.5] * 4])
+        self.assertEqual(routing.weights.tolist(), [[0.25] * 4])
         self.assertEqual(routing.probabilities.tolist(), [[0.25] * 4])
 
     def test_logits_that_are_not_finite_are_in_evaluation(self):
