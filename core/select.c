@@ -43,11 +43,11 @@ static float softmax_to(const float *logits, size_t count, float *p)
     return fmaxf(logf(sum) - weighted / sum, 0.0f);
 }
 
-/* Divides by `whole`; when there is nothing to divide by, everything is `share`. */
-static void divide(float *values, size_t count, float whole, float share)
+/* Divides by `whole`; equal shares when there is nothing to divide by. */
+static void divide(float *values, size_t count, float whole)
 {
     for (size_t i = 0; i < count; i++)
-        values[i] = whole != 0 ? values[i] / whole : share;
+        values[i] = whole != 0 ? values[i] / whole : 1.0f / (float)count;
 }
 
 static float sum_of(const float *values, size_t count)
@@ -93,7 +93,7 @@ static float score(const struct gate *gate, const float *logits, float *scores, 
         for (size_t i = 0; i < count; i++)
             scores[i] = 1.0f / (1.0f + expf(-logits[i]));
         memcpy(p, scores, bytes);
-        divide(p, count, sum_of(p, count), 1.0f / (float)count);
+        divide(p, count, sum_of(p, count));
         return entropy_of(p, count);
     default:
         entropy = softmax_to(logits, count, p);
@@ -187,9 +187,9 @@ static void weigh(const struct gate *gate, const float *logits, const float *sco
     for (size_t slot = 0; slot < k; slot++)
         weights[slot] = (gate->normalize == NORMALIZE_SOFTMAX ? logits : scores)[chosen[slot]];
     if (gate->normalize == NORMALIZE_SUM)
-        divide(weights, k, sum_of(weights, k), 1.0f / (float)k);
+        divide(weights, k, sum_of(weights, k));
     if (gate->normalize == NORMALIZE_LP)
-        divide(weights, k, lp_norm(weights, k, gate->p), powf((float)k, -1.0f / gate->p));
+        divide(weights, k, lp_norm(weights, k, gate->p));
     if (gate->normalize == NORMALIZE_SOFTMAX)
         softmax_to(weights, k, weights);
     if (gate->score == SCORE_SPARSEMIXER)
