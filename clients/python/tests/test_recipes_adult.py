@@ -26,8 +26,9 @@ def made_up(rows, seed):
         cells = PERSON.split(", ")
         age = chance.randrange(18, 80)
         cells[0], cells[5] = str(age), "Never-married" if age < 35 else "Divorced"
-        cells[4], cells[10], cells[11] = str(chance.randrange(1, 17)), str(chance.randrange(9)), str(chance.randrange(9))
-        cells[12], cells[14] = str(chance.randrange(10, 60)), ">50K" if age > 50 else "<=50K"
+        cells[4], cells[12] = str(chance.randrange(1, 17)), str(chance.randrange(10, 60))
+        cells[10], cells[11] = str(chance.randrange(9)), str(chance.randrange(9))
+        cells[14] = ">50K" if age > 50 else "<=50K"
         lines.append(", ".join(cells))
     return lines
 
@@ -62,8 +63,9 @@ class AdultTest(unittest.TestCase):
             with self.subTest(variant):
                 out = os.path.join(self.folder, variant)
                 with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-                    runner.main(adult.Adult(), ["--data", self.folder, "--results", self.folder, "--out", out, "--dtype",
-                                                "f32", "--variant", variant, "--seeds", "0", "--epochs", "50"])
+                    runner.main(adult.Adult(), [
+                        "--data", self.folder, "--results", self.folder, "--out", out, "--dtype", "f32", "--variant",
+                        variant, "--seeds", "0", "--epochs", "50"])
                 row = runner.read_json(os.path.join(self.folder, "adult", f"{variant}-seed0.json"))
                 inputs, labels = adult.Adult().read(self.folder, variant)["test"]
                 stored = adult.figures(load(out), inputs, labels, "test")

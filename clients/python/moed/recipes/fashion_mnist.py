@@ -16,7 +16,7 @@ The data set is Debian's package dataset-fashion-mnist.
 
 class FashionMnist(mixtures.MixtureRecipe):
     name, about, data = "fashion_mnist", __doc__, "/usr/share/datasets/fashion-mnist"
-    title, about_images = "Fashion-MNIST", "clothes"
+    title, about_images = "Fashion-MNIST", "28x28 grey images of clothes"
     labels = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
     preprocess = {"scale": 1 / 255, "mean": [0.2859], "std": [0.3530]}
     about_data = ("Fashion-MNIST (Zalando Research, MIT licence; Debian package `dataset-fashion-mnist`): 60,000 "

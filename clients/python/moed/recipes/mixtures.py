@@ -34,34 +34,35 @@ class Variant(NamedTuple):
     teacher: Optional[str] = None                    # variant whose experts a distilled model keeps
 
 
-TITLES = {"single": "one expert", "moe": "five experts, plain gate", "attentive": "five experts, attentive gate",
-          "distilled": "five experts of an attentive mixture, plain gate"}
+TITLES = {"single": "one expert", "moe": "{} experts, plain gate", "attentive": "{} experts, attentive gate",
+          "distilled": "{} experts of an attentive mixture, plain gate"}
 ABOUT = {
     "single": "one small network",
-    "moe": "five small experts, of which a plain gate selects a few per image: a sparse model. Gate and experts were "
+    "moe": "{} small experts, of which a plain gate selects a few per image: a sparse model. Gate and experts were "
            "trained together",
-    "attentive": "five small experts. Its attentive gate compares the image with what every expert makes of it, so all "
+    "attentive": "{} small experts. Its attentive gate compares the image with what every expert makes of it, so all "
                  "experts run for every image: a dense model",
-    "distilled": "five small experts, of which a plain gate selects a few per image: a sparse model. The experts are "
+    "distilled": "{} small experts, of which a plain gate selects a few per image: a sparse model. The experts are "
                  "those of an attentive teacher, unchanged; the gate was trained for them",
 }
 
 
 class MixtureJob(runner.Job):
-    """Adam on batches in random order, with the regulariser of the variant."""
+    """Adam on batches in random order, with the regulariser of the variant and the settings of the recipe."""
 
-    def __init__(self, model, variant, images, labels, batch_rows, rate, epochs):
-        optimizer = torch.optim.Adam((weight for weight in model.parameters() if weight.requires_grad), lr=rate)
-        super().__init__(model, {"optimizer": optimizer}, epochs)
-        self.optimizer, self.variant, self.batch_rows = optimizer, variant, batch_rows
+    def __init__(self, recipe, model, variant, images, labels, epochs):
+        optimizer = torch.optim.Adam((weight for weight in model.parameters() if weight.requires_grad), lr=recipe.rate,
+                                     weight_decay=recipe.weight_decay)
+        super().__init__(model, {"optimizer": optimizer}, epochs or recipe.epochs)
+        self.recipe, self.optimizer, self.variant = recipe, optimizer, variant
         self.images, self.labels = images, labels
-        self.forward = stacked(model)
+        self.forward = recipe.fast(model)
 
     def epoch(self):
         self.model.train()
         total, wrong = 0.0, 0
-        for batch in torch.randperm(len(self.images)).split(self.batch_rows):
-            images, labels = self.images[batch], self.labels[batch]
+        for batch in torch.randperm(len(self.images)).split(self.recipe.batch_rows):
+            images, labels = self.recipe.augmented(self.images[batch]), self.labels[batch]
             output = self.forward(images)
             loss = training.mixture_loss(output, labels) + self.regularizer(images)
             self.optimizer.zero_grad(set_to_none=True)
@@ -84,11 +85,13 @@ class MixtureJob(runner.Job):
 class MixtureRecipe(runner.Recipe):
     """A data set of the paper. A recipe gives the attributes below, `expert()` and `gate_layers(attentive)`."""
 
+    top_k = 2
     table = {}           # variant name -> Variant
     labels = ()
+    shape = (1, 28, 28)  # of an image
     preprocess = {}      # of the checkpoint's input
-    title = about_data = advice = ""
-    experts, hidden, batch_rows, rate, epochs = 5, 32, 512, 1e-3, 20
+    title = about_images = about_data = advice = ""
+    experts, hidden, batch_rows, rate, weight_decay, epochs = 5, 32, 512, 1e-3, 0.0, 20
 
     def __init__(self):
         self.variants = tuple(self.table)
@@ -98,8 +101,18 @@ class MixtureRecipe(runner.Recipe):
         """{"train": (images, labels), "test": ...}, preprocessed; the same for all variants."""
         if self.sets is None:
             self.sets = {name: (preprocess(raw, self.preprocess), labels)
-                         for name, (raw, labels) in read_images(directory, self.advice).items()}
+                         for name, (raw, labels) in self.read_raw(directory).items()}
         return self.sets
+
+    def read_raw(self, directory):
+        return read_images(directory, self.advice)
+
+    def fast(self, model):
+        """A faster form of the model, for training."""
+        return stacked(model)
+
+    def augmented(self, images):
+        return images
 
     def teacher(self, variant):
         return self.table[variant].teacher
@@ -118,7 +131,7 @@ class MixtureRecipe(runner.Recipe):
     def job(self, variant, data, teacher, epochs):
         settings = self.table[variant]
         model = self.build(settings.model, teacher)
-        return MixtureJob(model, settings, *data["train"], self.batch_rows, self.rate, epochs or self.epochs)
+        return MixtureJob(self, model, settings, *data["train"], epochs)
 
     def measure(self, job, data):
         model = job.model
@@ -136,9 +149,9 @@ class MixtureRecipe(runner.Recipe):
         layers = model if kind == "single" else nn.Sequential(OrderedDict(moe=model))
 
         def write(reference):
-            export(layers, directory, (1, 28, 28), input_name="image", preprocess=self.preprocess,
+            export(layers, directory, self.shape, input_name="image", preprocess=self.preprocess,
                    output_name="probabilities", labels=self.labels, dtype=options.dtype,
-                   description=f"{self.title}: {TITLES[kind]}", routing_reference=reference)
+                   description=f"{self.title}: {TITLES[kind].format(self.experts)}", routing_reference=reference)
             return load(directory).layers
 
         stored, facts = write(None), card.origin(self.about_data, options.command, row, model, options.dtype)
@@ -149,7 +162,7 @@ class MixtureRecipe(runner.Recipe):
             figures = training.evaluate(stored.moe, *data["test"])
             write({"moe": {"share": figures["share"], "rows": len(data["test"][0])}})
             facts.update(card.routing(figures, self.experts, model.gate.top_k or self.experts))
-        card.write(directory, f"Classifies 28x28 grey images of {self.about_images} with {ABOUT[kind]}.", facts,
+        card.write(directory, f"Classifies {self.about_images} with {ABOUT[kind].format(self.experts)}.", facts,
                    "Accuracy and routing were measured on the weights as stored, on all test images. Training accuracy "
                    "is that of all experts together.")
 

@@ -16,7 +16,7 @@ DIR holds train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz and the two t10
 
 class Mnist(mixtures.MixtureRecipe):
     name, about, data = "mnist", __doc__, "data/mnist"
-    title, about_images = "MNIST", "handwritten digits"
+    title, about_images = "MNIST", "28x28 grey images of handwritten digits"
     labels = tuple("0123456789")
     preprocess = {"scale": 1 / 255, "mean": [0.1307], "std": [0.3081]}
     about_data = "MNIST (LeCun, Cortes, Burges): 60,000 images to train, 10,000 to test"

@@ -55,10 +55,11 @@ class Recipe:
 
     name, about       of the command; about is its --help
     variants          names of the trainings, in the order in which they are run
-    seeds, data       defaults of --seeds and --data
+    seeds, data       defaults of --seeds and --data; data None: the recipe makes its own
+    top_k             default of --top-k; None: how many experts serve a row is part of the training
     """
 
-    name = about = data = None
+    name = about = data = top_k = None
     variants, seeds = (), (0, 1, 2)
 
     def read(self, directory, variant):
@@ -221,7 +222,9 @@ def parser(recipe):
         add("--data", metavar="DIR", default=recipe.data, help=f"where the data set is (default {recipe.data})")
     add("--out", metavar="DIR", help="write the trained model as a checkpoint for moed serve; several go to "
                                      "DIR/VARIANT-seedN")
-    add("--top-k", type=int, default=2, help="experts per row of an exported plain gate (default 2)")
+    if recipe.top_k is not None:
+        add("--top-k", type=int, default=recipe.top_k, metavar="K",
+            help=f"experts per row of an exported plain gate (default {recipe.top_k})")
     add("--dtype", choices=("f32", "f16", "bf16"), default="f16", help="weights of the checkpoint (default f16)")
     add("--results", metavar="DIR", default="results", help="where rows go, and under work/ the state of interrupted "
                                                             "runs (default ./results)")

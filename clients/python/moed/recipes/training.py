@@ -24,21 +24,22 @@ def evaluate(moe, images, labels):
     wrong, selected, probabilities, predicted = 0, 0, [], []
     with torch.no_grad():
         for rows, truth in zip(images.split(EVALUATION_ROWS), labels.split(EVALUATION_ROWS)):
-            wrong += (moe(rows).argmax(dim=1) != truth).sum().item()
+            output = moe(rows)
+            wrong += (output.argmax(dim=1) != truth).sum().item()
             experts, _, p = moe.routing
             selected = selected + torch.bincount(experts.flatten(), minlength=len(moe.experts))
             probabilities.append(p)
             predicted.append(_first_choice_predictions(moe, rows, p.argmax(dim=1)))
     p, predicted = torch.cat(probabilities), torch.cat(predicted)
     first_choice = p.argmax(dim=1)
-    by_class = torch.zeros(len(moe.experts), int(labels.max()) + 1, dtype=torch.int64)
+    by_class = torch.zeros(len(moe.experts), output.shape[1], dtype=torch.int64)
     by_class.index_put_((first_choice, labels), torch.ones_like(labels), accumulate=True)
     return {"error": wrong / len(images), "share": _fractions(selected),
             "first_choice": _fractions(by_class.sum(dim=1)), "first_choice_by_class": by_class.tolist(),
             "gate_entropy_bits": metrics.gate_entropy_bits(p.numpy()),
             "usage_entropy_bits": metrics.usage_entropy_bits(p.numpy()),
             "mutual_information_bits": metrics.mutual_information_bits(
-                first_choice.numpy(), predicted.numpy(), len(moe.experts), int(labels.max()) + 1)}
+                first_choice.numpy(), predicted.numpy(), len(moe.experts), output.shape[1])}
 
 
 def error_of(forward, model, images, labels):
