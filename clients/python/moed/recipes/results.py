@@ -9,6 +9,7 @@ import os
 import statistics
 
 from moed.recipes import published, runner
+from moed.recipes.adult import TASKS, Adult
 from moed.recipes.fashion_mnist import FashionMnist
 from moed.recipes.mnist import Mnist
 
@@ -39,6 +40,12 @@ CLUSTERS_TEXT = """
 test with the routing noise of training on, and so does the column "with noise"; "as served" is without. Accuracies in
 per cent. The dispatch entropy, on the training rows with noise, is 0 when every expert sees one cluster and ln 4 =
 1.386 when the router knows nothing.
+
+"""
+ADULT_TEXT = """
+## Adult, two tasks
+
+`python3 -m moed.recipes.adult`: no paper of ours has these figures; they say what the multi-gate recipes reach.
 
 """
 
@@ -159,6 +166,23 @@ def clusters_section(folder, pictures):
     return CLUSTERS_TEXT + table(header, lines) + notes(folder, "clusters") + (picture or "")
 
 
+# --- the census -------------------------------------------------------------------------------------------------
+
+def adult_line(variant, rows):
+    keys = [f"test_{figure}_{task}" for task in TASKS for figure in ("error", "auc")]
+    return [variant] + [shown(*mean_and_spread(rows, key), 4) for key in keys] + \
+        [seeds_text(rows), f"{mean_and_spread(rows, 'train_seconds')[0]:.0f}"]
+
+
+def adult_section(folder):
+    rows = rows_of(os.path.join(folder, "adult"))
+    if not rows:
+        return ""
+    header = ["model"] + [f"{task}: {figure}" for task in TASKS for figure in ("test error", "area under the curve")]
+    lines = [adult_line(variant, rows[variant]) for variant in Adult.variants if variant in rows]
+    return ADULT_TEXT + table(header + ["seeds", "seconds"], lines) + notes(folder, "adult")
+
+
 def notes(folder, recipe):
     """What a person wrote about these figures."""
     path = os.path.join(folder, recipe, "notes.md")
@@ -172,6 +196,7 @@ def write(folder, out, pictures):
     text = INTRODUCTION + clusters_section(folder, pictures)
     text += mixtures_section(Mnist(), published.MNIST, folder, pictures)
     text += mixtures_section(FashionMnist(), published.FASHION_MNIST, folder, pictures)
+    text += adult_section(folder)
     runner.write_file(out, text)
 
 

@@ -2,7 +2,7 @@
 
 A run is a Job. Its state (weights, optimisers, random numbers, history) is saved every half minute under
 RESULTS/work/, so an interrupted command, repeated, goes on where it stopped and ends with the same bits. A finished run
-leaves its row in RESULTS/<recipe>/<variant>-seed<seed>.json and is not run again while row and state are there.
+leaves its row in RESULTS/<recipe>/<variant>-seed<seed>.json and is not run again while the row is there.
 """
 
 import argparse
