@@ -56,7 +56,7 @@ for name, options in (
 flat = linear("out", 5, 11, weight=weights(11, 5))
 routed("lp_p_80", 5, 11, logits=flat, normalize="lp", p=80, top_k=5)
 
-# Every score is 0: shares are equal.
+# Every score is 0: weights are equal, and of norm 1.
 vanishing = linear("out", 2, 5, weight=fixed(-1e4 * np.ones((5, 2))))
 routed(
     "lp_without_any_score",
@@ -174,6 +174,10 @@ sparsemixed("jitter_2", 6, 4, jitter=2)
 sparsemixed("scale", 6, 5, jitter=0.5, scale=0.5)
 sparsemixed("of_2", 6, 2, jitter=0.25)
 sparsemixed("many_experts", 6, 40, jitter=0.3, shows=mixes)
+# Rivals are those of the kept groups alone.
+for by in ("top2", "max"):
+    sparsemixed(f"groups_{by}", 5, 6, jitter=0.2, groups={"count": 3, "keep": 1, "by": by})
+sparsemixed("groups_keep_2", 5, 9, jitter=0.3, groups={"count": 3, "keep": 2}, shows=mixes)
 for jitter in (0.01, 0.3):
     sparsemixed(
         f"negative_logits_jitter_{jitter}",

@@ -187,8 +187,9 @@ def check_top_k(gate, logits, bias, routing):
         total = weights.sum(-1, keepdim=True)
         weights = torch.where(total == 0, 1.0 / chosen.shape[1], weights / total)
     if normalize == "lp":  # DBRX
-        total = torch.norm(weights, p=gate.get("p", 2), dim=-1, keepdim=True)
-        weights = torch.where(total == 0, 1.0 / chosen.shape[1], weights / total)
+        p = gate.get("p", 2)
+        total = torch.norm(weights, p=p, dim=-1, keepdim=True)
+        weights = torch.where(total == 0, chosen.shape[1] ** (-1.0 / p), weights / total)
     if normalize == "softmax":
         weights = F.softmax(torch.gather(logits, 1, chosen), -1)
     return weights
@@ -197,6 +198,8 @@ def check_top_k(gate, logits, bias, routing):
 def check_sparsemixer(gate, logits, routing):
     """Phi-3.5-MoE."""
     chosen, left, weights = to_torch(routing.chosen), logits, []
+    if "groups" in gate:
+        left = within_groups(gate["groups"], logits)
     for slot in (0, 1):
         largest = left.max(-1, keepdim=True).values
         distance = (largest - logits) / logits.abs().clamp(min=largest)

@@ -65,10 +65,11 @@ class Routing:
 
 
 def share_out(scores, p=1.0):
-    """Divided by their p-norm; equal shares where every score has vanished."""
+    """Divided by their p-norm; equal and of norm 1 where every score has vanished."""
     total = scores.sum(-1) if p == 1.0 else (np.abs(scores) ** p).sum(-1) ** (1.0 / p)
     total = total[..., None]
-    return np.where(total == 0, 1.0 / scores.shape[-1], scores / np.where(total == 0, 1.0, total))
+    equal = scores.shape[-1] ** (-1.0 / p)
+    return np.where(total == 0, equal, scores / np.where(total == 0, 1.0, total))
 
 
 def score(gate, logits):
@@ -123,6 +124,10 @@ def sparsemixer(gate, logits):
     threshold = 2 * gate.get("jitter", 0.01)
     left = np.ones(logits.shape, bool)
     chosen, weights, margins = [], [], []
+    if "groups" in gate:
+        limited, gaps = limit_to_groups(gate["groups"], logits)
+        left = np.isfinite(limited)
+        margins.append(gaps)
     for _ in range(2):
         first, gap = best(np.where(left, logits, -np.inf), 1)
         largest = np.take_along_axis(logits, first, 1)

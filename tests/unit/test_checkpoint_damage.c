@@ -130,7 +130,22 @@ static void expect_told(const struct error *err, const char *where)
                       "%s: not printable UTF-8: %s", where, err->text);
 }
 
-/* Two rows through buffers of exactly their size, so that the sanitizer sees every overrun. */
+/* Small integers in buffers of exactly their size, so that the sanitizer sees every overrun. */
+static float **new_tensors(const struct moed_tensor_info *tensors, size_t count, size_t rows)
+{
+    float **values = xcalloc(count, sizeof *values);
+    for (size_t i = 0; i < count; i++)
+        values[i] = new_integers(rows * tensors[i].elements, (uint32_t)(7 * i + 1));
+    return values;
+}
+
+static void free_tensors(float **values, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        free(values[i]);
+    free(values);
+}
+
 static void run_two_rows(const struct moed_model *model, const char *where)
 {
     struct error err = ERROR_INIT;
@@ -140,11 +155,11 @@ static void run_two_rows(const struct moed_model *model, const char *where)
         expect_told(&err, where);
         return;
     }
-    float *x = new_integers(2 * info->inputs[0].elements, 1);
-    float *y = xcalloc(2 * info->outputs[0].elements, sizeof *y);
-    moed_forward(model, scratch, NULL, 2, (const float *const[]){x}, (float *const[]){y});
-    free(y);
-    free(x);
+    float **x = new_tensors(info->inputs, info->input_count, 2);
+    float **y = new_tensors(info->outputs, info->output_count, 2);
+    moed_forward(model, scratch, NULL, 2, (const float *const *)x, y);
+    free_tensors(y, info->output_count);
+    free_tensors(x, info->input_count);
     moed_scratch_free(scratch);
 }
 
@@ -163,19 +178,30 @@ static bool survives(const struct patient *patient, const char *where)
 
 /* ---- the corpus ---- */
 
+static void expect_finite(const char *path, const struct moed_tensor_info *output, const float *y)
+{
+    for (size_t i = 0; i < 3 * output->elements; i++)
+        ck_assert_msg(isfinite(y[i]), "%s: %s %zu is %g", path, output->name, i, (double)y[i]);
+}
+
+/* Three rows by a team of two. */
 static void expect_finite_outputs(const char *path)
 {
     struct error err = ERROR_INIT;
     struct moed_model *model = moed_model_load(path, &err);
     ck_assert_msg(model != NULL, "%s", err.text);
     const struct moed_model_info *info = moed_model_info(model);
-    float *x = new_integers(3 * info->inputs[0].elements, 7);
-    float *y = xcalloc(3 * info->outputs[0].elements, sizeof *y);
-    run_forward(model, 2, 3, x, y);
-    for (size_t i = 0; i < 3 * info->outputs[0].elements; i++)
-        ck_assert_msg(isfinite(y[i]), "%s: output %zu is %g", path, i, (double)y[i]);
-    free(y);
-    free(x);
+    struct moed_scratch *scratch = moed_scratch_new(model, 3, 2, &err);
+    struct moed_team *team = moed_team_new(2);
+    float **x = new_tensors(info->inputs, info->input_count, 3);
+    float **y = new_tensors(info->outputs, info->output_count, 3);
+    moed_forward(model, scratch, team, 3, (const float *const *)x, y);
+    for (size_t i = 0; i < info->output_count; i++)
+        expect_finite(path, &info->outputs[i], y[i]);
+    free_tensors(y, info->output_count);
+    free_tensors(x, info->input_count);
+    moed_team_free(team);
+    moed_scratch_free(scratch);
     moed_model_free(model);
 }
 
@@ -184,6 +210,8 @@ START_TEST(good_checkpoints_run)
     expect_finite_outputs(CHECKPOINTS "/good/small");
     expect_finite_outputs(CHECKPOINTS "/good/image");
     expect_finite_outputs(CHECKPOINTS "/good/every_op");
+    expect_finite_outputs(CHECKPOINTS "/good/tasks");
+    expect_finite_outputs(CHECKPOINTS "/good/encoder");
 }
 END_TEST
 
@@ -228,7 +256,7 @@ START_TEST(bad_checkpoints_are_refused_in_words)
     }
     closedir(bad);
     ck_assert_int_eq(complaints, 0);
-    ck_assert_int_gt(cases, 200); /* the corpus was there */
+    ck_assert_int_gt(cases, 400); /* the corpus was there */
 }
 END_TEST
 
@@ -291,6 +319,8 @@ DAMAGE_TEST(any_bit_of_a_config, "small", "config.json", flip_bits(&patient, ALL
 DAMAGE_TEST(bits_of_an_image_header, "image", WEIGHTS, flip_bits(&patient, HEADER, 5))
 DAMAGE_TEST(bits_of_an_image_config, "image", "config.json", flip_bits(&patient, ALL, 5))
 DAMAGE_TEST(bits_of_every_op, "every_op", "config.json", flip_bits(&patient, ALL, 5))
+DAMAGE_TEST(bits_of_tasks, "tasks", "config.json", flip_bits(&patient, ALL, 5))
+DAMAGE_TEST(bits_of_an_encoder, "encoder", "config.json", flip_bits(&patient, ALL, 5))
 DAMAGE_TEST(bits_of_an_index, "every_op", INDEX, flip_bits(&patient, ALL, 5))
 
 /* ---- too large to be kept as files ---- */
@@ -358,7 +388,8 @@ START_TEST(moe_layers_are_bounded)
                           "{'op':'moe','name':'m#','gate':{'layers':[{'op':'relu'}]},"
                           "'experts':{'count':1,'layers':[{'op':'relu'}]}}",
                           1025, "]");
-    expect_refused("[1]", layers, NO_TENSORS, "layers[1024].gate: the model has more than 1024 gates");
+    expect_refused("[1]", layers, NO_TENSORS,
+                   "layers[1024].gate: the model has more than 1024 gates");
     free(layers);
 }
 END_TEST
@@ -376,6 +407,7 @@ TEST_MAIN_WITH("checkpoint_damage", limit_memory, NULL, good_checkpoints_run,
                bad_checkpoints_are_refused_in_words, weights_cut_off_anywhere,
                a_shard_cut_off_anywhere, a_config_cut_off_anywhere, an_index_cut_off_anywhere,
                any_bit_of_a_header, any_bit_of_a_config, bits_of_an_image_header,
-               bits_of_an_image_config, bits_of_every_op, bits_of_an_index, a_config_without_bound,
-               an_index_without_bound, a_header_without_bound, layers_times_experts_are_bounded,
-               moe_layers_are_bounded, nothing_there_is_refused)
+               bits_of_an_image_config, bits_of_every_op, bits_of_tasks, bits_of_an_encoder,
+               bits_of_an_index, a_config_without_bound, an_index_without_bound,
+               a_header_without_bound, layers_times_experts_are_bounded, moe_layers_are_bounded,
+               nothing_there_is_refused)

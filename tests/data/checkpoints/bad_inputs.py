@@ -15,16 +15,16 @@ def one(op, **options):
 
 def in_format_1(name, key, value, where):
     """`small`, which is of format 1, with a key that it may not have."""
-    return (f"format_1_with_{name}", small, [put(key, value)], [f"config.json: {where}", "format"])
+    return (f"format_1_with_{name}", small, [put(key, value)], [f"config.json: {where}: ", "\"format_version\": 2"])
 
 
 GATE = {"layers": [{"op": "linear", "name": "out"}]}
 
 VERSION = [
-    ("format_1_with_inputs", tasks, [OF_FORMAT_1], ["config.json: ", "format"]),
+    ("format_1_with_inputs", tasks, [OF_FORMAT_1], ["config.json: inputs: needs", "\"format_version\": 2"]),
     ("format_1_with_outputs", small, [drop("output"), put("outputs", [{"name": "y"}])],
-     ["config.json: outputs", "format"]),
-    ("format_1_with_a_new_op", encoder, [OF_FORMAT_1], ["config.json: layers[2]", "format"]),
+     ["config.json: outputs: needs", "\"format_version\": 2"]),
+    ("format_1_with_a_new_op", encoder, [OF_FORMAT_1], ["config.json: layers[2].op: 'transpose' needs", "\"format_version\": 2"]),
     in_format_1("lp", "layers.0.gate.normalize", "lp", "layers[0].gate.normalize"),
     in_format_1("groups", "layers.0.gate.groups", {"count": 1, "keep": 1}, "layers[0].gate.groups"),
     in_format_1("sparsemixer", "layers.0.gate.score", "sparsemixer", "layers[0].gate.score"),
@@ -33,12 +33,12 @@ VERSION = [
     in_format_1("shared", "layers.0.shared", {"layers": [{"op": "relu"}]}, "layers[0].shared"),
     in_format_1("expert_inputs", "layers.0.experts.inputs", [0, 0], "layers[0].experts.inputs"),
     ("format_1_with_gates", small, [drop("layers.0.gate"), put("layers.0.gates", [{"name": "a", **GATE}])],
-     ["config.json: layers[0].gates", "format"]),
+     ["config.json: layers[0].gates: needs", "\"format_version\": 2"]),
 ]
 
 INPUTS = [
-    ("inputs_and_input", tasks, [put("input", {"shape": [4]})], ["config.json: input"]),
-    ("inputs_and_no_input", tasks, [drop("inputs")], ["config.json: input"]),
+    ("inputs_and_input", tasks, [put("input", {"shape": [4]})], ["config.json: inputs: a model has either"]),
+    ("inputs_and_no_input", tasks, [drop("inputs")], ["config.json: input: missing"]),
     ("inputs_object", tasks, [put("inputs", {})], [IN + ": expected a list"]),
     ("inputs_none", tasks, [put("inputs", [])], [IN + ": expected a list"]),
     ("inputs_entry_text", tasks, [put("inputs.1", "word")], [IN + "[1]: expected an object"]),
@@ -51,9 +51,9 @@ INPUTS = [
     ("inputs_entry_mean_length", tasks, [put("inputs.0.preprocess.mean", [1, 2, 3])],
      [IN + "[0].preprocess.mean: expected 1 or 2 numbers"]),
     ("inputs_too_large_together", tasks,
-     [put("inputs", [{"name": name, "shape": [2**26]} for name in "ab"])], ["config.json: inputs", "exceed"]),
-    ("inputs_other_width_together", tasks, [put("inputs.0.shape", [3])],
-     ["tensor 'level1.gates.a.out.weight' has shape [2, 4], expected [2, 5]"]),
+     [put("inputs", [{"name": name, "shape": [2**26]} for name in "ab"])], ["config.json: inputs: join to 134217728"]),
+    ("inputs_other_width_together", tasks, [put("inputs.0.shape", [3]), drop("inputs.0.preprocess")],
+     ["tensor 'level1.experts.0.fc.weight' has shape [3, 4], expected [3, 5]"]),
     ("input_with_categories", encoder, [put("input.categories", 3)], ["config.json: input: unknown key 'categories'"]),
     ("input_with_layers", encoder, [put("input.layers", [{"op": "relu"}])],
      ["config.json: input: unknown key 'layers'"]),
@@ -63,8 +63,8 @@ INPUTS = [
     ("categories_negative", tasks, [put("inputs.1.categories", -3)], [IN + "[1].categories: expected"]),
     ("categories_beyond_f32", tasks, [put("inputs.0.categories", 2**24 + 2), drop("inputs.0.preprocess")],
      [IN + "[0].categories: expected"]),
-    ("categories_more_than_rows", tasks, [put("inputs.1.categories", 5)], [IN + "[1]", "5"]),
-    ("categories_with_preprocess", tasks, [put("inputs.1.preprocess", {"scale": 2})], [IN + "[1]", "preprocess"]),
+    ("categories_more_than_rows", tasks, [put("inputs.1.categories", 5)], [IN + "[1].layers[0]: 4 vectors for an input of 5 categories"]),
+    ("categories_with_preprocess", tasks, [put("inputs.1.preprocess", {"scale": 2})], [IN + "[1].preprocess: "]),
     ("input_layers_object", tasks, [put("inputs.1.layers", {})], [IN + "[1].layers: expected a list"]),
     ("input_layers_unknown_op", tasks, [put("inputs.1.layers.1.op", "tan")],
      [IN + "[1].layers[1].op: unknown op 'tan'"]),
@@ -80,7 +80,7 @@ INPUTS = [
 EMBEDDING = [
     ("embedding_without_categories", tasks, [drop("inputs.1.categories")], [IN + "[1].layers[0]", "categories"]),
     ("embedding_of_input", encoder, [layers([1], one("embedding"), tensors={"l.weight": numbers(3, 2)}, version=2)],
-     ["config.json: layers[0]", "embedding"]),
+     ["config.json: layers[0]: an embedding"]),
     ("embedding_not_first", tasks, [put("inputs.1.layers", [{"op": "relu"}, {"op": "embedding", "name": "word"}])],
      [IN + "[1].layers[1]", "embedding"]),
     ("embedding_inside_residual", tasks, [put("inputs.1.layers", [
@@ -98,7 +98,7 @@ EMBEDDING = [
 ]
 
 OUTPUTS = [
-    ("outputs_and_output", tasks, [put("output", {"name": "y"})], ["config.json: output"]),
+    ("outputs_and_output", tasks, [put("output", {"name": "y"})], ["config.json: outputs: a model has either"]),
     ("outputs_object", tasks, [put("outputs", {})], [OUT + ": expected a list"]),
     ("outputs_none", tasks, [put("outputs", [])], [OUT + ": expected a list"]),
     ("outputs_entry_null", tasks, [put("outputs.0", None)], [OUT + "[0]: expected an object"]),
