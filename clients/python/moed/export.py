@@ -42,7 +42,7 @@ def export(module, directory, input_shape=None, input_name="input", preprocess=N
     # A copy: training mode, device and precision of the caller's module stay as they are.
     module = copy.deepcopy(module).cpu().float().eval()
     walk = Walk()
-    with torch.no_grad():
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):  # new layers draw initial weights
         parts = _model(walk, module)
     config = {"model_type": "moed", "format_version": walk.format, "description": description, **parts}
     if routing_reference is not None:

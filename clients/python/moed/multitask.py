@@ -19,7 +19,7 @@ from moed.layers import MultiGateMoE
 class Input(nn.Module):
     """One input: rows of shape `shape` (without the batch axis), and the layers it passes before it joins the others.
 
-    categories  the input holds integers 0 .. categories - 1 (as any type); the layers then begin with an nn.Embedding.
+    categories  the input holds integers 0 .. categories - 1, of any type; its layers begin with an nn.Embedding.
     preprocess  {"scale": s, "mean": [m, ...], "std": [d, ...]}, one number or one per channel:
                 (x * scale - mean) / std.
     """
@@ -37,7 +37,10 @@ class Input(nn.Module):
         """The raw values as the layers take them."""
         if self.categories is None:
             return preprocess(raw, self.preprocess or {})
-        return raw.long() if isinstance(_first(self.layers), nn.Embedding) else raw.float()
+        first = _first(self.layers)
+        # PyTorch's layers take floats, all but one; what the caller's own take is likely to be that one.
+        floats = first is None or type(first).__module__.startswith("torch.") and not isinstance(first, nn.Embedding)
+        return raw.float() if floats else raw.long()
 
     def forward(self, raw):
         x = self.enter(raw)

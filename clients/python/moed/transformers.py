@@ -1,7 +1,5 @@
 """Transformer blocks: built from moed's layers, and PyTorch's own in terms of them."""
 
-from collections import OrderedDict
-
 import torch
 from torch import nn
 from torch.nn import functional
@@ -17,14 +15,8 @@ def encoder_block(size, heads, feed_forward, norm=nn.LayerNorm, norm_first=True,
 
     norm_first  pre-norm, x + f(norm(x)); otherwise post-norm, norm(x + f(x)).
     """
-    attention = blocks.SelfAttention(size, heads, dropout=dropout)
-    if norm_first:
-        return nn.Sequential(OrderedDict(
-            attention=blocks.Residual(nn.Sequential(OrderedDict(norm=norm(size), attention=attention))),
-            feed_forward=blocks.Residual(nn.Sequential(OrderedDict(norm=norm(size), feed_forward=feed_forward)))))
-    return nn.Sequential(OrderedDict(
-        attention=blocks.Residual(nn.Sequential(OrderedDict(attention=attention))), norm1=norm(size),
-        feed_forward=blocks.Residual(nn.Sequential(OrderedDict(feed_forward=feed_forward))), norm2=norm(size)))
+    return _block(norm_first, ("attention", blocks.SelfAttention(size, heads, dropout=dropout), None),
+                  ("norm1", norm(size), None), [("feed_forward", feed_forward, None)], ("norm2", norm(size), None), None)
 
 
 def of_pytorch(module, path):
@@ -32,8 +24,8 @@ def of_pytorch(module, path):
     if type(module) is nn.TransformerEncoderLayer:
         return _encoder_layer(module, path)
     norm = [("norm", module.norm, f"{path}.norm")] if module.norm is not None else []
-    return blocks.Translated([(f"layers_{index}", layer, f"{path}.layers.{index}")
-                       for index, layer in enumerate(module.layers)] + norm)
+    layers = [(f"layers_{index}", layer, f"{path}.layers.{index}") for index, layer in enumerate(module.layers)]
+    return blocks.Translated(layers + norm)
 
 
 def _encoder_layer(layer, path):
@@ -42,19 +34,20 @@ def _encoder_layer(layer, path):
         attention = blocks.SelfAttention.of(layer.self_attn)
     except ValueError as error:
         raise ExportError(f"{path}.self_attn: {error}") from None
-    attention = ("self_attn", attention, f"{path}.self_attn")
-    norm1, norm2 = (("norm1", layer.norm1, f"{path}.norm1"), ("norm2", layer.norm2, f"{path}.norm2"))
-    feed_forward = [("linear1", layer.linear1, f"{path}.linear1"), ("activation", _activation(layer, path), path),
-                    ("linear2", layer.linear2, f"{path}.linear2")]
-    if layer.norm_first:
-        return blocks.Translated([_residual("attention", [norm1, attention], path),
-                           _residual("feed_forward", [norm2, *feed_forward], path)])
-    return blocks.Translated([_residual("attention", [attention], path), norm1,
-                       _residual("feed_forward", feed_forward, path), norm2])
+    return _block(layer.norm_first, ("self_attn", attention, f"{path}.self_attn"),
+                  ("norm1", layer.norm1, f"{path}.norm1"),
+                  [("linear1", layer.linear1, f"{path}.linear1"), ("activation", _activation(layer, path), path),
+                   ("linear2", layer.linear2, f"{path}.linear2")], ("norm2", layer.norm2, f"{path}.norm2"), path)
 
 
-def _residual(name, steps, path):
-    return name, blocks.Residual(blocks.Translated(steps)), path
+def _block(norm_first, attention, norm1, feed_forward, norm2, path):
+    """Of (name, layer, path) each; feed_forward is a list of them."""
+    def residual(name, *steps):
+        return name, blocks.Residual(blocks.Translated(steps)), path
+
+    if norm_first:
+        return blocks.Translated([residual("residual1", norm1, attention), residual("residual2", norm2, *feed_forward)])
+    return blocks.Translated([residual("residual1", attention), norm1, residual("residual2", *feed_forward), norm2])
 
 
 def _activation(layer, path):

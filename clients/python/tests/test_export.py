@@ -252,6 +252,28 @@ class DirectoryTest(ExportCase):
         self.assertEqual(os.listdir(self.folder), ["model"])
 
 
+class ShardTest(ExportCase):
+    def test_weights_in_several_files(self):
+        module = trained_like(named(a=nn.Linear(8, 8), b=nn.Linear(8, 8), c=nn.Linear(8, 50)))
+        export(module, self.path, (8,), max_shard_bytes=600)
+        names = sorted(name for name in os.listdir(self.path) if name.endswith(".safetensors"))
+        self.assertEqual(names, [f"model-{number:05d}-of-00003.safetensors" for number in range(1, 4)])
+        with open(os.path.join(self.path, "model.safetensors.index.json"), encoding="utf-8") as file:
+            weight_map = json.load(file)["weight_map"]
+        self.assertEqual(weight_map["a.bias"], names[0])
+        self.assertEqual(weight_map["c.weight"], names[1])  # too large for any, so alone
+        for name in names:
+            self.assertEqual({tensor for tensor, file in weight_map.items() if file == name},
+                             set(safetensors.read(os.path.join(self.path, name))))
+        x = torch.randn(3, 8)
+        with torch.no_grad():
+            self.assertTrue(torch.equal(load(self.path)(x), module(x)))
+
+    def test_one_file_is_enough_for_little(self):
+        export(named(fc=nn.Linear(2, 2)), self.path, (2,), max_shard_bytes=1000)
+        self.assertEqual(sorted(os.listdir(self.path)), ["config.json", "model.safetensors"])
+
+
 class LoadTest(ExportCase):
     def write_config(self, config):
         with open(os.path.join(self.path, "config.json"), "w", encoding="utf-8") as file:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from moed import blocks
+from moed.export import export
 from moed.layers import Gate, MoE
 from tests.export_case import ExportCase, named
 
@@ -142,12 +142,20 @@ class RefusalTest(ExportCase):
                 (lambda self, x: self.a(x).sum(dim=0), r"model: sum\(a, dim=0\): only single axes of a row"),
                 (lambda self, x: self.a(x).view(-1, 2), r"model: view\(a, -1, 2\): only within a row"),
                 (lambda self, x: functional.dropout(self.a(x)), r"model: dropout\(a, .*: it drops out in evaluation"),
+                (lambda self, x: torch.softmax(self.a(x), 1, torch.float64), "softmax needs its dim, and no dtype"),
+                (lambda self, x: self.a(x).double(), r"model: double\(a\): no layer of a checkpoint"),
                 (lambda self, x: self.a(x)[:, 1:3], r"model: getitem\(a, .*only one entry of one axis"),
                 (lambda self, x: (self.a(x), self.b(x)), "model: forward gives several things"),
                 (lambda self, x: self.act(self.a(x)), "model.act: ELU has no op"),
-                (lambda self, x: self.a(x[:, :3]), r"model.a: does not accept rows of shape \[\[3\]\]: mat1.*4x4\)$")):
+                (lambda self, x: self.a(x[:, :3]), r"model.a: does not accept rows of shape \[3\]: mat1.*4x4\)$")):
             with self.subTest(message):
                 self.assert_refused(calling(function, a=a, b=b, act=nn.ELU()), (4,), message)
+
+    def test_the_callers_random_numbers_are_left_alone(self):
+        module = calling(lambda self, x: torch.sigmoid(self.a(x)) * self.b(x), a=nn.Linear(4, 4), b=nn.Linear(4, 4))
+        state = torch.get_rng_state()
+        export(module, self.path, (4,))
+        self.assertTrue(torch.equal(torch.get_rng_state(), state))
 
     def test_several_arguments(self):
         class Two(nn.Module):
