@@ -101,6 +101,10 @@ def dense(inputs, outputs):
     return nn.Sequential(OrderedDict(fc=nn.Linear(inputs, outputs), relu=nn.ReLU()))
 
 
+def gate(inputs, experts):
+    return Gate(nn.Sequential(OrderedDict(logits=nn.Linear(inputs, experts))))
+
+
 def tower(index, inputs):
     """A task's own layers, after its entry of the mixture (index None: after all there is)."""
     layers = [] if index is None else [("select", Select(index))]
@@ -113,12 +117,11 @@ def mixture(variant, size):
     if variant == "shared-bottom":
         return dense(size, EXPERTS * EXPERT_SIZE)
     if variant == "mmoe":
-        gates = {task: Gate(nn.Linear(size, EXPERTS)) for task in TASKS}
+        gates = {task: gate(size, EXPERTS) for task in TASKS}
         experts = MultiGateMoE([dense(size, EXPERT_SIZE) for _ in range(EXPERTS)], gates)
         return nn.Sequential(OrderedDict(experts=experts))
     sizes = [size, EXPERT_SIZE]
-    return ple(lambda level: dense(sizes[level], EXPERT_SIZE),
-               lambda level, count: Gate(nn.Linear(sizes[level], count)),
+    return ple(lambda level: dense(sizes[level], EXPERT_SIZE), lambda level, count: gate(sizes[level], count),
                tuple(TASKS), PLE_SPECIFIC, PLE_SHARED, PLE_LEVELS)
 
 
@@ -207,6 +210,8 @@ class Adult(runner.Recipe):
         for task in TASKS:
             facts[f"{task}: test accuracy"] = card.percent(1 - measured[f"test_error_{task}"])
             facts[f"{task}: area under the curve"] = f"{measured[f'test_auc_{task}']:.4f}"
+        for name, weights in gate_figures(stored).items():
+            facts[f"Mean weight by expert, gate {name}"] = card.percents(weights)
         card.write(directory, ABOUT + KINDS[variant], facts, INPUTS_TEXT)
 
 

@@ -45,6 +45,8 @@ SETTINGS = {"s1": Setting(3, 1, 12), "s2": Setting(3, 2, 11), "s3": Setting(2, 1
 MODELS = ("single-linear", "single-nonlinear", "moe-linear", "moe-nonlinear")
 
 
+TITLES = {"single-linear": "one linear expert", "single-nonlinear": "one cubic expert",
+          "moe-linear": "eight linear experts", "moe-nonlinear": "eight cubic experts"}
 ABOUT = {
     "moe": "Tells the sign of a signal that is one of four shuffled patches and differs from cluster to cluster. The "
            "router finds the clusters although nothing names them; one expert alone cannot solve the task.",
@@ -238,7 +240,7 @@ class Clusters(runner.Recipe):
         def write(reference):
             export(model, directory, (PATCHES * SIZE,), input_name="patches", output_name="probabilities",
                    labels=("-1", "+1"), dtype=options.dtype, routing_reference=reference,
-                   description=f"Clusters, setting {variant[1]}: {variant[3:]}")
+                   description=f"Clusters, setting {variant[1]}: {TITLES[variant[3:]]}")
             return load(directory).layers
 
         stored = write(None)
@@ -248,7 +250,7 @@ class Clusters(runner.Recipe):
                                    row["train_error"], options.dtype))
         if "moe" in variant:
             table = dispatch_table(stored, data["test"])
-            share = (table.sum(dim=0) / ROWS).tolist()
+            share = (table.sum(dim=0).double() / ROWS).tolist()
             write({"moe": {"share": share, "rows": ROWS}})
             facts.update({"Experts": f"{EXPERTS}, 1 per row", "Rows served, by expert": card.percents(share),
                           "Dispatch entropy": f"{metrics.dispatch_entropy_nats(table):.3f} nats (0: every expert sees "

@@ -147,4 +147,4 @@ def share(model, images):
     model.eval()
     with torch.no_grad():
         chosen = torch.cat([model.moe.gate.layers(rows).argmax(dim=1) for rows in images.split(2000)])
-    return (torch.bincount(chosen, minlength=EXPERTS) / len(images)).tolist()
+    return (torch.bincount(chosen, minlength=EXPERTS).double() / len(images)).tolist()
