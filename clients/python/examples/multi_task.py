@@ -8,7 +8,8 @@ from moed.export import export
 from moed.layers import Gate, MultiGateMoE
 from moed.multitask import Input, MultiTask, Output
 
-inputs = {"numeric": Input((6,), preprocess={"mean": [38.6, 1.9e5, 10, 1e3, 87, 40], "std": [14, 1e5, 2.6, 7e3, 4e2, 12]}),
+MEAN, STD = [38.6, 1.9e5, 10, 1e3, 87, 40], [14, 1e5, 2.6, 7e3, 4e2, 12]
+inputs = {"numeric": Input((6,), preprocess={"mean": MEAN, "std": STD}),
           "occupation": Input((1,), categories=15, layers=nn.Embedding(15, 8)),
           "country": Input((1,), categories=42, layers=nn.Embedding(42, 8))}
 experts = [nn.Sequential(nn.Linear(22, 16), nn.ReLU()) for _ in range(8)]

@@ -97,9 +97,9 @@ def _reduction(layer_type):
         source, axes, keepdim = trace.bind(node, "input", dim=None, keepdim=False)
         if axes is None or keepdim:
             trace.refuse(node, "it needs its dim, and no keepdim")
-        axes = [axes] if isinstance(axes, int) else axes
+        row_axes = [trace.row_axis(node, source, axis) for axis in ([axes] if isinstance(axes, int) else axes)]
         # The last axis first: the others keep their numbers.
-        return source, *(layer_type(axis) for axis in sorted((trace.row_axis(node, source, a) for a in axes), reverse=True))
+        return source, *(layer_type(axis) for axis in sorted(row_axes, reverse=True))
     return handle
 
 

@@ -50,7 +50,8 @@ class MoE(_Mixture):
 
     route          rows | positions: every row is one item, or every vector of its last axis.
     shared         an expert that serves every item, added unweighted.
-    shared_gate    nn.Linear(n, 1, bias=False), n the numbers of an item: the shared expert is multiplied by its sigmoid.
+    shared_gate    nn.Linear(n, 1, bias=False), n the numbers of an item: the shared expert is multiplied by
+                   its sigmoid.
     expert_inputs  one index per expert: it sees that entry of the row's first axis. None: all see the whole row.
     """
 
@@ -119,7 +120,7 @@ class MoE(_Mixture):
 
 
 class MultiGateMoE(_Mixture):
-    """Several gates over one set of experts (MMoE, CGC, PLE): entry t of the output's first axis is what gate t combined.
+    """Several gates over one set of experts (MMoE, CGC, PLE): entry t of the output's first axis is gate t's sum.
 
     gates         {name: Gate}, none of them attentive.
     gate_experts  {name: ascending expert indices}: the experts a gate chooses among, one logit each. A gate that is not

@@ -46,7 +46,8 @@ def load(directory):
     reader = _Reader(tensors, config["format_version"])
     inputs = {entry["name"]: reader.input(dict(entry)) for entry in _one_or_several(config, "input")}
     layers = reader.layers(config["layers"], "")
-    outputs = {entry.get("name", "output"): reader.output(dict(entry)) for entry in _one_or_several(config, "output", {})}
+    outputs = {entry.get("name", "output"): reader.output(dict(entry))
+               for entry in _one_or_several(config, "output", {})}
     if tensors:
         raise LoadError(f"{directory}: no layer uses the tensors {sorted(tensors)}")
     return LoadedModel(config, inputs, layers, outputs).eval()

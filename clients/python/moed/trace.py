@@ -1,8 +1,8 @@
-"""Translates the forward() of any nn.Module into layers: torch.fx records what it calls, and every call becomes a layer.
+"""Translates the forward() of any nn.Module: torch.fx records what it calls, and every call becomes a layer.
 
 What is recorded has to be a chain from the input to the output: calls of layers, of the functions in calls.py, and
-x + f(x), which becomes a Residual. The translation is then run against the module itself, with the module's weights and with
-random ones (a weight that is zero would hide a mistake), so that what is exported is what was meant, or nothing.
+x + f(x), which becomes a Residual. The translation is then run against the module itself, with the module's weights and
+with random ones (a weight that is zero would hide a mistake), so that what is exported is what was meant, or nothing.
 """
 
 import copy

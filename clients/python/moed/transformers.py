@@ -15,8 +15,9 @@ def encoder_block(size, heads, feed_forward, norm=nn.LayerNorm, norm_first=True,
 
     norm_first  pre-norm, x + f(norm(x)); otherwise post-norm, norm(x + f(x)).
     """
-    return _block(norm_first, ("attention", blocks.SelfAttention(size, heads, dropout=dropout), None),
-                  ("norm1", norm(size), None), [("feed_forward", feed_forward, None)], ("norm2", norm(size), None), None)
+    attention = blocks.SelfAttention(size, heads, dropout=dropout)
+    return _block(norm_first, ("attention", attention, None), ("norm1", norm(size), None),
+                  [("feed_forward", feed_forward, None)], ("norm2", norm(size), None), None)
 
 
 def of_pytorch(module, path):

@@ -1,7 +1,7 @@
 """Translates PyTorch layers into those of a checkpoint.
 
-An nn.Sequential of the modules in ops.py, Residual and the mixtures is walked while an example row passes through it, so
-a layer that does not fit its input is found here and named. A module of the caller's own is taken apart by trace.py.
+An nn.Sequential of the modules in ops.py, Residual and the mixtures is walked while an example row passes through it,
+so a layer that does not fit its input is found here and named. A module of the caller's own is taken apart by trace.py.
 """
 
 import re
@@ -167,13 +167,15 @@ class Walk:
             config = {"kind": "attentive", "key_layer": gate.key_layer}
         config["layers"], out = self.layers(gate.layers, row.clone(), path + ".layers", scope)
         require(out.dim() == 2, path, f"the layers give {list(out.shape[1:])} for a row; a gate needs one axis")
-        require(type(gate) is AttentiveGate or out.shape[1] == count, path, f"{out.shape[1]} logits for {count} experts")
+        require(type(gate) is AttentiveGate or out.shape[1] == count, path,
+                f"{out.shape[1]} logits for {count} experts")
         require((gate.top_k or 1) <= count, path, f"top_k is {gate.top_k}, but there are {count} experts")
         config.update(self.policy(gate))
         if type(gate) is AttentiveGate:
             self.add({"query.weight": gate.query.weight, "key.weight": gate.key.weight}, path, scope[:-1])
         if gate.select_bias is not None:
-            require(len(gate.select_bias) == count, path, f"select_bias has {len(gate.select_bias)} numbers for {count}")
+            require(len(gate.select_bias) == count, path,
+                    f"select_bias has {len(gate.select_bias)} numbers for {count} experts")
             self.add({"select_bias": gate.select_bias}, path, scope[:-1])
         return config
 

@@ -202,7 +202,8 @@ class RefusalTest(ExportCase):
     def test_subclasses_of_moeds_layers(self):
         class Mine(MoE):
             pass
-        self.assert_refused(nn.Sequential(Mine([nn.Linear(4, 4)], Gate(nn.Linear(4, 1)))), (4,), "model.0: Mine has no op")
+        mine = Mine([nn.Linear(4, 4)], Gate(nn.Linear(4, 1)))
+        self.assert_refused(nn.Sequential(mine), (4,), "model.0: Mine has no op")
 
     def test_weights_must_be_finite_and_fit(self):
         module = named(fc=nn.Linear(2, 2))

@@ -7,7 +7,7 @@ from torch import nn
 
 from moed import blocks
 from moed.export import export
-from moed.layers import AttentiveGate, Gate, MoE, MultiGateMoE
+from moed.layers import Gate, MoE, MultiGateMoE
 from moed.load import load
 from moed.multitask import Input, MultiTask, Output, ple
 from moed.noise import GaussianNoise, UniformNoise
@@ -79,7 +79,8 @@ class MixtureTest(ExportCase):
 
     def test_progressive_layered_extraction(self):
         model = ple(lambda level: nn.Sequential(nn.Linear((10, 7)[level], 7), nn.ReLU()),
-                    lambda level, count: Gate(nn.Linear((10, 7)[level], count)), ["a", "b"], specific=2, shared=1, levels=2)
+                    lambda level, count: Gate(nn.Linear((10, 7)[level], count)), ["a", "b"],
+                    specific=2, shared=1, levels=2)
         self.assert_returns(model, (10,))
         second = self.config()["layers"][1]
         self.assertEqual(second["experts"]["inputs"], [0, 0, 1, 1, 2])
@@ -101,7 +102,8 @@ class MixtureTest(ExportCase):
     def test_refusals(self):
         gate = Gate(nn.Linear(12, 2))
         for moe, message in (
-                (MoE(experts(2), gate, shared=nn.Linear(12, 5)), r"model.moe.shared: gives \[5\], but the experts \[3\]"),
+                (MoE(experts(2), gate, shared=nn.Linear(12, 5)),
+                 r"model.moe.shared: gives \[5\], but the experts \[3\]"),
                 (MoE(experts(2), gate, shared=nn.Linear(12, 3), shared_gate=nn.Linear(12, 1)),
                  r"model.moe.shared_gate: is not nn.Linear\(12, 1, bias=False\)"),
                 (MultiGateMoE(experts(2), {"a b": gate}), "model.moe.gates.a b: 'a b' is no name"),

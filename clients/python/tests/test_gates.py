@@ -83,7 +83,8 @@ class WeightTest(unittest.TestCase):
 
     def test_what_sums_to_nothing_is_shared_equally(self):
         logits = torch.full((1, 4), -300.0)  # whose sigmoids vanish
-        self.assertEqual(fixed_gate(score="sigmoid", top_k=2, normalize="sum").route(logits).weights.tolist(), [[0.5] * 2])
+        routing = fixed_gate(score="sigmoid", top_k=2, normalize="sum").route(logits)
+        self.assertEqual(routing.weights.tolist(), [[0.5] * 2])
         routing = fixed_gate(score="sigmoid", top_k=4, normalize="lp").route(logits)
         self.assertEqual(routing.weights.tolist(), [[0.25] * 4])
         self.assertEqual(routing.probabilities.tolist(), [[0.25] * 4])

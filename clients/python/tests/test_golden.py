@@ -11,7 +11,7 @@ from torch import nn
 
 from moed import blocks
 from moed.export import export
-from moed.layers import Gate, MoE, MultiGateMoE
+from moed.layers import Gate, MoE
 from moed.load import load
 from moed.multitask import Input, MultiTask, Output, ple
 from moed.transformers import encoder_block
@@ -134,7 +134,8 @@ class ReferenceTest(ExportCase):
 
     def test_several_tasks(self):
         layers = ple(lambda level: nn.Sequential(nn.Linear((7, 5)[level], 5), nn.ReLU()),
-                     lambda level, count: Gate(nn.Linear((7, 5)[level], count)), ["a", "b"], specific=1, shared=2, levels=2)
+                     lambda level, count: Gate(nn.Linear((7, 5)[level], count)), ["a", "b"],
+                     specific=1, shared=2, levels=2)
         model = MultiTask({"x": Input((3,), preprocess={"scale": 0.5, "mean": [1.0], "std": [2.0]}),
                            "word": Input((2,), categories=6, layers=nn.Embedding(6, 2))}, layers,
                           {task: Output(nn.Sequential(blocks.Select(index), nn.Linear(5, 2), nn.Softmax(dim=-1)))

@@ -92,7 +92,8 @@ class ExtractionTest(unittest.TestCase):
         self.assertEqual(level(torch.randn(5, 3, 4)).shape, (5, 3, 4))
 
     def test_levels_on_each_other(self):
-        model = ple(lambda level: nn.Linear(4, 4), lambda level, count: self.gate(count), ["a", "b", "c"], 1, 2, levels=3)
+        model = ple(lambda level: nn.Linear(4, 4), lambda level, count: self.gate(count), ["a", "b", "c"],
+                    specific=1, shared=2, levels=3)
         y = model(torch.randn(5, 4))
         self.assertEqual(y.shape, (5, 3, 4))
         y.square().sum().backward()

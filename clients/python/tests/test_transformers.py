@@ -14,16 +14,15 @@ from tests.export_case import ExportCase, named
 
 
 def experts(size, count=4):
-    layer = MoE([nn.Sequential(nn.Linear(size, 12), nn.GELU(), nn.Linear(12, size)) for _ in range(count)],
-                Gate(nn.Linear(size, count), top_k=2), route="positions")
-    return layer
+    return MoE([nn.Sequential(nn.Linear(size, 12), nn.GELU(), nn.Linear(12, size)) for _ in range(count)],
+               Gate(nn.Linear(size, count), top_k=2), route="positions")
 
 
 class BlocksTest(ExportCase):
     def vision(self, norm_first, norm=nn.LayerNorm):
         """V-MoE: a vision transformer in which the second block's feed-forward layer is a mixture."""
-        return nn.Sequential(nn.Conv2d(1, 8, 2, stride=2), blocks.Reshape(8, 4), blocks.Transpose(), blocks.ClassToken(8),
-                             blocks.PositionEmbedding(5, 8),
+        return nn.Sequential(nn.Conv2d(1, 8, 2, stride=2), blocks.Reshape(8, 4), blocks.Transpose(),
+                             blocks.ClassToken(8), blocks.PositionEmbedding(5, 8),
                              encoder_block(8, 2, blocks.GLU(8, 8), norm=norm, norm_first=norm_first),
                              encoder_block(8, 2, experts(8), norm=norm, norm_first=norm_first),
                              norm(8), blocks.Select(0), nn.Linear(8, 3), nn.Softmax(dim=-1))
@@ -53,8 +52,8 @@ class PyTorchTest(ExportCase):
         return nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, **settings)
 
     def test_encoder_layers(self):
-        for settings in ({}, {"norm_first": True}, {"activation": "gelu"}, {"activation": nn.SiLU(), "norm_first": True},
-                         {"layer_norm_eps": 0.5, "dropout": 0.3}):
+        for settings in ({}, {"norm_first": True}, {"activation": "gelu"},
+                         {"activation": nn.SiLU(), "norm_first": True}, {"layer_norm_eps": 0.5, "dropout": 0.3}):
             with self.subTest(settings):
                 self.assert_returns(nn.Sequential(self.layer(**settings), nn.Flatten(), nn.Linear(40, 2)), (5, 8))
 
@@ -80,10 +79,12 @@ class PyTorchTest(ExportCase):
                 (self.layer(activation=nn.ELU()), "model.block: ELU has no op"),
                 (nn.TransformerDecoderLayer(8, 2, batch_first=True), "model.block: TransformerDecoderLayer has no op"),
                 (nn.MultiheadAttention(8, 2), "model.block: MultiheadAttention has no op"),
-                (blocks.PositionEmbedding(4, 8), r"model.block: the weight has shape \[4, 8\], but rows have \[5, 8\]")):
+                (blocks.PositionEmbedding(4, 8),
+                 r"model.block: the weight has shape \[4, 8\], but rows have \[5, 8\]")):
             with self.subTest(message):
                 self.assert_refused(named(block=layer), (5, 8), message)
-        self.assert_refused(named(block=blocks.SelfAttention(8, 2)), (8,), "model.block: rows have shape \\[8\\]; attention")
+        flat = named(block=blocks.SelfAttention(8, 2))
+        self.assert_refused(flat, (8,), r"model.block: rows have shape \[8\]; attention")
         export(named(block=self.layer()), self.path, (5, 8))
 
 
