@@ -56,7 +56,7 @@ for name, options in (
 flat = linear("out", 5, 11, weight=weights(11, 5))
 routed("lp_p_80", 5, 11, logits=flat, normalize="lp", p=80, top_k=5)
 
-# Every score is 0: weights are equal, and of norm 1.
+# Every score is 0: shares are equal.
 vanishing = linear("out", 2, 5, weight=fixed(-1e4 * np.ones((5, 2))))
 routed(
     "lp_without_any_score",

@@ -187,9 +187,8 @@ def check_top_k(gate, logits, bias, routing):
         total = weights.sum(-1, keepdim=True)
         weights = torch.where(total == 0, 1.0 / chosen.shape[1], weights / total)
     if normalize == "lp":  # DBRX
-        p = gate.get("p", 2)
-        total = torch.norm(weights, p=p, dim=-1, keepdim=True)
-        weights = torch.where(total == 0, chosen.shape[1] ** (-1.0 / p), weights / total)
+        total = torch.norm(weights, p=gate.get("p", 2), dim=-1, keepdim=True)
+        weights = torch.where(total == 0, 1.0 / chosen.shape[1], weights / total)
     if normalize == "softmax":
         weights = F.softmax(torch.gather(logits, 1, chosen), -1)
     return weights

@@ -65,11 +65,10 @@ class Routing:
 
 
 def share_out(scores, p=1.0):
-    """Divided by their p-norm; equal and of norm 1 where every score has vanished."""
+    """Divided by their p-norm; equal shares where every score has vanished."""
     total = scores.sum(-1) if p == 1.0 else (np.abs(scores) ** p).sum(-1) ** (1.0 / p)
     total = total[..., None]
-    equal = scores.shape[-1] ** (-1.0 / p)
-    return np.where(total == 0, equal, scores / np.where(total == 0, 1.0, total))
+    return np.where(total == 0, 1.0 / scores.shape[-1], scores / np.where(total == 0, 1.0, total))
 
 
 def score(gate, logits):
