@@ -35,7 +35,10 @@ def export(module, directory, input_shape=None, input_name="input", preprocess=N
     """
     if dtype not in DTYPES:
         raise ExportError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
-    if not isinstance(module, MultiTask):
+    if isinstance(module, MultiTask):
+        require(input_shape is None and preprocess is None and labels is None, "model",
+                "a MultiTask's inputs and outputs have shapes, preprocessing and labels of their own")
+    else:
         require(input_shape is not None, "input_shape", "is missing: the shape of one row, without the batch axis")
         module = MultiTask({input_name: Input(input_shape, preprocess=preprocess)}, module,
                            {output_name: Output(labels=labels)})

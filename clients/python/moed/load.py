@@ -15,7 +15,12 @@ from moed.ops import OPS, REQUIRED, default_of
 __all__ = ["LoadError", "LoadedModel", "load", "preprocess"]
 
 FORMATS = (1, 2)
-POLICY_KEYS = {"score", "top_k", "normalize", "scale", "p", "jitter", "groups", "capacity"}
+# By the format that brought them.
+POLICY_KEYS = {1: {"score", "top_k", "normalize", "scale"}, 2: {"p", "jitter", "groups", "capacity"}}
+MIXTURE_KEYS = {1: {"gate", "experts"}, 2: {"gates", "route", "shared"}}
+EXPERTS_KEYS = {1: {"count", "layers"}, 2: {"inputs"}}
+INPUT_KEYS = {1: {"name", "shape", "preprocess"}, 2: {"categories", "layers"}}
+OUTPUT_KEYS = {1: {"name", "labels"}, 2: {"layers"}}
 
 
 class LoadError(ValueError):
@@ -69,11 +74,19 @@ class _Reader:
         self.tensors = tensors
         self.version = version
 
+    def check(self, path, keys, known):
+        """Refuses keys that are not in `known`, which lists them by format."""
+        unknown = set(keys).difference(*(known[version] for version in known if version <= self.version))
+        if unknown:
+            raise LoadError(f"{path}: unknown keys {sorted(unknown)} in format {self.version}")
+
     def input(self, keys):
+        self.check(f"input {keys['name']}", keys, INPUT_KEYS)
         layers = self.layers(keys["layers"], "") if "layers" in keys else None
         return Input(keys["shape"], keys.get("categories"), keys.get("preprocess"), layers)
 
     def output(self, keys):
+        self.check(f"output {keys.get('name')}", keys, OUTPUT_KEYS)
         return Output(self.layers(keys["layers"], "") if "layers" in keys else None, keys.get("labels"))
 
     def layers(self, objects, scope):
@@ -119,26 +132,25 @@ class _Reader:
         return {name[len(prefix):]: self.tensors.pop(name) for name in names}
 
     def moe(self, keys, scope):
-        experts = dict(keys.pop("experts"))
-        count, layers = experts.pop("count"), experts.pop("layers")
-        gate, gates = keys.pop("gate", None), keys.pop("gates", None)
-        options = {"expert_inputs": experts.pop("inputs", None)}
-        modules = [self.layers(layers, f"{scope}experts.{index}.") for index in range(count)]
-        if gates is not None:
-            model = self.gates([dict(gate) for gate in gates], modules, scope, options)
-        else:
-            options.update(self.shared(keys.pop("shared", None), scope), route=keys.pop("route", "rows"))
-            model = MoE(modules, self.gate(dict(gate), scope + "gate."), **options)
-        if keys or experts:
-            raise LoadError(f"{scope[:-1]}: unknown keys {sorted([*keys, *experts])}")
-        return model
+        experts = keys["experts"]
+        self.check(scope[:-1], keys, MIXTURE_KEYS)
+        self.check(scope + "experts", experts, EXPERTS_KEYS)
+        modules = [self.layers(experts["layers"], f"{scope}experts.{index}.") for index in range(experts["count"])]
+        try:
+            if "gates" in keys:
+                return self.several_gates(keys["gates"], modules, scope, experts.get("inputs"))
+            return MoE(modules, self.gate(dict(keys["gate"]), scope + "gate."), keys.get("route", "rows"),
+                       expert_inputs=experts.get("inputs"), **self.shared(keys.get("shared"), scope))
+        except KeyError as error:
+            raise LoadError(f"{scope[:-1]}: {error} is missing, or no name in PyTorch") from None
 
-    def gates(self, gates, experts, scope, options):
-        names = [gate.pop("name") for gate in gates]
-        chosen = {name: gate.pop("experts") for name, gate in zip(names, gates) if "experts" in gate}
-        inputs = {name: gate.pop("input") for name, gate in zip(names, gates) if "input" in gate}
-        modules = {name: self.gate(gate, f"{scope}gates.{name}.") for name, gate in zip(names, gates)}
-        return MultiGateMoE(experts, modules, chosen, inputs, **options)
+    def several_gates(self, gates, experts, scope, expert_inputs):
+        names = [gate["name"].replace(".", "_") for gate in gates]
+        modules = {name: self.gate({key: gate[key] for key in gate if key not in ("name", "experts", "input")},
+                                   f"{scope}gates.{gate['name']}.") for name, gate in zip(names, gates)}
+        chosen = {name: gate["experts"] for name, gate in zip(names, gates) if "experts" in gate}
+        seen = {name: gate["input"] for name, gate in zip(names, gates) if "input" in gate}
+        return MultiGateMoE(experts, modules, chosen, seen, expert_inputs)
 
     def shared(self, shared, scope):
         if shared is None:
@@ -154,9 +166,9 @@ class _Reader:
     def gate(self, keys, scope):
         kind, key_layer = keys.pop("kind", None), keys.pop("key_layer", "").replace(".", "_")
         layers = self.layers(keys.pop("layers"), scope)
-        unknown = set(keys) - POLICY_KEYS
-        if unknown or kind not in (None, "attentive"):
-            raise LoadError(f"{scope[:-1]}: unknown kind {kind!r} or keys {sorted(unknown)}")
+        self.check(scope[:-1], keys, POLICY_KEYS)
+        if kind not in (None, "attentive"):
+            raise LoadError(f"{scope[:-1]}: unknown kind {kind!r}")
         keys["select_bias"] = self.tensors.pop(scope + "select_bias", None)
         if kind is None:
             return Gate(layers, **keys)

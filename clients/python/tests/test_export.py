@@ -304,9 +304,26 @@ class LoadTest(ExportCase):
                 ("format_version 3", lambda config: config.update(format_version=3)),
                 ("unknown op 'elu'", lambda config: config["layers"][1].update(op="elu")),
                 (r"relu: unknown keys \['alpha'\]", lambda config: config["layers"][1].update(alpha=1)),
+                ("unknown op 'transpose' in format 1", lambda config: config["layers"][1].update(op="transpose")),
+                (r"input input: unknown keys \['categories'\]", lambda config: config["input"].update(categories=3)),
+                (r"output output: unknown keys \['layers'\]", lambda config: config["output"].update(layers=[])),
+                ("input is missing", lambda config: config.update(inputs=[config.pop("input")])),
                 (r"no layer uses the tensors \['fc.bias', 'fc.weight'\]", lambda config: config["layers"].pop(0)),
                 ("fc2: 'weight'", lambda config: config["layers"][0].update(name="fc2"))):
             self.damaged(change)
+            with self.subTest(message), self.assertRaisesRegex(LoadError, message):
+                load(self.path)
+
+    def test_format_1_has_none_of_format_2s_mixtures(self):
+        for message, change in (
+                (r"moe.gate: unknown keys \['groups'\] in format 1",
+                 lambda moe: moe["gate"].update(groups={"count": 1, "keep": 1})),
+                (r"moe: unknown keys \['route'\] in format 1", lambda moe: moe.update(route="rows")),
+                (r"moe.experts: unknown keys \['inputs'\]", lambda moe: moe["experts"].update(inputs=[0]))):
+            export(named(moe=MoE([nn.Linear(2, 2)], Gate(nn.Linear(2, 1)))), self.path, (2,))
+            config = self.config()
+            change(config["layers"][0])
+            self.write_config(config)
             with self.subTest(message), self.assertRaisesRegex(LoadError, message):
                 load(self.path)
 

@@ -182,6 +182,9 @@ class MultiTaskTest(ExportCase):
             with self.subTest(message):
                 self.assert_refused(MultiTask(inputs, nn.Identity(), outputs), None, message)
         self.assert_refused(moe, None, "input_shape: is missing")
+        model = MultiTask({"x": Input((12,))}, moe, {"y": Output()})
+        self.assert_refused(model, (12,), "model: a MultiTask's inputs and outputs have shapes")
+        self.assert_refused(model, None, "model: a MultiTask's inputs and outputs have", labels=["a", "b", "c"])
 
 
 if __name__ == "__main__":
