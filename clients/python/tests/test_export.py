@@ -255,14 +255,15 @@ class DirectoryTest(ExportCase):
 
 class ShardTest(ExportCase):
     def test_weights_in_several_files(self):
-        module = trained_like(named(a=nn.Linear(8, 8), b=nn.Linear(8, 8), c=nn.Linear(8, 50)))
+        module = trained_like(named(a=nn.Linear(8, 8), b=nn.Linear(8, 8), d=nn.Linear(8, 8), c=nn.Linear(8, 50)))
         export(module, self.path, (8,), max_shard_bytes=600)
         names = sorted(name for name in os.listdir(self.path) if name.endswith(".safetensors"))
-        self.assertEqual(names, [f"model-{number:05d}-of-00003.safetensors" for number in range(1, 4)])
+        self.assertEqual(names, [f"model-{number:05d}-of-00004.safetensors" for number in range(1, 5)])
         with open(os.path.join(self.path, "model.safetensors.index.json"), encoding="utf-8") as file:
             weight_map = json.load(file)["weight_map"]
-        self.assertEqual(weight_map["a.bias"], names[0])
-        self.assertEqual(weight_map["c.weight"], names[1])  # too large for any, so alone
+        self.assertEqual([weight_map[name] for name in ("a.bias", "b.bias", "d.weight", "d.bias")],
+                         [names[0], names[0], names[1], names[1]])
+        self.assertEqual(weight_map["c.weight"], names[2])  # too large for any, so alone
         for name in names:
             self.assertEqual({tensor for tensor, file in weight_map.items() if file == name},
                              set(safetensors.read(os.path.join(self.path, name))))

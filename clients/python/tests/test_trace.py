@@ -167,10 +167,18 @@ class RefusalTest(ExportCase):
         module = calling(lambda self, x: self.a(x) * x.shape[0], a=nn.Linear(4, 4))
         self.assert_refused(module, (4,), r"model: mul\(a, getitem\): only a number times x")
 
-    def test_a_mistake_that_the_weights_hide(self):
-        """Both scales see a zero weight: only with others does the in-place change show."""
+    def test_a_tensor_changed_in_place_and_used_again(self):
         module = calling(lambda self, x: x + self.a(functional.relu(x, inplace=True)), a=nn.Linear(4, 4))
-        nn.init.zeros_(module.a.weight)
+        self.assert_refused(module, (4,), "model: Custom computes something else")
+
+    def test_a_mistake_that_the_weights_hide(self):
+        """With these weights nothing is below zero, so the change in place changes nothing; with others it does."""
+        def forward(module, x):
+            y = module.b(x)
+            return y + module.a(functional.relu(y, inplace=True))
+        module = calling(forward, a=nn.Linear(4, 4), b=nn.Linear(4, 4))
+        nn.init.zeros_(module.b.weight)
+        nn.init.ones_(module.b.bias)
         self.assert_refused(module, (4,), "model: Custom computes something else")
 
     def test_attention_of_other_things(self):
