@@ -135,6 +135,11 @@ def describe_max_pool(module, row, path):
 
 
 def describe_avg_pool(module, row, path):
+    if isinstance(module, nn.AdaptiveAvgPool2d):
+        height, width = row.shape[-2:]
+        require(one_int(module.output_size, path, "output_size") == 1 and height == width, path,
+                f"output_size {module.output_size} of {height} x {width}: only one number of a square can be pooled to")
+        return {"kernel": height, "stride": height, "padding": 0}, {}
     require(module.divisor_override is None, path, "divisor_override is set")
     keys = pool_keys(module, path)
     require(module.count_include_pad or keys["padding"] == 0, path, "count_include_pad is off with padding")
@@ -236,7 +241,7 @@ OPS = {
     "layer_norm": Op({"eps": NORM_EPS}, (nn.LayerNorm,), describe_layer_norm, build_layer_norm),
     "rms_norm": Op({"eps": NORM_EPS}, RMS_NORMS, describe_rms_norm, build_rms_norm),
     "max_pool2d": Op(POOL_KEYS, (nn.MaxPool2d,), describe_max_pool, build_pool(nn.MaxPool2d)),
-    "avg_pool2d": Op(POOL_KEYS, (nn.AvgPool2d,), describe_avg_pool, build_pool(nn.AvgPool2d)),
+    "avg_pool2d": Op(POOL_KEYS, (nn.AvgPool2d, nn.AdaptiveAvgPool2d), describe_avg_pool, build_pool(nn.AvgPool2d)),
     "flatten": Op({}, (nn.Flatten,), describe_flatten, lambda keys, tensors: nn.Flatten()),
     "reshape": Op({"shape": REQUIRED}, (blocks.Reshape,),
                   lambda module, row, path: ({"shape": list(module.shape)}, {}),

@@ -6,6 +6,8 @@ with random ones (a weight that is zero would hide a mistake), so that what is e
 """
 
 import copy
+import dis
+import inspect
 
 import torch
 from torch import fx, nn
@@ -42,11 +44,36 @@ class _Tracer(fx.Tracer):
     def is_leaf_module(self, module, name):
         return not traceable(module) and not isinstance(module, nn.Sequential)
 
+    def proxy(self, node):
+        return _Value(node, self)
+
+
+def _unpack(value):
+    """For `a, b = value`. PyTorch 1.13 looks for this instruction in a place where Python 3.11 no longer has it."""
+    frame = inspect.currentframe().f_back.f_back
+    running = next(step for step in dis.get_instructions(frame.f_code) if step.offset == frame.f_lasti)
+    if running.opname == "UNPACK_SEQUENCE":
+        return (value[index] for index in range(running.argval))
+    return value.tracer.iter(value)
+
+
+class _Value(fx.Proxy):
+    def __iter__(self):
+        return _unpack(self)
+
+    def __getattr__(self, name):
+        return _Attribute(self, name)
+
+
+class _Attribute(fx.proxy.Attribute):
+    def __iter__(self):
+        return _unpack(self)
+
 
 def _record(module, path):
     try:
         graph = _Tracer().trace(module)
-    except (fx.proxy.TraceError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+    except Exception as error:  # whatever the caller's code makes of values that are not there
         raise ExportError(f"{path}: {type(module).__name__}.forward cannot be followed: {error}") from None
     inputs = [node.name for node in graph.nodes if node.op == "placeholder"]
     require(len(inputs) == 1, path, f"{type(module).__name__}.forward takes {inputs}; a layer has one input")

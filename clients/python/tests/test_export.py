@@ -29,6 +29,10 @@ class RoundTripTest(ExportCase):
             nn.LayerNorm((6, 10)), blocks.Scale(0.5), blocks.RMSNorm((6, 10)), blocks.Mean(-1), nn.Sigmoid(),
             nn.GELU(approximate="tanh"), blocks.Reshape(2, 3), blocks.Sum(0)), (3, 10))
 
+    def test_the_mean_of_a_square(self):
+        self.assert_returns(nn.Sequential(nn.Conv2d(2, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()), (2, 6, 6))
+        self.assertIn({"op": "avg_pool2d", "kernel": 4}, self.config()["layers"])
+
     def test_residual_and_nested_sequentials(self):
         block = nn.Sequential(nn.LayerNorm(6), nn.Sequential(nn.Linear(6, 12), nn.ReLU()), nn.Linear(12, 6))
         self.assert_returns(nn.Sequential(blocks.Residual(block), nn.Sequential(nn.Linear(6, 6))), (6,))
@@ -145,6 +149,8 @@ class RefusalTest(ExportCase):
                 (nn.AvgPool2d(2, padding=1, count_include_pad=False), image, "model.0: count_include_pad"),
                 (nn.AvgPool2d(2, divisor_override=3), image, "model.0: divisor_override"),
                 (nn.BatchNorm2d(2, track_running_stats=False), image, "model.0: track_running_stats"),
+                (nn.AdaptiveAvgPool2d(2), image, "model.0: output_size 2 of 8 x 8"),
+                (nn.AdaptiveAvgPool2d(1), (2, 8, 6), "model.0: output_size 1 of 8 x 6"),
                 (nn.Flatten(2), image, "model.0: start_dim 2"),
                 (nn.Softmax(dim=1), image, "model.0: dim 1 is not the last axis"),
                 (nn.Softmax(), (4,), "model.0: dim None"),

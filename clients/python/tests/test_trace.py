@@ -112,6 +112,17 @@ class RoundTripTest(ExportCase):
             with self.subTest(shape=shape):
                 self.assert_returns(calling(function, f=linear), shape)
 
+    def test_values_taken_apart(self):
+        def reshape(module, x):
+            rows, positions, size = x.shape
+            return module.f(x).reshape(rows, positions * size)
+
+        def attend(module, x):
+            attended, _ = module.f(x, x, x)
+            return attended
+        self.assert_returns(calling(reshape, f=nn.Linear(4, 4)), (3, 4))
+        self.assert_returns(calling(attend, f=nn.MultiheadAttention(4, 2, batch_first=True)), (3, 4))
+
     def test_any_gated_linear_unit(self):
         for function in (lambda self, x: self.b(x) * functional.gelu(self.a(x)),
                          lambda self, x: self.act(self.a(x)) * self.b(x)):
@@ -131,6 +142,8 @@ class RefusalTest(ExportCase):
         a, b = nn.Linear(4, 4), nn.Linear(4, 4)
         for function, message in (
                 (lambda self, x: self.a(x) if x.sum() > 0 else self.b(x), "model: Custom.forward cannot be followed"),
+                (lambda self, x: sum(self.a(x)), "model: Custom.forward cannot be followed"),
+                (lambda self, x: self.missing(x), "model: Custom.forward cannot be followed: .*no attribute 'missing'"),
                 (lambda self, x: self.a(x) + self.b(x), "model: b does not come from a alone"),
                 (lambda self, x: self.a(x) * self.b(x), r"model: mul\(a, b\): only a number times x"),
                 (lambda self, x: torch.sort(self.a(x))[0], r"model: getitem\(sort, 0\): only one entry"),
