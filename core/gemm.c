@@ -44,19 +44,28 @@ const char *moed_kernel_name(void)
     return kernel_get()->name;
 }
 
+/* Where a panel holds an output's number: BF16 in pairs, see kernel.h. */
+static size_t place(size_t column, size_t panel, bool paired)
+{
+    return paired ? column % (panel / 2) * 2 + column / (panel / 2) : column;
+}
+
 /* Panel by panel: for every k, `panel` outputs side by side; missing ones stay zero. In blocks of k
  * whose destination stays in the first-level cache: packing then runs at the speed of reading. */
 enum { PACK_BLOCK = 64 };
 
 #define PACK(type)                                                                                 \
-    static void pack_##type(const type *weights, size_t n, size_t k, size_t panel, type *to)       \
+    static void pack_##type(const type *weights, size_t n, size_t k, size_t panel, bool paired,    \
+                            type *to)                                                              \
     {                                                                                              \
         for (size_t first = 0; first < n; first += panel, to += k * panel)                         \
             for (size_t block = 0; block < k; block += PACK_BLOCK) {                               \
                 const size_t end = k - block < PACK_BLOCK ? k : block + PACK_BLOCK;                \
-                for (size_t column = 0; column < panel && first + column < n; column++)            \
+                for (size_t column = 0; column < panel && first + column < n; column++) {          \
+                    type *const out = to + place(column, panel, paired);                           \
                     for (size_t i = block; i < end; i++)                                           \
-                        to[i * panel + column] = weights[(first + column) * k + i];                \
+                        out[i * panel] = weights[(first + column) * k + i];                        \
+                }                                                                                  \
             }                                                                                      \
     }
 
@@ -108,9 +117,9 @@ int gemm_init(struct gemm *gemm, const struct tensor *tensor, size_t n, size_t k
         memset((char *)gemm->panels + (panels - 1) * k * kernel->panel * dtype_bytes(dtype), 0,
                k * kernel->panel * dtype_bytes(dtype));
     if (dtype == DTYPE_F32)
-        pack_float(weights, n, k, kernel->panel, gemm->panels);
+        pack_float(weights, n, k, kernel->panel, false, gemm->panels);
     else
-        pack_uint16_t(weights, n, k, kernel->panel, gemm->panels);
+        pack_uint16_t(weights, n, k, kernel->panel, dtype == DTYPE_BF16, gemm->panels);
     free(owned);
     return 0;
 }

@@ -13,7 +13,8 @@
 #include "safetensors.h"
 
 /* Weights W[n, k] as the kernel reads them: panels of `panel` consecutive outputs; within a panel,
- * for every k in turn, one number per output. The last panel is padded with zeros. */
+ * for every k in turn, one number per output; in BF16 these are pairs, output i beside output
+ * i + panel / 2, which a shift and a mask widen. The last panel is padded with zeros. */
 struct packed {
     const void *panels; /* [panels, k, panel] of dtype; 64-byte aligned */
     enum dtype dtype;

@@ -5,11 +5,11 @@
  *   LANES       floats per vector
  *   MAX_ROWS    rows of a tile: MAX_ROWS x 2 accumulators, 2 weights and 1 input fit the registers
  *   USABLE      an expression: may this machine run it?
- *   LOAD_F16(p), LOAD_BF16(p)  (optional) LANES 16-bit floats at p as a vector of floats
+ *   LOAD_F16(p) (optional) LANES 16-bit floats at p as a vector of floats
  *
  * and is compiled for the instruction set it names. GCC's vector extensions, not intrinsics: the
- * loops below are the whole kernel for SSE2, AVX2, AVX-512 and NEON alike; only widening 16-bit
- * floats is worth naming the instruction. */
+ * loops below are the whole kernel for SSE2, AVX2, AVX-512 and NEON alike; only widening F16 has to
+ * name the instruction. */
 #include <stdint.h>
 #include <string.h>
 
@@ -17,7 +17,6 @@
 
 typedef float vec __attribute__((vector_size(LANES * 4)));
 typedef uint32_t bits __attribute__((vector_size(LANES * 4)));
-typedef uint16_t half __attribute__((vector_size(LANES * 2)));
 
 /* Two vectors wide: one row of a tile then needs two weights and one input for two multiply-adds,
  * and six rows (twelve with AVX-512) hide the latency of the adders. */
@@ -38,15 +37,12 @@ INLINE vec load(const float *from)
     return value;
 }
 
-INLINE vec load_bf16(const uint16_t *from)
+/* Half `v` of a panel's pairs: a float's upper half is the same number as BF16. */
+INLINE vec load_bf16(const uint16_t *from, unsigned v)
 {
-#ifdef LOAD_BF16
-    return LOAD_BF16(from);
-#else
-    half value;
-    memcpy(&value, from, sizeof value);
-    return (vec)(__builtin_convertvector(value, bits) << 16);
-#endif
+    bits pairs;
+    memcpy(&pairs, from, sizeof pairs);
+    return (vec)(v == 0 ? pairs << 16 : pairs & 0xffff0000);
 }
 
 INLINE vec load_f16(const uint16_t *from)
@@ -74,14 +70,14 @@ struct tile {
 /* Vector v of the k-th weights. */
 INLINE vec operand(const struct tile *tile, enum source source, size_t k, unsigned v)
 {
-    const size_t at = (v / 2 * tile->k + k) * PANEL + v % 2 * LANES;
+    const size_t at = (v / 2 * tile->k + k) * PANEL;
     switch (source) {
     case SOURCE_F32:
-        return load((const float *)tile->source + at);
+        return load((const float *)tile->source + at + v % 2 * LANES);
     case SOURCE_BF16:
-        return load_bf16((const uint16_t *)tile->source + at);
+        return load_bf16((const uint16_t *)tile->source + at, v % 2);
     case SOURCE_F16:
-        return load_f16((const uint16_t *)tile->source + at);
+        return load_f16((const uint16_t *)tile->source + at + v % 2 * LANES);
     default:
         return load((const float *)tile->source + tile->offsets[k] + v * LANES);
     }

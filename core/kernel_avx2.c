@@ -11,12 +11,11 @@ static bool has_f16c(void)
     return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
 }
 
-#define KERNEL          kernel_avx2
-#define KERNEL_NAME     "avx2"
-#define LANES           8
-#define MAX_ROWS        6
-#define USABLE          __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c()
-#define LOAD_16(from)   _mm_loadu_si128((const __m128i *)(const void *)(from))
-#define LOAD_F16(from)  (vec) _mm256_cvtph_ps(LOAD_16(from))
-#define LOAD_BF16(from) (vec) _mm256_slli_epi32(_mm256_cvtepu16_epi32(LOAD_16(from)), 16)
+#define KERNEL         kernel_avx2
+#define KERNEL_NAME    "avx2"
+#define LANES          8
+#define MAX_ROWS       6
+#define USABLE         __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c()
+#define LOAD_16(from)  _mm_loadu_si128((const __m128i *)(const void *)(from))
+#define LOAD_F16(from) (vec) _mm256_cvtph_ps(LOAD_16(from))
 #include "kernel.inc.h"

@@ -8,7 +8,6 @@
 #define USABLE                                                                                     \
     __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&                     \
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")
-#define LOAD_16(from)   _mm256_loadu_si256((const __m256i *)(const void *)(from))
-#define LOAD_F16(from)  (vec) _mm512_cvtph_ps(LOAD_16(from))
-#define LOAD_BF16(from) (vec) _mm512_slli_epi32(_mm512_cvtepu16_epi32(LOAD_16(from)), 16)
+#define LOAD_16(from)  _mm256_loadu_si256((const __m256i *)(const void *)(from))
+#define LOAD_F16(from) (vec) _mm512_cvtph_ps(LOAD_16(from))
 #include "kernel.inc.h"

@@ -42,28 +42,53 @@ static void multiply_by_hand(const float *w, size_t n, size_t k, const float *x,
         }
 }
 
+/* The upper halves of floats: their BF16, exact for small integers. */
+static uint16_t *new_bf16(const float *values, size_t count)
+{
+    uint16_t *halves = xmalloc(count * sizeof *halves);
+    for (size_t i = 0; i < count; i++) {
+        uint32_t bits;
+        memcpy(&bits, &values[i], sizeof bits);
+        halves[i] = (uint16_t)(bits >> 16);
+    }
+    return halves;
+}
+
+static void multiply(const struct tensor *tensor, const float *x, size_t rows, const float *bias,
+                     const float *expected)
+{
+    const size_t n = tensor->dims[0], k = tensor->dims[1];
+    float *y = xmalloc(rows * n * sizeof *y);
+    struct gemm gemm;
+    init(&gemm, tensor);
+    memset(y, 0xff, rows * n * sizeof *y);
+    gemm_rows(&gemm, x, rows, bias, y);
+    for (size_t i = 0; i < rows * n; i++)
+        if (y[i] != expected[i])
+            ck_abort_msg("%s n %zu k %zu rows %zu: [%zu] is %g, expected %g",
+                         dtype_name(tensor->dtype), n, k, rows, i, (double)y[i],
+                         (double)expected[i]);
+    gemm_close(&gemm);
+    free(y);
+}
+
 /* y before is NaN: nothing of it may shine through. The blocks have exactly their size, for the
  * sake of the sanitizer. */
 static void check_size(size_t n, size_t k, size_t rows, bool with_bias)
 {
     float *w = new_integers(n * k, (uint32_t)n), *x = new_integers(rows * k, (uint32_t)k);
     float *bias = with_bias ? new_integers(n, (uint32_t)rows) : NULL;
-    float *y = xmalloc(rows * n * sizeof *y), *expected = xmalloc(rows * n * sizeof *y);
-    const struct tensor tensor = tensor_of(DTYPE_F32, n, k, w);
-    struct gemm gemm;
+    float *expected = xmalloc(rows * n * sizeof *expected);
+    uint16_t *halves = new_bf16(w, n * k);
+    const struct tensor wide = tensor_of(DTYPE_F32, n, k, w),
+                        narrow = tensor_of(DTYPE_BF16, n, k, halves);
     multiply_by_hand(w, n, k, x, rows, bias, expected);
-    init(&gemm, &tensor); /* gives the pages of w back: they need not hold anything any more */
-    memset(y, 0xff, rows * n * sizeof *y);
-    gemm_rows(&gemm, x, rows, bias, y);
-    for (size_t i = 0; i < rows * n; i++)
-        if (y[i] != expected[i])
-            ck_abort_msg("n %zu k %zu rows %zu: [%zu] is %g, expected %g", n, k, rows, i,
-                         (double)y[i], (double)expected[i]);
-    gemm_close(&gemm);
+    multiply(&wide, x, rows, bias, expected);
+    multiply(&narrow, x, rows, bias, expected);
     free(w);
+    free(halves);
     free(x);
     free(bias);
-    free(y);
     free(expected);
 }
 
@@ -80,7 +105,7 @@ START_TEST(products_of_every_small_size)
 }
 END_TEST
 
-/* So many inputs that rows are taken in groups, and so few that groups are large. */
+/* So many inputs that weights are taken in blocks, and so few that blocks are whole panels. */
 START_TEST(products_beyond_one_cache)
 {
     if (!use_kernel(_i))
@@ -106,28 +131,35 @@ START_TEST(a_product_known_by_heart)
 END_TEST
 
 /* The guarantee behind reproducible predictions. OpenBLAS cannot give it. */
-START_TEST(a_row_has_the_same_bits_in_every_batch)
+static void check_bits(size_t k)
 {
-    enum { N = 70, K = 123, ROWS = 31 };
-    if (!use_kernel(_i) || strcmp(kernels[_i], "openblas") == 0)
-        return;
+    enum { N = 70, K = 3500, ROWS = 31 };
     static float w[N * K], x[ROWS * K], all[ROWS * N], y[ROWS * N];
     uint32_t state = 1;
     for (size_t i = 0; i < N * K; i++)
         w[i] = (float)next_random(&state) * 1e-7f - 0.8f;
     for (size_t i = 0; i < ROWS * K; i++)
         x[i] = (float)next_random(&state) * 1e-7f - 0.8f;
-    const struct tensor tensor = tensor_of(DTYPE_F32, N, K, w);
+    const struct tensor tensor = tensor_of(DTYPE_F32, N, k, w);
     struct gemm gemm;
     init(&gemm, &tensor);
     gemm_rows(&gemm, x, ROWS, NULL, all);
     for (size_t first = 0; first < ROWS; first++)
         for (size_t rows = 1; first + rows <= ROWS; rows++) {
-            gemm_rows(&gemm, x + first * K, rows, NULL, y);
+            gemm_rows(&gemm, x + first * k, rows, NULL, y);
             if (memcmp(y, all + first * N, rows * N * sizeof *y) != 0)
-                ck_abort_msg("rows [%zu, %zu) differ from the whole batch", first, first + rows);
+                ck_abort_msg("k %zu: rows [%zu, %zu) differ from the whole batch", k, first,
+                             first + rows);
         }
     gemm_close(&gemm);
+}
+
+START_TEST(a_row_has_the_same_bits_in_every_batch)
+{
+    if (!use_kernel(_i) || strcmp(kernels[_i], "openblas") == 0)
+        return;
+    check_bits(123);
+    check_bits(3500); /* in blocks */
 }
 END_TEST
 
