@@ -36,6 +36,13 @@ void histogram_observe(struct histogram *histogram, double value)
     histogram->sum += value;
 }
 
+void histogram_add(struct histogram *total, const struct histogram *histogram)
+{
+    for (size_t i = 0; i <= histogram->bound_count; i++)
+        total->counts[i] += histogram->counts[i];
+    total->sum += histogram->sum;
+}
+
 /* One byte that is not UTF-8 would make a scraper refuse the whole page. */
 static void append_escaped(struct buffer *page, const char *text)
 {

@@ -25,6 +25,8 @@ struct histogram {
 void histogram_init(struct histogram *histogram, const double *bounds, size_t bound_count);
 void histogram_close(struct histogram *histogram);
 void histogram_observe(struct histogram *histogram, double value);
+/* total += histogram; both of the same bounds. */
+void histogram_add(struct histogram *total, const struct histogram *histogram);
 
 /* "# HELP" and "# TYPE" lines; call once per family, before its samples. */
 void prometheus_family(struct buffer *page, const char *name, const char *type, const char *help);

@@ -6,6 +6,7 @@
 #include "../proto/json.h"
 #include "../proto/oip.h"
 #include "../proto/v1.h"
+#include "census.h"
 #include "metrics.h"
 #include "server.h"
 
@@ -73,8 +74,8 @@ DESCRIBE(ready)
     (void)params;
     struct buffer body;
     buffer_init(&body, MAX_DOCUMENT_BYTES);
-    buffer_text(&body, server->stopping ? "{\"ready\":false}" : "{\"ready\":true}");
-    reply(exchange, server->stopping ? 503 : 200, NULL, &body);
+    buffer_text(&body, server->process->stopping ? "{\"ready\":false}" : "{\"ready\":true}");
+    reply(exchange, server->process->stopping ? 503 : 200, NULL, &body);
 }
 
 DESCRIBE(model)
@@ -107,8 +108,8 @@ DESCRIBE(model_ready)
     buffer_init(&body, MAX_DOCUMENT_BYTES);
     buffer_text(&body, "{\"name\":");
     json_append_string(&body, served->name);
-    buffer_text(&body, server->stopping ? ",\"ready\":false}" : ",\"ready\":true}");
-    reply(exchange, server->stopping ? 503 : 200, NULL, &body);
+    buffer_text(&body, server->process->stopping ? ",\"ready\":false}" : ",\"ready\":true}");
+    reply(exchange, server->process->stopping ? 503 : 200, NULL, &body);
 }
 
 DESCRIBE(config)
@@ -130,11 +131,14 @@ DESCRIBE(routing)
         return;
     const size_t count = served->info->moe_count;
     struct routing_totals *layers = xcalloc(count, sizeof *layers);
+    struct stats total;
+    census_of_model(server, served, &total);
     for (size_t i = 0; i < count; i++)
-        layers[i] = stats_routing_totals(&served->stats, i);
+        layers[i] = stats_routing_totals(&total, i);
     struct buffer body;
     buffer_init(&body, MAX_DOCUMENT_BYTES);
     routing_document(served->name, served->version, layers, count, &body);
+    stats_close(&total);
     free(layers);
     reply(exchange, 200, NULL, &body);
 }
@@ -163,7 +167,7 @@ DESCRIBE(v1_model)
         return;
     struct buffer body;
     buffer_init(&body, MAX_DOCUMENT_BYTES);
-    v1_model_status(&served->signature, !server->stopping, &body);
+    v1_model_status(&served->signature, !server->process->stopping, &body);
     reply(exchange, 200, NULL, &body);
 }
 

@@ -59,11 +59,20 @@ struct exchange {
     void (*on_disconnect)(struct exchange *exchange);
 };
 
+/* Several loops may listen on one port, and the kernel gives each connection to one of them. */
+enum http_listening {
+    HTTP_LISTEN_ALONE,
+    HTTP_LISTEN_FIRST, /* of several; fails like ALONE when another process has the port */
+    HTTP_LISTEN_JOIN,
+};
+
 struct http_options {
     const char *host;
     uint16_t port; /* 0: any */
+    enum http_listening listening;
     unsigned max_connections;
-    unsigned max_connections_per_ip; /* 0: no limit of its own */
+    unsigned max_connections_in_process; /* those of other loops included */
+    unsigned max_connections_per_ip;     /* 0: no limit of its own */
     size_t max_body_bytes;
     unsigned request_timeout_ms; /* from a request's first byte to its last */
     unsigned idle_timeout_ms;    /* a connection between requests */

@@ -8,6 +8,7 @@
 #ifndef SERVER_HTTP_INTERNAL_H
 #define SERVER_HTTP_INTERNAL_H
 
+#include <stdatomic.h>
 #include <sys/queue.h>
 
 #include "http.h"
@@ -80,7 +81,7 @@ struct http {
     int listen_fd; /* -1 once closed */
     uint16_t port;
 
-    unsigned connections;
+    atomic_uint connections; /* other threads may look */
     struct connection_list lists[PHASE_COUNT];
     uint64_t timeouts_ms[PHASE_COUNT]; /* 0: none */
     struct connection_list hung_up;

@@ -14,21 +14,49 @@
 /* Descriptors the process needs besides connections: models, logs, epoll, signals. */
 enum { FILES_BESIDE_CONNECTIONS = 64 };
 
-/* A socket bound to `address` and listening, or -1 with errno set. SO_REUSEADDR lets a restarted
- * server bind while its predecessor's connections are in TIME_WAIT. */
-static int listen_on(const struct addrinfo *address)
+/* A socket bound to `address`, or -1 with errno set. SO_REUSEADDR lets a restarted server bind while
+ * its predecessor's connections are in TIME_WAIT. */
+static int bind_to(const struct addrinfo *address, bool share_port)
 {
     int on = 1;
     int fd = socket(address->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return -1;
     if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0 &&
-        bind(fd, address->ai_addr, address->ai_addrlen) == 0 && listen(fd, SOMAXCONN) == 0)
+        (!share_port || setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) == 0) &&
+        bind(fd, address->ai_addr, address->ai_addrlen) == 0)
         return fd;
     int reason = errno;
     close(fd);
     errno = reason;
     return -1;
+}
+
+static int listen_or_close(int fd)
+{
+    if (fd < 0 || listen(fd, SOMAXCONN) == 0)
+        return fd;
+    int reason = errno;
+    close(fd);
+    errno = reason;
+    return -1;
+}
+
+/* SO_REUSEPORT would let two processes of one user share a port unawares, each answering half of
+ * the requests: the first socket asks for the port as if it were alone. */
+static bool port_is_free(const struct addrinfo *address)
+{
+    int fd = listen_or_close(bind_to(address, false));
+    if (fd >= 0)
+        close(fd);
+    return fd >= 0;
+}
+
+static int listen_on(const struct addrinfo *address, enum http_listening listening)
+{
+    if (listening == HTTP_LISTEN_FIRST && !port_is_free(address))
+        return -1;
+    return listen_or_close(bind_to(address, listening != HTTP_LISTEN_ALONE));
 }
 
 static uint16_t bound_port(int fd)
@@ -41,8 +69,8 @@ static uint16_t bound_port(int fd)
     return ntohs(((struct sockaddr_in *)&address)->sin_port);
 }
 
-int http_listen(uv_loop_t *loop, const char *host, uint16_t port, uint16_t *bound,
-                struct error *err)
+int http_listen(uv_loop_t *loop, const char *host, uint16_t port, enum http_listening listening,
+                uint16_t *bound, struct error *err)
 {
     struct addrinfo hints = {.ai_family = AF_UNSPEC,
                              .ai_socktype = SOCK_STREAM,
@@ -56,7 +84,7 @@ int http_listen(uv_loop_t *loop, const char *host, uint16_t port, uint16_t *boun
                          uv_strerror(failed));
     int fd = -1;
     for (struct addrinfo *at = request.addrinfo; at && fd < 0; at = at->ai_next)
-        fd = listen_on(at);
+        fd = listen_on(at, listening);
     int reason = errno;
     uv_freeaddrinfo(request.addrinfo);
     if (fd < 0)

@@ -7,11 +7,12 @@
 #include <uv.h>
 
 #include "../core/error.h"
+#include "http.h"
 
 /* Binds the first address of `host` that can be bound (IPv4 or IPv6) and listens. Returns the
  * socket and puts the port it got in `bound`; -1 on error. */
-int http_listen(uv_loop_t *loop, const char *host, uint16_t port, uint16_t *bound,
-                struct error *err);
+int http_listen(uv_loop_t *loop, const char *host, uint16_t port, enum http_listening listening,
+                uint16_t *bound, struct error *err);
 
 /* Makes sure that `connections` sockets can be open beside everything else: raises the soft limit
  * of open files as far as the hard one allows. Without descriptors accept(2) fails again and again,

@@ -4,12 +4,13 @@
 
 #include <stdio.h>
 
+#include "census.h"
 #include "server.h"
 
 /* Iterates over the served models. */
-#define EACH_MODEL(server, served)                                                                 \
-    for (size_t index_ = 0; index_ < (server)->registry.count; index_++)                           \
-        for (const struct served *served = (server)->registry.items[index_]; served; served = NULL)
+#define EACH_MODEL(census, entry)                                                                  \
+    for (const struct entry *entry = (census)->entries;                                            \
+         entry < (census)->entries + (census)->count; entry++)
 
 enum { MODEL_LABELS = 2 };
 
@@ -33,70 +34,70 @@ static void request_samples(struct buffer *page, const char *model, const char *
     }
 }
 
-static void requests(const struct server *server, struct buffer *page)
+static void requests(const struct census *census, struct buffer *page)
 {
     prometheus_family(page, "moed_requests_total", "counter",
                       "Inference requests by model, protocol and HTTP status; with an empty model, "
                       "requests that named none and failed.");
-    request_samples(page, "", "", &server->other_requests);
-    EACH_MODEL (server, served)
-        request_samples(page, served->name, served->version, &served->stats.requests);
+    request_samples(page, "", "", &census->other_requests);
+    EACH_MODEL (census, entry)
+        request_samples(page, entry->served->name, entry->served->version, &entry->stats.requests);
 }
 
-static void histogram_family(const struct server *server, struct buffer *page, const char *name,
+static void histogram_family(const struct census *census, struct buffer *page, const char *name,
                              const char *help, size_t offset)
 {
     prometheus_family(page, name, "histogram", help);
-    EACH_MODEL (server, served) {
+    EACH_MODEL (census, entry) {
         struct prometheus_label labels[MODEL_LABELS];
-        label_model(labels, served);
-        const char *stats = (const char *)&served->stats;
+        label_model(labels, entry->served);
+        const char *stats = (const char *)&entry->stats;
         prometheus_histogram(page, name, labels, MODEL_LABELS,
                              (const struct histogram *)(const void *)(stats + offset));
     }
 }
 
-static void histograms(const struct server *server, struct buffer *page)
+static void histograms(const struct census *census, struct buffer *page)
 {
-    histogram_family(server, page, "moed_request_seconds",
+    histogram_family(census, page, "moed_request_seconds",
                      "Inference requests from their first byte to the end of the answer.",
                      offsetof(struct stats, request_seconds));
-    histogram_family(server, page, "moed_queue_seconds",
+    histogram_family(census, page, "moed_queue_seconds",
                      "Time from a request's arrival in the queue to the start of each batch that "
                      "holds rows of it.",
                      offsetof(struct stats, queue_seconds));
-    histogram_family(server, page, "moed_compute_seconds", "Time to compute one batch.",
+    histogram_family(census, page, "moed_compute_seconds", "Time to compute one batch.",
                      offsetof(struct stats, compute_seconds));
-    histogram_family(server, page, "moed_batch_rows", "Rows per computed batch.",
+    histogram_family(census, page, "moed_batch_rows", "Rows per computed batch.",
                      offsetof(struct stats, batch_rows));
 }
 
-static double rows_total(const struct served *served)
+static double rows_total(const struct entry *entry)
 {
-    return (double)served->stats.rows;
+    return (double)entry->stats.rows;
 }
 
-static double queue_rows(const struct served *served)
+static double queue_rows(const struct entry *entry)
 {
-    return (double)served->queue.rows;
+    return (double)entry->queue_rows;
 }
 
-static double model_loaded(const struct served *served)
+static double model_loaded(const struct entry *entry)
 {
-    (void)served;
+    (void)entry;
     return 1;
 }
 
-static double model_bytes(const struct served *served)
+static double model_bytes(const struct entry *entry)
 {
-    return (double)served->info->weight_bytes;
+    return (double)entry->served->info->weight_bytes;
 }
 
-static void per_model(const struct server *server, struct buffer *page)
+static void per_model(const struct census *census, struct buffer *page)
 {
     static const struct {
         const char *name, *type, *help;
-        double (*value)(const struct served *served);
+        double (*value)(const struct entry *entry);
     } families[] = {
         {"moed_rows_total", "counter", "Rows computed.", rows_total},
         {"moed_queue_rows", "gauge", "Rows waiting to be computed.", queue_rows},
@@ -105,38 +106,39 @@ static void per_model(const struct server *server, struct buffer *page)
     };
     for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
         prometheus_family(page, families[i].name, families[i].type, families[i].help);
-        EACH_MODEL (server, served) {
+        EACH_MODEL (census, entry) {
             struct prometheus_label labels[MODEL_LABELS];
-            label_model(labels, served);
+            label_model(labels, entry->served);
             prometheus_sample(page, families[i].name, labels, MODEL_LABELS,
-                              families[i].value(served));
+                              families[i].value(entry));
         }
     }
 }
 
 /* The family has no version label, so the versions [first, last) of a model are summed: a series
  * must not stand on the page twice. */
-static void model_rejections(struct served *const *items, size_t first, size_t last,
+static void model_rejections(const struct entry *entries, size_t first, size_t last,
                              struct buffer *page)
 {
     for (int reason = 0; reason < REJECT_COUNT; reason++) {
         uint64_t count = 0;
         for (size_t i = first; i < last; i++)
-            count += items[i]->stats.rejected[reason];
+            count += entries[i].stats.rejected[reason];
         const struct prometheus_label labels[] = {
-            {"model", items[first]->name}, {"reason", reject_word((enum reject_reason)reason)}};
+            {"model", entries[first].served->name},
+            {"reason", reject_word((enum reject_reason)reason)}};
         prometheus_sample(page, "moed_rejected_total", labels, 2, (double)count);
     }
 }
 
-static void rejections(const struct server *server, struct buffer *page)
+static void rejections(const struct census *census, struct buffer *page)
 {
-    const struct registry *registry = &server->registry;
+    const struct registry *registry = &census->server->registry;
     prometheus_family(page, "moed_rejected_total", "counter",
                       "Inference requests answered without being computed, by reason.");
     for (size_t first, last = 0; last < registry->count;) {
         registry_versions(registry, registry->items[last], &first, &last);
-        model_rejections(registry->items, first, last, page);
+        model_rejections(census->entries, first, last, page);
     }
 }
 
@@ -160,7 +162,7 @@ static double unused(const struct routing_summary *summary)
     return (double)summary->unused;
 }
 
-static void per_layer(const struct server *server, struct buffer *page)
+static void per_layer(const struct census *census, struct buffer *page)
 {
     static const struct {
         const char *name, *help;
@@ -178,12 +180,12 @@ static void per_layer(const struct server *server, struct buffer *page)
     };
     for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
         prometheus_family(page, families[i].name, "gauge", families[i].help);
-        EACH_MODEL (server, served)
-            for (size_t j = 0; j < served->info->moe_count; j++) {
-                const struct routing_totals totals = stats_routing_totals(&served->stats, j);
+        EACH_MODEL (census, entry)
+            for (size_t j = 0; j < entry->served->info->moe_count; j++) {
+                const struct routing_totals totals = stats_routing_totals(&entry->stats, j);
                 const struct routing_summary summary = routing_summarize(&totals);
                 struct prometheus_label labels[MODEL_LABELS + 1];
-                label_model(labels, served);
+                label_model(labels, entry->served);
                 labels[MODEL_LABELS] = (struct prometheus_label){"layer", totals.layer};
                 prometheus_sample(page, families[i].name, labels, MODEL_LABELS + 1,
                                   families[i].value(&summary));
@@ -191,15 +193,15 @@ static void per_layer(const struct server *server, struct buffer *page)
     }
 }
 
-static void dropped(const struct server *server, struct buffer *page)
+static void dropped(const struct census *census, struct buffer *page)
 {
     prometheus_family(page, "moed_dropped_total", "counter",
                       "Selections dropped because the expert's capacity was taken.");
-    EACH_MODEL (server, served)
-        for (size_t i = 0; i < served->info->moe_count; i++) {
-            const struct routing_totals totals = stats_routing_totals(&served->stats, i);
+    EACH_MODEL (census, entry)
+        for (size_t i = 0; i < entry->served->info->moe_count; i++) {
+            const struct routing_totals totals = stats_routing_totals(&entry->stats, i);
             struct prometheus_label labels[MODEL_LABELS + 1];
-            label_model(labels, served);
+            label_model(labels, entry->served);
             labels[MODEL_LABELS] = (struct prometheus_label){"layer", totals.layer};
             if (totals.limited)
                 prometheus_sample(page, "moed_dropped_total", labels, MODEL_LABELS + 1,
@@ -217,16 +219,16 @@ static double weight(const struct routing_totals *totals, size_t expert)
     return totals->weight_sum[expert];
 }
 
-static void expert_family(const struct server *server, struct buffer *page, const char *name,
+static void expert_family(const struct census *census, struct buffer *page, const char *name,
                           const char *help,
                           double (*value)(const struct routing_totals *totals, size_t expert))
 {
     prometheus_family(page, name, "counter", help);
-    EACH_MODEL (server, served)
-        for (size_t i = 0; i < served->info->moe_count; i++) {
-            const struct routing_totals totals = stats_routing_totals(&served->stats, i);
+    EACH_MODEL (census, entry)
+        for (size_t i = 0; i < entry->served->info->moe_count; i++) {
+            const struct routing_totals totals = stats_routing_totals(&entry->stats, i);
             struct prometheus_label labels[MODEL_LABELS + 2];
-            label_model(labels, served);
+            label_model(labels, entry->served);
             labels[MODEL_LABELS] = (struct prometheus_label){"layer", totals.layer};
             for (size_t expert = 0; expert < totals.experts; expert++) {
                 char text[24];
@@ -239,37 +241,40 @@ static void expert_family(const struct server *server, struct buffer *page, cons
 
 /* Per-expert series grow with layers x experts: above the configured number a scrape keeps the
  * layer aggregates only, and the full matrix stays at /v2/models/M/routing. */
-static void per_expert(const struct server *server, struct buffer *page)
+static void per_expert(const struct census *census, struct buffer *page)
 {
     uint64_t series = 0;
-    EACH_MODEL (server, served)
-        for (size_t i = 0; i < served->info->moe_count; i++)
-            series += 2 * served->info->moe[i].experts;
-    if (series > server->options->max_expert_series)
+    EACH_MODEL (census, entry)
+        for (size_t i = 0; i < entry->served->info->moe_count; i++)
+            series += 2 * entry->served->info->moe[i].experts;
+    if (series > census->server->options->max_expert_series)
         return;
-    expert_family(server, page, "moed_expert_selected_total", "Rows that selected the expert.",
+    expert_family(census, page, "moed_expert_selected_total", "Rows that selected the expert.",
                   selected);
-    expert_family(server, page, "moed_expert_weight_total", "Combine weight given to the expert.",
+    expert_family(census, page, "moed_expert_weight_total", "Combine weight given to the expert.",
                   weight);
 }
 
-static void process(const struct server *server, struct buffer *page)
+static void process(const struct census *census, struct buffer *page)
 {
     const struct prometheus_label version = {"version", MOED_VERSION};
     prometheus_family(page, "moed_connections", "gauge", "Open HTTP connections.");
-    prometheus_sample(page, "moed_connections", NULL, 0, http_connections(server->http));
+    prometheus_sample(page, "moed_connections", NULL, 0, census->connections);
     prometheus_family(page, "moed_build_info", "gauge", "1, labelled with the version.");
     prometheus_sample(page, "moed_build_info", &version, 1, 1);
 }
 
 void metrics_page(const struct server *server, struct buffer *page)
 {
-    process(server, page);
-    requests(server, page);
-    histograms(server, page);
-    per_model(server, page);
-    rejections(server, page);
-    per_layer(server, page);
-    dropped(server, page);
-    per_expert(server, page);
+    struct census census;
+    census_take(&census, server);
+    process(&census, page);
+    requests(&census, page);
+    histograms(&census, page);
+    per_model(&census, page);
+    rejections(&census, page);
+    per_layer(&census, page);
+    dropped(&census, page);
+    per_expert(&census, page);
+    census_close(&census);
 }

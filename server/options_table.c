@@ -30,6 +30,12 @@ const struct option_row option_rows[OPTION_ROWS] = {
     {"threads", OPTION_COUNT, AT(threads), 0, 1024, "0", NULL, "N", "Batching and compute",
      "Compute threads. 0 takes as many as the scheduling affinity and the cgroup quota allow. "
      "Lower it to leave CPUs to a neighbour; more threads than CPUs are always slower."},
+    {"loops", OPTION_COUNT, AT(loops), 1, 64, "1", NULL, "N", NULL,
+     "Event loops: threads that read requests, write answers and compute what is too small to hand "
+     "over. One is enough until its CPU is busy all the time, as happens with small models on "
+     "machines of many CPUs; rows of different loops are not batched together. Compute threads, "
+     "queues and connections are divided among the loops, and the system gives each new "
+     "connection to one of them."},
     {"max_batch_rows", OPTION_COUNT, AT(max_batch_rows), 1, 65536, "64", NULL, "N", NULL,
      "The most rows computed together. Waiting requests are put together up to this many rows "
      "whenever compute is free. Raise it for throughput with small models, lower it when one "

@@ -20,7 +20,7 @@ struct option_row {
     const char *help;
 };
 
-enum { OPTION_ROWS = 18 };
+enum { OPTION_ROWS = 19 };
 
 extern const struct option_row option_rows[OPTION_ROWS];
 

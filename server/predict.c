@@ -39,7 +39,7 @@ static void job_free(struct job *job)
 
 static void reject(struct job *job, enum reject_reason reason)
 {
-    job->served->stats.rejected[reason]++;
+    stats_add_rejection(&job->served->stats, reason);
 }
 
 static int encode(const struct job *job, struct buffer *body, size_t *json_length,

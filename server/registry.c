@@ -138,12 +138,35 @@ int registry_init(struct registry *registry, const char *directory,
     return 0;
 }
 
+int registry_share(struct registry *registry, const struct registry *first,
+                   const struct served_options *options, struct error *err)
+{
+    *registry = (struct registry){.items = xcalloc(first->count, sizeof(struct served *))};
+    for (; registry->count < first->count; registry->count++) {
+        struct served *served = served_share(first->items[registry->count], options, err);
+        if (!served) {
+            registry_close(registry);
+            return -1;
+        }
+        registry->items[registry->count] = served;
+    }
+    return 0;
+}
+
 void registry_close(struct registry *registry)
 {
     for (size_t i = 0; i < registry->count; i++)
         served_free(registry->items[i]);
     free(registry->items);
     *registry = (struct registry){0};
+}
+
+size_t registry_index(const struct registry *registry, const struct served *served)
+{
+    size_t index = 0;
+    while (registry->items[index] != served)
+        index++;
+    return index;
 }
 
 void registry_versions(const struct registry *registry, const struct served *served, size_t *first,

@@ -20,11 +20,18 @@ struct registry {
  * start, where an operator sees it, rather than the first request. */
 int registry_init(struct registry *registry, const char *directory,
                   const struct served_options *options, struct error *err);
+
+/* The same models for another loop, in the same order; `first` must outlive it. */
+int registry_share(struct registry *registry, const struct registry *first,
+                   const struct served_options *options, struct error *err);
 void registry_close(struct registry *registry);
 
 /* `version` NULL: the highest. On failure NULL and a 404 that says what there is instead. */
 struct served *registry_find(const struct registry *registry, const char *name, const char *version,
                              struct error *err);
+
+/* Where in `items` one of them is. */
+size_t registry_index(const struct registry *registry, const struct served *served);
 
 /* The run of versions of the same model that contains item `index`: [*first, *last). */
 void registry_versions(const struct registry *registry, const struct served *served, size_t *first,

@@ -46,12 +46,10 @@ static void scatter(const struct served *served, const struct batch *batch,
 
 static void count_batch(struct served *served, const struct batch *batch, uint64_t compute_ns)
 {
-    struct stats *stats = &served->stats;
-    histogram_observe(&stats->compute_seconds, (double)compute_ns / 1e9);
-    histogram_observe(&stats->batch_rows, (double)batch->rows);
-    stats->rows += batch->rows;
+    const struct moed_routing *routing[served->info->moe_count + 1]; /* no array of 0 */
     for (size_t i = 0; i < served->info->moe_count; i++)
-        stats_add_routing(stats, i, moed_routing(served->scratch, i));
+        routing[i] = moed_routing(served->scratch, i);
+    stats_add_batch(&served->stats, batch->rows, (double)compute_ns / 1e9, routing);
 }
 
 /* A computed batch: statistics first, then the results, then the jobs that are now complete:
@@ -78,8 +76,7 @@ static void count_waits(struct served *served, const struct batch *batch)
 {
     const uint64_t now = uv_hrtime();
     for (size_t i = 0; i < batch->segment_count; i++)
-        histogram_observe(&served->stats.queue_seconds,
-                          (double)(now - batch->segments[i].job->submitted_ns) / 1e9);
+        stats_add_wait(&served->stats, (double)(now - batch->segments[i].job->submitted_ns) / 1e9);
 }
 
 static void run_here(struct scheduler *scheduler, struct served *served, struct batch *batch)

@@ -39,28 +39,45 @@ static void fill_signature(struct served *served)
     };
 }
 
-struct served *served_new(const char *directory, const char *name, const char *version,
-                          const struct served_options *options, struct error *err)
+/* Serves `model` under the name and version of its repository. */
+static struct served *serve_model(struct moed_model *model, bool owns_model, const char *name,
+                                  const char *version, const struct served_options *options,
+                                  struct error *err)
 {
-    struct moed_model *model = moed_model_load(directory, err);
-    if (!model)
-        return NULL;
     struct served *served = xcalloc(1, sizeof *served);
     served->name = xstrdup(name);
     served->version = xstrdup(version);
     served->version_number = strtoull(version, NULL, 10);
     served->model = model;
+    served->owns_model = owns_model;
     served->info = moed_model_info(model);
     fill_signature(served);
     queue_init(&served->queue, served->info, options->max_batch_rows, options->max_queue_rows);
     stats_init(&served->stats, served->info);
     served->scratch = moed_scratch_new(model, options->max_batch_rows, options->threads, err);
     if (!served->scratch) {
-        error_prefix(err, "%s", directory);
         served_free(served);
         return NULL;
     }
     return served;
+}
+
+struct served *served_new(const char *directory, const char *name, const char *version,
+                          const struct served_options *options, struct error *err)
+{
+    struct moed_model *model = moed_model_load(directory, err);
+    if (!model)
+        return NULL;
+    struct served *served = serve_model(model, true, name, version, options, err);
+    if (!served)
+        error_prefix(err, "%s", directory);
+    return served;
+}
+
+struct served *served_share(const struct served *first, const struct served_options *options,
+                            struct error *err)
+{
+    return serve_model(first->model, false, first->name, first->version, options, err);
 }
 
 void served_free(struct served *served)
@@ -70,7 +87,8 @@ void served_free(struct served *served)
     stats_close(&served->stats);
     queue_close(&served->queue);
     moed_scratch_free(served->scratch);
-    moed_model_free(served->model);
+    if (served->owns_model)
+        moed_model_free(served->model);
     free(served->tensors);
     free(served->moe);
     free(served->version);

@@ -1,6 +1,7 @@
-/* One version of one model, being served: the engine's model, and beside it everything the server
- * keeps per model: its queue, its scratch, its counters. Owned by the registry; used on the loop
- * thread only, except for `model` and `scratch`, which the compute thread uses while `busy`. */
+/* One version of one model, being served by one loop: the engine's model, and beside it everything
+ * the loop keeps per model: its queue, its scratch, its counters. Owned by the registry; used on the
+ * loop thread only, except for `model` and `scratch`, which the compute thread uses while `busy`,
+ * and what queue.h and stats.h open to other threads. */
 #ifndef SERVER_SERVED_H
 #define SERVER_SERVED_H
 
@@ -21,7 +22,8 @@ struct served_options {
 struct served {
     char *name, *version;
     uint64_t version_number;
-    struct moed_model *model;
+    struct moed_model *model; /* immutable; every loop's is the same */
+    bool owns_model;          /* the first loop's does */
     const struct moed_model_info *info;
     struct signature signature;
     struct signature_tensor *tensors; /* inputs, then outputs; the signature points into it */
@@ -35,6 +37,10 @@ struct served {
 /* Loads <directory> as version `version` of model `name`. NULL on error. */
 struct served *served_new(const char *directory, const char *name, const char *version,
                           const struct served_options *options, struct error *err);
+
+/* The same model version for another loop; `first` must outlive it. NULL on error. */
+struct served *served_share(const struct served *first, const struct served_options *options,
+                            struct error *err);
 void served_free(struct served *served);
 
 #endif

@@ -1,11 +1,11 @@
 /* Start, serve, drain; see server.h.
  *
  * Stopping takes these steps, so that nothing accepted is lost:
- *   1. a signal: readiness fails; requests are still served for drain_delay_ms, while load
- *      balancers notice;
- *   2. http_drain(): the backlog is accepted, the listening socket closed, every answer closes its
- *      connection, idle connections are closed after a grace;
- *   3. the last connection is gone: handles are closed, the loop runs out, exit 0.
+ *   1. a signal, to the first loop: readiness fails; requests are still served for drain_delay_ms,
+ *      while load balancers notice;
+ *   2. http_drain() in every loop: the backlog is accepted, the listening socket closed, every
+ *      answer closes its connection, idle connections are closed after a grace;
+ *   3. a loop's last connection is gone: its thread ends, the first loop's when all are; exit 0.
  * drain_timeout_ms bounds steps 2 and 3; a second signal ends the process at once. */
 #include "server.h"
 
@@ -63,11 +63,20 @@ static void count_exchange(struct server *server, const struct exchange *exchang
     if (exchange->log_protocol && exchange->log_model)
         served = registry_find(&server->registry, exchange->log_model, exchange->log_version, NULL);
     if (served) {
-        request_counts_add(&served->stats.requests, protocol, exchange->status);
-        histogram_observe(&served->stats.request_seconds, (double)duration_ns / 1e9);
+        stats_add_request(&served->stats, protocol, exchange->status, (double)duration_ns / 1e9);
     } else if (exchange->log_protocol || exchange->status >= 400) {
-        request_counts_add(&server->other_requests, protocol, exchange->status);
+        uv_mutex_lock(&server->mutex);
+        request_counts_add(&server->other_requests, protocol, exchange->status, 1);
+        uv_mutex_unlock(&server->mutex);
     }
+}
+
+static unsigned open_connections(const struct process *process)
+{
+    unsigned count = 0;
+    for (size_t i = 0; i < process->count; i++)
+        count += http_connections(process->servers[i].http);
+    return count;
 }
 
 static void on_finished(const struct exchange *exchange, uint64_t duration_ns, void *context)
@@ -81,16 +90,31 @@ static void close_parts(struct server *server)
     http_close(server->http);
     predict_close(&server->predict);
     scheduler_close(&server->scheduler);
+    uv_close((uv_handle_t *)&server->drain_asked, NULL);
+    uv_close((uv_handle_t *)&server->drain_limit, NULL);
+    if (server != server->process->servers)
+        return;
     uv_close((uv_handle_t *)&server->terminate, NULL);
     uv_close((uv_handle_t *)&server->interrupt, NULL);
-    uv_close((uv_handle_t *)&server->drain, NULL);
+    uv_close((uv_handle_t *)&server->drain_delay, NULL);
+    uv_close((uv_handle_t *)&server->all_drained, NULL);
 }
 
+/* The first loop stays for the others: a second signal must still find it. */
 static void on_drained(void *context)
 {
     struct server *server = context;
-    log_message(LOG_INFO, "drained", "every accepted request was answered");
-    uv_stop(&server->loop);
+    struct server *first = server->process->servers;
+    uv_timer_stop(&server->drain_limit);
+    if (server != first)
+        uv_stop(&server->loop);
+    if (atomic_fetch_sub(&server->process->serving, 1) == 1)
+        uv_async_send(&first->all_drained);
+}
+
+static void on_all_drained(uv_async_t *all_drained)
+{
+    uv_stop(all_drained->loop);
 }
 
 static void on_drain_timeout(uv_timer_t *timer)
@@ -102,40 +126,60 @@ static void on_drain_timeout(uv_timer_t *timer)
     _exit(1);
 }
 
-static void start_drain(uv_timer_t *timer)
+static void on_drain_asked(uv_async_t *asked)
+{
+    struct server *server = asked->data;
+    uv_timer_start(&server->drain_limit, on_drain_timeout, server->options->drain_timeout_ms, 0);
+    http_drain(server->http, DRAIN_GRACE_MS, on_drained, server);
+}
+
+static void ask_for_drain(uv_timer_t *timer)
 {
     struct server *server = timer->data;
-    log_message(LOG_INFO, "draining", "no new connections; %u open",
-                http_connections(server->http));
-    uv_timer_start(timer, on_drain_timeout, server->options->drain_timeout_ms, 0);
-    http_drain(server->http, DRAIN_GRACE_MS, on_drained, server);
+    struct process *process = server->process;
+    log_message(LOG_INFO, "draining", "no new connections; %u open", open_connections(process));
+    for (size_t i = 0; i < process->count; i++)
+        uv_async_send(&process->servers[i].drain_asked);
 }
 
 static void on_signal(uv_signal_t *handle, int number)
 {
     struct server *server = handle->data;
-    if (server->stopping)
+    if (atomic_exchange(&server->process->stopping, true))
         _exit(128 + number);
-    server->stopping = true;
     log_message(LOG_INFO, "stopping", "%s: not ready any more, serving for another %llu ms",
                 number == SIGTERM ? "SIGTERM" : "SIGINT",
                 (unsigned long long)server->options->drain_delay_ms);
-    uv_timer_start(&server->drain, start_drain, server->options->drain_delay_ms, 0);
+    uv_timer_start(&server->drain_delay, ask_for_drain, server->options->drain_delay_ms, 0);
+}
+
+/* What of `whole` each loop gets: all of it when there is one, and at least `least`. */
+static uint64_t share_of(uint64_t whole, const struct options *options, uint64_t least)
+{
+    const uint64_t share = (whole + options->loops - 1) / options->loops;
+    return share > least ? share : least;
 }
 
 static unsigned compute_threads(const struct options *options)
 {
-    return options->threads ? (unsigned)options->threads : cpu_count("");
+    const uint64_t threads = options->threads ? options->threads : cpu_count("");
+    return (unsigned)share_of(threads, options, 1);
 }
 
+/* The first loop binds the port, the others join it there. */
 static int start_http(struct server *server, struct error *err)
 {
     const struct options *options = server->options;
+    const struct server *first = server->process->servers;
     const struct http_options http = {
         .host = options->host,
-        .port = (uint16_t)options->port,
-        .max_connections = (unsigned)options->max_connections,
-        .max_connections_per_ip = (unsigned)options->max_connections_per_ip,
+        .port = server == first ? (uint16_t)options->port : http_port(first->http),
+        .listening = options->loops == 1 ? HTTP_LISTEN_ALONE
+                     : server == first   ? HTTP_LISTEN_FIRST
+                                         : HTTP_LISTEN_JOIN,
+        .max_connections = (unsigned)share_of(options->max_connections, options, 1),
+        .max_connections_in_process = (unsigned)options->max_connections,
+        .max_connections_per_ip = (unsigned)share_of(options->max_connections_per_ip, options, 0),
         .max_body_bytes = options->max_body_bytes,
         .request_timeout_ms = (unsigned)options->request_timeout_ms,
         .idle_timeout_ms = (unsigned)options->idle_timeout_ms,
@@ -149,19 +193,31 @@ static void start_signals(struct server *server)
 {
     uv_signal_init(&server->loop, &server->terminate);
     uv_signal_init(&server->loop, &server->interrupt);
-    uv_timer_init(&server->loop, &server->drain);
-    server->terminate.data = server->interrupt.data = server->drain.data = server;
+    uv_timer_init(&server->loop, &server->drain_delay);
+    uv_async_init(&server->loop, &server->all_drained, on_all_drained);
+    server->terminate.data = server->interrupt.data = server->drain_delay.data = server;
     uv_signal_start(&server->terminate, on_signal, SIGTERM);
     uv_signal_start(&server->interrupt, on_signal, SIGINT);
+}
+
+static void start_draining_handles(struct server *server)
+{
+    uv_async_init(&server->loop, &server->drain_asked, on_drain_asked);
+    uv_timer_init(&server->loop, &server->drain_limit);
+    server->drain_asked.data = server->drain_limit.data = server;
 }
 
 static int load_models(struct server *server, struct error *err)
 {
     const struct options *options = server->options;
-    const struct served_options served = {.max_batch_rows = options->max_batch_rows,
-                                          .max_queue_rows = options->max_queue_rows,
-                                          .threads = compute_threads(options)};
-    return registry_init(&server->registry, options->models, &served, err);
+    const struct server *first = server->process->servers;
+    const struct served_options served = {
+        .max_batch_rows = options->max_batch_rows,
+        /* the largest request must fit in one loop's queue */
+        .max_queue_rows = share_of(options->max_queue_rows, options, options->max_request_rows),
+        .threads = compute_threads(options)};
+    return server == first ? registry_init(&server->registry, options->models, &served, err)
+                           : registry_share(&server->registry, &first->registry, &served, err);
 }
 
 /* What no single option's range can say. */
@@ -176,31 +232,47 @@ static int check_options(const struct options *options, struct error *err)
     return 0;
 }
 
+/* On error nothing is left running, but the loop and the models, which free_server() takes. */
 static int start(struct server *server, struct error *err)
 {
     const struct options *options = server->options;
     const struct infer_limits limits = {.max_rows = options->max_request_rows,
                                         .max_response_bytes = MAX_RESPONSE_BYTES};
-    if (check_options(options, err) != 0 || load_models(server, err) != 0)
-        return -1;
-    if (scheduler_init(&server->scheduler, &server->loop, &server->registry,
+    uv_loop_init(&server->loop);
+    uv_mutex_init(&server->mutex);
+    if (load_models(server, err) != 0 ||
+        scheduler_init(&server->scheduler, &server->loop, &server->registry,
                        compute_threads(options), options->max_queue_delay_us, predict_finished,
                        err) != 0)
-        goto fail_scheduler;
+        return -1;
     predict_init(&server->predict, &server->loop, &server->scheduler, &limits,
                  options->queue_timeout_ms);
-    if (start_http(server, err) != 0)
-        goto fail_http;
-    start_signals(server);
-    log_message(LOG_INFO, "ready", "%u compute threads, %s kernel", compute_threads(options),
-                moed_kernel_name());
+    if (start_http(server, err) != 0) {
+        predict_close(&server->predict);
+        scheduler_close(&server->scheduler);
+        return -1;
+    }
+    start_draining_handles(server);
+    if (server == server->process->servers)
+        start_signals(server);
     return 0;
+}
 
-fail_http:
-    predict_close(&server->predict);
-    scheduler_close(&server->scheduler);
-fail_scheduler:
-    return -1;
+static void free_server(struct server *server)
+{
+    uv_run(&server->loop, UV_RUN_DEFAULT); /* runs the closed handles out */
+    uv_loop_close(&server->loop);
+    registry_close(&server->registry);
+    request_counts_close(&server->other_requests);
+    uv_mutex_destroy(&server->mutex);
+}
+
+/* Serves until drained. */
+static void run_loop(void *argument)
+{
+    struct server *server = argument;
+    uv_run(&server->loop, UV_RUN_DEFAULT);
+    close_parts(server);
 }
 
 /* The one line that scripts wait for; stable, and written whatever the log level. */
@@ -212,22 +284,43 @@ static void announce(const struct server *server)
     fflush(stderr);
 }
 
+static void run_process(struct process *process)
+{
+    process->serving = process->count;
+    announce(&process->servers[0]);
+    for (size_t i = 1; i < process->count; i++)
+        if (uv_thread_create(&process->servers[i].thread, run_loop, &process->servers[i]) != 0)
+            abort(); /* the port is shared already: half a server must not stay */
+    run_loop(&process->servers[0]);
+    for (size_t i = 1; i < process->count; i++)
+        uv_thread_join(&process->servers[i].thread);
+    log_message(LOG_INFO, "drained", "every accepted request was answered");
+}
+
 int server_run(const struct options *options, struct error *err)
 {
-    struct server *server = xcalloc(1, sizeof *server);
-    server->options = options;
-    uv_loop_init(&server->loop);
+    struct process process = {.options = options,
+                              .servers = xcalloc(options->loops, sizeof *process.servers)};
     signal(SIGPIPE, SIG_IGN);
-    int result = start(server, err);
-    if (result == 0) {
-        announce(server);
-        uv_run(&server->loop, UV_RUN_DEFAULT);
-        close_parts(server);
+    int result = check_options(options, err);
+    size_t begun = 0;
+    while (result == 0 && begun < options->loops) {
+        struct server *server = &process.servers[begun++];
+        server->process = &process;
+        server->options = options;
+        result = start(server, err);
+        process.count += result == 0;
     }
-    uv_run(&server->loop, UV_RUN_DEFAULT);
-    uv_loop_close(&server->loop);
-    registry_close(&server->registry);
-    request_counts_close(&server->other_requests);
-    free(server);
+    if (result == 0) {
+        log_message(LOG_INFO, "ready", "%zu loops of %u compute threads, %s kernel", process.count,
+                    compute_threads(options), moed_kernel_name());
+        run_process(&process);
+    } else {
+        for (size_t i = 0; i < process.count; i++)
+            close_parts(&process.servers[i]);
+    }
+    while (begun > 0) /* the first owns the models */
+        free_server(&process.servers[--begun]);
+    free(process.servers);
     return result;
 }

@@ -1,7 +1,13 @@
-/* The server: every part, and their life from start to drain. One per process; all of it lives on
- * the loop thread. */
+/* The server: every part, and their life from start to drain.
+ *
+ * A process has one loop with everything in it, or several that are alike: each has its own listening
+ * socket on the port, its own connections, queues, scratch and compute thread, and lives on a thread
+ * of its own. They share the loaded models, which are immutable, and meet in one place only: who
+ * answers for statistics adds up those of all (census.h). */
 #ifndef SERVER_SERVER_H
 #define SERVER_SERVER_H
+
+#include <stdatomic.h>
 
 #include "http.h"
 #include "options.h"
@@ -9,17 +15,31 @@
 #include "registry.h"
 #include "scheduler.h"
 
-struct server {
+struct process {
     const struct options *options;
+    struct server *servers; /* [count], one per loop */
+    size_t count;
+    atomic_bool stopping;  /* a signal came: not ready any more */
+    atomic_size_t serving; /* loops that have not drained */
+};
+
+struct server {
+    struct process *process;
+    const struct options *options;
+    uv_thread_t thread; /* of every loop but the first */
     uv_loop_t loop;
     struct registry registry;
     struct scheduler scheduler;
     struct predict predict;
     struct http *http;
+    uv_mutex_t mutex;                     /* guards the next */
     struct request_counts other_requests; /* those that reached no model */
+    uv_async_t drain_asked;               /* by the first loop */
+    uv_timer_t drain_limit;
+    /* The first loop's alone: */
     uv_signal_t terminate, interrupt;
-    uv_timer_t drain; /* the delay before draining, then the limit on it */
-    bool stopping;    /* a signal came: not ready any more */
+    uv_timer_t drain_delay;
+    uv_async_t all_drained;
 };
 
 /* Loads the models, listens, serves until SIGTERM or SIGINT has been obeyed. Returns 0 after a

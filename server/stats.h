@@ -1,8 +1,11 @@
-/* The counters of one served model. Only ever added to; loop thread only. */
+/* The counters of one served model on one loop thread. Only ever added to, by that thread; any
+ * thread may add them up with those of other loops. The mutex is held for nanoseconds and nearly
+ * never contended. */
 #ifndef SERVER_STATS_H
 #define SERVER_STATS_H
 
 #include <stdint.h>
+#include <uv.h>
 
 #include "../core/moed.h"
 #include "../proto/prometheus.h"
@@ -36,7 +39,10 @@ struct request_counts {
     size_t count;
 };
 
-void request_counts_add(struct request_counts *counts, const char *protocol, int status);
+void request_counts_add(struct request_counts *counts, const char *protocol, int status,
+                        uint64_t count);
+/* total += counts */
+void request_counts_merge(struct request_counts *total, const struct request_counts *counts);
 void request_counts_close(struct request_counts *counts);
 
 /* One gate's sums since the model was loaded. */
@@ -49,6 +55,7 @@ struct routing_sums {
 
 struct stats {
     const struct moed_model_info *info;
+    uv_mutex_t mutex; /* guards all below */
     struct request_counts requests;
     struct histogram request_seconds; /* whole request, first byte to answer */
     struct histogram queue_seconds;   /* submitted to taken */
@@ -62,8 +69,16 @@ struct stats {
 void stats_init(struct stats *stats, const struct moed_model_info *info);
 void stats_close(struct stats *stats);
 
-/* Adds what one forward's dispatch did. */
-void stats_add_routing(struct stats *stats, size_t gate, const struct moed_routing *routing);
+void stats_add_request(struct stats *stats, const char *protocol, int status, double seconds);
+void stats_add_rejection(struct stats *stats, enum reject_reason reason);
+void stats_add_wait(struct stats *stats, double seconds);
+
+/* Adds one computed batch and what each gate did with it: routing[info->moe_count]. */
+void stats_add_batch(struct stats *stats, size_t rows, double seconds,
+                     const struct moed_routing *const routing[]);
+
+/* total += stats, which may belong to another thread; `total` to the caller. */
+void stats_add(struct stats *total, struct stats *stats);
 
 /* The sums of one gate as the wire formats want them; borrowed from `stats`. */
 struct routing_totals stats_routing_totals(const struct stats *stats, size_t gate);

@@ -16,7 +16,7 @@ FUZZ_SECONDS=10
 
 # The tests in which threads meet: the others have nothing to race with.
 THREADED_UNIT_TESTS='team|scheduler|engine|forward|model|golden|gemm|queue'
-THREADED_INTEGRATION_TESTS='test_batching test_drain'
+THREADED_INTEGRATION_TESTS='test_batching test_drain test_loops'
 
 cd "$(dirname "$0")/.." || exit 1
 root=$PWD
@@ -135,6 +135,11 @@ integration_tests() { # BINARY MODULE...
     (cd tests/integration && MOED_BINARY=$binary $without_aslr "$python" -m unittest -v "$@")
 }
 
+# Servers whose loops meet, beside the compute threads.
+threaded_integration_tests() { # BINARY MODULE...
+    MOED_TEST_LOOPS=2 integration_tests "$@"
+}
+
 # All but parity, which is about numbers and takes the release build.
 integration_modules() {
     (cd tests/integration && ls test_*.py) | grep -v '^test_parity' | sed 's/\.py$//'
@@ -182,7 +187,7 @@ part_tsan() {
     threaded=$(targets tests/unit test_ | grep -E "$THREADED_UNIT_TESTS")
     build tsan -DMOED_TESTS=ON -- moed $threaded || return
     check tsan-unit count_unit unit_tests build/tsan --tests-regex "$THREADED_UNIT_TESTS"
-    check tsan-integration count_python integration_tests build/tsan/moed $THREADED_INTEGRATION_TESTS
+    check tsan-integration count_python threaded_integration_tests build/tsan/moed $THREADED_INTEGRATION_TESTS
 }
 
 part_fuzz() {

@@ -148,7 +148,7 @@ class SplitTest(BatchingCase):
 
 
 class DelayTest(BatchingCase):
-    options = {"max_queue_delay_us": 300000, "max_batch_rows": 3}
+    options = {"max_queue_delay_us": 300000, "max_batch_rows": 3, "loops": 1}
 
     @staticmethod
     def models(directory):

@@ -269,7 +269,7 @@ class ManyConnectionsTest(HttpCase):
 
 
 class ConnectionLimitTest(HttpCase):
-    options = {"max_connections": 8}
+    options = {"max_connections": 8, "loops": 1}
 
     def test_a_freed_place_is_taken_at_once(self):
         """libmicrohttpd alone would leave the ninth client waiting until something else happens."""
@@ -289,7 +289,7 @@ class ConnectionLimitTest(HttpCase):
 
 
 class ConnectionsPerAddressTest(HttpCase):
-    options = {"max_connections_per_ip": 4}
+    options = {"max_connections_per_ip": 4, "loops": 1}
 
     def test_one_address_cannot_take_them_all(self):
         self.client.close()

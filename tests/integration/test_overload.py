@@ -22,7 +22,8 @@ def slow_bytes(rows=1, **members):
 
 
 class OverloadCase(ServerCase):
-    options = {"max_batch_rows": 1, "max_queue_rows": 4, "max_request_rows": 4, "threads": 1, "queue_timeout_ms": 120000}
+    options = {"max_batch_rows": 1, "max_queue_rows": 4, "max_request_rows": 4, "threads": 1, "loops": 1,
+               "queue_timeout_ms": 120000}
 
     @staticmethod
     def models(directory):

@@ -14,7 +14,7 @@ from support.models import Tiny, TwoLayers, write_checkpoint
 from support.server import RUNNING_URL, SHIPPED_MODELS, Server, run
 
 FAILED, USAGE = 1, 2
-OPTIONS = ["config", "models", "host", "port", "threads", "max-batch-rows", "max-queue-delay-us", "max-queue-rows",
+OPTIONS = ["config", "models", "host", "port", "loops", "threads", "max-batch-rows", "max-queue-delay-us", "max-queue-rows",
            "queue-timeout-ms", "max-request-rows", "max-body-bytes", "max-connections", "max-connections-per-ip",
            "request-timeout-ms", "idle-timeout-ms", "drain-delay-ms", "drain-timeout-ms", "max-expert-series", "log-level"]
 
@@ -75,7 +75,7 @@ class ModelsTest(StartupCase):
     def test_unknown_key_and_op(self):
         tiny = Tiny()
         for change, words in (({"colour": 1}, ["colour"]), ({"layers": [{"op": "warp"}]}, ["layers[0]", "warp"]),
-                              ({"format_version": 2}, ["format_version"]), ({"model_type": "gpt"}, ["gpt"])):
+                              ({"format_version": 3}, ["format_version"]), ({"model_type": "gpt"}, ["gpt"])):
             with self.subTest(change):
                 shutil.rmtree(self.path("tiny"), ignore_errors=True)
                 config = {"input": {"name": "x", "shape": [4]}, "layers": [tiny.moe.layer()], "output": {"name": "y"}}

@@ -112,7 +112,7 @@ START_TEST(what_cannot_be_listened_on_is_said)
     options.host = "192.0.2.1";
     expect_start_error("cannot listen on 192.0.2.1");
     options.host = "127.0.0.1";
-    options.max_connections = 2000000000;
+    options.max_connections_in_process = 2000000000;
     expect_start_error("raise that limit or lower max_connections");
 }
 END_TEST

@@ -9,6 +9,7 @@
 #include "server/server.h"
 
 static struct server server;
+static struct process process;
 static struct options options;
 static char *repository;
 
@@ -41,11 +42,15 @@ static void begin(void)
     ck_assert_msg(registry_init(&server.registry, repository, &served, &err) == 0, "%s", err.text);
     options.max_expert_series = 2 * 3 * 2 * 4;
     server.options = &options;
+    server.process = &process;
+    process = (struct process){.options = &options, .servers = &server, .count = 1};
+    uv_mutex_init(&server.mutex);
 }
 
 static void end(void)
 {
     request_counts_close(&server.other_requests);
+    uv_mutex_destroy(&server.mutex);
     registry_close(&server.registry);
     free(repository);
 }
@@ -255,10 +260,10 @@ END_TEST
 
 START_TEST(requests_are_counted_where_they_went)
 {
-    request_counts_add(&stats_of(0)->requests, "v1", 200);
-    request_counts_add(&stats_of(0)->requests, "v1", 200);
-    request_counts_add(&stats_of(2)->requests, "oip", 400);
-    request_counts_add(&server.other_requests, "", 404);
+    request_counts_add(&stats_of(0)->requests, "v1", 200, 1);
+    request_counts_add(&stats_of(0)->requests, "v1", 200, 1);
+    request_counts_add(&stats_of(2)->requests, "oip", 400, 1);
+    request_counts_add(&server.other_requests, "", 404, 1);
     struct page *page = read_page();
     expect_value(
         page, "moed_requests_total{model=\"once\",version=\"1\",protocol=\"v1\",code=\"200\"}", 2);
@@ -317,7 +322,13 @@ START_TEST(routing_is_shown_per_layer_and_expert)
                                          .weight_sum = (const double[]){1.5, 0.25, 0.25, 0},
                                          .probability_sum = (const double[]){1, 1, 0, 0},
                                          .entropy_sum = 2};
-    stats_add_routing(stats_of(0), 1, &routing);
+    const struct moed_routing none = {.experts = 4,
+                                      .top_k = 2,
+                                      .selected = (const uint64_t[4]){0},
+                                      .top1 = (const uint64_t[4]){0},
+                                      .weight_sum = (const double[4]){0},
+                                      .probability_sum = (const double[4]){0}};
+    stats_add_batch(stats_of(0), 2, 0.001, (const struct moed_routing *[]){&none, &routing});
     struct page *page = read_page();
 #define LAYER "{model=\"once\",version=\"1\",layer=\"m2\""
     expect_value(page, "moed_layer_usage_entropy_bits" LAYER "}", 1);

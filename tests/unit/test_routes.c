@@ -97,6 +97,7 @@ END_TEST
 /* ---- the table ---- */
 
 static struct server server;
+static struct process process = {.servers = &server, .count = 1};
 static struct options options = {.max_expert_series = 100};
 
 static struct exchange dispatch_to(enum http_method method, const char *path)
@@ -104,6 +105,7 @@ static struct exchange dispatch_to(enum http_method method, const char *path)
     struct exchange exchange = {.method = method, .method_text = "GET", .path = path};
     reply_error = ERROR_NONE;
     server.options = &options;
+    server.process = &process;
     routes_dispatch(&server, &exchange);
     return exchange;
 }
@@ -146,7 +148,7 @@ START_TEST(health_changes_when_stopping)
     ck_assert_int_eq(dispatch_to(HTTP_GET, "/v2/health/live").status, 200);
     ck_assert_int_eq(dispatch_to(HTTP_HEAD, "/v2/health/ready").status, 200);
     ck_assert_str_eq(reply_body, "{\"ready\":true}");
-    server.stopping = true;
+    process.stopping = true;
     ck_assert_int_eq(dispatch_to(HTTP_GET, "/v2/health/ready").status, 503);
     ck_assert_str_eq(reply_body, "{\"ready\":false}");
     ck_assert_int_eq(dispatch_to(HTTP_GET, "/v2/health/live").status, 200);

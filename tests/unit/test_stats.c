@@ -21,10 +21,10 @@ START_TEST(requests_count_by_protocol_and_status)
 {
     struct request_counts counts = {0};
     char protocol[] = "oip"; /* the text counts, not where it lies */
-    request_counts_add(&counts, "oip", 200);
-    request_counts_add(&counts, "v1", 200);
-    request_counts_add(&counts, protocol, 200);
-    request_counts_add(&counts, "oip", 400);
+    request_counts_add(&counts, "oip", 200, 1);
+    request_counts_add(&counts, "v1", 200, 1);
+    request_counts_add(&counts, protocol, 200, 1);
+    request_counts_add(&counts, "oip", 400, 1);
     ck_assert_uint_eq(counts.count, 3);
     ck_assert_uint_eq(counts.items[0].count, 2);
     ck_assert_str_eq(counts.items[1].protocol, "v1");
@@ -64,8 +64,15 @@ START_TEST(routing_adds_up)
                                      .weight_sum = (const double[]){0.5, 1, 0.5},
                                      .probability_sum = (const double[]){0.75, 0.25, 1},
                                      .entropy_sum = 1.5};
-    stats_add_routing(&stats, 1, &one);
-    stats_add_routing(&stats, 1, &one);
+    const struct moed_routing none = {.experts = 2,
+                                      .top_k = 1,
+                                      .selected = (const uint64_t[2]){0},
+                                      .top1 = (const uint64_t[2]){0},
+                                      .weight_sum = (const double[2]){0},
+                                      .probability_sum = (const double[2]){0}};
+    const struct moed_routing *const batch[] = {&none, &one};
+    stats_add_batch(&stats, 2, 0.1, batch);
+    stats_add_batch(&stats, 2, 0.1, batch);
     const struct routing_totals totals = stats_routing_totals(&stats, 1);
     ck_assert_uint_eq(totals.rows, 4);
     ck_assert_uint_eq(totals.selected[0], 4);
@@ -76,6 +83,40 @@ START_TEST(routing_adds_up)
     ck_assert_double_eq(totals.entropy_sum, 3);
     ck_assert_uint_eq(stats_routing_totals(&stats, 0).rows, 0);
     stats_close(&stats);
+}
+END_TEST
+
+START_TEST(loops_add_up)
+{
+    struct stats one, other, sum;
+    stats_init(&one, &info);
+    stats_init(&other, &info);
+    stats_init(&sum, &info);
+    stats_add_request(&one, "oip", 200, 0.1);
+    stats_add_request(&other, "oip", 200, 0.2);
+    stats_add_request(&other, "v1", 400, 0.1);
+    stats_add_rejection(&one, REJECT_DEADLINE);
+    stats_add_rejection(&other, REJECT_DEADLINE);
+    stats_add_wait(&other, 0.5);
+    one.rows = 3;
+    other.rows = 4;
+    one.routing[1].selected[2] = 5;
+    other.routing[1].selected[2] = 6;
+    one.routing[1].dropped = 1;
+    other.routing[1].dropped = 1;
+    stats_add(&sum, &one);
+    stats_add(&sum, &other);
+    ck_assert_uint_eq(sum.requests.count, 2);
+    ck_assert_uint_eq(sum.requests.items[0].count, 2);
+    ck_assert_uint_eq(sum.rejected[REJECT_DEADLINE], 2);
+    ck_assert_uint_eq(sum.rows, 7);
+    ck_assert_uint_eq(sum.routing[1].selected[2], 11);
+    ck_assert_uint_eq(stats_routing_totals(&sum, 1).dropped, 2);
+    ck_assert_double_eq_tol(sum.request_seconds.sum, 0.4, 1e-12);
+    ck_assert_double_eq(sum.queue_seconds.sum, 0.5);
+    stats_close(&one);
+    stats_close(&other);
+    stats_close(&sum);
 }
 END_TEST
 
@@ -122,6 +163,6 @@ START_TEST(bounds_ascend)
 }
 END_TEST
 
-TEST_MAIN("stats", reasons_have_words, requests_count_by_protocol_and_status,
+TEST_MAIN("stats", loops_add_up, reasons_have_words, requests_count_by_protocol_and_status,
           counters_begin_at_zero, routing_adds_up, histograms_reach_from_microseconds_to_timeouts,
           bounds_ascend)

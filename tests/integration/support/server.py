@@ -1,6 +1,7 @@
 """The server under test: the real binary on a free port, and what every stop of it must look like.
 
     MOED_BINARY      the binary to test (default build/release/moed)
+    MOED_TEST_LOOPS  event loops of the servers (default 1)
     MOED_SERVER_URL  test a server that runs already, for instance under gdb; tests that need options or models of
                      their own are skipped, and so are the checks of how it stops
 
@@ -45,7 +46,8 @@ class Server:
     """A `moed serve` process. Options are keyword arguments: max_batch_rows=1 is --max-batch-rows 1."""
 
     def __init__(self, models=SHIPPED_MODELS, env=None, **options):
-        options = {"models": models, "port": 0, "log_level": "warning", **options}
+        options = {"models": models, "port": 0, "log_level": "warning", "loops": os.environ.get("MOED_TEST_LOOPS"),
+                   **options}
         flags = [part for name, value in options.items() if value is not None
                  for part in ("--" + name.replace("_", "-"), str(value))]
         self._log = tempfile.TemporaryFile(mode="w+")
