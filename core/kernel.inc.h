@@ -55,12 +55,16 @@ INLINE vec load_f16(const uint16_t *from)
 #endif
 }
 
-/* A tile's place: x[rows, k] times `panels` panels. */
+/* A tile's place: rows of x times `panels` panels, over `k` of their inputs. */
 struct tile {
     const void *source;    /* first panel, or X's first column */
+    size_t panel_pitch;    /* numbers from one panel to the next */
     const size_t *offsets; /* SOURCE_COLUMNS */
-    const float *x;        /* [rows, k] */
-    size_t k;
+    const char *ahead;     /* what to fetch meanwhile, `ahead_pitch` bytes for every k */
+    size_t ahead_pitch;
+    const float *x;
+    size_t x_pitch, k;
+    bool resumed;      /* y holds the sums so far; else they begin with the bias */
     const float *bias; /* one per column, or, SOURCE_COLUMNS, per row; may be NULL */
     float *y;
     size_t y_pitch;
@@ -70,7 +74,7 @@ struct tile {
 /* Vector v of the k-th weights. */
 INLINE vec operand(const struct tile *tile, enum source source, size_t k, unsigned v)
 {
-    const size_t at = (v / 2 * tile->k + k) * PANEL;
+    const size_t at = v / 2 * tile->panel_pitch + k * PANEL;
     switch (source) {
     case SOURCE_F32:
         return load((const float *)tile->source + at + v % 2 * LANES);
@@ -86,13 +90,16 @@ INLINE vec operand(const struct tile *tile, enum source source, size_t k, unsign
 INLINE vec first_value(const struct tile *tile, enum source source, unsigned row, unsigned v)
 {
     vec value = {0};
-    if (!tile->bias)
+    const size_t column = (size_t)v * LANES;
+    const float *from = tile->resumed ? tile->y + row * tile->y_pitch : tile->bias;
+    if (!from)
         return value;
     if (source == SOURCE_COLUMNS)
-        return value + tile->bias[row];
-    const size_t column = (size_t)v * LANES;
-    const size_t left = tile->columns > column ? tile->columns - column : 0;
-    memcpy(&value, tile->bias + column, (left < LANES ? left : LANES) * sizeof(float));
+        return value + from[row];
+    if (column + LANES <= tile->columns)
+        return load(from + column);
+    if (column < tile->columns)
+        memcpy(&value, from + column, (tile->columns - column) * sizeof(float));
     return value;
 }
 
@@ -104,6 +111,15 @@ INLINE void store(const struct tile *tile, enum source source, unsigned row, uns
         memcpy(to, &value, sizeof value);
     else if (column < tile->columns)
         memcpy(to, &value, (tile->columns - column) * sizeof(float));
+}
+
+enum { CACHE_LINE = 64 };
+
+INLINE void prefetch(const struct tile *tile, enum source source, size_t k)
+{
+    const size_t bytes = PANEL * (source == SOURCE_F32 ? sizeof(float) : sizeof(uint16_t));
+    for (size_t line = 0; line < bytes; line += CACHE_LINE)
+        __builtin_prefetch(tile->ahead + k * tile->ahead_pitch + line);
 }
 
 /* rows, panels and source are constants where this is called: the loops unroll, sum[][] lives in
@@ -120,12 +136,14 @@ INLINE void compute(const struct tile *tile, enum source source, const unsigned 
             sum[row][v] = first_value(tile, source, row, v);
     for (size_t k = 0; k < tile->k; k++) {
         vec weight[2 * MAX_PANELS];
+        if (panels == 1 && source != SOURCE_COLUMNS)
+            prefetch(tile, source, k);
 #pragma GCC unroll 8
         for (unsigned v = 0; v < vectors; v++)
             weight[v] = operand(tile, source, k, v);
 #pragma GCC unroll 16
         for (unsigned row = 0; row < rows; row++) {
-            const float value = tile->x[row * tile->k + k];
+            const float value = tile->x[row * tile->x_pitch + k];
 #pragma GCC unroll 8
             for (unsigned v = 0; v < vectors; v++)
                 sum[row][v] += weight[v] * value;
@@ -184,6 +202,11 @@ DEFINE_TILE(tile_bf16, SOURCE_BF16)
 DEFINE_TILE(tile_f16, SOURCE_F16)
 DEFINE_TILE(tile_columns, SOURCE_COLUMNS)
 
+static size_t min_size(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
 /* Rows are cut into tiles of almost equal height: 8 rows are 4 + 4, not 6 + 2. */
 static unsigned tile_rows(size_t rows)
 {
@@ -191,56 +214,72 @@ static unsigned tile_rows(size_t rows)
     return (unsigned)((rows + tiles - 1) / tiles);
 }
 
-/* All panels over one group of rows whose inputs stay in the second-level cache. */
-static void rows_group(const struct packed *weights, const float *x, size_t rows, const float *bias,
-                       float *y)
+/* A product and how it is cut: into tiles of `height` rows, and weights into blocks of `span` panels
+ * and `depth` inputs that stay in the second-level cache while all rows pass by. Sums wait in y
+ * between blocks, which changes no bit of them. */
+struct product {
+    const struct packed *weights;
+    const float *x, *bias;
+    float *y;
+    size_t rows, height, tiles, span, depth;
+};
+
+enum { MAX_DEPTH = 1536 };
+
+/* Processors follow several streams of weights by themselves, but one alone only haltingly. It is
+ * asked for ahead of time: by the only tile so many bytes; by several tiles, each its share of the
+ * next block, so that memory works as long as they do. */
+enum { PREFETCH_BYTES = 2048 };
+
+static void multiply_block(const struct product *product, size_t panel, size_t from, bool wide)
 {
+    const struct packed *weights = product->weights;
     void (*const compute_tile)(const struct tile *, unsigned, bool) =
         weights->dtype == DTYPE_F32    ? tile_f32
         : weights->dtype == DTYPE_BF16 ? tile_bf16
                                        : tile_f16;
-    const size_t n = weights->n, k = weights->k, height = tile_rows(rows);
-    const size_t panel_bytes = k * PANEL * dtype_bytes(weights->dtype);
-    const size_t panels = (n + PANEL - 1) / PANEL;
-    const unsigned span = panels_for((unsigned)height);
-    for (size_t panel = 0, step; panel < panels; panel += step) {
-        const bool wide = panels - panel >= span;
-        step = wide ? span : 1;
-        for (size_t row = 0; row < rows; row += height) {
-            const size_t column = panel * PANEL, left = rows - row;
-            const unsigned count = (unsigned)(left < height ? left : height);
-            /* The last tile may be lower than the others, and then span more panels. */
-            const bool same = panels_for(count) == span;
-            struct tile tile = {.source = (const char *)weights->panels + panel * panel_bytes,
-                                .x = x + row * k,
-                                .k = k,
-                                .bias = bias ? bias + column : NULL,
-                                .y = y + row * n + column,
-                                .y_pitch = n,
-                                .columns = n - column};
-            for (size_t done = 0; done < step; done += wide && same ? span : 1) {
-                compute_tile(&tile, count, wide && same);
-                tile.source = (const char *)tile.source + panel_bytes;
-                tile.bias = tile.bias ? tile.bias + PANEL : NULL;
-                tile.y += PANEL;
-                tile.columns -= tile.columns < PANEL ? tile.columns : PANEL;
-            }
-        }
+    const size_t n = weights->n, k = weights->k, bytes = PANEL * dtype_bytes(weights->dtype);
+    const size_t column = panel * PANEL, depth = min_size(product->depth, k - from);
+    const char *source = (const char *)weights->panels + (panel * k + from) * bytes;
+    const size_t share = depth * bytes / product->tiles;
+    const char *ahead = source + (product->tiles == 1 ? PREFETCH_BYTES : depth * bytes);
+    for (size_t row = 0; row < product->rows; row += product->height, ahead += share) {
+        const struct tile tile = {.source = source,
+                                  .panel_pitch = k * PANEL,
+                                  .ahead = ahead,
+                                  .ahead_pitch = bytes / product->tiles,
+                                  .x = product->x + row * k + from,
+                                  .x_pitch = k,
+                                  .k = depth,
+                                  .resumed = from > 0,
+                                  .bias = product->bias ? product->bias + column : NULL,
+                                  .y = product->y + row * n + column,
+                                  .y_pitch = n,
+                                  .columns = n - column};
+        compute_tile(&tile, (unsigned)min_size(product->height, product->rows - row), wide);
     }
 }
-
-/* Inputs of one group of rows: half of a small second-level cache. */
-enum { GROUP_BYTES = 256 << 10 };
 
 static void rows_all(const struct packed *weights, const float *x, size_t rows, const float *bias,
                      float *y)
 {
-    size_t group = GROUP_BYTES / (weights->k * sizeof(float));
-    group = group < MAX_ROWS ? MAX_ROWS : group / MAX_ROWS * MAX_ROWS;
-    for (size_t row = 0; row < rows; row += group) {
-        const size_t left = rows - row;
-        rows_group(weights, x + row * weights->k, left < group ? left : group, bias,
-                   y + row * weights->n);
+    const size_t k = weights->k, panels = (weights->n + PANEL - 1) / PANEL;
+    const size_t height = tile_rows(rows), tiles = (rows + height - 1) / height;
+    const size_t blocks = tiles == 1 ? 1 : (k + MAX_DEPTH - 1) / MAX_DEPTH;
+    const struct product product = {.weights = weights,
+                                    .x = x,
+                                    .bias = bias,
+                                    .y = y,
+                                    .rows = rows,
+                                    .height = height,
+                                    .tiles = tiles,
+                                    .span = tiles == 1 ? panels_for((unsigned)rows) : 1,
+                                    .depth = (k + blocks - 1) / blocks};
+    for (size_t panel = 0, step; panel < panels; panel += step) {
+        const bool wide = product.span > 1 && panels - panel >= product.span;
+        step = wide ? product.span : 1;
+        for (size_t from = 0; from < k; from += product.depth)
+            multiply_block(&product, panel, from, wide);
     }
 }
 
@@ -251,15 +290,15 @@ static void columns_all(const float *weights, size_t count, size_t k, const floa
     const size_t height = tile_rows(count);
     for (size_t column = 0; column < columns; column += PANEL)
         for (size_t row = 0; row < count; row += height) {
-            const size_t left = count - row;
             const struct tile tile = {.source = x + column,
                                       .offsets = offsets,
                                       .x = weights + row * k,
+                                      .x_pitch = k,
                                       .k = k,
                                       .bias = bias ? bias + row : NULL,
                                       .y = y + row * y_pitch + column,
                                       .y_pitch = y_pitch};
-            tile_columns(&tile, (unsigned)(left < height ? left : height), false);
+            tile_columns(&tile, (unsigned)min_size(height, count - row), false);
         }
 }
 
