@@ -130,7 +130,10 @@ static void count_steps(const struct moed_layer_info *layer, void *context)
 {
     struct steps *steps = context;
     const size_t elements = moed_shape_elements(&layer->in) + moed_shape_elements(&layer->out);
-    steps->count += elements * (layer->moe ? layer->moe->experts : 1);
+    size_t times = !layer->moe;
+    for (size_t i = 0; i < layer->moe_count; i++)
+        times += layer->moe[i].experts;
+    steps->count += elements * times;
     steps->pooled_too_large |= strstr(layer->op, "pool") && elements > MAX_POOLED;
 }
 
@@ -143,52 +146,104 @@ static bool is_affordable(const struct moed_model *model)
            2 * info->scratch_bytes_per_row <= MAX_SCRATCH_BYTES;
 }
 
-static void check_routing(const struct moed_routing *routing)
+static bool is_of_gate(const struct moed_moe_info *gate, int32_t expert)
 {
-    uint64_t selected = 0;
+    if (!gate->expert_index)
+        return expert >= 0 && (size_t)expert < gate->experts;
+    for (size_t e = 0; e < gate->experts; e++)
+        if (gate->expert_index[e] == expert)
+            return true;
+    return false;
+}
+
+static void check_routing(const struct moed_moe_info *gate, const struct moed_routing *routing)
+{
+    const size_t pairs = routing->items * routing->top_k;
+    uint64_t selected = 0, top1 = 0, dropped = 0;
     require(isfinite(routing->entropy_sum));
     for (size_t e = 0; e < routing->experts; e++) {
         selected += routing->selected[e];
-        require(routing->top1[e] <= routing->selected[e]);
+        top1 += routing->top1[e];
+        require(gate->limited || routing->top1[e] <= routing->selected[e]);
         require(isfinite(routing->weight_sum[e]) && isfinite(routing->probability_sum[e]));
     }
-    require(selected == routing->items * routing->top_k);
-    for (size_t i = 0; i < selected; i++)
-        require(routing->expert[i] >= 0 && (size_t)routing->expert[i] < routing->experts);
+    for (size_t i = 0; i < pairs; i++)
+        if (gate->limited && routing->expert[i] == -1)
+            require(routing->weight[i] == 0 && ++dropped);
+        else
+            require(is_of_gate(gate, routing->expert[i]));
+    require(top1 == routing->items && dropped == routing->dropped && selected + dropped == pairs);
 }
 
-static void forward(const struct moed_model *model, size_t rows, const float *x, float *y)
+/* Every row a request of its own: those of one request may make each other lose their places. */
+static void forward(const struct moed_model *model, size_t rows, const float *const x[],
+                    float *const y[])
 {
     struct error err = ERROR_INIT;
+    const struct moed_model_info *info = moed_model_info(model);
     struct moed_scratch *scratch = moed_scratch_new(model, rows, 1, &err);
     if (!scratch) {
         require(err.code != ERROR_NONE && *err.text);
         return;
     }
-    moed_forward(model, scratch, NULL, rows, &x, &y);
-    for (size_t i = 0; i < moed_model_info(model)->moe_count; i++)
-        check_routing(moed_routing(scratch, i));
+    moed_forward_requests(model, scratch, NULL, (const size_t[]){1, 1}, rows, x, y);
+    for (size_t i = 0; i < info->moe_count; i++)
+        check_routing(&info->moe[i], moed_routing(scratch, i));
     moed_scratch_free(scratch);
+}
+
+/* Room for two rows of every tensor, and what of it is the second one's. */
+struct rows {
+    float **all, **second;
+    size_t count;
+};
+
+static struct rows new_rows(const struct moed_tensor_info *tensors, size_t count)
+{
+    struct rows rows = {calloc(count, sizeof *rows.all), calloc(count, sizeof *rows.second), count};
+    for (size_t i = 0; i < count; i++) {
+        rows.all[i] = calloc(2 * tensors[i].elements, sizeof **rows.all);
+        rows.second[i] = rows.all[i] + tensors[i].elements;
+    }
+    return rows;
+}
+
+static void free_rows(struct rows *rows)
+{
+    for (size_t i = 0; i < rows->count; i++)
+        free(rows->all[i]);
+    free(rows->all);
+    free(rows->second);
+}
+
+/* Two rows of small integers, but for the first one's ends. */
+static void fill_rows(float *x, size_t elements)
+{
+    for (size_t i = 0; i < 2 * elements; i++)
+        x[i] = (float)(i * 7 % 11) - 5;
+    x[0] = NAN;
+    x[elements - 1] = INFINITY;
 }
 
 /* Two rows at once, then the second one alone: it must not notice. */
 static void run(const struct moed_model *model)
 {
-    const size_t in = moed_model_info(model)->inputs[0].elements;
-    const size_t out = moed_model_info(model)->outputs[0].elements;
-    float *x = calloc(2 * in, sizeof *x), *y = calloc(2 * out, sizeof *y);
-    float *alone = calloc(out, sizeof *alone);
-    for (size_t i = 0; i < 2 * in; i++)
-        x[i] = (float)(i * 7 % 11) - 5;
-    x[0] = NAN;
-    x[in - 1] = INFINITY;
-    forward(model, 2, x, y);
-    forward(model, 1, x + in, alone);
-    for (size_t i = 0; i < out; i++)
-        require(y[out + i] == alone[i] || (isnan(y[out + i]) && isnan(alone[i])));
-    free(alone);
-    free(y);
-    free(x);
+    const struct moed_model_info *info = moed_model_info(model);
+    struct rows x = new_rows(info->inputs, info->input_count);
+    struct rows y = new_rows(info->outputs, info->output_count);
+    struct rows alone = new_rows(info->outputs, info->output_count);
+    for (size_t i = 0; i < x.count; i++)
+        fill_rows(x.all[i], info->inputs[i].elements);
+    forward(model, 2, (const float *const *)x.all, y.all);
+    forward(model, 1, (const float *const *)x.second, alone.all);
+    for (size_t i = 0; i < y.count; i++)
+        for (size_t j = 0; j < info->outputs[i].elements; j++) {
+            const float together = y.second[i][j], apart = alone.all[i][j];
+            require(together == apart || (isnan(together) && isnan(apart)));
+        }
+    free_rows(&alone);
+    free_rows(&y);
+    free_rows(&x);
 }
 
 /* ---- inputs ---- */
