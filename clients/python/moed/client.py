@@ -129,7 +129,7 @@ class Client:
         for name, datatype in types.items():
             if datatype not in NUMPY_TYPES:
                 raise ProtocolError(f"{model}: input {name} takes {datatype}, which this client cannot send")
-        return [(name, types[name], np.ascontiguousarray(rows[name], dtype=NUMPY_TYPES[types[name]])) for name in types]
+        return [(name, datatype, _converted(name, rows[name], datatype)) for name, datatype in types.items()]
 
     def _json(self, method, path, body=None):
         content = None if body is None else json.dumps(body).encode()
@@ -184,6 +184,16 @@ def _predictions(rows):
     if not rows or not isinstance(rows[0], dict):
         return np.asarray(rows)
     return {name: np.asarray([_member(row, name) for row in rows]) for name in rows[0]}
+
+
+def _converted(name, rows, datatype):
+    """The rows in the type that the input takes. A model that takes categories takes no fractions of them."""
+    given = np.asarray(rows)
+    with np.errstate(invalid="ignore"):
+        array = np.ascontiguousarray(given, dtype=NUMPY_TYPES[datatype])
+    if array.dtype.kind in "iu" and not np.array_equal(array, given):
+        raise ValueError(f"input {name} takes {datatype}, and not every number given is one")
+    return array
 
 
 def _inference_request(tensors, outputs, binary):

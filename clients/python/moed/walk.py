@@ -233,13 +233,23 @@ def _expanded(module, row, path):
 
 
 def _run(layer, row, path):
-    before = row.clone()
+    if type(layer) in (Residual, *MIXTURES):
+        # An in-place activation is harmless in a plain chain. In a branch it also changes what the other branches
+        # read, which is not what the same layers mean in a checkpoint. Of x and -x it changes one.
+        for sample in (row, -row):
+            require(_leaves_alone(layer, sample, path), path,
+                    "a layer inside changes the shared input in place; give it inplace=False")
+    return _output(layer, row, path)
+
+
+def _leaves_alone(layer, row, path):
+    given = row.clone()
+    _output(layer, given, path)
+    return torch.equal(given, row)
+
+
+def _output(layer, row, path):
     try:
-        out = layer(row)
+        return layer(row)
     except (RuntimeError, ValueError, IndexError) as error:
         raise ExportError(f"{path}: does not accept rows of shape {list(row.shape[1:])}: {error}") from None
-    # An in-place activation is harmless in a plain chain. In a branch it also changes what the other branches read,
-    # which is not what the same layers mean in a checkpoint.
-    require(type(layer) not in (Residual, *MIXTURES) or torch.equal(row, before), path,
-            "a layer inside changes the shared input in place; give it inplace=False")
-    return out

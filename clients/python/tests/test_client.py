@@ -150,6 +150,14 @@ class InferTest(ClientCase):
             {"name": "job", "shape": [2, 1], "datatype": "INT32", "parameters": {"binary_data_size": 8}}])
         self.assertEqual(self.sent()[3][size:], np.float32([1, 2, 3, 4]).tobytes() + np.int32([7, 9]).tobytes())
 
+    def test_categories_are_whole_numbers(self):
+        self.answer("/v2/models/m", {"inputs": [{"name": "job", "datatype": "INT32"}]})
+        self.answer_binary(("p", "FP32", np.float32([[1]])))
+        self.client.infer("m", np.float64([[7.0]]))
+        for value in (7.5, float("nan"), 2.0 ** 40):
+            with self.subTest(value), self.assertRaisesRegex(ValueError, "input job takes INT32, and not every number"):
+                self.client.infer("m", [[value]])
+
     def test_inputs_are_named_as_the_model_names_them(self):
         self.answer("/v2/models/two", {"inputs": [{"name": name, "datatype": "FP32"} for name in "xy"]})
         for rows in ({"x": [[1]]}, {"x": [[1]], "z": [[1]]}, [[1]]):

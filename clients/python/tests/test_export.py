@@ -201,6 +201,12 @@ class RefusalTest(ExportCase):
         gate = Gate(nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, 2)))
         self.assert_refused(named(moe=MoE([nn.Linear(4, 4), nn.Linear(4, 4)], gate)), (4,), "model.moe: a layer inside")
 
+    def test_in_place_layers_that_the_example_does_not_show(self):
+        positive = nn.Linear(4, 4)
+        nn.init.constant_(positive.bias, 9.0)
+        branch = blocks.Residual(nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, 4)))
+        self.assert_refused(nn.Sequential(positive, branch), (4,), "model.1: a layer inside changes the shared")
+
     def test_a_residual_must_keep_the_shape(self):
         self.assert_refused(nn.Sequential(blocks.Residual(nn.Linear(4, 1))), (4,),
                             r"model.0: the branch turns \[4\] into \[1\]")
