@@ -1,87 +1,180 @@
-"""The whole Fashion-MNIST test set over HTTP against PyTorch: same accuracy, same routing, probabilities to 1e-5."""
+"""Every shipped model's test set over HTTP against PyTorch: same answers to 1e-5, same routing, same statistics to 1e-4.
 
+Fashion-MNIST comes from Debian's package and the clusters from their generator; MNIST and Adult are samples of 1,000
+rows, or the whole test sets in the directories that MOED_TEST_MNIST and MOED_TEST_ADULT name.
+"""
+
+import json
 import os
 import sys
 import unittest
 
 import numpy as np
 
-from support.fashion import test_set
+from support import fashion
 from support.server import ROOT, SHIPPED_MODELS, ServerCase
 
 sys.path.insert(0, os.path.join(ROOT, "clients", "python"))
 try:
     import torch
 
-    import moed.layers
     import moed.load
+    from moed import layers, metrics
+    from moed.recipes import adult, clusters, idx
 except ImportError as missing:
     if missing.name != "torch":
         raise
     torch = None
 
+SAMPLES = os.path.join(ROOT, "tests", "data", "samples")
 TOLERANCE = 1e-5
+STATISTICS_TOLERANCE = 1e-4
 ROWS_PER_REQUEST = 500
 # Two scores that are nearer than float32 can tell may change places between two correct implementations.
 TIE = 1e-5
+DATATYPES = {"uint8": "UINT8", "int64": "INT64", "float32": "FP32"}
+
+
+def digits():
+    images, labels = idx.read_set(os.environ.get("MOED_TEST_MNIST", SAMPLES), "t10k", "see tests/data/samples")
+    return {"image": np.asarray(images, np.uint8).reshape(-1, 1, 28, 28)}, labels
+
+
+def clothes():
+    images, labels = fashion.test_set()
+    return {"image": images}, labels
+
+
+def census():
+    inputs, labels = adult.read_set(os.environ.get("MOED_TEST_ADULT", SAMPLES), "adult.test")
+    return {name: values.numpy() for name, values in inputs.items()}, labels["income"].numpy()
+
+
+def patches():
+    rows = clusters.data_of("s1")["test"]
+    return {"patches": np.ascontiguousarray(rows.x, dtype=np.float32)}, np.asarray(rows.labels)
 
 
 @unittest.skipUnless(torch, "PyTorch is missing: apt-get install python3-torch")
 class ParityTest(ServerCase):
-    def served(self, model, images):
-        """(probabilities, experts, weights) from the server, with binary tensors both ways."""
-        names = ("probabilities", "routing.moe.experts", "routing.moe.weights")
-        parts = []
-        for at in range(0, len(images), ROWS_PER_REQUEST):
-            rows = images[at:at + ROWS_PER_REQUEST]
-            request = {"inputs": [{"name": "image", "shape": list(rows.shape), "datatype": "UINT8",
-                                   "parameters": {"binary_data_size": rows.nbytes}}],
-                       "outputs": [{"name": name, "parameters": {"binary_data": True}} for name in names]}
-            answer = self.client.infer(model, request, rows.tobytes())
-            self.assertEqual(answer.status, 200, answer.body)
-            parts.append(self.split(answer, len(rows)))
-        return [np.concatenate(columns) for columns in zip(*parts)]
+    # --- both sides -----------------------------------------------------------------------------------------------
 
-    def split(self, answer, rows):
-        tensors = answer.body[int(answer.headers["inference-header-content-length"]):]
-        probabilities = np.frombuffer(tensors, "<f4", rows * 10).reshape(rows, 10)
-        k = (len(tensors) - probabilities.nbytes) // (8 * rows)
-        experts = np.frombuffer(tensors, "<i4", rows * k, probabilities.nbytes).reshape(rows, k)
-        weights = np.frombuffer(tensors, "<f4", rows * k, probabilities.nbytes + experts.nbytes).reshape(rows, k)
-        return probabilities, experts, weights
+    def ask(self, model, inputs, names):
+        """{output: array} for some rows, with binary tensors both ways."""
+        entries = [{"name": name, "shape": list(values.shape), "datatype": DATATYPES[values.dtype.name],
+                    "parameters": {"binary_data_size": values.nbytes}} for name, values in inputs.items()]
+        request = {"inputs": entries, "outputs": [{"name": name, "parameters": {"binary_data": True}} for name in names]}
+        answer = self.client.infer(model, request, b"".join(values.tobytes() for values in inputs.values()))
+        self.assertEqual(answer.status, 200, answer.body)
+        length, arrays = int(answer.headers["inference-header-content-length"]), {}
+        tensors = answer.body[length:]
+        for output in json.loads(answer.body[:length])["outputs"]:
+            size = output["parameters"]["binary_data_size"]
+            kind = {"FP32": "<f4", "INT32": "<i4"}[output["datatype"]]
+            arrays[output["name"]] = np.frombuffer(tensors[:size], kind).reshape(output["shape"])
+            tensors = tensors[size:]
+        return arrays
 
-    def expected(self, model, images):
-        """(probabilities, routing) from PyTorch; the routing is what the layer did in its forward pass."""
+    def served(self, model, inputs):
+        names = [output["name"] for output in self.client.get(f"/v2/models/{model}").json["outputs"]]
+        rows = len(next(iter(inputs.values())))
+        parts = [self.ask(model, {name: values[at:at + ROWS_PER_REQUEST] for name, values in inputs.items()}, names)
+                 for at in range(0, rows, ROWS_PER_REQUEST)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in names}
+
+    def expected(self, model, inputs):
+        """({output: array}, {layer or layer.gate: Routing}) from PyTorch: what it did in its forward pass."""
         module = moed.load.load(os.path.join(SHIPPED_MODELS, model))
+        tensors = {name: torch.from_numpy(values.copy()) for name, values in inputs.items()}
         with torch.no_grad():
-            probabilities = module(torch.from_numpy(images.copy())).numpy()
-        (layer,) = (part for part in module.modules() if isinstance(part, moed.layers.MoE))
-        return probabilities, layer.routing
+            answers = module(tensors if len(tensors) > 1 else next(iter(tensors.values())))
+        routing = {}
+        for name, part in module.named_modules():
+            name = name.rsplit(".", 1)[-1]
+            if isinstance(part, layers.MoE):
+                routing[name] = part.routing
+            elif isinstance(part, layers.MultiGateMoE):
+                routing.update({f"{name}.{gate}": one for gate, one in part.routing.items()})
+        return answers, routing
 
-    def check(self, model):
-        images, labels = test_set()
-        probabilities, experts, weights = self.served(model, images)
-        expected, routing = self.expected(model, images)
-        accuracy, expected_accuracy = ((p.argmax(axis=1) == labels).mean() for p in (probabilities, expected))
-        difference = np.abs(probabilities - expected).max()
-        alike = experts == routing.experts.numpy()
-        print(f"\nparity: {model}: {len(images)} images, accuracy {accuracy:.4f} served, {expected_accuracy:.4f} PyTorch; "
-              f"largest difference of a probability {difference:.1e}; {alike.all(axis=1).sum()} rows routed alike")
+    # --- comparing them -------------------------------------------------------------------------------------------
+
+    def check(self, model, data):
+        inputs, labels = data()
+        served = self.served(model, inputs)
+        answers, routing = self.expected(model, inputs)
+        if not isinstance(answers, dict):
+            answers = {next(iter(served)): answers}
+        difference = max(np.abs(served[name] - values.numpy()).max() for name, values in answers.items())
         self.assertLessEqual(difference, TOLERANCE)
-        self.assertEqual(accuracy, expected_accuracy)
-        np.testing.assert_allclose(weights, routing.weights.numpy(), atol=TOLERANCE)
-        self.assert_ties(routing.probabilities.numpy(), experts, routing.experts.numpy(), ~alike)
+        first = next(iter(answers))
+        predicted, expected = served[first].argmax(axis=1), answers[first].numpy().argmax(axis=1)
+        accuracy = (predicted == labels).mean()
+        self.assertEqual(accuracy, (expected == labels).mean())
+        print(f"\nparity: {model}: {len(labels)} rows, accuracy {accuracy:.4f} both, "
+              f"largest difference of a probability {difference:.1e}")
+        statistics = {layer["name"]: layer for layer in self.client.get(f"/v2/models/{model}/routing").json["layers"]}
+        self.assertEqual(set(statistics), set(routing))
+        for name, one in routing.items():
+            self.check_routing(served, name, one)
+            self.check_statistics(statistics[name], one, len(labels))
+            self.check_information(served[f"routing.{name}.experts"][:, 0], predicted,
+                                   one.experts.numpy()[:, 0], expected)
+        return served
 
-    def assert_ties(self, gate, experts, expected, differs):
-        """Where the choice differs, the gate could not tell the two experts apart."""
-        rows, places = differs.nonzero()
-        np.testing.assert_allclose(gate[rows, experts[rows, places]], gate[rows, expected[rows, places]], atol=TIE)
+    def check_routing(self, served, name, routing):
+        experts, expected = served[f"routing.{name}.experts"], routing.experts.numpy()
+        np.testing.assert_allclose(served[f"routing.{name}.weights"], routing.weights.numpy(), atol=TOLERANCE)
+        # Where the choice differs, the gate could not tell the two experts apart.
+        rows, places = (experts != expected).nonzero()
+        p = routing.probabilities.numpy()
+        np.testing.assert_allclose(p[rows, experts[rows, places]], p[rows, expected[rows, places]], atol=TIE)
+        print(f"parity: {name}: {(experts == expected).all(axis=1).sum()} of {len(experts)} rows routed alike")
+
+    def check_statistics(self, layer, routing, rows):
+        p = routing.probabilities.numpy()
+        self.assertEqual(layer["rows"], rows)
+        self.assertLessEqual(abs(layer["usage_entropy_bits"] - metrics.usage_entropy_bits(p)), STATISTICS_TOLERANCE)
+        self.assertLessEqual(abs(layer["gate_entropy_bits"] - metrics.gate_entropy_bits(p)), STATISTICS_TOLERANCE)
+
+    def check_information(self, experts, classes, expected_experts, expected_classes):
+        """I(E;Y) of the first choice and the class that is answered."""
+        sizes = int(max(experts.max(), expected_experts.max())) + 1, int(max(classes.max(), expected_classes.max())) + 1
+        served = metrics.mutual_information_bits(experts, classes, *sizes)
+        expected = metrics.mutual_information_bits(expected_experts, expected_classes, *sizes)
+        print(f"parity: I(E;Y) {served:.4f} bits served, {expected:.4f} PyTorch")
+        self.assertLessEqual(abs(served - expected), STATISTICS_TOLERANCE)
 
     def test_fashion_mnist(self):
-        self.check("fashion-mnist")
+        self.check("fashion-mnist", clothes)
 
     def test_fashion_mnist_attentive(self):
-        self.check("fashion-mnist-attentive")
+        self.check("fashion-mnist-attentive", clothes)
+
+    def test_mnist(self):
+        self.check("mnist", digits)
+
+    def test_mnist_attentive(self):
+        self.check("mnist-attentive", digits)
+
+    def test_adult_mmoe(self):
+        self.check("adult-mmoe", census)
+
+    def test_clusters(self):
+        """Paper 2's dispatch entropy as well, from the routing that each row's answer tells."""
+        served = self.check("clusters", patches)
+        rows = clusters.data_of("s1")["test"]
+        table = np.zeros((4, 8))
+        np.add.at(table, (np.asarray(rows.clusters), served["routing.moe.experts"][:, 0]), 1)
+        module = moed.load.load(os.path.join(SHIPPED_MODELS, "clusters"))
+        with torch.no_grad():
+            module(torch.from_numpy(np.ascontiguousarray(rows.x, dtype=np.float32)))
+        (layer,) = (part for part in module.modules() if isinstance(part, layers.MoE))
+        expected = np.zeros((4, 8))
+        np.add.at(expected, (np.asarray(rows.clusters), layer.routing.experts.numpy()[:, 0]), 1)
+        entropy = metrics.dispatch_entropy_nats(table)
+        print(f"parity: clusters: dispatch entropy {entropy:.4f} nats")
+        self.assertLessEqual(abs(entropy - metrics.dispatch_entropy_nats(expected)), STATISTICS_TOLERANCE)
 
 
 if __name__ == "__main__":
