@@ -52,9 +52,12 @@ for name, options in (
     ("select_bias", {"p": 2, "top_k": 2, "select_bias": uniform(6)}),
 ):
     routed(f"lp_{name}", 5, 6, normalize="lp", **options)
-# Powers of scores that float32 cannot hold: (0.1)^80.
+# Powers of scores that float32 cannot hold, (0.1)^80; that nothing can.
 flat = linear("out", 5, 11, weight=weights(11, 5))
-routed("lp_p_80", 5, 11, logits=flat, normalize="lp", p=80, top_k=5)
+for p in (80, 1e30):
+    routed(f"lp_p_{p:.0e}", 5, 11, logits=flat, normalize="lp", p=p, top_k=5)
+# By p 1 too the sizes of scores are what counts: those of both signs do not cancel.
+routed("lp_none_p_1", 5, 6, normalize="lp", p=1, score="none", top_k=4)
 
 # Every score is 0: shares are equal.
 vanishing = linear("out", 2, 5, weight=fixed(-1e4 * np.ones((5, 2))))

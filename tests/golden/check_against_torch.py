@@ -187,7 +187,8 @@ def check_top_k(gate, logits, bias, routing):
         total = weights.sum(-1, keepdim=True)
         weights = torch.where(total == 0, 1.0 / chosen.shape[1], weights / total)
     if normalize == "lp":  # DBRX
-        total = torch.norm(weights, p=gate.get("p", 2), dim=-1, keepdim=True)
+        largest = weights.abs().max(-1, keepdim=True).values.clamp(min=1e-300)
+        total = torch.norm(weights / largest, p=gate.get("p", 2), dim=-1, keepdim=True) * largest
         weights = torch.where(total == 0, 1.0 / chosen.shape[1], weights / total)
     if normalize == "softmax":
         weights = F.softmax(torch.gather(logits, 1, chosen), -1)

@@ -64,11 +64,17 @@ class Routing:
 # --- scores ---------------------------------------------------------------------------------------
 
 
-def share_out(scores, p=1.0):
-    """Divided by their p-norm; equal shares where every score has vanished."""
-    total = scores.sum(-1) if p == 1.0 else (np.abs(scores) ** p).sum(-1) ** (1.0 / p)
-    total = total[..., None]
+def share_out(scores, p=None):
+    """Divided by their sum, or p-norm; equal shares where every score has vanished."""
+    total = scores.sum(-1, keepdims=True) if p is None else norm(scores, p)
     return np.where(total == 0, 1.0 / scores.shape[-1], scores / np.where(total == 0, 1.0, total))
+
+
+def norm(scores, p):
+    """(sum |s|^p)^(1/p), of what is left when the largest is divided out: 0.5^2000 is 0."""
+    largest = np.abs(scores).max(-1, keepdims=True)
+    parts = np.abs(scores) / np.where(largest == 0, 1.0, largest)
+    return largest * (parts**p).sum(-1, keepdims=True) ** (1.0 / p)
 
 
 def score(gate, logits):
@@ -112,7 +118,7 @@ def top_k(gate, logits, bias):
     normalize = gate.get("normalize", "none")
     weights = np.take_along_axis(logits if normalize == "softmax" else scores, chosen, 1)
     if normalize in ("sum", "lp"):
-        weights = share_out(weights, 1.0 if normalize == "sum" else gate.get("p", 2))
+        weights = share_out(weights, None if normalize == "sum" else gate.get("p", 2))
     if normalize == "softmax":
         weights = softmax(weights)
     return chosen, weights, probability, np.concatenate([gaps, margins], 1)
