@@ -10,7 +10,7 @@ from moed.recipes import published, results
 
 def mixture_row(variant, seed, train_error, test_error):
     return {"recipe": "mnist", "variant": variant, "seed": seed, "train_error": train_error, "test_error": test_error,
-            "mutual_information_bits": 2.0, "gate_entropy_bits": 0.1, "usage_entropy_bits": 2.25, "train_seconds": 60,
+            "mutual_information_bits": 2.0, "gate_entropy_bits": 0.1, "usage_entropy_bits": 2.25, "cpu_seconds": 60,
             "test_error_top1": 0.05, "test_error_top2": 0.04}
 
 
@@ -50,7 +50,7 @@ class ResultsTest(unittest.TestCase):
         self.assertIn("0.038 → 0.090 |", self.written())
 
     def test_clusters(self):
-        row = {"variant": "s1-moe-nonlinear", "seed": 0, "train_error": 0.0, "test_error": 0.01, "train_seconds": 20,
+        row = {"variant": "s1-moe-nonlinear", "seed": 0, "train_error": 0.0, "test_error": 0.01, "cpu_seconds": 20,
                "noisy_test_error": 0.02, "noisy_dispatch_entropy_nats": 0.05}
         self.put("clusters", row)
         self.assertIn("| 1, moe, nonlinear | 99.46 ± 0.55 | 99.46 ± 0.55 | 98.00 | 99.00 | 100.00 | 0.098 ± 0.088 | "

@@ -81,8 +81,10 @@ def table(header, lines):
     return "".join("| " + " | ".join(cells) + " |\n" for cells in ruled)
 
 
-def seeds_text(rows):
-    return str(len(rows))
+def cost(rows):
+    """CPU seconds of one training; the oldest rows were written without."""
+    timed = [row for row in rows if "cpu_seconds" in row]
+    return f"{mean_and_spread(timed, 'cpu_seconds')[0]:.0f}" if timed else ""
 
 
 # --- paper 1 ----------------------------------------------------------------------------------------------------
@@ -106,13 +108,12 @@ def mixture_line(paper, rows):
             f"{best['train_error']:.3f} / {best['test_error']:.3f}",
             bits_cell(rows, "mutual_information_bits", paper.mutual_information_bits),
             bits_cell(rows, "gate_entropy_bits", paper.gate_entropy_bits),
-            bits_cell(rows, "usage_entropy_bits", paper.usage_entropy_bits), seeds_text(rows),
-            f"{mean_and_spread(rows, 'train_seconds')[0]:.0f}"]
+            bits_cell(rows, "usage_entropy_bits", paper.usage_entropy_bits), str(len(rows)), cost(rows)]
 
 
 def mixtures_table(papers, rows):
     header = ["model", "training error", "test error", "least training error: training / test", "I(E;Y)", "H_s", "H_u",
-              "seeds", "seconds"]
+              "seeds", "CPU seconds"]
     return table(header, [mixture_line(paper, rows[variant]) for variant, paper in papers.items() if variant in rows])
 
 
@@ -150,8 +151,7 @@ def cluster_line(variant, paper, rows):
     noisy = accuracy_cell(rows, "noisy_test_error", paper) if is_mixture else ""
     entropy = shown(*mean_and_spread(rows, "noisy_dispatch_entropy_nats"), 3) if is_mixture else ""
     return [f"{variant[1]}, {variant[3:].replace('-', ', ')}", paper.table or "", paper.notebook, noisy,
-            accuracy_cell(rows, "test_error", paper), shown(*train, 2), paper.entropy or "", entropy, seeds_text(rows),
-            f"{mean_and_spread(rows, 'train_seconds')[0]:.0f}"]
+            accuracy_cell(rows, "test_error", paper), shown(*train, 2), paper.entropy or "", entropy, str(len(rows)), cost(rows)]
 
 
 def clusters_section(folder, pictures):
@@ -159,7 +159,7 @@ def clusters_section(folder, pictures):
     if not rows:
         return ""
     header = ["setting, model", "paper", "authors' notebook", "ours, with noise", "ours, as served",
-              "training, as served", "entropy, notebook", "entropy, ours", "seeds", "seconds"]
+              "training, as served", "entropy, notebook", "entropy, ours", "seeds", "CPU seconds"]
     lines = [cluster_line(variant, paper, rows[variant]) for variant, paper in published.CLUSTERS.items()
              if variant in rows]
     picture = pictures and pictures.dispatch(rows, folder)
@@ -171,7 +171,7 @@ def clusters_section(folder, pictures):
 def adult_line(variant, rows):
     keys = [f"test_{figure}_{task}" for task in TASKS for figure in ("error", "auc")]
     return [variant] + [shown(*mean_and_spread(rows, key), 4) for key in keys] + \
-        [seeds_text(rows), f"{mean_and_spread(rows, 'train_seconds')[0]:.0f}"]
+        [str(len(rows)), cost(rows)]
 
 
 def adult_section(folder):
@@ -180,7 +180,7 @@ def adult_section(folder):
         return ""
     header = ["model"] + [f"{task}: {figure}" for task in TASKS for figure in ("test error", "area under the curve")]
     lines = [adult_line(variant, rows[variant]) for variant in Adult.variants if variant in rows]
-    return ADULT_TEXT + table(header + ["seeds", "seconds"], lines) + notes(folder, "adult")
+    return ADULT_TEXT + table(header + ["seeds", "CPU seconds"], lines) + notes(folder, "adult")
 
 
 def notes(folder, recipe):

@@ -31,7 +31,7 @@ class Job:
         self.parts = {"model": model, **parts}
         self.epochs = epochs
         self.history = []
-        self.seconds = 0.0
+        self.cpu_seconds = 0.0  # of the process: what a run costs, whatever else the machine does meanwhile
 
     def epoch(self):
         raise NotImplementedError
@@ -41,12 +41,12 @@ class Job:
 
     def state(self):
         return {"parts": {name: part.state_dict() for name, part in self.parts.items()}, "history": self.history,
-                "seconds": self.seconds, "random": torch.get_rng_state()}
+                "cpu_seconds": self.cpu_seconds, "random": torch.get_rng_state()}
 
     def restore(self, state):
         for name, part in self.parts.items():
             part.load_state_dict(state["parts"][name])
-        self.history, self.seconds = state["history"], state["seconds"]
+        self.history, self.cpu_seconds = state["history"], state["cpu_seconds"]
         torch.set_rng_state(state["random"])
 
 
@@ -130,19 +130,18 @@ class Runner:
     def _train(self, job, variant, seed, progress):
         path, saved = self.state_path(variant, seed), time.monotonic()
         while not job.finished():
-            start = time.monotonic()
+            start = time.process_time()
             job.history.append(job.epoch())
-            now = time.monotonic()
-            job.seconds += now - start
+            job.cpu_seconds += time.process_time() - start
             progress.epoch(job)
-            if job.finished() or now - saved > SAVE_SECONDS:
+            if job.finished() or time.monotonic() - saved > SAVE_SECONDS:
                 save_state(path, job.state())
-                saved = now
+                saved = time.monotonic()
 
     def _row(self, job, variant, seed):
         command = ["python3", "-m", f"moed.recipes.{self.recipe.name}", "--variant", variant, "--seeds", str(seed)]
         return {"recipe": self.recipe.name, "variant": variant, "seed": seed, "epochs": len(job.history),
-                **self.recipe.measure(job, self.read(variant)), "train_seconds": round(job.seconds, 1),
+                **self.recipe.measure(job, self.read(variant)), "cpu_seconds": round(job.cpu_seconds, 1),
                 "threads": torch.get_num_threads(), "torch": torch.__version__, "command": shlex.join(command)}
 
     def is_done(self, variant, seed):
@@ -184,7 +183,7 @@ class Progress:
         self.last = now
         loss, error = job.history[-1]
         print(f"{self.label}  epoch {len(job.history):3d}/{self.epochs}  loss {loss:.4f}  training error "
-              f"{100 * error:6.2f} %  {self.dim}{job.seconds:6.0f} s{self.plain}", file=sys.stderr, flush=True)
+              f"{100 * error:6.2f} %  {self.dim}{job.cpu_seconds:6.0f} s{self.plain}", file=sys.stderr, flush=True)
 
 
 def read_json(path):
@@ -243,3 +242,5 @@ def main(recipe, arguments=None):
         Runner(recipe, options).all()
     except DataMissing as error:
         sys.exit(f"{recipe.name}: {error}")
+    except KeyboardInterrupt:
+        sys.exit(f"{recipe.name}: interrupted; the same command goes on from here")
