@@ -36,14 +36,15 @@ static int build_expert(struct experts *experts, size_t index, struct layer *lay
 
 /* "inputs": which entry of the item each expert sees, or NULL. */
 static int read_inputs(int32_t **entries, struct config_node *node, size_t count,
-                       const struct moed_shape *item, struct error *err)
+                       const struct moed_shape *item, bool routes_positions, struct error *err)
 {
     size_t given;
     *entries = NULL;
     if (!config_has(node, "inputs"))
         return 0;
-    if (item->rank == 0)
-        return config_error(node, "inputs", err, "the layer's input has no axis");
+    if (item->rank == 0 || routes_positions)
+        return config_error(node, "inputs", err, "%s has no entries to choose from",
+                            routes_positions ? "a position" : "the layer's input");
     if (config_integers(node, "inputs", 0, (int64_t)item->dims[0] - 1, entries, &given, err) != 0)
         return -1;
     if (given == count)
@@ -61,7 +62,7 @@ int experts_build(struct experts *experts, struct layer *layer, struct build *bu
     if (config_object(node, "experts", &own, err) != 0 ||
         format_2_key(build, &own, "inputs", err) != 0 ||
         config_integer(&own, "count", CONFIG_REQUIRED, 1, MAX_EXPERTS, &count, err) != 0 ||
-        read_inputs(&entries, &own, (size_t)count, item, err) != 0)
+        read_inputs(&entries, &own, (size_t)count, item, item->rank != layer->in.rank, err) != 0)
         return -1;
     experts->chains = xcalloc((size_t)count, sizeof *experts->chains);
     experts->inputs = xcalloc((size_t)count, sizeof *experts->inputs);
