@@ -55,13 +55,18 @@ static void clip(const struct pool *pool, size_t tap, size_t in, size_t out, siz
 /* One tap of a line of windows: to[i] takes line[i * stride]. */
 typedef void take_tap(const float *line, size_t stride, size_t count, float *to);
 
-/* A window that holds NaN is NaN, as in PyTorch. */
+/* A window that holds NaN is NaN, as in PyTorch. Written so that it compiles to one instruction and a
+ * blend, without branches. */
+static float larger(float a, float b)
+{
+    const float number = a > b ? a : b; /* b when either is NaN */
+    return a != a ? a : number;
+}
+
 static void take_max(const float *line, size_t stride, size_t count, float *to)
 {
-    for (size_t i = 0; i < count; i++) {
-        const float value = line[i * stride];
-        to[i] = value > to[i] || value != value ? value : to[i];
-    }
+    for (size_t i = 0; i < count; i++)
+        to[i] = larger(line[i * stride], to[i]);
 }
 
 static void take_sum(const float *line, size_t stride, size_t count, float *to)
@@ -109,10 +114,26 @@ static void pool_forward(const struct layer *layer, const struct run *run, size_
         }
 }
 
+/* The usual window, two by two side by side: all four at once. */
+static void max_of_four(const struct pool *pool, size_t planes, const float *x, float *y)
+{
+    for (size_t plane = 0; plane < planes; plane++, x += pool->in_h * pool->in_w)
+        for (size_t oh = 0; oh < pool->out_h; oh++, y += pool->out_w) {
+            const float *top = x + 2 * oh * pool->in_w, *bottom = top + pool->in_w;
+            for (size_t i = 0; i < pool->out_w; i++)
+                y[i] = larger(larger(top[2 * i], top[2 * i + 1]),
+                              larger(bottom[2 * i], bottom[2 * i + 1]));
+        }
+}
+
 static void max_pool2d_forward(const struct layer *layer, const struct run *run, size_t rows,
                                const float *x, float *y)
 {
-    pool_forward(layer, run, rows, x, y, take_max, -INFINITY, 1.0f);
+    const struct pool *pool = layer->state;
+    if (pool->kernel == 2 && pool->stride == 2 && pool->padding == 0)
+        max_of_four(pool, rows * layer->in.dims[0], x, y);
+    else
+        pool_forward(layer, run, rows, x, y, take_max, -INFINITY, 1.0f);
 }
 
 static void avg_pool2d_forward(const struct layer *layer, const struct run *run, size_t rows,
