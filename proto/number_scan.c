@@ -1,9 +1,10 @@
 /* Decimal text -> the nearest double.
  *
- * A number with at most 19 significant digits and an everyday exponent is an integer times a power
- * of ten, and the nearest double falls out of one or two 64x64-bit products (Lemire, "Number
- * parsing at a gigabyte per second"). Everything else goes to strtod in the C locale, on a copy of
- * bounded length. */
+ * Most numbers are a small integer over a small power of ten: both are doubles, and one division
+ * rounds their quotient once (Clinger). Any other with at most 19 significant digits and an everyday
+ * exponent is an integer times a power of ten, and the nearest double falls out of one or two
+ * 64x64-bit products (Lemire, "Number parsing at a gigabyte per second"). Everything else goes to
+ * strtod in the C locale, on a copy of bounded length. */
 #include "number.h"
 #include "c_locale.h"
 #include "powers_of_ten.h"
@@ -120,9 +121,23 @@ static const char *scan_decimal(const char *text, const char *end, struct decima
     return after;
 }
 
+/* mantissa / 10^-exponent, where both are doubles without rounding. */
+static bool exact_quotient(uint64_t mantissa, int64_t exponent, double *value)
+{
+    static const double power[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,
+                                   1e8,  1e9,  1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
+                                   1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
+    if (exponent > 0 || exponent < -22 || mantissa > UINT64_C(1) << 53)
+        return false;
+    *value = (double)mantissa / power[-exponent];
+    return true;
+}
+
 /* The nearest double to mantissa * 10^exponent; false when the product cannot tell. */
 static bool nearest_double(uint64_t mantissa, int64_t exponent, double *value)
 {
+    if (exact_quotient(mantissa, exponent, value))
+        return true;
     if (mantissa == 0) {
         *value = 0;
         return true;
