@@ -6,6 +6,7 @@ requests, each gate's routing, the sums behind the statistics.
 
 import json
 import os
+import re
 import shutil
 import unittest
 
@@ -17,9 +18,14 @@ CASES = os.path.join(ROOT, "tests", "golden", "cases")
 TOLERANCE = {"rtol": 2e-3, "atol": 2e-4}  # the unit tests are strict; this one tells tensors apart
 
 
+def model_name(case):
+    """A case's name as models may be called."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", case)
+
+
 class Case:
     def __init__(self, name):
-        self.name = name
+        self.name = model_name(name)
         self.directory = os.path.join(CASES, name)
         with open(os.path.join(self.directory, "config.json"), encoding="utf-8") as file:
             self.config = json.load(file)
@@ -59,10 +65,11 @@ class GoldenTest(ServerCase):
     @staticmethod
     def models(directory):
         for name in os.listdir(CASES):
-            os.makedirs(os.path.join(directory, name))
+            to = os.path.join(directory, model_name(name))
+            os.makedirs(to)
             for file in os.listdir(os.path.join(CASES, name)):
                 if file.endswith((".json", ".safetensors")):
-                    shutil.copy(os.path.join(CASES, name, file), os.path.join(directory, name, file))
+                    shutil.copy(os.path.join(CASES, name, file), os.path.join(to, file))
 
     def ask(self, case, first, rows, binary):
         """The arrays that the server gives for these rows, all outputs and each gate's routing."""
