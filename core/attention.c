@@ -4,32 +4,16 @@
  *     y = heads side by side, Wout^T + bout
  *
  * Tensors as torch.nn.MultiheadAttention names them. Rows never see each other. */
-#include "layer.h"
+#include "projection.h"
 
 #include <math.h>
 
 #include "vector.h"
 
 struct attention {
-    struct gemm in, out;
-    struct array in_bias, out_bias;
+    struct projection in, out;
     size_t positions, size, heads;
 };
-
-static int build_projection(struct layer *layer, const struct build *build,
-                            const char *weight_suffix, const char *bias_suffix, size_t n, size_t k,
-                            struct gemm *gemm, struct array *bias, struct error *err)
-{
-    struct tensor *weight = tensor_claim(layer, build, weight_suffix, err);
-    if (!weight || tensor_expect(weight, (size_t[]){n, k}, 2, err) != 0 ||
-        gemm_init(gemm, weight, n, k, err) != 0)
-        return -1;
-    tensor_drop_pages(weight);
-    layer->parameters += weight->elements;
-    layer->active_parameters += weight->elements;
-    layer->weight_bytes += gemm->bytes;
-    return array_build(bias, layer, build, bias_suffix, &n, 1, false, err);
-}
 
 static int attention_build(struct layer *layer, struct build *build, struct config_node *node,
                            struct error *err)
@@ -51,11 +35,11 @@ static int attention_build(struct layer *layer, struct build *build, struct conf
     layer->scratch_per_row = 4 * layer->in_elements;
     layer->workspace = positions;
     if (layer_set_out(layer, node, &layer->in, err) != 0 ||
-        build_projection(layer, build, "in_proj_weight", "in_proj_bias", 3 * size, size,
-                         &attention->in, &attention->in_bias, err) != 0)
+        projection_build(&attention->in, layer, build, "in_proj_weight", "in_proj_bias", 3 * size,
+                         size, err) != 0)
         return -1;
-    return build_projection(layer, build, "out_proj.weight", "out_proj.bias", size, size,
-                            &attention->out, &attention->out_bias, err);
+    return projection_build(&attention->out, layer, build, "out_proj.weight", "out_proj.bias", size,
+                            size, err);
 }
 
 static void softmax(float *values, size_t count)
@@ -93,14 +77,14 @@ static void attention_forward(const struct layer *layer, const struct run *run, 
     const size_t positions = attention->positions, size = attention->size;
     const size_t width = size / attention->heads;
     float *qkv = run->arena, *context = qkv + 3 * rows * layer->in_elements;
-    gemm_rows(&attention->in, x, rows * positions, attention->in_bias.values, qkv);
+    projection_forward(&attention->in, rows * positions, x, qkv);
     for (size_t row = 0; row < rows; row++)
         for (size_t query = 0; query < positions; query++)
             for (size_t head = 0; head < attention->heads; head++)
                 attend(attention, qkv + row * positions * 3 * size + head * width, query,
                        run_workspace(run),
                        context + (row * positions + query) * size + head * width);
-    gemm_rows(&attention->out, context, rows * positions, attention->out_bias.values, y);
+    projection_forward(&attention->out, rows * positions, context, y);
 }
 
 static void attention_free(struct layer *layer)
@@ -108,10 +92,8 @@ static void attention_free(struct layer *layer)
     struct attention *attention = layer->state;
     if (!attention)
         return;
-    gemm_close(&attention->in);
-    gemm_close(&attention->out);
-    array_close(&attention->in_bias);
-    array_close(&attention->out_bias);
+    projection_close(&attention->in);
+    projection_close(&attention->out);
 }
 
 const struct layer_op op_attention = {.name = "attention",

@@ -12,19 +12,10 @@
 static int build_attention(struct gate *gate, struct layer *part, const struct build *build,
                            struct error *err)
 {
-    struct gemm *const gemms[] = {&gate->query, &gate->key};
-    const char *const suffixes[] = {"query.weight", "key.weight"};
     const size_t h = gate->hidden;
-    for (size_t i = 0; i < 2; i++) {
-        struct tensor *weight = tensor_claim(part, build, suffixes[i], err);
-        if (!weight || tensor_expect(weight, (size_t[]){h, h}, 2, err) != 0 ||
-            gemm_init(gemms[i], weight, h, h, err) != 0)
-            return -1;
-        tensor_drop_pages(weight);
-        part->parameters += weight->elements;
-        part->weight_bytes += gemms[i]->bytes;
-    }
-    part->active_parameters += 2 * h * h;
+    if (projection_build(&gate->query, part, build, "query.weight", NULL, h, h, err) != 0 ||
+        projection_build(&gate->key, part, build, "key.weight", NULL, h, h, err) != 0)
+        return -1;
     part->macs += (1 + gate->experts) * h * h + gate->experts * h;
     return 0;
 }
@@ -282,8 +273,8 @@ void gate_close(struct gate *gate)
 {
     chain_close(&gate->chain);
     array_close(&gate->select_bias);
-    gemm_close(&gate->query);
-    gemm_close(&gate->key);
+    projection_close(&gate->query);
+    projection_close(&gate->key);
     free(gate->expert_index);
 }
 
@@ -303,8 +294,8 @@ static void attentive_logits(const struct gate *gate, const struct run *run, siz
     struct run inner = *run;
     inner.arena = keys + gate->experts * items * h;
     chain_forward(&gate->chain, 0, gate->chain.count, &inner, items, x, g);
-    gemm_rows(&gate->query, g, items, NULL, query);
-    gemm_rows(&gate->key, hidden, gate->experts * items, NULL, keys);
+    projection_forward(&gate->query, items, g, query);
+    projection_forward(&gate->key, gate->experts * items, hidden, keys);
     const float root = sqrtf((float)h);
     for (size_t item = 0; item < items; item++)
         for (size_t e = 0; e < gate->experts; e++)

@@ -1,34 +1,16 @@
 /* glu: y = activation(x Wg^T + bg) * (x Wu^T + bu) over the last axis; gate.weight and up.weight
  * [out, in], biases if the tensors are there (Shazeer 2020, "GLU Variants Improve Transformer"). */
-#include "layer.h"
+#include "projection.h"
 
 #include <math.h>
 
 struct glu {
-    struct gemm gate, up;
-    struct array gate_bias, up_bias;
-    size_t positions; /* vectors per row */
+    struct projection gate, up;
+    size_t vectors; /* per row: the product of the axes before the last */
     int activation;
 };
 
 enum { GLU_SILU, GLU_GELU, GLU_GELU_TANH, GLU_SIGMOID, GLU_RELU };
-
-static int build_half(struct layer *layer, const struct build *build, const char *weight_suffix,
-                      const char *bias_suffix, size_t n, struct gemm *gemm, struct array *bias,
-                      struct error *err)
-{
-    const size_t k = layer->in.dims[layer->in.rank - 1];
-    struct tensor *weight = tensor_claim(layer, build, weight_suffix, err);
-    if (!weight || tensor_expect(weight, (size_t[]){n ? n : weight->dims[0], k}, 2, err) != 0 ||
-        gemm_init(gemm, weight, weight->dims[0], k, err) != 0)
-        return -1;
-    tensor_drop_pages(weight);
-    layer->parameters += weight->elements;
-    layer->active_parameters += weight->elements;
-    layer->weight_bytes += gemm->bytes;
-    layer->macs += layer->in_elements * weight->dims[0];
-    return array_build(bias, layer, build, bias_suffix, &weight->dims[0], 1, false, err);
-}
 
 static int glu_build(struct layer *layer, struct build *build, struct config_node *node,
                      struct error *err)
@@ -37,15 +19,17 @@ static int glu_build(struct layer *layer, struct build *build, struct config_nod
     struct glu *glu = layer->state = xcalloc(1, sizeof *glu);
     if (layer->in.rank == 0)
         return config_error(node, NULL, err, "glu needs at least one axis");
-    if (config_choice(node, "activation", names, GLU_SILU, &glu->activation, err) != 0 ||
-        build_half(layer, build, "gate.weight", "gate.bias", 0, &glu->gate, &glu->gate_bias, err) !=
-            0 ||
-        build_half(layer, build, "up.weight", "up.bias", glu->gate.n, &glu->up, &glu->up_bias,
-                   err) != 0)
-        return -1;
     struct moed_shape out = layer->in;
-    glu->positions = layer->in_elements / out.dims[out.rank - 1];
-    out.dims[out.rank - 1] = glu->gate.n;
+    size_t *last = &out.dims[out.rank - 1];
+    if (config_choice(node, "activation", names, GLU_SILU, &glu->activation, err) != 0 ||
+        projection_build(&glu->gate, layer, build, "gate.weight", "gate.bias", 0, *last, err) !=
+            0 ||
+        projection_build(&glu->up, layer, build, "up.weight", "up.bias", glu->gate.gemm.n, *last,
+                         err) != 0)
+        return -1;
+    glu->vectors = layer->in_elements / *last;
+    *last = glu->gate.gemm.n;
+    layer->macs = 2 * layer->in_elements * *last;
     if (layer_set_out(layer, node, &out, err) != 0)
         return -1;
     layer->scratch_per_row = layer->out_elements;
@@ -86,8 +70,8 @@ static void glu_forward(const struct layer *layer, const struct run *run, size_t
 {
     const struct glu *glu = layer->state;
     float *up = run->arena;
-    gemm_rows(&glu->gate, x, rows * glu->positions, glu->gate_bias.values, y);
-    gemm_rows(&glu->up, x, rows * glu->positions, glu->up_bias.values, up);
+    projection_forward(&glu->gate, rows * glu->vectors, x, y);
+    projection_forward(&glu->up, rows * glu->vectors, x, up);
     gate_up(glu->activation, rows * layer->out_elements, up, y);
 }
 
@@ -96,10 +80,8 @@ static void glu_free(struct layer *layer)
     struct glu *glu = layer->state;
     if (!glu)
         return;
-    gemm_close(&glu->gate);
-    gemm_close(&glu->up);
-    array_close(&glu->gate_bias);
-    array_close(&glu->up_bias);
+    projection_close(&glu->gate);
+    projection_close(&glu->up);
 }
 
 const struct layer_op op_glu = {

@@ -1,35 +1,25 @@
 /* linear: y = x W^T + b over the last axis; weight [out, in], bias [out] if the tensor is there. */
-#include "layer.h"
+#include "projection.h"
 
 struct linear {
-    struct gemm gemm;
-    struct array bias;
-    size_t positions; /* vectors per row: the product of the axes before the last */
+    struct projection projection;
+    size_t vectors; /* per row: the product of the axes before the last */
 };
 
 static int linear_build(struct layer *layer, struct build *build, struct config_node *node,
                         struct error *err)
 {
     struct linear *linear = layer->state = xcalloc(1, sizeof *linear);
-    struct tensor *weight = tensor_claim(layer, build, "weight", err);
-    if (!weight)
-        return -1;
     if (layer->in.rank == 0)
         return config_error(node, NULL, err, "linear needs at least one axis");
-    const size_t k = layer->in.dims[layer->in.rank - 1], n = weight->dims[0];
-    if (tensor_expect(weight, (size_t[]){n, k}, 2, err) != 0)
-        return -1;
     struct moed_shape out = layer->in;
-    out.dims[out.rank - 1] = n;
-    if (layer_set_out(layer, node, &out, err) != 0 ||
-        gemm_init(&linear->gemm, weight, n, k, err) != 0)
+    size_t *last = &out.dims[out.rank - 1];
+    if (projection_build(&linear->projection, layer, build, "weight", "bias", 0, *last, err) != 0)
         return -1;
-    tensor_drop_pages(weight);
-    layer->parameters = layer->active_parameters = weight->elements;
-    layer->weight_bytes = linear->gemm.bytes;
-    linear->positions = layer->in_elements / k;
-    layer->macs = linear->positions * n * k;
-    return array_build(&linear->bias, layer, build, "bias", &n, 1, false, err);
+    linear->vectors = layer->in_elements / *last;
+    *last = linear->projection.gemm.n;
+    layer->macs = layer->in_elements * *last;
+    return layer_set_out(layer, node, &out, err);
 }
 
 static void linear_forward(const struct layer *layer, const struct run *run, size_t rows,
@@ -37,16 +27,14 @@ static void linear_forward(const struct layer *layer, const struct run *run, siz
 {
     (void)run;
     const struct linear *linear = layer->state;
-    gemm_rows(&linear->gemm, x, rows * linear->positions, linear->bias.values, y);
+    projection_forward(&linear->projection, rows * linear->vectors, x, y);
 }
 
 static void linear_free(struct layer *layer)
 {
     struct linear *linear = layer->state;
-    if (!linear)
-        return;
-    gemm_close(&linear->gemm);
-    array_close(&linear->bias);
+    if (linear)
+        projection_close(&linear->projection);
 }
 
 const struct layer_op op_linear = {

@@ -16,7 +16,7 @@
 #ifndef CORE_MOE_H
 #define CORE_MOE_H
 
-#include "layer.h"
+#include "projection.h"
 
 /* Bounds the routing arrays of one layer; the largest published models have 512. */
 enum { MAX_EXPERTS = 4096 };
@@ -56,7 +56,7 @@ struct gate {
      * layer `key_layer`. Keys need every expert's first layers, so those run for every item. */
     bool attentive;
     size_t hidden;
-    struct gemm query, key; /* Wq, Wk: [hidden, hidden] */
+    struct projection query, key; /* Wq, Wk: [hidden, hidden] */
 };
 
 struct experts {
