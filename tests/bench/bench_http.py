@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -16,12 +17,17 @@ import urllib.request
 import numpy as np
 
 from bench import BUILD, ROOT, cpu_list, halves, summary
+from bench_moe import write_config
+from moed import safetensors
 
-MODELS = ("fashion-mnist", "fashion-mnist-attentive")
+SHIPPED, SYNTHETIC = ("fashion-mnist", "fashion-mnist-attentive"), "synthetic-256-experts"
+MODELS = (*SHIPPED, SYNTHETIC)
 CONNECTIONS, QUICK_CONNECTIONS = (1, 16, 64, 256), (1, 64)
 # A run is repeated, longer, until every connection was answered at least twice; a slow server on a busy machine needs it.
 RUN_SECONDS, START_SECONDS = (1, 4, 16), 30
 IDLE_REQUESTS, IDLE_PAUSE = 100, 0.01
+# Half load: as many connections as leave each a pause that wrk can keep, in whole milliseconds.
+HALF_LOAD_CONNECTIONS, HALF_LOAD_SECONDS = 256, 4
 TOLERANCE = 1e-4
 BENCH = os.path.dirname(os.path.abspath(__file__))
 
@@ -58,8 +64,25 @@ class Server:
         self.log.close()
 
 
+def write_models(directory):
+    """A directory to serve: the shipped models, and one with so many experts that their weights are beyond the cache."""
+    for name in SHIPPED:
+        shutil.copytree(os.path.join(ROOT, "deploy", "models", name), os.path.join(directory, name))
+    synthetic = os.path.join(directory, SYNTHETIC)
+    os.mkdir(synthetic)
+    write_config(synthetic, 784, 256, 2)
+    random = np.random.default_rng(1)
+    tensors = {"moe.gate.out.weight": random.standard_normal((256, 784), dtype=np.float32) / np.float32(28 * 255)}
+    for i in range(256):
+        tensors[f"moe.experts.{i}.fc1.weight"] = random.standard_normal((256, 784), dtype=np.float32) / np.float32(28 * 255)
+        tensors[f"moe.experts.{i}.fc2.weight"] = random.standard_normal((10, 256), dtype=np.float32) / np.float32(16)
+    safetensors.write(os.path.join(synthetic, "model.safetensors"), tensors)
+
+
 def formats(model):
     """{name: (path, body, length of its JSON head or None)}: one image, an ankle boot, in every form."""
+    tensor, shape = ("x", [1, 784]) if model == SYNTHETIC else ("image", [1, 1, 28, 28])
+
     with open(os.path.join(ROOT, "deploy", "example.json"), encoding="ascii") as file:
         pixels = np.array(json.load(file)["instances"], dtype=np.uint8).reshape(784)
     noisy = pixels + np.random.default_rng(1).random(784, dtype=np.float32)
@@ -69,7 +92,7 @@ def formats(model):
 
     def oip(values, datatype):
         data = values.tobytes()
-        head = json.dumps({"inputs": [{"name": "image", "shape": [1, 1, 28, 28], "datatype": datatype,
+        head = json.dumps({"inputs": [{"name": tensor, "shape": shape, "datatype": datatype,
                                        "parameters": {"binary_data_size": len(data)}}],
                            "parameters": {"binary_data_output": True}}, separators=(",", ":")).encode()
         return f"/v2/models/{model}/infer", head + data, len(head)
@@ -102,9 +125,9 @@ def batch_buckets(server, model):
     return {bound or kind: float(value) for kind, bound, value in re.findall(pattern, page, re.M)}
 
 
-def wrk(url, body_file, head_length, connections, seconds):
+def wrk(url, body_file, head_length, connections, seconds, pause_ms=0):
     """What post.lua says of one run."""
-    environment = dict(os.environ, BENCH_BODY=body_file)
+    environment = dict(os.environ, BENCH_BODY=body_file, BENCH_PAUSE_MS=str(pause_ms))
     if head_length is not None:
         environment["BENCH_JSON_LENGTH"] = str(head_length)
     cpus = halves()[1]
@@ -124,8 +147,18 @@ def load(server, path, body_file, head_length, connections):
         said = wrk(server.url + path, body_file, head_length, connections, seconds)
         if said["requests"] >= 2 * connections:
             return {"per_second": said["requests"] / said["seconds"], "p50_us": said["p50_us"],
-                    "p99_us": said["p99_us"], "cpu_us": 1e6 * (server.cpu_seconds() - before) / said["requests"]}
+                    "p99_us": said["p99_us"], "p999_us": said["p999_us"],
+                    "cpu_us": 1e6 * (server.cpu_seconds() - before) / said["requests"]}
     raise SystemExit(f"bench_http: {path}: {said['requests']} answers to {connections} connections in {seconds} s")
+
+
+def half_load(server, path, body_file, head_length, saturated):
+    """As above, with pauses that leave the server about half of what it takes."""
+    connections = HALF_LOAD_CONNECTIONS
+    pause_ms = max(1, round(1e3 * connections / (0.5 * saturated)))
+    said = wrk(server.url + path, body_file, head_length, connections, HALF_LOAD_SECONDS, pause_ms)
+    rate = said["requests"] / said["seconds"]
+    return {"per_second": rate, "share": rate / saturated, **{key: said[key] for key in ("p50_us", "p99_us", "p999_us")}}
 
 
 def read_reply(connection):
@@ -168,9 +201,9 @@ class Bodies:
                 file.write(body)
 
 
-def start(stack, bodies, moed, with_ceiling):
+def start(stack, bodies, models, moed, with_ceiling):
     """{format: {contender: (server, path)}}; answers are compared before anything is timed."""
-    environment = {"BENCH_MODEL": os.path.join(ROOT, "deploy", "models", bodies.model),
+    environment = {"BENCH_MODEL": os.path.join(models, bodies.model),
                    "PYTHONPATH": os.pathsep.join([os.path.join(ROOT, "clients", "python"), BENCH])}
     fastapi = Server(stack, [sys.executable, "-m", "uvicorn", "fastapi_app:app", "--port", "0", "--no-access-log"],
                      **environment)
@@ -189,7 +222,7 @@ def start(stack, bodies, moed, with_ceiling):
 
 
 def measure(bodies, plan, rounds, connection_counts):
-    runs, batches, idle = {}, {}, {}
+    runs, batches, idle, half = {}, {}, {}, {}
     for _ in range(rounds):
         for name, contenders in plan.items():
             _, body, head_length = bodies.of[name]
@@ -204,25 +237,34 @@ def measure(bodies, plan, rounds, connection_counts):
                         total = batches.setdefault((name, connections), {})
                         for key, value in batch_buckets(server, bodies.model).items():
                             total[key] = total.get(key, 0) + value - before.get(key, 0)
+            server, path = contenders["moed"]
+            saturated = max(runs[name, connections, "moed"][-1]["per_second"] for connections in connection_counts)
+            half.setdefault(name, []).append(half_load(server, path, bodies.files[name], head_length, saturated))
     return ([{"model": bodies.model, "format": name, "connections": connections, "contender": contender,
               **{key: summary([run_of[key] for run_of in list_of]) for key in list_of[0]}}
              for (name, connections, contender), list_of in runs.items()],
             [{"model": bodies.model, "format": name, "connections": connections, "buckets": total}
              for (name, connections), total in batches.items()],
             [{"model": bodies.model, "format": name, "contender": contender, "us": summary(list_of)}
-             for (name, contender), list_of in idle.items()])
+             for (name, contender), list_of in idle.items()],
+            [{"model": bodies.model, "format": name, **{key: summary([run_of[key] for run_of in list_of])
+                                                        for key in list_of[0]}} for name, list_of in half.items()])
 
 
 def run(rounds, quick, _machine):
-    result = {"server_cpus": halves()[0], "wrk_cpus": halves()[1], "runs": [], "batches": [], "idle": []}
+    parts = ("runs", "batches", "idle", "half")
+    result = {"server_cpus": halves()[0], "wrk_cpus": halves()[1], **{part: [] for part in parts}}
     with contextlib.ExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory())
-        moed = Server(stack, [os.path.join(BUILD, "moed"), "serve", "--models", os.path.join(ROOT, "deploy", "models"),
-                              "--port", "0", "--log-level", "warning"])
+        models = stack.enter_context(tempfile.TemporaryDirectory())
+        write_models(models)
+        moed = Server(stack, [os.path.join(BUILD, "moed"), "serve", "--models", models, "--port", "0", "--log-level",
+                              "warning"])
         for model in MODELS[:1] if quick else MODELS:
             bodies = Bodies(model, directory)
-            plan = start(stack, bodies, moed, with_ceiling=model == MODELS[0])
-            measured = measure(bodies, plan, rounds, QUICK_CONNECTIONS if quick else CONNECTIONS)
-            for key, part in zip(("runs", "batches", "idle"), measured):
+            with contextlib.ExitStack() as others:
+                plan = start(others, bodies, models, moed, with_ceiling=model == MODELS[0])
+                measured = measure(bodies, plan, rounds, QUICK_CONNECTIONS if quick else CONNECTIONS)
+            for key, part in zip(parts, measured):
                 result[key] += part
     return result

@@ -10,12 +10,13 @@ import time
 import bench
 import bench_gemm
 import bench_http
+import bench_memory
 import bench_moe
 import plots
 import report_http
 
 PARTS = {"gemm": (bench_gemm.run, bench_gemm.report, plots.gemm), "moe": (bench_moe.run, bench_moe.report, plots.moe),
-         "http": (bench_http.run, report_http.report, plots.http)}
+         "http": (bench_http.run, report_http.report, plots.http), "memory": (bench_memory.run, bench_memory.report, None)}
 ROUNDS, QUICK_ROUNDS = 5, 2
 
 
@@ -39,7 +40,8 @@ def write(results, directory):
         for name, (_, report, plot) in PARTS.items():
             if name in results:
                 file.write(report(results[name]) + "\n")
-                plot(results[name], directory)
+                if plot:
+                    plot(results[name], directory)
 
 
 def main():

@@ -10,8 +10,9 @@ def _throughput(result):
         ours = found[model, name, connections, "moed"]["per_second"]
         times = "" if contender == "moed" else spread(ratio(ours, run["per_second"]))
         rows.append([model, name, connections, contender, spread(run["per_second"]), times, spread(run["p50_us"]),
-                     spread(run["p99_us"]), figure(run["cpu_us"]["median"])])
-    return table(["model", "format", "connections", "server", "requests/s", "moed / it", "p50 us", "p99 us", "CPU us each"],
+                     spread(run["p99_us"]), spread(run["p999_us"]), figure(run["cpu_us"]["median"])])
+    return table(["model", "format", "connections", "server", "requests/s", "moed / it", "p50 us", "p99 us", "p99.9 us",
+                  "CPU us each"],
                  rows)
 
 
@@ -29,6 +30,12 @@ def _batches(result):
     return table(["model", "format", "connections", "mean rows", "share of batches by rows"], rows)
 
 
+def _half(result):
+    rows = [[point["model"], point["format"], spread(point["per_second"]), f"{100 * point['share']['median']:.0f} %",
+             *(spread(point[key]) for key in ("p50_us", "p99_us", "p999_us"))] for point in result["half"]]
+    return table(["model", "format", "requests/s", "of saturation", "p50 us", "p99 us", "p99.9 us"], rows)
+
+
 def report(result):
     idle = [[point["model"], point["format"], point["contender"], spread(point["us"])] for point in result["idle"]]
     return f"""## HTTP
@@ -40,6 +47,9 @@ One image per request; servers on CPU {result['server_cpus']}, wrk on {result['w
 ### Alone: single requests with pauses of 10 ms, p50
 
 {table(["model", "format", "server", "us"], idle)}
+### At half load: 256 connections with random pauses
+
+{_half(result)}
 ### Batches
 
 {_batches(result)}"""
