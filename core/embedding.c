@@ -1,7 +1,6 @@
 /* Learned vectors of sequence models and of categories: embedding, position_embedding, class_token. */
 #include "layer.h"
 
-#include <math.h>
 #include <string.h>
 
 /* embedding: every integer of the row becomes that row of the table. */
@@ -15,14 +14,18 @@ static int embedding_build(struct layer *layer, struct build *build, struct conf
 {
     struct embedding *embedding = layer->state = xcalloc(1, sizeof *embedding);
     const struct tensor *weight = tensor_peek(layer, build, "weight");
+    size_t dims[2] = {0};
     if (build->categories == 0)
         return config_error(node, NULL, err,
                             "an embedding is the first layer of an input with \"categories\"");
     if (layer->in.rank == MOED_MAX_RANK)
         return config_error(node, NULL, err, "the result would have more than %d axes",
                             MOED_MAX_RANK);
-    const size_t dims[2] = {weight && weight->rank > 0 ? weight->dims[0] : 0,
-                            weight && weight->rank > 1 ? weight->dims[1] : 0};
+    if (weight && weight->rank != 2)
+        return error_set(err, ERROR_INVALID, "tensor '%s' has %zu axes, expected [count, size]",
+                         weight->name, weight->rank);
+    if (weight)
+        memcpy(dims, weight->dims, sizeof dims);
     if (array_build(&embedding->table, layer, build, "weight", dims, 2, true, err) != 0)
         return -1;
     if (build->categories > dims[0])
@@ -39,8 +42,8 @@ static int embedding_build(struct layer *layer, struct build *build, struct conf
 /* Front ends refuse what is no category; should one not, the table is still not left. */
 static size_t table_row(const struct embedding *embedding, float value)
 {
-    const float last = (float)(embedding->count - 1);
-    return (size_t)(value > 0 ? fminf(value, last) : 0.0f);
+    const size_t last = embedding->count - 1;
+    return value > 0 && value < (float)last ? (size_t)value : value > 0 ? last : 0;
 }
 
 static void embedding_forward(const struct layer *layer, const struct run *run, size_t rows,

@@ -119,12 +119,13 @@ static void top_k(const float *values, size_t count, size_t k, int32_t *chosen)
     }
 }
 
+/* Half the sum of the two best, which ranks groups as the sum does and never is infinite. */
 static float group_value(const struct gate *gate, const float *keys, size_t size)
 {
     int32_t best[2] = {0, 0};
     const size_t count = gate->group_score == GROUP_TOP2 && size > 1 ? 2 : 1;
     top_k(keys, size, count, best);
-    return keys[best[0]] + (count == 2 ? keys[best[1]] : 0.0f);
+    return count == 2 ? 0.5f * keys[best[0]] + 0.5f * keys[best[1]] : keys[best[0]];
 }
 
 /* Experts outside the best groups get the key -infinity, which no other expert has. */
