@@ -20,9 +20,11 @@ for source in tests/fuzz/fuzz_*.c; do
     mkdir -p "$corpus"
     seeds=tests/fuzz/corpus/${target#fuzz_}
     [ -d "$seeds" ] || seeds=
+    dictionary=tests/fuzz/${target#fuzz_}.dict
+    [ -f "$dictionary" ] && dictionary=-dict=$dictionary || dictionary=
     echo "==> $target for $minutes min"
     "build/fuzz/$target" -max_total_time=$((minutes * 60)) -timeout=10 -rss_limit_mb=2048 \
         -print_final_stats=1 -artifact_prefix="build/fuzz/crashes/$target-" \
-        "$corpus" $seeds || status=1
+        $dictionary "$corpus" $seeds || status=1
 done
 exit $status

@@ -156,8 +156,10 @@ fuzz() { # TARGET
     mkdir -p "build/fuzz/corpus/$1"
     seeds=tests/fuzz/corpus/${1#fuzz_}
     [ -d "$seeds" ] || seeds=
+    dictionary=tests/fuzz/${1#fuzz_}.dict
+    [ -f "$dictionary" ] && dictionary=-dict=$dictionary || dictionary=
     "build/fuzz/$1" -max_total_time=$FUZZ_SECONDS -timeout=10 -rss_limit_mb=2048 \
-        "build/fuzz/corpus/$1" $seeds
+        $dictionary "build/fuzz/corpus/$1" $seeds
 }
 
 # --- parts -----------------------------------------------------------------------------------------
