@@ -32,14 +32,18 @@ def balance_loss(p):
     return ((1.0 / p.shape[1] - p.mean(dim=0)) ** 2).sum()
 
 
-def pairwise_distance(x):
-    """Euclidean distances between all rows (flattened), divided by the largest in the batch: (rows, rows)."""
+def pairwise_distance(x, scaled=True):
+    """Euclidean distances between all rows (flattened): (rows, rows).
+
+    scaled  divide by the largest in the batch, so that coefficients do not depend on the data's range. The authors' code
+            does so since 20 September 2022; their published results were made before that, without.
+    """
     flat = x.flatten(1)
     squares = (flat * flat).sum(dim=1)
     # |a|^2 + |b|^2 - 2ab, some fifty times faster than subtracting pairs; what cancellation does to the distances of
     # nearly equal rows does not matter to a sum over all pairs, but the diagonal is exactly zero.
     distance = (squares[:, None] + squares[None, :] - 2 * flat @ flat.t()).clamp_min(0).sqrt().fill_diagonal_(0)
-    return distance / distance.max().clamp_min(torch.finfo(distance.dtype).tiny)
+    return distance / distance.max().clamp_min(torch.finfo(distance.dtype).tiny) if scaled else distance
 
 
 def sample_similarity_loss(p, distance, beta_same, beta_different, divide="different"):

@@ -45,6 +45,7 @@ class SampleSimilarityTest(unittest.TestCase):
         flat = self.x.flatten(1).numpy()
         expected = np.sqrt(((flat[:, None] - flat[None]) ** 2).sum(-1))
         np.testing.assert_allclose(self.distance.numpy(), expected / expected.max(), atol=1e-7)
+        np.testing.assert_allclose(losses.pairwise_distance(self.x, scaled=False).numpy(), expected, atol=1e-6)
         self.assertEqual(self.distance.diagonal().abs().max().item(), 0)
 
     def test_equal_rows_do_not_divide_by_zero(self):

@@ -36,18 +36,19 @@ class ResultsTest(unittest.TestCase):
     def test_published_figures_stand_beside_ours(self):
         self.put("mnist", mixture_row("moe", 0, 0.02, 0.04), mixture_row("moe", 1, 0.03, 0.03))
         text = self.written()
-        self.assertIn("| mixture | 0.021 → 0.025 ± 0.007 | 0.038 → 0.035 ± 0.007 | 0.020 / 0.040 | "
-                      "2.022 → 2.000 ± 0.000 |", text)
+        self.assertIn("| mixture | 0.021 / 0.038 | 0.020 / 0.040 | 0.034 ± 0.013 / 0.044 ± 0.009 | "
+                      "0.025 ± 0.007 / 0.035 ± 0.007 | 2 | 60 |", text)
+        self.assertIn("| mixture | 2.02 / 1.61 ± 0.40 / 2.00 ± 0.00 | 0.09 / 0.14 ± 0.10 / 0.10 ± 0.00 |", text)
         self.assertIn("| mixture | 0.035 ± 0.007 | 0.040 ± 0.000 | 0.050 ± 0.000 |", text)
         self.assertNotIn("Fashion-MNIST", text)
 
     def test_what_differs_beyond_the_spread_is_bold(self):
         self.put("mnist", mixture_row("moe", 0, 0.08, 0.090), mixture_row("moe", 1, 0.08, 0.094))
-        self.assertIn("0.038 → **0.092 ± 0.003**", self.written())
+        self.assertIn("| **0.080 ± 0.000** / **0.092 ± 0.003** |", self.written())
 
     def test_one_run_is_no_evidence(self):
         self.put("mnist", mixture_row("moe", 0, 0.08, 0.09))
-        self.assertIn("0.038 → 0.090 |", self.written())
+        self.assertIn("| 0.080 / 0.090 | 1 |", self.written())
 
     def test_clusters(self):
         row = {"variant": "s1-moe-nonlinear", "seed": 0, "train_error": 0.0, "test_error": 0.01, "cpu_seconds": 20,

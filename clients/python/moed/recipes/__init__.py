@@ -1,1 +1,1 @@
-"""Trainings of the papers' systems, and of the shipped checkpoints, each a program: python3 -m moed.recipes.NAME --help."""
+"""Trainings of the papers' systems and of the shipped checkpoints: python3 -m moed.recipes.NAME --help."""

@@ -77,8 +77,8 @@ class MixtureJob(runner.Job):
         if self.variant.importance is not None:
             return self.variant.importance * losses.importance_loss(self.model.routing.probabilities)
         if self.variant.similarity is not None:
-            return losses.sample_similarity_loss(self.model.routing.probabilities, losses.pairwise_distance(images),
-                                                 *self.variant.similarity)
+            distance = losses.pairwise_distance(images, scaled=False)  # as when the paper's coefficients were found
+            return losses.sample_similarity_loss(self.model.routing.probabilities, distance, *self.variant.similarity)
         return 0.0
 
 

@@ -18,19 +18,29 @@ INTRODUCTION = """# Results
 The papers' tables, trained again on one CPU core by the recipes of this package. This page is written by
 `python3 -m moed.recipes.results` from the rows in `results/`, one file per run; each names the command that made it.
 
-Ours are means ± standard deviations over the seeds named. "Least training error" is the seed that the papers' rule of
-selection picks. **Bold** marks a figure of ours that differs from the published one by more than twice the two spreads
-together; what is known about the reason is below the table. H_s (how undecided the gate is per image), H_u (how even
-the experts are used) and I(E;Y) (how much the choice of expert says about the class that expert predicts) are in bits;
-the dispatch entropy is in nats.
+Ours are means ± standard deviations over that many seeds; "best run" is the seed that the papers' rule selects, the
+least training error. **Bold** marks a mean of ours that differs by more than twice the two deviations together; what is
+known about the reason is below the table. H_s (how undecided the gate is per image), H_u (how even the experts are
+used) and I(E;Y) (how much the choice of expert says about the class that expert predicts) are in bits; the dispatch
+entropy is in nats.
 """
 
 MIXTURES_TEXT = """
 ## {title} (arXiv 2302.14703)
 
 `python3 -m moed.recipes.{recipe}`: five experts, batches of 512, Adam 1e-3, 20 epochs.
-Published → ours. The published row is the run with the least training error of all runs and coefficients of its kind;
-its spread is over all of those. Ours are trained with that row's coefficients.
+
+A published row is one run: that with the least training error of all runs and coefficients of its kind, of up to 140.
+The authors also stored or printed all their runs, from which "authors' runs" has those with the row's coefficients, as
+ours have them: that is what to compare with ours.
+
+"""
+BITS_TEXT = """
+Routing on the test images: published best run / authors' runs where known / ours.
+
+"""
+SPARSE_TEXT = """
+A plain gate served sparsely, the selected weights divided by their sum:
 
 """
 CLUSTERS_TEXT = """
@@ -89,32 +99,47 @@ def cost(rows):
 
 # --- paper 1 ----------------------------------------------------------------------------------------------------
 
-def error_cell(rows, key, reference, spread):
-    mean, own = mean_and_spread(rows, key)
-    text = marked(shown(mean, own, 3), mean, own, reference, spread)
-    return f"{reference:.3f} → {text}"
+def pair(shown_figures):
+    return " / ".join(shown_figures)
 
 
-def bits_cell(rows, key, reference):
-    if reference is None:
-        return ""
-    return f"{reference:.3f} → {shown(*mean_and_spread(rows, key), 3)}"
+def error_cell(paper, rows):
+    """Ours, training / test; against the authors' runs where they are known, else against the published one."""
+    cells = []
+    for key in ("train_error", "test_error"):
+        reference = getattr(paper.runs, key) if paper.runs else (getattr(paper, key), paper.spread)
+        mean, spread = mean_and_spread(rows, key)
+        cells.append(marked(shown(mean, spread, 3), mean, spread, *reference))
+    return pair(cells)
 
 
-def mixture_line(paper, rows):
+def error_line(paper, rows):
     best = min(rows, key=lambda row: row["train_error"])
-    return [paper.title, error_cell(rows, "train_error", paper.train_error, paper.spread),
-            error_cell(rows, "test_error", paper.test_error, paper.spread),
-            f"{best['train_error']:.3f} / {best['test_error']:.3f}",
-            bits_cell(rows, "mutual_information_bits", paper.mutual_information_bits),
-            bits_cell(rows, "gate_entropy_bits", paper.gate_entropy_bits),
-            bits_cell(rows, "usage_entropy_bits", paper.usage_entropy_bits), str(len(rows)), cost(rows)]
+    theirs = pair(shown(*figure, 3) for figure in (paper.runs.train_error, paper.runs.test_error)) if paper.runs else ""
+    return [paper.title, f"{paper.train_error:.3f} / {paper.test_error:.3f}",
+            f"{best['train_error']:.3f} / {best['test_error']:.3f}", theirs, error_cell(paper, rows), str(len(rows)),
+            cost(rows)]
 
 
-def mixtures_table(papers, rows):
-    header = ["model", "training error", "test error", "least training error: training / test", "I(E;Y)", "H_s", "H_u",
-              "seeds", "CPU seconds"]
-    return table(header, [mixture_line(paper, rows[variant]) for variant, paper in papers.items() if variant in rows])
+def error_table(papers, rows):
+    header = ["training / test error", "published, best run", "ours, best run", "authors' runs", "ours", "seeds",
+              "CPU seconds"]
+    return table(header, [error_line(paper, rows[variant]) for variant, paper in papers.items() if variant in rows])
+
+
+BITS = {"I(E;Y)": "mutual_information_bits", "H_s": "gate_entropy_bits", "H_u": "usage_entropy_bits"}
+
+
+def bits_cell(paper, rows, key):
+    """published | the authors' runs | ours"""
+    theirs = shown(*getattr(paper.runs, key), 2) if paper.runs and getattr(paper.runs, key) else ""
+    return pair(text for text in (f"{getattr(paper, key):.2f}", theirs, shown(*mean_and_spread(rows, key), 2)) if text)
+
+
+def bits_table(papers, rows):
+    lines = [[paper.title] + [bits_cell(paper, rows[variant], key) for key in BITS.values()]
+             for variant, paper in papers.items() if variant in rows and paper.gate_entropy_bits is not None]
+    return table(["bits"] + list(BITS), lines) if lines else ""
 
 
 def sparse_table(papers, rows):
@@ -131,9 +156,8 @@ def mixtures_section(recipe, papers, folder, pictures):
     rows = rows_of(os.path.join(folder, recipe.name))
     if not rows:
         return ""
-    text = MIXTURES_TEXT.format(title=recipe.title, recipe=recipe.name) + mixtures_table(papers, rows)
-    text += "\nServed sparsely, the selected weights divided by their sum, a plain gate needs one or two experts per " \
-            "image:\n\n" + sparse_table(papers, rows)
+    text = MIXTURES_TEXT.format(title=recipe.title, recipe=recipe.name) + error_table(papers, rows)
+    text += BITS_TEXT + bits_table(papers, rows) + SPARSE_TEXT + sparse_table(papers, rows)
     picture = pictures and pictures.expert_by_class(recipe, papers, rows, folder)
     return text + notes(folder, recipe.name) + (picture or "")
 
@@ -151,7 +175,8 @@ def cluster_line(variant, paper, rows):
     noisy = accuracy_cell(rows, "noisy_test_error", paper) if is_mixture else ""
     entropy = shown(*mean_and_spread(rows, "noisy_dispatch_entropy_nats"), 3) if is_mixture else ""
     return [f"{variant[1]}, {variant[3:].replace('-', ', ')}", paper.table or "", paper.notebook, noisy,
-            accuracy_cell(rows, "test_error", paper), shown(*train, 2), paper.entropy or "", entropy, str(len(rows)), cost(rows)]
+            accuracy_cell(rows, "test_error", paper), shown(*train, 2), paper.entropy or "", entropy, str(len(rows)),
+            cost(rows)]
 
 
 def clusters_section(folder, pictures):
