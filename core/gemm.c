@@ -11,7 +11,8 @@
 #include "moed.h"
 
 /* Cache lines; and the pages that large weights ask for: reading them costs a translation every two
- * megabytes instead of every four kilobytes, and the memory is there sooner. */
+ * megabytes instead of every four kilobytes. Loading pays for it where memory is fragmented: the
+ * kernel then moves pages together first. */
 enum { ALIGNMENT = 64, HUGE_PAGE = 2 << 20 };
 
 static const struct kernel *chosen;
