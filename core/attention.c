@@ -44,9 +44,8 @@ static int attention_build(struct layer *layer, struct build *build, struct conf
 
 static void softmax(float *values, size_t count)
 {
-    float max = values[0], sum = 0;
-    for (size_t i = 1; i < count; i++)
-        max = fmaxf(max, values[i]);
+    const float max = max_of(values, count);
+    float sum = 0;
     for (size_t i = 0; i < count; i++)
         sum += values[i] = expf(values[i] - max);
     for (size_t i = 0; i < count; i++)

@@ -15,12 +15,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "vector.h"
+
 static void clamp_finite(float *values, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
-        if (isnan(values[i]))
-            values[i] = -FLT_MAX;
-        values[i] = fminf(fmaxf(values[i], -FLT_MAX), FLT_MAX);
+        const float value = values[i] > FLT_MAX ? FLT_MAX : values[i];
+        values[i] = value >= -FLT_MAX ? value : -FLT_MAX; /* NaN is not */
     }
 }
 
@@ -29,11 +30,10 @@ static void clamp_finite(float *values, size_t count)
 static float softmax_to(const float *logits, size_t count, float *p)
 {
     const float least = -1000; /* its exp is 0, and 0 * least is still 0 */
-    float max = logits[0], sum = 0, weighted = 0;
-    for (size_t i = 1; i < count; i++)
-        max = fmaxf(max, logits[i]);
+    const float max = max_of(logits, count);
+    float sum = 0, weighted = 0;
     for (size_t i = 0; i < count; i++) {
-        const float d = fmaxf(logits[i] - max, least);
+        const float d = logits[i] - max > least ? logits[i] - max : least;
         p[i] = expf(d);
         sum += p[i];
         weighted += p[i] * d;

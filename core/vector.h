@@ -23,6 +23,15 @@ static inline float dot(const float *a, const float *b, size_t count)
     return sum;
 }
 
+/* The largest of at least one value, none of them NaN. Compared, not fmaxf(): that is a call. */
+static inline float max_of(const float *values, size_t count)
+{
+    float max = values[0];
+    for (size_t i = 1; i < count; i++)
+        max = values[i] > max ? values[i] : max;
+    return max;
+}
+
 /* y += factor * x */
 static inline void add_scaled(float *y, float factor, const float *x, size_t count)
 {
