@@ -101,6 +101,7 @@ struct http {
     bool tick_passed; /* deadlines are to be looked at */
 
     bool draining;
+    bool greeting_stopped; /* draining: no connection is opened any more that was not begun */
     uint64_t drain_since_ms;
     unsigned drain_grace_ms;
     void (*on_drained)(void *context);
