@@ -76,14 +76,14 @@ static void attention_forward(const struct layer *layer, const struct run *run, 
     const size_t positions = attention->positions, size = attention->size;
     const size_t width = size / attention->heads;
     float *qkv = run->arena, *context = qkv + 3 * rows * layer->in_elements;
-    projection_forward(&attention->in, run, rows * positions, x, qkv);
+    projection_forward(&attention->in, rows * positions, x, qkv);
     for (size_t row = 0; row < rows; row++)
         for (size_t query = 0; query < positions; query++)
             for (size_t head = 0; head < attention->heads; head++)
                 attend(attention, qkv + row * positions * 3 * size + head * width, query,
                        run_workspace(run),
                        context + (row * positions + query) * size + head * width);
-    projection_forward(&attention->out, run, rows * positions, context, y);
+    projection_forward(&attention->out, rows * positions, context, y);
 }
 
 static void attention_free(struct layer *layer)

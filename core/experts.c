@@ -94,15 +94,13 @@ struct experts_job {
     size_t gathered_pitch; /* of a pair's place in gathered */
     const float *x, *hidden;
     float *gathered, *out;
-    bool in_turn; /* tasks run one after the other, each with the whole team */
 };
 
 static struct run task_run(const struct experts_job *job, size_t first_row, unsigned worker)
 {
     struct run run = *job->run;
     run.worker = run.team ? worker : run.worker;
-    if (!job->in_turn)
-        run.team = NULL;
+    run.team = NULL;
     run.arena += first_row * job->experts->scratch_per_row;
     return run;
 }

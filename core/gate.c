@@ -294,8 +294,8 @@ static void attentive_logits(const struct gate *gate, const struct run *run, siz
     struct run inner = *run;
     inner.arena = keys + gate->experts * items * h;
     chain_forward(&gate->chain, 0, gate->chain.count, &inner, items, x, g);
-    projection_forward(&gate->query, run, items, g, query);
-    projection_forward(&gate->key, run, gate->experts * items, hidden, keys);
+    projection_forward(&gate->query, items, g, query);
+    projection_forward(&gate->key, gate->experts * items, hidden, keys);
     const float root = sqrtf((float)h);
     for (size_t item = 0; item < items; item++)
         for (size_t e = 0; e < gate->experts; e++)

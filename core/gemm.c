@@ -148,19 +148,5 @@ void gemm_close(struct gemm *gemm)
 void gemm_rows(const struct gemm *gemm, const float *x, size_t rows, const float *bias, float *y)
 {
     const struct packed weights = {gemm->panels, gemm->dtype, gemm->n, gemm->k};
-    gemm->kernel->rows(&weights, x, rows, bias, y, gemm->n);
-}
-
-void gemm_columns(const struct gemm *gemm, const float *x, size_t rows, const float *bias, float *y,
-                  size_t part, size_t parts)
-{
-    const size_t panel = gemm->kernel->panel, panels = (gemm->n + panel - 1) / panel;
-    const size_t first = panels * part / parts * panel;
-    const size_t end = panels * (part + 1) / parts * panel;
-    if (first == end)
-        return;
-    const struct packed weights = {(const char *)gemm->panels +
-                                       first * gemm->k * dtype_bytes(gemm->dtype),
-                                   gemm->dtype, (end < gemm->n ? end : gemm->n) - first, gemm->k};
-    gemm->kernel->rows(&weights, x, rows, bias ? bias + first : NULL, y + first, gemm->n);
+    gemm->kernel->rows(&weights, x, rows, bias, y);
 }

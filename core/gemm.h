@@ -30,9 +30,4 @@ void gemm_close(struct gemm *gemm);
 /* y[rows, n] = x[rows, k] W^T + bias[n]; bias may be NULL. */
 void gemm_rows(const struct gemm *gemm, const float *x, size_t rows, const float *bias, float *y);
 
-/* Part `part` of `parts` of the same: some of the columns, none when there are fewer panels than
- * parts. All parts together, in any order and on any threads, are bit for bit gemm_rows(). */
-void gemm_columns(const struct gemm *gemm, const float *x, size_t rows, const float *bias, float *y,
-                  size_t part, size_t parts);
-
 #endif

@@ -70,8 +70,8 @@ static void glu_forward(const struct layer *layer, const struct run *run, size_t
 {
     const struct glu *glu = layer->state;
     float *up = run->arena;
-    projection_forward(&glu->gate, run, rows * glu->vectors, x, y);
-    projection_forward(&glu->up, run, rows * glu->vectors, x, up);
+    projection_forward(&glu->gate, rows * glu->vectors, x, y);
+    projection_forward(&glu->up, rows * glu->vectors, x, up);
     gate_up(glu->activation, rows * layer->out_elements, up, y);
 }
 

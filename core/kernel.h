@@ -26,9 +26,9 @@ struct kernel {
     bool (*usable)(void); /* on this machine */
     size_t panel;
     bool reads_f16, reads_bf16; /* else such weights are packed as F32 */
-    /* y[rows, n] = x[rows, k] W^T + bias, y's rows `y_pitch` apart; bias may be NULL. */
+    /* y[rows, n] = x[rows, k] W^T + bias; bias may be NULL. */
     void (*rows)(const struct packed *weights, const float *x, size_t rows, const float *bias,
-                 float *y, size_t y_pitch);
+                 float *y);
     /* y[count, columns] = W[count, k] X + bias, where X[j, c] = x[offsets[j] + c]: a matrix of any
      * row pitch, or a convolution's overlapping windows. Up to COLUMN_SLACK columns beyond the last
      * are read and written. */

@@ -221,7 +221,6 @@ struct product {
     const struct packed *weights;
     const float *x, *bias;
     float *y;
-    size_t y_pitch;
     size_t rows, height, tiles, span, depth;
 };
 
@@ -239,7 +238,7 @@ static void multiply_block(const struct product *product, size_t panel, size_t f
         weights->dtype == DTYPE_F32    ? tile_f32
         : weights->dtype == DTYPE_BF16 ? tile_bf16
                                        : tile_f16;
-    const size_t k = weights->k, bytes = PANEL * dtype_bytes(weights->dtype);
+    const size_t n = weights->n, k = weights->k, bytes = PANEL * dtype_bytes(weights->dtype);
     const size_t column = panel * PANEL, depth = min_size(product->depth, k - from);
     const char *source = (const char *)weights->panels + (panel * k + from) * bytes;
     const size_t share = depth * bytes / product->tiles;
@@ -254,15 +253,15 @@ static void multiply_block(const struct product *product, size_t panel, size_t f
                                   .k = depth,
                                   .resumed = from > 0,
                                   .bias = product->bias ? product->bias + column : NULL,
-                                  .y = product->y + row * product->y_pitch + column,
-                                  .y_pitch = product->y_pitch,
-                                  .columns = weights->n - column};
+                                  .y = product->y + row * n + column,
+                                  .y_pitch = n,
+                                  .columns = n - column};
         compute_tile(&tile, (unsigned)min_size(product->height, product->rows - row), wide);
     }
 }
 
 static void rows_all(const struct packed *weights, const float *x, size_t rows, const float *bias,
-                     float *y, size_t y_pitch)
+                     float *y)
 {
     const size_t k = weights->k, panels = (weights->n + PANEL - 1) / PANEL;
     const size_t height = tile_rows(rows), tiles = (rows + height - 1) / height;
@@ -271,7 +270,6 @@ static void rows_all(const struct packed *weights, const float *x, size_t rows, 
                                     .x = x,
                                     .bias = bias,
                                     .y = y,
-                                    .y_pitch = y_pitch,
                                     .rows = rows,
                                     .height = height,
                                     .tiles = tiles,

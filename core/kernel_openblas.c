@@ -25,17 +25,17 @@ static bool usable(void)
 
 /* Panels of one output are plain row-major weights. */
 static void multiply_rows(const struct packed *weights, const float *x, size_t rows,
-                          const float *bias, float *y, size_t y_pitch)
+                          const float *bias, float *y)
 {
     const int n = (int)weights->n, k = (int)weights->k;
     for (size_t row = 0; bias && row < rows; row++)
-        memcpy(y + row * y_pitch, bias, weights->n * sizeof *y);
+        memcpy(y + row * weights->n, bias, weights->n * sizeof *y);
     const float keep = bias ? 1.0f : 0.0f;
     if (rows == 1)
         cblas_sgemv(CblasRowMajor, CblasNoTrans, n, k, 1.0f, weights->panels, k, x, 1, keep, y, 1);
     else
         cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)rows, n, k, 1.0f, x, k,
-                    weights->panels, k, keep, y, (int)y_pitch);
+                    weights->panels, k, keep, y, n);
 }
 
 /* Windows that overlap are no matrix that BLAS could read. */

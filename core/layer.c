@@ -23,6 +23,9 @@ static const struct layer_op *const OPS[] = {
     &op_attention,
 };
 
+/* Waking the team costs some microseconds: less work than this is done by the caller alone. */
+static const uint64_t MIN_FORK_MACS = 400000;
+
 size_t moed_shape_elements(const struct moed_shape *shape)
 {
     size_t elements = 1;
@@ -182,14 +185,14 @@ size_t chain_find(const struct chain *chain, const char *name)
     return chain->count;
 }
 
-/* Layers [from, to), none of them collective, over a run of rows: the body of every task, which has
- * no team, or all rows of a segment that has too few of them to share out. Layers alternate between
- * two buffers; those that can, work in place. */
+/* Layers [from, to), none of them collective, over a run of rows: the body of every task. Layers
+ * alternate between two buffers; those that can, work in place. */
 static void run_layers(const struct chain *chain, size_t from, size_t to, const struct run *run,
                        size_t rows, const float *x, float *y)
 {
     float *buffers[2] = {run->arena, run->arena + rows * chain->max_elements};
     struct run inner = *run;
+    inner.team = NULL;
     inner.arena = run->arena + 2 * rows * chain->max_elements;
     const float *current = x;
     for (size_t i = from; i < to; i++) {
@@ -224,7 +227,6 @@ static void run_segment_task(void *context, size_t index, unsigned worker)
         rows = segment->rows_per_task;
     struct run run = *segment->run;
     run.worker = segment->run->team ? worker : segment->run->worker;
-    run.team = NULL;
     run.arena += first * chain->task_scratch_per_row;
     run_layers(chain, segment->from, segment->to, &run, rows,
                segment->x + first * chain->layers[segment->from].in_elements,
@@ -239,17 +241,10 @@ static uint64_t segment_macs(const struct segment *segment)
     return macs * segment->rows;
 }
 
-/* Rows are shared out among the threads; where there are fewer of them, the layers share their work
- * themselves, as far as they can (projection.h). */
 static void run_segment(struct segment *segment)
 {
     size_t tasks = team_size(segment->run->team);
-    if (tasks > segment->rows) {
-        run_layers(segment->chain, segment->from, segment->to, segment->run, segment->rows,
-                   segment->x, segment->y);
-        return;
-    }
-    if (segment_macs(segment) < MIN_FORK_MACS)
+    if (tasks > segment->rows || segment_macs(segment) < MIN_FORK_MACS)
         tasks = 1;
     segment->rows_per_task = (segment->rows + tasks - 1) / tasks;
     tasks = (segment->rows + segment->rows_per_task - 1) / segment->rows_per_task;

@@ -18,8 +18,6 @@
 /* A row of one activation: 64 M numbers (256 MB) is beyond any served layer, and stops a shape of
  * 10^18 before it is multiplied into an allocation. */
 enum { MAX_ROW_ELEMENTS = 1 << 26 };
-/* Waking the team costs some microseconds: less work than this is done by the caller alone. */
-enum { MIN_FORK_MACS = 400000 };
 /* Lists of layers inside lists of layers: bounds recursion over an untrusted config. */
 enum { MAX_LAYER_DEPTH = 16 };
 /* Layers of a model, those of every expert counted: some megabytes of them. A list of a million

@@ -25,8 +25,9 @@ static int linear_build(struct layer *layer, struct build *build, struct config_
 static void linear_forward(const struct layer *layer, const struct run *run, size_t rows,
                            const float *x, float *y)
 {
+    (void)run;
     const struct linear *linear = layer->state;
-    projection_forward(&linear->projection, run, rows * linear->vectors, x, y);
+    projection_forward(&linear->projection, rows * linear->vectors, x, y);
 }
 
 static void linear_free(struct layer *layer)

@@ -105,7 +105,7 @@ static int build_shared_gate(struct moe *moe, struct layer *layer, const struct 
 {
     struct layer part = {.op = layer->op, .name = "shared_gate"};
     struct build inner = *build;
-    /* "shared." fitted behind these. */
+    /* Fits: build_shared() has put "shared." behind the same. */
     strcat(strcat(inner.prefix, layer->name), ".");
     const size_t dims[2] = {1, moe->item_elements};
     if (array_build(&moe->shared.gate, &part, &inner, "weight", dims, 2, true, err) != 0)
@@ -155,7 +155,7 @@ static int set_out(struct layer *layer, const struct moe *moe, struct config_nod
 {
     const struct moed_shape *expert = &moe->experts.chains[0].out;
     struct moed_shape out = {.rank = 0};
-    if (moe->items_per_row != 1 || moe->item.rank != layer->in.rank) {
+    if (moe->item.rank != layer->in.rank) { /* positions */
         out = layer->in;
         out.rank--;
     }

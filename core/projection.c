@@ -18,30 +18,10 @@ int projection_build(struct projection *projection, struct layer *layer, const s
     return bias ? array_build(&projection->bias, layer, build, bias, &n, 1, false, err) : 0;
 }
 
-struct product {
-    const struct projection *projection;
-    size_t vectors, parts;
-    const float *x;
-    float *y;
-};
-
-static void part_task(void *context, size_t index, unsigned worker)
+void projection_forward(const struct projection *projection, size_t vectors, const float *x,
+                        float *y)
 {
-    (void)worker;
-    const struct product *product = context;
-    const struct projection *projection = product->projection;
-    gemm_columns(&projection->gemm, product->x, product->vectors, projection->bias.values,
-                 product->y, index, product->parts);
-}
-
-void projection_forward(const struct projection *projection, const struct run *run, size_t vectors,
-                        const float *x, float *y)
-{
-    const struct gemm *gemm = &projection->gemm;
-    struct product product = {projection, vectors, team_size(run->team), x, y};
-    if ((uint64_t)vectors * gemm->n * gemm->k < MIN_FORK_MACS)
-        product.parts = 1;
-    team_run(run->team, product.parts, part_task, &product);
+    gemm_rows(&projection->gemm, x, vectors, projection->bias.values, y);
 }
 
 void projection_close(struct projection *projection)

@@ -16,10 +16,9 @@ struct projection {
 int projection_build(struct projection *projection, struct layer *layer, const struct build *build,
                      const char *weight, const char *bias, size_t n, size_t k, struct error *err);
 
-/* x: [vectors, k], y: [vectors, n]. With run->team, a product that is worth it is shared out among
- * its threads by columns. */
-void projection_forward(const struct projection *projection, const struct run *run, size_t vectors,
-                        const float *x, float *y);
+/* x: [vectors, k], y: [vectors, n]. */
+void projection_forward(const struct projection *projection, size_t vectors, const float *x,
+                        float *y);
 void projection_close(struct projection *projection);
 
 #endif

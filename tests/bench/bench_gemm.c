@@ -109,7 +109,7 @@ static void openblas_run(void *context)
 {
     const struct problem *problem = context;
     const struct packed weights = {problem->weights, DTYPE_F32, problem->n, problem->k};
-    kernel_openblas.rows(&weights, problem->x, problem->rows, NULL, problem->y, problem->n);
+    kernel_openblas.rows(&weights, problem->x, problem->rows, NULL, problem->y);
 }
 
 static void openblas_close(struct problem *problem)

@@ -151,12 +151,6 @@ static void check_bits(size_t k)
                 ck_abort_msg("k %zu: rows [%zu, %zu) differ from the whole batch", k, first,
                              first + rows);
         }
-    for (size_t parts = 1; parts <= 12; parts++) {
-        memset(y, 0xff, sizeof y);
-        for (size_t part = parts; part-- > 0;)
-            gemm_columns(&gemm, x, ROWS, NULL, y, part, parts);
-        ck_assert_mem_eq(y, all, sizeof all);
-    }
     gemm_close(&gemm);
 }
 

@@ -267,52 +267,7 @@ START_TEST(gates_that_do_not_fit_are_refused)
 }
 END_TEST
 
-/* Fewer rows than threads, and products large enough to be worth sharing: threads then share
- * columns, and no number may know. */
-START_TEST(large_experts_of_few_rows_are_shared_by_threads)
-{
-    enum { IN = 700, WIDE = 901, ROWS = 3 };
-    static float up[3][WIDE * IN], bias[WIDE], down[3][IN * WIDE], gate[3 * IN];
-    static float x[ROWS * IN], alone[ROWS * WIDE], shared[ROWS * WIDE];
-    uint32_t state = 3;
-    float *const arrays[] = {up[0], up[1], up[2], down[0], down[1], down[2], bias, gate, x};
-    const size_t counts[] = {WIDE * IN, WIDE * IN, WIDE * IN, IN * WIDE, IN * WIDE,
-                             IN * WIDE, WIDE,      3 * IN,    ROWS * IN};
-    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
-        for (size_t j = 0; j < counts[i]; j++)
-            arrays[i][j] = (float)next_random(&state) * 1e-9f - 0.008f;
-    const struct stored tensors[] = {
-        {"m.gate.g.weight", 2, {3, IN}, gate, NULL},
-        {"m.experts.0.up.weight", 2, {WIDE, IN}, up[0], NULL},
-        {"m.experts.0.up.bias", 1, {WIDE}, bias, NULL},
-        {"m.experts.0.down.weight", 2, {IN, WIDE}, down[0], NULL},
-        {"m.experts.1.up.weight", 2, {WIDE, IN}, up[1], NULL},
-        {"m.experts.1.down.weight", 2, {IN, WIDE}, down[1], NULL},
-        {"m.experts.2.up.weight", 2, {WIDE, IN}, up[2], NULL},
-        {"m.experts.2.down.weight", 2, {IN, WIDE}, down[2], NULL},
-        {"out.weight", 2, {WIDE, IN}, up[1], NULL},
-        {"out.bias", 1, {WIDE}, bias, NULL},
-    };
-    struct moed_model *model = load_layers(
-        "[700]",
-        "[{'op':'moe','name':'m','gate':{'layers':[{'op':'linear','name':'g'}],'top_k':1},"
-        "'experts':{'count':3,'layers':[{'op':'linear','name':'up'},{'op':'relu'},"
-        "{'op':'linear','name':'down'}]}},{'op':'linear','name':'out'}]",
-        tensors, sizeof tensors / sizeof *tensors);
-    for (size_t rows = 1; rows <= ROWS; rows++) {
-        run_forward(model, 1, rows, x, alone);
-        for (unsigned threads = 2; threads <= 5; threads++) {
-            memset(shared, 0xff, sizeof shared);
-            run_forward(model, threads, rows, x, shared);
-            ck_assert_mem_eq(alone, shared, rows * WIDE * sizeof *alone);
-        }
-    }
-    moed_model_free(model);
-}
-END_TEST
-
-TEST_MAIN("moe", large_experts_of_few_rows_are_shared_by_threads,
-          weighted_sum_of_the_chosen_experts, dense_when_top_k_is_left_out,
+TEST_MAIN("moe", weighted_sum_of_the_chosen_experts, dense_when_top_k_is_left_out,
           a_mixture_of_probabilities_is_one, select_bias_and_scale_come_from_the_checkpoint,
           layers_are_routed_each_by_its_own_gate, attentive_gates_look_at_the_experts,
           attentive_gates_of_many_rows_and_threads, the_key_may_be_the_experts_output,
