@@ -31,8 +31,8 @@ static bool stop_greeting(int fd)
     return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) == 0;
 }
 
-/* An opening under way is complete after one round trip: twice that of the farthest client one would
- * serve directly. */
+/* An opening under way is complete after one round trip; clients whose round trip is longer than this
+ * may still be reset. */
 enum { OPENING_MS = 200 };
 
 /* Clients whose connection the kernel has accepted, or is about to, count as accepted by us. At the
