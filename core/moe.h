@@ -3,8 +3,8 @@
  *     gate -> select -> dispatch -> experts -> combine
  *
  * gate.c      logits for every item
- * select.c    the choice: top_k experts of every item, their combine weights, and the sums that
- *             become the routing statistics
+ * select.c    the choice: top_k experts of every item, and their combine weights
+ * tally.c     the sums over items that become the routing statistics
  * dispatch.c  counts items per expert and sorts the (item, expert) pairs by expert
  * experts.c   runs each active expert once over its pairs
  * combine.c   adds the results back, weighted, in a fixed order
@@ -145,6 +145,13 @@ void gate_logits(const struct gate *gate, const struct run *run, size_t items, s
  * finite whatever a client sends. The items are those of run's requests, in order. */
 void gate_select(const struct gate *gate, const struct run *run, size_t items, float *logits,
                  struct routing *routing);
+
+/* The sums of a routing: all zero; with what the gate thinks of one item, whose distribution p is in
+ * routing->probability; and with the selections of all items that were not dropped, by the gate's own
+ * indices. */
+void tally_reset(struct routing *routing);
+void tally_item(struct routing *routing, int32_t best, float entropy_nats);
+void tally_selections(struct routing *routing);
 
 /* routing: [gate_count] pointers to what each gate of the layer chose for the same items. */
 void dispatch_pairs(struct dispatch *dispatch, struct routing *const *routing, size_t gate_count);

@@ -200,28 +200,6 @@ static void weigh(const struct gate *gate, const float *logits, const float *sco
     clamp_finite(weights, k);
 }
 
-static void reset(struct routing *routing, size_t items)
-{
-    const size_t experts = routing->experts;
-    routing->items = items;
-    memset(routing->selected, 0, experts * sizeof *routing->selected);
-    memset(routing->top1, 0, experts * sizeof *routing->top1);
-    memset(routing->weight_sum, 0, experts * sizeof *routing->weight_sum);
-    memset(routing->probability_sum, 0, experts * sizeof *routing->probability_sum);
-    routing->entropy_sum = 0;
-    routing->dropped = 0;
-}
-
-/* What the gate thinks of an item; what comes of it, its selections, is counted after the drops. */
-static void count_item(struct routing *routing, int32_t best, float entropy_nats)
-{
-    const double bits_per_nat = 1.4426950408889634;
-    routing->top1[best]++;
-    for (size_t e = 0; e < routing->experts; e++)
-        routing->probability_sum[e] += (double)routing->probability[e];
-    routing->entropy_sum += (double)entropy_nats * bits_per_nat;
-}
-
 /* Items [first, end), those of one request. First choices find their places before second ones. */
 static void limit_request(const struct gate *gate, size_t first, size_t end,
                           struct routing *routing)
@@ -257,24 +235,20 @@ static void limit(const struct gate *gate, const struct run *run, struct routing
     }
 }
 
-/* Counts the selections, and names the experts as the layer does. */
-static void count_selections(const struct gate *gate, struct routing *routing)
+/* Names the experts as the layer does. */
+static void rename_experts(const struct gate *gate, struct routing *routing)
 {
-    for (size_t pair = 0; pair < routing->items * routing->top_k; pair++) {
-        const int32_t expert = routing->expert[pair];
-        if (expert < 0)
-            continue;
-        routing->selected[expert]++;
-        routing->weight_sum[expert] += routing->weight[pair];
-        if (gate->expert_index)
-            routing->expert[pair] = gate->expert_index[expert];
-    }
+    for (size_t pair = 0; pair < routing->items * routing->top_k; pair++)
+        if (routing->expert[pair] >= 0)
+            routing->expert[pair] = gate->expert_index[routing->expert[pair]];
 }
 
 void gate_select(const struct gate *gate, const struct run *run, size_t items, float *logits,
                  struct routing *routing)
 {
-    reset(routing, items);
+    routing->items = items;
+    routing->dropped = 0;
+    tally_reset(routing);
     for (size_t item = 0; item < items; item++, logits += gate->experts) {
         int32_t *chosen = routing->expert + item * gate->top_k;
         float *weights = routing->weight + item * gate->top_k;
@@ -282,11 +256,13 @@ void gate_select(const struct gate *gate, const struct run *run, size_t items, f
         const float entropy = score(gate, logits, routing->scores, routing->probability);
         select_experts(gate, routing->scores, routing->keys, chosen);
         weigh(gate, logits, routing->scores, routing->keys, chosen, weights);
-        count_item(routing, chosen[0], entropy);
+        tally_item(routing, chosen[0], entropy);
     }
     if (gate->limited)
         limit(gate, run, routing);
-    count_selections(gate, routing);
+    tally_selections(routing);
+    if (gate->expert_index)
+        rename_experts(gate, routing);
 }
 
 int routing_init(struct routing *routing, const struct moed_moe_info *info, size_t max_items,

@@ -25,4 +25,8 @@ double bench_time(void (*run)(void *context), void *context);
 /* 10^9 floating point operations per second of one thread that does nothing but multiply-adds. */
 double bench_peak_gflops(void);
 
+/* 10^9 bytes per second that one thread reads and writes, together, copying far more than the caches
+ * hold. */
+double bench_copy_gbytes(void);
+
 #endif

@@ -4,6 +4,7 @@ A figure is the median of rounds in which the contenders take turns (A B C, A B 
 machine does in these minutes falls on all of them. What is compared are ratios within one run on one machine.
 """
 
+import math
 import os
 import statistics
 import subprocess
@@ -22,6 +23,10 @@ def summary(values):
 def ratio(one, other):
     """How many times `other` fits into `one`, from rounds that were neighbours in time: what slowed both cancels."""
     return summary([a / b for a, b in zip(one["values"], other["values"])])
+
+
+def geometric_mean(values):
+    return math.exp(statistics.fmean(map(math.log, values)))
 
 
 def load_average():

@@ -1,27 +1,29 @@
-"""MoE layers: the engine (build/bench/bench_moe) beside PyTorch's usual loop over the experts, on the same weights.
+"""MoE layers: the engine beside the usual loop over the experts, in PyTorch and in C with oneDNN, on the same weights.
 
-Each row goes through a linear gate to the k best of E experts linear-relu-linear. Both sides are timed on one thread, in
-CPU time, over inputs that change from call to call, and must agree.
+Each row goes through a linear gate to the k best of E experts linear-relu-linear. All are timed on one thread, in CPU
+time, over inputs that change from call to call, and must agree.
 """
 
 import json
 import os
-import subprocess
+import statistics
 import tempfile
-import time
 
 import numpy as np
 import torch
 
-from bench import BUILD, figure, ratio, spread, summary, table
+from bench import figure, geometric_mean, ratio, spread, summary, table
+from bench_model import Engine, check, torch_microseconds
 from moed import safetensors
 
 INPUT_ROWS = 1024
 MAX_WEIGHT_BYTES = 3 << 30
-TOLERANCE = 1e-4
-MIN_SECONDS = 0.02
+CONTENDERS = ("moed", "PyTorch", "oneDNN")
 
 SHAPES, EXPERTS, TOP_K, ROWS = ((784, 256), (1024, 4096), (2048, 1024)), (8, 64, 128, 256), (1, 2, 8), (1, 8, 64, 512)
+# What statistics cost is far below the noise of one round.
+STATISTICS_SHAPE, STATISTICS_EXPERTS, STATISTICS_TOP_K, STATISTICS_ROWS = (784, 256), (8, 64, 256), 2, (1, 64)
+STATISTICS_ROUNDS = 25
 QUICK_SHAPES, QUICK_EXPERTS, QUICK_TOP_K, QUICK_ROWS = ((784, 256),), (8, 64, 256), (2,), (1, 64)
 
 
@@ -49,25 +51,6 @@ def write_config(directory, d, experts, top_k):
                    "layers": [layer], "output": {"name": "y"}}, file)
 
 
-class Engine:
-    """bench_moe, which times what it is asked for, a line at a time."""
-
-    def __init__(self, checkpoint, inputs):
-        outputs = os.path.join(checkpoint, "outputs")
-        self.process = subprocess.Popen([os.path.join(BUILD, "bench_moe"), checkpoint, inputs, outputs], text=True,
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self.kernel = self.process.stdout.readline().strip()
-        self.outputs = np.fromfile(outputs, dtype=np.float32)
-
-    def seconds(self, rows):
-        self.process.stdin.write(f"{rows}\n")
-        self.process.stdin.flush()
-        return float(self.process.stdout.readline()) * 1e-9
-
-    def close(self):
-        self.process.communicate()
-
-
 class Loop:
     """The MoE layer as it is usually written in PyTorch: a loop over the experts, each over the rows that chose it."""
 
@@ -89,34 +72,51 @@ class Loop:
             y.index_add_(0, row, out * weights[row, slot, None])
         return y
 
-    def seconds(self, rows):
-        calls, first = 0, 0
-        self.forward(self.inputs[:rows])
-        begin = now = time.thread_time()
-        while now - begin < MIN_SECONDS:
-            first = first + rows if first + 2 * rows <= len(self.inputs) else 0
-            self.forward(self.inputs[first:first + rows])
-            calls += 1
-            now = time.thread_time()
-        return (now - begin) / calls
+
+class Checkpoint:
+    """One layer's weights and inputs on disk, for every k in turn."""
+
+    def __init__(self, directory, d, ff, experts):
+        self.directory, self.d, self.experts = directory, d, experts
+        self.tensors = make_weights(d, ff, experts)
+        safetensors.write(os.path.join(directory, "model.safetensors"), self.tensors)
+        self.inputs = np.random.default_rng(1).standard_normal((INPUT_ROWS, d), dtype=np.float32)
+        self.inputs_file = os.path.join(directory, "inputs")
+        self.inputs.tofile(self.inputs_file)
+
+    def engine(self, top_k, tallied=True):
+        write_config(self.directory, self.d, self.experts, top_k)
+        return Engine(self.directory, self.inputs_file, tallied)
 
 
-def compare(checkpoint, tensors, inputs, top_k, row_counts, rounds):
+def compare(checkpoint, top_k, row_counts, rounds):
     """({rows: {contender: summary of microseconds}}, kernel)"""
-    loop = Loop(tensors, inputs, top_k)
-    engine = Engine(checkpoint, os.path.join(checkpoint, "inputs"))
-    expected = loop.forward(loop.inputs).numpy()
-    # A tie that falls the other way sends a row elsewhere; more than one such row in a thousand is a mistake.
-    wrong = np.abs(engine.outputs.reshape(expected.shape) - expected).max(axis=1) > TOLERANCE
-    if wrong.sum() > len(inputs) // 1000:
-        raise SystemExit(f"bench_moe: {wrong.sum()} of {len(inputs)} rows differ from PyTorch's")
-    values = {rows: {"moed": [], "PyTorch": []} for rows in row_counts}
-    for _ in range(rounds):
-        for rows in row_counts:
-            values[rows]["moed"].append(1e6 * engine.seconds(rows))
-            values[rows]["PyTorch"].append(1e6 * loop.seconds(rows))
-    engine.close()
-    return {rows: {name: summary(times) for name, times in pair.items()} for rows, pair in values.items()}, engine.kernel
+    loop = Loop(checkpoint.tensors, checkpoint.inputs, top_k)
+    values = {rows: {} for rows in row_counts}
+    with checkpoint.engine(top_k) as engine:
+        check("bench_moe", engine.outputs, loop.forward(loop.inputs).numpy())
+        for _ in range(rounds):
+            for rows in row_counts:
+                for name in CONTENDERS:
+                    measured = torch_microseconds(loop.forward, loop.inputs, rows) if name == "PyTorch" else \
+                        engine.microseconds(name, rows)
+                    if measured:
+                        values[rows].setdefault(name, []).append(measured)
+    return {rows: {name: summary(times) for name, times in of.items()} for rows, of in values.items()}, engine.kernel
+
+
+def statistics_cost(rounds):
+    """What the routing statistics add to a forward: the engine with them and built without, in turns."""
+    points = []
+    for experts in STATISTICS_EXPERTS:
+        with tempfile.TemporaryDirectory() as directory:
+            checkpoint = Checkpoint(directory, *STATISTICS_SHAPE, experts)
+            with checkpoint.engine(STATISTICS_TOP_K) as tallied, checkpoint.engine(STATISTICS_TOP_K, False) as plain:
+                for rows in STATISTICS_ROWS:
+                    pairs = [(tallied.microseconds("moed", rows), plain.microseconds("moed", rows))
+                             for _ in range(STATISTICS_ROUNDS * rounds)]
+                    points.append({"experts": experts, "rows": rows, "us": [min(of) for of in zip(*pairs)]})
+    return points
 
 
 @torch.no_grad()
@@ -131,45 +131,94 @@ def run(rounds, quick, _machine):
             if size > MAX_WEIGHT_BYTES:
                 skipped.append(f"E={experts}, d={d}, ff={ff}: {size / 2 ** 30:.1f} GB of weights")
                 continue
-            with tempfile.TemporaryDirectory() as checkpoint:
-                tensors = make_weights(d, ff, experts)
-                safetensors.write(os.path.join(checkpoint, "model.safetensors"), tensors)
-                inputs = np.random.default_rng(1).standard_normal((INPUT_ROWS, d), dtype=np.float32)
-                inputs.tofile(os.path.join(checkpoint, "inputs"))
+            with tempfile.TemporaryDirectory() as directory:
+                checkpoint = Checkpoint(directory, d, ff, experts)
                 for top_k in top_ks:
-                    write_config(checkpoint, d, experts, top_k)
-                    measured, kernel = compare(checkpoint, tensors, inputs, top_k, row_counts, rounds)
-                    points += [{"d": d, "ff": ff, "experts": experts, "top_k": top_k, "rows": rows, "us": pair}
-                               for rows, pair in measured.items()]
-    return {"kernel": kernel, "points": points, "skipped": skipped}
+                    measured, kernel = compare(checkpoint, top_k, row_counts, rounds)
+                    points += [{"d": d, "ff": ff, "experts": experts, "top_k": top_k, "rows": rows, "us": us}
+                               for rows, us in measured.items()]
+    return {"kernel": kernel, "points": points, "skipped": skipped, "statistics": statistics_cost(1 if quick else rounds)}
 
 
-def growth(result):
-    """What more experts cost at 64 rows, k fixed: beside the work, which stays, each active expert's weights are read."""
+def present(result):
+    return [name for name in CONTENDERS if all(name in point["us"] for point in result["points"])]
+
+
+def over_moed(point, name):
+    return ratio(point["us"][name], point["us"]["moed"])
+
+
+def summaries(result):
+    """One line for each contender: how many times its time is ours, over all points."""
+    rows = []
+    for name in present(result)[1:]:
+        ratios = sorted(over_moed(point, name)["median"] for point in result["points"])
+        rows.append([f"{name} / moed", figure(geometric_mean(ratios)), figure(ratios[0]), figure(ratios[-1]),
+                     f"{sum(value >= 3 for value in ratios)} of {len(ratios)}"])
+    return table(["time", "geometric mean", "least", "most", "at least 3"], rows)
+
+
+def growth(result, key, what, **fixed):
+    """The cost at every value of `key` over that at the least, where the rest is `fixed` or the same."""
+    rest = [name for name in ("d", "ff", "experts", "top_k") if name not in (key, *fixed)]
     first, rows = {}, []
     for point in result["points"]:
-        if point["rows"] == 64:
-            layer = point["d"], point["ff"], point["top_k"]
-            base = first.setdefault(layer, point)
-            if base is not point:
-                rows.append([f"{point['d']}, {point['ff']}", point["top_k"], f"{base['experts']} -> {point['experts']}",
-                             *(spread(ratio(point["us"][name], base["us"][name])) for name in ("moed", "PyTorch"))])
-    return table(["d, ff", "k", "E", "moed", "PyTorch"], sorted(rows, key=lambda row: (row[0], row[1])))
+        if any(point[name] != value for name, value in fixed.items()):
+            continue
+        base = first.setdefault(tuple(point[name] for name in rest), point)
+        if base is not point:
+            rows.append([*(point[name] for name in rest), f"{base[key]} -> {point[key]}",
+                         *(spread(ratio(point["us"][name], base["us"][name])) for name in present(result))])
+    titles = {"experts": "E", "top_k": "k"}
+    return table([*(titles.get(name, name) for name in rest), what, *present(result)],
+                 sorted(rows, key=lambda row: row[:len(rest)]))
+
+
+def statistics_table(result):
+    rows = []
+    for point in result["statistics"]:
+        tallied, plain = point["us"]
+        rows.append([point["experts"], point["rows"], figure(tallied), figure(plain),
+                     f"{100 * (tallied / plain - 1):+.1f} %"])
+    return table(["E", "rows", "us with statistics", "us without", "they add"], rows)
 
 
 def report(result):
-    text = f"""## MoE layers
-
-Microseconds per forward pass of one layer, on one thread, of its CPU time: median (lowest-highest). Experts are
-linear(d, ff)-relu-linear(ff, d) in F32, kernel `{result['kernel']}`; "PyTorch" {torch.__version__} loops over the experts.
-
-"""
+    names = present(result)
     rows = []
     for point in result["points"]:
-        ours, theirs = point["us"]["moed"], point["us"]["PyTorch"]
+        ours = point["us"]["moed"]
         gflops = 4e-3 * point["d"] * point["ff"] * point["rows"] * point["top_k"] / ours["median"]
-        rows.append([f"{point['d']}, {point['ff']}", point["experts"], point["top_k"], point["rows"], spread(ours),
-                     spread(theirs), spread(ratio(theirs, ours)), figure(gflops)])
-    text += table(["d, ff", "E", "k", "rows", "moed us", "PyTorch us", "PyTorch / moed", "moed GFLOP/s"], rows)
-    text += "".join(f"\nSkipped: {line}.\n" for line in result["skipped"])
-    return f"{text}\n### Cost against the number of experts, 64 rows (times the cost at the fewest)\n\n{growth(result)}"
+        rows.append([f"{point['d']}, {point['ff']}", point["experts"], point["top_k"], point["rows"],
+                     *(spread(point["us"][name]) for name in names),
+                     *(spread(over_moed(point, name)) for name in names[1:]), figure(gflops)])
+    layers = table(["d, ff", "E", "k", "rows", *(f"{name} us" for name in names),
+                    *(f"{name} / moed" for name in names[1:]), "moed GFLOP/s"], rows)
+    skipped = "".join(f"\nSkipped: {line}.\n" for line in result["skipped"])
+    return f"""## MoE layers
+
+Microseconds per forward pass of one layer, on one thread, of its CPU time: median (lowest-highest). Experts are
+linear(d, ff)-relu-linear(ff, d) in F32, kernel `{result['kernel']}`. PyTorch {torch.__version__} loops over the experts
+in Python; "oneDNN" is the same loop in C around oneDNN's inner products, weights packed once, relu fused.
+
+{summaries(result)}
+{layers}{skipped}
+### Cost against the number of experts, 64 rows
+
+Times the cost at the fewest. The arithmetic stays the same; each expert that some row chose has its weights read.
+
+{growth(result, "experts", "E", rows=64)}
+### Cost against k, 64 rows
+
+{growth(result, "top_k", "k", rows=64)}
+### Cost against rows, k = 2
+
+{growth(result, "rows", "rows", top_k=2)}
+### Statistics
+
+What the routing statistics add to a forward pass of d = {STATISTICS_SHAPE[0]}, ff = {STATISTICS_SHAPE[1]},
+k = {STATISTICS_TOP_K}: the engine with them, as it serves, against the engine built without, in turns. The least of
+{STATISTICS_ROUNDS} times each per round, since noise only adds; a per cent either way is still noise. The entropy's part
+of the softmax loop is in both.
+
+{statistics_table(result)}"""

@@ -8,6 +8,7 @@ import sys
 import time
 
 import bench
+import bench_conv
 import bench_gemm
 import bench_http
 import bench_memory
@@ -15,8 +16,9 @@ import bench_moe
 import plots
 import report_http
 
-PARTS = {"gemm": (bench_gemm.run, bench_gemm.report, plots.gemm), "moe": (bench_moe.run, bench_moe.report, plots.moe),
-         "http": (bench_http.run, report_http.report, plots.http), "memory": (bench_memory.run, bench_memory.report, None)}
+PARTS = {"gemm": (bench_gemm.run, bench_gemm.report, plots.gemm), "conv": (bench_conv.run, bench_conv.report, plots.conv),
+         "moe": (bench_moe.run, bench_moe.report, plots.moe), "http": (bench_http.run, report_http.report, plots.http),
+         "memory": (bench_memory.run, bench_memory.report, plots.memory)}
 ROUNDS, QUICK_ROUNDS = 5, 2
 
 
@@ -40,8 +42,7 @@ def write(results, directory):
         for name, (_, report, plot) in PARTS.items():
             if name in results:
                 file.write(report(results[name]) + "\n")
-                if plot:
-                    plot(results[name], directory)
+                plot(results[name], directory)
 
 
 def main():

@@ -11,7 +11,7 @@ from bench_gemm import by_shape  # noqa: E402
 
 COLOURS = {"moed f32": "#0b5fa5", "moed bf16": "#3f9be0", "moed f16": "#9accf2", "OpenBLAS": "#c0392b",
            "OpenBLAS best": "#e59866", "oneDNN f32": "#4d4d4d", "oneDNN bf16": "#a6a6a6",
-           "moed": "#0b5fa5", "PyTorch": "#c0392b", "FastAPI": "#c0392b", "ceiling": "#a6a6a6"}
+           "moed": "#0b5fa5", "PyTorch": "#c0392b", "oneDNN": "#4d4d4d", "FastAPI": "#c0392b", "ceiling": "#a6a6a6"}
 
 
 def _save(figure, path, title):
@@ -59,29 +59,81 @@ def gemm(result, directory):
     _save(figure, os.path.join(directory, "gemm.png"), f"Dense algebra (kernel {result['kernel']})")
 
 
-def moe(result, directory):
-    """Cost against the number of experts, at 64 rows: the sparse promise is that a line stays flat."""
-    points = [point for point in result["points"] if point["rows"] == 64]
-    shapes = sorted({(point["d"], point["ff"]) for point in points})
-    top_ks = sorted({point["top_k"] for point in points})
-    figure, grid = plt.subplots(1, len(shapes), figsize=(4.8 * len(shapes), 4.2), squeeze=False)
-    for axes, (d, ff) in zip(grid[0], shapes):
-        for top_k, dashes in zip(top_ks, ("-", "--", ":")):
-            of = [point for point in points if (point["d"], point["ff"], point["top_k"]) == (d, ff, top_k)]
-            for name in ("moed", "PyTorch"):
-                _line(axes, [point["experts"] for point in of], [point["us"][name] for point in of], name,
-                      linestyle=dashes)
-                axes.lines[-1].set_label(f"{name}, k = {top_k}")
-        axes.set_title(f"d = {d}, ff = {ff}")
-        axes.set_xlabel("experts")
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter("{x:,g}")
-        axes.yaxis.set_minor_locator(NullLocator())
-        _log_axis(axes, {point["experts"] for point in points})
-    grid[0][0].set_ylabel("us per forward pass of 64 rows")
+BAR = 0.2  # width, of the places between ticks
+CONV_COLOURS = {**COLOURS, "PyTorch": "#e59866"}
+
+
+def conv(result, directory):
+    names = list(dict.fromkeys(point["name"] for point in result["points"]))
+    contenders = list(result["points"][0]["us"])
+    row_counts = sorted({point["rows"] for point in result["points"]})
+    figure, grid = plt.subplots(1, len(row_counts), figsize=(5 * len(row_counts), 4.6), sharey=True, squeeze=False)
+    for axes, rows in zip(grid[0], row_counts):
+        points = [point for point in result["points"] if point["rows"] == rows]
+        for index, name in enumerate(contenders):
+            speed = [2e-3 * point["macs"] * rows / point["us"][name]["median"] for point in points]
+            at = [place + BAR * (index - (len(contenders) - 1) / 2) for place in range(len(names))]
+            axes.bar(at, speed, width=BAR, color=CONV_COLOURS[name], label=name)
+        axes.set_xticks(range(len(names)))
+        axes.set_xticklabels(names, rotation=40, ha="right", fontsize=8)
+        axes.set_title(f"{rows} row{'s' if rows > 1 else ''}")
+        axes.grid(alpha=0.3, axis="y")
+    grid[0][0].set_ylabel("GFLOP/s, one thread")
     _legend(grid[0][-1])
+    _save(figure, os.path.join(directory, "conv.png"), "Convolutions")
+
+
+# What the MoE layer's cost is drawn against, and what is held fixed.
+MOE_PICTURES = (("experts", "experts", {"rows": 64}), ("top_k", "k", {"rows": 64, "experts": 64}),
+                ("rows", "rows", {"top_k": 2, "experts": 64}))
+
+
+def moe(result, directory):
+    """Against the number of experts the sparse promise is a line that stays flat once every row has its own."""
+    shapes = sorted({(point["d"], point["ff"]) for point in result["points"]})
+    contenders = [name for name in COLOURS if name in result["points"][0]["us"]]
+    figure, grid = plt.subplots(len(MOE_PICTURES), len(shapes), figsize=(4.8 * len(shapes), 11), squeeze=False)
+    for line, (key, title, fixed) in zip(grid, MOE_PICTURES):
+        for axes, (d, ff) in zip(line, shapes):
+            points = [point for point in result["points"] if (point["d"], point["ff"]) == (d, ff)
+                      and all(point[name] == value for name, value in fixed.items())]
+            top_ks = sorted({point["top_k"] for point in points}) if key != "top_k" else [None]
+            for top_k, dashes in zip(top_ks, ("-", "--", ":")):
+                of = [point for point in points if top_k in (None, point["top_k"])]
+                for name in contenders:
+                    _line(axes, [point[key] for point in of], [point["us"][name] for point in of], name, linestyle=dashes)
+                    axes.lines[-1].set_label(name if len(top_ks) == 1 else f"{name}, k = {top_k}")
+            at = ", ".join(f"{'k' if name == 'top_k' else name} = {value}" for name, value in fixed.items())
+            axes.set_title(f"d = {d}, ff = {ff}; {at}", fontsize=9)
+            axes.set_xlabel(title)
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter("{x:,g}")
+            axes.yaxis.set_minor_locator(NullLocator())
+            if points:
+                _log_axis(axes, {point[key] for point in points})
+        line[0].set_ylabel("us per forward pass")
+        _legend(line[-1])
     _save(figure, os.path.join(directory, "moe.png"), "MoE layer, one thread")
+
+
+def memory(result, directory):
+    points = result["points"]
+    figure, (held, time) = plt.subplots(1, 2, figsize=(9, 3.8))
+    pairs = ((held, (("bytes", "weights", "#a6a6a6"), ("rss", "resident", "#0b5fa5")), 2 ** 20, "MiB"),
+             (time, (("read_s", "read the file", "#a6a6a6"), ("memory_s", "write as much memory", "#9accf2"),
+                     ("start_s", "start the server", "#0b5fa5")), 1, "s"))
+    for axes, bars, unit, label in pairs:
+        for index, (key, name, colour) in enumerate(bars):
+            values = [point[key] if key == "bytes" else point[key]["median"] for point in points]
+            at = [place + BAR * (index - (len(bars) - 1) / 2) for place in range(len(points))]
+            axes.bar(at, [value / unit for value in values], width=BAR, color=colour, label=name)
+        axes.set_xticks(range(len(points)))
+        axes.set_xticklabels([point["dtype"] for point in points])
+        axes.set_ylabel(label)
+        axes.grid(alpha=0.3, axis="y")
+        axes.legend(fontsize=8)
+    _save(figure, os.path.join(directory, "memory.png"), "A large checkpoint: memory held, time to start")
 
 
 def http(result, directory):

@@ -1,7 +1,7 @@
 #!/bin/sh
 # The benchmark: everything in one run on one machine, as tables, pictures and JSON.
 #
-#   sh tests/bench/run.sh [--quick] [--out DIR] [--only gemm|moe|http|memory]...
+#   sh tests/bench/run.sh [--quick] [--out DIR] [--only gemm|conv|moe|http|memory]...
 #
 # Installs what is missing, builds build/bench, and writes DIR/results.md, results.json and *.png (DIR:
 # build/bench/results). Wants an otherwise idle machine, and says so when it has none. What is measured,
@@ -26,7 +26,7 @@ echo "==> build/bench"
 log=$root/build/bench.log
 mkdir -p "$root/build"
 if ! (cd "$root" && cmake --preset release -B build/bench -DMOED_TESTS=ON -DMOED_BENCH=ON &&
-    cmake --build build/bench --target moed bench_gemm bench_moe bench_ceiling) >"$log" 2>&1; then
+    cmake --build build/bench --target moed bench_gemm bench_model bench_model_untallied bench_ceiling) >"$log" 2>&1; then
     tail -n 40 "$log" >&2
     exit 1
 fi

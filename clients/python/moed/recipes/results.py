@@ -52,6 +52,14 @@ per cent. The dispatch entropy, on the training rows with noise, is 0 when every
 1.386 when the router knows nothing.
 
 """
+CIFAR_TEXT = """
+## CIFAR-10 and CIFAR-10-Rotate (arXiv 2208.02813)
+
+`python3 -m moed.recipes.cifar10`, `... cifar10_rotate`: four experts, the best one answers. **Not a reproduction**: as many
+epochs as CPU time allowed, one small network of ours in place of the paper's, which is not published, and the last epoch
+where the paper takes the best. Accuracies in per cent.
+
+"""
 ADULT_TEXT = """
 ## Adult, two tasks
 
@@ -191,6 +199,28 @@ def clusters_section(folder, pictures):
     return CLUSTERS_TEXT + table(header, lines) + notes(folder, "clusters") + (picture or "")
 
 
+# --- images -----------------------------------------------------------------------------------------------------
+
+def cifar_line(title, variant, paper, rows):
+    def accuracy(key):
+        return shown(*mean_and_spread([{"accuracy": 1 - row[key]} for row in rows], "accuracy", 100), 2)
+
+    shares = " ".join(f"{100 * share:.0f}" for share in rows[0]["share"]) if "share" in rows[0] else ""
+    return [f"{title}, {variant}", paper, accuracy("test_error"), accuracy("train_error"), shares,
+            str(rows[0]["epochs"]), str(len(rows)), cost(rows)]
+
+
+def cifar_section(folder):
+    header = ["data, model", "paper's CNN", "ours", "training", "rows served by each expert, %", "epochs", "seeds",
+              "CPU seconds"]
+    lines = []
+    for recipe, title in (("cifar10", "CIFAR-10"), ("cifar10_rotate", "Rotate")):
+        rows = rows_of(os.path.join(folder, recipe))
+        lines += [cifar_line(title, variant, paper, rows[variant])
+                  for variant, paper in published.CIFAR[recipe].items() if variant in rows]
+    return CIFAR_TEXT + table(header, lines) + notes(folder, "cifar10") if lines else ""
+
+
 # --- the census -------------------------------------------------------------------------------------------------
 
 def adult_line(variant, rows):
@@ -221,6 +251,7 @@ def write(folder, out, pictures):
     text = INTRODUCTION + clusters_section(folder, pictures)
     text += mixtures_section(Mnist(), published.MNIST, folder, pictures)
     text += mixtures_section(FashionMnist(), published.FASHION_MNIST, folder, pictures)
+    text += cifar_section(folder)
     text += adult_section(folder)
     runner.write_file(out, text)
 

@@ -140,6 +140,8 @@ class Runner:
 
     def _row(self, job, variant, seed):
         command = ["python3", "-m", f"moed.recipes.{self.recipe.name}", "--variant", variant, "--seeds", str(seed)]
+        if self.options.epochs:
+            command += ["--epochs", str(self.options.epochs)]
         return {"recipe": self.recipe.name, "variant": variant, "seed": seed, "epochs": len(job.history),
                 **self.recipe.measure(job, self.read(variant)), "cpu_seconds": round(job.cpu_seconds, 1),
                 "threads": torch.get_num_threads(), "torch": torch.__version__, "command": shlex.join(command)}

@@ -1,0 +1,105 @@
+"""Convolutions: the engine beside OpenBLAS (the same engine, its products by OpenBLAS), oneDNN and PyTorch.
+
+One convolution with bias, by itself, on one thread in CPU time. oneDNN keeps its own formats, as within a network.
+"""
+
+import json
+import os
+import tempfile
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from bench import figure, ratio, spread, summary, table
+from bench_model import Engine, check, torch_microseconds
+from moed import safetensors
+
+# Name, shape of a row, filters, kernel, stride, padding.
+SHAPES = (("Fashion-MNIST expert and gate", (1, 28, 28), 8, (3, 3), 1, 0),
+          ("patches of the clusters", (1, 200), 16, (50,), 50, 0),
+          ("CIFAR-10, first", (3, 32, 32), 16, (3, 3), 1, 1),
+          ("CIFAR-10, second", (16, 16, 16), 32, (3, 3), 1, 1),
+          ("CIFAR-10, third", (32, 8, 8), 64, (3, 3), 1, 1),
+          ("64 channels", (64, 16, 16), 64, (3, 3), 1, 1),
+          ("64 channels, stride 2", (64, 16, 16), 128, (3, 3), 2, 1))
+ROWS, QUICK_ROWS = (1, 8, 64), (8,)
+INPUT_ROWS = 128
+CONTENDERS = ("moed", "OpenBLAS", "oneDNN", "PyTorch")
+
+
+def write(directory, shape, filters, kernel, stride, padding):
+    """The checkpoint and its inputs; returns what PyTorch is to run, and the inputs."""
+    random = np.random.default_rng(1)
+    fan_in = shape[0] * int(np.prod(kernel))
+    weight = random.standard_normal((filters, shape[0], *kernel), dtype=np.float32) * np.float32(fan_in ** -0.5)
+    bias = random.standard_normal(filters, dtype=np.float32)
+    inputs = random.standard_normal((INPUT_ROWS, *shape), dtype=np.float32)
+    config = {"model_type": "moed", "format_version": 1, "input": {"name": "x", "shape": shape},
+              "layers": [{"op": f"conv{len(kernel)}d", "name": "conv", "stride": stride, "padding": padding}],
+              "output": {"name": "y"}}
+    with open(os.path.join(directory, "config.json"), "w", encoding="ascii") as file:
+        json.dump(config, file)
+    safetensors.write(os.path.join(directory, "model.safetensors"), {"conv.weight": weight, "conv.bias": bias})
+    inputs.tofile(os.path.join(directory, "inputs"))
+    convolve = functional.conv2d if len(kernel) == 2 else functional.conv1d
+    tensors = torch.from_numpy(weight), torch.from_numpy(bias)
+    return (lambda x: convolve(x, *tensors, stride=stride, padding=padding)), torch.from_numpy(inputs)
+
+
+def compare(directory, forward, inputs, row_counts, rounds):
+    """{rows: {contender: summary of microseconds}}"""
+    inputs_file = os.path.join(directory, "inputs")
+    values = {rows: {} for rows in row_counts}
+    with Engine(directory, inputs_file) as ours, Engine(directory, inputs_file, MOED_KERNEL="openblas") as blas:
+        expected = forward(inputs).numpy()
+        check("bench_conv", ours.outputs, expected)
+        check("bench_conv, OpenBLAS", blas.outputs, expected)
+        measure = {"moed": lambda rows: ours.microseconds("moed", rows),
+                   "OpenBLAS": lambda rows: blas.microseconds("moed", rows),
+                   "oneDNN": lambda rows: ours.microseconds("oneDNN", rows),
+                   "PyTorch": lambda rows: torch_microseconds(forward, inputs, rows)}
+        for _ in range(rounds):
+            for rows in row_counts:
+                for name in CONTENDERS:
+                    measured = measure[name](rows)
+                    if measured:
+                        values[rows].setdefault(name, []).append(measured)
+    return {rows: {name: summary(times) for name, times in of.items()} for rows, of in values.items()}
+
+
+@torch.no_grad()
+def run(rounds, quick, _machine):
+    torch.set_num_threads(1)
+    points = []
+    for name, *shape in SHAPES[2:4] if quick else SHAPES:
+        with tempfile.TemporaryDirectory() as directory:
+            forward, inputs = write(directory, *shape)
+            macs = forward(inputs[:1]).numel() * shape[0][0] * int(np.prod(shape[2]))
+            points += [{"name": name, "shape": shape, "macs": macs, "rows": rows, "us": us}
+                       for rows, us in compare(directory, forward, inputs, QUICK_ROWS if quick else ROWS, rounds).items()]
+    return {"points": points}
+
+
+def times(sizes):
+    return "x".join(map(str, sizes))
+
+
+def report(result):
+    names = [name for name in CONTENDERS if name in result["points"][0]["us"]]
+    rows = []
+    for point in result["points"]:
+        shape, filters, kernel, stride, padding = point["shape"]
+        ours = point["us"]["moed"]
+        rows.append([point["name"], f"{times(shape)}, {filters} of {times(kernel)}, stride {stride}, padding {padding}",
+                     point["rows"], *(spread(point["us"][name]) for name in names),
+                     *(spread(ratio(point["us"][name], ours)) for name in names[1:]),
+                     figure(2e-3 * point["macs"] * point["rows"] / ours["median"])])
+    return f"""## Convolutions
+
+Microseconds per forward pass of one convolution with bias, on one thread, of its CPU time: median (lowest-highest).
+"OpenBLAS" is this engine with OpenBLAS for its products; oneDNN reads and leaves its own formats, which costs it nothing
+here; PyTorch converts.
+
+{table(["convolution", "shape", "rows", *(f"{name} us" for name in names), *(f"{name} / moed" for name in names[1:]),
+        "moed GFLOP/s"], rows)}"""

@@ -1,0 +1,184 @@
+/* A model through the engine's public face, and, where it is one that they know, the same by oneDNN;
+ * driven by bench_model.py:
+ *
+ *   bench_model CHECKPOINT INPUTS OUTPUTS
+ *
+ * INPUTS holds rows of floats, OUTPUTS gets the model's answer to all of them, for the driver to
+ * check; oneDNN's is checked against it here. Every line "CONTENDER ROWS" on standard input times
+ * forwards of that many rows, each call taking the next rows of INPUTS (the same row again and again
+ * would keep its experts in the cache), and answers with nanoseconds per call.
+ *
+ * As in the server, every forward's statistics are added up. bench_model_untallied is this program
+ * without any; see untallied.c. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bench.h"
+#include "core/moed.h"
+#include "server/stats.h"
+#ifdef BENCH_DNNL
+#include "onednn_model.h"
+#endif
+
+/* Of outputs near one. */
+static const float TOLERANCE = 1e-4f;
+
+struct run {
+    const struct moed_model *model;
+    const struct moed_model_info *info;
+    struct moed_scratch *scratch;
+    struct stats stats;
+    size_t total, rows, next; /* rows of INPUTS, of a call, where the next call begins */
+    size_t in, out;           /* floats per row */
+    float *x, *y;
+#ifdef BENCH_DNNL
+    struct onednn_model *onednn; /* NULL: not a model that it knows */
+    float *onednn_y;
+#endif
+};
+
+static void fail(const char *what)
+{
+    fprintf(stderr, "bench_model: %s\n", what);
+    exit(EXIT_FAILURE);
+}
+
+/* The row that this call begins with. */
+static size_t advance(struct run *run)
+{
+    if (run->next + run->rows > run->total)
+        run->next = 0;
+    run->next += run->rows;
+    return run->next - run->rows;
+}
+
+static void add_statistics(struct run *run)
+{
+#ifndef BENCH_UNTALLIED
+    const struct moed_routing *routing[run->info->moe_count + 1]; /* no array of 0 */
+    for (size_t i = 0; i < run->info->moe_count; i++)
+        routing[i] = moed_routing(run->scratch, i);
+    stats_add_batch(&run->stats, run->rows, 0, routing);
+#else
+    (void)run;
+#endif
+}
+
+static void forward(void *context)
+{
+    struct run *run = context;
+    const size_t row = advance(run);
+    const float *const inputs[] = {run->x + row * run->in};
+    float *const outputs[] = {run->y + row * run->out};
+    moed_forward(run->model, run->scratch, NULL, run->rows, inputs, outputs);
+    add_statistics(run);
+}
+
+#ifdef BENCH_DNNL
+static void forward_onednn(void *context)
+{
+    struct run *run = context;
+    const size_t row = advance(run);
+    onednn_model_run(run->onednn, run->rows, run->x + row * run->in, run->onednn_y);
+}
+
+/* Where two experts tie, each side may pick its own; more than one such row in a thousand is a
+ * mistake. */
+static void check_onednn(const struct run *run)
+{
+    size_t wrong = 0;
+    for (size_t row = 0; row < run->total; row++) {
+        float most = 0;
+        for (size_t i = row * run->out; i < (row + 1) * run->out; i++)
+            most = fmaxf(most, fabsf(run->y[i] - run->onednn_y[i]));
+        wrong += !(most <= TOLERANCE);
+    }
+    if (wrong > run->total / 1000)
+        fail("oneDNN's answers differ from ours");
+}
+
+/* All of INPUTS once: builds what is built on first use, and checks it. */
+static void prepare_onednn(struct run *run)
+{
+    onednn_model_size(run->onednn, run->rows);
+    for (size_t row = 0; row + run->rows <= run->total; row += run->rows)
+        onednn_model_forward(run->onednn, run->rows, run->x + row * run->in,
+                             run->onednn_y + row * run->out);
+    check_onednn(run);
+}
+#endif
+
+/* Nanoseconds per forward of run->rows rows; 0: that contender does not run this model. */
+static double measure(struct run *run, const char *contender)
+{
+    run->next = 0;
+    if (strcmp(contender, "moed") == 0)
+        return bench_time(forward, run) * 1e9;
+#ifdef BENCH_DNNL
+    if (strcmp(contender, "oneDNN") == 0 && run->onednn) {
+        prepare_onednn(run);
+        return bench_time(forward_onednn, run) * 1e9;
+    }
+#endif
+    return 0;
+}
+
+static void read_inputs(struct run *run, const char *path)
+{
+    FILE *file = fopen(path, "rb");
+    if (!file || fseek(file, 0, SEEK_END) != 0)
+        fail("cannot open the inputs");
+    run->total = (size_t)ftell(file) / (run->in * sizeof *run->x);
+    rewind(file);
+    run->x = bench_memory(run->total * run->in * sizeof *run->x);
+    run->y = bench_memory(run->total * run->out * sizeof *run->y);
+    const size_t got = fread(run->x, run->in * sizeof *run->x, run->total, file);
+    fclose(file);
+    if (got != run->total)
+        fail("cannot read the inputs");
+}
+
+static void write_outputs(struct run *run, const char *path)
+{
+    FILE *file = fopen(path, "wb");
+    run->rows = run->total;
+    forward(run);
+    if (!file || fwrite(run->y, run->out * sizeof *run->y, run->total, file) != run->total ||
+        fclose(file) != 0)
+        fail("cannot write the outputs");
+}
+
+int main(int argc, char *argv[])
+{
+    if (argc != 4)
+        fail("usage: bench_model CHECKPOINT INPUTS OUTPUTS");
+    struct error err = ERROR_INIT;
+    struct moed_model *model = moed_model_load(argv[1], &err);
+    if (!model)
+        fail(err.text);
+    const struct moed_model_info *info = moed_model_info(model);
+    struct run run = {.model = model,
+                      .info = info,
+                      .in = info->inputs[0].elements,
+                      .out = info->outputs[0].elements};
+    char contender[16];
+    read_inputs(&run, argv[2]);
+    run.scratch = moed_scratch_new(model, run.total, 1, &err);
+    if (!run.scratch)
+        fail(err.text);
+    stats_init(&run.stats, info);
+    write_outputs(&run, argv[3]);
+#ifdef BENCH_DNNL
+    run.onednn = onednn_model_open(argv[1], info, run.total);
+    run.onednn_y = bench_memory(run.total * run.out * sizeof *run.onednn_y);
+#endif
+    printf("%s\n", moed_kernel_name());
+    fflush(stdout);
+    while (scanf("%15s %zu", contender, &run.rows) == 2 && run.rows > 0 && run.rows <= run.total) {
+        printf("%.0f\n", measure(&run, contender));
+        fflush(stdout);
+    }
+    return EXIT_SUCCESS; /* what is left is the system's to free */
+}

@@ -1,0 +1,25 @@
+/* A convolution by oneDNN, its weights, inputs and outputs in the formats it prefers: within a network
+ * of convolutions nothing would be converted. */
+#ifndef BENCH_ONEDNN_CONV_H
+#define BENCH_ONEDNN_CONV_H
+
+#include <stddef.h>
+
+#include "core/moed.h"
+#include "core/safetensors.h"
+
+struct onednn_conv;
+
+/* For calls of `rows` rows of a model that is one layer conv1d or conv2d "conv" with bias; stride and
+ * padding are not in the shapes. */
+struct onednn_conv *onednn_conv_new(const struct moed_model_info *info,
+                                    const struct safetensors *weights, size_t stride,
+                                    size_t padding, size_t rows);
+void onednn_conv_free(struct onednn_conv *conv); /* or NULL */
+
+/* Puts x into oneDNN's format, computes, and takes y out of it. */
+void onednn_conv_input(const struct onednn_conv *conv, const float *x);
+void onednn_conv_run(const struct onednn_conv *conv);
+void onednn_conv_output(const struct onednn_conv *conv, float *y);
+
+#endif

@@ -1,0 +1,85 @@
+/* See onednn_model.h. */
+#include "onednn_model.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "bench.h"
+#include "core/config.h"
+#include "core/safetensors.h"
+#include "onednn_conv.h"
+#include "onednn_moe.h"
+
+struct onednn_model {
+    const struct moed_model_info *info;
+    struct safetensors *weights;
+    struct onednn_moe *moe; /* NULL: a convolution */
+    struct onednn_conv *conv;
+    size_t stride, padding;
+};
+
+static void must(int result, const struct error *err)
+{
+    if (result == 0)
+        return;
+    fprintf(stderr, "bench: %s\n", err->text);
+    exit(EXIT_FAILURE);
+}
+
+/* What a convolution's shapes do not tell. */
+static void read_steps(struct onednn_model *model, const char *directory)
+{
+    char path[4096];
+    struct config_node root, layer;
+    struct error err = ERROR_INIT;
+    int64_t stride, padding;
+    snprintf(path, sizeof path, "%s/config.json", directory);
+    must(config_open(&root, path, &err), &err);
+    must(config_item(&root, "layers", 0, &layer, &err), &err);
+    must(config_integer(&layer, "stride", 1, 1, 4096, &stride, &err), &err);
+    must(config_integer(&layer, "padding", 0, 0, 4096, &padding, &err), &err);
+    model->stride = (size_t)stride;
+    model->padding = (size_t)padding;
+    config_close(&root);
+}
+
+struct onednn_model *onednn_model_open(const char *directory, const struct moed_model_info *info,
+                                       size_t max_rows)
+{
+    struct error err = ERROR_INIT;
+    struct onednn_model *model = bench_memory(sizeof *model);
+    *model = (struct onednn_model){.info = info, .weights = safetensors_open(directory, &err)};
+    must(model->weights ? 0 : -1, &err);
+    model->moe = onednn_moe_new(info, model->weights, max_rows);
+    if (model->moe)
+        return model;
+    if (!safetensors_find(model->weights, "conv.weight"))
+        return NULL;
+    read_steps(model, directory);
+    return model;
+}
+
+void onednn_model_size(struct onednn_model *model, size_t rows)
+{
+    if (model->moe)
+        return;
+    onednn_conv_free(model->conv);
+    model->conv = onednn_conv_new(model->info, model->weights, model->stride, model->padding, rows);
+}
+
+void onednn_model_forward(struct onednn_model *model, size_t rows, const float *x, float *y)
+{
+    if (model->conv)
+        onednn_conv_input(model->conv, x);
+    onednn_model_run(model, rows, x, y);
+    if (model->conv)
+        onednn_conv_output(model->conv, y);
+}
+
+void onednn_model_run(struct onednn_model *model, size_t rows, const float *x, float *y)
+{
+    if (model->conv)
+        onednn_conv_run(model->conv);
+    else
+        onednn_moe_forward(model->moe, rows, x, y);
+}
