@@ -1,8 +1,9 @@
 /* Fork and join over pthreads; see team.h.
  *
- * One mutex guards the fork (a new generation) and the join (the count of helpers still at work);
- * tasks are claimed from an atomic counter. Helpers sleep between forks: a server's CPU is not ours
- * to spin on. */
+ * One mutex guards the fork (a new generation) and the join (the count of helpers at work); tasks are
+ * claimed from an atomic counter. Helpers sleep between forks: a server's CPU is not ours to spin on.
+ * Waking takes them a while, longer than many a fork has work for: the caller begins alone, and waits
+ * only for those who came before it ran out of tasks. */
 #include "team.h"
 
 #include <pthread.h>
@@ -16,7 +17,8 @@ struct moed_team {
     pthread_mutex_t mutex;
     pthread_cond_t forked, joined;
     unsigned long generation; /* of the current fork */
-    unsigned busy;            /* helpers that have not finished this generation */
+    bool open;                /* helpers may still join it */
+    unsigned busy;            /* helpers that have and are not through */
     bool stopping;
 
     void (*task)(void *context, size_t index, unsigned worker);
@@ -49,11 +51,12 @@ static void *helper_main(void *argument)
     unsigned long seen = 0;
     pthread_mutex_lock(&team->mutex);
     for (;;) {
-        while (team->generation == seen && !team->stopping)
+        while (!(team->open && team->generation != seen) && !team->stopping)
             pthread_cond_wait(&team->forked, &team->mutex);
         if (team->stopping)
             break;
         seen = team->generation;
+        team->busy++;
         pthread_mutex_unlock(&team->mutex);
         take_tasks(team, helper->worker);
         pthread_mutex_lock(&team->mutex);
@@ -117,14 +120,16 @@ void team_run(struct moed_team *team, size_t count,
     team->context = context;
     team->count = count;
     atomic_store_explicit(&team->next, 0, memory_order_relaxed);
-    team->busy = team->helper_count;
+    team->open = true;
     team->generation++;
-    pthread_cond_broadcast(&team->forked);
+    for (size_t i = 1; i < count && i <= team->helper_count; i++)
+        pthread_cond_signal(&team->forked);
     pthread_mutex_unlock(&team->mutex);
 
     take_tasks(team, 0);
 
     pthread_mutex_lock(&team->mutex);
+    team->open = false;
     while (team->busy > 0)
         pthread_cond_wait(&team->joined, &team->mutex);
     pthread_mutex_unlock(&team->mutex);

@@ -90,11 +90,20 @@ static bool begins_with_number(const char *list, const char *end, const char **p
 
 typedef unsigned char block __attribute__((vector_size(16)));
 
-static uint64_t fold(block mask)
+static bool any(block mask)
 {
     uint64_t halves[2];
     memcpy(halves, &mask, sizeof halves);
-    return (halves[0] & UINT64_C(0x0101010101010101)) | (halves[1] & UINT64_C(0x0202020202020202));
+    return (halves[0] | halves[1]) != 0;
+}
+
+/* Of the bytes that are set; the instruction that counts bits is not in every x86-64. */
+static size_t count(block mask)
+{
+    const uint64_t ones = UINT64_C(0x0101010101010101);
+    uint64_t halves[2];
+    memcpy(halves, &mask, sizeof halves);
+    return (size_t)(((halves[0] & ones) + (halves[1] & ones)) * ones >> 56);
 }
 
 /* Skips to the next bracket or quote, counting commas. Tensors are nearly all of a body and nearly
@@ -105,9 +114,9 @@ static const char *skip_numbers(const char *c, const char *end, size_t *commas)
         block bytes;
         memcpy(&bytes, c, sizeof bytes);
         block folded = bytes | 0x20; /* '[' becomes '{', ']' becomes '}' */
-        if (fold((block)((folded == '{') | (folded == '}') | (bytes == '"'))) != 0)
+        if (any((block)((folded == '{') | (folded == '}') | (bytes == '"'))))
             break;
-        *commas += (size_t)__builtin_popcountll(fold((block)(bytes == ',')));
+        *commas += count((block)(bytes == ','));
     }
     for (; c < end; c++) {
         enum byte_class class = classify(*c);
