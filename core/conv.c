@@ -148,6 +148,17 @@ static int conv2d_build(struct layer *layer, struct build *build, struct config_
     return conv_build(layer, build, node, 2, err);
 }
 
+/* Lines are a few dozen numbers, for which a call of memcpy costs more than the copying. */
+static inline void copy_line(float *to, const float *from, size_t count)
+{
+    enum { STEP = 8 };
+    size_t i = 0;
+    for (; i + STEP <= count; i += STEP)
+        memcpy(to + i, from + i, STEP * sizeof *to);
+    for (; i < count; i++)
+        to[i] = from[i];
+}
+
 /* The image of one channel group with its padding around it, which makes every window whole. */
 static const float *pad(const struct conv *conv, const float *image, size_t channels, float *to)
 {
@@ -155,8 +166,8 @@ static const float *pad(const struct conv *conv, const float *image, size_t chan
     memset(to, 0, channels * height * width * sizeof *to);
     for (size_t channel = 0; channel < channels; channel++)
         for (size_t h = 0; h < conv->in_h; h++, image += conv->in_w)
-            memcpy(to + (channel * height + h + conv->padding_h) * width + conv->padding_w, image,
-                   conv->in_w * sizeof *to);
+            copy_line(to + (channel * height + h + conv->padding_h) * width + conv->padding_w,
+                      image, conv->in_w);
     return to;
 }
 
@@ -178,7 +189,7 @@ static void keep_lines(const struct conv *conv, const float *wide, size_t channe
 {
     for (size_t channel = 0; channel < channels; channel++)
         for (size_t oh = 0; oh < conv->out_h; oh++, y += conv->out_w)
-            memcpy(y, wide + channel * pitch + oh * conv->line, conv->out_w * sizeof *y);
+            copy_line(y, wide + channel * pitch + oh * conv->line, conv->out_w);
 }
 
 static void convolve(const struct conv *conv, size_t group, const float *image, float *workspace,

@@ -288,16 +288,13 @@ static void columns_all(const float *weights, size_t count, size_t k, const floa
                         size_t y_pitch)
 {
     const size_t height = tile_rows(count);
+    struct tile tile = {.offsets = offsets, .x_pitch = k, .k = k, .y_pitch = y_pitch};
     for (size_t column = 0; column < columns; column += PANEL)
         for (size_t row = 0; row < count; row += height) {
-            const struct tile tile = {.source = x + column,
-                                      .offsets = offsets,
-                                      .x = weights + row * k,
-                                      .x_pitch = k,
-                                      .k = k,
-                                      .bias = bias ? bias + row : NULL,
-                                      .y = y + row * y_pitch + column,
-                                      .y_pitch = y_pitch};
+            tile.source = x + column;
+            tile.x = weights + row * k;
+            tile.bias = bias ? bias + row : NULL;
+            tile.y = y + row * y_pitch + column;
             tile_columns(&tile, (unsigned)min_size(height, count - row), false);
         }
 }

@@ -153,7 +153,7 @@ def load(server, path, body_file, head_length, connections):
 
 
 def half_load(server, path, body_file, head_length, saturated):
-    """As above, with pauses that leave the server about half of what it takes."""
+    """As above, with pauses that leave a server that takes `saturated` requests a second about half of that."""
     connections = HALF_LOAD_CONNECTIONS
     pause_ms = max(1, round(1e3 * connections / (0.5 * saturated)))
     said = wrk(server.url + path, body_file, head_length, connections, HALF_LOAD_SECONDS, pause_ms)
@@ -237,9 +237,12 @@ def measure(bodies, plan, rounds, connection_counts):
                         total = batches.setdefault((name, connections), {})
                         for key, value in batch_buckets(server, bodies.model).items():
                             total[key] = total.get(key, 0) + value - before.get(key, 0)
-            server, path = contenders["moed"]
             saturated = max(runs[name, connections, "moed"][-1]["per_second"] for connections in connection_counts)
-            half.setdefault(name, []).append(half_load(server, path, bodies.files[name], head_length, saturated))
+            for contender in ("moed", "ceiling"):  # the ceiling under the same load: what is the machine's and HTTP's
+                if contender in contenders:
+                    server, path = contenders[contender]
+                    half.setdefault((name, contender), []).append(
+                        half_load(server, path, bodies.files[name], head_length, saturated))
     return ([{"model": bodies.model, "format": name, "connections": connections, "contender": contender,
               **{key: summary([run_of[key] for run_of in list_of]) for key in list_of[0]}}
              for (name, connections, contender), list_of in runs.items()],
@@ -247,8 +250,9 @@ def measure(bodies, plan, rounds, connection_counts):
              for (name, connections), total in batches.items()],
             [{"model": bodies.model, "format": name, "contender": contender, "us": summary(list_of)}
              for (name, contender), list_of in idle.items()],
-            [{"model": bodies.model, "format": name, **{key: summary([run_of[key] for run_of in list_of])
-                                                        for key in list_of[0]}} for name, list_of in half.items()])
+            [{"model": bodies.model, "format": name, "contender": contender,
+              **{key: summary([run_of[key] for run_of in list_of]) for key in list_of[0]}}
+             for (name, contender), list_of in half.items()])
 
 
 def run(rounds, quick, _machine):

@@ -31,9 +31,9 @@ def _batches(result):
 
 
 def _half(result):
-    rows = [[point["model"], point["format"], spread(point["per_second"]), f"{100 * point['share']['median']:.0f} %",
-             *(spread(point[key]) for key in ("p50_us", "p99_us", "p999_us"))] for point in result["half"]]
-    return table(["model", "format", "requests/s", "of saturation", "p50 us", "p99 us", "p99.9 us"], rows)
+    rows = [[point["model"], point["format"], point["contender"], spread(point["per_second"]),
+             f"{100 * point['share']['median']:.0f} %", *(spread(point[key]) for key in ("p50_us", "p99_us", "p999_us"))] for point in result["half"]]
+    return table(["model", "format", "server", "requests/s", "of moed's most", "p50 us", "p99 us", "p99.9 us"], rows)
 
 
 def report(result):
@@ -48,6 +48,8 @@ One image per request; servers on CPU {result['server_cpus']}, wrk on {result['w
 
 {table(["model", "format", "server", "us"], idle)}
 ### At half load: 256 connections with random pauses
+
+The ceiling gets the same load: what it shows is the machine's share of the delay, and that of HTTP.
 
 {_half(result)}
 ### Batches
