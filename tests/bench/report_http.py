@@ -31,8 +31,11 @@ def _batches(result):
 
 
 def _half(result):
-    rows = [[point["model"], point["format"], point["contender"], spread(point["per_second"]),
-             f"{100 * point['share']['median']:.0f} %", *(spread(point[key]) for key in ("p50_us", "p99_us", "p999_us"))] for point in result["half"]]
+    rows = []
+    for point in result["half"]:
+        delays = [spread(point[key]) for key in ("p50_us", "p99_us", "p999_us")]
+        rows.append([point["model"], point["format"], point["contender"], spread(point["per_second"]),
+                     f"{100 * point['share']['median']:.0f} %", *delays])
     return table(["model", "format", "server", "requests/s", "of moed's most", "p50 us", "p99 us", "p99.9 us"], rows)
 
 

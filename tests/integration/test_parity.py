@@ -1,7 +1,8 @@
-"""Every shipped model's test set over HTTP against PyTorch: same answers to 1e-5, same routing, same statistics to 1e-4.
+"""Every recipe's model over HTTP against PyTorch: same answers to 1e-5, same routing, same statistics to 1e-4.
 
-Fashion-MNIST comes from Debian's package and the clusters from their generator; MNIST and Adult are samples of 1,000
-rows, or the whole test sets in the directories that MOED_TEST_MNIST and MOED_TEST_ADULT name.
+Those that are shipped answer their test sets: Fashion-MNIST comes from Debian's package and the clusters from their
+generator; MNIST and Adult are samples of 1,000 rows, or the whole test sets in the directories that MOED_TEST_MNIST and
+MOED_TEST_ADULT name. Those of CIFAR, which nobody has time to train in a test, are untrained and answer random images.
 """
 
 import json
@@ -20,7 +21,9 @@ try:
 
     import moed.load
     from moed import layers, metrics
-    from moed.recipes import adult, clusters, idx
+    from moed.export import export
+    from moed.multitask import preprocess
+    from moed.recipes import adult, cifar, cifar100, clusters, idx, image_clusters
 except ImportError as missing:
     if missing.name != "torch":
         raise
@@ -30,6 +33,7 @@ SAMPLES = os.path.join(ROOT, "tests", "data", "samples")
 TOLERANCE = 1e-5
 STATISTICS_TOLERANCE = 1e-4
 ROWS_PER_REQUEST = 500
+RANDOM_ROWS = 200
 # Two scores that are nearer than float32 can tell may change places between two correct implementations.
 TIE = 1e-5
 DATATYPES = {"uint8": "UINT8", "int64": "INT64", "float32": "FP32"}
@@ -55,8 +59,32 @@ def patches():
     return {"patches": np.ascontiguousarray(rows.x, dtype=np.float32)}, np.asarray(rows.labels)
 
 
-@unittest.skipUnless(torch, "PyTorch is missing: apt-get install python3-torch")
-class ParityTest(ServerCase):
+def random_images():
+    random = np.random.default_rng(1)
+    return {"image": random.integers(0, 256, (RANDOM_ROWS, 3, 32, 32), dtype=np.uint8)}, \
+        random.integers(0, 10, RANDOM_ROWS)
+
+
+def write_untrained(directory):
+    """The CIFAR recipes' networks with random weights; their norms have seen some images."""
+    torch.manual_seed(1)
+    recipe = cifar100.Cifar100()
+    models = {"cifar10-single": image_clusters.build("single", 10), "cifar10-moe": image_clusters.build("moe", 10),
+              **{f"cifar100-{kind}": recipe.build(kind) for kind in ("single", "moe", "attentive")}}
+    images = preprocess(torch.from_numpy(random_images()[0]["image"]).float(), cifar.PREPROCESS_10)
+    with torch.no_grad():
+        for name, model in models.items():
+            for weight in model.parameters():
+                if not weight.any():  # the router's begin at zero: a tie of all experts
+                    weight.normal_(0, 0.02)
+            model.train()(images)
+            export(model, os.path.join(directory, name), (3, 32, 32), input_name="image",
+                   preprocess=cifar.PREPROCESS_10, output_name="probabilities")
+
+
+class Parity(ServerCase):
+    directory = SHIPPED_MODELS
+
     # --- both sides -----------------------------------------------------------------------------------------------
 
     def ask(self, model, inputs, names):
@@ -84,7 +112,7 @@ class ParityTest(ServerCase):
 
     def expected(self, model, inputs):
         """({output: array}, {layer or layer.gate: Routing}) from PyTorch: what it did in its forward pass."""
-        module = moed.load.load(os.path.join(SHIPPED_MODELS, model))
+        module = moed.load.load(os.path.join(self.directory, model))
         tensors = {name: torch.from_numpy(values.copy()) for name, values in inputs.items()}
         with torch.no_grad():
             answers = module(tensors if len(tensors) > 1 else next(iter(tensors.values())))
@@ -145,6 +173,9 @@ class ParityTest(ServerCase):
         print(f"parity: I(E;Y) {served:.4f} bits served, {expected:.4f} PyTorch")
         self.assertLessEqual(abs(served - expected), STATISTICS_TOLERANCE)
 
+
+@unittest.skipUnless(torch, "PyTorch is missing: apt-get install python3-torch")
+class ShippedTest(Parity):
     def test_fashion_mnist(self):
         self.check("fashion-mnist", clothes)
 
@@ -175,6 +206,21 @@ class ParityTest(ServerCase):
         entropy = metrics.dispatch_entropy_nats(table)
         print(f"parity: clusters: dispatch entropy {entropy:.4f} nats")
         self.assertLessEqual(abs(entropy - metrics.dispatch_entropy_nats(expected)), STATISTICS_TOLERANCE)
+
+
+@unittest.skipUnless(torch, "PyTorch is missing: apt-get install python3-torch")
+class UntrainedTest(Parity):
+    models = staticmethod(write_untrained)
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.directory = cls._directory.name
+
+    def test_every_model(self):
+        for model in sorted(os.listdir(self.directory)):
+            with self.subTest(model):
+                self.check(model, random_images)
 
 
 if __name__ == "__main__":
