@@ -102,7 +102,8 @@ static void check_onednn(const struct run *run)
 /* All of INPUTS once: builds what is built on first use, and checks it. */
 static void prepare_onednn(struct run *run)
 {
-    onednn_model_size(run->onednn, run->rows);
+    if (!onednn_model_size(run->onednn, run->rows))
+        return;
     for (size_t row = 0; row + run->rows <= run->total; row += run->rows)
         onednn_model_forward(run->onednn, run->rows, run->x + row * run->in,
                              run->onednn_y + row * run->out);

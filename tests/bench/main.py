@@ -48,12 +48,13 @@ def write(results, directory):
 def main():
     parser = argparse.ArgumentParser(prog="run.sh", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a few points, two rounds: does it work, is it far off?")
+    parser.add_argument("--rounds", type=int, help=f"measure everything so often (default {ROUNDS}, quick {QUICK_ROUNDS})")
     parser.add_argument("--out", default=os.path.join(bench.BUILD, "results"), help="directory for the results")
     parser.add_argument("--only", choices=PARTS, action="append", help="only this part; may be repeated")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that servers and temporary files end with the run
     os.makedirs(options.out, exist_ok=True)
-    rounds = QUICK_ROUNDS if options.quick else ROUNDS
+    rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
 
     machine = bench.machine()
     if machine["load_before"] > bench.QUIET_LOAD:

@@ -14,6 +14,7 @@ struct onednn_model {
     const struct moed_model_info *info;
     struct safetensors *weights;
     struct onednn_moe *moe; /* NULL: a convolution */
+    bool *seen;             /* [max_rows + 1] numbers of rows that the MoE layer was sized for */
     struct onednn_conv *conv;
     size_t stride, padding;
 };
@@ -51,20 +52,27 @@ struct onednn_model *onednn_model_open(const char *directory, const struct moed_
     *model = (struct onednn_model){.info = info, .weights = safetensors_open(directory, &err)};
     must(model->weights ? 0 : -1, &err);
     model->moe = onednn_moe_new(info, model->weights, max_rows);
-    if (model->moe)
+    if (model->moe) {
+        model->seen = calloc(max_rows + 1, sizeof *model->seen);
+        must(model->seen ? 0 : error_set(&err, ERROR_INTERNAL, "no memory"), &err);
         return model;
+    }
     if (!safetensors_find(model->weights, "conv.weight"))
         return NULL;
     read_steps(model, directory);
     return model;
 }
 
-void onednn_model_size(struct onednn_model *model, size_t rows)
+bool onednn_model_size(struct onednn_model *model, size_t rows)
 {
-    if (model->moe)
-        return;
+    if (model->moe) {
+        const bool first = !model->seen[rows];
+        model->seen[rows] = true;
+        return first;
+    }
     onednn_conv_free(model->conv);
     model->conv = onednn_conv_new(model->info, model->weights, model->stride, model->padding, rows);
+    return true;
 }
 
 void onednn_model_forward(struct onednn_model *model, size_t rows, const float *x, float *y)

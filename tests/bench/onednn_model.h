@@ -2,6 +2,7 @@
 #ifndef BENCH_ONEDNN_MODEL_H
 #define BENCH_ONEDNN_MODEL_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "core/moed.h"
@@ -13,8 +14,8 @@ struct onednn_model;
 struct onednn_model *onednn_model_open(const char *directory, const struct moed_model_info *info,
                                        size_t max_rows);
 
-/* The calls to come are of so many rows. */
-void onednn_model_size(struct onednn_model *model, size_t rows);
+/* The calls to come are of so many rows. Returns whether what they need is not built yet. */
+bool onednn_model_size(struct onednn_model *model, size_t rows);
 
 /* x: [rows, in], y: [rows, out]. The first call builds what oneDNN builds for each number of rows,
  * those of experts too: every x to be timed is to be run once before. */

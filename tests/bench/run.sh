@@ -1,7 +1,7 @@
 #!/bin/sh
 # The benchmark: everything in one run on one machine, as tables, pictures and JSON.
 #
-#   sh tests/bench/run.sh [--quick] [--out DIR] [--only gemm|conv|moe|http|memory]...
+#   sh tests/bench/run.sh [--quick] [--rounds N] [--out DIR] [--only gemm|conv|moe|http|memory]...
 #
 # Installs what is missing, builds build/bench, and writes DIR/results.md, results.json and *.png (DIR:
 # build/bench/results). Wants an otherwise idle machine, and says so when it has none. What is measured,
