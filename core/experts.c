@@ -118,7 +118,8 @@ void experts_heads(const struct experts *experts, const struct run *run, size_t 
 {
     struct experts_job job = {
         .experts = experts, .run = run, .items = items, .x = x, .out = hidden};
-    team_run(run->team, experts->count, head_task, &job);
+    team_run(run_team(run, items * experts->count * experts->chains[0].macs), experts->count,
+             head_task, &job);
 }
 
 /* Where an expert's inputs are: those of item i at source + i * pitch, `elements` numbers. */
@@ -200,5 +201,7 @@ void experts_forward(const struct experts *experts, const struct run *run,
                               .hidden = hidden,
                               .gathered = gathered,
                               .out = out};
-    team_run(run->team, plan_tasks(dispatch, team_size(run->team)), expert_task, &job);
+    struct moed_team *team =
+        run_team(run, dispatch->first[dispatch->experts] * experts->chains[0].macs);
+    team_run(team, plan_tasks(dispatch, team_size(team)), expert_task, &job);
 }
