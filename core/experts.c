@@ -118,7 +118,7 @@ void experts_heads(const struct experts *experts, const struct run *run, size_t 
 {
     struct experts_job job = {
         .experts = experts, .run = run, .items = items, .x = x, .out = hidden};
-    team_run(run_team(run, items * experts->count * experts->chains[0].macs), experts->count,
+    team_run(team_for(run->team, items * experts->count * experts->chains[0].macs), experts->count,
              head_task, &job);
 }
 
@@ -202,6 +202,6 @@ void experts_forward(const struct experts *experts, const struct run *run,
                               .gathered = gathered,
                               .out = out};
     struct moed_team *team =
-        run_team(run, dispatch->first[dispatch->experts] * experts->chains[0].macs);
+        team_for(run->team, dispatch->first[dispatch->experts] * experts->chains[0].macs);
     team_run(team, plan_tasks(dispatch, team_size(team)), expert_task, &job);
 }

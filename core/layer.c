@@ -23,15 +23,6 @@ static const struct layer_op *const OPS[] = {
     &op_attention,
 };
 
-/* Some 60 us of one thread. Another wakes within 5 us on a machine of one's own and within 100 us on
- * a virtual one, where a fork for half of this made small experts slower by half. */
-static const uint64_t MIN_FORK_MACS = 3 * 1000 * 1000;
-
-struct moed_team *run_team(const struct run *run, uint64_t macs)
-{
-    return macs < MIN_FORK_MACS ? NULL : run->team;
-}
-
 size_t moed_shape_elements(const struct moed_shape *shape)
 {
     size_t elements = 1;
@@ -249,7 +240,7 @@ static uint64_t segment_macs(const struct segment *segment)
 
 static void run_segment(struct segment *segment)
 {
-    struct moed_team *team = run_team(segment->run, segment_macs(segment));
+    struct moed_team *team = team_for(segment->run->team, segment_macs(segment));
     size_t tasks = team_size(team);
     if (tasks > segment->rows)
         tasks = 1;

@@ -62,9 +62,6 @@ struct run {
     unsigned worker; /* whose workspace a layer may use */
 };
 
-/* The team for so many multiply-accumulates; NULL when they are not worth a fork. */
-struct moed_team *run_team(const struct run *run, uint64_t macs);
-
 /* `workspace` floats that only this worker touches; contents are undefined. */
 float *run_workspace(const struct run *run);
 

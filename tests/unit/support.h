@@ -19,6 +19,7 @@
 #include <sys/stat.h>
 
 #include "core/moed.h"
+#include "core/team.h"
 
 /* ---- the temporary directory ---- */
 
@@ -213,6 +214,8 @@ static inline void run_forward(const struct moed_model *model, unsigned threads,
     struct moed_scratch *scratch = moed_scratch_new(model, rows, threads, &err);
     ck_assert_msg(scratch != NULL, "%s", err.text);
     struct moed_team *team = threads > 1 ? moed_team_new(threads) : NULL;
+    if (team)
+        team_fork_from(team, 0);
     moed_forward(model, scratch, team, rows, &x, &y);
     moed_team_free(team);
     moed_scratch_free(scratch);

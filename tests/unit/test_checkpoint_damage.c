@@ -193,6 +193,7 @@ static void expect_finite_outputs(const char *path)
     const struct moed_model_info *info = moed_model_info(model);
     struct moed_scratch *scratch = moed_scratch_new(model, 3, 2, &err);
     struct moed_team *team = moed_team_new(2);
+    team_fork_from(team, 0);
     float **x = new_tensors(info->inputs, info->input_count, 3);
     float **y = new_tensors(info->outputs, info->output_count, 3);
     moed_forward(model, scratch, team, 3, (const float *const *)x, y);

@@ -13,6 +13,7 @@
 #include <sys/wait.h>
 
 #include "core/gemm.h"
+#include "core/team.h"
 
 /* float32 sums of a few hundred terms of size 1 come this near to float64. */
 static const double TOLERANCE = 1e-5;
@@ -190,6 +191,8 @@ static struct result run_plan(const struct golden *golden, const struct plan *pl
     const unsigned threads = plan->threads ? plan->threads : 1;
     struct result result = new_result(golden);
     struct moed_team *team = plan->threads ? moed_team_new(threads) : NULL;
+    if (team)
+        team_fork_from(team, 0);
     struct moed_scratch *scratch =
         moed_scratch_new(golden->model, most_rows(golden, plan->batch), threads, &err);
     ck_assert_msg(scratch != NULL, "%s: %s", golden->name, err.text);

@@ -62,6 +62,18 @@ START_TEST(no_team_is_the_caller_alone)
 }
 END_TEST
 
+START_TEST(a_fork_is_for_work_that_is_worth_it)
+{
+    struct moed_team *team = moed_team_new(2);
+    ck_assert_ptr_null(team_for(team, 1000));
+    ck_assert_ptr_eq(team_for(team, UINT64_C(1) << 40), team);
+    team_fork_from(team, 0);
+    ck_assert_ptr_eq(team_for(team, 0), team);
+    ck_assert_ptr_null(team_for(NULL, UINT64_C(1) << 40));
+    moed_team_free(team);
+}
+END_TEST
+
 static void note_thread(void *context, size_t index, unsigned worker)
 {
     pthread_t *threads = context;
@@ -127,4 +139,4 @@ END_TEST
 
 TEST_MAIN("team", every_task_runs_once, no_team_is_the_caller_alone,
           one_thread_and_one_task_stay_with_the_caller, threads_really_run_side_by_side,
-          many_short_forks, teams_that_never_worked_can_go)
+          many_short_forks, teams_that_never_worked_can_go, a_fork_is_for_work_that_is_worth_it)
