@@ -30,7 +30,7 @@ static void choose(void)
     const char *name = getenv("MOED_KERNEL");
     const size_t count = sizeof kernels / sizeof *kernels;
     for (size_t i = 0; i < count && !chosen; i++)
-        if (kernels[i]->usable() && (!name || strcmp(name, kernels[i]->name) == 0))
+        if ((!name || strcmp(name, kernels[i]->name) == 0) && kernels[i]->usable())
             chosen = kernels[i];
     if (!chosen)
         chosen = &kernel_generic;

@@ -3,12 +3,14 @@
  * order. */
 #include "support.h"
 
+#include <dlfcn.h>
+
 #include "core/gemm.h"
 #include "core/moed.h"
 #include "core/safetensors.h"
 
 static const char *const kernels[] = {"avx512", "avx2", "generic", "openblas"};
-enum { KERNELS = sizeof kernels / sizeof *kernels };
+enum { KERNELS = sizeof kernels / sizeof *kernels, GENERIC = 2, OPENBLAS = 3 };
 
 /* Each test runs in a process of its own, which chooses its kernel once. */
 static bool use_kernel(int index)
@@ -130,6 +132,35 @@ START_TEST(a_product_known_by_heart)
 }
 END_TEST
 
+/* Of a processor that OpenBLAS has not heard of it would make an older one, half as fast. */
+START_TEST(openblas_knows_the_processor)
+{
+#ifdef __x86_64__
+    if (!use_kernel(OPENBLAS) || !__builtin_cpu_supports("avx2"))
+        return;
+    void *library = dlopen("libopenblas.so.0", RTLD_NOW | RTLD_NOLOAD);
+    ck_assert_msg(library != NULL, "%s", dlerror());
+    char *(*core_name)(void);
+    *(void **)&core_name = dlsym(library, "openblas_get_corename");
+    const char *const core = core_name();
+    const bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl");
+    static const char *const older[] = {"Prescott", "Core2", "Nehalem", "Sandybridge", "Barcelona"};
+    for (size_t i = 0; i < sizeof older / sizeof *older; i++)
+        ck_assert_str_ne(core, older[i]);
+    if (wide)
+        ck_assert_str_eq(core, "SkylakeX");
+    dlclose(library);
+#endif
+}
+END_TEST
+
+START_TEST(openblas_is_loaded_only_when_asked_for)
+{
+    ck_assert(use_kernel(GENERIC));
+    ck_assert_ptr_null(dlopen("libopenblas.so.0", RTLD_NOW | RTLD_NOLOAD));
+}
+END_TEST
+
 /* The guarantee behind reproducible predictions. OpenBLAS cannot give it. */
 static void check_bits(size_t k)
 {
@@ -232,5 +263,7 @@ int main(void)
     tcase_add_loop_test(tests, half_precision_weights_are_exact, 0, KERNELS);
     tcase_add_loop_test(tests, linear_maps_the_last_axis, 0, KERNELS);
     tcase_add_test(tests, linear_says_what_it_is);
+    tcase_add_test(tests, openblas_knows_the_processor);
+    tcase_add_test(tests, openblas_is_loaded_only_when_asked_for);
     return run_suite("gemm", tests);
 }
