@@ -211,7 +211,7 @@ def cifar_line(title, variant, paper, rows):
 
 
 def cifar_section(folder):
-    header = ["data, model", "paper's CNN", "ours", "training", "rows served by each expert, %", "epochs", "seeds",
+    header = ["data, model", "paper's CNN", "ours", "training", "rows served by each expert, % (seed 0)", "epochs", "seeds",
               "CPU seconds"]
     lines = []
     for recipe, title in (("cifar10", "CIFAR-10"), ("cifar10_rotate", "Rotate")):
