@@ -8,8 +8,7 @@
  * forwards of that many rows, each call taking the next rows of INPUTS (the same row again and again
  * would keep its experts in the cache), and answers with nanoseconds per call.
  *
- * As in the server, every forward's statistics are added up. bench_model_untallied is this program
- * without any; see untallied.c. */
+ * As in the server, every forward's statistics are added up; contender "untallied" does without any. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +17,7 @@
 #include "bench.h"
 #include "core/moed.h"
 #include "server/stats.h"
+#include "tally_switch.h"
 #ifdef BENCH_DNNL
 #include "onednn_model.h"
 #endif
@@ -56,14 +56,10 @@ static size_t advance(struct run *run)
 
 static void add_statistics(struct run *run)
 {
-#ifndef BENCH_UNTALLIED
     const struct moed_routing *routing[run->info->moe_count + 1]; /* no array of 0 */
     for (size_t i = 0; i < run->info->moe_count; i++)
         routing[i] = moed_routing(run->scratch, i);
     stats_add_batch(&run->stats, run->rows, 0, routing);
-#else
-    (void)run;
-#endif
 }
 
 static void forward(void *context)
@@ -73,7 +69,8 @@ static void forward(void *context)
     const float *const inputs[] = {run->x + row * run->in};
     float *const outputs[] = {run->y + row * run->out};
     moed_forward(run->model, run->scratch, NULL, run->rows, inputs, outputs);
-    add_statistics(run);
+    if (tally_switch)
+        add_statistics(run);
 }
 
 #ifdef BENCH_DNNL
@@ -115,7 +112,8 @@ static void prepare_onednn(struct run *run)
 static double measure(struct run *run, const char *contender)
 {
     run->next = 0;
-    if (strcmp(contender, "moed") == 0)
+    tally_switch = strcmp(contender, "untallied") != 0;
+    if (strcmp(contender, "moed") == 0 || !tally_switch)
         return bench_time(forward, run) * 1e9;
 #ifdef BENCH_DNNL
     if (strcmp(contender, "oneDNN") == 0 && run->onednn) {

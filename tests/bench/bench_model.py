@@ -14,9 +14,9 @@ MIN_SECONDS = 0.02
 class Engine:
     """A process that times what it is asked for, a line at a time; ends with the `with` it is in."""
 
-    def __init__(self, checkpoint, inputs, tallied=True, **environment):
+    def __init__(self, checkpoint, inputs, **environment):
         outputs = os.path.join(checkpoint, "outputs")
-        program = os.path.join(BUILD, "bench_model" if tallied else "bench_model_untallied")
+        program = os.path.join(BUILD, "bench_model")
         self.process = subprocess.Popen([program, checkpoint, inputs, outputs], text=True, stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, env=dict(os.environ, **environment))
         self.kernel = self.process.stdout.readline().strip()

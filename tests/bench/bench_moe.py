@@ -84,9 +84,9 @@ class Checkpoint:
         self.inputs_file = os.path.join(directory, "inputs")
         self.inputs.tofile(self.inputs_file)
 
-    def engine(self, top_k, tallied=True):
+    def engine(self, top_k):
         write_config(self.directory, self.d, self.experts, top_k)
-        return Engine(self.directory, self.inputs_file, tallied)
+        return Engine(self.directory, self.inputs_file)
 
 
 def compare(checkpoint, top_k, row_counts, rounds):
@@ -106,16 +106,17 @@ def compare(checkpoint, top_k, row_counts, rounds):
 
 
 def statistics_cost(rounds):
-    """What the routing statistics add to a forward: the engine with them and built without, in turns."""
+    """What the routing statistics add to a forward: with and without them in turns."""
     points = []
     for experts in STATISTICS_EXPERTS:
         with tempfile.TemporaryDirectory() as directory:
-            checkpoint = Checkpoint(directory, *STATISTICS_SHAPE, experts)
-            with checkpoint.engine(STATISTICS_TOP_K) as tallied, checkpoint.engine(STATISTICS_TOP_K, False) as plain:
+            with Checkpoint(directory, *STATISTICS_SHAPE, experts).engine(STATISTICS_TOP_K) as engine:
                 for rows in STATISTICS_ROWS:
-                    pairs = [(tallied.microseconds("moed", rows), plain.microseconds("moed", rows))
+                    pairs = [(engine.microseconds("moed", rows), engine.microseconds("untallied", rows))
                              for _ in range(STATISTICS_ROUNDS * rounds)]
-                    points.append({"experts": experts, "rows": rows, "us": [min(of) for of in zip(*pairs)]})
+                    extra = statistics.quantiles([100 * (tallied / plain - 1) for tallied, plain in pairs], n=4)
+                    points.append({"experts": experts, "rows": rows, "us": [statistics.median(of) for of in zip(*pairs)],
+                                   "percent": extra})
     return points
 
 
@@ -175,11 +176,8 @@ def growth(result, key, what, **fixed):
 
 
 def statistics_table(result):
-    rows = []
-    for point in result["statistics"]:
-        tallied, plain = point["us"]
-        rows.append([point["experts"], point["rows"], figure(tallied), figure(plain),
-                     f"{100 * (tallied / plain - 1):+.1f} %"])
+    rows = [[point["experts"], point["rows"], *map(figure, point["us"]),
+             "{1:+.1f} % ({0:+.1f} to {2:+.1f})".format(*point["percent"])] for point in result["statistics"]]
     return table(["E", "rows", "us with statistics", "us without", "they add"], rows)
 
 
@@ -217,8 +215,7 @@ Times the cost at the fewest. The arithmetic stays the same; each expert that so
 ### Statistics
 
 What the routing statistics add to a forward pass of d = {STATISTICS_SHAPE[0]}, ff = {STATISTICS_SHAPE[1]},
-k = {STATISTICS_TOP_K}: the engine with them, as it serves, against the engine built without, in turns. The least of
-{STATISTICS_ROUNDS} times each per round, since noise only adds; a per cent either way is still noise. The entropy's part
-of the softmax loop is in both.
+k = {STATISTICS_TOP_K}: the engine with them, as it serves, and without, in turns in one process; median (quartiles) of
+the ratios. The entropy's part of the softmax loop is in both.
 
 {statistics_table(result)}"""
