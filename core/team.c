@@ -13,8 +13,8 @@
 
 #include "moed.h"
 
-/* Some 60 us of one thread. Another wakes within 5 us on a machine of one's own and within 100 us on
- * a virtual one, where a fork for half of this made small experts slower by half. */
+/* Some 60 us of one thread. On a virtual machine, where another takes about 100 us to wake, a fork for
+ * half of this made small experts slower by half. */
 static const uint64_t MIN_FORK_MACS = 3 * 1000 * 1000;
 
 struct moed_team {

@@ -1,10 +1,10 @@
-/* A model through the engine's public face, and, where it is one that they know, the same by oneDNN;
- * driven by bench_model.py:
+/* A model through the engine's public face, and, where it is one that they know, the same by oneDNN and
+ * by OpenBLAS; driven by bench_model.py:
  *
  *   bench_model CHECKPOINT INPUTS OUTPUTS
  *
  * INPUTS holds rows of floats, OUTPUTS gets the model's answer to all of them, for the driver to
- * check; oneDNN's is checked against it here. Every line "CONTENDER ROWS" on standard input times
+ * check; those of the others are checked against it here. Every line "CONTENDER ROWS" on standard input times
  * forwards of that many rows, each call taking the next rows of INPUTS (the same row again and again
  * would keep its experts in the cache), and answers with nanoseconds per call.
  *
@@ -16,6 +16,7 @@
 
 #include "bench.h"
 #include "core/moed.h"
+#include "openblas_conv.h"
 #include "server/stats.h"
 #include "tally_switch.h"
 #ifdef BENCH_DNNL
@@ -32,10 +33,10 @@ struct run {
     struct stats stats;
     size_t total, rows, next; /* rows of INPUTS, of a call, where the next call begins */
     size_t in, out;           /* floats per row */
-    float *x, *y;
+    float *x, *y, *rival_y;
+    struct openblas_conv *openblas; /* NULL: no convolution */
 #ifdef BENCH_DNNL
     struct onednn_model *onednn; /* NULL: not a model that it knows */
-    float *onednn_y;
 #endif
 };
 
@@ -73,27 +74,34 @@ static void forward(void *context)
         add_statistics(run);
 }
 
-#ifdef BENCH_DNNL
-static void forward_onednn(void *context)
-{
-    struct run *run = context;
-    const size_t row = advance(run);
-    onednn_model_run(run->onednn, run->rows, run->x + row * run->in, run->onednn_y);
-}
-
 /* Where two experts tie, each side may pick its own; more than one such row in a thousand is a
- * mistake. */
-static void check_onednn(const struct run *run)
+ * mistake, of the contender that is named. */
+static void check(const struct run *run, const char *contender)
 {
     size_t wrong = 0;
     for (size_t row = 0; row < run->total; row++) {
         float most = 0;
         for (size_t i = row * run->out; i < (row + 1) * run->out; i++)
-            most = fmaxf(most, fabsf(run->y[i] - run->onednn_y[i]));
+            most = fmaxf(most, fabsf(run->y[i] - run->rival_y[i]));
         wrong += !(most <= TOLERANCE);
     }
     if (wrong > run->total / 1000)
-        fail("oneDNN's answers differ from ours");
+        fail(contender);
+}
+
+static void forward_openblas(void *context)
+{
+    struct run *run = context;
+    const size_t row = advance(run);
+    openblas_conv_forward(run->openblas, run->rows, run->x + row * run->in, run->rival_y);
+}
+
+#ifdef BENCH_DNNL
+static void forward_onednn(void *context)
+{
+    struct run *run = context;
+    const size_t row = advance(run);
+    onednn_model_run(run->onednn, run->rows, run->x + row * run->in, run->rival_y);
 }
 
 /* All of INPUTS once: builds what is built on first use, and checks it. */
@@ -103,8 +111,8 @@ static void prepare_onednn(struct run *run)
         return;
     for (size_t row = 0; row + run->rows <= run->total; row += run->rows)
         onednn_model_forward(run->onednn, run->rows, run->x + row * run->in,
-                             run->onednn_y + row * run->out);
-    check_onednn(run);
+                             run->rival_y + row * run->out);
+    check(run, "oneDNN's answers differ from ours");
 }
 #endif
 
@@ -115,6 +123,11 @@ static double measure(struct run *run, const char *contender)
     tally_switch = strcmp(contender, "untallied") != 0;
     if (strcmp(contender, "moed") == 0 || !tally_switch)
         return bench_time(forward, run) * 1e9;
+    if (strcmp(contender, "OpenBLAS") == 0 && run->openblas) {
+        openblas_conv_forward(run->openblas, run->total, run->x, run->rival_y);
+        check(run, "OpenBLAS' answers differ from ours");
+        return bench_time(forward_openblas, run) * 1e9;
+    }
 #ifdef BENCH_DNNL
     if (strcmp(contender, "oneDNN") == 0 && run->onednn) {
         prepare_onednn(run);
@@ -169,9 +182,15 @@ int main(int argc, char *argv[])
         fail(err.text);
     stats_init(&run.stats, info);
     write_outputs(&run, argv[3]);
+    struct safetensors *weights = safetensors_open(argv[1], &err);
+    size_t stride, padding;
+    if (!weights)
+        fail(err.text);
+    run.rival_y = bench_memory(run.total * run.out * sizeof *run.rival_y);
+    if (conv_read_steps(argv[1], weights, &stride, &padding))
+        run.openblas = openblas_conv_new(info, weights, stride, padding);
 #ifdef BENCH_DNNL
     run.onednn = onednn_model_open(argv[1], info, run.total);
-    run.onednn_y = bench_memory(run.total * run.out * sizeof *run.onednn_y);
 #endif
     printf("%s\n", moed_kernel_name());
     fflush(stdout);

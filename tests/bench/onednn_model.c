@@ -5,10 +5,10 @@
 #include <stdlib.h>
 
 #include "bench.h"
-#include "core/config.h"
 #include "core/safetensors.h"
 #include "onednn_conv.h"
 #include "onednn_moe.h"
+#include "openblas_conv.h"
 
 struct onednn_model {
     const struct moed_model_info *info;
@@ -27,23 +27,6 @@ static void must(int result, const struct error *err)
     exit(EXIT_FAILURE);
 }
 
-/* What a convolution's shapes do not tell. */
-static void read_steps(struct onednn_model *model, const char *directory)
-{
-    char path[4096];
-    struct config_node root, layer;
-    struct error err = ERROR_INIT;
-    int64_t stride, padding;
-    snprintf(path, sizeof path, "%s/config.json", directory);
-    must(config_open(&root, path, &err), &err);
-    must(config_item(&root, "layers", 0, &layer, &err), &err);
-    must(config_integer(&layer, "stride", 1, 1, 4096, &stride, &err), &err);
-    must(config_integer(&layer, "padding", 0, 0, 4096, &padding, &err), &err);
-    model->stride = (size_t)stride;
-    model->padding = (size_t)padding;
-    config_close(&root);
-}
-
 struct onednn_model *onednn_model_open(const char *directory, const struct moed_model_info *info,
                                        size_t max_rows)
 {
@@ -57,10 +40,8 @@ struct onednn_model *onednn_model_open(const char *directory, const struct moed_
         must(model->seen ? 0 : error_set(&err, ERROR_INTERNAL, "no memory"), &err);
         return model;
     }
-    if (!safetensors_find(model->weights, "conv.weight"))
-        return NULL;
-    read_steps(model, directory);
-    return model;
+    return conv_read_steps(directory, model->weights, &model->stride, &model->padding) ? model
+                                                                                       : NULL;
 }
 
 bool onednn_model_size(struct onednn_model *model, size_t rows)

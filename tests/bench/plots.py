@@ -59,8 +59,8 @@ def gemm(result, directory):
     _save(figure, os.path.join(directory, "gemm.png"), f"Dense algebra (kernel {result['kernel']})")
 
 
-BAR = 0.2  # width, of the places between ticks
-CONV_COLOURS = {**COLOURS, "PyTorch": "#e59866"}
+BAR = 0.17  # width, of the places between ticks
+CONV_COLOURS = {**COLOURS, "PyTorch": "#2e8b57"}
 
 
 def conv(result, directory):
