@@ -211,7 +211,7 @@ part_python() {
 }
 
 part_parity() {
-    part parity "all of the Fashion-MNIST test set over HTTP against PyTorch"
+    part parity "every recipe's model over HTTP against PyTorch"
     build release -DMOED_TESTS=ON || return
     check parity count_python integration_tests build/release/moed test_parity
     grep '^parity: ' "$logs/parity.log" | sed 's/^parity: /    /'
