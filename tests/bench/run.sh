@@ -8,7 +8,7 @@
 # and against what, is told at the top of each bench_*.py and in results.md.
 set -eu
 
-BENCH_PACKAGES="check wrk libdnnl-dev python3-numpy python3-torch python3-fastapi python3-uvicorn
+BENCH_PACKAGES="check wrk libdnnl-dev libxsmm-dev python3-numpy python3-torch python3-fastapi python3-uvicorn
     python3-matplotlib"
 
 bench=$(cd "$(dirname "$0")" && pwd)
