@@ -3,6 +3,8 @@
 
 #include <math.h>
 
+#include "vector.h"
+
 static int elementwise_build(struct layer *layer, struct build *build, struct config_node *node,
                              struct error *err)
 {
@@ -12,8 +14,8 @@ static int elementwise_build(struct layer *layer, struct build *build, struct co
 
 /* One function per element, the loop written once. */
 #define ELEMENTWISE(op, expression)                                                                \
-    static void op##_forward(const struct layer *layer, const struct run *run, size_t rows,        \
-                             const float *x, float *y)                                             \
+    VECTORIZED static void op##_forward(const struct layer *layer, const struct run *run,          \
+                                        size_t rows, const float *x, float *y)                     \
     {                                                                                              \
         (void)run;                                                                                 \
         const size_t count = rows * layer->in_elements;                                            \
@@ -82,8 +84,8 @@ static int scale_build(struct layer *layer, struct build *build, struct config_n
     return elementwise_build(layer, build, node, err);
 }
 
-static void scale_forward(const struct layer *layer, const struct run *run, size_t rows,
-                          const float *x, float *y)
+VECTORIZED static void scale_forward(const struct layer *layer, const struct run *run, size_t rows,
+                                     const float *x, float *y)
 {
     (void)run;
     const struct scale *scale = layer->state;

@@ -3,8 +3,11 @@
 
 #include <string.h>
 
-void combine(const struct routing *routing, const struct dispatch *dispatch, size_t first_slot,
-             size_t elements, size_t pitch, const float *out, float *y)
+#include "vector.h"
+
+VECTORIZED void combine(const struct routing *routing, const struct dispatch *dispatch,
+                        size_t first_slot, size_t elements, size_t pitch, const float *out,
+                        float *y)
 {
     for (size_t item = 0; item < routing->items; item++, y += pitch) {
         const uint32_t *position = dispatch->position + item * dispatch->slots + first_slot;

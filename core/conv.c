@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "kernel.h"
+#include "vector.h"
 
 /* Strides and paddings beyond any image; keeps the arithmetic below far from overflow. */
 enum { MAX_CONV_STEP = 4096 };
@@ -160,19 +161,22 @@ static inline void copy_line(float *to, const float *from, size_t count)
 }
 
 /* The image of one channel group with its padding around it, which makes every window whole. */
-static const float *pad(const struct conv *conv, const float *image, size_t channels, float *to)
+VECTORIZED static void pad(const struct conv *conv, const float *image, size_t channels, float *to)
 {
     const size_t height = conv->in_h + 2 * conv->padding_h, width = conv->padded_w;
+    if (height == conv->in_h && width == conv->in_w) {
+        memcpy(to, image, channels * height * width * sizeof *to);
+        return;
+    }
     memset(to, 0, channels * height * width * sizeof *to);
     for (size_t channel = 0; channel < channels; channel++)
         for (size_t h = 0; h < conv->in_h; h++, image += conv->in_w)
             copy_line(to + (channel * height + h + conv->padding_h) * width + conv->padding_w,
                       image, conv->in_w);
-    return to;
 }
 
 /* columns[k][position]: the windows written out, for strides that leave gaps between them. */
-static void gather_windows(const struct conv *conv, const float *padded, float *columns)
+VECTORIZED static void gather_windows(const struct conv *conv, const float *padded, float *columns)
 {
     for (size_t k = 0; k < conv->k; k++)
         for (size_t oh = 0; oh < conv->out_h; oh++) {
@@ -184,8 +188,8 @@ static void gather_windows(const struct conv *conv, const float *padded, float *
 
 /* Result lines are as wide as the padded image; their tails, where windows wrapped around its edge,
  * are left behind. */
-static void keep_lines(const struct conv *conv, const float *wide, size_t channels, size_t pitch,
-                       float *y)
+VECTORIZED static void keep_lines(const struct conv *conv, const float *wide, size_t channels,
+                                  size_t pitch, float *y)
 {
     for (size_t channel = 0; channel < channels; channel++)
         for (size_t oh = 0; oh < conv->out_h; oh++, y += conv->out_w)
@@ -199,8 +203,9 @@ static void convolve(const struct conv *conv, size_t group, const float *image, 
     const size_t out_channels = conv->out_channels / conv->groups;
     const float *weights = conv->weight.values + group * out_channels * conv->k;
     const float *bias = conv->bias.values ? conv->bias.values + group * out_channels : NULL;
-    const float *source = pad(conv, image, in_channels, workspace);
+    const float *source = workspace;
     float *free_space = workspace + conv->padded_elements;
+    pad(conv, image, in_channels, workspace);
     if (conv->stride > 1) {
         gather_windows(conv, source, free_space);
         source = free_space;

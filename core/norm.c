@@ -4,6 +4,8 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "vector.h"
+
 /* batch_norm over [channels, ...]: y = (x - running_mean) / sqrt(running_var + eps) * weight +
  * bias, folded at load into one multiply-add per element. */
 struct batch_norm {
@@ -61,8 +63,8 @@ static int batch_norm_build(struct layer *layer, struct build *build, struct con
     return result == 0 ? layer_set_out(layer, node, &layer->in, err) : -1;
 }
 
-static void batch_norm_forward(const struct layer *layer, const struct run *run, size_t rows,
-                               const float *x, float *y)
+VECTORIZED static void batch_norm_forward(const struct layer *layer, const struct run *run,
+                                          size_t rows, const float *x, float *y)
 {
     (void)run;
     const struct batch_norm *norm = layer->state;

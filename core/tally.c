@@ -5,6 +5,8 @@
 
 #include <string.h>
 
+#include "vector.h"
+
 void tally_reset(struct routing *routing)
 {
     const size_t experts = routing->experts;
@@ -15,7 +17,7 @@ void tally_reset(struct routing *routing)
     routing->entropy_sum = 0;
 }
 
-void tally_item(struct routing *routing, int32_t best, float entropy_nats)
+VECTORIZED void tally_item(struct routing *routing, int32_t best, float entropy_nats)
 {
     const double bits_per_nat = 1.4426950408889634;
     routing->top1[best]++;

@@ -1,12 +1,21 @@
-/* Sums over vectors, written so that any compiler keeps them in vector registers.
- *
- * A sum of floats may not be reordered behind our back, so a plain loop is one addition after the
- * other. Eight running sums fix another order, the same on every machine. */
+/* Loops over numbers other than products: compiled for wide vectors, and sums written so that any
+ * compiler keeps them in vector registers. */
 #ifndef CORE_VECTOR_H
 #define CORE_VECTOR_H
 
 #include <stddef.h>
 
+/* A function that is compiled once for every vector width, and chosen when the program is loaded. All
+ * give the same bits: they are compiled without fusing a multiply with an add (CMakeLists.txt), which
+ * only some can. Not under sanitizers, which are not there yet when functions are chosen. */
+#if defined(__x86_64__) && defined(__gnu_linux__) && !defined(MOED_SANITIZED)
+#define VECTORIZED __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define VECTORIZED
+#endif
+
+/* A sum of floats may not be reordered behind our back, so a plain loop is one addition after the
+ * other. Eight running sums fix another order, the same on every machine. */
 enum { DOT_LANES = 8 };
 
 static inline float dot(const float *a, const float *b, size_t count)
