@@ -21,20 +21,31 @@ struct packed {
     size_t n, k;
 };
 
+/* X[k, columns], where X[j, c] = x[offsets[j] + c / line * pitch + c % line]: a convolution's windows, which
+ * overlap. Lines are whole vectors. Columns are computed two vectors at a time: where their count is no
+ * multiple of that, up to COLUMN_SLACK more are read and written. */
+struct columns {
+    const size_t *offsets; /* [k] */
+    size_t count, line, pitch;
+};
+
 struct kernel {
     const char *name;
-    bool (*usable)(void); /* on this machine */
-    size_t panel;
+    bool (*usable)(void);       /* on this machine */
+    size_t lanes, panel;        /* numbers of a vector, of a panel */
     bool reads_f16, reads_bf16; /* else such weights are packed as F32 */
     /* y[rows, n] = x[rows, k] W^T + bias; bias may be NULL. */
     void (*rows)(const struct packed *weights, const float *x, size_t rows, const float *bias,
                  float *y);
-    /* y[count, columns] = W[count, k] X + bias, where X[j, c] = x[offsets[j] + c]: a matrix of any
-     * row pitch, or a convolution's overlapping windows. Up to COLUMN_SLACK columns beyond the last
-     * are read and written. */
-    void (*columns)(const float *weights, size_t count, size_t k, const float *x,
-                    const size_t *offsets, size_t columns, const float *bias, float *y,
-                    size_t y_pitch);
+    /* The same where input k of row r is x[r * pitch + offsets[k]]: a convolution's windows along a line.
+     * F32 weights only. NULL: it has no such product. */
+    void (*windows)(const struct packed *weights, const float *x, size_t pitch,
+                    const size_t *offsets, size_t rows, const float *bias, float *y);
+    /* y[count, columns] = W[count, k] X + bias, of weights that pack_columns() has packed: as many numbers
+     * in another order. */
+    void (*pack_columns)(const float *weights, size_t count, size_t k, float *packed);
+    void (*columns)(const float *packed, size_t count, size_t k, const float *x,
+                    const struct columns *columns, const float *bias, float *y, size_t y_pitch);
 };
 
 enum { COLUMN_SLACK = 64 };

@@ -22,8 +22,9 @@ typedef uint32_t bits __attribute__((vector_size(LANES * 4)));
  * and six rows (twelve with AVX-512) hide the latency of the adders. */
 enum { PANEL = 2 * LANES };
 
-/* What a tile multiplies: packed weights of a dtype, or columns found through offsets. */
-enum source { SOURCE_F32, SOURCE_BF16, SOURCE_F16, SOURCE_COLUMNS };
+/* What a tile multiplies: packed weights of a dtype; packed F32 weights with inputs found through
+ * offsets; or columns found through offsets. */
+enum source { SOURCE_F32, SOURCE_BF16, SOURCE_F16, SOURCE_WINDOWS, SOURCE_COLUMNS };
 
 /* Fewer rows than that leave accumulators idle: such tiles span several panels instead. */
 enum { MAX_PANELS = 4 };
@@ -59,7 +60,8 @@ INLINE vec load_f16(const uint16_t *from)
 struct tile {
     const void *source;    /* first panel, or X's first column */
     size_t panel_pitch;    /* numbers from one panel to the next */
-    const size_t *offsets; /* SOURCE_COLUMNS */
+    size_t vector_pitch;   /* SOURCE_COLUMNS: from the first vector to the second */
+    const size_t *offsets; /* SOURCE_WINDOWS, SOURCE_COLUMNS */
     const char *ahead;     /* what to fetch meanwhile, `ahead_pitch` bytes for every k */
     size_t ahead_pitch;
     const float *x;
@@ -77,14 +79,25 @@ INLINE vec operand(const struct tile *tile, enum source source, size_t k, unsign
     const size_t at = v / 2 * tile->panel_pitch + k * PANEL;
     switch (source) {
     case SOURCE_F32:
+    case SOURCE_WINDOWS:
         return load((const float *)tile->source + at + v % 2 * LANES);
     case SOURCE_BF16:
         return load_bf16((const uint16_t *)tile->source + at, v % 2);
     case SOURCE_F16:
         return load_f16((const uint16_t *)tile->source + at + v % 2 * LANES);
     default:
-        return load((const float *)tile->source + tile->offsets[k] + v * LANES);
+        return load((const float *)tile->source + tile->offsets[k] + v * tile->vector_pitch);
     }
+}
+
+/* Input k of a row; for SOURCE_COLUMNS these are weights, which pack_columns() has put side by side. */
+INLINE float input(const struct tile *tile, enum source source, const unsigned rows, unsigned row,
+                   size_t k)
+{
+    if (source == SOURCE_COLUMNS)
+        return tile->x[k * rows + row];
+    const float *inputs = tile->x + (source == SOURCE_WINDOWS ? tile->offsets[k] : k);
+    return inputs[row * tile->x_pitch];
 }
 
 INLINE vec first_value(const struct tile *tile, enum source source, unsigned row, unsigned v)
@@ -117,7 +130,8 @@ enum { CACHE_LINE = 64 };
 
 INLINE void prefetch(const struct tile *tile, enum source source, size_t k)
 {
-    const size_t bytes = PANEL * (source == SOURCE_F32 ? sizeof(float) : sizeof(uint16_t));
+    const bool narrow = source == SOURCE_BF16 || source == SOURCE_F16;
+    const size_t bytes = PANEL * (narrow ? sizeof(uint16_t) : sizeof(float));
     for (size_t line = 0; line < bytes; line += CACHE_LINE)
         __builtin_prefetch(tile->ahead + k * tile->ahead_pitch + line);
 }
@@ -146,7 +160,7 @@ INLINE void add_tall(const struct tile *tile, enum source source, size_t k, cons
         weight[v] = operand(tile, source, k, v);
 #pragma GCC unroll 16
     for (unsigned row = 0; row < rows; row++) {
-        const float value = tile->x[row * tile->x_pitch + k];
+        const float value = input(tile, source, rows, row, k);
 #pragma GCC unroll 8
         for (unsigned v = 0; v < vectors; v++)
             sum[row][v] += weight[v] * value;
@@ -159,7 +173,7 @@ INLINE void add_wide(const struct tile *tile, enum source source, size_t k, cons
     vec value[MAX_ROWS];
 #pragma GCC unroll 16
     for (unsigned row = 0; row < rows; row++)
-        value[row] = (vec){0} + tile->x[row * tile->x_pitch + k];
+        value[row] = (vec){0} + input(tile, source, rows, row, k);
 #pragma GCC unroll 4
     for (unsigned v = 0; v < vectors; v += 2) {
         vec low = operand(tile, source, k, v), high = operand(tile, source, k, v + 1);
@@ -244,6 +258,7 @@ INLINE void compute_rows(const struct tile *tile, enum source source, unsigned r
 DEFINE_TILE(tile_f32, SOURCE_F32)
 DEFINE_TILE(tile_bf16, SOURCE_BF16)
 DEFINE_TILE(tile_f16, SOURCE_F16)
+DEFINE_TILE(tile_windows, SOURCE_WINDOWS)
 DEFINE_TILE(tile_columns, SOURCE_COLUMNS)
 
 static size_t min_size(size_t a, size_t b)
@@ -263,7 +278,10 @@ static unsigned tile_rows(size_t rows)
  * between blocks, which changes no bit of them. */
 struct product {
     const struct packed *weights;
-    const float *x, *bias;
+    const float *x;
+    size_t x_pitch;
+    const size_t *offsets; /* of a row's inputs; NULL: they are side by side */
+    const float *bias;
     float *y;
     size_t rows, height, tiles, span, depth;
 };
@@ -275,43 +293,55 @@ enum { MAX_DEPTH = 1536 };
  * next block, so that memory works as long as they do. */
 enum { PREFETCH_BYTES = 2048 };
 
+typedef void compute_tile(const struct tile *tile, unsigned rows, bool wide);
+
+static compute_tile *tile_of(const struct product *product)
+{
+    if (product->offsets)
+        return tile_windows;
+    return product->weights->dtype == DTYPE_F32    ? tile_f32
+           : product->weights->dtype == DTYPE_BF16 ? tile_bf16
+                                                   : tile_f16;
+}
+
 static void multiply_block(const struct product *product, size_t panel, size_t from, bool wide)
 {
     const struct packed *weights = product->weights;
-    void (*const compute_tile)(const struct tile *, unsigned, bool) =
-        weights->dtype == DTYPE_F32    ? tile_f32
-        : weights->dtype == DTYPE_BF16 ? tile_bf16
-                                       : tile_f16;
+    compute_tile *const run_tile = tile_of(product);
     const size_t n = weights->n, k = weights->k, bytes = PANEL * dtype_bytes(weights->dtype);
     const size_t column = panel * PANEL, depth = min_size(product->depth, k - from);
     const char *source = (const char *)weights->panels + (panel * k + from) * bytes;
     const size_t share = depth * bytes / product->tiles;
     const char *ahead = source + (product->tiles == 1 ? PREFETCH_BYTES : depth * bytes);
+    const float *x = product->x + (product->offsets ? 0 : from);
     for (size_t row = 0; row < product->rows; row += product->height, ahead += share) {
         const struct tile tile = {.source = source,
                                   .panel_pitch = k * PANEL,
                                   .ahead = ahead,
                                   .ahead_pitch = bytes / product->tiles,
-                                  .x = product->x + row * k + from,
-                                  .x_pitch = k,
+                                  .x = x + row * product->x_pitch,
+                                  .x_pitch = product->x_pitch,
+                                  .offsets = product->offsets ? product->offsets + from : NULL,
                                   .k = depth,
                                   .resumed = from > 0,
                                   .bias = product->bias ? product->bias + column : NULL,
                                   .y = product->y + row * n + column,
                                   .y_pitch = n,
                                   .columns = n - column};
-        compute_tile(&tile, (unsigned)min_size(product->height, product->rows - row), wide);
+        run_tile(&tile, (unsigned)min_size(product->height, product->rows - row), wide);
     }
 }
 
-static void rows_all(const struct packed *weights, const float *x, size_t rows, const float *bias,
-                     float *y)
+static void windows_all(const struct packed *weights, const float *x, size_t x_pitch,
+                        const size_t *offsets, size_t rows, const float *bias, float *y)
 {
     const size_t k = weights->k, panels = (weights->n + PANEL - 1) / PANEL;
     const size_t height = tile_rows(rows), tiles = (rows + height - 1) / height;
     const size_t blocks = tiles == 1 ? 1 : (k + MAX_DEPTH - 1) / MAX_DEPTH;
     const struct product product = {.weights = weights,
                                     .x = x,
+                                    .x_pitch = x_pitch,
+                                    .offsets = offsets,
                                     .bias = bias,
                                     .y = y,
                                     .rows = rows,
@@ -327,20 +357,62 @@ static void rows_all(const struct packed *weights, const float *x, size_t rows, 
     }
 }
 
-static void columns_all(const float *weights, size_t count, size_t k, const float *x,
-                        const size_t *offsets, size_t columns, const float *bias, float *y,
-                        size_t y_pitch)
+static void rows_all(const struct packed *weights, const float *x, size_t rows, const float *bias,
+                     float *y)
+{
+    windows_all(weights, x, weights->k, NULL, rows, bias, y);
+}
+
+/* Every tile's rows of weights one k after the other: one pointer then walks them, where a pointer for each
+ * row would not find a register. */
+static void pack_columns(const float *weights, size_t count, size_t k, float *packed)
 {
     const size_t height = tile_rows(count);
-    struct tile tile = {.offsets = offsets, .x_pitch = k, .k = k, .y_pitch = y_pitch};
-    for (size_t column = 0; column < columns; column += PANEL)
-        for (size_t row = 0; row < count; row += height) {
-            tile.source = x + column;
-            tile.x = weights + row * k;
-            tile.bias = bias ? bias + row : NULL;
-            tile.y = y + row * y_pitch + column;
-            tile_columns(&tile, (unsigned)min_size(height, count - row), false);
-        }
+    for (size_t first = 0; first < count; first += height) {
+        const size_t rows = min_size(height, count - first);
+        for (size_t i = 0; i < k; i++)
+            for (size_t row = first; row < first + rows; row++)
+                *packed++ = weights[row * k + i];
+    }
+}
+
+static void multiply_columns(struct tile *tile, const float *packed, size_t count,
+                             const float *bias, float *y)
+{
+    const size_t height = tile_rows(count);
+    for (size_t row = 0; row < count; row += height) {
+        tile->x = packed + row * tile->k;
+        tile->bias = bias ? bias + row : NULL;
+        tile->y = y + row * tile->y_pitch;
+        tile_columns(tile, (unsigned)min_size(height, count - row), false);
+    }
+}
+
+/* `left`: columns of the line from this vector on. */
+static const float *next_vector(const float *vector, const struct columns *columns, size_t *left)
+{
+    *left -= LANES;
+    vector += LANES;
+    if (*left > 0)
+        return vector;
+    *left = columns->line;
+    return vector + columns->pitch - columns->line;
+}
+
+static void columns_all(const float *packed, size_t count, size_t k, const float *x,
+                        const struct columns *columns, const float *bias, float *y, size_t y_pitch)
+{
+    struct tile tile = {.offsets = columns->offsets, .k = k, .y_pitch = y_pitch};
+    const float *vector = x; /* the next one's first column */
+    size_t left = columns->line;
+    for (size_t column = 0; column < columns->count; column += PANEL) {
+        const float *const first = vector;
+        vector = next_vector(vector, columns, &left);
+        tile.source = first;
+        tile.vector_pitch = (size_t)(vector - first);
+        vector = next_vector(vector, columns, &left);
+        multiply_columns(&tile, packed, count, bias, y + column);
+    }
 }
 
 static bool usable(void)
@@ -350,10 +422,13 @@ static bool usable(void)
 
 const struct kernel KERNEL = {.name = KERNEL_NAME,
                               .usable = usable,
+                              .lanes = LANES,
                               .panel = PANEL,
                               .reads_bf16 = true,
 #ifdef LOAD_F16
                               .reads_f16 = true,
 #endif
                               .rows = rows_all,
+                              .windows = windows_all,
+                              .pack_columns = pack_columns,
                               .columns = columns_all};

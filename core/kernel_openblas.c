@@ -69,15 +69,22 @@ static void multiply_rows(const struct packed *weights, const float *x, size_t r
 }
 
 /* Windows that overlap are no matrix that BLAS could read. */
-static void multiply_columns(const float *weights, size_t count, size_t k, const float *x,
-                             const size_t *offsets, size_t columns, const float *bias, float *y,
+static void pack_columns(const float *weights, size_t count, size_t k, float *packed)
+{
+    kernel_generic.pack_columns(weights, count, k, packed);
+}
+
+static void multiply_columns(const float *packed, size_t count, size_t k, const float *x,
+                             const struct columns *columns, const float *bias, float *y,
                              size_t y_pitch)
 {
-    kernel_generic.columns(weights, count, k, x, offsets, columns, bias, y, y_pitch);
+    kernel_generic.columns(packed, count, k, x, columns, bias, y, y_pitch);
 }
 
 const struct kernel kernel_openblas = {.name = "openblas",
                                        .usable = usable,
+                                       .lanes = 4, /* of kernel_generic's columns */
                                        .panel = 1,
                                        .rows = multiply_rows,
+                                       .pack_columns = pack_columns,
                                        .columns = multiply_columns};
