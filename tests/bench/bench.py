@@ -49,9 +49,13 @@ def machine():
             "commit": commit, "load_before": load_average()}
 
 
+def all_cpus():
+    return sorted(os.sched_getaffinity(0))
+
+
 def halves():
     """(server's CPUs, load generator's CPUs): neither takes the other's time."""
-    cpus = sorted(os.sched_getaffinity(0))
+    cpus = all_cpus()
     middle = (len(cpus) + 1) // 2
     return (cpus[:middle], cpus[middle:]) if len(cpus) > 1 else (cpus, cpus)
 

@@ -1,5 +1,5 @@
-/* Dense algebra: y[rows, n] = x[rows, k] W[n, k]^T on one thread, our kernel beside OpenBLAS and
- * oneDNN.
+/* Dense algebra: y[rows, n] = x[rows, k] W[n, k]^T on one thread, our kernel beside OpenBLAS, oneDNN
+ * and LIBXSMM.
  *
  *   bench_gemm ROWS...
  *
@@ -19,6 +19,9 @@
 #ifdef BENCH_DNNL
 #include "onednn_product.h"
 #endif
+#ifdef BENCH_XSMM
+#include "xsmm_product.h"
+#endif
 
 static const struct {
     size_t n, k;
@@ -37,6 +40,7 @@ struct problem {
     struct onednn_product *product;
     struct dnnl_memory *packed;
     void *narrow_x; /* x as oneDNN reads it */
+    struct xsmm_product *xsmm;
 };
 
 /* The same numbers in 16 bits; exact, see bench_fill(). */
@@ -162,6 +166,25 @@ static void onednn_close(struct problem *problem)
 }
 #endif
 
+#ifdef BENCH_XSMM
+static int xsmm_init(struct problem *problem)
+{
+    problem->xsmm = xsmm_product_new(problem->n, problem->k, problem->rows, problem->weights);
+    return problem->xsmm ? 0 : -1;
+}
+
+static void xsmm_run(void *context)
+{
+    const struct problem *problem = context;
+    xsmm_product_run(problem->xsmm, problem->x, problem->y);
+}
+
+static void xsmm_close(struct problem *problem)
+{
+    xsmm_product_free(problem->xsmm);
+}
+#endif
+
 /* init returns -1 where this machine has no such product. */
 static const struct contender {
     const char *name;
@@ -176,6 +199,9 @@ static const struct contender {
 #ifdef BENCH_DNNL
     {"oneDNN f32", onednn_f32_init, onednn_run, onednn_close},
     {"oneDNN bf16", onednn_bf16_init, onednn_run, onednn_close},
+#endif
+#ifdef BENCH_XSMM
+    {"LIBXSMM f32", xsmm_init, xsmm_run, xsmm_close},
 #endif
 };
 

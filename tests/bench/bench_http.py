@@ -1,5 +1,6 @@
 """The whole server over HTTP under wrk, beside its own HTTP layer alone (build/bench/bench_ceiling) and beside FastAPI
-with PyTorch. Servers keep to one half of the CPUs, wrk to the other; only the one that is measured has work.
+with PyTorch, where these read the format too. Servers keep to one half of the CPUs, wrk to the other; only the one that
+is measured has work. One model is measured a second time with the whole machine for everybody.
 """
 
 import contextlib
@@ -16,13 +17,17 @@ import urllib.request
 
 import numpy as np
 
-from bench import BUILD, ROOT, cpu_list, halves, summary
+from bench import BUILD, ROOT, all_cpus, cpu_list, halves, summary
 from bench_moe import write_config
+from http_bodies import Bodies, numbers_of, post
 from moed import safetensors
 
-SHIPPED, SYNTHETIC = ("fashion-mnist", "fashion-mnist-attentive"), "synthetic-256-experts"
+FIRST, SYNTHETIC = "fashion-mnist", "synthetic-256-experts"
+SHIPPED = (FIRST, "fashion-mnist-attentive", "mnist", "mnist-attentive", "clusters", "adult-mmoe")
 MODELS = (*SHIPPED, SYNTHETIC)
-CONNECTIONS, QUICK_CONNECTIONS = (1, 16, 64, 256), (1, 64)
+# So that a run stays short: all connection counts and the half load only for the thorough, and never for FastAPI.
+THOROUGH = (FIRST, SYNTHETIC)
+CONNECTIONS, FEW_CONNECTIONS, WHOLE_CONNECTIONS = (1, 16, 64, 256), (1, 64), (16, 64)
 # A run is repeated, longer, until every connection was answered at least twice; a slow server on a busy machine needs it.
 RUN_SECONDS, START_SECONDS = (1, 4, 16), 30
 IDLE_REQUESTS, IDLE_PAUSE = 100, 0.01
@@ -33,11 +38,11 @@ BENCH = os.path.dirname(os.path.abspath(__file__))
 
 
 class Server:
-    """A process that says where it listens on standard error; ends with `stack`."""
+    """A process on some CPUs that says where it listens on standard error; ends with `stack`."""
 
-    def __init__(self, stack, command, **environment):
+    def __init__(self, stack, cpus, command, **environment):
         self.log = tempfile.TemporaryFile("w+")
-        self.process = subprocess.Popen(["taskset", "-c", cpu_list(halves()[0]), *command], stderr=self.log,
+        self.process = subprocess.Popen(["taskset", "-c", cpu_list(cpus), *command], stderr=self.log,
                                         stdout=subprocess.DEVNULL, env=dict(os.environ, **environment))
         stack.callback(self.close)
         self.url = self._wait()
@@ -79,44 +84,6 @@ def write_models(directory):
     safetensors.write(os.path.join(synthetic, "model.safetensors"), tensors)
 
 
-def formats(model):
-    """{name: (path, body, length of its JSON head or None)}: one image, an ankle boot, in every form."""
-    tensor, shape = ("x", [1, 784]) if model == SYNTHETIC else ("image", [1, 1, 28, 28])
-
-    with open(os.path.join(ROOT, "deploy", "example.json"), encoding="ascii") as file:
-        pixels = np.array(json.load(file)["instances"], dtype=np.uint8).reshape(784)
-    noisy = pixels + np.random.default_rng(1).random(784, dtype=np.float32)
-
-    def v1(numbers):
-        return f"/v1/models/{model}:predict", json.dumps({"instances": [numbers]}, separators=(",", ":")).encode(), None
-
-    def oip(values, datatype):
-        data = values.tobytes()
-        head = json.dumps({"inputs": [{"name": tensor, "shape": shape, "datatype": datatype,
-                                       "parameters": {"binary_data_size": len(data)}}],
-                           "parameters": {"binary_data_output": True}}, separators=(",", ":")).encode()
-        return f"/v2/models/{model}/infer", head + data, len(head)
-
-    return {"V1 JSON floats": v1([float(f"{x:.9g}") for x in noisy]), "V1 JSON integers": v1(pixels.tolist()),
-            "OIP binary FP32": oip(noisy, "FP32"), "OIP binary UINT8": oip(pixels, "UINT8")}
-
-
-def post(url, body, head_length):
-    """(answer, its head's length or None)"""
-    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
-    if head_length is not None:
-        request.add_header("Inference-Header-Content-Length", str(head_length))
-    with urllib.request.urlopen(request) as reply:
-        length = reply.headers.get("Inference-Header-Content-Length")
-        return reply.read(), int(length) if length else None
-
-
-def probabilities(answer, head_length):
-    if head_length is None:
-        return np.array(json.loads(answer)["predictions"]).reshape(-1)
-    return np.frombuffer(answer[head_length:], dtype="<f4")
-
-
 def batch_buckets(server, model):
     """{upper bound: batches with no more rows}, cumulative, from /metrics."""
     with urllib.request.urlopen(f"{server.url}/metrics") as reply:
@@ -125,12 +92,11 @@ def batch_buckets(server, model):
     return {bound or kind: float(value) for kind, bound, value in re.findall(pattern, page, re.M)}
 
 
-def wrk(url, body_file, head_length, connections, seconds, pause_ms=0):
+def wrk(cpus, url, body_file, head_length, connections, seconds, pause_ms=0):
     """What post.lua says of one run."""
     environment = dict(os.environ, BENCH_BODY=body_file, BENCH_PAUSE_MS=str(pause_ms))
     if head_length is not None:
         environment["BENCH_JSON_LENGTH"] = str(head_length)
-    cpus = halves()[1]
     output = subprocess.run(["taskset", "-c", cpu_list(cpus), "wrk", f"-t{min(len(cpus), connections)}",
                              f"-c{connections}", f"-d{seconds}s", "--timeout", f"{START_SECONDS}s", "-s",
                              os.path.join(BENCH, "post.lua"), url],
@@ -141,10 +107,10 @@ def wrk(url, body_file, head_length, connections, seconds, pause_ms=0):
     return said
 
 
-def load(server, path, body_file, head_length, connections):
+def load(cpus, server, path, body_file, head_length, connections):
     for seconds in RUN_SECONDS:
         before = server.cpu_seconds()
-        said = wrk(server.url + path, body_file, head_length, connections, seconds)
+        said = wrk(cpus, server.url + path, body_file, head_length, connections, seconds)
         if said["requests"] >= 2 * connections:
             return {"per_second": said["requests"] / said["seconds"], "p50_us": said["p50_us"],
                     "p99_us": said["p99_us"], "p999_us": said["p999_us"],
@@ -152,11 +118,11 @@ def load(server, path, body_file, head_length, connections):
     raise SystemExit(f"bench_http: {path}: {said['requests']} answers to {connections} connections in {seconds} s")
 
 
-def half_load(server, path, body_file, head_length, saturated):
+def half_load(cpus, server, path, body_file, head_length, saturated):
     """As above, with pauses that leave a server that takes `saturated` requests a second about half of that."""
     connections = HALF_LOAD_CONNECTIONS
     pause_ms = max(1, round(1e3 * connections / (0.5 * saturated)))
-    said = wrk(server.url + path, body_file, head_length, connections, HALF_LOAD_SECONDS, pause_ms)
+    said = wrk(cpus, server.url + path, body_file, head_length, connections, HALF_LOAD_SECONDS, pause_ms)
     rate = said["requests"] / said["seconds"]
     return {"per_second": rate, "share": rate / saturated, **{key: said[key] for key in ("p50_us", "p99_us", "p999_us")}}
 
@@ -189,86 +155,127 @@ def idle_latency(server, path, body, head_length):
     return sorted(times)[len(times) // 2]
 
 
-class Bodies:
-    """The request bodies of a model as files, and the answers they get."""
-
-    def __init__(self, model, directory):
-        self.model, self.of = model, formats(model)
-        self.files = {}
-        for index, (name, (_, body, _)) in enumerate(self.of.items()):
-            self.files[name] = os.path.join(directory, f"{model}-{index}")
-            with open(self.files[name], "wb") as file:
-                file.write(body)
+def start_moed(stack, cpus, models, *options):
+    return Server(stack, cpus, [os.path.join(BUILD, "moed"), "serve", "--models", models, "--port", "0", "--log-level",
+                                "warning", *options])
 
 
-def start(stack, bodies, models, moed, with_ceiling):
+def start(stack, cpus, bodies, moed, loops=1):
     """{format: {contender: (server, path)}}; answers are compared before anything is timed."""
-    environment = {"BENCH_MODEL": os.path.join(models, bodies.model),
+    environment = {"BENCH_MODEL": bodies.model_directory,
                    "PYTHONPATH": os.pathsep.join([os.path.join(ROOT, "clients", "python"), BENCH])}
-    fastapi = Server(stack, [sys.executable, "-m", "uvicorn", "fastapi_app:app", "--port", "0", "--no-access-log"],
+    fastapi = Server(stack, cpus, [sys.executable, "-m", "uvicorn", "fastapi_app:app", "--port", "0", "--no-access-log"],
                      **environment)
     plan = {}
     for name, (path, body, head_length) in bodies.of.items():
         answer, answer_head = post(moed.url + path, body, head_length)
-        plan[name] = {"moed": (moed, path)}
-        if with_ceiling:
-            plan[name]["ceiling"] = (Server(stack, [os.path.join(BUILD, "bench_ceiling"), str(len(answer))]), path)
+        ceiling = Server(stack, cpus, [os.path.join(BUILD, "bench_ceiling"), str(len(answer)), str(loops)])
+        plan[name] = {"moed": (moed, path), "ceiling": (ceiling, path)}
         if head_length is None:
             plan[name]["FastAPI"] = (fastapi, "/predict")
-            theirs = probabilities(*post(f"{fastapi.url}/predict", body, None))
-            if np.abs(theirs - probabilities(answer, answer_head)).max() > TOLERANCE:
+            theirs = numbers_of(*post(f"{fastapi.url}/predict", body, None))
+            if np.abs(theirs - numbers_of(answer, answer_head)).max() > TOLERANCE:
                 raise SystemExit(f"bench_http: {bodies.model}, {name}: moed and PyTorch disagree")
     return plan
 
 
-def measure(bodies, plan, rounds, connection_counts):
-    runs, batches, idle, half = {}, {}, {}, {}
+class Measurements:
+    """What was measured of one model, round by round. `cpus` are those of wrk."""
+
+    def __init__(self, bodies, plan, cpus):
+        self.bodies, self.plan, self.cpus = bodies, plan, cpus
+        self.runs, self.batches, self.idle, self.half = {}, {}, {}, {}
+
+    def requests(self, name):
+        """What wrk has to know of a format."""
+        return self.bodies.files[name], self.bodies.of[name][2]
+
+    def alone(self, name):
+        _, body, head_length = self.bodies.of[name]
+        for contender, (server, path) in self.plan[name].items():
+            self.idle.setdefault((name, contender), []).append(idle_latency(server, path, body, head_length))
+
+    def throughput(self, name, connections, contender):
+        server, path = self.plan[name][contender]
+        self.runs.setdefault((name, connections, contender), []).append(
+            load(self.cpus, server, path, *self.requests(name), connections))
+
+    def throughput_and_batches(self, name, connections):
+        """moed's."""
+        server, _ = self.plan[name]["moed"]
+        before = batch_buckets(server, self.bodies.model)
+        self.throughput(name, connections, "moed")
+        total = self.batches.setdefault((name, connections), {})
+        for key, value in batch_buckets(server, self.bodies.model).items():
+            total[key] = total.get(key, 0) + value - before.get(key, 0)
+
+    def half_load(self, name):
+        """The ceiling under the same load as moed: what of the delay is the machine's and HTTP's."""
+        saturated = max(of[-1]["per_second"] for (of_name, _, contender), of in self.runs.items()
+                        if (of_name, contender) == (name, "moed"))
+        for contender in ("moed", "ceiling"):
+            server, path = self.plan[name][contender]
+            self.half.setdefault((name, contender), []).append(
+                half_load(self.cpus, server, path, *self.requests(name), saturated))
+
+    def lists(self):
+        """By the names of the result's parts."""
+        def summaries(list_of):
+            return {key: summary([run_of[key] for run_of in list_of]) for key in list_of[0]}
+
+        model = {"model": self.bodies.model}
+        return {"runs": [{**model, "format": name, "connections": connections, "contender": contender, **summaries(of)}
+                         for (name, connections, contender), of in self.runs.items()],
+                "batches": [{**model, "format": name, "connections": connections, "buckets": total}
+                            for (name, connections), total in self.batches.items()],
+                "idle": [{**model, "format": name, "contender": contender, "us": summary(of)}
+                         for (name, contender), of in self.idle.items()],
+                "half": [{**model, "format": name, "contender": contender, **summaries(of)}
+                         for (name, contender), of in self.half.items()]}
+
+
+def measure(measured, rounds, connection_counts, with_half):
     for _ in range(rounds):
-        for name, contenders in plan.items():
-            _, body, head_length = bodies.of[name]
-            for contender, (server, path) in contenders.items():
-                idle.setdefault((name, contender), []).append(idle_latency(server, path, body, head_length))
+        for name, contenders in measured.plan.items():
+            measured.alone(name)
             for connections in connection_counts:
-                for contender, (server, path) in contenders.items():
-                    before = batch_buckets(server, bodies.model) if contender == "moed" else {}
-                    run_of = load(server, path, bodies.files[name], head_length, connections)
-                    runs.setdefault((name, connections, contender), []).append(run_of)
-                    if contender == "moed":
-                        total = batches.setdefault((name, connections), {})
-                        for key, value in batch_buckets(server, bodies.model).items():
-                            total[key] = total.get(key, 0) + value - before.get(key, 0)
-            saturated = max(runs[name, connections, "moed"][-1]["per_second"] for connections in connection_counts)
-            for contender in ("moed", "ceiling"):  # the ceiling under the same load: what is the machine's and HTTP's
-                if contender in contenders:
-                    server, path = contenders[contender]
-                    half.setdefault((name, contender), []).append(
-                        half_load(server, path, bodies.files[name], head_length, saturated))
-    return ([{"model": bodies.model, "format": name, "connections": connections, "contender": contender,
-              **{key: summary([run_of[key] for run_of in list_of]) for key in list_of[0]}}
-             for (name, connections, contender), list_of in runs.items()],
-            [{"model": bodies.model, "format": name, "connections": connections, "buckets": total}
-             for (name, connections), total in batches.items()],
-            [{"model": bodies.model, "format": name, "contender": contender, "us": summary(list_of)}
-             for (name, contender), list_of in idle.items()],
-            [{"model": bodies.model, "format": name, "contender": contender,
-              **{key: summary([run_of[key] for run_of in list_of]) for key in list_of[0]}}
-             for (name, contender), list_of in half.items()])
+                measured.throughput_and_batches(name, connections)
+                measured.throughput(name, connections, "ceiling")
+                if "FastAPI" in contenders and connections in FEW_CONNECTIONS:
+                    measured.throughput(name, connections, "FastAPI")
+            if with_half:
+                measured.half_load(name)
+
+
+def run_whole(bodies, rounds):
+    """Nobody is kept from any CPU, which is what `taskset` with all of them comes to; as many event loops as CPUs."""
+    cpus = all_cpus()
+    with contextlib.ExitStack() as stack:
+        moed = start_moed(stack, cpus, os.path.dirname(bodies.model_directory), "--loops", str(len(cpus)))
+        measured = Measurements(bodies, start(stack, cpus, bodies, moed, len(cpus)), cpus)
+        for _ in range(rounds):
+            for name, contenders in measured.plan.items():
+                for connections in WHOLE_CONNECTIONS:
+                    for contender in contenders:
+                        measured.throughput(name, connections, contender)
+    return {"cpus": cpus, "runs": measured.lists()["runs"]}
 
 
 def run(rounds, quick, _machine):
-    parts = ("runs", "batches", "idle", "half")
-    result = {"server_cpus": halves()[0], "wrk_cpus": halves()[1], **{part: [] for part in parts}}
+    server_cpus, wrk_cpus = halves()
+    result = {"server_cpus": server_cpus, "wrk_cpus": wrk_cpus, "runs": [], "batches": [], "idle": [], "half": []}
     with contextlib.ExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory())
         models = stack.enter_context(tempfile.TemporaryDirectory())
         write_models(models)
-        moed = Server(stack, [os.path.join(BUILD, "moed"), "serve", "--models", models, "--port", "0", "--log-level",
-                              "warning"])
-        for model in MODELS[:1] if quick else MODELS:
-            bodies = Bodies(model, directory)
+        moed = start_moed(stack, server_cpus, models)
+        for model in (FIRST,) if quick else MODELS:
+            bodies = Bodies(os.path.join(models, model), directory)
+            thorough = model in THOROUGH
             with contextlib.ExitStack() as others:
-                plan = start(others, bodies, models, moed, with_ceiling=model == MODELS[0])
-                measured = measure(bodies, plan, rounds, QUICK_CONNECTIONS if quick else CONNECTIONS)
-            for key, part in zip(parts, measured):
-                result[key] += part
+                measured = Measurements(bodies, start(others, server_cpus, bodies, moed), wrk_cpus)
+                measure(measured, rounds, CONNECTIONS if thorough and not quick else FEW_CONNECTIONS, thorough)
+            for part, points in measured.lists().items():
+                result[part] += points
+        result["whole"] = run_whole(Bodies(os.path.join(models, FIRST), directory), rounds)
     return result

@@ -2,12 +2,17 @@
  * constant of the length a prediction has. What lies between this and the server is decoding, batching,
  * the model and encoding.
  *
- *   ceiling REPLY_BYTES       prints "listening on http://127.0.0.1:PORT" to standard error */
+ *   ceiling REPLY_BYTES [LOOPS]
+ *
+ * Prints "listening on http://127.0.0.1:PORT" to standard error; LOOPS is what --loops is to the
+ * server. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "server/http.h"
+
+enum { MAX_LOOPS = 64, MAX_CONNECTIONS = 1024 };
 
 static void answer(struct exchange *exchange, void *context)
 {
@@ -29,25 +34,50 @@ static void finished(const struct exchange *exchange, uint64_t duration_ns, void
     (void)context;
 }
 
-int main(int argc, char *argv[])
+/* Port 0: any, and the loop is the first of several. */
+static struct http *listen_on(uv_loop_t *loop, uint16_t port, size_t *reply_bytes)
 {
-    if (argc != 2) {
-        fputs("usage: ceiling REPLY_BYTES\n", stderr);
-        return EXIT_FAILURE;
-    }
-    size_t reply_bytes = strtoul(argv[1], NULL, 10);
     const struct http_options options = {.host = "127.0.0.1",
-                                         .max_connections = 1024,
+                                         .port = port,
+                                         .listening = port ? HTTP_LISTEN_JOIN : HTTP_LISTEN_FIRST,
+                                         .max_connections = MAX_CONNECTIONS,
+                                         .max_connections_in_process = MAX_CONNECTIONS,
                                          .max_body_bytes = 64 << 20,
                                          .request_timeout_ms = 30000,
                                          .idle_timeout_ms = 60000};
-    const struct http_callbacks callbacks = {&reply_bytes, answer, finished};
+    const struct http_callbacks callbacks = {reply_bytes, answer, finished};
     struct error err = ERROR_INIT;
-    struct http *http = http_new(uv_default_loop(), &options, &callbacks, &err);
+    struct http *http = http_new(loop, &options, &callbacks, &err);
     if (!http) {
         fprintf(stderr, "ceiling: %s\n", err.text);
+        exit(EXIT_FAILURE);
+    }
+    return http;
+}
+
+static void run_loop(void *loop)
+{
+    uv_run(loop, UV_RUN_DEFAULT); /* until it is killed */
+}
+
+int main(int argc, char *argv[])
+{
+    static uv_loop_t loops[MAX_LOOPS];
+    static uv_thread_t threads[MAX_LOOPS];
+    size_t reply_bytes = argc > 1 ? strtoul(argv[1], NULL, 10) : 0;
+    const unsigned long count = argc > 2 ? strtoul(argv[2], NULL, 10) : 1;
+    if (argc < 2 || argc > 3 || count < 1 || count > MAX_LOOPS) {
+        fputs("usage: ceiling REPLY_BYTES [LOOPS]\n", stderr);
         return EXIT_FAILURE;
     }
-    fprintf(stderr, "listening on http://127.0.0.1:%u\n", (unsigned)http_port(http));
-    return uv_run(uv_default_loop(), UV_RUN_DEFAULT); /* until it is killed */
+    uint16_t port = 0;
+    for (size_t i = 0; i < count; i++) {
+        uv_loop_init(&loops[i]);
+        port = http_port(listen_on(&loops[i], port, &reply_bytes));
+    }
+    fprintf(stderr, "listening on http://127.0.0.1:%u\n", (unsigned)port);
+    for (size_t i = 1; i < count; i++)
+        uv_thread_create(&threads[i], run_loop, &loops[i]);
+    run_loop(&loops[0]);
+    return EXIT_SUCCESS;
 }

@@ -39,20 +39,42 @@ def _half(result):
     return table(["model", "format", "server", "requests/s", "of moed's most", "p50 us", "p99 us", "p99.9 us"], rows)
 
 
+def _whole(result):
+    found = {}
+    for run in result["runs"]:
+        found.setdefault((run["model"], run["format"], run["connections"]), {})[run["contender"]] = run["per_second"]
+    rows = []
+    for key, of in found.items():
+        others = [of.get(name) for name in ("ceiling", "FastAPI")]
+        rows.append([*key, *(spread(speed) if speed else "" for speed in (of["moed"], *others)),
+                     *(spread(ratio(of["moed"], other)) if other else "" for other in others)])
+    return table(["model", "format", "connections", "moed requests/s", "ceiling", "FastAPI", "moed / ceiling",
+                  "moed / FastAPI"], rows)
+
+
 def report(result):
     idle = [[point["model"], point["format"], point["contender"], spread(point["us"])] for point in result["idle"]]
+    loops = len(result["whole"]["cpus"])
     return f"""## HTTP
 
-One image per request; servers on CPU {result['server_cpus']}, wrk on {result['wrk_cpus']}; median (lowest-highest).
-"ceiling" is the server's own HTTP layer, which reads the same request and answers a constant of the same length.
+One row (an image, a vector, a person) per request; servers on CPU {result['server_cpus']}, wrk on {result['wrk_cpus']};
+median (lowest-highest). "ceiling" is the server's own HTTP layer, which reads the same request and answers a constant of
+the same length.
 
 {_throughput(result)}
+### The whole machine
+
+Nobody is kept to some CPUs: wrk, with {loops} threads, and the server share CPU {result['whole']['cpus']}. moed runs with
+`--loops {loops}` and the ceiling with as many loops; FastAPI is one process.
+
+{_whole(result["whole"])}
 ### Alone: single requests with pauses of 10 ms, p50
 
 {table(["model", "format", "server", "us"], idle)}
 ### At half load: 256 connections with random pauses
 
-The ceiling gets the same load: what it shows is the machine's share of the delay, and that of HTTP.
+The ceiling gets the same load: what it shows is the machine's share of the delay, and that of HTTP. wrk's pauses are
+whole milliseconds, so the requests come in bursts at every millisecond, which the delays include.
 
 {_half(result)}
 ### Batches
