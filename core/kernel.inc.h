@@ -288,6 +288,10 @@ struct product {
 
 enum { MAX_DEPTH = 1536 };
 
+/* Rows of a large batch that are multiplied with all weights before the next: that many inputs stay in
+ * the second-level cache too. */
+enum { BLOCK_ROWS = 96 };
+
 /* Processors follow several streams of weights by themselves, but one alone only haltingly. It is
  * asked for ahead of time: by the only tile so many bytes; by several tiles, each its share of the
  * next block, so that memory works as long as they do. */
@@ -360,7 +364,10 @@ static void windows_all(const struct packed *weights, const float *x, size_t x_p
 static void rows_all(const struct packed *weights, const float *x, size_t rows, const float *bias,
                      float *y)
 {
-    windows_all(weights, x, weights->k, NULL, rows, bias, y);
+    const size_t n = weights->n, k = weights->k;
+    for (size_t row = 0; row < rows; row += BLOCK_ROWS)
+        windows_all(weights, x + row * k, k, NULL, min_size(rows - row, BLOCK_ROWS), bias,
+                    y + row * n);
 }
 
 /* Every tile's rows of weights one k after the other: one pointer then walks them, where a pointer for each
