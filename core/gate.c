@@ -171,6 +171,7 @@ static int build_layers(struct gate *gate, const struct build *build, struct con
     if (snprintf(inner.prefix, sizeof inner.prefix, "%s.", prefix) >= (int)sizeof inner.prefix)
         return config_error(node, NULL, err, "tensor names would be too long");
     inner.no_moe = true;
+    inner.int8 = false;
     if (chain_build(&gate->chain, &inner, node, "layers", in, err) != 0)
         return -1;
     if (gate->chain.out.rank != 1 ||
@@ -229,6 +230,7 @@ static int build_own_tensors(struct gate *gate, struct layer *layer, const struc
     struct build inner = *build;
     memcpy(inner.prefix, prefix, (size_t)(dot + 1 - prefix));
     inner.prefix[dot + 1 - prefix] = '\0';
+    inner.int8 = false;
     if (array_build(&gate->select_bias, &part, &inner, "select_bias", &gate->experts, 1, false,
                     err) != 0)
         return -1;

@@ -17,6 +17,7 @@ struct gemm {
     const struct kernel *kernel;
     size_t n, k;      /* outputs, inputs */
     enum dtype dtype; /* as packed */
+    float *scales;    /* [n] what 1 stands for in each output's weights; NULL: 1. Owned */
     void *panels;     /* owned */
     size_t bytes;     /* resident */
 };
@@ -25,6 +26,12 @@ struct gemm {
  * checkpoint should then give its pages back (tensor_drop_pages). */
 int gemm_init(struct gemm *gemm, const struct tensor *tensor, size_t n, size_t k,
               struct error *err);
+
+/* The same in 8 bits: each output's weights as integers from -127 to 127 times a scale of its own. A
+ * quarter of the bytes of F32, and off by at most 1/254 of the output's largest weight. Fails where one
+ * is not finite. */
+int gemm_init_int8(struct gemm *gemm, const struct tensor *tensor, size_t n, size_t k,
+                   struct error *err);
 void gemm_close(struct gemm *gemm);
 
 /* y[rows, n] = x[rows, k] W^T + bias[n]; bias may be NULL. */

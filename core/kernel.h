@@ -31,9 +31,9 @@ struct columns {
 
 struct kernel {
     const char *name;
-    bool (*usable)(void);       /* on this machine */
-    size_t lanes, panel;        /* numbers of a vector, of a panel */
-    bool reads_f16, reads_bf16; /* else such weights are packed as F32 */
+    bool (*usable)(void);                 /* on this machine */
+    size_t lanes, panel;                  /* numbers of a vector, of a panel */
+    bool reads_f16, reads_bf16, reads_i8; /* else such weights are packed as F32 */
     /* y[rows, n] = x[rows, k] W^T + bias; bias may be NULL. */
     void (*rows)(const struct packed *weights, const float *x, size_t rows, const float *bias,
                  float *y);

@@ -6,10 +6,11 @@
  *   MAX_ROWS    rows of a tile: MAX_ROWS x 2 accumulators, 2 weights and 1 input fit the registers
  *   USABLE      an expression: may this machine run it?
  *   LOAD_F16(p) (optional) LANES 16-bit floats at p as a vector of floats
+ *   LOAD_I8(p)  (optional) LANES 8-bit integers at p as a vector of floats
  *
  * and is compiled for the instruction set it names. GCC's vector extensions, not intrinsics: the
- * loops below are the whole kernel for SSE2, AVX2, AVX-512 and NEON alike; only widening F16 has to
- * name the instruction. */
+ * loops below are the whole kernel for SSE2, AVX2, AVX-512 and NEON alike; only widening F16 and I8
+ * has to name the instruction. */
 #include <stdint.h>
 #include <string.h>
 
@@ -24,7 +25,7 @@ enum { PANEL = 2 * LANES };
 
 /* What a tile multiplies: packed weights of a dtype; packed F32 weights with inputs found through
  * offsets; or columns found through offsets. */
-enum source { SOURCE_F32, SOURCE_BF16, SOURCE_F16, SOURCE_WINDOWS, SOURCE_COLUMNS };
+enum source { SOURCE_F32, SOURCE_BF16, SOURCE_F16, SOURCE_I8, SOURCE_WINDOWS, SOURCE_COLUMNS };
 
 /* Fewer rows than that leave accumulators idle: such tiles span several panels instead. */
 enum { MAX_PANELS = 4 };
@@ -53,6 +54,18 @@ INLINE vec load_f16(const uint16_t *from)
 #else
     (void)from;
     return (vec){0};
+#endif
+}
+
+INLINE vec load_i8(const int8_t *from)
+{
+#ifdef LOAD_I8
+    return LOAD_I8(from);
+#else
+    vec value;
+    for (size_t lane = 0; lane < LANES; lane++)
+        value[lane] = from[lane];
+    return value;
 #endif
 }
 
@@ -85,6 +98,8 @@ INLINE vec operand(const struct tile *tile, enum source source, size_t k, unsign
         return load_bf16((const uint16_t *)tile->source + at, v % 2);
     case SOURCE_F16:
         return load_f16((const uint16_t *)tile->source + at + v % 2 * LANES);
+    case SOURCE_I8:
+        return load_i8((const int8_t *)tile->source + at + v % 2 * LANES);
     default:
         return load((const float *)tile->source + tile->offsets[k] + v * tile->vector_pitch);
     }
@@ -130,8 +145,9 @@ enum { CACHE_LINE = 64 };
 
 INLINE void prefetch(const struct tile *tile, enum source source, size_t k)
 {
-    const bool narrow = source == SOURCE_BF16 || source == SOURCE_F16;
-    const size_t bytes = PANEL * (narrow ? sizeof(uint16_t) : sizeof(float));
+    const size_t bytes = PANEL * (source == SOURCE_I8                             ? 1
+                                  : source == SOURCE_BF16 || source == SOURCE_F16 ? 2
+                                                                                  : sizeof(float));
     for (size_t line = 0; line < bytes; line += CACHE_LINE)
         __builtin_prefetch(tile->ahead + k * tile->ahead_pitch + line);
 }
@@ -258,6 +274,7 @@ INLINE void compute_rows(const struct tile *tile, enum source source, unsigned r
 DEFINE_TILE(tile_f32, SOURCE_F32)
 DEFINE_TILE(tile_bf16, SOURCE_BF16)
 DEFINE_TILE(tile_f16, SOURCE_F16)
+DEFINE_TILE(tile_i8, SOURCE_I8)
 DEFINE_TILE(tile_windows, SOURCE_WINDOWS)
 DEFINE_TILE(tile_columns, SOURCE_COLUMNS)
 
@@ -301,11 +318,11 @@ typedef void compute_tile(const struct tile *tile, unsigned rows, bool wide);
 
 static compute_tile *tile_of(const struct product *product)
 {
-    if (product->offsets)
-        return tile_windows;
-    return product->weights->dtype == DTYPE_F32    ? tile_f32
-           : product->weights->dtype == DTYPE_BF16 ? tile_bf16
-                                                   : tile_f16;
+    static compute_tile *const of_dtype[] = {[DTYPE_F32] = tile_f32,
+                                             [DTYPE_F16] = tile_f16,
+                                             [DTYPE_BF16] = tile_bf16,
+                                             [DTYPE_I8] = tile_i8};
+    return product->offsets ? tile_windows : of_dtype[product->weights->dtype];
 }
 
 static void multiply_block(const struct product *product, size_t panel, size_t from, bool wide)
@@ -432,6 +449,7 @@ const struct kernel KERNEL = {.name = KERNEL_NAME,
                               .lanes = LANES,
                               .panel = PANEL,
                               .reads_bf16 = true,
+                              .reads_i8 = true,
 #ifdef LOAD_F16
                               .reads_f16 = true,
 #endif

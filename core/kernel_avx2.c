@@ -18,4 +18,6 @@ static bool has_f16c(void)
 #define USABLE         __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c()
 #define LOAD_16(from)  _mm_loadu_si128((const __m128i *)(const void *)(from))
 #define LOAD_F16(from) (vec) _mm256_cvtph_ps(LOAD_16(from))
+#define LOAD_8(from)   _mm_loadl_epi64((const __m128i *)(const void *)(from))
+#define LOAD_I8(from)  (vec) _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(LOAD_8(from)))
 #include "kernel.inc.h"

@@ -10,4 +10,6 @@
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")
 #define LOAD_16(from)  _mm256_loadu_si256((const __m256i *)(const void *)(from))
 #define LOAD_F16(from) (vec) _mm512_cvtph_ps(LOAD_16(from))
+#define LOAD_8(from)   _mm_loadu_si128((const __m128i *)(const void *)(from))
+#define LOAD_I8(from)  (vec) _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(LOAD_8(from)))
 #include "kernel.inc.h"

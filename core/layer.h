@@ -43,6 +43,7 @@ struct build {
     int depth;
     size_t *layers_left; /* of MAX_LAYERS, for all parts of the model together */
     size_t categories;   /* of the integers that the next layer reads; 0: it reads quantities */
+    bool int8;           /* matrices in 8 bits; never those of a gate */
     bool no_moe;         /* gates, experts, inputs and outputs hold no MoE layer of their own */
     /* Grown by each MoE layer in order of execution. */
     struct moed_moe_info *gates; /* [gate_count] */

@@ -337,10 +337,11 @@ static void fill_info(struct moed_model *model)
         add_chain(info, &model->outputs[i].chain);
 }
 
-static int read_config(struct moed_model *model, struct config_node *root, struct error *err)
+static int read_config(struct moed_model *model, struct config_node *root, bool int8,
+                       struct error *err)
 {
     size_t layers_left = MAX_LAYERS;
-    struct build build = {.tensors = model->tensors, .layers_left = &layers_left};
+    struct build build = {.tensors = model->tensors, .layers_left = &layers_left, .int8 = int8};
     if (read_header(model, &build, root, err) != 0 || read_inputs(model, &build, root, err) != 0 ||
         build_layers(model, &build, root, err) != 0 ||
         read_outputs(model, &build, root, err) != 0 || check_all_used(model, err) != 0 ||
@@ -349,7 +350,7 @@ static int read_config(struct moed_model *model, struct config_node *root, struc
     return config_done(root, err);
 }
 
-struct moed_model *moed_model_load(const char *directory, struct error *err)
+static struct moed_model *load(const char *directory, bool int8, struct error *err)
 {
     struct error local = ERROR_INIT;
     struct config_node root;
@@ -362,7 +363,7 @@ struct moed_model *moed_model_load(const char *directory, struct error *err)
     else if (config_open(&root, path, err) == 0) {
         model->tensors = safetensors_open(directory, err);
         if (model->tensors)
-            result = read_config(model, &root, err);
+            result = read_config(model, &root, int8, err);
         config_close(&root);
     }
     if (result != 0) {
@@ -372,6 +373,16 @@ struct moed_model *moed_model_load(const char *directory, struct error *err)
     }
     fill_info(model);
     return model;
+}
+
+struct moed_model *moed_model_load(const char *directory, struct error *err)
+{
+    return load(directory, false, err);
+}
+
+struct moed_model *moed_model_load_int8(const char *directory, struct error *err)
+{
+    return load(directory, true, err);
 }
 
 static void free_inputs(struct moed_model *model)

@@ -78,6 +78,11 @@ struct moed_team;
  * offset, shape and name is checked, and an error names the file and the tensor or the JSON path.
  * Returns NULL on error. */
 struct moed_model *moed_model_load(const char *directory, struct error *err);
+
+/* The same with the matrices of linear, glu and attention layers in 8 bits, a scale for each output:
+ * less memory to read, and answers that differ a little (core/gemm.h). Those of gates stay as they are
+ * stored, so that a gate routes what it is given as before. */
+struct moed_model *moed_model_load_int8(const char *directory, struct error *err);
 void moed_model_free(struct moed_model *model);
 
 const struct moed_model_info *moed_model_info(const struct moed_model *model);

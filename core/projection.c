@@ -9,7 +9,7 @@ int projection_build(struct projection *projection, struct layer *layer, const s
         return -1;
     n = n ? n : tensor->dims[0];
     if (tensor_expect(tensor, (size_t[]){n, k}, 2, err) != 0 ||
-        gemm_init(&projection->gemm, tensor, n, k, err) != 0)
+        (build->int8 ? gemm_init_int8 : gemm_init)(&projection->gemm, tensor, n, k, err) != 0)
         return -1;
     tensor_drop_pages(tensor);
     layer->parameters += tensor->elements;

@@ -46,7 +46,10 @@ struct extent {
 static const struct {
     const char *name;
     size_t bytes;
-} DTYPES[] = {[DTYPE_F32] = {"F32", 4}, [DTYPE_F16] = {"F16", 2}, [DTYPE_BF16] = {"BF16", 2}};
+} DTYPES[] = {[DTYPE_F32] = {"F32", 4},
+              [DTYPE_F16] = {"F16", 2},
+              [DTYPE_BF16] = {"BF16", 2},
+              [DTYPE_I8] = {"I8", 1}};
 
 size_t dtype_bytes(enum dtype dtype)
 {
@@ -60,7 +63,7 @@ const char *dtype_name(enum dtype dtype)
 
 static int dtype_parse(const char *name, enum dtype *dtype)
 {
-    for (size_t i = 0; name && i < sizeof DTYPES / sizeof *DTYPES; i++) {
+    for (size_t i = 0; name && i < DTYPE_I8; i++) {
         if (strcmp(name, DTYPES[i].name) == 0) {
             *dtype = (enum dtype)i;
             return 0;
@@ -416,6 +419,8 @@ void tensor_to_f32(const struct tensor *tensor, float *values)
         break;
     case DTYPE_BF16:
         convert_bf16_to_f32(tensor->data, tensor->elements, values);
+        break;
+    case DTYPE_I8: /* not stored */
         break;
     }
 }

@@ -13,7 +13,8 @@
 
 #include "error.h"
 
-enum dtype { DTYPE_F32, DTYPE_F16, DTYPE_BF16 };
+/* I8 is what gemm_init_int8() makes of the others; no file of ours holds it. */
+enum dtype { DTYPE_F32, DTYPE_F16, DTYPE_BF16, DTYPE_I8 };
 
 /* A stored tensor may have one axis more than a row: expert or output axes come first. */
 enum { TENSOR_MAX_RANK = 8 };

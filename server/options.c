@@ -29,7 +29,7 @@ static uint64_t *number_field(struct options *options, const struct option_row *
 
 static bool is_text(const struct option_row *row)
 {
-    return row->type == OPTION_STRING || row->type == OPTION_LEVEL;
+    return row->type == OPTION_STRING || row->type == OPTION_CHOICE;
 }
 
 static unsigned suffix_shift(char suffix)
@@ -82,14 +82,23 @@ static int set_number(struct options *options, const struct option_row *row, con
     return 0;
 }
 
+/* Whether `text` is one of "one|two|three". */
+static bool is_choice(const char *choices, const char *text)
+{
+    const size_t length = strlen(text);
+    for (const char *at = choices; *at; at += strcspn(at, "|"), at += *at == '|')
+        if (strcspn(at, "|") == length && memcmp(at, text, length) == 0)
+            return true;
+    return false;
+}
+
 static int set_text(struct options *options, const struct option_row *row, const char *text,
                     struct error *err)
 {
     if (!*text)
         return error_set(err, ERROR_INVALID, "expected %s, got nothing", row->operand);
-    if (row->type == OPTION_LEVEL && log_level_from_name(text) == LOG_LEVEL_COUNT)
-        return error_set(err, ERROR_INVALID,
-                         "expected error, warning, info or debug, got \"%.100s\"", text);
+    if (row->type == OPTION_CHOICE && !is_choice(row->operand, text))
+        return error_set(err, ERROR_INVALID, "expected %s, got \"%.100s\"", row->operand, text);
     char **field = string_field(options, row);
     free(*field);
     *field = xstrdup(text);

@@ -15,6 +15,7 @@ struct options {
     char *models;                /* model repository directory; required */
     char *host;                  /* 127.0.0.1 */
     uint64_t port;               /* 8080; 0: any */
+    char *weights;               /* stored | int8: matrices rounded to 8 bits */
     uint64_t loops;              /* 1: threads that read, answer and compute what is small */
     uint64_t threads;            /* compute threads; 0: the CPUs the cgroup and affinity allow */
     uint64_t max_batch_rows;     /* 64 */

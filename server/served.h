@@ -17,6 +17,7 @@ struct served_options {
     size_t max_batch_rows;
     size_t max_queue_rows;
     unsigned threads; /* of the compute team */
+    bool int8;        /* matrices in 8 bits */
 };
 
 struct served {

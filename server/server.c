@@ -215,7 +215,8 @@ static int load_models(struct server *server, struct error *err)
         .max_batch_rows = options->max_batch_rows,
         /* the largest request must fit in one loop's queue */
         .max_queue_rows = share_of(options->max_queue_rows, options, options->max_request_rows),
-        .threads = compute_threads(options)};
+        .threads = compute_threads(options),
+        .int8 = strcmp(options->weights, "int8") == 0};
     return server == first ? registry_init(&server->registry, options->models, &served, err)
                            : registry_share(&server->registry, &first->registry, &served, err);
 }

@@ -30,7 +30,7 @@ static const struct {
 /* Outputs compared with a sum in double. */
 enum { CHECKED = 64 };
 /* Of the sum of the terms' magnitudes: far above any order of summation, far below any mistake. */
-static const double TOLERANCE = 1e-5;
+static const double TOLERANCE = 1e-5, ROUNDED_TOLERANCE = 1e-2;
 
 struct problem {
     size_t n, k, rows;
@@ -62,7 +62,9 @@ static void *narrow(const float *values, size_t count, enum dtype dtype)
 }
 
 /* gemm_init() lets go of its tensor's pages, so it gets a copy of its own. */
-static int ours_init(struct problem *problem, enum dtype dtype)
+static int ours_init(struct problem *problem, enum dtype dtype,
+                     int (*gemm_make)(struct gemm *gemm, const struct tensor *tensor, size_t n,
+                                      size_t k, struct error *err))
 {
     void *data = narrow(problem->weights, problem->n * problem->k, dtype);
     const struct tensor tensor = {.name = "weight",
@@ -72,7 +74,7 @@ static int ours_init(struct problem *problem, enum dtype dtype)
                                   .elements = problem->n * problem->k,
                                   .data = data};
     struct error err = ERROR_INIT;
-    const int result = gemm_init(&problem->gemm, &tensor, problem->n, problem->k, &err);
+    const int result = gemm_make(&problem->gemm, &tensor, problem->n, problem->k, &err);
     free(data);
     if (result != 0)
         fprintf(stderr, "bench_gemm: %s\n", err.text);
@@ -81,17 +83,22 @@ static int ours_init(struct problem *problem, enum dtype dtype)
 
 static int ours_f32_init(struct problem *problem)
 {
-    return ours_init(problem, DTYPE_F32);
+    return ours_init(problem, DTYPE_F32, gemm_init);
 }
 
 static int ours_bf16_init(struct problem *problem)
 {
-    return ours_init(problem, DTYPE_BF16);
+    return ours_init(problem, DTYPE_BF16, gemm_init);
 }
 
 static int ours_f16_init(struct problem *problem)
 {
-    return ours_init(problem, DTYPE_F16);
+    return ours_init(problem, DTYPE_F16, gemm_init);
+}
+
+static int ours_int8_init(struct problem *problem)
+{
+    return ours_init(problem, DTYPE_F32, gemm_init_int8);
 }
 
 static void ours_run(void *context)
@@ -191,22 +198,25 @@ static const struct contender {
     int (*init)(struct problem *problem);
     void (*run)(void *problem);
     void (*close)(struct problem *problem);
+    bool rounds; /* its weights are not those that it was given */
 } CONTENDERS[] = {
-    {"moed f32", ours_f32_init, ours_run, ours_close},
-    {"moed bf16", ours_bf16_init, ours_run, ours_close},
-    {"moed f16", ours_f16_init, ours_run, ours_close},
-    {"OpenBLAS", openblas_init, openblas_run, openblas_close},
+    {"moed f32", ours_f32_init, ours_run, ours_close, false},
+    {"moed bf16", ours_bf16_init, ours_run, ours_close, false},
+    {"moed f16", ours_f16_init, ours_run, ours_close, false},
+    {"moed int8", ours_int8_init, ours_run, ours_close, true},
+    {"OpenBLAS", openblas_init, openblas_run, openblas_close, false},
 #ifdef BENCH_DNNL
-    {"oneDNN f32", onednn_f32_init, onednn_run, onednn_close},
-    {"oneDNN bf16", onednn_bf16_init, onednn_run, onednn_close},
+    {"oneDNN f32", onednn_f32_init, onednn_run, onednn_close, false},
+    {"oneDNN bf16", onednn_bf16_init, onednn_run, onednn_close, false},
 #endif
 #ifdef BENCH_XSMM
-    {"LIBXSMM f32", xsmm_init, xsmm_run, xsmm_close},
+    {"LIBXSMM f32", xsmm_init, xsmm_run, xsmm_close, false},
 #endif
 };
 
-static void check(const struct problem *problem, const char *contender)
+static void check(const struct problem *problem, const struct contender *contender)
 {
+    const double tolerance = contender->rounds ? ROUNDED_TOLERANCE : TOLERANCE;
     const size_t outputs = problem->rows * problem->n;
     for (size_t i = 0; i < CHECKED; i++) {
         const size_t at = i * 2654435761u % outputs;
@@ -217,10 +227,10 @@ static void check(const struct problem *problem, const char *contender)
             sum += (double)x[k] * (double)weights[k];
             magnitude += fabs((double)x[k] * (double)weights[k]);
         }
-        if (!(fabs(sum - (double)problem->y[at]) <= TOLERANCE * magnitude)) {
+        if (!(fabs(sum - (double)problem->y[at]) <= tolerance * magnitude)) {
             fprintf(stderr, "bench_gemm: %s, %zu x %zu, %zu rows: output %zu is %g, not %g\n",
-                    contender, problem->n, problem->k, problem->rows, at, (double)problem->y[at],
-                    sum);
+                    contender->name, problem->n, problem->k, problem->rows, at,
+                    (double)problem->y[at], sum);
             exit(EXIT_FAILURE);
         }
     }
@@ -232,7 +242,7 @@ static void measure(struct problem *problem, const struct contender *contender)
         return;
     memset(problem->y, 0xff, problem->rows * problem->n * sizeof *problem->y); /* NaN */
     contender->run(problem);
-    check(problem, contender->name);
+    check(problem, contender);
     const double flops = 2.0 * (double)problem->n * (double)problem->k * (double)problem->rows;
     printf("{\"n\": %zu, \"k\": %zu, \"rows\": %zu, \"contender\": \"%s\", \"gflops\": %.2f}\n",
            problem->n, problem->k, problem->rows, contender->name,

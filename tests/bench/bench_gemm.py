@@ -10,7 +10,7 @@ from bench import BUILD, figure, geometric_mean, ratio, spread, summary, table
 ROWS = (1, 2, 4, 8, 16, 32, 64, 512)
 QUICK_ROWS = (1, 4, 32)
 F32_BYTES = 4
-OURS = ("moed f32", "moed bf16", "moed f16")
+OURS = ("moed f32", "moed bf16", "moed f16", "moed int8")
 BASELINES = ("OpenBLAS", "OpenBLAS best", "oneDNN f32", "LIBXSMM f32", "oneDNN bf16")
 
 
@@ -83,7 +83,8 @@ def summaries(result):
     for title, one, other in [*(("f32 / " + name, lambda point: point["moed f32"], lambda point, name=name: point.get(name))
                                 for name in BASELINES[:-1]),
                               ("f32 / best other f32", lambda point: point["moed f32"], best_other),
-                              ("bf16 / f32", lambda point: point["moed bf16"], lambda point: point["moed f32"])]:
+                              ("bf16 / f32", lambda point: point["moed bf16"], lambda point: point["moed f32"]),
+                              ("int8 / f32", lambda point: point["moed int8"], lambda point: point["moed f32"])]:
         found = sorted((ratio(one(point), other(point))["median"], shape, count) for shape, count, point in points
                        if other(point))
         if found:
@@ -115,7 +116,8 @@ its kernels compiled for each shape, outside the time measured.
                          f"{100 * ours['median'] / result['peak_gflops']:.0f} %",
                          figure(weight_gbytes(ours["median"], count, F32_BYTES)),
                          *(spread(ratio(ours, other)) for other in (point["OpenBLAS"], best_other(point))),
-                         spread(ratio(point["moed bf16"], ours))])
+                         *(spread(ratio(point[name], ours)) for name in ("moed bf16", "moed int8"))])
         text.append(f"### {n} x {k}\n\n" + table(
-            ["rows", *present, "f32 of peak", "GB/s", "f32 / OpenBLAS", "f32 / best other f32", "bf16 / f32"], rows))
+            ["rows", *present, "f32 of peak", "GB/s", "f32 / OpenBLAS", "f32 / best other f32", "bf16 / f32",
+             "int8 / f32"], rows))
     return "\n".join(text)

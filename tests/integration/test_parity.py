@@ -211,6 +211,41 @@ class ShippedTest(Parity):
 
 
 @unittest.skipUnless(torch, "PyTorch is missing: apt-get install python3-torch")
+class EightBitTest(Parity):
+    """What --weights int8 costs: the shipped models' accuracy. Gates route as before, where they see the input itself."""
+
+    options = {"weights": "int8"}
+    ACCURACY_TOLERANCE, SUSPICIOUS = 0.005, 1e-7
+
+    def check(self, model, data):
+        inputs, labels = data()
+        served = self.served(model, inputs)
+        answers, routing = self.expected(model, inputs)
+        if not isinstance(answers, dict):
+            answers = {next(iter(served)): answers}
+        difference = max(np.abs(served[name] - values.numpy()).max() for name, values in answers.items())
+        self.assertGreater(difference, self.SUSPICIOUS)  # else nothing was rounded
+        first = next(iter(answers))
+        accuracy = (served[first].argmax(axis=1) == labels).mean()
+        expected = (answers[first].numpy().argmax(axis=1) == labels).mean()
+        print(f"\nparity: {model}, int8: {len(labels)} rows, accuracy {accuracy:.4f} served, {expected:.4f} PyTorch in "
+              f"full, largest difference of a probability {difference:.1e}")
+        self.assertLessEqual(abs(accuracy - expected), self.ACCURACY_TOLERANCE)
+        return served, routing
+
+    def test_plain_gates_route_as_before(self):
+        for model, data in (("fashion-mnist", clothes), ("mnist", digits)):
+            with self.subTest(model):
+                served, routing = self.check(model, data)
+                self.check_routing(served, "moe", routing["moe"])
+
+    def test_other_models(self):
+        for model, data in (("fashion-mnist-attentive", clothes), ("mnist-attentive", digits), ("adult-mmoe", census)):
+            with self.subTest(model):
+                self.check(model, data)
+
+
+@unittest.skipUnless(torch, "PyTorch is missing: apt-get install python3-torch")
 class UntrainedTest(Parity):
     models = staticmethod(write_untrained)
 

@@ -186,7 +186,7 @@ static inline void run_until_busy(void)
 static inline void start(uint64_t max_queue_delay_us)
 {
     struct error err = ERROR_INIT;
-    const struct served_options options = {BATCH_ROWS, QUEUE_ROWS, 2};
+    const struct served_options options = {BATCH_ROWS, QUEUE_ROWS, 2, false};
     int result = registry_init(&registry, repository, &options, &err);
     ck_assert_msg(result == 0, "%s", err.text);
     uv_loop_init(&loop);

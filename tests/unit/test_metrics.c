@@ -30,7 +30,7 @@ static void put_model(const char *name)
 static void begin(void)
 {
     struct error err = ERROR_INIT;
-    const struct served_options served = {4, 16, 1};
+    const struct served_options served = {4, 16, 1, false};
     char path[PATH_MAX];
     log_set_level(LOG_ERROR);
     repository = new_directory();

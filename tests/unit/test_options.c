@@ -65,6 +65,7 @@ static void assert_defaults(void)
     ck_assert_uint_eq(30000, options.drain_timeout_ms);
     ck_assert_uint_eq(2048, options.max_expert_series);
     ck_assert_str_eq("info", options.log_level);
+    ck_assert_str_eq("stored", options.weights);
 }
 
 /* What a FILE-writing function printed; the caller frees. */
@@ -116,7 +117,10 @@ static const struct {
     {"--max-body-bytes", "99999999999G", "got \"99999999999G\""},
     {"--host", "", "--host: expected ADDRESS, got nothing"},
     {"--log-level=verbose", NULL,
-     "--log-level: expected error, warning, info or debug, got \"verbose\""},
+     "--log-level: expected error|warning|info|debug, got \"verbose\""},
+    {"--log-level", "error|warning", "--log-level: expected error|warning|info|debug, got"},
+    {"--weights", "int", "--weights: expected stored|int8, got \"int\""},
+    {"--weights", "int88", "--weights: expected stored|int8, got \"int88\""},
     {"--max-batch-row", "1", "unknown option --max-batch-row; did you mean --max-batch-rows?"},
     {"--max_batch_rows", "1", "unknown option --max_batch_rows; did you mean --max-batch-rows?"},
     {"--treads", "1", "did you mean --threads?"},
@@ -224,7 +228,7 @@ START_TEST(a_bad_environment_is_refused_with_its_name)
 {
     setenv("MOED_LOG_LEVEL", "loud", 1);
     ck_assert_int_eq(-1, INIT("--models", "m"));
-    ck_assert_str_eq("MOED_LOG_LEVEL: expected error, warning, info or debug, got \"loud\"",
+    ck_assert_str_eq("MOED_LOG_LEVEL: expected error|warning|info|debug, got \"loud\"",
                      err.text);
 }
 END_TEST

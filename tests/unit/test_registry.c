@@ -43,7 +43,7 @@ static void put_model(const char *name, int factor)
 
 static int try_open(size_t max_batch_rows)
 {
-    const struct served_options options = {max_batch_rows, 16, 1};
+    const struct served_options options = {max_batch_rows, 16, 1, false};
     return registry_init(&registry, repository, &options, &err);
 }
 

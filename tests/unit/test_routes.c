@@ -182,7 +182,7 @@ START_TEST(a_found_model_is_noted_for_the_log)
 {
     char *repository = new_directory(), path[PATH_MAX];
     struct error err = ERROR_INIT;
-    const struct served_options served = {4, 16, 1};
+    const struct served_options served = {4, 16, 1, false};
     log_set_level(LOG_ERROR);
     snprintf(path, sizeof path, "%s/scale", repository);
     char *config = config_of("[1]", "[{'op':'scale','value':2}]");
