@@ -228,8 +228,7 @@ START_TEST(a_bad_environment_is_refused_with_its_name)
 {
     setenv("MOED_LOG_LEVEL", "loud", 1);
     ck_assert_int_eq(-1, INIT("--models", "m"));
-    ck_assert_str_eq("MOED_LOG_LEVEL: expected error|warning|info|debug, got \"loud\"",
-                     err.text);
+    ck_assert_str_eq("MOED_LOG_LEVEL: expected error|warning|info|debug, got \"loud\"", err.text);
 }
 END_TEST
 
