@@ -13,8 +13,13 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Room for "data[12][3]..." with every axis, and for a shape; longer ones are cut. */
-enum { PLACE_BYTES = 160, EXCERPT_BYTES = 24 };
+enum {
+    /* Room for "data[12][3]..." with every axis, and for a shape; longer ones are cut. */
+    PLACE_BYTES = 160,
+    EXCERPT_BYTES = 24,
+    /* Numbers scanned before they are checked and rounded: they stay in the nearest cache. */
+    CHUNK = 256,
+};
 
 void infer_reader_init(struct infer_reader *reader, const struct infer_request *request,
                        size_t input)
@@ -175,6 +180,56 @@ static int bad_number(const struct infer_reader *reader, struct error *err)
     return unexpected(reader, expected, err);
 }
 
+static bool is_floating(enum datatype datatype)
+{
+    return datatype == DATATYPE_FP32 || datatype == DATATYPE_FP16 || datatype == DATATYPE_BF16;
+}
+
+/* A floating type that holds the largest magnitude holds them all. */
+static bool holds_magnitudes(enum datatype range, const double *numbers, size_t count)
+{
+    uint64_t largest = 0; /* magnitudes sort like their bits */
+    for (size_t i = 0; i < count; i++) {
+        uint64_t bits;
+        memcpy(&bits, &numbers[i], sizeof bits);
+        bits &= INT64_MAX;
+        largest = bits > largest ? bits : largest;
+    }
+    double magnitude;
+    memcpy(&magnitude, &largest, sizeof magnitude);
+    return datatype_holds(range, magnitude);
+}
+
+/* How many of the numbers, from the first on, the datatype holds. */
+static size_t count_held(enum datatype range, const double *numbers, size_t count)
+{
+    if (is_floating(range) && holds_magnitudes(range, numbers, count))
+        return count;
+    size_t held = 0;
+    while (held < count && datatype_holds(range, numbers[held]))
+        held++;
+    return held;
+}
+
+/* Reads up to `count` numbers, of which the first stands at the cursor. Leaves the cursor behind the
+ * last one that is good, or where it is when there is none; returns how many. */
+static size_t read_chunk(struct infer_reader *reader, size_t count, float *values)
+{
+    double numbers[CHUNK];
+    const char *start = reader->cursor;
+    if (count > CHUNK)
+        count = CHUNK;
+    size_t scanned = number_scan_list(&reader->cursor, reader->end, numbers, count);
+    size_t held = count_held(range_of(reader), numbers, scanned);
+    if (held < scanned) {
+        reader->cursor = start;
+        number_scan_list(&reader->cursor, reader->end, numbers, held);
+    }
+    for (size_t i = 0; i < held; i++)
+        values[i] = (float)numbers[i];
+    return held;
+}
+
 /* Reads numbers from the cursor on, which stands at one, until the list ends or `count` are read.
  * Returns how many, 0 on error. */
 static size_t read_numbers(struct infer_reader *reader, size_t count, float *values,
@@ -183,22 +238,19 @@ static size_t read_numbers(struct infer_reader *reader, size_t count, float *val
     struct infer_list *list = &reader->open[reader->depth - 1];
     size_t room = expected_children(reader, reader->depth - 1) - list->children;
     size_t wanted = count < room ? count : room;
-    enum datatype range = range_of(reader);
-    for (size_t i = 0;; i++) {
-        double value;
-        const char *after = number_scan(reader->cursor, reader->end, &value);
-        if (!after || !datatype_holds(range, value)) {
+    for (size_t done = 0;;) {
+        size_t read = read_chunk(reader, wanted - done, values + done);
+        if (read == 0) {
             bad_number(reader, err);
             return 0;
         }
-        values[i] = (float)value;
-        list->children++;
-        reader->cursor = after;
-        if (i + 1 == wanted)
-            return wanted;
+        list->children += read;
+        done += read;
+        if (done == wanted)
+            return done;
         skip_space(reader);
         if (!at(reader, ','))
-            return i + 1; /* next_number says what is wrong */
+            return done; /* next_number says what is wrong */
         reader->cursor++;
         skip_space(reader);
     }

@@ -1,5 +1,5 @@
-/* number_scan against strtod and jansson on any text; number_format and number_format_double on any
- * bits, read back. */
+/* number_scan against strtod and jansson on any text, number_scan_list against number_scan;
+ * number_format and number_format_double on any bits, read back. */
 #include "../../proto/number.h"
 
 #include <jansson.h>
@@ -42,6 +42,34 @@ static void check_scan(const char *text, size_t size)
     free(copy);
 }
 
+static size_t spaces(const char *text, size_t size)
+{
+    size_t i = 0;
+    while (i < size && memchr(" \t\r\n", text[i], 4))
+        i++;
+    return i;
+}
+
+/* A list is what number_scan finds one by one. */
+static void check_list(const char *text, size_t size)
+{
+    enum { MOST = 100 };
+    const char *list = text, *end = text + size, *after, *behind = text;
+    double values[MOST], value;
+    size_t read = number_scan_list(&list, end, values, MOST), i = 0;
+    for (const char *c = text; i < MOST && (after = number_scan(c, end, &value)); i++) {
+        require(i < read && same_bits(values[i], value));
+        behind = after;
+        after += spaces(after, (size_t)(end - after));
+        if (after == end || *after != ',')
+            after = end; /* no number begins there */
+        else
+            after++;
+        c = after + spaces(after, (size_t)(end - after));
+    }
+    require(read == i && list == behind);
+}
+
 static void check_format(float value)
 {
     char text[NUMBER_FORMAT_BYTES + 1];
@@ -69,6 +97,7 @@ static void check_format_double(double value)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     check_scan((const char *)data, size);
+    check_list((const char *)data, size);
     if (size >= sizeof(double)) {
         float single;
         double both;

@@ -200,6 +200,87 @@ START_TEST(values_must_fit_the_datatype)
 }
 END_TEST
 
+/* Rows of more numbers than are checked together. */
+enum { LONG_ROW = 1000 };
+
+static const struct signature_tensor long_input = {
+    .name = "row", .rank = 1, .dims = (const size_t[]){LONG_ROW}, .elements = LONG_ROW};
+static const struct signature long_model = {
+    .model = "long", .version = "1", .input_count = 1, .inputs = &long_input};
+
+/* Reads [[0,1,2,...]], with `odd` in the place of the number `at`, as one row. */
+static int read_long_row(const char *odd, int at, enum datatype datatype, float *values,
+                         struct error *err)
+{
+    static char text[8 * LONG_ROW];
+    int used = snprintf(text, sizeof text, "[");
+    for (int i = 0; i < LONG_ROW; i++) {
+        used += snprintf(text + used, sizeof text - (size_t)used, "%c", i > 0 ? ',' : '[');
+        used += i == at ? snprintf(text + used, sizeof text - (size_t)used, "%s", odd)
+                        : snprintf(text + used, sizeof text - (size_t)used, "%d", i % 100);
+    }
+    snprintf(text + used, sizeof text - (size_t)used, "]]");
+    struct guarded copy = guarded_text(text);
+    struct infer_input input = {
+        .where = "data", .data = copy.text, .length = copy.length, .datatype = datatype};
+    struct infer_request request = {
+        .signature = &long_model, .body = copy.text, .rows = 1, .inputs = &input};
+    struct infer_reader reader;
+    infer_reader_init(&reader, &request, 0);
+    int result = infer_reader_rows(&reader, 1, values, err);
+    guarded_free(&copy);
+    return result;
+}
+
+START_TEST(reads_long_rows)
+{
+    static const enum datatype datatypes[] = {DATATYPE_FP32,  DATATYPE_FP64,  DATATYPE_FP16,
+                                              DATATYPE_BF16,  DATATYPE_INT8,  DATATYPE_UINT8,
+                                              DATATYPE_INT64, DATATYPE_UINT16};
+    float values[LONG_ROW];
+    for (size_t i = 0; i < sizeof datatypes / sizeof *datatypes; i++)
+        for (int at = 0; at < LONG_ROW; at += 37) {
+            struct error err = ERROR_INIT;
+            ck_assert_msg(read_long_row("-0", at, datatypes[i], values, &err) == 0, "%s", err.text);
+            for (int k = 0; k < LONG_ROW; k++)
+                ck_assert(values[k] == (k == at ? 0 : (float)(k % 100)));
+        }
+}
+END_TEST
+
+START_TEST(finds_what_does_not_fit_in_long_rows)
+{
+    static const struct {
+        enum datatype datatype;
+        const char *holds, *too_much;
+    } cases[] = {
+        {DATATYPE_FP32, "3.4028235677973362e38", "-3.4028235677973366e38"},
+        {DATATYPE_FP64, "-3.4028235e38", "1e300"},
+        {DATATYPE_FP16, "65519.99", "-65520"},
+        {DATATYPE_BF16, "3.39e38", "3.4e38"},
+        {DATATYPE_UINT8, "255", "255.5"},
+        {DATATYPE_INT8, "-128", "-129"},
+        {DATATYPE_INT32, "2147483647", "0.25"},
+    };
+    float values[LONG_ROW];
+    char expected[200];
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        for (int at = 0; at < LONG_ROW; at += 51) {
+            struct error err = ERROR_INIT;
+            ck_assert_int_eq(read_long_row(cases[i].holds, at, cases[i].datatype, values, &err), 0);
+            ck_assert(values[at] == (float)strtod(cases[i].holds, NULL));
+            ck_assert_int_eq(read_long_row(cases[i].too_much, at, cases[i].datatype, values, &err),
+                             -1);
+            /* The numbers before it have one digit and two. */
+            int byte = 2 + 3 * at - at / 100 * 10 - (at % 100 < 10 ? at % 100 : 10);
+            snprintf(expected, sizeof expected, "input 'row': data[0][%d] is '%s' at byte %d,", at,
+                     cases[i].too_much, byte);
+            ck_assert_msg(strncmp(err.text, expected, strlen(expected)) == 0, "%s, expected %s",
+                          err.text, expected);
+        }
+}
+END_TEST
+
 START_TEST(every_cut_is_refused)
 {
     /* Brackets always match in a literal that reaches the reader; it must not rely on that. */
@@ -272,5 +353,6 @@ END_TEST
 
 RUN_TESTS("proto/infer_reader", reads_nested_lists, reads_flat_lists_at_any_level,
           reads_in_portions, counts_must_fit, entries_must_be_numbers, long_excerpts_are_cut,
-          punctuation_must_fit, values_must_fit_the_datatype, every_cut_is_refused, reads_scalars,
-          reads_binary, binary_must_be_finite)
+          punctuation_must_fit, values_must_fit_the_datatype, reads_long_rows,
+          finds_what_does_not_fit_in_long_rows, every_cut_is_refused, reads_scalars, reads_binary,
+          binary_must_be_finite)
