@@ -180,30 +180,19 @@ static int bad_number(const struct infer_reader *reader, struct error *err)
     return unexpected(reader, expected, err);
 }
 
-static bool is_floating(enum datatype datatype)
+/* Rounds numbers that the datatype holds. Returns how many, from the first on. */
+static size_t round_numbers(enum datatype range, const double *numbers, size_t count, float *values)
 {
-    return datatype == DATATYPE_FP32 || datatype == DATATYPE_FP16 || datatype == DATATYPE_BF16;
-}
-
-/* A floating type that holds the largest magnitude holds them all. */
-static bool holds_magnitudes(enum datatype range, const double *numbers, size_t count)
-{
-    uint64_t largest = 0; /* magnitudes sort like their bits */
+    int32_t largest = 0;
+    for (size_t i = 0; i < count; i++)
+        values[i] = (float)numbers[i];
     for (size_t i = 0; i < count; i++) {
-        uint64_t bits;
-        memcpy(&bits, &numbers[i], sizeof bits);
-        bits &= INT64_MAX;
-        largest = bits > largest ? bits : largest;
+        int32_t bits;
+        memcpy(&bits, &values[i], sizeof bits);
+        bits &= INT32_MAX;
+        largest = largest > bits ? largest : bits;
     }
-    double magnitude;
-    memcpy(&magnitude, &largest, sizeof magnitude);
-    return datatype_holds(range, magnitude);
-}
-
-/* How many of the numbers, from the first on, the datatype holds. */
-static size_t count_held(enum datatype range, const double *numbers, size_t count)
-{
-    if (is_floating(range) && holds_magnitudes(range, numbers, count))
+    if (range == DATATYPE_FP32 && largest < 0x7F800000)
         return count;
     size_t held = 0;
     while (held < count && datatype_holds(range, numbers[held]))
@@ -219,14 +208,13 @@ static size_t read_chunk(struct infer_reader *reader, size_t count, float *value
     const char *start = reader->cursor;
     if (count > CHUNK)
         count = CHUNK;
-    size_t scanned = number_scan_list(&reader->cursor, reader->end, numbers, count);
-    size_t held = count_held(range_of(reader), numbers, scanned);
+    size_t scanned =
+        number_scan_list(&reader->cursor, reader->request->body, reader->end, numbers, count);
+    size_t held = round_numbers(range_of(reader), numbers, scanned, values);
     if (held < scanned) {
         reader->cursor = start;
-        number_scan_list(&reader->cursor, reader->end, numbers, held);
+        number_scan_list(&reader->cursor, reader->request->body, reader->end, numbers, held);
     }
-    for (size_t i = 0; i < held; i++)
-        values[i] = (float)numbers[i];
     return held;
 }
 

@@ -10,10 +10,12 @@
  * a double. Never reads at or past `end`; independent of the locale. */
 const char *number_scan(const char *text, const char *end, double *value);
 
-/* Scans up to `count` such numbers with commas, and any white space, between them; the first stands
- * at `*text`. Returns how many there are and moves `*text` behind the last of them, or not at all
- * when there is none. Reads anything in [*text, end) but nothing outside. */
-size_t number_scan_list(const char **text, const char *end, double *values, size_t count);
+/* Scans up to `count` such numbers from `*text` on, with commas between and any white space around
+ * them. Returns how many there are and moves `*text` behind the last of them, or not at all when
+ * there is none. May read anything in [begin, end), which holds `*text`, and nothing outside: a few
+ * bytes before the list let it be fast from its first number on. */
+size_t number_scan_list(const char **text, const char *begin, const char *end, double *values,
+                        size_t count);
 
 /* Room for either writer below: more than any text they return, because the fast one copies blocks
  * of constant length. */

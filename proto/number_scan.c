@@ -6,9 +6,10 @@
  * 64x64-bit products (Lemire, "Number parsing at a gigabyte per second"). Everything else goes to
  * strtod in the C locale, on a copy of bounded length.
  *
- * That is one number at a time, a byte at a time. Lists, which tensors are, go 64 bytes at a time as
- * long as their numbers are plain: see the second half. */
+ * That is one number at a time, a byte at a time. The numbers of lists, which tensors are, go the
+ * faster way of the second half as long as they are plain. */
 #include "number.h"
+#include "block.h"
 #include "c_locale.h"
 #include "powers_of_ten.h"
 
@@ -124,24 +125,23 @@ static const char *scan_decimal(const char *text, const char *end, struct decima
     return after;
 }
 
+/* The powers of ten that are doubles. */
+static const double exact_powers[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,
+                                      1e8,  1e9,  1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
+                                      1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
+
 /* mantissa / 10^-exponent, where both are doubles without rounding. */
 static bool exact_quotient(uint64_t mantissa, int64_t exponent, double *value)
 {
-    static const double power[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,
-                                   1e8,  1e9,  1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
-                                   1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
     if (exponent > 0 || exponent < -22 || mantissa > UINT64_C(1) << 53)
         return false;
-    *value =
-        (double)(int64_t)mantissa / power[-exponent]; /* the signed conversion is the cheap one */
+    *value = (double)(int64_t)mantissa / exact_powers[-exponent];
     return true;
 }
 
 /* The nearest double to mantissa * 10^exponent; false when the product cannot tell. */
-static bool nearest_double(uint64_t mantissa, int64_t exponent, double *value)
+static bool nearest_by_product(uint64_t mantissa, int64_t exponent, double *value)
 {
-    if (exact_quotient(mantissa, exponent, value))
-        return true;
     if (mantissa == 0) {
         *value = 0;
         return true;
@@ -171,6 +171,12 @@ static bool nearest_double(uint64_t mantissa, int64_t exponent, double *value)
     uint64_t bits = ((uint64_t)binary_exponent << 52) + (rounded - (UINT64_C(1) << 52));
     memcpy(value, &bits, sizeof bits);
     return true;
+}
+
+static bool nearest_double(uint64_t mantissa, int64_t exponent, double *value)
+{
+    return exact_quotient(mantissa, exponent, value) ||
+           nearest_by_product(mantissa, exponent, value);
 }
 
 /* Rewrites the number as up to SLOW_DIGITS digits and an exponent: the same value, or with a 1 in
@@ -222,294 +228,284 @@ const char *number_scan(const char *text, const char *end, double *value)
 
 /* ---- lists ----
  *
- * Nobody can predict how long the next number is, and a wrong guess costs as much as converting it.
- * So the text is looked at in windows of 64 bytes, as bits: where tokens stop, and where in them are
- * points. A number of up to 16 digits then takes the same steps whatever its length: the 16 bytes
- * before its stop, with the point taken out and what is before it blanked, are its digits.
- *
- * A window is read whole, and so is what is before and behind it; near either end of the text it is
- * a copy with zeros around it. Whatever is not so plain is left to number_scan. */
+ * Where the next number ends nobody can predict, and a wrong guess costs as much as converting it.
+ * So a list is read in windows of 64 bytes: one look at a window finds the separators in it, and
+ * from there on a number takes the same steps whatever its length and wherever its point. The
+ * sixteen bytes before a separator are its digits, once those before the number are blanked and
+ * those before the point moved over it. A number with more digits or an exponent takes some steps
+ * more; what is odd or too near to either end of the text is left to number_scan. */
 
-enum {
-    WINDOW = 64,
-    BLOCK = 16,
-    LOOK_BACK = 2 * BLOCK + 1, /* from a number's stop: its digits and the point among them */
-    LOOK_AHEAD = 8,            /* from the window's last byte */
-    /* As a head before 16 digits this still fits 64 bits. */
-    HEAD_LIMIT = 1000,
+/* So far before a number the bytes that are looked at with it can begin. */
+enum { LOOK_BACK = BLOCK_BYTES };
+
+/* A list on its way through the windows. */
+struct list {
+    const char *at; /* behind the last separator taken */
+    const char *window, *next_window, *last_window;
+    uint64_t separators; /* left in the window, as bits: commas up to the list's end, and that */
+    bool closed;         /* its end has been seen */
 };
-
-_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the first digit is the lowest byte");
-
-typedef unsigned char block __attribute__((vector_size(BLOCK)));
-
-struct window {
-    const char *text;
-    /* Of the bytes from the next number on. '-' to '9' are no stops: the '-' of an exponent and the
-     * '/' among them are found out when the digits are looked at. */
-    uint64_t stops, points;
-};
-
-static inline block load_block(const char *bytes)
-{
-    block loaded;
-    memcpy(&loaded, bytes, sizeof loaded);
-    return loaded;
-}
-
-/* The top bit of every byte. */
-static inline uint64_t top_bits(block bytes)
-{
-#ifdef __SSE2__
-    return (unsigned)__builtin_ia32_pmovmskb128((char __attribute__((vector_size(BLOCK))))bytes);
-#else
-    const uint64_t ones = UINT64_C(0x0101010101010101), gather = UINT64_C(0x0102040810204080);
-    uint64_t halves[2];
-    memcpy(halves, &bytes, sizeof halves);
-    return ((halves[0] >> 7 & ones) * gather >> 56) | ((halves[1] >> 7 & ones) * gather >> 56 << 8);
-#endif
-}
-
-static inline struct window open_window(const char *text)
-{
-    uint64_t inside = 0, points = 0;
-    for (int i = 0; i < WINDOW / BLOCK; i++) {
-        block bytes = load_block(text + i * BLOCK);
-        inside |= top_bits((block)(bytes - '-' <= '9' - '-')) << i * BLOCK;
-        points |= top_bits((block)(bytes == '.')) << i * BLOCK;
-    }
-    return (struct window){text, ~inside, points};
-}
-
-/* All ones in the last `count` bytes, which are the highest. */
-static inline block last_bytes(size_t count)
-{
-    static const char edge[2 * BLOCK] = {[BLOCK] = -1, -1, -1, -1, -1, -1, -1, -1,
-                                         -1,           -1, -1, -1, -1, -1, -1, -1};
-    return load_block(edge + count);
-}
-
-/* The last `count` digits before `stop`, of which the last `fraction` are behind a point. Without a
- * point all of them are: `fraction` is BLOCK. */
-static inline block digits_before(const char *stop, size_t count, size_t fraction)
-{
-    block behind = last_bytes(fraction);
-    block digits = (load_block(stop - BLOCK) & behind) | (load_block(stop - BLOCK - 1) & ~behind);
-    return (digits - '0') & last_bytes(count);
-}
-
-/* Only '-', '.' and '/' can be among a token's digits, and they are less than '0'. */
-static inline bool all_digits(block digits)
-{
-    return top_bits(digits) == 0;
-}
-
-/* Two digits, then four, then eight at a time. */
-static inline uint64_t value_of(block digits)
-{
-    typedef uint16_t twos __attribute__((vector_size(BLOCK)));
-    typedef uint32_t fours __attribute__((vector_size(BLOCK)));
-    twos two = ((twos)digits * 10 + ((twos)digits >> 8)) & 0xFF;
-    fours four = (fours)(two * (twos){100, 1, 100, 1, 100, 1, 100, 1});
-    four = (four + (four >> 16)) & 0xFFFF;
-    uint64_t halves[2];
-    memcpy(halves, &four, sizeof halves);
-    const uint64_t pair = 1 + (UINT64_C(10000) << 32);
-    return (halves[0] * pair >> 32) * 100000000 + (halves[1] * pair >> 32);
-}
-
-/* The same of the `count` digits from `text` on, 1 to 8 of them. False when not all are digits. */
-static inline bool short_integer(const char *text, size_t count, uint64_t *value)
-{
-    uint64_t digits;
-    memcpy(&digits, text, sizeof digits);
-    digits = (digits ^ UINT64_C(0x3030303030303030)) << (64 - 8 * count);
-    bool valid = (digits & UINT64_C(0xF0F0F0F0F0F0F0F0)) == 0;
-    digits = digits * 10 + (digits >> 8);
-    const uint64_t high = 100 + (UINT64_C(1000000) << 32), low = 1 + (UINT64_C(10000) << 32);
-    const uint64_t twos = UINT64_C(0x000000FF000000FF);
-    *value = ((digits & twos) * high + ((digits >> 16) & twos) * low) >> 32;
-    return valid;
-}
 
 static bool is_space(char c)
 {
     return c == ' ' || c == '\t' || c == '\n' || c == '\r';
 }
 
-/* The same of up to 32 digits; false also when they are too much for 64 bits. */
-static bool long_mantissa(const char *stop, size_t count, size_t fraction, uint64_t *mantissa)
+static const char *skip_space(const char *text, const char *end)
 {
-    size_t low_count = count < BLOCK ? count : BLOCK;
-    size_t low_fraction = fraction - 1 < BLOCK ? fraction : BLOCK;
-    block low = digits_before(stop, low_count, low_fraction);
-    /* Left of the low block; one byte further when that one has the point in it or before it. */
-    size_t high_fraction = fraction == 0 ? BLOCK : fraction > BLOCK ? fraction - BLOCK : 0;
-    block high = digits_before(stop - BLOCK, count - low_count, high_fraction);
-    uint64_t head = value_of(high);
-    *mantissa = head * UINT64_C(10000000000000000) + value_of(low);
-    return all_digits(low | high) & (head < HEAD_LIMIT);
+    while (text < end && is_space(*text))
+        text++;
+    return text;
 }
 
-/* Divided by these, a mantissa gets its point and its sign. */
-static const double signed_powers[2][BLOCK] = {
-    {1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15},
-    {-1e0, -1e1, -1e2, -1e3, -1e4, -1e5, -1e6, -1e7, -1e8, -1e9, -1e10, -1e11, -1e12, -1e13, -1e14,
-     -1e15},
-};
-
-/* With a zero only when that is the only digit before the point. */
-static inline bool may_begin(char first, size_t integers)
+static inline void find_separators(struct list *list)
 {
-    return first >= '0' + (integers != 1);
-}
-
-/* An integer of up to 8 digits. */
-static inline bool take_integer(const char *first, size_t count, bool negative, double *value)
-{
-    uint64_t integer;
-    if (count - 1 >= 8 || !may_begin(*first, count) || !short_integer(first, count, &integer))
-        return false;
-    *value = (double)(int64_t)integer * signed_powers[negative][0];
-    return true;
-}
-
-/* A decimal of up to 15 digits, which a double holds, as it does the power of ten. */
-static inline bool take_decimal(const char *first, size_t integers, size_t fraction, bool negative,
-                                double *value)
-{
-    size_t digits = integers + fraction;
-    if (((integers - 1) | (fraction - 1) | (BLOCK - 1 - digits)) >= BLOCK ||
-        !may_begin(*first, integers))
-        return false;
-    block bytes = digits_before(first + digits + 1, digits, fraction);
-    if (!all_digits(bytes))
-        return false;
-    *value = (double)(int64_t)value_of(bytes) / signed_powers[negative][fraction];
-    return true;
-}
-
-/* Takes "e-12" behind a mantissa. */
-static bool take_exponent(const char *text, size_t *stop, int64_t *exponent)
-{
-    const char *after = scan_exponent(text + *stop, text + WINDOW + LOOK_AHEAD, exponent);
-    if (!after || after - text >= WINDOW)
-        return false;
-    *stop = (size_t)(after - text);
-    return true;
-}
-
-static inline bool is_exponent(char c)
-{
-    return (c | 0x20) == 'e';
-}
-
-/* A number of up to 32 digits, with or without an exponent; a point that ends it is taken for a digit,
- * and refused. Returns the offset behind it; 0 when it is not one, or when the window does not hold it
- * whole. */
-static __attribute__((noinline)) size_t take_long(const char *text, size_t first, size_t point,
-                                                  size_t stop, bool negative, double *value)
-{
-    size_t integers = point - first, fraction = point < stop ? stop - point - 1 : 0;
-    int64_t exponent = 0;
-    uint64_t mantissa;
-    if (integers == 0 || integers + fraction > 2 * BLOCK || !may_begin(text[first], integers) ||
-        !long_mantissa(text + stop, integers + fraction, fraction, &mantissa))
-        return 0;
-    if (is_exponent(text[stop]) && !take_exponent(text, &stop, &exponent))
-        return 0;
-    if (!nearest_double(mantissa, exponent - (int64_t)fraction, value))
-        return 0;
-    *value *= signed_powers[negative][0];
-    return stop;
-}
-
-/* Takes the number at `*at`, which moves behind it. False when the window does not hold it whole, or
- * when it is not plain: nobody may take another one then. */
-static inline bool take_number(struct window *window, size_t *at, double *value)
-{
-    const char *text = window->text;
-    size_t stop = (size_t)__builtin_ctzll(window->stops), point = stop;
-    bool negative = text[*at] == '-';
-    size_t first = *at + negative;
-    /* The points before it are gone; a second one of its own would be taken for a digit, and refused. */
-    uint64_t points = window->points & (window->stops ^ (window->stops - 1));
-    bool decimal = points != 0, taken;
-    if (decimal) {
-        point = (size_t)__builtin_ctzll(points);
-        window->points &= window->points - 1;
+    block bytes[BLOCK_WINDOW / BLOCK_BYTES], closing = {0};
+    uint64_t commas = 0, ends = 0;
+    for (int i = 0; i < BLOCK_WINDOW / BLOCK_BYTES; i++) {
+        bytes[i] = block_load(list->window + i * BLOCK_BYTES);
+        commas |= block_bits((block)(bytes[i] == ',')) << i * BLOCK_BYTES;
+        closing |= (block)(bytes[i] == ']');
     }
-    if (text[stop] != ',' && is_exponent(text[stop]))
-        taken = false;
-    else if (decimal)
-        taken = take_decimal(text + first, point - first, stop - point - 1, negative, value);
-    else
-        taken = take_integer(text + first, stop - first, negative, value);
-    if (!taken) {
-        stop = take_long(text, first, point, stop, negative, value);
-        if (stop == 0)
+    list->separators = commas;
+    if (block_bits(closing) == 0)
+        return;
+    for (int i = 0; i < BLOCK_WINDOW / BLOCK_BYTES; i++)
+        ends |= block_bits((block)(bytes[i] == ']')) << i * BLOCK_BYTES;
+    list->separators = (commas | ends) & (ends ^ (ends - 1));
+    list->closed = true;
+}
+
+/* Goes on to a window with separators. The last one may overlap the one before it. */
+static inline bool next_window(struct list *list)
+{
+    while (list->separators == 0) {
+        ptrdiff_t overlap = list->next_window - list->last_window;
+        if (list->closed || overlap >= BLOCK_WINDOW)
             return false;
-        window->stops &= -(UINT64_C(1) << stop);
+        list->window = overlap > 0 ? list->last_window : list->next_window;
+        list->next_window = list->window + BLOCK_WINDOW;
+        find_separators(list);
+        if (overlap > 0)
+            list->separators &= UINT64_MAX << overlap;
     }
-    *at = stop;
     return true;
 }
 
-/* Takes numbers of the window that begins at `text` with one. Returns how many, and in `*behind` how
- * many bytes up to the end of the last. */
-static size_t scan_window(const char *text, double *values, size_t count, size_t *behind)
+/* Multiplied by these, a magnitude gets its sign, zero as well. */
+static const double signs[2] = {1, -1};
+
+/* All ones in the last `count` bytes of four. */
+static const uint32_t last_of_four[] = {0, 0xFF000000, 0xFFFF0000, 0xFFFFFF00, 0xFFFFFFFF};
+
+static inline uint32_t load_four(const char *text)
 {
-    struct window window = open_window(text);
-    size_t taken = 0, at = 0;
-    while (window.stops && take_number(&window, &at, &values[taken])) {
-        taken++;
-        *behind = at;
-        if (text[at] != ',' || taken == count)
-            break;
-        window.stops &= window.stops - 1;
-        at++;
-        while (window.stops && is_space(text[at])) {
-            window.stops &= window.stops - 1;
-            at++;
-        }
-    }
-    return taken;
+    uint32_t four;
+    memcpy(&four, text, sizeof four);
+    return four;
 }
 
-/* The same for any text [c, end), of which everything from `begin` on may be read. */
-static size_t scan_any_window(const char *begin, const char *c, const char *end, double *values,
-                              size_t count, size_t *behind)
+/* Bytes are digits up to 9. Sums that are carried into the next byte come from one that is none. */
+static inline bool word_is_digits(uint64_t digits)
 {
-    if (c - begin >= LOOK_BACK && end - c >= WINDOW + LOOK_AHEAD)
-        return scan_window(c, values, count, behind);
-    char copy[LOOK_BACK + WINDOW + LOOK_AHEAD] = {0};
-    memcpy(copy + LOOK_BACK, c, end - c < WINDOW ? (size_t)(end - c) : WINDOW);
-    return scan_window(copy + LOOK_BACK, values, count, behind);
+    return (((digits + UINT64_C(0x7676767676767676)) | digits) & UINT64_C(0x8080808080808080)) == 0;
+}
+
+/* The values of the lower and upper four digits, in 32 bits each. */
+static inline uint64_t values_of_fours(uint64_t digits)
+{
+    digits = (digits * (10 * 256 + 1)) >> 8 & UINT64_C(0x00FF00FF00FF00FF);
+    return (digits * (100 * 65536 + 1)) >> 16 & UINT64_C(0x0000FFFF0000FFFF);
+}
+
+/* An integer of up to four digits. */
+static inline bool take_short(const char *text, const char *end, double *value)
+{
+    /* No digits are no number, and of more than one the first is not zero. */
+    static const uint32_t least[] = {UINT32_MAX, 0, 10, 100, 1000};
+    size_t length = (size_t)(end - text);
+    if (length > 4)
+        return false;
+    uint32_t digits = (load_four(end - 4) ^ 0x30303030) & last_of_four[length];
+    if (!word_is_digits(digits))
+        return false;
+    uint32_t integer = (uint32_t)values_of_fours(digits);
+    *value = (int32_t)integer;
+    return integer >= least[length];
+}
+
+/* Whether a number may begin like this: with a digit, and with a zero only before no other. */
+static inline bool may_begin(const char *text)
+{
+    /* By the first character: what the second one's distance from behind '9' must be less than. */
+    static const uint16_t second[256] = {['0'] = 256 - 10, ['1' ... '9'] = 256};
+    return (unsigned char)(text[1] - '9' - 1) < second[(unsigned char)text[0]];
+}
+
+static inline bool block_is_digits(block digits)
+{
+    return block_bits((digits + (128 - 10)) | digits) == 0;
+}
+
+/* The digits among the `length` characters before `end`, 1 to 16, and zeros before them. `*fraction`
+ * receives how many are behind a point, BLOCK_BYTES when there is none. A point in the last place
+ * and a second one are left among the digits, like anything else that is no digit. */
+static inline block digits_before(const char *end, size_t length, size_t *fraction)
+{
+    block digits = (block_load(end - BLOCK_BYTES) - '0') & block_last(length);
+    block moved = __builtin_shufflevector((block){0}, digits, 15, 16, 17, 18, 19, 20, 21, 22, 23,
+                                          24, 25, 26, 27, 28, 29, 30);
+    uint64_t points = block_bits((block)(moved == (unsigned char)('.' - '0')));
+    *fraction = (size_t)__builtin_clz((unsigned)points | 1) - 15;
+    return moved ^ ((moved ^ digits) & block_last(*fraction));
+}
+
+/* A number of up to sixteen characters but the sign, without an exponent: an integer, or up to
+ * fifteen digits over a power of ten, which are doubles both. */
+static inline bool take_plain(const char *text, const char *end, double *value)
+{
+    size_t negative = *text == '-';
+    text += negative;
+    size_t length = (size_t)(end - text), fraction;
+    if (length > BLOCK_BYTES || !may_begin(text))
+        return false;
+    block digits = digits_before(end, length, &fraction);
+    if (!block_is_digits(digits))
+        return false;
+    *value = (double)(int64_t)block_decimal(digits) / exact_powers[fraction % BLOCK_BYTES] *
+             signs[negative];
+    return true;
+}
+
+/* The digits in [text, end), 17 to 20 characters of which up to four are before a point, as an
+ * integer; `*fraction` receives how many are behind the point. The last sixteen of these are a block,
+ * what is before them and what is before the point are four each. */
+static bool long_mantissa(const char *text, const char *end, uint64_t *mantissa, size_t *fraction)
+{
+    uint64_t points = block_bits((block)(block_load(text) == '.')) | 1 << BLOCK_BYTES;
+    size_t length = (size_t)(end - text), before = (size_t)__builtin_ctzll(points);
+    if (length > MANTISSA_DIGITS + 1 || before > 4)
+        return false;
+    *fraction = length - before - 1;
+    size_t low_count = *fraction < BLOCK_BYTES ? *fraction : BLOCK_BYTES;
+    block low = (block_load(end - BLOCK_BYTES) - '0') & block_last(low_count);
+    uint64_t high = (uint64_t)load_four(end - BLOCK_BYTES - 4) << 32 | load_four(text + before - 4);
+    high ^= UINT64_C(0x3030303030303030);
+    high &= (uint64_t)last_of_four[*fraction - low_count] << 32 | last_of_four[before];
+    uint64_t fours = values_of_fours(high);
+    *mantissa = (fours & UINT32_MAX) * (uint64_t)exact_powers[*fraction] +
+                (fours >> 32) * (uint64_t)exact_powers[BLOCK_BYTES] + block_decimal(low);
+    return word_is_digits(high) && block_is_digits(low);
+}
+
+/* The same of 1 to 20 characters, with a point or without. */
+static bool mantissa_before(const char *text, const char *end, uint64_t *mantissa, size_t *fraction)
+{
+    size_t length = (size_t)(end - text);
+    if (length > BLOCK_BYTES)
+        return long_mantissa(text, end, mantissa, fraction);
+    block digits = digits_before(end, length, fraction);
+    *mantissa = block_decimal(digits);
+    *fraction %= BLOCK_BYTES;
+    return block_is_digits(digits);
+}
+
+/* Where the exponent of [text, end) begins, or would. */
+static const char *find_exponent(const char *text, const char *end)
+{
+    size_t length = (size_t)(end - text);
+    block last =
+        block_load(end - BLOCK_BYTES) & block_last(length < BLOCK_BYTES ? length : BLOCK_BYTES);
+    uint64_t marks = block_bits((block)((last | 0x20) == 'e'));
+    return marks ? end - BLOCK_BYTES + __builtin_ctzll(marks) : end;
+}
+
+/* A number with an exponent, or of more than sixteen characters but the sign: up to twenty. */
+static inline bool take_long(const char *text, const char *end, double *value)
+{
+    size_t negative = *text == '-';
+    text += negative;
+    const char *mark = find_exponent(text, end);
+    int64_t exponent;
+    uint64_t mantissa;
+    size_t fraction;
+    if ((mark == end && end - text <= BLOCK_BYTES) || !may_begin(text) ||
+        scan_exponent(mark, end, &exponent) != end ||
+        !mantissa_before(text, mark, &mantissa, &fraction) ||
+        !nearest_by_product(mantissa, exponent - (int64_t)fraction, value))
+        return false;
+    *value *= signs[negative];
+    return true;
+}
+
+/* Skips the white space before a token: one space, as a rule. */
+static inline const char *begin_token(const char *text, const char *end)
+{
+    if ((unsigned char)*text > ' ')
+        return text;
+    return text[0] == ' ' && (unsigned char)text[1] > ' ' ? text + 1 : skip_space(text, end);
+}
+
+/* Takes numbers as long as there are separators and `take` can. Returns where it stopped storing. */
+static inline __attribute__((always_inline)) double *take_while(
+    struct list *list, double *value, const double *last,
+    bool (*take)(const char *text, const char *end, double *value))
+{
+    while (value < last && (list->separators || next_window(list))) {
+        const char *end = list->window + __builtin_ctzll(list->separators);
+        if (!take(begin_token(list->at, end), end, value))
+            break;
+        value++;
+        list->at = end + 1;
+        list->separators &= list->separators - 1;
+    }
+    return value;
+}
+
+/* Takes numbers from `at` on as long as they are plain. Returns how many; `*behind` receives where
+ * the last one ends. */
+static size_t take_plain_ones(const char *begin, const char *at, const char *end, double *values,
+                              size_t count, const char **behind)
+{
+    /* Of a token without characters its separator and what is behind that are looked at. */
+    const ptrdiff_t room = BLOCK_WINDOW + 1;
+    if (at - begin < LOOK_BACK || end - begin < room)
+        return 0;
+    struct list list = {.at = at, .next_window = at, .last_window = end - room};
+    /* Integers are rarely among others; plain numbers and long ones are. */
+    double *value = take_while(&list, values, values + count, take_short);
+    for (const double *before = NULL; value != before;) {
+        value = take_while(&list, value, values + count, take_plain);
+        before = value;
+        value = take_while(&list, value, values + count, take_long);
+    }
+    *behind = list.at - 1;
+    return (size_t)(value - values);
 }
 
 /* Over a comma and the white space around it; NULL where there is none. */
 static const char *skip_comma(const char *text, const char *end)
 {
-    while (text < end && is_space(*text))
-        text++;
-    if (text == end || *text != ',')
-        return NULL;
-    for (text++; text < end && is_space(*text); text++)
-        ;
-    return text;
+    text = skip_space(text, end);
+    return text < end && *text == ',' ? skip_space(text + 1, end) : NULL;
 }
 
-size_t number_scan_list(const char **text, const char *end, double *values, size_t count)
+size_t number_scan_list(const char **text, const char *begin, const char *end, double *values,
+                        size_t count)
 {
-    const char *begin = *text;
     size_t read = 0;
-    for (const char *c = begin; c && read < count; c = skip_comma(*text, end)) {
-        size_t behind, taken = scan_any_window(begin, c, end, values + read, count - read, &behind);
-        const char *after = taken > 0 ? c + behind : number_scan(c, end, values + read);
-        if (!after)
+    const char *at = skip_space(*text, end);
+    for (; at && read < count; at = skip_comma(*text, end)) {
+        const char *behind = at;
+        size_t taken = take_plain_ones(begin, at, end, values + read, count - read, &behind);
+        if (taken == 0) {
+            behind = number_scan(at, end, values + read);
+            taken = behind != NULL;
+        }
+        if (taken == 0)
             break;
-        read += taken > 0 ? taken : 1;
-        *text = after;
+        read += taken;
+        *text = behind;
     }
     return read;
 }

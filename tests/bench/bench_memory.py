@@ -11,8 +11,8 @@ import urllib.request
 
 import numpy as np
 
-from bench import BUILD, figure, spread, summary, table
-from bench_http import Server
+from bench import all_cpus, figure, spread, summary, table
+from bench_http import start_moed
 from bench_moe import write_config
 from moed import safetensors
 
@@ -65,8 +65,7 @@ def start(models):
     """One start: seconds until the server is ready, bytes resident then, at most."""
     with contextlib.ExitStack() as stack:
         begin = time.monotonic()
-        server = Server(stack, [os.path.join(BUILD, "moed"), "serve", "--models", models, "--port", "0",
-                                "--log-level", "warning"])
+        server = start_moed(stack, all_cpus(), models)
         urllib.request.urlopen(f"{server.url}/v2/health/ready").close()
         return {"start_s": time.monotonic() - begin, **dict(zip(("rss", "peak_rss"), resident(server.process.pid)))}
 

@@ -51,13 +51,14 @@ static size_t spaces(const char *text, size_t size)
 }
 
 /* A list is what number_scan finds one by one. */
-static void check_list(const char *text, size_t size)
+static void check_list(const char *begin, const char *text, const char *end)
 {
     enum { MOST = 100 };
-    const char *list = text, *end = text + size, *after, *behind = text;
+    const char *list = text, *after, *behind = text;
     double values[MOST], value;
-    size_t read = number_scan_list(&list, end, values, MOST), i = 0;
-    for (const char *c = text; i < MOST && (after = number_scan(c, end, &value)); i++) {
+    size_t read = number_scan_list(&list, begin, end, values, MOST), i = 0;
+    const char *c = text + spaces(text, (size_t)(end - text));
+    for (; i < MOST && (after = number_scan(c, end, &value)); i++) {
         require(i < read && same_bits(values[i], value));
         behind = after;
         after += spaces(after, (size_t)(end - after));
@@ -68,6 +69,19 @@ static void check_list(const char *text, size_t size)
         c = after + spaces(after, (size_t)(end - after));
     }
     require(read == i && list == behind);
+}
+
+/* The same text in the middle of others: alone it may be too short for the fast way. */
+static void check_list_inside(const char *text, size_t size)
+{
+    static const char before[] = "[12345678901234567890,", after[] = ",1.5,255,0.123456789]";
+    const size_t left = sizeof before - 1, right = size % 2 ? sizeof after - 1 : 0;
+    char *whole = malloc(left + size + right);
+    memcpy(whole, before, left);
+    memcpy(whole + left, text, size);
+    memcpy(whole + left + size, after, right);
+    check_list(whole, whole + left, whole + left + size + right);
+    free(whole);
 }
 
 static void check_format(float value)
@@ -97,7 +111,8 @@ static void check_format_double(double value)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     check_scan((const char *)data, size);
-    check_list((const char *)data, size);
+    check_list((const char *)data, (const char *)data, (const char *)data + size);
+    check_list_inside((const char *)data, size);
     if (size >= sizeof(double)) {
         float single;
         double both;

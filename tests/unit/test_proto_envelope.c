@@ -80,9 +80,9 @@ END_TEST
 
 START_TEST(long_literals_are_cut_whole)
 {
-    /* Blocks of sixteen bytes, with brackets and quotes at every place in one. */
+    /* Windows of 64 bytes, with brackets and quotes at every place in one. */
     char text[400];
-    for (int shift = 0; shift < 40; shift++) {
+    for (int shift = 0; shift < 70; shift++) {
         int used = snprintf(text, sizeof text, "{\"a\":[%*s[0", shift, "");
         for (int i = 1; i < 30; i++)
             used += snprintf(text + used, sizeof text - (size_t)used, ",%d", i);
@@ -103,7 +103,7 @@ END_TEST
 START_TEST(long_strings_in_literals_are_skipped)
 {
     char text[200];
-    for (int shift = 0; shift < 40; shift++) {
+    for (int shift = 0; shift < 70; shift++) {
         snprintf(text, sizeof text, "{\"a\":[1,%*s\"%050d],[\",2]}", shift, "", 0);
         struct envelope envelope;
         struct guarded copy;

@@ -33,7 +33,7 @@ static const char *skip_space(const char *c, const char *end)
 static size_t expected_list(const char *text, size_t length, double *values, size_t count,
                             size_t *behind)
 {
-    const char *end = text + length, *c = text;
+    const char *end = text + length, *c = skip_space(text, end);
     size_t read = 0;
     *behind = 0;
     while (read < count) {
@@ -50,13 +50,14 @@ static size_t expected_list(const char *text, size_t length, double *values, siz
     return read;
 }
 
-static void check_at(char *place, const char *text, size_t length, size_t count)
+/* Everything in [begin, place + length) may be read. */
+static void check_at(const char *begin, char *place, const char *text, size_t length, size_t count)
 {
     double values[MOST], expected[MOST];
     size_t behind, wanted = expected_list(text, length, expected, count, &behind);
     memcpy(place, text, length);
     const char *c = place;
-    size_t read = number_scan_list(&c, place + length, values, count);
+    size_t read = number_scan_list(&c, begin, place + length, values, count);
     ck_assert_msg(read == wanted && c == place + behind,
                   "%.*s: %zu numbers in %td bytes, not %zu in %zu", (int)length, text, read,
                   c - place, wanted, behind);
@@ -64,12 +65,18 @@ static void check_at(char *place, const char *text, size_t length, size_t count)
                   (int)length, text);
 }
 
-/* Between the unreadable pages: at the very beginning and at the very end. */
+/* Between the unreadable pages: at the very beginning, and at the very end with more and less before
+ * it that looks like numbers. */
 static void check_count(const char *text, size_t length, size_t count)
 {
-    const size_t size = (size_t)sysconf(_SC_PAGESIZE);
-    check_at(guarded_page(), text, length, count);
-    check_at(guarded_page() + size - length, text, length, count);
+    static const char before[] =
+        "[[123456789.123456789,0.5],[8888888888888888888888888888888888888,";
+    const size_t size = (size_t)sysconf(_SC_PAGESIZE), less = sizeof before - 1;
+    char *page = guarded_page(), *place = page + size - length;
+    check_at(page, page, text, length, count);
+    memcpy(place - less, before, less);
+    check_at(page, place, text, length, count);
+    check_at(place - 20 - length % 3, place, text, length, count);
 }
 
 static void check_list(const char *text)
@@ -77,8 +84,8 @@ static void check_list(const char *text)
     check_count(text, strlen(text), MOST);
 }
 
-/* `copies` of a number behind a first one of `shift` bytes: windows begin where numbers do, so this
- * moves them over it. */
+/* `copies` of a number behind a first one of `shift` bytes: the first window begins where a list
+ * does, so this moves them over it. */
 static void check_copies(const char *number, int copies, int shift, const char *separator)
 {
     char text[ROOM];
@@ -163,8 +170,8 @@ START_TEST(takes_zeros_and_nines)
 }
 END_TEST
 
-/* A window ends at white space before a comma: so the next begins at any distance from the page that
- * cannot be read, with a number that is looked at with two blocks before it. */
+/* Nothing before a comma but white space stops the fast way: so it goes on at any distance from the
+ * page that cannot be read, with a number that is looked at with the bytes before it. */
 START_TEST(looks_back_no_further_than_the_text)
 {
     char text[ROOM];
@@ -226,6 +233,9 @@ static const char *const wrong[] = {
     "[1]",
     "1]",
     "1.5]",
+    "1]2",
+    ",",
+    "-,",
     "1.5 ]",
     "x",
     "1x",
@@ -280,18 +290,27 @@ START_TEST(stops_at_what_is_no_number)
 }
 END_TEST
 
-/* Every byte there is, in a number and behind it. */
+/* Every byte there is, in a number and behind it: in those of a few digits, of up to sixteen and of
+ * more, and in exponents. */
 START_TEST(stops_at_every_other_byte)
 {
+    static const char *const lists[] = {
+        "1234,5,67,890,9999,0,1,22,4444,55,6,7,8888,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23",
+        "12.5,345,0.0625,12345678.25,7,8,9.75,1000000,0.123456789012345,2,3,4,5,6,7,8,9,10,11,12,"
+        "13",
+        "0.12345678901234567,1.2345678901234567,12.345678901234567,1234.5678901234567,"
+        "1234.567890123456,0.0123456789012345678,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22",
+        "1.5e-05,1.23456789e+12,0.12345678901234567E-7,1e3,2E0,3,4,5,6,7,8,9,10,11,12,13,14,15,16,"
+        "17",
+    };
     char text[ROOM];
-    for (int byte = 1; byte < 256; byte++)
-        for (int at = 0; at < 40; at++) {
-            strcpy(text,
-                   "12.5,345,0.0625,12345678.25,7,8,9.75,1000000,0.123456789012345678,2,3,4,5,6,"
-                   "7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30");
-            text[at] = (char)byte;
-            check_list(text);
-        }
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
+        for (int byte = 1; byte < 256; byte++)
+            for (size_t at = 0; at < strlen(lists[i]); at++) {
+                strcpy(text, lists[i]);
+                text[at] = (char)byte;
+                check_list(text);
+            }
 }
 END_TEST
 
@@ -326,7 +345,7 @@ START_TEST(agrees_with_strtod)
             used += snprintf(text + used, sizeof text - (size_t)used, i + 1 < count ? "," : "]");
         }
         const char *c = text;
-        ck_assert_uint_eq(number_scan_list(&c, text + used, values, MOST), (size_t)count);
+        ck_assert_uint_eq(number_scan_list(&c, text, text + used, values, MOST), (size_t)count);
         ck_assert_ptr_eq(c, text + used - 1);
         ck_assert_msg(memcmp(values, expected, (size_t)count * sizeof *values) == 0, "%s", text);
     }
