@@ -129,13 +129,18 @@ class Parity(ServerCase):
 
     # --- comparing them -------------------------------------------------------------------------------------------
 
-    def check(self, model, data):
-        inputs, labels = data()
+    def both(self, model, inputs):
+        """(served, expected, its routing, the largest difference of an output)"""
         served = self.served(model, inputs)
         answers, routing = self.expected(model, inputs)
         if not isinstance(answers, dict):
             answers = {next(iter(served)): answers}
         difference = max(np.abs(served[name] - values.numpy()).max() for name, values in answers.items())
+        return served, answers, routing, difference
+
+    def check(self, model, data):
+        inputs, labels = data()
+        served, answers, routing, difference = self.both(model, inputs)
         self.assertLessEqual(difference, TOLERANCE)
         first = next(iter(answers))
         predicted, expected = served[first].argmax(axis=1), answers[first].numpy().argmax(axis=1)
@@ -219,11 +224,7 @@ class EightBitTest(Parity):
 
     def check(self, model, data):
         inputs, labels = data()
-        served = self.served(model, inputs)
-        answers, routing = self.expected(model, inputs)
-        if not isinstance(answers, dict):
-            answers = {next(iter(served)): answers}
-        difference = max(np.abs(served[name] - values.numpy()).max() for name, values in answers.items())
+        served, answers, routing, difference = self.both(model, inputs)
         self.assertGreater(difference, self.SUSPICIOUS)  # else nothing was rounded
         first = next(iter(answers))
         accuracy = (served[first].argmax(axis=1) == labels).mean()
