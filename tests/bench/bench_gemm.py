@@ -104,7 +104,7 @@ y[rows, n] = x[rows, k] W[n, k]^T, GFLOP/s on one thread, of its CPU time: media
 least it must read. OpenBLAS starts as {result['openblas_started_as']}; "best" is
 OPENBLAS_CORETYPE={result['openblas_best']}. oneDNN has its weights packed once, and its BF16 inputs converted, outside
 the time measured. LIBXSMM has its weights packed once in panels of 16 to 64 rows that its kernels read as they lie, and
-its kernels compiled for each shape, outside the time measured.
+its batch-reduce kernels, over blocks of k, compiled for each shape, outside the time measured.
 
 {summaries(result)}"""]
     for (n, k), points in by_shape(result).items():
