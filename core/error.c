@@ -1,11 +1,12 @@
 /* The shared error type; see error.h for the tiers. */
-#include "error.h"
+#include "core/error.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* Bytes of the character that begins here, 0 when none does: it is cut off, or a control character. */
+/* Bytes of the character that begins here, 0 when none does: it is cut off, or a control character.
+ */
 static size_t printable_length(const unsigned char *c)
 {
     if (c[0] < 0x80)

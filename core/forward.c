@@ -1,9 +1,9 @@
 /* Running a model: the scratch of one forward pass at a time, and the pass itself. */
-#include "model.h"
-
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "core/model.h"
 
 /* Activations of one scratch: a config whose shapes multiply to more is refused, not allocated. */
 static const size_t MOED_SCRATCH_LIMIT = (size_t)4 << 30;

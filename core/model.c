@@ -1,6 +1,6 @@
 /* A model: config.json and its tensors put together, and what may be known of the result.
  * Owns the mapping, the layers and every string that moed_model_info hands out. */
-#include "model.h"
+#include "core/model.h"
 
 #include <limits.h>
 #include <stdio.h>

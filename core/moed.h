@@ -23,7 +23,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "error.h"
+#include "core/error.h"
 
 /* Axes of one row: deeper tensors than any layer needs, small enough to live on the stack. */
 enum { MOED_MAX_RANK = 6 };
@@ -79,9 +79,9 @@ struct moed_team;
  * Returns NULL on error. */
 struct moed_model *moed_model_load(const char *directory, struct error *err);
 
-/* The same with the matrices of linear, glu and attention layers in 8 bits, a scale for each output:
- * less memory to read, and answers that differ a little (core/gemm.h). Those of gates stay as they are
- * stored, so that a gate routes what it is given as before. */
+/* The same with the matrices of linear, glu and attention layers in 8 bits, a scale for each
+ * output: less memory to read, and answers that differ a little (core/dense/gemm.h). Those of gates
+ * stay as they are stored, so that a gate routes what it is given as before. */
 struct moed_model *moed_model_load_int8(const char *directory, struct error *err);
 void moed_model_free(struct moed_model *model);
 
@@ -124,8 +124,8 @@ void moed_scratch_free(struct moed_scratch *scratch);
  * inputs[i].elements] of raw values (preprocessing is part of the model), outputs[i] is [rows,
  * outputs[i].elements], caller's memory. Cannot fail: everything that could go wrong was refused at
  * load. A row's outputs and routing do not depend on the other rows of the batch, where the
- * dense-algebra backend allows it (core/gemm.h); experts with a capacity make them depend on the
- * rows of the same request. Here all rows are one request. */
+ * dense-algebra backend allows it (core/dense/gemm.h); experts with a capacity make them depend on
+ * the rows of the same request. Here all rows are one request. */
 void moed_forward(const struct moed_model *model, struct moed_scratch *scratch,
                   struct moed_team *team, size_t rows, const float *const inputs[],
                   float *const outputs[]);

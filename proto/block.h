@@ -46,7 +46,8 @@ static inline uint64_t block_bits(block bytes)
 #endif
 }
 
-/* The number that sixteen digits, 0 to 9 each, are: four of them at a time, then eight, then all. */
+/* The number that sixteen digits, 0 to 9 each, are: four of them at a time, then eight, then all.
+ */
 static inline uint64_t block_decimal(block digits)
 {
 #ifdef __SSE2__

@@ -1,5 +1,5 @@
 /* A growable run of bytes with a limit; see buffer.h. */
-#include "buffer.h"
+#include "proto/buffer.h"
 
 #include <stdarg.h>
 #include <stdio.h>

@@ -1,5 +1,5 @@
 /* The C locale; see c_locale.h. */
-#include "c_locale.h"
+#include "proto/c_locale.h"
 
 #include <pthread.h>
 

@@ -1,5 +1,5 @@
 /* Datatypes: names, sizes, ranges, and conversion to the engine's f32; see datatype.h. */
-#include "datatype.h"
+#include "proto/datatype.h"
 
 #include <float.h>
 #include <math.h>

@@ -1,14 +1,14 @@
 /* Cuts the tensors out of request JSON; see envelope.h. Linear in the body, bounded in depth and in
  * memory. Strings are skipped whole, so that brackets in them mean nothing. */
-#include "envelope.h"
-
-#include "block.h"
-#include "infer.h"
+#include "proto/envelope.h"
 
 #include <assert.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "proto/block.h"
+#include "proto/infer.h"
 
 /* The lists and objects open at one place of the body. Bit i says that level i is an object. */
 struct nesting {

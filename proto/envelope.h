@@ -17,8 +17,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "../core/error.h"
-#include "buffer.h"
+#include "core/error.h"
+#include "proto/buffer.h"
 
 enum {
     /* Beside its tensors a request is names, shapes and parameters. An empty object costs the

@@ -1,5 +1,5 @@
 /* The life of a decoded request; see infer.h. */
-#include "infer.h"
+#include "proto/infer.h"
 
 #include <stdlib.h>
 

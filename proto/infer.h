@@ -12,10 +12,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "../core/error.h"
-#include "buffer.h"
-#include "datatype.h"
-#include "signature.h"
+#include "core/error.h"
+#include "proto/buffer.h"
+#include "proto/datatype.h"
+#include "proto/signature.h"
 
 /* Bounds on what a request may ask for; the server's options fill them. */
 struct infer_limits {

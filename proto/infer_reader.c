@@ -3,15 +3,14 @@
  * The JSON side walks the nested lists with an explicit stack. Between calls the cursor stands
  * right behind the last child of the innermost open list (or behind its bracket), so that a call
  * may end after any row, also in the middle of a flat list of many rows. */
-#include "infer.h"
-
-#include "envelope.h"
-#include "number.h"
-
 #include <assert.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+
+#include "proto/envelope.h"
+#include "proto/infer.h"
+#include "proto/number.h"
 
 enum {
     /* Room for "data[12][3]..." with every axis, and for a shape; longer ones are cut. */
@@ -200,8 +199,8 @@ static size_t round_numbers(enum datatype range, const double *numbers, size_t c
     return held;
 }
 
-/* Reads up to `count` numbers, of which the first stands at the cursor. Leaves the cursor behind the
- * last one that is good, or where it is when there is none; returns how many. */
+/* Reads up to `count` numbers, of which the first stands at the cursor. Leaves the cursor behind
+ * the last one that is good, or where it is when there is none; returns how many. */
 static size_t read_chunk(struct infer_reader *reader, size_t count, float *values)
 {
     double numbers[CHUNK];

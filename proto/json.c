@@ -1,10 +1,10 @@
 /* Writing JSON straight into a buffer; see json.h. */
-#include "json.h"
-
-#include "number.h"
-#include "utf8.h"
+#include "proto/json.h"
 
 #include <string.h>
+
+#include "proto/number.h"
+#include "proto/utf8.h"
 
 /* Numbers per reservation: one bounds check for many numbers, little overshoot at the end. */
 enum { NUMBERS_AT_ONCE = 128, INTEGER_BYTES = 11 };

@@ -5,8 +5,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "../core/error.h"
-#include "buffer.h"
+#include "core/error.h"
+#include "proto/buffer.h"
 
 /* Appends `text` as a JSON string, quotes included; invalid UTF-8 is replaced by U+FFFD. */
 void json_append_string(struct buffer *body, const char *text);

@@ -1,5 +1,5 @@
 /* Typed members of a parsed JSON object; see members.h. */
-#include "members.h"
+#include "proto/members.h"
 
 #include <math.h>
 

@@ -9,7 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "../core/error.h"
+#include "core/error.h"
 
 /* printf formats for text a client sent: long enough to recognise, short enough that the rest of
  * the message fits. */

@@ -3,16 +3,16 @@
  * Schubfach (Giulietti, "The Schubfach way to render doubles"): the float and the halfway points to
  * its neighbours are scaled by one power of ten, rounded so that comparisons stay exact, and the
  * shortest decimal between the halfway points is then a matter of four integer comparisons. */
-#include "number.h"
-#include "c_locale.h"
-#include "powers_of_ten.h"
-
 #include <math.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "proto/c_locale.h"
+#include "proto/number.h"
+#include "proto/powers_of_ten.h"
 
 /* digits * 10^exponent */
 struct decimal {

@@ -1,24 +1,24 @@
 /* Decimal text -> the nearest double.
  *
  * Most numbers are a small integer over a small power of ten: both are doubles, and one division
- * rounds their quotient once (Clinger). Any other with at most 19 significant digits and an everyday
- * exponent is an integer times a power of ten, and the nearest double falls out of one or two
- * 64x64-bit products (Lemire, "Number parsing at a gigabyte per second"). Everything else goes to
- * strtod in the C locale, on a copy of bounded length.
+ * rounds their quotient once (Clinger). Any other with at most 19 significant digits and an
+ * everyday exponent is an integer times a power of ten, and the nearest double falls out of one or
+ * two 64x64-bit products (Lemire, "Number parsing at a gigabyte per second"). Everything else goes
+ * to strtod in the C locale, on a copy of bounded length.
  *
  * That is one number at a time, a byte at a time. The numbers of lists, which tensors are, go the
  * faster way of the second half as long as they are plain. */
-#include "number.h"
-#include "block.h"
-#include "c_locale.h"
-#include "powers_of_ten.h"
-
 #include <math.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "proto/block.h"
+#include "proto/c_locale.h"
+#include "proto/number.h"
+#include "proto/powers_of_ten.h"
 
 enum {
     /* Decimal digits that always fit 64 bits. */
@@ -347,9 +347,9 @@ static inline bool block_is_digits(block digits)
     return block_bits((digits + (128 - 10)) | digits) == 0;
 }
 
-/* The digits among the `length` characters before `end`, 1 to 16, and zeros before them. `*fraction`
- * receives how many are behind a point, BLOCK_BYTES when there is none. A point in the last place
- * and a second one are left among the digits, like anything else that is no digit. */
+/* The digits among the `length` characters before `end`, 1 to 16, and zeros before them.
+ * `*fraction` receives how many are behind a point, BLOCK_BYTES when there is none. A point in the
+ * last place and a second one are left among the digits, like anything else that is no digit. */
 static inline block digits_before(const char *end, size_t length, size_t *fraction)
 {
     block digits = (block_load(end - BLOCK_BYTES) - '0') & block_last(length);
@@ -378,8 +378,8 @@ static inline bool take_plain(const char *text, const char *end, double *value)
 }
 
 /* The digits in [text, end), 17 to 20 characters of which up to four are before a point, as an
- * integer; `*fraction` receives how many are behind the point. The last sixteen of these are a block,
- * what is before them and what is before the point are four each. */
+ * integer; `*fraction` receives how many are behind the point. The last sixteen of these are a
+ * block, what is before them and what is before the point are four each. */
 static bool long_mantissa(const char *text, const char *end, uint64_t *mantissa, size_t *fraction)
 {
     uint64_t points = block_bits((block)(block_load(text) == '.')) | 1 << BLOCK_BYTES;
@@ -446,7 +446,8 @@ static inline const char *begin_token(const char *text, const char *end)
     return text[0] == ' ' && (unsigned char)text[1] > ' ' ? text + 1 : skip_space(text, end);
 }
 
-/* Takes numbers as long as there are separators and `take` can. Returns where it stopped storing. */
+/* Takes numbers as long as there are separators and `take` can. Returns where it stopped storing.
+ */
 static inline __attribute__((always_inline)) double *take_while(
     struct list *list, double *value, const double *last,
     bool (*take)(const char *text, const char *end, double *value))

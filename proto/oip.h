@@ -3,7 +3,7 @@
 #ifndef PROTO_OIP_H
 #define PROTO_OIP_H
 
-#include "infer.h"
+#include "proto/infer.h"
 
 /* Decodes the body of POST /v2/models/M/infer. `header_length` is the text of the request header
  * Inference-Header-Content-Length, NULL when absent: bytes of JSON before the binary tensor data.

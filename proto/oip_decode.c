@@ -2,12 +2,12 @@
  *
  * The body is JSON, then the binary tensors in the order of the inputs that announce them.
  * Everything is checked here but the numbers themselves, which infer_reader reads. */
-#include "oip.h"
-
-#include "members.h"
-#include "oip_decode.h"
+#include "proto/oip_decode.h"
 
 #include <string.h>
+
+#include "proto/members.h"
+#include "proto/oip.h"
 
 static int decode_id(struct oip_decoder *decoder)
 {

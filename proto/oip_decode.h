@@ -2,8 +2,8 @@
 #ifndef PROTO_OIP_DECODE_H
 #define PROTO_OIP_DECODE_H
 
-#include "envelope.h"
-#include "infer.h"
+#include "proto/envelope.h"
+#include "proto/infer.h"
 
 struct oip_decoder {
     const struct signature *signature;

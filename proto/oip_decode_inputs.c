@@ -1,13 +1,12 @@
 /* The inputs of an Open Inference Protocol request: which they are, their shape, and where their
  * numbers lie. */
-#include "oip_decode.h"
-
-#include "members.h"
-#include "number.h"
-
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+
+#include "proto/members.h"
+#include "proto/number.h"
+#include "proto/oip_decode.h"
 
 /* One entry of "inputs", as far as it is read. */
 struct input_entry {

@@ -1,11 +1,10 @@
 /* The outputs an Open Inference Protocol request asks for. */
-#include "oip_decode.h"
-
-#include "members.h"
-#include "oip_outputs.h"
-
 #include <stdio.h>
 #include <string.h>
+
+#include "proto/members.h"
+#include "proto/oip_decode.h"
+#include "proto/oip_outputs.h"
 
 static void list_outputs(const struct signature *signature, char text[OIP_LISTING_BYTES])
 {

@@ -1,10 +1,9 @@
 /* The Open Inference Protocol's documents: server metadata, model metadata, model configuration. */
-#include "oip.h"
-
-#include "json.h"
-#include "oip_outputs.h"
-
 #include <inttypes.h>
+
+#include "proto/json.h"
+#include "proto/oip.h"
+#include "proto/oip_outputs.h"
 
 void oip_server_metadata(const char *version, struct buffer *body)
 {

@@ -1,14 +1,13 @@
 /* Encodes answers of the Open Inference Protocol: JSON, then binary tensors. */
-#include "oip.h"
-
-#include "json.h"
-#include "number.h"
-#include "oip_outputs.h"
-
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "proto/json.h"
+#include "proto/number.h"
+#include "proto/oip.h"
+#include "proto/oip_outputs.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
                "binary tensors are little-endian and copied as they are");

@@ -1,10 +1,10 @@
 /* The outputs a model offers by name; see oip_outputs.h. */
-#include "oip_outputs.h"
-
-#include "json.h"
+#include "proto/oip_outputs.h"
 
 #include <assert.h>
 #include <string.h>
+
+#include "proto/json.h"
 
 size_t oip_output_count(const struct signature *signature)
 {

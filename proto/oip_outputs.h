@@ -3,7 +3,7 @@
 #ifndef PROTO_OIP_OUTPUTS_H
 #define PROTO_OIP_OUTPUTS_H
 
-#include "infer.h"
+#include "proto/infer.h"
 
 struct oip_output {
     enum infer_source source;

@@ -1,15 +1,15 @@
 /* Prometheus text format 0.0.4; see prometheus.h. */
-#include "prometheus.h"
-
-#include "../core/error.h"
-#include "number.h"
-#include "utf8.h"
+#include "proto/prometheus.h"
 
 #include <assert.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "core/error.h"
+#include "proto/number.h"
+#include "proto/utf8.h"
 
 void histogram_init(struct histogram *histogram, const double *bounds, size_t bound_count)
 {

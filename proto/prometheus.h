@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "buffer.h"
+#include "proto/buffer.h"
 
 struct prometheus_label {
     const char *name;  /* a literal of ours */

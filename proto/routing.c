@@ -1,10 +1,10 @@
 /* Routing statistics: formulas and document; see routing.h. */
-#include "routing.h"
-
-#include "json.h"
+#include "proto/routing.h"
 
 #include <inttypes.h>
 #include <math.h>
+
+#include "proto/json.h"
 
 /* -p log2 p, with its limit at 0. */
 static double surprise(double p)

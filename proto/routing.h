@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "buffer.h"
+#include "proto/buffer.h"
 
 /* Sums over everything a layer has routed. Borrowed arrays are [experts]. */
 struct routing_totals {

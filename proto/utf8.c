@@ -1,5 +1,5 @@
 /* UTF-8 validation; see utf8.h. */
-#include "utf8.h"
+#include "proto/utf8.h"
 
 static size_t sequence_bytes(unsigned char lead)
 {

@@ -1,12 +1,12 @@
 /* KServe V1 predict: rows in, rows out, nested the way people write them. */
-#include "v1.h"
-
-#include "envelope.h"
-#include "json.h"
-#include "members.h"
+#include "proto/v1.h"
 
 #include <stdlib.h>
 #include <string.h>
+
+#include "proto/envelope.h"
+#include "proto/json.h"
+#include "proto/members.h"
 
 /* ---- decoding ---- */
 

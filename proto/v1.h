@@ -2,7 +2,7 @@
 #ifndef PROTO_V1_H
 #define PROTO_V1_H
 
-#include "infer.h"
+#include "proto/infer.h"
 
 /* Decodes the body of POST /v1/models/M:predict; see oip_decode for the conventions. */
 int v1_decode(const struct signature *signature, const char *body, size_t length,

@@ -1,5 +1,5 @@
 /* Adding up the loops' counters; see census.h. */
-#include "census.h"
+#include "server/census.h"
 
 #include <stdlib.h>
 

@@ -3,7 +3,7 @@
 #ifndef SERVER_CENSUS_H
 #define SERVER_CENSUS_H
 
-#include "server.h"
+#include "server/server.h"
 
 /* Taken once for a page of metrics, so that its families agree. */
 struct census {

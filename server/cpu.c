@@ -5,8 +5,7 @@
  * of any ancestor group binds as well, so the walk goes up to the root. Inside a container the path
  * in /proc/self/cgroup may name a directory that is not mounted there; the walk then finds nothing
  * until it reaches the mount's root, which is the container's own group. */
-#define _GNU_SOURCE 1 /* sched_getaffinity and the CPU_ macros */
-#include "cpu.h"
+#include "server/cpu.h"
 
 #include <sched.h>
 #include <stdio.h>

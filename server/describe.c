@@ -1,14 +1,14 @@
 /* The read-only endpoints; see describe.h. Loop thread only, like everything they read. */
-#include "describe.h"
+#include "server/describe.h"
 
 #include <stdlib.h>
 
-#include "../proto/json.h"
-#include "../proto/oip.h"
-#include "../proto/v1.h"
-#include "census.h"
-#include "metrics.h"
-#include "server.h"
+#include "proto/json.h"
+#include "proto/oip.h"
+#include "proto/v1.h"
+#include "server/census.h"
+#include "server/metrics.h"
+#include "server/server.h"
 
 /* A page of metrics or statistics: its size is bounded by the models, this only catches a bug. */
 enum { MAX_DOCUMENT_BYTES = 64 << 20 };

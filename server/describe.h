@@ -3,8 +3,8 @@
 #ifndef SERVER_DESCRIBE_H
 #define SERVER_DESCRIBE_H
 
-#include "routes.h"
-#include "served.h"
+#include "server/routes.h"
+#include "server/served.h"
 
 /* The model a path names, noted on the exchange for log and metrics; NULL with a 404. */
 struct served *describe_find(const struct server *server, struct exchange *exchange,

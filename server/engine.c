@@ -1,5 +1,5 @@
 /* The compute thread; see engine.h. */
-#include "engine.h"
+#include "server/engine.h"
 
 static void run(struct engine *engine, struct served *served, struct batch *batch)
 {

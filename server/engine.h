@@ -10,7 +10,7 @@
 #include <stdint.h>
 #include <uv.h>
 
-#include "served.h"
+#include "server/served.h"
 
 struct engine {
     uv_thread_t thread;

@@ -13,8 +13,7 @@
  * small model's answer. So an exchange handed over is first just left alone: libmicrohttpd asks for
  * its answer again in its next run, which is a whole loop turn later. Only an exchange that is
  * still unanswered then is suspended. */
-#define _GNU_SOURCE 1 /* RTLD_NEXT */
-#include "http.h"
+#include "server/http.h"
 
 #include <assert.h>
 #include <dlfcn.h>
@@ -24,9 +23,9 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-#include "../proto/json.h"
-#include "http_internal.h"
-#include "http_listen.h"
+#include "proto/json.h"
+#include "server/http_internal.h"
+#include "server/http_listen.h"
 
 enum {
     /* Per connection, resident once used: holds the request header, at most some 30 KB (414 and 431

@@ -17,8 +17,8 @@
 #include <stdint.h>
 #include <uv.h>
 
-#include "../core/error.h"
-#include "../proto/buffer.h"
+#include "core/error.h"
+#include "proto/buffer.h"
 
 enum http_method { HTTP_GET, HTTP_HEAD, HTTP_POST, HTTP_OTHER };
 

@@ -9,7 +9,7 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
-#include "http_internal.h"
+#include "server/http_internal.h"
 
 /* --- phases ---------------------------------------------------------------- */
 

@@ -4,7 +4,7 @@
 #include <poll.h>
 #include <sys/socket.h>
 
-#include "http_internal.h"
+#include "server/http_internal.h"
 
 static bool backlog_waits(int fd)
 {
@@ -12,10 +12,10 @@ static bool backlog_waits(int fd)
     return poll(&listening, 1, 0) > 0;
 }
 
-/* Drops the packets that would open a connection, SYN without ACK, and lets those pass that complete
- * an opening under way: closing the listening socket at once would reset clients who have our
- * greeting and believe to be connected. Whoever is dropped asks again a second later and is refused.
- * False where the system does not let us. */
+/* Drops the packets that would open a connection, SYN without ACK, and lets those pass that
+ * complete an opening under way: closing the listening socket at once would reset clients who have
+ * our greeting and believe to be connected. Whoever is dropped asks again a second later and is
+ * refused. False where the system does not let us. */
 static bool stop_greeting(int fd)
 {
     enum { FLAGS_AT = 13, SYN = 0x02, ACK = 0x10 };
@@ -31,8 +31,8 @@ static bool stop_greeting(int fd)
     return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) == 0;
 }
 
-/* An opening under way is complete after one round trip; clients whose round trip is longer than this
- * may still be reset. */
+/* An opening under way is complete after one round trip; clients whose round trip is longer than
+ * this may still be reset. */
 enum { OPENING_MS = 200 };
 
 /* Clients whose connection the kernel has accepted, or is about to, count as accepted by us. At the

@@ -7,8 +7,8 @@
 #include <sys/socket.h>
 #include <time.h>
 
-#include "../proto/json.h"
-#include "http_internal.h"
+#include "proto/json.h"
+#include "server/http_internal.h"
 
 struct http_exchange *exchange_new(struct connection *connection, const char *target)
 {

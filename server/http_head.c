@@ -1,5 +1,5 @@
 /* The rules of a request header; see http_head.h. */
-#include "http_head.h"
+#include "server/http_head.h"
 
 #include <string.h>
 #include <strings.h>

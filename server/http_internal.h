@@ -11,8 +11,8 @@
 #include <stdatomic.h>
 #include <sys/queue.h>
 
-#include "http.h"
-#include "http_head.h"
+#include "server/http.h"
+#include "server/http_head.h"
 
 enum {
     /* An error answer: a text of ERROR_TEXT_BYTES, each of which may take six bytes as JSON. */

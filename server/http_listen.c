@@ -1,5 +1,5 @@
 /* Binding, listening and the limit of open files; see http_listen.h. */
-#include "http_listen.h"
+#include "server/http_listen.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -14,8 +14,8 @@
 /* Descriptors the process needs besides connections: models, logs, epoll, signals. */
 enum { FILES_BESIDE_CONNECTIONS = 64 };
 
-/* A socket bound to `address`, or -1 with errno set. SO_REUSEADDR lets a restarted server bind while
- * its predecessor's connections are in TIME_WAIT. */
+/* A socket bound to `address`, or -1 with errno set. SO_REUSEADDR lets a restarted server bind
+ * while its predecessor's connections are in TIME_WAIT. */
 static int bind_to(const struct addrinfo *address, bool share_port)
 {
     int on = 1;

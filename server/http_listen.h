@@ -6,8 +6,8 @@
 #include <stdint.h>
 #include <uv.h>
 
-#include "../core/error.h"
-#include "http.h"
+#include "core/error.h"
+#include "server/http.h"
 
 /* Binds the first address of `host` that can be bound (IPv4 or IPv6) and listens. Returns the
  * socket and puts the port it got in `bound`; -1 on error. */

@@ -1,12 +1,12 @@
 /* `moed inspect`; see inspect.h. */
-#include "inspect.h"
+#include "server/inspect.h"
 
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "../core/moed.h"
-#include "../proto/json.h"
+#include "core/moed.h"
+#include "proto/json.h"
 
 /* Rows of the batch whose scratch is reported; the server's default. */
 enum { REPORTED_BATCH_ROWS = 64 };

@@ -5,7 +5,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 
-#include "../core/error.h"
+#include "core/error.h"
 
 /* Prints architecture, experts, parameters and memory of a checkpoint directory. `json`: one JSON
  * object instead of text. */

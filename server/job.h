@@ -6,8 +6,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "../core/error.h"
-#include "../proto/infer.h"
+#include "core/error.h"
+#include "proto/infer.h"
 
 struct served;
 struct exchange;

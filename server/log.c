@@ -4,7 +4,7 @@
  * lines of this size do not interleave on a pipe, a terminal or a file opened for appending. Keys
  * are our own literals; values may come from anyone, so everything that could forge a second line,
  * a second pair or a terminal escape is escaped here, at the only door out. */
-#include "log.h"
+#include "server/log.h"
 
 #include <errno.h>
 #include <stdarg.h>

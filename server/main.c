@@ -1,14 +1,13 @@
 /* moed: the command line. Exit status: 0 done, 1 failed, 2 wrong usage. */
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <jansson.h>
-
-#include "inspect.h"
-#include "log.h"
-#include "options.h"
-#include "server.h"
+#include "server/inspect.h"
+#include "server/log.h"
+#include "server/options.h"
+#include "server/server.h"
 
 enum { EXIT_USAGE = 2 };
 

@@ -1,11 +1,11 @@
 /* The metrics page; see metrics.h. One function per family keeps samples of a family together, as
  * the format demands. Labels come from the models, never from request paths. */
-#include "metrics.h"
+#include "server/metrics.h"
 
 #include <stdio.h>
 
-#include "census.h"
-#include "server.h"
+#include "server/census.h"
+#include "server/server.h"
 
 /* Iterates over the served models. */
 #define EACH_MODEL(census, entry)                                                                  \

@@ -2,7 +2,7 @@
 #ifndef SERVER_METRICS_H
 #define SERVER_METRICS_H
 
-#include "../proto/buffer.h"
+#include "proto/buffer.h"
 
 struct server;
 

@@ -1,13 +1,13 @@
 /* Reads the options of `moed serve` from their four sources; see options.h. What options there are
  * is in options_table.c; this file knows no option by name. */
-#include "options.h"
+#include "server/options.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "log.h"
-#include "options_table.h"
+#include "server/log.h"
+#include "server/options_table.h"
 
 enum {
     /* A configuration file is read whole; a mistyped path to a checkpoint must not be. */

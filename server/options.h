@@ -9,7 +9,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
-#include "../core/error.h"
+#include "core/error.h"
 
 struct options {
     char *models;                /* model repository directory; required */

@@ -3,12 +3,12 @@
  * This is the only list of options: flags, environment, configuration file, help and sample are
  * loops over its rows, and a default is text that goes through the same reader as everything else.
  * Adding an option is a field in options.h and a row here. */
-#include "options_table.h"
+#include "server/options_table.h"
 
 #include <stdio.h>
 #include <string.h>
 
-#include "options.h"
+#include "server/options.h"
 
 enum { HELP_COLUMNS = 80 };
 

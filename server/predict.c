@@ -1,12 +1,12 @@
 /* Inference requests: decode -> submit -> (wait) -> encode. Owns the jobs. Loop thread only. */
-#include "predict.h"
+#include "server/predict.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "../proto/oip.h"
-#include "../proto/v1.h"
+#include "proto/oip.h"
+#include "proto/v1.h"
 
 /* How exactly deadlines are kept; a wake-up per job would cost more than it saves. */
 enum { DEADLINE_TICK_MS = 10 };

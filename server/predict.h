@@ -2,8 +2,8 @@
 #ifndef SERVER_PREDICT_H
 #define SERVER_PREDICT_H
 
-#include "http.h"
-#include "scheduler.h"
+#include "server/http.h"
+#include "server/scheduler.h"
 
 struct predict {
     struct scheduler *scheduler;

@@ -1,5 +1,5 @@
 /* Batches that fill while they wait; see queue.h. */
-#include "queue.h"
+#include "server/queue.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -3,8 +3,8 @@
  * A queue is a list of batches: none is empty, and all but the last are full, save where jobs were
  * cancelled. A job's numbers are read from its request's body straight into the last batch, and on
  * into a new one when it is full, so a job may be spread over several batches (unless the model
- * limits what its experts take of one request) and a batch holds rows of many jobs. Loop thread only; a batch taken from the queue belongs to the taker until
- * queue_recycle(). */
+ * limits what its experts take of one request) and a batch holds rows of many jobs. Loop thread
+ * only; a batch taken from the queue belongs to the taker until queue_recycle(). */
 #ifndef SERVER_QUEUE_H
 #define SERVER_QUEUE_H
 
@@ -13,8 +13,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "../core/moed.h"
-#include "job.h"
+#include "core/moed.h"
+#include "server/job.h"
 
 /* Consecutive rows of one job in one batch. */
 struct segment {
@@ -52,8 +52,8 @@ void queue_close(struct queue *queue);
  * memory) the queue is as before. */
 int queue_push(struct queue *queue, struct job *job, uint64_t now_ns, struct error *err);
 
-/* Removes and returns the first batch; NULL when nothing waits. Its jobs' rows count as running, and
- * its request_rows are filled. */
+/* Removes and returns the first batch; NULL when nothing waits. Its jobs' rows count as running,
+ * and its request_rows are filled. */
 struct batch *queue_take(struct queue *queue);
 void queue_recycle(struct queue *queue, struct batch *batch);
 

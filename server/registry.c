@@ -1,5 +1,5 @@
 /* The model repository; see registry.h. */
-#include "registry.h"
+#include "server/registry.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -9,7 +9,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "log.h"
+#include "server/log.h"
 
 static int by_name_and_version(const void *a, const void *b)
 {

@@ -6,7 +6,7 @@
 #ifndef SERVER_REGISTRY_H
 #define SERVER_REGISTRY_H
 
-#include "served.h"
+#include "server/served.h"
 
 /* Longest model name: it becomes a metric label and part of every log line. */
 enum { MAX_MODEL_NAME = 128 };

@@ -1,11 +1,11 @@
 /* The route table; see routes.h. Reading it is reading the API. */
-#include "routes.h"
+#include "server/routes.h"
 
 #include <stdio.h>
 #include <string.h>
 
-#include "describe.h"
-#include "server.h"
+#include "server/describe.h"
+#include "server/server.h"
 
 struct route {
     enum http_method method;

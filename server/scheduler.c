@@ -1,5 +1,5 @@
 /* Batching; see scheduler.h for the policy. */
-#include "scheduler.h"
+#include "server/scheduler.h"
 
 #include <assert.h>
 #include <string.h>

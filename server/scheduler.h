@@ -9,8 +9,8 @@
 #ifndef SERVER_SCHEDULER_H
 #define SERVER_SCHEDULER_H
 
-#include "engine.h"
-#include "registry.h"
+#include "server/engine.h"
+#include "server/registry.h"
 
 struct scheduler {
     struct registry *registry;

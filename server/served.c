@@ -1,5 +1,5 @@
 /* One served model version; see served.h. */
-#include "served.h"
+#include "server/served.h"
 
 #include <stdlib.h>
 

@@ -1,17 +1,17 @@
 /* One version of one model, being served by one loop: the engine's model, and beside it everything
- * the loop keeps per model: its queue, its scratch, its counters. Owned by the registry; used on the
- * loop thread only, except for `model` and `scratch`, which the compute thread uses while `busy`,
- * and what queue.h and stats.h open to other threads. */
+ * the loop keeps per model: its queue, its scratch, its counters. Owned by the registry; used on
+ * the loop thread only, except for `model` and `scratch`, which the compute thread uses while
+ * `busy`, and what queue.h and stats.h open to other threads. */
 #ifndef SERVER_SERVED_H
 #define SERVER_SERVED_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "../core/moed.h"
-#include "../proto/signature.h"
-#include "queue.h"
-#include "stats.h"
+#include "core/moed.h"
+#include "proto/signature.h"
+#include "server/queue.h"
+#include "server/stats.h"
 
 struct served_options {
     size_t max_batch_rows;

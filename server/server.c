@@ -7,7 +7,7 @@
  *      answer closes its connection, idle connections are closed after a grace;
  *   3. a loop's last connection is gone: its thread ends, the first loop's when all are; exit 0.
  * drain_timeout_ms bounds steps 2 and 3; a second signal ends the process at once. */
-#include "server.h"
+#include "server/server.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -15,9 +15,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "cpu.h"
-#include "log.h"
-#include "routes.h"
+#include "server/cpu.h"
+#include "server/log.h"
+#include "server/routes.h"
 
 /* How long a kept-alive connection may stay silent once draining: a client that was about to send
  * its next request has sent it by then. */

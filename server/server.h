@@ -1,19 +1,19 @@
 /* The server: every part, and their life from start to drain.
  *
- * A process has one loop with everything in it, or several that are alike: each has its own listening
- * socket on the port, its own connections, queues, scratch and compute thread, and lives on a thread
- * of its own. They share the loaded models, which are immutable, and meet in one place only: who
- * answers for statistics adds up those of all (census.h). */
+ * A process has one loop with everything in it, or several that are alike: each has its own
+ * listening socket on the port, its own connections, queues, scratch and compute thread, and lives
+ * on a thread of its own. They share the loaded models, which are immutable, and meet in one place
+ * only: who answers for statistics adds up those of all (census.h). */
 #ifndef SERVER_SERVER_H
 #define SERVER_SERVER_H
 
 #include <stdatomic.h>
 
-#include "http.h"
-#include "options.h"
-#include "predict.h"
-#include "registry.h"
-#include "scheduler.h"
+#include "server/http.h"
+#include "server/options.h"
+#include "server/predict.h"
+#include "server/registry.h"
+#include "server/scheduler.h"
 
 struct process {
     const struct options *options;

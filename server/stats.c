@@ -1,5 +1,5 @@
 /* Per-model counters; see stats.h. */
-#include "stats.h"
+#include "server/stats.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -7,9 +7,9 @@
 #include <stdint.h>
 #include <uv.h>
 
-#include "../core/moed.h"
-#include "../proto/prometheus.h"
-#include "../proto/routing.h"
+#include "core/moed.h"
+#include "proto/prometheus.h"
+#include "proto/routing.h"
 
 /* Why a request was turned away without being computed. */
 #define REJECT_REASONS(X)                                                                          \

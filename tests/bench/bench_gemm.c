@@ -1,20 +1,20 @@
-/* Dense algebra: y[rows, n] = x[rows, k] W[n, k]^T on one thread, our kernel beside OpenBLAS, oneDNN
- * and LIBXSMM.
+/* Dense algebra: y[rows, n] = x[rows, k] W[n, k]^T on one thread, our kernel beside OpenBLAS,
+ * oneDNN and LIBXSMM.
  *
  *   bench_gemm ROWS...
  *
- * One round: each contender once per shape, in turn. Prints a JSON object a line, first the machine's
- * peaks, then {"n", "k", "rows", "contender", "gflops"}. Every result is checked before it is timed.
- * bench_gemm.py repeats the rounds, and sets what OpenBLAS reads from the environment at its start. */
+ * One round: each contender once per shape, in turn. Prints a JSON object a line, first the
+ * machine's peaks, then {"n", "k", "rows", "contender", "gflops"}. Every result is checked before
+ * it is timed. bench_gemm.py repeats the rounds, and sets what OpenBLAS reads from the environment
+ * at its start. */
+#include <cblas.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <cblas.h>
-
 #include "bench.h"
-#include "core/gemm.h"
+#include "core/dense/gemm.h"
 #include "core/moed.h"
 #ifdef BENCH_DNNL
 #include "onednn_product.h"

@@ -1,14 +1,15 @@
-/* A model through the engine's public face, and, where it is one that they know, the same by oneDNN and
- * by OpenBLAS; driven by bench_model.py:
+/* A model through the engine's public face, and, where it is one that they know, the same by oneDNN
+ * and by OpenBLAS; driven by bench_model.py:
  *
  *   bench_model CHECKPOINT INPUTS OUTPUTS
  *
  * INPUTS holds rows of floats, OUTPUTS gets the model's answer to all of them, for the driver to
- * check; those of the others are checked against it here. Every line "CONTENDER ROWS" on standard input times
- * forwards of that many rows, each call taking the next rows of INPUTS (the same row again and again
- * would keep its experts in the cache), and answers with nanoseconds per call.
+ * check; those of the others are checked against it here. Every line "CONTENDER ROWS" on standard
+ * input times forwards of that many rows, each call taking the next rows of INPUTS (the same row
+ * again and again would keep its experts in the cache), and answers with nanoseconds per call.
  *
- * As in the server, every forward's statistics are added up; contender "untallied" does without any. */
+ * As in the server, every forward's statistics are added up; contender "untallied" does without
+ * any. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

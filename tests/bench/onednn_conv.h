@@ -1,17 +1,17 @@
-/* A convolution by oneDNN, its weights, inputs and outputs in the formats it prefers: within a network
- * of convolutions nothing would be converted. */
+/* A convolution by oneDNN, its weights, inputs and outputs in the formats it prefers: within a
+ * network of convolutions nothing would be converted. */
 #ifndef BENCH_ONEDNN_CONV_H
 #define BENCH_ONEDNN_CONV_H
 
 #include <stddef.h>
 
+#include "core/load/safetensors.h"
 #include "core/moed.h"
-#include "core/safetensors.h"
 
 struct onednn_conv;
 
-/* For calls of `rows` rows of a model that is one layer conv1d or conv2d "conv" with bias; stride and
- * padding are not in the shapes. */
+/* For calls of `rows` rows of a model that is one layer conv1d or conv2d "conv" with bias; stride
+ * and padding are not in the shapes. */
 struct onednn_conv *onednn_conv_new(const struct moed_model_info *info,
                                     const struct safetensors *weights, size_t stride,
                                     size_t padding, size_t rows);

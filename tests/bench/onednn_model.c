@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 #include "bench.h"
-#include "core/safetensors.h"
+#include "core/load/safetensors.h"
 #include "onednn_conv.h"
 #include "onednn_moe.h"
 #include "openblas_conv.h"

@@ -9,8 +9,8 @@
 
 struct onednn_model;
 
-/* Reads the checkpoint; for calls of up to max_rows rows. NULL: neither of the two. Lives as long as
- * the program. */
+/* Reads the checkpoint; for calls of up to max_rows rows. NULL: neither of the two. Lives as long
+ * as the program. */
 struct onednn_model *onednn_model_open(const char *directory, const struct moed_model_info *info,
                                        size_t max_rows);
 

@@ -5,13 +5,13 @@
 
 #include <stddef.h>
 
+#include "core/load/safetensors.h"
 #include "core/moed.h"
-#include "core/safetensors.h"
 
 struct onednn_moe;
 
-/* Of a model that is one layer "moe" of experts fc1-relu-fc2 behind a linear gate "out", softmax over
- * the top_k logits; weights are copied. Returns NULL for others. */
+/* Of a model that is one layer "moe" of experts fc1-relu-fc2 behind a linear gate "out", softmax
+ * over the top_k logits; weights are copied. Returns NULL for others. */
 struct onednn_moe *onednn_moe_new(const struct moed_model_info *info,
                                   const struct safetensors *weights, size_t max_rows);
 

@@ -1,5 +1,5 @@
-/* y[rows, n] = x[rows, k] W[n, k]^T by oneDNN's inner product, its weights packed once: the best that
- * is to be had elsewhere, and what the kernels are held against. */
+/* y[rows, n] = x[rows, k] W[n, k]^T by oneDNN's inner product, its weights packed once: the best
+ * that is to be had elsewhere, and what the kernels are held against. */
 #ifndef BENCH_ONEDNN_PRODUCT_H
 #define BENCH_ONEDNN_PRODUCT_H
 

@@ -1,13 +1,12 @@
 /* See openblas_conv.h. */
 #include "openblas_conv.h"
 
+#include <cblas.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#include <cblas.h>
-
 #include "bench.h"
-#include "core/config.h"
+#include "core/load/config.h"
 
 /* A conv1d is a conv2d of height 1. */
 struct openblas_conv {

@@ -5,13 +5,13 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "core/load/safetensors.h"
 #include "core/moed.h"
-#include "core/safetensors.h"
 
 struct openblas_conv;
 
-/* Of a model that is one layer conv1d or conv2d "conv" with bias, whose stride and padding its shapes do
- * not tell; `weights` must outlive it. */
+/* Of a model that is one layer conv1d or conv2d "conv" with bias, whose stride and padding its
+ * shapes do not tell; `weights` must outlive it. */
 struct openblas_conv *openblas_conv_new(const struct moed_model_info *info,
                                         const struct safetensors *weights, size_t stride,
                                         size_t padding);

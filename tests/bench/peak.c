@@ -1,5 +1,5 @@
-/* The most multiply-adds this machine does, and the most bytes it moves: what every other figure is a
- * share of. Compiled for the machine it runs on. */
+/* The most multiply-adds this machine does, and the most bytes it moves: what every other figure is
+ * a share of. Compiled for the machine it runs on. */
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,8 +16,8 @@ enum { LANES = 4 };
 
 typedef float vec __attribute__((vector_size(LANES * 4)));
 
-/* Independent sums: more than two adders with a latency of four or five have in flight, and with the
- * two factors no more than sixteen registers. */
+/* Independent sums: more than two adders with a latency of four or five have in flight, and with
+ * the two factors no more than sixteen registers. */
 enum { SUMS = 12, STEPS = 4096 };
 /* The best of so many: the machine's, not what it did while a neighbour had its clock. */
 enum { REPEATS = 5 };

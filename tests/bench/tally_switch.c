@@ -1,11 +1,11 @@
-/* core/tally.c behind a switch; see tally_switch.h. Its functions are taken in under other names, and
- * these stand in their place. */
+/* core/moe/tally.c behind a switch; see tally_switch.h. Its functions are taken in under other
+ * names, and these stand in their place. */
 #include "tally_switch.h"
 
 #define tally_reset      counted_reset
 #define tally_item       counted_item
 #define tally_selections counted_selections
-#include "core/tally.c"
+#include "core/moe/tally.c"
 #undef tally_reset
 #undef tally_item
 #undef tally_selections

@@ -1,5 +1,5 @@
-/* Routing statistics on and off in one process, with the same weights at the same addresses: where they
- * lie makes more of a difference than what statistics cost. */
+/* Routing statistics on and off in one process, with the same weights at the same addresses: where
+ * they lie makes more of a difference than what statistics cost. */
 #ifndef BENCH_TALLY_SWITCH_H
 #define BENCH_TALLY_SWITCH_H
 

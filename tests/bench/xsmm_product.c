@@ -1,16 +1,15 @@
-/* See xsmm_product.h. LIBXSMM's matrices have their columns one after the other, which makes our rows
- * its columns: Y[n, rows] = W[n, k] X[k, rows], a panel of W's rows at a time. Its batch-reduce kernel
- * sums the products of a panel's blocks of k.
+/* See xsmm_product.h. LIBXSMM's matrices have their columns one after the other, which makes our
+ * rows its columns: Y[n, rows] = W[n, k] X[k, rows], a panel of W's rows at a time. Its
+ * batch-reduce kernel sums the products of a panel's blocks of k.
  *
- * The sizes below are the fastest on a Xeon with AVX-512 of: panels of 16, 32, 64 and 128; all of k in a
- * plain product, or blocks of 64 to 1024, by batch-reduce and by plain products that add up; all rows at
- * once or 32. All of k at once is up to 4 % faster at 256 x 784 and 1 row, and takes up to 2.6 times as
- * long at 4096 x 4096. */
+ * The sizes below are the fastest on a Xeon with AVX-512 of: panels of 16, 32, 64 and 128; all of k
+ * in a plain product, or blocks of 64 to 1024, by batch-reduce and by plain products that add up;
+ * all rows at once or 32. All of k at once is up to 4 % faster at 256 x 784 and 1 row, and takes up
+ * to 2.6 times as long at 4096 x 4096. */
 #include "xsmm_product.h"
 
-#include <stdlib.h>
-
 #include <libxsmm.h>
+#include <stdlib.h>
 
 #include "bench.h"
 

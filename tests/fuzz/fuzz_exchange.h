@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../unit/test_proto_models.h"
+#include "tests/unit/test_proto_models.h"
 
 enum { EXCHANGE_MAX_NUMBERS = 8 * 6 };
 

@@ -1,12 +1,12 @@
 /* number_scan against strtod and jansson on any text, number_scan_list against number_scan;
  * number_format and number_format_double on any bits, read back. */
-#include "../../proto/number.h"
-
 #include <jansson.h>
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "proto/number.h"
 
 static void require(int condition)
 {

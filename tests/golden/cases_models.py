@@ -93,7 +93,7 @@ case(
     [5],
     moe("moe", gate(wide(5, 3), top_k=2), 3, linear("fc", 5, 4), op("sum", axis=0)),
 )
-# More rows for one expert than one task takes when a team is at work (core/experts.c).
+# More rows for one expert than one task takes when a team is at work (core/moe/experts.c).
 case(
     "experts_many_rows",
     [5],

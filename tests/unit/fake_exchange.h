@@ -3,9 +3,8 @@
 #ifndef TEST_FAKE_EXCHANGE_H
 #define TEST_FAKE_EXCHANGE_H
 
-#include "support.h"
-
 #include "server/http.h"
+#include "support.h"
 
 static char reply_body[1 << 20];
 static char reply_type[64];

@@ -2,11 +2,10 @@
 #ifndef GOLDEN_H
 #define GOLDEN_H
 
-#include "support.h"
-
 #include <unistd.h>
 
 #include "core/moed.h"
+#include "support.h"
 
 /* What one gate did. */
 struct golden_gate {

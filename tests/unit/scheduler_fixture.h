@@ -1,5 +1,5 @@
-/* Scheduler and engine with real models and no sockets, for the tests of both. A test's jobs are answered
- * by on_finished(), which notes the order.
+/* Scheduler and engine with real models and no sockets, for the tests of both. A test's jobs are
+ * answered by on_finished(), which notes the order.
  *
  * The models: `small` is computed where it is submitted when a job has few rows; `loop` and full
  * batches of `large_*` cost more than that: a row of `loop` runs on the loop thread, a row of
@@ -7,10 +7,9 @@
 #ifndef TEST_SCHEDULER_FIXTURE_H
 #define TEST_SCHEDULER_FIXTURE_H
 
-#include "support.h"
-
 #include "server/log.h"
 #include "server/scheduler.h"
+#include "support.h"
 
 enum { BATCH_ROWS = 32, QUEUE_ROWS = 400, MAX_JOBS = 64 };
 
@@ -175,8 +174,8 @@ static inline void run_until(size_t count)
     ck_assert_msg(!watchdog_fired, "%zu of %zu jobs are finished", finished_count, count);
 }
 
-/* One turn of the scheduler that does not look for results: the compute thread has a batch, and seems to
- * have it until the loop is run, however fast it is. */
+/* One turn of the scheduler that does not look for results: the compute thread has a batch, and
+ * seems to have it until the loop is run, however fast it is. */
 static inline void run_until_busy(void)
 {
     scheduler.prepare.prepare_cb(&scheduler.prepare);

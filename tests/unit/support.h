@@ -6,7 +6,6 @@
 #define TEST_SUPPORT_H
 
 #ifndef _GNU_SOURCE
-#define _GNU_SOURCE 1 /* nftw; include this header first */
 #endif
 #include <check.h>
 #include <ftw.h>
@@ -18,8 +17,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "core/dense/team.h"
 #include "core/moed.h"
-#include "core/team.h"
 
 /* ---- the temporary directory ---- */
 

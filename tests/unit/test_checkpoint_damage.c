@@ -2,11 +2,9 @@
  * whatever loads runs.
  *
  * tests/data/checkpoints/good are loaded and run, those in bad are refused with the words of their
- * file `error` (make.py there writes both). The good ones are then cut off at every byte, and bits of
- * their JSON are flipped: every one in the smallest, some of every byte in the others. The sanitizers
- * watch, or a limit on memory without them. */
-#include "support.h"
-
+ * file `error` (make.py there writes both). The good ones are then cut off at every byte, and bits
+ * of their JSON are flipped: every one in the smallest, some of every byte in the others. The
+ * sanitizers watch, or a limit on memory without them. */
 #include <ctype.h>
 #include <dirent.h>
 #include <sys/mman.h>
@@ -14,6 +12,7 @@
 #include <unistd.h>
 
 #include "proto/utf8.h"
+#include "support.h"
 
 #define CHECKPOINTS MOED_TEST_DATA "/data/checkpoints"
 

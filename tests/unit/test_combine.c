@@ -1,7 +1,6 @@
 /* The weighted sum of the experts' results, in a fixed order. */
+#include "core/moe/moe.h"
 #include "support.h"
-
-#include "core/moe.h"
 
 /* One gate's sum, the only one of its layer. */
 static void combine_alone(size_t items, size_t top_k, uint32_t *position, float *weight,

@@ -1,10 +1,9 @@
 /* Typed access to config.json: what getters accept, what they say when they do not, and that no key
  * is ever ignored. */
-#include "support.h"
-
 #include <unistd.h>
 
-#include "core/config.h"
+#include "core/load/config.h"
+#include "support.h"
 
 static struct config_node root;
 static struct error err;

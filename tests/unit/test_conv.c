@@ -135,7 +135,8 @@ START_TEST(many_shapes_follow_the_definition)
         {2, 4, 32, 7, 3, 3, 1, 1, 1},
         {4, 4, 48, 6, 3, 3, 1, 1, 2},
         {2, 3, 16, 4, 1, 1, 1, 0, 1},
-        /* so many channels that they are what vectors hold; windows and channels that are no fours */
+        /* so many channels that they are what vectors hold; windows and channels that are no fours
+         */
         {3, 9, 17, 64, 3, 3, 2, 1, 1},
         {2, 7, 7, 34, 3, 3, 1, 1, 1},
         {4, 5, 6, 66, 2, 2, 1, 0, 2},

@@ -1,7 +1,6 @@
 /* 16-bit floats to f32: exact for every bit pattern, at any alignment. */
+#include "core/dense/convert.h"
 #include "support.h"
-
-#include "core/convert.h"
 
 static float f16(uint16_t bits)
 {

@@ -1,7 +1,4 @@
 /* CPU counting, against a directory that stands for / with the files a container would see. */
-#define _GNU_SOURCE 1 /* sched_setaffinity */
-#include "../../server/cpu.h"
-
 #include <check.h>
 #include <ftw.h>
 #include <sched.h>
@@ -9,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+
+#include "server/cpu.h"
 
 static char root[64];
 static unsigned affinity;

@@ -1,7 +1,6 @@
 /* The counting sort of (item, expert) pairs: a stable permutation, whatever was chosen. */
+#include "core/moe/moe.h"
 #include "support.h"
-
-#include "core/moe.h"
 
 static struct dispatch pairs;
 

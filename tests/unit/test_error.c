@@ -1,7 +1,7 @@
 /* The error type: the first cause wins, texts never overflow, and every code has a status. */
-#include "support.h"
-
 #include <signal.h>
+
+#include "support.h"
 
 START_TEST(records_code_and_text)
 {

@@ -119,8 +119,8 @@ START_TEST(experts_that_convolve_on_several_threads)
 }
 END_TEST
 
-/* So many items that an expert's own are cut among threads; expert 0 gets every item, in place. Small
- * integers, so that every order of summing gives the same bits. */
+/* So many items that an expert's own are cut among threads; expert 0 gets every item, in place.
+ * Small integers, so that every order of summing gives the same bits. */
 START_TEST(an_expert_is_shared_by_threads)
 {
     enum { ROWS = 300, IN = 96, HIDDEN = 64, OUT = 8 };

@@ -1,7 +1,6 @@
 /* Which experts serve an item, with what weight, and what the statistics say of it. */
+#include "core/moe/moe.h"
 #include "support.h"
-
-#include "core/moe.h"
 
 #define LN2 0.69314718f
 #define LN3 1.0986123f

@@ -1,13 +1,12 @@
 /* Dense algebra and the linear layer, with every kernel that this machine can run. Weights and
  * inputs are small integers where results are compared exactly: their sums are the same in any
  * order. */
-#include "support.h"
-
 #include <dlfcn.h>
 
-#include "core/gemm.h"
+#include "core/dense/gemm.h"
+#include "core/load/safetensors.h"
 #include "core/moed.h"
-#include "core/safetensors.h"
+#include "support.h"
 
 static const char *const kernels[] = {"avx512", "avx2", "generic", "openblas"};
 enum { KERNELS = sizeof kernels / sizeof *kernels, GENERIC = 2, OPENBLAS = 3 };
@@ -219,8 +218,8 @@ START_TEST(half_precision_weights_are_exact)
 }
 END_TEST
 
-/* Outputs whose largest weight is 127 times a power of two lose nothing; a row of zeros, and numbers that
- * are rounded to the nearest 127th of the largest. */
+/* Outputs whose largest weight is 127 times a power of two lose nothing; a row of zeros, and
+ * numbers that are rounded to the nearest 127th of the largest. */
 START_TEST(eight_bits_hold_integers_and_round_the_rest)
 {
     static const float w[] = {127, -3, 0, 63.5f, -0.5f, 32, 0, 0, 0, 1, 0.5f, -0.252f};

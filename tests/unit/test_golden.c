@@ -7,13 +7,12 @@
  * same bits: what a client receives does not depend on who else is in the batch. Where experts have
  * a capacity a row does depend on those of its own request: there whole requests are what a batch
  * is made of. */
-#include "golden.h"
-
 #include <dirent.h>
 #include <sys/wait.h>
 
-#include "core/gemm.h"
-#include "core/team.h"
+#include "core/dense/gemm.h"
+#include "core/dense/team.h"
+#include "golden.h"
 
 /* float32 sums of a few hundred terms of size 1 come this near to float64. */
 static const double TOLERANCE = 1e-5;
@@ -38,7 +37,7 @@ static const struct plan PLANS[] = {
     {"one row at a time, team of 3", 1, false, 3, false},
 };
 
-/* OpenBLAS sums one row in another order than many (core/kernel_openblas.c). */
+/* OpenBLAS sums one row in another order than many (core/dense/kernel_openblas.c). */
 static bool rows_are_independent(void)
 {
     return strcmp(moed_kernel_name(), "openblas") != 0;

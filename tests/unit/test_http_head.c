@@ -1,9 +1,9 @@
 /* The rules of request headers, one by one; test_http.c has them against real sockets. */
-#include "../../server/http_head.h"
-
 #include <check.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "server/http_head.h"
 
 enum { MAX_BODY = 1000 };
 

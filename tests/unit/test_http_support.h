@@ -5,8 +5,6 @@
 #ifndef TEST_HTTP_SUPPORT_H
 #define TEST_HTTP_SUPPORT_H
 
-#include "../../server/http.h"
-
 #include <arpa/inet.h>
 #include <check.h>
 #include <errno.h>
@@ -17,6 +15,8 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+#include "server/http.h"
 
 enum { PATIENCE_MS = 10000, MAX_BODY = 100000, PENDING_MAX = 16 };
 

@@ -1,9 +1,8 @@
 /* `moed inspect`: the same facts for people and for programs. */
-#include "support.h"
-
 #include <jansson.h>
 
 #include "server/inspect.h"
+#include "support.h"
 
 #define MODEL                                                                                      \
     "'input':{'name':'x','shape':[4]},'layers':[{'op':'moe','name':'m',"                           \

@@ -1,8 +1,7 @@
 /* Lists of layers: how they are read, and that buffers, segments and threads never change a result.
  */
+#include "core/layers/layer.h"
 #include "support.h"
-
-#include "core/layer.h"
 
 START_TEST(shapes_as_text)
 {

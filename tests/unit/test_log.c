@@ -1,6 +1,4 @@
 /* Log lines: what reaches standard error, byte for byte, whatever a client put into a value. */
-#include "../../server/log.h"
-
 #include <check.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -8,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#include "server/log.h"
 
 /* Standard error goes to a file while a test runs; log writes are read back from it. */
 static FILE *captured;

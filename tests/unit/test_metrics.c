@@ -1,9 +1,8 @@
 /* The metrics page is valid Prometheus text, whatever was counted: families in one piece, each
  * described once, no series twice, and never more per-expert series than was allowed. */
-#include "fake_exchange.h"
-
 #include <ctype.h>
 
+#include "fake_exchange.h"
 #include "server/log.h"
 #include "server/metrics.h"
 #include "server/server.h"

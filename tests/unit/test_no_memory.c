@@ -1,9 +1,8 @@
 /* Memory sized by a client or a file may run out: every such allocation is made to fail in turn,
  * and each time there is an error, nothing leaks and nothing is half done. Small allocations are
  * left alone, as their failure ends the process on purpose (core/error.h). */
-#include "support.h"
-
 #include "server/queue.h"
+#include "support.h"
 
 /* ---- an allocator that fails on purpose ---- */
 

@@ -1,12 +1,11 @@
 /* Options: the four sources, what each refuses and how it says so, and the sample file. */
-#include "../../server/options.h"
-
 #include <check.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "../../server/options_table.h"
+#include "server/options.h"
+#include "server/options_table.h"
 
 /* Every test runs in a process of its own (check forks), so the environment needs no cleaning up.
  */

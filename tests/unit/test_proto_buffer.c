@@ -1,7 +1,6 @@
 /* buffer: growth, the limit, failure that sticks, handing over. */
+#include "proto/buffer.h"
 #include "test_proto_support.h"
-
-#include "../../proto/buffer.h"
 
 START_TEST(appends_in_order)
 {

@@ -11,12 +11,11 @@
  * scores x0, x1, x2 and x3 + x4 + x5. Row r of layer `moe` goes to the experts r and r + 1 (modulo
  * 5) with the weights 0.75 and 0.25; the two positions of row r of `blocks.1` go to 2r and 2r + 1
  * (modulo 3) with weight 1. At most 8 rows are allowed. */
-#include "test_proto_support.h"
-
-#include "../../proto/oip.h"
-#include "../../proto/v1.h"
-
 #include <dirent.h>
+
+#include "proto/oip.h"
+#include "proto/v1.h"
+#include "test_proto_support.h"
 
 enum { PATH_BYTES = 512, MAX_CASES = 200 };
 

@@ -1,10 +1,9 @@
 /* datatype: names, ranges, and conversion to f32 from any alignment. */
-#include "test_proto_support.h"
-
-#include "../../proto/datatype.h"
-
 #include <float.h>
 #include <math.h>
+
+#include "proto/datatype.h"
+#include "test_proto_support.h"
 
 START_TEST(names_and_sizes)
 {

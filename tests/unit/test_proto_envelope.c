@@ -1,7 +1,6 @@
 /* envelope: what is cut, what is not, and where errors are said to be. */
+#include "proto/envelope.h"
 #include "test_proto_support.h"
-
-#include "../../proto/envelope.h"
 
 /* Opens an envelope over a guarded copy of `text`. */
 static int open_envelope(struct envelope *envelope, struct guarded *copy, const char *text,

@@ -1,8 +1,8 @@
 /* infer_reader: numbers out of nested and flat lists, in any portions, and what is said of wrong
  * ones. */
-#include "test_proto_support.h"
-
 #include <math.h>
+
+#include "test_proto_support.h"
 
 /* A request for the only input of digits_model whose data is the whole of `copy`. */
 struct reading {

@@ -1,10 +1,9 @@
 /* json: strings that any reader takes back, errors, lists of numbers. */
-#include "test_proto_support.h"
-
-#include "../../proto/json.h"
-
 #include <jansson.h>
 #include <math.h>
+
+#include "proto/json.h"
+#include "test_proto_support.h"
 
 static void check_string(const char *text, const char *expected)
 {

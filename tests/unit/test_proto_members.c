@@ -1,9 +1,8 @@
 /* members: typed members of an object, absent ones, and what is said of wrong ones. */
-#include "test_proto_support.h"
-
-#include "../../proto/members.h"
-
 #include <limits.h>
+
+#include "proto/members.h"
+#include "test_proto_support.h"
 
 static json_t *object(const char *text)
 {

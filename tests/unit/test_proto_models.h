@@ -4,7 +4,7 @@
 
 #include <stdint.h>
 
-#include "../../proto/infer.h"
+#include "proto/infer.h"
 
 /* The model `digits`, version 3: one input [1,2,3], one labelled output [4], a MoE layer of five
  * experts and two choices, and one that routes two positions of each row. */

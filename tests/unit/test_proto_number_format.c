@@ -1,11 +1,10 @@
 /* number_format: reads back as the same float, and no text is shorter. */
-#include "test_proto_support.h"
-
-#include "../../proto/number.h"
-
 #include <ctype.h>
 #include <float.h>
 #include <math.h>
+
+#include "proto/number.h"
+#include "test_proto_support.h"
 
 static const char *formatted(float value)
 {

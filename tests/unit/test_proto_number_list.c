@@ -1,10 +1,9 @@
-/* number_scan_list: whatever a list holds and wherever its numbers lie, what number_scan says of them
- * one by one; and not a byte outside the text is read, on either side. */
-#include "test_proto_support.h"
-
-#include "../../proto/number.h"
-
+/* number_scan_list: whatever a list holds and wherever its numbers lie, what number_scan says of
+ * them one by one; and not a byte outside the text is read, on either side. */
 #include <math.h>
+
+#include "proto/number.h"
+#include "test_proto_support.h"
 
 enum { MOST = 256, ROOM = 4096 };
 
@@ -65,8 +64,8 @@ static void check_at(const char *begin, char *place, const char *text, size_t le
                   (int)length, text);
 }
 
-/* Between the unreadable pages: at the very beginning, and at the very end with more and less before
- * it that looks like numbers. */
+/* Between the unreadable pages: at the very beginning, and at the very end with more and less
+ * before it that looks like numbers. */
 static void check_count(const char *text, size_t length, size_t count)
 {
     static const char before[] =

@@ -1,10 +1,9 @@
 /* number_scan: the grammar of RFC 8259, and bit for bit what strtod says. */
-#include "test_proto_support.h"
-
-#include "../../proto/number.h"
-
 #include <locale.h>
 #include <math.h>
+
+#include "proto/number.h"
+#include "test_proto_support.h"
 
 /* The bytes number_scan takes of a text that ends at an unreadable page; -1 when it refuses. */
 static long scanned(const char *text, double *value)

@@ -1,8 +1,7 @@
 /* oip_decode: the request as a whole: header, id, parameters, raw bodies. Inputs and outputs have
  * tests of their own, and tests/data/protocol has whole exchanges. */
+#include "proto/oip.h"
 #include "test_proto_support.h"
-
-#include "../../proto/oip.h"
 
 #define INPUT "\"inputs\":[{\"name\":\"image\",\"datatype\":\"FP32\",\"shape\":[1,1,2,3],"
 #define IMAGE INPUT "\"data\":[1,2,3,4,5,6]}]"

@@ -1,7 +1,6 @@
 /* oip_decode_inputs: names, shapes, datatypes and where the numbers lie. */
+#include "proto/oip.h"
 #include "test_proto_support.h"
-
-#include "../../proto/oip.h"
 
 /* Decodes {"inputs": <inputs>} followed by `binary_bytes` zeros for a model. */
 static int decode(const struct signature *model, const char *inputs, size_t binary_bytes,

@@ -1,7 +1,6 @@
 /* oip_decode_outputs: which outputs a request asks for, and how. */
+#include "proto/oip.h"
 #include "test_proto_support.h"
-
-#include "../../proto/oip.h"
 
 /* Decodes a request for one row of digits_model with these members after its input. */
 static int decode(const char *members, struct infer_request *request, struct error *err)

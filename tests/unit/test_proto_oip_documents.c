@@ -1,7 +1,6 @@
 /* oip_documents: server metadata, model metadata, model configuration, byte for byte. */
+#include "proto/oip.h"
 #include "test_proto_support.h"
-
-#include "../../proto/oip.h"
 
 static void check_body(struct buffer *body, const char *expected)
 {

@@ -1,9 +1,8 @@
 /* oip_encode: JSON and binary answers, classification, routing outputs, byte for byte. */
-#include "test_proto_support.h"
-
-#include "../../proto/oip.h"
-
 #include <math.h>
+
+#include "proto/oip.h"
+#include "test_proto_support.h"
 
 static struct infer_request request_for(const struct signature *signature, size_t rows,
                                         struct infer_output *outputs, size_t count)

@@ -1,7 +1,6 @@
 /* oip_outputs: which outputs a model offers, under which names and shapes. */
+#include "proto/oip_outputs.h"
 #include "test_proto_support.h"
-
-#include "../../proto/oip_outputs.h"
 
 START_TEST(lists_the_models_own_first)
 {

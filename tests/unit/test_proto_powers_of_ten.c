@@ -1,9 +1,8 @@
 /* powers_of_ten: the generated table, against arithmetic of its own. */
-#include "test_proto_support.h"
-
-#include "../../proto/powers_of_ten.h"
-
 #include <math.h>
+
+#include "proto/powers_of_ten.h"
+#include "test_proto_support.h"
 
 START_TEST(small_powers_are_exact)
 {

@@ -1,9 +1,8 @@
 /* prometheus: families, samples, escaping, cumulative histograms. */
-#include "test_proto_support.h"
-
-#include "../../proto/prometheus.h"
-
 #include <math.h>
+
+#include "proto/prometheus.h"
+#include "test_proto_support.h"
 
 static void check_page(struct buffer *page, const char *expected)
 {

@@ -1,10 +1,9 @@
 /* routing: the formulas on distributions whose entropies are known, and the document. */
-#include "test_proto_support.h"
-
-#include "../../proto/routing.h"
-
 #include <jansson.h>
 #include <math.h>
+
+#include "proto/routing.h"
+#include "test_proto_support.h"
 
 static void check_near(double value, double expected)
 {

@@ -1,7 +1,6 @@
 /* utf8: which byte sequences are characters. */
+#include "proto/utf8.h"
 #include "test_proto_support.h"
-
-#include "../../proto/utf8.h"
 
 static void check_character(const char *text, size_t expected)
 {

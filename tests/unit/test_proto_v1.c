@@ -1,7 +1,6 @@
 /* v1: instances in, predictions out, nested the way people write them. */
+#include "proto/v1.h"
 #include "test_proto_support.h"
-
-#include "../../proto/v1.h"
 
 static int decode(const struct signature *model, const char *body, struct guarded *copy,
                   struct infer_request *request, struct error *err)

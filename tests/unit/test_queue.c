@@ -1,9 +1,8 @@
 /* The queue of one model: rows of jobs in batch buffers, in order, whatever is cancelled or refused
  * in between. The fake model has two inputs, `pair` [2] and `single` []; row r of a job that counts
  * from b has pair (b + r, b + r + 0.5) and single 10 * (b + r). */
-#include "support.h"
-
 #include "server/queue.h"
+#include "support.h"
 
 enum { BATCH_ROWS = 4, MAX_ROWS = 12 };
 

@@ -1,9 +1,8 @@
 /* The model repository: which directories are models and versions, and who is found under which
  * name. */
-#include "support.h"
-
 #include "server/log.h"
 #include "server/registry.h"
+#include "support.h"
 
 static char *repository;
 static struct registry registry;

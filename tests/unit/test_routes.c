@@ -1,7 +1,6 @@
 /* Which path goes where: patterns, parameters, and the answers to paths and methods that go
  * nowhere. */
 #include "fake_exchange.h"
-
 #include "server/log.h"
 #include "server/routes.h"
 #include "server/server.h"

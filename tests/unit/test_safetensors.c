@@ -1,11 +1,10 @@
 /* Reading weights: what is found, in which dtype, from one file or several. Damaged files have a
  * test of their own. */
-#include "support.h"
-
 #include <fcntl.h>
 #include <unistd.h>
 
-#include "core/safetensors.h"
+#include "core/load/safetensors.h"
+#include "support.h"
 
 static char *directory;
 static struct error err;

@@ -1,7 +1,6 @@
 /* The counters of one model: what is added is what is read. */
-#include "support.h"
-
 #include "server/stats.h"
+#include "support.h"
 
 static const struct moed_moe_info moe[] = {
     {.name = "first", .experts = 2, .top_k = 1, .routed_per_row = 1},

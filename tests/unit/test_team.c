@@ -1,11 +1,10 @@
 /* Fork and join: every task once, on threads with numbers of their own, and nothing left over. */
-#include "support.h"
-
 #include <pthread.h>
 #include <stdatomic.h>
 #include <unistd.h>
 
-#include "core/team.h"
+#include "core/dense/team.h"
+#include "support.h"
 
 enum { MAX_TASKS = 1000, THREADS = 4 };
 

@@ -1,0 +1,45 @@
+/* Dense algebra: the one interface between the layers and the matrix kernels.
+ *
+ * Weights are packed once at load into the layout the kernel walks (kernel.h), in the dtype they
+ * are stored in where the kernel can read it: F16 and BF16 weights stay half as large and are
+ * widened in registers. Every output element is summed in one fixed order, so a row's bits do not
+ * depend on the number of rows it is multiplied with. */
+#ifndef CORE_GEMM_H
+#define CORE_GEMM_H
+
+#include <stddef.h>
+
+#include "core/load/safetensors.h"
+
+struct kernel;
+
+struct gemm {
+    const struct kernel *kernel;
+    size_t n, k;      /* outputs, inputs */
+    enum dtype dtype; /* as packed */
+    float *scales;    /* [n] what 1 stands for in each output's weights; NULL: 1. Owned */
+    void *panels;     /* owned */
+    size_t bytes;     /* resident */
+};
+
+/* Packs `tensor`, whose elements are read as [n, k]. They are not needed afterwards: a tensor of a
+ * checkpoint should then give its pages back (tensor_drop_pages). */
+int gemm_init(struct gemm *gemm, const struct tensor *tensor, size_t n, size_t k,
+              struct error *err);
+
+/* The same in 8 bits: each output's weights as integers from -127 to 127 times a scale of its own.
+ * A quarter of the bytes of F32, and off by at most 1/254 of the output's largest weight. Fails
+ * where one is not finite. */
+int gemm_init_int8(struct gemm *gemm, const struct tensor *tensor, size_t n, size_t k,
+                   struct error *err);
+void gemm_close(struct gemm *gemm);
+
+/* y[rows, n] = x[rows, k] W^T + bias[n]; bias may be NULL. */
+void gemm_rows(const struct gemm *gemm, const float *x, size_t rows, const float *bias, float *y);
+
+/* The same where input k of row r is x[r * pitch + offsets[k]]. Of F32 weights, with a kernel that
+ * has such a product. */
+void gemm_windows(const struct gemm *gemm, const float *x, size_t pitch, const size_t *offsets,
+                  size_t rows, const float *bias, float *y);
+
+#endif

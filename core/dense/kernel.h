@@ -1,0 +1,61 @@
+/* Kernels: the inner loops of dense algebra, one set per instruction set. Private to gemm.c, conv.c
+ * and the kernel_*.c files.
+ *
+ * Every kernel computes an output element with one accumulator that walks k upwards, whatever the
+ * number of rows, the position in a tile or the thread: a row's bits cannot depend on its batch.
+ * (Bits may differ between kernels: some machines fuse the multiply and the add.) */
+#ifndef CORE_KERNEL_H
+#define CORE_KERNEL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "core/load/safetensors.h"
+
+/* Weights W[n, k] as the kernel reads them: panels of `panel` consecutive outputs; within a panel,
+ * for every k in turn, one number per output; in BF16 these are pairs, output i beside output
+ * i + panel / 2, which a shift and a mask widen. The last panel is padded with zeros. */
+struct packed {
+    const void *panels; /* [panels, k, panel] of dtype; 64-byte aligned */
+    enum dtype dtype;
+    size_t n, k;
+};
+
+/* X[k, columns], where X[j, c] = x[offsets[j] + c / line * pitch + c % line]: a convolution's
+ * windows, which overlap. Lines are whole vectors. Columns are computed two vectors at a time:
+ * where their count is no multiple of that, up to COLUMN_SLACK more are read and written. */
+struct columns {
+    const size_t *offsets; /* [k] */
+    size_t count, line, pitch;
+};
+
+struct kernel {
+    const char *name;
+    bool (*usable)(void);                 /* on this machine */
+    size_t lanes, panel;                  /* numbers of a vector, of a panel */
+    bool reads_f16, reads_bf16, reads_i8; /* else such weights are packed as F32 */
+    /* y[rows, n] = x[rows, k] W^T + bias; bias may be NULL. */
+    void (*rows)(const struct packed *weights, const float *x, size_t rows, const float *bias,
+                 float *y);
+    /* The same where input k of row r is x[r * pitch + offsets[k]]: a convolution's windows along a
+     * line. F32 weights only. NULL: it has no such product. */
+    void (*windows)(const struct packed *weights, const float *x, size_t pitch,
+                    const size_t *offsets, size_t rows, const float *bias, float *y);
+    /* y[count, columns] = W[count, k] X + bias, of weights that pack_columns() has packed: as many
+     * numbers in another order. */
+    void (*pack_columns)(const float *weights, size_t count, size_t k, float *packed);
+    void (*columns)(const float *packed, size_t count, size_t k, const float *x,
+                    const struct columns *columns, const float *bias, float *y, size_t y_pitch);
+};
+
+enum { COLUMN_SLACK = 64 };
+
+extern const struct kernel kernel_generic, kernel_openblas;
+#ifdef MOED_X86
+extern const struct kernel kernel_avx2, kernel_avx512;
+#endif
+
+/* The best usable kernel, or the one the environment variable MOED_KERNEL names. */
+const struct kernel *kernel_get(void);
+
+#endif

@@ -1,0 +1,89 @@
+/* OpenBLAS as a kernel: the baseline that ours are measured against, chosen by
+ * MOED_KERNEL=openblas.
+ *
+ * The library is loaded only then: loading starts a thread for every CPU. And only before can it be
+ * told which CPU this is: to one that it has not heard of it gives the code for older ones, which
+ * on a processor with AVX-512 is half as fast.
+ *
+ * One BLAS thread per call: parallelism over rows and experts is ours. OpenBLAS sums a one-row
+ * product in another order than a many-row one, so with this kernel a row's last bits depend on its
+ * batch. */
+#include <cblas.h>
+#include <dlfcn.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/dense/kernel.h"
+
+static struct {
+    __typeof__(cblas_sgemv) *sgemv;
+    __typeof__(cblas_sgemm) *sgemm;
+    __typeof__(openblas_set_num_threads) *set_num_threads;
+} blas;
+
+static void name_the_processor(void)
+{
+#ifdef MOED_X86
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+        setenv("OPENBLAS_CORETYPE", "SkylakeX", 0);
+#endif
+}
+
+static void load(void)
+{
+    name_the_processor();
+    void *library = dlopen("libopenblas.so.0", RTLD_NOW | RTLD_LOCAL);
+    if (!library)
+        return;
+    /* The form that POSIX gives: C has no cast from an object's pointer to a function's. */
+    *(void **)&blas.sgemv = dlsym(library, "cblas_sgemv");
+    *(void **)&blas.sgemm = dlsym(library, "cblas_sgemm");
+    *(void **)&blas.set_num_threads = dlsym(library, "openblas_set_num_threads");
+    if (blas.set_num_threads)
+        blas.set_num_threads(1);
+}
+
+static bool usable(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, load);
+    return blas.sgemv && blas.sgemm && blas.set_num_threads;
+}
+
+/* Panels of one output are plain row-major weights. */
+static void multiply_rows(const struct packed *weights, const float *x, size_t rows,
+                          const float *bias, float *y)
+{
+    const int n = (int)weights->n, k = (int)weights->k;
+    for (size_t row = 0; bias && row < rows; row++)
+        memcpy(y + row * weights->n, bias, weights->n * sizeof *y);
+    const float keep = bias ? 1.0f : 0.0f;
+    if (rows == 1)
+        blas.sgemv(CblasRowMajor, CblasNoTrans, n, k, 1.0f, weights->panels, k, x, 1, keep, y, 1);
+    else
+        blas.sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)rows, n, k, 1.0f, x, k,
+                   weights->panels, k, keep, y, n);
+}
+
+/* Windows that overlap are no matrix that BLAS could read. */
+static void pack_columns(const float *weights, size_t count, size_t k, float *packed)
+{
+    kernel_generic.pack_columns(weights, count, k, packed);
+}
+
+static void multiply_columns(const float *packed, size_t count, size_t k, const float *x,
+                             const struct columns *columns, const float *bias, float *y,
+                             size_t y_pitch)
+{
+    kernel_generic.columns(packed, count, k, x, columns, bias, y, y_pitch);
+}
+
+const struct kernel kernel_openblas = {.name = "openblas",
+                                       .usable = usable,
+                                       .lanes = 4, /* of kernel_generic's columns */
+                                       .panel = 1,
+                                       .rows = multiply_rows,
+                                       .pack_columns = pack_columns,
+                                       .columns = multiply_columns};

@@ -1,0 +1,51 @@
+/* Loops over numbers other than products: compiled for wide vectors, and sums written so that any
+ * compiler keeps them in vector registers. */
+#ifndef CORE_VECTOR_H
+#define CORE_VECTOR_H
+
+#include <stddef.h>
+
+/* A function that is compiled once for every vector width, and chosen when the program is loaded.
+ * All give the same bits: they are compiled without fusing a multiply with an add (CMakeLists.txt),
+ * which only some can. Not under sanitizers, which are not there yet when functions are chosen. */
+#if defined(__x86_64__) && defined(__gnu_linux__) && !defined(MOED_SANITIZED)
+#define VECTORIZED __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define VECTORIZED
+#endif
+
+/* A sum of floats may not be reordered behind our back, so a plain loop is one addition after the
+ * other. Eight running sums fix another order, the same on every machine. */
+enum { DOT_LANES = 8 };
+
+static inline float dot(const float *a, const float *b, size_t count)
+{
+    float lanes[DOT_LANES] = {0}, sum = 0;
+    size_t i = 0;
+    for (; i + DOT_LANES <= count; i += DOT_LANES)
+        for (size_t lane = 0; lane < DOT_LANES; lane++)
+            lanes[lane] += a[i + lane] * b[i + lane];
+    for (; i < count; i++)
+        sum += a[i] * b[i];
+    for (size_t lane = 0; lane < DOT_LANES; lane++)
+        sum += lanes[lane];
+    return sum;
+}
+
+/* The largest of at least one value, none of them NaN. Compared, not fmaxf(): that is a call. */
+static inline float max_of(const float *values, size_t count)
+{
+    float max = values[0];
+    for (size_t i = 1; i < count; i++)
+        max = values[i] > max ? values[i] : max;
+    return max;
+}
+
+/* y += factor * x */
+static inline void add_scaled(float *y, float factor, const float *x, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        y[i] += factor * x[i];
+}
+
+#endif

@@ -1,0 +1,130 @@
+/* Element-wise functions and softmax. All work in place. */
+#include <math.h>
+
+#include "core/dense/vector.h"
+#include "core/layers/layer.h"
+
+static int elementwise_build(struct layer *layer, struct build *build, struct config_node *node,
+                             struct error *err)
+{
+    (void)build;
+    return layer_set_out(layer, node, &layer->in, err);
+}
+
+/* One function per element, the loop written once. */
+#define ELEMENTWISE(op, expression)                                                                \
+    VECTORIZED static void op##_forward(const struct layer *layer, const struct run *run,          \
+                                        size_t rows, const float *x, float *y)                     \
+    {                                                                                              \
+        (void)run;                                                                                 \
+        const size_t count = rows * layer->in_elements;                                            \
+        for (size_t i = 0; i < count; i++) {                                                       \
+            const float v = x[i];                                                                  \
+            y[i] = (expression);                                                                   \
+        }                                                                                          \
+    }                                                                                              \
+    const struct layer_op op_##op = {                                                              \
+        .name = #op, .in_place = true, .build = elementwise_build, .forward = op##_forward}
+
+/* Written so that NaN stays NaN, as in PyTorch. */
+ELEMENTWISE(relu, v < 0.0f ? 0.0f : v);
+ELEMENTWISE(silu, v / (1.0f + expf(-v)));
+ELEMENTWISE(tanh, tanhf(v));
+ELEMENTWISE(sigmoid, 1.0f / (1.0f + expf(-v)));
+ELEMENTWISE(cube, v *v *v);
+
+struct gelu {
+    int approximate; /* 0: by erf, 1: by tanh */
+};
+
+static int gelu_build(struct layer *layer, struct build *build, struct config_node *node,
+                      struct error *err)
+{
+    static const char *const names[] = {"none", "tanh", NULL};
+    struct gelu *gelu = layer->state = xcalloc(1, sizeof *gelu);
+    if (config_choice(node, "approximate", names, 0, &gelu->approximate, err) != 0)
+        return -1;
+    return elementwise_build(layer, build, node, err);
+}
+
+static float gelu_erf(float v)
+{
+    return 0.5f * v * (1.0f + erff(v * 0.70710678118654752f));
+}
+
+static float gelu_tanh(float v)
+{
+    const float root_two_over_pi = 0.79788456080286536f;
+    return 0.5f * v * (1.0f + tanhf(root_two_over_pi * (v + 0.044715f * v * v * v)));
+}
+
+static void gelu_forward(const struct layer *layer, const struct run *run, size_t rows,
+                         const float *x, float *y)
+{
+    (void)run;
+    const struct gelu *gelu = layer->state;
+    const size_t count = rows * layer->in_elements;
+    for (size_t i = 0; i < count; i++)
+        y[i] = gelu->approximate ? gelu_tanh(x[i]) : gelu_erf(x[i]);
+}
+
+struct scale {
+    float value;
+};
+
+static int scale_build(struct layer *layer, struct build *build, struct config_node *node,
+                       struct error *err)
+{
+    struct scale *scale = layer->state = xcalloc(1, sizeof *scale);
+    double value;
+    if (config_real(node, "value", NULL, &value, err) != 0)
+        return -1;
+    scale->value = (float)value;
+    return elementwise_build(layer, build, node, err);
+}
+
+VECTORIZED static void scale_forward(const struct layer *layer, const struct run *run, size_t rows,
+                                     const float *x, float *y)
+{
+    (void)run;
+    const struct scale *scale = layer->state;
+    const size_t count = rows * layer->in_elements;
+    for (size_t i = 0; i < count; i++)
+        y[i] = x[i] * scale->value;
+}
+
+static int softmax_build(struct layer *layer, struct build *build, struct config_node *node,
+                         struct error *err)
+{
+    if (layer->in.rank == 0)
+        return config_error(node, NULL, err, "softmax needs at least one axis");
+    return elementwise_build(layer, build, node, err);
+}
+
+static void softmax(const float *x, size_t width, float *y)
+{
+    float max = x[0], sum = 0;
+    for (size_t i = 1; i < width; i++)
+        max = x[i] > max ? x[i] : max;
+    for (size_t i = 0; i < width; i++)
+        sum += y[i] = expf(x[i] - max);
+    for (size_t i = 0; i < width; i++)
+        y[i] /= sum;
+}
+
+static void softmax_forward(const struct layer *layer, const struct run *run, size_t rows,
+                            const float *x, float *y)
+{
+    (void)run;
+    const size_t width = layer->in.dims[layer->in.rank - 1];
+    const size_t count = rows * layer->in_elements / width;
+    for (size_t i = 0; i < count; i++)
+        softmax(x + i * width, width, y + i * width);
+}
+
+const struct layer_op op_gelu = {
+    .name = "gelu", .in_place = true, .build = gelu_build, .forward = gelu_forward};
+const struct layer_op op_scale = {
+    .name = "scale", .in_place = true, .build = scale_build, .forward = scale_forward};
+const struct layer_op op_softmax = {
+    .name = "softmax", .in_place = true, .build = softmax_build, .forward = softmax_forward};

@@ -1,0 +1,101 @@
+/* attention: multi-head self-attention over the positions of one row, every position seeing all.
+ *
+ *     q, k, v = x Win^T + bin, cut in three;  per head  softmax(q k^T / sqrt(size / heads)) v;
+ *     y = heads side by side, Wout^T + bout
+ *
+ * Tensors as torch.nn.MultiheadAttention names them. Rows never see each other. */
+#include <math.h>
+
+#include "core/dense/vector.h"
+#include "core/layers/projection.h"
+
+struct attention {
+    struct projection in, out;
+    size_t positions, size, heads;
+};
+
+static int attention_build(struct layer *layer, struct build *build, struct config_node *node,
+                           struct error *err)
+{
+    struct attention *attention = layer->state = xcalloc(1, sizeof *attention);
+    int64_t heads;
+    if (layer->in.rank != 2)
+        return config_error(node, NULL, err, "attention works on rows of [positions, size]");
+    const size_t positions = layer->in.dims[0], size = layer->in.dims[1];
+    if (config_integer(node, "heads", CONFIG_REQUIRED, 1, (int64_t)size, &heads, err) != 0)
+        return -1;
+    if (size % (size_t)heads != 0)
+        return config_error(node, "heads", err, "%lld does not divide the size %zu",
+                            (long long)heads, size);
+    attention->positions = positions;
+    attention->size = size;
+    attention->heads = (size_t)heads;
+    layer->macs = layer->in_elements * (4 * size + 2 * positions);
+    layer->scratch_per_row = 4 * layer->in_elements;
+    layer->workspace = positions;
+    if (layer_set_out(layer, node, &layer->in, err) != 0 ||
+        projection_build(&attention->in, layer, build, "in_proj_weight", "in_proj_bias", 3 * size,
+                         size, err) != 0)
+        return -1;
+    return projection_build(&attention->out, layer, build, "out_proj.weight", "out_proj.bias", size,
+                            size, err);
+}
+
+static void softmax(float *values, size_t count)
+{
+    const float max = max_of(values, count);
+    float sum = 0;
+    for (size_t i = 0; i < count; i++)
+        sum += values[i] = expf(values[i] - max);
+    for (size_t i = 0; i < count; i++)
+        values[i] /= sum;
+}
+
+/* One query of one head: what it makes of the values. `qkv`: the row's [positions, 3 size], from
+ * where this head's queries begin. */
+static void attend(const struct attention *attention, const float *qkv, size_t query, float *scores,
+                   float *context)
+{
+    const size_t size = attention->size, width = size / attention->heads;
+    const float *keys = qkv + size, *values = qkv + 2 * size;
+    const float root = sqrtf((float)width);
+    for (size_t i = 0; i < attention->positions; i++)
+        scores[i] = dot(qkv + query * 3 * size, keys + i * 3 * size, width) / root;
+    softmax(scores, attention->positions);
+    for (size_t i = 0; i < width; i++)
+        context[i] = 0;
+    for (size_t i = 0; i < attention->positions; i++)
+        add_scaled(context, scores[i], values + i * 3 * size, width);
+}
+
+static void attention_forward(const struct layer *layer, const struct run *run, size_t rows,
+                              const float *x, float *y)
+{
+    const struct attention *attention = layer->state;
+    const size_t positions = attention->positions, size = attention->size;
+    const size_t width = size / attention->heads;
+    float *qkv = run->arena, *context = qkv + 3 * rows * layer->in_elements;
+    projection_forward(&attention->in, rows * positions, x, qkv);
+    for (size_t row = 0; row < rows; row++)
+        for (size_t query = 0; query < positions; query++)
+            for (size_t head = 0; head < attention->heads; head++)
+                attend(attention, qkv + row * positions * 3 * size + head * width, query,
+                       run_workspace(run),
+                       context + (row * positions + query) * size + head * width);
+    projection_forward(&attention->out, rows * positions, context, y);
+}
+
+static void attention_free(struct layer *layer)
+{
+    struct attention *attention = layer->state;
+    if (!attention)
+        return;
+    projection_close(&attention->in);
+    projection_close(&attention->out);
+}
+
+const struct layer_op op_attention = {.name = "attention",
+                                      .format = 2,
+                                      .build = attention_build,
+                                      .forward = attention_forward,
+                                      .free = attention_free};

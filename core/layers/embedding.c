@@ -1,0 +1,138 @@
+/* Learned vectors of sequence models and of categories: embedding, position_embedding, class_token.
+ */
+#include <string.h>
+
+#include "core/layers/layer.h"
+
+/* embedding: every integer of the row becomes that row of the table. */
+struct embedding {
+    struct array table; /* [count, size] */
+    size_t count, size;
+};
+
+static int embedding_build(struct layer *layer, struct build *build, struct config_node *node,
+                           struct error *err)
+{
+    struct embedding *embedding = layer->state = xcalloc(1, sizeof *embedding);
+    const struct tensor *weight = tensor_peek(layer, build, "weight");
+    size_t dims[2] = {0};
+    if (build->categories == 0)
+        return config_error(node, NULL, err,
+                            "an embedding is the first layer of an input with \"categories\"");
+    if (layer->in.rank == MOED_MAX_RANK)
+        return config_error(node, NULL, err, "the result would have more than %d axes",
+                            MOED_MAX_RANK);
+    if (weight && weight->rank != 2)
+        return error_set(err, ERROR_INVALID, "tensor '%s' has %zu axes, expected [count, size]",
+                         weight->name, weight->rank);
+    if (weight)
+        memcpy(dims, weight->dims, sizeof dims);
+    if (array_build(&embedding->table, layer, build, "weight", dims, 2, true, err) != 0)
+        return -1;
+    if (build->categories > dims[0])
+        return config_error(node, NULL, err, "%zu vectors for an input of %zu categories", dims[0],
+                            build->categories);
+    embedding->count = dims[0];
+    embedding->size = dims[1];
+    layer->active_parameters = layer->in_elements * embedding->size;
+    struct moed_shape out = layer->in;
+    out.dims[out.rank++] = embedding->size;
+    return layer_set_out(layer, node, &out, err);
+}
+
+/* Front ends refuse what is no category; should one not, the table is still not left. */
+static size_t table_row(const struct embedding *embedding, float value)
+{
+    const size_t last = embedding->count - 1;
+    return value > 0 && value < (float)last ? (size_t)value : value > 0 ? last : 0;
+}
+
+static void embedding_forward(const struct layer *layer, const struct run *run, size_t rows,
+                              const float *x, float *y)
+{
+    (void)run;
+    const struct embedding *embedding = layer->state;
+    const size_t size = embedding->size;
+    for (size_t i = 0; i < rows * layer->in_elements; i++)
+        memcpy(y + i * size, embedding->table.values + table_row(embedding, x[i]) * size,
+               size * sizeof *y);
+}
+
+static void embedding_free(struct layer *layer)
+{
+    struct embedding *embedding = layer->state;
+    if (embedding)
+        array_close(&embedding->table);
+}
+
+/* position_embedding: a learned row is added to every row. */
+static int position_build(struct layer *layer, struct build *build, struct config_node *node,
+                          struct error *err)
+{
+    struct array *weight = layer->state = xcalloc(1, sizeof *weight);
+    layer->macs = layer->in_elements;
+    if (array_build(weight, layer, build, "weight", layer->in.dims, layer->in.rank, true, err) != 0)
+        return -1;
+    return layer_set_out(layer, node, &layer->in, err);
+}
+
+static void position_forward(const struct layer *layer, const struct run *run, size_t rows,
+                             const float *x, float *y)
+{
+    (void)run;
+    const struct array *weight = layer->state;
+    const size_t count = layer->in_elements;
+    for (size_t row = 0; row < rows; row++, x += count, y += count)
+        for (size_t i = 0; i < count; i++)
+            y[i] = x[i] + weight->values[i];
+}
+
+/* class_token: a learned position before the others, whose final state is what gets classified. */
+static int class_token_build(struct layer *layer, struct build *build, struct config_node *node,
+                             struct error *err)
+{
+    struct array *weight = layer->state = xcalloc(1, sizeof *weight);
+    if (layer->in.rank != 2)
+        return config_error(node, NULL, err, "class_token works on rows of [positions, size]");
+    struct moed_shape out = layer->in;
+    out.dims[0]++;
+    if (array_build(weight, layer, build, "weight", &layer->in.dims[1], 1, true, err) != 0)
+        return -1;
+    return layer_set_out(layer, node, &out, err);
+}
+
+static void class_token_forward(const struct layer *layer, const struct run *run, size_t rows,
+                                const float *x, float *y)
+{
+    (void)run;
+    const struct array *weight = layer->state;
+    for (size_t row = 0; row < rows; row++) {
+        memcpy(y, weight->values, weight->count * sizeof *y);
+        memcpy(y + weight->count, x, layer->in_elements * sizeof *y);
+        x += layer->in_elements;
+        y += layer->out_elements;
+    }
+}
+
+static void weight_free(struct layer *layer)
+{
+    if (layer->state)
+        array_close(layer->state);
+}
+
+const struct layer_op op_embedding = {.name = "embedding",
+                                      .format = 2,
+                                      .build = embedding_build,
+                                      .forward = embedding_forward,
+                                      .free = embedding_free};
+const struct layer_op op_position_embedding = {.name = "position_embedding",
+                                               .format = 2,
+                                               .in_place = true,
+                                               .build = position_build,
+                                               .forward = position_forward,
+                                               .free = weight_free};
+const struct layer_op op_class_token = {.name = "class_token",
+                                        .format = 2,
+                                        .build = class_token_build,
+                                        .forward = class_token_forward,
+                                        .free = weight_free};

@@ -1,0 +1,163 @@
+/* max_pool2d, avg_pool2d over [channels, height, width], as PyTorch's: floor mode, dilation 1; the
+ * average counts padding (count_include_pad). */
+#include <math.h>
+
+#include "core/dense/vector.h"
+#include "core/layers/layer.h"
+
+/* A window beyond any image. */
+enum { MAX_POOL_KERNEL = 4096 };
+
+struct pool {
+    size_t kernel, stride, padding;
+    size_t in_h, in_w, out_h, out_w;
+};
+
+static int pool_build(struct layer *layer, struct build *build, struct config_node *node,
+                      struct error *err)
+{
+    (void)build;
+    struct pool *pool = layer->state = xcalloc(1, sizeof *pool);
+    int64_t kernel, stride, padding;
+    if (config_integer(node, "kernel", CONFIG_REQUIRED, 1, MAX_POOL_KERNEL, &kernel, err) != 0 ||
+        config_integer(node, "stride", kernel, 1, MAX_POOL_KERNEL, &stride, err) != 0 ||
+        config_integer(node, "padding", 0, 0, kernel / 2, &padding, err) != 0)
+        return -1;
+    char text[SHAPE_TEXT_BYTES];
+    const struct moed_shape *in = &layer->in;
+    if (in->rank != 3)
+        return config_error(node, NULL, err, "%s needs rows of 3 axes, got shape %s",
+                            layer->op->name, shape_text(in, text));
+    *pool = (struct pool){
+        (size_t)kernel, (size_t)stride, (size_t)padding, in->dims[1], in->dims[2], 0, 0};
+    if (pool->in_h + 2 * pool->padding < pool->kernel ||
+        pool->in_w + 2 * pool->padding < pool->kernel)
+        return config_error(node, "kernel", err, "larger than the padded input %s",
+                            shape_text(in, text));
+    pool->out_h = (pool->in_h + 2 * pool->padding - pool->kernel) / pool->stride + 1;
+    pool->out_w = (pool->in_w + 2 * pool->padding - pool->kernel) / pool->stride + 1;
+    layer->workspace = max_size(pool->in_w, 2 * pool->out_h * pool->out_w);
+    struct moed_shape out = {.rank = 3, .dims = {in->dims[0], pool->out_h, pool->out_w}};
+    return layer_set_out(layer, node, &out, err);
+}
+
+/* Outputs [*first, *last) of a line whose windows hold, at tap `tap`, an input and not padding. */
+static void clip(const struct pool *pool, size_t tap, size_t in, size_t out, size_t *first,
+                 size_t *last)
+{
+    const size_t stride = pool->stride, padding = pool->padding;
+    *first = tap < padding ? (padding - tap + stride - 1) / stride : 0;
+    const size_t end = in + padding; /* taps from here on fall behind the input */
+    *last = end > tap ? (end - tap - 1) / stride + 1 : 0;
+    if (*last > out)
+        *last = out;
+}
+
+/* One tap of a line of windows: to[i] takes line[i * stride]. */
+typedef void take_tap(const float *line, size_t stride, size_t count, float *to);
+
+/* A window that holds NaN is NaN, as in PyTorch. Written so that it compiles to one instruction and
+ * a blend, without branches. */
+static float larger(float a, float b)
+{
+    const float number = a > b ? a : b; /* b when either is NaN */
+    return a != a ? a : number;
+}
+
+static void take_max(const float *line, size_t stride, size_t count, float *to)
+{
+    for (size_t i = 0; i < count; i++)
+        to[i] = larger(line[i * stride], to[i]);
+}
+
+static void take_sum(const float *line, size_t stride, size_t count, float *to)
+{
+    for (size_t i = 0; i < count; i++)
+        to[i] += line[i * stride];
+}
+
+static void fill(float *to, size_t count, float value)
+{
+    for (size_t i = 0; i < count; i++)
+        to[i] = value;
+}
+
+/* One line of windows: first down, whole lines of input at a time, then across what that left. */
+static void pool_line(const struct pool *pool, take_tap *take, float start, const float *plane,
+                      size_t oh, float *column, float *y)
+{
+    fill(column, pool->in_w, start);
+    for (size_t kh = 0; kh < pool->kernel; kh++) {
+        const size_t at = oh * pool->stride + kh;
+        if (at >= pool->padding && at - pool->padding < pool->in_h)
+            take(plane + (at - pool->padding) * pool->in_w, 1, pool->in_w, column);
+    }
+    fill(y, pool->out_w, start);
+    for (size_t kw = 0; kw < pool->kernel; kw++) {
+        size_t first, last;
+        clip(pool, kw, pool->in_w, pool->out_w, &first, &last);
+        if (first < last)
+            take(column + first * pool->stride + kw - pool->padding, pool->stride, last - first,
+                 y + first);
+    }
+}
+
+static void pool_forward(const struct layer *layer, const struct run *run, size_t rows,
+                         const float *x, float *y, take_tap *take, float start, float factor)
+{
+    const struct pool *pool = layer->state;
+    const size_t planes = rows * layer->in.dims[0];
+    for (size_t plane = 0; plane < planes; plane++, x += pool->in_h * pool->in_w)
+        for (size_t oh = 0; oh < pool->out_h; oh++, y += pool->out_w) {
+            pool_line(pool, take, start, x, oh, run_workspace(run), y);
+            for (size_t i = 0; i < pool->out_w; i++)
+                y[i] *= factor;
+        }
+}
+
+/* One plane of the usual window, two by two side by side: first down, then across the whole plane
+ * at once, since its lines are short. */
+VECTORIZED static void max_of_four(const struct pool *pool, const float *x, float *column, float *y)
+{
+    const size_t width = 2 * pool->out_w, windows = pool->out_h * pool->out_w;
+    for (size_t oh = 0; oh < pool->out_h; oh++) {
+        const float *top = x + 2 * oh * pool->in_w, *bottom = top + pool->in_w;
+        for (size_t i = 0; i < width; i++)
+            column[oh * width + i] = larger(top[i], bottom[i]);
+    }
+    for (size_t i = 0; i < windows; i++)
+        y[i] = larger(column[2 * i], column[2 * i + 1]);
+}
+
+static void max_of_fours(const struct layer *layer, const struct run *run, size_t rows,
+                         const float *x, float *y)
+{
+    const struct pool *pool = layer->state;
+    const size_t planes = rows * layer->in.dims[0];
+    for (size_t plane = 0; plane < planes; plane++)
+        max_of_four(pool, x + plane * pool->in_h * pool->in_w, run_workspace(run),
+                    y + plane * pool->out_h * pool->out_w);
+}
+
+static void max_pool2d_forward(const struct layer *layer, const struct run *run, size_t rows,
+                               const float *x, float *y)
+{
+    const struct pool *pool = layer->state;
+    if (pool->kernel == 2 && pool->stride == 2 && pool->padding == 0)
+        max_of_fours(layer, run, rows, x, y);
+    else
+        pool_forward(layer, run, rows, x, y, take_max, -INFINITY, 1.0f);
+}
+
+static void avg_pool2d_forward(const struct layer *layer, const struct run *run, size_t rows,
+                               const float *x, float *y)
+{
+    const struct pool *pool = layer->state;
+    pool_forward(layer, run, rows, x, y, take_sum, 0.0f,
+                 1.0f / (float)(pool->kernel * pool->kernel));
+}
+
+const struct layer_op op_max_pool2d = {
+    .name = "max_pool2d", .build = pool_build, .forward = max_pool2d_forward};
+const struct layer_op op_avg_pool2d = {
+    .name = "avg_pool2d", .build = pool_build, .forward = avg_pool2d_forward};

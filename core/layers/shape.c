@@ -1,0 +1,162 @@
+/* flatten, reshape, sum, mean, select, transpose: layers that only look at a row's axes. */
+#include <string.h>
+
+#include "core/layers/layer.h"
+
+static int flatten_build(struct layer *layer, struct build *build, struct config_node *node,
+                         struct error *err)
+{
+    (void)build;
+    struct moed_shape out = {.rank = 1, .dims = {layer->in_elements}};
+    return layer_set_out(layer, node, &out, err);
+}
+
+static int reshape_build(struct layer *layer, struct build *build, struct config_node *node,
+                         struct error *err)
+{
+    (void)build;
+    struct moed_shape out;
+    char from[SHAPE_TEXT_BYTES], to[SHAPE_TEXT_BYTES];
+    if (config_shape(node, "shape", &out, err) != 0 || layer_set_out(layer, node, &out, err) != 0)
+        return -1;
+    if (layer->out_elements != layer->in_elements)
+        return config_error(node, "shape", err,
+                            "%s has another number of elements than the input %s",
+                            shape_text(&out, to), shape_text(&layer->in, from));
+    return 0;
+}
+
+static void copy_forward(const struct layer *layer, const struct run *run, size_t rows,
+                         const float *x, float *y)
+{
+    (void)run;
+    if (x != y)
+        memcpy(y, x, rows * layer->in_elements * sizeof *y);
+}
+
+/* A row seen as [outer, axis, inner]; the axis goes away. */
+struct reduction {
+    size_t outer, axis, inner;
+    float factor; /* sum, mean */
+    size_t index; /* select */
+};
+
+/* Around node's `axis`, or `otherwise` when it names none. */
+static int reduction_build(struct layer *layer, struct config_node *node, int64_t otherwise,
+                           struct error *err)
+{
+    struct reduction *reduction = layer->state = xcalloc(1, sizeof *reduction);
+    const int64_t rank = (int64_t)layer->in.rank;
+    struct moed_shape out = {.rank = 0};
+    int64_t axis;
+    if (rank == 0)
+        return config_error(node, "axis", err, "%s needs at least one axis", layer->op->name);
+    if (config_integer(node, "axis", otherwise, -rank, rank - 1, &axis, err) != 0)
+        return -1;
+    size_t at = (size_t)(axis < 0 ? axis + rank : axis);
+    reduction->outer = reduction->inner = 1;
+    for (size_t i = 0; i < layer->in.rank; i++) {
+        if (i == at)
+            continue;
+        out.dims[out.rank++] = layer->in.dims[i];
+        *(i < at ? &reduction->outer : &reduction->inner) *= layer->in.dims[i];
+    }
+    reduction->axis = layer->in.dims[at];
+    reduction->factor = 1.0f;
+    return layer_set_out(layer, node, &out, err);
+}
+
+static int sum_build(struct layer *layer, struct build *build, struct config_node *node,
+                     struct error *err)
+{
+    (void)build;
+    return reduction_build(layer, node, CONFIG_REQUIRED, err);
+}
+
+static int mean_build(struct layer *layer, struct build *build, struct config_node *node,
+                      struct error *err)
+{
+    (void)build;
+    if (reduction_build(layer, node, CONFIG_REQUIRED, err) != 0)
+        return -1;
+    struct reduction *reduction = layer->state;
+    reduction->factor = 1.0f / (float)reduction->axis;
+    return 0;
+}
+
+static void reduction_forward(const struct layer *layer, const struct run *run, size_t rows,
+                              const float *x, float *y)
+{
+    (void)run;
+    const struct reduction *reduction = layer->state;
+    const size_t inner = reduction->inner;
+    for (size_t i = 0; i < rows * reduction->outer; i++, y += inner) {
+        memset(y, 0, inner * sizeof *y);
+        for (size_t j = 0; j < reduction->axis; j++, x += inner)
+            for (size_t k = 0; k < inner; k++)
+                y[k] += x[k];
+        for (size_t k = 0; k < inner; k++)
+            y[k] *= reduction->factor;
+    }
+}
+
+static int select_build(struct layer *layer, struct build *build, struct config_node *node,
+                        struct error *err)
+{
+    (void)build;
+    int64_t index;
+    if (reduction_build(layer, node, 0, err) != 0)
+        return -1;
+    struct reduction *reduction = layer->state;
+    if (config_integer(node, "index", CONFIG_REQUIRED, 0, (int64_t)reduction->axis - 1, &index,
+                       err) != 0)
+        return -1;
+    reduction->index = (size_t)index;
+    return 0;
+}
+
+static void select_forward(const struct layer *layer, const struct run *run, size_t rows,
+                           const float *x, float *y)
+{
+    (void)run;
+    const struct reduction *reduction = layer->state;
+    const size_t inner = reduction->inner, slab = reduction->axis * inner;
+    for (size_t i = 0; i < rows * reduction->outer; i++)
+        memcpy(y + i * inner, x + i * slab + reduction->index * inner, inner * sizeof *y);
+}
+
+static int transpose_build(struct layer *layer, struct build *build, struct config_node *node,
+                           struct error *err)
+{
+    (void)build;
+    struct moed_shape out = layer->in;
+    if (out.rank < 2)
+        return config_error(node, NULL, err, "transpose needs at least two axes");
+    out.dims[out.rank - 2] = layer->in.dims[out.rank - 1];
+    out.dims[out.rank - 1] = layer->in.dims[out.rank - 2];
+    return layer_set_out(layer, node, &out, err);
+}
+
+static void transpose_forward(const struct layer *layer, const struct run *run, size_t rows,
+                              const float *x, float *y)
+{
+    (void)run;
+    const size_t height = layer->in.dims[layer->in.rank - 2];
+    const size_t width = layer->in.dims[layer->in.rank - 1];
+    const size_t planes = rows * layer->in_elements / (height * width);
+    for (size_t plane = 0; plane < planes; plane++, x += height * width)
+        for (size_t column = 0; column < width; column++)
+            for (size_t line = 0; line < height; line++)
+                *y++ = x[line * width + column];
+}
+
+const struct layer_op op_flatten = {
+    .name = "flatten", .in_place = true, .build = flatten_build, .forward = copy_forward};
+const struct layer_op op_reshape = {
+    .name = "reshape", .in_place = true, .build = reshape_build, .forward = copy_forward};
+const struct layer_op op_sum = {.name = "sum", .build = sum_build, .forward = reduction_forward};
+const struct layer_op op_mean = {.name = "mean", .build = mean_build, .forward = reduction_forward};
+const struct layer_op op_select = {
+    .name = "select", .format = 2, .build = select_build, .forward = select_forward};
+const struct layer_op op_transpose = {
+    .name = "transpose", .format = 2, .build = transpose_build, .forward = transpose_forward};

@@ -1,0 +1,292 @@
+/* Typed access to config.json; see config.h. */
+#include "core/load/config.h"
+
+#include <float.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+/* Labels of a hundred thousand classes fit, or the index of half a million tensors; a gigabyte of
+ * JSON does not reach the parser. */
+enum { MAX_CONFIG_BYTES = 64 << 20 };
+
+static void append_path(const struct config_node *node, char *path, size_t size)
+{
+    if (!node->parent)
+        return;
+    append_path(node->parent, path, size);
+    size_t used = strlen(path);
+    if (node->index == CONFIG_NO_INDEX)
+        snprintf(path + used, size - used, "%s%s", used ? "." : "", node->key);
+    else
+        snprintf(path + used, size - used, "%s%s[%zu]", used ? "." : "", node->key, node->index);
+}
+
+int config_error(const struct config_node *node, const char *key, struct error *err,
+                 const char *format, ...)
+{
+    char path[256] = "", message[256];
+    append_path(node, path, sizeof path);
+    va_list args;
+    va_start(args, format);
+    vsnprintf(message, sizeof message, format, args);
+    va_end(args);
+    return error_set(err, ERROR_INVALID, "config.json: %s%s%s%s%s", path, *path && key ? "." : "",
+                     key ? key : "", *path || key ? ": " : "", message);
+}
+
+int config_open(struct config_node *root, const char *path, struct error *err)
+{
+    struct stat status;
+    const bool there = stat(path, &status) == 0;
+    /* A pipe would be waited for, a device read without end. */
+    if (there && !S_ISREG(status.st_mode))
+        return error_set(err, ERROR_INVALID, "%s: not a regular file", path);
+    if (there && status.st_size > MAX_CONFIG_BYTES)
+        return error_set(err, ERROR_INVALID, "%s: larger than %d bytes", path, MAX_CONFIG_BYTES);
+    json_error_t bad;
+    json_t *json = json_load_file(path, JSON_REJECT_DUPLICATES, &bad);
+    if (!json && bad.line < 0)
+        return error_set(err, ERROR_INVALID, "%s", bad.text);
+    if (!json)
+        return error_set(err, ERROR_INVALID, "%s: line %d, column %d: %s", path, bad.line,
+                         bad.column, bad.text);
+    if (!json_is_object(json)) {
+        json_decref(json);
+        return error_set(err, ERROR_INVALID, "%s: expected a JSON object", path);
+    }
+    *root = (struct config_node){.json = json, .index = CONFIG_NO_INDEX};
+    return 0;
+}
+
+void config_close(struct config_node *root)
+{
+    json_decref(root->json);
+    root->json = NULL;
+}
+
+static json_t *get(struct config_node *node, const char *key)
+{
+    bool known = false;
+    for (size_t i = 0; i < node->asked_count; i++)
+        known |= strcmp(node->asked[i], key) == 0;
+    if (!known && node->asked_count < CONFIG_MAX_KEYS)
+        node->asked[node->asked_count++] = key;
+    return json_object_get(node->json, key);
+}
+
+bool config_has(struct config_node *node, const char *key)
+{
+    return get(node, key) != NULL;
+}
+
+int config_integer(struct config_node *node, const char *key, int64_t otherwise, int64_t least,
+                   int64_t most, int64_t *value, struct error *err)
+{
+    json_t *json = get(node, key);
+    if (!json && otherwise == CONFIG_REQUIRED)
+        return config_error(node, key, err, "missing; expected an integer");
+    if (!json) {
+        *value = otherwise;
+        return 0;
+    }
+    if (!json_is_integer(json) || json_integer_value(json) < least ||
+        json_integer_value(json) > most)
+        return config_error(node, key, err, "expected an integer from %lld to %lld",
+                            (long long)least, (long long)most);
+    *value = json_integer_value(json);
+    return 0;
+}
+
+/* Every real of the format ends up in an f32. */
+static bool is_f32(const json_t *json)
+{
+    return json_is_number(json) && fabs(json_number_value(json)) <= (double)FLT_MAX;
+}
+
+int config_real(struct config_node *node, const char *key, const double *otherwise, double *value,
+                struct error *err)
+{
+    json_t *json = get(node, key);
+    if (!json && !otherwise)
+        return config_error(node, key, err, "missing; expected a number");
+    if (!json) {
+        *value = *otherwise;
+        return 0;
+    }
+    if (!is_f32(json))
+        return config_error(node, key, err, "expected a number that f32 can hold");
+    *value = json_number_value(json);
+    return 0;
+}
+
+int config_text(struct config_node *node, const char *key, const char *otherwise,
+                const char **value, struct error *err)
+{
+    json_t *json = get(node, key);
+    if (!json && !otherwise)
+        return config_error(node, key, err, "missing; expected a string");
+    if (json && !json_is_string(json))
+        return config_error(node, key, err, "expected a string");
+    *value = json ? json_string_value(json) : otherwise;
+    return 0;
+}
+
+int config_choice(struct config_node *node, const char *key, const char *const names[],
+                  int otherwise, int *value, struct error *err)
+{
+    const char *text = NULL;
+    if (config_text(node, key, otherwise < 0 ? NULL : names[otherwise], &text, err) != 0)
+        return -1;
+    char known[160] = "";
+    for (int i = 0; names[i]; i++) {
+        if (strcmp(names[i], text) == 0) {
+            *value = i;
+            return 0;
+        }
+        size_t used = strlen(known);
+        snprintf(known + used, sizeof known - used, "%s%s", i ? ", " : "", names[i]);
+    }
+    return config_error(node, key, err, "'%.40s' is not one of %s", text, known);
+}
+
+int config_shape(struct config_node *node, const char *key, struct moed_shape *shape,
+                 struct error *err)
+{
+    json_t *json = get(node, key);
+    size_t rank = json_array_size(json);
+    if (!json_is_array(json) || rank < 1 || rank > MOED_MAX_RANK)
+        return config_error(node, key, err, "expected a list of 1 to %d sizes", MOED_MAX_RANK);
+    shape->rank = rank;
+    for (size_t i = 0; i < rank; i++) {
+        json_t *dim = json_array_get(json, i);
+        if (!json_is_integer(dim) || json_integer_value(dim) < 1)
+            return config_error(node, key, err, "size %zu must be a positive integer", i);
+        shape->dims[i] = (size_t)json_integer_value(dim);
+    }
+    return 0;
+}
+
+int config_integers(struct config_node *node, const char *key, int64_t least, int64_t most,
+                    int32_t **values, size_t *count, struct error *err)
+{
+    json_t *json = get(node, key);
+    if (!json_is_array(json) || json_array_size(json) == 0)
+        return config_error(node, key, err, "expected a list of integers");
+    *count = json_array_size(json);
+    if (!(*values = calloc_checked(*count, sizeof **values, err)))
+        return -1;
+    for (size_t i = 0; i < *count; i++) {
+        json_t *item = json_array_get(json, i);
+        if (!json_is_integer(item) || json_integer_value(item) < least ||
+            json_integer_value(item) > most) {
+            free(*values);
+            *values = NULL; /* the caller's own clean-up frees what it was given */
+            return config_error(node, key, err, "entry %zu is not an integer from %lld to %lld", i,
+                                (long long)least, (long long)most);
+        }
+        (*values)[i] = (int32_t)json_integer_value(item);
+    }
+    return 0;
+}
+
+int config_reals(struct config_node *node, const char *key, double **values, size_t *count,
+                 struct error *err)
+{
+    json_t *json = get(node, key);
+    if (!json_is_array(json) || json_array_size(json) == 0)
+        return config_error(node, key, err, "expected a list of numbers");
+    *count = json_array_size(json);
+    if (!(*values = calloc_checked(*count, sizeof **values, err)))
+        return -1;
+    for (size_t i = 0; i < *count; i++) {
+        json_t *item = json_array_get(json, i);
+        if (!is_f32(item)) {
+            free(*values);
+            *values = NULL; /* the caller's own clean-up frees what it was given */
+            return config_error(node, key, err, "entry %zu is not a number that f32 can hold", i);
+        }
+        (*values)[i] = json_number_value(item);
+    }
+    return 0;
+}
+
+int config_texts(struct config_node *node, const char *key, const char ***values, size_t *count,
+                 struct error *err)
+{
+    json_t *json = get(node, key);
+    if (!json_is_array(json))
+        return config_error(node, key, err, "expected a list of strings");
+    *count = json_array_size(json);
+    if (!(*values = calloc_checked(*count, sizeof **values, err)))
+        return -1;
+    for (size_t i = 0; i < *count; i++) {
+        (*values)[i] = json_string_value(json_array_get(json, i));
+        if (!(*values)[i]) {
+            free(*values);
+            *values = NULL;
+            return config_error(node, key, err, "entry %zu is not a string", i);
+        }
+    }
+    return 0;
+}
+
+static void child_init(struct config_node *child, const struct config_node *parent, const char *key,
+                       size_t index, json_t *json)
+{
+    *child = (struct config_node){.json = json, .parent = parent, .key = key, .index = index};
+}
+
+int config_object(struct config_node *node, const char *key, struct config_node *child,
+                  struct error *err)
+{
+    json_t *json = get(node, key);
+    if (!json_is_object(json))
+        return config_error(node, key, err, "%sexpected an object", json ? "" : "missing; ");
+    child_init(child, node, key, CONFIG_NO_INDEX, json);
+    return 0;
+}
+
+int config_list(struct config_node *node, const char *key, size_t *count, struct error *err)
+{
+    json_t *json = get(node, key);
+    if (!json_is_array(json) || json_array_size(json) == 0)
+        return config_error(node, key, err, "%sexpected a list of objects",
+                            json ? "" : "missing; ");
+    *count = json_array_size(json);
+    return 0;
+}
+
+int config_item(struct config_node *node, const char *key, size_t index, struct config_node *child,
+                struct error *err)
+{
+    json_t *json = json_array_get(get(node, key), index);
+    child_init(child, node, key, index, json);
+    if (!json_is_object(json))
+        return config_error(child, NULL, err, "expected an object");
+    return 0;
+}
+
+int config_done(struct config_node *node, struct error *err)
+{
+    const char *key;
+    json_t *value;
+    json_object_foreach (node->json, key, value) {
+        bool asked = false;
+        for (size_t i = 0; i < node->asked_count; i++)
+            asked |= strcmp(node->asked[i], key) == 0;
+        if (!asked)
+            return config_error(node, NULL, err, "unknown key '%.60s'", key);
+    }
+    return 0;
+}
+
+const char *config_next_key(const struct config_node *node, const char *key)
+{
+    void *at = key ? json_object_iter_next(node->json, json_object_key_to_iter(key))
+                   : json_object_iter(node->json);
+    return at ? json_object_iter_key(at) : NULL;
+}

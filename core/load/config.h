@@ -1,0 +1,78 @@
+/* config.json, read with types, bounds and places: the engine's only view of JSON.
+ *
+ * A `config_node` is one JSON object with the path that leads to it. Getters check presence, type
+ * and range and record which keys were asked for; config_done() then refuses every other key, so
+ * that a misspelt one is an error and never ignored. Errors read "layers[2].gate.top_k: ...". */
+#ifndef CORE_CONFIG_H
+#define CORE_CONFIG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/moed.h"
+
+/* More keys than any object of the format has. */
+enum { CONFIG_MAX_KEYS = 24 };
+
+struct config_node {
+    void *json;                       /* json_t object, borrowed from the document */
+    const struct config_node *parent; /* NULL for the root; must outlive this node */
+    const char *key;                  /* in the parent */
+    size_t index;                     /* in the parent's list, or CONFIG_NO_INDEX */
+    const char *asked[CONFIG_MAX_KEYS];
+    size_t asked_count;
+};
+
+#define CONFIG_NO_INDEX ((size_t)-1)
+/* As a default: the key must be there. */
+#define CONFIG_REQUIRED INT64_MIN
+
+/* Reads a JSON document whose root is an object. The node's `json` is the document: config_close
+ * it. */
+int config_open(struct config_node *root, const char *path, struct error *err);
+void config_close(struct config_node *root);
+
+bool config_has(struct config_node *node, const char *key);
+int config_integer(struct config_node *node, const char *key, int64_t otherwise, int64_t least,
+                   int64_t most, int64_t *value, struct error *err);
+/* A number in the range of f32; `otherwise` NULL: required. */
+int config_real(struct config_node *node, const char *key, const double *otherwise, double *value,
+                struct error *err);
+/* `otherwise` NULL: required. The text is borrowed from the document. */
+int config_text(struct config_node *node, const char *key, const char *otherwise,
+                const char **value, struct error *err);
+/* One of `names` (NULL-terminated); `otherwise` < 0: required. */
+int config_choice(struct config_node *node, const char *key, const char *const names[],
+                  int otherwise, int *value, struct error *err);
+/* Required list of 1..MOED_MAX_RANK sizes of at least 1. */
+int config_shape(struct config_node *node, const char *key, struct moed_shape *shape,
+                 struct error *err);
+/* Required list of integers from `least` to `most`; malloc'ed, caller frees. */
+int config_integers(struct config_node *node, const char *key, int64_t least, int64_t most,
+                    int32_t **values, size_t *count, struct error *err);
+/* Required list of numbers in the range of f32; malloc'ed, caller frees. */
+int config_reals(struct config_node *node, const char *key, double **values, size_t *count,
+                 struct error *err);
+/* List of texts, borrowed; the array is malloc'ed, caller frees. */
+int config_texts(struct config_node *node, const char *key, const char ***values, size_t *count,
+                 struct error *err);
+/* Required object. */
+int config_object(struct config_node *node, const char *key, struct config_node *child,
+                  struct error *err);
+/* Required list of objects: its length, then each item. */
+int config_list(struct config_node *node, const char *key, size_t *count, struct error *err);
+int config_item(struct config_node *node, const char *key, size_t index, struct config_node *child,
+                struct error *err);
+
+/* Refuses keys that no getter asked for. */
+int config_done(struct config_node *node, struct error *err);
+
+/* For objects whose keys are names from elsewhere: the key after `key`, or the first for NULL; NULL
+ * at the end. Borrowed. */
+const char *config_next_key(const struct config_node *node, const char *key);
+
+/* Records "<path>.<key>: message"; key NULL: the node itself. Returns -1. */
+int config_error(const struct config_node *node, const char *key, struct error *err,
+                 const char *format, ...) __attribute__((format(printf, 4, 5)));
+
+#endif

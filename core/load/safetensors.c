@@ -1,0 +1,425 @@
+/* The safetensors container: 8 bytes of header length, a JSON header that maps names to dtype,
+ * shape and byte offsets, then the data. See safetensors.h for what is guaranteed about it. */
+#include "core/load/safetensors.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <limits.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/dense/convert.h"
+#include "core/load/config.h"
+
+/* A lying header length must not become a huge parse: the format's own reference limit. */
+enum { MAX_HEADER_BYTES = 100 * 1000 * 1000 };
+/* An index of a million shards would exhaust mappings; the largest published models have hundreds.
+ */
+enum { MAX_SHARDS = 4096 };
+
+struct mapping {
+    char *name; /* file name inside the checkpoint directory */
+    void *base;
+    size_t bytes;
+};
+
+struct safetensors {
+    struct mapping *mappings;
+    size_t mapping_count;
+    struct tensor *tensors; /* sorted by name once loaded */
+    size_t tensor_count, tensor_capacity;
+};
+
+/* Where a tensor's bytes begin and end in its file; lives only while one header is checked. */
+struct extent {
+    size_t begin, end;
+    const char *name;
+};
+
+static const struct {
+    const char *name;
+    size_t bytes;
+} DTYPES[] = {[DTYPE_F32] = {"F32", 4},
+              [DTYPE_F16] = {"F16", 2},
+              [DTYPE_BF16] = {"BF16", 2},
+              [DTYPE_I8] = {"I8", 1}};
+
+size_t dtype_bytes(enum dtype dtype)
+{
+    return DTYPES[dtype].bytes;
+}
+
+const char *dtype_name(enum dtype dtype)
+{
+    return DTYPES[dtype].name;
+}
+
+static int dtype_parse(const char *name, enum dtype *dtype)
+{
+    for (size_t i = 0; name && i < DTYPE_I8; i++) {
+        if (strcmp(name, DTYPES[i].name) == 0) {
+            *dtype = (enum dtype)i;
+            return 0;
+        }
+    }
+    return -1;
+}
+
+static int map_file(const char *directory, const char *name, struct mapping *mapping,
+                    struct error *err)
+{
+    char path[PATH_MAX];
+    if (snprintf(path, sizeof path, "%s/%s", directory, name) >= (int)sizeof path)
+        return error_set(err, ERROR_INVALID, "%s: path too long", name);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* do not wait for a pipe's writer */
+    if (fd < 0)
+        return error_set(err, ERROR_INVALID, "%s: cannot open: %s", path, strerror(errno));
+    struct stat status;
+    int result = -1;
+    if (fstat(fd, &status) != 0 || !S_ISREG(status.st_mode)) {
+        error_set(err, ERROR_INVALID, "%s: not a regular file", path);
+    } else if (status.st_size < 8) {
+        error_set(err, ERROR_INVALID, "%s: %lld bytes, too short for a safetensors file", path,
+                  (long long)status.st_size);
+    } else {
+        void *base = mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+        if (base == MAP_FAILED) {
+            error_set(err, ERROR_INVALID, "%s: cannot map: %s", path, strerror(errno));
+        } else {
+            *mapping = (struct mapping){xstrdup(name), base, (size_t)status.st_size};
+            result = 0;
+        }
+    }
+    close(fd);
+    return result;
+}
+
+static int parse_shape(json_t *shape, struct tensor *tensor, const char *where, struct error *err)
+{
+    if (!json_is_array(shape) || json_array_size(shape) > TENSOR_MAX_RANK)
+        return error_set(err, ERROR_INVALID, "%s: shape must be a list of at most %d sizes", where,
+                         TENSOR_MAX_RANK);
+    tensor->rank = json_array_size(shape);
+    tensor->elements = 1;
+    for (size_t i = 0; i < tensor->rank; i++) {
+        json_t *dim = json_array_get(shape, i);
+        if (!json_is_integer(dim) || json_integer_value(dim) < 1)
+            return error_set(err, ERROR_INVALID, "%s: shape[%zu] must be a positive integer", where,
+                             i);
+        tensor->dims[i] = (size_t)json_integer_value(dim);
+        if (__builtin_mul_overflow(tensor->elements, tensor->dims[i], &tensor->elements))
+            return error_set(err, ERROR_INVALID, "%s: shape overflows", where);
+    }
+    return 0;
+}
+
+static int parse_extent(json_t *offsets, size_t data_bytes, struct extent *extent,
+                        const char *where, struct error *err)
+{
+    json_t *begin = json_array_get(offsets, 0), *end = json_array_get(offsets, 1);
+    if (json_array_size(offsets) != 2 || !json_is_integer(begin) || !json_is_integer(end))
+        return error_set(err, ERROR_INVALID, "%s: data_offsets must be [begin, end]", where);
+    json_int_t from = json_integer_value(begin), to = json_integer_value(end);
+    if (from < 0 || to < from || (uint64_t)to > data_bytes)
+        return error_set(
+            err, ERROR_INVALID,
+            "%s: data_offsets [%lld, %lld] do not lie within the file's %zu data bytes", where,
+            (long long)from, (long long)to, data_bytes);
+    extent->begin = (size_t)from;
+    extent->end = (size_t)to;
+    return 0;
+}
+
+static struct tensor *append_tensor(struct safetensors *file, const char *name, struct error *err)
+{
+    if (file->tensor_count == file->tensor_capacity) {
+        const size_t capacity = file->tensor_capacity ? 2 * file->tensor_capacity : 64;
+        struct tensor *grown = realloc(file->tensors, capacity * sizeof *grown);
+        if (!grown) {
+            error_set(err, ERROR_INTERNAL, "no memory for %zu tensors", capacity);
+            return NULL;
+        }
+        file->tensors = grown;
+        file->tensor_capacity = capacity;
+    }
+    struct tensor *tensor = &file->tensors[file->tensor_count++];
+    *tensor = (struct tensor){.name = xstrdup(name)};
+    return tensor;
+}
+
+static int parse_tensor(struct safetensors *file, const struct mapping *mapping, const char *name,
+                        json_t *entry, const char *data, struct extent *extent, struct error *err)
+{
+    char where[ERROR_TEXT_BYTES / 2];
+    snprintf(where, sizeof where, "%s: tensor '%s'", mapping->name, name);
+    struct tensor *tensor = append_tensor(file, name, err);
+    if (!tensor)
+        return -1;
+    tensor->shard = mapping->name;
+    const char *dtype = json_string_value(json_object_get(entry, "dtype"));
+    if (!json_is_object(entry) || json_object_size(entry) != 3)
+        return error_set(err, ERROR_INVALID, "%s: expected exactly dtype, shape and data_offsets",
+                         where);
+    if (dtype_parse(dtype, &tensor->dtype) != 0)
+        return error_set(err, ERROR_INVALID, "%s: dtype %s is not one of F32, F16, BF16", where,
+                         dtype ? dtype : "(none)");
+    size_t data_bytes = mapping->bytes - (size_t)(data - (const char *)mapping->base);
+    if (parse_shape(json_object_get(entry, "shape"), tensor, where, err) != 0 ||
+        parse_extent(json_object_get(entry, "data_offsets"), data_bytes, extent, where, err) != 0)
+        return -1;
+    size_t bytes;
+    if (__builtin_mul_overflow(tensor->elements, dtype_bytes(tensor->dtype), &bytes) ||
+        bytes != extent->end - extent->begin)
+        return error_set(err, ERROR_INVALID,
+                         "%s: shape needs %zu x %zu bytes, data_offsets give %zu", where,
+                         tensor->elements, dtype_bytes(tensor->dtype), extent->end - extent->begin);
+    tensor->data = data + extent->begin;
+    extent->name = tensor->name;
+    return 0;
+}
+
+static int compare_extents(const void *a, const void *b)
+{
+    const struct extent *x = a, *y = b;
+    return x->begin < y->begin ? -1 : x->begin > y->begin;
+}
+
+/* The format allows neither overlaps (two names for one weight) nor holes (bytes nobody checked).
+ */
+static int check_extents(struct extent *extents, size_t count, size_t data_bytes, const char *file,
+                         struct error *err)
+{
+    qsort(extents, count, sizeof *extents, compare_extents);
+    size_t end = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (extents[i].begin < end)
+            return error_set(err, ERROR_INVALID, "%s: tensor '%s' overlaps tensor '%s'", file,
+                             extents[i].name, extents[i - 1].name);
+        if (extents[i].begin > end)
+            return error_set(err, ERROR_INVALID, "%s: %zu unused bytes before tensor '%s'", file,
+                             extents[i].begin - end, extents[i].name);
+        end = extents[i].end;
+    }
+    if (end != data_bytes)
+        return error_set(err, ERROR_INVALID, "%s: %zu unused bytes after the last tensor", file,
+                         data_bytes - end);
+    return 0;
+}
+
+static int parse_tensors(struct safetensors *file, const struct mapping *mapping, json_t *header,
+                         const char *data, struct error *err)
+{
+    size_t count = 0;
+    struct extent *extents = calloc_checked(json_object_size(header), sizeof *extents, err);
+    if (!extents)
+        return -1;
+    const char *name;
+    json_t *entry;
+    int result = 0;
+    json_object_foreach (header, name, entry) {
+        if (strcmp(name, "__metadata__") == 0)
+            continue;
+        result = parse_tensor(file, mapping, name, entry, data, &extents[count++], err);
+        if (result != 0)
+            break;
+    }
+    if (result == 0) {
+        size_t data_bytes = mapping->bytes - (size_t)(data - (const char *)mapping->base);
+        result = check_extents(extents, count, data_bytes, mapping->name, err);
+    }
+    free(extents);
+    return result;
+}
+
+static int parse_file(struct safetensors *file, const struct mapping *mapping, struct error *err)
+{
+    const unsigned char *base = mapping->base;
+    uint64_t header_bytes = 0;
+    for (int i = 7; i >= 0; i--)
+        header_bytes = header_bytes << 8 | base[i];
+    if (header_bytes > MAX_HEADER_BYTES || header_bytes > mapping->bytes - 8)
+        return error_set(err, ERROR_INVALID,
+                         "%s: header of %llu bytes does not fit the file (%zu bytes)",
+                         mapping->name, (unsigned long long)header_bytes, mapping->bytes);
+    json_error_t bad;
+    json_t *header =
+        json_loadb((const char *)base + 8, (size_t)header_bytes, JSON_REJECT_DUPLICATES, &bad);
+    if (!header)
+        return error_set(err, ERROR_INVALID, "%s: header is not valid JSON at byte %d: %s",
+                         mapping->name, 8 + bad.position, bad.text);
+    int result =
+        json_is_object(header)
+            ? parse_tensors(file, mapping, header, (const char *)base + 8 + header_bytes, err)
+            : error_set(err, ERROR_INVALID, "%s: header is not a JSON object", mapping->name);
+    json_decref(header);
+    return result;
+}
+
+static int open_shard(struct safetensors *file, const char *directory, const char *name,
+                      struct error *err)
+{
+    if (file->mapping_count == MAX_SHARDS)
+        return error_set(err, ERROR_INVALID, "more than %d shards", MAX_SHARDS);
+    file->mappings = xrealloc(file->mappings, (file->mapping_count + 1) * sizeof *file->mappings);
+    struct mapping *mapping = &file->mappings[file->mapping_count];
+    if (map_file(directory, name, mapping, err) != 0)
+        return -1;
+    file->mapping_count++;
+    return parse_file(file, mapping, err);
+}
+
+static int open_shards(struct safetensors *file, const char *directory, json_t *weight_map,
+                       struct error *err)
+{
+    const char *tensor;
+    json_t *shard, *opened = json_object();
+    int result = 0;
+    json_object_foreach (weight_map, tensor, shard) {
+        const char *name = json_string_value(shard);
+        /* A shard lies in the checkpoint's own directory: no path may lead out of it. */
+        if (!name || !*name || strchr(name, '/') || strcmp(name, "..") == 0)
+            result = error_set(err, ERROR_INVALID,
+                               "model.safetensors.index.json: weight_map['%s'] must be a file name",
+                               tensor);
+        else if (!json_object_get(opened, name) &&
+                 (result = open_shard(file, directory, name, err)) == 0)
+            json_object_set_new(opened, name, json_true());
+        if (result != 0)
+            break;
+    }
+    json_decref(opened);
+    return result;
+}
+
+/* The index and the shards must tell the same story. */
+static int check_index(const struct safetensors *file, json_t *weight_map, struct error *err)
+{
+    if (json_object_size(weight_map) != file->tensor_count)
+        return error_set(err, ERROR_INVALID,
+                         "model.safetensors.index.json lists %zu tensors, its shards hold %zu",
+                         json_object_size(weight_map), file->tensor_count);
+    for (size_t i = 0; i < file->tensor_count; i++) {
+        const struct tensor *tensor = &file->tensors[i];
+        const char *listed = json_string_value(json_object_get(weight_map, tensor->name));
+        if (!listed || strcmp(listed, tensor->shard) != 0)
+            return error_set(err, ERROR_INVALID,
+                             "model.safetensors.index.json: tensor '%s' is in %s, listed in %s",
+                             tensor->name, tensor->shard, listed ? listed : "no file");
+    }
+    return 0;
+}
+
+static int open_index(struct safetensors *file, const char *directory, const char *path,
+                      struct error *err)
+{
+    struct config_node index;
+    if (config_open(&index, path, err) != 0)
+        return -1;
+    json_t *weight_map = json_object_get(index.json, "weight_map");
+    int result = json_is_object(weight_map)
+                     ? open_shards(file, directory, weight_map, err)
+                     : error_set(err, ERROR_INVALID, "%s: weight_map must be an object", path);
+    if (result == 0)
+        result = check_index(file, weight_map, err);
+    config_close(&index);
+    return result;
+}
+
+static int compare_tensors(const void *a, const void *b)
+{
+    return strcmp(((const struct tensor *)a)->name, ((const struct tensor *)b)->name);
+}
+
+static int sort_tensors(struct safetensors *file, struct error *err)
+{
+    if (file->tensor_count)
+        qsort(file->tensors, file->tensor_count, sizeof *file->tensors, compare_tensors);
+    for (size_t i = 1; i < file->tensor_count; i++)
+        if (compare_tensors(&file->tensors[i - 1], &file->tensors[i]) == 0)
+            return error_set(err, ERROR_INVALID, "tensor '%s' is stored in more than one shard",
+                             file->tensors[i].name);
+    return 0;
+}
+
+struct safetensors *safetensors_open(const char *directory, struct error *err)
+{
+    char index[PATH_MAX];
+    struct safetensors *file = xcalloc(1, sizeof *file);
+    int length = snprintf(index, sizeof index, "%s/model.safetensors.index.json", directory);
+    int result;
+    if (length >= (int)sizeof index)
+        result = error_set(err, ERROR_INVALID, "%s: path too long", directory);
+    else if (access(index, F_OK) == 0)
+        result = open_index(file, directory, index, err);
+    else
+        result = open_shard(file, directory, "model.safetensors", err);
+    if (result != 0 || sort_tensors(file, err) != 0) {
+        safetensors_free(file);
+        return NULL;
+    }
+    return file;
+}
+
+void safetensors_free(struct safetensors *file)
+{
+    if (!file)
+        return;
+    for (size_t i = 0; i < file->tensor_count; i++)
+        free(file->tensors[i].name);
+    for (size_t i = 0; i < file->mapping_count; i++) {
+        munmap(file->mappings[i].base, file->mappings[i].bytes);
+        free(file->mappings[i].name);
+    }
+    free(file->tensors);
+    free(file->mappings);
+    free(file);
+}
+
+struct tensor *safetensors_find(const struct safetensors *file, const char *name)
+{
+    struct tensor key = {.name = (char *)name};
+    if (!file->tensor_count)
+        return NULL;
+    return bsearch(&key, file->tensors, file->tensor_count, sizeof *file->tensors, compare_tensors);
+}
+
+const struct tensor *safetensors_unused(const struct safetensors *file)
+{
+    for (size_t i = 0; i < file->tensor_count; i++)
+        if (!file->tensors[i].used)
+            return &file->tensors[i];
+    return NULL;
+}
+
+void tensor_drop_pages(const struct tensor *tensor)
+{
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    const uintptr_t begin = ((uintptr_t)tensor->data + page - 1) / page * page;
+    const uintptr_t end =
+        ((uintptr_t)tensor->data + tensor->elements * dtype_bytes(tensor->dtype)) / page * page;
+    if (begin < end)
+        madvise((void *)begin, end - begin, MADV_DONTNEED); /* advice: failing costs memory only */
+}
+
+void tensor_to_f32(const struct tensor *tensor, float *values)
+{
+    switch (tensor->dtype) {
+    case DTYPE_F32:
+        memcpy(values, tensor->data, tensor->elements * sizeof *values);
+        break;
+    case DTYPE_F16:
+        convert_f16_to_f32(tensor->data, tensor->elements, values);
+        break;
+    case DTYPE_BF16:
+        convert_bf16_to_f32(tensor->data, tensor->elements, values);
+        break;
+    case DTYPE_I8: /* not stored */
+        break;
+    }
+}

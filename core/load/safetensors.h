@@ -1,0 +1,56 @@
+/* Weights on disk: one safetensors file or several with an index, mapped read-only.
+ *
+ * The files are untrusted: a tensor found here lies wholly inside its mapping, has as many bytes as
+ * its shape needs, and shares none with another tensor. Nothing is copied; pages are read when the
+ * weights are first used. A file that is truncated in place while mapped kills the process
+ * (SIGBUS), so checkpoints are replaced by rename, never rewritten. */
+#ifndef CORE_SAFETENSORS_H
+#define CORE_SAFETENSORS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/error.h"
+
+/* I8 is what gemm_init_int8() makes of the others; no file of ours holds it. */
+enum dtype { DTYPE_F32, DTYPE_F16, DTYPE_BF16, DTYPE_I8 };
+
+/* A stored tensor may have one axis more than a row: expert or output axes come first. */
+enum { TENSOR_MAX_RANK = 8 };
+
+struct tensor {
+    char *name;
+    const char *shard; /* the file it is in */
+    enum dtype dtype;
+    size_t rank;
+    size_t dims[TENSOR_MAX_RANK];
+    size_t elements;
+    const void *data; /* in the mapping; little-endian, any alignment */
+    bool used;        /* some layer has claimed it */
+};
+
+struct safetensors;
+
+/* Opens <directory>/model.safetensors, or model.safetensors.index.json with its shards. */
+struct safetensors *safetensors_open(const char *directory, struct error *err);
+void safetensors_free(struct safetensors *file);
+
+/* NULL when there is none of that name. Borrowed. */
+struct tensor *safetensors_find(const struct safetensors *file, const char *name);
+
+/* The first tensor, in order of names, that nothing has claimed; NULL when all are used. */
+const struct tensor *safetensors_unused(const struct safetensors *file);
+
+size_t dtype_bytes(enum dtype dtype);
+const char *dtype_name(enum dtype dtype);
+
+/* The tensor's numbers have been copied elsewhere: its pages need not stay in memory. They are read
+ * again from the file if anyone looks. Only for tensors of a checkpoint: memory that is no file's
+ * would be gone. */
+void tensor_drop_pages(const struct tensor *tensor);
+
+/* Copies all elements to f32; exact for every dtype. */
+void tensor_to_f32(const struct tensor *tensor, float *values);
+
+#endif

@@ -1,0 +1,106 @@
+/* Sorting (item, expert) pairs by expert, so that each expert's weights are read once per batch.
+ *
+ * A counting sort, stable: an expert sees its items in order whatever else is in the batch, and an
+ * expert that gets every item gets them in place. A pair that several gates chose is one pair. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/moe/moe.h"
+
+/* The selections of all gates side by side, in `position`, which holds experts until place(). */
+static void collect(struct dispatch *dispatch, struct routing *const *routing, size_t gate_count)
+{
+    size_t first_slot = 0;
+    for (size_t gate = 0; gate < gate_count; gate++) {
+        const size_t k = routing[gate]->top_k;
+        const int32_t *expert = routing[gate]->expert;
+        for (size_t item = 0; item < dispatch->items; item++)
+            for (size_t slot = 0; slot < k; slot++)
+                dispatch->position[item * dispatch->slots + first_slot + slot] =
+                    (uint32_t)*expert++; /* -1, dropped, becomes NOWHERE */
+        first_slot += k;
+    }
+}
+
+/* Whether this is the first selection of `expert` for `item`. */
+static bool is_new_pair(struct dispatch *dispatch, uint32_t expert, size_t item)
+{
+    const bool is_new = dispatch->last_item[expert] != item + 1;
+    dispatch->last_item[expert] = (uint32_t)item + 1;
+    return is_new;
+}
+
+static void forget_items(struct dispatch *dispatch)
+{
+    memset(dispatch->last_item, 0, dispatch->experts * sizeof *dispatch->last_item);
+}
+
+/* first[e] = pairs of the experts before e. */
+static void count(struct dispatch *dispatch)
+{
+    uint32_t *pairs = dispatch->first + 1;
+    memset(dispatch->first, 0, (dispatch->experts + 1) * sizeof *dispatch->first);
+    forget_items(dispatch);
+    const uint32_t *expert = dispatch->position;
+    for (size_t item = 0; item < dispatch->items; item++)
+        for (size_t slot = 0; slot < dispatch->slots; slot++, expert++)
+            if (*expert != NOWHERE && is_new_pair(dispatch, *expert, item))
+                pairs[*expert]++;
+    for (size_t e = 0; e < dispatch->experts; e++)
+        dispatch->first[e + 1] += dispatch->first[e];
+}
+
+static void place(struct dispatch *dispatch)
+{
+    forget_items(dispatch);
+    uint32_t *position = dispatch->position;
+    /* first[e] walks forward as expert e's pairs are placed, to where first[e + 1] began ... */
+    for (size_t item = 0; item < dispatch->items; item++)
+        for (size_t slot = 0; slot < dispatch->slots; slot++, position++) {
+            const uint32_t expert = *position;
+            if (expert == NOWHERE)
+                continue;
+            if (is_new_pair(dispatch, expert, item)) {
+                dispatch->last_position[expert] = dispatch->first[expert]++;
+                dispatch->item[dispatch->last_position[expert]] = (uint32_t)item;
+            }
+            *position = dispatch->last_position[expert];
+        }
+    /* ... so moving every entry up by one restores the beginnings. */
+    for (size_t e = dispatch->experts; e > 0; e--)
+        dispatch->first[e] = dispatch->first[e - 1];
+    dispatch->first[0] = 0;
+}
+
+void dispatch_pairs(struct dispatch *dispatch, struct routing *const *routing, size_t gate_count)
+{
+    dispatch->items = routing[0]->items;
+    collect(dispatch, routing, gate_count);
+    count(dispatch);
+    place(dispatch);
+}
+
+int dispatch_init(struct dispatch *dispatch, const struct moe_sizes *sizes, size_t max_items,
+                  struct error *err)
+{
+    const size_t selections = max_items * sizes->slots;
+    *dispatch = (struct dispatch){.experts = sizes->experts, .slots = sizes->slots};
+    if (!(dispatch->item = calloc_checked(selections, sizeof *dispatch->item, err)) ||
+        !(dispatch->position = calloc_checked(selections, sizeof *dispatch->position, err)) ||
+        !(dispatch->tasks = calloc_checked(selections, sizeof *dispatch->tasks, err)))
+        return -1;
+    dispatch->first = xcalloc(sizes->experts + 1, sizeof *dispatch->first);
+    dispatch->last_item = xcalloc(sizes->experts, sizeof *dispatch->last_item);
+    dispatch->last_position = xcalloc(sizes->experts, sizeof *dispatch->last_position);
+    return 0;
+}
+
+void dispatch_close(struct dispatch *dispatch)
+{
+    free(dispatch->item);
+    free(dispatch->position);
+    free(dispatch->tasks);
+    free(dispatch->first);
+    free(dispatch->last_item);
+    free(dispatch->last_position);
+}

@@ -1,0 +1,207 @@
+/* The experts: one chain of layers each, run once per batch over the pairs dispatched to them.
+ *
+ * The pairs of all active experts form one pool of tasks for the team; an expert that got most of
+ * the rows is cut into several, so that no thread waits for it. Scratch is linear in rows: a task's
+ * share of the arena follows from where its pairs begin, and tasks need no memory of their own. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/moe/moe.h"
+
+static int build_expert(struct experts *experts, size_t index, struct layer *layer,
+                        const struct build *build, struct config_node *node,
+                        const struct moed_shape *in, struct error *err)
+{
+    struct build inner = *build;
+    struct chain *chain = &experts->chains[index];
+    char a[SHAPE_TEXT_BYTES], b[SHAPE_TEXT_BYTES];
+    if (snprintf(inner.prefix, sizeof inner.prefix, "%s%s.experts.%zu.", build->prefix, layer->name,
+                 index) >= (int)sizeof inner.prefix)
+        return config_error(node, NULL, err, "tensor names would be too long");
+    inner.no_moe = true;
+    if (chain_build(chain, &inner, node, "layers", in, err) != 0)
+        return -1;
+    if (!shape_equal(&chain->out, &experts->chains[0].out))
+        return config_error(node, NULL, err, "expert %zu gives %s, expert 0 gives %s", index,
+                            shape_text(&chain->out, a), shape_text(&experts->chains[0].out, b));
+    if (chain->scratch_per_row > experts->scratch_per_row)
+        experts->scratch_per_row = chain->scratch_per_row;
+    if (chain->workspace > layer->workspace)
+        layer->workspace = chain->workspace;
+    layer->parameters += chain->parameters;
+    layer->weight_bytes += chain->weight_bytes;
+    return 0;
+}
+
+/* "inputs": which entry of the item each expert sees, or NULL. */
+static int read_inputs(int32_t **entries, struct config_node *node, size_t count,
+                       const struct moed_shape *item, bool routes_positions, struct error *err)
+{
+    size_t given;
+    *entries = NULL;
+    if (!config_has(node, "inputs"))
+        return 0;
+    if (item->rank == 0 || routes_positions)
+        return config_error(node, "inputs", err, "%s has no entries to choose from",
+                            routes_positions ? "a position" : "the layer's input");
+    if (config_integers(node, "inputs", 0, (int64_t)item->dims[0] - 1, entries, &given, err) != 0)
+        return -1;
+    if (given == count)
+        return 0;
+    free(*entries);
+    return config_error(node, "inputs", err, "%zu entries for %zu experts", given, count);
+}
+
+int experts_build(struct experts *experts, struct layer *layer, struct build *build,
+                  struct config_node *node, const struct moed_shape *item, struct error *err)
+{
+    struct config_node own;
+    int64_t count;
+    int32_t *entries;
+    if (config_object(node, "experts", &own, err) != 0 ||
+        format_2_key(build, &own, "inputs", err) != 0 ||
+        config_integer(&own, "count", CONFIG_REQUIRED, 1, MAX_EXPERTS, &count, err) != 0 ||
+        read_inputs(&entries, &own, (size_t)count, item, item->rank != layer->in.rank, err) != 0)
+        return -1;
+    experts->chains = xcalloc((size_t)count, sizeof *experts->chains);
+    experts->inputs = xcalloc((size_t)count, sizeof *experts->inputs);
+    int result = 0;
+    for (; result == 0 && experts->count < (size_t)count; experts->count++) {
+        struct moed_shape in;
+        slice_of(&experts->inputs[experts->count], &in, item,
+                 entries ? (size_t)entries[experts->count] : WHOLE);
+        result = build_expert(experts, experts->count, layer, build, &own, &in, err);
+    }
+    free(entries);
+    return result != 0 ? -1 : config_done(&own, err);
+}
+
+void experts_close(struct experts *experts)
+{
+    for (size_t i = 0; i < experts->count; i++)
+        chain_close(&experts->chains[i]);
+    free(experts->chains);
+    free(experts->inputs);
+}
+
+struct experts_job {
+    const struct experts *experts;
+    const struct run *run;
+    const struct dispatch *dispatch; /* NULL for heads: every item */
+    size_t items;
+    size_t item_elements;  /* of x */
+    size_t gathered_pitch; /* of a pair's place in gathered */
+    const float *x, *hidden;
+    float *gathered, *out;
+};
+
+static struct run task_run(const struct experts_job *job, size_t first_row, unsigned worker)
+{
+    struct run run = *job->run;
+    run.worker = run.team ? worker : run.worker;
+    run.team = NULL;
+    run.arena += first_row * job->experts->scratch_per_row;
+    return run;
+}
+
+static void head_task(void *context, size_t e, unsigned worker)
+{
+    const struct experts_job *job = context;
+    struct run run = task_run(job, e * job->items, worker);
+    chain_forward(&job->experts->chains[e], 0, job->experts->split, &run, job->items, job->x,
+                  job->out + e * job->items * job->experts->split_elements);
+}
+
+void experts_heads(const struct experts *experts, const struct run *run, size_t items,
+                   const float *x, float *hidden)
+{
+    struct experts_job job = {
+        .experts = experts, .run = run, .items = items, .x = x, .out = hidden};
+    team_run(team_for(run->team, items * experts->count * experts->chains[0].macs), experts->count,
+             head_task, &job);
+}
+
+/* Where an expert's inputs are: those of item i at source + i * pitch, `elements` numbers. */
+struct source {
+    const float *source;
+    size_t pitch, elements;
+};
+
+static struct source find_source(const struct experts_job *job, size_t expert)
+{
+    const struct experts *experts = job->experts;
+    if (experts->split) {
+        const size_t elements = experts->split_elements;
+        return (struct source){job->hidden + expert * job->items * elements, elements, elements};
+    }
+    const struct slice *input = &experts->inputs[expert];
+    return (struct source){job->x + input->first, job->item_elements, input->elements};
+}
+
+/* The inputs of a task's pairs side by side; no copy for an expert that gets every item, in order.
+ */
+static const float *gather(const struct experts_job *job, const struct expert_task *task)
+{
+    const struct dispatch *dispatch = job->dispatch;
+    const struct source from = find_source(job, task->expert);
+    const uint32_t first = dispatch->first[task->expert], last = dispatch->first[task->expert + 1];
+    if (last - first == job->items && from.pitch == from.elements)
+        return from.source + (task->first - first) * from.elements;
+    float *to = job->gathered + task->first * job->gathered_pitch;
+    for (size_t i = 0; i < task->count; i++)
+        memcpy(to + i * from.elements, from.source + dispatch->item[task->first + i] * from.pitch,
+               from.elements * sizeof *to);
+    return to;
+}
+
+static void expert_task(void *context, size_t index, unsigned worker)
+{
+    const struct experts_job *job = context;
+    const struct expert_task *task = &job->dispatch->tasks[index];
+    const struct chain *chain = &job->experts->chains[task->expert];
+    struct run run = task_run(job, task->first, worker);
+    chain_forward(chain, job->experts->split, chain->count, &run, task->count, gather(job, task),
+                  job->out + task->first * chain->out_elements);
+}
+
+/* Fewer rows than this read an expert's weights for too little work. */
+enum { MIN_TASK_ROWS = 16 };
+
+/* Cuts every active expert's pairs into tasks small enough that each thread gets a few. */
+static size_t plan_tasks(struct dispatch *dispatch, unsigned threads)
+{
+    const uint32_t pairs = dispatch->first[dispatch->experts];
+    uint32_t rows = threads > 1 ? pairs / (2 * threads) + 1 : pairs;
+    rows = rows < MIN_TASK_ROWS ? MIN_TASK_ROWS : rows;
+    size_t count = 0;
+    for (uint32_t e = 0; e < dispatch->experts; e++)
+        for (uint32_t at = dispatch->first[e], end = dispatch->first[e + 1]; at < end; at += rows)
+            dispatch->tasks[count++] =
+                (struct expert_task){e, at, end - at < rows ? end - at : rows};
+    return count;
+}
+
+size_t experts_input(const struct experts *experts, size_t item_elements)
+{
+    return max_size(experts->split_elements, item_elements);
+}
+
+void experts_forward(const struct experts *experts, const struct run *run,
+                     struct dispatch *dispatch, size_t item_elements, const float *x,
+                     const float *hidden, float *gathered, float *out)
+{
+    struct experts_job job = {.experts = experts,
+                              .run = run,
+                              .dispatch = dispatch,
+                              .items = dispatch->items,
+                              .item_elements = item_elements,
+                              .gathered_pitch = experts_input(experts, item_elements),
+                              .x = x,
+                              .hidden = hidden,
+                              .gathered = gathered,
+                              .out = out};
+    struct moed_team *team =
+        team_for(run->team, dispatch->first[dispatch->experts] * experts->chains[0].macs);
+    team_run(team, plan_tasks(dispatch, team_size(team)), expert_task, &job);
+}

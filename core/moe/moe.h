@@ -1,0 +1,185 @@
+/* The MoE layer, step by step. Private to core/.
+ *
+ *     gate -> select -> dispatch -> experts -> combine
+ *
+ * gate.c      logits for every item
+ * select.c    the choice: top_k experts of every item, and their combine weights
+ * tally.c     the sums over items that become the routing statistics
+ * dispatch.c  counts items per expert and sorts the (item, expert) pairs by expert
+ * experts.c   runs each active expert once over its pairs
+ * combine.c   adds the results back, weighted, in a fixed order
+ * moe.c       the layer that holds them together
+ *
+ * An *item* is what gets routed: a row, or each position of one. A layer has one gate, or several
+ * that choose among the same experts for tasks of their own; a pair that two gates chose is run
+ * once. */
+#ifndef CORE_MOE_H
+#define CORE_MOE_H
+
+#include "core/layers/projection.h"
+
+/* Bounds the routing arrays of one layer; the largest published models have 512. */
+enum { MAX_EXPERTS = 4096 };
+/* Of experts, within one gate. */
+enum { MAX_GROUPS = 256 };
+/* Each has a name that no other may have and statistics of its own: a small config.json with a
+ * hundred thousand of them would load for minutes. The largest models have about a hundred. */
+enum { MAX_GATES = 1024 };
+
+enum gate_score { SCORE_SOFTMAX, SCORE_SIGMOID, SCORE_NONE, SCORE_SPARSEMIXER };
+enum gate_normalize { NORMALIZE_NONE, NORMALIZE_SUM, NORMALIZE_SOFTMAX, NORMALIZE_LP };
+enum group_score { GROUP_TOP2, GROUP_MAX };
+
+/* An entry of an item's first axis, or all of it. */
+struct slice {
+    size_t first, elements; /* of the item's numbers */
+};
+
+#define WHOLE ((size_t)-1)
+
+struct gate {
+    struct chain chain; /* item -> logits [experts], or hidden vector g [hidden] when attentive */
+    struct slice input; /* what of the item the gate sees */
+    size_t index;       /* among the model's gates, in order of execution */
+    size_t experts;     /* that this gate chooses among; its own indices are 0..experts - 1 */
+    int32_t *expert_index; /* [experts] the layer's index of each; NULL: the same. Owned */
+    size_t top_k;
+    uint64_t macs;        /* for one item */
+    int score, normalize; /* enum gate_score, enum gate_normalize */
+    float scale, p, jitter;
+    size_t groups, groups_kept; /* 0: no groups */
+    int group_score;            /* enum group_score */
+    bool limited;               /* has a capacity */
+    double capacity_factor, capacity_minimum;
+    struct array select_bias; /* [experts]; added to scores for the choice only */
+    /* kind "attentive": logits_i = (Wq g) . (Wk e_i) / sqrt(hidden), e_i the output of expert i's
+     * layer `key_layer`. Keys need every expert's first layers, so those run for every item. */
+    bool attentive;
+    size_t hidden;
+    struct projection query, key; /* Wq, Wk: [hidden, hidden] */
+};
+
+struct experts {
+    size_t count;
+    struct chain *chains;  /* [count], all of the same output */
+    struct slice *inputs;  /* [count] what of the item each one sees */
+    size_t split;          /* layers [0, split) run for all items before the gate; 0: none */
+    size_t split_elements; /* of a row between the two parts */
+    size_t scratch_per_row;
+};
+
+/* What one gate decided; lives in the scratch. The arrays that steer execution are the ones the
+ * statistics are read from. */
+struct routing {
+    size_t items, experts, top_k;
+    int32_t *expert; /* [items, top_k] best first, the layer's index; -1: dropped */
+    float *weight;   /* [items, top_k] */
+    uint64_t *selected, *top1;
+    double *weight_sum, *probability_sum;
+    double entropy_sum;
+    uint64_t dropped;
+    /* one item's working memory */
+    float *scores, *keys, *probability; /* [experts] */
+    uint32_t *places;                   /* [experts] taken of each expert's capacity */
+    struct moed_routing view;
+};
+
+int routing_init(struct routing *routing, const struct moed_moe_info *info, size_t max_items,
+                 struct error *err);
+void routing_close(struct routing *routing);
+
+/* A run of one expert's pairs: what one thread of the team takes at a time. */
+struct expert_task {
+    uint32_t expert;
+    uint32_t first, count; /* positions */
+};
+
+/* The pairs of one MoE layer, sorted by expert, within an expert by item; lives in the scratch. */
+struct dispatch {
+    size_t items, experts;
+    size_t slots;            /* selections per item: those of the first gate, of the second, ... */
+    uint32_t *first;         /* [experts + 1] first position of each expert's pairs */
+    uint32_t *item;          /* [items * slots] the item at each position */
+    uint32_t *position;      /* [items, slots] where each selection's pair went; NOWHERE: dropped */
+    uint32_t *last_item;     /* [experts] the last item that was placed, plus one, */
+    uint32_t *last_position; /* [experts] and where */
+    struct expert_task *tasks; /* [items * slots] */
+};
+
+#define NOWHERE UINT32_MAX
+
+int dispatch_init(struct dispatch *dispatch, const struct moe_sizes *sizes, size_t max_items,
+                  struct error *err);
+void dispatch_close(struct dispatch *dispatch);
+
+/* Of this forward: the routing of gate `index`, the pairs of MoE layer `index`. */
+struct routing *run_routing(const struct run *run, size_t index);
+struct dispatch *run_dispatch(const struct run *run, size_t index);
+
+/* Where a gate or an expert finds its input in an item of shape `item`, and the shape of that:
+ * entry number `entry` of the first axis, or WHOLE. */
+void slice_of(struct slice *slice, struct moed_shape *shape, const struct moed_shape *item,
+              size_t entry);
+/* The same with node[key], the whole when it is not there. */
+int slice_read(struct slice *slice, struct moed_shape *shape, const struct moed_shape *item,
+               struct config_node *node, const char *key, struct error *err);
+
+/* Builds a gate of the MoE layer `layer` from `node`: the layer's "gate" (list false), or an entry
+ * of its "gates", whose name it reads. `item`: the shape it routes; `experts` are built already.
+ * Adds to the layer's counts. */
+int gate_build(struct gate *gate, struct layer *layer, struct build *build,
+               struct config_node *node, bool listed, const struct moed_shape *item,
+               struct experts *experts, struct error *err);
+void gate_close(struct gate *gate);
+
+/* Floats of arena that gate_logits needs for each item. */
+size_t gate_scratch(const struct gate *gate, size_t item_elements);
+
+/* logits: [items, experts] of x: [items, item_elements]. With `hidden` [experts, items, hidden] for
+ * an attentive gate. */
+void gate_logits(const struct gate *gate, const struct run *run, size_t items, size_t item_elements,
+                 const float *x, const float *hidden, float *logits);
+
+/* Chooses and weighs experts for every item, and sums the statistics. Overwrites routing. NaN and
+ * infinite logits are clamped, so the choice is always of top_k distinct experts and the sums stay
+ * finite whatever a client sends. The items are those of run's requests, in order. */
+void gate_select(const struct gate *gate, const struct run *run, size_t items, float *logits,
+                 struct routing *routing);
+
+/* The sums of a routing: all zero; with what the gate thinks of one item, whose distribution p is
+ * in routing->probability; and with the selections of all items that were not dropped, by the
+ * gate's own indices. */
+void tally_reset(struct routing *routing);
+void tally_item(struct routing *routing, int32_t best, float entropy_nats);
+void tally_selections(struct routing *routing);
+
+/* routing: [gate_count] pointers to what each gate of the layer chose for the same items. */
+void dispatch_pairs(struct dispatch *dispatch, struct routing *const *routing, size_t gate_count);
+
+int experts_build(struct experts *experts, struct layer *layer, struct build *build,
+                  struct config_node *node, const struct moed_shape *item, struct error *err);
+void experts_close(struct experts *experts);
+
+/* Layers [0, split) of every expert over every item: hidden [experts, items, split_elements]. */
+void experts_heads(const struct experts *experts, const struct run *run, size_t items,
+                   const float *x, float *hidden);
+
+/* Numbers that one pair takes in `gathered`. */
+size_t experts_input(const struct experts *experts, size_t item_elements);
+
+/* The layers from split on of every active expert over its pairs: out [pairs, out] by position.
+ * Fills dispatch->tasks. Reads x [items, item_elements], or hidden (see experts_heads) when
+ * split > 0; `gathered` holds [pairs, experts_input()]. */
+void experts_forward(const struct experts *experts, const struct run *run,
+                     struct dispatch *dispatch, size_t item_elements, const float *x,
+                     const float *hidden, float *gathered, float *out);
+
+/* Of the gate whose selections begin at slot `first_slot`: y[item * pitch] = sum over its slots,
+ * best first, of weight * out[position]; `elements` numbers. */
+void combine(const struct routing *routing, const struct dispatch *dispatch, size_t first_slot,
+             size_t elements, size_t pitch, const float *out, float *y);
+
+/* How many gates a MoE layer has. */
+size_t moe_gates(const struct layer *layer);
+
+#endif

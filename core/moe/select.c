@@ -1,0 +1,297 @@
+/* Which experts serve an item, and with what weight; core/CHECKPOINT.md defines every option.
+ *
+ * score   softmax: p over all experts | sigmoid | none: the logit itself
+ * select  the top_k largest keys, score + select_bias, of the experts in the best groups; ties go
+ * to the lower index weight  the selected score; normalize none | sum: divided by the selected sum
+ * | lp: by the L_p norm | softmax: softmax over the selected logits; then times scale limit   what
+ * finds no place within an expert's capacity is dropped
+ *
+ * Everything an item needs stays in cache from its logits to its counts. */
+#include <float.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/dense/vector.h"
+#include "core/moe/moe.h"
+
+static void clamp_finite(float *values, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        const float value = values[i] > FLT_MAX ? FLT_MAX : values[i];
+        values[i] = value >= -FLT_MAX ? value : -FLT_MAX; /* NaN is not */
+    }
+}
+
+/* Returns the entropy of p in nats, which needs no logarithm of every p: with d = logit - max and
+ * z = sum exp(d) it is log z - sum p d. */
+static float softmax_to(const float *logits, size_t count, float *p)
+{
+    const float least = -1000; /* its exp is 0, and 0 * least is still 0 */
+    const float max = max_of(logits, count);
+    float sum = 0, weighted = 0;
+    for (size_t i = 0; i < count; i++) {
+        const float d = logits[i] - max > least ? logits[i] - max : least;
+        p[i] = expf(d);
+        sum += p[i];
+        weighted += p[i] * d;
+    }
+    for (size_t i = 0; i < count; i++)
+        p[i] /= sum;
+    return fmaxf(logf(sum) - weighted / sum, 0.0f);
+}
+
+/* Divides by `whole`; equal shares when there is nothing to divide by. */
+static void divide(float *values, size_t count, float whole)
+{
+    for (size_t i = 0; i < count; i++)
+        values[i] = whole != 0 ? values[i] / whole : 1.0f / (float)count;
+}
+
+static float sum_of(const float *values, size_t count)
+{
+    float sum = 0;
+    for (size_t i = 0; i < count; i++)
+        sum += values[i];
+    return sum;
+}
+
+/* Of what is left when the largest is divided out, so that no power of a large p vanishes. */
+static float lp_norm(const float *values, size_t count, float p)
+{
+    float max = 0, sum = 0;
+    for (size_t i = 0; i < count; i++)
+        max = fmaxf(max, fabsf(values[i]));
+    for (size_t i = 0; i < count && max > 0; i++)
+        sum += powf(fabsf(values[i]) / max, p);
+    return max * powf(sum, 1.0f / p);
+}
+
+static float entropy_of(const float *p, size_t count)
+{
+    float sum = 0;
+    for (size_t i = 0; i < count; i++)
+        if (p[i] > 0)
+            sum -= p[i] * logf(p[i]);
+    return sum;
+}
+
+/* Scores for the choice, and p, the gate's distribution over all experts, for the statistics.
+ * Returns the entropy of p in nats. */
+static float score(const struct gate *gate, const float *logits, float *scores, float *p)
+{
+    const size_t count = gate->experts, bytes = count * sizeof *p;
+    float entropy;
+    switch (gate->score) {
+    case SCORE_SOFTMAX:
+        entropy = softmax_to(logits, count, p);
+        memcpy(scores, p, bytes);
+        return entropy;
+    case SCORE_SIGMOID:
+        for (size_t i = 0; i < count; i++)
+            scores[i] = 1.0f / (1.0f + expf(-logits[i]));
+        memcpy(p, scores, bytes);
+        divide(p, count, sum_of(p, count));
+        return entropy_of(p, count);
+    default:
+        entropy = softmax_to(logits, count, p);
+        memcpy(scores, logits, bytes);
+        return entropy;
+    }
+}
+
+/* The indices of the `k` largest values, best first. Inserts every index into a list of the best so
+ * far; only a strictly larger value moves ahead, so ties keep the lower index first. O(count * k),
+ * and k is small. */
+static void top_k(const float *values, size_t count, size_t k, int32_t *chosen)
+{
+    for (size_t i = 0; i < count; i++) {
+        size_t at = i < k ? i : k;
+        while (at > 0 && values[i] > values[chosen[at - 1]]) {
+            if (at < k)
+                chosen[at] = chosen[at - 1];
+            at--;
+        }
+        if (at < k)
+            chosen[at] = (int32_t)i;
+    }
+}
+
+/* Half the sum of the two best, which ranks groups as the sum does and never is infinite. */
+static float group_value(const struct gate *gate, const float *keys, size_t size)
+{
+    int32_t best[2] = {0, 0};
+    const size_t count = gate->group_score == GROUP_TOP2 && size > 1 ? 2 : 1;
+    top_k(keys, size, count, best);
+    return count == 2 ? 0.5f * keys[best[0]] + 0.5f * keys[best[1]] : keys[best[0]];
+}
+
+/* Experts outside the best groups get the key -infinity, which no other expert has. */
+static void limit_groups(const struct gate *gate, float *keys)
+{
+    float values[MAX_GROUPS];
+    int32_t kept[MAX_GROUPS];
+    bool is_kept[MAX_GROUPS] = {false};
+    const size_t size = gate->experts / gate->groups;
+    for (size_t group = 0; group < gate->groups; group++)
+        values[group] = group_value(gate, keys + group * size, size);
+    top_k(values, gate->groups, gate->groups_kept, kept);
+    for (size_t i = 0; i < gate->groups_kept; i++)
+        is_kept[kept[i]] = true;
+    for (size_t e = 0; e < gate->experts; e++)
+        if (!is_kept[e / size])
+            keys[e] = -INFINITY;
+}
+
+static void select_experts(const struct gate *gate, const float *scores, float *keys,
+                           int32_t *chosen)
+{
+    const float *bias = gate->select_bias.values;
+    for (size_t e = 0; e < gate->experts; e++)
+        keys[e] = scores[e] + (bias ? bias[e] : 0.0f);
+    if (bias)
+        clamp_finite(keys, gate->experts);
+    if (gate->groups)
+        limit_groups(gate, keys);
+    top_k(keys, gate->experts, gate->top_k, chosen);
+}
+
+/* The softmax weight of the best expert among those within the jitter of it. Experts whose key is
+ * -infinity are out of the game: their group is, or they were the best before. */
+static float jittered_weight(const struct gate *gate, const float *logits, const float *keys,
+                             int32_t best)
+{
+    const float max = logits[best];
+    float sum = 0;
+    for (size_t i = 0; i < gate->experts; i++) {
+        const bool dropped = (max - logits[i]) / fmaxf(fabsf(logits[i]), max) > 2.0f * gate->jitter;
+        if (keys[i] > -INFINITY && !dropped)
+            sum += expf(logits[i] - max);
+    }
+    return 1.0f / sum;
+}
+
+static void weigh_jittered(const struct gate *gate, const float *logits, float *keys,
+                           const int32_t *chosen, float *weights)
+{
+    weights[0] = jittered_weight(gate, logits, keys, chosen[0]);
+    keys[chosen[0]] = -INFINITY;
+    weights[1] = jittered_weight(gate, logits, keys, chosen[1]);
+}
+
+static void weigh(const struct gate *gate, const float *logits, const float *scores, float *keys,
+                  const int32_t *chosen, float *weights)
+{
+    const size_t k = gate->top_k;
+    for (size_t slot = 0; slot < k; slot++)
+        weights[slot] = (gate->normalize == NORMALIZE_SOFTMAX ? logits : scores)[chosen[slot]];
+    if (gate->normalize == NORMALIZE_SUM)
+        divide(weights, k, sum_of(weights, k));
+    if (gate->normalize == NORMALIZE_LP)
+        divide(weights, k, lp_norm(weights, k, gate->p));
+    if (gate->normalize == NORMALIZE_SOFTMAX)
+        softmax_to(weights, k, weights);
+    if (gate->score == SCORE_SPARSEMIXER)
+        weigh_jittered(gate, logits, keys, chosen, weights);
+    for (size_t slot = 0; slot < k; slot++)
+        weights[slot] *= gate->scale;
+    clamp_finite(weights, k);
+}
+
+/* Items [first, end), those of one request. First choices find their places before second ones. */
+static void limit_request(const struct gate *gate, size_t first, size_t end,
+                          struct routing *routing)
+{
+    const size_t k = gate->top_k;
+    const double items = (double)(end - first);
+    double places = floor(items * gate->capacity_factor / (double)gate->experts);
+    places = fmax(fmin(places, items), gate->capacity_minimum);
+    memset(routing->places, 0, gate->experts * sizeof *routing->places);
+    for (size_t slot = 0; slot < k; slot++)
+        for (size_t item = first; item < end; item++) {
+            int32_t *expert = &routing->expert[item * k + slot];
+            if (routing->places[*expert] < places) {
+                routing->places[*expert]++;
+                continue;
+            }
+            *expert = -1;
+            routing->weight[item * k + slot] = 0;
+            routing->dropped++;
+        }
+}
+
+static void limit(const struct gate *gate, const struct run *run, struct routing *routing)
+{
+    size_t rows = 0, first = 0;
+    for (size_t i = 0; i < run->request_count; i++)
+        rows += run->request_rows[i];
+    const size_t items_per_row = routing->items / rows;
+    for (size_t i = 0; i < run->request_count; i++) {
+        const size_t end = first + run->request_rows[i] * items_per_row;
+        limit_request(gate, first, end, routing);
+        first = end;
+    }
+}
+
+/* Names the experts as the layer does. */
+static void rename_experts(const struct gate *gate, struct routing *routing)
+{
+    for (size_t pair = 0; pair < routing->items * routing->top_k; pair++)
+        if (routing->expert[pair] >= 0)
+            routing->expert[pair] = gate->expert_index[routing->expert[pair]];
+}
+
+void gate_select(const struct gate *gate, const struct run *run, size_t items, float *logits,
+                 struct routing *routing)
+{
+    routing->items = items;
+    routing->dropped = 0;
+    tally_reset(routing);
+    for (size_t item = 0; item < items; item++, logits += gate->experts) {
+        int32_t *chosen = routing->expert + item * gate->top_k;
+        float *weights = routing->weight + item * gate->top_k;
+        clamp_finite(logits, gate->experts);
+        const float entropy = score(gate, logits, routing->scores, routing->probability);
+        select_experts(gate, routing->scores, routing->keys, chosen);
+        weigh(gate, logits, routing->scores, routing->keys, chosen, weights);
+        tally_item(routing, chosen[0], entropy);
+    }
+    if (gate->limited)
+        limit(gate, run, routing);
+    tally_selections(routing);
+    if (gate->expert_index)
+        rename_experts(gate, routing);
+}
+
+int routing_init(struct routing *routing, const struct moed_moe_info *info, size_t max_items,
+                 struct error *err)
+{
+    const size_t experts = info->experts, pairs = max_items * info->top_k;
+    *routing = (struct routing){.experts = experts, .top_k = info->top_k};
+    if (!(routing->expert = calloc_checked(pairs, sizeof *routing->expert, err)) ||
+        !(routing->weight = calloc_checked(pairs, sizeof *routing->weight, err)))
+        return -1;
+    routing->selected = xcalloc(experts, sizeof *routing->selected);
+    routing->top1 = xcalloc(experts, sizeof *routing->top1);
+    routing->weight_sum = xcalloc(experts, sizeof *routing->weight_sum);
+    routing->probability_sum = xcalloc(experts, sizeof *routing->probability_sum);
+    routing->scores = xcalloc(experts, sizeof *routing->scores);
+    routing->keys = xcalloc(experts, sizeof *routing->keys);
+    routing->probability = xcalloc(experts, sizeof *routing->probability);
+    routing->places = xcalloc(experts, sizeof *routing->places);
+    return 0;
+}
+
+void routing_close(struct routing *routing)
+{
+    free(routing->expert);
+    free(routing->weight);
+    free(routing->selected);
+    free(routing->top1);
+    free(routing->weight_sum);
+    free(routing->probability_sum);
+    free(routing->scores);
+    free(routing->keys);
+    free(routing->probability);
+    free(routing->places);
+}
