@@ -1,211 +1,229 @@
-/* Structured log lines (logfmt); see log.h.
+/* Where log lines go: into a ring of bytes, out of which one thread writes to standard error.
  *
- * A line is built on the caller's stack and leaves with one write(2), so that threads need no lock:
- * lines of this size do not interleave on a pipe, a terminal or a file opened for appending. Keys
- * are our own literals; values may come from anyone, so everything that could forge a second line,
- * a second pair or a terminal escape is escaped here, at the only door out. */
+ * The lock is held for a copy of a line, never for a write. Writes are of whole lines, at most
+ * PIPE_BUF bytes each, which pipes take without mixing them with those of other processes. */
 #include "server/log.h"
 
 #include <errno.h>
+#include <limits.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
+#include <uv.h>
 
-/* One value takes no more than this of a line: a client that sends an 8 KB path must not push the
- * status, the model and the duration out of its own log line. */
-enum { LOG_MAX_VALUE_BYTES = 512 };
+enum {
+    /* Some 5,000 requests: what a reader may be behind before lines are lost. */
+    BUFFER_BYTES = 1 << 20,
+    /* Of these, for errors alone: what explains a fault must not be crowded out by requests. */
+    RESERVED_BYTES = 64 << 10,
+    /* Outside of the writer's time: how long a line waits for a reader. */
+    PATIENCE_MS = 1000,
+    MESSAGE_BYTES = 1024,
+};
 
-static const char *const level_names[LOG_LEVEL_COUNT] = {"error", "warning", "info", "debug"};
-
-static atomic_int threshold = LOG_INFO;
-
-enum log_level log_level_from_name(const char *name)
-{
-    for (int level = 0; level < LOG_LEVEL_COUNT; level++) {
-        if (!strcmp(name, level_names[level]))
-            return (enum log_level)level;
-    }
-    return LOG_LEVEL_COUNT;
-}
+/* Standard error is one per process, and so is this. */
+static struct {
+    atomic_int threshold;
+    atomic_bool started;
+    atomic_uint_fast64_t dropped;
+    uv_thread_t thread;
+    uv_mutex_t mutex; /* guards all below */
+    uv_cond_t wake;   /* there are lines, or the end has come */
+    uv_cond_t ended;
+    bool stopping, has_ended;
+    bool broken;        /* the last write failed */
+    uint64_t told;      /* dropped lines that the log has told of */
+    size_t head, count; /* the bytes that wait are bytes[head], ..., around the end */
+    char bytes[BUFFER_BYTES];
+} writer = {.threshold = LOG_INFO};
 
 void log_set_level(enum log_level level)
 {
-    atomic_store_explicit(&threshold, (int)level, memory_order_relaxed);
+    atomic_store_explicit(&writer.threshold, (int)level, memory_order_relaxed);
 }
 
-int log_enabled(enum log_level level)
+bool log_enabled(enum log_level level)
 {
-    return (int)level <= atomic_load_explicit(&threshold, memory_order_relaxed);
+    return (int)level <= atomic_load_explicit(&writer.threshold, memory_order_relaxed);
 }
 
-/* Bytes that may still be written, the final newline set aside. */
-static size_t room(const struct log_line *line)
+uint64_t log_dropped(void)
 {
-    return sizeof line->text - 1 - line->length;
+    return atomic_load_explicit(&writer.dropped, memory_order_relaxed);
 }
 
-/* Appends all of it or nothing. */
-static int append(struct log_line *line, const char *bytes, size_t count)
+static void count_dropped(uint64_t lines)
 {
-    if (count > room(line))
-        return -1;
-    memcpy(line->text + line->length, bytes, count);
-    line->length += count;
+    atomic_fetch_add_explicit(&writer.dropped, lines, memory_order_relaxed);
+}
+
+/* ---- the ring ---- */
+
+/* Appends a line or nothing. */
+static bool put(const char *line, size_t count, size_t reserved)
+{
+    if (count + reserved > BUFFER_BYTES - writer.count)
+        return false;
+    const size_t tail = (writer.head + writer.count) % BUFFER_BYTES;
+    const size_t first = count < BUFFER_BYTES - tail ? count : BUFFER_BYTES - tail;
+    memcpy(writer.bytes + tail, line, first);
+    memcpy(writer.bytes, line + first, count - first);
+    writer.count += count;
+    return true;
+}
+
+/* Takes whole lines, as many as fit a piece; every line does. */
+static size_t take(char piece[PIPE_BUF])
+{
+    size_t count = writer.count < PIPE_BUF ? writer.count : PIPE_BUF;
+    for (size_t i = 0; i < count; i++)
+        piece[i] = writer.bytes[(writer.head + i) % BUFFER_BYTES];
+    while (count > 0 && piece[count - 1] != '\n')
+        count--;
+    writer.head = (writer.head + count) % BUFFER_BYTES;
+    writer.count -= count;
+    return count;
+}
+
+/* Not before half of the buffer is free again: else a reader that is a little too slow would read
+ * of little but lost lines. */
+static void tell_of_dropped(void)
+{
+    struct log_line line;
+    const uint64_t dropped = log_dropped();
+    if (dropped == writer.told || writer.broken || writer.count > BUFFER_BYTES / 2)
+        return;
+    log_line_begin(&line, LOG_WARNING, "log_dropped");
+    log_number(&line, "lines", dropped - writer.told);
+    log_number(&line, "total", dropped);
+    line.text[line.length++] = '\n';
+    put(line.text, line.length, 0);
+    writer.told = dropped;
+}
+
+/* ---- writing ---- */
+
+static bool can_write(int patience_ms)
+{
+    struct pollfd standard_error = {.fd = STDERR_FILENO, .events = POLLOUT};
+    return poll(&standard_error, 1, patience_ms) != 0;
+}
+
+/* All of it, however long that takes: this may be a terminal that somebody has halted, or a pipe
+ * that another process has made non-blocking. False when it cannot be written. */
+static bool write_all(const char *bytes, size_t count)
+{
+    while (count > 0) {
+        const ssize_t written = write(STDERR_FILENO, bytes, count);
+        if (written >= 0) {
+            bytes += written;
+            count -= (size_t)written;
+        } else if (errno == EAGAIN) {
+            can_write(-1);
+        } else if (errno != EINTR) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static uint64_t count_lines(const char *bytes, size_t count)
+{
+    uint64_t lines = 0;
+    for (size_t i = 0; i < count; i++)
+        lines += bytes[i] == '\n';
+    return lines;
+}
+
+static void write_lines(void *argument)
+{
+    char piece[PIPE_BUF];
+    (void)argument;
+    uv_mutex_lock(&writer.mutex);
+    for (;;) {
+        tell_of_dropped();
+        while (writer.count == 0 && !writer.stopping)
+            uv_cond_wait(&writer.wake, &writer.mutex);
+        const size_t count = take(piece);
+        if (count == 0)
+            break;
+        uv_mutex_unlock(&writer.mutex);
+        const bool written = write_all(piece, count);
+        if (!written)
+            count_dropped(count_lines(piece, count));
+        uv_mutex_lock(&writer.mutex);
+        writer.broken = !written;
+    }
+    writer.has_ended = true;
+    uv_cond_signal(&writer.ended);
+    uv_mutex_unlock(&writer.mutex);
+}
+
+/* One write, by the caller itself; a pipe that polls writable takes a line without waiting. */
+static void write_now(const char *line, size_t count)
+{
+    if (!can_write(PATIENCE_MS) || !write_all(line, count))
+        count_dropped(1);
+}
+
+static void write_line(const char *line, size_t count, enum log_level level)
+{
+    if (!atomic_load(&writer.started)) {
+        write_now(line, count);
+        return;
+    }
+    uv_mutex_lock(&writer.mutex);
+    const bool was_idle = writer.count == 0;
+    if (!put(line, count, level == LOG_ERROR ? 0 : RESERVED_BYTES))
+        count_dropped(1);
+    else if (was_idle)
+        uv_cond_signal(&writer.wake);
+    uv_mutex_unlock(&writer.mutex);
+}
+
+int log_start(struct error *err)
+{
+    if (uv_mutex_init(&writer.mutex) != 0 || uv_cond_init(&writer.wake) != 0 ||
+        uv_cond_init(&writer.ended) != 0)
+        return error_set(err, ERROR_INTERNAL, "cannot start the log: no memory for its lock");
+    writer.stopping = writer.has_ended = writer.broken = false;
+    writer.head = writer.count = 0;
+    const int status = uv_thread_create(&writer.thread, write_lines, NULL);
+    if (status != 0)
+        return error_set(err, ERROR_INTERNAL, "cannot start the thread that writes the log: %s",
+                         uv_strerror(status));
+    atomic_store(&writer.started, true);
     return 0;
 }
 
-static int append_key(struct log_line *line, const char *key)
+/* A thread that still waits for a reader is left behind, and the lock stays: the process is about
+ * to end, and other threads may still log. */
+void log_stop(uint64_t patience_ms)
 {
-    if (append(line, " ", 1) != 0 || append(line, key, strlen(key)) != 0)
-        return -1;
-    return append(line, "=", 1);
-}
-
-/* Adds ` key=value` for a value that is known to be harmless. */
-static void append_pair(struct log_line *line, const char *key, const char *value)
-{
-    if (line->length == 0)
+    if (!atomic_exchange(&writer.started, false))
         return;
-    size_t before = line->length;
-    if (append_key(line, key) != 0 || append(line, value, strlen(value)) != 0)
-        line->length = before;
+    const uint64_t deadline = uv_hrtime() + patience_ms * 1000000;
+    uv_mutex_lock(&writer.mutex);
+    writer.stopping = true;
+    uv_cond_signal(&writer.wake);
+    for (uint64_t now; !writer.has_ended && (now = uv_hrtime()) < deadline;)
+        uv_cond_timedwait(&writer.ended, &writer.mutex, deadline - now);
+    const bool has_ended = writer.has_ended;
+    uv_mutex_unlock(&writer.mutex);
+    if (has_ended)
+        uv_thread_join(&writer.thread);
 }
 
-/* The bytes of the UTF-8 sequence at `text`; 0 when it is malformed, overlong, a surrogate or out
- * of range. A NUL ends every sequence early, so the scan cannot run past the string. */
-static size_t utf8_sequence_bytes(const unsigned char *text)
-{
-    unsigned char lead = text[0];
-    if (lead < 0x80)
-        return 1;
-    size_t bytes = lead >= 0xc2 && lead <= 0xdf   ? 2
-                   : (lead & 0xf0) == 0xe0        ? 3
-                   : lead >= 0xf0 && lead <= 0xf4 ? 4
-                                                  : 0;
-    for (size_t i = 1; i < bytes; i++) {
-        if ((text[i] & 0xc0) != 0x80)
-            return 0;
-    }
-    if ((lead == 0xe0 && text[1] < 0xa0) || (lead == 0xed && text[1] > 0x9f) ||
-        (lead == 0xf0 && text[1] < 0x90) || (lead == 0xf4 && text[1] > 0x8f))
-        return 0;
-    return bytes;
-}
-
-/* C0, DEL and C1 controls: line breaks and terminal escapes. */
-static int is_control(const unsigned char *text)
-{
-    return text[0] < 0x20 || text[0] == 0x7f || (text[0] == 0xc2 && text[1] < 0xa0);
-}
-
-static int is_bare(const char *value)
-{
-    if (!*value)
-        return 0;
-    for (const char *at = value; *at; at++) {
-        if (*at <= ' ' || *at >= 0x7f || *at == '"' || *at == '\\' || *at == '=')
-            return 0;
-    }
-    return 1;
-}
-
-/* Writes the character at `text` as it may stand between quotes; returns the bytes written and puts
- * the bytes read in `taken`. `out` has room for an escaped four-byte sequence. */
-static size_t escape(char out[16], const unsigned char *text, size_t *taken)
-{
-    size_t bytes = utf8_sequence_bytes(text);
-    *taken = bytes ? bytes : 1;
-    const char *shorthand = text[0] == '\n'   ? "\\n"
-                            : text[0] == '\r' ? "\\r"
-                            : text[0] == '\t' ? "\\t"
-                            : text[0] == '"'  ? "\\\""
-                            : text[0] == '\\' ? "\\\\"
-                                              : NULL;
-    if (shorthand) {
-        memcpy(out, shorthand, 2);
-        return 2;
-    }
-    if (bytes && !is_control(text)) {
-        memcpy(out, text, bytes);
-        return bytes;
-    }
-    size_t written = 0;
-    for (size_t i = 0; i < *taken; i++) {
-        static const char digits[] = "0123456789abcdef";
-        out[written++] = '\\';
-        out[written++] = 'x';
-        out[written++] = digits[text[i] >> 4];
-        out[written++] = digits[text[i] & 15];
-    }
-    return written;
-}
-
-static int append_quoted(struct log_line *line, const char *value)
-{
-    size_t limit = line->length + LOG_MAX_VALUE_BYTES;
-    if (append(line, "\"", 1) != 0)
-        return -1;
-    const unsigned char *at = (const unsigned char *)value;
-    while (*at) {
-        char piece[16];
-        size_t taken, written = escape(piece, at, &taken);
-        if (line->length + written > limit)
-            return append(line, "...\"", 4);
-        if (append(line, piece, written) != 0)
-            return -1;
-        at += taken;
-    }
-    return append(line, "\"", 1);
-}
+/* ---- lines ---- */
 
 void log_begin(struct log_line *line, enum log_level level, const char *event)
 {
     line->length = 0;
-    if (!log_enabled(level))
-        return;
-    struct timespec now;
-    struct tm utc;
-    clock_gettime(CLOCK_REALTIME, &now);
-    gmtime_r(&now.tv_sec, &utc);
-    char stamp[64];
-    size_t length = strftime(stamp, sizeof stamp, "time=%Y-%m-%dT%H:%M:%S", &utc);
-    int tail =
-        snprintf(stamp + length, sizeof stamp - length, ".%03dZ", (int)(now.tv_nsec / 1000000));
-    append(line, stamp, length + (size_t)tail);
-    append_pair(line, "level", level_names[level]);
-    append_pair(line, "event", event);
-}
-
-void log_text(struct log_line *line, const char *key, const char *value)
-{
-    if (line->length == 0)
-        return;
-    if (is_bare(value) && strlen(value) <= LOG_MAX_VALUE_BYTES) {
-        append_pair(line, key, value);
-        return;
-    }
-    size_t before = line->length;
-    if (append_key(line, key) != 0 || append_quoted(line, value) != 0)
-        line->length = before;
-}
-
-void log_number(struct log_line *line, const char *key, uint64_t value)
-{
-    char text[24];
-    snprintf(text, sizeof text, "%llu", (unsigned long long)value);
-    append_pair(line, key, text);
-}
-
-void log_milliseconds(struct log_line *line, const char *key, uint64_t nanoseconds)
-{
-    char text[32];
-    uint64_t microseconds = nanoseconds / 1000;
-    snprintf(text, sizeof text, "%llu.%03u", (unsigned long long)(microseconds / 1000),
-             (unsigned)(microseconds % 1000));
-    append_pair(line, key, text);
+    if (log_enabled(level))
+        log_line_begin(line, level, event);
 }
 
 void log_end(struct log_line *line)
@@ -213,9 +231,7 @@ void log_end(struct log_line *line)
     if (line->length == 0)
         return;
     line->text[line->length++] = '\n';
-    /* A log that cannot be written has nowhere to say so; serving goes on. */
-    while (write(STDERR_FILENO, line->text, line->length) < 0 && errno == EINTR)
-        ;
+    write_line(line->text, line->length, line->level);
     line->length = 0;
 }
 
@@ -223,7 +239,7 @@ void log_message(enum log_level level, const char *event, const char *format, ..
 {
     if (!log_enabled(level))
         return;
-    char message[LOG_MAX_VALUE_BYTES * 2];
+    char message[MESSAGE_BYTES];
     va_list args;
     va_start(args, format);
     vsnprintf(message, sizeof message, format, args);
@@ -232,4 +248,9 @@ void log_message(enum log_level level, const char *event, const char *format, ..
     log_begin(&line, level, event);
     log_text(&line, "message", message);
     log_end(&line);
+}
+
+void log_plain(const char *line)
+{
+    write_line(line, strlen(line), LOG_ERROR);
 }

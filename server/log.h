@@ -1,37 +1,41 @@
-/* Structured log: one line per event on standard error, `key=value` pairs (logfmt), safe against
- * anything a client puts into a path.
+/* The log: one line per event on standard error (server/log_line.h), which never makes its caller
+ * wait.
  *
- *   time=2026-01-02T03:04:05.678Z level=info event=request method=POST path=/v2/... status=200 ...
- */
+ * Between log_start() and log_stop() lines go into a bounded buffer, from which a thread of its own
+ * writes them: a reader that is slow, or has stopped reading, costs lines and not service. Lines
+ * that do not fit are dropped and counted; the log says how many once it can be written again.
+ * Errors may use the whole buffer, all else leaves some of it free. Outside of that time (before
+ * the server starts, in other commands) lines are written at once. Any thread may log. */
 #ifndef SERVER_LOG_H
 #define SERVER_LOG_H
 
-#include <stddef.h>
+#include <stdbool.h>
 #include <stdint.h>
 
-enum log_level { LOG_ERROR, LOG_WARNING, LOG_INFO, LOG_DEBUG, LOG_LEVEL_COUNT };
+#include "core/error.h"
+#include "server/log_line.h"
 
-/* LOG_LEVEL_COUNT when the name is none. */
-enum log_level log_level_from_name(const char *name);
+/* Lines above this level are not built and not written. */
 void log_set_level(enum log_level level);
-int log_enabled(enum log_level level);
+bool log_enabled(enum log_level level);
 
-/* One line under construction; a stack value. A long value is cut (and ends in "..."), pairs that
- * do not fit are dropped, the line stays one line. Of a level that is not enabled nothing is built
- * and nothing written. */
-struct log_line {
-    char text[2048];
-    size_t length;
-};
+/* Starts the writing thread. -1 with an error when there is none to be had. */
+int log_start(struct error *err);
+
+/* Writes what waits, for at most `patience_ms`; what is left then is lost. */
+void log_stop(uint64_t patience_ms);
+
+/* Lines dropped since the start of the process. */
+uint64_t log_dropped(void);
 
 void log_begin(struct log_line *line, enum log_level level, const char *event);
-void log_text(struct log_line *line, const char *key, const char *value); /* quoted when needed */
-void log_number(struct log_line *line, const char *key, uint64_t value);
-void log_milliseconds(struct log_line *line, const char *key, uint64_t nanoseconds);
-void log_end(struct log_line *line); /* one write(2) */
+void log_end(struct log_line *line);
 
 /* A line with one message: event=<event> message="...". */
 void log_message(enum log_level level, const char *event, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+
+/* A line that is none of the log's own, whatever the level; `line` ends in a newline. */
+void log_plain(const char *line);
 
 #endif

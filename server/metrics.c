@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "server/census.h"
+#include "server/log.h"
 #include "server/server.h"
 
 /* Iterates over the served models. */
@@ -260,6 +261,9 @@ static void process(const struct census *census, struct buffer *page)
     const struct prometheus_label version = {"version", MOED_VERSION};
     prometheus_family(page, "moed_connections", "gauge", "Open HTTP connections.");
     prometheus_sample(page, "moed_connections", NULL, 0, census->connections);
+    prometheus_family(page, "moed_log_dropped_total", "counter",
+                      "Log lines lost because nobody read standard error in time.");
+    prometheus_sample(page, "moed_log_dropped_total", NULL, 0, (double)log_dropped());
     prometheus_family(page, "moed_build_info", "gauge", "1, labelled with the version.");
     prometheus_sample(page, "moed_build_info", &version, 1, 1);
 }

@@ -23,6 +23,10 @@
  * its next request has sent it by then. */
 enum { DRAIN_GRACE_MS = 250 };
 
+/* How long the end of the process waits for whoever reads the log; the second, when it was told to
+ * end at once. */
+enum { LOG_PATIENCE_MS = 1000, LOG_IMPATIENCE_MS = 100 };
+
 /* The largest answer; bounds what one request can make the server hold. */
 static const size_t MAX_RESPONSE_BYTES = (size_t)256 << 20;
 
@@ -123,6 +127,7 @@ static void on_drain_timeout(uv_timer_t *timer)
     log_message(LOG_ERROR, "drain_timeout", "%u connections did not finish within %llu ms",
                 http_connections(server->http),
                 (unsigned long long)server->options->drain_timeout_ms);
+    log_stop(LOG_PATIENCE_MS);
     _exit(1);
 }
 
@@ -145,8 +150,10 @@ static void ask_for_drain(uv_timer_t *timer)
 static void on_signal(uv_signal_t *handle, int number)
 {
     struct server *server = handle->data;
-    if (atomic_exchange(&server->process->stopping, true))
+    if (atomic_exchange(&server->process->stopping, true)) {
+        log_stop(LOG_IMPATIENCE_MS);
         _exit(128 + number);
+    }
     log_message(LOG_INFO, "stopping", "%s: not ready any more, serving for another %llu ms",
                 number == SIGTERM ? "SIGTERM" : "SIGINT",
                 (unsigned long long)server->options->drain_delay_ms);
@@ -279,10 +286,11 @@ static void run_loop(void *argument)
 /* The one line that scripts wait for; stable, and written whatever the log level. */
 static void announce(const struct server *server)
 {
+    char line[512];
     const bool ipv6 = strchr(server->options->host, ':') != NULL;
-    fprintf(stderr, "listening on http://%s%s%s:%u\n", ipv6 ? "[" : "", server->options->host,
-            ipv6 ? "]" : "", http_port(server->http));
-    fflush(stderr);
+    snprintf(line, sizeof line, "listening on http://%s%.400s%s:%u\n", ipv6 ? "[" : "",
+             server->options->host, ipv6 ? "]" : "", http_port(server->http));
+    log_plain(line);
 }
 
 static void run_process(struct process *process)
@@ -304,6 +312,7 @@ int server_run(const struct options *options, struct error *err)
                               .servers = xcalloc(options->loops, sizeof *process.servers)};
     signal(SIGPIPE, SIG_IGN);
     int result = check_options(options, err);
+    result = result == 0 ? log_start(err) : result;
     size_t begun = 0;
     while (result == 0 && begun < options->loops) {
         struct server *server = &process.servers[begun++];
@@ -323,5 +332,6 @@ int server_run(const struct options *options, struct error *err)
     while (begun > 0) /* the first owns the models */
         free_server(&process.servers[--begun]);
     free(process.servers);
+    log_stop(LOG_PATIENCE_MS);
     return result;
 }

@@ -28,6 +28,7 @@ FAMILIES = {
     "moed_layer_unused_experts": ("gauge", {"model", "version", "layer"}),
     "moed_model_loaded": ("gauge", {"model", "version"}),
     "moed_model_bytes": ("gauge", {"model", "version"}),
+    "moed_log_dropped_total": ("counter", set()),
     "moed_build_info": ("gauge", {"version"}),
 }
 TINY = {"model": "tiny", "version": "1"}

@@ -169,7 +169,7 @@ static void *log_many(void *name)
     return NULL;
 }
 
-START_TEST(lines_of_several_threads_do_not_mix)
+static void log_four_times(void)
 {
     static char names[THREADS][16];
     pthread_t threads[THREADS];
@@ -179,6 +179,10 @@ START_TEST(lines_of_several_threads_do_not_mix)
     }
     for (int i = 0; i < THREADS; i++)
         pthread_join(threads[i], NULL);
+}
+
+static void expect_all_lines(void)
+{
     int lines = 0;
     for (const char *at = logged(); *at; at = strchr(at, '\n') + 1, lines++) {
         ck_assert_int_eq(0, strncmp(at, "time=", 5));
@@ -187,6 +191,42 @@ START_TEST(lines_of_several_threads_do_not_mix)
         ck_assert_ptr_eq(strchr(at, '\n'), tail + strlen(" klmnopqrst\""));
     }
     ck_assert_int_eq(THREADS * LINES, lines);
+}
+
+START_TEST(lines_of_several_threads_do_not_mix)
+{
+    log_four_times();
+    expect_all_lines();
+}
+END_TEST
+
+START_TEST(lines_of_several_threads_reach_the_writer_whole)
+{
+    struct error err = ERROR_INIT;
+    ck_assert_int_eq(log_start(&err), 0);
+    log_four_times();
+    log_stop(20000);
+    expect_all_lines();
+    ck_assert_uint_eq(log_dropped(), 0);
+}
+END_TEST
+
+/* A pipe that nobody reads: the writer is stuck in it, and its buffer fills. */
+START_TEST(a_full_buffer_keeps_room_for_errors)
+{
+    struct error err = ERROR_INIT;
+    int ends[2];
+    ck_assert_int_eq(pipe(ends), 0);
+    dup2(ends[1], STDERR_FILENO);
+    ck_assert_int_eq(log_start(&err), 0);
+    while (log_dropped() < 10)
+        log_message(LOG_INFO, "flood", "%0500d", 0);
+    const uint64_t dropped = log_dropped();
+    log_message(LOG_ERROR, "fault", "something broke");
+    ck_assert_uint_eq(log_dropped(), dropped);
+    log_message(LOG_INFO, "flood", "%0500d", 0);
+    ck_assert_uint_eq(log_dropped(), dropped + 1);
+    log_stop(1); /* returns although nobody reads */
 }
 END_TEST
 
@@ -201,6 +241,8 @@ int main(void)
     tcase_add_test(tests, the_level_decides_what_is_written);
     tcase_add_test(tests, level_names);
     tcase_add_test(tests, lines_of_several_threads_do_not_mix);
+    tcase_add_test(tests, lines_of_several_threads_reach_the_writer_whole);
+    tcase_add_test(tests, a_full_buffer_keeps_room_for_errors);
     Suite *suite = suite_create("log");
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);

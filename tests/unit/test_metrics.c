@@ -244,6 +244,7 @@ START_TEST(all_promised_names_are_there)
         "moed_layer_unused_experts",
         "moed_model_loaded",
         "moed_model_bytes",
+        "moed_log_dropped_total",
         "moed_build_info",
     };
     struct page *page = read_page();

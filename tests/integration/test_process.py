@@ -1,0 +1,122 @@
+"""The server as a process: its log's reader, its descriptors, its signals, its limits."""
+
+import os
+import re
+import signal
+import subprocess
+import tempfile
+import time
+import unittest
+
+from support.http import Client
+from support.models import Tiny, write_slow
+from support.prometheus import Metrics
+from support.server import BINARY, LISTENING, RUNNING_URL, START_SECONDS, STOP_SECONDS, environment
+from support.threads import Background
+
+ROWS = {"instances": [[1, 2, 3, 4]]}
+
+
+def line_of(fd, pattern, seconds=START_SECONDS):
+    """Reads from a pipe until a line matches."""
+    text, deadline = "", time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        piece = os.read(fd, 4096).decode(errors="replace")
+        text += piece
+        found = pattern.search(text)
+        if found or not piece:
+            break
+    if not found:
+        raise AssertionError(f"no {pattern.pattern} in:\n{text}")
+    return found
+
+
+@unittest.skipIf(RUNNING_URL, "about a server's process; MOED_SERVER_URL names one that has started")
+class ProcessCase(unittest.TestCase):
+    def setUp(self):
+        directory = tempfile.TemporaryDirectory(prefix="moed-process-")
+        self.addCleanup(directory.cleanup)
+        self.directory = directory.name
+        Tiny().write(os.path.join(self.directory, "tiny"))
+
+    def start(self, *flags, **settings):
+        """A server whose standard error is a pipe of the smallest size, unread from now on."""
+        reader, writer = os.pipe()
+        self.addCleanup(os.close, reader)
+        process = subprocess.Popen([BINARY, "serve", "--models", self.directory, "--port", "0", *flags],
+                                   env=environment(), stderr=writer, stdin=subprocess.DEVNULL, **settings)
+        os.close(writer)
+        self.addCleanup(self.end, process)
+        self.port = int(line_of(reader, LISTENING)[2])
+        return process, reader
+
+    def end(self, process):
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+    def client(self):
+        client = Client(self.port, timeout=20)
+        self.addCleanup(client.close)
+        return client
+
+    def assert_stops(self, process, status=0):
+        process.send_signal(signal.SIGTERM)
+        self.assertEqual(process.wait(STOP_SECONDS), status)
+
+
+class LogTest(ProcessCase):
+    # More lines than the pipe (64 KiB) and the server's own buffer (1 MiB) hold.
+    path = "/v2/" + "x" * 500
+    requests = 4000
+
+    def flood(self, client):
+        for _ in range(self.requests):
+            self.assertEqual(client.get(self.path).status, 404)
+
+    def test_a_reader_that_has_stopped_does_not_stop_the_server(self):
+        process, _ = self.start()
+        client = self.client()
+        self.flood(client)
+        self.assertEqual(client.get("/v2/health/live").status, 200)
+        self.assertGreater(Metrics(client.get("/metrics").body.decode()).sum("moed_log_dropped_total"), 100)
+        client.close()
+        self.assert_stops(process)
+
+    def test_a_reader_that_comes_back_is_told_what_it_missed(self):
+        process, reader = self.start()
+        client = self.client()
+        self.flood(client)
+        dropped = Metrics(client.get("/metrics").body.decode()).sum("moed_log_dropped_total")
+        said = line_of(reader, re.compile(r"level=warning event=log_dropped lines=(\d+) total=(\d+)\n"))
+        self.assertEqual((int(said[1]), int(said[2])), (dropped, dropped))
+        client.close()
+        self.assert_stops(process)
+
+    def test_a_reader_that_is_gone_does_not_stop_the_server(self):
+        reader, writer = os.pipe()
+        process, pipe = self.start()
+        os.close(reader), os.close(writer)
+        client = self.client()
+        os.dup2(os.open(os.devnull, os.O_RDONLY), pipe)  # closes the last reader
+        for _ in range(100):
+            self.assertEqual(client.get(self.path).status, 404)
+        client.close()
+        self.assert_stops(process)
+
+    def test_everything_logged_is_there_at_the_end(self):
+        process, reader = self.start()
+        client = self.client()
+        for _ in range(50):
+            client.get(self.path)
+        client.close()
+        self.assert_stops(process)
+        text = ""
+        while piece := os.read(reader, 1 << 16):
+            text += piece.decode()
+        self.assertEqual(text.count("event=request"), 50)
+        self.assertIn("event=drained", text)
+
+
+if __name__ == "__main__":
+    unittest.main()
