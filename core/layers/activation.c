@@ -1,7 +1,5 @@
 /* Element-wise functions and softmax. All work in place. */
-#include <math.h>
-
-#include "core/dense/vector.h"
+#include "core/dense/math.h"
 #include "core/layers/layer.h"
 
 static int elementwise_build(struct layer *layer, struct build *build, struct config_node *node,
@@ -26,11 +24,10 @@ static int elementwise_build(struct layer *layer, struct build *build, struct co
     const struct layer_op op_##op = {                                                              \
         .name = #op, .in_place = true, .build = elementwise_build, .forward = op##_forward}
 
-/* Written so that NaN stays NaN, as in PyTorch. */
-ELEMENTWISE(relu, v < 0.0f ? 0.0f : v);
-ELEMENTWISE(silu, v / (1.0f + expf(-v)));
+ELEMENTWISE(relu, relu(v));
+ELEMENTWISE(silu, silu(v));
 ELEMENTWISE(tanh, tanhf(v));
-ELEMENTWISE(sigmoid, 1.0f / (1.0f + expf(-v)));
+ELEMENTWISE(sigmoid, sigmoid(v));
 ELEMENTWISE(cube, v *v *v);
 
 struct gelu {
@@ -45,17 +42,6 @@ static int gelu_build(struct layer *layer, struct build *build, struct config_no
     if (config_choice(node, "approximate", names, 0, &gelu->approximate, err) != 0)
         return -1;
     return elementwise_build(layer, build, node, err);
-}
-
-static float gelu_erf(float v)
-{
-    return 0.5f * v * (1.0f + erff(v * 0.70710678118654752f));
-}
-
-static float gelu_tanh(float v)
-{
-    const float root_two_over_pi = 0.79788456080286536f;
-    return 0.5f * v * (1.0f + tanhf(root_two_over_pi * (v + 0.044715f * v * v * v)));
 }
 
 static void gelu_forward(const struct layer *layer, const struct run *run, size_t rows,
@@ -101,17 +87,6 @@ static int softmax_build(struct layer *layer, struct build *build, struct config
     return elementwise_build(layer, build, node, err);
 }
 
-static void softmax(const float *x, size_t width, float *y)
-{
-    float max = x[0], sum = 0;
-    for (size_t i = 1; i < width; i++)
-        max = x[i] > max ? x[i] : max;
-    for (size_t i = 0; i < width; i++)
-        sum += y[i] = expf(x[i] - max);
-    for (size_t i = 0; i < width; i++)
-        y[i] /= sum;
-}
-
 static void softmax_forward(const struct layer *layer, const struct run *run, size_t rows,
                             const float *x, float *y)
 {
@@ -119,7 +94,7 @@ static void softmax_forward(const struct layer *layer, const struct run *run, si
     const size_t width = layer->in.dims[layer->in.rank - 1];
     const size_t count = rows * layer->in_elements / width;
     for (size_t i = 0; i < count; i++)
-        softmax(x + i * width, width, y + i * width);
+        softmax(x + i * width, width, y + i * width, NULL);
 }
 
 const struct layer_op op_gelu = {

@@ -4,9 +4,7 @@
  *     y = heads side by side, Wout^T + bout
  *
  * Tensors as torch.nn.MultiheadAttention names them. Rows never see each other. */
-#include <math.h>
-
-#include "core/dense/vector.h"
+#include "core/dense/math.h"
 #include "core/layers/projection.h"
 
 struct attention {
@@ -41,16 +39,6 @@ static int attention_build(struct layer *layer, struct build *build, struct conf
                             size, err);
 }
 
-static void softmax(float *values, size_t count)
-{
-    const float max = max_of(values, count);
-    float sum = 0;
-    for (size_t i = 0; i < count; i++)
-        sum += values[i] = expf(values[i] - max);
-    for (size_t i = 0; i < count; i++)
-        values[i] /= sum;
-}
-
 /* One query of one head: what it makes of the values. `qkv`: the row's [positions, 3 size], from
  * where this head's queries begin. */
 static void attend(const struct attention *attention, const float *qkv, size_t query, float *scores,
@@ -61,7 +49,7 @@ static void attend(const struct attention *attention, const float *qkv, size_t q
     const float root = sqrtf((float)width);
     for (size_t i = 0; i < attention->positions; i++)
         scores[i] = dot(qkv + query * 3 * size, keys + i * 3 * size, width) / root;
-    softmax(scores, attention->positions);
+    softmax(scores, attention->positions, scores, NULL);
     for (size_t i = 0; i < width; i++)
         context[i] = 0;
     for (size_t i = 0; i < attention->positions; i++)

@@ -1,11 +1,10 @@
 /* The gate as it is configured and as it scores: one logit per expert for every item. The choice
  * that follows is in select.c. */
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/dense/vector.h"
+#include "core/dense/math.h"
 #include "core/moe/moe.h"
 
 static int build_attention(struct gate *gate, struct layer *part, const struct build *build,
@@ -84,67 +83,30 @@ static int read_capacity(struct gate *gate, struct config_node *node, struct err
     return config_done(&own, err);
 }
 
-static int read_sparsemixer(struct gate *gate, struct config_node *node, struct error *err)
-{
-    const double otherwise = 0.01;
-    double jitter;
-    if (gate->score != SCORE_SPARSEMIXER)
-        return 0;
-    if (gate->top_k != 2)
-        return config_error(node, "top_k", err, "score 'sparsemixer' needs top_k 2");
-    if (gate->normalize != NORMALIZE_NONE)
-        return config_error(node, "normalize", err, "score 'sparsemixer' needs normalize 'none'");
-    if (config_real(node, "jitter", &otherwise, &jitter, err) != 0)
-        return -1;
-    if (jitter < 0)
-        return config_error(node, "jitter", err, "expected a number of at least 0");
-    gate->jitter = (float)jitter;
-    return 0;
-}
-
-static int read_lp(struct gate *gate, struct config_node *node, struct error *err)
-{
-    const double otherwise = 2;
-    double p;
-    if (gate->normalize != NORMALIZE_LP)
-        return 0;
-    if (config_real(node, "p", &otherwise, &p, err) != 0)
-        return -1;
-    if (p < 1)
-        return config_error(node, "p", err, "expected a number of at least 1");
-    gate->p = (float)p;
-    return 0;
-}
-
 static int read_policy(struct gate *gate, const struct build *build, struct config_node *node,
                        struct error *err)
 {
     static const char *const kinds[] = {"plain", "attentive", NULL};
-    static const char *const scores[] = {"softmax", "sigmoid", "none", "sparsemixer", NULL};
-    static const char *const normalizations[] = {"none", "sum", "softmax", "lp", NULL};
     const double one = 1.0;
     const int64_t count = (int64_t)gate->experts;
     int kind;
     int64_t top_k;
     double scale;
     if (config_choice(node, "kind", kinds, 0, &kind, err) != 0 ||
-        config_choice(node, "score", scores, 0, &gate->score, err) != 0 ||
-        config_choice(node, "normalize", normalizations, 0, &gate->normalize, err) != 0 ||
+        !(gate->score = score_read(node, build->format, err)) ||
+        !(gate->normalize = normalize_read(node, build->format, err)) ||
         config_integer(node, "top_k", count, 1, count, &top_k, err) != 0 ||
         config_real(node, "scale", &one, &scale, err) != 0)
         return -1;
     gate->attentive = kind == 1;
     gate->top_k = (size_t)top_k;
     gate->scale = (float)scale;
-    if (build->format < 2 && gate->score == SCORE_SPARSEMIXER)
-        return config_error(node, "score", err, "'sparsemixer' needs \"format_version\": 2");
-    if (build->format < 2 && gate->normalize == NORMALIZE_LP)
-        return config_error(node, "normalize", err, "'lp' needs \"format_version\": 2");
     if (format_2_key(build, node, "groups", err) != 0 ||
         format_2_key(build, node, "capacity", err) != 0 || read_groups(gate, node, err) != 0 ||
-        read_capacity(gate, node, err) != 0 || read_sparsemixer(gate, node, err) != 0)
+        read_capacity(gate, node, err) != 0 ||
+        (gate->score->check && gate->score->check(gate, node, err) != 0))
         return -1;
-    return read_lp(gate, node, err);
+    return gate->normalize->check ? gate->normalize->check(gate, node, err) : 0;
 }
 
 /* "experts" of one gate of several: the layer's experts that it chooses among. */
@@ -233,8 +195,9 @@ static int build_own_tensors(struct gate *gate, struct layer *layer, const struc
     if (array_build(&gate->select_bias, &part, &inner, "select_bias", &gate->experts, 1, false,
                     err) != 0)
         return -1;
-    if (gate->select_bias.values && gate->score == SCORE_SPARSEMIXER)
-        return config_error(node, "score", err, "'sparsemixer' goes with no tensor select_bias");
+    if (gate->select_bias.values && gate->score->no_bias)
+        return config_error(node, "score", err, "'%s' goes with no tensor select_bias",
+                            gate->score->name);
     if (gate->attentive && (find_split(gate, node, experts, err) != 0 ||
                             build_attention(gate, &part, &inner, err) != 0))
         return -1;

@@ -1,12 +1,11 @@
 /* The MoE layer: y = sum over the chosen experts of weight * expert(x). See moe.h for the steps. */
 #include "core/moe/moe.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/dense/vector.h"
+#include "core/dense/math.h"
 
 /* An expert that serves every item, its output weighted by 1 or by sigmoid(w x). */
 struct shared {
@@ -279,7 +278,7 @@ static void add_shared(const struct moe *moe, struct run run, size_t items, cons
     for (size_t item = 0; item < items; item++, x += moe->item_elements) {
         float weight = 1.0f;
         if (shared->gate.values)
-            weight = 1.0f / (1.0f + expf(-dot(shared->gate.values, x, moe->item_elements)));
+            weight = sigmoid(dot(shared->gate.values, x, moe->item_elements));
         add_scaled(y + item * elements, weight, out + item * elements, elements);
     }
 }

@@ -3,6 +3,7 @@
  *     gate -> select -> dispatch -> experts -> combine
  *
  * gate.c      logits for every item
+ * score.c, normalize.c   what the choice goes by, and the weights it gives
  * select.c    the choice: top_k experts of every item, and their combine weights
  * tally.c     the sums over items that become the routing statistics
  * dispatch.c  counts items per expert and sorts the (item, expert) pairs by expert
@@ -17,6 +18,7 @@
 #define CORE_MOE_H
 
 #include "core/layers/projection.h"
+#include "core/moe/score.h"
 
 /* Bounds the routing arrays of one layer; the largest published models have 512. */
 enum { MAX_EXPERTS = 4096 };
@@ -26,8 +28,6 @@ enum { MAX_GROUPS = 256 };
  * hundred thousand of them would load for minutes. The largest models have about a hundred. */
 enum { MAX_GATES = 1024 };
 
-enum gate_score { SCORE_SOFTMAX, SCORE_SIGMOID, SCORE_NONE, SCORE_SPARSEMIXER };
-enum gate_normalize { NORMALIZE_NONE, NORMALIZE_SUM, NORMALIZE_SOFTMAX, NORMALIZE_LP };
 enum group_score { GROUP_TOP2, GROUP_MAX };
 
 /* An entry of an item's first axis, or all of it. */
@@ -44,9 +44,10 @@ struct gate {
     size_t experts;     /* that this gate chooses among; its own indices are 0..experts - 1 */
     int32_t *expert_index; /* [experts] the layer's index of each; NULL: the same. Owned */
     size_t top_k;
-    uint64_t macs;        /* for one item */
-    int score, normalize; /* enum gate_score, enum gate_normalize */
-    float scale, p, jitter;
+    uint64_t macs; /* for one item */
+    const struct gate_score *score;
+    const struct gate_normalize *normalize;
+    float scale, p, jitter;     /* p: of normalize_lp; jitter: of score_sparsemixer */
     size_t groups, groups_kept; /* 0: no groups */
     int group_score;            /* enum group_score */
     bool limited;               /* has a capacity */

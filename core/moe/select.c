@@ -1,10 +1,9 @@
 /* Which experts serve an item, and with what weight; core/CHECKPOINT.md defines every option.
  *
- * score   softmax: p over all experts | sigmoid | none: the logit itself
+ * score   the logits' by the gate's score (score.c)
  * select  the top_k largest keys, score + select_bias, of the experts in the best groups; ties go
- * to the lower index weight  the selected score; normalize none | sum: divided by the selected sum
- * | lp: by the L_p norm | softmax: softmax over the selected logits; then times scale limit   what
- * finds no place within an expert's capacity is dropped
+ * to the lower index weigh   by the gate's normalization (normalize.c), times its scale limit   an
+ * expert that is full drops what comes after
  *
  * Everything an item needs stays in cache from its logits to its counts. */
 #include <float.h>
@@ -20,83 +19,6 @@ static void clamp_finite(float *values, size_t count)
     for (size_t i = 0; i < count; i++) {
         const float value = values[i] > FLT_MAX ? FLT_MAX : values[i];
         values[i] = value >= -FLT_MAX ? value : -FLT_MAX; /* NaN is not */
-    }
-}
-
-/* Returns the entropy of p in nats, which needs no logarithm of every p: with d = logit - max and
- * z = sum exp(d) it is log z - sum p d. */
-static float softmax_to(const float *logits, size_t count, float *p)
-{
-    const float least = -1000; /* its exp is 0, and 0 * least is still 0 */
-    const float max = max_of(logits, count);
-    float sum = 0, weighted = 0;
-    for (size_t i = 0; i < count; i++) {
-        const float d = logits[i] - max > least ? logits[i] - max : least;
-        p[i] = expf(d);
-        sum += p[i];
-        weighted += p[i] * d;
-    }
-    for (size_t i = 0; i < count; i++)
-        p[i] /= sum;
-    return fmaxf(logf(sum) - weighted / sum, 0.0f);
-}
-
-/* Divides by `whole`; equal shares when there is nothing to divide by. */
-static void divide(float *values, size_t count, float whole)
-{
-    for (size_t i = 0; i < count; i++)
-        values[i] = whole != 0 ? values[i] / whole : 1.0f / (float)count;
-}
-
-static float sum_of(const float *values, size_t count)
-{
-    float sum = 0;
-    for (size_t i = 0; i < count; i++)
-        sum += values[i];
-    return sum;
-}
-
-/* Of what is left when the largest is divided out, so that no power of a large p vanishes. */
-static float lp_norm(const float *values, size_t count, float p)
-{
-    float max = 0, sum = 0;
-    for (size_t i = 0; i < count; i++)
-        max = fmaxf(max, fabsf(values[i]));
-    for (size_t i = 0; i < count && max > 0; i++)
-        sum += powf(fabsf(values[i]) / max, p);
-    return max * powf(sum, 1.0f / p);
-}
-
-static float entropy_of(const float *p, size_t count)
-{
-    float sum = 0;
-    for (size_t i = 0; i < count; i++)
-        if (p[i] > 0)
-            sum -= p[i] * logf(p[i]);
-    return sum;
-}
-
-/* Scores for the choice, and p, the gate's distribution over all experts, for the statistics.
- * Returns the entropy of p in nats. */
-static float score(const struct gate *gate, const float *logits, float *scores, float *p)
-{
-    const size_t count = gate->experts, bytes = count * sizeof *p;
-    float entropy;
-    switch (gate->score) {
-    case SCORE_SOFTMAX:
-        entropy = softmax_to(logits, count, p);
-        memcpy(scores, p, bytes);
-        return entropy;
-    case SCORE_SIGMOID:
-        for (size_t i = 0; i < count; i++)
-            scores[i] = 1.0f / (1.0f + expf(-logits[i]));
-        memcpy(p, scores, bytes);
-        divide(p, count, sum_of(p, count));
-        return entropy_of(p, count);
-    default:
-        entropy = softmax_to(logits, count, p);
-        memcpy(scores, logits, bytes);
-        return entropy;
     }
 }
 
@@ -156,46 +78,12 @@ static void select_experts(const struct gate *gate, const float *scores, float *
     top_k(keys, gate->experts, gate->top_k, chosen);
 }
 
-/* The softmax weight of the best expert among those within the jitter of it. Experts whose key is
- * -infinity are out of the game: their group is, or they were the best before. */
-static float jittered_weight(const struct gate *gate, const float *logits, const float *keys,
-                             int32_t best)
+static void weigh(const struct gate *gate, const struct choice *choice, float *weights)
 {
-    const float max = logits[best];
-    float sum = 0;
-    for (size_t i = 0; i < gate->experts; i++) {
-        const bool dropped = (max - logits[i]) / fmaxf(fabsf(logits[i]), max) > 2.0f * gate->jitter;
-        if (keys[i] > -INFINITY && !dropped)
-            sum += expf(logits[i] - max);
-    }
-    return 1.0f / sum;
-}
-
-static void weigh_jittered(const struct gate *gate, const float *logits, float *keys,
-                           const int32_t *chosen, float *weights)
-{
-    weights[0] = jittered_weight(gate, logits, keys, chosen[0]);
-    keys[chosen[0]] = -INFINITY;
-    weights[1] = jittered_weight(gate, logits, keys, chosen[1]);
-}
-
-static void weigh(const struct gate *gate, const float *logits, const float *scores, float *keys,
-                  const int32_t *chosen, float *weights)
-{
-    const size_t k = gate->top_k;
-    for (size_t slot = 0; slot < k; slot++)
-        weights[slot] = (gate->normalize == NORMALIZE_SOFTMAX ? logits : scores)[chosen[slot]];
-    if (gate->normalize == NORMALIZE_SUM)
-        divide(weights, k, sum_of(weights, k));
-    if (gate->normalize == NORMALIZE_LP)
-        divide(weights, k, lp_norm(weights, k, gate->p));
-    if (gate->normalize == NORMALIZE_SOFTMAX)
-        softmax_to(weights, k, weights);
-    if (gate->score == SCORE_SPARSEMIXER)
-        weigh_jittered(gate, logits, keys, chosen, weights);
-    for (size_t slot = 0; slot < k; slot++)
+    (gate->score->weigh ? gate->score->weigh : gate->normalize->weigh)(gate, choice, weights);
+    for (size_t slot = 0; slot < gate->top_k; slot++)
         weights[slot] *= gate->scale;
-    clamp_finite(weights, k);
+    clamp_finite(weights, gate->top_k);
 }
 
 /* Items [first, end), those of one request. First choices find their places before second ones. */
@@ -251,9 +139,11 @@ void gate_select(const struct gate *gate, const struct run *run, size_t items, f
         int32_t *chosen = routing->expert + item * gate->top_k;
         float *weights = routing->weight + item * gate->top_k;
         clamp_finite(logits, gate->experts);
-        const float entropy = score(gate, logits, routing->scores, routing->probability);
+        const float entropy =
+            gate->score->score(gate, logits, routing->scores, routing->probability);
         select_experts(gate, routing->scores, routing->keys, chosen);
-        weigh(gate, logits, routing->scores, routing->keys, chosen, weights);
+        const struct choice choice = {logits, routing->scores, routing->keys, chosen};
+        weigh(gate, &choice, weights);
         tally_item(routing, chosen[0], entropy);
     }
     if (gate->limited)

@@ -8,14 +8,11 @@
 
 static struct routing routing;
 
-static struct gate gate_of(size_t experts, size_t top_k, enum gate_score score,
-                           enum gate_normalize normalize)
+static struct gate gate_of(size_t experts, size_t top_k, const struct gate_score *score,
+                           const struct gate_normalize *normalize)
 {
-    return (struct gate){.experts = experts,
-                         .top_k = top_k,
-                         .score = (int)score,
-                         .normalize = (int)normalize,
-                         .scale = 1};
+    return (struct gate){
+        .experts = experts, .top_k = top_k, .score = score, .normalize = normalize, .scale = 1};
 }
 
 /* All items are of one request. */
@@ -58,11 +55,11 @@ START_TEST(softmax_scores)
 {
     /* p = 1/8, 1/4, 1/2, 1/8 */
     const float logits[] = {0, LN2, LN4, 0};
-    struct gate gate = gate_of(4, 2, SCORE_SOFTMAX, NORMALIZE_NONE);
+    struct gate gate = gate_of(4, 2, &score_softmax, &normalize_none);
     expect_route(&gate, logits, EXPERTS(2, 1), FLOATS(0.5f, 0.25f));
-    gate.normalize = NORMALIZE_SUM;
+    gate.normalize = &normalize_sum;
     expect_route(&gate, logits, EXPERTS(2, 1), FLOATS(2.0f / 3, 1.0f / 3));
-    gate.normalize = NORMALIZE_SOFTMAX;
+    gate.normalize = &normalize_softmax;
     expect_route(&gate, logits, EXPERTS(2, 1), FLOATS(2.0f / 3, 1.0f / 3));
     gate.scale = 3;
     expect_route(&gate, logits, EXPERTS(2, 1), FLOATS(2, 1));
@@ -73,11 +70,11 @@ START_TEST(sigmoid_scores)
 {
     /* 1/2, 3/4, 1/4 */
     const float logits[] = {0, LN3, -LN3};
-    struct gate gate = gate_of(3, 2, SCORE_SIGMOID, NORMALIZE_NONE);
+    struct gate gate = gate_of(3, 2, &score_sigmoid, &normalize_none);
     expect_route(&gate, logits, EXPERTS(1, 0), FLOATS(0.75f, 0.5f));
-    gate.normalize = NORMALIZE_SUM;
+    gate.normalize = &normalize_sum;
     expect_route(&gate, logits, EXPERTS(1, 0), FLOATS(0.6f, 0.4f));
-    gate.normalize = NORMALIZE_SOFTMAX;
+    gate.normalize = &normalize_softmax;
     expect_route(&gate, logits, EXPERTS(1, 0), FLOATS(0.75f, 0.25f));
 }
 END_TEST
@@ -85,9 +82,9 @@ END_TEST
 START_TEST(logits_as_scores)
 {
     const float logits[] = {-1, 3, 0.5f};
-    struct gate gate = gate_of(3, 3, SCORE_NONE, NORMALIZE_NONE);
+    struct gate gate = gate_of(3, 3, &score_none, &normalize_none);
     expect_route(&gate, logits, EXPERTS(1, 2, 0), FLOATS(3, 0.5f, -1));
-    gate.normalize = NORMALIZE_SUM;
+    gate.normalize = &normalize_sum;
     expect_route(&gate, logits, EXPERTS(1, 2, 0), FLOATS(1.2f, 0.2f, -0.4f));
     /* nothing to divide by: equal shares */
     expect_route(&gate, FLOATS(0, 0, 0), EXPERTS(0, 1, 2), FLOATS(1.0f / 3, 1.0f / 3, 1.0f / 3));
@@ -97,7 +94,7 @@ END_TEST
 
 START_TEST(ties_go_to_the_lower_index)
 {
-    struct gate gate = gate_of(4, 2, SCORE_NONE, NORMALIZE_NONE);
+    struct gate gate = gate_of(4, 2, &score_none, &normalize_none);
     expect_route(&gate, FLOATS(5, 5, 5, 5), EXPERTS(0, 1), FLOATS(5, 5));
     expect_route(&gate, FLOATS(1, 2, 2, 2), EXPERTS(1, 2), FLOATS(2, 2));
     expect_route(&gate, FLOATS(2, 1, 3, 2), EXPERTS(2, 0), FLOATS(3, 2));
@@ -107,17 +104,17 @@ END_TEST
 
 START_TEST(all_experts_or_only_one)
 {
-    const struct gate dense = gate_of(4, 4, SCORE_SOFTMAX, NORMALIZE_NONE);
+    const struct gate dense = gate_of(4, 4, &score_softmax, &normalize_none);
     expect_route(&dense, FLOATS(0, LN2, LN4, 0), EXPERTS(2, 1, 0, 3),
                  FLOATS(0.5f, 0.25f, 0.125f, 0.125f));
-    const struct gate single = gate_of(1, 1, SCORE_SOFTMAX, NORMALIZE_SUM);
+    const struct gate single = gate_of(1, 1, &score_softmax, &normalize_sum);
     expect_route(&single, FLOATS(-40), EXPERTS(0), FLOATS(1));
 }
 END_TEST
 
 START_TEST(a_bias_selects_but_does_not_weigh)
 {
-    struct gate gate = gate_of(3, 2, SCORE_NONE, NORMALIZE_NONE);
+    struct gate gate = gate_of(3, 2, &score_none, &normalize_none);
     gate.select_bias.values = FLOATS(10, 0, 5);
     expect_route(&gate, FLOATS(1, 2, 3), EXPERTS(0, 2), FLOATS(1, 3));
     /* ties are ties of the biased scores */
@@ -128,7 +125,7 @@ END_TEST
 
 START_TEST(nan_is_the_worst_logit)
 {
-    struct gate gate = gate_of(3, 2, SCORE_SOFTMAX, NORMALIZE_SUM);
+    struct gate gate = gate_of(3, 2, &score_softmax, &normalize_sum);
     expect_route(&gate, FLOATS(NAN, 0, LN3), EXPERTS(2, 1), FLOATS(0.75f, 0.25f));
     expect_route(&gate, FLOATS(INFINITY, 0, NAN), EXPERTS(0, 1), FLOATS(1, 0));
     expect_route(&gate, FLOATS(NAN, NAN, NAN), EXPERTS(0, 1), FLOATS(0.5f, 0.5f));
@@ -162,15 +159,20 @@ START_TEST(no_logits_do_harm)
     struct error err = ERROR_INIT;
     const struct moed_moe_info info = {
         .name = "m", .experts = EXPERT_COUNT, .top_k = (size_t)_i % 4 + 1, .routed_per_row = 1};
-    struct gate gate = gate_of(EXPERT_COUNT, info.top_k, SCORE_SOFTMAX, NORMALIZE_NONE);
+    struct gate gate = gate_of(EXPERT_COUNT, info.top_k, &score_softmax, &normalize_none);
     gate.scale = 3;
     ck_assert_int_eq(routing_init(&routing, &info, 1, &err), 0);
-    for (gate.score = SCORE_SOFTMAX; gate.score <= SCORE_NONE; gate.score++)
-        for (gate.normalize = NORMALIZE_NONE; gate.normalize <= NORMALIZE_SOFTMAX; gate.normalize++)
+    const struct gate_score *const scores[] = {&score_softmax, &score_sigmoid, &score_none};
+    const struct gate_normalize *const normalizations[] = {&normalize_none, &normalize_sum,
+                                                           &normalize_softmax};
+    for (size_t i = 0; i < 3; i++)
+        for (size_t j = 0; j < 3; j++)
             for (int code = 0; code < EVIL * EVIL * EVIL * EVIL; code += 3) {
                 float logits[EXPERT_COUNT];
                 for (int e = 0, rest = code; e < EXPERT_COUNT; e++, rest /= EVIL)
                     logits[e] = evil[rest % EVIL];
+                gate.score = scores[i];
+                gate.normalize = normalizations[j];
                 select_all(&gate, 1, logits);
                 if (!is_sane(&gate))
                     ck_abort_msg("logits %g %g %g %g", (double)logits[0], (double)logits[1],
@@ -182,7 +184,7 @@ END_TEST
 
 START_TEST(an_evil_bias_still_selects_distinct_experts)
 {
-    struct gate gate = gate_of(4, 3, SCORE_NONE, NORMALIZE_SUM);
+    struct gate gate = gate_of(4, 3, &score_none, &normalize_sum);
     static const float biases[][4] = {
         {NAN, NAN, NAN, NAN}, {0, NAN, 0, 0}, {INFINITY, -INFINITY, INFINITY, 0}, {0, 0, 0, NAN}};
     for (size_t i = 0; i < 4; i++) {
@@ -198,7 +200,7 @@ START_TEST(statistics_are_sums_over_items)
 {
     /* p = 1/8 1/4 1/2 1/8 (1.75 bits), then 1/4 each (2 bits), then expert 3 for sure (0 bits) */
     const float logits[] = {0, LN2, LN4, 0, 7, 7, 7, 7, -900, -900, -900, 900};
-    const struct gate gate = gate_of(4, 2, SCORE_SOFTMAX, NORMALIZE_SUM);
+    const struct gate gate = gate_of(4, 2, &score_softmax, &normalize_sum);
     route(&gate, 3, logits);
     static const uint64_t selected[] = {2, 2, 1, 1}, top1[] = {1, 0, 1, 1};
     static const double weight[] = {0.5, 1.0 / 3 + 0.5, 2.0 / 3, 1},
@@ -218,7 +220,7 @@ END_TEST
 START_TEST(p_is_the_gates_distribution_before_selection)
 {
     /* sigmoid scores 1/2, 3/4, 1/4 over their sum 3/2 */
-    struct gate gate = gate_of(3, 1, SCORE_SIGMOID, NORMALIZE_SUM);
+    struct gate gate = gate_of(3, 1, &score_sigmoid, &normalize_sum);
     gate.select_bias.values = FLOATS(9, 0, 0);
     gate.scale = 5;
     route(&gate, 1, FLOATS(0, LN3, -LN3));
@@ -228,7 +230,7 @@ START_TEST(p_is_the_gates_distribution_before_selection)
     ck_assert_double_eq_tol(routing.entropy_sum, 1.4591479, 1e-6);
     routing_close(&routing);
     /* softmax of the logits when they are the scores */
-    gate = gate_of(2, 1, SCORE_NONE, NORMALIZE_NONE);
+    gate = gate_of(2, 1, &score_none, &normalize_none);
     route(&gate, 1, FLOATS(0, LN3));
     ck_assert_double_eq_tol(routing.probability_sum[0], 0.25, 1e-6);
     routing_close(&routing);
@@ -237,7 +239,7 @@ END_TEST
 
 START_TEST(each_forward_counts_anew)
 {
-    const struct gate gate = gate_of(2, 1, SCORE_SOFTMAX, NORMALIZE_NONE);
+    const struct gate gate = gate_of(2, 1, &score_softmax, &normalize_none);
     float logits[] = {0, 1, 0, 1};
     route(&gate, 2, logits);
     select_all(&gate, 1, logits);
@@ -267,7 +269,7 @@ START_TEST(selection_agrees_with_counting)
     float logits[ITEMS * 20];
     for (size_t experts = 1; experts <= 20; experts++)
         for (size_t top_k = 1; top_k <= experts; top_k += 1 + experts / 7) {
-            const struct gate gate = gate_of(experts, top_k, SCORE_NONE, NORMALIZE_NONE);
+            const struct gate gate = gate_of(experts, top_k, &score_none, &normalize_none);
             fill_integers(logits, ITEMS * experts, (uint32_t)(experts * 100 + top_k));
             route(&gate, ITEMS, logits);
             for (size_t item = 0; item < ITEMS; item++)
