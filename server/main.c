@@ -1,8 +1,10 @@
 /* moed: the command line. Exit status: 0 done, 1 failed, 2 wrong usage. */
+#include <fcntl.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "server/inspect.h"
 #include "server/log.h"
@@ -155,8 +157,18 @@ static bool asks_for_help(const char *argument)
     return strcmp(argument, "--help") == 0 || strcmp(argument, "-h") == 0;
 }
 
+/* Started without one of these, the process would give its number to a socket or an epoll set, and
+ * then write its log there. */
+static void open_standard_descriptors(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) != fd)
+            _exit(EXIT_FAILURE); /* and nowhere to say why */
+}
+
 int main(int argc, char *argv[])
 {
+    open_standard_descriptors();
     /* Hash seeds must be set before threads exist. */
     json_object_seed(0);
     if (argc < 2) {

@@ -1,14 +1,16 @@
 """The server as a process: its log's reader, its descriptors, its signals, its limits."""
 
+import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import tempfile
 import time
 import unittest
 
-from support.http import Client
+from support.http import HOST, Client
 from support.models import Tiny, write_slow
 from support.prometheus import Metrics
 from support.server import BINARY, LISTENING, RUNNING_URL, START_SECONDS, STOP_SECONDS, environment
@@ -116,6 +118,32 @@ class LogTest(ProcessCase):
             text += piece.decode()
         self.assertEqual(text.count("event=request"), 50)
         self.assertIn("event=drained", text)
+
+
+class DescriptorsTest(ProcessCase):
+    def test_descriptors_that_are_closed_at_the_start(self):
+        for closed in ((0,), (1,), (2,), (0, 1), (0, 1, 2)):
+            with self.subTest(closed):
+                self.serve_without(closed)
+
+    def serve_without(self, closed):
+        with socket.socket() as probe:  # a server without standard error cannot say which port it took
+            probe.bind((HOST, 0))
+            port = probe.getsockname()[1]
+        process = subprocess.Popen([BINARY, "serve", "--models", self.directory, "--port", str(port)],
+                                   env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.DEVNULL,
+                                   preexec_fn=lambda: [os.close(fd) for fd in closed])
+        self.addCleanup(self.end, process)
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline and process.poll() is None:
+            with contextlib.suppress(ConnectionRefusedError), Client(port, timeout=20) as client:
+                for _ in range(1000):
+                    self.assertEqual(client.predict("tiny", ROWS["instances"]).status, 200)
+                break
+        for fd in closed:
+            self.assertEqual(os.readlink(f"/proc/{process.pid}/fd/{fd}"), "/dev/null")
+        self.assert_stops(process)
 
 
 if __name__ == "__main__":
