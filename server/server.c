@@ -89,19 +89,12 @@ static void on_finished(const struct exchange *exchange, uint64_t duration_ns, v
     log_exchange(exchange, duration_ns);
 }
 
+/* The loop's own handles go with the loop, see free_server(). */
 static void close_parts(struct server *server)
 {
     http_close(server->http);
     predict_close(&server->predict);
     scheduler_close(&server->scheduler);
-    uv_close((uv_handle_t *)&server->drain_asked, NULL);
-    uv_close((uv_handle_t *)&server->drain_limit, NULL);
-    if (server != server->process->servers)
-        return;
-    uv_close((uv_handle_t *)&server->terminate, NULL);
-    uv_close((uv_handle_t *)&server->interrupt, NULL);
-    uv_close((uv_handle_t *)&server->drain_delay, NULL);
-    uv_close((uv_handle_t *)&server->all_drained, NULL);
 }
 
 /* The first loop stays for the others: a second signal must still find it. */
@@ -155,9 +148,27 @@ static void on_signal(uv_signal_t *handle, int number)
         _exit(128 + number);
     }
     log_message(LOG_INFO, "stopping", "%s: not ready any more, serving for another %llu ms",
-                number == SIGTERM ? "SIGTERM" : "SIGINT",
+                number == SIGTERM  ? "SIGTERM"
+                : number == SIGINT ? "SIGINT"
+                                   : "SIGQUIT",
                 (unsigned long long)server->options->drain_delay_ms);
     uv_timer_start(&server->drain_delay, ask_for_drain, server->options->drain_delay_ms, 0);
+}
+
+static void on_hang_up(uv_signal_t *handle, int number)
+{
+    (void)handle, (void)number;
+    log_message(LOG_WARNING, "ignored", "SIGHUP: models and options are read at the start only");
+}
+
+/* Signals whose default would end the process with requests in flight. Who sends them means another
+ * program, or a log file that may grow no further (SIGXFSZ): writing fails, serving goes on. */
+static void ignore_signals(void)
+{
+    static const int IGNORED[] = {SIGPIPE, SIGHUP,  SIGUSR1,   SIGUSR2, SIGALRM,
+                                  SIGIO,   SIGPROF, SIGVTALRM, SIGXFSZ};
+    for (size_t i = 0; i < sizeof IGNORED / sizeof *IGNORED; i++)
+        signal(IGNORED[i], SIG_IGN);
 }
 
 /* What of `whole` each loop gets: all of it when there is one, and at least `least`. */
@@ -196,22 +207,43 @@ static int start_http(struct server *server, struct error *err)
     return server->http ? 0 : -1;
 }
 
-static void start_signals(struct server *server)
+static int start_signals(struct server *server, struct error *err)
 {
-    uv_signal_init(&server->loop, &server->terminate);
-    uv_signal_init(&server->loop, &server->interrupt);
-    uv_timer_init(&server->loop, &server->drain_delay);
-    uv_async_init(&server->loop, &server->all_drained, on_all_drained);
-    server->terminate.data = server->interrupt.data = server->drain_delay.data = server;
-    uv_signal_start(&server->terminate, on_signal, SIGTERM);
-    uv_signal_start(&server->interrupt, on_signal, SIGINT);
+    const struct {
+        uv_signal_t *handle;
+        uv_signal_cb callback;
+        int number;
+    } signals[] = {{&server->terminate, on_signal, SIGTERM},
+                   {&server->interrupt, on_signal, SIGINT},
+                   {&server->quit, on_signal, SIGQUIT},
+                   {&server->hang_up, on_hang_up, SIGHUP}};
+    int status = uv_timer_init(&server->loop, &server->drain_delay);
+    server->drain_delay.data = server;
+    if (status == 0)
+        status = uv_async_init(&server->loop, &server->all_drained, on_all_drained);
+    for (size_t i = 0; i < sizeof signals / sizeof *signals && status == 0; i++) {
+        signals[i].handle->data = server;
+        uv_signal_init(&server->loop, signals[i].handle);
+        status = uv_signal_start(signals[i].handle, signals[i].callback, signals[i].number);
+    }
+    return status == 0
+               ? 0
+               : error_set(err, ERROR_INTERNAL, "cannot wait for signals: %s", uv_strerror(status));
 }
 
-static void start_draining_handles(struct server *server)
+/* Each of these takes descriptors, of which there may be none left. */
+static int open_loop(struct server *server, struct error *err)
 {
-    uv_async_init(&server->loop, &server->drain_asked, on_drain_asked);
-    uv_timer_init(&server->loop, &server->drain_limit);
-    server->drain_asked.data = server->drain_limit.data = server;
+    int status = uv_loop_init(&server->loop);
+    if (status == 0) {
+        server->loop.data = server; /* there is something to close */
+        uv_timer_init(&server->loop, &server->drain_limit);
+        server->drain_asked.data = server->drain_limit.data = server;
+        status = uv_async_init(&server->loop, &server->drain_asked, on_drain_asked);
+    }
+    if (status == 0)
+        return 0;
+    return error_set(err, ERROR_INTERNAL, "cannot start an event loop: %s", uv_strerror(status));
 }
 
 static int load_models(struct server *server, struct error *err)
@@ -240,36 +272,51 @@ static int check_options(const struct options *options, struct error *err)
     return 0;
 }
 
-/* On error nothing is left running, but the loop and the models, which free_server() takes. */
+static int start_scheduler(struct server *server, struct error *err)
+{
+    const struct options *options = server->options;
+    return scheduler_init(&server->scheduler, &server->loop, &server->registry,
+                          compute_threads(options), options->max_queue_delay_us, predict_finished,
+                          err);
+}
+
+/* On error nothing is left running, but what free_server() takes. */
 static int start(struct server *server, struct error *err)
 {
     const struct options *options = server->options;
     const struct infer_limits limits = {.max_rows = options->max_request_rows,
                                         .max_response_bytes = MAX_RESPONSE_BYTES};
-    uv_loop_init(&server->loop);
-    uv_mutex_init(&server->mutex);
-    if (load_models(server, err) != 0 ||
-        scheduler_init(&server->scheduler, &server->loop, &server->registry,
-                       compute_threads(options), options->max_queue_delay_us, predict_finished,
-                       err) != 0)
+    if (uv_mutex_init(&server->mutex) != 0)
+        abort(); /* a small allocation, see core/error.h */
+    if (open_loop(server, err) != 0 || load_models(server, err) != 0 ||
+        start_scheduler(server, err) != 0)
         return -1;
     predict_init(&server->predict, &server->loop, &server->scheduler, &limits,
                  options->queue_timeout_ms);
-    if (start_http(server, err) != 0) {
-        predict_close(&server->predict);
-        scheduler_close(&server->scheduler);
-        return -1;
+    if (start_http(server, err) == 0) {
+        if (server != server->process->servers || start_signals(server, err) == 0)
+            return 0;
+        http_close(server->http);
     }
-    start_draining_handles(server);
-    if (server == server->process->servers)
-        start_signals(server);
-    return 0;
+    predict_close(&server->predict);
+    scheduler_close(&server->scheduler);
+    return -1;
+}
+
+static void close_handle(uv_handle_t *handle, void *context)
+{
+    (void)context;
+    if (!uv_is_closing(handle))
+        uv_close(handle, NULL);
 }
 
 static void free_server(struct server *server)
 {
-    uv_run(&server->loop, UV_RUN_DEFAULT); /* runs the closed handles out */
-    uv_loop_close(&server->loop);
+    if (server->loop.data) {
+        uv_walk(&server->loop, close_handle, NULL);
+        uv_run(&server->loop, UV_RUN_DEFAULT); /* runs the closed handles out */
+        uv_loop_close(&server->loop);
+    }
     registry_close(&server->registry);
     request_counts_close(&server->other_requests);
     uv_mutex_destroy(&server->mutex);
@@ -310,7 +357,7 @@ int server_run(const struct options *options, struct error *err)
 {
     struct process process = {.options = options,
                               .servers = xcalloc(options->loops, sizeof *process.servers)};
-    signal(SIGPIPE, SIG_IGN);
+    ignore_signals();
     int result = check_options(options, err);
     result = result == 0 ? log_start(err) : result;
     size_t begun = 0;

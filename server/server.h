@@ -37,7 +37,7 @@ struct server {
     uv_async_t drain_asked;               /* by the first loop */
     uv_timer_t drain_limit;
     /* The first loop's alone: */
-    uv_signal_t terminate, interrupt;
+    uv_signal_t terminate, interrupt, quit, hang_up;
     uv_timer_t drain_delay;
     uv_async_t all_drained;
 };

@@ -146,5 +146,31 @@ class DescriptorsTest(ProcessCase):
         self.assert_stops(process)
 
 
+class SignalsTest(ProcessCase):
+    def setUp(self):
+        super().setUp()
+        write_slow(os.path.join(self.directory, "slow"), seconds=0.2)
+
+    def send_during_a_request(self, process, number):
+        request = Background(1, lambda _: self.client().predict("slow", ROWS["instances"]).status)
+        time.sleep(0.05)
+        process.send_signal(number)
+        self.assertEqual(request.join(), [200])
+
+    def test_signals_that_mean_another_program(self):
+        process, reader = self.start()
+        for number in ("HUP", "USR1", "USR2", "ALRM", "PIPE", "IO", "PROF", "VTALRM", "XFSZ"):
+            with self.subTest(number):
+                self.send_during_a_request(process, getattr(signal, "SIG" + number))
+        line_of(reader, re.compile("level=warning event=ignored message=.SIGHUP"))
+        self.assert_stops(process)
+
+    def test_sigquit_drains(self):
+        process, reader = self.start()
+        self.send_during_a_request(process, signal.SIGQUIT)
+        self.assertEqual(process.wait(STOP_SECONDS), 0)
+        line_of(reader, re.compile("event=stopping message=.SIGQUIT"))
+
+
 if __name__ == "__main__":
     unittest.main()
