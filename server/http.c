@@ -463,8 +463,6 @@ struct http *http_new(uv_loop_t *loop, const struct http_options *options,
                       const struct http_callbacks *callbacks, struct error *err)
 {
     uint16_t port = 0;
-    if (http_raise_file_limit(options->max_connections_in_process, err) != 0)
-        return NULL;
     int fd = http_listen(loop, options->host, options->port, options->listening, &port, err);
     if (fd < 0)
         return NULL;

@@ -71,8 +71,7 @@ struct http_options {
     uint16_t port; /* 0: any */
     enum http_listening listening;
     unsigned max_connections;
-    unsigned max_connections_in_process; /* those of other loops included */
-    unsigned max_connections_per_ip;     /* 0: no limit of its own */
+    unsigned max_connections_per_ip; /* 0: no limit of its own */
     size_t max_body_bytes;
     unsigned request_timeout_ms; /* from a request's first byte to its last */
     unsigned idle_timeout_ms;    /* a connection between requests */

@@ -11,8 +11,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* Descriptors the process needs besides connections: models, logs, epoll, signals. */
-enum { FILES_BESIDE_CONNECTIONS = 64 };
+/* Descriptors needed beside connections: for standard streams, a model being read, signals; and for
+ * each loop's socket, epoll sets and wake-ups. */
+enum { FILES_BESIDE_CONNECTIONS = 48, FILES_PER_LOOP = 16 };
 
 /* A socket bound to `address`, or -1 with errno set. SO_REUSEADDR lets a restarted server bind
  * while its predecessor's connections are in TIME_WAIT. */
@@ -94,17 +95,35 @@ int http_listen(uv_loop_t *loop, const char *host, uint16_t port, enum http_list
     return fd;
 }
 
-int http_raise_file_limit(unsigned connections, struct error *err)
+static int too_few_files(uint64_t connections, rlim_t beside, rlim_t allowed, struct error *err)
 {
-    rlim_t needed = (rlim_t)connections + FILES_BESIDE_CONNECTIONS;
-    struct rlimit limit;
-    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= needed)
-        return 0;
-    limit.rlim_cur = needed;
-    if (setrlimit(RLIMIT_NOFILE, &limit) == 0)
-        return 0;
     return error_set(err, ERROR_INVALID,
-                     "%u connections need %llu open files, but at most %llu are allowed "
+                     "%llu connections need %llu open files, but at most %llu are allowed "
                      "(ulimit -Hn): raise that limit or lower max_connections",
-                     connections, (unsigned long long)needed, (unsigned long long)limit.rlim_max);
+                     (unsigned long long)connections, (unsigned long long)(connections + beside),
+                     (unsigned long long)allowed);
+}
+
+int http_limit_connections(uint64_t wanted, uint64_t loops, unsigned *connections,
+                           struct error *err)
+{
+    const rlim_t beside = FILES_BESIDE_CONNECTIONS + loops * FILES_PER_LOOP;
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return error_set(err, ERROR_INTERNAL, "cannot read the limit of open files: %s",
+                         strerror(errno));
+    const rlim_t allowed = limit.rlim_max;
+    uint64_t count = wanted ? wanted : HTTP_DEFAULT_CONNECTIONS;
+    if (!wanted && count + beside > allowed && allowed > beside)
+        count = allowed - beside;
+    if (count + beside > allowed)
+        return too_few_files(count, beside, allowed, err);
+    *connections = (unsigned)count;
+    if (limit.rlim_cur >= count + beside)
+        return 0;
+    limit.rlim_cur = count + beside;
+    if (setrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return error_set(err, ERROR_INTERNAL, "cannot raise the limit of open files to %llu: %s",
+                         (unsigned long long)limit.rlim_cur, strerror(errno));
+    return 0;
 }

@@ -14,9 +14,13 @@
 int http_listen(uv_loop_t *loop, const char *host, uint16_t port, enum http_listening listening,
                 uint16_t *bound, struct error *err);
 
-/* Makes sure that `connections` sockets can be open beside everything else: raises the soft limit
- * of open files as far as the hard one allows. Without descriptors accept(2) fails again and again,
- * and clients hang in the backlog. */
-int http_raise_file_limit(unsigned connections, struct error *err);
+/* How many connections may be open in the process: `wanted`, or, where that is 0, as many as the
+ * limit of open files allows, at most HTTP_DEFAULT_CONNECTIONS. Raises the soft limit as far as the
+ * hard one allows and is needed. -1 with an error when `wanted`, or a single one, cannot be had:
+ * without descriptors accept(2) would fail again and again, and clients hang in the backlog. */
+int http_limit_connections(uint64_t wanted, uint64_t loops, unsigned *connections,
+                           struct error *err);
+
+enum { HTTP_DEFAULT_CONNECTIONS = 1024 };
 
 #endif

@@ -23,7 +23,7 @@ struct options {
     uint64_t max_queue_rows;     /* 4096, per model */
     uint64_t max_request_rows;   /* 1024 */
     uint64_t max_body_bytes;     /* 64 MiB */
-    uint64_t max_connections;    /* 1024 */
+    uint64_t max_connections;    /* 0: 1024, or as many as may be open */
     uint64_t max_connections_per_ip; /* 0: no limit */
     uint64_t request_timeout_ms;     /* 30000: from a request's first byte to its last */
     uint64_t idle_timeout_ms;        /* 60000: a connection between requests */

@@ -72,10 +72,10 @@ const struct option_row option_rows[OPTION_ROWS] = {
      "The largest request body, with an optional suffix K, M or G (powers of 1024). Larger ones "
      "are refused with 413 before they are read. Memory for bodies is bounded by this times "
      "max_connections; lower both on a small machine."},
-    {"max_connections", OPTION_COUNT, AT(max_connections), 1, 1000000, "1024", NULL, "N", NULL,
+    {"max_connections", OPTION_COUNT, AT(max_connections), 0, 1000000, "0", NULL, "N", NULL,
      "The most connections open at a time; further clients wait in the listen backlog until one "
-     "closes. An idle connection costs about 40 KB. The limit of open files (ulimit -n) must be "
-     "somewhat higher."},
+     "closes. 0 takes 1024, or as many as the hard limit of open files (ulimit -Hn) allows; a "
+     "number that it does not allow is refused. An idle connection costs about 40 KB."},
     {"max_connections_per_ip", OPTION_COUNT, AT(max_connections_per_ip), 0, 1000000, "0", NULL, "N",
      NULL,
      "The most connections of one client address; further ones are closed at once. 0 sets no "

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "server/cpu.h"
+#include "server/http_listen.h"
 #include "server/log.h"
 #include "server/routes.h"
 
@@ -195,8 +196,7 @@ static int start_http(struct server *server, struct error *err)
         .listening = options->loops == 1 ? HTTP_LISTEN_ALONE
                      : server == first   ? HTTP_LISTEN_FIRST
                                          : HTTP_LISTEN_JOIN,
-        .max_connections = (unsigned)share_of(options->max_connections, options, 1),
-        .max_connections_in_process = (unsigned)options->max_connections,
+        .max_connections = (unsigned)share_of(server->process->max_connections, options, 1),
         .max_connections_per_ip = (unsigned)share_of(options->max_connections_per_ip, options, 0),
         .max_body_bytes = options->max_body_bytes,
         .request_timeout_ms = (unsigned)options->request_timeout_ms,
@@ -353,13 +353,30 @@ static void run_process(struct process *process)
     log_message(LOG_INFO, "drained", "every accepted request was answered");
 }
 
+static int limit_connections(struct process *process, struct error *err)
+{
+    const struct options *options = process->options;
+    if (http_limit_connections(options->max_connections, options->loops, &process->max_connections,
+                               err) != 0)
+        return -1;
+    if (!options->max_connections && process->max_connections < HTTP_DEFAULT_CONNECTIONS)
+        log_message(LOG_WARNING, "few_files",
+                    "at most %u connections instead of %d: the limit of open files (ulimit -Hn) "
+                    "allows no more",
+                    process->max_connections, HTTP_DEFAULT_CONNECTIONS);
+    return 0;
+}
+
 int server_run(const struct options *options, struct error *err)
 {
     struct process process = {.options = options,
                               .servers = xcalloc(options->loops, sizeof *process.servers)};
     ignore_signals();
     int result = check_options(options, err);
-    result = result == 0 ? log_start(err) : result;
+    if (result == 0)
+        result = log_start(err);
+    if (result == 0)
+        result = limit_connections(&process, err);
     size_t begun = 0;
     while (result == 0 && begun < options->loops) {
         struct server *server = &process.servers[begun++];

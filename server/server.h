@@ -19,8 +19,9 @@ struct process {
     const struct options *options;
     struct server *servers; /* [count], one per loop */
     size_t count;
-    atomic_bool stopping;  /* a signal came: not ready any more */
-    atomic_size_t serving; /* loops that have not drained */
+    unsigned max_connections; /* in all */
+    atomic_bool stopping;     /* a signal came: not ready any more */
+    atomic_size_t serving;    /* loops that have not drained */
 };
 
 struct server {

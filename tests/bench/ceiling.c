@@ -41,7 +41,6 @@ static struct http *listen_on(uv_loop_t *loop, uint16_t port, size_t *reply_byte
                                          .port = port,
                                          .listening = port ? HTTP_LISTEN_JOIN : HTTP_LISTEN_FIRST,
                                          .max_connections = MAX_CONNECTIONS,
-                                         .max_connections_in_process = MAX_CONNECTIONS,
                                          .max_body_bytes = 64 << 20,
                                          .request_timeout_ms = 30000,
                                          .idle_timeout_ms = 60000};

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -41,7 +42,7 @@ class ProcessCase(unittest.TestCase):
         self.directory = directory.name
         Tiny().write(os.path.join(self.directory, "tiny"))
 
-    def start(self, *flags, **settings):
+    def start(self, *flags, listening=LISTENING, **settings):
         """A server whose standard error is a pipe of the smallest size, unread from now on."""
         reader, writer = os.pipe()
         self.addCleanup(os.close, reader)
@@ -49,7 +50,7 @@ class ProcessCase(unittest.TestCase):
                                    env=environment(), stderr=writer, stdin=subprocess.DEVNULL, **settings)
         os.close(writer)
         self.addCleanup(self.end, process)
-        self.port = int(line_of(reader, LISTENING)[2])
+        self.port = int(line_of(reader, listening)[2])
         return process, reader
 
     def end(self, process):
@@ -170,6 +171,22 @@ class SignalsTest(ProcessCase):
         self.send_during_a_request(process, signal.SIGQUIT)
         self.assertEqual(process.wait(STOP_SECONDS), 0)
         line_of(reader, re.compile("event=stopping message=.SIGQUIT"))
+
+
+class FilesTest(ProcessCase):
+    def test_the_defaults_start_where_few_files_may_be_open(self):
+        limit = (1024, 1024)
+        adapted = re.compile("level=warning event=few_files .*at most 960 connections(?s:.*)" + LISTENING.pattern, re.M)
+        process, _ = self.start(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, limit), listening=adapted)
+        self.assertEqual(self.client().get("/v2/health/ready").status, 200)
+        self.assert_stops(process)
+
+    def test_a_number_that_cannot_be_had_is_refused(self):
+        ended = subprocess.run([BINARY, "serve", "--models", self.directory, "--max-connections", "1024"],
+                               env=environment(), stderr=subprocess.PIPE, text=True, timeout=START_SECONDS,
+                               preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024)))
+        self.assertEqual(ended.returncode, 1)
+        self.assertIn("1024 connections need 1088 open files, but at most 1024 are allowed", ended.stderr)
 
 
 if __name__ == "__main__":

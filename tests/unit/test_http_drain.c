@@ -1,4 +1,7 @@
 /* The beginning and the end of serving: listening, draining, closing. */
+#include <sys/resource.h>
+
+#include "server/http_listen.h"
 #include "test_http_support.h"
 
 /* --- draining -------------------------------------------------------------------------------- */
@@ -112,8 +115,35 @@ START_TEST(what_cannot_be_listened_on_is_said)
     options.host = "192.0.2.1";
     expect_start_error("cannot listen on 192.0.2.1");
     options.host = "127.0.0.1";
-    options.max_connections_in_process = 2000000000;
-    expect_start_error("raise that limit or lower max_connections");
+}
+END_TEST
+
+/* The limit of open files as in a container; each test has a process of its own. */
+static void allow_files(rlim_t count)
+{
+    const struct rlimit limit = {count, count};
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+}
+
+START_TEST(connections_adapt_to_the_limit_of_open_files)
+{
+    struct error err = ERROR_INIT;
+    unsigned connections;
+    allow_files(2048);
+    ck_assert_int_eq(http_limit_connections(0, 1, &connections, &err), 0);
+    ck_assert_uint_eq(connections, HTTP_DEFAULT_CONNECTIONS);
+    allow_files(1024);
+    ck_assert_int_eq(http_limit_connections(0, 1, &connections, &err), 0);
+    ck_assert_uint_eq(connections, 960);
+    ck_assert_int_eq(http_limit_connections(0, 4, &connections, &err), 0);
+    ck_assert_uint_eq(connections, 912);
+    ck_assert_int_eq(http_limit_connections(960, 1, &connections, &err), 0);
+    ck_assert_int_eq(http_limit_connections(961, 1, &connections, &err), -1);
+    ck_assert_ptr_nonnull(strstr(err.text, "961 connections need 1025 open files, but at most "
+                                           "1024 are allowed"));
+    ck_assert_ptr_nonnull(strstr(err.text, "raise that limit or lower max_connections"));
+    allow_files(64);
+    ck_assert_int_eq(http_limit_connections(0, 1, &connections, NULL), -1);
 }
 END_TEST
 
@@ -148,6 +178,7 @@ int main(void)
     tcase_add_test(tests, an_idle_server_drains_at_once_and_only_later_in_the_loop);
     tcase_add_test(tests, closing_without_draining);
     tcase_add_test(tests, what_cannot_be_listened_on_is_said);
+    tcase_add_test(tests, connections_adapt_to_the_limit_of_open_files);
     tcase_add_test(tests, ipv6);
     return http_tests_run("http_drain", tests);
 }

@@ -195,7 +195,6 @@ static inline void setup(void)
 {
     options = (struct http_options){.host = "127.0.0.1",
                                     .max_connections = 20,
-                                    .max_connections_in_process = 20,
                                     .max_body_bytes = MAX_BODY,
                                     .request_timeout_ms = PATIENCE_MS,
                                     .idle_timeout_ms = PATIENCE_MS};

@@ -55,7 +55,7 @@ static void assert_defaults(void)
     ck_assert_uint_eq(4096, options.max_queue_rows);
     ck_assert_uint_eq(1024, options.max_request_rows);
     ck_assert_uint_eq(64 << 20, options.max_body_bytes);
-    ck_assert_uint_eq(1024, options.max_connections);
+    ck_assert_uint_eq(0, options.max_connections);
     ck_assert_uint_eq(0, options.max_connections_per_ip);
     ck_assert_uint_eq(30000, options.request_timeout_ms);
     ck_assert_uint_eq(60000, options.idle_timeout_ms);
