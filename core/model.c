@@ -309,6 +309,37 @@ static int check_all_used(const struct moed_model *model, struct error *err)
     return 0;
 }
 
+static size_t encode_scratch(const struct moed_model *model, size_t index)
+{
+    const struct input *input = &model->inputs[index];
+    size_t floats = input->preprocess.present ? model->input_info[index].elements : 0;
+    if (input->chain.count)
+        floats += input->chain.out_elements + input->chain.scratch_per_row;
+    return floats;
+}
+
+bool model_output_is_direct(const struct moed_model *model)
+{
+    return model->output_count == 1 && model->outputs[0].chain.count == 0;
+}
+
+/* In the order that moed_forward_requests takes it. */
+size_t model_scratch_per_row(const struct moed_model *model)
+{
+    size_t encoding = 0, kept = 0, running = model->chain.scratch_per_row;
+    for (size_t i = 0; i < model->input_count; i++)
+        encoding = max_size(encoding, encode_scratch(model, i));
+    if (model->input_count == 1)
+        kept = encoding;
+    else
+        kept = moed_shape_elements(&model->joined);
+    if (!model_output_is_direct(model))
+        kept += model->chain.out_elements;
+    for (size_t i = 0; i < model->output_count; i++)
+        running = max_size(running, model->outputs[i].chain.scratch_per_row);
+    return kept + max_size(encoding, running);
+}
+
 static void add_chain(struct moed_model_info *info, const struct chain *chain)
 {
     info->parameters += chain->parameters;
@@ -430,63 +461,4 @@ void moed_model_free(struct moed_model *model)
 const struct moed_model_info *moed_model_info(const struct moed_model *model)
 {
     return &model->info;
-}
-
-struct visit {
-    const struct moed_model *model;
-    void (*call)(const struct moed_layer_info *layer, void *context);
-    void *context;
-    size_t gates_seen;
-};
-
-static void visit_chain(struct visit *visit, const struct chain *chain, const char *role,
-                        const char *part, int depth);
-
-/* The name of one of several gates is what its statistics' name has after the layer's. */
-static void visit_children(struct visit *visit, const struct layer *layer,
-                           const struct moed_moe_info *gates, size_t gate_count, int depth)
-{
-    const struct chain *child;
-    const char *role;
-    for (size_t i = 0; layer->op->child && (child = layer->op->child(layer, i, &role)); i++) {
-        const char *part = "";
-        if (i < gate_count && strlen(gates[i].name) > strlen(layer->name))
-            part = gates[i].name + strlen(layer->name) + 1;
-        visit_chain(visit, child, role, part, depth);
-    }
-}
-
-static void visit_chain(struct visit *visit, const struct chain *chain, const char *role,
-                        const char *part, int depth)
-{
-    for (size_t i = 0; i < chain->count; i++) {
-        const struct layer *layer = &chain->layers[i];
-        struct moed_layer_info info = {.depth = depth,
-                                       .role = i == 0 ? role : "",
-                                       .part = i == 0 ? part : "",
-                                       .op = layer->op->name,
-                                       .name = layer->name,
-                                       .in = layer->in,
-                                       .out = layer->out,
-                                       .parameters = layer->parameters};
-        if (layer->op == &op_moe) {
-            info.moe = &visit->model->gates[visit->gates_seen];
-            info.moe_count = moe_gates(layer);
-            visit->gates_seen += info.moe_count;
-        }
-        visit->call(&info, visit->context);
-        visit_children(visit, layer, info.moe, info.moe_count, depth + 1);
-    }
-}
-
-void moed_model_visit(const struct moed_model *model,
-                      void (*visit)(const struct moed_layer_info *layer, void *context),
-                      void *context)
-{
-    struct visit walk = {.model = model, .call = visit, .context = context};
-    for (size_t i = 0; i < model->input_count; i++)
-        visit_chain(&walk, &model->inputs[i].chain, "input", model->input_info[i].name, 1);
-    visit_chain(&walk, &model->chain, "", "", 0);
-    for (size_t i = 0; i < model->output_count; i++)
-        visit_chain(&walk, &model->outputs[i].chain, "output", model->output_info[i].name, 1);
 }

@@ -1,4 +1,5 @@
-/* The inside of a model; private to model.c (loading) and forward.c (running). */
+/* The inside of a model; private to loading (model.c), walking (visit.c) and running (scratch.c,
+ * forward.c). */
 #ifndef CORE_MODEL_H
 #define CORE_MODEL_H
 
@@ -47,5 +48,9 @@ struct moed_model {
 
 /* Floats of arena that one row of a forward needs. */
 size_t model_scratch_per_row(const struct moed_model *model);
+
+/* Whether the only output is what the layers give, which is then written straight into its place.
+ */
+bool model_output_is_direct(const struct moed_model *model);
 
 #endif

@@ -27,6 +27,8 @@ enum { MAX_LAYERS = 1 << 18 };
 enum { MAX_TENSOR_NAME = 256 };
 
 struct layer;
+struct routing;
+struct dispatch;
 
 /* What a forward needs to know of a MoE layer to give it working memory. */
 struct moe_sizes {
@@ -55,16 +57,22 @@ struct build {
 /* While running: one worker's view of a forward pass. Copied by value and narrowed on the way down.
  */
 struct run {
-    struct moed_scratch *scratch;
     struct moed_team *team;     /* NULL inside a task: tasks do not fork again */
     const size_t *request_rows; /* [request_count] the requests whose rows these are, in order */
     size_t request_count;
-    float *arena;    /* row-linear scratch: scratch_per_row floats for every row of this call */
-    unsigned worker; /* whose workspace a layer may use */
+    float *arena;      /* row-linear scratch: scratch_per_row floats for every row of this call */
+    float *workspaces; /* [threads, workspace_stride] */
+    size_t workspace_stride;
+    unsigned worker;             /* whose workspace a layer may use */
+    struct routing *routing;     /* of every gate of the model, by its index */
+    struct dispatch *dispatches; /* of every MoE layer of the model, by its index */
 };
 
 /* `workspace` floats that only this worker touches; contents are undefined. */
-float *run_workspace(const struct run *run);
+static inline float *run_workspace(const struct run *run)
+{
+    return run->workspaces + run->worker * run->workspace_stride;
+}
 
 struct layer_op {
     const char *name;

@@ -260,7 +260,7 @@ static const float *choose(const struct moe *moe, struct run *run, size_t items,
     }
     for (size_t i = 0; i < moe->gate_count; i++) {
         const struct gate *gate = &moe->gates[i];
-        routing[i] = run_routing(run, gate->index);
+        routing[i] = &run->routing[gate->index];
         gate_logits(gate, run, items, moe->item_elements, x, hidden, logits);
         gate_select(gate, run, items, logits, routing[i]);
     }
@@ -288,7 +288,7 @@ static void moe_forward(const struct layer *layer, const struct run *run, size_t
 {
     const struct moe *moe = layer->state;
     const size_t items = rows * moe->items_per_row, elements = moe->expert_elements;
-    struct dispatch *dispatch = run_dispatch(run, moe->index);
+    struct dispatch *dispatch = &run->dispatches[moe->index];
     struct routing *routing[moe->gate_count];
     struct run inner = *run;
     const float *hidden = choose(moe, &inner, items, x, routing);

@@ -113,10 +113,6 @@ int dispatch_init(struct dispatch *dispatch, const struct moe_sizes *sizes, size
                   struct error *err);
 void dispatch_close(struct dispatch *dispatch);
 
-/* Of this forward: the routing of gate `index`, the pairs of MoE layer `index`. */
-struct routing *run_routing(const struct run *run, size_t index);
-struct dispatch *run_dispatch(const struct run *run, size_t index);
-
 /* Where a gate or an expert finds its input in an item of shape `item`, and the shape of that:
  * entry number `entry` of the first axis, or WHOLE. */
 void slice_of(struct slice *slice, struct moed_shape *shape, const struct moed_shape *item,

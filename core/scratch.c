@@ -1,0 +1,147 @@
+/* Allocates everything that one forward pass at a time writes to, so that a forward itself
+ * never allocates. */
+#include "core/scratch.h"
+
+#include <stdlib.h>
+
+/* Activations of one scratch: a config whose shapes multiply to more is refused, not allocated. */
+static const size_t MOED_SCRATCH_LIMIT = (size_t)4 << 30;
+
+/* Cache lines, and the widest vectors. */
+enum { ALIGNMENT = 64 };
+
+static float *allocate(size_t floats, struct error *err)
+{
+    size_t bytes = (floats * sizeof(float) + ALIGNMENT) / ALIGNMENT * ALIGNMENT;
+    float *memory = aligned_alloc(ALIGNMENT, bytes);
+    if (!memory)
+        error_set(err, ERROR_INTERNAL, "no memory for %zu bytes of activations", bytes);
+    return memory;
+}
+
+/* A worker's part of a layer's working memory, the largest of all layers. */
+static size_t workspace_of(const struct moed_model *model)
+{
+    size_t most = model->chain.workspace;
+    for (size_t i = 0; i < model->input_count; i++)
+        most = max_size(most, model->inputs[i].chain.workspace);
+    for (size_t i = 0; i < model->output_count; i++)
+        most = max_size(most, model->outputs[i].chain.workspace);
+    return most;
+}
+
+static size_t routing_bytes_per_row(const struct moed_model *model)
+{
+    size_t bytes = 0;
+    for (size_t i = 0; i < model->gate_count; i++)
+        bytes += model->gates[i].routed_per_row * model->gates[i].top_k *
+                 (sizeof(int32_t) + sizeof(float));
+    for (size_t i = 0; i < model->moe_count; i++)
+        bytes += model->moe[i].items_per_row * model->moe[i].slots *
+                 (2 * sizeof(uint32_t) + sizeof(struct expert_task));
+    return bytes;
+}
+
+static int check_size(const struct moed_model *model, size_t max_rows, unsigned threads,
+                      struct error *err)
+{
+    size_t bytes;
+    const size_t workspace = workspace_of(model) * sizeof(float);
+    const size_t per_row = model->info.scratch_bytes_per_row + routing_bytes_per_row(model);
+    if (__builtin_mul_overflow(per_row, max_rows, &bytes) ||
+        __builtin_add_overflow(bytes, threads * workspace, &bytes) || bytes > MOED_SCRATCH_LIMIT)
+        return error_set(
+            err, ERROR_INVALID,
+            "%zu rows of %zu bytes of activations and %u threads of %zu bytes exceed %zu "
+            "bytes; use smaller batches or fewer threads",
+            max_rows, per_row, threads, workspace, MOED_SCRATCH_LIMIT);
+    return 0;
+}
+
+static int allocate_routing(struct moed_scratch *scratch, struct error *err)
+{
+    const struct moed_model *model = scratch->model;
+    scratch->routing = xcalloc(model->gate_count, sizeof *scratch->routing);
+    for (size_t i = 0; i < model->gate_count; i++) {
+        scratch->routing_count++;
+        if (routing_init(&scratch->routing[i], &model->gates[i],
+                         scratch->max_rows * model->gates[i].routed_per_row, err) != 0)
+            return -1;
+    }
+    scratch->dispatches = xcalloc(model->moe_count, sizeof *scratch->dispatches);
+    for (size_t i = 0; i < model->moe_count; i++) {
+        scratch->dispatch_count++;
+        if (dispatch_init(&scratch->dispatches[i], &model->moe[i],
+                          scratch->max_rows * model->moe[i].items_per_row, err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int allocate_all(struct moed_scratch *scratch, struct error *err)
+{
+    const struct moed_model *model = scratch->model;
+    const size_t workspace = workspace_of(model);
+    scratch->workspace_stride = (workspace + ALIGNMENT) / ALIGNMENT * ALIGNMENT;
+    scratch->arena = allocate(scratch->max_rows * model_scratch_per_row(model), err);
+    scratch->workspaces = allocate(scratch->threads * scratch->workspace_stride, err);
+    if (!scratch->arena || !scratch->workspaces)
+        return -1;
+    return allocate_routing(scratch, err);
+}
+
+struct moed_scratch *moed_scratch_new(const struct moed_model *model, size_t max_rows,
+                                      unsigned threads, struct error *err)
+{
+    if (check_size(model, max_rows, threads, err) != 0)
+        return NULL;
+    struct moed_scratch *scratch = xcalloc(1, sizeof *scratch);
+    *scratch = (struct moed_scratch){.model = model, .max_rows = max_rows, .threads = threads};
+    if (allocate_all(scratch, err) != 0) {
+        moed_scratch_free(scratch);
+        return NULL;
+    }
+    return scratch;
+}
+
+void moed_scratch_free(struct moed_scratch *scratch)
+{
+    if (!scratch)
+        return;
+    for (size_t i = 0; i < scratch->routing_count; i++)
+        routing_close(&scratch->routing[i]);
+    for (size_t i = 0; i < scratch->dispatch_count; i++)
+        dispatch_close(&scratch->dispatches[i]);
+    free(scratch->routing);
+    free(scratch->dispatches);
+    free(scratch->workspaces);
+    free(scratch->arena);
+    free(scratch);
+}
+
+struct run scratch_run(struct moed_scratch *scratch, struct moed_team *team)
+{
+    return (struct run){.team = team,
+                        .arena = scratch->arena,
+                        .workspaces = scratch->workspaces,
+                        .workspace_stride = scratch->workspace_stride,
+                        .routing = scratch->routing,
+                        .dispatches = scratch->dispatches};
+}
+
+const struct moed_routing *moed_routing(const struct moed_scratch *scratch, size_t index)
+{
+    struct routing *routing = &scratch->routing[index];
+    routing->view = (struct moed_routing){.items = routing->items,
+                                          .experts = routing->experts,
+                                          .top_k = routing->top_k,
+                                          .expert = routing->expert,
+                                          .weight = routing->weight,
+                                          .dropped = routing->dropped,
+                                          .selected = routing->selected,
+                                          .top1 = routing->top1,
+                                          .weight_sum = routing->weight_sum,
+                                          .probability_sum = routing->probability_sum,
+                                          .entropy_sum = routing->entropy_sum};
+    return &routing->view;
+}

@@ -1,0 +1,22 @@
+/* The mutable side of a forward pass; private to scratch.c (allocation) and forward.c (running). */
+#ifndef CORE_SCRATCH_H
+#define CORE_SCRATCH_H
+
+#include "core/model.h"
+
+struct moed_scratch {
+    const struct moed_model *model; /* borrowed */
+    size_t max_rows, threads;
+    float *arena;      /* [max_rows, model_scratch_per_row()] */
+    float *workspaces; /* [threads, workspace_stride] */
+    size_t workspace_stride;
+    struct routing *routing; /* [gate_count of the model] */
+    size_t routing_count;
+    struct dispatch *dispatches; /* [moe_count of the model] */
+    size_t dispatch_count;
+};
+
+/* A run over all of the scratch, on `team`, whose requests are still to be set. */
+struct run scratch_run(struct moed_scratch *scratch, struct moed_team *team);
+
+#endif
