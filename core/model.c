@@ -230,7 +230,7 @@ static int read_outputs(struct moed_model *model, struct build *build, struct co
     return 0;
 }
 
-static const struct moed_moe_info *find_moe(const struct moed_model *model, const char *name)
+static const struct moed_gate_info *find_gate(const struct moed_model *model, const char *name)
 {
     for (size_t i = 0; i < model->gate_count; i++)
         if (strcmp(model->gates[i].name, name) == 0)
@@ -240,20 +240,21 @@ static const struct moed_moe_info *find_moe(const struct moed_model *model, cons
 
 /* The shares seen at training time. Nothing in the engine needs them; they are checked, so that a
  * front end may trust them. */
-static int read_reference(struct config_node *references, const struct moed_moe_info *moe,
+static int read_reference(struct config_node *references, const struct moed_gate_info *gate,
                           struct error *err)
 {
     struct config_node node;
     double *shares;
     size_t count;
     int64_t rows;
-    if (config_object(references, moe->name, &node, err) != 0 ||
+    if (config_object(references, gate->name, &node, err) != 0 ||
         config_integer(&node, "rows", CONFIG_REQUIRED, 1, INT64_MAX, &rows, err) != 0 ||
         config_reals(&node, "share", &shares, &count, err) != 0)
         return -1;
     free(shares);
-    if (count != moe->experts)
-        return config_error(&node, "share", err, "%zu shares for %zu experts", count, moe->experts);
+    if (count != gate->experts)
+        return config_error(&node, "share", err, "%zu shares for %zu experts", count,
+                            gate->experts);
     return config_done(&node, err);
 }
 
@@ -265,10 +266,10 @@ static int read_references(struct moed_model *model, struct config_node *root, s
     if (config_object(root, "routing_reference", &node, err) != 0)
         return -1;
     for (const char *name = NULL; (name = config_next_key(&node, name));) {
-        const struct moed_moe_info *moe = find_moe(model, name);
-        if (!moe)
+        const struct moed_gate_info *gate = find_gate(model, name);
+        if (!gate)
             return config_error(&node, NULL, err, "no MoE layer is called '%.60s'", name);
-        if (read_reference(&node, moe, err) != 0)
+        if (read_reference(&node, gate, err) != 0)
             return -1;
     }
     return 0;
@@ -357,8 +358,8 @@ static void fill_info(struct moed_model *model)
         .inputs = model->input_info,
         .output_count = model->output_count,
         .outputs = model->output_info,
-        .moe_count = model->gate_count,
-        .moe = model->gates,
+        .gate_count = model->gate_count,
+        .gates = model->gates,
         .scratch_bytes_per_row = model_scratch_per_row(model) * sizeof(float),
     };
     for (size_t i = 0; i < model->input_count; i++)

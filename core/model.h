@@ -38,7 +38,7 @@ struct moed_model {
     struct output *outputs;
     struct moed_shape joined; /* what enters `chain`: the input, or all inputs side by side */
     struct chain chain;
-    struct moed_moe_info *gates; /* [gate_count] their names are owned */
+    struct moed_gate_info *gates; /* [gate_count] their names are owned */
     size_t gate_count;
     struct moe_sizes *moe; /* [moe_count] */
     size_t moe_count;

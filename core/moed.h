@@ -13,7 +13,7 @@
  *     moed_model_free(model);
  *
  * A *row* is the unit of work: one sample. Every tensor at this boundary is f32, row-major, with
- * the rows as its first axis. A model has one or more MoE layers; each routes `routed_per_row`
+ * the rows as its first axis. A model has one or more MoE layers; each routes `items_per_row`
  * items of every row (1 unless the layer works on positions).
  */
 #ifndef MOED_H
@@ -45,13 +45,13 @@ struct moed_tensor_info {
 };
 
 /* A gate: the one of a MoE layer, or one of several that choose among the layer's experts. */
-struct moed_moe_info {
+struct moed_gate_info {
     const char *name;            /* the layer's, or "<layer>.<gate>"; unique in the model */
     size_t experts;              /* that it chooses among */
     const int32_t *expert_index; /* [experts] their indices in the layer; NULL: 0, 1, 2, ... */
     size_t top_k;                /* experts that serve one routed item; == experts when dense */
     bool limited;                /* experts have a capacity: items may be dropped */
-    size_t routed_per_row;       /* routed items per row */
+    size_t items_per_row;        /* routed items per row */
 };
 
 /* Everything a front end may know of a model. Borrowed: lives as long as the model. */
@@ -61,8 +61,8 @@ struct moed_model_info {
     const struct moed_tensor_info *inputs;
     size_t output_count;
     const struct moed_tensor_info *outputs;
-    size_t moe_count; /* gates: as many as MoE layers, or more */
-    const struct moed_moe_info *moe;
+    size_t gate_count; /* as many as MoE layers, or more */
+    const struct moed_gate_info *gates;
     uint64_t parameters;            /* stored numbers */
     uint64_t active_parameters;     /* read for one row: unselected experts left out */
     uint64_t macs_per_row;          /* multiply-accumulates, unselected experts left out */
@@ -98,8 +98,8 @@ struct moed_layer_info {
     const char *name; /* "" for a layer without tensors */
     struct moed_shape in, out;
     uint64_t parameters; /* of this layer and all inside it; below `experts`: of one expert */
-    const struct moed_moe_info *moe; /* [moe_count] its gates; NULL unless op is "moe" */
-    size_t moe_count;
+    const struct moed_gate_info *gates; /* [gate_count] its gates; NULL unless op is "moe" */
+    size_t gate_count;
 };
 
 /* Calls `visit` for every layer in order of execution; the first expert stands for all. */
@@ -139,7 +139,7 @@ void moed_forward_requests(const struct moed_model *model, struct moed_scratch *
 /* What one gate did in the last forward: the very arrays that steered execution, and the sums that
  * statistics accumulate. Borrowed: valid until the scratch's next forward. */
 struct moed_routing {
-    size_t items; /* rows * routed_per_row */
+    size_t items; /* rows * items_per_row */
     size_t experts;
     size_t top_k;
     const int32_t *expert;    /* [items, top_k], best first, the layer's indices; -1: dropped */
@@ -152,7 +152,7 @@ struct moed_routing {
     double entropy_sum;            /* sum over items of -sum_i p_i log2 p_i, in bits */
 };
 
-/* Of the gate info->moe[index]. */
+/* Of the gate info->gates[index]. */
 const struct moed_routing *moed_routing(const struct moed_scratch *scratch, size_t index);
 
 /* The matrix kernel in use, for logs and benchmarks: "avx512", "avx2", "generic" or "openblas". The

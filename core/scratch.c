@@ -34,7 +34,7 @@ static size_t routing_bytes_per_row(const struct moed_model *model)
 {
     size_t bytes = 0;
     for (size_t i = 0; i < model->gate_count; i++)
-        bytes += model->gates[i].routed_per_row * model->gates[i].top_k *
+        bytes += model->gates[i].items_per_row * model->gates[i].top_k *
                  (sizeof(int32_t) + sizeof(float));
     for (size_t i = 0; i < model->moe_count; i++)
         bytes += model->moe[i].items_per_row * model->moe[i].slots *
@@ -65,7 +65,7 @@ static int allocate_routing(struct moed_scratch *scratch, struct error *err)
     for (size_t i = 0; i < model->gate_count; i++) {
         scratch->routing_count++;
         if (routing_init(&scratch->routing[i], &model->gates[i],
-                         scratch->max_rows * model->gates[i].routed_per_row, err) != 0)
+                         scratch->max_rows * model->gates[i].items_per_row, err) != 0)
             return -1;
     }
     scratch->dispatches = xcalloc(model->moe_count, sizeof *scratch->dispatches);

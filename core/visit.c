@@ -16,7 +16,7 @@ static void visit_chain(struct visit *visit, const struct chain *chain, const ch
 
 /* The name of one of several gates is what its statistics' name has after the layer's. */
 static void visit_children(struct visit *visit, const struct layer *layer,
-                           const struct moed_moe_info *gates, size_t gate_count, int depth)
+                           const struct moed_gate_info *gates, size_t gate_count, int depth)
 {
     const struct chain *child;
     const char *role;
@@ -42,12 +42,12 @@ static void visit_chain(struct visit *visit, const struct chain *chain, const ch
                                        .out = layer->out,
                                        .parameters = layer->parameters};
         if (layer->op == &op_moe) {
-            info.moe = &visit->model->gates[visit->gates_seen];
-            info.moe_count = moe_gates(layer);
-            visit->gates_seen += info.moe_count;
+            info.gates = &visit->model->gates[visit->gates_seen];
+            info.gate_count = moe_gates(layer);
+            visit->gates_seen += info.gate_count;
         }
         visit->call(&info, visit->context);
-        visit_children(visit, layer, info.moe, info.moe_count, depth + 1);
+        visit_children(visit, layer, info.gates, info.gate_count, depth + 1);
     }
 }
 

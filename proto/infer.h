@@ -37,7 +37,7 @@ enum infer_source { INFER_OUTPUT, INFER_ROUTING_EXPERTS, INFER_ROUTING_WEIGHTS }
 
 struct infer_output {
     enum infer_source source;
-    size_t index;          /* into signature outputs (INFER_OUTPUT) or moe (INFER_ROUTING_*) */
+    size_t index;          /* into signature outputs (INFER_OUTPUT) or gates (INFER_ROUTING_*) */
     bool binary;           /* answered as binary tensor data */
     size_t classification; /* top-n classes as BYTES strings instead of numbers; 0: numbers */
 };
@@ -96,7 +96,7 @@ int infer_reader_rows(struct infer_reader *reader, size_t rows, float *values, s
 struct infer_result {
     const float *const *outputs; /* [signature->output_count] */
     const int32_t *const
-        *routing_experts;                /* [signature->moe_count] [rows * items_per_row, top_k] */
+        *routing_experts;                /* [signature->gate_count] [rows * items_per_row, top_k] */
     const float *const *routing_weights; /* the same shape */
 };
 

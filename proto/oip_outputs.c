@@ -8,7 +8,7 @@
 
 size_t oip_output_count(const struct signature *signature)
 {
-    return signature->output_count + 2 * signature->moe_count;
+    return signature->output_count + 2 * signature->gate_count;
 }
 
 static struct oip_output model_output(const struct signature *signature, size_t index)
@@ -31,18 +31,18 @@ static struct oip_output model_output(const struct signature *signature, size_t 
 static struct oip_output routing_output(const struct signature *signature, size_t index,
                                         enum infer_source source)
 {
-    const struct signature_moe *moe = &signature->moe[index];
+    const struct signature_gate *gate = &signature->gates[index];
     bool experts = source == INFER_ROUTING_EXPERTS;
     struct oip_output output = {
         .source = source,
         .index = index,
         .datatype = experts ? DATATYPE_INT32 : DATATYPE_FP32,
-        .name = {"routing.", moe->name, experts ? ".experts" : ".weights"},
-        .elements = moe->items_per_row * moe->top_k,
+        .name = {"routing.", gate->name, experts ? ".experts" : ".weights"},
+        .elements = gate->items_per_row * gate->top_k,
     };
-    if (moe->items_per_row > 1)
-        output.dims[output.rank++] = moe->items_per_row;
-    output.dims[output.rank++] = moe->top_k;
+    if (gate->items_per_row > 1)
+        output.dims[output.rank++] = gate->items_per_row;
+    output.dims[output.rank++] = gate->top_k;
     return output;
 }
 

@@ -15,7 +15,7 @@ struct signature_tensor {
     const char *const *labels;
 };
 
-struct signature_moe {
+struct signature_gate {
     const char *name;
     size_t experts, top_k;
     size_t items_per_row; /* routed items per row; 1 unless the layer routes positions */
@@ -25,10 +25,10 @@ struct signature {
     const char *model;
     const char *version;
     const char *description;
-    size_t input_count, output_count, moe_count;
+    size_t input_count, output_count, gate_count;
     const struct signature_tensor *inputs;
     const struct signature_tensor *outputs;
-    const struct signature_moe *moe;
+    const struct signature_gate *gates;
 };
 
 #endif

@@ -182,16 +182,16 @@ static void append_prediction(const struct infer_request *request,
 static void append_routed_row(const struct infer_result *result, const struct signature *signature,
                               size_t layer, size_t row, bool experts, struct buffer *body)
 {
-    const struct signature_moe *moe = &signature->moe[layer];
-    bool nested = moe->items_per_row > 1;
+    const struct signature_gate *gate = &signature->gates[layer];
+    bool nested = gate->items_per_row > 1;
     buffer_text(body, nested ? "[" : "");
-    for (size_t item = 0; item < moe->items_per_row; item++) {
-        size_t at = (row * moe->items_per_row + item) * moe->top_k;
+    for (size_t item = 0; item < gate->items_per_row; item++) {
+        size_t at = (row * gate->items_per_row + item) * gate->top_k;
         buffer_text(body, item > 0 ? ",[" : "[");
         if (experts)
-            json_append_integers(body, result->routing_experts[layer] + at, moe->top_k);
+            json_append_integers(body, result->routing_experts[layer] + at, gate->top_k);
         else
-            json_append_floats(body, result->routing_weights[layer] + at, moe->top_k);
+            json_append_floats(body, result->routing_weights[layer] + at, gate->top_k);
         buffer_text(body, "]");
     }
     buffer_text(body, nested ? "]" : "");
@@ -214,10 +214,10 @@ static void append_routing(const struct infer_request *request, const struct inf
                            struct buffer *body)
 {
     buffer_text(body, ",\"routing\":{");
-    for (size_t layer = 0; layer < request->signature->moe_count; layer++) {
+    for (size_t layer = 0; layer < request->signature->gate_count; layer++) {
         if (layer > 0)
             buffer_text(body, ",");
-        json_append_string(body, request->signature->moe[layer].name);
+        json_append_string(body, request->signature->gates[layer].name);
         buffer_text(body, ":{");
         append_routed_rows(request, result, layer, true, body);
         append_routed_rows(request, result, layer, false, body);

@@ -129,7 +129,7 @@ DESCRIBE(routing)
     struct served *served = find_or_reply(server, exchange, params);
     if (!served)
         return;
-    const size_t count = served->info->moe_count;
+    const size_t count = served->info->gate_count;
     struct routing_totals *layers = xcalloc(count, sizeof *layers);
     struct stats total;
     census_of_model(server, served, &total);

@@ -51,13 +51,13 @@ static int print_untrusted(FILE *out, const char *text)
 /* "5 experts, 2 serve a row"; of several gates, what each one chooses among. */
 static void print_gates(FILE *out, const struct moed_layer_info *layer)
 {
-    const struct moed_moe_info *gate = layer->moe;
-    if (layer->moe_count == 1) {
+    const struct moed_gate_info *gate = layer->gates;
+    if (layer->gate_count == 1) {
         fprintf(out, ", %zu experts, %zu serve a %s", gate->experts, gate->top_k,
-                gate->routed_per_row > 1 ? "position" : "row");
+                gate->items_per_row > 1 ? "position" : "row");
         return;
     }
-    for (size_t i = 0; i < layer->moe_count; i++, gate++)
+    for (size_t i = 0; i < layer->gate_count; i++, gate++)
         fprintf(out, "%s %s %zu of %zu experts",
                 i ? "," : ", gates:", gate->name + strlen(layer->name) + 1, gate->top_k,
                 gate->experts);
@@ -88,7 +88,7 @@ static void print_layer(const struct moed_layer_info *layer, void *context)
         print_count(out, (double)layer->parameters);
         fputs(" parameters", out);
     }
-    if (layer->moe)
+    if (layer->gates)
         print_gates(out, layer);
     fputc('\n', out);
 }
@@ -157,7 +157,7 @@ static void json_tensors(struct buffer *body, const char *key,
     buffer_text(body, "]");
 }
 
-static void json_gate(struct buffer *body, const struct moed_moe_info *gate)
+static void json_gate(struct buffer *body, const struct moed_gate_info *gate)
 {
     buffer_text(body, "{\"name\":");
     json_append_string(body, gate->name);
@@ -167,15 +167,15 @@ static void json_gate(struct buffer *body, const struct moed_moe_info *gate)
 /* The only gate's numbers stand by the layer itself. */
 static void json_gates(struct buffer *body, const struct moed_layer_info *layer)
 {
-    if (layer->moe_count == 1) {
-        buffer_format(body, ",\"experts\":%zu,\"top_k\":%zu", layer->moe->experts,
-                      layer->moe->top_k);
+    if (layer->gate_count == 1) {
+        buffer_format(body, ",\"experts\":%zu,\"top_k\":%zu", layer->gates->experts,
+                      layer->gates->top_k);
         return;
     }
     buffer_text(body, ",\"gates\":[");
-    for (size_t i = 0; i < layer->moe_count; i++) {
+    for (size_t i = 0; i < layer->gate_count; i++) {
         buffer_text(body, i ? "," : "");
-        json_gate(body, &layer->moe[i]);
+        json_gate(body, &layer->gates[i]);
     }
     buffer_text(body, "]");
 }
@@ -196,7 +196,7 @@ static void json_layer(const struct moed_layer_info *layer, void *context)
     buffer_text(body, ",\"output\":");
     json_shape(body, &layer->out);
     buffer_format(body, ",\"parameters\":%llu", (unsigned long long)layer->parameters);
-    if (layer->moe)
+    if (layer->gates)
         json_gates(body, layer);
     buffer_text(body, "}");
 }

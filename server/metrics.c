@@ -182,7 +182,7 @@ static void per_layer(const struct census *census, struct buffer *page)
     for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
         prometheus_family(page, families[i].name, "gauge", families[i].help);
         EACH_MODEL (census, entry)
-            for (size_t j = 0; j < entry->served->info->moe_count; j++) {
+            for (size_t j = 0; j < entry->served->info->gate_count; j++) {
                 const struct routing_totals totals = stats_routing_totals(&entry->stats, j);
                 const struct routing_summary summary = routing_summarize(&totals);
                 struct prometheus_label labels[MODEL_LABELS + 1];
@@ -199,7 +199,7 @@ static void dropped(const struct census *census, struct buffer *page)
     prometheus_family(page, "moed_dropped_total", "counter",
                       "Selections dropped because the expert's capacity was taken.");
     EACH_MODEL (census, entry)
-        for (size_t i = 0; i < entry->served->info->moe_count; i++) {
+        for (size_t i = 0; i < entry->served->info->gate_count; i++) {
             const struct routing_totals totals = stats_routing_totals(&entry->stats, i);
             struct prometheus_label labels[MODEL_LABELS + 1];
             label_model(labels, entry->served);
@@ -226,7 +226,7 @@ static void expert_family(const struct census *census, struct buffer *page, cons
 {
     prometheus_family(page, name, "counter", help);
     EACH_MODEL (census, entry)
-        for (size_t i = 0; i < entry->served->info->moe_count; i++) {
+        for (size_t i = 0; i < entry->served->info->gate_count; i++) {
             const struct routing_totals totals = stats_routing_totals(&entry->stats, i);
             struct prometheus_label labels[MODEL_LABELS + 2];
             label_model(labels, entry->served);
@@ -246,8 +246,8 @@ static void per_expert(const struct census *census, struct buffer *page)
 {
     uint64_t series = 0;
     EACH_MODEL (census, entry)
-        for (size_t i = 0; i < entry->served->info->moe_count; i++)
-            series += 2 * entry->served->info->moe[i].experts;
+        for (size_t i = 0; i < entry->served->info->gate_count; i++)
+            series += 2 * entry->served->info->gates[i].experts;
     if (series > census->server->options->max_expert_series)
         return;
     expert_family(census, page, "moed_expert_selected_total", "Rows that selected the expert.",

@@ -128,21 +128,21 @@ static int allocate_results(struct job *job, struct error *err)
     size_t numbers = 0;
     for (size_t i = 0; i < info->output_count; i++)
         numbers += rows * info->outputs[i].elements;
-    for (size_t i = 0; job->wants_routing && i < info->moe_count; i++)
-        numbers += 2 * rows * info->moe[i].routed_per_row * info->moe[i].top_k;
+    for (size_t i = 0; job->wants_routing && i < info->gate_count; i++)
+        numbers += 2 * rows * info->gates[i].items_per_row * info->gates[i].top_k;
     /* i32 and f32 share the block: both are four bytes. */
     float *next = job->results = malloc(numbers * sizeof(float));
     if (!next)
         return error_set(err, ERROR_UNAVAILABLE, "no memory for the answer to %zu rows", rows);
     job->outputs = xcalloc(info->output_count, sizeof *job->outputs);
-    job->routing_experts = xcalloc(info->moe_count, sizeof *job->routing_experts);
-    job->routing_weights = xcalloc(info->moe_count, sizeof *job->routing_weights);
+    job->routing_experts = xcalloc(info->gate_count, sizeof *job->routing_experts);
+    job->routing_weights = xcalloc(info->gate_count, sizeof *job->routing_weights);
     for (size_t i = 0; i < info->output_count; i++) {
         job->outputs[i] = next;
         next += rows * info->outputs[i].elements;
     }
-    for (size_t i = 0; job->wants_routing && i < info->moe_count; i++) {
-        const size_t count = rows * info->moe[i].routed_per_row * info->moe[i].top_k;
+    for (size_t i = 0; job->wants_routing && i < info->gate_count; i++) {
+        const size_t count = rows * info->gates[i].items_per_row * info->gates[i].top_k;
         job->routing_experts[i] = (int32_t *)next;
         job->routing_weights[i] = next + count;
         next += 2 * count;

@@ -54,8 +54,8 @@ void queue_init(struct queue *queue, const struct moed_model_info *info, size_t 
                 size_t max_rows)
 {
     *queue = (struct queue){.info = info, .batch_rows = batch_rows, .max_rows = max_rows};
-    for (size_t i = 0; i < info->moe_count; i++)
-        queue->whole_jobs |= info->moe[i].limited;
+    for (size_t i = 0; i < info->gate_count; i++)
+        queue->whole_jobs |= info->gates[i].limited;
 }
 
 static void free_list(struct batch *batch, const struct moed_model_info *info)

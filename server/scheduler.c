@@ -34,9 +34,9 @@ static void scatter(const struct served *served, const struct batch *batch,
     for (size_t i = 0; i < info->output_count; i++)
         copy_rows(job->outputs[i], segment->job_row, batch->outputs[i], batch_row, segment->rows,
                   info->outputs[i].elements * sizeof(float));
-    for (size_t i = 0; job->wants_routing && i < info->moe_count; i++) {
+    for (size_t i = 0; job->wants_routing && i < info->gate_count; i++) {
         const struct moed_routing *routing = moed_routing(served->scratch, i);
-        const size_t numbers = info->moe[i].routed_per_row * info->moe[i].top_k;
+        const size_t numbers = info->gates[i].items_per_row * info->gates[i].top_k;
         copy_rows(job->routing_experts[i], segment->job_row, routing->expert, batch_row,
                   segment->rows, numbers * sizeof(int32_t));
         copy_rows(job->routing_weights[i], segment->job_row, routing->weight, batch_row,
@@ -46,8 +46,8 @@ static void scatter(const struct served *served, const struct batch *batch,
 
 static void count_batch(struct served *served, const struct batch *batch, uint64_t compute_ns)
 {
-    const struct moed_routing *routing[served->info->moe_count + 1]; /* no array of 0 */
-    for (size_t i = 0; i < served->info->moe_count; i++)
+    const struct moed_routing *routing[served->info->gate_count + 1]; /* no array of 0 */
+    for (size_t i = 0; i < served->info->gate_count; i++)
         routing[i] = moed_routing(served->scratch, i);
     stats_add_batch(&served->stats, batch->rows, (double)compute_ns / 1e9, routing);
 }

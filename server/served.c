@@ -18,24 +18,25 @@ static void fill_signature(struct served *served)
 {
     const struct moed_model_info *info = served->info;
     served->tensors = xcalloc(info->input_count + info->output_count, sizeof *served->tensors);
-    served->moe = xcalloc(info->moe_count, sizeof *served->moe);
+    served->gates = xcalloc(info->gate_count, sizeof *served->gates);
     for (size_t i = 0; i < info->input_count; i++)
         served->tensors[i] = signature_tensor(&info->inputs[i]);
     for (size_t i = 0; i < info->output_count; i++)
         served->tensors[info->input_count + i] = signature_tensor(&info->outputs[i]);
-    for (size_t i = 0; i < info->moe_count; i++)
-        served->moe[i] = (struct signature_moe){info->moe[i].name, info->moe[i].experts,
-                                                info->moe[i].top_k, info->moe[i].routed_per_row};
+    for (size_t i = 0; i < info->gate_count; i++)
+        served->gates[i] =
+            (struct signature_gate){info->gates[i].name, info->gates[i].experts,
+                                    info->gates[i].top_k, info->gates[i].items_per_row};
     served->signature = (struct signature){
         .model = served->name,
         .version = served->version,
         .description = info->description,
         .input_count = info->input_count,
         .output_count = info->output_count,
-        .moe_count = info->moe_count,
+        .gate_count = info->gate_count,
         .inputs = served->tensors,
         .outputs = served->tensors + info->input_count,
-        .moe = served->moe,
+        .gates = served->gates,
     };
 }
 
@@ -91,7 +92,7 @@ void served_free(struct served *served)
     if (served->owns_model)
         moed_model_free(served->model);
     free(served->tensors);
-    free(served->moe);
+    free(served->gates);
     free(served->version);
     free(served->name);
     free(served);

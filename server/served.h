@@ -28,7 +28,7 @@ struct served {
     const struct moed_model_info *info;
     struct signature signature;
     struct signature_tensor *tensors; /* inputs, then outputs; the signature points into it */
-    struct signature_moe *moe;
+    struct signature_gate *gates;
     struct moed_scratch *scratch;
     bool busy; /* the compute thread runs a batch of it */
     struct queue queue;

@@ -56,9 +56,9 @@ void stats_init(struct stats *stats, const struct moed_model_info *info)
     histogram_init(&stats->queue_seconds, SECONDS, LENGTH(SECONDS));
     histogram_init(&stats->compute_seconds, SECONDS, LENGTH(SECONDS));
     histogram_init(&stats->batch_rows, ROWS, LENGTH(ROWS));
-    stats->routing = xcalloc(info->moe_count, sizeof *stats->routing);
-    for (size_t i = 0; i < info->moe_count; i++) {
-        const size_t experts = info->moe[i].experts;
+    stats->routing = xcalloc(info->gate_count, sizeof *stats->routing);
+    for (size_t i = 0; i < info->gate_count; i++) {
+        const size_t experts = info->gates[i].experts;
         struct routing_sums *sums = &stats->routing[i];
         sums->selected = xcalloc(experts, sizeof *sums->selected);
         sums->top1 = xcalloc(experts, sizeof *sums->top1);
@@ -69,7 +69,7 @@ void stats_init(struct stats *stats, const struct moed_model_info *info)
 
 void stats_close(struct stats *stats)
 {
-    for (size_t i = 0; i < stats->info->moe_count; i++) {
+    for (size_t i = 0; i < stats->info->gate_count; i++) {
         struct routing_sums *sums = &stats->routing[i];
         free(sums->selected);
         free(sums->top1);
@@ -127,7 +127,7 @@ void stats_add_batch(struct stats *stats, size_t rows, double seconds,
     histogram_observe(&stats->compute_seconds, seconds);
     histogram_observe(&stats->batch_rows, (double)rows);
     stats->rows += rows;
-    for (size_t i = 0; i < stats->info->moe_count; i++)
+    for (size_t i = 0; i < stats->info->gate_count; i++)
         add_routing(&stats->routing[i], routing[i]);
     uv_mutex_unlock(&stats->mutex);
 }
@@ -156,14 +156,14 @@ void stats_add(struct stats *total, struct stats *stats)
     total->rows += stats->rows;
     for (int reason = 0; reason < REJECT_COUNT; reason++)
         total->rejected[reason] += stats->rejected[reason];
-    for (size_t i = 0; i < stats->info->moe_count; i++)
-        add_sums(&total->routing[i], &stats->routing[i], stats->info->moe[i].experts);
+    for (size_t i = 0; i < stats->info->gate_count; i++)
+        add_sums(&total->routing[i], &stats->routing[i], stats->info->gates[i].experts);
     uv_mutex_unlock(&stats->mutex);
 }
 
 struct routing_totals stats_routing_totals(const struct stats *stats, size_t gate)
 {
-    const struct moed_moe_info *moe = &stats->info->moe[gate];
+    const struct moed_gate_info *moe = &stats->info->gates[gate];
     const struct routing_sums *sums = &stats->routing[gate];
     return (struct routing_totals){.layer = moe->name,
                                    .experts = moe->experts,

@@ -63,7 +63,7 @@ struct stats {
     struct histogram batch_rows;
     uint64_t rows;
     uint64_t rejected[REJECT_COUNT];
-    struct routing_sums *routing; /* [moe_count] */
+    struct routing_sums *routing; /* [gate_count] */
 };
 
 void stats_init(struct stats *stats, const struct moed_model_info *info);
@@ -73,7 +73,7 @@ void stats_add_request(struct stats *stats, const char *protocol, int status, do
 void stats_add_rejection(struct stats *stats, enum reject_reason reason);
 void stats_add_wait(struct stats *stats, double seconds);
 
-/* Adds one computed batch and what each gate did with it: routing[info->moe_count]. */
+/* Adds one computed batch and what each gate did with it: routing[info->gate_count]. */
 void stats_add_batch(struct stats *stats, size_t rows, double seconds,
                      const struct moed_routing *const routing[]);
 

@@ -48,7 +48,7 @@ struct build {
     bool int8;           /* matrices in 8 bits; never those of a gate */
     bool no_moe;         /* gates, experts, inputs and outputs hold no MoE layer of their own */
     /* Grown by each MoE layer in order of execution. */
-    struct moed_moe_info *gates; /* [gate_count] */
+    struct moed_gate_info *gates; /* [gate_count] */
     size_t gate_count;
     struct moe_sizes *moe; /* [moe_count] */
     size_t moe_count;

@@ -158,12 +158,12 @@ static int add_info(struct gate *gate, struct build *build, struct config_node *
         return config_error(node, NULL, err, "the model has more than %d gates", MAX_GATES);
     build->gates = xrealloc(build->gates, (build->gate_count + 1) * sizeof *build->gates);
     gate->index = build->gate_count++;
-    build->gates[gate->index] = (struct moed_moe_info){.name = xstrdup(full),
-                                                       .experts = gate->experts,
-                                                       .expert_index = gate->expert_index,
-                                                       .top_k = gate->top_k,
-                                                       .limited = gate->limited,
-                                                       .routed_per_row = items_per_row};
+    build->gates[gate->index] = (struct moed_gate_info){.name = xstrdup(full),
+                                                        .experts = gate->experts,
+                                                        .expert_index = gate->expert_index,
+                                                        .top_k = gate->top_k,
+                                                        .limited = gate->limited,
+                                                        .items_per_row = items_per_row};
     return 0;
 }
 

@@ -85,7 +85,7 @@ struct routing {
     struct moed_routing view;
 };
 
-int routing_init(struct routing *routing, const struct moed_moe_info *info, size_t max_items,
+int routing_init(struct routing *routing, const struct moed_gate_info *info, size_t max_items,
                  struct error *err);
 void routing_close(struct routing *routing);
 

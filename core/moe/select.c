@@ -153,7 +153,7 @@ void gate_select(const struct gate *gate, const struct run *run, size_t items, f
         rename_experts(gate, routing);
 }
 
-int routing_init(struct routing *routing, const struct moed_moe_info *info, size_t max_items,
+int routing_init(struct routing *routing, const struct moed_gate_info *info, size_t max_items,
                  struct error *err)
 {
     const size_t experts = info->experts, pairs = max_items * info->top_k;

@@ -58,8 +58,8 @@ static size_t advance(struct run *run)
 
 static void add_statistics(struct run *run)
 {
-    const struct moed_routing *routing[run->info->moe_count + 1]; /* no array of 0 */
-    for (size_t i = 0; i < run->info->moe_count; i++)
+    const struct moed_routing *routing[run->info->gate_count + 1]; /* no array of 0 */
+    for (size_t i = 0; i < run->info->gate_count; i++)
         routing[i] = moed_routing(run->scratch, i);
     stats_add_batch(&run->stats, run->rows, 0, routing);
 }

@@ -52,8 +52,10 @@ struct onednn_moe *onednn_moe_new(const struct moed_model_info *info,
     if (!gate || !up || !down)
         return NULL;
     struct onednn_moe *moe = bench_memory(sizeof *moe);
-    *moe = (struct onednn_moe){
-        .d = gate->dims[1], .ff = up->dims[0], .experts = gate->dims[0], .top_k = info->moe->top_k};
+    *moe = (struct onednn_moe){.d = gate->dims[1],
+                               .ff = up->dims[0],
+                               .experts = gate->dims[0],
+                               .top_k = info->gates->top_k};
     const size_t d = moe->d, ff = moe->ff, slots = max_rows * moe->top_k;
     moe->gate = onednn_product_new(moe->experts, d, max_rows, max_rows, false, false);
     moe->up = onednn_product_new(ff, d, TYPICAL_ROWS, max_rows, false, true);

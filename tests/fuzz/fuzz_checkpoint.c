@@ -130,9 +130,9 @@ static void count_steps(const struct moed_layer_info *layer, void *context)
 {
     struct steps *steps = context;
     const size_t elements = moed_shape_elements(&layer->in) + moed_shape_elements(&layer->out);
-    size_t times = !layer->moe;
-    for (size_t i = 0; i < layer->moe_count; i++)
-        times += layer->moe[i].experts;
+    size_t times = !layer->gates;
+    for (size_t i = 0; i < layer->gate_count; i++)
+        times += layer->gates[i].experts;
     steps->count += elements * times;
     steps->pooled_too_large |= strstr(layer->op, "pool") && elements > MAX_POOLED;
 }
@@ -146,7 +146,7 @@ static bool is_affordable(const struct moed_model *model)
            2 * info->scratch_bytes_per_row <= MAX_SCRATCH_BYTES;
 }
 
-static bool is_of_gate(const struct moed_moe_info *gate, int32_t expert)
+static bool is_of_gate(const struct moed_gate_info *gate, int32_t expert)
 {
     if (!gate->expert_index)
         return expert >= 0 && (size_t)expert < gate->experts;
@@ -156,7 +156,7 @@ static bool is_of_gate(const struct moed_moe_info *gate, int32_t expert)
     return false;
 }
 
-static void check_routing(const struct moed_moe_info *gate, const struct moed_routing *routing)
+static void check_routing(const struct moed_gate_info *gate, const struct moed_routing *routing)
 {
     const size_t pairs = routing->items * routing->top_k;
     uint64_t selected = 0, top1 = 0, dropped = 0;
@@ -187,8 +187,8 @@ static void forward(const struct moed_model *model, size_t rows, const float *co
         return;
     }
     moed_forward_requests(model, scratch, NULL, (const size_t[]){1, 1}, rows, x, y);
-    for (size_t i = 0; i < info->moe_count; i++)
-        check_routing(&info->moe[i], moed_routing(scratch, i));
+    for (size_t i = 0; i < info->gate_count; i++)
+        check_routing(&info->gates[i], moed_routing(scratch, i));
     moed_scratch_free(scratch);
 }
 

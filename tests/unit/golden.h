@@ -9,7 +9,7 @@
 
 /* What one gate did. */
 struct golden_gate {
-    const struct moed_moe_info *info;
+    const struct moed_gate_info *info;
     int32_t *expert; /* [items, top_k] */
     float *weight;   /* [items, top_k] */
     double *sums;    /* [sum_count]: as in the file */
@@ -20,7 +20,7 @@ struct golden_gate {
 /* What the reference expects, or what a run gave; rows in the order of the inputs' files. */
 struct result {
     float **output;            /* [output_count]: [rows, elements] */
-    struct golden_gate *gates; /* [moe_count] */
+    struct golden_gate *gates; /* [gate_count] */
 };
 
 struct golden {
@@ -75,10 +75,10 @@ static const char *file_of(const char *kind, const struct moed_tensor_info *tens
     return file;
 }
 
-static struct golden_gate read_gate(const struct golden *golden, const struct moed_moe_info *info)
+static struct golden_gate read_gate(const struct golden *golden, const struct moed_gate_info *info)
 {
     const char *name = golden->name, *gate = info->name;
-    const size_t items = golden->rows * info->routed_per_row, pairs = items * info->top_k;
+    const size_t items = golden->rows * info->items_per_row, pairs = items * info->top_k;
     const size_t sums = 4 * info->experts + 1;
     struct golden_gate expected = {
         .info = info,
@@ -97,13 +97,13 @@ static struct result read_expected(const struct golden *golden)
 {
     const struct moed_model_info *info = golden->info;
     struct result result = {.output = xcalloc(info->output_count, sizeof *result.output),
-                            .gates = xcalloc(info->moe_count + 1, sizeof *result.gates)};
+                            .gates = xcalloc(info->gate_count + 1, sizeof *result.gates)};
     for (size_t i = 0; i < info->output_count; i++)
         result.output[i] =
             read_exactly(golden->name, file_of("output", &info->outputs[i], info->output_count),
                          golden->rows * info->outputs[i].elements * sizeof(float));
-    for (size_t i = 0; i < info->moe_count; i++)
-        result.gates[i] = read_gate(golden, &info->moe[i]);
+    for (size_t i = 0; i < info->gate_count; i++)
+        result.gates[i] = read_gate(golden, &info->gates[i]);
     return result;
 }
 
@@ -160,10 +160,10 @@ static struct result new_result(const struct golden *golden)
 {
     const struct moed_model_info *info = golden->info;
     struct result result = {.output = xcalloc(info->output_count, sizeof *result.output),
-                            .gates = xcalloc(info->moe_count + 1, sizeof *result.gates)};
+                            .gates = xcalloc(info->gate_count + 1, sizeof *result.gates)};
     for (size_t i = 0; i < info->output_count; i++)
         result.output[i] = xcalloc(golden->rows * info->outputs[i].elements, sizeof(float));
-    for (size_t i = 0; i < info->moe_count; i++) {
+    for (size_t i = 0; i < info->gate_count; i++) {
         const struct golden_gate *expected = &golden->expected.gates[i];
         const size_t pairs = expected->items * expected->info->top_k;
         result.gates[i] = *expected;
@@ -184,7 +184,7 @@ static void free_all(float **each, size_t count)
 
 static void free_result(const struct golden *golden, struct result *result)
 {
-    for (size_t i = 0; i < golden->info->moe_count; i++) {
+    for (size_t i = 0; i < golden->info->gate_count; i++) {
         free(result->gates[i].expert);
         free(result->gates[i].weight);
         free(result->gates[i].sums);

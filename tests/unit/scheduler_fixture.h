@@ -111,7 +111,7 @@ static inline struct posted *new_job(const char *name, size_t rows, float value)
     struct posted *job = &posted[posted_count++];
     struct served *served = model(name);
     const size_t elements = served->info->inputs[0].elements;
-    *job = (struct posted){.job.served = served, .job.wants_routing = served->info->moe_count > 0};
+    *job = (struct posted){.job.served = served, .job.wants_routing = served->info->gate_count > 0};
     job->body = xcalloc(rows * elements, sizeof *job->body);
     for (size_t row = 0; row < rows; row++)
         job->body[row * elements] = value + (float)row;

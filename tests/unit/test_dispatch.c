@@ -9,8 +9,8 @@ static void init(struct routing *routing, size_t items, size_t experts, size_t t
     struct error err = ERROR_INIT;
     const struct moe_sizes sizes = {.experts = experts, .items_per_row = 1, .slots = top_k};
     ck_assert_int_eq(dispatch_init(&pairs, &sizes, items, &err), 0);
-    const struct moed_moe_info info = {
-        .name = "m", .experts = experts, .top_k = top_k, .routed_per_row = 1};
+    const struct moed_gate_info info = {
+        .name = "m", .experts = experts, .top_k = top_k, .items_per_row = 1};
     ck_assert_int_eq(routing_init(routing, &info, items, &err), 0);
     routing->items = items;
 }
@@ -150,7 +150,7 @@ START_TEST(gates_share_pairs)
     /* gate a: item 0 -> 1, item 1 -> 0; gate b: item 0 -> 1 and 2, item 1 -> 2 and nothing */
     struct routing a, b;
     struct error err = ERROR_INIT;
-    const struct moed_moe_info info = {.experts = 3, .top_k = 2};
+    const struct moed_gate_info info = {.experts = 3, .top_k = 2};
     init(&a, 2, 3, 1);
     dispatch_close(&pairs);
     ck_assert_int_eq(routing_init(&b, &info, 2, &err), 0);

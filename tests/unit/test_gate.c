@@ -26,8 +26,8 @@ static void select_all(const struct gate *gate, size_t items, float *logits)
 static void route(const struct gate *gate, size_t items, const float *logits)
 {
     struct error err = ERROR_INIT;
-    const struct moed_moe_info info = {
-        .name = "m", .experts = gate->experts, .top_k = gate->top_k, .routed_per_row = 1};
+    const struct moed_gate_info info = {
+        .name = "m", .experts = gate->experts, .top_k = gate->top_k, .items_per_row = 1};
     float *copy = xmalloc(items * gate->experts * sizeof *copy);
     memcpy(copy, logits, items * gate->experts * sizeof *copy);
     ck_assert_int_eq(routing_init(&routing, &info, items, &err), 0);
@@ -157,8 +157,8 @@ START_TEST(no_logits_do_harm)
     static const float evil[] = {NAN, INFINITY, -INFINITY, 3e38f, -3e38f, 1e-40f, 1};
     enum { EVIL = 7, EXPERT_COUNT = 4 };
     struct error err = ERROR_INIT;
-    const struct moed_moe_info info = {
-        .name = "m", .experts = EXPERT_COUNT, .top_k = (size_t)_i % 4 + 1, .routed_per_row = 1};
+    const struct moed_gate_info info = {
+        .name = "m", .experts = EXPERT_COUNT, .top_k = (size_t)_i % 4 + 1, .items_per_row = 1};
     struct gate gate = gate_of(EXPERT_COUNT, info.top_k, &score_softmax, &normalize_none);
     gate.scale = 3;
     ck_assert_int_eq(routing_init(&routing, &info, 1, &err), 0);

@@ -59,7 +59,7 @@ static void keep_routing(const struct moed_routing *routing, const struct batch 
                          struct golden_gate *gate)
 {
     const size_t k = routing->top_k, experts = routing->experts;
-    const size_t per_row = gate->info->routed_per_row, pairs = per_row * k;
+    const size_t per_row = gate->info->items_per_row, pairs = per_row * k;
     ck_assert_uint_eq(k, gate->info->top_k);
     ck_assert_uint_eq(experts, gate->info->experts);
     ck_assert_uint_eq(routing->items, batch->rows * per_row);
@@ -127,7 +127,7 @@ static void run_batch(const struct golden *golden, struct moed_scratch *scratch,
         moed_forward(golden->model, scratch, team, batch->rows, (const float *const *)inputs,
                      outputs);
     keep_outputs(golden, batch, outputs, result);
-    for (size_t i = 0; i < golden->info->moe_count; i++)
+    for (size_t i = 0; i < golden->info->gate_count; i++)
         keep_routing(moed_routing(scratch, i), batch, &result->gates[i]);
     free_all(inputs, golden->info->input_count);
     free_all(outputs, golden->info->output_count);
@@ -253,7 +253,7 @@ static void check_gate(struct place place, const struct golden_gate *got,
 {
     const size_t k = expected->info->top_k, pairs = expected->items * k;
     place.what = "experts";
-    place.per_row = expected->info->routed_per_row * k;
+    place.per_row = expected->info->items_per_row * k;
     check_experts(&place, got->expert, expected->expert, pairs);
     place.what = "weights";
     check_floats(&place, got->weight, expected->weight, pairs);
@@ -274,8 +274,8 @@ static struct place place_of_output(const struct golden *golden, const struct pl
 static void check_result(const struct golden *golden, const struct plan *plan,
                          const struct result *got)
 {
-    for (size_t i = 0; i < golden->info->moe_count; i++)
-        check_gate((struct place){golden, plan, golden->info->moe[i].name, "", 0}, &got->gates[i],
+    for (size_t i = 0; i < golden->info->gate_count; i++)
+        check_gate((struct place){golden, plan, golden->info->gates[i].name, "", 0}, &got->gates[i],
                    &golden->expected.gates[i]);
     for (size_t i = 0; i < golden->info->output_count; i++) {
         const struct place place = place_of_output(golden, plan, i);
@@ -295,10 +295,10 @@ static void check_bits(const struct place *place, const float *got, const float 
 static void check_same_bits(const struct golden *golden, const struct plan *plan,
                             const struct result *got, const struct result *first)
 {
-    for (size_t i = 0; i < golden->info->moe_count; i++) {
-        const struct moed_moe_info *info = &golden->info->moe[i];
+    for (size_t i = 0; i < golden->info->gate_count; i++) {
+        const struct moed_gate_info *info = &golden->info->gates[i];
         const struct place place = {golden, plan, info->name, "weights",
-                                    info->routed_per_row * info->top_k};
+                                    info->items_per_row * info->top_k};
         check_bits(&place, got->gates[i].weight, first->gates[i].weight,
                    golden->rows * place.per_row);
     }

@@ -56,11 +56,11 @@ START_TEST(everything_there_is_to_know)
     ck_assert_uint_eq(info->outputs[0].shape.dims[0], 5);
     ck_assert_uint_eq(info->outputs[0].label_count, 5);
     ck_assert_str_eq(info->outputs[0].labels[4], "e");
-    ck_assert_uint_eq(info->moe_count, 1);
-    ck_assert_str_eq(info->moe[0].name, "m");
-    ck_assert_uint_eq(info->moe[0].experts, 3);
-    ck_assert_uint_eq(info->moe[0].top_k, 1);
-    ck_assert_uint_eq(info->moe[0].routed_per_row, 1);
+    ck_assert_uint_eq(info->gate_count, 1);
+    ck_assert_str_eq(info->gates[0].name, "m");
+    ck_assert_uint_eq(info->gates[0].experts, 3);
+    ck_assert_uint_eq(info->gates[0].top_k, 1);
+    ck_assert_uint_eq(info->gates[0].items_per_row, 1);
     moed_model_free(model);
 }
 END_TEST
@@ -122,8 +122,8 @@ START_TEST(layers_are_visited_in_order)
     expect_layer(2, 1, "experts", "linear", "fc", 8);
     expect_layer(3, 1, "", "relu", "", 0);
     expect_layer(4, 0, "", "linear", "out", 15);
-    ck_assert_ptr_eq(seen[0].moe, &moed_model_info(model)->moe[0]);
-    ck_assert_ptr_null(seen[4].moe);
+    ck_assert_ptr_eq(seen[0].gates, &moed_model_info(model)->gates[0]);
+    ck_assert_ptr_null(seen[4].gates);
     ck_assert_uint_eq(seen[1].out.dims[0], 3);
     ck_assert_uint_eq(seen[4].in.dims[0], 2);
     moed_model_free(model);
@@ -268,8 +268,8 @@ START_TEST(many_moe_layers_have_their_references)
         fprintf(text, "'b%d':{'share':[0.5,0.5],'rows':9}%s", i, i ? "," : "}}");
     fclose(text);
     struct moed_model *model = load_model(config, tensors, LAYERS);
-    ck_assert_uint_eq(moed_model_info(model)->moe_count, LAYERS);
-    ck_assert_str_eq(moed_model_info(model)->moe[59].name, "b59");
+    ck_assert_uint_eq(moed_model_info(model)->gate_count, LAYERS);
+    ck_assert_str_eq(moed_model_info(model)->gates[59].name, "b59");
     moed_model_free(model);
     free(config);
 }

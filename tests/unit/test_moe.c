@@ -64,7 +64,7 @@ END_TEST
 START_TEST(dense_when_top_k_is_left_out)
 {
     struct moed_model *model = load_three(",'score':'none'");
-    ck_assert_uint_eq(moed_model_info(model)->moe[0].top_k, 3);
+    ck_assert_uint_eq(moed_model_info(model)->gates[0].top_k, 3);
     /* logits 2, 0, 1: 2 * (2, 0) + 1 * (2, 2) + 0 * (0, 2) */
     const struct result result = run_routed(model, 0, 1, FLOATS(2, 0));
     expect_close(result.y, FLOATS(6, 2), 2);
@@ -119,8 +119,8 @@ START_TEST(layers_are_routed_each_by_its_own_gate)
         "'normalize':'sum'},'experts':{'count':2,'layers':[{'op':'scale','value':3}]}}]",
         TENSORS(STORED("first.experts.0.fc.weight", DIMS(2, 2), 0, 1, 1, 0),
                 STORED("first.experts.1.fc.weight", DIMS(2, 2), 1, 0, 0, 1)));
-    ck_assert_uint_eq(moed_model_info(model)->moe_count, 2);
-    ck_assert_str_eq(moed_model_info(model)->moe[0].name, "first");
+    ck_assert_uint_eq(moed_model_info(model)->gate_count, 2);
+    ck_assert_str_eq(moed_model_info(model)->gates[0].name, "first");
     /* (5, 1) chooses 0, is swapped to (1, 5), chooses 1 */
     const struct result first = run_routed(model, 0, 1, FLOATS(5, 1));
     const struct result second = run_routed(model, 1, 1, FLOATS(5, 1));

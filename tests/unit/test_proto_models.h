@@ -17,17 +17,17 @@ static const struct signature_tensor digits_output = {.name = "scores",
                                                       .elements = 4,
                                                       .label_count = 4,
                                                       .labels = digits_labels};
-static const struct signature_moe digits_moe[] = {{"moe", 5, 2, 1}, {"blocks.1", 3, 1, 2}};
+static const struct signature_gate digits_gates[] = {{"moe", 5, 2, 1}, {"blocks.1", 3, 1, 2}};
 static const struct signature digits_model = {
     .model = "digits",
     .version = "3",
     .description = "a fake model",
     .input_count = 1,
     .output_count = 1,
-    .moe_count = 2,
+    .gate_count = 2,
     .inputs = &digits_input,
     .outputs = &digits_output,
-    .moe = digits_moe,
+    .gates = digits_gates,
 };
 
 /* Two inputs and two outputs, no MoE layer. */

@@ -224,11 +224,11 @@ START_TEST(a_signature_says_what_the_model_says)
     ck_assert_uint_eq(signature->inputs[0].elements, 2);
     ck_assert_str_eq(signature->outputs[0].name, "y");
     ck_assert_uint_eq(signature->outputs[0].rank, 1);
-    ck_assert_uint_eq(signature->moe_count, 1);
-    ck_assert_str_eq(signature->moe[0].name, "gate-1");
-    ck_assert_uint_eq(signature->moe[0].experts, 2);
-    ck_assert_uint_eq(signature->moe[0].top_k, 1);
-    ck_assert_uint_eq(signature->moe[0].items_per_row, 1);
+    ck_assert_uint_eq(signature->gate_count, 1);
+    ck_assert_str_eq(signature->gates[0].name, "gate-1");
+    ck_assert_uint_eq(signature->gates[0].experts, 2);
+    ck_assert_uint_eq(signature->gates[0].top_k, 1);
+    ck_assert_uint_eq(signature->gates[0].items_per_row, 1);
     ck_assert_uint_eq(signature->outputs[0].label_count, 2);
     ck_assert_str_eq(signature->outputs[0].labels[1], "yes");
 }

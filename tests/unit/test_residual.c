@@ -61,7 +61,7 @@ START_TEST(a_moe_layer_inside_is_found_and_routed)
         "'experts':{'count':2,'layers':[{'op':'linear','name':'fc'}]}}]}]",
         TENSORS(STORED("m.experts.0.fc.weight", DIMS(2, 2), 10, 0, 0, 10),
                 STORED("m.experts.1.fc.weight", DIMS(2, 2), 0, 1, 1, 0)));
-    ck_assert_uint_eq(moed_model_info(model)->moe_count, 1);
+    ck_assert_uint_eq(moed_model_info(model)->gate_count, 1);
     for (unsigned threads = 1; threads <= 3; threads++) {
         float y[6];
         run_forward(model, threads, 3, FLOATS(3, 1, 1, 3, 2, 2), y);

@@ -2,10 +2,10 @@
 #include "server/stats.h"
 #include "support.h"
 
-static const struct moed_moe_info moe[] = {
-    {.name = "first", .experts = 2, .top_k = 1, .routed_per_row = 1},
-    {.name = "second", .experts = 3, .top_k = 2, .routed_per_row = 1}};
-static const struct moed_model_info info = {.moe_count = 2, .moe = moe};
+static const struct moed_gate_info gates[] = {
+    {.name = "first", .experts = 2, .top_k = 1, .items_per_row = 1},
+    {.name = "second", .experts = 3, .top_k = 2, .items_per_row = 1}};
+static const struct moed_model_info info = {.gate_count = 2, .gates = gates};
 
 START_TEST(reasons_have_words)
 {
