@@ -107,11 +107,19 @@ void exchange_reply_error(struct exchange *exchange, const struct error *err);
 
 /* Drain, first step: accept what already waits in the backlog (beyond max_connections: as slots
  * free, within the grace), then close the listening socket; every answer from now on says
- * Connection: close; connections that stay idle for `grace_ms` are closed. Calls
- * `on_drained(context)` once, from the loop, when the last connection is gone and the last exchange
- * is answered. */
-void http_drain(struct http *http, unsigned grace_ms, void (*on_drained)(void *context),
-                void *context);
+ * Connection: close; connections that stay idle for `grace_ms` are closed. Clients get less than
+ * `timeout_ms`: a request that is not whole after half of it is refused, an answer not taken after
+ * nine tenths is cut. Calls `on_drained(context)` once, from the loop, when the last connection is
+ * gone and the last exchange is answered. */
+void http_drain(struct http *http, unsigned grace_ms, unsigned timeout_ms,
+                void (*on_drained)(void *context), void *context);
+
+/* Drain, last step, at its timeout. Returns how many accepted requests were not answered, each of
+ * which `on_lost` is told. If none is left, calls on_drained(), whose http_close() cuts the other
+ * clients; otherwise on_drained() is not called any more. */
+size_t http_drain_end(struct http *http,
+                      void (*on_lost)(const struct exchange *exchange, void *context),
+                      void *context);
 
 /* After on_drained (or before any request was accepted). Closes the loop handles; `http` frees
  * itself when the loop has run them out. Exchanges still pending are a bug. */

@@ -19,7 +19,7 @@ void connection_open(struct http *http, struct connection *connection)
     epoll_ctl(http->hangup_fd, EPOLL_CTL_ADD, connection->fd, &hang_up);
     connection->http = http;
     connection->phase = PHASE_IDLE;
-    connection->since_ms = uv_now(http->loop);
+    connection->since_ms = connection->entered_ms = uv_now(http->loop);
     TAILQ_INSERT_TAIL(&http->lists[PHASE_IDLE], connection, link);
     http->connections++;
 }
@@ -41,6 +41,7 @@ void connection_enter(struct connection *connection, enum phase phase, uint64_t 
     TAILQ_REMOVE(&lists[connection->phase], connection, link);
     connection->phase = phase;
     connection->since_ms = since_ms;
+    connection->entered_ms = uv_now(connection->http->loop);
     struct connection *before = TAILQ_LAST(&lists[phase], connection_list);
     while (before && before->since_ms > since_ms)
         before = TAILQ_PREV(before, connection_list, link);
@@ -59,8 +60,7 @@ static void shut(struct connection *connection)
     connection_enter(connection, PHASE_CLOSING, uv_now(connection->http->loop));
 }
 
-/* Takes the connection out of its phase in every case. */
-static void expire(struct connection *connection)
+void connection_expire(struct connection *connection)
 {
     bool awaits_request = connection->phase == PHASE_IDLE || connection->phase == PHASE_RECEIVING;
     if (awaits_request && connection->exchange)
@@ -70,28 +70,10 @@ static void expire(struct connection *connection)
         shut(connection);
 }
 
-static bool has_unread_bytes(int fd)
+bool connection_has_unread_bytes(const struct connection *connection)
 {
     int bytes = 0;
-    return ioctl(fd, FIONREAD, &bytes) == 0 && bytes > 0;
-}
-
-/* While draining, connections without a request are closed after a grace, in which a client learns
- * from its next answer that it must reconnect elsewhere. One whose next request is just arriving is
- * left to be served. */
-static void close_idle(struct http *http)
-{
-    uint64_t now = uv_now(http->loop);
-    struct connection *connection = TAILQ_FIRST(&http->lists[PHASE_IDLE]), *next;
-    for (; connection; connection = next) {
-        next = TAILQ_NEXT(connection, link);
-        uint64_t since = connection->since_ms > http->drain_since_ms ? connection->since_ms
-                                                                     : http->drain_since_ms;
-        if (now < since + http->drain_grace_ms)
-            break;
-        if (!connection->exchange && !has_unread_bytes(connection->fd))
-            shut(connection);
-    }
+    return ioctl(connection->fd, FIONREAD, &bytes) == 0 && bytes > 0;
 }
 
 /* --- clients that hang up -------------------------------------------------- */
@@ -126,7 +108,7 @@ static void give_up_hung_up(struct http *http)
             continue;
         if (connection->phase == PHASE_WAITING)
             exchange_tell_gone(connection->exchange);
-        else if (connection->phase <= PHASE_RECEIVING && !has_unread_bytes(connection->fd))
+        else if (connection->phase <= PHASE_RECEIVING && !connection_has_unread_bytes(connection))
             shut(connection);
     }
 }
@@ -139,9 +121,9 @@ void connections_expire(struct http *http)
         struct connection *first;
         while (timeout && (first = TAILQ_FIRST(&http->lists[phase])) &&
                now >= first->since_ms + timeout)
-            expire(first);
+            connection_expire(first);
     }
     give_up_hung_up(http);
     if (http->draining)
-        close_idle(http);
+        http_drain_expire(http);
 }

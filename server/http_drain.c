@@ -1,5 +1,8 @@
-/* Draining: the way from serving to the last connection gone, without losing an accepted request.
- */
+/* Draining: from serving to the last connection gone, without losing an accepted request.
+ *
+ * A request is accepted when it is whole. Slow clients share what time there is with the computing:
+ * half of it is for requests to become whole, the last tenth is spare. So the drain ends in time
+ * whatever clients do, and only an answer that we owe can make it fail. */
 #include <linux/filter.h>
 #include <poll.h>
 #include <sys/socket.h>
@@ -35,6 +38,8 @@ static bool stop_greeting(int fd)
  * this may still be reset. */
 enum { OPENING_MS = 200 };
 
+/* --- the backlog ----------------------------------------------------------- */
+
 /* Clients whose connection the kernel has accepted, or is about to, count as accepted by us. At the
  * connection limit they wait for a slot, within the grace. */
 static void empty_backlog(struct http *http)
@@ -48,26 +53,121 @@ static void empty_backlog(struct http *http)
         http_want_run(http);
 }
 
+/* --- clients that keep us waiting ------------------------------------------ */
+
+/* Connections without a request are closed after a grace, in which a client learns from its next
+ * answer that it must reconnect elsewhere. One whose next request is just arriving is served. */
+static void close_idle(struct http *http)
+{
+    uint64_t now = uv_now(http->loop);
+    struct connection *connection = TAILQ_FIRST(&http->lists[PHASE_IDLE]), *next;
+    for (; connection; connection = next) {
+        next = TAILQ_NEXT(connection, link);
+        uint64_t since = connection->since_ms > http->drain_since_ms ? connection->since_ms
+                                                                     : http->drain_since_ms;
+        if (now < since + http->drain_grace_ms)
+            break;
+        if (!connection->exchange && !connection_has_unread_bytes(connection))
+            connection_expire(connection);
+    }
+}
+
+/* Every answer has the spare time to be taken, also one that is late. */
+static uint64_t spare_ms(const struct http *http)
+{
+    return http->drain_timeout_ms / 10;
+}
+
+static bool has_just_entered(const struct connection *connection)
+{
+    const struct http *http = connection->http;
+    return uv_now(http->loop) < connection->entered_ms + spare_ms(http);
+}
+
+static void expire_all(struct http *http, enum phase phase, uint64_t drained_ms)
+{
+    struct connection *connection = TAILQ_FIRST(&http->lists[phase]), *next;
+    if (uv_now(http->loop) < http->drain_since_ms + drained_ms)
+        return;
+    for (; connection; connection = next) {
+        next = TAILQ_NEXT(connection, link);
+        if (phase != PHASE_SENDING || !has_just_entered(connection))
+            connection_expire(connection);
+    }
+}
+
+void http_drain_expire(struct http *http)
+{
+    uint64_t last_call_ms = http->drain_timeout_ms - spare_ms(http);
+    close_idle(http);
+    expire_all(http, PHASE_IDLE, http->drain_timeout_ms / 2);
+    expire_all(http, PHASE_RECEIVING, http->drain_timeout_ms / 2);
+    expire_all(http, PHASE_SENDING, last_call_ms);
+    expire_all(http, PHASE_LINGERING, last_call_ms);
+}
+
+/* --- the steps ------------------------------------------------------------- */
+
+static void end_drain(struct http *http)
+{
+    void (*on_drained)(void *context) = http->on_drained;
+    http->on_drained = NULL;
+    if (on_drained)
+        on_drained(http->drained_context);
+}
+
 void http_drain_step(struct http *http)
 {
     if (!http->draining)
         return;
     if (http->listen_fd >= 0)
         empty_backlog(http);
-    if (http->listen_fd >= 0 || http->connections > 0 || http->unanswered > 0 || !http->on_drained)
-        return;
-    void (*on_drained)(void *context) = http->on_drained;
-    http->on_drained = NULL;
-    on_drained(http->drained_context);
+    if (http->listen_fd < 0 && http->connections == 0 && http->unanswered == 0)
+        end_drain(http);
 }
 
-void http_drain(struct http *http, unsigned grace_ms, void (*on_drained)(void *context),
-                void *context)
+/* Whether its client is owed an answer. */
+static bool is_owed(const struct connection *connection, enum phase phase)
+{
+    return phase == PHASE_WAITING ? !connection->hung_up : has_just_entered(connection);
+}
+
+static size_t count_lost(struct http *http, enum phase phase,
+                         void (*on_lost)(const struct exchange *, void *), void *context)
+{
+    size_t lost = 0;
+    struct connection *connection;
+    TAILQ_FOREACH(connection, &http->lists[phase], link)
+    {
+        if (connection->exchange && is_owed(connection, phase)) {
+            on_lost(&connection->exchange->public, context);
+            lost++;
+        }
+    }
+    return lost;
+}
+
+/* What is computed for clients that have gone must still come back before anything is closed. */
+size_t http_drain_end(struct http *http, void (*on_lost)(const struct exchange *, void *),
+                      void *context)
+{
+    size_t lost = count_lost(http, PHASE_WAITING, on_lost, context) +
+                  count_lost(http, PHASE_SENDING, on_lost, context);
+    if (lost > 0)
+        http->on_drained = NULL;
+    else if (http->unanswered == 0)
+        end_drain(http);
+    return lost;
+}
+
+void http_drain(struct http *http, unsigned grace_ms, unsigned timeout_ms,
+                void (*on_drained)(void *context), void *context)
 {
     http->draining = true;
     http->greeting_stopped = stop_greeting(http->listen_fd);
     http->drain_since_ms = uv_now(http->loop);
     http->drain_grace_ms = grace_ms;
+    http->drain_timeout_ms = timeout_ms;
     http->on_drained = on_drained;
     http->drained_context = context;
     http_start_ticking(http);

@@ -45,7 +45,8 @@ struct connection {
     struct MHD_Connection *mhd;
     int fd; /* libmicrohttpd's; we only ever shut it down */
     enum phase phase;
-    uint64_t since_ms; /* when the phase began; ahead of now for a long answer, see PHASE_SENDING */
+    uint64_t since_ms;   /* its timeout counts from here; ahead of now for a long answer */
+    uint64_t entered_ms; /* when the phase began */
     TAILQ_ENTRY(connection) link;
     struct http_exchange *exchange; /* NULL between requests */
     bool hung_up;                   /* the client has closed at least its sending side */
@@ -103,7 +104,7 @@ struct http {
     bool draining;
     bool greeting_stopped; /* draining: no connection is opened any more that was not begun */
     uint64_t drain_since_ms;
-    unsigned drain_grace_ms;
+    unsigned drain_grace_ms, drain_timeout_ms;
     void (*on_drained)(void *context);
     void *drained_context;
 };
@@ -143,6 +144,9 @@ void http_refuse(struct connection *connection, int status, const char *text);
 
 /* http_drain.c */
 
+/* Each tick while draining: acts on clients that keep the drain waiting. */
+void http_drain_expire(struct http *http);
+
 /* At the end of each run. May call on_drained and so http_close(): touch nothing afterwards. */
 void http_drain_step(struct http *http);
 
@@ -156,5 +160,10 @@ void connections_note_hangups(struct http *http);
 
 /* Each tick: acts on every connection whose phase has lasted too long or whose client is gone. */
 void connections_expire(struct http *http);
+
+/* Ends the connection's phase as if its time had passed. */
+void connection_expire(struct connection *connection);
+
+bool connection_has_unread_bytes(const struct connection *connection);
 
 #endif

@@ -100,7 +100,9 @@ const struct option_row option_rows[OPTION_ROWS] = {
     {"drain_timeout_ms", OPTION_COUNT, AT(drain_timeout_ms), 0, DAY_MS, "30000", NULL,
      "MILLISECONDS", NULL,
      "How long draining may take: accepted requests are finished and answered, then the process "
-     "exits with 0. What is unfinished by then is dropped and the exit status is 1. Together "
+     "exits with 0. A request that has not arrived whole within half of it is refused with 408, a "
+     "client that takes no answer is cut before it ends; neither changes the exit status. It is 1 "
+     "if a request that had arrived is still not answered by then; the log names it. Together "
      "with drain_delay_ms it must be below the supervisor's own limit (Kubernetes: "
      "terminationGracePeriodSeconds)."},
 

@@ -98,16 +98,27 @@ static void close_parts(struct server *server)
     scheduler_close(&server->scheduler);
 }
 
+/* A loop's drain has ended, well or not. The last one decides about the process, so that what the
+ * others still finish is not cut. */
+static void count_drained(struct process *process)
+{
+    if (atomic_fetch_sub(&process->serving, 1) != 1)
+        return;
+    if (atomic_load(&process->lost)) {
+        log_stop(LOG_PATIENCE_MS);
+        _exit(1);
+    }
+    uv_async_send(&process->servers->all_drained);
+}
+
 /* The first loop stays for the others: a second signal must still find it. */
 static void on_drained(void *context)
 {
     struct server *server = context;
-    struct server *first = server->process->servers;
     uv_timer_stop(&server->drain_limit);
-    if (server != first)
+    if (server != server->process->servers)
         uv_stop(&server->loop);
-    if (atomic_fetch_sub(&server->process->serving, 1) == 1)
-        uv_async_send(&first->all_drained);
+    count_drained(server->process);
 }
 
 static void on_all_drained(uv_async_t *all_drained)
@@ -115,21 +126,37 @@ static void on_all_drained(uv_async_t *all_drained)
     uv_stop(all_drained->loop);
 }
 
+static void log_lost(const struct exchange *exchange, void *context)
+{
+    struct log_line line;
+    (void)context;
+    log_begin(&line, LOG_ERROR, "request_lost");
+    log_text(&line, "method", exchange->method_text);
+    log_text(&line, "path", exchange->path);
+    log_milliseconds(&line, "ms", uv_hrtime() - exchange->received_ns);
+    if (exchange->log_rows)
+        log_number(&line, "rows", exchange->log_rows);
+    log_end(&line);
+}
+
 static void on_drain_timeout(uv_timer_t *timer)
 {
     struct server *server = timer->data;
-    log_message(LOG_ERROR, "drain_timeout", "%u connections did not finish within %llu ms",
-                http_connections(server->http),
+    size_t lost = http_drain_end(server->http, log_lost, server);
+    if (lost == 0)
+        return;
+    log_message(LOG_ERROR, "drain_timeout", "%zu requests were not answered within %llu ms", lost,
                 (unsigned long long)server->options->drain_timeout_ms);
-    log_stop(LOG_PATIENCE_MS);
-    _exit(1);
+    atomic_store(&server->process->lost, true);
+    count_drained(server->process);
 }
 
 static void on_drain_asked(uv_async_t *asked)
 {
     struct server *server = asked->data;
     uv_timer_start(&server->drain_limit, on_drain_timeout, server->options->drain_timeout_ms, 0);
-    http_drain(server->http, DRAIN_GRACE_MS, on_drained, server);
+    http_drain(server->http, DRAIN_GRACE_MS, (unsigned)server->options->drain_timeout_ms,
+               on_drained, server);
 }
 
 static void ask_for_drain(uv_timer_t *timer)

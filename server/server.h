@@ -22,6 +22,7 @@ struct process {
     unsigned max_connections; /* in all */
     atomic_bool stopping;     /* a signal came: not ready any more */
     atomic_size_t serving;    /* loops that have not drained */
+    atomic_bool lost;         /* an accepted request was not answered before the drain's timeout */
 };
 
 struct server {
@@ -44,8 +45,8 @@ struct server {
 };
 
 /* Loads the models, listens, serves until SIGTERM or SIGINT has been obeyed. Returns 0 after a
- * clean drain, -1 with an error when it could not start; a drain that runs out of time ends the
- * process with status 1. */
+ * clean drain, -1 with an error when it could not start; a drain that runs out of time before every
+ * accepted request is answered ends the process with status 1. */
 int server_run(const struct options *options, struct error *err);
 
 #endif

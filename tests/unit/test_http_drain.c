@@ -15,7 +15,7 @@ START_TEST(draining_finishes_accepted_work)
     WAIT_FOR(pending_count == 1 && http_connections(http) == 3);
     struct client *backlog = connect_client(); /* accepted by the kernel, not yet by us */
     uint16_t port = http_port(http);
-    http_drain(http, 50, on_drained, &loop);
+    http_drain(http, 50, PATIENCE_MS, on_drained, &loop);
     WAIT_FOR((receive(idle), idle->closed));
     send_text(backlog, "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
     ck_assert(!drained);
@@ -50,7 +50,7 @@ START_TEST(draining_serves_the_backlog_beyond_the_connection_limit)
         clients[i] = connect_client();
         send(clients[i]->fd, "GET / HTTP/1.1\r\nHost: x\r\n\r\n", 27, 0);
     }
-    http_drain(http, PATIENCE_MS, on_drained, &loop);
+    http_drain(http, PATIENCE_MS, PATIENCE_MS, on_drained, &loop);
     for (int i = 0; i < CLIENTS; i++)
         expect_status(clients[i], 200);
     WAIT_FOR(drained);
@@ -63,7 +63,7 @@ START_TEST(draining_waits_for_the_answer_to_a_client_that_is_gone)
 {
     start();
     reset_after_hand_over(on_disconnect);
-    http_drain(http, 0, on_drained, &loop);
+    http_drain(http, 0, PATIENCE_MS, on_drained, &loop);
     WAIT_FOR(http_connections(http) == 0);
     wait_ms(50);
     ck_assert(!drained);
@@ -72,10 +72,102 @@ START_TEST(draining_waits_for_the_answer_to_a_client_that_is_gone)
 }
 END_TEST
 
+enum { AN_HOUR_MS = 3600000 };
+
+/* Each of them would keep the drain waiting for its own deadline. */
+START_TEST(slow_clients_do_not_hold_draining_up)
+{
+    static const char *const unfinished[] = {
+        "GET /", "GET / HTTP/1.1\r\nHo",
+        "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\na"};
+    options.request_timeout_ms = options.idle_timeout_ms = AN_HOUR_MS;
+    start();
+    struct client *client = connect_client(), *kept = connect_client();
+    send_text(kept, "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    expect_status(kept, 200);
+    send_text(client, unfinished[_i]);
+    wait_ms(5);
+    http_drain(http, 50, 600, on_drained, &loop);
+    send_text(kept, unfinished[_i]); /* begun after the drain */
+    if (_i > 0) {
+        expect_refusal(client, 408);
+        expect_refusal(kept, 408);
+        ck_assert_int_eq(408, finished.status);
+    }
+    WAIT_FOR((receive(client), receive(kept), client->closed && kept->closed));
+    disconnect_client(client);
+    disconnect_client(kept);
+    WAIT_FOR(drained);
+}
+END_TEST
+
+START_TEST(clients_that_take_nothing_do_not_hold_draining_up)
+{
+    options.request_timeout_ms = options.idle_timeout_ms = AN_HOUR_MS;
+    start();
+    struct client *answered = connect_client(), *refused = connect_client();
+    int small = 4096;
+    setsockopt(answered->fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
+    send_text(answered, "GET /huge HTTP/1.1\r\nHost: x\r\n\r\n");
+    send_text(refused, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 999999\r\n\r\n");
+    WAIT_FOR(requests == 1 && finished.count == 1);
+    http_drain(http, 50, 600, on_drained, &loop);
+    WAIT_FOR(drained);
+    disconnect_client(answered);
+    disconnect_client(refused);
+}
+END_TEST
+
+static unsigned lost;
+
+static void on_lost(const struct exchange *exchange, void *context)
+{
+    ck_assert_ptr_eq(&loop, context);
+    ck_assert_str_eq("/later", exchange->path);
+    lost++;
+}
+
+START_TEST(a_request_without_its_answer_is_lost)
+{
+    start();
+    struct client *owed = connect_client(), *gone = connect_client(), *slow = connect_client();
+    send_text(owed, "GET /later HTTP/1.1\r\nHost: x\r\n\r\n");
+    send_text(gone, "GET /later HTTP/1.1\r\nHost: x\r\n\r\n");
+    send_text(slow, "GET / HTTP/1.1\r\nHo");
+    WAIT_FOR(pending_count == 2);
+    disconnect_client(gone);
+    WAIT_FOR(disconnects == 1);
+    http_drain(http, 0, AN_HOUR_MS, on_drained, &loop);
+    ck_assert_uint_eq(1, http_drain_end(http, on_lost, &loop));
+    ck_assert_uint_eq(1, lost);
+    answer_pending();
+    expect_status(owed, 200);
+    wait_ms(250);
+    ck_assert(!drained); /* the drain has failed: nobody is told that it is over */
+    http_close(http);
+    http = NULL;
+    disconnect_client(owed);
+    disconnect_client(slow);
+}
+END_TEST
+
+START_TEST(nothing_is_lost_with_a_request_that_is_not_whole)
+{
+    start();
+    struct client *slow = connect_client();
+    send_text(slow, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n");
+    WAIT_FOR(http_connections(http) == 1);
+    http_drain(http, 0, AN_HOUR_MS, on_drained, &loop);
+    ck_assert_uint_eq(0, http_drain_end(http, on_lost, &loop));
+    ck_assert(drained);
+    disconnect_client(slow);
+}
+END_TEST
+
 START_TEST(an_idle_server_drains_at_once_and_only_later_in_the_loop)
 {
     start();
-    http_drain(http, PATIENCE_MS, on_drained, &loop);
+    http_drain(http, PATIENCE_MS, PATIENCE_MS, on_drained, &loop);
     ck_assert(!drained);
     WAIT_FOR(drained);
 }
@@ -175,6 +267,10 @@ int main(void)
     tcase_add_test(tests, draining_finishes_accepted_work);
     tcase_add_test(tests, draining_serves_the_backlog_beyond_the_connection_limit);
     tcase_add_test(tests, draining_waits_for_the_answer_to_a_client_that_is_gone);
+    tcase_add_loop_test(tests, slow_clients_do_not_hold_draining_up, 0, 3);
+    tcase_add_test(tests, clients_that_take_nothing_do_not_hold_draining_up);
+    tcase_add_test(tests, a_request_without_its_answer_is_lost);
+    tcase_add_test(tests, nothing_is_lost_with_a_request_that_is_not_whole);
     tcase_add_test(tests, an_idle_server_drains_at_once_and_only_later_in_the_loop);
     tcase_add_test(tests, closing_without_draining);
     tcase_add_test(tests, what_cannot_be_listened_on_is_said);

@@ -206,7 +206,7 @@ static inline void setup(void)
 static inline void teardown(void)
 {
     if (http && !drained)
-        http_drain(http, 0, on_drained, &loop);
+        http_drain(http, 0, PATIENCE_MS, on_drained, &loop);
     else if (!drained)
         uv_close((uv_handle_t *)&next_turn, NULL);
     WAIT_FOR(!http);
