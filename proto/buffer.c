@@ -42,7 +42,7 @@ char *buffer_reserve(struct buffer *buffer, size_t extra)
         size_t capacity = grown_capacity(buffer, needed);
         char *data = realloc(buffer->data, capacity ? capacity : 1);
         if (!data) {
-            buffer->failed = true;
+            buffer->failed = buffer->no_memory = true;
             return NULL;
         }
         buffer->data = data;
@@ -83,6 +83,15 @@ void buffer_format(struct buffer *buffer, const char *format, ...)
     vsnprintf(place, (size_t)bytes + 1, format, args);
     va_end(args);
     buffer->length += (size_t)bytes;
+}
+
+int buffer_error(const struct buffer *buffer, const char *what, const char *advice,
+                 struct error *err)
+{
+    if (buffer->no_memory)
+        return error_set(err, ERROR_UNAVAILABLE, "no memory for %s", what);
+    return error_set(err, ERROR_TOO_LARGE, "%s is longer than %zu bytes: %s", what, buffer->limit,
+                     advice);
 }
 
 char *buffer_steal(struct buffer *buffer, size_t *length)

@@ -9,10 +9,13 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "core/error.h"
+
 struct buffer {
     char *data; /* owned; not NUL-terminated */
     size_t length, capacity, limit;
     bool failed;
+    bool no_memory; /* it failed for want of memory, not at its limit */
 };
 
 void buffer_init(struct buffer *buffer, size_t limit);
@@ -25,6 +28,11 @@ void buffer_append(struct buffer *buffer, const void *bytes, size_t count);
 void buffer_text(struct buffer *buffer, const char *text);
 void buffer_format(struct buffer *buffer, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
+
+/* Records why a failed buffer failed: no memory for `what`, or "<what> is longer than ... bytes:
+ * <advice>". Returns -1. */
+int buffer_error(const struct buffer *buffer, const char *what, const char *advice,
+                 struct error *err);
 
 /* Hands the bytes over (caller frees; NULL when empty or failed) and leaves the buffer empty. */
 char *buffer_steal(struct buffer *buffer, size_t *length);

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/parse_json.h"
 #include "proto/block.h"
 #include "proto/infer.h"
 
@@ -39,16 +40,25 @@ static bool is_space(char c)
 static int malformed(const struct envelope *envelope, const char *at, const char *what,
                      struct error *err)
 {
-    size_t line = 1;
-    const char *line_start = envelope->body;
-    for (const char *c = envelope->body; c < at; c++) {
-        if (*c == '\n') {
-            line++;
-            line_start = c + 1;
-        }
-    }
+    size_t line, column, offset = (size_t)(at - envelope->body);
+    json_line_and_column(envelope->body, offset, &line, &column);
     return error_set(err, ERROR_INVALID, "malformed JSON at byte %zu (line %zu, column %zu): %s",
-                     (size_t)(at - envelope->body), line, (size_t)(at - line_start) + 1, what);
+                     offset, line, column, what);
+}
+
+static int refuse(const struct envelope *envelope, const char *at, const struct json_fault *fault,
+                  struct error *err)
+{
+    switch (fault->kind) {
+    case JSON_FAULT_NO_MEMORY:
+        return error_set(err, ERROR_UNAVAILABLE, "%s", fault->reason);
+    case JSON_FAULT_TOO_LARGE:
+        return error_set(err, ERROR_TOO_LARGE, "byte %zu: %s", (size_t)(at - envelope->body),
+                         fault->reason);
+    case JSON_FAULT_MALFORMED:
+        break;
+    }
+    return malformed(envelope, at, fault->reason, err);
 }
 
 /* Returns the byte after the string that starts at `quote`, or `end` when it does not end. */
@@ -235,8 +245,8 @@ static int cut_literals(struct envelope *envelope, struct buffer *text, struct e
     }
     buffer_append(text, copied, (size_t)(end - copied));
     if (text->failed)
-        return error_set(err, ERROR_TOO_LARGE, "more than %d bytes of JSON beside the numbers",
-                         ENVELOPE_MAX_BYTES);
+        return buffer_error(text, "the JSON beside the numbers",
+                            "only lists of numbers may be longer", err);
     return 0;
 }
 
@@ -257,21 +267,17 @@ static const char *place_in_body(const struct envelope *envelope, size_t positio
     return place < end ? place : end;
 }
 
-/* jansson counts the bytes it has read: the offending token's last one is the one before. */
-static size_t error_offset(const json_error_t *error)
+static json_t *parse_part(const char *text, size_t length, struct json_fault *fault)
 {
-    bool at_end = json_error_code(error) == json_error_premature_end_of_input;
-    size_t read = error->position > 0 ? (size_t)error->position : 0;
-    return read > 0 && !at_end ? read - 1 : read;
+    return parse_json(text, length, JSON_DECODE_INT_AS_REAL, ENVELOPE_MAX_HEAP, fault);
 }
 
 static int parse(struct envelope *envelope, const struct buffer *text, struct error *err)
 {
-    json_error_t error;
-    envelope->root = json_loadb(text->data, text->length,
-                                JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, &error);
+    struct json_fault fault;
+    envelope->root = parse_part(text->data, text->length, &fault);
     if (!envelope->root)
-        return malformed(envelope, place_in_body(envelope, error_offset(&error)), error.text, err);
+        return refuse(envelope, place_in_body(envelope, fault.position), &fault, err);
     if (!json_is_object(envelope->root))
         return error_set(err, ERROR_INVALID, "the body is a list, expected a JSON object");
     return 0;
@@ -324,11 +330,10 @@ int envelope_check_rest(struct envelope *envelope, struct error *err)
                              "the list at byte %zu belongs to no input and is too long to ignore",
                              (size_t)(literal->text - envelope->body));
         allowed -= literal->length;
-        json_error_t error;
-        json_t *parsed = json_loadb(literal->text, literal->length,
-                                    JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, &error);
+        struct json_fault fault;
+        json_t *parsed = parse_part(literal->text, literal->length, &fault);
         if (!parsed)
-            return malformed(envelope, literal->text + error_offset(&error), error.text, err);
+            return refuse(envelope, literal->text + fault.position, &fault, err);
         json_decref(parsed);
     }
     return 0;

@@ -21,10 +21,11 @@
 #include "proto/buffer.h"
 
 enum {
-    /* Beside its tensors a request is names, shapes and parameters. An empty object costs the
-     * parser a hundred times its two bytes: this bounds what a body full of them can make us
-     * allocate. */
+    /* Beside its tensors a request is names, shapes and parameters. */
     ENVELOPE_MAX_BYTES = 256 * 1024,
+    /* Memory for its tree. An empty object costs the parser eighty times its three bytes: this
+     * bounds what a body full of them makes us allocate. */
+    ENVELOPE_MAX_HEAP = 4 << 20,
     /* A request has two literals per input, data and shape. Stops a body of a million tiny ones. */
     ENVELOPE_MAX_LITERALS = 1024,
 };

@@ -79,6 +79,7 @@ static void put_class(struct encoder *encoder, struct buffer *text, bool binary,
             json_append_string(encoder->json, text->data);
     }
     encoder->json->failed |= text->failed;
+    encoder->json->no_memory |= text->no_memory;
     text->length = 0;
 }
 
@@ -193,11 +194,10 @@ int oip_encode(const struct infer_request *request, const struct infer_result *r
     buffer_text(body, "]}");
     *json_length = binary.length > 0 ? body->length - start : 0;
     buffer_append(body, binary.data, binary.length);
-    bool failed = body->failed || binary.failed;
+    int status = 0;
+    if (body->failed || binary.failed)
+        status = buffer_error(body->failed ? body : &binary, "the answer",
+                              "ask for fewer rows or outputs", err);
     buffer_close(&binary);
-    if (failed)
-        return error_set(err, ERROR_TOO_LARGE,
-                         "the answer is longer than %zu bytes: ask for fewer rows or outputs",
-                         body->limit);
-    return 0;
+    return status;
 }

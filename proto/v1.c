@@ -240,8 +240,7 @@ int v1_encode(const struct infer_request *request, const struct infer_result *re
         append_routing(request, result, body);
     buffer_text(body, "}");
     if (body->failed)
-        return error_set(err, ERROR_TOO_LARGE,
-                         "the answer is longer than %zu bytes: ask for fewer rows", body->limit);
+        return buffer_error(body, "the answer", "ask for fewer rows", err);
     return 0;
 }
 

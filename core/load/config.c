@@ -1,6 +1,8 @@
 /* Typed access to config.json; see config.h. */
 #include "core/load/config.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <float.h>
 #include <jansson.h>
 #include <math.h>
@@ -8,10 +10,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
-/* Labels of a hundred thousand classes fit, or the index of half a million tensors; a gigabyte of
- * JSON does not reach the parser. */
-enum { MAX_CONFIG_BYTES = 64 << 20 };
+#include "core/parse_json.h"
+
+/* Labels of a hundred thousand classes fit, or the index of half a million tensors. The size stops
+ * a gigabyte from being read, the heap a small text from becoming a huge tree. */
+enum { MAX_CONFIG_BYTES = 64 << 20, MAX_CONFIG_HEAP = 256 << 20 };
 
 static void append_path(const struct config_node *node, char *path, size_t size)
 {
@@ -38,28 +43,56 @@ int config_error(const struct config_node *node, const char *key, struct error *
                      key ? key : "", *path || key ? ": " : "", message);
 }
 
-int config_open(struct config_node *root, const char *path, struct error *err)
+/* The bytes of the regular file at `path`; the caller frees *text. */
+static int read_text(const char *path, char **text, size_t *length, struct error *err)
 {
     struct stat status;
-    const bool there = stat(path, &status) == 0;
-    /* A pipe would be waited for, a device read without end. */
-    if (there && !S_ISREG(status.st_mode))
-        return error_set(err, ERROR_INVALID, "%s: not a regular file", path);
-    if (there && status.st_size > MAX_CONFIG_BYTES)
-        return error_set(err, ERROR_INVALID, "%s: larger than %d bytes", path, MAX_CONFIG_BYTES);
-    json_error_t bad;
-    json_t *json = json_load_file(path, JSON_REJECT_DUPLICATES, &bad);
-    if (!json && bad.line < 0)
-        return error_set(err, ERROR_INVALID, "%s", bad.text);
-    if (!json)
-        return error_set(err, ERROR_INVALID, "%s: line %d, column %d: %s", path, bad.line,
-                         bad.column, bad.text);
-    if (!json_is_object(json)) {
-        json_decref(json);
-        return error_set(err, ERROR_INVALID, "%s: expected a JSON object", path);
+    *text = NULL;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* do not wait for a pipe's writer */
+    if (fd < 0)
+        return error_set(err, ERROR_INVALID, "%s: cannot open: %s", path, strerror(errno));
+    if (fstat(fd, &status) != 0 || !S_ISREG(status.st_mode))
+        error_set(err, ERROR_INVALID, "%s: not a regular file", path);
+    else if (status.st_size > MAX_CONFIG_BYTES)
+        error_set(err, ERROR_INVALID, "%s: larger than %d bytes", path, MAX_CONFIG_BYTES);
+    else if ((*text = calloc_checked((size_t)status.st_size, 1, err))) {
+        ssize_t got = 0;
+        *length = 0;
+        while (*length < (size_t)status.st_size &&
+               (got = read(fd, *text + *length, (size_t)status.st_size - *length)) > 0)
+            *length += (size_t)got;
+        if (got < 0) {
+            error_set(err, ERROR_INVALID, "%s: cannot read: %s", path, strerror(errno));
+            free(*text);
+            *text = NULL;
+        }
     }
+    close(fd);
+    return *text ? 0 : -1;
+}
+
+int config_open(struct config_node *root, const char *path, struct error *err)
+{
+    char *text;
+    size_t length = 0, line, column;
+    struct json_fault fault;
+    if (read_text(path, &text, &length, err) != 0)
+        return -1;
+    json_t *json = parse_json(text, length, 0, MAX_CONFIG_HEAP, &fault);
+    if (!json && fault.kind == JSON_FAULT_NO_MEMORY) {
+        error_set(err, ERROR_INTERNAL, "%s: %s", path, fault.reason);
+    } else if (!json) {
+        json_line_and_column(text, fault.position, &line, &column);
+        error_set(err, ERROR_INVALID, "%s: line %zu, column %zu: %s", path, line, column,
+                  fault.reason);
+    } else if (!json_is_object(json)) {
+        error_set(err, ERROR_INVALID, "%s: expected a JSON object", path);
+        json_decref(json);
+        json = NULL;
+    }
+    free(text);
     *root = (struct config_node){.json = json, .index = CONFIG_NO_INDEX};
-    return 0;
+    return json ? 0 : -1;
 }
 
 void config_close(struct config_node *root)

@@ -8,11 +8,12 @@ cd "$(dirname "$0")/../.." || exit 2
 done <<'RULES' | sed 's/$/    <- not in this room/' | grep .
 microhttpd\.h                     server/http\.c
 uv\.h                             server/|clients/[a-z]+/
-jansson\.h                        proto/|core/load/|server/options|server/main\.c|clients/[a-z]+/
+jansson\.h                        proto/|core/load/|core/parse_json|server/options|server/main\.c|clients/[a-z]+/
 cblas\.h                          core/dense/
 core/error\.h                     core/|proto/|server/
 core/moed\.h                      core/|server/
-core/(?!error\.h|moed\.h)[^"]*    core/
+core/parse_json\.h                core/|proto/
+core/(?!error\.h|moed\.h|parse_json\.h)[^"]*    core/
 proto/[^"]*                       proto/|server/
 server/[^"]*                      server/
 \.\./[^"]*                        nowhere

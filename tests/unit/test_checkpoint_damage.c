@@ -369,6 +369,33 @@ static char *repeat(const char *begin, const char *part, size_t times, const cha
     return text;
 }
 
+/* Short of the limit on bytes, but eighty times as large once parsed. */
+START_TEST(empty_objects_without_bound)
+{
+    struct error err = ERROR_INIT;
+    char *directory = new_directory();
+    char *config = repeat("{'layers':[", "{}", 20000000, "]}");
+    write_checkpoint(directory, config, NO_TENSORS);
+    ck_assert_ptr_null(moed_model_load(directory, &err));
+    expect_text(err.text, "config.json: line 1, column ");
+    expect_text(err.text, "too many values");
+    /* The eight bytes before the header are its length. */
+    char *header = repeat("########{'a':[", "{}", 30000000, "]}");
+    const size_t length = strlen(header) - 8;
+    for (size_t i = 0; i < 8; i++)
+        header[i] = (char)(length >> 8 * i & 0xFF);
+    write_json(directory, "config.json", "{}");
+    write_file(directory, "model.safetensors", header, length + 8);
+    err = (struct error)ERROR_INIT;
+    ck_assert_ptr_null(moed_model_load(directory, &err));
+    expect_text(err.text, "model.safetensors: header cannot be read at byte ");
+    expect_text(err.text, "too many values");
+    free(header);
+    free(config);
+    free(directory);
+}
+END_TEST
+
 /* An expert is a copy of its layers: few bytes of config must not become thousands of times as many
  * layers. */
 START_TEST(layers_times_experts_are_bounded)
@@ -409,5 +436,5 @@ TEST_MAIN_WITH("checkpoint_damage", limit_memory, NULL, good_checkpoints_run,
                any_bit_of_a_header, any_bit_of_a_config, bits_of_an_image_header,
                bits_of_an_image_config, bits_of_every_op, bits_of_tasks, bits_of_an_encoder,
                bits_of_an_index, a_config_without_bound, an_index_without_bound,
-               a_header_without_bound, layers_times_experts_are_bounded, moe_layers_are_bounded,
-               nothing_there_is_refused)
+               a_header_without_bound, empty_objects_without_bound,
+               layers_times_experts_are_bounded, moe_layers_are_bounded, nothing_there_is_refused)

@@ -1,6 +1,7 @@
 /* Memory sized by a client or a file may run out: every such allocation is made to fail in turn,
  * and each time there is an error, nothing leaks and nothing is half done. Small allocations are
  * left alone, as their failure ends the process on purpose (core/error.h). */
+#include "proto/envelope.h"
 #include "server/queue.h"
 #include "support.h"
 
@@ -90,8 +91,8 @@ static size_t expect_load_survives(const char *config, const struct stored *tens
             return which - 1;
         }
         ck_assert_msg(!model, "loaded without its allocation %zu", which);
-        ck_assert_int_ne(err.code, ERROR_NONE);
-        ck_assert_str_ne(err.text, "");
+        ck_assert_int_eq(err.code, ERROR_INTERNAL);
+        expect_text(err.text, "memory");
     }
 }
 
@@ -169,6 +170,41 @@ START_TEST(loading_many_tensors)
 }
 END_TEST
 
+/* jansson fails without a message; the reason must not be empty. */
+START_TEST(parsing_requests)
+{
+    char *body;
+    size_t length;
+    FILE *text = open_memstream(&body, &length);
+    fputs("{\"a\":[null", text);
+    for (int i = 0; i < 20000; i++)
+        fputs(",null", text);
+    fputs("],\"b\":[1", text);
+    for (int i = 0; i < 20000; i++)
+        fputs(",2", text);
+    fputs("]}", text);
+    fclose(text);
+    for (size_t which = 1;; which++) {
+        struct envelope envelope;
+        struct error err = ERROR_INIT;
+        fail_large(which);
+        int result = envelope_init(&envelope, body, length, &err);
+        if (result == 0) {
+            result = envelope_check_rest(&envelope, &err);
+            envelope_close(&envelope);
+        }
+        if (!failed()) {
+            ck_assert_msg(result == 0, "%s", err.text);
+            ck_assert_uint_ge(which - 1, 4);
+            break;
+        }
+        ck_assert_int_eq(err.code, ERROR_UNAVAILABLE);
+        expect_text(err.text, "memory");
+    }
+    free(body);
+}
+END_TEST
+
 START_TEST(making_a_scratch)
 {
     struct moed_model *model = load_model(
@@ -238,4 +274,4 @@ START_TEST(queueing_a_job)
 END_TEST
 
 TEST_MAIN("no memory", loading_large_weights, loading_a_large_configuration, loading_many_tensors,
-          making_a_scratch, queueing_a_job)
+          parsing_requests, making_a_scratch, queueing_a_job)

@@ -225,7 +225,58 @@ START_TEST(refuses_nul_bytes)
     ck_assert_int_eq(envelope_init(&envelope, inside, sizeof inside - 1, &err), -1);
     const char after[] = "{\"a\": 1}\0";
     ck_assert_int_eq(envelope_init(&envelope, after, sizeof after - 1, &err), -1);
-    check_error("{\"a\\u0000b\": 1}", "malformed JSON");
+    check_error("{\"a\\u0000b\": 1}", "a string holds \\u0000");
+    check_error("{\"a\": \"\\u0000\"}", "a string holds \\u0000");
+}
+END_TEST
+
+/* To jansson a NUL behind a number or a word is the end of its buffer, and it reads on. */
+START_TEST(refuses_nul_bytes_behind_values)
+{
+    static const struct {
+        const char *text;
+        size_t length, position;
+    } cases[] = {{"{\"a\": 1\0}", 9, 7},
+                 {"{\"a\": true\0}", 12, 10},
+                 {"{\"a\": null\0, \"b\": 1}", 20, 10},
+                 {"{\"b\": [1, 2], \"a\": false\0}", 26, 24},
+                 {"{\"a\": [1\0]}", 11, 8},
+                 {"{\"a\": [1, false\0]}", 18, 15}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct envelope envelope;
+        struct error err = ERROR_INIT;
+        char expected[64];
+        snprintf(expected, sizeof expected,
+                 "malformed JSON at byte %zu (line 1, column %zu): a NUL", cases[i].position,
+                 cases[i].position + 1);
+        int result = envelope_init(&envelope, cases[i].text, cases[i].length, &err);
+        if (result == 0) {
+            result = envelope_check_rest(&envelope, &err);
+            envelope_close(&envelope);
+        }
+        ck_assert_int_eq(result, -1);
+        ck_assert_msg(strstr(err.text, expected) != NULL, "%zu: %s", i, err.text);
+    }
+}
+END_TEST
+
+START_TEST(refuses_a_byte_order_mark)
+{
+    check_error("\xEF\xBB\xBF{}", "malformed JSON at byte 0 (line 1, column 1): a byte-order mark");
+}
+END_TEST
+
+/* An empty object is three bytes of text and 240 of memory. */
+START_TEST(refuses_what_costs_too_much_memory)
+{
+    enum { OBJECTS = 60000 };
+    char *text = xmalloc(3 * OBJECTS + 16), *c = text;
+    c = stpcpy(c, "{\"a\":[{}");
+    for (int i = 1; i < OBJECTS; i++)
+        c = stpcpy(c, ",{}");
+    strcpy(c, "]}");
+    check_error(text, "too many values");
+    free(text);
 }
 END_TEST
 
@@ -307,7 +358,8 @@ END_TEST
 
 START_TEST(memory_is_bounded)
 {
-    check_repeated_error("{\"a\":[\"\"", ",{}", 1000000, "]}", "bytes of JSON beside the numbers");
+    check_repeated_error("{\"a\":[\"\"", ",{}", 1000000, "]}",
+                         "the JSON beside the numbers is longer than");
     check_repeated_error("{\"a\":[\"\"", ",[1]", 2000, "]}", "separate lists of numbers");
     check_repeated_error("{\"a\":[1", ",{}", 1000000, "]}", "too long to ignore");
 }
@@ -317,6 +369,7 @@ RUN_TESTS("proto/envelope", cuts_lists_that_begin_with_a_number, leaves_everythi
           brackets_in_strings_mean_nothing, long_literals_are_cut_whole,
           long_strings_in_literals_are_skipped, counts_outermost_entries,
           claims_what_stands_for_a_literal, stand_ins_cannot_be_forged, refuses_malformed_json,
-          refuses_duplicate_keys, refuses_nul_bytes, positions_are_those_of_the_body,
-          unclaimed_literals_are_checked, claimed_literals_are_not, depth_is_bounded,
-          memory_is_bounded)
+          refuses_duplicate_keys, refuses_nul_bytes, refuses_nul_bytes_behind_values,
+          refuses_a_byte_order_mark, refuses_what_costs_too_much_memory,
+          positions_are_those_of_the_body, unclaimed_literals_are_checked, claimed_literals_are_not,
+          depth_is_bounded, memory_is_bounded)

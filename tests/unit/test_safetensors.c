@@ -113,6 +113,27 @@ START_TEST(a_scalar_has_one_element)
 }
 END_TEST
 
+/* More than any published model has; the bound on a header's memory lies above. */
+START_TEST(a_hundred_thousand_tensors_are_read)
+{
+    enum { COUNT = 100000 };
+    struct stored *tensors = xcalloc(COUNT, sizeof *tensors);
+    char(*names)[48] = xcalloc(COUNT, sizeof *names);
+    const float value = 3;
+    for (int i = 0; i < COUNT; i++) {
+        snprintf(names[i], sizeof names[i], "model.layers.%d.mlp.experts.%d.weight", i / 256,
+                 i % 256);
+        tensors[i] = (struct stored){names[i], 1, {1}, &value, NULL};
+    }
+    write_safetensors(directory, "model.safetensors", tensors, COUNT, 0);
+    struct safetensors *file = open_checked();
+    ck_assert(first_value(file, names[COUNT - 1]) == 3);
+    safetensors_free(file);
+    free(names);
+    free(tensors);
+}
+END_TEST
+
 START_TEST(no_tensors_is_a_file_too)
 {
     write_safetensors(directory, "model.safetensors", NO_TENSORS, 0);
@@ -247,7 +268,8 @@ START_TEST(nothing_to_free_is_fine)
 END_TEST
 
 TEST_MAIN_WITH("safetensors", begin, end, finds_tensors_by_name, every_dtype_reads_as_f32,
-               a_scalar_has_one_element, no_tensors_is_a_file_too, metadata_is_no_tensor,
+               a_scalar_has_one_element, no_tensors_is_a_file_too,
+               a_hundred_thousand_tensors_are_read, metadata_is_no_tensor,
                unused_tensors_come_in_order_of_names, shards_form_one_set,
                a_tensor_in_two_shards_is_refused, a_shard_with_tensors_the_index_lacks_is_refused,
                shards_stay_in_the_directory, a_missing_file_is_named, only_regular_files_are_read,

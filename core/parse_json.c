@@ -1,0 +1,101 @@
+/* A tree's cost is counted by the bytes that make jansson allocate: brackets, commas, colons and
+ * strings. Grammar is jansson's business. */
+#include "core/parse_json.h"
+
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Bytes of heap that jansson 2.14 takes with glibc's allocator on a 64-bit machine, measured and
+ * rounded up: a container with its first table, the place of a list's entry with its number, an
+ * object's pair, a string or key beside its text. */
+enum { OBJECT_COST = 240, LIST_COST = 144, ENTRY_COST = 48, PAIR_COST = 96, STRING_COST = 96 };
+
+static const unsigned char COST_OF[256] = {
+    ['{'] = OBJECT_COST, ['['] = LIST_COST,   [','] = ENTRY_COST,
+    [':'] = PAIR_COST,   ['"'] = STRING_COST,
+};
+
+static json_t *refuse(struct json_fault *fault, enum json_fault_kind kind, size_t position,
+                      const char *reason)
+{
+    *fault = (struct json_fault){.kind = kind, .position = position};
+    snprintf(fault->reason, sizeof fault->reason, "%s", reason);
+    return NULL;
+}
+
+/* Returns the byte after the string that starts at `quote`, or `end` when it does not end. */
+static const char *skip_string(const char *quote, const char *end)
+{
+    const char *c = quote + 1;
+    while (c < end && *c != '"')
+        c += *c == '\\' && c + 1 < end ? 2 : 1;
+    return c < end ? c + 1 : end;
+}
+
+/* Where the tree becomes dearer than `max_heap`; NULL when it does not. */
+static const char *find_excess(const char *text, const char *end, size_t max_heap)
+{
+    size_t cost = 0;
+    for (const char *c = text; c < end;) {
+        const char *next = *c == '"' ? skip_string(c, end) : c + 1;
+        cost += COST_OF[(unsigned char)*c];
+        cost += *c == '"' ? 2 * (size_t)(next - c) : 0; /* the token and what it is decoded to */
+        if (cost > max_heap)
+            return c;
+        c = next;
+    }
+    return NULL;
+}
+
+/* jansson counts the bytes it has read: the last one of the offending token is the one before. */
+static size_t offset_of(const json_error_t *error)
+{
+    bool at_end = json_error_code(error) == json_error_premature_end_of_input;
+    size_t read = error->position > 0 ? (size_t)error->position : 0;
+    return read > 0 && !at_end ? read - 1 : read;
+}
+
+static json_t *explain(struct json_fault *fault, const json_error_t *error)
+{
+    enum json_error_code code = json_error_code(error);
+    size_t offset = offset_of(error);
+    /* Most of its allocations fail without a message. */
+    if (code == json_error_out_of_memory || !*error->text)
+        return refuse(fault, JSON_FAULT_NO_MEMORY, offset, "no memory for the parsed text");
+    /* Its messages about NUL name a flag of its own. */
+    if (code == json_error_null_character || code == json_error_null_byte_in_key)
+        return refuse(fault, JSON_FAULT_MALFORMED, offset, "a string holds \\u0000, a NUL");
+    return refuse(fault, JSON_FAULT_MALFORMED, offset, error->text);
+}
+
+json_t *parse_json(const char *text, size_t length, size_t flags, size_t max_heap,
+                   struct json_fault *fault)
+{
+    json_error_t error = {0};
+    const char *nul = length ? memchr(text, '\0', length) : NULL;
+    if (nul)
+        return refuse(fault, JSON_FAULT_MALFORMED, (size_t)(nul - text), "a NUL byte");
+    if (length >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0)
+        return refuse(fault, JSON_FAULT_MALFORMED, 0,
+                      "a byte-order mark (EF BB BF), which JSON must not begin with");
+    const char *excess = find_excess(text, text + length, max_heap);
+    if (excess)
+        return refuse(fault, JSON_FAULT_TOO_LARGE, (size_t)(excess - text),
+                      "too many values: what follows would take too much memory");
+    json_t *tree = json_loadb(text, length, flags | JSON_REJECT_DUPLICATES, &error);
+    return tree ? tree : explain(fault, &error);
+}
+
+void json_line_and_column(const char *text, size_t position, size_t *line, size_t *column)
+{
+    size_t line_start = 0;
+    *line = 1;
+    for (size_t i = 0; i < position; i++) {
+        if (text[i] == '\n') {
+            ++*line;
+            line_start = i + 1;
+        }
+    }
+    *column = position - line_start + 1;
+}

@@ -1,0 +1,35 @@
+/* JSON text from outside, read by jansson within bounds of ours.
+ *
+ * jansson allocates up to eighty times the text it reads, takes a NUL behind a number for nothing,
+ * and has messages about its own flags. A pass over the text, before jansson sees it, adds up what
+ * the tree would cost and refuses what is too expensive or is no JSON for those reasons. */
+#ifndef CORE_PARSE_JSON_H
+#define CORE_PARSE_JSON_H
+
+#include <jansson.h>
+#include <stddef.h>
+
+enum json_fault_kind {
+    JSON_FAULT_MALFORMED,
+    JSON_FAULT_TOO_LARGE, /* its tree would take more memory than is allowed */
+    JSON_FAULT_NO_MEMORY, /* it may be fine; the machine has no memory for it */
+};
+
+/* Why a text was refused, and where. */
+struct json_fault {
+    enum json_fault_kind kind;
+    size_t position; /* byte of the text */
+    char reason[JSON_ERROR_TEXT_LENGTH];
+};
+
+/* Parses `length` bytes that need not end with a NUL. `max_heap` bounds the bytes of memory that
+ * the tree may take; the bound is estimated from above. `flags` are jansson's; duplicate keys are
+ * always refused. The caller drops the reference; NULL with `fault` filled when the text is
+ * refused. */
+json_t *parse_json(const char *text, size_t length, size_t flags, size_t max_heap,
+                   struct json_fault *fault);
+
+/* Line and column of byte `position`, both from 1; columns are bytes. */
+void json_line_and_column(const char *text, size_t position, size_t *line, size_t *column);
+
+#endif
