@@ -6,7 +6,8 @@
  *
  *     struct error err = ERROR_INIT;
  *     struct moed_model *model = moed_model_load("deploy/models/fashion-mnist", &err);
- *     struct moed_scratch *scratch = moed_scratch_new(model, 64, 1, &err);
+ *     struct moed_scratch_options options = {.max_rows = 64, .threads = 1};
+ *     struct moed_scratch *scratch = moed_scratch_new(model, &options, &err);
  *     moed_forward(model, scratch, NULL, rows, inputs, outputs);
  *     const struct moed_routing *routing = moed_routing(scratch, 0);
  *     moed_scratch_free(scratch);
@@ -24,6 +25,7 @@
 #include <stdint.h>
 
 #include "core/error.h"
+#include "core/gate_counts.h"
 
 /* Axes of one row: deeper tensors than any layer needs, small enough to live on the stack. */
 enum { MOED_MAX_RANK = 6 };
@@ -112,11 +114,17 @@ void moed_model_visit(const struct moed_model *model,
 struct moed_team *moed_team_new(unsigned threads);
 void moed_team_free(struct moed_team *team);
 
-/* Buffers for forwards of up to `max_rows` rows on a team of up to `threads`. The only allocation
- * of the forward path. Fails when shapes and rows multiply to more memory than any served model
- * needs. */
-struct moed_scratch *moed_scratch_new(const struct moed_model *model, size_t max_rows,
-                                      unsigned threads, struct error *err);
+struct moed_scratch_options {
+    size_t max_rows;    /* of one forward */
+    unsigned threads;   /* of the largest team that runs one */
+    bool distributions; /* keep every gate's distribution, which statistics need */
+};
+
+/* The buffers of one forward at a time: the only allocation of the forward path. NULL when shapes
+ * and rows multiply to more memory than any served model needs. */
+struct moed_scratch *moed_scratch_new(const struct moed_model *model,
+                                      const struct moed_scratch_options *options,
+                                      struct error *err);
 void moed_scratch_free(struct moed_scratch *scratch);
 
 /* Runs 1..max_rows rows through the model on `team` (borrowed for the call; NULL: the calling
@@ -136,20 +144,20 @@ void moed_forward_requests(const struct moed_model *model, struct moed_scratch *
                            struct moed_team *team, const size_t *request_rows, size_t request_count,
                            const float *const inputs[], float *const outputs[]);
 
-/* What one gate did in the last forward: the very arrays that steered execution, and the sums that
- * statistics accumulate. Borrowed: valid until the scratch's next forward. */
+/* What one gate decided in the last forward, item by item: the very arrays that steered execution.
+ * Borrowed: valid until the scratch's next forward. moed_gate_counts_count() counts any of them. */
 struct moed_routing {
     size_t items; /* rows * items_per_row */
     size_t experts;
     size_t top_k;
-    const int32_t *expert;    /* [items, top_k], best first, the layer's indices; -1: dropped */
-    const float *weight;      /* [items, top_k] combine weights */
-    uint64_t dropped;         /* of the items * top_k pairs, for want of capacity */
-    const uint64_t *selected; /* [experts] items that the expert served for this gate */
-    const uint64_t *top1;     /* [experts] items whose best expert it was, dropped ones too */
-    const double *weight_sum; /* [experts] combine weights given to it */
-    const double *probability_sum; /* [experts] gate distribution p over ALL experts, summed */
-    double entropy_sum;            /* sum over items of -sum_i p_i log2 p_i, in bits */
+    const int32_t *expert; /* [items, top_k] best first, the layer's indices; -1: dropped */
+    const int32_t *choice; /* [items, top_k] the same before any was dropped, the gate's indices */
+    const float *weight;   /* [items, top_k] combine weights; 0: dropped */
+    /* NULL unless the scratch keeps distributions. p is the gate's distribution over ALL experts,
+     * before the choice. Finite, whatever the input. */
+    const float *probability; /* [items, experts] p */
+    const float *entropy;     /* [items] -sum_i p_i log2 p_i, in bits */
+    const float *margin;      /* [items] p(1st) - p(2nd) */
 };
 
 /* Of the gate info->gates[index]. */

@@ -30,42 +30,48 @@ static size_t workspace_of(const struct moed_model *model)
     return most;
 }
 
-static size_t routing_bytes_per_row(const struct moed_model *model)
+static size_t routing_bytes_per_row(const struct moed_model *model, bool distributions)
 {
     size_t bytes = 0;
-    for (size_t i = 0; i < model->gate_count; i++)
-        bytes += model->gates[i].items_per_row * model->gates[i].top_k *
-                 (sizeof(int32_t) + sizeof(float));
+    for (size_t i = 0; i < model->gate_count; i++) {
+        const struct moed_gate_info *gate = &model->gates[i];
+        bytes += gate->items_per_row * gate->top_k * (2 * sizeof(int32_t) + sizeof(float));
+        if (distributions)
+            bytes += gate->items_per_row * (gate->experts + 2) * sizeof(float);
+    }
     for (size_t i = 0; i < model->moe_count; i++)
         bytes += model->moe[i].items_per_row * model->moe[i].slots *
                  (2 * sizeof(uint32_t) + sizeof(struct expert_task));
     return bytes;
 }
 
-static int check_size(const struct moed_model *model, size_t max_rows, unsigned threads,
+static int check_size(const struct moed_model *model, const struct moed_scratch_options *options,
                       struct error *err)
 {
     size_t bytes;
     const size_t workspace = workspace_of(model) * sizeof(float);
-    const size_t per_row = model->info.scratch_bytes_per_row + routing_bytes_per_row(model);
-    if (__builtin_mul_overflow(per_row, max_rows, &bytes) ||
-        __builtin_add_overflow(bytes, threads * workspace, &bytes) || bytes > MOED_SCRATCH_LIMIT)
+    const size_t per_row =
+        model->info.scratch_bytes_per_row + routing_bytes_per_row(model, options->distributions);
+    if (__builtin_mul_overflow(per_row, options->max_rows, &bytes) ||
+        __builtin_add_overflow(bytes, options->threads * workspace, &bytes) ||
+        bytes > MOED_SCRATCH_LIMIT)
         return error_set(
             err, ERROR_INVALID,
             "%zu rows of %zu bytes of activations and %u threads of %zu bytes exceed %zu "
             "bytes; use smaller batches or fewer threads",
-            max_rows, per_row, threads, workspace, MOED_SCRATCH_LIMIT);
+            options->max_rows, per_row, options->threads, workspace, MOED_SCRATCH_LIMIT);
     return 0;
 }
 
-static int allocate_routing(struct moed_scratch *scratch, struct error *err)
+static int allocate_routing(struct moed_scratch *scratch, bool distributions, struct error *err)
 {
     const struct moed_model *model = scratch->model;
     scratch->routing = xcalloc(model->gate_count, sizeof *scratch->routing);
     for (size_t i = 0; i < model->gate_count; i++) {
         scratch->routing_count++;
         if (routing_init(&scratch->routing[i], &model->gates[i],
-                         scratch->max_rows * model->gates[i].items_per_row, err) != 0)
+                         scratch->max_rows * model->gates[i].items_per_row, distributions,
+                         err) != 0)
             return -1;
     }
     scratch->dispatches = xcalloc(model->moe_count, sizeof *scratch->dispatches);
@@ -78,7 +84,7 @@ static int allocate_routing(struct moed_scratch *scratch, struct error *err)
     return 0;
 }
 
-static int allocate_all(struct moed_scratch *scratch, struct error *err)
+static int allocate_all(struct moed_scratch *scratch, bool distributions, struct error *err)
 {
     const struct moed_model *model = scratch->model;
     const size_t workspace = workspace_of(model);
@@ -87,17 +93,19 @@ static int allocate_all(struct moed_scratch *scratch, struct error *err)
     scratch->workspaces = allocate(scratch->threads * scratch->workspace_stride, err);
     if (!scratch->arena || !scratch->workspaces)
         return -1;
-    return allocate_routing(scratch, err);
+    return allocate_routing(scratch, distributions, err);
 }
 
-struct moed_scratch *moed_scratch_new(const struct moed_model *model, size_t max_rows,
-                                      unsigned threads, struct error *err)
+struct moed_scratch *moed_scratch_new(const struct moed_model *model,
+                                      const struct moed_scratch_options *options, struct error *err)
 {
-    if (check_size(model, max_rows, threads, err) != 0)
+    if (check_size(model, options, err) != 0)
         return NULL;
     struct moed_scratch *scratch = xcalloc(1, sizeof *scratch);
-    *scratch = (struct moed_scratch){.model = model, .max_rows = max_rows, .threads = threads};
-    if (allocate_all(scratch, err) != 0) {
+    scratch->model = model;
+    scratch->max_rows = options->max_rows;
+    scratch->threads = options->threads;
+    if (allocate_all(scratch, options->distributions, err) != 0) {
         moed_scratch_free(scratch);
         return NULL;
     }
@@ -131,17 +139,5 @@ struct run scratch_run(struct moed_scratch *scratch, struct moed_team *team)
 
 const struct moed_routing *moed_routing(const struct moed_scratch *scratch, size_t index)
 {
-    struct routing *routing = &scratch->routing[index];
-    routing->view = (struct moed_routing){.items = routing->items,
-                                          .experts = routing->experts,
-                                          .top_k = routing->top_k,
-                                          .expert = routing->expert,
-                                          .weight = routing->weight,
-                                          .dropped = routing->dropped,
-                                          .selected = routing->selected,
-                                          .top1 = routing->top1,
-                                          .weight_sum = routing->weight_sum,
-                                          .probability_sum = routing->probability_sum,
-                                          .entropy_sum = routing->entropy_sum};
-    return &routing->view;
+    return &scratch->routing[index].decisions;
 }

@@ -130,11 +130,11 @@ DESCRIBE(routing)
     if (!served)
         return;
     const size_t count = served->info->gate_count;
-    struct routing_totals *layers = xcalloc(count, sizeof *layers);
+    struct routing_layer *layers = xcalloc(count, sizeof *layers);
     struct stats total;
     census_of_model(server, served, &total);
     for (size_t i = 0; i < count; i++)
-        layers[i] = stats_routing_totals(&total, i);
+        layers[i] = stats_routing(&total, i);
     struct buffer body;
     buffer_init(&body, MAX_DOCUMENT_BYTES);
     routing_document(served->name, served->version, layers, count, &body);

@@ -183,11 +183,11 @@ static void per_layer(const struct census *census, struct buffer *page)
         prometheus_family(page, families[i].name, "gauge", families[i].help);
         EACH_MODEL (census, entry)
             for (size_t j = 0; j < entry->served->info->gate_count; j++) {
-                const struct routing_totals totals = stats_routing_totals(&entry->stats, j);
-                const struct routing_summary summary = routing_summarize(&totals);
+                const struct routing_layer layer = stats_routing(&entry->stats, j);
+                const struct routing_summary summary = routing_summarize(&layer);
                 struct prometheus_label labels[MODEL_LABELS + 1];
                 label_model(labels, entry->served);
-                labels[MODEL_LABELS] = (struct prometheus_label){"layer", totals.layer};
+                labels[MODEL_LABELS] = (struct prometheus_label){"layer", layer.name};
                 prometheus_sample(page, families[i].name, labels, MODEL_LABELS + 1,
                                   families[i].value(&summary));
             }
@@ -200,42 +200,43 @@ static void dropped(const struct census *census, struct buffer *page)
                       "Selections dropped because the expert's capacity was taken.");
     EACH_MODEL (census, entry)
         for (size_t i = 0; i < entry->served->info->gate_count; i++) {
-            const struct routing_totals totals = stats_routing_totals(&entry->stats, i);
+            const struct routing_layer layer = stats_routing(&entry->stats, i);
             struct prometheus_label labels[MODEL_LABELS + 1];
             label_model(labels, entry->served);
-            labels[MODEL_LABELS] = (struct prometheus_label){"layer", totals.layer};
-            if (totals.limited)
+            labels[MODEL_LABELS] = (struct prometheus_label){"layer", layer.name};
+            if (layer.limited)
                 prometheus_sample(page, "moed_dropped_total", labels, MODEL_LABELS + 1,
-                                  (double)totals.dropped);
+                                  (double)layer.counts->dropped);
         }
 }
 
-static double selected(const struct routing_totals *totals, size_t expert)
+static double selected(const struct moed_expert_counts *expert)
 {
-    return (double)totals->selected[expert];
+    return (double)expert->selected;
 }
 
-static double weight(const struct routing_totals *totals, size_t expert)
+static double weight(const struct moed_expert_counts *expert)
 {
-    return totals->weight_sum[expert];
+    return expert->weight;
 }
 
 static void expert_family(const struct census *census, struct buffer *page, const char *name,
                           const char *help,
-                          double (*value)(const struct routing_totals *totals, size_t expert))
+                          double (*value)(const struct moed_expert_counts *expert))
 {
     prometheus_family(page, name, "counter", help);
     EACH_MODEL (census, entry)
         for (size_t i = 0; i < entry->served->info->gate_count; i++) {
-            const struct routing_totals totals = stats_routing_totals(&entry->stats, i);
+            const struct routing_layer layer = stats_routing(&entry->stats, i);
             struct prometheus_label labels[MODEL_LABELS + 2];
             label_model(labels, entry->served);
-            labels[MODEL_LABELS] = (struct prometheus_label){"layer", totals.layer};
-            for (size_t expert = 0; expert < totals.experts; expert++) {
+            labels[MODEL_LABELS] = (struct prometheus_label){"layer", layer.name};
+            for (size_t expert = 0; expert < layer.counts->experts; expert++) {
                 char text[24];
-                snprintf(text, sizeof text, "%zu", routing_expert_index(&totals, expert));
+                snprintf(text, sizeof text, "%zu", routing_expert_index(&layer, expert));
                 labels[MODEL_LABELS + 1] = (struct prometheus_label){"expert", text};
-                prometheus_sample(page, name, labels, MODEL_LABELS + 2, value(&totals, expert));
+                prometheus_sample(page, name, labels, MODEL_LABELS + 2,
+                                  value(&layer.counts->expert[expert]));
             }
         }
 }

@@ -55,7 +55,9 @@ static struct served *serve_model(struct moed_model *model, bool owns_model, con
     fill_signature(served);
     queue_init(&served->queue, served->info, options->max_batch_rows, options->max_queue_rows);
     stats_init(&served->stats, served->info);
-    served->scratch = moed_scratch_new(model, options->max_batch_rows, options->threads, err);
+    const struct moed_scratch_options scratch = {
+        .max_rows = options->max_batch_rows, .threads = options->threads, .distributions = true};
+    served->scratch = moed_scratch_new(model, &scratch, err);
     if (!served->scratch) {
         served_free(served);
         return NULL;

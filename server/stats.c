@@ -1,4 +1,4 @@
-/* Per-model counters; see stats.h. */
+/* Counts of one served model, under one mutex. */
 #include "server/stats.h"
 
 #include <stdlib.h>
@@ -57,25 +57,14 @@ void stats_init(struct stats *stats, const struct moed_model_info *info)
     histogram_init(&stats->compute_seconds, SECONDS, LENGTH(SECONDS));
     histogram_init(&stats->batch_rows, ROWS, LENGTH(ROWS));
     stats->routing = xcalloc(info->gate_count, sizeof *stats->routing);
-    for (size_t i = 0; i < info->gate_count; i++) {
-        const size_t experts = info->gates[i].experts;
-        struct routing_sums *sums = &stats->routing[i];
-        sums->selected = xcalloc(experts, sizeof *sums->selected);
-        sums->top1 = xcalloc(experts, sizeof *sums->top1);
-        sums->weight_sum = xcalloc(experts, sizeof *sums->weight_sum);
-        sums->probability_sum = xcalloc(experts, sizeof *sums->probability_sum);
-    }
+    for (size_t i = 0; i < info->gate_count; i++)
+        stats->routing[i] = moed_gate_counts_new(info->gates[i].experts);
 }
 
 void stats_close(struct stats *stats)
 {
-    for (size_t i = 0; i < stats->info->gate_count; i++) {
-        struct routing_sums *sums = &stats->routing[i];
-        free(sums->selected);
-        free(sums->top1);
-        free(sums->weight_sum);
-        free(sums->probability_sum);
-    }
+    for (size_t i = 0; i < stats->info->gate_count; i++)
+        moed_gate_counts_free(stats->routing[i]);
     free(stats->routing);
     histogram_close(&stats->request_seconds);
     histogram_close(&stats->queue_seconds);
@@ -107,19 +96,6 @@ void stats_add_wait(struct stats *stats, double seconds)
     uv_mutex_unlock(&stats->mutex);
 }
 
-static void add_routing(struct routing_sums *sums, const struct moed_routing *routing)
-{
-    sums->items += routing->items;
-    sums->dropped += routing->dropped;
-    sums->entropy_sum += routing->entropy_sum;
-    for (size_t i = 0; i < routing->experts; i++) {
-        sums->selected[i] += routing->selected[i];
-        sums->top1[i] += routing->top1[i];
-        sums->weight_sum[i] += routing->weight_sum[i];
-        sums->probability_sum[i] += routing->probability_sum[i];
-    }
-}
-
 void stats_add_batch(struct stats *stats, size_t rows, double seconds,
                      const struct moed_routing *const routing[])
 {
@@ -128,21 +104,8 @@ void stats_add_batch(struct stats *stats, size_t rows, double seconds,
     histogram_observe(&stats->batch_rows, (double)rows);
     stats->rows += rows;
     for (size_t i = 0; i < stats->info->gate_count; i++)
-        add_routing(&stats->routing[i], routing[i]);
+        moed_gate_counts_count(stats->routing[i], routing[i], 0, routing[i]->items);
     uv_mutex_unlock(&stats->mutex);
-}
-
-static void add_sums(struct routing_sums *total, const struct routing_sums *sums, size_t experts)
-{
-    total->items += sums->items;
-    total->dropped += sums->dropped;
-    total->entropy_sum += sums->entropy_sum;
-    for (size_t i = 0; i < experts; i++) {
-        total->selected[i] += sums->selected[i];
-        total->top1[i] += sums->top1[i];
-        total->weight_sum[i] += sums->weight_sum[i];
-        total->probability_sum[i] += sums->probability_sum[i];
-    }
 }
 
 void stats_add(struct stats *total, struct stats *stats)
@@ -157,24 +120,16 @@ void stats_add(struct stats *total, struct stats *stats)
     for (int reason = 0; reason < REJECT_COUNT; reason++)
         total->rejected[reason] += stats->rejected[reason];
     for (size_t i = 0; i < stats->info->gate_count; i++)
-        add_sums(&total->routing[i], &stats->routing[i], stats->info->gates[i].experts);
+        moed_gate_counts_add(total->routing[i], stats->routing[i]);
     uv_mutex_unlock(&stats->mutex);
 }
 
-struct routing_totals stats_routing_totals(const struct stats *stats, size_t gate)
+struct routing_layer stats_routing(const struct stats *stats, size_t gate)
 {
-    const struct moed_gate_info *moe = &stats->info->gates[gate];
-    const struct routing_sums *sums = &stats->routing[gate];
-    return (struct routing_totals){.layer = moe->name,
-                                   .experts = moe->experts,
-                                   .expert_index = moe->expert_index,
-                                   .limited = moe->limited,
-                                   .top_k = moe->top_k,
-                                   .rows = sums->items,
-                                   .dropped = sums->dropped,
-                                   .selected = sums->selected,
-                                   .top1 = sums->top1,
-                                   .weight_sum = sums->weight_sum,
-                                   .probability_sum = sums->probability_sum,
-                                   .entropy_sum = sums->entropy_sum};
+    const struct moed_gate_info *info = &stats->info->gates[gate];
+    return (struct routing_layer){.name = info->name,
+                                  .top_k = info->top_k,
+                                  .expert_index = info->expert_index,
+                                  .limited = info->limited,
+                                  .counts = stats->routing[gate]};
 }

@@ -1,6 +1,6 @@
-/* The counters of one served model on one loop thread. Only ever added to, by that thread; any
- * thread may add them up with those of other loops. The mutex is held for nanoseconds and nearly
- * never contended. */
+/* The counters of one served model on one loop thread. Only that thread counts; any thread may add
+ * them up with those of other loops. The mutex is held while one batch is counted, and contended
+ * only while someone reads. */
 #ifndef SERVER_STATS_H
 #define SERVER_STATS_H
 
@@ -45,14 +45,6 @@ void request_counts_add(struct request_counts *counts, const char *protocol, int
 void request_counts_merge(struct request_counts *total, const struct request_counts *counts);
 void request_counts_close(struct request_counts *counts);
 
-/* One gate's sums since the model was loaded. */
-struct routing_sums {
-    uint64_t items, dropped;
-    uint64_t *selected, *top1;
-    double *weight_sum, *probability_sum;
-    double entropy_sum;
-};
-
 struct stats {
     const struct moed_model_info *info;
     uv_mutex_t mutex; /* guards all below */
@@ -63,7 +55,7 @@ struct stats {
     struct histogram batch_rows;
     uint64_t rows;
     uint64_t rejected[REJECT_COUNT];
-    struct routing_sums *routing; /* [gate_count] */
+    struct moed_gate_counts **routing; /* [gate_count] */
 };
 
 void stats_init(struct stats *stats, const struct moed_model_info *info);
@@ -73,14 +65,14 @@ void stats_add_request(struct stats *stats, const char *protocol, int status, do
 void stats_add_rejection(struct stats *stats, enum reject_reason reason);
 void stats_add_wait(struct stats *stats, double seconds);
 
-/* Adds one computed batch and what each gate did with it: routing[info->gate_count]. */
+/* Adds one computed batch and what each gate decided: routing[info->gate_count]. */
 void stats_add_batch(struct stats *stats, size_t rows, double seconds,
                      const struct moed_routing *const routing[]);
 
-/* total += stats, which may belong to another thread; `total` to the caller. */
+/* total += stats. `stats` may be another thread's, `total` is the caller's. */
 void stats_add(struct stats *total, struct stats *stats);
 
-/* The sums of one gate as the wire formats want them; borrowed from `stats`. */
-struct routing_totals stats_routing_totals(const struct stats *stats, size_t gate);
+/* One gate as the wire formats want it; borrowed from `stats`. */
+struct routing_layer stats_routing(const struct stats *stats, size_t gate);
 
 #endif

@@ -4,7 +4,7 @@
 #include "core/dense/vector.h"
 #include "core/moe/moe.h"
 
-VECTORIZED void combine(const struct routing *routing, const struct dispatch *dispatch,
+VECTORIZED void combine(const struct moed_routing *routing, const struct dispatch *dispatch,
                         size_t first_slot, size_t elements, size_t pitch, const float *out,
                         float *y)
 {

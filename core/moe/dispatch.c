@@ -8,12 +8,12 @@
 #include "core/moe/moe.h"
 
 /* The selections of all gates side by side, in `position`, which holds experts until place(). */
-static void collect(struct dispatch *dispatch, struct routing *const *routing, size_t gate_count)
+static void collect(struct dispatch *dispatch, const struct routing *routing, size_t gate_count)
 {
     size_t first_slot = 0;
     for (size_t gate = 0; gate < gate_count; gate++) {
-        const size_t k = routing[gate]->top_k;
-        const int32_t *expert = routing[gate]->expert;
+        const size_t k = routing[gate].decisions.top_k;
+        const int32_t *expert = routing[gate].decisions.expert;
         for (size_t item = 0; item < dispatch->items; item++)
             for (size_t slot = 0; slot < k; slot++)
                 dispatch->position[item * dispatch->slots + first_slot + slot] =
@@ -72,9 +72,9 @@ static void place(struct dispatch *dispatch)
     dispatch->first[0] = 0;
 }
 
-void dispatch_pairs(struct dispatch *dispatch, struct routing *const *routing, size_t gate_count)
+void dispatch_pairs(struct dispatch *dispatch, const struct routing *routing, size_t gate_count)
 {
-    dispatch->items = routing[0]->items;
+    dispatch->items = routing[0].decisions.items;
     collect(dispatch, routing, gate_count);
     count(dispatch);
     place(dispatch);

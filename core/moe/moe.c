@@ -245,9 +245,8 @@ static int moe_build(struct layer *layer, struct build *build, struct config_nod
     return 0;
 }
 
-/* Every gate's choice. Returns where the experts' heads are, if the gate needed them. */
-static const float *choose(const struct moe *moe, struct run *run, size_t items, const float *x,
-                           struct routing **routing)
+/* Every gate's decisions. Returns the output of the experts' first layers, if a gate needs them. */
+static const float *decide(const struct moe *moe, struct run *run, size_t items, const float *x)
 {
     float *logits = run->arena, *hidden = NULL;
     for (size_t i = 0; i < moe->gate_count; i++)
@@ -260,9 +259,8 @@ static const float *choose(const struct moe *moe, struct run *run, size_t items,
     }
     for (size_t i = 0; i < moe->gate_count; i++) {
         const struct gate *gate = &moe->gates[i];
-        routing[i] = &run->routing[gate->index];
         gate_logits(gate, run, items, moe->item_elements, x, hidden, logits);
-        gate_select(gate, run, items, logits, routing[i]);
+        gate_select(gate, run, items, logits, &run->routing[gate->index]);
     }
     return hidden;
 }
@@ -289,9 +287,10 @@ static void moe_forward(const struct layer *layer, const struct run *run, size_t
     const struct moe *moe = layer->state;
     const size_t items = rows * moe->items_per_row, elements = moe->expert_elements;
     struct dispatch *dispatch = &run->dispatches[moe->index];
-    struct routing *routing[moe->gate_count];
+    /* A layer's gates are built one after the other. */
+    const struct routing *routing = &run->routing[moe->gates[0].index];
     struct run inner = *run;
-    const float *hidden = choose(moe, &inner, items, x, routing);
+    const float *hidden = decide(moe, &inner, items, x);
     dispatch_pairs(dispatch, routing, moe->gate_count);
 
     struct run after = inner;
@@ -302,8 +301,8 @@ static void moe_forward(const struct layer *layer, const struct run *run, size_t
     experts_forward(&moe->experts, &inner, dispatch, moe->item_elements, x, hidden, gathered,
                     results);
     for (size_t i = 0, slot = 0; i < moe->gate_count; slot += moe->gates[i++].top_k)
-        combine(routing[i], dispatch, slot, elements, moe->gate_count * elements, results,
-                y + i * elements);
+        combine(&routing[i].decisions, dispatch, slot, elements, moe->gate_count * elements,
+                results, y + i * elements);
     if (moe->shared.chain.count)
         add_shared(moe, after, items, x, y);
 }

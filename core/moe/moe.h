@@ -4,8 +4,7 @@
  *
  * gate.c      logits for every item
  * score.c, normalize.c   what the choice goes by, and the weights it gives
- * select.c    the choice: top_k experts of every item, and their combine weights
- * tally.c     the sums over items that become the routing statistics
+ * select.c    the decision: top_k experts of every item, and their combine weights
  * dispatch.c  counts items per expert and sorts the (item, expert) pairs by expert
  * experts.c   runs each active expert once over its pairs
  * combine.c   adds the results back, weighted, in a fixed order
@@ -69,24 +68,19 @@ struct experts {
     size_t scratch_per_row;
 };
 
-/* What one gate decided; lives in the scratch. The arrays that steer execution are the ones the
- * statistics are read from. */
+/* What one gate decides; lives in the scratch. */
 struct routing {
-    size_t items, experts, top_k;
-    int32_t *expert; /* [items, top_k] best first, the layer's index; -1: dropped */
-    float *weight;   /* [items, top_k] */
-    uint64_t *selected, *top1;
-    double *weight_sum, *probability_sum;
-    double entropy_sum;
-    uint64_t dropped;
-    /* one item's working memory */
-    float *scores, *keys, *probability; /* [experts] */
-    uint32_t *places;                   /* [experts] taken of each expert's capacity */
-    struct moed_routing view;
+    struct moed_routing decisions; /* what moed_routing() hands out; points to the arrays below */
+    int32_t *expert, *choice;
+    float *weight;
+    float *probability, *entropy, *margin; /* NULL: distributions are not kept */
+    /* One item's working memory. */
+    float *scores, *keys, *p; /* [experts] */
+    uint32_t *places;         /* [experts] taken of each expert's capacity */
 };
 
 int routing_init(struct routing *routing, const struct moed_gate_info *info, size_t max_items,
-                 struct error *err);
+                 bool distributions, struct error *err);
 void routing_close(struct routing *routing);
 
 /* A run of one expert's pairs: what one thread of the team takes at a time. */
@@ -137,21 +131,14 @@ size_t gate_scratch(const struct gate *gate, size_t item_elements);
 void gate_logits(const struct gate *gate, const struct run *run, size_t items, size_t item_elements,
                  const float *x, const float *hidden, float *logits);
 
-/* Chooses and weighs experts for every item, and sums the statistics. Overwrites routing. NaN and
- * infinite logits are clamped, so the choice is always of top_k distinct experts and the sums stay
- * finite whatever a client sends. The items are those of run's requests, in order. */
+/* Chooses and weighs experts for every item, which are those of run's requests, in order. Fills
+ * routing->decisions, overwrites `logits`. NaN and infinite logits are clamped: the choice is
+ * always of top_k distinct experts, and every number stays finite whatever a client sends. */
 void gate_select(const struct gate *gate, const struct run *run, size_t items, float *logits,
                  struct routing *routing);
 
-/* The sums of a routing: all zero; with what the gate thinks of one item, whose distribution p is
- * in routing->probability; and with the selections of all items that were not dropped, by the
- * gate's own indices. */
-void tally_reset(struct routing *routing);
-void tally_item(struct routing *routing, int32_t best, float entropy_nats);
-void tally_selections(struct routing *routing);
-
-/* routing: [gate_count] pointers to what each gate of the layer chose for the same items. */
-void dispatch_pairs(struct dispatch *dispatch, struct routing *const *routing, size_t gate_count);
+/* routing: [gate_count] what each gate of the layer decided for the same items. */
+void dispatch_pairs(struct dispatch *dispatch, const struct routing *routing, size_t gate_count);
 
 int experts_build(struct experts *experts, struct layer *layer, struct build *build,
                   struct config_node *node, const struct moed_shape *item, struct error *err);
@@ -173,7 +160,7 @@ void experts_forward(const struct experts *experts, const struct run *run,
 
 /* Of the gate whose selections begin at slot `first_slot`: y[item * pitch] = sum over its slots,
  * best first, of weight * out[position]; `elements` numbers. */
-void combine(const struct routing *routing, const struct dispatch *dispatch, size_t first_slot,
+void combine(const struct moed_routing *routing, const struct dispatch *dispatch, size_t first_slot,
              size_t elements, size_t pitch, const float *out, float *y);
 
 /* How many gates a MoE layer has. */

@@ -1,11 +1,12 @@
 /* Which experts serve an item, and with what weight; core/CHECKPOINT.md defines every option.
  *
- * score   the logits' by the gate's score (score.c)
- * select  the top_k largest keys, score + select_bias, of the experts in the best groups; ties go
- * to the lower index weigh   by the gate's normalization (normalize.c), times its scale limit   an
- * expert that is full drops what comes after
+ * 1. The gate's score (score.c) says what each expert is worth.
+ * 2. The top_k largest keys are chosen, score + select_bias, of the experts in the best groups.
+ * Ties go to the lower index.
+ * 3. The gate's normalization (normalize.c) weighs the chosen ones; its scale multiplies.
+ * 4. An expert whose capacity is taken drops what comes after.
  *
- * Everything an item needs stays in cache from its logits to its counts. */
+ * Everything an item needs stays in cache from its logits to its weights. */
 #include <float.h>
 #include <math.h>
 #include <stdlib.h>
@@ -97,14 +98,14 @@ static void limit_request(const struct gate *gate, size_t first, size_t end,
     memset(routing->places, 0, gate->experts * sizeof *routing->places);
     for (size_t slot = 0; slot < k; slot++)
         for (size_t item = first; item < end; item++) {
-            int32_t *expert = &routing->expert[item * k + slot];
-            if (routing->places[*expert] < places) {
-                routing->places[*expert]++;
+            const size_t pair = item * k + slot;
+            uint32_t *taken = &routing->places[routing->choice[pair]];
+            if (*taken < places) {
+                ++*taken;
                 continue;
             }
-            *expert = -1;
-            routing->weight[item * k + slot] = 0;
-            routing->dropped++;
+            routing->expert[pair] = -1;
+            routing->weight[pair] = 0;
         }
 }
 
@@ -113,7 +114,7 @@ static void limit(const struct gate *gate, const struct run *run, struct routing
     size_t rows = 0, first = 0;
     for (size_t i = 0; i < run->request_count; i++)
         rows += run->request_rows[i];
-    const size_t items_per_row = routing->items / rows;
+    const size_t items_per_row = routing->decisions.items / rows;
     for (size_t i = 0; i < run->request_count; i++) {
         const size_t end = first + run->request_rows[i] * items_per_row;
         limit_request(gate, first, end, routing);
@@ -121,67 +122,106 @@ static void limit(const struct gate *gate, const struct run *run, struct routing
     }
 }
 
-/* Names the experts as the layer does. */
-static void rename_experts(const struct gate *gate, struct routing *routing)
+/* Calls the chosen experts what the layer calls them. */
+static void name_experts(const struct gate *gate, struct routing *routing)
 {
-    for (size_t pair = 0; pair < routing->items * routing->top_k; pair++)
-        if (routing->expert[pair] >= 0)
-            routing->expert[pair] = gate->expert_index[routing->expert[pair]];
+    const size_t pairs = routing->decisions.items * gate->top_k;
+    memcpy(routing->expert, routing->choice, pairs * sizeof *routing->expert);
+    for (size_t pair = 0; gate->expert_index && pair < pairs; pair++)
+        routing->expert[pair] = gate->expert_index[routing->choice[pair]];
+}
+
+/* Written without branches: which of two experts is likelier is not to be guessed. */
+static float margin_of(const float *p, size_t count)
+{
+    float first = 0, second = 0;
+    for (size_t i = 0; i < count; i++) {
+        const float less = p[i] < first ? p[i] : first;
+        first = p[i] > first ? p[i] : first;
+        second = less > second ? less : second;
+    }
+    return first - second;
+}
+
+/* Decides for one item; p: [experts] gets the gate's distribution. Returns its entropy in nats. */
+static float decide(const struct gate *gate, float *logits, size_t item, struct routing *routing,
+                    float *p)
+{
+    int32_t *chosen = routing->choice + item * gate->top_k;
+    float *weights = routing->weight + item * gate->top_k;
+    clamp_finite(logits, gate->experts);
+    const float entropy = gate->score->score(gate, logits, routing->scores, p);
+    select_experts(gate, routing->scores, routing->keys, chosen);
+    const struct choice choice = {logits, routing->scores, routing->keys, chosen};
+    weigh(gate, &choice, weights);
+    return entropy;
 }
 
 void gate_select(const struct gate *gate, const struct run *run, size_t items, float *logits,
                  struct routing *routing)
 {
-    routing->items = items;
-    routing->dropped = 0;
-    tally_reset(routing);
-    for (size_t item = 0; item < items; item++, logits += gate->experts) {
-        int32_t *chosen = routing->expert + item * gate->top_k;
-        float *weights = routing->weight + item * gate->top_k;
-        clamp_finite(logits, gate->experts);
-        const float entropy =
-            gate->score->score(gate, logits, routing->scores, routing->probability);
-        select_experts(gate, routing->scores, routing->keys, chosen);
-        const struct choice choice = {logits, routing->scores, routing->keys, chosen};
-        weigh(gate, &choice, weights);
-        tally_item(routing, chosen[0], entropy);
+    const double bits_per_nat = 1.4426950408889634;
+    const size_t experts = gate->experts;
+    routing->decisions.items = items;
+    for (size_t item = 0; item < items; item++, logits += experts) {
+        float *p = routing->probability ? routing->probability + item * experts : routing->p;
+        const float entropy = decide(gate, logits, item, routing, p);
+        if (!routing->probability)
+            continue;
+        routing->entropy[item] = (float)((double)entropy * bits_per_nat);
+        routing->margin[item] = margin_of(p, experts);
     }
+    name_experts(gate, routing);
     if (gate->limited)
         limit(gate, run, routing);
-    tally_selections(routing);
-    if (gate->expert_index)
-        rename_experts(gate, routing);
+}
+
+static int allocate_distributions(struct routing *routing, size_t experts, size_t max_items,
+                                  struct error *err)
+{
+    if (!(routing->probability =
+              calloc_checked(max_items * experts, sizeof *routing->probability, err)) ||
+        !(routing->entropy = calloc_checked(max_items, sizeof *routing->entropy, err)) ||
+        !(routing->margin = calloc_checked(max_items, sizeof *routing->margin, err)))
+        return -1;
+    return 0;
 }
 
 int routing_init(struct routing *routing, const struct moed_gate_info *info, size_t max_items,
-                 struct error *err)
+                 bool distributions, struct error *err)
 {
     const size_t experts = info->experts, pairs = max_items * info->top_k;
-    *routing = (struct routing){.experts = experts, .top_k = info->top_k};
+    *routing = (struct routing){0};
     if (!(routing->expert = calloc_checked(pairs, sizeof *routing->expert, err)) ||
-        !(routing->weight = calloc_checked(pairs, sizeof *routing->weight, err)))
+        !(routing->choice = calloc_checked(pairs, sizeof *routing->choice, err)) ||
+        !(routing->weight = calloc_checked(pairs, sizeof *routing->weight, err)) ||
+        (distributions && allocate_distributions(routing, experts, max_items, err) != 0))
         return -1;
-    routing->selected = xcalloc(experts, sizeof *routing->selected);
-    routing->top1 = xcalloc(experts, sizeof *routing->top1);
-    routing->weight_sum = xcalloc(experts, sizeof *routing->weight_sum);
-    routing->probability_sum = xcalloc(experts, sizeof *routing->probability_sum);
     routing->scores = xcalloc(experts, sizeof *routing->scores);
     routing->keys = xcalloc(experts, sizeof *routing->keys);
-    routing->probability = xcalloc(experts, sizeof *routing->probability);
+    routing->p = xcalloc(experts, sizeof *routing->p);
     routing->places = xcalloc(experts, sizeof *routing->places);
+    routing->decisions = (struct moed_routing){.experts = experts,
+                                               .top_k = info->top_k,
+                                               .expert = routing->expert,
+                                               .choice = routing->choice,
+                                               .weight = routing->weight,
+                                               .probability = routing->probability,
+                                               .entropy = routing->entropy,
+                                               .margin = routing->margin};
     return 0;
 }
 
 void routing_close(struct routing *routing)
 {
     free(routing->expert);
+    free(routing->choice);
     free(routing->weight);
-    free(routing->selected);
-    free(routing->top1);
-    free(routing->weight_sum);
-    free(routing->probability_sum);
+    free(routing->probability);
+    free(routing->entropy);
+    free(routing->margin);
     free(routing->scores);
     free(routing->keys);
-    free(routing->probability);
+    free(routing->p);
     free(routing->places);
 }

@@ -8,8 +8,8 @@
  * input times forwards of that many rows, each call taking the next rows of INPUTS (the same row
  * again and again would keep its experts in the cache), and answers with nanoseconds per call.
  *
- * As in the server, every forward's statistics are added up; contender "untallied" does without
- * any. */
+ * As in the server, every forward's decisions are counted; contender "uncounted" keeps no
+ * distributions and counts nothing. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,7 +19,6 @@
 #include "core/moed.h"
 #include "openblas_conv.h"
 #include "server/stats.h"
-#include "tally_switch.h"
 #ifdef BENCH_DNNL
 #include "onednn_model.h"
 #endif
@@ -30,7 +29,8 @@ static const float TOLERANCE = 1e-4f;
 struct run {
     const struct moed_model *model;
     const struct moed_model_info *info;
-    struct moed_scratch *scratch;
+    struct moed_scratch *counted, *uncounted; /* with and without distributions */
+    bool counts;                              /* which of them the next calls use */
     struct stats stats;
     size_t total, rows, next; /* rows of INPUTS, of a call, where the next call begins */
     size_t in, out;           /* floats per row */
@@ -60,7 +60,7 @@ static void add_statistics(struct run *run)
 {
     const struct moed_routing *routing[run->info->gate_count + 1]; /* no array of 0 */
     for (size_t i = 0; i < run->info->gate_count; i++)
-        routing[i] = moed_routing(run->scratch, i);
+        routing[i] = moed_routing(run->counted, i);
     stats_add_batch(&run->stats, run->rows, 0, routing);
 }
 
@@ -70,8 +70,9 @@ static void forward(void *context)
     const size_t row = advance(run);
     const float *const inputs[] = {run->x + row * run->in};
     float *const outputs[] = {run->y + row * run->out};
-    moed_forward(run->model, run->scratch, NULL, run->rows, inputs, outputs);
-    if (tally_switch)
+    moed_forward(run->model, run->counts ? run->counted : run->uncounted, NULL, run->rows, inputs,
+                 outputs);
+    if (run->counts)
         add_statistics(run);
 }
 
@@ -121,8 +122,8 @@ static void prepare_onednn(struct run *run)
 static double measure(struct run *run, const char *contender)
 {
     run->next = 0;
-    tally_switch = strcmp(contender, "untallied") != 0;
-    if (strcmp(contender, "moed") == 0 || !tally_switch)
+    run->counts = strcmp(contender, "uncounted") != 0;
+    if (strcmp(contender, "moed") == 0 || !run->counts)
         return bench_time(forward, run) * 1e9;
     if (strcmp(contender, "OpenBLAS") == 0 && run->openblas) {
         openblas_conv_forward(run->openblas, run->total, run->x, run->rival_y);
@@ -163,6 +164,16 @@ static void write_outputs(struct run *run, const char *path)
         fail("cannot write the outputs");
 }
 
+static struct moed_scratch *new_scratch(const struct moed_model *model, size_t rows, bool counted)
+{
+    struct error err = ERROR_INIT;
+    const struct moed_scratch_options options = {rows, 1, .distributions = counted};
+    struct moed_scratch *scratch = moed_scratch_new(model, &options, &err);
+    if (!scratch)
+        fail(err.text);
+    return scratch;
+}
+
 int main(int argc, char *argv[])
 {
     if (argc != 4)
@@ -174,13 +185,13 @@ int main(int argc, char *argv[])
     const struct moed_model_info *info = moed_model_info(model);
     struct run run = {.model = model,
                       .info = info,
+                      .counts = true,
                       .in = info->inputs[0].elements,
                       .out = info->outputs[0].elements};
     char contender[16];
     read_inputs(&run, argv[2]);
-    run.scratch = moed_scratch_new(model, run.total, 1, &err);
-    if (!run.scratch)
-        fail(err.text);
+    run.counted = new_scratch(model, run.total, true);
+    run.uncounted = new_scratch(model, run.total, false);
     stats_init(&run.stats, info);
     write_outputs(&run, argv[3]);
     struct safetensors *weights = safetensors_open(argv[1], &err);

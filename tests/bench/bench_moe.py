@@ -112,7 +112,7 @@ def statistics_cost(rounds):
         with tempfile.TemporaryDirectory() as directory:
             with Checkpoint(directory, *STATISTICS_SHAPE, experts).engine(STATISTICS_TOP_K) as engine:
                 for rows in STATISTICS_ROWS:
-                    pairs = [(engine.microseconds("moed", rows), engine.microseconds("untallied", rows))
+                    pairs = [(engine.microseconds("moed", rows), engine.microseconds("uncounted", rows))
                              for _ in range(STATISTICS_ROUNDS * rounds)]
                     extra = statistics.quantiles([100 * (tallied / plain - 1) for tallied, plain in pairs], n=4)
                     points.append({"experts": experts, "rows": rows, "us": [statistics.median(of) for of in zip(*pairs)],

@@ -156,23 +156,36 @@ static bool is_of_gate(const struct moed_gate_info *gate, int32_t expert)
     return false;
 }
 
+static void check_counts(const struct moed_gate_info *gate, const struct moed_routing *routing,
+                         uint64_t dropped)
+{
+    struct moed_gate_counts *counts = moed_gate_counts_new(gate->experts);
+    uint64_t selected = 0, top1 = 0;
+    moed_gate_counts_count(counts, routing, 0, routing->items);
+    for (size_t e = 0; e < gate->experts; e++) {
+        const struct moed_expert_counts *expert = &counts->expert[e];
+        selected += expert->selected;
+        top1 += expert->top1;
+        require(gate->limited || expert->top1 <= expert->selected);
+        require(isfinite(expert->weight) && isfinite(expert->probability));
+    }
+    require(isfinite(counts->entropy) && isfinite(counts->margin) && counts->dropped == dropped);
+    require(top1 == routing->items && selected + dropped == routing->items * routing->top_k);
+    moed_gate_counts_free(counts);
+}
+
 static void check_routing(const struct moed_gate_info *gate, const struct moed_routing *routing)
 {
     const size_t pairs = routing->items * routing->top_k;
-    uint64_t selected = 0, top1 = 0, dropped = 0;
-    require(isfinite(routing->entropy_sum));
-    for (size_t e = 0; e < routing->experts; e++) {
-        selected += routing->selected[e];
-        top1 += routing->top1[e];
-        require(gate->limited || routing->top1[e] <= routing->selected[e]);
-        require(isfinite(routing->weight_sum[e]) && isfinite(routing->probability_sum[e]));
-    }
+    uint64_t dropped = 0;
     for (size_t i = 0; i < pairs; i++)
         if (gate->limited && routing->expert[i] == -1)
             require(routing->weight[i] == 0 && ++dropped);
         else
             require(is_of_gate(gate, routing->expert[i]));
-    require(top1 == routing->items && dropped == routing->dropped && selected + dropped == pairs);
+    for (size_t i = 0; i < routing->items; i++)
+        require(routing->margin[i] >= 0 && routing->margin[i] <= 1.0001f);
+    check_counts(gate, routing, dropped);
 }
 
 /* Every row a request of its own: those of one request may make each other lose their places. */
@@ -181,7 +194,8 @@ static void forward(const struct moed_model *model, size_t rows, const float *co
 {
     struct error err = ERROR_INIT;
     const struct moed_model_info *info = moed_model_info(model);
-    struct moed_scratch *scratch = moed_scratch_new(model, rows, 1, &err);
+    const struct moed_scratch_options options = {rows, 1, .distributions = true};
+    struct moed_scratch *scratch = moed_scratch_new(model, &options, &err);
     if (!scratch) {
         require(err.code != ERROR_NONE && *err.text);
         return;

@@ -205,12 +205,19 @@ static inline void expect_refused(const char *shape, const char *layers,
 
 /* ---- forwards ---- */
 
+static inline struct moed_scratch *new_scratch(const struct moed_model *model, size_t rows,
+                                               unsigned threads, struct error *err)
+{
+    const struct moed_scratch_options options = {rows, threads, .distributions = true};
+    return moed_scratch_new(model, &options, err);
+}
+
 /* One forward in a scratch of exactly `rows`, so that the sanitizer sees every overrun. */
 static inline void run_forward(const struct moed_model *model, unsigned threads, size_t rows,
                                const float *x, float *y)
 {
     struct error err = ERROR_INIT;
-    struct moed_scratch *scratch = moed_scratch_new(model, rows, threads, &err);
+    struct moed_scratch *scratch = new_scratch(model, rows, threads, &err);
     ck_assert_msg(scratch != NULL, "%s", err.text);
     struct moed_team *team = threads > 1 ? moed_team_new(threads) : NULL;
     if (team)

@@ -149,7 +149,7 @@ static void run_two_rows(const struct moed_model *model, const char *where)
 {
     struct error err = ERROR_INIT;
     const struct moed_model_info *info = moed_model_info(model);
-    struct moed_scratch *scratch = moed_scratch_new(model, 2, 1, &err);
+    struct moed_scratch *scratch = new_scratch(model, 2, 1, &err);
     if (!scratch) {
         expect_told(&err, where);
         return;
@@ -190,7 +190,7 @@ static void expect_finite_outputs(const char *path)
     struct moed_model *model = moed_model_load(path, &err);
     ck_assert_msg(model != NULL, "%s", err.text);
     const struct moed_model_info *info = moed_model_info(model);
-    struct moed_scratch *scratch = moed_scratch_new(model, 3, 2, &err);
+    struct moed_scratch *scratch = new_scratch(model, 3, 2, &err);
     struct moed_team *team = moed_team_new(2);
     team_fork_from(team, 0);
     float **x = new_tensors(info->inputs, info->input_count, 3);

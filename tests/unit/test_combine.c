@@ -6,7 +6,7 @@
 static void combine_alone(size_t items, size_t top_k, uint32_t *position, float *weight,
                           size_t elements, const float *out, float *y)
 {
-    const struct routing routing = {.items = items, .top_k = top_k, .weight = weight};
+    const struct moed_routing routing = {.items = items, .top_k = top_k, .weight = weight};
     const struct dispatch dispatch = {.items = items, .slots = top_k, .position = position};
     combine(&routing, &dispatch, 0, elements, elements, out, y);
 }
@@ -61,8 +61,8 @@ START_TEST(gates_write_side_by_side)
     uint32_t position[] = {0, 2, 1, 2};
     float first[] = {1, 10}, second[] = {100, 1000}, y[4];
     const struct dispatch dispatch = {.items = 2, .slots = 2, .position = position};
-    const struct routing routing[2] = {{.items = 2, .top_k = 1, .weight = first},
-                                       {.items = 2, .top_k = 1, .weight = second}};
+    const struct moed_routing routing[2] = {{.items = 2, .top_k = 1, .weight = first},
+                                            {.items = 2, .top_k = 1, .weight = second}};
     for (size_t gate = 0; gate < 2; gate++)
         combine(&routing[gate], &dispatch, gate, 1, 2, FLOATS(1, 2, 3), y + gate);
     expect_close(y, FLOATS(1, 300, 20, 3000), 4);

@@ -3,6 +3,7 @@
 #include "support.h"
 
 static struct dispatch pairs;
+static uint64_t selected[MAX_EXPERTS]; /* items of each expert */
 
 static void init(struct routing *routing, size_t items, size_t experts, size_t top_k)
 {
@@ -11,8 +12,9 @@ static void init(struct routing *routing, size_t items, size_t experts, size_t t
     ck_assert_int_eq(dispatch_init(&pairs, &sizes, items, &err), 0);
     const struct moed_gate_info info = {
         .name = "m", .experts = experts, .top_k = top_k, .items_per_row = 1};
-    ck_assert_int_eq(routing_init(routing, &info, items, &err), 0);
-    routing->items = items;
+    ck_assert_int_eq(routing_init(routing, &info, items, false, &err), 0);
+    routing->decisions.items = items;
+    memset(selected, 0, sizeof selected);
 }
 
 static void close_all(struct routing *routing)
@@ -23,19 +25,19 @@ static void close_all(struct routing *routing)
 
 static void choose(struct routing *routing, size_t item, size_t slot, size_t expert)
 {
-    routing->expert[item * routing->top_k + slot] = (int32_t)expert;
-    routing->selected[expert]++;
+    routing->expert[item * routing->decisions.top_k + slot] = (int32_t)expert;
+    selected[expert]++;
 }
 
 /* Distinct experts for every item: a window of a shuffled list. */
 static void choose_at_random(struct routing *routing, uint32_t *state)
 {
     size_t order[64];
-    for (size_t e = 0; e < routing->experts; e++)
+    for (size_t e = 0; e < routing->decisions.experts; e++)
         order[e] = e;
-    for (size_t item = 0; item < routing->items; item++)
-        for (size_t slot = 0; slot < routing->top_k; slot++) {
-            const size_t other = slot + next_random(state) % (routing->experts - slot);
+    for (size_t item = 0; item < routing->decisions.items; item++)
+        for (size_t slot = 0; slot < routing->decisions.top_k; slot++) {
+            const size_t other = slot + next_random(state) % (routing->decisions.experts - slot);
             const size_t expert = order[other];
             order[other] = order[slot];
             order[slot] = expert;
@@ -45,23 +47,23 @@ static void choose_at_random(struct routing *routing, uint32_t *state)
 
 static void expect_sorted(const struct routing *routing)
 {
-    const size_t selections = routing->items * routing->top_k;
+    const size_t selections = routing->decisions.items * routing->decisions.top_k;
     unsigned char *taken = xcalloc(selections, 1);
     uint32_t next = 0;
-    for (size_t e = 0; e < routing->experts; e++) {
+    for (size_t e = 0; e < routing->decisions.experts; e++) {
         ck_assert_uint_eq(pairs.first[e], next);
-        next += (uint32_t)routing->selected[e];
+        next += (uint32_t)selected[e];
         for (uint32_t at = pairs.first[e] + 1; at < next; at++)
             if (pairs.item[at - 1] >= pairs.item[at])
                 ck_abort_msg("expert %zu gets item %u after item %u", e, pairs.item[at],
                              pairs.item[at - 1]);
     }
-    ck_assert_uint_eq(pairs.first[routing->experts], selections);
+    ck_assert_uint_eq(pairs.first[routing->decisions.experts], selections);
     for (size_t pair = 0; pair < selections; pair++) {
         const uint32_t at = pairs.position[pair];
         const size_t expert = (size_t)routing->expert[pair];
         if (at < pairs.first[expert] || at >= pairs.first[expert + 1] || taken[at] ||
-            pairs.item[at] != pair / routing->top_k)
+            pairs.item[at] != pair / routing->decisions.top_k)
             ck_abort_msg("pair %zu of expert %zu went to %u", pair, expert, at);
         taken[at] = 1;
     }
@@ -78,7 +80,7 @@ START_TEST(pairs_are_sorted_by_expert_and_item)
     choose(&routing, 1, 1, 0);
     choose(&routing, 2, 0, 3);
     choose(&routing, 2, 1, 1);
-    dispatch_pairs(&pairs, (struct routing *[]){&routing}, 1);
+    dispatch_pairs(&pairs, &routing, 1);
     static const uint32_t first[] = {0, 1, 4, 4, 6}, item[] = {1, 0, 1, 2, 0, 2},
                           position[] = {4, 1, 2, 0, 5, 3};
     ck_assert_mem_eq(pairs.first, first, sizeof first);
@@ -97,7 +99,7 @@ START_TEST(any_choice_gives_a_stable_permutation)
         const size_t top_k = 1 + next_random(&state) % experts;
         init(&routing, 1 + next_random(&state) % 50, experts, top_k);
         choose_at_random(&routing, &state);
-        dispatch_pairs(&pairs, (struct routing *[]){&routing}, 1);
+        dispatch_pairs(&pairs, &routing, 1);
         expect_sorted(&routing);
         close_all(&routing);
     }
@@ -111,7 +113,7 @@ START_TEST(all_items_to_one_expert)
         init(&routing, 20, 3, 1);
         for (size_t item = 0; item < 20; item++)
             choose(&routing, item, 0, expert);
-        dispatch_pairs(&pairs, (struct routing *[]){&routing}, 1);
+        dispatch_pairs(&pairs, &routing, 1);
         expect_sorted(&routing);
         close_all(&routing);
     }
@@ -124,7 +126,7 @@ START_TEST(one_item_and_the_most_experts)
     init(&routing, 1, MAX_EXPERTS, MAX_EXPERTS);
     for (size_t slot = 0; slot < MAX_EXPERTS; slot++)
         choose(&routing, 0, slot, MAX_EXPERTS - 1 - slot);
-    dispatch_pairs(&pairs, (struct routing *[]){&routing}, 1);
+    dispatch_pairs(&pairs, &routing, 1);
     expect_sorted(&routing);
     close_all(&routing);
 }
@@ -135,10 +137,11 @@ START_TEST(a_smaller_batch_sorts_in_the_same_memory)
     struct routing routing;
     uint32_t state = 7;
     init(&routing, 30, 8, 2);
-    for (routing.items = 30; routing.items > 0; routing.items--) {
-        memset(routing.selected, 0, 8 * sizeof *routing.selected);
+    for (size_t items = 30; items > 0; items--) {
+        routing.decisions.items = items;
+        memset(selected, 0, sizeof selected);
         choose_at_random(&routing, &state);
-        dispatch_pairs(&pairs, (struct routing *[]){&routing}, 1);
+        dispatch_pairs(&pairs, &routing, 1);
         expect_sorted(&routing);
     }
     close_all(&routing);
@@ -148,26 +151,26 @@ END_TEST
 START_TEST(gates_share_pairs)
 {
     /* gate a: item 0 -> 1, item 1 -> 0; gate b: item 0 -> 1 and 2, item 1 -> 2 and nothing */
-    struct routing a, b;
+    struct routing gates[2];
     struct error err = ERROR_INIT;
     const struct moed_gate_info info = {.experts = 3, .top_k = 2};
-    init(&a, 2, 3, 1);
+    init(&gates[0], 2, 3, 1);
     dispatch_close(&pairs);
-    ck_assert_int_eq(routing_init(&b, &info, 2, &err), 0);
+    ck_assert_int_eq(routing_init(&gates[1], &info, 2, false, &err), 0);
     const struct moe_sizes sizes = {.experts = 3, .items_per_row = 1, .slots = 3};
     ck_assert_int_eq(dispatch_init(&pairs, &sizes, 2, &err), 0);
-    choose(&a, 0, 0, 1);
-    choose(&a, 1, 0, 0);
-    b.items = 2;
-    memcpy(b.expert, ((int32_t[]){1, 2, 2, -1}), 4 * sizeof(int32_t));
-    dispatch_pairs(&pairs, (struct routing *[]){&a, &b}, 2);
+    choose(&gates[0], 0, 0, 1);
+    choose(&gates[0], 1, 0, 0);
+    gates[1].decisions.items = 2;
+    memcpy(gates[1].expert, ((int32_t[]){1, 2, 2, -1}), 4 * sizeof(int32_t));
+    dispatch_pairs(&pairs, gates, 2);
     static const uint32_t first[] = {0, 1, 2, 4}, item[] = {1, 0, 0, 1};
     static const uint32_t position[] = {1, 1, 2, 0, 3, NOWHERE};
     ck_assert_mem_eq(pairs.first, first, sizeof first);
     ck_assert_mem_eq(pairs.item, item, sizeof item);
     ck_assert_mem_eq(pairs.position, position, sizeof position);
-    routing_close(&b);
-    close_all(&a);
+    routing_close(&gates[1]);
+    close_all(&gates[0]);
 }
 END_TEST
 

@@ -8,6 +8,15 @@
 
 static struct routing routing;
 
+/* Everything that `routing` decided; the caller frees it. */
+static struct moed_gate_counts *count_all(void)
+{
+    const struct moed_routing *decisions = &routing.decisions;
+    struct moed_gate_counts *counts = moed_gate_counts_new(decisions->experts);
+    moed_gate_counts_count(counts, decisions, 0, decisions->items);
+    return counts;
+}
+
 static struct gate gate_of(size_t experts, size_t top_k, const struct gate_score *score,
                            const struct gate_normalize *normalize)
 {
@@ -30,7 +39,7 @@ static void route(const struct gate *gate, size_t items, const float *logits)
         .name = "m", .experts = gate->experts, .top_k = gate->top_k, .items_per_row = 1};
     float *copy = xmalloc(items * gate->experts * sizeof *copy);
     memcpy(copy, logits, items * gate->experts * sizeof *copy);
-    ck_assert_int_eq(routing_init(&routing, &info, items, &err), 0);
+    ck_assert_int_eq(routing_init(&routing, &info, items, true, &err), 0);
     select_all(gate, items, copy);
     free(copy);
 }
@@ -143,12 +152,11 @@ static bool is_sane(const struct gate *gate)
         if (!isfinite(routing.weight[slot]))
             return false;
     }
-    for (size_t e = 0; e < gate->experts; e++) {
-        const double p = routing.probability_sum[e];
-        if (!isfinite(routing.weight_sum[e]) || !(p >= 0 && p <= 1.0001))
+    for (size_t e = 0; e < gate->experts; e++)
+        if (!(routing.probability[e] >= 0 && routing.probability[e] <= 1.0001f))
             return false;
-    }
-    return routing.entropy_sum >= 0 && routing.entropy_sum <= 2.0001;
+    return routing.entropy[0] >= 0 && routing.entropy[0] <= 2.0001f && routing.margin[0] >= 0 &&
+           routing.margin[0] <= 1.0001f;
 }
 
 /* Whatever a client sends, the choice is of distinct experts and no counter is poisoned. */
@@ -161,7 +169,7 @@ START_TEST(no_logits_do_harm)
         .name = "m", .experts = EXPERT_COUNT, .top_k = (size_t)_i % 4 + 1, .items_per_row = 1};
     struct gate gate = gate_of(EXPERT_COUNT, info.top_k, &score_softmax, &normalize_none);
     gate.scale = 3;
-    ck_assert_int_eq(routing_init(&routing, &info, 1, &err), 0);
+    ck_assert_int_eq(routing_init(&routing, &info, 1, true, &err), 0);
     const struct gate_score *const scores[] = {&score_softmax, &score_sigmoid, &score_none};
     const struct gate_normalize *const normalizations[] = {&normalize_none, &normalize_sum,
                                                            &normalize_softmax};
@@ -205,14 +213,17 @@ START_TEST(statistics_are_sums_over_items)
     static const uint64_t selected[] = {2, 2, 1, 1}, top1[] = {1, 0, 1, 1};
     static const double weight[] = {0.5, 1.0 / 3 + 0.5, 2.0 / 3, 1},
                         p[] = {0.375, 0.5, 0.75, 1.375};
-    ck_assert_uint_eq(routing.items, 3);
+    struct moed_gate_counts *counts = count_all();
+    ck_assert_uint_eq(counts->items, 3);
     for (size_t e = 0; e < 4; e++) {
-        ck_assert_uint_eq(routing.selected[e], selected[e]);
-        ck_assert_uint_eq(routing.top1[e], top1[e]);
-        ck_assert_double_eq_tol(routing.weight_sum[e], weight[e], 1e-6);
-        ck_assert_double_eq_tol(routing.probability_sum[e], p[e], 1e-6);
+        ck_assert_uint_eq(counts->expert[e].selected, selected[e]);
+        ck_assert_uint_eq(counts->expert[e].top1, top1[e]);
+        ck_assert_double_eq_tol(counts->expert[e].weight, weight[e], 1e-6);
+        ck_assert_double_eq_tol(counts->expert[e].probability, p[e], 1e-6);
     }
-    ck_assert_double_eq_tol(routing.entropy_sum, 3.75, 1e-6);
+    ck_assert_double_eq_tol(counts->entropy, 3.75, 1e-6);
+    ck_assert_double_eq_tol(counts->margin, 0.25 + 0 + 1, 1e-6);
+    moed_gate_counts_free(counts);
     routing_close(&routing);
 }
 END_TEST
@@ -224,15 +235,66 @@ START_TEST(p_is_the_gates_distribution_before_selection)
     gate.select_bias.values = FLOATS(9, 0, 0);
     gate.scale = 5;
     route(&gate, 1, FLOATS(0, LN3, -LN3));
-    ck_assert_double_eq_tol(routing.probability_sum[0], 1.0 / 3, 1e-6);
-    ck_assert_double_eq_tol(routing.probability_sum[1], 1.0 / 2, 1e-6);
-    ck_assert_double_eq_tol(routing.probability_sum[2], 1.0 / 6, 1e-6);
-    ck_assert_double_eq_tol(routing.entropy_sum, 1.4591479, 1e-6);
+    expect_close(routing.probability, FLOATS(1.0f / 3, 1.0f / 2, 1.0f / 6), 3);
+    expect_close(routing.entropy, FLOATS(1.4591479f), 1);
+    expect_close(routing.margin, FLOATS(1.0f / 6), 1);
     routing_close(&routing);
     /* softmax of the logits when they are the scores */
     gate = gate_of(2, 1, &score_none, &normalize_none);
     route(&gate, 1, FLOATS(0, LN3));
-    ck_assert_double_eq_tol(routing.probability_sum[0], 0.25, 1e-6);
+    expect_close(routing.probability, FLOATS(0.25f, 0.75f), 2);
+    routing_close(&routing);
+}
+END_TEST
+
+START_TEST(the_only_expert_has_the_whole_margin)
+{
+    const struct gate gate = gate_of(1, 1, &score_softmax, &normalize_none);
+    route(&gate, 1, FLOATS(3));
+    expect_close(routing.margin, FLOATS(1), 1);
+    expect_close(routing.entropy, FLOATS(0), 1);
+    routing_close(&routing);
+}
+END_TEST
+
+START_TEST(distributions_are_kept_on_demand)
+{
+    struct error err = ERROR_INIT;
+    const struct gate gate = gate_of(3, 2, &score_softmax, &normalize_sum);
+    const struct moed_gate_info info = {.experts = 3, .top_k = 2, .items_per_row = 1};
+    float logits[] = {0, LN3, LN2, LN2, 0, LN3};
+    ck_assert_int_eq(routing_init(&routing, &info, 2, false, &err), 0);
+    select_all(&gate, 2, logits);
+    ck_assert_ptr_null(routing.decisions.probability);
+    ck_assert_ptr_null(routing.decisions.entropy);
+    ck_assert_ptr_null(routing.decisions.margin);
+    expect_close(routing.weight, FLOATS(0.6f, 0.4f, 0.6f, 0.4f), 4);
+    struct moed_gate_counts *counts = count_all();
+    ck_assert_uint_eq(counts->items, 2);
+    ck_assert_uint_eq(counts->expert[2].selected, 2);
+    ck_assert_double_eq(counts->expert[2].probability + counts->entropy + counts->margin, 0);
+    moed_gate_counts_free(counts);
+    routing_close(&routing);
+}
+END_TEST
+
+/* The layer's names for what was chosen, -1 for what was dropped; the choice itself stays. */
+START_TEST(the_choice_outlives_its_dropping)
+{
+    struct gate gate = gate_of(2, 1, &score_softmax, &normalize_none);
+    int32_t names[] = {3, 7};
+    gate.expert_index = names;
+    gate.limited = true;
+    gate.capacity_factor = gate.capacity_minimum = 1;
+    route(&gate, 4, FLOATS(0, 1, 0, 1, 0, 1, 1, 0));
+    static const int32_t expert[] = {7, 7, -1, 3}, choice[] = {1, 1, 1, 0};
+    ck_assert_mem_eq(routing.expert, expert, sizeof expert);
+    ck_assert_mem_eq(routing.choice, choice, sizeof choice);
+    struct moed_gate_counts *counts = count_all();
+    ck_assert_uint_eq(counts->dropped, 1);
+    ck_assert_uint_eq(counts->expert[1].selected, 2);
+    ck_assert_uint_eq(counts->expert[1].top1, 3);
+    moed_gate_counts_free(counts);
     routing_close(&routing);
 }
 END_TEST
@@ -243,10 +305,12 @@ START_TEST(each_forward_counts_anew)
     float logits[] = {0, 1, 0, 1};
     route(&gate, 2, logits);
     select_all(&gate, 1, logits);
-    ck_assert_uint_eq(routing.items, 1);
-    ck_assert_uint_eq(routing.selected[1], 1);
-    ck_assert_uint_eq(routing.top1[1], 1);
-    ck_assert(routing.probability_sum[0] + routing.probability_sum[1] < 1.001);
+    struct moed_gate_counts *counts = count_all();
+    ck_assert_uint_eq(counts->items, 1);
+    ck_assert_uint_eq(counts->expert[1].selected, 1);
+    ck_assert_uint_eq(counts->expert[1].top1, 1);
+    ck_assert(counts->expert[0].probability + counts->expert[1].probability < 1.001);
+    moed_gate_counts_free(counts);
     routing_close(&routing);
 }
 END_TEST
@@ -294,6 +358,9 @@ int main(void)
     tcase_add_test(tests, an_evil_bias_still_selects_distinct_experts);
     tcase_add_test(tests, statistics_are_sums_over_items);
     tcase_add_test(tests, p_is_the_gates_distribution_before_selection);
+    tcase_add_test(tests, the_only_expert_has_the_whole_margin);
+    tcase_add_test(tests, distributions_are_kept_on_demand);
+    tcase_add_test(tests, the_choice_outlives_its_dropping);
     tcase_add_test(tests, each_forward_counts_anew);
     tcase_add_test(tests, selection_agrees_with_counting);
     tcase_set_timeout(tests, 60);

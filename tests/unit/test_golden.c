@@ -54,7 +54,7 @@ struct batch {
     bool apart;
 };
 
-/* Copies one batch's routing to the rows it belongs to, and adds up its sums. */
+/* Copies one batch's routing to the rows it belongs to, and adds up its counts. */
 static void keep_routing(const struct moed_routing *routing, const struct batch *batch,
                          struct golden_gate *gate)
 {
@@ -68,14 +68,17 @@ static void keep_routing(const struct moed_routing *routing, const struct batch 
         memcpy(gate->expert + to, routing->expert + from, pairs * sizeof(int32_t));
         memcpy(gate->weight + to, routing->weight + from, pairs * sizeof(float));
     }
+    struct moed_gate_counts *counts = moed_gate_counts_new(experts);
+    moed_gate_counts_count(counts, routing, 0, routing->items);
     for (size_t e = 0; e < experts; e++) {
-        gate->sums[e] += (double)routing->selected[e];
-        gate->sums[experts + e] += (double)routing->top1[e];
-        gate->sums[2 * experts + e] += routing->weight_sum[e];
-        gate->sums[3 * experts + e] += routing->probability_sum[e];
+        gate->sums[e] += (double)counts->expert[e].selected;
+        gate->sums[experts + e] += (double)counts->expert[e].top1;
+        gate->sums[2 * experts + e] += counts->expert[e].weight;
+        gate->sums[3 * experts + e] += counts->expert[e].probability;
     }
-    gate->sums[4 * experts] += routing->entropy_sum;
-    gate->dropped += routing->dropped;
+    gate->sums[4 * experts] += counts->entropy;
+    gate->dropped += counts->dropped;
+    moed_gate_counts_free(counts);
 }
 
 /* Buffers are of exactly the size they have to be, so that the address sanitizer sees every
@@ -193,7 +196,7 @@ static struct result run_plan(const struct golden *golden, const struct plan *pl
     if (team)
         team_fork_from(team, 0);
     struct moed_scratch *scratch =
-        moed_scratch_new(golden->model, most_rows(golden, plan->batch), threads, &err);
+        new_scratch(golden->model, most_rows(golden, plan->batch), threads, &err);
     ck_assert_msg(scratch != NULL, "%s: %s", golden->name, err.text);
     run_batches(golden, plan, scratch, team, &result);
     moed_scratch_free(scratch);

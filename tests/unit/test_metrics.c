@@ -314,20 +314,18 @@ END_TEST
 START_TEST(routing_is_shown_per_layer_and_expert)
 {
     /* two rows, top 2 of 4: 0 and 1, then 0 and 2; p is (1/2, 1/2, 0, 0) for both */
+    static const int32_t expert[] = {0, 1, 0, 2};
+    static const float weight[] = {0.75f, 0.25f, 0.75f, 0.25f};
     const struct moed_routing routing = {.items = 2,
                                          .experts = 4,
                                          .top_k = 2,
-                                         .selected = (const uint64_t[]){2, 1, 1, 0},
-                                         .top1 = (const uint64_t[]){2, 0, 0, 0},
-                                         .weight_sum = (const double[]){1.5, 0.25, 0.25, 0},
-                                         .probability_sum = (const double[]){1, 1, 0, 0},
-                                         .entropy_sum = 2};
-    const struct moed_routing none = {.experts = 4,
-                                      .top_k = 2,
-                                      .selected = (const uint64_t[4]){0},
-                                      .top1 = (const uint64_t[4]){0},
-                                      .weight_sum = (const double[4]){0},
-                                      .probability_sum = (const double[4]){0}};
+                                         .expert = expert,
+                                         .choice = expert,
+                                         .weight = weight,
+                                         .probability = FLOATS(0.5f, 0.5f, 0, 0, 0.5f, 0.5f, 0, 0),
+                                         .entropy = FLOATS(1, 1),
+                                         .margin = FLOATS(0, 0)};
+    const struct moed_routing none = {.experts = 4, .top_k = 2};
     stats_add_batch(stats_of(0), 2, 0.001, (const struct moed_routing *[]){&none, &routing});
     struct page *page = read_page();
 #define LAYER "{model=\"once\",version=\"1\",layer=\"m2\""

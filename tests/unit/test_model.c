@@ -292,10 +292,10 @@ START_TEST(scratch_is_bounded)
     struct error err = ERROR_INIT;
     struct moed_model *model = load_layers("[16777216]", "[{'op':'relu'}]", NO_TENSORS);
     ck_assert_uint_eq(moed_model_info(model)->scratch_bytes_per_row, (size_t)4 << 26);
-    ck_assert_ptr_null(moed_scratch_new(model, 17, 1, &err));
+    ck_assert_ptr_null(new_scratch(model, 17, 1, &err));
     ck_assert_int_eq(err.code, ERROR_INVALID);
     expect_text(err.text, "17 rows of 268435456 bytes");
-    ck_assert_ptr_null(moed_scratch_new(model, SIZE_MAX / 2, 1, NULL));
+    ck_assert_ptr_null(new_scratch(model, SIZE_MAX / 2, 1, NULL));
     moed_model_free(model);
 }
 END_TEST
@@ -307,10 +307,10 @@ START_TEST(scratch_counts_the_workspace_of_every_thread)
     struct moed_model *model =
         load_layers("[1,3000,3000]", "[{'op':'conv2d','name':'c','stride':2}]",
                     TENSORS(STORED("c.weight", DIMS(1, 1, 2, 2), 1, 1, 1, 1)));
-    struct moed_scratch *scratch = moed_scratch_new(model, 1, 2, &err);
+    struct moed_scratch *scratch = new_scratch(model, 1, 2, &err);
     ck_assert_msg(scratch != NULL, "%s", err.text);
     moed_scratch_free(scratch);
-    ck_assert_ptr_null(moed_scratch_new(model, 1, 1024, &err));
+    ck_assert_ptr_null(new_scratch(model, 1, 1024, &err));
     ck_assert_int_eq(err.code, ERROR_INVALID);
     moed_model_free(model);
 }
@@ -319,7 +319,7 @@ END_TEST
 START_TEST(a_scratch_serves_every_smaller_batch)
 {
     struct moed_model *model = load_small(INPUT, "");
-    struct moed_scratch *scratch = moed_scratch_new(model, 5, 1, NULL);
+    struct moed_scratch *scratch = new_scratch(model, 5, 1, NULL);
     const float x[20] = {1, 2, 3, 4, [17] = 9};
     const float *input = x;
     float y[25], *output = y, first[5];

@@ -15,14 +15,18 @@ static struct result run_routed(const struct moed_model *model, size_t layer, si
     struct error err = ERROR_INIT;
     struct result result = {.y = {0}};
     float *y = result.y;
-    struct moed_scratch *scratch = moed_scratch_new(model, rows, 1, &err);
+    struct moed_scratch *scratch = new_scratch(model, rows, 1, &err);
     ck_assert_ptr_nonnull(scratch);
     moed_forward(model, scratch, NULL, rows, &x, &y);
     const struct moed_routing *routing = moed_routing(scratch, layer);
     ck_assert_uint_eq(routing->items, rows);
     memcpy(result.expert, routing->expert, rows * routing->top_k * sizeof(int32_t));
     memcpy(result.weight, routing->weight, rows * routing->top_k * sizeof(float));
-    memcpy(result.selected, routing->selected, routing->experts * sizeof(uint64_t));
+    struct moed_gate_counts *counts = moed_gate_counts_new(routing->experts);
+    moed_gate_counts_count(counts, routing, 0, rows);
+    for (size_t e = 0; e < routing->experts; e++)
+        result.selected[e] = counts->expert[e].selected;
+    moed_gate_counts_free(counts);
     moed_scratch_free(scratch);
     return result;
 }

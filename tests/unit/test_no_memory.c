@@ -215,7 +215,7 @@ START_TEST(making_a_scratch)
     for (size_t which = 1;; which++) {
         struct error err = ERROR_INIT;
         fail_large(which);
-        struct moed_scratch *scratch = moed_scratch_new(model, 256, 1, &err);
+        struct moed_scratch *scratch = new_scratch(model, 256, 1, &err);
         if (!failed()) {
             ck_assert_ptr_nonnull(scratch);
             moed_scratch_free(scratch);

@@ -37,14 +37,15 @@ START_TEST(counters_begin_at_zero)
 {
     struct stats stats;
     stats_init(&stats, &info);
-    const struct routing_totals totals = stats_routing_totals(&stats, 1);
-    ck_assert_str_eq(totals.layer, "second");
-    ck_assert_uint_eq(totals.experts, 3);
-    ck_assert_uint_eq(totals.top_k, 2);
-    ck_assert_uint_eq(totals.rows, 0);
+    const struct routing_layer layer = stats_routing(&stats, 1);
+    ck_assert_str_eq(layer.name, "second");
+    ck_assert_uint_eq(layer.top_k, 2);
+    ck_assert_uint_eq(layer.counts->experts, 3);
+    ck_assert_uint_eq(layer.counts->items, 0);
     for (size_t i = 0; i < 3; i++) {
-        ck_assert_uint_eq(totals.selected[i] + totals.top1[i], 0);
-        ck_assert_double_eq(totals.weight_sum[i] + totals.probability_sum[i], 0);
+        const struct moed_expert_counts *expert = &layer.counts->expert[i];
+        ck_assert_uint_eq(expert->selected + expert->top1, 0);
+        ck_assert_double_eq(expert->weight + expert->probability, 0);
     }
     ck_assert_uint_eq(stats.rows, 0);
     stats_close(&stats);
@@ -55,32 +56,31 @@ START_TEST(routing_adds_up)
 {
     struct stats stats;
     stats_init(&stats, &info);
+    static const int32_t expert[] = {1, 0, 2, 0};
+    static const float weight[] = {1, 0.25f, 0.5f, 0.25f};
     const struct moed_routing one = {.items = 2,
                                      .experts = 3,
                                      .top_k = 2,
-                                     .selected = (const uint64_t[]){2, 1, 1},
-                                     .top1 = (const uint64_t[]){0, 1, 1},
-                                     .weight_sum = (const double[]){0.5, 1, 0.5},
-                                     .probability_sum = (const double[]){0.75, 0.25, 1},
-                                     .entropy_sum = 1.5};
-    const struct moed_routing none = {.experts = 2,
-                                      .top_k = 1,
-                                      .selected = (const uint64_t[2]){0},
-                                      .top1 = (const uint64_t[2]){0},
-                                      .weight_sum = (const double[2]){0},
-                                      .probability_sum = (const double[2]){0}};
+                                     .expert = expert,
+                                     .choice = expert,
+                                     .weight = weight,
+                                     .probability = FLOATS(0.25f, 0.75f, 0, 0.5f, 0, 0.5f),
+                                     .entropy = FLOATS(0.5f, 1),
+                                     .margin = FLOATS(0.5f, 0)};
+    const struct moed_routing none = {.experts = 2, .top_k = 1};
     const struct moed_routing *const batch[] = {&none, &one};
     stats_add_batch(&stats, 2, 0.1, batch);
     stats_add_batch(&stats, 2, 0.1, batch);
-    const struct routing_totals totals = stats_routing_totals(&stats, 1);
-    ck_assert_uint_eq(totals.rows, 4);
-    ck_assert_uint_eq(totals.selected[0], 4);
-    ck_assert_uint_eq(totals.selected[2], 2);
-    ck_assert_uint_eq(totals.top1[1], 2);
-    ck_assert_double_eq(totals.weight_sum[1], 2);
-    ck_assert_double_eq(totals.probability_sum[0], 1.5);
-    ck_assert_double_eq(totals.entropy_sum, 3);
-    ck_assert_uint_eq(stats_routing_totals(&stats, 0).rows, 0);
+    const struct moed_gate_counts *counts = stats_routing(&stats, 1).counts;
+    ck_assert_uint_eq(counts->items, 4);
+    ck_assert_uint_eq(counts->expert[0].selected, 4);
+    ck_assert_uint_eq(counts->expert[2].selected, 2);
+    ck_assert_uint_eq(counts->expert[1].top1, 2);
+    ck_assert_double_eq(counts->expert[1].weight, 2);
+    ck_assert_double_eq(counts->expert[0].probability, 1.5);
+    ck_assert_double_eq(counts->entropy, 3);
+    ck_assert_double_eq(counts->margin, 1);
+    ck_assert_uint_eq(stats_routing(&stats, 0).counts->items, 0);
     stats_close(&stats);
 }
 END_TEST
@@ -99,18 +99,18 @@ START_TEST(loops_add_up)
     stats_add_wait(&other, 0.5);
     one.rows = 3;
     other.rows = 4;
-    one.routing[1].selected[2] = 5;
-    other.routing[1].selected[2] = 6;
-    one.routing[1].dropped = 1;
-    other.routing[1].dropped = 1;
+    one.routing[1]->expert[2].selected = 5;
+    other.routing[1]->expert[2].selected = 6;
+    one.routing[1]->dropped = 1;
+    other.routing[1]->dropped = 1;
     stats_add(&sum, &one);
     stats_add(&sum, &other);
     ck_assert_uint_eq(sum.requests.count, 2);
     ck_assert_uint_eq(sum.requests.items[0].count, 2);
     ck_assert_uint_eq(sum.rejected[REJECT_DEADLINE], 2);
     ck_assert_uint_eq(sum.rows, 7);
-    ck_assert_uint_eq(sum.routing[1].selected[2], 11);
-    ck_assert_uint_eq(stats_routing_totals(&sum, 1).dropped, 2);
+    ck_assert_uint_eq(sum.routing[1]->expert[2].selected, 11);
+    ck_assert_uint_eq(stats_routing(&sum, 1).counts->dropped, 2);
     ck_assert_double_eq_tol(sum.request_seconds.sum, 0.4, 1e-12);
     ck_assert_double_eq(sum.queue_seconds.sum, 0.5);
     stats_close(&one);
