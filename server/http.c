@@ -66,12 +66,20 @@ void http_want_run(struct http *http)
     uv_idle_start(&http->again, on_again);
 }
 
-/* Whether libmicrohttpd has work that no descriptor will announce. It has timeouts only in that
- * sense: ours are in http_connection.c. */
+/* Whether libmicrohttpd has work that no descriptor will announce. What it does at a time of its
+ * own (http_ask_to_close()) comes with a tick. */
 static bool has_work(struct http *http)
 {
     MHD_UNSIGNED_LONG_LONG timeout;
-    return MHD_get_timeout(http->daemon, &timeout) == MHD_YES;
+    return MHD_get_timeout(http->daemon, &timeout) == MHD_YES && timeout == 0;
+}
+
+/* Whatever state libmicrohttpd has the connection in, and whether or not it looks at its socket
+ * again, it gives it up after a second without progress. */
+void http_ask_to_close(struct connection *connection)
+{
+    MHD_set_connection_option(connection->mhd, MHD_CONNECTION_OPTION_TIMEOUT, 1u);
+    http_want_run(connection->http);
 }
 
 /* Runs once more when a connection was closed (at the connection limit libmicrohttpd stops

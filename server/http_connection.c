@@ -3,7 +3,8 @@
  *
  * libmicrohttpd's own timeout is of no use here: it measures inactivity, so a byte a second keeps a
  * connection for ever (slowloris), and it stops altogether while a connection is suspended. We shut
- * a socket down and leave it to libmicrohttpd to notice and close. */
+ * a socket down and leave it to libmicrohttpd to notice and close, for which it does get a timeout:
+ * it may not look at a socket again in whose bytes it is stuck. */
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
@@ -53,10 +54,11 @@ void connection_enter(struct connection *connection, enum phase phase, uint64_t 
 
 /* --- what has lasted too long ---------------------------------------------- */
 
-/* Wakes libmicrohttpd up to close it. */
+/* shutdown() fails only when the client has reset the connection. */
 static void shut(struct connection *connection)
 {
     shutdown(connection->fd, SHUT_RDWR);
+    http_ask_to_close(connection);
     connection_enter(connection, PHASE_CLOSING, uv_now(connection->http->loop));
 }
 

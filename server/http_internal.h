@@ -34,7 +34,7 @@ enum phase {
     PHASE_WAITING,   /* the handler's answer */
     PHASE_SENDING,   /* the client to take the answer */
     PHASE_LINGERING, /* refused: whatever is still under way, to be discarded */
-    PHASE_CLOSING,   /* libmicrohttpd to notice that the socket is shut */
+    PHASE_CLOSING,   /* libmicrohttpd to close it, the socket being shut */
     PHASE_COUNT
 };
 
@@ -113,6 +113,9 @@ struct http {
 
 /* libmicrohttpd is to run in this loop turn, or in the next. */
 void http_want_run(struct http *http);
+
+/* The connection's socket is shut: libmicrohttpd is to close it within seconds at most. */
+void http_ask_to_close(struct connection *connection);
 
 /* Deadlines are looked at only while there are connections, or draining: an idle server sleeps. */
 void http_start_ticking(struct http *http);

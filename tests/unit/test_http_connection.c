@@ -71,6 +71,28 @@ START_TEST(a_slow_body_is_refused)
 }
 END_TEST
 
+/* Stuck in a chunk-size line that does not fit its memory, libmicrohttpd does not look at the
+ * socket any more, from which it has had every event. */
+START_TEST(a_connection_that_is_shut_is_closed)
+{
+    static char request[40000] =
+        "POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5;";
+    struct client *clients[5];
+    options.request_timeout_ms = options.idle_timeout_ms = 150;
+    start();
+    memset(request + strlen(request), 'a', sizeof request - strlen(request));
+    for (int i = 0; i < COUNT(clients); i++) {
+        clients[i] = connect_client();
+        send_bytes(clients[i], request, sizeof request);
+    }
+    WAIT_FOR(http_connections(http) == COUNT(clients));
+    wait_ms(20);
+    for (int i = 0; i < COUNT(clients); i++)
+        disconnect_client(clients[i]);
+    WAIT_FOR(http_connections(http) == 0);
+}
+END_TEST
+
 START_TEST(a_client_that_does_not_read_is_closed)
 {
     options.idle_timeout_ms = 150;
@@ -230,6 +252,7 @@ int main(void)
     tcase_add_test(tests, a_dripping_request_line_is_closed);
     tcase_add_test(tests, a_dripping_header_is_refused);
     tcase_add_loop_test(tests, a_slow_body_is_refused, 0, 2);
+    tcase_add_test(tests, a_connection_that_is_shut_is_closed);
     tcase_add_test(tests, a_client_that_does_not_read_is_closed);
     tcase_add_test(tests, a_client_gone_before_its_request_is_whole_is_reported);
     tcase_add_loop_test(tests, a_request_cut_off_by_a_hang_up_is_not_kept, 0, 3);
