@@ -369,11 +369,13 @@ static void fill_info(struct moed_model *model)
         add_chain(info, &model->outputs[i].chain);
 }
 
-static int read_config(struct moed_model *model, struct config_node *root, bool int8,
-                       struct error *err)
+static int read_config(struct moed_model *model, struct config_node *root,
+                       const struct moed_load_options *options, struct error *err)
 {
     size_t layers_left = MAX_LAYERS;
-    struct build build = {.tensors = model->tensors, .layers_left = &layers_left, .int8 = int8};
+    struct build build = {.tensors = model->tensors,
+                          .layers_left = &layers_left,
+                          .int8 = options && options->weights == MOED_WEIGHTS_INT8};
     if (read_header(model, &build, root, err) != 0 || read_inputs(model, &build, root, err) != 0 ||
         build_layers(model, &build, root, err) != 0 ||
         read_outputs(model, &build, root, err) != 0 || check_all_used(model, err) != 0 ||
@@ -382,7 +384,8 @@ static int read_config(struct moed_model *model, struct config_node *root, bool 
     return config_done(root, err);
 }
 
-static struct moed_model *load(const char *directory, bool int8, struct error *err)
+struct moed_model *moed_model_load(const char *directory, const struct moed_load_options *options,
+                                   struct error *err)
 {
     struct error local = ERROR_INIT;
     struct config_node root;
@@ -395,7 +398,7 @@ static struct moed_model *load(const char *directory, bool int8, struct error *e
     else if (config_open(&root, path, err) == 0) {
         model->tensors = safetensors_open(directory, err);
         if (model->tensors)
-            result = read_config(model, &root, int8, err);
+            result = read_config(model, &root, options, err);
         config_close(&root);
     }
     if (result != 0) {
@@ -405,16 +408,6 @@ static struct moed_model *load(const char *directory, bool int8, struct error *e
     }
     fill_info(model);
     return model;
-}
-
-struct moed_model *moed_model_load(const char *directory, struct error *err)
-{
-    return load(directory, false, err);
-}
-
-struct moed_model *moed_model_load_int8(const char *directory, struct error *err)
-{
-    return load(directory, true, err);
 }
 
 static void free_inputs(struct moed_model *model)

@@ -5,7 +5,7 @@
  * this header knows HTTP, an event loop or a wire format, and nothing in front of it sees a weight.
  *
  *     struct error err = ERROR_INIT;
- *     struct moed_model *model = moed_model_load("deploy/models/fashion-mnist", &err);
+ *     struct moed_model *model = moed_model_load("deploy/models/fashion-mnist", NULL, &err);
  *     struct moed_scratch_options options = {.max_rows = 64, .threads = 1};
  *     struct moed_scratch *scratch = moed_scratch_new(model, &options, &err);
  *     moed_forward(model, scratch, NULL, rows, inputs, outputs);
@@ -76,15 +76,24 @@ struct moed_model;
 struct moed_scratch;
 struct moed_team;
 
-/* Loads a checkpoint directory (core/CHECKPOINT.md). The directory is untrusted: every size,
- * offset, shape and name is checked, and an error names the file and the tensor or the JSON path.
- * Returns NULL on error. */
-struct moed_model *moed_model_load(const char *directory, struct error *err);
+/* How a model keeps the matrices of its linear, glu and attention layers. */
+enum moed_weights {
+    MOED_WEIGHTS_STORED, /* in the precision of the checkpoint */
+    /* In 8 bits with one scale per output: less memory to read, and answers that differ a little
+     * (core/dense/gemm.h). Gates keep their stored precision, so that they route the same input as
+     * before. */
+    MOED_WEIGHTS_INT8,
+};
 
-/* The same with the matrices of linear, glu and attention layers in 8 bits, a scale for each
- * output: less memory to read, and answers that differ a little (core/dense/gemm.h). Those of gates
- * stay as they are stored, so that a gate routes what it is given as before. */
-struct moed_model *moed_model_load_int8(const char *directory, struct error *err);
+struct moed_load_options {
+    enum moed_weights weights;
+};
+
+/* Loads a checkpoint directory (core/CHECKPOINT.md). `options` NULL: every member is 0. The
+ * directory is untrusted: every size, offset, shape and name is checked, and an error names the
+ * file and the tensor or the JSON path. Returns NULL on error. */
+struct moed_model *moed_model_load(const char *directory, const struct moed_load_options *options,
+                                   struct error *err);
 void moed_model_free(struct moed_model *model);
 
 const struct moed_model_info *moed_model_info(const struct moed_model *model);

@@ -224,7 +224,7 @@ static void print_json(const struct moed_model *model, FILE *out)
 
 int inspect(const char *directory, bool json, FILE *out, struct error *err)
 {
-    struct moed_model *model = moed_model_load(directory, err);
+    struct moed_model *model = moed_model_load(directory, NULL, err);
     if (!model)
         return -1;
     if (json)

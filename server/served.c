@@ -68,8 +68,8 @@ static struct served *serve_model(struct moed_model *model, bool owns_model, con
 struct served *served_new(const char *directory, const char *name, const char *version,
                           const struct served_options *options, struct error *err)
 {
-    struct moed_model *model =
-        options->int8 ? moed_model_load_int8(directory, err) : moed_model_load(directory, err);
+    const struct moed_load_options load = {options->int8 ? MOED_WEIGHTS_INT8 : MOED_WEIGHTS_STORED};
+    struct moed_model *model = moed_model_load(directory, &load, err);
     if (!model)
         return NULL;
     struct served *served = serve_model(model, true, name, version, options, err);

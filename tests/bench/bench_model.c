@@ -179,7 +179,7 @@ int main(int argc, char *argv[])
     if (argc != 4)
         fail("usage: bench_model CHECKPOINT INPUTS OUTPUTS");
     struct error err = ERROR_INIT;
-    struct moed_model *model = moed_model_load(argv[1], &err);
+    struct moed_model *model = moed_model_load(argv[1], NULL, &err);
     if (!model)
         fail(err.text);
     const struct moed_model_info *info = moed_model_info(model);

@@ -147,7 +147,7 @@ static struct golden load_case(const char *name)
     char path[PATH_MAX];
     struct error err = ERROR_INIT;
     snprintf(path, sizeof path, "%s/%s", cases_directory, name);
-    struct golden golden = {.name = name, .model = moed_model_load(path, &err)};
+    struct golden golden = {.name = name, .model = moed_model_load(path, NULL, &err)};
     ck_assert_msg(golden.model != NULL, "%s", err.text);
     golden.info = moed_model_info(golden.model);
     read_inputs(&golden);

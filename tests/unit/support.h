@@ -156,7 +156,7 @@ static inline struct moed_model *try_load(const char *config, const struct store
 {
     char *directory = new_directory();
     write_checkpoint(directory, config, tensors, count);
-    struct moed_model *model = moed_model_load(directory, err);
+    struct moed_model *model = moed_model_load(directory, NULL, err);
     free(directory);
     return model;
 }

@@ -166,7 +166,7 @@ static void run_two_rows(const struct moed_model *model, const char *where)
 static bool survives(const struct patient *patient, const char *where)
 {
     struct error err = ERROR_INIT;
-    struct moed_model *model = moed_model_load(patient->directory, &err);
+    struct moed_model *model = moed_model_load(patient->directory, NULL, &err);
     if (model)
         run_two_rows(model, where);
     else
@@ -187,7 +187,7 @@ static void expect_finite(const char *path, const struct moed_tensor_info *outpu
 static void expect_finite_outputs(const char *path)
 {
     struct error err = ERROR_INIT;
-    struct moed_model *model = moed_model_load(path, &err);
+    struct moed_model *model = moed_model_load(path, NULL, &err);
     ck_assert_msg(model != NULL, "%s", err.text);
     const struct moed_model_info *info = moed_model_info(model);
     struct moed_scratch *scratch = new_scratch(model, 3, 2, &err);
@@ -246,7 +246,7 @@ START_TEST(bad_checkpoints_are_refused_in_words)
             continue;
         struct error err = ERROR_INIT;
         char *path = path_of(CHECKPOINTS "/bad", entry->d_name);
-        struct moed_model *model = moed_model_load(path, &err);
+        struct moed_model *model = moed_model_load(path, NULL, &err);
         if (model)
             fprintf(stderr, "%s: accepted\n", path);
         complaints += model ? 1 : judge(path, &err);
@@ -328,7 +328,7 @@ DAMAGE_TEST(bits_of_an_index, "every_op", INDEX, flip_bits(&patient, ALL, 5))
 static void expect_patient_refused(const struct patient *patient, const char *part)
 {
     struct error err = ERROR_INIT;
-    ck_assert_ptr_null(moed_model_load(patient->directory, &err));
+    ck_assert_ptr_null(moed_model_load(patient->directory, NULL, &err));
     expect_told(&err, part);
     expect_text(err.text, part);
 }
@@ -376,7 +376,7 @@ START_TEST(empty_objects_without_bound)
     char *directory = new_directory();
     char *config = repeat("{'layers':[", "{}", 20000000, "]}");
     write_checkpoint(directory, config, NO_TENSORS);
-    ck_assert_ptr_null(moed_model_load(directory, &err));
+    ck_assert_ptr_null(moed_model_load(directory, NULL, &err));
     expect_text(err.text, "config.json: line 1, column ");
     expect_text(err.text, "too many values");
     /* The eight bytes before the header are its length. */
@@ -387,7 +387,7 @@ START_TEST(empty_objects_without_bound)
     write_json(directory, "config.json", "{}");
     write_file(directory, "model.safetensors", header, length + 8);
     err = (struct error)ERROR_INIT;
-    ck_assert_ptr_null(moed_model_load(directory, &err));
+    ck_assert_ptr_null(moed_model_load(directory, NULL, &err));
     expect_text(err.text, "model.safetensors: header cannot be read at byte ");
     expect_text(err.text, "too many values");
     free(header);
@@ -424,9 +424,9 @@ END_TEST
 START_TEST(nothing_there_is_refused)
 {
     struct error err = ERROR_INIT;
-    ck_assert_ptr_null(moed_model_load(CHECKPOINTS "/none", &err));
+    ck_assert_ptr_null(moed_model_load(CHECKPOINTS "/none", NULL, &err));
     expect_text(err.text, "none/config.json");
-    ck_assert_ptr_null(moed_model_load(CHECKPOINTS "/none", NULL));
+    ck_assert_ptr_null(moed_model_load(CHECKPOINTS "/none", NULL, NULL));
 }
 END_TEST
 

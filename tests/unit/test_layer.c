@@ -240,7 +240,7 @@ START_TEST(weights_at_odd_addresses_are_copied)
         char *config = config_of("[2]", "[{'op':'layer_norm','name':'n','eps':0}]");
         write_checkpoint(directory, config, tensors, 2);
         write_safetensors(directory, "model.safetensors", tensors, 2, padding);
-        struct moed_model *model = moed_model_load(directory, &err);
+        struct moed_model *model = moed_model_load(directory, NULL, &err);
         ck_assert_msg(model != NULL, "%s", err.text);
         float y[2];
         run_forward(model, 1, 1, FLOATS(1, 3), y);

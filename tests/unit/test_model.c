@@ -201,9 +201,9 @@ END_TEST
 START_TEST(errors_name_the_directory)
 {
     struct error err = ERROR_INIT;
-    ck_assert_ptr_null(moed_model_load("/nowhere", &err));
+    ck_assert_ptr_null(moed_model_load("/nowhere", NULL, &err));
     ck_assert_int_eq(strncmp(err.text, "/nowhere", 8), 0);
-    ck_assert_ptr_null(moed_model_load("/nowhere", NULL));
+    ck_assert_ptr_null(moed_model_load("/nowhere", NULL, NULL));
     moed_model_free(NULL);
     moed_scratch_free(NULL);
 }

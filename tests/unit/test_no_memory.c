@@ -83,7 +83,7 @@ static size_t expect_load_survives(const char *config, const struct stored *tens
     for (size_t which = 1;; which++) {
         struct error err = ERROR_INIT;
         fail_large(which);
-        struct moed_model *model = moed_model_load(directory, &err);
+        struct moed_model *model = moed_model_load(directory, NULL, &err);
         if (!failed()) {
             ck_assert_msg(model != NULL, "%s", err.text);
             moed_model_free(model);
