@@ -52,7 +52,7 @@ static const float *encode(const struct moed_model *model, struct run *run, size
 
 /* All inputs, each row's side by side. */
 static const float *encode_all(const struct moed_model *model, struct run *run, size_t rows,
-                               const float *const inputs[])
+                               const void *const inputs[])
 {
     if (model->input_count == 1)
         return encode(model, run, 0, rows, inputs[0]);
@@ -81,29 +81,27 @@ static void decode_all(const struct moed_model *model, const struct run *run, si
     }
 }
 
-void moed_forward_requests(const struct moed_model *model, struct moed_scratch *scratch,
-                           struct moed_team *team, const size_t *request_rows, size_t request_count,
-                           const float *const inputs[], float *const outputs[])
+static size_t count_rows(const struct moed_batch *batch)
 {
     size_t rows = 0;
-    for (size_t i = 0; i < request_count; i++)
-        rows += request_rows[i];
-    assert(rows >= 1 && rows <= scratch->max_rows && team_size(team) <= scratch->threads);
-    struct run run = scratch_run(scratch, team);
-    run.request_rows = request_rows;
-    run.request_count = request_count;
-    const struct chain *chain = &model->chain;
-    const bool direct = model_output_is_direct(model);
-    const float *x = encode_all(model, &run, rows, inputs);
-    float *y = direct ? outputs[0] : take(&run, rows * chain->out_elements);
-    chain_forward(chain, 0, chain->count, &run, rows, x, y);
-    if (!direct)
-        decode_all(model, &run, rows, y, outputs);
+    for (size_t i = 0; i < batch->span_count; i++)
+        rows += batch->spans[i].rows;
+    return rows;
 }
 
 void moed_forward(const struct moed_model *model, struct moed_scratch *scratch,
-                  struct moed_team *team, size_t rows, const float *const inputs[],
-                  float *const outputs[])
+                  struct moed_team *team, const struct moed_batch *batch)
 {
-    moed_forward_requests(model, scratch, team, &rows, 1, inputs, outputs);
+    const struct chain *chain = &model->chain;
+    bool direct = model_output_is_direct(model);
+    size_t rows = count_rows(batch);
+    assert(rows >= 1 && rows <= scratch->max_rows && team_size(team) <= scratch->threads);
+    struct run run = scratch_run(scratch, team);
+    run.spans = batch->spans;
+    run.span_count = batch->span_count;
+    const float *x = encode_all(model, &run, rows, batch->inputs);
+    float *y = direct ? batch->outputs[0] : take(&run, rows * chain->out_elements);
+    chain_forward(chain, 0, chain->count, &run, rows, x, y);
+    if (!direct)
+        decode_all(model, &run, rows, y, batch->outputs);
 }

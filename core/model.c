@@ -324,7 +324,7 @@ bool model_output_is_direct(const struct moed_model *model)
     return model->output_count == 1 && model->outputs[0].chain.count == 0;
 }
 
-/* In the order that moed_forward_requests takes it. */
+/* In the order that moed_forward() takes it. */
 size_t model_scratch_per_row(const struct moed_model *model)
 {
     size_t encoding = 0, kept = 0, running = model->chain.scratch_per_row;

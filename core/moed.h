@@ -8,7 +8,8 @@
  *     struct moed_model *model = moed_model_load("deploy/models/fashion-mnist", NULL, &err);
  *     struct moed_scratch_options options = {.max_rows = 64, .threads = 1};
  *     struct moed_scratch *scratch = moed_scratch_new(model, &options, &err);
- *     moed_forward(model, scratch, NULL, rows, inputs, outputs);
+ *     struct moed_batch batch = {spans, span_count, inputs, outputs};
+ *     moed_forward(model, scratch, NULL, &batch);
  *     const struct moed_routing *routing = moed_routing(scratch, 0);
  *     moed_scratch_free(scratch);
  *     moed_model_free(model);
@@ -29,6 +30,9 @@
 
 /* Axes of one row: deeper tensors than any layer needs, small enough to live on the stack. */
 enum { MOED_MAX_RANK = 6 };
+
+/* Of every element of an input or an output. */
+enum { MOED_ELEMENT_BYTES = 4 };
 
 struct moed_shape {
     size_t rank;
@@ -136,22 +140,27 @@ struct moed_scratch *moed_scratch_new(const struct moed_model *model,
                                       struct error *err);
 void moed_scratch_free(struct moed_scratch *scratch);
 
-/* Runs 1..max_rows rows through the model on `team` (borrowed for the call; NULL: the calling
- * thread alone), which must not be larger than the scratch was made for. inputs[i] is [rows,
- * inputs[i].elements] of raw values (preprocessing is part of the model), outputs[i] is [rows,
- * outputs[i].elements], caller's memory. Cannot fail: everything that could go wrong was refused at
- * load. A row's outputs and routing do not depend on the other rows of the batch, where the
- * dense-algebra backend allows it (core/dense/gemm.h); experts with a capacity make them depend on
- * the rows of the same request. Here all rows are one request. */
-void moed_forward(const struct moed_model *model, struct moed_scratch *scratch,
-                  struct moed_team *team, size_t rows, const float *const inputs[],
-                  float *const outputs[]);
+/* Consecutive rows of a batch that belong together: those of one request. */
+struct moed_span {
+    size_t rows; /* >= 1 */
+};
 
-/* The same for the rows of several requests, one after the other: request_rows[i] >= 1 of the i-th
- * of request_count >= 1. */
-void moed_forward_requests(const struct moed_model *model, struct moed_scratch *scratch,
-                           struct moed_team *team, const size_t *request_rows, size_t request_count,
-                           const float *const inputs[], float *const outputs[]);
+/* The rows of one forward: those of the first span, of the second, ... All memory is the caller's.
+ */
+struct moed_batch {
+    const struct moed_span *spans;
+    size_t span_count;         /* >= 1 */
+    const void *const *inputs; /* [input_count] [rows, elements] raw values, f32 */
+    float *const *outputs;     /* [output_count] [rows, elements] */
+};
+
+/* Runs 1..max_rows rows through the model on `team` (borrowed for the call; NULL: the calling
+ * thread alone), which must not be larger than the scratch was made for. Preprocessing is part of
+ * the model. Cannot fail: everything that could go wrong was refused at load. A row's outputs and
+ * routing do not depend on the other rows of the batch, where the dense-algebra backend allows it
+ * (core/dense/gemm.h); experts with a capacity make them depend on the rows of the same span. */
+void moed_forward(const struct moed_model *model, struct moed_scratch *scratch,
+                  struct moed_team *team, const struct moed_batch *batch);
 
 /* What one gate decided in the last forward, item by item: the very arrays that steered execution.
  * Borrowed: valid until the scratch's next forward. moed_gate_counts_count() counts any of them. */

@@ -16,7 +16,7 @@ struct moed_scratch {
     size_t dispatch_count;
 };
 
-/* A run over all of the scratch, on `team`, whose requests are still to be set. */
+/* A run over all of the scratch, on `team`, whose spans are still to be set. */
 struct run scratch_run(struct moed_scratch *scratch, struct moed_team *team);
 
 #endif

@@ -4,9 +4,7 @@
 static void run(struct engine *engine, struct served *served, struct batch *batch)
 {
     const uint64_t began = uv_hrtime();
-    moed_forward_requests(served->model, served->scratch, engine->team, batch->request_rows,
-                          batch->segment_count, (const float *const *)batch->inputs,
-                          batch->outputs);
+    served_forward(served, engine->team, batch);
     engine->compute_ns = uv_hrtime() - began;
 }
 

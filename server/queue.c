@@ -17,19 +17,16 @@ static void batch_free(struct batch *batch, const struct moed_model_info *info)
     free(batch->inputs);
     free(batch->outputs);
     free(batch->segments);
-    free(batch->request_rows);
+    free(batch->spans);
     free(batch);
 }
 
-static float **allocate_tensors(const struct moed_tensor_info *tensors, size_t count, size_t rows,
-                                bool *failed)
+static void *allocate_rows(const struct queue *queue, const struct moed_tensor_info *tensor,
+                           bool *failed)
 {
-    float **buffers = xcalloc(count, sizeof *buffers);
-    for (size_t i = 0; i < count; i++) {
-        buffers[i] = malloc(rows * tensors[i].elements * sizeof **buffers);
-        *failed |= !buffers[i];
-    }
-    return buffers;
+    void *rows = malloc(queue->batch_rows * tensor->elements * MOED_ELEMENT_BYTES);
+    *failed |= !rows;
+    return rows;
 }
 
 static struct batch *batch_new(const struct queue *queue)
@@ -37,12 +34,15 @@ static struct batch *batch_new(const struct queue *queue)
     const struct moed_model_info *info = queue->info;
     struct batch *batch = xcalloc(1, sizeof *batch);
     bool failed = false;
-    batch->inputs = allocate_tensors(info->inputs, info->input_count, queue->batch_rows, &failed);
-    batch->outputs =
-        allocate_tensors(info->outputs, info->output_count, queue->batch_rows, &failed);
+    batch->inputs = xcalloc(info->input_count, sizeof *batch->inputs);
+    for (size_t i = 0; i < info->input_count; i++)
+        batch->inputs[i] = allocate_rows(queue, &info->inputs[i], &failed);
+    batch->outputs = xcalloc(info->output_count, sizeof *batch->outputs);
+    for (size_t i = 0; i < info->output_count; i++)
+        batch->outputs[i] = allocate_rows(queue, &info->outputs[i], &failed);
     /* Every segment has at least one row. */
     batch->segments = xcalloc(queue->batch_rows, sizeof *batch->segments);
-    batch->request_rows = xcalloc(queue->batch_rows, sizeof *batch->request_rows);
+    batch->spans = xcalloc(queue->batch_rows, sizeof *batch->spans);
     if (failed) {
         batch_free(batch, info);
         return NULL;
@@ -100,11 +100,19 @@ static struct batch *open_batch(struct queue *queue, size_t rows, uint64_t now_n
     return batch;
 }
 
+/* Row `row` of input `index`. */
+static char *input_row(const struct queue *queue, const struct batch *batch, size_t index,
+                       size_t row)
+{
+    size_t bytes = queue->info->inputs[index].elements * MOED_ELEMENT_BYTES;
+    return (char *)batch->inputs[index] + row * bytes;
+}
+
 static int read_segment(struct queue *queue, struct batch *batch, struct infer_reader *readers,
                         size_t rows, struct error *err)
 {
     for (size_t i = 0; i < queue->info->input_count; i++) {
-        float *values = batch->inputs[i] + batch->rows * queue->info->inputs[i].elements;
+        void *values = input_row(queue, batch, i, batch->rows);
         if (infer_reader_rows(&readers[i], rows, values, err) != 0)
             return -1;
     }
@@ -140,11 +148,9 @@ static void remove_rows(const struct queue *queue, struct batch *batch, const st
     if (at == batch->segment_count)
         return;
     const size_t rows = batch->segments[at].rows, behind = batch->rows - row - rows;
-    for (size_t i = 0; i < queue->info->input_count; i++) {
-        const size_t elements = queue->info->inputs[i].elements;
-        memmove(batch->inputs[i] + row * elements, batch->inputs[i] + (row + rows) * elements,
-                behind * elements * sizeof(float));
-    }
+    for (size_t i = 0; i < queue->info->input_count; i++)
+        memmove(input_row(queue, batch, i, row), input_row(queue, batch, i, row + rows),
+                behind * queue->info->inputs[i].elements * MOED_ELEMENT_BYTES);
     batch->segment_count--;
     memmove(&batch->segments[at], &batch->segments[at + 1],
             (batch->segment_count - at) * sizeof *batch->segments);
@@ -207,7 +213,7 @@ struct batch *queue_take(struct queue *queue)
         const struct segment *segment = &batch->segments[i];
         segment->job->rows_waiting -= segment->rows;
         segment->job->rows_running += segment->rows;
-        batch->request_rows[i] = segment->rows;
+        batch->spans[i] = (struct moed_span){.rows = segment->rows};
     }
     queue->rows -= batch->rows;
     return batch;

@@ -26,12 +26,12 @@ struct segment {
 struct batch {
     struct batch *next;
     size_t rows;
-    float **inputs;           /* [input_count] [batch_rows, elements] */
+    void **inputs;            /* [input_count] [batch_rows, elements], as the engine wants them */
     float **outputs;          /* [output_count] [batch_rows, elements] */
     struct segment *segments; /* [batch_rows] */
     size_t segment_count;
-    size_t *request_rows; /* [batch_rows] the segments' rows, as the engine wants them */
-    uint64_t opened_ns;   /* when its first row arrived */
+    struct moed_span *spans; /* [batch_rows] one for each segment */
+    uint64_t opened_ns;      /* when its first row arrived */
 };
 
 struct queue {
@@ -53,7 +53,7 @@ void queue_close(struct queue *queue);
 int queue_push(struct queue *queue, struct job *job, uint64_t now_ns, struct error *err);
 
 /* Removes and returns the first batch; NULL when nothing waits. Its jobs' rows count as running,
- * and its request_rows are filled. */
+ * and its spans are filled. */
 struct batch *queue_take(struct queue *queue);
 void queue_recycle(struct queue *queue, struct batch *batch);
 

@@ -82,9 +82,7 @@ static void count_waits(struct served *served, const struct batch *batch)
 static void run_here(struct scheduler *scheduler, struct served *served, struct batch *batch)
 {
     const uint64_t began = uv_hrtime();
-    moed_forward_requests(served->model, served->scratch, NULL, batch->request_rows,
-                          batch->segment_count, (const float *const *)batch->inputs,
-                          batch->outputs);
+    served_forward(served, NULL, batch);
     complete(scheduler, served, batch, uv_hrtime() - began);
 }
 

@@ -84,6 +84,15 @@ struct served *served_share(const struct served *first, const struct served_opti
     return serve_model(first->model, false, first->name, first->version, options, err);
 }
 
+void served_forward(const struct served *served, struct moed_team *team, const struct batch *batch)
+{
+    const struct moed_batch rows = {.spans = batch->spans,
+                                    .span_count = batch->segment_count,
+                                    .inputs = (const void *const *)batch->inputs,
+                                    .outputs = batch->outputs};
+    moed_forward(served->model, served->scratch, team, &rows);
+}
+
 void served_free(struct served *served)
 {
     if (!served)

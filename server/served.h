@@ -35,6 +35,9 @@ struct served {
     struct stats stats;
 };
 
+/* Runs a batch taken from the queue in `scratch`, on `team` or, if NULL, on the calling thread. */
+void served_forward(const struct served *served, struct moed_team *team, const struct batch *batch);
+
 /* Loads <directory> as version `version` of model `name`. NULL on error. */
 struct served *served_new(const char *directory, const char *name, const char *version,
                           const struct served_options *options, struct error *err);

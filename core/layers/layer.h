@@ -57,9 +57,9 @@ struct build {
 /* While running: one worker's view of a forward pass. Copied by value and narrowed on the way down.
  */
 struct run {
-    struct moed_team *team;     /* NULL inside a task: tasks do not fork again */
-    const size_t *request_rows; /* [request_count] the requests whose rows these are, in order */
-    size_t request_count;
+    struct moed_team *team;        /* NULL inside a task: tasks do not fork again */
+    const struct moed_span *spans; /* [span_count] whose rows the batch holds, in order */
+    size_t span_count;
     float *arena;      /* row-linear scratch: scratch_per_row floats for every row of this call */
     float *workspaces; /* [threads, workspace_stride] */
     size_t workspace_stride;

@@ -131,7 +131,7 @@ size_t gate_scratch(const struct gate *gate, size_t item_elements);
 void gate_logits(const struct gate *gate, const struct run *run, size_t items, size_t item_elements,
                  const float *x, const float *hidden, float *logits);
 
-/* Chooses and weighs experts for every item, which are those of run's requests, in order. Fills
+/* Chooses and weighs experts for every item, which are those of run's spans, in order. Fills
  * routing->decisions, overwrites `logits`. NaN and infinite logits are clamped: the choice is
  * always of top_k distinct experts, and every number stays finite whatever a client sends. */
 void gate_select(const struct gate *gate, const struct run *run, size_t items, float *logits,

@@ -87,9 +87,8 @@ static void weigh(const struct gate *gate, const struct choice *choice, float *w
     clamp_finite(weights, gate->top_k);
 }
 
-/* Items [first, end), those of one request. First choices find their places before second ones. */
-static void limit_request(const struct gate *gate, size_t first, size_t end,
-                          struct routing *routing)
+/* Items [first, end), those of one span. First choices find their places before second ones. */
+static void limit_span(const struct gate *gate, size_t first, size_t end, struct routing *routing)
 {
     const size_t k = gate->top_k;
     const double items = (double)(end - first);
@@ -112,12 +111,12 @@ static void limit_request(const struct gate *gate, size_t first, size_t end,
 static void limit(const struct gate *gate, const struct run *run, struct routing *routing)
 {
     size_t rows = 0, first = 0;
-    for (size_t i = 0; i < run->request_count; i++)
-        rows += run->request_rows[i];
+    for (size_t i = 0; i < run->span_count; i++)
+        rows += run->spans[i].rows;
     const size_t items_per_row = routing->decisions.items / rows;
-    for (size_t i = 0; i < run->request_count; i++) {
-        const size_t end = first + run->request_rows[i] * items_per_row;
-        limit_request(gate, first, end, routing);
+    for (size_t i = 0; i < run->span_count; i++) {
+        const size_t end = first + run->spans[i].rows * items_per_row;
+        limit_span(gate, first, end, routing);
         first = end;
     }
 }

@@ -68,10 +68,11 @@ static void forward(void *context)
 {
     struct run *run = context;
     const size_t row = advance(run);
-    const float *const inputs[] = {run->x + row * run->in};
+    const void *const inputs[] = {run->x + row * run->in};
     float *const outputs[] = {run->y + row * run->out};
-    moed_forward(run->model, run->counts ? run->counted : run->uncounted, NULL, run->rows, inputs,
-                 outputs);
+    const struct moed_span span = {.rows = run->rows};
+    moed_forward(run->model, run->counts ? run->counted : run->uncounted, NULL,
+                 &(struct moed_batch){&span, 1, inputs, outputs});
     if (run->counts)
         add_statistics(run);
 }

@@ -188,9 +188,8 @@ static void check_routing(const struct moed_gate_info *gate, const struct moed_r
     check_counts(gate, routing, dropped);
 }
 
-/* Every row a request of its own: those of one request may make each other lose their places. */
-static void forward(const struct moed_model *model, size_t rows, const float *const x[],
-                    float *const y[])
+/* Every row a span of its own: those of one span may make each other lose their places. */
+static void forward(const struct moed_model *model, size_t rows, float *const x[], float *const y[])
 {
     struct error err = ERROR_INIT;
     const struct moed_model_info *info = moed_model_info(model);
@@ -200,7 +199,9 @@ static void forward(const struct moed_model *model, size_t rows, const float *co
         require(err.code != ERROR_NONE && *err.text);
         return;
     }
-    moed_forward_requests(model, scratch, NULL, (const size_t[]){1, 1}, rows, x, y);
+    const struct moed_span spans[] = {{.rows = 1}, {.rows = 1}};
+    moed_forward(model, scratch, NULL,
+                 &(struct moed_batch){spans, rows, (const void *const *)x, y});
     for (size_t i = 0; i < info->gate_count; i++)
         check_routing(&info->gates[i], moed_routing(scratch, i));
     moed_scratch_free(scratch);
@@ -248,8 +249,8 @@ static void run(const struct moed_model *model)
     struct rows alone = new_rows(info->outputs, info->output_count);
     for (size_t i = 0; i < x.count; i++)
         fill_rows(x.all[i], info->inputs[i].elements);
-    forward(model, 2, (const float *const *)x.all, y.all);
-    forward(model, 1, (const float *const *)x.second, alone.all);
+    forward(model, 2, x.all, y.all);
+    forward(model, 1, x.second, alone.all);
     for (size_t i = 0; i < y.count; i++)
         for (size_t j = 0; j < info->outputs[i].elements; j++) {
             const float together = y.second[i][j], apart = alone.all[i][j];

@@ -28,7 +28,7 @@ struct golden {
     struct moed_model *model;
     const struct moed_model_info *info;
     size_t rows;
-    float **input;        /* [input_count]: [rows, elements] */
+    void **input;         /* [input_count]: [rows, elements] */
     size_t *request_rows; /* [request_count] */
     size_t request_count;
     bool limited; /* a row depends on its request; else every row counts as one */
@@ -175,7 +175,7 @@ static struct result new_result(const struct golden *golden)
     return result;
 }
 
-static void free_all(float **each, size_t count)
+static void free_all(void **each, size_t count)
 {
     for (size_t i = 0; i < count; i++)
         free(each[i]);
@@ -190,7 +190,7 @@ static void free_result(const struct golden *golden, struct result *result)
         free(result->gates[i].sums);
     }
     free(result->gates);
-    free_all(result->output, golden->info->output_count);
+    free_all((void **)result->output, golden->info->output_count);
 }
 
 static void free_case(struct golden *golden)

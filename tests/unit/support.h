@@ -212,6 +212,25 @@ static inline struct moed_scratch *new_scratch(const struct moed_model *model, s
     return moed_scratch_new(model, &options, err);
 }
 
+/* Rows of one span. */
+static inline void forward(const struct moed_model *model, struct moed_scratch *scratch,
+                           struct moed_team *team, size_t rows, void *const *inputs,
+                           float *const *outputs)
+{
+    const struct moed_span span = {.rows = rows};
+    moed_forward(model, scratch, team,
+                 &(struct moed_batch){&span, 1, (const void *const *)inputs, outputs});
+}
+
+/* The same for a model of one input and one output. */
+static inline void forward_rows(const struct moed_model *model, struct moed_scratch *scratch,
+                                struct moed_team *team, size_t rows, const float *x, float *y)
+{
+    const struct moed_span span = {.rows = rows};
+    const void *const inputs[] = {x};
+    moed_forward(model, scratch, team, &(struct moed_batch){&span, 1, inputs, &y});
+}
+
 /* One forward in a scratch of exactly `rows`, so that the sanitizer sees every overrun. */
 static inline void run_forward(const struct moed_model *model, unsigned threads, size_t rows,
                                const float *x, float *y)
@@ -222,7 +241,7 @@ static inline void run_forward(const struct moed_model *model, unsigned threads,
     struct moed_team *team = threads > 1 ? moed_team_new(threads) : NULL;
     if (team)
         team_fork_from(team, 0);
-    moed_forward(model, scratch, team, rows, &x, &y);
+    forward_rows(model, scratch, team, rows, x, y);
     moed_team_free(team);
     moed_scratch_free(scratch);
 }

@@ -156,7 +156,7 @@ static void run_two_rows(const struct moed_model *model, const char *where)
     }
     float **x = new_tensors(info->inputs, info->input_count, 2);
     float **y = new_tensors(info->outputs, info->output_count, 2);
-    moed_forward(model, scratch, NULL, 2, (const float *const *)x, y);
+    forward(model, scratch, NULL, 2, (void *const *)x, y);
     free_tensors(y, info->output_count);
     free_tensors(x, info->input_count);
     moed_scratch_free(scratch);
@@ -195,7 +195,7 @@ static void expect_finite_outputs(const char *path)
     team_fork_from(team, 0);
     float **x = new_tensors(info->inputs, info->input_count, 3);
     float **y = new_tensors(info->outputs, info->output_count, 3);
-    moed_forward(model, scratch, team, 3, (const float *const *)x, y);
+    forward(model, scratch, team, 3, (void *const *)x, y);
     for (size_t i = 0; i < info->output_count; i++)
         expect_finite(path, &info->outputs[i], y[i]);
     free_tensors(y, info->output_count);

@@ -24,10 +24,11 @@ static struct gate gate_of(size_t experts, size_t top_k, const struct gate_score
         .experts = experts, .top_k = top_k, .score = score, .normalize = normalize, .scale = 1};
 }
 
-/* All items are of one request. */
+/* All items are of one span. */
 static void select_all(const struct gate *gate, size_t items, float *logits)
 {
-    const struct run run = {.request_rows = &items, .request_count = 1};
+    const struct moed_span span = {.rows = items};
+    const struct run run = {.spans = &span, .span_count = 1};
     gate_select(gate, &run, items, logits, &routing);
 }
 

@@ -47,8 +47,8 @@ static bool rows_are_independent(void)
 
 /* Some requests of a case, run at once. */
 struct batch {
-    const size_t *request_rows; /* [requests] */
-    size_t requests;
+    const struct moed_span *requests; /* [request_count] */
+    size_t request_count;
     const size_t *order; /* [rows] the case's row that each of the batch's rows is */
     size_t rows;
     bool apart;
@@ -83,16 +83,16 @@ static void keep_routing(const struct moed_routing *routing, const struct batch 
 
 /* Buffers are of exactly the size they have to be, so that the address sanitizer sees every
  * overrun. */
-static float **gather(const struct golden *golden, const struct batch *batch)
+static void **gather(const struct golden *golden, const struct batch *batch)
 {
     const struct moed_model_info *info = golden->info;
-    float **inputs = xcalloc(info->input_count, sizeof *inputs);
+    void **inputs = xcalloc(info->input_count, sizeof *inputs);
     for (size_t i = 0; i < info->input_count; i++) {
-        const size_t width = info->inputs[i].elements;
-        inputs[i] = xmalloc(batch->rows * width * sizeof(float));
+        const size_t width = info->inputs[i].elements * MOED_ELEMENT_BYTES;
+        const char *from = golden->input[i];
+        char *to = inputs[i] = xmalloc(batch->rows * width);
         for (size_t row = 0; row < batch->rows; row++)
-            memcpy(inputs[i] + row * width, golden->input[i] + batch->order[row] * width,
-                   width * sizeof(float));
+            memcpy(to + row * width, from + batch->order[row] * width, width);
     }
     return inputs;
 }
@@ -122,36 +122,37 @@ static void keep_outputs(const struct golden *golden, const struct batch *batch,
 static void run_batch(const struct golden *golden, struct moed_scratch *scratch,
                       struct moed_team *team, const struct batch *batch, struct result *result)
 {
-    float **inputs = gather(golden, batch), **outputs = new_outputs(golden, batch->rows);
-    if (batch->apart)
-        moed_forward_requests(golden->model, scratch, team, batch->request_rows, batch->requests,
-                              (const float *const *)inputs, outputs);
-    else
-        moed_forward(golden->model, scratch, team, batch->rows, (const float *const *)inputs,
-                     outputs);
+    void **inputs = gather(golden, batch);
+    float **outputs = new_outputs(golden, batch->rows);
+    const struct moed_span together = {.rows = batch->rows};
+    const struct moed_batch spans = {.spans = batch->apart ? batch->requests : &together,
+                                     .span_count = batch->apart ? batch->request_count : 1,
+                                     .inputs = (const void *const *)inputs,
+                                     .outputs = outputs};
+    moed_forward(golden->model, scratch, team, &spans);
     keep_outputs(golden, batch, outputs, result);
     for (size_t i = 0; i < golden->info->gate_count; i++)
         keep_routing(moed_routing(scratch, i), batch, &result->gates[i]);
     free_all(inputs, golden->info->input_count);
-    free_all(outputs, golden->info->output_count);
+    free_all((void **)outputs, golden->info->output_count);
 }
 
 /* All of a case's requests in the order in which a plan runs them, with their rows. */
 struct schedule {
-    size_t *request_rows; /* [request_count] */
-    size_t *order;        /* [rows] */
+    struct moed_span *requests; /* [request_count] */
+    size_t *order;              /* [rows] */
 };
 
 static struct schedule make_schedule(const struct golden *golden, bool reversed)
 {
     const size_t requests = golden->request_count;
-    struct schedule schedule = {xcalloc(requests, sizeof(size_t)),
+    struct schedule schedule = {xcalloc(requests, sizeof *schedule.requests),
                                 xcalloc(golden->rows, sizeof(size_t))};
     size_t begin = 0;
     for (size_t i = 0; i < requests; i++) {
         const size_t rows = golden->request_rows[i];
         const size_t first = reversed ? golden->rows - begin - rows : begin;
-        schedule.request_rows[reversed ? requests - 1 - i : i] = rows;
+        schedule.requests[reversed ? requests - 1 - i : i].rows = rows;
         for (size_t row = 0; row < rows; row++)
             schedule.order[first + row] = begin + row;
         begin += rows;
@@ -166,15 +167,15 @@ static void run_batches(const struct golden *golden, const struct plan *plan,
     const size_t requests = golden->request_count, most = plan->batch ? plan->batch : requests;
     size_t row = 0;
     for (size_t i = 0; i < requests; i += most) {
-        struct batch batch = {schedule.request_rows + i, requests - i < most ? requests - i : most,
+        struct batch batch = {schedule.requests + i, requests - i < most ? requests - i : most,
                               schedule.order + row, 0, false};
-        for (size_t j = 0; j < batch.requests; j++)
-            batch.rows += batch.request_rows[j];
-        batch.apart = plan->apart || (golden->limited && batch.requests > 1);
+        for (size_t j = 0; j < batch.request_count; j++)
+            batch.rows += batch.requests[j].rows;
+        batch.apart = plan->apart || (golden->limited && batch.request_count > 1);
         run_batch(golden, scratch, team, &batch, result);
         row += batch.rows;
     }
-    free(schedule.request_rows);
+    free(schedule.requests);
     free(schedule.order);
 }
 

@@ -14,10 +14,9 @@ static struct result run_routed(const struct moed_model *model, size_t layer, si
 {
     struct error err = ERROR_INIT;
     struct result result = {.y = {0}};
-    float *y = result.y;
     struct moed_scratch *scratch = new_scratch(model, rows, 1, &err);
     ck_assert_ptr_nonnull(scratch);
-    moed_forward(model, scratch, NULL, rows, &x, &y);
+    forward_rows(model, scratch, NULL, rows, x, result.y);
     const struct moed_routing *routing = moed_routing(scratch, layer);
     ck_assert_uint_eq(routing->items, rows);
     memcpy(result.expert, routing->expert, rows * routing->top_k * sizeof(int32_t));

@@ -80,9 +80,10 @@ static void expect_rows(const struct batch *batch, size_t row, size_t rows, int 
 {
     for (size_t i = 0; i < rows; i++) {
         const float value = (float)base + (float)i;
-        ck_assert_float_eq(batch->inputs[0][2 * (row + i)], value);
-        ck_assert_float_eq(batch->inputs[0][2 * (row + i) + 1], value + 0.5f);
-        ck_assert_float_eq(batch->inputs[1][row + i], 10 * value);
+        const float *pair = batch->inputs[0], *single = batch->inputs[1];
+        ck_assert_float_eq(pair[2 * (row + i)], value);
+        ck_assert_float_eq(pair[2 * (row + i) + 1], value + 0.5f);
+        ck_assert_float_eq(single[row + i], 10 * value);
     }
 }
 

@@ -63,9 +63,9 @@ static int factor_of(const char *name, const char *version)
 {
     struct served *served = registry_find(&registry, name, version, NULL);
     ck_assert_ptr_nonnull(served);
-    const float x = 1, *in = &x;
-    float y, *out = &y;
-    moed_forward(served->model, served->scratch, NULL, 1, &in, &out);
+    const float x = 1;
+    float y;
+    forward_rows(served->model, served->scratch, NULL, 1, &x, &y);
     return (int)y;
 }
 
