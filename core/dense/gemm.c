@@ -24,11 +24,12 @@ static void choose(void)
 {
     static const struct kernel *const kernels[] = {
 #ifdef MOED_X86
-        &kernel_avx512,
-        &kernel_avx2,
+        &kernel_avx512,  &kernel_avx2,
 #endif
-        &kernel_generic,
-        &kernel_openblas,
+#ifdef MOED_NEON
+        &kernel_neon,
+#endif
+        &kernel_generic, &kernel_openblas,
     };
     const char *name = getenv("MOED_KERNEL");
     const size_t count = sizeof kernels / sizeof *kernels;

@@ -1,5 +1,5 @@
-/* Kernels: the inner loops of dense algebra, one set per instruction set. Private to gemm.c, conv.c
- * and the kernel_*.c files.
+/* Kernels: the inner loops of dense algebra, one set per instruction set. Private to gemm.c,
+ * conv.c, kernel.c and kernel_openblas.c.
  *
  * Every kernel computes an output element with one accumulator that walks k upwards, whatever the
  * number of rows, the position in a tile or the thread: a row's bits cannot depend on its batch.
@@ -53,6 +53,9 @@ enum { COLUMN_SLACK = 64 };
 extern const struct kernel kernel_generic, kernel_openblas;
 #ifdef MOED_X86
 extern const struct kernel kernel_avx2, kernel_avx512;
+#endif
+#ifdef MOED_NEON
+extern const struct kernel kernel_neon;
 #endif
 
 /* The best usable kernel, or the one the environment variable MOED_KERNEL names. */

@@ -21,7 +21,7 @@ case("linear_without_bias", [13], linear("fc", 13, 7, bias=False))
 case("linear_rows_of_rank_2", [3, 5], linear("fc", 5, 9))
 case("linear_rows_of_rank_3", [2, 3, 5], linear("fc", 5, 18, bias=False))
 case("linear_many_rows", [7], linear("fc", 7, 5), rows=41)
-# 400 vectors of 200: more than one group of rows (core/dense/kernel.inc.h).
+# 400 vectors of 200: more than one group of rows (core/dense/kernel.c).
 case("linear_more_than_a_cache_group", [80, 2], linear("a", 2, 200), linear("b", 200, 3), rows=5)
 # Enough work for a team to share a batch out by rows (core/layers/layer.c).
 case(

@@ -1,0 +1,89 @@
+/* The instruction sets that kernels are compiled for. CMakeLists.txt compiles kernel.c once and
+ * tile.c several times for each of them, and defines ISA_AVX512, ISA_AVX2, ISA_NEON or none. They
+ * differ in
+ *
+ *   ISA         its name, which is also the kernel's
+ *   LANES       floats per vector
+ *   MAX_ROWS    rows of a tile: MAX_ROWS x 2 sums, 2 weights and 1 input fit the registers
+ *   USABLE      an expression: can this machine run it?
+ *   LOAD_F16(p) LANES 16-bit floats at p as a vector of floats; optional
+ *   LOAD_I8(p)  LANES 8-bit integers at p as a vector of floats; optional
+ *
+ * All else is written once, in GCC's vector extensions: only widening F16 and I8 has to name an
+ * instruction. */
+#ifndef CORE_ISA_H
+#define CORE_ISA_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* 32 registers of 16 floats. */
+#if defined(ISA_AVX512)
+#include <immintrin.h>
+#define ISA      avx512
+#define LANES    16
+#define MAX_ROWS 12
+#define USABLE                                                                                     \
+    __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&                     \
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")
+#define LOAD_16(from)  _mm256_loadu_si256((const __m256i *)(const void *)(from))
+#define LOAD_F16(from) (vec) _mm512_cvtph_ps(LOAD_16(from))
+#define LOAD_8(from)   _mm_loadu_si128((const __m128i *)(const void *)(from))
+#define LOAD_I8(from)  (vec) _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(LOAD_8(from)))
+
+/* 16 registers of 8 floats. */
+#elif defined(ISA_AVX2)
+#include <cpuid.h>
+#include <immintrin.h>
+
+/* __builtin_cpu_supports() does not know F16C everywhere; every processor with AVX2 has it, but a
+ * hypervisor may hide it. */
+static inline bool has_f16c(void)
+{
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+
+#define ISA            avx2
+#define LANES          8
+#define MAX_ROWS       6
+#define USABLE         __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c()
+#define LOAD_16(from)  _mm_loadu_si128((const __m128i *)(const void *)(from))
+#define LOAD_F16(from) (vec) _mm256_cvtph_ps(LOAD_16(from))
+#define LOAD_8(from)   _mm_loadl_epi64((const __m128i *)(const void *)(from))
+#define LOAD_I8(from)  (vec) _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(LOAD_8(from)))
+
+/* AArch64: 32 registers of 4 floats, on every machine. */
+#elif defined(ISA_NEON)
+#include <arm_neon.h>
+#include <string.h>
+
+/* Four integers: NEON widens eight, and behind the last panel there are no more than four. */
+static inline float32x4_t neon_widen_i8(const int8_t *from)
+{
+    uint32_t four;
+    memcpy(&four, from, sizeof four);
+    const int16x8_t wide = vmovl_s8(vreinterpret_s8_u64(vcreate_u64(four)));
+    return vcvtq_f32_s32(vmovl_s16(vget_low_s16(wide)));
+}
+
+#define ISA            neon
+#define LANES          4
+#define MAX_ROWS       12
+#define USABLE         true
+#define LOAD_F16(from) (vec) vcvt_f32_f16(vld1_f16((const float16_t *)(const void *)(from)))
+#define LOAD_I8(from)  (vec) neon_widen_i8(from)
+
+/* Any machine; on x86-64 this is SSE2. */
+#else
+#define ISA      generic
+#define LANES    4
+#define MAX_ROWS 6
+#define USABLE   true
+#endif
+
+/* Two vectors wide: one row of a tile then needs two weights and one input for two multiply-adds,
+ * and six rows (twelve where there are 32 registers) hide the latency of the adders. */
+enum { PANEL = 2 * LANES };
+
+#endif

@@ -1,0 +1,193 @@
+/* How a kernel cuts products into tiles. CMakeLists.txt compiles this file once for every
+ * instruction set (isa.h). */
+#include "core/dense/kernel.h"
+
+#include "core/dense/tile.h"
+
+/* kernel_avx2 of avx2, and "avx2". */
+#define PASTE_KERNEL(isa) kernel_##isa
+#define KERNEL_OF(isa)    PASTE_KERNEL(isa)
+#define QUOTE(isa)        #isa
+#define NAME_OF(isa)      QUOTE(isa)
+
+static size_t min_size(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Rows are cut into tiles of almost equal height: 8 rows are 4 + 4, not 6 + 2. */
+static unsigned tile_rows(size_t rows)
+{
+    const size_t tiles = (rows + MAX_ROWS - 1) / MAX_ROWS;
+    return (unsigned)((rows + tiles - 1) / tiles);
+}
+
+/* A product and how it is cut: into tiles of `height` rows, and weights into blocks of `span`
+ * panels and `depth` inputs that stay in the second-level cache while all rows pass by. Sums wait
+ * in y between blocks, which changes no bit of them. */
+struct product {
+    const struct packed *weights;
+    const float *x;
+    size_t x_pitch;
+    const size_t *offsets; /* of a row's inputs; NULL: they are side by side */
+    const float *bias;
+    float *y;
+    size_t rows, height, tiles, span, depth;
+};
+
+enum { MAX_DEPTH = 1536 };
+
+/* Rows of a large batch that are multiplied with all weights before the next: that many inputs stay
+ * in the second-level cache too. */
+enum { BLOCK_ROWS = 96 };
+
+/* Processors follow several streams of weights by themselves, but one alone only haltingly. It is
+ * asked for ahead of time: by the only tile so many bytes; by several tiles, each its share of the
+ * next block, so that memory works as long as they do. */
+enum { PREFETCH_BYTES = 2048 };
+
+static compute_tile *tile_of(const struct product *product)
+{
+    static compute_tile *const of_dtype[] = {
+        [DTYPE_F32] = TILE_OF(ISA, f32),
+        [DTYPE_BF16] = TILE_OF(ISA, bf16),
+        [DTYPE_I8] = TILE_OF(ISA, i8),
+#ifdef LOAD_F16
+        [DTYPE_F16] = TILE_OF(ISA, f16),
+#endif
+    };
+    return product->offsets ? TILE_OF(ISA, windows) : of_dtype[product->weights->dtype];
+}
+
+static void multiply_block(const struct product *product, size_t panel, size_t from, bool wide)
+{
+    const struct packed *weights = product->weights;
+    compute_tile *const run_tile = tile_of(product);
+    const size_t n = weights->n, k = weights->k, bytes = PANEL * dtype_bytes(weights->dtype);
+    const size_t column = panel * PANEL, depth = min_size(product->depth, k - from);
+    const char *source = (const char *)weights->panels + (panel * k + from) * bytes;
+    const size_t share = depth * bytes / product->tiles;
+    const char *ahead = source + (product->tiles == 1 ? PREFETCH_BYTES : depth * bytes);
+    const float *x = product->x + (product->offsets ? 0 : from);
+    for (size_t row = 0; row < product->rows; row += product->height, ahead += share) {
+        const struct tile tile = {.source = source,
+                                  .panel_pitch = k * PANEL,
+                                  .ahead = ahead,
+                                  .ahead_pitch = bytes / product->tiles,
+                                  .x = x + row * product->x_pitch,
+                                  .x_pitch = product->x_pitch,
+                                  .offsets = product->offsets ? product->offsets + from : NULL,
+                                  .k = depth,
+                                  .resumed = from > 0,
+                                  .bias = product->bias ? product->bias + column : NULL,
+                                  .y = product->y + row * n + column,
+                                  .y_pitch = n,
+                                  .columns = n - column};
+        run_tile(&tile, (unsigned)min_size(product->height, product->rows - row), wide);
+    }
+}
+
+static void windows_all(const struct packed *weights, const float *x, size_t x_pitch,
+                        const size_t *offsets, size_t rows, const float *bias, float *y)
+{
+    const size_t k = weights->k, panels = (weights->n + PANEL - 1) / PANEL;
+    const size_t height = tile_rows(rows), tiles = (rows + height - 1) / height;
+    const size_t blocks = tiles == 1 ? 1 : (k + MAX_DEPTH - 1) / MAX_DEPTH;
+    const struct product product = {.weights = weights,
+                                    .x = x,
+                                    .x_pitch = x_pitch,
+                                    .offsets = offsets,
+                                    .bias = bias,
+                                    .y = y,
+                                    .rows = rows,
+                                    .height = height,
+                                    .tiles = tiles,
+                                    .span = tiles == 1 ? panels_for((unsigned)rows) : 1,
+                                    .depth = (k + blocks - 1) / blocks};
+    for (size_t panel = 0, step; panel < panels; panel += step) {
+        const bool wide = product.span > 1 && panels - panel >= product.span;
+        step = wide ? product.span : 1;
+        for (size_t from = 0; from < k; from += product.depth)
+            multiply_block(&product, panel, from, wide);
+    }
+}
+
+static void rows_all(const struct packed *weights, const float *x, size_t rows, const float *bias,
+                     float *y)
+{
+    const size_t n = weights->n, k = weights->k;
+    for (size_t row = 0; row < rows; row += BLOCK_ROWS)
+        windows_all(weights, x + row * k, k, NULL, min_size(rows - row, BLOCK_ROWS), bias,
+                    y + row * n);
+}
+
+/* Every tile's rows of weights one k after the other: one pointer then walks them, where a pointer
+ * for each row would not find a register. */
+static void pack_columns(const float *weights, size_t count, size_t k, float *packed)
+{
+    const size_t height = tile_rows(count);
+    for (size_t first = 0; first < count; first += height) {
+        const size_t rows = min_size(height, count - first);
+        for (size_t i = 0; i < k; i++)
+            for (size_t row = first; row < first + rows; row++)
+                *packed++ = weights[row * k + i];
+    }
+}
+
+static void multiply_columns(struct tile *tile, const float *packed, size_t count,
+                             const float *bias, float *y)
+{
+    const size_t height = tile_rows(count);
+    for (size_t row = 0; row < count; row += height) {
+        tile->x = packed + row * tile->k;
+        tile->bias = bias ? bias + row : NULL;
+        tile->y = y + row * tile->y_pitch;
+        TILE_OF(ISA, columns)(tile, (unsigned)min_size(height, count - row), false);
+    }
+}
+
+/* `left`: columns of the line from this vector on. */
+static const float *next_vector(const float *vector, const struct columns *columns, size_t *left)
+{
+    *left -= LANES;
+    vector += LANES;
+    if (*left > 0)
+        return vector;
+    *left = columns->line;
+    return vector + columns->pitch - columns->line;
+}
+
+static void columns_all(const float *packed, size_t count, size_t k, const float *x,
+                        const struct columns *columns, const float *bias, float *y, size_t y_pitch)
+{
+    struct tile tile = {.offsets = columns->offsets, .k = k, .y_pitch = y_pitch};
+    const float *vector = x; /* the next one's first column */
+    size_t left = columns->line;
+    for (size_t column = 0; column < columns->count; column += PANEL) {
+        const float *const first = vector;
+        vector = next_vector(vector, columns, &left);
+        tile.source = first;
+        tile.vector_pitch = (size_t)(vector - first);
+        vector = next_vector(vector, columns, &left);
+        multiply_columns(&tile, packed, count, bias, y + column);
+    }
+}
+
+static bool usable(void)
+{
+    return USABLE;
+}
+
+const struct kernel KERNEL_OF(ISA) = {.name = NAME_OF(ISA),
+                                      .usable = usable,
+                                      .lanes = LANES,
+                                      .panel = PANEL,
+                                      .reads_bf16 = true,
+                                      .reads_i8 = true,
+#ifdef LOAD_F16
+                                      .reads_f16 = true,
+#endif
+                                      .rows = rows_all,
+                                      .windows = windows_all,
+                                      .pack_columns = pack_columns,
+                                      .columns = columns_all};

@@ -1,0 +1,230 @@
+/* One tile of a product: rows of inputs times panels of weights. CMakeLists.txt compiles this file
+ * for every instruction set (isa.h) and source of weights, and defines
+ *
+ *   TILE    the function's name, for instance tile_avx2_f32
+ *   SOURCE  what it reads, an enum source */
+#include "core/dense/tile.h"
+
+#include <stdint.h>
+#include <string.h>
+
+typedef float vec __attribute__((vector_size(LANES * 4)));
+typedef uint32_t bits __attribute__((vector_size(LANES * 4)));
+
+/* Fewer rows than that leave accumulators idle: such tiles span several panels instead. */
+enum { MAX_PANELS = 4 };
+
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE vec load(const float *from)
+{
+    vec value;
+    memcpy(&value, from, sizeof value);
+    return value;
+}
+
+/* Half `v` of a panel's pairs: a float's upper half is the same number as BF16. */
+INLINE vec load_bf16(const uint16_t *from, unsigned v)
+{
+    bits pairs;
+    memcpy(&pairs, from, sizeof pairs);
+    return (vec)(v == 0 ? pairs << 16 : pairs & 0xffff0000);
+}
+
+INLINE vec load_f16(const uint16_t *from)
+{
+#ifdef LOAD_F16
+    return LOAD_F16(from);
+#else
+    (void)from;
+    return (vec){0};
+#endif
+}
+
+INLINE vec load_i8(const int8_t *from)
+{
+#ifdef LOAD_I8
+    return LOAD_I8(from);
+#else
+    vec value;
+    for (size_t lane = 0; lane < LANES; lane++)
+        value[lane] = from[lane];
+    return value;
+#endif
+}
+
+/* Vector v of the k-th weights. */
+INLINE vec operand(const struct tile *tile, enum source source, size_t k, unsigned v)
+{
+    const size_t at = v / 2 * tile->panel_pitch + k * PANEL;
+    switch (source) {
+    case SOURCE_F32:
+    case SOURCE_WINDOWS:
+        return load((const float *)tile->source + at + v % 2 * LANES);
+    case SOURCE_BF16:
+        return load_bf16((const uint16_t *)tile->source + at, v % 2);
+    case SOURCE_F16:
+        return load_f16((const uint16_t *)tile->source + at + v % 2 * LANES);
+    case SOURCE_I8:
+        return load_i8((const int8_t *)tile->source + at + v % 2 * LANES);
+    default:
+        return load((const float *)tile->source + tile->offsets[k] + v * tile->vector_pitch);
+    }
+}
+
+/* Input k of a row; for SOURCE_COLUMNS these are weights, which pack_columns() has put side by
+ * side. */
+INLINE float input(const struct tile *tile, enum source source, const unsigned rows, unsigned row,
+                   size_t k)
+{
+    if (source == SOURCE_COLUMNS)
+        return tile->x[k * rows + row];
+    const float *inputs = tile->x + (source == SOURCE_WINDOWS ? tile->offsets[k] : k);
+    return inputs[row * tile->x_pitch];
+}
+
+INLINE vec first_value(const struct tile *tile, enum source source, unsigned row, unsigned v)
+{
+    vec value = {0};
+    const size_t column = (size_t)v * LANES;
+    const float *from = tile->resumed ? tile->y + row * tile->y_pitch : tile->bias;
+    if (!from)
+        return value;
+    if (source == SOURCE_COLUMNS)
+        return value + from[row];
+    if (column + LANES <= tile->columns)
+        return load(from + column);
+    if (column < tile->columns)
+        memcpy(&value, from + column, (tile->columns - column) * sizeof(float));
+    return value;
+}
+
+INLINE void store(const struct tile *tile, enum source source, unsigned row, unsigned v, vec value)
+{
+    const size_t column = (size_t)v * LANES;
+    float *to = tile->y + row * tile->y_pitch + column;
+    if (source == SOURCE_COLUMNS || column + LANES <= tile->columns)
+        memcpy(to, &value, sizeof value);
+    else if (column < tile->columns)
+        memcpy(to, &value, (tile->columns - column) * sizeof(float));
+}
+
+enum { CACHE_LINE = 64 };
+
+INLINE void prefetch(const struct tile *tile, enum source source, size_t k)
+{
+    const size_t bytes = PANEL * (source == SOURCE_I8                             ? 1
+                                  : source == SOURCE_BF16 || source == SOURCE_F16 ? 2
+                                                                                  : sizeof(float));
+    for (size_t line = 0; line < bytes; line += CACHE_LINE)
+        __builtin_prefetch(tile->ahead + k * tile->ahead_pitch + line);
+}
+
+/* In a register from here on. Left to itself GCC reads a weight again for every row that multiplies
+ * it, and loads are what such tiles wait for: with two rows this is half their time. */
+INLINE void keep(vec *value)
+{
+#if defined(__x86_64__)
+    __asm__("" : "+v"(*value));
+#elif defined(__aarch64__)
+    __asm__("" : "+w"(*value));
+#else
+    (void)value;
+#endif
+}
+
+/* One k into all sums. Whichever of inputs and weights are fewer stay in registers; of the others
+ * there is one at a time. */
+INLINE void add_tall(const struct tile *tile, enum source source, size_t k, const unsigned rows,
+                     const unsigned vectors, vec sum[MAX_ROWS][2 * MAX_PANELS])
+{
+    vec weight[2 * MAX_PANELS];
+#pragma GCC unroll 8
+    for (unsigned v = 0; v < vectors; v++)
+        weight[v] = operand(tile, source, k, v);
+#pragma GCC unroll 16
+    for (unsigned row = 0; row < rows; row++) {
+        const float value = input(tile, source, rows, row, k);
+#pragma GCC unroll 8
+        for (unsigned v = 0; v < vectors; v++)
+            sum[row][v] += weight[v] * value;
+    }
+}
+
+INLINE void add_wide(const struct tile *tile, enum source source, size_t k, const unsigned rows,
+                     const unsigned vectors, vec sum[MAX_ROWS][2 * MAX_PANELS])
+{
+    vec value[MAX_ROWS];
+#pragma GCC unroll 16
+    for (unsigned row = 0; row < rows; row++)
+        value[row] = (vec){0} + input(tile, source, rows, row, k);
+#pragma GCC unroll 4
+    for (unsigned v = 0; v < vectors; v += 2) {
+        vec low = operand(tile, source, k, v), high = operand(tile, source, k, v + 1);
+        keep(&low);
+        keep(&high);
+#pragma GCC unroll 16
+        for (unsigned row = 0; row < rows; row++) {
+            sum[row][v] += low * value[row];
+            sum[row][v + 1] += high * value[row];
+        }
+    }
+}
+
+/* rows, panels and source are constants where this is called: the loops unroll, sum[][] lives in
+ * registers. */
+INLINE void compute(const struct tile *tile, enum source source, const unsigned rows,
+                    const unsigned panels)
+{
+    vec sum[MAX_ROWS][2 * MAX_PANELS];
+    const unsigned vectors = 2 * panels;
+#pragma GCC unroll 16
+    for (unsigned row = 0; row < rows; row++)
+#pragma GCC unroll 8
+        for (unsigned v = 0; v < vectors; v++)
+            sum[row][v] = first_value(tile, source, row, v);
+    for (size_t k = 0; k < tile->k; k++) {
+        if (panels == 1 && source != SOURCE_COLUMNS)
+            prefetch(tile, source, k);
+        if (rows < vectors)
+            add_wide(tile, source, k, rows, vectors, sum);
+        else
+            add_tall(tile, source, k, rows, vectors, sum);
+    }
+#pragma GCC unroll 16
+    for (unsigned row = 0; row < rows; row++)
+#pragma GCC unroll 8
+        for (unsigned v = 0; v < vectors; v++)
+            store(tile, source, row, v, sum[row][v]);
+}
+
+/* Tiles of columns have one width. */
+enum { WIDE = SOURCE != SOURCE_COLUMNS };
+
+void TILE(const struct tile *tile, unsigned rows, bool wide)
+{
+    switch (rows) {
+#define CASE(r)                                                                                    \
+    case r:                                                                                        \
+        if (WIDE && wide && panels_for(r) > 1)                                                     \
+            compute(tile, SOURCE, r, panels_for(r));                                               \
+        else                                                                                       \
+            compute(tile, SOURCE, r, 1);                                                           \
+        break;
+        CASE(1)
+        CASE(2)
+        CASE(3)
+        CASE(4)
+        CASE(5)
+        CASE(6)
+#if MAX_ROWS == 12
+        CASE(7)
+        CASE(8)
+        CASE(9)
+        CASE(10)
+        CASE(11)
+        CASE(12)
+#endif
+#undef CASE
+    }
+}
