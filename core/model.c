@@ -306,7 +306,7 @@ static int check_all_used(const struct moed_model *model, struct error *err)
 {
     const struct tensor *unused = safetensors_unused(model->tensors);
     if (unused)
-        return error_set(err, ERROR_INVALID, "tensor '%s' is used by no layer", unused->name);
+        return tensor_error(unused, err, ERROR_INVALID, " is used by no layer");
     return 0;
 }
 

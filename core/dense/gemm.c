@@ -111,7 +111,7 @@ static void *allocate_panels(size_t bytes)
 
 static int no_memory(const struct tensor *tensor, struct error *err)
 {
-    return error_set(err, ERROR_INTERNAL, "tensor '%s': no memory for its weights", tensor->name);
+    return tensor_error(tensor, err, ERROR_INTERNAL, ": no memory for its weights");
 }
 
 /* `weights`: [n, k] of gemm->dtype. */
@@ -122,7 +122,7 @@ static int pack(struct gemm *gemm, const struct tensor *tensor, const void *weig
     const size_t panels = (n + panel - 1) / panel, size = dtype_bytes(gemm->dtype);
     size_t bytes;
     if (__builtin_mul_overflow(panels * panel * size, k, &bytes))
-        return error_set(err, ERROR_INVALID, "tensor '%s' is too large", tensor->name);
+        return tensor_error(tensor, err, ERROR_INVALID, " is too large");
     bytes = (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     gemm->bytes += bytes;
     gemm->panels = weights ? allocate_panels(bytes) : NULL;

@@ -64,17 +64,16 @@ static int claim_weight(struct layer *layer, const struct build *build, size_t a
     if (!weight)
         return tensor_claim(layer, build, "weight", err) ? 0 : -1; /* says what is missing */
     if (weight->rank != axes + 2)
-        return error_set(err, ERROR_INVALID, "tensor '%s' has %zu axes, expected %zu", weight->name,
-                         weight->rank, axes + 2);
+        return tensor_error(weight, err, ERROR_INVALID, " has %zu axes, expected %zu", weight->rank,
+                            axes + 2);
     conv->out_channels = weight->dims[0];
     conv->kernel_h = axes == 2 ? weight->dims[2] : 1;
     conv->kernel_w = weight->dims[axes + 1];
     if (conv->in_channels % conv->groups || conv->out_channels % conv->groups ||
         weight->dims[1] != conv->in_channels / conv->groups)
-        return error_set(
-            err, ERROR_INVALID,
-            "tensor '%s': %zu x %zu channels do not fit %zu input channels in %zu groups",
-            weight->name, conv->out_channels, weight->dims[1], conv->in_channels, conv->groups);
+        return tensor_error(weight, err, ERROR_INVALID,
+                            ": %zu x %zu channels do not fit %zu input channels in %zu groups",
+                            conv->out_channels, weight->dims[1], conv->in_channels, conv->groups);
     conv->k = weight->elements / conv->out_channels;
     if (array_build(&conv->weight, layer, build, "weight", weight->dims, weight->rank, true, err) !=
         0)

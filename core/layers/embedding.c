@@ -23,8 +23,8 @@ static int embedding_build(struct layer *layer, struct build *build, struct conf
         return config_error(node, NULL, err, "the result would have more than %d axes",
                             MOED_MAX_RANK);
     if (weight && weight->rank != 2)
-        return error_set(err, ERROR_INVALID, "tensor '%s' has %zu axes, expected [count, size]",
-                         weight->name, weight->rank);
+        return tensor_error(weight, err, ERROR_INVALID, " has %zu axes, expected [count, size]",
+                            weight->rank);
     if (weight)
         memcpy(dims, weight->dims, sizeof dims);
     if (array_build(&embedding->table, layer, build, "weight", dims, 2, true, err) != 0)

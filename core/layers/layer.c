@@ -308,15 +308,16 @@ struct tensor *tensor_claim(const struct layer *layer, const struct build *build
     }
     struct tensor *tensor = safetensors_find(build->tensors, name);
     if (!tensor) {
-        error_set(err, ERROR_INVALID, "tensor '%s' is missing", name);
+        error_set(err, ERROR_INVALID, "%s: tensor '%s' is missing",
+                  safetensors_name(build->tensors), name);
         return NULL;
     }
     if (tensor->used) {
-        error_set(err, ERROR_INVALID, "tensor '%s' is claimed by two layers of that name", name);
+        tensor_error(tensor, err, ERROR_INVALID, " is claimed by two layers of that name");
         return NULL;
     }
     tensor->used = true;
-    return tensor;
+    return tensor_check_finite(tensor, err) == 0 ? tensor : NULL;
 }
 
 int tensor_expect(const struct tensor *tensor, const size_t *dims, size_t rank, struct error *err)
@@ -326,12 +327,12 @@ int tensor_expect(const struct tensor *tensor, const size_t *dims, size_t rank, 
     if (tensor->rank == rank && memcmp(tensor->dims, dims, rank * sizeof *dims) == 0)
         return 0;
     if (tensor->rank > MOED_MAX_RANK)
-        return error_set(err, ERROR_INVALID, "tensor '%s' has %zu axes, expected %zu", tensor->name,
-                         tensor->rank, rank);
+        return tensor_error(tensor, err, ERROR_INVALID, " has %zu axes, expected %zu", tensor->rank,
+                            rank);
     memcpy(expected.dims, dims, rank * sizeof *dims);
     memcpy(found.dims, tensor->dims, tensor->rank * sizeof *tensor->dims);
-    return error_set(err, ERROR_INVALID, "tensor '%s' has shape %s, expected %s", tensor->name,
-                     shape_text(&found, a), shape_text(&expected, b));
+    return tensor_error(tensor, err, ERROR_INVALID, " has shape %s, expected %s",
+                        shape_text(&found, a), shape_text(&expected, b));
 }
 
 int array_build(struct array *array, struct layer *layer, const struct build *build,
@@ -354,7 +355,7 @@ int array_build(struct array *array, struct layer *layer, const struct build *bu
     }
     array->owned = malloc(tensor->elements * sizeof(float));
     if (!array->owned)
-        return error_set(err, ERROR_INTERNAL, "tensor '%s': no memory", tensor->name);
+        return tensor_error(tensor, err, ERROR_INTERNAL, ": no memory");
     tensor_to_f32(tensor, array->owned);
     tensor_drop_pages(tensor);
     array->values = array->owned;

@@ -51,9 +51,8 @@ static int batch_norm_build(struct layer *layer, struct build *build, struct con
         result = array_build(&parts[i], layer, build, suffix[i], &channels, 1, i >= 2, err);
     for (size_t i = 0; i < channels && result == 0; i++)
         if (!(parts[3].values[i] + eps > 0))
-            result = error_set(err, ERROR_INVALID,
-                               "tensor '%s%s.running_var': entry %zu is not positive",
-                               build->prefix, layer->name, i);
+            result = tensor_error(tensor_peek(layer, build, suffix[3]), err, ERROR_INVALID,
+                                  ": entry %zu is not positive", i);
     if (result == 0)
         result = fold(norm, parts, channels, eps, err);
     for (size_t i = 0; i < 4; i++)

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <jansson.h>
 #include <limits.h>
+#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +16,7 @@
 #include <unistd.h>
 
 #include "core/dense/convert.h"
+#include "core/dense/vector.h"
 #include "core/load/config.h"
 #include "core/parse_json.h"
 
@@ -26,6 +28,9 @@ enum { MAX_HEADER_BYTES = 100 * 1000 * 1000, MAX_HEADER_HEAP = 256 << 20 };
  */
 enum { MAX_SHARDS = 4096 };
 
+#define SINGLE "model.safetensors"
+#define INDEX  "model.safetensors.index.json"
+
 struct mapping {
     char *name; /* file name inside the checkpoint directory */
     void *base;
@@ -33,6 +38,7 @@ struct mapping {
 };
 
 struct safetensors {
+    const char *name; /* SINGLE or INDEX */
     struct mapping *mappings;
     size_t mapping_count;
     struct tensor *tensors; /* sorted by name once loaded */
@@ -156,6 +162,16 @@ static struct tensor *append_tensor(struct safetensors *file, const char *name, 
     return tensor;
 }
 
+/* PyTorch's batch norm counts the batches it was trained on. Inference has no use for the count,
+ * and nearly every checkpoint with batch norm holds one for each layer. */
+static bool is_batch_counter(const char *name, const char *dtype)
+{
+    static const char suffix[] = ".num_batches_tracked";
+    const size_t length = strlen(name), most = sizeof suffix - 1;
+    return dtype && strcmp(dtype, "I64") == 0 && length > most &&
+           strcmp(name + length - most, suffix) == 0;
+}
+
 static int parse_tensor(struct safetensors *file, const struct mapping *mapping, const char *name,
                         json_t *entry, const char *data, struct extent *extent, struct error *err)
 {
@@ -169,19 +185,20 @@ static int parse_tensor(struct safetensors *file, const struct mapping *mapping,
     if (!json_is_object(entry) || json_object_size(entry) != 3)
         return error_set(err, ERROR_INVALID, "%s: expected exactly dtype, shape and data_offsets",
                          where);
-    if (dtype_parse(dtype, &tensor->dtype) != 0)
+    tensor->used = is_batch_counter(name, dtype); /* nobody else may claim or miss it */
+    if (!tensor->used && dtype_parse(dtype, &tensor->dtype) != 0)
         return error_set(err, ERROR_INVALID, "%s: dtype %s is not one of F32, F16, BF16", where,
                          dtype ? dtype : "(none)");
     size_t data_bytes = mapping->bytes - (size_t)(data - (const char *)mapping->base);
     if (parse_shape(json_object_get(entry, "shape"), tensor, where, err) != 0 ||
         parse_extent(json_object_get(entry, "data_offsets"), data_bytes, extent, where, err) != 0)
         return -1;
-    size_t bytes;
-    if (__builtin_mul_overflow(tensor->elements, dtype_bytes(tensor->dtype), &bytes) ||
+    size_t bytes, element = tensor->used ? sizeof(int64_t) : dtype_bytes(tensor->dtype);
+    if (__builtin_mul_overflow(tensor->elements, element, &bytes) ||
         bytes != extent->end - extent->begin)
         return error_set(err, ERROR_INVALID,
                          "%s: shape needs %zu x %zu bytes, data_offsets give %zu", where,
-                         tensor->elements, dtype_bytes(tensor->dtype), extent->end - extent->begin);
+                         tensor->elements, element, extent->end - extent->begin);
     tensor->data = data + extent->begin;
     extent->name = tensor->name;
     return 0;
@@ -215,6 +232,20 @@ static int check_extents(struct extent *extents, size_t count, size_t data_bytes
     return 0;
 }
 
+/* The format wants texts only, and other readers refuse anything else. */
+static int check_metadata(json_t *metadata, const char *file, struct error *err)
+{
+    const char *key;
+    json_t *value;
+    if (!json_is_object(metadata))
+        return error_set(err, ERROR_INVALID, "%s: __metadata__ must be an object of strings", file);
+    json_object_foreach (metadata, key, value)
+        if (!json_is_string(value))
+            return error_set(err, ERROR_INVALID, "%s: __metadata__['%.64s'] must be a string", file,
+                             key);
+    return 0;
+}
+
 static int parse_tensors(struct safetensors *file, const struct mapping *mapping, json_t *header,
                          const char *data, struct error *err)
 {
@@ -227,8 +258,9 @@ static int parse_tensors(struct safetensors *file, const struct mapping *mapping
     int result = 0;
     json_object_foreach (header, name, entry) {
         if (strcmp(name, "__metadata__") == 0)
-            continue;
-        result = parse_tensor(file, mapping, name, entry, data, &extents[count++], err);
+            result = check_metadata(entry, mapping->name, err);
+        else
+            result = parse_tensor(file, mapping, name, entry, data, &extents[count++], err);
         if (result != 0)
             break;
     }
@@ -243,7 +275,11 @@ static int parse_tensors(struct safetensors *file, const struct mapping *mapping
 static int parse_file(struct safetensors *file, const struct mapping *mapping, struct error *err)
 {
     const unsigned char *base = mapping->base;
+    static const char pointer[] = "version https://git-lfs";
     uint64_t header_bytes = 0;
+    if (mapping->bytes >= sizeof pointer - 1 && memcmp(base, pointer, sizeof pointer - 1) == 0)
+        return error_set(err, ERROR_INVALID,
+                         "%s: a Git LFS pointer, not the weights: run git lfs pull", mapping->name);
     for (int i = 7; i >= 0; i--)
         header_bytes = header_bytes << 8 | base[i];
     if (header_bytes > MAX_HEADER_BYTES || header_bytes > mapping->bytes - 8)
@@ -270,7 +306,7 @@ static int open_shard(struct safetensors *file, const char *directory, const cha
                       struct error *err)
 {
     if (file->mapping_count == MAX_SHARDS)
-        return error_set(err, ERROR_INVALID, "more than %d shards", MAX_SHARDS);
+        return error_set(err, ERROR_INVALID, INDEX ": more than %d shards", MAX_SHARDS);
     file->mappings = xrealloc(file->mappings, (file->mapping_count + 1) * sizeof *file->mappings);
     struct mapping *mapping = &file->mappings[file->mapping_count];
     if (map_file(directory, name, mapping, err) != 0)
@@ -289,8 +325,7 @@ static int open_shards(struct safetensors *file, const char *directory, json_t *
         const char *name = json_string_value(shard);
         /* A shard lies in the checkpoint's own directory: no path may lead out of it. */
         if (!name || !*name || strchr(name, '/') || strcmp(name, "..") == 0)
-            result = error_set(err, ERROR_INVALID,
-                               "model.safetensors.index.json: weight_map['%s'] must be a file name",
+            result = error_set(err, ERROR_INVALID, INDEX ": weight_map['%s'] must be a file name",
                                tensor);
         else if (!json_object_get(opened, name) &&
                  (result = open_shard(file, directory, name, err)) == 0)
@@ -306,17 +341,31 @@ static int open_shards(struct safetensors *file, const char *directory, json_t *
 static int check_index(const struct safetensors *file, json_t *weight_map, struct error *err)
 {
     if (json_object_size(weight_map) != file->tensor_count)
-        return error_set(err, ERROR_INVALID,
-                         "model.safetensors.index.json lists %zu tensors, its shards hold %zu",
+        return error_set(err, ERROR_INVALID, INDEX " lists %zu tensors, its shards hold %zu",
                          json_object_size(weight_map), file->tensor_count);
     for (size_t i = 0; i < file->tensor_count; i++) {
         const struct tensor *tensor = &file->tensors[i];
         const char *listed = json_string_value(json_object_get(weight_map, tensor->name));
         if (!listed || strcmp(listed, tensor->shard) != 0)
-            return error_set(err, ERROR_INVALID,
-                             "model.safetensors.index.json: tensor '%s' is in %s, listed in %s",
+            return error_set(err, ERROR_INVALID, INDEX ": tensor '%s' is in %s, listed in %s",
                              tensor->name, tensor->shard, listed ? listed : "no file");
     }
+    return 0;
+}
+
+/* Beside an index, a file of all weights is a second truth, unless it is one of the shards. */
+static int check_single_file(const struct safetensors *file, const char *directory,
+                             struct error *err)
+{
+    char path[PATH_MAX];
+    for (size_t i = 0; i < file->mapping_count; i++)
+        if (strcmp(file->mappings[i].name, SINGLE) == 0)
+            return 0;
+    if (snprintf(path, sizeof path, "%s/" SINGLE, directory) < (int)sizeof path &&
+        access(path, F_OK) == 0)
+        return error_set(err, ERROR_INVALID,
+                         "both " SINGLE " and " INDEX " are there, and the index does not list "
+                         "the file: keep one of them");
     return 0;
 }
 
@@ -332,6 +381,9 @@ static int open_index(struct safetensors *file, const char *directory, const cha
                      : error_set(err, ERROR_INVALID, "%s: weight_map must be an object", path);
     if (result == 0)
         result = check_index(file, weight_map, err);
+    if (result == 0)
+        result = check_single_file(file, directory, err);
+    file->name = INDEX;
     config_close(&index);
     return result;
 }
@@ -347,8 +399,9 @@ static int sort_tensors(struct safetensors *file, struct error *err)
         qsort(file->tensors, file->tensor_count, sizeof *file->tensors, compare_tensors);
     for (size_t i = 1; i < file->tensor_count; i++)
         if (compare_tensors(&file->tensors[i - 1], &file->tensors[i]) == 0)
-            return error_set(err, ERROR_INVALID, "tensor '%s' is stored in more than one shard",
-                             file->tensors[i].name);
+            return error_set(err, ERROR_INVALID, "%s: tensor '%s' is also stored in %s",
+                             file->tensors[i].shard, file->tensors[i].name,
+                             file->tensors[i - 1].shard);
     return 0;
 }
 
@@ -356,14 +409,15 @@ struct safetensors *safetensors_open(const char *directory, struct error *err)
 {
     char index[PATH_MAX];
     struct safetensors *file = xcalloc(1, sizeof *file);
-    int length = snprintf(index, sizeof index, "%s/model.safetensors.index.json", directory);
+    file->name = SINGLE;
+    int length = snprintf(index, sizeof index, "%s/" INDEX, directory);
     int result;
     if (length >= (int)sizeof index)
         result = error_set(err, ERROR_INVALID, "%s: path too long", directory);
     else if (access(index, F_OK) == 0)
         result = open_index(file, directory, index, err);
     else
-        result = open_shard(file, directory, "model.safetensors", err);
+        result = open_shard(file, directory, SINGLE, err);
     if (result != 0 || sort_tensors(file, err) != 0) {
         safetensors_free(file);
         return NULL;
@@ -400,6 +454,76 @@ const struct tensor *safetensors_unused(const struct safetensors *file)
         if (!file->tensors[i].used)
             return &file->tensors[i];
     return NULL;
+}
+
+const char *safetensors_name(const struct safetensors *file)
+{
+    return file->name;
+}
+
+int tensor_error(const struct tensor *tensor, struct error *err, enum error_code code,
+                 const char *format, ...)
+{
+    char message[ERROR_TEXT_BYTES / 2];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(message, sizeof message, format, args);
+    va_end(args);
+    return error_set(err, code, "%s: tensor '%s'%s", tensor->shard, tensor->name, message);
+}
+
+/* ---- numbers ---- */
+
+/* NaN and the infinities have all bits of the exponent set. The loops have no exit, so that they
+ * are as fast as memory. */
+VECTORIZED static bool has_exponent32(const void *data, size_t count, uint32_t exponent)
+{
+    const char *bytes = data;
+    uint32_t found = 0;
+    for (size_t i = 0; i < count; i++) {
+        uint32_t bits;
+        memcpy(&bits, bytes + i * sizeof bits, sizeof bits);
+        found |= (bits & exponent) == exponent;
+    }
+    return found;
+}
+
+VECTORIZED static bool has_exponent16(const void *data, size_t count, uint16_t exponent)
+{
+    const char *bytes = data;
+    uint16_t found = 0;
+    for (size_t i = 0; i < count; i++) {
+        uint16_t bits;
+        memcpy(&bits, bytes + i * sizeof bits, sizeof bits);
+        found |= (bits & exponent) == exponent;
+    }
+    return found;
+}
+
+static bool all_finite(enum dtype dtype, const void *data, size_t count)
+{
+    if (dtype == DTYPE_F32)
+        return !has_exponent32(data, count, 0x7F800000);
+    return !has_exponent16(data, count, dtype == DTYPE_F16 ? 0x7C00 : 0x7F80);
+}
+
+int tensor_check_finite(const struct tensor *tensor, struct error *err)
+{
+    enum { AT_ONCE = 1 << 14 };
+    const char *data = tensor->data;
+    const size_t bytes = dtype_bytes(tensor->dtype);
+    for (size_t done = 0; done < tensor->elements; done += AT_ONCE) {
+        const size_t left = tensor->elements - done, count = left < AT_ONCE ? left : AT_ONCE;
+        if (all_finite(tensor->dtype, data + done * bytes, count))
+            continue;
+        size_t i = done;
+        while (all_finite(tensor->dtype, data + i * bytes, 1))
+            i++;
+        return tensor_error(tensor, err, ERROR_INVALID,
+                            ": element %zu of %zu is NaN or infinite, expected finite weights", i,
+                            tensor->elements);
+    }
+    return 0;
 }
 
 void tensor_drop_pages(const struct tensor *tensor)

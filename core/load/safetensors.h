@@ -42,6 +42,16 @@ struct tensor *safetensors_find(const struct safetensors *file, const char *name
 /* The first tensor, in order of names, that nothing has claimed; NULL when all are used. */
 const struct tensor *safetensors_unused(const struct safetensors *file);
 
+/* The name of the file that says which tensors there are. Borrowed, literal. */
+const char *safetensors_name(const struct safetensors *file);
+
+/* Records "<file>: tensor '<name>'<message>". Returns -1. */
+int tensor_error(const struct tensor *tensor, struct error *err, enum error_code code,
+                 const char *format, ...) __attribute__((format(printf, 4, 5)));
+
+/* Refuses a tensor with an element that is NaN or infinite. Reads all of it. */
+int tensor_check_finite(const struct tensor *tensor, struct error *err);
+
 size_t dtype_bytes(enum dtype dtype);
 const char *dtype_name(enum dtype dtype);
 

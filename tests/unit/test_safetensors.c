@@ -158,6 +158,72 @@ START_TEST(metadata_is_no_tensor)
 }
 END_TEST
 
+/* What every PyTorch model with batch norm has beside its weights. */
+START_TEST(batch_counters_are_ignored)
+{
+    static const char header[] =
+        "{\"n.num_batches_tracked\":{\"dtype\":\"I64\",\"shape\":[],\"data_offsets\":[0,8]},"
+        "\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[8,12]}}";
+    char bytes[8 + sizeof header - 1 + 12] = {(char)(sizeof header - 1)};
+    memcpy(bytes + 8, header, sizeof header - 1);
+    write_file(directory, "model.safetensors", bytes, sizeof bytes);
+    struct safetensors *file = open_checked();
+    ck_assert_str_eq(safetensors_unused(file)->name, "a");
+    safetensors_find(file, "a")->used = true;
+    ck_assert_ptr_null(safetensors_unused(file));
+    safetensors_free(file);
+}
+END_TEST
+
+/* An index may list the one file; then nothing contradicts it. */
+START_TEST(an_index_of_the_single_file_is_fine)
+{
+    write_shard("model.safetensors", "a", 4);
+    write_index("{'a':'model.safetensors'}");
+    struct safetensors *file = open_checked();
+    ck_assert(first_value(file, "a") == 4);
+    safetensors_free(file);
+}
+END_TEST
+
+START_TEST(not_finite_elements_are_found_wherever_they_are)
+{
+    enum { COUNT = 40000 };
+    static const size_t places[] = {0, 1, 16383, 16384, COUNT - 1};
+    static const uint16_t bad16[] = {0x7C00, 0xFC01}, badb16[] = {0x7F80, 0xFF81};
+    uint16_t *halves = xcalloc(COUNT, sizeof *halves);
+    float *floats = xcalloc(COUNT, sizeof *floats);
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        const struct tensor f32 = {"t", "f", DTYPE_F32, 1, {COUNT}, COUNT, floats, false};
+        const struct tensor f16 = {"t", "f", DTYPE_F16, 1, {COUNT}, COUNT, halves, false};
+        const struct tensor bf16 = {"t", "f", DTYPE_BF16, 1, {COUNT}, COUNT, halves, false};
+        char expected[64];
+        snprintf(expected, sizeof expected, "f: tensor 't': element %zu of", places[i]);
+        floats[places[i]] = 3.4028234e38f;
+        halves[places[i]] = 0x7BFF;
+        ck_assert_int_eq(tensor_check_finite(&f32, &err), 0);
+        ck_assert_int_eq(tensor_check_finite(&f16, &err), 0);
+        ck_assert_int_eq(tensor_check_finite(&bf16, &err), 0);
+        floats[places[i]] = i % 2 ? NAN : -INFINITY;
+        ck_assert_int_eq(tensor_check_finite(&f32, &err), -1);
+        expect_text(err.text, expected);
+        halves[places[i]] = bad16[i % 2];
+        err = (struct error)ERROR_INIT;
+        ck_assert_int_eq(tensor_check_finite(&f16, &err), -1);
+        expect_text(err.text, expected);
+        halves[places[i]] = badb16[i % 2];
+        err = (struct error)ERROR_INIT;
+        ck_assert_int_eq(tensor_check_finite(&bf16, &err), -1);
+        expect_text(err.text, expected);
+        err = (struct error)ERROR_INIT;
+        floats[places[i]] = 0;
+        halves[places[i]] = 0;
+    }
+    free(floats);
+    free(halves);
+}
+END_TEST
+
 START_TEST(unused_tensors_come_in_order_of_names)
 {
     const struct stored tensors[] = {STORED("c", DIMS(1), 1), STORED("a", DIMS(1), 1),
@@ -270,6 +336,8 @@ END_TEST
 TEST_MAIN_WITH("safetensors", begin, end, finds_tensors_by_name, every_dtype_reads_as_f32,
                a_scalar_has_one_element, no_tensors_is_a_file_too,
                a_hundred_thousand_tensors_are_read, metadata_is_no_tensor,
+               batch_counters_are_ignored, an_index_of_the_single_file_is_fine,
+               not_finite_elements_are_found_wherever_they_are,
                unused_tensors_come_in_order_of_names, shards_form_one_set,
                a_tensor_in_two_shards_is_refused, a_shard_with_tensors_the_index_lacks_is_refused,
                shards_stay_in_the_directory, a_missing_file_is_named, only_regular_files_are_read,

@@ -92,9 +92,9 @@ SEVERAL = [
     ("gates_top_k_over_its_experts", tasks, [put(GATES + ".0.top_k", 3)],
      [AT_GATES + "[0].top_k: expected an integer from 1 to 2"]),
     ("gates_select_bias_of_all", tasks, [tensor("level1.gates.a.select_bias", numbers(3))],
-     ["tensor 'level1.gates.a.select_bias' has shape [3], expected [2]"]),
+     ["safetensors: tensor 'level1.gates.a.select_bias' has shape [3], expected [2]"]),
     ("gates_tensor_of_no_gate", tasks, [tensor("level1.gates.b.out.weight", numbers(3, 4))],
-     ["tensor 'level1.gates.b.out.weight' is used by no layer"]),
+     ["safetensors: tensor 'level1.gates.b.out.weight' is used by no layer"]),
     ("gates_with_moe", tasks, [put(GATES + ".0.layers", [
         {"op": "moe", "name": "m", "gate": {"layers": [{"op": "relu"}]},
          "experts": {"count": 4, "layers": [{"op": "relu"}]}}])], [AT_GATES + "[0].layers[0]: ", "MoE"]),

@@ -53,7 +53,7 @@ INPUTS = [
     ("inputs_too_large_together", tasks,
      [put("inputs", [{"name": name, "shape": [2**26]} for name in "ab"])], ["config.json: inputs: join to 134217728"]),
     ("inputs_other_width_together", tasks, [put("inputs.0.shape", [3]), drop("inputs.0.preprocess")],
-     ["tensor 'level1.experts.0.fc.weight' has shape [3, 4], expected [3, 5]"]),
+     ["safetensors: tensor 'level1.experts.0.fc.weight' has shape [3, 4], expected [3, 5]"]),
     ("input_with_categories", encoder, [put("input.categories", 3)], ["config.json: input: unknown key 'categories'"]),
     ("input_with_layers", encoder, [put("input.layers", [{"op": "relu"}])],
      ["config.json: input: unknown key 'layers'"]),
@@ -69,7 +69,7 @@ INPUTS = [
     ("input_layers_unknown_op", tasks, [put("inputs.1.layers.1.op", "tan")],
      [IN + "[1].layers[1].op: unknown op 'tan'"]),
     ("input_layers_of_other_width", tasks, [put("inputs.1.layers.1", one("linear")), tensor("l.weight", numbers(2, 3))],
-     ["tensor 'l.weight' has shape [2, 3], expected [2, 2]"]),
+     ["safetensors: tensor 'l.weight' has shape [2, 3], expected [2, 2]"]),
     ("input_layers_with_moe", tasks, [put("inputs.1.layers.1", {"op": "moe", "name": "m", "gate": GATE, "experts": {
         "count": 2, "layers": [{"op": "relu"}]}})], [IN + "[1].layers[1]: ", "MoE"]),
     ("input_layers_name_of_a_layer", tasks, [put("inputs.0.layers", [one("linear")]),
@@ -90,10 +90,10 @@ EMBEDDING = [
     ("embedding_in_an_output", tasks, [put("outputs.1.layers", [one("embedding")]), tensor("l.weight", numbers(4, 2))],
      [OUT + "[1].layers[0]", "embedding"]),
     ("embedding_without_name", tasks, [drop("inputs.1.layers.0.name")], ["config.json: ", "'embedding'", "name"]),
-    ("embedding_without_weight", tasks, [tensor("word.weight", None)], ["tensor 'word.weight' is missing"]),
+    ("embedding_without_weight", tasks, [tensor("word.weight", None)], ["safetensors: tensor 'word.weight' is missing"]),
     ("embedding_rank_1", tasks, [tensor("word.weight", numbers(4))], ["tensor 'word.weight'"]),
     ("embedding_rank_3", tasks, [tensor("word.weight", numbers(4, 2, 1))], ["tensor 'word.weight'"]),
-    ("embedding_with_bias", tasks, [tensor("word.bias", numbers(2))], ["tensor 'word.bias' is used by no layer"]),
+    ("embedding_with_bias", tasks, [tensor("word.bias", numbers(2))], ["safetensors: tensor 'word.bias' is used by no layer"]),
     ("embedding_to_seven_axes", tasks, [put("inputs.1.shape", [1] * 6)], [IN + "[1].layers[0]"]),
 ]
 
@@ -114,7 +114,7 @@ OUTPUTS = [
         {"op": "residual", "layers": [{"op": "moe", "name": "m", "gate": GATE, "experts": {
             "count": 3, "layers": [{"op": "relu"}]}}]}])], [OUT + "[1].layers[0].layers[0]: ", "MoE"]),
     ("output_layers_of_other_width", tasks, [tensor("class.weight", numbers(2, 4))],
-     ["tensor 'class.weight' has shape [2, 4], expected [2, 3]"]),
+     ["safetensors: tensor 'class.weight' has shape [2, 4], expected [2, 3]"]),
     ("output_layers_nested_17", tasks, [put("outputs.1.layers", [nested(17)])],
      [OUT + "[1].layers[0]", "nested", "16"]),
     ("reference_of_a_layer_of_gates", tasks, [put("routing_reference", {"level1": {"share": [0.5] * 3, "rows": 1}})],

@@ -3,8 +3,10 @@ of shards. A case is (name, base, edits, what the error must hold)."""
 
 import struct
 
-from checkpoint import container, entry, file, files, header, no_file, to_json
-from good import every_op, small
+import numpy as np
+
+from checkpoint import container, entry, file, files, header, no_file, tensor, to_json
+from good import every_op, image, small
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -43,6 +45,13 @@ def index_text(old, new):
     return files(lambda all_files: all_files.update({INDEX: all_files[INDEX].replace(old, new)}))
 
 
+def value(name, element, number):
+    def edit(checkpoint):
+        checkpoint.tensors[name] = checkpoint.tensors[name].copy()
+        checkpoint.tensors[name].flat[element] = number
+    return edit
+
+
 def shift(all_header, by):
     for value in all_header.values():
         value["data_offsets"] = [offset + by for offset in value["data_offsets"]]
@@ -73,6 +82,13 @@ FILE = [
      [WEIGHTS + ": header cannot be read at byte ", "a NUL byte"]),
     ("header_byte_order_mark", small, [whole_header(b"\xef\xbb\xbf{}")],
      [WEIGHTS + ": header cannot be read at byte 8: a byte-order mark"]),
+    ("metadata_is_list", small, [header(lambda h: h.update(__metadata__=["pt"]))],
+     [WEIGHTS + ": __metadata__ must be an object of strings"]),
+    ("metadata_number", small, [header(lambda h: h.update(__metadata__={"format": "pt", "epoch": 3}))],
+     [WEIGHTS + ": __metadata__['epoch'] must be a string"]),
+    ("git_lfs_pointer", small, [file(WEIGHTS, b"version https://git-lfs.github.com/spec/v1\noid sha256:"
+                                     + b"0" * 64 + b"\nsize 1234\n")],
+     [WEIGHTS + ": a Git LFS pointer, not the weights: run git lfs pull"]),
     ("hole_before_first", small, [header(lambda h: shift(h, 4)), bytes_at_end(b"\0" * 4)],
      [f"{WEIGHTS}: 4 unused bytes before tensor '{GATE}'"]),
     ("hole_between", small, [header(lambda h: [h[n]["data_offsets"].__setitem__(i, h[n]["data_offsets"][i] + 4)
@@ -122,6 +138,19 @@ ENTRY = [
     ("offsets_reversed", small, [entry(GATE, data_offsets=[32, 0])], [TENSOR + "data_offsets [32, 0]"]),
     ("offsets_beyond_file", small, [entry(GATE, data_offsets=[128, 160])], [TENSOR + "data_offsets [128, 160]", "152"]),
     ("offsets_huge", small, [entry(GATE, data_offsets=[2**63 - 33, 2**63 - 1])], [TENSOR + "data_offsets"]),
+    ("value_nan", small, [value("moe.experts.1.fc.weight", 5, np.nan)],
+     [f"{WEIGHTS}: tensor 'moe.experts.1.fc.weight': element 5 of 12 is NaN or infinite"]),
+    ("value_infinite", small, [value("moe.experts.0.fc.bias", 2, -np.inf)],
+     [f"{WEIGHTS}: tensor 'moe.experts.0.fc.bias': element 2 of 3 is NaN or infinite"]),
+    ("value_infinite_f16", every_op, [value("ln.weight", 7, np.inf)],
+     [".safetensors: tensor 'ln.weight': element 7 of 8 is NaN or infinite"]),
+    ("batch_counter_claimed", small, [header(lambda h: h.update({GATE: {**h[GATE], "dtype": "I64"}}))],
+     [TENSOR + "dtype I64"]),
+    ("batch_counter_of_4_bytes", image, [tensor("norm.num_batches_tracked", [1.0]),
+                                         entry("norm.num_batches_tracked", dtype="I64")],
+     [f"{WEIGHTS}: tensor 'norm.num_batches_tracked': shape needs 1 x 8 bytes, data_offsets give 4"]),
+    ("batch_counter_of_floats", image, [tensor("norm.num_batches_tracked", [1.0])],
+     [f"{WEIGHTS}: tensor 'norm.num_batches_tracked' is used by no layer"]),
     ("tensor_name_endless", small, [header(lambda h: h.update({"€" * 2000: {}}))], [WEIGHTS + ": tensor '€€€"]),
     ("tensor_name_endless_2", small, [header(lambda h: h.update({"e" + "€" * 2000: {}}))], [WEIGHTS + ": tensor 'e€€"]),
     ("tensor_name_endless_3", small, [header(lambda h: h.update({"eu" + "€" * 2000: {}}))], [WEIGHTS + ": tensor 'eu€"]),
@@ -150,6 +179,10 @@ SHARDS = [
     ("index_names_other_shard", every_op, [index_text(b'"conv.weight":"model-00001', b'"conv.weight":"model-00002')],
      [INDEX, "'conv.weight'", SHARD]),
     ("index_names_no_weights", every_op, [index({"a": "config.json"})], ["config.json: header of"]),
+    ("index_beside_weights", every_op,
+     [files(lambda all_files: all_files.update({WEIGHTS: all_files[SHARD]}))],
+     [f"both {WEIGHTS} and {INDEX} are there"]),
+    ("index_tensor_missing", every_op, [tensor("conv.weight", None)], [INDEX + ": tensor 'conv.weight' is missing"]),
     ("index_shard_twice", every_op,
      [index({str(i): SHARD if i % 2 else "copy" for i in range(16)}),
       files(lambda all_files: all_files.update(copy=all_files[SHARD]))], [INDEX, "tensor '"]),
