@@ -185,4 +185,7 @@ const struct moed_routing *moed_routing(const struct moed_scratch *scratch, size
  * environment variable MOED_KERNEL chooses; what this machine cannot run gives "generic". */
 const char *moed_kernel_name(void);
 
+/* -1 with an error when MOED_KERNEL names a kernel that does not exist or cannot run here. */
+int moed_kernel_check(struct error *err);
+
 #endif

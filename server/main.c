@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/moed.h"
 #include "server/inspect.h"
 #include "server/log.h"
 #include "server/options.h"
@@ -35,7 +36,7 @@ static int run_serve(int argc, char *argv[])
 {
     struct error err = ERROR_INIT;
     struct options options;
-    if (options_init(&options, argc, argv, &err) != 0)
+    if (moed_kernel_check(&err) != 0 || options_init(&options, argc, argv, &err) != 0)
         return usage(&err, "serve");
     log_set_level(log_level_from_name(options.log_level));
     int status = server_run(&options, &err);
@@ -69,6 +70,8 @@ static int run_inspect(int argc, char *argv[])
     }
     if (!directory)
         error_set(&err, ERROR_INVALID, "inspect: which checkpoint directory?");
+    if (moed_kernel_check(&err) != 0)
+        return usage(&err, "inspect");
     if (err.code != ERROR_NONE)
         return usage(&err, "inspect");
     return inspect(directory, json, stdout, &err) == 0 ? EXIT_SUCCESS : fail(&err);

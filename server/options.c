@@ -2,9 +2,11 @@
  * is in options_table.c; this file knows no option by name. */
 #include "server/options.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "server/log.h"
 #include "server/options_table.h"
@@ -14,6 +16,8 @@ enum {
     CONFIG_MAX_BYTES = 64 << 10,
     NAME_MAX_BYTES = 64,
 };
+
+#define ENVIRONMENT_PREFIX "MOED_"
 
 /* --- one value ------------------------------------------------------------- */
 
@@ -279,26 +283,52 @@ static int read_config(struct options *options, const char *path, struct error *
  * from starting. */
 static bool is_service_link(const char *value)
 {
-    return !strncmp(value, "tcp://", 6) || !strncmp(value, "udp://", 6);
+    return !strncmp(value, "tcp://", 6) || !strncmp(value, "udp://", 6) ||
+           !strncmp(value, "sctp://", 7);
 }
 
+/* The same for the variables beside it: MOED_SERVICE_HOST, MOED_SERVICE_PORT_HTTP,
+ * MOED_PORT_8080_TCP_ADDR; and MOED_CANARY_SERVICE_HOST of a service called moed-canary. */
+static bool is_service_variable(const char *name)
+{
+    const char *port = strstr(name, "_PORT_");
+    return strstr(name, "_SERVICE_HOST") || strstr(name, "_SERVICE_PORT") ||
+           (port && isdigit((unsigned char)port[strlen("_PORT_")]));
+}
+
+/* "MOED_MAX_ROWS" -> "max_rows", cut to fit. */
+static void option_name_of(const char *variable, size_t length, char name[NAME_MAX_BYTES])
+{
+    const size_t prefix = strlen(ENVIRONMENT_PREFIX);
+    snprintf(name, NAME_MAX_BYTES, "%.*s", (int)(length - prefix), variable + prefix);
+    for (char *at = name; *at; at++)
+        *at = *at >= 'A' && *at <= 'Z' ? (char)(*at - 'A' + 'a') : *at;
+}
+
+/* One variable, "NAME=value", that begins with MOED_. */
+static int read_variable(struct options *options, const char *variable, struct error *err)
+{
+    char name[NAME_MAX_BYTES];
+    const size_t length = strcspn(variable, "=");
+    const char *value = variable + length + (variable[length] == '=');
+    option_name_of(variable, length, name);
+    if (is_service_link(value) || is_service_variable(variable) || strcmp(name, "kernel") == 0)
+        return 0; /* the kernel is the engine's to read */
+    const struct option_row *row = find_row(name, false);
+    const int result = row ? set_value(options, row, value, err) : unknown_name(name, false, err);
+    if (result != 0)
+        error_prefix(err, "%.*s", (int)length, variable);
+    return result;
+}
+
+/* A misspelt variable is refused like a misspelt flag: an option that silently keeps its default is
+ * found out in production. */
 static int read_environment(struct options *options, struct error *err)
 {
-    for (size_t i = 0; i < OPTION_ROWS; i++) {
-        char name[NAME_MAX_BYTES];
-        snprintf(name, sizeof name, "MOED_%s", option_rows[i].name);
-        for (char *at = name; *at; at++) {
-            if (*at >= 'a' && *at <= 'z')
-                *at = (char)(*at - 'a' + 'A');
-        }
-        const char *value = getenv(name);
-        if (!value || is_service_link(value))
-            continue;
-        if (set_value(options, &option_rows[i], value, err) != 0) {
-            error_prefix(err, "%s", name);
+    for (char **variable = environ; *variable; variable++)
+        if (strncmp(*variable, ENVIRONMENT_PREFIX, strlen(ENVIRONMENT_PREFIX)) == 0 &&
+            read_variable(options, *variable, err) != 0)
             return -1;
-        }
-    }
     return 0;
 }
 
@@ -380,13 +410,26 @@ static int check_required(struct options *options, struct error *err)
     return 0;
 }
 
+/* What no single option's range can say. */
+static int check_together(const struct options *options, struct error *err)
+{
+    if (options->max_request_rows > options->max_queue_rows)
+        return error_set(err, ERROR_INVALID,
+                         "max_request_rows (%llu) exceeds max_queue_rows (%llu): such a request "
+                         "could never be queued",
+                         (unsigned long long)options->max_request_rows,
+                         (unsigned long long)options->max_queue_rows);
+    return 0;
+}
+
 int options_init(struct options *options, int argc, char *const argv[], struct error *err)
 {
     const char *config;
     *options = (struct options){0};
     if (find_config(argc, argv, &config, err) != 0 || read_defaults(options, err) != 0 ||
         (config && read_config(options, config, err) != 0) || read_environment(options, err) != 0 ||
-        read_flags(options, argc, argv, err) != 0 || check_required(options, err) != 0) {
+        read_flags(options, argc, argv, err) != 0 || check_required(options, err) != 0 ||
+        check_together(options, err) != 0) {
         options_close(options);
         return -1;
     }

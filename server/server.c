@@ -287,18 +287,6 @@ static int load_models(struct server *server, struct error *err)
                            : registry_share(&server->registry, &first->registry, &served, err);
 }
 
-/* What no single option's range can say. */
-static int check_options(const struct options *options, struct error *err)
-{
-    if (options->max_request_rows > options->max_queue_rows)
-        return error_set(err, ERROR_INVALID,
-                         "max_request_rows (%llu) exceeds max_queue_rows (%llu): such a request "
-                         "could never be queued",
-                         (unsigned long long)options->max_request_rows,
-                         (unsigned long long)options->max_queue_rows);
-    return 0;
-}
-
 static int start_scheduler(struct server *server, struct error *err)
 {
     const struct options *options = server->options;
@@ -399,9 +387,7 @@ int server_run(const struct options *options, struct error *err)
     struct process process = {.options = options,
                               .servers = xcalloc(options->loops, sizeof *process.servers)};
     ignore_signals();
-    int result = check_options(options, err);
-    if (result == 0)
-        result = log_start(err);
+    int result = log_start(err);
     if (result == 0)
         result = limit_connections(&process, err);
     size_t begun = 0;

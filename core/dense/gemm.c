@@ -20,22 +20,24 @@ enum { ALIGNMENT = 64, HUGE_PAGE = 2 << 20 };
 
 static const struct kernel *chosen;
 
-static void choose(void)
-{
-    static const struct kernel *const kernels[] = {
+static const struct kernel *const KERNELS[] = {
 #ifdef MOED_X86
-        &kernel_avx512,  &kernel_avx2,
+    &kernel_avx512,  &kernel_avx2,
 #endif
 #ifdef MOED_NEON
-        &kernel_neon,
+    &kernel_neon,
 #endif
-        &kernel_generic, &kernel_openblas,
-    };
+    &kernel_generic, &kernel_openblas,
+};
+
+enum { KERNEL_COUNT = sizeof KERNELS / sizeof *KERNELS };
+
+static void choose(void)
+{
     const char *name = getenv("MOED_KERNEL");
-    const size_t count = sizeof kernels / sizeof *kernels;
-    for (size_t i = 0; i < count && !chosen; i++)
-        if ((!name || strcmp(name, kernels[i]->name) == 0) && kernels[i]->usable())
-            chosen = kernels[i];
+    for (size_t i = 0; i < KERNEL_COUNT && !chosen; i++)
+        if ((!name || strcmp(name, KERNELS[i]->name) == 0) && KERNELS[i]->usable())
+            chosen = KERNELS[i];
     if (!chosen)
         chosen = &kernel_generic;
 }
@@ -50,6 +52,22 @@ const struct kernel *kernel_get(void)
 const char *moed_kernel_name(void)
 {
     return kernel_get()->name;
+}
+
+int moed_kernel_check(struct error *err)
+{
+    char choices[128] = "";
+    const char *name = getenv("MOED_KERNEL");
+    if (!name || strcmp(moed_kernel_name(), name) == 0)
+        return 0;
+    for (size_t i = 0; i < KERNEL_COUNT; i++) {
+        if (!KERNELS[i]->usable())
+            continue;
+        strcat(choices, *choices ? ", " : "");
+        strcat(choices, KERNELS[i]->name);
+    }
+    return error_set(err, ERROR_INVALID, "MOED_KERNEL: this machine can run %s, but not \"%.40s\"",
+                     choices, name);
 }
 
 /* Where a panel holds an output's number: BF16 in pairs, see kernel.h. */

@@ -124,6 +124,19 @@ class OptionsTest(StartupCase):
 
     def test_environment(self):
         self.refuse(USAGE, ["MOED_PORT", "many"], "serve", "--models", SHIPPED_MODELS, env={"MOED_PORT": "many"})
+        self.refuse(USAGE, ["MOED_PROT", "unknown option prot; did you mean port?"], "serve", "--models",
+                    SHIPPED_MODELS, env={"MOED_PROT": "1"})
+
+    def test_kernel(self):
+        for command in ("serve", "--models"), ("inspect",):
+            for name in ("AVX2", "avx1024", ""):
+                with self.subTest(f"{command[0]} {name}"):
+                    self.refuse(USAGE, ["MOED_KERNEL", "generic", f'"{name}"'], *command, SHIPPED_MODELS,
+                                env={"MOED_KERNEL": name})
+
+    def test_a_request_larger_than_the_queue(self):
+        self.refuse(USAGE, ["max_request_rows (1024) exceeds max_queue_rows (4)"], "serve", "--models", SHIPPED_MODELS,
+                    "--max-queue-rows", "4")
 
     def test_config_file(self):
         for text, words in (("max_batch_rows = many", ["line 1", "max_batch_rows", "many"]),

@@ -157,12 +157,12 @@ START_TEST(a_configuration_file_is_read)
                                     "  threads =  3   # three\n"
                                     "host = \"a # b\"  # quoted\n"
                                     "log_level\t=\twarning\n"
-                                    "max_queue_rows = 12"));
+                                    "max_queue_rows = 1200"));
     ck_assert_uint_eq(1, options.port);
     ck_assert_uint_eq(3, options.threads);
     ck_assert_str_eq("a # b", options.host);
     ck_assert_str_eq("warning", options.log_level);
-    ck_assert_uint_eq(12, options.max_queue_rows);
+    ck_assert_uint_eq(1200, options.max_queue_rows);
     options_close(&options);
 }
 END_TEST
@@ -231,9 +231,32 @@ START_TEST(a_bad_environment_is_refused_with_its_name)
 }
 END_TEST
 
+START_TEST(a_variable_that_names_no_option_is_refused)
+{
+    setenv("MOED_MAX_BATCH_ROW", "8", 1);
+    ck_assert_int_eq(-1, INIT("--models", "m"));
+    ck_assert_str_eq(
+        "MOED_MAX_BATCH_ROW: unknown option max_batch_row; did you mean max_batch_rows?", err.text);
+}
+END_TEST
+
+START_TEST(a_request_must_fit_in_the_queue)
+{
+    ck_assert_int_eq(-1, INIT("--models", "m", "--max-queue-rows", "4"));
+    ck_assert_ptr_nonnull(strstr(err.text, "max_request_rows (1024) exceeds max_queue_rows (4)"));
+}
+END_TEST
+
 START_TEST(a_kubernetes_service_link_is_not_a_setting)
 {
     setenv("MOED_PORT", "tcp://10.96.0.7:8080", 1);
+    setenv("MOED_PORT_8080_TCP", "tcp://10.96.0.7:8080", 1);
+    setenv("MOED_PORT_8080_TCP_ADDR", "10.96.0.7", 1);
+    setenv("MOED_SERVICE_HOST", "10.96.0.7", 1);
+    setenv("MOED_SERVICE_PORT_HTTP", "8080", 1);
+    setenv("MOED_CANARY_PORT", "tcp://10.96.0.8:8080", 1);
+    setenv("MOED_CANARY_SERVICE_HOST", "10.96.0.8", 1);
+    setenv("MOED_KERNEL", "generic", 1);
     ck_assert_int_eq(0, INIT("--models", "m"));
     ck_assert_uint_eq(8080, options.port);
     options_close(&options);
@@ -307,6 +330,8 @@ int main(void)
     tcase_add_loop_test(tests, a_bad_file_is_refused_with_its_line, 0, COUNT(bad_files));
     tcase_add_test(tests, a_file_that_is_no_configuration_is_refused);
     tcase_add_test(tests, a_bad_environment_is_refused_with_its_name);
+    tcase_add_test(tests, a_variable_that_names_no_option_is_refused);
+    tcase_add_test(tests, a_request_must_fit_in_the_queue);
     tcase_add_test(tests, a_kubernetes_service_link_is_not_a_setting);
     tcase_add_test(tests, the_shipped_file_is_the_sample);
     tcase_add_test(tests, the_sample_uncommented_is_the_defaults);
