@@ -1,9 +1,14 @@
 /* The shared error type; see error.h for the tiers. */
 #include "core/error.h"
 
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+/* How long the last words wait for a reader of standard error. */
+enum { LAST_WORDS_MS = 1000 };
 
 /* Bytes of the character that begins here, 0 when none does: it is cut off, or a control character.
  */
@@ -81,12 +86,20 @@ const char *error_word(enum error_code code)
     return word[code];
 }
 
+/* A pipe that polls writable takes the line without waiting for its reader. */
+void out_of_memory(void)
+{
+    static const char text[] = "moed: out of memory for a small allocation\n";
+    struct pollfd standard_error = {.fd = STDERR_FILENO, .events = POLLOUT};
+    if (poll(&standard_error, 1, LAST_WORDS_MS) > 0)
+        (void)!write(STDERR_FILENO, text, sizeof text - 1);
+    abort();
+}
+
 static void *checked(void *memory)
 {
-    if (!memory) {
-        fputs("moed: out of memory\n", stderr);
-        abort();
-    }
+    if (!memory)
+        out_of_memory();
     return memory;
 }
 

@@ -62,6 +62,10 @@ void text_make_printable(char *text);
 int error_http_status(enum error_code code);
 const char *error_word(enum error_code code);
 
+/* Says so on standard error, without allocating, and aborts: the end of the x-functions, and of
+ * whoever finds that a library could not allocate. */
+_Noreturn void out_of_memory(void);
+
 void *xmalloc(size_t bytes);
 void *xcalloc(size_t count, size_t bytes);
 void *xrealloc(void *memory, size_t bytes);

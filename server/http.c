@@ -153,7 +153,7 @@ static struct MHD_Response *make_response(const struct http_exchange *exchange, 
     struct MHD_Response *response =
         MHD_create_response_from_buffer_with_free_callback(public->reply_length, bytes, free);
     if (!response)
-        abort(); /* a small allocation, see core/error.h */
+        out_of_memory();
     MHD_add_response_header(response, "Content-Type",
                             content_type ? content_type : "application/json");
     for (size_t i = 0; i < public->reply_header_count; i++)
@@ -449,7 +449,7 @@ static struct http *http_allocate(uv_loop_t *loop, const struct http_options *op
 static void poll_start(struct http *http, uv_poll_t *poll, int epoll_fd, uv_poll_cb on_event)
 {
     if (uv_poll_init(http->loop, poll, epoll_fd) != 0)
-        abort(); /* a small allocation, see core/error.h */
+        out_of_memory();
     poll->data = http;
     uv_poll_start(poll, UV_READABLE, on_event);
 }

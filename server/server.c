@@ -302,7 +302,7 @@ static int start(struct server *server, struct error *err)
     const struct infer_limits limits = {.max_rows = options->max_request_rows,
                                         .max_response_bytes = MAX_RESPONSE_BYTES};
     if (uv_mutex_init(&server->mutex) != 0)
-        abort(); /* a small allocation, see core/error.h */
+        out_of_memory();
     if (open_loop(server, err) != 0 || load_models(server, err) != 0 ||
         start_scheduler(server, err) != 0)
         return -1;
@@ -360,8 +360,12 @@ static void run_process(struct process *process)
     process->serving = process->count;
     announce(&process->servers[0]);
     for (size_t i = 1; i < process->count; i++)
-        if (uv_thread_create(&process->servers[i].thread, run_loop, &process->servers[i]) != 0)
-            abort(); /* the port is shared already: half a server must not stay */
+        if (uv_thread_create(&process->servers[i].thread, run_loop, &process->servers[i]) != 0) {
+            /* the port is shared already: half a server must not stay */
+            log_message(LOG_ERROR, "fatal", "cannot start the thread of event loop %zu", i);
+            log_stop(LOG_PATIENCE_MS);
+            _exit(1);
+        }
     run_loop(&process->servers[0]);
     for (size_t i = 1; i < process->count; i++)
         uv_thread_join(&process->servers[i].thread);
@@ -387,6 +391,7 @@ int server_run(const struct options *options, struct error *err)
     struct process process = {.options = options,
                               .servers = xcalloc(options->loops, sizeof *process.servers)};
     ignore_signals();
+    uv_replace_allocator(xmalloc, xrealloc, xcalloc, free); /* libuv would abort without a word */
     int result = log_start(err);
     if (result == 0)
         result = limit_connections(&process, err);

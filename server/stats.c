@@ -51,7 +51,7 @@ void stats_init(struct stats *stats, const struct moed_model_info *info)
 {
     *stats = (struct stats){.info = info};
     if (uv_mutex_init(&stats->mutex) != 0)
-        abort(); /* a small allocation, see core/error.h */
+        out_of_memory();
     histogram_init(&stats->request_seconds, SECONDS, LENGTH(SECONDS));
     histogram_init(&stats->queue_seconds, SECONDS, LENGTH(SECONDS));
     histogram_init(&stats->compute_seconds, SECONDS, LENGTH(SECONDS));

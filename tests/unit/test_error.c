@@ -1,5 +1,8 @@
 /* The error type: the first cause wins, texts never overflow, and every code has a status. */
+#include <fcntl.h>
 #include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "support.h"
 
@@ -135,10 +138,40 @@ START_TEST(callocated_memory_is_zero_and_copies_are_copies)
 }
 END_TEST
 
-START_TEST(no_memory_aborts)
+START_TEST(no_memory_aborts_with_a_word)
 {
     volatile size_t too_much = SIZE_MAX / 4;
-    ck_assert_ptr_nonnull(freopen("/dev/null", "w", stderr)); /* its last words are not ours */
+    char text[4096];
+    int ends[2], status;
+    ck_assert_int_eq(pipe(ends), 0);
+    const pid_t child = fork();
+    if (child == 0) {
+        dup2(ends[1], STDERR_FILENO);
+        free(xmalloc(too_much));
+        _exit(0);
+    }
+    close(ends[1]);
+    ck_assert_int_eq(waitpid(child, &status, 0), child);
+    ck_assert_int_eq(WTERMSIG(status), SIGABRT);
+    const ssize_t length = read(ends[0], text, sizeof text - 1);
+    ck_assert_int_gt(length, 0);
+    text[length] = '\0';
+    ck_assert_ptr_nonnull(strstr(text, "moed: out of memory for a small allocation\n"));
+    close(ends[0]);
+}
+END_TEST
+
+/* A pipe that is full and that nobody reads must not keep the process from ending. */
+START_TEST(no_memory_aborts_without_a_reader)
+{
+    volatile size_t too_much = SIZE_MAX / 4;
+    int ends[2];
+    ck_assert_int_eq(pipe(ends), 0);
+    ck_assert_int_eq(fcntl(ends[1], F_SETFL, O_NONBLOCK), 0);
+    while (write(ends[1], "x", 1) == 1)
+        ;
+    ck_assert_int_eq(fcntl(ends[1], F_SETFL, 0), 0);
+    dup2(ends[1], STDERR_FILENO);
     free(xmalloc(too_much));
 }
 END_TEST
@@ -157,6 +190,7 @@ int main(void)
     tcase_add_test(tests, every_code_has_its_status_and_word);
     tcase_add_test(tests, allocations_of_nothing_are_something);
     tcase_add_test(tests, callocated_memory_is_zero_and_copies_are_copies);
-    tcase_add_test_raise_signal(tests, no_memory_aborts, SIGABRT);
+    tcase_add_test(tests, no_memory_aborts_with_a_word);
+    tcase_add_test_raise_signal(tests, no_memory_aborts_without_a_reader, SIGABRT);
     return run_suite("error", tests);
 }
