@@ -172,7 +172,7 @@ part_release() {
 
 part_lint() {
     part lint "who includes what, sizes, format"
-    for rule in includes sizes format; do
+    for rule in includes sizes format dockerfile; do
         check lint-$rule count_one sh tests/lint/$rule.sh
     done
 }
