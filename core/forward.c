@@ -23,7 +23,12 @@ static void preprocess(const struct preprocess *preprocess, size_t rows, const f
         }
 }
 
-/* The next `floats` of the arena. */
+static void convert_integers(const int32_t *integers, size_t count, float *y)
+{
+    for (size_t i = 0; i < count; i++)
+        y[i] = (float)integers[i];
+}
+
 static float *take(struct run *run, size_t floats)
 {
     float *taken = run->arena;
@@ -31,15 +36,22 @@ static float *take(struct run *run, size_t floats)
     return taken;
 }
 
-/* What input `index` gives to the model's layers: x itself, or memory of the arena. */
+/* What input `index` gives to the model's layers: `raw` itself, or memory of the arena. */
 static const float *encode(const struct moed_model *model, struct run *run, size_t index,
-                           size_t rows, const float *x)
+                           size_t rows, const void *raw)
 {
     const struct input *input = &model->inputs[index];
     const struct chain *chain = &input->chain;
+    size_t elements = rows * model->input_info[index].elements;
+    const float *x = raw; /* of integers only if the first layer reads them as such */
     if (input->preprocess.present) {
-        float *y = take(run, rows * model->input_info[index].elements);
+        float *y = take(run, elements);
         preprocess(&input->preprocess, rows, x, y);
+        x = y;
+    }
+    if (input->integers_become_f32) {
+        float *y = take(run, elements);
+        convert_integers(raw, elements, y);
         x = y;
     }
     if (chain->count) {

@@ -68,28 +68,43 @@ static int read_shape(struct moed_tensor_info *tensor, struct config_node *node,
     return 0;
 }
 
-/* Indices arrive as f32, which holds every integer up to 2^24. */
-enum { MAX_CATEGORIES = 1 << 24 };
+/* Integers that are computed with become f32, which holds every one up to 2^24. */
+enum { MAX_COMPUTED_CATEGORIES = 1 << 24 };
+
+/* Integers are computed with unless the first layer reads them as they are. */
+static int check_integers(struct input *input, const struct moed_tensor_info *tensor,
+                          struct config_node *node, struct error *err)
+{
+    const struct chain *chain = &input->chain;
+    input->integers_become_f32 =
+        tensor->categories && !(chain->count && chain->layers[0].op->reads_integers);
+    if (input->integers_become_f32 && tensor->categories > MAX_COMPUTED_CATEGORIES)
+        return config_error(
+            node, "categories", err,
+            "expected at most %d without an embedding: f32 holds no larger integers",
+            MAX_COMPUTED_CATEGORIES);
+    return 0;
+}
 
 /* What an entry of "inputs" has beyond the one "input": categories and layers. */
 static int read_listed_input(struct input *input, struct moed_tensor_info *tensor,
                              struct build *build, struct config_node *node, struct error *err)
 {
     int64_t categories;
-    if (config_integer(node, "categories", 0, 1, MAX_CATEGORIES, &categories, err) != 0)
+    if (config_integer(node, "categories", 0, 1, INT32_MAX, &categories, err) != 0)
         return -1;
     if (categories && input->preprocess.present)
         return config_error(node, "preprocess", err, "categories are no quantities");
     tensor->categories = (size_t)categories;
     if (!config_has(node, "layers"))
-        return 0;
+        return check_integers(input, tensor, node, err);
     struct build inner = *build;
     inner.no_moe = true;
     inner.categories = tensor->categories;
     if (chain_build(&input->chain, &inner, node, "layers", &tensor->shape, err) != 0)
         return -1;
     input->out = input->chain.out;
-    return 0;
+    return check_integers(input, tensor, node, err);
 }
 
 static int read_input(struct moed_model *model, struct build *build, struct config_node *node,
@@ -313,7 +328,9 @@ static int check_all_used(const struct moed_model *model, struct error *err)
 static size_t encode_scratch(const struct moed_model *model, size_t index)
 {
     const struct input *input = &model->inputs[index];
-    size_t floats = input->preprocess.present ? model->input_info[index].elements : 0;
+    size_t floats = 0;
+    if (input->preprocess.present || input->integers_become_f32)
+        floats += model->input_info[index].elements;
     if (input->chain.count)
         floats += input->chain.out_elements + input->chain.scratch_per_row;
     return floats;

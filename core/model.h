@@ -20,8 +20,9 @@ enum { MAX_TENSORS = 1024 };
 
 struct input {
     struct preprocess preprocess;
-    struct chain chain;    /* count 0: none */
-    struct moed_shape out; /* what it gives to the model's layers */
+    bool integers_become_f32; /* before anything else; excludes preprocess */
+    struct chain chain;       /* count 0: none */
+    struct moed_shape out;    /* what it gives to the model's layers */
 };
 
 struct output {

@@ -14,9 +14,9 @@
  *     moed_scratch_free(scratch);
  *     moed_model_free(model);
  *
- * A *row* is the unit of work: one sample. Every tensor at this boundary is f32, row-major, with
- * the rows as its first axis. A model has one or more MoE layers; each routes `items_per_row`
- * items of every row (1 unless the layer works on positions).
+ * A *row* is the unit of work: one sample. Every tensor at this boundary is row-major, with the
+ * rows as its first axis; numbers are f32, categories int32_t. A model has one or more MoE layers;
+ * each routes `items_per_row` items of every row (1 unless the layer works on positions).
  */
 #ifndef MOED_H
 #define MOED_H
@@ -150,7 +150,8 @@ struct moed_span {
 struct moed_batch {
     const struct moed_span *spans;
     size_t span_count;         /* >= 1 */
-    const void *const *inputs; /* [input_count] [rows, elements] raw values, f32 */
+    const void *const *inputs; /* [input_count] [rows, elements] raw values: int32_t of an input
+                                  of categories, else f32 */
     float *const *outputs;     /* [output_count] [rows, elements] */
 };
 

@@ -130,6 +130,35 @@ static size_t finite_prefix(const float *values, size_t count)
     }                                                                                              \
     break
 
+#define ELEMENT(type, expression)                                                                  \
+    {                                                                                              \
+        type element;                                                                              \
+        memcpy(&element, bytes, sizeof element);                                                   \
+        return (expression);                                                                       \
+    }
+
+double datatype_to_f64(enum datatype datatype, const void *bytes)
+{
+    switch (datatype) {
+    case DATATYPE_UINT64:
+        ELEMENT(uint64_t, (double)element);
+    case DATATYPE_INT32:
+        ELEMENT(int32_t, element);
+    case DATATYPE_UINT32:
+        ELEMENT(uint32_t, element);
+    case DATATYPE_INT64:
+        ELEMENT(int64_t, (double)element);
+    case DATATYPE_FP64:
+        ELEMENT(double, element);
+    default: {
+        float value = NAN; /* of what f32 holds exactly */
+        datatype_to_f32(datatype, bytes, 1, &value);
+        return (double)value;
+    }
+    }
+}
+#undef ELEMENT
+
 size_t datatype_to_f32(enum datatype datatype, const void *bytes, size_t count, float *values)
 {
     const unsigned char *from = bytes;

@@ -40,6 +40,9 @@ int datatype_is_numeric(enum datatype datatype);
  * types, anything finite in range for the floating ones. */
 int datatype_holds(enum datatype datatype, double value);
 
+/* One little-endian element at any alignment. Integers beyond 2^53 are rounded. */
+double datatype_to_f64(enum datatype datatype, const void *bytes);
+
 /* Converts `count` little-endian elements at any alignment to f32, rounding to nearest. Returns the
  * number of leading elements that are finite: less than `count` means that element is NaN or
  * infinite, which no input may be. */

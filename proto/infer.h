@@ -86,11 +86,12 @@ struct infer_reader {
 void infer_reader_init(struct infer_reader *reader, const struct infer_request *request,
                        size_t input);
 
-/* Reads the next `rows` rows into values [rows, elements]. A list holds either one list per entry
- * of its axis or all its numbers flat; any other count, a value that is not a number of the
- * declared datatype, or no category of an input that holds categories, or trailing bytes after the
- * last row are errors that name the input, the place and what was expected. */
-int infer_reader_rows(struct infer_reader *reader, size_t rows, float *values, struct error *err);
+/* Reads the next `rows` rows into values [rows, elements]: int32_t of an input of categories, else
+ * f32. A list holds either one list per entry of its axis or all its numbers flat. Any other count,
+ * a value that is not a number of the declared datatype, one that is not a category of an input
+ * that takes categories, and trailing bytes after the last row are errors; they name the input, the
+ * place and what was expected. */
+int infer_reader_rows(struct infer_reader *reader, size_t rows, void *values, struct error *err);
 
 /* What was computed for a request, row-major over all its rows. All borrowed. */
 struct infer_result {

@@ -1,4 +1,5 @@
-/* Streams one input's numbers out of the body, binary or JSON, into rows of f32; see infer.h.
+/* Streams one input's numbers out of the body, binary or JSON, into rows of f32, or of int32_t
+ * where the input takes categories.
  *
  * The JSON side walks the nested lists with an explicit stack. Between calls the cursor stands
  * right behind the last child of the innermost open list (or behind its bracket), so that a call
@@ -199,9 +200,40 @@ static size_t round_numbers(enum datatype range, const double *numbers, size_t c
     return held;
 }
 
+/* ---- categories ---- */
+
+/* Stores one element as the category that it is. */
+static int store_category(const struct infer_reader *reader, size_t index, double number,
+                          int32_t *category, struct error *err)
+{
+    const struct signature_tensor *tensor = reader->tensor;
+    size_t element = reader->request->rows * tensor->elements - reader->elements_left + index;
+    if (!(number >= 0 && number < (double)tensor->categories && number == trunc(number)))
+        return error_set(err, ERROR_INVALID,
+                         "input '%s': element %zu of row %zu is %.10g, expected a category: an "
+                         "integer from 0 to %zu",
+                         tensor->name, element % tensor->elements, element / tensor->elements,
+                         number, tensor->categories - 1);
+    *category = (int32_t)number;
+    return 0;
+}
+
+/* Returns how many, from the first on. */
+static size_t store_categories(const struct infer_reader *reader, const double *numbers,
+                               size_t count, int32_t *categories, struct error *err)
+{
+    size_t stored = 0;
+    while (stored < count && datatype_holds(range_of(reader), numbers[stored]) &&
+           store_category(reader, stored, numbers[stored], &categories[stored], err) == 0)
+        stored++;
+    return stored;
+}
+
+/* ---- numbers ---- */
+
 /* Reads up to `count` numbers, of which the first stands at the cursor. Leaves the cursor behind
  * the last one that is good, or where it is when there is none; returns how many. */
-static size_t read_chunk(struct infer_reader *reader, size_t count, float *values)
+static size_t read_chunk(struct infer_reader *reader, size_t count, void *values, struct error *err)
 {
     double numbers[CHUNK];
     const char *start = reader->cursor;
@@ -209,26 +241,35 @@ static size_t read_chunk(struct infer_reader *reader, size_t count, float *value
         count = CHUNK;
     size_t scanned =
         number_scan_list(&reader->cursor, reader->request->body, reader->end, numbers, count);
-    size_t held = round_numbers(range_of(reader), numbers, scanned, values);
+    size_t held = reader->tensor->categories
+                      ? store_categories(reader, numbers, scanned, values, err)
+                      : round_numbers(range_of(reader), numbers, scanned, values);
     if (held < scanned) {
         reader->cursor = start;
         number_scan_list(&reader->cursor, reader->request->body, reader->end, numbers, held);
     }
+    reader->elements_left -= held;
     return held;
+}
+
+/* Element `index` of what is read: f32 and int32_t are as wide. */
+static void *element_of(void *values, size_t index)
+{
+    return (float *)values + index;
 }
 
 /* Reads numbers from the cursor on, which stands at one, until the list ends or `count` are read.
  * Returns how many, 0 on error. */
-static size_t read_numbers(struct infer_reader *reader, size_t count, float *values,
+static size_t read_numbers(struct infer_reader *reader, size_t count, void *values,
                            struct error *err)
 {
     struct infer_list *list = &reader->open[reader->depth - 1];
     size_t room = expected_children(reader, reader->depth - 1) - list->children;
     size_t wanted = count < room ? count : room;
     for (size_t done = 0;;) {
-        size_t read = read_chunk(reader, wanted - done, values + done);
+        size_t read = read_chunk(reader, wanted - done, element_of(values, done), err);
         if (read == 0) {
-            bad_number(reader, err);
+            bad_number(reader, err); /* unless it is a number, and no category */
             return 0;
         }
         list->children += read;
@@ -256,7 +297,7 @@ static int finish_lists(struct infer_reader *reader, struct error *err)
     return 0;
 }
 
-static int read_json(struct infer_reader *reader, size_t count, float *values, struct error *err)
+static int read_json(struct infer_reader *reader, size_t count, void *values, struct error *err)
 {
     while (count > 0) {
         if (next_number(reader, err) != 0)
@@ -264,18 +305,34 @@ static int read_json(struct infer_reader *reader, size_t count, float *values, s
         size_t read = read_numbers(reader, count, values, err);
         if (read == 0)
             return -1;
-        values += read;
+        values = element_of(values, read);
         count -= read;
-        reader->elements_left -= read;
     }
     return reader->elements_left > 0 ? 0 : finish_lists(reader, err);
 }
 
 /* ---- binary ---- */
 
-static int read_binary(struct infer_reader *reader, size_t count, float *values, struct error *err)
+static int read_binary_categories(struct infer_reader *reader, size_t count, int32_t *categories,
+                                  struct error *err)
 {
     enum datatype datatype = reader->input->datatype;
+    size_t bytes = datatype_bytes(datatype);
+    for (size_t i = 0; i < count; i++) {
+        double number = datatype_to_f64(datatype, reader->cursor + i * bytes);
+        if (store_category(reader, i, number, &categories[i], err) != 0)
+            return -1;
+    }
+    reader->cursor += count * bytes;
+    reader->elements_left -= count;
+    return 0;
+}
+
+static int read_binary(struct infer_reader *reader, size_t count, void *values, struct error *err)
+{
+    enum datatype datatype = reader->input->datatype;
+    if (reader->tensor->categories)
+        return read_binary_categories(reader, count, values, err);
     size_t finite = datatype_to_f32(datatype, reader->cursor, count, values);
     if (finite < count) {
         size_t elements = reader->tensor->elements;
@@ -290,31 +347,10 @@ static int read_binary(struct infer_reader *reader, size_t count, float *values,
     return 0;
 }
 
-/* ---- categories ---- */
-
-/* `first`: how many elements of the request were read before these. */
-static int check_categories(const struct infer_reader *reader, size_t first, size_t count,
-                            const float *values, struct error *err)
-{
-    const size_t elements = reader->tensor->elements;
-    const float end = (float)reader->tensor->categories;
-    for (size_t i = 0; i < count; i++)
-        if (!(values[i] >= 0 && values[i] < end && values[i] == truncf(values[i])))
-            return error_set(err, ERROR_INVALID,
-                             "input '%s': element %zu of row %zu is %g, expected a category: an "
-                             "integer from 0 to %zu",
-                             reader->tensor->name, (first + i) % elements, (first + i) / elements,
-                             (double)values[i], reader->tensor->categories - 1);
-    return 0;
-}
-
-int infer_reader_rows(struct infer_reader *reader, size_t rows, float *values, struct error *err)
+int infer_reader_rows(struct infer_reader *reader, size_t rows, void *values, struct error *err)
 {
     size_t count = rows * reader->tensor->elements;
     assert(count <= reader->elements_left);
-    size_t first = reader->request->rows * reader->tensor->elements - reader->elements_left;
-    if ((reader->input->binary ? read_binary(reader, count, values, err)
-                               : read_json(reader, count, values, err)) != 0)
-        return -1;
-    return reader->tensor->categories ? check_categories(reader, first, count, values, err) : 0;
+    return reader->input->binary ? read_binary(reader, count, values, err)
+                                 : read_json(reader, count, values, err);
 }

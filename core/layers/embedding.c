@@ -40,11 +40,12 @@ static int embedding_build(struct layer *layer, struct build *build, struct conf
     return layer_set_out(layer, node, &out, err);
 }
 
-/* Front ends refuse what is no category; should one not, the table is still not left. */
-static size_t table_row(const struct embedding *embedding, float value)
+/* Front ends refuse what is not a category; clamp anyway, so that a bug there cannot read past the
+ * table. */
+static size_t table_row(const struct embedding *embedding, int32_t value)
 {
     const size_t last = embedding->count - 1;
-    return value > 0 && value < (float)last ? (size_t)value : value > 0 ? last : 0;
+    return value < 0 ? 0 : (size_t)value < last ? (size_t)value : last;
 }
 
 static void embedding_forward(const struct layer *layer, const struct run *run, size_t rows,
@@ -53,8 +54,9 @@ static void embedding_forward(const struct layer *layer, const struct run *run, 
     (void)run;
     const struct embedding *embedding = layer->state;
     const size_t size = embedding->size;
+    const int32_t *integers = (const void *)x;
     for (size_t i = 0; i < rows * layer->in_elements; i++)
-        memcpy(y + i * size, embedding->table.values + table_row(embedding, x[i]) * size,
+        memcpy(y + i * size, embedding->table.values + table_row(embedding, integers[i]) * size,
                size * sizeof *y);
 }
 
@@ -122,6 +124,7 @@ static void weight_free(struct layer *layer)
 
 const struct layer_op op_embedding = {.name = "embedding",
                                       .format = 2,
+                                      .reads_integers = true,
                                       .build = embedding_build,
                                       .forward = embedding_forward,
                                       .free = embedding_free};

@@ -78,6 +78,9 @@ struct layer_op {
     const char *name;
     int format;    /* the format_version that it came with; 0 and 1: the first */
     bool in_place; /* forward may be called with y == x */
+    /* Takes the integers of an input with categories: x is [rows, in] of int32_t. Only the first
+     * layer of such an input can. */
+    bool reads_integers;
     /* Reads the op's keys from `node` (name, in and op are set), sets out and the counts below. */
     int (*build)(struct layer *layer, struct build *build, struct config_node *node,
                  struct error *err);

@@ -127,6 +127,16 @@ static void read_requests(struct golden *golden)
     free(stored);
 }
 
+/* Files hold f32 throughout; the engine takes categories as integers. */
+static void make_integers(void *numbers, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        float number;
+        memcpy(&number, (float *)numbers + i, sizeof number);
+        memcpy((int32_t *)numbers + i, &(int32_t){(int32_t)number}, sizeof(int32_t));
+    }
+}
+
 static void read_inputs(struct golden *golden)
 {
     const struct moed_model_info *info = golden->info;
@@ -139,6 +149,8 @@ static void read_inputs(struct golden *golden)
         golden->rows = i ? golden->rows : bytes / row_bytes;
         ck_assert_msg(bytes == golden->rows * row_bytes, "%s/%s: %zu bytes", golden->name, file,
                       bytes);
+        if (info->inputs[i].categories)
+            make_integers(golden->input[i], bytes / sizeof(float));
     }
 }
 

@@ -287,6 +287,40 @@ START_TEST(layers_are_bounded_with_those_of_every_expert)
 }
 END_TEST
 
+static const struct stored words[] = {STORED("e.weight", DIMS(3, 2), 1, 2, 3, 4, 5, 6)};
+
+#define WORDS(categories, layers)                                                                  \
+    "{'model_type':'moed','format_version':2,'inputs':[{'name':'x','shape':[2],'categories'"       \
+    ":" categories layers "}],'layers':[{'op':'flatten'}]}"
+#define EMBEDDING ",'layers':[{'op':'embedding','name':'e'}]"
+
+/* Beyond what f32 holds exactly; more than a table has rows; more than int32_t has numbers. */
+START_TEST(integers_are_bounded_by_what_reads_them)
+{
+    expect_config_refused(WORDS("16777217", ""), NO_TENSORS,
+                          "inputs[0].categories: expected at most 16777216 without an embedding");
+    expect_config_refused(WORDS("2147483647", EMBEDDING), words, 1,
+                          "3 vectors for an input of 2147483647 categories");
+    expect_config_refused(WORDS("2147483648", EMBEDDING), words, 1, "inputs[0].categories: expect");
+    moed_model_free(load_model(WORDS("16777216", ""), NO_TENSORS));
+}
+END_TEST
+
+START_TEST(integers_reach_the_embedding_and_never_leave_its_table)
+{
+    struct moed_model *model = load_model(WORDS("3", EMBEDDING), words, 1);
+    struct moed_scratch *scratch = new_scratch(model, 3, 1, NULL);
+    static const int32_t x[] = {2, 0, 1, 1, INT32_MIN, INT32_MAX};
+    float y[12], *outputs[] = {y};
+    const void *const inputs[] = {x};
+    const struct moed_span span = {.rows = 3};
+    moed_forward(model, scratch, NULL, &(struct moed_batch){&span, 1, inputs, outputs});
+    expect_close(y, FLOATS(5, 6, 1, 2, 3, 4, 3, 4, 1, 2, 5, 6), 12);
+    moed_scratch_free(scratch);
+    moed_model_free(model);
+}
+END_TEST
+
 START_TEST(scratch_is_bounded)
 {
     struct error err = ERROR_INIT;
@@ -334,12 +368,13 @@ START_TEST(a_scratch_serves_every_smaller_batch)
 }
 END_TEST
 
-TEST_MAIN("model", everything_there_is_to_know, parameters_and_work_are_counted,
-          names_and_labels_have_defaults, layers_are_visited_in_order,
-          preprocessing_works_per_channel, one_number_preprocesses_every_channel,
-          preprocessing_must_fit_the_input, what_is_not_understood_is_refused,
-          errors_name_the_directory, an_input_too_large_to_multiply_is_refused,
-          stored_tensors_must_all_be_used, routing_references_are_checked,
-          many_moe_layers_have_their_references, layers_are_bounded_with_those_of_every_expert,
-          scratch_is_bounded, scratch_counts_the_workspace_of_every_thread,
-          a_scratch_serves_every_smaller_batch)
+TEST_MAIN("model", integers_are_bounded_by_what_reads_them,
+          integers_reach_the_embedding_and_never_leave_its_table, everything_there_is_to_know,
+          parameters_and_work_are_counted, names_and_labels_have_defaults,
+          layers_are_visited_in_order, preprocessing_works_per_channel,
+          one_number_preprocesses_every_channel, preprocessing_must_fit_the_input,
+          what_is_not_understood_is_refused, errors_name_the_directory,
+          an_input_too_large_to_multiply_is_refused, stored_tensors_must_all_be_used,
+          routing_references_are_checked, many_moe_layers_have_their_references,
+          layers_are_bounded_with_those_of_every_expert, scratch_is_bounded,
+          scratch_counts_the_workspace_of_every_thread, a_scratch_serves_every_smaller_batch)
