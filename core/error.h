@@ -21,13 +21,16 @@
     X(METHOD, 405, "method_not_allowed")                                                           \
     X(TIMEOUT, 408, "timeout")                                                                     \
     X(TOO_LARGE, 413, "too_large")                                                                 \
+    X(TARGET_TOO_LONG, 414, "target_too_long")                                                     \
     X(MEDIA_TYPE, 415, "media_type")                                                               \
     X(OVERLOADED, 429, "overloaded")                                                               \
+    X(HEADER_TOO_LARGE, 431, "header_too_large")                                                   \
     X(DISCONNECTED, 499, "disconnected") /* nobody reads this answer; for the log */               \
     X(INTERNAL, 500, "internal")                                                                   \
     X(UNSUPPORTED, 501, "unsupported")                                                             \
     X(UNAVAILABLE, 503, "unavailable")                                                             \
-    X(DEADLINE, 504, "deadline")
+    X(DEADLINE, 504, "deadline")                                                                   \
+    X(VERSION, 505, "version")
 
 enum error_code {
 #define ERROR_ENUM(name, status, word) ERROR_##name,

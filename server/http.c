@@ -1,7 +1,10 @@
 /* The edge to libmicrohttpd: when it runs, its callbacks, and the answers it sends. The only file
- * that includes <microhttpd.h>; exchanges and refusals are in http_exchange.c, connections over
- * time in http_connection.c, the rules for request headers in http_head.c, the listening socket in
- * http_listen.c.
+ * that includes <microhttpd.h>.
+ *
+ * libmicrohttpd accepts connections, asks for answers and sends them. It does not read requests:
+ * http_hooks.c takes its place there, http_receive.c reads, and http_framing.c and http_head.c say
+ * what the bytes mean. Exchanges and refusals are in http_exchange.c, connections over time in
+ * http_connection.c, the listening socket in http_listen.c.
  *
  * How the two loops meet. libmicrohttpd keeps its sockets in an epoll set of its own; libuv polls
  * that set's descriptor. Readiness only sets a flag; libmicrohttpd runs once per loop turn, after
@@ -16,7 +19,6 @@
 #include "server/http.h"
 
 #include <assert.h>
-#include <dlfcn.h>
 #include <microhttpd.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,10 +30,9 @@
 #include "server/http_listen.h"
 
 enum {
-    /* Per connection, resident once used: holds the request header, at most some 30 KB (414 and 431
-     * above), and the piece of the body just read. A client can make us hold this many bytes by
-     * connecting; twice as many do not read a large body faster. */
-    CONNECTION_POOL_BYTES = 32 << 10,
+    /* Per connection: libmicrohttpd's view of a request, of which half is room to read, and the
+     * header of the answer. Both are ours and small. */
+    CONNECTION_POOL_BYTES = 8 << 10,
 
     /* A refused client may go on sending for so long, unread by anyone but us. Closing at once
      * would make its kernel discard our answer (connection reset) before it is read. */
@@ -45,15 +46,12 @@ enum {
     MAX_RUNS_PER_TURN = 4,
 };
 
-/* libmicrohttpd's own MHD_queue_response, see the one at the end of this file. */
-static enum MHD_Result (*queue_response)(struct MHD_Connection *, unsigned, struct MHD_Response *);
-
 const char *http_reason(int status)
 {
     return MHD_get_reason_phrase_for((unsigned)status);
 }
 
-/* --- running libmicrohttpd ------------------------------------------------- */
+/* ---- running libmicrohttpd ---- */
 
 static void on_again(uv_idle_t *again)
 {
@@ -92,7 +90,9 @@ static void run(struct http *http)
     http->turn++;
     for (int runs = 0; runs < MAX_RUNS_PER_TURN && more; runs++) {
         http->run_again = false;
+        http_hooks_set(http);
         MHD_run(http->daemon);
+        http_hooks_set(NULL);
         more = http->run_again || (has_work(http) && http->handed_over == 0);
     }
     http->run_wanted = more || has_work(http);
@@ -142,7 +142,7 @@ void http_start_ticking(struct http *http)
     uv_timer_start(&http->tick, on_tick, HTTP_TICK_MS, HTTP_TICK_MS);
 }
 
-/* --- answers --------------------------------------------------------------- */
+/* ---- answers ---- */
 
 /* Takes `bytes`. The headers cannot be refused: their names are literals and their values are ours.
  */
@@ -159,6 +159,8 @@ static struct MHD_Response *make_response(const struct http_exchange *exchange, 
     for (size_t i = 0; i < public->reply_header_count; i++)
         MHD_add_response_header(response, public->reply_headers[i].name,
                                 public->reply_headers[i].value);
+    if (http_status_is_temporary(public->status))
+        MHD_add_response_header(response, "Retry-After", "1");
     if (exchange->http->draining)
         MHD_add_response_header(response, "Connection", "close");
     return response;
@@ -170,7 +172,7 @@ static enum MHD_Result queue_answer(struct http_exchange *exchange)
 {
     struct MHD_Response *response = exchange->response;
     enum MHD_Result queued =
-        queue_response(exchange->connection->mhd, (unsigned)exchange->public.status, response);
+        MHD_queue_response(exchange->connection->mhd, (unsigned)exchange->public.status, response);
     exchange->response = NULL;
     MHD_destroy_response(response);
     return queued;
@@ -227,68 +229,11 @@ void exchange_reply(struct exchange *public, int status, const char *content_typ
     deliver(exchange);
 }
 
-/* --- requests: libmicrohttpd's callbacks ----------------------------------- */
+/* ---- requests: libmicrohttpd's callbacks ---- */
 
 static struct connection *connection_of(struct MHD_Connection *mhd)
 {
     return MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
-}
-
-/* The first we hear of a request, its target still as it was sent. A keep-alive connection may have
- * been idle nearly to its deadline, so the clock starts again for the header to come. */
-static void *on_request_line(void *context, const char *target, struct MHD_Connection *mhd)
-{
-    (void)context;
-    struct connection *connection = connection_of(mhd);
-    if (connection->phase == PHASE_IDLE)
-        connection_enter(connection, PHASE_IDLE, uv_now(connection->http->loop));
-    return exchange_new(connection, target ? target : "");
-}
-
-/* A request header as libmicrohttpd parsed it, compared with the bytes it parsed. */
-struct header_walk {
-    struct http_head head;
-    const char *next; /* where the next field, or the empty line, has to begin */
-};
-
-static enum MHD_Result on_field(void *context, enum MHD_ValueKind kind, const char *name,
-                                size_t name_length, const char *value, size_t value_length)
-{
-    (void)kind;
-    struct header_walk *walk = context;
-    if (name != walk->next)
-        walk->head.malformed = true;
-    http_head_field(&walk->head, name, name_length, value, value_length);
-    walk->next = value + value_length + strlen("\r\n");
-    return MHD_YES;
-}
-
-/* The header is complete. libmicrohttpd parses in place, so its strings tell where in the header
- * they stood: unless version, fields and the empty line follow each other without a gap, it read
- * something into the header that a proxy in front of us did not. It takes a field without a name
- * (": x") for the end of the header, appends a folded line to the *name* of the field before, cuts
- * a value at a NUL and lets a bare LF end a line; each of them can hide a request in another. */
-static enum MHD_Result accept_header(struct http_exchange *exchange, const char *method,
-                                     const char *version)
-{
-    struct MHD_Connection *mhd = exchange->connection->mhd;
-    struct header_walk walk = {.next = version + strlen(version) + strlen("\r\n")};
-    const char *end =
-        method + MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE)->header_size;
-    http_head_init(&walk.head, version, exchange->good_target);
-    MHD_get_connection_values_n(mhd, MHD_HEADER_KIND, on_field, &walk);
-    if (walk.next + strlen("\r\n") != end)
-        walk.head.malformed = true;
-    exchange_accept_header(exchange, method, &walk.head);
-    return MHD_YES;
-}
-
-/* Takes all of the piece. */
-static enum MHD_Result accept_body(struct http_exchange *exchange, const char *data, size_t *size)
-{
-    exchange_accept_body(exchange, data, *size);
-    *size = 0;
-    return MHD_YES;
 }
 
 /* The request is complete: the handler's turn. A handler that answers at once is done here. */
@@ -317,27 +262,30 @@ static enum MHD_Result wait_longer(struct http_exchange *exchange)
     return MHD_YES;
 }
 
-/* libmicrohttpd calls this for a complete header, for each piece of body, for the complete request
- * (*size is 0), and then again and again until there is an answer. */
+/* libmicrohttpd calls this for a request's header, then for the whole request, and then again and
+ * again until there is an answer. Closes a connection on which it read what we did not show it. */
 static enum MHD_Result on_access(void *context, struct MHD_Connection *mhd, const char *url,
                                  const char *method, const char *version, const char *data,
                                  size_t *size, void **state)
 {
-    (void)context, (void)mhd, (void)url;
-    struct http_exchange *exchange = *state;
-    bool complete = *size == 0;
-    switch (exchange->connection->phase) {
-    case PHASE_IDLE:
-        return accept_header(exchange, method, version);
+    (void)context, (void)url, (void)method, (void)version, (void)data, (void)size;
+    struct connection *connection = connection_of(mhd);
+    struct http_exchange *exchange = connection->exchange;
+    if (!exchange || !connection->whole)
+        return MHD_NO;
+    if (!*state) {
+        *state = exchange;
+        return MHD_YES;
+    }
+    switch (connection->phase) {
     case PHASE_RECEIVING:
-        return complete ? hand_over(exchange) : accept_body(exchange, data, size);
+        return hand_over(exchange);
     case PHASE_WAITING:
         return wait_longer(exchange);
     case PHASE_SENDING:
         return exchange->response ? queue_answer(exchange) : MHD_YES;
     default:
-        *size = 0;
-        return complete ? MHD_NO : MHD_YES; /* refused: discard, then close */
+        return MHD_NO;
     }
 }
 
@@ -351,17 +299,12 @@ static void abandon(struct http_exchange *exchange)
 }
 
 /* The exchange was answered, or its client has gone. */
-static void on_completed(void *context, struct MHD_Connection *mhd, void **state,
-                         enum MHD_RequestTerminationCode code)
+static void end_exchange(struct connection *connection)
 {
-    (void)context, (void)mhd, (void)code;
-    struct http_exchange *exchange = *state;
+    struct http_exchange *exchange = connection->exchange;
+    connection->exchange = NULL;
     if (!exchange)
         return;
-    struct connection *connection = exchange->connection;
-    *state = connection->exchange = NULL;
-    if (connection->phase != PHASE_CLOSING)
-        connection_enter(connection, PHASE_IDLE, uv_now(connection->http->loop));
     if (exchange->handed) {
         abandon(exchange);
         return;
@@ -376,6 +319,18 @@ static void on_completed(void *context, struct MHD_Connection *mhd, void **state
     exchange_free(exchange);
 }
 
+static void on_completed(void *context, struct MHD_Connection *mhd, void **state,
+                         enum MHD_RequestTerminationCode code)
+{
+    (void)context, (void)code;
+    struct connection *connection = connection_of(mhd);
+    *state = NULL;
+    end_exchange(connection);
+    http_receive_next(connection);
+    if (connection->phase != PHASE_CLOSING)
+        connection_enter(connection, PHASE_IDLE, uv_now(connection->http->loop));
+}
+
 static void on_connection(void *context, struct MHD_Connection *mhd, void **state,
                           enum MHD_ConnectionNotificationCode code)
 {
@@ -386,10 +341,13 @@ static void on_connection(void *context, struct MHD_Connection *mhd, void **stat
         connection->fd =
             MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
         connection_open(http, connection);
+        http_receive_open(connection);
         if (http->connections == 1)
             http_start_ticking(http);
         *state = connection;
     } else {
+        http_receive_close(*state);
+        end_exchange(*state); /* also one of which libmicrohttpd has not heard */
         connection_close(*state);
         http->run_again = true;
         if (http->connections == 0 && !http->draining)
@@ -397,35 +355,18 @@ static void on_connection(void *context, struct MHD_Connection *mhd, void **stat
     }
 }
 
-/* libmicrohttpd's own refusals: it answers HTML, in some cases with two headers, by calling this
- * function, which the dynamic linker resolves to ours because the executable comes first. We answer
- * in its place. What it queues then goes nowhere, since a refused connection is shut for writing,
- * and makes it close. */
-__attribute__((visibility("default"))) enum MHD_Result MHD_queue_response(
-    struct MHD_Connection *mhd, unsigned status, struct MHD_Response *response)
-{
-    const char *text = status == 400   ? "the request is not well-formed HTTP/1.1"
-                       : status == 413 ? "the body is larger than is accepted"
-                       : status == 414 ? "the request line is longer than is accepted"
-                       : status == 431 ? "the request header is larger than is accepted"
-                       : status == 505 ? "expected HTTP/1.0 or HTTP/1.1"
-                                       : MHD_get_reason_phrase_for(status);
-    http_refuse(connection_of(mhd), (int)status, text);
-    return queue_response(mhd, status, response);
-}
-
-/* --- life ------------------------------------------------------------------ */
+/* ---- life ---- */
 
 static struct MHD_Daemon *start_daemon(struct http *http)
 {
     unsigned flags = MHD_USE_EPOLL | MHD_USE_TURBO | MHD_ALLOW_SUSPEND_RESUME;
-    return MHD_start_daemon(
-        flags, 0, NULL, NULL, on_access, http, MHD_OPTION_LISTEN_SOCKET, http->listen_fd,
-        MHD_OPTION_CONNECTION_LIMIT, http->options.max_connections,
-        MHD_OPTION_PER_IP_CONNECTION_LIMIT, http->options.max_connections_per_ip,
-        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_POOL_BYTES,
-        MHD_OPTION_URI_LOG_CALLBACK, on_request_line, http, MHD_OPTION_NOTIFY_COMPLETED,
-        on_completed, http, MHD_OPTION_NOTIFY_CONNECTION, on_connection, http, MHD_OPTION_END);
+    return MHD_start_daemon(flags, 0, NULL, NULL, on_access, http, MHD_OPTION_LISTEN_SOCKET,
+                            http->listen_fd, MHD_OPTION_CONNECTION_LIMIT,
+                            http->options.max_connections, MHD_OPTION_PER_IP_CONNECTION_LIMIT,
+                            http->options.max_connections_per_ip,
+                            MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_POOL_BYTES,
+                            MHD_OPTION_NOTIFY_COMPLETED, on_completed, http,
+                            MHD_OPTION_NOTIFY_CONNECTION, on_connection, http, MHD_OPTION_END);
 }
 
 static struct http *http_allocate(uv_loop_t *loop, const struct http_options *options,
@@ -436,6 +377,7 @@ static struct http *http_allocate(uv_loop_t *loop, const struct http_options *op
     http->options.host = NULL;
     http->callbacks = *callbacks;
     http->loop = loop;
+    http->scratch = xmalloc(HTTP_SCRATCH_BYTES);
     for (int phase = 0; phase < PHASE_COUNT; phase++)
         TAILQ_INIT(&http->lists[phase]);
     TAILQ_INIT(&http->hung_up);
@@ -444,6 +386,13 @@ static struct http *http_allocate(uv_loop_t *loop, const struct http_options *op
     http->timeouts_ms[PHASE_SENDING] = options->idle_timeout_ms;
     http->timeouts_ms[PHASE_LINGERING] = LINGER_MS;
     return http;
+}
+
+static void http_free(struct http *http)
+{
+    free(http->scratch);
+    free(http->by_fd);
+    free(http);
 }
 
 static void poll_start(struct http *http, uv_poll_t *poll, int epoll_fd, uv_poll_cb on_event)
@@ -471,6 +420,8 @@ struct http *http_new(uv_loop_t *loop, const struct http_options *options,
                       const struct http_callbacks *callbacks, struct error *err)
 {
     uint16_t port = 0;
+    if (http_hooks_check(err) != 0)
+        return NULL;
     int fd = http_listen(loop, options->host, options->port, options->listening, &port, err);
     if (fd < 0)
         return NULL;
@@ -478,8 +429,7 @@ struct http *http_new(uv_loop_t *loop, const struct http_options *options,
     http->listen_fd = fd;
     http->port = port;
     http->hangup_fd = epoll_create1(EPOLL_CLOEXEC);
-    *(void **)&queue_response = dlsym(RTLD_NEXT, "MHD_queue_response");
-    http->daemon = http->hangup_fd >= 0 && queue_response ? start_daemon(http) : NULL;
+    http->daemon = http->hangup_fd >= 0 ? start_daemon(http) : NULL;
     if (http->daemon) {
         attach(http);
         return http;
@@ -487,7 +437,7 @@ struct http *http_new(uv_loop_t *loop, const struct http_options *options,
     error_set(err, ERROR_INTERNAL, "cannot start libmicrohttpd");
     close(http->hangup_fd);
     close(fd);
-    free(http);
+    http_free(http);
     return NULL;
 }
 
@@ -495,7 +445,7 @@ static void on_handle_closed(uv_handle_t *handle)
 {
     struct http *http = handle->data;
     if (--http->open_handles == 0)
-        free(http);
+        http_free(http);
 }
 
 void http_close(struct http *http)

@@ -64,8 +64,7 @@ static void shut(struct connection *connection)
 
 void connection_expire(struct connection *connection)
 {
-    bool awaits_request = connection->phase == PHASE_IDLE || connection->phase == PHASE_RECEIVING;
-    if (awaits_request && connection->exchange)
+    if (connection->phase == PHASE_RECEIVING)
         http_refuse(connection, error_http_status(ERROR_TIMEOUT),
                     "the request did not arrive whole in time");
     else
@@ -75,7 +74,8 @@ void connection_expire(struct connection *connection)
 bool connection_has_unread_bytes(const struct connection *connection)
 {
     int bytes = 0;
-    return ioctl(connection->fd, FIONREAD, &bytes) == 0 && bytes > 0;
+    bool pipelined = connection->phase == PHASE_IDLE && connection->held.length > 0;
+    return pipelined || (ioctl(connection->fd, FIONREAD, &bytes) == 0 && bytes > 0);
 }
 
 /* --- clients that hang up -------------------------------------------------- */

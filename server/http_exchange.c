@@ -1,5 +1,5 @@
 /* Exchanges apart from libmicrohttpd: their life, their report, error answers, and refusals, which
- * we send ourselves. */
+ * go straight to the socket. */
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,29 +10,55 @@
 #include "proto/json.h"
 #include "server/http_internal.h"
 
-struct http_exchange *exchange_new(struct connection *connection, const char *target)
+/* Ends the text where it stands, in place: something that is no part of it follows. */
+static const char *ended(char *header, struct http_text text)
 {
-    size_t path_length = strcspn(target, "?");
-    struct http_exchange *exchange = xcalloc(1, sizeof *exchange + path_length + 1);
-    memcpy(exchange->path, target, path_length);
-    exchange->good_target = http_head_is_target(target);
+    header[text.at + text.length] = '\0';
+    return header + text.at;
+}
+
+static const char *field(char *header, const struct http_head *head, enum http_field which)
+{
+    return head->fields[which].at ? ended(header, head->fields[which]) : NULL;
+}
+
+static enum http_method method_of(const char *method)
+{
+    return !strcmp(method, "GET")    ? HTTP_GET
+           : !strcmp(method, "HEAD") ? HTTP_HEAD
+           : !strcmp(method, "POST") ? HTTP_POST
+                                     : HTTP_OTHER;
+}
+
+/* Of what the header says; nothing where not even the request line was understood. */
+static void describe_request(struct http_exchange *exchange, const struct http_head *head)
+{
+    struct exchange *public = &exchange->public;
+    char *header = exchange->header;
+    public->method_text = ended(header, (struct http_text){0, head->method_length});
+    public->method = method_of(public->method_text);
+    public->path = head->path.at ? ended(header, head->path) : head->method_length ? "/" : "";
+    public->content_encoding = field(header, head, HTTP_FIELD_CONTENT_ENCODING);
+    public->inference_header_length = field(header, head, HTTP_FIELD_INFERENCE_HEADER_LENGTH);
+}
+
+struct http_exchange *exchange_new(struct connection *connection, const char *header)
+{
+    const struct http_head *head = &connection->framing.head;
+    size_t length = head->line.begin; /* of the lines that have been read */
+    struct http_exchange *exchange = xcalloc(1, sizeof *exchange + length + 1);
+    if (length > 0)
+        memcpy(exchange->header, header, length);
     exchange->http = connection->http;
     exchange->connection = connection;
-    exchange->received_ms = uv_now(connection->http->loop);
-    exchange->public.received_ns = uv_hrtime();
-    exchange->public.method = HTTP_OTHER;
-    exchange->public.method_text = exchange->method;
-    exchange->public.path = exchange->path;
-    connection->exchange = exchange;
+    exchange->public.received_ns = connection->begun_ns;
+    describe_request(exchange, head);
     return exchange;
 }
 
 static void report(struct http_exchange *exchange)
 {
     struct http_callbacks *callbacks = &exchange->http->callbacks;
-    if (exchange->reported)
-        return;
-    exchange->reported = true;
     callbacks->on_finished(&exchange->public, uv_hrtime() - exchange->public.received_ns,
                            callbacks->context);
 }
@@ -53,71 +79,34 @@ void exchange_tell_gone(struct http_exchange *exchange)
         on_disconnect(&exchange->public);
 }
 
-/* --- the request ----------------------------------------------------------- */
-
-static void set_method(struct http_exchange *exchange, const char *method)
-{
-    snprintf(exchange->method, sizeof exchange->method, "%s", method);
-    exchange->public.method = !strcmp(method, "GET")    ? HTTP_GET
-                              : !strcmp(method, "HEAD") ? HTTP_HEAD
-                              : !strcmp(method, "POST") ? HTTP_POST
-                                                        : HTTP_OTHER;
-}
-
-static const char *keep_field(char *copy, size_t bytes, const char *value)
-{
-    if (!value)
-        return NULL;
-    snprintf(copy, bytes, "%s", value);
-    return copy;
-}
+/* ---- the request's body ---- */
 
 /* Memory for a declared length is taken at once, so that no body is ever copied; the kernel backs
  * it only as the bytes come. */
-static int prepare_body(struct http_exchange *exchange, const struct http_head *head,
-                        struct error *err)
+int exchange_prepare_body(struct http_exchange *exchange, const struct http_framing *framing,
+                          struct error *err)
 {
-    size_t limit = head->chunked ? exchange->http->options.max_body_bytes : head->content_length;
+    size_t length = (size_t)framing->head.content_length; /* at most max_body_bytes */
+    size_t limit = framing->head.chunked ? framing->max_body_bytes : length;
     buffer_init(&exchange->body, limit);
-    if (head->content_length > 0 && !buffer_reserve(&exchange->body, limit))
-        return error_set(err, ERROR_UNAVAILABLE, "no memory for a body of %zu bytes", limit);
+    if (length > 0 && !buffer_reserve(&exchange->body, length))
+        return error_set(err, ERROR_UNAVAILABLE, "no memory for a body of %zu bytes", length);
     return 0;
 }
 
-void exchange_accept_header(struct http_exchange *exchange, const char *method,
-                            const struct http_head *head)
+int exchange_accept_body(struct http_exchange *exchange, const char *data, size_t size,
+                         struct error *err)
 {
-    struct error err = ERROR_INIT;
-    set_method(exchange, method);
-    if (http_head_check(head, exchange->http->options.max_body_bytes, &err) != 0 ||
-        prepare_body(exchange, head, &err) != 0) {
-        http_refuse(exchange->connection, error_http_status(err.code), err.text);
-        return;
-    }
-    exchange->public.content_encoding = keep_field(
-        exchange->content_encoding, sizeof exchange->content_encoding, head->content_encoding);
-    exchange->public.inference_header_length =
-        keep_field(exchange->inference_header_length, sizeof exchange->inference_header_length,
-                   head->inference_header_length);
-    connection_enter(exchange->connection, PHASE_RECEIVING, exchange->received_ms);
+    buffer_append(&exchange->body, data, size);
+    return exchange->body.failed ? error_set(err, ERROR_UNAVAILABLE, "no memory for the body") : 0;
 }
 
-void exchange_accept_body(struct http_exchange *exchange, const char *data, size_t size)
-{
-    struct buffer *body = &exchange->body;
-    struct error err = ERROR_INIT;
-    bool fits = size <= body->limit - body->length;
-    buffer_append(body, data, size);
-    if (!fits)
-        error_set(&err, ERROR_TOO_LARGE, "the body is longer than the %zu bytes accepted",
-                  body->limit);
-    else if (body->failed)
-        error_set(&err, ERROR_UNAVAILABLE, "no memory for the body");
-    if (err.code != ERROR_NONE)
-        http_refuse(exchange->connection, error_http_status(err.code), err.text);
-}
+/* ---- errors ---- */
 
-/* --- errors ---------------------------------------------------------------- */
+bool http_status_is_temporary(int status)
+{
+    return status == 429 || status == 503;
+}
 
 void exchange_set_error(struct http_exchange *exchange, const char *text)
 {
@@ -138,13 +127,11 @@ void exchange_reply_error(struct exchange *exchange, const struct error *err)
     struct buffer body;
     buffer_init(&body, HTTP_ERROR_MAX_BYTES);
     exchange_set_error((struct http_exchange *)exchange, err->text);
-    if (err->code == ERROR_OVERLOADED || err->code == ERROR_UNAVAILABLE)
-        exchange_header(exchange, "Retry-After", "1");
     json_append_error(&body, err->text);
     exchange_reply(exchange, error_http_status(err->code), NULL, &body);
 }
 
-/* --- refusals -------------------------------------------------------------- */
+/* ---- refusals ---- */
 
 static void append_header(struct buffer *answer, int status, size_t body_length)
 {
@@ -153,9 +140,10 @@ static void append_header(struct buffer *answer, int status, size_t body_length)
     struct tm utc;
     strftime(date, sizeof date, "%a, %d %b %Y %H:%M:%S GMT", gmtime_r(&now, &utc));
     buffer_format(answer,
-                  "HTTP/1.1 %d %s\r\nDate: %s\r\nConnection: close\r\n"
+                  "HTTP/1.1 %d %s\r\nDate: %s\r\nConnection: close\r\n%s"
                   "Content-Type: application/json\r\nContent-Length: %zu\r\n\r\n",
-                  status, http_reason(status), date, body_length);
+                  status, http_reason(status), date,
+                  http_status_is_temporary(status) ? "Retry-After: 1\r\n" : "", body_length);
 }
 
 /* One send: it fits every socket buffer, and a client that does not take it gets nothing. */
@@ -177,20 +165,15 @@ static void send_refusal(int fd, bool head_only, int status, const char *text)
 
 void http_refuse(struct connection *connection, int status, const char *text)
 {
-    if (connection->phase == PHASE_LINGERING)
-        return; /* one answer is enough */
     struct http_exchange *exchange = connection->exchange;
-    bool nameless = !exchange; /* the request line itself was refused */
-    if (nameless)
-        exchange = exchange_new(connection, "");
+    if (!exchange) /* the header itself is refused */
+        exchange = exchange_new(connection, connection->held.data);
+    connection->exchange = NULL;
     send_refusal(connection->fd, exchange->public.method == HTTP_HEAD, status, text);
     connection_enter(connection, PHASE_LINGERING, uv_now(connection->http->loop));
+    buffer_close(&connection->held);
+    http_receive_next(connection);
     exchange->public.status = status;
     exchange_set_error(exchange, text);
-    buffer_close(&exchange->body);
-    report(exchange);
-    if (nameless) {
-        connection->exchange = NULL;
-        exchange_free(exchange);
-    }
+    exchange_free(exchange);
 }

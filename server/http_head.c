@@ -1,106 +1,317 @@
-/* The rules of a request header; see http_head.h. */
+/* Reads a request's header line by line. */
 #include "server/http_head.h"
 
 #include <string.h>
 #include <strings.h>
 
-/* RFC 9110, section 5.6.2: what a field name is made of. A blank before the colon is not in it, and
- * "Transfer-Encoding :" is the classic name that one side honours and the other skips. */
-static bool is_token(const char *name, size_t length)
+static const char *const FIELD_NAMES[HTTP_FIELD_COUNT] = {
+    [HTTP_FIELD_HOST] = "Host",
+    [HTTP_FIELD_CONTENT_LENGTH] = "Content-Length",
+    [HTTP_FIELD_TRANSFER_ENCODING] = "Transfer-Encoding",
+    [HTTP_FIELD_CONTENT_ENCODING] = "Content-Encoding",
+    [HTTP_FIELD_INFERENCE_HEADER_LENGTH] = "Inference-Header-Content-Length",
+};
+
+/* A run of bytes that is being read. */
+struct span {
+    const char *at, *end;
+};
+
+static size_t span_length(struct span span)
+{
+    return (size_t)(span.end - span.at);
+}
+
+static bool is_word(struct span span, const char *word)
+{
+    return span_length(span) == strlen(word) && !strncasecmp(span.at, word, strlen(word));
+}
+
+static bool is_blank(char c)
+{
+    return c == ' ' || c == '\t';
+}
+
+static struct span trimmed(struct span span)
+{
+    while (span.at < span.end && is_blank(*span.at))
+        span.at++;
+    while (span.at < span.end && is_blank(span.end[-1]))
+        span.end--;
+    return span;
+}
+
+/* RFC 9110, section 5.6.2: what methods and field names are made of. A blank before the colon is
+ * not in it: "Transfer-Encoding :" is the classic name that one side honours and the other skips.
+ */
+static bool is_token(struct span span)
 {
     static const char punctuation[] = "!#$%&'*+-.^_`|~";
-    for (size_t i = 0; i < length; i++) {
-        unsigned char at = (unsigned char)name[i];
-        bool alphanumeric = (at >= '0' && at <= '9') || ((at | 0x20) >= 'a' && (at | 0x20) <= 'z');
-        if (!alphanumeric && !(at && strchr(punctuation, at)))
+    for (const char *at = span.at; at < span.end; at++) {
+        unsigned char c = (unsigned char)*at, letter = c | 0x20;
+        bool alphanumeric = (c >= '0' && c <= '9') || (letter >= 'a' && letter <= 'z');
+        if (!alphanumeric && !(c && strchr(punctuation, c)))
             return false;
     }
-    return length > 0;
+    return span.at < span.end;
 }
 
-/* "GET /a HTTP/1.1 x HTTP/1.1" has two readings. */
-bool http_head_is_target(const char *target)
+/* ---- lines ---- */
+
+int http_line_read(struct http_line *line, const char *bytes, size_t length, struct error *err)
 {
-    for (const char *at = target; *at; at++) {
-        if ((unsigned char)*at <= ' ' || *at == 0x7f)
-            return false;
+    while (line->seen < length) {
+        size_t at = line->seen++;
+        unsigned char c = (unsigned char)bytes[at];
+        bool after_cr = at > line->begin && bytes[at - 1] == '\r';
+        if (after_cr != (c == '\n'))
+            return error_set(err, ERROR_INVALID, "a line of the request does not end in CRLF");
+        if (c == '\n')
+            return 1;
+        if ((c < ' ' && c != '\t' && c != '\r') || c == 0x7F)
+            return error_set(err, ERROR_INVALID,
+                             "control character 0x%02X in a line of the request", c);
     }
-    return *target != '\0';
-}
-
-/* Digits only: no sign, no list, no blanks. */
-static uint64_t read_length(const char *value)
-{
-    uint64_t length = 0;
-    for (const char *at = value; *at; at++) {
-        if (*at < '0' || *at > '9' || __builtin_mul_overflow(length, 10, &length) ||
-            __builtin_add_overflow(length, (uint64_t)(*at - '0'), &length))
-            return UINT64_MAX;
-    }
-    return *value ? length : UINT64_MAX;
-}
-
-void http_head_init(struct http_head *head, const char *version, bool good_target)
-{
-    *head = (struct http_head){.http_1_0 = !strcmp(version, "HTTP/1.0"), .malformed = !good_target};
-}
-
-static bool is_name(const char *name, size_t length, const char *expected)
-{
-    return length == strlen(expected) && !strncasecmp(name, expected, length);
-}
-
-void http_head_field(struct http_head *head, const char *name, size_t name_length,
-                     const char *value, size_t value_length)
-{
-    if (!is_token(name, name_length) || memchr(value, '\r', value_length))
-        head->malformed = true;
-    else if (is_name(name, name_length, "Host"))
-        head->hosts++;
-    else if (is_name(name, name_length, "Content-Length")) {
-        head->content_lengths++;
-        head->content_length = read_length(value);
-    } else if (is_name(name, name_length, "Transfer-Encoding")) {
-        head->transfer_encodings++;
-        head->chunked = !strcasecmp(value, "chunked");
-    } else if (is_name(name, name_length, "Content-Encoding"))
-        head->content_encoding = value;
-    else if (is_name(name, name_length, "Inference-Header-Content-Length"))
-        head->inference_header_length = value;
-}
-
-static int check_length(const struct http_head *head, size_t max_body_bytes, struct error *err)
-{
-    if (head->content_lengths > 1)
-        return error_set(err, ERROR_INVALID, "more than one Content-Length");
-    if (head->content_lengths == 1 && head->content_length == UINT64_MAX)
-        return error_set(err, ERROR_INVALID, "Content-Length is not a whole number");
-    if (head->content_length > max_body_bytes)
-        return error_set(err, ERROR_TOO_LARGE, "the body has %llu bytes; at most %zu are accepted",
-                         (unsigned long long)head->content_length, max_body_bytes);
     return 0;
 }
 
-static int check_transfer_encoding(const struct http_head *head, struct error *err)
+/* ---- the request line ---- */
+
+/* Of "http://host/path" (RFC 9112, section 3.2.2) the path counts; the host is ours, whatever it
+ * is. */
+static int skip_host(struct span *target, struct error *err)
 {
-    if (head->transfer_encodings == 0)
+    static const char *const schemes[] = {"http://", "https://"};
+    for (size_t i = 0; i < sizeof schemes / sizeof *schemes; i++) {
+        size_t length = strlen(schemes[i]);
+        if (span_length(*target) <= length || strncasecmp(target->at, schemes[i], length) != 0)
+            continue;
+        const char *host = target->at + length;
+        target->at = host;
+        while (target->at < target->end && *target->at != '/' && *target->at != '?')
+            target->at++;
+        if (target->at > host)
+            return 0;
+    }
+    return error_set(err, ERROR_INVALID,
+                     "the request target must begin with '/' or http://host, or be '*'");
+}
+
+static int read_target(struct http_head *head, const char *bytes, struct span target,
+                       struct error *err)
+{
+    bool asterisk = span_length(target) == 1 && *target.at == '*';
+    if (target.at == target.end)
+        return error_set(err, ERROR_INVALID, "the request target is empty");
+    if (memchr(target.at, '\t', span_length(target)))
+        return error_set(err, ERROR_INVALID, "a tab in the request target");
+    if (*target.at != '/' && !asterisk && skip_host(&target, err) != 0)
+        return -1;
+    const char *query = memchr(target.at, '?', span_length(target));
+    target.end = query ? query : target.end;
+    if (target.at < target.end)
+        head->path =
+            (struct http_text){(uint32_t)(target.at - bytes), (uint32_t)span_length(target)};
+    return 0;
+}
+
+static bool is_digit(char c)
+{
+    return c >= '0' && c <= '9';
+}
+
+static int read_version(struct http_head *head, struct span version, struct error *err)
+{
+    const char *v = version.at;
+    if (span_length(version) != strlen("HTTP/1.1") || memcmp(v, "HTTP/", strlen("HTTP/")) != 0 ||
+        !is_digit(v[5]) || v[6] != '.' || !is_digit(v[7]))
+        return error_set(err, ERROR_INVALID,
+                         "malformed request line, expected: METHOD TARGET HTTP/1.1");
+    if (v[5] != '1')
+        return error_set(err, ERROR_VERSION, "HTTP/%c.%c, expected HTTP/1.0 or HTTP/1.1", v[5],
+                         v[7]);
+    head->http_1_0 = v[7] == '0';
+    return 0;
+}
+
+/* Exactly two blanks: "GET /a HTTP/1.1 x HTTP/1.1" has two readings. */
+static int read_request_line(struct http_head *head, const char *bytes, struct span line,
+                             struct error *err)
+{
+    const char *first = memchr(line.at, ' ', span_length(line));
+    const char *second = first ? memchr(first + 1, ' ', (size_t)(line.end - first - 1)) : NULL;
+    struct span method = {line.at, first ? first : line.end};
+    if (!is_token(method) || !second)
+        return error_set(err, ERROR_INVALID,
+                         "malformed request line, expected: METHOD TARGET HTTP/1.1");
+    if (read_version(head, (struct span){second + 1, line.end}, err) != 0 ||
+        read_target(head, bytes, (struct span){first + 1, second}, err) != 0)
+        return -1;
+    head->method_length = (uint32_t)span_length(method);
+    return 0;
+}
+
+/* ---- fields ---- */
+
+/* Splits "name: value" and trims the value (RFC 9110, section 5.5). */
+static int split_field(struct span line, struct span *name, struct span *value, struct error *err)
+{
+    if (is_blank(*line.at))
+        return error_set(err, ERROR_INVALID,
+                         "a header line begins with a blank; folded lines are not accepted");
+    const char *colon = memchr(line.at, ':', span_length(line));
+    *name = (struct span){line.at, colon ? colon : line.end};
+    if (!colon || !is_token(*name))
+        return error_set(err, ERROR_INVALID, "malformed header line, expected NAME: VALUE");
+    *value = trimmed((struct span){colon + 1, line.end});
+    return 0;
+}
+
+static int field_index(struct span name)
+{
+    for (int i = 0; i < HTTP_FIELD_COUNT; i++)
+        if (is_word(name, FIELD_NAMES[i]))
+            return i;
+    return -1;
+}
+
+/* Connection and Expect are lists, in one field or several. */
+static bool list_has(struct span list, const char *word)
+{
+    while (list.at < list.end) {
+        const char *comma = memchr(list.at, ',', span_length(list));
+        struct span entry = {list.at, comma ? comma : list.end};
+        if (is_word(trimmed(entry), word))
+            return true;
+        list.at = comma ? comma + 1 : list.end;
+    }
+    return false;
+}
+
+static int read_field(struct http_head *head, const char *bytes, struct span line,
+                      struct error *err)
+{
+    struct span name, value;
+    if (split_field(line, &name, &value, err) != 0)
+        return -1;
+    if (is_word(name, "Connection")) {
+        head->wants_close |= list_has(value, "close");
+        head->wants_keep_alive |= list_has(value, "keep-alive");
+    } else if (is_word(name, "Expect")) {
+        head->expects_continue |= list_has(value, "100-continue");
+    }
+    int field = field_index(name);
+    if (field < 0)
         return 0;
-    if (head->content_lengths > 0)
+    if (head->fields[field].at)
+        return error_set(err, ERROR_INVALID, "more than one %s header field", FIELD_NAMES[field]);
+    head->fields[field] =
+        (struct http_text){(uint32_t)(value.at - bytes), (uint32_t)span_length(value)};
+    return 0;
+}
+
+int http_head_check_trailer(const char *line, size_t length, struct error *err)
+{
+    struct span name, value;
+    if (split_field((struct span){line, line + length}, &name, &value, err) != 0)
+        return -1;
+    int field = field_index(name);
+    return field < 0 ? 0
+                     : error_set(err, ERROR_INVALID, "%s behind the body, where it has no meaning",
+                                 FIELD_NAMES[field]);
+}
+
+/* ---- what the fields say together ---- */
+
+static struct span value_of(const struct http_head *head, const char *bytes, enum http_field field)
+{
+    const char *at = bytes + head->fields[field].at;
+    return (struct span){at, at + head->fields[field].length};
+}
+
+/* RFC 3986, section 3.2.2, with the port. Two hosts that something joined by ", " are not one. */
+static int check_host(const struct http_head *head, const char *bytes, struct error *err)
+{
+    static const char punctuation[] = "-._~%!$&'()*+,;=:[]";
+    struct span host = value_of(head, bytes, HTTP_FIELD_HOST);
+    if (!head->fields[HTTP_FIELD_HOST].at)
+        return head->http_1_0 ? 0 : error_set(err, ERROR_INVALID, "expected one Host header field");
+    for (; host.at < host.end; host.at++) {
+        char letter = (char)(*host.at | 0x20);
+        if (!is_digit(*host.at) && !(letter >= 'a' && letter <= 'z') &&
+            !strchr(punctuation, *host.at))
+            return error_set(err, ERROR_INVALID, "Host is not the name of a host");
+    }
+    return 0;
+}
+
+/* Digits only: no sign, no list, no blanks. A number that no integer holds is a large one. */
+static int read_content_length(struct http_head *head, struct span value, struct error *err)
+{
+    if (value.at == value.end)
+        return error_set(err, ERROR_INVALID, "Content-Length is empty");
+    for (; value.at < value.end; value.at++) {
+        uint64_t *length = &head->content_length;
+        if (!is_digit(*value.at))
+            return error_set(err, ERROR_INVALID, "Content-Length is not a whole number");
+        if (__builtin_mul_overflow(*length, 10, length) ||
+            __builtin_add_overflow(*length, (uint64_t)(*value.at - '0'), length))
+            return error_set(err, ERROR_TOO_LARGE, "Content-Length is larger than is accepted");
+    }
+    return 0;
+}
+
+static int check_body(struct http_head *head, const char *bytes, struct error *err)
+{
+    bool length = head->fields[HTTP_FIELD_CONTENT_LENGTH].at;
+    if (!head->fields[HTTP_FIELD_TRANSFER_ENCODING].at)
+        return length ? read_content_length(head, value_of(head, bytes, HTTP_FIELD_CONTENT_LENGTH),
+                                            err)
+                      : 0;
+    if (length)
         return error_set(err, ERROR_INVALID, "Transfer-Encoding and Content-Length together");
     if (head->http_1_0)
         return error_set(err, ERROR_INVALID, "Transfer-Encoding in an HTTP/1.0 request");
-    if (head->transfer_encodings > 1 || !head->chunked)
-        return error_set(err, ERROR_UNSUPPORTED, "a Transfer-Encoding other than chunked");
-    return 0;
+    head->chunked = is_word(value_of(head, bytes, HTTP_FIELD_TRANSFER_ENCODING), "chunked");
+    return head->chunked
+               ? 0
+               : error_set(err, ERROR_UNSUPPORTED, "a Transfer-Encoding other than chunked");
 }
 
-int http_head_check(const struct http_head *head, size_t max_body_bytes, struct error *err)
+/* ---- all of it ---- */
+
+static int read_line(struct http_head *head, const char *bytes, struct span line, struct error *err)
 {
-    if (head->malformed)
-        return error_set(err, ERROR_INVALID, "malformed request target or header field");
-    if (head->hosts > 1 || (head->hosts == 0 && !head->http_1_0))
-        return error_set(err, ERROR_INVALID, "expected one Host header field, got %u", head->hosts);
-    if (check_transfer_encoding(head, err) != 0)
-        return -1;
-    return check_length(head, max_body_bytes, err);
+    if (head->method_length == 0)
+        return read_request_line(head, bytes, line, err);
+    if (line.at < line.end)
+        return read_field(head, bytes, line, err);
+    head->length = head->line.seen;
+    return check_host(head, bytes, err) != 0 || check_body(head, bytes, err) != 0 ? -1 : 0;
+}
+
+static int too_long(const struct http_head *head, struct error *err)
+{
+    if (head->method_length == 0)
+        return error_set(err, ERROR_TARGET_TOO_LONG, "the request line is longer than %d bytes",
+                         HTTP_HEAD_MAX_BYTES);
+    return error_set(err, ERROR_HEADER_TOO_LARGE, "the request header is longer than %d bytes",
+                     HTTP_HEAD_MAX_BYTES);
+}
+
+int http_head_read(struct http_head *head, const char *bytes, size_t length, struct error *err)
+{
+    size_t limit = length < HTTP_HEAD_MAX_BYTES ? length : HTTP_HEAD_MAX_BYTES;
+    while (!head->length) {
+        int found = http_line_read(&head->line, bytes, limit, err);
+        if (found < 0)
+            return -1;
+        if (!found)
+            return limit < HTTP_HEAD_MAX_BYTES ? 0 : too_long(head, err);
+        struct span line = {bytes + head->line.begin, bytes + head->line.seen - strlen("\r\n")};
+        if (read_line(head, bytes, line, err) != 0)
+            return -1;
+        head->line.begin = head->line.seen;
+    }
+    return 1;
 }

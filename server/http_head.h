@@ -1,9 +1,9 @@
-/* What a request header must satisfy before we serve the request: rules about bytes, without
- * sockets.
+/* A request's header, read strictly as RFC 9112 has it: bytes in, a plain struct out, no sockets.
  *
- * libmicrohttpd 0.9.75 is lenient where leniency is dangerous: behind a proxy, a request whose
- * length the two read differently smuggles a second request past the proxy's checks (RFC 9112,
- * section 11.2). Everything that could be read in two ways is refused here. */
+ * Behind a proxy, a request whose end the two read differently smuggles a second request past the
+ * proxy's checks (RFC 9112, section 11.2). So whatever could be read in two ways is refused here:
+ * a line that does not end in CRLF, a control character, a folded line, a blank before a colon, two
+ * lengths, two of a field that there may be one of. */
 #ifndef SERVER_HTTP_HEAD_H
 #define SERVER_HTTP_HEAD_H
 
@@ -13,25 +13,56 @@
 
 #include "core/error.h"
 
-struct http_head {
-    bool http_1_0;
-    bool malformed; /* a field, or the target, that no proxy and we can be sure to read alike */
-    unsigned hosts, content_lengths, transfer_encodings;
-    bool chunked;
-    uint64_t content_length;             /* UINT64_MAX: not a length */
-    const char *content_encoding;        /* borrowed from the fields; NULL: absent */
-    const char *inference_header_length; /* the same */
+/* The longest header, from the method to the empty line: a Kerberos or JWT credential fits. A
+ * client can make the server hold this many bytes by connecting. */
+enum { HTTP_HEAD_MAX_BYTES = 32 << 10 };
+
+/* Fields that a request may have once. */
+enum http_field {
+    HTTP_FIELD_HOST,
+    HTTP_FIELD_CONTENT_LENGTH,
+    HTTP_FIELD_TRANSFER_ENCODING,
+    HTTP_FIELD_CONTENT_ENCODING,
+    HTTP_FIELD_INFERENCE_HEADER_LENGTH,
+    HTTP_FIELD_COUNT
 };
 
-/* Whether a request target, with its query, is free of blanks and controls. */
-bool http_head_is_target(const char *target);
+/* A part of the header's bytes. `at` 0: absent, since the method is what stands there. */
+struct http_text {
+    uint32_t at, length;
+};
 
-void http_head_init(struct http_head *head, const char *version, bool good_target);
+/* A line whose end is looked for; both count from the first byte of what is read. */
+struct http_line {
+    size_t begin, seen;
+};
 
-void http_head_field(struct http_head *head, const char *name, size_t name_length,
-                     const char *value, size_t value_length);
+struct http_head {
+    struct http_line line;
+    size_t length; /* of the header, the empty line included; 0 until it is whole */
 
-/* Once all fields are in. The error's code is the answer's status. */
-int http_head_check(const struct http_head *head, size_t max_body_bytes, struct error *err);
+    uint32_t method_length; /* the method stands at 0; this is 0 until the request line was read */
+    struct http_text path;  /* without scheme, host and query; absent: "/" (of "http://host") */
+    struct http_text fields[HTTP_FIELD_COUNT]; /* values, without the blanks around them */
+
+    bool http_1_0;
+    bool wants_close, wants_keep_alive; /* Connection */
+    bool expects_continue;
+    bool chunked;
+    uint64_t content_length;
+};
+
+/* Reads on in a header of which `bytes` holds the first `length`; calls for one header give the
+ * same bytes and more. Returns 1 when it is whole, 0 when more is needed, -1 on error: the error's
+ * code is the answer's status. */
+int http_head_read(struct http_head *head, const char *bytes, size_t length, struct error *err);
+
+/* Looks for the end of a line in bytes[line->begin, length). Returns 1 when line->seen is behind
+ * its CRLF, 0 when more is needed, -1 when it holds a control character or a bare CR or LF. */
+int http_line_read(struct http_line *line, const char *bytes, size_t length, struct error *err);
+
+/* Checks a line (without its CRLF) of the fields behind a chunked body: a field, and none that says
+ * where the request ends or whom it is for. */
+int http_head_check_trailer(const char *line, size_t length, struct error *err);
 
 #endif

@@ -1,10 +1,9 @@
-/* Shared by http.c (everything that touches libmicrohttpd) and http_connection.c (phases,
- * deadlines, clients that hang up). Nobody else includes it.
+/* What the files server/http*.c share.
  *
- * A *connection* lives from accept to close and belongs to libmicrohttpd. An *exchange* lives from
- * its request line to the report of its end. Normally the connection outlives its exchanges; the
- * other way round (the client is gone while the handler has the exchange) the exchange is cut
- * loose, its `connection` becomes NULL, and it ends when the handler answers. */
+ * A *connection* lives from accept to close; libmicrohttpd opens and closes it. It owns its
+ * *exchange*, which lives from the end of a request's header to the report of its end. Only an
+ * exchange that the handler has when its client goes outlives the connection: it is cut loose, its
+ * `connection` becomes NULL, and it ends when the handler answers. */
 #ifndef SERVER_HTTP_INTERNAL_H
 #define SERVER_HTTP_INTERNAL_H
 
@@ -12,11 +11,14 @@
 #include <sys/queue.h>
 
 #include "server/http.h"
-#include "server/http_head.h"
+#include "server/http_framing.h"
 
 enum {
     /* An error answer: a text of ERROR_TEXT_BYTES, each of which may take six bytes as JSON. */
     HTTP_ERROR_MAX_BYTES = 4096,
+
+    /* All of a header fits, so that it is read in one piece. */
+    HTTP_SCRATCH_BYTES = HTTP_HEAD_MAX_BYTES,
 
     /* How often deadlines are looked at; the error of every timeout. */
     HTTP_TICK_MS = 100,
@@ -29,8 +31,8 @@ struct MHD_Response;
 /* What a connection waits for. Each phase has one timeout and one list, ordered by the time the
  * phase began, so that a tick looks only at what has expired. */
 enum phase {
-    PHASE_IDLE,      /* a complete request header, since accept or since the last answer */
-    PHASE_RECEIVING, /* the rest of the body */
+    PHASE_IDLE,      /* the first byte of a request, since accept or since the last answer */
+    PHASE_RECEIVING, /* the rest of the request, since its first byte */
     PHASE_WAITING,   /* the handler's answer */
     PHASE_SENDING,   /* the client to take the answer */
     PHASE_LINGERING, /* refused: whatever is still under way, to be discarded */
@@ -48,7 +50,11 @@ struct connection {
     uint64_t since_ms;   /* its timeout counts from here; ahead of now for a long answer */
     uint64_t entered_ms; /* when the phase began */
     TAILQ_ENTRY(connection) link;
-    struct http_exchange *exchange; /* NULL between requests */
+    struct http_exchange *exchange; /* owned; NULL until a request's header is whole */
+    struct http_framing framing;    /* of the request that is being received */
+    struct buffer held;             /* bytes read and not used yet: part of a header, pipelining */
+    uint64_t begun_ns;              /* when the first byte of the request was seen */
+    bool whole;                     /* the request is: libmicrohttpd asks for its answer */
     bool hung_up;                   /* the client has closed at least its sending side */
     TAILQ_ENTRY(connection) hung_up_link;
 };
@@ -58,20 +64,14 @@ struct http_exchange {
     struct exchange public;
     struct http *http;
     struct connection *connection; /* NULL: the client is gone */
-    uint64_t received_ms;          /* received_ns on the loop's clock */
-    bool reported;                 /* on_finished was called */
 
-    bool handed;          /* with the handler, and answered once this is false again */
+    bool handed;          /* the handler has it and has not answered */
     bool suspended;       /* handed, and libmicrohttpd does not look at the connection meanwhile */
     uint64_t handed_turn; /* the loop turn it was handed over in */
 
     struct MHD_Response *response; /* the answer until libmicrohttpd takes it */
     struct buffer body;
-    bool good_target; /* see http_head.h */
-    char method[24];  /* this and the rest are copies: libmicrohttpd's die with the connection */
-    char content_encoding[64];
-    char inference_header_length[32];
-    char path[];
+    char header[]; /* a copy of the request's; what `public` points to is NUL-terminated in it */
 };
 
 struct http {
@@ -83,6 +83,9 @@ struct http {
     uint16_t port;
 
     atomic_uint connections; /* other threads may look */
+    struct connection **by_fd;
+    size_t by_fd_count;
+    char *scratch; /* HTTP_SCRATCH_BYTES, into which sockets are read */
     struct connection_list lists[PHASE_COUNT];
     uint64_t timeouts_ms[PHASE_COUNT]; /* 0: none */
     struct connection_list hung_up;
@@ -122,18 +125,41 @@ void http_start_ticking(struct http *http);
 void http_stop_listening(struct http *http);
 const char *http_reason(int status);
 
+/* http_hooks.c: libmicrohttpd reads its sockets through us */
+
+/* Fails when the dynamic linker does not resolve libmicrohttpd's recv() to ours. */
+int http_hooks_check(struct error *err);
+
+/* Around each run of libmicrohttpd: whose sockets it reads on this thread; NULL: nobody's. */
+void http_hooks_set(struct http *http);
+
+/* http_receive.c: from a socket's bytes to a whole request */
+
+void http_receive_open(struct connection *connection);
+void http_receive_close(struct connection *connection);
+
+/* After a request was answered: the connection awaits the next. */
+void http_receive_next(struct connection *connection);
+
+/* recv(2) as libmicrohttpd sees it on this connection: when a request is whole, the few bytes of
+ * one that stands for it, and nothing in between. */
+ssize_t http_receive(struct connection *connection, char *bytes, size_t size);
+
 /* http_exchange.c */
 
-/* `target` is the request target as sent: the path with its query. */
-struct http_exchange *exchange_new(struct connection *connection, const char *target);
+/* Of the request that the connection's framing is reading; `header` holds its header, as far as
+ * that has been read. */
+struct http_exchange *exchange_new(struct connection *connection, const char *header);
 
-/* Reports it, unless that was done. */
+/* Reports it. */
 void exchange_free(struct http_exchange *exchange);
 
-/* The header is complete; a piece of the body has come. Refuse what is not acceptable. */
-void exchange_accept_header(struct http_exchange *exchange, const char *method,
-                            const struct http_head *head);
-void exchange_accept_body(struct http_exchange *exchange, const char *data, size_t size);
+/* Makes room for a body of the length that the header declares; a piece of it has come. Both fail
+ * for want of memory. */
+int exchange_prepare_body(struct http_exchange *exchange, const struct http_framing *framing,
+                          struct error *err);
+int exchange_accept_body(struct http_exchange *exchange, const char *data, size_t size,
+                         struct error *err);
 
 /* Tells the handler, once, that the client is gone. The handler may answer at once, which may free
  * the exchange. */
@@ -141,8 +167,11 @@ void exchange_tell_gone(struct http_exchange *exchange);
 
 void exchange_set_error(struct http_exchange *exchange, const char *text);
 
-/* Answers `status` with a JSON error at once, on the socket and past libmicrohttpd, which cannot
- * answer before a request is whole; then discards what the client still sends. */
+/* Whether clients are told when to come back after an answer with this status. */
+bool http_status_is_temporary(int status);
+
+/* Answers a request that is not whole yet with a JSON error, at once and past libmicrohttpd, which
+ * has not heard of it; then discards what the client still sends. */
 void http_refuse(struct connection *connection, int status, const char *text);
 
 /* http_drain.c */

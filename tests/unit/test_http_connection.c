@@ -29,27 +29,32 @@ START_TEST(an_idle_connection_is_closed)
 }
 END_TEST
 
-START_TEST(a_dripping_request_line_is_closed)
+/* From the first byte on, the request's deadline counts and not the idle timeout. */
+START_TEST(a_dripping_header_is_refused)
 {
-    options.idle_timeout_ms = 150;
+    static const char *const begins[] = {"G", "GET /", "GET / HTTP/1.1\r\nX: "};
+    options.request_timeout_ms = 150;
     start();
     struct client *client = connect_client();
-    send_text(client, "GET /");
-    drip(client, "a");
+    send_text(client, begins[_i]);
+    drip(client, "A");
+    expect_refusal(client, 408);
+    ck_assert_int_eq(408, finished.status);
+    ck_assert_str_eq(_i == 2 ? "/" : "", finished.path);
     ck_assert_uint_eq(0, requests);
     disconnect_client(client);
 }
 END_TEST
 
-START_TEST(a_dripping_header_is_refused)
+/* Empty lines before a request are none of it. */
+START_TEST(empty_lines_are_idle)
 {
     options.idle_timeout_ms = 150;
     start();
     struct client *client = connect_client();
-    send_text(client, "GET / HTTP/1.1\r\nX: ");
-    drip(client, "a");
-    expect_refusal(client, 408);
-    ck_assert_int_eq(408, finished.status);
+    drip(client, "\r\n");
+    ck_assert_uint_eq(0, client->length);
+    ck_assert_uint_eq(0, finished.count);
     disconnect_client(client);
 }
 END_TEST
@@ -249,8 +254,8 @@ int main(void)
 {
     TCase *tests = http_tests_new();
     tcase_add_test(tests, an_idle_connection_is_closed);
-    tcase_add_test(tests, a_dripping_request_line_is_closed);
-    tcase_add_test(tests, a_dripping_header_is_refused);
+    tcase_add_loop_test(tests, a_dripping_header_is_refused, 0, 3);
+    tcase_add_test(tests, empty_lines_are_idle);
     tcase_add_loop_test(tests, a_slow_body_is_refused, 0, 2);
     tcase_add_test(tests, a_connection_that_is_shut_is_closed);
     tcase_add_test(tests, a_client_that_does_not_read_is_closed);

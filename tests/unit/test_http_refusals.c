@@ -1,5 +1,5 @@
-/* What is refused before it reaches the handler, by us and by libmicrohttpd: always as JSON, once.
- */
+/* What is refused before it reaches the handler: always as JSON, once, and never a second reading.
+ * test_http_framing.c has every rule. */
 #include "test_http_support.h"
 
 #define HOST "Host: x\r\n"
@@ -32,7 +32,7 @@ static const struct {
     {400, "POST / HTTP/1.1\r\n" HOST "\n"},
     {501, "POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: gzip\r\n\r\n"},
     {501, "POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"},
-    {501, "POST / HTTP/1.1\r\n" HOST
+    {400, "POST / HTTP/1.1\r\n" HOST
           "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"},
     {400, "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"},
     {400, "GET / HTTP/1.1\r\n\r\n"},
@@ -40,7 +40,8 @@ static const struct {
     {400, "GET /a HTTP/1.1 /b HTTP/1.1\r\n" HOST "\r\n"},
     {400, "GET /a?b c HTTP/1.1\r\n" HOST "\r\n"},
     {400, "GET /a\tb HTTP/1.1\r\n" HOST "\r\n"},
-    /* libmicrohttpd's own refusals */
+    /* no HTTP */
+    {400, "GARBAGE\r\n\r\n"},
     {400, "GET /\r\n\r\n"},
     {400, "GET / HTTP/x.y\r\n\r\n"},
     {400, "GET / HTTP/1.1\r\nno colon\r\n\r\n"},

@@ -1,0 +1,266 @@
+/* Receiving: from a socket's bytes to a whole request, one at a time.
+ *
+ * libmicrohttpd calls http_receive() where it would call recv(). As long as a request is not whole
+ * it is told that there is nothing to read. Then it is given a request of a few words that has
+ * nothing of the client's in it but the method HEAD, the version and whether to keep the
+ * connection: it fits any pool, and libmicrohttpd asks for the answer. So no client can bring
+ * libmicrohttpd into a state of its choice.
+ *
+ * libmicrohttpd's epoll set is edge-triggered: it reads again at once after a read that filled its
+ * buffer, and waits for the socket after one that did not or that failed with EAGAIN. EINTR makes
+ * it come back in its next run. */
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#include "server/http_internal.h"
+
+enum {
+    /* What one connection may read in one run, lest a fast sender starves the others. */
+    READ_AT_MOST_BYTES = 1 << 20,
+
+    /* The request that libmicrohttpd is shown, without what fills it up. */
+    SHOWN_BYTES = 128,
+};
+
+void http_receive_open(struct connection *connection)
+{
+    struct http *http = connection->http;
+    size_t fd = (size_t)connection->fd;
+    if (fd >= http->by_fd_count) {
+        size_t count = 2 * fd + 1;
+        http->by_fd = xrealloc(http->by_fd, count * sizeof *http->by_fd);
+        memset(http->by_fd + http->by_fd_count, 0,
+               (count - http->by_fd_count) * sizeof *http->by_fd);
+        http->by_fd_count = count;
+    }
+    http->by_fd[fd] = connection;
+    buffer_init(&connection->held, HTTP_SCRATCH_BYTES);
+    http_receive_next(connection);
+}
+
+void http_receive_close(struct connection *connection)
+{
+    if (!connection->exchange && connection->framing.state != FRAMING_BEFORE)
+        connection->exchange = exchange_new(connection, connection->held.data); /* cut off */
+    connection->http->by_fd[connection->fd] = NULL;
+    buffer_close(&connection->held);
+}
+
+void http_receive_next(struct connection *connection)
+{
+    http_framing_init(&connection->framing, connection->http->options.max_body_bytes);
+    connection->whole = false;
+}
+
+/* ---- parts of a request ---- */
+
+static void note_first_byte(struct connection *connection)
+{
+    if (connection->phase != PHASE_IDLE || connection->framing.state == FRAMING_BEFORE)
+        return;
+    connection->begun_ns = uv_hrtime();
+    connection_enter(connection, PHASE_RECEIVING, uv_now(connection->http->loop));
+}
+
+/* A client that asks first whether to send its body (RFC 9110, section 10.1.1). The socket takes so
+ * few bytes unless the client leaves earlier answers unread; it then gets no word, as it may. */
+static void allow_body(const struct connection *connection)
+{
+    static const char allowed[] = "HTTP/1.1 100 Continue\r\n\r\n";
+    const struct http_framing *framing = &connection->framing;
+    const struct http_head *head = &framing->head;
+    bool awaits_body = head->chunked || head->content_length > 0;
+    if (!awaits_body || !head->expects_continue || head->http_1_0)
+        return;
+    ssize_t sent = send(connection->fd, allowed, strlen(allowed), MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (sent > 0 && (size_t)sent < strlen(allowed))
+        shutdown(connection->fd, SHUT_RDWR); /* half a word would spoil the answer */
+}
+
+static void begin_exchange(struct connection *connection, const char *header, bool more_follows,
+                           struct error *err)
+{
+    connection->exchange = exchange_new(connection, header);
+    if (exchange_prepare_body(connection->exchange, &connection->framing, err) == 0 &&
+        !more_follows)
+        allow_body(connection);
+}
+
+/* Acts on what the bytes say, as far as one request goes. Returns how many it has used. */
+static size_t read_parts(struct connection *connection, const char *bytes, size_t length,
+                         struct error *err)
+{
+    size_t used = 0, taken;
+    enum http_part part;
+    do {
+        part = http_framing_read(&connection->framing, bytes + used, length - used, &taken, err);
+        note_first_byte(connection);
+        if (part == HTTP_HEADER)
+            begin_exchange(connection, bytes + used, used + taken < length, err);
+        else if (part == HTTP_BODY)
+            exchange_accept_body(connection->exchange, bytes + used, taken, err);
+        used += taken;
+    } while (err->code == ERROR_NONE && part != HTTP_END && (taken > 0 || part != HTTP_MORE));
+    connection->whole = part == HTTP_END;
+    return used;
+}
+
+/* ---- reading ---- */
+
+/* A call's way through the socket's bytes. */
+struct reading {
+    size_t waiting; /* bytes in scratch that are not used yet */
+    size_t total;   /* that the socket gave */
+    bool emptied;   /* it gave fewer than there was room for */
+};
+
+/* Reads on behind what waits; what must be body goes straight to where it belongs. Returns 1, or
+ * what recv() does when there is nothing (more) to read. */
+static int read_socket(struct connection *connection, struct reading *reading)
+{
+    struct buffer *body = connection->exchange ? &connection->exchange->body : NULL;
+    size_t ahead = body ? http_framing_body_ahead(&connection->framing) : 0;
+    ahead = ahead < READ_AT_MOST_BYTES ? ahead : READ_AT_MOST_BYTES;
+    char *place = ahead ? buffer_reserve(body, ahead) : NULL;
+    struct iovec into[] = {
+        {place, place ? ahead : 0},
+        {connection->http->scratch + reading->waiting, HTTP_SCRATCH_BYTES - reading->waiting},
+    };
+    struct msghdr message = {.msg_iov = into, .msg_iovlen = 2};
+    ssize_t count = recvmsg(connection->fd, &message, 0);
+    if (count <= 0)
+        return (int)count;
+    size_t given = (size_t)count, direct = given < into[0].iov_len ? given : into[0].iov_len;
+    if (direct > 0) {
+        body->length += direct;
+        http_framing_skip_body(&connection->framing, direct);
+    }
+    reading->waiting += given - direct;
+    reading->total += given;
+    reading->emptied = given < into[0].iov_len + into[1].iov_len;
+    return 1;
+}
+
+/* Uses what waits, then reads on, until a request is whole (1), refused, or the socket has nothing
+ * more for now: 0 when the client has ended, -1 with errno. */
+static int read_request(struct connection *connection, struct reading *reading, struct error *err)
+{
+    char *scratch = connection->http->scratch;
+    for (;;) {
+        size_t used = read_parts(connection, scratch, reading->waiting, err);
+        reading->waiting -= used;
+        memmove(scratch, scratch + used, reading->waiting);
+        if (connection->whole || err->code != ERROR_NONE)
+            return 1;
+        errno = reading->emptied ? EAGAIN : EINTR;
+        if (reading->emptied || reading->total >= READ_AT_MOST_BYTES)
+            return -1;
+        int result = read_socket(connection, reading);
+        if (result <= 0)
+            return result;
+    }
+}
+
+/* Between two calls what waits is kept in `held`. */
+static size_t take_held(struct connection *connection)
+{
+    struct buffer *held = &connection->held;
+    size_t length = held->length;
+    if (length > 0)
+        memcpy(connection->http->scratch, held->data, length);
+    held->length = 0;
+    return length;
+}
+
+static void hold(struct connection *connection, size_t length, struct error *err)
+{
+    struct buffer *held = &connection->held;
+    if (length == 0)
+        buffer_close(held);
+    buffer_append(held, connection->http->scratch, length);
+    if (held->failed)
+        error_set(err, ERROR_UNAVAILABLE, "no memory for the request");
+}
+
+/* ---- what libmicrohttpd sees ---- */
+
+/* Fills all of the room when more bytes are there: then libmicrohttpd reads again after the answer.
+ */
+static ssize_t show_request(const struct connection *connection, char *bytes, size_t size,
+                            bool more)
+{
+    const struct http_head *head = &connection->framing.head;
+    bool keep = !head->wants_close && (!head->http_1_0 || head->wants_keep_alive);
+    bool head_only = connection->exchange->public.method == HTTP_HEAD;
+    if (size < SHOWN_BYTES) {
+        errno = ENOBUFS;
+        return -1;
+    }
+    int written = snprintf(bytes, size, "%s / HTTP/1.%c\r\nHost: x\r\nConnection: %s\r\n",
+                           head_only ? "HEAD" : "GET", head->http_1_0 ? '0' : '1',
+                           keep ? "keep-alive" : "close");
+    size_t length = (size_t)written;
+    if (more) {
+        memset(bytes + length, 'x', size - length);
+        memcpy(bytes + length, "X: ", strlen("X: "));
+        length = size - strlen("\r\n\r\n");
+        memcpy(bytes + length, "\r\n", strlen("\r\n"));
+        length += strlen("\r\n");
+    }
+    memcpy(bytes + length, "\r\n", strlen("\r\n"));
+    return (ssize_t)(length + strlen("\r\n"));
+}
+
+/* What a refused client still sends. */
+static ssize_t discard(struct connection *connection)
+{
+    char *scratch = connection->http->scratch;
+    for (ssize_t total = 0, count; total < READ_AT_MOST_BYTES; total += count) {
+        count = recvfrom(connection->fd, scratch, HTTP_SCRATCH_BYTES, 0, NULL, NULL);
+        if (count <= 0)
+            return count;
+    }
+    errno = EINTR;
+    return -1;
+}
+
+static ssize_t receive_request(struct connection *connection, char *bytes, size_t size)
+{
+    struct reading reading = {.waiting = take_held(connection)};
+    struct error err = ERROR_INIT;
+    int result = read_request(connection, &reading, &err);
+    int reason = errno;
+    hold(connection, reading.waiting, &err);
+    if (err.code != ERROR_NONE) {
+        http_refuse(connection, error_http_status(err.code), err.text);
+        return discard(connection);
+    }
+    errno = reason;
+    return connection->whole
+               ? show_request(connection, bytes, size, reading.waiting > 0 || !reading.emptied)
+               : result;
+}
+
+ssize_t http_receive(struct connection *connection, char *bytes, size_t size)
+{
+    switch (connection->phase) {
+    case PHASE_LINGERING:
+        return discard(connection);
+    case PHASE_CLOSING:
+        return 0;
+    case PHASE_IDLE:
+    case PHASE_RECEIVING:
+        if (!connection->whole)
+            return receive_request(connection, bytes, size);
+        break;
+    default:
+        break;
+    }
+    errno = EAGAIN;
+    return -1;
+}
