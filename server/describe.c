@@ -67,6 +67,16 @@ DESCRIBE(live)
     reply(exchange, 200, NULL, &body);
 }
 
+/* What KServe's own liveness probe asks for. */
+DESCRIBE(alive)
+{
+    (void)server, (void)params;
+    struct buffer body;
+    buffer_init(&body, MAX_DOCUMENT_BYTES);
+    buffer_text(&body, "{\"status\":\"alive\"}");
+    reply(exchange, 200, NULL, &body);
+}
+
 /* Not ready from the moment a stop is asked for, so that a load balancer looks elsewhere while what
  * was accepted is finished. */
 DESCRIBE(ready)

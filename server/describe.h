@@ -16,6 +16,7 @@ struct served *describe_find(const struct server *server, struct exchange *excha
 
 DESCRIBE(server);
 DESCRIBE(live);
+DESCRIBE(alive);
 DESCRIBE(ready);
 DESCRIBE(model);
 DESCRIBE(model_ready);

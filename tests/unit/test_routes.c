@@ -111,7 +111,7 @@ static struct exchange dispatch_to(enum http_method method, const char *path)
 
 START_TEST(unknown_paths_are_not_found)
 {
-    static const char *const paths[] = {"/",          "/v3",       "/v2/",
+    static const char *const paths[] = {"",           "/v3",       "/v2//",
                                         "/v2/models", "/metrics/", "/v2/health"};
     for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
         ck_assert_int_eq(dispatch_to(HTTP_GET, paths[i]).status, 404);
