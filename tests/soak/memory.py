@@ -55,6 +55,10 @@ MIX = [
     (request_bytes("POST", PREDICT, json_body(1)[:-1]), 400, 5),
     (request_bytes("POST", "/v1/models/nosuch:predict", json_body(1)), 404, 4),
     (request_bytes("DELETE", "/metrics"), 405, 2),
+    (request_bytes("GET", "/" + "p" * 24000 + "?" + "a&" * 1000), 404, 1),
+    (request_bytes("POST", PREDICT, headers={"Transfer-Encoding": "chunked"}).replace(b"Content-Length: 0\r\n", b"")
+     + b"5;" + b"a" * 40000, 400, 1),
+    (b"GARBAGE\r\n\r\n", 400, 1),
 ]
 BROKEN_OFF = 4  # of a hundred: half a request, then the client is gone
 
@@ -72,6 +76,9 @@ def client(port, requests, seed, progress):
         connection.send(data)
         answer = connection.answer()
         assert answer.status == status, (status, answer.status, answer.body)
+        if answer.closes:
+            connection.close()
+            connection = Connection(port)
         if chance.randrange(100) < BROKEN_OFF:
             connection.send(data[:chance.randrange(len(data))])
             chance.choice((connection.close, connection.reset))()
