@@ -10,12 +10,16 @@ import unittest
 
 import numpy as np
 import torch
+from torch import nn
 
+from moed.layers import Gate, MoE
 from moed.load import load
 from moed.recipes import cifar, runner
+from moed.recipes.backbones import BACKBONES
 from moed.recipes.cifar10 import Cifar10
 from moed.recipes.cifar10_rotate import Cifar10Rotate, blurred, turned
 from moed.recipes.cifar100 import Cifar100
+from moed.recipes.dispatch import ZeroedMoE
 
 
 def write_batch(path, rows, key, classes, seed):
@@ -90,20 +94,61 @@ class CifarTest(unittest.TestCase):
 
     def test_cifar10(self):
         self.write_10()
-        for variant in ("single", "moe"):
+        for variant in ("single-cnn-sgd", "single-cnn-ngd", "moe-cnn-sgd", "moe-cnn-ngd-rows"):
             row, out = self.train(Cifar10(), variant)
             self.assertGreater(row["test_error"], 0)
+            self.assertEqual(row["best_test_error"], min(row["test_errors"]))
             self.assertEqual(load(out)(torch.zeros(2, 3, 32, 32)).shape, (2, 10))
 
     def test_rotate_doubles_the_images(self):
         self.write_10()
         recipe = Cifar10Rotate()
-        images, labels = recipe.read(self.folder, "moe")["train"]
-        self.assertEqual(images.shape, (200, 3, 32, 32))
+        pixels, labels, classes = recipe.read(self.folder, "moe-cnn-ngd")["train"]
+        self.assertEqual(pixels.shape, (200, 3, 32, 32))
         self.assertEqual(labels.sum().item(), 100)
-        row, out = self.train(recipe, "moe")
+        self.assertTrue(torch.equal(classes[:100], classes[100:]))
+        row, out = self.train(recipe, "moe-cnn-ngd")
         self.assertAlmostEqual(sum(row["share"]), 1, places=5)
+        self.assertEqual(sum(map(sum, row["dispatch"])), 40)
+        self.assertEqual([sum(row["dispatch_by_label"][label]) for label in (0, 1)], [20, 20])
         self.assertEqual(load(out)(torch.zeros(2, 3, 32, 32)).shape, (2, 2))
+
+    def test_an_interrupted_training_goes_on_with_the_same_bits(self):
+        self.write_10()
+        recipe = Cifar10Rotate()
+        sets = recipe.read(self.folder, "moe-cnn-ngd")
+
+        def job():
+            torch.manual_seed(0)
+            return recipe.job("moe-cnn-ngd", sets, None, 2)
+
+        def trained(job, epochs):
+            for _ in range(epochs):
+                job.history.append(job.epoch())
+            return job
+
+        whole, state = trained(job(), 2), trained(job(), 1).state()
+        resumed = job()
+        resumed.restore(state)
+        trained(resumed, 1)
+        self.assertEqual((resumed.history, resumed.tests), (whole.history, whole.tests))
+        for weight, other in zip(resumed.model.parameters(), whole.model.parameters()):
+            self.assertTrue(torch.equal(weight, other))
+
+    def test_a_zeroed_batch_is_routed_as_the_rows_are(self):
+        gate = Gate(nn.Sequential(nn.Flatten(), nn.Linear(12, 4)), top_k=1)
+        experts = [nn.Sequential(nn.Flatten(), nn.Linear(12, 3)) for _ in range(4)]
+        zeroed, plain, images = ZeroedMoE(experts, gate), MoE(experts, gate), torch.randn(20, 3, 2, 2)
+        for training in (True, False):
+            self.assertTrue(torch.allclose(zeroed.train(training)(images), plain.train(training)(images), atol=1e-6))
+        self.assertTrue(torch.equal(zeroed.routing.experts, plain.routing.experts))
+
+    def test_backbones(self):
+        sizes = {"cnn": 33_946, "mobilenetv2": 2_296_922, "resnet18": 11_173_962}
+        for name, network in BACKBONES.items():
+            model = network(10).eval()
+            self.assertEqual(model(torch.zeros(2, 3, 32, 32)).shape, (2, 10))
+            self.assertEqual(sum(weight.numel() for weight in model.parameters()), sizes[name], name)
 
     def test_turning(self):
         image = torch.zeros(1, 3, 33, 33)
@@ -114,7 +159,8 @@ class CifarTest(unittest.TestCase):
         self.assertAlmostEqual(abs(slope.item()), np.tan(np.radians(30)), delta=0.05)
 
     def test_blurring_keeps_the_mean(self):
-        self.assertTrue(torch.allclose(blurred(torch.full((2, 3, 8, 8), 7.0), 1.5), torch.tensor(7.0)))
+        self.assertTrue(torch.allclose(blurred(torch.full((2, 3, 8, 8), 7.0), torch.tensor([1.5, 2.0])),
+                                       torch.tensor(7.0)))
 
     def test_cifar100(self):
         for name, rows in (("train", 64), ("test", 20)):

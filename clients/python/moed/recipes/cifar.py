@@ -7,6 +7,7 @@ import tarfile
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from moed.recipes.idx import DataMissing
 
@@ -72,3 +73,14 @@ def _read_archive(path):
                 found[part][1].append(NAMES.index(rest.partition("/")[0]))
     return {part: (torch.from_numpy(np.stack(images)), torch.tensor(labels))
             for part, (images, labels) in found.items()}
+
+
+def moved(images, mode):
+    """Every image moved by up to four pixels and mirrored at random. `mode` is what comes from outside, see pad."""
+    rows, along = len(images), torch.arange(32, device=images.device)
+    down = torch.randint(9, (rows, 1, 1), device=images.device) + along[:, None]
+    right = torch.randint(9, (rows, 1, 1), device=images.device) + along
+    right = torch.where(torch.rand(rows, 1, 1, device=images.device) < 0.5, right, right.flip(2))
+    padded = functional.pad(images, (4, 4, 4, 4), mode=mode)
+    every = torch.arange(rows, device=images.device)[:, None, None]
+    return padded[every, :, down, right].permute(0, 3, 1, 2)

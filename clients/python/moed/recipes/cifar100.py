@@ -1,8 +1,6 @@
 from collections import OrderedDict
 
-import torch
 from torch import nn
-from torch.nn import functional
 
 from moed.recipes import cifar, mixtures, runner
 from moed.recipes.mixtures import Variant
@@ -50,12 +48,7 @@ class Cifar100(mixtures.MixtureRecipe):
         return model
 
     def augmented(self, images):
-        """Every image moved by up to four pixels and mirrored at random."""
-        rows, along = len(images), torch.arange(32)
-        down, right = torch.randint(9, (rows, 1, 1)) + along[:, None], torch.randint(9, (rows, 1, 1)) + along
-        right = torch.where(torch.rand(rows, 1, 1) < 0.5, right, right.flip(2))
-        padded = functional.pad(images, (4, 4, 4, 4), mode="reflect")
-        return padded[torch.arange(rows)[:, None, None], :, down, right].permute(0, 3, 1, 2)
+        return cifar.moved(images, "reflect")
 
     def expert(self):
         return nn.Sequential(OrderedDict(front((3, 8, 16, 32, 64)) + [

@@ -22,6 +22,8 @@ class FashionMnist(mixtures.MixtureRecipe):
     about_data = ("Fashion-MNIST (Zalando Research, MIT licence; Debian package `dataset-fashion-mnist`): 60,000 "
                   "images to train, 10,000 to test")
     advice = "Install it with `apt-get install dataset-fashion-mnist`, or name its directory with --data."
+    reading = "keys before, query after"
+    reading_about = "The authors' notebooks do the\nsame."
     # Published names of the L_s runs are cut off after beta_same. What the authors' notebook printed identifies that of
     # the attentive ones; for moe-similarity beta_different is taken to be the same.
     table = {

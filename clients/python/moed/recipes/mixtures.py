@@ -91,6 +91,7 @@ class MixtureRecipe(runner.Recipe):
     shape = (1, 28, 28)  # of an image
     preprocess = {}      # of the checkpoint's input
     title = about_images = about_data = advice = ""
+    reading = reading_about = ""  # where attention takes keys and query, and what the authors do: see results.py
     experts, hidden, batch_rows, rate, weight_decay, epochs = 5, 32, 512, 1e-3, 0.0, 20
 
     def __init__(self):

@@ -21,6 +21,9 @@ class Mnist(mixtures.MixtureRecipe):
     preprocess = {"scale": 1 / 255, "mean": [0.1307], "std": [0.3081]}
     about_data = "MNIST (LeCun, Cortes, Burges): 60,000 images to train, 10,000 to test"
     advice = "Get the four files of MNIST in IDX format, gzip-compressed, and name their directory with --data."
+    reading = "keys before, query before"
+    reading_about = ("Here both come\nbefore it, as in the authors' branch `aistats2023`; their later MNIST script "
+                     "takes the keys after it.")
     table = {
         "single": Variant("single"),
         "moe": Variant("moe"),

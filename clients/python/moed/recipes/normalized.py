@@ -7,7 +7,8 @@ class NormalizedGD(torch.optim.Optimizer):
     """w -= rate * grad / norm, one norm per parameter group; give each expert a group of its own.
 
     The norm of a group is the SUM of its parameters' gradient norms, as in the authors' code, and not the norm of all
-    of them together. A group without gradient (an expert that no row chose) stays where it is.
+    of them together. A weight without gradient (of an expert that did not run) stays where it is. One whose gradient
+    is zero goes on by momentum and decay, as in the authors' code.
     """
 
     def __init__(self, groups, lr, momentum=0.0, weight_decay=0.0):
@@ -17,15 +18,28 @@ class NormalizedGD(torch.optim.Optimizer):
     def step(self):
         for group in self.param_groups:
             weights = [weight for weight in group["params"] if weight.grad is not None]
-            norm = sum(weight.grad.norm() for weight in weights)
-            if len(weights) > 0 and norm > 0:
-                for weight in weights:
-                    self._move(weight, weight.grad / norm, group)
+            if weights:
+                self._move(weights, self._steps(weights), group)
 
-    def _move(self, weight, step, group):
+    def _steps(self, weights):
+        """The gradients over their norm. Nothing here waits for a GPU, so that a graph can be made of it."""
+        grads = [weight.grad for weight in weights]
+        norm = torch.stack(torch._foreach_norm(grads)).sum()
+        divisor = torch.where(norm > 0, norm, torch.ones_like(norm))
+        return [grad / divisor for grad in grads]
+
+    def _move(self, weights, steps, group):
         if group["weight_decay"]:
-            step = step + group["weight_decay"] * weight
+            torch._foreach_add_(steps, weights, alpha=group["weight_decay"])
         if group["momentum"]:
-            buffer = self.state[weight].setdefault("momentum_buffer", torch.zeros_like(weight))
-            step = buffer.mul_(group["momentum"]).add_(step)
-        weight.sub_(step, alpha=group["lr"])
+            buffers = [self._buffer(weight) for weight in weights]
+            torch._foreach_mul_(buffers, group["momentum"])
+            torch._foreach_add_(buffers, steps)
+            steps = buffers
+        torch._foreach_add_(weights, steps, alpha=-group["lr"])
+
+    def _buffer(self, weight):
+        state = self.state[weight]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(weight)
+        return state["momentum_buffer"]

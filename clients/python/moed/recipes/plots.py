@@ -8,7 +8,10 @@ import numpy as np
 matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402  (the backend comes first: there is no display)
 
+from moed.recipes import cifar as cifar_data  # noqa: E402
+
 COLOURS = "Blues"
+CIFAR_CLASSES = cifar_data.NAMES
 DARK = 0.6  # a cell this full gets white digits
 
 
@@ -89,3 +92,49 @@ def _class_map(axes, row, title, labels):
               f"{title}\nI = {row['mutual_information_bits']:.2f} bits")
     axes.set_xticks(range(len(order)), [f"e{expert}" for expert in order])
     axes.set_yticks(range(table.shape[0]), labels)
+
+
+def cifar(found, folder):
+    """Two pictures: classes by expert, and how the error on sharp images moves with that on blurred ones."""
+    return (_class_maps(found, folder) or "") + (_shift(found.get("cifar10_rotate", {}), folder) or "")
+
+
+def _class_maps(found, folder):
+    maps = [(title, variant, found[recipe][variant][0]) for recipe, title in
+            (("cifar10", "CIFAR-10"), ("cifar10_rotate", "Rotate")) for variant in found.get(recipe, ())
+            if variant.startswith("moe") and not variant.endswith("noise")]
+    if not maps:
+        return None
+    figure, axes = pyplot.subplots(1, len(maps), figsize=(2.1 * len(maps), 3), squeeze=False, constrained_layout=True)
+    for index, (place, (title, variant, row)) in enumerate(zip(axes.flat, sorted(maps, key=lambda each: each[:2]))):
+        table = np.array(row["dispatch"])
+        shares = table / table.sum(axis=1, keepdims=True)
+        percents = np.rint(100 * shares).astype(int)
+        _heat_map(place, shares, np.where(percents > 0, percents, "").astype(str),
+                  f"{title}\n{variant[4:]}\n{row['dispatch_entropy_nats']:.3f} nats")
+        place.set_xticks(range(table.shape[1]), [f"e{expert}" for expert in range(table.shape[1])])
+        place.set_yticks(range(len(CIFAR_CLASSES)), CIFAR_CLASSES if index == 0 else [""] * len(CIFAR_CLASSES))
+    return _save(figure, folder, "cifar_dispatch.png", "CIFAR-10: test images by class (down) and expert (across), in "
+                 "per cent of the class, seed 0: no router finds the classes")
+
+
+def _shift(rows, folder):
+    """Every epoch of every run is a point."""
+    networks = [network for network in ("cnn", "resnet18") if any(f"-{network}-" in variant for variant in rows)]
+    if not networks:
+        return None
+    figure, axes = pyplot.subplots(1, len(networks), figsize=(4.2 * len(networks), 3.4), squeeze=False,
+                                   constrained_layout=True)
+    for place, network in zip(axes.flat, networks):
+        for variant in sorted(name for name in rows if f"-{network}-" in name and not name.endswith("noise")):
+            blurred, sharp = (np.concatenate([row[key] for row in rows[variant]]) * 100 for key in
+                              ("test_errors_treated", "test_errors"))
+            place.plot(blurred, sharp, "o" if variant.startswith("moe") else "x", markersize=4, alpha=0.7,
+                       label=variant.replace(f"-{network}", ""))
+        place.set_title(network, fontsize=9)
+        place.set_xscale("log")
+        place.set_xlabel("error on blurred test images, %", fontsize=8)
+        place.set_ylabel("error on the test images, %", fontsize=8)
+        place.legend(fontsize=7)
+    return _save(figure, folder, "cifar_shift.png", "CIFAR-10-Rotate: the error on sharp test images against that on "
+                 "blurred ones, a point per epoch and seed; training moves from right to left")

@@ -11,12 +11,14 @@ import statistics
 from moed.recipes import published, runner
 from moed.recipes.adult import TASKS, Adult
 from moed.recipes.fashion_mnist import FashionMnist
+from moed.recipes.image_clusters import PLANS
 from moed.recipes.mnist import Mnist
 
 INTRODUCTION = """# Results
 
-The papers' tables, trained again on one CPU core by the recipes of this package. This page is written by
-`python3 -m moed.recipes.results` from the rows in `results/`, one file per run; each names the command that made it.
+The papers' tables, trained again by the recipes of this package: on one CPU core, those of CIFAR-10 on a GPU. This page
+is written by `python3 -m moed.recipes.results` from the rows in `results/`, one file per run; each names the command
+that made it.
 
 Ours are means ± standard deviations over that many seeds; "best run" is the seed that the papers' rule selects, the
 least training error. **Bold** marks a mean of ours that differs by more than twice the two deviations together; what is
@@ -32,7 +34,8 @@ MIXTURES_TEXT = """
 
 A published row is one run: that with the least training error of all runs and coefficients of its kind, of up to 140.
 The authors also stored or printed all their runs, from which "authors' runs" has those with the row's coefficients, as
-ours have them: that is what to compare with ours.
+ours have them: that is what to compare with ours. "Reading" says where attention takes its keys (the experts' last
+hidden layer) and its query (the gate's): before or after the ReLU. {reading_about}
 
 """
 BITS_TEXT = """
@@ -55,9 +58,15 @@ per cent. The dispatch entropy, on the training rows with noise, is 0 when every
 CIFAR_TEXT = """
 ## CIFAR-10 and CIFAR-10-Rotate (arXiv 2208.02813)
 
-`python3 -m moed.recipes.cifar10`, `... cifar10_rotate`: four experts, the best one answers. **Not a reproduction**: as many
-epochs as CPU time allowed, one small network of ours in place of the paper's, which is not published, and the last epoch
-where the paper takes the best. Accuracies in per cent.
+`python3 -m moed.recipes.cifar10`, `... cifar10_rotate`: one network, or four of the same kind of which a router picks
+one per image. "sgd" is how the authors train their single network (momentum SGD, cross entropy of the logits), "ngd"
+how they train their mixture (normalised gradient descent, cross entropy of the softmax's output taken for logits):
+the paper's figures compare "single, sgd" with "moe, ngd", and rows with the same last word are trained alike. The
+small network is ours, for theirs is not published. Accuracies in per cent, on one GPU. The paper takes the epoch that
+is best on the test images. "Blurred" are test images blurred as those of training are; the task's own test images are
+sharp. "Best expert alone" answers all test images, without the router, at the last epoch. The dispatch entropy is
+over the ten classes, on the test images as served: 0 when every expert sees one class, ln 10 = 2.303 when the choice
+says nothing about the class.
 
 """
 ADULT_TEXT = """
@@ -121,18 +130,24 @@ def error_cell(paper, rows):
     return pair(cells)
 
 
-def error_line(paper, rows):
+def error_line(paper, rows, reading):
     best = min(rows, key=lambda row: row["train_error"])
     theirs = pair(shown(*figure, 3) for figure in (paper.runs.train_error, paper.runs.test_error)) if paper.runs else ""
     return [paper.title, f"{paper.train_error:.3f} / {paper.test_error:.3f}",
             f"{best['train_error']:.3f} / {best['test_error']:.3f}", theirs, error_cell(paper, rows), str(len(rows)),
-            cost(rows)]
+            cost(rows), reading]
 
 
-def error_table(papers, rows):
+def error_table(recipe, papers, rows):
     header = ["training / test error", "published, best run", "ours, best run", "authors' runs", "ours", "seeds",
-              "CPU seconds"]
-    return table(header, [error_line(paper, rows[variant]) for variant, paper in papers.items() if variant in rows])
+              "CPU seconds", "reading"]
+    return table(header, [error_line(paper, rows[variant], recipe.reading if attends(variant) else "")
+                          for variant, paper in papers.items() if variant in rows])
+
+
+def attends(variant):
+    """Whether attention has to do with it: a distilled gate begins as an attentive one."""
+    return variant.startswith(("attentive", "distilled"))
 
 
 BITS = {"I(E;Y)": "mutual_information_bits", "H_s": "gate_entropy_bits", "H_u": "usage_entropy_bits"}
@@ -164,7 +179,8 @@ def mixtures_section(recipe, papers, folder, pictures):
     rows = rows_of(os.path.join(folder, recipe.name))
     if not rows:
         return ""
-    text = MIXTURES_TEXT.format(title=recipe.title, recipe=recipe.name) + error_table(papers, rows)
+    text = MIXTURES_TEXT.format(title=recipe.title, recipe=recipe.name, reading_about=recipe.reading_about)
+    text += error_table(recipe, papers, rows)
     text += BITS_TEXT + bits_table(papers, rows) + SPARSE_TEXT + sparse_table(papers, rows)
     picture = pictures and pictures.expert_by_class(recipe, papers, rows, folder)
     return text + notes(folder, recipe.name) + (picture or "")
@@ -201,24 +217,45 @@ def clusters_section(folder, pictures):
 
 # --- images -----------------------------------------------------------------------------------------------------
 
-def cifar_line(title, variant, paper, rows):
-    def accuracy(key):
-        return shown(*mean_and_spread([{"accuracy": 1 - row[key]} for row in rows], "accuracy", 100), 2)
-
-    shares = " ".join(f"{100 * share:.0f}" for share in rows[0]["share"]) if "share" in rows[0] else ""
-    return [f"{title}, {variant}", paper, accuracy("test_error"), accuracy("train_error"), shares,
-            str(rows[0]["epochs"]), str(len(rows)), cost(rows)]
+def accuracy_of(rows, errors_of):
+    return shown(*mean_and_spread([{"accuracy": 1 - errors_of(row)} for row in rows], "accuracy", 100), 2)
 
 
-def cifar_section(folder):
-    header = ["data, model", "paper's CNN", "ours", "training", "rows served by each expert, % (seed 0)", "epochs", "seeds",
-              "CPU seconds"]
-    lines = []
+def by_expert(shares):
+    return " ".join(f"{100 * share:.0f}" for share in shares)
+
+
+def epochs_of(rows):
+    """As many as a run had; of a run that was cut off, out of how many."""
+    counts = sorted({row["epochs"] for row in rows})
+    text = "–".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
+    return f"{text} of {rows[0]['of_epochs']}" if "of_epochs" in rows[0] else text
+
+
+def cifar_line(title, variant, papers, rows):
+    model, network, method, *change = variant.split("-")
+    theirs = {("single", "sgd"): papers[network][0], ("moe", "ngd"): papers[network][1]}
+    treated = accuracy_of(rows, lambda row: row["test_error_treated"]) if "test_error_treated" in rows[0] else ""
+    routing = [accuracy_of(rows, lambda row: min(row["expert_test_errors"])),
+               shown(*mean_and_spread(rows, "dispatch_entropy_nats"), 3), by_expert(rows[0]["share"])] \
+        if model == "moe" else [""] * 3
+    return [", ".join([title, network, model, method] + change), "" if change else theirs.get((model, method), ""),
+            accuracy_of(rows, lambda row: row["best_test_error"]), accuracy_of(rows, lambda row: row["test_error"]),
+            treated, accuracy_of(rows, lambda row: row["train_error"])] + routing + [epochs_of(rows), str(len(rows))]
+
+
+def cifar_section(folder, pictures):
+    header = ["data, network, model, trained by", "paper", "best epoch", "last epoch", "last, blurred", "training",
+              "best expert alone", "dispatch entropy", "rows served by each expert, % (seed 0)", "epochs", "seeds"]
+    lines, found = [], {}
     for recipe, title in (("cifar10", "CIFAR-10"), ("cifar10_rotate", "Rotate")):
-        rows = rows_of(os.path.join(folder, recipe))
-        lines += [cifar_line(title, variant, paper, rows[variant])
-                  for variant, paper in published.CIFAR[recipe].items() if variant in rows]
-    return CIFAR_TEXT + table(header, lines) + notes(folder, "cifar10") if lines else ""
+        found[recipe] = rows_of(os.path.join(folder, recipe))
+        lines += [cifar_line(title, variant, published.CIFAR[recipe], found[recipe][variant])
+                  for variant in PLANS if variant in found[recipe]]
+    if not lines:
+        return ""
+    picture = pictures and pictures.cifar(found, folder)
+    return CIFAR_TEXT + table(header, lines) + notes(folder, "cifar10") + (picture or "")
 
 
 # --- the census -------------------------------------------------------------------------------------------------
@@ -251,7 +288,7 @@ def write(folder, out, pictures):
     text = INTRODUCTION + clusters_section(folder, pictures)
     text += mixtures_section(Mnist(), published.MNIST, folder, pictures)
     text += mixtures_section(FashionMnist(), published.FASHION_MNIST, folder, pictures)
-    text += cifar_section(folder)
+    text += cifar_section(folder, pictures)
     text += adult_section(folder)
     runner.write_file(out, text)
 

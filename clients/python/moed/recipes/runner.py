@@ -57,9 +57,10 @@ class Recipe:
     variants          names of the trainings, in the order in which they are run
     seeds, data       defaults of --seeds and --data; data None: the recipe makes its own
     top_k             default of --top-k; None: how many experts serve a row is part of the training
+    device            default of --device, and then what was asked for; None: the recipe knows only the CPU
     """
 
-    name = about = data = top_k = None
+    name = about = data = top_k = device = None
     variants, seeds = (), (0, 1, 2)
 
     def read(self, directory, variant):
@@ -142,9 +143,13 @@ class Runner:
         command = ["python3", "-m", f"moed.recipes.{self.recipe.name}", "--variant", variant, "--seeds", str(seed)]
         if self.options.epochs:
             command += ["--epochs", str(self.options.epochs)]
+        place = {"cpu_seconds": round(job.cpu_seconds, 1), "threads": torch.get_num_threads()}
+        if self.recipe.device == "cuda":
+            command += ["--device", "cuda"]
+            place = {"device": torch.cuda.get_device_name()}
         return {"recipe": self.recipe.name, "variant": variant, "seed": seed, "epochs": len(job.history),
-                **self.recipe.measure(job, self.read(variant)), "cpu_seconds": round(job.cpu_seconds, 1),
-                "threads": torch.get_num_threads(), "torch": torch.__version__, "command": shlex.join(command)}
+                **self.recipe.measure(job, self.read(variant)), **place, "torch": torch.__version__,
+                "command": shlex.join(command)}
 
     def is_done(self, variant, seed):
         """Whether there is nothing to do: a row, of the epochs asked for. Its state may have been deleted since."""
@@ -226,6 +231,9 @@ def parser(recipe):
     if recipe.top_k is not None:
         add("--top-k", type=int, default=recipe.top_k, metavar="K",
             help=f"experts per row of an exported plain gate (default {recipe.top_k})")
+    if recipe.device is not None:
+        add("--device", choices=("cpu", "cuda"), default=recipe.device,
+            help="where to train; a GPU's results are not the same bits every time (default cpu)")
     add("--dtype", choices=("f32", "f16", "bf16"), default="f16", help="weights of the checkpoint (default f16)")
     add("--results", metavar="DIR", default="results", help="where rows go, and under work/ the state of interrupted "
                                                             "runs (default ./results)")
@@ -239,7 +247,10 @@ def main(recipe, arguments=None):
     options.data = getattr(options, "data", None)
     options.command = shlex.join(["python3", "-m", f"moed.recipes.{recipe.name}", *(arguments or sys.argv[1:])])
     torch.set_num_threads(options.threads)
-    torch.use_deterministic_algorithms(True)
+    on_gpu = getattr(options, "device", None) == "cuda"
+    torch.use_deterministic_algorithms(not on_gpu)
+    if recipe.device is not None:
+        recipe.device = options.device
     try:
         Runner(recipe, options).all()
     except DataMissing as error:
