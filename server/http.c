@@ -19,6 +19,7 @@
 #include "server/http.h"
 
 #include <assert.h>
+#include <limits.h>
 #include <microhttpd.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,6 +38,9 @@ enum {
     /* A refused client may go on sending for so long, unread by anyone but us. Closing at once
      * would make its kernel discard our answer (connection reset) before it is read. */
     LINGER_MS = 2000,
+
+    /* Beyond the connection limit a request may wait for so long until one closes. */
+    QUEUED_MS = 1000,
 
     /* A client that takes its answer more slowly than this holds the answer's memory to exhaust it.
      */
@@ -64,6 +68,11 @@ void http_want_run(struct http *http)
     uv_idle_start(&http->again, on_again);
 }
 
+void http_add(struct http *http, int fd, const struct sockaddr *address, socklen_t length)
+{
+    MHD_add_connection(http->daemon, fd, address, length); /* closes it if that fails */
+}
+
 /* Whether libmicrohttpd has work that no descriptor will announce. What it does at a time of its
  * own (http_ask_to_close()) comes with a tick. */
 static bool has_work(struct http *http)
@@ -80,19 +89,20 @@ void http_ask_to_close(struct connection *connection)
     http_want_run(connection->http);
 }
 
-/* Runs once more when a connection was closed (at the connection limit libmicrohttpd stops
- * listening, and only a run after the one that closed a connection listens again) or resumed (it
- * looks for those only when it begins to run). Connections that are handed over count as work to
- * libmicrohttpd, though only another loop turn can help them. */
+/* Runs once more when a connection was closed (somebody may wait for its slot) or resumed
+ * (libmicrohttpd looks for those only when it begins to run). Connections that are handed over
+ * count as work to libmicrohttpd, though only another loop turn can help them. */
 static void run(struct http *http)
 {
     bool more = true;
     http->turn++;
     for (int runs = 0; runs < MAX_RUNS_PER_TURN && more; runs++) {
         http->run_again = false;
+        http_accept(http);
         http_hooks_set(http);
         MHD_run(http->daemon);
         http_hooks_set(NULL);
+        http_accepted(http);
         more = http->run_again || (has_work(http) && http->handed_over == 0);
     }
     http->run_wanted = more || has_work(http);
@@ -121,6 +131,7 @@ static void on_after_poll(uv_check_t *check)
         http->tick_passed = false;
         connections_expire(http);
     }
+    http_promote(http);
     http_drain_step(http);
 }
 
@@ -161,7 +172,7 @@ static struct MHD_Response *make_response(const struct http_exchange *exchange, 
                                 public->reply_headers[i].value);
     if (http_status_is_temporary(public->status))
         MHD_add_response_header(response, "Retry-After", "1");
-    if (exchange->http->draining)
+    if (exchange->http->draining || exchange->connection->beyond_limit)
         MHD_add_response_header(response, "Connection", "close");
     return response;
 }
@@ -236,7 +247,23 @@ static struct connection *connection_of(struct MHD_Connection *mhd)
     return MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
 }
 
-/* The request is complete: the handler's turn. A handler that answers at once is done here. */
+/* The handler's turn. A handler that answers at once is done here. */
+static void serve(struct http_exchange *exchange)
+{
+    struct http *http = exchange->http;
+    connection_enter(exchange->connection, PHASE_WAITING, uv_now(http->loop));
+    http->callbacks.on_request(&exchange->public, http->callbacks.context);
+}
+
+static bool may_be_served(const struct http_exchange *exchange)
+{
+    const struct http_callbacks *callbacks = &exchange->http->callbacks;
+    return !exchange->connection->reserved ||
+           callbacks->is_vital(&exchange->public, callbacks->context) ||
+           connection_promote(exchange->connection);
+}
+
+/* The request is complete. */
 static enum MHD_Result hand_over(struct http_exchange *exchange)
 {
     struct http *http = exchange->http;
@@ -246,9 +273,24 @@ static enum MHD_Result hand_over(struct http_exchange *exchange)
     exchange->handed_turn = http->turn;
     http->unanswered++;
     http->handed_over++;
-    connection_enter(exchange->connection, PHASE_WAITING, uv_now(http->loop));
-    http->callbacks.on_request(&exchange->public, http->callbacks.context);
+    if (may_be_served(exchange))
+        serve(exchange);
+    else
+        connection_enter(exchange->connection, PHASE_QUEUED, uv_now(http->loop));
     return exchange->response ? queue_answer(exchange) : MHD_YES;
+}
+
+void http_serve_queued(struct http_exchange *exchange)
+{
+    serve(exchange);
+}
+
+void http_refuse_queued(struct http_exchange *exchange)
+{
+    struct error err = ERROR_INIT;
+    error_set(&err, ERROR_UNAVAILABLE, HTTP_ALL_TAKEN);
+    connection_leave_reserve(exchange->connection);
+    exchange_reply_error(&exchange->public, &err);
 }
 
 /* Asked again for an answer that is not there. */
@@ -280,6 +322,7 @@ static enum MHD_Result on_access(void *context, struct MHD_Connection *mhd, cons
     switch (connection->phase) {
     case PHASE_RECEIVING:
         return hand_over(exchange);
+    case PHASE_QUEUED:
     case PHASE_WAITING:
         return wait_longer(exchange);
     case PHASE_SENDING:
@@ -289,13 +332,20 @@ static enum MHD_Result on_access(void *context, struct MHD_Connection *mhd, cons
     }
 }
 
-/* The client is gone while the handler has the exchange: cut it loose. The handler may answer at
+/* The client is gone while an answer is awaited: cut the exchange loose. The handler may answer at
  * once, which frees it. */
 static void abandon(struct http_exchange *exchange)
 {
+    bool handler_has_it = exchange->connection->phase != PHASE_QUEUED;
+    struct error err = ERROR_INIT;
     exchange->http->handed_over--;
     exchange->connection = NULL;
-    exchange_tell_gone(exchange);
+    if (handler_has_it) {
+        exchange_tell_gone(exchange);
+        return;
+    }
+    error_set(&err, ERROR_DISCONNECTED, "the client went away");
+    exchange_reply_error(&exchange->public, &err);
 }
 
 /* The exchange was answered, or its client has gone. */
@@ -359,10 +409,10 @@ static void on_connection(void *context, struct MHD_Connection *mhd, void **stat
 
 static struct MHD_Daemon *start_daemon(struct http *http)
 {
-    unsigned flags = MHD_USE_EPOLL | MHD_USE_TURBO | MHD_ALLOW_SUSPEND_RESUME;
-    return MHD_start_daemon(flags, 0, NULL, NULL, on_access, http, MHD_OPTION_LISTEN_SOCKET,
-                            http->listen_fd, MHD_OPTION_CONNECTION_LIMIT,
-                            http->options.max_connections, MHD_OPTION_PER_IP_CONNECTION_LIMIT,
+    unsigned flags =
+        MHD_USE_EPOLL | MHD_USE_TURBO | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_NO_LISTEN_SOCKET;
+    return MHD_start_daemon(flags, 0, NULL, NULL, on_access, http, MHD_OPTION_CONNECTION_LIMIT,
+                            UINT_MAX, MHD_OPTION_PER_IP_CONNECTION_LIMIT,
                             http->options.max_connections_per_ip,
                             MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_POOL_BYTES,
                             MHD_OPTION_NOTIFY_COMPLETED, on_completed, http,
@@ -381,8 +431,10 @@ static struct http *http_allocate(uv_loop_t *loop, const struct http_options *op
     for (int phase = 0; phase < PHASE_COUNT; phase++)
         TAILQ_INIT(&http->lists[phase]);
     TAILQ_INIT(&http->hung_up);
+    TAILQ_INIT(&http->reserve);
     http->timeouts_ms[PHASE_IDLE] = options->idle_timeout_ms;
     http->timeouts_ms[PHASE_RECEIVING] = options->request_timeout_ms;
+    http->timeouts_ms[PHASE_QUEUED] = QUEUED_MS;
     http->timeouts_ms[PHASE_SENDING] = options->idle_timeout_ms;
     http->timeouts_ms[PHASE_LINGERING] = LINGER_MS;
     return http;
@@ -390,6 +442,7 @@ static struct http *http_allocate(uv_loop_t *loop, const struct http_options *op
 
 static void http_free(struct http *http)
 {
+    uv_mutex_destroy(&http->idle_mutex);
     free(http->scratch);
     free(http->by_fd);
     free(http);
@@ -413,6 +466,8 @@ static void attach(struct http *http)
     uv_timer_init(http->loop, &http->tick);
     http->after_poll.data = http->again.data = http->tick.data = http;
     uv_check_start(&http->after_poll, on_after_poll);
+    http_start_listening(http);
+    http_limits_join(http->options.limits, http);
     http_want_run(http);
 }
 
@@ -428,6 +483,8 @@ struct http *http_new(uv_loop_t *loop, const struct http_options *options,
     struct http *http = http_allocate(loop, options, callbacks);
     http->listen_fd = fd;
     http->port = port;
+    if (uv_mutex_init(&http->idle_mutex) != 0)
+        abort(); /* a small allocation, see core/error.h */
     http->hangup_fd = epoll_create1(EPOLL_CLOEXEC);
     http->daemon = http->hangup_fd >= 0 ? start_daemon(http) : NULL;
     if (http->daemon) {
@@ -451,20 +508,18 @@ static void on_handle_closed(uv_handle_t *handle)
 void http_close(struct http *http)
 {
     assert(http->unanswered == 0);
-    uv_handle_t *handles[] = {(uv_handle_t *)&http->readable, (uv_handle_t *)&http->hangups,
-                              (uv_handle_t *)&http->after_poll, (uv_handle_t *)&http->again,
-                              (uv_handle_t *)&http->tick};
+    uv_handle_t *handles[] = {(uv_handle_t *)&http->readable,    (uv_handle_t *)&http->hangups,
+                              (uv_handle_t *)&http->after_poll,  (uv_handle_t *)&http->again,
+                              (uv_handle_t *)&http->tick,        (uv_handle_t *)&http->listening,
+                              (uv_handle_t *)&http->listen_pause};
+    if (http->listen_fd >= 0)
+        http_stop_listening(http);
+    http_limits_leave(http->options.limits, http);
     http->open_handles = sizeof handles / sizeof *handles;
     for (size_t i = 0; i < sizeof handles / sizeof *handles; i++)
         uv_close(handles[i], on_handle_closed);
     MHD_stop_daemon(http->daemon); /* after libuv has let go of its epoll descriptor */
     close(http->hangup_fd);
-}
-
-void http_stop_listening(struct http *http)
-{
-    close(MHD_quiesce_daemon(http->daemon));
-    http->listen_fd = -1;
 }
 
 uint16_t http_port(const struct http *http)

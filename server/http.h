@@ -59,6 +59,8 @@ struct exchange {
     void (*on_disconnect)(struct exchange *exchange);
 };
 
+struct http_limits;
+
 /* Several loops may listen on one port, and the kernel gives each connection to one of them. */
 enum http_listening {
     HTTP_LISTEN_ALONE,
@@ -70,7 +72,7 @@ struct http_options {
     const char *host;
     uint16_t port; /* 0: any */
     enum http_listening listening;
-    unsigned max_connections;
+    struct http_limits *limits;      /* borrowed; see http_limits.h */
     unsigned max_connections_per_ip; /* 0: no limit of its own */
     size_t max_body_bytes;
     unsigned request_timeout_ms; /* from a request's first byte to its last */
@@ -79,6 +81,8 @@ struct http_options {
 
 struct http_callbacks {
     void *context;
+    /* Whether a request is served also when every connection is in use. */
+    bool (*is_vital)(const struct exchange *exchange, void *context);
     void (*on_request)(struct exchange *exchange, void *context);
     /* After the answer was sent or dropped: log and count. The exchange dies on return. */
     void (*on_finished)(const struct exchange *exchange, uint64_t duration_ns, void *context);
@@ -105,8 +109,8 @@ void exchange_header(struct exchange *exchange, const char *name, const char *va
 /* Answers with {"error": text} and the status of err->code; Retry-After where it belongs. */
 void exchange_reply_error(struct exchange *exchange, const struct error *err);
 
-/* Drain, first step: accept what already waits in the backlog (beyond max_connections: as slots
- * free, within the grace), then close the listening socket; every answer from now on says
+/* Drain, first step: accept what already waits in the backlog (at the limit: as slots become free,
+ * or to be refused), then close the listening socket; every answer from now on says
  * Connection: close; connections that stay idle for `grace_ms` are closed. Clients get less than
  * `timeout_ms`: a request that is not whole after half of it is refused, an answer not taken after
  * nine tenths is cut. Calls `on_drained(context)` once, from the loop, when the last connection is

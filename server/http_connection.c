@@ -21,28 +21,34 @@ void connection_open(struct http *http, struct connection *connection)
     connection->http = http;
     connection->phase = PHASE_IDLE;
     connection->since_ms = connection->entered_ms = uv_now(http->loop);
+    uv_mutex_lock(&http->idle_mutex);
     TAILQ_INSERT_TAIL(&http->lists[PHASE_IDLE], connection, link);
+    uv_mutex_unlock(&http->idle_mutex);
     http->connections++;
+    connection_take_place(connection);
 }
 
 void connection_close(struct connection *connection)
 {
     struct http *http = connection->http;
+    uv_mutex_lock(&http->idle_mutex);
     TAILQ_REMOVE(&http->lists[connection->phase], connection, link);
+    uv_mutex_unlock(&http->idle_mutex);
     if (connection->hung_up)
         TAILQ_REMOVE(&http->hung_up, connection, hung_up_link);
+    connection_give_up_place(connection);
+    http->beyond_limit -= connection->beyond_limit;
     http->connections--;
     free(connection);
 }
 
 /* Sorted by `since_ms`: nearly always at the end at once. */
-void connection_enter(struct connection *connection, enum phase phase, uint64_t since_ms)
+static void move(struct connection *connection, enum phase phase, uint64_t since_ms)
 {
     struct connection_list *lists = connection->http->lists;
     TAILQ_REMOVE(&lists[connection->phase], connection, link);
     connection->phase = phase;
     connection->since_ms = since_ms;
-    connection->entered_ms = uv_now(connection->http->loop);
     struct connection *before = TAILQ_LAST(&lists[phase], connection_list);
     while (before && before->since_ms > since_ms)
         before = TAILQ_PREV(before, connection_list, link);
@@ -52,10 +58,26 @@ void connection_enter(struct connection *connection, enum phase phase, uint64_t 
         TAILQ_INSERT_HEAD(&lists[phase], connection, link);
 }
 
+void connection_enter(struct connection *connection, enum phase phase, uint64_t since_ms)
+{
+    struct http *http = connection->http;
+    bool shared = phase == PHASE_IDLE || connection->phase == PHASE_IDLE;
+    if (shared)
+        uv_mutex_lock(&http->idle_mutex);
+    move(connection, phase, since_ms);
+    if (shared)
+        uv_mutex_unlock(&http->idle_mutex);
+    connection->entered_ms = uv_now(http->loop);
+    if (phase == PHASE_LINGERING)
+        connection_leave_reserve(connection);
+    else if (phase == PHASE_CLOSING)
+        connection_give_up_place(connection);
+}
+
 /* --- what has lasted too long ---------------------------------------------- */
 
 /* shutdown() fails only when the client has reset the connection. */
-static void shut(struct connection *connection)
+void connection_shut(struct connection *connection)
 {
     shutdown(connection->fd, SHUT_RDWR);
     http_ask_to_close(connection);
@@ -64,11 +86,13 @@ static void shut(struct connection *connection)
 
 void connection_expire(struct connection *connection)
 {
-    if (connection->phase == PHASE_RECEIVING)
+    if (connection->phase == PHASE_RECEIVING && !connection->given_up)
         http_refuse(connection, error_http_status(ERROR_TIMEOUT),
                     "the request did not arrive whole in time");
+    else if (connection->phase == PHASE_QUEUED)
+        http_refuse_queued(connection->exchange);
     else
-        shut(connection);
+        connection_shut(connection);
 }
 
 bool connection_has_unread_bytes(const struct connection *connection)
@@ -76,6 +100,52 @@ bool connection_has_unread_bytes(const struct connection *connection)
     int bytes = 0;
     bool pipelined = connection->phase == PHASE_IDLE && connection->held.length > 0;
     return pipelined || (ioctl(connection->fd, FIONREAD, &bytes) == 0 && bytes > 0);
+}
+
+/* --- idle connections give way --------------------------------------------- */
+
+/* A new connection is not idle for so long: its request is on its way. */
+enum { SURELY_IDLE_MS = 10 };
+
+/* With the idle mutex. */
+static struct connection *longest_idle(struct http *http, uint64_t now_ms)
+{
+    struct connection *connection;
+    TAILQ_FOREACH(connection, &http->lists[PHASE_IDLE], link)
+    {
+        int unread = 0;
+        if (now_ms < connection->since_ms + SURELY_IDLE_MS)
+            return NULL;
+        ioctl(connection->fd, FIONREAD, &unread);
+        if (connection->has_slot && unread == 0)
+            return connection;
+    }
+    return NULL;
+}
+
+uint64_t connections_idle_since(struct http *http, uint64_t now_ms)
+{
+    uv_mutex_lock(&http->idle_mutex);
+    struct connection *connection = longest_idle(http, now_ms);
+    uint64_t since_ms = connection ? connection->since_ms : UINT64_MAX;
+    uv_mutex_unlock(&http->idle_mutex);
+    return since_ms;
+}
+
+/* Its own loop may be about to read from it, and then finds it given up. libmicrohttpd is told by
+ * the socket. */
+bool connections_close_idle(struct http *http, uint64_t now_ms)
+{
+    uv_mutex_lock(&http->idle_mutex);
+    struct connection *connection = longest_idle(http, now_ms);
+    if (connection) {
+        connection->given_up = true;
+        connection->has_slot = false;
+        http_limits_return_slot(http->options.limits);
+        shutdown(connection->fd, SHUT_RDWR);
+    }
+    uv_mutex_unlock(&http->idle_mutex);
+    return connection != NULL;
 }
 
 /* --- clients that hang up -------------------------------------------------- */
@@ -111,18 +181,23 @@ static void give_up_hung_up(struct http *http)
         if (connection->phase == PHASE_WAITING)
             exchange_tell_gone(connection->exchange);
         else if (connection->phase <= PHASE_RECEIVING && !connection_has_unread_bytes(connection))
-            shut(connection);
+            connection_shut(connection);
     }
+}
+
+static bool has_expired(const struct connection *connection, uint64_t timeout_ms)
+{
+    return connection->given_up ||
+           (timeout_ms && uv_now(connection->http->loop) >= connection->since_ms + timeout_ms);
 }
 
 void connections_expire(struct http *http)
 {
-    uint64_t now = uv_now(http->loop);
     for (int phase = 0; phase < PHASE_COUNT; phase++) {
         uint64_t timeout = http->timeouts_ms[phase];
         struct connection *first;
-        while (timeout && (first = TAILQ_FIRST(&http->lists[phase])) &&
-               now >= first->since_ms + timeout)
+        while (phase != PHASE_CLOSING && (first = TAILQ_FIRST(&http->lists[phase])) &&
+               has_expired(first, timeout))
             connection_expire(first);
     }
     give_up_hung_up(http);

@@ -4,16 +4,9 @@
  * half of it is for requests to become whole, the last tenth is spare. So the drain ends in time
  * whatever clients do, and only an answer that we owe can make it fail. */
 #include <linux/filter.h>
-#include <poll.h>
 #include <sys/socket.h>
 
 #include "server/http_internal.h"
-
-static bool backlog_waits(int fd)
-{
-    struct pollfd listening = {.fd = fd, .events = POLLIN};
-    return poll(&listening, 1, 0) > 0;
-}
 
 /* Drops the packets that would open a connection, SYN without ACK, and lets those pass that
  * complete an opening under way: closing the listening socket at once would reset clients who have
@@ -40,17 +33,16 @@ enum { OPENING_MS = 200 };
 
 /* --- the backlog ----------------------------------------------------------- */
 
-/* Clients whose connection the kernel has accepted, or is about to, count as accepted by us. At the
- * connection limit they wait for a slot, within the grace. */
+/* Clients whose connection the kernel has accepted, or is about to, count as accepted by us. Once
+ * no more can come there is an end to them, even if some must wait for a place. */
 static void empty_backlog(struct http *http)
 {
-    const uint64_t since_ms = uv_now(http->loop) - http->drain_since_ms;
+    uint64_t since_ms = uv_now(http->loop) - http->drain_since_ms;
+    uint64_t limit_ms = http->greeting_stopped ? http->drain_timeout_ms / 2 : http->drain_grace_ms;
     bool opening = http->greeting_stopped && since_ms < OPENING_MS;
-    bool waits = backlog_waits(http->listen_fd);
-    if (since_ms >= http->drain_grace_ms || (!waits && !opening))
+    bool waits = http_backlog_waits(http);
+    if (since_ms >= limit_ms || (!waits && !opening))
         http_stop_listening(http);
-    else if (waits && http->connections < http->options.max_connections)
-        http_want_run(http);
 }
 
 /* --- clients that keep us waiting ------------------------------------------ */
@@ -102,6 +94,7 @@ void http_drain_expire(struct http *http)
     close_idle(http);
     expire_all(http, PHASE_IDLE, http->drain_timeout_ms / 2);
     expire_all(http, PHASE_RECEIVING, http->drain_timeout_ms / 2);
+    expire_all(http, PHASE_QUEUED, last_call_ms);
     expire_all(http, PHASE_SENDING, last_call_ms);
     expire_all(http, PHASE_LINGERING, last_call_ms);
 }
@@ -129,7 +122,7 @@ void http_drain_step(struct http *http)
 /* Whether its client is owed an answer. */
 static bool is_owed(const struct connection *connection, enum phase phase)
 {
-    return phase == PHASE_WAITING ? !connection->hung_up : has_just_entered(connection);
+    return phase == PHASE_SENDING ? has_just_entered(connection) : !connection->hung_up;
 }
 
 static size_t count_lost(struct http *http, enum phase phase,
@@ -151,7 +144,8 @@ static size_t count_lost(struct http *http, enum phase phase,
 size_t http_drain_end(struct http *http, void (*on_lost)(const struct exchange *, void *),
                       void *context)
 {
-    size_t lost = count_lost(http, PHASE_WAITING, on_lost, context) +
+    size_t lost = count_lost(http, PHASE_QUEUED, on_lost, context) +
+                  count_lost(http, PHASE_WAITING, on_lost, context) +
                   count_lost(http, PHASE_SENDING, on_lost, context);
     if (lost > 0)
         http->on_drained = NULL;

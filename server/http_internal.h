@@ -9,9 +9,11 @@
 
 #include <stdatomic.h>
 #include <sys/queue.h>
+#include <sys/socket.h>
 
 #include "server/http.h"
 #include "server/http_framing.h"
+#include "server/http_limits.h"
 
 enum {
     /* An error answer: a text of ERROR_TEXT_BYTES, each of which may take six bytes as JSON. */
@@ -20,9 +22,17 @@ enum {
     /* All of a header fits, so that it is read in one piece. */
     HTTP_SCRATCH_BYTES = HTTP_HEAD_MAX_BYTES,
 
+    /* Connections of a loop beyond the limit that are served or wait, and all of them: with those
+     * that are refused and have not gone. Each takes a file descriptor and its memory. */
+    HTTP_RESERVE = 16,
+    HTTP_MAX_BEYOND_LIMIT = 2 * HTTP_RESERVE,
+
     /* How often deadlines are looked at; the error of every timeout. */
     HTTP_TICK_MS = 100,
 };
+
+/* Why a connection beyond the limit gets 503. */
+#define HTTP_ALL_TAKEN "every connection is in use; come back later"
 
 struct MHD_Connection;
 struct MHD_Daemon;
@@ -33,6 +43,7 @@ struct MHD_Response;
 enum phase {
     PHASE_IDLE,      /* the first byte of a request, since accept or since the last answer */
     PHASE_RECEIVING, /* the rest of the request, since its first byte */
+    PHASE_QUEUED,    /* a slot, see http_accept.c */
     PHASE_WAITING,   /* the handler's answer */
     PHASE_SENDING,   /* the client to take the answer */
     PHASE_LINGERING, /* refused: whatever is still under way, to be discarded */
@@ -57,6 +68,14 @@ struct connection {
     bool whole;                     /* the request is: libmicrohttpd asks for its answer */
     bool hung_up;                   /* the client has closed at least its sending side */
     TAILQ_ENTRY(connection) hung_up_link;
+
+    /* See http_accept.c. */
+    uint64_t opened_ms;
+    atomic_bool has_slot; /* of http->options.limits */
+    atomic_bool given_up; /* shut for a newcomer, maybe by another loop: nothing is read from it */
+    bool beyond_limit;    /* counted there: opened without a slot, and has not had one */
+    bool reserved;        /* in http->reserve */
+    TAILQ_ENTRY(connection) reserve_link;
 };
 
 /* An exchange as http sees it; the handler sees its `public` part. */
@@ -83,6 +102,16 @@ struct http {
     uint16_t port;
 
     atomic_uint connections; /* other threads may look */
+    TAILQ_ENTRY(http) link;  /* of the limits' loops */
+    uv_mutex_t idle_mutex;   /* guards lists[PHASE_IDLE] and the times in it */
+
+    uv_poll_t listening;
+    uv_timer_t listen_pause;
+    bool backlog_waits;
+    unsigned slots_ahead;           /* taken for newcomers that libmicrohttpd has not seen yet */
+    struct connection_list reserve; /* oldest first */
+    unsigned reserve_count, beyond_limit;
+
     struct connection **by_fd;
     size_t by_fd_count;
     char *scratch; /* HTTP_SCRATCH_BYTES, into which sockets are read */
@@ -122,8 +151,35 @@ void http_ask_to_close(struct connection *connection);
 
 /* Deadlines are looked at only while there are connections, or draining: an idle server sleeps. */
 void http_start_ticking(struct http *http);
-void http_stop_listening(struct http *http);
+
+/* A newcomer for libmicrohttpd's next run; takes `fd`. */
+void http_add(struct http *http, int fd, const struct sockaddr *address, socklen_t length);
+
+/* An exchange in PHASE_QUEUED gets its turn, or 503. */
+void http_serve_queued(struct http_exchange *exchange);
+void http_refuse_queued(struct http_exchange *exchange);
 const char *http_reason(int status);
+
+/* http_accept.c: who gets a slot */
+
+void http_start_listening(struct http *http);
+void http_stop_listening(struct http *http);
+bool http_backlog_waits(const struct http *http);
+
+/* Before and after each run of libmicrohttpd. */
+void http_accept(struct http *http);
+void http_accepted(struct http *http);
+
+/* Gives the oldest in the reserve the slots that have become free. */
+void http_promote(struct http *http);
+
+/* A new connection gets what was found for it: a slot, or a place in the reserve. */
+void connection_take_place(struct connection *connection);
+void connection_give_up_place(struct connection *connection);
+void connection_leave_reserve(struct connection *connection);
+
+/* One in the reserve gets a slot; false when there is none. */
+bool connection_promote(struct connection *connection);
 
 /* http_hooks.c: libmicrohttpd reads its sockets through us */
 
@@ -192,6 +248,13 @@ void connections_note_hangups(struct http *http);
 
 /* Each tick: acts on every connection whose phase has lasted too long or whose client is gone. */
 void connections_expire(struct http *http);
+
+/* For any thread. Since when the loop's longest idle connection has been idle, UINT64_MAX if none
+ * has for a moment; closes it, false if there is none. */
+uint64_t connections_idle_since(struct http *http, uint64_t now_ms);
+bool connections_close_idle(struct http *http, uint64_t now_ms);
+
+void connection_shut(struct connection *connection);
 
 /* Ends the connection's phase as if its time had passed. */
 void connection_expire(struct connection *connection);

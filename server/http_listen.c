@@ -12,8 +12,8 @@
 #include <unistd.h>
 
 /* Descriptors needed beside connections: for standard streams, a model being read, signals; and for
- * each loop's socket, epoll sets and wake-ups. */
-enum { FILES_BESIDE_CONNECTIONS = 48, FILES_PER_LOOP = 16 };
+ * each loop's socket, epoll sets and wake-ups, and connections beyond the limit. */
+enum { FILES_BESIDE_CONNECTIONS = 48, FILES_PER_LOOP = 48 };
 
 /* A socket bound to `address`, or -1 with errno set. SO_REUSEADDR lets a restarted server bind
  * while its predecessor's connections are in TIME_WAIT. */

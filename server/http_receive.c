@@ -235,6 +235,8 @@ static ssize_t receive_request(struct connection *connection, char *bytes, size_
     struct error err = ERROR_INIT;
     int result = read_request(connection, &reading, &err);
     int reason = errno;
+    if (connection->given_up)
+        return 0;
     hold(connection, reading.waiting, &err);
     if (err.code != ERROR_NONE) {
         http_refuse(connection, error_http_status(err.code), err.text);

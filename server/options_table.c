@@ -73,8 +73,10 @@ const struct option_row option_rows[OPTION_ROWS] = {
      "are refused with 413 before they are read. Memory for bodies is bounded by this times "
      "max_connections; lower both on a small machine."},
     {"max_connections", OPTION_COUNT, AT(max_connections), 0, 1000000, "0", NULL, "N", NULL,
-     "The most connections open at a time; further clients wait in the listen backlog until one "
-     "closes. 0 takes 1024, or as many as the hard limit of open files (ulimit -Hn) allows; a "
+     "The most connections in use at a time. One more takes the place of the connection that has "
+     "been idle the longest. If none is idle its request waits up to a second for one to close and "
+     "is then refused with 503; health and metrics are answered all the same. 0 takes 1024, or as "
+     "many as the hard limit of open files (ulimit -Hn) allows; a "
      "number that it does not allow is refused. An idle connection costs about 40 KB."},
     {"max_connections_per_ip", OPTION_COUNT, AT(max_connections_per_ip), 0, 1000000, "0", NULL, "N",
      NULL,

@@ -117,6 +117,21 @@ bool route_match(const char *pattern, const char *path, struct route_params *par
     return *path == '\0';
 }
 
+static bool is_vital(const struct route *route)
+{
+    return route->handle == describe_live || route->handle == describe_ready ||
+           route->handle == describe_metrics;
+}
+
+bool routes_is_vital(const char *path)
+{
+    struct route_params params;
+    for (size_t i = 0; i < sizeof ROUTES / sizeof *ROUTES; i++)
+        if (is_vital(&ROUTES[i]) && route_match(ROUTES[i].pattern, path, &params))
+            return true;
+    return false;
+}
+
 static void not_found(struct exchange *exchange)
 {
     struct error err = ERROR_INIT;

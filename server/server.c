@@ -31,6 +31,12 @@ enum { LOG_PATIENCE_MS = 1000, LOG_IMPATIENCE_MS = 100 };
 /* The largest answer; bounds what one request can make the server hold. */
 static const size_t MAX_RESPONSE_BYTES = (size_t)256 << 20;
 
+static bool is_vital(const struct exchange *exchange, void *context)
+{
+    (void)context;
+    return routes_is_vital(exchange->path);
+}
+
 static void on_request(struct exchange *exchange, void *context)
 {
     routes_dispatch(context, exchange);
@@ -223,13 +229,13 @@ static int start_http(struct server *server, struct error *err)
         .listening = options->loops == 1 ? HTTP_LISTEN_ALONE
                      : server == first   ? HTTP_LISTEN_FIRST
                                          : HTTP_LISTEN_JOIN,
-        .max_connections = (unsigned)share_of(server->process->max_connections, options, 1),
+        .limits = server->process->limits,
         .max_connections_per_ip = (unsigned)share_of(options->max_connections_per_ip, options, 0),
         .max_body_bytes = options->max_body_bytes,
         .request_timeout_ms = (unsigned)options->request_timeout_ms,
         .idle_timeout_ms = (unsigned)options->idle_timeout_ms,
     };
-    const struct http_callbacks callbacks = {server, on_request, on_finished};
+    const struct http_callbacks callbacks = {server, is_vital, on_request, on_finished};
     server->http = http_new(&server->loop, &http, &callbacks, err);
     return server->http ? 0 : -1;
 }
@@ -375,15 +381,17 @@ static void run_process(struct process *process)
 static int limit_connections(struct process *process, struct error *err)
 {
     const struct options *options = process->options;
-    if (http_limit_connections(options->max_connections, options->loops, &process->max_connections,
-                               err) != 0)
+    unsigned max_connections;
+    if (http_limit_connections(options->max_connections, options->loops, &max_connections, err) !=
+        0)
         return -1;
-    if (!options->max_connections && process->max_connections < HTTP_DEFAULT_CONNECTIONS)
+    if (!options->max_connections && max_connections < HTTP_DEFAULT_CONNECTIONS)
         log_message(LOG_WARNING, "few_files",
                     "at most %u connections instead of %d: the limit of open files (ulimit -Hn) "
                     "allows no more",
-                    process->max_connections, HTTP_DEFAULT_CONNECTIONS);
-    return 0;
+                    max_connections, HTTP_DEFAULT_CONNECTIONS);
+    process->limits = http_limits_new(max_connections, err);
+    return process->limits ? 0 : -1;
 }
 
 int server_run(const struct options *options, struct error *err)
@@ -414,6 +422,7 @@ int server_run(const struct options *options, struct error *err)
     while (begun > 0) /* the first owns the models */
         free_server(&process.servers[--begun]);
     free(process.servers);
+    http_limits_free(process.limits);
     log_stop(LOG_PATIENCE_MS);
     return result;
 }

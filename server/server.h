@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 
 #include "server/http.h"
+#include "server/http_limits.h"
 #include "server/options.h"
 #include "server/predict.h"
 #include "server/registry.h"
@@ -19,10 +20,10 @@ struct process {
     const struct options *options;
     struct server *servers; /* [count], one per loop */
     size_t count;
-    unsigned max_connections; /* in all */
-    atomic_bool stopping;     /* a signal came: not ready any more */
-    atomic_size_t serving;    /* loops that have not drained */
-    atomic_bool lost;         /* an accepted request was not answered before the drain's timeout */
+    struct http_limits *limits;
+    atomic_bool stopping;  /* a signal came: not ready any more */
+    atomic_size_t serving; /* loops that have not drained */
+    atomic_bool lost;      /* an accepted request was not answered before the drain's timeout */
 };
 
 struct server {

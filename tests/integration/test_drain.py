@@ -107,6 +107,30 @@ class InFlightTest(DrainCase):
             self.assertEqual(self.server.wait(10), 128 + signal.SIGTERM)
 
 
+class BacklogTest(DrainCase):
+    """Clients that the kernel has let in count as accepted, even if they find every connection in use."""
+
+    options = {**DrainCase.options, "max_connections": 20}
+
+    def connect(self, data):
+        connection = Connection(self.server.port)
+        self.addCleanup(connection.close)
+        connection.send(data)
+        return connection
+
+    def test_what_was_sent_is_answered(self):
+        for _ in range(20):
+            self.assertEqual(self.connect(REQUEST).answer().status, 200)
+        time.sleep(0.1)
+        self.server.process.send_signal(signal.SIGSTOP)
+        waiting = [self.connect(REQUEST) for _ in range(50)]
+        self.server.signal()
+        self.server.process.send_signal(signal.SIGCONT)
+        for connection in waiting:
+            self.assertEqual(connection.answer().status, 200)
+        self.assert_stopped()
+
+
 class ReadinessTest(DrainCase):
     options = {**DrainCase.options, "drain_delay_ms": 1000}
 

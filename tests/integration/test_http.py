@@ -257,23 +257,55 @@ class ManyConnectionsTest(HttpCase):
 
 
 class ConnectionLimitTest(HttpCase):
+    """The limit is the process's, however many loops share it and whichever of them gets a connection."""
+
     options = {"max_connections": 8, "loops": 1}
 
-    def test_a_freed_place_is_taken_at_once(self):
-        """libmicrohttpd alone would leave the ninth client waiting until something else happens."""
+    def setUp(self):
         self.client.close()
-        held = [self.connect() for _ in range(8)]
+
+    def hold(self, count):
+        held = [self.connect() for _ in range(count)]
         for connection in held:
             self.assertEqual(connection.request("POST", PREDICT, BODY).status, 200)
-        waiting = [self.connect() for _ in range(8)]
-        for connection in waiting:
-            connection.send(REQUEST)
-        time.sleep(0.3)
-        for freed, connection in zip(held, waiting):
+            time.sleep(0.01)  # idleness counts in milliseconds
+        return held
+
+    def test_idle_connections_give_way(self):
+        held = self.hold(8)
+        time.sleep(0.1)
+        for given_up in held:
+            answer = self.connect().request("POST", PREDICT, BODY)
+            self.assertEqual((answer.status, answer.closes), (200, False))
+            self.assertTrue(given_up.wait_closed(10))
+
+    def test_unfinished_requests_keep_nobody_from_health(self):
+        for _ in range(100):
+            self.connect().send(REQUEST[:-1])
+        for path in ("/v2/health/live", "/v2/health/ready", "/metrics"):
             began = time.monotonic()
-            freed.close()
+            self.assertEqual(self.connect().request("GET", path).status, 200)
+            self.assertLess(time.monotonic() - began, 5)
+        answer = self.connect().request("POST", PREDICT, BODY)
+        self.assert_error(answer, 503, "connection")
+        self.assertEqual((answer.closes, answer.headers["retry-after"]), (True, "1"))
+
+    def test_every_slot_can_be_used(self):
+        server = self.start(max_connections=100)
+        self.addCleanup(server.kill)
+        held = []
+        for _ in range(100):
+            held.append(Connection(server.port))
+            self.addCleanup(held[-1].close)
+            held[-1].send(REQUEST[:-1])
+        for connection in held:
+            connection.send(REQUEST[-1:])
             self.assertEqual(connection.answer().status, 200)
-            self.assertLess(time.monotonic() - began, 2)
+        server.stop()
+
+
+class ConnectionLimitOfLoopsTest(ConnectionLimitTest):
+    options = {**ConnectionLimitTest.options, "loops": 3}
 
 
 class ConnectionsPerAddressTest(HttpCase):

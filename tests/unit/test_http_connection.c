@@ -214,25 +214,117 @@ END_TEST
 
 /* --- limits ---------------------------------------------------------------------------------- */
 
-START_TEST(a_waiting_client_is_accepted_when_a_slot_frees)
+static struct client *ask(const char *path)
 {
-    options.max_connections = 2;
+    struct client *client = connect_client();
+    char request[100];
+    snprintf(request, sizeof request, "GET %s HTTP/1.1\r\nHost: x\r\n\r\n", path);
+    send_text(client, request);
+    return client;
+}
+
+START_TEST(the_longest_idle_connection_gives_way)
+{
+    max_connections = 3;
     start();
-    struct client *first = connect_client(), *second = connect_client();
-    WAIT_FOR(http_connections(http) == 2);
-    struct client *third = connect_client();
-    send_text(third, "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    struct client *silent = connect_client(), *first = ask("/"), *second = ask("/");
+    expect_status(first, 200);
+    expect_status(second, 200);
     wait_ms(30);
-    receive(third);
-    ck_assert_uint_eq(0, third->length);
-    ck_assert(!third->closed);
+    send_text(silent, "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    expect_status(silent, 200);
+    struct client *newcomer = ask("/");
+    expect_status(newcomer, 200);
+    ck_assert_ptr_null(strstr(response.header, "Connection: close"));
+    WAIT_FOR((receive(first), first->closed));
+    receive(silent);
+    receive(second);
+    ck_assert(!silent->closed && !second->closed);
+    ck_assert_uint_eq(3, http_connections(http));
+    disconnect_client(silent);
     disconnect_client(first);
-    for (int turn = 0; turn < 20; turn++)
-        uv_run(&loop, UV_RUN_NOWAIT); /* by readiness, not by the next tick */
-    ck_assert_uint_eq(1, requests);
-    expect_status(third, 200);
     disconnect_client(second);
-    disconnect_client(third);
+    disconnect_client(newcomer);
+}
+END_TEST
+
+/* Every slot is taken by a request that is being served. */
+static void take_all(struct client *busy[static 2])
+{
+    max_connections = 2;
+    start();
+    busy[0] = ask("/later");
+    busy[1] = ask("/later");
+    WAIT_FOR(pending_count == 2);
+}
+
+static void release_all(struct client *busy[static 2])
+{
+    answer_pending();
+    expect_status(busy[0], 200);
+    expect_status(busy[1], 200);
+    disconnect_client(busy[0]);
+    disconnect_client(busy[1]);
+    WAIT_FOR(http_connections(http) == 0);
+}
+
+START_TEST(a_request_waits_for_a_slot)
+{
+    struct client *busy[2];
+    take_all(busy);
+    struct client *waiting = ask("/"), *gone = ask("/");
+    WAIT_FOR(http_connections(http) == 4);
+    disconnect_client(gone);
+    wait_ms(30);
+    receive(waiting);
+    ck_assert_uint_eq(0, waiting->length);
+    ck_assert_uint_eq(2, requests);
+    answer_pending();
+    expect_status(waiting, 200);
+    ck_assert_ptr_null(strstr(response.header, "Connection: close"));
+    disconnect_client(waiting);
+    release_all(busy);
+    for (int i = 0; i < 2; i++) {
+        busy[i] = ask("/later");
+        WAIT_FOR(pending_count == (size_t)i + 1); /* no slot is lost */
+    }
+    release_all(busy);
+}
+END_TEST
+
+START_TEST(a_request_that_waits_too_long_for_a_slot_is_refused)
+{
+    struct client *busy[2];
+    take_all(busy);
+    struct client *waiting = ask("/");
+    expect_refusal(waiting, 503);
+    ck_assert_ptr_nonnull(strstr(response.header, "Retry-After: 1\r\n"));
+    ck_assert_int_eq(503, finished.status);
+    ck_assert_uint_eq(2, requests);
+    disconnect_client(waiting);
+    release_all(busy);
+}
+END_TEST
+
+START_TEST(health_is_answered_when_every_connection_is_taken)
+{
+    enum { HARMFUL = 120 };
+    static const char *const parts[] = {"", "GET /", "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+                                        "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\na"};
+    struct client *busy[2], *harmful[HARMFUL];
+    take_all(busy);
+    for (int i = 0; i < HARMFUL; i++) {
+        harmful[i] = connect_client();
+        send_text(harmful[i], parts[i % COUNT(parts)]);
+    }
+    struct client *probe = ask("/health");
+    expect_status(probe, 200);
+    ck_assert_ptr_nonnull(strstr(response.header, "Connection: close\r\n"));
+    ck_assert_uint_le(http_connections(http), 2 + 2 * 16 + 16);
+    for (int i = 0; i < HARMFUL; i++)
+        disconnect_client(harmful[i]);
+    disconnect_client(probe);
+    release_all(busy);
 }
 END_TEST
 
@@ -265,7 +357,10 @@ int main(void)
     tcase_add_loop_test(tests, a_client_gone_while_its_answer_is_awaited_is_noticed, 0, 2);
     tcase_add_test(tests, an_exchange_may_outlive_its_connection);
     tcase_add_test(tests, the_handler_may_answer_when_told_of_a_disconnect);
-    tcase_add_test(tests, a_waiting_client_is_accepted_when_a_slot_frees);
+    tcase_add_test(tests, the_longest_idle_connection_gives_way);
+    tcase_add_test(tests, a_request_waits_for_a_slot);
+    tcase_add_test(tests, a_request_that_waits_too_long_for_a_slot_is_refused);
+    tcase_add_test(tests, health_is_answered_when_every_connection_is_taken);
     tcase_add_test(tests, one_address_cannot_take_all_connections);
     return http_tests_run("http_connection", tests);
 }

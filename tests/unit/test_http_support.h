@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "server/http.h"
+#include "server/http_limits.h"
 
 enum { PATIENCE_MS = 10000, MAX_BODY = 100000, PENDING_MAX = 16 };
 
@@ -27,6 +28,7 @@ static bool drained;
 /* --- the server under test ------------------------------------------------------------------- */
 
 static struct http_options options;
+static unsigned max_connections = 20;
 
 /* Exchanges whose answer is awaited: /later until the test answers, /turn for one loop turn. */
 static struct exchange *pending[PENDING_MAX];
@@ -156,10 +158,17 @@ static inline void on_finished(const struct exchange *exchange, uint64_t duratio
              exchange->error_text ? exchange->error_text : "");
 }
 
+static inline bool is_vital(const struct exchange *exchange, void *context)
+{
+    ck_assert_ptr_eq(&loop, context);
+    return !strcmp(exchange->path, "/health");
+}
+
 static inline void start(void)
 {
-    struct http_callbacks callbacks = {&loop, on_request, on_finished};
+    struct http_callbacks callbacks = {&loop, is_vital, on_request, on_finished};
     struct error err = ERROR_INIT;
+    options.limits = http_limits_new(max_connections, &err);
     http = http_new(&loop, &options, &callbacks, &err);
     ck_assert_msg(http != NULL, "%s", err.text);
 }
@@ -194,7 +203,6 @@ static inline void on_drained(void *context)
 static inline void setup(void)
 {
     options = (struct http_options){.host = "127.0.0.1",
-                                    .max_connections = 20,
                                     .max_body_bytes = MAX_BODY,
                                     .request_timeout_ms = PATIENCE_MS,
                                     .idle_timeout_ms = PATIENCE_MS};
@@ -212,6 +220,7 @@ static inline void teardown(void)
     WAIT_FOR(!http);
     uv_run(&loop, UV_RUN_DEFAULT);
     ck_assert_int_eq(0, uv_loop_close(&loop));
+    http_limits_free(options.limits);
 }
 
 /* --- clients --------------------------------------------------------------------------------- */

@@ -1,0 +1,228 @@
+/* Accepting: who gets a slot, and what happens when all are taken.
+ *
+ * We accept connections ourselves and add them to libmicrohttpd, which knows one limit for each
+ * loop and nothing of idleness. With every slot taken, a newcomer takes that of the connection that
+ * has been idle the longest. If none is idle it comes into a small reserve. There its request is
+ * served at once if it asks for health or metrics; another request waits for a slot to become free
+ * and is refused with 503 when that takes too long. When the reserve is full too, its oldest
+ * connections make room, so that a new one always gets in within milliseconds. */
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "server/http_internal.h"
+
+enum {
+    /* New connections per run, lest they starve those that are there. */
+    ACCEPT_AT_MOST = 16,
+
+    /* How long a connection may stay in a full reserve: a request sent at once has arrived. */
+    RESERVE_MS = 10,
+
+    /* Without descriptors or memory: how soon to try again. */
+    EXHAUSTED_MS = 100,
+};
+
+/* ---- the reserve ---- */
+
+void connection_leave_reserve(struct connection *connection)
+{
+    if (!connection->reserved)
+        return;
+    TAILQ_REMOVE(&connection->http->reserve, connection, reserve_link);
+    connection->http->reserve_count--;
+    connection->reserved = false;
+}
+
+/* Only a connection that is being served is left. */
+static bool make_leave(struct connection *connection)
+{
+    switch (connection->phase) {
+    case PHASE_IDLE:
+    case PHASE_SENDING:
+        connection_shut(connection);
+        return true;
+    case PHASE_RECEIVING:
+        http_refuse(connection, error_http_status(ERROR_UNAVAILABLE), HTTP_ALL_TAKEN);
+        return true;
+    case PHASE_QUEUED:
+        http_refuse_queued(connection->exchange);
+        return true;
+    default:
+        return false;
+    }
+}
+
+static bool reserve_has_room(struct http *http)
+{
+    if (http->beyond_limit >= HTTP_MAX_BEYOND_LIMIT) {
+        struct connection *lingering = TAILQ_FIRST(&http->lists[PHASE_LINGERING]);
+        if (lingering)
+            connection_shut(lingering);
+        return false;
+    }
+    struct connection *connection = TAILQ_FIRST(&http->reserve);
+    bool has_room = http->reserve_count < HTTP_RESERVE;
+    for (; connection && !has_room; connection = TAILQ_NEXT(connection, reserve_link)) {
+        if (uv_now(http->loop) < connection->opened_ms + RESERVE_MS)
+            return false;
+        if (make_leave(connection))
+            return true;
+    }
+    return has_room;
+}
+
+static bool take_slot(struct http *http)
+{
+    struct http_limits *limits = http->options.limits;
+    return http_limits_take_slot(limits) ||
+           (http_limits_close_idle(limits) && http_limits_take_slot(limits));
+}
+
+bool connection_promote(struct connection *connection)
+{
+    struct http *http = connection->http;
+    if (!take_slot(http))
+        return false;
+    connection_leave_reserve(connection);
+    connection->has_slot = true;
+    connection->beyond_limit = false;
+    http->beyond_limit--;
+    return true;
+}
+
+void http_promote(struct http *http)
+{
+    struct connection *connection;
+    while ((connection = TAILQ_FIRST(&http->reserve)) && connection_promote(connection))
+        if (connection->phase == PHASE_QUEUED)
+            http_serve_queued(connection->exchange);
+}
+
+/* ---- accepting ---- */
+
+bool http_backlog_waits(const struct http *http)
+{
+    struct pollfd listening = {.fd = http->listen_fd, .events = POLLIN};
+    return poll(&listening, 1, 0) > 0;
+}
+
+static void on_listening(uv_poll_t *poll, int status, int events)
+{
+    (void)status, (void)events;
+    struct http *http = poll->data;
+    http->backlog_waits = true;
+    http->run_wanted = true;
+}
+
+static void listen_again(uv_timer_t *pause)
+{
+    struct http *http = pause->data;
+    if (http->listen_fd >= 0 && uv_poll_start(&http->listening, UV_READABLE, on_listening) != 0)
+        uv_timer_start(pause, listen_again, EXHAUSTED_MS, 0);
+}
+
+/* Leaves newcomers in the backlog for a while. */
+static void pause_listening(struct http *http, unsigned ms)
+{
+    http->backlog_waits = false;
+    uv_poll_stop(&http->listening);
+    uv_timer_start(&http->listen_pause, listen_again, ms, 0);
+}
+
+/* Returns whether to go on. What else can fail is the newcomer's own trouble (see accept(2)). */
+static bool accept_failed(struct http *http, int reason)
+{
+    if (reason == EMFILE || reason == ENFILE || reason == ENOBUFS || reason == ENOMEM) {
+        http_limits_close_idle(http->options.limits);
+        pause_listening(http, EXHAUSTED_MS);
+        return false;
+    }
+    http->backlog_waits = reason != EAGAIN && reason != EWOULDBLOCK;
+    return http->backlog_waits;
+}
+
+static bool accept_one(struct http *http)
+{
+    struct sockaddr_storage address;
+    socklen_t length = sizeof address;
+    bool has_slot = http_limits_take_slot(http->options.limits);
+    if (!has_slot) {
+        http->backlog_waits = http_backlog_waits(http);
+        if (!http->backlog_waits)
+            return false;
+        has_slot = take_slot(http);
+    }
+    if (!has_slot && !reserve_has_room(http)) {
+        pause_listening(http, RESERVE_MS);
+        return false;
+    }
+    int fd = accept4(http->listen_fd, (struct sockaddr *)&address, &length,
+                     SOCK_NONBLOCK | SOCK_CLOEXEC);
+    int reason = errno;
+    http->slots_ahead += has_slot;
+    if (fd >= 0) {
+        http_add(http, fd, (struct sockaddr *)&address, length);
+        return true;
+    }
+    return accept_failed(http, reason);
+}
+
+void http_accept(struct http *http)
+{
+    for (int i = 0; i < ACCEPT_AT_MOST && http->backlog_waits; i++)
+        if (!accept_one(http))
+            break;
+}
+
+/* A newcomer that libmicrohttpd did not take, for want of memory or because its address has too
+ * many, has used no slot. */
+void http_accepted(struct http *http)
+{
+    for (; http->slots_ahead > 0; http->slots_ahead--)
+        http_limits_return_slot(http->options.limits);
+}
+
+/* Slots are alike: which of those taken for newcomers this one gets does not matter. */
+void connection_take_place(struct connection *connection)
+{
+    struct http *http = connection->http;
+    connection->opened_ms = uv_now(http->loop);
+    connection->has_slot = http->slots_ahead > 0;
+    if (connection->has_slot) {
+        http->slots_ahead--;
+        return;
+    }
+    connection->reserved = connection->beyond_limit = true;
+    TAILQ_INSERT_TAIL(&http->reserve, connection, reserve_link);
+    http->reserve_count++;
+    http->beyond_limit++;
+}
+
+void connection_give_up_place(struct connection *connection)
+{
+    connection_leave_reserve(connection);
+    if (atomic_exchange(&connection->has_slot, false))
+        http_limits_return_slot(connection->http->options.limits);
+}
+
+void http_start_listening(struct http *http)
+{
+    uv_timer_init(http->loop, &http->listen_pause);
+    http->listen_pause.data = http;
+    if (uv_poll_init(http->loop, &http->listening, http->listen_fd) != 0)
+        abort(); /* a small allocation, see core/error.h */
+    http->listening.data = http;
+    listen_again(&http->listen_pause);
+}
+
+void http_stop_listening(struct http *http)
+{
+    uv_timer_stop(&http->listen_pause);
+    uv_poll_stop(&http->listening);
+    close(http->listen_fd);
+    http->listen_fd = -1;
+    http->backlog_waits = false;
+}
