@@ -211,7 +211,7 @@ static void end_hand_over(struct http_exchange *exchange)
     exchange->http->unanswered--;
     if (!exchange->suspended && exchange->connection)
         exchange->http->handed_over--;
-    buffer_close(&exchange->body);
+    exchange_close_body(exchange);
     exchange->public.body = NULL; /* its length stays, for the report */
 }
 

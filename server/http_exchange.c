@@ -66,7 +66,7 @@ static void report(struct http_exchange *exchange)
 void exchange_free(struct http_exchange *exchange)
 {
     report(exchange);
-    buffer_close(&exchange->body);
+    exchange_close_body(exchange);
     free((char *)exchange->public.error_text);
     free(exchange);
 }
@@ -82,21 +82,41 @@ void exchange_tell_gone(struct http_exchange *exchange)
 /* ---- the request's body ---- */
 
 /* Memory for a declared length is taken at once, so that no body is ever copied; the kernel backs
- * it only as the bytes come. */
+ * it only as the bytes come, and so the limit of all bodies counts them only then: who announces
+ * much and sends nothing keeps nobody out. */
 int exchange_prepare_body(struct http_exchange *exchange, const struct http_framing *framing,
                           struct error *err)
 {
     size_t length = (size_t)framing->head.content_length; /* at most max_body_bytes */
     size_t limit = framing->head.chunked ? framing->max_body_bytes : length;
     buffer_init(&exchange->body, limit);
+    if (http_limits_check_body(exchange->http->options.limits, length, err) != 0)
+        return -1;
     if (length > 0 && !buffer_reserve(&exchange->body, length))
         return error_set(err, ERROR_UNAVAILABLE, "no memory for a body of %zu bytes", length);
     return 0;
 }
 
+int exchange_count_body(struct http_exchange *exchange, size_t size, struct error *err)
+{
+    if (http_limits_take_body(exchange->http->options.limits, size, err) != 0)
+        return -1;
+    exchange->body_counted += size;
+    return 0;
+}
+
+void exchange_close_body(struct http_exchange *exchange)
+{
+    buffer_close(&exchange->body);
+    http_limits_return_body(exchange->http->options.limits, exchange->body_counted);
+    exchange->body_counted = 0;
+}
+
 int exchange_accept_body(struct http_exchange *exchange, const char *data, size_t size,
                          struct error *err)
 {
+    if (exchange_count_body(exchange, size, err) != 0)
+        return -1;
     buffer_append(&exchange->body, data, size);
     return exchange->body.failed ? error_set(err, ERROR_UNAVAILABLE, "no memory for the body") : 0;
 }

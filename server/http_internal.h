@@ -90,6 +90,7 @@ struct http_exchange {
 
     struct MHD_Response *response; /* the answer until libmicrohttpd takes it */
     struct buffer body;
+    size_t body_counted; /* of it, in the limit of all bodies */
     char header[]; /* a copy of the request's; what `public` points to is NUL-terminated in it */
 };
 
@@ -210,12 +211,15 @@ struct http_exchange *exchange_new(struct connection *connection, const char *he
 /* Reports it. */
 void exchange_free(struct http_exchange *exchange);
 
-/* Makes room for a body of the length that the header declares; a piece of it has come. Both fail
- * for want of memory. */
+/* Makes room for a body of the length that the header declares; a piece of it has come; a piece has
+ * come that is in the body's buffer already. They fail for want of memory, or at the limit of all
+ * bodies together. */
 int exchange_prepare_body(struct http_exchange *exchange, const struct http_framing *framing,
                           struct error *err);
 int exchange_accept_body(struct http_exchange *exchange, const char *data, size_t size,
                          struct error *err);
+int exchange_count_body(struct http_exchange *exchange, size_t size, struct error *err);
+void exchange_close_body(struct http_exchange *exchange);
 
 /* Tells the handler, once, that the client is gone. The handler may answer at once, which may free
  * the exchange. */

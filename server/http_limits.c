@@ -9,11 +9,14 @@
 struct http_limits {
     unsigned max_connections;
     atomic_uint connections; /* that have a slot */
-    uv_mutex_t mutex;        /* guards the next; taken before any loop's idle_mutex */
+    size_t max_body_bytes;
+    atomic_size_t body_bytes; /* that connections and handlers hold */
+    uv_mutex_t mutex;         /* guards the next; taken before any loop's idle_mutex */
     TAILQ_HEAD(, http) loops;
 };
 
-struct http_limits *http_limits_new(unsigned max_connections, struct error *err)
+struct http_limits *http_limits_new(unsigned max_connections, size_t max_body_bytes,
+                                    struct error *err)
 {
     struct http_limits *limits = xcalloc(1, sizeof *limits);
     int status = uv_mutex_init(&limits->mutex);
@@ -23,6 +26,7 @@ struct http_limits *http_limits_new(unsigned max_connections, struct error *err)
         return NULL;
     }
     limits->max_connections = max_connections;
+    limits->max_body_bytes = max_body_bytes;
     TAILQ_INIT(&limits->loops);
     return limits;
 }
@@ -79,4 +83,34 @@ bool http_limits_close_idle(struct http_limits *limits)
     bool closed = longest && connections_close_idle(longest, now);
     uv_mutex_unlock(&limits->mutex);
     return closed;
+}
+
+static int bodies_too_large(const struct http_limits *limits, struct error *err)
+{
+    return error_set(err, ERROR_UNAVAILABLE,
+                     "the requests being received and served take all of the %zu bytes there are "
+                     "for bodies; come back later",
+                     limits->max_body_bytes);
+}
+
+int http_limits_take_body(struct http_limits *limits, size_t bytes, struct error *err)
+{
+    size_t others = atomic_fetch_add(&limits->body_bytes, bytes);
+    if (others <= limits->max_body_bytes && bytes <= limits->max_body_bytes - others)
+        return 0;
+    atomic_fetch_sub(&limits->body_bytes, bytes);
+    return bodies_too_large(limits, err);
+}
+
+void http_limits_return_body(struct http_limits *limits, size_t bytes)
+{
+    atomic_fetch_sub(&limits->body_bytes, bytes);
+}
+
+int http_limits_check_body(struct http_limits *limits, uint64_t bytes, struct error *err)
+{
+    size_t others = atomic_load(&limits->body_bytes);
+    if (others <= limits->max_body_bytes && bytes <= limits->max_body_bytes - others)
+        return 0;
+    return bodies_too_large(limits, err);
 }

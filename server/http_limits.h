@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "core/error.h"
 
@@ -14,7 +15,8 @@ struct http;
 struct http_limits;
 
 /* NULL on error. Outlives every `struct http` that was made with it. */
-struct http_limits *http_limits_new(unsigned max_connections, struct error *err);
+struct http_limits *http_limits_new(unsigned max_connections, size_t max_body_bytes,
+                                    struct error *err);
 void http_limits_free(struct http_limits *limits);
 
 /* For a loop that serves: its idle connections may be asked to give way, see http_accept.c. */
@@ -28,5 +30,13 @@ void http_limits_return_slot(struct http_limits *limits);
 /* Closes the connection that has been idle the longest in any loop, whose slot is then free; false
  * when there is none. */
 bool http_limits_close_idle(struct http_limits *limits);
+
+/* Bytes of bodies, as they come. -1 with an error when all bodies together would be too large; what
+ * was taken is given back. */
+int http_limits_take_body(struct http_limits *limits, size_t bytes, struct error *err);
+void http_limits_return_body(struct http_limits *limits, size_t bytes);
+
+/* -1 with an error when a body that is announced could not be taken now. */
+int http_limits_check_body(struct http_limits *limits, uint64_t bytes, struct error *err);
 
 #endif

@@ -121,7 +121,7 @@ struct reading {
 
 /* Reads on behind what waits; what must be body goes straight to where it belongs. Returns 1, or
  * what recv() does when there is nothing (more) to read. */
-static int read_socket(struct connection *connection, struct reading *reading)
+static int read_socket(struct connection *connection, struct reading *reading, struct error *err)
 {
     struct buffer *body = connection->exchange ? &connection->exchange->body : NULL;
     size_t ahead = body ? http_framing_body_ahead(&connection->framing) : 0;
@@ -138,6 +138,7 @@ static int read_socket(struct connection *connection, struct reading *reading)
     size_t given = (size_t)count, direct = given < into[0].iov_len ? given : into[0].iov_len;
     if (direct > 0) {
         body->length += direct;
+        exchange_count_body(connection->exchange, direct, err);
         http_framing_skip_body(&connection->framing, direct);
     }
     reading->waiting += given - direct;
@@ -160,7 +161,7 @@ static int read_request(struct connection *connection, struct reading *reading, 
         errno = reading->emptied ? EAGAIN : EINTR;
         if (reading->emptied || reading->total >= READ_AT_MOST_BYTES)
             return -1;
-        int result = read_socket(connection, reading);
+        int result = read_socket(connection, reading, err);
         if (result <= 0)
             return result;
     }

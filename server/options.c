@@ -419,6 +419,12 @@ static int check_together(const struct options *options, struct error *err)
                          "could never be queued",
                          (unsigned long long)options->max_request_rows,
                          (unsigned long long)options->max_queue_rows);
+    if (options->max_body_bytes > options->max_total_body_bytes)
+        return error_set(err, ERROR_INVALID,
+                         "max_body_bytes (%llu) exceeds max_total_body_bytes (%llu): such a body "
+                         "could never be received",
+                         (unsigned long long)options->max_body_bytes,
+                         (unsigned long long)options->max_total_body_bytes);
     return 0;
 }
 

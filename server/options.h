@@ -12,18 +12,19 @@
 #include "core/error.h"
 
 struct options {
-    char *models;                /* model repository directory; required */
-    char *host;                  /* 127.0.0.1 */
-    uint64_t port;               /* 8080; 0: any */
-    char *weights;               /* stored | int8: matrices rounded to 8 bits */
-    uint64_t loops;              /* 1: threads that read, answer and compute what is small */
-    uint64_t threads;            /* compute threads; 0: the CPUs the cgroup and affinity allow */
-    uint64_t max_batch_rows;     /* 64 */
-    uint64_t max_queue_delay_us; /* 0 */
-    uint64_t max_queue_rows;     /* 4096, per model */
-    uint64_t max_request_rows;   /* 1024 */
-    uint64_t max_body_bytes;     /* 64 MiB */
-    uint64_t max_connections;    /* 0: 1024, or as many as may be open */
+    char *models;                  /* model repository directory; required */
+    char *host;                    /* 127.0.0.1 */
+    uint64_t port;                 /* 8080; 0: any */
+    char *weights;                 /* stored | int8: matrices rounded to 8 bits */
+    uint64_t loops;                /* 1: threads that read, answer and compute what is small */
+    uint64_t threads;              /* compute threads; 0: the CPUs the cgroup and affinity allow */
+    uint64_t max_batch_rows;       /* 64 */
+    uint64_t max_queue_delay_us;   /* 0 */
+    uint64_t max_queue_rows;       /* 4096, per model */
+    uint64_t max_request_rows;     /* 1024 */
+    uint64_t max_body_bytes;       /* 64 MiB */
+    uint64_t max_total_body_bytes; /* 512 MiB, of all requests being received and served */
+    uint64_t max_connections;      /* 0: 1024, or as many as may be open */
     uint64_t max_connections_per_ip; /* 0: no limit */
     uint64_t request_timeout_ms;     /* 30000: from a request's first byte to its last */
     uint64_t idle_timeout_ms;        /* 60000: a connection between requests */

@@ -70,8 +70,12 @@ const struct option_row option_rows[OPTION_ROWS] = {
     {"max_body_bytes", OPTION_BYTES, AT(max_body_bytes), 1024, (uint64_t)4 << 30, "64M", NULL,
      "BYTES", NULL,
      "The largest request body, with an optional suffix K, M or G (powers of 1024). Larger ones "
-     "are refused with 413 before they are read. Memory for bodies is bounded by this times "
-     "max_connections; lower both on a small machine."},
+     "are refused with 413 before they are read."},
+    {"max_total_body_bytes", OPTION_BYTES, AT(max_total_body_bytes), 1024, (uint64_t)1 << 40,
+     "512M", NULL, "BYTES", NULL,
+     "The most bytes of request bodies in memory at a time, over all connections, with an optional "
+     "suffix K, M or G. What does not fit is answered 503. Lower it on a small machine; it cannot "
+     "be less than max_body_bytes."},
     {"max_connections", OPTION_COUNT, AT(max_connections), 0, 1000000, "0", NULL, "N", NULL,
      "The most connections in use at a time. One more takes the place of the connection that has "
      "been idle the longest. If none is idle its request waits up to a second for one to close and "

@@ -20,7 +20,7 @@ struct option_row {
     const char *help;
 };
 
-enum { OPTION_ROWS = 20 };
+enum { OPTION_ROWS = 21 };
 
 extern const struct option_row option_rows[OPTION_ROWS];
 

@@ -390,7 +390,7 @@ static int limit_connections(struct process *process, struct error *err)
                     "at most %u connections instead of %d: the limit of open files (ulimit -Hn) "
                     "allows no more",
                     max_connections, HTTP_DEFAULT_CONNECTIONS);
-    process->limits = http_limits_new(max_connections, err);
+    process->limits = http_limits_new(max_connections, options->max_total_body_bytes, err);
     return process->limits ? 0 : -1;
 }
 

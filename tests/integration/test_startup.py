@@ -15,7 +15,7 @@ from support.server import RUNNING_URL, SHIPPED_MODELS, Server, run
 
 FAILED, USAGE = 1, 2
 OPTIONS = ["config", "models", "host", "port", "weights", "loops", "threads", "max-batch-rows", "max-queue-delay-us", "max-queue-rows",
-           "queue-timeout-ms", "max-request-rows", "max-body-bytes", "max-connections", "max-connections-per-ip",
+           "queue-timeout-ms", "max-request-rows", "max-body-bytes", "max-total-body-bytes", "max-connections", "max-connections-per-ip",
            "request-timeout-ms", "idle-timeout-ms", "drain-delay-ms", "drain-timeout-ms", "max-expert-series", "log-level"]
 
 

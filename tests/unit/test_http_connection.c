@@ -328,6 +328,68 @@ START_TEST(health_is_answered_when_every_connection_is_taken)
 }
 END_TEST
 
+/* All of the body but its last byte. */
+static struct client *upload(bool chunked, size_t length)
+{
+    static char body[MAX_BODY];
+    struct client *client = connect_client();
+    char header[200];
+    snprintf(header, sizeof header,
+             chunked ? "POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n%zx\r\n"
+                     : "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: %zu\r\n\r\n",
+             length);
+    send_text(client, header);
+    send_bytes(client, memset(body, 'x', sizeof body), length - 1);
+    return client;
+}
+
+static void finish(struct client *client, bool chunked)
+{
+    send_text(client, chunked ? "x\r\n0\r\n\r\n" : "x");
+    expect_status(client, 200);
+    disconnect_client(client);
+}
+
+START_TEST(bodies_are_bounded_in_total)
+{
+    bool chunked = _i == 1;
+    max_total_body_bytes = MAX_BODY;
+    options.request_timeout_ms = 400;
+    start();
+    for (int round = 0; round < 4; round++) { /* all that was counted is given back */
+        struct client *first = upload(chunked, MAX_BODY / 2),
+                      *second = upload(chunked, MAX_BODY / 2);
+        wait_ms(20);
+        struct client *third = upload(chunked, 10000);
+        expect_refusal(third, 503);
+        ck_assert_ptr_nonnull(strstr(response.header, "Retry-After: 1\r\n"));
+        disconnect_client(third);
+        finish(first, chunked);
+        if (round == 0)
+            finish(second, chunked);
+        else if (round == 1) {
+            expect_refusal(second, 408);
+            disconnect_client(second);
+        } else
+            disconnect_client(second);
+        WAIT_FOR(http_connections(http) == 0);
+    }
+    finish(upload(chunked, MAX_BODY), chunked);
+}
+END_TEST
+
+START_TEST(a_body_that_is_only_announced_takes_no_memory)
+{
+    max_total_body_bytes = MAX_BODY;
+    start();
+    struct client *client = connect_client();
+    send_text(client, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n");
+    wait_ms(20);
+    finish(upload(false, MAX_BODY), false);
+    disconnect_client(client);
+}
+END_TEST
+
 START_TEST(one_address_cannot_take_all_connections)
 {
     options.max_connections_per_ip = 2;
@@ -361,6 +423,8 @@ int main(void)
     tcase_add_test(tests, a_request_waits_for_a_slot);
     tcase_add_test(tests, a_request_that_waits_too_long_for_a_slot_is_refused);
     tcase_add_test(tests, health_is_answered_when_every_connection_is_taken);
+    tcase_add_loop_test(tests, bodies_are_bounded_in_total, 0, 2);
+    tcase_add_test(tests, a_body_that_is_only_announced_takes_no_memory);
     tcase_add_test(tests, one_address_cannot_take_all_connections);
     return http_tests_run("http_connection", tests);
 }

@@ -55,6 +55,7 @@ static void assert_defaults(void)
     ck_assert_uint_eq(4096, options.max_queue_rows);
     ck_assert_uint_eq(1024, options.max_request_rows);
     ck_assert_uint_eq(64 << 20, options.max_body_bytes);
+    ck_assert_uint_eq(512 << 20, options.max_total_body_bytes);
     ck_assert_uint_eq(0, options.max_connections);
     ck_assert_uint_eq(0, options.max_connections_per_ip);
     ck_assert_uint_eq(30000, options.request_timeout_ms);
@@ -240,10 +241,13 @@ START_TEST(a_variable_that_names_no_option_is_refused)
 }
 END_TEST
 
-START_TEST(a_request_must_fit_in_the_queue)
+START_TEST(a_request_must_fit)
 {
     ck_assert_int_eq(-1, INIT("--models", "m", "--max-queue-rows", "4"));
     ck_assert_ptr_nonnull(strstr(err.text, "max_request_rows (1024) exceeds max_queue_rows (4)"));
+    err = (struct error)ERROR_INIT;
+    ck_assert_int_eq(-1, INIT("--models", "m", "--max-total-body-bytes", "1M"));
+    ck_assert_ptr_nonnull(strstr(err.text, "max_body_bytes (67108864) exceeds max_total_body_"));
 }
 END_TEST
 
@@ -331,7 +335,7 @@ int main(void)
     tcase_add_test(tests, a_file_that_is_no_configuration_is_refused);
     tcase_add_test(tests, a_bad_environment_is_refused_with_its_name);
     tcase_add_test(tests, a_variable_that_names_no_option_is_refused);
-    tcase_add_test(tests, a_request_must_fit_in_the_queue);
+    tcase_add_test(tests, a_request_must_fit);
     tcase_add_test(tests, a_kubernetes_service_link_is_not_a_setting);
     tcase_add_test(tests, the_shipped_file_is_the_sample);
     tcase_add_test(tests, the_sample_uncommented_is_the_defaults);
