@@ -5,7 +5,9 @@
  * connection for ever (slowloris), and it stops altogether while a connection is suspended. We shut
  * a socket down and leave it to libmicrohttpd to notice and close, for which it does get a timeout:
  * it may not look at a socket again in whose bytes it is stuck. */
+#include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -164,24 +166,55 @@ void connections_note_hangups(struct http *http)
             if (!connection->hung_up)
                 TAILQ_INSERT_TAIL(&http->hung_up, connection, hung_up_link);
             connection->hung_up = true;
+            connection->gone |= (events[i].events & (EPOLLERR | EPOLLHUP)) != 0;
         }
     }
 }
 
-/* A client may close its sending side and still read (nc -N does), and its last request may still
- * be unread or unparsed. So only what has made no progress for a tick is given up. */
+/* How every answer begins, and how often the next byte of it is sent ahead. */
+static const char ANSWER[] = "HTTP/1.1 ";
+enum { PROBE_MS = 1000 };
+
+/* A client may close its sending side and still read (nc -N does). On the wire that looks like one
+ * that has gone, until something is sent to it: the system of a client that has gone answers with a
+ * reset, which is reported like a hang-up. So the answer's first bytes are sent before there is an
+ * answer; http_hooks.c takes them off libmicrohttpd's. To one that listens all is as ever. */
+static void probe(struct connection *connection)
+{
+    uint64_t waited = uv_now(connection->http->loop) - connection->entered_ms;
+    if (connection->sent_ahead >= strlen(ANSWER) || waited < connection->sent_ahead * PROBE_MS)
+        return;
+    ssize_t sent = send(connection->fd, ANSWER + connection->sent_ahead, 1, MSG_DONTWAIT);
+    if (sent == 1)
+        connection->sent_ahead++;
+    else if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
+        connection->gone = true;
+}
+
+static void check_hung_up(struct connection *connection)
+{
+    if (connection->phase == PHASE_QUEUED || connection->phase == PHASE_WAITING) {
+        if (!connection->gone)
+            probe(connection);
+        if (connection->gone && connection->phase == PHASE_QUEUED)
+            http_refuse_queued(connection->exchange);
+        else if (connection->gone)
+            exchange_tell_gone(connection->exchange);
+    } else if (connection->phase <= PHASE_RECEIVING && !connection_has_unread_bytes(connection)) {
+        connection_shut(connection);
+    }
+}
+
+/* The last request of a client may still be unread or unparsed: only what has made no progress for
+ * a tick is looked at. */
 static void give_up_hung_up(struct http *http)
 {
     uint64_t now = uv_now(http->loop);
     struct connection *connection = TAILQ_FIRST(&http->hung_up), *next;
     for (; connection; connection = next) {
         next = TAILQ_NEXT(connection, hung_up_link);
-        if (now < connection->since_ms + HTTP_TICK_MS)
-            continue;
-        if (connection->phase == PHASE_WAITING)
-            exchange_tell_gone(connection->exchange);
-        else if (connection->phase <= PHASE_RECEIVING && !connection_has_unread_bytes(connection))
-            connection_shut(connection);
+        if (now >= connection->since_ms + HTTP_TICK_MS)
+            check_hung_up(connection);
     }
 }
 

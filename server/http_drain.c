@@ -122,7 +122,7 @@ void http_drain_step(struct http *http)
 /* Whether its client is owed an answer. */
 static bool is_owed(const struct connection *connection, enum phase phase)
 {
-    return phase == PHASE_SENDING ? has_just_entered(connection) : !connection->hung_up;
+    return phase == PHASE_SENDING ? has_just_entered(connection) : !connection->gone;
 }
 
 static size_t count_lost(struct http *http, enum phase phase,

@@ -1,4 +1,4 @@
-/* libmicrohttpd reads its sockets through us.
+/* libmicrohttpd reads and writes its sockets through us.
  *
  * Left to itself, libmicrohttpd 0.9.75 reads requests leniently (a bare LF ends a line, a NUL ends
  * a target), spins on a chunk-size line that does not fit its memory, loses exchanges and answers
@@ -6,35 +6,68 @@
  * reads sockets by recv(), a call from one shared library to another, and the dynamic linker takes
  * such a function from the executable where that has one. So this is recv() for the whole process:
  * on a connection of ours it is http_receive(), which reads and checks requests itself and shows
- * libmicrohttpd a short, harmless one for each; on any other socket it does what it always did. */
+ * libmicrohttpd a short, harmless one for each; on any other socket it does what it always did.
+ *
+ * It writes by send() and sendmsg(), which leave out what the client already has of an answer
+ * (see http_connection.c). */
 #undef _FORTIFY_SOURCE /* which would make recv() an inline function */
 #include <dlfcn.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "server/http_internal.h"
 
-/* recv() has no parameter for it. */
-static _Thread_local struct http *receiving;
+/* These functions have no parameter for it. */
+static _Thread_local struct http *running;
 
 void http_hooks_set(struct http *http)
 {
-    receiving = http;
+    running = http;
+}
+
+static struct connection *connection_of(int fd)
+{
+    return running && (size_t)fd < running->by_fd_count ? running->by_fd[fd] : NULL;
 }
 
 __attribute__((visibility("default"))) ssize_t recv(int fd, void *bytes, size_t size, int flags)
 {
-    struct connection *connection = NULL;
-    if (receiving && (size_t)fd < receiving->by_fd_count)
-        connection = receiving->by_fd[fd];
+    struct connection *connection = connection_of(fd);
     return connection ? http_receive(connection, bytes, size)
                       : recvfrom(fd, bytes, size, flags, NULL, NULL);
 }
 
+__attribute__((visibility("default"))) ssize_t send(int fd, const void *bytes, size_t size,
+                                                    int flags)
+{
+    struct connection *connection = connection_of(fd);
+    size_t ahead = connection && connection->sent_ahead < size ? connection->sent_ahead : 0;
+    ssize_t sent = sendto(fd, (const char *)bytes + ahead, size - ahead, flags, NULL, 0);
+    if (ahead == 0 || sent < 0)
+        return sent;
+    connection->sent_ahead = 0;
+    return sent + (ssize_t)ahead;
+}
+
+/* An answer's first bytes are all in the first piece; sending only that is allowed. */
+__attribute__((visibility("default"))) ssize_t sendmsg(int fd, const struct msghdr *message,
+                                                       int flags)
+{
+    struct connection *connection = connection_of(fd);
+    if (connection && connection->sent_ahead > 0)
+        return send(fd, message->msg_iov[0].iov_base, message->msg_iov[0].iov_len, flags);
+    return syscall(SYS_sendmsg, fd, message, flags);
+}
+
 int http_hooks_check(struct error *err)
 {
-    if (dlsym(RTLD_DEFAULT, "recv") == (void *)recv)
+    if (dlsym(RTLD_DEFAULT, "recv") == (void *)recv &&
+        dlsym(RTLD_DEFAULT, "send") == (void *)send &&
+        dlsym(RTLD_DEFAULT, "sendmsg") == (void *)sendmsg)
         return 0;
-    return error_set(err, ERROR_INTERNAL,
-                     "the executable does not export recv(), by which libmicrohttpd must read: it "
-                     "was linked with options that hide it");
+    return error_set(
+        err, ERROR_INTERNAL,
+        "the executable does not export recv(), send() and sendmsg(), by which "
+        "libmicrohttpd must read and write: it was linked with options that hide them");
 }

@@ -67,6 +67,8 @@ struct connection {
     uint64_t begun_ns;              /* when the first byte of the request was seen */
     bool whole;                     /* the request is: libmicrohttpd asks for its answer */
     bool hung_up;                   /* the client has closed at least its sending side */
+    bool gone;                      /* the client has closed both sides, or reset the connection */
+    unsigned sent_ahead;            /* bytes of the answer to come that the client has already */
     TAILQ_ENTRY(connection) hung_up_link;
 
     /* See http_accept.c. */

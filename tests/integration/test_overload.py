@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import time
 import unittest
 
@@ -139,6 +140,14 @@ class DisconnectTest(OverloadCase):
         self.wait_until(lambda: self.rejected("disconnected") >= before + 2, "hang-ups go unnoticed")
         self.assertEqual(running.answer().status, 200)
         self.assertEqual(gone[2].answer().status, 200)
+
+    def test_who_closes_only_the_sending_side_is_answered(self):
+        connections = [self.send_slow() for _ in range(3)]
+        for connection in connections:
+            connection.socket.shutdown(socket.SHUT_WR)
+        for connection in connections:
+            self.assertEqual(connection.answer().status, 200)
+            self.assertTrue(connection.wait_closed(10))
 
     def test_disconnect_while_computing(self):
         rows = self.metrics().value("moed_rows_total", model="slow", version="1")

@@ -160,6 +160,48 @@ START_TEST(a_half_closed_client_gets_its_answer)
 }
 END_TEST
 
+/* However long the answer takes, and through the pieces in which libmicrohttpd sends it. */
+START_TEST(a_half_closed_client_gets_a_late_answer)
+{
+    static const char *const requests_sent[] = {
+        "GET /later HTTP/1.1\r\nHost: x\r\n\r\n", "GET /later HTTP/1.0\r\n\r\n",
+        "GET /later HTTP/1.1\r\nHost: x\r\n\r\nGET /later HTTP/1.1\r\nHost: x\r\n\r\n"};
+    start();
+    struct client *client = connect_client();
+    send_text(client, requests_sent[_i]);
+    shutdown(client->fd, SHUT_WR);
+    for (int i = 0; i < (_i == 2 ? 2 : 1); i++) {
+        WAIT_FOR(pending_count == 1);
+        wait_ms(i == 0 ? 1300 : 300);
+        ck_assert_uint_eq(0, disconnects);
+        answer_pending();
+        expect_status(client, 200);
+        ck_assert_int_eq(0, strncmp(response.header, "HTTP/1.1 200 OK\r\n", 17));
+        ck_assert_str_eq("late", response.body);
+    }
+    WAIT_FOR((receive(client), client->closed));
+    ck_assert_uint_eq(0, client->length);
+    ck_assert_int_eq(200, finished.status);
+    disconnect_client(client);
+}
+END_TEST
+
+START_TEST(a_client_that_closes_later_than_its_sending_side_is_noticed)
+{
+    start();
+    struct client *client = connect_client();
+    send_text(client, "GET /later HTTP/1.1\r\nHost: x\r\n\r\n");
+    shutdown(client->fd, SHUT_WR);
+    wait_ms(300);
+    ck_assert_uint_eq(0, disconnects);
+    receive(client);
+    disconnect_client(client);
+    WAIT_FOR(disconnects == 1);
+    answer_pending();
+    WAIT_FOR(http_connections(http) == 0);
+}
+END_TEST
+
 START_TEST(a_client_gone_while_its_answer_is_awaited_is_noticed)
 {
     start();
@@ -416,6 +458,8 @@ int main(void)
     tcase_add_test(tests, a_client_gone_before_its_request_is_whole_is_reported);
     tcase_add_loop_test(tests, a_request_cut_off_by_a_hang_up_is_not_kept, 0, 3);
     tcase_add_loop_test(tests, a_half_closed_client_gets_its_answer, 0, 2);
+    tcase_add_loop_test(tests, a_half_closed_client_gets_a_late_answer, 0, 3);
+    tcase_add_test(tests, a_client_that_closes_later_than_its_sending_side_is_noticed);
     tcase_add_loop_test(tests, a_client_gone_while_its_answer_is_awaited_is_noticed, 0, 2);
     tcase_add_test(tests, an_exchange_may_outlive_its_connection);
     tcase_add_test(tests, the_handler_may_answer_when_told_of_a_disconnect);
