@@ -14,12 +14,13 @@
 
 #include "server/http_internal.h"
 
-/* --- phases ---------------------------------------------------------------- */
+/* ---- phases ---- */
 
 void connection_open(struct http *http, struct connection *connection)
 {
     struct epoll_event hang_up = {.events = EPOLLRDHUP | EPOLLET, .data.ptr = connection};
-    epoll_ctl(http->hangup_fd, EPOLL_CTL_ADD, connection->fd, &hang_up);
+    /* Without memory for it the client's hang-up is noticed late, when an answer is sent. */
+    (void)epoll_ctl(http->hangup_fd, EPOLL_CTL_ADD, connection->fd, &hang_up);
     connection->http = http;
     connection->phase = PHASE_IDLE;
     connection->since_ms = connection->entered_ms = uv_now(http->loop);
@@ -76,7 +77,7 @@ void connection_enter(struct connection *connection, enum phase phase, uint64_t 
         connection_give_up_place(connection);
 }
 
-/* --- what has lasted too long ---------------------------------------------- */
+/* ---- what has lasted too long ---- */
 
 /* shutdown() fails only when the client has reset the connection. */
 void connection_shut(struct connection *connection)
@@ -104,7 +105,7 @@ bool connection_has_unread_bytes(const struct connection *connection)
     return pipelined || (ioctl(connection->fd, FIONREAD, &bytes) == 0 && bytes > 0);
 }
 
-/* --- idle connections give way --------------------------------------------- */
+/* ---- idle connections give way ---- */
 
 /* A new connection is not idle for so long: its request is on its way. */
 enum { SURELY_IDLE_MS = 10 };
@@ -118,8 +119,7 @@ static struct connection *longest_idle(struct http *http, uint64_t now_ms)
         int unread = 0;
         if (now_ms < connection->since_ms + SURELY_IDLE_MS)
             return NULL;
-        ioctl(connection->fd, FIONREAD, &unread);
-        if (connection->has_slot && unread == 0)
+        if (connection->has_slot && ioctl(connection->fd, FIONREAD, &unread) == 0 && unread == 0)
             return connection;
     }
     return NULL;
@@ -150,7 +150,7 @@ bool connections_close_idle(struct http *http, uint64_t now_ms)
     return connection != NULL;
 }
 
-/* --- clients that hang up -------------------------------------------------- */
+/* ---- clients that hang up ---- */
 
 /* libmicrohttpd does not notice a hang-up while a connection is suspended, nor one that arrived
  * together with the last bytes it read: such a client would keep its slot until a deadline, and a

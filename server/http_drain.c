@@ -8,44 +8,42 @@
 
 #include "server/http_internal.h"
 
-/* Drops the packets that would open a connection, SYN without ACK, and lets those pass that
- * complete an opening under way: closing the listening socket at once would reset clients who have
- * our greeting and believe to be connected. Whoever is dropped asks again a second later and is
- * refused. False where the system does not let us. */
-static bool stop_greeting(int fd)
+/* Drops SYNs but not the ACKs of handshakes in progress: closing the listening socket at once would
+ * reset clients that already believe they are connected. A client whose SYN is dropped retries
+ * after a second and is refused. False where the system does not allow it. */
+static bool drop_syns(int fd)
 {
     enum { FLAGS_AT = 13, SYN = 0x02, ACK = 0x10 };
-    struct sock_filter drop_greetings[] = {
+    struct sock_filter code[] = {
         BPF_STMT(BPF_LD | BPF_B | BPF_ABS, FLAGS_AT),
         BPF_STMT(BPF_ALU | BPF_AND | BPF_K, SYN | ACK),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYN, 0, 1),
         BPF_STMT(BPF_RET | BPF_K, 0),
         BPF_STMT(BPF_RET | BPF_K, 0xffffffff),
     };
-    const struct sock_fprog program = {sizeof drop_greetings / sizeof *drop_greetings,
-                                       drop_greetings};
+    const struct sock_fprog program = {sizeof code / sizeof *code, code};
     return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) == 0;
 }
 
-/* An opening under way is complete after one round trip; clients whose round trip is longer than
+/* A handshake in progress is complete after one round trip; clients whose round trip is longer than
  * this may still be reset. */
-enum { OPENING_MS = 200 };
+enum { HANDSHAKE_MS = 200 };
 
-/* --- the backlog ----------------------------------------------------------- */
+/* ---- the backlog ---- */
 
 /* Clients whose connection the kernel has accepted, or is about to, count as accepted by us. Once
  * no more can come there is an end to them, even if some must wait for a place. */
 static void empty_backlog(struct http *http)
 {
     uint64_t since_ms = uv_now(http->loop) - http->drain_since_ms;
-    uint64_t limit_ms = http->greeting_stopped ? http->drain_timeout_ms / 2 : http->drain_grace_ms;
-    bool opening = http->greeting_stopped && since_ms < OPENING_MS;
+    uint64_t limit_ms = http->syns_dropped ? http->drain_timeout_ms / 2 : http->drain_grace_ms;
+    bool handshakes = http->syns_dropped && since_ms < HANDSHAKE_MS;
     bool waits = http_backlog_waits(http);
-    if (since_ms >= limit_ms || (!waits && !opening))
+    if (since_ms >= limit_ms || (!waits && !handshakes))
         http_stop_listening(http);
 }
 
-/* --- clients that keep us waiting ------------------------------------------ */
+/* ---- clients that keep us waiting ---- */
 
 /* Connections without a request are closed after a grace, in which a client learns from its next
  * answer that it must reconnect elsewhere. One whose next request is just arriving is served. */
@@ -99,7 +97,7 @@ void http_drain_expire(struct http *http)
     expire_all(http, PHASE_LINGERING, last_call_ms);
 }
 
-/* --- the steps ------------------------------------------------------------- */
+/* ---- the steps ---- */
 
 static void end_drain(struct http *http)
 {
@@ -158,7 +156,7 @@ void http_drain(struct http *http, unsigned grace_ms, unsigned timeout_ms,
                 void (*on_drained)(void *context), void *context)
 {
     http->draining = true;
-    http->greeting_stopped = stop_greeting(http->listen_fd);
+    http->syns_dropped = drop_syns(http->listen_fd);
     http->drain_since_ms = uv_now(http->loop);
     http->drain_grace_ms = grace_ms;
     http->drain_timeout_ms = timeout_ms;

@@ -137,7 +137,7 @@ struct http {
     bool tick_passed; /* deadlines are to be looked at */
 
     bool draining;
-    bool greeting_stopped; /* draining: no connection is opened any more that was not begun */
+    bool syns_dropped; /* draining: only handshakes in progress still become connections */
     uint64_t drain_since_ms;
     unsigned drain_grace_ms, drain_timeout_ms;
     void (*on_drained)(void *context);

@@ -60,14 +60,15 @@ static int listen_on(const struct addrinfo *address, enum http_listening listeni
     return listen_or_close(bind_to(address, listening != HTTP_LISTEN_ALONE));
 }
 
-static uint16_t bound_port(int fd)
+static int bound_port(int fd, uint16_t *port)
 {
     struct sockaddr_storage address = {0};
     socklen_t length = sizeof address;
-    getsockname(fd, (struct sockaddr *)&address, &length);
-    if (address.ss_family == AF_INET6)
-        return ntohs(((struct sockaddr_in6 *)&address)->sin6_port);
-    return ntohs(((struct sockaddr_in *)&address)->sin_port);
+    if (getsockname(fd, (struct sockaddr *)&address, &length) != 0)
+        return -1;
+    *port = ntohs(address.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&address)->sin6_port
+                                                : ((struct sockaddr_in *)&address)->sin_port);
+    return 0;
 }
 
 int http_listen(uv_loop_t *loop, const char *host, uint16_t port, enum http_listening listening,
@@ -88,11 +89,13 @@ int http_listen(uv_loop_t *loop, const char *host, uint16_t port, enum http_list
         fd = listen_on(at, listening);
     int reason = errno;
     uv_freeaddrinfo(request.addrinfo);
-    if (fd < 0)
-        return error_set(err, ERROR_INVALID, "cannot listen on %.100s port %u: %s", host, port,
-                         strerror(reason));
-    *bound = bound_port(fd);
-    return fd;
+    if (fd >= 0 && bound_port(fd, bound) == 0)
+        return fd;
+    reason = fd < 0 ? reason : errno;
+    if (fd >= 0)
+        close(fd);
+    return error_set(err, ERROR_INVALID, "cannot listen on %.100s port %u: %s", host, port,
+                     strerror(reason));
 }
 
 static int too_few_files(uint64_t connections, rlim_t beside, rlim_t allowed, struct error *err)
