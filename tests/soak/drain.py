@@ -6,6 +6,7 @@ tests/integration/test_drain.py does one round of this; a race that loses one re
 """
 
 import argparse
+import contextlib
 import os
 import random
 import sys
@@ -14,18 +15,22 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "integration"))
 
-from support.load import ask_on_new_connections, ask_until_told_to_leave
+from support.http import Connection
+from support.load import REQUEST, ask_on_new_connections, ask_until_told_to_leave
 from support.models import Tiny
 from support.server import Server
 from support.threads import Background
 
 CLIENTS = 12
 LONGEST_SECONDS = 0.5
+DRAIN_TIMEOUT_MS = 4000
 
 
 def one_round(models):
     """How many requests were answered; an exception when one was lost or the server did not stop as it should."""
-    with Server(models) as server:
+    with Server(models, drain_timeout_ms=DRAIN_TIMEOUT_MS) as server, contextlib.ExitStack() as slow:
+        for data in (b"", REQUEST[:10], REQUEST[:40], REQUEST[:-1]):  # who never finishes loses nobody's request
+            slow.enter_context(Connection(server.port)).send(data)
         clients = (ask_until_told_to_leave, ask_on_new_connections)
         load = Background(CLIENTS, lambda number: clients[number % 2](server.port))
         time.sleep(random.uniform(0, LONGEST_SECONDS))
