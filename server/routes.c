@@ -119,8 +119,8 @@ bool route_match(const char *pattern, const char *path, struct route_params *par
 
 static bool is_vital(const struct route *route)
 {
-    return route->handle == describe_live || route->handle == describe_ready ||
-           route->handle == describe_metrics;
+    return route->handle == describe_alive || route->handle == describe_live ||
+           route->handle == describe_ready || route->handle == describe_metrics;
 }
 
 bool routes_is_vital(const char *path)

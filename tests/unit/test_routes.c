@@ -202,7 +202,20 @@ START_TEST(a_found_model_is_noted_for_the_log)
 }
 END_TEST
 
+START_TEST(health_and_metrics_are_vital)
+{
+    ck_assert(routes_is_vital("/"));
+    ck_assert(routes_is_vital("/v2/health/live"));
+    ck_assert(routes_is_vital("/v2/health/ready"));
+    ck_assert(routes_is_vital("/metrics"));
+    ck_assert(!routes_is_vital("/v2"));
+    ck_assert(!routes_is_vital("/v2/models/metrics"));
+    ck_assert(!routes_is_vital("/metrics/"));
+}
+END_TEST
+
 TEST_MAIN("routes", paths_match_whole, parameters_are_one_segment, actions_follow_a_colon,
           segments_are_percent_decoded, parameters_are_bounded, unknown_paths_are_not_found,
           another_method_is_told_which_one, health_changes_when_stopping,
-          every_model_path_looks_for_its_model, a_found_model_is_noted_for_the_log)
+          every_model_path_looks_for_its_model, a_found_model_is_noted_for_the_log,
+          health_and_metrics_are_vital)
