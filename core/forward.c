@@ -56,7 +56,7 @@ static const float *encode(const struct moed_model *model, struct run *run, size
     }
     if (chain->count) {
         float *y = take(run, rows * chain->out_elements);
-        chain_forward(chain, 0, chain->count, run, rows, x, y);
+        chain_forward(chain, run, rows, x, y);
         x = y;
     }
     return x;
@@ -87,7 +87,7 @@ static void decode_all(const struct moed_model *model, const struct run *run, si
     for (size_t i = 0; i < model->output_count; i++) {
         const struct chain *chain = &model->outputs[i].chain;
         if (chain->count)
-            chain_forward(chain, 0, chain->count, run, rows, x, outputs[i]);
+            chain_forward(chain, run, rows, x, outputs[i]);
         else
             memcpy(outputs[i], x, rows * model->chain.out_elements * sizeof *x);
     }
@@ -113,7 +113,7 @@ void moed_forward(const struct moed_model *model, struct moed_scratch *scratch,
     run.span_count = batch->span_count;
     const float *x = encode_all(model, &run, rows, batch->inputs);
     float *y = direct ? batch->outputs[0] : take(&run, rows * chain->out_elements);
-    chain_forward(chain, 0, chain->count, &run, rows, x, y);
+    chain_forward(chain, &run, rows, x, y);
     if (!direct)
         decode_all(model, &run, rows, y, batch->outputs);
 }

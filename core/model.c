@@ -59,12 +59,9 @@ static int read_shape(struct moed_tensor_info *tensor, struct config_node *node,
     char text[SHAPE_TEXT_BYTES];
     if (config_shape(node, "shape", &tensor->shape, err) != 0)
         return -1;
-    tensor->elements = 1;
-    for (size_t i = 0; i < tensor->shape.rank; i++)
-        if (__builtin_mul_overflow(tensor->elements, tensor->shape.dims[i], &tensor->elements) ||
-            tensor->elements > MAX_ROW_ELEMENTS)
-            return config_error(node, "shape", err, "%s exceeds %d elements",
-                                shape_text(&tensor->shape, text), MAX_ROW_ELEMENTS);
+    if (!shape_count(&tensor->shape, &tensor->elements))
+        return config_error(node, "shape", err, "%s exceeds %d elements",
+                            shape_text(&tensor->shape, text), MAX_ROW_ELEMENTS);
     return 0;
 }
 
@@ -86,9 +83,9 @@ static int check_integers(struct input *input, const struct moed_tensor_info *te
     return 0;
 }
 
-/* What an entry of "inputs" has beyond the one "input": categories and layers. */
+/* Keys that only an entry of "inputs" has. */
 static int read_listed_input(struct input *input, struct moed_tensor_info *tensor,
-                             struct build *build, struct config_node *node, struct error *err)
+                             const struct scope *scope, struct config_node *node, struct error *err)
 {
     int64_t categories;
     if (config_integer(node, "categories", 0, 1, INT32_MAX, &categories, err) != 0)
@@ -98,7 +95,7 @@ static int read_listed_input(struct input *input, struct moed_tensor_info *tenso
     tensor->categories = (size_t)categories;
     if (!config_has(node, "layers"))
         return check_integers(input, tensor, node, err);
-    struct build inner = *build;
+    struct scope inner = *scope;
     inner.no_moe = true;
     inner.categories = tensor->categories;
     if (chain_build(&input->chain, &inner, node, "layers", &tensor->shape, err) != 0)
@@ -107,7 +104,7 @@ static int read_listed_input(struct input *input, struct moed_tensor_info *tenso
     return check_integers(input, tensor, node, err);
 }
 
-static int read_input(struct moed_model *model, struct build *build, struct config_node *node,
+static int read_input(struct moed_model *model, const struct scope *scope, struct config_node *node,
                       bool listed, struct error *err)
 {
     const size_t index = model->input_count++;
@@ -119,7 +116,7 @@ static int read_input(struct moed_model *model, struct build *build, struct conf
     input->preprocess.shape = input->out = tensor->shape;
     if (read_preprocess(&input->preprocess, node, err) != 0)
         return -1;
-    if (listed && read_listed_input(input, tensor, build, node, err) != 0)
+    if (listed && read_listed_input(input, tensor, scope, node, err) != 0)
         return -1;
     return config_done(node, err);
 }
@@ -140,26 +137,19 @@ static int join_inputs(struct moed_model *model, struct config_node *root, struc
     return 0;
 }
 
-static int read_inputs(struct moed_model *model, struct build *build, struct config_node *root,
-                       struct error *err)
+static int read_inputs(struct moed_model *model, const struct scope *scope,
+                       struct config_node *root, struct error *err)
 {
+    struct config_items items = {
+        .owner = "a model", .one = "input", .many = "inputs", .most = MAX_TENSORS};
     struct config_node node;
-    const bool listed = config_has(root, "inputs");
-    size_t count = 1;
-    if (format_2_key(build, root, "inputs", err) != 0)
+    if (format_2_key(scope, root, "inputs", err) != 0 || config_items(&items, root, err) != 0)
         return -1;
-    if (listed && config_has(root, "input"))
-        return config_error(root, "inputs", err, "a model has either \"input\" or \"inputs\"");
-    if (listed && config_list(root, "inputs", &count, err) != 0)
-        return -1;
-    if (count > MAX_TENSORS)
-        return config_error(root, "inputs", err, "more than %d", MAX_TENSORS);
-    model->input_info = xcalloc(count, sizeof *model->input_info);
-    model->inputs = xcalloc(count, sizeof *model->inputs);
-    for (size_t i = 0; i < count; i++)
-        if ((listed ? config_item(root, "inputs", i, &node, err)
-                    : config_object(root, "input", &node, err)) != 0 ||
-            read_input(model, build, &node, listed, err) != 0)
+    model->input_info = xcalloc(items.count, sizeof *model->input_info);
+    model->inputs = xcalloc(items.count, sizeof *model->inputs);
+    for (size_t i = 0; i < items.count; i++)
+        if (config_items_at(&items, root, i, &node, err) != 0 ||
+            read_input(model, scope, &node, items.listed, err) != 0)
             return -1;
     return join_inputs(model, root, err);
 }
@@ -188,13 +178,13 @@ static int read_labels(struct output *output, struct moed_tensor_info *tensor,
     return 0;
 }
 
-static int read_output(struct moed_model *model, struct build *build, struct config_node *node,
-                       bool listed, struct error *err)
+static int read_output(struct moed_model *model, const struct scope *scope,
+                       struct config_node *node, bool listed, struct error *err)
 {
     const size_t index = model->output_count++;
     struct moed_tensor_info *tensor = &model->output_info[index];
     struct output *output = &model->outputs[index];
-    struct build inner = *build;
+    struct scope inner = *scope;
     inner.no_moe = true;
     if (name_tensor(model->output_info, index, node, listed ? NULL : "output", err) != 0)
         return -1;
@@ -208,7 +198,7 @@ static int read_output(struct moed_model *model, struct build *build, struct con
     return config_done(node, err);
 }
 
-/* An output that the config says nothing about. */
+/* The default output. */
 static void add_plain_output(struct moed_model *model)
 {
     model->output_count = 1;
@@ -217,30 +207,23 @@ static void add_plain_output(struct moed_model *model)
                                                       .elements = model->chain.out_elements};
 }
 
-static int read_outputs(struct moed_model *model, struct build *build, struct config_node *root,
-                        struct error *err)
+static int read_outputs(struct moed_model *model, const struct scope *scope,
+                        struct config_node *root, struct error *err)
 {
+    struct config_items items = {
+        .owner = "a model", .one = "output", .many = "outputs", .most = MAX_TENSORS};
     struct config_node node;
-    const bool listed = config_has(root, "outputs");
-    size_t count = 1;
-    if (format_2_key(build, root, "outputs", err) != 0)
+    if (format_2_key(scope, root, "outputs", err) != 0 || config_items(&items, root, err) != 0)
         return -1;
-    if (listed && config_has(root, "output"))
-        return config_error(root, "outputs", err, "a model has either \"output\" or \"outputs\"");
-    if (listed && config_list(root, "outputs", &count, err) != 0)
-        return -1;
-    if (count > MAX_TENSORS)
-        return config_error(root, "outputs", err, "more than %d", MAX_TENSORS);
-    model->output_info = xcalloc(count, sizeof *model->output_info);
-    model->outputs = xcalloc(count, sizeof *model->outputs);
-    if (!listed && !config_has(root, "output")) {
+    model->output_info = xcalloc(items.count, sizeof *model->output_info);
+    model->outputs = xcalloc(items.count, sizeof *model->outputs);
+    if (!items.listed && !config_has(root, "output")) {
         add_plain_output(model);
         return 0;
     }
-    for (size_t i = 0; i < count; i++)
-        if ((listed ? config_item(root, "outputs", i, &node, err)
-                    : config_object(root, "output", &node, err)) != 0 ||
-            read_output(model, build, &node, listed, err) != 0)
+    for (size_t i = 0; i < items.count; i++)
+        if (config_items_at(&items, root, i, &node, err) != 0 ||
+            read_output(model, scope, &node, items.listed, err) != 0)
             return -1;
     return 0;
 }
@@ -290,7 +273,7 @@ static int read_references(struct moed_model *model, struct config_node *root, s
     return 0;
 }
 
-static int read_header(struct moed_model *model, struct build *build, struct config_node *root,
+static int read_header(struct moed_model *model, struct loading *loading, struct config_node *root,
                        struct error *err)
 {
     static const char *const types[] = {"moed", NULL};
@@ -301,19 +284,19 @@ static int read_header(struct moed_model *model, struct build *build, struct con
         config_integer(root, "format_version", CONFIG_REQUIRED, 1, 2, &version, err) != 0 ||
         config_text(root, "description", "", &description, err) != 0)
         return -1;
-    build->format = (int)version;
+    loading->format = (int)version;
     model->description = xstrdup(description);
     return 0;
 }
 
-static int build_layers(struct moed_model *model, struct build *build, struct config_node *root,
-                        struct error *err)
+static int build_layers(struct moed_model *model, const struct scope *scope,
+                        struct config_node *root, struct error *err)
 {
-    int result = chain_build(&model->chain, build, root, "layers", &model->joined, err);
-    model->gates = build->gates;
-    model->gate_count = build->gate_count;
-    model->moe = build->moe;
-    model->moe_count = build->moe_count;
+    int result = chain_build(&model->chain, scope, root, "layers", &model->joined, err);
+    model->gates = scope->loading->gates;
+    model->gate_count = scope->loading->gate_count;
+    model->moe = scope->loading->moe;
+    model->moe_count = scope->loading->moe_count;
     return result;
 }
 
@@ -358,17 +341,14 @@ size_t model_scratch_per_row(const struct moed_model *model)
     return kept + max_size(encoding, running);
 }
 
-static void add_chain(struct moed_model_info *info, const struct chain *chain)
-{
-    info->parameters += chain->parameters;
-    info->active_parameters += chain->active_parameters;
-    info->macs_per_row += chain->macs;
-    info->weight_bytes += chain->weight_bytes;
-}
-
 static void fill_info(struct moed_model *model)
 {
     struct moed_model_info *info = &model->info;
+    struct cost cost = model->chain.cost;
+    for (size_t i = 0; i < model->input_count; i++)
+        cost_add(&cost, &model->inputs[i].chain.cost);
+    for (size_t i = 0; i < model->output_count; i++)
+        cost_add(&cost, &model->outputs[i].chain.cost);
     *info = (struct moed_model_info){
         .description = model->description,
         .input_count = model->input_count,
@@ -377,25 +357,23 @@ static void fill_info(struct moed_model *model)
         .outputs = model->output_info,
         .gate_count = model->gate_count,
         .gates = model->gates,
+        .parameters = cost.parameters,
+        .active_parameters = cost.active_parameters,
+        .macs_per_row = cost.macs,
+        .weight_bytes = cost.weight_bytes,
         .scratch_bytes_per_row = model_scratch_per_row(model) * sizeof(float),
     };
-    for (size_t i = 0; i < model->input_count; i++)
-        add_chain(info, &model->inputs[i].chain);
-    add_chain(info, &model->chain);
-    for (size_t i = 0; i < model->output_count; i++)
-        add_chain(info, &model->outputs[i].chain);
 }
 
 static int read_config(struct moed_model *model, struct config_node *root,
                        const struct moed_load_options *options, struct error *err)
 {
-    size_t layers_left = MAX_LAYERS;
-    struct build build = {.tensors = model->tensors,
-                          .layers_left = &layers_left,
+    struct loading loading = {.tensors = model->tensors, .layers_left = MAX_LAYERS};
+    struct scope scope = {.loading = &loading,
                           .int8 = options && options->weights == MOED_WEIGHTS_INT8};
-    if (read_header(model, &build, root, err) != 0 || read_inputs(model, &build, root, err) != 0 ||
-        build_layers(model, &build, root, err) != 0 ||
-        read_outputs(model, &build, root, err) != 0 || check_all_used(model, err) != 0 ||
+    if (read_header(model, &loading, root, err) != 0 ||
+        read_inputs(model, &scope, root, err) != 0 || build_layers(model, &scope, root, err) != 0 ||
+        read_outputs(model, &scope, root, err) != 0 || check_all_used(model, err) != 0 ||
         read_references(model, root, err) != 0)
         return -1;
     return config_done(root, err);

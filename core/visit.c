@@ -40,10 +40,10 @@ static void visit_chain(struct visit *visit, const struct chain *chain, const ch
                                        .name = layer->name,
                                        .in = layer->in,
                                        .out = layer->out,
-                                       .parameters = layer->parameters};
-        if (layer->op == &op_moe) {
+                                       .parameters = layer->cost.parameters};
+        if (layer->op->gates) {
             info.gates = &visit->model->gates[visit->gates_seen];
-            info.gate_count = moe_gates(layer);
+            info.gate_count = layer->op->gates(layer);
             visit->gates_seen += info.gate_count;
         }
         visit->call(&info, visit->context);

@@ -1,11 +1,11 @@
 /* Element-wise functions and softmax. All work in place. */
 #include "core/dense/math.h"
-#include "core/layers/layer.h"
+#include "core/layers/ops.h"
 
-static int elementwise_build(struct layer *layer, struct build *build, struct config_node *node,
-                             struct error *err)
+static int elementwise_build(struct layer *layer, const struct scope *scope,
+                             struct config_node *node, struct error *err)
 {
-    (void)build;
+    (void)scope;
     return layer_set_out(layer, node, &layer->in, err);
 }
 
@@ -34,14 +34,14 @@ struct gelu {
     int approximate; /* 0: by erf, 1: by tanh */
 };
 
-static int gelu_build(struct layer *layer, struct build *build, struct config_node *node,
+static int gelu_build(struct layer *layer, const struct scope *scope, struct config_node *node,
                       struct error *err)
 {
     static const char *const names[] = {"none", "tanh", NULL};
     struct gelu *gelu = layer->state = xcalloc(1, sizeof *gelu);
     if (config_choice(node, "approximate", names, 0, &gelu->approximate, err) != 0)
         return -1;
-    return elementwise_build(layer, build, node, err);
+    return elementwise_build(layer, scope, node, err);
 }
 
 static void gelu_forward(const struct layer *layer, const struct run *run, size_t rows,
@@ -58,7 +58,7 @@ struct scale {
     float value;
 };
 
-static int scale_build(struct layer *layer, struct build *build, struct config_node *node,
+static int scale_build(struct layer *layer, const struct scope *scope, struct config_node *node,
                        struct error *err)
 {
     struct scale *scale = layer->state = xcalloc(1, sizeof *scale);
@@ -66,7 +66,7 @@ static int scale_build(struct layer *layer, struct build *build, struct config_n
     if (config_real(node, "value", NULL, &value, err) != 0)
         return -1;
     scale->value = (float)value;
-    return elementwise_build(layer, build, node, err);
+    return elementwise_build(layer, scope, node, err);
 }
 
 VECTORIZED static void scale_forward(const struct layer *layer, const struct run *run, size_t rows,
@@ -79,12 +79,12 @@ VECTORIZED static void scale_forward(const struct layer *layer, const struct run
         y[i] = x[i] * scale->value;
 }
 
-static int softmax_build(struct layer *layer, struct build *build, struct config_node *node,
+static int softmax_build(struct layer *layer, const struct scope *scope, struct config_node *node,
                          struct error *err)
 {
     if (layer->in.rank == 0)
         return config_error(node, NULL, err, "softmax needs at least one axis");
-    return elementwise_build(layer, build, node, err);
+    return elementwise_build(layer, scope, node, err);
 }
 
 static void softmax_forward(const struct layer *layer, const struct run *run, size_t rows,

@@ -5,6 +5,7 @@
  *
  * Tensors as torch.nn.MultiheadAttention names them. Rows never see each other. */
 #include "core/dense/math.h"
+#include "core/layers/ops.h"
 #include "core/layers/projection.h"
 
 struct attention {
@@ -12,7 +13,7 @@ struct attention {
     size_t positions, size, heads;
 };
 
-static int attention_build(struct layer *layer, struct build *build, struct config_node *node,
+static int attention_build(struct layer *layer, const struct scope *scope, struct config_node *node,
                            struct error *err)
 {
     struct attention *attention = layer->state = xcalloc(1, sizeof *attention);
@@ -28,15 +29,15 @@ static int attention_build(struct layer *layer, struct build *build, struct conf
     attention->positions = positions;
     attention->size = size;
     attention->heads = (size_t)heads;
-    layer->macs = layer->in_elements * (4 * size + 2 * positions);
+    layer->cost.macs = layer->in_elements * (4 * size + 2 * positions);
     layer->scratch_per_row = 4 * layer->in_elements;
     layer->workspace = positions;
     if (layer_set_out(layer, node, &layer->in, err) != 0 ||
-        projection_build(&attention->in, layer, build, "in_proj_weight", "in_proj_bias", 3 * size,
-                         size, err) != 0)
+        projection_build(&attention->in, scope, "in_proj_weight", 3 * size, size, err) != 0 ||
+        projection_build_bias(&attention->in, scope, "in_proj_bias", err) != 0 ||
+        projection_build(&attention->out, scope, "out_proj.weight", size, size, err) != 0)
         return -1;
-    return projection_build(&attention->out, layer, build, "out_proj.weight", "out_proj.bias", size,
-                            size, err);
+    return projection_build_bias(&attention->out, scope, "out_proj.bias", err);
 }
 
 /* One query of one head: what it makes of the values. `qkv`: the row's [positions, 3 size], from

@@ -13,15 +13,17 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/dense/gemm.h"
 #include "core/dense/kernel.h"
 #include "core/dense/vector.h"
-#include "core/layers/layer.h"
+#include "core/layers/ops.h"
+#include "core/layers/weights.h"
 
 /* Strides and paddings beyond any image; keeps the arithmetic below far from overflow. */
 enum { MAX_CONV_STEP = 4096 };
 
 struct conv {
-    struct array weight; /* [out, k]; closed once packed: */
+    struct array weight; /* [out, k]; freed after packing: */
     float *packed; /* by lines, by columns: [groups, out/groups, k] as the kernel reads them */
     struct gemm *panels; /* by windows: [groups] */
     struct array bias;
@@ -34,7 +36,7 @@ struct conv {
     enum { BY_LINES, BY_WINDOWS, BY_COLUMNS } way;
     size_t padded_w, padded_elements; /* of one channel group, with what the kernel reads beyond */
     size_t *window;         /* [k] where each tap's first window begins in the padded image */
-    struct columns columns; /* but by windows; offsets are owned */
+    struct columns columns; /* unused BY_WINDOWS; owns .offsets */
     size_t line; /* by columns: results per output line, those that wrap around an edge included */
 };
 
@@ -56,13 +58,13 @@ static int read_options(struct conv *conv, struct config_node *node, struct erro
     return 0;
 }
 
-static int claim_weight(struct layer *layer, const struct build *build, size_t axes,
+static int claim_weight(struct layer *layer, const struct scope *scope, size_t axes,
                         struct error *err)
 {
     struct conv *conv = layer->state;
-    const struct tensor *weight = tensor_peek(layer, build, "weight");
+    const struct tensor *weight = tensor_peek(scope, "weight");
     if (!weight)
-        return tensor_claim(layer, build, "weight", err) ? 0 : -1; /* says what is missing */
+        return tensor_claim(scope, "weight", err) ? 0 : -1; /* says what is missing */
     if (weight->rank != axes + 2)
         return tensor_error(weight, err, ERROR_INVALID, " has %zu axes, expected %zu", weight->rank,
                             axes + 2);
@@ -75,10 +77,11 @@ static int claim_weight(struct layer *layer, const struct build *build, size_t a
                             ": %zu x %zu channels do not fit %zu input channels in %zu groups",
                             conv->out_channels, weight->dims[1], conv->in_channels, conv->groups);
     conv->k = weight->elements / conv->out_channels;
-    if (array_build(&conv->weight, layer, build, "weight", weight->dims, weight->rank, true, err) !=
-        0)
+    struct moed_shape shape = {.rank = weight->rank}, outputs = {1, {conv->out_channels}};
+    memcpy(shape.dims, weight->dims, weight->rank * sizeof *shape.dims);
+    if (array_build(&conv->weight, scope, "weight", &shape, err) != 0)
         return -1;
-    return array_build(&conv->bias, layer, build, "bias", &conv->out_channels, 1, false, err);
+    return array_build_optional(&conv->bias, scope, "bias", &outputs, err);
 }
 
 static size_t round_up(size_t count, size_t unit)
@@ -114,7 +117,7 @@ static int pack_panels(struct conv *conv, struct layer *layer, const char *name,
     conv->panels = calloc_checked(conv->groups, sizeof *conv->panels, err);
     if (!conv->panels)
         return -1;
-    layer->weight_bytes -= conv->weight.count * sizeof(float);
+    layer->cost.weight_bytes -= conv->weight.count * sizeof(float);
     for (size_t group = 0; group < conv->groups; group++) {
         const struct tensor part = {.name = (char *)name,
                                     .dtype = DTYPE_F32,
@@ -122,7 +125,7 @@ static int pack_panels(struct conv *conv, struct layer *layer, const char *name,
                                     .data = conv->weight.values + group * channels * conv->k};
         if (gemm_init(&conv->panels[group], &part, channels, conv->k, err) != 0)
             return -1;
-        layer->weight_bytes += conv->panels[group].bytes;
+        layer->cost.weight_bytes += conv->panels[group].bytes;
     }
     return 0;
 }
@@ -141,10 +144,10 @@ static int pack_groups(struct conv *conv, struct error *err)
 }
 
 /* Weights as the product reads them; as they were stored they are not needed any more. */
-static int pack(struct conv *conv, struct layer *layer, const struct build *build,
+static int pack(struct conv *conv, struct layer *layer, const struct scope *scope,
                 struct error *err)
 {
-    const struct tensor *stored = tensor_peek(layer, build, "weight");
+    const struct tensor *stored = tensor_peek(scope, "weight");
     if ((conv->way == BY_WINDOWS ? pack_panels(conv, layer, stored->name, err)
                                  : pack_groups(conv, err)) != 0)
         return -1;
@@ -181,7 +184,7 @@ static int place_taps(struct conv *conv, struct error *err)
     return 0;
 }
 
-static int plan(struct conv *conv, struct layer *layer, const struct build *build,
+static int plan(struct conv *conv, struct layer *layer, const struct scope *scope,
                 const struct config_node *node, struct error *err)
 {
     const size_t channels = conv->in_channels / conv->groups;
@@ -200,10 +203,10 @@ static int plan(struct conv *conv, struct layer *layer, const struct build *buil
         columns->line = columns->pitch = round_up(columns->count, 2 * kernel_get()->lanes);
     if (place_taps(conv, err) != 0)
         return -1;
-    return pack(conv, layer, build, err);
+    return pack(conv, layer, scope, err);
 }
 
-static int conv_build(struct layer *layer, struct build *build, struct config_node *node,
+static int conv_build(struct layer *layer, const struct scope *scope, struct config_node *node,
                       size_t axes, struct error *err)
 {
     struct conv *conv = layer->state = xcalloc(1, sizeof *conv);
@@ -219,7 +222,7 @@ static int conv_build(struct layer *layer, struct build *build, struct config_no
     conv->in_w = in->dims[axes];
     if (axes == 1)
         conv->padding_h = 0;
-    if (claim_weight(layer, build, axes, err) != 0)
+    if (claim_weight(layer, scope, axes, err) != 0)
         return -1;
     conv->out_h = output_size(conv->in_h, conv->padding_h, conv->kernel_h, conv->stride);
     conv->out_w = output_size(conv->in_w, conv->padding_w, conv->kernel_w, conv->stride);
@@ -232,20 +235,20 @@ static int conv_build(struct layer *layer, struct build *build, struct config_no
         out.dims[1] = conv->out_w;
     if (layer_set_out(layer, node, &out, err) != 0)
         return -1;
-    layer->macs = (uint64_t)layer->out_elements * conv->k;
-    return plan(conv, layer, build, node, err);
+    layer->cost.macs = (uint64_t)layer->out_elements * conv->k;
+    return plan(conv, layer, scope, node, err);
 }
 
-static int conv1d_build(struct layer *layer, struct build *build, struct config_node *node,
+static int conv1d_build(struct layer *layer, const struct scope *scope, struct config_node *node,
                         struct error *err)
 {
-    return conv_build(layer, build, node, 1, err);
+    return conv_build(layer, scope, node, 1, err);
 }
 
-static int conv2d_build(struct layer *layer, struct build *build, struct config_node *node,
+static int conv2d_build(struct layer *layer, const struct scope *scope, struct config_node *node,
                         struct error *err)
 {
-    return conv_build(layer, build, node, 2, err);
+    return conv_build(layer, scope, node, 2, err);
 }
 
 static const float *bias_of(const struct conv *conv, size_t group)

@@ -2,7 +2,8 @@
  */
 #include <string.h>
 
-#include "core/layers/layer.h"
+#include "core/layers/ops.h"
+#include "core/layers/weights.h"
 
 /* embedding: every integer of the row becomes that row of the table. */
 struct embedding {
@@ -10,13 +11,13 @@ struct embedding {
     size_t count, size;
 };
 
-static int embedding_build(struct layer *layer, struct build *build, struct config_node *node,
+static int embedding_build(struct layer *layer, const struct scope *scope, struct config_node *node,
                            struct error *err)
 {
     struct embedding *embedding = layer->state = xcalloc(1, sizeof *embedding);
-    const struct tensor *weight = tensor_peek(layer, build, "weight");
-    size_t dims[2] = {0};
-    if (build->categories == 0)
+    const struct tensor *weight = tensor_peek(scope, "weight");
+    struct moed_shape table = {.rank = 2};
+    if (scope->categories == 0)
         return config_error(node, NULL, err,
                             "an embedding is the first layer of an input with \"categories\"");
     if (layer->in.rank == MOED_MAX_RANK)
@@ -26,15 +27,15 @@ static int embedding_build(struct layer *layer, struct build *build, struct conf
         return tensor_error(weight, err, ERROR_INVALID, " has %zu axes, expected [count, size]",
                             weight->rank);
     if (weight)
-        memcpy(dims, weight->dims, sizeof dims);
-    if (array_build(&embedding->table, layer, build, "weight", dims, 2, true, err) != 0)
+        memcpy(table.dims, weight->dims, 2 * sizeof *table.dims);
+    if (array_build(&embedding->table, scope, "weight", &table, err) != 0)
         return -1;
-    if (build->categories > dims[0])
-        return config_error(node, NULL, err, "%zu vectors for an input of %zu categories", dims[0],
-                            build->categories);
-    embedding->count = dims[0];
-    embedding->size = dims[1];
-    layer->active_parameters = layer->in_elements * embedding->size;
+    if (scope->categories > table.dims[0])
+        return config_error(node, NULL, err, "%zu vectors for an input of %zu categories",
+                            table.dims[0], scope->categories);
+    embedding->count = table.dims[0];
+    embedding->size = table.dims[1];
+    layer->cost.active_parameters = layer->in_elements * embedding->size;
     struct moed_shape out = layer->in;
     out.dims[out.rank++] = embedding->size;
     return layer_set_out(layer, node, &out, err);
@@ -68,12 +69,12 @@ static void embedding_free(struct layer *layer)
 }
 
 /* position_embedding: a learned row is added to every row. */
-static int position_build(struct layer *layer, struct build *build, struct config_node *node,
+static int position_build(struct layer *layer, const struct scope *scope, struct config_node *node,
                           struct error *err)
 {
     struct array *weight = layer->state = xcalloc(1, sizeof *weight);
-    layer->macs = layer->in_elements;
-    if (array_build(weight, layer, build, "weight", layer->in.dims, layer->in.rank, true, err) != 0)
+    layer->cost.macs = layer->in_elements;
+    if (array_build(weight, scope, "weight", &layer->in, err) != 0)
         return -1;
     return layer_set_out(layer, node, &layer->in, err);
 }
@@ -90,15 +91,16 @@ static void position_forward(const struct layer *layer, const struct run *run, s
 }
 
 /* class_token: a learned position before the others, whose final state is what gets classified. */
-static int class_token_build(struct layer *layer, struct build *build, struct config_node *node,
-                             struct error *err)
+static int class_token_build(struct layer *layer, const struct scope *scope,
+                             struct config_node *node, struct error *err)
 {
     struct array *weight = layer->state = xcalloc(1, sizeof *weight);
     if (layer->in.rank != 2)
         return config_error(node, NULL, err, "class_token works on rows of [positions, size]");
     struct moed_shape out = layer->in;
     out.dims[0]++;
-    if (array_build(weight, layer, build, "weight", &layer->in.dims[1], 1, true, err) != 0)
+    struct moed_shape token = {.rank = 1, .dims = {layer->in.dims[1]}};
+    if (array_build(weight, scope, "weight", &token, err) != 0)
         return -1;
     return layer_set_out(layer, node, &out, err);
 }

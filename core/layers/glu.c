@@ -1,6 +1,7 @@
 /* glu: y = activation(x Wg^T + bg) * (x Wu^T + bu) over the last axis; gate.weight and up.weight
  * [out, in], biases if the tensors are there (Shazeer 2020, "GLU Variants Improve Transformer"). */
 #include "core/dense/math.h"
+#include "core/layers/ops.h"
 #include "core/layers/projection.h"
 
 struct glu {
@@ -28,7 +29,7 @@ GATE_UP(relu, relu)
 static const char *const NAMES[] = {"silu", "gelu", "gelu_tanh", "sigmoid", "relu", NULL};
 static gate_up *const GATES[] = {silu_up, gelu_up, gelu_tanh_up, sigmoid_up, relu_up};
 
-static int glu_build(struct layer *layer, struct build *build, struct config_node *node,
+static int glu_build(struct layer *layer, const struct scope *scope, struct config_node *node,
                      struct error *err)
 {
     struct glu *glu = layer->state = xcalloc(1, sizeof *glu);
@@ -37,14 +38,14 @@ static int glu_build(struct layer *layer, struct build *build, struct config_nod
     struct moed_shape out = layer->in;
     size_t *last = &out.dims[out.rank - 1];
     if (config_choice(node, "activation", NAMES, 0, &glu->activation, err) != 0 ||
-        projection_build(&glu->gate, layer, build, "gate.weight", "gate.bias", 0, *last, err) !=
-            0 ||
-        projection_build(&glu->up, layer, build, "up.weight", "up.bias", glu->gate.gemm.n, *last,
-                         err) != 0)
+        projection_build(&glu->gate, scope, "gate.weight", 0, *last, err) != 0 ||
+        projection_build_bias(&glu->gate, scope, "gate.bias", err) != 0 ||
+        projection_build(&glu->up, scope, "up.weight", glu->gate.gemm.n, *last, err) != 0 ||
+        projection_build_bias(&glu->up, scope, "up.bias", err) != 0)
         return -1;
     glu->vectors = layer->in_elements / *last;
     *last = glu->gate.gemm.n;
-    layer->macs = 2 * layer->in_elements * *last;
+    layer->cost.macs = 2 * layer->in_elements * *last;
     if (layer_set_out(layer, node, &out, err) != 0)
         return -1;
     layer->scratch_per_row = layer->out_elements;

@@ -1,4 +1,5 @@
 /* linear: y = x W^T + b over the last axis; weight [out, in], bias [out] if the tensor is there. */
+#include "core/layers/ops.h"
 #include "core/layers/projection.h"
 
 struct linear {
@@ -6,7 +7,7 @@ struct linear {
     size_t vectors; /* per row: the product of the axes before the last */
 };
 
-static int linear_build(struct layer *layer, struct build *build, struct config_node *node,
+static int linear_build(struct layer *layer, const struct scope *scope, struct config_node *node,
                         struct error *err)
 {
     struct linear *linear = layer->state = xcalloc(1, sizeof *linear);
@@ -14,11 +15,12 @@ static int linear_build(struct layer *layer, struct build *build, struct config_
         return config_error(node, NULL, err, "linear needs at least one axis");
     struct moed_shape out = layer->in;
     size_t *last = &out.dims[out.rank - 1];
-    if (projection_build(&linear->projection, layer, build, "weight", "bias", 0, *last, err) != 0)
+    if (projection_build(&linear->projection, scope, "weight", 0, *last, err) != 0 ||
+        projection_build_bias(&linear->projection, scope, "bias", err) != 0)
         return -1;
     linear->vectors = layer->in_elements / *last;
     *last = linear->projection.gemm.n;
-    layer->macs = layer->in_elements * *last;
+    layer->cost.macs = layer->in_elements * *last;
     return layer_set_out(layer, node, &out, err);
 }
 

@@ -3,7 +3,8 @@
 #include <stdlib.h>
 
 #include "core/dense/vector.h"
-#include "core/layers/layer.h"
+#include "core/layers/ops.h"
+#include "core/layers/weights.h"
 
 /* batch_norm over [channels, ...]: y = (x - running_mean) / sqrt(running_var + eps) * weight +
  * bias, folded at load into one multiply-add per element. */
@@ -36,8 +37,8 @@ static int fold(struct batch_norm *norm, const struct array parts[4], size_t cha
     return 0;
 }
 
-static int batch_norm_build(struct layer *layer, struct build *build, struct config_node *node,
-                            struct error *err)
+static int batch_norm_build(struct layer *layer, const struct scope *scope,
+                            struct config_node *node, struct error *err)
 {
     static const char *const suffix[4] = {"weight", "bias", "running_mean", "running_var"};
     struct batch_norm *norm = layer->state = xcalloc(1, sizeof *norm);
@@ -46,18 +47,20 @@ static int batch_norm_build(struct layer *layer, struct build *build, struct con
     if (layer->in.rank == 0)
         return config_error(node, NULL, err, "batch_norm needs at least one axis");
     const size_t channels = layer->in.dims[0];
+    struct moed_shape shape = {.rank = 1, .dims = {channels}};
     int result = read_eps(node, &eps, err);
     for (size_t i = 0; i < 4 && result == 0; i++)
-        result = array_build(&parts[i], layer, build, suffix[i], &channels, 1, i >= 2, err);
+        result =
+            (i < 2 ? array_build_optional : array_build)(&parts[i], scope, suffix[i], &shape, err);
     for (size_t i = 0; i < channels && result == 0; i++)
         if (!(parts[3].values[i] + eps > 0))
-            result = tensor_error(tensor_peek(layer, build, suffix[3]), err, ERROR_INVALID,
+            result = tensor_error(tensor_peek(scope, suffix[3]), err, ERROR_INVALID,
                                   ": entry %zu is not positive", i);
     if (result == 0)
         result = fold(norm, parts, channels, eps, err);
     for (size_t i = 0; i < 4; i++)
         array_close(&parts[i]);
-    layer->macs = layer->in_elements;
+    layer->cost.macs = layer->in_elements;
     return result == 0 ? layer_set_out(layer, node, &layer->in, err) : -1;
 }
 
@@ -93,47 +96,46 @@ struct trailing_norm {
 };
 
 /* The weight's shape says how many trailing axes are normalised; it must equal those axes. */
-static int match_trailing(struct layer *layer, const struct build *build, size_t *dims,
-                          size_t *rank, struct error *err)
+static int match_trailing(const struct layer *layer, const struct scope *scope,
+                          struct config_node *node, struct moed_shape *shape, struct error *err)
 {
-    const struct tensor *weight = tensor_peek(layer, build, "weight");
-    *rank = weight && weight->rank <= layer->in.rank && weight->rank > 0 ? weight->rank : 1;
-    if (layer->in.rank < *rank)
-        return error_set(err, ERROR_INVALID, "layer '%s%s' needs at least one axis", build->prefix,
-                         layer->name);
-    for (size_t i = 0; i < *rank; i++)
-        dims[i] = layer->in.dims[layer->in.rank - *rank + i];
+    const struct tensor *weight = tensor_peek(scope, "weight");
+    if (layer->in.rank == 0)
+        return config_error(node, NULL, err, "%s needs at least one axis", layer->op->name);
+    shape->rank = weight && weight->rank <= layer->in.rank && weight->rank > 0 ? weight->rank : 1;
+    for (size_t i = 0; i < shape->rank; i++)
+        shape->dims[i] = layer->in.dims[layer->in.rank - shape->rank + i];
     return 0;
 }
 
-static int trailing_norm_build(struct layer *layer, struct build *build, struct config_node *node,
-                               bool center, struct error *err)
+static int trailing_norm_build(struct layer *layer, const struct scope *scope,
+                               struct config_node *node, bool center, struct error *err)
 {
     struct trailing_norm *norm = layer->state = xcalloc(1, sizeof *norm);
-    size_t dims[MOED_MAX_RANK], rank;
+    struct moed_shape shape;
     double eps;
-    if (read_eps(node, &eps, err) != 0 || match_trailing(layer, build, dims, &rank, err) != 0 ||
-        array_build(&norm->weight, layer, build, "weight", dims, rank, true, err) != 0)
+    if (read_eps(node, &eps, err) != 0 || match_trailing(layer, scope, node, &shape, err) != 0 ||
+        array_build(&norm->weight, scope, "weight", &shape, err) != 0)
         return -1;
-    if (center && array_build(&norm->bias, layer, build, "bias", dims, rank, false, err) != 0)
+    if (center && array_build_optional(&norm->bias, scope, "bias", &shape, err) != 0)
         return -1;
     norm->eps = (float)eps;
     norm->center = center;
     norm->width = norm->weight.count;
-    layer->macs = 2 * layer->in_elements;
+    layer->cost.macs = 2 * layer->in_elements;
     return layer_set_out(layer, node, &layer->in, err);
 }
 
-static int layer_norm_build(struct layer *layer, struct build *build, struct config_node *node,
-                            struct error *err)
+static int layer_norm_build(struct layer *layer, const struct scope *scope,
+                            struct config_node *node, struct error *err)
 {
-    return trailing_norm_build(layer, build, node, true, err);
+    return trailing_norm_build(layer, scope, node, true, err);
 }
 
-static int rms_norm_build(struct layer *layer, struct build *build, struct config_node *node,
+static int rms_norm_build(struct layer *layer, const struct scope *scope, struct config_node *node,
                           struct error *err)
 {
-    return trailing_norm_build(layer, build, node, false, err);
+    return trailing_norm_build(layer, scope, node, false, err);
 }
 
 /* Sums in double: thousands of squares of one sign lose digits in f32. */

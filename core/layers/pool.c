@@ -3,7 +3,7 @@
 #include <math.h>
 
 #include "core/dense/vector.h"
-#include "core/layers/layer.h"
+#include "core/layers/ops.h"
 
 /* A window beyond any image. */
 enum { MAX_POOL_KERNEL = 4096 };
@@ -13,10 +13,10 @@ struct pool {
     size_t in_h, in_w, out_h, out_w;
 };
 
-static int pool_build(struct layer *layer, struct build *build, struct config_node *node,
+static int pool_build(struct layer *layer, const struct scope *scope, struct config_node *node,
                       struct error *err)
 {
-    (void)build;
+    (void)scope;
     struct pool *pool = layer->state = xcalloc(1, sizeof *pool);
     int64_t kernel, stride, padding;
     if (config_integer(node, "kernel", CONFIG_REQUIRED, 1, MAX_POOL_KERNEL, &kernel, err) != 0 ||

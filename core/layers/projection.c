@@ -1,21 +1,30 @@
-/* Matrices of layers; see projection.h. */
+/* Matrices are packed as they are claimed: the pages of the checkpoint are given back at once, so
+ * that loading a model never holds its matrices twice. */
 #include "core/layers/projection.h"
 
-int projection_build(struct projection *projection, struct layer *layer, const struct build *build,
-                     const char *weight, const char *bias, size_t n, size_t k, struct error *err)
+int projection_build(struct projection *projection, const struct scope *scope, const char *suffix,
+                     size_t n, size_t k, struct error *err)
 {
-    struct tensor *tensor = tensor_claim(layer, build, weight, err);
+    struct tensor *tensor = tensor_claim(scope, suffix, err);
     if (!tensor)
         return -1;
     n = n ? n : tensor->dims[0];
-    if (tensor_expect(tensor, (size_t[]){n, k}, 2, err) != 0 ||
-        (build->int8 ? gemm_init_int8 : gemm_init)(&projection->gemm, tensor, n, k, err) != 0)
+    struct moed_shape shape = {.rank = 2, .dims = {n, k}};
+    if (tensor_expect(tensor, &shape, err) != 0 ||
+        (scope->int8 ? gemm_init_int8 : gemm_init)(&projection->gemm, tensor, n, k, err) != 0)
         return -1;
     tensor_drop_pages(tensor);
-    layer->parameters += tensor->elements;
-    layer->active_parameters += tensor->elements;
-    layer->weight_bytes += projection->gemm.bytes;
-    return bias ? array_build(&projection->bias, layer, build, bias, &n, 1, false, err) : 0;
+    scope->cost->parameters += tensor->elements;
+    scope->cost->active_parameters += tensor->elements;
+    scope->cost->weight_bytes += projection->gemm.bytes;
+    return 0;
+}
+
+int projection_build_bias(struct projection *projection, const struct scope *scope,
+                          const char *suffix, struct error *err)
+{
+    struct moed_shape shape = {.rank = 1, .dims = {projection->gemm.n}};
+    return array_build_optional(&projection->bias, scope, suffix, &shape, err);
 }
 
 void projection_forward(const struct projection *projection, size_t vectors, const float *x,

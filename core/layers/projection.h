@@ -3,18 +3,23 @@
 #ifndef CORE_PROJECTION_H
 #define CORE_PROJECTION_H
 
-#include "core/layers/layer.h"
+#include "core/dense/gemm.h"
+#include "core/layers/weights.h"
 
 struct projection {
     struct gemm gemm;
     struct array bias;
 };
 
-/* Claims and packs the tensors <prefix><layer>.<weight> and, where the file has it, .<bias> (NULL:
- * never). `n` 0: as many outputs as the tensor has. Counts parameters and bytes on the layer; the
- * multiply-adds are the caller's, who knows how often it is applied. */
-int projection_build(struct projection *projection, struct layer *layer, const struct build *build,
-                     const char *weight, const char *bias, size_t n, size_t k, struct error *err);
+/* Claims and packs the tensor <prefix><suffix>; `n` 0: as many outputs as it has. Charges the scope
+ * for the weights; the multiply-adds are the caller's to count, who knows how often it is applied.
+ */
+int projection_build(struct projection *projection, const struct scope *scope, const char *suffix,
+                     size_t n, size_t k, struct error *err);
+
+/* The bias of a built projection, where there is such a tensor. */
+int projection_build_bias(struct projection *projection, const struct scope *scope,
+                          const char *suffix, struct error *err);
 
 /* x: [vectors, k], y: [vectors, n]. */
 void projection_forward(const struct projection *projection, size_t vectors, const float *x,

@@ -1,14 +1,17 @@
 /* residual: y = x + layers(x). */
 #include <string.h>
 
-#include "core/layers/layer.h"
+#include "core/layers/chain.h"
+#include "core/layers/ops.h"
 
-static int residual_build(struct layer *layer, struct build *build, struct config_node *node,
+static int residual_build(struct layer *layer, const struct scope *scope, struct config_node *node,
                           struct error *err)
 {
     struct chain *chain = layer->state = xcalloc(1, sizeof *chain);
     char in[SHAPE_TEXT_BYTES], out[SHAPE_TEXT_BYTES];
-    if (chain_build(chain, build, node, "layers", &layer->in, err) != 0)
+    /* Its layers' tensors are named as if it were not there. */
+    struct scope around = scope_around(scope);
+    if (chain_build(chain, &around, node, "layers", &layer->in, err) != 0)
         return -1;
     if (!shape_equal(&chain->in, &chain->out))
         return config_error(node, "layers", err, "map %s to %s; a residual must keep the shape",
@@ -16,10 +19,7 @@ static int residual_build(struct layer *layer, struct build *build, struct confi
     layer->collective = chain->collective;
     layer->scratch_per_row = chain->scratch_per_row;
     layer->workspace = chain->workspace;
-    layer->parameters = chain->parameters;
-    layer->active_parameters = chain->active_parameters;
-    layer->macs = chain->macs;
-    layer->weight_bytes = chain->weight_bytes;
+    layer->cost = chain->cost;
     return layer_set_out(layer, node, &layer->in, err);
 }
 
@@ -27,7 +27,7 @@ static void residual_forward(const struct layer *layer, const struct run *run, s
                              const float *x, float *y)
 {
     const struct chain *chain = layer->state;
-    chain_forward(chain, 0, chain->count, run, rows, x, y);
+    chain_forward(chain, run, rows, x, y);
     for (size_t i = 0; i < rows * layer->in_elements; i++)
         y[i] += x[i];
 }

@@ -303,6 +303,29 @@ int config_item(struct config_node *node, const char *key, size_t index, struct 
     return 0;
 }
 
+int config_items(struct config_items *items, struct config_node *node, struct error *err)
+{
+    items->listed = config_has(node, items->many);
+    items->count = 1;
+    if (!items->listed)
+        return 0;
+    if (config_has(node, items->one))
+        return config_error(node, items->many, err, "%s has either \"%s\" or \"%s\"", items->owner,
+                            items->one, items->many);
+    if (config_list(node, items->many, &items->count, err) != 0)
+        return -1;
+    if (items->count > items->most)
+        return config_error(node, items->many, err, "more than %zu", items->most);
+    return 0;
+}
+
+int config_items_at(const struct config_items *items, struct config_node *node, size_t index,
+                    struct config_node *child, struct error *err)
+{
+    return items->listed ? config_item(node, items->many, index, child, err)
+                         : config_object(node, items->one, child, err);
+}
+
 int config_done(struct config_node *node, struct error *err)
 {
     const char *key;

@@ -64,6 +64,21 @@ int config_list(struct config_node *node, const char *key, size_t *count, struct
 int config_item(struct config_node *node, const char *key, size_t index, struct config_node *child,
                 struct error *err);
 
+/* Objects of which a node has one, or a list: "gate" or "gates". */
+struct config_items {
+    const char *owner; /* for messages: "a MoE layer" */
+    const char *one, *many;
+    size_t most; /* of a list */
+    /* Set by config_items(): */
+    bool listed;
+    size_t count; /* 1 unless listed */
+};
+
+/* Finds out which of the two the node has; it may not have both. */
+int config_items(struct config_items *items, struct config_node *node, struct error *err);
+int config_items_at(const struct config_items *items, struct config_node *node, size_t index,
+                    struct config_node *child, struct error *err);
+
 /* Refuses keys that no getter asked for. */
 int config_done(struct config_node *node, struct error *err);
 

@@ -9,28 +9,22 @@
 
 #include "core/moe/moe.h"
 
-static int build_expert(struct experts *experts, size_t index, struct layer *layer,
-                        const struct build *build, struct config_node *node,
-                        const struct moed_shape *in, struct error *err)
+static int build_expert(struct experts *experts, size_t index, const struct scope *outer,
+                        struct config_node *node, const struct moed_shape *in, struct error *err)
 {
-    struct build inner = *build;
+    struct scope scope;
     struct chain *chain = &experts->chains[index];
     char a[SHAPE_TEXT_BYTES], b[SHAPE_TEXT_BYTES];
-    if (snprintf(inner.prefix, sizeof inner.prefix, "%s%s.experts.%zu.", build->prefix, layer->name,
-                 index) >= (int)sizeof inner.prefix)
-        return config_error(node, NULL, err, "tensor names would be too long");
-    inner.no_moe = true;
-    if (chain_build(chain, &inner, node, "layers", in, err) != 0)
+    if (scope_enter(&scope, outer, node, err, "experts.%zu", index) != 0)
+        return -1;
+    scope.no_moe = true;
+    if (chain_build(chain, &scope, node, "layers", in, err) != 0)
         return -1;
     if (!shape_equal(&chain->out, &experts->chains[0].out))
         return config_error(node, NULL, err, "expert %zu gives %s, expert 0 gives %s", index,
                             shape_text(&chain->out, a), shape_text(&experts->chains[0].out, b));
-    if (chain->scratch_per_row > experts->scratch_per_row)
-        experts->scratch_per_row = chain->scratch_per_row;
-    if (chain->workspace > layer->workspace)
-        layer->workspace = chain->workspace;
-    layer->parameters += chain->parameters;
-    layer->weight_bytes += chain->weight_bytes;
+    experts->scratch_per_row = max_size(experts->scratch_per_row, chain->scratch_per_row);
+    experts->workspace = max_size(experts->workspace, chain->workspace);
     return 0;
 }
 
@@ -53,16 +47,16 @@ static int read_inputs(int32_t **entries, struct config_node *node, size_t count
     return config_error(node, "inputs", err, "%zu entries for %zu experts", given, count);
 }
 
-int experts_build(struct experts *experts, struct layer *layer, struct build *build,
-                  struct config_node *node, const struct moed_shape *item, struct error *err)
+int experts_build(struct experts *experts, const struct scope *scope, struct config_node *node,
+                  const struct moed_shape *item, bool routes_positions, struct error *err)
 {
     struct config_node own;
     int64_t count;
     int32_t *entries;
     if (config_object(node, "experts", &own, err) != 0 ||
-        format_2_key(build, &own, "inputs", err) != 0 ||
+        format_2_key(scope, &own, "inputs", err) != 0 ||
         config_integer(&own, "count", CONFIG_REQUIRED, 1, MAX_EXPERTS, &count, err) != 0 ||
-        read_inputs(&entries, &own, (size_t)count, item, item->rank != layer->in.rank, err) != 0)
+        read_inputs(&entries, &own, (size_t)count, item, routes_positions, err) != 0)
         return -1;
     experts->chains = xcalloc((size_t)count, sizeof *experts->chains);
     experts->inputs = xcalloc((size_t)count, sizeof *experts->inputs);
@@ -71,10 +65,16 @@ int experts_build(struct experts *experts, struct layer *layer, struct build *bu
         struct moed_shape in;
         slice_of(&experts->inputs[experts->count], &in, item,
                  entries ? (size_t)entries[experts->count] : WHOLE);
-        result = build_expert(experts, experts->count, layer, build, &own, &in, err);
+        result = build_expert(experts, experts->count, scope, &own, &in, err);
     }
     free(entries);
     return result != 0 ? -1 : config_done(&own, err);
+}
+
+void experts_split(struct experts *experts, size_t last)
+{
+    experts->split = last + 1;
+    experts->split_elements = experts->chains[0].layers[last].out_elements;
 }
 
 void experts_close(struct experts *experts)
@@ -108,9 +108,10 @@ static struct run task_run(const struct experts_job *job, size_t first_row, unsi
 static void head_task(void *context, size_t e, unsigned worker)
 {
     const struct experts_job *job = context;
+    const struct chain_part heads = {&job->experts->chains[e], 0, job->experts->split};
     struct run run = task_run(job, e * job->items, worker);
-    chain_forward(&job->experts->chains[e], 0, job->experts->split, &run, job->items, job->x,
-                  job->out + e * job->items * job->experts->split_elements);
+    chain_forward_part(&heads, &run, job->items, job->x,
+                       job->out + e * job->items * job->experts->split_elements);
 }
 
 void experts_heads(const struct experts *experts, const struct run *run, size_t items,
@@ -118,8 +119,8 @@ void experts_heads(const struct experts *experts, const struct run *run, size_t 
 {
     struct experts_job job = {
         .experts = experts, .run = run, .items = items, .x = x, .out = hidden};
-    team_run(team_for(run->team, items * experts->count * experts->chains[0].macs), experts->count,
-             head_task, &job);
+    team_run(team_for(run->team, items * experts->count * experts->chains[0].cost.macs),
+             experts->count, head_task, &job);
 }
 
 /* Where an expert's inputs are: those of item i at source + i * pitch, `elements` numbers. */
@@ -161,8 +162,9 @@ static void expert_task(void *context, size_t index, unsigned worker)
     const struct expert_task *task = &job->dispatch->tasks[index];
     const struct chain *chain = &job->experts->chains[task->expert];
     struct run run = task_run(job, task->first, worker);
-    chain_forward(chain, job->experts->split, chain->count, &run, task->count, gather(job, task),
-                  job->out + task->first * chain->out_elements);
+    const struct chain_part tail = {chain, job->experts->split, chain->count};
+    chain_forward_part(&tail, &run, task->count, gather(job, task),
+                       job->out + task->first * chain->out_elements);
 }
 
 /* Fewer rows than this read an expert's weights for too little work. */
@@ -202,6 +204,6 @@ void experts_forward(const struct experts *experts, const struct run *run,
                               .gathered = gathered,
                               .out = out};
     struct moed_team *team =
-        team_for(run->team, dispatch->first[dispatch->experts] * experts->chains[0].macs);
+        team_for(run->team, dispatch->first[dispatch->experts] * experts->chains[0].cost.macs);
     team_run(team, plan_tasks(dispatch, team_size(team)), expert_task, &job);
 }

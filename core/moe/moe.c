@@ -6,11 +6,13 @@
 #include <string.h>
 
 #include "core/dense/math.h"
+#include "core/layers/ops.h"
 
 /* An expert that serves every item, its output weighted by 1 or by sigmoid(w x). */
 struct shared {
     struct chain chain; /* count 0: there is none */
     struct array gate;  /* w: [item]; values NULL: weight 1 */
+    struct cost cost;
 };
 
 struct moe {
@@ -72,55 +74,51 @@ static int read_route(struct moe *moe, const struct layer *layer, struct config_
     return 0;
 }
 
-static int build_gates(struct moe *moe, struct layer *layer, struct build *build,
+static int build_gates(struct moe *moe, struct layer *layer, const struct scope *scope,
                        struct config_node *node, struct error *err)
 {
-    struct config_node own;
-    const bool listed = config_has(node, "gates");
-    size_t count = 1;
-    if (listed && config_has(node, "gate"))
-        return config_error(node, "gates", err, "a MoE layer has either \"gate\" or \"gates\"");
-    if (listed && moe->item.rank != layer->in.rank)
-        return config_error(node, "gates", err, "several gates do not route positions");
-    if (listed && config_list(node, "gates", &count, err) != 0)
+    struct config_items items = {
+        .owner = "a MoE layer", .one = "gate", .many = "gates", .most = MAX_GATES};
+    if (config_items(&items, node, err) != 0)
         return -1;
-    if (count > MAX_GATES)
-        return config_error(node, "gates", err, "more than %d gates", MAX_GATES);
-    moe->gates = xcalloc(count, sizeof *moe->gates);
-    while (moe->gate_count < count) {
+    if (items.listed && moe->item.rank != layer->in.rank)
+        return config_error(node, "gates", err, "several gates do not route positions");
+    const struct gated gated = {.layer = layer->name,
+                                .item = moe->item,
+                                .items_per_row = moe->items_per_row,
+                                .listed = items.listed,
+                                .experts = &moe->experts};
+    moe->gates = xcalloc(items.count, sizeof *moe->gates);
+    while (moe->gate_count < items.count) {
+        struct config_node own;
         struct gate *gate = &moe->gates[moe->gate_count++];
-        if ((listed ? config_item(node, "gates", moe->gate_count - 1, &own, err)
-                    : config_object(node, "gate", &own, err)) != 0 ||
-            gate_build(gate, layer, build, &own, listed, &moe->item, &moe->experts, err) != 0)
+        if (config_items_at(&items, node, moe->gate_count - 1, &own, err) != 0 ||
+            gate_build(gate, scope, &own, &gated, err) != 0)
             return -1;
+        if (gate->attentive)
+            experts_split(&moe->experts, gate->key_layer);
         moe->slots += gate->top_k;
-        layer->workspace = max_size(layer->workspace, gate->chain.workspace);
     }
     return 0;
 }
 
-static int build_shared_gate(struct moe *moe, struct layer *layer, const struct build *build,
+static int build_shared_gate(struct moe *moe, const struct scope *outer, struct config_node *node,
                              struct error *err)
 {
-    struct layer part = {.op = layer->op, .name = "shared_gate"};
-    struct build inner = *build;
-    /* Fits: build_shared() has put "shared." behind the same. */
-    strcat(strcat(inner.prefix, layer->name), ".");
-    const size_t dims[2] = {1, moe->item_elements};
-    if (array_build(&moe->shared.gate, &part, &inner, "weight", dims, 2, true, err) != 0)
+    struct scope scope;
+    const struct moed_shape shape = {.rank = 2, .dims = {1, moe->item_elements}};
+    if (scope_enter(&scope, outer, node, err, "shared_gate") != 0)
         return -1;
-    layer->parameters += part.parameters;
-    layer->active_parameters += part.parameters;
-    layer->weight_bytes += part.weight_bytes;
-    return 0;
+    scope.cost = &moe->shared.cost;
+    return array_build(&moe->shared.gate, &scope, "weight", &shape, err);
 }
 
-static int build_shared(struct moe *moe, struct layer *layer, const struct build *build,
-                        struct config_node *node, struct error *err)
+static int build_shared(struct moe *moe, const struct scope *outer, struct config_node *node,
+                        struct error *err)
 {
     static const char *const gates[] = {"none", "sigmoid", NULL};
     struct config_node own;
-    struct build inner = *build;
+    struct scope scope;
     struct chain *chain = &moe->shared.chain;
     char a[SHAPE_TEXT_BYTES], b[SHAPE_TEXT_BYTES];
     int gate;
@@ -128,23 +126,19 @@ static int build_shared(struct moe *moe, struct layer *layer, const struct build
         return 0;
     if (moe->gate_count > 1)
         return config_error(node, "shared", err, "goes with one gate, not with several");
-    if (snprintf(inner.prefix, sizeof inner.prefix, "%s%s.shared.", build->prefix, layer->name) >=
-        (int)sizeof inner.prefix)
-        return config_error(node, "shared", err, "tensor names would be too long");
-    inner.no_moe = true;
+    if (scope_enter(&scope, outer, node, err, "shared") != 0)
+        return -1;
+    scope.no_moe = true;
     if (config_object(node, "shared", &own, err) != 0 ||
         config_choice(&own, "gate", gates, 0, &gate, err) != 0 ||
-        chain_build(chain, &inner, &own, "layers", &moe->item, err) != 0)
+        chain_build(chain, &scope, &own, "layers", &moe->item, err) != 0)
         return -1;
     if (!shape_equal(&chain->out, &moe->experts.chains[0].out))
         return config_error(&own, "layers", err, "give %s, the experts give %s",
                             shape_text(&chain->out, a), shape_text(&moe->experts.chains[0].out, b));
-    if (gate == 1 && build_shared_gate(moe, layer, build, err) != 0)
+    if (gate == 1 && build_shared_gate(moe, outer, node, err) != 0)
         return -1;
-    layer->workspace = max_size(layer->workspace, chain->workspace);
-    layer->parameters += chain->parameters;
-    layer->active_parameters += chain->active_parameters;
-    layer->weight_bytes += chain->weight_bytes;
+    cost_add(&moe->shared.cost, &chain->cost);
     return config_done(&own, err);
 }
 
@@ -188,60 +182,73 @@ static size_t scratch_per_item(const struct moe *moe)
     return logits + hidden + max_size(max_size(gating, shared), moe->slots * pair);
 }
 
-/* What one row costs inside the experts: all of the heads, the chosen ones' tails. Several gates
- * may choose the same experts; no more than there are is run. */
-static void count_active(struct layer *layer, const struct moe *moe)
+/* The weights of everything; of its work, all of the heads and the tails of the chosen experts.
+ * Several gates may choose the same experts; no more than there are is run. */
+static struct cost cost_of(const struct moe *moe)
 {
-    const struct chain *chain = &moe->experts.chains[0];
-    const size_t chosen = moe->slots < moe->experts.count ? moe->slots : moe->experts.count;
-    uint64_t macs = moe->slots * moe->expert_elements + moe->shared.chain.macs;
-    for (size_t i = 0; i < chain->count; i++) {
-        const uint64_t times = i < moe->experts.split ? moe->experts.count : chosen;
-        layer->active_parameters += times * chain->layers[i].active_parameters;
-        macs += times * chain->layers[i].macs;
-    }
+    const struct experts *experts = &moe->experts;
+    size_t chosen = moe->slots < experts->count ? moe->slots : experts->count;
+    struct cost cost = {.macs = moe->slots * moe->expert_elements};
     for (size_t i = 0; i < moe->gate_count; i++)
-        macs += moe->gates[i].macs;
-    layer->macs = macs * moe->items_per_row;
+        cost_add(&cost, &moe->gates[i].cost);
+    cost_add(&cost, &moe->shared.cost);
+    for (size_t i = 0; i < experts->count; i++)
+        cost_add_weights(&cost, &experts->chains[i].cost);
+    for (size_t i = 0; i < experts->chains[0].count; i++)
+        cost_add_work(&cost, &experts->chains[0].layers[i].cost,
+                      i < experts->split ? experts->count : chosen);
+    cost.macs *= moe->items_per_row;
+    return cost;
 }
 
-static int format_2_keys(const struct build *build, struct config_node *node, struct error *err)
+static size_t workspace_of(const struct moe *moe)
+{
+    size_t workspace = max_size(moe->experts.workspace, moe->shared.chain.workspace);
+    for (size_t i = 0; i < moe->gate_count; i++)
+        workspace = max_size(workspace, moe->gates[i].chain.workspace);
+    return workspace;
+}
+
+static int format_2_keys(const struct scope *scope, struct config_node *node, struct error *err)
 {
     static const char *const keys[] = {"gates", "route", "shared"};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
-        if (format_2_key(build, node, keys[i], err) != 0)
+        if (format_2_key(scope, node, keys[i], err) != 0)
             return -1;
     return 0;
 }
 
-static void add_sizes(struct build *build, struct moe *moe)
+static void add_sizes(struct loading *loading, struct moe *moe)
 {
-    build->moe = xrealloc(build->moe, (build->moe_count + 1) * sizeof *build->moe);
-    build->moe[build->moe_count] = (struct moe_sizes){
+    loading->moe = xrealloc(loading->moe, (loading->moe_count + 1) * sizeof *loading->moe);
+    loading->moe[loading->moe_count] = (struct moe_sizes){
         .experts = moe->experts.count, .items_per_row = moe->items_per_row, .slots = moe->slots};
-    moe->index = build->moe_count++;
+    moe->index = loading->moe_count++;
 }
 
-static int moe_build(struct layer *layer, struct build *build, struct config_node *node,
+static int moe_build(struct layer *layer, const struct scope *scope, struct config_node *node,
                      struct error *err)
 {
     struct moe *moe = layer->state = xcalloc(1, sizeof *moe);
-    if (build->no_moe)
+    if (scope->no_moe)
         return config_error(node, NULL, err,
                             "a MoE layer stands among the model's layers or in a residual of them, "
                             "not inside a gate, an expert, an input or an output");
     if (!*layer->name)
         return config_error(node, "name", err, "missing; a MoE layer needs a name");
-    if (format_2_keys(build, node, err) != 0 || read_route(moe, layer, node, err) != 0 ||
-        experts_build(&moe->experts, layer, build, node, &moe->item, err) != 0 ||
-        build_gates(moe, layer, build, node, err) != 0 ||
-        build_shared(moe, layer, build, node, err) != 0 || set_out(layer, moe, node, err) != 0)
+    if (format_2_keys(scope, node, err) != 0 || read_route(moe, layer, node, err) != 0)
+        return -1;
+    bool routes_positions = moe->item.rank != layer->in.rank;
+    if (experts_build(&moe->experts, scope, node, &moe->item, routes_positions, err) != 0 ||
+        build_gates(moe, layer, scope, node, err) != 0 ||
+        build_shared(moe, scope, node, err) != 0 || set_out(layer, moe, node, err) != 0)
         return -1;
     moe->expert_elements = moe->experts.chains[0].out_elements;
-    count_active(layer, moe);
+    layer->cost = cost_of(moe);
     layer->collective = true;
     layer->scratch_per_row = scratch_per_item(moe) * moe->items_per_row;
-    add_sizes(build, moe);
+    layer->workspace = workspace_of(moe);
+    add_sizes(scope->loading, moe);
     return 0;
 }
 
@@ -272,7 +279,7 @@ static void add_shared(const struct moe *moe, struct run run, size_t items, cons
     const size_t elements = moe->expert_elements;
     float *out = run.arena;
     run.arena += items * elements;
-    chain_forward(&shared->chain, 0, shared->chain.count, &run, items, x, out);
+    chain_forward(&shared->chain, &run, items, x, out);
     for (size_t item = 0; item < items; item++, x += moe->item_elements) {
         float weight = 1.0f;
         if (shared->gate.values)
@@ -331,7 +338,7 @@ static const struct chain *moe_child(const struct layer *layer, size_t index, co
     return index == moe->gate_count + 1 && moe->shared.chain.count ? &moe->shared.chain : NULL;
 }
 
-size_t moe_gates(const struct layer *layer)
+static size_t moe_gates(const struct layer *layer)
 {
     const struct moe *moe = layer->state;
     return moe->gate_count;
@@ -341,4 +348,5 @@ const struct layer_op op_moe = {.name = "moe",
                                 .build = moe_build,
                                 .forward = moe_forward,
                                 .free = moe_free,
-                                .child = moe_child};
+                                .child = moe_child,
+                                .gates = moe_gates};

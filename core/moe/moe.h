@@ -16,6 +16,7 @@
 #ifndef CORE_MOE_H
 #define CORE_MOE_H
 
+#include "core/layers/chain.h"
 #include "core/layers/projection.h"
 #include "core/moe/score.h"
 
@@ -43,7 +44,7 @@ struct gate {
     size_t experts;     /* that this gate chooses among; its own indices are 0..experts - 1 */
     int32_t *expert_index; /* [experts] the layer's index of each; NULL: the same. Owned */
     size_t top_k;
-    uint64_t macs; /* for one item */
+    struct cost cost; /* for one item */
     const struct gate_score *score;
     const struct gate_normalize *normalize;
     float scale, p, jitter;     /* p: of normalize_lp; jitter: of score_sparsemixer */
@@ -55,7 +56,7 @@ struct gate {
     /* kind "attentive": logits_i = (Wq g) . (Wk e_i) / sqrt(hidden), e_i the output of expert i's
      * layer `key_layer`. Keys need every expert's first layers, so those run for every item. */
     bool attentive;
-    size_t hidden;
+    size_t hidden, key_layer;
     struct projection query, key; /* Wq, Wk: [hidden, hidden] */
 };
 
@@ -65,7 +66,7 @@ struct experts {
     struct slice *inputs;  /* [count] what of the item each one sees */
     size_t split;          /* layers [0, split) run for all items before the gate; 0: none */
     size_t split_elements; /* of a row between the two parts */
-    size_t scratch_per_row;
+    size_t scratch_per_row, workspace;
 };
 
 /* What one gate decides; lives in the scratch. */
@@ -115,12 +116,18 @@ void slice_of(struct slice *slice, struct moed_shape *shape, const struct moed_s
 int slice_read(struct slice *slice, struct moed_shape *shape, const struct moed_shape *item,
                struct config_node *node, const char *key, struct error *err);
 
-/* Builds a gate of the MoE layer `layer` from `node`: the layer's "gate" (list false), or an entry
- * of its "gates", whose name it reads. `item`: the shape it routes; `experts` are built already.
- * Adds to the layer's counts. */
-int gate_build(struct gate *gate, struct layer *layer, struct build *build,
-               struct config_node *node, bool listed, const struct moed_shape *item,
-               struct experts *experts, struct error *err);
+/* What the gates of one MoE layer have in common. */
+struct gated {
+    const char *layer;      /* its name */
+    struct moed_shape item; /* what they route */
+    size_t items_per_row;
+    bool listed; /* they are entries of "gates", with names of their own */
+    const struct experts *experts;
+};
+
+/* Builds a gate from `node`, in the scope of its layer, whose experts are built already. */
+int gate_build(struct gate *gate, const struct scope *scope, struct config_node *node,
+               const struct gated *gated, struct error *err);
 void gate_close(struct gate *gate);
 
 /* Floats of arena that gate_logits needs for each item. */
@@ -140,8 +147,12 @@ void gate_select(const struct gate *gate, const struct run *run, size_t items, f
 /* routing: [gate_count] what each gate of the layer decided for the same items. */
 void dispatch_pairs(struct dispatch *dispatch, const struct routing *routing, size_t gate_count);
 
-int experts_build(struct experts *experts, struct layer *layer, struct build *build,
-                  struct config_node *node, const struct moed_shape *item, struct error *err);
+/* Builds the layer's "experts" for items of shape `item`. */
+int experts_build(struct experts *experts, const struct scope *scope, struct config_node *node,
+                  const struct moed_shape *item, bool routes_positions, struct error *err);
+
+/* Cuts every expert in two behind its layer `last`: a gate needs what that gives for all items. */
+void experts_split(struct experts *experts, size_t last);
 void experts_close(struct experts *experts);
 
 /* Layers [0, split) of every expert over every item: hidden [experts, items, split_elements]. */
@@ -162,8 +173,5 @@ void experts_forward(const struct experts *experts, const struct run *run,
  * best first, of weight * out[position]; `elements` numbers. */
 void combine(const struct moed_routing *routing, const struct dispatch *dispatch, size_t first_slot,
              size_t elements, size_t pitch, const float *out, float *y);
-
-/* How many gates a MoE layer has. */
-size_t moe_gates(const struct layer *layer);
 
 #endif

@@ -80,7 +80,7 @@ OPTIONS = [
     ("linear_of_scalar", small, [layers([1], {"op": "sum", "axis": 0}, {"op": "linear", "name": "l"},
                                         tensors={"l.weight": [[1.0]]})], ["config.json: layers[1]"]),
     ("layer_norm_of_scalar", small, [layers([1], {"op": "sum", "axis": 0}, {"op": "layer_norm", "name": "l"},
-                                            tensors={"l.weight": [1.0]})], ["layer 'l'", "axis"]),
+                                            tensors={"l.weight": [1.0]})], ["config.json: layers[1]: layer_norm", "axis"]),
     ("batch_norm_of_scalar", small, [layers([1], {"op": "sum", "axis": 0}, {"op": "batch_norm", "name": "b"},
                                             tensors={"b.running_var": [1.0], "b.running_mean": [1.0]})],
      ["config.json: layers[1]"]),

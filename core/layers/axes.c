@@ -1,20 +1,20 @@
 /* flatten, reshape, sum, mean, select, transpose: layers that only look at a row's axes. */
 #include <string.h>
 
-#include "core/layers/layer.h"
+#include "core/layers/ops.h"
 
-static int flatten_build(struct layer *layer, struct build *build, struct config_node *node,
+static int flatten_build(struct layer *layer, const struct scope *scope, struct config_node *node,
                          struct error *err)
 {
-    (void)build;
+    (void)scope;
     struct moed_shape out = {.rank = 1, .dims = {layer->in_elements}};
     return layer_set_out(layer, node, &out, err);
 }
 
-static int reshape_build(struct layer *layer, struct build *build, struct config_node *node,
+static int reshape_build(struct layer *layer, const struct scope *scope, struct config_node *node,
                          struct error *err)
 {
-    (void)build;
+    (void)scope;
     struct moed_shape out;
     char from[SHAPE_TEXT_BYTES], to[SHAPE_TEXT_BYTES];
     if (config_shape(node, "shape", &out, err) != 0 || layer_set_out(layer, node, &out, err) != 0)
@@ -66,17 +66,17 @@ static int reduction_build(struct layer *layer, struct config_node *node, int64_
     return layer_set_out(layer, node, &out, err);
 }
 
-static int sum_build(struct layer *layer, struct build *build, struct config_node *node,
+static int sum_build(struct layer *layer, const struct scope *scope, struct config_node *node,
                      struct error *err)
 {
-    (void)build;
+    (void)scope;
     return reduction_build(layer, node, CONFIG_REQUIRED, err);
 }
 
-static int mean_build(struct layer *layer, struct build *build, struct config_node *node,
+static int mean_build(struct layer *layer, const struct scope *scope, struct config_node *node,
                       struct error *err)
 {
-    (void)build;
+    (void)scope;
     if (reduction_build(layer, node, CONFIG_REQUIRED, err) != 0)
         return -1;
     struct reduction *reduction = layer->state;
@@ -100,10 +100,10 @@ static void reduction_forward(const struct layer *layer, const struct run *run, 
     }
 }
 
-static int select_build(struct layer *layer, struct build *build, struct config_node *node,
+static int select_build(struct layer *layer, const struct scope *scope, struct config_node *node,
                         struct error *err)
 {
-    (void)build;
+    (void)scope;
     int64_t index;
     if (reduction_build(layer, node, 0, err) != 0)
         return -1;
@@ -125,10 +125,10 @@ static void select_forward(const struct layer *layer, const struct run *run, siz
         memcpy(y + i * inner, x + i * slab + reduction->index * inner, inner * sizeof *y);
 }
 
-static int transpose_build(struct layer *layer, struct build *build, struct config_node *node,
+static int transpose_build(struct layer *layer, const struct scope *scope, struct config_node *node,
                            struct error *err)
 {
-    (void)build;
+    (void)scope;
     struct moed_shape out = layer->in;
     if (out.rank < 2)
         return config_error(node, NULL, err, "transpose needs at least two axes");

@@ -1,0 +1,178 @@
+/* Lists of layers: built in order, run in segments.
+ *
+ * A segment is a run of layers that treat rows alike: a task takes some rows through all of them.
+ * Collective layers, which share their rows out by themselves, stand between segments. */
+#include "core/layers/chain.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- building ----------------------------------------------------------------------------- */
+
+static void chain_add(struct chain *chain, const struct layer *layer)
+{
+    chain->out = layer->out;
+    chain->out_elements = layer->out_elements;
+    chain->max_elements = max_size(chain->max_elements, layer->out_elements);
+    chain->collective |= layer->collective;
+    chain->scratch_per_row = max_size(chain->scratch_per_row, layer->scratch_per_row);
+    chain->workspace = max_size(chain->workspace, layer->workspace);
+    cost_add(&chain->cost, &layer->cost);
+}
+
+int chain_build(struct chain *chain, const struct scope *scope, struct config_node *node,
+                const char *key, const struct moed_shape *in, struct error *err)
+{
+    struct scope inner = *scope;
+    size_t count;
+    *chain = (struct chain){.in = *in, .out = *in};
+    chain->in_elements = chain->out_elements = chain->max_elements = moed_shape_elements(in);
+    if (inner.depth++ == MAX_LAYER_DEPTH)
+        return config_error(node, key, err, "layers are nested more than %d deep", MAX_LAYER_DEPTH);
+    if (config_list(node, key, &count, err) != 0)
+        return -1;
+    if (count > scope->loading->layers_left)
+        return config_error(node, key, err, "the model has more than %d layers", MAX_LAYERS);
+    scope->loading->layers_left -= count;
+    chain->layers = calloc_checked(count, sizeof *chain->layers, err);
+    if (!chain->layers)
+        return -1;
+    for (; chain->count < count; chain->count++) {
+        struct config_node item;
+        struct layer *layer = &chain->layers[chain->count];
+        if (config_item(node, key, chain->count, &item, err) != 0 ||
+            layer_build(layer, &inner, &item, &chain->out, err) != 0) {
+            layer_close(layer);
+            chain_close(chain);
+            return -1;
+        }
+        chain_add(chain, layer);
+        inner.categories = 0; /* what comes out of a layer is a quantity */
+    }
+    /* Two buffers between the layers of a task, and two more between segments. */
+    chain->task_scratch_per_row = chain->scratch_per_row + 2 * chain->max_elements;
+    chain->scratch_per_row = chain->task_scratch_per_row + 2 * chain->max_elements;
+    return 0;
+}
+
+void chain_close(struct chain *chain)
+{
+    for (size_t i = 0; i < chain->count; i++)
+        layer_close(&chain->layers[i]);
+    free(chain->layers);
+    *chain = (struct chain){0};
+}
+
+size_t chain_find(const struct chain *chain, const char *name)
+{
+    for (size_t i = 0; i < chain->count; i++)
+        if (*name && strcmp(chain->layers[i].name, name) == 0)
+            return i;
+    return chain->count;
+}
+
+/* ---- running ------------------------------------------------------------------------------ */
+
+/* Layers of which none is collective, over some rows: the body of every task. Layers alternate
+ * between two buffers; those that can work in place do. */
+static void run_layers(const struct chain_part *part, const struct run *run, size_t rows,
+                       const float *x, float *y)
+{
+    const struct chain *chain = part->chain;
+    float *buffers[2] = {run->arena, run->arena + rows * chain->max_elements};
+    struct run inner = *run;
+    inner.team = NULL;
+    inner.arena = run->arena + 2 * rows * chain->max_elements;
+    const float *current = x;
+    for (size_t i = part->from; i < part->to; i++) {
+        const struct layer *layer = &chain->layers[i];
+        float *target = current == buffers[0] ? buffers[1] : buffers[0];
+        if (i + 1 == part->to)
+            target = y;
+        else if (layer->op->in_place && current != x)
+            target = (float *)current;
+        layer->op->forward(layer, &inner, rows, current, target);
+        current = target;
+    }
+}
+
+/* A segment whose rows are shared out. */
+struct segment {
+    struct chain_part part;
+    const struct run *run;
+    size_t rows, rows_per_task;
+    const float *x;
+    float *y;
+};
+
+static void run_segment_task(void *context, size_t index, unsigned worker)
+{
+    const struct segment *segment = context;
+    const struct chain_part *part = &segment->part;
+    const struct layer *layers = part->chain->layers;
+    size_t first = index * segment->rows_per_task;
+    size_t rows = segment->rows - first;
+    if (rows > segment->rows_per_task)
+        rows = segment->rows_per_task;
+    struct run run = *segment->run;
+    /* Without a team of its own this is already inside a task, on that task's thread. */
+    run.worker = segment->run->team ? worker : segment->run->worker;
+    run.arena += first * part->chain->task_scratch_per_row;
+    run_layers(part, &run, rows, segment->x + first * layers[part->from].in_elements,
+               segment->y + first * layers[part->to - 1].out_elements);
+}
+
+static void run_segment(struct segment *segment)
+{
+    uint64_t macs = 0;
+    for (size_t i = segment->part.from; i < segment->part.to; i++)
+        macs += segment->part.chain->layers[i].cost.macs;
+    struct moed_team *team = team_for(segment->run->team, macs * segment->rows);
+    size_t tasks = team_size(team);
+    if (tasks > segment->rows)
+        tasks = 1;
+    segment->rows_per_task = (segment->rows + tasks - 1) / tasks;
+    tasks = (segment->rows + segment->rows_per_task - 1) / segment->rows_per_task;
+    team_run(team, tasks, run_segment_task, segment);
+}
+
+/* End of the run of layers from `from` that one task can take together. */
+static size_t segment_end(const struct chain *chain, size_t from, size_t to)
+{
+    if (chain->layers[from].collective)
+        return from + 1;
+    while (from < to && !chain->layers[from].collective)
+        from++;
+    return from;
+}
+
+void chain_forward_part(const struct chain_part *part, const struct run *run, size_t rows,
+                        const float *x, float *y)
+{
+    const struct chain *chain = part->chain;
+    float *buffers[2] = {run->arena, run->arena + rows * chain->max_elements};
+    struct run inner = *run;
+    inner.arena = run->arena + 2 * rows * chain->max_elements;
+    size_t from = part->from;
+    if (from == part->to)
+        memcpy(y, x,
+               rows * (from ? chain->layers[from - 1].out_elements : chain->in_elements) *
+                   sizeof *y);
+    while (from < part->to) {
+        const struct layer *layer = &chain->layers[from];
+        size_t end = segment_end(chain, from, part->to);
+        float *target = end == part->to ? y : x == buffers[0] ? buffers[1] : buffers[0];
+        if (layer->collective)
+            layer->op->forward(layer, &inner, rows, x, target);
+        else
+            run_segment(&(struct segment){{chain, from, end}, &inner, rows, rows, x, target});
+        x = target;
+        from = end;
+    }
+}
+
+void chain_forward(const struct chain *chain, const struct run *run, size_t rows, const float *x,
+                   float *y)
+{
+    chain_forward_part(&(struct chain_part){chain, 0, chain->count}, run, rows, x, y);
+}

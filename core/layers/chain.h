@@ -1,0 +1,41 @@
+/* A list of layers run one after the other. */
+#ifndef CORE_CHAIN_H
+#define CORE_CHAIN_H
+
+#include "core/layers/layer.h"
+
+struct chain {
+    struct layer *layers;
+    size_t count;
+    struct moed_shape in, out;
+    size_t in_elements, out_elements, max_elements;
+    bool collective;
+    size_t task_scratch_per_row; /* floats of arena for each row of a task; see chain_forward */
+    size_t scratch_per_row, workspace;
+    struct cost cost;
+};
+
+/* Builds node[key], a list of layers, for rows of shape `in`. On error nothing is left to close. */
+int chain_build(struct chain *chain, const struct scope *scope, struct config_node *node,
+                const char *key, const struct moed_shape *in, struct error *err);
+void chain_close(struct chain *chain);
+
+/* Runs all layers over x: [rows, in] into y: [rows, out]; without layers, copies. With a team,
+ * layers that treat rows alike share the rows out among its threads. */
+void chain_forward(const struct chain *chain, const struct run *run, size_t rows, const float *x,
+                   float *y);
+
+/* Layers [from, to) of a chain. */
+struct chain_part {
+    const struct chain *chain;
+    size_t from, to;
+};
+
+/* The same for x: [rows, in of `from`], y: [rows, out of `to - 1`]. */
+void chain_forward_part(const struct chain_part *part, const struct run *run, size_t rows,
+                        const float *x, float *y);
+
+/* Index of the layer called `name`, or chain->count. */
+size_t chain_find(const struct chain *chain, const char *name);
+
+#endif

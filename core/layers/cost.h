@@ -1,0 +1,32 @@
+/* What a part of a model costs: memory for its weights, and work for one row. */
+#ifndef CORE_COST_H
+#define CORE_COST_H
+
+#include <stdint.h>
+
+struct cost {
+    uint64_t parameters, weight_bytes; /* stored numbers; resident bytes */
+    uint64_t active_parameters, macs;  /* parameters that one row reads; its multiply-adds */
+};
+
+/* The weights of `from`, whether a row uses them or not. */
+static inline void cost_add_weights(struct cost *cost, const struct cost *from)
+{
+    cost->parameters += from->parameters;
+    cost->weight_bytes += from->weight_bytes;
+}
+
+/* The work of `from`, so many times for one row. */
+static inline void cost_add_work(struct cost *cost, const struct cost *from, uint64_t times)
+{
+    cost->active_parameters += times * from->active_parameters;
+    cost->macs += times * from->macs;
+}
+
+static inline void cost_add(struct cost *cost, const struct cost *from)
+{
+    cost_add_weights(cost, from);
+    cost_add_work(cost, from, 1);
+}
+
+#endif

@@ -1,0 +1,44 @@
+/* A scope is a value: whoever enters one owns it, and changes what holds for its part alone. */
+#include "core/layers/scope.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+int scope_enter(struct scope *scope, const struct scope *outer, struct config_node *node,
+                struct error *err, const char *format, ...)
+{
+    char part[MAX_TENSOR_NAME];
+    va_list arguments;
+    *scope = *outer;
+    va_start(arguments, format);
+    int length = vsnprintf(part, sizeof part, format, arguments);
+    va_end(arguments);
+    scope->outer_bytes = strlen(outer->prefix);
+    if (length < 0 || length >= (int)sizeof part ||
+        snprintf(scope->prefix, sizeof scope->prefix, "%s%s.", outer->prefix, part) >=
+            (int)sizeof scope->prefix)
+        return config_error(node, NULL, err, "tensor names would be too long");
+    return 0;
+}
+
+struct scope scope_around(const struct scope *scope)
+{
+    struct scope outer = *scope;
+    outer.prefix[outer.outer_bytes] = '\0';
+    return outer;
+}
+
+int format_2_key(const struct scope *scope, struct config_node *node, const char *key,
+                 struct error *err)
+{
+    if (scope->loading->format < 2 && config_has(node, key))
+        return config_error(node, key, err, "needs \"format_version\": 2");
+    return 0;
+}
+
+bool name_is_valid(const char *name)
+{
+    const char *allowed = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.";
+    return strlen(name) <= 64 && name[strspn(name, allowed)] == '\0';
+}

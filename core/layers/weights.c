@@ -1,0 +1,92 @@
+/* Nothing of a checkpoint is used twice and nothing is left over: a claimed tensor is marked, and
+ * one that no layer claims fails the load (model.c). */
+#include "core/layers/weights.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* No suffix is as long as a prefix may be. */
+enum { FULL_NAME_BYTES = 2 * MAX_TENSOR_NAME };
+
+const struct tensor *tensor_peek(const struct scope *scope, const char *suffix)
+{
+    char name[FULL_NAME_BYTES];
+    snprintf(name, sizeof name, "%s%s", scope->prefix, suffix);
+    return safetensors_find(scope->loading->tensors, name);
+}
+
+struct tensor *tensor_claim(const struct scope *scope, const char *suffix, struct error *err)
+{
+    const struct safetensors *tensors = scope->loading->tensors;
+    char name[FULL_NAME_BYTES];
+    snprintf(name, sizeof name, "%s%s", scope->prefix, suffix);
+    if (strcmp(scope->prefix + scope->outer_bytes, ".") == 0) {
+        error_set(err, ERROR_INVALID, "config.json: a '%s' layer needs a name for its tensor '%s'",
+                  scope->op, name);
+        return NULL;
+    }
+    struct tensor *tensor = safetensors_find(tensors, name);
+    if (!tensor) {
+        error_set(err, ERROR_INVALID, "%s: tensor '%s' is missing", safetensors_name(tensors),
+                  name);
+        return NULL;
+    }
+    if (tensor->used) {
+        tensor_error(tensor, err, ERROR_INVALID, " is claimed by two layers of that name");
+        return NULL;
+    }
+    tensor->used = true;
+    return tensor_check_finite(tensor, err) == 0 ? tensor : NULL;
+}
+
+int tensor_expect(const struct tensor *tensor, const struct moed_shape *shape, struct error *err)
+{
+    struct moed_shape found = {.rank = tensor->rank};
+    char a[SHAPE_TEXT_BYTES], b[SHAPE_TEXT_BYTES];
+    if (tensor->rank > MOED_MAX_RANK)
+        return tensor_error(tensor, err, ERROR_INVALID, " has %zu axes, expected %zu", tensor->rank,
+                            shape->rank);
+    memcpy(found.dims, tensor->dims, tensor->rank * sizeof *tensor->dims);
+    if (shape_equal(&found, shape))
+        return 0;
+    return tensor_error(tensor, err, ERROR_INVALID, " has shape %s, expected %s",
+                        shape_text(&found, a), shape_text(shape, b));
+}
+
+int array_build(struct array *array, const struct scope *scope, const char *suffix,
+                const struct moed_shape *shape, struct error *err)
+{
+    *array = (struct array){0};
+    struct tensor *tensor = tensor_claim(scope, suffix, err);
+    if (!tensor || tensor_expect(tensor, shape, err) != 0)
+        return -1;
+    array->count = tensor->elements;
+    scope->cost->parameters += tensor->elements;
+    scope->cost->active_parameters += tensor->elements;
+    scope->cost->weight_bytes += tensor->elements * sizeof(float);
+    if (tensor->dtype == DTYPE_F32 && (uintptr_t)tensor->data % sizeof(float) == 0) {
+        array->values = tensor->data;
+        return 0;
+    }
+    array->owned = malloc(tensor->elements * sizeof(float));
+    if (!array->owned)
+        return tensor_error(tensor, err, ERROR_INTERNAL, ": no memory");
+    tensor_to_f32(tensor, array->owned);
+    tensor_drop_pages(tensor);
+    array->values = array->owned;
+    return 0;
+}
+
+int array_build_optional(struct array *array, const struct scope *scope, const char *suffix,
+                         const struct moed_shape *shape, struct error *err)
+{
+    *array = (struct array){0};
+    return tensor_peek(scope, suffix) ? array_build(array, scope, suffix, shape, err) : 0;
+}
+
+void array_close(struct array *array)
+{
+    free(array->owned);
+    *array = (struct array){0};
+}
