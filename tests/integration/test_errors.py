@@ -42,7 +42,7 @@ class PathsTest(ErrorsCase):
         self.assert_error(self.client.get("/v2/models/tiny/versions/7"), 404, "'7'")
 
     def test_unknown_path(self):
-        for path in ("/", "/v2/", "/v2/models", "/v3/models/tiny", "/v2/models/tiny/infer/", "/v2/models/tiny/nosuch",
+        for path in ("/v3", "/v2//", "/v2/models", "/v3/models/tiny", "/v2/models/tiny/infer/", "/v2/models/tiny/nosuch",
                      "/v2/models//ready", "/v1/models/tiny:explain", "/v2/models/%zz", "/v2/models/%00", "/../etc"):
             with self.subTest(path):
                 self.assert_error(self.client.get(path), 404)
