@@ -15,7 +15,7 @@ from torch import nn
 from moed.layers import Gate, MoE
 from moed.load import load
 from moed.recipes import cifar, runner
-from moed.recipes.backbones import BACKBONES
+from moed.recipes.backbones import BACKBONES, set_mixed
 from moed.recipes.cifar10 import Cifar10
 from moed.recipes.cifar10_rotate import Cifar10Rotate, blurred, turned
 from moed.recipes.cifar100 import Cifar100
@@ -145,10 +145,15 @@ class CifarTest(unittest.TestCase):
 
     def test_backbones(self):
         sizes = {"cnn": 33_946, "mobilenetv2": 2_296_922, "resnet18": 11_173_962}
+        images = torch.randn(2, 3, 32, 32)
         for name, network in BACKBONES.items():
             model = network(10).eval()
-            self.assertEqual(model(torch.zeros(2, 3, 32, 32)).shape, (2, 10))
+            self.assertEqual(model(images).shape, (2, 10))
             self.assertEqual(sum(weight.numel() for weight in model.parameters()), sizes[name], name)
+            exact = model(images)
+            set_mixed(model, True)
+            self.assertEqual(model(images).dtype, torch.float32)
+            self.assertTrue(torch.allclose(model(images), exact, atol=0.05), name)
 
     def test_turning(self):
         image = torch.zeros(1, 3, 33, 33)

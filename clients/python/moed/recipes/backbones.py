@@ -19,11 +19,21 @@ RESNET_STAGES = ((64, 2, 1), (128, 2, 2), (256, 2, 2), (512, 2, 2))  # channels,
 
 
 class Network(nn.Sequential):
-    """Computes in bfloat16 on a GPU, weights and answers staying float32."""
+    """A large network. With `mixed` on it computes in bfloat16, weights and answers staying float32."""
+
+    mixed = False
 
     def forward(self, x):
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=x.is_cuda):
+        if not self.mixed:
+            return super().forward(x)
+        with torch.autocast(x.device.type, torch.bfloat16):
             return super().forward(x).float()
+
+
+def set_mixed(model, on):
+    for module in model.modules():
+        if isinstance(module, Network):
+            module.mixed = on
 
 
 class Sum(nn.Module):

@@ -30,7 +30,7 @@ from moed.layers import MoE
 from moed.load import load
 from moed.multitask import preprocess
 from moed.recipes import card, dispatch, runner, training
-from moed.recipes.backbones import BACKBONES
+from moed.recipes.backbones import BACKBONES, set_mixed
 from moed.recipes.dispatch import EXPERTS
 from moed.recipes.normalized import NormalizedGD
 
@@ -105,6 +105,7 @@ class ImageJob(runner.Job):
         self.model = build(plan, len(recipe.labels)).to(self.device)
         if self.stream is not None:
             self.model.to(memory_format=torch.channels_last)
+            set_mixed(self.model, True)
         self.optimizers = optimizers(plan, self.model)
         self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizers[0], recipe.cosine_epochs or epochs)
         parts = {f"optimizer{index}": optimizer for index, optimizer in enumerate(self.optimizers)}
@@ -295,6 +296,7 @@ class ImageRecipe(runner.Recipe):
             model = nn.Sequential(OrderedDict(moe=MoE(model.moe.experts, model.moe.gate), softmax=nn.Softmax(dim=-1)))
         images, labels = preprocess(data["test"].pixels.cpu(), self.preprocess), data["test"].labels.cpu()
         model = model.cpu().eval()
+        set_mixed(model, False)
 
         def write(reference):
             export(model, directory, (3, 32, 32), input_name="image", preprocess=self.preprocess,
