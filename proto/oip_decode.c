@@ -100,21 +100,20 @@ static int decode_header_length(const char *text, size_t length, size_t *json_le
     return 0;
 }
 
-int oip_decode(const struct signature *signature, const char *body, size_t length,
-               const char *header_length, const struct infer_limits *limits,
-               struct infer_request *request, struct error *err)
+int oip_decode(const struct signature *signature, const struct infer_body *body,
+               const struct infer_limits *limits, struct infer_request *request, struct error *err)
 {
-    *request = (struct infer_request){.signature = signature, .body = body};
+    *request = (struct infer_request){.signature = signature, .body = body->bytes};
     struct oip_decoder decoder = {
         .signature = signature, .limits = limits, .request = request, .err = err};
-    size_t json_length = length;
-    if (decode_header_length(header_length, length, &json_length, err) != 0)
+    size_t json_length = body->length;
+    if (decode_header_length(body->json_length, body->length, &json_length, err) != 0)
         return -1;
-    if (json_length == 0 && header_length)
-        return decode_raw(&decoder, body, length);
-    decoder.tail = body + json_length;
-    decoder.tail_end = body + length;
-    if (envelope_init(&decoder.envelope, body, json_length, err) != 0)
+    if (json_length == 0 && body->json_length)
+        return decode_raw(&decoder, body->bytes, body->length);
+    decoder.tail = body->bytes + json_length;
+    decoder.tail_end = body->bytes + body->length;
+    if (envelope_init(&decoder.envelope, body->bytes, json_length, err) != 0)
         return -1;
     int result = decode_request(&decoder);
     envelope_close(&decoder.envelope);

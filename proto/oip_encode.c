@@ -201,3 +201,5 @@ int oip_encode(const struct infer_request *request, const struct infer_result *r
     buffer_close(&binary);
     return status;
 }
+
+const struct protocol protocol_oip = {"oip", oip_decode, oip_encode};

@@ -112,16 +112,16 @@ static int decode(struct envelope *envelope, const struct infer_limits *limits,
     return envelope_check_rest(envelope, err);
 }
 
-int v1_decode(const struct signature *signature, const char *body, size_t length,
+int v1_decode(const struct signature *signature, const struct infer_body *body,
               const struct infer_limits *limits, struct infer_request *request, struct error *err)
 {
-    *request = (struct infer_request){.signature = signature, .body = body};
+    *request = (struct infer_request){.signature = signature, .body = body->bytes};
     if (signature->input_count != 1)
         return error_set(err, ERROR_INVALID,
                          "model '%s' has %zu inputs, which V1 instances cannot name: use /v2",
                          signature->model, signature->input_count);
     struct envelope envelope;
-    if (envelope_init(&envelope, body, length, err) != 0)
+    if (envelope_init(&envelope, body->bytes, body->length, err) != 0)
         return -1;
     int result = decode(&envelope, limits, request, err);
     envelope_close(&envelope);
@@ -227,8 +227,9 @@ static void append_routing(const struct infer_request *request, const struct inf
 }
 
 int v1_encode(const struct infer_request *request, const struct infer_result *result,
-              struct buffer *body, struct error *err)
+              struct buffer *body, size_t *json_length, struct error *err)
 {
+    *json_length = 0;
     buffer_text(body, "{\"predictions\":[");
     for (size_t row = 0; row < request->rows; row++) {
         if (row > 0)
@@ -243,6 +244,8 @@ int v1_encode(const struct infer_request *request, const struct infer_result *re
         return buffer_error(body, "the answer", "ask for fewer rows", err);
     return 0;
 }
+
+const struct protocol protocol_v1 = {"v1", v1_decode, v1_encode};
 
 /* ---- documents ---- */
 

@@ -2,14 +2,15 @@
 #ifndef PROTO_V1_H
 #define PROTO_V1_H
 
-#include "proto/infer.h"
+#include "proto/protocol.h"
 
-/* Decodes the body of POST /v1/models/M:predict; see oip_decode for the conventions. */
-int v1_decode(const struct signature *signature, const char *body, size_t length,
+/* POST /v1/models/M:predict; protocol.h says what the two do. Answers are never binary. */
+int v1_decode(const struct signature *signature, const struct infer_body *body,
               const struct infer_limits *limits, struct infer_request *request, struct error *err);
-
 int v1_encode(const struct infer_request *request, const struct infer_result *result,
-              struct buffer *body, struct error *err);
+              struct buffer *body, size_t *json_length, struct error *err);
+
+extern const struct protocol protocol_v1;
 
 /* GET /v1/models/M: {"name", "ready"}; GET /v1/models: {"models": [...]}. */
 void v1_model_status(const struct signature *signature, bool ready, struct buffer *body);

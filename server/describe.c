@@ -8,7 +8,6 @@
 #include "proto/v1.h"
 #include "server/census.h"
 #include "server/metrics.h"
-#include "server/server.h"
 
 /* A page of metrics or statistics: its size is bounded by the models, this only catches a bug. */
 enum { MAX_DOCUMENT_BYTES = 64 << 20 };
@@ -26,137 +25,109 @@ static void reply(struct exchange *exchange, int status, const char *content_typ
     buffer_close(body);
 }
 
-struct served *describe_find(const struct server *server, struct exchange *exchange,
-                             const struct route_params *params, struct error *err)
+static void new_document(struct buffer *body)
 {
-    const char *version = *params->version ? params->version : NULL;
-    struct served *served = registry_find(&server->registry, params->model, version, err);
-    if (served) {
-        exchange->log_model = served->name;
-        exchange->log_version = served->version;
-    }
-    return served;
+    buffer_init(body, MAX_DOCUMENT_BYTES);
 }
 
-/* The model, or NULL after having answered 404. */
-static struct served *find_or_reply(struct server *server, struct exchange *exchange,
-                                    const struct route_params *params)
+void describe_server(const struct api *api, struct exchange *exchange, const struct target *target)
 {
-    struct error err = ERROR_INIT;
-    struct served *served = describe_find(server, exchange, params, &err);
-    if (!served)
-        exchange_reply_error(exchange, &err);
-    return served;
-}
-
-DESCRIBE(server)
-{
-    (void)server, (void)params;
+    (void)api, (void)target;
     struct buffer body;
-    buffer_init(&body, MAX_DOCUMENT_BYTES);
+    new_document(&body);
     oip_server_metadata(MOED_VERSION, &body);
     reply(exchange, 200, NULL, &body);
 }
 
-DESCRIBE(live)
+void describe_live(const struct api *api, struct exchange *exchange, const struct target *target)
 {
-    (void)server, (void)params;
+    (void)api, (void)target;
     struct buffer body;
-    buffer_init(&body, MAX_DOCUMENT_BYTES);
+    new_document(&body);
     buffer_text(&body, "{\"live\":true}");
     reply(exchange, 200, NULL, &body);
 }
 
 /* What KServe's own liveness probe asks for. */
-DESCRIBE(alive)
+void describe_alive(const struct api *api, struct exchange *exchange, const struct target *target)
 {
-    (void)server, (void)params;
+    (void)api, (void)target;
     struct buffer body;
-    buffer_init(&body, MAX_DOCUMENT_BYTES);
+    new_document(&body);
     buffer_text(&body, "{\"status\":\"alive\"}");
     reply(exchange, 200, NULL, &body);
 }
 
 /* Not ready from the moment a stop is asked for, so that a load balancer looks elsewhere while what
  * was accepted is finished. */
-DESCRIBE(ready)
+void describe_ready(const struct api *api, struct exchange *exchange, const struct target *target)
 {
-    (void)params;
+    (void)target;
     struct buffer body;
-    buffer_init(&body, MAX_DOCUMENT_BYTES);
-    buffer_text(&body, server->process->stopping ? "{\"ready\":false}" : "{\"ready\":true}");
-    reply(exchange, server->process->stopping ? 503 : 200, NULL, &body);
+    new_document(&body);
+    buffer_text(&body, *api->stopping ? "{\"ready\":false}" : "{\"ready\":true}");
+    reply(exchange, *api->stopping ? 503 : 200, NULL, &body);
 }
 
-DESCRIBE(model)
+void describe_model(const struct api *api, struct exchange *exchange, const struct target *target)
 {
-    struct served *served = find_or_reply(server, exchange, params);
-    if (!served)
-        return;
-    const struct registry *registry = &server->registry;
+    const struct registry *registry = api->registry;
     size_t first, last;
-    registry_versions(registry, served, &first, &last);
+    registry_versions(registry, target->model, &first, &last);
     const char **versions = xcalloc(last - first, sizeof *versions);
     for (size_t i = first; i < last; i++)
         versions[i - first] = registry->items[i]->version;
     struct buffer body;
-    buffer_init(&body, MAX_DOCUMENT_BYTES);
-    if (*params->version)
-        oip_model_metadata(&served->signature, (const char *const[]){served->version}, 1, &body);
+    new_document(&body);
+    if (target->version)
+        oip_model_metadata(&target->model->signature, (const char *const[]){target->model->version},
+                           1, &body);
     else
-        oip_model_metadata(&served->signature, versions, last - first, &body);
+        oip_model_metadata(&target->model->signature, versions, last - first, &body);
     free(versions);
     reply(exchange, 200, NULL, &body);
 }
 
-DESCRIBE(model_ready)
+void describe_model_ready(const struct api *api, struct exchange *exchange,
+                          const struct target *target)
 {
-    struct served *served = find_or_reply(server, exchange, params);
-    if (!served)
-        return;
     struct buffer body;
-    buffer_init(&body, MAX_DOCUMENT_BYTES);
+    new_document(&body);
     buffer_text(&body, "{\"name\":");
-    json_append_string(&body, served->name);
-    buffer_text(&body, server->process->stopping ? ",\"ready\":false}" : ",\"ready\":true}");
-    reply(exchange, server->process->stopping ? 503 : 200, NULL, &body);
+    json_append_string(&body, target->model->name);
+    buffer_text(&body, *api->stopping ? ",\"ready\":false}" : ",\"ready\":true}");
+    reply(exchange, *api->stopping ? 503 : 200, NULL, &body);
 }
 
-DESCRIBE(config)
+void describe_config(const struct api *api, struct exchange *exchange, const struct target *target)
 {
-    struct served *served = find_or_reply(server, exchange, params);
-    if (!served)
-        return;
     struct buffer body;
-    buffer_init(&body, MAX_DOCUMENT_BYTES);
-    oip_model_config(&served->signature, server->options->max_request_rows,
-                     server->options->max_queue_delay_us, &body);
+    new_document(&body);
+    oip_model_config(&target->model->signature, api->options->max_request_rows,
+                     api->options->max_queue_delay_us, &body);
     reply(exchange, 200, NULL, &body);
 }
 
-DESCRIBE(routing)
+void describe_routing(const struct api *api, struct exchange *exchange, const struct target *target)
 {
-    struct served *served = find_or_reply(server, exchange, params);
-    if (!served)
-        return;
-    const size_t count = served->info->gate_count;
+    const size_t count = target->model->info->gate_count;
     struct routing_layer *layers = xcalloc(count, sizeof *layers);
     struct stats total;
-    census_of_model(server, served, &total);
+    census_of_model(api->server, target->model, &total);
     for (size_t i = 0; i < count; i++)
         layers[i] = stats_routing(&total, i);
     struct buffer body;
-    buffer_init(&body, MAX_DOCUMENT_BYTES);
-    routing_document(served->name, served->version, layers, count, &body);
+    new_document(&body);
+    routing_document(target->model->name, target->model->version, layers, count, &body);
     stats_close(&total);
     free(layers);
     reply(exchange, 200, NULL, &body);
 }
 
-DESCRIBE(list)
+void describe_list(const struct api *api, struct exchange *exchange, const struct target *target)
 {
-    (void)params;
-    const struct registry *registry = &server->registry;
+    (void)target;
+    const struct registry *registry = api->registry;
     const char **names = xcalloc(registry->count, sizeof *names);
     size_t count = 0, first, last;
     for (size_t i = 0; i < registry->count; i = last) {
@@ -164,28 +135,26 @@ DESCRIBE(list)
         names[count++] = registry->items[i]->name;
     }
     struct buffer body;
-    buffer_init(&body, MAX_DOCUMENT_BYTES);
+    new_document(&body);
     v1_model_list(names, count, &body);
     free(names);
     reply(exchange, 200, NULL, &body);
 }
 
-DESCRIBE(v1_model)
+void describe_v1_model(const struct api *api, struct exchange *exchange,
+                       const struct target *target)
 {
-    struct served *served = find_or_reply(server, exchange, params);
-    if (!served)
-        return;
     struct buffer body;
-    buffer_init(&body, MAX_DOCUMENT_BYTES);
-    v1_model_status(&served->signature, !server->process->stopping, &body);
+    new_document(&body);
+    v1_model_status(&target->model->signature, !*api->stopping, &body);
     reply(exchange, 200, NULL, &body);
 }
 
-DESCRIBE(metrics)
+void describe_metrics(const struct api *api, struct exchange *exchange, const struct target *target)
 {
-    (void)params;
+    (void)target;
     struct buffer body;
-    buffer_init(&body, MAX_DOCUMENT_BYTES);
-    metrics_page(server, &body);
+    new_document(&body);
+    metrics_page(api->server, &body);
     reply(exchange, 200, "text/plain; version=0.0.4; charset=utf-8", &body);
 }

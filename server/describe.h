@@ -3,27 +3,13 @@
 #ifndef SERVER_DESCRIBE_H
 #define SERVER_DESCRIBE_H
 
-#include "server/routes.h"
-#include "server/served.h"
+#include "server/api.h"
 
-/* The model a path names, noted on the exchange for log and metrics; NULL with a 404. */
-struct served *describe_find(const struct server *server, struct exchange *exchange,
-                             const struct route_params *params, struct error *err);
+api_handler describe_server, describe_alive, describe_live, describe_ready, describe_list,
+    describe_metrics;
 
-#define DESCRIBE(name)                                                                             \
-    void describe_##name(struct server *server, struct exchange *exchange,                         \
-                         const struct route_params *params)
-
-DESCRIBE(server);
-DESCRIBE(live);
-DESCRIBE(alive);
-DESCRIBE(ready);
-DESCRIBE(model);
-DESCRIBE(model_ready);
-DESCRIBE(config);
-DESCRIBE(routing);
-DESCRIBE(list);
-DESCRIBE(v1_model);
-DESCRIBE(metrics);
+/* Of target->model: */
+api_handler describe_model, describe_model_ready, describe_config, describe_routing,
+    describe_v1_model;
 
 #endif

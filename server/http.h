@@ -53,7 +53,7 @@ struct exchange {
     size_t log_rows;
     const char *error_text; /* what an error answer said; owned by the exchange; NULL: no error */
 
-    void *pending; /* the handler's state while the answer is awaited */
+    void *owner; /* who owes the answer, once the handler has returned without one */
     /* Called when the client is gone while the answer is awaited; NULL: nobody cares. The exchange
      * must still be answered (the answer goes nowhere). */
     void (*on_disconnect)(struct exchange *exchange);

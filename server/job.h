@@ -5,18 +5,21 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/queue.h>
 
 #include "core/error.h"
-#include "proto/infer.h"
+#include "proto/protocol.h"
 
 struct served;
 struct exchange;
+struct predict;
 
 struct job {
+    struct predict *predict;
     struct served *served;
-    struct exchange *exchange;
+    struct exchange *exchange; /* whose owner is this job */
+    const struct protocol *protocol;
     struct infer_request request;
-    bool v1; /* answered as KServe V1; else as OIP */
     bool wants_routing;
 
     /* Results, filled batch by batch; [rows, ...], see struct infer_result. */
@@ -31,7 +34,7 @@ struct job {
     uint64_t deadline_ns;
     struct error error; /* set: answered with it once nothing is running */
 
-    struct job *previous, *next; /* all unanswered jobs, oldest first */
+    TAILQ_ENTRY(job) link; /* all unanswered jobs, oldest first */
 };
 
 #endif

@@ -5,27 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "proto/oip.h"
-#include "proto/v1.h"
-
 /* How exactly deadlines are kept; a wake-up per job would cost more than it saves. */
 enum { DEADLINE_TICK_MS = 10 };
-
-static void link_job(struct predict *predict, struct job *job)
-{
-    job->previous = predict->last;
-    if (predict->last)
-        predict->last->next = job;
-    else
-        predict->first = job;
-    predict->last = job;
-}
-
-static void unlink_job(struct predict *predict, struct job *job)
-{
-    *(job->previous ? &job->previous->next : &predict->first) = job->next;
-    *(job->next ? &job->next->previous : &predict->last) = job->previous;
-}
 
 static void job_free(struct job *job)
 {
@@ -50,9 +31,7 @@ static int encode(const struct job *job, struct buffer *body, size_t *json_lengt
         .routing_experts = (const int32_t *const *)job->routing_experts,
         .routing_weights = (const float *const *)job->routing_weights,
     };
-    *json_length = 0;
-    return job->v1 ? v1_encode(&job->request, &result, body, err)
-                   : oip_encode(&job->request, &result, body, json_length, err);
+    return job->protocol->encode(&job->request, &result, body, json_length, err);
 }
 
 static void answer(struct job *job, size_t max_response_bytes)
@@ -74,40 +53,36 @@ static void answer(struct job *job, size_t max_response_bytes)
     buffer_close(&body);
 }
 
+static void disown(struct job *job)
+{
+    TAILQ_REMOVE(&job->predict->jobs, job, link);
+    job->exchange->on_disconnect = NULL;
+    job->exchange->owner = NULL;
+}
+
 /* The one exit of every job that was accepted. */
 void predict_finished(struct job *job)
 {
-    struct predict *predict = job->exchange->pending;
-    unlink_job(predict, job);
-    job->exchange->pending = NULL;
-    job->exchange->on_disconnect = NULL;
+    struct predict *predict = job->predict;
+    disown(job);
     answer(job, predict->limits.max_response_bytes);
     job_free(job);
 }
 
-static struct job *find_job(const struct predict *predict, const struct exchange *exchange)
-{
-    struct job *job = predict->first;
-    while (job && job->exchange != exchange)
-        job = job->next;
-    return job;
-}
-
 static void on_disconnect(struct exchange *exchange)
 {
-    struct predict *predict = exchange->pending;
-    struct job *job = find_job(predict, exchange);
+    struct job *job = exchange->owner;
     reject(job, REJECT_DISCONNECTED);
     error_set(&job->error, ERROR_DISCONNECTED, "the client went away");
-    scheduler_cancel(predict->scheduler, job);
+    scheduler_cancel(job->predict->scheduler, job);
 }
 
 static void on_deadlines(uv_timer_t *timer)
 {
     struct predict *predict = timer->data;
     const uint64_t now = uv_hrtime();
-    for (struct job *job = predict->first, *next; job; job = next) {
-        next = job->next;
+    for (struct job *job = TAILQ_FIRST(&predict->jobs), *next; job; job = next) {
+        next = TAILQ_NEXT(job, link);
         /* What is being computed will be done soon and is answered; what waits may wait long. */
         if (job->deadline_ns > now || job->rows_waiting == 0)
             continue;
@@ -116,7 +91,7 @@ static void on_deadlines(uv_timer_t *timer)
                   (double)(job->deadline_ns - job->exchange->received_ns) / 1e6);
         scheduler_cancel(predict->scheduler, job);
     }
-    if (!predict->first)
+    if (TAILQ_EMPTY(&predict->jobs))
         uv_timer_stop(timer);
 }
 
@@ -162,16 +137,9 @@ static int decode(const struct predict *predict, struct job *job, struct error *
 {
     const struct exchange *exchange = job->exchange;
     const struct signature *signature = &job->served->signature;
-    const char *body = exchange->body ? exchange->body : "";
-    if (exchange->content_encoding && strcmp(exchange->content_encoding, "identity") != 0)
-        return error_set(err, ERROR_MEDIA_TYPE,
-                         "Content-Encoding '%.40s' is not supported; send the body as it is",
-                         exchange->content_encoding);
-    return job->v1 ? v1_decode(signature, body, exchange->body_length, &predict->limits,
-                               &job->request, err)
-                   : oip_decode(signature, body, exchange->body_length,
-                                exchange->inference_header_length, &predict->limits, &job->request,
-                                err);
+    const struct infer_body body = {exchange->body ? exchange->body : "", exchange->body_length,
+                                    exchange->inference_header_length};
+    return job->protocol->decode(signature, &body, &predict->limits, &job->request, err);
 }
 
 static void set_deadline(const struct predict *predict, struct job *job)
@@ -183,6 +151,13 @@ static void set_deadline(const struct predict *predict, struct job *job)
     job->deadline_ns = job->exchange->received_ns + timeout_ns;
 }
 
+static void own(struct job *job)
+{
+    job->exchange->owner = job;
+    job->exchange->on_disconnect = on_disconnect;
+    TAILQ_INSERT_TAIL(&job->predict->jobs, job, link);
+}
+
 static int submit(struct predict *predict, struct job *job, struct error *err)
 {
     if (decode(predict, job, err) != 0)
@@ -192,32 +167,29 @@ static int submit(struct predict *predict, struct job *job, struct error *err)
     if (allocate_results(job, err) != 0)
         return -1;
     set_deadline(predict, job);
-    job->exchange->pending = predict;
-    job->exchange->on_disconnect = on_disconnect;
-    link_job(predict, job);
+    own(job);
     if (scheduler_submit(predict->scheduler, job, err) == 0)
-        return 0;
-    unlink_job(predict, job);
-    job->exchange->pending = NULL;
-    job->exchange->on_disconnect = NULL;
+        return 0; /* a small job is answered, and gone, by now */
+    disown(job);
     return -1;
 }
 
 void predict_request(struct predict *predict, struct served *served, struct exchange *exchange,
-                     bool v1)
+                     const struct protocol *protocol)
 {
     struct error err = ERROR_INIT;
     struct job *job = xcalloc(1, sizeof *job);
     job->served = served;
     job->exchange = exchange;
-    job->v1 = v1;
+    job->predict = predict;
+    job->protocol = protocol;
     if (submit(predict, job, &err) != 0) {
         reject(job, err.code == ERROR_OVERLOADED ? REJECT_QUEUE_FULL : REJECT_INVALID);
         exchange_reply_error(exchange, &err);
         job_free(job);
         return;
     }
-    if (predict->first && !uv_is_active((uv_handle_t *)&predict->deadlines))
+    if (!TAILQ_EMPTY(&predict->jobs) && !uv_is_active((uv_handle_t *)&predict->deadlines))
         uv_timer_start(&predict->deadlines, on_deadlines, DEADLINE_TICK_MS, DEADLINE_TICK_MS);
 }
 
@@ -226,6 +198,7 @@ void predict_init(struct predict *predict, uv_loop_t *loop, struct scheduler *sc
 {
     *predict = (struct predict){
         .scheduler = scheduler, .limits = *limits, .queue_timeout_ns = queue_timeout_ms * 1000000};
+    TAILQ_INIT(&predict->jobs);
     uv_timer_init(loop, &predict->deadlines);
     predict->deadlines.data = predict;
     uv_unref((uv_handle_t *)&predict->deadlines);

@@ -9,8 +9,8 @@ struct predict {
     struct scheduler *scheduler;
     struct infer_limits limits;
     uint64_t queue_timeout_ns;
-    uv_timer_t deadlines;     /* runs while jobs are unanswered */
-    struct job *first, *last; /* unanswered jobs, oldest first */
+    uv_timer_t deadlines;   /* runs while jobs are unanswered */
+    TAILQ_HEAD(, job) jobs; /* unanswered, oldest first */
 };
 
 void predict_init(struct predict *predict, uv_loop_t *loop, struct scheduler *scheduler,
@@ -19,9 +19,9 @@ void predict_init(struct predict *predict, uv_loop_t *loop, struct scheduler *sc
 /* Every job must have been answered. */
 void predict_close(struct predict *predict);
 
-/* Answers an inference request, now or later. `v1`: KServe V1, else OIP V2. */
+/* Answers an inference request, now or later. */
 void predict_request(struct predict *predict, struct served *served, struct exchange *exchange,
-                     bool v1);
+                     const struct protocol *protocol);
 
 /* For the scheduler: answers a finished job and frees it. */
 void predict_finished(struct job *job);

@@ -1,66 +1,64 @@
-/* The route table; see routes.h. Reading it is reading the API. */
+/* The route table. Reading it is reading the API.
+ *
+ * A request's way: route -> model, if the route needs one -> admission -> handler. */
 #include "server/routes.h"
 
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
+#include "proto/oip.h"
+#include "proto/v1.h"
 #include "server/describe.h"
-#include "server/server.h"
+
+enum route_flags {
+    NEEDS_MODEL = 1,
+    NEEDS_BODY = 2,
+    INFERENCE = NEEDS_MODEL | NEEDS_BODY,
+    VITAL = 4, /* answered also when all connections are in use */
+};
 
 struct route {
     enum http_method method;
     const char *pattern;
-    void (*handle)(struct server *server, struct exchange *exchange,
-                   const struct route_params *params);
+    api_handler *handle;
+    const struct protocol *protocol; /* of inference; NULL for all else */
+    enum role role;
+    unsigned flags;
 };
 
-static void predict(struct server *server, struct exchange *exchange,
-                    const struct route_params *params, bool v1)
+static void predict(const struct api *api, struct exchange *exchange, const struct target *target)
 {
-    struct error err = ERROR_INIT;
-    exchange->log_protocol = v1 ? "v1" : "oip";
-    struct served *served = describe_find(server, exchange, params, &err);
-    if (served)
-        predict_request(&server->predict, served, exchange, v1);
-    else
-        exchange_reply_error(exchange, &err);
+    predict_request(api->predict, target->model, exchange, target->protocol);
 }
 
-static void oip_infer(struct server *server, struct exchange *exchange,
-                      const struct route_params *params)
-{
-    predict(server, exchange, params, false);
-}
-
-static void v1_predict(struct server *server, struct exchange *exchange,
-                       const struct route_params *params)
-{
-    predict(server, exchange, params, true);
-}
-
+/* clang-format off */
 static const struct route ROUTES[] = {
-    {HTTP_POST, "/v2/models/{m}/infer", oip_infer},
-    {HTTP_POST, "/v2/models/{m}/versions/{v}/infer", oip_infer},
-    {HTTP_POST, "/v1/models/{m}:predict", v1_predict},
-    {HTTP_POST, "/v1/models/{m}/versions/{v}:predict", v1_predict},
-    {HTTP_GET, "/", describe_alive},
-    {HTTP_GET, "/v2", describe_server},
-    {HTTP_GET, "/v2/", describe_server},
-    {HTTP_GET, "/v2/health/live", describe_live},
-    {HTTP_GET, "/v2/health/ready", describe_ready},
-    {HTTP_GET, "/v2/models/{m}", describe_model},
-    {HTTP_GET, "/v2/models/{m}/versions/{v}", describe_model},
-    {HTTP_GET, "/v2/models/{m}/ready", describe_model_ready},
-    {HTTP_GET, "/v2/models/{m}/versions/{v}/ready", describe_model_ready},
-    {HTTP_GET, "/v2/models/{m}/config", describe_config},
-    {HTTP_GET, "/v2/models/{m}/versions/{v}/config", describe_config},
-    {HTTP_GET, "/v2/models/{m}/routing", describe_routing},
-    {HTTP_GET, "/v2/models/{m}/versions/{v}/routing", describe_routing},
-    {HTTP_GET, "/v1/models", describe_list},
-    {HTTP_GET, "/v1/models/{m}", describe_v1_model},
-    {HTTP_GET, "/v1/models/{m}/versions/{v}", describe_v1_model},
-    {HTTP_GET, "/metrics", describe_metrics},
+    {HTTP_POST, "/v2/models/{m}/infer", predict, &protocol_oip, ROLE_PREDICT, INFERENCE},
+    {HTTP_POST, "/v2/models/{m}/versions/{v}/infer", predict, &protocol_oip, ROLE_PREDICT, INFERENCE},
+    {HTTP_POST, "/v1/models/{m}:predict", predict, &protocol_v1, ROLE_PREDICT, INFERENCE},
+    {HTTP_POST, "/v1/models/{m}/versions/{v}:predict", predict, &protocol_v1, ROLE_PREDICT, INFERENCE},
+    {HTTP_GET, "/", describe_alive, NULL, ROLE_HEALTH, VITAL},
+    {HTTP_GET, "/v2", describe_server, NULL, ROLE_PREDICT, 0},
+    {HTTP_GET, "/v2/", describe_server, NULL, ROLE_PREDICT, 0},
+    {HTTP_GET, "/v2/health/live", describe_live, NULL, ROLE_HEALTH, VITAL},
+    {HTTP_GET, "/v2/health/ready", describe_ready, NULL, ROLE_HEALTH, VITAL},
+    {HTTP_GET, "/v2/models/{m}", describe_model, NULL, ROLE_PREDICT, NEEDS_MODEL},
+    {HTTP_GET, "/v2/models/{m}/versions/{v}", describe_model, NULL, ROLE_PREDICT, NEEDS_MODEL},
+    {HTTP_GET, "/v2/models/{m}/ready", describe_model_ready, NULL, ROLE_PREDICT, NEEDS_MODEL},
+    {HTTP_GET, "/v2/models/{m}/versions/{v}/ready", describe_model_ready, NULL, ROLE_PREDICT, NEEDS_MODEL},
+    {HTTP_GET, "/v2/models/{m}/config", describe_config, NULL, ROLE_PREDICT, NEEDS_MODEL},
+    {HTTP_GET, "/v2/models/{m}/versions/{v}/config", describe_config, NULL, ROLE_PREDICT, NEEDS_MODEL},
+    {HTTP_GET, "/v2/models/{m}/routing", describe_routing, NULL, ROLE_METRICS, NEEDS_MODEL},
+    {HTTP_GET, "/v2/models/{m}/versions/{v}/routing", describe_routing, NULL, ROLE_METRICS, NEEDS_MODEL},
+    {HTTP_GET, "/v1/models", describe_list, NULL, ROLE_PREDICT, 0},
+    {HTTP_GET, "/v1/models/{m}", describe_v1_model, NULL, ROLE_PREDICT, NEEDS_MODEL},
+    {HTTP_GET, "/v1/models/{m}/versions/{v}", describe_v1_model, NULL, ROLE_PREDICT, NEEDS_MODEL},
+    {HTTP_GET, "/metrics", describe_metrics, NULL, ROLE_METRICS, VITAL},
 };
+/* clang-format on */
+
+/* ---- paths ---- */
 
 static int hex(char c)
 {
@@ -117,54 +115,92 @@ bool route_match(const char *pattern, const char *path, struct route_params *par
     return *path == '\0';
 }
 
-static bool is_vital(const struct route *route)
-{
-    return route->handle == describe_alive || route->handle == describe_live ||
-           route->handle == describe_ready || route->handle == describe_metrics;
-}
-
 bool routes_is_vital(const char *path)
 {
     struct route_params params;
     for (size_t i = 0; i < sizeof ROUTES / sizeof *ROUTES; i++)
-        if (is_vital(&ROUTES[i]) && route_match(ROUTES[i].pattern, path, &params))
+        if ((ROUTES[i].flags & VITAL) && route_match(ROUTES[i].pattern, path, &params))
             return true;
     return false;
 }
 
-static void not_found(struct exchange *exchange)
+/* ---- a request ---- */
+
+static int not_found(const struct exchange *exchange, struct error *err)
 {
-    struct error err = ERROR_INIT;
-    error_set(&err, ERROR_NOT_FOUND, "no such path: %.200s", exchange->path);
-    exchange_reply_error(exchange, &err);
+    return error_set(err, ERROR_NOT_FOUND, "no such path: %.200s", exchange->path);
 }
 
-static void method_not_allowed(struct exchange *exchange, const struct route *route)
+static int method_not_allowed(struct exchange *exchange, const struct route *route,
+                              struct error *err)
 {
-    struct error err = ERROR_INIT;
     const char *allowed = route->method == HTTP_POST ? "POST" : "GET, HEAD";
-    error_set(&err, ERROR_METHOD, "%.200s takes %s, not %.20s", exchange->path, allowed,
-              exchange->method_text);
     exchange_header(exchange, "Allow", allowed);
-    exchange_reply_error(exchange, &err);
+    return error_set(err, ERROR_METHOD, "%.200s takes %s, not %.20s", exchange->path, allowed,
+                     exchange->method_text);
 }
 
-void routes_dispatch(struct server *server, struct exchange *exchange)
+/* The route that takes the exchange; NULL with an error. */
+static const struct route *find_route(struct exchange *exchange, struct route_params *params,
+                                      struct error *err)
 {
-    struct route_params params;
-    const enum http_method method = exchange->method == HTTP_HEAD ? HTTP_GET : exchange->method;
+    enum http_method method = exchange->method == HTTP_HEAD ? HTTP_GET : exchange->method;
     const struct route *other = NULL;
     for (size_t i = 0; i < sizeof ROUTES / sizeof *ROUTES; i++) {
-        if (!route_match(ROUTES[i].pattern, exchange->path, &params))
+        if (!route_match(ROUTES[i].pattern, exchange->path, params))
             continue;
-        if (ROUTES[i].method == method) {
-            ROUTES[i].handle(server, exchange, &params);
-            return;
-        }
+        if (ROUTES[i].method == method)
+            return &ROUTES[i];
         other = &ROUTES[i];
     }
-    if (other)
-        method_not_allowed(exchange, other);
-    else
-        not_found(exchange);
+    other ? method_not_allowed(exchange, other, err) : not_found(exchange, err);
+    return NULL;
+}
+
+/* Finds the model that the path names and notes it for the log and the metrics. */
+static int find_target(const struct api *api, const struct route *route,
+                       const struct route_params *params, struct target *target, struct error *err)
+{
+    *target = (struct target){.version = *params->version ? params->version : NULL,
+                              .protocol = route->protocol};
+    if (!(route->flags & NEEDS_MODEL))
+        return 0;
+    target->model = registry_find(api->registry, params->model, target->version, err);
+    return target->model ? 0 : -1;
+}
+
+/* Whether the request may go on to its handler. */
+static int admit(const struct route *route, const struct exchange *exchange, struct error *err)
+{
+    const char *coding = exchange->content_encoding;
+    if ((route->flags & NEEDS_BODY) && coding && strcasecmp(coding, "identity") != 0)
+        return error_set(err, ERROR_MEDIA_TYPE,
+                         "Content-Encoding '%.40s' is not supported; send the body as it is",
+                         coding);
+    return 0;
+}
+
+void routes_dispatch(const struct api *api, struct exchange *exchange)
+{
+    struct error err = ERROR_INIT;
+    struct route_params params;
+    struct target target;
+    const struct route *route = find_route(exchange, &params, &err);
+    if (route && route->protocol)
+        exchange->log_protocol = route->protocol->name;
+    if (!route || find_target(api, route, &params, &target, &err) != 0) {
+        exchange_reply_error(exchange, &err);
+        return;
+    }
+    if (target.model) {
+        exchange->log_model = target.model->name;
+        exchange->log_version = target.model->version;
+    }
+    if (admit(route, exchange, &err) == 0) {
+        route->handle(api, exchange, &target);
+        return;
+    }
+    if (route->protocol)
+        stats_add_rejection(&target.model->stats, REJECT_INVALID);
+    exchange_reply_error(exchange, &err);
 }

@@ -1,10 +1,8 @@
-/* The route table: method and path -> handler. */
+/* The route table: method and path -> who may ask, what is looked up first, and the handler. */
 #ifndef SERVER_ROUTES_H
 #define SERVER_ROUTES_H
 
-#include "server/http.h"
-
-struct server;
+#include "server/api.h"
 
 /* What a path's {m} and {v} stood for, percent-decoded. */
 struct route_params {
@@ -12,8 +10,11 @@ struct route_params {
     char version[32]; /* "" when the path has none */
 };
 
+/* Who asks: probes, monitoring, or clients of the models. */
+enum role { ROLE_HEALTH, ROLE_METRICS, ROLE_PREDICT };
+
 /* Answers the exchange, now or later; unknown paths get 404, known ones with another method 405. */
-void routes_dispatch(struct server *server, struct exchange *exchange);
+void routes_dispatch(const struct api *api, struct exchange *exchange);
 
 /* Whether a path tells if the server is alive and well: answered also when all connections are in
  * use. */

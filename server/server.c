@@ -39,7 +39,8 @@ static bool is_vital(const struct exchange *exchange, void *context)
 
 static void on_request(struct exchange *exchange, void *context)
 {
-    routes_dispatch(context, exchange);
+    struct server *server = context;
+    routes_dispatch(&server->api, exchange);
 }
 
 static void log_exchange(const struct exchange *exchange, uint64_t duration_ns)
@@ -314,6 +315,11 @@ static int start(struct server *server, struct error *err)
         return -1;
     predict_init(&server->predict, &server->loop, &server->scheduler, &limits,
                  options->queue_timeout_ms);
+    server->api = (struct api){.options = options,
+                               .registry = &server->registry,
+                               .predict = &server->predict,
+                               .stopping = &server->process->stopping,
+                               .server = server};
     if (start_http(server, err) == 0) {
         if (server != server->process->servers || start_signals(server, err) == 0)
             return 0;

@@ -9,11 +9,8 @@
 
 #include <stdatomic.h>
 
-#include "server/http.h"
+#include "server/api.h"
 #include "server/http_limits.h"
-#include "server/options.h"
-#include "server/predict.h"
-#include "server/registry.h"
 #include "server/scheduler.h"
 
 struct process {
@@ -34,6 +31,7 @@ struct server {
     struct registry registry;
     struct scheduler scheduler;
     struct predict predict;
+    struct api api;
     struct http *http;
     uv_mutex_t mutex;                     /* guards the next */
     struct request_counts other_requests; /* those that reached no model */

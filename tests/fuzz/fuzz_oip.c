@@ -26,7 +26,8 @@ static void check_request(const struct signature *model, const char *body, size_
 {
     struct infer_request request;
     struct error err = ERROR_INIT;
-    if (oip_decode(model, body, length, header, &test_limits, &request, &err) != 0) {
+    if (oip_decode(model, &(struct infer_body){body, length, header}, &test_limits, &request,
+                   &err) != 0) {
         check_error(&err);
         return;
     }

@@ -12,7 +12,8 @@ static void check_answer(const struct infer_request *request)
     struct buffer body;
     buffer_init(&body, 1 << 16);
     struct error err = ERROR_INIT;
-    require(v1_encode(request, &result, &body, &err) == 0);
+    size_t json_length;
+    require(v1_encode(request, &result, &body, &json_length, &err) == 0);
     json_t *answer = json_loadb(body.data, body.length, 0, NULL);
     require(json_array_size(json_object_get(answer, "predictions")) == request->rows);
     require(json_is_object(json_object_get(answer, "routing")) == request->routing);
@@ -25,7 +26,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const char *body = (const char *)data;
     struct infer_request request;
     struct error err = ERROR_INIT;
-    if (v1_decode(&digits_model, body, size, &test_limits, &request, &err) != 0) {
+    if (v1_decode(&digits_model, &(struct infer_body){.bytes = body, .length = size}, &test_limits,
+                  &request, &err) != 0) {
         check_error(&err);
         return 0;
     }

@@ -91,10 +91,9 @@ static int exchange(bool v1, const struct guarded *body, const char *header,
                     struct buffer *response, size_t *json_length, struct error *err)
 {
     struct infer_request request;
-    int result =
-        v1 ? v1_decode(&digits_model, body->text, body->length, &test_limits, &request, err)
-           : oip_decode(&digits_model, body->text, body->length, header, &test_limits, &request,
-                        err);
+    const struct protocol *protocol = v1 ? &protocol_v1 : &protocol_oip;
+    const struct infer_body received = {body->text, body->length, header};
+    int result = protocol->decode(&digits_model, &received, &test_limits, &request, err);
     if (result != 0)
         return -1;
     struct infer_reader reader;
@@ -105,8 +104,7 @@ static int exchange(bool v1, const struct guarded *body, const char *header,
     *json_length = 0;
     if (result == 0) {
         compute(&request, inputs, &fake);
-        result = v1 ? v1_encode(&request, &fake.result, response, err)
-                    : oip_encode(&request, &fake.result, response, json_length, err);
+        result = protocol->encode(&request, &fake.result, response, json_length, err);
     }
     infer_request_close(&request);
     return result;

@@ -10,7 +10,8 @@ static int decode(struct guarded *copy, const char *header, struct infer_request
                   struct error *err)
 {
     *err = (struct error)ERROR_INIT;
-    return oip_decode(&digits_model, copy->text, copy->length, header, &test_limits, request, err);
+    return oip_decode(&digits_model, &(struct infer_body){copy->text, copy->length, header},
+                      &test_limits, request, err);
 }
 
 static void check_refused(const char *body, const char *header, const char *expected)
@@ -138,7 +139,8 @@ START_TEST(raw_body_of_another_size_is_refused)
     check_refused("", NULL, "the body is empty");
     struct infer_request request;
     struct error err = ERROR_INIT;
-    ck_assert_int_eq(oip_decode(&pair_model, "12345678", 8, "0", &test_limits, &request, &err), -1);
+    const struct infer_body raw = {"12345678", 8, "0"};
+    ck_assert_int_eq(oip_decode(&pair_model, &raw, &test_limits, &request, &err), -1);
     ck_assert_ptr_nonnull(strstr(err.text, "has 2 inputs"));
 }
 END_TEST

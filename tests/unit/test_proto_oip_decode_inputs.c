@@ -12,7 +12,8 @@ static int decode(const struct signature *model, const char *inputs, size_t bina
     snprintf(header, sizeof header, "%d", json_bytes);
     *copy = guarded_copy(body, (size_t)json_bytes + binary_bytes);
     *err = (struct error)ERROR_INIT;
-    return oip_decode(model, copy->text, copy->length, header, &test_limits, request, err);
+    return oip_decode(model, &(struct infer_body){copy->text, copy->length, header}, &test_limits,
+                      request, err);
 }
 
 static void check_refused(const struct signature *model, const char *inputs, size_t binary_bytes,
@@ -125,8 +126,8 @@ START_TEST(sizes_cannot_wrap)
     const struct infer_limits limits = {.max_rows = SIZE_MAX};
     struct infer_request request;
     struct error err = ERROR_INIT;
-    ck_assert_int_eq(oip_decode(&digits_model, body, strlen(body), NULL, &limits, &request, &err),
-                     -1);
+    const struct infer_body whole = {body, strlen(body), NULL};
+    ck_assert_int_eq(oip_decode(&digits_model, &whole, &limits, &request, &err), -1);
     ck_assert_ptr_nonnull(strstr(err.text, "the limit is"));
 }
 END_TEST

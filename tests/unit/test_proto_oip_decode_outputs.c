@@ -12,8 +12,8 @@ static int decode(const char *members, struct infer_request *request, struct err
              members);
     struct guarded copy = guarded_text(body);
     *err = (struct error)ERROR_INIT;
-    int result =
-        oip_decode(&digits_model, copy.text, copy.length, NULL, &test_limits, request, err);
+    int result = oip_decode(&digits_model, &(struct infer_body){copy.text, copy.length, NULL},
+                            &test_limits, request, err);
     guarded_free(&copy); /* outputs refer to the model, not to the body */
     return result;
 }

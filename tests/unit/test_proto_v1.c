@@ -7,7 +7,8 @@ static int decode(const struct signature *model, const char *body, struct guarde
 {
     *copy = guarded_text(body);
     *err = (struct error)ERROR_INIT;
-    return v1_decode(model, copy->text, copy->length, &test_limits, request, err);
+    return v1_decode(model, &(struct infer_body){.bytes = copy->text, .length = copy->length},
+                     &test_limits, request, err);
 }
 
 static void refused(const char *body, const char *expected)
@@ -136,7 +137,10 @@ START_TEST(scalar_rows)
     const float *lists[] = {values};
     struct buffer body;
     buffer_init(&body, 1 << 10);
-    ck_assert_int_eq(v1_encode(&request, &(struct infer_result){.outputs = lists}, &body, &err), 0);
+    size_t json_length = 1;
+    const struct infer_result result = {.outputs = lists};
+    ck_assert_int_eq(v1_encode(&request, &result, &body, &json_length, &err), 0);
+    ck_assert_uint_eq(json_length, 0);
     ck_assert_mem_eq(body.data, "{\"predictions\":[4.0,5.0,6.0]}", body.length);
     buffer_close(&body);
     infer_request_close(&request);
@@ -150,7 +154,8 @@ static void check_encoded(const struct infer_request *request, const struct infe
     struct buffer body;
     buffer_init(&body, 1 << 16);
     struct error err = ERROR_INIT;
-    ck_assert_int_eq(v1_encode(request, result, &body, &err), 0);
+    size_t json_length;
+    ck_assert_int_eq(v1_encode(request, result, &body, &json_length, &err), 0);
     buffer_append(&body, "", 1);
     ck_assert_str_eq(body.data, expected);
     buffer_close(&body);
@@ -194,7 +199,8 @@ START_TEST(answers_are_bounded)
         struct buffer body;
         buffer_init(&body, limit);
         struct error err = ERROR_INIT;
-        ck_assert_int_eq(v1_encode(&request, &fake.result, &body, &err), -1);
+        size_t json_length;
+        ck_assert_int_eq(v1_encode(&request, &fake.result, &body, &json_length, &err), -1);
         ck_assert_int_eq(err.code, ERROR_TOO_LARGE);
         buffer_close(&body);
     }
@@ -207,8 +213,8 @@ START_TEST(every_cut_is_refused)
     for (size_t length = 0; length < strlen(body); length++) {
         struct guarded copy = guarded_copy(body, length);
         struct infer_request request;
-        ck_assert_int_eq(v1_decode(&digits_model, copy.text, length, &test_limits, &request, NULL),
-                         -1);
+        const struct infer_body part = {.bytes = copy.text, .length = length};
+        ck_assert_int_eq(v1_decode(&digits_model, &part, &test_limits, &request, NULL), -1);
         guarded_free(&copy);
     }
 }

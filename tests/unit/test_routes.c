@@ -103,9 +103,10 @@ static struct exchange dispatch_to(enum http_method method, const char *path)
 {
     struct exchange exchange = {.method = method, .method_text = "GET", .path = path};
     reply_error = ERROR_NONE;
+    const struct api api = {&options, &server.registry, NULL, &process.stopping, &server};
     server.options = &options;
     server.process = &process;
-    routes_dispatch(&server, &exchange);
+    routes_dispatch(&api, &exchange);
     return exchange;
 }
 

@@ -1,0 +1,33 @@
+/* What the handlers of the API see of the server, and how they are called. */
+#ifndef SERVER_API_H
+#define SERVER_API_H
+
+#include <stdatomic.h>
+
+#include "server/http.h"
+#include "server/options.h"
+#include "server/predict.h"
+#include "server/registry.h"
+
+struct server;
+
+struct api {
+    const struct options *options;
+    const struct registry *registry;
+    struct predict *predict;
+    const atomic_bool *stopping; /* a stop was asked for: not ready any more */
+    const struct server *server; /* for the counters of all loops (census.h) */
+};
+
+/* What the path of a request names. */
+struct target {
+    struct served *model;            /* NULL unless the route needs one */
+    const char *version;             /* as the path has it; NULL: none, so `model` is the newest */
+    const struct protocol *protocol; /* NULL unless the route is a protocol's */
+};
+
+/* Answers the exchange, now or later. */
+typedef void api_handler(const struct api *api, struct exchange *exchange,
+                         const struct target *target);
+
+#endif
