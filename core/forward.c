@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/scratch.h"
+#include "core/session.h"
 
 static float per_channel(const double *values, size_t count, size_t channel, float otherwise)
 {
@@ -93,12 +94,31 @@ static void decode_all(const struct moed_model *model, const struct run *run, si
     }
 }
 
-static size_t count_rows(const struct moed_batch *batch)
+/* Whether the span is what its session and the model expect. */
+static bool is_next(const struct moed_model *model, const struct moed_span *span)
+{
+    const struct moed_session *session = span->session;
+    if (!session)
+        return span->position == 0 && model->session_bytes == 0 && model->position_bytes == 0;
+    return session->model == model && span->position == session->length &&
+           span->rows <= session->max_positions - session->length;
+}
+
+static size_t count_rows(const struct moed_model *model, const struct moed_batch *batch)
 {
     size_t rows = 0;
-    for (size_t i = 0; i < batch->span_count; i++)
+    for (size_t i = 0; i < batch->span_count; i++) {
+        assert(is_next(model, &batch->spans[i]));
         rows += batch->spans[i].rows;
+    }
     return rows;
+}
+
+static void advance_sessions(const struct moed_batch *batch)
+{
+    for (size_t i = 0; i < batch->span_count; i++)
+        if (batch->spans[i].session)
+            batch->spans[i].session->length += batch->spans[i].rows;
 }
 
 void moed_forward(const struct moed_model *model, struct moed_scratch *scratch,
@@ -106,7 +126,7 @@ void moed_forward(const struct moed_model *model, struct moed_scratch *scratch,
 {
     const struct chain *chain = &model->chain;
     bool direct = model_output_is_direct(model);
-    size_t rows = count_rows(batch);
+    size_t rows = count_rows(model, batch);
     assert(rows >= 1 && rows <= scratch->max_rows && team_size(team) <= scratch->threads);
     struct run run = scratch_run(scratch, team);
     run.spans = batch->spans;
@@ -116,4 +136,5 @@ void moed_forward(const struct moed_model *model, struct moed_scratch *scratch,
     chain_forward(chain, &run, rows, x, y);
     if (!direct)
         decode_all(model, &run, rows, y, batch->outputs);
+    advance_sessions(batch);
 }

@@ -362,6 +362,8 @@ static void fill_info(struct moed_model *model)
         .macs_per_row = cost.macs,
         .weight_bytes = cost.weight_bytes,
         .scratch_bytes_per_row = model_scratch_per_row(model) * sizeof(float),
+        .session_bytes = model->session_bytes,
+        .position_bytes = model->position_bytes,
     };
 }
 
@@ -376,6 +378,8 @@ static int read_config(struct moed_model *model, struct config_node *root,
         read_outputs(model, &scope, root, err) != 0 || check_all_used(model, err) != 0 ||
         read_references(model, root, err) != 0)
         return -1;
+    model->session_bytes = loading.session_bytes;
+    model->position_bytes = loading.position_bytes;
     return config_done(root, err);
 }
 

@@ -43,6 +43,7 @@ struct moed_model {
     size_t gate_count;
     struct moe_sizes *moe; /* [moe_count] */
     size_t moe_count;
+    size_t session_bytes, position_bytes; /* of a session */
     char *description;
     struct moed_model_info info;
 };

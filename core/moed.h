@@ -74,10 +74,14 @@ struct moed_model_info {
     uint64_t macs_per_row;          /* multiply-accumulates, unselected experts left out */
     uint64_t weight_bytes;          /* resident weights: mapped, converted or packed */
     uint64_t scratch_bytes_per_row; /* what moed_scratch_new allocates per row */
+    /* What a session keeps of a sequence, and of every position of it. Both 0: the model looks at
+     * rows alone; else every span of a forward needs a session. */
+    uint64_t session_bytes, position_bytes;
 };
 
 struct moed_model;
 struct moed_scratch;
+struct moed_session;
 struct moed_team;
 
 /* How a model keeps the matrices of its linear, glu and attention layers. */
@@ -140,9 +144,12 @@ struct moed_scratch *moed_scratch_new(const struct moed_model *model,
                                       struct error *err);
 void moed_scratch_free(struct moed_scratch *scratch);
 
-/* Consecutive rows of a batch that belong together: those of one request. */
+/* Consecutive rows of a batch that belong together: those of one request, or the next positions of
+ * one sequence, which see what its session keeps of the earlier ones. */
 struct moed_span {
-    size_t rows; /* >= 1 */
+    size_t rows;                  /* >= 1 */
+    size_t position;              /* of the first row: moed_session_length(); 0 without a session */
+    struct moed_session *session; /* in no other span of the batch; NULL: none */
 };
 
 /* The rows of one forward: those of the first span, of the second, ... All memory is the caller's.
@@ -155,11 +162,26 @@ struct moed_batch {
     float *const *outputs;     /* [output_count] [rows, elements] */
 };
 
+/* The memory of one sequence of up to `max_positions` rows, in one allocation. Used by one forward
+ * at a time, on any thread, with any scratch of `model`, which must outlive it. NULL when it is
+ * more than any served sequence needs, or more than there is. */
+struct moed_session *moed_session_new(const struct moed_model *model, size_t max_positions,
+                                      struct error *err);
+void moed_session_free(struct moed_session *session);
+
+/* The positions it has seen. */
+size_t moed_session_length(const struct moed_session *session);
+
+/* Forgets the positions from `length` on, which is at most moed_session_length(). A model with
+ * session_bytes cannot go back half the way: there it is 0, or changes nothing. */
+void moed_session_truncate(struct moed_session *session, size_t length);
+
 /* Runs 1..max_rows rows through the model on `team` (borrowed for the call; NULL: the calling
  * thread alone), which must not be larger than the scratch was made for. Preprocessing is part of
  * the model. Cannot fail: everything that could go wrong was refused at load. A row's outputs and
  * routing do not depend on the other rows of the batch, where the dense-algebra backend allows it
- * (core/dense/gemm.h); experts with a capacity make them depend on the rows of the same span. */
+ * (core/dense/gemm.h); experts with a capacity make them depend on the rows of the same span, and
+ * sessions on the earlier rows of the sequence, however those were cut into spans. */
 void moed_forward(const struct moed_model *model, struct moed_scratch *scratch,
                   struct moed_team *team, const struct moed_batch *batch);
 

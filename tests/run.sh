@@ -15,7 +15,7 @@ PARTS="release lint asan tsan fuzz python parity quickstart"
 FUZZ_SECONDS=10
 
 # The tests in which threads meet: the others have nothing to race with.
-THREADED_UNIT_TESTS='team|scheduler|engine|forward|model|golden|gemm|queue'
+THREADED_UNIT_TESTS='team|scheduler|engine|forward|model|golden|gemm|queue|session'
 THREADED_INTEGRATION_TESTS='test_batching test_drain test_loops'
 
 cd "$(dirname "$0")/.." || exit 1

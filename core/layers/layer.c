@@ -16,6 +16,28 @@ int layer_set_out(struct layer *layer, const struct config_node *node,
     return 0;
 }
 
+/* Finds a place in the sessions for what the layer keeps of a sequence. */
+static int place_memory(struct layer *layer, const struct scope *scope, struct config_node *node,
+                        struct error *err)
+{
+    const size_t cache_line = 64;
+    struct loading *loading = scope->loading;
+    struct memory *memory = &layer->memory;
+    if (memory->per_sequence == 0 && memory->per_position == 0)
+        return 0;
+    if (scope->routed)
+        return config_error(node, "op", err,
+                            "'%s' keeps memory of a sequence, whose rows a gate or an expert does "
+                            "not see one after the other",
+                            layer->op->name);
+    memory->sequence_at = loading->session_bytes;
+    memory->position_at = loading->position_bytes;
+    loading->session_bytes += (memory->per_sequence + cache_line - 1) / cache_line * cache_line;
+    loading->position_bytes += memory->per_position;
+    layer->collective = true;
+    return 0;
+}
+
 int layer_build(struct layer *layer, const struct scope *scope, struct config_node *node,
                 const struct moed_shape *in, struct error *err)
 {
@@ -40,7 +62,7 @@ int layer_build(struct layer *layer, const struct scope *scope, struct config_no
         return -1;
     own.op = op;
     own.cost = &layer->cost;
-    if (layer->op->build(layer, &own, node, err) != 0)
+    if (layer->op->build(layer, &own, node, err) != 0 || place_memory(layer, scope, node, err) != 0)
         return -1;
     return config_done(node, err);
 }

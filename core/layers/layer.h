@@ -48,7 +48,7 @@ struct layer_op {
      * layer of such an input can. */
     bool reads_integers;
     /* Reads the op's keys from `node`, claims tensors in `scope`, which charges the layer's cost.
-     * Name, in and op are set; sets out, state, the counts of scratch, and cost.macs. */
+     * Name, in and op are set; sets out, state, the counts of scratch and memory, and cost.macs. */
     int (*build)(struct layer *layer, const struct scope *scope, struct config_node *node,
                  struct error *err);
     /* x: [rows, in], y: [rows, out]. */
@@ -61,16 +61,25 @@ struct layer_op {
     size_t (*gates)(const struct layer *layer);
 };
 
+/* What a session keeps for a layer (core/session.h), in bytes: of the sequence as a whole, and of
+ * every position of it. Multiples of 4. */
+struct memory {
+    size_t per_sequence, per_position;
+    size_t sequence_at, position_at; /* where, among the memory of all layers */
+};
+
 struct layer {
     const struct layer_op *op;
     char *name; /* "" when absent */
     struct moed_shape in, out;
     size_t in_elements, out_elements;
-    /* Whether forward shares its rows out to run->team by itself (a MoE layer, or what holds one);
-     * every other layer works on any run of rows alone. */
+    /* Whether forward takes all rows of the batch at once and shares them out to run->team by
+     * itself (a MoE layer, one with memory, or what holds one). Every other layer works on any
+     * rows, and does not look at spans. */
     bool collective;
     size_t scratch_per_row; /* floats of run->arena needed for each row */
     size_t workspace;       /* floats of a worker's workspace needed */
+    struct memory memory;   /* build sets per_sequence and per_position; nothing inside included */
     struct cost cost;       /* everything inside included */
     void *state;            /* the op's own; malloc'ed */
 };

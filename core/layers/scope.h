@@ -35,6 +35,8 @@ struct loading {
     size_t gate_count;
     struct moe_sizes *moe; /* [moe_count] */
     size_t moe_count;
+    /* Of a session, by all layers so far. */
+    size_t session_bytes, position_bytes;
 };
 
 struct scope {
@@ -48,6 +50,7 @@ struct scope {
     size_t categories; /* of the integers that the part reads; 0: it reads quantities */
     bool int8;         /* matrices in 8 bits; never those of a gate */
     bool no_moe;       /* gates, experts, inputs and outputs hold no MoE layer of their own */
+    bool routed; /* of a gate or an expert, whose rows are no consecutive rows of a sequence */
 };
 
 /* The scope of a part of `outer` whose tensors' names begin with the formatted text and '.'.

@@ -239,9 +239,11 @@ static int moe_build(struct layer *layer, const struct scope *scope, struct conf
     if (format_2_keys(scope, node, err) != 0 || read_route(moe, layer, node, err) != 0)
         return -1;
     bool routes_positions = moe->item.rank != layer->in.rank;
-    if (experts_build(&moe->experts, scope, node, &moe->item, routes_positions, err) != 0 ||
-        build_gates(moe, layer, scope, node, err) != 0 ||
-        build_shared(moe, scope, node, err) != 0 || set_out(layer, moe, node, err) != 0)
+    struct scope parts = *scope;
+    parts.routed = true;
+    if (experts_build(&moe->experts, &parts, node, &moe->item, routes_positions, err) != 0 ||
+        build_gates(moe, layer, &parts, node, err) != 0 ||
+        build_shared(moe, &parts, node, err) != 0 || set_out(layer, moe, node, err) != 0)
         return -1;
     moe->expert_elements = moe->experts.chains[0].out_elements;
     layer->cost = cost_of(moe);

@@ -114,7 +114,7 @@ def statistics_cost(rounds):
                 for rows in STATISTICS_ROWS:
                     pairs = [(engine.microseconds("moed", rows), engine.microseconds("uncounted", rows))
                              for _ in range(STATISTICS_ROUNDS * rounds)]
-                    extra = statistics.quantiles([100 * (tallied / plain - 1) for tallied, plain in pairs], n=4)
+                    extra = statistics.quantiles([100 * (counted / plain - 1) for counted, plain in pairs], n=4)
                     points.append({"experts": experts, "rows": rows, "us": [statistics.median(of) for of in zip(*pairs)],
                                    "percent": extra})
     return points

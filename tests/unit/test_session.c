@@ -1,0 +1,538 @@
+/* Sequences with memory: a small causal model, run step by step, in chunks and at once, alone and
+ * beside others, gives the same bits.
+ *
+ * The model has two layers of attention over earlier positions, a MoE layer after each, and a
+ * running state. Its two ops with memory are this test's own: the program brings its own op_find(),
+ * so the engine's table of ops stays what a checkpoint may name. */
+#include <math.h>
+
+#include "core/dense/vector.h"
+#include "core/layers/ops.h"
+#include "core/session.h"
+#include "support.h"
+
+enum { TOKENS = 16, SIZE = 8, EXPERTS = 4, TOP_K = 2, GATES = 2, LONGEST = 40 };
+
+/* ---- causal: attention of each row's query over all positions up to its own ---- */
+
+/* A row is [query, key, value]; a position keeps [key, value]. */
+static int causal_build(struct layer *layer, const struct scope *scope, struct config_node *node,
+                        struct error *err)
+{
+    (void)scope;
+    const struct moed_shape out = {1, {layer->in_elements / 3}};
+    layer->memory.per_position = 2 * out.dims[0] * sizeof(float);
+    return layer_set_out(layer, node, &out, err);
+}
+
+struct causal_job {
+    const struct layer *layer;
+    const struct moed_span *span;
+    const float *x; /* of the span */
+    float *y;
+};
+
+/* The softmax's sum in two passes, so that it needs no room for scores. */
+static void attend(void *context, size_t row, unsigned worker)
+{
+    (void)worker;
+    const struct causal_job *job = context;
+    const size_t size = job->layer->out_elements;
+    const float *query = job->x + row * 3 * size;
+    const float *kept = session_positions(job->span->session, job->layer);
+    float *y = job->y + row * size, max = -INFINITY, sum = 0;
+    const size_t end = job->span->position + row + 1;
+    for (size_t at = 0; at < end; at++)
+        max = fmaxf(max, dot(query, kept + at * 2 * size, size));
+    for (size_t i = 0; i < size; i++)
+        y[i] = 0;
+    for (size_t at = 0; at < end; at++) {
+        const float p = expf(dot(query, kept + at * 2 * size, size) - max);
+        sum += p;
+        add_scaled(y, p, kept + at * 2 * size + size, size);
+    }
+    for (size_t i = 0; i < size; i++)
+        y[i] /= sum;
+}
+
+static void causal_forward(const struct layer *layer, const struct run *run, size_t rows,
+                           const float *x, float *y)
+{
+    const size_t size = layer->out_elements;
+    size_t seen = 0;
+    for (size_t i = 0; i < run->span_count; i++) {
+        const struct moed_span *span = &run->spans[i];
+        float *kept = session_positions(span->session, layer);
+        for (size_t row = 0; row < span->rows; row++)
+            memcpy(kept + (span->position + row) * 2 * size, x + row * 3 * size + size,
+                   2 * size * sizeof *kept);
+        struct causal_job job = {layer, span, x, y};
+        team_run(team_for(run->team, span->rows * size), span->rows, attend, &job);
+        x += span->rows * 3 * size;
+        y += span->rows * size;
+        seen += span->rows;
+    }
+    ck_assert_uint_eq(seen, rows); /* a layer with memory sees whole spans */
+}
+
+static const struct layer_op op_causal = {
+    .name = "causal", .build = causal_build, .forward = causal_forward};
+
+/* ---- decay: a running state, y = state = state / 2 + x ---- */
+
+static int decay_build(struct layer *layer, const struct scope *scope, struct config_node *node,
+                       struct error *err)
+{
+    (void)scope;
+    layer->memory.per_sequence = layer->in_elements * sizeof(float);
+    return layer_set_out(layer, node, &layer->in, err);
+}
+
+static void decay_forward(const struct layer *layer, const struct run *run, size_t rows,
+                          const float *x, float *y)
+{
+    (void)rows;
+    for (size_t i = 0; i < run->span_count; i++) {
+        float *state = session_sequence(run->spans[i].session, layer);
+        for (size_t row = 0; row < run->spans[i].rows; row++)
+            for (size_t e = 0; e < layer->in_elements; e++)
+                *y++ = state[e] = state[e] / 2 + *x++;
+    }
+}
+
+static const struct layer_op op_decay = {
+    .name = "decay", .build = decay_build, .forward = decay_forward};
+
+const struct layer_op *op_find(const char *name)
+{
+    static const struct layer_op *const ops[] = {&op_causal,   &op_decay,     &op_linear,
+                                                 &op_moe,      &op_embedding, &op_flatten,
+                                                 &op_residual, &op_relu};
+    for (size_t i = 0; i < sizeof ops / sizeof *ops; i++)
+        if (strcmp(ops[i]->name, name) == 0)
+            return ops[i];
+    return NULL;
+}
+
+/* ---- models ---- */
+
+#define TOKEN_INPUT                                                                                \
+    "{'model_type':'moed','format_version':2,'inputs':[{'name':'token','shape':[1],"               \
+    "'categories':16,'layers':[{'op':'embedding','name':'e'},{'op':'flatten'}]}],'layers':"
+#define ATTENTION(name) "{'op':'linear','name':'" name "'},{'op':'causal'}"
+#define MIXTURE(name)                                                                              \
+    "{'op':'residual','layers':[{'op':'moe','name':'" name                                         \
+    "','gate':{'layers':[{'op':'linear','name':'g'}],'top_k':2,'normalize':'sum'},"                \
+    "'experts':{'count':4,'layers':[{'op':'linear','name':'fc'},{'op':'relu'}]}}]}"
+#define RESIDUAL(layers) "{'op':'residual','layers':[" layers "]}"
+
+static const char causal_config[] = TOKEN_INPUT "[" RESIDUAL(ATTENTION("a")) "," MIXTURE(
+    "m") "," RESIDUAL(ATTENTION("b")) "," MIXTURE("n") ",{'op':'linear','name':'out'}]}";
+static const char stateful_config[] = TOKEN_INPUT
+    "[" RESIDUAL(ATTENTION("a")) ",{'op':'decay'}," MIXTURE("m") ",{'op':'linear','name':'out'}]}";
+static const char row_only_config[] = TOKEN_INPUT "[" MIXTURE("m") "]}";
+
+struct weights {
+    struct stored tensors[32];
+    char names[32][48];
+    size_t count;
+};
+
+static void add(struct weights *weights, const char *name, size_t rows, size_t columns)
+{
+    const size_t at = weights->count++;
+    float *values = xmalloc(rows * columns * sizeof *values);
+    uint32_t state = (uint32_t)(17 * at + 1);
+    for (size_t i = 0; i < rows * columns; i++)
+        values[i] = (float)(next_random(&state) % 2001) / 1000 - 1;
+    snprintf(weights->names[at], sizeof weights->names[at], "%s.weight", name);
+    weights->tensors[at] = (struct stored){
+        .name = weights->names[at], .rank = 2, .dims = {rows, columns}, .values = values};
+}
+
+static void add_mixture(struct weights *weights, const char *name)
+{
+    char expert[32];
+    snprintf(expert, sizeof expert, "%s.gate.g", name);
+    add(weights, expert, EXPERTS, SIZE);
+    for (int e = 0; e < EXPERTS; e++) {
+        snprintf(expert, sizeof expert, "%s.experts.%d.fc", name, e);
+        add(weights, expert, SIZE, SIZE);
+    }
+}
+
+static struct moed_model *load(const char *config)
+{
+    struct weights weights = {.count = 0};
+    add(&weights, "e", TOKENS, SIZE);
+    if (strstr(config, "'name':'a'"))
+        add(&weights, "a", 3 * SIZE, SIZE);
+    add_mixture(&weights, "m");
+    if (strstr(config, "'name':'b'")) {
+        add(&weights, "b", 3 * SIZE, SIZE);
+        add_mixture(&weights, "n");
+    }
+    if (strstr(config, "'name':'out'"))
+        add(&weights, "out", TOKENS, SIZE);
+    struct moed_model *model = load_model(config, weights.tensors, weights.count);
+    for (size_t i = 0; i < weights.count; i++)
+        free((float *)weights.tensors[i].values);
+    return model;
+}
+
+/* ---- running ---- */
+
+/* What a model gives to the tokens of one sequence. */
+struct answer {
+    float y[LONGEST * TOKENS], weight[GATES][LONGEST * TOP_K];
+    int32_t expert[GATES][LONGEST * TOP_K];
+};
+
+struct sequence {
+    int32_t tokens[LONGEST];
+    size_t count, done;
+    struct moed_session *session;
+    struct answer answer;
+};
+
+static struct sequence *new_sequence(const struct moed_model *model, size_t count, uint32_t seed)
+{
+    struct error err = ERROR_INIT;
+    struct sequence *sequence = xcalloc(1, sizeof *sequence);
+    sequence->count = count;
+    for (size_t i = 0; i < count; i++)
+        sequence->tokens[i] = (int32_t)(next_random(&seed) % TOKENS);
+    sequence->session = moed_session_new(model, count, &err);
+    ck_assert_msg(sequence->session != NULL, "%s", err.text);
+    return sequence;
+}
+
+static void free_sequence(struct sequence *sequence)
+{
+    moed_session_free(sequence->session);
+    free(sequence);
+}
+
+/* The engine that a test runs on. */
+struct engine {
+    const struct moed_model *model;
+    struct moed_scratch *scratch;
+    struct moed_team *team;
+};
+
+static struct engine new_engine(const struct moed_model *model, size_t rows, unsigned threads)
+{
+    struct engine engine = {.model = model, .scratch = new_scratch(model, rows, threads, NULL)};
+    ck_assert_ptr_nonnull(engine.scratch);
+    engine.team = threads > 1 ? moed_team_new(threads) : NULL;
+    if (engine.team)
+        team_fork_from(engine.team, 0);
+    return engine;
+}
+
+static void free_engine(struct engine *engine)
+{
+    moed_team_free(engine->team);
+    moed_scratch_free(engine->scratch);
+}
+
+/* A chunk of one sequence in a batch: its next `rows` tokens. */
+struct chunk {
+    struct sequence *sequence;
+    size_t rows;
+};
+
+/* Keeps what the rows from `row` on of the last forward gave. */
+static void keep(const struct engine *engine, const struct chunk *chunk, size_t row, const float *y)
+{
+    struct sequence *sequence = chunk->sequence;
+    struct answer *answer = &sequence->answer;
+    const size_t width = moed_model_info(engine->model)->outputs[0].elements;
+    memcpy(answer->y + sequence->done * width, y + row * width, chunk->rows * width * sizeof *y);
+    for (size_t gate = 0; gate < moed_model_info(engine->model)->gate_count; gate++) {
+        const struct moed_routing *routing = moed_routing(engine->scratch, gate);
+        memcpy(answer->expert[gate] + sequence->done * TOP_K, routing->expert + row * TOP_K,
+               chunk->rows * TOP_K * sizeof(int32_t));
+        memcpy(answer->weight[gate] + sequence->done * TOP_K, routing->weight + row * TOP_K,
+               chunk->rows * TOP_K * sizeof(float));
+    }
+    sequence->done += chunk->rows;
+}
+
+static void run_chunks(const struct engine *engine, const struct chunk *chunks, size_t count)
+{
+    struct moed_span spans[8];
+    int32_t tokens[8 * LONGEST];
+    static float y[8 * LONGEST * TOKENS];
+    size_t rows = 0;
+    for (size_t i = 0; i < count; i++) {
+        const struct sequence *sequence = chunks[i].sequence;
+        spans[i] = (struct moed_span){chunks[i].rows, sequence->done, sequence->session};
+        memcpy(tokens + rows, sequence->tokens + sequence->done, chunks[i].rows * sizeof *tokens);
+        rows += chunks[i].rows;
+    }
+    const void *const inputs[] = {tokens};
+    float *const outputs[] = {y};
+    moed_forward(engine->model, engine->scratch, engine->team,
+                 &(struct moed_batch){spans, count, inputs, outputs});
+    for (size_t i = 0, row = 0; i < count; row += chunks[i++].rows)
+        keep(engine, &chunks[i], row, y);
+}
+
+/* In chunks of at most `most` tokens. */
+static void run_alone(const struct engine *engine, struct sequence *sequence, size_t most)
+{
+    while (sequence->done < sequence->count) {
+        const size_t left = sequence->count - sequence->done;
+        run_chunks(engine, &(struct chunk){sequence, left < most ? left : most}, 1);
+    }
+    ck_assert_uint_eq(moed_session_length(sequence->session), sequence->count);
+}
+
+static void start_again(struct sequence *sequence)
+{
+    moed_session_truncate(sequence->session, 0);
+    memset(&sequence->answer, 0xff, sizeof sequence->answer);
+    sequence->done = 0;
+}
+
+static void expect_same(const struct sequence *sequence, const struct answer *expected,
+                        const char *what)
+{
+    const struct answer *got = &sequence->answer;
+    const size_t pairs = sequence->count * TOP_K;
+    ck_assert_msg(memcmp(got->y, expected->y, sequence->count * TOKENS * sizeof(float)) == 0,
+                  "%s: outputs differ", what);
+    for (size_t gate = 0; gate < GATES; gate++)
+        ck_assert_msg(memcmp(got->expert[gate], expected->expert[gate], pairs * 4) == 0 &&
+                          memcmp(got->weight[gate], expected->weight[gate], pairs * 4) == 0,
+                      "%s: routing differs", what);
+}
+
+/* ---- tests ---- */
+
+static const char *const configs[] = {causal_config, stateful_config};
+static const unsigned thread_counts[] = {1, 2, 4};
+
+START_TEST(steps_chunks_and_at_once_give_the_same_bits)
+{
+    struct moed_model *model = load(configs[_i]);
+    struct sequence *sequence = new_sequence(model, LONGEST, 3);
+    struct engine first = new_engine(model, LONGEST, 1);
+    memset(&sequence->answer, 0xff, sizeof sequence->answer);
+    run_alone(&first, sequence, LONGEST);
+    const struct answer at_once = sequence->answer;
+    for (size_t i = 0; i < 3; i++) {
+        struct engine engine = new_engine(model, LONGEST, thread_counts[i]);
+        for (size_t most = 1; most <= LONGEST; most += 1 + most / 3) {
+            start_again(sequence);
+            run_alone(&engine, sequence, most);
+            expect_same(sequence, &at_once, "in chunks");
+        }
+        free_engine(&engine);
+    }
+    free_engine(&first);
+    free_sequence(sequence);
+    moed_model_free(model);
+}
+END_TEST
+
+/* Some of the sequences that are not through, in random order, each with a chunk. */
+static size_t choose_chunks(struct sequence *const *sequences, size_t count, uint32_t *state,
+                            struct chunk *chunks)
+{
+    size_t chosen = 0;
+    const size_t first = next_random(state) % count;
+    for (size_t i = 0; i < count; i++) {
+        struct sequence *sequence = sequences[(first + i) % count];
+        const size_t left = sequence->count - sequence->done;
+        if (left > 0 && next_random(state) % 3 != 0)
+            chunks[chosen++] = (struct chunk){sequence, 1 + next_random(state) % left};
+    }
+    return chosen;
+}
+
+static bool all_done(struct sequence *const *sequences, size_t count)
+{
+    size_t left = 0;
+    for (size_t i = 0; i < count; i++)
+        left += sequences[i]->count - sequences[i]->done;
+    return left == 0;
+}
+
+/* A model without memory on the same team, between the others' steps. */
+static void run_rows(const struct engine *engine)
+{
+    static const int32_t tokens[] = {1, 5, 9};
+    float y[3 * SIZE];
+    const struct moed_span spans[] = {{.rows = 1}, {.rows = 2}};
+    const void *const inputs[] = {tokens};
+    float *const outputs[] = {y};
+    moed_forward(engine->model, engine->scratch, engine->team,
+                 &(struct moed_batch){spans, 2, inputs, outputs});
+}
+
+static void mix(const struct engine *engine, const struct engine *others,
+                struct sequence *const *sequences, size_t count, uint32_t *state)
+{
+    for (size_t i = 0; i < count; i++)
+        start_again(sequences[i]);
+    while (!all_done(sequences, count)) {
+        struct chunk chunks[8];
+        const size_t chosen = choose_chunks(sequences, count, state, chunks);
+        if (chosen > 0)
+            run_chunks(engine, chunks, chosen);
+        run_rows(others);
+    }
+}
+
+START_TEST(any_mix_of_sequences_gives_the_same_bits)
+{
+    enum { SEQUENCES = 6, ROUNDS = 12 };
+    uint32_t state = 99;
+    struct moed_model *model = load(configs[_i]), *rows = load(row_only_config);
+    struct sequence *sequences[SEQUENCES];
+    struct answer *alone = xcalloc(SEQUENCES, sizeof *alone);
+    struct engine first = new_engine(model, LONGEST, 1);
+    for (size_t i = 0; i < SEQUENCES; i++) {
+        sequences[i] = new_sequence(model, 1 + 7 * i, (uint32_t)i + 50);
+        memset(&sequences[i]->answer, 0xff, sizeof sequences[i]->answer);
+        run_alone(&first, sequences[i], LONGEST);
+        alone[i] = sequences[i]->answer;
+    }
+    for (size_t i = 0; i < 3; i++) {
+        struct engine engine = new_engine(model, SEQUENCES * LONGEST, thread_counts[i]);
+        struct engine others = new_engine(rows, 3, thread_counts[i]);
+        for (int round = 0; round < ROUNDS; round++) {
+            mix(&engine, &others, sequences, SEQUENCES, &state);
+            for (size_t j = 0; j < SEQUENCES; j++)
+                expect_same(sequences[j], &alone[j], "in a mix");
+        }
+        free_engine(&others);
+        free_engine(&engine);
+    }
+    for (size_t i = 0; i < SEQUENCES; i++)
+        free_sequence(sequences[i]);
+    free(alone);
+    free_engine(&first);
+    moed_model_free(rows);
+    moed_model_free(model);
+}
+END_TEST
+
+/* A row of the causal model is not a function of its token alone. */
+START_TEST(earlier_positions_matter)
+{
+    struct moed_model *model = load(causal_config);
+    struct sequence *sequence = new_sequence(model, 3, 1);
+    struct engine engine = new_engine(model, 3, 1);
+    for (size_t i = 0; i < 3; i++)
+        sequence->tokens[i] = i == 0 ? 2 : 7;
+    run_alone(&engine, sequence, 3);
+    const float *y = sequence->answer.y;
+    ck_assert(memcmp(y + TOKENS, y + 2 * TOKENS, TOKENS * sizeof *y) != 0);
+    free_engine(&engine);
+    free_sequence(sequence);
+    moed_model_free(model);
+}
+END_TEST
+
+START_TEST(a_truncated_session_goes_on_as_if_the_rest_had_not_been)
+{
+    struct moed_model *model = load(causal_config);
+    struct sequence *sequence = new_sequence(model, 20, 8);
+    struct engine engine = new_engine(model, 20, 1);
+    run_alone(&engine, sequence, 20);
+    const struct answer expected = sequence->answer;
+    /* Other tokens from position 12 on, taken back again. */
+    moed_session_truncate(sequence->session, 12);
+    sequence->done = 12;
+    int32_t tokens[LONGEST];
+    memcpy(tokens, sequence->tokens, sizeof tokens);
+    for (size_t i = 12; i < 20; i++)
+        sequence->tokens[i] = (tokens[i] + 1) % TOKENS;
+    run_alone(&engine, sequence, 3);
+    ck_assert(memcmp(sequence->answer.y, expected.y, 20 * TOKENS * sizeof(float)) != 0);
+    moed_session_truncate(sequence->session, 12);
+    ck_assert_uint_eq(moed_session_length(sequence->session), 12);
+    sequence->done = 12;
+    memcpy(sequence->tokens, tokens, sizeof tokens);
+    run_alone(&engine, sequence, 5);
+    expect_same(sequence, &expected, "after truncation");
+    free_engine(&engine);
+    free_sequence(sequence);
+    moed_model_free(model);
+}
+END_TEST
+
+START_TEST(memory_is_what_the_layers_declare)
+{
+    struct moed_model *causal = load(causal_config), *stateful = load(stateful_config);
+    struct moed_model *rows = load(row_only_config);
+    ck_assert_uint_eq(moed_model_info(causal)->session_bytes, 0);
+    ck_assert_uint_eq(moed_model_info(causal)->position_bytes, 2 * 2 * SIZE * sizeof(float));
+    ck_assert_uint_eq(moed_model_info(stateful)->session_bytes, 64); /* whole cache lines */
+    ck_assert_uint_eq(moed_model_info(stateful)->position_bytes, 2 * SIZE * sizeof(float));
+    ck_assert_uint_eq(moed_model_info(rows)->session_bytes, 0);
+    ck_assert_uint_eq(moed_model_info(rows)->position_bytes, 0);
+    moed_model_free(causal);
+    moed_model_free(stateful);
+    moed_model_free(rows);
+}
+END_TEST
+
+START_TEST(sessions_are_bounded)
+{
+    struct error err = ERROR_INIT;
+    struct moed_model *model = load(causal_config);
+    ck_assert_ptr_null(moed_session_new(model, (size_t)1 << 40, &err));
+    ck_assert_int_eq(err.code, ERROR_INVALID);
+    expect_text(err.text, "a session of 1099511627776 positions of 128 bytes");
+    ck_assert_ptr_null(moed_session_new(model, SIZE_MAX, NULL));
+    moed_session_free(NULL);
+    moed_model_free(model);
+}
+END_TEST
+
+/* A model that looks at rows alone takes a session too, and only counts positions. */
+START_TEST(a_session_without_memory_counts)
+{
+    struct moed_model *model = load(row_only_config);
+    struct sequence *sequence = new_sequence(model, 9, 4);
+    struct engine engine = new_engine(model, 9, 1);
+    run_alone(&engine, sequence, 4);
+    free_engine(&engine);
+    free_sequence(sequence);
+    moed_model_free(model);
+}
+END_TEST
+
+/* The rows of an expert or a gate are not a sequence. */
+START_TEST(experts_and_gates_have_no_memory)
+{
+    expect_refused("[2]",
+                   "[{'op':'moe','name':'m','gate':{'layers':[{'op':'flatten'}]},"
+                   "'experts':{'count':2,'layers':[{'op':'decay'}]}}]",
+                   NO_TENSORS,
+                   "layers[0].experts.layers[0].op: 'decay' keeps memory of a sequence");
+    expect_refused("[2]",
+                   "[{'op':'moe','name':'m','gate':{'layers':[{'op':'decay'}]},"
+                   "'experts':{'count':2,'layers':[{'op':'relu'}]}}]",
+                   NO_TENSORS, "layers[0].gate.layers[0].op: 'decay' keeps memory of a sequence");
+}
+END_TEST
+
+int main(void)
+{
+    TCase *tests = tcase_create("session");
+    tcase_add_loop_test(tests, steps_chunks_and_at_once_give_the_same_bits, 0, 2);
+    tcase_add_loop_test(tests, any_mix_of_sequences_gives_the_same_bits, 0, 2);
+    tcase_add_test(tests, earlier_positions_matter);
+    tcase_add_test(tests, a_truncated_session_goes_on_as_if_the_rest_had_not_been);
+    tcase_add_test(tests, memory_is_what_the_layers_declare);
+    tcase_add_test(tests, sessions_are_bounded);
+    tcase_add_test(tests, a_session_without_memory_counts);
+    tcase_add_test(tests, experts_and_gates_have_no_memory);
+    tcase_set_timeout(tests, 300);
+    return run_suite("session", tests);
+}
