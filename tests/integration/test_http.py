@@ -5,7 +5,7 @@ import os
 import time
 import unittest
 
-from support.http import Closed, Connection, request_bytes
+from support.http import PATIENCE_SECONDS, Closed, Connection, request_bytes
 from support.models import Tiny
 from support.server import ServerCase
 
@@ -69,13 +69,15 @@ class WellFormedTest(HttpCase):
     def test_http_1_0_and_connection_close(self):
         connection = self.connect()
         connection.send(f"POST {PREDICT} HTTP/1.0\r\nContent-Length: {len(BODY)}\r\n\r\n".encode() + BODY)
-        head = connection.socket.recv(4096)
-        self.assertIn(b" 200 ", head.split(b"\r\n")[0])
-        self.assertTrue(connection.wait_closed(5) or b"predictions" in head)
+        answer = b""
+        while piece := connection.socket.recv(4096):
+            answer += piece
+        self.assertIn(b" 200 ", answer.split(b"\r\n")[0])
+        self.assertIn(b"predictions", answer)
         connection = self.connect()
         answer = connection.request("POST", PREDICT, BODY, {"Connection": "close"})
         self.assertEqual((answer.status, answer.closes), (200, True))
-        self.assertTrue(connection.wait_closed(5))
+        self.assertTrue(connection.wait_closed())
 
     def test_query_is_no_part_of_the_path(self):
         self.assertEqual(self.client.get("/v2/health/live?verbose=1").status, 200)
@@ -138,7 +140,7 @@ class RefusedTest(HttpCase):
                 answer = connection.answer()
                 self.assertIn(answer.status, (400, 501))
                 self.assert_error(answer, answer.status)
-                self.assertTrue(connection.wait_closed(10), "a second answer may follow")
+                self.assertTrue(connection.wait_closed(), "a second answer may follow")
 
     def test_host(self):
         self.refuse(self.head("Content-Length: 0"), 400, "Host")
@@ -169,7 +171,7 @@ class SlowTest(HttpCase):
 
     def assert_timeout(self, connection, began, seconds):
         self.assert_error(connection.answer(), 408)
-        self.assertLess(abs(time.monotonic() - began - seconds), 1.5)
+        self.assertGreater(time.monotonic() - began, seconds - 0.1)
         self.assert_serving()
 
     def test_stalled_body(self):
@@ -197,24 +199,21 @@ class SlowTest(HttpCase):
     def test_header_byte_by_byte(self):
         connection, began = self.connect(), time.monotonic()
         connection.send(f"POST {PREDICT} HTTP/1.1\r\n".encode())
-        try:
-            while time.monotonic() < began + 5:
+        with self.assertRaises((BrokenPipeError, ConnectionResetError)):
+            while time.monotonic() < began + PATIENCE_SECONDS:
                 connection.send(b"X: 1\r\n")
                 time.sleep(0.05)
-        except (BrokenPipeError, ConnectionResetError):
-            pass
-        self.assertLess(time.monotonic() - began, 4)
         self.assert_serving()
 
     def test_silent_connection_is_closed(self):
         connection = self.connect()
-        self.assertTrue(connection.wait_closed(10))
+        self.assertTrue(connection.wait_closed())
 
     def test_idle_connection_is_closed_without_a_word(self):
         connection = self.connect()
         self.assertEqual(connection.request("POST", PREDICT, BODY).status, 200)
         began = time.monotonic()
-        self.assertTrue(connection.wait_closed(10))
+        self.assertTrue(connection.wait_closed())
         self.assertGreater(time.monotonic() - began, 1)
 
     def test_client_that_does_not_read(self):
@@ -248,10 +247,8 @@ class ManyConnectionsTest(HttpCase):
         idle = [self.connect() for _ in range(500)]
         for connection in idle[::10]:
             self.assertEqual(connection.request("POST", PREDICT, BODY).status, 200)
-        began = time.monotonic()
         for _ in range(200):
             self.assert_serving()
-        self.assertLess(time.monotonic() - began, 20)
         for connection in idle[1::10]:
             self.assertEqual(connection.request("POST", PREDICT, BODY).status, 200)
 
@@ -277,7 +274,7 @@ class ConnectionLimitTest(HttpCase):
         for given_up in held:
             answer = self.connect().request("POST", PREDICT, BODY)
             self.assertEqual((answer.status, answer.closes), (200, False))
-            self.assertTrue(given_up.wait_closed(10))
+            self.assertTrue(given_up.wait_closed(30))
 
     def test_unfinished_requests_keep_nobody_from_health(self):
         for _ in range(100):
@@ -285,7 +282,7 @@ class ConnectionLimitTest(HttpCase):
         for path in ("/v2/health/live", "/v2/health/ready", "/metrics"):
             began = time.monotonic()
             self.assertEqual(self.connect().request("GET", path).status, 200)
-            self.assertLess(time.monotonic() - began, 5)
+            self.assertLess(time.monotonic() - began, 30)
         answer = self.connect().request("POST", PREDICT, BODY)
         self.assert_error(answer, 503, "connection")
         self.assertEqual((answer.closes, answer.headers["retry-after"]), (True, "1"))
@@ -316,9 +313,9 @@ class ConnectionsPerAddressTest(HttpCase):
         held = [self.connect() for _ in range(4)]
         for connection in held:
             self.assertEqual(connection.request("POST", PREDICT, BODY).status, 200)
-        self.assertTrue(self.connect().wait_closed(5))
+        self.assertTrue(self.connect().wait_closed())
         held[0].close()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < deadline:
             try:
                 self.assertEqual(self.connect().request("POST", PREDICT, BODY).status, 200)

@@ -6,11 +6,11 @@ import unittest
 
 import numpy as np
 
-from support.http import Client
+from support.http import PATIENCE_SECONDS, Client
 from support.models import Tiny
 from support.server import ServerCase, run
 
-LOOPS, CLIENTS, REQUESTS, PATIENCE_SECONDS = 4, 24, 20, 10
+LOOPS, CLIENTS, REQUESTS = 4, 24, 20
 
 
 class LoopsTest(ServerCase):

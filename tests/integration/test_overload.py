@@ -6,12 +6,12 @@ import socket
 import time
 import unittest
 
-from support.http import Connection, request_bytes
+from support.http import PATIENCE_SECONDS, Connection, request_bytes
 from support.models import Tiny, write_slow
 from support.prometheus import Metrics
 from support.server import ServerCase
 
-SECONDS_PER_ROW = 0.15  # on an idle machine; tests compare with what they measure
+SECONDS_PER_ROW = 0.15  # on an idle machine
 
 
 def slow_request(rows=1, **members):
@@ -30,14 +30,6 @@ class OverloadCase(ServerCase):
     def models(directory):
         write_slow(os.path.join(directory, "slow"), SECONDS_PER_ROW)
         Tiny().write(os.path.join(directory, "tiny"))
-
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        began = time.monotonic()
-        for _ in range(2):
-            assert cls.client.infer("slow", slow_request()).status == 200
-        cls.row_seconds = (time.monotonic() - began) / 2
 
     def connect(self):
         connection = Connection(self.server.port)
@@ -58,10 +50,13 @@ class OverloadCase(ServerCase):
         return self.metrics().value("moed_rejected_total", model="slow", reason=reason)
 
     def wait_until(self, condition, what):
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while not condition():
             self.assertLess(time.monotonic(), deadline, what)
             time.sleep(0.02)
+
+    def rows_computed(self):
+        return self.metrics().value("moed_rows_total", model="slow", version="1")
 
     def queue_rows(self):
         return self.metrics().value("moed_queue_rows", model="slow", version="1")
@@ -76,9 +71,9 @@ class QueueTest(OverloadCase):
         running = self.send_slow()
         self.wait_until(lambda: self.queue_rows() == 0, "not computing")
         waiting = [self.send_slow() for _ in range(4)]
-        before, began = self.rejected("queue_full"), time.monotonic()
+        before = self.rejected("queue_full")
         answer = self.client.infer("slow", slow_request())
-        self.assertLess(time.monotonic() - began, self.row_seconds, "refused, but late")
+        self.assertGreater(self.queue_rows(), 0, "refused, but late")
         self.assert_error(answer, 429, "queue is full")
         self.assertGreaterEqual(int(answer.headers["retry-after"]), 1)
         self.assertEqual(self.rejected("queue_full"), before + 1)
@@ -89,15 +84,15 @@ class QueueTest(OverloadCase):
         self.assert_error(self.client.infer("slow", slow_request(rows=5)), 413, "limit is 4")
 
     def test_the_loop_stays_free(self):
-        """While the large model is computed, small models and health are answered in a fraction of its time."""
-        connections = [self.send_slow() for _ in range(4)]
-        slowest = 0
-        for _ in range(50):
-            for ask in (lambda: self.client.predict("tiny", [[1, 2, 3, 4]]), lambda: self.client.get("/v2/health/live")):
-                began = time.monotonic()
-                self.assertEqual(ask().status, 200)
-                slowest = max(slowest, time.monotonic() - began)
-        self.assertLess(slowest, self.row_seconds / 2)
+        """While the slow model is computed, small models and metrics are answered many times: a loop that computed
+        it would answer at most one of them after each row."""
+        rows, answered = 4, 0
+        end = self.rows_computed() + rows
+        connections = [self.send_slow() for _ in range(rows)]
+        while self.rows_computed() < end:
+            self.assertEqual(self.client.predict("tiny", [[1, 2, 3, 4]]).status, 200)
+            answered += 2
+        self.assertGreater(answered, 3 * rows)
         for connection in connections:
             self.assertEqual(connection.answer().status, 200)
 
@@ -150,13 +145,12 @@ class DisconnectTest(OverloadCase):
             self.assertTrue(connection.wait_closed(10))
 
     def test_disconnect_while_computing(self):
-        rows = self.metrics().value("moed_rows_total", model="slow", version="1")
+        rows = self.rows_computed()
         for part in ("close", "reset"):
             connection = self.send_slow()
             self.wait_until(lambda: self.queue_rows() == 0, "not computing")
             getattr(connection, part)()
-        self.wait_until(lambda: self.metrics().value("moed_rows_total", model="slow", version="1") >= rows + 2,
-                        "a started computation does not end")
+        self.wait_until(lambda: self.rows_computed() >= rows + 2, "a started computation does not end")
 
     def test_a_storm_of_them(self):
         for i in range(40):

@@ -59,7 +59,7 @@ class ProcessCase(unittest.TestCase):
             process.wait()
 
     def client(self):
-        client = Client(self.port, timeout=20)
+        client = Client(self.port)
         self.addCleanup(client.close)
         return client
 
@@ -138,7 +138,7 @@ class DescriptorsTest(ProcessCase):
         self.addCleanup(self.end, process)
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and process.poll() is None:
-            with contextlib.suppress(ConnectionRefusedError), Client(port, timeout=20) as client:
+            with contextlib.suppress(ConnectionRefusedError), Client(port) as client:
                 for _ in range(1000):
                     self.assertEqual(client.predict("tiny", ROWS["instances"]).status, 200)
                 break

@@ -167,7 +167,7 @@ static inline void on_watchdog(uv_timer_t *timer)
 static inline void run_until(size_t count)
 {
     watchdog_fired = false;
-    uv_timer_start(&watchdog, on_watchdog, 20000, 0);
+    uv_timer_start(&watchdog, on_watchdog, PATIENCE_SECONDS * 1000, 0);
     while (finished_count < count && !watchdog_fired)
         uv_run(&loop, UV_RUN_ONCE);
     uv_timer_stop(&watchdog);

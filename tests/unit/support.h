@@ -19,6 +19,7 @@
 
 #include "core/dense/team.h"
 #include "core/moed.h"
+#include "patience.h"
 
 /* ---- the temporary directory ---- */
 
@@ -348,7 +349,7 @@ static inline int run_suite(const char *name, TCase *tests)
     {                                                                                              \
         const TTest *const functions[] = {__VA_ARGS__};                                            \
         TCase *tests = tcase_create(name);                                                         \
-        tcase_set_timeout(tests, 60);                                                              \
+        tcase_set_timeout(tests, TEST_SECONDS);                                                    \
         tcase_add_checked_fixture(tests, begin, end);                                              \
         for (size_t i = 0; i < sizeof functions / sizeof *functions; i++)                          \
             tcase_add_test(tests, functions[i]);                                                   \

@@ -115,7 +115,7 @@ static void check_shape(const struct shape *s)
 /* With every kernel; each test runs in a process of its own, which chooses its kernel once. */
 START_TEST(many_shapes_follow_the_definition)
 {
-    static const char *const kernels[] = {"avx512", "avx2", "generic"};
+    static const char *const kernels[] = {"avx512", "avx2", "neon", "generic"};
     static const struct shape shapes[] = {
         {3, 7, 5, 4, 3, 3, 1, 1, 1},
         {3, 7, 5, 4, 3, 3, 2, 1, 1},
@@ -232,12 +232,12 @@ END_TEST
 int main(void)
 {
     TCase *tests = tcase_create("conv");
-    tcase_set_timeout(tests, 60);
+    tcase_set_timeout(tests, TEST_SECONDS);
     tcase_add_test(tests, cross_correlation_without_flipping);
     tcase_add_test(tests, bias_stride_and_padding);
     tcase_add_test(tests, channels_are_summed_and_groups_are_not);
     tcase_add_test(tests, one_axis);
-    tcase_add_loop_test(tests, many_shapes_follow_the_definition, 0, 3);
+    tcase_add_loop_test(tests, many_shapes_follow_the_definition, 0, 4);
     tcase_add_test(tests, a_window_at_the_edge_sees_padding_and_not_the_next_line);
     tcase_add_test(tests, threads_have_workspaces_of_their_own);
     tcase_add_test(tests, what_is_known_of_it);

@@ -364,6 +364,6 @@ int main(void)
     tcase_add_test(tests, the_choice_outlives_its_dropping);
     tcase_add_test(tests, each_forward_counts_anew);
     tcase_add_test(tests, selection_agrees_with_counting);
-    tcase_set_timeout(tests, 60);
+    tcase_set_timeout(tests, TEST_SECONDS);
     return run_suite("gate", tests);
 }

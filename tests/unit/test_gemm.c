@@ -8,8 +8,8 @@
 #include "core/moed.h"
 #include "support.h"
 
-static const char *const kernels[] = {"avx512", "avx2", "generic", "openblas"};
-enum { KERNELS = sizeof kernels / sizeof *kernels, GENERIC = 2, OPENBLAS = 3 };
+static const char *const kernels[] = {"avx512", "avx2", "neon", "generic", "openblas"};
+enum { KERNELS = sizeof kernels / sizeof *kernels, GENERIC = 3, OPENBLAS = 4 };
 
 /* Each test runs in a process of its own, which chooses its kernel once. */
 static bool use_kernel(int index)
@@ -327,7 +327,7 @@ END_TEST
 int main(void)
 {
     TCase *tests = tcase_create("gemm");
-    tcase_set_timeout(tests, 60);
+    tcase_set_timeout(tests, TEST_SECONDS);
     tcase_add_loop_test(tests, products_of_every_small_size, 0, KERNELS);
     tcase_add_loop_test(tests, products_beyond_one_cache, 0, KERNELS);
     tcase_add_loop_test(tests, a_product_known_by_heart, 0, KERNELS);

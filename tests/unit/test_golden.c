@@ -338,7 +338,7 @@ static int is_case(const struct dirent *entry)
     return entry->d_name[0] != '.';
 }
 
-static const char *kernels[] = {"generic", "avx2", "avx512", "openblas"};
+static const char *kernels[] = {"generic", "avx2", "avx512", "neon", "openblas"};
 static int kernel_count;
 
 /* Whether this machine has it, and MOED_KERNEL does not name another. Asked in a process of its
@@ -377,7 +377,7 @@ static Suite *new_suite(void)
     Suite *suite = suite_create("golden");
     for (int i = 0; i < entry_count; i++) {
         TCase *tests = tcase_create(entries[i]->d_name);
-        tcase_set_timeout(tests, 60);
+        tcase_set_timeout(tests, TEST_SECONDS);
         tcase_add_loop_test(tests, engine_agrees_with_the_reference, i * kernel_count,
                             (i + 1) * kernel_count);
         suite_add_tcase(suite, tests);

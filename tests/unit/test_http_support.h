@@ -16,10 +16,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "patience.h"
 #include "server/http.h"
 #include "server/http_limits.h"
 
-enum { PATIENCE_MS = 10000, MAX_BODY = 100000, PENDING_MAX = 16 };
+enum { PATIENCE_MS = PATIENCE_SECONDS * 1000, MAX_BODY = 100000, PENDING_MAX = 16 };
 
 static uv_loop_t loop;
 static struct http *http;
@@ -365,7 +366,7 @@ static inline TCase *http_tests_new(void)
 {
     TCase *tests = tcase_create("http");
     tcase_add_checked_fixture(tests, setup, teardown);
-    tcase_set_timeout(tests, 60);
+    tcase_set_timeout(tests, TEST_SECONDS);
     return tests;
 }
 

@@ -92,16 +92,19 @@ END_TEST
 
 START_TEST(a_held_batch_is_released_when_due)
 {
-    start(500000);
-    const uint64_t began = uv_hrtime();
+    enum { HELD_US = 500000 };
+    start(HELD_US);
+    const uint64_t due = uv_hrtime() + HELD_US * UINT64_C(1000);
     struct posted *first = submit("small", 1, 5);
     ck_assert(!first->finished);
     for (int i = 0; i < 5; i++)
         uv_run(&loop, UV_RUN_NOWAIT);
-    ck_assert_msg(!first->finished || uv_hrtime() - began >= 500000000, "not held");
+    ck_assert_msg(!first->finished || uv_hrtime() >= due, "not held");
+    if (first->finished) /* this machine is too busy to come before it is due */
+        return;
     struct posted *second = submit("small", 1, 6);
     run_until(2);
-    ck_assert_uint_ge(uv_hrtime() - began, 500000000);
+    ck_assert_uint_ge(uv_hrtime(), due);
     expect_answer(first, 5);
     expect_answer(second, 6);
     ck_assert_double_eq(model("small")->stats.batch_rows.sum, 2);
@@ -111,7 +114,7 @@ END_TEST
 
 START_TEST(a_full_batch_is_not_held)
 {
-    start(30000000); /* longer than the watchdog waits */
+    start(TEST_SECONDS * UINT64_C(1000000)); /* longer than the watchdog waits */
     for (int i = 0; i < BATCH_ROWS; i++)
         submit("small", 1, (float)i);
     run_until(BATCH_ROWS);

@@ -6,7 +6,7 @@ import socket
 import time
 
 HOST = "127.0.0.1"
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 300
 
 
 class Closed(Exception):
@@ -72,7 +72,7 @@ class Connection:
         except ConnectionResetError:
             return True
 
-    def wait_closed(self, seconds):
+    def wait_closed(self, seconds=PATIENCE_SECONDS):
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if self.is_closed():

@@ -24,7 +24,7 @@ BINARY = os.path.abspath(os.environ.get("MOED_BINARY", os.path.join(ROOT, "build
 RUNNING_URL = os.environ.get("MOED_SERVER_URL")
 
 # Sanitized builds load and stop slowly on a busy machine; a server that hangs is told apart from one that is slow.
-START_SECONDS, STOP_SECONDS = 60, 150
+START_SECONDS, STOP_SECONDS = 300, 300
 SANITIZER_WORDS = re.compile(r"AddressSanitizer|LeakSanitizer|ThreadSanitizer|runtime error:|Assertion")
 LISTENING = re.compile(r"^listening on (http://\S+:(\d+))$", re.MULTILINE)
 
@@ -36,7 +36,7 @@ def environment(extra=None):
             **(extra or {})}
 
 
-def run(*arguments, env=None, timeout=60):
+def run(*arguments, env=None, timeout=START_SECONDS):
     """Runs a command of the binary to its end; the CompletedProcess has text in stdout and stderr."""
     return subprocess.run([BINARY, *arguments], env=environment(env), capture_output=True, text=True, timeout=timeout,
                           check=False)
