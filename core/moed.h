@@ -204,8 +204,9 @@ struct moed_routing {
 /* Of the gate info->gates[index]. */
 const struct moed_routing *moed_routing(const struct moed_scratch *scratch, size_t index);
 
-/* The matrix kernel in use, for logs and benchmarks: "avx512", "avx2", "generic" or "openblas". The
- * environment variable MOED_KERNEL chooses; what this machine cannot run gives "generic". */
+/* The matrix kernel in use, for logs and benchmarks: "avx512", "avx2", "neon", "generic" or
+ * "openblas". The environment variable MOED_KERNEL chooses; what this machine cannot run gives
+ * "generic". */
 const char *moed_kernel_name(void);
 
 /* -1 with an error when MOED_KERNEL names a kernel that does not exist or cannot run here. */
