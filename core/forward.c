@@ -30,51 +30,42 @@ static void convert_integers(const int32_t *integers, size_t count, float *y)
         y[i] = (float)integers[i];
 }
 
-static float *take(struct run *run, size_t floats)
-{
-    float *taken = run->arena;
-    run->arena += floats;
-    return taken;
-}
-
-/* What input `index` gives to the model's layers: `raw` itself, or memory of the arena. */
-static const float *encode(const struct moed_model *model, struct run *run, size_t index,
+/* What input `index` gives to the model's layers: `raw` itself, or scratch. */
+static const float *encode(const struct moed_model *model, const struct run *run, size_t index,
                            size_t rows, const void *raw)
 {
     const struct input *input = &model->inputs[index];
     const struct chain *chain = &input->chain;
-    size_t elements = rows * model->input_info[index].elements;
     const float *x = raw; /* of integers only if the first layer reads them as such */
+    float *prepared = run_floats(run, input->prepared, rows);
     if (input->preprocess.present) {
-        float *y = take(run, elements);
-        preprocess(&input->preprocess, rows, x, y);
-        x = y;
+        preprocess(&input->preprocess, rows, x, prepared);
+        x = prepared;
     }
     if (input->integers_become_f32) {
-        float *y = take(run, elements);
-        convert_integers(raw, elements, y);
-        x = y;
+        convert_integers(raw, rows * model->input_info[index].elements, prepared);
+        x = prepared;
     }
     if (chain->count) {
-        float *y = take(run, rows * chain->out_elements);
-        chain_forward(chain, run, rows, x, y);
+        float *y = run_floats(run, input->encoded, rows);
+        struct run inner = run_part(run, input->layers, rows);
+        chain_forward(chain, &inner, rows, x, y);
         x = y;
     }
     return x;
 }
 
 /* All inputs, each row's side by side. */
-static const float *encode_all(const struct moed_model *model, struct run *run, size_t rows,
+static const float *encode_all(const struct moed_model *model, const struct run *run, size_t rows,
                                const void *const inputs[])
 {
     if (model->input_count == 1)
         return encode(model, run, 0, rows, inputs[0]);
     const size_t width = moed_shape_elements(&model->joined);
-    float *joined = take(run, rows * width), *column = joined;
+    float *joined = run_floats(run, model->joined_place, rows), *column = joined;
     for (size_t i = 0; i < model->input_count; i++) {
-        struct run inner = *run;
         const size_t elements = moed_shape_elements(&model->inputs[i].out);
-        const float *part = encode(model, &inner, i, rows, inputs[i]);
+        const float *part = encode(model, run, i, rows, inputs[i]);
         for (size_t row = 0; row < rows; row++)
             memcpy(column + row * width, part + row * elements, elements * sizeof *part);
         column += elements;
@@ -132,9 +123,10 @@ void moed_forward(const struct moed_model *model, struct moed_scratch *scratch,
     run.spans = batch->spans;
     run.span_count = batch->span_count;
     const float *x = encode_all(model, &run, rows, batch->inputs);
-    float *y = direct ? batch->outputs[0] : take(&run, rows * chain->out_elements);
-    chain_forward(chain, &run, rows, x, y);
+    float *y = direct ? batch->outputs[0] : run_floats(&run, model->given, rows);
+    struct run inner = run_part(&run, model->layers, rows);
+    chain_forward(chain, &inner, rows, x, y);
     if (!direct)
-        decode_all(model, &run, rows, y, batch->outputs);
+        decode_all(model, &inner, rows, y, batch->outputs);
     advance_sessions(batch);
 }

@@ -308,15 +308,14 @@ static int check_all_used(const struct moed_model *model, struct error *err)
     return 0;
 }
 
-static size_t encode_scratch(const struct moed_model *model, size_t index)
+static void plan_input(struct moed_model *model, struct input *input, size_t elements)
 {
-    const struct input *input = &model->inputs[index];
-    size_t floats = 0;
     if (input->preprocess.present || input->integers_become_f32)
-        floats += model->input_info[index].elements;
-    if (input->chain.count)
-        floats += input->chain.out_elements + input->chain.scratch_per_row;
-    return floats;
+        input->prepared = plan_floats(&model->plan, elements);
+    if (input->chain.count) {
+        input->encoded = plan_floats(&model->plan, input->chain.out_elements);
+        input->layers = plan_passing_part(&model->plan, &input->chain.plan, 1);
+    }
 }
 
 bool model_output_is_direct(const struct moed_model *model)
@@ -324,21 +323,24 @@ bool model_output_is_direct(const struct moed_model *model)
     return model->output_count == 1 && model->outputs[0].chain.count == 0;
 }
 
-/* In the order that moed_forward() takes it. */
-size_t model_scratch_per_row(const struct moed_model *model)
+/* Plans moed_forward()'s steps. Several inputs are joined, each right after it was encoded. */
+static void plan_forward(struct moed_model *model)
 {
-    size_t encoding = 0, kept = 0, running = model->chain.scratch_per_row;
-    for (size_t i = 0; i < model->input_count; i++)
-        encoding = max_size(encoding, encode_scratch(model, i));
-    if (model->input_count == 1)
-        kept = encoding;
-    else
-        kept = moed_shape_elements(&model->joined);
+    struct plan *plan = &model->plan;
+    bool joins = model->input_count > 1;
+    if (joins)
+        model->joined_place = plan_floats(plan, moed_shape_elements(&model->joined));
+    size_t encoding = plan->used;
+    for (size_t i = 0; i < model->input_count; i++) {
+        plan_input(model, &model->inputs[i], model->input_info[i].elements);
+        if (joins)
+            plan_release(plan, encoding);
+    }
     if (!model_output_is_direct(model))
-        kept += model->chain.out_elements;
+        model->given = plan_floats(plan, model->chain.out_elements);
+    model->layers = plan_passing_part(plan, &model->chain.plan, 1);
     for (size_t i = 0; i < model->output_count; i++)
-        running = max_size(running, model->outputs[i].chain.scratch_per_row);
-    return kept + max_size(encoding, running);
+        plan_passing_part(plan, &model->outputs[i].chain.plan, 1);
 }
 
 static void fill_info(struct moed_model *model)
@@ -361,7 +363,7 @@ static void fill_info(struct moed_model *model)
         .active_parameters = cost.active_parameters,
         .macs_per_row = cost.macs,
         .weight_bytes = cost.weight_bytes,
-        .scratch_bytes_per_row = model_scratch_per_row(model) * sizeof(float),
+        .scratch_bytes_per_row = model->plan.most * sizeof(float),
         .session_bytes = model->session_bytes,
         .position_bytes = model->position_bytes,
     };
@@ -405,6 +407,7 @@ struct moed_model *moed_model_load(const char *directory, const struct moed_load
         moed_model_free(model);
         return NULL;
     }
+    plan_forward(model);
     fill_info(model);
     return model;
 }

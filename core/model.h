@@ -20,9 +20,10 @@ enum { MAX_TENSORS = 1024 };
 
 struct input {
     struct preprocess preprocess;
-    bool integers_become_f32; /* before anything else; excludes preprocess */
-    struct chain chain;       /* count 0: none */
-    struct moed_shape out;    /* what it gives to the model's layers */
+    bool integers_become_f32;         /* before anything else; excludes preprocess */
+    struct chain chain;               /* count 0: none */
+    struct moed_shape out;            /* what it gives to the model's layers */
+    size_t prepared, encoded, layers; /* places in the model's plan */
 };
 
 struct output {
@@ -39,6 +40,9 @@ struct moed_model {
     struct output *outputs;
     struct moed_shape joined; /* what enters `chain`: the input, or all inputs side by side */
     struct chain chain;
+    struct plan plan; /* of a forward */
+    /* Places: joined inputs; what the layers give; all layers, of outputs too. */
+    size_t joined_place, given, layers;
     struct moed_gate_info *gates; /* [gate_count] their names are owned */
     size_t gate_count;
     struct moe_sizes *moe; /* [moe_count] */
@@ -47,9 +51,6 @@ struct moed_model {
     char *description;
     struct moed_model_info info;
 };
-
-/* Floats of arena that one row of a forward needs. */
-size_t model_scratch_per_row(const struct moed_model *model);
 
 /* Whether the only output is what the layers give, which is then written straight into its place.
  */

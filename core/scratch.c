@@ -19,17 +19,6 @@ static float *allocate(size_t floats, struct error *err)
     return memory;
 }
 
-/* A worker's part of a layer's working memory, the largest of all layers. */
-static size_t workspace_of(const struct moed_model *model)
-{
-    size_t most = model->chain.workspace;
-    for (size_t i = 0; i < model->input_count; i++)
-        most = max_size(most, model->inputs[i].chain.workspace);
-    for (size_t i = 0; i < model->output_count; i++)
-        most = max_size(most, model->outputs[i].chain.workspace);
-    return most;
-}
-
 static size_t routing_bytes_per_row(const struct moed_model *model, bool distributions)
 {
     size_t bytes = 0;
@@ -49,7 +38,7 @@ static int check_size(const struct moed_model *model, const struct moed_scratch_
                       struct error *err)
 {
     size_t bytes;
-    const size_t workspace = workspace_of(model) * sizeof(float);
+    const size_t workspace = model->plan.workspace * sizeof(float);
     const size_t per_row =
         model->info.scratch_bytes_per_row + routing_bytes_per_row(model, options->distributions);
     if (__builtin_mul_overflow(per_row, options->max_rows, &bytes) ||
@@ -87,9 +76,9 @@ static int allocate_routing(struct moed_scratch *scratch, bool distributions, st
 static int allocate_all(struct moed_scratch *scratch, bool distributions, struct error *err)
 {
     const struct moed_model *model = scratch->model;
-    const size_t workspace = workspace_of(model);
+    const size_t workspace = model->plan.workspace;
     scratch->workspace_stride = (workspace + ALIGNMENT) / ALIGNMENT * ALIGNMENT;
-    scratch->arena = allocate(scratch->max_rows * model_scratch_per_row(model), err);
+    scratch->arena = allocate(scratch->max_rows * model->plan.most, err);
     scratch->workspaces = allocate(scratch->threads * scratch->workspace_stride, err);
     if (!scratch->arena || !scratch->workspaces)
         return -1;

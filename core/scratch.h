@@ -7,7 +7,7 @@
 struct moed_scratch {
     const struct moed_model *model; /* borrowed */
     size_t max_rows, threads;
-    float *arena;      /* [max_rows, model_scratch_per_row()] */
+    float *arena;      /* [max_rows, plan.most of the model] */
     float *workspaces; /* [threads, workspace_stride] */
     size_t workspace_stride;
     struct routing *routing; /* [gate_count of the model] */

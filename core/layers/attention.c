@@ -11,6 +11,7 @@
 struct attention {
     struct projection in, out;
     size_t positions, size, heads;
+    size_t qkv, context; /* places */
 };
 
 static int attention_build(struct layer *layer, const struct scope *scope, struct config_node *node,
@@ -30,8 +31,9 @@ static int attention_build(struct layer *layer, const struct scope *scope, struc
     attention->size = size;
     attention->heads = (size_t)heads;
     layer->cost.macs = layer->in_elements * (4 * size + 2 * positions);
-    layer->scratch_per_row = 4 * layer->in_elements;
-    layer->workspace = positions;
+    attention->qkv = plan_floats(&layer->plan, 3 * layer->in_elements);
+    attention->context = plan_floats(&layer->plan, layer->in_elements);
+    plan_workspace(&layer->plan, positions);
     if (layer_set_out(layer, node, &layer->in, err) != 0 ||
         projection_build(&attention->in, scope, "in_proj_weight", 3 * size, size, err) != 0 ||
         projection_build_bias(&attention->in, scope, "in_proj_bias", err) != 0 ||
@@ -63,7 +65,8 @@ static void attention_forward(const struct layer *layer, const struct run *run, 
     const struct attention *attention = layer->state;
     const size_t positions = attention->positions, size = attention->size;
     const size_t width = size / attention->heads;
-    float *qkv = run->arena, *context = qkv + 3 * rows * layer->in_elements;
+    float *qkv = run_floats(run, attention->qkv, rows);
+    float *context = run_floats(run, attention->context, rows);
     projection_forward(&attention->in, rows * positions, x, qkv);
     for (size_t row = 0; row < rows; row++)
         for (size_t query = 0; query < positions; query++)

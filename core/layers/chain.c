@@ -15,9 +15,19 @@ static void chain_add(struct chain *chain, const struct layer *layer)
     chain->out_elements = layer->out_elements;
     chain->max_elements = max_size(chain->max_elements, layer->out_elements);
     chain->collective |= layer->collective;
-    chain->scratch_per_row = max_size(chain->scratch_per_row, layer->scratch_per_row);
-    chain->workspace = max_size(chain->workspace, layer->workspace);
     cost_add(&chain->cost, &layer->cost);
+}
+
+static void plan_buffers(struct chain *chain)
+{
+    for (size_t i = 0; i < 2; i++)
+        chain->task_buffers[i] = plan_floats(&chain->task, chain->max_elements);
+    chain->task_layers = chain->task.used;
+    for (size_t i = 0; i < chain->count; i++)
+        plan_passing_part(&chain->task, &chain->layers[i].plan, 1);
+    for (size_t i = 0; i < 2; i++)
+        chain->buffers[i] = plan_floats(&chain->plan, chain->max_elements);
+    chain->tasks = plan_part(&chain->plan, &chain->task, 1);
 }
 
 int chain_build(struct chain *chain, const struct scope *scope, struct config_node *node,
@@ -49,9 +59,7 @@ int chain_build(struct chain *chain, const struct scope *scope, struct config_no
         chain_add(chain, layer);
         inner.categories = 0; /* what comes out of a layer is a quantity */
     }
-    /* Two buffers between the layers of a task, and two more between segments. */
-    chain->task_scratch_per_row = chain->scratch_per_row + 2 * chain->max_elements;
-    chain->scratch_per_row = chain->task_scratch_per_row + 2 * chain->max_elements;
+    plan_buffers(chain);
     return 0;
 }
 
@@ -79,10 +87,10 @@ static void run_layers(const struct chain_part *part, const struct run *run, siz
                        const float *x, float *y)
 {
     const struct chain *chain = part->chain;
-    float *buffers[2] = {run->arena, run->arena + rows * chain->max_elements};
-    struct run inner = *run;
+    float *buffers[2] = {run_floats(run, chain->task_buffers[0], rows),
+                         run_floats(run, chain->task_buffers[1], rows)};
+    struct run inner = run_part(run, chain->task_layers, rows);
     inner.team = NULL;
-    inner.arena = run->arena + 2 * rows * chain->max_elements;
     const float *current = x;
     for (size_t i = part->from; i < part->to; i++) {
         const struct layer *layer = &chain->layers[i];
@@ -114,10 +122,9 @@ static void run_segment_task(void *context, size_t index, unsigned worker)
     size_t rows = segment->rows - first;
     if (rows > segment->rows_per_task)
         rows = segment->rows_per_task;
-    struct run run = *segment->run;
+    struct run run = run_part(segment->run, part->chain->task.most, first);
     /* Without a team of its own this is already inside a task, on that task's thread. */
     run.worker = segment->run->team ? worker : segment->run->worker;
-    run.arena += first * part->chain->task_scratch_per_row;
     run_layers(part, &run, rows, segment->x + first * layers[part->from].in_elements,
                segment->y + first * layers[part->to - 1].out_elements);
 }
@@ -150,9 +157,9 @@ void chain_forward_part(const struct chain_part *part, const struct run *run, si
                         const float *x, float *y)
 {
     const struct chain *chain = part->chain;
-    float *buffers[2] = {run->arena, run->arena + rows * chain->max_elements};
-    struct run inner = *run;
-    inner.arena = run->arena + 2 * rows * chain->max_elements;
+    float *buffers[2] = {run_floats(run, chain->buffers[0], rows),
+                         run_floats(run, chain->buffers[1], rows)};
+    struct run inner = run_part(run, chain->tasks, rows);
     size_t from = part->from;
     if (from == part->to)
         memcpy(y, x,

@@ -10,8 +10,9 @@ struct chain {
     struct moed_shape in, out;
     size_t in_elements, out_elements, max_elements;
     bool collective;
-    size_t task_scratch_per_row; /* floats of arena for each row of a task; see chain_forward */
-    size_t scratch_per_row, workspace;
+    struct plan plan, task;   /* a task's lies in the chain's, and all layers' in a task's */
+    size_t buffers[2], tasks; /* places in plan: between segments; all tasks */
+    size_t task_buffers[2], task_layers; /* places in task: between layers; inside them */
     struct cost cost;
 };
 

@@ -192,8 +192,8 @@ static int plan(struct conv *conv, struct layer *layer, const struct scope *scop
     conv->padded_elements =
         channels * (conv->in_h + 2 * conv->padding_h) * conv->padded_w + COLUMN_SLACK;
     choose_way(conv);
-    layer->workspace = workspace_of(conv);
-    if (conv->k > MAX_ROW_ELEMENTS || layer->workspace > MAX_ROW_ELEMENTS)
+    plan_workspace(&layer->plan, workspace_of(conv));
+    if (conv->k > MAX_ROW_ELEMENTS || layer->plan.workspace > MAX_ROW_ELEMENTS)
         return config_error(node, NULL, err, "one row needs more than %d numbers of workspace",
                             MAX_ROW_ELEMENTS);
     struct columns *columns = &conv->columns;

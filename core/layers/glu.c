@@ -7,6 +7,7 @@
 struct glu {
     struct projection gate, up;
     size_t vectors; /* per row: the product of the axes before the last */
+    size_t up_place;
     int activation; /* of GATES */
 };
 
@@ -48,7 +49,7 @@ static int glu_build(struct layer *layer, const struct scope *scope, struct conf
     layer->cost.macs = 2 * layer->in_elements * *last;
     if (layer_set_out(layer, node, &out, err) != 0)
         return -1;
-    layer->scratch_per_row = layer->out_elements;
+    glu->up_place = plan_floats(&layer->plan, layer->out_elements);
     return 0;
 }
 
@@ -56,7 +57,7 @@ static void glu_forward(const struct layer *layer, const struct run *run, size_t
                         const float *x, float *y)
 {
     const struct glu *glu = layer->state;
-    float *up = run->arena;
+    float *up = run_floats(run, glu->up_place, rows);
     projection_forward(&glu->gate, rows * glu->vectors, x, y);
     projection_forward(&glu->up, rows * glu->vectors, x, up);
     GATES[glu->activation](rows * layer->out_elements, up, y);

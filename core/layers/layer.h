@@ -12,6 +12,7 @@
 #define CORE_LAYER_H
 
 #include "core/dense/team.h"
+#include "core/layers/plan.h"
 #include "core/layers/scope.h"
 #include "core/shape.h"
 
@@ -26,7 +27,7 @@ struct run {
     struct moed_team *team;        /* NULL inside a task: tasks do not fork again */
     const struct moed_span *spans; /* [span_count] whose rows the batch holds, in order */
     size_t span_count;
-    float *arena;      /* row-linear scratch: scratch_per_row floats for every row of this call */
+    float *arena;      /* scratch of this part; run_floats() */
     float *workspaces; /* [threads, workspace_stride] */
     size_t workspace_stride;
     unsigned worker;             /* whose workspace a layer may use */
@@ -34,7 +35,22 @@ struct run {
     struct dispatch *dispatches; /* of every MoE layer of the model, by its index */
 };
 
-/* `workspace` floats that only this worker touches; contents are undefined. */
+/* What plan_floats() gave `place` for: memory of so many floats for each of `rows`, which are all
+ * rows that the part was given; contents are undefined. */
+static inline float *run_floats(const struct run *run, size_t place, size_t rows)
+{
+    return run->arena + place * rows;
+}
+
+/* The run of a part inside, whose plan has that place. */
+static inline struct run run_part(const struct run *run, size_t place, size_t rows)
+{
+    struct run part = *run;
+    part.arena = run_floats(run, place, rows);
+    return part;
+}
+
+/* The floats of plan_workspace(), which only this worker touches; contents are undefined. */
 static inline float *run_workspace(const struct run *run)
 {
     return run->workspaces + run->worker * run->workspace_stride;
@@ -48,7 +64,7 @@ struct layer_op {
      * layer of such an input can. */
     bool reads_integers;
     /* Reads the op's keys from `node`, claims tensors in `scope`, which charges the layer's cost.
-     * Name, in and op are set; sets out, state, the counts of scratch and memory, and cost.macs. */
+     * Name, in and op are set; sets out, state, memory and cost.macs, and plans scratch. */
     int (*build)(struct layer *layer, const struct scope *scope, struct config_node *node,
                  struct error *err);
     /* x: [rows, in], y: [rows, out]. */
@@ -77,11 +93,10 @@ struct layer {
      * itself (a MoE layer, one with memory, or what holds one). Every other layer works on any
      * rows, and does not look at spans. */
     bool collective;
-    size_t scratch_per_row; /* floats of run->arena needed for each row */
-    size_t workspace;       /* floats of a worker's workspace needed */
-    struct memory memory;   /* build sets per_sequence and per_position; nothing inside included */
-    struct cost cost;       /* everything inside included */
-    void *state;            /* the op's own; malloc'ed */
+    struct plan plan;     /* scratch for each row, and workspace */
+    struct memory memory; /* build sets per_sequence and per_position; nothing inside included */
+    struct cost cost;     /* everything inside included */
+    void *state;          /* the op's own; malloc'ed */
 };
 
 /* Builds `layer` from `node`, in the list that `scope` is of. On error it is still to be closed. */

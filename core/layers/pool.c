@@ -36,7 +36,7 @@ static int pool_build(struct layer *layer, const struct scope *scope, struct con
                             shape_text(in, text));
     pool->out_h = (pool->in_h + 2 * pool->padding - pool->kernel) / pool->stride + 1;
     pool->out_w = (pool->in_w + 2 * pool->padding - pool->kernel) / pool->stride + 1;
-    layer->workspace = max_size(pool->in_w, 2 * pool->out_h * pool->out_w);
+    plan_workspace(&layer->plan, max_size(pool->in_w, 2 * pool->out_h * pool->out_w));
     struct moed_shape out = {.rank = 3, .dims = {in->dims[0], pool->out_h, pool->out_w}};
     return layer_set_out(layer, node, &out, err);
 }

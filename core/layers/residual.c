@@ -17,8 +17,7 @@ static int residual_build(struct layer *layer, const struct scope *scope, struct
         return config_error(node, "layers", err, "map %s to %s; a residual must keep the shape",
                             shape_text(&chain->in, in), shape_text(&chain->out, out));
     layer->collective = chain->collective;
-    layer->scratch_per_row = chain->scratch_per_row;
-    layer->workspace = chain->workspace;
+    layer->plan = chain->plan;
     layer->cost = chain->cost;
     return layer_set_out(layer, node, &layer->in, err);
 }

@@ -23,8 +23,7 @@ static int build_expert(struct experts *experts, size_t index, const struct scop
     if (!shape_equal(&chain->out, &experts->chains[0].out))
         return config_error(node, NULL, err, "expert %zu gives %s, expert 0 gives %s", index,
                             shape_text(&chain->out, a), shape_text(&experts->chains[0].out, b));
-    experts->scratch_per_row = max_size(experts->scratch_per_row, chain->scratch_per_row);
-    experts->workspace = max_size(experts->workspace, chain->workspace);
+    plan_passing_part(&experts->each, &chain->plan, 1);
     return 0;
 }
 
@@ -58,6 +57,7 @@ int experts_build(struct experts *experts, const struct scope *scope, struct con
         config_integer(&own, "count", CONFIG_REQUIRED, 1, MAX_EXPERTS, &count, err) != 0 ||
         read_inputs(&entries, &own, (size_t)count, item, routes_positions, err) != 0)
         return -1;
+    experts->item_elements = moed_shape_elements(item);
     experts->chains = xcalloc((size_t)count, sizeof *experts->chains);
     experts->inputs = xcalloc((size_t)count, sizeof *experts->inputs);
     int result = 0;
@@ -77,6 +77,23 @@ void experts_split(struct experts *experts, size_t last)
     experts->split_elements = experts->chains[0].layers[last].out_elements;
 }
 
+/* Numbers that one pair takes when it is gathered. */
+static size_t input_elements(const struct experts *experts)
+{
+    return max_size(experts->split_elements, experts->item_elements);
+}
+
+void experts_plan_heads(struct experts *experts, struct plan *plan)
+{
+    experts->heads = plan_passing_part(plan, &experts->each, experts->count);
+}
+
+void experts_plan(struct experts *experts, struct plan *plan, size_t slots)
+{
+    experts->gathered = plan_floats(plan, slots * input_elements(experts));
+    experts->tails = plan_part(plan, &experts->each, slots);
+}
+
 void experts_close(struct experts *experts)
 {
     for (size_t i = 0; i < experts->count; i++)
@@ -90,7 +107,6 @@ struct experts_job {
     const struct run *run;
     const struct dispatch *dispatch; /* NULL for heads: every item */
     size_t items;
-    size_t item_elements;  /* of x */
     size_t gathered_pitch; /* of a pair's place in gathered */
     const float *x, *hidden;
     float *gathered, *out;
@@ -101,7 +117,7 @@ static struct run task_run(const struct experts_job *job, size_t first_row, unsi
     struct run run = *job->run;
     run.worker = run.team ? worker : run.worker;
     run.team = NULL;
-    run.arena += first_row * job->experts->scratch_per_row;
+    run.arena = run_floats(&run, job->experts->each.most, first_row);
     return run;
 }
 
@@ -117,8 +133,9 @@ static void head_task(void *context, size_t e, unsigned worker)
 void experts_heads(const struct experts *experts, const struct run *run, size_t items,
                    const float *x, float *hidden)
 {
+    struct run inner = run_part(run, experts->heads, items);
     struct experts_job job = {
-        .experts = experts, .run = run, .items = items, .x = x, .out = hidden};
+        .experts = experts, .run = &inner, .items = items, .x = x, .out = hidden};
     team_run(team_for(run->team, items * experts->count * experts->chains[0].cost.macs),
              experts->count, head_task, &job);
 }
@@ -137,7 +154,7 @@ static struct source find_source(const struct experts_job *job, size_t expert)
         return (struct source){job->hidden + expert * job->items * elements, elements, elements};
     }
     const struct slice *input = &experts->inputs[expert];
-    return (struct source){job->x + input->first, job->item_elements, input->elements};
+    return (struct source){job->x + input->first, job->experts->item_elements, input->elements};
 }
 
 /* The inputs of a task's pairs side by side; no copy for an expert that gets every item, in order.
@@ -184,24 +201,19 @@ static size_t plan_tasks(struct dispatch *dispatch, unsigned threads)
     return count;
 }
 
-size_t experts_input(const struct experts *experts, size_t item_elements)
-{
-    return max_size(experts->split_elements, item_elements);
-}
-
 void experts_forward(const struct experts *experts, const struct run *run,
-                     struct dispatch *dispatch, size_t item_elements, const float *x,
-                     const float *hidden, float *gathered, float *out)
+                     struct dispatch *dispatch, const float *x, const float *hidden, float *out)
 {
+    const size_t items = dispatch->items;
+    struct run inner = run_part(run, experts->tails, items);
     struct experts_job job = {.experts = experts,
-                              .run = run,
+                              .run = &inner,
                               .dispatch = dispatch,
-                              .items = dispatch->items,
-                              .item_elements = item_elements,
-                              .gathered_pitch = experts_input(experts, item_elements),
+                              .items = items,
+                              .gathered_pitch = input_elements(experts),
                               .x = x,
                               .hidden = hidden,
-                              .gathered = gathered,
+                              .gathered = run_floats(run, experts->gathered, items),
                               .out = out};
     struct moed_team *team =
         team_for(run->team, dispatch->first[dispatch->experts] * experts->chains[0].cost.macs);

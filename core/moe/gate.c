@@ -190,6 +190,19 @@ static int build_own_tensors(struct gate *gate, const struct scope *scope, struc
     return 0;
 }
 
+static void plan_logits(struct gate *gate)
+{
+    struct plan *plan = &gate->plan;
+    if (gate->input.elements != gate->item_elements)
+        gate->sliced = plan_floats(plan, gate->input.elements);
+    if (gate->attentive) {
+        gate->hidden_out = plan_floats(plan, gate->hidden);
+        gate->queries = plan_floats(plan, gate->hidden);
+        gate->keys = plan_floats(plan, gate->experts * gate->hidden);
+    }
+    gate->layers = plan_part(plan, &gate->chain.plan, 1);
+}
+
 int gate_build(struct gate *gate, const struct scope *outer, struct config_node *node,
                const struct gated *gated, struct error *err)
 {
@@ -197,6 +210,7 @@ int gate_build(struct gate *gate, const struct scope *outer, struct config_node 
     struct scope scope;
     const char *name = "";
     gate->experts = gated->experts->count;
+    gate->item_elements = moed_shape_elements(&gated->item);
     slice_of(&gate->input, &in, &gated->item, WHOLE);
     if ((gated->listed && read_listed(gate, node, gated, &name, &in, err) != 0) ||
         read_policy(gate, outer, node, err) != 0)
@@ -212,6 +226,7 @@ int gate_build(struct gate *gate, const struct scope *outer, struct config_node 
         build_layers(gate, &scope, node, &in, err) != 0 ||
         build_own_tensors(gate, &scope, node, gated->experts, err) != 0)
         return -1;
+    plan_logits(gate);
     return config_done(node, err);
 }
 
@@ -224,21 +239,14 @@ void gate_close(struct gate *gate)
     free(gate->expert_index);
 }
 
-size_t gate_scratch(const struct gate *gate, size_t item_elements)
-{
-    const size_t slice = gate->input.elements == item_elements ? 0 : gate->input.elements;
-    const size_t attention = gate->attentive ? (2 + gate->experts) * gate->hidden : 0;
-    return slice + attention + gate->chain.scratch_per_row;
-}
-
-/* Arena: g [items, h], query [items, h], keys [experts, items, h], then the chain's own. */
 static void attentive_logits(const struct gate *gate, const struct run *run, size_t items,
                              const float *x, const float *hidden, float *logits)
 {
     const size_t h = gate->hidden;
-    float *g = run->arena, *query = g + items * h, *keys = query + items * h;
-    struct run inner = *run;
-    inner.arena = keys + gate->experts * items * h;
+    float *g = run_floats(run, gate->hidden_out, items);  /* [items, h] */
+    float *query = run_floats(run, gate->queries, items); /* [items, h] */
+    float *keys = run_floats(run, gate->keys, items);     /* [experts, items, h] */
+    struct run inner = run_part(run, gate->layers, items);
     chain_forward(&gate->chain, &inner, items, x, g);
     projection_forward(&gate->query, items, g, query);
     projection_forward(&gate->key, gate->experts * items, hidden, keys);
@@ -249,20 +257,21 @@ static void attentive_logits(const struct gate *gate, const struct run *run, siz
                 dot(query + item * h, keys + (e * items + item) * h, h) / root;
 }
 
-void gate_logits(const struct gate *gate, const struct run *run, size_t items, size_t item_elements,
-                 const float *x, const float *hidden, float *logits)
+void gate_logits(const struct gate *gate, const struct run *run, size_t items, const float *x,
+                 const float *hidden, float *logits)
 {
-    struct run inner = *run;
-    if (gate->input.elements != item_elements) {
-        const struct slice *input = &gate->input;
+    const struct slice *input = &gate->input;
+    if (input->elements != gate->item_elements) {
+        float *sliced = run_floats(run, gate->sliced, items);
         for (size_t item = 0; item < items; item++)
-            memcpy(inner.arena + item * input->elements, x + item * item_elements + input->first,
+            memcpy(sliced + item * input->elements, x + item * gate->item_elements + input->first,
                    input->elements * sizeof *x);
-        x = inner.arena;
-        inner.arena += items * input->elements;
+        x = sliced;
     }
-    if (gate->attentive)
-        attentive_logits(gate, &inner, items, x, hidden, logits);
-    else
-        chain_forward(&gate->chain, &inner, items, x, logits);
+    if (gate->attentive) {
+        attentive_logits(gate, run, items, x, hidden, logits);
+        return;
+    }
+    struct run inner = run_part(run, gate->layers, items);
+    chain_forward(&gate->chain, &inner, items, x, logits);
 }

@@ -13,6 +13,7 @@ struct shared {
     struct chain chain; /* count 0: there is none */
     struct array gate;  /* w: [item]; values NULL: weight 1 */
     struct cost cost;
+    size_t out, layers; /* places */
 };
 
 struct moe {
@@ -22,9 +23,12 @@ struct moe {
     struct shared shared;
     struct moed_shape item; /* what is routed: the row, or each vector of its last axis */
     size_t item_elements, items_per_row;
-    size_t expert_elements; /* of an expert's output */
-    size_t slots;           /* selections per item, all gates together */
-    size_t index;           /* among the model's MoE layers, in order of execution */
+    size_t expert_elements;                 /* of an expert's output */
+    size_t slots;                           /* selections per item, all gates together */
+    struct plan plan;                       /* for each item */
+    size_t place;                           /* of that in the layer's plan */
+    size_t logits, hidden, gating, results; /* places in plan */
+    size_t index; /* among the model's MoE layers, in order of execution */
 };
 
 void slice_of(struct slice *slice, struct moed_shape *shape, const struct moed_shape *item,
@@ -162,24 +166,29 @@ static int set_out(struct layer *layer, const struct moe *moe, struct config_nod
     return layer_set_out(layer, node, &out, err);
 }
 
-/* Floats of arena per item, in the order moe_forward takes them. */
-static size_t scratch_per_item(const struct moe *moe)
+/* Plans moe_forward()'s steps: the gates', then the experts', then the shared expert's, which need
+ * no other's scratch. */
+static void plan_steps(struct moe *moe)
 {
-    const struct experts *experts = &moe->experts;
-    size_t gating = 0, logits = 0, hidden = 0;
-    for (size_t i = 0; i < moe->gate_count; i++) {
-        gating = max_size(gating, gate_scratch(&moe->gates[i], moe->item_elements));
+    struct plan *plan = &moe->plan;
+    size_t logits = 0;
+    for (size_t i = 0; i < moe->gate_count; i++)
         logits = max_size(logits, moe->gates[i].experts);
+    moe->logits = plan_floats(plan, logits);
+    if (moe->experts.split) {
+        moe->hidden = plan_floats(plan, moe->experts.count * moe->experts.split_elements);
+        experts_plan_heads(&moe->experts, plan);
     }
-    if (experts->split) {
-        hidden = experts->count * experts->split_elements;
-        gating = max_size(gating, experts->count * experts->scratch_per_row);
+    moe->gating = plan->used;
+    for (size_t i = 0; i < moe->gate_count; i++)
+        plan_passing_part(plan, &moe->gates[i].plan, 1);
+    moe->results = plan_floats(plan, moe->slots * moe->expert_elements);
+    experts_plan(&moe->experts, plan, moe->slots);
+    plan_release(plan, moe->results);
+    if (moe->shared.chain.count) {
+        moe->shared.out = plan_floats(plan, moe->expert_elements);
+        moe->shared.layers = plan_part(plan, &moe->shared.chain.plan, 1);
     }
-    const size_t pair = experts_input(experts, moe->item_elements) + moe->expert_elements +
-                        experts->scratch_per_row;
-    const size_t shared =
-        moe->shared.chain.count ? moe->expert_elements + moe->shared.chain.scratch_per_row : 0;
-    return logits + hidden + max_size(max_size(gating, shared), moe->slots * pair);
 }
 
 /* The weights of everything; of its work, all of the heads and the tails of the chosen experts.
@@ -199,14 +208,6 @@ static struct cost cost_of(const struct moe *moe)
                       i < experts->split ? experts->count : chosen);
     cost.macs *= moe->items_per_row;
     return cost;
-}
-
-static size_t workspace_of(const struct moe *moe)
-{
-    size_t workspace = max_size(moe->experts.workspace, moe->shared.chain.workspace);
-    for (size_t i = 0; i < moe->gate_count; i++)
-        workspace = max_size(workspace, moe->gates[i].chain.workspace);
-    return workspace;
 }
 
 static int format_2_keys(const struct scope *scope, struct config_node *node, struct error *err)
@@ -248,40 +249,38 @@ static int moe_build(struct layer *layer, const struct scope *scope, struct conf
     moe->expert_elements = moe->experts.chains[0].out_elements;
     layer->cost = cost_of(moe);
     layer->collective = true;
-    layer->scratch_per_row = scratch_per_item(moe) * moe->items_per_row;
-    layer->workspace = workspace_of(moe);
+    plan_steps(moe);
+    moe->place = plan_part(&layer->plan, &moe->plan, moe->items_per_row);
     add_sizes(scope->loading, moe);
     return 0;
 }
 
 /* Every gate's decisions. Returns the output of the experts' first layers, if a gate needs them. */
-static const float *decide(const struct moe *moe, struct run *run, size_t items, const float *x)
+static const float *decide(const struct moe *moe, const struct run *run, size_t items,
+                           const float *x)
 {
-    float *logits = run->arena, *hidden = NULL;
-    for (size_t i = 0; i < moe->gate_count; i++)
-        if (run->arena < logits + items * moe->gates[i].experts)
-            run->arena = logits + items * moe->gates[i].experts;
+    float *logits = run_floats(run, moe->logits, items), *hidden = NULL;
+    struct run gating = run_part(run, moe->gating, items);
     if (moe->experts.split) {
-        hidden = run->arena;
-        run->arena += items * moe->experts.count * moe->experts.split_elements;
+        hidden = run_floats(run, moe->hidden, items);
         experts_heads(&moe->experts, run, items, x, hidden);
     }
     for (size_t i = 0; i < moe->gate_count; i++) {
         const struct gate *gate = &moe->gates[i];
-        gate_logits(gate, run, items, moe->item_elements, x, hidden, logits);
+        gate_logits(gate, &gating, items, x, hidden, logits);
         gate_select(gate, run, items, logits, &run->routing[gate->index]);
     }
     return hidden;
 }
 
-static void add_shared(const struct moe *moe, struct run run, size_t items, const float *x,
+static void add_shared(const struct moe *moe, const struct run *run, size_t items, const float *x,
                        float *y)
 {
     const struct shared *shared = &moe->shared;
     const size_t elements = moe->expert_elements;
-    float *out = run.arena;
-    run.arena += items * elements;
-    chain_forward(&shared->chain, &run, items, x, out);
+    float *out = run_floats(run, shared->out, items);
+    struct run inner = run_part(run, shared->layers, items);
+    chain_forward(&shared->chain, &inner, items, x, out);
     for (size_t item = 0; item < items; item++, x += moe->item_elements) {
         float weight = 1.0f;
         if (shared->gate.values)
@@ -298,22 +297,16 @@ static void moe_forward(const struct layer *layer, const struct run *run, size_t
     struct dispatch *dispatch = &run->dispatches[moe->index];
     /* A layer's gates are built one after the other. */
     const struct routing *routing = &run->routing[moe->gates[0].index];
-    struct run inner = *run;
+    struct run inner = run_part(run, moe->place, rows);
+    float *results = run_floats(&inner, moe->results, items);
     const float *hidden = decide(moe, &inner, items, x);
     dispatch_pairs(dispatch, routing, moe->gate_count);
-
-    struct run after = inner;
-    const size_t pairs = items * moe->slots;
-    float *gathered = inner.arena;
-    float *results = gathered + pairs * experts_input(&moe->experts, moe->item_elements);
-    inner.arena = results + pairs * elements;
-    experts_forward(&moe->experts, &inner, dispatch, moe->item_elements, x, hidden, gathered,
-                    results);
+    experts_forward(&moe->experts, &inner, dispatch, x, hidden, results);
     for (size_t i = 0, slot = 0; i < moe->gate_count; slot += moe->gates[i++].top_k)
         combine(&routing[i].decisions, dispatch, slot, elements, moe->gate_count * elements,
                 results, y + i * elements);
     if (moe->shared.chain.count)
-        add_shared(moe, after, items, x, y);
+        add_shared(moe, &inner, items, x, y);
 }
 
 static void moe_free(struct layer *layer)

@@ -40,8 +40,11 @@ struct slice {
 struct gate {
     struct chain chain; /* item -> logits [experts], or hidden vector g [hidden] when attentive */
     struct slice input; /* what of the item the gate sees */
-    size_t index;       /* among the model's gates, in order of execution */
-    size_t experts;     /* that this gate chooses among; its own indices are 0..experts - 1 */
+    size_t item_elements;
+    struct plan plan;                                 /* for each item */
+    size_t sliced, hidden_out, queries, keys, layers; /* places */
+    size_t index;          /* among the model's gates, in order of execution */
+    size_t experts;        /* that this gate chooses among; its own indices are 0..experts - 1 */
     int32_t *expert_index; /* [experts] the layer's index of each; NULL: the same. Owned */
     size_t top_k;
     struct cost cost; /* for one item */
@@ -66,7 +69,10 @@ struct experts {
     struct slice *inputs;  /* [count] what of the item each one sees */
     size_t split;          /* layers [0, split) run for all items before the gate; 0: none */
     size_t split_elements; /* of a row between the two parts */
-    size_t scratch_per_row, workspace;
+    size_t item_elements;
+    struct plan each; /* for each row of any of them */
+    /* Places for each item: all heads; the inputs of pairs, and their tails. */
+    size_t heads, gathered, tails;
 };
 
 /* What one gate decides; lives in the scratch. */
@@ -130,13 +136,10 @@ int gate_build(struct gate *gate, const struct scope *scope, struct config_node 
                const struct gated *gated, struct error *err);
 void gate_close(struct gate *gate);
 
-/* Floats of arena that gate_logits needs for each item. */
-size_t gate_scratch(const struct gate *gate, size_t item_elements);
-
 /* logits: [items, experts] of x: [items, item_elements]. With `hidden` [experts, items, hidden] for
  * an attentive gate. */
-void gate_logits(const struct gate *gate, const struct run *run, size_t items, size_t item_elements,
-                 const float *x, const float *hidden, float *logits);
+void gate_logits(const struct gate *gate, const struct run *run, size_t items, const float *x,
+                 const float *hidden, float *logits);
 
 /* Chooses and weighs experts for every item, which are those of run's spans, in order. Fills
  * routing->decisions, overwrites `logits`. NaN and infinite logits are clamped: the choice is
@@ -155,19 +158,19 @@ int experts_build(struct experts *experts, const struct scope *scope, struct con
 void experts_split(struct experts *experts, size_t last);
 void experts_close(struct experts *experts);
 
+/* Plans scratch for each item: of experts_heads(), then of experts_forward() for `slots` pairs. */
+void experts_plan_heads(struct experts *experts, struct plan *plan);
+void experts_plan(struct experts *experts, struct plan *plan, size_t slots);
+
 /* Layers [0, split) of every expert over every item: hidden [experts, items, split_elements]. */
 void experts_heads(const struct experts *experts, const struct run *run, size_t items,
                    const float *x, float *hidden);
 
-/* Numbers that one pair takes in `gathered`. */
-size_t experts_input(const struct experts *experts, size_t item_elements);
-
 /* The layers from split on of every active expert over its pairs: out [pairs, out] by position.
  * Fills dispatch->tasks. Reads x [items, item_elements], or hidden (see experts_heads) when
- * split > 0; `gathered` holds [pairs, experts_input()]. */
+ * split > 0. */
 void experts_forward(const struct experts *experts, const struct run *run,
-                     struct dispatch *dispatch, size_t item_elements, const float *x,
-                     const float *hidden, float *gathered, float *out);
+                     struct dispatch *dispatch, const float *x, const float *hidden, float *out);
 
 /* Of the gate whose selections begin at slot `first_slot`: y[item * pitch] = sum over its slots,
  * best first, of weight * out[position]; `elements` numbers. */
