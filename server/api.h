@@ -5,23 +5,23 @@
 #include <stdatomic.h>
 
 #include "server/http.h"
+#include "server/lanes.h"
 #include "server/options.h"
 #include "server/predict.h"
-#include "server/registry.h"
 
 struct server;
 
 struct api {
     const struct options *options;
-    const struct registry *registry;
+    const struct lanes *lanes; /* of this loop; they know the catalog */
     struct predict *predict;
     const atomic_bool *stopping; /* a stop was asked for: not ready any more */
-    const struct server *server; /* for the counters of all loops (census.h) */
+    const struct server *server; /* for the counters of all loops (metrics.c) */
 };
 
 /* What the path of a request names. */
 struct target {
-    struct served *model;            /* NULL unless the route needs one */
+    struct model *model;             /* NULL unless the route needs one */
     const char *version;             /* as the path has it; NULL: none, so `model` is the newest */
     const struct protocol *protocol; /* NULL unless the route is a protocol's */
 };

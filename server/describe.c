@@ -6,7 +6,6 @@
 #include "proto/json.h"
 #include "proto/oip.h"
 #include "proto/v1.h"
-#include "server/census.h"
 #include "server/metrics.h"
 
 /* A page of metrics or statistics: its size is bounded by the models, this only catches a bug. */
@@ -71,12 +70,12 @@ void describe_ready(const struct api *api, struct exchange *exchange, const stru
 
 void describe_model(const struct api *api, struct exchange *exchange, const struct target *target)
 {
-    const struct registry *registry = api->registry;
+    const struct catalog *catalog = api->lanes->catalog;
     size_t first, last;
-    registry_versions(registry, target->model, &first, &last);
+    catalog_versions(catalog, target->model->name, &first, &last);
     const char **versions = xcalloc(last - first, sizeof *versions);
     for (size_t i = first; i < last; i++)
-        versions[i - first] = registry->items[i]->version;
+        versions[i - first] = catalog->models[i]->version;
     struct buffer body;
     new_document(&body);
     if (target->version)
@@ -110,12 +109,13 @@ void describe_config(const struct api *api, struct exchange *exchange, const str
 
 void describe_routing(const struct api *api, struct exchange *exchange, const struct target *target)
 {
+    (void)api;
     const size_t count = target->model->info->gate_count;
     struct routing_layer *layers = xcalloc(count, sizeof *layers);
     struct stats total;
-    census_of_model(api->server, target->model, &total);
+    stats_snapshot(target->model->stats, target->model->info, &total);
     for (size_t i = 0; i < count; i++)
-        layers[i] = stats_routing(&total, i);
+        layers[i] = stats_routing(&total, target->model->info, i);
     struct buffer body;
     new_document(&body);
     routing_document(target->model->name, target->model->version, layers, count, &body);
@@ -127,12 +127,12 @@ void describe_routing(const struct api *api, struct exchange *exchange, const st
 void describe_list(const struct api *api, struct exchange *exchange, const struct target *target)
 {
     (void)target;
-    const struct registry *registry = api->registry;
-    const char **names = xcalloc(registry->count, sizeof *names);
+    const struct catalog *catalog = api->lanes->catalog;
+    const char **names = xcalloc(catalog->count, sizeof *names);
     size_t count = 0, first, last;
-    for (size_t i = 0; i < registry->count; i = last) {
-        registry_versions(registry, registry->items[i], &first, &last);
-        names[count++] = registry->items[i]->name;
+    for (size_t i = 0; i < catalog->count; i = last) {
+        catalog_versions(catalog, catalog->models[i]->name, &first, &last);
+        names[count++] = catalog->models[i]->name;
     }
     struct buffer body;
     new_document(&body);
@@ -155,6 +155,6 @@ void describe_metrics(const struct api *api, struct exchange *exchange, const st
     (void)target;
     struct buffer body;
     new_document(&body);
-    metrics_page(api->server, &body);
+    metrics_page(api->server, api->lanes->catalog, &body);
     reply(exchange, 200, "text/plain; version=0.0.4; charset=utf-8", &body);
 }

@@ -29,6 +29,8 @@ struct http_header {
     char value[64];
 };
 
+struct model;
+
 struct exchange {
     /* the request; borrowed by the handler until exchange_reply() */
     enum http_method method;
@@ -47,8 +49,7 @@ struct exchange {
     size_t reply_header_count;
 
     /* for the handler: what the log line and the metrics say of this exchange */
-    const char *log_model;    /* borrowed; NULL: none. Must outlive the exchange or be static */
-    const char *log_version;  /* the same */
+    struct model *model;      /* held until on_finished() has let go of it; NULL: none */
     const char *log_protocol; /* "oip" | "v1" | NULL */
     size_t log_rows;
     const char *error_text; /* what an error answer said; owned by the exchange; NULL: no error */

@@ -10,13 +10,15 @@
 #include "core/error.h"
 #include "proto/protocol.h"
 
-struct served;
+struct model;
+struct once;
 struct exchange;
 struct predict;
 
 struct job {
     struct predict *predict;
-    struct served *served;
+    struct model *model; /* held */
+    struct once *lane;
     struct exchange *exchange; /* whose owner is this job */
     const struct protocol *protocol;
     struct infer_request request;

@@ -3,22 +3,35 @@
 #include "server/metrics.h"
 
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
-#include "server/census.h"
 #include "server/log.h"
 #include "server/server.h"
 
+/* What is counted, at one moment. */
+struct entry {
+    const struct model *model;
+    struct stats stats; /* of all loops */
+};
+
+struct page {
+    const struct server *server;
+    struct entry *entries; /* [count] one per model, in the catalog's order */
+    size_t count;
+    struct request_counts other_requests; /* those that reached no model */
+};
+
 /* Iterates over the served models. */
-#define EACH_MODEL(census, entry)                                                                  \
-    for (const struct entry *entry = (census)->entries;                                            \
-         entry < (census)->entries + (census)->count; entry++)
+#define EACH_MODEL(all, entry)                                                                     \
+    for (const struct entry *entry = (all)->entries; entry < (all)->entries + (all)->count; entry++)
 
 enum { MODEL_LABELS = 2 };
 
-static void label_model(struct prometheus_label *labels, const struct served *served)
+static void label_model(struct prometheus_label *labels, const struct model *model)
 {
-    labels[0] = (struct prometheus_label){"model", served->name};
-    labels[1] = (struct prometheus_label){"version", served->version};
+    labels[0] = (struct prometheus_label){"model", model->name};
+    labels[1] = (struct prometheus_label){"version", model->version};
 }
 
 static void request_samples(struct buffer *page, const char *model, const char *version,
@@ -35,41 +48,41 @@ static void request_samples(struct buffer *page, const char *model, const char *
     }
 }
 
-static void requests(const struct census *census, struct buffer *page)
+static void requests(const struct page *all, struct buffer *page)
 {
     prometheus_family(page, "moed_requests_total", "counter",
                       "Inference requests by model, protocol and HTTP status; with an empty model, "
                       "requests that named none and failed.");
-    request_samples(page, "", "", &census->other_requests);
-    EACH_MODEL (census, entry)
-        request_samples(page, entry->served->name, entry->served->version, &entry->stats.requests);
+    request_samples(page, "", "", &all->other_requests);
+    EACH_MODEL (all, entry)
+        request_samples(page, entry->model->name, entry->model->version, &entry->stats.requests);
 }
 
-static void histogram_family(const struct census *census, struct buffer *page, const char *name,
+static void histogram_family(const struct page *all, struct buffer *page, const char *name,
                              const char *help, size_t offset)
 {
     prometheus_family(page, name, "histogram", help);
-    EACH_MODEL (census, entry) {
+    EACH_MODEL (all, entry) {
         struct prometheus_label labels[MODEL_LABELS];
-        label_model(labels, entry->served);
+        label_model(labels, entry->model);
         const char *stats = (const char *)&entry->stats;
         prometheus_histogram(page, name, labels, MODEL_LABELS,
                              (const struct histogram *)(const void *)(stats + offset));
     }
 }
 
-static void histograms(const struct census *census, struct buffer *page)
+static void histograms(const struct page *all, struct buffer *page)
 {
-    histogram_family(census, page, "moed_request_seconds",
+    histogram_family(all, page, "moed_request_seconds",
                      "Inference requests from their first byte to the end of the answer.",
                      offsetof(struct stats, request_seconds));
-    histogram_family(census, page, "moed_queue_seconds",
+    histogram_family(all, page, "moed_queue_seconds",
                      "Time from a request's arrival in the queue to the start of each batch that "
                      "holds rows of it.",
                      offsetof(struct stats, queue_seconds));
-    histogram_family(census, page, "moed_compute_seconds", "Time to compute one batch.",
+    histogram_family(all, page, "moed_compute_seconds", "Time to compute one batch.",
                      offsetof(struct stats, compute_seconds));
-    histogram_family(census, page, "moed_batch_rows", "Rows per computed batch.",
+    histogram_family(all, page, "moed_batch_rows", "Rows per computed batch.",
                      offsetof(struct stats, batch_rows));
 }
 
@@ -80,7 +93,7 @@ static double rows_total(const struct entry *entry)
 
 static double queue_rows(const struct entry *entry)
 {
-    return (double)entry->queue_rows;
+    return (double)entry->stats.queue_rows;
 }
 
 static double model_loaded(const struct entry *entry)
@@ -91,10 +104,10 @@ static double model_loaded(const struct entry *entry)
 
 static double model_bytes(const struct entry *entry)
 {
-    return (double)entry->served->info->weight_bytes;
+    return (double)entry->model->info->weight_bytes;
 }
 
-static void per_model(const struct census *census, struct buffer *page)
+static void per_model(const struct page *all, struct buffer *page)
 {
     static const struct {
         const char *name, *type, *help;
@@ -107,9 +120,9 @@ static void per_model(const struct census *census, struct buffer *page)
     };
     for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
         prometheus_family(page, families[i].name, families[i].type, families[i].help);
-        EACH_MODEL (census, entry) {
+        EACH_MODEL (all, entry) {
             struct prometheus_label labels[MODEL_LABELS];
-            label_model(labels, entry->served);
+            label_model(labels, entry->model);
             prometheus_sample(page, families[i].name, labels, MODEL_LABELS,
                               families[i].value(entry));
         }
@@ -126,20 +139,22 @@ static void model_rejections(const struct entry *entries, size_t first, size_t l
         for (size_t i = first; i < last; i++)
             count += entries[i].stats.rejected[reason];
         const struct prometheus_label labels[] = {
-            {"model", entries[first].served->name},
+            {"model", entries[first].model->name},
             {"reason", reject_word((enum reject_reason)reason)}};
         prometheus_sample(page, "moed_rejected_total", labels, 2, (double)count);
     }
 }
 
-static void rejections(const struct census *census, struct buffer *page)
+static void rejections(const struct page *all, struct buffer *page)
 {
-    const struct registry *registry = &census->server->registry;
     prometheus_family(page, "moed_rejected_total", "counter",
                       "Inference requests answered without being computed, by reason.");
-    for (size_t first, last = 0; last < registry->count;) {
-        registry_versions(registry, registry->items[last], &first, &last);
-        model_rejections(census->entries, first, last, page);
+    for (size_t first = 0, last; first < all->count; first = last) {
+        const char *name = all->entries[first].model->name;
+        for (last = first + 1; last < all->count; last++)
+            if (strcmp(all->entries[last].model->name, name) != 0)
+                break;
+        model_rejections(all->entries, first, last, page);
     }
 }
 
@@ -163,7 +178,7 @@ static double unused(const struct routing_summary *summary)
     return (double)summary->unused;
 }
 
-static void per_layer(const struct census *census, struct buffer *page)
+static void per_layer(const struct page *all, struct buffer *page)
 {
     static const struct {
         const char *name, *help;
@@ -181,12 +196,13 @@ static void per_layer(const struct census *census, struct buffer *page)
     };
     for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
         prometheus_family(page, families[i].name, "gauge", families[i].help);
-        EACH_MODEL (census, entry)
-            for (size_t j = 0; j < entry->served->info->gate_count; j++) {
-                const struct routing_layer layer = stats_routing(&entry->stats, j);
+        EACH_MODEL (all, entry)
+            for (size_t j = 0; j < entry->model->info->gate_count; j++) {
+                const struct routing_layer layer =
+                    stats_routing(&entry->stats, entry->model->info, j);
                 const struct routing_summary summary = routing_summarize(&layer);
                 struct prometheus_label labels[MODEL_LABELS + 1];
-                label_model(labels, entry->served);
+                label_model(labels, entry->model);
                 labels[MODEL_LABELS] = (struct prometheus_label){"layer", layer.name};
                 prometheus_sample(page, families[i].name, labels, MODEL_LABELS + 1,
                                   families[i].value(&summary));
@@ -194,15 +210,15 @@ static void per_layer(const struct census *census, struct buffer *page)
     }
 }
 
-static void dropped(const struct census *census, struct buffer *page)
+static void dropped(const struct page *all, struct buffer *page)
 {
     prometheus_family(page, "moed_dropped_total", "counter",
                       "Selections dropped because the expert's capacity was taken.");
-    EACH_MODEL (census, entry)
-        for (size_t i = 0; i < entry->served->info->gate_count; i++) {
-            const struct routing_layer layer = stats_routing(&entry->stats, i);
+    EACH_MODEL (all, entry)
+        for (size_t i = 0; i < entry->model->info->gate_count; i++) {
+            const struct routing_layer layer = stats_routing(&entry->stats, entry->model->info, i);
             struct prometheus_label labels[MODEL_LABELS + 1];
-            label_model(labels, entry->served);
+            label_model(labels, entry->model);
             labels[MODEL_LABELS] = (struct prometheus_label){"layer", layer.name};
             if (layer.limited)
                 prometheus_sample(page, "moed_dropped_total", labels, MODEL_LABELS + 1,
@@ -220,16 +236,16 @@ static double weight(const struct moed_expert_counts *expert)
     return expert->weight;
 }
 
-static void expert_family(const struct census *census, struct buffer *page, const char *name,
+static void expert_family(const struct page *all, struct buffer *page, const char *name,
                           const char *help,
                           double (*value)(const struct moed_expert_counts *expert))
 {
     prometheus_family(page, name, "counter", help);
-    EACH_MODEL (census, entry)
-        for (size_t i = 0; i < entry->served->info->gate_count; i++) {
-            const struct routing_layer layer = stats_routing(&entry->stats, i);
+    EACH_MODEL (all, entry)
+        for (size_t i = 0; i < entry->model->info->gate_count; i++) {
+            const struct routing_layer layer = stats_routing(&entry->stats, entry->model->info, i);
             struct prometheus_label labels[MODEL_LABELS + 2];
-            label_model(labels, entry->served);
+            label_model(labels, entry->model);
             labels[MODEL_LABELS] = (struct prometheus_label){"layer", layer.name};
             for (size_t expert = 0; expert < layer.counts->experts; expert++) {
                 char text[24];
@@ -243,25 +259,25 @@ static void expert_family(const struct census *census, struct buffer *page, cons
 
 /* Per-expert series grow with layers x experts: above the configured number a scrape keeps the
  * layer aggregates only, and the full matrix stays at /v2/models/M/routing. */
-static void per_expert(const struct census *census, struct buffer *page)
+static void per_expert(const struct page *all, struct buffer *page)
 {
     uint64_t series = 0;
-    EACH_MODEL (census, entry)
-        for (size_t i = 0; i < entry->served->info->gate_count; i++)
-            series += 2 * entry->served->info->gates[i].experts;
-    if (series > census->server->options->max_expert_series)
+    EACH_MODEL (all, entry)
+        for (size_t i = 0; i < entry->model->info->gate_count; i++)
+            series += 2 * entry->model->info->gates[i].experts;
+    if (series > all->server->options->max_expert_series)
         return;
-    expert_family(census, page, "moed_expert_selected_total", "Rows that selected the expert.",
+    expert_family(all, page, "moed_expert_selected_total", "Rows that selected the expert.",
                   selected);
-    expert_family(census, page, "moed_expert_weight_total", "Combine weight given to the expert.",
+    expert_family(all, page, "moed_expert_weight_total", "Combine weight given to the expert.",
                   weight);
 }
 
-static void process(const struct census *census, struct buffer *page)
+static void process(const struct page *all, struct buffer *page)
 {
     const struct prometheus_label version = {"version", MOED_VERSION};
     prometheus_family(page, "moed_connections", "gauge", "Open HTTP connections.");
-    prometheus_sample(page, "moed_connections", NULL, 0, census->connections);
+    prometheus_sample(page, "moed_connections", NULL, 0, server_connections(all->server));
     prometheus_family(page, "moed_log_dropped_total", "counter",
                       "Log lines lost because nobody read standard error in time.");
     prometheus_sample(page, "moed_log_dropped_total", NULL, 0, (double)log_dropped());
@@ -269,17 +285,36 @@ static void process(const struct census *census, struct buffer *page)
     prometheus_sample(page, "moed_build_info", &version, 1, 1);
 }
 
-void metrics_page(const struct server *server, struct buffer *page)
+static void page_init(struct page *all, const struct server *server, const struct catalog *catalog)
 {
-    struct census census;
-    census_take(&census, server);
-    process(&census, page);
-    requests(&census, page);
-    histograms(&census, page);
-    per_model(&census, page);
-    rejections(&census, page);
-    per_layer(&census, page);
-    dropped(&census, page);
-    per_expert(&census, page);
-    census_close(&census);
+    *all = (struct page){.server = server, .count = catalog->count};
+    all->entries = xcalloc(all->count, sizeof *all->entries);
+    for (size_t i = 0; i < all->count; i++) {
+        const struct model *model = all->entries[i].model = catalog->models[i];
+        stats_snapshot(model->stats, model->info, &all->entries[i].stats);
+    }
+    server_other_requests(server, &all->other_requests);
+}
+
+static void page_close(struct page *all)
+{
+    for (size_t i = 0; i < all->count; i++)
+        stats_close(&all->entries[i].stats);
+    free(all->entries);
+    request_counts_close(&all->other_requests);
+}
+
+void metrics_page(const struct server *server, const struct catalog *catalog, struct buffer *page)
+{
+    struct page all;
+    page_init(&all, server, catalog);
+    process(&all, page);
+    requests(&all, page);
+    histograms(&all, page);
+    per_model(&all, page);
+    rejections(&all, page);
+    per_layer(&all, page);
+    dropped(&all, page);
+    per_expert(&all, page);
+    page_close(&all);
 }

@@ -4,8 +4,10 @@
 
 #include "proto/buffer.h"
 
+struct catalog;
 struct server;
 
-void metrics_page(const struct server *server, struct buffer *page);
+/* Of the models of `catalog`. Any loop's thread. */
+void metrics_page(const struct server *server, const struct catalog *catalog, struct buffer *page);
 
 #endif

@@ -15,12 +15,13 @@ static void job_free(struct job *job)
     free(job->outputs);
     free(job->routing_experts);
     free(job->routing_weights);
+    model_release(job->model);
     free(job);
 }
 
 static void reject(struct job *job, enum reject_reason reason)
 {
-    stats_add_rejection(&job->served->stats, reason);
+    stats_add_rejection(&job->model->stats->loop[job->predict->lanes->options.loop], reason);
 }
 
 static int encode(const struct job *job, struct buffer *body, size_t *json_length,
@@ -74,7 +75,7 @@ static void on_disconnect(struct exchange *exchange)
     struct job *job = exchange->owner;
     reject(job, REJECT_DISCONNECTED);
     error_set(&job->error, ERROR_DISCONNECTED, "the client went away");
-    scheduler_cancel(job->predict->scheduler, job);
+    once_cancel(job->lane, job);
 }
 
 static void on_deadlines(uv_timer_t *timer)
@@ -89,7 +90,7 @@ static void on_deadlines(uv_timer_t *timer)
         reject(job, REJECT_DEADLINE);
         error_set(&job->error, ERROR_DEADLINE, "not computed within %.0f ms of its arrival",
                   (double)(job->deadline_ns - job->exchange->received_ns) / 1e6);
-        scheduler_cancel(predict->scheduler, job);
+        once_cancel(job->lane, job);
     }
     if (TAILQ_EMPTY(&predict->jobs))
         uv_timer_stop(timer);
@@ -98,7 +99,7 @@ static void on_deadlines(uv_timer_t *timer)
 /* Room for the results of all rows: one block, client-sized. */
 static int allocate_results(struct job *job, struct error *err)
 {
-    const struct moed_model_info *info = job->served->info;
+    const struct moed_model_info *info = job->model->info;
     const size_t rows = job->request.rows;
     size_t numbers = 0;
     for (size_t i = 0; i < info->output_count; i++)
@@ -136,7 +137,7 @@ static bool wants_routing(const struct infer_request *request)
 static int decode(const struct predict *predict, struct job *job, struct error *err)
 {
     const struct exchange *exchange = job->exchange;
-    const struct signature *signature = &job->served->signature;
+    const struct signature *signature = &job->model->signature;
     const struct infer_body body = {exchange->body ? exchange->body : "", exchange->body_length,
                                     exchange->inference_header_length};
     return job->protocol->decode(signature, &body, &predict->limits, &job->request, err);
@@ -166,20 +167,23 @@ static int submit(struct predict *predict, struct job *job, struct error *err)
     job->wants_routing = wants_routing(&job->request);
     if (allocate_results(job, err) != 0)
         return -1;
+    job->lane = lanes_of(predict->lanes, job->model, err);
+    if (!job->lane)
+        return -1;
     set_deadline(predict, job);
     own(job);
-    if (scheduler_submit(predict->scheduler, job, err) == 0)
+    if (once_submit(job->lane, job, err) == 0)
         return 0; /* a small job is answered, and gone, by now */
     disown(job);
     return -1;
 }
 
-void predict_request(struct predict *predict, struct served *served, struct exchange *exchange,
+void predict_request(struct predict *predict, struct model *model, struct exchange *exchange,
                      const struct protocol *protocol)
 {
     struct error err = ERROR_INIT;
     struct job *job = xcalloc(1, sizeof *job);
-    job->served = served;
+    job->model = model_hold(model);
     job->exchange = exchange;
     job->predict = predict;
     job->protocol = protocol;
@@ -193,11 +197,11 @@ void predict_request(struct predict *predict, struct served *served, struct exch
         uv_timer_start(&predict->deadlines, on_deadlines, DEADLINE_TICK_MS, DEADLINE_TICK_MS);
 }
 
-void predict_init(struct predict *predict, uv_loop_t *loop, struct scheduler *scheduler,
+void predict_init(struct predict *predict, uv_loop_t *loop, struct lanes *lanes,
                   const struct infer_limits *limits, uint64_t queue_timeout_ms)
 {
     *predict = (struct predict){
-        .scheduler = scheduler, .limits = *limits, .queue_timeout_ns = queue_timeout_ms * 1000000};
+        .lanes = lanes, .limits = *limits, .queue_timeout_ns = queue_timeout_ms * 1000000};
     TAILQ_INIT(&predict->jobs);
     uv_timer_init(loop, &predict->deadlines);
     predict->deadlines.data = predict;

@@ -3,27 +3,27 @@
 #define SERVER_PREDICT_H
 
 #include "server/http.h"
-#include "server/scheduler.h"
+#include "server/lanes.h"
 
 struct predict {
-    struct scheduler *scheduler;
+    struct lanes *lanes;
     struct infer_limits limits;
     uint64_t queue_timeout_ns;
     uv_timer_t deadlines;   /* runs while jobs are unanswered */
     TAILQ_HEAD(, job) jobs; /* unanswered, oldest first */
 };
 
-void predict_init(struct predict *predict, uv_loop_t *loop, struct scheduler *scheduler,
+void predict_init(struct predict *predict, uv_loop_t *loop, struct lanes *lanes,
                   const struct infer_limits *limits, uint64_t queue_timeout_ms);
 
 /* Every job must have been answered. */
 void predict_close(struct predict *predict);
 
 /* Answers an inference request, now or later. */
-void predict_request(struct predict *predict, struct served *served, struct exchange *exchange,
+void predict_request(struct predict *predict, struct model *model, struct exchange *exchange,
                      const struct protocol *protocol);
 
-/* For the scheduler: answers a finished job and frees it. */
+/* For lanes: answers a finished job and frees it. */
 void predict_finished(struct job *job);
 
 #endif

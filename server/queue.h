@@ -8,7 +8,6 @@
 #ifndef SERVER_QUEUE_H
 #define SERVER_QUEUE_H
 
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -37,8 +36,8 @@ struct batch {
 struct queue {
     const struct moed_model_info *info;
     size_t batch_rows, max_rows;
-    bool whole_jobs;    /* experts have a capacity per request: a job is never spread */
-    atomic_size_t rows; /* waiting; other threads may look */
+    bool whole_jobs; /* experts have a capacity per request: a job is never spread */
+    size_t rows;     /* waiting */
     struct batch *head, *tail;
     struct batch *spare; /* recycled buffers */
     size_t spare_count;

@@ -165,7 +165,7 @@ static int find_target(const struct api *api, const struct route *route,
                               .protocol = route->protocol};
     if (!(route->flags & NEEDS_MODEL))
         return 0;
-    target->model = registry_find(api->registry, params->model, target->version, err);
+    target->model = catalog_find(api->lanes->catalog, params->model, target->version, err);
     return target->model ? 0 : -1;
 }
 
@@ -192,15 +192,13 @@ void routes_dispatch(const struct api *api, struct exchange *exchange)
         exchange_reply_error(exchange, &err);
         return;
     }
-    if (target.model) {
-        exchange->log_model = target.model->name;
-        exchange->log_version = target.model->version;
-    }
+    if (target.model)
+        exchange->model = model_hold(target.model);
     if (admit(route, exchange, &err) == 0) {
         route->handle(api, exchange, &target);
         return;
     }
     if (route->protocol)
-        stats_add_rejection(&target.model->stats, REJECT_INVALID);
+        stats_add_rejection(&target.model->stats->loop[api->lanes->options.loop], REJECT_INVALID);
     exchange_reply_error(exchange, &err);
 }

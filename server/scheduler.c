@@ -1,139 +1,73 @@
-/* Batching; see scheduler.h for the policy. */
+/* Lanes that have work are in a list, and only those are looked at, however many models there are.
+ */
 #include "server/scheduler.h"
 
-#include <assert.h>
-#include <string.h>
-
-/* Multiply-accumulates below which a batch runs on the loop thread: some 200 us of one core, about
+/* Multiply-accumulates below which work runs on the loop thread: some 200 us of one core, about
  * what waking another thread and hearing back costs on a busy machine, and not enough to be noticed
  * by other connections. */
 static const uint64_t LOOP_MACS = 5 * 1000 * 1000;
 
-/* Below this a job is computed where it is read: suspending and resuming its connection would cost
- * more than the batching could save. */
-static const uint64_t IMMEDIATE_MACS = 100 * 1000;
-
-static uint64_t cost(const struct served *served, size_t rows)
+static void run_here(struct lane *lane)
 {
-    return served->info->macs_per_row * rows;
-}
-
-static void copy_rows(void *to, size_t to_row, const void *from, size_t from_row, size_t rows,
-                      size_t row_bytes)
-{
-    memcpy((char *)to + to_row * row_bytes, (const char *)from + from_row * row_bytes,
-           rows * row_bytes);
-}
-
-/* Gives a segment's results to its job. */
-static void scatter(const struct served *served, const struct batch *batch,
-                    const struct segment *segment, size_t batch_row)
-{
-    const struct moed_model_info *info = served->info;
-    struct job *job = segment->job;
-    for (size_t i = 0; i < info->output_count; i++)
-        copy_rows(job->outputs[i], segment->job_row, batch->outputs[i], batch_row, segment->rows,
-                  info->outputs[i].elements * sizeof(float));
-    for (size_t i = 0; job->wants_routing && i < info->gate_count; i++) {
-        const struct moed_routing *routing = moed_routing(served->scratch, i);
-        const size_t numbers = info->gates[i].items_per_row * info->gates[i].top_k;
-        copy_rows(job->routing_experts[i], segment->job_row, routing->expert, batch_row,
-                  segment->rows, numbers * sizeof(int32_t));
-        copy_rows(job->routing_weights[i], segment->job_row, routing->weight, batch_row,
-                  segment->rows, numbers * sizeof(float));
-    }
-}
-
-static void count_batch(struct served *served, const struct batch *batch, uint64_t compute_ns)
-{
-    const struct moed_routing *routing[served->info->gate_count + 1]; /* no array of 0 */
-    for (size_t i = 0; i < served->info->gate_count; i++)
-        routing[i] = moed_routing(served->scratch, i);
-    stats_add_batch(&served->stats, batch->rows, (double)compute_ns / 1e9, routing);
-}
-
-/* A computed batch: statistics first, then the results, then the jobs that are now complete:
- * answering one may submit the next, which may run in this very scratch. */
-static void complete(struct scheduler *scheduler, struct served *served, struct batch *batch,
-                     uint64_t compute_ns)
-{
-    size_t row = 0;
-    count_batch(served, batch, compute_ns);
-    for (size_t i = 0; i < batch->segment_count; i++) {
-        scatter(served, batch, &batch->segments[i], row);
-        row += batch->segments[i].rows;
-    }
-    for (size_t i = 0; i < batch->segment_count; i++) {
-        struct job *job = batch->segments[i].job;
-        job->rows_running -= batch->segments[i].rows;
-        if (job->rows_waiting + job->rows_running == 0)
-            scheduler->on_finished(job);
-    }
-    queue_recycle(&served->queue, batch);
-}
-
-static void count_waits(struct served *served, const struct batch *batch)
-{
-    const uint64_t now = uv_hrtime();
-    for (size_t i = 0; i < batch->segment_count; i++)
-        stats_add_wait(&served->stats, (double)(now - batch->segments[i].job->submitted_ns) / 1e9);
-}
-
-static void run_here(struct scheduler *scheduler, struct served *served, struct batch *batch)
-{
+    lane->busy = true;
+    lane->kind->begin(lane);
     const uint64_t began = uv_hrtime();
-    served_forward(served, NULL, batch);
-    complete(scheduler, served, batch, uv_hrtime() - began);
+    lane->kind->run(lane, NULL);
+    const uint64_t compute_ns = uv_hrtime() - began;
+    lane->busy = false;
+    lane->kind->finish(lane, compute_ns);
 }
 
-/* Whether the first batch is kept open for more rows; if so, *due_ns says until when at most. */
-static bool is_held(const struct scheduler *scheduler, const struct queue *queue, uint64_t now,
-                    uint64_t *due_ns)
+/* The next turn belongs to the others. */
+static void run_there(struct scheduler *scheduler, struct lane *lane)
 {
-    const struct batch *batch = queue->head;
-    const uint64_t due = batch->opened_ns + scheduler->max_queue_delay_ns;
-    if (batch->next || batch->rows == queue->batch_rows || due <= now)
-        return false;
-    if (due < *due_ns)
-        *due_ns = due;
-    return true;
+    TAILQ_REMOVE(&scheduler->lanes, lane, link);
+    TAILQ_INSERT_TAIL(&scheduler->lanes, lane, link);
+    lane->busy = true;
+    lane->kind->begin(lane);
+    engine_start(&scheduler->engine, lane);
 }
 
-/* Runs or hands over one batch of model `index`. Returns whether more could be done at once. */
-static bool serve(struct scheduler *scheduler, size_t index, uint64_t now, uint64_t *due_ns)
+/* Runs or hands over one piece. Returns whether more could be done at once. */
+static bool serve(struct scheduler *scheduler, struct lane *lane, uint64_t now, uint64_t *due_ns)
 {
-    struct served *served = scheduler->registry->items[index];
-    struct queue *queue = &served->queue;
-    if (!queue->head || served->busy || is_held(scheduler, queue, now, due_ns))
+    uint64_t never = UINT64_MAX;
+    if (lane->busy || !lane->kind->ready(lane, now, due_ns))
         return false;
-    const bool here = cost(served, queue->head->rows) < LOOP_MACS;
-    if (!here && scheduler->engine.busy)
-        return false;
-    struct batch *batch = queue_take(queue);
-    count_waits(served, batch);
-    if (here) {
-        run_here(scheduler, served, batch);
-        return queue->head != NULL;
+    if (lane->kind->cost(lane) < LOOP_MACS) {
+        run_here(lane);
+        return lane->kind->ready(lane, now, &never);
     }
-    served->busy = true;
-    scheduler->turn = (index + 1) % scheduler->registry->count;
-    engine_start(&scheduler->engine, served, batch);
+    if (!scheduler->engine.busy)
+        run_there(scheduler, lane);
     return false;
 }
 
 static void on_hold(uv_timer_t *hold);
 static void on_again(uv_idle_t *again);
 
-/* One batch of every model that has one, beginning with the model after the last that got the
+static void forget(struct scheduler *scheduler, struct lane *lane)
+{
+    TAILQ_REMOVE(&scheduler->lanes, lane, link);
+    lane->listed = false;
+    scheduler->on_empty(lane, scheduler->context);
+}
+
+/* One piece of every lane that has one, beginning with the lane that has waited longest for the
  * compute thread, so that a busy model cannot keep it from the others. */
 static void run_turn(struct scheduler *scheduler)
 {
-    const size_t count = scheduler->registry->count, first = scheduler->turn;
     const uint64_t now = uv_hrtime();
     uint64_t due_ns = UINT64_MAX;
     bool more = false;
-    for (size_t i = 0; i < count; i++)
-        more |= serve(scheduler, (first + i) % count, now, &due_ns);
+    struct lane *last = TAILQ_LAST(&scheduler->lanes, lane_list), *next;
+    for (struct lane *lane = TAILQ_FIRST(&scheduler->lanes); lane; lane = next) {
+        /* What is moved or woken behind the last one has its turn later. */
+        next = lane == last ? NULL : TAILQ_NEXT(lane, link);
+        more |= serve(scheduler, lane, now, &due_ns);
+        if (!lane->busy && lane->kind->empty(lane))
+            forget(scheduler, lane);
+    }
     if (more)
         uv_idle_start(&scheduler->again, on_again);
     else
@@ -165,22 +99,20 @@ static void on_hold(uv_timer_t *hold)
     run_turn(hold->data);
 }
 
-static void on_done(struct served *served, struct batch *batch, uint64_t compute_ns, void *context)
+static void on_done(struct lane *lane, uint64_t compute_ns, void *context)
 {
-    struct scheduler *scheduler = context;
-    served->busy = false;
-    complete(scheduler, served, batch, compute_ns);
-    run_turn(scheduler);
+    lane->busy = false;
+    lane->kind->finish(lane, compute_ns);
+    run_turn(context);
 }
 
-int scheduler_init(struct scheduler *scheduler, uv_loop_t *loop, struct registry *registry,
-                   unsigned threads, uint64_t max_queue_delay_us,
-                   void (*on_finished)(struct job *job), struct error *err)
+int scheduler_init(struct scheduler *scheduler, uv_loop_t *loop, unsigned threads,
+                   void (*on_empty)(struct lane *lane, void *context), void *context,
+                   struct error *err)
 {
-    scheduler->registry = registry;
-    scheduler->max_queue_delay_ns = max_queue_delay_us * 1000;
-    scheduler->turn = 0;
-    scheduler->on_finished = on_finished;
+    scheduler->on_empty = on_empty;
+    scheduler->context = context;
+    TAILQ_INIT(&scheduler->lanes);
     if (engine_init(&scheduler->engine, loop, threads, on_done, scheduler, err) != 0)
         return -1;
     uv_check_init(loop, &scheduler->check);
@@ -206,29 +138,16 @@ void scheduler_close(struct scheduler *scheduler)
     uv_close((uv_handle_t *)&scheduler->hold, NULL);
 }
 
-int scheduler_submit(struct scheduler *scheduler, struct job *job, struct error *err)
+void scheduler_wake(struct scheduler *scheduler, struct lane *lane)
 {
-    struct served *served = job->served;
-    const bool alone = !served->queue.head && !served->busy;
-    job->submitted_ns = uv_hrtime();
-    if (queue_push(&served->queue, job, job->submitted_ns, err) != 0)
-        return -1;
-    if (alone && scheduler->max_queue_delay_ns == 0 &&
-        cost(served, job->request.rows) < IMMEDIATE_MACS) {
-        struct batch *batch;
-        while ((batch = queue_take(&served->queue))) {
-            count_waits(served, batch);
-            run_here(scheduler, served, batch);
-        }
-    } else {
-        uv_idle_start(&scheduler->again, on_again);
-    }
-    return 0;
+    if (!lane->listed)
+        TAILQ_INSERT_TAIL(&scheduler->lanes, lane, link);
+    lane->listed = true;
+    uv_idle_start(&scheduler->again, on_again);
 }
 
-void scheduler_cancel(struct scheduler *scheduler, struct job *job)
+void scheduler_run_now(struct lane *lane)
 {
-    queue_cancel(&job->served->queue, job);
-    if (job->rows_running == 0)
-        scheduler->on_finished(job);
+    while (!lane->kind->empty(lane))
+        run_here(lane);
 }

@@ -1,43 +1,30 @@
-/* The server: every part, and their life from start to drain.
+/* The server: its models, its loops, and their life from start to drain.
  *
- * A process has one loop with everything in it, or several that are alike: each has its own
- * listening socket on the port, its own connections, queues, scratch and compute thread, and lives
- * on a thread of its own. They share the loaded models, which are immutable, and meet in one place
- * only: who answers for statistics adds up those of all (census.h). */
+ * There is one loop with everything in it, or several that are alike: each has its own listening
+ * socket on the port, its own connections, lanes and compute thread, and lives on a thread of its
+ * own. They share the models, which are counted; which of them are served is a catalog that is
+ * swapped whole (server/loader.h). Who answers for statistics adds up the shards of all loops. */
 #ifndef SERVER_SERVER_H
 #define SERVER_SERVER_H
 
 #include <stdatomic.h>
 
-#include "server/api.h"
 #include "server/http_limits.h"
-#include "server/scheduler.h"
+#include "server/loader.h"
+#include "server/loop.h"
+#include "server/options.h"
 
-struct process {
+struct server {
     const struct options *options;
-    struct server *servers; /* [count], one per loop */
+    struct loop *loops; /* [count] */
     size_t count;
-    struct http_limits *limits;
+    struct http_limits *limits; /* of all loops */
+    struct loader loader;
     atomic_bool stopping;  /* a signal came: not ready any more */
     atomic_size_t serving; /* loops that have not drained */
     atomic_bool lost;      /* an accepted request was not answered before the drain's timeout */
-};
 
-struct server {
-    struct process *process;
-    const struct options *options;
-    uv_thread_t thread; /* of every loop but the first */
-    uv_loop_t loop;
-    struct registry registry;
-    struct scheduler scheduler;
-    struct predict predict;
-    struct api api;
-    struct http *http;
-    uv_mutex_t mutex;                     /* guards the next */
-    struct request_counts other_requests; /* those that reached no model */
-    uv_async_t drain_asked;               /* by the first loop */
-    uv_timer_t drain_limit;
-    /* The first loop's alone: */
+    /* On the first loop: */
     uv_signal_t terminate, interrupt, quit, hang_up;
     uv_timer_t drain_delay;
     uv_async_t all_drained;
@@ -47,5 +34,18 @@ struct server {
  * clean drain, -1 with an error when it could not start; a drain that runs out of time before every
  * accepted request is answered ends the process with status 1. */
 int server_run(const struct options *options, struct error *err);
+
+/* For loops: a drain has ended; whether every accepted request was answered. */
+void server_count_drained(struct server *server, bool all_answered);
+
+/* What of `whole` each loop gets: all of it when there is one, and at least `least`. */
+uint64_t server_share(const struct server *server, uint64_t whole, uint64_t least);
+
+/* Compute threads of one loop. */
+unsigned server_threads(const struct server *server);
+
+/* Sums over the loops; the caller closes `total`. Any thread. */
+unsigned server_connections(const struct server *server);
+void server_other_requests(const struct server *server, struct request_counts *total);
 
 #endif

@@ -49,7 +49,7 @@ void request_counts_close(struct request_counts *counts)
 
 void stats_init(struct stats *stats, const struct moed_model_info *info)
 {
-    *stats = (struct stats){.info = info};
+    *stats = (struct stats){.gate_count = info->gate_count};
     if (uv_mutex_init(&stats->mutex) != 0)
         out_of_memory();
     histogram_init(&stats->request_seconds, SECONDS, LENGTH(SECONDS));
@@ -63,7 +63,7 @@ void stats_init(struct stats *stats, const struct moed_model_info *info)
 
 void stats_close(struct stats *stats)
 {
-    for (size_t i = 0; i < stats->info->gate_count; i++)
+    for (size_t i = 0; i < stats->gate_count; i++)
         moed_gate_counts_free(stats->routing[i]);
     free(stats->routing);
     histogram_close(&stats->request_seconds);
@@ -103,7 +103,7 @@ void stats_add_batch(struct stats *stats, size_t rows, double seconds,
     histogram_observe(&stats->compute_seconds, seconds);
     histogram_observe(&stats->batch_rows, (double)rows);
     stats->rows += rows;
-    for (size_t i = 0; i < stats->info->gate_count; i++)
+    for (size_t i = 0; i < stats->gate_count; i++)
         moed_gate_counts_count(stats->routing[i], routing[i], 0, routing[i]->items);
     uv_mutex_unlock(&stats->mutex);
 }
@@ -117,19 +117,65 @@ void stats_add(struct stats *total, struct stats *stats)
     histogram_add(&total->compute_seconds, &stats->compute_seconds);
     histogram_add(&total->batch_rows, &stats->batch_rows);
     total->rows += stats->rows;
+    total->queue_rows += stats->queue_rows;
     for (int reason = 0; reason < REJECT_COUNT; reason++)
         total->rejected[reason] += stats->rejected[reason];
-    for (size_t i = 0; i < stats->info->gate_count; i++)
+    for (size_t i = 0; i < stats->gate_count; i++)
         moed_gate_counts_add(total->routing[i], stats->routing[i]);
     uv_mutex_unlock(&stats->mutex);
 }
 
-struct routing_layer stats_routing(const struct stats *stats, size_t gate)
+struct routing_layer stats_routing(const struct stats *stats, const struct moed_model_info *info,
+                                   size_t gate)
 {
-    const struct moed_gate_info *info = &stats->info->gates[gate];
-    return (struct routing_layer){.name = info->name,
-                                  .top_k = info->top_k,
-                                  .expert_index = info->expert_index,
-                                  .limited = info->limited,
+    const struct moed_gate_info *of = &info->gates[gate];
+    return (struct routing_layer){.name = of->name,
+                                  .top_k = of->top_k,
+                                  .expert_index = of->expert_index,
+                                  .limited = of->limited,
                                   .counts = stats->routing[gate]};
+}
+
+/* ---- all shards of a model ---- */
+
+struct model_stats *model_stats_new(const struct moed_model_info *info, size_t loops)
+{
+    struct model_stats *stats = xcalloc(1, sizeof *stats + loops * sizeof *stats->loop);
+    atomic_init(&stats->holders, 1);
+    stats->loops = loops;
+    for (size_t i = 0; i < loops; i++)
+        stats_init(&stats->loop[i], info);
+    return stats;
+}
+
+struct model_stats *model_stats_hold(struct model_stats *stats)
+{
+    atomic_fetch_add_explicit(&stats->holders, 1, memory_order_relaxed);
+    return stats;
+}
+
+void model_stats_release(struct model_stats *stats)
+{
+    if (atomic_fetch_sub(&stats->holders, 1) > 1)
+        return;
+    for (size_t i = 0; i < stats->loops; i++)
+        stats_close(&stats->loop[i]);
+    free(stats);
+}
+
+bool model_stats_fit(const struct model_stats *stats, const struct moed_model_info *info)
+{
+    const struct stats *shard = &stats->loop[0];
+    bool fit = shard->gate_count == info->gate_count;
+    for (size_t i = 0; fit && i < info->gate_count; i++)
+        fit = shard->routing[i]->experts == info->gates[i].experts;
+    return fit;
+}
+
+void stats_snapshot(struct model_stats *stats, const struct moed_model_info *info,
+                    struct stats *total)
+{
+    stats_init(total, info);
+    for (size_t i = 0; i < stats->loops; i++)
+        stats_add(total, &stats->loop[i]);
 }

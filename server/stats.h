@@ -1,9 +1,11 @@
-/* The counters of one served model on one loop thread. Only that thread counts; any thread may add
- * them up with those of other loops. The mutex is held while one batch is counted, and contended
- * only while someone reads. */
+/* The counters of a model: one shard per loop. Only that loop's thread counts in it; any thread may
+ * add up all of them. A shard's mutex is held while one batch is counted, and contended only while
+ * someone reads. */
 #ifndef SERVER_STATS_H
 #define SERVER_STATS_H
 
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <uv.h>
 
@@ -45,9 +47,10 @@ void request_counts_add(struct request_counts *counts, const char *protocol, int
 void request_counts_merge(struct request_counts *total, const struct request_counts *counts);
 void request_counts_close(struct request_counts *counts);
 
+/* One shard, or a sum of shards. */
 struct stats {
-    const struct moed_model_info *info;
-    uv_mutex_t mutex; /* guards all below */
+    atomic_size_t queue_rows; /* waiting */
+    uv_mutex_t mutex;         /* guards all below */
     struct request_counts requests;
     struct histogram request_seconds; /* whole request, first byte to answer */
     struct histogram queue_seconds;   /* submitted to taken */
@@ -55,6 +58,7 @@ struct stats {
     struct histogram batch_rows;
     uint64_t rows;
     uint64_t rejected[REJECT_COUNT];
+    size_t gate_count;
     struct moed_gate_counts **routing; /* [gate_count] */
 };
 
@@ -65,14 +69,33 @@ void stats_add_request(struct stats *stats, const char *protocol, int status, do
 void stats_add_rejection(struct stats *stats, enum reject_reason reason);
 void stats_add_wait(struct stats *stats, double seconds);
 
-/* Adds one computed batch and what each gate decided: routing[info->gate_count]. */
+/* Adds one computed batch and what each gate decided: routing[gate_count]. */
 void stats_add_batch(struct stats *stats, size_t rows, double seconds,
                      const struct moed_routing *const routing[]);
 
 /* total += stats. `stats` may be another thread's, `total` is the caller's. */
 void stats_add(struct stats *total, struct stats *stats);
 
-/* One gate as the wire formats want it; borrowed from `stats`. */
-struct routing_layer stats_routing(const struct stats *stats, size_t gate);
+/* One gate of a model as the wire formats want it; borrowed from `stats` and `info`. */
+struct routing_layer stats_routing(const struct stats *stats, const struct moed_model_info *info,
+                                   size_t gate);
+
+/* All shards. Held by models: a reload makes a new model, which goes on with the old one's. */
+struct model_stats {
+    atomic_size_t holders;
+    size_t loops;
+    struct stats loop[];
+};
+
+struct model_stats *model_stats_new(const struct moed_model_info *info, size_t loops);
+struct model_stats *model_stats_hold(struct model_stats *stats);
+void model_stats_release(struct model_stats *stats);
+
+/* Whether they count what this model has: as many gates, of as many experts. */
+bool model_stats_fit(const struct model_stats *stats, const struct moed_model_info *info);
+
+/* The sum of the shards; the caller closes `total`. */
+void stats_snapshot(struct model_stats *stats, const struct moed_model_info *info,
+                    struct stats *total);
 
 #endif

@@ -15,8 +15,8 @@ PARTS="release lint asan tsan fuzz python parity quickstart"
 FUZZ_SECONDS=10
 
 # The tests in which threads meet: the others have nothing to race with.
-THREADED_UNIT_TESTS='team|scheduler|engine|forward|model|golden|gemm|queue|session'
-THREADED_INTEGRATION_TESTS='test_batching test_drain test_loops'
+THREADED_UNIT_TESTS='team|scheduler|engine|lane|forward|model|golden|gemm|queue|log|session'
+THREADED_INTEGRATION_TESTS='test_batching test_drain test_loops test_reload'
 
 cd "$(dirname "$0")/.." || exit 1
 root=$PWD

@@ -7,8 +7,9 @@
 #ifndef TEST_SCHEDULER_FIXTURE_H
 #define TEST_SCHEDULER_FIXTURE_H
 
+#include "server/lanes.h"
 #include "server/log.h"
-#include "server/scheduler.h"
+#include "server/repository.h"
 #include "support.h"
 
 enum { BATCH_ROWS = 32, QUEUE_ROWS = 400, MAX_JOBS = 64 };
@@ -17,8 +18,9 @@ static char *repository;
 static uv_loop_t loop;
 static uv_timer_t watchdog;
 static bool watchdog_fired;
-static struct registry registry;
+static struct catalog *catalog;
 static struct scheduler scheduler;
+static struct lanes lanes;
 
 /* ---- models ---- */
 
@@ -69,11 +71,25 @@ static inline void write_dense(const char *name, size_t positions)
     free(ones);
 }
 
-static inline struct served *model(const char *name)
+static inline struct model *model(const char *name)
 {
-    struct served *served = registry_find(&registry, name, NULL, NULL);
-    ck_assert_ptr_nonnull(served);
-    return served;
+    struct model *found = catalog_find(catalog, name, NULL, NULL);
+    ck_assert_ptr_nonnull(found);
+    return found;
+}
+
+static inline struct once *lane(const char *name)
+{
+    struct error err = ERROR_INIT;
+    struct once *once = lanes_of(&lanes, model(name), &err);
+    ck_assert_msg(once != NULL, "%s", err.text);
+    return once;
+}
+
+/* What the only loop has counted. */
+static inline const struct stats *stats_of(const char *name)
+{
+    return &model(name)->stats->loop[0];
 }
 
 /* ---- jobs ---- */
@@ -109,9 +125,10 @@ static inline void on_finished(struct job *job)
 static inline struct posted *new_job(const char *name, size_t rows, float value)
 {
     struct posted *job = &posted[posted_count++];
-    struct served *served = model(name);
-    const size_t elements = served->info->inputs[0].elements;
-    *job = (struct posted){.job.served = served, .job.wants_routing = served->info->gate_count > 0};
+    struct model *of = model(name);
+    const size_t elements = of->info->inputs[0].elements;
+    *job = (struct posted){
+        .job.model = of, .job.lane = lane(name), .job.wants_routing = of->info->gate_count > 0};
     job->body = xcalloc(rows * elements, sizeof *job->body);
     for (size_t row = 0; row < rows; row++)
         job->body[row * elements] = value + (float)row;
@@ -120,7 +137,7 @@ static inline struct posted *new_job(const char *name, size_t rows, float value)
     job->weights = xcalloc(rows, sizeof *job->weights);
     job->input = (struct infer_input){"data", (const char *)job->body,
                                       rows * elements * sizeof(float), true, DATATYPE_FP32};
-    job->job.request = (struct infer_request){.signature = &served->signature,
+    job->job.request = (struct infer_request){.signature = &of->signature,
                                               .body = (const char *)job->body,
                                               .rows = rows,
                                               .inputs = &job->input};
@@ -134,7 +151,7 @@ static inline struct posted *submit(const char *name, size_t rows, float value)
 {
     struct error err = ERROR_INIT;
     struct posted *job = new_job(name, rows, value);
-    int result = scheduler_submit(&scheduler, &job->job, &err);
+    int result = once_submit(job->job.lane, &job->job, &err);
     ck_assert_msg(result == 0, "%s", err.text);
     return job;
 }
@@ -185,12 +202,18 @@ static inline void run_until_busy(void)
 static inline void start(uint64_t max_queue_delay_us)
 {
     struct error err = ERROR_INIT;
-    const struct served_options options = {BATCH_ROWS, QUEUE_ROWS, 2, false};
-    int result = registry_init(&registry, repository, &options, &err);
-    ck_assert_msg(result == 0, "%s", err.text);
+    const struct model_options models = {.loops = 1, .max_batch_rows = BATCH_ROWS, .threads = 2};
+    const struct once_options once = {.max_batch_rows = BATCH_ROWS,
+                                      .max_queue_rows = QUEUE_ROWS,
+                                      .threads = 2,
+                                      .max_queue_delay_ns = max_queue_delay_us * 1000,
+                                      .on_finished = on_finished};
+    catalog = repository_load(repository, &models, &err);
+    ck_assert_msg(catalog != NULL, "%s", err.text);
     uv_loop_init(&loop);
     uv_timer_init(&loop, &watchdog);
-    result = scheduler_init(&scheduler, &loop, &registry, 2, max_queue_delay_us, on_finished, &err);
+    lanes_init(&lanes, &scheduler, &once, catalog);
+    int result = scheduler_init(&scheduler, &loop, 2, lanes_on_empty, &lanes, &err);
     ck_assert_msg(result == 0, "%s", err.text);
 }
 
@@ -208,7 +231,7 @@ static inline void end(void)
     uv_close((uv_handle_t *)&watchdog, NULL);
     uv_run(&loop, UV_RUN_DEFAULT);
     ck_assert_int_eq(uv_loop_close(&loop), 0);
-    registry_close(&registry);
+    lanes_close(&lanes);
     for (size_t i = 0; i < posted_count; i++) {
         free(posted[i].body);
         free(posted[i].y);

@@ -7,13 +7,13 @@ START_TEST(a_large_batch_goes_to_the_compute_thread)
     start(0);
     struct posted *job = submit("large", 5, 7);
     run_until_busy();
-    ck_assert(model("large")->busy);
+    ck_assert(lane("large")->lane.busy);
     ck_assert_uint_eq(job->job.rows_running, 5);
     run_until(1);
     expect_answer(job, 7);
-    ck_assert(!model("large")->busy);
+    ck_assert(!lane("large")->lane.busy);
     ck_assert(!scheduler.engine.busy);
-    ck_assert_uint_eq(model("large")->stats.rows, 5);
+    ck_assert_uint_eq(stats_of("large")->rows, 5);
 }
 END_TEST
 
@@ -25,7 +25,7 @@ START_TEST(a_job_larger_than_a_batch_is_one_answer)
     run_until(2);
     expect_answer(job, 1);
     expect_answer(other, 900);
-    ck_assert_uint_eq(model("large")->stats.rows, 72);
+    ck_assert_uint_eq(stats_of("large")->rows, 72);
 }
 END_TEST
 
@@ -50,13 +50,13 @@ START_TEST(cancelling_what_waits_answers_at_once)
     struct posted *running = submit("large", BATCH_ROWS, 1);
     run_until_busy();
     struct posted *waiting = submit("large", 3, 5), *other = submit("large", 2, 8);
-    scheduler_cancel(&scheduler, &waiting->job);
+    once_cancel(waiting->job.lane, &waiting->job);
     ck_assert(waiting->finished);
     ck_assert(!running->finished);
     run_until(3);
     expect_answer(running, 1);
     expect_answer(other, 8);
-    ck_assert_uint_eq(model("large")->stats.rows, BATCH_ROWS + 2);
+    ck_assert_uint_eq(stats_of("large")->rows, BATCH_ROWS + 2);
 }
 END_TEST
 
@@ -67,13 +67,13 @@ START_TEST(cancelling_what_runs_answers_when_it_is_done)
     struct posted *job = submit("large", BATCH_ROWS + 4, 1);
     run_until_busy();
     error_set(&job->job.error, ERROR_DISCONNECTED, "gone");
-    scheduler_cancel(&scheduler, &job->job);
+    once_cancel(job->job.lane, &job->job);
     ck_assert(!job->finished);
     ck_assert_uint_eq(job->job.rows_waiting, 0);
     ck_assert_uint_eq(job->job.rows_running, BATCH_ROWS);
     run_until(1);
-    ck_assert_uint_eq(model("large")->stats.rows, BATCH_ROWS);
-    ck_assert_uint_eq(model("large")->queue.rows, 0);
+    ck_assert_uint_eq(stats_of("large")->rows, BATCH_ROWS);
+    ck_assert_uint_eq(lane("large")->queue.rows, 0);
 }
 END_TEST
 
@@ -91,9 +91,8 @@ START_TEST(large_models_take_turns)
     run_until(3 * ROUNDS);
     for (size_t i = 0; i < 3 * ROUNDS; i++)
         for (size_t j = i + 1; j < i + 3 && j < 3 * ROUNDS; j++)
-            ck_assert_msg(finished[i]->job.served != finished[j]->job.served,
-                          "model %s was served as %zu and %zu", finished[i]->job.served->name, i,
-                          j);
+            ck_assert_msg(finished[i]->job.model != finished[j]->job.model,
+                          "model %s was served as %zu and %zu", finished[i]->job.model->name, i, j);
 }
 END_TEST
 
@@ -110,7 +109,7 @@ START_TEST(leftovers_do_not_wait_for_the_next_request)
     }
     uv_run(&loop, UV_RUN_NOWAIT);
     for (size_t i = 1; i < posted_count; i += 2)
-        scheduler_cancel(&scheduler, &posted[i].job);
+        once_cancel(posted[i].job.lane, &posted[i].job);
     run_until(posted_count);
     expect_answer(&posted[2], 1);
     expect_answer(&posted[12], 1);
@@ -124,7 +123,7 @@ START_TEST(waits_are_counted_per_batch_and_job)
     submit("large", BATCH_ROWS + 1, 1); /* two batches */
     submit("large", 1, 1);              /* in the second */
     run_until(2);
-    const struct stats *stats = &model("large")->stats;
+    const struct stats *stats = stats_of("large");
     uint64_t waits = 0, batches = 0;
     for (size_t i = 0; i <= stats->queue_seconds.bound_count; i++)
         waits += stats->queue_seconds.counts[i];

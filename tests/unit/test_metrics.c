@@ -5,10 +5,12 @@
 #include "fake_exchange.h"
 #include "server/log.h"
 #include "server/metrics.h"
+#include "server/repository.h"
 #include "server/server.h"
 
 static struct server server;
-static struct process process;
+static struct loop loop;
+static struct catalog *catalog;
 static struct options options;
 static char *repository;
 
@@ -29,7 +31,7 @@ static void put_model(const char *name)
 static void begin(void)
 {
     struct error err = ERROR_INIT;
-    const struct served_options served = {4, 16, 1, false};
+    const struct model_options models = {.loops = 1, .max_batch_rows = 4, .threads = 1};
     char path[PATH_MAX];
     log_set_level(LOG_ERROR);
     repository = new_directory();
@@ -38,25 +40,25 @@ static void begin(void)
     put_model("twice/1");
     put_model("twice/2");
     put_model("once");
-    ck_assert_msg(registry_init(&server.registry, repository, &served, &err) == 0, "%s", err.text);
+    catalog = repository_load(repository, &models, &err);
+    ck_assert_msg(catalog != NULL, "%s", err.text);
     options.max_expert_series = 2 * 3 * 2 * 4;
-    server.options = &options;
-    server.process = &process;
-    process = (struct process){.options = &options, .servers = &server, .count = 1};
-    uv_mutex_init(&server.mutex);
+    server = (struct server){.options = &options, .loops = &loop, .count = 1};
+    loop.server = &server;
+    uv_mutex_init(&loop.mutex);
 }
 
 static void end(void)
 {
-    request_counts_close(&server.other_requests);
-    uv_mutex_destroy(&server.mutex);
-    registry_close(&server.registry);
+    request_counts_close(&loop.other_requests);
+    uv_mutex_destroy(&loop.mutex);
+    catalog_release(catalog);
     free(repository);
 }
 
 static struct stats *stats_of(size_t index)
 {
-    return &server.registry.items[index]->stats;
+    return &catalog->models[index]->stats->loop[0];
 }
 
 /* ---- reading the page ---- */
@@ -161,7 +163,7 @@ static struct page *read_page(void)
 {
     struct page *page = xcalloc(1, sizeof *page);
     buffer_init(&page->buffer, 1 << 20);
-    metrics_page(&server, &page->buffer);
+    metrics_page(&server, catalog, &page->buffer);
     ck_assert(!page->buffer.failed);
     char *text = strndup(page->buffer.data, page->buffer.length), *next;
     ck_assert_uint_eq(strlen(text), page->buffer.length);
@@ -263,7 +265,7 @@ START_TEST(requests_are_counted_where_they_went)
     request_counts_add(&stats_of(0)->requests, "v1", 200, 1);
     request_counts_add(&stats_of(0)->requests, "v1", 200, 1);
     request_counts_add(&stats_of(2)->requests, "oip", 400, 1);
-    request_counts_add(&server.other_requests, "", 404, 1);
+    request_counts_add(&loop.other_requests, "", 404, 1);
     struct page *page = read_page();
     expect_value(
         page, "moed_requests_total{model=\"once\",version=\"1\",protocol=\"v1\",code=\"200\"}", 2);
@@ -355,12 +357,12 @@ END_TEST
 
 START_TEST(labels_are_escaped)
 {
-    char *name = server.registry.items[0]->name;
-    server.registry.items[0]->name = (char[]){"a\"b\\c\nd"};
+    char *name = catalog->models[0]->name;
+    catalog->models[0]->name = (char[]){"a\"b\\c\nd"};
     struct page *page = read_page();
     expect_value(page, "moed_model_loaded{model=\"a\\\"b\\\\c\\nd\",version=\"1\"}", 1);
     free_page(page);
-    server.registry.items[0]->name = name;
+    catalog->models[0]->name = name;
 }
 END_TEST
 

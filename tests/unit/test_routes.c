@@ -2,6 +2,7 @@
  * nowhere. */
 #include "fake_exchange.h"
 #include "server/log.h"
+#include "server/repository.h"
 #include "server/routes.h"
 #include "server/server.h"
 
@@ -95,17 +96,18 @@ END_TEST
 
 /* ---- the table ---- */
 
+static struct lanes lanes;
 static struct server server;
-static struct process process = {.servers = &server, .count = 1};
 static struct options options = {.max_expert_series = 100};
 
 static struct exchange dispatch_to(enum http_method method, const char *path)
 {
     struct exchange exchange = {.method = method, .method_text = "GET", .path = path};
     reply_error = ERROR_NONE;
-    const struct api api = {&options, &server.registry, NULL, &process.stopping, &server};
+    const struct api api = {&options, &lanes, NULL, &server.stopping, &server};
     server.options = &options;
-    server.process = &process;
+    if (!lanes.catalog)
+        lanes.catalog = catalog_new(NULL, 0);
     routes_dispatch(&api, &exchange);
     return exchange;
 }
@@ -148,7 +150,7 @@ START_TEST(health_changes_when_stopping)
     ck_assert_int_eq(dispatch_to(HTTP_GET, "/v2/health/live").status, 200);
     ck_assert_int_eq(dispatch_to(HTTP_HEAD, "/v2/health/ready").status, 200);
     ck_assert_str_eq(reply_body, "{\"ready\":true}");
-    process.stopping = true;
+    server.stopping = true;
     ck_assert_int_eq(dispatch_to(HTTP_GET, "/v2/health/ready").status, 503);
     ck_assert_str_eq(reply_body, "{\"ready\":false}");
     ck_assert_int_eq(dispatch_to(HTTP_GET, "/v2/health/live").status, 200);
@@ -173,7 +175,7 @@ START_TEST(every_model_path_looks_for_its_model)
         const struct exchange exchange = dispatch_to(paths[i].method, paths[i].path);
         ck_assert_int_eq(exchange.status, 404);
         expect_text(reply_body, "unknown model 'a'");
-        ck_assert_ptr_null(exchange.log_model);
+        ck_assert_ptr_null(exchange.model);
     }
 }
 END_TEST
@@ -182,22 +184,24 @@ START_TEST(a_found_model_is_noted_for_the_log)
 {
     char *repository = new_directory(), path[PATH_MAX];
     struct error err = ERROR_INIT;
-    const struct served_options served = {4, 16, 1, false};
+    const struct model_options models = {.loops = 1, .max_batch_rows = 4, .threads = 1};
     log_set_level(LOG_ERROR);
     snprintf(path, sizeof path, "%s/scale", repository);
     char *config = config_of("[1]", "[{'op':'scale','value':2}]");
     write_checkpoint(path, config, NO_TENSORS);
-    ck_assert_msg(registry_init(&server.registry, repository, &served, &err) == 0, "%s", err.text);
+    lanes.catalog = repository_load(repository, &models, &err);
+    ck_assert_msg(lanes.catalog != NULL, "%s", err.text);
     struct exchange exchange = dispatch_to(HTTP_GET, "/v2/models/scale/versions/1");
     ck_assert_int_eq(exchange.status, 200);
-    ck_assert_str_eq(exchange.log_model, "scale");
-    ck_assert_str_eq(exchange.log_version, "1");
+    ck_assert_str_eq(exchange.model->name, "scale");
+    ck_assert_str_eq(exchange.model->version, "1");
+    model_release(exchange.model);
     exchange = dispatch_to(HTTP_GET, "/v2/models/scale/versions/2");
     ck_assert_int_eq(exchange.status, 404);
     exchange = dispatch_to(HTTP_GET, "/metrics");
     ck_assert_int_eq(exchange.status, 200);
     ck_assert_str_eq(reply_type, "text/plain; version=0.0.4; charset=utf-8");
-    registry_close(&server.registry);
+    catalog_release(lanes.catalog);
     free(config);
     free(repository);
 }

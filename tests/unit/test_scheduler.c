@@ -7,7 +7,7 @@ START_TEST(a_small_job_is_computed_at_once)
     struct posted *job = submit("small", 3, -1);
     ck_assert(job->finished);
     expect_answer(job, -1);
-    const struct stats *stats = &model("small")->stats;
+    const struct stats *stats = stats_of("small");
     ck_assert_uint_eq(stats->rows, 3);
     ck_assert_double_eq(stats->batch_rows.sum, 3);
     ck_assert_uint_eq(stats->routing[0]->items, 3);
@@ -21,7 +21,7 @@ START_TEST(a_larger_job_waits_for_the_end_of_the_turn)
     start(0);
     struct posted *job = submit("small", 110, 1);
     ck_assert(!job->finished);
-    ck_assert_uint_eq(model("small")->queue.rows, 110);
+    ck_assert_uint_eq(lane("small")->queue.rows, 110);
     struct posted *next = submit("small", 1, 500); /* not alone any more: behind the first */
     ck_assert(!next->finished);
     run_until(2);
@@ -29,8 +29,8 @@ START_TEST(a_larger_job_waits_for_the_end_of_the_turn)
     expect_answer(job, 1);
     expect_answer(next, 500);
     /* 111 rows in batches of 32 */
-    ck_assert_uint_eq(model("small")->stats.rows, 111);
-    ck_assert_uint_eq(model("small")->stats.routing[0]->items, 111);
+    ck_assert_uint_eq(stats_of("small")->rows, 111);
+    ck_assert_uint_eq(stats_of("small")->routing[0]->items, 111);
 }
 END_TEST
 
@@ -44,7 +44,7 @@ START_TEST(jobs_of_one_turn_share_batches)
     run_until(4);
     for (int i = 0; i < 4; i++)
         expect_answer(&posted[i], (float)i);
-    const struct histogram *batches = &model("loop")->stats.batch_rows;
+    const struct histogram *batches = &stats_of("loop")->batch_rows;
     ck_assert_double_eq(batches->sum, 12);
     ck_assert_uint_eq(batches->counts[4], 1); /* one batch of 9 to 16 rows */
 }
@@ -57,9 +57,9 @@ START_TEST(a_full_queue_refuses_and_goes_on)
     struct error err = ERROR_INIT;
     struct posted *full = submit("large", QUEUE_ROWS, 0);
     struct posted *refused = new_job("large", 1, 0);
-    ck_assert_int_eq(scheduler_submit(&scheduler, &refused->job, &err), -1);
+    ck_assert_int_eq(once_submit(refused->job.lane, &refused->job, &err), -1);
     ck_assert_int_eq(err.code, ERROR_OVERLOADED);
-    scheduler_cancel(&scheduler, &full->job);
+    once_cancel(full->job.lane, &full->job);
     struct posted *next = submit("large", 1, 4);
     run_until(2);
     expect_answer(next, 4);
@@ -107,8 +107,8 @@ START_TEST(a_held_batch_is_released_when_due)
     ck_assert_uint_ge(uv_hrtime(), due);
     expect_answer(first, 5);
     expect_answer(second, 6);
-    ck_assert_double_eq(model("small")->stats.batch_rows.sum, 2);
-    ck_assert_uint_eq(model("small")->stats.batch_rows.counts[1], 1); /* one batch of two */
+    ck_assert_double_eq(stats_of("small")->batch_rows.sum, 2);
+    ck_assert_uint_eq(stats_of("small")->batch_rows.counts[1], 1); /* one batch of two */
 }
 END_TEST
 

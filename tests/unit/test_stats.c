@@ -37,7 +37,7 @@ START_TEST(counters_begin_at_zero)
 {
     struct stats stats;
     stats_init(&stats, &info);
-    const struct routing_layer layer = stats_routing(&stats, 1);
+    const struct routing_layer layer = stats_routing(&stats, &info, 1);
     ck_assert_str_eq(layer.name, "second");
     ck_assert_uint_eq(layer.top_k, 2);
     ck_assert_uint_eq(layer.counts->experts, 3);
@@ -71,7 +71,7 @@ START_TEST(routing_adds_up)
     const struct moed_routing *const batch[] = {&none, &one};
     stats_add_batch(&stats, 2, 0.1, batch);
     stats_add_batch(&stats, 2, 0.1, batch);
-    const struct moed_gate_counts *counts = stats_routing(&stats, 1).counts;
+    const struct moed_gate_counts *counts = stats_routing(&stats, &info, 1).counts;
     ck_assert_uint_eq(counts->items, 4);
     ck_assert_uint_eq(counts->expert[0].selected, 4);
     ck_assert_uint_eq(counts->expert[2].selected, 2);
@@ -80,7 +80,7 @@ START_TEST(routing_adds_up)
     ck_assert_double_eq(counts->expert[0].probability, 1.5);
     ck_assert_double_eq(counts->entropy, 3);
     ck_assert_double_eq(counts->margin, 1);
-    ck_assert_uint_eq(stats_routing(&stats, 0).counts->items, 0);
+    ck_assert_uint_eq(stats_routing(&stats, &info, 0).counts->items, 0);
     stats_close(&stats);
 }
 END_TEST
@@ -110,7 +110,7 @@ START_TEST(loops_add_up)
     ck_assert_uint_eq(sum.rejected[REJECT_DEADLINE], 2);
     ck_assert_uint_eq(sum.rows, 7);
     ck_assert_uint_eq(sum.routing[1]->expert[2].selected, 11);
-    ck_assert_uint_eq(stats_routing(&sum, 1).counts->dropped, 2);
+    ck_assert_uint_eq(stats_routing(&sum, &info, 1).counts->dropped, 2);
     ck_assert_double_eq_tol(sum.request_seconds.sum, 0.4, 1e-12);
     ck_assert_double_eq(sum.queue_seconds.sum, 0.5);
     stats_close(&one);

@@ -1,24 +1,24 @@
 /* The model repository: which directories are models and versions, and who is found under which
  * name. */
 #include "server/log.h"
-#include "server/registry.h"
+#include "server/repository.h"
 #include "support.h"
 
 static char *repository;
-static struct registry registry;
+static struct catalog *catalog;
 static struct error err;
 
 static void begin(void)
 {
     log_set_level(LOG_ERROR);
     repository = new_directory();
-    registry = (struct registry){0};
+    catalog = NULL;
     err = (struct error)ERROR_INIT;
 }
 
 static void end(void)
 {
-    registry_close(&registry);
+    catalog_release(catalog);
     free(repository);
 }
 
@@ -42,11 +42,13 @@ static void put_model(const char *name, int factor)
 
 static int try_open(size_t max_batch_rows)
 {
-    const struct served_options options = {max_batch_rows, 16, 1, false};
-    return registry_init(&registry, repository, &options, &err);
+    const struct model_options options = {
+        .loops = 1, .max_batch_rows = max_batch_rows, .threads = 1};
+    catalog = repository_load(repository, &options, &err);
+    return catalog ? 0 : -1;
 }
 
-static void open_registry(void)
+static void open_repository(void)
 {
     ck_assert_msg(try_open(4) == 0, "%s", err.text);
 }
@@ -55,27 +57,25 @@ static void expect_open_fails(const char *part)
 {
     ck_assert_int_eq(try_open(4), -1);
     expect_text(err.text, part);
-    ck_assert_ptr_null(registry.items);
-    ck_assert_uint_eq(registry.count, 0);
 }
 
 static int factor_of(const char *name, const char *version)
 {
-    struct served *served = registry_find(&registry, name, version, NULL);
-    ck_assert_ptr_nonnull(served);
+    const struct model *model = catalog_find(catalog, name, version, NULL);
+    ck_assert_ptr_nonnull(model);
     const float x = 1;
     float y;
-    forward_rows(served->model, served->scratch, NULL, 1, &x, &y);
+    run_forward(model->engine, 1, 1, &x, &y);
     return (int)y;
 }
 
 START_TEST(a_model_without_versions_is_version_1)
 {
     put_model("scale", 7);
-    open_registry();
-    ck_assert_uint_eq(registry.count, 1);
-    ck_assert_str_eq(registry.items[0]->name, "scale");
-    ck_assert_str_eq(registry.items[0]->version, "1");
+    open_repository();
+    ck_assert_uint_eq(catalog->count, 1);
+    ck_assert_str_eq(catalog->models[0]->name, "scale");
+    ck_assert_str_eq(catalog->models[0]->version, "1");
     ck_assert_int_eq(factor_of("scale", NULL), 7);
     ck_assert_int_eq(factor_of("scale", "1"), 7);
 }
@@ -87,9 +87,9 @@ START_TEST(the_highest_version_is_the_default)
     put_model("m/2", 2);
     put_model("m/10", 10);
     put_model("m/9", 9);
-    open_registry();
-    ck_assert_str_eq(registry.items[0]->version, "2");
-    ck_assert_str_eq(registry.items[2]->version, "10");
+    open_repository();
+    ck_assert_str_eq(catalog->models[0]->version, "2");
+    ck_assert_str_eq(catalog->models[2]->version, "10");
     ck_assert_int_eq(factor_of("m", NULL), 10);
     ck_assert_int_eq(factor_of("m", "2"), 2);
     ck_assert_int_eq(factor_of("m", "9"), 9);
@@ -103,14 +103,14 @@ START_TEST(models_stand_in_order_of_names)
     make_directory("alpha-2");
     put_model("alpha-2/1", 1);
     put_model("alpha-2/3", 1);
-    open_registry();
+    open_repository();
     static const char *const names[] = {"alpha", "alpha-2", "alpha-2", "beta"};
-    ck_assert_uint_eq(registry.count, 4);
+    ck_assert_uint_eq(catalog->count, 4);
     for (size_t i = 0; i < 4; i++)
-        ck_assert_str_eq(registry.items[i]->name, names[i]);
+        ck_assert_str_eq(catalog->models[i]->name, names[i]);
     for (size_t i = 0; i < 4; i++) {
         size_t first, last;
-        registry_versions(&registry, registry.items[i], &first, &last);
+        catalog_versions(catalog, catalog->models[i]->name, &first, &last);
         ck_assert_uint_eq(first, i == 2 ? 1 : i);
         ck_assert_uint_eq(last, i == 1 ? 3 : i + 1);
     }
@@ -122,8 +122,8 @@ START_TEST(what_is_no_model_is_passed_over)
     put_model("m", 1);
     put_model(".hidden", 1);
     write_file(repository, "README", "", 0);
-    open_registry();
-    ck_assert_uint_eq(registry.count, 1);
+    open_repository();
+    ck_assert_uint_eq(catalog->count, 1);
 }
 END_TEST
 
@@ -135,9 +135,9 @@ START_TEST(only_positive_integers_are_versions)
     for (size_t i = 0; i < sizeof others / sizeof *others; i++)
         put_model(others[i], 1);
     put_model("m/4", 4);
-    open_registry();
-    ck_assert_uint_eq(registry.count, 1);
-    ck_assert_str_eq(registry.items[0]->version, "4");
+    open_repository();
+    ck_assert_uint_eq(catalog->count, 1);
+    ck_assert_str_eq(catalog->models[0]->version, "4");
 }
 END_TEST
 
@@ -146,17 +146,17 @@ START_TEST(an_unknown_name_or_version_says_what_there_is)
     make_directory("m");
     put_model("m/2", 2);
     put_model("m/3", 3);
-    open_registry();
-    ck_assert_ptr_null(registry_find(&registry, "n", NULL, &err));
+    open_repository();
+    ck_assert_ptr_null(catalog_find(catalog, "n", NULL, &err));
     ck_assert_int_eq(err.code, ERROR_NOT_FOUND);
     expect_text(err.text, "unknown model 'n'; GET /v1/models lists the models");
     err = (struct error)ERROR_INIT;
-    ck_assert_ptr_null(registry_find(&registry, "m", "4", &err));
+    ck_assert_ptr_null(catalog_find(catalog, "m", "4", &err));
     ck_assert_int_eq(err.code, ERROR_NOT_FOUND);
     expect_text(err.text, "model 'm' has no version '4'; the latest is 3");
-    ck_assert_ptr_null(registry_find(&registry, "m", "02", NULL));
-    ck_assert_ptr_null(registry_find(&registry, "", NULL, NULL));
-    ck_assert_ptr_null(registry_find(&registry, "M", NULL, NULL));
+    ck_assert_ptr_null(catalog_find(catalog, "m", "02", NULL));
+    ck_assert_ptr_null(catalog_find(catalog, "", NULL, NULL));
+    ck_assert_ptr_null(catalog_find(catalog, "M", NULL, NULL));
 }
 END_TEST
 
@@ -212,8 +212,8 @@ START_TEST(a_signature_says_what_the_model_says)
                      "'experts':{'count':2,'layers':[{'op':'relu'}]}}],"
                      "'output':{'name':'y','labels':['no','yes']}}",
                      NO_TENSORS);
-    open_registry();
-    const struct signature *signature = &registry.items[0]->signature;
+    open_repository();
+    const struct signature *signature = &catalog->models[0]->signature;
     ck_assert_str_eq(signature->model, "m");
     ck_assert_str_eq(signature->version, "1");
     ck_assert_str_eq(signature->description, "d");
@@ -234,9 +234,76 @@ START_TEST(a_signature_says_what_the_model_says)
 }
 END_TEST
 
-TEST_MAIN_WITH("registry", begin, end, a_model_without_versions_is_version_1,
+/* What a reload keeps, replaces and drops. */
+START_TEST(a_reload_keeps_what_has_not_changed)
+{
+    const struct model_options options = {.loops = 1, .max_batch_rows = 4, .threads = 1};
+    const atomic_bool stopping = false;
+    put_model("same", 1);
+    put_model("changed", 2);
+    put_model("gone", 3);
+    open_repository();
+    struct model *same = catalog_find(catalog, "same", NULL, NULL);
+    struct model *changed = catalog_find(catalog, "changed", NULL, NULL);
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s/gone/config.json", repository);
+    ck_assert_int_eq(remove(path), 0);
+    put_model("changed", 20);
+    put_model("new", 4);
+    struct catalog *before = catalog;
+    catalog = repository_reload(repository, &options, before, &stopping, &err);
+    ck_assert_msg(catalog != NULL, "%s", err.text);
+    ck_assert_uint_eq(catalog->count, 3);
+    ck_assert_ptr_eq(catalog_find(catalog, "same", NULL, NULL), same);
+    ck_assert_uint_eq(same->holders, 2);
+    ck_assert(!catalog_has(catalog, changed));
+    ck_assert_int_eq(factor_of("changed", NULL), 20);
+    ck_assert_ptr_eq(catalog_find(catalog, "changed", NULL, NULL)->stats, changed->stats);
+    ck_assert_int_eq(factor_of("new", NULL), 4);
+    ck_assert_ptr_null(catalog_find(catalog, "gone", NULL, NULL));
+    catalog_release(before);
+}
+END_TEST
+
+START_TEST(a_reload_that_is_stopped_gives_nothing)
+{
+    const struct model_options options = {.loops = 1, .max_batch_rows = 4, .threads = 1};
+    const atomic_bool stopping = true;
+    put_model("m", 1);
+    open_repository();
+    ck_assert_ptr_null(repository_reload(repository, &options, catalog, &stopping, &err));
+    ck_assert_int_eq(err.code, ERROR_NONE);
+}
+END_TEST
+
+START_TEST(a_thousand_names_are_found)
+{
+    enum { COUNT = 1000 };
+    struct model *models = xcalloc(COUNT, sizeof *models), **held = xcalloc(COUNT, sizeof *held);
+    char(*names)[24] = xcalloc(COUNT, sizeof *names);
+    for (size_t i = 0; i < COUNT; i++) {
+        snprintf(names[i], sizeof names[i], "model-%zu", i);
+        models[i] = (struct model){.holders = 2, .name = names[i], .version = (char[]){"1"}};
+        held[i] = &models[i];
+    }
+    catalog = catalog_new(held, COUNT);
+    for (size_t i = 0; i < COUNT; i++)
+        ck_assert_ptr_eq(catalog_find(catalog, names[i], NULL, NULL), &models[i]);
+    ck_assert_ptr_null(catalog_find(catalog, "model-1000", NULL, NULL));
+    catalog_release(catalog);
+    catalog = NULL;
+    for (size_t i = 0; i < COUNT; i++)
+        ck_assert_uint_eq(models[i].holders, 1);
+    free(names);
+    free(models);
+}
+END_TEST
+
+TEST_MAIN_WITH("repository", begin, end, a_model_without_versions_is_version_1,
                the_highest_version_is_the_default, models_stand_in_order_of_names,
                what_is_no_model_is_passed_over, only_positive_integers_are_versions,
                an_unknown_name_or_version_says_what_there_is, an_empty_repository_is_an_error,
                one_broken_model_fails_the_start, names_must_fit_labels,
-               a_model_too_large_for_its_batches_is_named, a_signature_says_what_the_model_says)
+               a_model_too_large_for_its_batches_is_named, a_signature_says_what_the_model_says,
+               a_reload_keeps_what_has_not_changed, a_reload_that_is_stopped_gives_nothing,
+               a_thousand_names_are_found)

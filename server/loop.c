@@ -1,0 +1,189 @@
+/* A loop from start to drain. It picks up a new catalog between two turns, so that whatever a
+ * handler sees is of one catalog. */
+#include "server/loop.h"
+
+#include "server/access_log.h"
+#include "server/log.h"
+#include "server/routes.h"
+#include "server/server.h"
+
+/* How long a kept-alive connection may stay silent once draining: a client that was about to send
+ * its next request has sent it by then. */
+enum { DRAIN_GRACE_MS = 250 };
+
+/* The largest answer; bounds what one request can make the server hold. */
+static const size_t MAX_RESPONSE_BYTES = (size_t)256 << 20;
+
+static bool is_vital(const struct exchange *exchange, void *context)
+{
+    (void)context;
+    return routes_is_vital(exchange->path);
+}
+
+static void on_request(struct exchange *exchange, void *context)
+{
+    struct loop *loop = context;
+    routes_dispatch(&loop->api, exchange);
+}
+
+static void on_published(uv_async_t *published)
+{
+    struct loop *loop = published->data;
+    lanes_serve(&loop->lanes, loader_newest(&loop->server->loader));
+}
+
+/* ---- draining ---- */
+
+static bool is_first(const struct loop *loop)
+{
+    return loop->index == 0;
+}
+
+/* The first loop stays for the others: a second signal must still find it. */
+static void on_drained(void *context)
+{
+    struct loop *loop = context;
+    uv_timer_stop(&loop->drain_limit);
+    if (!is_first(loop))
+        uv_stop(&loop->uv);
+    server_count_drained(loop->server, true);
+}
+
+static void on_drain_timeout(uv_timer_t *timer)
+{
+    struct loop *loop = timer->data;
+    size_t lost = http_drain_end(loop->http, access_log_lost, loop);
+    if (lost == 0)
+        return;
+    log_message(LOG_ERROR, "drain_timeout", "%zu requests were not answered within %llu ms", lost,
+                (unsigned long long)loop->server->options->drain_timeout_ms);
+    server_count_drained(loop->server, false);
+}
+
+static void on_drain_asked(uv_async_t *asked)
+{
+    struct loop *loop = asked->data;
+    const uint64_t timeout_ms = loop->server->options->drain_timeout_ms;
+    uv_timer_start(&loop->drain_limit, on_drain_timeout, timeout_ms, 0);
+    http_drain(loop->http, DRAIN_GRACE_MS, (unsigned)timeout_ms, on_drained, loop);
+}
+
+/* ---- starting ---- */
+
+/* Each of these takes descriptors, of which there may be none left. */
+static int open_loop(struct loop *loop, struct error *err)
+{
+    int status = uv_loop_init(&loop->uv);
+    if (status == 0) {
+        loop->uv.data = loop; /* there is something to close */
+        uv_timer_init(&loop->uv, &loop->drain_limit);
+        loop->drain_asked.data = loop->drain_limit.data = loop->published.data = loop;
+        status = uv_async_init(&loop->uv, &loop->drain_asked, on_drain_asked);
+    }
+    if (status == 0)
+        status = uv_async_init(&loop->uv, &loop->published, on_published);
+    if (status == 0)
+        return 0;
+    return error_set(err, ERROR_INTERNAL, "cannot start an event loop: %s", uv_strerror(status));
+}
+
+static void init_lanes(struct loop *loop, struct catalog *catalog)
+{
+    const struct options *options = loop->server->options;
+    const struct once_options once = {
+        .loop = loop->index,
+        .max_batch_rows = options->max_batch_rows,
+        /* the largest request must fit in one loop's queue */
+        .max_queue_rows =
+            server_share(loop->server, options->max_queue_rows, options->max_request_rows),
+        .threads = server_threads(loop->server),
+        .max_queue_delay_ns = options->max_queue_delay_us * 1000,
+        .on_finished = predict_finished,
+    };
+    lanes_init(&loop->lanes, &loop->scheduler, &once, catalog);
+}
+
+/* The first loop binds the port, the others join it there. */
+static int start_http(struct loop *loop, struct error *err)
+{
+    const struct server *server = loop->server;
+    const struct options *options = server->options;
+    const struct http_options http = {
+        .host = options->host,
+        .port = is_first(loop) ? (uint16_t)options->port : http_port(server->loops[0].http),
+        .listening = options->loops == 1 ? HTTP_LISTEN_ALONE
+                     : is_first(loop)    ? HTTP_LISTEN_FIRST
+                                         : HTTP_LISTEN_JOIN,
+        .limits = server->limits,
+        .max_connections_per_ip =
+            (unsigned)server_share(server, options->max_connections_per_ip, 0),
+        .max_body_bytes = options->max_body_bytes,
+        .request_timeout_ms = (unsigned)options->request_timeout_ms,
+        .idle_timeout_ms = (unsigned)options->idle_timeout_ms,
+    };
+    const struct http_callbacks callbacks = {loop, is_vital, on_request, access_log_finished};
+    loop->http = http_new(&loop->uv, &http, &callbacks, err);
+    return loop->http ? 0 : -1;
+}
+
+int loop_start(struct loop *loop, struct server *server, size_t index, struct catalog *catalog,
+               struct error *err)
+{
+    const struct options *options = server->options;
+    const struct infer_limits limits = {.max_rows = options->max_request_rows,
+                                        .max_response_bytes = MAX_RESPONSE_BYTES};
+    loop->server = server;
+    loop->index = index;
+    if (uv_mutex_init(&loop->mutex) != 0)
+        out_of_memory();
+    init_lanes(loop, catalog);
+    if (open_loop(loop, err) != 0 ||
+        scheduler_init(&loop->scheduler, &loop->uv, server_threads(server), lanes_on_empty,
+                       &loop->lanes, err) != 0)
+        return -1;
+    predict_init(&loop->predict, &loop->uv, &loop->lanes, &limits, options->queue_timeout_ms);
+    loop->api = (struct api){.options = options,
+                             .lanes = &loop->lanes,
+                             .predict = &loop->predict,
+                             .stopping = &server->stopping,
+                             .server = server};
+    if (start_http(loop, err) == 0)
+        return 0;
+    predict_close(&loop->predict);
+    scheduler_close(&loop->scheduler);
+    return -1;
+}
+
+/* ---- ending ---- */
+
+void loop_stop(struct loop *loop)
+{
+    http_close(loop->http);
+    predict_close(&loop->predict);
+    scheduler_close(&loop->scheduler);
+}
+
+void loop_run(struct loop *loop)
+{
+    uv_run(&loop->uv, UV_RUN_DEFAULT);
+    loop_stop(loop);
+}
+
+static void close_handle(uv_handle_t *handle, void *context)
+{
+    (void)context;
+    if (!uv_is_closing(handle))
+        uv_close(handle, NULL);
+}
+
+void loop_close(struct loop *loop)
+{
+    if (loop->uv.data) {
+        uv_walk(&loop->uv, close_handle, NULL);
+        uv_run(&loop->uv, UV_RUN_DEFAULT); /* runs the closed handles out */
+        uv_loop_close(&loop->uv);
+    }
+    lanes_close(&loop->lanes);
+    request_counts_close(&loop->other_requests);
+    uv_mutex_destroy(&loop->mutex);
+}

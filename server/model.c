@@ -1,0 +1,171 @@
+/* Models are counted by their holders, not owned: a request that began before a reload ends with
+ * the model it began with. */
+#include "server/model.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+/* ---- what its clients see ---- */
+
+static struct signature_tensor signature_tensor(const struct moed_tensor_info *info)
+{
+    return (struct signature_tensor){.name = info->name,
+                                     .rank = info->shape.rank,
+                                     .dims = info->shape.dims,
+                                     .elements = info->elements,
+                                     .categories = info->categories,
+                                     .label_count = info->label_count,
+                                     .labels = info->labels};
+}
+
+static void fill_signature(struct model *model)
+{
+    const struct moed_model_info *info = model->info;
+    model->tensors = xcalloc(info->input_count + info->output_count, sizeof *model->tensors);
+    model->gates = xcalloc(info->gate_count, sizeof *model->gates);
+    for (size_t i = 0; i < info->input_count; i++)
+        model->tensors[i] = signature_tensor(&info->inputs[i]);
+    for (size_t i = 0; i < info->output_count; i++)
+        model->tensors[info->input_count + i] = signature_tensor(&info->outputs[i]);
+    for (size_t i = 0; i < info->gate_count; i++)
+        model->gates[i] =
+            (struct signature_gate){info->gates[i].name, info->gates[i].experts,
+                                    info->gates[i].top_k, info->gates[i].items_per_row};
+    model->signature = (struct signature){
+        .model = model->name,
+        .version = model->version,
+        .description = info->description,
+        .input_count = info->input_count,
+        .output_count = info->output_count,
+        .gate_count = info->gate_count,
+        .inputs = model->tensors,
+        .outputs = model->tensors + info->input_count,
+        .gates = model->gates,
+    };
+}
+
+/* ---- loading ---- */
+
+static void *zeros(const struct moed_tensor_info *info, bool *failed)
+{
+    void *row = calloc(info->elements, MOED_ELEMENT_BYTES);
+    *failed |= !row;
+    return row;
+}
+
+/* One row of zeros in a scratch of the size that lanes will have. */
+static int warm_up(const struct model *model, const struct model_options *options,
+                   struct error *err)
+{
+    const struct moed_model_info *info = model->info;
+    const struct moed_scratch_options wanted = {
+        .max_rows = options->max_batch_rows, .threads = options->threads, .distributions = true};
+    struct moed_scratch *scratch = moed_scratch_new(model->engine, &wanted, err);
+    if (!scratch)
+        return -1;
+    void **inputs = xcalloc(info->input_count, sizeof *inputs);
+    float **outputs = xcalloc(info->output_count, sizeof *outputs);
+    bool failed = false;
+    for (size_t i = 0; i < info->input_count; i++)
+        inputs[i] = zeros(&info->inputs[i], &failed);
+    for (size_t i = 0; i < info->output_count; i++)
+        outputs[i] = zeros(&info->outputs[i], &failed);
+    const struct moed_span row = {.rows = 1};
+    const struct moed_batch batch = {&row, 1, (const void *const *)inputs, outputs};
+    if (!failed)
+        moed_forward(model->engine, scratch, NULL, &batch);
+    for (size_t i = 0; i < info->input_count; i++)
+        free(inputs[i]);
+    for (size_t i = 0; i < info->output_count; i++)
+        free(outputs[i]);
+    free(inputs);
+    free(outputs);
+    moed_scratch_free(scratch);
+    return failed ? error_set(err, ERROR_INTERNAL, "no memory for one row") : 0;
+}
+
+struct model *model_load(const char *directory, const char *name, const char *version,
+                         const struct model_options *options, struct error *err)
+{
+    const struct moed_load_options load = {options->int8 ? MOED_WEIGHTS_INT8 : MOED_WEIGHTS_STORED};
+    const uint64_t fingerprint = model_fingerprint(directory); /* before: changes may follow it */
+    struct moed_model *engine = moed_model_load(directory, &load, err);
+    if (!engine)
+        return NULL;
+    struct model *model = xcalloc(1, sizeof *model);
+    atomic_init(&model->holders, 1);
+    model->name = xstrdup(name);
+    model->version = xstrdup(version);
+    model->version_number = strtoull(version, NULL, 10);
+    model->fingerprint = fingerprint;
+    model->engine = engine;
+    model->info = moed_model_info(engine);
+    model->stats = model_stats_new(model->info, options->loops);
+    fill_signature(model);
+    if (warm_up(model, options, err) == 0)
+        return model;
+    error_prefix(err, "%s", directory);
+    model_release(model);
+    return NULL;
+}
+
+void model_adopt_stats(struct model *model, const struct model *other)
+{
+    if (!model_stats_fit(other->stats, model->info))
+        return;
+    model_stats_release(model->stats);
+    model->stats = model_stats_hold(other->stats);
+}
+
+/* ---- holding ---- */
+
+struct model *model_hold(struct model *model)
+{
+    atomic_fetch_add_explicit(&model->holders, 1, memory_order_relaxed);
+    return model;
+}
+
+void model_release(struct model *model)
+{
+    if (!model || atomic_fetch_sub(&model->holders, 1) > 1)
+        return;
+    model_stats_release(model->stats);
+    moed_model_free(model->engine);
+    free(model->tensors);
+    free(model->gates);
+    free(model->version);
+    free(model->name);
+    free(model);
+}
+
+/* ---- its files ---- */
+
+/* FNV-1a. */
+static uint64_t mix(uint64_t hash, const void *bytes, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        hash = (hash ^ ((const unsigned char *)bytes)[i]) * 0x100000001B3;
+    return hash;
+}
+
+uint64_t model_fingerprint(const char *directory)
+{
+    uint64_t sum = 0; /* in whatever order they are listed */
+    DIR *files = opendir(directory);
+    for (struct dirent *file; files && (file = readdir(files));) {
+        struct stat status;
+        if (file->d_name[0] == '.' || fstatat(dirfd(files), file->d_name, &status, 0) != 0)
+            continue;
+        const uint64_t facts[] = {(uint64_t)status.st_dev, (uint64_t)status.st_ino,
+                                  (uint64_t)status.st_size, (uint64_t)status.st_mtim.tv_sec,
+                                  (uint64_t)status.st_mtim.tv_nsec};
+        sum +=
+            mix(mix(0xCBF29CE484222325, file->d_name, strlen(file->d_name)), facts, sizeof facts);
+    }
+    if (files)
+        closedir(files);
+    return sum;
+}

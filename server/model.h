@@ -1,0 +1,52 @@
+/* One version of one model, shared by everything that serves it: loops, lanes, jobs, exchanges and
+ * catalogs hold it, and the last to let go frees it. Immutable but for its counters. */
+#ifndef SERVER_MODEL_H
+#define SERVER_MODEL_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/moed.h"
+#include "proto/signature.h"
+#include "server/stats.h"
+
+struct model_options {
+    size_t loops;          /* that will serve it: shards of its statistics */
+    size_t max_batch_rows; /* of the warm-up's scratch: what cannot be computed is not loaded */
+    unsigned threads;      /* the same */
+    bool int8;             /* matrices in 8 bits */
+};
+
+struct model {
+    atomic_size_t holders;
+    char *name, *version;
+    uint64_t version_number;
+    uint64_t fingerprint; /* of its files, to tell whether they have changed */
+    struct moed_model *engine;
+    const struct moed_model_info *info;
+    struct signature signature;
+    struct signature_tensor *tensors; /* inputs, then outputs; the signature points into it */
+    struct signature_gate *gates;
+    struct model_stats *stats; /* may be older than the model: a reload goes on counting */
+};
+
+/* Loads <directory> as version `version` of model `name`, and runs one row through it, so that the
+ * first request finds everything in place. The caller holds it. NULL with an error. */
+struct model *model_load(const char *directory, const char *name, const char *version,
+                         const struct model_options *options, struct error *err);
+
+/* For models nobody else has seen yet: goes on with the counters of another if its gates are alike.
+ */
+void model_adopt_stats(struct model *model, const struct model *other);
+
+/* Another holder; returns `model`. Any thread that holds it, or a catalog that does, may. */
+struct model *model_hold(struct model *model);
+
+/* NULL is let go of, too. */
+void model_release(struct model *model);
+
+/* Changes when a file in `directory` does: names, sizes, inodes and times. */
+uint64_t model_fingerprint(const char *directory);
+
+#endif

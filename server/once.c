@@ -1,0 +1,197 @@
+/* From waiting rows to finished jobs. */
+#include "server/once.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const struct once *const_once(const struct lane *lane)
+{
+    return (const struct once *)(const void *)lane;
+}
+
+static struct once *once_of(struct lane *lane)
+{
+    return (struct once *)(void *)lane;
+}
+
+/* Two lanes of a loop may share a shard, that of a model and that of its successor. */
+static void show_rows(struct once *once)
+{
+    atomic_fetch_add(&once->stats->queue_rows, once->queue.rows - once->rows_shown);
+    once->rows_shown = once->queue.rows;
+}
+
+/* ---- what is ready ---- */
+
+/* Whether the first batch is kept open for more rows; if so, *due_ns says until when at most. */
+static bool is_held(const struct once *once, uint64_t now, uint64_t *due_ns)
+{
+    const struct batch *batch = once->queue.head;
+    const uint64_t due = batch->opened_ns + once->options->max_queue_delay_ns;
+    if (batch->next || batch->rows == once->queue.batch_rows || due <= now)
+        return false;
+    if (due < *due_ns)
+        *due_ns = due;
+    return true;
+}
+
+static bool ready(const struct lane *lane, uint64_t now, uint64_t *due_ns)
+{
+    const struct once *once = const_once(lane);
+    return once->queue.head && !is_held(once, now, due_ns);
+}
+
+static uint64_t cost_of(const struct once *once, size_t rows)
+{
+    return once->model->info->macs_per_row * rows;
+}
+
+static uint64_t cost(const struct lane *lane)
+{
+    const struct once *once = const_once(lane);
+    return cost_of(once, once->queue.head->rows);
+}
+
+static bool empty(const struct lane *lane)
+{
+    return !const_once(lane)->queue.head;
+}
+
+/* ---- one batch ---- */
+
+static void begin(struct lane *lane)
+{
+    struct once *once = once_of(lane);
+    const uint64_t now = uv_hrtime();
+    once->batch = queue_take(&once->queue);
+    show_rows(once);
+    for (size_t i = 0; i < once->batch->segment_count; i++) {
+        const struct job *job = once->batch->segments[i].job;
+        stats_add_wait(once->stats, (double)(now - job->submitted_ns) / 1e9);
+    }
+}
+
+static void run(struct lane *lane, struct moed_team *team)
+{
+    const struct once *once = once_of(lane);
+    const struct batch *batch = once->batch;
+    const struct moed_batch rows = {.spans = batch->spans,
+                                    .span_count = batch->segment_count,
+                                    .inputs = (const void *const *)batch->inputs,
+                                    .outputs = batch->outputs};
+    moed_forward(once->model->engine, once->scratch, team, &rows);
+}
+
+static void copy_rows(void *to, size_t to_row, const void *from, size_t from_row, size_t rows,
+                      size_t row_bytes)
+{
+    memcpy((char *)to + to_row * row_bytes, (const char *)from + from_row * row_bytes,
+           rows * row_bytes);
+}
+
+/* Gives a segment's results to its job. */
+static void scatter(const struct once *once, const struct batch *batch,
+                    const struct segment *segment, size_t batch_row)
+{
+    const struct moed_model_info *info = once->model->info;
+    struct job *job = segment->job;
+    for (size_t i = 0; i < info->output_count; i++)
+        copy_rows(job->outputs[i], segment->job_row, batch->outputs[i], batch_row, segment->rows,
+                  info->outputs[i].elements * sizeof(float));
+    for (size_t i = 0; job->wants_routing && i < info->gate_count; i++) {
+        const struct moed_routing *routing = moed_routing(once->scratch, i);
+        const size_t numbers = info->gates[i].items_per_row * info->gates[i].top_k;
+        copy_rows(job->routing_experts[i], segment->job_row, routing->expert, batch_row,
+                  segment->rows, numbers * sizeof(int32_t));
+        copy_rows(job->routing_weights[i], segment->job_row, routing->weight, batch_row,
+                  segment->rows, numbers * sizeof(float));
+    }
+}
+
+static void count_batch(const struct once *once, const struct batch *batch, uint64_t compute_ns)
+{
+    const size_t gates = once->model->info->gate_count;
+    const struct moed_routing *routing[gates + 1]; /* no array of 0 */
+    for (size_t i = 0; i < gates; i++)
+        routing[i] = moed_routing(once->scratch, i);
+    stats_add_batch(once->stats, batch->rows, (double)compute_ns / 1e9, routing);
+}
+
+/* Statistics first, then the results, then the jobs that are now complete: answering one may submit
+ * the next, which may run in this very scratch. */
+static void finish(struct lane *lane, uint64_t compute_ns)
+{
+    struct once *once = once_of(lane);
+    struct batch *batch = once->batch;
+    size_t row = 0;
+    count_batch(once, batch, compute_ns);
+    for (size_t i = 0; i < batch->segment_count; i++) {
+        scatter(once, batch, &batch->segments[i], row);
+        row += batch->segments[i].rows;
+    }
+    for (size_t i = 0; i < batch->segment_count; i++) {
+        struct job *job = batch->segments[i].job;
+        job->rows_running -= batch->segments[i].rows;
+        if (job->rows_waiting + job->rows_running == 0)
+            once->options->on_finished(job);
+    }
+    queue_recycle(&once->queue, batch);
+}
+
+/* ---- life ---- */
+
+static void once_free(struct lane *lane)
+{
+    struct once *once = once_of(lane);
+    queue_close(&once->queue);
+    moed_scratch_free(once->scratch);
+    model_release(once->model);
+    free(once);
+}
+
+static const struct lane_kind ONCE = {ready, cost, begin, run, finish, empty, once_free};
+
+struct once *once_new(struct model *model, struct scheduler *scheduler,
+                      const struct once_options *options, struct error *err)
+{
+    struct error cause = ERROR_INIT;
+    const struct moed_scratch_options wanted = {
+        .max_rows = options->max_batch_rows, .threads = options->threads, .distributions = true};
+    struct moed_scratch *scratch = moed_scratch_new(model->engine, &wanted, &cause);
+    if (!scratch) {
+        error_set(err, ERROR_UNAVAILABLE, "%s", cause.text);
+        return NULL;
+    }
+    struct once *once = xcalloc(1, sizeof *once);
+    once->lane.kind = &ONCE;
+    once->scheduler = scheduler;
+    once->options = options;
+    once->model = model_hold(model);
+    once->stats = &model->stats->loop[options->loop];
+    once->scratch = scratch;
+    queue_init(&once->queue, model->info, options->max_batch_rows, options->max_queue_rows);
+    return once;
+}
+
+int once_submit(struct once *once, struct job *job, struct error *err)
+{
+    const bool alone = !once->queue.head && !once->lane.busy;
+    const bool small = cost_of(once, job->request.rows) < SCHEDULER_SMALL_COST;
+    job->submitted_ns = uv_hrtime();
+    if (queue_push(&once->queue, job, job->submitted_ns, err) != 0)
+        return -1;
+    show_rows(once);
+    if (alone && small && once->options->max_queue_delay_ns == 0)
+        scheduler_run_now(&once->lane);
+    else
+        scheduler_wake(once->scheduler, &once->lane);
+    return 0;
+}
+
+void once_cancel(struct once *once, struct job *job)
+{
+    queue_cancel(&once->queue, job);
+    show_rows(once);
+    if (job->rows_running == 0)
+        once->options->on_finished(job);
+}
