@@ -1,26 +1,38 @@
-/* Adding the experts' results back: the last step of the MoE layer. */
+/* Results are added in the order of the gate's choice, so that an item's bits do not depend on
+ * where its pairs were sorted to. */
 #include <string.h>
 
 #include "core/dense/vector.h"
 #include "core/moe/moe.h"
 
-VECTORIZED void combine(const struct moed_routing *routing, const struct dispatch *dispatch,
-                        size_t first_slot, size_t elements, size_t pitch, const float *out,
+/* One gate's sum for one item; weight, position: [slots] best first. */
+static inline void combine_item(const float *weight, const uint32_t *position, size_t slots,
+                                size_t elements, const float *out, float *y)
+{
+    bool empty = true;
+    for (size_t slot = 0; slot < slots; slot++) {
+        if (position[slot] == NOWHERE)
+            continue;
+        const float *result = out + position[slot] * elements;
+        for (size_t i = 0; i < elements; i++)
+            y[i] = (empty ? 0.0f : y[i]) + weight[slot] * result[i];
+        empty = false;
+    }
+    if (empty)
+        memset(y, 0, elements * sizeof *y);
+}
+
+VECTORIZED void combine(const struct routing *routing, size_t gate_count,
+                        const struct dispatch *dispatch, size_t elements, const float *out,
                         float *y)
 {
-    for (size_t item = 0; item < routing->items; item++, y += pitch) {
-        const uint32_t *position = dispatch->position + item * dispatch->slots + first_slot;
-        const float *weight = routing->weight + item * routing->top_k;
-        bool empty = true;
-        for (size_t slot = 0; slot < routing->top_k; slot++) {
-            if (position[slot] == NOWHERE)
-                continue;
-            const float *result = out + position[slot] * elements;
-            for (size_t i = 0; i < elements; i++)
-                y[i] = (empty ? 0.0f : y[i]) + weight[slot] * result[i];
-            empty = false;
-        }
-        if (empty)
-            memset(y, 0, elements * sizeof *y);
+    const uint32_t *position = dispatch->position;
+    for (size_t gate = 0; gate < gate_count; gate++) {
+        const struct moed_routing *decisions = &routing[gate].decisions;
+        const size_t k = decisions->top_k;
+        for (size_t item = 0; item < decisions->items; item++)
+            combine_item(decisions->weight + item * k, position + item * dispatch->slots, k,
+                         elements, out, y + (item * gate_count + gate) * elements);
+        position += k;
     }
 }

@@ -1,13 +1,13 @@
-/* Sorting (item, expert) pairs by expert, so that each expert's weights are read once per batch.
+/* Pairs (item, expert) are sorted by expert, so that each expert's weights are read once per batch.
  *
- * A counting sort, stable: an expert sees its items in order whatever else is in the batch, and an
- * expert that gets every item gets them in place. A pair that several gates chose is one pair. */
+ * The counting sort is stable: an expert sees its items in order, whatever else is in the batch. A
+ * pair that several gates chose is one pair. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/moe/moe.h"
 
-/* The selections of all gates side by side, in `position`, which holds experts until place(). */
+/* Puts the selections of all gates side by side. `position` holds experts until place(). */
 static void collect(struct dispatch *dispatch, const struct routing *routing, size_t gate_count)
 {
     size_t first_slot = 0;

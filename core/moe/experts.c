@@ -1,8 +1,8 @@
 /* The experts: one chain of layers each, run once per batch over the pairs dispatched to them.
  *
- * The pairs of all active experts form one pool of tasks for the team; an expert that got most of
- * the rows is cut into several, so that no thread waits for it. Scratch is linear in rows: a task's
- * share of the arena follows from where its pairs begin, and tasks need no memory of their own. */
+ * The pairs of all active experts form one pool of tasks for the team. An expert that got most of
+ * the rows is cut into several tasks, so that no thread waits for it. Scratch is linear in rows: a
+ * task's share of the arena follows from its first pair. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -83,15 +83,15 @@ static size_t input_elements(const struct experts *experts)
     return max_size(experts->split_elements, experts->item_elements);
 }
 
-void experts_plan_heads(struct experts *experts, struct plan *plan)
+void experts_plan_front(struct experts *experts, struct plan *plan)
 {
-    experts->heads = plan_passing_part(plan, &experts->each, experts->count);
+    experts->front = plan_passing_part(plan, &experts->each, experts->count);
 }
 
 void experts_plan(struct experts *experts, struct plan *plan, size_t slots)
 {
     experts->gathered = plan_floats(plan, slots * input_elements(experts));
-    experts->tails = plan_part(plan, &experts->each, slots);
+    experts->back = plan_part(plan, &experts->each, slots);
 }
 
 void experts_close(struct experts *experts)
@@ -105,7 +105,7 @@ void experts_close(struct experts *experts)
 struct experts_job {
     const struct experts *experts;
     const struct run *run;
-    const struct dispatch *dispatch; /* NULL for heads: every item */
+    const struct dispatch *dispatch; /* NULL before the split: every item */
     size_t items;
     size_t gathered_pitch; /* of a pair's place in gathered */
     const float *x, *hidden;
@@ -121,54 +121,54 @@ static struct run task_run(const struct experts_job *job, size_t first_row, unsi
     return run;
 }
 
-static void head_task(void *context, size_t e, unsigned worker)
+static void front_task(void *context, size_t e, unsigned worker)
 {
     const struct experts_job *job = context;
-    const struct chain_part heads = {&job->experts->chains[e], 0, job->experts->split};
+    const struct chain_part front = {&job->experts->chains[e], 0, job->experts->split};
     struct run run = task_run(job, e * job->items, worker);
-    chain_forward_part(&heads, &run, job->items, job->x,
+    chain_forward_part(&front, &run, job->items, job->x,
                        job->out + e * job->items * job->experts->split_elements);
 }
 
-void experts_heads(const struct experts *experts, const struct run *run, size_t items,
+void experts_front(const struct experts *experts, const struct run *run, size_t items,
                    const float *x, float *hidden)
 {
-    struct run inner = run_part(run, experts->heads, items);
+    struct run inner = run_part(run, experts->front, items);
     struct experts_job job = {
         .experts = experts, .run = &inner, .items = items, .x = x, .out = hidden};
     team_run(team_for(run->team, items * experts->count * experts->chains[0].cost.macs),
-             experts->count, head_task, &job);
+             experts->count, front_task, &job);
 }
 
-/* Where an expert's inputs are: those of item i at source + i * pitch, `elements` numbers. */
-struct source {
-    const float *source;
+/* Where an expert's inputs are: those of item i at first + i * pitch, `elements` numbers. */
+struct inputs {
+    const float *first;
     size_t pitch, elements;
 };
 
-static struct source find_source(const struct experts_job *job, size_t expert)
+static struct inputs find_inputs(const struct experts_job *job, size_t expert)
 {
     const struct experts *experts = job->experts;
     if (experts->split) {
         const size_t elements = experts->split_elements;
-        return (struct source){job->hidden + expert * job->items * elements, elements, elements};
+        return (struct inputs){job->hidden + expert * job->items * elements, elements, elements};
     }
     const struct slice *input = &experts->inputs[expert];
-    return (struct source){job->x + input->first, job->experts->item_elements, input->elements};
+    return (struct inputs){job->x + input->first, job->experts->item_elements, input->elements};
 }
 
-/* The inputs of a task's pairs side by side; no copy for an expert that gets every item, in order.
- */
+/* The inputs of a task's pairs side by side. An expert that gets every item gets them in order, and
+ * reads them where they are. */
 static const float *gather(const struct experts_job *job, const struct expert_task *task)
 {
     const struct dispatch *dispatch = job->dispatch;
-    const struct source from = find_source(job, task->expert);
-    const uint32_t first = dispatch->first[task->expert], last = dispatch->first[task->expert + 1];
-    if (last - first == job->items && from.pitch == from.elements)
-        return from.source + (task->first - first) * from.elements;
+    const struct inputs from = find_inputs(job, task->expert);
+    const uint32_t first = dispatch->first[task->expert], end = dispatch->first[task->expert + 1];
+    if (end - first == job->items && from.pitch == from.elements)
+        return from.first + (task->first - first) * from.elements;
     float *to = job->gathered + task->first * job->gathered_pitch;
     for (size_t i = 0; i < task->count; i++)
-        memcpy(to + i * from.elements, from.source + dispatch->item[task->first + i] * from.pitch,
+        memcpy(to + i * from.elements, from.first + dispatch->item[task->first + i] * from.pitch,
                from.elements * sizeof *to);
     return to;
 }
@@ -179,12 +179,12 @@ static void expert_task(void *context, size_t index, unsigned worker)
     const struct expert_task *task = &job->dispatch->tasks[index];
     const struct chain *chain = &job->experts->chains[task->expert];
     struct run run = task_run(job, task->first, worker);
-    const struct chain_part tail = {chain, job->experts->split, chain->count};
-    chain_forward_part(&tail, &run, task->count, gather(job, task),
+    const struct chain_part back = {chain, job->experts->split, chain->count};
+    chain_forward_part(&back, &run, task->count, gather(job, task),
                        job->out + task->first * chain->out_elements);
 }
 
-/* Fewer rows than this read an expert's weights for too little work. */
+/* A task with fewer rows reads an expert's weights for too little work. */
 enum { MIN_TASK_ROWS = 16 };
 
 /* Cuts every active expert's pairs into tasks small enough that each thread gets a few. */
@@ -205,7 +205,7 @@ void experts_forward(const struct experts *experts, const struct run *run,
                      struct dispatch *dispatch, const float *x, const float *hidden, float *out)
 {
     const size_t items = dispatch->items;
-    struct run inner = run_part(run, experts->tails, items);
+    struct run inner = run_part(run, experts->back, items);
     struct experts_job job = {.experts = experts,
                               .run = &inner,
                               .dispatch = dispatch,

@@ -177,7 +177,7 @@ static void plan_steps(struct moe *moe)
     moe->logits = plan_floats(plan, logits);
     if (moe->experts.split) {
         moe->hidden = plan_floats(plan, moe->experts.count * moe->experts.split_elements);
-        experts_plan_heads(&moe->experts, plan);
+        experts_plan_front(&moe->experts, plan);
     }
     moe->gating = plan->used;
     for (size_t i = 0; i < moe->gate_count; i++)
@@ -191,8 +191,9 @@ static void plan_steps(struct moe *moe)
     }
 }
 
-/* The weights of everything; of its work, all of the heads and the tails of the chosen experts.
- * Several gates may choose the same experts; no more than there are is run. */
+/* The weights of everything. Of the work, every expert's layers before the split, and those after
+ * it of the chosen experts. Several gates may choose the same experts; no more than there are is
+ * run. */
 static struct cost cost_of(const struct moe *moe)
 {
     const struct experts *experts = &moe->experts;
@@ -263,7 +264,7 @@ static const float *decide(const struct moe *moe, const struct run *run, size_t 
     struct run gating = run_part(run, moe->gating, items);
     if (moe->experts.split) {
         hidden = run_floats(run, moe->hidden, items);
-        experts_heads(&moe->experts, run, items, x, hidden);
+        experts_front(&moe->experts, run, items, x, hidden);
     }
     for (size_t i = 0; i < moe->gate_count; i++) {
         const struct gate *gate = &moe->gates[i];
@@ -302,9 +303,7 @@ static void moe_forward(const struct layer *layer, const struct run *run, size_t
     const float *hidden = decide(moe, &inner, items, x);
     dispatch_pairs(dispatch, routing, moe->gate_count);
     experts_forward(&moe->experts, &inner, dispatch, x, hidden, results);
-    for (size_t i = 0, slot = 0; i < moe->gate_count; slot += moe->gates[i++].top_k)
-        combine(&routing[i].decisions, dispatch, slot, elements, moe->gate_count * elements,
-                results, y + i * elements);
+    combine(routing, moe->gate_count, dispatch, elements, results, y);
     if (moe->shared.chain.count)
         add_shared(moe, &inner, items, x, y);
 }

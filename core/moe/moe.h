@@ -3,7 +3,8 @@
  *     gate -> select -> dispatch -> experts -> combine
  *
  * gate.c      logits for every item
- * score.c, normalize.c   what the choice goes by, and the weights it gives
+ * score.c     what the choice goes by
+ * normalize.c the weights of what was chosen
  * select.c    the decision: top_k experts of every item, and their combine weights
  * dispatch.c  counts items per expert and sorts the (item, expert) pairs by expert
  * experts.c   runs each active expert once over its pairs
@@ -71,8 +72,8 @@ struct experts {
     size_t split_elements; /* of a row between the two parts */
     size_t item_elements;
     struct plan each; /* for each row of any of them */
-    /* Places for each item: all heads; the inputs of pairs, and their tails. */
-    size_t heads, gathered, tails;
+    /* Places for each item: of the layers before the split; of what pairs read; of their layers. */
+    size_t front, gathered, back;
 };
 
 /* What one gate decides; lives in the scratch. */
@@ -158,23 +159,24 @@ int experts_build(struct experts *experts, const struct scope *scope, struct con
 void experts_split(struct experts *experts, size_t last);
 void experts_close(struct experts *experts);
 
-/* Plans scratch for each item: of experts_heads(), then of experts_forward() for `slots` pairs. */
-void experts_plan_heads(struct experts *experts, struct plan *plan);
+/* Plans scratch for each item: of experts_front(), then of experts_forward() for `slots` pairs. */
+void experts_plan_front(struct experts *experts, struct plan *plan);
 void experts_plan(struct experts *experts, struct plan *plan, size_t slots);
 
 /* Layers [0, split) of every expert over every item: hidden [experts, items, split_elements]. */
-void experts_heads(const struct experts *experts, const struct run *run, size_t items,
+void experts_front(const struct experts *experts, const struct run *run, size_t items,
                    const float *x, float *hidden);
 
 /* The layers from split on of every active expert over its pairs: out [pairs, out] by position.
- * Fills dispatch->tasks. Reads x [items, item_elements], or hidden (see experts_heads) when
+ * Fills dispatch->tasks. Reads x [items, item_elements], or hidden (see experts_front()) when
  * split > 0. */
 void experts_forward(const struct experts *experts, const struct run *run,
                      struct dispatch *dispatch, const float *x, const float *hidden, float *out);
 
-/* Of the gate whose selections begin at slot `first_slot`: y[item * pitch] = sum over its slots,
- * best first, of weight * out[position]; `elements` numbers. */
-void combine(const struct moed_routing *routing, const struct dispatch *dispatch, size_t first_slot,
-             size_t elements, size_t pitch, const float *out, float *y);
+/* y: [items, gate_count, elements] of out: [pairs, elements]. What each gate makes of the results
+ * for an item: the sum over its choice, best first, of weight * result; 0 where all were dropped.
+ */
+void combine(const struct routing *routing, size_t gate_count, const struct dispatch *dispatch,
+             size_t elements, const float *out, float *y);
 
 #endif

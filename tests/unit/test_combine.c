@@ -6,9 +6,10 @@
 static void combine_alone(size_t items, size_t top_k, uint32_t *position, float *weight,
                           size_t elements, const float *out, float *y)
 {
-    const struct moed_routing routing = {.items = items, .top_k = top_k, .weight = weight};
+    const struct routing routing = {
+        .decisions = {.items = items, .top_k = top_k, .weight = weight}};
     const struct dispatch dispatch = {.items = items, .slots = top_k, .position = position};
-    combine(&routing, &dispatch, 0, elements, elements, out, y);
+    combine(&routing, 1, &dispatch, elements, out, y);
 }
 
 START_TEST(results_are_weighted_and_added)
@@ -61,10 +62,9 @@ START_TEST(gates_write_side_by_side)
     uint32_t position[] = {0, 2, 1, 2};
     float first[] = {1, 10}, second[] = {100, 1000}, y[4];
     const struct dispatch dispatch = {.items = 2, .slots = 2, .position = position};
-    const struct moed_routing routing[2] = {{.items = 2, .top_k = 1, .weight = first},
-                                            {.items = 2, .top_k = 1, .weight = second}};
-    for (size_t gate = 0; gate < 2; gate++)
-        combine(&routing[gate], &dispatch, gate, 1, 2, FLOATS(1, 2, 3), y + gate);
+    const struct routing routing[2] = {{.decisions = {.items = 2, .top_k = 1, .weight = first}},
+                                       {.decisions = {.items = 2, .top_k = 1, .weight = second}}};
+    combine(routing, 2, &dispatch, 1, FLOATS(1, 2, 3), y);
     expect_close(y, FLOATS(1, 300, 20, 3000), 4);
 }
 END_TEST
