@@ -1,4 +1,5 @@
-# Installing Debian packages only when they are missing; sourced by quickstart.sh and tests/run.sh.
+# Installing Debian packages only when they are missing, and showing how far a long command is;
+# sourced by quickstart.sh and tests/run.sh.
 #
 # What is there is asked of dpkg, never of the network, so that a second run is quick and works
 # offline.
@@ -8,14 +9,76 @@ BUILD_PACKAGES="build-essential cmake ninja-build pkg-config
     libmicrohttpd-dev libuv1-dev libjansson-dev libopenblas-dev"
 SHOW_PACKAGES="python3 curl dataset-fashion-mnist"
 TEST_PACKAGES="check clang libclang-rt-14-dev clang-format python3-numpy python3-torch"
+# To build for AArch64 and to run that here.
+AARCH64_PACKAGES="gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static
+    libmicrohttpd-dev:arm64 libuv1-dev:arm64 libjansson-dev:arm64 libopenblas-dev:arm64 check:arm64"
+
+# Seconds between two lines of progress where there is no terminal.
+PROGRESS_SECONDS=15
+
+# The last line of a log and the time it took so far: on a terminal one line that changes, elsewhere
+# a line now and then. Runs until it is killed or this shell is gone.
+watch_log() { # LOG
+    began=$(date +%s)
+    next=$PROGRESS_SECONDS
+    while sleep 1 && kill -0 $$ 2>/dev/null; do
+        elapsed=$(($(date +%s) - began))
+        line=$(tail -n 1 "$1" | sed 's|CMakeFiles/[^/]*/||' | cut -c 1-70)
+        if [ -t 1 ]; then
+            printf '\r\033[K    %d:%02d  %s' $((elapsed / 60)) $((elapsed % 60)) "$line"
+        elif [ "$elapsed" -ge "$next" ]; then
+            printf '    %d:%02d  %s\n' $((elapsed / 60)) $((elapsed % 60)) "$line"
+            next=$((elapsed + PROGRESS_SECONDS))
+        fi
+    done
+}
+
+# Runs a command whose output goes to a log, and shows how far it is. The command is in the
+# foreground: Ctrl-C ends it.
+with_progress() { # LOG COMMAND...
+    progress_log=$1
+    shift
+    : >"$progress_log"
+    watch_log "$progress_log" &
+    watcher=$!
+    result=0
+    "$@" >"$progress_log" 2>&1 || result=$?
+    kill "$watcher" 2>/dev/null
+    wait "$watcher" 2>/dev/null || true
+    [ ! -t 1 ] || printf '\r\033[K'
+    return $result
+}
 
 # Prints those of the named packages that are not installed, one a line.
 missing_packages() {
+    native=$(dpkg --print-architecture)
     for package in "$@"; do
-        state=$(dpkg-query --show --showformat '${db:Status-Status}' "$package" 2>/dev/null) ||
-            state=unknown
-        [ "$state" = installed ] || echo "$package"
+        case $package in
+        *:*) wanted=${package#*:} ;;
+        *) wanted=$native ;;
+        esac
+        dpkg-query --show --showformat '${Architecture} ${db:Status-Status}\n' "$package" 2>/dev/null |
+            grep -qxE "(all|$wanted) installed" || echo "$package"
     done
+}
+
+# Sets as_root to what a command of root's begins with.
+become_root() { # WHAT_FOR
+    as_root=
+    [ "$(id -u)" -ne 0 ] || return 0
+    if ! command -v sudo >/dev/null; then
+        echo "This takes root, and there is no sudo. As root, run:" >&2
+        echo "    $1" >&2
+        return 1
+    fi
+    as_root=sudo
+    sudo -v # asks for the password before progress is shown
+}
+
+update_and_install() { # PACKAGE...
+    $as_root apt-get update &&
+        $as_root env DEBIAN_FRONTEND=noninteractive \
+            apt-get install --yes --no-install-recommends "$@"
 }
 
 # Installs those of the named packages that are missing. apt's own output is shown only when it
@@ -29,21 +92,12 @@ install_packages() {
     fi
     missing=$(missing_packages "$@" | tr '\n' ' ')
     [ -n "$missing" ] || return 0
-    as_root=
-    if [ "$(id -u)" -ne 0 ]; then
-        as_root=sudo
-        if ! command -v sudo >/dev/null; then
-            echo "These packages are missing, and installing them takes root. As root, run:" >&2
-            echo "    apt-get update && apt-get install --yes $missing" >&2
-            return 1
-        fi
-    fi
+    become_root "apt-get update && apt-get install --yes $missing" || return 1
     echo "    apt-get install $missing"
     apt_log=$(mktemp)
-    # One word per package, and no word where there is no sudo: neither may be quoted.
-    if $as_root apt-get update >"$apt_log" 2>&1 &&
-        $as_root env DEBIAN_FRONTEND=noninteractive \
-            apt-get install --yes --no-install-recommends $missing >>"$apt_log" 2>&1; then
+    # One word per package.
+    # shellcheck disable=SC2086
+    if with_progress "$apt_log" update_and_install $missing; then
         rm -f "$apt_log"
         return 0
     fi
@@ -51,4 +105,14 @@ install_packages() {
     rm -f "$apt_log"
     echo "apt-get could not install: $missing" >&2
     return 1
+}
+
+# The same for packages of another architecture, which dpkg is told of first.
+install_foreign_packages() { # ARCHITECTURE PACKAGE...
+    architecture=$1
+    shift
+    [ -n "$(missing_packages "$@")" ] || return 0
+    become_root "dpkg --add-architecture $architecture" &&
+        $as_root dpkg --add-architecture "$architecture" &&
+        install_packages "$@"
 }

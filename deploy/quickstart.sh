@@ -48,11 +48,32 @@ interrupted() {
     exit 0
 }
 
+# What is ahead, before anything is silent for long.
+announce() {
+    echo "moed, from here to predictions:"
+    count=$(missing_packages $BUILD_PACKAGES $SHOW_PACKAGES | wc -l)
+    if [ "$count" -eq 0 ]; then
+        echo "  1. Packages: everything needed is installed."
+    else
+        echo "  1. Install $count missing packages and what they need, with apt: up to 300 MB, minutes."
+    fi
+    if [ -x "$root/build/quickstart/moed" ]; then
+        echo "  2. Build what has changed."
+    else
+        echo "  2. Build the server: about a minute on two idle cores."
+    fi
+    echo "  3. Serve the models in deploy/models, and classify images with them: seconds."
+}
+
+compile() {
+    (cd "$root" && cmake --preset release -B build/quickstart -DMOED_TESTS=OFF &&
+        cmake --build build/quickstart --target moed)
+}
+
 build() {
     build_log=$root/build/quickstart.log
     mkdir -p "$root/build"
-    (cd "$root" && cmake --preset release -B build/quickstart -DMOED_TESTS=OFF &&
-        cmake --build build/quickstart) >"$build_log" 2>&1 && return
+    with_progress "$build_log" compile && return
     tail -n 40 "$build_log" >&2
     fail "the build failed; its whole output is in $build_log"
 }
@@ -95,11 +116,12 @@ case ${1-} in
 *) fail "unknown argument '$1'; usage: sh deploy/quickstart.sh [--once]" ;;
 esac
 
+announce
 step "Packages: a compiler, the libraries, and the Fashion-MNIST images to show"
 install_packages $BUILD_PACKAGES $SHOW_PACKAGES || fail "packages are missing"
 echo "    all installed"
 
-step "Build (build/quickstart)"
+step "Build the server in build/quickstart"
 build
 echo "    $("$root/build/quickstart/moed" --version)"
 

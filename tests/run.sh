@@ -1,18 +1,21 @@
 #!/bin/sh
 # Every test there is, on a fresh Debian 12 or any machine that has been through this once.
 #
-#   sh tests/run.sh              all of it, about what .ci/run does
-#   sh tests/run.sh PART...      only these parts: release lint asan tsan fuzz python parity quickstart
+#   sh tests/run.sh              all of it
+#   sh tests/run.sh PART...      only these parts: release lint asan tsan clang aarch64 fuzz python parity quickstart
 #
 # Installs what is missing, builds each part in its own directory below build/ (the second run only
 # builds what has changed), and closes with one line of counts. Exit status 0: nothing failed. What a
 # command wrote is in build/logs; of one that failed the end is shown.
 set -u
 
-PARTS="release lint asan tsan fuzz python parity quickstart"
+PARTS="release lint asan tsan clang aarch64 fuzz python parity quickstart"
 
 # Each fuzz target for so long here; tests/fuzz.sh runs them for as long as one likes.
 FUZZ_SECONDS=10
+
+# What the instruction set can change: numbers, and what reads and writes them.
+NUMERIC_UNIT_TESTS='activation|combine|conv|dispatch|experts|gate|gemm|golden|layer|moe|norm|pool|residual|number_list'
 
 # The tests in which threads meet: the others have nothing to race with.
 THREADED_UNIT_TESTS='team|scheduler|engine|lane|forward|model|golden|gemm|queue|log|session'
@@ -140,6 +143,24 @@ threaded_integration_tests() { # BINARY MODULE...
     MOED_TEST_LOOPS=2 integration_tests "$@"
 }
 
+# Another kernel than the best one of this machine.
+generic_integration_tests() { # BINARY MODULE...
+    MOED_TEST_KERNEL=generic integration_tests "$@"
+}
+
+# The program and its manual page, and nothing else, land where packages look for them.
+installed_files() { # BUILD_DIRECTORY
+    prefix=$(mktemp -d)
+    cmake --install "$1" --prefix "$prefix" &&
+        "$prefix/bin/moed" --version &&
+        found=$(cd "$prefix" && find . -type f | sort | tr '\n' ' ') &&
+        [ "$found" = "./bin/moed ./share/man/man1/moed.1 " ]
+    status=$?
+    echo "installed: ${found-}"
+    rm -rf "$prefix"
+    return $status
+}
+
 # All but parity, which is about numbers and takes the release build.
 integration_modules() {
     (cd tests/integration && ls test_*.py) | grep -v '^test_parity' | sed 's/\.py$//'
@@ -168,11 +189,13 @@ part_release() {
     part release "what one runs, warnings as errors: unit tests, golden vectors"
     build release -DMOED_TESTS=ON || return
     check release-unit count_unit unit_tests build/release
+    check release-generic count_python generic_integration_tests build/release/moed test_golden
+    check install count_one installed_files build/release
 }
 
 part_lint() {
     part lint "who includes what, sizes, format"
-    for rule in includes sizes format dockerfile; do
+    for rule in includes sizes format dockerfile versions; do
         check lint-$rule count_one sh tests/lint/$rule.sh
     done
 }
@@ -190,6 +213,25 @@ part_tsan() {
     build tsan -DMOED_TESTS=ON -- moed $threaded || return
     check tsan-unit count_unit unit_tests build/tsan --tests-regex "$THREADED_UNIT_TESTS"
     check tsan-integration count_python threaded_integration_tests build/tsan/moed $THREADED_INTEGRATION_TESTS
+}
+
+part_clang() {
+    part clang "the other compiler, warnings as errors: unit tests"
+    build clang -DMOED_TESTS=ON || return
+    check clang-unit count_unit unit_tests build/clang
+}
+
+# Where arm64 packages cannot be installed beside this machine's own there is nothing to run.
+part_aarch64() {
+    part aarch64 "cross-compiled, under QEMU: numbers on NEON"
+    if ! install_foreign_packages arm64 $AARCH64_PACKAGES; then
+        skipped=$((skipped + 1))
+        echo "    skipped: no arm64 packages"
+        return
+    fi
+    numeric=$(targets tests/unit test_ | grep -E "$NUMERIC_UNIT_TESTS")
+    build aarch64 -DMOED_TESTS=ON -- moed $numeric || return
+    check aarch64-unit count_unit unit_tests build/aarch64 --tests-regex "$NUMERIC_UNIT_TESTS"
 }
 
 part_fuzz() {

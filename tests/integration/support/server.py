@@ -2,6 +2,7 @@
 
     MOED_BINARY      the binary to test (default build/release/moed)
     MOED_TEST_LOOPS  event loops of the servers (default 1)
+    MOED_TEST_KERNEL the kernel that they multiply with (default: the best one of this machine)
     MOED_SERVER_URL  test a server that runs already, for instance under gdb; tests that need options or models of
                      their own are skipped, and so are the checks of how it stops
 
@@ -32,6 +33,8 @@ LISTENING = re.compile(r"^listening on (http://\S+:(\d+))$", re.MULTILINE)
 def environment(extra=None):
     """The environment of a binary under test: no MOED_ settings of the machine's, sanitizers that end the process."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MOED_")}
+    if os.environ.get("MOED_TEST_KERNEL"):
+        clean["MOED_KERNEL"] = os.environ["MOED_TEST_KERNEL"]
     return {"UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1", **clean, "OPENBLAS_NUM_THREADS": "1",
             **(extra or {})}
 
