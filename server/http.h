@@ -73,8 +73,7 @@ struct http_options {
     const char *host;
     uint16_t port; /* 0: any */
     enum http_listening listening;
-    struct http_limits *limits;      /* borrowed; see http_limits.h */
-    unsigned max_connections_per_ip; /* 0: no limit of its own */
+    struct http_limits *limits; /* borrowed; see http_limits.h */
     size_t max_body_bytes;
     unsigned request_timeout_ms; /* from a request's first byte to its last */
     unsigned idle_timeout_ms;    /* a connection between requests */

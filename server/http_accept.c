@@ -163,11 +163,13 @@ static bool accept_one(struct http *http)
                      SOCK_NONBLOCK | SOCK_CLOEXEC);
     int reason = errno;
     http->slots_ahead += has_slot;
-    if (fd >= 0) {
+    if (fd < 0)
+        return accept_failed(http, reason);
+    if (http_limits_admit(http->options.limits, (struct sockaddr *)&address))
         http_add(http, fd, (struct sockaddr *)&address, length);
-        return true;
-    }
-    return accept_failed(http, reason);
+    else
+        close(fd);
+    return true;
 }
 
 void http_accept(struct http *http)
@@ -177,8 +179,8 @@ void http_accept(struct http *http)
             break;
 }
 
-/* A newcomer that libmicrohttpd did not take, for want of memory or because its address has too
- * many, has used no slot. */
+/* A newcomer that was not taken, for want of memory or because its address has too many
+ * connections, has used no slot. */
 void http_accepted(struct http *http)
 {
     for (; http->slots_ahead > 0; http->slots_ahead--)
@@ -189,6 +191,7 @@ void http_accepted(struct http *http)
 void connection_take_place(struct connection *connection)
 {
     struct http *http = connection->http;
+    connection->client_counted = http_limits_take_address(http->options.limits, connection->client);
     connection->opened_ms = uv_now(http->loop);
     connection->has_slot = http->slots_ahead > 0;
     if (connection->has_slot) {

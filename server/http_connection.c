@@ -29,6 +29,8 @@ void connection_open(struct http *http, struct connection *connection)
     uv_mutex_unlock(&http->idle_mutex);
     http->connections++;
     connection_take_place(connection);
+    if (!connection->client_counted) /* several of one client came at once */
+        connection_shut(connection);
 }
 
 void connection_close(struct connection *connection)
@@ -40,6 +42,8 @@ void connection_close(struct connection *connection)
     if (connection->hung_up)
         TAILQ_REMOVE(&http->hung_up, connection, hung_up_link);
     connection_give_up_place(connection);
+    if (connection->client_counted)
+        http_limits_return_address(http->options.limits, connection->client);
     http->beyond_limit -= connection->beyond_limit;
     http->connections--;
     free(connection);

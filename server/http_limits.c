@@ -1,22 +1,34 @@
-/* Slots are counted by an atomic number; the loops are known so that one of them can take the
- * longest idle connection of all. */
+/* Slots and bytes are counted by atomic numbers, addresses in a small hash table. The loops are
+ * known so that one of them can take the longest idle connection of all. */
 #include "server/http_limits.h"
 
+#include <netinet/in.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "server/http_internal.h"
 
+/* One client address with connections. */
+struct address_count {
+    uint8_t address[16]; /* of IPv6; IPv4 mapped into it */
+    unsigned connections;
+    TAILQ_ENTRY(address_count) link;
+};
+
+enum { ADDRESS_LISTS = 256 };
+
 struct http_limits {
-    unsigned max_connections;
+    unsigned max_connections, max_connections_per_ip;
     atomic_uint connections; /* that have a slot */
     size_t max_body_bytes;
     atomic_size_t body_bytes; /* that connections and handlers hold */
     uv_mutex_t mutex;         /* guards the next; taken before any loop's idle_mutex */
     TAILQ_HEAD(, http) loops;
+    TAILQ_HEAD(address_list, address_count) addresses[ADDRESS_LISTS];
 };
 
-struct http_limits *http_limits_new(unsigned max_connections, size_t max_body_bytes,
-                                    struct error *err)
+struct http_limits *http_limits_new(unsigned max_connections, unsigned max_connections_per_ip,
+                                    size_t max_body_bytes, struct error *err)
 {
     struct http_limits *limits = xcalloc(1, sizeof *limits);
     int status = uv_mutex_init(&limits->mutex);
@@ -26,8 +38,11 @@ struct http_limits *http_limits_new(unsigned max_connections, size_t max_body_by
         return NULL;
     }
     limits->max_connections = max_connections;
+    limits->max_connections_per_ip = max_connections_per_ip;
     limits->max_body_bytes = max_body_bytes;
     TAILQ_INIT(&limits->loops);
+    for (size_t i = 0; i < ADDRESS_LISTS; i++)
+        TAILQ_INIT(&limits->addresses[i]);
     return limits;
 }
 
@@ -84,6 +99,88 @@ bool http_limits_close_idle(struct http_limits *limits)
     uv_mutex_unlock(&limits->mutex);
     return closed;
 }
+
+/* ---- addresses ---- */
+
+static void read_address(const struct sockaddr *from, uint8_t address[static 16])
+{
+    static const uint8_t mapped[12] = {[10] = 0xFF, [11] = 0xFF};
+    if (from->sa_family == AF_INET6) {
+        memcpy(address, &((const struct sockaddr_in6 *)from)->sin6_addr, 16);
+        return;
+    }
+    memcpy(address, mapped, sizeof mapped);
+    memcpy(address + sizeof mapped, &((const struct sockaddr_in *)from)->sin_addr, 4);
+}
+
+static struct address_list *list_of(struct http_limits *limits, const uint8_t address[static 16])
+{
+    uint32_t hash = 2166136261; /* FNV-1a */
+    for (size_t i = 0; i < 16; i++)
+        hash = (hash ^ address[i]) * 16777619;
+    return &limits->addresses[hash % ADDRESS_LISTS];
+}
+
+static struct address_count *find_address(struct address_list *list,
+                                          const uint8_t address[static 16])
+{
+    struct address_count *count;
+    TAILQ_FOREACH(count, list, link)
+    if (memcmp(count->address, address, 16) == 0)
+        break;
+    return count;
+}
+
+bool http_limits_admit(struct http_limits *limits, const struct sockaddr *from)
+{
+    uint8_t address[16];
+    if (limits->max_connections_per_ip == 0)
+        return true;
+    read_address(from, address);
+    uv_mutex_lock(&limits->mutex);
+    struct address_count *count = find_address(list_of(limits, address), address);
+    bool admitted = !count || count->connections < limits->max_connections_per_ip;
+    uv_mutex_unlock(&limits->mutex);
+    return admitted;
+}
+
+bool http_limits_take_address(struct http_limits *limits, const struct sockaddr *from)
+{
+    uint8_t address[16];
+    if (limits->max_connections_per_ip == 0)
+        return true;
+    read_address(from, address);
+    uv_mutex_lock(&limits->mutex);
+    struct address_list *list = list_of(limits, address);
+    struct address_count *count = find_address(list, address);
+    if (!count) {
+        count = xcalloc(1, sizeof *count);
+        memcpy(count->address, address, sizeof address);
+        TAILQ_INSERT_HEAD(list, count, link);
+    }
+    bool taken = count->connections < limits->max_connections_per_ip;
+    count->connections += taken;
+    uv_mutex_unlock(&limits->mutex);
+    return taken;
+}
+
+void http_limits_return_address(struct http_limits *limits, const struct sockaddr *from)
+{
+    uint8_t address[16];
+    if (limits->max_connections_per_ip == 0)
+        return;
+    read_address(from, address);
+    uv_mutex_lock(&limits->mutex);
+    struct address_list *list = list_of(limits, address);
+    struct address_count *count = find_address(list, address);
+    if (count && --count->connections == 0) {
+        TAILQ_REMOVE(list, count, link);
+        free(count);
+    }
+    uv_mutex_unlock(&limits->mutex);
+}
+
+/* ---- bodies ---- */
 
 static int bodies_too_large(const struct http_limits *limits, struct error *err)
 {

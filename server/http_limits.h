@@ -1,4 +1,4 @@
-/* What the loops of a process share: its limit of connections and of memory for request bodies.
+/* What the loops of a process share: its limits of connections and of memory for request bodies.
  *
  * A connection within the limit has a *slot*, whichever loop the system gave it to. Any thread may
  * call what is here. */
@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/socket.h>
 
 #include "core/error.h"
 
@@ -15,8 +16,8 @@ struct http;
 struct http_limits;
 
 /* NULL on error. Outlives every `struct http` that was made with it. */
-struct http_limits *http_limits_new(unsigned max_connections, size_t max_body_bytes,
-                                    struct error *err);
+struct http_limits *http_limits_new(unsigned max_connections, unsigned max_connections_per_ip,
+                                    size_t max_body_bytes, struct error *err);
 void http_limits_free(struct http_limits *limits);
 
 /* For a loop that serves: its idle connections may be asked to give way, see http_accept.c. */
@@ -30,6 +31,12 @@ void http_limits_return_slot(struct http_limits *limits);
 /* Closes the connection that has been idle the longest in any loop, whose slot is then free; false
  * when there is none. */
 bool http_limits_close_idle(struct http_limits *limits);
+
+/* A client's address: false when it has all connections it may have. To be asked before one is
+ * accepted, then counted when it is there. */
+bool http_limits_admit(struct http_limits *limits, const struct sockaddr *address);
+bool http_limits_take_address(struct http_limits *limits, const struct sockaddr *address);
+void http_limits_return_address(struct http_limits *limits, const struct sockaddr *address);
 
 /* Bytes of bodies, as they come. -1 with an error when all bodies together would be too large; what
  * was taken is given back. */

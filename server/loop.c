@@ -115,8 +115,6 @@ static int start_http(struct loop *loop, struct error *err)
                      : is_first(loop)    ? HTTP_LISTEN_FIRST
                                          : HTTP_LISTEN_JOIN,
         .limits = server->limits,
-        .max_connections_per_ip =
-            (unsigned)server_share(server, options->max_connections_per_ip, 0),
         .max_body_bytes = options->max_body_bytes,
         .request_timeout_ms = (unsigned)options->request_timeout_ms,
         .idle_timeout_ms = (unsigned)options->idle_timeout_ms,

@@ -140,7 +140,8 @@ static int limit_connections(struct server *server, struct error *err)
                     "at most %u connections instead of %d: the limit of open files (ulimit -Hn) "
                     "allows no more",
                     max_connections, HTTP_DEFAULT_CONNECTIONS);
-    server->limits = http_limits_new(max_connections, options->max_total_body_bytes, err);
+    server->limits = http_limits_new(max_connections, (unsigned)options->max_connections_per_ip,
+                                     options->max_total_body_bytes, err);
     return server->limits ? 0 : -1;
 }
 

@@ -325,5 +325,9 @@ class ConnectionsPerAddressTest(HttpCase):
         self.fail("no connection after one was freed")
 
 
+class ConnectionsPerAddressOfLoopsTest(ConnectionsPerAddressTest):
+    options = {**ConnectionsPerAddressTest.options, "loops": 3}
+
+
 if __name__ == "__main__":
     unittest.main()

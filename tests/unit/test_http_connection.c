@@ -434,15 +434,22 @@ END_TEST
 
 START_TEST(one_address_cannot_take_all_connections)
 {
-    options.max_connections_per_ip = 2;
+    max_connections_per_ip = 2;
     start();
     struct client *first = connect_client(), *second = connect_client();
     WAIT_FOR(http_connections(http) == 2);
     struct client *third = connect_client();
     WAIT_FOR((receive(third), third->closed));
-    disconnect_client(first);
-    disconnect_client(second);
     disconnect_client(third);
+    disconnect_client(first);
+    WAIT_FOR(http_connections(http) == 1);
+    struct client *fourth = ask("/"), *fifth = connect_client(); /* at once */
+    expect_status(fourth, 200);
+    WAIT_FOR((receive(fifth), fifth->closed));
+    disconnect_client(second);
+    disconnect_client(fourth);
+    disconnect_client(fifth);
+    WAIT_FOR(http_connections(http) == 0);
 }
 END_TEST
 

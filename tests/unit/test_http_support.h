@@ -29,7 +29,7 @@ static bool drained;
 /* --- the server under test ------------------------------------------------------------------- */
 
 static struct http_options options;
-static unsigned max_connections = 20;
+static unsigned max_connections = 20, max_connections_per_ip;
 static size_t max_total_body_bytes = 10 * MAX_BODY;
 
 /* Exchanges whose answer is awaited: /later until the test answers, /turn for one loop turn. */
@@ -170,7 +170,8 @@ static inline void start(void)
 {
     struct http_callbacks callbacks = {&loop, is_vital, on_request, on_finished};
     struct error err = ERROR_INIT;
-    options.limits = http_limits_new(max_connections, max_total_body_bytes, &err);
+    options.limits =
+        http_limits_new(max_connections, max_connections_per_ip, max_total_body_bytes, &err);
     http = http_new(&loop, &options, &callbacks, &err);
     ck_assert_msg(http != NULL, "%s", err.text);
 }
