@@ -3,7 +3,7 @@
 #ifndef CORE_MODEL_H
 #define CORE_MODEL_H
 
-#include "core/moe/moe.h"
+#include "core/layers/chain.h"
 
 /* x' = (x * scale - mean[c]) / std[c], c the first axis of the input; lists of one number count for
  * every channel, absent ones are 0 and 1. */

@@ -26,7 +26,6 @@
 #include <stdint.h>
 
 #include "core/error.h"
-#include "core/gate_counts.h"
 
 /* Axes of one row: deeper tensors than any layer needs, small enough to live on the stack. */
 enum { MOED_MAX_RANK = 6 };

@@ -3,6 +3,7 @@
 #define CORE_SCRATCH_H
 
 #include "core/model.h"
+#include "core/moe/dispatch.h"
 
 struct moed_scratch {
     const struct moed_model *model; /* borrowed */

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/gate_counts.h"
 #include "server/log.h"
 #include "server/server.h"
 

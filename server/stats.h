@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <uv.h>
 
+#include "core/gate_counts.h"
 #include "core/moed.h"
 #include "proto/prometheus.h"
 #include "proto/routing.h"

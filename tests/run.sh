@@ -194,8 +194,8 @@ part_release() {
 }
 
 part_lint() {
-    part lint "who includes what, sizes, format"
-    for rule in includes sizes format dockerfile versions; do
+    part lint "who includes what, circles, sizes, format"
+    for rule in includes circles sizes format dockerfile versions; do
         check lint-$rule count_one sh tests/lint/$rule.sh
     done
 }

@@ -99,11 +99,6 @@ struct layer {
     void *state;          /* the op's own; malloc'ed */
 };
 
-/* Builds `layer` from `node`, in the list that `scope` is of. On error it is still to be closed. */
-int layer_build(struct layer *layer, const struct scope *scope, struct config_node *node,
-                const struct moed_shape *in, struct error *err);
-void layer_close(struct layer *layer);
-
 /* Sets layer->out and out_elements, refusing shapes beyond MAX_ROW_ELEMENTS. */
 int layer_set_out(struct layer *layer, const struct config_node *node,
                   const struct moed_shape *shape, struct error *err);

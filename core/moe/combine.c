@@ -1,9 +1,10 @@
 /* Results are added in the order of the gate's choice, so that an item's bits do not depend on
  * where its pairs were sorted to. */
+#include "core/moe/combine.h"
+
 #include <string.h>
 
 #include "core/dense/vector.h"
-#include "core/moe/moe.h"
 
 /* One gate's sum for one item; weight, position: [slots] best first. */
 static inline void combine_item(const float *weight, const uint32_t *position, size_t slots,

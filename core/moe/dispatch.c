@@ -2,10 +2,10 @@
  *
  * The counting sort is stable: an expert sees its items in order, whatever else is in the batch. A
  * pair that several gates chose is one pair. */
+#include "core/moe/dispatch.h"
+
 #include <stdlib.h>
 #include <string.h>
-
-#include "core/moe/moe.h"
 
 /* Puts the selections of all gates side by side. `position` holds experts until place(). */
 static void collect(struct dispatch *dispatch, const struct routing *routing, size_t gate_count)

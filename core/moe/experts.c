@@ -3,11 +3,11 @@
  * The pairs of all active experts form one pool of tasks for the team. An expert that got most of
  * the rows is cut into several tasks, so that no thread waits for it. Scratch is linear in rows: a
  * task's share of the arena follows from its first pair. */
+#include "core/moe/experts.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "core/moe/moe.h"
 
 static int build_expert(struct experts *experts, size_t index, const struct scope *outer,
                         struct config_node *node, const struct moed_shape *in, struct error *err)

@@ -1,11 +1,11 @@
-/* The gate as it is configured and as it scores: one logit per expert for every item. The choice
- * that follows is in select.c. */
+/* A gate is built in two parts: its policy, which needs no tensors, and its layers. */
+#include "core/moe/gate.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/dense/math.h"
-#include "core/moe/moe.h"
 
 static int build_attention(struct gate *gate, const struct scope *scope, struct error *err)
 {
@@ -13,7 +13,7 @@ static int build_attention(struct gate *gate, const struct scope *scope, struct 
     if (projection_build(&gate->query, scope, "query.weight", h, h, err) != 0 ||
         projection_build(&gate->key, scope, "key.weight", h, h, err) != 0)
         return -1;
-    gate->cost.macs += (1 + gate->experts) * h * h + gate->experts * h;
+    gate->cost.macs += (1 + gate->policy.experts) * h * h + gate->policy.experts * h;
     return 0;
 }
 
@@ -39,75 +39,6 @@ static int find_key_layer(struct gate *gate, struct config_node *node,
     return 0;
 }
 
-/* "groups": {"count", "keep", "by"} */
-static int read_groups(struct gate *gate, struct config_node *node, struct error *err)
-{
-    static const char *const by[] = {"top2", "max", NULL};
-    struct config_node own;
-    int64_t count, keep;
-    if (!config_has(node, "groups"))
-        return 0;
-    if (config_object(node, "groups", &own, err) != 0 ||
-        config_integer(&own, "count", CONFIG_REQUIRED, 1, MAX_GROUPS, &count, err) != 0 ||
-        config_integer(&own, "keep", CONFIG_REQUIRED, 1, count, &keep, err) != 0 ||
-        config_choice(&own, "by", by, GROUP_TOP2, &gate->group_score, err) != 0)
-        return -1;
-    gate->groups = (size_t)count;
-    gate->groups_kept = (size_t)keep;
-    if (gate->experts % gate->groups != 0)
-        return config_error(&own, "count", err, "%zu experts do not make %zu equal groups",
-                            gate->experts, gate->groups);
-    const size_t selectable = gate->experts / gate->groups * gate->groups_kept;
-    if (gate->top_k > selectable)
-        return config_error(&own, "keep", err, "%zu groups hold %zu experts, fewer than top_k %zu",
-                            gate->groups_kept, selectable, gate->top_k);
-    return config_done(&own, err);
-}
-
-/* "capacity": {"factor", "minimum"} */
-static int read_capacity(struct gate *gate, struct config_node *node, struct error *err)
-{
-    struct config_node own;
-    int64_t minimum;
-    if (!config_has(node, "capacity"))
-        return 0;
-    if (config_object(node, "capacity", &own, err) != 0 ||
-        config_real(&own, "factor", NULL, &gate->capacity_factor, err) != 0 ||
-        config_integer(&own, "minimum", 1, 1, INT32_MAX, &minimum, err) != 0)
-        return -1;
-    if (gate->capacity_factor <= 0)
-        return config_error(&own, "factor", err, "expected a number above 0");
-    gate->limited = true;
-    gate->capacity_minimum = (double)minimum;
-    return config_done(&own, err);
-}
-
-static int read_policy(struct gate *gate, const struct scope *scope, struct config_node *node,
-                       struct error *err)
-{
-    static const char *const kinds[] = {"plain", "attentive", NULL};
-    const double one = 1.0;
-    const int64_t count = (int64_t)gate->experts;
-    int kind;
-    int64_t top_k;
-    double scale;
-    if (config_choice(node, "kind", kinds, 0, &kind, err) != 0 ||
-        !(gate->score = score_read(node, scope->loading->format, err)) ||
-        !(gate->normalize = normalize_read(node, scope->loading->format, err)) ||
-        config_integer(node, "top_k", count, 1, count, &top_k, err) != 0 ||
-        config_real(node, "scale", &one, &scale, err) != 0)
-        return -1;
-    gate->attentive = kind == 1;
-    gate->top_k = (size_t)top_k;
-    gate->scale = (float)scale;
-    if (format_2_key(scope, node, "groups", err) != 0 ||
-        format_2_key(scope, node, "capacity", err) != 0 || read_groups(gate, node, err) != 0 ||
-        read_capacity(gate, node, err) != 0 ||
-        (gate->score->check && gate->score->check(gate, node, err) != 0))
-        return -1;
-    return gate->normalize->check ? gate->normalize->check(gate, node, err) : 0;
-}
-
 /* "experts" of one gate of several: the layer's experts that it chooses among. */
 static int read_choice(struct gate *gate, struct config_node *node, size_t experts,
                        struct error *err)
@@ -115,9 +46,9 @@ static int read_choice(struct gate *gate, struct config_node *node, size_t exper
     if (!config_has(node, "experts"))
         return 0;
     if (config_integers(node, "experts", 0, (int64_t)experts - 1, &gate->expert_index,
-                        &gate->experts, err) != 0)
+                        &gate->policy.experts, err) != 0)
         return -1;
-    for (size_t i = 1; i < gate->experts; i++)
+    for (size_t i = 1; i < gate->policy.experts; i++)
         if (gate->expert_index[i] <= gate->expert_index[i - 1])
             return config_error(node, "experts", err, "expected indices in ascending order");
     return 0;
@@ -130,9 +61,9 @@ static int build_layers(struct gate *gate, const struct scope *scope, struct con
     if (chain_build(&gate->chain, scope, node, "layers", in, err) != 0)
         return -1;
     if (gate->chain.out.rank != 1 ||
-        (!gate->attentive && gate->chain.out_elements != gate->experts))
+        (!gate->attentive && gate->chain.out_elements != gate->policy.experts))
         return config_error(node, "layers", err, "give %s; expected [%zu], one logit per expert",
-                            shape_text(&gate->chain.out, text), gate->experts);
+                            shape_text(&gate->chain.out, text), gate->policy.experts);
     gate->hidden = gate->chain.out_elements;
     cost_add(&gate->cost, &gate->chain.cost);
     return 0;
@@ -153,10 +84,10 @@ static int add_info(struct gate *gate, struct loading *loading, struct config_no
     loading->gates = xrealloc(loading->gates, (loading->gate_count + 1) * sizeof *loading->gates);
     gate->index = loading->gate_count++;
     loading->gates[gate->index] = (struct moed_gate_info){.name = xstrdup(full),
-                                                          .experts = gate->experts,
+                                                          .experts = gate->policy.experts,
                                                           .expert_index = gate->expert_index,
-                                                          .top_k = gate->top_k,
-                                                          .limited = gate->limited,
+                                                          .top_k = gate->policy.top_k,
+                                                          .limited = gate->policy.limited,
                                                           .items_per_row = gated->items_per_row};
     return 0;
 }
@@ -169,7 +100,7 @@ static int read_listed(struct gate *gate, struct config_node *node, const struct
         return -1;
     if (!**name || !name_is_valid(*name))
         return config_error(node, "name", err, "expected 1 to 64 letters, digits, '_', '-' or '.'");
-    if (read_choice(gate, node, gate->experts, err) != 0)
+    if (read_choice(gate, node, gate->policy.experts, err) != 0)
         return -1;
     return slice_read(&gate->input, in, &gated->item, node, "input", err);
 }
@@ -178,12 +109,12 @@ static int read_listed(struct gate *gate, struct config_node *node, const struct
 static int build_own_tensors(struct gate *gate, const struct scope *scope, struct config_node *node,
                              const struct experts *experts, struct error *err)
 {
-    const struct moed_shape each = {.rank = 1, .dims = {gate->experts}};
+    const struct moed_shape each = {.rank = 1, .dims = {gate->policy.experts}};
     if (array_build_optional(&gate->select_bias, scope, "select_bias", &each, err) != 0)
         return -1;
-    if (gate->select_bias.values && gate->score->no_bias)
+    if (gate->select_bias.values && gate->policy.score->no_bias)
         return config_error(node, "score", err, "'%s' goes with no tensor select_bias",
-                            gate->score->name);
+                            gate->policy.score->name);
     if (gate->attentive &&
         (find_key_layer(gate, node, experts, err) != 0 || build_attention(gate, scope, err) != 0))
         return -1;
@@ -198,7 +129,7 @@ static void plan_logits(struct gate *gate)
     if (gate->attentive) {
         gate->hidden_out = plan_floats(plan, gate->hidden);
         gate->queries = plan_floats(plan, gate->hidden);
-        gate->keys = plan_floats(plan, gate->experts * gate->hidden);
+        gate->keys = plan_floats(plan, gate->policy.experts * gate->hidden);
     }
     gate->layers = plan_part(plan, &gate->chain.plan, 1);
 }
@@ -206,15 +137,19 @@ static void plan_logits(struct gate *gate)
 int gate_build(struct gate *gate, const struct scope *outer, struct config_node *node,
                const struct gated *gated, struct error *err)
 {
+    static const char *const kinds[] = {"plain", "attentive", NULL};
     struct moed_shape in;
     struct scope scope;
     const char *name = "";
-    gate->experts = gated->experts->count;
+    int kind;
+    gate->policy.experts = gated->experts->count;
     gate->item_elements = moed_shape_elements(&gated->item);
     slice_of(&gate->input, &in, &gated->item, WHOLE);
     if ((gated->listed && read_listed(gate, node, gated, &name, &in, err) != 0) ||
-        read_policy(gate, outer, node, err) != 0)
+        config_choice(node, "kind", kinds, 0, &kind, err) != 0 ||
+        policy_read(&gate->policy, node, outer->loading->format, err) != 0)
         return -1;
+    gate->attentive = kind == 1;
     if (gated->listed && gate->attentive)
         return config_error(node, "kind", err, "one gate of several cannot be attentive");
     if (scope_enter(&scope, outer, node, err, "gate%s%s", gated->listed ? "s." : "", name) != 0)
@@ -249,11 +184,11 @@ static void attentive_logits(const struct gate *gate, const struct run *run, siz
     struct run inner = run_part(run, gate->layers, items);
     chain_forward(&gate->chain, &inner, items, x, g);
     projection_forward(&gate->query, items, g, query);
-    projection_forward(&gate->key, gate->experts * items, hidden, keys);
+    projection_forward(&gate->key, gate->policy.experts * items, hidden, keys);
     const float root = sqrtf((float)h);
     for (size_t item = 0; item < items; item++)
-        for (size_t e = 0; e < gate->experts; e++)
-            logits[item * gate->experts + e] =
+        for (size_t e = 0; e < gate->policy.experts; e++)
+            logits[item * gate->policy.experts + e] =
                 dot(query + item * h, keys + (e * items + item) * h, h) / root;
 }
 

@@ -1,12 +1,26 @@
-/* The MoE layer: y = sum over the chosen experts of weight * expert(x). See moe.h for the steps. */
-#include "core/moe/moe.h"
-
+/* The MoE layer, step by step: y = sum over the chosen experts of weight * expert(x).
+ *
+ *     gate -> select -> dispatch -> experts -> combine
+ *
+ * gate.c      logits for every item
+ * policy.c    what the choice goes by (score.c), and the weights it gives (normalize.c)
+ * select.c    the decision: top_k experts of every item, and their combine weights
+ * dispatch.c  counts items per expert and sorts the (item, expert) pairs by expert
+ * experts.c   runs each active expert once over its pairs
+ * combine.c   adds the results back, weighted, in a fixed order
+ * moe.c       the layer that holds them together
+ *
+ * An *item* is what gets routed: a row, or each position of one. A layer has one gate, or several
+ * that choose among the same experts for tasks of their own; a pair that two gates chose is run
+ * once. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/dense/math.h"
 #include "core/layers/ops.h"
+#include "core/moe/combine.h"
+#include "core/moe/select.h"
 
 /* An expert that serves every item, its output weighted by 1 or by sigmoid(w x). */
 struct shared {
@@ -30,34 +44,6 @@ struct moe {
     size_t logits, hidden, gating, results; /* places in plan */
     size_t index; /* among the model's MoE layers, in order of execution */
 };
-
-void slice_of(struct slice *slice, struct moed_shape *shape, const struct moed_shape *item,
-              size_t entry)
-{
-    *shape = *item;
-    *slice = (struct slice){0, moed_shape_elements(item)};
-    if (entry == WHOLE)
-        return;
-    shape->rank--;
-    memmove(shape->dims, shape->dims + 1, shape->rank * sizeof *shape->dims);
-    slice->elements /= item->dims[0];
-    slice->first = entry * slice->elements;
-}
-
-int slice_read(struct slice *slice, struct moed_shape *shape, const struct moed_shape *item,
-               struct config_node *node, const char *key, struct error *err)
-{
-    int64_t entry;
-    slice_of(slice, shape, item, WHOLE);
-    if (!config_has(node, key))
-        return 0;
-    if (item->rank == 0)
-        return config_error(node, key, err, "the layer's input has no axis");
-    if (config_integer(node, key, CONFIG_REQUIRED, 0, (int64_t)item->dims[0] - 1, &entry, err) != 0)
-        return -1;
-    slice_of(slice, shape, item, (size_t)entry);
-    return 0;
-}
 
 /* "route": the item, and how many of them a row has. */
 static int read_route(struct moe *moe, const struct layer *layer, struct config_node *node,
@@ -101,7 +87,7 @@ static int build_gates(struct moe *moe, struct layer *layer, const struct scope 
             return -1;
         if (gate->attentive)
             experts_split(&moe->experts, gate->key_layer);
-        moe->slots += gate->top_k;
+        moe->slots += gate->policy.top_k;
     }
     return 0;
 }
@@ -173,7 +159,7 @@ static void plan_steps(struct moe *moe)
     struct plan *plan = &moe->plan;
     size_t logits = 0;
     for (size_t i = 0; i < moe->gate_count; i++)
-        logits = max_size(logits, moe->gates[i].experts);
+        logits = max_size(logits, moe->gates[i].policy.experts);
     moe->logits = plan_floats(plan, logits);
     if (moe->experts.split) {
         moe->hidden = plan_floats(plan, moe->experts.count * moe->experts.split_elements);

@@ -1,35 +1,36 @@
 /* How the chosen experts' scores become combine weights: one row for each normalization. */
 #include "core/dense/math.h"
-#include "core/moe/moe.h"
+#include "core/moe/policy.h"
 
-static void keep(const struct gate *gate, const struct choice *choice, float *weights)
+static void keep(const struct gate_policy *policy, const struct choice *choice, float *weights)
 {
-    for (size_t slot = 0; slot < gate->top_k; slot++)
+    for (size_t slot = 0; slot < policy->top_k; slot++)
         weights[slot] = choice->scores[choice->expert[slot]];
 }
 
 const struct gate_normalize normalize_none = {.name = "none", .weigh = keep};
 
-static void share_sum(const struct gate *gate, const struct choice *choice, float *weights)
+static void share_sum(const struct gate_policy *policy, const struct choice *choice, float *weights)
 {
-    keep(gate, choice, weights);
-    divide_by(sum_of(weights, gate->top_k), weights, gate->top_k);
+    keep(policy, choice, weights);
+    divide_by(sum_of(weights, policy->top_k), weights, policy->top_k);
 }
 
 const struct gate_normalize normalize_sum = {.name = "sum", .weigh = share_sum};
 
-static void share_softmax(const struct gate *gate, const struct choice *choice, float *weights)
+static void share_softmax(const struct gate_policy *policy, const struct choice *choice,
+                          float *weights)
 {
-    for (size_t slot = 0; slot < gate->top_k; slot++)
+    for (size_t slot = 0; slot < policy->top_k; slot++)
         weights[slot] = choice->logits[choice->expert[slot]];
-    softmax(weights, gate->top_k, weights, NULL);
+    softmax(weights, policy->top_k, weights, NULL);
 }
 
 const struct gate_normalize normalize_softmax = {.name = "softmax", .weigh = share_softmax};
 
 /* ---- lp ----------------------------------------------------------------------------------- */
 
-static int check_lp(struct gate *gate, struct config_node *node, struct error *err)
+static int check_lp(struct gate_policy *policy, struct config_node *node, struct error *err)
 {
     const double otherwise = 2;
     double p;
@@ -37,7 +38,7 @@ static int check_lp(struct gate *gate, struct config_node *node, struct error *e
         return -1;
     if (p < 1)
         return config_error(node, "p", err, "expected a number of at least 1");
-    gate->p = (float)p;
+    policy->p = (float)p;
     return 0;
 }
 
@@ -52,10 +53,11 @@ static float lp_norm(const float *values, size_t count, float p)
     return max * powf(sum, 1.0f / p);
 }
 
-static void share_norm(const struct gate *gate, const struct choice *choice, float *weights)
+static void share_norm(const struct gate_policy *policy, const struct choice *choice,
+                       float *weights)
 {
-    keep(gate, choice, weights);
-    divide_by(lp_norm(weights, gate->top_k, gate->p), weights, gate->top_k);
+    keep(policy, choice, weights);
+    divide_by(lp_norm(weights, policy->top_k, policy->p), weights, policy->top_k);
 }
 
 const struct gate_normalize normalize_lp = {

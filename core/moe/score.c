@@ -1,28 +1,28 @@
 /* What a gate makes of its logits: one row for each score. */
-#include "core/moe/score.h"
-
 #include <string.h>
 
 #include "core/dense/math.h"
-#include "core/moe/moe.h"
+#include "core/moe/policy.h"
 
-static float softmax_score(const struct gate *gate, const float *logits, float *scores, float *p)
+static float softmax_score(const struct gate_policy *policy, const float *logits, float *scores,
+                           float *p)
 {
     float entropy;
-    softmax(logits, gate->experts, p, &entropy);
-    memcpy(scores, p, gate->experts * sizeof *scores);
+    softmax(logits, policy->experts, p, &entropy);
+    memcpy(scores, p, policy->experts * sizeof *scores);
     return entropy;
 }
 
 const struct gate_score score_softmax = {.name = "softmax", .score = softmax_score};
 
-static float sigmoid_score(const struct gate *gate, const float *logits, float *scores, float *p)
+static float sigmoid_score(const struct gate_policy *policy, const float *logits, float *scores,
+                           float *p)
 {
     float entropy = 0;
-    for (size_t i = 0; i < gate->experts; i++)
+    for (size_t i = 0; i < policy->experts; i++)
         p[i] = scores[i] = sigmoid(logits[i]);
-    divide_by(sum_of(p, gate->experts), p, gate->experts);
-    for (size_t i = 0; i < gate->experts; i++)
+    divide_by(sum_of(p, policy->experts), p, policy->experts);
+    for (size_t i = 0; i < policy->experts; i++)
         if (p[i] > 0)
             entropy -= p[i] * logf(p[i]);
     return entropy;
@@ -31,11 +31,12 @@ static float sigmoid_score(const struct gate *gate, const float *logits, float *
 const struct gate_score score_sigmoid = {.name = "sigmoid", .score = sigmoid_score};
 
 /* The logit itself; its distribution is the softmax. */
-static float plain_score(const struct gate *gate, const float *logits, float *scores, float *p)
+static float plain_score(const struct gate_policy *policy, const float *logits, float *scores,
+                         float *p)
 {
     float entropy;
-    softmax(logits, gate->experts, p, &entropy);
-    memcpy(scores, logits, gate->experts * sizeof *scores);
+    softmax(logits, policy->experts, p, &entropy);
+    memcpy(scores, logits, policy->experts * sizeof *scores);
     return entropy;
 }
 
@@ -45,41 +46,45 @@ const struct gate_score score_none = {.name = "none", .score = plain_score};
 
 /* Two experts, each weighed by its softmax among those within the jitter of it: SparseMixer's
  * inference form (Phi-3.5-MoE). */
-static int check_sparsemixer(struct gate *gate, struct config_node *node, struct error *err)
+static int check_sparsemixer(struct gate_policy *policy, struct config_node *node,
+                             struct error *err)
 {
     const double otherwise = 0.01;
     double jitter;
-    if (gate->top_k != 2)
+    if (policy->top_k != 2)
         return config_error(node, "top_k", err, "score 'sparsemixer' needs top_k 2");
-    if (gate->normalize != &normalize_none)
+    if (policy->normalize != &normalize_none)
         return config_error(node, "normalize", err, "score 'sparsemixer' needs normalize 'none'");
     if (config_real(node, "jitter", &otherwise, &jitter, err) != 0)
         return -1;
     if (jitter < 0)
         return config_error(node, "jitter", err, "expected a number of at least 0");
-    gate->jitter = (float)jitter;
+    policy->jitter = (float)jitter;
     return 0;
 }
 
 /* Experts whose key is -infinity do not count: their group was not kept, or they were the best
  * before. */
-static float jittered_weight(const struct gate *gate, const struct choice *choice, int32_t best)
+static float jittered_weight(const struct gate_policy *policy, const struct choice *choice,
+                             int32_t best)
 {
     const float *logits = choice->logits, max = logits[best];
     float sum = 0;
-    for (size_t i = 0; i < gate->experts; i++) {
-        const bool masked = (max - logits[i]) / fmaxf(fabsf(logits[i]), max) > 2.0f * gate->jitter;
+    for (size_t i = 0; i < policy->experts; i++) {
+        const bool masked =
+            (max - logits[i]) / fmaxf(fabsf(logits[i]), max) > 2.0f * policy->jitter;
         if (choice->keys[i] > -INFINITY && !masked)
             sum += expf(logits[i] - max);
     }
     return 1.0f / sum;
 }
 
-static void weigh_jittered(const struct gate *gate, const struct choice *choice, float *weights)
+static void weigh_jittered(const struct gate_policy *policy, const struct choice *choice,
+                           float *weights)
 {
-    weights[0] = jittered_weight(gate, choice, choice->expert[0]);
+    weights[0] = jittered_weight(policy, choice, choice->expert[0]);
     choice->keys[choice->expert[0]] = -INFINITY;
-    weights[1] = jittered_weight(gate, choice, choice->expert[1]);
+    weights[1] = jittered_weight(policy, choice, choice->expert[1]);
 }
 
 const struct gate_score score_sparsemixer = {.name = "sparsemixer",

@@ -7,13 +7,13 @@
  * 4. An expert whose capacity is taken drops what comes after.
  *
  * Everything an item needs stays in cache from its logits to its weights. */
+#include "core/moe/select.h"
+
 #include <float.h>
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "core/dense/vector.h"
-#include "core/moe/moe.h"
 
 static void clamp_finite(float *values, size_t count)
 {
@@ -41,27 +41,27 @@ static void top_k(const float *values, size_t count, size_t k, int32_t *chosen)
 }
 
 /* Half the sum of the two best, which ranks groups as the sum does and never is infinite. */
-static float group_value(const struct gate *gate, const float *keys, size_t size)
+static float group_value(const struct gate_policy *policy, const float *keys, size_t size)
 {
     int32_t best[2] = {0, 0};
-    const size_t count = gate->group_score == GROUP_TOP2 && size > 1 ? 2 : 1;
+    const size_t count = policy->group_score == GROUP_TOP2 && size > 1 ? 2 : 1;
     top_k(keys, size, count, best);
     return count == 2 ? 0.5f * keys[best[0]] + 0.5f * keys[best[1]] : keys[best[0]];
 }
 
 /* Experts outside the best groups get the key -infinity, which no other expert has. */
-static void limit_groups(const struct gate *gate, float *keys)
+static void limit_groups(const struct gate_policy *policy, float *keys)
 {
     float values[MAX_GROUPS];
     int32_t kept[MAX_GROUPS];
     bool is_kept[MAX_GROUPS] = {false};
-    const size_t size = gate->experts / gate->groups;
-    for (size_t group = 0; group < gate->groups; group++)
-        values[group] = group_value(gate, keys + group * size, size);
-    top_k(values, gate->groups, gate->groups_kept, kept);
-    for (size_t i = 0; i < gate->groups_kept; i++)
+    const size_t size = policy->experts / policy->groups;
+    for (size_t group = 0; group < policy->groups; group++)
+        values[group] = group_value(policy, keys + group * size, size);
+    top_k(values, policy->groups, policy->groups_kept, kept);
+    for (size_t i = 0; i < policy->groups_kept; i++)
         is_kept[kept[i]] = true;
-    for (size_t e = 0; e < gate->experts; e++)
+    for (size_t e = 0; e < policy->experts; e++)
         if (!is_kept[e / size])
             keys[e] = -INFINITY;
 }
@@ -70,31 +70,32 @@ static void select_experts(const struct gate *gate, const float *scores, float *
                            int32_t *chosen)
 {
     const float *bias = gate->select_bias.values;
-    for (size_t e = 0; e < gate->experts; e++)
+    for (size_t e = 0; e < gate->policy.experts; e++)
         keys[e] = scores[e] + (bias ? bias[e] : 0.0f);
     if (bias)
-        clamp_finite(keys, gate->experts);
-    if (gate->groups)
-        limit_groups(gate, keys);
-    top_k(keys, gate->experts, gate->top_k, chosen);
+        clamp_finite(keys, gate->policy.experts);
+    if (gate->policy.groups)
+        limit_groups(&gate->policy, keys);
+    top_k(keys, gate->policy.experts, gate->policy.top_k, chosen);
 }
 
-static void weigh(const struct gate *gate, const struct choice *choice, float *weights)
+static void weigh(const struct gate_policy *policy, const struct choice *choice, float *weights)
 {
-    (gate->score->weigh ? gate->score->weigh : gate->normalize->weigh)(gate, choice, weights);
-    for (size_t slot = 0; slot < gate->top_k; slot++)
-        weights[slot] *= gate->scale;
-    clamp_finite(weights, gate->top_k);
+    (policy->score->weigh ? policy->score->weigh : policy->normalize->weigh)(policy, choice,
+                                                                             weights);
+    for (size_t slot = 0; slot < policy->top_k; slot++)
+        weights[slot] *= policy->scale;
+    clamp_finite(weights, policy->top_k);
 }
 
 /* Items [first, end), those of one span. First choices find their places before second ones. */
 static void limit_span(const struct gate *gate, size_t first, size_t end, struct routing *routing)
 {
-    const size_t k = gate->top_k;
+    const size_t k = gate->policy.top_k;
     const double items = (double)(end - first);
-    double places = floor(items * gate->capacity_factor / (double)gate->experts);
-    places = fmax(fmin(places, items), gate->capacity_minimum);
-    memset(routing->places, 0, gate->experts * sizeof *routing->places);
+    double places = floor(items * gate->policy.capacity_factor / (double)gate->policy.experts);
+    places = fmax(fmin(places, items), gate->policy.capacity_minimum);
+    memset(routing->places, 0, gate->policy.experts * sizeof *routing->places);
     for (size_t slot = 0; slot < k; slot++)
         for (size_t item = first; item < end; item++) {
             const size_t pair = item * k + slot;
@@ -124,7 +125,7 @@ static void limit(const struct gate *gate, const struct run *run, struct routing
 /* Calls the chosen experts what the layer calls them. */
 static void name_experts(const struct gate *gate, struct routing *routing)
 {
-    const size_t pairs = routing->decisions.items * gate->top_k;
+    const size_t pairs = routing->decisions.items * gate->policy.top_k;
     memcpy(routing->expert, routing->choice, pairs * sizeof *routing->expert);
     for (size_t pair = 0; gate->expert_index && pair < pairs; pair++)
         routing->expert[pair] = gate->expert_index[routing->choice[pair]];
@@ -146,13 +147,14 @@ static float margin_of(const float *p, size_t count)
 static float decide(const struct gate *gate, float *logits, size_t item, struct routing *routing,
                     float *p)
 {
-    int32_t *chosen = routing->choice + item * gate->top_k;
-    float *weights = routing->weight + item * gate->top_k;
-    clamp_finite(logits, gate->experts);
-    const float entropy = gate->score->score(gate, logits, routing->scores, p);
+    const struct gate_policy *policy = &gate->policy;
+    int32_t *chosen = routing->choice + item * policy->top_k;
+    float *weights = routing->weight + item * policy->top_k;
+    clamp_finite(logits, policy->experts);
+    const float entropy = policy->score->score(policy, logits, routing->scores, p);
     select_experts(gate, routing->scores, routing->keys, chosen);
     const struct choice choice = {logits, routing->scores, routing->keys, chosen};
-    weigh(gate, &choice, weights);
+    weigh(policy, &choice, weights);
     return entropy;
 }
 
@@ -160,7 +162,7 @@ void gate_select(const struct gate *gate, const struct run *run, size_t items, f
                  struct routing *routing)
 {
     const double bits_per_nat = 1.4426950408889634;
-    const size_t experts = gate->experts;
+    const size_t experts = gate->policy.experts;
     routing->decisions.items = items;
     for (size_t item = 0; item < items; item++, logits += experts) {
         float *p = routing->probability ? routing->probability + item * experts : routing->p;
@@ -171,56 +173,6 @@ void gate_select(const struct gate *gate, const struct run *run, size_t items, f
         routing->margin[item] = margin_of(p, experts);
     }
     name_experts(gate, routing);
-    if (gate->limited)
+    if (gate->policy.limited)
         limit(gate, run, routing);
-}
-
-static int allocate_distributions(struct routing *routing, size_t experts, size_t max_items,
-                                  struct error *err)
-{
-    if (!(routing->probability =
-              calloc_checked(max_items * experts, sizeof *routing->probability, err)) ||
-        !(routing->entropy = calloc_checked(max_items, sizeof *routing->entropy, err)) ||
-        !(routing->margin = calloc_checked(max_items, sizeof *routing->margin, err)))
-        return -1;
-    return 0;
-}
-
-int routing_init(struct routing *routing, const struct moed_gate_info *info, size_t max_items,
-                 bool distributions, struct error *err)
-{
-    const size_t experts = info->experts, pairs = max_items * info->top_k;
-    *routing = (struct routing){0};
-    if (!(routing->expert = calloc_checked(pairs, sizeof *routing->expert, err)) ||
-        !(routing->choice = calloc_checked(pairs, sizeof *routing->choice, err)) ||
-        !(routing->weight = calloc_checked(pairs, sizeof *routing->weight, err)) ||
-        (distributions && allocate_distributions(routing, experts, max_items, err) != 0))
-        return -1;
-    routing->scores = xcalloc(experts, sizeof *routing->scores);
-    routing->keys = xcalloc(experts, sizeof *routing->keys);
-    routing->p = xcalloc(experts, sizeof *routing->p);
-    routing->places = xcalloc(experts, sizeof *routing->places);
-    routing->decisions = (struct moed_routing){.experts = experts,
-                                               .top_k = info->top_k,
-                                               .expert = routing->expert,
-                                               .choice = routing->choice,
-                                               .weight = routing->weight,
-                                               .probability = routing->probability,
-                                               .entropy = routing->entropy,
-                                               .margin = routing->margin};
-    return 0;
-}
-
-void routing_close(struct routing *routing)
-{
-    free(routing->expert);
-    free(routing->choice);
-    free(routing->weight);
-    free(routing->probability);
-    free(routing->entropy);
-    free(routing->margin);
-    free(routing->scores);
-    free(routing->keys);
-    free(routing->p);
-    free(routing->places);
 }

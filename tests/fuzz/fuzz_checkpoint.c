@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/gate_counts.h"
 #include "core/moed.h"
 
 enum { LISTED = 1u << 31 };

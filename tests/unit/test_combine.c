@@ -1,5 +1,5 @@
 /* The weighted sum of the experts' results, in a fixed order. */
-#include "core/moe/moe.h"
+#include "core/moe/combine.h"
 #include "support.h"
 
 /* One gate's sum, the only one of its layer. */

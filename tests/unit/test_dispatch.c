@@ -1,5 +1,5 @@
 /* The counting sort of (item, expert) pairs: a stable permutation, whatever was chosen. */
-#include "core/moe/moe.h"
+#include "core/moe/experts.h"
 #include "support.h"
 
 static struct dispatch pairs;

@@ -1,5 +1,6 @@
 /* Which experts serve an item, with what weight, and what the statistics say of it. */
-#include "core/moe/moe.h"
+#include "core/gate_counts.h"
+#include "core/moe/select.h"
 #include "support.h"
 
 #define LN2 0.69314718f
@@ -20,8 +21,11 @@ static struct moed_gate_counts *count_all(void)
 static struct gate gate_of(size_t experts, size_t top_k, const struct gate_score *score,
                            const struct gate_normalize *normalize)
 {
-    return (struct gate){
-        .experts = experts, .top_k = top_k, .score = score, .normalize = normalize, .scale = 1};
+    return (struct gate){.policy = {.experts = experts,
+                                    .top_k = top_k,
+                                    .score = score,
+                                    .normalize = normalize,
+                                    .scale = 1}};
 }
 
 /* All items are of one span. */
@@ -36,10 +40,12 @@ static void select_all(const struct gate *gate, size_t items, float *logits)
 static void route(const struct gate *gate, size_t items, const float *logits)
 {
     struct error err = ERROR_INIT;
-    const struct moed_gate_info info = {
-        .name = "m", .experts = gate->experts, .top_k = gate->top_k, .items_per_row = 1};
-    float *copy = xmalloc(items * gate->experts * sizeof *copy);
-    memcpy(copy, logits, items * gate->experts * sizeof *copy);
+    const struct moed_gate_info info = {.name = "m",
+                                        .experts = gate->policy.experts,
+                                        .top_k = gate->policy.top_k,
+                                        .items_per_row = 1};
+    float *copy = xmalloc(items * gate->policy.experts * sizeof *copy);
+    memcpy(copy, logits, items * gate->policy.experts * sizeof *copy);
     ck_assert_int_eq(routing_init(&routing, &info, items, true, &err), 0);
     select_all(gate, items, copy);
     free(copy);
@@ -49,9 +55,9 @@ static void expect_route(const struct gate *gate, const float *logits, const int
                          const float *weights)
 {
     route(gate, 1, logits);
-    for (size_t slot = 0; slot < gate->top_k; slot++)
+    for (size_t slot = 0; slot < gate->policy.top_k; slot++)
         ck_assert_int_eq(routing.expert[slot], experts[slot]);
-    expect_close(routing.weight, weights, gate->top_k);
+    expect_close(routing.weight, weights, gate->policy.top_k);
     routing_close(&routing);
 }
 
@@ -67,11 +73,11 @@ START_TEST(softmax_scores)
     const float logits[] = {0, LN2, LN4, 0};
     struct gate gate = gate_of(4, 2, &score_softmax, &normalize_none);
     expect_route(&gate, logits, EXPERTS(2, 1), FLOATS(0.5f, 0.25f));
-    gate.normalize = &normalize_sum;
+    gate.policy.normalize = &normalize_sum;
     expect_route(&gate, logits, EXPERTS(2, 1), FLOATS(2.0f / 3, 1.0f / 3));
-    gate.normalize = &normalize_softmax;
+    gate.policy.normalize = &normalize_softmax;
     expect_route(&gate, logits, EXPERTS(2, 1), FLOATS(2.0f / 3, 1.0f / 3));
-    gate.scale = 3;
+    gate.policy.scale = 3;
     expect_route(&gate, logits, EXPERTS(2, 1), FLOATS(2, 1));
 }
 END_TEST
@@ -82,9 +88,9 @@ START_TEST(sigmoid_scores)
     const float logits[] = {0, LN3, -LN3};
     struct gate gate = gate_of(3, 2, &score_sigmoid, &normalize_none);
     expect_route(&gate, logits, EXPERTS(1, 0), FLOATS(0.75f, 0.5f));
-    gate.normalize = &normalize_sum;
+    gate.policy.normalize = &normalize_sum;
     expect_route(&gate, logits, EXPERTS(1, 0), FLOATS(0.6f, 0.4f));
-    gate.normalize = &normalize_softmax;
+    gate.policy.normalize = &normalize_softmax;
     expect_route(&gate, logits, EXPERTS(1, 0), FLOATS(0.75f, 0.25f));
 }
 END_TEST
@@ -94,7 +100,7 @@ START_TEST(logits_as_scores)
     const float logits[] = {-1, 3, 0.5f};
     struct gate gate = gate_of(3, 3, &score_none, &normalize_none);
     expect_route(&gate, logits, EXPERTS(1, 2, 0), FLOATS(3, 0.5f, -1));
-    gate.normalize = &normalize_sum;
+    gate.policy.normalize = &normalize_sum;
     expect_route(&gate, logits, EXPERTS(1, 2, 0), FLOATS(1.2f, 0.2f, -0.4f));
     /* nothing to divide by: equal shares */
     expect_route(&gate, FLOATS(0, 0, 0), EXPERTS(0, 1, 2), FLOATS(1.0f / 3, 1.0f / 3, 1.0f / 3));
@@ -145,15 +151,15 @@ END_TEST
 static bool is_sane(const struct gate *gate)
 {
     size_t chosen = 0;
-    for (size_t slot = 0; slot < gate->top_k; slot++) {
+    for (size_t slot = 0; slot < gate->policy.top_k; slot++) {
         const int32_t expert = routing.expert[slot];
-        if (expert < 0 || (size_t)expert >= gate->experts || chosen >> expert & 1)
+        if (expert < 0 || (size_t)expert >= gate->policy.experts || chosen >> expert & 1)
             return false;
         chosen |= (size_t)1 << expert;
         if (!isfinite(routing.weight[slot]))
             return false;
     }
-    for (size_t e = 0; e < gate->experts; e++)
+    for (size_t e = 0; e < gate->policy.experts; e++)
         if (!(routing.probability[e] >= 0 && routing.probability[e] <= 1.0001f))
             return false;
     return routing.entropy[0] >= 0 && routing.entropy[0] <= 2.0001f && routing.margin[0] >= 0 &&
@@ -169,7 +175,7 @@ START_TEST(no_logits_do_harm)
     const struct moed_gate_info info = {
         .name = "m", .experts = EXPERT_COUNT, .top_k = (size_t)_i % 4 + 1, .items_per_row = 1};
     struct gate gate = gate_of(EXPERT_COUNT, info.top_k, &score_softmax, &normalize_none);
-    gate.scale = 3;
+    gate.policy.scale = 3;
     ck_assert_int_eq(routing_init(&routing, &info, 1, true, &err), 0);
     const struct gate_score *const scores[] = {&score_softmax, &score_sigmoid, &score_none};
     const struct gate_normalize *const normalizations[] = {&normalize_none, &normalize_sum,
@@ -180,8 +186,8 @@ START_TEST(no_logits_do_harm)
                 float logits[EXPERT_COUNT];
                 for (int e = 0, rest = code; e < EXPERT_COUNT; e++, rest /= EVIL)
                     logits[e] = evil[rest % EVIL];
-                gate.score = scores[i];
-                gate.normalize = normalizations[j];
+                gate.policy.score = scores[i];
+                gate.policy.normalize = normalizations[j];
                 select_all(&gate, 1, logits);
                 if (!is_sane(&gate))
                     ck_abort_msg("logits %g %g %g %g", (double)logits[0], (double)logits[1],
@@ -234,7 +240,7 @@ START_TEST(p_is_the_gates_distribution_before_selection)
     /* sigmoid scores 1/2, 3/4, 1/4 over their sum 3/2 */
     struct gate gate = gate_of(3, 1, &score_sigmoid, &normalize_sum);
     gate.select_bias.values = FLOATS(9, 0, 0);
-    gate.scale = 5;
+    gate.policy.scale = 5;
     route(&gate, 1, FLOATS(0, LN3, -LN3));
     expect_close(routing.probability, FLOATS(1.0f / 3, 1.0f / 2, 1.0f / 6), 3);
     expect_close(routing.entropy, FLOATS(1.4591479f), 1);
@@ -285,8 +291,8 @@ START_TEST(the_choice_outlives_its_dropping)
     struct gate gate = gate_of(2, 1, &score_softmax, &normalize_none);
     int32_t names[] = {3, 7};
     gate.expert_index = names;
-    gate.limited = true;
-    gate.capacity_factor = gate.capacity_minimum = 1;
+    gate.policy.limited = true;
+    gate.policy.capacity_factor = gate.policy.capacity_minimum = 1;
     route(&gate, 4, FLOATS(0, 1, 0, 1, 0, 1, 1, 0));
     static const int32_t expert[] = {7, 7, -1, 3}, choice[] = {1, 1, 1, 0};
     ck_assert_mem_eq(routing.expert, expert, sizeof expert);

@@ -12,6 +12,7 @@
 
 #include "core/dense/gemm.h"
 #include "core/dense/team.h"
+#include "core/gate_counts.h"
 #include "golden.h"
 
 /* float32 sums of a few hundred terms of size 1 come this near to float64. */

@@ -1,4 +1,5 @@
 /* The MoE layer as a whole: y = sum of weight * expert(x), what it reports, what it costs. */
+#include "core/gate_counts.h"
 #include "support.h"
 
 struct result {

@@ -2,6 +2,7 @@
 #include <jansson.h>
 #include <math.h>
 
+#include "core/gate_counts.h"
 #include "proto/routing.h"
 #include "test_proto_support.h"
 

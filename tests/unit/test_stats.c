@@ -1,4 +1,5 @@
 /* The counters of one model: what is added is what is read. */
+#include "core/gate_counts.h"
 #include "server/stats.h"
 #include "support.h"
 

@@ -1,0 +1,35 @@
+/* The pairs of one MoE layer, sorted by expert. Private to core/. */
+#ifndef CORE_DISPATCH_H
+#define CORE_DISPATCH_H
+
+#include "core/layers/scope.h"
+#include "core/moe/routing.h"
+
+/* A run of one expert's pairs: what one thread of the team takes at a time. */
+struct expert_task {
+    uint32_t expert;
+    uint32_t first, count; /* positions */
+};
+
+/* Pairs sorted by expert, within an expert by item; lives in the scratch. */
+struct dispatch {
+    size_t items, experts;
+    size_t slots;            /* selections per item: those of the first gate, of the second, ... */
+    uint32_t *first;         /* [experts + 1] first position of each expert's pairs */
+    uint32_t *item;          /* [items * slots] the item at each position */
+    uint32_t *position;      /* [items, slots] where each selection's pair went; NOWHERE: dropped */
+    uint32_t *last_item;     /* [experts] the last item that was placed, plus one, */
+    uint32_t *last_position; /* [experts] and where */
+    struct expert_task *tasks; /* [items * slots] */
+};
+
+#define NOWHERE UINT32_MAX
+
+int dispatch_init(struct dispatch *dispatch, const struct moe_sizes *sizes, size_t max_items,
+                  struct error *err);
+void dispatch_close(struct dispatch *dispatch);
+
+/* routing: [gate_count] what each gate of the layer decided for the same items. */
+void dispatch_pairs(struct dispatch *dispatch, const struct routing *routing, size_t gate_count);
+
+#endif

@@ -1,0 +1,75 @@
+/* Reading a gate's policy: what does not go together is refused here, so that a choice of top_k
+ * distinct experts always exists. */
+#include "core/moe/policy.h"
+
+/* "groups": {"count", "keep", "by"} */
+static int read_groups(struct gate_policy *policy, struct config_node *node, struct error *err)
+{
+    static const char *const by[] = {"top2", "max", NULL};
+    struct config_node own;
+    int64_t count, keep;
+    if (!config_has(node, "groups"))
+        return 0;
+    if (config_object(node, "groups", &own, err) != 0 ||
+        config_integer(&own, "count", CONFIG_REQUIRED, 1, MAX_GROUPS, &count, err) != 0 ||
+        config_integer(&own, "keep", CONFIG_REQUIRED, 1, count, &keep, err) != 0 ||
+        config_choice(&own, "by", by, GROUP_TOP2, &policy->group_score, err) != 0)
+        return -1;
+    policy->groups = (size_t)count;
+    policy->groups_kept = (size_t)keep;
+    if (policy->experts % policy->groups != 0)
+        return config_error(&own, "count", err, "%zu experts do not make %zu equal groups",
+                            policy->experts, policy->groups);
+    const size_t selectable = policy->experts / policy->groups * policy->groups_kept;
+    if (policy->top_k > selectable)
+        return config_error(&own, "keep", err, "%zu groups hold %zu experts, fewer than top_k %zu",
+                            policy->groups_kept, selectable, policy->top_k);
+    return config_done(&own, err);
+}
+
+/* "capacity": {"factor", "minimum"} */
+static int read_capacity(struct gate_policy *policy, struct config_node *node, struct error *err)
+{
+    struct config_node own;
+    int64_t minimum;
+    if (!config_has(node, "capacity"))
+        return 0;
+    if (config_object(node, "capacity", &own, err) != 0 ||
+        config_real(&own, "factor", NULL, &policy->capacity_factor, err) != 0 ||
+        config_integer(&own, "minimum", 1, 1, INT32_MAX, &minimum, err) != 0)
+        return -1;
+    if (policy->capacity_factor <= 0)
+        return config_error(&own, "factor", err, "expected a number above 0");
+    policy->limited = true;
+    policy->capacity_minimum = (double)minimum;
+    return config_done(&own, err);
+}
+
+static int refuse_early(struct config_node *node, int format, struct error *err)
+{
+    static const char *const keys[] = {"groups", "capacity"};
+    for (size_t i = 0; format < 2 && i < sizeof keys / sizeof *keys; i++)
+        if (config_has(node, keys[i]))
+            return config_error(node, keys[i], err, "needs \"format_version\": 2");
+    return 0;
+}
+
+int policy_read(struct gate_policy *policy, struct config_node *node, int format, struct error *err)
+{
+    const double one = 1.0;
+    const int64_t count = (int64_t)policy->experts;
+    int64_t top_k;
+    double scale;
+    if (!(policy->score = score_read(node, format, err)) ||
+        !(policy->normalize = normalize_read(node, format, err)) ||
+        config_integer(node, "top_k", count, 1, count, &top_k, err) != 0 ||
+        config_real(node, "scale", &one, &scale, err) != 0)
+        return -1;
+    policy->top_k = (size_t)top_k;
+    policy->scale = (float)scale;
+    if (refuse_early(node, format, err) != 0 || read_groups(policy, node, err) != 0 ||
+        read_capacity(policy, node, err) != 0 ||
+        (policy->score->check && policy->score->check(policy, node, err) != 0))
+        return -1;
+    return policy->normalize->check ? policy->normalize->check(policy, node, err) : 0;
+}
