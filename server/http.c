@@ -46,6 +46,9 @@ enum {
      */
     SLOWEST_READER_BYTES_PER_MS = 16,
 
+    /* Of an answer in parts to HTTP/1.0; what is in chunks goes through the pool. */
+    STREAM_BLOCK_BYTES = 4 << 10,
+
     /* libmicrohttpd runs per loop turn, lest one busy socket starves the rest of the loop. */
     MAX_RUNS_PER_TURN = 4,
 };
@@ -155,16 +158,11 @@ void http_start_ticking(struct http *http)
 
 /* ---- answers ---- */
 
-/* Takes `bytes`. The headers cannot be refused: their names are literals and their values are ours.
- */
-static struct MHD_Response *make_response(const struct http_exchange *exchange, char *bytes,
-                                          const char *content_type)
+/* They cannot be refused: their names are literals and their values are ours. */
+static void add_headers(const struct http_exchange *exchange, struct MHD_Response *response,
+                        const char *content_type)
 {
     const struct exchange *public = &exchange->public;
-    struct MHD_Response *response =
-        MHD_create_response_from_buffer_with_free_callback(public->reply_length, bytes, free);
-    if (!response)
-        out_of_memory();
     MHD_add_response_header(response, "Content-Type",
                             content_type ? content_type : "application/json");
     for (size_t i = 0; i < public->reply_header_count; i++)
@@ -174,6 +172,17 @@ static struct MHD_Response *make_response(const struct http_exchange *exchange, 
         MHD_add_response_header(response, "Retry-After", "1");
     if (exchange->http->draining || exchange->connection->beyond_limit)
         MHD_add_response_header(response, "Connection", "close");
+}
+
+/* Takes `bytes`. */
+static struct MHD_Response *make_response(const struct http_exchange *exchange, char *bytes,
+                                          const char *content_type)
+{
+    struct MHD_Response *response = MHD_create_response_from_buffer_with_free_callback(
+        exchange->public.reply_length, bytes, free);
+    if (!response)
+        out_of_memory();
+    add_headers(exchange, response, content_type);
     return response;
 }
 
@@ -189,19 +198,33 @@ static enum MHD_Result queue_answer(struct http_exchange *exchange)
     return queued;
 }
 
-/* On the way to a client that is still there. */
+void http_await_reader(struct http_exchange *exchange, size_t bytes)
+{
+    uint64_t allowance = bytes / SLOWEST_READER_BYTES_PER_MS;
+    connection_enter(exchange->connection, PHASE_SENDING, uv_now(exchange->http->loop) + allowance);
+}
+
+static void resume(struct http_exchange *exchange)
+{
+    exchange->suspended = false;
+    MHD_resume_connection(exchange->connection->mhd);
+    exchange->http->run_again = true;
+}
+
+/* To a client that is still there. */
 static void deliver(struct http_exchange *exchange)
 {
-    struct connection *connection = exchange->connection;
-    uint64_t allowance = exchange->public.reply_length / SLOWEST_READER_BYTES_PER_MS;
-    connection_enter(connection, PHASE_SENDING, uv_now(exchange->http->loop) + allowance);
     if (exchange->suspended) {
-        exchange->suspended = false;
         queue_answer(exchange);
-        MHD_resume_connection(connection->mhd);
-        exchange->http->run_again = true;
+        resume(exchange);
     }
     http_want_run(exchange->http);
+}
+
+void http_leave_handed_over(struct http_exchange *exchange)
+{
+    if (!exchange->suspended && exchange->connection)
+        exchange->http->handed_over--;
 }
 
 static void end_hand_over(struct http_exchange *exchange)
@@ -209,8 +232,7 @@ static void end_hand_over(struct http_exchange *exchange)
     assert(exchange->handed);
     exchange->handed = false;
     exchange->http->unanswered--;
-    if (!exchange->suspended && exchange->connection)
-        exchange->http->handed_over--;
+    http_leave_handed_over(exchange);
     exchange_close_body(exchange);
     exchange->public.body = NULL; /* its length stays, for the report */
 }
@@ -237,7 +259,42 @@ void exchange_reply(struct exchange *public, int status, const char *content_typ
         return;
     }
     exchange->response = make_response(exchange, bytes, content_type);
+    http_await_reader(exchange, public->reply_length);
     deliver(exchange);
+}
+
+/* ---- answers in parts ---- */
+
+static ssize_t read_stream(void *context, uint64_t position, char *bytes, size_t size)
+{
+    struct http_exchange *exchange = context;
+    ssize_t count = http_stream_take(exchange, bytes, size);
+    (void)position;
+    if (count == HTTP_STREAM_END)
+        return MHD_CONTENT_READER_END_OF_STREAM;
+    if (count == HTTP_STREAM_CUT)
+        return MHD_CONTENT_READER_END_WITH_ERROR;
+    if (count == 0)
+        MHD_suspend_connection(exchange->connection->mhd);
+    return count;
+}
+
+void http_send_stream(struct http_exchange *exchange, const char *content_type)
+{
+    exchange->response = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_BLOCK_BYTES,
+                                                           read_stream, exchange, NULL);
+    if (!exchange->response)
+        out_of_memory();
+    add_headers(exchange, exchange->response, content_type);
+    connection_enter(exchange->connection, PHASE_STREAMING, uv_now(exchange->http->loop));
+    deliver(exchange);
+}
+
+void http_stream_resume(struct http_exchange *exchange)
+{
+    if (exchange->suspended)
+        resume(exchange);
+    http_want_run(exchange->http);
 }
 
 /* ---- requests: libmicrohttpd's callbacks ---- */
@@ -325,6 +382,7 @@ static enum MHD_Result on_access(void *context, struct MHD_Connection *mhd, cons
     case PHASE_QUEUED:
     case PHASE_WAITING:
         return wait_longer(exchange);
+    case PHASE_STREAMING:
     case PHASE_SENDING:
         return exchange->response ? queue_answer(exchange) : MHD_YES;
     default:
@@ -332,13 +390,16 @@ static enum MHD_Result on_access(void *context, struct MHD_Connection *mhd, cons
     }
 }
 
-/* The client is gone while an answer is awaited: cut the exchange loose. The handler may answer at
- * once, which frees it. */
+/* The client is gone while an answer, or the rest of one, is awaited: cut the exchange loose. The
+ * handler may answer at once, which frees it. */
 static void abandon(struct http_exchange *exchange)
 {
     bool handler_has_it = exchange->connection->phase != PHASE_QUEUED;
     struct error err = ERROR_INIT;
-    exchange->http->handed_over--;
+    if (!exchange->stream.begun)
+        http_leave_handed_over(exchange);
+    else if (exchange->public.method != HTTP_HEAD)
+        exchange_set_error(exchange, "the client was gone before the answer ended");
     exchange->connection = NULL;
     if (handler_has_it) {
         exchange_tell_gone(exchange);
@@ -436,6 +497,7 @@ static struct http *http_allocate(uv_loop_t *loop, const struct http_options *op
     http->timeouts_ms[PHASE_IDLE] = options->idle_timeout_ms;
     http->timeouts_ms[PHASE_RECEIVING] = options->request_timeout_ms;
     http->timeouts_ms[PHASE_QUEUED] = QUEUED_MS;
+    http->timeouts_ms[PHASE_STREAMING] = options->idle_timeout_ms;
     http->timeouts_ms[PHASE_SENDING] = options->idle_timeout_ms;
     http->timeouts_ms[PHASE_LINGERING] = LINGER_MS;
     return http;

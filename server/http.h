@@ -58,6 +58,8 @@ struct exchange {
     /* Called when the client is gone while the answer is awaited; NULL: nobody cares. The exchange
      * must still be answered (the answer goes nowhere). */
     void (*on_disconnect)(struct exchange *exchange);
+    /* Called when an answer in parts may go on after exchange_write() has refused a piece. */
+    void (*on_writable)(struct exchange *exchange);
 };
 
 struct http_limits;
@@ -102,6 +104,31 @@ uint16_t http_port(const struct http *http);
  * the caller's: it may be gone when this returns. */
 void exchange_reply(struct exchange *exchange, int status, const char *content_type,
                     struct buffer *body);
+
+/* ---- an answer in parts ----
+ *
+ * begin, write any number of times, then end or abort; from begin on, instead of exchange_reply().
+ * The connection stays usable afterwards, unless the answer was cut or goes to HTTP/1.0, where its
+ * end is the connection's. A client that is gone, has taken nothing for idle_timeout_ms, or asked
+ * by HEAD, is reported through on_disconnect; what is written from then on goes nowhere, and the
+ * exchange must still be ended. */
+
+/* Most bytes that wait for a client at a time; the largest piece. */
+enum { HTTP_STREAM_MAX_BYTES = 256 << 10 };
+
+/* Sends status and headers at once. Frees the request's body. */
+void exchange_begin(struct exchange *exchange, int status, const char *content_type);
+
+/* Copies a piece of the answer; never blocks. False, and nothing was taken, when it does not fit
+ * beside what still waits: on_writable is called when most of that has gone. */
+bool exchange_write(struct exchange *exchange, const void *bytes, size_t length);
+
+/* The answer is whole. The exchange is no longer the caller's. */
+void exchange_end(struct exchange *exchange);
+
+/* The answer cannot be finished: cuts the connection, so that the client does not take what it has
+ * for all. The error goes to the log. The exchange is no longer the caller's. */
+void exchange_abort(struct exchange *exchange, const struct error *err);
 
 /* Adds a header to the answer to come; name is a literal, value is copied. */
 void exchange_header(struct exchange *exchange, const char *name, const char *value);

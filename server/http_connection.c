@@ -89,6 +89,8 @@ void connection_shut(struct connection *connection)
     shutdown(connection->fd, SHUT_RDWR);
     http_ask_to_close(connection);
     connection_enter(connection, PHASE_CLOSING, uv_now(connection->http->loop));
+    if (connection->exchange && connection->exchange->stream.begun)
+        http_stream_resume(connection->exchange);
 }
 
 void connection_expire(struct connection *connection)
@@ -175,38 +177,61 @@ void connections_note_hangups(struct http *http)
     }
 }
 
-/* How every answer begins, and how often the next byte of it is sent ahead. */
+/* How every answer begins, and what may stand before a chunk's size; how often the next byte of it
+ * is sent. */
 static const char ANSWER[] = "HTTP/1.1 ";
+static const char ZEROS[] = "00000000";
 enum { PROBE_MS = 1000 };
 
 /* A client may close its sending side and still read (nc -N does). On the wire that looks like one
  * that has gone, until something is sent to it: the system of a client that has gone answers with a
  * reset, which is reported like a hang-up. So the answer's first bytes are sent before there is an
  * answer; http_hooks.c takes them off libmicrohttpd's. To one that listens all is as ever. */
-static void probe(struct connection *connection)
+static void probe(struct connection *connection, const char *ahead, unsigned *count)
 {
     uint64_t waited = uv_now(connection->http->loop) - connection->entered_ms;
-    if (connection->sent_ahead >= strlen(ANSWER) || waited < connection->sent_ahead * PROBE_MS)
+    if (ahead[*count] == '\0' || waited < *count * PROBE_MS)
         return;
-    ssize_t sent = send(connection->fd, ANSWER + connection->sent_ahead, 1, MSG_DONTWAIT);
+    ssize_t sent = send(connection->fd, ahead + *count, 1, MSG_DONTWAIT);
     if (sent == 1)
-        connection->sent_ahead++;
+        ++*count;
     else if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
         connection->gone = true;
 }
 
+/* Nor is a zero in front of the next chunk's size anything to one that listens. Only HTTP/1.0 has
+ * no place for one: there the next part shows. */
+static void check_reader(struct connection *connection)
+{
+    bool chunked = !connection->framing.head.http_1_0;
+    if (chunked && connection->phase == PHASE_WAITING && !connection->gone)
+        probe(connection, ZEROS, &connection->probes);
+    if (connection->gone)
+        connection_shut(connection);
+}
+
+static void check_waiting(struct connection *connection)
+{
+    if (!connection->gone)
+        probe(connection, ANSWER, &connection->sent_ahead);
+    if (connection->gone && connection->phase == PHASE_QUEUED)
+        http_refuse_queued(connection->exchange);
+    else if (connection->gone)
+        exchange_tell_gone(connection->exchange);
+}
+
 static void check_hung_up(struct connection *connection)
 {
-    if (connection->phase == PHASE_QUEUED || connection->phase == PHASE_WAITING) {
-        if (!connection->gone)
-            probe(connection);
-        if (connection->gone && connection->phase == PHASE_QUEUED)
-            http_refuse_queued(connection->exchange);
-        else if (connection->gone)
-            exchange_tell_gone(connection->exchange);
-    } else if (connection->phase <= PHASE_RECEIVING && !connection_has_unread_bytes(connection)) {
+    bool waits = connection->phase == PHASE_QUEUED || connection->phase == PHASE_WAITING;
+    bool idle = connection->phase == PHASE_IDLE || connection->phase == PHASE_RECEIVING;
+    bool streams = connection->phase == PHASE_STREAMING ||
+                   (connection->phase == PHASE_WAITING && connection->exchange->stream.begun);
+    if (streams)
+        check_reader(connection);
+    else if (waits)
+        check_waiting(connection);
+    else if (idle && !connection_has_unread_bytes(connection))
         connection_shut(connection);
-    }
 }
 
 /* The last request of a client may still be unread or unparsed: only what has made no progress for

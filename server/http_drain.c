@@ -81,7 +81,8 @@ static void expire_all(struct http *http, enum phase phase, uint64_t drained_ms)
         return;
     for (; connection; connection = next) {
         next = TAILQ_NEXT(connection, link);
-        if (phase != PHASE_SENDING || !has_just_entered(connection))
+        bool takes_answer = phase == PHASE_STREAMING || phase == PHASE_SENDING;
+        if (!takes_answer || !has_just_entered(connection))
             connection_expire(connection);
     }
 }
@@ -93,6 +94,7 @@ void http_drain_expire(struct http *http)
     expire_all(http, PHASE_IDLE, http->drain_timeout_ms / 2);
     expire_all(http, PHASE_RECEIVING, http->drain_timeout_ms / 2);
     expire_all(http, PHASE_QUEUED, last_call_ms);
+    expire_all(http, PHASE_STREAMING, last_call_ms);
     expire_all(http, PHASE_SENDING, last_call_ms);
     expire_all(http, PHASE_LINGERING, last_call_ms);
 }
@@ -144,6 +146,7 @@ size_t http_drain_end(struct http *http, void (*on_lost)(const struct exchange *
 {
     size_t lost = count_lost(http, PHASE_QUEUED, on_lost, context) +
                   count_lost(http, PHASE_WAITING, on_lost, context) +
+                  count_lost(http, PHASE_STREAMING, on_lost, context) +
                   count_lost(http, PHASE_SENDING, on_lost, context);
     if (lost > 0)
         http->on_drained = NULL;

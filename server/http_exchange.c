@@ -67,6 +67,7 @@ void exchange_free(struct http_exchange *exchange)
 {
     report(exchange);
     exchange_close_body(exchange);
+    buffer_close(&exchange->stream.bytes);
     free((char *)exchange->public.error_text);
     free(exchange);
 }

@@ -44,7 +44,8 @@ enum phase {
     PHASE_IDLE,      /* the first byte of a request, since accept or since the last answer */
     PHASE_RECEIVING, /* the rest of the request, since its first byte */
     PHASE_QUEUED,    /* a slot, see http_accept.c */
-    PHASE_WAITING,   /* the handler's answer */
+    PHASE_WAITING,   /* the handler's answer, or its next part */
+    PHASE_STREAMING, /* the client to take what there is of an answer in parts */
     PHASE_SENDING,   /* the client to take the answer */
     PHASE_LINGERING, /* refused: whatever is still under way, to be discarded */
     PHASE_CLOSING,   /* libmicrohttpd to close it, the socket being shut */
@@ -71,6 +72,7 @@ struct connection {
     bool hung_up;                   /* the client has closed at least its sending side */
     bool gone;                      /* the client has closed both sides, or reset the connection */
     unsigned sent_ahead;            /* bytes of the answer to come that the client has already */
+    unsigned probes; /* bytes sent into an answer in parts to see whether the client is there */
     TAILQ_ENTRY(connection) hung_up_link;
 
     /* See http_accept.c. */
@@ -82,6 +84,14 @@ struct connection {
     TAILQ_ENTRY(connection) reserve_link;
 };
 
+/* The answer in parts. */
+struct http_stream {
+    bool begun, ended;
+    bool full;           /* a piece was refused: the handler waits for on_writable */
+    struct buffer bytes; /* written by the handler */
+    size_t taken;        /* of these, by libmicrohttpd */
+};
+
 /* An exchange as http sees it; the handler sees its `public` part. */
 struct http_exchange {
     struct exchange public;
@@ -89,10 +99,11 @@ struct http_exchange {
     struct connection *connection; /* NULL: the client is gone */
 
     bool handed;          /* the handler has it and has not answered */
-    bool suspended;       /* handed, and libmicrohttpd does not look at the connection meanwhile */
+    bool suspended;       /* libmicrohttpd does not look at the connection until there is more */
     uint64_t handed_turn; /* the loop turn it was handed over in */
 
     struct MHD_Response *response; /* the answer until libmicrohttpd takes it */
+    struct http_stream stream;
     struct buffer body;
     size_t body_counted; /* of it, in the limit of all bodies */
     char header[]; /* a copy of the request's; what `public` points to is NUL-terminated in it */
@@ -133,7 +144,7 @@ struct http {
     unsigned open_handles;
     uint64_t turn;
     unsigned unanswered;  /* exchanges handed */
-    unsigned handed_over; /* of these, with a connection that is not suspended */
+    unsigned handed_over; /* of these, whose answer libmicrohttpd asks for again and again */
     bool run_wanted;
     bool run_again;   /* a run made work that only the next one sees */
     bool tick_passed; /* deadlines are to be looked at */
@@ -164,6 +175,23 @@ void http_add(struct http *http, int fd, const struct sockaddr *address, socklen
 void http_serve_queued(struct http_exchange *exchange);
 void http_refuse_queued(struct http_exchange *exchange);
 const char *http_reason(int status);
+
+/* libmicrohttpd does not ask for this exchange's answer any more. */
+void http_leave_handed_over(struct http_exchange *exchange);
+
+/* The answer's headers go out, and its parts as they come. */
+void http_send_stream(struct http_exchange *exchange, const char *content_type);
+void http_stream_resume(struct http_exchange *exchange); /* if it is suspended */
+
+/* From now on only the client is waited for, so long as `bytes` may take it. */
+void http_await_reader(struct http_exchange *exchange, size_t bytes);
+
+/* http_stream.c: an answer in parts */
+
+/* Moves up to `size` bytes of the answer to `bytes`. Returns how many; 0: none yet, the connection
+ * is to be suspended. */
+enum { HTTP_STREAM_END = -1, HTTP_STREAM_CUT = -2 };
+ssize_t http_stream_take(struct http_exchange *exchange, char *bytes, size_t size);
 
 /* http_accept.c: who gets a slot */
 

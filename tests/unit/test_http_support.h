@@ -121,6 +121,9 @@ static inline void on_disconnect(struct exchange *exchange)
     disconnects++;
 }
 
+/* For what only one file of tests asks for; NULL: every other path is described. */
+static void (*on_other_request)(struct exchange *exchange);
+
 static inline void on_request(struct exchange *exchange, void *context)
 {
     ck_assert_ptr_eq(&loop, context);
@@ -143,6 +146,8 @@ static inline void on_request(struct exchange *exchange, void *context)
         reply_failed(exchange);
     else if (!strcmp(exchange->path, "/overloaded"))
         reply_overloaded(exchange);
+    else if (on_other_request)
+        on_other_request(exchange);
     else
         reply_description(exchange);
 }
