@@ -1,4 +1,4 @@
-/* Datatypes: names, sizes, ranges, and conversion to the engine's f32; see datatype.h. */
+/* Elements are copied out of the body with memcpy: there they stand at any alignment. */
 #include "proto/datatype.h"
 
 #include <float.h>
@@ -151,7 +151,7 @@ double datatype_to_f64(enum datatype datatype, const void *bytes)
     case DATATYPE_FP64:
         ELEMENT(double, element);
     default: {
-        float value = NAN; /* of what f32 holds exactly */
+        float value = NAN; /* these are exact in f32 */
         datatype_to_f32(datatype, bytes, 1, &value);
         return (double)value;
     }

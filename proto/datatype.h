@@ -1,4 +1,4 @@
-/* The datatypes of the Open Inference Protocol and their conversion to the engine's f32. */
+/* The datatypes of the Open Inference Protocol, and their conversion to the engine's numbers. */
 #ifndef PROTO_DATATYPE_H
 #define PROTO_DATATYPE_H
 
@@ -33,7 +33,7 @@ enum datatype datatype_from_name(const char *name);
 const char *datatype_name(enum datatype datatype);
 size_t datatype_bytes(enum datatype datatype);
 
-/* Whether a model's f32 input may be fed this type: every number type; not BOOL, not BYTES. */
+/* Whether a model's input takes this type: every number type; not BOOL, not BYTES. */
 int datatype_is_numeric(enum datatype datatype);
 
 /* Whether `value`, as written in JSON, is a value of this type: integers in range for the integer
@@ -44,7 +44,7 @@ int datatype_holds(enum datatype datatype, double value);
 double datatype_to_f64(enum datatype datatype, const void *bytes);
 
 /* Converts `count` little-endian elements at any alignment to f32, rounding to nearest. Returns the
- * number of leading elements that are finite: less than `count` means that element is NaN or
+ * number of leading elements that are finite; if it is less than `count`, the next one is NaN or
  * infinite, which no input may be. */
 size_t datatype_to_f32(enum datatype datatype, const void *bytes, size_t count, float *values);
 

@@ -85,7 +85,7 @@ static int wrong_count(const struct infer_reader *reader, size_t depth, struct e
         reader->open[depth].lists ? "lists" : "numbers", expected_children(reader, depth), shape);
 }
 
-/* The offending text: a delimiter alone, or everything up to the next one as far as it is short. */
+/* The offending text: one delimiter, or what stands before the next one, cut if it is long. */
 static int excerpt_bytes(const struct infer_reader *reader)
 {
     static const char delimiters[] = ",[]{} \t\r\n"; /* and the NUL, which would end the message */
@@ -180,7 +180,7 @@ static int bad_number(const struct infer_reader *reader, struct error *err)
     return unexpected(reader, expected, err);
 }
 
-/* Rounds numbers that the datatype holds. Returns how many, from the first on. */
+/* Rounds numbers to f32. Returns how many leading ones the datatype holds. */
 static size_t round_numbers(enum datatype range, const double *numbers, size_t count, float *values)
 {
     int32_t largest = 0;
@@ -218,7 +218,7 @@ static int store_category(const struct infer_reader *reader, size_t index, doubl
     return 0;
 }
 
-/* Returns how many, from the first on. */
+/* Returns how many leading numbers are categories. */
 static size_t store_categories(const struct infer_reader *reader, const double *numbers,
                                size_t count, int32_t *categories, struct error *err)
 {
@@ -231,8 +231,8 @@ static size_t store_categories(const struct infer_reader *reader, const double *
 
 /* ---- numbers ---- */
 
-/* Reads up to `count` numbers, of which the first stands at the cursor. Leaves the cursor behind
- * the last one that is good, or where it is when there is none; returns how many. */
+/* Reads up to `count` numbers, the first at the cursor. Leaves the cursor behind the last good one;
+ * returns how many are good. */
 static size_t read_chunk(struct infer_reader *reader, size_t count, void *values, struct error *err)
 {
     double numbers[CHUNK];
@@ -258,8 +258,8 @@ static void *element_of(void *values, size_t index)
     return (float *)values + index;
 }
 
-/* Reads numbers from the cursor on, which stands at one, until the list ends or `count` are read.
- * Returns how many, 0 on error. */
+/* Reads numbers, the first at the cursor, until the list ends or `count` are read. Returns how
+ * many; 0 on error. */
 static size_t read_numbers(struct infer_reader *reader, size_t count, void *values,
                            struct error *err)
 {
@@ -269,7 +269,7 @@ static size_t read_numbers(struct infer_reader *reader, size_t count, void *valu
     for (size_t done = 0;;) {
         size_t read = read_chunk(reader, wanted - done, element_of(values, done), err);
         if (read == 0) {
-            bad_number(reader, err); /* unless it is a number, and no category */
+            bad_number(reader, err); /* unless store_category() has said what is wrong */
             return 0;
         }
         list->children += read;

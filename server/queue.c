@@ -1,11 +1,11 @@
-/* Batches that fill while they wait; see queue.h. */
+/* Rows never move on their way to the engine: they are read into the batch they are computed in. */
 #include "server/queue.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-/* Buffers kept for reuse: one filling, one computing, one ready. More are given back, so that a
- * burst does not hold its memory forever. */
+/* Batches kept for reuse: one filling, one computing, one ready. More are freed, so that a burst
+ * does not hold its memory forever. */
 enum { MAX_SPARE_BATCHES = 3 };
 
 static void batch_free(struct batch *batch, const struct moed_model_info *info)
@@ -73,8 +73,8 @@ void queue_close(struct queue *queue)
     free_list(queue->spare, queue->info);
 }
 
-/* The batch that takes the next rows, `rows` of them if they must stay together: the last one, or a
- * new one behind it. */
+/* The batch that takes the next rows: the last one, or a new one behind it. If rows must stay
+ * together, it has room for `rows`. */
 static struct batch *open_batch(struct queue *queue, size_t rows, uint64_t now_ns,
                                 struct error *err)
 {
@@ -139,7 +139,7 @@ static int push_segments(struct queue *queue, struct job *job, struct infer_read
     return 0;
 }
 
-/* Takes the job's rows out of a batch; those behind them move up. */
+/* Removes the job's rows from a batch; those behind them move up. */
 static void remove_rows(const struct queue *queue, struct batch *batch, const struct job *job)
 {
     size_t row = 0, at = 0;
@@ -157,8 +157,8 @@ static void remove_rows(const struct queue *queue, struct batch *batch, const st
     batch->rows -= rows;
 }
 
-/* Takes the job out of the queue, and gives back the batches that are left empty: a client that
- * sends and hangs up again and again must not pile them up. */
+/* Removes the job from the queue, and recycles batches that are left empty: a client that sends and
+ * hangs up again and again must not pile them up. */
 static void remove_job(struct queue *queue, const struct job *job)
 {
     struct batch **link = &queue->head;
