@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "server/decode.h"
+
 /* How exactly deadlines are kept; a wake-up per job would cost more than it saves. */
 enum { DEADLINE_TICK_MS = 10 };
 
@@ -134,15 +136,6 @@ static bool wants_routing(const struct infer_request *request)
     return wanted;
 }
 
-static int decode(const struct predict *predict, struct job *job, struct error *err)
-{
-    const struct exchange *exchange = job->exchange;
-    const struct signature *signature = &job->model->signature;
-    const struct infer_body body = {exchange->body ? exchange->body : "", exchange->body_length,
-                                    exchange->inference_header_length};
-    return job->protocol->decode(signature, &body, &predict->limits, &job->request, err);
-}
-
 static void set_deadline(const struct predict *predict, struct job *job)
 {
     uint64_t timeout_ns = predict->queue_timeout_ns;
@@ -161,8 +154,6 @@ static void own(struct job *job)
 
 static int submit(struct predict *predict, struct job *job, struct error *err)
 {
-    if (decode(predict, job, err) != 0)
-        return -1;
     job->exchange->log_rows = job->request.rows;
     job->wants_routing = wants_routing(&job->request);
     if (allocate_results(job, err) != 0)
@@ -178,23 +169,35 @@ static int submit(struct predict *predict, struct job *job, struct error *err)
     return -1;
 }
 
-void predict_request(struct predict *predict, struct model *model, struct exchange *exchange,
-                     const struct protocol *protocol)
+static enum reject_reason reason_of(enum error_code code)
 {
-    struct error err = ERROR_INIT;
-    struct job *job = xcalloc(1, sizeof *job);
-    job->model = model_hold(model);
-    job->exchange = exchange;
-    job->predict = predict;
-    job->protocol = protocol;
-    if (submit(predict, job, &err) != 0) {
-        reject(job, err.code == ERROR_OVERLOADED ? REJECT_QUEUE_FULL : REJECT_INVALID);
-        exchange_reply_error(exchange, &err);
+    return code == ERROR_OVERLOADED     ? REJECT_QUEUE_FULL
+           : code == ERROR_DISCONNECTED ? REJECT_DISCONNECTED
+                                        : REJECT_INVALID;
+}
+
+static void on_decoded(struct job *job, struct error *err)
+{
+    struct predict *predict = job->predict;
+    if (err->code != ERROR_NONE || submit(predict, job, err) != 0) {
+        reject(job, reason_of(err->code));
+        exchange_reply_error(job->exchange, err);
         job_free(job);
         return;
     }
     if (!TAILQ_EMPTY(&predict->jobs) && !uv_is_active((uv_handle_t *)&predict->deadlines))
         uv_timer_start(&predict->deadlines, on_deadlines, DEADLINE_TICK_MS, DEADLINE_TICK_MS);
+}
+
+void predict_request(struct predict *predict, struct model *model, struct exchange *exchange,
+                     const struct protocol *protocol)
+{
+    struct job *job = xcalloc(1, sizeof *job);
+    job->model = model_hold(model);
+    job->exchange = exchange;
+    job->predict = predict;
+    job->protocol = protocol;
+    decode_job(predict->deadlines.loop, job, on_decoded);
 }
 
 void predict_init(struct predict *predict, uv_loop_t *loop, struct lanes *lanes,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import time
 import unittest
 
@@ -239,6 +240,51 @@ class SlowTest(HttpCase):
             connection = self.connect()
             connection.send(REQUEST)
             connection.reset()
+        self.assert_serving()
+
+
+class LongBodyTest(HttpCase):
+    """A body that takes long to read is read beside the loop."""
+
+    options = {"loops": 1}
+
+    def answer_to(self, body):
+        return self.client.post(PREDICT, body)
+
+    def test_the_answer_is_the_same(self):
+        rows = [[i / 7, -i, i * 1e-40, 1] for i in range(500)]
+        short = json.dumps({"instances": rows, "routing": True}).encode()
+        long = short.replace(b",", b"," + b" " * 2000)
+        self.assertGreater(len(long), 1 << 20)
+        self.assertEqual(self.answer_to(long).body, self.answer_to(short).body)
+
+    def test_so_are_refusals(self):
+        for wrong in (b"[1,2,3]", b"[1,2,3,null]", b"[1,2,3,1e99]", b"[1,2,3,[4]]"):
+            short, long = (self.answer_to(b'{"instances":[[1,2,3,4],' + wrong + blanks + b"]}")
+                           for blanks in (b"", b" " * (2 << 20)))
+            self.assertEqual((short.status, short.body), (400, long.body))
+
+    def test_others_do_not_wait_for_it(self):
+        body = b'{"instances":[[' + b" " * (60 << 20) + b"1]]}"
+        for _ in range(10):
+            connection, health = self.connect(), self.connect()
+            self.assertEqual(health.request("GET", "/v2/health/live").status, 200)
+            connection.send(request_bytes("POST", PREDICT, body)[:-1])
+            time.sleep(0.2)
+            connection.send(b"}")
+            self.assertEqual(health.request("GET", "/v2/health/live").status, 200)
+            first = not select.select([connection.socket], [], [], 0)[0]
+            self.assert_error(connection.answer(), 400, "has 1 numbers")
+            if first:
+                return
+        self.fail("health was answered after the long body every time")
+
+    def test_clients_that_go(self):
+        body = b'{"instances":[[' + b" " * (20 << 20) + b"1]]}"
+        for part in ("close", "reset"):
+            connection = self.connect()
+            connection.send(request_bytes("POST", PREDICT, body))
+            getattr(connection, part)()
         self.assert_serving()
 
 

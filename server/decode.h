@@ -1,0 +1,15 @@
+/* From a request's body to numbers: on the loop where that is quick, else on one of libuv's
+ * threads, so that a body of 60 MB keeps nobody else waiting. */
+#ifndef SERVER_DECODE_H
+#define SERVER_DECODE_H
+
+#include <uv.h>
+
+#include "server/job.h"
+
+/* Fills job->request, now or later, and calls `on_decoded` once, on the loop's thread; `err` says
+ * whether it failed. What the request points to dies with its body, or when on_decoded returns. */
+void decode_job(uv_loop_t *loop, struct job *job,
+                void (*on_decoded)(struct job *job, struct error *err));
+
+#endif
