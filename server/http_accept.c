@@ -55,23 +55,31 @@ static bool make_leave(struct connection *connection)
     }
 }
 
+/* Those that are refused and linger; the oldest goes first. */
+static bool shut_lingering(struct http *http)
+{
+    struct connection *connection;
+    TAILQ_FOREACH(connection, &http->lists[PHASE_LINGERING], link)
+    {
+        if (connection->beyond_limit) {
+            connection_shut(connection);
+            return true;
+        }
+    }
+    return false;
+}
+
 static bool reserve_has_room(struct http *http)
 {
-    if (http->beyond_limit >= HTTP_MAX_BEYOND_LIMIT) {
-        struct connection *lingering = TAILQ_FIRST(&http->lists[PHASE_LINGERING]);
-        if (lingering)
-            connection_shut(lingering);
-        return false;
-    }
-    struct connection *connection = TAILQ_FIRST(&http->reserve);
+    struct connection *connection = TAILQ_FIRST(&http->reserve), *next;
     bool has_room = http->reserve_count < HTTP_RESERVE;
-    for (; connection && !has_room; connection = TAILQ_NEXT(connection, reserve_link)) {
+    for (; connection && !has_room; connection = next) {
+        next = TAILQ_NEXT(connection, reserve_link);
         if (uv_now(http->loop) < connection->opened_ms + RESERVE_MS)
             return false;
-        if (make_leave(connection))
-            return true;
+        has_room = make_leave(connection);
     }
-    return has_room;
+    return has_room && (http->beyond_limit < HTTP_MAX_BEYOND_LIMIT || shut_lingering(http));
 }
 
 static bool take_slot(struct http *http)
@@ -207,6 +215,8 @@ void connection_take_place(struct connection *connection)
 void connection_give_up_place(struct connection *connection)
 {
     connection_leave_reserve(connection);
+    connection->http->beyond_limit -= connection->beyond_limit;
+    connection->beyond_limit = false;
     if (atomic_exchange(&connection->has_slot, false))
         http_limits_return_slot(connection->http->options.limits);
 }

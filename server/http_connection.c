@@ -44,7 +44,6 @@ void connection_close(struct connection *connection)
     connection_give_up_place(connection);
     if (connection->client_counted)
         http_limits_return_address(http->options.limits, connection->client);
-    http->beyond_limit -= connection->beyond_limit;
     http->connections--;
     free(connection);
 }
