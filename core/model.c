@@ -88,7 +88,7 @@ static int read_listed_input(struct input *input, struct moed_tensor_info *tenso
                              const struct scope *scope, struct config_node *node, struct error *err)
 {
     int64_t categories;
-    if (config_integer(node, "categories", 0, 1, INT32_MAX, &categories, err) != 0)
+    if (config_integer(node, "categories", 0, within(1, INT32_MAX), &categories, err) != 0)
         return -1;
     if (categories && input->preprocess.present)
         return config_error(node, "preprocess", err, "categories are no quantities");
@@ -246,7 +246,7 @@ static int read_reference(struct config_node *references, const struct moed_gate
     size_t count;
     int64_t rows;
     if (config_object(references, gate->name, &node, err) != 0 ||
-        config_integer(&node, "rows", CONFIG_REQUIRED, 1, INT64_MAX, &rows, err) != 0 ||
+        config_integer(&node, "rows", CONFIG_REQUIRED, within(1, INT64_MAX), &rows, err) != 0 ||
         config_reals(&node, "share", &shares, &count, err) != 0)
         return -1;
     free(shares);
@@ -281,7 +281,7 @@ static int read_header(struct moed_model *model, struct loading *loading, struct
     int type;
     int64_t version;
     if (config_choice(root, "model_type", types, -1, &type, err) != 0 ||
-        config_integer(root, "format_version", CONFIG_REQUIRED, 1, 2, &version, err) != 0 ||
+        config_integer(root, "format_version", CONFIG_REQUIRED, within(1, 2), &version, err) != 0 ||
         config_text(root, "description", "", &description, err) != 0)
         return -1;
     loading->format = (int)version;

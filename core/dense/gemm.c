@@ -272,9 +272,9 @@ void gemm_rows(const struct gemm *gemm, const float *x, size_t rows, const float
         scale_outputs(gemm, rows, bias, y);
 }
 
-void gemm_windows(const struct gemm *gemm, const float *x, size_t pitch, const size_t *offsets,
-                  size_t rows, const float *bias, float *y)
+void gemm_windows(const struct gemm *gemm, const struct windows *windows, const float *bias,
+                  float *y)
 {
     const struct packed weights = {gemm->panels, gemm->dtype, gemm->n, gemm->k};
-    gemm->kernel->windows(&weights, x, pitch, offsets, rows, bias, y);
+    gemm->kernel->windows(&weights, windows, bias, y);
 }

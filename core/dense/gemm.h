@@ -12,6 +12,7 @@
 #include "core/load/safetensors.h"
 
 struct kernel;
+struct windows; /* kernel.h */
 
 struct gemm {
     const struct kernel *kernel;
@@ -37,9 +38,8 @@ void gemm_close(struct gemm *gemm);
 /* y[rows, n] = x[rows, k] W^T + bias[n]; bias may be NULL. */
 void gemm_rows(const struct gemm *gemm, const float *x, size_t rows, const float *bias, float *y);
 
-/* The same where input k of row r is x[r * pitch + offsets[k]]. Of F32 weights, with a kernel that
- * has such a product. */
-void gemm_windows(const struct gemm *gemm, const float *x, size_t pitch, const size_t *offsets,
-                  size_t rows, const float *bias, float *y);
+/* Like gemm_rows() with windows for rows. F32 weights only, and only if kernel->windows is set. */
+void gemm_windows(const struct gemm *gemm, const struct windows *windows, const float *bias,
+                  float *y);
 
 #endif

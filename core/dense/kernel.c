@@ -87,16 +87,17 @@ static void multiply_block(const struct product *product, size_t panel, size_t f
     }
 }
 
-static void windows_all(const struct packed *weights, const float *x, size_t x_pitch,
-                        const size_t *offsets, size_t rows, const float *bias, float *y)
+static void windows_all(const struct packed *weights, const struct windows *windows,
+                        const float *bias, float *y)
 {
+    const size_t rows = windows->count;
     const size_t k = weights->k, panels = (weights->n + PANEL - 1) / PANEL;
     const size_t height = tile_rows(rows), tiles = (rows + height - 1) / height;
     const size_t blocks = tiles == 1 ? 1 : (k + MAX_DEPTH - 1) / MAX_DEPTH;
     const struct product product = {.weights = weights,
-                                    .x = x,
-                                    .x_pitch = x_pitch,
-                                    .offsets = offsets,
+                                    .x = windows->x,
+                                    .x_pitch = windows->pitch,
+                                    .offsets = windows->offsets,
                                     .bias = bias,
                                     .y = y,
                                     .rows = rows,
@@ -116,9 +117,10 @@ static void rows_all(const struct packed *weights, const float *x, size_t rows, 
                      float *y)
 {
     const size_t n = weights->n, k = weights->k;
-    for (size_t row = 0; row < rows; row += BLOCK_ROWS)
-        windows_all(weights, x + row * k, k, NULL, min_size(rows - row, BLOCK_ROWS), bias,
-                    y + row * n);
+    for (size_t row = 0; row < rows; row += BLOCK_ROWS) {
+        const struct windows block = {x + row * k, k, NULL, min_size(rows - row, BLOCK_ROWS)};
+        windows_all(weights, &block, bias, y + row * n);
+    }
 }
 
 /* Every tile's rows of weights one k after the other: one pointer then walks them, where a pointer
@@ -134,15 +136,14 @@ static void pack_columns(const float *weights, size_t count, size_t k, float *pa
     }
 }
 
-static void multiply_columns(struct tile *tile, const float *packed, size_t count,
-                             const float *bias, float *y)
+static void multiply_columns(struct tile *tile, const struct filters *filters, float *y)
 {
-    const size_t height = tile_rows(count);
-    for (size_t row = 0; row < count; row += height) {
-        tile->x = packed + row * tile->k;
-        tile->bias = bias ? bias + row : NULL;
+    const size_t height = tile_rows(filters->count);
+    for (size_t row = 0; row < filters->count; row += height) {
+        tile->x = filters->packed + row * tile->k;
+        tile->bias = filters->bias ? filters->bias + row : NULL;
         tile->y = y + row * tile->y_pitch;
-        TILE_OF(ISA, columns)(tile, (unsigned)min_size(height, count - row), false);
+        TILE_OF(ISA, columns)(tile, (unsigned)min_size(height, filters->count - row), false);
     }
 }
 
@@ -157,10 +158,10 @@ static const float *next_vector(const float *vector, const struct columns *colum
     return vector + columns->pitch - columns->line;
 }
 
-static void columns_all(const float *packed, size_t count, size_t k, const float *x,
-                        const struct columns *columns, const float *bias, float *y, size_t y_pitch)
+static void columns_all(const struct filters *filters, const struct columns *columns,
+                        const float *x, float *y, size_t y_pitch)
 {
-    struct tile tile = {.offsets = columns->offsets, .k = k, .y_pitch = y_pitch};
+    struct tile tile = {.offsets = columns->offsets, .k = filters->k, .y_pitch = y_pitch};
     const float *vector = x; /* the next one's first column */
     size_t left = columns->line;
     for (size_t column = 0; column < columns->count; column += PANEL) {
@@ -169,7 +170,7 @@ static void columns_all(const float *packed, size_t count, size_t k, const float
         tile.source = first;
         tile.vector_pitch = (size_t)(vector - first);
         vector = next_vector(vector, columns, &left);
-        multiply_columns(&tile, packed, count, bias, y + column);
+        multiply_columns(&tile, filters, y + column);
     }
 }
 

@@ -21,6 +21,20 @@ struct packed {
     size_t n, k;
 };
 
+/* A convolution's windows along a line: number k of window w is x[w * pitch + offsets[k]]. */
+struct windows {
+    const float *x;
+    size_t pitch;
+    const size_t *offsets; /* [k]; NULL: 0, 1, 2, ... */
+    size_t count;
+};
+
+/* A convolution's weights W[count, k] as pack_columns() gives them, and biases (may be NULL). */
+struct filters {
+    const float *packed, *bias;
+    size_t count, k;
+};
+
 /* X[k, columns], where X[j, c] = x[offsets[j] + c / line * pitch + c % line]: a convolution's
  * windows, which overlap. Lines are whole vectors. Columns are computed two vectors at a time:
  * where their count is no multiple of that, up to COLUMN_SLACK more are read and written. */
@@ -37,15 +51,14 @@ struct kernel {
     /* y[rows, n] = x[rows, k] W^T + bias; bias may be NULL. */
     void (*rows)(const struct packed *weights, const float *x, size_t rows, const float *bias,
                  float *y);
-    /* The same where input k of row r is x[r * pitch + offsets[k]]: a convolution's windows along a
-     * line. F32 weights only. NULL: it has no such product. */
-    void (*windows)(const struct packed *weights, const float *x, size_t pitch,
-                    const size_t *offsets, size_t rows, const float *bias, float *y);
-    /* y[count, columns] = W[count, k] X + bias, of weights that pack_columns() has packed: as many
-     * numbers in another order. */
+    /* The same with windows for rows. F32 weights only. NULL: it has no such product. */
+    void (*windows)(const struct packed *weights, const struct windows *windows, const float *bias,
+                    float *y);
+    /* y[count, columns] = W X + bias, rows of y `y_pitch` apart. pack_columns() only reorders the
+     * weights: [count, k] numbers in and out. */
     void (*pack_columns)(const float *weights, size_t count, size_t k, float *packed);
-    void (*columns)(const float *packed, size_t count, size_t k, const float *x,
-                    const struct columns *columns, const float *bias, float *y, size_t y_pitch);
+    void (*columns)(const struct filters *filters, const struct columns *columns, const float *x,
+                    float *y, size_t y_pitch);
 };
 
 enum { COLUMN_SLACK = 64 };

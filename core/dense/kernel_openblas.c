@@ -73,11 +73,10 @@ static void pack_columns(const float *weights, size_t count, size_t k, float *pa
     kernel_generic.pack_columns(weights, count, k, packed);
 }
 
-static void multiply_columns(const float *packed, size_t count, size_t k, const float *x,
-                             const struct columns *columns, const float *bias, float *y,
-                             size_t y_pitch)
+static void multiply_columns(const struct filters *filters, const struct columns *columns,
+                             const float *x, float *y, size_t y_pitch)
 {
-    kernel_generic.columns(packed, count, k, x, columns, bias, y, y_pitch);
+    kernel_generic.columns(filters, columns, x, y, y_pitch);
 }
 
 const struct kernel kernel_openblas = {.name = "openblas",

@@ -22,7 +22,7 @@ static int attention_build(struct layer *layer, const struct scope *scope, struc
     if (layer->in.rank != 2)
         return config_error(node, NULL, err, "attention works on rows of [positions, size]");
     const size_t positions = layer->in.dims[0], size = layer->in.dims[1];
-    if (config_integer(node, "heads", CONFIG_REQUIRED, 1, (int64_t)size, &heads, err) != 0)
+    if (config_integer(node, "heads", CONFIG_REQUIRED, within(1, (int64_t)size), &heads, err) != 0)
         return -1;
     if (size % (size_t)heads != 0)
         return config_error(node, "heads", err, "%lld does not divide the size %zu",

@@ -51,7 +51,7 @@ static int reduction_build(struct layer *layer, struct config_node *node, int64_
     int64_t axis;
     if (rank == 0)
         return config_error(node, "axis", err, "%s needs at least one axis", layer->op->name);
-    if (config_integer(node, "axis", otherwise, -rank, rank - 1, &axis, err) != 0)
+    if (config_integer(node, "axis", otherwise, within(-rank, rank - 1), &axis, err) != 0)
         return -1;
     size_t at = (size_t)(axis < 0 ? axis + rank : axis);
     reduction->outer = reduction->inner = 1;
@@ -108,8 +108,8 @@ static int select_build(struct layer *layer, const struct scope *scope, struct c
     if (reduction_build(layer, node, 0, err) != 0)
         return -1;
     struct reduction *reduction = layer->state;
-    if (config_integer(node, "index", CONFIG_REQUIRED, 0, (int64_t)reduction->axis - 1, &index,
-                       err) != 0)
+    if (config_integer(node, "index", CONFIG_REQUIRED, within(0, (int64_t)reduction->axis - 1),
+                       &index, err) != 0)
         return -1;
     reduction->index = (size_t)index;
     return 0;

@@ -6,10 +6,11 @@
  * then the padded image shifted, and products read it at one offset per tap. There are three, which
  * sum alike and differ in what the lanes of a vector are:
  *
- * by lines     windows along an output line, where lines are whole vectors: results need no copy
- * by windows   output channels, where they fill vectors better; the results of a line are turned
- * around by columns   windows of all lines at once, and the few results whose windows wrapped
- * around an edge are dropped; with strides, after the windows have been written out */
+ * - by lines: windows along an output line, where lines are whole vectors; results need no copy
+ * - by windows: output channels, where they fill vectors better; the results of a line are
+ * transposed
+ * - by columns: windows of all lines at once. The few results whose windows wrapped around an edge
+ * are dropped. With strides, the windows are written out first. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -48,9 +49,9 @@ static size_t output_size(size_t in, size_t padding, size_t kernel, size_t strid
 static int read_options(struct conv *conv, struct config_node *node, struct error *err)
 {
     int64_t stride, padding, groups;
-    if (config_integer(node, "stride", 1, 1, MAX_CONV_STEP, &stride, err) != 0 ||
-        config_integer(node, "padding", 0, 0, MAX_CONV_STEP, &padding, err) != 0 ||
-        config_integer(node, "groups", 1, 1, MAX_ROW_ELEMENTS, &groups, err) != 0)
+    if (config_integer(node, "stride", 1, within(1, MAX_CONV_STEP), &stride, err) != 0 ||
+        config_integer(node, "padding", 0, within(0, MAX_CONV_STEP), &padding, err) != 0 ||
+        config_integer(node, "groups", 1, within(1, MAX_ROW_ELEMENTS), &groups, err) != 0)
         return -1;
     conv->stride = (size_t)stride;
     conv->padding_h = conv->padding_w = (size_t)padding;
@@ -298,11 +299,17 @@ VECTORIZED static void pad(const struct conv *conv, const float *image, size_t c
     }
 }
 
-static void by_lines(const struct conv *conv, size_t group, float *workspace, float *y)
+static struct filters filters_of(const struct conv *conv, size_t group)
 {
     const size_t channels = conv->out_channels / conv->groups;
-    kernel_get()->columns(conv->packed + group * channels * conv->k, channels, conv->k, workspace,
-                          &conv->columns, bias_of(conv, group), y, conv->out_h * conv->out_w);
+    return (struct filters){conv->packed + group * channels * conv->k, bias_of(conv, group),
+                            channels, conv->k};
+}
+
+static void by_lines(const struct conv *conv, size_t group, float *workspace, float *y)
+{
+    const struct filters filters = filters_of(conv, group);
+    kernel_get()->columns(&filters, &conv->columns, workspace, y, conv->out_h * conv->out_w);
 }
 
 /* columns[k][position]: the windows written out, for strides that leave gaps between them. */
@@ -328,7 +335,7 @@ VECTORIZED static void keep_lines(const struct conv *conv, const float *wide, si
 
 static void by_columns(const struct conv *conv, size_t group, float *workspace, float *y)
 {
-    const size_t channels = conv->out_channels / conv->groups;
+    const struct filters filters = filters_of(conv, group);
     const size_t pitch = conv->columns.count + COLUMN_SLACK;
     const float *source = workspace;
     float *wide = workspace + conv->padded_elements;
@@ -337,9 +344,8 @@ static void by_columns(const struct conv *conv, size_t group, float *workspace, 
         source = wide;
         wide += conv->k * conv->columns.count + COLUMN_SLACK;
     }
-    kernel_get()->columns(conv->packed + group * channels * conv->k, channels, conv->k, source,
-                          &conv->columns, bias_of(conv, group), wide, pitch);
-    keep_lines(conv, wide, channels, pitch, y);
+    kernel_get()->columns(&filters, &conv->columns, source, wide, pitch);
+    keep_lines(conv, wide, filters.count, pitch, y);
 }
 
 enum { QUAD = 4 };
@@ -352,8 +358,8 @@ static inline quad load_quad(const float *from)
     return value;
 }
 
-/* Four by four numbers, lines `pitch` apart, become lines `to_pitch` apart of what were columns. */
-static inline void turn_quad(const float *from, size_t pitch, float *to, size_t to_pitch)
+/* Transposes four by four numbers: lines `pitch` apart become columns of lines `to_pitch` apart. */
+static inline void transpose_quad(const float *from, size_t pitch, float *to, size_t to_pitch)
 {
     const quad a = load_quad(from), b = load_quad(from + pitch), c = load_quad(from + 2 * pitch),
                d = load_quad(from + 3 * pitch);
@@ -361,25 +367,25 @@ static inline void turn_quad(const float *from, size_t pitch, float *to, size_t 
                ab_high = __builtin_shufflevector(a, b, 2, 6, 3, 7),
                cd_low = __builtin_shufflevector(c, d, 0, 4, 1, 5),
                cd_high = __builtin_shufflevector(c, d, 2, 6, 3, 7);
-    const quad turned[QUAD] = {__builtin_shufflevector(ab_low, cd_low, 0, 1, 4, 5),
-                               __builtin_shufflevector(ab_low, cd_low, 2, 3, 6, 7),
-                               __builtin_shufflevector(ab_high, cd_high, 0, 1, 4, 5),
-                               __builtin_shufflevector(ab_high, cd_high, 2, 3, 6, 7)};
+    const quad transposed[QUAD] = {__builtin_shufflevector(ab_low, cd_low, 0, 1, 4, 5),
+                                   __builtin_shufflevector(ab_low, cd_low, 2, 3, 6, 7),
+                                   __builtin_shufflevector(ab_high, cd_high, 0, 1, 4, 5),
+                                   __builtin_shufflevector(ab_high, cd_high, 2, 3, 6, 7)};
     for (size_t i = 0; i < QUAD; i++)
-        memcpy(to + i * to_pitch, &turned[i], sizeof turned[i]);
+        memcpy(to + i * to_pitch, &transposed[i], sizeof transposed[i]);
 }
 
 /* y[channel * pitch + window] = line[window][channel]. Channel by channel: planes tend to lie
  * powers of two apart, where the cache holds but a few of their lines. */
-VECTORIZED static void turn_line(const float *line, size_t windows, size_t channels, size_t pitch,
-                                 float *y)
+VECTORIZED static void transpose_line(const float *line, size_t windows, size_t channels,
+                                      size_t pitch, float *y)
 {
     size_t channel = 0;
     for (; channel + QUAD <= channels; channel += QUAD) {
         size_t window = 0;
         for (; window + QUAD <= windows; window += QUAD)
-            turn_quad(line + window * channels + channel, channels, y + channel * pitch + window,
-                      pitch);
+            transpose_quad(line + window * channels + channel, channels,
+                           y + channel * pitch + window, pitch);
         for (; window < windows; window++)
             for (size_t i = channel; i < channel + QUAD; i++)
                 y[i * pitch + window] = line[window * channels + i];
@@ -394,9 +400,10 @@ static void by_windows(const struct conv *conv, size_t group, float *workspace, 
     const size_t channels = conv->out_channels / conv->groups, plane = conv->out_h * conv->out_w;
     float *line = workspace + conv->padded_elements;
     for (size_t oh = 0; oh < conv->out_h; oh++) {
-        gemm_windows(&conv->panels[group], workspace + oh * conv->stride * conv->padded_w,
-                     conv->stride, conv->window, conv->out_w, bias_of(conv, group), line);
-        turn_line(line, conv->out_w, channels, plane, y + oh * conv->out_w);
+        const struct windows windows = {workspace + oh * conv->stride * conv->padded_w,
+                                        conv->stride, conv->window, conv->out_w};
+        gemm_windows(&conv->panels[group], &windows, bias_of(conv, group), line);
+        transpose_line(line, conv->out_w, channels, plane, y + oh * conv->out_w);
     }
 }
 

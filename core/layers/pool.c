@@ -19,9 +19,10 @@ static int pool_build(struct layer *layer, const struct scope *scope, struct con
     (void)scope;
     struct pool *pool = layer->state = xcalloc(1, sizeof *pool);
     int64_t kernel, stride, padding;
-    if (config_integer(node, "kernel", CONFIG_REQUIRED, 1, MAX_POOL_KERNEL, &kernel, err) != 0 ||
-        config_integer(node, "stride", kernel, 1, MAX_POOL_KERNEL, &stride, err) != 0 ||
-        config_integer(node, "padding", 0, 0, kernel / 2, &padding, err) != 0)
+    if (config_integer(node, "kernel", CONFIG_REQUIRED, within(1, MAX_POOL_KERNEL), &kernel, err) !=
+            0 ||
+        config_integer(node, "stride", kernel, within(1, MAX_POOL_KERNEL), &stride, err) != 0 ||
+        config_integer(node, "padding", 0, within(0, kernel / 2), &padding, err) != 0)
         return -1;
     char text[SHAPE_TEXT_BYTES];
     const struct moed_shape *in = &layer->in;
@@ -82,36 +83,42 @@ static void fill(float *to, size_t count, float value)
         to[i] = value;
 }
 
+/* How a window is pooled: begun with `start`, tap by tap, then times `factor`. */
+struct pooling {
+    take_tap *take;
+    float start, factor;
+};
+
 /* One line of windows: first down, whole lines of input at a time, then across what that left. */
-static void pool_line(const struct pool *pool, take_tap *take, float start, const float *plane,
+static void pool_line(const struct pool *pool, const struct pooling *pooling, const float *plane,
                       size_t oh, float *column, float *y)
 {
-    fill(column, pool->in_w, start);
+    fill(column, pool->in_w, pooling->start);
     for (size_t kh = 0; kh < pool->kernel; kh++) {
         const size_t at = oh * pool->stride + kh;
         if (at >= pool->padding && at - pool->padding < pool->in_h)
-            take(plane + (at - pool->padding) * pool->in_w, 1, pool->in_w, column);
+            pooling->take(plane + (at - pool->padding) * pool->in_w, 1, pool->in_w, column);
     }
-    fill(y, pool->out_w, start);
+    fill(y, pool->out_w, pooling->start);
     for (size_t kw = 0; kw < pool->kernel; kw++) {
         size_t first, last;
         clip(pool, kw, pool->in_w, pool->out_w, &first, &last);
         if (first < last)
-            take(column + first * pool->stride + kw - pool->padding, pool->stride, last - first,
-                 y + first);
+            pooling->take(column + first * pool->stride + kw - pool->padding, pool->stride,
+                          last - first, y + first);
     }
 }
 
 static void pool_forward(const struct layer *layer, const struct run *run, size_t rows,
-                         const float *x, float *y, take_tap *take, float start, float factor)
+                         const float *x, float *y, const struct pooling *pooling)
 {
     const struct pool *pool = layer->state;
     const size_t planes = rows * layer->in.dims[0];
     for (size_t plane = 0; plane < planes; plane++, x += pool->in_h * pool->in_w)
         for (size_t oh = 0; oh < pool->out_h; oh++, y += pool->out_w) {
-            pool_line(pool, take, start, x, oh, run_workspace(run), y);
+            pool_line(pool, pooling, x, oh, run_workspace(run), y);
             for (size_t i = 0; i < pool->out_w; i++)
-                y[i] *= factor;
+                y[i] *= pooling->factor;
         }
 }
 
@@ -146,15 +153,15 @@ static void max_pool2d_forward(const struct layer *layer, const struct run *run,
     if (pool->kernel == 2 && pool->stride == 2 && pool->padding == 0)
         max_of_fours(layer, run, rows, x, y);
     else
-        pool_forward(layer, run, rows, x, y, take_max, -INFINITY, 1.0f);
+        pool_forward(layer, run, rows, x, y, &(struct pooling){take_max, -INFINITY, 1.0f});
 }
 
 static void avg_pool2d_forward(const struct layer *layer, const struct run *run, size_t rows,
                                const float *x, float *y)
 {
     const struct pool *pool = layer->state;
-    pool_forward(layer, run, rows, x, y, take_sum, 0.0f,
-                 1.0f / (float)(pool->kernel * pool->kernel));
+    const float factor = 1.0f / (float)(pool->kernel * pool->kernel);
+    pool_forward(layer, run, rows, x, y, &(struct pooling){take_sum, 0.0f, factor});
 }
 
 const struct layer_op op_max_pool2d = {

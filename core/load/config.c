@@ -116,8 +116,8 @@ bool config_has(struct config_node *node, const char *key)
     return get(node, key) != NULL;
 }
 
-int config_integer(struct config_node *node, const char *key, int64_t otherwise, int64_t least,
-                   int64_t most, int64_t *value, struct error *err)
+int config_integer(struct config_node *node, const char *key, int64_t otherwise,
+                   struct config_range range, int64_t *value, struct error *err)
 {
     json_t *json = get(node, key);
     if (!json && otherwise == CONFIG_REQUIRED)
@@ -126,10 +126,10 @@ int config_integer(struct config_node *node, const char *key, int64_t otherwise,
         *value = otherwise;
         return 0;
     }
-    if (!json_is_integer(json) || json_integer_value(json) < least ||
-        json_integer_value(json) > most)
+    if (!json_is_integer(json) || json_integer_value(json) < range.least ||
+        json_integer_value(json) > range.most)
         return config_error(node, key, err, "expected an integer from %lld to %lld",
-                            (long long)least, (long long)most);
+                            (long long)range.least, (long long)range.most);
     *value = json_integer_value(json);
     return 0;
 }
@@ -203,7 +203,7 @@ int config_shape(struct config_node *node, const char *key, struct moed_shape *s
     return 0;
 }
 
-int config_integers(struct config_node *node, const char *key, int64_t least, int64_t most,
+int config_integers(struct config_node *node, const char *key, struct config_range range,
                     int32_t **values, size_t *count, struct error *err)
 {
     json_t *json = get(node, key);
@@ -214,12 +214,12 @@ int config_integers(struct config_node *node, const char *key, int64_t least, in
         return -1;
     for (size_t i = 0; i < *count; i++) {
         json_t *item = json_array_get(json, i);
-        if (!json_is_integer(item) || json_integer_value(item) < least ||
-            json_integer_value(item) > most) {
+        if (!json_is_integer(item) || json_integer_value(item) < range.least ||
+            json_integer_value(item) > range.most) {
             free(*values);
             *values = NULL; /* the caller's own clean-up frees what it was given */
             return config_error(node, key, err, "entry %zu is not an integer from %lld to %lld", i,
-                                (long long)least, (long long)most);
+                                (long long)range.least, (long long)range.most);
         }
         (*values)[i] = (int32_t)json_integer_value(item);
     }

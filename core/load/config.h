@@ -27,14 +27,24 @@ struct config_node {
 /* As a default: the key must be there. */
 #define CONFIG_REQUIRED INT64_MIN
 
+/* Both included. */
+struct config_range {
+    int64_t least, most;
+};
+
+static inline struct config_range within(int64_t least, int64_t most)
+{
+    return (struct config_range){least, most};
+}
+
 /* Reads a JSON document whose root is an object. The node's `json` is the document: config_close
  * it. */
 int config_open(struct config_node *root, const char *path, struct error *err);
 void config_close(struct config_node *root);
 
 bool config_has(struct config_node *node, const char *key);
-int config_integer(struct config_node *node, const char *key, int64_t otherwise, int64_t least,
-                   int64_t most, int64_t *value, struct error *err);
+int config_integer(struct config_node *node, const char *key, int64_t otherwise,
+                   struct config_range range, int64_t *value, struct error *err);
 /* A number in the range of f32; `otherwise` NULL: required. */
 int config_real(struct config_node *node, const char *key, const double *otherwise, double *value,
                 struct error *err);
@@ -47,8 +57,8 @@ int config_choice(struct config_node *node, const char *key, const char *const n
 /* Required list of 1..MOED_MAX_RANK sizes of at least 1. */
 int config_shape(struct config_node *node, const char *key, struct moed_shape *shape,
                  struct error *err);
-/* Required list of integers from `least` to `most`; malloc'ed, caller frees. */
-int config_integers(struct config_node *node, const char *key, int64_t least, int64_t most,
+/* Required list of integers in that range; malloc'ed, caller frees. */
+int config_integers(struct config_node *node, const char *key, struct config_range range,
                     int32_t **values, size_t *count, struct error *err);
 /* Required list of numbers in the range of f32; malloc'ed, caller frees. */
 int config_reals(struct config_node *node, const char *key, double **values, size_t *count,

@@ -38,7 +38,8 @@ static int read_inputs(int32_t **entries, struct config_node *node, size_t count
     if (item->rank == 0 || routes_positions)
         return config_error(node, "inputs", err, "%s has no entries to choose from",
                             routes_positions ? "a position" : "the layer's input");
-    if (config_integers(node, "inputs", 0, (int64_t)item->dims[0] - 1, entries, &given, err) != 0)
+    if (config_integers(node, "inputs", within(0, (int64_t)item->dims[0] - 1), entries, &given,
+                        err) != 0)
         return -1;
     if (given == count)
         return 0;
@@ -54,7 +55,7 @@ int experts_build(struct experts *experts, const struct scope *scope, struct con
     int32_t *entries;
     if (config_object(node, "experts", &own, err) != 0 ||
         format_2_key(scope, &own, "inputs", err) != 0 ||
-        config_integer(&own, "count", CONFIG_REQUIRED, 1, MAX_EXPERTS, &count, err) != 0 ||
+        config_integer(&own, "count", CONFIG_REQUIRED, within(1, MAX_EXPERTS), &count, err) != 0 ||
         read_inputs(&entries, &own, (size_t)count, item, routes_positions, err) != 0)
         return -1;
     experts->item_elements = moed_shape_elements(item);

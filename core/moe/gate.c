@@ -45,7 +45,7 @@ static int read_choice(struct gate *gate, struct config_node *node, size_t exper
 {
     if (!config_has(node, "experts"))
         return 0;
-    if (config_integers(node, "experts", 0, (int64_t)experts - 1, &gate->expert_index,
+    if (config_integers(node, "experts", within(0, (int64_t)experts - 1), &gate->expert_index,
                         &gate->policy.experts, err) != 0)
         return -1;
     for (size_t i = 1; i < gate->policy.experts; i++)

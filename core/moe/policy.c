@@ -11,8 +11,8 @@ static int read_groups(struct gate_policy *policy, struct config_node *node, str
     if (!config_has(node, "groups"))
         return 0;
     if (config_object(node, "groups", &own, err) != 0 ||
-        config_integer(&own, "count", CONFIG_REQUIRED, 1, MAX_GROUPS, &count, err) != 0 ||
-        config_integer(&own, "keep", CONFIG_REQUIRED, 1, count, &keep, err) != 0 ||
+        config_integer(&own, "count", CONFIG_REQUIRED, within(1, MAX_GROUPS), &count, err) != 0 ||
+        config_integer(&own, "keep", CONFIG_REQUIRED, within(1, count), &keep, err) != 0 ||
         config_choice(&own, "by", by, GROUP_TOP2, &policy->group_score, err) != 0)
         return -1;
     policy->groups = (size_t)count;
@@ -36,7 +36,7 @@ static int read_capacity(struct gate_policy *policy, struct config_node *node, s
         return 0;
     if (config_object(node, "capacity", &own, err) != 0 ||
         config_real(&own, "factor", NULL, &policy->capacity_factor, err) != 0 ||
-        config_integer(&own, "minimum", 1, 1, INT32_MAX, &minimum, err) != 0)
+        config_integer(&own, "minimum", 1, within(1, INT32_MAX), &minimum, err) != 0)
         return -1;
     if (policy->capacity_factor <= 0)
         return config_error(&own, "factor", err, "expected a number above 0");
@@ -62,7 +62,7 @@ int policy_read(struct gate_policy *policy, struct config_node *node, int format
     double scale;
     if (!(policy->score = score_read(node, format, err)) ||
         !(policy->normalize = normalize_read(node, format, err)) ||
-        config_integer(node, "top_k", count, 1, count, &top_k, err) != 0 ||
+        config_integer(node, "top_k", count, within(1, count), &top_k, err) != 0 ||
         config_real(node, "scale", &one, &scale, err) != 0)
         return -1;
     policy->top_k = (size_t)top_k;

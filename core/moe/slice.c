@@ -25,7 +25,8 @@ int slice_read(struct slice *slice, struct moed_shape *shape, const struct moed_
         return 0;
     if (item->rank == 0)
         return config_error(node, key, err, "the layer's input has no axis");
-    if (config_integer(node, key, CONFIG_REQUIRED, 0, (int64_t)item->dims[0] - 1, &entry, err) != 0)
+    if (config_integer(node, key, CONFIG_REQUIRED, within(0, (int64_t)item->dims[0] - 1), &entry,
+                       err) != 0)
         return -1;
     slice_of(slice, shape, item, (size_t)entry);
     return 0;

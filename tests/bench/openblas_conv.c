@@ -27,8 +27,8 @@ bool conv_read_steps(const char *directory, const struct safetensors *weights, s
         return false;
     snprintf(path, sizeof path, "%s/config.json", directory);
     if (config_open(&root, path, &err) != 0 || config_item(&root, "layers", 0, &layer, &err) != 0 ||
-        config_integer(&layer, "stride", 1, 1, 4096, &step, &err) != 0 ||
-        config_integer(&layer, "padding", 0, 0, 4096, &pad, &err) != 0) {
+        config_integer(&layer, "stride", 1, within(1, 4096), &step, &err) != 0 ||
+        config_integer(&layer, "padding", 0, within(0, 4096), &pad, &err) != 0) {
         fprintf(stderr, "bench: %s\n", err.text);
         exit(EXIT_FAILURE);
     }

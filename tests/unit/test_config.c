@@ -90,19 +90,19 @@ START_TEST(integers_have_bounds_and_defaults)
 {
     int64_t value = -1;
     open_text("{'a':3,'real':3.0,'text':'3'}");
-    ck_assert_int_eq(config_integer(&root, "a", CONFIG_REQUIRED, 3, 3, &value, &err), 0);
+    ck_assert_int_eq(config_integer(&root, "a", CONFIG_REQUIRED, within(3, 3), &value, &err), 0);
     ck_assert_int_eq(value, 3);
-    ck_assert_int_eq(config_integer(&root, "none", 7, 0, 3, &value, &err), 0);
+    ck_assert_int_eq(config_integer(&root, "none", 7, within(0, 3), &value, &err), 0);
     ck_assert_int_eq(value, 7); /* a default need not lie in the range */
-    expect_error(config_integer(&root, "a", 1, 4, 9, &value, &err),
+    expect_error(config_integer(&root, "a", 1, within(4, 9), &value, &err),
                  "config.json: a: expected an integer from 4 to 9");
-    expect_error(config_integer(&root, "a", 1, -1, 2, &value, &err),
+    expect_error(config_integer(&root, "a", 1, within(-1, 2), &value, &err),
                  "config.json: a: expected an integer from -1 to 2");
-    expect_error(config_integer(&root, "real", 1, 0, 9, &value, &err),
+    expect_error(config_integer(&root, "real", 1, within(0, 9), &value, &err),
                  "config.json: real: expected an integer from 0 to 9");
-    expect_error(config_integer(&root, "text", 1, 0, 9, &value, &err),
+    expect_error(config_integer(&root, "text", 1, within(0, 9), &value, &err),
                  "config.json: text: expected an integer from 0 to 9");
-    expect_error(config_integer(&root, "none", CONFIG_REQUIRED, 0, 9, &value, &err),
+    expect_error(config_integer(&root, "none", CONFIG_REQUIRED, within(0, 9), &value, &err),
                  "config.json: none: missing; expected an integer");
 }
 END_TEST
@@ -212,7 +212,7 @@ START_TEST(errors_say_where)
     ck_assert_uint_eq(count, 2);
     ck_assert_int_eq(config_item(&root, "layers", 1, &layer, &err), 0);
     ck_assert_int_eq(config_object(&layer, "gate", &gate, &err), 0);
-    expect_error(config_integer(&gate, "top_k", 1, 1, 4, &value, &err),
+    expect_error(config_integer(&gate, "top_k", 1, within(1, 4), &value, &err),
                  "config.json: layers[1].gate.top_k: expected an integer from 1 to 4");
     expect_error(config_error(&gate, NULL, &err, "is %s", "odd"),
                  "config.json: layers[1].gate: is odd");
@@ -232,7 +232,7 @@ START_TEST(every_key_must_be_asked_for)
 {
     int64_t value;
     open_text("{'a':1,'b':2}");
-    ck_assert_int_eq(config_integer(&root, "a", 0, 0, 9, &value, &err), 0);
+    ck_assert_int_eq(config_integer(&root, "a", 0, within(0, 9), &value, &err), 0);
     expect_error(config_done(&root, &err), "config.json: unknown key 'b'");
     ck_assert(config_has(&root, "b"));
     ck_assert(!config_has(&root, "c"));
