@@ -3,39 +3,32 @@
  * Failures come in three tiers that never mix:
  *   1. what a client, a file or an operator got wrong: a function returns -1 (or NULL) and fills a
  *      caller-owned `struct error`; the front end turns its code into an HTTP status or an exit;
- *   2. a small, fixed-size allocation that fails: the x-functions below print and abort, because no
- *      caller could do better. Anything sized by a client or by a file uses malloc and tier 1;
+ *   2. a small allocation of fixed size that fails: the process ends (core/memory.h);
  *   3. a bug in this program: assert().
  */
-#ifndef MOED_ERROR_H
-#define MOED_ERROR_H
+#ifndef CORE_ERROR_H
+#define CORE_ERROR_H
 
-#include <stdarg.h>
 #include <stddef.h>
 
-/* code, the HTTP status a front end answers with, a word for logs and metrics */
-#define ERROR_CODES(X)                                                                             \
-    X(NONE, 200, "ok")                                                                             \
-    X(INVALID, 400, "invalid")                                                                     \
-    X(NOT_FOUND, 404, "not_found")                                                                 \
-    X(METHOD, 405, "method_not_allowed")                                                           \
-    X(TIMEOUT, 408, "timeout")                                                                     \
-    X(TOO_LARGE, 413, "too_large")                                                                 \
-    X(TARGET_TOO_LONG, 414, "target_too_long")                                                     \
-    X(MEDIA_TYPE, 415, "media_type")                                                               \
-    X(OVERLOADED, 429, "overloaded")                                                               \
-    X(HEADER_TOO_LARGE, 431, "header_too_large")                                                   \
-    X(DISCONNECTED, 499, "disconnected") /* nobody reads this answer; for the log */               \
-    X(INTERNAL, 500, "internal")                                                                   \
-    X(UNSUPPORTED, 501, "unsupported")                                                             \
-    X(UNAVAILABLE, 503, "unavailable")                                                             \
-    X(DEADLINE, 504, "deadline")                                                                   \
-    X(VERSION, 505, "version")
-
 enum error_code {
-#define ERROR_ENUM(name, status, word) ERROR_##name,
-    ERROR_CODES(ERROR_ENUM)
-#undef ERROR_ENUM
+    ERROR_NONE,
+    ERROR_INVALID,   /* what was given is wrong */
+    ERROR_NOT_FOUND, /* there is no such model, version or route */
+    ERROR_METHOD,    /* the route has no such method */
+    ERROR_TIMEOUT,   /* the request did not arrive in time */
+    ERROR_TOO_LARGE, /* beyond a bound */
+    ERROR_TARGET_TOO_LONG,
+    ERROR_MEDIA_TYPE, /* a content coding that is not read */
+    ERROR_OVERLOADED, /* the queue is full: try again later */
+    ERROR_HEADER_TOO_LARGE,
+    ERROR_DISCONNECTED, /* nobody reads this answer; for the log */
+    ERROR_INTERNAL,     /* the machine or this program failed */
+    ERROR_UNSUPPORTED,  /* a part of HTTP that is not implemented */
+    ERROR_UNAVAILABLE,  /* the server stops, or lacks memory */
+    ERROR_DEADLINE,     /* the answer came too late to be sent */
+    ERROR_VERSION,      /* a version of HTTP that is not spoken */
+    ERROR_CODE_COUNT,
 };
 
 enum { ERROR_TEXT_BYTES = 512 };
@@ -57,24 +50,5 @@ int error_set(struct error *err, enum error_code code, const char *format, ...)
 
 /* Puts "context: " in front of a recorded error, for callers that know the file or the model. */
 void error_prefix(struct error *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
-
-/* Turns every control character and every byte that is no UTF-8 into '?': for text from a file or a
- * client on its way to a terminal or a log. */
-void text_make_printable(char *text);
-
-int error_http_status(enum error_code code);
-const char *error_word(enum error_code code);
-
-/* Says so on standard error, without allocating, and aborts: the end of the x-functions, and of
- * whoever finds that a library could not allocate. */
-_Noreturn void out_of_memory(void);
-
-void *xmalloc(size_t bytes);
-void *xcalloc(size_t count, size_t bytes);
-void *xrealloc(void *memory, size_t bytes);
-char *xstrdup(const char *text);
-
-/* Zeroed memory sized by a client or a file; NULL with an error when there is not so much. */
-void *calloc_checked(size_t count, size_t bytes, struct error *err);
 
 #endif

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/memory.h"
 #include "core/moed.h"
 
 static size_t bytes_of(size_t experts)

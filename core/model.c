@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/memory.h"
+
 static int read_preprocess(struct preprocess *preprocess, struct config_node *input,
                            struct error *err)
 {

@@ -4,6 +4,8 @@
 
 #include <stdlib.h>
 
+#include "core/memory.h"
+
 /* Activations of one scratch: a config whose shapes multiply to more is refused, not allocated. */
 static const size_t MOED_SCRATCH_LIMIT = (size_t)4 << 30;
 

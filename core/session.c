@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/memory.h"
 #include "core/model.h"
 
 /* One sequence: a config and a length that multiply to more are refused, not allocated. */

@@ -1,8 +1,9 @@
 /* Shapes hold at most MOED_MAX_RANK sizes, of one row: the batch axis is never part of them. */
 #include "core/shape.h"
 
-#include <stdio.h>
 #include <string.h>
+
+#include "core/text.h"
 
 size_t moed_shape_elements(const struct moed_shape *shape)
 {
@@ -29,11 +30,5 @@ bool shape_count(const struct moed_shape *shape, size_t *elements)
 
 const char *shape_text(const struct moed_shape *shape, char text[SHAPE_TEXT_BYTES])
 {
-    size_t used = (size_t)snprintf(text, SHAPE_TEXT_BYTES, "[");
-    for (size_t i = 0; i < shape->rank && used < SHAPE_TEXT_BYTES; i++)
-        used += (size_t)snprintf(text + used, SHAPE_TEXT_BYTES - used, "%s%zu", i ? ", " : "",
-                                 shape->dims[i]);
-    if (used < SHAPE_TEXT_BYTES)
-        snprintf(text + used, SHAPE_TEXT_BYTES - used, "]");
-    return text;
+    return text_of_shape(text, NULL, shape->dims, shape->rank, ", ");
 }

@@ -3,6 +3,7 @@
 #define CORE_SHAPE_H
 
 #include "core/moed.h"
+#include "core/text.h"
 
 /* A row of one activation: 64 M numbers (256 MB) is beyond any served layer, and stops a shape of
  * 10^18 before it is multiplied into an allocation. */
@@ -14,7 +15,6 @@ bool shape_equal(const struct moed_shape *a, const struct moed_shape *b);
 bool shape_count(const struct moed_shape *shape, size_t *elements);
 
 /* "[1, 28, 28]" for messages. Returns `text`. */
-enum { SHAPE_TEXT_BYTES = 128 };
 const char *shape_text(const struct moed_shape *shape, char text[SHAPE_TEXT_BYTES]);
 
 static inline size_t max_size(size_t a, size_t b)

@@ -1,10 +1,11 @@
 /* Elements are copied out of the body with memcpy: there they stand at any alignment. */
 #include "proto/datatype.h"
 
-#include <float.h>
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
+
+#include "core/half.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
                "the wire is little-endian and elements are copied as they are");
@@ -12,7 +13,7 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
 static const struct {
     const char *name;
     size_t bytes;
-} datatypes[DATATYPE_COUNT] = {
+} DATATYPE_TABLE[DATATYPE_COUNT] = {
 #define DATATYPE_ROW(name, bytes) {#name, bytes},
     DATATYPES(DATATYPE_ROW)
 #undef DATATYPE_ROW
@@ -21,34 +22,34 @@ static const struct {
 enum datatype datatype_from_name(const char *name)
 {
     size_t i = 0;
-    while (i < DATATYPE_COUNT && strcmp(name, datatypes[i].name) != 0)
+    while (i < DATATYPE_COUNT && strcmp(name, DATATYPE_TABLE[i].name) != 0)
         i++;
     return (enum datatype)i;
 }
 
 const char *datatype_name(enum datatype datatype)
 {
-    return datatypes[datatype].name;
+    return DATATYPE_TABLE[datatype].name;
 }
 
 size_t datatype_bytes(enum datatype datatype)
 {
-    return datatypes[datatype].bytes;
+    return DATATYPE_TABLE[datatype].bytes;
 }
 
-int datatype_is_numeric(enum datatype datatype)
+bool datatype_is_numeric(enum datatype datatype)
 {
     return datatype != DATATYPE_BOOL && datatype != DATATYPE_BYTES && datatype < DATATYPE_COUNT;
 }
 
 /* An integer in [lowest, limit): the upper bound is exclusive because 2^63 and 2^64 are doubles and
  * INT64_MAX and UINT64_MAX are not. */
-static int is_integer(double value, double lowest, double limit)
+static bool is_integer(double value, double lowest, double limit)
 {
     return value >= lowest && value < limit && value == floor(value);
 }
 
-int datatype_holds(enum datatype datatype, double value)
+bool datatype_holds(enum datatype datatype, double value)
 {
     switch (datatype) {
     case DATATYPE_BOOL:
@@ -78,34 +79,8 @@ int datatype_holds(enum datatype datatype, double value)
     case DATATYPE_FP64:
         return isfinite(value);
     default:
-        return 0;
+        return false;
     }
-}
-
-static float float_from_bits(uint32_t bits)
-{
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-/* IEEE half to single. Subnormal halves are multiples of 2^-24, which a product gives exactly. */
-static float float_from_half(uint16_t half)
-{
-    uint32_t sign = (uint32_t)(half & 0x8000) << 16;
-    uint32_t exponent = (half >> 10) & 0x1F;
-    uint32_t fraction = half & 0x3FF;
-    if (exponent == 0) {
-        float magnitude = (float)fraction * 0x1p-24f;
-        return sign ? -magnitude : magnitude;
-    }
-    exponent = exponent == 0x1F ? 0xFF : exponent + (127 - 15);
-    return float_from_bits(sign | exponent << 23 | fraction << 13);
-}
-
-static float float_from_bfloat(uint16_t bfloat)
-{
-    return float_from_bits((uint32_t)bfloat << 16);
 }
 
 /* A double past FLT_MAX becomes infinite here and is refused with the infinities. */
@@ -181,9 +156,9 @@ size_t datatype_to_f32(enum datatype datatype, const void *bytes, size_t count, 
     case DATATYPE_INT64:
         CONVERT(int64_t, (float)element);
     case DATATYPE_FP16:
-        CONVERT(uint16_t, float_from_half(element));
+        CONVERT(uint16_t, float_of_half(element));
     case DATATYPE_BF16:
-        CONVERT(uint16_t, float_from_bfloat(element));
+        CONVERT(uint16_t, float_of_bfloat(element));
     case DATATYPE_FP32:
         memcpy(values, from, count * sizeof *values);
         break;

@@ -2,6 +2,7 @@
 #ifndef PROTO_DATATYPE_H
 #define PROTO_DATATYPE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 /* name, bytes per element on the wire (0: variable) */
@@ -34,11 +35,11 @@ const char *datatype_name(enum datatype datatype);
 size_t datatype_bytes(enum datatype datatype);
 
 /* Whether a model's input takes this type: every number type; not BOOL, not BYTES. */
-int datatype_is_numeric(enum datatype datatype);
+bool datatype_is_numeric(enum datatype datatype);
 
 /* Whether `value`, as written in JSON, is a value of this type: integers in range for the integer
  * types, anything finite in range for the floating ones. */
-int datatype_holds(enum datatype datatype, double value);
+bool datatype_holds(enum datatype datatype, double value);
 
 /* One little-endian element at any alignment. Integers beyond 2^53 are rounded. */
 double datatype_to_f64(enum datatype datatype, const void *bytes);

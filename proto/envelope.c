@@ -7,7 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/memory.h"
 #include "core/parse_json.h"
+#include "core/text.h"
 #include "proto/block.h"
 #include "proto/infer.h"
 
@@ -30,11 +32,6 @@ static const unsigned char class_of[256] = {
 static enum byte_class classify(char c)
 {
     return class_of[(unsigned char)c];
-}
-
-static bool is_space(char c)
-{
-    return c == ' ' || c == '\t' || c == '\n' || c == '\r';
 }
 
 static int malformed(const struct envelope *envelope, const char *at, const char *what,
@@ -93,7 +90,7 @@ static int nest(struct envelope *envelope, struct nesting *nesting, const char *
 static bool begins_with_number(const char *list, const char *end, const char **plain_until)
 {
     const char *c = list;
-    while (c < end && (*c == '[' || is_space(*c)))
+    while (c < end && (*c == '[' || text_is_space(*c)))
         c++;
     *plain_until = c;
     return c < end && (*c == '-' || (*c >= '0' && *c <= '9'));
@@ -172,7 +169,7 @@ static int measure_list(struct envelope *envelope, const char *list, struct nest
 size_t envelope_list_entries(const char *list, const char *end)
 {
     const char *first = list + 1;
-    while (first < end && is_space(*first))
+    while (first < end && text_is_space(*first))
         first++;
     if (first == end || *first == ']')
         return 0;

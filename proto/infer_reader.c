@@ -9,12 +9,13 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/text.h"
 #include "proto/envelope.h"
 #include "proto/infer.h"
 #include "proto/number.h"
 
 enum {
-    /* Room for "data[12][3]..." with every axis, and for a shape; longer ones are cut. */
+    /* Room for "data[12][3]..." with every axis; longer ones are cut. */
     PLACE_BYTES = 160,
     EXCERPT_BYTES = 24,
     /* Numbers scanned before they are checked and rounded: they stay in the nearest cache. */
@@ -50,17 +51,13 @@ static void describe_place(const struct infer_reader *reader, size_t depth, bool
     }
 }
 
-/* Writes "[1,28,28]": the shape of the list at `depth`. */
-static void describe_shape(const struct infer_reader *reader, size_t depth, char text[PLACE_BYTES])
+/* Writes "[1,28,28]": the shape of the list at `depth`, rows included for the outermost. */
+static const char *describe_shape(const struct infer_reader *reader, size_t depth,
+                                  char text[SHAPE_TEXT_BYTES])
 {
-    int used = snprintf(text, PLACE_BYTES, "[");
-    for (size_t axis = depth; axis <= reader->tensor->rank && used < PLACE_BYTES; axis++) {
-        size_t dim = axis == 0 ? reader->request->rows : reader->tensor->dims[axis - 1];
-        used +=
-            snprintf(text + used, PLACE_BYTES - (size_t)used, axis > depth ? ",%zu" : "%zu", dim);
-    }
-    if (used < PLACE_BYTES)
-        snprintf(text + used, PLACE_BYTES - (size_t)used, "]");
+    size_t dims[INFER_MAX_AXES] = {reader->request->rows};
+    memcpy(dims + 1, reader->tensor->dims, reader->tensor->rank * sizeof *dims);
+    return text_of_shape(text, NULL, dims + depth, reader->tensor->rank + 1 - depth, ",");
 }
 
 /* Children the list at `depth` must have: one per entry of its axis, or all its numbers. */
@@ -76,13 +73,13 @@ static size_t expected_children(const struct infer_reader *reader, size_t depth)
 
 static int wrong_count(const struct infer_reader *reader, size_t depth, struct error *err)
 {
-    char place[PLACE_BYTES], shape[PLACE_BYTES];
+    char place[PLACE_BYTES], shape[SHAPE_TEXT_BYTES];
     describe_place(reader, depth, false, place);
-    describe_shape(reader, depth, shape);
-    return error_set(
-        err, ERROR_INVALID, "input '%s': %s has %zu %s, expected %zu (shape %s)",
-        reader->tensor->name, place, envelope_list_entries(reader->open[depth].start, reader->end),
-        reader->open[depth].lists ? "lists" : "numbers", expected_children(reader, depth), shape);
+    return error_set(err, ERROR_INVALID, "input '%s': %s has %zu %s, expected %zu (shape %s)",
+                     reader->tensor->name, place,
+                     envelope_list_entries(reader->open[depth].start, reader->end),
+                     reader->open[depth].lists ? "lists" : "numbers",
+                     expected_children(reader, depth), describe_shape(reader, depth, shape));
 }
 
 /* The offending text: one delimiter, or what stands before the next one, cut if it is long. */
@@ -110,7 +107,7 @@ static int unexpected(const struct infer_reader *reader, const char *expected, s
 static void skip_space(struct infer_reader *reader)
 {
     const char *c = reader->cursor;
-    while (c < reader->end && (*c == ' ' || *c == '\t' || *c == '\n' || *c == '\r'))
+    while (c < reader->end && text_is_space(*c))
         c++;
     reader->cursor = c;
 }

@@ -3,8 +3,8 @@
 
 #include <string.h>
 
+#include "core/text.h"
 #include "proto/number.h"
-#include "proto/utf8.h"
 
 /* Numbers per reservation: one bounds check for many numbers, little overshoot at the end. */
 enum { NUMBERS_AT_ONCE = 128, INTEGER_BYTES = 11 };

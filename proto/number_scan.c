@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/text.h"
 #include "proto/block.h"
 #include "proto/c_locale.h"
 #include "proto/number.h"
@@ -246,14 +247,9 @@ struct list {
     bool closed;         /* its end has been seen */
 };
 
-static bool is_space(char c)
-{
-    return c == ' ' || c == '\t' || c == '\n' || c == '\r';
-}
-
 static const char *skip_space(const char *text, const char *end)
 {
-    while (text < end && is_space(*text))
+    while (text < end && text_is_space(*text))
         text++;
     return text;
 }

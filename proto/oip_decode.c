@@ -6,6 +6,8 @@
 
 #include <string.h>
 
+#include "core/memory.h"
+#include "core/text.h"
 #include "proto/members.h"
 #include "proto/oip.h"
 
@@ -87,10 +89,9 @@ static int decode_raw(struct oip_decoder *decoder, const char *body, size_t leng
 static int decode_header_length(const char *text, size_t length, size_t *json_length,
                                 struct error *err)
 {
-    size_t value = 0, digits = text ? strspn(text, "0123456789") : 0;
-    for (size_t i = 0; i < digits && value <= length; i++)
-        value = value * 10 + (size_t)(text[i] - '0');
-    if (text && (digits == 0 || text[digits] != '\0' || value > length))
+    uint64_t value = 0;
+    const char *end = text ? text_whole_number(text, &value) : NULL;
+    if (text && (!end || *end != '\0' || value > length))
         return error_set(err, ERROR_INVALID,
                          "Inference-Header-Content-Length is " QUOTED
                          ", expected a number from 0 to the %zu bytes of the body",

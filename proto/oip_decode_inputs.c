@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/memory.h"
+#include "core/text.h"
 #include "proto/members.h"
 #include "proto/number.h"
 #include "proto/oip_decode.h"
@@ -25,7 +27,7 @@ static int scan_shape(const struct envelope_literal *literal, double dims[INFER_
     const char *c = literal->text, *end = literal->text + literal->length;
     int count = 0;
     do {
-        for (c++; c < end && strchr(" \t\r\n", *c) && *c; c++)
+        for (c++; c < end && text_is_space(*c); c++)
             ;
         double dim;
         c = number_scan(c, end, &dim);
@@ -34,29 +36,20 @@ static int scan_shape(const struct envelope_literal *literal, double dims[INFER_
         if (count == INFER_MAX_AXES)
             return INFER_MAX_AXES + 1;
         dims[count++] = dim;
-        while (c < end && strchr(" \t\r\n", *c) && *c)
+        while (c < end && text_is_space(*c))
             c++;
     } while (c < end && *c == ',');
     return c + 1 == end && *c == ']' ? count : -1;
 }
 
-static void describe_shape(const struct signature_tensor *tensor, char text[OIP_LISTING_BYTES])
-{
-    int used = snprintf(text, OIP_LISTING_BYTES, "[rows");
-    for (size_t axis = 0; axis < tensor->rank && used < OIP_LISTING_BYTES; axis++)
-        used += snprintf(text + used, OIP_LISTING_BYTES - (size_t)used, ",%zu", tensor->dims[axis]);
-    if (used < OIP_LISTING_BYTES)
-        snprintf(text + used, OIP_LISTING_BYTES - (size_t)used, "]");
-}
-
 static int wrong_shape(struct oip_decoder *decoder, const struct input_entry *entry,
                        const struct envelope_literal *literal)
 {
-    char expected[OIP_LISTING_BYTES];
-    describe_shape(entry->tensor, expected);
-    return error_set(decoder->err, ERROR_INVALID, "%s: shape is %.*s, expected %s", entry->where,
-                     literal->length < OIP_WHERE_BYTES ? (int)literal->length : OIP_WHERE_BYTES,
-                     literal->text, expected);
+    char expected[SHAPE_TEXT_BYTES];
+    return error_set(
+        decoder->err, ERROR_INVALID, "%s: shape is %.*s, expected %s", entry->where,
+        literal->length < OIP_WHERE_BYTES ? (int)literal->length : OIP_WHERE_BYTES, literal->text,
+        text_of_shape(expected, "rows", entry->tensor->dims, entry->tensor->rank, ","));
 }
 
 /* All inputs have the same rows; the first one given decides. */

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/memory.h"
 #include "proto/members.h"
 #include "proto/oip_decode.h"
 #include "proto/oip_outputs.h"

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/memory.h"
 #include "proto/json.h"
 #include "proto/number.h"
 #include "proto/oip.h"

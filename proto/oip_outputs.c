@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "core/text.h"
 #include "proto/json.h"
 
 size_t oip_output_count(const struct signature *signature)
@@ -84,8 +85,6 @@ void oip_append_name(struct buffer *body, const struct oip_output *output)
 
 void oip_append_shape(struct buffer *body, const char *first, const size_t *dims, size_t rank)
 {
-    buffer_format(body, "[%s", first ? first : "");
-    for (size_t axis = 0; axis < rank; axis++)
-        buffer_format(body, first || axis > 0 ? ",%zu" : "%zu", dims[axis]);
-    buffer_text(body, "]");
+    char text[SHAPE_TEXT_BYTES];
+    buffer_text(body, text_of_shape(text, first, dims, rank, ","));
 }

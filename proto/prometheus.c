@@ -8,8 +8,9 @@
 #include <string.h>
 
 #include "core/error.h"
+#include "core/memory.h"
+#include "core/text.h"
 #include "proto/number.h"
-#include "proto/utf8.h"
 
 void histogram_init(struct histogram *histogram, const double *bounds, size_t bound_count)
 {

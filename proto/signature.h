@@ -24,7 +24,6 @@ struct signature_gate {
 struct signature {
     const char *model;
     const char *version;
-    const char *description;
     size_t input_count, output_count, gate_count;
     const struct signature_tensor *inputs;
     const struct signature_tensor *outputs;

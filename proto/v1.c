@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/memory.h"
+#include "core/text.h"
 #include "proto/envelope.h"
 #include "proto/json.h"
 #include "proto/members.h"
@@ -53,7 +55,7 @@ static int refuse_instances(const json_t *instances, const struct signature_tens
 static bool is_flat(const struct envelope_literal *literal)
 {
     const char *c = literal->text + 1;
-    while (*c == ' ' || *c == '\t' || *c == '\n' || *c == '\r')
+    while (text_is_space(*c))
         c++;
     return *c != '[';
 }

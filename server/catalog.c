@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/memory.h"
+
 static int by_name_and_version(const void *a, const void *b)
 {
     const struct model *x = *(struct model *const *)a, *y = *(struct model *const *)b;

@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 
+#include "core/memory.h"
 #include "server/http.h"
 #include "server/model.h"
 #include "server/predict.h"

@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include "core/memory.h"
 #include "proto/json.h"
 #include "proto/oip.h"
 #include "proto/v1.h"

@@ -1,6 +1,8 @@
 /* One slot under a mutex: a lane goes in, wakes the thread, and comes back by an async handle. */
 #include "server/engine.h"
 
+#include "core/memory.h"
+
 static void thread_main(void *argument)
 {
     struct engine *engine = argument;

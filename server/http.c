@@ -26,6 +26,7 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include "core/memory.h"
 #include "proto/json.h"
 #include "server/http_internal.h"
 #include "server/http_listen.h"

@@ -18,7 +18,9 @@
 #include <uv.h>
 
 #include "core/error.h"
+#include "core/memory.h"
 #include "proto/buffer.h"
+#include "server/http_status.h"
 
 enum http_method { HTTP_GET, HTTP_HEAD, HTTP_POST, HTTP_OTHER };
 

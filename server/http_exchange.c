@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <time.h>
 
+#include "core/memory.h"
 #include "proto/json.h"
 #include "server/http_internal.h"
 

@@ -17,6 +17,7 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
+#include "core/memory.h"
 #include "server/http_internal.h"
 
 enum {

@@ -5,18 +5,19 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/memory.h"
 #include "core/moed.h"
+#include "core/text.h"
 #include "proto/json.h"
+#include "server/repository.h"
 
 /* Rows of the batch whose scratch is reported; the server's default. */
 enum { REPORTED_BATCH_ROWS = 64 };
 
 static void print_shape(FILE *out, const struct moed_shape *shape)
 {
-    fputc('[', out);
-    for (size_t i = 0; i < shape->rank; i++)
-        fprintf(out, "%s%zu", i ? ", " : "", shape->dims[i]);
-    fputc(']', out);
+    char text[SHAPE_TEXT_BYTES];
+    fputs(text_of_shape(text, NULL, shape->dims, shape->rank, ", "), out);
 }
 
 /* 1234567 -> 1.23 M */
@@ -135,10 +136,8 @@ static void print_text(const char *directory, const struct moed_model *model, FI
 
 static void json_shape(struct buffer *body, const struct moed_shape *shape)
 {
-    buffer_text(body, "[");
-    for (size_t i = 0; i < shape->rank; i++)
-        buffer_format(body, "%s%zu", i ? "," : "", shape->dims[i]);
-    buffer_text(body, "]");
+    char text[SHAPE_TEXT_BYTES];
+    buffer_text(body, text_of_shape(text, NULL, shape->dims, shape->rank, ","));
 }
 
 static void json_tensors(struct buffer *body, const char *key,
@@ -222,8 +221,27 @@ static void print_json(const struct moed_model *model, FILE *out)
     buffer_close(&body);
 }
 
+/* The name under which a server would serve the checkpoint, which is not in it but around it. */
+static int check_name(const char *directory, struct error *err)
+{
+    char *path = realpath(directory, NULL);
+    if (!path)
+        return 0; /* loading says what is wrong */
+    const char *name = strrchr(path, '/') + 1;
+    int result = 0;
+    if (*name == '.' || !name_is_valid(name, MAX_MODEL_NAME))
+        result = error_set(err, ERROR_INVALID,
+                           "%s: cannot be served under its name: expected at most %d " NAME_ALPHABET
+                           ", not beginning with a dot",
+                           path, MAX_MODEL_NAME);
+    free(path);
+    return result;
+}
+
 int inspect(const char *directory, bool json, FILE *out, struct error *err)
 {
+    if (check_name(directory, err) != 0)
+        return -1;
     struct moed_model *model = moed_model_load(directory, NULL, err);
     if (!model)
         return -1;

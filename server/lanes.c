@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/memory.h"
+
 /* Where the model's lane is, or would be. */
 static size_t place_of(const struct lanes *lanes, const struct model *model)
 {

@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include "core/memory.h"
 #include "server/log.h"
 #include "server/repository.h"
 

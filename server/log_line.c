@@ -9,6 +9,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "core/text.h"
+
 /* One value takes no more than this of a line: a client that sends an 8 KB path must not push the
  * status, the model and the duration out of its own log line. */
 enum { LOG_MAX_VALUE_BYTES = 512 };
@@ -57,33 +59,6 @@ static void append_pair(struct log_line *line, const char *key, const char *valu
         line->length = before;
 }
 
-/* The bytes of the UTF-8 sequence at `text`; 0 when it is malformed, overlong, a surrogate or out
- * of range. A NUL ends every sequence early, so the scan cannot run past the string. */
-static size_t utf8_sequence_bytes(const unsigned char *text)
-{
-    unsigned char lead = text[0];
-    if (lead < 0x80)
-        return 1;
-    size_t bytes = lead >= 0xC2 && lead <= 0xDF   ? 2
-                   : (lead & 0xF0) == 0xE0        ? 3
-                   : lead >= 0xF0 && lead <= 0xF4 ? 4
-                                                  : 0;
-    for (size_t i = 1; i < bytes; i++) {
-        if ((text[i] & 0xC0) != 0x80)
-            return 0;
-    }
-    if ((lead == 0xE0 && text[1] < 0xA0) || (lead == 0xED && text[1] > 0x9F) ||
-        (lead == 0xF0 && text[1] < 0x90) || (lead == 0xF4 && text[1] > 0x8F))
-        return 0;
-    return bytes;
-}
-
-/* C0, DEL and C1 controls: line breaks and terminal escapes. */
-static bool is_control(const unsigned char *text)
-{
-    return text[0] < 0x20 || text[0] == 0x7F || (text[0] == 0xC2 && text[1] < 0xA0);
-}
-
 static bool is_bare(const char *value)
 {
     if (!*value)
@@ -97,9 +72,9 @@ static bool is_bare(const char *value)
 
 /* Writes the character at `text` as it may stand between quotes; returns the bytes written and puts
  * the bytes read in `taken`. `out` has room for an escaped four-byte sequence. */
-static size_t escape(char out[16], const unsigned char *text, size_t *taken)
+static size_t escape(char out[16], const char *text, size_t *taken)
 {
-    size_t bytes = utf8_sequence_bytes(text);
+    size_t bytes = utf8_character(text);
     *taken = bytes ? bytes : 1;
     const char *shorthand = text[0] == '\n'   ? "\\n"
                             : text[0] == '\r' ? "\\r"
@@ -111,7 +86,7 @@ static size_t escape(char out[16], const unsigned char *text, size_t *taken)
         memcpy(out, shorthand, 2);
         return 2;
     }
-    if (bytes && !is_control(text)) {
+    if (bytes && !utf8_is_control(text)) {
         memcpy(out, text, bytes);
         return bytes;
     }
@@ -120,8 +95,8 @@ static size_t escape(char out[16], const unsigned char *text, size_t *taken)
         static const char digits[] = "0123456789abcdef";
         out[written++] = '\\';
         out[written++] = 'x';
-        out[written++] = digits[text[i] >> 4];
-        out[written++] = digits[text[i] & 15];
+        out[written++] = digits[(unsigned char)text[i] >> 4];
+        out[written++] = digits[(unsigned char)text[i] & 15];
     }
     return written;
 }
@@ -131,7 +106,7 @@ static int append_quoted(struct log_line *line, const char *value)
     size_t limit = line->length + LOG_MAX_VALUE_BYTES;
     if (append(line, "\"", 1) != 0)
         return -1;
-    const unsigned char *at = (const unsigned char *)value;
+    const char *at = value;
     while (*at) {
         char piece[16];
         size_t taken, written = escape(piece, at, &taken);

@@ -2,6 +2,7 @@
  * handler sees is of one catalog. */
 #include "server/loop.h"
 
+#include "core/memory.h"
 #include "server/access_log.h"
 #include "server/log.h"
 #include "server/routes.h"

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "core/gate_counts.h"
+#include "core/memory.h"
 #include "server/log.h"
 #include "server/server.h"
 

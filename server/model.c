@@ -8,6 +8,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "core/memory.h"
+
 /* ---- what its clients see ---- */
 
 static struct signature_tensor signature_tensor(const struct moed_tensor_info *info)
@@ -37,7 +39,6 @@ static void fill_signature(struct model *model)
     model->signature = (struct signature){
         .model = model->name,
         .version = model->version,
-        .description = info->description,
         .input_count = info->input_count,
         .output_count = info->output_count,
         .gate_count = info->gate_count,

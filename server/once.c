@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/memory.h"
+
 static const struct once *const_once(const struct lane *lane)
 {
     return (const struct once *)(const void *)lane;

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/memory.h"
 #include "server/log.h"
 #include "server/options_table.h"
 

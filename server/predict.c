@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/memory.h"
 #include "server/decode.h"
 
 /* How exactly deadlines are kept; a wake-up per job would cost more than it saves. */

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/memory.h"
+
 /* Batches kept for reuse: one filling, one computing, one ready. More are freed, so that a burst
  * does not hold its memory forever. */
 enum { MAX_SPARE_BATCHES = 3 };

@@ -9,6 +9,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "core/memory.h"
+#include "core/text.h"
 #include "server/log.h"
 
 struct scan {
@@ -40,13 +42,6 @@ static bool is_version(const char *name)
 {
     return *name >= '1' && *name <= '9' && strlen(name) <= 18 &&
            name[strspn(name, "0123456789")] == '\0';
-}
-
-/* Names appear in paths, labels and logs. */
-static bool is_model_name(const char *name)
-{
-    const char *allowed = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.";
-    return strlen(name) <= MAX_MODEL_NAME && name[strspn(name, allowed)] == '\0';
 }
 
 static bool is_stopping(const struct scan *scan)
@@ -132,9 +127,8 @@ static int scan_model(const char *path, const char *name, void *context, struct 
 {
     struct scan *scan = context;
     struct error fault = ERROR_INIT;
-    if (!is_model_name(name)) {
-        error_set(&fault, ERROR_INVALID,
-                  "%s: a model's name is at most %d letters, digits, '_', '-' or '.'", path,
+    if (!name_is_valid(name, MAX_MODEL_NAME)) {
+        error_set(&fault, ERROR_INVALID, "%s: a model's name is at most %d " NAME_ALPHABET, path,
                   MAX_MODEL_NAME);
         return refuse(scan, err, &fault);
     }

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/memory.h"
 #include "server/cpu.h"
 #include "server/http_listen.h"
 #include "server/log.h"

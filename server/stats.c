@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/memory.h"
+
 /* 50 us to 10 s: a small model answers in the first buckets, a queue timeout falls in the last. */
 static const double SECONDS[] = {5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2,
                                  5e-2, 0.1,  0.25,   0.5,  1,    2.5,    5,    10};

@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 
+#include "core/memory.h"
 #include "core/moed.h"
 
 /* Some 60 us of one thread. On a virtual machine, where another takes about 100 us to wake, a fork

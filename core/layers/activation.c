@@ -1,6 +1,7 @@
 /* Element-wise functions and softmax. All work in place. */
 #include "core/dense/math.h"
 #include "core/layers/ops.h"
+#include "core/memory.h"
 
 static int elementwise_build(struct layer *layer, const struct scope *scope,
                              struct config_node *node, struct error *err)

@@ -7,6 +7,7 @@
 #include "core/dense/math.h"
 #include "core/layers/ops.h"
 #include "core/layers/projection.h"
+#include "core/memory.h"
 
 struct attention {
     struct projection in, out;

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "core/layers/ops.h"
+#include "core/memory.h"
 
 static int flatten_build(struct layer *layer, const struct scope *scope, struct config_node *node,
                          struct error *err)

@@ -8,6 +8,8 @@
 #include <string.h>
 
 #include "core/layers/ops.h"
+#include "core/memory.h"
+#include "core/text.h"
 
 /* ---- building ----------------------------------------------------------------------------- */
 
@@ -41,9 +43,9 @@ static int layer_build(struct layer *layer, const struct scope *scope, struct co
     if (config_text(node, "op", NULL, &op, err) != 0 ||
         config_text(node, "name", "", &name, err) != 0)
         return -1;
-    if (!name_is_valid(name))
-        return config_error(node, "name", err,
-                            "expected at most 64 letters, digits, '_', '-' or '.'");
+    if (!name_is_valid(name, NAME_MAX_BYTES))
+        return config_error(node, "name", err, "expected at most %d " NAME_ALPHABET,
+                            NAME_MAX_BYTES);
     layer->op = op_find(op);
     if (!layer->op)
         return config_error(node, "op", err, "unknown op '%.40s'", op);

@@ -19,6 +19,7 @@
 #include "core/dense/vector.h"
 #include "core/layers/ops.h"
 #include "core/layers/weights.h"
+#include "core/memory.h"
 
 /* Strides and paddings beyond any image; keeps the arithmetic below far from overflow. */
 enum { MAX_CONV_STEP = 4096 };

@@ -4,6 +4,7 @@
 
 #include "core/layers/ops.h"
 #include "core/layers/weights.h"
+#include "core/memory.h"
 
 /* embedding: every integer of the row becomes that row of the table. */
 struct embedding {

@@ -3,6 +3,7 @@
 #include "core/dense/math.h"
 #include "core/layers/ops.h"
 #include "core/layers/projection.h"
+#include "core/memory.h"
 
 struct glu {
     struct projection gate, up;

@@ -1,6 +1,7 @@
 /* linear: y = x W^T + b over the last axis; weight [out, in], bias [out] if the tensor is there. */
 #include "core/layers/ops.h"
 #include "core/layers/projection.h"
+#include "core/memory.h"
 
 struct linear {
     struct projection projection;

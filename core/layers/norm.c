@@ -5,6 +5,7 @@
 #include "core/dense/vector.h"
 #include "core/layers/ops.h"
 #include "core/layers/weights.h"
+#include "core/memory.h"
 
 /* batch_norm over [channels, ...]: y = (x - running_mean) / sqrt(running_var + eps) * weight +
  * bias, folded at load into one multiply-add per element. */

@@ -4,6 +4,7 @@
 
 #include "core/dense/vector.h"
 #include "core/layers/ops.h"
+#include "core/memory.h"
 
 /* A window beyond any image. */
 enum { MAX_POOL_KERNEL = 4096 };

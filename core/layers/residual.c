@@ -3,6 +3,7 @@
 
 #include "core/layers/chain.h"
 #include "core/layers/ops.h"
+#include "core/memory.h"
 
 static int residual_build(struct layer *layer, const struct scope *scope, struct config_node *node,
                           struct error *err)

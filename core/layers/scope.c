@@ -36,9 +36,3 @@ int format_2_key(const struct scope *scope, struct config_node *node, const char
         return config_error(node, key, err, "needs \"format_version\": 2");
     return 0;
 }
-
-bool name_is_valid(const char *name)
-{
-    const char *allowed = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.";
-    return strlen(name) <= 64 && name[strspn(name, allowed)] == '\0';
-}

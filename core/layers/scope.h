@@ -65,8 +65,4 @@ struct scope scope_around(const struct scope *scope);
 int format_2_key(const struct scope *scope, struct config_node *node, const char *key,
                  struct error *err);
 
-/* Letters, digits, '_', '-' and '.', at most 64: names become tensor names, metric labels and parts
- * of output names. */
-bool name_is_valid(const char *name);
-
 #endif

@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/memory.h"
 #include "core/parse_json.h"
 
 /* Labels of a hundred thousand classes fit, or the index of half a million tensors. The size stops

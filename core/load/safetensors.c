@@ -18,6 +18,7 @@
 #include "core/dense/convert.h"
 #include "core/dense/vector.h"
 #include "core/load/config.h"
+#include "core/memory.h"
 #include "core/parse_json.h"
 
 /* A lying header length must not become a huge parse: the format's own reference limit. The heap is
@@ -62,11 +63,6 @@ static const struct {
 size_t dtype_bytes(enum dtype dtype)
 {
     return DTYPES[dtype].bytes;
-}
-
-const char *dtype_name(enum dtype dtype)
-{
-    return DTYPES[dtype].name;
 }
 
 static int dtype_parse(const char *name, enum dtype *dtype)

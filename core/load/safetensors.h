@@ -53,7 +53,6 @@ int tensor_error(const struct tensor *tensor, struct error *err, enum error_code
 int tensor_check_finite(const struct tensor *tensor, struct error *err);
 
 size_t dtype_bytes(enum dtype dtype);
-const char *dtype_name(enum dtype dtype);
 
 /* The tensor's numbers have been copied elsewhere: its pages need not stay in memory. They are read
  * again from the file if anyone looks. Only for tensors of a checkpoint: memory that is no file's

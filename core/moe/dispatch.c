@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/memory.h"
+
 /* Puts the selections of all gates side by side. `position` holds experts until place(). */
 static void collect(struct dispatch *dispatch, const struct routing *routing, size_t gate_count)
 {

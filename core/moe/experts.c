@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/memory.h"
+
 static int build_expert(struct experts *experts, size_t index, const struct scope *outer,
                         struct config_node *node, const struct moed_shape *in, struct error *err)
 {

@@ -6,6 +6,8 @@
 #include <string.h>
 
 #include "core/dense/math.h"
+#include "core/memory.h"
+#include "core/text.h"
 
 static int build_attention(struct gate *gate, const struct scope *scope, struct error *err)
 {
@@ -98,8 +100,8 @@ static int read_listed(struct gate *gate, struct config_node *node, const struct
 {
     if (config_text(node, "name", NULL, name, err) != 0)
         return -1;
-    if (!**name || !name_is_valid(*name))
-        return config_error(node, "name", err, "expected 1 to 64 letters, digits, '_', '-' or '.'");
+    if (!**name || !name_is_valid(*name, NAME_MAX_BYTES))
+        return config_error(node, "name", err, "expected 1 to %d " NAME_ALPHABET, NAME_MAX_BYTES);
     if (read_choice(gate, node, gate->policy.experts, err) != 0)
         return -1;
     return slice_read(&gate->input, in, &gated->item, node, "input", err);

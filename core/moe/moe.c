@@ -19,6 +19,7 @@
 
 #include "core/dense/math.h"
 #include "core/layers/ops.h"
+#include "core/memory.h"
 #include "core/moe/combine.h"
 #include "core/moe/select.h"
 

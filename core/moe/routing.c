@@ -3,6 +3,8 @@
 
 #include <stdlib.h>
 
+#include "core/memory.h"
+
 static int allocate_distributions(struct routing *routing, size_t experts, size_t max_items,
                                   struct error *err)
 {

@@ -10,11 +10,11 @@ microhttpd\.h                     server/http\.c
 uv\.h                             server/|clients/[a-z]+/
 jansson\.h                        proto/|core/load/|core/parse_json|server/options|server/main\.c|clients/[a-z]+/
 cblas\.h                          core/dense/
-core/error\.h                     core/|proto/|server/
+core/(error|half|memory|text)\.h  core/|proto/|server/
 core/gate_counts\.h               core/|proto/|server/
 core/moed\.h                      core/|server/
 core/parse_json\.h                core/|proto/
-core/(?!(error|gate_counts|moed|parse_json)\.h)[^"]*    core/
+core/(?!(error|gate_counts|half|memory|moed|parse_json|text)\.h)[^"]*    core/
 proto/[^"]*                       proto/|server/
 server/[^"]*                      server/
 \.\./[^"]*                        nowhere

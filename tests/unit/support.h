@@ -18,7 +18,9 @@
 #include <sys/stat.h>
 
 #include "core/dense/team.h"
+#include "core/memory.h"
 #include "core/moed.h"
+#include "core/text.h"
 #include "patience.h"
 
 /* ---- the temporary directory ---- */

@@ -11,7 +11,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "proto/utf8.h"
+#include "core/text.h"
 #include "support.h"
 
 #define CHECKPOINTS MOED_TEST_DATA "/data/checkpoints"

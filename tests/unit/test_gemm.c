@@ -66,9 +66,8 @@ static void multiply(const struct tensor *tensor, const float *x, size_t rows, c
     gemm_rows(&gemm, x, rows, bias, y);
     for (size_t i = 0; i < rows * n; i++)
         if (y[i] != expected[i])
-            ck_abort_msg("%s n %zu k %zu rows %zu: [%zu] is %g, expected %g",
-                         dtype_name(tensor->dtype), n, k, rows, i, (double)y[i],
-                         (double)expected[i]);
+            ck_abort_msg("dtype %d n %zu k %zu rows %zu: [%zu] is %g, expected %g",
+                         (int)tensor->dtype, n, k, rows, i, (double)y[i], (double)expected[i]);
     gemm_close(&gemm);
     free(y);
 }

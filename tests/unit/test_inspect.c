@@ -134,5 +134,22 @@ START_TEST(a_bad_checkpoint_prints_nothing)
 }
 END_TEST
 
-TEST_MAIN("inspect", text_names_what_there_is, json_holds_the_same,
-          json_stays_json_whatever_the_names, a_bad_checkpoint_prints_nothing)
+/* What a server refuses for its name is no sound checkpoint. */
+START_TEST(the_directory_has_a_name_that_can_be_served)
+{
+    char config[1024], path[PATH_MAX], *directory = new_directory();
+    static const char *const names[] = {"a+b", ".hidden", "a b"};
+    with_description(config, sizeof config, "");
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        struct error err = ERROR_INIT;
+        snprintf(path, sizeof path, "%s/%s", directory, names[i]);
+        write_checkpoint(path, config, tensors, 4);
+        ck_assert_int_eq(inspect(path, false, stdout, &err), -1);
+        expect_text(err.text, "cannot be served under its name");
+    }
+    free(directory);
+}
+END_TEST
+
+TEST_MAIN("inspect", the_directory_has_a_name_that_can_be_served, text_names_what_there_is,
+          json_holds_the_same, json_stays_json_whatever_the_names, a_bad_checkpoint_prints_nothing)

@@ -1,6 +1,6 @@
 /* Memory sized by a client or a file may run out: every such allocation is made to fail in turn,
  * and each time there is an error, nothing leaks and nothing is half done. Small allocations are
- * left alone, as their failure ends the process on purpose (core/error.h). */
+ * left alone, as their failure ends the process on purpose (core/memory.h). */
 #include "proto/envelope.h"
 #include "server/queue.h"
 #include "support.h"

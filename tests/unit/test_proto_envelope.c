@@ -1,4 +1,5 @@
 /* envelope: what is cut, what is not, and where errors are said to be. */
+#include "core/memory.h"
 #include "proto/envelope.h"
 #include "test_proto_support.h"
 

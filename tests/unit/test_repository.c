@@ -216,7 +216,6 @@ START_TEST(a_signature_says_what_the_model_says)
     const struct signature *signature = &catalog->models[0]->signature;
     ck_assert_str_eq(signature->model, "m");
     ck_assert_str_eq(signature->version, "1");
-    ck_assert_str_eq(signature->description, "d");
     ck_assert_uint_eq(signature->input_count, 1);
     ck_assert_str_eq(signature->inputs[0].name, "x");
     ck_assert_uint_eq(signature->inputs[0].rank, 2);

@@ -1,5 +1,5 @@
 /* utf8: which byte sequences are characters. */
-#include "proto/utf8.h"
+#include "core/text.h"
 #include "test_proto_support.h"
 
 static void check_character(const char *text, size_t expected)
@@ -51,5 +51,4 @@ START_TEST(stops_at_the_end_of_a_cut_character)
 }
 END_TEST
 
-RUN_TESTS("proto/utf8", accepts_each_length, refuses_everything_else,
-          stops_at_the_end_of_a_cut_character)
+RUN_TESTS("text", accepts_each_length, refuses_everything_else, stops_at_the_end_of_a_cut_character)

@@ -1,0 +1,57 @@
+/* Allocation that either succeeds or says so. */
+#include "core/memory.h"
+
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/error.h"
+
+/* How long the last words wait for a reader of standard error. */
+enum { LAST_WORDS_MS = 1000 };
+
+/* A pipe that polls writable takes the line without waiting for its reader. */
+void out_of_memory(void)
+{
+    static const char text[] = "moed: out of memory for a small allocation\n";
+    struct pollfd standard_error = {.fd = STDERR_FILENO, .events = POLLOUT};
+    if (poll(&standard_error, 1, LAST_WORDS_MS) > 0)
+        (void)!write(STDERR_FILENO, text, sizeof text - 1);
+    abort();
+}
+
+static void *checked(void *memory)
+{
+    if (!memory)
+        out_of_memory();
+    return memory;
+}
+
+void *xmalloc(size_t bytes)
+{
+    return checked(malloc(bytes ? bytes : 1));
+}
+
+void *xcalloc(size_t count, size_t bytes)
+{
+    return checked(calloc(count ? count : 1, bytes ? bytes : 1));
+}
+
+void *xrealloc(void *memory, size_t bytes)
+{
+    return checked(realloc(memory, bytes ? bytes : 1));
+}
+
+char *xstrdup(const char *text)
+{
+    return checked(strdup(text));
+}
+
+void *calloc_checked(size_t count, size_t bytes, struct error *err)
+{
+    void *memory = calloc(count ? count : 1, bytes);
+    if (!memory)
+        error_set(err, ERROR_INTERNAL, "no memory for %zu entries of %zu bytes", count, bytes);
+    return memory;
+}
