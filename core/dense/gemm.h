@@ -23,8 +23,8 @@ struct gemm {
     size_t bytes;     /* resident */
 };
 
-/* Packs `tensor`, whose elements are read as [n, k]. They are not needed afterwards: a tensor of a
- * checkpoint should then give its pages back (tensor_drop_pages). */
+/* Packs `tensor`, whose elements are read as [n, k]. The tensor is not read again; call
+ * tensor_drop_pages() on a mapped one. */
 int gemm_init(struct gemm *gemm, const struct tensor *tensor, size_t n, size_t k,
               struct error *err);
 

@@ -24,7 +24,7 @@ struct moed_team {
     pthread_cond_t forked, joined;
     unsigned long generation; /* of the current fork */
     bool open;                /* helpers may still join it */
-    unsigned busy;            /* helpers that have and are not through */
+    unsigned busy;            /* helpers that joined and have not finished */
     bool stopping;
 
     void (*task)(void *context, size_t index, unsigned worker);

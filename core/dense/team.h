@@ -17,10 +17,10 @@ void team_run(struct moed_team *team, size_t count,
 /* Threads, the caller's included; 1 for NULL. */
 unsigned team_size(const struct moed_team *team);
 
-/* The team for so many multiply-accumulates; NULL when they are not worth a fork. */
+/* Returns `team` if `macs` are worth a fork, else NULL. */
 struct moed_team *team_for(struct moed_team *team, uint64_t macs);
 
-/* What is worth a fork from now on; a test's models are too small for anything but 0. */
+/* Sets how many multiply-accumulates are worth a fork; tests, whose models are small, pass 0. */
 void team_fork_from(struct moed_team *team, uint64_t macs);
 
 #endif

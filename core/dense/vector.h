@@ -7,8 +7,8 @@
 
 /* A function that is compiled once for every vector width, and chosen when the program is loaded.
  * All give the same bits: they are compiled without fusing a multiply with an add (CMakeLists.txt),
- * which only some can. Not under sanitizers, which are not there yet when functions are chosen; and
- * not by clang, which gives such functions a name that other files do not know. */
+ * which only some can. Off under sanitizers, whose runtime starts after ifunc resolvers
+ * run, and for clang, which gives such functions a name that other files do not know. */
 #if defined(__x86_64__) && defined(__gnu_linux__) && !defined(MOED_SANITIZED) && !defined(__clang__)
 #define VECTORIZED __attribute__((target_clones("avx512f", "avx2", "default")))
 #else

@@ -1,4 +1,5 @@
-/* attention: multi-head self-attention over the positions of one row, every position seeing all.
+/* attention: multi-head self-attention over the positions of one row; every position attends to
+ * all.
  *
  *     q, k, v = x Win^T + bin, cut in three;  per head  softmax(q k^T / sqrt(size / heads)) v;
  *     y = heads side by side, Wout^T + bout

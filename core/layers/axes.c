@@ -1,4 +1,5 @@
-/* flatten, reshape, sum, mean, select, transpose: layers that only look at a row's axes. */
+/* flatten, reshape, sum, mean, select, transpose: layers that only rearrange or reduce a row's
+ * axes. */
 #include <string.h>
 
 #include "core/layers/ops.h"
@@ -35,14 +36,14 @@ static void copy_forward(const struct layer *layer, const struct run *run, size_
         memcpy(y, x, rows * layer->in_elements * sizeof *y);
 }
 
-/* A row seen as [outer, axis, inner]; the axis goes away. */
+/* A row as [outer, axis, inner]; the axis is reduced. */
 struct reduction {
     size_t outer, axis, inner;
     float factor; /* sum, mean */
     size_t index; /* select */
 };
 
-/* Around node's `axis`, or `otherwise` when it names none. */
+/* Reduces node's `axis`; `otherwise` is the default. */
 static int reduction_build(struct layer *layer, struct config_node *node, int64_t otherwise,
                            struct error *err)
 {

@@ -21,7 +21,7 @@
 #include "core/layers/weights.h"
 #include "core/memory.h"
 
-/* Strides and paddings beyond any image; keeps the arithmetic below far from overflow. */
+/* Bounds strides and paddings: no image needs more, and the arithmetic below cannot overflow. */
 enum { MAX_CONV_STEP = 4096 };
 
 struct conv {
@@ -145,7 +145,7 @@ static int pack_groups(struct conv *conv, struct error *err)
     return 0;
 }
 
-/* Weights as the product reads them; as they were stored they are not needed any more. */
+/* Packs the weights as the product reads them, and gives the stored ones back. */
 static int pack(struct conv *conv, struct layer *layer, const struct scope *scope,
                 struct error *err)
 {
@@ -158,7 +158,7 @@ static int pack(struct conv *conv, struct layer *layer, const struct scope *scop
     return 0;
 }
 
-/* Numbers that a worker needs for one channel group. */
+/* Floats of workspace for one channel group. */
 static size_t workspace_of(const struct conv *conv)
 {
     const size_t channels = conv->out_channels / conv->groups, columns = conv->columns.count;

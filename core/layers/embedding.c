@@ -6,7 +6,7 @@
 #include "core/layers/weights.h"
 #include "core/memory.h"
 
-/* embedding: every integer of the row becomes that row of the table. */
+/* embedding: each integer of a row selects a row of the table. */
 struct embedding {
     struct array table; /* [count, size] */
     size_t count, size;
@@ -69,7 +69,7 @@ static void embedding_free(struct layer *layer)
         array_close(&embedding->table);
 }
 
-/* position_embedding: a learned row is added to every row. */
+/* position_embedding: adds the same learned tensor to every row. */
 static int position_build(struct layer *layer, const struct scope *scope, struct config_node *node,
                           struct error *err)
 {
@@ -91,7 +91,7 @@ static void position_forward(const struct layer *layer, const struct run *run, s
             y[i] = x[i] + weight->values[i];
 }
 
-/* class_token: a learned position before the others, whose final state is what gets classified. */
+/* class_token: puts a learned position before the others; its final state is classified. */
 static int class_token_build(struct layer *layer, const struct scope *scope,
                              struct config_node *node, struct error *err)
 {

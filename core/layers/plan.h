@@ -41,8 +41,7 @@ static inline size_t plan_part(struct plan *plan, const struct plan *part, size_
     return plan_floats(plan, times * part->most);
 }
 
-/* The same for a part that runs when nothing planned so far is needed but what was not released,
- * and whose floats are not needed afterwards. */
+/* The same for a part whose scratch is free again as soon as it has run. */
 static inline size_t plan_passing_part(struct plan *plan, const struct plan *part, size_t times)
 {
     size_t place = plan_part(plan, part, times);

@@ -6,7 +6,7 @@
 #include "core/layers/ops.h"
 #include "core/memory.h"
 
-/* A window beyond any image. */
+/* Bounds windows: no image needs more. */
 enum { MAX_POOL_KERNEL = 4096 };
 
 struct pool {

@@ -2,7 +2,7 @@
  *
  * Parts lie in each other: the model, a MoE layer, one of its experts, a layer of that. Each has a
  * scope, made from the outer one by scope_enter() and gone when the part is built. What all parts
- * share is behind one pointer, so that no copy of it can grow old. */
+ * share is behind one pointer, so that no copy of it can become stale. */
 #ifndef CORE_SCOPE_H
 #define CORE_SCOPE_H
 

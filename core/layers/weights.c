@@ -1,5 +1,5 @@
-/* Nothing of a checkpoint is used twice and nothing is left over: a claimed tensor is marked, and
- * one that no layer claims fails the load (model.c). */
+/* Every tensor of a checkpoint is used exactly once: a claimed tensor is marked, and the load fails
+ * if one is left over (model.c). */
 #include "core/layers/weights.h"
 
 #include <stdio.h>

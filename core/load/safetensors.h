@@ -54,9 +54,8 @@ int tensor_check_finite(const struct tensor *tensor, struct error *err);
 
 size_t dtype_bytes(enum dtype dtype);
 
-/* The tensor's numbers have been copied elsewhere: its pages need not stay in memory. They are read
- * again from the file if anyone looks. Only for tensors of a checkpoint: memory that is no file's
- * would be gone. */
+/* Releases the pages of a tensor whose numbers have been copied: they are read again from the file
+ * if anyone looks. Only for file-backed tensors: anonymous memory would be zeroed. */
 void tensor_drop_pages(const struct tensor *tensor);
 
 /* Copies all elements to f32; exact for every dtype. */
