@@ -30,7 +30,7 @@ class HostileCase(ServerCase):
         began = time.monotonic()
         with Connection(self.server.port) as connection:
             self.assertEqual(connection.request("POST", PREDICT, BODY).status, 200)
-        self.assertLess(time.monotonic() - began, 10)
+        self.assertLess(time.monotonic() - began, 60)
 
     def assert_only_answer(self, data, status, *words):
         """One JSON error, and nothing else that could be another request's answer."""
@@ -39,7 +39,7 @@ class HostileCase(ServerCase):
         answer = connection.answer()
         self.assert_error(answer, status, *words)
         self.assertTrue(answer.closes)
-        self.assertTrue(connection.wait_closed(10))
+        self.assertTrue(connection.wait_closed())
 
     def ask(self, data):
         connection = self.connect()
@@ -159,7 +159,7 @@ class TwoReadingsTest(HostileCase):
         connection = self.connect()
         connection.send(request_bytes("POST", PREDICT, BODY) * 3 + LIVE + b"GARBAGE\r\n\r\n" + LIVE)
         self.assertEqual([connection.answer().status for _ in range(5)], [200, 200, 200, 200, 400])
-        self.assertTrue(connection.wait_closed(10))
+        self.assertTrue(connection.wait_closed())
 
 
 class OneReadingTest(HostileCase):

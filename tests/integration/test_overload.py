@@ -142,7 +142,7 @@ class DisconnectTest(OverloadCase):
             connection.socket.shutdown(socket.SHUT_WR)
         for connection in connections:
             self.assertEqual(connection.answer().status, 200)
-            self.assertTrue(connection.wait_closed(10))
+            self.assertTrue(connection.wait_closed())
 
     def test_disconnect_while_computing(self):
         rows = self.rows_computed()
