@@ -25,6 +25,7 @@ struct model {
     uint64_t fingerprint; /* of its files, to tell whether they have changed */
     struct moed_model *engine;
     const struct moed_model_info *info;
+    uint64_t cost_per_row; /* multiply-accumulates, or what takes as long, as the warm-up showed */
     struct signature signature;
     struct signature_tensor *tensors; /* inputs, then outputs; the signature points into it */
     struct signature_gate *gates;

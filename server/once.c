@@ -45,7 +45,7 @@ static bool ready(const struct lane *lane, uint64_t now, uint64_t *due_ns)
 
 static uint64_t cost_of(const struct once *once, size_t rows)
 {
-    return once->model->info->macs_per_row * rows;
+    return once->model->cost_per_row * rows;
 }
 
 static uint64_t cost(const struct lane *lane)

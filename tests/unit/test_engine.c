@@ -134,8 +134,27 @@ START_TEST(waits_are_counted_per_batch_and_job)
 }
 END_TEST
 
+/* Layers without multiply-accumulates take time too, and are measured when they are loaded. */
+START_TEST(element_wise_work_is_not_done_on_the_loop)
+{
+    char path[PATH_MAX];
+    char *config = config_of("[400000]", "[{'op':'gelu'},{'op':'gelu'},{'op':'gelu'},{'op':'gelu'},"
+                                         "{'op':'sum','axis':0},{'op':'reshape','shape':[1]}]");
+    snprintf(path, sizeof path, "%s/gelu", repository);
+    write_checkpoint(path, config, NO_TENSORS);
+    free(config);
+    costs_are_as_computed = false;
+    start(0);
+    struct posted *job = submit("gelu", 1, 0);
+    ck_assert(!job->finished);
+    run_until_busy();
+    run_until(1);
+    ck_assert(job->finished);
+}
+END_TEST
+
 TEST_MAIN_WITH("engine", begin, end, a_large_batch_goes_to_the_compute_thread,
                a_job_larger_than_a_batch_is_one_answer, small_models_do_not_wait_for_large_ones,
                cancelling_what_waits_answers_at_once, cancelling_what_runs_answers_when_it_is_done,
                large_models_take_turns, leftovers_do_not_wait_for_the_next_request,
-               waits_are_counted_per_batch_and_job)
+               waits_are_counted_per_batch_and_job, element_wise_work_is_not_done_on_the_loop)
