@@ -17,6 +17,7 @@ static void log_exchange(const struct exchange *exchange, uint64_t duration_ns)
     if (!log_enabled(level))
         return;
     log_begin(&line, level, "request");
+    log_text(&line, "client", exchange->client);
     log_text(&line, "method", exchange->method_text);
     log_text(&line, "path", exchange->path);
     log_number(&line, "status", (uint64_t)exchange->status);

@@ -24,7 +24,7 @@
 
 enum http_method { HTTP_GET, HTTP_HEAD, HTTP_POST, HTTP_OTHER };
 
-enum { HTTP_MAX_REPLY_HEADERS = 4 };
+enum { HTTP_MAX_REPLY_HEADERS = 4, HTTP_ADDRESS_BYTES = 48 };
 
 struct http_header {
     const char *name;
@@ -42,6 +42,7 @@ struct exchange {
     size_t body_length;
     const char *inference_header_length; /* request header, NULL when absent */
     const char *content_encoding;        /* request header, NULL when absent */
+    char client[HTTP_ADDRESS_BYTES];     /* the other end's numeric address */
     uint64_t received_ns;                /* uv_hrtime() when the first byte of it was seen */
 
     /* the answer so far; exchange_header() and exchange_reply() fill it */

@@ -5,6 +5,7 @@
  * connection for ever (slowloris), and it stops altogether while a connection is suspended. We shut
  * a socket down and leave it to libmicrohttpd to notice and close, for which it does get a timeout:
  * it may not look at a socket again in whose bytes it is stuck. */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,11 +17,24 @@
 
 /* ---- phases ---- */
 
+/* As text, once for all requests of a connection. */
+static void note_client(struct connection *connection)
+{
+    const struct sockaddr *address = connection->client;
+    const bool ipv6 = address && address->sa_family == AF_INET6;
+    const void *number =
+        ipv6 ? (const void *)&((const struct sockaddr_in6 *)(const void *)address)->sin6_addr
+             : (const void *)&((const struct sockaddr_in *)(const void *)address)->sin_addr;
+    if (address)
+        inet_ntop(address->sa_family, number, connection->client_text, HTTP_ADDRESS_BYTES);
+}
+
 void connection_open(struct http *http, struct connection *connection)
 {
     struct epoll_event hang_up = {.events = EPOLLRDHUP | EPOLLET, .data.ptr = connection};
     /* Without memory for it the client's hang-up is noticed late, when an answer is sent. */
     (void)epoll_ctl(http->hangup_fd, EPOLL_CTL_ADD, connection->fd, &hang_up);
+    note_client(connection);
     connection->http = http;
     connection->phase = PHASE_IDLE;
     connection->since_ms = connection->entered_ms = uv_now(http->loop);

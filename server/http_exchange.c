@@ -52,6 +52,7 @@ struct http_exchange *exchange_new(struct connection *connection, const char *he
         memcpy(exchange->header, header, length);
     exchange->http = connection->http;
     exchange->connection = connection;
+    memcpy(exchange->public.client, connection->client_text, sizeof exchange->public.client);
     exchange->public.received_ns = connection->begun_ns;
     describe_request(exchange, head);
     return exchange;

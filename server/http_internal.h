@@ -59,7 +59,8 @@ struct connection {
     struct MHD_Connection *mhd;
     int fd;                        /* libmicrohttpd's; we only ever shut it down */
     const struct sockaddr *client; /* libmicrohttpd's */
-    bool client_counted;           /* in http->options.limits */
+    char client_text[HTTP_ADDRESS_BYTES];
+    bool client_counted; /* in http->options.limits */
     enum phase phase;
     uint64_t since_ms;   /* its timeout counts from here; ahead of now for a long answer */
     uint64_t entered_ms; /* when the phase began */

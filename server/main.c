@@ -41,7 +41,10 @@ static int run_serve(int argc, char *argv[])
     log_set_level(log_level_from_name(options.log_level));
     int status = server_run(&options, &err);
     options_close(&options);
-    return status < 0 ? fail(&err) : status;
+    if (status >= 0)
+        return status;
+    log_message(LOG_ERROR, "fatal", "%s", err.text);
+    return EXIT_FAILURE;
 }
 
 static void help_serve(FILE *out)

@@ -121,6 +121,15 @@ class LogTest(ProcessCase):
         self.assertEqual(text.count("event=request"), 50)
         self.assertIn("event=drained", text)
 
+    def test_what_an_operator_should_hear_of_is_a_warning(self):
+        write_slow(os.path.join(self.directory, "slow"), seconds=0.2)
+        process, reader = self.start("--log-level", "warning", "--max-queue-rows", "1", "--max-request-rows", "1",
+                                     "--max-batch-rows", "1", "--threads", "1")
+        answers = Background(6, lambda _: self.client().predict("slow", ROWS["instances"]).status).join()
+        self.assertEqual(sorted(set(answers)), [200, 429])
+        line_of(reader, re.compile(r"level=warning event=request client=127\.0\.0\.1 .*status=429"))
+        self.assert_stops(process)
+
 
 class DescriptorsTest(ProcessCase):
     def test_descriptors_that_are_closed_at_the_start(self):

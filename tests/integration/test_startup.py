@@ -40,7 +40,8 @@ class StartupCase(unittest.TestCase):
         self.assertEqual(ended.returncode, status, ended.stderr)
         for word in words:
             self.assertIn(word, ended.stderr)
-        self.assertRegex(ended.stderr, r"(?m)^moed: ")
+        fatal = status == FAILED and arguments[0] == "serve"
+        self.assertRegex(ended.stderr, r"(?m)^time=\S+ level=error event=fatal message=" if fatal else r"(?m)^moed: ")
         self.assertNotIn("listening", ended.stderr)
 
     def serve(self, **options):
