@@ -9,7 +9,7 @@
 
 #include <stddef.h>
 
-#include "core/load/safetensors.h"
+#include "core/load/tensor.h"
 
 struct kernel;
 struct windows; /* kernel.h */

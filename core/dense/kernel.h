@@ -10,7 +10,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "core/load/safetensors.h"
+#include "core/load/tensor.h"
 
 /* Weights W[n, k] as the kernel reads them: panels of `panel` consecutive outputs; within a panel,
  * for every k in turn, one number per output; in BF16 these are pairs, output i beside output

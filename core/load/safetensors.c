@@ -6,7 +6,6 @@
 #include <fcntl.h>
 #include <jansson.h>
 #include <limits.h>
-#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,8 +14,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "core/dense/convert.h"
-#include "core/dense/vector.h"
 #include "core/load/config.h"
 #include "core/memory.h"
 #include "core/parse_json.h"
@@ -36,6 +33,8 @@ struct mapping {
     char *name; /* file name inside the checkpoint directory */
     void *base;
     size_t bytes;
+    const char *data;  /* behind the header: the tensors' bytes, */
+    size_t data_bytes; /* and how many there are */
 };
 
 struct safetensors {
@@ -51,30 +50,6 @@ struct extent {
     size_t begin, end;
     const char *name;
 };
-
-static const struct {
-    const char *name;
-    size_t bytes;
-} DTYPES[] = {[DTYPE_F32] = {"F32", 4},
-              [DTYPE_F16] = {"F16", 2},
-              [DTYPE_BF16] = {"BF16", 2},
-              [DTYPE_I8] = {"I8", 1}};
-
-size_t dtype_bytes(enum dtype dtype)
-{
-    return DTYPES[dtype].bytes;
-}
-
-static int dtype_parse(const char *name, enum dtype *dtype)
-{
-    for (size_t i = 0; name && i < DTYPE_I8; i++) {
-        if (strcmp(name, DTYPES[i].name) == 0) {
-            *dtype = (enum dtype)i;
-            return 0;
-        }
-    }
-    return -1;
-}
 
 static int map_file(const char *directory, const char *name, struct mapping *mapping,
                     struct error *err)
@@ -97,7 +72,8 @@ static int map_file(const char *directory, const char *name, struct mapping *map
         if (base == MAP_FAILED) {
             error_set(err, ERROR_INVALID, "%s: cannot map: %s", path, strerror(errno));
         } else {
-            *mapping = (struct mapping){xstrdup(name), base, (size_t)status.st_size};
+            *mapping = (struct mapping){
+                .name = xstrdup(name), .base = base, .bytes = (size_t)status.st_size};
             result = 0;
         }
     }
@@ -169,7 +145,7 @@ static bool is_batch_counter(const char *name, const char *dtype)
 }
 
 static int parse_tensor(struct safetensors *file, const struct mapping *mapping, const char *name,
-                        json_t *entry, const char *data, struct extent *extent, struct error *err)
+                        json_t *entry, struct extent *extent, struct error *err)
 {
     char where[ERROR_TEXT_BYTES / 2];
     snprintf(where, sizeof where, "%s: tensor '%s'", mapping->name, name);
@@ -185,9 +161,9 @@ static int parse_tensor(struct safetensors *file, const struct mapping *mapping,
     if (!tensor->used && dtype_parse(dtype, &tensor->dtype) != 0)
         return error_set(err, ERROR_INVALID, "%s: dtype %s is not one of F32, F16, BF16", where,
                          dtype ? dtype : "(none)");
-    size_t data_bytes = mapping->bytes - (size_t)(data - (const char *)mapping->base);
     if (parse_shape(json_object_get(entry, "shape"), tensor, where, err) != 0 ||
-        parse_extent(json_object_get(entry, "data_offsets"), data_bytes, extent, where, err) != 0)
+        parse_extent(json_object_get(entry, "data_offsets"), mapping->data_bytes, extent, where,
+                     err) != 0)
         return -1;
     size_t bytes, element = tensor->used ? sizeof(int64_t) : dtype_bytes(tensor->dtype);
     if (__builtin_mul_overflow(tensor->elements, element, &bytes) ||
@@ -195,7 +171,7 @@ static int parse_tensor(struct safetensors *file, const struct mapping *mapping,
         return error_set(err, ERROR_INVALID,
                          "%s: shape needs %zu x %zu bytes, data_offsets give %zu", where,
                          tensor->elements, element, extent->end - extent->begin);
-    tensor->data = data + extent->begin;
+    tensor->data = mapping->data + extent->begin;
     extent->name = tensor->name;
     return 0;
 }
@@ -243,7 +219,7 @@ static int check_metadata(json_t *metadata, const char *file, struct error *err)
 }
 
 static int parse_tensors(struct safetensors *file, const struct mapping *mapping, json_t *header,
-                         const char *data, struct error *err)
+                         struct error *err)
 {
     size_t count = 0;
     struct extent *extents = calloc_checked(json_object_size(header), sizeof *extents, err);
@@ -256,19 +232,17 @@ static int parse_tensors(struct safetensors *file, const struct mapping *mapping
         if (strcmp(name, "__metadata__") == 0)
             result = check_metadata(entry, mapping->name, err);
         else
-            result = parse_tensor(file, mapping, name, entry, data, &extents[count++], err);
+            result = parse_tensor(file, mapping, name, entry, &extents[count++], err);
         if (result != 0)
             break;
     }
-    if (result == 0) {
-        size_t data_bytes = mapping->bytes - (size_t)(data - (const char *)mapping->base);
-        result = check_extents(extents, count, data_bytes, mapping->name, err);
-    }
+    if (result == 0)
+        result = check_extents(extents, count, mapping->data_bytes, mapping->name, err);
     free(extents);
     return result;
 }
 
-static int parse_file(struct safetensors *file, const struct mapping *mapping, struct error *err)
+static int parse_file(struct safetensors *file, struct mapping *mapping, struct error *err)
 {
     const unsigned char *base = mapping->base;
     static const char pointer[] = "version https://git-lfs";
@@ -282,6 +256,8 @@ static int parse_file(struct safetensors *file, const struct mapping *mapping, s
         return error_set(err, ERROR_INVALID,
                          "%s: header of %llu bytes does not fit the file (%zu bytes)",
                          mapping->name, (unsigned long long)header_bytes, mapping->bytes);
+    mapping->data = (const char *)base + 8 + header_bytes;
+    mapping->data_bytes = mapping->bytes - 8 - (size_t)header_bytes;
     struct json_fault fault;
     json_t *header =
         parse_json((const char *)base + 8, (size_t)header_bytes, 0, MAX_HEADER_HEAP, &fault);
@@ -292,7 +268,7 @@ static int parse_file(struct safetensors *file, const struct mapping *mapping, s
                          mapping->name, 8 + fault.position, fault.reason);
     int result =
         json_is_object(header)
-            ? parse_tensors(file, mapping, header, (const char *)base + 8 + header_bytes, err)
+            ? parse_tensors(file, mapping, header, err)
             : error_set(err, ERROR_INVALID, "%s: header is not a JSON object", mapping->name);
     json_decref(header);
     return result;
@@ -455,96 +431,4 @@ const struct tensor *safetensors_unused(const struct safetensors *file)
 const char *safetensors_name(const struct safetensors *file)
 {
     return file->name;
-}
-
-int tensor_error(const struct tensor *tensor, struct error *err, enum error_code code,
-                 const char *format, ...)
-{
-    char message[ERROR_TEXT_BYTES / 2];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(message, sizeof message, format, args);
-    va_end(args);
-    return error_set(err, code, "%s: tensor '%s'%s", tensor->shard, tensor->name, message);
-}
-
-/* ---- numbers ---- */
-
-/* NaN and the infinities have all bits of the exponent set. The loops have no exit, so that they
- * are as fast as memory. */
-VECTORIZED static bool has_exponent32(const void *data, size_t count, uint32_t exponent)
-{
-    const char *bytes = data;
-    uint32_t found = 0;
-    for (size_t i = 0; i < count; i++) {
-        uint32_t bits;
-        memcpy(&bits, bytes + i * sizeof bits, sizeof bits);
-        found |= (bits & exponent) == exponent;
-    }
-    return found;
-}
-
-VECTORIZED static bool has_exponent16(const void *data, size_t count, uint16_t exponent)
-{
-    const char *bytes = data;
-    uint16_t found = 0;
-    for (size_t i = 0; i < count; i++) {
-        uint16_t bits;
-        memcpy(&bits, bytes + i * sizeof bits, sizeof bits);
-        found |= (bits & exponent) == exponent;
-    }
-    return found;
-}
-
-static bool all_finite(enum dtype dtype, const void *data, size_t count)
-{
-    if (dtype == DTYPE_F32)
-        return !has_exponent32(data, count, 0x7F800000);
-    return !has_exponent16(data, count, dtype == DTYPE_F16 ? 0x7C00 : 0x7F80);
-}
-
-int tensor_check_finite(const struct tensor *tensor, struct error *err)
-{
-    enum { AT_ONCE = 1 << 14 };
-    const char *data = tensor->data;
-    const size_t bytes = dtype_bytes(tensor->dtype);
-    for (size_t done = 0; done < tensor->elements; done += AT_ONCE) {
-        const size_t left = tensor->elements - done, count = left < AT_ONCE ? left : AT_ONCE;
-        if (all_finite(tensor->dtype, data + done * bytes, count))
-            continue;
-        size_t i = done;
-        while (all_finite(tensor->dtype, data + i * bytes, 1))
-            i++;
-        return tensor_error(tensor, err, ERROR_INVALID,
-                            ": element %zu of %zu is NaN or infinite, expected finite weights", i,
-                            tensor->elements);
-    }
-    return 0;
-}
-
-void tensor_drop_pages(const struct tensor *tensor)
-{
-    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    const uintptr_t begin = ((uintptr_t)tensor->data + page - 1) / page * page;
-    const uintptr_t end =
-        ((uintptr_t)tensor->data + tensor->elements * dtype_bytes(tensor->dtype)) / page * page;
-    if (begin < end)
-        madvise((void *)begin, end - begin, MADV_DONTNEED); /* advice: failing costs memory only */
-}
-
-void tensor_to_f32(const struct tensor *tensor, float *values)
-{
-    switch (tensor->dtype) {
-    case DTYPE_F32:
-        memcpy(values, tensor->data, tensor->elements * sizeof *values);
-        break;
-    case DTYPE_F16:
-        convert_f16_to_f32(tensor->data, tensor->elements, values);
-        break;
-    case DTYPE_BF16:
-        convert_bf16_to_f32(tensor->data, tensor->elements, values);
-        break;
-    case DTYPE_I8: /* not stored */
-        break;
-    }
 }

@@ -7,28 +7,7 @@
 #ifndef CORE_SAFETENSORS_H
 #define CORE_SAFETENSORS_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include "core/error.h"
-
-/* I8 is what gemm_init_int8() makes of the others; no file of ours holds it. */
-enum dtype { DTYPE_F32, DTYPE_F16, DTYPE_BF16, DTYPE_I8 };
-
-/* A stored tensor may have one axis more than a row: expert or output axes come first. */
-enum { TENSOR_MAX_RANK = 8 };
-
-struct tensor {
-    char *name;
-    const char *shard; /* the file it is in */
-    enum dtype dtype;
-    size_t rank;
-    size_t dims[TENSOR_MAX_RANK];
-    size_t elements;
-    const void *data; /* in the mapping; little-endian, any alignment */
-    bool used;        /* some layer has claimed it */
-};
+#include "core/load/tensor.h"
 
 struct safetensors;
 
@@ -44,21 +23,5 @@ const struct tensor *safetensors_unused(const struct safetensors *file);
 
 /* The name of the file that says which tensors there are. Borrowed, literal. */
 const char *safetensors_name(const struct safetensors *file);
-
-/* Records "<file>: tensor '<name>'<message>". Returns -1. */
-int tensor_error(const struct tensor *tensor, struct error *err, enum error_code code,
-                 const char *format, ...) __attribute__((format(printf, 4, 5)));
-
-/* Refuses a tensor with an element that is NaN or infinite. Reads all of it. */
-int tensor_check_finite(const struct tensor *tensor, struct error *err);
-
-size_t dtype_bytes(enum dtype dtype);
-
-/* Releases the pages of a tensor whose numbers have been copied: they are read again from the file
- * if anyone looks. Only for file-backed tensors: anonymous memory would be zeroed. */
-void tensor_drop_pages(const struct tensor *tensor);
-
-/* Copies all elements to f32; exact for every dtype. */
-void tensor_to_f32(const struct tensor *tensor, float *values);
 
 #endif

@@ -3,9 +3,9 @@
 # of more FILE_LINES. A function is what stands between a brace in the first column and its
 # counterpart. The aim is 40 500 6; the defaults are what the tree obeys.
 #
-#   sh tests/lint/sizes.sh [LINES FILE_LINES PARAMETERS]
+#   sh tests/lint/sizes.sh [LINES FILE_LINES PARAMETERS [ROOM]]
 cd "$(dirname "$0")/../.." || exit 2
-! find core proto server clients tests -name '*.[ch]' -exec awk \
+! find ${4:-core proto server clients tests} -name '*.[ch]' -exec awk \
     -v most_lines="${1:-45}" -v most_file="${2:-600}" -v most_parameters="${3:-8}" '
     function parameters(head, depth, count, i, c) {
         sub(/^[^(]*\(/, "", head)

@@ -1,0 +1,128 @@
+/* A tensor's numbers stay in the mapping, little-endian and at any alignment, until they are
+ * copied. */
+#include "core/load/tensor.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "core/dense/convert.h"
+#include "core/dense/vector.h"
+
+static const struct {
+    const char *name;
+    size_t bytes;
+} DTYPES[] = {[DTYPE_F32] = {"F32", 4},
+              [DTYPE_F16] = {"F16", 2},
+              [DTYPE_BF16] = {"BF16", 2},
+              [DTYPE_I8] = {"I8", 1}};
+
+size_t dtype_bytes(enum dtype dtype)
+{
+    return DTYPES[dtype].bytes;
+}
+
+int dtype_parse(const char *name, enum dtype *dtype)
+{
+    for (size_t i = 0; name && i < DTYPE_I8; i++) {
+        if (strcmp(name, DTYPES[i].name) == 0) {
+            *dtype = (enum dtype)i;
+            return 0;
+        }
+    }
+    return -1;
+}
+
+int tensor_error(const struct tensor *tensor, struct error *err, enum error_code code,
+                 const char *format, ...)
+{
+    char message[ERROR_TEXT_BYTES / 2];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(message, sizeof message, format, args);
+    va_end(args);
+    return error_set(err, code, "%s: tensor '%s'%s", tensor->shard, tensor->name, message);
+}
+
+/* ---- numbers ---- */
+
+/* NaN and the infinities have all bits of the exponent set. The loops have no exit, so that they
+ * are as fast as memory. */
+VECTORIZED static bool has_exponent32(const void *data, size_t count, uint32_t exponent)
+{
+    const char *bytes = data;
+    uint32_t found = 0;
+    for (size_t i = 0; i < count; i++) {
+        uint32_t bits;
+        memcpy(&bits, bytes + i * sizeof bits, sizeof bits);
+        found |= (bits & exponent) == exponent;
+    }
+    return found;
+}
+
+VECTORIZED static bool has_exponent16(const void *data, size_t count, uint16_t exponent)
+{
+    const char *bytes = data;
+    uint16_t found = 0;
+    for (size_t i = 0; i < count; i++) {
+        uint16_t bits;
+        memcpy(&bits, bytes + i * sizeof bits, sizeof bits);
+        found |= (bits & exponent) == exponent;
+    }
+    return found;
+}
+
+static bool all_finite(enum dtype dtype, const void *data, size_t count)
+{
+    if (dtype == DTYPE_F32)
+        return !has_exponent32(data, count, 0x7F800000);
+    return !has_exponent16(data, count, dtype == DTYPE_F16 ? 0x7C00 : 0x7F80);
+}
+
+int tensor_check_finite(const struct tensor *tensor, struct error *err)
+{
+    enum { AT_ONCE = 1 << 14 };
+    const char *data = tensor->data;
+    const size_t bytes = dtype_bytes(tensor->dtype);
+    for (size_t done = 0; done < tensor->elements; done += AT_ONCE) {
+        const size_t left = tensor->elements - done, count = left < AT_ONCE ? left : AT_ONCE;
+        if (all_finite(tensor->dtype, data + done * bytes, count))
+            continue;
+        size_t i = done;
+        while (all_finite(tensor->dtype, data + i * bytes, 1))
+            i++;
+        return tensor_error(tensor, err, ERROR_INVALID,
+                            ": element %zu of %zu is NaN or infinite, expected finite weights", i,
+                            tensor->elements);
+    }
+    return 0;
+}
+
+void tensor_drop_pages(const struct tensor *tensor)
+{
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    const uintptr_t begin = ((uintptr_t)tensor->data + page - 1) / page * page;
+    const uintptr_t end =
+        ((uintptr_t)tensor->data + tensor->elements * dtype_bytes(tensor->dtype)) / page * page;
+    if (begin < end)
+        madvise((void *)begin, end - begin, MADV_DONTNEED); /* advice: failing costs memory only */
+}
+
+void tensor_to_f32(const struct tensor *tensor, float *values)
+{
+    switch (tensor->dtype) {
+    case DTYPE_F32:
+        memcpy(values, tensor->data, tensor->elements * sizeof *values);
+        break;
+    case DTYPE_F16:
+        convert_f16_to_f32(tensor->data, tensor->elements, values);
+        break;
+    case DTYPE_BF16:
+        convert_bf16_to_f32(tensor->data, tensor->elements, values);
+        break;
+    case DTYPE_I8: /* not stored */
+        break;
+    }
+}
