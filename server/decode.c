@@ -24,8 +24,9 @@ struct decoding {
 static int decode(struct job *job, struct error *err)
 {
     const struct exchange *exchange = job->exchange;
-    const struct infer_body body = {exchange->body ? exchange->body : "", exchange->body_length,
-                                    exchange->inference_header_length};
+    const struct infer_body body = {
+        exchange->body ? exchange->body : "", exchange->body_length,
+        exchange_header_in(exchange, "Inference-Header-Content-Length")};
     return job->protocol->decode(&job->model->signature, &body, &job->predict->limits,
                                  &job->request, err);
 }

@@ -40,10 +40,8 @@ struct exchange {
     const char *path; /* as sent, without the query; routes decode their own segments */
     const char *body; /* NULL when empty */
     size_t body_length;
-    const char *inference_header_length; /* request header, NULL when absent */
-    const char *content_encoding;        /* request header, NULL when absent */
-    char client[HTTP_ADDRESS_BYTES];     /* the other end's numeric address */
-    uint64_t received_ns;                /* uv_hrtime() when the first byte of it was seen */
+    char client[HTTP_ADDRESS_BYTES]; /* the other end's numeric address */
+    uint64_t received_ns;            /* uv_hrtime() when the first byte of it was seen */
 
     /* the answer so far; exchange_header() and exchange_reply() fill it */
     int status; /* 499: the client left before its request was whole; nothing was sent */
@@ -101,6 +99,15 @@ struct http *http_new(uv_loop_t *loop, const struct http_options *options,
 
 /* The port actually bound. */
 uint16_t http_port(const struct http *http);
+
+/* The value of a request header field, in any case; NULL when it is absent. Of a field that is
+ * there more than once, the first. It lives as long as the exchange. */
+const char *exchange_header_in(const struct exchange *exchange, const char *name);
+
+/* Decodes the value of a query parameter into `text`. Returns 1, 0 when it is absent, -1 with an
+ * error when it is malformed or longer than size - 1 bytes. */
+int exchange_query(const struct exchange *exchange, const char *name, char *text, size_t size,
+                   struct error *err);
 
 /* Answers an exchange; takes the buffer's bytes (a buffer that failed is answered 500).
  * content_type NULL: application/json. The request's body is freed, and the exchange is no longer

@@ -11,38 +11,6 @@
 #include "proto/json.h"
 #include "server/http_internal.h"
 
-/* Ends the text where it stands, in place: something that is no part of it follows. */
-static const char *ended(char *header, struct http_text text)
-{
-    header[text.at + text.length] = '\0';
-    return header + text.at;
-}
-
-static const char *field(char *header, const struct http_head *head, enum http_field which)
-{
-    return head->fields[which].at ? ended(header, head->fields[which]) : NULL;
-}
-
-static enum http_method method_of(const char *method)
-{
-    return !strcmp(method, "GET")    ? HTTP_GET
-           : !strcmp(method, "HEAD") ? HTTP_HEAD
-           : !strcmp(method, "POST") ? HTTP_POST
-                                     : HTTP_OTHER;
-}
-
-/* Of what the header says; nothing where not even the request line was understood. */
-static void describe_request(struct http_exchange *exchange, const struct http_head *head)
-{
-    struct exchange *public = &exchange->public;
-    char *header = exchange->header;
-    public->method_text = ended(header, (struct http_text){0, head->method_length});
-    public->method = method_of(public->method_text);
-    public->path = head->path.at ? ended(header, head->path) : head->method_length ? "/" : "";
-    public->content_encoding = field(header, head, HTTP_FIELD_CONTENT_ENCODING);
-    public->inference_header_length = field(header, head, HTTP_FIELD_INFERENCE_HEADER_LENGTH);
-}
-
 struct http_exchange *exchange_new(struct connection *connection, const char *header)
 {
     const struct http_head *head = &connection->framing.head;
@@ -50,11 +18,12 @@ struct http_exchange *exchange_new(struct connection *connection, const char *he
     struct http_exchange *exchange = xcalloc(1, sizeof *exchange + length + 1);
     if (length > 0)
         memcpy(exchange->header, header, length);
+    exchange->header_length = length;
     exchange->http = connection->http;
     exchange->connection = connection;
     memcpy(exchange->public.client, connection->client_text, sizeof exchange->public.client);
     exchange->public.received_ns = connection->begun_ns;
-    describe_request(exchange, head);
+    exchange_describe_request(exchange, head);
     return exchange;
 }
 

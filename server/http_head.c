@@ -107,8 +107,11 @@ static int read_target(struct http_head *head, const char *bytes, struct span ta
         return error_set(err, ERROR_INVALID, "a tab in the request target");
     if (*target.at != '/' && !asterisk && skip_host(&target, err) != 0)
         return -1;
-    const char *query = memchr(target.at, '?', span_length(target));
-    target.end = query ? query : target.end;
+    const char *mark = memchr(target.at, '?', span_length(target));
+    if (mark)
+        head->query =
+            (struct http_text){(uint32_t)(mark + 1 - bytes), (uint32_t)(target.end - mark - 1)};
+    target.end = mark ? mark : target.end;
     if (target.at < target.end)
         head->path =
             (struct http_text){(uint32_t)(target.at - bytes), (uint32_t)span_length(target)};

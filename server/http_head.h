@@ -43,6 +43,7 @@ struct http_head {
 
     uint32_t method_length; /* the method stands at 0; this is 0 until the request line was read */
     struct http_text path;  /* without scheme, host and query; absent: "/" (of "http://host") */
+    struct http_text query; /* behind the '?' */
     struct http_text fields[HTTP_FIELD_COUNT]; /* values, without the blanks around them */
 
     bool http_1_0;

@@ -107,7 +107,9 @@ struct http_exchange {
     struct http_stream stream;
     struct buffer body;
     size_t body_counted; /* of it, in the limit of all bodies */
-    char header[]; /* a copy of the request's; what `public` points to is NUL-terminated in it */
+    struct http_text query;
+    size_t header_length;
+    char header[]; /* a copy of the request's; what is read of it is NUL-terminated in place */
 };
 
 struct http {
@@ -240,6 +242,10 @@ ssize_t http_receive(struct connection *connection, char *bytes, size_t size);
 /* Of the request that the connection's framing is reading; `header` holds its header, as far as
  * that has been read. */
 struct http_exchange *exchange_new(struct connection *connection, const char *header);
+
+/* http_request.c: points the public part into the copied header. Nothing where not even the request
+ * line was understood. */
+void exchange_describe_request(struct http_exchange *exchange, const struct http_head *head);
 
 /* Reports it. */
 void exchange_free(struct http_exchange *exchange);

@@ -10,6 +10,7 @@
 #include "proto/oip.h"
 #include "proto/v1.h"
 #include "server/describe.h"
+#include "server/http_percent.h"
 
 enum route_flags {
     NEEDS_MODEL = 1,
@@ -60,34 +61,6 @@ static const struct route ROUTES[] = {
 
 /* ---- paths ---- */
 
-static int hex(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    c |= 0x20;
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-/* Percent-decodes [from, to) into text; false when empty, too long or not valid. */
-static bool decode(const char *from, const char *to, char *text, size_t size)
-{
-    size_t length = 0;
-    while (from < to) {
-        char c = *from++;
-        if (c == '%') {
-            if (to - from < 2 || hex(from[0]) < 0 || hex(from[1]) < 0)
-                return false;
-            c = (char)(hex(from[0]) << 4 | hex(from[1]));
-            from += 2;
-        }
-        if (c == '\0' || length + 1 >= size)
-            return false;
-        text[length++] = c;
-    }
-    text[length] = '\0';
-    return length > 0;
-}
-
 /* Where the parameter that begins at `path` ends: at the next '/' or ':'. No name holds a ':', so
  * "/v1/models/{m}" does not match a path that ends in an action such as ":predict". */
 static const char *param_end(const char *path)
@@ -107,8 +80,9 @@ bool route_match(const char *pattern, const char *path, struct route_params *par
         const bool model = pattern[1] == 'm';
         pattern += strlen("{m}");
         const char *end = param_end(path);
-        if (!decode(path, end, model ? params->model : params->version,
-                    model ? sizeof params->model : sizeof params->version))
+        if (end == path ||
+            !http_percent_decode(path, end, model ? params->model : params->version,
+                                 model ? sizeof params->model : sizeof params->version))
             return false;
         path = end;
     }
@@ -172,7 +146,7 @@ static int find_target(const struct api *api, const struct route *route,
 /* Whether the request may go on to its handler. */
 static int admit(const struct route *route, const struct exchange *exchange, struct error *err)
 {
-    const char *coding = exchange->content_encoding;
+    const char *coding = exchange_header_in(exchange, "Content-Encoding");
     if ((route->flags & NEEDS_BODY) && coding && strcasecmp(coding, "identity") != 0)
         return error_set(err, ERROR_MEDIA_TYPE,
                          "Content-Encoding '%.40s' is not supported; send the body as it is",

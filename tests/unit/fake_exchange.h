@@ -39,6 +39,13 @@ void exchange_header(struct exchange *exchange, const char *name, const char *va
     snprintf(header->value, sizeof header->value, "%s", value);
 }
 
+/* Requests here have no header. */
+const char *exchange_header_in(const struct exchange *exchange, const char *name)
+{
+    (void)exchange, (void)name;
+    return NULL;
+}
+
 unsigned http_connections(const struct http *http)
 {
     (void)http;

@@ -37,6 +37,52 @@ START_TEST(header_fields_are_handed_on)
 }
 END_TEST
 
+/* What the request says of the fields and parameters that these tests ask for. */
+static void reply_asked(struct exchange *exchange)
+{
+    static const char *const fields[] = {"Authorization", "X-List", "X-Empty", "X-Absent"};
+    static const char *const parameters[] = {"window", "name", "empty", "bare", "bad", "absent"};
+    struct buffer body;
+    buffer_init(&body, MAX_BODY);
+    for (int twice = 0; twice < 2; twice++) {
+        for (int i = 0; i < COUNT(fields); i++) {
+            const char *value = exchange_header_in(exchange, fields[i]);
+            buffer_format(&body, "[%s]", value ? value : "-");
+        }
+        for (int i = 0; i < COUNT(parameters); i++) {
+            char text[16] = "-";
+            struct error err = ERROR_INIT;
+            int found = exchange_query(exchange, parameters[i], text, sizeof text, &err);
+            buffer_format(&body, "(%d %s)", found, found < 0 ? err.text : text);
+        }
+    }
+    buffer_format(&body, " %s %s", exchange->path, exchange->client);
+    exchange_reply(exchange, 200, NULL, &body);
+}
+
+#define ASKED                                                                                      \
+    "[Bearer a:b][one][][-](1 10)(1 a b+c&)(1 )(1 )"                                               \
+    "(-1 query parameter bad: expected at most 15 bytes, percent-encoded)(0 -)"
+
+START_TEST(any_header_field_and_query_parameter_can_be_asked_for)
+{
+    on_other_request = reply_asked;
+    start();
+    struct client *client = connect_client();
+    send_text(
+        client,
+        "GET /a?windows=1&window=10&name=a+b%2Bc%26&empty=&bare&bad=%zz HTTP/1.1\r\nHost: x\r\n"
+        "X-Authorization: no\r\nauthorization:\t Bearer a:b \t\r\nX-List: one\r\n"
+        "X-List: two\r\nX-Empty: \r\n\r\n");
+    expect_status(client, 200);
+    ck_assert_str_eq(ASKED ASKED " /a 127.0.0.1", response.body);
+    send_text(client, "GET /b HTTP/1.1\r\nHost: x\r\n\r\n");
+    expect_status(client, 200);
+    ck_assert_ptr_nonnull(strstr(response.body, "[-][-][-][-](0 -)(0 -)(0 -)(0 -)(0 -)(0 -)"));
+    disconnect_client(client);
+}
+END_TEST
+
 START_TEST(an_answer_one_turn_later)
 {
     start();
@@ -289,6 +335,7 @@ int main(void)
     TCase *tests = http_tests_new();
     tcase_add_test(tests, an_answer_at_once);
     tcase_add_test(tests, header_fields_are_handed_on);
+    tcase_add_test(tests, any_header_field_and_query_parameter_can_be_asked_for);
     tcase_add_test(tests, an_answer_one_turn_later);
     tcase_add_test(tests, an_answer_much_later);
     tcase_add_test(tests, the_loop_does_not_sleep_on_pipelined_requests);

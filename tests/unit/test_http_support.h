@@ -58,11 +58,12 @@ static inline void reply_text(struct exchange *exchange, int status, const char 
 static inline void reply_description(struct exchange *exchange)
 {
     struct buffer body;
+    const char *encoding = exchange_header_in(exchange, "content-encoding");
+    const char *inference = exchange_header_in(exchange, "Inference-Header-Content-Length");
     buffer_init(&body, MAX_BODY);
     buffer_format(&body, "%s %s body=%zu encoding=%s inference=%s", exchange->method_text,
-                  exchange->path, exchange->body_length,
-                  exchange->content_encoding ? exchange->content_encoding : "-",
-                  exchange->inference_header_length ? exchange->inference_header_length : "-");
+                  exchange->path, exchange->body_length, encoding ? encoding : "-",
+                  inference ? inference : "-");
     exchange_reply(exchange, 200, NULL, &body);
 }
 

@@ -1,0 +1,11 @@
+/* Percent-encoding (RFC 3986, section 2.1) of parts of a URL. */
+#ifndef SERVER_HTTP_PERCENT_H
+#define SERVER_HTTP_PERCENT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* Decodes [from, to) into text; false when it is malformed, holds a zero byte or does not fit. */
+bool http_percent_decode(const char *from, const char *to, char *text, size_t size);
+
+#endif
