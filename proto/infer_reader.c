@@ -177,6 +177,12 @@ static int bad_number(const struct infer_reader *reader, struct error *err)
     return unexpected(reader, expected, err);
 }
 
+/* From here on a double no longer tells an integer from its neighbours or from a fraction. */
+static bool is_beyond_doubles(enum datatype range, double number)
+{
+    return (range == DATATYPE_INT64 || range == DATATYPE_UINT64) && fabs(number) >= 0x1p53;
+}
+
 /* Rounds numbers to f32. Returns how many leading ones the datatype holds. */
 static size_t round_numbers(enum datatype range, const double *numbers, size_t count, float *values)
 {
@@ -192,9 +198,34 @@ static size_t round_numbers(enum datatype range, const double *numbers, size_t c
     if (range == DATATYPE_FP32 && largest < 0x7F800000)
         return count;
     size_t held = 0;
-    while (held < count && datatype_holds(range, numbers[held]))
+    while (held < count && datatype_holds(range, numbers[held]) &&
+           !is_beyond_doubles(range, numbers[held]))
         held++;
     return held;
+}
+
+/* Reads the one integer at the cursor from its digits, whatever its size. Returns 1, or 0 when
+ * there is none that the datatype holds. */
+static size_t read_large_integer(struct infer_reader *reader, float *value)
+{
+    enum datatype range = range_of(reader);
+    bool negative = at(reader, '-');
+    uint64_t magnitude = 0;
+    const char *c = reader->cursor + negative;
+    double number;
+    if (number_scan(reader->cursor, reader->end, &number) == NULL)
+        return 0;
+    for (; c < reader->end && *c >= '0' && *c <= '9'; c++)
+        if (__builtin_mul_overflow(magnitude, 10, &magnitude) ||
+            __builtin_add_overflow(magnitude, (uint64_t)(*c - '0'), &magnitude))
+            return 0;
+    bool whole = c == reader->end || text_is_space(*c) || *c == ',' || *c == ']';
+    uint64_t most = range == DATATYPE_UINT64 ? UINT64_MAX : (uint64_t)INT64_MAX + negative;
+    if (!whole || magnitude > most || (negative && range == DATATYPE_UINT64))
+        return 0;
+    *value = negative ? -(float)magnitude : (float)magnitude;
+    reader->cursor = c;
+    return 1;
 }
 
 /* ---- categories ---- */
@@ -245,6 +276,9 @@ static size_t read_chunk(struct infer_reader *reader, size_t count, void *values
         reader->cursor = start;
         number_scan_list(&reader->cursor, reader->request->body, reader->end, numbers, held);
     }
+    if (held == 0 && scanned > 0 && is_beyond_doubles(range_of(reader), numbers[0]) &&
+        !reader->tensor->categories)
+        held = read_large_integer(reader, values);
     reader->elements_left -= held;
     return held;
 }

@@ -1,6 +1,5 @@
 /* The inputs of an Open Inference Protocol request: which they are, their shape, and where their
  * numbers lie. */
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -20,8 +19,19 @@ struct input_entry {
 
 /* ---- shape ---- */
 
-/* Reads a list of whole numbers into dims; the count, or INFER_MAX_AXES + 1 when there are more.
- * Returns -1 when the text is anything else. */
+/* Reads one integer: no fraction and no exponent, not even of value zero. NULL when there is none.
+ */
+static const char *scan_integer(const char *text, const char *end, double *value)
+{
+    const char *after = number_scan(text, end, value);
+    for (const char *c = text; after && c < after; c++)
+        if (*c == '.' || *c == 'e' || *c == 'E')
+            return NULL;
+    return after;
+}
+
+/* Reads a list of integers into dims; the count, or INFER_MAX_AXES + 1 when there are more. Returns
+ * -1 when the text is anything else. */
 static int scan_shape(const struct envelope_literal *literal, double dims[INFER_MAX_AXES])
 {
     const char *c = literal->text, *end = literal->text + literal->length;
@@ -30,8 +40,8 @@ static int scan_shape(const struct envelope_literal *literal, double dims[INFER_
         for (c++; c < end && text_is_space(*c); c++)
             ;
         double dim;
-        c = number_scan(c, end, &dim);
-        if (!c || dim != floor(dim))
+        c = scan_integer(c, end, &dim);
+        if (!c)
             return -1;
         if (count == INFER_MAX_AXES)
             return INFER_MAX_AXES + 1;

@@ -460,7 +460,47 @@ START_TEST(binary_must_be_finite)
 }
 END_TEST
 
-RUN_TESTS("proto/infer_reader", categories_are_exact_integers, narrow_datatypes_hold_categories_too,
+/* Beyond 2^53 a double is not the integer that was written. */
+START_TEST(large_integers_are_read_from_their_digits)
+{
+    static const struct {
+        enum datatype datatype;
+        const char *text;
+        float value; /* 0: refused */
+    } cases[] = {
+        {DATATYPE_INT64, "9223372036854775807", 0x1p63f},
+        {DATATYPE_INT64, "9223372036854775808", 0},
+        {DATATYPE_INT64, "-9223372036854775808", -0x1p63f},
+        {DATATYPE_INT64, "-9223372036854775809", 0},
+        {DATATYPE_INT64, "9007199254740993", 0x1p53f},
+        {DATATYPE_INT64, "9007199254740993.5", 0},
+        {DATATYPE_INT64, "9007199254740992e0", 0},
+        {DATATYPE_UINT64, "18446744073709551615", 0x1p64f},
+        {DATATYPE_UINT64, "18446744073709551616", 0},
+        {DATATYPE_UINT64, "-9223372036854775808", 0},
+        {DATATYPE_UINT64, "99999999999999999999999", 0},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char text[128];
+        float values[6] = {0};
+        struct reading reading;
+        struct error err = ERROR_INIT;
+        snprintf(text, sizeof text, "[[1,2,%s,4 , %s ,6]]", cases[i].text, cases[i].text);
+        reading_init(&reading, text, strlen(text), 1, false, cases[i].datatype);
+        int result = infer_reader_rows(&reading.reader, 1, values, &err);
+        ck_assert_msg(result == (cases[i].value == 0 ? -1 : 0), "%s: %s", text, err.text);
+        if (result == 0)
+            for (size_t k = 0; k < 6; k++)
+                ck_assert(values[k] == (k % 2 == 0 && k > 0 ? cases[i].value : (float)(k + 1)));
+        else
+            ck_assert_ptr_nonnull(strstr(err.text, "expected a number that"));
+        reading_close(&reading);
+    }
+}
+END_TEST
+
+RUN_TESTS("proto/infer_reader", large_integers_are_read_from_their_digits,
+          categories_are_exact_integers, narrow_datatypes_hold_categories_too,
           what_is_not_a_category_is_refused, reads_nested_lists, reads_flat_lists_at_any_level,
           reads_in_portions, counts_must_fit, entries_must_be_numbers, long_excerpts_are_cut,
           punctuation_must_fit, values_must_fit_the_datatype, reads_long_rows,

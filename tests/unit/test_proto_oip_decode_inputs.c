@@ -66,6 +66,9 @@ START_TEST(shapes_must_match)
         {"[1,1,3,2]", "input 'image': shape is [1,1,3,2], expected [rows,1,2,3]"},
         {"[1,1,2,3,1]", "input 'image': shape is [1,1,2,3,1], expected [rows,1,2,3]"},
         {"[1,1,2,3.5]", "input 'image': shape is [1,1,2,3.5], expected [rows,1,2,3]"},
+        {"[1.0,1,2,3]", "input 'image': shape is [1.0,1,2,3], expected [rows,1,2,3]"},
+        {"[1,1,2,3.0]", "input 'image': shape is [1,1,2,3.0], expected [rows,1,2,3]"},
+        {"[1,1,2,3e0]", "input 'image': shape is [1,1,2,3e0], expected [rows,1,2,3]"},
         {"[1.5,1,2,3]", "input 'image': shape is [1.5,1,2,3], expected [rows,1,2,3]"},
         {"[1,1,2,\"3\"]", "input 'image': shape is [1,1,2,\"3\"], expected [rows,1,2,3]"},
         {"[1,1,2,]", "input 'image': shape is [1,1,2,], expected [rows,1,2,3]"},
@@ -97,12 +100,11 @@ START_TEST(shapes_may_have_space)
     struct infer_request request;
     struct guarded copy;
     struct error err;
-    ck_assert_int_eq(
-        decode(&digits_model,
-               "[{\"name\":\"image\",\"datatype\":\"FP32\",\"shape\":[ 2 ,\n1, 2.0 ,3e0 "
-               "],\"data\":[1,2,3,4,5,6,7]}]",
-               0, &request, &copy, &err),
-        0);
+    ck_assert_int_eq(decode(&digits_model,
+                            "[{\"name\":\"image\",\"datatype\":\"FP32\",\"shape\":[ 2 ,\n1, 2 ,3 "
+                            "],\"data\":[1,2,3,4,5,6,7]}]",
+                            0, &request, &copy, &err),
+                     0);
     ck_assert_uint_eq(request.rows, 2);
     infer_request_close(&request);
     guarded_free(&copy);
