@@ -7,7 +7,7 @@ import time
 import unittest
 
 from support.http import PATIENCE_SECONDS, Connection, request_bytes
-from support.models import Tiny, write_slow
+from support.models import Tiny, write_elementwise, write_slow
 from support.prometheus import Metrics
 from support.server import ServerCase
 
@@ -161,6 +161,29 @@ class DisconnectTest(OverloadCase):
             elif i % 3 == 1:
                 connection.close()
         self.assertEqual(self.client.predict("tiny", [[1, 2, 3, 4]]).status, 200)
+
+
+class ElementwiseTest(ServerCase):
+    options = {"threads": 1, "loops": 1}
+
+    @staticmethod
+    def models(directory):
+        write_elementwise(os.path.join(directory, "elementwise"))
+
+    def test_elementwise_layers_do_not_run_on_the_loop(self):
+        def rows_computed():
+            page = Metrics(self.client.get("/metrics").body.decode())
+            return page.value("moed_rows_total", model="elementwise", version="1")
+
+        connection = Connection(self.server.port)
+        self.addCleanup(connection.close)
+        request = {"inputs": [{"name": "x", "shape": [1, 20000], "datatype": "FP32", "data": [0.5] * 20000}]}
+        connection.send(request_bytes("POST", "/v2/models/elementwise/infer", json.dumps(request).encode()))
+        answered_meanwhile = 0
+        while rows_computed() == 0:
+            answered_meanwhile += 1
+        self.assertEqual(connection.answer("POST").status, 200)
+        self.assertGreater(answered_meanwhile, 10)  # a loop that computes answers one or two
 
 
 if __name__ == "__main__":

@@ -114,6 +114,12 @@ def write_slow(directory, seconds):
                      {**tensors, **moe.tensors()})
 
 
+def write_elementwise(directory, width=20000, layers=4000):
+    """No weights and no multiply-adds, but some seconds of tanh for each row."""
+    write_checkpoint(directory, {"model_type": "moed", "format_version": 1, "input": {"name": "x", "shape": [width]},
+                                 "layers": [{"op": "tanh"}] * layers + [{"op": "sum", "axis": 0}]}, {})
+
+
 def write_wide(directory, width=2048, experts=4):
     """Input x [width]: experts of 16 MB each, large enough for the compute thread and its team."""
     moe = LinearMoe("moe", width, width, experts=experts, top_k=2, seed=7)
