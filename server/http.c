@@ -1,16 +1,9 @@
-/* The edge to libmicrohttpd: when it runs, its callbacks, and the answers it sends. The only file
- * that includes <microhttpd.h>.
+/* HTTP's life, and what libmicrohttpd asks of it: a request's turn, its end, a connection's
+ * beginning and end.
  *
- * libmicrohttpd accepts connections, asks for answers and sends them. It does not read requests:
- * http_hooks.c takes its place there, http_receive.c reads, and http_framing.c and http_head.c say
- * what the bytes mean. Exchanges and refusals are in http_exchange.c, connections over time in
- * http_connection.c, the listening socket in http_listen.c.
- *
- * How the two loops meet. libmicrohttpd keeps its sockets in an epoll set of its own; libuv polls
- * that set's descriptor. Readiness only sets a flag; libmicrohttpd runs once per loop turn, after
- * polling (uv_check), so that a hundred answers given in one turn cost one run. As long as it has
- * work left that no descriptor announces (its epoll set is edge-triggered), an idle handle keeps
- * the loop from sleeping.
+ * libmicrohttpd asks for answers and sends them. It does not read requests: http_hooks.c takes its
+ * place there, http_receive.c reads, and http_framing.c and http_head.c say what the bytes mean.
+ * When it runs is in http_turn.c, what we ask of it in http_mhd.c.
  *
  * How an answer waits. Suspending a connection costs three system calls, more than computing a
  * small model's answer. So an exchange handed over is first just left alone: libmicrohttpd asks for
@@ -27,9 +20,9 @@
 #include <unistd.h>
 
 #include "core/memory.h"
-#include "proto/json.h"
 #include "server/http_internal.h"
 #include "server/http_listen.h"
+#include "server/http_mhd.h"
 
 enum {
     /* Per connection: libmicrohttpd's view of a request, of which half is room to read, and the
@@ -42,261 +35,7 @@ enum {
 
     /* Beyond the connection limit a request may wait for so long until one closes. */
     QUEUED_MS = 1000,
-
-    /* A client that takes its answer more slowly than this holds the answer's memory to exhaust it.
-     */
-    SLOWEST_READER_BYTES_PER_MS = 16,
-
-    /* Of an answer in parts to HTTP/1.0; what is in chunks goes through the pool. */
-    STREAM_BLOCK_BYTES = 4 << 10,
-
-    /* libmicrohttpd runs per loop turn, lest one busy socket starves the rest of the loop. */
-    MAX_RUNS_PER_TURN = 4,
 };
-
-const char *http_reason(int status)
-{
-    return MHD_get_reason_phrase_for((unsigned)status);
-}
-
-/* ---- running libmicrohttpd ---- */
-
-static void on_again(uv_idle_t *again)
-{
-    (void)again; /* its being active keeps the loop from sleeping */
-}
-
-void http_want_run(struct http *http)
-{
-    http->run_wanted = true;
-    uv_idle_start(&http->again, on_again);
-}
-
-void http_add(struct http *http, int fd, const struct sockaddr *address, socklen_t length)
-{
-    MHD_add_connection(http->daemon, fd, address, length); /* closes it if that fails */
-}
-
-/* Whether libmicrohttpd has work that no descriptor will announce. What it does at a time of its
- * own (http_ask_to_close()) comes with a tick. */
-static bool has_work(struct http *http)
-{
-    MHD_UNSIGNED_LONG_LONG timeout;
-    return MHD_get_timeout(http->daemon, &timeout) == MHD_YES && timeout == 0;
-}
-
-/* Whatever state libmicrohttpd has the connection in, and whether or not it looks at its socket
- * again, it gives it up after a second without progress. */
-void http_ask_to_close(struct connection *connection)
-{
-    MHD_set_connection_option(connection->mhd, MHD_CONNECTION_OPTION_TIMEOUT, 1u);
-    http_want_run(connection->http);
-}
-
-/* Runs once more when a connection was closed (somebody may wait for its slot) or resumed
- * (libmicrohttpd looks for those only when it begins to run). Connections that are handed over
- * count as work to libmicrohttpd, though only another loop turn can help them. */
-static void run(struct http *http)
-{
-    bool more = true;
-    http->turn++;
-    for (int runs = 0; runs < MAX_RUNS_PER_TURN && more; runs++) {
-        http->run_again = false;
-        http_accept(http);
-        http_hooks_set(http);
-        MHD_run(http->daemon);
-        http_hooks_set(NULL);
-        http_accepted(http);
-        more = http->run_again || (has_work(http) && http->handed_over == 0);
-    }
-    http->run_wanted = more || has_work(http);
-    if (http->run_wanted)
-        uv_idle_start(&http->again, on_again);
-    else
-        uv_idle_stop(&http->again);
-}
-
-static void on_readable(uv_poll_t *poll, int status, int events)
-{
-    (void)status, (void)events;
-    struct http *http = poll->data;
-    http->run_wanted = true;
-}
-
-/* Runs before looking at deadlines: what has arrived counts, even if the loop was too busy to look.
- */
-static void on_after_poll(uv_check_t *check)
-{
-    struct http *http = check->data;
-    if (!http->run_wanted)
-        return;
-    run(http);
-    if (http->tick_passed) {
-        http->tick_passed = false;
-        connections_expire(http);
-    }
-    http_promote(http);
-    http_drain_step(http);
-}
-
-static void on_hangups(uv_poll_t *poll, int status, int events)
-{
-    (void)status, (void)events;
-    connections_note_hangups(poll->data);
-}
-
-static void on_tick(uv_timer_t *tick)
-{
-    struct http *http = tick->data;
-    http->tick_passed = true;
-    http_want_run(http);
-}
-
-void http_start_ticking(struct http *http)
-{
-    uv_timer_start(&http->tick, on_tick, HTTP_TICK_MS, HTTP_TICK_MS);
-}
-
-/* ---- answers ---- */
-
-/* They cannot be refused: their names are literals and their values are ours. */
-static void add_headers(const struct http_exchange *exchange, struct MHD_Response *response,
-                        const char *content_type)
-{
-    const struct exchange *public = &exchange->public;
-    MHD_add_response_header(response, "Content-Type",
-                            content_type ? content_type : "application/json");
-    for (size_t i = 0; i < public->reply_header_count; i++)
-        MHD_add_response_header(response, public->reply_headers[i].name,
-                                public->reply_headers[i].value);
-    if (http_status_is_temporary(public->status))
-        MHD_add_response_header(response, "Retry-After", "1");
-    if (exchange->http->draining || exchange->connection->beyond_limit)
-        MHD_add_response_header(response, "Connection", "close");
-}
-
-/* Takes `bytes`. */
-static struct MHD_Response *make_response(const struct http_exchange *exchange, char *bytes,
-                                          const char *content_type)
-{
-    struct MHD_Response *response = MHD_create_response_from_buffer_with_free_callback(
-        exchange->public.reply_length, bytes, free);
-    if (!response)
-        out_of_memory();
-    add_headers(exchange, response, content_type);
-    return response;
-}
-
-/* libmicrohttpd takes the answer: when it asks, or at any time while the connection is suspended.
- */
-static enum MHD_Result queue_answer(struct http_exchange *exchange)
-{
-    struct MHD_Response *response = exchange->response;
-    enum MHD_Result queued =
-        MHD_queue_response(exchange->connection->mhd, (unsigned)exchange->public.status, response);
-    exchange->response = NULL;
-    MHD_destroy_response(response);
-    return queued;
-}
-
-void http_await_reader(struct http_exchange *exchange, size_t bytes)
-{
-    uint64_t allowance = bytes / SLOWEST_READER_BYTES_PER_MS;
-    connection_enter(exchange->connection, PHASE_SENDING, uv_now(exchange->http->loop) + allowance);
-}
-
-static void resume(struct http_exchange *exchange)
-{
-    exchange->suspended = false;
-    MHD_resume_connection(exchange->connection->mhd);
-    exchange->http->run_again = true;
-}
-
-/* To a client that is still there. */
-static void deliver(struct http_exchange *exchange)
-{
-    if (exchange->suspended) {
-        queue_answer(exchange);
-        resume(exchange);
-    }
-    http_want_run(exchange->http);
-}
-
-void http_leave_handed_over(struct http_exchange *exchange)
-{
-    if (!exchange->suspended && exchange->connection)
-        exchange->http->handed_over--;
-}
-
-static void end_hand_over(struct http_exchange *exchange)
-{
-    assert(exchange->handed);
-    exchange->handed = false;
-    exchange->http->unanswered--;
-    http_leave_handed_over(exchange);
-    exchange_close_body(exchange);
-    exchange->public.body = NULL; /* its length stays, for the report */
-}
-
-void exchange_reply(struct exchange *public, int status, const char *content_type,
-                    struct buffer *body)
-{
-    struct http_exchange *exchange = (struct http_exchange *)public;
-    end_hand_over(exchange);
-    if (body->failed) {
-        buffer_close(body);
-        buffer_init(body, HTTP_ERROR_MAX_BYTES);
-        status = 500;
-        content_type = NULL;
-        exchange_set_error(exchange, "the answer is larger than the server's limit or its memory");
-        json_append_error(body, public->error_text);
-    }
-    public->status = status;
-    char *bytes = buffer_steal(body, &public->reply_length);
-    if (!exchange->connection) {
-        http_want_run(exchange->http); /* draining may have waited for this one */
-        free(bytes);
-        exchange_free(exchange);
-        return;
-    }
-    exchange->response = make_response(exchange, bytes, content_type);
-    http_await_reader(exchange, public->reply_length);
-    deliver(exchange);
-}
-
-/* ---- answers in parts ---- */
-
-static ssize_t read_stream(void *context, uint64_t position, char *bytes, size_t size)
-{
-    struct http_exchange *exchange = context;
-    ssize_t count = http_stream_take(exchange, bytes, size);
-    (void)position;
-    if (count == HTTP_STREAM_END)
-        return MHD_CONTENT_READER_END_OF_STREAM;
-    if (count == HTTP_STREAM_CUT)
-        return MHD_CONTENT_READER_END_WITH_ERROR;
-    if (count == 0)
-        MHD_suspend_connection(exchange->connection->mhd);
-    return count;
-}
-
-void http_send_stream(struct http_exchange *exchange, const char *content_type)
-{
-    exchange->response = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_BLOCK_BYTES,
-                                                           read_stream, exchange, NULL);
-    if (!exchange->response)
-        out_of_memory();
-    add_headers(exchange, exchange->response, content_type);
-    connection_enter(exchange->connection, PHASE_STREAMING, uv_now(exchange->http->loop));
-    deliver(exchange);
-}
-
-void http_stream_resume(struct http_exchange *exchange)
-{
-    if (exchange->suspended)
-        resume(exchange);
-    http_want_run(exchange->http);
-}
 
 /* ---- requests: libmicrohttpd's callbacks ---- */
 
@@ -335,7 +74,7 @@ static enum MHD_Result hand_over(struct http_exchange *exchange)
         serve(exchange);
     else
         connection_enter(exchange->connection, PHASE_QUEUED, uv_now(http->loop));
-    return exchange->response ? queue_answer(exchange) : MHD_YES;
+    return !exchange->response || http_mhd_queue(exchange) ? MHD_YES : MHD_NO;
 }
 
 void http_serve_queued(struct http_exchange *exchange)
@@ -356,9 +95,8 @@ static enum MHD_Result wait_longer(struct http_exchange *exchange)
 {
     if (exchange->handed_turn == exchange->http->turn)
         return MHD_YES;
-    exchange->suspended = true;
     exchange->http->handed_over--;
-    MHD_suspend_connection(exchange->connection->mhd);
+    http_mhd_suspend(exchange);
     return MHD_YES;
 }
 
@@ -385,7 +123,7 @@ static enum MHD_Result on_access(void *context, struct MHD_Connection *mhd, cons
         return wait_longer(exchange);
     case PHASE_STREAMING:
     case PHASE_SENDING:
-        return exchange->response ? queue_answer(exchange) : MHD_YES;
+        return !exchange->response || http_mhd_queue(exchange) ? MHD_YES : MHD_NO;
     default:
         return MHD_NO;
     }
@@ -421,8 +159,7 @@ static void end_exchange(struct connection *connection)
         abandon(exchange);
         return;
     }
-    if (exchange->response)
-        MHD_destroy_response(exchange->response);
+    http_mhd_drop(exchange);
     if (exchange->public.status == 0) {
         exchange->public.status = error_http_status(ERROR_DISCONNECTED);
         exchange_set_error(exchange,
@@ -512,29 +249,6 @@ static void http_free(struct http *http)
     free(http);
 }
 
-static void poll_start(struct http *http, uv_poll_t *poll, int epoll_fd, uv_poll_cb on_event)
-{
-    if (uv_poll_init(http->loop, poll, epoll_fd) != 0)
-        out_of_memory();
-    poll->data = http;
-    uv_poll_start(poll, UV_READABLE, on_event);
-}
-
-static void attach(struct http *http)
-{
-    const union MHD_DaemonInfo *info = MHD_get_daemon_info(http->daemon, MHD_DAEMON_INFO_EPOLL_FD);
-    poll_start(http, &http->readable, info->epoll_fd, on_readable);
-    poll_start(http, &http->hangups, http->hangup_fd, on_hangups);
-    uv_check_init(http->loop, &http->after_poll);
-    uv_idle_init(http->loop, &http->again);
-    uv_timer_init(http->loop, &http->tick);
-    http->after_poll.data = http->again.data = http->tick.data = http;
-    uv_check_start(&http->after_poll, on_after_poll);
-    http_start_listening(http);
-    http_limits_join(http->options.limits, http);
-    http_want_run(http);
-}
-
 struct http *http_new(uv_loop_t *loop, const struct http_options *options,
                       const struct http_callbacks *callbacks, struct error *err)
 {
@@ -552,7 +266,10 @@ struct http *http_new(uv_loop_t *loop, const struct http_options *options,
     http->hangup_fd = epoll_create1(EPOLL_CLOEXEC);
     http->daemon = http->hangup_fd >= 0 ? start_daemon(http) : NULL;
     if (http->daemon) {
-        attach(http);
+        http_start_turning(http);
+        http_start_listening(http);
+        http_limits_join(http->options.limits, http);
+        http_want_run(http);
         return http;
     }
     error_set(err, ERROR_INTERNAL, "cannot start libmicrohttpd");

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "server/http_internal.h"
+#include "server/http_mhd.h"
 
 enum {
     /* New connections per run, lest they starve those that are there. */
@@ -174,7 +175,7 @@ static bool accept_one(struct http *http)
     if (fd < 0)
         return accept_failed(http, reason);
     if (http_limits_admit(http->options.limits, (struct sockaddr *)&address))
-        http_add(http, fd, (struct sockaddr *)&address, length);
+        http_mhd_add(http, fd, (struct sockaddr *)&address, length);
     else
         close(fd);
     return true;

@@ -14,6 +14,7 @@
 #include <sys/socket.h>
 
 #include "server/http_internal.h"
+#include "server/http_mhd.h"
 
 /* ---- phases ---- */
 
@@ -100,10 +101,10 @@ void connection_enter(struct connection *connection, enum phase phase, uint64_t 
 void connection_shut(struct connection *connection)
 {
     shutdown(connection->fd, SHUT_RDWR);
-    http_ask_to_close(connection);
+    http_mhd_ask_to_close(connection);
     connection_enter(connection, PHASE_CLOSING, uv_now(connection->http->loop));
     if (connection->exchange && connection->exchange->stream.begun)
-        http_stream_resume(connection->exchange);
+        http_mhd_resume(connection->exchange);
 }
 
 void connection_expire(struct connection *connection)

@@ -1,4 +1,4 @@
-/* Exchanges apart from libmicrohttpd: their life, their report, error answers, and refusals, which
+/* Exchanges: their life, their report, error answers, and refusals, which
  * go straight to the socket. */
 #include <assert.h>
 #include <stdio.h>
@@ -10,6 +10,7 @@
 #include "core/memory.h"
 #include "proto/json.h"
 #include "server/http_internal.h"
+#include "server/http_mhd.h"
 
 struct http_exchange *exchange_new(struct connection *connection, const char *header)
 {
@@ -93,6 +94,58 @@ int exchange_accept_body(struct http_exchange *exchange, const char *data, size_
     return exchange->body.failed ? error_set(err, ERROR_UNAVAILABLE, "no memory for the body") : 0;
 }
 
+/* ---- answers ---- */
+
+/* A client that takes its answer more slowly than this holds the answer's memory to exhaust it. */
+enum { SLOWEST_READER_BYTES_PER_MS = 16 };
+
+void http_await_reader(struct http_exchange *exchange, size_t bytes)
+{
+    uint64_t allowance = bytes / SLOWEST_READER_BYTES_PER_MS;
+    connection_enter(exchange->connection, PHASE_SENDING, uv_now(exchange->http->loop) + allowance);
+}
+
+void http_leave_handed_over(struct http_exchange *exchange)
+{
+    if (!exchange->suspended && exchange->connection)
+        exchange->http->handed_over--;
+}
+
+static void end_hand_over(struct http_exchange *exchange)
+{
+    assert(exchange->handed);
+    exchange->handed = false;
+    exchange->http->unanswered--;
+    http_leave_handed_over(exchange);
+    exchange_close_body(exchange);
+    exchange->public.body = NULL; /* its length stays, for the report */
+}
+
+void exchange_reply(struct exchange *public, int status, const char *content_type,
+                    struct buffer *body)
+{
+    struct http_exchange *exchange = (struct http_exchange *)public;
+    end_hand_over(exchange);
+    if (body->failed) {
+        buffer_close(body);
+        buffer_init(body, HTTP_ERROR_MAX_BYTES);
+        status = 500;
+        content_type = NULL;
+        exchange_set_error(exchange, "the answer is larger than the server's limit or its memory");
+        json_append_error(body, public->error_text);
+    }
+    public->status = status;
+    char *bytes = buffer_steal(body, &public->reply_length);
+    if (!exchange->connection) {
+        http_want_run(exchange->http); /* draining may have waited for this one */
+        free(bytes);
+        exchange_free(exchange);
+        return;
+    }
+    http_await_reader(exchange, public->reply_length);
+    http_mhd_send(exchange, bytes, content_type);
+}
+
 /* ---- errors ---- */
 
 bool http_status_is_temporary(int status)
@@ -134,7 +187,7 @@ static void append_header(struct buffer *answer, int status, size_t body_length)
     buffer_format(answer,
                   "HTTP/1.1 %d %s\r\nDate: %s\r\nConnection: close\r\n%s"
                   "Content-Type: application/json\r\nContent-Length: %zu\r\n\r\n",
-                  status, http_reason(status), date,
+                  status, http_mhd_reason(status), date,
                   http_status_is_temporary(status) ? "Retry-After: 1\r\n" : "", body_length);
 }
 

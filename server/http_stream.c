@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "server/http_internal.h"
+#include "server/http_mhd.h"
 
 /* A handler that had to wait is told when fewer bytes than this are left. */
 enum { LOW_WATER_BYTES = HTTP_STREAM_MAX_BYTES / 4 };
@@ -35,7 +36,6 @@ static void wait_for_more(struct http_exchange *exchange)
 {
     buffer_close(&exchange->stream.bytes);
     exchange->stream.taken = 0;
-    exchange->suspended = true;
     exchange->connection->probes = 0;
     connection_enter(exchange->connection, PHASE_WAITING, uv_now(exchange->http->loop));
 }
@@ -74,8 +74,10 @@ void exchange_begin(struct exchange *public, int status, const char *content_typ
     exchange_close_body(exchange);
     public->body = NULL;
     public->status = status;
-    if (exchange->connection)
-        http_send_stream(exchange, content_type);
+    if (!exchange->connection)
+        return;
+    connection_enter(exchange->connection, PHASE_STREAMING, uv_now(exchange->http->loop));
+    http_mhd_send_stream(exchange, content_type);
 }
 
 /* Moves what waits to the front, no more often than it has grown as long again. */
@@ -107,7 +109,7 @@ bool exchange_write(struct exchange *public, const void *bytes, size_t length)
         connection_shut(connection); /* no memory: the handler hears that its client is gone */
     else if (exchange->suspended) {
         connection_enter(connection, PHASE_STREAMING, uv_now(exchange->http->loop));
-        http_stream_resume(exchange);
+        http_mhd_resume(exchange);
     }
     return true;
 }
@@ -128,7 +130,7 @@ void exchange_end(struct exchange *public)
     }
     if (connection->phase != PHASE_CLOSING)
         http_await_reader(exchange, bytes_waiting(&exchange->stream));
-    http_stream_resume(exchange);
+    http_mhd_resume(exchange);
 }
 
 void exchange_abort(struct exchange *public, const struct error *err)

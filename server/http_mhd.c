@@ -1,0 +1,141 @@
+/* What we ask of libmicrohttpd. What it asks of us is in http.c. */
+#include "server/http_mhd.h"
+
+#include <microhttpd.h>
+#include <stdlib.h>
+
+#include "server/http_internal.h"
+
+/* Of an answer in parts to HTTP/1.0; what is in chunks goes through the pool. */
+enum { STREAM_BLOCK_BYTES = 4 << 10 };
+
+const char *http_mhd_reason(int status)
+{
+    return MHD_get_reason_phrase_for((unsigned)status);
+}
+
+/* ---- running ---- */
+
+void http_mhd_run(struct http *http)
+{
+    http_hooks_set(http);
+    MHD_run(http->daemon);
+    http_hooks_set(NULL);
+}
+
+int http_mhd_descriptor(const struct http *http)
+{
+    return MHD_get_daemon_info(http->daemon, MHD_DAEMON_INFO_EPOLL_FD)->epoll_fd;
+}
+
+void http_mhd_add(struct http *http, int fd, const struct sockaddr *address, socklen_t length)
+{
+    MHD_add_connection(http->daemon, fd, address, length); /* closes it if that fails */
+}
+
+bool http_mhd_has_work(const struct http *http)
+{
+    MHD_UNSIGNED_LONG_LONG timeout;
+    return MHD_get_timeout(http->daemon, &timeout) == MHD_YES && timeout == 0;
+}
+
+/* ---- connections ---- */
+
+void http_mhd_ask_to_close(struct connection *connection)
+{
+    MHD_set_connection_option(connection->mhd, MHD_CONNECTION_OPTION_TIMEOUT, 1u);
+    http_want_run(connection->http);
+}
+
+void http_mhd_suspend(struct http_exchange *exchange)
+{
+    exchange->suspended = true;
+    MHD_suspend_connection(exchange->connection->mhd);
+}
+
+void http_mhd_resume(struct http_exchange *exchange)
+{
+    if (exchange->suspended) {
+        exchange->suspended = false;
+        MHD_resume_connection(exchange->connection->mhd);
+        exchange->http->run_again = true;
+    }
+    http_want_run(exchange->http);
+}
+
+/* ---- answers ---- */
+
+/* They cannot be refused: their names are literals and their values are ours. */
+static void add_headers(const struct http_exchange *exchange, struct MHD_Response *response,
+                        const char *content_type)
+{
+    const struct exchange *public = &exchange->public;
+    MHD_add_response_header(response, "Content-Type",
+                            content_type ? content_type : "application/json");
+    for (size_t i = 0; i < public->reply_header_count; i++)
+        MHD_add_response_header(response, public->reply_headers[i].name,
+                                public->reply_headers[i].value);
+    if (http_status_is_temporary(public->status))
+        MHD_add_response_header(response, "Retry-After", "1");
+    if (exchange->http->draining || exchange->connection->beyond_limit)
+        MHD_add_response_header(response, "Connection", "close");
+}
+
+bool http_mhd_queue(struct http_exchange *exchange)
+{
+    struct MHD_Response *response = exchange->response;
+    enum MHD_Result queued =
+        MHD_queue_response(exchange->connection->mhd, (unsigned)exchange->public.status, response);
+    exchange->response = NULL;
+    MHD_destroy_response(response);
+    return queued == MHD_YES;
+}
+
+void http_mhd_drop(struct http_exchange *exchange)
+{
+    if (exchange->response)
+        MHD_destroy_response(exchange->response);
+    exchange->response = NULL;
+}
+
+static void send_response(struct http_exchange *exchange, struct MHD_Response *response,
+                          const char *content_type)
+{
+    if (!response)
+        out_of_memory();
+    add_headers(exchange, response, content_type);
+    exchange->response = response;
+    if (exchange->suspended)
+        http_mhd_queue(exchange);
+    http_mhd_resume(exchange);
+}
+
+void http_mhd_send(struct http_exchange *exchange, char *bytes, const char *content_type)
+{
+    send_response(exchange,
+                  MHD_create_response_from_buffer_with_free_callback(exchange->public.reply_length,
+                                                                     bytes, free),
+                  content_type);
+}
+
+static ssize_t read_stream(void *context, uint64_t position, char *bytes, size_t size)
+{
+    struct http_exchange *exchange = context;
+    ssize_t count = http_stream_take(exchange, bytes, size);
+    (void)position;
+    if (count == HTTP_STREAM_END)
+        return MHD_CONTENT_READER_END_OF_STREAM;
+    if (count == HTTP_STREAM_CUT)
+        return MHD_CONTENT_READER_END_WITH_ERROR;
+    if (count == 0)
+        http_mhd_suspend(exchange);
+    return count;
+}
+
+void http_mhd_send_stream(struct http_exchange *exchange, const char *content_type)
+{
+    send_response(exchange,
+                  MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_BLOCK_BYTES,
+                                                    read_stream, exchange, NULL),
+                  content_type);
+}
