@@ -11,8 +11,9 @@
 #include <string.h>
 
 #include "server/http.h"
+#include "server/http_limits.h"
 
-enum { MAX_LOOPS = 64, MAX_CONNECTIONS = 1024 };
+enum { MAX_LOOPS = 64, MAX_CONNECTIONS = 1024, MAX_BODY_BYTES = 64 << 20 };
 
 static void answer(struct exchange *exchange, void *context)
 {
@@ -27,6 +28,13 @@ static void answer(struct exchange *exchange, void *context)
     exchange_reply(exchange, 200, NULL, &body);
 }
 
+static bool is_vital(const struct exchange *exchange, void *context)
+{
+    (void)exchange;
+    (void)context;
+    return false;
+}
+
 static void finished(const struct exchange *exchange, uint64_t duration_ns, void *context)
 {
     (void)exchange;
@@ -35,16 +43,17 @@ static void finished(const struct exchange *exchange, uint64_t duration_ns, void
 }
 
 /* Port 0: any, and the loop is the first of several. */
-static struct http *listen_on(uv_loop_t *loop, uint16_t port, size_t *reply_bytes)
+static struct http *listen_on(uv_loop_t *loop, uint16_t port, struct http_limits *limits,
+                              size_t *reply_bytes)
 {
     const struct http_options options = {.host = "127.0.0.1",
                                          .port = port,
                                          .listening = port ? HTTP_LISTEN_JOIN : HTTP_LISTEN_FIRST,
-                                         .max_connections = MAX_CONNECTIONS,
-                                         .max_body_bytes = 64 << 20,
+                                         .limits = limits,
+                                         .max_body_bytes = MAX_BODY_BYTES,
                                          .request_timeout_ms = 30000,
                                          .idle_timeout_ms = 60000};
-    const struct http_callbacks callbacks = {reply_bytes, answer, finished};
+    const struct http_callbacks callbacks = {reply_bytes, is_vital, answer, finished};
     struct error err = ERROR_INIT;
     struct http *http = http_new(loop, &options, &callbacks, &err);
     if (!http) {
@@ -69,10 +78,17 @@ int main(int argc, char *argv[])
         fputs("usage: ceiling REPLY_BYTES [LOOPS]\n", stderr);
         return EXIT_FAILURE;
     }
+    struct error err = ERROR_INIT;
+    struct http_limits *limits = http_limits_new(MAX_CONNECTIONS, MAX_CONNECTIONS,
+                                                 (size_t)MAX_CONNECTIONS * MAX_BODY_BYTES, &err);
+    if (!limits) {
+        fprintf(stderr, "ceiling: %s\n", err.text);
+        return EXIT_FAILURE;
+    }
     uint16_t port = 0;
     for (size_t i = 0; i < count; i++) {
         uv_loop_init(&loops[i]);
-        port = http_port(listen_on(&loops[i], port, &reply_bytes));
+        port = http_port(listen_on(&loops[i], port, limits, &reply_bytes));
     }
     fprintf(stderr, "listening on http://127.0.0.1:%u\n", (unsigned)port);
     for (size_t i = 1; i < count; i++)
