@@ -43,6 +43,9 @@ struct error {
         ERROR_NONE, ""                                                                             \
     }
 
+/* Of every function that returns -1 or NULL with an error: looking at it is not optional. */
+#define MUST_CHECK __attribute__((warn_unused_result))
+
 /* Records an error unless one is recorded already (the first is nearest the cause). `err` may be
  * NULL. Always returns -1, so that a failing function can `return error_set(...)`. */
 int error_set(struct error *err, enum error_code code, const char *format, ...)

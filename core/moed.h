@@ -99,8 +99,9 @@ struct moed_load_options {
 /* Loads a checkpoint directory (core/CHECKPOINT.md). `options` NULL: every member is 0. The
  * directory is untrusted: every size, offset, shape and name is checked, and an error names the
  * file and the tensor or the JSON path. Returns NULL on error. */
-struct moed_model *moed_model_load(const char *directory, const struct moed_load_options *options,
-                                   struct error *err);
+MUST_CHECK struct moed_model *moed_model_load(const char *directory,
+                                              const struct moed_load_options *options,
+                                              struct error *err);
 void moed_model_free(struct moed_model *model);
 
 const struct moed_model_info *moed_model_info(const struct moed_model *model);
@@ -138,9 +139,9 @@ struct moed_scratch_options {
 
 /* The buffers of one forward at a time: the only allocation of the forward path. NULL when shapes
  * and rows multiply to more memory than any served model needs. */
-struct moed_scratch *moed_scratch_new(const struct moed_model *model,
-                                      const struct moed_scratch_options *options,
-                                      struct error *err);
+MUST_CHECK struct moed_scratch *moed_scratch_new(const struct moed_model *model,
+                                                 const struct moed_scratch_options *options,
+                                                 struct error *err);
 void moed_scratch_free(struct moed_scratch *scratch);
 
 /* Consecutive rows of a batch that belong together: those of one request, or the next positions of
@@ -164,8 +165,8 @@ struct moed_batch {
 /* The memory of one sequence of up to `max_positions` rows, in one allocation. Used by one forward
  * at a time, on any thread, with any scratch of `model`, which must outlive it. NULL when it is
  * more than any served sequence needs, or more than there is. */
-struct moed_session *moed_session_new(const struct moed_model *model, size_t max_positions,
-                                      struct error *err);
+MUST_CHECK struct moed_session *moed_session_new(const struct moed_model *model,
+                                                 size_t max_positions, struct error *err);
 void moed_session_free(struct moed_session *session);
 
 /* The positions it has seen. */
@@ -209,6 +210,6 @@ const struct moed_routing *moed_routing(const struct moed_scratch *scratch, size
 const char *moed_kernel_name(void);
 
 /* -1 with an error when MOED_KERNEL names a kernel that does not exist or cannot run here. */
-int moed_kernel_check(struct error *err);
+MUST_CHECK int moed_kernel_check(struct error *err);
 
 #endif

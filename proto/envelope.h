@@ -47,14 +47,15 @@ struct envelope {
 };
 
 /* On error there is nothing to close. */
-int envelope_init(struct envelope *envelope, const char *body, size_t length, struct error *err);
+MUST_CHECK int envelope_init(struct envelope *envelope, const char *body, size_t length,
+                             struct error *err);
 void envelope_close(struct envelope *envelope);
 
 /* The literal that a value of the envelope stands for; NULL when it is anything else. */
 const struct envelope_literal *envelope_claim(struct envelope *envelope, const json_t *value);
 
 /* Refuses malformed JSON in the literals nobody claimed. */
-int envelope_check_rest(struct envelope *envelope, struct error *err);
+MUST_CHECK int envelope_check_rest(struct envelope *envelope, struct error *err);
 
 /* Entries of the outermost list at `list`, whose brackets match before `end`. */
 size_t envelope_list_entries(const char *list, const char *end);

@@ -91,7 +91,8 @@ void infer_reader_init(struct infer_reader *reader, const struct infer_request *
  * a value that is not a number of the declared datatype, one that is not a category of an input
  * that takes categories, and trailing bytes after the last row are errors; they name the input, the
  * place and what was expected. */
-int infer_reader_rows(struct infer_reader *reader, size_t rows, void *values, struct error *err);
+MUST_CHECK int infer_reader_rows(struct infer_reader *reader, size_t rows, void *values,
+                                 struct error *err);
 
 /* What was computed for a request, row-major over all its rows. All borrowed. */
 struct infer_result {

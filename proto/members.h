@@ -18,17 +18,17 @@
 /* The word for a value's type in messages: "a string", "an object"... */
 const char *member_type(const json_t *value);
 
-int member_string(const json_t *object, const char *where, const char *key, const char **value,
-                  struct error *err);
-int member_bool(const json_t *object, const char *where, const char *key, bool *value,
-                struct error *err);
+MUST_CHECK int member_string(const json_t *object, const char *where, const char *key,
+                             const char **value, struct error *err);
+MUST_CHECK int member_bool(const json_t *object, const char *where, const char *key, bool *value,
+                           struct error *err);
 /* Whole numbers up to 2^53, which every JSON reader keeps exactly. */
-int member_size(const json_t *object, const char *where, const char *key, size_t *value,
-                struct error *err);
-int member_object(const json_t *object, const char *where, const char *key, const json_t **value,
-                  struct error *err);
-int member_list(const json_t *object, const char *where, const char *key, const json_t **value,
-                struct error *err);
+MUST_CHECK int member_size(const json_t *object, const char *where, const char *key, size_t *value,
+                           struct error *err);
+MUST_CHECK int member_object(const json_t *object, const char *where, const char *key,
+                             const json_t **value, struct error *err);
+MUST_CHECK int member_list(const json_t *object, const char *where, const char *key,
+                           const json_t **value, struct error *err);
 
 /* Records that a member which must be there is not. */
 int member_missing(const char *where, const char *key, struct error *err);

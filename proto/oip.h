@@ -6,10 +6,11 @@
 #include "proto/protocol.h"
 
 /* POST /v2/models/M/infer; protocol.h says what the two do. */
-int oip_decode(const struct signature *signature, const struct infer_body *body,
-               const struct infer_limits *limits, struct infer_request *request, struct error *err);
-int oip_encode(const struct infer_request *request, const struct infer_result *result,
-               struct buffer *body, size_t *json_length, struct error *err);
+MUST_CHECK int oip_decode(const struct signature *signature, const struct infer_body *body,
+                          const struct infer_limits *limits, struct infer_request *request,
+                          struct error *err);
+MUST_CHECK int oip_encode(const struct infer_request *request, const struct infer_result *result,
+                          struct buffer *body, size_t *json_length, struct error *err);
 
 extern const struct protocol protocol_oip;
 

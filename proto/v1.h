@@ -5,10 +5,11 @@
 #include "proto/protocol.h"
 
 /* POST /v1/models/M:predict; protocol.h says what the two do. Answers are never binary. */
-int v1_decode(const struct signature *signature, const struct infer_body *body,
-              const struct infer_limits *limits, struct infer_request *request, struct error *err);
-int v1_encode(const struct infer_request *request, const struct infer_result *result,
-              struct buffer *body, size_t *json_length, struct error *err);
+MUST_CHECK int v1_decode(const struct signature *signature, const struct infer_body *body,
+                         const struct infer_limits *limits, struct infer_request *request,
+                         struct error *err);
+MUST_CHECK int v1_encode(const struct infer_request *request, const struct infer_result *result,
+                         struct buffer *body, size_t *json_length, struct error *err);
 
 extern const struct protocol protocol_v1;
 

@@ -24,8 +24,8 @@ void catalog_release(struct catalog *catalog);
 
 /* `version` NULL: the highest. On failure NULL and a 404 that says what there is instead. The model
  * is the catalog's: hold it to keep it. */
-struct model *catalog_find(const struct catalog *catalog, const char *name, const char *version,
-                           struct error *err);
+MUST_CHECK struct model *catalog_find(const struct catalog *catalog, const char *name,
+                                      const char *version, struct error *err);
 
 /* Whether it is this very model that is served under its name and version. */
 bool catalog_has(const struct catalog *catalog, const struct model *model);

@@ -28,9 +28,9 @@ struct engine {
 };
 
 /* Starts the thread. `on_done` is called on the loop thread after each piece. */
-int engine_init(struct engine *engine, uv_loop_t *loop, unsigned threads,
-                void (*on_done)(struct lane *lane, uint64_t compute_ns, void *context),
-                void *context, struct error *err);
+MUST_CHECK int engine_init(struct engine *engine, uv_loop_t *loop, unsigned threads,
+                           void (*on_done)(struct lane *lane, uint64_t compute_ns, void *context),
+                           void *context, struct error *err);
 
 /* Stops the thread; the engine must be idle. Its loop handle is gone once the loop has run. */
 void engine_close(struct engine *engine);

@@ -94,8 +94,8 @@ struct http_callbacks {
 struct http;
 
 /* Listens and serves. Returns NULL on error (address in use, bad host). */
-struct http *http_new(uv_loop_t *loop, const struct http_options *options,
-                      const struct http_callbacks *callbacks, struct error *err);
+MUST_CHECK struct http *http_new(uv_loop_t *loop, const struct http_options *options,
+                                 const struct http_callbacks *callbacks, struct error *err);
 
 /* The port actually bound. */
 uint16_t http_port(const struct http *http);
@@ -106,8 +106,8 @@ const char *exchange_header_in(const struct exchange *exchange, const char *name
 
 /* Decodes the value of a query parameter into `text`. Returns 1, 0 when it is absent, -1 with an
  * error when it is malformed or longer than size - 1 bytes. */
-int exchange_query(const struct exchange *exchange, const char *name, char *text, size_t size,
-                   struct error *err);
+MUST_CHECK int exchange_query(const struct exchange *exchange, const char *name, char *text,
+                              size_t size, struct error *err);
 
 /* Answers an exchange; takes the buffer's bytes (a buffer that failed is answered 500).
  * content_type NULL: application/json. The request's body is freed, and the exchange is no longer

@@ -56,14 +56,16 @@ struct http_head {
 /* Reads on in a header of which `bytes` holds the first `length`; calls for one header give the
  * same bytes and more. Returns 1 when it is whole, 0 when more is needed, -1 on error: the error's
  * code is the answer's status. */
-int http_head_read(struct http_head *head, const char *bytes, size_t length, struct error *err);
+MUST_CHECK int http_head_read(struct http_head *head, const char *bytes, size_t length,
+                              struct error *err);
 
 /* Looks for the end of a line in bytes[line->begin, length). Returns 1 when line->seen is behind
  * its CRLF, 0 when more is needed, -1 when it holds a control character or a bare CR or LF. */
-int http_line_read(struct http_line *line, const char *bytes, size_t length, struct error *err);
+MUST_CHECK int http_line_read(struct http_line *line, const char *bytes, size_t length,
+                              struct error *err);
 
 /* Checks a line (without its CRLF) of the fields behind a chunked body: a field, and none that says
  * where the request ends or whom it is for. */
-int http_head_check_trailer(const char *line, size_t length, struct error *err);
+MUST_CHECK int http_head_check_trailer(const char *line, size_t length, struct error *err);
 
 #endif

@@ -16,8 +16,9 @@ struct http;
 struct http_limits;
 
 /* NULL on error. Outlives every `struct http` that was made with it. */
-struct http_limits *http_limits_new(unsigned max_connections, unsigned max_connections_per_ip,
-                                    size_t max_body_bytes, struct error *err);
+MUST_CHECK struct http_limits *http_limits_new(unsigned max_connections,
+                                               unsigned max_connections_per_ip,
+                                               size_t max_body_bytes, struct error *err);
 void http_limits_free(struct http_limits *limits);
 
 /* For a loop that serves: its idle connections may be asked to give way, see http_accept.c. */
@@ -40,10 +41,11 @@ void http_limits_return_address(struct http_limits *limits, const struct sockadd
 
 /* Bytes of bodies, as they come. -1 with an error when all bodies together would be too large; what
  * was taken is given back. */
-int http_limits_take_body(struct http_limits *limits, size_t bytes, struct error *err);
+MUST_CHECK int http_limits_take_body(struct http_limits *limits, size_t bytes, struct error *err);
 void http_limits_return_body(struct http_limits *limits, size_t bytes);
 
 /* -1 with an error when a body that is announced could not be taken now. */
-int http_limits_check_body(struct http_limits *limits, uint64_t bytes, struct error *err);
+MUST_CHECK int http_limits_check_body(struct http_limits *limits, uint64_t bytes,
+                                      struct error *err);
 
 #endif

@@ -11,15 +11,15 @@
 
 /* Binds the first address of `host` that can be bound (IPv4 or IPv6) and listens. Returns the
  * socket and puts the port it got in `bound`; -1 on error. */
-int http_listen(uv_loop_t *loop, const char *host, uint16_t port, enum http_listening listening,
-                uint16_t *bound, struct error *err);
+MUST_CHECK int http_listen(uv_loop_t *loop, const char *host, uint16_t port,
+                           enum http_listening listening, uint16_t *bound, struct error *err);
 
 /* How many connections may be open in the process: `wanted`, or, where that is 0, as many as the
  * limit of open files allows, at most HTTP_DEFAULT_CONNECTIONS. Raises the soft limit as far as the
  * hard one allows and is needed. -1 with an error when `wanted`, or a single one, cannot be had:
  * without descriptors accept(2) would fail again and again, and clients hang in the backlog. */
-int http_limit_connections(uint64_t wanted, uint64_t loops, unsigned *connections,
-                           struct error *err);
+MUST_CHECK int http_limit_connections(uint64_t wanted, uint64_t loops, unsigned *connections,
+                                      struct error *err);
 
 enum { HTTP_DEFAULT_CONNECTIONS = 1024 };
 

@@ -4,6 +4,7 @@
 #include <microhttpd.h>
 #include <stdlib.h>
 
+#include "core/memory.h"
 #include "server/http_internal.h"
 
 /* Of an answer in parts to HTTP/1.0; what is in chunks goes through the pool. */

@@ -5,6 +5,7 @@
  * that a hundred answers given in one turn cost one run. As long as it has work left that no
  * descriptor announces (its epoll set is edge-triggered), an idle handle keeps the loop from
  * sleeping. */
+#include "core/memory.h"
 #include "server/http_internal.h"
 #include "server/http_mhd.h"
 

@@ -9,6 +9,6 @@
 
 /* Prints architecture, experts, parameters and memory of a checkpoint directory. `json`: one JSON
  * object instead of text. */
-int inspect(const char *directory, bool json, FILE *out, struct error *err);
+MUST_CHECK int inspect(const char *directory, bool json, FILE *out, struct error *err);
 
 #endif

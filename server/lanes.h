@@ -25,7 +25,7 @@ void lanes_on_empty(struct lane *lane, void *context);
 void lanes_close(struct lanes *lanes);
 
 /* The lane of a model. NULL with an error when there is no memory for one. */
-struct once *lanes_of(struct lanes *lanes, struct model *model, struct error *err);
+MUST_CHECK struct once *lanes_of(struct lanes *lanes, struct model *model, struct error *err);
 
 /* From now on this is what is served. Takes the caller's hold. */
 void lanes_serve(struct lanes *lanes, struct catalog *catalog);

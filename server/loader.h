@@ -30,12 +30,12 @@ struct loader {
 };
 
 /* Loads everything for the first time, on the caller's thread. -1 with an error. */
-int loader_init(struct loader *loader, const char *directory, const struct model_options *options,
-                struct error *err);
+MUST_CHECK int loader_init(struct loader *loader, const char *directory,
+                           const struct model_options *options, struct error *err);
 
 /* Starts the thread, which tells of each new catalog. */
-int loader_start(struct loader *loader, void (*on_published)(void *context), void *context,
-                 struct error *err);
+MUST_CHECK int loader_start(struct loader *loader, void (*on_published)(void *context),
+                            void *context, struct error *err);
 
 /* Asks for a reload; any thread. Returns at once. */
 void loader_reload(struct loader *loader);

@@ -20,7 +20,7 @@ void log_set_level(enum log_level level);
 bool log_enabled(enum log_level level);
 
 /* Starts the writing thread. -1 with an error when there is none to be had. */
-int log_start(struct error *err);
+MUST_CHECK int log_start(struct error *err);
 
 /* Writes what waits, for at most `patience_ms`; what is left then is lost. */
 void log_stop(uint64_t patience_ms);

@@ -26,8 +26,8 @@ struct loop {
 
 /* Listens; serves once it is run. Takes the caller's hold on the catalog. On error nothing is left
  * but what loop_close() takes. */
-int loop_start(struct loop *loop, struct server *server, size_t index, struct catalog *catalog,
-               struct error *err);
+MUST_CHECK int loop_start(struct loop *loop, struct server *server, size_t index,
+                          struct catalog *catalog, struct error *err);
 
 /* Serves until drained. On the loop's own thread. */
 void loop_run(struct loop *loop);

@@ -34,8 +34,8 @@ struct model {
 
 /* Loads <directory> as version `version` of model `name`, and runs one row through it, so that the
  * first request finds everything in place. The caller holds it. NULL with an error. */
-struct model *model_load(const char *directory, const char *name, const char *version,
-                         const struct model_options *options, struct error *err);
+MUST_CHECK struct model *model_load(const char *directory, const char *name, const char *version,
+                                    const struct model_options *options, struct error *err);
 
 /* For models nobody else has seen yet: goes on with the counters of another if its gates are alike.
  */

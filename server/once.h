@@ -31,12 +31,12 @@ struct once {
 };
 
 /* `options` must outlive it. NULL with an error when there is no memory for its scratch. */
-struct once *once_new(struct model *model, struct scheduler *scheduler,
-                      const struct once_options *options, struct error *err);
+MUST_CHECK struct once *once_new(struct model *model, struct scheduler *scheduler,
+                                 const struct once_options *options, struct error *err);
 
 /* Queues a job's rows. A job that is small enough is computed before this returns: on_finished was
  * called, and the job may be gone. On error it was not queued. */
-int once_submit(struct once *once, struct job *job, struct error *err);
+MUST_CHECK int once_submit(struct once *once, struct job *job, struct error *err);
 
 /* Gives up on a job: its waiting rows are dropped; on_finished follows, at once unless some of its
  * rows are being computed. job->error says why. */

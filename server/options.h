@@ -39,7 +39,8 @@ struct options {
 /* Fills `options` from all four sources. `argv` are the arguments after the command's name. On
  * error the text names the source ("moed.conf line 7", "MOED_PORT", "--port"), the value and what
  * was expected. */
-int options_init(struct options *options, int argc, char *const argv[], struct error *err);
+MUST_CHECK int options_init(struct options *options, int argc, char *const argv[],
+                            struct error *err);
 void options_close(struct options *options);
 
 /* The options part of `moed help serve`: every option with its default, wrapped for a terminal. */

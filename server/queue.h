@@ -49,7 +49,7 @@ void queue_close(struct queue *queue);
 
 /* Reads all rows of the job into the queue. On error (a bad number in the body, queue full, no
  * memory) the queue is as before. */
-int queue_push(struct queue *queue, struct job *job, uint64_t now_ns, struct error *err);
+MUST_CHECK int queue_push(struct queue *queue, struct job *job, uint64_t now_ns, struct error *err);
 
 /* Removes and returns the first batch; NULL when nothing waits. Its jobs' rows count as running,
  * and its spans are filled. */

@@ -26,9 +26,9 @@ struct scheduler {
 };
 
 /* `on_empty` is told of lanes that have done their last piece, and may free them. */
-int scheduler_init(struct scheduler *scheduler, uv_loop_t *loop, unsigned threads,
-                   void (*on_empty)(struct lane *lane, void *context), void *context,
-                   struct error *err);
+MUST_CHECK int scheduler_init(struct scheduler *scheduler, uv_loop_t *loop, unsigned threads,
+                              void (*on_empty)(struct lane *lane, void *context), void *context,
+                              struct error *err);
 
 /* Nothing may wait or run any more. */
 void scheduler_close(struct scheduler *scheduler);

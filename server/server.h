@@ -33,7 +33,7 @@ struct server {
 /* Loads the models, listens, serves until SIGTERM or SIGINT has been obeyed. Returns 0 after a
  * clean drain, -1 with an error when it could not start; a drain that runs out of time before every
  * accepted request is answered ends the process with status 1. */
-int server_run(const struct options *options, struct error *err);
+MUST_CHECK int server_run(const struct options *options, struct error *err);
 
 /* For loops: a drain has ended; whether every accepted request was answered. */
 void server_count_drained(struct server *server, bool all_answered);

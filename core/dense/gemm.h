@@ -25,14 +25,14 @@ struct gemm {
 
 /* Packs `tensor`, whose elements are read as [n, k]. The tensor is not read again; call
  * tensor_drop_pages() on a mapped one. */
-int gemm_init(struct gemm *gemm, const struct tensor *tensor, size_t n, size_t k,
-              struct error *err);
+MUST_CHECK int gemm_init(struct gemm *gemm, const struct tensor *tensor, size_t n, size_t k,
+                         struct error *err);
 
 /* The same in 8 bits: each output's weights as integers from -127 to 127 times a scale of its own.
  * A quarter of the bytes of F32, and off by at most 1/254 of the output's largest weight. Fails
  * where one is not finite. */
-int gemm_init_int8(struct gemm *gemm, const struct tensor *tensor, size_t n, size_t k,
-                   struct error *err);
+MUST_CHECK int gemm_init_int8(struct gemm *gemm, const struct tensor *tensor, size_t n, size_t k,
+                              struct error *err);
 void gemm_close(struct gemm *gemm);
 
 /* y[rows, n] = x[rows, k] W^T + bias[n]; bias may be NULL. */

@@ -17,8 +17,8 @@ struct chain {
 };
 
 /* Builds node[key], a list of layers, for rows of shape `in`. On error nothing is left to close. */
-int chain_build(struct chain *chain, const struct scope *scope, struct config_node *node,
-                const char *key, const struct moed_shape *in, struct error *err);
+MUST_CHECK int chain_build(struct chain *chain, const struct scope *scope, struct config_node *node,
+                           const char *key, const struct moed_shape *in, struct error *err);
 void chain_close(struct chain *chain);
 
 /* Runs all layers over x: [rows, in] into y: [rows, out]; without layers, copies. With a team,

@@ -100,7 +100,7 @@ struct layer {
 };
 
 /* Sets layer->out and out_elements, refusing shapes beyond MAX_ROW_ELEMENTS. */
-int layer_set_out(struct layer *layer, const struct config_node *node,
-                  const struct moed_shape *shape, struct error *err);
+MUST_CHECK int layer_set_out(struct layer *layer, const struct config_node *node,
+                             const struct moed_shape *shape, struct error *err);
 
 #endif

@@ -14,12 +14,12 @@ struct projection {
 /* Claims and packs the tensor <prefix><suffix>; `n` 0: as many outputs as it has. Charges the scope
  * for the weights; the multiply-adds are the caller's to count, who knows how often it is applied.
  */
-int projection_build(struct projection *projection, const struct scope *scope, const char *suffix,
-                     size_t n, size_t k, struct error *err);
+MUST_CHECK int projection_build(struct projection *projection, const struct scope *scope,
+                                const char *suffix, size_t n, size_t k, struct error *err);
 
 /* The bias of a built projection, where there is such a tensor. */
-int projection_build_bias(struct projection *projection, const struct scope *scope,
-                          const char *suffix, struct error *err);
+MUST_CHECK int projection_build_bias(struct projection *projection, const struct scope *scope,
+                                     const char *suffix, struct error *err);
 
 /* x: [vectors, k], y: [vectors, n]. */
 void projection_forward(const struct projection *projection, size_t vectors, const float *x,

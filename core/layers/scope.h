@@ -62,7 +62,7 @@ int scope_enter(struct scope *scope, const struct scope *outer, struct config_no
 struct scope scope_around(const struct scope *scope);
 
 /* Refuses `key`, if it is there, in a config of an older format than 2. */
-int format_2_key(const struct scope *scope, struct config_node *node, const char *key,
-                 struct error *err);
+MUST_CHECK int format_2_key(const struct scope *scope, struct config_node *node, const char *key,
+                            struct error *err);
 
 #endif

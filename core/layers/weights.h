@@ -9,8 +9,10 @@
 const struct tensor *tensor_peek(const struct scope *scope, const char *suffix);
 
 /* Claims a tensor without converting it, for weights that will be packed; NULL with an error. */
-struct tensor *tensor_claim(const struct scope *scope, const char *suffix, struct error *err);
-int tensor_expect(const struct tensor *tensor, const struct moed_shape *shape, struct error *err);
+MUST_CHECK struct tensor *tensor_claim(const struct scope *scope, const char *suffix,
+                                       struct error *err);
+MUST_CHECK int tensor_expect(const struct tensor *tensor, const struct moed_shape *shape,
+                             struct error *err);
 
 /* A weight as f32: the mapping itself when it is F32 and aligned, else a converted copy. */
 struct array {
@@ -20,12 +22,13 @@ struct array {
 };
 
 /* Claims the tensor <prefix><suffix>, of that shape, and charges the scope for it. */
-int array_build(struct array *array, const struct scope *scope, const char *suffix,
-                const struct moed_shape *shape, struct error *err);
+MUST_CHECK int array_build(struct array *array, const struct scope *scope, const char *suffix,
+                           const struct moed_shape *shape, struct error *err);
 
 /* The same, but leaves array->values NULL where there is no such tensor. */
-int array_build_optional(struct array *array, const struct scope *scope, const char *suffix,
-                         const struct moed_shape *shape, struct error *err);
+MUST_CHECK int array_build_optional(struct array *array, const struct scope *scope,
+                                    const char *suffix, const struct moed_shape *shape,
+                                    struct error *err);
 void array_close(struct array *array);
 
 #endif

@@ -39,40 +39,41 @@ static inline struct config_range within(int64_t least, int64_t most)
 
 /* Reads a JSON document whose root is an object. The node's `json` is the document: config_close
  * it. */
-int config_open(struct config_node *root, const char *path, struct error *err);
+MUST_CHECK int config_open(struct config_node *root, const char *path, struct error *err);
 void config_close(struct config_node *root);
 
 bool config_has(struct config_node *node, const char *key);
-int config_integer(struct config_node *node, const char *key, int64_t otherwise,
-                   struct config_range range, int64_t *value, struct error *err);
+MUST_CHECK int config_integer(struct config_node *node, const char *key, int64_t otherwise,
+                              struct config_range range, int64_t *value, struct error *err);
 /* A number in the range of f32; `otherwise` NULL: required. */
-int config_real(struct config_node *node, const char *key, const double *otherwise, double *value,
-                struct error *err);
+MUST_CHECK int config_real(struct config_node *node, const char *key, const double *otherwise,
+                           double *value, struct error *err);
 /* `otherwise` NULL: required. The text is borrowed from the document. */
-int config_text(struct config_node *node, const char *key, const char *otherwise,
-                const char **value, struct error *err);
+MUST_CHECK int config_text(struct config_node *node, const char *key, const char *otherwise,
+                           const char **value, struct error *err);
 /* One of `names` (NULL-terminated); `otherwise` < 0: required. */
-int config_choice(struct config_node *node, const char *key, const char *const names[],
-                  int otherwise, int *value, struct error *err);
+MUST_CHECK int config_choice(struct config_node *node, const char *key, const char *const names[],
+                             int otherwise, int *value, struct error *err);
 /* Required list of 1..MOED_MAX_RANK sizes of at least 1. */
-int config_shape(struct config_node *node, const char *key, struct moed_shape *shape,
-                 struct error *err);
+MUST_CHECK int config_shape(struct config_node *node, const char *key, struct moed_shape *shape,
+                            struct error *err);
 /* Required list of integers in that range; malloc'ed, caller frees. */
-int config_integers(struct config_node *node, const char *key, struct config_range range,
-                    int32_t **values, size_t *count, struct error *err);
+MUST_CHECK int config_integers(struct config_node *node, const char *key, struct config_range range,
+                               int32_t **values, size_t *count, struct error *err);
 /* Required list of numbers in the range of f32; malloc'ed, caller frees. */
-int config_reals(struct config_node *node, const char *key, double **values, size_t *count,
-                 struct error *err);
+MUST_CHECK int config_reals(struct config_node *node, const char *key, double **values,
+                            size_t *count, struct error *err);
 /* List of texts, borrowed; the array is malloc'ed, caller frees. */
-int config_texts(struct config_node *node, const char *key, const char ***values, size_t *count,
-                 struct error *err);
+MUST_CHECK int config_texts(struct config_node *node, const char *key, const char ***values,
+                            size_t *count, struct error *err);
 /* Required object. */
-int config_object(struct config_node *node, const char *key, struct config_node *child,
-                  struct error *err);
+MUST_CHECK int config_object(struct config_node *node, const char *key, struct config_node *child,
+                             struct error *err);
 /* Required list of objects: its length, then each item. */
-int config_list(struct config_node *node, const char *key, size_t *count, struct error *err);
-int config_item(struct config_node *node, const char *key, size_t index, struct config_node *child,
-                struct error *err);
+MUST_CHECK int config_list(struct config_node *node, const char *key, size_t *count,
+                           struct error *err);
+MUST_CHECK int config_item(struct config_node *node, const char *key, size_t index,
+                           struct config_node *child, struct error *err);
 
 /* Objects of which a node has one, or a list: "gate" or "gates". */
 struct config_items {
@@ -85,12 +86,13 @@ struct config_items {
 };
 
 /* Finds out which of the two the node has; it may not have both. */
-int config_items(struct config_items *items, struct config_node *node, struct error *err);
-int config_items_at(const struct config_items *items, struct config_node *node, size_t index,
-                    struct config_node *child, struct error *err);
+MUST_CHECK int config_items(struct config_items *items, struct config_node *node,
+                            struct error *err);
+MUST_CHECK int config_items_at(const struct config_items *items, struct config_node *node,
+                               size_t index, struct config_node *child, struct error *err);
 
 /* Refuses keys that no getter asked for. */
-int config_done(struct config_node *node, struct error *err);
+MUST_CHECK int config_done(struct config_node *node, struct error *err);
 
 /* For objects whose keys are names from elsewhere: the key after `key`, or the first for NULL; NULL
  * at the end. Borrowed. */

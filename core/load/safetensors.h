@@ -12,7 +12,7 @@
 struct safetensors;
 
 /* Opens <directory>/model.safetensors, or model.safetensors.index.json with its shards. */
-struct safetensors *safetensors_open(const char *directory, struct error *err);
+MUST_CHECK struct safetensors *safetensors_open(const char *directory, struct error *err);
 void safetensors_free(struct safetensors *file);
 
 /* NULL when there is none of that name. Borrowed. */

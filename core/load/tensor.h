@@ -30,7 +30,7 @@ int tensor_error(const struct tensor *tensor, struct error *err, enum error_code
                  const char *format, ...) __attribute__((format(printf, 4, 5)));
 
 /* Refuses a tensor with an element that is NaN or infinite. Reads all of it. */
-int tensor_check_finite(const struct tensor *tensor, struct error *err);
+MUST_CHECK int tensor_check_finite(const struct tensor *tensor, struct error *err);
 
 size_t dtype_bytes(enum dtype dtype);
 

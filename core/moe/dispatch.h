@@ -25,8 +25,8 @@ struct dispatch {
 
 #define NOWHERE UINT32_MAX
 
-int dispatch_init(struct dispatch *dispatch, const struct moe_sizes *sizes, size_t max_items,
-                  struct error *err);
+MUST_CHECK int dispatch_init(struct dispatch *dispatch, const struct moe_sizes *sizes,
+                             size_t max_items, struct error *err);
 void dispatch_close(struct dispatch *dispatch);
 
 /* routing: [gate_count] what each gate of the layer decided for the same items. */

@@ -22,8 +22,9 @@ struct experts {
 };
 
 /* Builds the layer's "experts" for items of shape `item`. */
-int experts_build(struct experts *experts, const struct scope *scope, struct config_node *node,
-                  const struct moed_shape *item, bool routes_positions, struct error *err);
+MUST_CHECK int experts_build(struct experts *experts, const struct scope *scope,
+                             struct config_node *node, const struct moed_shape *item,
+                             bool routes_positions, struct error *err);
 
 /* Cuts every expert in two behind its layer `last`: a gate needs what that gives for all items. */
 void experts_split(struct experts *experts, size_t last);

@@ -39,8 +39,8 @@ struct gated {
 };
 
 /* Builds a gate from `node`, in the scope of its layer, whose experts are built already. */
-int gate_build(struct gate *gate, const struct scope *scope, struct config_node *node,
-               const struct gated *gated, struct error *err);
+MUST_CHECK int gate_build(struct gate *gate, const struct scope *scope, struct config_node *node,
+                          const struct gated *gated, struct error *err);
 void gate_close(struct gate *gate);
 
 /* logits: [items, experts] of x: [items, item_elements]. With `hidden` [experts, items, hidden] for

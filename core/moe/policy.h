@@ -28,8 +28,8 @@ struct gate_policy {
 };
 
 /* Reads all of it but `experts`, which is known, from a gate's `node`. `format`: the config's. */
-int policy_read(struct gate_policy *policy, struct config_node *node, int format,
-                struct error *err);
+MUST_CHECK int policy_read(struct gate_policy *policy, struct config_node *node, int format,
+                           struct error *err);
 
 /* One item and its chosen experts, to be weighed. */
 struct choice {
@@ -63,9 +63,10 @@ struct gate_normalize {
 
 /* The row that node["score"] or node["normalize"] names, the first without that key; NULL with an
  * error. `format`: the config's. */
-const struct gate_score *score_read(struct config_node *node, int format, struct error *err);
-const struct gate_normalize *normalize_read(struct config_node *node, int format,
-                                            struct error *err);
+MUST_CHECK const struct gate_score *score_read(struct config_node *node, int format,
+                                               struct error *err);
+MUST_CHECK const struct gate_normalize *normalize_read(struct config_node *node, int format,
+                                                       struct error *err);
 
 extern const struct gate_score score_softmax, score_sigmoid, score_none, score_sparsemixer;
 extern const struct gate_normalize normalize_none, normalize_sum, normalize_softmax, normalize_lp;

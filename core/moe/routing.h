@@ -15,8 +15,8 @@ struct routing {
     uint32_t *places;         /* [experts] taken of each expert's capacity */
 };
 
-int routing_init(struct routing *routing, const struct moed_gate_info *info, size_t max_items,
-                 bool distributions, struct error *err);
+MUST_CHECK int routing_init(struct routing *routing, const struct moed_gate_info *info,
+                            size_t max_items, bool distributions, struct error *err);
 void routing_close(struct routing *routing);
 
 #endif

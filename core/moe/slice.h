@@ -15,7 +15,8 @@ struct slice {
 void slice_of(struct slice *slice, struct moed_shape *shape, const struct moed_shape *item,
               size_t entry);
 /* The same with node[key], the whole when it is not there. */
-int slice_read(struct slice *slice, struct moed_shape *shape, const struct moed_shape *item,
-               struct config_node *node, const char *key, struct error *err);
+MUST_CHECK int slice_read(struct slice *slice, struct moed_shape *shape,
+                          const struct moed_shape *item, struct config_node *node, const char *key,
+                          struct error *err);
 
 #endif
