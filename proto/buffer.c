@@ -1,4 +1,4 @@
-/* A growable run of bytes with a limit; see buffer.h. */
+/* Capacity doubles up to the limit; the first failure sticks. */
 #include "proto/buffer.h"
 
 #include <stdarg.h>

@@ -1,4 +1,4 @@
-/* The C locale; see c_locale.h. */
+/* The locale is made once and never freed. */
 #include "proto/c_locale.h"
 
 #include <pthread.h>

@@ -1,5 +1,5 @@
-/* Cuts the tensors out of request JSON; see envelope.h. Linear in the body, bounded in depth and in
- * memory. Strings are skipped whole, so that brackets in them mean nothing. */
+/* One pass over the body, linear in its length and bounded in depth and memory. It skips strings
+ * whole, so brackets inside them mean nothing. */
 #include "proto/envelope.h"
 
 #include <assert.h>
@@ -24,14 +24,14 @@ _Static_assert(INFER_MAX_JSON_DEPTH <= 64, "one bit per level");
 /* What can change the nesting or hide a bracket. Commas matter only where entries are counted. */
 enum byte_class { ORDINARY, QUOTE, OPEN_LIST, OPEN_OBJECT, CLOSE, COMMA };
 
-static const unsigned char class_of[256] = {
+static const unsigned char CLASS_OF[256] = {
     ['"'] = QUOTE, ['['] = OPEN_LIST, ['{'] = OPEN_OBJECT,
     [']'] = CLOSE, ['}'] = CLOSE,     [','] = COMMA,
 };
 
 static enum byte_class classify(char c)
 {
-    return class_of[(unsigned char)c];
+    return CLASS_OF[(unsigned char)c];
 }
 
 static int malformed(const struct envelope *envelope, const char *at, const char *what,

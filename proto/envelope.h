@@ -3,13 +3,12 @@
  * A general JSON parser spends 200 ns and 30 bytes of heap on every number, so the numbers of a
  * tensor must not go through one. One pass over the body cuts out every *literal*: a list whose
  * first element, after any number of opening brackets, begins like a number. The rest, the
- * envelope, has
- * `[k]` in place of literal k and is small; jansson parses it. As every list that begins with a
- * number is cut, `[k]` in the envelope is always ours: a client cannot forge one.
+ * envelope, has `[k]` in place of literal k and is small; jansson parses it. As every list that
+ * begins with a number is cut, `[k]` in the envelope is always ours: a client cannot forge one.
  *
- * Who asks for a literal reads its numbers straight from the body, and is then responsible for its
- * grammar. The literals nobody asked for are checked by envelope_check_rest, so that malformed JSON
- * is refused wherever it is. The body is borrowed and must outlive the envelope. */
+ * Whoever claims a literal reads its numbers straight from the body and checks its grammar.
+ * envelope_check_rest() checks the literals that nobody claimed, so malformed JSON is refused
+ * wherever it is. The body is borrowed and must outlive the envelope. */
 #ifndef PROTO_ENVELOPE_H
 #define PROTO_ENVELOPE_H
 

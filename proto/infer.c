@@ -1,4 +1,4 @@
-/* The life of a decoded request; see infer.h. */
+/* A request owns its id and its lists of inputs and outputs; the body stays the caller's. */
 #include "proto/infer.h"
 
 #include <stdlib.h>

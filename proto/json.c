@@ -1,4 +1,4 @@
-/* Writing JSON straight into a buffer; see json.h. */
+/* Text is copied in runs between the characters that need an escape. */
 #include "proto/json.h"
 
 #include <string.h>

@@ -1,4 +1,4 @@
-/* Typed members of a parsed JSON object; see members.h. */
+/* A member that is null counts as absent. */
 #include "proto/members.h"
 
 #include <math.h>

@@ -1,4 +1,4 @@
-/* The outputs a model offers by name; see oip_outputs.h. */
+/* Outputs are numbered: the model's own first, then two for each gate. */
 #include "proto/oip_outputs.h"
 
 #include <assert.h>

@@ -1,4 +1,4 @@
-/* Prometheus text format 0.0.4; see prometheus.h. */
+/* Writes the text format 0.0.4; label values are escaped and made UTF-8. */
 #include "proto/prometheus.h"
 
 #include <assert.h>

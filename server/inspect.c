@@ -1,4 +1,4 @@
-/* `moed inspect`; see inspect.h. */
+/* The same facts twice: for people, aligned and with units; for programs, as one JSON object. */
 #include "server/inspect.h"
 
 #include <stdint.h>

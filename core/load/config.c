@@ -1,4 +1,4 @@
-/* Typed access to config.json; see config.h. */
+/* Every getter records the key it was asked for, then checks presence, type and range. */
 #include "core/load/config.h"
 
 #include <errno.h>
@@ -218,7 +218,7 @@ int config_integers(struct config_node *node, const char *key, struct config_ran
         if (!json_is_integer(item) || json_integer_value(item) < range.least ||
             json_integer_value(item) > range.most) {
             free(*values);
-            *values = NULL; /* the caller's own clean-up frees what it was given */
+            *values = NULL; /* the caller frees what it was given */
             return config_error(node, key, err, "entry %zu is not an integer from %lld to %lld", i,
                                 (long long)range.least, (long long)range.most);
         }

@@ -1,5 +1,5 @@
 /* The safetensors container: 8 bytes of header length, a JSON header that maps names to dtype,
- * shape and byte offsets, then the data. See safetensors.h for what is guaranteed about it. */
+ * shape and byte offsets, then the data. */
 #include "core/load/safetensors.h"
 
 #include <errno.h>
