@@ -56,7 +56,8 @@ static const char *describe_shape(const struct infer_reader *reader, size_t dept
                                   char text[SHAPE_TEXT_BYTES])
 {
     size_t dims[INFER_MAX_AXES] = {reader->request->rows};
-    memcpy(dims + 1, reader->tensor->dims, reader->tensor->rank * sizeof *dims);
+    for (size_t axis = 0; axis < reader->tensor->rank; axis++)
+        dims[1 + axis] = reader->tensor->dims[axis];
     return text_of_shape(text, NULL, dims + depth, reader->tensor->rank + 1 - depth, ",");
 }
 

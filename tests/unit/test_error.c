@@ -156,7 +156,6 @@ END_TEST
 /* A pipe that is full and that nobody reads must not keep the process from ending. */
 START_TEST(no_memory_aborts_without_a_reader)
 {
-    volatile size_t too_much = SIZE_MAX / 4;
     int ends[2];
     ck_assert_int_eq(pipe(ends), 0);
     ck_assert_int_eq(fcntl(ends[1], F_SETFL, O_NONBLOCK), 0);
@@ -164,7 +163,7 @@ START_TEST(no_memory_aborts_without_a_reader)
         ;
     ck_assert_int_eq(fcntl(ends[1], F_SETFL, 0), 0);
     dup2(ends[1], STDERR_FILENO);
-    free(xmalloc(too_much));
+    out_of_memory(); /* not by xmalloc(): a sanitizer's own warning would wait for the reader */
 }
 END_TEST
 
