@@ -12,6 +12,7 @@
 
 #include "core/gate_counts.h"
 #include "core/moed.h"
+#include "libfuzzer.h"
 
 enum { LISTED = 1u << 31 };
 /* Tensors made from a list: beyond this a run is slow, not interesting. */
@@ -20,8 +21,6 @@ enum { MAX_DATA_BYTES = 1 << 20 };
 enum { MAX_SCRATCH_BYTES = 64 << 20, MAX_STEPS = 1 << 24 };
 /* Input elements of a pooling layer: its windows, up to 4096 wide, are in no count of steps. */
 enum { MAX_POOLED = 1 << 12 };
-
-size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t max_size);
 
 static char directory[] = "/dev/shm/moed-fuzz-XXXXXX";
 

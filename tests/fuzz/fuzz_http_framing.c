@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "libfuzzer.h"
 #include "server/http_framing.h"
 
 enum { MAX_BODY = 1000 };

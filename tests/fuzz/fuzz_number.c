@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "libfuzzer.h"
 #include "proto/number.h"
 
 static void require(int condition)

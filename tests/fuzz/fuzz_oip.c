@@ -1,6 +1,7 @@
 /* oip_decode, infer_reader and oip_encode on any body. An input is the header's value, a newline,
  * and the body; an empty first line means no header. */
 #include "fuzz_exchange.h"
+#include "libfuzzer.h"
 #include "proto/oip.h"
 
 static void check_answer(const struct infer_request *request)

@@ -1,5 +1,6 @@
 /* v1_decode, infer_reader and v1_encode on any body. */
 #include "fuzz_exchange.h"
+#include "libfuzzer.h"
 #include "proto/v1.h"
 
 static void check_answer(const struct infer_request *request)

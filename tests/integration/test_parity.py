@@ -69,7 +69,9 @@ def write_untrained(directory):
     """The CIFAR recipes' networks with random weights; their norms have seen some images."""
     torch.manual_seed(1)
     recipe = cifar100.Cifar100()
-    models = {"cifar10-single": image_clusters.build("single", 10), "cifar10-moe": image_clusters.build("moe", 10),
+    plans = image_clusters.PLANS
+    models = {"cifar10-single": image_clusters.build(plans["single-cnn-sgd"], 10),
+              "cifar10-moe": image_clusters.build(plans["moe-cnn-ngd-rows"], 10),
               **{f"cifar100-{kind}": recipe.build(kind) for kind in ("single", "moe", "attentive")}}
     images = preprocess(torch.from_numpy(random_images()[0]["image"]).float(), cifar.PREPROCESS_10)
     with torch.no_grad():
