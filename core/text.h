@@ -29,6 +29,15 @@ static inline bool text_is_space(char c)
     return c == ' ' || c == '\t' || c == '\n' || c == '\r';
 }
 
+/* The value of a hexadecimal digit; -1: none. */
+static inline int text_hex_digit(char c)
+{
+    char letter = (char)(c | 0x20);
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    return letter >= 'a' && letter <= 'f' ? letter - 'a' + 10 : -1;
+}
+
 /* ---- names ---- */
 
 /* Layers and gates; models may be longer. NAME_ALPHABET says in messages what a name is made of. */

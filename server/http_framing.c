@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "core/text.h"
+
 void http_framing_init(struct http_framing *framing, size_t max_body_bytes)
 {
     *framing = (struct http_framing){.max_body_bytes = max_body_bytes};
@@ -65,25 +67,17 @@ static enum http_part read_body(struct http_framing *framing, size_t length, siz
     return *taken ? HTTP_BODY : HTTP_MORE;
 }
 
-static int hex_digit(char c)
-{
-    char letter = (char)(c | 0x20);
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    return letter >= 'a' && letter <= 'f' ? letter - 'a' + 10 : -1;
-}
-
 /* Hexadecimal digits, then nothing or an extension that begins with ';'. */
 static int read_chunk_size(struct http_framing *framing, const char *line, size_t length,
                            struct error *err)
 {
     uint64_t size = 0;
     size_t digits = 0;
-    for (; digits < length && hex_digit(line[digits]) >= 0; digits++)
+    for (; digits < length && text_hex_digit(line[digits]) >= 0; digits++) {
         if (__builtin_mul_overflow(size, 16, &size))
             return error_set(err, ERROR_TOO_LARGE, "a chunk is larger than is accepted");
-        else
-            size += (uint64_t)hex_digit(line[digits]);
+        size += (uint64_t)text_hex_digit(line[digits]);
+    }
     if (digits == 0 || (digits < length && line[digits] != ';'))
         return error_set(err, ERROR_INVALID,
                          "malformed chunk size, expected hexadecimal digits, then CRLF or ';'");
