@@ -37,7 +37,8 @@ void connection_leave_reserve(struct connection *connection)
     connection->reserved = false;
 }
 
-/* Only a connection that is being served is left. */
+/* A connection that is being served is left, and while draining one whose request is whole: it is
+ * owed its answer, and slots become free as others close. */
 static bool make_leave(struct connection *connection)
 {
     switch (connection->phase) {
@@ -49,6 +50,8 @@ static bool make_leave(struct connection *connection)
         http_refuse(connection, error_http_status(ERROR_UNAVAILABLE), HTTP_ALL_TAKEN);
         return true;
     case PHASE_QUEUED:
+        if (connection->http->draining)
+            return false;
         http_refuse_queued(connection->exchange);
         return true;
     default:

@@ -159,6 +159,7 @@ void http_drain(struct http *http, unsigned grace_ms, unsigned timeout_ms,
                 void (*on_drained)(void *context), void *context)
 {
     http->draining = true;
+    http->timeouts_ms[PHASE_QUEUED] = timeout_ms; /* http_drain_expire() is earlier */
     http->syns_dropped = drop_syns(http->listen_fd);
     http->drain_since_ms = uv_now(http->loop);
     http->drain_grace_ms = grace_ms;
