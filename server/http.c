@@ -168,12 +168,23 @@ static void end_exchange(struct connection *connection)
     exchange_free(exchange);
 }
 
+/* An answer that did not go out whole is none, for the log and the metrics. */
+static void note_cut(struct http_exchange *exchange)
+{
+    if (exchange->public.status == 0 || exchange->public.error_text)
+        return;
+    exchange->public.status = error_http_status(ERROR_DISCONNECTED);
+    exchange_set_error(exchange, "the client did not take the whole answer");
+}
+
 static void on_completed(void *context, struct MHD_Connection *mhd, void **state,
                          enum MHD_RequestTerminationCode code)
 {
-    (void)context, (void)code;
+    (void)context;
     struct connection *connection = connection_of(mhd);
     *state = NULL;
+    if (code != MHD_REQUEST_TERMINATED_COMPLETED_OK && connection->exchange)
+        note_cut(connection->exchange);
     end_exchange(connection);
     http_receive_next(connection);
     if (connection->phase != PHASE_CLOSING)

@@ -64,6 +64,18 @@ static int refuse(const struct scan *scan, struct error *err, const struct error
     return 0;
 }
 
+/* A fault of a whole model: what was served of it is served on. */
+static int refuse_model(struct scan *scan, const char *name, struct error *err,
+                        const struct error *fault)
+{
+    size_t first = 0, last = 0;
+    if (scan->before)
+        catalog_versions(scan->before, name, &first, &last);
+    for (size_t i = first; i < last; i++)
+        keep(scan, model_hold(scan->before->models[i]));
+    return refuse(scan, err, fault);
+}
+
 static int add(struct scan *scan, const char *path, const char *name, const char *version,
                struct error *err)
 {
@@ -114,11 +126,23 @@ static int each_directory(const char *path,
     return result;
 }
 
+static int find_version(const char *path, const char *name, void *context, struct error *err)
+{
+    (void)err;
+    bool *found = context;
+    *found |= is_version(name) && is_checkpoint(path);
+    return 0;
+}
+
 static int scan_version(const char *path, const char *name, void *context, struct error *err)
 {
     struct scan *scan = context;
-    if (!is_version(name))
+    if (!is_version(name)) {
+        if (is_checkpoint(path))
+            log_message(LOG_WARNING, "version_passed_over",
+                        "%s: a version is a number such as 1 or 12, without leading zeros", path);
         return 0;
+    }
     scan->has_version = true;
     return add(scan, path, scan->model, name, err);
 }
@@ -132,8 +156,16 @@ static int scan_model(const char *path, const char *name, void *context, struct 
                   MAX_MODEL_NAME);
         return refuse(scan, err, &fault);
     }
-    if (is_checkpoint(path))
-        return add(scan, path, name, "1", err);
+    if (is_checkpoint(path)) {
+        bool versions = false;
+        if (each_directory(path, find_version, &versions, err) != 0)
+            return -1;
+        if (!versions)
+            return add(scan, path, name, "1", err);
+        error_set(&fault, ERROR_INVALID,
+                  "%s: config.json beside version directories: expected one or the other", path);
+        return refuse_model(scan, name, err, &fault);
+    }
     scan->model = name;
     scan->has_version = false;
     if (each_directory(path, scan_version, scan, err) != 0)
@@ -142,7 +174,7 @@ static int scan_model(const char *path, const char *name, void *context, struct 
         return 0;
     error_set(&fault, ERROR_INVALID,
               "%s: neither config.json nor a version directory (1, 2, ...) in it", path);
-    return refuse(scan, err, &fault);
+    return refuse_model(scan, name, err, &fault);
 }
 
 static struct catalog *scan_all(const char *directory, struct scan *scan, struct error *err)
