@@ -73,9 +73,7 @@ static int run_inspect(int argc, char *argv[])
     }
     if (!directory)
         error_set(&err, ERROR_INVALID, "inspect: which checkpoint directory?");
-    if (moed_kernel_check(&err) != 0)
-        return usage(&err, "inspect");
-    if (err.code != ERROR_NONE)
+    if (err.code != ERROR_NONE || moed_kernel_check(&err) != 0)
         return usage(&err, "inspect");
     return inspect(directory, json, stdout, &err) == 0 ? EXIT_SUCCESS : fail(&err);
 }
@@ -91,16 +89,21 @@ static void help_inspect(FILE *out)
 
 static int run_sample(int argc, char *argv[])
 {
-    (void)argc, (void)argv;
+    struct error err = ERROR_INIT;
+    if (argc > 0) {
+        error_set(&err, ERROR_INVALID, "sample-config: unexpected argument '%s'", argv[0]);
+        return usage(&err, "sample-config");
+    }
     options_sample(stdout);
     return EXIT_SUCCESS;
 }
 
 static void help_sample(FILE *out)
 {
-    fputs("Prints the configuration file with every option at its default, each explained.\n\n"
+    fputs("Prints a configuration file with every option at its default, explained and commented\n"
+          "out. Set what should differ, 'models' at least.\n\n"
           "  moed sample-config > moed.conf\n"
-          "  moed serve --config moed.conf\n",
+          "  moed serve --config moed.conf --models deploy/models\n",
           out);
 }
 
@@ -130,7 +133,7 @@ static const struct command *find_command(const char *name)
 
 static void print_commands(FILE *out)
 {
-    fputs("moed serves Mixture-of-Experts models and tells which expert did what.\n\n", out);
+    fputs("moed serves Mixture-of-Experts models and reports which expert served what.\n\n", out);
     for (size_t i = 0; i < COMMAND_COUNT; i++)
         fprintf(out, "  moed %-14s %-26s %s\n", COMMANDS[i].name, COMMANDS[i].arguments,
                 COMMANDS[i].summary);
@@ -153,7 +156,8 @@ static int run_help(int argc, char *argv[])
     const struct command *command = find_command(argv[0]);
     if (!command)
         return unknown_command(argv[0]);
-    printf("Usage: moed %s %s\n\n", command->name, command->arguments);
+    printf("Usage: moed %s%s%s\n\n", command->name, *command->arguments ? " " : "",
+           command->arguments);
     command->help(stdout);
     return EXIT_SUCCESS;
 }

@@ -405,8 +405,9 @@ static int check_required(struct options *options, struct error *err)
 {
     for (size_t i = 0; i < OPTION_ROWS; i++) {
         if (!option_rows[i].value && !*string_field(options, &option_rows[i]))
-            return error_set(err, ERROR_INVALID, "--%s %s is required", option_rows[i].name,
-                             option_rows[i].operand);
+            return error_set(err, ERROR_INVALID,
+                             "--%s %s is required, here or as '%s' in the configuration file",
+                             option_rows[i].name, option_rows[i].operand, option_rows[i].name);
     }
     return 0;
 }

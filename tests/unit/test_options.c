@@ -146,7 +146,8 @@ END_TEST
 START_TEST(models_is_required)
 {
     ck_assert_int_eq(-1, INIT("--port", "0"));
-    ck_assert_str_eq("--models DIR is required", err.text);
+    ck_assert_str_eq("--models DIR is required, here or as 'models' in the configuration file",
+                     err.text);
 }
 END_TEST
 
