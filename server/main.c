@@ -10,6 +10,7 @@
 #include "server/inspect.h"
 #include "server/log.h"
 #include "server/options.h"
+#include "server/probe.h"
 #include "server/server.h"
 
 enum { EXIT_USAGE = 2 };
@@ -87,6 +88,31 @@ static void help_inspect(FILE *out)
         out);
 }
 
+static int run_probe(int argc, char *argv[])
+{
+    struct error err = ERROR_INIT;
+    struct probe probe;
+    if (probe_arguments(&probe, argc, argv, &err) != 0)
+        return usage(&err, "probe");
+    if (probe_ask(&probe, &err) != 0)
+        return fail(&err);
+    puts("ok");
+    return EXIT_SUCCESS;
+}
+
+static void help_probe(FILE *out)
+{
+    fputs(
+        "Asks a running server whether it is ready, prints 'ok' and exits with 0 when it is; else\n"
+        "says why not and exits with 1. For the health checks of containers, and for scripts.\n\n"
+        "  --live             ask whether it is alive, ready or not\n"
+        "  --host ADDRESS     where it is (default MOED_HOST, else 127.0.0.1)\n"
+        "  --port N           (default MOED_PORT, else 8080)\n"
+        "  --timeout-ms N     how long it may take to answer (default 2000)\n\n"
+        "  moed probe --port 8080 && echo 'send it traffic'\n",
+        out);
+}
+
 static int run_sample(int argc, char *argv[])
 {
     struct error err = ERROR_INIT;
@@ -117,6 +143,7 @@ static void help_help(FILE *out)
 static const struct command COMMANDS[] = {
     {"serve", "--models DIR [OPTION...]", "serve the models of a directory", run_serve, help_serve},
     {"inspect", "[--json] MODEL", "describe one checkpoint", run_inspect, help_inspect},
+    {"probe", "[OPTION...]", "ask a running server whether it is ready", run_probe, help_probe},
     {"sample-config", "", "print a commented configuration file", run_sample, help_sample},
     {"help", "[COMMAND]", "explain a command", run_help, help_help},
 };
