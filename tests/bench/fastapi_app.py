@@ -11,7 +11,7 @@ import torch
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
-from moed.load import load
+from moed.loader import load
 
 torch.set_num_threads(1)
 model = load(os.environ["BENCH_MODEL"])

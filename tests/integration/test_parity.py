@@ -19,11 +19,11 @@ sys.path.insert(0, os.path.join(ROOT, "clients", "python"))
 try:
     import torch
 
-    import moed.load
+    import moed.loader
     from moed import layers, metrics
-    from moed.export import export
+    from moed.exporter import export
     from moed.multitask import preprocess
-    from moed.recipes import adult, cifar, cifar100, clusters, idx, image_clusters
+    from recipes import adult, cifar, cifar100, clusters, idx, image_clusters
 except ImportError as missing:
     if missing.name != "torch":
         raise
@@ -82,7 +82,7 @@ def write_untrained(directory):
                 if part.endswith("out.weight"):  # else all answers are nearly the same
                     weight.mul_(len(weight))
             model.train()(images)
-            export(model, os.path.join(directory, name), (3, 32, 32), input_name="image",
+            export(model, torch.zeros(1, 3, 32, 32), os.path.join(directory, name), input_name="image",
                    preprocess=cifar.PREPROCESS_10, output_name="probabilities")
 
 
@@ -116,7 +116,7 @@ class Parity(ServerCase):
 
     def expected(self, model, inputs):
         """({output: array}, {layer or layer.gate: Routing}) from PyTorch: what it did in its forward pass."""
-        module = moed.load.load(os.path.join(self.directory, model))
+        module = moed.loader.load(os.path.join(self.directory, model))
         tensors = {name: torch.from_numpy(values.copy()) for name, values in inputs.items()}
         with torch.no_grad():
             answers = module(tensors if len(tensors) > 1 else next(iter(tensors.values())))
@@ -206,7 +206,7 @@ class ShippedTest(Parity):
         rows = clusters.data_of("s1")["test"]
         table = np.zeros((4, 8))
         np.add.at(table, (np.asarray(rows.clusters), served["routing.moe.experts"][:, 0]), 1)
-        module = moed.load.load(os.path.join(SHIPPED_MODELS, "clusters"))
+        module = moed.loader.load(os.path.join(SHIPPED_MODELS, "clusters"))
         with torch.no_grad():
             module(torch.from_numpy(np.ascontiguousarray(rows.x, dtype=np.float32)))
         (layer,) = (part for part in module.modules() if isinstance(part, layers.MoE))

@@ -2,11 +2,9 @@
 
     python3 examples/multi_task.py && moed inspect multi-task
 """
+import moed
+from moed.nn import Gate, Input, MultiGateMoE, MultiTask, Output, Select
 from torch import nn
-from moed.blocks import Select
-from moed.export import export
-from moed.layers import Gate, MultiGateMoE
-from moed.multitask import Input, MultiTask, Output
 
 MEAN, STD = [38.6, 1.9e5, 10, 1e3, 87, 40], [14, 1e5, 2.6, 7e3, 4e2, 12]
 inputs = {"numeric": Input((6,), preprocess={"mean": MEAN, "std": STD}),
@@ -19,4 +17,4 @@ outputs = {task: Output(nn.Sequential(Select(index), nn.Linear(16, 2), nn.Softma
 model = MultiTask(inputs, nn.Sequential(), outputs)
 model.layers.add_module("experts", MultiGateMoE(experts, {task: Gate(nn.Linear(22, 8)) for task in tasks}))
 # ... train it: model({"numeric": rows, "occupation": numbers, "country": numbers})["income"] ...
-export(model, "multi-task")
+moed.export(model, None, "multi-task")

@@ -2,12 +2,11 @@
 
     python3 examples/vision_moe.py && moed inspect vision-moe
 """
+import moed
+import torch
+from moed.nn import (ClassToken, Gate, GaussianNoise, MoE, PositionEmbedding, Reshape, Select, Transpose,
+                     encoder_block)
 from torch import nn
-from moed.blocks import ClassToken, PositionEmbedding, Reshape, Select, Transpose
-from moed.export import export
-from moed.layers import Gate, MoE
-from moed.noise import GaussianNoise
-from moed.transformers import encoder_block
 
 SIZE, HEADS, HIDDEN, EXPERTS, CLASSES = 64, 4, 128, 8, 10
 PATCH, PATCHES = 4, 7 * 7  # of images of 28 x 28
@@ -36,5 +35,5 @@ model.add_module("class", Select(0))
 model.add_module("head", nn.Linear(SIZE, CLASSES))
 model.add_module("probabilities", nn.Softmax(dim=-1))
 # ... train it as any other module ...
-export(model, "vision-moe", input_shape=(1, 28, 28), input_name="image", output_name="probabilities",
-       preprocess={"scale": 1 / 255, "mean": [0.2859], "std": [0.353]})
+moed.export(model, torch.zeros(1, 1, 28, 28), "vision-moe", input_name="image", output_name="probabilities",
+            preprocess={"scale": 1 / 255, "mean": [0.2859], "std": [0.353]})

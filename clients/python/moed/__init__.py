@@ -1,28 +1,54 @@
 """Python side of the moed inference server.
 
-`import moed` needs numpy only and gives the HTTP client. The rooms that need PyTorch are imported by name, so a
-machine that only sends requests never loads it:
+    import moed
 
-    moed.client        talk to a server                         (numpy)
-    moed.metrics       H_s, H_u and I(E;Y) of a router          (numpy)
-    moed.safetensors   read and write weight files              (numpy)
-    moed.gates         Gate, AttentiveGate: who goes where      (torch)
-    moed.layers        MoE, MultiGateMoE, and the gates again   (torch)
-    moed.noise         routing noise for training               (torch)
-    moed.blocks        small modules PyTorch lacks              (torch)
-    moed.transformers  transformer blocks                       (torch)
-    moed.multitask     several inputs and outputs, CGC, PLE     (torch)
-    moed.losses        balance and similarity regularisers      (torch)
-    moed.ops           the table of ops                         (torch)
-    moed.walk          layers -> a checkpoint's layers          (torch)
-    moed.trace, calls  a forward() -> layers                    (torch)
-    moed.export        nn.Module -> checkpoint directory        (torch)
-    moed.checkpoint    the directory on disk                    (torch)
-    moed.load          checkpoint directory -> nn.Module        (torch)
-    moed.recipes       trainings that make the shipped models   (torch)
+    moed.export(model, example_inputs, "my-model")     nn.Module -> checkpoint directory     (torch)
+    moed.load("my-model")                              checkpoint directory -> nn.Module     (torch)
+    moed.nn.MoE(experts, moed.nn.Gate(...))            layers                                (torch)
+    moed.losses                                        balance and similarity regularisers   (torch)
+    moed.Client("http://127.0.0.1:8080")               talk to a server                      (numpy)
+    moed.routing_metrics                               H_s, H_u and I(E;Y) of a router       (numpy)
+    moed.safetensors                                   read and write weight files           (numpy)
+
+`import moed` needs numpy only. PyTorch is imported when one of the names that need it is first used, so a machine that
+only sends requests never loads it.
 """
 
-from moed.client import Client, MoedError, RequestError, Unreachable
+import importlib
+from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
-__all__ = ["Client", "MoedError", "RequestError", "Unreachable"]
+from moed import old_names as _old_names
+from moed.client import Client, MoedError, ProtocolError, RequestError, Unreachable
+
+if TYPE_CHECKING:
+    from moed import losses, nn, routing_metrics, safetensors
+    from moed.exporter import export
+    from moed.loader import LoadError, load
+    from moed.ops import ExportError
+
+__version__ = "0.1.0"  # CMakeLists.txt has it too, and tests/lint/versions.sh compares them
+__all__ = ["Client", "ExportError", "LoadError", "MoedError", "ProtocolError", "RequestError", "Unreachable",
+           "export", "load", "losses", "nn", "routing_metrics", "safetensors"]
+
+# Imported when first used: (module, name in it), or the module itself.
+_LAZY = {"export": ("moed.exporter", "export"), "load": ("moed.loader", "load"),
+         "ExportError": ("moed.ops", "ExportError"), "LoadError": ("moed.loader", "LoadError"),
+         "losses": ("moed.losses", None), "nn": ("moed.nn", None),
+         "routing_metrics": ("moed.routing_metrics", None), "safetensors": ("moed.safetensors", None)}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'moed' has no attribute {name!r}")
+    module_name, attribute = _LAZY[name]
+    module = importlib.import_module(module_name)
+    value = module if attribute is None else getattr(module, attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> "list[str]":
+    return sorted({*globals(), *_LAZY})
+
+
+_old_names.install()

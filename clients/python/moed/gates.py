@@ -137,13 +137,13 @@ class Gate(nn.Module):
             return torch.softmax(logits.gather(-1, experts), dim=-1)
         weights = scores.gather(-1, experts)
         if self.normalize == "sum":
-            return _share_out(weights)
+            return _normalize_sum(weights)
         return _divide_by_norm(weights, self.p) if self.normalize == "lp" else weights
 
     def _probabilities(self, logits, scores):
         if self.score == "none":
             return torch.softmax(logits, dim=-1)
-        return _share_out(scores)
+        return _normalize_sum(scores)
 
 
 class AttentiveGate(Gate):
@@ -195,7 +195,7 @@ def _finite(values):
     return torch.nan_to_num(values, nan=-largest, posinf=largest, neginf=-largest)
 
 
-def _share_out(scores):
+def _normalize_sum(scores):
     """Divided by their sum; equal shares where that is zero."""
     total = scores.sum(dim=-1, keepdim=True)
     return torch.where(total == 0, torch.full_like(scores, 1 / scores.shape[-1]), scores / total)
@@ -239,7 +239,7 @@ def _check_choice(what, value, choices):
 def _checked_groups(groups):
     if groups is None:
         return None
-    groups = Groups(**groups)
+    groups = groups if isinstance(groups, Groups) else Groups(**groups)
     _check_choice("groups by", groups.by, GROUP_SCORES)
     if not 1 <= groups.keep <= groups.count:
         raise ValueError(f"groups keep {groups.keep} of {groups.count}; it must be 1 to {groups.count}")
@@ -249,7 +249,7 @@ def _checked_groups(groups):
 def _checked_capacity(capacity):
     if capacity is None:
         return None
-    capacity = Capacity(**capacity)
+    capacity = capacity if isinstance(capacity, Capacity) else Capacity(**capacity)
     if capacity.factor <= 0 or capacity.minimum < 1:
         raise ValueError(f"capacity factor {capacity.factor}, minimum {capacity.minimum}: they must be above 0, at "
                          "least 1")

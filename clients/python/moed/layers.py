@@ -33,12 +33,12 @@ class _Mixture(nn.Module):
         # A copied or saved layer takes its weights along, not the last batch's routing with its graph.
         return {**self.__dict__, "routing": None, "logits": None}
 
-    def seen_by(self, index, items):
+    def expert_input(self, index, items):
         """What of the items expert `index` sees."""
         return items if self.expert_inputs is None else items[:, self.expert_inputs[index]]
 
     def _run(self, index, items, rows):
-        return self.experts[index](self.seen_by(index, items)[rows])
+        return self.experts[index](self.expert_input(index, items)[rows])
 
 
 class MoE(_Mixture):
@@ -72,7 +72,22 @@ class MoE(_Mixture):
         """What is routed of the rows x."""
         return x.reshape(-1, x.shape[-1]) if self.route == "positions" else x
 
-    def forward(self, x):
+    def forward(self, x, return_routing=False):
+        """The weighted sum of the selected experts.
+
+        Args:
+            x: rows.
+            return_routing: also return this pass's Routing. The attribute `routing` is of the latest pass of this
+                object, which under DataParallel or activation checkpointing is not the one you called.
+
+        Shape:
+            x: [rows, ...]; with route "positions" [rows, ..., size].
+            output: [rows, ...] with the expert's output axes.
+        """
+        output = self._forward(x)
+        return (output, self.routing) if return_routing else output
+
+    def _forward(self, x):
         items = self.items(x)
         if isinstance(self.gate, AttentiveGate):
             outputs, hidden = zip(*(self._run_with_hidden(index, items) for index in range(len(self.experts))))
@@ -90,7 +105,7 @@ class MoE(_Mixture):
         output = self.shared(items)
         if self.shared_gate is None:
             return output
-        return output * _spread(torch.sigmoid(self.shared_gate(items.flatten(1))), output)
+        return output * _broadcast(torch.sigmoid(self.shared_gate(items.flatten(1))), output)
 
     def _combine(self, output_of):
         """Adds the experts up in index order. `output_of(i, rows)` gives expert i's output for these items."""
@@ -104,12 +119,12 @@ class MoE(_Mixture):
             output = output_of(index, rows)
             if total is None:
                 total = output.new_zeros((experts.shape[0],) + output.shape[1:])
-            total = total.index_add(0, rows, _spread(weights[rows, slots], output) * output)
+            total = total.index_add(0, rows, _broadcast(weights[rows, slots], output) * output)
         return total
 
     def _run_with_hidden(self, index, items):
         """Expert output and its flattened hidden vector after the layer named gate.key_layer."""
-        x, hidden = self.seen_by(index, items), None
+        x, hidden = self.expert_input(index, items), None
         for name, layer in self.experts[index].named_children():
             x = layer(x)
             if name == self.gate.key_layer:
@@ -153,17 +168,28 @@ class MultiGateMoE(_Mixture):
         if set(self.gate_inputs) != set(self.gates):
             raise ValueError(f"gate_inputs are for {list(self.gate_inputs)}; the gates are {list(self.gates)}")
 
-    def forward(self, x):
+    def forward(self, x, return_routing=False):
+        """Every gate's weighted sum.
+
+        Args:
+            x: rows.
+            return_routing: also return this pass's Routings, a dict by gate.
+
+        Shape:
+            x: [rows, ...]
+            output: [rows, gates, ...] with the expert's output axes.
+        """
         self.logits = {name: self._gate_logits(name, x) for name in self.gates}
         self.routing = {name: self._route(name) for name in self.gates}
-        return self._combine(x)
+        output = self._combine(x)
+        return (output, self.routing) if return_routing else output
 
-    def seen_by_gate(self, name, x):
+    def gate_input(self, name, x):
         index = self.gate_inputs[name]
         return x if index is None else x[:, index]
 
     def _gate_logits(self, name, x):
-        logits = self.gates[name].logits(self.seen_by_gate(name, x))
+        logits = self.gates[name].logits(self.gate_input(name, x))
         _check_logits(f"gate {name}", logits, len(self.gate_experts[name]))
         return logits
 
@@ -187,7 +213,7 @@ class MultiGateMoE(_Mixture):
             place = wanted.cumsum(dim=0) - 1  # of an item in the expert's output
             if totals[0] is None:
                 totals = [output.new_zeros((items.shape[0],) + output.shape[1:]) for _ in totals]
-            totals = [total.index_add(0, rows, _spread(weights, output) * output[place[rows]])
+            totals = [total.index_add(0, rows, _broadcast(weights, output) * output[place[rows]])
                       for total, (rows, weights) in zip(totals, chosen)]
         return torch.stack(totals, dim=1)
 
@@ -203,6 +229,6 @@ def _check_logits(gate, logits, count):
         raise ValueError(f"{gate} gives {logits.shape[-1]} logits for {count} experts")
 
 
-def _spread(numbers, like):
+def _broadcast(numbers, like):
     """One number per item, in a shape that multiplies `like`."""
     return numbers.reshape((-1,) + (1,) * (like.dim() - 1))

@@ -35,8 +35,8 @@ def balance_loss(p):
 def pairwise_distance(x, scaled=True):
     """Euclidean distances between all rows (flattened): (rows, rows).
 
-    scaled  divide by the largest in the batch, so that coefficients do not depend on the data's range. The authors' code
-            does so since 20 September 2022; their published results were made before that, without.
+    scaled  divide by the largest in the batch, so that coefficients do not depend on the data's range. The authors'
+            code does so since 20 September 2022; their published results were made before that, without.
     """
     flat = x.flatten(1)
     squares = (flat * flat).sum(dim=1)
@@ -90,7 +90,7 @@ def cv_squared(v):
     return v.var(unbiased=False) / (v.mean() ** 2 + CV_EPSILON)
 
 
-def load(clean, noisy, deviation, top_k):
+def expected_load(clean, noisy, deviation, top_k):
     """(E): how many rows are expected to select each expert, as a smooth function of the logits (Shazeer et al. 2017).
 
     P(x, i) is the probability that expert i is among the top k if its noise alone is drawn anew: that its clean logit
@@ -110,4 +110,5 @@ def noisy_top_k_loss(moe):
     """
     noise, routing = moe.gate.noise, moe.routing
     weights = torch.zeros_like(moe.logits).scatter(-1, routing.experts, routing.weights)
-    return cv_squared(weights.sum(dim=0)) + cv_squared(load(noise.clean, moe.logits, noise.deviation, moe.gate.top_k))
+    load = expected_load(noise.clean, moe.logits, noise.deviation, moe.gate.top_k)
+    return cv_squared(weights.sum(dim=0)) + cv_squared(load)

@@ -33,7 +33,7 @@ class Input(nn.Module):
         self.preprocess = preprocess
         self.layers = layers
 
-    def enter(self, raw):
+    def preprocessed(self, raw):
         """The raw values as the layers take them."""
         if self.categories is None:
             return preprocess(raw, self.preprocess or {})
@@ -43,7 +43,7 @@ class Input(nn.Module):
         return raw.float() if floats else raw.long()
 
     def forward(self, raw):
-        x = self.enter(raw)
+        x = self.preprocessed(raw)
         return x if self.layers is None else self.layers(x)
 
 

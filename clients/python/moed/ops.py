@@ -1,7 +1,7 @@
 """The ops of the checkpoint format that are one PyTorch module each, in one table read from both sides.
 
-export.py asks a row to describe a module, load.py asks it to build one. Adding an op is one row. The two ops that
-hold layers of their own, residual and moe, are in export.py and load.py.
+describe.py asks a row to describe a module, loader.py asks it to build one. Adding an op is one row. The two ops that
+hold layers of their own, residual and moe, are in describe.py and loader.py.
 """
 
 from typing import Callable, NamedTuple
@@ -9,7 +9,7 @@ from typing import Callable, NamedTuple
 import torch
 from torch import nn
 
-from moed import blocks
+from moed import modules
 
 REQUIRED = object()
 
@@ -98,7 +98,7 @@ def describe_batch_norm(module, row, path):
 
 
 def build_batch_norm(keys, tensors):
-    return blocks.BatchNorm(tensors["running_mean"].shape[0], eps=keys["eps"])
+    return modules.BatchNorm(tensors["running_mean"].shape[0], eps=keys["eps"])
 
 
 def describe_layer_norm(module, row, path):
@@ -116,7 +116,7 @@ def describe_rms_norm(module, row, path):
 
 
 def build_rms_norm(keys, tensors):
-    return blocks.RMSNorm(tensors["weight"].shape, eps=keys["eps"])
+    return modules.RMSNorm(tensors["weight"].shape, eps=keys["eps"])
 
 
 # --- pooling ----------------------------------------------------------------------------------------------------
@@ -173,7 +173,7 @@ def describe_reduction(module, row, path):
 
 def row_axis(axis, row):
     """An axis of the row counted from its front."""
-    return blocks.batch_axis(axis, row) - 1
+    return modules.batch_axis(axis, row) - 1
 
 
 def describe_select(module, row, path):
@@ -205,7 +205,7 @@ def describe_glu(module, row, path):
 
 def build_glu(keys, tensors):
     outputs, inputs = tensors["gate.weight"].shape
-    module = blocks.GLU(inputs, outputs, keys["activation"])
+    module = modules.GLU(inputs, outputs, keys["activation"])
     return without_biases(module, {"gate.bias": module.gate, "up.bias": module.up}, tensors)
 
 
@@ -223,11 +223,11 @@ def describe_attention(module, row, path):
 
 
 def build_attention(keys, tensors):
-    module = blocks.SelfAttention(tensors["out_proj.weight"].shape[0], keys["heads"])
+    module = modules.SelfAttention(tensors["out_proj.weight"].shape[0], keys["heads"])
     return without_biases(module, {"in_proj_bias": module, "out_proj.bias": module.out_proj}, tensors)
 
 
-RMS_NORMS = (blocks.RMSNorm, nn.RMSNorm) if hasattr(nn, "RMSNorm") else (blocks.RMSNorm,)
+RMS_NORMS = (modules.RMSNorm, nn.RMSNorm) if hasattr(nn, "RMSNorm") else (modules.RMSNorm,)
 NORM_EPS = 1e-5
 CONV_KEYS = {"stride": 1, "padding": 0, "groups": 1}
 POOL_KEYS = {"kernel": REQUIRED, "stride": lambda keys: keys["kernel"], "padding": 0}  # stride defaults to the kernel
@@ -236,40 +236,41 @@ OPS = {
     "linear": Op({}, (nn.Linear,), describe_linear, build_linear),
     "conv1d": Op(CONV_KEYS, (nn.Conv1d,), describe_conv, build_conv(nn.Conv1d)),
     "conv2d": Op(CONV_KEYS, (nn.Conv2d,), describe_conv, build_conv(nn.Conv2d)),
-    "batch_norm": Op({"eps": NORM_EPS}, (nn.BatchNorm1d, nn.BatchNorm2d, blocks.BatchNorm),
+    "batch_norm": Op({"eps": NORM_EPS}, (nn.BatchNorm1d, nn.BatchNorm2d, modules.BatchNorm),
                      describe_batch_norm, build_batch_norm),
     "layer_norm": Op({"eps": NORM_EPS}, (nn.LayerNorm,), describe_layer_norm, build_layer_norm),
     "rms_norm": Op({"eps": NORM_EPS}, RMS_NORMS, describe_rms_norm, build_rms_norm),
     "max_pool2d": Op(POOL_KEYS, (nn.MaxPool2d,), describe_max_pool, build_pool(nn.MaxPool2d)),
     "avg_pool2d": Op(POOL_KEYS, (nn.AvgPool2d, nn.AdaptiveAvgPool2d), describe_avg_pool, build_pool(nn.AvgPool2d)),
     "flatten": Op({}, (nn.Flatten,), describe_flatten, lambda keys, tensors: nn.Flatten()),
-    "reshape": Op({"shape": REQUIRED}, (blocks.Reshape,),
+    "reshape": Op({"shape": REQUIRED}, (modules.Reshape,),
                   lambda module, row, path: ({"shape": list(module.shape)}, {}),
-                  lambda keys, tensors: blocks.Reshape(*keys["shape"])),
-    "sum": Op({"axis": REQUIRED}, (blocks.Sum,), describe_reduction, lambda keys, tensors: blocks.Sum(keys["axis"])),
-    "mean": Op({"axis": REQUIRED}, (blocks.Mean,), describe_reduction, lambda keys, tensors: blocks.Mean(keys["axis"])),
+                  lambda keys, tensors: modules.Reshape(*keys["shape"])),
+    "sum": Op({"axis": REQUIRED}, (modules.Sum,), describe_reduction, lambda keys, tensors: modules.Sum(keys["axis"])),
+    "mean": Op({"axis": REQUIRED}, (modules.Mean,), describe_reduction,
+               lambda keys, tensors: modules.Mean(keys["axis"])),
     "relu": plain(nn.ReLU),
     "gelu": Op({"approximate": "none"}, (nn.GELU,), describe_gelu, lambda keys, tensors: nn.GELU(keys["approximate"])),
     "silu": plain(nn.SiLU),
     "tanh": plain(nn.Tanh),
     "sigmoid": plain(nn.Sigmoid),
     "softmax": Op({}, (nn.Softmax,), describe_softmax, lambda keys, tensors: nn.Softmax(dim=-1)),
-    "cube": plain(blocks.Cube),
-    "scale": Op({"value": REQUIRED}, (blocks.Scale,), lambda module, row, path: ({"value": module.value}, {}),
-                lambda keys, tensors: blocks.Scale(keys["value"])),
+    "cube": plain(modules.Cube),
+    "scale": Op({"value": REQUIRED}, (modules.Scale,), lambda module, row, path: ({"value": module.value}, {}),
+                lambda keys, tensors: modules.Scale(keys["value"])),
     "embedding": Op({}, (nn.Embedding,), describe_embedding,
                     lambda keys, tensors: nn.Embedding(*tensors["weight"].shape), 2),
-    "position_embedding": Op({}, (blocks.PositionEmbedding,), describe_position_embedding,
-                             lambda keys, tensors: blocks.PositionEmbedding(*tensors["weight"].shape), 2),
-    "class_token": Op({}, (blocks.ClassToken,), lambda module, row, path: ({}, own_tensors(module, ("weight",))),
-                      lambda keys, tensors: blocks.ClassToken(tensors["weight"].shape[0]), 2),
-    "glu": Op({"activation": "silu"}, (blocks.GLU,), describe_glu, build_glu, 2,
+    "position_embedding": Op({}, (modules.PositionEmbedding,), describe_position_embedding,
+                             lambda keys, tensors: modules.PositionEmbedding(*tensors["weight"].shape), 2),
+    "class_token": Op({}, (modules.ClassToken,), lambda module, row, path: ({}, own_tensors(module, ("weight",))),
+                      lambda keys, tensors: modules.ClassToken(tensors["weight"].shape[0]), 2),
+    "glu": Op({"activation": "silu"}, (modules.GLU,), describe_glu, build_glu, 2,
               ("gate.weight", "gate.bias", "up.weight", "up.bias")),
-    "attention": Op({"heads": REQUIRED}, (blocks.SelfAttention,), describe_attention, build_attention, 2,
+    "attention": Op({"heads": REQUIRED}, (modules.SelfAttention,), describe_attention, build_attention, 2,
                     ("out_proj.weight", "out_proj.bias")),
-    "select": Op({"index": REQUIRED, "axis": 0}, (blocks.Select,), describe_select,
-                 lambda keys, tensors: blocks.Select(keys["index"], keys["axis"]), 2),
-    "transpose": plain(blocks.Transpose, 2),
+    "select": Op({"index": REQUIRED, "axis": 0}, (modules.Select,), describe_select,
+                 lambda keys, tensors: modules.Select(keys["index"], keys["axis"]), 2),
+    "transpose": plain(modules.Transpose, 2),
 }
 OP_OF_MODULE = {module: name for name, op in OPS.items() for module in op.modules}
 

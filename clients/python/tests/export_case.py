@@ -9,10 +9,9 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
-from moed import safetensors
-from moed.export import export
+from moed import exporter, safetensors
 from moed.layers import MoE, MultiGateMoE
-from moed.load import load
+from moed.loader import load
 
 
 def named(**layers):
@@ -38,6 +37,11 @@ def routings(model):
     mixtures = [part for part in model.modules() if isinstance(part, (MoE, MultiGateMoE))]
     return [routing for layer in mixtures
             for routing in ([layer.routing] if isinstance(layer, MoE) else layer.routing.values())]
+
+
+def export(module, directory, shape=None, **settings):
+    """moed.export() with the shape of a row in place of an example."""
+    exporter.export(module, None if shape is None else torch.zeros(1, *shape), directory, **settings)
 
 
 class ExportCase(unittest.TestCase):

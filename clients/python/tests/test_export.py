@@ -7,12 +7,11 @@ import unittest
 import torch
 from torch import nn
 
-from moed import blocks, safetensors
-from moed.export import export
+from moed import modules, safetensors
 from moed.layers import AttentiveGate, Gate, MoE
-from moed.load import LoadError, load
+from moed.loader import LoadError, load
 from moed.ops import ExportError
-from tests.export_case import ExportCase, expert, named, trained_like
+from tests.export_case import ExportCase, expert, export, named, trained_like
 
 
 class RoundTripTest(ExportCase):
@@ -25,9 +24,9 @@ class RoundTripTest(ExportCase):
 
     def test_sequence_layers(self):
         self.assert_returns(nn.Sequential(
-            nn.Conv1d(3, 6, 3, padding=1), nn.BatchNorm1d(6, affine=False), nn.Tanh(), blocks.Cube(),
-            nn.LayerNorm((6, 10)), blocks.Scale(0.5), blocks.RMSNorm((6, 10)), blocks.Mean(-1), nn.Sigmoid(),
-            nn.GELU(approximate="tanh"), blocks.Reshape(2, 3), blocks.Sum(0)), (3, 10))
+            nn.Conv1d(3, 6, 3, padding=1), nn.BatchNorm1d(6, affine=False), nn.Tanh(), modules.Cube(),
+            nn.LayerNorm((6, 10)), modules.Scale(0.5), modules.RMSNorm((6, 10)), modules.Mean(-1), nn.Sigmoid(),
+            nn.GELU(approximate="tanh"), modules.Reshape(2, 3), modules.Sum(0)), (3, 10))
 
     def test_the_mean_of_a_square(self):
         self.assert_returns(nn.Sequential(nn.Conv2d(2, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()), (2, 6, 6))
@@ -35,7 +34,7 @@ class RoundTripTest(ExportCase):
 
     def test_residual_and_nested_sequentials(self):
         block = nn.Sequential(nn.LayerNorm(6), nn.Sequential(nn.Linear(6, 12), nn.ReLU()), nn.Linear(12, 6))
-        self.assert_returns(nn.Sequential(blocks.Residual(block), nn.Sequential(nn.Linear(6, 6))), (6,))
+        self.assert_returns(nn.Sequential(modules.Residual(block), nn.Sequential(nn.Linear(6, 6))), (6,))
         names = [layer["name"] for layer in self.config()["layers"][0]["layers"] if "name" in layer]
         self.assertEqual(len(set(names)), 3)
 
@@ -53,7 +52,7 @@ class RoundTripTest(ExportCase):
         def moe():
             return MoE([nn.Linear(6, 6) for _ in range(3)], Gate(nn.Linear(6, 3), score="none", normalize="softmax",
                                                                   top_k=2))
-        self.assert_returns(named(first=moe(), second=blocks.Residual(moe())), (6,))
+        self.assert_returns(named(first=moe(), second=modules.Residual(moe())), (6,))
 
     def test_weights_come_back_bit_for_bit(self):
         module = trained_like(named(fc=nn.Linear(7, 5)))
@@ -103,7 +102,7 @@ class ConfigTest(ExportCase):
     def test_mixtures_in_residuals_have_a_reference_too(self):
         moe = MoE([nn.Linear(4, 4), nn.Linear(4, 4)], Gate(nn.Linear(4, 2)))
         reference = {"block_moe": {"share": [0.5, 0.5], "rows": 3}}
-        export(named(block=blocks.Residual(named(moe=moe))), self.path, (4,), routing_reference=reference)
+        export(named(block=modules.Residual(named(moe=moe))), self.path, (4,), routing_reference=reference)
         self.assertEqual(self.config()["routing_reference"], reference)
 
     def test_an_attentive_gate_is_described_as_the_format_says(self):
@@ -197,18 +196,18 @@ class RefusalTest(ExportCase):
 
     def test_in_place_layers_in_branches(self):
         branch = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, 4))
-        self.assert_refused(nn.Sequential(blocks.Residual(branch)), (4,), "model.0: a layer inside changes the shared")
+        self.assert_refused(nn.Sequential(modules.Residual(branch)), (4,), "model.0: a layer inside changes the shared")
         gate = Gate(nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, 2)))
         self.assert_refused(named(moe=MoE([nn.Linear(4, 4), nn.Linear(4, 4)], gate)), (4,), "model.moe: a layer inside")
 
     def test_in_place_layers_that_the_example_does_not_show(self):
         positive = nn.Linear(4, 4)
         nn.init.constant_(positive.bias, 9.0)
-        branch = blocks.Residual(nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, 4)))
+        branch = modules.Residual(nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, 4)))
         self.assert_refused(nn.Sequential(positive, branch), (4,), "model.1: a layer inside changes the shared")
 
     def test_a_residual_must_keep_the_shape(self):
-        self.assert_refused(nn.Sequential(blocks.Residual(nn.Linear(4, 1))), (4,),
+        self.assert_refused(nn.Sequential(modules.Residual(nn.Linear(4, 1))), (4,),
                             r"model.0: the branch turns \[4\] into \[1\]")
 
     def test_subclasses_of_moeds_layers(self):

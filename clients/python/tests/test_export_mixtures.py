@@ -5,13 +5,12 @@ import unittest
 import torch
 from torch import nn
 
-from moed import blocks
-from moed.export import export
+from moed import modules
 from moed.layers import Gate, MoE, MultiGateMoE
-from moed.load import load
+from moed.loader import load
 from moed.multitask import Input, MultiTask, Output, ple
 from moed.noise import GaussianNoise, UniformNoise
-from tests.export_case import ExportCase, expert, named, trained_like
+from tests.export_case import ExportCase, expert, export, named, trained_like
 
 
 def experts(count, inputs=12):
@@ -55,7 +54,7 @@ class GateTest(ExportCase):
 class MixtureTest(ExportCase):
     def test_positions(self):
         moe = MoE([nn.Linear(6, 6) for _ in range(4)], Gate(nn.Linear(6, 4), top_k=2), route="positions")
-        self.assert_returns(named(block=blocks.Residual(named(norm=nn.LayerNorm(6), moe=moe))), (5, 6))
+        self.assert_returns(named(block=modules.Residual(named(norm=nn.LayerNorm(6), moe=moe))), (5, 6))
         self.assertEqual(self.config()["layers"][0]["layers"][1]["route"], "positions")
         self.assertEqual(moe.routing.experts.shape, (20, 2))
 
@@ -70,7 +69,7 @@ class MixtureTest(ExportCase):
         gates = {name: Gate(nn.Linear(12, 3), top_k=2, normalize="sum") for name in ("left", "right")}
         gates["all"] = Gate(nn.Linear(12, 5))
         moe = MultiGateMoE(experts(5), gates, gate_experts={"left": [0, 1, 2], "right": [1, 3, 4]})
-        self.assert_returns(named(moe=moe, pick=blocks.Select(1)), (12,))
+        self.assert_returns(named(moe=moe, pick=modules.Select(1)), (12,))
         self.assertEqual([(gate["name"], gate.get("experts")) for gate in self.config()["layers"][0]["gates"]],
                          [("left", [0, 1, 2]), ("right", [1, 3, 4]), ("all", None)])
         self.assertIn("moe.gates.left.0.weight", self.tensors())
@@ -121,7 +120,7 @@ class MultiTaskTest(ExportCase):
             {"numeric": Input((6,), preprocess={"mean": [0.5] * 6, "std": [2.0] * 6}),
              "work.class": Input((1,), categories=9, layers=nn.Embedding(9, 4))},
             named(experts=MultiGateMoE(experts(4, inputs=10), gates)),
-            {task: Output(named(pick=blocks.Select(index), fc=nn.Linear(3, 2), p=nn.Softmax(dim=-1)), ["no", "yes"])
+            {task: Output(named(pick=modules.Select(index), fc=nn.Linear(3, 2), p=nn.Softmax(dim=-1)), ["no", "yes"])
              for task, index in tower.items()}))
 
     def rows(self):
@@ -161,7 +160,7 @@ class MultiTaskTest(ExportCase):
 
     def test_a_sequence_of_tokens(self):
         model = MultiTask({"tokens": Input((7,), categories=20, layers=nn.Embedding(25, 6))},
-                          named(position=blocks.PositionEmbedding(7, 6), attention=blocks.SelfAttention(6, 2)),
+                          named(position=modules.PositionEmbedding(7, 6), attention=modules.SelfAttention(6, 2)),
                           {"y": Output()})
         export(trained_like(model), self.path)
         tokens = torch.randint(20, (3, 7))
@@ -181,7 +180,7 @@ class MultiTaskTest(ExportCase):
                  "inputs.x: max_norm is set")):
             with self.subTest(message):
                 self.assert_refused(MultiTask(inputs, nn.Identity(), outputs), None, message)
-        self.assert_refused(moe, None, "input_shape: is missing")
+        self.assert_refused(moe, None, "example_inputs: is NoneType")
         model = MultiTask({"x": Input((12,))}, moe, {"y": Output()})
         self.assert_refused(model, (12,), "model: a MultiTask's inputs and outputs have shapes")
         self.assert_refused(model, None, "model: a MultiTask's inputs and outputs have", labels=["a", "b", "c"])

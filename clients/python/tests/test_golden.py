@@ -9,13 +9,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from moed import blocks
-from moed.export import export
+from moed import modules
 from moed.layers import Gate, MoE
-from moed.load import load
+from moed.loader import load
 from moed.multitask import Input, MultiTask, Output, ple
-from moed.transformers import encoder_block
-from tests.export_case import ExportCase, named, routings, trained_like
+from moed.transformer_layers import encoder_block
+from tests.export_case import ExportCase, export, named, routings, trained_like
 
 GOLDEN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../../tests/golden")
 CASES = os.path.join(GOLDEN, "cases")
@@ -125,11 +124,11 @@ class ReferenceTest(ExportCase):
                 self.assert_layers_agree(named(moe=mixture(5, 6, **policy)), (5,))
 
     def test_a_transformer_with_experts(self):
-        experts = MoE([blocks.GLU(8, 8, "gelu") for _ in range(4)], Gate(nn.Linear(8, 4), top_k=2), route="positions",
+        experts = MoE([modules.GLU(8, 8, "gelu") for _ in range(4)], Gate(nn.Linear(8, 4), top_k=2), route="positions",
                       shared=nn.Linear(8, 8), shared_gate=nn.Linear(8, 1, bias=False))
-        layers = nn.Sequential(blocks.ClassToken(8), blocks.PositionEmbedding(4, 8), encoder_block(8, 2, experts),
-                               nn.TransformerEncoderLayer(8, 2, 12, batch_first=True), blocks.Transpose(),
-                               blocks.Select(3, axis=-1))
+        layers = nn.Sequential(modules.ClassToken(8), modules.PositionEmbedding(4, 8), encoder_block(8, 2, experts),
+                               nn.TransformerEncoderLayer(8, 2, 12, batch_first=True), modules.Transpose(),
+                               modules.Select(3, axis=-1))
         self.assert_layers_agree(layers, (3, 8))
 
     def test_several_tasks(self):
@@ -138,7 +137,7 @@ class ReferenceTest(ExportCase):
                      specific=1, shared=2, levels=2)
         model = MultiTask({"x": Input((3,), preprocess={"scale": 0.5, "mean": [1.0], "std": [2.0]}),
                            "word": Input((2,), categories=6, layers=nn.Embedding(6, 2))}, layers,
-                          {task: Output(nn.Sequential(blocks.Select(index), nn.Linear(5, 2), nn.Softmax(dim=-1)))
+                          {task: Output(nn.Sequential(modules.Select(index), nn.Linear(5, 2), nn.Softmax(dim=-1)))
                            for index, task in enumerate(["a", "b"])})
         generator = np.random.default_rng(1)
         self.assert_agrees(model, {"x": generator.normal(size=(9, 3)).astype(np.float32),

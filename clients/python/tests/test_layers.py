@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from moed import blocks
+from moed import modules
 from moed.layers import AttentiveGate, Gate, MoE, MultiGateMoE
 
 
@@ -90,7 +90,7 @@ class BlocksTest(unittest.TestCase):
     def test_rms_norm(self):
         x = np.random.default_rng(2).normal(size=(4, 3, 5)).astype("float32")
         for shape, axes in ((5, -1), ((3, 5), (-2, -1))):
-            norm = blocks.RMSNorm(shape, eps=1e-3)
+            norm = modules.RMSNorm(shape, eps=1e-3)
             norm.weight.data.uniform_()
             expected = x / np.sqrt((x ** 2).mean(axis=axes, keepdims=True) + 1e-3) * norm.weight.detach().numpy()
             np.testing.assert_allclose(norm(torch.from_numpy(x)).detach().numpy(), expected, rtol=1e-5)
@@ -99,29 +99,29 @@ class BlocksTest(unittest.TestCase):
         x = torch.randn(3, 5, 8)
         for bias in (True, False):
             theirs = nn.MultiheadAttention(8, 2, bias=bias, batch_first=True)
-            torch.testing.assert_close(blocks.SelfAttention.of(theirs)(x), theirs(x, x, x)[0])
+            torch.testing.assert_close(modules.SelfAttention.of(theirs)(x), theirs(x, x, x)[0])
         with self.assertRaisesRegex(ValueError, "add_bias_kv"):
-            blocks.SelfAttention.of(nn.MultiheadAttention(8, 2, add_bias_kv=True))
+            modules.SelfAttention.of(nn.MultiheadAttention(8, 2, add_bias_kv=True))
         with self.assertRaisesRegex(ValueError, "kdim"):
-            blocks.SelfAttention.of(nn.MultiheadAttention(8, 2, kdim=4))
+            modules.SelfAttention.of(nn.MultiheadAttention(8, 2, kdim=4))
 
     def test_gated_linear_units(self):
         x = torch.randn(3, 4)
         for activation, function in (("silu", nn.SiLU()), ("gelu", nn.GELU()), ("gelu_tanh", nn.GELU("tanh")),
                                      ("sigmoid", nn.Sigmoid()), ("relu", nn.ReLU())):
-            glu = blocks.GLU(4, 6, activation)
+            glu = modules.GLU(4, 6, activation)
             torch.testing.assert_close(glu(x), function(glu.gate(x)) * glu.up(x))
         with self.assertRaisesRegex(ValueError, "activation is 'elu'"):
-            blocks.GLU(4, 6, "elu")
+            modules.GLU(4, 6, "elu")
 
     def test_tokens_and_positions(self):
-        x, token, positions = torch.randn(2, 3, 4), blocks.ClassToken(4), blocks.PositionEmbedding(4, 4)
+        x, token, positions = torch.randn(2, 3, 4), modules.ClassToken(4), modules.PositionEmbedding(4, 4)
         y = positions(token(x))
         torch.testing.assert_close(y[1, 0], token.weight + positions.weight[0])
         torch.testing.assert_close(y[1, 1:], x[1] + positions.weight[1:])
-        torch.testing.assert_close(blocks.Select(2)(y), y[:, 2])
-        torch.testing.assert_close(blocks.Select(1, axis=-1)(y), y[:, :, 1])
-        torch.testing.assert_close(blocks.Transpose()(y), y.permute(0, 2, 1))
+        torch.testing.assert_close(modules.Select(2)(y), y[:, 2])
+        torch.testing.assert_close(modules.Select(1, axis=-1)(y), y[:, :, 1])
+        torch.testing.assert_close(modules.Transpose()(y), y.permute(0, 2, 1))
 
 
 class MoETest(unittest.TestCase):

@@ -127,7 +127,7 @@ class NoisyTopKTest(unittest.TestCase):
         deviation = torch.tensor([[0.5, 1.0, 2.0]])
         # Top 2: those selected must exceed the third, 0.1; the third must exceed the second, 0.4.
         expected = [phi((1.0 - 0.1) / 0.5), phi((0.0 - 0.1) / 1.0), phi((0.2 - 0.4) / 2.0)]
-        for got, want in zip(losses.load(clean, noisy, deviation, 2).tolist(), expected):
+        for got, want in zip(losses.expected_load(clean, noisy, deviation, 2).tolist(), expected):
             self.assertAlmostEqual(got, want, places=6)
 
     def test_load_is_the_expected_number_of_rows(self):
@@ -140,7 +140,7 @@ class NoisyTopKTest(unittest.TestCase):
             again = noisy.repeat(draws, 1)
             again[:, expert] = clean[0, expert] + 0.7 * torch.randn(draws, generator=generator)
             share = (again.topk(2, dim=1).indices == expert).any(dim=1).float().mean().item()
-            self.assertAlmostEqual(losses.load(clean, noisy, deviation, 2)[expert].item(), share, delta=0.015)
+            self.assertAlmostEqual(losses.expected_load(clean, noisy, deviation, 2)[expert].item(), share, delta=0.015)
 
     def layer(self, spread):
         """Two experts, top-1; the gate prefers expert 0 by `spread`."""

@@ -9,11 +9,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from moed.export import export
 from moed.layers import Gate
-from moed.load import load
+from moed.loader import load
 from moed.multitask import Input, MultiTask, Output, cgc, ple
-from tests.export_case import ExportCase, trained_like
+from tests.export_case import ExportCase, export, trained_like
 
 EXAMPLES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../examples")
 

@@ -16,11 +16,11 @@ import torch
 from torch import nn
 
 from moed.layers import Gate, MoE
-from moed.load import load
-from moed.recipes import idx, runner, stacked, training
-from moed.recipes.fashion_mnist import FashionMnist
-from moed.recipes.mnist import Mnist
-from moed.recipes.normalized import NormalizedGD
+from moed.loader import load
+from recipes import batched_experts, idx, runner, training
+from recipes.fashion_mnist import FashionMnist
+from recipes.mnist import Mnist
+from recipes.normalized import NormalizedGD
 
 ROWS = {"train": 240, "t10k": 60}
 
@@ -85,7 +85,7 @@ class StackedTest(unittest.TestCase):
                     torch.manual_seed(0)
                     model = recipe.build(kind).double()
                     plain = self.results(model, model, images)
-                    for fast, expected in zip(self.results(stacked.stacked(model), model, images), plain):
+                    for fast, expected in zip(self.results(batched_experts.batched(model), model, images), plain):
                         torch.testing.assert_close(fast, expected, rtol=1e-9, atol=1e-12)
 
     def test_running_statistics_are_those_of_the_plain_modules(self):
@@ -93,12 +93,12 @@ class StackedTest(unittest.TestCase):
         plain = FashionMnist().build("moe")
         fast = copy.deepcopy(plain)
         plain(images)
-        stacked.stacked(fast)(images)
+        batched_experts.batched(fast)(images)
         torch.testing.assert_close(fast.gate.layers.norm.running_var, plain.gate.layers.norm.running_var)
 
     def test_other_networks_are_refused(self):
         with self.assertRaisesRegex(ValueError, "3x3 convolution of one channel"):
-            stacked.stacked(nn.Sequential(nn.Conv2d(1, 1, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()))
+            batched_experts.batched(nn.Sequential(nn.Conv2d(1, 1, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()))
 
 
 class NormalizedGDTest(unittest.TestCase):
@@ -188,7 +188,7 @@ class RunnerTest(FolderCase):
                          [("single", 0), ("moe", 0), ("single", 1), ("moe", 1)])
 
     def test_missing_data_says_how_to_get_it(self):
-        process = subprocess.run([sys.executable, "-m", "moed.recipes.fashion_mnist", "--variant", "moe", "--data",
+        process = subprocess.run([sys.executable, "-m", "recipes.fashion_mnist", "--variant", "moe", "--data",
                                   "/nowhere", "--results", self.folder], capture_output=True, text=True)
         self.assertEqual(process.returncode, 1)
         self.assertIn("/nowhere/train-images-idx3-ubyte.gz is missing. Install it with `apt-get install "
@@ -223,7 +223,7 @@ class CheckpointTest(FolderCase):
             card = file.read()
         self.assertIn(f"| Test accuracy | {100 * (1 - results['error']):.2f} %", card)
         self.assertIn("| Experts | 5, 1 per row |", card)
-        self.assertIn(f"| Made by | `python3 -m moed.recipes.fashion_mnist --data {self.folder}", card)
+        self.assertIn(f"| Made by | `python3 -m recipes.fashion_mnist --data {self.folder}", card)
         self.assertIn(f"| Training accuracy | {100 * (1 - row['train_error']):.2f} % |", card)
 
     def test_every_variant_of_every_recipe_trains_and_exports(self):

@@ -10,8 +10,8 @@ import unittest
 
 import torch
 
-from moed.load import load
-from moed.recipes import adult, runner
+from moed.loader import load
+from recipes import adult, runner
 
 HEADER = ", ".join(adult.COLUMNS[:-1]) + ", Y\n"
 PERSON = "39, State-gov, 77516, Bachelors, 13, Never-married, Adm-clerical, Not-in-family, White, Male, 2174, 0, 40, " \

@@ -13,13 +13,13 @@ import torch
 from torch import nn
 
 from moed.layers import Gate, MoE
-from moed.load import load
-from moed.recipes import cifar, runner
-from moed.recipes.backbones import BACKBONES, set_mixed
-from moed.recipes.cifar10 import Cifar10
-from moed.recipes.cifar10_rotate import Cifar10Rotate, blurred, turned
-from moed.recipes.cifar100 import Cifar100
-from moed.recipes.dispatch import ZeroedMoE
+from moed.loader import load
+from recipes import cifar, runner
+from recipes.backbones import BACKBONES, set_mixed
+from recipes.cifar10 import Cifar10
+from recipes.cifar10_rotate import Cifar10Rotate, blurred, turned
+from recipes.cifar100 import Cifar100
+from recipes.dispatch import ZeroedMoE
 
 
 def write_batch(path, rows, key, classes, seed):

@@ -9,8 +9,8 @@ import unittest
 import numpy as np
 import torch
 
-from moed.load import load
-from moed.recipes import clusters, runner
+from moed.loader import load
+from recipes import clusters, runner
 
 
 class DataTest(unittest.TestCase):

@@ -5,7 +5,7 @@ import os
 import tempfile
 import unittest
 
-from moed.recipes import published, results
+from recipes import published, results
 
 
 def mixture_row(variant, seed, train_error, test_error):

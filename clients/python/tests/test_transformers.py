@@ -6,11 +6,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from moed import blocks
-from moed.export import export
+from moed import modules
 from moed.layers import Gate, MoE
-from moed.transformers import encoder_block
-from tests.export_case import ExportCase, named
+from moed.transformer_layers import encoder_block
+from tests.export_case import ExportCase, export, named
 
 
 def experts(size, count=4):
@@ -21,15 +20,15 @@ def experts(size, count=4):
 class BlocksTest(ExportCase):
     def vision(self, norm_first, norm=nn.LayerNorm):
         """V-MoE: a vision transformer in which the second block's feed-forward layer is a mixture."""
-        return nn.Sequential(nn.Conv2d(1, 8, 2, stride=2), blocks.Reshape(8, 4), blocks.Transpose(),
-                             blocks.ClassToken(8), blocks.PositionEmbedding(5, 8),
-                             encoder_block(8, 2, blocks.GLU(8, 8), norm=norm, norm_first=norm_first),
+        return nn.Sequential(nn.Conv2d(1, 8, 2, stride=2), modules.Reshape(8, 4), modules.Transpose(),
+                             modules.ClassToken(8), modules.PositionEmbedding(5, 8),
+                             encoder_block(8, 2, modules.GLU(8, 8), norm=norm, norm_first=norm_first),
                              encoder_block(8, 2, experts(8), norm=norm, norm_first=norm_first),
-                             norm(8), blocks.Select(0), nn.Linear(8, 3), nn.Softmax(dim=-1))
+                             norm(8), modules.Select(0), nn.Linear(8, 3), nn.Softmax(dim=-1))
 
     def test_a_vision_transformer_with_experts(self):
         for norm_first in (True, False):
-            for norm in (nn.LayerNorm, blocks.RMSNorm):
+            for norm in (nn.LayerNorm, modules.RMSNorm):
                 self.assert_returns(self.vision(norm_first, norm), (1, 4, 4))
 
     def test_it_trains(self):
@@ -79,11 +78,11 @@ class PyTorchTest(ExportCase):
                 (self.layer(activation=nn.ELU()), "model.block: ELU has no op"),
                 (nn.TransformerDecoderLayer(8, 2, batch_first=True), "model.block: TransformerDecoderLayer has no op"),
                 (nn.MultiheadAttention(8, 2), "model.block: MultiheadAttention has no op"),
-                (blocks.PositionEmbedding(4, 8),
+                (modules.PositionEmbedding(4, 8),
                  r"model.block: the weight has shape \[4, 8\], but rows have \[5, 8\]")):
             with self.subTest(message):
                 self.assert_refused(named(block=layer), (5, 8), message)
-        flat = named(block=blocks.SelfAttention(8, 2))
+        flat = named(block=modules.SelfAttention(8, 2))
         self.assert_refused(flat, (8,), r"model.block: rows have shape \[8\]; attention")
         export(named(block=self.layer()), self.path, (5, 8))
 

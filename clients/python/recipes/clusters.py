@@ -1,7 +1,7 @@
 """The synthetic data of Chen et al. 2022 (arXiv 2208.02813): one expert fails, a mixture finds the clusters.
 
-    python3 -m moed.recipes.clusters                          # all 16 models, 3 seeds each
-    python3 -m moed.recipes.clusters --variant s1-moe-nonlinear --seeds 0 --out DIR
+    python3 -m recipes.clusters                          # all 16 models, 3 seeds each
+    python3 -m recipes.clusters --variant s1-moe-nonlinear --seeds 0 --out DIR
 
 A row is four shuffled patches of 50 numbers: the signal of its class, the centre of its cluster, the signal of another
 cluster with a random sign, and noise. No sum of one function over the patches, trained on all clusters, gets more than
@@ -18,14 +18,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from moed import metrics
-from moed.blocks import Cube, Reshape, Sum
-from moed.export import export
+from moed import routing_metrics as metrics
+from moed.modules import Cube, Reshape, Sum
+from moed.exporter import export
 from moed.layers import Gate, MoE
-from moed.load import load
+from moed.loader import load
 from moed.noise import UniformNoise
-from moed.recipes import card, runner
-from moed.recipes.normalized import NormalizedGD
+from recipes import card, runner
+from recipes.normalized import NormalizedGD
 
 CLUSTERS, PATCHES, SIZE = 4, 4, 50
 ROWS = 16000
@@ -53,7 +53,7 @@ ABOUT = {
     "single": "Tells the sign of a signal that is one of four shuffled patches and differs by cluster: one "
               "expert, which cannot solve the task.",
 }
-ABOUT_ROW = (f"A row is {PATCHES} patches of {SIZE} numbers, as `moed.recipes.clusters.data_of` makes them. Accuracy "
+ABOUT_ROW = (f"A row is {PATCHES} patches of {SIZE} numbers, as `recipes.clusters.data_of` makes them. Accuracy "
              "and routing were measured on the weights as stored, on all test rows, without routing noise.")
 
 
@@ -238,7 +238,7 @@ class Clusters(runner.Recipe):
 
     def export(self, variant, model, data, row, options, directory):
         def write(reference):
-            export(model, directory, (PATCHES * SIZE,), input_name="patches", output_name="probabilities",
+            export(model, torch.zeros(1, PATCHES * SIZE), directory, input_name="patches", output_name="probabilities",
                    labels=("-1", "+1"), dtype=options.dtype, routing_reference=reference,
                    description=f"Clusters, setting {variant[1]}: {TITLES[variant[3:]]}")
             return load(directory).layers

@@ -2,12 +2,12 @@ from collections import OrderedDict
 
 from torch import nn
 
-from moed.recipes import cifar, mixtures, runner
-from moed.recipes.mixtures import Variant
+from recipes import cifar, mixtures, runner
+from recipes.mixtures import Variant
 
 __doc__ = """The CIFAR-100 mixtures of arXiv 2302.14703: a gate and twenty of the paper's small experts; days on a core.
 
-    python3 -m moed.recipes.cifar100 --data cifar-100-python
+    python3 -m recipes.cifar100 --data cifar-100-python
 
 """ + mixtures.__doc__.split("\n", 2)[2]
 

@@ -4,7 +4,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from moed.blocks import Sum
+from moed.modules import Sum
 from moed.layers import Gate, MoE
 from moed.noise import UniformNoise
 

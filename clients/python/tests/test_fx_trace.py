@@ -6,9 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from moed.export import export
 from moed.layers import Gate, MoE
-from tests.export_case import ExportCase, named
+from tests.export_case import ExportCase, export, named
 
 
 class Block(nn.Module):

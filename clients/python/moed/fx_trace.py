@@ -1,7 +1,7 @@
 """Translates the forward() of any nn.Module: torch.fx records what it calls, and every call becomes a layer.
 
-What is recorded has to be a chain from the input to the output: calls of layers, of the functions in calls.py, and
-x + f(x), which becomes a Residual. The translation is then run against the module itself, with the module's weights and
+What is recorded has to be a chain from the input to the output: calls of layers, of the functions in fx_functions.py,
+and x + f(x), which becomes a Residual. The translation is then run against the module itself, with the module's weights and
 with random ones (a weight that is zero would hide a mistake), so that what is exported is what was meant, or nothing.
 """
 
@@ -12,7 +12,7 @@ import inspect
 import torch
 from torch import fx, nn
 
-from moed import blocks, calls
+from moed import fx_functions, modules
 from moed.ops import ExportError, require
 
 ROWS = 3  # more than one, and an unlikely size of anything else
@@ -22,12 +22,12 @@ def traceable(module):
     """Whether its forward() is the caller's own, and not PyTorch's or of a class of this package."""
     if isinstance(module, nn.Sequential):
         return type(module).forward is not nn.Sequential.forward
-    ours = any(base.__module__ in ("moed.blocks", "moed.layers", "moed.gates") for base in type(module).__mro__)
+    ours = any(base.__module__ in ("moed.modules", "moed.layers", "moed.gates") for base in type(module).__mro__)
     return not ours and type(module).__module__.split(".")[0] != "torch"
 
 
 def trace(module, row, path):
-    """`module` as blocks.Translated layers. `row` is an example of its input, batch axis included."""
+    """`module` as modules.CheckpointSequential layers. `row` is an example of its input, batch axis included."""
     graph = _record(module, path)
     generator = torch.Generator().manual_seed(0)
     rows = row.repeat((ROWS,) + (1,) * (row.dim() - 1))
@@ -145,7 +145,7 @@ class Translation:
 
     def layers(self):
         require(isinstance(self.output, fx.Node), self.path, "forward gives several things; a layer gives one tensor")
-        return blocks.Translated(self.chain(self.input, self.output))
+        return modules.CheckpointSequential(self.chain(self.input, self.output))
 
     def chain(self, start, end):
         """(name, layer, path) of what leads from one value to another, each step from one value to the next."""
@@ -161,7 +161,7 @@ class Translation:
         """(the value that `node` is made of, the steps that make it)"""
         if node.op == "call_module":
             return self.call(node)
-        handler = calls.HANDLERS.get(node.target) if node.op in ("call_function", "call_method") else None
+        handler = fx_functions.HANDLERS.get(node.target) if node.op in ("call_function", "call_method") else None
         if handler is None:
             self.refuse(node, "no layer of a checkpoint does that")
         source, *layers = handler(self, node)

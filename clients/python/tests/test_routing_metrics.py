@@ -5,7 +5,7 @@ import unittest
 
 import numpy as np
 
-from moed import metrics
+from moed import routing_metrics as metrics
 
 
 class MetricsTest(unittest.TestCase):

@@ -1,7 +1,7 @@
 """Two answers about one person from the census: income above 50,000 dollars, and never married.
 
-    python3 -m moed.recipes.adult --data DIR
-    python3 -m moed.recipes.adult --data DIR --variant mmoe --seeds 0 --out CHECKPOINT
+    python3 -m recipes.adult --data DIR
+    python3 -m recipes.adult --data DIR --variant mmoe --seeds 0 --out CHECKPOINT
 
 The tasks are those on which multi-gate mixtures are usually shown. DIR holds adult.data and adult.test of the UCI
 repository, gzip-compressed or not, with a header line or not.
@@ -23,14 +23,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from moed import metrics
-from moed.blocks import Select
-from moed.export import export
+from moed import routing_metrics as metrics
+from moed.modules import Select
+from moed.exporter import export
 from moed.layers import Gate, MultiGateMoE
-from moed.load import load
+from moed.loader import load
 from moed.multitask import Input, MultiTask, Output, ple
-from moed.recipes import card, runner, training
-from moed.recipes.idx import DataMissing
+from recipes import card, runner, training
+from recipes.idx import DataMissing
 
 COLUMNS = ("age", "workclass", "fnlwgt", "education", "education-num", "marital-status", "occupation", "relationship",
            "race", "sex", "capital-gain", "capital-loss", "hours-per-week", "native-country", "income")
@@ -202,7 +202,7 @@ class Adult(runner.Recipe):
 
     def export(self, variant, model, data, row, options, directory):
         inputs, labels = data["test"]
-        export(model, directory, dtype=options.dtype, description=f"Adult census, {variant}: two tasks")
+        export(model, None, directory, dtype=options.dtype, description=f"Adult census, {variant}: two tasks")
         stored = load(directory)
         measured = figures(stored, inputs, labels, "test")
         facts = card.origin("Adult (UCI repository, CC BY 4.0): 32,561 rows of the 1994 US census to train, 16,281 to "

@@ -8,7 +8,7 @@ import numpy as np
 matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402  (the backend comes first: there is no display)
 
-from moed.recipes import cifar as cifar_data  # noqa: E402
+from recipes import cifar as cifar_data  # noqa: E402
 
 COLOURS = "Blues"
 CIFAR_CLASSES = cifar_data.NAMES

@@ -3,12 +3,12 @@ import math
 import torch
 from torch.nn import functional
 
-from moed.recipes import cifar, image_clusters, runner
+from recipes import cifar, image_clusters, runner
 
 __doc__ = """CIFAR-10-Rotate: is an image turned by 30 degrees? The ten classes are clusters that nothing names.
 
 """ + image_clusters.__doc__ + """
-    python3 -m moed.recipes.cifar10_rotate --data cifar-10-batches-py
+    python3 -m recipes.cifar10_rotate --data cifar-10-batches-py
 
 Of every image the middle 24x24 pixels, enlarged to 32x32, hide the corners that turning leaves black. Training images
 are blurred, every time by another width, test images are not: the training error does not show how well a network does

@@ -1,4 +1,4 @@
-"""Writes RESULTS.md and its pictures from the stored rows of the recipes: python3 -m moed.recipes.results
+"""Writes RESULTS.md and its pictures from the stored rows of the recipes: python3 -m recipes.results
 
 Nothing is trained. Rows are read from --results, the text goes to --out; a recipe's notes.md there is taken over.
 """
@@ -8,16 +8,16 @@ import glob
 import os
 import statistics
 
-from moed.recipes import published, runner
-from moed.recipes.adult import TASKS, Adult
-from moed.recipes.fashion_mnist import FashionMnist
-from moed.recipes.image_clusters import PLANS
-from moed.recipes.mnist import Mnist
+from recipes import published, runner
+from recipes.adult import TASKS, Adult
+from recipes.fashion_mnist import FashionMnist
+from recipes.image_clusters import PLANS
+from recipes.mnist import Mnist
 
 INTRODUCTION = """# Results
 
 The papers' tables, trained again by the recipes of this package: on one CPU core, those of CIFAR-10 on a GPU. This page
-is written by `python3 -m moed.recipes.results` from the rows in `results/`, one file per run; each names the command
+is written by `python3 -m recipes.results` from the rows in `results/`, one file per run; each names the command
 that made it.
 
 Ours are means ± standard deviations over that many seeds; "best run" is the seed that the papers' rule selects, the
@@ -30,7 +30,7 @@ entropy is in nats.
 MIXTURES_TEXT = """
 ## {title} (arXiv 2302.14703)
 
-`python3 -m moed.recipes.{recipe}`: five experts, batches of 512, Adam 1e-3, 20 epochs.
+`python3 -m recipes.{recipe}`: five experts, batches of 512, Adam 1e-3, 20 epochs.
 
 A published row is one run: that with the least training error of all runs and coefficients of its kind, of up to 140.
 The authors also stored or printed all their runs, from which "authors' runs" has those with the row's coefficients, as
@@ -49,7 +49,7 @@ A plain gate served sparsely, the selected weights divided by their sum:
 CLUSTERS_TEXT = """
 ## Clusters (arXiv 2208.02813)
 
-`python3 -m moed.recipes.clusters`: settings 1 to 4, 16,000 rows, eight experts of 16 filters or one of 80. The authors
+`python3 -m recipes.clusters`: settings 1 to 4, 16,000 rows, eight experts of 16 filters or one of 80. The authors
 test with the routing noise of training on, and so does the column "with noise"; "as served" is without. Accuracies in
 per cent. The dispatch entropy, on the training rows with noise, is 0 when every expert sees one cluster and ln 4 =
 1.386 when the router knows nothing.
@@ -58,7 +58,7 @@ per cent. The dispatch entropy, on the training rows with noise, is 0 when every
 CIFAR_TEXT = """
 ## CIFAR-10 and CIFAR-10-Rotate (arXiv 2208.02813)
 
-`python3 -m moed.recipes.cifar10`, `... cifar10_rotate`: one network, or four of the same kind of which a router picks
+`python3 -m recipes.cifar10`, `... cifar10_rotate`: one network, or four of the same kind of which a router picks
 one per image. "sgd" is how the authors train their single network (momentum SGD, cross entropy of the logits), "ngd"
 how they train their mixture (normalised gradient descent, cross entropy of the softmax's output taken for logits):
 the paper's figures compare "single, sgd" with "moe, ngd", and rows with the same last word are trained alike. The
@@ -72,7 +72,7 @@ says nothing about the class.
 ADULT_TEXT = """
 ## Adult, two tasks
 
-`python3 -m moed.recipes.adult`: no paper of ours has these figures; they say what the multi-gate recipes reach.
+`python3 -m recipes.adult`: no paper of ours has these figures; they say what the multi-gate recipes reach.
 
 """
 
@@ -294,7 +294,7 @@ def write(folder, out, pictures):
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="python3 -m moed.recipes.results", description=__doc__,
+    parser = argparse.ArgumentParser(prog="python3 -m recipes.results", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", metavar="DIR", default="results", help="the rows (default ./results)")
     parser.add_argument("--out", metavar="FILE", default="RESULTS.md", help="(default ./RESULTS.md)")
@@ -302,7 +302,7 @@ def main():
     options = parser.parse_args()
     pictures = None
     if not options.no_plots:
-        from moed.recipes import plots as pictures
+        from recipes import plots as pictures
     write(options.results, os.path.abspath(options.out), pictures)
 
 

@@ -2,13 +2,13 @@ from collections import OrderedDict
 
 from torch import nn
 
-from moed.recipes import mixtures, runner
-from moed.recipes.mixtures import Variant
+from recipes import mixtures, runner
+from recipes.mixtures import Variant
 
 __doc__ = """The MNIST mixtures of arXiv 2302.14703: five experts of 1,400 weights and a gate.
 
-    python3 -m moed.recipes.mnist --data DIR
-    python3 -m moed.recipes.mnist --data DIR --variant distilled-similarity --seeds 0 --out CHECKPOINT
+    python3 -m recipes.mnist --data DIR
+    python3 -m recipes.mnist --data DIR --variant distilled-similarity --seeds 0 --out CHECKPOINT
 
 DIR holds train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz and the two t10k files.
 """ + mixtures.__doc__.split("\n", 1)[1]

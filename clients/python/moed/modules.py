@@ -74,7 +74,7 @@ class Residual(nn.Module):
         return x + self.layers(x)
 
 
-class Translated(nn.Sequential):
+class CheckpointSequential(nn.Sequential):
     """Layers that a checkpoint's were read into, or that stand for a module of the caller's own.
 
     Their names are those of the checkpoint and unique in it, so export() does not join them to the names of what is

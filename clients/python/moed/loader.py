@@ -7,7 +7,7 @@ format does not define is refused, as in the server.
 from torch import nn
 
 from moed import checkpoint
-from moed.blocks import Residual, Translated
+from moed.modules import Residual, CheckpointSequential
 from moed.layers import AttentiveGate, Gate, MoE, MultiGateMoE
 from moed.multitask import Input, MultiTask, Output, preprocess
 from moed.ops import OPS, REQUIRED, default_of
@@ -91,7 +91,7 @@ class _Reader:
 
     def layers(self, objects, scope):
         # PyTorch's names have no dots.
-        return Translated([(layer.get("name", f"{layer.get('op')}_{index}").replace(".", "_"),
+        return CheckpointSequential([(layer.get("name", f"{layer.get('op')}_{index}").replace(".", "_"),
                             self.layer(dict(layer), scope), None) for index, layer in enumerate(objects)])
 
     def layer(self, keys, scope):

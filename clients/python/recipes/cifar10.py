@@ -1,7 +1,7 @@
-from moed.recipes import cifar, image_clusters, runner
+from recipes import cifar, image_clusters, runner
 
 __doc__ = """CIFAR-10: """ + image_clusters.__doc__.replace("One network", "one network", 1) + """
-    python3 -m moed.recipes.cifar10 --data cifar-10-batches-py
+    python3 -m recipes.cifar10 --data cifar-10-batches-py
 
 Training images are moved by up to four pixels and mirrored. An epoch of the small network takes minutes on one core,
 one of the large networks hours; --device cuda is for them. The authors published no code for this data: 200 epochs are

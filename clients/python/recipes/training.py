@@ -6,7 +6,7 @@ its negative log likelihood. There is no second softmax.
 
 import torch
 
-from moed import metrics
+from moed import routing_metrics as metrics
 
 # Keeps log() finite when the mixture gives the true class no probability (the authors' value).
 LIKELIHOOD_EPSILON = 1e-7

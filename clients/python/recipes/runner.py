@@ -15,7 +15,7 @@ import time
 
 import torch
 
-from moed.recipes.idx import DataMissing
+from recipes.idx import DataMissing
 
 SAVE_SECONDS = 30
 
@@ -140,7 +140,7 @@ class Runner:
                 saved = time.monotonic()
 
     def _row(self, job, variant, seed):
-        command = ["python3", "-m", f"moed.recipes.{self.recipe.name}", "--variant", variant, "--seeds", str(seed)]
+        command = ["python3", "-m", f"recipes.{self.recipe.name}", "--variant", variant, "--seeds", str(seed)]
         if self.options.epochs:
             command += ["--epochs", str(self.options.epochs)]
         place = {"cpu_seconds": round(job.cpu_seconds, 1), "threads": torch.get_num_threads()}
@@ -217,7 +217,7 @@ def save_state(path, state):
 
 
 def parser(recipe):
-    result = argparse.ArgumentParser(prog=f"python3 -m moed.recipes.{recipe.name}", description=recipe.about,
+    result = argparse.ArgumentParser(prog=f"python3 -m recipes.{recipe.name}", description=recipe.about,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     add = result.add_argument
     add("--variant", nargs="+", choices=recipe.variants, default=list(recipe.variants), metavar="NAME",
@@ -245,7 +245,7 @@ def parser(recipe):
 def main(recipe, arguments=None):
     options = parser(recipe).parse_args(arguments)
     options.data = getattr(options, "data", None)
-    options.command = shlex.join(["python3", "-m", f"moed.recipes.{recipe.name}", *(arguments or sys.argv[1:])])
+    options.command = shlex.join(["python3", "-m", f"recipes.{recipe.name}", *(arguments or sys.argv[1:])])
     torch.set_num_threads(options.threads)
     on_gpu = getattr(options, "device", None) == "cuda"
     torch.use_deterministic_algorithms(not on_gpu)

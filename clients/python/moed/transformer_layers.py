@@ -4,7 +4,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from moed import blocks
+from moed import modules
+from moed.modules import CheckpointSequential
 from moed.ops import ExportError, require
 
 ACTIVATIONS = {functional.relu: nn.ReLU, torch.relu: nn.ReLU, functional.gelu: nn.GELU, functional.silu: nn.SiLU}
@@ -15,7 +16,7 @@ def encoder_block(size, heads, feed_forward, norm=nn.LayerNorm, norm_first=True,
 
     norm_first  pre-norm, x + f(norm(x)); otherwise post-norm, norm(x + f(x)).
     """
-    attention = blocks.SelfAttention(size, heads, dropout=dropout)
+    attention = modules.SelfAttention(size, heads, dropout=dropout)
     return _block(norm_first, ("attention", attention, None), ("norm1", norm(size), None),
                   [("feed_forward", feed_forward, None)], ("norm2", norm(size), None), None)
 
@@ -26,13 +27,13 @@ def of_pytorch(module, path):
         return _encoder_layer(module, path)
     norm = [("norm", module.norm, f"{path}.norm")] if module.norm is not None else []
     layers = [(f"layers_{index}", layer, f"{path}.layers.{index}") for index, layer in enumerate(module.layers)]
-    return blocks.Translated(layers + norm)
+    return CheckpointSequential(layers + norm)
 
 
 def _encoder_layer(layer, path):
     require(layer.self_attn.batch_first, path, "batch_first is off: rows would be positions")
     try:
-        attention = blocks.SelfAttention.of(layer.self_attn)
+        attention = modules.SelfAttention.of(layer.self_attn)
     except ValueError as error:
         raise ExportError(f"{path}.self_attn: {error}") from None
     return _block(layer.norm_first, ("self_attn", attention, f"{path}.self_attn"),
@@ -44,11 +45,12 @@ def _encoder_layer(layer, path):
 def _block(norm_first, attention, norm1, feed_forward, norm2, path):
     """Of (name, layer, path) each; feed_forward is a list of them."""
     def residual(name, *steps):
-        return name, blocks.Residual(blocks.Translated(steps)), path
+        return name, modules.Residual(CheckpointSequential(steps)), path
 
     if norm_first:
-        return blocks.Translated([residual("residual1", norm1, attention), residual("residual2", norm2, *feed_forward)])
-    return blocks.Translated([residual("residual1", attention), norm1, residual("residual2", *feed_forward), norm2])
+        return CheckpointSequential([residual("residual1", norm1, attention),
+                                     residual("residual2", norm2, *feed_forward)])
+    return CheckpointSequential([residual("residual1", attention), norm1, residual("residual2", *feed_forward), norm2])
 
 
 def _activation(layer, path):

@@ -19,12 +19,12 @@ import torch
 from torch import nn
 
 from moed import losses
-from moed.export import export
+from moed.exporter import export
 from moed.layers import AttentiveGate, Gate, MoE
-from moed.load import load
+from moed.loader import load
 from moed.multitask import preprocess
-from moed.recipes import card, idx, runner, training
-from moed.recipes.stacked import stacked
+from recipes import card, idx, runner, training
+from recipes.batched_experts import batched
 
 
 class Variant(NamedTuple):
@@ -110,7 +110,7 @@ class MixtureRecipe(runner.Recipe):
 
     def fast(self, model):
         """A faster form of the model, for training."""
-        return stacked(model)
+        return batched(model)
 
     def augmented(self, images):
         return images
@@ -150,7 +150,7 @@ class MixtureRecipe(runner.Recipe):
         layers = model if kind == "single" else nn.Sequential(OrderedDict(moe=model))
 
         def write(reference):
-            export(layers, directory, self.shape, input_name="image", preprocess=self.preprocess,
+            export(layers, torch.zeros(1, *self.shape), directory, input_name="image", preprocess=self.preprocess,
                    output_name="probabilities", labels=self.labels, dtype=options.dtype,
                    description=f"{self.title}: {TITLES[kind].format(self.experts)}", routing_reference=reference)
             return load(directory).layers

@@ -24,15 +24,15 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from moed import metrics
-from moed.export import export
+from moed import routing_metrics as metrics
+from moed.exporter import export
 from moed.layers import MoE
-from moed.load import load
+from moed.loader import load
 from moed.multitask import preprocess
-from moed.recipes import card, dispatch, runner, training
-from moed.recipes.backbones import BACKBONES, set_mixed
-from moed.recipes.dispatch import EXPERTS
-from moed.recipes.normalized import NormalizedGD
+from recipes import card, dispatch, runner, training
+from recipes.backbones import BACKBONES, set_mixed
+from recipes.dispatch import EXPERTS
+from recipes.normalized import NormalizedGD
 
 BATCH_ROWS, MOMENTUM, DECAY = 128, 0.9, 5e-4
 EXPERT_RATE, ROUTER_RATE, BALANCE = 1e-2, 1e-4, 0.01
@@ -299,7 +299,7 @@ class ImageRecipe(runner.Recipe):
         set_mixed(model, False)
 
         def write(reference):
-            export(model, directory, (3, 32, 32), input_name="image", preprocess=self.preprocess,
+            export(model, torch.zeros(1, 3, 32, 32), directory, input_name="image", preprocess=self.preprocess,
                    output_name="probabilities", labels=self.labels, dtype=options.dtype, routing_reference=reference,
                    description=f"{self.title}: {ABOUT[plan.model]}")
             return load(directory).layers

@@ -1,7 +1,8 @@
 """Translates PyTorch layers into those of a checkpoint.
 
 An nn.Sequential of the modules in ops.py, Residual and the mixtures is walked while an example row passes through it,
-so a layer that does not fit its input is found here and named. A module of the caller's own is taken apart by trace.py.
+so a layer that does not fit its input is found here and named. A module of the caller's own is taken apart by
+fx_trace.py.
 """
 
 import re
@@ -10,18 +11,18 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
-from moed.blocks import Residual, Translated
+from moed.modules import Residual, CheckpointSequential
 from moed.layers import AttentiveGate, Gate, MoE, MultiGateMoE
 from moed.ops import INFERENCE_NO_OPS, OP_OF_MODULE, OPS, REQUIRED, ExportError, default_of, require
-from moed.trace import trace, traceable
-from moed.transformers import of_pytorch
+from moed.fx_trace import trace, traceable
+from moed.transformer_layers import of_pytorch
 
 VALID_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 INVALID_NAME = "{!r} is no name: at most 64 letters, digits, '_' or '-'"
 MIXTURES = (MoE, MultiGateMoE)
 
 
-class Walk:
+class Describer:
     """Translates layers, collecting the tensors under their checkpoint names.
 
     `path` is where a submodule is in the caller's model, for messages; `scope` is the prefix of its tensor names.
@@ -37,7 +38,7 @@ class Walk:
     def branch(self, layers, row, path, name, categories=None):
         """The layers of an input or an output: named after it, with no mixtures among them."""
         self.in_branch, self.categories = True, categories
-        if not isinstance(layers, Translated):
+        if not isinstance(layers, CheckpointSequential):
             layers = nn.Sequential(OrderedDict({re.sub(r"[^A-Za-z0-9_-]", "_", name): layers}))
         described = self.layers(layers, row, path, "")
         self.in_branch, self.categories = False, None
@@ -47,10 +48,10 @@ class Walk:
         """(list of layer objects, output row) of a Sequential; of a single layer, as if it were in one."""
         module = _expanded(module, row, path)
         if not isinstance(module, nn.Sequential):
-            module = nn.Sequential(module)
+            module = nn.Sequential(OrderedDict({"moe" if type(module) in MIXTURES else "0": module}))
         objects = []
         for name, layer in module._modules.items():  # named_children() leaves out a layer that stands there twice
-            own_path = isinstance(module, Translated) and module.paths[name] or f"{path}.{name}"
+            own_path = isinstance(module, CheckpointSequential) and module.paths[name] or f"{path}.{name}"
             described, row = self.layer(layer, row, own_path, scope, prefix, name)
             objects += described
         return objects, row
@@ -77,7 +78,7 @@ class Walk:
 
     def residual(self, layer, row, path, scope, prefix, name):
         """The branch's layers are named in the scope around it: a residual has no tensors, so it has no name."""
-        if not isinstance(layer.layers, Translated):
+        if not isinstance(layer.layers, CheckpointSequential):
             prefix = f"{prefix}{name}_"
         objects, out = self.layers(layer.layers, row.clone(), path + ".layers", scope, prefix)
         require(out.shape == row.shape, path, f"the branch turns {list(row.shape[1:])} into {list(out.shape[1:])}; "
@@ -149,7 +150,7 @@ class Walk:
             require(type(gate) is Gate, gate_path, f"{type(gate).__name__} is not a moed Gate")
             require(layer.gate_inputs[gate_name] is None or row.dim() > 2, gate_path,
                     "gate_inputs need rows of several axes")
-            config = {"name": gate_name, **self.gate(gate, layer.seen_by_gate(gate_name, row), gate_path,
+            config = {"name": gate_name, **self.gate(gate, layer.gate_input(gate_name, row), gate_path,
                                                      f"{name}.gates.{gate_name}.", len(chosen))}
             if len(chosen) < len(layer.experts):
                 config["experts"] = chosen
@@ -196,7 +197,7 @@ class Walk:
     def experts(self, layer, items, path, scope):
         first = None
         for index, expert in enumerate(layer.experts):
-            described = self.expert(expert, layer.seen_by(index, items), f"{path}.{index}", f"{scope}{index}.")
+            described = self.expert(expert, layer.expert_input(index, items), f"{path}.{index}", f"{scope}{index}.")
             first = first or described
             require(described == first, f"{path}.{index}", "differs from expert 0 in layers or shapes")
         config = {"count": len(layer.experts), "layers": first[0]}
@@ -213,7 +214,7 @@ class Walk:
 
     def shared(self, layer, items, path, name):
         layers, out = self.layers(layer.shared, items.clone(), path + ".shared", name + ".shared.")
-        of_expert = _run(layer.experts[0], layer.seen_by(0, items), path + ".experts.0")
+        of_expert = _run(layer.experts[0], layer.expert_input(0, items), path + ".experts.0")
         require(out.shape == of_expert.shape, path + ".shared",
                 f"gives {list(out.shape[1:])}, but the experts {list(of_expert.shape[1:])}")
         if layer.shared_gate is None:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from moed.recipes.idx import DataMissing
+from recipes.idx import DataMissing
 
 NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 PREPROCESS_10 = {"scale": 1 / 255, "mean": [0.4914, 0.4822, 0.4465], "std": [0.2023, 0.1994, 0.2010]}

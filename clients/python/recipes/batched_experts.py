@@ -112,7 +112,7 @@ class StackedMoE:
         return (keys * gate.query(x)).sum(dim=2).t() / math.sqrt(gate.hidden)
 
 
-def stacked(model):
+def batched(model):
     """The faster form of a mixture or of a single expert."""
     if isinstance(model, MoE):
         return StackedMoE(model)

@@ -2,13 +2,13 @@ from collections import OrderedDict
 
 from torch import nn
 
-from moed.recipes import mixtures, runner
-from moed.recipes.mixtures import Variant
+from recipes import mixtures, runner
+from recipes.mixtures import Variant
 
 __doc__ = """The Fashion-MNIST mixtures of arXiv 2302.14703: five experts of 13,300 weights and a gate.
 
-    python3 -m moed.recipes.fashion_mnist
-    python3 -m moed.recipes.fashion_mnist --variant distilled-similarity --seeds 2 --out CHECKPOINT
+    python3 -m recipes.fashion_mnist
+    python3 -m recipes.fashion_mnist --variant distilled-similarity --seeds 2 --out CHECKPOINT
 
 The data set is Debian's package dataset-fashion-mnist.
 """ + mixtures.__doc__.split("\n", 1)[1]

@@ -1,0 +1,161 @@
+"""Writes a PyTorch module as a checkpoint directory that `moed serve` loads.
+
+config.json is put together here; describe.py translates the layers. What the format cannot say is refused, never
+approximated.
+"""
+
+import copy
+import math
+import os
+from typing import Any, Mapping, Optional, Sequence, Union
+
+import torch
+from torch import nn
+
+from moed import checkpoint
+from moed.multitask import Input, MultiTask, Output, join
+from moed.ops import ExportError, require
+from moed.describe import Describer
+
+PathLike = Union[str, "os.PathLike[str]"]
+DTYPES = {"f32": "F32", "f16": "F16", "bf16": "BF16"}
+
+
+def export(model: nn.Module, example_inputs: Any, directory: PathLike, *, input_name: str = "input",
+           output_name: str = "output", preprocess: Optional[Mapping[str, Any]] = None,
+           labels: Optional[Sequence[Any]] = None, description: str = "", dtype: str = "f32",
+           routing_reference: Optional[Mapping[str, Any]] = None, max_shard_bytes: Optional[int] = None) -> None:
+    """Writes `model` as a checkpoint directory that `moed serve` loads.
+
+    The model stays as it is: its mode, device and precision are those of a copy. What the format cannot say is refused
+    with the path of the submodule. A checkpoint that is in `directory` is replaced.
+
+    Args:
+        model: any module that computes rows independently of each other. A moed.nn.MultiTask says itself what its
+            inputs and outputs are, any other module has one of each.
+        example_inputs: a tensor as the model takes it, batch axis included; its values do not matter. None for a
+            MultiTask.
+        directory: where the checkpoint goes; its last part is the model's name on a server.
+        input_name: what clients call the input.
+        output_name: what clients call the output.
+        preprocess: {"scale": s, "mean": [m, ...], "std": [d, ...]}, one number or one per channel. The server computes
+            (x * scale - mean) / std on the raw values that clients send; None if the model takes raw values.
+        labels: names of the output's elements; numbers are turned into strings.
+        description: shown by metadata and `moed inspect`.
+        dtype: "f32", "f16" or "bf16", how the weights are stored.
+        routing_reference: {MoE layer: {"share": [one per expert], "rows": n}}, the routing on known-good data against
+            which drift is judged. Of a MultiGateMoE one per gate, as "layer.gate".
+        max_shard_bytes: weights beyond that are spread over several files.
+
+    Shape:
+        example_inputs: [rows, ...] with at least one row and one axis more.
+
+    Raises:
+        ExportError: the model or an argument cannot be expressed; nothing has been written.
+
+    Example:
+        >>> moed.export(model, torch.zeros(1, 16), "my-model", labels=["red", "green", "blue"])
+    """
+    if dtype not in DTYPES:
+        raise ExportError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
+    if isinstance(model, MultiTask):
+        require(example_inputs is None and preprocess is None and labels is None, "model",
+                "a MultiTask's inputs and outputs have shapes, preprocessing and labels of their own")
+    else:
+        model = MultiTask({input_name: Input(_row_shape(example_inputs), preprocess=preprocess)}, model,
+                          {output_name: Output(labels=labels)})
+    # A copy: training mode, device and precision of the caller's module stay as they are.
+    model = copy.deepcopy(model).cpu().float().eval()
+    describer = Describer()
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):  # new layers draw initial weights
+        parts = _model(describer, model)
+    config = {"model_type": "moed", "format_version": describer.format, "description": description, **parts}
+    if routing_reference is not None:
+        config["routing_reference"] = _checked_reference(routing_reference, describer.expert_counts)
+    checkpoint.write(directory, config, describer.tensors, DTYPES[dtype], max_shard_bytes)
+
+
+def export_shape(module: nn.Module, directory: PathLike, input_shape: Optional[Sequence[int]] = None,
+                 **settings: Any) -> None:
+    """moed.export.export of the last release: the shape of a row in place of example inputs."""
+    if input_shape is None and not isinstance(module, MultiTask):
+        raise ExportError("input_shape: is missing: the shape of one row, without the batch axis")
+    export(module, None if input_shape is None else torch.zeros(1, *input_shape), directory, **settings)
+
+
+def _row_shape(example: Any) -> "tuple[int, ...]":
+    if isinstance(example, (tuple, list)) and len(example) == 1:
+        example = example[0]
+    require(isinstance(example, torch.Tensor), "example_inputs",
+            f"is {type(example).__name__}; it must be a tensor, batch axis included, as in torch.zeros(1, 3, 32, 32). "
+            "A model of several inputs is put together with moed.nn.MultiTask")
+    require(example.dim() > 1, "example_inputs",
+            f"has shape {list(example.shape)}; it needs a batch axis before those of a row")
+    return tuple(example.shape[1:])
+
+
+# --- the parts of config.json -----------------------------------------------------------------------------------
+
+def _model(describer, model):
+    """inputs, layers and outputs; in the words of format 1 where they suffice."""
+    entries = [_input(describer, *named) for named in zip(model.input_names, model.inputs)]
+    inputs = [config for config, _ in entries]
+    layers, row = describer.layers(model.layers, join([row for _, row in entries]), "model", "")
+    outputs = [_output(describer, *named, row) for named in zip(model.output_names, model.outputs)]
+    plain_input = len(inputs) == 1 and not {"categories", "layers"} & set(inputs[0])
+    plain_output = len(outputs) == 1 and "layers" not in outputs[0]
+    if not (plain_input and plain_output):
+        describer.format = 2
+    return {**({"input": inputs[0]} if plain_input else {"inputs": inputs}), "layers": layers,
+            **({"output": outputs[0]} if plain_output else {"outputs": outputs})}
+
+
+def _input(describer, name, entry):
+    """(config, what enters the model's layers)"""
+    config = {"name": name, "shape": [int(size) for size in entry.shape]}
+    if entry.preprocess is not None:
+        config["preprocess"] = _checked_preprocess(entry.preprocess, entry.shape)
+    if entry.categories is not None:
+        config["categories"] = int(entry.categories)
+    row = entry.preprocessed(_example_row(entry.shape, entry.categories))
+    if entry.layers is not None:
+        config["layers"], row = describer.branch(entry.layers, row, "inputs", name, entry.categories)
+    return config, row
+
+
+def _output(describer, name, entry, row):
+    config = {"name": name}
+    if entry.layers is not None:
+        config["layers"], row = describer.branch(entry.layers, row.clone(), "outputs", name)
+    if entry.labels is not None:
+        size = row.shape[-1] if row.dim() > 1 else 1
+        require(len(entry.labels) == size, "labels", f"{len(entry.labels)} labels for an output of {size} elements")
+        config["labels"] = list(entry.labels)
+    return config
+
+
+def _checked_preprocess(preprocess, shape):
+    unknown = set(preprocess) - {"scale", "mean", "std"}
+    require(not unknown, "preprocess", f"unknown keys {sorted(unknown)}; there are scale, mean and std")
+    for key in ("mean", "std"):
+        values = preprocess.get(key)
+        require(values is None or len(values) in (1, shape[0]), "preprocess",
+                f"{key} has {len(values or [])} values, but the input has {shape[0]} channels")
+    require(all(value != 0 for value in preprocess.get("std", [])), "preprocess", "std has a zero")
+    return dict(preprocess)
+
+
+def _checked_reference(reference, experts):
+    for name, entry in reference.items():
+        require(name in experts, "routing_reference", f"{name!r} is not a MoE layer; there are {sorted(experts)}")
+        require(len(entry["share"]) == experts[name], "routing_reference",
+                f"{name} has {experts[name]} experts, but {len(entry['share'])} shares are given")
+    return {name: {"share": [float(share) for share in entry["share"]], "rows": int(entry["rows"])}
+            for name, entry in reference.items()}
+
+
+def _example_row(shape, categories):
+    """One row with values of both signs, so that layers which change their input in place show; or all categories."""
+    size = math.prod(shape)
+    values = torch.linspace(-1, 1, size) if categories is None else torch.arange(size) % categories
+    return values.reshape(1, *shape)
