@@ -1,13 +1,44 @@
-/* Counts are one block of plain numbers, so that they can be added, subtracted and copied as
+/* Counts are one block of plain integers, so that they can be added, subtracted and copied as
  * values. */
 #include "core/gate_counts.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/memory.h"
 #include "core/moed.h"
+
+/* ---- sums ---- */
+
+static const double UNITS = 0x1p32, LARGEST = 0x1p19;
+
+/* To a whole number of units: doubles of this size have no finer ones. Exact sums of up to 2^21 are
+ * made of what it returns. */
+static inline double rounded(double value)
+{
+    const double large = 0x1.8p20;
+    return value + large - large;
+}
+
+/* Of a number that rounded() or a sum of its results gave. */
+static inline int64_t units_of(double value)
+{
+    return (int64_t)(value * UNITS);
+}
+
+double moed_sum_value(__int128 sum)
+{
+    return (double)sum / UNITS;
+}
+
+__int128 moed_sum_of(double value)
+{
+    return units_of(rounded(fmin(fmax(value, -LARGEST), LARGEST)));
+}
+
+/* ---- life ---- */
 
 static size_t bytes_of(size_t experts)
 {
@@ -28,76 +59,124 @@ void moed_gate_counts_free(struct moed_gate_counts *counts)
 
 void moed_gate_counts_reset(struct moed_gate_counts *counts)
 {
-    const size_t experts = counts->experts;
+    size_t experts = counts->experts;
     memset(counts, 0, bytes_of(experts));
     counts->experts = experts;
 }
 
+/* ---- counting ---- */
+
 static void count_selections(struct moed_gate_counts *counts, const struct moed_routing *routing,
-                             size_t item)
+                             size_t item, uint64_t now)
 {
     const size_t k = routing->top_k;
-    const int32_t *expert = routing->expert + item * k, *choice = routing->choice + item * k;
+    const int32_t *served = routing->expert + item * k, *choice = routing->choice + item * k;
     const float *weight = routing->weight + item * k;
     counts->expert[choice[0]].top1++;
     for (size_t slot = 0; slot < k; slot++) {
-        if (expert[slot] < 0) {
-            counts->dropped++;
+        struct moed_expert_counts *expert = &counts->expert[choice[slot]];
+        if (served[slot] < 0) {
+            expert->dropped++;
             continue;
         }
-        counts->expert[choice[slot]].selected++;
-        counts->expert[choice[slot]].weight += (double)weight[slot];
+        const __int128 units = moed_sum_of((double)weight[slot]);
+        expert->selected++;
+        expert->weight += units;
+        expert->magnitude += units < 0 ? -units : units;
+        expert->last = now;
     }
 }
 
-static void count_distribution(struct moed_gate_counts *counts, const struct moed_routing *routing,
-                               size_t item)
+static size_t part_of(float value, float parts_per_unit)
 {
-    const float *p = routing->probability + item * routing->experts;
-    for (size_t e = 0; e < routing->experts; e++)
-        counts->expert[e].probability += (double)p[e];
-    counts->entropy += (double)routing->entropy[item];
-    counts->margin += (double)routing->margin[item];
+    const float part = value * parts_per_unit;
+    return part < MOED_HISTOGRAM_PARTS - 1 ? (size_t)fmaxf(part, 0) : MOED_HISTOGRAM_PARTS - 1;
 }
 
-void moed_gate_counts_count(struct moed_gate_counts *counts, const struct moed_routing *routing,
+static void count_certainty(struct moed_gate_counts *counts, const struct moed_routing *routing,
                             size_t first, size_t end)
+{
+    const float parts = MOED_HISTOGRAM_PARTS;
+    const float per_bit = counts->experts > 1 ? parts / log2f((float)counts->experts) : 0;
+    double entropy = 0, margin = 0;
+    for (size_t item = first; item < end; item++) {
+        entropy += rounded((double)routing->entropy[item]);
+        margin += rounded((double)routing->margin[item]);
+        counts->entropies[part_of(routing->entropy[item], per_bit)]++;
+        counts->margins[part_of(routing->margin[item], parts)]++;
+    }
+    counts->entropy += units_of(entropy);
+    counts->margin += units_of(margin);
+}
+
+/* Some experts at a time, so that their sums stay in registers or close. */
+static void count_probabilities(struct moed_gate_counts *counts, const struct moed_routing *routing,
+                                size_t first, size_t end)
+{
+    enum { AT_A_TIME = 16 };
+    const size_t experts = counts->experts;
+    for (size_t from = 0; from < experts; from += AT_A_TIME) {
+        const size_t some = experts - from < AT_A_TIME ? experts - from : AT_A_TIME;
+        double sum[AT_A_TIME] = {0};
+        for (size_t item = first; item < end; item++)
+            for (size_t e = 0; e < some; e++)
+                sum[e] += rounded((double)routing->probability[item * experts + from + e]);
+        for (size_t e = 0; e < some; e++)
+            counts->expert[from + e].probability += units_of(sum[e]);
+    }
+}
+
+/* So many items' entropies, of less than 32 bits each, have an exact sum in a double. */
+enum { EXACT_ITEMS = 1 << 16 };
+
+void moed_gate_counts_count(struct moed_gate_counts *counts, const struct moed_routing *routing,
+                            size_t first, size_t end, uint64_t now)
 {
     assert(counts->experts == routing->experts && first <= end && end <= routing->items);
     counts->items += end - first;
-    for (size_t item = first; item < end; item++) {
-        count_selections(counts, routing, item);
-        if (routing->probability)
-            count_distribution(counts, routing, item);
+    for (size_t item = first; item < end; item++)
+        count_selections(counts, routing, item, now);
+    for (size_t from = first; routing->probability && from < end; from += EXACT_ITEMS) {
+        const size_t to = end - from < EXACT_ITEMS ? end : from + EXACT_ITEMS;
+        count_certainty(counts, routing, from, to);
+        count_probabilities(counts, routing, from, to);
+    }
+}
+
+/* ---- arithmetic ---- */
+
+/* to += sign * from, modulo 2^64. */
+static void accumulate(struct moed_gate_counts *to, const struct moed_gate_counts *from,
+                       uint64_t sign)
+{
+    const __int128 wide = (int64_t)sign;
+    assert(to->experts == from->experts);
+    to->items += sign * from->items;
+    to->entropy += wide * from->entropy;
+    to->margin += wide * from->margin;
+    for (size_t i = 0; i < MOED_HISTOGRAM_PARTS; i++) {
+        to->entropies[i] += sign * from->entropies[i];
+        to->margins[i] += sign * from->margins[i];
+    }
+    for (size_t e = 0; e < to->experts; e++) {
+        struct moed_expert_counts *expert = &to->expert[e];
+        const struct moed_expert_counts *other = &from->expert[e];
+        expert->selected += sign * other->selected;
+        expert->top1 += sign * other->top1;
+        expert->dropped += sign * other->dropped;
+        expert->weight += wide * other->weight;
+        expert->magnitude += wide * other->magnitude;
+        expert->probability += wide * other->probability;
+        expert->last = other->last > expert->last ? other->last : expert->last;
     }
 }
 
 void moed_gate_counts_add(struct moed_gate_counts *to, const struct moed_gate_counts *from)
 {
-    assert(to->experts == from->experts);
-    to->items += from->items;
-    to->dropped += from->dropped;
-    to->entropy += from->entropy;
-    to->margin += from->margin;
-    for (size_t e = 0; e < to->experts; e++) {
-        to->expert[e].selected += from->expert[e].selected;
-        to->expert[e].top1 += from->expert[e].top1;
-        to->expert[e].weight += from->expert[e].weight;
-        to->expert[e].probability += from->expert[e].probability;
-    }
+    accumulate(to, from, 1);
 }
 
 void moed_gate_counts_subtract(struct moed_gate_counts *from, const struct moed_gate_counts *then)
 {
-    assert(from->experts == then->experts);
-    from->items -= then->items;
-    from->dropped -= then->dropped;
-    from->entropy -= then->entropy;
-    from->margin -= then->margin;
-    for (size_t e = 0; e < from->experts; e++) {
-        from->expert[e].selected -= then->expert[e].selected;
-        from->expert[e].top1 -= then->expert[e].top1;
-        from->expert[e].weight -= then->expert[e].weight;
-        from->expert[e].probability -= then->expert[e].probability;
-    }
+    accumulate(from, then, (uint64_t)-1);
 }

@@ -1,9 +1,13 @@
 /* What one gate decided, counted over any routed items: those of a batch, a request, a tag, a
- * window. Plain numbers without a tensor behind them: counts of loops and replicas add up, and what
- * happened in a window is now minus then.
+ * window. Plain integers without a tensor behind them: counts of loops and replicas add up exactly
+ * and in any order, and what happened in a window is now minus then, exactly.
  *
- * A new statistic takes three places: a field here, the lines in gate_counts.c that count, add and
- * subtract it, and its reader in proto/routing.c. */
+ * Sums of fractions are integers, too, in units of 2^-32: each item's share is rounded to a unit,
+ * so that a mean is off by 1.2e-10 at most, a sum of what is not negative never falls, and no sum
+ * depends on how items were batched. 128 bits never overflow.
+ *
+ * A new statistic takes three places: a field here, the lines in gate_counts.c that count and add
+ * it, and its reader in proto/routing.c. */
 #ifndef CORE_GATE_COUNTS_H
 #define CORE_GATE_COUNTS_H
 
@@ -12,33 +16,48 @@
 
 struct moed_routing; /* core/moed.h */
 
+/* Of margins and entropies: equal parts of [0, 1] and of [0, log2 experts], upper ends included in
+ * the next part but for the last. */
+enum { MOED_HISTOGRAM_PARTS = 20 };
+
 struct moed_expert_counts {
-    uint64_t selected;  /* items that the expert served */
-    uint64_t top1;      /* items whose best expert it was, dropped ones too */
-    double weight;      /* sum of the combine weights given to it */
-    double probability; /* sum over items of p, the gate's distribution over all experts */
+    uint64_t selected;    /* items that the expert served */
+    uint64_t top1;        /* items whose best expert it was, dropped ones too */
+    uint64_t dropped;     /* items that chose it and found no place within its capacity */
+    uint64_t last;        /* the latest `now` at which it served one; 0: never */
+    __int128 weight;      /* sum of the combine weights given to it */
+    __int128 magnitude;   /* sum of their absolute values */
+    __int128 probability; /* sum over items of p, the gate's distribution over all experts */
 };
 
 struct moed_gate_counts {
     size_t experts;
     uint64_t items;
-    uint64_t dropped; /* selections that found no place within an expert's capacity */
-    double entropy;   /* bits: sum over items of -sum_i p_i log2 p_i */
-    double margin;    /* sum over items of p(1st) - p(2nd) */
+    __int128 entropy; /* bits: sum over items of -sum_i p_i log2 p_i */
+    __int128 margin;  /* sum over items of p(1st) - p(2nd) */
+    uint64_t entropies[MOED_HISTOGRAM_PARTS], margins[MOED_HISTOGRAM_PARTS];
     struct moed_expert_counts expert[]; /* [experts] by the gate's own indices */
 };
+
+/* A sum as a number. */
+double moed_sum_value(__int128 sum);
+
+/* The nearest sum. A number beyond 2^19 counts as 2^19, NaN as -2^19: a combine weight of that size
+ * says that the model is broken, and must not drown all others. */
+__int128 moed_sum_of(double value);
 
 /* All zero, in one allocation. The caller frees it. Aborts without memory: experts are bounded. */
 struct moed_gate_counts *moed_gate_counts_new(size_t experts);
 void moed_gate_counts_free(struct moed_gate_counts *counts);
 void moed_gate_counts_reset(struct moed_gate_counts *counts);
 
-/* Counts items [first, end) of what a gate decided, in order. Entropy, margin and probability stay
- * as they are if the forward did not keep its distributions (struct moed_scratch_options). */
+/* Counts items [first, end) of what a gate decided at time `now`, of any unit and origin. What
+ * comes of its distributions stays as it is if the forward did not keep them (struct
+ * moed_scratch_options). */
 void moed_gate_counts_count(struct moed_gate_counts *counts, const struct moed_routing *routing,
-                            size_t first, size_t end);
+                            size_t first, size_t end, uint64_t now);
 
-/* to += from; from -= then. Of as many experts. Integers are exact, also modulo 2^64. */
+/* to += from; from -= then. Of as many experts. An expert's `last` is the later one. */
 void moed_gate_counts_add(struct moed_gate_counts *to, const struct moed_gate_counts *from);
 void moed_gate_counts_subtract(struct moed_gate_counts *from, const struct moed_gate_counts *then);
 

@@ -56,6 +56,7 @@ struct moed_gate_info {
     const int32_t *expert_index; /* [experts] their indices in the layer; NULL: 0, 1, 2, ... */
     size_t top_k;                /* experts that serve one routed item; == experts when dense */
     bool limited;                /* experts have a capacity: items may be dropped */
+    bool signed_weights;         /* combine weights may be negative */
     size_t items_per_row;        /* routed items per row */
 };
 

@@ -1,37 +1,16 @@
-/* Every derived figure is computed from counts when it is read; nothing derived is stored. */
+/* Writes the document member by member; routing_figures.c has the formulas. */
 #include "proto/routing.h"
 
 #include <inttypes.h>
-#include <math.h>
+#include <stdlib.h>
 
+#include "core/memory.h"
 #include "proto/json.h"
+#include "proto/routing_figures.h"
 
-/* -p log2 p, with its limit at 0. */
-static double surprise(double p)
+bool routing_is_dense(const struct routing_layer *layer)
 {
-    return p > 0 ? -p * log2(p) : 0;
-}
-
-struct routing_summary routing_summarize(const struct routing_layer *layer)
-{
-    const struct moed_gate_counts *counts = layer->counts;
-    struct routing_summary summary = {0};
-    uint64_t selections = 0, most = 0;
-    for (size_t i = 0; i < counts->experts; i++) {
-        uint64_t selected = counts->expert[i].selected;
-        selections += selected;
-        most = selected > most ? selected : most;
-        summary.unused += selected == 0;
-    }
-    if (counts->items == 0)
-        return summary;
-    double rows = (double)counts->items;
-    for (size_t i = 0; i < counts->experts; i++)
-        summary.usage_entropy_bits += surprise(counts->expert[i].probability / rows);
-    summary.gate_entropy_bits = counts->entropy / rows;
-    if (selections > 0)
-        summary.imbalance = (double)most * (double)counts->experts / (double)selections;
-    return summary;
+    return layer->top_k == layer->counts->experts;
 }
 
 size_t routing_expert_index(const struct routing_layer *layer, size_t i)
@@ -39,55 +18,110 @@ size_t routing_expert_index(const struct routing_layer *layer, size_t i)
     return layer->expert_index ? (size_t)layer->expert_index[i] : i;
 }
 
-static void append_expert(const struct routing_layer *layer, size_t i, struct buffer *body)
+static void append_number(struct buffer *body, const char *key, double value)
+{
+    buffer_format(body, ",\"%s\":", key);
+    json_append_double(body, value);
+}
+
+/* ---- an expert ---- */
+
+static void append_idle(struct buffer *body, uint64_t last, uint64_t now)
+{
+    if (last == 0)
+        buffer_text(body, ",\"idle_seconds\":null");
+    else
+        append_number(body, "idle_seconds", now > last ? (double)(now - last) / 1e9 : 0);
+}
+
+static void append_expert(const struct routing_layer *layer, size_t i, double weight_share,
+                          uint64_t now, struct buffer *body)
 {
     const struct moed_expert_counts *expert = &layer->counts->expert[i];
     double selections = (double)layer->counts->items * (double)layer->top_k;
-    double share = selections > 0 ? (double)expert->selected / selections : 0;
-    buffer_format(body, "{\"index\":%zu,\"selected\":%" PRIu64 ",\"share\":",
-                  routing_expert_index(layer, i), expert->selected);
-    json_append_double(body, share);
-    buffer_text(body, ",\"weight\":");
-    json_append_double(body, expert->weight);
-    buffer_format(body, ",\"top1\":%" PRIu64 "}", expert->top1);
-}
-
-static void append_layer(const struct routing_layer *layer, struct buffer *body)
-{
-    struct routing_summary summary = routing_summarize(layer);
-    buffer_text(body, "{\"name\":");
-    json_append_string(body, layer->name);
-    buffer_format(body, ",\"rows\":%" PRIu64 ",\"top_k\":%zu,\"experts\":[", layer->counts->items,
-                  layer->top_k);
-    for (size_t i = 0; i < layer->counts->experts; i++) {
-        if (i > 0)
-            buffer_text(body, ",");
-        append_expert(layer, i, body);
-    }
-    buffer_text(body, "],\"usage_entropy_bits\":");
-    json_append_double(body, summary.usage_entropy_bits);
-    buffer_text(body, ",\"gate_entropy_bits\":");
-    json_append_double(body, summary.gate_entropy_bits);
-    buffer_text(body, ",\"imbalance\":");
-    json_append_double(body, summary.imbalance);
-    buffer_format(body, ",\"unused\":%zu", summary.unused);
+    buffer_format(body, "{\"index\":%zu,\"selected\":%" PRIu64, routing_expert_index(layer, i),
+                  expert->selected);
+    append_number(body, "share", selections > 0 ? (double)expert->selected / selections : 0);
+    append_number(body, "weight", moed_sum_value(expert->weight));
+    append_number(body, "weight_share", weight_share);
+    append_number(body, "probability", moed_sum_value(expert->probability));
+    buffer_format(body, ",\"top1\":%" PRIu64, expert->top1);
     if (layer->limited)
-        buffer_format(body, ",\"dropped\":%" PRIu64, layer->counts->dropped);
+        buffer_format(body, ",\"dropped\":%" PRIu64, expert->dropped);
+    append_idle(body, expert->last, now);
     buffer_text(body, "}");
 }
 
-void routing_document(const char *model, const char *version, const struct routing_layer *layers,
-                      size_t layer_count, struct buffer *body)
+static void append_experts(const struct routing_layer *layer, uint64_t now, struct buffer *body)
+{
+    const size_t experts = layer->counts->experts;
+    double *weight_shares = xcalloc(experts, sizeof *weight_shares);
+    routing_weight_shares(layer->counts, weight_shares);
+    buffer_text(body, ",\"experts\":[");
+    for (size_t i = 0; i < experts; i++) {
+        buffer_text(body, i > 0 ? "," : "");
+        append_expert(layer, i, weight_shares[i], now, body);
+    }
+    buffer_text(body, "]");
+    free(weight_shares);
+}
+
+/* ---- a layer ---- */
+
+static void append_figures(const struct routing_figures *figures, struct buffer *body)
+{
+    append_number(body, "usage_entropy_bits", figures->usage_entropy_bits);
+    append_number(body, "gate_entropy_bits", figures->gate_entropy_bits);
+    append_number(body, "margin", figures->margin);
+    append_number(body, "imbalance", figures->imbalance);
+    append_number(body, "weight_imbalance", figures->weight_imbalance);
+    append_number(body, "balancedness", figures->balancedness);
+    append_number(body, "cv", figures->cv);
+    append_number(body, "jain", figures->jain);
+    append_number(body, "effective_experts", figures->effective_experts);
+    buffer_format(body, ",\"unused\":%zu", figures->unused);
+}
+
+static void append_dying(const struct routing_layer *layer, struct buffer *body)
+{
+    const char *separator = "";
+    buffer_text(body, ",\"dying\":[");
+    for (size_t i = 0; i < layer->counts->experts; i++) {
+        if (!routing_is_dying(layer->earlier, layer->recent, routing_is_dense(layer), i))
+            continue;
+        buffer_format(body, "%s%zu", separator, routing_expert_index(layer, i));
+        separator = ",";
+    }
+    buffer_text(body, "]");
+}
+
+static void append_layer(const struct routing_layer *layer, uint64_t now, struct buffer *body)
+{
+    const struct routing_figures figures = routing_figures_of(layer->counts);
+    buffer_text(body, "{\"name\":");
+    json_append_string(body, layer->name);
+    buffer_format(body, ",\"rows\":%" PRIu64 ",\"top_k\":%zu", layer->counts->items, layer->top_k);
+    append_experts(layer, now, body);
+    append_figures(&figures, body);
+    append_dying(layer, body);
+    if (layer->limited)
+        buffer_format(body, ",\"dropped\":%" PRIu64, routing_dropped(layer->counts));
+    buffer_text(body, "}");
+}
+
+void routing_write(const struct routing_document *document, struct buffer *body)
 {
     buffer_text(body, "{\"model\":");
-    json_append_string(body, model);
+    json_append_string(body, document->model);
     buffer_text(body, ",\"version\":");
-    json_append_string(body, version);
-    buffer_text(body, ",\"layers\":[");
-    for (size_t i = 0; i < layer_count; i++) {
-        if (i > 0)
-            buffer_text(body, ",");
-        append_layer(&layers[i], body);
+    json_append_string(body, document->version);
+    buffer_text(body, ",\"window\":");
+    json_append_string(body, document->window);
+    append_number(body, "seconds", document->seconds);
+    buffer_format(body, ",\"rows\":%" PRIu64 ",\"layers\":[", document->rows);
+    for (size_t i = 0; i < document->layer_count; i++) {
+        buffer_text(body, i > 0 ? "," : "");
+        append_layer(&document->layers[i], document->now, body);
     }
     buffer_text(body, "]}");
 }

@@ -12,8 +12,8 @@
 /* A page of metrics or statistics: its size is bounded by the models, this only catches a bug. */
 enum { MAX_DOCUMENT_BYTES = 64 << 20 };
 
-static void reply(struct exchange *exchange, int status, const char *content_type,
-                  struct buffer *body)
+void describe_reply(struct exchange *exchange, int status, const char *content_type,
+                    struct buffer *body)
 {
     struct error err = ERROR_INIT;
     if (body->failed) {
@@ -25,7 +25,7 @@ static void reply(struct exchange *exchange, int status, const char *content_typ
     buffer_close(body);
 }
 
-static void new_document(struct buffer *body)
+void describe_new(struct buffer *body)
 {
     buffer_init(body, MAX_DOCUMENT_BYTES);
 }
@@ -34,18 +34,18 @@ void describe_server(const struct api *api, struct exchange *exchange, const str
 {
     (void)api, (void)target;
     struct buffer body;
-    new_document(&body);
+    describe_new(&body);
     oip_server_metadata(MOED_VERSION, &body);
-    reply(exchange, 200, NULL, &body);
+    describe_reply(exchange, 200, NULL, &body);
 }
 
 void describe_live(const struct api *api, struct exchange *exchange, const struct target *target)
 {
     (void)api, (void)target;
     struct buffer body;
-    new_document(&body);
+    describe_new(&body);
     buffer_text(&body, "{\"live\":true}");
-    reply(exchange, 200, NULL, &body);
+    describe_reply(exchange, 200, NULL, &body);
 }
 
 /* What KServe's own liveness probe asks for. */
@@ -53,9 +53,9 @@ void describe_alive(const struct api *api, struct exchange *exchange, const stru
 {
     (void)api, (void)target;
     struct buffer body;
-    new_document(&body);
+    describe_new(&body);
     buffer_text(&body, "{\"status\":\"alive\"}");
-    reply(exchange, 200, NULL, &body);
+    describe_reply(exchange, 200, NULL, &body);
 }
 
 /* Not ready from the moment a stop is asked for, so that a load balancer looks elsewhere while what
@@ -64,9 +64,9 @@ void describe_ready(const struct api *api, struct exchange *exchange, const stru
 {
     (void)target;
     struct buffer body;
-    new_document(&body);
+    describe_new(&body);
     buffer_text(&body, *api->stopping ? "{\"ready\":false}" : "{\"ready\":true}");
-    reply(exchange, *api->stopping ? 503 : 200, NULL, &body);
+    describe_reply(exchange, *api->stopping ? 503 : 200, NULL, &body);
 }
 
 void describe_model(const struct api *api, struct exchange *exchange, const struct target *target)
@@ -78,51 +78,34 @@ void describe_model(const struct api *api, struct exchange *exchange, const stru
     for (size_t i = first; i < last; i++)
         versions[i - first] = catalog->models[i]->version;
     struct buffer body;
-    new_document(&body);
+    describe_new(&body);
     if (target->version)
         oip_model_metadata(&target->model->signature, (const char *const[]){target->model->version},
                            1, &body);
     else
         oip_model_metadata(&target->model->signature, versions, last - first, &body);
     free(versions);
-    reply(exchange, 200, NULL, &body);
+    describe_reply(exchange, 200, NULL, &body);
 }
 
 void describe_model_ready(const struct api *api, struct exchange *exchange,
                           const struct target *target)
 {
     struct buffer body;
-    new_document(&body);
+    describe_new(&body);
     buffer_text(&body, "{\"name\":");
     json_append_string(&body, target->model->name);
     buffer_text(&body, *api->stopping ? ",\"ready\":false}" : ",\"ready\":true}");
-    reply(exchange, *api->stopping ? 503 : 200, NULL, &body);
+    describe_reply(exchange, *api->stopping ? 503 : 200, NULL, &body);
 }
 
 void describe_config(const struct api *api, struct exchange *exchange, const struct target *target)
 {
     struct buffer body;
-    new_document(&body);
+    describe_new(&body);
     oip_model_config(&target->model->signature, api->options->max_request_rows,
                      api->options->max_queue_delay_us, &body);
-    reply(exchange, 200, NULL, &body);
-}
-
-void describe_routing(const struct api *api, struct exchange *exchange, const struct target *target)
-{
-    (void)api;
-    const size_t count = target->model->info->gate_count;
-    struct routing_layer *layers = xcalloc(count, sizeof *layers);
-    struct stats total;
-    stats_snapshot(target->model->stats, target->model->info, &total);
-    for (size_t i = 0; i < count; i++)
-        layers[i] = stats_routing(&total, target->model->info, i);
-    struct buffer body;
-    new_document(&body);
-    routing_document(target->model->name, target->model->version, layers, count, &body);
-    stats_close(&total);
-    free(layers);
-    reply(exchange, 200, NULL, &body);
+    describe_reply(exchange, 200, NULL, &body);
 }
 
 void describe_list(const struct api *api, struct exchange *exchange, const struct target *target)
@@ -136,26 +119,26 @@ void describe_list(const struct api *api, struct exchange *exchange, const struc
         names[count++] = catalog->models[i]->name;
     }
     struct buffer body;
-    new_document(&body);
+    describe_new(&body);
     v1_model_list(names, count, &body);
     free(names);
-    reply(exchange, 200, NULL, &body);
+    describe_reply(exchange, 200, NULL, &body);
 }
 
 void describe_v1_model(const struct api *api, struct exchange *exchange,
                        const struct target *target)
 {
     struct buffer body;
-    new_document(&body);
+    describe_new(&body);
     v1_model_status(&target->model->signature, !*api->stopping, &body);
-    reply(exchange, 200, NULL, &body);
+    describe_reply(exchange, 200, NULL, &body);
 }
 
 void describe_metrics(const struct api *api, struct exchange *exchange, const struct target *target)
 {
     (void)target;
     struct buffer body;
-    new_document(&body);
+    describe_new(&body);
     metrics_page(api->server, api->lanes->catalog, &body);
-    reply(exchange, 200, "text/plain; version=0.0.4; charset=utf-8", &body);
+    describe_reply(exchange, 200, "text/plain; version=0.0.4; charset=utf-8", &body);
 }

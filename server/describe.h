@@ -1,5 +1,5 @@
-/* The read-only endpoints: health, metadata, lists, routing statistics, metrics. Each answers at
- * once. */
+/* The read-only endpoints: health, metadata, lists, routing statistics (describe_routing.c),
+ * metrics. Each answers at once. */
 #ifndef SERVER_DESCRIBE_H
 #define SERVER_DESCRIBE_H
 
@@ -11,5 +11,10 @@ api_handler describe_server, describe_alive, describe_live, describe_ready, desc
 /* Of target->model: */
 api_handler describe_model, describe_model_ready, describe_config, describe_routing,
     describe_v1_model;
+
+/* For their answers: an empty body, and its end. */
+void describe_new(struct buffer *body);
+void describe_reply(struct exchange *exchange, int status, const char *content_type,
+                    struct buffer *body);
 
 #endif

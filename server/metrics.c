@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/gate_counts.h"
 #include "core/memory.h"
+#include "proto/routing_figures.h"
 #include "server/log.h"
 #include "server/server.h"
 
@@ -160,31 +160,44 @@ static void rejections(const struct page *all, struct buffer *page)
     }
 }
 
-static double usage_entropy(const struct routing_summary *summary)
+/* ---- gates ---- */
+
+static const struct moed_gate_counts *counts_of(const struct entry *entry, size_t gate)
 {
-    return summary->usage_entropy_bits;
+    return entry->stats.routing->gates[gate];
 }
 
-static double gate_entropy(const struct routing_summary *summary)
+static void label_gate(struct prometheus_label *labels, const struct entry *entry, size_t gate)
 {
-    return summary->gate_entropy_bits;
+    label_model(labels, entry->model);
+    labels[MODEL_LABELS] = (struct prometheus_label){"layer", entry->model->info->gates[gate].name};
 }
 
-static double imbalance(const struct routing_summary *summary)
+static double usage_entropy(const struct routing_figures *figures)
 {
-    return summary->imbalance;
+    return figures->usage_entropy_bits;
 }
 
-static double unused(const struct routing_summary *summary)
+static double gate_entropy(const struct routing_figures *figures)
 {
-    return (double)summary->unused;
+    return figures->gate_entropy_bits;
+}
+
+static double imbalance(const struct routing_figures *figures)
+{
+    return figures->imbalance;
+}
+
+static double unused(const struct routing_figures *figures)
+{
+    return (double)figures->unused;
 }
 
 static void per_layer(const struct page *all, struct buffer *page)
 {
     static const struct {
         const char *name, *help;
-        double (*value)(const struct routing_summary *summary);
+        double (*value)(const struct routing_figures *figures);
     } families[] = {
         {"moed_layer_usage_entropy_bits",
          "Entropy of the mean gate distribution: log2(experts) when all are used alike.",
@@ -200,14 +213,11 @@ static void per_layer(const struct page *all, struct buffer *page)
         prometheus_family(page, families[i].name, "gauge", families[i].help);
         EACH_MODEL (all, entry)
             for (size_t j = 0; j < entry->model->info->gate_count; j++) {
-                const struct routing_layer layer =
-                    stats_routing(&entry->stats, entry->model->info, j);
-                const struct routing_summary summary = routing_summarize(&layer);
+                const struct routing_figures figures = routing_figures_of(counts_of(entry, j));
                 struct prometheus_label labels[MODEL_LABELS + 1];
-                label_model(labels, entry->model);
-                labels[MODEL_LABELS] = (struct prometheus_label){"layer", layer.name};
+                label_gate(labels, entry, j);
                 prometheus_sample(page, families[i].name, labels, MODEL_LABELS + 1,
-                                  families[i].value(&summary));
+                                  families[i].value(&figures));
             }
     }
 }
@@ -218,13 +228,11 @@ static void dropped(const struct page *all, struct buffer *page)
                       "Selections dropped because the expert's capacity was taken.");
     EACH_MODEL (all, entry)
         for (size_t i = 0; i < entry->model->info->gate_count; i++) {
-            const struct routing_layer layer = stats_routing(&entry->stats, entry->model->info, i);
             struct prometheus_label labels[MODEL_LABELS + 1];
-            label_model(labels, entry->model);
-            labels[MODEL_LABELS] = (struct prometheus_label){"layer", layer.name};
-            if (layer.limited)
+            label_gate(labels, entry, i);
+            if (entry->model->info->gates[i].limited)
                 prometheus_sample(page, "moed_dropped_total", labels, MODEL_LABELS + 1,
-                                  (double)layer.counts->dropped);
+                                  (double)routing_dropped(counts_of(entry, i)));
         }
 }
 
@@ -235,7 +243,7 @@ static double selected(const struct moed_expert_counts *expert)
 
 static double weight(const struct moed_expert_counts *expert)
 {
-    return expert->weight;
+    return moed_sum_value(expert->weight);
 }
 
 static void expert_family(const struct page *all, struct buffer *page, const char *name,
@@ -245,16 +253,17 @@ static void expert_family(const struct page *all, struct buffer *page, const cha
     prometheus_family(page, name, "counter", help);
     EACH_MODEL (all, entry)
         for (size_t i = 0; i < entry->model->info->gate_count; i++) {
-            const struct routing_layer layer = stats_routing(&entry->stats, entry->model->info, i);
+            const struct moed_gate_info *gate = &entry->model->info->gates[i];
+            const struct moed_gate_counts *counts = counts_of(entry, i);
             struct prometheus_label labels[MODEL_LABELS + 2];
-            label_model(labels, entry->model);
-            labels[MODEL_LABELS] = (struct prometheus_label){"layer", layer.name};
-            for (size_t expert = 0; expert < layer.counts->experts; expert++) {
+            label_gate(labels, entry, i);
+            for (size_t expert = 0; expert < counts->experts; expert++) {
                 char text[24];
-                snprintf(text, sizeof text, "%zu", routing_expert_index(&layer, expert));
+                snprintf(text, sizeof text, "%zu",
+                         gate->expert_index ? (size_t)gate->expert_index[expert] : expert);
                 labels[MODEL_LABELS + 1] = (struct prometheus_label){"expert", text};
                 prometheus_sample(page, name, labels, MODEL_LABELS + 2,
-                                  value(&layer.counts->expert[expert]));
+                                  value(&counts->expert[expert]));
             }
         }
 }

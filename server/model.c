@@ -145,7 +145,7 @@ struct model *model_load(const char *directory, const char *name, const char *ve
     model->fingerprint = fingerprint;
     model->engine = engine;
     model->info = moed_model_info(engine);
-    model->stats = model_stats_new(model->info, options->loops);
+    model->stats = model_stats_new(model->info, options->loops, uv_hrtime());
     fill_signature(model);
     if (warm_up(model, options, err) == 0)
         return model;

@@ -116,7 +116,8 @@ static void count_batch(const struct once *once, const struct batch *batch, uint
     const struct moed_routing *routing[gates + 1]; /* no array of 0 */
     for (size_t i = 0; i < gates; i++)
         routing[i] = moed_routing(once->scratch, i);
-    stats_add_batch(once->stats, batch->rows, (double)compute_ns / 1e9, routing);
+    const struct tally_batch counted = {batch->rows, routing, uv_hrtime()};
+    stats_add_batch(once->stats, &counted, (double)compute_ns / 1e9);
 }
 
 /* Statistics first, then the results, then the jobs that are now complete: answering one may submit

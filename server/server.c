@@ -127,6 +127,31 @@ static int start_signals(struct server *server, struct error *err)
                : error_set(err, ERROR_INTERNAL, "cannot wait for signals: %s", uv_strerror(status));
 }
 
+/* ---- statistics ---- */
+
+static void on_statistics(uv_timer_t *timer)
+{
+    struct server *server = timer->data;
+    const struct catalog *catalog = server->loops[0].lanes.catalog;
+    for (size_t i = 0; i < catalog->count; i++)
+        model_stats_tick(catalog->models[i]->stats, uv_hrtime());
+}
+
+/* More often than a step ends: how late it may be noticed. */
+enum { STATISTICS_MS = HISTORY_TICK_MS / 10 };
+
+static int start_statistics(struct server *server, struct error *err)
+{
+    int status = uv_timer_init(&server->loops[0].uv, &server->statistics);
+    server->statistics.data = server;
+    if (status == 0)
+        status = uv_timer_start(&server->statistics, on_statistics, STATISTICS_MS, STATISTICS_MS);
+    uv_unref((uv_handle_t *)&server->statistics);
+    return status == 0 ? 0
+                       : error_set(err, ERROR_INTERNAL, "cannot start the statistics' timer: %s",
+                                   uv_strerror(status));
+}
+
 /* ---- starting ---- */
 
 static int limit_connections(struct server *server, struct error *err)
@@ -182,6 +207,7 @@ static int start(struct server *server, struct error *err)
     if (limit_connections(server, err) != 0 || load_models(server, err) != 0)
         return -1;
     if (start_loops(server, err) == 0 && start_signals(server, err) == 0 &&
+        start_statistics(server, err) == 0 &&
         loader_start(&server->loader, on_published, server, err) == 0)
         return 0;
     for (size_t i = 0; i < server->count; i++)

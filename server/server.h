@@ -27,6 +27,7 @@ struct server {
     /* On the first loop: */
     uv_signal_t terminate, interrupt, quit, hang_up;
     uv_timer_t drain_delay;
+    uv_timer_t statistics; /* moves the windows on */
     uv_async_t all_drained;
 };
 

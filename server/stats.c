@@ -51,23 +51,18 @@ void request_counts_close(struct request_counts *counts)
 
 void stats_init(struct stats *stats, const struct moed_model_info *info)
 {
-    *stats = (struct stats){.gate_count = info->gate_count};
+    *stats = (struct stats){.routing = tally_new(info)};
     if (uv_mutex_init(&stats->mutex) != 0)
         out_of_memory();
     histogram_init(&stats->request_seconds, SECONDS, LENGTH(SECONDS));
     histogram_init(&stats->queue_seconds, SECONDS, LENGTH(SECONDS));
     histogram_init(&stats->compute_seconds, SECONDS, LENGTH(SECONDS));
     histogram_init(&stats->batch_rows, ROWS, LENGTH(ROWS));
-    stats->routing = xcalloc(info->gate_count, sizeof *stats->routing);
-    for (size_t i = 0; i < info->gate_count; i++)
-        stats->routing[i] = moed_gate_counts_new(info->gates[i].experts);
 }
 
 void stats_close(struct stats *stats)
 {
-    for (size_t i = 0; i < stats->gate_count; i++)
-        moed_gate_counts_free(stats->routing[i]);
-    free(stats->routing);
+    tally_free(stats->routing);
     histogram_close(&stats->request_seconds);
     histogram_close(&stats->queue_seconds);
     histogram_close(&stats->compute_seconds);
@@ -98,15 +93,13 @@ void stats_add_wait(struct stats *stats, double seconds)
     uv_mutex_unlock(&stats->mutex);
 }
 
-void stats_add_batch(struct stats *stats, size_t rows, double seconds,
-                     const struct moed_routing *const routing[])
+void stats_add_batch(struct stats *stats, const struct tally_batch *batch, double seconds)
 {
     uv_mutex_lock(&stats->mutex);
     histogram_observe(&stats->compute_seconds, seconds);
-    histogram_observe(&stats->batch_rows, (double)rows);
-    stats->rows += rows;
-    for (size_t i = 0; i < stats->gate_count; i++)
-        moed_gate_counts_count(stats->routing[i], routing[i], 0, routing[i]->items);
+    histogram_observe(&stats->batch_rows, (double)batch->rows);
+    stats->rows += batch->rows;
+    tally_count(stats->routing, batch, 0, batch->rows);
     uv_mutex_unlock(&stats->mutex);
 }
 
@@ -122,28 +115,19 @@ void stats_add(struct stats *total, struct stats *stats)
     total->queue_rows += stats->queue_rows;
     for (int reason = 0; reason < REJECT_COUNT; reason++)
         total->rejected[reason] += stats->rejected[reason];
-    for (size_t i = 0; i < stats->gate_count; i++)
-        moed_gate_counts_add(total->routing[i], stats->routing[i]);
+    tally_add(total->routing, stats->routing);
     uv_mutex_unlock(&stats->mutex);
-}
-
-struct routing_layer stats_routing(const struct stats *stats, const struct moed_model_info *info,
-                                   size_t gate)
-{
-    const struct moed_gate_info *of = &info->gates[gate];
-    return (struct routing_layer){.name = of->name,
-                                  .top_k = of->top_k,
-                                  .expert_index = of->expert_index,
-                                  .limited = of->limited,
-                                  .counts = stats->routing[gate]};
 }
 
 /* ---- all shards of a model ---- */
 
-struct model_stats *model_stats_new(const struct moed_model_info *info, size_t loops)
+struct model_stats *model_stats_new(const struct moed_model_info *info, size_t loops, uint64_t now)
 {
     struct model_stats *stats = xcalloc(1, sizeof *stats + loops * sizeof *stats->loop);
     atomic_init(&stats->holders, 1);
+    if (uv_mutex_init(&stats->mutex) != 0)
+        out_of_memory();
+    history_init(&stats->history, NULL, now);
     stats->loops = loops;
     for (size_t i = 0; i < loops; i++)
         stats_init(&stats->loop[i], info);
@@ -162,16 +146,14 @@ void model_stats_release(struct model_stats *stats)
         return;
     for (size_t i = 0; i < stats->loops; i++)
         stats_close(&stats->loop[i]);
+    history_close(&stats->history);
+    uv_mutex_destroy(&stats->mutex);
     free(stats);
 }
 
 bool model_stats_fit(const struct model_stats *stats, const struct moed_model_info *info)
 {
-    const struct stats *shard = &stats->loop[0];
-    bool fit = shard->gate_count == info->gate_count;
-    for (size_t i = 0; fit && i < info->gate_count; i++)
-        fit = shard->routing[i]->experts == info->gates[i].experts;
-    return fit;
+    return tally_fits(stats->loop[0].routing, info);
 }
 
 void stats_snapshot(struct model_stats *stats, const struct moed_model_info *info,
@@ -180,4 +162,70 @@ void stats_snapshot(struct model_stats *stats, const struct moed_model_info *inf
     stats_init(total, info);
     for (size_t i = 0; i < stats->loops; i++)
         stats_add(total, &stats->loop[i]);
+}
+
+/* ---- windows ---- */
+
+/* The routing of all shards; the caller frees it. */
+static struct tally *totals_of(struct model_stats *stats)
+{
+    struct tally *totals = NULL;
+    for (size_t i = 0; i < stats->loops; i++) {
+        struct stats *shard = &stats->loop[i];
+        uv_mutex_lock(&shard->mutex);
+        if (totals)
+            tally_add(totals, shard->routing);
+        else
+            totals = tally_copy(shard->routing);
+        uv_mutex_unlock(&shard->mutex);
+    }
+    return totals;
+}
+
+void model_stats_tick(struct model_stats *stats, uint64_t now)
+{
+    uv_mutex_lock(&stats->mutex);
+    struct tally *totals = totals_of(stats);
+    history_tick(&stats->history, totals, now);
+    uv_mutex_unlock(&stats->mutex);
+    tally_free(totals);
+}
+
+/* What was counted from `then` until `until`; NULL: nothing had been. */
+static struct tally *difference(const struct tally *until, const struct tally *then)
+{
+    struct tally *tally = tally_copy(until);
+    if (then)
+        tally_subtract(tally, then);
+    return tally;
+}
+
+void stats_window_init(struct stats_window *of, struct model_stats *stats, enum window window,
+                       uint64_t now)
+{
+    uint64_t began, other;
+    uv_mutex_lock(&stats->mutex);
+    const struct history *history = &stats->history;
+    struct tally *totals = totals_of(stats);
+    const struct tally *begin = history_begin(history, window, 0, now, &began);
+    const struct tally *before = history_begin(history, window, 1, now, &other);
+    const struct tally *recent = history_begin(history, WINDOW_5M, 0, now, &other);
+    const struct tally *hour = history_begin(history, WINDOW_1H, 0, now, &other);
+    *of = (struct stats_window){
+        .now = now,
+        .seconds = (double)(now - began) / 1e9,
+        .tally = difference(totals, begin),
+        .before = difference(begin ? begin : totals, begin ? before : totals),
+        .recent = difference(totals, recent),
+        .earlier = difference(recent ? recent : totals, recent ? hour : totals)};
+    uv_mutex_unlock(&stats->mutex);
+    tally_free(totals);
+}
+
+void stats_window_close(struct stats_window *of)
+{
+    tally_free(of->tally);
+    tally_free(of->before);
+    tally_free(of->recent);
+    tally_free(of->earlier);
 }

@@ -9,10 +9,9 @@
 #include <stdint.h>
 #include <uv.h>
 
-#include "core/gate_counts.h"
 #include "core/moed.h"
 #include "proto/prometheus.h"
-#include "proto/routing.h"
+#include "server/history.h"
 
 /* Why a request was turned away without being computed. */
 #define REJECT_REASONS(X)                                                                          \
@@ -59,8 +58,7 @@ struct stats {
     struct histogram batch_rows;
     uint64_t rows;
     uint64_t rejected[REJECT_COUNT];
-    size_t gate_count;
-    struct moed_gate_counts **routing; /* [gate_count] */
+    struct tally *routing;
 };
 
 void stats_init(struct stats *stats, const struct moed_model_info *info);
@@ -70,25 +68,23 @@ void stats_add_request(struct stats *stats, const char *protocol, int status, do
 void stats_add_rejection(struct stats *stats, enum reject_reason reason);
 void stats_add_wait(struct stats *stats, double seconds);
 
-/* Adds one computed batch and what each gate decided: routing[gate_count]. */
-void stats_add_batch(struct stats *stats, size_t rows, double seconds,
-                     const struct moed_routing *const routing[]);
+/* Adds one computed batch and what each gate decided. */
+void stats_add_batch(struct stats *stats, const struct tally_batch *batch, double seconds);
 
 /* total += stats. `stats` may be another thread's, `total` is the caller's. */
 void stats_add(struct stats *total, struct stats *stats);
 
-/* One gate of a model as the wire formats want it; borrowed from `stats` and `info`. */
-struct routing_layer stats_routing(const struct stats *stats, const struct moed_model_info *info,
-                                   size_t gate);
-
 /* All shards. Held by models: a reload makes a new model, which goes on with the old one's. */
 struct model_stats {
     atomic_size_t holders;
+    uv_mutex_t mutex; /* guards the next; taken before a shard's */
+    struct history history;
     size_t loops;
     struct stats loop[];
 };
 
-struct model_stats *model_stats_new(const struct moed_model_info *info, size_t loops);
+/* Times are uv_hrtime() or a test's own. */
+struct model_stats *model_stats_new(const struct moed_model_info *info, size_t loops, uint64_t now);
 struct model_stats *model_stats_hold(struct model_stats *stats);
 void model_stats_release(struct model_stats *stats);
 
@@ -98,5 +94,22 @@ bool model_stats_fit(const struct model_stats *stats, const struct moed_model_in
 /* The sum of the shards; the caller closes `total`. */
 void stats_snapshot(struct model_stats *stats, const struct moed_model_info *info,
                     struct stats *total);
+
+/* Moves the windows on; every HISTORY_TICK_MS or so. Any thread. */
+void model_stats_tick(struct model_stats *stats, uint64_t now);
+
+/* What was routed in a window, and what it is compared with. */
+struct stats_window {
+    uint64_t now;
+    double seconds;        /* from the window's beginning until now */
+    struct tally *tally;   /* in the window */
+    struct tally *before;  /* in the one before it, of the same length; zero for WINDOW_ALL */
+    struct tally *recent;  /* in the last five minutes */
+    struct tally *earlier; /* in the hour, but for the last five minutes */
+};
+
+void stats_window_init(struct stats_window *of, struct model_stats *stats, enum window window,
+                       uint64_t now);
+void stats_window_close(struct stats_window *of);
 
 #endif

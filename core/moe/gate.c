@@ -85,12 +85,14 @@ static int add_info(struct gate *gate, struct loading *loading, struct config_no
         return config_error(node, NULL, err, "the model has more than %d gates", MAX_GATES);
     loading->gates = xrealloc(loading->gates, (loading->gate_count + 1) * sizeof *loading->gates);
     gate->index = loading->gate_count++;
-    loading->gates[gate->index] = (struct moed_gate_info){.name = xstrdup(full),
-                                                          .experts = gate->policy.experts,
-                                                          .expert_index = gate->expert_index,
-                                                          .top_k = gate->policy.top_k,
-                                                          .limited = gate->policy.limited,
-                                                          .items_per_row = gated->items_per_row};
+    loading->gates[gate->index] =
+        (struct moed_gate_info){.name = xstrdup(full),
+                                .experts = gate->policy.experts,
+                                .expert_index = gate->expert_index,
+                                .top_k = gate->policy.top_k,
+                                .limited = gate->policy.limited,
+                                .signed_weights = policy_is_signed(&gate->policy),
+                                .items_per_row = gated->items_per_row};
     return 0;
 }
 

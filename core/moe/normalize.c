@@ -26,7 +26,8 @@ static void share_softmax(const struct gate_policy *policy, const struct choice 
     softmax(weights, policy->top_k, weights, NULL);
 }
 
-const struct gate_normalize normalize_softmax = {.name = "softmax", .weigh = share_softmax};
+const struct gate_normalize normalize_softmax = {
+    .name = "softmax", .is_positive = true, .weigh = share_softmax};
 
 /* ---- lp ----------------------------------------------------------------------------------- */
 

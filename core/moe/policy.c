@@ -73,3 +73,8 @@ int policy_read(struct gate_policy *policy, struct config_node *node, int format
         return -1;
     return policy->normalize->check ? policy->normalize->check(policy, node, err) : 0;
 }
+
+bool policy_is_signed(const struct gate_policy *policy)
+{
+    return policy->scale < 0 || (policy->score->is_signed && !policy->normalize->is_positive);
+}

@@ -31,6 +31,9 @@ struct gate_policy {
 MUST_CHECK int policy_read(struct gate_policy *policy, struct config_node *node, int format,
                            struct error *err);
 
+/* Whether combine weights may be negative. */
+bool policy_is_signed(const struct gate_policy *policy);
+
 /* One item and its chosen experts, to be weighed. */
 struct choice {
     const float *logits, *scores; /* [experts] finite */
@@ -41,8 +44,9 @@ struct choice {
 
 struct gate_score {
     const char *name;
-    int format;   /* the format_version that it came with; 0 and 1: the first */
-    bool no_bias; /* goes with no tensor select_bias */
+    int format;     /* the format_version that it came with; 0 and 1: the first */
+    bool no_bias;   /* goes with no tensor select_bias */
+    bool is_signed; /* scores may be negative */
     /* Reads the keys of its own and refuses what it does not go with; NULL: neither. Their other
      * members are read. */
     int (*check)(struct gate_policy *policy, struct config_node *node, struct error *err);
@@ -56,6 +60,7 @@ struct gate_score {
 struct gate_normalize {
     const char *name;
     int format;
+    bool is_positive; /* whatever the scores */
     int (*check)(struct gate_policy *policy, struct config_node *node,
                  struct error *err); /* may be NULL */
     void (*weigh)(const struct gate_policy *policy, const struct choice *choice, float *weights);

@@ -40,7 +40,7 @@ static float plain_score(const struct gate_policy *policy, const float *logits, 
     return entropy;
 }
 
-const struct gate_score score_none = {.name = "none", .score = plain_score};
+const struct gate_score score_none = {.name = "none", .is_signed = true, .score = plain_score};
 
 /* ---- sparsemixer -------------------------------------------------------------------------- */
 

@@ -61,7 +61,7 @@ static void add_statistics(struct run *run)
     const struct moed_routing *routing[run->info->gate_count + 1]; /* no array of 0 */
     for (size_t i = 0; i < run->info->gate_count; i++)
         routing[i] = moed_routing(run->counted, i);
-    stats_add_batch(&run->stats, run->rows, 0, routing);
+    stats_add_batch(&run->stats, &(struct tally_batch){run->rows, routing, uv_hrtime()}, 0);
 }
 
 static void forward(void *context)

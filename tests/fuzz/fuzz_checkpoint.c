@@ -160,16 +160,17 @@ static void check_counts(const struct moed_gate_info *gate, const struct moed_ro
                          uint64_t dropped)
 {
     struct moed_gate_counts *counts = moed_gate_counts_new(gate->experts);
-    uint64_t selected = 0, top1 = 0;
-    moed_gate_counts_count(counts, routing, 0, routing->items);
+    uint64_t selected = 0, top1 = 0, all_dropped = 0;
+    moed_gate_counts_count(counts, routing, 0, routing->items, 1);
     for (size_t e = 0; e < gate->experts; e++) {
         const struct moed_expert_counts *expert = &counts->expert[e];
         selected += expert->selected;
         top1 += expert->top1;
         require(gate->limited || expert->top1 <= expert->selected);
-        require(isfinite(expert->weight) && isfinite(expert->probability));
+        require(expert->probability >= 0 && expert->magnitude >= expert->weight);
+        all_dropped += expert->dropped;
     }
-    require(isfinite(counts->entropy) && isfinite(counts->margin) && counts->dropped == dropped);
+    require(counts->entropy >= 0 && counts->margin >= 0 && all_dropped == dropped);
     require(top1 == routing->items && selected + dropped == routing->items * routing->top_k);
     moed_gate_counts_free(counts);
 }

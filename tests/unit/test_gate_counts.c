@@ -1,4 +1,6 @@
 /* Counts against a reference that keeps every decision and counts it again from the start. */
+#include <math.h>
+
 #include "core/gate_counts.h"
 #include "support.h"
 
@@ -44,50 +46,71 @@ static void decide(size_t items, size_t experts, size_t top_k, uint32_t *state)
     for (size_t i = 0; i < items * experts; i++)
         decided.probability[i] = sixteenths(state);
     for (size_t item = 0; item < items; item++) {
-        decided.entropy[item] = sixteenths(state);
+        decided.entropy[item] = sixteenths(state) + 1.0f / 64; /* between two parts */
         decided.margin[item] = sixteenths(state);
     }
 }
 
 /* What items [first, end) add up to for one expert, looked up pair by pair. */
-static struct moed_expert_counts expected_of(size_t expert, size_t first, size_t end)
+static void expect_expert(const struct moed_gate_counts *counts, size_t expert, size_t first,
+                          size_t end)
 {
     const size_t k = decided.routing.top_k;
-    struct moed_expert_counts expected = {0};
+    uint64_t selected = 0, top1 = 0, dropped = 0;
+    double weight = 0, magnitude = 0, probability = 0;
     for (size_t pair = first * k; pair < end * k; pair++) {
         if (decided.choice[pair] != (int32_t)expert)
             continue;
-        expected.top1 += pair % k == 0;
-        expected.selected += decided.expert[pair] >= 0;
-        expected.weight += (double)decided.weight[pair];
+        top1 += pair % k == 0;
+        selected += decided.expert[pair] >= 0;
+        dropped += decided.expert[pair] < 0;
+        weight += (double)decided.weight[pair];
+        magnitude += fabs((double)decided.weight[pair]);
     }
     for (size_t item = first; item < end; item++)
-        expected.probability +=
-            (double)decided.probability[item * decided.routing.experts + expert];
-    return expected;
+        probability += (double)decided.probability[item * decided.routing.experts + expert];
+    ck_assert_uint_eq(counts->expert[expert].selected, selected);
+    ck_assert_uint_eq(counts->expert[expert].top1, top1);
+    ck_assert_uint_eq(counts->expert[expert].dropped, dropped);
+    ck_assert_double_eq(moed_sum_value(counts->expert[expert].weight), weight);
+    ck_assert_double_eq(moed_sum_value(counts->expert[expert].magnitude), magnitude);
+    ck_assert_double_eq(moed_sum_value(counts->expert[expert].probability), probability);
+}
+
+/* Which part of [0, 1] or of [0, log2 experts] the value lies in, looked for from the front. */
+static size_t part_of(double value, double whole)
+{
+    size_t part = 0;
+    while (part + 1 < MOED_HISTOGRAM_PARTS && value >= whole * (double)(part + 1) / 20 - 1e-9)
+        part++;
+    return part;
+}
+
+static void expect_histograms(const struct moed_gate_counts *counts, size_t first, size_t end)
+{
+    uint64_t margins[MOED_HISTOGRAM_PARTS] = {0}, entropies[MOED_HISTOGRAM_PARTS] = {0};
+    const double most = log2((double)counts->experts);
+    for (size_t item = first; item < end; item++) {
+        margins[part_of((double)decided.margin[item], 1)]++;
+        entropies[counts->experts > 1 ? part_of((double)decided.entropy[item], most) : 0]++;
+    }
+    ck_assert_mem_eq(counts->margins, margins, sizeof margins);
+    ck_assert_mem_eq(counts->entropies, entropies, sizeof entropies);
 }
 
 static void expect_range(const struct moed_gate_counts *counts, size_t first, size_t end)
 {
     double entropy = 0, margin = 0;
-    uint64_t dropped = 0;
     for (size_t item = first; item < end; item++) {
         entropy += (double)decided.entropy[item];
         margin += (double)decided.margin[item];
     }
-    for (size_t pair = first * decided.routing.top_k; pair < end * decided.routing.top_k; pair++)
-        dropped += decided.expert[pair] < 0;
     ck_assert_uint_eq(counts->items, end - first);
-    ck_assert_uint_eq(counts->dropped, dropped);
-    ck_assert_double_eq(counts->entropy, entropy);
-    ck_assert_double_eq(counts->margin, margin);
-    for (size_t e = 0; e < decided.routing.experts; e++) {
-        const struct moed_expert_counts expected = expected_of(e, first, end);
-        ck_assert_uint_eq(counts->expert[e].selected, expected.selected);
-        ck_assert_uint_eq(counts->expert[e].top1, expected.top1);
-        ck_assert_double_eq(counts->expert[e].weight, expected.weight);
-        ck_assert_double_eq(counts->expert[e].probability, expected.probability);
-    }
+    ck_assert_double_eq(moed_sum_value(counts->entropy), entropy);
+    ck_assert_double_eq(moed_sum_value(counts->margin), margin);
+    for (size_t e = 0; e < decided.routing.experts; e++)
+        expect_expert(counts, e, first, end);
+    expect_histograms(counts, first, end);
 }
 
 /* [0, a), [a, b) and [b, items) counted apart, together, added up and taken away again. */
@@ -97,12 +120,12 @@ static void check_ranges(size_t a, size_t b)
     struct moed_gate_counts *head = moed_gate_counts_new(experts),
                             *middle = moed_gate_counts_new(experts),
                             *all = moed_gate_counts_new(experts);
-    moed_gate_counts_count(head, &decided.routing, 0, a);
+    moed_gate_counts_count(head, &decided.routing, 0, a, 1);
     expect_range(head, 0, a);
-    moed_gate_counts_count(middle, &decided.routing, a, b);
+    moed_gate_counts_count(middle, &decided.routing, a, b, 2);
     expect_range(middle, a, b);
-    moed_gate_counts_count(all, &decided.routing, 0, b);
-    moed_gate_counts_count(all, &decided.routing, b, items);
+    moed_gate_counts_count(all, &decided.routing, 0, b, 1);
+    moed_gate_counts_count(all, &decided.routing, b, items, 2);
     expect_range(all, 0, items);
     moed_gate_counts_add(middle, head);
     expect_range(middle, 0, b);
@@ -136,14 +159,79 @@ START_TEST(without_distributions_only_choices_count)
     decide(9, 4, 2, &state);
     decided.routing.probability = decided.routing.entropy = decided.routing.margin = NULL;
     struct moed_gate_counts *counts = moed_gate_counts_new(4);
-    moed_gate_counts_count(counts, &decided.routing, 0, 9);
+    moed_gate_counts_count(counts, &decided.routing, 0, 9, 1);
     ck_assert_uint_eq(counts->items, 9);
-    ck_assert_double_eq(counts->entropy, 0);
-    for (size_t e = 0; e < 4; e++) {
-        ck_assert_uint_eq(counts->expert[e].selected, expected_of(e, 0, 9).selected);
-        ck_assert_double_eq(counts->expert[e].probability, 0);
-    }
+    ck_assert(counts->entropy == 0);
+    memset(decided.probability, 0, sizeof decided.probability);
+    for (size_t e = 0; e < 4; e++)
+        expect_expert(counts, e, 0, 9);
     moed_gate_counts_free(counts);
+}
+END_TEST
+
+static void fill_fractions(float *values, size_t count, uint32_t *state)
+{
+    for (size_t i = 0; i < count; i++)
+        values[i] = ldexpf((float)next_random(state) / 0x1p24f, -(int)(next_random(state) % 40));
+}
+
+/* Fractions that no sum of doubles adds up alike in any order. */
+START_TEST(sums_do_not_depend_on_batches)
+{
+    uint32_t state = 99;
+    decide(MOST_ITEMS, MOST_EXPERTS, 3, &state);
+    fill_fractions(decided.probability, MOST_ITEMS * MOST_EXPERTS, &state);
+    fill_fractions(decided.weight, MOST_ITEMS * 3, &state);
+    fill_fractions(decided.entropy, MOST_ITEMS, &state);
+    fill_fractions(decided.margin, MOST_ITEMS, &state);
+    struct moed_gate_counts *whole = moed_gate_counts_new(MOST_EXPERTS),
+                            *parts = moed_gate_counts_new(MOST_EXPERTS);
+    moed_gate_counts_count(whole, &decided.routing, 0, MOST_ITEMS, 7);
+    for (size_t end = MOST_ITEMS, first; end > 0; end = first) {
+        first = end - 1 - next_random(&state) % end;
+        struct moed_gate_counts *part = moed_gate_counts_new(MOST_EXPERTS);
+        moed_gate_counts_count(part, &decided.routing, first, end, 7);
+        moed_gate_counts_add(parts, part);
+        moed_gate_counts_free(part);
+    }
+    ck_assert_mem_eq(whole, parts,
+                     sizeof *whole + MOST_EXPERTS * sizeof(struct moed_expert_counts));
+    double exact = 0;
+    for (size_t item = 0; item < MOST_ITEMS; item++)
+        exact += (double)decided.entropy[item];
+    ck_assert_double_eq_tol(moed_sum_value(whole->entropy), exact, MOST_ITEMS * 0x1p-33);
+    moed_gate_counts_free(whole);
+    moed_gate_counts_free(parts);
+}
+END_TEST
+
+START_TEST(no_weight_poisons_a_sum)
+{
+    ck_assert_double_eq(moed_sum_value(moed_sum_of(0.375)), 0.375);
+    ck_assert_double_eq(moed_sum_value(moed_sum_of(-0x1p-32)), -0x1p-32);
+    ck_assert_double_eq(moed_sum_value(moed_sum_of(1e30)), 0x1p19);
+    ck_assert_double_eq(moed_sum_value(moed_sum_of(-INFINITY)), -0x1p19);
+    ck_assert_double_eq(moed_sum_value(moed_sum_of(NAN)), -0x1p19);
+    /* A million years at a million rows a second are far from the end of a sum. */
+    ck_assert_double_gt(moed_sum_value(((__int128)1 << 126)), 0x1p19 * 1e6 * 3.2e13);
+}
+END_TEST
+
+START_TEST(experts_remember_when_they_served_last)
+{
+    uint32_t state = 1;
+    decide(1, 2, 1, &state);
+    decided.choice[0] = decided.expert[0] = 1;
+    struct moed_gate_counts *one = moed_gate_counts_new(2), *other = moed_gate_counts_new(2);
+    moed_gate_counts_count(one, &decided.routing, 0, 1, 50);
+    moed_gate_counts_count(other, &decided.routing, 0, 1, 40);
+    moed_gate_counts_add(other, one);
+    ck_assert_uint_eq(other->expert[0].last, 0);
+    ck_assert_uint_eq(other->expert[1].last, 50);
+    moed_gate_counts_subtract(other, one);
+    ck_assert_uint_eq(other->expert[1].last, 50);
+    moed_gate_counts_free(one);
+    moed_gate_counts_free(other);
 }
 END_TEST
 
@@ -171,5 +259,6 @@ START_TEST(freeing_nothing_is_fine)
 END_TEST
 
 TEST_MAIN("gate counts", any_range_counts_as_the_reference,
-          without_distributions_only_choices_count, integers_are_exact_modulo_2_64,
-          freeing_nothing_is_fine)
+          without_distributions_only_choices_count, sums_do_not_depend_on_batches,
+          no_weight_poisons_a_sum, experts_remember_when_they_served_last,
+          integers_are_exact_modulo_2_64, freeing_nothing_is_fine)

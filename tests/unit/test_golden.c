@@ -70,15 +70,15 @@ static void keep_routing(const struct moed_routing *routing, const struct batch 
         memcpy(gate->weight + to, routing->weight + from, pairs * sizeof(float));
     }
     struct moed_gate_counts *counts = moed_gate_counts_new(experts);
-    moed_gate_counts_count(counts, routing, 0, routing->items);
+    moed_gate_counts_count(counts, routing, 0, routing->items, 1);
     for (size_t e = 0; e < experts; e++) {
         gate->sums[e] += (double)counts->expert[e].selected;
+        gate->dropped += counts->expert[e].dropped;
         gate->sums[experts + e] += (double)counts->expert[e].top1;
-        gate->sums[2 * experts + e] += counts->expert[e].weight;
-        gate->sums[3 * experts + e] += counts->expert[e].probability;
+        gate->sums[2 * experts + e] += moed_sum_value(counts->expert[e].weight);
+        gate->sums[3 * experts + e] += moed_sum_value(counts->expert[e].probability);
     }
-    gate->sums[4 * experts] += counts->entropy;
-    gate->dropped += counts->dropped;
+    gate->sums[4 * experts] += moed_sum_value(counts->entropy);
     moed_gate_counts_free(counts);
 }
 

@@ -328,7 +328,8 @@ START_TEST(routing_is_shown_per_layer_and_expert)
                                          .entropy = FLOATS(1, 1),
                                          .margin = FLOATS(0, 0)};
     const struct moed_routing none = {.experts = 4, .top_k = 2};
-    stats_add_batch(stats_of(0), 2, 0.001, (const struct moed_routing *[]){&none, &routing});
+    const struct moed_routing *const routed[] = {&none, &routing};
+    stats_add_batch(stats_of(0), &(struct tally_batch){2, routed, 1}, 0.001);
     struct page *page = read_page();
 #define LAYER "{model=\"once\",version=\"1\",layer=\"m2\""
     expect_value(page, "moed_layer_usage_entropy_bits" LAYER "}", 1);

@@ -23,7 +23,7 @@ static struct result run_routed(const struct moed_model *model, size_t layer, si
     memcpy(result.expert, routing->expert, rows * routing->top_k * sizeof(int32_t));
     memcpy(result.weight, routing->weight, rows * routing->top_k * sizeof(float));
     struct moed_gate_counts *counts = moed_gate_counts_new(routing->experts);
-    moed_gate_counts_count(counts, routing, 0, rows);
+    moed_gate_counts_count(counts, routing, 0, rows, 1);
     for (size_t e = 0; e < routing->experts; e++)
         result.selected[e] = counts->expert[e].selected;
     moed_gate_counts_free(counts);

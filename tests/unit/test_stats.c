@@ -38,15 +38,12 @@ START_TEST(counters_begin_at_zero)
 {
     struct stats stats;
     stats_init(&stats, &info);
-    const struct routing_layer layer = stats_routing(&stats, &info, 1);
-    ck_assert_str_eq(layer.name, "second");
-    ck_assert_uint_eq(layer.top_k, 2);
-    ck_assert_uint_eq(layer.counts->experts, 3);
-    ck_assert_uint_eq(layer.counts->items, 0);
+    const struct moed_gate_counts *counts = stats.routing->gates[1];
+    ck_assert_uint_eq(counts->experts, 3);
+    ck_assert_uint_eq(counts->items, 0);
     for (size_t i = 0; i < 3; i++) {
-        const struct moed_expert_counts *expert = &layer.counts->expert[i];
-        ck_assert_uint_eq(expert->selected + expert->top1, 0);
-        ck_assert_double_eq(expert->weight + expert->probability, 0);
+        ck_assert_uint_eq(counts->expert[i].selected + counts->expert[i].top1, 0);
+        ck_assert(counts->expert[i].weight + counts->expert[i].probability == 0);
     }
     ck_assert_uint_eq(stats.rows, 0);
     stats_close(&stats);
@@ -70,18 +67,21 @@ START_TEST(routing_adds_up)
                                      .margin = FLOATS(0.5f, 0)};
     const struct moed_routing none = {.experts = 2, .top_k = 1};
     const struct moed_routing *const batch[] = {&none, &one};
-    stats_add_batch(&stats, 2, 0.1, batch);
-    stats_add_batch(&stats, 2, 0.1, batch);
-    const struct moed_gate_counts *counts = stats_routing(&stats, &info, 1).counts;
+    const struct tally_batch counted = {2, batch, 1};
+    stats_add_batch(&stats, &counted, 0.1);
+    stats_add_batch(&stats, &counted, 0.1);
+    const struct moed_gate_counts *counts = stats.routing->gates[1];
+    ck_assert_uint_eq(stats.rows, 4);
+    ck_assert_uint_eq(stats.routing->rows, 4);
     ck_assert_uint_eq(counts->items, 4);
     ck_assert_uint_eq(counts->expert[0].selected, 4);
     ck_assert_uint_eq(counts->expert[2].selected, 2);
     ck_assert_uint_eq(counts->expert[1].top1, 2);
-    ck_assert_double_eq(counts->expert[1].weight, 2);
-    ck_assert_double_eq(counts->expert[0].probability, 1.5);
-    ck_assert_double_eq(counts->entropy, 3);
-    ck_assert_double_eq(counts->margin, 1);
-    ck_assert_uint_eq(stats_routing(&stats, &info, 0).counts->items, 0);
+    ck_assert_double_eq(moed_sum_value(counts->expert[1].weight), 2);
+    ck_assert_double_eq(moed_sum_value(counts->expert[0].probability), 1.5);
+    ck_assert_double_eq(moed_sum_value(counts->entropy), 3);
+    ck_assert_double_eq(moed_sum_value(counts->margin), 1);
+    ck_assert_uint_eq(stats.routing->gates[0]->items, 0);
     stats_close(&stats);
 }
 END_TEST
@@ -100,18 +100,18 @@ START_TEST(loops_add_up)
     stats_add_wait(&other, 0.5);
     one.rows = 3;
     other.rows = 4;
-    one.routing[1]->expert[2].selected = 5;
-    other.routing[1]->expert[2].selected = 6;
-    one.routing[1]->dropped = 1;
-    other.routing[1]->dropped = 1;
+    one.routing->gates[1]->expert[2].selected = 5;
+    other.routing->gates[1]->expert[2].selected = 6;
+    one.routing->gates[1]->expert[0].dropped = 1;
+    other.routing->gates[1]->expert[0].dropped = 1;
     stats_add(&sum, &one);
     stats_add(&sum, &other);
     ck_assert_uint_eq(sum.requests.count, 2);
     ck_assert_uint_eq(sum.requests.items[0].count, 2);
     ck_assert_uint_eq(sum.rejected[REJECT_DEADLINE], 2);
     ck_assert_uint_eq(sum.rows, 7);
-    ck_assert_uint_eq(sum.routing[1]->expert[2].selected, 11);
-    ck_assert_uint_eq(stats_routing(&sum, &info, 1).counts->dropped, 2);
+    ck_assert_uint_eq(sum.routing->gates[1]->expert[2].selected, 11);
+    ck_assert_uint_eq(sum.routing->gates[1]->expert[0].dropped, 2);
     ck_assert_double_eq_tol(sum.request_seconds.sum, 0.4, 1e-12);
     ck_assert_double_eq(sum.queue_seconds.sum, 0.5);
     stats_close(&one);
@@ -163,6 +163,131 @@ START_TEST(bounds_ascend)
 }
 END_TEST
 
-TEST_MAIN("stats", loops_add_up, reasons_have_words, requests_count_by_protocol_and_status,
-          counters_begin_at_zero, routing_adds_up, histograms_reach_from_microseconds_to_timeouts,
-          bounds_ascend)
+/* ---- windows ---- */
+
+static const uint64_t SECOND = 1000000000;
+
+/* One row, which both gates give to their expert `expert`. */
+static void serve_row(struct stats *shard, int32_t expert, uint64_t now)
+{
+    const int32_t chosen[] = {expert, 2};
+    const struct moed_routing first = {.items = 1,
+                                       .experts = 2,
+                                       .top_k = 1,
+                                       .expert = chosen,
+                                       .choice = chosen,
+                                       .weight = FLOATS(1)},
+                              second = {.items = 1,
+                                        .experts = 3,
+                                        .top_k = 2,
+                                        .expert = chosen,
+                                        .choice = chosen,
+                                        .weight = FLOATS(0.5f, 0.5f)};
+    const struct moed_routing *const routing[] = {&first, &second};
+    stats_add_batch(shard, &(struct tally_batch){1, routing, now}, 0.001);
+}
+
+static uint64_t rows_in(struct model_stats *stats, enum window window, uint64_t now)
+{
+    struct stats_window of;
+    stats_window_init(&of, stats, window, now);
+    const uint64_t rows = of.tally->rows;
+    ck_assert_uint_eq(of.tally->gates[0]->items, rows);
+    ck_assert_uint_eq(of.tally->gates[1]->expert[2].selected, rows);
+    stats_window_close(&of);
+    return rows;
+}
+
+/* A row a second over two loops, for three hours and with pauses, against a list of all of them. */
+START_TEST(windows_slide)
+{
+    enum { SECONDS = 3 * 3600 };
+    static bool served[SECONDS];
+    const uint64_t lengths[] = {60, 300, 3600};
+    struct model_stats *stats = model_stats_new(&info, 2, 0);
+    uint32_t state = 3;
+    for (uint64_t second = 0; second < SECONDS; second++) {
+        if (second % 5 == 0)
+            model_stats_tick(stats, second * SECOND);
+        const bool pause = second % 2000 > 1200;
+        served[second] = !pause && next_random(&state) % 3 > 0;
+        if (served[second])
+            serve_row(&stats->loop[second % 2], second % 7 == 0, second * SECOND);
+        for (int window = 0; window < WINDOW_COUNT && second % 101 == 0; window++) {
+            const uint64_t step = lengths[window] / 12, begin = second / step * step;
+            uint64_t rows = 0;
+            for (uint64_t s = begin > lengths[window] ? begin - lengths[window] : 0; s <= second;
+                 s++)
+                rows += served[s];
+            const uint64_t got = rows_in(stats, (enum window)window, second * SECOND);
+            ck_assert_msg(got == rows, "%s at %lu: %lu rows, expected %lu",
+                          window_name((enum window)window), second, got, rows);
+        }
+    }
+    model_stats_release(stats);
+}
+END_TEST
+
+START_TEST(a_window_says_what_it_spans)
+{
+    struct model_stats *stats = model_stats_new(&info, 1, 1000 * SECOND);
+    struct stats_window of;
+    serve_row(&stats->loop[0], 0, 1001 * SECOND);
+    stats_window_init(&of, stats, WINDOW_1M, 1007 * SECOND);
+    ck_assert_double_eq(of.seconds, 7); /* since the load */
+    ck_assert_uint_eq(of.tally->rows, 1);
+    ck_assert_uint_eq(of.before->rows, 0);
+    stats_window_close(&of);
+    for (uint64_t second = 1010; second <= 1100; second += 5)
+        model_stats_tick(stats, second * SECOND);
+    serve_row(&stats->loop[0], 0, 1101 * SECOND);
+    stats_window_init(&of, stats, WINDOW_1M, 1102 * SECOND);
+    ck_assert_double_eq(of.seconds, 62);
+    ck_assert_uint_eq(of.tally->rows, 1);
+    ck_assert_uint_eq(of.before->rows, 1);
+    ck_assert_uint_eq(of.recent->rows, 2);
+    ck_assert_uint_eq(of.earlier->rows, 0);
+    stats_window_close(&of);
+    stats_window_init(&of, stats, WINDOW_ALL, 1102 * SECOND);
+    ck_assert_double_eq(of.seconds, 102);
+    ck_assert_uint_eq(of.tally->rows, 2);
+    ck_assert_uint_eq(of.before->rows, 0);
+    stats_window_close(&of);
+    model_stats_release(stats);
+}
+END_TEST
+
+/* Expert 1 of the first gate serves half an hour, then no more. */
+START_TEST(earlier_and_recent_do_not_overlap)
+{
+    struct model_stats *stats = model_stats_new(&info, 1, 0);
+    struct stats_window of;
+    for (uint64_t second = 1; second < 2400; second++) {
+        if (second % 5 == 0)
+            model_stats_tick(stats, second * SECOND);
+        serve_row(&stats->loop[0], second < 1800 && second % 2, second * SECOND);
+    }
+    stats_window_init(&of, stats, WINDOW_5M, 2399 * SECOND);
+    ck_assert_uint_eq(of.recent->rows, 2399 - 2075 + 1);
+    ck_assert_uint_eq(of.earlier->rows, 2399 - of.recent->rows);
+    ck_assert_uint_eq(of.earlier->gates[0]->expert[1].selected, 900);
+    ck_assert_uint_eq(of.recent->gates[0]->expert[1].selected, 0);
+    ck_assert_uint_eq(of.tally->gates[0]->expert[1].last, 1799 * SECOND);
+    stats_window_close(&of);
+    model_stats_release(stats);
+}
+END_TEST
+
+START_TEST(windows_have_names)
+{
+    for (int window = 0; window <= WINDOW_ALL; window++)
+        ck_assert_int_eq(window_find(window_name((enum window)window)), window);
+    ck_assert_int_eq(window_find("2m"), -1);
+    ck_assert_int_eq(window_find(""), -1);
+}
+END_TEST
+
+TEST_MAIN("stats", windows_slide, a_window_says_what_it_spans, earlier_and_recent_do_not_overlap,
+          windows_have_names, loops_add_up, reasons_have_words,
+          requests_count_by_protocol_and_status, counters_begin_at_zero, routing_adds_up,
+          histograms_reach_from_microseconds_to_timeouts, bounds_ascend)

@@ -1,0 +1,96 @@
+/* GET .../routing: what was counted in the window that the query asks for. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/memory.h"
+#include "proto/routing.h"
+#include "server/describe.h"
+
+/* Names of layers are at most two names and a dot. */
+enum { WINDOW_BYTES = 16, LAYER_BYTES = 256 };
+
+/* What the query asks for. */
+struct query {
+    enum window window;
+    size_t first, end; /* of the gates */
+};
+
+static int read_window(const struct exchange *exchange, struct query *query, struct error *err)
+{
+    char text[WINDOW_BYTES] = "all";
+    if (exchange_query(exchange, "window", text, sizeof text, err) < 0)
+        return -1;
+    const int window = window_find(text);
+    if (window < 0)
+        return error_set(err, ERROR_INVALID, "window is '%s', expected 1m, 5m, 1h or all", text);
+    query->window = (enum window)window;
+    return 0;
+}
+
+static int read_layer(const struct exchange *exchange, const struct moed_model_info *info,
+                      struct query *query, struct error *err)
+{
+    char text[LAYER_BYTES];
+    const int given = exchange_query(exchange, "layer", text, sizeof text, err);
+    query->first = 0;
+    query->end = info->gate_count;
+    if (given <= 0)
+        return given;
+    for (size_t i = 0; i < info->gate_count; i++)
+        if (strcmp(info->gates[i].name, text) == 0) {
+            query->first = i;
+            query->end = i + 1;
+            return 0;
+        }
+    return error_set(err, ERROR_INVALID, "layer is '%.64s', and no gate of the model is called so",
+                     text);
+}
+
+static struct routing_layer layer_of(const struct moed_gate_info *gate,
+                                     const struct stats_window *counted, size_t index)
+{
+    return (struct routing_layer){.name = gate->name,
+                                  .top_k = gate->top_k,
+                                  .expert_index = gate->expert_index,
+                                  .limited = gate->limited,
+                                  .counts = counted->tally->gates[index],
+                                  .recent = counted->recent->gates[index],
+                                  .earlier = counted->earlier->gates[index]};
+}
+
+static void write_document(const struct model *model, const struct query *query,
+                           struct buffer *body)
+{
+    struct routing_layer *layers = xcalloc(model->info->gate_count, sizeof *layers);
+    struct stats_window counted;
+    stats_window_init(&counted, model->stats, query->window, uv_hrtime());
+    for (size_t i = query->first; i < query->end; i++)
+        layers[i] = layer_of(&model->info->gates[i], &counted, i);
+    const struct routing_document document = {.model = model->name,
+                                              .version = model->version,
+                                              .window = window_name(query->window),
+                                              .seconds = counted.seconds,
+                                              .rows = counted.tally->rows,
+                                              .now = counted.now,
+                                              .layers = layers + query->first,
+                                              .layer_count = query->end - query->first};
+    routing_write(&document, body);
+    stats_window_close(&counted);
+    free(layers);
+}
+
+void describe_routing(const struct api *api, struct exchange *exchange, const struct target *target)
+{
+    struct error err = ERROR_INIT;
+    struct query query = {.window = WINDOW_ALL};
+    struct buffer body;
+    (void)api;
+    if (read_window(exchange, &query, &err) != 0 ||
+        read_layer(exchange, target->model->info, &query, &err) != 0) {
+        exchange_reply_error(exchange, &err);
+        return;
+    }
+    describe_new(&body);
+    write_document(target->model, &query, &body);
+    describe_reply(exchange, 200, NULL, &body);
+}

@@ -1,0 +1,56 @@
+/* Sliding windows: totals as they were at the ends of past steps, so that a window is the totals of
+ * now minus those of then. Counting itself knows nothing of windows and pays nothing for them.
+ *
+ * Each window moves by steps of a twelfth of its length and is remembered twice over, so that it
+ * can be compared with the one before. A remembered total takes as much memory as the counts
+ * themselves (80 bytes for each expert); there are at most WINDOW_COUNT * HISTORY_MARKS of them,
+ * about 6 KiB for each expert, and none for steps in which nothing was counted. */
+#ifndef SERVER_HISTORY_H
+#define SERVER_HISTORY_H
+
+#include "server/tally.h"
+
+/* WINDOW_ALL begins at the load, or at the last reset. */
+enum window { WINDOW_1M, WINDOW_5M, WINDOW_1H, WINDOW_COUNT, WINDOW_ALL = WINDOW_COUNT };
+
+/* "1m", "5m", "1h", "all". */
+const char *window_name(enum window window);
+
+/* -1: there is none of that name. */
+int window_find(const char *name);
+
+enum { WINDOW_STEPS = 12, HISTORY_MARKS = 2 * WINDOW_STEPS + 2 };
+
+/* The totals at the beginning of a step, which is that of all later ones up to the next mark. */
+struct mark {
+    uint64_t step;
+    struct tally *totals; /* owned; NULL: nothing had been counted */
+};
+
+struct history {
+    uint64_t began;     /* uv_hrtime(), like all times here */
+    struct tally *base; /* the totals when it began; owned; NULL: zero */
+    struct ring {
+        uint64_t step; /* of the last tick */
+        size_t count;  /* of marks, ever; the newest is marks[(count - 1) % HISTORY_MARKS] */
+        struct mark marks[HISTORY_MARKS];
+    } rings[WINDOW_COUNT];
+};
+
+/* `totals` are those of now, copied; NULL: zero. */
+void history_init(struct history *history, const struct tally *totals, uint64_t now);
+void history_close(struct history *history);
+
+/* Remembers the totals where a step has ended since the last call. To be called about as often as
+ * the shortest step ends; a late call counts what came meanwhile to the step before. */
+void history_tick(struct history *history, const struct tally *totals, uint64_t now);
+
+/* The shortest step, in milliseconds. */
+enum { HISTORY_TICK_MS = 5000 };
+
+/* Totals when the window began that is `back` windows before the latest one (0: that itself, 1: the
+ * one before). Borrowed; NULL: zero. *began receives the time. WINDOW_ALL has none before it. */
+const struct tally *history_begin(const struct history *history, enum window window, unsigned back,
+                                  uint64_t now, uint64_t *began);
+
+#endif

@@ -1,0 +1,37 @@
+/* What all gates of a model decided for some rows: one block of counts per gate. */
+#ifndef SERVER_TALLY_H
+#define SERVER_TALLY_H
+
+#include <stdbool.h>
+
+#include "core/gate_counts.h"
+#include "core/moed.h"
+
+struct tally {
+    uint64_t rows;
+    size_t gate_count;
+    struct moed_gate_counts *gates[]; /* [gate_count] in the order of info->gates */
+};
+
+/* All zero. The caller frees it. */
+struct tally *tally_new(const struct moed_model_info *info);
+struct tally *tally_copy(const struct tally *tally);
+void tally_free(struct tally *tally);
+
+/* Counts rows [first, end) of a batch at time `now`: routing[gate_count] is what each gate decided
+ * for all of its `rows`. */
+struct tally_batch {
+    size_t rows;
+    const struct moed_routing *const *routing;
+    uint64_t now; /* uv_hrtime() */
+};
+void tally_count(struct tally *tally, const struct tally_batch *batch, size_t first, size_t end);
+
+/* to += from; from -= then. */
+void tally_add(struct tally *to, const struct tally *from);
+void tally_subtract(struct tally *from, const struct tally *then);
+
+/* Whether they have as many gates, of as many experts. */
+bool tally_fits(const struct tally *tally, const struct moed_model_info *info);
+
+#endif

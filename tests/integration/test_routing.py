@@ -1,0 +1,138 @@
+"""Routing statistics: every figure of the document equals a recomputation from the rows' own routing."""
+
+import math
+import os
+import unittest
+
+import numpy as np
+
+from support.models import Tiny, TwoLayers
+from support.server import ServerCase
+
+WINDOWS = ("1m", "5m", "1h", "all")
+
+
+class RoutingCase(ServerCase):
+    @staticmethod
+    def models(directory):
+        Tiny(seed=1).write(os.path.join(directory, "tiny", "2"))
+        Tiny(seed=2).write(os.path.join(directory, "tiny", "10"))
+        TwoLayers().write(os.path.join(directory, "two-layers"))
+
+    def setUp(self):
+        self.server = self.start()
+        self.addCleanup(self.server.stop)
+        self.client = self.new_client()
+
+    def get(self, path):
+        answer = self.client.get(path)
+        self.assertEqual(answer.status, 200, answer.body)
+        return answer.json
+
+    def routed(self, rows):
+        """Sends the rows and returns what each gate did with them: (experts [n, k], weights [n, k]) by name."""
+        experts, weights = {}, {}
+        for part in np.split(rows, [1, 30]):
+            request = {"inputs": [{"name": "x", "shape": list(part.shape), "datatype": "FP32",
+                                   "data": part.ravel().tolist()}],
+                       "outputs": [{"name": f"routing.{layer}.{what}"} for layer in ("first", "second")
+                                   for what in ("experts", "weights")]}
+            answer = self.client.infer("two-layers", request)
+            self.assertEqual(answer.status, 200, answer.body)
+            for output in answer.json["outputs"]:
+                _, layer, what = output["name"].split(".")
+                into, kind = (experts, np.int64) if what == "experts" else (weights, np.float32)
+                into.setdefault(layer, []).append(np.array(output["data"], kind).reshape(output["shape"]))
+        return {layer: (np.concatenate(experts[layer]), np.concatenate(weights[layer])) for layer in experts}
+
+
+def entropy(shares):
+    return -sum(share * math.log2(share) for share in shares if share > 0)
+
+
+class FiguresTest(RoutingCase):
+    def test_before_any_row(self):
+        for window in WINDOWS:
+            document = self.get(f"/v2/models/tiny/routing?window={window}")
+            (layer,) = document["layers"]
+            self.assertEqual((document["window"], document["rows"]), (window, 0))
+            self.assertEqual((layer["rows"], layer["unused"], layer["imbalance"], layer["dying"]), (0, 3, 0, []))
+            self.assertIsNone(layer["experts"][0]["idle_seconds"])
+
+    def test_every_figure_by_numpy(self):
+        rows = np.random.default_rng(6).normal(size=(90, 6)).astype(np.float32)
+        routed = self.routed(rows)
+        _, *references = TwoLayers().forward(rows)
+        for window in WINDOWS:
+            document = self.get(f"/v2/models/two-layers/routing?window={window}")
+            self.assertEqual((document["model"], document["version"], document["rows"]), ("two-layers", "1", 90))
+            self.assertLess(0, document["seconds"])
+            self.assertEqual([layer["name"] for layer in document["layers"]], ["first", "second"])
+            for layer, reference, experts in zip(document["layers"], references, (4, 5)):
+                with self.subTest(window=window, layer=layer["name"]):
+                    self.check_counts(layer, *routed[layer["name"]], experts)
+                    self.check_figures(layer)
+                    self.check_distribution(layer, reference[3])
+
+    def check_counts(self, layer, chosen, weights, experts):
+        rows, top_k = chosen.shape
+        self.assertEqual((layer["rows"], layer["top_k"]), (rows, top_k))
+        self.assertEqual([expert["index"] for expert in layer["experts"]], list(range(experts)))
+        total = np.abs(weights.astype(np.float64)).sum()
+        for i, expert in enumerate(layer["experts"]):
+            mine = weights[chosen == i].astype(np.float64)
+            self.assertEqual(expert["selected"], len(mine))
+            self.assertEqual(expert["top1"], int((chosen[:, 0] == i).sum()))
+            self.assertAlmostEqual(expert["share"], len(mine) / (rows * top_k), delta=1e-9)
+            self.assertAlmostEqual(expert["weight"], mine.sum(), delta=1e-9 * rows)
+            self.assertAlmostEqual(expert["weight_share"], np.abs(mine).sum() / total, delta=1e-9)
+            if len(mine):
+                self.assertLess(expert["idle_seconds"], 600)
+            else:
+                self.assertIsNone(expert["idle_seconds"])
+
+    def check_figures(self, layer):
+        """Those of the shares and sums that the document itself holds."""
+        share = np.array([expert["share"] for expert in layer["experts"]])
+        weight = np.array([expert["weight_share"] for expert in layer["experts"]])
+        probability = np.array([expert["probability"] for expert in layer["experts"]])
+        for key, value in {"imbalance": share.max() / share.mean(), "weight_imbalance": weight.max() / weight.mean(),
+                           "balancedness": share.mean() / share.max(), "cv": share.std() / share.mean(),
+                           "jain": share.sum() ** 2 / (len(share) * (share ** 2).sum()),
+                           "effective_experts": 2 ** entropy(weight),
+                           "usage_entropy_bits": entropy(probability / layer["rows"])}.items():
+            self.assertAlmostEqual(layer[key], value, delta=1e-9, msg=key)
+        self.assertEqual(layer["unused"], int((share == 0).sum()))
+
+    def check_distribution(self, layer, p):
+        """p is computed here in float64, in the server in float32."""
+        first, second = np.sort(p, axis=1)[:, [-1, -2]].T
+        self.assertAlmostEqual(layer["margin"], (first - second).mean(), places=5)
+        self.assertAlmostEqual(layer["gate_entropy_bits"], -(p * np.log2(p)).sum(axis=1).mean(), places=5)
+        for i, expert in enumerate(layer["experts"]):
+            self.assertAlmostEqual(expert["probability"] / layer["rows"], p[:, i].mean(), places=5)
+
+    def test_versions_count_apart(self):
+        self.client.predict("tiny", [[1, 2, 3, 4]], version=2)
+        self.assertEqual(self.get("/v2/models/tiny/versions/2/routing")["layers"][0]["rows"], 1)
+        self.assertEqual(self.get("/v2/models/tiny/versions/10/routing")["layers"][0]["rows"], 0)
+
+
+class QueryTest(RoutingCase):
+    def test_one_layer(self):
+        (layer,) = self.get("/v2/models/two-layers/routing?layer=second")["layers"]
+        self.assertEqual((layer["name"], len(layer["experts"])), ("second", 5))
+
+    def test_what_does_not_exist(self):
+        for query, message in (("window=2m", "window is '2m', expected 1m, 5m, 1h or all"),
+                               ("window=", "window is '', expected 1m, 5m, 1h or all"),
+                               ("window=" + "1" * 100, "window"),
+                               ("window=%zz", "window"),
+                               ("layer=third", "layer is 'third', and no gate of the model is called so")):
+            answer = self.client.get(f"/v2/models/two-layers/routing?{query}")
+            self.assertEqual(answer.status, 400, answer.body)
+            self.assertIn(message, answer.json["error"])
+
+
+if __name__ == "__main__":
+    unittest.main()
