@@ -2,7 +2,10 @@
  * overload and failures of ours. */
 #include "server/access_log.h"
 
+#include "server/http.h"
 #include "server/log.h"
+#include "server/model.h"
+#include "server/totals.h"
 
 static enum log_level level_of(int status)
 {
@@ -36,30 +39,32 @@ static void log_exchange(const struct exchange *exchange, uint64_t duration_ns)
 }
 
 /* Inference requests count at their model; other requests only when they failed. */
-static void count_exchange(struct loop *loop, const struct exchange *exchange, uint64_t duration_ns)
+static void count_exchange(const struct exchange *exchange, uint64_t duration_ns,
+                           struct totals *totals, size_t loop)
 {
     const char *protocol = exchange->log_protocol ? exchange->log_protocol : "";
     if (exchange->log_protocol && exchange->model) {
-        stats_add_request(&exchange->model->stats->loop[loop->index], protocol, exchange->status,
+        stats_add_request(&exchange->model->stats->loop[loop], protocol, exchange->status,
                           (double)duration_ns / 1e9);
     } else if (exchange->log_protocol || exchange->status >= 400) {
-        uv_mutex_lock(&loop->mutex);
-        request_counts_add(&loop->other_requests, protocol, exchange->status, 1);
-        uv_mutex_unlock(&loop->mutex);
+        struct loop_totals *own = &totals->loop[loop];
+        uv_mutex_lock(&own->mutex);
+        request_counts_add(&own->other_requests, protocol, exchange->status, 1);
+        uv_mutex_unlock(&own->mutex);
     }
 }
 
-void access_log_finished(const struct exchange *exchange, uint64_t duration_ns, void *context)
+void access_log_finished(const struct exchange *exchange, uint64_t duration_ns,
+                         struct totals *totals, size_t loop)
 {
-    count_exchange(context, exchange, duration_ns);
+    count_exchange(exchange, duration_ns, totals, loop);
     log_exchange(exchange, duration_ns);
     model_release(exchange->model);
 }
 
-void access_log_lost(const struct exchange *exchange, void *context)
+void access_log_lost(const struct exchange *exchange)
 {
     struct log_line line;
-    (void)context;
     log_begin(&line, LOG_ERROR, "request_lost");
     log_text(&line, "method", exchange->method_text);
     log_text(&line, "path", exchange->path);

@@ -2,12 +2,18 @@
 #ifndef SERVER_ACCESS_LOG_H
 #define SERVER_ACCESS_LOG_H
 
-#include "server/loop.h"
+#include <stddef.h>
+#include <stdint.h>
 
-/* For http: logs the exchange, counts it, and lets go of its model. `context` is the loop. */
-void access_log_finished(const struct exchange *exchange, uint64_t duration_ns, void *context);
+struct exchange;
+struct totals;
 
-/* One that was accepted and will never be answered. */
-void access_log_lost(const struct exchange *exchange, void *context);
+/* Logs the exchange, counts it for loop number `loop`, and lets go of its model. On the loop's
+ * thread. */
+void access_log_finished(const struct exchange *exchange, uint64_t duration_ns,
+                         struct totals *totals, size_t loop);
+
+/* Logs an exchange that was accepted and will never be answered. */
+void access_log_lost(const struct exchange *exchange);
 
 #endif

@@ -8,15 +8,14 @@
 #include "server/lanes.h"
 #include "server/options.h"
 #include "server/predict.h"
-
-struct server;
+#include "server/totals.h"
 
 struct api {
     const struct options *options;
     const struct lanes *lanes; /* of this loop; they know the catalog */
     struct predict *predict;
     const atomic_bool *stopping; /* a stop was asked for: not ready any more */
-    const struct server *server; /* for the counters of all loops (metrics.c) */
+    struct totals *totals;       /* of all loops */
 };
 
 /* What the path of a request names. */

@@ -1,5 +1,5 @@
-/* A long body is scanned by the thread up to the last number: what comes back to the loop is
- * binary, and reading it costs no more than copying it. */
+/* The thread turns a long body into binary numbers, so that reading them on the loop costs no more
+ * than copying them. */
 #include "server/decode.h"
 
 #include <stdlib.h>
@@ -7,31 +7,32 @@
 #include "core/memory.h"
 #include "server/http.h"
 #include "server/model.h"
-#include "server/predict.h"
 
-/* A loop scans at least so much in two milliseconds; handing over costs some hundredths of one. */
+/* A loop scans at least this much in two milliseconds; handing it over costs some hundredths of
+ * one.
+ */
 enum { LONG_BODY_BYTES = 1 << 20 };
 
 struct decoding {
     uv_work_t work;
     struct job *job;
+    const struct infer_limits *limits;
     void (*on_decoded)(struct job *job, struct error *err);
     void **numbers; /* [input_count]; NULL: the input is read from the body */
     struct error err;
-    bool gone; /* the client is */
+    bool gone; /* the client has left */
 };
 
-static int decode(struct job *job, struct error *err)
+static int decode(struct job *job, const struct infer_limits *limits, struct error *err)
 {
     const struct exchange *exchange = job->exchange;
     const struct infer_body body = {
         exchange->body ? exchange->body : "", exchange->body_length,
         exchange_header_in(exchange, "Inference-Header-Content-Length")};
-    return job->protocol->decode(&job->model->signature, &body, &job->predict->limits,
-                                 &job->request, err);
+    return job->protocol->decode(&job->model->signature, &body, limits, &job->request, err);
 }
 
-/* Replaces the JSON of an input by its numbers. */
+/* Replaces an input's JSON by its numbers. */
 static int read_input(struct decoding *decoding, size_t index)
 {
     struct infer_request *request = &decoding->job->request;
@@ -53,12 +54,12 @@ static int read_input(struct decoding *decoding, size_t index)
     return 0;
 }
 
-/* On a thread of libuv's. */
+/* On one of libuv's threads. */
 static void work(uv_work_t *work)
 {
     struct decoding *decoding = work->data;
     struct job *job = decoding->job;
-    if (decode(job, &decoding->err) != 0)
+    if (decode(job, decoding->limits, &decoding->err) != 0)
         return;
     size_t count = job->request.signature->input_count;
     decoding->numbers = xcalloc(count, sizeof *decoding->numbers);
@@ -92,27 +93,28 @@ static void after_work(uv_work_t *work, int status)
     free(decoding);
 }
 
-static void decode_on_a_thread(uv_loop_t *loop, struct job *job,
+static void decode_on_a_thread(uv_loop_t *loop, struct job *job, const struct infer_limits *limits,
                                void (*on_decoded)(struct job *job, struct error *err))
 {
     struct decoding *decoding = xcalloc(1, sizeof *decoding);
     decoding->job = job;
+    decoding->limits = limits;
     decoding->on_decoded = on_decoded;
     decoding->work.data = decoding;
     job->exchange->owner = decoding;
     job->exchange->on_disconnect = on_disconnect;
     if (uv_queue_work(loop, &decoding->work, work, after_work) != 0)
-        abort(); /* only without a function */
+        abort(); /* fails only without a function to run */
 }
 
-void decode_job(uv_loop_t *loop, struct job *job,
+void decode_job(uv_loop_t *loop, struct job *job, const struct infer_limits *limits,
                 void (*on_decoded)(struct job *job, struct error *err))
 {
     struct error err = ERROR_INIT;
     if (job->exchange->body_length > LONG_BODY_BYTES) {
-        decode_on_a_thread(loop, job, on_decoded);
+        decode_on_a_thread(loop, job, limits, on_decoded);
         return;
     }
-    decode(job, &err);
+    (void)decode(job, limits, &err); /* on_decoded looks at `err` */
     on_decoded(job, &err);
 }

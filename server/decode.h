@@ -8,8 +8,9 @@
 #include "server/job.h"
 
 /* Fills job->request, now or later, and calls `on_decoded` once, on the loop's thread; `err` says
- * whether it failed. What the request points to dies with its body, or when on_decoded returns. */
-void decode_job(uv_loop_t *loop, struct job *job,
+ * whether it failed. The request points into its body, or into memory that is freed when on_decoded
+ * returns. `limits` must outlive the call of on_decoded. */
+void decode_job(uv_loop_t *loop, struct job *job, const struct infer_limits *limits,
                 void (*on_decoded)(struct job *job, struct error *err));
 
 #endif

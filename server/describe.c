@@ -139,6 +139,6 @@ void describe_metrics(const struct api *api, struct exchange *exchange, const st
     (void)target;
     struct buffer body;
     describe_new(&body);
-    metrics_page(api->server, api->lanes->catalog, &body);
+    metrics_page(api, &body);
     describe_reply(exchange, 200, "text/plain; version=0.0.4; charset=utf-8", &body);
 }

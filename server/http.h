@@ -20,6 +20,7 @@
 #include "core/error.h"
 #include "core/memory.h"
 #include "proto/buffer.h"
+#include "server/http_listen.h"
 #include "server/http_status.h"
 
 enum http_method { HTTP_GET, HTTP_HEAD, HTTP_POST, HTTP_OTHER };
@@ -64,13 +65,6 @@ struct exchange {
 };
 
 struct http_limits;
-
-/* Several loops may listen on one port, and the kernel gives each connection to one of them. */
-enum http_listening {
-    HTTP_LISTEN_ALONE,
-    HTTP_LISTEN_FIRST, /* of several; fails like ALONE when another process has the port */
-    HTTP_LISTEN_JOIN,
-};
 
 struct http_options {
     const char *host;

@@ -8,7 +8,6 @@
  * connections make room, so that a new one always gets in within milliseconds. */
 #include <errno.h>
 #include <poll.h>
-#include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -225,14 +224,13 @@ void connection_give_up_place(struct connection *connection)
         http_limits_return_slot(connection->http->options.limits);
 }
 
-void http_start_listening(struct http *http)
+int http_start_listening(struct http *http)
 {
     uv_timer_init(http->loop, &http->listen_pause);
     http->listen_pause.data = http;
-    if (uv_poll_init(http->loop, &http->listening, http->listen_fd) != 0)
-        abort(); /* a small allocation, see core/error.h */
+    int status = uv_poll_init(http->loop, &http->listening, http->listen_fd);
     http->listening.data = http;
-    listen_again(&http->listen_pause);
+    return status == 0 ? uv_poll_start(&http->listening, UV_READABLE, on_listening) : status;
 }
 
 void http_stop_listening(struct http *http)

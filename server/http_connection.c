@@ -145,8 +145,14 @@ static struct connection *longest_idle(struct http *http, uint64_t now_ms)
     return NULL;
 }
 
-uint64_t connections_idle_since(struct http *http, uint64_t now_ms)
+static struct http *http_of(struct http_idle *idle)
 {
+    return (struct http *)((char *)idle - offsetof(struct http, idle));
+}
+
+static uint64_t longest_idle_since(struct http_idle *idle, uint64_t now_ms)
+{
+    struct http *http = http_of(idle);
     uv_mutex_lock(&http->idle_mutex);
     struct connection *connection = longest_idle(http, now_ms);
     uint64_t since_ms = connection ? connection->since_ms : UINT64_MAX;
@@ -156,8 +162,9 @@ uint64_t connections_idle_since(struct http *http, uint64_t now_ms)
 
 /* Its own loop may be about to read from it, and then finds it given up. libmicrohttpd is told by
  * the socket. */
-bool connections_close_idle(struct http *http, uint64_t now_ms)
+static bool close_longest_idle(struct http_idle *idle, uint64_t now_ms)
 {
+    struct http *http = http_of(idle);
     uv_mutex_lock(&http->idle_mutex);
     struct connection *connection = longest_idle(http, now_ms);
     if (connection) {
@@ -168,6 +175,13 @@ bool connections_close_idle(struct http *http, uint64_t now_ms)
     }
     uv_mutex_unlock(&http->idle_mutex);
     return connection != NULL;
+}
+
+void connections_join_limits(struct http *http)
+{
+    http->idle.since = longest_idle_since;
+    http->idle.close = close_longest_idle;
+    http_limits_join(http->options.limits, &http->idle);
 }
 
 /* ---- clients that hang up ---- */

@@ -4,7 +4,10 @@
 
 #include "server/http_state.h"
 
-/* http.c */
+/* http_callbacks.c: what libmicrohttpd asks of us */
+
+/* Sets http->daemon; false, with errno, when it cannot be started. */
+bool http_start_daemon(struct http *http);
 
 /* An exchange in PHASE_QUEUED gets its turn, or 503. */
 void http_serve_queued(struct http_exchange *exchange);
@@ -12,7 +15,8 @@ void http_refuse_queued(struct http_exchange *exchange);
 
 /* http_turn.c: when libmicrohttpd runs */
 
-void http_start_turning(struct http *http);
+/* Returns 0 or what libuv says is wrong. */
+MUST_CHECK int http_start_turning(struct http *http);
 
 /* libmicrohttpd is to run in this loop turn, or in the next. */
 void http_want_run(struct http *http);
@@ -29,7 +33,8 @@ ssize_t http_stream_take(struct http_exchange *exchange, char *bytes, size_t siz
 
 /* http_accept.c: who gets a slot */
 
-void http_start_listening(struct http *http);
+/* Returns 0 or what libuv says is wrong. */
+MUST_CHECK int http_start_listening(struct http *http);
 void http_stop_listening(struct http *http);
 bool http_backlog_waits(const struct http *http);
 
@@ -90,10 +95,10 @@ void exchange_free(struct http_exchange *exchange);
 /* Makes room for a body of the length that the header declares; a piece of it has come; a piece has
  * come that is in the body's buffer already. They fail for want of memory, or at the limit of all
  * bodies together. */
-int exchange_prepare_body(struct http_exchange *exchange, const struct http_framing *framing,
-                          struct error *err);
+int exchange_prepare_body(struct http_exchange *exchange,
+                                     const struct http_framing *framing, struct error *err);
 int exchange_accept_body(struct http_exchange *exchange, const char *data, size_t size,
-                         struct error *err);
+                                    struct error *err);
 int exchange_count_body(struct http_exchange *exchange, size_t size, struct error *err);
 void exchange_close_body(struct http_exchange *exchange);
 
@@ -129,10 +134,8 @@ void connections_note_hangups(struct http *http);
 /* Each tick: acts on every connection whose phase has lasted too long or whose client is gone. */
 void connections_expire(struct http *http);
 
-/* For any thread. Since when the loop's longest idle connection has been idle, UINT64_MAX if none
- * has for a moment; closes it, false if there is none. */
-uint64_t connections_idle_since(struct http *http, uint64_t now_ms);
-bool connections_close_idle(struct http *http, uint64_t now_ms);
+/* Lets idle connections give way to new ones, of this loop or another. */
+void connections_join_limits(struct http *http);
 
 void connection_shut(struct connection *connection);
 

@@ -3,11 +3,12 @@
 #include "server/http_limits.h"
 
 #include <netinet/in.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <uv.h>
 
 #include "core/memory.h"
-#include "server/http_internal.h"
 
 /* One client address with connections. */
 struct address_count {
@@ -24,7 +25,7 @@ struct http_limits {
     size_t max_body_bytes;
     atomic_size_t body_bytes; /* that connections and handlers hold */
     uv_mutex_t mutex;         /* guards the next; taken before any loop's idle_mutex */
-    TAILQ_HEAD(, http) loops;
+    TAILQ_HEAD(, http_idle) loops;
     TAILQ_HEAD(address_list, address_count) addresses[ADDRESS_LISTS];
 };
 
@@ -55,17 +56,17 @@ void http_limits_free(struct http_limits *limits)
     free(limits);
 }
 
-void http_limits_join(struct http_limits *limits, struct http *http)
+void http_limits_join(struct http_limits *limits, struct http_idle *idle)
 {
     uv_mutex_lock(&limits->mutex);
-    TAILQ_INSERT_TAIL(&limits->loops, http, link);
+    TAILQ_INSERT_TAIL(&limits->loops, idle, link);
     uv_mutex_unlock(&limits->mutex);
 }
 
-void http_limits_leave(struct http_limits *limits, struct http *http)
+void http_limits_leave(struct http_limits *limits, struct http_idle *idle)
 {
     uv_mutex_lock(&limits->mutex);
-    TAILQ_REMOVE(&limits->loops, http, link);
+    TAILQ_REMOVE(&limits->loops, idle, link);
     uv_mutex_unlock(&limits->mutex);
 }
 
@@ -85,18 +86,18 @@ void http_limits_return_slot(struct http_limits *limits)
 
 bool http_limits_close_idle(struct http_limits *limits)
 {
-    struct http *http, *longest = NULL;
+    struct http_idle *idle, *longest = NULL;
     uint64_t now = uv_hrtime() / 1000000, since = UINT64_MAX;
     uv_mutex_lock(&limits->mutex);
-    TAILQ_FOREACH(http, &limits->loops, link)
+    TAILQ_FOREACH(idle, &limits->loops, link)
     {
-        uint64_t idle_since = connections_idle_since(http, now);
+        uint64_t idle_since = idle->since(idle, now);
         if (idle_since < since) {
             since = idle_since;
-            longest = http;
+            longest = idle;
         }
     }
-    bool closed = longest && connections_close_idle(longest, now);
+    bool closed = longest && longest->close(longest, now);
     uv_mutex_unlock(&limits->mutex);
     return closed;
 }

@@ -8,22 +8,32 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/queue.h>
 #include <sys/socket.h>
 
 #include "core/error.h"
 
-struct http;
 struct http_limits;
 
-/* NULL on error. Outlives every `struct http` that was made with it. */
+/* A loop's idle connections, which may be asked to give way (see http_accept.c). Both functions are
+ * called by any thread, one caller at a time. */
+struct http_idle {
+    /* Since when the one that has been idle the longest has been; UINT64_MAX: none has. */
+    uint64_t (*since)(struct http_idle *idle, uint64_t now_ms);
+    /* Closes it, whose slot is then free; false when there is none. */
+    bool (*close)(struct http_idle *idle, uint64_t now_ms);
+    TAILQ_ENTRY(http_idle) link;
+};
+
+/* NULL on error. Must outlive everything that uses it. */
 MUST_CHECK struct http_limits *http_limits_new(unsigned max_connections,
                                                unsigned max_connections_per_ip,
                                                size_t max_body_bytes, struct error *err);
 void http_limits_free(struct http_limits *limits);
 
-/* For a loop that serves: its idle connections may be asked to give way, see http_accept.c. */
-void http_limits_join(struct http_limits *limits, struct http *http);
-void http_limits_leave(struct http_limits *limits, struct http *http);
+/* For a loop that serves. */
+void http_limits_join(struct http_limits *limits, struct http_idle *idle);
+void http_limits_leave(struct http_limits *limits, struct http_idle *idle);
 
 /* False when all slots are taken. Each one that was taken is given back once. */
 bool http_limits_take_slot(struct http_limits *limits);

@@ -7,7 +7,13 @@
 #include <uv.h>
 
 #include "core/error.h"
-#include "server/http.h"
+
+/* Several loops may listen on one port, and the kernel gives each connection to one of them. */
+enum http_listening {
+    HTTP_LISTEN_ALONE,
+    HTTP_LISTEN_FIRST, /* of several; fails like ALONE when another process has the port */
+    HTTP_LISTEN_JOIN,
+};
 
 /* Binds the first address of `host` that can be bound (IPv4 or IPv6) and listens. Returns the
  * socket and puts the port it got in `bound`; -1 on error. */

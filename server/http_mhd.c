@@ -1,4 +1,4 @@
-/* What we ask of libmicrohttpd. What it asks of us is in http.c. */
+/* What we ask of libmicrohttpd. What it asks of us is in http_callbacks.c. */
 #include "server/http_mhd.h"
 
 #include <microhttpd.h>
@@ -20,8 +20,13 @@ const char *http_mhd_reason(int status)
 void http_mhd_run(struct http *http)
 {
     http_hooks_set(http);
-    MHD_run(http->daemon);
+    (void)MHD_run(http->daemon); /* fails only when the daemon has stopped */
     http_hooks_set(NULL);
+}
+
+void http_mhd_stop(struct http *http)
+{
+    MHD_stop_daemon(http->daemon);
 }
 
 int http_mhd_descriptor(const struct http *http)
@@ -66,20 +71,24 @@ void http_mhd_resume(struct http_exchange *exchange)
 
 /* ---- answers ---- */
 
-/* They cannot be refused: their names are literals and their values are ours. */
+/* Names and values are ours, so only memory can be missing. */
+static void add_header(struct MHD_Response *response, const char *name, const char *value)
+{
+    if (MHD_add_response_header(response, name, value) != MHD_YES)
+        out_of_memory();
+}
+
 static void add_headers(const struct http_exchange *exchange, struct MHD_Response *response,
                         const char *content_type)
 {
     const struct exchange *public = &exchange->public;
-    MHD_add_response_header(response, "Content-Type",
-                            content_type ? content_type : "application/json");
+    add_header(response, "Content-Type", content_type ? content_type : "application/json");
     for (size_t i = 0; i < public->reply_header_count; i++)
-        MHD_add_response_header(response, public->reply_headers[i].name,
-                                public->reply_headers[i].value);
+        add_header(response, public->reply_headers[i].name, public->reply_headers[i].value);
     if (http_status_is_temporary(public->status))
-        MHD_add_response_header(response, "Retry-After", "1");
+        add_header(response, "Retry-After", "1");
     if (exchange->http->draining || exchange->connection->beyond_limit)
-        MHD_add_response_header(response, "Connection", "close");
+        add_header(response, "Connection", "close");
 }
 
 bool http_mhd_queue(struct http_exchange *exchange)
@@ -106,8 +115,8 @@ static void send_response(struct http_exchange *exchange, struct MHD_Response *r
         out_of_memory();
     add_headers(exchange, response, content_type);
     exchange->response = response;
-    if (exchange->suspended)
-        http_mhd_queue(exchange);
+    if (exchange->suspended && !http_mhd_queue(exchange))
+        connection_shut(exchange->connection); /* libmicrohttpd has given the connection up */
     http_mhd_resume(exchange);
 }
 

@@ -1,10 +1,12 @@
-/* What we ask of libmicrohttpd, in our words. Only http_mhd.c and http.c, which it calls, know its
- * own. */
+/* What we ask of libmicrohttpd, in our words. Its own are known to http_mhd.c and to
+ * http_callbacks.c, which it calls. */
 #ifndef SERVER_HTTP_MHD_H
 #define SERVER_HTTP_MHD_H
 
 #include <stdbool.h>
 #include <sys/socket.h>
+
+#include "core/error.h"
 
 struct http;
 struct connection;
@@ -12,8 +14,11 @@ struct http_exchange;
 
 const char *http_mhd_reason(int status);
 
-/* Reads and writes what can be, and calls http.c. */
+/* Reads and writes what can be, and calls http_callbacks.c. */
 void http_mhd_run(struct http *http);
+
+/* Closes every connection. */
+void http_mhd_stop(struct http *http);
 
 /* Readable when a run has something to do. */
 int http_mhd_descriptor(const struct http *http);
@@ -39,7 +44,7 @@ void http_mhd_send(struct http_exchange *exchange, char *bytes, const char *cont
 void http_mhd_send_stream(struct http_exchange *exchange, const char *content_type);
 
 /* Gives libmicrohttpd the answer that it has asked for; false when it does not take it. */
-bool http_mhd_queue(struct http_exchange *exchange);
+MUST_CHECK bool http_mhd_queue(struct http_exchange *exchange);
 
 /* Frees an answer that was never asked for. */
 void http_mhd_drop(struct http_exchange *exchange);

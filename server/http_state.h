@@ -121,7 +121,7 @@ struct http {
     uint16_t port;
 
     atomic_uint connections; /* other threads may look */
-    TAILQ_ENTRY(http) link;  /* of the limits' loops */
+    struct http_idle idle;   /* what the limits know of this loop */
     uv_mutex_t idle_mutex;   /* guards lists[PHASE_IDLE] and the times in it */
 
     uv_poll_t listening;

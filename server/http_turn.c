@@ -5,7 +5,6 @@
  * that a hundred answers given in one turn cost one run. As long as it has work left that no
  * descriptor announces (its epoll set is edge-triggered), an idle handle keeps the loop from
  * sleeping. */
-#include "core/memory.h"
 #include "server/http_internal.h"
 #include "server/http_mhd.h"
 
@@ -85,21 +84,20 @@ void http_start_ticking(struct http *http)
     uv_timer_start(&http->tick, on_tick, HTTP_TICK_MS, HTTP_TICK_MS);
 }
 
-static void poll_start(struct http *http, uv_poll_t *poll, int epoll_fd, uv_poll_cb on_event)
+static int poll_start(struct http *http, uv_poll_t *poll, int epoll_fd, uv_poll_cb on_event)
 {
-    if (uv_poll_init(http->loop, poll, epoll_fd) != 0)
-        out_of_memory();
+    int status = uv_poll_init(http->loop, poll, epoll_fd);
     poll->data = http;
-    uv_poll_start(poll, UV_READABLE, on_event);
+    return status == 0 ? uv_poll_start(poll, UV_READABLE, on_event) : status;
 }
 
-void http_start_turning(struct http *http)
+int http_start_turning(struct http *http)
 {
-    poll_start(http, &http->readable, http_mhd_descriptor(http), on_readable);
-    poll_start(http, &http->hangups, http->hangup_fd, on_hangups);
     uv_check_init(http->loop, &http->after_poll);
     uv_idle_init(http->loop, &http->again);
     uv_timer_init(http->loop, &http->tick);
     http->after_poll.data = http->again.data = http->tick.data = http;
     uv_check_start(&http->after_poll, on_after_poll);
+    int status = poll_start(http, &http->readable, http_mhd_descriptor(http), on_readable);
+    return status == 0 ? poll_start(http, &http->hangups, http->hangup_fd, on_hangups) : status;
 }

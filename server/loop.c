@@ -4,9 +4,9 @@
 
 #include "core/memory.h"
 #include "server/access_log.h"
+#include "server/cpu.h"
 #include "server/log.h"
 #include "server/routes.h"
-#include "server/server.h"
 
 /* How long a kept-alive connection may stay silent once draining: a client that was about to send
  * its next request has sent it by then. */
@@ -27,10 +27,16 @@ static void on_request(struct exchange *exchange, void *context)
     routes_dispatch(&loop->api, exchange);
 }
 
+static void on_finished(const struct exchange *exchange, uint64_t duration_ns, void *context)
+{
+    const struct loop *loop = context;
+    access_log_finished(exchange, duration_ns, loop->shared->totals, loop->index);
+}
+
 static void on_published(uv_async_t *published)
 {
     struct loop *loop = published->data;
-    lanes_serve(&loop->lanes, loader_newest(&loop->server->loader));
+    lanes_serve(&loop->lanes, loader_newest(loop->shared->loader));
 }
 
 /* ---- draining ---- */
@@ -47,29 +53,47 @@ static void on_drained(void *context)
     uv_timer_stop(&loop->drain_limit);
     if (!is_first(loop))
         uv_stop(&loop->uv);
-    server_count_drained(loop->server, true);
+    loop->shared->on_drained(loop->shared->context, true);
+}
+
+static void on_lost(const struct exchange *exchange, void *context)
+{
+    (void)context;
+    access_log_lost(exchange);
 }
 
 static void on_drain_timeout(uv_timer_t *timer)
 {
     struct loop *loop = timer->data;
-    size_t lost = http_drain_end(loop->http, access_log_lost, loop);
+    size_t lost = http_drain_end(loop->http, on_lost, loop);
     if (lost == 0)
         return;
     log_message(LOG_ERROR, "drain_timeout", "%zu requests were not answered within %llu ms", lost,
-                (unsigned long long)loop->server->options->drain_timeout_ms);
-    server_count_drained(loop->server, false);
+                (unsigned long long)loop->shared->options->drain_timeout_ms);
+    loop->shared->on_drained(loop->shared->context, false);
 }
 
 static void on_drain_asked(uv_async_t *asked)
 {
     struct loop *loop = asked->data;
-    const uint64_t timeout_ms = loop->server->options->drain_timeout_ms;
+    const uint64_t timeout_ms = loop->shared->options->drain_timeout_ms;
     uv_timer_start(&loop->drain_limit, on_drain_timeout, timeout_ms, 0);
     http_drain(loop->http, DRAIN_GRACE_MS, (unsigned)timeout_ms, on_drained, loop);
 }
 
 /* ---- starting ---- */
+
+uint64_t loop_share(const struct options *options, uint64_t whole, uint64_t least)
+{
+    uint64_t share = (whole + options->loops - 1) / options->loops;
+    return share > least ? share : least;
+}
+
+unsigned loop_threads(const struct options *options)
+{
+    uint64_t threads = options->threads ? options->threads : cpu_count("");
+    return (unsigned)loop_share(options, threads, 1);
+}
 
 /* Each of these takes descriptors, of which there may be none left. */
 static int open_loop(struct loop *loop, struct error *err)
@@ -88,65 +112,61 @@ static int open_loop(struct loop *loop, struct error *err)
     return error_set(err, ERROR_INTERNAL, "cannot start an event loop: %s", uv_strerror(status));
 }
 
-static void init_lanes(struct loop *loop, struct catalog *catalog)
+static void init_lanes(struct loop *loop)
 {
-    const struct options *options = loop->server->options;
+    const struct options *options = loop->shared->options;
     const struct once_options once = {
         .loop = loop->index,
         .max_batch_rows = options->max_batch_rows,
         /* the largest request must fit in one loop's queue */
-        .max_queue_rows =
-            server_share(loop->server, options->max_queue_rows, options->max_request_rows),
-        .threads = server_threads(loop->server),
+        .max_queue_rows = loop_share(options, options->max_queue_rows, options->max_request_rows),
+        .threads = loop_threads(options),
         .max_queue_delay_ns = options->max_queue_delay_us * 1000,
         .on_finished = predict_finished,
     };
-    lanes_init(&loop->lanes, &loop->scheduler, &once, catalog);
+    lanes_init(&loop->lanes, &loop->scheduler, &once, loader_newest(loop->shared->loader));
 }
 
-/* The first loop binds the port, the others join it there. */
-static int start_http(struct loop *loop, struct error *err)
+static int start_http(struct loop *loop, uint16_t port, struct error *err)
 {
-    const struct server *server = loop->server;
-    const struct options *options = server->options;
+    const struct options *options = loop->shared->options;
     const struct http_options http = {
         .host = options->host,
-        .port = is_first(loop) ? (uint16_t)options->port : http_port(server->loops[0].http),
+        .port = port,
         .listening = options->loops == 1 ? HTTP_LISTEN_ALONE
                      : is_first(loop)    ? HTTP_LISTEN_FIRST
                                          : HTTP_LISTEN_JOIN,
-        .limits = server->limits,
+        .limits = loop->shared->limits,
         .max_body_bytes = options->max_body_bytes,
         .request_timeout_ms = (unsigned)options->request_timeout_ms,
         .idle_timeout_ms = (unsigned)options->idle_timeout_ms,
     };
-    const struct http_callbacks callbacks = {loop, is_vital, on_request, access_log_finished};
+    const struct http_callbacks callbacks = {loop, is_vital, on_request, on_finished};
     loop->http = http_new(&loop->uv, &http, &callbacks, err);
+    loop->shared->totals->loop[loop->index].http = loop->http;
     return loop->http ? 0 : -1;
 }
 
-int loop_start(struct loop *loop, struct server *server, size_t index, struct catalog *catalog,
+int loop_start(struct loop *loop, const struct loop_shared *shared, size_t index, uint16_t port,
                struct error *err)
 {
-    const struct options *options = server->options;
+    const struct options *options = shared->options;
     const struct infer_limits limits = {.max_rows = options->max_request_rows,
                                         .max_response_bytes = MAX_RESPONSE_BYTES};
-    loop->server = server;
+    loop->shared = shared;
     loop->index = index;
-    if (uv_mutex_init(&loop->mutex) != 0)
-        out_of_memory();
-    init_lanes(loop, catalog);
+    init_lanes(loop);
     if (open_loop(loop, err) != 0 ||
-        scheduler_init(&loop->scheduler, &loop->uv, server_threads(server), lanes_on_empty,
+        scheduler_init(&loop->scheduler, &loop->uv, loop_threads(options), lanes_on_empty,
                        &loop->lanes, err) != 0)
         return -1;
     predict_init(&loop->predict, &loop->uv, &loop->lanes, &limits, options->queue_timeout_ms);
     loop->api = (struct api){.options = options,
                              .lanes = &loop->lanes,
                              .predict = &loop->predict,
-                             .stopping = &server->stopping,
-                             .server = server};
-    if (start_http(loop, err) == 0)
+                             .stopping = shared->stopping,
+                             .totals = shared->totals};
+    if (start_http(loop, port, err) == 0)
         return 0;
     predict_close(&loop->predict);
     scheduler_close(&loop->scheduler);
@@ -183,6 +203,4 @@ void loop_close(struct loop *loop)
         uv_loop_close(&loop->uv);
     }
     lanes_close(&loop->lanes);
-    request_counts_close(&loop->other_requests);
-    uv_mutex_destroy(&loop->mutex);
 }

@@ -1,14 +1,25 @@
-/* One event loop: its connections, lanes and compute thread, on a thread of its own. Loops share
- * the models and nothing else. */
+/* One event loop: its connections, lanes and compute thread, on a thread of its own. */
 #ifndef SERVER_LOOP_H
 #define SERVER_LOOP_H
 
 #include "server/api.h"
+#include "server/loader.h"
 
-struct server;
+/* What the loops of a server share. All of it outlives them. */
+struct loop_shared {
+    const struct options *options;
+    struct http_limits *limits; /* of connections and bodies */
+    struct loader *loader;      /* has the newest catalog */
+    struct totals *totals;
+    const atomic_bool *stopping;
+    /* A loop's drain has ended; whether every accepted request was answered. On that loop's thread.
+     */
+    void (*on_drained)(void *context, bool all_answered);
+    void *context;
+};
 
 struct loop {
-    struct server *server;
+    const struct loop_shared *shared;
     size_t index;       /* among the server's */
     uv_thread_t thread; /* of every loop but the first, which has the process's */
     uv_loop_t uv;
@@ -17,17 +28,15 @@ struct loop {
     struct predict predict;
     struct api api;
     struct http *http;
-    uv_mutex_t mutex;                     /* guards the next */
-    struct request_counts other_requests; /* those that reached no model */
-    uv_async_t published;                 /* there is a new catalog */
+    uv_async_t published; /* there is a new catalog */
     uv_async_t drain_asked;
     uv_timer_t drain_limit;
 };
 
-/* Listens; serves once it is run. Takes the caller's hold on the catalog. On error nothing is left
- * but what loop_close() takes. */
-MUST_CHECK int loop_start(struct loop *loop, struct server *server, size_t index,
-                          struct catalog *catalog, struct error *err);
+/* Listens on `port`, which the first loop binds (0: any) and the others join; serves once it is
+ * run. On error nothing is left but what loop_close() takes. */
+MUST_CHECK int loop_start(struct loop *loop, const struct loop_shared *shared, size_t index,
+                          uint16_t port, struct error *err);
 
 /* Serves until drained. On the loop's own thread. */
 void loop_run(struct loop *loop);
@@ -35,5 +44,11 @@ void loop_run(struct loop *loop);
 /* After loop_start() has failed, or loop_run() returned, or instead of it. */
 void loop_stop(struct loop *loop);
 void loop_close(struct loop *loop);
+
+/* What of `whole` each loop gets: all of it when there is one, and at least `least`. */
+uint64_t loop_share(const struct options *options, uint64_t whole, uint64_t least);
+
+/* Compute threads of one loop. */
+unsigned loop_threads(const struct options *options);
 
 #endif

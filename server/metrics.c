@@ -8,8 +8,8 @@
 
 #include "core/memory.h"
 #include "proto/routing_figures.h"
+#include "server/api.h"
 #include "server/log.h"
-#include "server/server.h"
 
 /* What is counted, at one moment. */
 struct entry {
@@ -18,7 +18,7 @@ struct entry {
 };
 
 struct page {
-    const struct server *server;
+    const struct api *api;
     struct entry *entries; /* [count] one per model, in the catalog's order */
     size_t count;
     struct request_counts other_requests; /* those that reached no model */
@@ -276,7 +276,7 @@ static void per_expert(const struct page *all, struct buffer *page)
     EACH_MODEL (all, entry)
         for (size_t i = 0; i < entry->model->info->gate_count; i++)
             series += 2 * entry->model->info->gates[i].experts;
-    if (series > all->server->options->max_expert_series)
+    if (series > all->api->options->max_expert_series)
         return;
     expert_family(all, page, "moed_expert_selected_total", "Rows that selected the expert.",
                   selected);
@@ -288,7 +288,7 @@ static void process(const struct page *all, struct buffer *page)
 {
     const struct prometheus_label version = {"version", MOED_VERSION};
     prometheus_family(page, "moed_connections", "gauge", "Open HTTP connections.");
-    prometheus_sample(page, "moed_connections", NULL, 0, server_connections(all->server));
+    prometheus_sample(page, "moed_connections", NULL, 0, totals_connections(all->api->totals));
     prometheus_family(page, "moed_log_dropped_total", "counter",
                       "Log lines lost because nobody read standard error in time.");
     prometheus_sample(page, "moed_log_dropped_total", NULL, 0, (double)log_dropped());
@@ -296,15 +296,16 @@ static void process(const struct page *all, struct buffer *page)
     prometheus_sample(page, "moed_build_info", &version, 1, 1);
 }
 
-static void page_init(struct page *all, const struct server *server, const struct catalog *catalog)
+static void page_init(struct page *all, const struct api *api)
 {
-    *all = (struct page){.server = server, .count = catalog->count};
+    const struct catalog *catalog = api->lanes->catalog;
+    *all = (struct page){.api = api, .count = catalog->count};
     all->entries = xcalloc(all->count, sizeof *all->entries);
     for (size_t i = 0; i < all->count; i++) {
         const struct model *model = all->entries[i].model = catalog->models[i];
         stats_snapshot(model->stats, model->info, &all->entries[i].stats);
     }
-    server_other_requests(server, &all->other_requests);
+    totals_other_requests(api->totals, &all->other_requests);
 }
 
 static void page_close(struct page *all)
@@ -315,10 +316,10 @@ static void page_close(struct page *all)
     request_counts_close(&all->other_requests);
 }
 
-void metrics_page(const struct server *server, const struct catalog *catalog, struct buffer *page)
+void metrics_page(const struct api *api, struct buffer *page)
 {
     struct page all;
-    page_init(&all, server, catalog);
+    page_init(&all, api);
     process(&all, page);
     requests(&all, page);
     histograms(&all, page);

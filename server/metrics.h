@@ -4,10 +4,9 @@
 
 #include "proto/buffer.h"
 
-struct catalog;
-struct server;
+struct api;
 
-/* Of the models of `catalog`. Any loop's thread. */
-void metrics_page(const struct server *server, const struct catalog *catalog, struct buffer *page);
+/* Appends the page about the models that the loop of `api` serves. That loop's thread only. */
+void metrics_page(const struct api *api, struct buffer *page);
 
 #endif

@@ -1,6 +1,7 @@
-/* The options of `moed serve`: one table (options.c) from which flags, environment variables, the
- * configuration file, --help and deploy/moed.conf all come. Later sources win in the order:
- * default, file, environment (MOED_MAX_BATCH_ROWS), flag (--max-batch-rows). */
+/* The options of `moed serve`. Flags, environment variables, the configuration file, --help and
+ * deploy/moed.conf all come from one table (options_table.c). Later sources win: default, file,
+ * environment (MOED_MAX_BATCH_ROWS), flag (--max-batch-rows). Within a source an option may be set
+ * once. */
 #ifndef SERVER_OPTIONS_H
 #define SERVER_OPTIONS_H
 

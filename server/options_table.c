@@ -15,7 +15,7 @@ enum { HELP_COLUMNS = 80 };
 #define AT(field) offsetof(struct options, field)
 #define DAY_MS    86400000u
 
-const struct option_row option_rows[OPTION_ROWS] = {
+const struct option_row OPTIONS[OPTION_ROWS] = {
     {"models", OPTION_STRING, AT(models), 0, 0, NULL, "/srv/moed/models", "DIR", "Serving",
      "The model repository: a directory with one directory per model, <name>/ or "
      "<name>/<version>/, each holding config.json and model.safetensors."},
@@ -163,10 +163,10 @@ void options_help(FILE *out)
                   "explains itself. The environment (MOED_MAX_BATCH_ROWS=64) overrides the file, a "
                   "flag overrides both.");
     for (size_t i = 0; i < OPTION_ROWS; i++) {
-        if (option_rows[i].group)
-            fprintf(out, "\n%s:\n", option_rows[i].group);
-        print_flag(out, &option_rows[i]);
-        print_wrapped(out, "      ", option_rows[i].help);
+        if (OPTIONS[i].group)
+            fprintf(out, "\n%s:\n", OPTIONS[i].group);
+        print_flag(out, &OPTIONS[i]);
+        print_wrapped(out, "      ", OPTIONS[i].help);
     }
 }
 
@@ -179,11 +179,11 @@ void options_sample(FILE *out)
         "(MOED_MAX_BATCH_ROWS=64) overrides this file, a flag (--max-batch-rows 64) "
         "overrides both. Quotes around a value are optional.");
     for (size_t i = 0; i < OPTION_ROWS; i++) {
-        if (option_rows[i].group)
-            fprintf(out, "\n\n# ---- %s ----\n", option_rows[i].group);
+        if (OPTIONS[i].group)
+            fprintf(out, "\n\n# ---- %s ----\n", OPTIONS[i].group);
         fputc('\n', out);
-        print_wrapped(out, "# ", option_rows[i].help);
-        fprintf(out, "#%s = %s\n", option_rows[i].name,
-                option_rows[i].value ? option_rows[i].value : option_rows[i].sample);
+        print_wrapped(out, "# ", OPTIONS[i].help);
+        fprintf(out, "#%s = %s\n", OPTIONS[i].name,
+                OPTIONS[i].value ? OPTIONS[i].value : OPTIONS[i].sample);
     }
 }

@@ -1,10 +1,11 @@
-/* The table of options: private to options.c (which reads values) and options_table.c (which holds
- * the rows and prints the help and the sample file from them). */
+/* The table of options: for options_*.c only. */
 #ifndef SERVER_OPTIONS_TABLE_H
 #define SERVER_OPTIONS_TABLE_H
 
 #include <stddef.h>
 #include <stdint.h>
+
+struct options;
 
 enum option_type { OPTION_STRING, OPTION_CHOICE, OPTION_COUNT, OPTION_BYTES };
 
@@ -22,7 +23,7 @@ struct option_row {
 
 enum { OPTION_ROWS = 21 };
 
-extern const struct option_row option_rows[OPTION_ROWS];
+extern const struct option_row OPTIONS[OPTION_ROWS];
 
 /* How a character of a name looks in a flag. */
 static inline char option_flag_character(char character)

@@ -198,7 +198,7 @@ void predict_request(struct predict *predict, struct model *model, struct exchan
     job->exchange = exchange;
     job->predict = predict;
     job->protocol = protocol;
-    decode_job(predict->deadlines.loop, job, on_decoded);
+    decode_job(predict->deadlines.loop, job, &predict->limits, on_decoded);
 }
 
 void predict_init(struct predict *predict, uv_loop_t *loop, struct lanes *lanes,

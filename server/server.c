@@ -16,7 +16,6 @@
 #include <unistd.h>
 
 #include "core/memory.h"
-#include "server/cpu.h"
 #include "server/http_listen.h"
 #include "server/log.h"
 
@@ -24,25 +23,12 @@
  * end at once. */
 enum { LOG_PATIENCE_MS = 1000, LOG_IMPATIENCE_MS = 100 };
 
-/* ---- what loops ask for ---- */
-
-uint64_t server_share(const struct server *server, uint64_t whole, uint64_t least)
-{
-    const uint64_t loops = server->options->loops, share = (whole + loops - 1) / loops;
-    return share > least ? share : least;
-}
-
-unsigned server_threads(const struct server *server)
-{
-    const uint64_t threads = server->options->threads;
-    return (unsigned)server_share(server, threads ? threads : cpu_count(""), 1);
-}
-
 /* ---- draining ---- */
 
 /* The last loop decides about the process, so that what the others still finish is not cut. */
-void server_count_drained(struct server *server, bool all_answered)
+static void on_drained(void *context, bool all_answered)
 {
+    struct server *server = context;
     if (!all_answered)
         atomic_store(&server->lost, true);
     if (atomic_fetch_sub(&server->serving, 1) != 1)
@@ -62,7 +48,8 @@ static void on_all_drained(uv_async_t *all_drained)
 static void ask_for_drain(uv_timer_t *timer)
 {
     struct server *server = timer->data;
-    log_message(LOG_INFO, "draining", "no new connections; %u open", server_connections(server));
+    log_message(LOG_INFO, "draining", "no new connections; %u open",
+                totals_connections(server->totals));
     for (size_t i = 0; i < server->count; i++)
         uv_async_send(&server->loops[i].drain_asked);
 }
@@ -119,8 +106,9 @@ static int start_signals(struct server *server, struct error *err)
         status = uv_async_init(loop, &server->all_drained, on_all_drained);
     for (size_t i = 0; i < sizeof signals / sizeof *signals && status == 0; i++) {
         signals[i].handle->data = server;
-        uv_signal_init(loop, signals[i].handle);
-        status = uv_signal_start(signals[i].handle, signals[i].callback, signals[i].number);
+        status = uv_signal_init(loop, signals[i].handle);
+        if (status == 0)
+            status = uv_signal_start(signals[i].handle, signals[i].callback, signals[i].number);
     }
     return status == 0
                ? 0
@@ -176,16 +164,25 @@ static int load_models(struct server *server, struct error *err)
     const struct options *options = server->options;
     const struct model_options models = {.loops = options->loops,
                                          .max_batch_rows = options->max_batch_rows,
-                                         .threads = server_threads(server),
+                                         .threads = loop_threads(options),
                                          .int8 = strcmp(options->weights, "int8") == 0};
     return loader_init(&server->loader, options->models, &models, err);
 }
 
 static int start_loops(struct server *server, struct error *err)
 {
+    server->shared = (struct loop_shared){.options = server->options,
+                                          .limits = server->limits,
+                                          .loader = &server->loader,
+                                          .totals = server->totals,
+                                          .stopping = &server->stopping,
+                                          .on_drained = on_drained,
+                                          .context = server};
     while (server->count < server->options->loops) {
         struct loop *loop = &server->loops[server->count];
-        if (loop_start(loop, server, server->count, loader_newest(&server->loader), err) != 0) {
+        uint16_t port =
+            server->count ? http_port(server->loops[0].http) : (uint16_t)server->options->port;
+        if (loop_start(loop, &server->shared, server->count, port, err) != 0) {
             loop_close(loop);
             return -1;
         }
@@ -236,7 +233,7 @@ static void serve(struct server *server)
 {
     server->serving = server->count;
     log_message(LOG_INFO, "ready", "%zu loops of %u compute threads, %s kernel", server->count,
-                server_threads(server), moed_kernel_name());
+                loop_threads(server->options), moed_kernel_name());
     announce(server);
     for (size_t i = 1; i < server->count; i++)
         if (uv_thread_create(&server->loops[i].thread, run_thread, &server->loops[i]) != 0) {
@@ -258,7 +255,8 @@ static void serve(struct server *server)
 int server_run(const struct options *options, struct error *err)
 {
     struct server server = {.options = options,
-                            .loops = xcalloc(options->loops, sizeof *server.loops)};
+                            .loops = xcalloc(options->loops, sizeof *server.loops),
+                            .totals = totals_new(options->loops)};
     ignore_signals();
     uv_replace_allocator(xmalloc, xrealloc, xcalloc, free); /* libuv would abort without a word */
     int result = log_start(err);
@@ -270,6 +268,7 @@ int server_run(const struct options *options, struct error *err)
         loop_close(&server.loops[i]);
     loader_close(&server.loader);
     free(server.loops);
+    totals_free(server.totals);
     http_limits_free(server.limits);
     log_stop(LOG_PATIENCE_MS);
     return result;

@@ -3,26 +3,26 @@
  * There is one loop with everything in it, or several that are alike: each has its own listening
  * socket on the port, its own connections, lanes and compute thread, and lives on a thread of its
  * own. They share the models, which are counted; which of them are served is a catalog that is
- * swapped whole (server/loader.h). Who answers for statistics adds up the shards of all loops. */
+ * swapped whole (server/loader.h). Whoever reports statistics adds up the shards of all loops. */
 #ifndef SERVER_SERVER_H
 #define SERVER_SERVER_H
 
 #include <stdatomic.h>
 
 #include "server/http_limits.h"
-#include "server/loader.h"
 #include "server/loop.h"
-#include "server/options.h"
 
 struct server {
     const struct options *options;
     struct loop *loops; /* [count] */
     size_t count;
-    struct http_limits *limits; /* of all loops */
+    struct http_limits *limits;
+    struct totals *totals;
     struct loader loader;
-    atomic_bool stopping;  /* a signal came: not ready any more */
-    atomic_size_t serving; /* loops that have not drained */
-    atomic_bool lost;      /* an accepted request was not answered before the drain's timeout */
+    struct loop_shared shared; /* what loops see of the above */
+    atomic_bool stopping;      /* a signal came: not ready any more */
+    atomic_size_t serving;     /* loops that have not drained */
+    atomic_bool lost;          /* an accepted request was not answered before the drain's timeout */
 
     /* On the first loop: */
     uv_signal_t terminate, interrupt, quit, hang_up;
@@ -35,18 +35,5 @@ struct server {
  * clean drain, -1 with an error when it could not start; a drain that runs out of time before every
  * accepted request is answered ends the process with status 1. */
 MUST_CHECK int server_run(const struct options *options, struct error *err);
-
-/* For loops: a drain has ended; whether every accepted request was answered. */
-void server_count_drained(struct server *server, bool all_answered);
-
-/* What of `whole` each loop gets: all of it when there is one, and at least `least`. */
-uint64_t server_share(const struct server *server, uint64_t whole, uint64_t least);
-
-/* Compute threads of one loop. */
-unsigned server_threads(const struct server *server);
-
-/* Sums over the loops; the caller closes `total`. Any thread. */
-unsigned server_connections(const struct server *server);
-void server_other_requests(const struct server *server, struct request_counts *total);
 
 #endif

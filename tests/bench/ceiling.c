@@ -1,4 +1,4 @@
-/* The most requests that server/http.c can carry: it reads every request whole and answers with a
+/* The most requests that server/http*.c can carry: it reads every request whole and answers with a
  * constant of the length a prediction has. What lies between this and the server is decoding,
  * batching, the model and encoding.
  *

@@ -2,8 +2,8 @@
 # Include circles: prints the files of every circle, a .c file and its header as one; fails if there is
 # one.
 #
-#   sh tests/lint/circles.sh [ROOM...]      default: core proto
+#   sh tests/lint/circles.sh [ROOM...]      default: core proto server
 cd "$(dirname "$0")/../.." || exit 2
-! grep -rn '^#include "' --include='*.[ch]' ${@:-core proto} |
+! grep -rn '^#include "' --include='*.[ch]' ${@:-core proto server} |
     sed -nE 's/^([^:]+)\.[ch]:[0-9]+:#include "(core|proto|server)(.*)\.h".*/\1 \2\3/p' | sort -u |
     tsort 2>&1 >/dev/null | sed 's/^tsort: -: input contains a loop:$/a circle:/; s/^tsort: //' | grep .

@@ -6,7 +6,7 @@ cd "$(dirname "$0")/../.." || exit 2
     grep -rnP "^ *# *include +[<\"]$header[>\"]" --include='*.[ch]' core proto server clients |
         grep -vE "^($allowed)[^:]*:"
 done <<'RULES' | sed 's/$/    <- not in this room/' | grep .
-microhttpd\.h                     server/http(_mhd)?\.c
+microhttpd\.h                     server/http_(callbacks|mhd)\.c
 uv\.h                             server/|clients/[a-z]+/
 jansson\.h                        proto/|core/load/|core/parse_json|server/options|server/main\.c|clients/[a-z]+/
 cblas\.h                          core/dense/

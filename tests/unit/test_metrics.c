@@ -3,15 +3,15 @@
 #include <ctype.h>
 
 #include "fake_exchange.h"
+#include "server/api.h"
 #include "server/log.h"
 #include "server/metrics.h"
 #include "server/repository.h"
-#include "server/server.h"
 
-static struct server server;
-static struct loop loop;
 static struct catalog *catalog;
+static struct lanes lanes;
 static struct options options;
+static struct api api;
 static char *repository;
 
 #define MOE_LAYER(name)                                                                            \
@@ -43,15 +43,13 @@ static void begin(void)
     catalog = repository_load(repository, &models, &err);
     ck_assert_msg(catalog != NULL, "%s", err.text);
     options.max_expert_series = 2 * 3 * 2 * 4;
-    server = (struct server){.options = &options, .loops = &loop, .count = 1};
-    loop.server = &server;
-    uv_mutex_init(&loop.mutex);
+    lanes.catalog = catalog;
+    api = (struct api){.options = &options, .lanes = &lanes, .totals = totals_new(1)};
 }
 
 static void end(void)
 {
-    request_counts_close(&loop.other_requests);
-    uv_mutex_destroy(&loop.mutex);
+    totals_free(api.totals);
     catalog_release(catalog);
     free(repository);
 }
@@ -163,7 +161,7 @@ static struct page *read_page(void)
 {
     struct page *page = xcalloc(1, sizeof *page);
     buffer_init(&page->buffer, 1 << 20);
-    metrics_page(&server, catalog, &page->buffer);
+    metrics_page(&api, &page->buffer);
     ck_assert(!page->buffer.failed);
     char *text = strndup(page->buffer.data, page->buffer.length), *next;
     ck_assert_uint_eq(strlen(text), page->buffer.length);
@@ -265,7 +263,7 @@ START_TEST(requests_are_counted_where_they_went)
     request_counts_add(&stats_of(0)->requests, "v1", 200, 1);
     request_counts_add(&stats_of(0)->requests, "v1", 200, 1);
     request_counts_add(&stats_of(2)->requests, "oip", 400, 1);
-    request_counts_add(&loop.other_requests, "", 404, 1);
+    request_counts_add(&api.totals->loop[0].other_requests, "", 404, 1);
     struct page *page = read_page();
     expect_value(
         page, "moed_requests_total{model=\"once\",version=\"1\",protocol=\"v1\",code=\"200\"}", 2);

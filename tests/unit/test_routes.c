@@ -4,7 +4,6 @@
 #include "server/log.h"
 #include "server/repository.h"
 #include "server/routes.h"
-#include "server/server.h"
 
 static struct route_params params;
 
@@ -97,15 +96,15 @@ END_TEST
 /* ---- the table ---- */
 
 static struct lanes lanes;
-static struct server server;
+static atomic_bool stopping;
+static struct totals *totals;
 static struct options options = {.max_expert_series = 100};
 
 static struct exchange dispatch_to(enum http_method method, const char *path)
 {
     struct exchange exchange = {.method = method, .method_text = "GET", .path = path};
     reply_error = ERROR_NONE;
-    const struct api api = {&options, &lanes, NULL, &server.stopping, &server};
-    server.options = &options;
+    const struct api api = {&options, &lanes, NULL, &stopping, totals};
     if (!lanes.catalog)
         lanes.catalog = catalog_new(NULL, 0);
     routes_dispatch(&api, &exchange);
@@ -150,7 +149,7 @@ START_TEST(health_changes_when_stopping)
     ck_assert_int_eq(dispatch_to(HTTP_GET, "/v2/health/live").status, 200);
     ck_assert_int_eq(dispatch_to(HTTP_HEAD, "/v2/health/ready").status, 200);
     ck_assert_str_eq(reply_body, "{\"ready\":true}");
-    server.stopping = true;
+    stopping = true;
     ck_assert_int_eq(dispatch_to(HTTP_GET, "/v2/health/ready").status, 503);
     ck_assert_str_eq(reply_body, "{\"ready\":false}");
     ck_assert_int_eq(dispatch_to(HTTP_GET, "/v2/health/live").status, 200);
@@ -190,6 +189,7 @@ START_TEST(a_found_model_is_noted_for_the_log)
     char *config = config_of("[1]", "[{'op':'scale','value':2}]");
     write_checkpoint(path, config, NO_TENSORS);
     lanes.catalog = repository_load(repository, &models, &err);
+    totals = totals_new(1);
     ck_assert_msg(lanes.catalog != NULL, "%s", err.text);
     struct exchange exchange = dispatch_to(HTTP_GET, "/v2/models/scale/versions/1");
     ck_assert_int_eq(exchange.status, 200);
@@ -201,6 +201,7 @@ START_TEST(a_found_model_is_noted_for_the_log)
     exchange = dispatch_to(HTTP_GET, "/metrics");
     ck_assert_int_eq(exchange.status, 200);
     ck_assert_str_eq(reply_type, "text/plain; version=0.0.4; charset=utf-8");
+    totals_free(totals);
     catalog_release(lanes.catalog);
     free(config);
     free(repository);

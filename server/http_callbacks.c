@@ -1,43 +1,27 @@
-/* HTTP's life, and what libmicrohttpd asks of it: a request's turn, its end, a connection's
- * beginning and end.
+/* What libmicrohttpd asks of us: to answer a request, and to take note of its end, and of a
+ * connection's beginning and end. What we ask of it is in http_mhd.c.
  *
  * libmicrohttpd asks for answers and sends them. It does not read requests: http_hooks.c takes its
  * place there, http_receive.c reads, and http_framing.c and http_head.c say what the bytes mean.
- * When it runs is in http_turn.c, what we ask of it in http_mhd.c.
+ * http_turn.c says when it runs.
  *
- * How an answer waits. Suspending a connection costs three system calls, more than computing a
- * small model's answer. So an exchange handed over is first just left alone: libmicrohttpd asks for
- * its answer again in its next run, which is a whole loop turn later. Only an exchange that is
+ * How an answer waits: suspending a connection costs three system calls, more than computing a
+ * small model's answer. So an exchange that was handed over is first left alone, and libmicrohttpd
+ * asks for its answer again in its next run, a whole loop turn later. Only an exchange that is
  * still unanswered then is suspended. */
-#include "server/http.h"
-
-#include <assert.h>
 #include <limits.h>
 #include <microhttpd.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/epoll.h>
-#include <unistd.h>
 
 #include "core/memory.h"
 #include "server/http_internal.h"
-#include "server/http_listen.h"
 #include "server/http_mhd.h"
 
-enum {
-    /* Per connection: libmicrohttpd's view of a request, of which half is room to read, and the
-     * header of the answer. Both are ours and small. */
-    CONNECTION_POOL_BYTES = 8 << 10,
+/* Per connection: the request that libmicrohttpd is shown, for which it takes half of this, and the
+ * header of the answer. Both are ours and small. */
+enum { CONNECTION_POOL_BYTES = 8 << 10 };
 
-    /* A refused client may go on sending for so long, unread by anyone but us. Closing at once
-     * would make its kernel discard our answer (connection reset) before it is read. */
-    LINGER_MS = 2000,
-
-    /* Beyond the connection limit a request may wait for so long until one closes. */
-    QUEUED_MS = 1000,
-};
-
-/* ---- requests: libmicrohttpd's callbacks ---- */
+/* ---- requests ---- */
 
 static struct connection *connection_of(struct MHD_Connection *mhd)
 {
@@ -217,109 +201,16 @@ static void on_connection(void *context, struct MHD_Connection *mhd, void **stat
     }
 }
 
-/* ---- life ---- */
+/* ---- the daemon ---- */
 
-static struct MHD_Daemon *start_daemon(struct http *http)
+bool http_start_daemon(struct http *http)
 {
     unsigned flags =
         MHD_USE_EPOLL | MHD_USE_TURBO | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_NO_LISTEN_SOCKET;
-    return MHD_start_daemon(flags, 0, NULL, NULL, on_access, http, MHD_OPTION_CONNECTION_LIMIT,
-                            UINT_MAX, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-                            (size_t)CONNECTION_POOL_BYTES, MHD_OPTION_NOTIFY_COMPLETED,
-                            on_completed, http, MHD_OPTION_NOTIFY_CONNECTION, on_connection, http,
-                            MHD_OPTION_END);
-}
-
-static struct http *http_allocate(uv_loop_t *loop, const struct http_options *options,
-                                  const struct http_callbacks *callbacks)
-{
-    struct http *http = xcalloc(1, sizeof *http);
-    http->options = *options;
-    http->options.host = NULL;
-    http->callbacks = *callbacks;
-    http->loop = loop;
-    http->scratch = xmalloc(HTTP_SCRATCH_BYTES);
-    for (int phase = 0; phase < PHASE_COUNT; phase++)
-        TAILQ_INIT(&http->lists[phase]);
-    TAILQ_INIT(&http->hung_up);
-    TAILQ_INIT(&http->reserve);
-    http->timeouts_ms[PHASE_IDLE] = options->idle_timeout_ms;
-    http->timeouts_ms[PHASE_RECEIVING] = options->request_timeout_ms;
-    http->timeouts_ms[PHASE_QUEUED] = QUEUED_MS;
-    http->timeouts_ms[PHASE_STREAMING] = options->idle_timeout_ms;
-    http->timeouts_ms[PHASE_SENDING] = options->idle_timeout_ms;
-    http->timeouts_ms[PHASE_LINGERING] = LINGER_MS;
-    return http;
-}
-
-static void http_free(struct http *http)
-{
-    uv_mutex_destroy(&http->idle_mutex);
-    free(http->scratch);
-    free(http->by_fd);
-    free(http);
-}
-
-struct http *http_new(uv_loop_t *loop, const struct http_options *options,
-                      const struct http_callbacks *callbacks, struct error *err)
-{
-    uint16_t port = 0;
-    if (http_hooks_check(err) != 0)
-        return NULL;
-    int fd = http_listen(loop, options->host, options->port, options->listening, &port, err);
-    if (fd < 0)
-        return NULL;
-    struct http *http = http_allocate(loop, options, callbacks);
-    http->listen_fd = fd;
-    http->port = port;
-    if (uv_mutex_init(&http->idle_mutex) != 0)
-        abort(); /* a small allocation, see core/error.h */
-    http->hangup_fd = epoll_create1(EPOLL_CLOEXEC);
-    http->daemon = http->hangup_fd >= 0 ? start_daemon(http) : NULL;
-    if (http->daemon) {
-        http_start_turning(http);
-        http_start_listening(http);
-        http_limits_join(http->options.limits, http);
-        http_want_run(http);
-        return http;
-    }
-    error_set(err, ERROR_INTERNAL, "cannot start libmicrohttpd");
-    close(http->hangup_fd);
-    close(fd);
-    http_free(http);
-    return NULL;
-}
-
-static void on_handle_closed(uv_handle_t *handle)
-{
-    struct http *http = handle->data;
-    if (--http->open_handles == 0)
-        http_free(http);
-}
-
-void http_close(struct http *http)
-{
-    assert(http->unanswered == 0);
-    uv_handle_t *handles[] = {(uv_handle_t *)&http->readable,    (uv_handle_t *)&http->hangups,
-                              (uv_handle_t *)&http->after_poll,  (uv_handle_t *)&http->again,
-                              (uv_handle_t *)&http->tick,        (uv_handle_t *)&http->listening,
-                              (uv_handle_t *)&http->listen_pause};
-    if (http->listen_fd >= 0)
-        http_stop_listening(http);
-    http_limits_leave(http->options.limits, http);
-    http->open_handles = sizeof handles / sizeof *handles;
-    for (size_t i = 0; i < sizeof handles / sizeof *handles; i++)
-        uv_close(handles[i], on_handle_closed);
-    MHD_stop_daemon(http->daemon); /* after libuv has let go of its epoll descriptor */
-    close(http->hangup_fd);
-}
-
-uint16_t http_port(const struct http *http)
-{
-    return http->port;
-}
-
-unsigned http_connections(const struct http *http)
-{
-    return http->connections;
+    http->daemon =
+        MHD_start_daemon(flags, 0, NULL, NULL, on_access, http, MHD_OPTION_CONNECTION_LIMIT,
+                         UINT_MAX, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+                         (size_t)CONNECTION_POOL_BYTES, MHD_OPTION_NOTIFY_COMPLETED, on_completed,
+                         http, MHD_OPTION_NOTIFY_CONNECTION, on_connection, http, MHD_OPTION_END);
+    return http->daemon != NULL;
 }
