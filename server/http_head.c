@@ -4,6 +4,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include "core/text.h"
+
 static const char *const FIELD_NAMES[HTTP_FIELD_COUNT] = {
     [HTTP_FIELD_HOST] = "Host",
     [HTTP_FIELD_CONTENT_LENGTH] = "Content-Length",
@@ -25,6 +27,11 @@ static size_t span_length(struct span span)
 static bool is_word(struct span span, const char *word)
 {
     return span_length(span) == strlen(word) && !strncasecmp(span.at, word, strlen(word));
+}
+
+static bool is_digit(char c)
+{
+    return c >= '0' && c <= '9';
 }
 
 static bool is_blank(char c)
@@ -49,30 +56,11 @@ static bool is_token(struct span span)
     static const char punctuation[] = "!#$%&'*+-.^_`|~";
     for (const char *at = span.at; at < span.end; at++) {
         unsigned char c = (unsigned char)*at, letter = c | 0x20;
-        bool alphanumeric = (c >= '0' && c <= '9') || (letter >= 'a' && letter <= 'z');
+        bool alphanumeric = is_digit(*at) || (letter >= 'a' && letter <= 'z');
         if (!alphanumeric && !(c && strchr(punctuation, c)))
             return false;
     }
     return span.at < span.end;
-}
-
-/* ---- lines ---- */
-
-int http_line_read(struct http_line *line, const char *bytes, size_t length, struct error *err)
-{
-    while (line->seen < length) {
-        size_t at = line->seen++;
-        unsigned char c = (unsigned char)bytes[at];
-        bool after_cr = at > line->begin && bytes[at - 1] == '\r';
-        if (after_cr != (c == '\n'))
-            return error_set(err, ERROR_INVALID, "a line of the request does not end in CRLF");
-        if (c == '\n')
-            return 1;
-        if ((c < ' ' && c != '\t' && c != '\r') || c == 0x7F)
-            return error_set(err, ERROR_INVALID,
-                             "control character 0x%02X in a line of the request", c);
-    }
-    return 0;
 }
 
 /* ---- the request line ---- */
@@ -116,11 +104,6 @@ static int read_target(struct http_head *head, const char *bytes, struct span ta
         head->path =
             (struct http_text){(uint32_t)(target.at - bytes), (uint32_t)span_length(target)};
     return 0;
-}
-
-static bool is_digit(char c)
-{
-    return c >= '0' && c <= '9';
 }
 
 static int read_version(struct http_head *head, struct span version, struct error *err)
@@ -248,19 +231,14 @@ static int check_host(const struct http_head *head, const char *bytes, struct er
     return 0;
 }
 
-/* Digits only: no sign, no list, no blanks. A number that no integer holds is a large one. */
+/* Digits only: no sign, no list, no blanks. The line's CR ends them. */
 static int read_content_length(struct http_head *head, struct span value, struct error *err)
 {
-    if (value.at == value.end)
-        return error_set(err, ERROR_INVALID, "Content-Length is empty");
-    for (; value.at < value.end; value.at++) {
-        uint64_t *length = &head->content_length;
-        if (!is_digit(*value.at))
-            return error_set(err, ERROR_INVALID, "Content-Length is not a whole number");
-        if (__builtin_mul_overflow(*length, 10, length) ||
-            __builtin_add_overflow(*length, (uint64_t)(*value.at - '0'), length))
-            return error_set(err, ERROR_TOO_LARGE, "Content-Length is larger than is accepted");
-    }
+    const char *end = text_whole_number(value.at, &head->content_length);
+    if (!end && is_digit(*value.at))
+        return error_set(err, ERROR_TOO_LARGE, "Content-Length is larger than is accepted");
+    if (end != value.end)
+        return error_set(err, ERROR_INVALID, "malformed Content-Length, expected a whole number");
     return 0;
 }
 

@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "core/error.h"
+#include "server/http_line.h"
 
 /* The longest header, from the method to the empty line: a Kerberos or JWT credential fits. A
  * client can make the server hold this many bytes by connecting. */
@@ -30,11 +31,6 @@ enum http_field {
 /* A part of the header's bytes. `at` 0: absent, since the method is what stands there. */
 struct http_text {
     uint32_t at, length;
-};
-
-/* A line whose end is looked for; both count from the first byte of what is read. */
-struct http_line {
-    size_t begin, seen;
 };
 
 struct http_head {
@@ -57,11 +53,6 @@ struct http_head {
  * same bytes and more. Returns 1 when it is whole, 0 when more is needed, -1 on error: the error's
  * code is the answer's status. */
 MUST_CHECK int http_head_read(struct http_head *head, const char *bytes, size_t length,
-                              struct error *err);
-
-/* Looks for the end of a line in bytes[line->begin, length). Returns 1 when line->seen is behind
- * its CRLF, 0 when more is needed, -1 when it holds a control character or a bare CR or LF. */
-MUST_CHECK int http_line_read(struct http_line *line, const char *bytes, size_t length,
                               struct error *err);
 
 /* Checks a line (without its CRLF) of the fields behind a chunked body: a field, and none that says

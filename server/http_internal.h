@@ -95,11 +95,11 @@ void exchange_free(struct http_exchange *exchange);
 /* Makes room for a body of the length that the header declares; a piece of it has come; a piece has
  * come that is in the body's buffer already. They fail for want of memory, or at the limit of all
  * bodies together. */
-int exchange_prepare_body(struct http_exchange *exchange,
+MUST_CHECK int exchange_prepare_body(struct http_exchange *exchange,
                                      const struct http_framing *framing, struct error *err);
-int exchange_accept_body(struct http_exchange *exchange, const char *data, size_t size,
+MUST_CHECK int exchange_accept_body(struct http_exchange *exchange, const char *data, size_t size,
                                     struct error *err);
-int exchange_count_body(struct http_exchange *exchange, size_t size, struct error *err);
+MUST_CHECK int exchange_count_body(struct http_exchange *exchange, size_t size, struct error *err);
 void exchange_close_body(struct http_exchange *exchange);
 
 /* Tells the handler, once, that the client is gone. The handler may answer at once, which may free

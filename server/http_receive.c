@@ -83,35 +83,49 @@ static void allow_body(const struct connection *connection)
         shutdown(connection->fd, SHUT_RDWR); /* half a word would spoil the answer */
 }
 
-static void begin_exchange(struct connection *connection, const char *header, bool more_follows,
-                           struct error *err)
+static int begin_exchange(struct connection *connection, const char *header, bool more_follows,
+                          struct error *err)
 {
     connection->exchange = exchange_new(connection, header);
-    if (exchange_prepare_body(connection->exchange, &connection->framing, err) == 0 &&
-        !more_follows)
+    if (exchange_prepare_body(connection->exchange, &connection->framing, err) != 0)
+        return -1;
+    if (!more_follows)
         allow_body(connection);
+    return 0;
 }
 
-/* Acts on what the bytes say, as far as one request goes. Returns how many it has used. */
-static size_t read_parts(struct connection *connection, const char *bytes, size_t length,
-                         struct error *err)
+/* Acts on what the bytes say, as far as one request goes, and puts in `used` how many they were. */
+static int read_parts(struct connection *connection, const char *bytes, size_t length, size_t *used,
+                      struct error *err)
 {
-    size_t used = 0, taken;
     enum http_part part;
+    size_t taken;
+    int result = 0;
+    *used = 0;
     do {
-        part = http_framing_read(&connection->framing, bytes + used, length - used, &taken, err);
+        const char *at = bytes + *used;
+        part = http_framing_read(&connection->framing, at, length - *used, &taken, err);
+        *used += taken;
         note_first_byte(connection);
-        if (part == HTTP_HEADER)
-            begin_exchange(connection, bytes + used, used + taken < length, err);
+        if (part == HTTP_REFUSED)
+            result = -1;
+        else if (part == HTTP_HEADER)
+            result = begin_exchange(connection, at, *used < length, err);
         else if (part == HTTP_BODY)
-            exchange_accept_body(connection->exchange, bytes + used, taken, err);
-        used += taken;
-    } while (err->code == ERROR_NONE && part != HTTP_END && (taken > 0 || part != HTTP_MORE));
+            result = exchange_accept_body(connection->exchange, at, taken, err);
+    } while (result == 0 && part != HTTP_END && (taken > 0 || part != HTTP_MORE));
     connection->whole = part == HTTP_END;
-    return used;
+    return result;
 }
 
 /* ---- reading ---- */
+
+/* What reading leads to, besides what recv() returns when the socket has nothing (more): 0 when the
+ * client has ended, -1 with errno. */
+enum {
+    READ_DONE = 1, /* the request is whole, or refused with an error */
+    READ_MORE = 2, /* there are new bytes to look at */
+};
 
 /* A call's way through the socket's bytes. */
 struct reading {
@@ -120,8 +134,15 @@ struct reading {
     bool emptied;   /* it gave fewer than there was room for */
 };
 
-/* Reads on behind what waits; what must be body goes straight to where it belongs. Returns 1, or
- * what recv() does when there is nothing (more) to read. */
+/* A piece of the body has come straight into the body's buffer. */
+static int accept_direct(struct connection *connection, size_t size, struct error *err)
+{
+    connection->exchange->body.length += size;
+    http_framing_skip_body(&connection->framing, size);
+    return exchange_count_body(connection->exchange, size, err);
+}
+
+/* Reads on behind what waits; what must be body goes straight to where it belongs. */
 static int read_socket(struct connection *connection, struct reading *reading, struct error *err)
 {
     struct buffer *body = connection->exchange ? &connection->exchange->body : NULL;
@@ -137,33 +158,31 @@ static int read_socket(struct connection *connection, struct reading *reading, s
     if (count <= 0)
         return (int)count;
     size_t given = (size_t)count, direct = given < into[0].iov_len ? given : into[0].iov_len;
-    if (direct > 0) {
-        body->length += direct;
-        exchange_count_body(connection->exchange, direct, err);
-        http_framing_skip_body(&connection->framing, direct);
-    }
     reading->waiting += given - direct;
     reading->total += given;
     reading->emptied = given < into[0].iov_len + into[1].iov_len;
-    return 1;
+    if (direct > 0 && accept_direct(connection, direct, err) != 0)
+        return READ_DONE;
+    return READ_MORE;
 }
 
-/* Uses what waits, then reads on, until a request is whole (1), refused, or the socket has nothing
- * more for now: 0 when the client has ended, -1 with errno. */
+/* Uses what waits, then reads on, until a request is done or the socket has nothing more for now.
+ */
 static int read_request(struct connection *connection, struct reading *reading, struct error *err)
 {
     char *scratch = connection->http->scratch;
     for (;;) {
-        size_t used = read_parts(connection, scratch, reading->waiting, err);
+        size_t used;
+        int refused = read_parts(connection, scratch, reading->waiting, &used, err);
         reading->waiting -= used;
         memmove(scratch, scratch + used, reading->waiting);
-        if (connection->whole || err->code != ERROR_NONE)
-            return 1;
+        if (refused || connection->whole)
+            return READ_DONE;
         errno = reading->emptied ? EAGAIN : EINTR;
         if (reading->emptied || reading->total >= READ_AT_MOST_BYTES)
             return -1;
         int result = read_socket(connection, reading, err);
-        if (result <= 0)
+        if (result != READ_MORE)
             return result;
     }
 }

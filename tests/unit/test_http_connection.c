@@ -76,8 +76,8 @@ START_TEST(a_slow_body_is_refused)
 }
 END_TEST
 
-/* Stuck in a chunk-size line that does not fit its memory, libmicrohttpd does not look at the
- * socket any more, from which it has had every event. */
+/* A chunk-size line that is too long is refused while more of it is still under way. Such a
+ * connection ends with its client, though libmicrohttpd has heard of neither. */
 START_TEST(a_connection_that_is_shut_is_closed)
 {
     static char request[40000] =

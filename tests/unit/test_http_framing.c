@@ -204,7 +204,7 @@ static const struct {
     {ERROR_INVALID, "POST / HTTP/1.1\r\n" H "Content-Length: +1\r\n\r\n", "whole number"},
     {ERROR_INVALID, "POST / HTTP/1.1\r\n" H "Content-Length: -1\r\n\r\n", "whole number"},
     {ERROR_INVALID, "POST / HTTP/1.1\r\n" H "Content-Length: 0x1\r\n\r\n", "whole number"},
-    {ERROR_INVALID, "POST / HTTP/1.1\r\n" H "Content-Length: \r\n\r\n", "empty"},
+    {ERROR_INVALID, "POST / HTTP/1.1\r\n" H "Content-Length: \r\n\r\n", "whole number"},
     {ERROR_TOO_LARGE, "POST / HTTP/1.1\r\n" H "Content-Length: 1001\r\n\r\n", "1001"},
     {ERROR_TOO_LARGE, "POST / HTTP/1.1\r\n" H "Content-Length: 18446744073709551617\r\n\r\n", ""},
     {ERROR_INVALID,
