@@ -1,5 +1,5 @@
-/* One line per exchange: at level info; at warning what an operator should hear of without asking,
- * overload and failures of ours. */
+/* One line per exchange, at level info. Overload and failures of the server are at level warning:
+ * an operator should see them without asking. */
 #include "server/access_log.h"
 
 #include "server/http.h"

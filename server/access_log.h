@@ -1,4 +1,4 @@
-/* What is written and counted of an exchange when it has ended. */
+/* What is logged and counted of an exchange when it has ended. */
 #ifndef SERVER_ACCESS_LOG_H
 #define SERVER_ACCESS_LOG_H
 

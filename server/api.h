@@ -1,4 +1,4 @@
-/* What the handlers of the API see of the server, and how they are called. */
+/* What the handlers of the API see of the server, and their type. */
 #ifndef SERVER_API_H
 #define SERVER_API_H
 
@@ -12,13 +12,13 @@
 
 struct api {
     const struct options *options;
-    const struct lanes *lanes; /* of this loop; they know the catalog */
+    const struct lanes *lanes; /* of this loop, with the catalog it serves */
     struct predict *predict;
-    const atomic_bool *stopping; /* a stop was asked for: not ready any more */
+    const atomic_bool *stopping; /* a signal has asked for a stop: no longer ready */
     struct totals *totals;       /* of all loops */
 };
 
-/* What the path of a request names. */
+/* What a request's path names. */
 struct target {
     struct model *model;             /* NULL unless the route needs one */
     const char *version;             /* as the path has it; NULL: none, so `model` is the newest */

@@ -1,10 +1,10 @@
-/* How many CPUs this process may really use; see cpu.h.
+/* The smallest of affinity and cgroup quotas.
  *
- * In a container the machine's CPU count is the wrong answer: threads beyond the cgroup's quota do
- * not run beside the others, they get all of them throttled for the rest of each period. The quota
- * of any ancestor group binds as well, so the walk goes up to the root. Inside a container the path
- * in /proc/self/cgroup may name a directory that is not mounted there; the walk then finds nothing
- * until it reaches the mount's root, which is the container's own group. */
+ * In a container the machine's CPU count is the wrong answer: threads beyond the cgroup's quota get
+ * all threads throttled for the rest of each period. The quota of every ancestor group binds as
+ * well, so the walk goes up to the root. Inside a container the path in /proc/self/cgroup may name
+ * a directory that is not mounted there; the walk then finds nothing until it reaches the mount's
+ * root, which is the container's own group. */
 #include "server/cpu.h"
 
 #include <sched.h>
@@ -50,7 +50,7 @@ static int read_line(const char *path, char *line, int bytes)
     return read ? 0 : -1;
 }
 
-/* Whole CPUs that quota / period amounts to; NO_LIMIT where there is no (sane) quota. */
+/* quota / period in whole CPUs, rounded up; NO_LIMIT if there is no (sane) quota. */
 static unsigned quota_cpus(long long quota, long long period)
 {
     if (quota <= 0 || period <= 0)
@@ -82,7 +82,8 @@ static unsigned cpus_of_group_v1(const char *directory)
     return quota_cpus(quota, strtoll(line, NULL, 10));
 }
 
-/* The smallest quota of the group `mount``group` and every ancestor up to `mount` itself. */
+/* The smallest quota of the group `root``mount``group` and of every ancestor up to `root``mount`.
+ */
 static unsigned cpus_of_ancestors(const char *root, const char *mount, const char *group,
                                   unsigned (*cpus_of_group)(const char *directory))
 {

@@ -1,4 +1,5 @@
-/* One slot under a mutex: a lane goes in, wakes the thread, and comes back by an async handle. */
+/* One slot guarded by a mutex: a lane goes in, wakes the thread, and comes back by an async handle.
+ */
 #include "server/engine.h"
 
 #include "core/memory.h"
@@ -57,7 +58,7 @@ int engine_init(struct engine *engine, uv_loop_t *loop, unsigned threads,
     if (status != 0)
         return cannot_start(err, status);
     engine->done.data = engine;
-    /* Waiting for a result is no reason to keep the loop alive. */
+    /* The handle must not keep the loop alive. */
     uv_unref((uv_handle_t *)&engine->done);
     if (uv_mutex_init(&engine->mutex) != 0 || uv_cond_init(&engine->wake) != 0)
         out_of_memory();

@@ -1,8 +1,8 @@
 /* The compute thread: runs one piece of a lane's work at a time, with a team, away from the loop.
  *
- * Hand-over is the only crossing between threads. engine_start() gives a busy lane to the compute
- * thread; `on_done` gives it back on the loop thread. In between nobody else touches what it
- * computes with. */
+ * Threads meet only at the hand-over: engine_start() gives a busy lane to the compute thread,
+ * `on_done` gives it back on the loop thread. In between only the compute thread touches what the
+ * piece uses. */
 #ifndef SERVER_ENGINE_H
 #define SERVER_ENGINE_H
 
@@ -16,10 +16,10 @@ struct engine {
     uv_cond_t wake;
     uv_async_t done; /* compute thread -> loop thread */
     struct moed_team *team;
-    bool busy; /* loop thread's view: a lane is out */
+    bool busy; /* the compute thread has a lane; loop thread only */
 
-    /* Under the mutex. */
-    struct lane *lane; /* non-NULL: to be run, or run and not yet fetched */
+    /* Guarded by the mutex: */
+    struct lane *lane; /* to be run, or run and not yet fetched; NULL: none */
     bool computed, stopping;
     uint64_t compute_ns;
 
@@ -32,10 +32,11 @@ MUST_CHECK int engine_init(struct engine *engine, uv_loop_t *loop, unsigned thre
                            void (*on_done)(struct lane *lane, uint64_t compute_ns, void *context),
                            void *context, struct error *err);
 
-/* Stops the thread; the engine must be idle. Its loop handle is gone once the loop has run. */
+/* Stops the thread; the engine must be idle. Its handle is closed when the loop has run once more.
+ */
 void engine_close(struct engine *engine);
 
-/* Only when !engine->busy, with a lane that has begun a piece. */
+/* Needs !engine->busy, and a lane that has begun a piece. */
 void engine_start(struct engine *engine, struct lane *lane);
 
 #endif

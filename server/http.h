@@ -1,14 +1,13 @@
-/* HTTP: sockets <-> exchanges. The only room that knows libmicrohttpd.
+/* HTTP: from sockets to exchanges and back.
  *
  * One `struct http` drives one libmicrohttpd daemon from one libuv loop; everything here runs on
- * that loop's thread. An *exchange* is one request and its answer. http calls the handler once the
- * whole body is there; the handler answers with exchange_reply(), at once or later: a handler that
- * returns without an answer suspends the connection until the answer comes. Every exchange the
- * handler saw must be answered exactly once, also one whose client has gone.
+ * that loop's thread. An *exchange* is one request and its answer. The handler is called once the
+ * whole body is there, and answers with exchange_reply(), at once or later. Every exchange that the
+ * handler saw must be answered exactly once, even if its client has gone.
  *
- * What a client can do wrong before a request is whole (bad length headers, a body too large, too
- * slow, gone) is answered or dropped here and never reaches the handler, but is logged and counted
- * through `on_finished` like every other exchange. */
+ * What a client does wrong before its request is whole (a bad header, a body that is too large or
+ * too slow, hanging up) is answered or dropped here and never reaches the handler. It is logged and
+ * counted through `on_finished` like every other exchange. */
 #ifndef SERVER_HTTP_H
 #define SERVER_HTTP_H
 
@@ -42,7 +41,7 @@ struct exchange {
     const char *body; /* NULL when empty */
     size_t body_length;
     char client[HTTP_ADDRESS_BYTES]; /* the other end's numeric address */
-    uint64_t received_ns;            /* uv_hrtime() when the first byte of it was seen */
+    uint64_t received_ns;            /* uv_hrtime() when its first byte was seen */
 
     /* the answer so far; exchange_header() and exchange_reply() fill it */
     int status; /* 499: the client left before its request was whole; nothing was sent */
@@ -51,16 +50,16 @@ struct exchange {
     size_t reply_header_count;
 
     /* for the handler: what the log line and the metrics say of this exchange */
-    struct model *model;      /* held until on_finished() has let go of it; NULL: none */
+    struct model *model;      /* held; on_finished() lets go of it; NULL: none */
     const char *log_protocol; /* "oip" | "v1" | NULL */
     size_t log_rows;
     const char *error_text; /* what an error answer said; owned by the exchange; NULL: no error */
 
-    void *owner; /* who owes the answer, once the handler has returned without one */
-    /* Called when the client is gone while the answer is awaited; NULL: nobody cares. The exchange
-     * must still be answered (the answer goes nowhere). */
+    void *owner; /* who owes the answer, if the handler has returned without one */
+    /* Called if the client goes before the answer; may be NULL. The exchange must still be
+     * answered, though the answer goes nowhere. */
     void (*on_disconnect)(struct exchange *exchange);
-    /* Called when an answer in parts may go on after exchange_write() has refused a piece. */
+    /* Called when an answer in parts may go on, after exchange_write() has refused a piece. */
     void (*on_writable)(struct exchange *exchange);
 };
 
@@ -78,86 +77,88 @@ struct http_options {
 
 struct http_callbacks {
     void *context;
-    /* Whether a request is served also when every connection is in use. */
+    /* Whether the request is served even if every connection is in use. */
     bool (*is_vital)(const struct exchange *exchange, void *context);
     void (*on_request)(struct exchange *exchange, void *context);
-    /* After the answer was sent or dropped: log and count. The exchange dies on return. */
+    /* Called after the answer was sent or dropped, to log and count. The exchange is freed on
+     * return. */
     void (*on_finished)(const struct exchange *exchange, uint64_t duration_ns, void *context);
 };
 
 struct http;
 
-/* Listens and serves. Returns NULL on error (address in use, bad host). */
+/* Listens, and serves when the loop runs. NULL with an error (address in use, bad host). */
 MUST_CHECK struct http *http_new(uv_loop_t *loop, const struct http_options *options,
                                  const struct http_callbacks *callbacks, struct error *err);
 
 /* The port actually bound. */
 uint16_t http_port(const struct http *http);
 
-/* The value of a request header field, in any case; NULL when it is absent. Of a field that is
- * there more than once, the first. It lives as long as the exchange. */
+/* The value of a request header field; the name's case does not matter. NULL if the field is
+ * absent; the first value if there are several. It lives as long as the exchange. */
 const char *exchange_header_in(const struct exchange *exchange, const char *name);
 
-/* Decodes the value of a query parameter into `text`. Returns 1, 0 when it is absent, -1 with an
- * error when it is malformed or longer than size - 1 bytes. */
+/* Decodes the value of a query parameter into `text`. Returns 1, 0 if it is absent, or -1 with an
+ * error if it is malformed or longer than size - 1 bytes. */
 MUST_CHECK int exchange_query(const struct exchange *exchange, const char *name, char *text,
                               size_t size, struct error *err);
 
-/* Answers an exchange; takes the buffer's bytes (a buffer that failed is answered 500).
- * content_type NULL: application/json. The request's body is freed, and the exchange is no longer
- * the caller's: it may be gone when this returns. */
+/* Answers an exchange. Takes the buffer's bytes; a buffer that failed is answered 500. content_type
+ * NULL means application/json. Frees the request's body. The exchange is no longer the caller's and
+ * may be gone on return. */
 void exchange_reply(struct exchange *exchange, int status, const char *content_type,
                     struct buffer *body);
 
 /* ---- an answer in parts ----
  *
- * begin, write any number of times, then end or abort; from begin on, instead of exchange_reply().
- * The connection stays usable afterwards, unless the answer was cut or goes to HTTP/1.0, where its
- * end is the connection's. A client that is gone, has taken nothing for idle_timeout_ms, or asked
- * by HEAD, is reported through on_disconnect; what is written from then on goes nowhere, and the
- * exchange must still be ended. */
+ * Instead of exchange_reply(): begin, write any number of times, then end or abort. The connection
+ * stays usable afterwards, unless the answer was cut or goes to HTTP/1.0, where it ends with the
+ * connection. on_disconnect tells that the client is gone, has taken nothing for idle_timeout_ms,
+ * or has asked by HEAD. What is written from then on goes nowhere, and the exchange must still be
+ * ended.
+ */
 
-/* Most bytes that wait for a client at a time; the largest piece. */
+/* The most bytes that wait for a client, and the largest piece. */
 enum { HTTP_STREAM_MAX_BYTES = 256 << 10 };
 
-/* Sends status and headers at once. Frees the request's body. */
+/* Sends status and headers at once, and frees the request's body. */
 void exchange_begin(struct exchange *exchange, int status, const char *content_type);
 
-/* Copies a piece of the answer; never blocks. False, and nothing was taken, when it does not fit
- * beside what still waits: on_writable is called when most of that has gone. */
+/* Copies a piece of the answer; never blocks. False if it does not fit beside the bytes that wait:
+ * nothing was taken, and on_writable is called when most of them have gone. */
 bool exchange_write(struct exchange *exchange, const void *bytes, size_t length);
 
 /* The answer is whole. The exchange is no longer the caller's. */
 void exchange_end(struct exchange *exchange);
 
-/* The answer cannot be finished: cuts the connection, so that the client does not take what it has
- * for all. The error goes to the log. The exchange is no longer the caller's. */
+/* The answer cannot be finished: cuts the connection, so that the client does not take the part for
+ * the whole. The error goes to the log. The exchange is no longer the caller's. */
 void exchange_abort(struct exchange *exchange, const struct error *err);
 
-/* Adds a header to the answer to come; name is a literal, value is copied. */
+/* Adds a header to the coming answer; `name` must be a literal, `value` is copied. */
 void exchange_header(struct exchange *exchange, const char *name, const char *value);
 
-/* Answers with {"error": text} and the status of err->code; Retry-After where it belongs. */
+/* Answers with {"error": text} and the status of err->code; 429 and 503 get Retry-After. */
 void exchange_reply_error(struct exchange *exchange, const struct error *err);
 
-/* Drain, first step: accept what already waits in the backlog (at the limit: as slots become free,
- * or to be refused), then close the listening socket; every answer from now on says
- * Connection: close; connections that stay idle for `grace_ms` are closed. Clients get less than
- * `timeout_ms`: a request that is not whole after half of it is refused, an answer not taken after
- * nine tenths is cut. Calls `on_drained(context)` once, from the loop, when the last connection is
- * gone and the last exchange is answered. */
+/* First step of a drain. Accepts what waits in the backlog (at the limit: as slots become free, or
+ * to be refused), then closes the listening socket. Every answer from now on says Connection:
+ * close, and connections that stay idle for `grace_ms` are closed. A request that is not whole
+ * after half of `timeout_ms` is refused, an answer that is not taken after nine tenths is cut.
+ * Calls `on_drained(context)` once, from the loop, when the last connection is gone and the last
+ * exchange is answered. */
 void http_drain(struct http *http, unsigned grace_ms, unsigned timeout_ms,
                 void (*on_drained)(void *context), void *context);
 
-/* Drain, last step, at its timeout. Returns how many accepted requests were not answered, each of
- * which `on_lost` is told. If none is left, calls on_drained(), whose http_close() cuts the other
- * clients; otherwise on_drained() is not called any more. */
+/* Last step of a drain, at its timeout. Calls `on_lost` for each accepted request that was not
+ * answered, and returns how many there are. If there are none, calls on_drained(), whose
+ * http_close() cuts the remaining clients; otherwise on_drained() is no longer called. */
 size_t http_drain_end(struct http *http,
                       void (*on_lost)(const struct exchange *exchange, void *context),
                       void *context);
 
-/* After on_drained (or before any request was accepted). Closes the loop handles; `http` frees
- * itself when the loop has run them out. Exchanges still pending are a bug. */
+/* After on_drained(), or before any request was accepted: every exchange must be answered. Closes
+ * the loop handles; `http` is freed when the loop has run once more. */
 void http_close(struct http *http);
 
 unsigned http_connections(const struct http *http);

@@ -1,11 +1,11 @@
 /* Accepting: who gets a slot, and what happens when all are taken.
  *
- * We accept connections ourselves and add them to libmicrohttpd, which knows one limit for each
- * loop and nothing of idleness. With every slot taken, a newcomer takes that of the connection that
- * has been idle the longest. If none is idle it comes into a small reserve. There its request is
- * served at once if it asks for health or metrics; another request waits for a slot to become free
- * and is refused with 503 when that takes too long. When the reserve is full too, its oldest
- * connections make room, so that a new one always gets in within milliseconds. */
+ * We accept connections ourselves and add them to libmicrohttpd, which has only a limit per loop
+ * and knows nothing of idle connections. When every slot is taken, a new connection gets the slot
+ * of the one that has been idle the longest. If none is idle, it enters a small reserve. There a
+ * request for health or metrics is served at once; any other waits for a slot to become free, and
+ * is refused with 503 if that takes too long. When the reserve is full too, its oldest connections
+ * make room, so that a new one always gets in within milliseconds. */
 #include <errno.h>
 #include <poll.h>
 #include <sys/socket.h>
@@ -15,13 +15,14 @@
 #include "server/http_mhd.h"
 
 enum {
-    /* New connections per run, lest they starve those that are there. */
+    /* New connections per run, so that they do not starve the existing ones. */
     ACCEPT_AT_MOST = 16,
 
-    /* How long a connection may stay in a full reserve: a request sent at once has arrived. */
+    /* How long a connection may stay in a full reserve: a request that was sent at once has arrived
+     * by then. */
     RESERVE_MS = 10,
 
-    /* Without descriptors or memory: how soon to try again. */
+    /* When descriptors or memory have run out: how soon to try again. */
     EXHAUSTED_MS = 100,
 };
 
@@ -36,8 +37,8 @@ void connection_leave_reserve(struct connection *connection)
     connection->reserved = false;
 }
 
-/* A connection that is being served is left, and while draining one whose request is whole: it is
- * owed its answer, and slots become free as others close. */
+/* Makes a connection leave the reserve, unless it is being served. While draining, one whose
+ * request is whole stays too: it is owed its answer, and slots become free as others close. */
 static bool make_leave(struct connection *connection)
 {
     switch (connection->phase) {
@@ -58,7 +59,7 @@ static bool make_leave(struct connection *connection)
     }
 }
 
-/* Those that are refused and linger; the oldest goes first. */
+/* Shuts the oldest of those that were refused and linger. */
 static bool shut_lingering(struct http *http)
 {
     struct connection *connection;
@@ -135,7 +136,7 @@ static void listen_again(uv_timer_t *pause)
         uv_timer_start(pause, listen_again, EXHAUSTED_MS, 0);
 }
 
-/* Leaves newcomers in the backlog for a while. */
+/* Leaves new connections in the backlog for a while. */
 static void pause_listening(struct http *http, unsigned ms)
 {
     http->backlog_waits = false;
@@ -143,7 +144,7 @@ static void pause_listening(struct http *http, unsigned ms)
     uv_timer_start(&http->listen_pause, listen_again, ms, 0);
 }
 
-/* Returns whether to go on. What else can fail is the newcomer's own trouble (see accept(2)). */
+/* Returns whether to go on accepting. Other errors concern this one connection only (accept(2)). */
 static bool accept_failed(struct http *http, int reason)
 {
     if (reason == EMFILE || reason == ENFILE || reason == ENOBUFS || reason == ENOMEM) {
@@ -190,15 +191,15 @@ void http_accept(struct http *http)
             break;
 }
 
-/* A newcomer that was not taken, for want of memory or because its address has too many
- * connections, has used no slot. */
+/* Gives back the slots of new connections that libmicrohttpd did not take, for want of memory, or
+ * that were closed because their address has too many. */
 void http_accepted(struct http *http)
 {
     for (; http->slots_ahead > 0; http->slots_ahead--)
         http_limits_return_slot(http->options.limits);
 }
 
-/* Slots are alike: which of those taken for newcomers this one gets does not matter. */
+/* Slots are alike, so it does not matter which of those taken for new connections this one gets. */
 void connection_take_place(struct connection *connection)
 {
     struct http *http = connection->http;

@@ -44,7 +44,7 @@ static bool may_be_served(const struct http_exchange *exchange)
            connection_promote(exchange->connection);
 }
 
-/* The request is complete. */
+/* The request is whole. */
 static enum MHD_Result hand_over(struct http_exchange *exchange)
 {
     struct http *http = exchange->http;
@@ -74,7 +74,7 @@ void http_refuse_queued(struct http_exchange *exchange)
     exchange_reply_error(&exchange->public, &err);
 }
 
-/* Asked again for an answer that is not there. */
+/* libmicrohttpd asks again for an answer that is not there. */
 static enum MHD_Result wait_longer(struct http_exchange *exchange)
 {
     if (exchange->handed_turn == exchange->http->turn)
@@ -85,7 +85,8 @@ static enum MHD_Result wait_longer(struct http_exchange *exchange)
 }
 
 /* libmicrohttpd calls this for a request's header, then for the whole request, and then again and
- * again until there is an answer. Closes a connection on which it read what we did not show it. */
+ * again until there is an answer. A connection on which it has read what we did not show is closed.
+ */
 static enum MHD_Result on_access(void *context, struct MHD_Connection *mhd, const char *url,
                                  const char *method, const char *version, const char *data,
                                  size_t *size, void **state)
@@ -113,8 +114,8 @@ static enum MHD_Result on_access(void *context, struct MHD_Connection *mhd, cons
     }
 }
 
-/* The client is gone while an answer, or the rest of one, is awaited: cut the exchange loose. The
- * handler may answer at once, which frees it. */
+/* The client has gone before the end of the answer: cuts the exchange loose. The handler may answer
+ * at once, which frees it. */
 static void abandon(struct http_exchange *exchange)
 {
     bool handler_has_it = exchange->connection->phase != PHASE_QUEUED;
@@ -152,7 +153,7 @@ static void end_exchange(struct connection *connection)
     exchange_free(exchange);
 }
 
-/* An answer that did not go out whole is none, for the log and the metrics. */
+/* For the log and the metrics, an answer that did not go out whole is none. */
 static void note_cut(struct http_exchange *exchange)
 {
     if (exchange->public.status == 0 || exchange->public.error_text)
@@ -193,7 +194,7 @@ static void on_connection(void *context, struct MHD_Connection *mhd, void **stat
         *state = connection;
     } else {
         http_receive_close(*state);
-        end_exchange(*state); /* also one of which libmicrohttpd has not heard */
+        end_exchange(*state); /* also one that libmicrohttpd does not know */
         connection_close(*state);
         http->run_again = true;
         if (http->connections == 0 && !http->draining)

@@ -1,10 +1,10 @@
-/* Connections over time: which phase each is in, what happens when a phase lasts too long, and
- * clients that hang up.
+/* Connections over time: which phase each is in, what happens when a phase lasts too long, and what
+ * happens when clients hang up.
  *
- * libmicrohttpd's own timeout is of no use here: it measures inactivity, so a byte a second keeps a
- * connection for ever (slowloris), and it stops altogether while a connection is suspended. We shut
- * a socket down and leave it to libmicrohttpd to notice and close, for which it does get a timeout:
- * it may not look at a socket again in whose bytes it is stuck. */
+ * libmicrohttpd's own timeout does not help: it measures inactivity, so one byte a second keeps a
+ * connection for ever (slowloris), and it stops while a connection is suspended. We shut the socket
+ * down and let libmicrohttpd notice and close it. For that it does get a timeout, because it may
+ * never look at the socket again. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -18,7 +18,7 @@
 
 /* ---- phases ---- */
 
-/* As text, once for all requests of a connection. */
+/* Writes the client's address as text, once for all requests of the connection. */
 static void note_client(struct connection *connection)
 {
     const struct sockaddr *address = connection->client;
@@ -33,7 +33,7 @@ static void note_client(struct connection *connection)
 void connection_open(struct http *http, struct connection *connection)
 {
     struct epoll_event hang_up = {.events = EPOLLRDHUP | EPOLLET, .data.ptr = connection};
-    /* Without memory for it the client's hang-up is noticed late, when an answer is sent. */
+    /* If this fails (no memory), the client's hang-up is noticed late, when an answer is sent. */
     (void)epoll_ctl(http->hangup_fd, EPOLL_CTL_ADD, connection->fd, &hang_up);
     note_client(connection);
     connection->http = http;
@@ -44,7 +44,7 @@ void connection_open(struct http *http, struct connection *connection)
     uv_mutex_unlock(&http->idle_mutex);
     http->connections++;
     connection_take_place(connection);
-    if (!connection->client_counted) /* several of one client came at once */
+    if (!connection->client_counted) /* several of one client came together */
         connection_shut(connection);
 }
 
@@ -63,7 +63,7 @@ void connection_close(struct connection *connection)
     free(connection);
 }
 
-/* Sorted by `since_ms`: nearly always at the end at once. */
+/* Keeps the list sorted by `since_ms`; nearly always that means appending. */
 static void move(struct connection *connection, enum phase phase, uint64_t since_ms)
 {
     struct connection_list *lists = connection->http->lists;
@@ -97,7 +97,7 @@ void connection_enter(struct connection *connection, enum phase phase, uint64_t 
 
 /* ---- what has lasted too long ---- */
 
-/* shutdown() fails only when the client has reset the connection. */
+/* shutdown() fails only if the client has reset the connection, which then is closed anyway. */
 void connection_shut(struct connection *connection)
 {
     shutdown(connection->fd, SHUT_RDWR);
@@ -127,10 +127,10 @@ bool connection_has_unread_bytes(const struct connection *connection)
 
 /* ---- idle connections give way ---- */
 
-/* A new connection is not idle for so long: its request is on its way. */
+/* A connection counts as idle after this long: before, its first request may be on its way. */
 enum { SURELY_IDLE_MS = 10 };
 
-/* With the idle mutex. */
+/* Needs the idle mutex. */
 static struct connection *longest_idle(struct http *http, uint64_t now_ms)
 {
     struct connection *connection;
@@ -160,8 +160,8 @@ static uint64_t longest_idle_since(struct http_idle *idle, uint64_t now_ms)
     return since_ms;
 }
 
-/* Its own loop may be about to read from it, and then finds it given up. libmicrohttpd is told by
- * the socket. */
+/* If its own loop is about to read from it, that loop finds it given up. libmicrohttpd learns of it
+ * from the socket. */
 static bool close_longest_idle(struct http_idle *idle, uint64_t now_ms)
 {
     struct http *http = http_of(idle);
@@ -187,9 +187,9 @@ void connections_join_limits(struct http *http)
 /* ---- clients that hang up ---- */
 
 /* libmicrohttpd does not notice a hang-up while a connection is suspended, nor one that arrived
- * together with the last bytes it read: such a client would keep its slot until a deadline, and a
- * job without a reader would be computed. So each connection is also in an epoll set of ours, which
- * reports nothing else. The set forgets a connection when libmicrohttpd closes it. */
+ * together with the last bytes it read: the connection would keep its slot until a deadline, and
+ * its job would be computed for nobody. So each connection is also in an epoll set of ours, which
+ * reports nothing but hang-ups. Closing the connection removes it from the set. */
 void connections_note_hangups(struct http *http)
 {
     struct epoll_event events[64];
@@ -211,10 +211,11 @@ static const char ANSWER[] = "HTTP/1.1 ";
 static const char ZEROS[] = "00000000";
 enum { PROBE_MS = 1000 };
 
-/* A client may close its sending side and still read (nc -N does). On the wire that looks like one
- * that has gone, until something is sent to it: the system of a client that has gone answers with a
- * reset, which is reported like a hang-up. So the answer's first bytes are sent before there is an
- * answer; http_hooks.c takes them off libmicrohttpd's. To one that listens all is as ever. */
+/* A client may close its sending side and still read (nc -N does). On the wire that looks like a
+ * client that has gone, until something is sent to it: then the system of a client that has gone
+ * answers with a reset, which is reported like a hang-up. So the answer's first bytes are sent
+ * before there is an answer, and http_hooks.c leaves them out of what libmicrohttpd sends later. A
+ * client that still reads sees nothing unusual. */
 static void probe(struct connection *connection, const char *ahead, unsigned *count)
 {
     uint64_t waited = uv_now(connection->http->loop) - connection->entered_ms;
@@ -227,8 +228,8 @@ static void probe(struct connection *connection, const char *ahead, unsigned *co
         connection->gone = true;
 }
 
-/* Nor is a zero in front of the next chunk's size anything to one that listens. Only HTTP/1.0 has
- * no place for one: there the next part shows. */
+/* In chunked answers the probe is a zero in front of the next chunk's size. HTTP/1.0 has no place
+ * for a probe: there the next part shows whether the client is there. */
 static void check_reader(struct connection *connection)
 {
     bool chunked = !connection->framing.head.http_1_0;
@@ -262,8 +263,8 @@ static void check_hung_up(struct connection *connection)
         connection_shut(connection);
 }
 
-/* The last request of a client may still be unread or unparsed: only what has made no progress for
- * a tick is looked at. */
+/* A client's last request may still be unread or unparsed, so only connections that have made no
+ * progress for a tick are looked at. */
 static void give_up_hung_up(struct http *http)
 {
     uint64_t now = uv_now(http->loop);

@@ -1,8 +1,8 @@
-/* Draining: from serving to the last connection gone, without losing an accepted request.
+/* Draining: from serving until the last connection is gone, without losing an accepted request.
  *
- * A request is accepted when it is whole. Slow clients share what time there is with the computing:
- * half of it is for requests to become whole, the last tenth is spare. So the drain ends in time
- * whatever clients do, and only an answer that we owe can make it fail. */
+ * A request is accepted when it is whole. The first half of the timeout is for requests to become
+ * whole, the last tenth is spare. So the drain ends in time whatever clients do; it fails only if
+ * an answer that we owe is late. */
 #include <linux/filter.h>
 #include <sys/socket.h>
 
@@ -32,7 +32,7 @@ enum { HANDSHAKE_MS = 200 };
 /* ---- the backlog ---- */
 
 /* Clients whose connection the kernel has accepted, or is about to, count as accepted by us. Once
- * no more can come there is an end to them, even if some must wait for a place. */
+ * no more can come, the backlog empties, even if some must wait for a slot. */
 static void empty_backlog(struct http *http)
 {
     uint64_t since_ms = uv_now(http->loop) - http->drain_since_ms;
@@ -45,8 +45,9 @@ static void empty_backlog(struct http *http)
 
 /* ---- clients that keep us waiting ---- */
 
-/* Connections without a request are closed after a grace, in which a client learns from its next
- * answer that it must reconnect elsewhere. One whose next request is just arriving is served. */
+/* Connections without a request are closed after a grace period, in which a client learns from its
+ * next answer that it must reconnect elsewhere. If the next request is just arriving, it is served.
+ */
 static void close_idle(struct http *http)
 {
     uint64_t now = uv_now(http->loop);
@@ -62,7 +63,7 @@ static void close_idle(struct http *http)
     }
 }
 
-/* Every answer has the spare time to be taken, also one that is late. */
+/* The time that a client gets to take its answer, even if the answer is late. */
 static uint64_t spare_ms(const struct http *http)
 {
     return http->drain_timeout_ms / 10;
@@ -119,7 +120,7 @@ void http_drain_step(struct http *http)
         end_drain(http);
 }
 
-/* Whether its client is owed an answer. */
+/* Whether the client is owed an answer. */
 static bool is_owed(const struct connection *connection, enum phase phase)
 {
     return phase == PHASE_SENDING ? has_just_entered(connection) : !connection->gone;
@@ -140,7 +141,7 @@ static size_t count_lost(struct http *http, enum phase phase,
     return lost;
 }
 
-/* What is computed for clients that have gone must still come back before anything is closed. */
+/* Work for clients that have gone must still come back before anything is closed. */
 size_t http_drain_end(struct http *http, void (*on_lost)(const struct exchange *, void *),
                       void *context)
 {
@@ -159,7 +160,7 @@ void http_drain(struct http *http, unsigned grace_ms, unsigned timeout_ms,
                 void (*on_drained)(void *context), void *context)
 {
     http->draining = true;
-    http->timeouts_ms[PHASE_QUEUED] = timeout_ms; /* http_drain_expire() is earlier */
+    http->timeouts_ms[PHASE_QUEUED] = timeout_ms; /* http_drain_expire() acts earlier */
     http->syns_dropped = drop_syns(http->listen_fd);
     http->drain_since_ms = uv_now(http->loop);
     http->drain_grace_ms = grace_ms;

@@ -1,5 +1,6 @@
-/* Exchanges: their life, their report, error answers, and refusals, which
- * go straight to the socket. */
+/* Exchanges: their life, their report, error answers, and refusals, which go straight to the
+ * socket.
+ */
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,7 +16,7 @@
 struct http_exchange *exchange_new(struct connection *connection, const char *header)
 {
     const struct http_head *head = &connection->framing.head;
-    size_t length = head->line.begin; /* of the lines that have been read */
+    size_t length = head->line.begin; /* of the whole lines so far */
     struct http_exchange *exchange = xcalloc(1, sizeof *exchange + length + 1);
     if (length > 0)
         memcpy(exchange->header, header, length);
@@ -54,9 +55,9 @@ void exchange_tell_gone(struct http_exchange *exchange)
 
 /* ---- the request's body ---- */
 
-/* Memory for a declared length is taken at once, so that no body is ever copied; the kernel backs
- * it only as the bytes come, and so the limit of all bodies counts them only then: who announces
- * much and sends nothing keeps nobody out. */
+/* Memory for a declared length is allocated at once, so that no body is ever copied. The kernel
+ * backs it only as the bytes come, and the limit of all bodies counts them only then: a client that
+ * announces much and sends nothing keeps nobody out. */
 int exchange_prepare_body(struct http_exchange *exchange, const struct http_framing *framing,
                           struct error *err)
 {
@@ -96,7 +97,7 @@ int exchange_accept_body(struct http_exchange *exchange, const char *data, size_
 
 /* ---- answers ---- */
 
-/* A client that takes its answer more slowly than this holds the answer's memory to exhaust it. */
+/* A client that takes its answer more slowly than this may be trying to exhaust memory. */
 enum { SLOWEST_READER_BYTES_PER_MS = 16 };
 
 void http_await_reader(struct http_exchange *exchange, size_t bytes)
@@ -191,7 +192,7 @@ static void append_header(struct buffer *answer, int status, size_t body_length)
                   http_status_is_temporary(status) ? "Retry-After: 1\r\n" : "", body_length);
 }
 
-/* One send: it fits every socket buffer, and a client that does not take it gets nothing. */
+/* One send: a refusal fits every socket buffer, and a client that does not take it gets nothing. */
 static void send_refusal(int fd, bool head_only, int status, const char *text)
 {
     struct buffer body, answer;

@@ -28,8 +28,8 @@ static size_t smaller(uint64_t a, size_t b)
 
 /* ---- the header ---- */
 
-/* Empty lines before a request are skipped (RFC 9112, section 2.2): some clients end a body with
- * one. A lone CR or LF is left for the header's reader to refuse. */
+/* Skips empty lines before a request (RFC 9112, section 2.2): some clients end a body with one. A
+ * lone CR or LF is left to the header's reader, which refuses it. */
 static void skip_empty_lines(struct http_framing *framing, const char *bytes, size_t length,
                              size_t *taken)
 {
@@ -67,7 +67,7 @@ static enum http_part read_body(struct http_framing *framing, size_t length, siz
     return *taken ? HTTP_BODY : HTTP_MORE;
 }
 
-/* Hexadecimal digits, then nothing or an extension that begins with ';'. */
+/* A chunk size is hexadecimal digits, then nothing or an extension that begins with ';'. */
 static int read_chunk_size(struct http_framing *framing, const char *line, size_t length,
                            struct error *err)
 {
@@ -75,14 +75,18 @@ static int read_chunk_size(struct http_framing *framing, const char *line, size_
     size_t digits = 0;
     for (; digits < length && text_hex_digit(line[digits]) >= 0; digits++) {
         if (__builtin_mul_overflow(size, 16, &size))
-            return error_set(err, ERROR_TOO_LARGE, "a chunk is larger than is accepted");
+            return error_set(
+                err, ERROR_TOO_LARGE,
+                "a chunk size of more than 64 bits; the body may have at most %zu bytes",
+                framing->max_body_bytes);
         size += (uint64_t)text_hex_digit(line[digits]);
     }
     if (digits == 0 || (digits < length && line[digits] != ';'))
         return error_set(err, ERROR_INVALID,
                          "malformed chunk size, expected hexadecimal digits, then CRLF or ';'");
     if (size > framing->max_body_bytes - framing->body_bytes)
-        return error_set(err, ERROR_TOO_LARGE, "the body is longer than the %zu bytes accepted",
+        return error_set(err, ERROR_TOO_LARGE,
+                         "the body is longer than the %zu bytes that are accepted",
                          framing->max_body_bytes);
     framing->remaining = size;
     framing->body_bytes += size;

@@ -14,7 +14,7 @@ static const char *const FIELD_NAMES[HTTP_FIELD_COUNT] = {
     [HTTP_FIELD_INFERENCE_HEADER_LENGTH] = "Inference-Header-Content-Length",
 };
 
-/* A run of bytes that is being read. */
+/* Bytes that are being read. */
 struct span {
     const char *at, *end;
 };
@@ -48,9 +48,8 @@ static struct span trimmed(struct span span)
     return span;
 }
 
-/* RFC 9110, section 5.6.2: what methods and field names are made of. A blank before the colon is
- * not in it: "Transfer-Encoding :" is the classic name that one side honours and the other skips.
- */
+/* A token (RFC 9110, section 5.6.2), as methods and field names are. A blank before the colon is
+ * not part of one: one side would honour "Transfer-Encoding :" and the other ignore it. */
 static bool is_token(struct span span)
 {
     static const char punctuation[] = "!#$%&'*+-.^_`|~";
@@ -65,8 +64,7 @@ static bool is_token(struct span span)
 
 /* ---- the request line ---- */
 
-/* Of "http://host/path" (RFC 9112, section 3.2.2) the path counts; the host is ours, whatever it
- * is. */
+/* Of "http://host/path" (RFC 9112, section 3.2.2) only the path counts; any host is ours. */
 static int skip_host(struct span *target, struct error *err)
 {
     static const char *const schemes[] = {"http://", "https://"};
@@ -92,7 +90,8 @@ static int read_target(struct http_head *head, const char *bytes, struct span ta
     if (target.at == target.end)
         return error_set(err, ERROR_INVALID, "the request target is empty");
     if (memchr(target.at, '\t', span_length(target)))
-        return error_set(err, ERROR_INVALID, "a tab in the request target");
+        return error_set(err, ERROR_INVALID,
+                         "the request target has a tab; expected it percent-encoded, %%09");
     if (*target.at != '/' && !asterisk && skip_host(&target, err) != 0)
         return -1;
     const char *mark = memchr(target.at, '?', span_length(target));
@@ -114,13 +113,13 @@ static int read_version(struct http_head *head, struct span version, struct erro
         return error_set(err, ERROR_INVALID,
                          "malformed request line, expected: METHOD TARGET HTTP/1.1");
     if (v[5] != '1')
-        return error_set(err, ERROR_VERSION, "HTTP/%c.%c, expected HTTP/1.0 or HTTP/1.1", v[5],
-                         v[7]);
+        return error_set(err, ERROR_VERSION,
+                         "the request is HTTP/%c.%c, expected HTTP/1.0 or HTTP/1.1", v[5], v[7]);
     head->http_1_0 = v[7] == '0';
     return 0;
 }
 
-/* Exactly two blanks: "GET /a HTTP/1.1 x HTTP/1.1" has two readings. */
+/* There must be exactly two blanks: "GET /a HTTP/1.1 x HTTP/1.1" has two readings. */
 static int read_request_line(struct http_head *head, const char *bytes, struct span line,
                              struct error *err)
 {
@@ -190,7 +189,8 @@ static int read_field(struct http_head *head, const char *bytes, struct span lin
     if (field < 0)
         return 0;
     if (head->fields[field].at)
-        return error_set(err, ERROR_INVALID, "more than one %s header field", FIELD_NAMES[field]);
+        return error_set(err, ERROR_INVALID, "more than one %s header field, expected at most one",
+                         FIELD_NAMES[field]);
     head->fields[field] =
         (struct http_text){(uint32_t)(value.at - bytes), (uint32_t)span_length(value)};
     return 0;
@@ -203,7 +203,7 @@ int http_head_check_trailer(const char *line, size_t length, struct error *err)
         return -1;
     int field = field_index(name);
     return field < 0 ? 0
-                     : error_set(err, ERROR_INVALID, "%s behind the body, where it has no meaning",
+                     : error_set(err, ERROR_INVALID, "%s behind the body, expected in the header",
                                  FIELD_NAMES[field]);
 }
 
@@ -215,7 +215,8 @@ static struct span value_of(const struct http_head *head, const char *bytes, enu
     return (struct span){at, at + head->fields[field].length};
 }
 
-/* RFC 3986, section 3.2.2, with the port. Two hosts that something joined by ", " are not one. */
+/* A host (RFC 3986, section 3.2.2) and a port. Two hosts that a proxy has joined by ", " are not
+ * one. */
 static int check_host(const struct http_head *head, const char *bytes, struct error *err)
 {
     static const char punctuation[] = "-._~%!$&'()*+,;=:[]";
@@ -226,7 +227,9 @@ static int check_host(const struct http_head *head, const char *bytes, struct er
         char letter = (char)(*host.at | 0x20);
         if (!is_digit(*host.at) && !(letter >= 'a' && letter <= 'z') &&
             !strchr(punctuation, *host.at))
-            return error_set(err, ERROR_INVALID, "Host is not the name of a host");
+            return error_set(
+                err, ERROR_INVALID,
+                "malformed Host header field, expected a host name and perhaps a port");
     }
     return 0;
 }
@@ -250,13 +253,15 @@ static int check_body(struct http_head *head, const char *bytes, struct error *e
                                             err)
                       : 0;
     if (length)
-        return error_set(err, ERROR_INVALID, "Transfer-Encoding and Content-Length together");
+        return error_set(err, ERROR_INVALID,
+                         "Transfer-Encoding and Content-Length together, expected one of them");
     if (head->http_1_0)
-        return error_set(err, ERROR_INVALID, "Transfer-Encoding in an HTTP/1.0 request");
+        return error_set(err, ERROR_INVALID,
+                         "Transfer-Encoding in an HTTP/1.0 request, expected Content-Length");
     head->chunked = is_word(value_of(head, bytes, HTTP_FIELD_TRANSFER_ENCODING), "chunked");
-    return head->chunked
-               ? 0
-               : error_set(err, ERROR_UNSUPPORTED, "a Transfer-Encoding other than chunked");
+    return head->chunked ? 0
+                         : error_set(err, ERROR_UNSUPPORTED,
+                                     "unsupported Transfer-Encoding, expected chunked");
 }
 
 /* ---- all of it ---- */

@@ -1,9 +1,10 @@
-/* A request's header, read strictly as RFC 9112 has it: bytes in, a plain struct out, no sockets.
+/* Reads a request's header as strictly as RFC 9112 allows: bytes in, a plain struct out, no
+ * sockets.
  *
- * Behind a proxy, a request whose end the two read differently smuggles a second request past the
- * proxy's checks (RFC 9112, section 11.2). So whatever could be read in two ways is refused here:
- * a line that does not end in CRLF, a control character, a folded line, a blank before a colon, two
- * lengths, two of a field that there may be one of. */
+ * If a proxy and the server disagree where a request ends, a second request can be smuggled past
+ * the proxy's checks (RFC 9112, section 11.2). So everything that has two readings is refused: a
+ * line that does not end in CRLF, a control character, a folded line, a blank before a colon, two
+ * lengths, a second field of a kind of which there may be one. */
 #ifndef SERVER_HTTP_HEAD_H
 #define SERVER_HTTP_HEAD_H
 
@@ -14,8 +15,8 @@
 #include "core/error.h"
 #include "server/http_line.h"
 
-/* The longest header, from the method to the empty line: a Kerberos or JWT credential fits. A
- * client can make the server hold this many bytes by connecting. */
+/* The longest header, from the method to the empty line. A Kerberos or JWT credential fits. A
+ * client that only connects can make the server hold this many bytes. */
 enum { HTTP_HEAD_MAX_BYTES = 32 << 10 };
 
 /* Fields that a request may have once. */
@@ -28,7 +29,7 @@ enum http_field {
     HTTP_FIELD_COUNT
 };
 
-/* A part of the header's bytes. `at` 0: absent, since the method is what stands there. */
+/* A part of the header. `at` is 0 if it is absent: the method stands there. */
 struct http_text {
     uint32_t at, length;
 };
@@ -37,7 +38,7 @@ struct http_head {
     struct http_line line;
     size_t length; /* of the header, the empty line included; 0 until it is whole */
 
-    uint32_t method_length; /* the method stands at 0; this is 0 until the request line was read */
+    uint32_t method_length; /* the method begins at 0; 0 until the request line was read */
     struct http_text path;  /* without scheme, host and query; absent: "/" (of "http://host") */
     struct http_text query; /* behind the '?' */
     struct http_text fields[HTTP_FIELD_COUNT]; /* values, without the blanks around them */
@@ -49,14 +50,14 @@ struct http_head {
     uint64_t content_length;
 };
 
-/* Reads on in a header of which `bytes` holds the first `length`; calls for one header give the
- * same bytes and more. Returns 1 when it is whole, 0 when more is needed, -1 on error: the error's
- * code is the answer's status. */
+/* Reads on in a header whose first `length` bytes are in `bytes`. Each call for one header gives
+ * the same bytes and more. Returns 1 when the header is whole, 0 when more is needed, -1 on error:
+ * the error's code is the answer's status. */
 MUST_CHECK int http_head_read(struct http_head *head, const char *bytes, size_t length,
                               struct error *err);
 
-/* Checks a line (without its CRLF) of the fields behind a chunked body: a field, and none that says
- * where the request ends or whom it is for. */
+/* Checks a line, without its CRLF, of the fields behind a chunked body: it must be a field, and
+ * none that says where the request ends or whom it is for. */
 MUST_CHECK int http_head_check_trailer(const char *line, size_t length, struct error *err);
 
 #endif

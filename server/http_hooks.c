@@ -1,15 +1,15 @@
 /* libmicrohttpd reads and writes its sockets through us.
  *
- * Left to itself, libmicrohttpd 0.9.75 reads requests leniently (a bare LF ends a line, a NUL ends
- * a target), spins on a chunk-size line that does not fit its memory, loses exchanges and answers
+ * By itself, libmicrohttpd 0.9.75 reads requests leniently (a bare LF ends a line, a NUL ends a
+ * target), spins on a chunk-size line that does not fit its memory, loses exchanges and answers
  * when a header nearly fills it, and refuses in HTML. It has no option against any of this. But it
- * reads sockets by recv(), a call from one shared library to another, and the dynamic linker takes
- * such a function from the executable where that has one. So this is recv() for the whole process:
- * on a connection of ours it is http_receive(), which reads and checks requests itself and shows
- * libmicrohttpd a short, harmless one for each; on any other socket it does what it always did.
+ * reads sockets with recv(), a call from one shared library to another, and the dynamic linker
+ * prefers the executable's function of that name. So this is recv() for the whole process: for a
+ * connection of ours it is http_receive(), which reads and checks requests itself and shows
+ * libmicrohttpd a short, harmless one for each; for any other socket it does what recv() does.
  *
- * It writes by send() and sendmsg(), which leave out what the client already has of an answer
- * (see http_connection.c). */
+ * It writes with send() and sendmsg(). Ours leave out the bytes of an answer that the client
+ * already has (see http_connection.c). */
 #undef _FORTIFY_SOURCE /* which would make recv() an inline function */
 #include <dlfcn.h>
 #include <sys/socket.h>
@@ -18,7 +18,7 @@
 
 #include "server/http_internal.h"
 
-/* These functions have no parameter for it. */
+/* Thread-local, because recv() and send() have no parameter for it. */
 static _Thread_local struct http *running;
 
 void http_hooks_set(struct http *http)
@@ -50,7 +50,7 @@ __attribute__((visibility("default"))) ssize_t send(int fd, const void *bytes, s
     return sent + (ssize_t)ahead;
 }
 
-/* An answer's first bytes are all in the first piece; sending only that is allowed. */
+/* The bytes that were sent ahead are all in the first piece. Sending only that piece is allowed. */
 __attribute__((visibility("default"))) ssize_t sendmsg(int fd, const struct msghdr *message,
                                                        int flags)
 {
@@ -68,6 +68,6 @@ int http_hooks_check(struct error *err)
         return 0;
     return error_set(
         err, ERROR_INTERNAL,
-        "the executable does not export recv(), send() and sendmsg(), by which "
+        "the executable does not export recv(), send() and sendmsg(), through which "
         "libmicrohttpd must read and write: it was linked with options that hide them");
 }

@@ -1,5 +1,5 @@
-/* Slots and bytes are counted by atomic numbers, addresses in a small hash table. The loops are
- * known so that one of them can take the longest idle connection of all. */
+/* Slots and bytes are atomic counters, addresses are in a small hash table. The loops are known, so
+ * that the connection that gives way is the longest idle one of all. */
 #include "server/http_limits.h"
 
 #include <netinet/in.h>
@@ -10,7 +10,7 @@
 
 #include "core/memory.h"
 
-/* One client address with connections. */
+/* A client address that has connections. */
 struct address_count {
     uint8_t address[16]; /* of IPv6; IPv4 mapped into it */
     unsigned connections;
@@ -21,7 +21,7 @@ enum { ADDRESS_LISTS = 256 };
 
 struct http_limits {
     unsigned max_connections, max_connections_per_ip;
-    atomic_uint connections; /* that have a slot */
+    atomic_uint connections; /* with a slot */
     size_t max_body_bytes;
     atomic_size_t body_bytes; /* that connections and handlers hold */
     uv_mutex_t mutex;         /* guards the next; taken before any loop's idle_mutex */
@@ -187,8 +187,8 @@ void http_limits_return_address(struct http_limits *limits, const struct sockadd
 static int bodies_too_large(const struct http_limits *limits, struct error *err)
 {
     return error_set(err, ERROR_UNAVAILABLE,
-                     "the requests being received and served take all of the %zu bytes there are "
-                     "for bodies; come back later",
+                     "the bodies of the requests being received and served take all of the %zu "
+                     "bytes allowed for them; come back later",
                      limits->max_body_bytes);
 }
 

@@ -1,7 +1,7 @@
-/* What the loops of a process share: its limits of connections and of memory for request bodies.
+/* The limits that all loops share: of connections, and of memory for request bodies.
  *
  * A connection within the limit has a *slot*, whichever loop the system gave it to. Any thread may
- * call what is here. */
+ * call these functions. */
 #ifndef SERVER_HTTP_LIMITS_H
 #define SERVER_HTTP_LIMITS_H
 
@@ -31,30 +31,30 @@ MUST_CHECK struct http_limits *http_limits_new(unsigned max_connections,
                                                size_t max_body_bytes, struct error *err);
 void http_limits_free(struct http_limits *limits);
 
-/* For a loop that serves. */
+/* A loop begins, or ends, to serve. */
 void http_limits_join(struct http_limits *limits, struct http_idle *idle);
 void http_limits_leave(struct http_limits *limits, struct http_idle *idle);
 
-/* False when all slots are taken. Each one that was taken is given back once. */
+/* Takes a slot; false if all are taken. Each one is given back once. */
 bool http_limits_take_slot(struct http_limits *limits);
 void http_limits_return_slot(struct http_limits *limits);
 
-/* Closes the connection that has been idle the longest in any loop, whose slot is then free; false
- * when there is none. */
+/* Closes the connection that has been idle the longest in any loop; its slot is then free. False if
+ * none is idle. */
 bool http_limits_close_idle(struct http_limits *limits);
 
-/* A client's address: false when it has all connections it may have. To be asked before one is
- * accepted, then counted when it is there. */
+/* False if a client's address has as many connections as it may have. Ask before accepting one,
+ * then take the address when it is there. */
 bool http_limits_admit(struct http_limits *limits, const struct sockaddr *address);
 bool http_limits_take_address(struct http_limits *limits, const struct sockaddr *address);
 void http_limits_return_address(struct http_limits *limits, const struct sockaddr *address);
 
-/* Bytes of bodies, as they come. -1 with an error when all bodies together would be too large; what
- * was taken is given back. */
+/* Takes bytes of bodies as they come. -1 with an error if all bodies together would be too large.
+ * What was taken must be given back. */
 MUST_CHECK int http_limits_take_body(struct http_limits *limits, size_t bytes, struct error *err);
 void http_limits_return_body(struct http_limits *limits, size_t bytes);
 
-/* -1 with an error when a body that is announced could not be taken now. */
+/* -1 with an error if an announced body could not be taken now. */
 MUST_CHECK int http_limits_check_body(struct http_limits *limits, uint64_t bytes,
                                       struct error *err);
 

@@ -1,4 +1,4 @@
-/* Binding, listening and the limit of open files; see http_listen.h. */
+/* Sockets share a port by SO_REUSEPORT only among the loops of one process. */
 #include "server/http_listen.h"
 
 #include <arpa/inet.h>
@@ -12,8 +12,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* Descriptors needed beside connections: for standard streams, a model being read, signals; and for
- * each loop's socket, epoll sets and wake-ups, and connections beyond the limit. */
+/* Descriptors needed beside those of connections: for standard streams, a model being read and
+ * signals; and for each loop's socket, epoll sets, wake-ups and connections beyond the limit. */
 enum { FILES_BESIDE_CONNECTIONS = 48, FILES_PER_LOOP = 48 };
 
 /* A socket bound to `address`, or -1 with errno set. SO_REUSEADDR lets a restarted server bind
@@ -44,8 +44,8 @@ static int listen_or_close(int fd)
     return -1;
 }
 
-/* SO_REUSEPORT would let two processes of one user share a port unawares, each answering half of
- * the requests: the first socket asks for the port as if it were alone. */
+/* SO_REUSEPORT would let two processes of one user share a port by mistake, each answering half of
+ * the requests. So the first loop checks that the port is free without it. */
 static bool port_is_free(const struct addrinfo *address)
 {
     int fd = listen_or_close(bind_to(address, false));

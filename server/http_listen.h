@@ -1,5 +1,5 @@
-/* The listening socket, opened by us and not by libmicrohttpd, so that what goes wrong is said in
- * our words and port 0 can be read back. */
+/* The listening socket. We open it, not libmicrohttpd, so that an error says what is wrong, and the
+ * port behind port 0 is known. */
 #ifndef SERVER_HTTP_LISTEN_H
 #define SERVER_HTTP_LISTEN_H
 
@@ -15,15 +15,15 @@ enum http_listening {
     HTTP_LISTEN_JOIN,
 };
 
-/* Binds the first address of `host` that can be bound (IPv4 or IPv6) and listens. Returns the
- * socket and puts the port it got in `bound`; -1 on error. */
+/* Listens on the first address of `host` that can be bound (IPv4 or IPv6). Returns the socket and
+ * puts its port in `bound`; -1 with an error. */
 MUST_CHECK int http_listen(uv_loop_t *loop, const char *host, uint16_t port,
                            enum http_listening listening, uint16_t *bound, struct error *err);
 
-/* How many connections may be open in the process: `wanted`, or, where that is 0, as many as the
- * limit of open files allows, at most HTTP_DEFAULT_CONNECTIONS. Raises the soft limit as far as the
- * hard one allows and is needed. -1 with an error when `wanted`, or a single one, cannot be had:
- * without descriptors accept(2) would fail again and again, and clients hang in the backlog. */
+/* Puts in `connections` how many may be open in the process: `wanted`, or, if that is 0, as many as
+ * the limit of open files allows, at most HTTP_DEFAULT_CONNECTIONS. Raises the soft limit if
+ * needed. -1 with an error if `wanted` connections, or even one, are not allowed: without
+ * descriptors accept(2) would fail again and again, and clients would hang in the backlog. */
 MUST_CHECK int http_limit_connections(uint64_t wanted, uint64_t loops, unsigned *connections,
                                       struct error *err);
 

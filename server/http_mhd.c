@@ -7,7 +7,7 @@
 #include "core/memory.h"
 #include "server/http_internal.h"
 
-/* Of an answer in parts to HTTP/1.0; what is in chunks goes through the pool. */
+/* The pieces of an answer in parts to HTTP/1.0; chunks go through the connection's pool. */
 enum { STREAM_BLOCK_BYTES = 4 << 10 };
 
 const char *http_mhd_reason(int status)

@@ -1,4 +1,4 @@
-/* Decodes parts of a URL. */
+/* A zero byte is refused: it would end a text early. */
 #include "server/http_percent.h"
 
 #include "core/text.h"

@@ -5,7 +5,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* Decodes [from, to) into text; false when it is malformed, holds a zero byte or does not fit. */
+/* Decodes [from, to) into `text`, NUL-terminated; false if it is malformed, has a zero byte or does
+ * not fit in `size` bytes. */
 bool http_percent_decode(const char *from, const char *to, char *text, size_t size);
 
 #endif

@@ -1,13 +1,13 @@
 /* Receiving: from a socket's bytes to a whole request, one at a time.
  *
- * libmicrohttpd calls http_receive() where it would call recv(). As long as a request is not whole
- * it is told that there is nothing to read. Then it is given a request of a few words that has
- * nothing of the client's in it but the method HEAD, the version and whether to keep the
- * connection: it fits any pool, and libmicrohttpd asks for the answer. So no client can bring
- * libmicrohttpd into a state of its choice.
+ * libmicrohttpd calls http_receive() instead of recv(). Until a request is whole it is told that
+ * there is nothing to read. Then it is given a short request that takes nothing from the client's
+ * but the method (HEAD or not), the version, and whether to keep the connection. That fits any
+ * pool, and libmicrohttpd asks for the answer. So no client can bring libmicrohttpd into a state of
+ * the client's choice.
  *
- * libmicrohttpd's epoll set is edge-triggered: it reads again at once after a read that filled its
- * buffer, and waits for the socket after one that did not or that failed with EAGAIN. EINTR makes
+ * libmicrohttpd's epoll set is edge-triggered: after a read that filled its buffer it reads again
+ * at once; after one that did not, or that failed with EAGAIN, it waits for the socket. EINTR makes
  * it come back in its next run. */
 #include <assert.h>
 #include <errno.h>
@@ -21,10 +21,10 @@
 #include "server/http_internal.h"
 
 enum {
-    /* What one connection may read in one run, lest a fast sender starves the others. */
+    /* What one connection may read in one run, so that a fast sender does not starve the others. */
     READ_AT_MOST_BYTES = 1 << 20,
 
-    /* The request that libmicrohttpd is shown, without what fills it up. */
+    /* The longest request that libmicrohttpd is shown, without padding. */
     SHOWN_BYTES = 128,
 };
 
@@ -68,8 +68,9 @@ static void note_first_byte(struct connection *connection)
     connection_enter(connection, PHASE_RECEIVING, uv_now(connection->http->loop));
 }
 
-/* A client that asks first whether to send its body (RFC 9110, section 10.1.1). The socket takes so
- * few bytes unless the client leaves earlier answers unread; it then gets no word, as it may. */
+/* Some clients ask first whether to send their body (RFC 9110, section 10.1.1). The socket takes so
+ * few bytes unless the client leaves earlier answers unread; then it gets no reply to the question,
+ * which the RFC allows. */
 static void allow_body(const struct connection *connection)
 {
     static const char allowed[] = "HTTP/1.1 100 Continue\r\n\r\n";
@@ -80,7 +81,7 @@ static void allow_body(const struct connection *connection)
         return;
     ssize_t sent = send(connection->fd, allowed, strlen(allowed), MSG_NOSIGNAL | MSG_DONTWAIT);
     if (sent > 0 && (size_t)sent < strlen(allowed))
-        shutdown(connection->fd, SHUT_RDWR); /* half a word would spoil the answer */
+        shutdown(connection->fd, SHUT_RDWR); /* half of it would spoil the answer */
 }
 
 static int begin_exchange(struct connection *connection, const char *header, bool more_follows,
@@ -127,11 +128,11 @@ enum {
     READ_MORE = 2, /* there are new bytes to look at */
 };
 
-/* A call's way through the socket's bytes. */
+/* Progress of one call through the socket's bytes. */
 struct reading {
     size_t waiting; /* bytes in scratch that are not used yet */
-    size_t total;   /* that the socket gave */
-    bool emptied;   /* it gave fewer than there was room for */
+    size_t total;   /* bytes that the socket gave */
+    bool emptied;   /* the socket gave fewer bytes than there was room for */
 };
 
 /* A piece of the body has come straight into the body's buffer. */
@@ -142,7 +143,7 @@ static int accept_direct(struct connection *connection, size_t size, struct erro
     return exchange_count_body(connection->exchange, size, err);
 }
 
-/* Reads on behind what waits; what must be body goes straight to where it belongs. */
+/* Reads on behind the waiting bytes. Bytes that must be body go straight into the body. */
 static int read_socket(struct connection *connection, struct reading *reading, struct error *err)
 {
     struct buffer *body = connection->exchange ? &connection->exchange->body : NULL;
@@ -187,7 +188,7 @@ static int read_request(struct connection *connection, struct reading *reading, 
     }
 }
 
-/* Between two calls what waits is kept in `held`. */
+/* Between two calls the waiting bytes are kept in `held`. */
 static size_t take_held(struct connection *connection)
 {
     struct buffer *held = &connection->held;
@@ -210,7 +211,8 @@ static void hold(struct connection *connection, size_t length, struct error *err
 
 /* ---- what libmicrohttpd sees ---- */
 
-/* Fills all of the room when more bytes are there: then libmicrohttpd reads again after the answer.
+/* If there are more bytes, fills all of the room, so that libmicrohttpd reads again after the
+ * answer.
  */
 static ssize_t show_request(const struct connection *connection, char *bytes, size_t size,
                             bool more)
@@ -237,7 +239,7 @@ static ssize_t show_request(const struct connection *connection, char *bytes, si
     return (ssize_t)(length + strlen("\r\n"));
 }
 
-/* What a refused client still sends. */
+/* Reads and drops what a refused client still sends. */
 static ssize_t discard(struct connection *connection)
 {
     char *scratch = connection->http->scratch;

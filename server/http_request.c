@@ -1,5 +1,5 @@
-/* What a handler asks of a request: its header fields and its query, read where they stand in the
- * header that the exchange keeps, when they are asked for. */
+/* A request's header fields and query, read when a handler asks for them, in place in the
+ * exchange's copy of the header. */
 #include <string.h>
 #include <strings.h>
 
@@ -8,7 +8,7 @@
 
 /* ---- the request line ---- */
 
-/* Ends the text where it stands, in place: something that is no part of it follows. */
+/* NUL-terminates the text in place; a delimiter stands behind it. */
 static const char *ended(char *header, struct http_text text)
 {
     header[text.at + text.length] = '\0';
@@ -40,7 +40,7 @@ static bool is_padding(char c)
     return c == ' ' || c == '\t' || c == '\r' || c == '\0';
 }
 
-/* Of a line "name: value\r\n" whose '\n' is at `end`: the value, ended in place. */
+/* The value of a line "name: value\r\n" whose '\n' is at `end`, NUL-terminated in place. */
 static const char *value_of(char *colon, char *end)
 {
     char *value = colon + 1;

@@ -22,8 +22,8 @@ enum {
     /* All of a header fits, so that it is read in one piece. */
     HTTP_SCRATCH_BYTES = HTTP_HEAD_MAX_BYTES,
 
-    /* Connections of a loop beyond the limit that are served or wait, and all of them: with those
-     * that are refused and have not gone. Each takes a file descriptor and its memory. */
+    /* Connections of a loop beyond the limit: those that are served or wait, and all of them, with
+     * those that were refused and have not gone. Each takes a file descriptor and its memory. */
     HTTP_RESERVE = 16,
     HTTP_MAX_BEYOND_LIMIT = 2 * HTTP_RESERVE,
 
@@ -38,17 +38,17 @@ struct MHD_Connection;
 struct MHD_Daemon;
 struct MHD_Response;
 
-/* What a connection waits for. Each phase has one timeout and one list, ordered by the time the
- * phase began, so that a tick looks only at what has expired. */
+/* What a connection waits for. Each phase has one timeout, and one list that is ordered by the time
+ * the phase began, so that a tick looks only at those that have expired. */
 enum phase {
     PHASE_IDLE,      /* the first byte of a request, since accept or since the last answer */
     PHASE_RECEIVING, /* the rest of the request, since its first byte */
     PHASE_QUEUED,    /* a slot, see http_accept.c */
     PHASE_WAITING,   /* the handler's answer, or its next part */
-    PHASE_STREAMING, /* the client to take what there is of an answer in parts */
+    PHASE_STREAMING, /* the client to take the parts of an answer that there are */
     PHASE_SENDING,   /* the client to take the answer */
-    PHASE_LINGERING, /* refused: whatever is still under way, to be discarded */
-    PHASE_CLOSING,   /* libmicrohttpd to close it, the socket being shut */
+    PHASE_LINGERING, /* refused: the rest of what the client sends, which is discarded */
+    PHASE_CLOSING,   /* libmicrohttpd to close it; the socket is shut down */
     PHASE_COUNT
 };
 
@@ -57,7 +57,7 @@ TAILQ_HEAD(connection_list, connection);
 struct connection {
     struct http *http;
     struct MHD_Connection *mhd;
-    int fd;                        /* libmicrohttpd's; we only ever shut it down */
+    int fd;                        /* libmicrohttpd's; we only shut it down */
     const struct sockaddr *client; /* libmicrohttpd's */
     char client_text[HTTP_ADDRESS_BYTES];
     bool client_counted; /* in http->options.limits */
@@ -67,20 +67,20 @@ struct connection {
     TAILQ_ENTRY(connection) link;
     struct http_exchange *exchange; /* owned; NULL until a request's header is whole */
     struct http_framing framing;    /* of the request that is being received */
-    struct buffer held;             /* bytes read and not used yet: part of a header, pipelining */
+    struct buffer held;             /* bytes read but not used: part of a header, pipelining */
     uint64_t begun_ns;              /* when the first byte of the request was seen */
-    bool whole;                     /* the request is: libmicrohttpd asks for its answer */
+    bool whole;                     /* the request is whole: libmicrohttpd asks for its answer */
     bool hung_up;                   /* the client has closed at least its sending side */
     bool gone;                      /* the client has closed both sides, or reset the connection */
-    unsigned sent_ahead;            /* bytes of the answer to come that the client has already */
-    unsigned probes; /* bytes sent into an answer in parts to see whether the client is there */
+    unsigned sent_ahead;            /* bytes of the next answer that the client already has */
+    unsigned probes; /* bytes sent into an answer in parts, to see whether the client is there */
     TAILQ_ENTRY(connection) hung_up_link;
 
     /* See http_accept.c. */
     uint64_t opened_ms;
     atomic_bool has_slot; /* of http->options.limits */
-    atomic_bool given_up; /* shut for a newcomer, maybe by another loop: nothing is read from it */
-    bool beyond_limit;    /* counted there: opened without a slot, and has not had one */
+    atomic_bool given_up; /* shut for a new one, maybe by another loop: no longer read from */
+    bool beyond_limit;    /* counted in http->beyond_limit: has never had a slot */
     bool reserved;        /* in http->reserve */
     TAILQ_ENTRY(connection) reserve_link;
 };
@@ -88,9 +88,9 @@ struct connection {
 /* The answer in parts. */
 struct http_stream {
     bool begun, ended;
-    bool full;           /* a piece was refused: the handler waits for on_writable */
+    bool full;           /* a piece was refused, and the handler waits for on_writable */
     struct buffer bytes; /* written by the handler */
-    size_t taken;        /* of these, by libmicrohttpd */
+    size_t taken;        /* how many of them libmicrohttpd has taken */
 };
 
 /* An exchange as http sees it; the handler sees its `public` part. */
@@ -100,16 +100,16 @@ struct http_exchange {
     struct connection *connection; /* NULL: the client is gone */
 
     bool handed;          /* the handler has it and has not answered */
-    bool suspended;       /* libmicrohttpd does not look at the connection until there is more */
-    uint64_t handed_turn; /* the loop turn it was handed over in */
+    bool suspended;       /* libmicrohttpd leaves the connection alone until there is more */
+    uint64_t handed_turn; /* the turn of the loop in which it was handed over */
 
     struct MHD_Response *response; /* the answer until libmicrohttpd takes it */
     struct http_stream stream;
     struct buffer body;
-    size_t body_counted; /* of it, in the limit of all bodies */
+    size_t body_counted; /* bytes of it that count in the limit of all bodies */
     struct http_text query;
     size_t header_length;
-    char header[]; /* a copy of the request's; what is read of it is NUL-terminated in place */
+    char header[]; /* a copy of the request's header; texts in it are NUL-terminated in place */
 };
 
 struct http {
@@ -121,19 +121,19 @@ struct http {
     uint16_t port;
 
     atomic_uint connections; /* other threads may look */
-    struct http_idle idle;   /* what the limits know of this loop */
+    struct http_idle idle;   /* how the limits see this loop */
     uv_mutex_t idle_mutex;   /* guards lists[PHASE_IDLE] and the times in it */
 
     uv_poll_t listening;
     uv_timer_t listen_pause;
     bool backlog_waits;
-    unsigned slots_ahead;           /* taken for newcomers that libmicrohttpd has not seen yet */
+    unsigned slots_ahead;           /* taken for new connections that have not begun yet */
     struct connection_list reserve; /* oldest first */
     unsigned reserve_count, beyond_limit;
 
     struct connection **by_fd;
     size_t by_fd_count;
-    char *scratch; /* HTTP_SCRATCH_BYTES, into which sockets are read */
+    char *scratch; /* HTTP_SCRATCH_BYTES, for reading from sockets */
     struct connection_list lists[PHASE_COUNT];
     uint64_t timeouts_ms[PHASE_COUNT]; /* 0: none */
     struct connection_list hung_up;
@@ -146,10 +146,10 @@ struct http {
     uv_timer_t tick;
     unsigned open_handles;
     uint64_t turn;
-    unsigned unanswered;  /* exchanges handed */
-    unsigned handed_over; /* of these, whose answer libmicrohttpd asks for again and again */
+    unsigned unanswered;  /* exchanges that the handler has */
+    unsigned handed_over; /* those of them whose answer libmicrohttpd asks for again and again */
     bool run_wanted;
-    bool run_again;   /* a run made work that only the next one sees */
+    bool run_again;   /* a run made work that only the next run sees */
     bool tick_passed; /* deadlines are to be looked at */
 
     bool draining;

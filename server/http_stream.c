@@ -1,17 +1,17 @@
 /* An answer in parts: what the handler writes waits in a bounded buffer until the client takes it.
  *
- * libmicrohttpd asks for the next bytes whenever the client has taken the last (http_stream_take).
- * When there are none, the connection is suspended, for a reader that answers "nothing yet" would
- * be asked again and again. The next write, the end or the cut resumes it. So the phase says whose
- * turn it is: PHASE_STREAMING while the client is to take bytes, which has a deadline that begins
- * anew with each progress, and PHASE_WAITING while the handler is to write, which has none. */
+ * libmicrohttpd asks for the next bytes when the client has taken the last (http_stream_take()). If
+ * there are none, the connection is suspended: otherwise libmicrohttpd would ask again and again.
+ * The next write, the end or the cut resumes it. So the phase says whose turn it is:
+ * PHASE_STREAMING while the client is to take bytes, with a deadline that each progress moves;
+ * PHASE_WAITING while the handler is to write, without a deadline. */
 #include <assert.h>
 #include <string.h>
 
 #include "server/http_internal.h"
 #include "server/http_mhd.h"
 
-/* A handler that had to wait is told when fewer bytes than this are left. */
+/* A handler that had to wait is told when fewer bytes than this wait for the client. */
 enum { LOW_WATER_BYTES = HTTP_STREAM_MAX_BYTES / 4 };
 
 static size_t bytes_waiting(const struct http_stream *stream)
@@ -31,7 +31,7 @@ static void tell_writable(struct http_exchange *exchange)
         exchange->public.on_writable(&exchange->public);
 }
 
-/* The client has everything: the memory is free while the handler makes more. */
+/* The client has everything; the memory is given back while the handler makes more. */
 static void wait_for_more(struct http_exchange *exchange)
 {
     buffer_close(&exchange->stream.bytes);
@@ -80,7 +80,7 @@ void exchange_begin(struct exchange *public, int status, const char *content_typ
     http_mhd_send_stream(exchange, content_type);
 }
 
-/* Moves what waits to the front, no more often than it has grown as long again. */
+/* Moves the waiting bytes to the front once as many bytes as may wait have been taken. */
 static void append(struct http_stream *stream, const void *bytes, size_t length)
 {
     struct buffer *buffer = &stream->bytes;
@@ -114,7 +114,7 @@ bool exchange_write(struct exchange *public, const void *bytes, size_t length)
     return true;
 }
 
-/* The handler is done with the exchange, which may be gone on return. */
+/* The exchange may be gone on return. */
 void exchange_end(struct exchange *public)
 {
     struct http_exchange *exchange = (struct http_exchange *)public;

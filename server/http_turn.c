@@ -1,19 +1,19 @@
-/* When libmicrohttpd runs: the two loops meet here.
+/* When libmicrohttpd runs.
  *
- * libmicrohttpd keeps its sockets in an epoll set of its own; libuv polls that set's descriptor.
- * Readiness only sets a flag; libmicrohttpd runs once per loop turn, after polling (uv_check), so
- * that a hundred answers given in one turn cost one run. As long as it has work left that no
- * descriptor announces (its epoll set is edge-triggered), an idle handle keeps the loop from
- * sleeping. */
+ * libmicrohttpd keeps its sockets in an epoll set of its own, and libuv polls that set's
+ * descriptor. Readiness only sets a flag; libmicrohttpd runs once per turn of the loop, after
+ * polling (uv_check), so that a hundred answers given in one turn cost one run. While it has work
+ * left that no descriptor announces (its epoll set is edge-triggered), an idle handle keeps the
+ * loop from sleeping. */
 #include "server/http_internal.h"
 #include "server/http_mhd.h"
 
-/* Runs per loop turn, lest one busy socket starves the rest of the loop. */
+/* Runs per turn of the loop, so that one busy socket does not starve the rest of the loop. */
 enum { MAX_RUNS_PER_TURN = 4 };
 
 static void on_again(uv_idle_t *again)
 {
-    (void)again; /* its being active keeps the loop from sleeping */
+    (void)again; /* while the handle is active the loop does not sleep */
 }
 
 void http_want_run(struct http *http)
@@ -22,9 +22,9 @@ void http_want_run(struct http *http)
     uv_idle_start(&http->again, on_again);
 }
 
-/* Runs once more when a connection was closed (somebody may wait for its slot) or resumed
- * (libmicrohttpd looks for those only when it begins to run). Connections that are handed over
- * count as work to libmicrohttpd, though only another loop turn can help them. */
+/* Runs once more if a connection was closed (somebody may wait for its slot) or resumed
+ * (libmicrohttpd looks for those only at the beginning of a run). libmicrohttpd counts connections
+ * that are handed over as work, but only another turn of the loop can help them. */
 static void run(struct http *http)
 {
     bool more = true;
@@ -50,7 +50,8 @@ static void on_readable(uv_poll_t *poll, int status, int events)
     http->run_wanted = true;
 }
 
-/* Runs before looking at deadlines: what has arrived counts, even if the loop was too busy to look.
+/* Runs before looking at deadlines: what has arrived counts, even if the loop was too busy to read
+ * it.
  */
 static void on_after_poll(uv_check_t *check)
 {

@@ -1,4 +1,4 @@
-/* The same facts twice: for people, aligned and with units; for programs, as one JSON object. */
+/* Prints the same facts for people, aligned and with units, or for programs, as one JSON object. */
 #include "server/inspect.h"
 
 #include <stdint.h>
@@ -11,7 +11,7 @@
 #include "proto/json.h"
 #include "server/repository.h"
 
-/* Rows of the batch whose scratch is reported; the server's default. */
+/* Rows of the batch whose scratch memory is reported: the server's default. */
 enum { REPORTED_BATCH_ROWS = 64 };
 
 static void print_shape(FILE *out, const struct moed_shape *shape)
@@ -49,7 +49,7 @@ static int print_untrusted(FILE *out, const char *text)
     return used;
 }
 
-/* "5 experts, 2 serve a row"; of several gates, what each one chooses among. */
+/* "5 experts, 2 serve a row"; for several gates, how many of how many experts each one chooses. */
 static void print_gates(FILE *out, const struct moed_layer_info *layer)
 {
     const struct moed_gate_info *gate = layer->gates;
@@ -163,7 +163,7 @@ static void json_gate(struct buffer *body, const struct moed_gate_info *gate)
     buffer_format(body, ",\"experts\":%zu,\"top_k\":%zu}", gate->experts, gate->top_k);
 }
 
-/* The only gate's numbers stand by the layer itself. */
+/* A single gate's numbers are members of the layer itself. */
 static void json_gates(struct buffer *body, const struct moed_layer_info *layer)
 {
     if (layer->gate_count == 1) {
@@ -221,7 +221,7 @@ static void print_json(const struct moed_model *model, FILE *out)
     buffer_close(&body);
 }
 
-/* The name under which a server would serve the checkpoint, which is not in it but around it. */
+/* Checks the name under which a server would serve the checkpoint: its directory's. */
 static int check_name(const char *directory, struct error *err)
 {
     char *path = realpath(directory, NULL);

@@ -1,5 +1,5 @@
-/* A job: one inference request from its decoding to its answer. Owned by predict.c; the queue and
- * the scheduler borrow it until they have called `finish`. Loop thread only. */
+/* A job: one inference request from its decoding to its answer. predict.c owns it; a lane borrows
+ * it until it is finished. Loop thread only. */
 #ifndef SERVER_JOB_H
 #define SERVER_JOB_H
 
@@ -19,7 +19,7 @@ struct job {
     struct predict *predict;
     struct model *model; /* held */
     struct once *lane;
-    struct exchange *exchange; /* whose owner is this job */
+    struct exchange *exchange; /* its `owner` is this job, once submitted */
     const struct protocol *protocol;
     struct infer_request request;
     bool wants_routing;
@@ -28,13 +28,13 @@ struct job {
     float **outputs;
     int32_t **routing_experts; /* NULL unless wants_routing, like the weights */
     float **routing_weights;
-    void *results; /* the one block behind all of them */
+    void *results; /* the block that holds all of them */
 
     size_t rows_waiting; /* in the queue */
     size_t rows_running; /* in a batch being computed */
     uint64_t submitted_ns;
     uint64_t deadline_ns;
-    struct error error; /* set: answered with it once nothing is running */
+    struct error error; /* if set, the answer once nothing is running */
 
     TAILQ_ENTRY(job) link; /* all unanswered jobs, oldest first */
 };

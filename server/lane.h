@@ -1,6 +1,6 @@
-/* A lane: what one loop does for one model. The scheduler knows lanes and not what is in them, so
- * that models whose work is a batch (server/once.h) and models whose work comes back step by step
- * until it is done share a loop and its compute thread.
+/* A lane: what one loop does for one model. The scheduler does not know what is in a lane, so
+ * models whose work is a batch (server/once.h) and models whose work comes back step by step until
+ * it is done can share a loop and its compute thread.
  *
  * A piece of work goes through `begin`, `run`, `finish`. Between begin and finish the lane is busy:
  * `run` may be on the compute thread, and nobody else touches what it uses. */
@@ -16,33 +16,34 @@
 struct lane;
 
 struct lane_kind {
-    /* Whether a piece may begin now. If one is only held back, for more rows to come, lowers
-     * *due_ns to the time when it no longer will be. */
+    /* Whether a piece may begin now. If one is held back to wait for more rows, lowers *due_ns to
+     * the time at which it stops waiting. */
     bool (*ready)(const struct lane *lane, uint64_t now_ns, uint64_t *due_ns);
 
-    /* Of the next piece of a ready lane, in multiply-accumulates or what takes as long. */
+    /* Cost of the next piece of a ready lane, in multiply-accumulates or work that takes as long.
+     */
     uint64_t (*cost)(const struct lane *lane);
 
-    /* Takes the next piece out of what waits; on the loop thread. */
+    /* Takes the next piece off the queue; on the loop thread. */
     void (*begin)(struct lane *lane);
 
     /* Computes it on `team` (NULL: the calling thread alone); on any thread. */
     void (*run)(struct lane *lane, struct moed_team *team);
 
-    /* Gives the results away, which may bring new work at once; on the loop thread. */
+    /* Delivers the results, which may bring new work at once; on the loop thread. */
     void (*finish)(struct lane *lane, uint64_t compute_ns);
 
     /* Whether nothing waits, held back or not. */
     bool (*empty)(const struct lane *lane);
 
-    /* Of an empty lane that is not busy. */
+    /* Frees an empty lane that is not busy. */
     void (*free)(struct lane *lane);
 };
 
 struct lane {
     const struct lane_kind *kind;
     bool busy;   /* a piece has begun and not finished */
-    bool listed; /* with the scheduler, as it has or had work */
+    bool listed; /* in the scheduler's list: it has or had work */
     TAILQ_ENTRY(lane) link;
 };
 

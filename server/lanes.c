@@ -1,4 +1,4 @@
-/* A sorted array, searched by halves: a thousand models are ten steps. */
+/* A sorted array with binary search: ten steps for a thousand models. */
 #include "server/lanes.h"
 
 #include <stdlib.h>
@@ -6,7 +6,7 @@
 
 #include "core/memory.h"
 
-/* Where the model's lane is, or would be. */
+/* The index of the model's lane, or where it would be inserted. */
 static size_t place_of(const struct lanes *lanes, const struct model *model)
 {
     size_t from = 0, to = lanes->count;

@@ -1,7 +1,7 @@
-/* Where log lines go: into a ring of bytes, out of which one thread writes to standard error.
+/* Log lines go into a ring of bytes, from which one thread writes to standard error.
  *
- * The lock is held for a copy of a line, never for a write. Writes are of whole lines, at most
- * PIPE_BUF bytes each, which pipes take without mixing them with those of other processes. */
+ * The lock is held while a line is copied, never during a write. Each write is whole lines of at
+ * most PIPE_BUF bytes, which pipes do not mix with the writes of other processes. */
 #include "server/log.h"
 
 #include <errno.h>
@@ -15,11 +15,12 @@
 #include <uv.h>
 
 enum {
-    /* Some 5,000 requests: what a reader may be behind before lines are lost. */
+    /* Some 5,000 requests: how far a reader may fall behind before lines are lost. */
     BUFFER_BYTES = 1 << 20,
-    /* Of these, for errors alone: what explains a fault must not be crowded out by requests. */
+    /* The part of it that only errors may use: request lines must not crowd out the line that
+     * explains a fault. */
     RESERVED_BYTES = 64 << 10,
-    /* Outside of the writer's time: how long a line waits for a reader. */
+    /* While the writer does not run: how long a line waits for a reader. */
     PATIENCE_MS = 1000,
     MESSAGE_BYTES = 1024,
 };
@@ -35,8 +36,8 @@ static struct {
     uv_cond_t ended;
     bool stopping, has_ended;
     bool broken;        /* the last write failed */
-    uint64_t told;      /* dropped lines that the log has told of */
-    size_t head, count; /* the bytes that wait are bytes[head], ..., around the end */
+    uint64_t told;      /* dropped lines that the log has reported */
+    size_t head, count; /* the waiting bytes begin at bytes[head] and wrap around */
     char bytes[BUFFER_BYTES];
 } writer = {.threshold = LOG_INFO};
 
@@ -62,7 +63,7 @@ static void count_dropped(uint64_t lines)
 
 /* ---- the ring ---- */
 
-/* Appends a line or nothing. */
+/* Appends the whole line; false if it does not fit. */
 static bool put(const char *line, size_t count, size_t reserved)
 {
     if (count + reserved > BUFFER_BYTES - writer.count)
@@ -75,7 +76,7 @@ static bool put(const char *line, size_t count, size_t reserved)
     return true;
 }
 
-/* Takes whole lines, as many as fit a piece; every line does. */
+/* Takes as many whole lines as fit a piece. Every line fits one. */
 static size_t take(char piece[PIPE_BUF])
 {
     size_t count = writer.count < PIPE_BUF ? writer.count : PIPE_BUF;
@@ -88,8 +89,8 @@ static size_t take(char piece[PIPE_BUF])
     return count;
 }
 
-/* Not before half of the buffer is free again: else a reader that is a little too slow would read
- * of little but lost lines. */
+/* Reports dropped lines once half of the buffer is free again: otherwise a reader that is slightly
+ * too slow would read of little but dropped lines. */
 static void tell_of_dropped(void)
 {
     struct log_line line;
@@ -112,8 +113,8 @@ static bool can_write(int patience_ms)
     return poll(&standard_error, 1, patience_ms) != 0;
 }
 
-/* All of it, however long that takes: this may be a terminal that somebody has halted, or a pipe
- * that another process has made non-blocking. False when it cannot be written. */
+/* Writes all of it, however long that takes: this may be a terminal that somebody has paused, or a
+ * pipe that another process has made non-blocking. False if it cannot be written. */
 static bool write_all(const char *bytes, size_t count)
 {
     while (count > 0) {
@@ -162,7 +163,7 @@ static void write_lines(void *argument)
     uv_mutex_unlock(&writer.mutex);
 }
 
-/* One write, by the caller itself; a pipe that polls writable takes a line without waiting. */
+/* Writes by the caller itself. A pipe that polls writable takes a line without blocking. */
 static void write_now(const char *line, size_t count)
 {
     if (!can_write(PATIENCE_MS) || !write_all(line, count))
@@ -199,8 +200,8 @@ int log_start(struct error *err)
     return 0;
 }
 
-/* A thread that still waits for a reader is left behind, and the lock stays: the process is about
- * to end, and other threads may still log. */
+/* A writer that still waits for a reader is left running, and the lock is kept: the process is
+ * about to end, and other threads may still log. */
 void log_stop(uint64_t patience_ms)
 {
     if (!atomic_exchange(&writer.started, false))

@@ -1,11 +1,11 @@
-/* The log: one line per event on standard error (server/log_line.h), which never makes its caller
+/* The log: one line per event on standard error (server/log_line.h). Logging never makes the caller
  * wait.
  *
- * Between log_start() and log_stop() lines go into a bounded buffer, from which a thread of its own
- * writes them: a reader that is slow, or has stopped reading, costs lines and not service. Lines
- * that do not fit are dropped and counted; the log says how many once it can be written again.
- * Errors may use the whole buffer, all else leaves some of it free. Outside of that time (before
- * the server starts, in other commands) lines are written at once. Any thread may log. */
+ * Between log_start() and log_stop() lines go into a bounded buffer, and a thread writes them: a
+ * slow or halted reader costs log lines, not service. Lines that do not fit are dropped and
+ * counted; the log reports how many once it can be written again. Only errors may use the last part
+ * of the buffer. Before log_start() and after log_stop() lines are written at once. Any thread may
+ * log. */
 #ifndef SERVER_LOG_H
 #define SERVER_LOG_H
 
@@ -15,14 +15,14 @@
 #include "core/error.h"
 #include "server/log_line.h"
 
-/* Lines above this level are not built and not written. */
+/* Lines above this level are neither built nor written. */
 void log_set_level(enum log_level level);
 bool log_enabled(enum log_level level);
 
-/* Starts the writing thread. -1 with an error when there is none to be had. */
+/* Starts the writing thread. -1 with an error if it cannot be started. */
 MUST_CHECK int log_start(struct error *err);
 
-/* Writes what waits, for at most `patience_ms`; what is left then is lost. */
+/* Writes what waits, for at most `patience_ms`; the rest is lost. */
 void log_stop(uint64_t patience_ms);
 
 /* Lines dropped since the start of the process. */
@@ -35,7 +35,7 @@ void log_end(struct log_line *line);
 void log_message(enum log_level level, const char *event, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* A line that is none of the log's own, whatever the level; `line` ends in a newline. */
+/* Writes a line as it is, whatever the level; `line` ends in a newline. */
 void log_plain(const char *line);
 
 #endif

@@ -1,7 +1,7 @@
 /* Log lines as text: logfmt on the caller's stack.
  *
- * Keys are our own literals. Values may come from anyone, so whatever could forge a second line, a
- * second pair or a terminal escape is escaped here. */
+ * Keys are literals. Values may come from anyone: anything in them that could forge a second line,
+ * a second pair or a terminal escape is escaped. */
 #include "server/log_line.h"
 
 #include <stdbool.h>
@@ -11,8 +11,8 @@
 
 #include "core/text.h"
 
-/* One value takes no more than this of a line: a client that sends an 8 KB path must not push the
- * status, the model and the duration out of its own log line. */
+/* The most bytes of one value in a line: a client that sends an 8 KB path must not push the status,
+ * the model and the duration out of its own log line. */
 enum { LOG_MAX_VALUE_BYTES = 512 };
 
 static const char *const LEVEL_NAMES[LOG_LEVEL_COUNT] = {"error", "warning", "info", "debug"};
@@ -26,13 +26,13 @@ enum log_level log_level_from_name(const char *name)
     return LOG_LEVEL_COUNT;
 }
 
-/* Bytes that may still be written, the final newline set aside. */
+/* Bytes that still fit, besides the final newline. */
 static size_t room(const struct log_line *line)
 {
     return sizeof line->text - 1 - line->length;
 }
 
-/* Appends all of it or nothing. */
+/* Appends all of it or nothing (-1). */
 static int append(struct log_line *line, const char *bytes, size_t count)
 {
     if (count > room(line))
@@ -49,7 +49,7 @@ static int append_key(struct log_line *line, const char *key)
     return append(line, "=", 1);
 }
 
-/* Adds ` key=value` for a value that is known to be harmless. */
+/* Adds ` key=value`; the value needs no escaping. */
 static void append_pair(struct log_line *line, const char *key, const char *value)
 {
     if (line->length == 0)
@@ -70,8 +70,8 @@ static bool is_bare(const char *value)
     return true;
 }
 
-/* Writes the character at `text` as it may stand between quotes; returns the bytes written and puts
- * the bytes read in `taken`. `out` has room for an escaped four-byte sequence. */
+/* Writes the character at `text`, escaped for a place between quotes. Returns the bytes written and
+ * puts the bytes read in `taken`. `out` has room for an escaped four-byte sequence. */
 static size_t escape(char out[16], const char *text, size_t *taken)
 {
     size_t bytes = utf8_character(text);

@@ -1,5 +1,5 @@
-/* One log line under construction: `key=value` pairs (logfmt), safe against anything a client puts
- * into a path.
+/* A log line that is being built: `key=value` pairs (logfmt), safe whatever a client puts into a
+ * path.
  *
  *   time=2026-01-02T03:04:05.678Z level=info event=request method=POST path=/v2/... status=200 ...
  */
@@ -14,11 +14,11 @@ enum log_level { LOG_ERROR, LOG_WARNING, LOG_INFO, LOG_DEBUG, LOG_LEVEL_COUNT };
 /* LOG_LEVEL_COUNT for an unknown name. */
 enum log_level log_level_from_name(const char *name);
 
-/* A stack value. A long value is cut (and ends in "..."), pairs that do not fit are dropped, the
- * line stays one line. */
+/* On the caller's stack. A long value is cut and ends in "..."; pairs that do not fit are dropped.
+ */
 struct log_line {
     enum log_level level;
-    size_t length; /* 0: the line's level is off; whatever is added to it is ignored */
+    size_t length; /* 0: the line's level is off, and what is added is ignored */
     char text[2048];
 };
 

@@ -1,5 +1,5 @@
-/* A loop from start to drain. It picks up a new catalog between two turns, so that whatever a
- * handler sees is of one catalog. */
+/* A loop from start to drain. It picks up a new catalog between two turns, so a handler sees one
+ * catalog only. */
 #include "server/loop.h"
 
 #include "core/memory.h"
@@ -8,11 +8,11 @@
 #include "server/log.h"
 #include "server/routes.h"
 
-/* How long a kept-alive connection may stay silent once draining: a client that was about to send
- * its next request has sent it by then. */
+/* While draining, how long a kept connection may stay silent: a client that was about to send its
+ * next request has sent it by then. */
 enum { DRAIN_GRACE_MS = 250 };
 
-/* The largest answer; bounds what one request can make the server hold. */
+/* The largest answer: the bound on what one request can make the server hold. */
 static const size_t MAX_RESPONSE_BYTES = (size_t)256 << 20;
 
 static bool is_vital(const struct exchange *exchange, void *context)
@@ -46,7 +46,7 @@ static bool is_first(const struct loop *loop)
     return loop->index == 0;
 }
 
-/* The first loop stays for the others: a second signal must still find it. */
+/* The first loop goes on until all have drained: it must still see a second signal. */
 static void on_drained(void *context)
 {
     struct loop *loop = context;
@@ -100,7 +100,7 @@ static int open_loop(struct loop *loop, struct error *err)
 {
     int status = uv_loop_init(&loop->uv);
     if (status == 0) {
-        loop->uv.data = loop; /* there is something to close */
+        loop->uv.data = loop; /* marks a loop that has to be closed */
         uv_timer_init(&loop->uv, &loop->drain_limit);
         loop->drain_asked.data = loop->drain_limit.data = loop->published.data = loop;
         status = uv_async_init(&loop->uv, &loop->drain_asked, on_drain_asked);

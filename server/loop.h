@@ -21,7 +21,7 @@ struct loop_shared {
 struct loop {
     const struct loop_shared *shared;
     size_t index;       /* among the server's */
-    uv_thread_t thread; /* of every loop but the first, which has the process's */
+    uv_thread_t thread; /* the first loop runs on the process's own instead */
     uv_loop_t uv;
     struct scheduler scheduler;
     struct lanes lanes;

@@ -1,8 +1,8 @@
 /* The options of `moed serve`, and the help and the sample file printed from them.
  *
  * This is the only list of options: flags, environment, configuration file, help and sample are
- * loops over its rows, and a default is text that goes through the same reader as everything else.
- * Adding an option is a field in options.h and a row here. */
+ * loops over its rows, and a default is text that is read like any other value. A new option is a
+ * field in options.h and a row here. */
 #include "server/options_table.h"
 
 #include <stdio.h>

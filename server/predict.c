@@ -1,4 +1,5 @@
-/* Inference requests: decode -> submit -> (wait) -> encode. Owns the jobs. Loop thread only. */
+/* Inference requests: decode -> submit -> (wait) -> encode. A job has one exit, predict_finished().
+ * Loop thread only. */
 #include "server/predict.h"
 
 #include <stdio.h>
@@ -8,7 +9,7 @@
 #include "core/memory.h"
 #include "server/decode.h"
 
-/* How exactly deadlines are kept; a wake-up per job would cost more than it saves. */
+/* Deadlines are kept this exactly; a timer per job would cost more than it saves. */
 enum { DEADLINE_TICK_MS = 10 };
 
 static void job_free(struct job *job)
@@ -64,7 +65,7 @@ static void disown(struct job *job)
     job->exchange->owner = NULL;
 }
 
-/* The one exit of every job that was accepted. */
+/* Every job that was accepted ends here. */
 void predict_finished(struct job *job)
 {
     struct predict *predict = job->predict;
@@ -87,11 +88,12 @@ static void on_deadlines(uv_timer_t *timer)
     const uint64_t now = uv_hrtime();
     for (struct job *job = TAILQ_FIRST(&predict->jobs), *next; job; job = next) {
         next = TAILQ_NEXT(job, link);
-        /* What is being computed will be done soon and is answered; what waits may wait long. */
+        /* Rows that are being computed are done soon: their job is answered. */
         if (job->deadline_ns > now || job->rows_waiting == 0)
             continue;
         reject(job, REJECT_DEADLINE);
-        error_set(&job->error, ERROR_DEADLINE, "not computed within %.0f ms of its arrival",
+        error_set(&job->error, ERROR_DEADLINE,
+                  "the request was not computed within %.0f ms of its arrival",
                   (double)(job->deadline_ns - job->exchange->received_ns) / 1e6);
         once_cancel(job->lane, job);
     }
@@ -99,7 +101,7 @@ static void on_deadlines(uv_timer_t *timer)
         uv_timer_stop(timer);
 }
 
-/* Room for the results of all rows: one block, client-sized. */
+/* One block for the results of all rows. The client decides its size, so it may not be had. */
 static int allocate_results(struct job *job, struct error *err)
 {
     const struct moed_model_info *info = job->model->info;
@@ -109,10 +111,12 @@ static int allocate_results(struct job *job, struct error *err)
         numbers += rows * info->outputs[i].elements;
     for (size_t i = 0; job->wants_routing && i < info->gate_count; i++)
         numbers += 2 * rows * info->gates[i].items_per_row * info->gates[i].top_k;
-    /* i32 and f32 share the block: both are four bytes. */
+    /* int32 and float share the block: both have four bytes. */
     float *next = job->results = malloc(numbers * sizeof(float));
     if (!next)
-        return error_set(err, ERROR_UNAVAILABLE, "no memory for the answer to %zu rows", rows);
+        return error_set(err, ERROR_UNAVAILABLE,
+                         "no memory for the answer to %zu rows; come back later or send fewer",
+                         rows);
     job->outputs = xcalloc(info->output_count, sizeof *job->outputs);
     job->routing_experts = xcalloc(info->gate_count, sizeof *job->routing_experts);
     job->routing_weights = xcalloc(info->gate_count, sizeof *job->routing_weights);

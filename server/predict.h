@@ -1,4 +1,4 @@
-/* Inference requests: from an exchange to a job and back. */
+/* Inference requests: from an exchange to a job and back to its answer. */
 #ifndef SERVER_PREDICT_H
 #define SERVER_PREDICT_H
 
@@ -16,14 +16,14 @@ struct predict {
 void predict_init(struct predict *predict, uv_loop_t *loop, struct lanes *lanes,
                   const struct infer_limits *limits, uint64_t queue_timeout_ms);
 
-/* Every job must have been answered. */
+/* Needs every job to be answered. */
 void predict_close(struct predict *predict);
 
 /* Answers an inference request, now or later. */
 void predict_request(struct predict *predict, struct model *model, struct exchange *exchange,
                      const struct protocol *protocol);
 
-/* For lanes: answers a finished job and frees it. */
+/* Callback for lanes: answers a finished job and frees it. */
 void predict_finished(struct job *job);
 
 #endif

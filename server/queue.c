@@ -1,4 +1,4 @@
-/* Rows never move on their way to the engine: they are read into the batch they are computed in. */
+/* Rows are read straight into the batch in which they are computed, and never move. */
 #include "server/queue.h"
 
 #include <stdlib.h>
@@ -6,8 +6,8 @@
 
 #include "core/memory.h"
 
-/* Batches kept for reuse: one filling, one computing, one ready. More are freed, so that a burst
- * does not hold its memory forever. */
+/* Batches kept for reuse: one filling, one computing, one ready. Further ones are freed, so that
+ * the memory of a burst is given back. */
 enum { MAX_SPARE_BATCHES = 3 };
 
 static void batch_free(struct batch *batch, const struct moed_model_info *info)
@@ -75,7 +75,7 @@ void queue_close(struct queue *queue)
     free_list(queue->spare, queue->info);
 }
 
-/* The batch that takes the next rows: the last one, or a new one behind it. If rows must stay
+/* The batch for the next rows: the last one, or a new one behind it. If a job's rows must stay
  * together, it has room for `rows`. */
 static struct batch *open_batch(struct queue *queue, size_t rows, uint64_t now_ns,
                                 struct error *err)
@@ -141,7 +141,7 @@ static int push_segments(struct queue *queue, struct job *job, struct infer_read
     return 0;
 }
 
-/* Removes the job's rows from a batch; those behind them move up. */
+/* Removes the job's rows from a batch; the rows behind them move up. */
 static void remove_rows(const struct queue *queue, struct batch *batch, const struct job *job)
 {
     size_t row = 0, at = 0;
@@ -159,7 +159,7 @@ static void remove_rows(const struct queue *queue, struct batch *batch, const st
     batch->rows -= rows;
 }
 
-/* Removes the job from the queue, and recycles batches that are left empty: a client that sends and
+/* Removes the job from the queue and recycles batches that become empty: a client that sends and
  * hangs up again and again must not pile them up. */
 static void remove_job(struct queue *queue, const struct job *job)
 {
@@ -182,13 +182,14 @@ int queue_push(struct queue *queue, struct job *job, uint64_t now_ns, struct err
 {
     if (job->request.rows > queue->max_rows - queue->rows)
         return error_set(err, ERROR_OVERLOADED,
-                         "the queue is full: %zu rows wait, %zu more would exceed its %zu",
+                         "the queue is full: %zu rows wait, %zu more would exceed the limit of %zu",
                          queue->rows, job->request.rows, queue->max_rows);
     if (queue->whole_jobs && job->request.rows > queue->batch_rows)
-        return error_set(err, ERROR_TOO_LARGE,
-                         "%zu rows; a request to this model, whose experts have a capacity per "
-                         "request, is computed in one batch of at most %zu",
-                         job->request.rows, queue->batch_rows);
+        return error_set(
+            err, ERROR_TOO_LARGE,
+            "%zu rows, expected at most %zu: the experts of this model have a capacity "
+            "per request, so a request must fit one batch",
+            job->request.rows, queue->batch_rows);
     struct infer_reader *readers = xcalloc(queue->info->input_count, sizeof *readers);
     for (size_t i = 0; i < queue->info->input_count; i++)
         infer_reader_init(&readers[i], &job->request, i);

@@ -36,10 +36,10 @@ struct batch {
 struct queue {
     const struct moed_model_info *info;
     size_t batch_rows, max_rows;
-    bool whole_jobs; /* experts have a capacity per request: a job is never spread */
+    bool whole_jobs; /* a job is never split: experts have a capacity per request */
     size_t rows;     /* waiting */
     struct batch *head, *tail;
-    struct batch *spare; /* recycled buffers */
+    struct batch *spare; /* recycled batches */
     size_t spare_count;
 };
 
@@ -48,15 +48,15 @@ void queue_init(struct queue *queue, const struct moed_model_info *info, size_t 
 void queue_close(struct queue *queue);
 
 /* Reads all rows of the job into the queue. On error (a bad number in the body, queue full, no
- * memory) the queue is as before. */
+ * memory) the queue is unchanged. */
 MUST_CHECK int queue_push(struct queue *queue, struct job *job, uint64_t now_ns, struct error *err);
 
-/* Removes and returns the first batch; NULL when nothing waits. Its jobs' rows count as running,
- * and its spans are filled. */
+/* Removes and returns the first batch; NULL when nothing waits. Its rows count as running, and its
+ * spans are filled. */
 struct batch *queue_take(struct queue *queue);
 void queue_recycle(struct queue *queue, struct batch *batch);
 
-/* Forgets the job's waiting rows. */
+/* Drops the job's waiting rows. */
 void queue_cancel(struct queue *queue, struct job *job);
 
 #endif

@@ -1,6 +1,6 @@
-/* The route table. Reading it is reading the API.
+/* The route table is the API.
  *
- * A request's way: route -> model, if the route needs one -> admission -> handler. */
+ * A request goes: route -> model, if the route needs one -> admission -> handler. */
 #include "server/routes.h"
 
 #include <stdio.h>
@@ -61,7 +61,7 @@ static const struct route ROUTES[] = {
 
 /* ---- paths ---- */
 
-/* Where the parameter that begins at `path` ends: at the next '/' or ':'. No name holds a ':', so
+/* Where the parameter that begins at `path` ends: at the next '/' or ':'. Names have no ':', so
  * "/v1/models/{m}" does not match a path that ends in an action such as ":predict". */
 static const char *param_end(const char *path)
 {

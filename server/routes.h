@@ -1,4 +1,5 @@
-/* The route table: method and path -> who may ask, what is looked up first, and the handler. */
+/* The route table: from method and path to who may ask, what is looked up first, and the handler.
+ */
 #ifndef SERVER_ROUTES_H
 #define SERVER_ROUTES_H
 
@@ -16,7 +17,7 @@ enum role { ROLE_HEALTH, ROLE_METRICS, ROLE_PREDICT };
 /* Answers the exchange, now or later; unknown paths get 404, known ones with another method 405. */
 void routes_dispatch(const struct api *api, struct exchange *exchange);
 
-/* Whether a path tells if the server is alive and well: answered also when all connections are in
+/* Whether the path is one of health or metrics, which are answered also when all connections are in
  * use. */
 bool routes_is_vital(const char *path);
 

@@ -1,10 +1,9 @@
-/* Lanes that have work are in a list, and only those are looked at, however many models there are.
- */
+/* Only lanes that have work are in the list, so the number of models does not matter. */
 #include "server/scheduler.h"
 
-/* Multiply-accumulates below which work runs on the loop thread: some 200 us of one core, about
- * what waking another thread and hearing back costs on a busy machine, and not enough to be noticed
- * by other connections. */
+/* Work of fewer multiply-accumulates runs on the loop thread: they take some 200 us of one core,
+ * about what waking another thread and hearing back costs on a busy machine, and too little for
+ * other connections to notice. */
 static const uint64_t LOOP_MACS = 5 * 1000 * 1000;
 
 static void run_here(struct lane *lane)
@@ -18,7 +17,7 @@ static void run_here(struct lane *lane)
     lane->kind->finish(lane, compute_ns);
 }
 
-/* The next turn belongs to the others. */
+/* Moves the lane behind the others, whose turn is next. */
 static void run_there(struct scheduler *scheduler, struct lane *lane)
 {
     TAILQ_REMOVE(&scheduler->lanes, lane, link);
@@ -28,7 +27,7 @@ static void run_there(struct scheduler *scheduler, struct lane *lane)
     engine_start(&scheduler->engine, lane);
 }
 
-/* Runs or hands over one piece. Returns whether more could be done at once. */
+/* Runs or hands over one piece. Returns whether another is ready at once. */
 static bool serve(struct scheduler *scheduler, struct lane *lane, uint64_t now, uint64_t *due_ns)
 {
     uint64_t never = UINT64_MAX;
@@ -53,8 +52,8 @@ static void forget(struct scheduler *scheduler, struct lane *lane)
     scheduler->on_empty(lane, scheduler->context);
 }
 
-/* One piece of every lane that has one, beginning with the lane that has waited longest for the
- * compute thread, so that a busy model cannot keep it from the others. */
+/* Serves one piece of every lane that has one, beginning with the lane that has waited longest for
+ * the compute thread, so that a busy model cannot keep it from the others. */
 static void run_turn(struct scheduler *scheduler)
 {
     const uint64_t now = uv_hrtime();
@@ -62,7 +61,7 @@ static void run_turn(struct scheduler *scheduler)
     bool more = false;
     struct lane *last = TAILQ_LAST(&scheduler->lanes, lane_list), *next;
     for (struct lane *lane = TAILQ_FIRST(&scheduler->lanes); lane; lane = next) {
-        /* What is moved or woken behind the last one has its turn later. */
+        /* Lanes that are moved or woken behind the last one are served in the next turn. */
         next = lane == last ? NULL : TAILQ_NEXT(lane, link);
         more |= serve(scheduler, lane, now, &due_ns);
         if (!lane->busy && lane->kind->empty(lane))
@@ -88,7 +87,7 @@ static void on_prepare(uv_prepare_t *prepare)
     run_turn(prepare->data);
 }
 
-/* Only its being active matters: the loop then polls without sleeping. */
+/* While this handle is active the loop polls without sleeping. */
 static void on_again(uv_idle_t *again)
 {
     (void)again;
@@ -123,7 +122,7 @@ int scheduler_init(struct scheduler *scheduler, uv_loop_t *loop, unsigned thread
         scheduler;
     uv_check_start(&scheduler->check, on_check);
     uv_prepare_start(&scheduler->prepare, on_prepare);
-    /* The loop lives as long as the server's other handles; these only ride along. */
+    /* These must not keep the loop alive. */
     uv_unref((uv_handle_t *)&scheduler->check);
     uv_unref((uv_handle_t *)&scheduler->prepare);
     return 0;
