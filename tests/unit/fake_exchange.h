@@ -39,11 +39,18 @@ void exchange_header(struct exchange *exchange, const char *name, const char *va
     snprintf(header->value, sizeof header->value, "%s", value);
 }
 
-/* Requests here have no header. */
+/* Requests here have neither header nor query. */
 const char *exchange_header_in(const struct exchange *exchange, const char *name)
 {
     (void)exchange, (void)name;
     return NULL;
+}
+
+int exchange_query(const struct exchange *exchange, const char *name, char *text, size_t size,
+                   struct error *err)
+{
+    (void)exchange, (void)name, (void)text, (void)size, (void)err;
+    return 0;
 }
 
 unsigned http_connections(const struct http *http)
