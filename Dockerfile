@@ -19,7 +19,6 @@ COPY CMakeLists.txt CMakePresets.json ./
 COPY core core
 COPY proto proto
 COPY server server
-COPY deploy/man deploy/man
 RUN cmake --preset release -DMOED_TESTS=OFF \
     && cmake --build --preset release \
     && cmake --install build/release --prefix /usr --strip
