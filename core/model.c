@@ -145,7 +145,7 @@ static int read_inputs(struct moed_model *model, const struct scope *scope,
     struct config_items items = {
         .owner = "a model", .one = "input", .many = "inputs", .most = MAX_TENSORS};
     struct config_node node;
-    if (format_2_key(scope, root, "inputs", err) != 0 || config_items(&items, root, err) != 0)
+    if (format_key(scope, root, "inputs", 2, err) != 0 || config_items(&items, root, err) != 0)
         return -1;
     model->input_info = xcalloc(items.count, sizeof *model->input_info);
     model->inputs = xcalloc(items.count, sizeof *model->inputs);
@@ -215,7 +215,7 @@ static int read_outputs(struct moed_model *model, const struct scope *scope,
     struct config_items items = {
         .owner = "a model", .one = "output", .many = "outputs", .most = MAX_TENSORS};
     struct config_node node;
-    if (format_2_key(scope, root, "outputs", err) != 0 || config_items(&items, root, err) != 0)
+    if (format_key(scope, root, "outputs", 2, err) != 0 || config_items(&items, root, err) != 0)
         return -1;
     model->output_info = xcalloc(items.count, sizeof *model->output_info);
     model->outputs = xcalloc(items.count, sizeof *model->outputs);
@@ -283,7 +283,7 @@ static int read_header(struct moed_model *model, struct loading *loading, struct
     int type;
     int64_t version;
     if (config_choice(root, "model_type", types, -1, &type, err) != 0 ||
-        config_integer(root, "format_version", CONFIG_REQUIRED, within(1, 2), &version, err) != 0 ||
+        config_integer(root, "format_version", CONFIG_REQUIRED, within(1, 3), &version, err) != 0 ||
         config_text(root, "description", "", &description, err) != 0)
         return -1;
     loading->format = (int)version;

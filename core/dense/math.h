@@ -34,6 +34,22 @@ static inline float gelu_tanh(float v)
     return 0.5f * v * (1.0f + tanhf(root_two_over_pi * (v + 0.044715f * v * v * v)));
 }
 
+/* log(1 + e^v), which is v itself from 20 on. */
+static inline float softplus(float v)
+{
+    return v > 20.0f ? v : log1pf(expf(v));
+}
+
+static inline float clamp(float v, float least, float most)
+{
+    return v < least ? least : v > most ? most : v;
+}
+
+static inline float hardsigmoid(float v)
+{
+    return clamp(v + 3.0f, 0.0f, 6.0f) / 6.0f;
+}
+
 static inline float sum_of(const float *values, size_t count)
 {
     float sum = 0;

@@ -1,6 +1,9 @@
-/* Element-wise functions and softmax. All work in place. */
+/* Element-wise functions, softmax and log_softmax. All work in place. */
+#include <float.h>
+
 #include "core/dense/math.h"
 #include "core/layers/ops.h"
+#include "core/layers/weights.h"
 #include "core/memory.h"
 
 static int elementwise_build(struct layer *layer, const struct scope *scope,
@@ -11,7 +14,7 @@ static int elementwise_build(struct layer *layer, const struct scope *scope,
 }
 
 /* One function per element, the loop written once. */
-#define ELEMENTWISE(op, expression)                                                                \
+#define ELEMENTWISE_SINCE(since, op, expression)                                                   \
     VECTORIZED static void op##_forward(const struct layer *layer, const struct run *run,          \
                                         size_t rows, const float *x, float *y)                     \
     {                                                                                              \
@@ -22,14 +25,157 @@ static int elementwise_build(struct layer *layer, const struct scope *scope,
             y[i] = (expression);                                                                   \
         }                                                                                          \
     }                                                                                              \
-    const struct layer_op op_##op = {                                                              \
-        .name = #op, .in_place = true, .build = elementwise_build, .forward = op##_forward}
+    const struct layer_op op_##op = {.name = #op,                                                  \
+                                     .format = since,                                              \
+                                     .in_place = true,                                             \
+                                     .build = elementwise_build,                                   \
+                                     .forward = op##_forward}
+#define ELEMENTWISE(op, expression) ELEMENTWISE_SINCE(1, op, expression)
 
 ELEMENTWISE(relu, relu(v));
 ELEMENTWISE(silu, silu(v));
 ELEMENTWISE(tanh, tanhf(v));
 ELEMENTWISE(sigmoid, sigmoid(v));
 ELEMENTWISE(cube, v *v *v);
+ELEMENTWISE_SINCE(3, relu2, relu(v) * relu(v));
+ELEMENTWISE_SINCE(3, relu6, clamp(v, 0.0f, 6.0f));
+ELEMENTWISE_SINCE(3, mish, v *tanhf(softplus(v)));
+ELEMENTWISE_SINCE(3, hardswish, v *hardsigmoid(v));
+ELEMENTWISE_SINCE(3, hardsigmoid, hardsigmoid(v));
+ELEMENTWISE_SINCE(3, exp, expf(v));
+ELEMENTWISE_SINCE(3, log, logf(v));
+ELEMENTWISE_SINCE(3, sqrt, sqrtf(v));
+
+/* ---- functions of numbers in the config ---- */
+
+/* One or two, whose meaning is the op's. */
+struct curve {
+    float a, b;
+};
+
+static int read_number(struct config_node *node, const char *key, double otherwise, float *value,
+                       struct error *err)
+{
+    double number;
+    if (config_real(node, key, &otherwise, &number, err) != 0)
+        return -1;
+    *value = (float)number;
+    return 0;
+}
+
+static int leaky_relu_build(struct layer *layer, const struct scope *scope,
+                            struct config_node *node, struct error *err)
+{
+    struct curve *curve = layer->state = xcalloc(1, sizeof *curve);
+    if (read_number(node, "slope", 0.01, &curve->a, err) != 0)
+        return -1;
+    return elementwise_build(layer, scope, node, err);
+}
+
+static int elu_build(struct layer *layer, const struct scope *scope, struct config_node *node,
+                     struct error *err)
+{
+    struct curve *curve = layer->state = xcalloc(1, sizeof *curve);
+    if (read_number(node, "alpha", 1, &curve->a, err) != 0)
+        return -1;
+    return elementwise_build(layer, scope, node, err);
+}
+
+static int softplus_build(struct layer *layer, const struct scope *scope, struct config_node *node,
+                          struct error *err)
+{
+    struct curve *curve = layer->state = xcalloc(1, sizeof *curve);
+    if (read_number(node, "beta", 1, &curve->a, err) != 0 ||
+        read_number(node, "threshold", 20, &curve->b, err) != 0)
+        return -1;
+    if (!(curve->a > 0))
+        return config_error(node, "beta", err, "expected a number above 0");
+    return elementwise_build(layer, scope, node, err);
+}
+
+static int clamp_build(struct layer *layer, const struct scope *scope, struct config_node *node,
+                       struct error *err)
+{
+    struct curve *curve = layer->state = xcalloc(1, sizeof *curve);
+    bool bounded = config_has(node, "min");
+    bounded |= config_has(node, "max");
+    if (!bounded)
+        return config_error(node, NULL, err, "clamp needs \"min\" or \"max\"");
+    if (read_number(node, "min", -(double)FLT_MAX, &curve->a, err) != 0 ||
+        read_number(node, "max", (double)FLT_MAX, &curve->b, err) != 0)
+        return -1;
+    curve->a = config_has(node, "min") ? curve->a : -INFINITY;
+    curve->b = config_has(node, "max") ? curve->b : INFINITY;
+    if (curve->a > curve->b)
+        return config_error(node, "min", err, "is larger than \"max\"");
+    return elementwise_build(layer, scope, node, err);
+}
+
+#define CURVE(op, expression)                                                                      \
+    VECTORIZED static void op##_forward(const struct layer *layer, const struct run *run,          \
+                                        size_t rows, const float *x, float *y)                     \
+    {                                                                                              \
+        (void)run;                                                                                 \
+        const struct curve *curve = layer->state;                                                  \
+        const float a = curve->a, b = curve->b;                                                    \
+        (void)b;                                                                                   \
+        const size_t count = rows * layer->in_elements;                                            \
+        for (size_t i = 0; i < count; i++) {                                                       \
+            const float v = x[i];                                                                  \
+            y[i] = (expression);                                                                   \
+        }                                                                                          \
+    }                                                                                              \
+    const struct layer_op op_##op = {                                                              \
+        .name = #op, .format = 3, .in_place = true, .build = op##_build, .forward = op##_forward}
+
+CURVE(leaky_relu, v < 0 ? a * v : v);
+CURVE(elu, v > 0 ? v : a * expm1f(v));
+CURVE(softplus, a *v > b ? v : log1pf(expf(a * v)) / a);
+CURVE(clamp, clamp(v, a, b));
+
+/* prelu: a slope for negative numbers, learned for each entry of the first axis or for all. */
+static int prelu_build(struct layer *layer, const struct scope *scope, struct config_node *node,
+                       struct error *err)
+{
+    struct array *slopes = layer->state = xcalloc(1, sizeof *slopes);
+    const struct tensor *weight = tensor_peek(scope, "weight");
+    struct moed_shape shape = {1, {1}};
+    if (layer->in.rank == 0)
+        return config_error(node, NULL, err, "prelu needs at least one axis");
+    if (!weight || weight->elements != 1)
+        shape.dims[0] = layer->in.dims[0];
+    if (array_build(slopes, scope, "weight", &shape, err) != 0)
+        return -1;
+    return elementwise_build(layer, scope, node, err);
+}
+
+VECTORIZED static void prelu_forward(const struct layer *layer, const struct run *run, size_t rows,
+                                     const float *x, float *y)
+{
+    (void)run;
+    const struct array *slopes = layer->state;
+    const size_t channels = slopes->count, plane = layer->in_elements / channels;
+    for (size_t i = 0; i < rows * channels; i++, x += plane, y += plane) {
+        const float slope = slopes->values[i % channels];
+        for (size_t j = 0; j < plane; j++)
+            y[j] = x[j] < 0 ? slope * x[j] : x[j];
+    }
+}
+
+static void prelu_free(struct layer *layer)
+{
+    if (layer->state)
+        array_close(layer->state);
+}
+
+const struct layer_op op_prelu = {.name = "prelu",
+                                  .format = 3,
+                                  .in_place = true,
+                                  .build = prelu_build,
+                                  .forward = prelu_forward,
+                                  .free = prelu_free};
+
+/* ---- gelu, scale ---- */
 
 struct gelu {
     int approximate; /* 0: by erf, 1: by tanh */
@@ -80,11 +226,13 @@ VECTORIZED static void scale_forward(const struct layer *layer, const struct run
         y[i] = x[i] * scale->value;
 }
 
+/* ---- softmax, log_softmax ---- */
+
 static int softmax_build(struct layer *layer, const struct scope *scope, struct config_node *node,
                          struct error *err)
 {
     if (layer->in.rank == 0)
-        return config_error(node, NULL, err, "softmax needs at least one axis");
+        return config_error(node, NULL, err, "%s needs at least one axis", layer->op->name);
     return elementwise_build(layer, scope, node, err);
 }
 
@@ -98,9 +246,32 @@ static void softmax_forward(const struct layer *layer, const struct run *run, si
         softmax(x + i * width, width, y + i * width, NULL);
 }
 
+/* x - max - log(sum exp(x - max)) */
+static void log_softmax_forward(const struct layer *layer, const struct run *run, size_t rows,
+                                const float *x, float *y)
+{
+    (void)run;
+    const size_t width = layer->in.dims[layer->in.rank - 1];
+    const size_t count = rows * layer->in_elements / width;
+    for (size_t i = 0; i < count; i++, x += width, y += width) {
+        const float max = max_of(x, width);
+        float sum = 0;
+        for (size_t j = 0; j < width; j++)
+            sum += expf(x[j] - max);
+        const float logarithm = logf(sum);
+        for (size_t j = 0; j < width; j++)
+            y[j] = x[j] - max - logarithm;
+    }
+}
+
 const struct layer_op op_gelu = {
     .name = "gelu", .in_place = true, .build = gelu_build, .forward = gelu_forward};
 const struct layer_op op_scale = {
     .name = "scale", .in_place = true, .build = scale_build, .forward = scale_forward};
 const struct layer_op op_softmax = {
     .name = "softmax", .in_place = true, .build = softmax_build, .forward = softmax_forward};
+const struct layer_op op_log_softmax = {.name = "log_softmax",
+                                        .format = 3,
+                                        .in_place = true,
+                                        .build = softmax_build,
+                                        .forward = log_softmax_forward};

@@ -1,5 +1,5 @@
-/* flatten, reshape, sum, mean, select, transpose: layers that only rearrange or reduce a row's
- * axes. */
+/* flatten, reshape, sum, mean, max, select, slice, transpose: layers that only rearrange or reduce
+ * a row's axes. */
 #include <string.h>
 
 #include "core/layers/ops.h"
@@ -40,7 +40,7 @@ static void copy_forward(const struct layer *layer, const struct run *run, size_
 struct reduction {
     size_t outer, axis, inner;
     float factor; /* sum, mean */
-    size_t index; /* select */
+    size_t index; /* select, slice: the first entry */
 };
 
 /* Reduces node's `axis`; `otherwise` is the default. */
@@ -127,6 +127,54 @@ static void select_forward(const struct layer *layer, const struct run *run, siz
         memcpy(y + i * inner, x + i * slab + reduction->index * inner, inner * sizeof *y);
 }
 
+/* max: the largest along an axis; NaN where one is, as in PyTorch. */
+static void max_forward(const struct layer *layer, const struct run *run, size_t rows,
+                        const float *x, float *y)
+{
+    (void)run;
+    const struct reduction *reduction = layer->state;
+    const size_t inner = reduction->inner;
+    for (size_t i = 0; i < rows * reduction->outer; i++, y += inner) {
+        memcpy(y, x, inner * sizeof *y);
+        x += inner;
+        for (size_t j = 1; j < reduction->axis; j++, x += inner)
+            for (size_t k = 0; k < inner; k++)
+                y[k] = x[k] > y[k] || x[k] != x[k] ? x[k] : y[k];
+    }
+}
+
+/* slice: entries [start, end) of an axis. */
+static int slice_build(struct layer *layer, const struct scope *scope, struct config_node *node,
+                       struct error *err)
+{
+    (void)scope;
+    struct reduction *reduction;
+    int64_t axis, start, end;
+    if (reduction_build(layer, node, 0, err) != 0 ||
+        config_integer(node, "axis", 0, within(INT64_MIN, INT64_MAX), &axis, err) != 0)
+        return -1;
+    reduction = layer->state;
+    const int64_t size = (int64_t)reduction->axis;
+    if (config_integer(node, "start", 0, within(0, size - 1), &start, err) != 0 ||
+        config_integer(node, "end", size, within(start + 1, size), &end, err) != 0)
+        return -1;
+    reduction->index = (size_t)start;
+    struct moed_shape out = layer->in;
+    out.dims[axis < 0 ? axis + (int64_t)out.rank : axis] = (size_t)(end - start);
+    return layer_set_out(layer, node, &out, err);
+}
+
+static void slice_forward(const struct layer *layer, const struct run *run, size_t rows,
+                          const float *x, float *y)
+{
+    (void)run;
+    const struct reduction *reduction = layer->state;
+    const size_t slab = reduction->axis * reduction->inner;
+    const size_t kept = layer->out_elements / reduction->outer;
+    for (size_t i = 0; i < rows * reduction->outer; i++)
+        memcpy(y + i * kept, x + i * slab + reduction->index * reduction->inner, kept * sizeof *y);
+}
+
 static int transpose_build(struct layer *layer, const struct scope *scope, struct config_node *node,
                            struct error *err)
 {
@@ -162,3 +210,7 @@ const struct layer_op op_select = {
     .name = "select", .format = 2, .build = select_build, .forward = select_forward};
 const struct layer_op op_transpose = {
     .name = "transpose", .format = 2, .build = transpose_build, .forward = transpose_forward};
+const struct layer_op op_max = {
+    .name = "max", .format = 3, .build = sum_build, .forward = max_forward};
+const struct layer_op op_slice = {
+    .name = "slice", .format = 3, .build = slice_build, .forward = slice_forward};

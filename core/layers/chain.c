@@ -35,10 +35,10 @@ static int place_memory(struct layer *layer, const struct scope *scope, struct c
     return 0;
 }
 
-static int layer_build(struct layer *layer, const struct scope *scope, struct config_node *node,
-                       const struct moed_shape *in, struct error *err)
+/* Finds the layer's op, and reads its name. */
+static int layer_begin(struct layer *layer, const struct scope *scope, struct config_node *node,
+                       struct error *err)
 {
-    struct scope own;
     const char *op, *name;
     if (config_text(node, "op", NULL, &op, err) != 0 ||
         config_text(node, "name", "", &name, err) != 0)
@@ -53,15 +53,22 @@ static int layer_build(struct layer *layer, const struct scope *scope, struct co
         return config_error(node, "op", err, "'%s' needs \"format_version\": %d", op,
                             layer->op->format);
     layer->name = xstrdup(name);
+    return 0;
+}
+
+static int layer_build(struct layer *layer, const struct scope *scope, struct config_node *node,
+                       const struct moed_shape *in, struct error *err)
+{
+    struct scope own;
     layer->in = *in;
     layer->in_elements = moed_shape_elements(in);
-    if (scope_enter(&own, scope, node, err, "%s", name) != 0)
+    if (scope_enter(&own, scope, node, err, "%s", layer->name) != 0)
         return -1;
-    own.op = op;
+    own.op = layer->op->name;
     own.cost = &layer->cost;
-    if (layer->op->build(layer, &own, node, err) != 0 || place_memory(layer, scope, node, err) != 0)
+    if (layer->op->build(layer, &own, node, err) != 0)
         return -1;
-    return config_done(node, err);
+    return place_memory(layer, scope, node, err);
 }
 
 static void layer_close(struct layer *layer)
@@ -69,6 +76,7 @@ static void layer_close(struct layer *layer)
     if (layer->op && layer->op->free)
         layer->op->free(layer);
     free(layer->state);
+    free(layer->links.operands);
     free(layer->name);
 }
 
@@ -78,6 +86,7 @@ static void chain_add(struct chain *chain, const struct layer *layer)
     chain->out_elements = layer->out_elements;
     chain->max_elements = max_size(chain->max_elements, layer->out_elements);
     chain->collective |= layer->collective;
+    chain->branched |= layer->links.input != VALUE_BEFORE || layer->links.operand_count > 0;
     cost_add(&chain->cost, &layer->cost);
 }
 
@@ -91,6 +100,81 @@ static void plan_buffers(struct chain *chain)
     for (size_t i = 0; i < 2; i++)
         chain->buffers[i] = plan_floats(&chain->plan, chain->max_elements);
     chain->tasks = plan_part(&chain->plan, &chain->task, 1);
+    chain->named = plan_floats(&chain->plan, chain->values.floats);
+}
+
+/* Whether the layer reads the list's own input. */
+static bool reads_input(const struct layer *layer, size_t index)
+{
+    bool found = index == 0 || layer->links.input == VALUE_INPUT;
+    for (size_t i = 0; i < layer->links.operand_count; i++)
+        found |= layer->links.operands[i] == VALUE_INPUT;
+    return found;
+}
+
+/* Integers reach the layers of an input as they are or as numbers: for all that read them. */
+static int check_integers(const struct chain *chain, size_t index, struct config_node *node,
+                          struct error *err)
+{
+    const struct layer *first = &chain->layers[0], *layer = &chain->layers[index];
+    if (!reads_input(layer, index) || layer->op->reads_integers == first->op->reads_integers)
+        return 0;
+    return config_error(node, NULL, err,
+                        "'%s' and the list's first layer, '%s', cannot both read the categories",
+                        layer->op->name, first->op->name);
+}
+
+/* A layer's value is what the next one reads, or has a name. */
+static int check_previous(const struct chain *chain, size_t index, struct config_node *list,
+                          const char *key, struct error *err)
+{
+    struct config_node previous;
+    if (index == 0 || chain->layers[index].links.input == VALUE_BEFORE ||
+        chain->layers[index - 1].links.result)
+        return 0;
+    if (config_item(list, key, index - 1, &previous, err) != 0)
+        return -1;
+    return config_error(&previous, NULL, err,
+                        "no layer reads what this one gives: the next one has another \"input\"");
+}
+
+/* Builds the next layer of the list. */
+static int build_next(struct chain *chain, const struct scope *list_scope, struct config_node *list,
+                      const char *key, struct error *err)
+{
+    const size_t index = chain->count;
+    struct moed_shape in, operands[MAX_OPERANDS];
+    struct layer *layer = &chain->layers[index];
+    struct scope scope = *list_scope;
+    struct config_node node;
+    const struct sources sources = {&chain->in, &chain->out, &in, operands};
+    if (config_item(list, key, index, &node, err) != 0 ||
+        layer_begin(layer, &scope, &node, err) != 0 ||
+        values_link(&chain->values, layer, index, &scope, &node, &sources, err) != 0 ||
+        check_previous(chain, index, list, key, err) != 0 ||
+        (scope.categories && check_integers(chain, index, &node, err) != 0))
+        return -1;
+    if (!layer->op->reads_integers || !reads_input(layer, index))
+        scope.categories = 0; /* what comes out of a layer is a quantity */
+    scope.operands = operands;
+    if (layer_build(layer, &scope, &node, &in, err) != 0 ||
+        values_keep(&chain->values, layer, index, &scope, &node, err) != 0)
+        return -1;
+    return config_done(&node, err);
+}
+
+/* Every name was read, also the last layer's. */
+static int check_values(const struct chain *chain, struct config_node *list, const char *key,
+                        struct error *err)
+{
+    const struct value *unread = values_unread(&chain->values);
+    struct config_node node;
+    if (!unread)
+        return 0;
+    if (config_item(list, key, unread->defined, &node, err) != 0)
+        return -1;
+    return config_error(&node, "result", err, "no later layer of this list reads '%s'",
+                        unread->name);
 }
 
 int chain_build(struct chain *chain, const struct scope *scope, struct config_node *node,
@@ -111,17 +195,19 @@ int chain_build(struct chain *chain, const struct scope *scope, struct config_no
     if (!chain->layers)
         return -1;
     for (; chain->count < count; chain->count++) {
-        struct config_node item;
         struct layer *layer = &chain->layers[chain->count];
-        if (config_item(node, key, chain->count, &item, err) != 0 ||
-            layer_build(layer, &inner, &item, &chain->out, err) != 0) {
+        if (build_next(chain, &inner, node, key, err) != 0) {
             layer_close(layer);
             chain_close(chain);
             return -1;
         }
         chain_add(chain, layer);
-        inner.categories = 0; /* what comes out of a layer is a quantity */
     }
+    if (check_values(chain, node, key, err) != 0) {
+        chain_close(chain);
+        return -1;
+    }
+    values_place(&chain->values);
     plan_buffers(chain);
     return 0;
 }
@@ -131,6 +217,7 @@ void chain_close(struct chain *chain)
     for (size_t i = 0; i < chain->count; i++)
         layer_close(&chain->layers[i]);
     free(chain->layers);
+    values_close(&chain->values);
     *chain = (struct chain){0};
 }
 
@@ -144,25 +231,58 @@ size_t chain_find(const struct chain *chain, const char *name)
 
 /* ---- running ------------------------------------------------------------------------------ */
 
+/* What a chain's layers read and give by name, for some of the rows that the chain was given: those
+ * from `first` on. */
+struct named {
+    const float *input; /* [rows, in] the chain's own, of these rows */
+    float *values;      /* of all rows */
+    size_t total, first;
+};
+
+static float *value_at(const struct chain *chain, const struct named *named, size_t link)
+{
+    const struct value *value = &chain->values.list[link - VALUE_FIRST];
+    return named->values + value->place * named->total + named->first * value->elements;
+}
+
+static const float *read_at(const struct chain *chain, const struct named *named, size_t link)
+{
+    return link == VALUE_INPUT ? named->input : value_at(chain, named, link);
+}
+
+/* What the layer reads, where the one before it gave `before`. */
+static const float *input_of(const struct chain *chain, const struct named *named,
+                             const struct layer *layer, const float *before)
+{
+    return layer->links.input == VALUE_BEFORE ? before : read_at(chain, named, layer->links.input);
+}
+
 /* Layers of which none is collective, over some rows: the body of every task. Layers alternate
- * between two buffers; those that can work in place do. */
+ * between two buffers; those that can work in place do, where nobody else reads their input. */
 static void run_layers(const struct chain_part *part, const struct run *run, size_t rows,
-                       const float *x, float *y)
+                       const struct named *named, const float *x, float *y)
 {
     const struct chain *chain = part->chain;
     float *buffers[2] = {run_floats(run, chain->task_buffers[0], rows),
                          run_floats(run, chain->task_buffers[1], rows)};
+    const float *operands[MAX_OPERANDS];
     struct run inner = run_part(run, chain->task_layers, rows);
     inner.team = NULL;
+    inner.operands = operands;
     const float *current = x;
     for (size_t i = part->from; i < part->to; i++) {
         const struct layer *layer = &chain->layers[i];
+        const float *input = input_of(chain, named, layer, current);
         float *target = current == buffers[0] ? buffers[1] : buffers[0];
         if (i + 1 == part->to)
             target = y;
-        else if (layer->op->in_place && current != x)
-            target = (float *)current;
-        layer->op->forward(layer, &inner, rows, current, target);
+        else if (layer->links.result)
+            target = value_at(chain, named, layer->links.result);
+        else if (layer->op->in_place && (input == buffers[0] || input == buffers[1]))
+            target = (float *)input;
+        for (size_t o = 0; o < layer->links.operand_count; o++)
+            operands[o] = read_at(chain, named, layer->links.operands[o]);
+        layer->op->forward(layer, &inner, rows, input, target);
         current = target;
     }
 }
@@ -171,6 +291,7 @@ static void run_layers(const struct chain_part *part, const struct run *run, siz
 struct segment {
     struct chain_part part;
     const struct run *run;
+    struct named named;
     size_t rows, rows_per_task;
     const float *x;
     float *y;
@@ -188,7 +309,10 @@ static void run_segment_task(void *context, size_t index, unsigned worker)
     struct run run = run_part(segment->run, part->chain->task.most, first);
     /* Without a team of its own this is already inside a task, on that task's thread. */
     run.worker = segment->run->team ? worker : segment->run->worker;
-    run_layers(part, &run, rows, segment->x + first * layers[part->from].in_elements,
+    struct named named = segment->named;
+    named.first = first;
+    named.input += first * part->chain->in_elements;
+    run_layers(part, &run, rows, &named, segment->x + first * layers[part->from].in_elements,
                segment->y + first * layers[part->to - 1].out_elements);
 }
 
@@ -216,12 +340,26 @@ static size_t segment_end(const struct chain *chain, size_t from, size_t to)
     return from;
 }
 
+/* Where layers up to `end` put what they give: y at the end, else the value's place if it has a
+ * name, else the buffer that x is not in. */
+static float *target_of(const struct chain_part *part, const struct named *named, size_t end,
+                        float *const buffers[2], const float *x, float *y)
+{
+    const size_t result = part->chain->layers[end - 1].links.result;
+    if (end == part->to)
+        return y;
+    if (result)
+        return value_at(part->chain, named, result);
+    return x == buffers[0] ? buffers[1] : buffers[0];
+}
+
 void chain_forward_part(const struct chain_part *part, const struct run *run, size_t rows,
                         const float *x, float *y)
 {
     const struct chain *chain = part->chain;
     float *buffers[2] = {run_floats(run, chain->buffers[0], rows),
                          run_floats(run, chain->buffers[1], rows)};
+    const struct named named = {x, run_floats(run, chain->named, rows), rows, 0};
     struct run inner = run_part(run, chain->tasks, rows);
     size_t from = part->from;
     if (from == part->to)
@@ -230,12 +368,14 @@ void chain_forward_part(const struct chain_part *part, const struct run *run, si
                    sizeof *y);
     while (from < part->to) {
         const struct layer *layer = &chain->layers[from];
-        size_t end = segment_end(chain, from, part->to);
-        float *target = end == part->to ? y : x == buffers[0] ? buffers[1] : buffers[0];
+        const size_t end = segment_end(chain, from, part->to);
+        const float *input = input_of(chain, &named, layer, x);
+        float *target = target_of(part, &named, end, buffers, x, y);
         if (layer->collective)
-            layer->op->forward(layer, &inner, rows, x, target);
+            layer->op->forward(layer, &inner, rows, input, target);
         else
-            run_segment(&(struct segment){{chain, from, end}, &inner, rows, rows, x, target});
+            run_segment(
+                &(struct segment){{chain, from, end}, &inner, named, rows, rows, input, target});
         x = target;
         from = end;
     }

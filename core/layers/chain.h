@@ -1,17 +1,20 @@
-/* A list of layers run one after the other. */
+/* A list of layers run one after the other. Each reads what the one before it gave, or a value that
+ * an earlier one left under a name. */
 #ifndef CORE_CHAIN_H
 #define CORE_CHAIN_H
 
-#include "core/layers/layer.h"
+#include "core/layers/values.h"
 
 struct chain {
     struct layer *layers;
     size_t count;
     struct moed_shape in, out;
     size_t in_elements, out_elements, max_elements;
-    bool collective;
-    struct plan plan, task;   /* a task's lies in the chain's, and all layers' in a task's */
-    size_t buffers[2], tasks; /* places in plan: between segments; all tasks */
+    bool collective, branched; /* branched: a layer reads by name */
+    struct values values;      /* those with names */
+    struct plan plan, task;    /* a task's lies in the chain's, and all layers' in a task's */
+    size_t buffers[2], tasks;  /* places in plan: between segments; all tasks; */
+    size_t named;              /* the values with names */
     size_t task_buffers[2], task_layers; /* places in task: between layers; inside them */
     struct cost cost;
 };

@@ -30,9 +30,10 @@ struct run {
     float *arena;      /* scratch of this part; run_floats() */
     float *workspaces; /* [threads, workspace_stride] */
     size_t workspace_stride;
-    unsigned worker;             /* whose workspace a layer may use */
-    struct routing *routing;     /* of every gate of the model, by its index */
-    struct dispatch *dispatches; /* of every MoE layer of the model, by its index */
+    unsigned worker;              /* whose workspace a layer may use */
+    const float *const *operands; /* of a layer that joins values: [links.operand_count] */
+    struct routing *routing;      /* of every gate of the model, by its index */
+    struct dispatch *dispatches;  /* of every MoE layer of the model, by its index */
 };
 
 /* What plan_floats() gave `place` for: memory of so many floats for each of `rows`, which are all
@@ -63,6 +64,7 @@ struct layer_op {
     /* Takes the integers of an input with categories: x is [rows, in] of int32_t. Only the first
      * layer of such an input can. */
     bool reads_integers;
+    bool joins; /* takes further values of its list, named by "of": run->operands */
     /* Reads the op's keys from `node`, claims tensors in `scope`, which charges the layer's cost.
      * Name, in and op are set; sets out, state, memory and cost.macs, and plans scratch. */
     int (*build)(struct layer *layer, const struct scope *scope, struct config_node *node,
@@ -84,11 +86,21 @@ struct memory {
     size_t sequence_at, position_at; /* where, among the memory of all layers */
 };
 
+/* Which values of its list a layer reads, and what it gives: VALUE_BEFORE, VALUE_INPUT or
+ * VALUE_FIRST + i (values.h). */
+struct links {
+    size_t input;
+    size_t *operands; /* [operand_count] owned */
+    size_t operand_count;
+    size_t result; /* 0: it has no name */
+};
+
 struct layer {
     const struct layer_op *op;
     char *name; /* "" when absent */
     struct moed_shape in, out;
     size_t in_elements, out_elements;
+    struct links links;
     /* Whether forward takes all rows of the batch at once and shares them out to run->team by
      * itself (a MoE layer, one with memory, or what holds one). Every other layer works on any
      * rows, and does not look at spans. */

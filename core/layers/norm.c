@@ -1,4 +1,4 @@
-/* batch_norm (inference form), layer_norm, rms_norm. */
+/* batch_norm (inference form), layer_norm, rms_norm, group_norm, l2_normalize. */
 #include <math.h>
 #include <stdlib.h>
 
@@ -174,6 +174,125 @@ static void trailing_norm_free(struct layer *layer)
     array_close(&norm->bias);
 }
 
+/* group_norm over [channels, ...]: every group of neighbouring channels has its own mean and
+ * variance; weight and bias are for each channel. */
+struct group_norm {
+    struct array weight, bias;
+    size_t groups;
+    double eps;
+};
+
+static int group_norm_build(struct layer *layer, const struct scope *scope,
+                            struct config_node *node, struct error *err)
+{
+    struct group_norm *norm = layer->state = xcalloc(1, sizeof *norm);
+    int64_t groups;
+    if (layer->in.rank == 0)
+        return config_error(node, NULL, err, "group_norm needs at least one axis");
+    const size_t channels = layer->in.dims[0];
+    const struct moed_shape shape = {.rank = 1, .dims = {channels}};
+    if (read_eps(node, &norm->eps, err) != 0 ||
+        config_integer(node, "groups", CONFIG_REQUIRED, within(1, (int64_t)channels), &groups,
+                       err) != 0)
+        return -1;
+    norm->groups = (size_t)groups;
+    if (channels % norm->groups != 0)
+        return config_error(node, "groups", err, "%zu channels do not make %zu equal groups",
+                            channels, norm->groups);
+    if (array_build_optional(&norm->weight, scope, "weight", &shape, err) != 0 ||
+        array_build_optional(&norm->bias, scope, "bias", &shape, err) != 0)
+        return -1;
+    layer->cost.macs = 2 * layer->in_elements;
+    return layer_set_out(layer, node, &layer->in, err);
+}
+
+/* One group, whose first channel is `channel`. */
+static void normalize_group(const struct group_norm *norm, size_t channel, size_t channels,
+                            size_t plane, const float *x, float *y)
+{
+    const size_t count = channels * plane;
+    double mean = 0, square = 0;
+    for (size_t i = 0; i < count; i++)
+        mean += x[i];
+    mean /= (double)count;
+    for (size_t i = 0; i < count; i++)
+        square += (x[i] - mean) * (x[i] - mean);
+    const double inverse = 1.0 / sqrt(square / (double)count + norm->eps);
+    for (size_t c = channel; c < channel + channels; c++) {
+        const float weight = norm->weight.values ? norm->weight.values[c] : 1.0f;
+        const float bias = norm->bias.values ? norm->bias.values[c] : 0.0f;
+        for (size_t i = 0; i < plane; i++)
+            *y++ = (float)((*x++ - mean) * inverse) * weight + bias;
+    }
+}
+
+static void group_norm_forward(const struct layer *layer, const struct run *run, size_t rows,
+                               const float *x, float *y)
+{
+    (void)run;
+    const struct group_norm *norm = layer->state;
+    const size_t channels = layer->in.dims[0] / norm->groups;
+    const size_t plane = layer->in_elements / layer->in.dims[0];
+    for (size_t i = 0; i < rows * norm->groups; i++, x += channels * plane, y += channels * plane)
+        normalize_group(norm, i % norm->groups * channels, channels, plane, x, y);
+}
+
+static void group_norm_free(struct layer *layer)
+{
+    struct group_norm *norm = layer->state;
+    if (!norm)
+        return;
+    array_close(&norm->weight);
+    array_close(&norm->bias);
+}
+
+/* l2_normalize: x / max(sqrt(sum x^2), eps) along one axis. A row is [outer, axis, inner]. */
+struct l2_norm {
+    size_t axis, inner;
+    double eps;
+};
+
+static int l2_normalize_build(struct layer *layer, const struct scope *scope,
+                              struct config_node *node, struct error *err)
+{
+    (void)scope;
+    struct l2_norm *norm = layer->state = xcalloc(1, sizeof *norm);
+    const int64_t rank = (int64_t)layer->in.rank;
+    const double otherwise = 1e-12;
+    int64_t axis;
+    if (rank == 0)
+        return config_error(node, "axis", err, "l2_normalize needs at least one axis");
+    if (config_integer(node, "axis", -1, within(-rank, rank - 1), &axis, err) != 0 ||
+        config_real(node, "eps", &otherwise, &norm->eps, err) != 0)
+        return -1;
+    if (!((float)norm->eps > 0))
+        return config_error(node, "eps", err, "expected a number above 0 that f32 can hold");
+    const size_t at = (size_t)(axis < 0 ? axis + rank : axis);
+    norm->axis = layer->in.dims[at];
+    norm->inner = 1;
+    for (size_t i = at + 1; i < layer->in.rank; i++)
+        norm->inner *= layer->in.dims[i];
+    layer->cost.macs = 2 * layer->in_elements;
+    return layer_set_out(layer, node, &layer->in, err);
+}
+
+static void l2_normalize_forward(const struct layer *layer, const struct run *run, size_t rows,
+                                 const float *x, float *y)
+{
+    (void)run;
+    const struct l2_norm *norm = layer->state;
+    const size_t slab = norm->axis * norm->inner;
+    for (size_t i = 0; i < rows * layer->in_elements / slab; i++, x += slab, y += slab)
+        for (size_t k = 0; k < norm->inner; k++) {
+            double square = 0;
+            for (size_t j = k; j < slab; j += norm->inner)
+                square += (double)x[j] * (double)x[j];
+            const double inverse = 1.0 / fmax(sqrt(square), norm->eps);
+            for (size_t j = k; j < slab; j += norm->inner)
+                y[j] = (float)(x[j] * inverse);
+        }
+}
+
 const struct layer_op op_batch_norm = {.name = "batch_norm",
                                        .in_place = true,
                                        .build = batch_norm_build,
@@ -189,3 +308,14 @@ const struct layer_op op_rms_norm = {.name = "rms_norm",
                                      .build = rms_norm_build,
                                      .forward = trailing_norm_forward,
                                      .free = trailing_norm_free};
+const struct layer_op op_group_norm = {.name = "group_norm",
+                                       .format = 3,
+                                       .in_place = true,
+                                       .build = group_norm_build,
+                                       .forward = group_norm_forward,
+                                       .free = group_norm_free};
+const struct layer_op op_l2_normalize = {.name = "l2_normalize",
+                                         .format = 3,
+                                         .in_place = true,
+                                         .build = l2_normalize_build,
+                                         .forward = l2_normalize_forward};

@@ -1,5 +1,5 @@
-/* max_pool2d, avg_pool2d over [channels, height, width], as PyTorch's: floor mode, dilation 1; the
- * average counts padding (count_include_pad). */
+/* max_pool2d, avg_pool2d, adaptive_avg_pool2d over [channels, height, width], as PyTorch's: floor
+ * mode, dilation 1; the average counts padding (count_include_pad). */
 #include <math.h>
 
 #include "core/dense/vector.h"
@@ -165,7 +165,68 @@ static void avg_pool2d_forward(const struct layer *layer, const struct run *run,
     pool_forward(layer, run, rows, x, y, &(struct pooling){take_sum, 0.0f, factor});
 }
 
+/* ---- adaptive_avg_pool2d ---- */
+
+/* "size": [height, width] of the result. Window i of n over `in` numbers is [i in / n, (i + 1) in /
+ * n), the end rounded up: windows overlap where n does not divide. */
+static int adaptive_build(struct layer *layer, const struct scope *scope, struct config_node *node,
+                          struct error *err)
+{
+    (void)scope;
+    char text[SHAPE_TEXT_BYTES];
+    struct moed_shape size;
+    const struct moed_shape *in = &layer->in;
+    if (in->rank != 3)
+        return config_error(node, NULL, err, "%s needs rows of 3 axes, got shape %s",
+                            layer->op->name, shape_text(in, text));
+    if (config_shape(node, "size", &size, err) != 0)
+        return -1;
+    if (size.rank != 2)
+        return config_error(node, "size", err, "expected two sizes, height and width");
+    struct moed_shape out = {3, {in->dims[0], size.dims[0], size.dims[1]}};
+    layer->cost.macs = layer->in_elements;
+    return layer_set_out(layer, node, &out, err);
+}
+
+static size_t window_start(size_t i, size_t in, size_t out)
+{
+    return i * in / out;
+}
+
+static size_t window_end(size_t i, size_t in, size_t out)
+{
+    return ((i + 1) * in + out - 1) / out;
+}
+
+static float mean_of_window(const float *plane, size_t width, size_t height, size_t from, size_t to)
+{
+    float sum = 0;
+    for (size_t h = 0; h < height; h++)
+        for (size_t w = from; w < to; w++)
+            sum += plane[h * width + w];
+    return sum / (float)(height * (to - from));
+}
+
+static void adaptive_forward(const struct layer *layer, const struct run *run, size_t rows,
+                             const float *x, float *y)
+{
+    (void)run;
+    const size_t in_h = layer->in.dims[1], in_w = layer->in.dims[2];
+    const size_t out_h = layer->out.dims[1], out_w = layer->out.dims[2];
+    for (size_t plane = 0; plane < rows * layer->in.dims[0]; plane++, x += in_h * in_w)
+        for (size_t oh = 0; oh < out_h; oh++) {
+            const size_t top = window_start(oh, in_h, out_h), end = window_end(oh, in_h, out_h);
+            for (size_t ow = 0; ow < out_w; ow++)
+                *y++ = mean_of_window(x + top * in_w, in_w, end - top,
+                                      window_start(ow, in_w, out_w), window_end(ow, in_w, out_w));
+        }
+}
+
 const struct layer_op op_max_pool2d = {
     .name = "max_pool2d", .build = pool_build, .forward = max_pool2d_forward};
 const struct layer_op op_avg_pool2d = {
     .name = "avg_pool2d", .build = pool_build, .forward = avg_pool2d_forward};
+const struct layer_op op_adaptive_avg_pool2d = {.name = "adaptive_avg_pool2d",
+                                                .format = 3,
+                                                .build = adaptive_build,
+                                                .forward = adaptive_forward};

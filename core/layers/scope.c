@@ -29,10 +29,10 @@ struct scope scope_around(const struct scope *scope)
     return outer;
 }
 
-int format_2_key(const struct scope *scope, struct config_node *node, const char *key,
-                 struct error *err)
+int format_key(const struct scope *scope, struct config_node *node, const char *key, int since,
+               struct error *err)
 {
-    if (scope->loading->format < 2 && config_has(node, key))
-        return config_error(node, key, err, "needs \"format_version\": 2");
+    if (scope->loading->format < since && config_has(node, key))
+        return config_error(node, key, err, "needs \"format_version\": %d", since);
     return 0;
 }

@@ -50,6 +50,7 @@ struct scope {
     size_t categories; /* of the integers that the part reads; 0: it reads quantities */
     bool int8;         /* matrices in 8 bits; never those of a gate */
     bool no_moe;       /* gates, experts, inputs and outputs hold no MoE layer of their own */
+    const struct moed_shape *operands; /* of the values that a layer joins to its input */
     bool routed; /* of a gate or an expert, whose rows are no consecutive rows of a sequence */
 };
 
@@ -61,8 +62,8 @@ int scope_enter(struct scope *scope, const struct scope *outer, struct config_no
 /* The scope around a layer: that of the list it stands in. */
 struct scope scope_around(const struct scope *scope);
 
-/* Refuses `key`, if it is there, in a config of an older format than 2. */
-MUST_CHECK int format_2_key(const struct scope *scope, struct config_node *node, const char *key,
-                            struct error *err);
+/* Refuses `key`, if it is there, in a config of an older format than `since`. */
+MUST_CHECK int format_key(const struct scope *scope, struct config_node *node, const char *key,
+                          int since, struct error *err);
 
 #endif

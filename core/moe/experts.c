@@ -56,7 +56,7 @@ int experts_build(struct experts *experts, const struct scope *scope, struct con
     int64_t count;
     int32_t *entries;
     if (config_object(node, "experts", &own, err) != 0 ||
-        format_2_key(scope, &own, "inputs", err) != 0 ||
+        format_key(scope, &own, "inputs", 2, err) != 0 ||
         config_integer(&own, "count", CONFIG_REQUIRED, within(1, MAX_EXPERTS), &count, err) != 0 ||
         read_inputs(&entries, &own, (size_t)count, item, routes_positions, err) != 0)
         return -1;

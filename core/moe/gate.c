@@ -30,6 +30,9 @@ static int find_key_layer(struct gate *gate, struct config_node *node,
     gate->key_layer = chain_find(first, name);
     if (gate->key_layer == first->count)
         return config_error(node, "key_layer", err, "no expert layer is called '%.40s'", name);
+    if (first->branched)
+        return config_error(node, "key_layer", err,
+                            "experts whose layers read by name cannot be cut in two");
     for (size_t i = 0; i < experts->count; i++) {
         size_t elements = experts->chains[i].layers[gate->key_layer].out_elements;
         if (elements != gate->hidden)

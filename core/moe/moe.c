@@ -202,7 +202,7 @@ static int format_2_keys(const struct scope *scope, struct config_node *node, st
 {
     static const char *const keys[] = {"gates", "route", "shared"};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
-        if (format_2_key(scope, node, keys[i], err) != 0)
+        if (format_key(scope, node, keys[i], 2, err) != 0)
             return -1;
     return 0;
 }

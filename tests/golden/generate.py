@@ -31,7 +31,9 @@ import zlib
 import numpy as np
 
 import cases_capacity  # noqa: F401 -- these fill CASES
+import cases_functions  # noqa: F401
 import cases_gates  # noqa: F401
+import cases_graphs  # noqa: F401
 import cases_layers  # noqa: F401
 import cases_models  # noqa: F401
 import cases_positions  # noqa: F401

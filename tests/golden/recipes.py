@@ -79,6 +79,15 @@ def rms_norm(name, *axes, **options):
     return with_tensors("rms_norm", name, options, {"weight": uniform(*axes)})
 
 
+def group_norm(name, channels, groups, weight=True, bias=True, **options):
+    tensors = {"weight": weight and uniform(channels), "bias": bias and uniform(channels)}
+    return with_tensors("group_norm", name, {"groups": groups, **options}, tensors)
+
+
+def prelu(name, slopes):
+    return with_tensors("prelu", name, {}, {"weight": uniform(slopes)})
+
+
 def glu(name, inputs, outputs, bias=True, **options):
     tensors = {
         "gate.weight": weights(outputs, inputs),
@@ -109,6 +118,21 @@ def class_token(name, size):
 
 def position_embedding(name, *shape):
     return with_tensors("position_embedding", name, {}, {"weight": uniform(*shape)})
+
+
+def constant(kind, name, *shape, **options):
+    """add or multiply with a tensor."""
+    return with_tensors(kind, name, options, {"weight": uniform(*shape)})
+
+
+def result(name, layer, **options):
+    """The layer's value has a name."""
+    return {**layer, "result": name, **options}
+
+
+def reads(name, layer, **options):
+    """The layer reads the value of that name."""
+    return {**layer, "input": name, **options}
 
 
 def residual(*layers):
@@ -224,6 +248,13 @@ def case_2(name, shape, *layers, requests=None, **options):
     if requests:
         options["rows"] = sum(requests)
     case(name, shape, *layers, version=2, requests=requests, **options)
+
+
+def case_3(name, shape, *layers, requests=None, **options):
+    """Of format 3."""
+    if requests:
+        options["rows"] = sum(requests)
+    case(name, shape, *layers, version=3, requests=requests, **options)
 
 
 def case_of_inputs(name, sources, *layers, **options):

@@ -19,7 +19,7 @@ import sys
 import numpy as np
 
 from reference_gates import combine, route
-from reference_ops import OPS, sigmoid
+from reference_ops import JOINS, OPS, sigmoid
 
 # --- safetensors ----------------------------------------------------------------------------------
 
@@ -73,17 +73,26 @@ class Model:
         self.routing = {}
 
     def chain(self, layers, prefix, x):
+        """Each layer reads what the one before it gave, or a value that an earlier one named."""
+        values = {"input": x}
         for layer in layers:
-            x = self.layer(layer, prefix, x)
+            x = values[layer["input"]] if "input" in layer else x
+            others = [values[name] for name in layer.get("of", [])]
+            x = self.layer(layer, prefix, x, others)
+            if "result" in layer:
+                values[layer["result"]] = x
         return x
 
-    def layer(self, layer, prefix, x):
+    def layer(self, layer, prefix, x, others):
         if layer["op"] == "residual":
             return x + self.chain(layer["layers"], prefix, x)
         if layer["op"] == "moe":
             return self.moe(layer, prefix + layer["name"], x)
         name = prefix + layer.get("name", "") + "."
-        return OPS[layer["op"]](layer, lambda suffix: self.tensors.get(name + suffix), x)
+        tensor = lambda suffix: self.tensors.get(name + suffix)  # noqa: E731
+        if layer["op"] in JOINS:
+            return JOINS[layer["op"]](layer, tensor, [x, *others])
+        return OPS[layer["op"]](layer, tensor, x)
 
     def moe(self, layer, name, x):
         if layer.get("route") != "positions":

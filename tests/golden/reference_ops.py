@@ -182,6 +182,76 @@ def select(layer, tensor, x):
     return np.take(x, layer["index"], batch_axis(layer.get("axis", 0)))
 
 
+def softplus(x, beta=1.0, threshold=20.0):
+    scaled = np.minimum(beta * x, threshold)
+    return np.where(beta * x > threshold, x, np.log1p(np.exp(scaled)) / beta)
+
+
+def hardsigmoid(x):
+    return np.clip(x + 3.0, 0.0, 6.0) / 6.0
+
+
+def prelu(layer, tensor, x):
+    slopes = tensor("weight").reshape((-1,) + (1,) * (x.ndim - 2))
+    return np.where(x < 0, slopes * x, x)
+
+
+def log_softmax(layer, tensor, x):
+    x = x - x.max(-1, keepdims=True)
+    return x - np.log(np.exp(x).sum(-1, keepdims=True))
+
+
+def group_norm(layer, tensor, x):
+    def per_channel(name, otherwise):
+        values = otherwise if tensor(name) is None else tensor(name)
+        return np.reshape(values, (-1,) + (1,) * (x.ndim - 2))
+
+    groups = x.reshape(len(x), layer["groups"], -1)
+    groups = groups - groups.mean(-1, keepdims=True)
+    deviation = np.sqrt((groups**2).mean(-1, keepdims=True) + layer.get("eps", 1e-5))
+    normal = (groups / deviation).reshape(x.shape)
+    return normal * per_channel("weight", 1.0) + per_channel("bias", 0.0)
+
+
+def l2_normalize(layer, tensor, x):
+    axis = batch_axis(layer.get("axis", -1))
+    return x / np.maximum(np.sqrt((x**2).sum(axis, keepdims=True)), layer.get("eps", 1e-12))
+
+
+def slice_axis(layer, tensor, x):
+    axis = batch_axis(layer.get("axis", 0))
+    entries = range(layer.get("start", 0), layer.get("end", x.shape[axis]))
+    return np.take(x, entries, axis)
+
+
+def adaptive_avg_pool2d(layer, tensor, x):
+    def windows_of(count, size):
+        return [(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]
+
+    rows, columns = (windows_of(n, size) for n, size in zip(layer["size"], x.shape[2:]))
+    means = [x[:, :, a:b, c:d].mean((2, 3)) for a, b in rows for c, d in columns]
+    return np.stack(means, -1).reshape(x.shape[:2] + tuple(layer["size"]))
+
+
+def constants(layer, tensor):
+    weight = [] if tensor("weight") is None else [tensor("weight")]
+    return weight + ([layer["value"]] if "value" in layer else [])
+
+
+def add(layer, tensor, values):
+    return sum(values[1:] + constants(layer, tensor), values[0])
+
+
+def multiply(layer, tensor, values):
+    return math.prod(values[1:] + constants(layer, tensor), start=values[0])
+
+
+def concat(layer, tensor, values):
+    return np.concatenate(values, batch_axis(layer.get("axis", 0)))
+
+
+JOINS = {"add": add, "multiply": multiply, "concat": concat}
+
 OPS = {
     "linear": linear,
     "conv1d": conv1d,
@@ -203,6 +273,31 @@ OPS = {
     "softmax": lambda layer, tensor, x: softmax(x),
     "cube": lambda layer, tensor, x: x**3,
     "scale": lambda layer, tensor, x: x * layer["value"],
+    "leaky_relu": lambda layer, tensor, x: np.where(x < 0, layer.get("slope", 0.01) * x, x),
+    "elu": lambda layer, tensor, x: np.where(
+        x > 0, x, layer.get("alpha", 1.0) * np.expm1(np.minimum(x, 0.0))
+    ),
+    "prelu": prelu,
+    "softplus": lambda layer, tensor, x: softplus(
+        x, layer.get("beta", 1.0), layer.get("threshold", 20.0)
+    ),
+    "mish": lambda layer, tensor, x: x * np.tanh(softplus(x)),
+    "hardswish": lambda layer, tensor, x: x * hardsigmoid(x),
+    "hardsigmoid": lambda layer, tensor, x: hardsigmoid(x),
+    "relu2": lambda layer, tensor, x: np.maximum(x, 0.0) ** 2,
+    "relu6": lambda layer, tensor, x: np.clip(x, 0.0, 6.0),
+    "clamp": lambda layer, tensor, x: np.clip(
+        x, layer.get("min", -np.inf), layer.get("max", np.inf)
+    ),
+    "exp": lambda layer, tensor, x: np.exp(x),
+    "log": lambda layer, tensor, x: np.log(x),
+    "sqrt": lambda layer, tensor, x: np.sqrt(x),
+    "log_softmax": log_softmax,
+    "group_norm": group_norm,
+    "l2_normalize": l2_normalize,
+    "max": lambda layer, tensor, x: x.max(batch_axis(layer["axis"])),
+    "slice": slice_axis,
+    "adaptive_avg_pool2d": adaptive_avg_pool2d,
     "embedding": embedding,
     "position_embedding": lambda layer, tensor, x: x + tensor("weight"),
     "class_token": class_token,

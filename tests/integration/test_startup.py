@@ -76,7 +76,7 @@ class ModelsTest(StartupCase):
     def test_unknown_key_and_op(self):
         tiny = Tiny()
         for change, words in (({"colour": 1}, ["colour"]), ({"layers": [{"op": "warp"}]}, ["layers[0]", "warp"]),
-                              ({"format_version": 3}, ["format_version"]), ({"model_type": "gpt"}, ["gpt"])):
+                              ({"format_version": 4}, ["format_version"]), ({"model_type": "gpt"}, ["gpt"])):
             with self.subTest(change):
                 shutil.rmtree(self.path("tiny"), ignore_errors=True)
                 config = {"input": {"name": "x", "shape": [4]}, "layers": [tiny.moe.layer()], "output": {"name": "y"}}

@@ -7,6 +7,7 @@ format does not define is refused, as in the server.
 from torch import nn
 
 from moed import checkpoint
+from moed.graph import PLAIN, Graph, Links
 from moed.modules import Residual, CheckpointSequential
 from moed.layers import AttentiveGate, Gate, MoE, MultiGateMoE
 from moed.multitask import Input, MultiTask, Output, preprocess
@@ -14,7 +15,8 @@ from moed.ops import OPS, REQUIRED, default_of
 
 __all__ = ["LoadError", "LoadedModel", "load", "preprocess"]
 
-FORMATS = (1, 2)
+JOINS = ("add", "multiply", "concat")
+FORMATS = (1, 2, 3)
 # By the format that brought them.
 POLICY_KEYS = {1: {"score", "top_k", "normalize", "scale"}, 2: {"p", "jitter", "groups", "capacity"}}
 MIXTURE_KEYS = {1: {"gate", "experts"}, 2: {"gates", "route", "shared"}}
@@ -47,7 +49,7 @@ def load(directory):
     config, tensors = checkpoint.read(directory)
     if config.get("model_type") != "moed" or config.get("format_version") not in FORMATS:
         raise LoadError(f"{directory}: config.json is of model_type {config.get('model_type')!r}, format_version "
-                        f"{config.get('format_version')!r}; this reads moed, 1 and 2")
+                        f"{config.get('format_version')!r}; this reads moed, 1 to 3")
     reader = _Reader(tensors, config["format_version"])
     inputs = {entry["name"]: reader.input(dict(entry)) for entry in _one_or_several(config, "input")}
     layers = reader.layers(config["layers"], "")
@@ -90,9 +92,18 @@ class _Reader:
         return Output(self.layers(keys["layers"], "") if "layers" in keys else None, keys.get("labels"))
 
     def layers(self, objects, scope):
+        objects = [dict(layer) for layer in objects]
+        links = [self.links(layer, f"{scope}{layer.get('name') or layer.get('op')}") for layer in objects]
         # PyTorch's names have no dots.
-        return CheckpointSequential([(layer.get("name", f"{layer.get('op')}_{index}").replace(".", "_"),
-                            self.layer(dict(layer), scope), None) for index, layer in enumerate(objects)])
+        steps = [(layer.get("name", f"{layer.get('op')}_{index}").replace(".", "_"), self.layer(layer, scope), None)
+                 for index, layer in enumerate(objects)]
+        return CheckpointSequential(steps) if all(link == PLAIN for link in links) else Graph(steps, links)
+
+    def links(self, keys, path):
+        """Takes the keys that name values out of a layer's."""
+        self.check(path, {"input", "result"} & set(keys), {3: {"input", "result"}})
+        joins = keys.get("op") in JOINS
+        return Links(keys.pop("input", None), tuple(keys.pop("of", ()) if joins else ()), keys.pop("result", None))
 
     def layer(self, keys, scope):
         op, name = keys.pop("op", None), keys.pop("name", None)

@@ -9,7 +9,7 @@ from typing import Callable, NamedTuple
 import torch
 from torch import nn
 
-from moed import modules
+from moed import functions, graph, modules
 
 REQUIRED = object()
 
@@ -227,6 +227,66 @@ def build_attention(keys, tensors):
     return without_biases(module, {"in_proj_bias": module, "out_proj.bias": module.out_proj}, tensors)
 
 
+# --- functions ---------------------------------------------------------------------------------------------------
+
+def settings(module_type, *names, **torch_names):
+    """An op whose keys are attributes of the module, or those that `torch_names` says."""
+    def describe(module, row, path):
+        return {key: getattr(module, torch_names.get(key, key)) for key in names}, {}
+
+    def build(keys, tensors):
+        return module_type(**{torch_names.get(key, key): keys[key] for key in names})
+    return describe, build
+
+
+def describe_prelu(module, row, path):
+    require(module.num_parameters in (1, row.shape[1]), path,
+            f"{module.num_parameters} slopes for rows of {list(row.shape[1:])}")
+    return {}, own_tensors(module, ("weight",))
+
+
+def describe_clamp(module, row, path):
+    if isinstance(module, nn.Hardtanh):
+        return {"min": module.min_val, "max": module.max_val}, {}
+    return {"min": module.min, "max": module.max}, {}
+
+
+def describe_group_norm(module, row, path):
+    return {"groups": module.num_groups, "eps": module.eps}, own_tensors(module)
+
+
+def build_group_norm(keys, tensors):
+    channels = len(tensors.get("weight", tensors.get("bias", ())))
+    module = functions.GroupNorm(keys["groups"], channels, eps=keys["eps"])
+    return without_biases(module, {"weight": module, "bias": module}, tensors)
+
+
+def describe_slice(module, row, path):
+    size = row.shape[modules.batch_axis(module.axis, row)]
+    end = size if module.end is None else module.end
+    require(0 <= module.start < end <= size, path, f"[{module.start}, {end}) is not within an axis of {size}")
+    return {"axis": row_axis(module.axis, row), "start": module.start, "end": None if end == size else end}, {}
+
+
+def describe_l2_normalize(module, row, path):
+    return {"axis": row_axis(module.axis, row), "eps": module.eps}, {}
+
+
+def describe_adaptive(module, row, path):
+    size = module.output_size if isinstance(module.output_size, tuple) else (module.output_size,) * 2
+    return {"size": [own or given for own, given in zip(size, row.shape[-2:])]}, {}
+
+
+# --- joining values ---------------------------------------------------------------------------------------------
+
+def describe_join(module, row, path):
+    return {"value": module.value}, own_tensors(module, ("weight",))
+
+
+def build_join(module_type):
+    return lambda keys, tensors: module_type(keys["value"], tensors.get("weight"))
+
+
 RMS_NORMS = (modules.RMSNorm, nn.RMSNorm) if hasattr(nn, "RMSNorm") else (modules.RMSNorm,)
 NORM_EPS = 1e-5
 CONV_KEYS = {"stride": 1, "padding": 0, "groups": 1}
@@ -271,6 +331,33 @@ OPS = {
     "select": Op({"index": REQUIRED, "axis": 0}, (modules.Select,), describe_select,
                  lambda keys, tensors: modules.Select(keys["index"], keys["axis"]), 2),
     "transpose": plain(modules.Transpose, 2),
+    "add": Op({"value": None}, (graph.Add,), describe_join, build_join(graph.Add), 3),
+    "multiply": Op({"value": None}, (graph.Multiply,), describe_join, build_join(graph.Multiply), 3),
+    "leaky_relu": Op({"slope": 0.01}, (nn.LeakyReLU,), *settings(nn.LeakyReLU, "slope", slope="negative_slope"), 3),
+    "elu": Op({"alpha": 1.0}, (nn.ELU,), *settings(nn.ELU, "alpha"), 3),
+    "prelu": Op({}, (nn.PReLU,), describe_prelu, lambda keys, tensors: nn.PReLU(tensors["weight"].numel()), 3),
+    "softplus": Op({"beta": 1, "threshold": 20}, (nn.Softplus,), *settings(nn.Softplus, "beta", "threshold"), 3),
+    "mish": plain(nn.Mish, 3),
+    "hardswish": plain(nn.Hardswish, 3),
+    "hardsigmoid": plain(nn.Hardsigmoid, 3),
+    "relu2": plain(functions.ReLU2, 3),
+    "relu6": plain(nn.ReLU6, 3),
+    "clamp": Op({"min": None, "max": None}, (functions.Clamp, nn.Hardtanh), describe_clamp,
+                lambda keys, tensors: functions.Clamp(keys["min"], keys["max"]), 3),
+    "exp": plain(functions.Exp, 3),
+    "log": plain(functions.Log, 3),
+    "sqrt": plain(functions.Sqrt, 3),
+    "log_softmax": Op({}, (nn.LogSoftmax,), describe_softmax, lambda keys, tensors: nn.LogSoftmax(dim=-1), 3),
+    "group_norm": Op({"groups": REQUIRED, "eps": NORM_EPS}, (nn.GroupNorm, functions.GroupNorm), describe_group_norm, build_group_norm, 3),
+    "l2_normalize": Op({"axis": -1, "eps": 1e-12}, (functions.L2Normalize,), describe_l2_normalize,
+                       lambda keys, tensors: functions.L2Normalize(**keys), 3),
+    "max": Op({"axis": REQUIRED}, (functions.Max,), describe_reduction, lambda keys, tensors: functions.Max(keys["axis"]),
+              3),
+    "slice": Op({"axis": 0, "start": 0, "end": None}, (functions.Slice,), describe_slice,
+                lambda keys, tensors: functions.Slice(**keys), 3),
+    "adaptive_avg_pool2d": Op({"size": REQUIRED}, (functions.AdaptiveAvgPool2d,), describe_adaptive,
+                              lambda keys, tensors: functions.AdaptiveAvgPool2d(tuple(keys["size"])), 3),
+    "concat": Op({"axis": 0}, (graph.Concat,), describe_reduction, lambda keys, tensors: graph.Concat(keys["axis"]), 3),
 }
 OP_OF_MODULE = {module: name for name, op in OPS.items() for module in op.modules}
 

@@ -153,16 +153,16 @@ class RefusalTest(ExportCase):
                 (nn.Flatten(2), image, "model.0: start_dim 2"),
                 (nn.Softmax(dim=1), image, "model.0: dim 1 is not the last axis"),
                 (nn.Softmax(), (4,), "model.0: dim None"),
-                (nn.ELU(), (4,), "model.0: ELU has no op"),
+                (nn.CELU(), (4,), "model.0: CELU has no op"),
                 (nn.Linear(5, 2), (4,), r"model.0: does not accept rows of shape \[4\]")):
             with self.subTest(str(layer)):
                 self.assert_refused(nn.Sequential(layer), shape, message)
 
     def test_the_path_leads_into_mixtures(self):
-        bad = named(fc1=nn.Linear(12, 8), act=nn.ELU())
-        self.assert_refused(named(moe=MoE([bad], Gate(nn.Linear(12, 1)))), (12,), "model.moe.experts.0.act: ELU")
-        self.assert_refused(named(moe=MoE([expert()], Gate(named(a=nn.Hardtanh())))), (12,),
-                            "model.moe.gate.layers.a: Hardtanh")
+        bad = named(fc1=nn.Linear(12, 8), act=nn.CELU())
+        self.assert_refused(named(moe=MoE([bad], Gate(nn.Linear(12, 1)))), (12,), "model.moe.experts.0.act: CELU")
+        self.assert_refused(named(moe=MoE([expert()], Gate(named(a=nn.Hardshrink())))), (12,),
+                            "model.moe.gate.layers.a: Hardshrink")
 
     def test_experts_must_be_alike(self):
         moe = MoE([expert(), named(fc1=nn.Linear(12, 9), relu=nn.ReLU(), out=nn.Linear(9, 3), s=nn.Softmax(-1))],
@@ -313,7 +313,7 @@ class LoadTest(ExportCase):
 
     def test_what_the_format_does_not_define_is_refused(self):
         for message, change in (
-                ("format_version 3", lambda config: config.update(format_version=3)),
+                ("format_version 4", lambda config: config.update(format_version=4)),
                 ("unknown op 'elu'", lambda config: config["layers"][1].update(op="elu")),
                 (r"relu: unknown keys \['alpha'\]", lambda config: config["layers"][1].update(alpha=1)),
                 ("unknown op 'transpose' in format 1", lambda config: config["layers"][1].update(op="transpose")),

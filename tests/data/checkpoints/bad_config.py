@@ -52,7 +52,7 @@ HEAD = [
     ("model_type_number", small, [put("model_type", 1)], ["config.json: model_type: expected a string"]),
     ("format_version_missing", small, [drop("format_version")], ["config.json: format_version: missing"]),
     ("format_version_0", small, [put("format_version", 0)], ["config.json: format_version: expected"]),
-    ("format_version_3", small, [put("format_version", 3)], ["config.json: format_version: expected"]),
+    ("format_version_4", small, [put("format_version", 4)], ["config.json: format_version: expected"]),
     ("format_version_text", small, [put("format_version", "1")], ["config.json: format_version: expected an integer"]),
     ("description_list", small, [put("description", [])], ["config.json: description: expected a string"]),
     ("unknown_key_root", small, [put("Description", "")], ["config.json: unknown key 'Description'"]),

@@ -148,3 +148,49 @@ def encoder():
         for seed, name in enumerate(("gate.weight", "up.weight")):
             tensors[f"moe.{part}.fc.{name}"] = numbers(2, 2, seed=seed + len(part))
     return Checkpoint(config, tensors)
+
+
+def graph():
+    """Layers that read each other's values by name."""
+    config = {
+        "model_type": "moed", "format_version": 3,
+        "input": {"name": "x", "shape": [2, 3]},
+        "layers": [{"op": "linear", "name": "a", "result": "main"},
+                   {"op": "linear", "name": "b", "input": "input"},
+                   {"op": "add", "name": "sum", "of": ["main"], "value": 0.5, "result": "both"},
+                   {"op": "mean", "axis": 1},
+                   {"op": "reshape", "shape": [2, 1]},
+                   {"op": "multiply", "of": ["both"]},
+                   {"op": "concat", "of": ["main", "input"], "axis": 1},
+                   {"op": "moe", "name": "moe", "route": "positions",
+                    "gate": {"layers": [{"op": "linear", "name": "out"}], "top_k": 1},
+                    "experts": {"count": 2, "layers": [{"op": "linear", "name": "fc", "result": "y"},
+                                                       {"op": "sigmoid"}, {"op": "multiply", "of": ["y"]}]}}],
+    }
+    tensors = {"a.weight": numbers(3, 3), "b.weight": numbers(3, 3, seed=1), "sum.weight": numbers(3),
+               "moe.gate.out.weight": numbers(2, 9)}
+    tensors.update({f"moe.experts.{e}.fc.weight": numbers(2, 9, seed=e) for e in range(2)})
+    return Checkpoint(config, tensors)
+
+
+def functions():
+    """Every function, norm and pool of format 3."""
+    config = {
+        "model_type": "moed", "format_version": 3,
+        "input": {"name": "x", "shape": [4, 5, 6]},
+        "layers": [{"op": "adaptive_avg_pool2d", "size": [2, 3]},
+                   {"op": "group_norm", "name": "norm", "groups": 2},
+                   {"op": "prelu", "name": "slopes"},
+                   {"op": "slice", "axis": 1, "start": 1, "end": 2},
+                   {"op": "leaky_relu", "slope": 0.1}, {"op": "elu"}, {"op": "mish"}, {"op": "hardswish"},
+                   {"op": "hardsigmoid"}, {"op": "relu2"}, {"op": "relu6"}, {"op": "softplus", "beta": 2},
+                   {"op": "l2_normalize", "axis": 0},
+                   {"op": "clamp", "min": 0.125, "max": 1}, {"op": "exp"}, {"op": "log"}, {"op": "sqrt"},
+                   {"op": "max", "axis": 1},
+                   {"op": "log_softmax"},
+                   {"op": "moe", "name": "moe", "gate": {"layers": [{"op": "flatten"}, {"op": "linear", "name": "out"}]},
+                    "experts": {"count": 2, "layers": [{"op": "softplus"}]}}],
+    }
+    tensors = {"norm.weight": numbers(4), "norm.bias": numbers(4, seed=1), "slopes.weight": numbers(4, seed=2),
+               "moe.gate.out.weight": numbers(2, 12)}
+    return Checkpoint(config, tensors)

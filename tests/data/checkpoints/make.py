@@ -14,7 +14,9 @@ import sys
 from pathlib import Path
 
 import bad_config
+import bad_functions
 import bad_gates
+import bad_graphs
 import bad_inputs
 import bad_layers
 import bad_sequences
@@ -50,10 +52,10 @@ def main():
     sys.setrecursionlimit(10000)  # json.dumps, of a thousand nested layers
     for kind in "good", "bad":
         shutil.rmtree(HERE / kind, ignore_errors=True)
-    for make in good.small, good.image, good.every_op, good.tasks, good.encoder:
+    for make in good.small, good.image, good.every_op, good.tasks, good.encoder, good.graph, good.functions:
         make().write(HERE / "good" / make.__name__)
         write_seeds(make.__name__, make())
-    for part in bad_config, bad_layers, bad_weights, bad_inputs, bad_sequences, bad_gates:
+    for part in bad_config, bad_layers, bad_weights, bad_inputs, bad_sequences, bad_gates, bad_graphs, bad_functions:
         for case in part.CASES:
             write_bad(*case)
 
