@@ -37,10 +37,10 @@ static int wrong_type(const char *where, const char *key, const json_t *value, c
                      where ? ": " : "", key, member_type(value), expected);
 }
 
-int member_missing(const char *where, const char *key, struct error *err)
+int member_missing(const char *where, const char *key, const char *expected, struct error *err)
 {
-    return error_set(err, ERROR_INVALID, "%s%s'%s' is missing", where ? where : "",
-                     where ? ": " : "", key);
+    return error_set(err, ERROR_INVALID, "%s%s'%s' is missing%s, expected %s", where ? where : "",
+                     where ? ": " : "", key, where ? "" : " in the body", expected);
 }
 
 int member_string(const json_t *object, const char *where, const char *key, const char **value,

@@ -31,6 +31,6 @@ MUST_CHECK int member_list(const json_t *object, const char *where, const char *
                            const json_t **value, struct error *err);
 
 /* Records that a member which must be there is not. */
-int member_missing(const char *where, const char *key, struct error *err);
+int member_missing(const char *where, const char *key, const char *expected, struct error *err);
 
 #endif

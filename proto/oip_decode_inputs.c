@@ -91,7 +91,7 @@ static int decode_shape(struct oip_decoder *decoder, const struct input_entry *e
     if (member_list(entry->object, entry->where, "shape", &shape, decoder->err) != 0)
         return -1;
     if (!shape)
-        return member_missing(entry->where, "shape", decoder->err);
+        return member_missing(entry->where, "shape", "a list of whole numbers", decoder->err);
     const struct envelope_literal *literal = envelope_claim(&decoder->envelope, shape);
     if (!literal)
         return error_set(decoder->err, ERROR_INVALID, "%s: 'shape' is not a list of whole numbers",
@@ -103,6 +103,8 @@ static int decode_shape(struct oip_decoder *decoder, const struct input_entry *e
     for (size_t axis = 0; axis < entry->tensor->rank; axis++)
         if (dims[axis + 1] != (double)entry->tensor->dims[axis])
             return wrong_shape(decoder, entry, literal);
+    if (dims[0] < 0)
+        return wrong_shape(decoder, entry, literal);
     return decode_rows(decoder, entry, dims[0]);
 }
 
@@ -114,7 +116,8 @@ static int decode_datatype(struct oip_decoder *decoder, const struct input_entry
     if (member_string(entry->object, entry->where, "datatype", &name, decoder->err) != 0)
         return -1;
     if (!name)
-        return member_missing(entry->where, "datatype", decoder->err);
+        return member_missing(entry->where, "datatype", "FP32 or another type of numbers",
+                              decoder->err);
     entry->input->datatype = datatype_from_name(name);
     if (!datatype_is_numeric(entry->input->datatype))
         return error_set(decoder->err, ERROR_INVALID,
@@ -227,7 +230,7 @@ static int decode_name(struct oip_decoder *decoder, struct input_entry *entry)
     if (member_string(entry->object, entry->where, "name", &name, decoder->err) != 0)
         return -1;
     if (!name)
-        return member_missing(entry->where, "name", decoder->err);
+        return member_missing(entry->where, "name", "the name of an input", decoder->err);
     size_t index = 0;
     while (index < signature->input_count && strcmp(signature->inputs[index].name, name) != 0)
         index++;
@@ -262,7 +265,7 @@ int oip_decode_inputs(struct oip_decoder *decoder)
     if (member_list(decoder->envelope.root, NULL, "inputs", &inputs, decoder->err) != 0)
         return -1;
     if (!inputs)
-        return member_missing(NULL, "inputs", decoder->err);
+        return member_missing(NULL, "inputs", "a list of input tensors", decoder->err);
     decoder->request->inputs = xcalloc(signature->input_count, sizeof *decoder->request->inputs);
     for (size_t i = 0; i < json_array_size(inputs); i++)
         if (decode_input(decoder, json_array_get(inputs, i), i) != 0)

@@ -89,7 +89,7 @@ static int decode_output(struct oip_decoder *decoder, const json_t *object, size
     if (member_string(object, where, "name", &name, decoder->err) != 0)
         return -1;
     if (!name)
-        return member_missing(where, "name", decoder->err);
+        return member_missing(where, "name", "the name of an output", decoder->err);
     struct infer_output requested = {.binary = decoder->binary_output};
     snprintf(where, sizeof where, "output " QUOTED, name);
     if (decode_output_name(decoder, name, &requested) != 0 ||

@@ -68,7 +68,7 @@ static int decode_instances(struct envelope *envelope, const struct infer_limits
     if (member_list(envelope->root, NULL, "instances", &instances, err) != 0)
         return -1;
     if (!instances)
-        return member_missing(NULL, "instances", err);
+        return member_missing(NULL, "instances", "a list with one entry for each row", err);
     const struct envelope_literal *literal = envelope_claim(envelope, instances);
     if (!literal)
         return refuse_instances(instances, input, err);

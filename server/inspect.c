@@ -1,9 +1,12 @@
 /* Prints the same facts for people, aligned and with units, or for programs, as one JSON object. */
 #include "server/inspect.h"
 
+#include <dirent.h>
+#include <limits.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "core/memory.h"
 #include "core/moed.h"
@@ -200,12 +203,14 @@ static void json_layer(const struct moed_layer_info *layer, void *context)
     buffer_text(body, "}");
 }
 
-static void print_json(const struct moed_model *model, FILE *out)
+static void print_json(const char *directory, const struct moed_model *model, FILE *out)
 {
     const struct moed_model_info *info = moed_model_info(model);
     struct buffer body;
     buffer_init(&body, SIZE_MAX);
-    buffer_text(&body, "{\"description\":");
+    buffer_text(&body, "{\"directory\":");
+    json_append_string(&body, directory);
+    buffer_text(&body, ",\"description\":");
     json_append_string(&body, info->description);
     json_tensors(&body, "inputs", info->inputs, info->input_count);
     json_tensors(&body, "outputs", info->outputs, info->output_count);
@@ -220,6 +225,8 @@ static void print_json(const struct moed_model *model, FILE *out)
     fwrite(body.data, 1, body.length, out);
     buffer_close(&body);
 }
+
+/* ---- one checkpoint, or all of a repository ---- */
 
 /* Checks the name under which a server would serve the checkpoint: its directory's. */
 static int check_name(const char *directory, struct error *err)
@@ -238,17 +245,67 @@ static int check_name(const char *directory, struct error *err)
     return result;
 }
 
-int inspect(const char *directory, bool json, FILE *out, struct error *err)
+struct listing {
+    FILE *out;
+    bool json;
+    size_t count; /* checkpoints printed */
+};
+
+static int list_checkpoint(const char *directory, struct listing *listing, struct error *err)
 {
     if (check_name(directory, err) != 0)
         return -1;
     struct moed_model *model = moed_model_load(directory, NULL, err);
     if (!model)
         return -1;
-    if (json)
-        print_json(model, out);
-    else
-        print_text(directory, model, out);
+    if (listing->json) {
+        print_json(directory, model, listing->out);
+    } else {
+        fputs(listing->count > 0 ? "\n" : "", listing->out);
+        print_text(directory, model, listing->out);
+    }
+    listing->count++;
     moed_model_free(model);
     return 0;
+}
+
+static bool is_checkpoint(const char *directory)
+{
+    char path[PATH_MAX];
+    int length = snprintf(path, sizeof path, "%s/config.json", directory);
+    return (size_t)length < sizeof path && access(path, F_OK) == 0;
+}
+
+static int is_visible(const struct dirent *entry)
+{
+    return entry->d_name[0] != '.';
+}
+
+/* The checkpoints of a repository are <name>/ or <name>/<version>/: two levels below it. */
+enum { REPOSITORY_LEVELS = 2 };
+
+static int list_below(const char *directory, int levels, struct listing *listing, struct error *err)
+{
+    struct dirent **entries;
+    int count = levels > 0 ? scandir(directory, &entries, is_visible, versionsort) : -1, result = 0;
+    for (int i = 0; i < count; i++) {
+        char path[PATH_MAX];
+        int length = snprintf(path, sizeof path, "%s/%s", directory, entries[i]->d_name);
+        free(entries[i]);
+        if (result != 0 || (size_t)length >= sizeof path)
+            continue;
+        result = is_checkpoint(path) ? list_checkpoint(path, listing, err)
+                                     : list_below(path, levels - 1, listing, err);
+    }
+    if (count >= 0)
+        free(entries);
+    return result;
+}
+
+int inspect(const char *directory, bool json, FILE *out, struct error *err)
+{
+    struct listing listing = {.out = out, .json = json};
+    if (!is_checkpoint(directory) && list_below(directory, REPOSITORY_LEVELS, &listing, err) != 0)
+        return -1;
+    return listing.count > 0 ? 0 : list_checkpoint(directory, &listing, err);
 }

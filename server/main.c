@@ -73,7 +73,8 @@ static int run_inspect(int argc, char *argv[])
             directory = argv[i];
     }
     if (!directory)
-        error_set(&err, ERROR_INVALID, "inspect: which checkpoint directory?");
+        error_set(&err, ERROR_INVALID,
+                  "inspect: expected the directory of a checkpoint or of a repository");
     if (err.code != ERROR_NONE || moed_kernel_check(&err) != 0)
         return usage(&err, "inspect");
     return inspect(directory, json, stdout, &err) == 0 ? EXIT_SUCCESS : fail(&err);
@@ -83,8 +84,10 @@ static void help_inspect(FILE *out)
 {
     fputs(
         "Checks a checkpoint directory as the server would and prints its architecture, experts,\n"
-        "parameters (in all, and active for one row) and memory. --json prints one JSON object.\n\n"
-        "  moed inspect deploy/models/fashion-mnist\n",
+        "parameters (in all, and active for one row) and memory. --json prints one JSON object.\n"
+        "Of a model repository every model is inspected in turn, with --json one line for each.\n\n"
+        "  moed inspect deploy/models/fashion-mnist\n"
+        "  moed inspect deploy/models\n",
         out);
 }
 
@@ -142,7 +145,8 @@ static void help_help(FILE *out)
 
 static const struct command COMMANDS[] = {
     {"serve", "--models DIR [OPTION...]", "serve the models of a directory", run_serve, help_serve},
-    {"inspect", "[--json] MODEL", "describe one checkpoint", run_inspect, help_inspect},
+    {"inspect", "[--json] DIR", "describe a checkpoint or all of a repository", run_inspect,
+     help_inspect},
     {"probe", "[OPTION...]", "ask a running server whether it is ready", run_probe, help_probe},
     {"sample-config", "", "print a commented configuration file", run_sample, help_sample},
     {"help", "[COMMAND]", "explain a command", run_help, help_help},
@@ -189,6 +193,16 @@ static int run_help(int argc, char *argv[])
     return EXIT_SUCCESS;
 }
 
+static int print_version(int argc, char *argv[])
+{
+    if (argc > 0) {
+        fprintf(stderr, "moed: --version: unexpected argument '%s'\n", argv[0]);
+        return EXIT_USAGE;
+    }
+    puts("moed " MOED_VERSION);
+    return EXIT_SUCCESS;
+}
+
 static bool asks_for_help(const char *argument)
 {
     return strcmp(argument, "--help") == 0 || strcmp(argument, "-h") == 0;
@@ -212,10 +226,8 @@ int main(int argc, char *argv[])
         print_commands(stderr);
         return EXIT_USAGE;
     }
-    if (strcmp(argv[1], "--version") == 0) {
-        puts("moed " MOED_VERSION);
-        return EXIT_SUCCESS;
-    }
+    if (strcmp(argv[1], "--version") == 0)
+        return print_version(argc - 2, argv + 2);
     if (asks_for_help(argv[1]))
         return run_help(0, NULL);
     const struct command *command = find_command(argv[1]);
@@ -224,5 +236,9 @@ int main(int argc, char *argv[])
     for (int i = 2; i < argc; i++)
         if (asks_for_help(argv[i]))
             return run_help(1, argv + 1);
-    return command->run(argc - 2, argv + 2);
+    int status = command->run(argc - 2, argv + 2);
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return status;
+    fputs("moed: cannot write to standard output\n", stderr);
+    return EXIT_FAILURE;
 }

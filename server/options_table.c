@@ -43,7 +43,8 @@ const struct option_row OPTIONS[OPTION_ROWS] = {
      "Event loops: threads that read requests, write answers and compute what is too small to hand "
      "over. One is enough until its CPU is busy all the time, as happens with small models on "
      "machines of many CPUs; rows of different loops are not batched together. Compute threads, "
-     "queues and connections are divided among the loops, and the system gives each new "
+     "queues and connections are divided among the loops (at least one thread for each), and the "
+     "system gives each new "
      "connection to one of them."},
     {"max_batch_rows", OPTION_COUNT, AT(max_batch_rows), 1, 65536, "64", NULL, "N", NULL,
      "The most rows computed together. Waiting requests are put together up to this many rows "

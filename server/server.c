@@ -232,8 +232,8 @@ static void run_thread(void *loop)
 static void serve(struct server *server)
 {
     server->serving = server->count;
-    log_message(LOG_INFO, "ready", "%zu loops of %u compute threads, %s kernel", server->count,
-                loop_threads(server->options), moed_kernel_name());
+    log_message(LOG_INFO, "ready", "event loops: %zu; compute threads of each: %u; kernel: %s",
+                server->count, loop_threads(server->options), moed_kernel_name());
     announce(server);
     for (size_t i = 1; i < server->count; i++)
         if (uv_thread_create(&server->loops[i].thread, run_thread, &server->loops[i]) != 0) {

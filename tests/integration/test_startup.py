@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import socket
+import subprocess
 import tempfile
 import unittest
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from support.http import HOST, Client
 from support.models import Tiny, TwoLayers, write_checkpoint
-from support.server import RUNNING_URL, SHIPPED_MODELS, Server, run
+from support.server import BINARY, RUNNING_URL, SHIPPED_MODELS, Server, run
 
 FAILED, USAGE = 1, 2
 OPTIONS = ["config", "models", "host", "port", "weights", "loops", "threads", "max-batch-rows", "max-queue-delay-us", "max-queue-rows",
@@ -109,6 +110,10 @@ class OptionsTest(StartupCase):
     def test_unknown_option_suggests_a_known_one(self):
         self.refuse(USAGE, ["--max-batch-row", "did you mean --max-batch-rows", "moed help serve"], "serve",
                     "--max-batch-row", "1")
+
+    def test_twice(self):
+        self.refuse(USAGE, ["--port is given a second time"], "serve", "--models", SHIPPED_MODELS, "--port", "0",
+                    "--port=1")
 
     def test_models_is_required(self):
         self.refuse(USAGE, ["--models", "required"], "serve")
@@ -209,6 +214,7 @@ class HelpTest(StartupCase):
 
     def test_version(self):
         self.assertRegex(run("--version").stdout, r"^moed \d+\.\d+\.\d+\n$")
+        self.refuse(USAGE, ["--version", "unexpected argument 'extra'"], "--version", "extra")
 
     def test_without_or_with_an_unknown_command(self):
         for arguments in ((), ("sevre",)):
@@ -232,6 +238,27 @@ class InspectTest(StartupCase):
         for word in ("image [1, 28, 28]", "probabilities [10]", "5 experts, 2 serve a row", "conv2d", "Parameters", "Memory"):
             self.assertIn(word, ended.stdout)
 
+    def test_repository(self):
+        Tiny().write(self.path("tiny", "2"))
+        Tiny().write(self.path("tiny", "10"))
+        TwoLayers().write(self.path("two-layers"))
+        os.makedirs(self.path("notes"))
+        self.write("README", "not a model")
+        expected = [self.path("tiny", "2"), self.path("tiny", "10"), self.path("two-layers")]
+        ended = run("inspect", "--json", self.directory)
+        self.assertEqual(ended.returncode, 0, ended.stderr)
+        self.assertEqual([json.loads(line)["directory"] for line in ended.stdout.splitlines()], expected)
+        text = run("inspect", self.directory).stdout
+        self.assertEqual([line for line in text.splitlines() if line.startswith("/")], expected)
+        self.write("two-layers/config.json", "[]")
+        self.refuse(FAILED, ["two-layers/config.json"], "inspect", self.directory)
+
+    def test_output_that_cannot_be_written(self):
+        with open("/dev/full", "w", encoding="utf-8") as full:
+            ended = subprocess.run([BINARY, "inspect", os.path.join(SHIPPED_MODELS, "clusters")], stdout=full,
+                                   stderr=subprocess.PIPE, text=True, check=False)
+        self.assertEqual((ended.returncode, ended.stderr), (FAILED, "moed: cannot write to standard output\n"))
+
     def test_json(self):
         TwoLayers().write(self.path("two-layers"))
         ended = run("inspect", "--json", self.path("two-layers"))
@@ -247,7 +274,7 @@ class InspectTest(StartupCase):
 
     def test_refusals(self):
         self.refuse(FAILED, ["/no/such"], "inspect", "/no/such")
-        self.refuse(USAGE, ["which checkpoint"], "inspect")
+        self.refuse(USAGE, ["expected the directory"], "inspect")
         self.refuse(USAGE, ["unexpected", "--yaml"], "inspect", "--yaml", SHIPPED_MODELS)
 
 

@@ -102,8 +102,11 @@ END_TEST
 START_TEST(missing_members_are_named)
 {
     struct error err = ERROR_INIT;
-    ck_assert_int_eq(member_missing("outputs[0]", "name", &err), -1);
-    ck_assert_str_eq(err.text, "outputs[0]: 'name' is missing");
+    ck_assert_int_eq(member_missing("outputs[0]", "name", "a text", &err), -1);
+    ck_assert_str_eq(err.text, "outputs[0]: 'name' is missing, expected a text");
+    err = (struct error)ERROR_INIT;
+    ck_assert_int_eq(member_missing(NULL, "inputs", "a list", &err), -1);
+    ck_assert_str_eq(err.text, "'inputs' is missing in the body, expected a list");
 }
 END_TEST
 

@@ -76,7 +76,7 @@ START_TEST(refuses_wrong_members)
     check_refused("{\"parameters\":{\"binary_data_output\":1}," IMAGE "}", NULL,
                   "'binary_data_output' is a number, expected true or false");
     check_refused("{\"parameters\":{\"triton_x\":1}," IMAGE "}", NULL, "'triton_x'");
-    check_refused("{}", NULL, "'inputs' is missing");
+    check_refused("{}", NULL, "'inputs' is missing in the body, expected a list of input tensors");
     check_refused("{\"inputs\":[]}", NULL, "input 'image' is missing");
     check_refused("{\"unknown\":[1,,2]," IMAGE "}", NULL, "malformed JSON at byte 14");
 }

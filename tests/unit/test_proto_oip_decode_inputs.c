@@ -40,7 +40,7 @@ START_TEST(names_must_match)
     refused("{}", "'inputs' is an object, expected a list");
     refused("[1]", "inputs[0] is a number, expected an object");
     refused("[\"image\"]", "inputs[0] is a string, expected an object");
-    refused("[{}]", "inputs[0]: 'name' is missing");
+    refused("[{}]", "inputs[0]: 'name' is missing, expected the name of an input");
     refused("[{\"name\":5}]", "inputs[0]: 'name' is a number, expected a string");
     refused("[{\"name\":\"img\"}]", "unknown input 'img': model 'digits' has 'image'");
     check_refused(&pair_model, "[{\"name\":\"x\"}]", 0,
@@ -58,7 +58,7 @@ START_TEST(shapes_must_match)
     const struct {
         const char *shape, *expected;
     } cases[] = {
-        {"null", "input 'image': 'shape' is missing"},
+        {"null", "input 'image': 'shape' is missing, expected a list of whole numbers"},
         {"6", "input 'image': 'shape' is a number, expected a list"},
         {"[]", "input 'image': 'shape' is not a list of whole numbers"},
         {"[\"1\"]", "input 'image': 'shape' is not a list of whole numbers"},
@@ -77,7 +77,7 @@ START_TEST(shapes_must_match)
         {"[1,1,1,1,1,1,1,1,1,1,1,1]",
          "input 'image': shape is [1,1,1,1,1,1,1,1,1,1,1,1], expected [rows,1,2,3]"},
         {"[0,1,2,3]", "input 'image': empty batch: the shape has 0 rows, expected at least one"},
-        {"[-1,1,2,3]", "input 'image': empty batch: the shape has -1 rows, expected at least one"},
+        {"[-1,1,2,3]", "input 'image': shape is [-1,1,2,3], expected [rows,1,2,3]"},
         {"[9,1,2,3]", "input 'image': the shape has 9 rows, the limit is 8 in one request"},
         {"[1e300,1,2,3]", NULL},
     };
@@ -136,7 +136,8 @@ END_TEST
 
 START_TEST(datatypes_are_numbers)
 {
-    refused("[{\"name\":\"image\"}]", "input 'image': 'datatype' is missing");
+    refused("[{\"name\":\"image\"}]",
+            "input 'image': 'datatype' is missing, expected FP32 or another type of numbers");
     refused("[{\"name\":\"image\",\"datatype\":\"BYTES\"}]",
             "input 'image': datatype is 'BYTES', expected FP32 or another type of numbers");
     refused("[{\"name\":\"image\",\"datatype\":\"BOOL\"}]",

@@ -94,7 +94,8 @@ START_TEST(wrong_ones_are_refused)
 {
     refused(",\"outputs\":{}", "'outputs' is an object, expected a list");
     refused(",\"outputs\":[\"scores\"]", "outputs[0] is a string, expected an object");
-    refused(",\"outputs\":[{\"name\":\"scores\"},{}]", "outputs[1]: 'name' is missing");
+    refused(",\"outputs\":[{\"name\":\"scores\"},{}]",
+            "outputs[1]: 'name' is missing, expected the name of an output");
     refused(",\"outputs\":[{\"name\":\"nothing\"}]",
             "unknown output 'nothing': model 'digits' has 'scores', 'routing.moe.experts', "
             "'routing.moe.weights', 'routing.blocks.1.experts', 'routing.blocks.1.weights'");

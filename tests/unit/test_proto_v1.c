@@ -70,7 +70,8 @@ END_TEST
 
 START_TEST(wrong_instances_are_refused)
 {
-    refused("{}", "'instances' is missing");
+    refused("{}",
+            "'instances' is missing in the body, expected a list with one entry for each row");
     refused("{\"instances\":7}", "'instances' is a number, expected a list");
     refused("{\"instances\":[]}", "empty batch: 'instances' has no rows, expected at least one");
     refused("{\"instances\":[[]]}",
