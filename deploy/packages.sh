@@ -8,7 +8,7 @@
 BUILD_PACKAGES="build-essential cmake ninja-build pkg-config
     libmicrohttpd-dev libuv1-dev libjansson-dev libopenblas-dev"
 SHOW_PACKAGES="python3 curl dataset-fashion-mnist"
-TEST_PACKAGES="check clang libclang-rt-14-dev clang-format python3-numpy python3-torch"
+TEST_PACKAGES="check clang libclang-rt-14-dev clang-format python3-numpy python3-torch prometheus"
 # To build for AArch64 and to run that here.
 AARCH64_PACKAGES="gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static
     libmicrohttpd-dev:arm64 libuv1-dev:arm64 libjansson-dev:arm64 libopenblas-dev:arm64 check:arm64"

@@ -137,8 +137,9 @@ void describe_v1_model(const struct api *api, struct exchange *exchange,
 void describe_metrics(const struct api *api, struct exchange *exchange, const struct target *target)
 {
     (void)target;
+    const bool openmetrics = prometheus_wants_openmetrics(exchange_header_in(exchange, "Accept"));
     struct buffer body;
     describe_new(&body);
-    metrics_page(api, &body);
-    describe_reply(exchange, 200, "text/plain; version=0.0.4; charset=utf-8", &body);
+    metrics_page(api, openmetrics, &body);
+    describe_reply(exchange, 200, prometheus_content_type(openmetrics), &body);
 }

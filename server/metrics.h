@@ -1,12 +1,15 @@
-/* GET /metrics: everything counted, in Prometheus's text format. README.md lists the names. */
+/* GET /metrics: everything counted, in Prometheus's text format or OpenMetrics.
+ * proto/METRICS.md describes every family. */
 #ifndef SERVER_METRICS_H
 #define SERVER_METRICS_H
+
+#include <stdbool.h>
 
 #include "proto/buffer.h"
 
 struct api;
 
-/* Appends the page about the models that the loop of `api` serves. That loop's thread only. */
-void metrics_page(const struct api *api, struct buffer *page);
+/* Of the models that are served. Any loop's thread. */
+void metrics_page(const struct api *api, bool openmetrics, struct buffer *body);
 
 #endif

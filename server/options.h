@@ -33,7 +33,7 @@ struct options {
     uint64_t drain_delay_ms;         /* 0: after SIGTERM, not ready but serving, before draining */
     uint64_t drain_timeout_ms;       /* 30000: then exit 1 with what is left unfinished */
     uint64_t
-        max_expert_series; /* 2048: per-expert Prometheus series in all; above, aggregates only */
+        max_expert_series; /* 4096: per-expert Prometheus series in all; above, aggregates only */
     char *log_level;       /* error | warning | info | debug; info logs every request */
 };
 

@@ -113,7 +113,7 @@ const struct option_row OPTIONS[OPTION_ROWS] = {
      "with drain_delay_ms it must be below the supervisor's own limit (Kubernetes: "
      "terminationGracePeriodSeconds)."},
 
-    {"max_expert_series", OPTION_COUNT, AT(max_expert_series), 0, 10000000, "2048", NULL, "N",
+    {"max_expert_series", OPTION_COUNT, AT(max_expert_series), 0, 10000000, "4096", NULL, "N",
      "Observation",
      "The most per-expert series /metrics exports over all models. Above it only the layers' "
      "aggregates are exported; the per-expert figures stay available as JSON. Raise it if your "

@@ -49,11 +49,23 @@ void request_counts_close(struct request_counts *counts)
     free(counts->items);
 }
 
+/* What inference requests are answered with: series that exist from the start, so that the first
+ * error is an increase. */
+static void seed_requests(struct request_counts *counts)
+{
+    static const char *const PROTOCOLS[] = {"oip", "v1"};
+    static const int STATUSES[] = {200, 400, 413, 429, 499, 503, 504};
+    for (size_t i = 0; i < LENGTH(PROTOCOLS); i++)
+        for (size_t j = 0; j < LENGTH(STATUSES); j++)
+            request_counts_add(counts, PROTOCOLS[i], STATUSES[j], 0);
+}
+
 void stats_init(struct stats *stats, const struct moed_model_info *info)
 {
     *stats = (struct stats){.routing = tally_new(info)};
     if (uv_mutex_init(&stats->mutex) != 0)
         out_of_memory();
+    seed_requests(&stats->requests);
     histogram_init(&stats->request_seconds, SECONDS, LENGTH(SECONDS));
     histogram_init(&stats->queue_seconds, SECONDS, LENGTH(SECONDS));
     histogram_init(&stats->compute_seconds, SECONDS, LENGTH(SECONDS));

@@ -2,6 +2,10 @@
 
 import json
 import os
+import re
+import shutil
+import subprocess
+import time
 import unittest
 
 import numpy as np
@@ -10,27 +14,11 @@ from support.models import Tiny, TwoLayers
 from support.prometheus import Metrics
 from support.server import ServerCase
 
-# The contract: name -> (type, labels).
-FAMILIES = {
-    "moed_requests_total": ("counter", {"model", "version", "protocol", "code"}),
-    "moed_request_seconds": ("histogram", {"model", "version"}),
-    "moed_queue_seconds": ("histogram", {"model", "version"}),
-    "moed_compute_seconds": ("histogram", {"model", "version"}),
-    "moed_batch_rows": ("histogram", {"model", "version"}),
-    "moed_rows_total": ("counter", {"model", "version"}),
-    "moed_queue_rows": ("gauge", {"model", "version"}),
-    "moed_rejected_total": ("counter", {"model", "reason"}),
-    "moed_expert_selected_total": ("counter", {"model", "version", "layer", "expert"}),
-    "moed_expert_weight_total": ("counter", {"model", "version", "layer", "expert"}),
-    "moed_layer_usage_entropy_bits": ("gauge", {"model", "version", "layer"}),
-    "moed_layer_gate_entropy_bits": ("gauge", {"model", "version", "layer"}),
-    "moed_layer_imbalance_ratio": ("gauge", {"model", "version", "layer"}),
-    "moed_layer_unused_experts": ("gauge", {"model", "version", "layer"}),
-    "moed_model_loaded": ("gauge", {"model", "version"}),
-    "moed_model_bytes": ("gauge", {"model", "version"}),
-    "moed_log_dropped_total": ("counter", set()),
-    "moed_build_info": ("gauge", {"version"}),
-}
+PAGE = os.path.join(os.path.dirname(__file__), "../../proto/METRICS.md")
+# Families that these models have no series of.
+ABSENT = {"moed_dropped_total", "moed_expert_weight_sum"}
+# What promtool says of names that are as they should be.
+REMARKS = {'use base unit "bytes" instead of "bits"', 'non-histogram and non-summary metrics should not have "_sum" suffix'}
 TINY = {"model": "tiny", "version": "1"}
 TWO = {"model": "two-layers", "version": "1"}
 
@@ -53,16 +41,69 @@ class MetricsCase(ServerCase):
         return Metrics(answer.body.decode())
 
 
+def documented():
+    """The contract: name -> (type, labels), as the page about them has it."""
+    with open(PAGE, encoding="utf-8") as file:
+        rows = re.findall(r"^\| `(\w+)` \| (\w+) \|([\w, ]*)\| \S", file.read(), re.MULTILINE)
+    return {name: (kind, {label for label in re.split(", ?", labels.strip()) if label}) for name, kind, labels in rows}
+
+
 class PageTest(MetricsCase):
-    def test_families_types_and_labels(self):
+    def test_the_documented_families_and_no_others(self):
         self.client.predict("tiny", [[1, 2, 3, 4]])
-        page = self.metrics()
-        for name, (kind, labels) in FAMILIES.items():
+        page, families = self.metrics(), documented()
+        self.assertGreater(len(families), 30)
+        self.assertEqual(set(families) - ABSENT, set(page.families) - ABSENT)
+        for name, (kind, labels) in families.items():
             with self.subTest(name):
-                self.assertIn(name, page.families)
+                if name not in page.families:
+                    continue
                 self.assertEqual(page.families[name][0], kind)
                 sample = name + "_count" if kind == "histogram" else name
-                self.assertEqual({frozenset(series) for series in page.series(sample)}, {frozenset(labels)})
+                if name not in ABSENT:
+                    self.assertEqual({frozenset(series) for series in page.series(sample)}, {frozenset(labels)})
+
+    def test_counters_are_there_before_the_first_request(self):
+        page = self.metrics()
+        for name, (kind, _) in page.families.items():
+            if kind == "counter" and name != "moed_dropped_total":
+                self.assertTrue(page.series(name), name)
+        self.assertEqual(page.sum("moed_requests_total", code="504", **TINY), 0)
+        self.assertEqual(page.series("moed_layer_imbalance_ratio"), [])
+
+    def test_openmetrics(self):
+        answer = self.client.get("/metrics", {"Accept": "application/openmetrics-text;version=1.0.0,text/plain;q=0.5"})
+        self.assertEqual(answer.headers["content-type"], "application/openmetrics-text; version=1.0.0; charset=utf-8")
+        lines = answer.body.decode().splitlines()
+        self.assertEqual(lines[-1], "# EOF")
+        types = dict(line.split(" ")[2:] for line in lines if line.startswith("# TYPE "))
+        self.assertEqual((types["moed_requests"], types["moed_queue_rows"]), ("counter", "gauge"))
+        # There, a counter's family is its name without _total, which is another's here.
+        self.assertEqual(types["moed_layer_gate_entropy_bits_total"], "unknown")
+        for line in lines:
+            if not line.startswith("#"):
+                name = re.match(r"\w+", line)[0]
+                family = re.sub(r"_(total|bucket|sum|count)$", "", name)
+                self.assertEqual(name.endswith("_total") and name not in types, types.get(family) == "counter", line)
+                self.assertNotRegex(line, r'le="\d+"')
+
+    def test_promtool_agrees(self):
+        if not shutil.which("promtool"):
+            self.skipTest("promtool is missing: apt-get install prometheus")
+        self.client.predict("tiny", [[1, 2, 3, 4]])
+        page = self.client.get("/metrics").body
+        lint = subprocess.run(["promtool", "check", "metrics"], input=page, capture_output=True, check=False)
+        self.assertLessEqual({line.partition(" ")[2] for line in lint.stderr.decode().splitlines()}, REMARKS)
+
+    def test_the_process(self):
+        page = self.metrics()
+        started = page.value("process_start_time_seconds")
+        self.assertLess(abs(time.time() - started), 3600)
+        self.assertEqual(self.metrics().value("process_start_time_seconds"), started)
+        self.assertGreater(page.value("process_cpu_seconds_total"), 0)
+        resident, virtual = (page.value(f"process_{kind}_memory_bytes") for kind in ("resident", "virtual"))
+        self.assertTrue(1 << 20 < resident < virtual)
+        self.assertTrue(3 < page.value("process_open_fds") < page.value("process_max_fds"))
 
     def test_labels_never_come_from_a_path(self):
         for path in ('/v2/models/evil"}/ready', "/x{y=\"1\"}", "/%22%0a"):
@@ -102,9 +143,14 @@ class SumsTest(MetricsCase):
                                  expert["selected"])
                 self.assertAlmostEqual(page.value("moed_expert_weight_total", expert=str(expert["index"]), **labels),
                                        expert["weight"], places=6)
+                for name in ("top1", "probability"):
+                    self.assertEqual(page.value(f"moed_expert_{name}_total", expert=str(expert["index"]), **labels),
+                                     expert[name])
             for name, key in (("usage_entropy_bits", "usage_entropy_bits"), ("gate_entropy_bits", "gate_entropy_bits"),
-                              ("imbalance_ratio", "imbalance"), ("unused_experts", "unused")):
-                self.assertAlmostEqual(page.value(f"moed_layer_{name}", **labels), layer[key], places=9)
+                              ("imbalance_ratio", "imbalance"), ("unused_experts", "unused"),
+                              ("weight_imbalance_ratio", "weight_imbalance")):
+                for window in ("1m", "5m", "1h"):
+                    self.assertAlmostEqual(page.value(f"moed_layer_{name}", window=window, **labels), layer[key], places=9)
 
     def test_batches(self):
         self.serve_some()
@@ -128,7 +174,7 @@ class SumsTest(MetricsCase):
         self.assertEqual(page.sum("moed_requests_total"), 12)
         self.assertEqual(page.value("moed_request_seconds_count", **TINY), 6)
         self.assertEqual(page.value("moed_queue_seconds_count", **TINY), 5)
-        self.assertEqual(page.value("moed_rejected_total", model="tiny", reason="invalid"), 1)
+        self.assertEqual(page.value("moed_rejected_total", reason="invalid", **TINY), 1)
 
     def test_models(self):
         page = self.metrics()
@@ -139,10 +185,10 @@ class SumsTest(MetricsCase):
 
 
 class FewSeriesTest(MetricsCase):
-    options = {"max_expert_series": 23}
+    options = {"max_expert_series": 47}
 
     def test_above_the_limit_only_aggregates(self):
-        """12 experts, two series each: one more than allowed. The JSON document still has them all."""
+        """12 experts, four series each: one more than allowed. The JSON document still has them all."""
         self.client.predict("tiny", [[1, 2, 3, 4]])
         page = self.metrics()
         self.assertNotIn("moed_expert_selected_total", page.families)

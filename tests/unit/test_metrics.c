@@ -42,7 +42,9 @@ static void begin(void)
     put_model("once");
     catalog = repository_load(repository, &models, &err);
     ck_assert_msg(catalog != NULL, "%s", err.text);
-    options.max_expert_series = 2 * 3 * 2 * 4;
+    options.max_expert_series = 4 * 3 * 2 * 4;
+    options.weights = (char[]){"stored"};
+    options.loops = 1;
     lanes.catalog = catalog;
     api = (struct api){.options = &options, .lanes = &lanes, .totals = totals_new(1)};
 }
@@ -69,7 +71,7 @@ struct page {
     double value[MAX_SERIES];
     size_t count;
     char family[128], type[32];
-    char *families[64];
+    char *families[96];
     size_t family_count;
 };
 
@@ -161,7 +163,7 @@ static struct page *read_page(void)
 {
     struct page *page = xcalloc(1, sizeof *page);
     buffer_init(&page->buffer, 1 << 20);
-    metrics_page(&api, &page->buffer);
+    metrics_page(&api, false, &page->buffer);
     ck_assert(!page->buffer.failed);
     char *text = strndup(page->buffer.data, page->buffer.length), *next;
     ck_assert_uint_eq(strlen(text), page->buffer.length);
@@ -217,7 +219,10 @@ START_TEST(a_page_before_the_first_request)
     struct page *page = read_page();
     expect_value(page, "moed_model_loaded{model=\"twice\",version=\"2\"}", 1);
     expect_value(page, "moed_rows_total{model=\"once\",version=\"1\"}", 0);
-    expect_value(page, "moed_layer_unused_experts{model=\"once\",version=\"1\",layer=\"m2\"}", 4);
+    expect_value(page, "moed_layer_rows_total{model=\"once\",version=\"1\",layer=\"m2\"}", 0);
+    expect_value(
+        page, "moed_requests_total{model=\"once\",version=\"1\",protocol=\"v1\",code=\"504\"}", 0);
+    ck_assert_uint_eq(count_series(page, "moed_layer_unused_experts"), 0); /* idle: no alert */
     expect_value(page, "moed_connections", 3);
     expect_value(page, "moed_build_info{version=\"" MOED_VERSION "\"}", 1);
     expect_value(page, "moed_request_seconds_count{model=\"once\",version=\"1\"}", 0);
@@ -242,6 +247,20 @@ START_TEST(all_promised_names_are_there)
         "moed_layer_gate_entropy_bits",
         "moed_layer_imbalance_ratio",
         "moed_layer_unused_experts",
+        "moed_layer_weight_imbalance_ratio",
+        "moed_layer_dying_experts",
+        "moed_layer_rows_total",
+        "moed_layer_gate_entropy_bits_total",
+        "moed_layer_margin_total",
+        "moed_expert_probability_total",
+        "moed_expert_top1_total",
+        "moed_config_info",
+        "process_start_time_seconds",
+        "process_cpu_seconds_total",
+        "process_resident_memory_bytes",
+        "process_virtual_memory_bytes",
+        "process_open_fds",
+        "process_max_fds",
         "moed_model_loaded",
         "moed_model_bytes",
         "moed_log_dropped_total",
@@ -272,23 +291,24 @@ START_TEST(requests_are_counted_where_they_went)
                  1);
     expect_value(page, "moed_requests_total{model=\"\",version=\"\",protocol=\"\",code=\"404\"}",
                  1);
-    ck_assert_uint_eq(count_series(page, "moed_requests_total"), 3);
+    ck_assert_uint_eq(count_series(page, "moed_requests_total"), 3 * 14 + 2);
     free_page(page);
 }
 END_TEST
 
-/* The family has no version: versions of a model are summed, or their series would stand there
- * twice. */
-START_TEST(rejections_are_summed_over_versions)
+START_TEST(rejections_are_those_of_a_version)
 {
     stats_of(1)->rejected[REJECT_QUEUE_FULL] = 2;
     stats_of(2)->rejected[REJECT_QUEUE_FULL] = 5;
     stats_of(0)->rejected[REJECT_DEADLINE] = 1;
     struct page *page = read_page();
-    expect_value(page, "moed_rejected_total{model=\"twice\",reason=\"queue_full\"}", 7);
-    expect_value(page, "moed_rejected_total{model=\"once\",reason=\"deadline\"}", 1);
-    expect_value(page, "moed_rejected_total{model=\"once\",reason=\"queue_full\"}", 0);
-    ck_assert_uint_eq(count_series(page, "moed_rejected_total"), 2 * REJECT_COUNT);
+#define REJECTED(model, version, reason)                                                           \
+    "moed_rejected_total{model=\"" model "\",version=\"" version "\",reason=\"" reason "\"}"
+    expect_value(page, REJECTED("twice", "1", "queue_full"), 2);
+    expect_value(page, REJECTED("twice", "2", "queue_full"), 5);
+    expect_value(page, REJECTED("once", "1", "deadline"), 1);
+    expect_value(page, REJECTED("once", "1", "queue_full"), 0);
+    ck_assert_uint_eq(count_series(page, "moed_rejected_total"), 3 * REJECT_COUNT);
     free_page(page);
 }
 END_TEST
@@ -330,10 +350,18 @@ START_TEST(routing_is_shown_per_layer_and_expert)
     stats_add_batch(stats_of(0), &(struct tally_batch){2, routed, 1}, 0.001);
     struct page *page = read_page();
 #define LAYER "{model=\"once\",version=\"1\",layer=\"m2\""
-    expect_value(page, "moed_layer_usage_entropy_bits" LAYER "}", 1);
-    expect_value(page, "moed_layer_gate_entropy_bits" LAYER "}", 1);
-    expect_value(page, "moed_layer_imbalance_ratio" LAYER "}", 2);
-    expect_value(page, "moed_layer_unused_experts" LAYER "}", 1);
+    expect_value(page, "moed_layer_usage_entropy_bits" LAYER ",window=\"1m\"}", 1);
+    expect_value(page, "moed_layer_gate_entropy_bits" LAYER ",window=\"5m\"}", 1);
+    expect_value(page, "moed_layer_imbalance_ratio" LAYER ",window=\"1h\"}", 2);
+    expect_value(page, "moed_layer_weight_imbalance_ratio" LAYER ",window=\"1m\"}", 3);
+    expect_value(page, "moed_layer_unused_experts" LAYER ",window=\"1m\"}", 1);
+    expect_value(page, "moed_layer_dying_experts" LAYER ",window=\"5m\"}", 0);
+    ck_assert_uint_eq(count_series(page, "moed_layer_dying_experts"), 1);
+    ck_assert_uint_eq(count_series(page, "moed_layer_unused_experts"), 3);
+    expect_value(page, "moed_layer_rows_total" LAYER "}", 2);
+    expect_value(page, "moed_layer_gate_entropy_bits_total" LAYER "}", 2);
+    expect_value(page, "moed_expert_probability_total" LAYER ",expert=\"1\"}", 1);
+    expect_value(page, "moed_expert_top1_total" LAYER ",expert=\"0\"}", 2);
     expect_value(page, "moed_expert_selected_total" LAYER ",expert=\"0\"}", 2);
     expect_value(page, "moed_expert_selected_total" LAYER ",expert=\"3\"}", 0);
     expect_value(page, "moed_expert_weight_total" LAYER ",expert=\"0\"}", 1.5);
@@ -341,15 +369,39 @@ START_TEST(routing_is_shown_per_layer_and_expert)
 }
 END_TEST
 
+/* A sum that may fall is no counter. */
+START_TEST(weights_of_either_sign_are_a_gauge)
+{
+    ((struct moed_gate_info *)catalog->models[0]->info->gates)[0].signed_weights = true;
+    struct page *page = read_page();
+    ck_assert_uint_eq(count_series(page, "moed_expert_weight_sum"), 4);
+    ck_assert_uint_eq(count_series(page, "moed_expert_weight_total"), 20);
+    free_page(page);
+}
+END_TEST
+
+START_TEST(openmetrics_ends)
+{
+    struct buffer body;
+    buffer_init(&body, 1 << 20);
+    metrics_page(&api, true, &body);
+    ck_assert(!body.failed);
+    ck_assert_mem_eq(body.data + body.length - 6, "# EOF\n", 6);
+    buffer_append(&body, "", 1);
+    ck_assert_ptr_nonnull(strstr(body.data, "# TYPE moed_rows counter\nmoed_rows_total{"));
+    buffer_close(&body);
+}
+END_TEST
+
 START_TEST(expert_series_are_bounded)
 {
     struct page *page = read_page();
-    ck_assert_uint_eq(count_series(page, "moed_expert_"), 48);
+    ck_assert_uint_eq(count_series(page, "moed_expert_"), 96);
     free_page(page);
-    options.max_expert_series = 47;
+    options.max_expert_series = 95;
     page = read_page();
     ck_assert_uint_eq(count_series(page, "moed_expert_"), 0);
-    ck_assert_uint_eq(count_series(page, "moed_layer_unused_experts"), 6);
+    ck_assert_uint_eq(count_series(page, "moed_layer_rows_total"), 6);
     free_page(page);
 }
 END_TEST
@@ -366,6 +418,7 @@ START_TEST(labels_are_escaped)
 END_TEST
 
 TEST_MAIN_WITH("metrics", begin, end, a_page_before_the_first_request, all_promised_names_are_there,
-               requests_are_counted_where_they_went, rejections_are_summed_over_versions,
+               requests_are_counted_where_they_went, rejections_are_those_of_a_version,
                histograms_are_cumulative, routing_is_shown_per_layer_and_expert,
-               expert_series_are_bounded, labels_are_escaped)
+               weights_of_either_sign_are_a_gauge, openmetrics_ends, expert_series_are_bounded,
+               labels_are_escaped)

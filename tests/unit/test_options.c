@@ -63,7 +63,7 @@ static void assert_defaults(void)
     ck_assert_uint_eq(10000, options.queue_timeout_ms);
     ck_assert_uint_eq(0, options.drain_delay_ms);
     ck_assert_uint_eq(30000, options.drain_timeout_ms);
-    ck_assert_uint_eq(2048, options.max_expert_series);
+    ck_assert_uint_eq(4096, options.max_expert_series);
     ck_assert_str_eq("info", options.log_level);
     ck_assert_str_eq("stored", options.weights);
 }

@@ -1,0 +1,276 @@
+/* What gates decided. Counters are sums since the load, from which rate() makes any window. Gauges
+ * are about the last minute, five minutes and hour, and absent while no row fell into it: an idle
+ * model raises no alert. */
+#include <stdio.h>
+
+#include "proto/routing_figures.h"
+#include "server/metrics_page.h"
+
+/* Labels of a gate, of its expert or of its window. */
+enum { GATE_LABELS = METRICS_MODEL_LABELS + 1, INNER_LABELS };
+
+static void label_gate(struct prometheus_label *labels, const struct model *model, size_t gate)
+{
+    metrics_label_model(labels, model);
+    labels[METRICS_MODEL_LABELS] =
+        (struct prometheus_label){"layer", model->info->gates[gate].name};
+}
+
+/* ---- counters of gates ---- */
+
+static double rows(const struct moed_gate_counts *counts)
+{
+    return (double)counts->items;
+}
+
+static double entropy(const struct moed_gate_counts *counts)
+{
+    return moed_sum_value(counts->entropy);
+}
+
+static double margin(const struct moed_gate_counts *counts)
+{
+    return moed_sum_value(counts->margin);
+}
+
+static double dropped(const struct moed_gate_counts *counts)
+{
+    return (double)routing_dropped(counts);
+}
+
+static void gate_counters(struct metrics *all)
+{
+    static const struct {
+        const char *name, *help;
+        double (*value)(const struct moed_gate_counts *counts);
+        bool only_limited;
+        bool is_gauge_too; /* without _total */
+    } families[] = {
+        {"moed_layer_rows_total", "Items that the gate has routed.", rows, false, false},
+        {"moed_layer_gate_entropy_bits_total",
+         "Sum over the items of the entropy of the gate's distribution.", entropy, false, true},
+        {"moed_layer_margin_total",
+         "Sum over the items of the largest probability less the second.", margin, false, false},
+        {"moed_dropped_total", "Selections dropped because the expert's capacity was taken.",
+         dropped, true, false},
+    };
+    for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
+        const bool clashes = all->page.openmetrics && families[i].is_gauge_too;
+        prometheus_family(&all->page, families[i].name, clashes ? "unknown" : "counter",
+                          families[i].help);
+        EACH_MODEL (all, entry)
+            for (size_t gate = 0; gate < entry->model->info->gate_count; gate++) {
+                struct prometheus_label labels[GATE_LABELS];
+                label_gate(labels, entry->model, gate);
+                if (entry->model->info->gates[gate].limited || !families[i].only_limited)
+                    prometheus_sample(&all->page, families[i].name, labels, GATE_LABELS,
+                                      families[i].value(entry->stats.routing->gates[gate]));
+            }
+    }
+}
+
+/* ---- gauges of gates, by window ---- */
+
+/* What is known of a gate in a window. */
+struct view {
+    struct routing_figures figures;
+    const struct moed_gate_info *gate;
+    const struct moed_gate_counts *recent, *earlier;
+};
+
+static double imbalance(const struct view *view)
+{
+    return view->figures.imbalance;
+}
+
+static double weight_imbalance(const struct view *view)
+{
+    return view->figures.weight_imbalance;
+}
+
+static double unused(const struct view *view)
+{
+    return (double)view->figures.unused;
+}
+
+static double usage_entropy(const struct view *view)
+{
+    return view->figures.usage_entropy_bits;
+}
+
+static double gate_entropy(const struct view *view)
+{
+    return view->figures.gate_entropy_bits;
+}
+
+static double dying(const struct view *view)
+{
+    const bool dense = view->gate->top_k == view->gate->experts;
+    double count = 0;
+    for (size_t i = 0; i < view->gate->experts; i++)
+        count += routing_is_dying(view->earlier, view->recent, dense, i);
+    return count;
+}
+
+struct gauge {
+    const char *name, *help;
+    double (*value)(const struct view *view);
+    bool only_5m;
+};
+
+static void window_samples(struct metrics *all, const struct gauge *gauge,
+                           const struct metrics_model *entry, size_t gate)
+{
+    struct prometheus_label labels[INNER_LABELS];
+    label_gate(labels, entry->model, gate);
+    for (int window = 0; window < WINDOW_COUNT; window++) {
+        const struct stats_window *of = &entry->windows[window];
+        const struct moed_gate_counts *counts = of->tally->gates[gate];
+        const char *name = window_name((enum window)window);
+        if (counts->items == 0 || (gauge->only_5m && window != WINDOW_5M))
+            continue;
+        const struct view view = {routing_figures_of(counts), &entry->model->info->gates[gate],
+                                  of->recent->gates[gate], of->earlier->gates[gate]};
+        labels[GATE_LABELS] = (struct prometheus_label){"window", name};
+        prometheus_sample(&all->page, gauge->name, labels, INNER_LABELS, gauge->value(&view));
+    }
+}
+
+static void gate_gauges(struct metrics *all)
+{
+    static const struct gauge gauges[] = {
+        {"moed_layer_imbalance_ratio",
+         "Largest share of the selections over the mean share: 1 when balanced.", imbalance, false},
+        {"moed_layer_weight_imbalance_ratio",
+         "Largest share of the absolute combine weights over the mean share.", weight_imbalance,
+         false},
+        {"moed_layer_unused_experts", "Experts that no row of the window has selected.", unused,
+         false},
+        {"moed_layer_dying_experts",
+         "Experts used in the hour and, beyond chance, not in its last five minutes.", dying, true},
+        {"moed_layer_usage_entropy_bits",
+         "Entropy of the mean gate distribution: log2(experts) when all are used alike.",
+         usage_entropy, false},
+        {"moed_layer_gate_entropy_bits",
+         "Mean entropy of the gate distribution of one row: 0 when the gate is sure.", gate_entropy,
+         false},
+    };
+    for (size_t i = 0; i < sizeof gauges / sizeof *gauges; i++) {
+        prometheus_family(&all->page, gauges[i].name, "gauge", gauges[i].help);
+        EACH_MODEL (all, entry)
+            for (size_t gate = 0; gate < entry->model->info->gate_count; gate++)
+                window_samples(all, &gauges[i], entry, gate);
+    }
+}
+
+/* ---- experts ---- */
+
+static double selected(const struct moed_expert_counts *expert)
+{
+    return (double)expert->selected;
+}
+
+static double weight(const struct moed_expert_counts *expert)
+{
+    return moed_sum_value(expert->weight);
+}
+
+static double probability(const struct moed_expert_counts *expert)
+{
+    return moed_sum_value(expert->probability);
+}
+
+static double top1(const struct moed_expert_counts *expert)
+{
+    return (double)expert->top1;
+}
+
+/* Combine weights that may be negative have a sum that may fall, which no counter may. */
+enum whose { ANY, UNSIGNED, SIGNED };
+
+static const struct expert_family {
+    const char *name, *type, *help;
+    double (*value)(const struct moed_expert_counts *expert);
+    enum whose whose;
+} EXPERT_FAMILIES[] = {
+    {"moed_expert_selected_total", "counter", "Items that selected the expert.", selected, ANY},
+    {"moed_expert_top1_total", "counter", "Items whose best expert it was.", top1, ANY},
+    {"moed_expert_probability_total", "counter",
+     "Sum over the items of the expert's probability in the gate's distribution.", probability,
+     ANY},
+    {"moed_expert_weight_total", "counter",
+     "Combine weight given to the expert, by gates whose weights are never negative.", weight,
+     UNSIGNED},
+    {"moed_expert_weight_sum", "gauge",
+     "Combine weight given to the expert, by gates whose weights may be negative.", weight, SIGNED},
+};
+
+enum { EXPERT_FAMILY_COUNT = sizeof EXPERT_FAMILIES / sizeof *EXPERT_FAMILIES };
+
+static bool is_of(const struct moed_gate_info *gate, enum whose whose)
+{
+    return whose == ANY || (whose == SIGNED) == gate->signed_weights;
+}
+
+static void expert_samples(struct metrics *all, const struct expert_family *family,
+                           const struct metrics_model *entry, size_t index)
+{
+    const struct moed_gate_info *gate = &entry->model->info->gates[index];
+    const struct moed_gate_counts *counts = entry->stats.routing->gates[index];
+    struct prometheus_label labels[INNER_LABELS];
+    label_gate(labels, entry->model, index);
+    for (size_t i = 0; i < counts->experts; i++) {
+        char text[24];
+        snprintf(text, sizeof text, "%zu", gate->expert_index ? (size_t)gate->expert_index[i] : i);
+        labels[GATE_LABELS] = (struct prometheus_label){"expert", text};
+        prometheus_sample(&all->page, family->name, labels, INNER_LABELS,
+                          family->value(&counts->expert[i]));
+    }
+}
+
+static bool has_gate_of(const struct metrics *all, enum whose whose)
+{
+    EACH_MODEL (all, entry)
+        for (size_t i = 0; i < entry->model->info->gate_count; i++)
+            if (is_of(&entry->model->info->gates[i], whose))
+                return true;
+    return false;
+}
+
+static void expert_family(struct metrics *all, const struct expert_family *family)
+{
+    if (!has_gate_of(all, family->whose))
+        return;
+    prometheus_family(&all->page, family->name, family->type, family->help);
+    EACH_MODEL (all, entry)
+        for (size_t i = 0; i < entry->model->info->gate_count; i++)
+            if (is_of(&entry->model->info->gates[i], family->whose))
+                expert_samples(all, family, entry, i);
+}
+
+/* Four series for every expert, as either weight is a gate's. */
+static uint64_t expert_series(const struct metrics *all)
+{
+    uint64_t series = 0;
+    EACH_MODEL (all, entry)
+        for (size_t i = 0; i < entry->model->info->gate_count; i++)
+            series += (EXPERT_FAMILY_COUNT - 1) * entry->model->info->gates[i].experts;
+    return series;
+}
+
+/* Per-expert series grow with layers x experts: above the configured number a scrape keeps the
+ * layers' aggregates only, and the full matrix stays at /v2/models/M/routing. */
+static void per_expert(struct metrics *all)
+{
+    if (expert_series(all) > all->api->options->max_expert_series)
+        return;
+    for (size_t i = 0; i < EXPERT_FAMILY_COUNT; i++)
+        expert_family(all, &EXPERT_FAMILIES[i]);
+}
+
+void metrics_routing(struct metrics *all)
+{
+    gate_counters(all);
+    gate_gauges(all);
+    per_expert(all);
+}
