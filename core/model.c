@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "core/memory.h"
+#include "core/reference.h"
 
 static int read_preprocess(struct preprocess *preprocess, struct config_node *input,
                            struct error *err)
@@ -230,51 +231,6 @@ static int read_outputs(struct moed_model *model, const struct scope *scope,
     return 0;
 }
 
-static const struct moed_gate_info *find_gate(const struct moed_model *model, const char *name)
-{
-    for (size_t i = 0; i < model->gate_count; i++)
-        if (strcmp(model->gates[i].name, name) == 0)
-            return &model->gates[i];
-    return NULL;
-}
-
-/* The shares seen at training time. Nothing in the engine needs them; they are checked, so that a
- * front end may trust them. */
-static int read_reference(struct config_node *references, const struct moed_gate_info *gate,
-                          struct error *err)
-{
-    struct config_node node;
-    double *shares;
-    size_t count;
-    int64_t rows;
-    if (config_object(references, gate->name, &node, err) != 0 ||
-        config_integer(&node, "rows", CONFIG_REQUIRED, within(1, INT64_MAX), &rows, err) != 0 ||
-        config_reals(&node, "share", &shares, &count, err) != 0)
-        return -1;
-    free(shares);
-    if (count != gate->experts)
-        return config_error(&node, "share", err, "%zu shares for %zu experts", count,
-                            gate->experts);
-    return config_done(&node, err);
-}
-
-static int read_references(struct moed_model *model, struct config_node *root, struct error *err)
-{
-    struct config_node node;
-    if (!config_has(root, "routing_reference"))
-        return 0;
-    if (config_object(root, "routing_reference", &node, err) != 0)
-        return -1;
-    for (const char *name = NULL; (name = config_next_key(&node, name));) {
-        const struct moed_gate_info *gate = find_gate(model, name);
-        if (!gate)
-            return config_error(&node, NULL, err, "no MoE layer is called '%.60s'", name);
-        if (read_reference(&node, gate, err) != 0)
-            return -1;
-    }
-    return 0;
-}
-
 static int read_header(struct moed_model *model, struct loading *loading, struct config_node *root,
                        struct error *err)
 {
@@ -380,7 +336,7 @@ static int read_config(struct moed_model *model, struct config_node *root,
     if (read_header(model, &loading, root, err) != 0 ||
         read_inputs(model, &scope, root, err) != 0 || build_layers(model, &scope, root, err) != 0 ||
         read_outputs(model, &scope, root, err) != 0 || check_all_used(model, err) != 0 ||
-        read_references(model, root, err) != 0)
+        references_read(model->gates, model->gate_count, root, err) != 0)
         return -1;
     model->session_bytes = loading.session_bytes;
     model->position_bytes = loading.position_bytes;
@@ -448,8 +404,10 @@ void moed_model_free(struct moed_model *model)
     free_inputs(model);
     free_outputs(model);
     safetensors_free(model->tensors);
-    for (size_t i = 0; i < model->gate_count; i++)
+    for (size_t i = 0; i < model->gate_count; i++) {
         free((char *)model->gates[i].name);
+        reference_free(model->gates[i].reference);
+    }
     free(model->gates);
     free(model->moe);
     free(model->description);

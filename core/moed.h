@@ -49,6 +49,15 @@ struct moed_tensor_info {
     const char *const *labels;
 };
 
+/* How a gate routed known-good data when the model was trained, as the checkpoint has it. Lists are
+ * [experts]; only the proportions within one matter. */
+struct moed_routing_reference {
+    uint64_t rows;
+    double *share;       /* of the selections */
+    double *weight;      /* of the absolute combine weights; NULL: not given */
+    double *probability; /* mean of the gate's distribution; NULL: not given */
+};
+
 /* A gate: the one of a MoE layer, or one of several that choose among the layer's experts. */
 struct moed_gate_info {
     const char *name;            /* the layer's, or "<layer>.<gate>"; unique in the model */
@@ -58,6 +67,7 @@ struct moed_gate_info {
     bool limited;                /* experts have a capacity: items may be dropped */
     bool signed_weights;         /* combine weights may be negative */
     size_t items_per_row;        /* routed items per row */
+    struct moed_routing_reference *reference; /* NULL: the checkpoint has none */
 };
 
 /* Everything a front end may know of a model. Borrowed: lives as long as the model. */

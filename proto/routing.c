@@ -95,6 +95,40 @@ static void append_dying(const struct routing_layer *layer, struct buffer *body)
     buffer_text(body, "]");
 }
 
+static void append_drift(const char *key, const struct routing_sample *sample,
+                         const struct routing_sample *other, size_t experts, struct buffer *body)
+{
+    struct routing_drift drift;
+    buffer_format(body, "\"%s\":", key);
+    if (!routing_drift_of(experts, sample, other, &drift)) {
+        buffer_text(body, "null");
+        return;
+    }
+    buffer_text(body, "{\"js_bits\":");
+    json_append_double(body, drift.js_bits);
+    append_number(body, "psi", drift.psi);
+    if (drift.tested)
+        append_number(body, "p_value", drift.p_value);
+    else
+        buffer_text(body, ",\"p_value\":null");
+    buffer_text(body, "}");
+}
+
+static void append_drifts(const struct routing_layer *layer, struct buffer *body)
+{
+    const size_t experts = layer->counts->experts;
+    const bool dense = routing_is_dense(layer);
+    double *shares = xcalloc(2 * experts, sizeof *shares);
+    const struct routing_sample now = routing_sample_of(layer->counts, dense, shares);
+    const struct routing_sample before = routing_sample_of(layer->before, dense, shares + experts);
+    buffer_text(body, ",\"drift\":{");
+    append_drift("reference", &now, &layer->reference, experts, body);
+    buffer_text(body, ",");
+    append_drift("previous", &now, &before, experts, body);
+    buffer_text(body, "}");
+    free(shares);
+}
+
 static void append_layer(const struct routing_layer *layer, uint64_t now, struct buffer *body)
 {
     const struct routing_figures figures = routing_figures_of(layer->counts);
@@ -104,6 +138,7 @@ static void append_layer(const struct routing_layer *layer, uint64_t now, struct
     append_experts(layer, now, body);
     append_figures(&figures, body);
     append_dying(layer, body);
+    append_drifts(layer, body);
     if (layer->limited)
         buffer_format(body, ",\"dropped\":%" PRIu64, routing_dropped(layer->counts));
     buffer_text(body, "}");

@@ -8,6 +8,7 @@
 
 #include "core/gate_counts.h"
 #include "proto/buffer.h"
+#include "proto/routing_drift.h"
 
 /* What the wire calls a layer: a gate, and what was counted of its decisions. All borrowed. */
 struct routing_layer {
@@ -18,6 +19,8 @@ struct routing_layer {
     const struct moed_gate_counts *counts; /* in the window */
     /* In the last five minutes, and in the hour but for them: who is dying. */
     const struct moed_gate_counts *recent, *earlier;
+    const struct moed_gate_counts *before; /* in the window before */
+    struct routing_sample reference;       /* of known-good data; without items: none */
 };
 
 struct routing_document {

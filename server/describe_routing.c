@@ -46,16 +46,19 @@ static int read_layer(const struct exchange *exchange, const struct moed_model_i
                      text);
 }
 
-static struct routing_layer layer_of(const struct moed_gate_info *gate,
-                                     const struct stats_window *counted, size_t index)
+static struct routing_layer layer_of(const struct model *model, const struct stats_window *counted,
+                                     size_t index)
 {
+    const struct moed_gate_info *gate = &model->info->gates[index];
     return (struct routing_layer){.name = gate->name,
                                   .top_k = gate->top_k,
                                   .expert_index = gate->expert_index,
                                   .limited = gate->limited,
                                   .counts = counted->tally->gates[index],
                                   .recent = counted->recent->gates[index],
-                                  .earlier = counted->earlier->gates[index]};
+                                  .earlier = counted->earlier->gates[index],
+                                  .before = counted->before->gates[index],
+                                  .reference = model->references[index]};
 }
 
 static void write_document(const struct model *model, const struct query *query,
@@ -65,7 +68,7 @@ static void write_document(const struct model *model, const struct query *query,
     struct stats_window counted;
     stats_window_init(&counted, model->stats, query->window, uv_hrtime());
     for (size_t i = query->first; i < query->end; i++)
-        layers[i] = layer_of(&model->info->gates[i], &counted, i);
+        layers[i] = layer_of(model, &counted, i);
     const struct routing_document document = {.model = model->name,
                                               .version = model->version,
                                               .window = window_name(query->window),

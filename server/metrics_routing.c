@@ -2,7 +2,9 @@
  * are about the last minute, five minutes and hour, and absent while no row fell into it: an idle
  * model raises no alert. */
 #include <stdio.h>
+#include <stdlib.h>
 
+#include "core/memory.h"
 #include "proto/routing_figures.h"
 #include "server/metrics_page.h"
 
@@ -163,6 +165,68 @@ static void gate_gauges(struct metrics *all)
     }
 }
 
+/* ---- drift from the reference ---- */
+
+static double js_bits(const struct routing_drift *drift)
+{
+    return drift->js_bits;
+}
+
+static double psi(const struct routing_drift *drift)
+{
+    return drift->psi;
+}
+
+static double p_value(const struct routing_drift *drift)
+{
+    return drift->p_value;
+}
+
+struct drift_gauge {
+    const char *name, *help;
+    double (*value)(const struct routing_drift *drift);
+};
+
+static void drift_samples(struct metrics *all, const struct drift_gauge *gauge,
+                          const struct metrics_model *entry, size_t index)
+{
+    const struct moed_gate_info *gate = &entry->model->info->gates[index];
+    struct prometheus_label labels[INNER_LABELS];
+    double *shares = xcalloc(gate->experts, sizeof *shares);
+    label_gate(labels, entry->model, index);
+    for (int window = 0; window < WINDOW_COUNT; window++) {
+        struct routing_drift drift;
+        const struct moed_gate_counts *counts = entry->windows[window].tally->gates[index];
+        const struct routing_sample sample =
+            routing_sample_of(counts, gate->top_k == gate->experts, shares);
+        if (!routing_drift_of(gate->experts, &sample, &entry->model->references[index], &drift))
+            continue;
+        labels[GATE_LABELS] = (struct prometheus_label){"window", window_name((enum window)window)};
+        prometheus_sample(&all->page, gauge->name, labels, INNER_LABELS, gauge->value(&drift));
+    }
+    free(shares);
+}
+
+static void drift_gauges(struct metrics *all)
+{
+    static const struct drift_gauge gauges[] = {
+        {"moed_layer_drift_js_bits",
+         "Jensen-Shannon divergence of the experts' shares from the checkpoint's reference.",
+         js_bits},
+        {"moed_layer_drift_psi",
+         "Population stability index of the experts' shares against the checkpoint's reference.",
+         psi},
+        {"moed_layer_drift_p_value",
+         "How likely routing as in the checkpoint's reference differs from it as much.", p_value},
+    };
+    for (size_t i = 0; i < sizeof gauges / sizeof *gauges; i++) {
+        prometheus_family(&all->page, gauges[i].name, "gauge", gauges[i].help);
+        EACH_MODEL (all, entry)
+            for (size_t gate = 0; gate < entry->model->info->gate_count; gate++)
+                drift_samples(all, &gauges[i], entry, gate);
+    }
+}
+
 /* ---- experts ---- */
 
 static double selected(const struct moed_expert_counts *expert)
@@ -272,5 +336,6 @@ void metrics_routing(struct metrics *all)
 {
     gate_counters(all);
     gate_gauges(all);
+    drift_gauges(all);
     per_expert(all);
 }

@@ -49,6 +49,33 @@ static void fill_signature(struct model *model)
     };
 }
 
+/* ---- what its routing is compared with ---- */
+
+/* A gate that uses every expert is known by their weights. */
+static struct routing_sample reference_of(const struct moed_gate_info *gate)
+{
+    const struct moed_routing_reference *reference = gate->reference;
+    const double *list = NULL;
+    double sum = 0;
+    if (reference)
+        list = gate->top_k == gate->experts ? reference->weight : reference->share;
+    if (!list)
+        return (struct routing_sample){0};
+    double *share = xcalloc(gate->experts, sizeof *share);
+    for (size_t i = 0; i < gate->experts; i++)
+        sum += list[i];
+    for (size_t i = 0; i < gate->experts; i++)
+        share[i] = list[i] / sum;
+    return (struct routing_sample){share, (double)reference->rows};
+}
+
+static void fill_references(struct model *model)
+{
+    model->references = xcalloc(model->info->gate_count, sizeof *model->references);
+    for (size_t i = 0; i < model->info->gate_count; i++)
+        model->references[i] = reference_of(&model->info->gates[i]);
+}
+
 /* ---- loading ---- */
 
 static void *zeros(const struct moed_tensor_info *info, bool *failed)
@@ -147,6 +174,7 @@ struct model *model_load(const char *directory, const char *name, const char *ve
     model->info = moed_model_info(engine);
     model->stats = model_stats_new(model->info, options->loops, uv_hrtime());
     fill_signature(model);
+    fill_references(model);
     if (warm_up(model, options, err) == 0)
         return model;
     error_prefix(err, "%s", directory);
@@ -175,6 +203,9 @@ void model_release(struct model *model)
     if (!model || atomic_fetch_sub(&model->holders, 1) > 1)
         return;
     model_stats_release(model->stats);
+    for (size_t i = 0; i < model->info->gate_count; i++)
+        free((double *)model->references[i].share);
+    free(model->references);
     moed_model_free(model->engine);
     free(model->tensors);
     free(model->gates);

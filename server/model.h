@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "core/moed.h"
+#include "proto/routing_drift.h"
 #include "proto/signature.h"
 #include "server/stats.h"
 
@@ -29,7 +30,8 @@ struct model {
     struct signature signature;
     struct signature_tensor *tensors; /* inputs, then outputs; the signature points into it */
     struct signature_gate *gates;
-    struct model_stats *stats; /* may be older than the model: a reload goes on counting */
+    struct routing_sample *references; /* [gate_count] known-good routing; without items: none */
+    struct model_stats *stats;         /* may be older than the model: a reload goes on counting */
 };
 
 /* Loads <directory> as version `version` of model `name`, and runs one row through it, so that the

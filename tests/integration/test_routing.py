@@ -6,10 +6,25 @@ import unittest
 
 import numpy as np
 
-from support.models import Tiny, TwoLayers
+from support.models import LinearMoe, Tiny, TwoLayers, write_checkpoint
+from support.prometheus import Metrics
 from support.server import ServerCase
 
 WINDOWS = ("1m", "5m", "1h", "all")
+
+
+class Referred(Tiny):
+    """A model that knows how good data was routed, and one gate that uses every expert."""
+
+    share, weight, rows = [0.5, 0.3, 0.2], [0.2, 0.3, 0.5], 400
+
+    def write(self, directory):
+        dense = LinearMoe("dense", self.inputs, self.inputs, experts=3, top_k=3, seed=40)
+        reference = {"dense": {"share": [1, 1, 1], "weight": self.weight, "rows": self.rows},
+                     "moe": {"share": self.share, "rows": self.rows}}
+        write_checkpoint(directory, {"input": {"name": "x", "shape": [self.inputs]},
+                                     "layers": [dense.layer(), self.moe.layer()], "output": {"name": "y"},
+                                     "routing_reference": reference}, {**dense.tensors(), **self.moe.tensors()})
 
 
 class RoutingCase(ServerCase):
@@ -18,6 +33,7 @@ class RoutingCase(ServerCase):
         Tiny(seed=1).write(os.path.join(directory, "tiny", "2"))
         Tiny(seed=2).write(os.path.join(directory, "tiny", "10"))
         TwoLayers().write(os.path.join(directory, "two-layers"))
+        Referred().write(os.path.join(directory, "referred"))
 
     def setUp(self):
         self.server = self.start()
@@ -116,6 +132,47 @@ class FiguresTest(RoutingCase):
         self.client.predict("tiny", [[1, 2, 3, 4]], version=2)
         self.assertEqual(self.get("/v2/models/tiny/versions/2/routing")["layers"][0]["rows"], 1)
         self.assertEqual(self.get("/v2/models/tiny/versions/10/routing")["layers"][0]["rows"], 0)
+
+
+def js_bits(p, q):
+    return entropy((p + q) / 2) - (entropy(p) + entropy(q)) / 2
+
+
+def psi(p, n, q, m):
+    p, q = (p * n + 0.5) / (n + len(p) / 2), (q * m + 0.5) / (m + len(q) / 2)
+    return ((p - q) * np.log(p / q)).sum()
+
+
+def p_value(p, n, q, m):
+    """Of two degrees of freedom, whose chi-square has a closed form."""
+    pooled = (p * n + q * m) / (n + m)
+    assert (pooled * min(n, m)).min() >= 5
+    return math.exp(-sum((count * share * np.log(share / pooled)).sum() for share, count in ((p, n), (q, m))))
+
+
+class DriftTest(RoutingCase):
+    def test_against_the_reference(self):
+        rows = np.random.default_rng(9).normal(size=(90, 4))
+        self.assertEqual(self.client.predict("referred", rows.tolist()).status, 200)
+        page = Metrics(self.client.get("/metrics").body.decode())
+        for layer, key, reference in zip(self.get("/v2/models/referred/routing?window=5m")["layers"],
+                                         ("weight_share", "share"), (Referred.weight, Referred.share)):
+            shares = np.array([expert[key] for expert in layer["experts"]])
+            drift = layer["drift"]["reference"]
+            self.assertAlmostEqual(drift["js_bits"], js_bits(shares, np.array(reference)), delta=1e-9)
+            self.assertAlmostEqual(drift["psi"], psi(shares, 90, np.array(reference), 400), delta=1e-9)
+            self.assertAlmostEqual(drift["p_value"], p_value(shares, 90, np.array(reference), 400), delta=1e-9)
+            self.assertIsNone(layer["drift"]["previous"])
+            for name, value in drift.items():
+                self.assertAlmostEqual(page.value(f"moed_layer_drift_{name}", model="referred", version="1",
+                                                  layer=layer["name"], window="5m"), value, delta=1e-12)
+
+    def test_without_a_reference(self):
+        self.client.predict("tiny", [[1, 2, 3, 4]])
+        (layer,) = self.get("/v2/models/tiny/routing")["layers"]
+        self.assertEqual(layer["drift"], {"reference": None, "previous": None})
+        page = Metrics(self.client.get("/metrics").body.decode())
+        self.assertEqual(page.series("moed_layer_drift_psi"), [])
 
 
 class QueryTest(RoutingCase):

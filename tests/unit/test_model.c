@@ -227,7 +227,13 @@ END_TEST
 START_TEST(routing_references_are_checked)
 {
     struct moed_model *model =
-        load_small(INPUT, ",'routing_reference':{'m':{'share':[0.5,0.25,0.25],'rows':100}}");
+        load_small(INPUT, ",'routing_reference':{'m':{'share':[0.5,0.25,0.25],'rows':100,"
+                          "'weight':[0,1,3]}}");
+    const struct moed_routing_reference *reference = moed_model_info(model)->gates[0].reference;
+    ck_assert_uint_eq(reference->rows, 100);
+    ck_assert_double_eq(reference->share[0], 0.5);
+    ck_assert_double_eq(reference->weight[2], 3);
+    ck_assert_ptr_null(reference->probability);
     moed_model_free(model);
     static const struct {
         const char *reference, *part;
@@ -236,6 +242,12 @@ START_TEST(routing_references_are_checked)
         {"{'m':{'share':[1,0,0]}}", "routing_reference.m.rows: missing"},
         {"{'m':{'share':[1,0,0],'rows':0}}", "routing_reference.m.rows: expected an integer"},
         {"{'m':{'share':[1,0,0],'rows':1,'day':2}}", "routing_reference.m: unknown key 'day'"},
+        {"{'m':{'share':[1,-1,0],'rows':1}}", "routing_reference.m.share: entry 1 is negative"},
+        {"{'m':{'share':[0,0,0],'rows':1}}", "routing_reference.m.share: all are 0"},
+        {"{'m':{'share':[1,0,0],'rows':1,'weight':[1]}}",
+         "routing_reference.m.weight: 1 shares for 3 experts"},
+        {"{'m':{'share':[1,0,0],'rows':1,'probability':1}}",
+         "routing_reference.m.probability: expected"},
         {"{'n':{'share':[1,0,0],'rows':1}}", "routing_reference: no MoE layer is called 'n'"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

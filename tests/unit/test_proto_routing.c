@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "proto/routing.h"
+#include "proto/routing_drift.h"
 #include "proto/routing_figures.h"
 #include "test_proto_support.h"
 
@@ -201,13 +202,118 @@ START_TEST(dense_experts_die_by_weight)
 }
 END_TEST
 
+/* ---- drift ---- */
+
+/* Items of the experts in two samples, and what numpy and scipy make of them:
+ * chi2_contingency(lambda_="log-likelihood", correction=False) of the cells. */
+static const struct {
+    size_t experts;
+    double one[4], other[4];
+    double js_bits, psi, p_value; /* -1: not tested */
+} DRIFTS[] = {
+    {3,
+     {30, 30, 40},
+     {300, 320, 380},
+     0.0004177142968235792,
+     0.002165461652349875,
+     0.9002286832967742},
+    {3,
+     {30, 10, 60},
+     {300, 320, 380},
+     0.06167532858121305,
+     0.3419118415381881,
+     5.030086367271768e-07},
+    {3, {2, 1, 1}, {3, 5, 4}, 0.050136188244587876, 0.17586178733066013, -1},
+    {4,
+     {60, 2, 1, 40},
+     {500, 10, 10, 480},
+     0.006874951717603883,
+     0.04350260970087237,
+     0.1098288731801898},
+    {4,
+     {10000, 20000, 30000, 0},
+     {20000, 10000, 30000, 10},
+     0.04093200337643932,
+     0.23152109187752434,
+     0},
+    {4, {25, 25, 25, 25}, {25, 25, 25, 25}, 0, 0, 1},
+    {2, {500, 500}, {560, 440}, 0.0026078279567118834, 0.014440687141017804, 0.007167786185163516},
+};
+
+static struct routing_sample sample_of(const double *items, size_t experts, double *share)
+{
+    double sum = 0;
+    for (size_t i = 0; i < experts; i++)
+        sum += items[i];
+    for (size_t i = 0; i < experts; i++)
+        share[i] = items[i] / sum;
+    return (struct routing_sample){share, sum};
+}
+
+START_TEST(drift_is_what_scipy_says)
+{
+    for (size_t i = 0; i < sizeof DRIFTS / sizeof *DRIFTS; i++) {
+        double p[4], q[4];
+        struct routing_drift drift;
+        const size_t experts = DRIFTS[i].experts;
+        const struct routing_sample one = sample_of(DRIFTS[i].one, experts, p),
+                                    other = sample_of(DRIFTS[i].other, experts, q);
+        ck_assert(routing_drift_of(experts, &one, &other, &drift));
+        check_near(drift.js_bits, DRIFTS[i].js_bits);
+        check_near(drift.psi, DRIFTS[i].psi);
+        ck_assert(drift.tested == (DRIFTS[i].p_value >= 0));
+        check_near(drift.p_value, drift.tested ? DRIFTS[i].p_value : 1);
+        ck_assert(routing_drift_of(experts, &other, &one, &drift)); /* symmetric */
+        check_near(drift.js_bits, DRIFTS[i].js_bits);
+        check_near(drift.p_value, drift.tested ? DRIFTS[i].p_value : 1);
+    }
+}
+END_TEST
+
+START_TEST(nothing_drifts_from_nothing)
+{
+    struct routing_drift drift;
+    const struct routing_sample none = {SUMS(0, 0), 0}, some = {SUMS(0.5, 0.5), 4};
+    ck_assert(!routing_drift_of(2, &none, &some, &drift));
+    ck_assert(!routing_drift_of(2, &some, &(struct routing_sample){0}, &drift));
+}
+END_TEST
+
+/* Of 2,000 pairs of samples from one distribution, about 1 % have a p-value below 1 %. */
+START_TEST(few_rows_do_not_cry_wolf)
+{
+    enum { PAIRS = 2000, ITEMS = 60, EXPERTS = 4 };
+    uint32_t state = 17;
+    int alarms = 0;
+    for (int pair = 0; pair < PAIRS; pair++) {
+        double items[2][EXPERTS] = {{0}}, p[EXPERTS], q[EXPERTS];
+        struct routing_drift drift;
+        for (int item = 0; item < 2 * ITEMS; item++) {
+            state = state * 1664525u + 1013904223u;
+            const uint32_t at = (state >> 8) % 20;
+            items[item % 2][at < 10 ? 0 : at < 16 ? 1 : at < 19 ? 2 : 3]++;
+        }
+        const struct routing_sample one = sample_of(items[0], EXPERTS, p),
+                                    other = sample_of(items[1], EXPERTS, q);
+        ck_assert(routing_drift_of(EXPERTS, &one, &other, &drift));
+        alarms += drift.p_value < 0.01;
+    }
+    ck_assert_int_gt(alarms, 5);
+    ck_assert_int_lt(alarms, 40);
+}
+END_TEST
+
 /* ---- the document ---- */
 
 static struct routing_layer layer_of(const char *name, const struct moed_gate_counts *counts,
                                      const struct moed_gate_counts *none)
 {
-    return (struct routing_layer){
-        .name = name, .top_k = 2, .counts = counts, .recent = none, .earlier = none};
+    return (struct routing_layer){.name = name,
+                                  .top_k = 2,
+                                  .counts = counts,
+                                  .recent = none,
+                                  .earlier = none,
+                                  .before = none};
 }
 
 static const char DOCUMENT[] =
@@ -222,7 +328,9 @@ static const char DOCUMENT[] =
     "\"usage_entropy_bits\":0.375,\"gate_entropy_bits\":0,\"margin\":0,\"imbalance\":2.25,"
     "\"weight_imbalance\":2.25,\"balancedness\":0.4444444444444444,"
     "\"cv\":0.9354143466934853,\"jain\":0.5333333333333333,"
-    "\"effective_experts\":1.7547653506033232,\"unused\":1,\"dying\":[]},"
+    "\"effective_experts\":1.7547653506033232,\"unused\":1,\"dying\":[],"
+    "\"drift\":{\"reference\":{\"js_bits\":1,\"psi\":3.244649335495236,\"p_value\":null},"
+    "\"previous\":null}},"
     "{\"name\":\"later \\\"one\\\"\",\"rows\":0,\"top_k\":2,\"experts\":["
     "{\"index\":2,\"selected\":0,\"share\":0,\"weight\":0,\"weight_share\":0,"
     "\"probability\":0,\"top1\":0,\"dropped\":0,\"idle_seconds\":null},"
@@ -232,7 +340,8 @@ static const char DOCUMENT[] =
     "\"probability\":0,\"top1\":0,\"dropped\":0,\"idle_seconds\":null}],"
     "\"usage_entropy_bits\":0,\"gate_entropy_bits\":0,\"margin\":0,\"imbalance\":0,"
     "\"weight_imbalance\":0,\"balancedness\":0,\"cv\":0,\"jain\":0,\"effective_experts\":0,"
-    "\"unused\":3,\"dying\":[],\"dropped\":0}]}";
+    "\"unused\":3,\"dying\":[],"
+    "\"drift\":{\"reference\":null,\"previous\":null},\"dropped\":0}]}";
 
 START_TEST(document_has_every_member)
 {
@@ -243,6 +352,7 @@ START_TEST(document_has_every_member)
     some->expert[1].probability = moed_sum_of(0.25);
     struct routing_layer layers[] = {layer_of("moe", some, none),
                                      layer_of("later \"one\"", none, none)};
+    layers[0].reference = (struct routing_sample){SUMS(0, 0, 1), 10};
     layers[1].expert_index = (const int32_t[]){2, 4, 9};
     layers[1].limited = true;
     const struct routing_document document = {.model = "digits",
@@ -300,4 +410,5 @@ END_TEST
 RUN_TESTS("proto/routing", nothing_routed_yet, even, collapsed, dense,
           entropies_come_from_distributions, all_dropped, shares_add_up_to_one,
           an_expert_dies_beyond_chance, the_limit_is_one_in_a_thousand, dense_experts_die_by_weight,
+          drift_is_what_scipy_says, nothing_drifts_from_nothing, few_rows_do_not_cry_wolf,
           document_has_every_member, document_names_the_dying, document_without_layers)
