@@ -41,6 +41,12 @@ static void option_name_of(const char *variable, size_t length, char name[OPTION
         *at = *at >= 'A' && *at <= 'Z' ? (char)(*at - 'A' + 'a') : *at;
 }
 
+/* The kernel is the engine's to read; moectl reads the server's URL and a token. */
+static bool is_of_others(const char *name)
+{
+    return strcmp(name, "kernel") == 0 || strcmp(name, "url") == 0 || strcmp(name, "token") == 0;
+}
+
 /* One variable, "NAME=value", that begins with MOED_. */
 static int read_variable(struct options *options, const char *variable, struct error *err)
 {
@@ -48,9 +54,9 @@ static int read_variable(struct options *options, const char *variable, struct e
     size_t length = strcspn(variable, "=");
     const char *value = variable + length + (variable[length] == '=');
     option_name_of(variable, length, name);
-    if (is_service_link(value) || is_service_variable(variable) || strcmp(name, "kernel") == 0)
-        return 0; /* the kernel is the engine's to read */
     const struct option_row *row = option_find(name, false);
+    if (is_service_link(value) || is_service_variable(variable) || (!row && is_of_others(name)))
+        return 0;
     int result = row ? option_set(options, row, value, err) : option_unknown(name, false, err);
     if (result != 0)
         error_prefix(err, "%.*s", (int)length, variable);

@@ -148,17 +148,36 @@ generic_integration_tests() { # BINARY MODULE...
     MOED_TEST_KERNEL=generic integration_tests "$@"
 }
 
-# The program and its manual page, and nothing else, land where packages look for them.
+# The programs, their manual pages and the client library, and nothing else, land where packages look
+# for them.
+INSTALLED="./bin/moectl ./bin/moed ./include/moed_client.h ./lib/libmoed-client.a
+    ./lib/libmoed-client.so.VERSION ./lib/pkgconfig/moed-client.pc
+    ./share/bash-completion/completions/moectl ./share/bash-completion/completions/moed
+    ./share/man/man1/moectl.1 ./share/man/man1/moed.1 ./share/man/man5/moed.conf.5"
 installed_files() { # BUILD_DIRECTORY
     prefix=$(mktemp -d)
     cmake --install "$1" --prefix "$prefix" &&
         "$prefix/bin/moed" --version &&
-        found=$(cd "$prefix" && find . -type f | sort | tr '\n' ' ') &&
-        [ "$found" = "./bin/moed ./share/man/man1/moed.1 " ]
+        "$prefix/bin/moectl" --version &&
+        found=$(cd "$prefix" && find . -type f | sed -E 's|lib/[a-z0-9_]+-linux-gnu/|lib/|
+            s|\.so\.[0-9.]+|.so.VERSION|' | LC_ALL=C sort) &&
+        [ "$found" = "$(printf '%s\n' $INSTALLED)" ] &&
+        installed_library "$prefix"
     status=$?
     echo "installed: ${found-}"
     rm -rf "$prefix"
     return $status
+}
+
+# A program finds the library by its pkg-config file, and runs with it.
+installed_library() { # PREFIX
+    config=$(dirname "$(find "$1" -name moed-client.pc)")
+    printf '%s\n' '#include <moed_client.h>' 'int main(void) {' \
+        'return moed_client_new("ftp://", 0, 0) != 0; }' >"$1/program.c"
+    # One word per flag.
+    # shellcheck disable=SC2046
+    cc "$1/program.c" -o "$1/program" $(PKG_CONFIG_PATH=$config pkg-config --cflags --libs moed-client) &&
+        LD_LIBRARY_PATH=$(dirname "$config") "$1/program"
 }
 
 # All but parity, which is about numbers and takes the release build.

@@ -1,0 +1,22 @@
+/* Errors of the library: the first cause wins, and texts never overflow. */
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "clients/c/internal.h"
+
+int client_fail(struct moed_client_error *err, enum moed_client_code code, const char *format, ...)
+{
+    if (!err || err->code != MOED_CLIENT_OK)
+        return -1;
+    err->code = code;
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(err->text, sizeof err->text, format, arguments);
+    va_end(arguments);
+    return -1;
+}
+
+int client_no_memory(struct moed_client_error *err)
+{
+    return client_fail(err, MOED_CLIENT_NO_MEMORY, "out of memory");
+}

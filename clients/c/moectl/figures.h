@@ -1,0 +1,31 @@
+/* The arithmetic of routing: figures of a layer, distances between two, what is chance. */
+#ifndef MOECTL_FIGURES_H
+#define MOECTL_FIGURES_H
+
+#include <stddef.h>
+
+struct layer;
+
+/* Fills in everything that follows from the layer's counts. A layer without rows has 0 for all of
+ * it. */
+void figures_derive(struct layer *layer);
+
+/* -sum p log2 p over values that are divided by their sum; 0 when that is 0. */
+double entropy_bits(const double *values, size_t count);
+
+/* Jensen-Shannon divergence in bits, 0 to 1, of two distributions that sum to 1. */
+double divergence_bits(const double *p, const double *q, size_t count);
+
+/* Population stability index: sum (p - q) ln(p / q), with a floor under both so that an expert that
+ * vanished counts much and not infinitely. Usual reading: below 0.1 stable, above 0.25 moved. */
+double stability_index(const double *p, const double *q, size_t count);
+
+/* G test of homogeneity: the probability of two samples as far apart as `a` and `b` (counts) if
+ * both came from one distribution. `per_row`: how many of the counts one independent row makes. 1
+ * without data. */
+double same_probability(const double *a, const double *b, size_t count, double per_row);
+
+/* P(X >= x) of the chi-square distribution. */
+double chi_square_tail(double x, double degrees);
+
+#endif

@@ -1,0 +1,23 @@
+/* The commands: each returns 0, -1 with an error, or EXIT_USAGE with an error. What they write to
+ * standard output is flushed and checked by main(). */
+#ifndef MOECTL_RUN_H
+#define MOECTL_RUN_H
+
+#include <jansson.h>
+
+#include "clients/c/moectl/settings.h"
+
+enum { EXIT_USAGE = 2 };
+
+int run_models(const struct settings *settings, struct moed_client_error *err);
+int run_routing(const struct settings *settings, struct moed_client_error *err);
+int run_help(const struct settings *settings, struct moed_client_error *err);
+
+/* A handle as the settings say; the caller frees. */
+MUST_CHECK struct moed_client *connect_client(const struct settings *settings,
+                                              struct moed_client_error *err);
+
+/* The names of what is served: a list of strings. The caller decrefs. */
+MUST_CHECK json_t *fetch_names(struct moed_client *client, struct moed_client_error *err);
+
+#endif

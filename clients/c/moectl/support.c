@@ -1,0 +1,162 @@
+/* Errors, memory and text: what every file of moectl uses. */
+#include "clients/c/moectl/support.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- errors and memory ---- */
+
+int fail_with(struct moed_client_error *err, const char *format, ...)
+{
+    if (!err || err->code != MOED_CLIENT_OK)
+        return -1;
+    err->code = MOED_CLIENT_INVALID;
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(err->text, sizeof err->text, format, arguments);
+    va_end(arguments);
+    return -1;
+}
+
+void fail_in(struct moed_client_error *err, const char *context)
+{
+    char text[sizeof err->text];
+    snprintf(text, sizeof text, "%.200s: %.300s", context, err->text);
+    memcpy(err->text, text, sizeof text);
+}
+
+static void *checked(void *memory)
+{
+    if (memory)
+        return memory;
+    fputs("moectl: out of memory\n", stderr);
+    abort();
+}
+
+void *xcalloc(size_t count, size_t bytes)
+{
+    return checked(calloc(count ? count : 1, bytes ? bytes : 1));
+}
+
+char *xstrdup(const char *text)
+{
+    return checked(strdup(text));
+}
+
+/* ---- text ---- */
+
+static bool continues(char c)
+{
+    return ((unsigned char)c & 0xC0) == 0x80;
+}
+
+/* Bytes of the character at `text`; 0: not UTF-8, or a control character. Overlong forms and
+ * surrogates are let through: they harm no terminal. */
+static size_t character(const char *text)
+{
+    unsigned char first = (unsigned char)*text;
+    if (first < 0x80)
+        return first >= ' ' && first != 0x7F;
+    size_t bytes = first >= 0xF0 ? 4 : first >= 0xE0 ? 3 : 2;
+    if (first < 0xC2 || first > 0xF4)
+        return 0;
+    for (size_t i = 1; i < bytes; i++)
+        if (!continues(text[i]))
+            return 0;
+    return first == 0xC2 && (unsigned char)text[1] < 0xA0 ? 0 : bytes;
+}
+
+char *printable(const char *text)
+{
+    char *copy = xstrdup(text);
+    for (char *at = copy; *at;) {
+        size_t bytes = character(at);
+        if (bytes == 0)
+            *at = '?';
+        at += bytes ? bytes : 1;
+    }
+    return copy;
+}
+
+size_t text_columns(const char *text)
+{
+    size_t columns = 0;
+    for (; *text; text++)
+        columns += !continues(*text);
+    return columns;
+}
+
+void print_wrapped(FILE *out, int indent, int columns, const char *text)
+{
+    size_t room = (size_t)(columns - indent);
+    while (*text) {
+        size_t length = strlen(text);
+        if (length > room) {
+            for (length = room; length > 0 && text[length] != ' '; length--)
+                ;
+            if (length == 0)
+                length = strcspn(text, " ");
+        }
+        fprintf(out, "%*s%.*s\n", indent, "", (int)length, text);
+        text += length;
+        text += strspn(text, " ");
+    }
+}
+
+/* ---- files ---- */
+
+/* Reads to the end, or one byte beyond `most`. NULL: no memory, or a reading error. */
+static char *read_all(FILE *file, size_t most, size_t *length)
+{
+    size_t capacity = 1 << 16;
+    char *data = malloc(capacity + 1);
+    *length = 0;
+    while (data) {
+        *length += fread(data + *length, 1, capacity - *length, file);
+        if (*length < capacity || *length > most)
+            break;
+        char *more = realloc(data, 2 * capacity + 1);
+        if (!more)
+            free(data);
+        data = more;
+        capacity *= 2;
+    }
+    if (data && ferror(file)) {
+        free(data);
+        return NULL;
+    }
+    return data;
+}
+
+char *read_file(const char *path, size_t most, size_t *length, struct moed_client_error *err)
+{
+    bool standard = strcmp(path, "-") == 0;
+    FILE *file = standard ? stdin : fopen(path, "re");
+    char *data = NULL;
+    errno = 0;
+    if (file)
+        data = read_all(file, most, length);
+    if (!data)
+        fail_with(err, "cannot read %.300s: %s", path, strerror(errno ? errno : ENOENT));
+    else if (*length > most) {
+        fail_with(err, "%.300s has more than %zu bytes", path, most);
+        free(data);
+        data = NULL;
+    } else
+        data[*length] = '\0';
+    if (file && !standard)
+        fclose(file);
+    return data;
+}
+
+int finish_output(FILE *out, const char *what, struct moed_client_error *err)
+{
+    bool failed = ferror(out) != 0;
+    errno = 0;
+    if (out == stdout ? fflush(out) != 0 : fclose(out) != 0)
+        failed = true;
+    return failed ? fail_with(err, "cannot write %.200s: %s", what, strerror(errno ? errno : EIO))
+                  : 0;
+}
