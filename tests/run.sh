@@ -262,13 +262,29 @@ part_fuzz() {
     done
 }
 
+# Exports are also answered by the C engine, of whichever build there is.
 python_tests() {
-    (cd clients/python && "$python" -m unittest discover -v -s tests -t .)
+    for binary in build/release/moed build/asan/moed; do
+        [ ! -x "$binary" ] || break
+    done
+    (cd clients/python && MOED_BINARY=$root/$binary "$python" -m unittest discover -v -s tests -t .)
+}
+
+# ruff and mypy come from PyPI: without a network there are none.
+python_lint() {
+    tools=build/python-lint
+    [ -x $tools/bin/mypy ] || {
+        python3 -m venv $tools && $tools/bin/pip install --quiet ruff mypy numpy
+    } || { rm -rf $tools && echo "no ruff and mypy: PyPI cannot be reached" && return; }
+    tools=$root/$tools/bin
+    (cd clients/python && "$tools/ruff" check . && "$tools/mypy")
 }
 
 part_python() {
     part python "the Python package; the golden vectors are what the reference makes of their cases"
     check python count_python python_tests
+    check python-lint count_one python_lint
+    ! grep '^no ruff' "$logs/python-lint.log" || skipped=$((skipped + 1))
     check golden-data count_one "$python" tests/golden/generate.py --check
 }
 

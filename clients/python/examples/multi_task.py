@@ -2,9 +2,10 @@
 
     python3 examples/multi_task.py && moed inspect multi-task
 """
+from torch import nn
+
 import moed
 from moed.nn import Gate, Input, MultiGateMoE, MultiTask, Output, Select
-from torch import nn
 
 MEAN, STD = [38.6, 1.9e5, 10, 1e3, 87, 40], [14, 1e5, 2.6, 7e3, 4e2, 12]
 inputs = {"numeric": Input((6,), preprocess={"mean": MEAN, "std": STD}),

@@ -2,11 +2,11 @@
 
     python3 examples/vision_moe.py && moed inspect vision-moe
 """
-import moed
 import torch
-from moed.nn import (ClassToken, Gate, GaussianNoise, MoE, PositionEmbedding, Reshape, Select, Transpose,
-                     encoder_block)
 from torch import nn
+
+import moed
+from moed.nn import ClassToken, Gate, GaussianNoise, MoE, PositionEmbedding, Reshape, Select, Transpose, encoder_block
 
 SIZE, HEADS, HIDDEN, EXPERTS, CLASSES = 64, 4, 128, 8, 10
 PATCH, PATCHES = 4, 7 * 7  # of images of 28 x 28

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import tempfile
 
@@ -12,26 +13,44 @@ from moed.ops import ExportError, require
 
 CONFIG_COLUMNS = 100
 INDEX = "model.safetensors.index.json"
+CHECKPOINT_FILE = re.compile(r"config\.json|model\.safetensors(\.index\.json)?|model-\d+-of-\d+\.safetensors")
+VALID_MODEL = re.compile(r"(?!\.)[A-Za-z0-9_.-]{1,128}")
 
 
-def write(directory, config, tensors, dtype, max_shard_bytes=None):
-    """Puts config.json and the weights into `directory`. A checkpoint that is there is replaced whole."""
+def check_place(directory):
+    """The absolute path, or ExportError if nothing may be written there or no server would take it."""
     directory = os.path.abspath(directory)
+    require(not os.path.islink(directory), directory, "is a symbolic link; export to a new directory and change the "
+                                                      "link, or name what it points to")
+    require(VALID_MODEL.fullmatch(os.path.basename(directory)), directory,
+            "is the model's name on a server: at most 128 letters, digits, '_', '-' or '.', not beginning with a dot")
     _refuse_foreign(directory)
+    return directory
+
+
+def write(directory, config, tensors, dtype, max_shard_bytes=None, check=None):
+    """Puts config.json and the weights into `directory`. A checkpoint that is there is replaced whole.
+
+    What else is in the directory stays. check(staged) is called with the finished checkpoint, which has its name but is
+    not in its place yet; what it raises leaves everything as it was.
+    """
+    directory = check_place(directory)
     os.makedirs(os.path.dirname(directory), exist_ok=True)
     staging = tempfile.mkdtemp(prefix=f".{os.path.basename(directory)}.", dir=os.path.dirname(directory))
+    staged = os.path.join(staging, os.path.basename(directory))
     try:
-        os.chmod(staging, 0o755)  # mkdtemp makes it private; the server may run as another user
+        os.mkdir(staged, 0o755)
         try:
-            _write_weights(staging, tensors, dtype, max_shard_bytes)
+            _write_weights(staged, tensors, dtype, max_shard_bytes)
         except safetensors.FormatError as error:
             raise ExportError(str(error)) from None
-        with open(os.path.join(staging, "config.json"), "w", encoding="utf-8") as file:
+        with open(os.path.join(staged, "config.json"), "w", encoding="utf-8") as file:
             file.write(_readable(config) + "\n")
-        _replace(staging, directory)
-    except BaseException:
+        if check is not None:
+            check(staged)
+        _replace(staged, directory, os.path.join(staging, "replaced"))
+    finally:
         shutil.rmtree(staging, ignore_errors=True)
-        raise
 
 
 def _write_weights(directory, tensors, dtype, max_shard_bytes):
@@ -87,19 +106,30 @@ def _refuse_foreign(directory):
     require(ours, directory, "exists and is not a moed checkpoint; it is left alone")
 
 
-def _replace(staging, directory):
-    """Renames `staging` to `directory`. A directory cannot be renamed over a full one, so the old one steps aside."""
+def _replace(staged, directory, aside):
+    """Renames `staged` to `directory`. A directory cannot be renamed over a full one, so the old one steps aside.
+
+    Files that are no part of the old checkpoint (a README, an evaluation) are copied into the new one before.
+    """
     if not os.path.exists(directory):
-        os.rename(staging, directory)
+        os.rename(staged, directory)
         return
-    aside = staging + ".old"
+    for name in os.listdir(directory):
+        if not CHECKPOINT_FILE.fullmatch(name):
+            _copy(os.path.join(directory, name), os.path.join(staged, name))
     os.rename(directory, aside)
     try:
-        os.rename(staging, directory)
+        os.rename(staged, directory)
     except OSError:
         os.rename(aside, directory)
         raise
-    shutil.rmtree(aside)
+
+
+def _copy(source, target):
+    if os.path.isdir(source) and not os.path.islink(source):
+        shutil.copytree(source, target, symlinks=True)
+    else:
+        shutil.copy2(source, target, follow_symlinks=False)
 
 
 def _readable(value, indent=""):

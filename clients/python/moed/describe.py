@@ -11,14 +11,15 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
-from moed.modules import Residual, CheckpointSequential
-from moed.layers import AttentiveGate, Gate, MoE, MultiGateMoE
-from moed.ops import INFERENCE_NO_OPS, OP_OF_MODULE, OPS, REQUIRED, ExportError, default_of, require
 from moed.fx_trace import trace, traceable
+from moed.layers import AttentiveGate, Gate, MoE, MultiGateMoE
+from moed.modules import CheckpointSequential, Residual
+from moed.ops import INFERENCE_NO_OPS, OP_OF_MODULE, OPS, REQUIRED, ExportError, default_of, require
 from moed.transformer_layers import of_pytorch
 
 VALID_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 INVALID_NAME = "{!r} is no name: at most 64 letters, digits, '_' or '-'"
+MOST_AXES = 6
 MIXTURES = (MoE, MultiGateMoE)
 
 
@@ -32,6 +33,7 @@ class Describer:
         self.tensors = {}  # by checkpoint name, in order of execution
         self.expert_counts = {}  # by MoE layer
         self.format = 1
+        self.key_layer = None  # of the attentive gate whose experts are being described: it needs its name
         self.in_branch = False  # of an input or an output
         self.categories = None  # of the input that the next layer begins
 
@@ -43,6 +45,12 @@ class Describer:
         described = self.layers(layers, row, path, "")
         self.in_branch, self.categories = False, None
         return described
+
+    def model(self, module, row, path, keys):
+        """(layers, output row, [layers of each key's own]) of a module whose forward() gives several things."""
+        require(traceable(module), path, "gives several things; a module whose forward() can be read may do that")
+        trunk, *branches = trace(module, row, path, keys)
+        return trunk, branches
 
     def layers(self, module, row, path, scope, prefix=""):
         """(list of layer objects, output row) of a Sequential; of a single layer, as if it were in one."""
@@ -61,7 +69,7 @@ class Describer:
 
         The format has no nesting without a meaning, so the names of nested layers are joined.
         """
-        if isinstance(layer, INFERENCE_NO_OPS):
+        if type(layer) in INFERENCE_NO_OPS:
             return [], row
         expanded = _expanded(layer, row, path)
         if isinstance(expanded, nn.Sequential):
@@ -73,14 +81,21 @@ class Describer:
             described = self.residual(layer, row, path, scope, prefix, name)
         else:
             described = self.leaf(layer, row, path, scope, prefix + name)
+        if prefix + name == self.key_layer and described["op"] != "residual":
+            described = {"op": described["op"], "name": self.key_layer, **described}
         self.categories = None
-        return [described], _run(layer, row, path)
+        out = _run(layer, row, path)
+        require(2 <= out.dim() <= 1 + MOST_AXES, path,
+                f"gives rows of shape {list(out.shape[1:])}; a server's have 1 to {MOST_AXES} axes (of one number per "
+                "row keep the axis: leave squeeze(-1) or view(-1) out)")
+        return [described], out
 
     def residual(self, layer, row, path, scope, prefix, name):
         """The branch's layers are named in the scope around it: a residual has no tensors, so it has no name."""
         if not isinstance(layer.layers, CheckpointSequential):
             prefix = f"{prefix}{name}_"
         objects, out = self.layers(layer.layers, row.clone(), path + ".layers", scope, prefix)
+        objects = objects or [nothing(out)]
         require(out.shape == row.shape, path, f"the branch turns {list(row.shape[1:])} into {list(out.shape[1:])}; "
                                               "they cannot be added")
         return {"op": "residual", "layers": objects}
@@ -130,12 +145,14 @@ class Describer:
         if layer.route != "rows":
             config["route"] = layer.route
         config["gate"] = self.gate(layer.gate, items, path + ".gate", f"{name}.gate.", len(layer.experts))
+        self.key_layer = layer.gate.key_layer if type(layer.gate) is AttentiveGate else None
         config["experts"] = self.experts(layer, items, path + ".experts", name + ".experts.")
+        self.key_layer = None
         self.expert_counts[name] = len(layer.experts)
         if type(layer.gate) is AttentiveGate:
             names = [expert_layer.get("name") for expert_layer in config["experts"]["layers"]]
             require(layer.gate.key_layer in names, path + ".gate",
-                    f"key_layer {layer.gate.key_layer!r} is not an expert layer with weights ({names})")
+                    f"key_layer {layer.gate.key_layer!r} is not one layer of the experts ({names})")
         if layer.shared is not None:
             config["shared"] = self.shared(layer, items, path, name)
         if {"route", "shared"} & set(config):
@@ -166,7 +183,8 @@ class Describer:
         config = {}
         if type(gate) is AttentiveGate:
             config = {"kind": "attentive", "key_layer": gate.key_layer}
-        config["layers"], out = self.layers(gate.layers, row.clone(), path + ".layers", scope)
+        layers, out = self.layers(gate.layers, row.clone(), path + ".layers", scope)
+        config["layers"] = layers or [nothing(out)]
         require(out.dim() == 2, path, f"the layers give {list(out.shape[1:])} for a row; a gate needs one axis")
         require(type(gate) is AttentiveGate or out.shape[1] == count, path,
                 f"{out.shape[1]} logits for {count} experts")
@@ -208,12 +226,13 @@ class Describer:
 
     def expert(self, expert, row, path, scope):
         """(layers, shapes of the tensors by name): what all experts of a layer have in common."""
-        layers, _ = self.layers(expert, row.clone(), path, scope)
-        return layers, {name[len(scope):]: tensor.shape for name, tensor in self.tensors.items()
+        layers, out = self.layers(expert, row.clone(), path, scope)
+        return layers or [nothing(out)], {name[len(scope):]: tensor.shape for name, tensor in self.tensors.items()
                         if name.startswith(scope)}
 
     def shared(self, layer, items, path, name):
         layers, out = self.layers(layer.shared, items.clone(), path + ".shared", name + ".shared.")
+        layers = layers or [nothing(out)]
         of_expert = _run(layer.experts[0], layer.expert_input(0, items), path + ".experts.0")
         require(out.shape == of_expert.shape, path + ".shared",
                 f"gives {list(out.shape[1:])}, but the experts {list(of_expert.shape[1:])}")
@@ -224,6 +243,11 @@ class Describer:
                 f"is not nn.Linear({size}, 1, bias=False)")
         self.add({"weight": gate.weight}, path, name + ".shared_gate")
         return {"layers": layers, "gate": "sigmoid"}
+
+
+def nothing(row):
+    """A layer that gives what it takes: the format has no empty lists of layers."""
+    return {"op": "reshape", "shape": list(row.shape[1:])}
 
 
 def _expanded(module, row, path):

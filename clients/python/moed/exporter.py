@@ -4,26 +4,32 @@ config.json is put together here; describe.py translates the layers. What the fo
 approximated.
 """
 
-import copy
 import math
 import os
+import re
 from typing import Any, Mapping, Optional, Sequence, Union
 
 import torch
 from torch import nn
 
-from moed import checkpoint
-from moed.multitask import Input, MultiTask, Output, join
-from moed.ops import ExportError, require
-from moed.describe import Describer
+from moed import checkpoint, engine
+from moed.describe import Describer, nothing
+from moed.loader import build, load
+from moed.multitask import MultiTask, Output, join
+from moed.ops import require
+from moed.prepare import evaluated, folded
+from moed.subject import Subject, subject_of
+from moed.verify import check_engine, check_package, outcome, sample_rows
 
 PathLike = Union[str, "os.PathLike[str]"]
+VALID_TENSOR = re.compile(r"(?!routing\.)[^\s\x00-\x1F\x7F]{1,128}")
 DTYPES = {"f32": "F32", "f16": "F16", "bf16": "BF16"}
 
 
 def export(model: nn.Module, example_inputs: Any, directory: PathLike, *, input_name: str = "input",
-           output_name: str = "output", preprocess: Optional[Mapping[str, Any]] = None,
-           labels: Optional[Sequence[Any]] = None, description: str = "", dtype: str = "f32",
+           output_name: Union[str, Sequence[Optional[str]]] = "output",
+           preprocess: Optional[Mapping[str, Any]] = None, categories: Optional[int] = None,
+           labels: Any = None, description: str = "", dtype: str = "f32",
            routing_reference: Optional[Mapping[str, Any]] = None, max_shard_bytes: Optional[int] = None) -> None:
     """Writes `model` as a checkpoint directory that `moed serve` loads.
 
@@ -37,10 +43,14 @@ def export(model: nn.Module, example_inputs: Any, directory: PathLike, *, input_
             MultiTask.
         directory: where the checkpoint goes; its last part is the model's name on a server.
         input_name: what clients call the input.
-        output_name: what clients call the output.
+        output_name: what clients call the output. Of a model that gives several things, a name for each in order, None
+            for what is left out; without names those of a dict or a named tuple. What has no row axis (a loss) is left
+            out by itself.
         preprocess: {"scale": s, "mean": [m, ...], "std": [d, ...]}, one number or one per channel. The server computes
             (x * scale - mean) / std on the raw values that clients send; None if the model takes raw values.
-        labels: names of the output's elements; numbers are turned into strings.
+        categories: the input holds integers from 0 to categories - 1. Needed of integers only where it is not the size
+            of the model's one nn.Embedding.
+        labels: names of the output's elements, of several outputs {output: names}. Numbers are turned into strings.
         description: shown by metadata and `moed inspect`.
         dtype: "f32", "f16" or "bf16", how the weights are stored.
         routing_reference: {MoE layer: {"share": [one per expert], "rows": n}}, the routing on known-good data against
@@ -56,42 +66,37 @@ def export(model: nn.Module, example_inputs: Any, directory: PathLike, *, input_
     Example:
         >>> moed.export(model, torch.zeros(1, 16), "my-model", labels=["red", "green", "blue"])
     """
-    if dtype not in DTYPES:
-        raise ExportError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
+    require(dtype in DTYPES, "dtype", f"{dtype!r} is not one of {', '.join(DTYPES)}")
+    directory = checkpoint.check_place(directory)
     if isinstance(model, MultiTask):
         require(example_inputs is None and preprocess is None and labels is None, "model",
                 "a MultiTask's inputs and outputs have shapes, preprocessing and labels of their own")
+        model = evaluated(model)
     else:
-        model = MultiTask({input_name: Input(_row_shape(example_inputs), preprocess=preprocess)}, model,
-                          {output_name: Output(labels=labels)})
-    # A copy: training mode, device and precision of the caller's module stay as they are.
-    model = copy.deepcopy(model).cpu().float().eval()
+        model = subject_of(model, example_inputs, input_name, output_name, preprocess, categories, labels)
     describer = Describer()
     with torch.no_grad(), torch.random.fork_rng(devices=[]):  # new layers draw initial weights
-        parts = _model(describer, model)
-    config = {"model_type": "moed", "format_version": describer.format, "description": description, **parts}
-    if routing_reference is not None:
-        config["routing_reference"] = _checked_reference(routing_reference, describer.expert_counts)
-    checkpoint.write(directory, config, describer.tensors, DTYPES[dtype], max_shard_bytes)
+        parts = _model(describer, folded(model))
+        config = {"model_type": "moed", "format_version": describer.format, "description": description, **parts}
+        if routing_reference is not None:
+            config["routing_reference"] = _checked_reference(routing_reference, describer.expert_counts)
+        tensors = {name: torch.from_numpy(values) for name, values in describer.tensors.items()}
+        rows = sample_rows(dict(zip(model.input_names, model.inputs)))
+        check_package(outcome(model, rows, "model"), build(config, tensors, directory), rows, "model")
+        binary = engine.find()
+
+        def check(staged: str) -> None:
+            if binary is not None:
+                check_engine(binary, staged, load(staged), rows, "model")
+        checkpoint.write(directory, config, describer.tensors, DTYPES[dtype], max_shard_bytes, check)
 
 
 def export_shape(module: nn.Module, directory: PathLike, input_shape: Optional[Sequence[int]] = None,
                  **settings: Any) -> None:
     """moed.export.export of the last release: the shape of a row in place of example inputs."""
-    if input_shape is None and not isinstance(module, MultiTask):
-        raise ExportError("input_shape: is missing: the shape of one row, without the batch axis")
+    require(input_shape is not None or isinstance(module, MultiTask), "input_shape",
+            "is missing: the shape of one row, without the batch axis")
     export(module, None if input_shape is None else torch.zeros(1, *input_shape), directory, **settings)
-
-
-def _row_shape(example: Any) -> "tuple[int, ...]":
-    if isinstance(example, (tuple, list)) and len(example) == 1:
-        example = example[0]
-    require(isinstance(example, torch.Tensor), "example_inputs",
-            f"is {type(example).__name__}; it must be a tensor, batch axis included, as in torch.zeros(1, 3, 32, 32). "
-            "A model of several inputs is put together with moed.nn.MultiTask")
-    require(example.dim() > 1, "example_inputs",
-            f"has shape {list(example.shape)}; it needs a batch axis before those of a row")
-    return tuple(example.shape[1:])
 
 
 # --- the parts of config.json -----------------------------------------------------------------------------------
@@ -100,7 +105,18 @@ def _model(describer, model):
     """inputs, layers and outputs; in the words of format 1 where they suffice."""
     entries = [_input(describer, *named) for named in zip(model.input_names, model.inputs)]
     inputs = [config for config, _ in entries]
-    layers, row = describer.layers(model.layers, join([row for _, row in entries]), "model", "")
+    row = join([row for _, row in entries])
+    layers = model.layers
+    if isinstance(model, Subject) and model.keys is not None:
+        layers, own = describer.model(layers, row, "model", model.keys)
+        model.outputs = nn.ModuleList(Output(branch if len(branch) else None, output.labels)
+                                      for branch, output in zip(own, model.outputs))
+    if len(entries) == 1 and model.inputs[0].layers is None:
+        describer.categories = model.inputs[0].categories
+    layers, row = describer.layers(layers, row, "model", "")
+    if layers and layers[0]["op"] == "embedding":
+        inputs[0]["layers"] = [layers.pop(0)]
+    layers = layers or [nothing(row)]
     outputs = [_output(describer, *named, row) for named in zip(model.output_names, model.outputs)]
     plain_input = len(inputs) == 1 and not {"categories", "layers"} & set(inputs[0])
     plain_output = len(outputs) == 1 and "layers" not in outputs[0]
@@ -112,7 +128,7 @@ def _model(describer, model):
 
 def _input(describer, name, entry):
     """(config, what enters the model's layers)"""
-    config = {"name": name, "shape": [int(size) for size in entry.shape]}
+    config = {"name": _checked_name(name, "inputs"), "shape": [int(size) for size in entry.shape]}
     if entry.preprocess is not None:
         config["preprocess"] = _checked_preprocess(entry.preprocess, entry.shape)
     if entry.categories is not None:
@@ -120,18 +136,36 @@ def _input(describer, name, entry):
     row = entry.preprocessed(_example_row(entry.shape, entry.categories))
     if entry.layers is not None:
         config["layers"], row = describer.branch(entry.layers, row, "inputs", name, entry.categories)
+    if not config.get("layers"):
+        config.pop("layers", None)
     return config, row
 
 
 def _output(describer, name, entry, row):
-    config = {"name": name}
+    config = {"name": _checked_name(name, "outputs")}
     if entry.layers is not None:
         config["layers"], row = describer.branch(entry.layers, row.clone(), "outputs", name)
+    if not config.get("layers"):
+        config.pop("layers", None)
     if entry.labels is not None:
         size = row.shape[-1] if row.dim() > 1 else 1
-        require(len(entry.labels) == size, "labels", f"{len(entry.labels)} labels for an output of {size} elements")
-        config["labels"] = list(entry.labels)
+        labels = _checked_labels(entry.labels)
+        require(len(labels) == size, "labels", f"{len(labels)} labels for an output of {size} elements")
+        config["labels"] = labels
     return config
+
+
+def _checked_name(name, where):
+    require(isinstance(name, str) and VALID_TENSOR.fullmatch(name), where,
+            f"{name!r} is no name: at most 128 characters without blanks, not beginning with 'routing.'")
+    return name
+
+
+def _checked_labels(labels):
+    """As strings: numpy's, integers, bytes."""
+    require(not isinstance(labels, (str, bytes)), "labels", f"{labels!r} is one text; give a list of them")
+    labels = labels.tolist() if hasattr(labels, "tolist") else list(labels)
+    return [label.decode() if isinstance(label, bytes) else str(label) for label in labels]
 
 
 def _checked_preprocess(preprocess, shape):

@@ -1,13 +1,16 @@
 """Translates the forward() of any nn.Module: torch.fx records what it calls, and every call becomes a layer.
 
 What is recorded has to be a chain from the input to the output: calls of layers, of the functions in fx_functions.py,
-and x + f(x), which becomes a Residual. The translation is then run against the module itself, with the module's weights and
-with random ones (a weight that is zero would hide a mistake), so that what is exported is what was meant, or nothing.
+and x + f(x), which becomes a Residual. The translation is then run against the module itself, with the module's weights
+and with random ones (a weight that is zero would hide a mistake), so that what is exported is what was meant, or
+nothing.
 """
 
 import copy
-import dis
 import inspect
+import operator
+import os
+import traceback
 
 import torch
 from torch import fx, nn
@@ -15,6 +18,8 @@ from torch import fx, nn
 from moed import fx_functions, modules
 from moed.ops import ExportError, require
 
+TORCH = os.path.dirname(torch.__file__)
+PACKAGE = os.path.dirname(os.path.abspath(__file__))
 ROWS = 3  # more than one, and an unlikely size of anything else
 
 
@@ -26,86 +31,152 @@ def traceable(module):
     return not ours and type(module).__module__.split(".")[0] != "torch"
 
 
-def trace(module, row, path):
-    """`module` as modules.CheckpointSequential layers. `row` is an example of its input, batch axis included."""
-    graph = _record(module, path)
+def trace(module, row, path, keys=None):
+    """`module` as modules.CheckpointSequential layers. `row` is an example of its input, batch axis included.
+
+    Where forward() gives several things, keys say which of them are wanted, and a list is returned: the layers that all
+    share, then for each key those that follow.
+    """
     generator = torch.Generator().manual_seed(0)
     rows = row.repeat((ROWS,) + (1,) * (row.dim() - 1))
     if row.is_floating_point():
         rows = torch.randn(rows.shape, generator=generator)
-    translated = _translate(module, graph, rows, path)
-    _compare(module, translated, rows, path)
+    translated = _translate(module, rows, path, keys)
+    _compare(module, translated, rows, path, keys)
     other = _with_random_weights(module, generator)
-    _compare(other, _translate(other, graph, rows, path), rows[:2], path)
-    return translated
+    _compare(other, _translate(other, rows, path, keys), rows[:2], path, keys)
+    return translated if keys is not None else translated[0]
+
+
+# Of what a trace cannot follow: code whose course depends on values, as a loop over the rows of each expert does.
+ADVICE = (". Code that depends on values cannot be exported as it is: of an MoE block say with moed.register_adapter "
+          "which gate and experts it has (clients/python/PORTING.md)")
 
 
 class _Tracer(fx.Tracer):
+    """Records the calls and, unlike fx alone, makes them: every node has a value, of ROWS rows.
+
+    So shapes are numbers that the caller's code may compute with, and a shape decides what a reshape or a mean is. Of
+    every node it notes in which submodule and on which line of the caller's code it was made.
+    """
+
+    def __init__(self, path, rows):
+        super().__init__()
+        self.inside = [path]
+        self.rows = rows
+        self.values = {}
+        self.making = False  # a call, in which fx is not to look
+
     def is_leaf_module(self, module, name):
         return not traceable(module) and not isinstance(module, nn.Sequential)
 
     def proxy(self, node):
         return _Value(node, self)
 
+    def create_node(self, *args, **kwargs):
+        node = super().create_node(*args, **kwargs)
+        node.meta["path"], node.meta["line"] = self.inside[-1], _callers_line(inspect.currentframe())
+        if node.op != "output":
+            self.making = True
+            try:
+                self.values[node] = self.make(node)
+            finally:
+                self.making = False
+        return node
 
-def _unpack(value):
-    """For `a, b = value`. PyTorch 1.13 looks for this instruction in a place where Python 3.11 no longer has it."""
-    frame = inspect.currentframe().f_back.f_back
-    running = next(step for step in dis.get_instructions(frame.f_code) if step.offset == frame.f_lasti)
-    if running.opname == "UNPACK_SEQUENCE":
-        return (value[index] for index in range(running.argval))
-    return value.tracer.iter(value)
+    def make(self, node):
+        args, kwargs = (fx.node.map_arg(given, self.values.get) for given in (node.args, node.kwargs))
+        try:
+            if node.op == "placeholder":
+                return self.rows.clone()
+            if node.op == "get_attr":
+                return operator.attrgetter(node.target)(self.root)
+            if node.op == "call_module":
+                return self.root.get_submodule(node.target)(*args, **kwargs)
+            if node.op == "call_method":
+                return getattr(args[0], node.target)(*args[1:], **kwargs)
+            return node.target(*args, **kwargs)
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            given = [value for value in args if isinstance(value, torch.Tensor)]
+            shapes = ", ".join(str(list(value.shape[1:])) for value in given)
+            raise ExportError(f"{self.inside[0]}.{_name(node)}: does not accept rows of shape {shapes}: "
+                              f"{str(error).splitlines()[0]}") from None
+
+    def call_module(self, module, forward, args, kwargs):
+        if self.making:
+            return forward(*args, **kwargs)
+        self.inside.append(f"{self.inside[0]}.{self.path_of_module(module)}")
+        result = super().call_module(module, forward, args, kwargs)
+        self.inside.pop()
+        return result
+
+    def getattr(self, attr, attr_val, parameter_proxy_cache):
+        return attr_val if self.making else super().getattr(attr, attr_val, parameter_proxy_cache)
+
+    def create_args_for_root(self, root_fn, is_module, concrete_args=None):
+        """One input; what else forward() takes keeps its default."""
+        needed = [name for name, parameter in list(inspect.signature(root_fn).parameters.items())[1:]
+                  if parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
+        names = needed or list(inspect.signature(root_fn).parameters)[1:2]
+        require(len(names) == 1, self.inside[0],
+                f"{type(self.root).__name__}.forward takes {names}; a layer has one input")
+        return root_fn, [self.root, self.create_proxy("placeholder", names[0], (), {})]
+
+
+def _callers_line(frame):
+    """"model.py:12" of the innermost frame that is neither PyTorch's nor this package's."""
+    while frame is not None and _is_ours(frame.f_code.co_filename):
+        frame = frame.f_back
+    return f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}" if frame is not None else ""
+
+
+def _is_ours(filename):
+    return filename.startswith((TORCH, PACKAGE, "<"))
 
 
 class _Value(fx.Proxy):
-    def __iter__(self):
-        return _unpack(self)
+    """What stands for a tensor in the caller's forward(). What depends on its shape only is answered at once."""
+
+    KNOWN = ("shape", "dtype", "device", "ndim", "layout", "is_cuda", "requires_grad", "is_sparse", "is_quantized")
+    ASKED = ("size", "dim", "numel", "nelement", "ndimension", "is_floating_point", "get_device", "element_size")
 
     def __getattr__(self, name):
-        return _Attribute(self, name)
+        value = self.tracer.values[self.node]
+        if name in self.KNOWN or name in self.ASKED:
+            return getattr(value, name)
+        return fx.proxy.Attribute(self, name)
 
+    def __len__(self):
+        return len(self.tracer.values[self.node])
 
-class _Attribute(fx.proxy.Attribute):
     def __iter__(self):
-        return _unpack(self)
+        return (self[index] for index in range(len(self)))
+
+    def __bool__(self):
+        raise TypeError("its course depends on values")
+
+    __int__ = __float__ = __index__ = __bool__
 
 
-def _record(module, path):
+def _record(module, rows, path):
+    """(graph, the value of each of its nodes)"""
+    tracer = _Tracer(path, rows)
     try:
-        graph = _Tracer().trace(module)
+        return tracer.trace(module), tracer.values
+    except ExportError:
+        raise
     except Exception as error:  # whatever the caller's code makes of values that are not there
-        raise ExportError(f"{path}: {type(module).__name__}.forward cannot be followed: {error}") from None
-    inputs = [node.name for node in graph.nodes if node.op == "placeholder"]
-    require(len(inputs) == 1, path, f"{type(module).__name__}.forward takes {inputs}; a layer has one input")
-    return graph
+        where = tracer.inside[-1]
+        inner = module.get_submodule(where[len(path) + 1:]) if where != path else module
+        lines = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_ours(frame.filename)]
+        line = f" ({os.path.basename(lines[-1].filename)}:{lines[-1].lineno})" if lines else ""
+        raise ExportError(f"{where}: {type(inner).__name__}.forward cannot be followed: "
+                          f"{str(error).splitlines()[0]}{line}{ADVICE}") from None
 
 
-def _translate(module, graph, rows, path):
-    recorder = _Recorder(fx.GraphModule(module, graph), path)
-    try:
-        recorder.run(rows.clone())
-    except ExportError as error:  # to which fx adds what it was doing
-        raise ExportError(str(error).splitlines()[0]) from None
-    return Translation(module, graph, recorder.values, path).layers()
-
-
-class _Recorder(fx.Interpreter):
-    """Runs the graph and keeps every node's value: a shape decides what a reshape or a mean is."""
-
-    def __init__(self, graph_module, path):
-        super().__init__(graph_module, garbage_collect_values=False)
-        self.path = path
-        self.values = {}
-
-    def run_node(self, node):
-        try:
-            self.values[node] = super().run_node(node)
-        except (RuntimeError, ValueError, IndexError, TypeError) as error:
-            given = [self.values[arg] for arg in node.args if isinstance(arg, fx.Node)]
-            shapes = ", ".join(str(list(value.shape[1:])) for value in given if isinstance(value, torch.Tensor))
-            raise ExportError(f"{self.path}.{_name(node)}: does not accept rows of shape {shapes}: "
-                              f"{str(error).splitlines()[0]}") from None
-        return self.values[node]
+def _translate(module, rows, path, keys):
+    graph, values = _record(module, rows, path)
+    return Translation(module, graph, values, path).layers(keys)
 
 
 def _name(node):
@@ -113,8 +184,18 @@ def _name(node):
     return node.target if isinstance(node.target, str) else node.target.__name__
 
 
-def _compare(module, translated, rows, path):
-    expected, got = module(rows.clone()), translated(rows.clone())
+def entry_of(result, key):
+    """What forward() gives under a key: that of a dict, the place in a tuple; None: the tensor itself."""
+    return result if key is None else result[key]
+
+
+def _compare(module, translated, rows, path, keys):
+    result, (trunk, *branches) = module(rows.clone()), translated
+    for key, branch in zip([None] if keys is None else keys, branches or [nn.Identity()]):
+        _compare_tensors(module, entry_of(result, key), branch(trunk(rows.clone())), path)
+
+
+def _compare_tensors(module, expected, got, path):
     scale = expected.abs().max().clamp_min(1.0).item()
     same = (got.shape == expected.shape and got.dtype == expected.dtype
             and torch.allclose(got, expected, rtol=1e-4, atol=1e-5 * scale, equal_nan=True))
@@ -130,6 +211,14 @@ def _with_random_weights(module, generator):
     return module
 
 
+def _fields(output):
+    """What forward() gives, as a dict or a list where it is an object made of several values."""
+    if not (isinstance(output, fx.Node) and output.op == "call_function" and isinstance(output.target, type)):
+        return output
+    fields = inspect.signature(output.target).bind(*output.args, **output.kwargs).arguments
+    return list(fields.values()) if issubclass(output.target, tuple) else fields
+
+
 class Translation:
     """Walks back from the output. What a call needs to know about its surroundings is asked here."""
 
@@ -139,23 +228,38 @@ class Translation:
         self.modules = dict(module.named_modules())
         self.values = values
         self.path = path
+        self.fixed = {}
         self.order = {node: index for index, node in enumerate(graph.nodes)}
         self.input = next(node for node in graph.nodes if node.op == "placeholder")
-        self.output = next(node for node in graph.nodes if node.op == "output").args[0]
+        self.output = _fields(next(node for node in graph.nodes if node.op == "output").args[0])
 
-    def layers(self):
-        require(isinstance(self.output, fx.Node), self.path, "forward gives several things; a layer gives one tensor")
-        return modules.CheckpointSequential(self.chain(self.input, self.output))
+    def layers(self, keys=None):
+        """[all layers], or with keys [shared layers, those of the first key, ...]."""
+        if keys is None:
+            require(isinstance(self.output, fx.Node), self.path,
+                    f"forward gives a {type(self.output).__name__}; a layer gives one tensor")
+            return [modules.CheckpointSequential(self.chain(self.input, self.output))]
+        chains = [self.links(self.input, entry_of(self.output, key)) for key in keys]
+        shared = 0
+        while all(len(chain) > shared and chain[shared][0] is chains[0][shared][0] for chain in chains):
+            shared += 1
+        parts = [chains[0][:shared], *(chain[shared:] for chain in chains)]
+        return [modules.CheckpointSequential([step for _, steps in part for step in steps]) for part in parts]
 
     def chain(self, start, end):
         """(name, layer, path) of what leads from one value to another, each step from one value to the next."""
-        steps, node = [], end
+        return [step for _, steps in self.links(start, end) for step in steps]
+
+    def links(self, start, end):
+        """[(value, the steps that make it of the value before)]"""
+        links, node = [], end
         while node is not start:
             require(isinstance(node, fx.Node) and node is not self.input, self.path,
                     f"{end} does not come from {start} alone; only a chain of layers and x + f(x) can be exported")
-            node, new = self.step(node)
-            steps = new + steps
-        return steps
+            source, steps = self.step(node)
+            links.insert(0, (node, steps))
+            node = source
+        return links
 
     def step(self, node):
         """(the value that `node` is made of, the steps that make it)"""
@@ -176,7 +280,9 @@ class Translation:
 
     def refuse(self, node, reason):
         given = [str(arg) for arg in node.args] + [f"{key}={value}" for key, value in node.kwargs.items()]
-        raise ExportError(f"{self.path}: {_name(node)}({', '.join(given)}): {reason}")
+        line = node.meta.get("line")
+        raise ExportError(f"{node.meta.get('path', self.path)}: {_name(node)}({', '.join(given)}): {reason}"
+                          f"{f' ({line})' if line else ''}")
 
     def bind(self, node, *names, **defaults):
         """The arguments of a call by name; those without a default first. The first is always the tensor."""
@@ -198,7 +304,22 @@ class Translation:
         return axis % rank - 1
 
     def parameter(self, node):
-        """The tensor that a node is, or None: a parameter of a module, perhaps expanded to all rows."""
+        """The tensor that a node is if no row has a part in it, or None: a parameter, or what is computed of such.
+
+        Of one that is expanded to all rows, the one before.
+        """
         while isinstance(node, fx.Node) and node.op == "call_method" and node.target in ("expand", "repeat"):
             node = node.args[0]
-        return self.values[node] if isinstance(node, fx.Node) and node.op == "get_attr" else None
+        fixed = isinstance(node, fx.Node) and isinstance(self.values[node], torch.Tensor) and self.is_fixed(node)
+        return self.values[node] if fixed else None
+
+    def is_fixed(self, node):
+        """Whether a value is the same for all rows of a shape. Their number counts as fixed: comparing shows it."""
+        if node not in self.fixed:
+            self.fixed[node] = _is_number(self.values[node]) or node is not self.input and all(
+                self.is_fixed(before) for before in node.all_input_nodes)
+        return self.fixed[node]
+
+
+def _is_number(value):
+    return isinstance(value, (int, float)) or isinstance(value, tuple) and all(isinstance(part, int) for part in value)

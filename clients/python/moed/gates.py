@@ -32,7 +32,7 @@ class Routing(NamedTuple):
 class Groups(NamedTuple):
     """Group-limited selection: only experts of the `keep` best of `count` groups of neighbours can be selected."""
 
-    count: int
+    count: int  # type: ignore[assignment]  # tuple.count() is not missed
     keep: int
     by: str = "top2"  # a group is as good as its two best selection values together, or as its best ("max")
 

@@ -8,8 +8,8 @@ from torch import nn
 
 from moed import checkpoint
 from moed.graph import PLAIN, Graph, Links
-from moed.modules import Residual, CheckpointSequential
 from moed.layers import AttentiveGate, Gate, MoE, MultiGateMoE
+from moed.modules import CheckpointSequential, Residual
 from moed.multitask import Input, MultiTask, Output, preprocess
 from moed.ops import OPS, REQUIRED, default_of
 
@@ -46,7 +46,11 @@ class LoadedModel(MultiTask):
 
 def load(directory):
     """The checkpoint as a module in evaluation mode, float32."""
-    config, tensors = checkpoint.read(directory)
+    return build(*checkpoint.read(directory), directory)
+
+
+def build(config, tensors, directory):
+    """The same of config.json and tensors by name, which are used up; `directory` is for messages."""
     if config.get("model_type") != "moed" or config.get("format_version") not in FORMATS:
         raise LoadError(f"{directory}: config.json is of model_type {config.get('model_type')!r}, format_version "
                         f"{config.get('format_version')!r}; this reads moed, 1 to 3")

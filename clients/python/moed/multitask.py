@@ -32,11 +32,14 @@ class Input(nn.Module):
         self.categories = categories
         self.preprocess = preprocess
         self.layers = layers
+        self.as_integers = False  # whatever the first layer is
 
     def preprocessed(self, raw):
         """The raw values as the layers take them."""
         if self.categories is None:
             return preprocess(raw, self.preprocess or {})
+        if self.as_integers:
+            return raw.long()
         first = _first(self.layers)
         # PyTorch's layers take floats, all but one; what the caller's own take is likely to be that one.
         floats = first is None or type(first).__module__.startswith("torch.") and not isinstance(first, nn.Embedding)

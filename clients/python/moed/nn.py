@@ -2,8 +2,21 @@
 
 from moed.gates import AttentiveGate, Capacity, Gate, Groups, Routing
 from moed.layers import MoE, MultiGateMoE
-from moed.modules import (GLU, ClassToken, Cube, Mean, PositionEmbedding, Reshape, Residual, RMSNorm, Scale, Select,
-                          SelfAttention, Sum, Transpose)
+from moed.modules import (
+                          GLU,
+                          ClassToken,
+                          Cube,
+                          Mean,
+                          PositionEmbedding,
+                          Reshape,
+                          Residual,
+                          RMSNorm,
+                          Scale,
+                          Select,
+                          SelfAttention,
+                          Sum,
+                          Transpose,
+)
 from moed.multitask import Input, MultiTask, Output, cgc, ple
 from moed.noise import GaussianNoise, InputJitter, UniformNoise
 from moed.transformer_layers import encoder_block

@@ -24,10 +24,10 @@ import torch
 from torch import nn
 
 from moed import routing_metrics as metrics
-from moed.modules import Select
 from moed.exporter import export
 from moed.layers import Gate, MultiGateMoE
 from moed.loader import load
+from moed.modules import Select
 from moed.multitask import Input, MultiTask, Output, ple
 from recipes import card, runner, training
 from recipes.idx import DataMissing

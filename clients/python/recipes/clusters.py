@@ -19,10 +19,10 @@ import torch
 from torch import nn
 
 from moed import routing_metrics as metrics
-from moed.modules import Cube, Reshape, Sum
 from moed.exporter import export
 from moed.layers import Gate, MoE
 from moed.loader import load
+from moed.modules import Cube, Reshape, Sum
 from moed.noise import UniformNoise
 from recipes import card, runner
 from recipes.normalized import NormalizedGD

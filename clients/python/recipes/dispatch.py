@@ -4,8 +4,8 @@ from collections import OrderedDict
 
 from torch import nn
 
-from moed.modules import Sum
 from moed.layers import Gate, MoE
+from moed.modules import Sum
 from moed.noise import UniformNoise
 
 EXPERTS = 4

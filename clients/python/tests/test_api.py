@@ -60,7 +60,7 @@ class ImportTest(unittest.TestCase):
 
     def test_there_is_nothing_else(self):
         with self.assertRaisesRegex(AttributeError, "module 'moed' has no attribute 'exprot'"):
-            moed.exprot
+            _ = moed.exprot
         self.assertLessEqual(set(moed.__all__), set(dir(moed)))
 
     def test_old_names_work_and_warn(self):

@@ -48,6 +48,11 @@ class RoundTripTest(ExportCase):
         experts = [named(fc1=nn.Linear(12, 8), relu=nn.ReLU(), out=nn.Linear(8, 3)) for _ in range(3)]
         self.assert_returns(named(moe=MoE(experts, AttentiveGate(nn.Linear(12, 8), 8, key_layer="fc1"))), (12,))
 
+    def test_keys_may_be_read_after_an_activation(self):
+        moe = MoE([expert() for _ in range(3)], AttentiveGate(nn.Linear(12, 8), 8, key_layer="relu"))
+        self.assert_returns(named(moe=moe), (12,))
+        self.assertIn({"op": "relu", "name": "relu"}, self.config()["layers"][0]["experts"]["layers"])
+
     def test_two_mixtures(self):
         def moe():
             return MoE([nn.Linear(6, 6) for _ in range(3)], Gate(nn.Linear(6, 3), score="none", normalize="softmax",
@@ -190,9 +195,10 @@ class RefusalTest(ExportCase):
         self.assert_refused(named(moe=MoE([named(inner=inner)], Gate(nn.Linear(4, 1)))), (4,),
                             "model.moe.experts.0.inner: a MoE layer inside")
 
-    def test_key_layer_must_have_weights(self):
-        moe = MoE([expert()], AttentiveGate(nn.Linear(12, 8), 8, key_layer="relu"))
-        self.assert_refused(named(moe=moe), (12,), "model.moe.gate: key_layer 'relu' is not an expert layer with weig")
+    def test_key_layer_is_one_layer(self):
+        experts = [named(body=named(fc=nn.Linear(12, 8), relu=nn.ReLU()), out=nn.Linear(8, 3))]
+        moe = MoE(experts, AttentiveGate(nn.Linear(12, 8), 8, key_layer="body"))
+        self.assert_refused(named(moe=moe), (12,), "model.moe.gate: key_layer 'body' is not one layer of the experts")
 
     def test_in_place_layers_in_branches(self):
         branch = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, 4))
@@ -232,7 +238,7 @@ class RefusalTest(ExportCase):
                 ({"preprocess": {"mean": [1.0] * 3}}, "preprocess: mean has 3 values, but the input has 2 channels"),
                 ({"preprocess": {"std": [1.0, 0.0]}}, "preprocess: std has a zero"),
                 ({"preprocess": {"gain": 2}}, r"preprocess: unknown keys \['gain'\]"),
-                ({"dtype": "int8"}, "dtype 'int8' is not one of f32, f16, bf16"),
+                ({"dtype": "int8"}, "dtype: 'int8' is not one of f32, f16, bf16"),
                 ({"routing_reference": {"moe": {"share": [1], "rows": 1}}}, "routing_reference: 'moe' is not a MoE")):
             with self.subTest(message), self.assertRaisesRegex(ExportError, message):
                 export(module, self.path, (2,), **settings)

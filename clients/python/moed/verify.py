@@ -1,0 +1,156 @@
+"""The last step of every export: the model and its checkpoint answer the same rows, and the answers are compared.
+
+The model is run as the caller gave it, before anything was folded or taken apart; the checkpoint by the package's own
+loader and, where `moed` is found, by the C engine, which also says whether a server would take it. Rows are random
+ones and those at edges: zeros, ones, large and small numbers, first and last categories.
+
+A row whose answer jumps when its numbers change in the seventh digit is at an edge of the router's choice (two equal
+logits, say). There neither side is wrong, and it is not compared.
+"""
+
+import os
+from typing import Dict, List
+
+import numpy as np
+import torch
+
+from moed import engine
+from moed.client import MoedError
+from moed.loader import LoadedModel
+from moed.multitask import Input, MultiTask
+from moed.ops import ExportError, require
+
+Tensors = Dict[str, torch.Tensor]
+
+EDGES = ("zeros", "ones", "minus ones", "a ramp", "large numbers", "small numbers")
+ROWS, MOST_ELEMENTS = 24, 1 << 22
+RELATIVE, ABSOLUTE = 1e-4, 2e-5  # of a number, and of the largest number of an output
+NUDGE = 1e-6
+
+
+def sample_rows(inputs: Dict[str, Input]) -> Tensors:
+    """Raw values for every input, [rows, ...] each."""
+    elements = sum(int(np.prod(entry.shape)) for entry in inputs.values())
+    count = max(len(EDGES) + 2, min(ROWS, MOST_ELEMENTS // max(elements, 1)))
+    generator = torch.Generator().manual_seed(0)
+    return {name: _rows_of(entry, count, generator) for name, entry in inputs.items()}
+
+
+def _rows_of(entry: Input, count: int, generator: torch.Generator) -> torch.Tensor:
+    if entry.categories is not None:
+        rows = torch.randint(0, entry.categories, (count, *entry.shape), generator=generator)
+        rows[0], rows[1] = 0, entry.categories - 1
+        return rows
+    rows = torch.randn(count, *entry.shape, generator=generator)
+    rows[0], rows[1], rows[2] = 0, 1, -1
+    rows[3] = torch.linspace(-1, 1, rows[3].numel()).reshape(entry.shape)
+    rows[4] *= 10
+    rows[5] *= 1e-3
+    return _raw(rows, entry.preprocess or {})
+
+
+def _raw(rows: torch.Tensor, settings: dict) -> torch.Tensor:
+    """What clients would send to have `rows` enter the model."""
+    def per_channel(values: list) -> torch.Tensor:
+        return torch.tensor(values, dtype=torch.float32).reshape((-1,) + (1,) * (rows.dim() - 2))
+
+    if "std" in settings:
+        rows = rows * per_channel(settings["std"])
+    if "mean" in settings:
+        rows = rows + per_channel(settings["mean"])
+    return rows / settings.get("scale", 1.0)
+
+
+def outcome(model: MultiTask, rows: Tensors, path: str) -> Tensors:
+    """The model's own answers, by output. It must give the same ones twice."""
+    try:
+        first, second = (_answers(model, {name: values.clone() for name, values in rows.items()}) for _ in range(2))
+    except Exception as error:  # whatever the caller's code says
+        shapes = {name: list(values.shape[1:]) for name, values in rows.items()}
+        raise ExportError(f"{path}: does not accept rows of shape {shapes}: {type(error).__name__}: {error}") from None
+    for name, values in first.items():
+        require(torch.equal(torch.nan_to_num(values), torch.nan_to_num(second[name])), path,
+                "gives two answers to the same rows: something in it is random at evaluation, or remembers")
+    return first
+
+
+def check_package(expected: Tensors, loaded: LoadedModel, rows: Tensors, path: str) -> None:
+    """The package's own loader."""
+    got = _answers(loaded, rows)
+    _check(expected, got, _steady(loaded, rows, got), path, "the checkpoint computes")
+
+
+def check_engine(binary: str, directory: str, loaded: LoadedModel, rows: Tensors, path: str) -> None:
+    """The C engine, against the loader on the stored weights; the chosen experts too."""
+    try:
+        engine.inspect(binary, directory)
+        with engine.Engine(binary, os.path.dirname(directory)) as server:
+            arrays = {name: values.numpy() for name, values in rows.items()}
+            answers = server.answers(os.path.basename(directory), arrays)
+    except (engine.EngineError, MoedError) as error:
+        raise ExportError(f"{path}: the server refuses the checkpoint: {error}") from None
+    expected = _answers(loaded, rows)
+    steady = _steady(loaded, rows, expected)
+    _check(expected, {name: torch.from_numpy(values.copy()) for name, values in answers.items() if name in expected},
+           steady, path, "the server computes")
+
+
+def _answers(model: MultiTask, rows: Tensors) -> Tensors:
+    with torch.no_grad():
+        answers = model(rows)
+    return answers if isinstance(answers, dict) else {model.output_names[0]: answers}
+
+
+def _steady(loaded: LoadedModel, rows: Tensors, answers: Tensors) -> torch.Tensor:
+    """[rows] of bool: those that are not at an edge of a decision, and have finite answers.
+
+    Nudges come in pairs of opposite sign: of equal logits the one finds the largest first, the other the smallest.
+    """
+    steady = torch.ones(len(next(iter(rows.values()))), dtype=torch.bool)
+    for values in answers.values():
+        steady &= torch.isfinite(values).reshape(len(values), -1).all(dim=1)
+    for seed in range(2):
+        for sign in (1, -1):
+            others = _answers(loaded, _nudged(rows, seed, sign * NUDGE))
+            for name, values in answers.items():
+                steady &= _same(others[name], values)
+    return steady
+
+
+def _nudged(rows: Tensors, seed: int, size: float) -> Tensors:
+    generator = torch.Generator().manual_seed(seed)
+    nudged = dict(rows)
+    for name, values in rows.items():
+        if values.is_floating_point():
+            scale = values.abs().maximum(values.abs().mean())
+            nudged[name] = values + size * scale * torch.randn(values.shape, generator=generator)
+    return nudged
+
+
+def _same(got: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
+    """[rows] of bool"""
+    finite = expected[torch.isfinite(expected)]
+    largest = float(finite.abs().max()) if finite.numel() else 1.0
+    close = torch.isclose(got, expected, rtol=RELATIVE, atol=ABSOLUTE * largest, equal_nan=True)
+    return close.reshape(len(got), -1).all(dim=1)
+
+
+def _check(expected: Tensors, got: Tensors, steady: torch.Tensor, path: str, who: str) -> None:
+    require(bool(steady.any()), path, "every row that was tried is at an edge of a router's choice or gives numbers "
+                                      "that are not finite; there is nothing to compare")
+    for name, values in expected.items():
+        require(got[name].shape == values.shape, path,
+                f"output '{name}': {who} rows of shape {list(got[name].shape[1:])}, the model {list(values.shape[1:])}")
+        wrong = steady & ~_same(got[name], values)
+        if wrong.any():
+            _refuse(name, got[name], values, wrong, path, who)
+
+
+def _refuse(name: str, got: torch.Tensor, expected: torch.Tensor, wrong: torch.Tensor, path: str, who: str) -> None:
+    rows: List[int] = wrong.nonzero().flatten().tolist()
+    kind = EDGES[rows[0]] if rows[0] < len(EDGES) else "random numbers"
+    difference = float((got - expected)[wrong].abs().max())
+    raise ExportError(f"{path}: {who} something else than the model: output '{name}' differs by up to "
+                      f"{difference:.3g} in {len(rows)} of {len(wrong)} rows (the first of {kind}). Does the model "
+                      "change a tensor in place that it uses again, keep something between calls, or depend on the "
+                      "other rows of a batch?")
