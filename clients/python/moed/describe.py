@@ -37,6 +37,9 @@ class Describer:
         self.in_branch = False  # of an input or an output
         self.categories = None  # of the input that the next layer begins
 
+    def need(self, version):
+        self.format = max(self.format, version)
+
     def branch(self, layers, row, path, name, categories=None):
         """The layers of an input or an output: named after it, with no mixtures among them."""
         self.in_branch, self.categories = True, categories
@@ -111,7 +114,7 @@ class Describer:
         given = {key: value for key, value in keys.items()
                  if default_of(op, key, keys) is REQUIRED or value != default_of(op, key, keys)}
         self.add(tensors, path, scope + name)
-        self.format = max(self.format, op.since)
+        self.need(op.since)
         return {"op": op_name, **({"name": name} if tensors else {}), **given}
 
     def check_embedding(self, layer, path):
@@ -134,7 +137,7 @@ class Describer:
         require(len(layer.experts) > 0, path + ".experts", "there are no experts")
         require(layer.expert_inputs is None or row.dim() > 2, path, "expert_inputs need rows of several axes")
         if type(layer) is MultiGateMoE:
-            self.format = 2
+            self.need(2)
             return {"op": "moe", "name": name, "gates": self.gates(layer, row, path, name),
                     "experts": self.experts(layer, row, path + ".experts", name + ".experts.")}
         return {"op": "moe", "name": name, **self.single_gate(layer, row, path, name)}
@@ -156,7 +159,7 @@ class Describer:
         if layer.shared is not None:
             config["shared"] = self.shared(layer, items, path, name)
         if {"route", "shared"} & set(config):
-            self.format = 2
+            self.need(2)
         return config
 
     def gates(self, layer, row, path, name):
@@ -209,7 +212,8 @@ class Describer:
                  "jitter": gate.jitter if gate.score == "sparsemixer" else None,
                  "groups": gate.groups and gate.groups._asdict(), "capacity": gate.capacity and gate.capacity._asdict()}
         newer = {key: value for key, value in newer.items() if value is not None}
-        self.format = 2 if newer else self.format
+        if newer:
+            self.need(2)
         return {**config, **newer}
 
     def experts(self, layer, items, path, scope):
@@ -221,7 +225,7 @@ class Describer:
         config = {"count": len(layer.experts), "layers": first[0]}
         if layer.expert_inputs is None:
             return config
-        self.format = 2
+        self.need(2)
         return {**config, "inputs": layer.expert_inputs}
 
     def expert(self, expert, row, path, scope):

@@ -121,7 +121,7 @@ def _model(describer, model):
     plain_input = len(inputs) == 1 and not {"categories", "layers"} & set(inputs[0])
     plain_output = len(outputs) == 1 and "layers" not in outputs[0]
     if not (plain_input and plain_output):
-        describer.format = 2
+        describer.need(2)
     return {**({"input": inputs[0]} if plain_input else {"inputs": inputs}), "layers": layers,
             **({"output": outputs[0]} if plain_output else {"outputs": outputs})}
 

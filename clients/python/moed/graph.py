@@ -4,7 +4,7 @@ config.json says it with three keys of a layer: "result" names what it gives, "i
 before it, "of" what it joins to that. The list's own input is called "input".
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import torch
 from torch import nn
@@ -15,9 +15,9 @@ from moed.modules import CheckpointSequential, batch_axis
 class Links(NamedTuple):
     """What a layer reads and gives by name. input None: the value of the layer before; result None: it has no name."""
 
-    input: str = None
+    input: Optional[str] = None
     of: tuple = ()
-    result: str = None
+    result: Optional[str] = None
 
 
 PLAIN = Links()

@@ -4,7 +4,7 @@ describe.py asks a row to describe a module, loader.py asks it to build one. Add
 hold layers of their own, residual and moe, are in describe.py and loader.py.
 """
 
-from typing import Callable, NamedTuple
+from typing import Callable, NamedTuple, Tuple
 
 import torch
 from torch import nn
@@ -229,7 +229,7 @@ def build_attention(keys, tensors):
 
 # --- functions ---------------------------------------------------------------------------------------------------
 
-def settings(module_type, *names, **torch_names):
+def settings(module_type, *names, **torch_names) -> Tuple[Callable, Callable]:
     """An op whose keys are attributes of the module, or those that `torch_names` says."""
     def describe(module, row, path):
         return {key: getattr(module, torch_names.get(key, key)) for key in names}, {}
@@ -348,11 +348,12 @@ OPS = {
     "log": plain(functions.Log, 3),
     "sqrt": plain(functions.Sqrt, 3),
     "log_softmax": Op({}, (nn.LogSoftmax,), describe_softmax, lambda keys, tensors: nn.LogSoftmax(dim=-1), 3),
-    "group_norm": Op({"groups": REQUIRED, "eps": NORM_EPS}, (nn.GroupNorm, functions.GroupNorm), describe_group_norm, build_group_norm, 3),
+    "group_norm": Op({"groups": REQUIRED, "eps": NORM_EPS}, (nn.GroupNorm, functions.GroupNorm), describe_group_norm,
+                     build_group_norm, 3),
     "l2_normalize": Op({"axis": -1, "eps": 1e-12}, (functions.L2Normalize,), describe_l2_normalize,
                        lambda keys, tensors: functions.L2Normalize(**keys), 3),
-    "max": Op({"axis": REQUIRED}, (functions.Max,), describe_reduction, lambda keys, tensors: functions.Max(keys["axis"]),
-              3),
+    "max": Op({"axis": REQUIRED}, (functions.Max,), describe_reduction,
+              lambda keys, tensors: functions.Max(keys["axis"]), 3),
     "slice": Op({"axis": 0, "start": 0, "end": None}, (functions.Slice,), describe_slice,
                 lambda keys, tensors: functions.Slice(**keys), 3),
     "adaptive_avg_pool2d": Op({"size": REQUIRED}, (functions.AdaptiveAvgPool2d,), describe_adaptive,
