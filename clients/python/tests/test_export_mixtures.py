@@ -107,7 +107,7 @@ class MixtureTest(ExportCase):
                  r"model.moe.shared_gate: is not nn.Linear\(12, 1, bias=False\)"),
                 (MultiGateMoE(experts(2), {"a b": gate}), "model.moe.gates.a b: 'a b' is no name"),
                 (MultiGateMoE(experts(2), {"a": Gate(nn.Linear(12, 3))}), "model.moe.gates.a: 3 logits for 2 experts"),
-                (MultiGateMoE(experts(2), {"a": Gate(nn.Softsign())}), "model.moe.gates.a.layers.0: Softsign has no op")):
+                (MultiGateMoE(experts(2), {"a": Gate(nn.Softsign())}), "model.moe.gates.a.layers.0: Softsign has no")):
             with self.subTest(message):
                 self.assert_refused(named(moe=moe), (12,), message)
 
