@@ -196,7 +196,7 @@ static void on_connection(void *context, struct MHD_Connection *mhd, void **stat
         http_receive_close(*state);
         end_exchange(*state); /* also one that libmicrohttpd does not know */
         connection_close(*state);
-        http->run_again = true;
+        http->run_again |= http->backlog_waits; /* for its slot */
         if (http->connections == 0 && !http->draining)
             uv_timer_stop(&http->tick);
     }

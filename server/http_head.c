@@ -52,13 +52,16 @@ static struct span trimmed(struct span span)
  * not part of one: one side would honour "Transfer-Encoding :" and the other ignore it. */
 static bool is_token(struct span span)
 {
-    static const char punctuation[] = "!#$%&'*+-.^_`|~";
-    for (const char *at = span.at; at < span.end; at++) {
-        unsigned char c = (unsigned char)*at, letter = c | 0x20;
-        bool alphanumeric = is_digit(*at) || (letter >= 'a' && letter <= 'z');
-        if (!alphanumeric && !(c && strchr(punctuation, c)))
+    static const bool ALLOWED[256] = {
+        ['0' ... '9'] = true, ['A' ... 'Z'] = true, ['a' ... 'z'] = true, ['!'] = true,
+        ['#'] = true,         ['$'] = true,         ['%'] = true,         ['&'] = true,
+        ['\''] = true,        ['*'] = true,         ['+'] = true,         ['-'] = true,
+        ['.'] = true,         ['^'] = true,         ['_'] = true,         ['`'] = true,
+        ['|'] = true,         ['~'] = true,
+    };
+    for (const char *at = span.at; at < span.end; at++)
+        if (!ALLOWED[(unsigned char)*at])
             return false;
-    }
     return span.at < span.end;
 }
 

@@ -11,7 +11,6 @@
  * it come back in its next run. */
 #include <assert.h>
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -211,6 +210,23 @@ static void hold(struct connection *connection, size_t length, struct error *err
 
 /* ---- what libmicrohttpd sees ---- */
 
+#define SHOWN(line, connection) line "\r\nHost: x\r\nConnection: " connection "\r\n"
+
+/* The request without its empty line: [HEAD][HTTP/1.0][keep the connection]. */
+static const char *const SHOWN_REQUESTS[2][2][2] = {
+    {{SHOWN("GET / HTTP/1.1", "close"), SHOWN("GET / HTTP/1.1", "keep-alive")},
+     {SHOWN("GET / HTTP/1.0", "close"), SHOWN("GET / HTTP/1.0", "keep-alive")}},
+    {{SHOWN("HEAD / HTTP/1.1", "close"), SHOWN("HEAD / HTTP/1.1", "keep-alive")},
+     {SHOWN("HEAD / HTTP/1.0", "close"), SHOWN("HEAD / HTTP/1.0", "keep-alive")}},
+};
+
+static size_t append(char *bytes, size_t at, const char *text)
+{
+    size_t length = strlen(text);
+    memcpy(bytes + at, text, length);
+    return at + length;
+}
+
 /* If there are more bytes, fills all of the room, so that libmicrohttpd reads again after the
  * answer.
  */
@@ -224,19 +240,14 @@ static ssize_t show_request(const struct connection *connection, char *bytes, si
         errno = ENOBUFS;
         return -1;
     }
-    int written = snprintf(bytes, size, "%s / HTTP/1.%c\r\nHost: x\r\nConnection: %s\r\n",
-                           head_only ? "HEAD" : "GET", head->http_1_0 ? '0' : '1',
-                           keep ? "keep-alive" : "close");
-    size_t length = (size_t)written;
+    size_t length = append(bytes, 0, SHOWN_REQUESTS[head_only][head->http_1_0][keep]);
     if (more) {
-        memset(bytes + length, 'x', size - length);
-        memcpy(bytes + length, "X: ", strlen("X: "));
-        length = size - strlen("\r\n\r\n");
-        memcpy(bytes + length, "\r\n", strlen("\r\n"));
-        length += strlen("\r\n");
+        size_t padding_end = size - strlen("\r\n\r\n");
+        length = append(bytes, length, "X: ");
+        memset(bytes + length, 'x', padding_end - length);
+        length = append(bytes, padding_end, "\r\n");
     }
-    memcpy(bytes + length, "\r\n", strlen("\r\n"));
-    return (ssize_t)(length + strlen("\r\n"));
+    return (ssize_t)append(bytes, length, "\r\n");
 }
 
 /* Reads and drops what a refused client still sends. */

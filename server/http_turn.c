@@ -22,9 +22,9 @@ void http_want_run(struct http *http)
     uv_idle_start(&http->again, on_again);
 }
 
-/* Runs once more if a connection was closed (somebody may wait for its slot) or resumed
- * (libmicrohttpd looks for those only at the beginning of a run). libmicrohttpd counts connections
- * that are handed over as work, but only another turn of the loop can help them. */
+/* Runs once more if a connection was closed for whose slot others wait, or resumed (libmicrohttpd
+ * looks for those only at the beginning of a run). libmicrohttpd counts connections that are handed
+ * over as work, but only another turn of the loop can help them. */
 static void run(struct http *http)
 {
     bool more = true;
