@@ -1,4 +1,4 @@
-/* Text sixteen bytes at a time. */
+/* Vector operations on text, sixteen bytes at a time. */
 #ifndef PROTO_BLOCK_H
 #define PROTO_BLOCK_H
 
@@ -11,10 +11,10 @@
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the first byte is the lowest bit");
 
-/* A window is as many bytes as a word has bits. */
+/* A window has 64 bytes: one for each bit of a word. */
 enum { BLOCK_BYTES = 16, BLOCK_WINDOW = 64 };
 
-/* Bytes; or true and false as 0xFF and 0x00, which is what comparing gives. */
+/* Sixteen bytes, or the result of a comparison: 0xFF for true, 0x00 for false. */
 typedef unsigned char block __attribute__((vector_size(BLOCK_BYTES)));
 
 static inline block block_load(const void *bytes)
@@ -33,7 +33,7 @@ static inline block block_last(size_t count)
     return block_load(edge + count);
 }
 
-/* The top bit of every byte, the first one's lowest. */
+/* A mask of every byte's top bit; the first byte gives the lowest bit. */
 static inline uint64_t block_bits(block bytes)
 {
 #ifdef __SSE2__
@@ -46,8 +46,7 @@ static inline uint64_t block_bits(block bytes)
 #endif
 }
 
-/* The number that sixteen digits, 0 to 9 each, are: four of them at a time, then eight, then all.
- */
+/* Converts sixteen digits, 0 to 9 each, to a number: first in fours, then in eights. */
 static inline uint64_t block_decimal(block digits)
 {
 #ifdef __SSE2__

@@ -20,7 +20,7 @@ void buffer_close(struct buffer *buffer)
     *buffer = (struct buffer){.limit = buffer->limit};
 }
 
-/* Doubling, so that appending is linear in total; never past the limit. */
+/* Doubles, so that appending takes linear time in total; never exceeds the limit. */
 static size_t grown_capacity(const struct buffer *buffer, size_t needed)
 {
     size_t capacity = buffer->capacity ? buffer->capacity : BUFFER_FIRST_BYTES;
@@ -73,7 +73,7 @@ void buffer_format(struct buffer *buffer, const char *format, ...)
     va_start(args, format);
     int bytes = vsnprintf(NULL, 0, format, args);
     va_end(args);
-    /* vsnprintf ends with a NUL, which needs room but is not part of the bytes. */
+    /* vsnprintf appends a NUL, which needs room but is not counted. */
     char *place = bytes < 0 ? NULL : buffer_reserve(buffer, (size_t)bytes + 1);
     if (!place) {
         buffer->failed = true;

@@ -1,8 +1,7 @@
-/* A growable run of bytes: request bodies, response bodies, metrics pages.
+/* A growable byte buffer: request bodies, response bodies, metrics pages.
  *
  * Every buffer is created with a limit, so that nothing a peer sends can grow one without end. A
- * failed append (limit or memory) sticks: the writer goes on and checks `failed` once at the end.
- */
+ * failure (limit or memory) is sticky: the writer goes on and checks `failed` once at the end. */
 #ifndef PROTO_BUFFER_H
 #define PROTO_BUFFER_H
 
@@ -15,14 +14,14 @@ struct buffer {
     char *data; /* owned; not NUL-terminated */
     size_t length, capacity, limit;
     bool failed;
-    bool no_memory; /* it failed for want of memory, not at its limit */
+    bool no_memory; /* memory ran out; the limit was not reached */
 };
 
 void buffer_init(struct buffer *buffer, size_t limit);
 void buffer_close(struct buffer *buffer);
 
-/* Makes room for `extra` more bytes and returns where they go, or NULL (and sets failed). The
- * caller writes at most `extra` bytes there and then adds what it wrote to `length`. */
+/* Makes room for `extra` more bytes and returns where they go; NULL on failure. The caller writes
+ * at most `extra` bytes there and adds their count to `length`. */
 char *buffer_reserve(struct buffer *buffer, size_t extra);
 void buffer_append(struct buffer *buffer, const void *bytes, size_t count);
 void buffer_text(struct buffer *buffer, const char *text);
@@ -34,7 +33,8 @@ void buffer_format(struct buffer *buffer, const char *format, ...)
 int buffer_error(const struct buffer *buffer, const char *what, const char *advice,
                  struct error *err);
 
-/* Hands the bytes over (caller frees; NULL when empty or failed) and leaves the buffer empty. */
+/* Gives the bytes to the caller, who frees them, and leaves the buffer empty. NULL if it was empty
+ * or failed. */
 char *buffer_steal(struct buffer *buffer, size_t *length);
 
 #endif

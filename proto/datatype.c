@@ -1,4 +1,4 @@
-/* Elements are copied out of the body with memcpy: there they stand at any alignment. */
+/* Elements are read with memcpy, because they have any alignment in the body. */
 #include "proto/datatype.h"
 
 #include <math.h>
@@ -71,7 +71,7 @@ bool datatype_holds(enum datatype datatype, double value)
     case DATATYPE_INT64:
         return is_integer(value, -0x1p63, 0x1p63);
     case DATATYPE_FP16:
-        return fabs(value) < 65520; /* from here on the nearest half is infinite */
+        return fabs(value) < 65520; /* from here on they round to infinity */
     case DATATYPE_BF16:
         return fabs(value) < 0x1.FFp127;
     case DATATYPE_FP32:

@@ -34,11 +34,11 @@ enum datatype datatype_from_name(const char *name);
 const char *datatype_name(enum datatype datatype);
 size_t datatype_bytes(enum datatype datatype);
 
-/* Whether a model's input takes this type: every number type; not BOOL, not BYTES. */
+/* Whether an input may have this type: all types of numbers, but not BOOL or BYTES. */
 bool datatype_is_numeric(enum datatype datatype);
 
 /* Whether `value`, as written in JSON, is a value of this type: integers in range for the integer
- * types, anything finite in range for the floating ones. */
+ * types, finite values in range for the floating-point types. */
 bool datatype_holds(enum datatype datatype, double value);
 
 /* One little-endian element at any alignment. Integers beyond 2^53 are rounded. */

@@ -13,7 +13,8 @@
 #include "proto/block.h"
 #include "proto/infer.h"
 
-/* The lists and objects open at one place of the body. Bit i says that level i is an object. */
+/* The lists and objects that are open at a position of the body. Bit i is set if level i is an
+ * object. */
 struct nesting {
     uint64_t objects;
     size_t depth;
@@ -85,8 +86,9 @@ static int nest(struct envelope *envelope, struct nesting *nesting, const char *
     return 0;
 }
 
-/* Whether the list at `list` begins, after any number of brackets, like a number. `*plain_until`
- * receives the first other byte: every list before it gets the same answer. */
+/* Whether the first element of the list at `list`, after any number of brackets, begins like a
+ * number. `*plain_until` receives where that element begins: every list that opens before it has
+ * the same answer. */
 static bool begins_with_number(const char *list, const char *end, const char **plain_until)
 {
     const char *c = list;
@@ -96,7 +98,7 @@ static bool begins_with_number(const char *list, const char *end, const char **p
     return c < end && (*c == '-' || (*c >= '0' && *c <= '9'));
 }
 
-/* Of 64; the instruction that counts bits is not in every x86-64. */
+/* Without the instruction for it, which not every x86-64 has. */
 static size_t count_bits(uint64_t bits)
 {
     bits -= bits >> 1 & UINT64_C(0x5555555555555555);
@@ -105,7 +107,7 @@ static size_t count_bits(uint64_t bits)
     return (size_t)(bits * UINT64_C(0x0101010101010101) >> 56);
 }
 
-/* The commas of a window before the first of the stops. */
+/* Counts the commas of a window before its first stop. */
 static size_t count_commas(const char *window, uint64_t stops)
 {
     uint64_t commas = 0;
@@ -116,8 +118,8 @@ static size_t count_commas(const char *window, uint64_t stops)
 }
 
 /* Skips to the next bracket or quote, adding the commas before it to `*commas` unless that is NULL.
- * Tensors are nearly all of a body and nearly all digits: a window at a time this costs a tenth of
- * scanning their numbers. */
+ * A body is mostly tensors, and tensors are mostly digits: going a window at a time costs a tenth
+ * of scanning the numbers. */
 static const char *skip_numbers(const char *c, const char *end, size_t *commas)
 {
     for (; end - c >= BLOCK_WINDOW; c += BLOCK_WINDOW) {
@@ -190,7 +192,7 @@ static int add_literal(struct envelope *envelope, const struct envelope_literal 
 {
     if (envelope->literal_count == ENVELOPE_MAX_LITERALS)
         return error_set(err, ERROR_INVALID,
-                         "more than %d separate lists of numbers: rows belong into one list",
+                         "more than %d separate lists of numbers: put all rows into one list",
                          ENVELOPE_MAX_LITERALS);
     if (envelope->literal_count == envelope->literal_capacity) {
         envelope->literal_capacity =
@@ -202,7 +204,7 @@ static int add_literal(struct envelope *envelope, const struct envelope_literal 
     return 0;
 }
 
-/* Cuts the literal at `list`: remembers it and writes its stand-in. Returns the byte after it. */
+/* Cuts the literal at `list`: records it and writes its stand-in. Returns the byte after it. */
 static const char *cut(struct envelope *envelope, const char *list, struct nesting *nesting,
                        struct buffer *text, struct error *err)
 {
@@ -216,7 +218,7 @@ static const char *cut(struct envelope *envelope, const char *list, struct nesti
     return list + literal.length;
 }
 
-/* The pass: copies the body into `text` with the literals cut. */
+/* The one pass: copies the body to `text`, with the literals cut out. */
 static int cut_literals(struct envelope *envelope, struct buffer *text, struct error *err)
 {
     const char *end = envelope->body + envelope->length;
@@ -247,7 +249,7 @@ static int cut_literals(struct envelope *envelope, struct buffer *text, struct e
     return 0;
 }
 
-/* The byte of the body that the byte `position` of the envelope was copied from. */
+/* Maps a byte position of the envelope to the position of the body that it was copied from. */
 static const char *place_in_body(const struct envelope *envelope, size_t position)
 {
     const char *body_after = envelope->body;

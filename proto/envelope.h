@@ -20,7 +20,7 @@
 #include "proto/buffer.h"
 
 enum {
-    /* Beside its tensors a request is names, shapes and parameters. */
+    /* Apart from its tensors a request has only names, shapes and parameters. */
     ENVELOPE_MAX_BYTES = 256 * 1024,
     /* Memory for its tree. An empty object costs the parser eighty times its three bytes: this
      * bounds what a body full of them makes us allocate. */
@@ -33,7 +33,7 @@ struct envelope_literal {
     const char *text; /* in the body, brackets included */
     size_t length;
     size_t entries;        /* of its outermost list */
-    size_t envelope_after; /* where the envelope goes on after its stand-in */
+    size_t envelope_after; /* the position behind its stand-in in the envelope */
     bool claimed;
 };
 
@@ -50,10 +50,10 @@ MUST_CHECK int envelope_init(struct envelope *envelope, const char *body, size_t
                              struct error *err);
 void envelope_close(struct envelope *envelope);
 
-/* The literal that a value of the envelope stands for; NULL when it is anything else. */
+/* The literal that a value of the envelope stands for; NULL if it is not a stand-in. */
 const struct envelope_literal *envelope_claim(struct envelope *envelope, const json_t *value);
 
-/* Refuses malformed JSON in the literals nobody claimed. */
+/* Refuses malformed JSON in the literals that nobody claimed. */
 MUST_CHECK int envelope_check_rest(struct envelope *envelope, struct error *err);
 
 /* Entries of the outermost list at `list`, whose brackets match before `end`. */

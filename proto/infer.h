@@ -19,15 +19,15 @@
 
 /* Bounds on what a request may ask for; the server's options fill them. */
 struct infer_limits {
-    size_t max_rows; /* rows in one request: bounds queue memory a single client can take */
-    size_t max_response_bytes; /* bounds the answer's buffer */
+    size_t max_rows; /* rows in one request: bounds the queue memory that one client can take */
+    size_t max_response_bytes; /* bounds the buffer of an answer */
 };
 
 enum {
     /* An id is echoed in the answer and the log: longer ones are refused, not truncated. */
     INFER_MAX_ID_BYTES = 256,
-    /* Nesting of request JSON: bounds the recursion of the JSON parser. Real requests need 8 or so.
-     */
+    /* Nesting of request JSON: bounds the recursion of the JSON parser. Real requests need about
+     * 8. */
     INFER_MAX_JSON_DEPTH = 32,
     /* Outputs listed in one request: the same output asked for a million times is an attack. */
     INFER_MAX_OUTPUTS = 64,
@@ -38,17 +38,17 @@ enum infer_source { INFER_OUTPUT, INFER_ROUTING_EXPERTS, INFER_ROUTING_WEIGHTS }
 struct infer_output {
     enum infer_source source;
     size_t index;          /* into signature outputs (INFER_OUTPUT) or gates (INFER_ROUTING_*) */
-    bool binary;           /* answered as binary tensor data */
+    bool binary;           /* sent as binary tensor data */
     size_t classification; /* top-n classes as BYTES strings instead of numbers; 0: numbers */
 };
 
 /* Where one input tensor lies in the body. */
 struct infer_input {
     const char *where; /* literal: what messages call the data, "data" or "instances" */
-    const char *data;  /* NULL while decoding: not given yet */
+    const char *data;  /* NULL while decoding: not found yet */
     size_t length;
     bool binary;            /* little-endian elements; else a JSON array, brackets included */
-    enum datatype datatype; /* FP32 where the format does not say */
+    enum datatype datatype; /* FP32 if the format does not say */
 };
 
 struct infer_request {
@@ -86,15 +86,15 @@ struct infer_reader {
 void infer_reader_init(struct infer_reader *reader, const struct infer_request *request,
                        size_t input);
 
-/* Reads the next `rows` rows into values [rows, elements]: int32_t of an input of categories, else
- * f32. A list holds either one list per entry of its axis or all its numbers flat. Any other count,
- * a value that is not a number of the declared datatype, one that is not a category of an input
- * that takes categories, and trailing bytes after the last row are errors; they name the input, the
- * place and what was expected. */
+/* Reads the next `rows` rows into values [rows, elements]: int32_t if the input takes categories,
+ * else f32. A list holds either one list per entry of its axis or all its numbers flat. Any other
+ * count, a value that is not a number of the declared datatype, one that is not a category of an
+ * input that takes categories, and trailing bytes after the last row are errors; they name the
+ * input, the place and what was expected. */
 MUST_CHECK int infer_reader_rows(struct infer_reader *reader, size_t rows, void *values,
                                  struct error *err);
 
-/* What was computed for a request, row-major over all its rows. All borrowed. */
+/* The results of a request, row-major over all its rows. All borrowed. */
 struct infer_result {
     const float *const *outputs; /* [signature->output_count] */
     const int32_t *const

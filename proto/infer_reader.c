@@ -1,9 +1,9 @@
 /* Streams one input's numbers out of the body, binary or JSON, into rows of f32, or of int32_t
  * where the input takes categories.
  *
- * The JSON side walks the nested lists with an explicit stack. Between calls the cursor stands
- * right behind the last child of the innermost open list (or behind its bracket), so that a call
- * may end after any row, also in the middle of a flat list of many rows. */
+ * JSON lists are walked with an explicit stack. Between calls the cursor is right after the last
+ * child of the innermost open list (or after its bracket), so a call may end after any row, even in
+ * the middle of a flat list of many rows. */
 #include <assert.h>
 #include <math.h>
 #include <stdio.h>
@@ -18,7 +18,8 @@ enum {
     /* Room for "data[12][3]..." with every axis; longer ones are cut. */
     PLACE_BYTES = 160,
     EXCERPT_BYTES = 24,
-    /* Numbers scanned before they are checked and rounded: they stay in the nearest cache. */
+    /* Numbers scanned before they are checked and rounded: few enough to stay in the first-level
+     * cache. */
     CHUNK = 256,
 };
 
@@ -39,13 +40,14 @@ void infer_reader_init(struct infer_reader *reader, const struct infer_request *
 
 /* ---- where and what, for messages ---- */
 
-/* Writes "instances[3][0]": the list at `depth`, and which of its children when `child` is set. */
+/* Writes "instances[3][0]": the list at `depth` and, if `child` is set, the index of its current
+ * child. */
 static void describe_place(const struct infer_reader *reader, size_t depth, bool child,
                            char text[PLACE_BYTES])
 {
     int used = snprintf(text, PLACE_BYTES, "%s", reader->input->where);
     for (size_t i = 0; i < depth + child && used < PLACE_BYTES; i++) {
-        /* Lists around the place are counted as seen; the child itself is not yet. */
+        /* Enclosing lists are already counted as children; the current child is not. */
         size_t index = reader->open[i].children - (i < depth);
         used += snprintf(text + used, PLACE_BYTES - (size_t)used, "[%zu]", index);
     }
@@ -83,7 +85,8 @@ static int wrong_count(const struct infer_reader *reader, size_t depth, struct e
                      expected_children(reader, depth), describe_shape(reader, depth, shape));
 }
 
-/* The offending text: one delimiter, or what stands before the next one, cut if it is long. */
+/* Length of the offending text: one delimiter, or everything before the next one, cut if it is
+ * long. */
 static int excerpt_bytes(const struct infer_reader *reader)
 {
     static const char delimiters[] = ",[]{} \t\r\n"; /* and the NUL, which would end the message */
@@ -163,7 +166,7 @@ static int next_number(struct infer_reader *reader, struct error *err)
     }
 }
 
-/* The model computes in FP32: FP64 input is welcome, but only as far as FP32 reaches. */
+/* The model computes in FP32: FP64 input is accepted, but only within FP32's range. */
 static enum datatype range_of(const struct infer_reader *reader)
 {
     enum datatype datatype = reader->input->datatype;
@@ -178,7 +181,8 @@ static int bad_number(const struct infer_reader *reader, struct error *err)
     return unexpected(reader, expected, err);
 }
 
-/* From here on a double no longer tells an integer from its neighbours or from a fraction. */
+/* Whether a double of this size no longer distinguishes an integer from its neighbours or from a
+ * fraction. */
 static bool is_beyond_doubles(enum datatype range, double number)
 {
     return (range == DATATYPE_INT64 || range == DATATYPE_UINT64) && fabs(number) >= 0x1p53;
@@ -205,8 +209,8 @@ static size_t round_numbers(enum datatype range, const double *numbers, size_t c
     return held;
 }
 
-/* Reads the one integer at the cursor from its digits, whatever its size. Returns 1, or 0 when
- * there is none that the datatype holds. */
+/* Reads the one integer at the cursor from its digits, whatever its size. Returns 1, or 0 if there
+ * is no integer that the datatype holds. */
 static size_t read_large_integer(struct infer_reader *reader, float *value)
 {
     enum datatype range = range_of(reader);
@@ -231,7 +235,7 @@ static size_t read_large_integer(struct infer_reader *reader, float *value)
 
 /* ---- categories ---- */
 
-/* Stores one element as the category that it is. */
+/* Stores one element as a category. */
 static int store_category(const struct infer_reader *reader, size_t index, double number,
                           int32_t *category, struct error *err)
 {
@@ -260,8 +264,8 @@ static size_t store_categories(const struct infer_reader *reader, const double *
 
 /* ---- numbers ---- */
 
-/* Reads up to `count` numbers, the first at the cursor. Leaves the cursor behind the last good one;
- * returns how many are good. */
+/* Reads up to `count` numbers, the first at the cursor. Leaves the cursor after the last valid one;
+ * returns how many are valid. */
 static size_t read_chunk(struct infer_reader *reader, size_t count, void *values, struct error *err)
 {
     double numbers[CHUNK];
@@ -284,7 +288,7 @@ static size_t read_chunk(struct infer_reader *reader, size_t count, void *values
     return held;
 }
 
-/* Element `index` of what is read: f32 and int32_t are as wide. */
+/* The address of element `index`: f32 and int32_t have the same size. */
 static void *element_of(void *values, size_t index)
 {
     return (float *)values + index;
@@ -301,7 +305,7 @@ static size_t read_numbers(struct infer_reader *reader, size_t count, void *valu
     for (size_t done = 0;;) {
         size_t read = read_chunk(reader, wanted - done, element_of(values, done), err);
         if (read == 0) {
-            bad_number(reader, err); /* unless store_category() has said what is wrong */
+            bad_number(reader, err); /* unless store_category() has reported it */
             return 0;
         }
         list->children += read;
@@ -310,7 +314,7 @@ static size_t read_numbers(struct infer_reader *reader, size_t count, void *valu
             return done;
         skip_space(reader);
         if (!at(reader, ','))
-            return done; /* next_number says what is wrong */
+            return done; /* next_number() has reported it */
         reader->cursor++;
         skip_space(reader);
     }

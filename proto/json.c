@@ -55,7 +55,7 @@ void json_append_error(struct buffer *body, const char *text)
     buffer_text(body, "}");
 }
 
-/* Separators come before each number but the first, so that the parts need not know their place. */
+/* Each number but the first is preceded by its separator. */
 void json_append_floats(struct buffer *body, const float *values, size_t count)
 {
     for (size_t done = 0; done < count;) {

@@ -1,4 +1,4 @@
-/* Writing JSON: the only writers of strings, errors and lists of numbers. */
+/* Writes JSON. All strings, errors and lists of numbers are written here. */
 #ifndef PROTO_JSON_H
 #define PROTO_JSON_H
 
@@ -11,7 +11,7 @@
 /* Appends `text` as a JSON string, quotes included; invalid UTF-8 is replaced by U+FFFD. */
 void json_append_string(struct buffer *body, const char *text);
 
-/* The same without the quotes, for a string made of parts. */
+/* Like json_append_string(), without the quotes: for strings built from parts. */
 void json_append_escaped(struct buffer *body, const char *text);
 
 /* Appends {"error": "<text>"}. */
@@ -21,7 +21,7 @@ void json_append_error(struct buffer *body, const char *text);
 void json_append_floats(struct buffer *body, const float *values, size_t count);
 void json_append_integers(struct buffer *body, const int32_t *values, size_t count);
 
-/* Appends one number of a statistic. */
+/* Appends one number, for statistics. */
 void json_append_double(struct buffer *body, double value);
 
 #endif

@@ -11,8 +11,8 @@
 
 #include "core/error.h"
 
-/* printf formats for text a client sent: long enough to recognise, short enough that the rest of
- * the message fits. */
+/* The printf format for text from a client: long enough to recognise, short enough to leave room
+ * for the rest of the message. */
 #define QUOTED "'%.64s'"
 
 /* The word for a value's type in messages: "a string", "an object"... */
@@ -30,7 +30,7 @@ MUST_CHECK int member_object(const json_t *object, const char *where, const char
 MUST_CHECK int member_list(const json_t *object, const char *where, const char *key,
                            const json_t **value, struct error *err);
 
-/* Records that a member which must be there is not. */
+/* Records that a required member is missing. */
 int member_missing(const char *where, const char *key, const char *expected, struct error *err);
 
 #endif

@@ -1,8 +1,8 @@
 /* float -> the shortest decimal text that reads back as the same float.
  *
  * Schubfach (Giulietti, "The Schubfach way to render doubles"): the float and the halfway points to
- * its neighbours are scaled by one power of ten, rounded so that comparisons stay exact, and the
- * shortest decimal between the halfway points is then a matter of four integer comparisons. */
+ * its neighbours are scaled by one power of ten, rounded so that comparisons stay exact. Four
+ * integer comparisons then find the shortest decimal between the halfway points. */
 #include <math.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -20,14 +20,15 @@ struct decimal {
     int exponent;
 };
 
-/* floor(log10(2^exponent)), or of 3/4 of it: the width of the interval in which text reads back as
- * one float, which is narrower just above a power of two. */
+/* floor(log10(2^exponent)), or of 3/4 of it if `narrow`: the width of the interval that reads back
+ * as one float. It is narrower at a power of two, whose lower neighbour is nearer. */
 static int interval_exponent(int exponent, bool narrow)
 {
     return (exponent * 1262611 - (narrow ? 524031 : 0)) >> 22;
 }
 
-/* factor * scaled / 2^64, with the last bit set when anything was cut off: enough to compare. */
+/* factor * scaled / 2^64, rounded to odd: the last bit is set if anything was cut off, so that
+ * comparisons stay exact. */
 static uint32_t scale_to_odd(uint64_t factor, uint32_t scaled)
 {
     unsigned __int128 product = (unsigned __int128)factor * scaled;
@@ -36,8 +37,8 @@ static uint32_t scale_to_odd(uint64_t factor, uint32_t scaled)
     return whole | (rest > 1);
 }
 
-/* Of the decimals that read back as significand * 2^exponent: the one with the fewest digits, and
- * of those the nearest. Trailing zeros may remain. */
+/* The shortest decimal that reads back as significand * 2^exponent; among equally short ones, the
+ * nearest. Trailing zeros may remain. */
 static struct decimal shortest(uint32_t significand, int exponent, bool narrow)
 {
     int k = interval_exponent(exponent, narrow);
@@ -82,8 +83,8 @@ static struct decimal decimal_from_bits(uint32_t bits)
     return shortest(significand, exponent, fraction == 0 && exponent_field > 1);
 }
 
-/* A decimal's digits, with as many zeros after them as anything below copies: copies of constant
- * length are moves, copies of variable length are calls. */
+/* A decimal's digits are followed by zeros, so that the code below can copy a constant number of
+ * bytes: that compiles to moves, a variable number to a call. */
 enum { DIGITS = 10, PADDED_DIGITS = 40, COPIED_DIGITS = 16 };
 
 /* Writes digits right-aligned at the end of text[DIGITS]; returns where they start. */
@@ -143,7 +144,7 @@ size_t number_format(char *text, float value)
         return 4;
     }
     size_t sign = bits >> 31;
-    *text = '-'; /* overwritten when there is none */
+    *text = '-'; /* overwritten if not negative */
     text += sign;
     if (value == 0) {
         memcpy(text, "0.0", 3);
@@ -158,7 +159,7 @@ size_t number_format(char *text, float value)
     size_t start = write_digits(digits, decimal.digits);
     size_t count = DIGITS - start;
     int whole = (int)count + decimal.exponent; /* digits before the point */
-    /* Python's rule for when to change to an exponent. */
+    /* Python's rule for when to use an exponent. */
     if (whole <= -4 || whole > 16)
         return sign + write_scientific(text, digits + start, count, whole - 1);
     if (whole <= 0)
@@ -166,7 +167,7 @@ size_t number_format(char *text, float value)
     return sign + write_fixed(text, digits + start, count, (size_t)whole);
 }
 
-/* Statistics, not tensors: printf's speed is enough, its locale is not. */
+/* printf is fast enough for statistics, but must use the C locale. */
 size_t number_format_double(char *text, double value)
 {
     if (!isfinite(value)) {

@@ -1,13 +1,13 @@
 /* Decimal text -> the nearest double.
  *
  * Most numbers are a small integer over a small power of ten: both are doubles, and one division
- * rounds their quotient once (Clinger). Any other with at most 19 significant digits and an
- * everyday exponent is an integer times a power of ten, and the nearest double falls out of one or
- * two 64x64-bit products (Lemire, "Number parsing at a gigabyte per second"). Everything else goes
- * to strtod in the C locale, on a copy of bounded length.
+ * rounds their quotient once (Clinger). Any other with at most 19 significant digits and a common
+ * exponent is an integer times a power of ten, and one or two 64x64-bit products give the nearest
+ * double (Lemire, "Number parsing at a gigabyte per second"). Everything else goes to strtod in the
+ * C locale, on a copy of bounded length.
  *
- * That is one number at a time, a byte at a time. The numbers of lists, which tensors are, go the
- * faster way of the second half as long as they are plain. */
+ * The first half of this file scans one number, byte by byte. Tensors are lists of numbers, and
+ * those take the faster path in the second half as long as they are plain. */
 #include <math.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -24,15 +24,16 @@
 enum {
     /* Decimal digits that always fit 64 bits. */
     MANTISSA_DIGITS = 19,
-    /* A double's halfway points have at most 767 significant digits: past them only "is anything
-     * left" matters, so a number a megabyte long costs the slow road no more than this. */
+    /* The halfway point between two doubles has at most 767 significant digits. Beyond those it
+     * only matters whether any digit is not zero, so strtod never sees more than this, even of a
+     * number a megabyte long. */
     SLOW_DIGITS = 800,
-    /* Any exponent beyond is zero or infinite whatever the digits, of which a body holds fewer. */
+    /* A larger exponent means zero or infinity whatever the digits: no body has this many. */
     EXPONENT_LIMIT = 1000000000,
 };
 
-/* What the grammar's pass over a number learns: value = mantissa * 10^exponent, plus something less
- * than 10^exponent when digits were dropped. */
+/* The parsed number: value = mantissa * 10^exponent, plus less than 10^exponent if digits were
+ * dropped. */
 struct decimal {
     const char *digits, *digits_end; /* integer and fraction, the point included */
     uint64_t mantissa;
@@ -54,7 +55,7 @@ static const char *scan_digits(const char *text, const char *end, uint64_t *mant
     return text;
 }
 
-/* The mantissa wrapped around: take the first 19 significant digits again, with care. */
+/* The mantissa overflowed: computes it again from the first 19 significant digits. */
 static void keep_leading_digits(struct decimal *decimal)
 {
     int kept = 0;
@@ -77,7 +78,7 @@ static void keep_leading_digits(struct decimal *decimal)
     }
 }
 
-/* Scans "e+12" at `text`, where there may be none. */
+/* Scans an optional exponent, such as "e+12", at `text`. */
 static const char *scan_exponent(const char *text, const char *end, int64_t *exponent)
 {
     *exponent = 0;
@@ -126,12 +127,12 @@ static const char *scan_decimal(const char *text, const char *end, struct decima
     return after;
 }
 
-/* The powers of ten that are doubles. */
+/* The powers of ten that a double holds exactly. */
 static const double exact_powers[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,
                                       1e8,  1e9,  1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
                                       1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
 
-/* mantissa / 10^-exponent, where both are doubles without rounding. */
+/* mantissa / 10^-exponent, if doubles hold both exactly. */
 static bool exact_quotient(uint64_t mantissa, int64_t exponent, double *value)
 {
     if (exponent > 0 || exponent < -22 || mantissa > UINT64_C(1) << 53)
@@ -140,7 +141,7 @@ static bool exact_quotient(uint64_t mantissa, int64_t exponent, double *value)
     return true;
 }
 
-/* The nearest double to mantissa * 10^exponent; false when the product cannot tell. */
+/* The nearest double to mantissa * 10^exponent; false if the product does not decide it. */
 static bool nearest_by_product(uint64_t mantissa, int64_t exponent, double *value)
 {
     if (mantissa == 0) {
@@ -153,8 +154,8 @@ static bool nearest_by_product(uint64_t mantissa, int64_t exponent, double *valu
     int shift = __builtin_clzll(mantissa);
     uint64_t normal = mantissa << shift;
     unsigned __int128 product = (unsigned __int128)normal * power->high;
-    /* The low 9 bits of the high word are what rounding looks at; all ones means that the power's
-     * lower half may carry into them. */
+    /* Rounding looks at the low 9 bits of the high word. If all are ones, the power's lower half
+     * may carry into them. */
     if (((uint64_t)(product >> 64) & 0x1FF) == 0x1FF)
         product += (unsigned __int128)normal * power->low >> 64;
     uint64_t high = (uint64_t)(product >> 64), low = (uint64_t)product;
@@ -168,7 +169,7 @@ static bool nearest_by_product(uint64_t mantissa, int64_t exponent, double *valu
     bool halfway = low <= 1 && exponent >= -4 && exponent <= 23 && (rounded & 3) == 1 &&
                    rounded << (top + 9) == high;
     rounded = halfway ? rounded >> 1 : (rounded + 1) >> 1;
-    /* A carry out of the 53 bits is what adding to the exponent field does by itself. */
+    /* Adding, not or-ing, lets a carry out of the 53 bits increment the exponent field. */
     uint64_t bits = ((uint64_t)binary_exponent << 52) + (rounded - (UINT64_C(1) << 52));
     memcpy(value, &bits, sizeof bits);
     return true;
@@ -180,8 +181,8 @@ static bool nearest_double(uint64_t mantissa, int64_t exponent, double *value)
            nearest_by_product(mantissa, exponent, value);
 }
 
-/* Rewrites the number as up to SLOW_DIGITS digits and an exponent: the same value, or with a 1 in
- * place of a longer tail one on the same side of every halfway point. */
+/* Rewrites the number as up to SLOW_DIGITS digits and an exponent. The value is the same; if digits
+ * are dropped, a trailing 1 keeps it on the same side of every halfway point. */
 static double slow_double(const struct decimal *decimal)
 {
     char text[SLOW_DIGITS + 32];
@@ -215,8 +216,8 @@ const char *number_scan(const char *text, const char *end, double *value)
         return NULL;
     double magnitude, next;
     bool known = nearest_double(decimal.mantissa, decimal.exponent, &magnitude);
-    /* The digits beyond the mantissa put the number between it and the next: often that says
-     * enough. */
+    /* With digits dropped the number is between this mantissa and the next. Often both round to the
+     * same double. */
     if (known && decimal.dropped_digits)
         known = nearest_double(decimal.mantissa + 1, decimal.exponent, &next) && next == magnitude;
     if (!known)
@@ -229,21 +230,22 @@ const char *number_scan(const char *text, const char *end, double *value)
 
 /* ---- lists ----
  *
- * Where the next number ends nobody can predict, and a wrong guess costs as much as converting it.
- * So a list is read in windows of 64 bytes: one look at a window finds the separators in it, and
- * from there on a number takes the same steps whatever its length and wherever its point. The
- * sixteen bytes before a separator are its digits, once those before the number are blanked and
- * those before the point moved over it. A number with more digits or an exponent takes some steps
- * more; what is odd or too near to either end of the text is left to number_scan. */
+ * The processor cannot predict where the next number ends, and a misprediction costs as much as a
+ * conversion. So a list is read in windows of 64 bytes: each window is searched for all its
+ * separators at once, and then every number takes the same steps, whatever its length and wherever
+ * its point. Its digits are in the sixteen bytes before its separator: bytes before the number are
+ * blanked, and digits before the point are moved over it. A number with more digits or with an
+ * exponent takes a few more steps. Anything unusual, or too near to either end of the text, is left
+ * to number_scan(). */
 
-/* So far before a number the bytes that are looked at with it can begin. */
+/* How many bytes before a number the vector loads may touch. */
 enum { LOOK_BACK = BLOCK_BYTES };
 
-/* A list on its way through the windows. */
+/* The state of a scan through the windows of a list. */
 struct list {
-    const char *at; /* behind the last separator taken */
+    const char *at; /* after the last separator taken */
     const char *window, *next_window, *last_window;
-    uint64_t separators; /* left in the window, as bits: commas up to the list's end, and that */
+    uint64_t separators; /* bits of the window not taken yet: the list's commas and its end */
     bool closed;         /* its end has been seen */
 };
 
@@ -272,7 +274,7 @@ static inline void find_separators(struct list *list)
     list->closed = true;
 }
 
-/* Goes on to a window with separators. The last one may overlap the one before it. */
+/* Moves on to a window that has separators. The last window may overlap the one before it. */
 static inline bool next_window(struct list *list)
 {
     while (list->separators == 0) {
@@ -288,7 +290,7 @@ static inline bool next_window(struct list *list)
     return true;
 }
 
-/* Multiplied by these, a magnitude gets its sign, zero as well. */
+/* Factors that give a magnitude its sign, also if it is zero. */
 static const double signs[2] = {1, -1};
 
 /* All ones in the last `count` bytes of four. */
@@ -301,7 +303,8 @@ static inline uint32_t load_four(const char *text)
     return four;
 }
 
-/* Bytes are digits up to 9. Sums that are carried into the next byte come from one that is none. */
+/* Whether all bytes are at most 9. A sum that carries into the next byte comes from a byte that is
+ * not. */
 static inline bool word_is_digits(uint64_t digits)
 {
     return (((digits + UINT64_C(0x7676767676767676)) | digits) & UINT64_C(0x8080808080808080)) == 0;
@@ -317,7 +320,8 @@ static inline uint64_t values_of_fours(uint64_t digits)
 /* An integer of up to four digits. */
 static inline bool take_short(const char *text, const char *end, double *value)
 {
-    /* No digits are no number, and of more than one the first is not zero. */
+    /* By number of digits: the least valid value. An empty number and a leading zero are
+     * invalid. */
     static const uint32_t least[] = {UINT32_MAX, 0, 10, 100, 1000};
     size_t length = (size_t)(end - text);
     if (length > 4)
@@ -330,10 +334,11 @@ static inline bool take_short(const char *text, const char *end, double *value)
     return integer >= least[length];
 }
 
-/* Whether a number may begin like this: with a digit, and with a zero only before no other. */
+/* A number starts with a digit, and with 0 only if no digit follows. */
 static inline bool may_begin(const char *text)
 {
-    /* By the first character: what the second one's distance from behind '9' must be less than. */
+    /* By first character: the bound on the second character's distance from ':', which follows '9',
+     * modulo 256. 256 - 10 excludes digits; 256 excludes nothing; 0, everything. */
     static const uint16_t second[256] = {['0'] = 256 - 10, ['1' ... '9'] = 256};
     return (unsigned char)(text[1] - '9' - 1) < second[(unsigned char)text[0]];
 }
@@ -343,9 +348,9 @@ static inline bool block_is_digits(block digits)
     return block_bits((digits + (128 - 10)) | digits) == 0;
 }
 
-/* The digits among the `length` characters before `end`, 1 to 16, and zeros before them.
- * `*fraction` receives how many are behind a point, BLOCK_BYTES when there is none. A point in the
- * last place and a second one are left among the digits, like anything else that is no digit. */
+/* The digits among the `length` (1 to 16) characters before `end`, padded with zeros in front.
+ * `*fraction` receives how many follow the point; BLOCK_BYTES without a point. A point at the end,
+ * a second point and other characters that are not digits remain: the caller rejects them. */
 static inline block digits_before(const char *end, size_t length, size_t *fraction)
 {
     block digits = (block_load(end - BLOCK_BYTES) - '0') & block_last(length);
@@ -356,8 +361,8 @@ static inline block digits_before(const char *end, size_t length, size_t *fracti
     return moved ^ ((moved ^ digits) & block_last(*fraction));
 }
 
-/* A number of up to sixteen characters but the sign, without an exponent: an integer, or up to
- * fifteen digits over a power of ten, which are doubles both. */
+/* Takes a number without exponent, of up to sixteen characters after its sign: an integer, or up to
+ * fifteen digits divided by a power of ten, where doubles hold both exactly. */
 static inline bool take_plain(const char *text, const char *end, double *value)
 {
     size_t negative = *text == '-';
@@ -373,9 +378,10 @@ static inline bool take_plain(const char *text, const char *end, double *value)
     return true;
 }
 
-/* The digits in [text, end), 17 to 20 characters of which up to four are before a point, as an
- * integer; `*fraction` receives how many are behind the point. The last sixteen of these are a
- * block, what is before them and what is before the point are four each. */
+/* Reads the 17 to 20 characters in [text, end), of which up to four precede the point, as an
+ * integer. `*fraction` receives how many digits follow the point. The last sixteen of those are one
+ * block; the digits before that block and the digits before the point are loaded as four bytes
+ * each. */
 static bool long_mantissa(const char *text, const char *end, uint64_t *mantissa, size_t *fraction)
 {
     uint64_t points = block_bits((block)(block_load(text) == '.')) | 1 << BLOCK_BYTES;
@@ -394,7 +400,7 @@ static bool long_mantissa(const char *text, const char *end, uint64_t *mantissa,
     return word_is_digits(high) && block_is_digits(low);
 }
 
-/* The same of 1 to 20 characters, with a point or without. */
+/* Like long_mantissa(), for 1 to 20 characters with or without a point. */
 static bool mantissa_before(const char *text, const char *end, uint64_t *mantissa, size_t *fraction)
 {
     size_t length = (size_t)(end - text);
@@ -406,7 +412,7 @@ static bool mantissa_before(const char *text, const char *end, uint64_t *mantiss
     return block_is_digits(digits);
 }
 
-/* Where the exponent of [text, end) begins, or would. */
+/* Where the exponent of [text, end) begins; `end` if there is none. */
 static const char *find_exponent(const char *text, const char *end)
 {
     size_t length = (size_t)(end - text);
@@ -416,7 +422,7 @@ static const char *find_exponent(const char *text, const char *end)
     return marks ? end - BLOCK_BYTES + __builtin_ctzll(marks) : end;
 }
 
-/* A number with an exponent, or of more than sixteen characters but the sign: up to twenty. */
+/* Takes a number with an exponent, or of 17 to 20 characters after its sign. */
 static inline bool take_long(const char *text, const char *end, double *value)
 {
     size_t negative = *text == '-';
@@ -434,7 +440,7 @@ static inline bool take_long(const char *text, const char *end, double *value)
     return true;
 }
 
-/* Skips the white space before a token: one space, as a rule. */
+/* Skips the white space before a token: usually one space. */
 static inline const char *begin_token(const char *text, const char *end)
 {
     if ((unsigned char)*text > ' ')
@@ -442,8 +448,8 @@ static inline const char *begin_token(const char *text, const char *end)
     return text[0] == ' ' && (unsigned char)text[1] > ' ' ? text + 1 : skip_space(text, end);
 }
 
-/* Takes numbers as long as there are separators and `take` can. Returns where it stopped storing.
- */
+/* Takes numbers while there are separators and `take` succeeds. Returns the end of the stored
+ * values. */
 static inline __attribute__((always_inline)) double *take_while(
     struct list *list, double *value, const double *last,
     bool (*take)(const char *text, const char *end, double *value))
@@ -459,17 +465,17 @@ static inline __attribute__((always_inline)) double *take_while(
     return value;
 }
 
-/* Takes numbers from `at` on as long as they are plain. Returns how many; `*behind` receives where
- * the last one ends. */
+/* Takes numbers from `at` on as long as they are plain. Returns how many; `*behind` receives the
+ * end of the last one. */
 static size_t take_plain_ones(const char *begin, const char *at, const char *end, double *values,
                               size_t count, const char **behind)
 {
-    /* Of a token without characters its separator and what is behind that are looked at. */
+    /* An empty token still loads its separator and the byte after it. */
     const ptrdiff_t room = BLOCK_WINDOW + 1;
     if (at - begin < LOOK_BACK || end - begin < room)
         return 0;
     struct list list = {.at = at, .next_window = at, .last_window = end - room};
-    /* Integers are rarely among others; plain numbers and long ones are. */
+    /* Lists of integers seldom hold anything else; plain and long numbers are often mixed. */
     double *value = take_while(&list, values, values + count, take_short);
     for (const double *before = NULL; value != before;) {
         value = take_while(&list, value, values + count, take_plain);
@@ -480,7 +486,7 @@ static size_t take_plain_ones(const char *begin, const char *at, const char *end
     return (size_t)(value - values);
 }
 
-/* Over a comma and the white space around it; NULL where there is none. */
+/* Skips a comma and the white space around it; NULL if there is no comma. */
 static const char *skip_comma(const char *text, const char *end)
 {
     text = skip_space(text, end);

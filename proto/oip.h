@@ -5,7 +5,7 @@
 
 #include "proto/protocol.h"
 
-/* POST /v2/models/M/infer; protocol.h says what the two do. */
+/* POST /v2/models/M/infer; struct protocol documents both functions. */
 MUST_CHECK int oip_decode(const struct signature *signature, const struct infer_body *body,
                           const struct infer_limits *limits, struct infer_request *request,
                           struct error *err);
@@ -14,7 +14,7 @@ MUST_CHECK int oip_encode(const struct infer_request *request, const struct infe
 
 extern const struct protocol protocol_oip;
 
-/* Documents of the protocol, JSON. */
+/* The protocol's JSON documents. */
 void oip_server_metadata(const char *version, struct buffer *body);
 void oip_model_metadata(const struct signature *signature, const char *const *versions,
                         size_t version_count, struct buffer *body);

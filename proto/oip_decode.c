@@ -1,7 +1,7 @@
 /* Decodes inference requests of the Open Inference Protocol.
  *
  * The body is JSON, then the binary tensors in the order of the inputs that announce them.
- * Everything is checked here but the numbers themselves, which infer_reader reads. */
+ * Everything is checked here except the numbers, which infer_reader checks as it reads them. */
 #include "proto/oip_decode.h"
 
 #include <string.h>
@@ -24,8 +24,8 @@ static int decode_id(struct oip_decoder *decoder)
     return 0;
 }
 
-/* Parameters we do not know are ignored, sequence_* and priority among them: the protocol lets any
- * model have its own. */
+/* Unknown parameters are ignored, such as sequence_* and priority: the protocol allows every model
+ * its own. */
 static int decode_parameters(struct oip_decoder *decoder)
 {
     const json_t *parameters = NULL;
@@ -85,7 +85,7 @@ static int decode_raw(struct oip_decoder *decoder, const char *body, size_t leng
     return 0;
 }
 
-/* Leaves *json_length alone without the header: then the body is all JSON. */
+/* Without the header the whole body is JSON, and *json_length stays. */
 static int decode_header_length(const char *text, size_t length, size_t *json_length,
                                 struct error *err)
 {

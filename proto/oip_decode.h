@@ -1,4 +1,4 @@
-/* Inside of the Open Inference Protocol's decoder: a request in the making, and its parts. */
+/* Internals of the Open Inference Protocol decoder: the state of a request while it is decoded. */
 #ifndef PROTO_OIP_DECODE_H
 #define PROTO_OIP_DECODE_H
 
@@ -10,8 +10,8 @@ struct oip_decoder {
     const struct infer_limits *limits;
     struct infer_request *request;
     struct envelope envelope;
-    const char *tail, *tail_end; /* the binary data no input has taken yet */
-    bool binary_output;          /* what an output is that does not say */
+    const char *tail, *tail_end; /* the binary data that no input has taken yet */
+    bool binary_output;          /* the default for outputs that do not say */
     struct error *err;
 };
 
@@ -24,10 +24,11 @@ enum {
 
 int oip_decode_inputs(struct oip_decoder *decoder);
 
-/* Needs the request's parameters, for what an output is that does not say. */
+/* Call after the request's parameters are decoded: they set the default of `binary_data`. */
 int oip_decode_outputs(struct oip_decoder *decoder);
 
-/* No outputs listed: all the model's own. Routing is answered only when asked for by name. */
+/* For a request that lists no outputs: asks for all of the model's own. Routing has to be asked for
+ * by name. */
 void oip_request_all_outputs(struct oip_decoder *decoder);
 
 #endif

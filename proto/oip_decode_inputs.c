@@ -1,5 +1,5 @@
-/* The inputs of an Open Inference Protocol request: which they are, their shape, and where their
- * numbers lie. */
+/* Decodes the inputs of an Open Inference Protocol request: their names, shapes and datatypes, and
+ * where their numbers are. */
 #include <stdio.h>
 #include <string.h>
 
@@ -9,7 +9,7 @@
 #include "proto/number.h"
 #include "proto/oip_decode.h"
 
-/* One entry of "inputs", as far as it is read. */
+/* One entry of "inputs" while it is read. */
 struct input_entry {
     const json_t *object;
     char where[OIP_WHERE_BYTES];
@@ -19,8 +19,7 @@ struct input_entry {
 
 /* ---- shape ---- */
 
-/* Reads one integer: no fraction and no exponent, not even of value zero. NULL when there is none.
- */
+/* Reads one integer: "1.0" and "1e0" are not integers. NULL if there is none. */
 static const char *scan_integer(const char *text, const char *end, double *value)
 {
     const char *after = number_scan(text, end, value);
@@ -30,8 +29,8 @@ static const char *scan_integer(const char *text, const char *end, double *value
     return after;
 }
 
-/* Reads a list of integers into dims; the count, or INFER_MAX_AXES + 1 when there are more. Returns
- * -1 when the text is anything else. */
+/* Reads a list of integers into dims; returns their count, or INFER_MAX_AXES + 1 if there are more;
+ * -1 if the text is anything else. */
 static int scan_shape(const struct envelope_literal *literal, double dims[INFER_MAX_AXES])
 {
     const char *c = literal->text, *end = literal->text + literal->length;
@@ -69,7 +68,7 @@ static int decode_rows(struct oip_decoder *decoder, const struct input_entry *en
         return error_set(decoder->err, ERROR_INVALID,
                          "%s: empty batch: the shape has %.0f rows, expected at least one",
                          entry->where, rows);
-    size_t limit = SIZE_MAX / sizeof(double) / entry->tensor->elements; /* sizes cannot wrap */
+    size_t limit = SIZE_MAX / sizeof(double) / entry->tensor->elements; /* sizes cannot overflow */
     if (limit > decoder->limits->max_rows)
         limit = decoder->limits->max_rows;
     if (rows > (double)limit)
@@ -144,13 +143,13 @@ static int decode_json_data(struct oip_decoder *decoder, const struct input_entr
     enum datatype datatype = entry->input->datatype;
     if (datatype == DATATYPE_FP16 || datatype == DATATYPE_BF16)
         return error_set(decoder->err, ERROR_INVALID,
-                         "%s: %s has no form in JSON: send FP32, or binary data", entry->where,
+                         "%s: %s cannot be sent as JSON: send FP32, or binary data", entry->where,
                          datatype_name(datatype));
     const struct envelope_literal *literal = envelope_claim(&decoder->envelope, data);
     if (!literal)
         return not_numbers(decoder, entry, data);
-    /* Rows are claimed, not sent: a short body must not make the server set memory aside for many.
-     * Nearer misses are left to the reader, which says where. */
+    /* The shape is only a claim: a short body must not make the server reserve memory for many
+     * rows. The reader reports smaller mismatches, with their place. */
     size_t numbers = decoder->request->rows * entry->tensor->elements;
     if (numbers > literal->length)
         return error_set(decoder->err, ERROR_INVALID,
@@ -188,7 +187,7 @@ static int decode_binary_data(struct oip_decoder *decoder, const struct input_en
 static int decode_data(struct oip_decoder *decoder, const struct input_entry *entry)
 {
     const json_t *data = NULL, *parameters = NULL;
-    size_t bytes = SIZE_MAX; /* not given; no member_size is as large */
+    size_t bytes = SIZE_MAX; /* absent; member_size() never gives as much */
     if (member_list(entry->object, entry->where, "data", &data, decoder->err) != 0 ||
         member_object(entry->object, entry->where, "parameters", &parameters, decoder->err) != 0 ||
         member_size(parameters, entry->where, "binary_data_size", &bytes, decoder->err) != 0)

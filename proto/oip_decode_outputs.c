@@ -1,4 +1,4 @@
-/* The outputs an Open Inference Protocol request asks for. */
+/* Decodes the outputs that an Open Inference Protocol request asks for. */
 #include <stdio.h>
 #include <string.h>
 

@@ -12,7 +12,7 @@ void oip_server_metadata(const char *version, struct buffer *body)
     buffer_text(body, ",\"extensions\":[\"binary_tensor_data\",\"classification\"]}");
 }
 
-/* What clients should send; whatever else holds the same numbers is read too. */
+/* The datatype that clients should send; others that hold the same numbers are accepted too. */
 static const char *input_datatype(const struct signature_tensor *input)
 {
     return datatype_name(input->categories ? DATATYPE_INT32 : DATATYPE_FP32);
@@ -30,7 +30,7 @@ static void append_metadata_inputs(const struct signature *signature, struct buf
     }
 }
 
-/* The routing outputs are listed too: that is how a client finds out that it may ask for them. */
+/* The routing outputs are listed too, so that clients can find them. */
 static void append_metadata_outputs(const struct signature *signature, struct buffer *body)
 {
     for (size_t i = 0; i < oip_output_count(signature); i++) {
@@ -87,7 +87,7 @@ static void append_config_outputs(const struct signature *signature, struct buff
     }
 }
 
-/* What load generators read before they start: names as in the metadata, shapes of one row. */
+/* Load generators read this before they start: names as in the metadata, shapes of one row. */
 void oip_model_config(const struct signature *signature, size_t max_batch_rows,
                       uint64_t max_queue_delay_us, struct buffer *body)
 {

@@ -13,12 +13,12 @@
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
                "binary tensors are little-endian and copied as they are");
 
-/* An answer in the making. */
+/* An answer while it is encoded. */
 struct encoder {
     const struct infer_request *request;
     const struct infer_result *result;
     struct buffer *json;
-    struct buffer *binary; /* follows the JSON, whose length it is part of only as a number */
+    struct buffer *binary; /* sent after the JSON */
 };
 
 /* ---- classification: the n largest values of a row as "value:index[:label]" ---- */
@@ -44,7 +44,7 @@ static void rank_classes(const float *values, size_t count, struct scored_class 
     qsort(ranking, count, sizeof *ranking, compare_classes);
 }
 
-/* Labels name the last axis of an output: they apply when a row is just that axis. */
+/* Labels name the last axis of an output: they apply only if a row has no other axis. */
 static const char *class_label(const struct encoder *encoder, const struct oip_output *output,
                                size_t class)
 {
@@ -66,7 +66,7 @@ static void append_class(const struct encoder *encoder, const struct oip_output 
     }
 }
 
-/* Writes one class string where the answer wants it: a JSON string, or its length and its bytes. */
+/* Writes one class string in the answer's form: a JSON string, or a length and bytes. */
 static void put_class(struct encoder *encoder, struct buffer *text, bool binary, bool first)
 {
     if (binary) {
@@ -131,8 +131,8 @@ static void encode_numbers(struct encoder *encoder, const struct oip_output *out
 
 /* ---- the answer ---- */
 
-/* The C++ client takes any "parameters" of an output for a sign of binary data: a JSON output has
- * none, and its data is flat because that client reads no nested lists. */
+/* The C++ client takes any "parameters" of an output as a sign of binary data, so a JSON output has
+ * none. Its data is flat because that client cannot read nested lists. */
 static void encode_output(struct encoder *encoder, const struct infer_output *requested)
 {
     struct oip_output output = oip_output_of(encoder->request->signature, requested);

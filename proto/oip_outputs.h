@@ -17,19 +17,19 @@ struct oip_output {
 
 size_t oip_output_count(const struct signature *signature);
 
-/* Output i of all that are offered. */
+/* Output i of those offered. */
 struct oip_output oip_output_at(const struct signature *signature, size_t i);
 
-/* The offered output that a request's output names. */
+/* The offered output that a request's output refers to. */
 struct oip_output oip_output_of(const struct signature *signature,
                                 const struct infer_output *output);
 
 bool oip_output_is_named(const struct oip_output *output, const char *name);
 
-/* Appends {"name": ..., without the rest, which differs by document. */
+/* Appends the beginning, {"name": ...; the rest differs by document. */
 void oip_append_name(struct buffer *body, const struct oip_output *output);
 
-/* Appends [first,dims...]; `first` is a number or "-1", NULL for none. */
+/* Appends [first,dims...]; `first` is a number or "-1"; NULL omits it. */
 void oip_append_shape(struct buffer *body, const char *first, const size_t *dims, size_t rank);
 
 #endif

@@ -1,11 +1,11 @@
-/* The leading 128 bits of powers of ten: what exact conversion between decimal and binary needs. */
+/* The leading 128 bits of powers of ten, for exact conversion between decimal and binary. */
 #ifndef PROTO_POWERS_OF_TEN_H
 #define PROTO_POWERS_OF_TEN_H
 
 #include <stdint.h>
 
-/* Every exponent an honest tensor contains, and all that shortest float32 digits need (-31..45);
- * numbers beyond take the slow road. */
+/* All exponents found in real tensors, and all that the shortest digits of a float32 need
+ * (-31..45). Numbers with larger exponents take the slow path. */
 enum { POWER_OF_TEN_MIN = -64, POWER_OF_TEN_MAX = 64 };
 
 /* 10^n = (high * 2^64 + low) * 2^(power_of_ten_exponent(n) - 127), high's top bit set; exact for
@@ -21,8 +21,7 @@ static inline const struct power_of_ten *power_of_ten(int n)
     return &powers_of_ten[n - POWER_OF_TEN_MIN];
 }
 
-/* floor(n * log2(10)): the shift of a negative number rounds down, as every compiler we use does.
- */
+/* floor(n * log2(10)): every compiler we use rounds down when it shifts a negative number. */
 static inline int power_of_ten_exponent(int n)
 {
     return (n * 1741647) >> 19;

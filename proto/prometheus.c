@@ -27,7 +27,7 @@ void histogram_close(struct histogram *histogram)
     *histogram = (struct histogram){0};
 }
 
-/* Upper bounds are inclusive. A dozen buckets: a linear walk beats a search. */
+/* Upper bounds are inclusive. With a dozen buckets a linear scan beats a binary search. */
 void histogram_observe(struct histogram *histogram, double value)
 {
     size_t bucket = 0;
@@ -84,7 +84,7 @@ void prometheus_family(struct prometheus_page *page, const char *name, const cha
                        const char *help)
 {
     size_t length = strlen(name);
-    assert(!strpbrk(help, "\\\n\"")); /* ours: literals that need no escaping */
+    assert(!strpbrk(help, "\\\n\"")); /* our own literals: they need no escaping */
     if (page->openmetrics && strcmp(type, "counter") == 0)
         length -= strlen("_total");
     buffer_format(page->body, "# HELP %.*s %s\n# TYPE %.*s %s\n", (int)length, name, help,

@@ -28,7 +28,7 @@ struct histogram {
 void histogram_init(struct histogram *histogram, const double *bounds, size_t bound_count);
 void histogram_close(struct histogram *histogram);
 void histogram_observe(struct histogram *histogram, double value);
-/* total += histogram; both of the same bounds. */
+/* total += histogram; both have the same bounds. */
 void histogram_add(struct histogram *total, const struct histogram *histogram);
 
 struct prometheus_page {

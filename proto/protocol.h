@@ -1,11 +1,11 @@
-/* The inference protocols as rows: how the body of a request becomes plain structs, and plain
- * structs the body of an answer. oip.h and v1.h define one each. */
+/* An inference protocol is a row of functions: one decodes a request's body into plain structs, one
+ * encodes the body of the answer. oip.h and v1.h declare one protocol each. */
 #ifndef PROTO_PROTOCOL_H
 #define PROTO_PROTOCOL_H
 
 #include "proto/infer.h"
 
-/* The body of a request as it came. */
+/* The body of a request as received. */
 struct infer_body {
     const char *bytes;
     size_t length;
@@ -14,7 +14,8 @@ struct infer_body {
 
 struct protocol {
     const char *name; /* in logs and metrics */
-    /* Fills `request`, which borrows the body; close it. On error leaves nothing to close. */
+    /* Fills `request`, which borrows the body; the caller closes it. On error there is nothing to
+     * close. */
     int (*decode)(const struct signature *signature, const struct infer_body *body,
                   const struct infer_limits *limits, struct infer_request *request,
                   struct error *err);

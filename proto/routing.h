@@ -10,14 +10,14 @@
 #include "proto/buffer.h"
 #include "proto/routing_drift.h"
 
-/* What the wire calls a layer: a gate, and what was counted of its decisions. All borrowed. */
+/* A gate and the counts of its decisions; clients know it as a layer. All borrowed. */
 struct routing_layer {
     const char *name;
     size_t top_k;
-    const int32_t *expert_index; /* [experts] what the layer calls them; NULL: 0, 1, 2, ... */
+    const int32_t *expert_index; /* [experts] their indices in the layer; NULL: 0, 1, 2, ... */
     bool limited;                /* experts have a capacity: selections may be dropped */
     const struct moed_gate_counts *counts; /* in the window */
-    /* In the last five minutes, and in the hour but for them: who is dying. */
+    /* In the last five minutes, and in the rest of the hour; they tell which experts are dying. */
     const struct moed_gate_counts *recent, *earlier;
     const struct moed_gate_counts *before; /* in the window before */
     struct routing_sample reference;       /* of known-good data; without items: none */
@@ -25,7 +25,7 @@ struct routing_layer {
 
 struct routing_document {
     const char *model, *version, *window;
-    double seconds;                     /* that the window spans */
+    double seconds;                     /* spanned by the window */
     uint64_t rows;                      /* counted in it */
     uint64_t now;                       /* ns; of the same clock as the experts' `last` */
     const struct routing_layer *layers; /* [layer_count] */
@@ -35,7 +35,7 @@ struct routing_document {
 /* Whether every expert serves every item. */
 bool routing_is_dense(const struct routing_layer *layer);
 
-/* The layer's index of expert i. */
+/* The index in the layer of the gate's expert i. */
 size_t routing_expert_index(const struct routing_layer *layer, size_t i);
 
 void routing_write(const struct routing_document *document, struct buffer *body);

@@ -1,5 +1,5 @@
-/* What a wire format has to know of a model: names and shapes, nothing of tensors' insides.
- * The server fills one from a loaded model; every pointer is borrowed from that model. */
+/* What a wire format knows about a model: names and shapes, never a weight. The server fills one
+ * from a loaded model; every pointer is borrowed from that model. */
 #ifndef PROTO_SIGNATURE_H
 #define PROTO_SIGNATURE_H
 

@@ -1,4 +1,4 @@
-/* KServe V1 predict: rows in, rows out, nested the way people write them. */
+/* KServe V1 predict: instances in, predictions out, as lists nested by shape. */
 #include "proto/v1.h"
 
 #include <stdlib.h>
@@ -12,7 +12,8 @@
 
 /* ---- decoding ---- */
 
-/* Unknown members are refused: a mistyped "routing" must not silently answer without. */
+/* Unknown members are refused: a misspelt "routing" must not silently give an answer without
+ * it. */
 static int check_members(const json_t *root, struct error *err)
 {
     const char *key;
@@ -33,7 +34,7 @@ static int check_members(const json_t *root, struct error *err)
     return 0;
 }
 
-/* Why 'instances' is not a list of numbers. */
+/* Reports why 'instances' is not a list of numbers. */
 static int refuse_instances(const json_t *instances, const struct signature_tensor *input,
                             struct error *err)
 {
@@ -50,8 +51,8 @@ static int refuse_instances(const json_t *instances, const struct signature_tens
                      member_type(first), input->elements);
 }
 
-/* A single row sent without the list around it is the commonest mistake: say so before the row
- * limit or a count of rows that nobody meant does. */
+/* The most common mistake is a single row without the list around it. It is reported first:
+ * otherwise its numbers would count as rows, and the message would be about their number. */
 static bool is_flat(const struct envelope_literal *literal)
 {
     const char *c = literal->text + 1;

@@ -4,7 +4,7 @@
 
 #include "proto/protocol.h"
 
-/* POST /v1/models/M:predict; protocol.h says what the two do. Answers are never binary. */
+/* POST /v1/models/M:predict; struct protocol documents both functions. Answers are never binary. */
 MUST_CHECK int v1_decode(const struct signature *signature, const struct infer_body *body,
                          const struct infer_limits *limits, struct infer_request *request,
                          struct error *err);

@@ -146,7 +146,7 @@ START_TEST(datatypes_are_numbers)
             "input 'image': datatype is 'float', expected FP32 or another type of numbers");
     refused(
         "[{\"name\":\"image\",\"datatype\":\"FP16\",\"shape\":[1,1,2,3],\"data\":[1,2,3,4,5,6]}]",
-        "input 'image': FP16 has no form in JSON: send FP32, or binary data");
+        "input 'image': FP16 cannot be sent as JSON: send FP32, or binary data");
 }
 END_TEST
 
