@@ -1,5 +1,6 @@
-/* Error texts quote names from files that anyone may have written, and end where their buffers do:
- * a name must not drive the operator's terminal, nor half a character break a JSON document. */
+/* Error texts quote names from untrusted files and are cut at the end of their buffer: a quoted
+ * name must not control the operator's terminal, and a cut must not leave half a character in a
+ * JSON document. */
 #include "core/error.h"
 
 #include <stdarg.h>

@@ -14,20 +14,20 @@
 enum error_code {
     ERROR_NONE,
     ERROR_INVALID,   /* what was given is wrong */
-    ERROR_NOT_FOUND, /* there is no such model, version or route */
+    ERROR_NOT_FOUND, /* no such model, version or route */
     ERROR_METHOD,    /* the route has no such method */
     ERROR_TIMEOUT,   /* the request did not arrive in time */
-    ERROR_TOO_LARGE, /* beyond a bound */
+    ERROR_TOO_LARGE, /* a bound is exceeded */
     ERROR_TARGET_TOO_LONG,
-    ERROR_MEDIA_TYPE, /* a content coding that is not read */
+    ERROR_MEDIA_TYPE, /* an unsupported content coding */
     ERROR_OVERLOADED, /* the queue is full: try again later */
     ERROR_HEADER_TOO_LARGE,
-    ERROR_DISCONNECTED, /* nobody reads this answer; for the log */
+    ERROR_DISCONNECTED, /* the client left: for the log, nobody reads this answer */
     ERROR_INTERNAL,     /* the machine or this program failed */
     ERROR_UNSUPPORTED,  /* a part of HTTP that is not implemented */
     ERROR_UNAVAILABLE,  /* the server stops, or lacks memory */
-    ERROR_DEADLINE,     /* the answer came too late to be sent */
-    ERROR_VERSION,      /* a version of HTTP that is not spoken */
+    ERROR_DEADLINE,     /* the deadline passed before the answer was ready */
+    ERROR_VERSION,      /* an unsupported version of HTTP */
     ERROR_CODE_COUNT,
 };
 
@@ -43,7 +43,7 @@ struct error {
         ERROR_NONE, ""                                                                             \
     }
 
-/* Of every function that returns -1 or NULL with an error: looking at it is not optional. */
+/* Marks every function that returns -1 or NULL with an error: callers must look at the result. */
 #define MUST_CHECK __attribute__((warn_unused_result))
 
 /* Records an error unless one is recorded already (the first is nearest the cause). `err` may be
@@ -51,7 +51,7 @@ struct error {
 int error_set(struct error *err, enum error_code code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* Puts "context: " in front of a recorded error, for callers that know the file or the model. */
+/* Prepends "context: " to a recorded error, for callers that know the file or the model. */
 void error_prefix(struct error *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 #endif

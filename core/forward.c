@@ -13,12 +13,12 @@ static float per_channel(const double *values, size_t count, size_t channel, flo
 
 static void preprocess(const struct preprocess *preprocess, size_t rows, const float *x, float *y)
 {
-    const size_t channels = preprocess->shape.dims[0];
-    const size_t plane = moed_shape_elements(&preprocess->shape) / channels;
+    size_t channels = preprocess->shape.dims[0];
+    size_t plane = moed_shape_elements(&preprocess->shape) / channels;
     for (size_t row = 0; row < rows; row++)
         for (size_t channel = 0; channel < channels; channel++, x += plane, y += plane) {
-            const float mean = per_channel(preprocess->mean, preprocess->mean_count, channel, 0.0f);
-            const float std = per_channel(preprocess->std, preprocess->std_count, channel, 1.0f);
+            float mean = per_channel(preprocess->mean, preprocess->mean_count, channel, 0.0f);
+            float std = per_channel(preprocess->std, preprocess->std_count, channel, 1.0f);
             for (size_t i = 0; i < plane; i++)
                 y[i] = (x[i] * preprocess->scale - mean) / std;
         }
@@ -30,13 +30,13 @@ static void convert_integers(const int32_t *integers, size_t count, float *y)
         y[i] = (float)integers[i];
 }
 
-/* What input `index` gives to the model's layers: `raw` itself, or scratch. */
+/* The encoded values of input `index`, which the model's layers read: `raw` itself, or scratch. */
 static const float *encode(const struct moed_model *model, const struct run *run, size_t index,
                            size_t rows, const void *raw)
 {
     const struct input *input = &model->inputs[index];
     const struct chain *chain = &input->chain;
-    const float *x = raw; /* of integers only if the first layer reads them as such */
+    const float *x = raw; /* still integers only if the first layer reads those */
     float *prepared = run_floats(run, input->prepared, rows);
     if (input->preprocess.present) {
         preprocess(&input->preprocess, rows, x, prepared);
@@ -55,16 +55,16 @@ static const float *encode(const struct moed_model *model, const struct run *run
     return x;
 }
 
-/* All inputs, each row's side by side. */
+/* All inputs, encoded and joined: side by side in each row. */
 static const float *encode_all(const struct moed_model *model, const struct run *run, size_t rows,
                                const void *const inputs[])
 {
     if (model->input_count == 1)
         return encode(model, run, 0, rows, inputs[0]);
-    const size_t width = moed_shape_elements(&model->joined);
+    size_t width = moed_shape_elements(&model->joined);
     float *joined = run_floats(run, model->joined_place, rows), *column = joined;
     for (size_t i = 0; i < model->input_count; i++) {
-        const size_t elements = moed_shape_elements(&model->inputs[i].out);
+        size_t elements = moed_shape_elements(&model->inputs[i].out);
         const float *part = encode(model, run, i, rows, inputs[i]);
         for (size_t row = 0; row < rows; row++)
             memcpy(column + row * width, part + row * elements, elements * sizeof *part);
@@ -85,7 +85,7 @@ static void decode_all(const struct moed_model *model, const struct run *run, si
     }
 }
 
-/* Whether the span is what its session and the model expect. */
+/* Whether the span continues its session and is what the model expects. */
 static bool is_next(const struct moed_model *model, const struct moed_span *span)
 {
     const struct moed_session *session = span->session;

@@ -1,4 +1,4 @@
-/* Counts are one block of plain integers, so that they can be added, subtracted and copied as
+/* Counts are one block of plain integers, so that they can be copied, added and subtracted like
  * values. */
 #include "core/gate_counts.h"
 

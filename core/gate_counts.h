@@ -1,6 +1,7 @@
-/* What one gate decided, counted over any routed items: those of a batch, a request, a tag, a
- * window. Plain integers without a tensor behind them: counts of loops and replicas add up exactly
- * and in any order, and what happened in a window is now minus then, exactly.
+/* Counts of one gate's decisions over any routed items: those of a batch, a request, a tag or a
+ * window. They are plain integers without a tensor behind them: the counts of loops and replicas
+ * add up exactly, in any order, and those of a window are exactly the counts now minus the counts
+ * then.
  *
  * Sums of fractions are integers, too, in units of 2^-32: each item's share is rounded to a unit,
  * so that a mean is off by 1.2e-10 at most, a sum of what is not negative never falls, and no sum
@@ -22,7 +23,7 @@ enum { MOED_HISTOGRAM_PARTS = 20 };
 
 struct moed_expert_counts {
     uint64_t selected;    /* items that the expert served */
-    uint64_t top1;        /* items whose best expert it was, dropped ones too */
+    uint64_t top1;        /* items that ranked it first, dropped ones included */
     uint64_t dropped;     /* items that chose it and found no place within its capacity */
     uint64_t last;        /* the latest `now` at which it served one; 0: never */
     __int128 weight;      /* sum of the combine weights given to it */
@@ -43,21 +44,23 @@ struct moed_gate_counts {
 double moed_sum_value(__int128 sum);
 
 /* The nearest sum. A number beyond 2^19 counts as 2^19, NaN as -2^19: a combine weight of that size
- * says that the model is broken, and must not drown all others. */
+ * means that the model is broken, and must not drown all others. */
 __int128 moed_sum_of(double value);
 
-/* All zero, in one allocation. The caller frees it. Aborts without memory: experts are bounded. */
+/* Returns counts that are all zero, in one allocation that the caller frees. Aborts if out of
+ * memory: the number of experts is bounded. */
 struct moed_gate_counts *moed_gate_counts_new(size_t experts);
 void moed_gate_counts_free(struct moed_gate_counts *counts);
 void moed_gate_counts_reset(struct moed_gate_counts *counts);
 
-/* Counts items [first, end) of what a gate decided at time `now`, of any unit and origin. What
- * comes of its distributions stays as it is if the forward did not keep them (struct
+/* Counts items [first, end) of a gate's decisions at time `now`, in any unit and from any origin.
+ * Sums over distributions do not change if the forward pass kept none (struct
  * moed_scratch_options). */
 void moed_gate_counts_count(struct moed_gate_counts *counts, const struct moed_routing *routing,
                             size_t first, size_t end, uint64_t now);
 
-/* to += from; from -= then. Of as many experts. An expert's `last` is the later one. */
+/* to += from; from -= then. Both have the same number of experts. An expert's `last` is the later
+ * one. */
 void moed_gate_counts_add(struct moed_gate_counts *to, const struct moed_gate_counts *from);
 void moed_gate_counts_subtract(struct moed_gate_counts *from, const struct moed_gate_counts *then);
 

@@ -12,8 +12,8 @@ static inline float float_of_bits(uint32_t bits)
     return value;
 }
 
-/* IEEE binary16 has 5 exponent bits biased by 15 where binary32 has 8 biased by 127. Subnormals are
- * normalised by letting the FPU subtract: (1.m - 1) * 2^-14 is exact. */
+/* IEEE binary16 has 5 exponent bits biased by 15 where binary32 has 8 biased by 127. For subnormals
+ * the FPU's subtraction normalises: (1.m - 1) * 2^-14 is exact. */
 static inline float float_of_half(uint16_t half)
 {
     uint32_t sign = (uint32_t)(half & 0x8000u) << 16;

@@ -8,10 +8,10 @@
 
 #include "core/error.h"
 
-/* How long the last words wait for a reader of standard error. */
+/* How long the last message waits for standard error to accept it. */
 enum { LAST_WORDS_MS = 1000 };
 
-/* A pipe that polls writable takes the line without waiting for its reader. */
+/* A pipe that polls as writable accepts the line without blocking. */
 void out_of_memory(void)
 {
     static const char text[] = "moed: out of memory for a small allocation\n";

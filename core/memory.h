@@ -1,6 +1,6 @@
-/* Memory. An allocation of a small, fixed size that fails ends the process, because no caller could
- * do better: that is what the x-functions do. Whatever is sized by a client or by a file may fail,
- * and its caller gets an error. */
+/* Memory allocation. If a small allocation of fixed size fails, the process ends, because no caller
+ * could do better: these are the x-functions. An allocation sized by a client or a file may fail,
+ * and the caller gets an error. */
 #ifndef CORE_MEMORY_H
 #define CORE_MEMORY_H
 
@@ -8,17 +8,17 @@
 
 struct error;
 
-/* Says so on standard error, without allocating, and aborts: the end of the x-functions, and of
- * whoever finds that a library could not allocate. */
+/* Reports the failure on standard error, without allocating, and aborts. Called by the x-functions
+ * and wherever a library could not allocate. */
 _Noreturn void out_of_memory(void);
 
-/* Never NULL; also not for 0 bytes. The caller frees. */
+/* Never NULL, not even for 0 bytes. The caller frees. */
 void *xmalloc(size_t bytes);
 void *xcalloc(size_t count, size_t bytes);
 void *xrealloc(void *memory, size_t bytes);
 char *xstrdup(const char *text);
 
-/* Zeroed memory sized by a client or a file; NULL with an error when there is not so much. */
+/* Zeroed memory, sized by a client or a file; NULL with an error if there is not enough. */
 void *calloc_checked(size_t count, size_t bytes, struct error *err);
 
 #endif

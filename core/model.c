@@ -1,5 +1,5 @@
-/* A model: config.json and its tensors put together, and what may be known of the result.
- * Owns the mapping, the layers and every string that moed_model_info hands out. */
+/* Builds a model from config.json and its tensors. A model owns the mapping, the layers and every
+ * string that moed_model_info() returns. */
 #include "core/model.h"
 
 #include <limits.h>
@@ -13,7 +13,7 @@
 static int read_preprocess(struct preprocess *preprocess, struct config_node *input,
                            struct error *err)
 {
-    const double one = 1.0;
+    double one = 1.0;
     const struct moed_shape *shape = &preprocess->shape;
     struct config_node node;
     preprocess->scale = 1.0f;
@@ -31,7 +31,7 @@ static int read_preprocess(struct preprocess *preprocess, struct config_node *in
     if (config_has(&node, "std") &&
         config_reals(&node, "std", &preprocess->std, &preprocess->std_count, err) != 0)
         return -1;
-    const size_t channels = shape->dims[0];
+    size_t channels = shape->dims[0];
     if (preprocess->mean_count > 1 && preprocess->mean_count != channels)
         return config_error(&node, "mean", err, "expected 1 or %zu numbers, one per channel",
                             channels);
@@ -68,10 +68,10 @@ static int read_shape(struct moed_tensor_info *tensor, struct config_node *node,
     return 0;
 }
 
-/* Integers that are computed with become f32, which holds every one up to 2^24. */
+/* Categories that enter arithmetic become f32, which holds every integer up to 2^24. */
 enum { MAX_COMPUTED_CATEGORIES = 1 << 24 };
 
-/* Integers are computed with unless the first layer reads them as they are. */
+/* Categories become f32 unless the first layer reads integers. */
 static int check_integers(struct input *input, const struct moed_tensor_info *tensor,
                           struct config_node *node, struct error *err)
 {
@@ -94,7 +94,7 @@ static int read_listed_input(struct input *input, struct moed_tensor_info *tenso
     if (config_integer(node, "categories", 0, within(1, INT32_MAX), &categories, err) != 0)
         return -1;
     if (categories && input->preprocess.present)
-        return config_error(node, "preprocess", err, "categories are no quantities");
+        return config_error(node, "preprocess", err, "categories are not quantities");
     tensor->categories = (size_t)categories;
     if (!config_has(node, "layers"))
         return check_integers(input, tensor, node, err);
@@ -110,7 +110,7 @@ static int read_listed_input(struct input *input, struct moed_tensor_info *tenso
 static int read_input(struct moed_model *model, const struct scope *scope, struct config_node *node,
                       bool listed, struct error *err)
 {
-    const size_t index = model->input_count++;
+    size_t index = model->input_count++;
     struct moed_tensor_info *tensor = &model->input_info[index];
     struct input *input = &model->inputs[index];
     if (name_tensor(model->input_info, index, node, listed ? NULL : "input", err) != 0 ||
@@ -124,7 +124,7 @@ static int read_input(struct moed_model *model, const struct scope *scope, struc
     return config_done(node, err);
 }
 
-/* One input enters the layers as it is, several as one vector, side by side. */
+/* One input enters the layers as it is; several are joined side by side into one vector. */
 static int join_inputs(struct moed_model *model, struct config_node *root, struct error *err)
 {
     model->joined = model->inputs[0].out;
@@ -161,7 +161,7 @@ static int read_labels(struct output *output, struct moed_tensor_info *tensor,
                        struct config_node *node, struct error *err)
 {
     const struct moed_shape *shape = &tensor->shape;
-    const size_t classes = shape->rank ? shape->dims[shape->rank - 1] : 1;
+    size_t classes = shape->rank ? shape->dims[shape->rank - 1] : 1;
     const char **labels;
     size_t count;
     if (!config_has(node, "labels"))
@@ -184,7 +184,7 @@ static int read_labels(struct output *output, struct moed_tensor_info *tensor,
 static int read_output(struct moed_model *model, const struct scope *scope,
                        struct config_node *node, bool listed, struct error *err)
 {
-    const size_t index = model->output_count++;
+    size_t index = model->output_count++;
     struct moed_tensor_info *tensor = &model->output_info[index];
     struct output *output = &model->outputs[index];
     struct scope inner = *scope;
@@ -281,7 +281,8 @@ bool model_output_is_direct(const struct moed_model *model)
     return model->output_count == 1 && model->outputs[0].chain.count == 0;
 }
 
-/* Plans moed_forward()'s steps. Several inputs are joined, each right after it was encoded. */
+/* Plans the scratch of moed_forward()'s steps. Several inputs are joined, each right after it is
+ * encoded. */
 static void plan_forward(struct moed_model *model)
 {
     struct plan *plan = &model->plan;

@@ -1,12 +1,12 @@
-/* The inside of a model; private to loading (model.c), walking (visit.c) and running (scratch.c,
- * forward.c). */
+/* The internals of a model, private to core/: model.c loads it, visit.c walks over it, scratch.c
+ * and forward.c run it. */
 #ifndef CORE_MODEL_H
 #define CORE_MODEL_H
 
 #include "core/layers/chain.h"
 
-/* x' = (x * scale - mean[c]) / std[c], c the first axis of the input; lists of one number count for
- * every channel, absent ones are 0 and 1. */
+/* x' = (x * scale - mean[c]) / std[c], where c is the index along the input's first axis. A list of
+ * one number applies to every channel; an absent mean is 0, an absent std 1. */
 struct preprocess {
     bool present;
     struct moed_shape shape;
@@ -15,19 +15,19 @@ struct preprocess {
     size_t mean_count, std_count;
 };
 
-/* Inputs and outputs: a model with more is no model but an attack on start-up time. */
+/* Bounds inputs and outputs: a larger config is an attack on start-up time, not a model. */
 enum { MAX_TENSORS = 1024 };
 
 struct input {
     struct preprocess preprocess;
     bool integers_become_f32;         /* before anything else; excludes preprocess */
     struct chain chain;               /* count 0: none */
-    struct moed_shape out;            /* what it gives to the model's layers */
+    struct moed_shape out;            /* of its encoded values, which the model's layers read */
     size_t prepared, encoded, layers; /* places in the model's plan */
 };
 
 struct output {
-    struct chain chain; /* count 0: what the model's layers give */
+    struct chain chain; /* count 0: the output of the model's layers */
     char **labels;
     size_t label_count;
 };
@@ -41,7 +41,8 @@ struct moed_model {
     struct moed_shape joined; /* what enters `chain`: the input, or all inputs side by side */
     struct chain chain;
     struct plan plan; /* of a forward */
-    /* Places: joined inputs; what the layers give; all layers, of outputs too. */
+    /* Places: the joined inputs; the output of `chain`; scratch of all layers, those of outputs
+     * included. */
     size_t joined_place, given, layers;
     struct moed_gate_info *gates; /* [gate_count] their names are owned */
     size_t gate_count;
@@ -52,8 +53,8 @@ struct moed_model {
     struct moed_model_info info;
 };
 
-/* Whether the only output is what the layers give, which is then written straight into its place.
- */
+/* Whether the only output is that of the model's layers, which then write it directly to its
+ * destination. */
 bool model_output_is_direct(const struct moed_model *model);
 
 #endif

@@ -1,5 +1,5 @@
-/* A tree's cost is counted by the bytes that make jansson allocate: brackets, commas, colons and
- * strings. Grammar is jansson's business. */
+/* The cost of a tree is estimated from the bytes that make jansson allocate: brackets, commas,
+ * colons and strings. The grammar is left to jansson. */
 #include "core/parse_json.h"
 
 #include <stdbool.h>
@@ -7,8 +7,8 @@
 #include <string.h>
 
 /* Bytes of heap that jansson 2.14 takes with glibc's allocator on a 64-bit machine, measured and
- * rounded up: a container with its first table, the place of a list's entry with its number, an
- * object's pair, a string or key beside its text. */
+ * rounded up: a container with its first table; a list's slot with its number; an object's pair; a
+ * string or key, without its text. */
 enum { OBJECT_COST = 240, LIST_COST = 144, ENTRY_COST = 48, PAIR_COST = 96, STRING_COST = 96 };
 
 static const unsigned char COST_OF[256] = {
@@ -33,14 +33,14 @@ static const char *skip_string(const char *quote, const char *end)
     return c < end ? c + 1 : end;
 }
 
-/* Where the tree becomes dearer than `max_heap`; NULL when it does not. */
+/* The byte where the tree's cost exceeds `max_heap`; NULL if it never does. */
 static const char *find_excess(const char *text, const char *end, size_t max_heap)
 {
     size_t cost = 0;
     for (const char *c = text; c < end;) {
         const char *next = *c == '"' ? skip_string(c, end) : c + 1;
         cost += COST_OF[(unsigned char)*c];
-        cost += *c == '"' ? 2 * (size_t)(next - c) : 0; /* the token and what it is decoded to */
+        cost += *c == '"' ? 2 * (size_t)(next - c) : 0; /* the token and its decoded text */
         if (cost > max_heap)
             return c;
         c = next;
@@ -48,7 +48,7 @@ static const char *find_excess(const char *text, const char *end, size_t max_hea
     return NULL;
 }
 
-/* jansson counts the bytes it has read: the last one of the offending token is the one before. */
+/* jansson counts the bytes it has read, so the last byte of the offending token is one before. */
 static size_t offset_of(const json_error_t *error)
 {
     bool at_end = json_error_code(error) == json_error_premature_end_of_input;
@@ -60,10 +60,10 @@ static json_t *explain(struct json_fault *fault, const json_error_t *error)
 {
     enum json_error_code code = json_error_code(error);
     size_t offset = offset_of(error);
-    /* Most of its allocations fail without a message. */
+    /* Most failed allocations in jansson leave no message. */
     if (code == json_error_out_of_memory || !*error->text)
         return refuse(fault, JSON_FAULT_NO_MEMORY, offset, "no memory for the parsed text");
-    /* Its messages about NUL name a flag of its own. */
+    /* jansson's messages about NUL name one of its flags. */
     if (code == json_error_null_character || code == json_error_null_byte_in_key)
         return refuse(fault, JSON_FAULT_MALFORMED, offset, "a string holds \\u0000, a NUL");
     return refuse(fault, JSON_FAULT_MALFORMED, offset, error->text);

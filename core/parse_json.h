@@ -1,8 +1,8 @@
-/* JSON text from outside, read by jansson within bounds of ours.
+/* Parses untrusted JSON with jansson, within bounds that jansson lacks.
  *
- * jansson allocates up to eighty times the text it reads, takes a NUL behind a number for nothing,
- * and has messages about its own flags. A pass over the text, before jansson sees it, adds up what
- * the tree would cost and refuses what is too expensive or is no JSON for those reasons. */
+ * jansson allocates up to eighty times the text it reads, ignores a NUL after a number, and names
+ * its own flags in messages. A pass over the text before jansson sees it adds up the memory that
+ * the tree would take, and refuses text that is too expensive or invalid for those reasons. */
 #ifndef CORE_PARSE_JSON_H
 #define CORE_PARSE_JSON_H
 
@@ -12,7 +12,7 @@
 enum json_fault_kind {
     JSON_FAULT_MALFORMED,
     JSON_FAULT_TOO_LARGE, /* its tree would take more memory than is allowed */
-    JSON_FAULT_NO_MEMORY, /* it may be fine; the machine has no memory for it */
+    JSON_FAULT_NO_MEMORY, /* the text may be fine; memory ran out */
 };
 
 /* Why a text was refused, and where. */
@@ -22,10 +22,9 @@ struct json_fault {
     char reason[JSON_ERROR_TEXT_LENGTH];
 };
 
-/* Parses `length` bytes that need not end with a NUL. `max_heap` bounds the bytes of memory that
- * the tree may take; the bound is estimated from above. `flags` are jansson's; duplicate keys are
- * always refused. The caller drops the reference; NULL with `fault` filled when the text is
- * refused. */
+/* Parses `length` bytes, which need not end with a NUL. `max_heap` bounds the memory of the tree,
+ * in bytes; the estimate errs on the high side. `flags` are jansson's; duplicate keys are always
+ * refused. The caller drops the reference. NULL with `fault` filled if the text is refused. */
 json_t *parse_json(const char *text, size_t length, size_t flags, size_t max_heap,
                    struct json_fault *fault);
 

@@ -1,15 +1,15 @@
-/* Allocates everything that one forward pass at a time writes to, so that a forward itself
- * never allocates. */
+/* Allocates everything that a forward pass writes to, so that the pass itself never allocates. */
 #include "core/scratch.h"
 
 #include <stdlib.h>
 
 #include "core/memory.h"
 
-/* Activations of one scratch: a config whose shapes multiply to more is refused, not allocated. */
+/* Bounds the activations of one scratch: a config whose shapes multiply to more is refused, not
+ * allocated. */
 static const size_t MOED_SCRATCH_LIMIT = (size_t)4 << 30;
 
-/* Cache lines, and the widest vectors. */
+/* Bytes of a cache line and of the widest vector. */
 enum { ALIGNMENT = 64 };
 
 static float *allocate(size_t floats, struct error *err)
@@ -40,8 +40,8 @@ static int check_size(const struct moed_model *model, const struct moed_scratch_
                       struct error *err)
 {
     size_t bytes;
-    const size_t workspace = model->plan.workspace * sizeof(float);
-    const size_t per_row =
+    size_t workspace = model->plan.workspace * sizeof(float);
+    size_t per_row =
         model->info.scratch_bytes_per_row + routing_bytes_per_row(model, options->distributions);
     if (__builtin_mul_overflow(per_row, options->max_rows, &bytes) ||
         __builtin_add_overflow(bytes, options->threads * workspace, &bytes) ||
@@ -78,7 +78,7 @@ static int allocate_routing(struct moed_scratch *scratch, bool distributions, st
 static int allocate_all(struct moed_scratch *scratch, bool distributions, struct error *err)
 {
     const struct moed_model *model = scratch->model;
-    const size_t workspace = model->plan.workspace;
+    size_t workspace = model->plan.workspace;
     scratch->workspace_stride = (workspace + ALIGNMENT) / ALIGNMENT * ALIGNMENT;
     scratch->arena = allocate(scratch->max_rows * model->plan.most, err);
     scratch->workspaces = allocate(scratch->threads * scratch->workspace_stride, err);

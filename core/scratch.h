@@ -17,7 +17,7 @@ struct moed_scratch {
     size_t dispatch_count;
 };
 
-/* A run over all of the scratch, on `team`, whose spans are still to be set. */
+/* A run over the whole scratch, on `team`. The caller sets its spans. */
 struct run scratch_run(struct moed_scratch *scratch, struct moed_team *team);
 
 #endif

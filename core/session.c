@@ -8,11 +8,11 @@
 #include "core/memory.h"
 #include "core/model.h"
 
-/* One sequence: a config and a length that multiply to more are refused, not allocated. */
+/* Bounds one sequence: a config and a length that multiply to more are refused, not allocated. */
 static const size_t MOED_SESSION_LIMIT = (size_t)16 << 30;
 
-/* Cache lines, and the widest vectors. Layers keep multiples of four bytes, so that every layer's
- * part is aligned when positions are counted in multiples of sixteen. */
+/* ALIGNMENT suits cache lines and the widest vectors. Layers keep multiples of four bytes, so every
+ * layer's part is aligned if positions are counted in multiples of sixteen. */
 enum { ALIGNMENT = 64, POSITIONS_APART = 16 };
 
 struct moed_session *moed_session_new(const struct moed_model *model, size_t max_positions,

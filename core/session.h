@@ -1,8 +1,8 @@
-/* What a sequence's rows leave behind for those that come after them. Private to core/.
+/* The memory of a sequence: what its rows leave for later rows. Private to core/.
  *
- * A layer declares how many bytes it keeps of a sequence as a whole (a running state) and of every
- * position (keys and values); all layers' are one block. Layers find theirs through the spans of
- * struct run; who looks at rows alone never asks. */
+ * A layer declares how many bytes it keeps for a sequence as a whole (a running state) and for each
+ * position (keys and values). The memory of all layers is one block. Layers find theirs through the
+ * spans of struct run; layers that treat rows independently never look. */
 #ifndef CORE_SESSION_H
 #define CORE_SESSION_H
 
@@ -11,10 +11,9 @@
 struct moed_session {
     const struct moed_model *model; /* borrowed */
     size_t max_positions;
-    size_t length; /* positions that all layers have seen; during a forward those before it */
+    size_t length; /* positions that all layers have seen; during a forward pass, those before it */
     char *memory;
-    size_t sequence_bytes,
-        capacity; /* of memory: the part of whole sequences; positions behind it */
+    size_t sequence_bytes, capacity; /* of memory: the per-sequence part, then positions */
 };
 
 /* layer->memory.per_sequence bytes; zero before the first position. */
@@ -23,7 +22,7 @@ static inline void *session_sequence(const struct moed_session *session, const s
     return session->memory + layer->memory.sequence_at;
 }
 
-/* layer->memory.per_position bytes for each of max_positions, side by side. Undefined until a layer
+/* layer->memory.per_position bytes for each of max_positions, contiguous. Undefined until a layer
  * writes them. */
 static inline void *session_positions(const struct moed_session *session, const struct layer *layer)
 {

@@ -1,4 +1,4 @@
-/* Shapes hold at most MOED_MAX_RANK sizes, of one row: the batch axis is never part of them. */
+/* A shape holds at most MOED_MAX_RANK sizes of one row; the batch axis is never part of it. */
 #include "core/shape.h"
 
 #include <string.h>

@@ -1,17 +1,17 @@
-/* Shapes of rows: compared, and told in messages. Private to core/. */
+/* Shapes of rows: comparing, counting and printing them. Private to core/. */
 #ifndef CORE_SHAPE_H
 #define CORE_SHAPE_H
 
 #include "core/moed.h"
 #include "core/text.h"
 
-/* A row of one activation: 64 M numbers (256 MB) is beyond any served layer, and stops a shape of
- * 10^18 before it is multiplied into an allocation. */
+/* Bounds one row of an activation: 64 M numbers (256 MB) is more than any served layer has, and a
+ * shape of 10^18 is stopped before it is multiplied into an allocation. */
 enum { MAX_ROW_ELEMENTS = 1 << 26 };
 
 bool shape_equal(const struct moed_shape *a, const struct moed_shape *b);
 
-/* Sets `elements`; false where they exceed MAX_ROW_ELEMENTS. */
+/* Sets `elements`; false if they exceed MAX_ROW_ELEMENTS. */
 bool shape_count(const struct moed_shape *shape, size_t *elements);
 
 /* "[1, 28, 28]" for messages. Returns `text`. */

@@ -1,4 +1,4 @@
-/* Text from outside; every function here is the only one of its kind. */
+/* The rules for untrusted text have one implementation each, and it is here. */
 #include "core/text.h"
 
 #include <stdio.h>
@@ -19,7 +19,7 @@ static size_t sequence_bytes(unsigned char lead)
     return 0;
 }
 
-/* The second byte's range is narrower after four lead bytes: that is what rules out overlong forms,
+/* After four lead bytes the second byte's range is narrower: this rules out overlong forms,
  * surrogates and code points past U+10FFFF. */
 static bool second_byte_fits(unsigned char lead, unsigned char second)
 {
@@ -54,7 +54,7 @@ void text_make_printable(char *text)
             text += bytes;
             continue;
         }
-        /* Byte by byte: the second byte of a C1 control is no character either. */
+        /* Byte by byte: the second byte of a C1 control is not a character either. */
         *text++ = '?';
     }
 }

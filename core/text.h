@@ -1,4 +1,4 @@
-/* Text from outside: characters, names, whole numbers, shapes. Shared by every room. */
+/* Untrusted text: characters, names, whole numbers and shapes. Used by all directories. */
 #ifndef CORE_TEXT_H
 #define CORE_TEXT_H
 
@@ -8,19 +8,19 @@
 
 /* ---- characters ---- */
 
-/* What stands in for bytes that are not UTF-8. */
+/* Replaces bytes that are not UTF-8. */
 #define UTF8_REPLACEMENT "\xEF\xBF\xBD"
 
-/* Bytes of the character at the start of the NUL-terminated `text`; 0 when the bytes there are not
- * UTF-8 as RFC 3629 defines it (no overlong forms, no surrogates, nothing past U+10FFFF), or at the
- * NUL. */
+/* Bytes of the character at the start of the NUL-terminated `text`; 0 at the NUL, and if the bytes
+ * there are not UTF-8 as RFC 3629 defines it (no overlong forms, no surrogates, nothing past
+ * U+10FFFF). */
 size_t utf8_character(const char *text);
 
 /* Whether a character is a control: C0, DEL or C1, which are line breaks and terminal escapes. */
 bool utf8_is_control(const char *character);
 
-/* Turns every control character and every byte that is not UTF-8 into '?': for text from a file or
- * a client on its way to a terminal or a log. */
+/* Replaces every control character and every byte that is not UTF-8 by '?', for text from a file or
+ * a client that goes to a terminal or a log. */
 void text_make_printable(char *text);
 
 /* White space of JSON. */
@@ -40,22 +40,23 @@ static inline int text_hex_digit(char c)
 
 /* ---- names ---- */
 
-/* Layers and gates; models may be longer. NAME_ALPHABET says in messages what a name is made of. */
+/* Bounds names of layers and gates; those of models may be longer. NAME_ALPHABET describes valid
+ * names in messages. */
 enum { NAME_MAX_BYTES = 64 };
 #define NAME_ALPHABET "letters, digits, '_', '-' or '.'"
 
-/* At most `max_bytes` of NAME_ALPHABET: names become parts of tensor names, paths, metric labels
- * and logs. The empty name is one. */
+/* Whether `name` has at most `max_bytes`, all of NAME_ALPHABET: names become parts of tensor names,
+ * paths, metric labels and logs. The empty name is valid. */
 bool name_is_valid(const char *name, size_t max_bytes);
 
 /* ---- numbers and shapes ---- */
 
-/* Reads digits: no sign, no blank. Returns the byte after them; NULL when there are none or when
- * their number does not fit. */
+/* Reads digits, without sign or blanks. Returns the byte after them; NULL if there are none or
+ * their value does not fit. */
 const char *text_whole_number(const char *text, uint64_t *value);
 
-/* Writes "[rows, 1, 28]": `first` (NULL: nothing) and `rank` sizes, separated. What does not fit is
- * cut. Returns `text`. */
+/* Writes "[rows, 1, 28]": `first` (unless NULL) and `rank` sizes, with separators. Text that does
+ * not fit is cut. Returns `text`. */
 enum { SHAPE_TEXT_BYTES = 160 };
 const char *text_of_shape(char text[SHAPE_TEXT_BYTES], const char *first, const size_t *dims,
                           size_t rank, const char *separator);

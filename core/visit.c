@@ -14,7 +14,7 @@ struct visit {
 static void visit_chain(struct visit *visit, const struct chain *chain, const char *role,
                         const char *part, int depth);
 
-/* The name of one of several gates is what its statistics' name has after the layer's. */
+/* One of several gates is named by what follows the layer's name in its statistics. */
 static void visit_children(struct visit *visit, const struct layer *layer,
                            const struct moed_gate_info *gates, size_t gate_count, int depth)
 {

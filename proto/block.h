@@ -39,7 +39,7 @@ static inline uint64_t block_bits(block bytes)
 #ifdef __SSE2__
     return (unsigned)_mm_movemask_epi8((__m128i)bytes);
 #else
-    const uint64_t ones = UINT64_C(0x0101010101010101), gather = UINT64_C(0x0102040810204080);
+    uint64_t ones = UINT64_C(0x0101010101010101), gather = UINT64_C(0x0102040810204080);
     uint64_t halves[2];
     memcpy(halves, &bytes, sizeof halves);
     return ((halves[0] >> 7 & ones) * gather >> 56) | ((halves[1] >> 7 & ones) * gather >> 56 << 8);
@@ -50,24 +50,24 @@ static inline uint64_t block_bits(block bytes)
 static inline uint64_t block_decimal(block digits)
 {
 #ifdef __SSE2__
-    const __m128i even = _mm_and_si128((__m128i)digits, _mm_set1_epi16(0xFF));
-    const __m128i odd = _mm_srli_epi16((__m128i)digits, 8);
+    __m128i even = _mm_and_si128((__m128i)digits, _mm_set1_epi16(0xFF));
+    __m128i odd = _mm_srli_epi16((__m128i)digits, 8);
     __m128i four = _mm_add_epi32(_mm_madd_epi16(even, _mm_set1_epi32(10 << 16 | 1000)),
                                  _mm_madd_epi16(odd, _mm_set1_epi32(1 << 16 | 100)));
     four = _mm_packs_epi32(four, four);
-    const __m128i eight = _mm_madd_epi16(four, _mm_set1_epi32(1 << 16 | 10000));
-    const uint64_t both = (uint64_t)_mm_cvtsi128_si64(eight);
+    __m128i eight = _mm_madd_epi16(four, _mm_set1_epi32(1 << 16 | 10000));
+    uint64_t both = (uint64_t)_mm_cvtsi128_si64(eight);
     return (both & UINT32_MAX) * 100000000 + (both >> 32);
 #else
     typedef uint16_t pairs __attribute__((vector_size(BLOCK_BYTES)));
     typedef uint32_t fours __attribute__((vector_size(BLOCK_BYTES)));
-    const pairs even = ((pairs)digits & 0xFF) * (pairs){1000, 10, 1000, 10, 1000, 10, 1000, 10};
-    const pairs odd = ((pairs)digits >> 8) * (pairs){100, 1, 100, 1, 100, 1, 100, 1};
+    pairs even = ((pairs)digits & 0xFF) * (pairs){1000, 10, 1000, 10, 1000, 10, 1000, 10};
+    pairs odd = ((pairs)digits >> 8) * (pairs){100, 1, 100, 1, 100, 1, 100, 1};
     fours four = (fours)(even + odd);
     four = (four + (four >> 16)) & 0xFFFF;
     uint64_t halves[2];
     memcpy(halves, &four, sizeof halves);
-    const uint64_t join = 1 + (UINT64_C(10000) << 32);
+    uint64_t join = 1 + (UINT64_C(10000) << 32);
     return (halves[0] * join >> 32) * 100000000 + (halves[1] * join >> 32);
 #endif
 }

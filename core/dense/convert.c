@@ -1,4 +1,4 @@
-/* Arrays of 16-bit numbers. */
+/* Converts arrays of 16-bit floats with loops that vectorize. */
 #include "core/dense/convert.h"
 
 #include <string.h>

@@ -1,4 +1,4 @@
-/* Packing weights, and choosing the kernel; see gemm.h and kernel.h. */
+/* Packs weights into the layout of the kernel, which is chosen once per process. */
 #include "core/dense/gemm.h"
 
 #include <float.h>
@@ -13,9 +13,9 @@
 #include "core/dense/vector.h"
 #include "core/moed.h"
 
-/* Cache lines; and the pages that large weights ask for: reading them costs a translation every two
- * megabytes instead of every four kilobytes. Loading pays for it where memory is fragmented: the
- * kernel then moves pages together first. */
+/* Cache lines, and the pages that large weights ask for: with them an address is translated once
+ * per two megabytes instead of once per four kilobytes. Loading takes longer if memory is
+ * fragmented, because the operating system then compacts it first. */
 enum { ALIGNMENT = 64, HUGE_PAGE = 2 << 20 };
 
 static const struct kernel *chosen;
@@ -70,14 +70,15 @@ int moed_kernel_check(struct error *err)
                      choices, name);
 }
 
-/* Where a panel holds an output's number: BF16 in pairs, see kernel.h. */
+/* An output's place in a panel. BF16 weights are stored in pairs (struct packed). */
 static size_t place(size_t column, size_t panel, bool paired)
 {
     return paired ? column % (panel / 2) * 2 + column / (panel / 2) : column;
 }
 
-/* Panel by panel: for every k, `panel` outputs side by side; missing ones stay zero. In blocks of k
- * whose destination stays in the first-level cache: packing then runs at the speed of reading. */
+/* Packs panel by panel: for every k, `panel` outputs side by side; missing ones stay zero. Goes in
+ * blocks of k whose destination fits the first-level cache, so that packing is as fast as
+ * reading. */
 enum { PACK_BLOCK = 64 };
 
 #define PACK(type)                                                                                 \
@@ -86,7 +87,7 @@ enum { PACK_BLOCK = 64 };
     {                                                                                              \
         for (size_t first = 0; first < n; first += panel, to += k * panel)                         \
             for (size_t block = 0; block < k; block += PACK_BLOCK) {                               \
-                const size_t end = k - block < PACK_BLOCK ? k : block + PACK_BLOCK;                \
+                size_t end = k - block < PACK_BLOCK ? k : block + PACK_BLOCK;                      \
                 for (size_t column = 0; column < panel && first + column < n; column++) {          \
                     type *const out = to + place(column, panel, paired);                           \
                     for (size_t i = block; i < end; i++)                                           \
@@ -102,7 +103,7 @@ PACK(int8_t)
 /* The tensor's numbers at their natural alignment: in place, or a copy to free. */
 static const void *aligned(const struct tensor *tensor, enum dtype dtype, void **owned)
 {
-    const size_t size = dtype_bytes(dtype);
+    size_t size = dtype_bytes(dtype);
     *owned = NULL;
     if (dtype == tensor->dtype && (uintptr_t)tensor->data % size == 0)
         return tensor->data;
@@ -119,11 +120,11 @@ static const void *aligned(const struct tensor *tensor, enum dtype dtype, void *
 static void *allocate_panels(size_t bytes)
 {
     void *panels;
-    const bool huge = bytes >= HUGE_PAGE;
+    bool huge = bytes >= HUGE_PAGE;
     if (posix_memalign(&panels, huge ? HUGE_PAGE : ALIGNMENT, bytes) != 0)
         return NULL;
     if (huge)
-        madvise(panels, bytes, MADV_HUGEPAGE); /* a wish: kernels without them are slower */
+        madvise(panels, bytes, MADV_HUGEPAGE); /* advice: without huge pages products are slower */
     return panels;
 }
 
@@ -136,8 +137,8 @@ static int no_memory(const struct tensor *tensor, struct error *err)
 static int pack(struct gemm *gemm, const struct tensor *tensor, const void *weights,
                 struct error *err)
 {
-    const size_t panel = gemm->kernel->panel, n = gemm->n, k = gemm->k;
-    const size_t panels = (n + panel - 1) / panel, size = dtype_bytes(gemm->dtype);
+    size_t panel = gemm->kernel->panel, n = gemm->n, k = gemm->k;
+    size_t panels = (n + panel - 1) / panel, size = dtype_bytes(gemm->dtype);
     size_t bytes;
     if (__builtin_mul_overflow(panels * panel * size, k, &bytes))
         return tensor_error(tensor, err, ERROR_INVALID, " is too large");
@@ -146,7 +147,7 @@ static int pack(struct gemm *gemm, const struct tensor *tensor, const void *weig
     gemm->panels = weights ? allocate_panels(bytes) : NULL;
     if (!gemm->panels)
         return no_memory(tensor, err);
-    if (n % panel != 0) /* only the last panel has columns that nothing fills */
+    if (n % panel != 0) /* only the last panel has columns without an output */
         memset((char *)gemm->panels + (panels - 1) * k * panel * size, 0, k * panel * size);
     if (gemm->dtype == DTYPE_F32)
         pack_float(weights, n, k, panel, false, gemm->panels);
@@ -159,7 +160,7 @@ static int pack(struct gemm *gemm, const struct tensor *tensor, const void *weig
 
 static enum dtype packed_dtype(const struct kernel *kernel, enum dtype stored)
 {
-    const bool kept = stored == DTYPE_F16 ? kernel->reads_f16 : kernel->reads_bf16;
+    bool kept = stored == DTYPE_F16 ? kernel->reads_f16 : kernel->reads_bf16;
     return kept ? stored : DTYPE_F32;
 }
 
@@ -169,27 +170,29 @@ int gemm_init(struct gemm *gemm, const struct tensor *tensor, size_t n, size_t k
     const enum dtype dtype = packed_dtype(kernel, tensor->dtype);
     void *owned;
     *gemm = (struct gemm){.kernel = kernel, .n = n, .k = k, .dtype = dtype};
-    const int result = pack(gemm, tensor, aligned(tensor, dtype, &owned), err);
+    int result = pack(gemm, tensor, aligned(tensor, dtype, &owned), err);
     free(owned);
     return result;
 }
 
-/* Integers times the scale that is returned; below 0: a weight is not finite. */
+/* Rounds weights to integers; returns the scale that multiplies them, or a negative number if a
+ * weight is not finite. */
 static float quantize(const float *weights, size_t k, int8_t *integers)
 {
     enum { MOST = 127 };
     float largest = 0;
     for (size_t i = 0; i < k; i++) {
-        const float magnitude = fabsf(weights[i]);
+        float magnitude = fabsf(weights[i]);
         if (!(magnitude <= FLT_MAX))
             return -1;
         largest = magnitude > largest ? magnitude : largest;
     }
-    const float scale = largest / MOST;
+    float scale = largest / MOST;
     for (size_t i = 0; i < k; i++) {
-        const float value = scale > 0 ? weights[i] / scale : 0;
-        const float rounded = value < 0 ? value - 0.5f : value + 0.5f;
-        /* The scale of the smallest numbers is itself rounded: some would be beyond. */
+        float value = scale > 0 ? weights[i] / scale : 0;
+        float rounded = value < 0 ? value - 0.5f : value + 0.5f;
+        /* For the smallest numbers the scale itself is rounded, so that a quotient may exceed
+         * MOST. */
         integers[i] = (int8_t)(rounded > MOST ? MOST : rounded < -MOST ? -MOST : rounded);
     }
     return scale;
@@ -210,7 +213,7 @@ static int quantize_all(struct gemm *gemm, const struct tensor *tensor, const fl
     return 0;
 }
 
-/* A kernel that reads no integers gets them as floats. */
+/* A kernel that cannot read integers gets them as floats. */
 static int pack_integers(struct gemm *gemm, const struct tensor *tensor, const int8_t *integers,
                          float *floats, struct error *err)
 {
@@ -266,7 +269,7 @@ VECTORIZED static void scale_outputs(const struct gemm *gemm, size_t rows, const
 
 void gemm_rows(const struct gemm *gemm, const float *x, size_t rows, const float *bias, float *y)
 {
-    const struct packed weights = {gemm->panels, gemm->dtype, gemm->n, gemm->k};
+    struct packed weights = {gemm->panels, gemm->dtype, gemm->n, gemm->k};
     gemm->kernel->rows(&weights, x, rows, gemm->scales ? NULL : bias, y);
     if (gemm->scales)
         scale_outputs(gemm, rows, bias, y);
@@ -275,6 +278,6 @@ void gemm_rows(const struct gemm *gemm, const float *x, size_t rows, const float
 void gemm_windows(const struct gemm *gemm, const struct windows *windows, const float *bias,
                   float *y)
 {
-    const struct packed weights = {gemm->panels, gemm->dtype, gemm->n, gemm->k};
+    struct packed weights = {gemm->panels, gemm->dtype, gemm->n, gemm->k};
     gemm->kernel->windows(&weights, windows, bias, y);
 }

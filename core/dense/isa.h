@@ -9,8 +9,8 @@
  *   LOAD_F16(p) LANES 16-bit floats at p as a vector of floats; optional
  *   LOAD_I8(p)  LANES 8-bit integers at p as a vector of floats; optional
  *
- * All else is written once, in GCC's vector extensions: only widening F16 and I8 has to name an
- * instruction. */
+ * Everything else is written once, with GCC's vector extensions: only widening F16 and I8 needs
+ * intrinsics. */
 #ifndef CORE_ISA_H
 #define CORE_ISA_H
 
@@ -36,8 +36,8 @@
 #include <cpuid.h>
 #include <immintrin.h>
 
-/* __builtin_cpu_supports() does not know F16C everywhere; every processor with AVX2 has it, but a
- * hypervisor may hide it. */
+/* Some compilers' __builtin_cpu_supports() does not know F16C. Every processor with AVX2 has it,
+ * but a hypervisor may hide it. */
 static inline bool has_f16c(void)
 {
     unsigned a, b, c, d;
@@ -58,12 +58,12 @@ static inline bool has_f16c(void)
 #include <arm_neon.h>
 #include <string.h>
 
-/* Four integers: NEON widens eight, and behind the last panel there are no more than four. */
+/* Widens four integers. NEON loads eight, but after the last panel only four are readable. */
 static inline float32x4_t neon_widen_i8(const int8_t *from)
 {
     uint32_t four;
     memcpy(&four, from, sizeof four);
-    const int16x8_t wide = vmovl_s8(vreinterpret_s8_u64(vcreate_u64(four)));
+    int16x8_t wide = vmovl_s8(vreinterpret_s8_u64(vcreate_u64(four)));
     return vcvtq_f32_s32(vmovl_s16(vget_low_s16(wide)));
 }
 
@@ -82,8 +82,8 @@ static inline float32x4_t neon_widen_i8(const int8_t *from)
 #define USABLE   true
 #endif
 
-/* Two vectors wide: one row of a tile then needs two weights and one input for two multiply-adds,
- * and six rows (twelve where there are 32 registers) hide the latency of the adders. */
+/* Two vectors wide: one row of a tile then needs two weights and one input for two multiply-adds.
+ * Six rows (twelve with 32 registers) hide the latency of the adders. */
 enum { PANEL = 2 * LANES };
 
 #endif

@@ -1,10 +1,10 @@
-/* How a kernel cuts products into tiles. CMakeLists.txt compiles this file once for every
- * instruction set (isa.h). */
+/* A kernel cuts products into tiles that fit registers and caches. CMakeLists.txt compiles this
+ * file once for every instruction set (isa.h). */
 #include "core/dense/kernel.h"
 
 #include "core/dense/tile.h"
 
-/* kernel_avx2 of avx2, and "avx2". */
+/* For avx2: kernel_avx2 and "avx2". */
 #define PASTE_KERNEL(isa) kernel_##isa
 #define KERNEL_OF(isa)    PASTE_KERNEL(isa)
 #define QUOTE(isa)        #isa
@@ -15,21 +15,21 @@ static size_t min_size(size_t a, size_t b)
     return a < b ? a : b;
 }
 
-/* Rows are cut into tiles of almost equal height: 8 rows are 4 + 4, not 6 + 2. */
+/* Rows are cut into tiles of nearly equal height: 8 rows become 4 + 4, not 6 + 2. */
 static unsigned tile_rows(size_t rows)
 {
-    const size_t tiles = (rows + MAX_ROWS - 1) / MAX_ROWS;
+    size_t tiles = (rows + MAX_ROWS - 1) / MAX_ROWS;
     return (unsigned)((rows + tiles - 1) / tiles);
 }
 
-/* A product and how it is cut: into tiles of `height` rows, and weights into blocks of `span`
- * panels and `depth` inputs that stay in the second-level cache while all rows pass by. Sums wait
- * in y between blocks, which changes no bit of them. */
+/* A product and how it is cut: rows into tiles of `height` rows, weights into blocks of `span`
+ * panels and `depth` inputs that stay in the second-level cache while all rows are multiplied.
+ * Between blocks partial sums are stored in y, which does not change their bits. */
 struct product {
     const struct packed *weights;
     const float *x;
     size_t x_pitch;
-    const size_t *offsets; /* of a row's inputs; NULL: they are side by side */
+    const size_t *offsets; /* of a row's inputs; NULL: they are contiguous */
     const float *bias;
     float *y;
     size_t rows, height, tiles, span, depth;
@@ -37,13 +37,13 @@ struct product {
 
 enum { MAX_DEPTH = 1536 };
 
-/* Rows of a large batch that are multiplied with all weights before the next: that many inputs stay
- * in the second-level cache too. */
+/* This many rows of a large batch are multiplied with all weights before the next ones: their
+ * inputs stay in the second-level cache too. */
 enum { BLOCK_ROWS = 96 };
 
-/* Processors follow several streams of weights by themselves, but one alone only haltingly. It is
- * asked for ahead of time: by the only tile so many bytes; by several tiles, each its share of the
- * next block, so that memory works as long as they do. */
+/* Hardware prefetches several streams of weights well, but a single one poorly, so tiles prefetch
+ * in software: a single tile this many bytes ahead; several tiles each a share of the next block,
+ * so that memory is busy as long as they are. */
 enum { PREFETCH_BYTES = 2048 };
 
 static compute_tile *tile_of(const struct product *product)
@@ -63,26 +63,26 @@ static void multiply_block(const struct product *product, size_t panel, size_t f
 {
     const struct packed *weights = product->weights;
     compute_tile *const run_tile = tile_of(product);
-    const size_t n = weights->n, k = weights->k, bytes = PANEL * dtype_bytes(weights->dtype);
-    const size_t column = panel * PANEL, depth = min_size(product->depth, k - from);
+    size_t n = weights->n, k = weights->k, bytes = PANEL * dtype_bytes(weights->dtype);
+    size_t column = panel * PANEL, depth = min_size(product->depth, k - from);
     const char *source = (const char *)weights->panels + (panel * k + from) * bytes;
-    const size_t share = depth * bytes / product->tiles;
+    size_t share = depth * bytes / product->tiles;
     const char *ahead = source + (product->tiles == 1 ? PREFETCH_BYTES : depth * bytes);
     const float *x = product->x + (product->offsets ? 0 : from);
     for (size_t row = 0; row < product->rows; row += product->height, ahead += share) {
-        const struct tile tile = {.source = source,
-                                  .panel_pitch = k * PANEL,
-                                  .ahead = ahead,
-                                  .ahead_pitch = bytes / product->tiles,
-                                  .x = x + row * product->x_pitch,
-                                  .x_pitch = product->x_pitch,
-                                  .offsets = product->offsets ? product->offsets + from : NULL,
-                                  .k = depth,
-                                  .resumed = from > 0,
-                                  .bias = product->bias ? product->bias + column : NULL,
-                                  .y = product->y + row * n + column,
-                                  .y_pitch = n,
-                                  .columns = n - column};
+        struct tile tile = {.source = source,
+                            .panel_pitch = k * PANEL,
+                            .ahead = ahead,
+                            .ahead_pitch = bytes / product->tiles,
+                            .x = x + row * product->x_pitch,
+                            .x_pitch = product->x_pitch,
+                            .offsets = product->offsets ? product->offsets + from : NULL,
+                            .k = depth,
+                            .resumed = from > 0,
+                            .bias = product->bias ? product->bias + column : NULL,
+                            .y = product->y + row * n + column,
+                            .y_pitch = n,
+                            .columns = n - column};
         run_tile(&tile, (unsigned)min_size(product->height, product->rows - row), wide);
     }
 }
@@ -90,23 +90,23 @@ static void multiply_block(const struct product *product, size_t panel, size_t f
 static void windows_all(const struct packed *weights, const struct windows *windows,
                         const float *bias, float *y)
 {
-    const size_t rows = windows->count;
-    const size_t k = weights->k, panels = (weights->n + PANEL - 1) / PANEL;
-    const size_t height = tile_rows(rows), tiles = (rows + height - 1) / height;
-    const size_t blocks = tiles == 1 ? 1 : (k + MAX_DEPTH - 1) / MAX_DEPTH;
-    const struct product product = {.weights = weights,
-                                    .x = windows->x,
-                                    .x_pitch = windows->pitch,
-                                    .offsets = windows->offsets,
-                                    .bias = bias,
-                                    .y = y,
-                                    .rows = rows,
-                                    .height = height,
-                                    .tiles = tiles,
-                                    .span = tiles == 1 ? panels_for((unsigned)rows) : 1,
-                                    .depth = (k + blocks - 1) / blocks};
+    size_t rows = windows->count;
+    size_t k = weights->k, panels = (weights->n + PANEL - 1) / PANEL;
+    size_t height = tile_rows(rows), tiles = (rows + height - 1) / height;
+    size_t blocks = tiles == 1 ? 1 : (k + MAX_DEPTH - 1) / MAX_DEPTH;
+    struct product product = {.weights = weights,
+                              .x = windows->x,
+                              .x_pitch = windows->pitch,
+                              .offsets = windows->offsets,
+                              .bias = bias,
+                              .y = y,
+                              .rows = rows,
+                              .height = height,
+                              .tiles = tiles,
+                              .span = tiles == 1 ? panels_for((unsigned)rows) : 1,
+                              .depth = (k + blocks - 1) / blocks};
     for (size_t panel = 0, step; panel < panels; panel += step) {
-        const bool wide = product.span > 1 && panels - panel >= product.span;
+        bool wide = product.span > 1 && panels - panel >= product.span;
         step = wide ? product.span : 1;
         for (size_t from = 0; from < k; from += product.depth)
             multiply_block(&product, panel, from, wide);
@@ -116,20 +116,20 @@ static void windows_all(const struct packed *weights, const struct windows *wind
 static void rows_all(const struct packed *weights, const float *x, size_t rows, const float *bias,
                      float *y)
 {
-    const size_t n = weights->n, k = weights->k;
+    size_t n = weights->n, k = weights->k;
     for (size_t row = 0; row < rows; row += BLOCK_ROWS) {
-        const struct windows block = {x + row * k, k, NULL, min_size(rows - row, BLOCK_ROWS)};
+        struct windows block = {x + row * k, k, NULL, min_size(rows - row, BLOCK_ROWS)};
         windows_all(weights, &block, bias, y + row * n);
     }
 }
 
-/* Every tile's rows of weights one k after the other: one pointer then walks them, where a pointer
- * for each row would not find a register. */
+/* Interleaves the rows of weights of each tile by k: one pointer then walks them, where one pointer
+ * per row would not fit the registers. */
 static void pack_columns(const float *weights, size_t count, size_t k, float *packed)
 {
-    const size_t height = tile_rows(count);
+    size_t height = tile_rows(count);
     for (size_t first = 0; first < count; first += height) {
-        const size_t rows = min_size(height, count - first);
+        size_t rows = min_size(height, count - first);
         for (size_t i = 0; i < k; i++)
             for (size_t row = first; row < first + rows; row++)
                 *packed++ = weights[row * k + i];
@@ -138,7 +138,7 @@ static void pack_columns(const float *weights, size_t count, size_t k, float *pa
 
 static void multiply_columns(struct tile *tile, const struct filters *filters, float *y)
 {
-    const size_t height = tile_rows(filters->count);
+    size_t height = tile_rows(filters->count);
     for (size_t row = 0; row < filters->count; row += height) {
         tile->x = filters->packed + row * tile->k;
         tile->bias = filters->bias ? filters->bias + row : NULL;
@@ -147,7 +147,7 @@ static void multiply_columns(struct tile *tile, const struct filters *filters, f
     }
 }
 
-/* `left`: columns of the line from this vector on. */
+/* `left`: how many columns of the line remain, from this vector on. */
 static const float *next_vector(const float *vector, const struct columns *columns, size_t *left)
 {
     *left -= LANES;

@@ -12,16 +12,16 @@
 
 #include "core/load/tensor.h"
 
-/* Weights W[n, k] as the kernel reads them: panels of `panel` consecutive outputs; within a panel,
- * for every k in turn, one number per output; in BF16 these are pairs, output i beside output
- * i + panel / 2, which a shift and a mask widen. The last panel is padded with zeros. */
+/* Weights W[n, k] as the kernel reads them: panels of `panel` consecutive outputs, each with one
+ * number per output for every k in turn. BF16 numbers are stored in pairs, output i beside output i
+ * + panel / 2: a shift and a mask widen them. The last panel is padded with zeros. */
 struct packed {
     const void *panels; /* [panels, k, panel] of dtype; 64-byte aligned */
     enum dtype dtype;
     size_t n, k;
 };
 
-/* A convolution's windows along a line: number k of window w is x[w * pitch + offsets[k]]. */
+/* A convolution's windows along a line: input k of window w is x[w * pitch + offsets[k]]. */
 struct windows {
     const float *x;
     size_t pitch;
@@ -29,15 +29,15 @@ struct windows {
     size_t count;
 };
 
-/* A convolution's weights W[count, k] as pack_columns() gives them, and biases (may be NULL). */
+/* A convolution's weights W[count, k], packed by pack_columns(), and biases (may be NULL). */
 struct filters {
     const float *packed, *bias;
     size_t count, k;
 };
 
 /* X[k, columns], where X[j, c] = x[offsets[j] + c / line * pitch + c % line]: a convolution's
- * windows, which overlap. Lines are whole vectors. Columns are computed two vectors at a time:
- * where their count is no multiple of that, up to COLUMN_SLACK more are read and written. */
+ * windows, which overlap. Lines are whole vectors. Columns are computed two vectors at a time: if
+ * their count is not a multiple of that, up to COLUMN_SLACK more are read and written. */
 struct columns {
     const size_t *offsets; /* [k] */
     size_t count, line, pitch;
@@ -47,15 +47,16 @@ struct kernel {
     const char *name;
     bool (*usable)(void);                 /* on this machine */
     size_t lanes, panel;                  /* numbers of a vector, of a panel */
-    bool reads_f16, reads_bf16, reads_i8; /* else such weights are packed as F32 */
+    bool reads_f16, reads_bf16, reads_i8; /* otherwise such weights are packed as F32 */
     /* y[rows, n] = x[rows, k] W^T + bias; bias may be NULL. */
     void (*rows)(const struct packed *weights, const float *x, size_t rows, const float *bias,
                  float *y);
-    /* The same with windows for rows. F32 weights only. NULL: it has no such product. */
+    /* Like rows(), with windows for rows. F32 weights only. NULL if the kernel has no such
+     * product. */
     void (*windows)(const struct packed *weights, const struct windows *windows, const float *bias,
                     float *y);
-    /* y[count, columns] = W X + bias, rows of y `y_pitch` apart. pack_columns() only reorders the
-     * weights: [count, k] numbers in and out. */
+    /* y[count, columns] = W X + bias; rows of y are `y_pitch` apart. pack_columns() only reorders
+     * the weights: [count, k] numbers in and out. */
     void (*pack_columns)(const float *weights, size_t count, size_t k, float *packed);
     void (*columns)(const struct filters *filters, const struct columns *columns, const float *x,
                     float *y, size_t y_pitch);

@@ -1,13 +1,12 @@
-/* OpenBLAS as a kernel: the baseline that ours are measured against, chosen by
- * MOED_KERNEL=openblas.
+/* OpenBLAS as a kernel: the baseline for ours, chosen by MOED_KERNEL=openblas.
  *
- * The library is loaded only then: loading starts a thread for every CPU. And only before can it be
- * told which CPU this is: to one that it has not heard of it gives the code for older ones, which
- * on a processor with AVX-512 is half as fast.
+ * The library is loaded only then, because loading starts a thread for every CPU. The CPU's type
+ * can only be set before loading: for a CPU that OpenBLAS does not know it picks the code of older
+ * ones, which is half as fast on a processor with AVX-512.
  *
- * One BLAS thread per call: parallelism over rows and experts is ours. OpenBLAS sums a one-row
- * product in another order than a many-row one, so with this kernel a row's last bits depend on its
- * batch. */
+ * BLAS uses one thread per call; parallelism over rows and experts is ours. OpenBLAS sums a product
+ * of one row in another order than one of many rows, so with this kernel a row's last bits depend
+ * on its batch. */
 #include <cblas.h>
 #include <dlfcn.h>
 #include <pthread.h>
@@ -37,7 +36,7 @@ static void load(void)
     void *library = dlopen("libopenblas.so.0", RTLD_NOW | RTLD_LOCAL);
     if (!library)
         return;
-    /* The form that POSIX gives: C has no cast from an object's pointer to a function's. */
+    /* POSIX's form: C has no cast from an object pointer to a function pointer. */
     *(void **)&blas.sgemv = dlsym(library, "cblas_sgemv");
     *(void **)&blas.sgemm = dlsym(library, "cblas_sgemm");
     *(void **)&blas.set_num_threads = dlsym(library, "openblas_set_num_threads");
@@ -52,14 +51,14 @@ static bool usable(void)
     return blas.sgemv && blas.sgemm && blas.set_num_threads;
 }
 
-/* Panels of one output are plain row-major weights. */
+/* With panels of one output, packed weights are plain row-major weights. */
 static void multiply_rows(const struct packed *weights, const float *x, size_t rows,
                           const float *bias, float *y)
 {
-    const int n = (int)weights->n, k = (int)weights->k;
+    int n = (int)weights->n, k = (int)weights->k;
     for (size_t row = 0; bias && row < rows; row++)
         memcpy(y + row * weights->n, bias, weights->n * sizeof *y);
-    const float keep = bias ? 1.0f : 0.0f;
+    float keep = bias ? 1.0f : 0.0f;
     if (rows == 1)
         blas.sgemv(CblasRowMajor, CblasNoTrans, n, k, 1.0f, weights->panels, k, x, 1, keep, y, 1);
     else
@@ -67,7 +66,7 @@ static void multiply_rows(const struct packed *weights, const float *x, size_t r
                    weights->panels, k, keep, y, n);
 }
 
-/* Windows that overlap are no matrix that BLAS could read. */
+/* BLAS cannot read overlapping windows as a matrix. */
 static void pack_columns(const float *weights, size_t count, size_t k, float *packed)
 {
     kernel_generic.pack_columns(weights, count, k, packed);
@@ -81,7 +80,7 @@ static void multiply_columns(const struct filters *filters, const struct columns
 
 const struct kernel kernel_openblas = {.name = "openblas",
                                        .usable = usable,
-                                       .lanes = 4, /* of kernel_generic's columns */
+                                       .lanes = 4, /* as for kernel_generic's columns */
                                        .panel = 1,
                                        .rows = multiply_rows,
                                        .pack_columns = pack_columns,

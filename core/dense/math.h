@@ -1,5 +1,5 @@
-/* Functions of numbers that several layers use. Each has one definition, so that an activation
- * gives the same bits wherever it is applied; all keep NaN, as PyTorch does. */
+/* Math functions that several layers use. Each has one definition, so that an activation gives the
+ * same bits wherever it is applied. All propagate NaN, as PyTorch does. */
 #ifndef CORE_MATH_H
 #define CORE_MATH_H
 
@@ -24,13 +24,13 @@ static inline float silu(float v)
 
 static inline float gelu_erf(float v)
 {
-    const float root_half = 0.70710678118654752f;
+    float root_half = 0.70710678118654752f;
     return 0.5f * v * (1.0f + erff(v * root_half));
 }
 
 static inline float gelu_tanh(float v)
 {
-    const float root_two_over_pi = 0.79788456080286536f;
+    float root_two_over_pi = 0.79788456080286536f;
     return 0.5f * v * (1.0f + tanhf(root_two_over_pi * (v + 0.044715f * v * v * v)));
 }
 
@@ -58,23 +58,22 @@ static inline float sum_of(const float *values, size_t count)
     return sum;
 }
 
-/* Divides by `whole`; gives equal shares where that is 0. */
+/* Divides by `whole`; gives equal shares if that is 0. */
 static inline void divide_by(float whole, float *values, size_t count)
 {
     for (size_t i = 0; i < count; i++)
         values[i] = whole != 0 ? values[i] / whole : 1.0f / (float)count;
 }
 
-/* p = softmax(x) of at least one number; p may be x. `entropy` (NULL: not wanted) becomes that of
- * p, in nats. It needs no logarithm of every p: with d = x - max and z = sum exp(d), it is log z -
- * sum(p d). */
+/* p = softmax(x) of at least one number; p may be x. `entropy` (may be NULL) receives that of p, in
+ * nats. One logarithm suffices: with d = x - max and z = sum exp(d), it is log z - sum(p d). */
 static inline void softmax(const float *x, size_t count, float *p, float *entropy)
 {
-    const float least = -1000; /* its exp is 0, and 0 * least is 0, where 0 * -infinity is NaN */
-    const float max = max_of(x, count);
+    float least = -1000; /* its exp is 0, and 0 * least is 0, where 0 * -infinity is NaN */
+    float max = max_of(x, count);
     float sum = 0, weighted = 0;
     for (size_t i = 0; i < count; i++) {
-        const float d = x[i] - max < least ? least : x[i] - max;
+        float d = x[i] - max < least ? least : x[i] - max;
         p[i] = expf(d);
         sum += p[i];
         weighted += p[i] * d;

@@ -1,9 +1,9 @@
-/* Fork and join over pthreads; see team.h.
+/* Fork and join on pthreads, where the caller works first and helpers join if they wake in time.
  *
  * One mutex guards the fork (a new generation) and the join (the count of helpers at work); tasks
- * are claimed from an atomic counter. Helpers sleep between forks: a server's CPU is not ours to
- * spin on. Waking takes them a while, longer than many a fork has work for: the caller begins
- * alone, and waits only for those who came before it ran out of tasks. */
+ * are claimed from an atomic counter. Helpers sleep between forks, because spinning would waste a
+ * server's CPU. Waking often takes longer than a fork has work for, so the caller begins alone and
+ * waits only for helpers that joined before it ran out of tasks. */
 #include "core/dense/team.h"
 
 #include <pthread.h>
@@ -14,8 +14,8 @@
 #include "core/memory.h"
 #include "core/moed.h"
 
-/* Some 60 us of one thread. On a virtual machine, where another takes about 100 us to wake, a fork
- * for half of this made small experts slower by half. */
+/* About 60 us of one thread. On a virtual machine, where waking another thread takes about 100 us,
+ * forking for half of this made small experts 50 % slower. */
 static const uint64_t MIN_FORK_MACS = 3 * 1000 * 1000;
 
 struct moed_team {
@@ -84,7 +84,7 @@ struct moed_team *moed_team_new(unsigned threads)
     for (unsigned worker = 1; worker < threads; worker++) {
         struct helper *helper = &team->helpers[team->helper_count];
         *helper = (struct helper){.team = team, .worker = worker};
-        /* Short of threads the team is smaller, not broken: the caller always works. */
+        /* If threads are scarce the team is smaller, not broken: the caller always works. */
         if (pthread_create(&helper->thread, NULL, helper_main, helper) != 0)
             break;
         team->helper_count++;

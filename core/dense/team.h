@@ -1,4 +1,4 @@
-/* A team of threads that share one loop: fork, take tasks until none is left, join. */
+/* A team of threads that share one loop: they fork, take tasks until none is left, and join. */
 #ifndef CORE_TEAM_H
 #define CORE_TEAM_H
 
@@ -8,9 +8,9 @@
 struct moed_team;
 
 /* Calls task(context, index, worker) once for every index in [0, count), on any of the team's
- * threads; worker < team_size() names the thread, for memory of its own. Returns when all are done.
- * `team` NULL: the calling thread alone. Which thread gets which index is not fixed, so tasks must
- * not depend on each other. */
+ * threads; worker < team_size() identifies the thread, so that it can have memory of its own.
+ * Returns when all tasks are done. With `team` NULL the calling thread runs them alone. Any thread
+ * may get any index, so tasks must not depend on each other. */
 void team_run(struct moed_team *team, size_t count,
               void (*task)(void *context, size_t index, unsigned worker), void *context);
 

@@ -1,5 +1,5 @@
-/* One tile of a product: rows of inputs times panels of weights. CMakeLists.txt compiles this file
- * for every instruction set (isa.h) and source of weights, and defines
+/* Computes one tile of a product: rows of inputs times panels of weights. CMakeLists.txt compiles
+ * this file for every instruction set (isa.h) and source of weights, and defines
  *
  *   TILE    the function's name, for instance tile_avx2_f32
  *   SOURCE  what it reads, an enum source */
@@ -11,7 +11,7 @@
 typedef float vec __attribute__((vector_size(LANES * 4)));
 typedef uint32_t bits __attribute__((vector_size(LANES * 4)));
 
-/* Fewer rows than that leave accumulators idle: such tiles span several panels instead. */
+/* Tiles of few rows span several panels, so that no accumulator is idle. */
 enum { MAX_PANELS = 4 };
 
 #define INLINE static inline __attribute__((always_inline))
@@ -23,12 +23,12 @@ INLINE vec load(const float *from)
     return value;
 }
 
-/* Half `v` of a panel's pairs: a float's upper half is the same number as BF16. */
+/* Loads half `v` of a panel's pairs. A BF16 number is the upper half of the same float. */
 INLINE vec load_bf16(const uint16_t *from, unsigned v)
 {
     bits pairs;
     memcpy(&pairs, from, sizeof pairs);
-    return (vec)(v == 0 ? pairs << 16 : pairs & 0xffff0000);
+    return (vec)(v == 0 ? pairs << 16 : pairs & 0xFFFF0000);
 }
 
 INLINE vec load_f16(const uint16_t *from)
@@ -56,7 +56,7 @@ INLINE vec load_i8(const int8_t *from)
 /* Vector v of the k-th weights. */
 INLINE vec operand(const struct tile *tile, enum source source, size_t k, unsigned v)
 {
-    const size_t at = v / 2 * tile->panel_pitch + k * PANEL;
+    size_t at = v / 2 * tile->panel_pitch + k * PANEL;
     switch (source) {
     case SOURCE_F32:
     case SOURCE_WINDOWS:
@@ -72,8 +72,7 @@ INLINE vec operand(const struct tile *tile, enum source source, size_t k, unsign
     }
 }
 
-/* Input k of a row; for SOURCE_COLUMNS these are weights, which pack_columns() has put side by
- * side. */
+/* Input k of a row. For SOURCE_COLUMNS these are weights, interleaved by pack_columns(). */
 INLINE float input(const struct tile *tile, enum source source, const unsigned rows, unsigned row,
                    size_t k)
 {
@@ -86,7 +85,7 @@ INLINE float input(const struct tile *tile, enum source source, const unsigned r
 INLINE vec first_value(const struct tile *tile, enum source source, unsigned row, unsigned v)
 {
     vec value = {0};
-    const size_t column = (size_t)v * LANES;
+    size_t column = (size_t)v * LANES;
     const float *from = tile->resumed ? tile->y + row * tile->y_pitch : tile->bias;
     if (!from)
         return value;
@@ -101,7 +100,7 @@ INLINE vec first_value(const struct tile *tile, enum source source, unsigned row
 
 INLINE void store(const struct tile *tile, enum source source, unsigned row, unsigned v, vec value)
 {
-    const size_t column = (size_t)v * LANES;
+    size_t column = (size_t)v * LANES;
     float *to = tile->y + row * tile->y_pitch + column;
     if (source == SOURCE_COLUMNS || column + LANES <= tile->columns)
         memcpy(to, &value, sizeof value);
@@ -113,15 +112,15 @@ enum { CACHE_LINE = 64 };
 
 INLINE void prefetch(const struct tile *tile, enum source source, size_t k)
 {
-    const size_t bytes = PANEL * (source == SOURCE_I8                             ? 1
-                                  : source == SOURCE_BF16 || source == SOURCE_F16 ? 2
-                                                                                  : sizeof(float));
+    size_t bytes = PANEL * (source == SOURCE_I8                             ? 1
+                            : source == SOURCE_BF16 || source == SOURCE_F16 ? 2
+                                                                            : sizeof(float));
     for (size_t line = 0; line < bytes; line += CACHE_LINE)
         __builtin_prefetch(tile->ahead + k * tile->ahead_pitch + line);
 }
 
-/* In a register from here on. Left to itself GCC reads a weight again for every row that multiplies
- * it, and loads are what such tiles wait for: with two rows this is half their time. */
+/* Forces the value into a register. Otherwise GCC loads a weight again for every row that it
+ * multiplies, and such tiles are bound by loads: with two rows this takes half their time. */
 INLINE void keep(vec *value)
 {
 #if defined(__x86_64__)
@@ -133,10 +132,10 @@ INLINE void keep(vec *value)
 #endif
 }
 
-/* One k into all sums. Whichever of inputs and weights are fewer stay in registers; of the others
- * there is one at a time. */
+/* Adds one k to all sums. Inputs or weights, whichever are fewer, stay in registers; the others are
+ * loaded one at a time. */
 INLINE void add_tall(const struct tile *tile, enum source source, size_t k, const unsigned rows,
-                     const unsigned vectors, vec sum[MAX_ROWS][2 * MAX_PANELS])
+                     unsigned vectors, vec sum[MAX_ROWS][2 * MAX_PANELS])
 {
     vec weight[2 * MAX_PANELS];
 #pragma GCC unroll 8
@@ -144,7 +143,7 @@ INLINE void add_tall(const struct tile *tile, enum source source, size_t k, cons
         weight[v] = operand(tile, source, k, v);
 #pragma GCC unroll 16
     for (unsigned row = 0; row < rows; row++) {
-        const float value = input(tile, source, rows, row, k);
+        float value = input(tile, source, rows, row, k);
 #pragma GCC unroll 8
         for (unsigned v = 0; v < vectors; v++)
             sum[row][v] += weight[v] * value;
@@ -152,7 +151,7 @@ INLINE void add_tall(const struct tile *tile, enum source source, size_t k, cons
 }
 
 INLINE void add_wide(const struct tile *tile, enum source source, size_t k, const unsigned rows,
-                     const unsigned vectors, vec sum[MAX_ROWS][2 * MAX_PANELS])
+                     unsigned vectors, vec sum[MAX_ROWS][2 * MAX_PANELS])
 {
     vec value[MAX_ROWS];
 #pragma GCC unroll 16
@@ -171,13 +170,13 @@ INLINE void add_wide(const struct tile *tile, enum source source, size_t k, cons
     }
 }
 
-/* rows, panels and source are constants where this is called: the loops unroll, sum[][] lives in
+/* All callers pass constants for rows, panels and source: the loops unroll, and sum[][] lives in
  * registers. */
 INLINE void compute(const struct tile *tile, enum source source, const unsigned rows,
                     const unsigned panels)
 {
     vec sum[MAX_ROWS][2 * MAX_PANELS];
-    const unsigned vectors = 2 * panels;
+    unsigned vectors = 2 * panels;
 #pragma GCC unroll 16
     for (unsigned row = 0; row < rows; row++)
 #pragma GCC unroll 8

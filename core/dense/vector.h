@@ -1,21 +1,21 @@
-/* Loops over numbers other than products: compiled for wide vectors, and sums written so that any
- * compiler keeps them in vector registers. */
+/* Vectorized loops other than products. Sums are written so that any compiler keeps them in vector
+ * registers. */
 #ifndef CORE_VECTOR_H
 #define CORE_VECTOR_H
 
 #include <stddef.h>
 
-/* A function that is compiled once for every vector width, and chosen when the program is loaded.
- * All give the same bits: they are compiled without fusing a multiply with an add (CMakeLists.txt),
- * which only some can. Off under sanitizers, whose runtime starts after ifunc resolvers
- * run, and for clang, which gives such functions a name that other files do not know. */
+/* Marks a function that is compiled once for every vector width and chosen when the program is
+ * loaded. All versions give the same bits, because none may fuse a multiply with an add
+ * (CMakeLists.txt). Off under sanitizers, whose runtime starts after ifunc resolvers run, and with
+ * clang, which gives such functions a name that other files do not see. */
 #if defined(__x86_64__) && defined(__gnu_linux__) && !defined(MOED_SANITIZED) && !defined(__clang__)
 #define VECTORIZED __attribute__((target_clones("avx512f", "avx2", "default")))
 #else
 #define VECTORIZED
 #endif
 
-/* A sum of floats may not be reordered behind our back, so a plain loop is one addition after the
+/* The compiler may not reorder a sum of floats, so a plain loop would be one addition after the
  * other. Eight running sums fix another order, the same on every machine. */
 enum { DOT_LANES = 8 };
 
@@ -33,7 +33,8 @@ static inline float dot(const float *a, const float *b, size_t count)
     return sum;
 }
 
-/* The largest of at least one value, none of them NaN. Compared, not fmaxf(): that is a call. */
+/* The largest of at least one value, none of them NaN. Compares, because fmaxf() would be a
+ * call. */
 static inline float max_of(const float *values, size_t count)
 {
     float max = values[0];

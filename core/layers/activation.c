@@ -19,9 +19,9 @@ static int elementwise_build(struct layer *layer, const struct scope *scope,
                                         size_t rows, const float *x, float *y)                     \
     {                                                                                              \
         (void)run;                                                                                 \
-        const size_t count = rows * layer->in_elements;                                            \
+        size_t count = rows * layer->in_elements;                                                  \
         for (size_t i = 0; i < count; i++) {                                                       \
-            const float v = x[i];                                                                  \
+            float v = x[i];                                                                        \
             y[i] = (expression);                                                                   \
         }                                                                                          \
     }                                                                                              \
@@ -196,7 +196,7 @@ static void gelu_forward(const struct layer *layer, const struct run *run, size_
 {
     (void)run;
     const struct gelu *gelu = layer->state;
-    const size_t count = rows * layer->in_elements;
+    size_t count = rows * layer->in_elements;
     for (size_t i = 0; i < count; i++)
         y[i] = gelu->approximate ? gelu_tanh(x[i]) : gelu_erf(x[i]);
 }
@@ -221,7 +221,7 @@ VECTORIZED static void scale_forward(const struct layer *layer, const struct run
 {
     (void)run;
     const struct scale *scale = layer->state;
-    const size_t count = rows * layer->in_elements;
+    size_t count = rows * layer->in_elements;
     for (size_t i = 0; i < count; i++)
         y[i] = x[i] * scale->value;
 }
@@ -240,8 +240,8 @@ static void softmax_forward(const struct layer *layer, const struct run *run, si
                             const float *x, float *y)
 {
     (void)run;
-    const size_t width = layer->in.dims[layer->in.rank - 1];
-    const size_t count = rows * layer->in_elements / width;
+    size_t width = layer->in.dims[layer->in.rank - 1];
+    size_t count = rows * layer->in_elements / width;
     for (size_t i = 0; i < count; i++)
         softmax(x + i * width, width, y + i * width, NULL);
 }

@@ -23,7 +23,7 @@ static int attention_build(struct layer *layer, const struct scope *scope, struc
     int64_t heads;
     if (layer->in.rank != 2)
         return config_error(node, NULL, err, "attention works on rows of [positions, size]");
-    const size_t positions = layer->in.dims[0], size = layer->in.dims[1];
+    size_t positions = layer->in.dims[0], size = layer->in.dims[1];
     if (config_integer(node, "heads", CONFIG_REQUIRED, within(1, (int64_t)size), &heads, err) != 0)
         return -1;
     if (size % (size_t)heads != 0)
@@ -44,14 +44,14 @@ static int attention_build(struct layer *layer, const struct scope *scope, struc
     return projection_build_bias(&attention->out, scope, "out_proj.bias", err);
 }
 
-/* One query of one head: what it makes of the values. `qkv`: the row's [positions, 3 size], from
- * where this head's queries begin. */
+/* The output of one query of one head. `qkv` is the row's [positions, 3 size], starting at this
+ * head's queries. */
 static void attend(const struct attention *attention, const float *qkv, size_t query, float *scores,
                    float *context)
 {
-    const size_t size = attention->size, width = size / attention->heads;
+    size_t size = attention->size, width = size / attention->heads;
     const float *keys = qkv + size, *values = qkv + 2 * size;
-    const float root = sqrtf((float)width);
+    float root = sqrtf((float)width);
     for (size_t i = 0; i < attention->positions; i++)
         scores[i] = dot(qkv + query * 3 * size, keys + i * 3 * size, width) / root;
     softmax(scores, attention->positions, scores, NULL);
@@ -65,8 +65,8 @@ static void attention_forward(const struct layer *layer, const struct run *run, 
                               const float *x, float *y)
 {
     const struct attention *attention = layer->state;
-    const size_t positions = attention->positions, size = attention->size;
-    const size_t width = size / attention->heads;
+    size_t positions = attention->positions, size = attention->size;
+    size_t width = size / attention->heads;
     float *qkv = run_floats(run, attention->qkv, rows);
     float *context = run_floats(run, attention->context, rows);
     projection_forward(&attention->in, rows * positions, x, qkv);

@@ -36,7 +36,7 @@ static void copy_forward(const struct layer *layer, const struct run *run, size_
         memcpy(y, x, rows * layer->in_elements * sizeof *y);
 }
 
-/* A row as [outer, axis, inner]; the axis is reduced. */
+/* A row is viewed as [outer, axis, inner]; the axis is reduced. */
 struct reduction {
     size_t outer, axis, inner;
     float factor; /* sum, mean */
@@ -48,7 +48,7 @@ static int reduction_build(struct layer *layer, struct config_node *node, int64_
                            struct error *err)
 {
     struct reduction *reduction = layer->state = xcalloc(1, sizeof *reduction);
-    const int64_t rank = (int64_t)layer->in.rank;
+    int64_t rank = (int64_t)layer->in.rank;
     struct moed_shape out = {.rank = 0};
     int64_t axis;
     if (rank == 0)
@@ -91,7 +91,7 @@ static void reduction_forward(const struct layer *layer, const struct run *run, 
 {
     (void)run;
     const struct reduction *reduction = layer->state;
-    const size_t inner = reduction->inner;
+    size_t inner = reduction->inner;
     for (size_t i = 0; i < rows * reduction->outer; i++, y += inner) {
         memset(y, 0, inner * sizeof *y);
         for (size_t j = 0; j < reduction->axis; j++, x += inner)
@@ -122,7 +122,7 @@ static void select_forward(const struct layer *layer, const struct run *run, siz
 {
     (void)run;
     const struct reduction *reduction = layer->state;
-    const size_t inner = reduction->inner, slab = reduction->axis * inner;
+    size_t inner = reduction->inner, slab = reduction->axis * inner;
     for (size_t i = 0; i < rows * reduction->outer; i++)
         memcpy(y + i * inner, x + i * slab + reduction->index * inner, inner * sizeof *y);
 }
@@ -191,9 +191,9 @@ static void transpose_forward(const struct layer *layer, const struct run *run, 
                               const float *x, float *y)
 {
     (void)run;
-    const size_t height = layer->in.dims[layer->in.rank - 2];
-    const size_t width = layer->in.dims[layer->in.rank - 1];
-    const size_t planes = rows * layer->in_elements / (height * width);
+    size_t height = layer->in.dims[layer->in.rank - 2];
+    size_t width = layer->in.dims[layer->in.rank - 1];
+    size_t planes = rows * layer->in_elements / (height * width);
     for (size_t plane = 0; plane < planes; plane++, x += height * width)
         for (size_t column = 0; column < width; column++)
             for (size_t line = 0; line < height; line++)

@@ -3,8 +3,8 @@
  *
  * Every row is convolved by itself, so its result cannot depend on its batch. Its image is written
  * with its padding around it, which makes every window whole: the windows of one kernel tap are
- * then the padded image shifted, and products read it at one offset per tap. There are three, which
- * sum alike and differ in what the lanes of a vector are:
+ * then the padded image shifted, and products read it at one offset per tap. There are three
+ * products. They sum in the same order and differ in what the lanes of a vector are:
  *
  * - by lines: windows along an output line, where lines are whole vectors; results need no copy
  * - by windows: output channels, where they fill vectors better; the results of a line are
@@ -21,7 +21,8 @@
 #include "core/layers/weights.h"
 #include "core/memory.h"
 
-/* Bounds strides and paddings: no image needs more, and the arithmetic below cannot overflow. */
+/* Bounds strides and paddings: no image needs more, and the arithmetic below then cannot
+ * overflow. */
 enum { MAX_CONV_STEP = 4096 };
 
 struct conv {
@@ -36,10 +37,10 @@ struct conv {
     size_t kernel_h, kernel_w;
 
     enum { BY_LINES, BY_WINDOWS, BY_COLUMNS } way;
-    size_t padded_w, padded_elements; /* of one channel group, with what the kernel reads beyond */
+    size_t padded_w, padded_elements; /* of one channel group; with what the kernel reads beyond */
     size_t *window;         /* [k] where each tap's first window begins in the padded image */
     struct columns columns; /* unused BY_WINDOWS; owns .offsets */
-    size_t line; /* by columns: results per output line, those that wrap around an edge included */
+    size_t line; /* by columns: results per output line, with those that wrap around an edge */
 };
 
 static size_t output_size(size_t in, size_t padding, size_t kernel, size_t stride)
@@ -91,12 +92,12 @@ static size_t round_up(size_t count, size_t unit)
     return (count + unit - 1) / unit * unit;
 }
 
-/* The product that computes the fewest numbers, of whole vectors. */
+/* Chooses the product that computes the fewest numbers, counted in whole vectors. */
 static void choose_way(struct conv *conv)
 {
     const struct kernel *kernel = kernel_get();
-    const size_t channels = conv->out_channels / conv->groups, panel = kernel->panel;
-    const size_t windows = conv->out_h * conv->out_w;
+    size_t channels = conv->out_channels / conv->groups, panel = kernel->panel;
+    size_t windows = conv->out_h * conv->out_w;
     conv->line = conv->stride == 1 ? conv->padded_w : conv->out_w;
     conv->columns.count = (conv->out_h - 1) * conv->line + conv->out_w;
     if (conv->stride == 1 && conv->out_w % kernel->lanes == 0 && windows % (2 * kernel->lanes) == 0)
@@ -115,16 +116,16 @@ static bool gathers(const struct conv *conv)
 
 static int pack_panels(struct conv *conv, struct layer *layer, const char *name, struct error *err)
 {
-    const size_t channels = conv->out_channels / conv->groups;
+    size_t channels = conv->out_channels / conv->groups;
     conv->panels = calloc_checked(conv->groups, sizeof *conv->panels, err);
     if (!conv->panels)
         return -1;
     layer->cost.weight_bytes -= conv->weight.count * sizeof(float);
     for (size_t group = 0; group < conv->groups; group++) {
-        const struct tensor part = {.name = (char *)name,
-                                    .dtype = DTYPE_F32,
-                                    .elements = channels * conv->k,
-                                    .data = conv->weight.values + group * channels * conv->k};
+        struct tensor part = {.name = (char *)name,
+                              .dtype = DTYPE_F32,
+                              .elements = channels * conv->k,
+                              .data = conv->weight.values + group * channels * conv->k};
         if (gemm_init(&conv->panels[group], &part, channels, conv->k, err) != 0)
             return -1;
         layer->cost.weight_bytes += conv->panels[group].bytes;
@@ -134,18 +135,18 @@ static int pack_panels(struct conv *conv, struct layer *layer, const char *name,
 
 static int pack_groups(struct conv *conv, struct error *err)
 {
-    const size_t channels = conv->out_channels / conv->groups;
+    size_t channels = conv->out_channels / conv->groups;
     conv->packed = calloc_checked(conv->weight.count, sizeof *conv->packed, err);
     if (!conv->packed)
         return -1;
     for (size_t group = 0; group < conv->groups; group++) {
-        const size_t at = group * channels * conv->k;
+        size_t at = group * channels * conv->k;
         kernel_get()->pack_columns(conv->weight.values + at, channels, conv->k, conv->packed + at);
     }
     return 0;
 }
 
-/* Packs the weights as the product reads them, and gives the stored ones back. */
+/* Packs the weights as the product reads them, and frees the stored ones. */
 static int pack(struct conv *conv, struct layer *layer, const struct scope *scope,
                 struct error *err)
 {
@@ -161,25 +162,25 @@ static int pack(struct conv *conv, struct layer *layer, const struct scope *scop
 /* Floats of workspace for one channel group. */
 static size_t workspace_of(const struct conv *conv)
 {
-    const size_t channels = conv->out_channels / conv->groups, columns = conv->columns.count;
-    const size_t gathered = gathers(conv) ? conv->k * columns + COLUMN_SLACK : 0;
-    const size_t results = conv->way == BY_WINDOWS   ? channels * conv->out_w
-                           : conv->way == BY_COLUMNS ? channels * (columns + COLUMN_SLACK)
-                                                     : 0;
+    size_t channels = conv->out_channels / conv->groups, columns = conv->columns.count;
+    size_t gathered = gathers(conv) ? conv->k * columns + COLUMN_SLACK : 0;
+    size_t results = conv->way == BY_WINDOWS   ? channels * conv->out_w
+                     : conv->way == BY_COLUMNS ? channels * (columns + COLUMN_SLACK)
+                                               : 0;
     return conv->padded_elements + gathered + results;
 }
 
 static int place_taps(struct conv *conv, struct error *err)
 {
-    const size_t height = conv->in_h + 2 * conv->padding_h;
+    size_t height = conv->in_h + 2 * conv->padding_h;
     size_t *offsets = calloc_checked(conv->k, sizeof *offsets, err);
     conv->columns.offsets = offsets;
     conv->window = calloc_checked(conv->k, sizeof *conv->window, err);
     if (!offsets || !conv->window)
         return -1;
     for (size_t k = 0; k < conv->k; k++) {
-        const size_t kw = k % conv->kernel_w, kh = k / conv->kernel_w % conv->kernel_h;
-        const size_t channel = k / conv->kernel_w / conv->kernel_h;
+        size_t kw = k % conv->kernel_w, kh = k / conv->kernel_w % conv->kernel_h;
+        size_t channel = k / conv->kernel_w / conv->kernel_h;
         conv->window[k] = (channel * height + kh) * conv->padded_w + kw;
         offsets[k] = gathers(conv) ? k * conv->columns.count : conv->window[k];
     }
@@ -189,7 +190,7 @@ static int place_taps(struct conv *conv, struct error *err)
 static int plan(struct conv *conv, struct layer *layer, const struct scope *scope,
                 const struct config_node *node, struct error *err)
 {
-    const size_t channels = conv->in_channels / conv->groups;
+    size_t channels = conv->in_channels / conv->groups;
     conv->padded_w = conv->in_w + 2 * conv->padding_w;
     conv->padded_elements =
         channels * (conv->in_h + 2 * conv->padding_h) * conv->padded_w + COLUMN_SLACK;
@@ -259,7 +260,7 @@ static const float *bias_of(const struct conv *conv, size_t group)
                              : NULL;
 }
 
-/* Lines are a few dozen numbers, for which a call of memcpy costs more than the copying. */
+/* Lines have a few dozen numbers, for which a call of memcpy costs more than the copying. */
 static inline void copy_line(float *to, const float *from, size_t count)
 {
     enum { STEP = 8 };
@@ -270,7 +271,8 @@ static inline void copy_line(float *to, const float *from, size_t count)
         to[i] = from[i];
 }
 
-/* A few numbers, in pieces like copy_line()'s: up to seven more are cleared, which come next. */
+/* Clears `count` numbers, in pieces like copy_line()'s: up to seven more are cleared, which are
+ * written next. */
 static inline float *zeros(float *to, size_t count)
 {
     static const float none[8];
@@ -279,12 +281,11 @@ static inline float *zeros(float *to, size_t count)
     return to + count;
 }
 
-/* The image of one channel group with its padding around it, which makes every window whole. What
- * lies between two lines, the right padding of one and the left of the next, is cleared in one
- * piece. */
+/* Writes the image of one channel group with its padding around it, which makes every window whole.
+ * The padding between two lines, right of one and left of the next, is cleared in one piece. */
 VECTORIZED static void pad(const struct conv *conv, const float *image, size_t channels, float *to)
 {
-    const size_t edge = conv->padding_h * conv->padded_w + conv->padding_w;
+    size_t edge = conv->padding_h * conv->padded_w + conv->padding_w;
     if (edge == 0) {
         memcpy(to, image, channels * conv->in_h * conv->in_w * sizeof *to);
         return;
@@ -302,14 +303,14 @@ VECTORIZED static void pad(const struct conv *conv, const float *image, size_t c
 
 static struct filters filters_of(const struct conv *conv, size_t group)
 {
-    const size_t channels = conv->out_channels / conv->groups;
+    size_t channels = conv->out_channels / conv->groups;
     return (struct filters){conv->packed + group * channels * conv->k, bias_of(conv, group),
                             channels, conv->k};
 }
 
 static void by_lines(const struct conv *conv, size_t group, float *workspace, float *y)
 {
-    const struct filters filters = filters_of(conv, group);
+    struct filters filters = filters_of(conv, group);
     kernel_get()->columns(&filters, &conv->columns, workspace, y, conv->out_h * conv->out_w);
 }
 
@@ -324,8 +325,8 @@ VECTORIZED static void gather_windows(const struct conv *conv, const float *padd
         }
 }
 
-/* Result lines are as wide as the padded image; their tails, where windows wrapped around its edge,
- * are left behind. */
+/* Copies result lines, which are as wide as the padded image, without their tails, where windows
+ * wrapped around its edge. */
 VECTORIZED static void keep_lines(const struct conv *conv, const float *wide, size_t channels,
                                   size_t pitch, float *y)
 {
@@ -336,8 +337,8 @@ VECTORIZED static void keep_lines(const struct conv *conv, const float *wide, si
 
 static void by_columns(const struct conv *conv, size_t group, float *workspace, float *y)
 {
-    const struct filters filters = filters_of(conv, group);
-    const size_t pitch = conv->columns.count + COLUMN_SLACK;
+    struct filters filters = filters_of(conv, group);
+    size_t pitch = conv->columns.count + COLUMN_SLACK;
     const float *source = workspace;
     float *wide = workspace + conv->padded_elements;
     if (gathers(conv)) {
@@ -376,8 +377,8 @@ static inline void transpose_quad(const float *from, size_t pitch, float *to, si
         memcpy(to + i * to_pitch, &transposed[i], sizeof transposed[i]);
 }
 
-/* y[channel * pitch + window] = line[window][channel]. Channel by channel: planes tend to lie
- * powers of two apart, where the cache holds but a few of their lines. */
+/* y[channel * pitch + window] = line[window][channel]. Goes channel by channel: planes are often
+ * powers of two apart, and the cache holds only a few of their lines at once. */
 VECTORIZED static void transpose_line(const float *line, size_t windows, size_t channels,
                                       size_t pitch, float *y)
 {
@@ -398,11 +399,11 @@ VECTORIZED static void transpose_line(const float *line, size_t windows, size_t 
 
 static void by_windows(const struct conv *conv, size_t group, float *workspace, float *y)
 {
-    const size_t channels = conv->out_channels / conv->groups, plane = conv->out_h * conv->out_w;
+    size_t channels = conv->out_channels / conv->groups, plane = conv->out_h * conv->out_w;
     float *line = workspace + conv->padded_elements;
     for (size_t oh = 0; oh < conv->out_h; oh++) {
-        const struct windows windows = {workspace + oh * conv->stride * conv->padded_w,
-                                        conv->stride, conv->window, conv->out_w};
+        struct windows windows = {workspace + oh * conv->stride * conv->padded_w, conv->stride,
+                                  conv->window, conv->out_w};
         gemm_windows(&conv->panels[group], &windows, bias_of(conv, group), line);
         transpose_line(line, conv->out_w, channels, plane, y + oh * conv->out_w);
     }
@@ -412,8 +413,8 @@ static void conv_forward(const struct layer *layer, const struct run *run, size_
                          const float *x, float *y)
 {
     const struct conv *conv = layer->state;
-    const size_t in_group = layer->in_elements / conv->groups;
-    const size_t out_group = layer->out_elements / conv->groups;
+    size_t in_group = layer->in_elements / conv->groups;
+    size_t out_group = layer->out_elements / conv->groups;
     void (*const convolve[])(const struct conv *conv, size_t group, float *workspace, float *y) = {
         [BY_LINES] = by_lines, [BY_WINDOWS] = by_windows, [BY_COLUMNS] = by_columns};
     float *workspace = run_workspace(run);

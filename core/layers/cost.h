@@ -1,4 +1,4 @@
-/* What a part of a model costs: memory for its weights, and work for one row. */
+/* The cost of a part of a model: memory for its weights, and work for one row. */
 #ifndef CORE_COST_H
 #define CORE_COST_H
 
@@ -9,14 +9,14 @@ struct cost {
     uint64_t active_parameters, macs;  /* parameters that one row reads; its multiply-adds */
 };
 
-/* The weights of `from`, whether a row uses them or not. */
+/* Adds the weights of `from`, whether a row uses them or not. */
 static inline void cost_add_weights(struct cost *cost, const struct cost *from)
 {
     cost->parameters += from->parameters;
     cost->weight_bytes += from->weight_bytes;
 }
 
-/* The work of `from`, so many times for one row. */
+/* Adds the work of `from`, done `times` times for one row. */
 static inline void cost_add_work(struct cost *cost, const struct cost *from, uint64_t times)
 {
     cost->active_parameters += times * from->active_parameters;

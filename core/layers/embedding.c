@@ -1,5 +1,4 @@
-/* Learned vectors of sequence models and of categories: embedding, position_embedding, class_token.
- */
+/* Learned vectors: embedding (of categories), position_embedding, class_token. */
 #include <string.h>
 
 #include "core/layers/ops.h"
@@ -46,7 +45,7 @@ static int embedding_build(struct layer *layer, const struct scope *scope, struc
  * table. */
 static size_t table_row(const struct embedding *embedding, int32_t value)
 {
-    const size_t last = embedding->count - 1;
+    size_t last = embedding->count - 1;
     return value < 0 ? 0 : (size_t)value < last ? (size_t)value : last;
 }
 
@@ -55,7 +54,7 @@ static void embedding_forward(const struct layer *layer, const struct run *run, 
 {
     (void)run;
     const struct embedding *embedding = layer->state;
-    const size_t size = embedding->size;
+    size_t size = embedding->size;
     const int32_t *integers = (const void *)x;
     for (size_t i = 0; i < rows * layer->in_elements; i++)
         memcpy(y + i * size, embedding->table.values + table_row(embedding, integers[i]) * size,
@@ -85,7 +84,7 @@ static void position_forward(const struct layer *layer, const struct run *run, s
 {
     (void)run;
     const struct array *weight = layer->state;
-    const size_t count = layer->in_elements;
+    size_t count = layer->in_elements;
     for (size_t row = 0; row < rows; row++, x += count, y += count)
         for (size_t i = 0; i < count; i++)
             y[i] = x[i] + weight->values[i];

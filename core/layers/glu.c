@@ -12,7 +12,7 @@ struct glu {
     int activation; /* of GATES */
 };
 
-/* y = activation(y) * up: a loop for each activation, which has nothing to decide inside. */
+/* y = activation(y) * up: one loop per activation, without a branch inside. */
 typedef void gate_up(size_t count, const float *restrict up, float *restrict y);
 
 #define GATE_UP(name, activation)                                                                  \

@@ -15,7 +15,7 @@ struct batch_norm {
 
 static int read_eps(struct config_node *node, double *eps, struct error *err)
 {
-    const double otherwise = 1e-5;
+    double otherwise = 1e-5;
     if (config_real(node, "eps", &otherwise, eps, err) != 0)
         return -1;
     if (*eps < 0)
@@ -47,7 +47,7 @@ static int batch_norm_build(struct layer *layer, const struct scope *scope,
     double eps;
     if (layer->in.rank == 0)
         return config_error(node, NULL, err, "batch_norm needs at least one axis");
-    const size_t channels = layer->in.dims[0];
+    size_t channels = layer->in.dims[0];
     struct moed_shape shape = {.rank = 1, .dims = {channels}};
     int result = read_eps(node, &eps, err);
     for (size_t i = 0; i < 4 && result == 0; i++)
@@ -70,10 +70,10 @@ VECTORIZED static void batch_norm_forward(const struct layer *layer, const struc
 {
     (void)run;
     const struct batch_norm *norm = layer->state;
-    const size_t channels = layer->in.dims[0], plane = layer->in_elements / channels;
+    size_t channels = layer->in.dims[0], plane = layer->in_elements / channels;
     for (size_t row = 0; row < rows; row++)
         for (size_t channel = 0; channel < channels; channel++, x += plane, y += plane) {
-            const float scale = norm->scale[channel], shift = norm->shift[channel];
+            float scale = norm->scale[channel], shift = norm->shift[channel];
             for (size_t i = 0; i < plane; i++)
                 y[i] = x[i] * scale + shift;
         }
@@ -88,15 +88,16 @@ static void batch_norm_free(struct layer *layer)
     free(norm->shift);
 }
 
-/* layer_norm and rms_norm over the trailing axes that `weight` has. */
+/* layer_norm and rms_norm, over as many trailing axes as `weight` has. */
 struct trailing_norm {
     struct array weight, bias;
-    size_t width; /* normalised elements */
+    size_t width; /* number of normalised elements */
     float eps;
     bool center; /* layer_norm subtracts the mean */
 };
 
-/* The weight's shape says how many trailing axes are normalised; it must equal those axes. */
+/* The rank of the weight determines how many trailing axes are normalised; their sizes must
+ * match. */
 static int match_trailing(const struct layer *layer, const struct scope *scope,
                           struct config_node *node, struct moed_shape *shape, struct error *err)
 {
@@ -139,17 +140,17 @@ static int rms_norm_build(struct layer *layer, const struct scope *scope, struct
     return trailing_norm_build(layer, scope, node, false, err);
 }
 
-/* Sums in double: thousands of squares of one sign lose digits in f32. */
+/* Sums in double: thousands of squares, all of one sign, would lose digits in f32. */
 static void normalize(const struct trailing_norm *norm, const float *x, float *y)
 {
-    const size_t width = norm->width;
+    size_t width = norm->width;
     double mean = 0, square = 0;
     for (size_t i = 0; norm->center && i < width; i++)
         mean += x[i];
     mean /= (double)width;
     for (size_t i = 0; i < width; i++)
         square += (x[i] - mean) * (x[i] - mean);
-    const double inverse = 1.0 / sqrt(square / (double)width + norm->eps);
+    double inverse = 1.0 / sqrt(square / (double)width + norm->eps);
     const float *bias = norm->bias.values;
     for (size_t i = 0; i < width; i++)
         y[i] = (float)((x[i] - mean) * inverse) * norm->weight.values[i] + (bias ? bias[i] : 0.0f);
@@ -160,7 +161,7 @@ static void trailing_norm_forward(const struct layer *layer, const struct run *r
 {
     (void)run;
     const struct trailing_norm *norm = layer->state;
-    const size_t count = rows * layer->in_elements / norm->width;
+    size_t count = rows * layer->in_elements / norm->width;
     for (size_t i = 0; i < count; i++)
         normalize(norm, x + i * norm->width, y + i * norm->width);
 }

@@ -43,26 +43,27 @@ static int pool_build(struct layer *layer, const struct scope *scope, struct con
     return layer_set_out(layer, node, &out, err);
 }
 
-/* Outputs [*first, *last) of a line whose windows hold, at tap `tap`, an input and not padding. */
+/* Outputs [*first, *last) of a line are those whose windows have an input, not padding, at tap
+ * `tap`. */
 static void clip(const struct pool *pool, size_t tap, size_t in, size_t out, size_t *first,
                  size_t *last)
 {
-    const size_t stride = pool->stride, padding = pool->padding;
+    size_t stride = pool->stride, padding = pool->padding;
     *first = tap < padding ? (padding - tap + stride - 1) / stride : 0;
-    const size_t end = in + padding; /* taps from here on fall behind the input */
+    size_t end = in + padding; /* taps from here on are past the input */
     *last = end > tap ? (end - tap - 1) / stride + 1 : 0;
     if (*last > out)
         *last = out;
 }
 
-/* One tap of a line of windows: to[i] takes line[i * stride]. */
+/* Applies one tap of a line of windows: to[i] takes in line[i * stride]. */
 typedef void take_tap(const float *line, size_t stride, size_t count, float *to);
 
-/* A window that holds NaN is NaN, as in PyTorch. Written so that it compiles to one instruction and
- * a blend, without branches. */
+/* A window with a NaN gives NaN, as in PyTorch. This form compiles to one instruction and a blend,
+ * without branches. */
 static float larger(float a, float b)
 {
-    const float number = a > b ? a : b; /* b when either is NaN */
+    float number = a > b ? a : b; /* b if either is NaN */
     return a != a ? a : number;
 }
 
@@ -84,19 +85,20 @@ static void fill(float *to, size_t count, float value)
         to[i] = value;
 }
 
-/* How a window is pooled: begun with `start`, tap by tap, then times `factor`. */
+/* How a window is pooled: from `start`, tap by tap, then times `factor`. */
 struct pooling {
     take_tap *take;
     float start, factor;
 };
 
-/* One line of windows: first down, whole lines of input at a time, then across what that left. */
+/* Pools one line of windows: first vertically, whole lines of input at a time, then
+ * horizontally. */
 static void pool_line(const struct pool *pool, const struct pooling *pooling, const float *plane,
                       size_t oh, float *column, float *y)
 {
     fill(column, pool->in_w, pooling->start);
     for (size_t kh = 0; kh < pool->kernel; kh++) {
-        const size_t at = oh * pool->stride + kh;
+        size_t at = oh * pool->stride + kh;
         if (at >= pool->padding && at - pool->padding < pool->in_h)
             pooling->take(plane + (at - pool->padding) * pool->in_w, 1, pool->in_w, column);
     }
@@ -114,7 +116,7 @@ static void pool_forward(const struct layer *layer, const struct run *run, size_
                          const float *x, float *y, const struct pooling *pooling)
 {
     const struct pool *pool = layer->state;
-    const size_t planes = rows * layer->in.dims[0];
+    size_t planes = rows * layer->in.dims[0];
     for (size_t plane = 0; plane < planes; plane++, x += pool->in_h * pool->in_w)
         for (size_t oh = 0; oh < pool->out_h; oh++, y += pool->out_w) {
             pool_line(pool, pooling, x, oh, run_workspace(run), y);
@@ -123,11 +125,11 @@ static void pool_forward(const struct layer *layer, const struct run *run, size_
         }
 }
 
-/* One plane of the usual window, two by two side by side: first down, then across the whole plane
- * at once, since its lines are short. */
+/* Pools one plane with the usual windows, 2 x 2 with stride 2: first vertically, then horizontally
+ * over the whole plane at once, since its lines are short. */
 VECTORIZED static void max_of_four(const struct pool *pool, const float *x, float *column, float *y)
 {
-    const size_t width = 2 * pool->out_w, windows = pool->out_h * pool->out_w;
+    size_t width = 2 * pool->out_w, windows = pool->out_h * pool->out_w;
     for (size_t oh = 0; oh < pool->out_h; oh++) {
         const float *top = x + 2 * oh * pool->in_w, *bottom = top + pool->in_w;
         for (size_t i = 0; i < width; i++)
@@ -141,7 +143,7 @@ static void max_of_fours(const struct layer *layer, const struct run *run, size_
                          const float *x, float *y)
 {
     const struct pool *pool = layer->state;
-    const size_t planes = rows * layer->in.dims[0];
+    size_t planes = rows * layer->in.dims[0];
     for (size_t plane = 0; plane < planes; plane++)
         max_of_four(pool, x + plane * pool->in_h * pool->in_w, run_workspace(run),
                     y + plane * pool->out_h * pool->out_w);
@@ -161,7 +163,7 @@ static void avg_pool2d_forward(const struct layer *layer, const struct run *run,
                                const float *x, float *y)
 {
     const struct pool *pool = layer->state;
-    const float factor = 1.0f / (float)(pool->kernel * pool->kernel);
+    float factor = 1.0f / (float)(pool->kernel * pool->kernel);
     pool_forward(layer, run, rows, x, y, &(struct pooling){take_sum, 0.0f, factor});
 }
 

@@ -1,5 +1,5 @@
-/* Matrices are packed as they are claimed: the pages of the checkpoint are given back at once, so
- * that loading a model never holds its matrices twice. */
+/* A matrix is packed when it is claimed and its pages of the checkpoint are released at once, so
+ * that loading never holds all matrices twice. */
 #include "core/layers/projection.h"
 
 int projection_build(struct projection *projection, const struct scope *scope, const char *suffix,

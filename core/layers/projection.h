@@ -1,5 +1,5 @@
-/* A matrix with an optional bias, the weights of every op that multiplies vectors by tensors:
- * y = x W^T + b, W [n, k], b [n]. */
+/* A matrix with an optional bias: the weights of every op that multiplies vectors: y = x W^T + b, W
+ * [n, k], b [n]. */
 #ifndef CORE_PROJECTION_H
 #define CORE_PROJECTION_H
 
@@ -11,13 +11,13 @@ struct projection {
     struct array bias;
 };
 
-/* Claims and packs the tensor <prefix><suffix>; `n` 0: as many outputs as it has. Charges the scope
- * for the weights; the multiply-adds are the caller's to count, who knows how often it is applied.
- */
+/* Claims and packs the tensor <prefix><suffix>; with `n` 0, whatever outputs it has. Charges the
+ * scope for the weights. The caller counts the multiply-adds, because it knows how often the matrix
+ * is applied. */
 MUST_CHECK int projection_build(struct projection *projection, const struct scope *scope,
                                 const char *suffix, size_t n, size_t k, struct error *err);
 
-/* The bias of a built projection, where there is such a tensor. */
+/* Builds the bias of a built projection, if there is such a tensor. */
 MUST_CHECK int projection_build_bias(struct projection *projection, const struct scope *scope,
                                      const char *suffix, struct error *err);
 

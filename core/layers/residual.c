@@ -10,7 +10,7 @@ static int residual_build(struct layer *layer, const struct scope *scope, struct
 {
     struct chain *chain = layer->state = xcalloc(1, sizeof *chain);
     char in[SHAPE_TEXT_BYTES], out[SHAPE_TEXT_BYTES];
-    /* Its layers' tensors are named as if it were not there. */
+    /* The residual does not appear in the names of its layers' tensors. */
     struct scope around = scope_around(scope);
     if (chain_build(chain, &around, node, "layers", &layer->in, err) != 0)
         return -1;

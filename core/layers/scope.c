@@ -1,4 +1,4 @@
-/* A scope is a value: whoever enters one owns it, and changes what holds for its part alone. */
+/* A scope is a value: whoever enters one owns it, and may change it for its part alone. */
 #include "core/layers/scope.h"
 
 #include <stdarg.h>

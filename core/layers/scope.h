@@ -1,8 +1,8 @@
-/* Building a model: where a part of it finds its tensors, and who is charged for them.
+/* A scope says where a part of a model finds its tensors and which cost they are charged to.
  *
- * Parts lie in each other: the model, a MoE layer, one of its experts, a layer of that. Each has a
- * scope, made from the outer one by scope_enter() and gone when the part is built. What all parts
- * share is behind one pointer, so that no copy of it can become stale. */
+ * Parts are nested: the model, a MoE layer, one of its experts, a layer of that expert. Each has a
+ * scope, which scope_enter() makes from the outer one and which ends when the part is built. State
+ * that all parts share is behind one pointer, so that no copy can become stale. */
 #ifndef CORE_SCOPE_H
 #define CORE_SCOPE_H
 
@@ -10,32 +10,32 @@
 #include "core/load/config.h"
 #include "core/load/safetensors.h"
 
-/* Lists of layers inside lists of layers: bounds recursion over an untrusted config. */
+/* Nested lists of layers: bounds recursion over an untrusted config. */
 enum { MAX_LAYER_DEPTH = 16 };
-/* Layers of a model, those of every expert counted: some megabytes of them. A list of a million
- * layers in each of 4096 experts fits a small config.json and no memory. */
+/* Layers of a model, including those of every expert: a few megabytes. A small config.json can
+ * describe a million layers in each of 4096 experts, for which there is no memory. */
 enum { MAX_LAYERS = 1 << 18 };
 /* "moe.experts.123." and a layer's own name. */
 enum { MAX_TENSOR_NAME = 256 };
 
-/* What a forward needs to know of a MoE layer to give it working memory. */
+/* What a scratch must know about a MoE layer to allocate its working memory. */
 struct moe_sizes {
     size_t experts;
     size_t items_per_row; /* routed by each gate */
     size_t slots;         /* selections per item, those of all gates together */
 };
 
-/* What all parts of a model share while it is built. */
+/* State that all parts of a model share while it is built. */
 struct loading {
     struct safetensors *tensors;
     int format;         /* format_version of the config */
     size_t layers_left; /* of MAX_LAYERS */
-    /* Grown by each MoE layer in order of execution. */
+    /* Each MoE layer appends its own, in order of execution. */
     struct moed_gate_info *gates; /* [gate_count] */
     size_t gate_count;
     struct moe_sizes *moe; /* [moe_count] */
     size_t moe_count;
-    /* Of a session, by all layers so far. */
+    /* What a session keeps for all layers so far. */
     size_t session_bytes, position_bytes;
 };
 
@@ -43,26 +43,26 @@ struct scope {
     struct loading *loading;
     struct cost *cost; /* charged for every tensor */
     const char *op;    /* of the layer; NULL outside layers */
-    /* Of tensor names: "", "moe.", "moe.gate.", "moe.experts.3.", "moe.experts.3.fc1.". */
+    /* Prefix of tensor names: "", "moe.", "moe.gate.", "moe.experts.3.", "moe.experts.3.fc1.". */
     char prefix[MAX_TENSOR_NAME];
     size_t outer_bytes; /* of prefix: the part before the layer's own name */
     int depth;
-    size_t categories; /* of the integers that the part reads; 0: it reads quantities */
+    size_t categories; /* if the part reads categories, their number; 0: it reads quantities */
     bool int8;         /* matrices in 8 bits; never those of a gate */
     bool no_moe;       /* gates, experts, inputs and outputs hold no MoE layer of their own */
     const struct moed_shape *operands; /* of the values that a layer joins to its input */
-    bool routed; /* of a gate or an expert, whose rows are no consecutive rows of a sequence */
+    bool routed; /* inside a gate or an expert, whose rows are not consecutive rows of a sequence */
 };
 
-/* The scope of a part of `outer` whose tensors' names begin with the formatted text and '.'.
+/* Makes the scope of a part of `outer`, whose tensor names begin with the formatted text and '.'.
  * Refuses names that would be too long, at `node`. */
 int scope_enter(struct scope *scope, const struct scope *outer, struct config_node *node,
                 struct error *err, const char *format, ...) __attribute__((format(printf, 5, 6)));
 
-/* The scope around a layer: that of the list it stands in. */
+/* The scope around a layer: that of the list that contains it. */
 struct scope scope_around(const struct scope *scope);
 
-/* Refuses `key`, if it is there, in a config of an older format than `since`. */
+/* Refuses `key`, if present, in a config whose format is older than `since`. */
 MUST_CHECK int format_key(const struct scope *scope, struct config_node *node, const char *key,
                           int since, struct error *err);
 

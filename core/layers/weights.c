@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* No suffix is as long as a prefix may be. */
+/* Suffixes are shorter than the longest prefix. */
 enum { FULL_NAME_BYTES = 2 * MAX_TENSOR_NAME };
 
 const struct tensor *tensor_peek(const struct scope *scope, const char *suffix)

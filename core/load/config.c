@@ -1,4 +1,4 @@
-/* Every getter records the key it was asked for, then checks presence, type and range. */
+/* Every getter records the key that it was asked for, then checks presence, type and range. */
 #include "core/load/config.h"
 
 #include <errno.h>
@@ -15,8 +15,9 @@
 #include "core/memory.h"
 #include "core/parse_json.h"
 
-/* Labels of a hundred thousand classes fit, or the index of half a million tensors. The size stops
- * a gigabyte from being read, the heap a small text from becoming a huge tree. */
+/* The labels of a hundred thousand classes fit, and so does the index of half a million tensors.
+ * The bound on bytes keeps a gigabyte from being read; the bound on heap keeps a small text from
+ * becoming a huge tree. */
 enum { MAX_CONFIG_BYTES = 64 << 20, MAX_CONFIG_HEAP = 256 << 20 };
 
 static void append_path(const struct config_node *node, char *path, size_t size)
@@ -44,7 +45,7 @@ int config_error(const struct config_node *node, const char *key, struct error *
                      key ? key : "", *path || key ? ": " : "", message);
 }
 
-/* The bytes of the regular file at `path`; the caller frees *text. */
+/* Reads the regular file at `path`; the caller frees *text. */
 static int read_text(const char *path, char **text, size_t *length, struct error *err)
 {
     struct stat status;
@@ -240,7 +241,7 @@ int config_reals(struct config_node *node, const char *key, double **values, siz
         json_t *item = json_array_get(json, i);
         if (!is_f32(item)) {
             free(*values);
-            *values = NULL; /* the caller's own clean-up frees what it was given */
+            *values = NULL; /* the caller frees what it was given */
             return config_error(node, key, err, "entry %zu is not a number that f32 can hold", i);
         }
         (*values)[i] = json_number_value(item);

@@ -1,4 +1,4 @@
-/* config.json, read with types, bounds and places: the engine's only view of JSON.
+/* Reads config.json with types, bounds and paths: the engine's only view of JSON.
  *
  * A `config_node` is one JSON object with the path that leads to it. Getters check presence, type
  * and range and record which keys were asked for; config_done() then refuses every other key, so
@@ -24,7 +24,7 @@ struct config_node {
 };
 
 #define CONFIG_NO_INDEX ((size_t)-1)
-/* As a default: the key must be there. */
+/* As the default of a getter: the key is required. */
 #define CONFIG_REQUIRED INT64_MIN
 
 /* Both included. */
@@ -37,7 +37,7 @@ static inline struct config_range within(int64_t least, int64_t most)
     return (struct config_range){least, most};
 }
 
-/* Reads a JSON document whose root is an object. The node's `json` is the document: config_close
+/* Reads a JSON document whose root is an object. The root node owns the document: config_close()
  * it. */
 MUST_CHECK int config_open(struct config_node *root, const char *path, struct error *err);
 void config_close(struct config_node *root);
@@ -75,17 +75,17 @@ MUST_CHECK int config_list(struct config_node *node, const char *key, size_t *co
 MUST_CHECK int config_item(struct config_node *node, const char *key, size_t index,
                            struct config_node *child, struct error *err);
 
-/* Objects of which a node has one, or a list: "gate" or "gates". */
+/* For a key that has a singular and a plural: "gate" is one object, "gates" a list of them. */
 struct config_items {
     const char *owner; /* for messages: "a MoE layer" */
     const char *one, *many;
-    size_t most; /* of a list */
-    /* Set by config_items(): */
+    size_t most; /* that a list may have */
+    /* Filled by config_items(): */
     bool listed;
     size_t count; /* 1 unless listed */
 };
 
-/* Finds out which of the two the node has; it may not have both. */
+/* Determines which of the two keys the node has; both at once are refused. */
 MUST_CHECK int config_items(struct config_items *items, struct config_node *node,
                             struct error *err);
 MUST_CHECK int config_items_at(const struct config_items *items, struct config_node *node,
@@ -94,11 +94,11 @@ MUST_CHECK int config_items_at(const struct config_items *items, struct config_n
 /* Refuses keys that no getter asked for. */
 MUST_CHECK int config_done(struct config_node *node, struct error *err);
 
-/* For objects whose keys are names from elsewhere: the key after `key`, or the first for NULL; NULL
- * at the end. Borrowed. */
+/* For objects whose keys are arbitrary names: returns the key after `key`, or the first for NULL;
+ * NULL at the end. Borrowed. */
 const char *config_next_key(const struct config_node *node, const char *key);
 
-/* Records "<path>.<key>: message"; key NULL: the node itself. Returns -1. */
+/* Records "<path>.<key>: message"; with key NULL, "<path>: message". Returns -1. */
 int config_error(const struct config_node *node, const char *key, struct error *err,
                  const char *format, ...) __attribute__((format(printf, 4, 5)));
 

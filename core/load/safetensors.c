@@ -18,9 +18,9 @@
 #include "core/memory.h"
 #include "core/parse_json.h"
 
-/* A lying header length must not become a huge parse: the format's own reference limit. The heap is
- * enough for 150,000 tensors in one file, and stops a header of empty objects, which jansson turns
- * into eighty times its size. */
+/* A false header length must not cause a huge parse: this is the limit of the reference
+ * implementation. The heap suffices for 150,000 tensors in one file, and stops a header of empty
+ * objects, of which jansson makes eighty times its size. */
 enum { MAX_HEADER_BYTES = 100 * 1000 * 1000, MAX_HEADER_HEAP = 256 << 20 };
 /* An index of a million shards would exhaust mappings; the largest published models have hundreds.
  */
@@ -33,7 +33,7 @@ struct mapping {
     char *name; /* file name inside the checkpoint directory */
     void *base;
     size_t bytes;
-    const char *data;  /* behind the header: the tensors' bytes, */
+    const char *data;  /* after the header: the tensors' bytes, */
     size_t data_bytes; /* and how many there are */
 };
 
@@ -45,7 +45,7 @@ struct safetensors {
     size_t tensor_count, tensor_capacity;
 };
 
-/* Where a tensor's bytes begin and end in its file; lives only while one header is checked. */
+/* Where a tensor's bytes begin and end in its file; used only while a header is checked. */
 struct extent {
     size_t begin, end;
     const char *name;
@@ -120,7 +120,7 @@ static int parse_extent(json_t *offsets, size_t data_bytes, struct extent *exten
 static struct tensor *append_tensor(struct safetensors *file, const char *name, struct error *err)
 {
     if (file->tensor_count == file->tensor_capacity) {
-        const size_t capacity = file->tensor_capacity ? 2 * file->tensor_capacity : 64;
+        size_t capacity = file->tensor_capacity ? 2 * file->tensor_capacity : 64;
         struct tensor *grown = realloc(file->tensors, capacity * sizeof *grown);
         if (!grown) {
             error_set(err, ERROR_INTERNAL, "no memory for %zu tensors", capacity);
@@ -134,12 +134,12 @@ static struct tensor *append_tensor(struct safetensors *file, const char *name, 
     return tensor;
 }
 
-/* PyTorch's batch norm counts the batches it was trained on. Inference has no use for the count,
- * and nearly every checkpoint with batch norm holds one for each layer. */
+/* PyTorch's batch norm counts the batches it was trained on. Inference does not use the count, but
+ * nearly every checkpoint with batch norm has one for each such layer. */
 static bool is_batch_counter(const char *name, const char *dtype)
 {
     static const char suffix[] = ".num_batches_tracked";
-    const size_t length = strlen(name), most = sizeof suffix - 1;
+    size_t length = strlen(name), most = sizeof suffix - 1;
     return dtype && strcmp(dtype, "I64") == 0 && length > most &&
            strcmp(name + length - most, suffix) == 0;
 }
@@ -157,7 +157,7 @@ static int parse_tensor(struct safetensors *file, const struct mapping *mapping,
     if (!json_is_object(entry) || json_object_size(entry) != 3)
         return error_set(err, ERROR_INVALID, "%s: expected exactly dtype, shape and data_offsets",
                          where);
-    tensor->used = is_batch_counter(name, dtype); /* nobody else may claim or miss it */
+    tensor->used = is_batch_counter(name, dtype); /* so that no layer has to claim it */
     if (!tensor->used && dtype_parse(dtype, &tensor->dtype) != 0)
         return error_set(err, ERROR_INVALID, "%s: dtype %s is not one of F32, F16, BF16", where,
                          dtype ? dtype : "(none)");
@@ -204,7 +204,7 @@ static int check_extents(struct extent *extents, size_t count, size_t data_bytes
     return 0;
 }
 
-/* The format wants texts only, and other readers refuse anything else. */
+/* The format allows strings only, and other readers refuse anything else. */
 static int check_metadata(json_t *metadata, const char *file, struct error *err)
 {
     const char *key;
@@ -295,7 +295,7 @@ static int open_shards(struct safetensors *file, const char *directory, json_t *
     int result = 0;
     json_object_foreach (weight_map, tensor, shard) {
         const char *name = json_string_value(shard);
-        /* A shard lies in the checkpoint's own directory: no path may lead out of it. */
+        /* A shard is in the checkpoint's own directory: no path may lead out of it. */
         if (!name || !*name || strchr(name, '/') || strcmp(name, "..") == 0)
             result = error_set(err, ERROR_INVALID, INDEX ": weight_map['%s'] must be a file name",
                                tensor);
@@ -309,7 +309,7 @@ static int open_shards(struct safetensors *file, const char *directory, json_t *
     return result;
 }
 
-/* The index and the shards must tell the same story. */
+/* The index and the shards must agree. */
 static int check_index(const struct safetensors *file, json_t *weight_map, struct error *err)
 {
     if (json_object_size(weight_map) != file->tensor_count)
@@ -325,7 +325,7 @@ static int check_index(const struct safetensors *file, json_t *weight_map, struc
     return 0;
 }
 
-/* Beside an index, a file of all weights is a second truth, unless it is one of the shards. */
+/* A single file beside an index would be ambiguous, unless it is one of the shards. */
 static int check_single_file(const struct safetensors *file, const char *directory,
                              struct error *err)
 {

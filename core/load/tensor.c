@@ -48,8 +48,8 @@ int tensor_error(const struct tensor *tensor, struct error *err, enum error_code
 
 /* ---- numbers ---- */
 
-/* NaN and the infinities have all bits of the exponent set. The loops have no exit, so that they
- * are as fast as memory. */
+/* NaN and the infinities have all bits of the exponent set. The loops have no early exit, so that
+ * they run at the speed of memory. */
 VECTORIZED static bool has_exponent32(const void *data, size_t count, uint32_t exponent)
 {
     const char *bytes = data;
@@ -85,9 +85,9 @@ int tensor_check_finite(const struct tensor *tensor, struct error *err)
 {
     enum { AT_ONCE = 1 << 14 };
     const char *data = tensor->data;
-    const size_t bytes = dtype_bytes(tensor->dtype);
+    size_t bytes = dtype_bytes(tensor->dtype);
     for (size_t done = 0; done < tensor->elements; done += AT_ONCE) {
-        const size_t left = tensor->elements - done, count = left < AT_ONCE ? left : AT_ONCE;
+        size_t left = tensor->elements - done, count = left < AT_ONCE ? left : AT_ONCE;
         if (all_finite(tensor->dtype, data + done * bytes, count))
             continue;
         size_t i = done;
@@ -102,9 +102,9 @@ int tensor_check_finite(const struct tensor *tensor, struct error *err)
 
 void tensor_drop_pages(const struct tensor *tensor)
 {
-    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    const uintptr_t begin = ((uintptr_t)tensor->data + page - 1) / page * page;
-    const uintptr_t end =
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t begin = ((uintptr_t)tensor->data + page - 1) / page * page;
+    uintptr_t end =
         ((uintptr_t)tensor->data + tensor->elements * dtype_bytes(tensor->dtype)) / page * page;
     if (begin < end)
         madvise((void *)begin, end - begin, MADV_DONTNEED); /* advice: failing costs memory only */

@@ -1,4 +1,4 @@
-/* One tensor of a checkpoint: where its numbers are, and what can be done with them. */
+/* One tensor of a checkpoint: where its numbers are, and how they are checked and copied. */
 #ifndef CORE_TENSOR_H
 #define CORE_TENSOR_H
 
@@ -8,15 +8,15 @@
 
 #include "core/error.h"
 
-/* I8 is what gemm_init_int8() makes of the others; no file of ours holds it. */
+/* I8 exists only in memory: gemm_init_int8() makes it from the others. */
 enum dtype { DTYPE_F32, DTYPE_F16, DTYPE_BF16, DTYPE_I8 };
 
-/* A stored tensor may have one axis more than a row: expert or output axes come first. */
+/* A stored tensor may have more axes than a row: expert and output axes come first. */
 enum { TENSOR_MAX_RANK = 8 };
 
 struct tensor {
     char *name;
-    const char *shard; /* the file it is in */
+    const char *shard; /* name of its file */
     enum dtype dtype;
     size_t rank;
     size_t dims[TENSOR_MAX_RANK];
@@ -37,8 +37,8 @@ size_t dtype_bytes(enum dtype dtype);
 /* A stored dtype by its name in the container. Returns -1 for any other. `name` may be NULL. */
 int dtype_parse(const char *name, enum dtype *dtype);
 
-/* Releases the pages of a tensor whose numbers have been copied: they are read again from the file
- * if anyone looks. Only for file-backed tensors: anonymous memory would be zeroed. */
+/* Releases the pages of a tensor whose numbers have been copied; a later access reads them from the
+ * file again. Only for file-backed tensors: anonymous memory would be zeroed. */
 void tensor_drop_pages(const struct tensor *tensor);
 
 /* Copies all elements to f32; exact for every dtype. */
