@@ -1,4 +1,4 @@
-/* What the compiled benchmarks share; see bench.h. */
+/* The clock of the benchmarks is the CPU time of the calling thread. */
 #include "bench.h"
 
 #include <stdio.h>
@@ -6,7 +6,7 @@
 #include <string.h>
 #include <time.h>
 
-/* Long against the clock's resolution, short enough for thousands of points. */
+/* Long compared with the clock's resolution, short enough for thousands of points. */
 static const double MIN_SECONDS = 0.008;
 
 enum { ALIGNMENT = 64 };

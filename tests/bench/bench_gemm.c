@@ -27,9 +27,10 @@ static const struct {
     size_t n, k;
 } SHAPES[] = {{256, 784}, {512, 1352}, {1024, 2048}, {4096, 4096}};
 
-/* Outputs compared with a sum in double. */
+/* How many outputs are compared with a sum in double. */
 enum { CHECKED = 64 };
-/* Of the sum of the terms' magnitudes: far above any order of summation, far below any mistake. */
+/* Relative to the sum of the terms' magnitudes: far more than the order of summation changes, far
+ * less than any mistake. */
 static const double TOLERANCE = 1e-5, ROUNDED_TOLERANCE = 1e-2;
 
 struct problem {
@@ -43,7 +44,7 @@ struct problem {
     struct xsmm_product *xsmm;
 };
 
-/* The same numbers in 16 bits; exact, see bench_fill(). */
+/* The same numbers in 16 bits; exact (bench_fill()). */
 static void *narrow(const float *values, size_t count, enum dtype dtype)
 {
     char *copy = bench_memory(count * dtype_bytes(dtype));
@@ -61,7 +62,7 @@ static void *narrow(const float *values, size_t count, enum dtype dtype)
     return copy;
 }
 
-/* gemm_init() lets go of its tensor's pages, so it gets a copy of its own. */
+/* gemm_init() releases its tensor's pages, so it gets its own copy. */
 static int ours_init(struct problem *problem, enum dtype dtype,
                      int (*gemm_make)(struct gemm *gemm, const struct tensor *tensor, size_t n,
                                       size_t k, struct error *err))
@@ -112,7 +113,8 @@ static void ours_close(struct problem *problem)
     gemm_close(&problem->gemm);
 }
 
-/* Itself, not as our kernel loads it: what it does where nobody tells it the processor. */
+/* OpenBLAS linked directly, not loaded by our kernel: as it runs when nothing sets the processor's
+ * type. */
 static int openblas_init(struct problem *problem)
 {
     (void)problem;
@@ -192,13 +194,13 @@ static void xsmm_close(struct problem *problem)
 }
 #endif
 
-/* init returns -1 where this machine has no such product. */
+/* init returns -1 if this machine has no such product. */
 static const struct contender {
     const char *name;
     int (*init)(struct problem *problem);
     void (*run)(void *problem);
     void (*close)(struct problem *problem);
-    bool rounds; /* its weights are not those that it was given */
+    bool rounds; /* its weights are rounded */
 } CONTENDERS[] = {
     {"moed f32", ours_f32_init, ours_run, ours_close, false},
     {"moed bf16", ours_bf16_init, ours_run, ours_close, false},

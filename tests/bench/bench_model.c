@@ -23,7 +23,7 @@
 #include "onednn_model.h"
 #endif
 
-/* Of outputs near one. */
+/* Relative to outputs of about one. */
 static const float TOLERANCE = 1e-4f;
 
 struct run {
@@ -47,7 +47,7 @@ static void fail(const char *what)
     exit(EXIT_FAILURE);
 }
 
-/* The row that this call begins with. */
+/* The first row of this call. */
 static size_t advance(struct run *run)
 {
     if (run->next + run->rows > run->total)
@@ -77,8 +77,8 @@ static void forward(void *context)
         add_statistics(run);
 }
 
-/* Where two experts tie, each side may pick its own; more than one such row in a thousand is a
- * mistake, of the contender that is named. */
+/* If two experts tie, each side may pick its own. More than one such row in a thousand is a mistake
+ * of the named contender. */
 static void check(const struct run *run, const char *contender)
 {
     size_t wrong = 0;
@@ -107,7 +107,7 @@ static void forward_onednn(void *context)
     onednn_model_run(run->onednn, run->rows, run->x + row * run->in, run->rival_y);
 }
 
-/* All of INPUTS once: builds what is built on first use, and checks it. */
+/* Runs all of INPUTS once, which builds what is built on first use, and checks the results. */
 static void prepare_onednn(struct run *run)
 {
     if (!onednn_model_size(run->onednn, run->rows))
@@ -119,7 +119,7 @@ static void prepare_onednn(struct run *run)
 }
 #endif
 
-/* Nanoseconds per forward of run->rows rows; 0: that contender does not run this model. */
+/* Nanoseconds per forward pass of run->rows rows; 0 if the contender cannot run this model. */
 static double measure(struct run *run, const char *contender)
 {
     run->next = 0;
@@ -211,5 +211,5 @@ int main(int argc, char *argv[])
         printf("%.0f\n", measure(&run, contender));
         fflush(stdout);
     }
-    return EXIT_SUCCESS; /* what is left is the system's to free */
+    return EXIT_SUCCESS; /* the system frees the rest */
 }

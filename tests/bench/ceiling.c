@@ -1,6 +1,6 @@
-/* The most requests that server/http*.c can carry: it reads every request whole and answers with a
- * constant of the length a prediction has. What lies between this and the server is decoding,
- * batching, the model and encoding.
+/* Measures the most requests that server/http*.c can serve: reads every request whole and answers
+ * with a constant as long as a prediction. The server adds decoding, batching, the model and
+ * encoding.
  *
  *   ceiling REPLY_BYTES [LOOPS]
  *
@@ -42,7 +42,7 @@ static void finished(const struct exchange *exchange, uint64_t duration_ns, void
     (void)context;
 }
 
-/* Port 0: any, and the loop is the first of several. */
+/* Port 0 means any port, for the first loop of several. */
 static struct http *listen_on(uv_loop_t *loop, uint16_t port, struct http_limits *limits,
                               size_t *reply_bytes)
 {

@@ -1,4 +1,4 @@
-/* See onednn_conv.h. */
+/* Inputs and outputs are reordered outside the timed run. */
 #include "onednn_conv.h"
 
 #include <stdlib.h>
@@ -15,7 +15,7 @@ struct onednn_conv {
     dnnl_memory_t x, weights, bias, y;
 };
 
-/* [rows, channels, height, width] of rows of [channels, width] or [channels, height, width]. */
+/* [rows, channels, height, width] for rows of [channels, width] or [channels, height, width]. */
 static void image_dims(size_t dims[AXES], size_t rows, const struct moed_shape *row)
 {
     dims[0] = rows;

@@ -1,5 +1,5 @@
-/* A convolution by oneDNN, its weights, inputs and outputs in the formats it prefers: within a
- * network of convolutions nothing would be converted. */
+/* A convolution by oneDNN, with weights, inputs and outputs in its preferred formats: a network of
+ * convolutions would not convert them either. */
 #ifndef BENCH_ONEDNN_CONV_H
 #define BENCH_ONEDNN_CONV_H
 
@@ -10,8 +10,8 @@
 
 struct onednn_conv;
 
-/* For calls of `rows` rows of a model that is one layer conv1d or conv2d "conv" with bias; stride
- * and padding are not in the shapes. */
+/* Makes a convolution for calls of `rows` rows. The model has one layer, a conv1d or conv2d "conv"
+ * with bias; stride and padding cannot be derived from the shapes. */
 struct onednn_conv *onednn_conv_new(const struct moed_model_info *info,
                                     const struct safetensors *weights, size_t stride,
                                     size_t padding, size_t rows);

@@ -1,4 +1,4 @@
-/* See onednn_model.h. */
+/* The checkpoint tells which of the two kinds of model it is. */
 #include "onednn_model.h"
 
 #include <stdio.h>
@@ -14,7 +14,7 @@ struct onednn_model {
     const struct moed_model_info *info;
     struct safetensors *weights;
     struct onednn_moe *moe; /* NULL: a convolution */
-    bool *seen;             /* [max_rows + 1] numbers of rows that the MoE layer was sized for */
+    bool *seen;             /* [max_rows + 1] row counts that the MoE layer was sized for */
     struct onednn_conv *conv;
     size_t stride, padding;
 };

@@ -1,4 +1,4 @@
-/* The models of the benchmark by oneDNN: one MoE layer (onednn_moe.h) or one convolution. */
+/* The benchmark's models by oneDNN: one MoE layer (onednn_moe.h) or one convolution. */
 #ifndef BENCH_ONEDNN_MODEL_H
 #define BENCH_ONEDNN_MODEL_H
 
@@ -9,20 +9,20 @@
 
 struct onednn_model;
 
-/* Reads the checkpoint; for calls of up to max_rows rows. NULL: neither of the two. Lives as long
- * as the program. */
+/* Reads the checkpoint, for calls of up to max_rows rows. NULL if it is neither of the two. Lives
+ * as long as the program. */
 struct onednn_model *onednn_model_open(const char *directory, const struct moed_model_info *info,
                                        size_t max_rows);
 
-/* The calls to come are of so many rows. Returns whether what they need is not built yet. */
+/* Prepares for calls of `rows` rows. Returns whether anything they need is not built yet. */
 bool onednn_model_size(struct onednn_model *model, size_t rows);
 
 /* x: [rows, in], y: [rows, out]. The first call builds what oneDNN builds for each number of rows,
- * those of experts too: every x to be timed is to be run once before. */
+ * also of each expert: run every x once before timing it. */
 void onednn_model_forward(struct onednn_model *model, size_t rows, const float *x, float *y);
 
-/* The part to time. It does not convert: a convolution reads and leaves its numbers in oneDNN's own
- * format, as it would among others, and they are those of the last forward. */
+/* The part to time. It converts nothing: a convolution reads and writes oneDNN's own format, as it
+ * would between other layers, and uses the numbers of the last onednn_model_forward(). */
 void onednn_model_run(struct onednn_model *model, size_t rows, const float *x, float *y);
 
 #endif

@@ -1,4 +1,4 @@
-/* See onednn_moe.h. */
+/* Rows are sorted by expert, gathered, and added back, with oneDNN's product for each expert. */
 #include "onednn_moe.h"
 
 #include <math.h>
@@ -10,7 +10,7 @@
 #include "bench.h"
 #include "onednn_product.h"
 
-/* Weights are packed in the format that oneDNN prefers for so many rows per expert. */
+/* Weights are packed in the format that oneDNN prefers for this many rows per expert. */
 enum { TYPICAL_ROWS = 16 };
 
 struct onednn_moe {
@@ -72,7 +72,7 @@ struct onednn_moe *onednn_moe_new(const struct moed_model_info *info,
     return moe;
 }
 
-/* The top_k of one row, whose logits it spends, and the softmax over them. */
+/* Chooses the top_k of one row and the softmax over them; overwrites the row's logits. */
 static void choose(const struct onednn_moe *moe, float *logits, size_t *chosen, float *weight)
 {
     float best = 0, sum = 0;

@@ -1,14 +1,14 @@
-/* See onednn_product.h. */
+/* One primitive for each number of rows, made on first use. */
 #include "onednn_product.h"
 
 #include <stdlib.h>
 
 #include "onednn_tools.h"
 
-/* The product for one number of rows. oneDNN's primitives know their shapes. */
+/* The product for one number of rows, because oneDNN's primitives have fixed shapes. */
 struct sized {
     dnnl_primitive_t primitive; /* NULL: not built yet */
-    dnnl_memory_t x, y;         /* of the caller's numbers, set at each run */
+    dnnl_memory_t x, y;         /* point to the caller's numbers, set at each run */
 };
 
 struct onednn_product {
@@ -19,7 +19,7 @@ struct onednn_product {
     struct sized *sized; /* [max_rows + 1] by rows */
 };
 
-/* -1: none for this processor. */
+/* Returns -1 if this processor has no such product. */
 static int describe(const struct onednn_product *product, size_t rows,
                     const dnnl_memory_desc_t *weights, dnnl_primitive_desc_t *desc)
 {

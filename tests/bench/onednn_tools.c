@@ -1,4 +1,4 @@
-/* See onednn_tools.h. */
+/* The engine and the stream are made on first use. */
 #include "onednn_tools.h"
 
 #include <stdio.h>

@@ -1,4 +1,4 @@
-/* See openblas_conv.h. */
+/* Windows are written out line by line for each kernel tap. */
 #include "openblas_conv.h"
 
 #include <cblas.h>
@@ -65,7 +65,7 @@ struct openblas_conv *openblas_conv_new(const struct moed_model_info *info,
     return conv;
 }
 
-/* One kernel tap's number of every window of a line; outside the image there are zeros. */
+/* Writes one kernel tap's number for every window of a line; zeros outside the image. */
 static float *write_line(const struct openblas_conv *conv, const float *plane, size_t y, size_t kw,
                          float *to)
 {

@@ -1,5 +1,5 @@
-/* The most multiply-adds this machine does, and the most bytes it moves: what every other figure is
- * a share of. Compiled for the machine it runs on. */
+/* Measures the most multiply-adds and the most bytes per second of this machine, to which all other
+ * figures are relative. Compiled for the machine that it runs on. */
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,10 +16,10 @@ enum { LANES = 4 };
 
 typedef float vec __attribute__((vector_size(LANES * 4)));
 
-/* Independent sums: more than two adders with a latency of four or five have in flight, and with
- * the two factors no more than sixteen registers. */
+/* Independent sums: more than two adders with a latency of four or five keep in flight; with the
+ * two factors they fit sixteen registers. */
 enum { SUMS = 12, STEPS = 4096 };
-/* The best of so many: the machine's, not what it did while a neighbour had its clock. */
+/* The best of this many runs counts, because other processes slow some of them down. */
 enum { REPEATS = 5 };
 
 static void multiply_add(void *context)
@@ -56,7 +56,7 @@ static void copy(void *context)
 {
     char *const memory = context;
     memcpy(memory, memory + COPIED, COPIED);
-    __asm__ volatile("" : : "r"(memory) : "memory"); /* it is never read: must not be left out */
+    __asm__ volatile("" : : "r"(memory) : "memory"); /* keeps the copy, which is never read */
 }
 
 double bench_copy_gbytes(void)

@@ -1,6 +1,6 @@
-/* See xsmm_product.h. LIBXSMM's matrices have their columns one after the other, which makes our
- * rows its columns: Y[n, rows] = W[n, k] X[k, rows], a panel of W's rows at a time. Its
- * batch-reduce kernel sums the products of a panel's blocks of k.
+/* LIBXSMM's matrices are column-major, so our rows are its columns: Y[n, rows] = W[n, k] X[k,
+ * rows], a panel of W's rows at a time. Its batch-reduce kernel sums the products of a panel's
+ * blocks of k.
  *
  * The sizes below are the fastest on a Xeon with AVX-512 of: panels of 16, 32, 64 and 128; all of k
  * in a plain product, or blocks of 64 to 1024, by batch-reduce and by plain products that add up;
@@ -22,7 +22,8 @@ struct xsmm_product {
     libxsmm_smmfunction_reducebatch_strd multiply;
 };
 
-/* Rows of W. 16 are a tenth faster at 512 x 1352, and take twice as long at 4096 x 4096. */
+/* Rows of W in a panel. 16 would be 10 % faster at 512 x 1352 and take twice as long at 4096 x
+ * 4096. */
 static size_t panel_for(size_t n, size_t k, size_t rows)
 {
     if (rows <= 4 || rows > 64)
@@ -30,7 +31,7 @@ static size_t panel_for(size_t n, size_t k, size_t rows)
     return rows == 16 && n * k <= SMALL_WEIGHTS ? 16 : 32;
 }
 
-/* Of k, equal ones. */
+/* The size of equal blocks of k. */
 static size_t block_for(size_t k)
 {
     size_t block = k;

@@ -1,8 +1,10 @@
-/* moed_model_load on any checkpoint; what loads must run, and route as moed.h promises.
+/* Fuzzes moed_model_load() with any checkpoint: one that loads must run, and route as moed.h
+ * promises.
  *
- * An input is four bytes of config length, little-endian, config.json, and the weights: as a whole
- * safetensors file, or, with the length's highest bit set, as lines "dtype name size size ..." from
- * which a well-formed file is made, so that mutations reach the layers behind the container. */
+ * An input is four bytes of config length, little-endian, config.json, and the weights: a whole
+ * safetensors file or, if the length's highest bit is set, lines "dtype name size size ..." from
+ * which a well-formed file is made, so that mutations reach the layers and not only the
+ * container. */
 #include <math.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -15,11 +17,12 @@
 #include "libfuzzer.h"
 
 enum { LISTED = 1u << 31 };
-/* Tensors made from a list: beyond this a run is slow, not interesting. */
+/* Bounds tensors made from a list: larger ones make a run slow, not interesting. */
 enum { MAX_DATA_BYTES = 1 << 20 };
-/* Of a forward: activations in bytes, and a rough count of steps. */
+/* Bounds a forward pass: its activations in bytes, and a rough count of its steps. */
 enum { MAX_SCRATCH_BYTES = 64 << 20, MAX_STEPS = 1 << 24 };
-/* Input elements of a pooling layer: its windows, up to 4096 wide, are in no count of steps. */
+/* Bounds the input of a pooling layer, because the steps do not count its windows, which are up to
+ * 4096 wide. */
 enum { MAX_POOLED = 1 << 12 };
 
 static char directory[] = "/dev/shm/moed-fuzz-XXXXXX";
@@ -72,7 +75,7 @@ static void write_file(const char *name, const uint8_t *bytes, size_t count)
 
 /* ---- weights from a list ---- */
 
-/* One line as a header entry; returns the bytes of its data, or 0 when the line says nothing. */
+/* Writes one line as a header entry; returns the bytes of its data, or 0 if the line is invalid. */
 static size_t describe(char *line, size_t offset, FILE *header)
 {
     char *rest, *dtype = strtok_r(line, " ", &rest), *name = strtok_r(NULL, " ", &rest), *size;
@@ -89,7 +92,7 @@ static size_t describe(char *line, size_t offset, FILE *header)
     return bytes;
 }
 
-/* Positive numbers around 1 and below in any dtype, so that a variance is one too. */
+/* Fills with positive numbers of about 1 or less in any dtype, which are valid as variances too. */
 static void fill(uint8_t *data, size_t count)
 {
     for (size_t i = 0; i < count; i++)
@@ -189,7 +192,7 @@ static void check_routing(const struct moed_gate_info *gate, const struct moed_r
     check_counts(gate, routing, dropped);
 }
 
-/* Every row a span of its own: those of one span may make each other lose their places. */
+/* Makes every row a span of its own: rows of one span compete for an expert's capacity. */
 static void forward(const struct moed_model *model, size_t rows, float *const x[], float *const y[])
 {
     struct error err = ERROR_INIT;
@@ -208,7 +211,7 @@ static void forward(const struct moed_model *model, size_t rows, float *const x[
     moed_scratch_free(scratch);
 }
 
-/* Room for two rows of every tensor, and what of it is the second one's. */
+/* Memory for two rows of every tensor, and pointers to the second ones. */
 struct rows {
     float **all, **second;
     size_t count;
@@ -232,7 +235,7 @@ static void free_rows(struct rows *rows)
     free(rows->second);
 }
 
-/* Two rows of small integers, but for the first one's ends. */
+/* Fills two rows with small integers, except for both ends of the first. */
 static void fill_rows(float *x, size_t elements)
 {
     for (size_t i = 0; i < 2 * elements; i++)
@@ -241,7 +244,7 @@ static void fill_rows(float *x, size_t elements)
     x[elements - 1] = INFINITY;
 }
 
-/* Two rows at once, then the second one alone: it must not notice. */
+/* Runs two rows at once, then the second alone, which must give the same bits. */
 static void run(const struct moed_model *model)
 {
     const struct moed_model_info *info = moed_model_info(model);
@@ -278,8 +281,8 @@ static void put_number(uint8_t *data, size_t bytes, uint64_t number)
         data[i] = (uint8_t)(number >> 8 * i);
 }
 
-/* Mutates data[begin, begin + *count) where it stands; what follows moves with its end. Returns the
- * new size of data. */
+/* Mutates data[begin, begin + *count) in place; the data after it moves. Returns the new size of
+ * data. */
 static size_t mutate_part(uint8_t *data, size_t size, size_t max_size, size_t begin, size_t *count)
 {
     const size_t rest = size - begin - *count;
@@ -291,8 +294,8 @@ static size_t mutate_part(uint8_t *data, size_t size, size_t max_size, size_t be
     return begin + *count + rest;
 }
 
-/* One part at a time, and the length in front of it made to fit: else almost every mutation would
- * end in a wrong length. */
+/* Mutates one part at a time and adjusts the length in front; otherwise nearly every mutation would
+ * only give a wrong length. */
 size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsigned seed)
 {
     if (size < 4 || seed % 16 == 0)

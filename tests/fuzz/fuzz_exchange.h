@@ -1,5 +1,5 @@
-/* What fuzz_oip and fuzz_v1 share: after a request is decoded, read every row and encode a result,
- * and check both against jansson, which sees the numbers only here. */
+/* Shared by fuzz_oip and fuzz_v1: reads every row of a decoded request, encodes a result, and
+ * checks both with jansson, which parses the numbers only here. */
 #ifndef FUZZ_EXCHANGE_H
 #define FUZZ_EXCHANGE_H
 
@@ -19,7 +19,7 @@ static inline void require(int condition)
         abort();
 }
 
-/* Reads all rows of one input, one first and then the rest. Returns 0 with the values, or -1. */
+/* Reads all rows of one input: first one row, then the others. Returns 0 with the values, or -1. */
 static inline int read_input(const struct infer_request *request, size_t input,
                              float values[EXCHANGE_MAX_NUMBERS])
 {
@@ -55,7 +55,7 @@ static inline json_t *parse_like_us(const char *text, size_t length)
     return json_loadb(text, length, JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, NULL);
 }
 
-/* An input that was read as JSON is, to jansson, a list of these numbers in this order. */
+/* Checks that jansson, too, reads a JSON input as these numbers in this order. */
 static inline void check_numbers(const struct infer_request *request, size_t input,
                                  const float *values)
 {

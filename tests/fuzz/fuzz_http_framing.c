@@ -1,6 +1,6 @@
-/* http_framing_read on any bytes: at once, in pieces, and against what must hold whatever they are:
- * no request ends that was not read, no byte of it is NUL or a bare LF but in a body, bodies are as
- * long as was said, and cutting changes nothing. The first byte says how to cut. */
+/* Fuzzes http_framing_read() with any bytes, at once and in pieces. Always, a request ends only
+ * after its bytes were read, has no NUL and no bare LF outside its body, and a body has the
+ * announced length; cutting changes nothing. The first byte says how to cut. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -47,7 +47,7 @@ static void check_head(const struct http_head *head, const char *bytes, size_t t
     require(head->content_length <= MAX_BODY && !(head->chunked && head->content_length));
 }
 
-/* Reads one piece as far as it goes and returns what it has left. */
+/* Reads one piece as far as possible and returns how many bytes are left. */
 static size_t read_piece(struct http_framing *framing, const char *bytes, size_t length,
                          struct summary *summary)
 {
@@ -76,7 +76,7 @@ static size_t read_piece(struct http_framing *framing, const char *bytes, size_t
     return length;
 }
 
-/* In pieces of `step` bytes, each behind what the one before left. */
+/* Reads in pieces of `step` bytes, each after what the piece before left. */
 static struct summary read_all(const char *bytes, size_t length, size_t step)
 {
     struct summary summary = {0};
@@ -84,7 +84,7 @@ static struct summary read_all(const char *bytes, size_t length, size_t step)
     http_framing_init(&framing, MAX_BODY);
     for (size_t from = 0, to = 0; to < length && summary.code == ERROR_NONE;) {
         to = length - to < step ? length : to + step;
-        char *piece = malloc(to - from); /* so that reading past it is seen */
+        char *piece = malloc(to - from); /* so that over-reads are detected */
         memcpy(piece, bytes + from, to - from);
         from = to - read_piece(&framing, piece, to - from, &summary);
         free(piece);

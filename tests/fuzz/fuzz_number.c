@@ -1,5 +1,6 @@
-/* number_scan against strtod and jansson on any text, number_scan_list against number_scan;
- * number_format and number_format_double on any bits, read back. */
+/* Fuzzes number_scan() with any text, compared with strtod and jansson; number_scan_list(),
+ * compared with number_scan(); and number_format() and number_format_double() with any bits, read
+ * back. */
 #include <jansson.h>
 #include <math.h>
 #include <stdint.h>
@@ -20,8 +21,9 @@ static int same_bits(double a, double b)
     return memcmp(&a, &b, sizeof a) == 0;
 }
 
-/* What is scanned is a number to jansson, with strtod's value; what is not, is none. jansson allows
- * white space around it, which the callers of number_scan skip, so texts with any are left out. */
+/* number_scan() accepts exactly what jansson accepts as a number, with strtod's value. jansson
+ * allows white space around numbers, which callers of number_scan() skip, so texts with any are
+ * left out. */
 static void check_scan(const char *text, size_t size)
 {
     double value = -77;
@@ -51,7 +53,7 @@ static size_t spaces(const char *text, size_t size)
     return i;
 }
 
-/* A list is what number_scan finds one by one. */
+/* number_scan_list() finds the numbers that number_scan() finds one by one. */
 static void check_list(const char *begin, const char *text, const char *end)
 {
     enum { MOST = 100 };
@@ -72,7 +74,7 @@ static void check_list(const char *begin, const char *text, const char *end)
     require(read == i && list == behind);
 }
 
-/* The same text in the middle of others: alone it may be too short for the fast way. */
+/* Checks the same text in the middle of others: alone it may be too short for the fast path. */
 static void check_list_inside(const char *text, size_t size)
 {
     static const char before[] = "[12345678901234567890,", after[] = ",1.5,255,0.123456789]";

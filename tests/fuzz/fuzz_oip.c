@@ -1,5 +1,5 @@
-/* oip_decode, infer_reader and oip_encode on any body. An input is the header's value, a newline,
- * and the body; an empty first line means no header. */
+/* Fuzzes oip_decode(), infer_reader and oip_encode() with any body. An input is the header's value,
+ * a newline, and the body; an empty first line means no header. */
 #include "fuzz_exchange.h"
 #include "libfuzzer.h"
 #include "proto/oip.h"
@@ -40,7 +40,7 @@ static void check_request(const struct signature *model, const char *body, size_
         if (read == 0)
             check_numbers(&request, i, values);
     }
-    /* What is accepted to the end is JSON to jansson too. */
+    /* jansson must accept every body that is accepted to the end. */
     if (read == 0 && !header) {
         json_t *parsed = parse_like_us(body, length);
         require(json_is_object(parsed));
@@ -57,7 +57,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     size_t header_bytes = (size_t)(newline - data), length = size - header_bytes - 1;
     char *header = strndup((const char *)data, header_bytes);
-    char *body = malloc(length ? length : 1); /* of its own, so that over-reads are seen */
+    char *body = malloc(length ? length : 1); /* a copy, so that over-reads are detected */
     memcpy(body, newline + 1, length);
     check_request(&digits_model, body, length, *header ? header : NULL);
     check_request(&pair_model, body, length, *header ? header : NULL);

@@ -1,4 +1,4 @@
-/* v1_decode, infer_reader and v1_encode on any body. */
+/* Fuzzes v1_decode(), infer_reader and v1_encode() with any body. */
 #include "fuzz_exchange.h"
 #include "libfuzzer.h"
 #include "proto/v1.h"

@@ -1,4 +1,4 @@
-/* What libFuzzer calls, and offers; it has no header of its own. */
+/* Declares the functions that libFuzzer calls and offers, because it has no header. */
 #ifndef TEST_LIBFUZZER_H
 #define TEST_LIBFUZZER_H
 

@@ -1,5 +1,5 @@
-/* The answering side of server/http.h without sockets: what a handler answers is kept here. Include
- * it in one file of a test program; the linker then has no use for the real one. */
+/* Replaces the answering half of server/http.h without sockets: it keeps what a handler answers.
+ * Included in one file of a test program, its definitions take the place of the library's. */
 #ifndef TEST_FAKE_EXCHANGE_H
 #define TEST_FAKE_EXCHANGE_H
 

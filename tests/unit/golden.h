@@ -1,4 +1,4 @@
-/* The cases of golden/cases as files; golden/generate.py describes them. */
+/* Reads the cases of golden/cases, whose files golden/generate.py describes. */
 #ifndef GOLDEN_H
 #define GOLDEN_H
 
@@ -7,7 +7,7 @@
 #include "core/moed.h"
 #include "support.h"
 
-/* What one gate did. */
+/* One gate's decisions and their sums. */
 struct golden_gate {
     const struct moed_gate_info *info;
     int32_t *expert; /* [items, top_k] */
@@ -17,7 +17,8 @@ struct golden_gate {
     uint64_t dropped;
 };
 
-/* What the reference expects, or what a run gave; rows in the order of the inputs' files. */
+/* The outputs and routing that the reference expects, or those of a run; rows are in the order of
+ * the input files. */
 struct result {
     float **output;            /* [output_count]: [rows, elements] */
     struct golden_gate *gates; /* [gate_count] */
@@ -31,7 +32,7 @@ struct golden {
     void **input;         /* [input_count]: [rows, elements] */
     size_t *request_rows; /* [request_count] */
     size_t request_count;
-    bool limited; /* a row depends on its request; else every row counts as one */
+    bool limited; /* a row depends on its request; otherwise every row is a request */
     struct result expected;
 };
 
@@ -66,7 +67,7 @@ static void *read_routing(const char *name, const char *gate, const char *what, 
     return read_exactly(name, file, expected);
 }
 
-/* input.f32, or input.<name>.f32 of several. */
+/* input.f32, or input.<name>.f32 if there are several. */
 static const char *file_of(const char *kind, const struct moed_tensor_info *tensor, size_t count)
 {
     static char file[NAME_MAX];
@@ -127,7 +128,7 @@ static void read_requests(struct golden *golden)
     free(stored);
 }
 
-/* Files hold f32 throughout; the engine takes categories as integers. */
+/* Files hold only f32; the engine takes categories as integers. */
 static void make_integers(void *numbers, size_t count)
 {
     for (size_t i = 0; i < count; i++) {

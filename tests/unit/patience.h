@@ -1,10 +1,10 @@
-/* How long tests wait before they call something hung. These are no measure of speed: the slowest
- * sanitizer on the busiest machine stays far below them. */
+/* How long tests wait before they report a hang. No test measures speed: the slowest sanitizer on
+ * the busiest machine stays far below these limits. */
 #ifndef TEST_PATIENCE_H
 #define TEST_PATIENCE_H
 
-/* For what a test waits for, and for a whole test, which is ended and reported without a word of
- * its own. */
+/* For one event that a test awaits, and for a whole test: check ends that without a message of the
+ * test's own. */
 enum { PATIENCE_SECONDS = 300, TEST_SECONDS = 600 };
 
 #endif

@@ -1,9 +1,9 @@
-/* Scheduler and engine with real models and no sockets, for the tests of both. A test's jobs are
- * answered by on_finished(), which notes the order.
+/* Runs the scheduler and the engine with real models and without sockets. on_finished() answers a
+ * test's jobs and records their order.
  *
- * The models: `small` is computed where it is submitted when a job has few rows; `loop` and full
- * batches of `large_*` cost more than that: a row of `loop` runs on the loop thread, a row of
- * `large_*` goes to the compute thread. */
+ * A job of few rows of the model `small` is computed when it is submitted. `loop` and `large_*`
+ * cost more: a row of `loop` is computed on the loop thread, a row of `large_*` and full batches of
+ * both on the compute thread. */
 #ifndef TEST_SCHEDULER_FIXTURE_H
 #define TEST_SCHEDULER_FIXTURE_H
 
@@ -25,8 +25,8 @@ static bool costs_are_as_computed = true;
 
 /* ---- models ---- */
 
-/* Two experts, f and its negative: for positive inputs the first. 1000 multiply-adds and some a
- * row. */
+/* Two experts, f and its negative: the first serves positive inputs. A row takes a bit more than
+ * 1000 multiply-adds. */
 static inline void write_small(void)
 {
     char path[PATH_MAX];
@@ -50,8 +50,7 @@ static inline void write_small(void)
     free(config);
 }
 
-/* A square matrix of ones times each of `positions` vectors: the sum of all numbers, the long way.
- */
+/* A square matrix of ones times each of `positions` vectors: an expensive sum of all numbers. */
 static inline void write_dense(const char *name, size_t positions)
 {
     enum { WIDTH = 512 };
@@ -87,7 +86,7 @@ static inline struct once *lane(const char *name)
     return once;
 }
 
-/* What the only loop has counted. */
+/* The statistics of the only loop. */
 static inline const struct stats *stats_of(const char *name)
 {
     return &model(name)->stats->loop[0];
@@ -95,9 +94,9 @@ static inline const struct stats *stats_of(const char *name)
 
 /* ---- jobs ---- */
 
-/* A request for `rows` rows whose first numbers are value, value + 1, ... */
+/* A request of `rows` rows, whose first numbers are value, value + 1, ... */
 struct posted {
-    struct job job; /* first: on_finished() gets back from a job to its request */
+    struct job job; /* first member, so that on_finished() can cast a job to its request */
     struct infer_input input;
     float *body;
     float *y;
@@ -157,7 +156,7 @@ static inline struct posted *submit(const char *name, size_t rows, float value)
     return job;
 }
 
-/* Every model answers the first number of a row, `small` with its absolute value. */
+/* Every model answers with the first number of a row, `small` with its absolute value. */
 static inline void expect_answer(const struct posted *job, float value)
 {
     ck_assert(job->finished);
@@ -180,7 +179,7 @@ static inline void on_watchdog(uv_timer_t *timer)
     uv_stop(timer->loop);
 }
 
-/* Runs the loop as a server's would, with nothing in it that wakes it, until so many jobs are
+/* Runs the loop like a server's, without anything else that could wake it, until `count` jobs are
  * finished. */
 static inline void run_until(size_t count)
 {
@@ -192,8 +191,8 @@ static inline void run_until(size_t count)
     ck_assert_msg(!watchdog_fired, "%zu of %zu jobs are finished", finished_count, count);
 }
 
-/* One turn of the scheduler that does not look for results: the compute thread has a batch, and
- * seems to have it until the loop is run, however fast it is. */
+/* Runs one turn of the scheduler without collecting results: the compute thread has a batch and,
+ * however fast it is, appears busy until the loop runs. */
 static inline void run_until_busy(void)
 {
     scheduler.prepare.prepare_cb(&scheduler.prepare);
@@ -211,7 +210,8 @@ static inline void start(uint64_t max_queue_delay_us)
                                       .on_finished = on_finished};
     catalog = repository_load(repository, &models, &err);
     ck_assert_msg(catalog != NULL, "%s", err.text);
-    /* Sanitizers are slow: what their warm-ups measure would change which thread runs what. */
+    /* Warm-ups measure longer times under sanitizers, which would change the thread that runs a
+     * batch. */
     for (size_t i = 0; i < catalog->count && costs_are_as_computed; i++)
         catalog->models[i]->cost_per_row = catalog->models[i]->info->macs_per_row;
     uv_loop_init(&loop);
@@ -228,7 +228,7 @@ static inline void begin(void)
     write_small();
 }
 
-/* What a server does at its end; nothing may be left over. */
+/* Ends as a server does; nothing may be left. */
 static inline void end(void)
 {
     scheduler_close(&scheduler);

@@ -1,7 +1,7 @@
-/* What the tests of core/ and server/ share: a temporary directory that is gone when the test
- * program ends, checkpoints written into it from C, and a shorthand for "these layers map x to y".
+/* Shared by the tests of core/ and server/: a temporary directory that is removed when the test
+ * program ends, checkpoints written from C, and a shorthand for "these layers map x to y".
  *
- * Configurations are written with ' for " so that they stay readable inside C strings. */
+ * Configurations use ' instead of ", which keeps them readable inside C strings. */
 #ifndef TEST_SUPPORT_H
 #define TEST_SUPPORT_H
 
@@ -25,7 +25,7 @@
 
 /* ---- the temporary directory ---- */
 
-/* Made and removed by the test runner's own process: a test that crashes leaves nothing behind. */
+/* The test runner's own process makes and removes it, so a test that crashes leaves nothing. */
 static char support_root[] = "/tmp/moed-test-XXXXXX";
 
 static inline int support_remove(const char *path, const struct stat *status, int type,
@@ -35,7 +35,7 @@ static inline int support_remove(const char *path, const struct stat *status, in
     return remove(path);
 }
 
-/* A directory that nobody else uses; caller frees the path. */
+/* Makes a directory that no other test uses; the caller frees the path. */
 static inline char *new_directory(void)
 {
     char path[64];
@@ -143,7 +143,7 @@ static inline void write_checkpoint(const char *directory, const char *config,
     write_safetensors(directory, "model.safetensors", tensors, count, 0);
 }
 
-/* The configuration of a model with these layers; caller frees. */
+/* The configuration of a model with these layers; the caller frees it. */
 static inline char *config_of(const char *shape, const char *layers)
 {
     size_t size = strlen(shape) + strlen(layers) + 128;
@@ -187,7 +187,7 @@ static inline void expect_text(const char *text, const char *part)
     ck_assert_msg(strstr(text, part) != NULL, "'%s' is not in: %s", part, text);
 }
 
-/* The checkpoint is refused with a message that holds `part`. */
+/* Expects the checkpoint to be refused with a message that contains `part`. */
 static inline void expect_config_refused(const char *config, const struct stored *tensors,
                                          size_t count, const char *part)
 {
@@ -215,7 +215,7 @@ static inline struct moed_scratch *new_scratch(const struct moed_model *model, s
     return moed_scratch_new(model, &options, err);
 }
 
-/* Rows of one span. */
+/* Runs rows of one span. */
 static inline void forward(const struct moed_model *model, struct moed_scratch *scratch,
                            struct moed_team *team, size_t rows, void *const *inputs,
                            float *const *outputs)
@@ -225,7 +225,7 @@ static inline void forward(const struct moed_model *model, struct moed_scratch *
                  &(struct moed_batch){&span, 1, (const void *const *)inputs, outputs});
 }
 
-/* The same for a model of one input and one output. */
+/* Like forward(), for a model with one input and one output. */
 static inline void forward_rows(const struct moed_model *model, struct moed_scratch *scratch,
                                 struct moed_team *team, size_t rows, const float *x, float *y)
 {
@@ -234,7 +234,8 @@ static inline void forward_rows(const struct moed_model *model, struct moed_scra
     moed_forward(model, scratch, team, &(struct moed_batch){&span, 1, inputs, &y});
 }
 
-/* One forward in a scratch of exactly `rows`, so that the sanitizer sees every overrun. */
+/* Runs one forward pass in a scratch of exactly `rows`, so that the sanitizer detects every
+ * overrun. */
 static inline void run_forward(const struct moed_model *model, unsigned threads, size_t rows,
                                const float *x, float *y)
 {
@@ -260,8 +261,8 @@ static inline void expect_close(const float *values, const float *expected, size
     }
 }
 
-/* The layers map the rows of x to those of `expected`, in one batch and one row at a time, and
- * leave x alone. */
+/* Expects the layers to map the rows of x to those of `expected`, in one batch and one row at a
+ * time, without changing x. */
 static inline void expect_layers(const char *shape, const char *layers,
                                  const struct stored *tensors, size_t count, size_t rows,
                                  const float *x, const float *expected)
@@ -297,8 +298,8 @@ static inline uint32_t next_random(uint32_t *state)
     return *state >> 8;
 }
 
-/* Small integers: sums of their products are exact in any order, so results may be compared bit by
- * bit. */
+/* Fills with small integers: sums of their products are exact in any order, so results can be
+ * compared bit for bit. */
 static inline void fill_integers(float *values, size_t count, uint32_t seed)
 {
     for (size_t i = 0; i < count; i++)
@@ -314,7 +315,7 @@ static inline float *new_integers(size_t count, uint32_t seed)
 
 /* ---- running ---- */
 
-/* Allocations beyond the limit return NULL under the sanitizers too, as malloc does. */
+/* Under sanitizers, too, an allocation that is too large returns NULL, as from malloc. */
 const char *__asan_default_options(void);
 const char *__tsan_default_options(void);
 
@@ -345,7 +346,7 @@ static inline int run_suite(const char *name, TCase *tests)
 /* main() of a test program: TEST_MAIN("gate", first_test, second_test) */
 #define TEST_MAIN(name, ...) TEST_MAIN_WITH(name, NULL, NULL, __VA_ARGS__)
 
-/* The same with functions that run before and after every test. */
+/* Like TEST_MAIN, with functions that run before and after every test. */
 #define TEST_MAIN_WITH(name, begin, end, ...)                                                      \
     int main(void)                                                                                 \
     {                                                                                              \

@@ -1,10 +1,10 @@
-/* Checkpoints are untrusted input: whatever is wrong with one, loading it says what and where, and
- * whatever loads runs.
+/* Checkpoints are untrusted input: loading a bad one reports what is wrong and where, and any that
+ * loads can run.
  *
- * tests/data/checkpoints/good are loaded and run, those in bad are refused with the words of their
- * file `error` (make.py there writes both). The good ones are then cut off at every byte, and bits
- * of their JSON are flipped: every one in the smallest, some of every byte in the others. The
- * sanitizers watch, or a limit on memory without them. */
+ * Those in tests/data/checkpoints/good are loaded and run; those in bad are refused with the words
+ * of their file `error` (make.py there writes both). The good ones are then truncated at every
+ * byte, and bits of their JSON are flipped: every bit in the smallest, some of every byte in the
+ * others. The sanitizers watch; without them, a limit on memory. */
 #include <ctype.h>
 #include <dirent.h>
 #include <sys/mman.h>
@@ -18,18 +18,10 @@
 
 /* ---- memory ---- */
 
-#if defined __has_feature
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SANITIZED 1
-#endif
-#elif defined __SANITIZE_ADDRESS__ || defined __SANITIZE_THREAD__
-#define SANITIZED 1
-#endif
-
-/* A size that a file makes up must not become an allocation: more than this is never there. */
+/* A false size in a file must not become an allocation: larger ones than this fail. */
 static void limit_memory(void)
 {
-#ifndef SANITIZED
+#ifndef MOED_SANITIZED
     const struct rlimit limit = {(rlim_t)4 << 30, (rlim_t)4 << 30};
     ck_assert_int_eq(setrlimit(RLIMIT_AS, &limit), 0);
 #endif
@@ -62,8 +54,8 @@ static struct bytes read_file(const char *directory, const char *name)
     return bytes;
 }
 
-/* A copy of a good checkpoint, one file of which is damaged again and again: that one lives in
- * memory, its name in the directory is a link to it. */
+/* A copy of a good checkpoint. One of its files is damaged repeatedly: it is kept in memory, and
+ * its name in the directory is a link to it. */
 struct patient {
     char *directory;
     struct bytes original;
@@ -120,7 +112,7 @@ static void put_byte(const struct patient *patient, size_t at, unsigned char byt
 
 /* ---- what must hold ---- */
 
-/* Says what is wrong, in text that any terminal, log or JSON document can hold. */
+/* Expects a message, in text that is safe in any terminal, log or JSON document. */
 static void expect_told(const struct error *err, const char *where)
 {
     ck_assert_msg(err->code != ERROR_NONE && *err->text, "%s: refused without a word", where);
@@ -129,7 +121,7 @@ static void expect_told(const struct error *err, const char *where)
                       "%s: not printable UTF-8: %s", where, err->text);
 }
 
-/* Small integers in buffers of exactly their size, so that the sanitizer sees every overrun. */
+/* Small integers in buffers of exactly their size, so that the sanitizer detects every overrun. */
 static float **new_tensors(const struct moed_tensor_info *tensors, size_t count, size_t rows)
 {
     float **values = xcalloc(count, sizeof *values);
@@ -162,7 +154,8 @@ static void run_two_rows(const struct moed_model *model, const char *where)
     moed_scratch_free(scratch);
 }
 
-/* Loads and runs, or is refused in words. Returns whether it loaded. */
+/* Expects the checkpoint to load and run, or to be refused with a message. Returns whether it
+ * loaded. */
 static bool survives(const struct patient *patient, const char *where)
 {
     struct error err = ERROR_INIT;
@@ -183,7 +176,7 @@ static void expect_finite(const char *path, const struct moed_tensor_info *outpu
         ck_assert_msg(isfinite(y[i]), "%s: %s %zu is %g", path, output->name, i, (double)y[i]);
 }
 
-/* Three rows by a team of two. */
+/* Runs three rows on a team of two. */
 static void expect_finite_outputs(const char *path)
 {
     struct error err = ERROR_INIT;
@@ -215,7 +208,7 @@ START_TEST(good_checkpoints_run)
 }
 END_TEST
 
-/* Prints what is wrong with the answer to a bad checkpoint; the number of complaints. */
+/* Prints what is wrong with the error of a bad checkpoint; returns the number of complaints. */
 static int judge(const char *path, const struct error *err)
 {
     char line[256], *expected = path_of(path, "error");
@@ -256,7 +249,7 @@ START_TEST(bad_checkpoints_are_refused_in_words)
     }
     closedir(bad);
     ck_assert_int_eq(complaints, 0);
-    ck_assert_int_gt(cases, 400); /* the corpus was there */
+    ck_assert_int_gt(cases, 400); /* the corpus was found */
 }
 END_TEST
 
@@ -267,8 +260,8 @@ static size_t header_end(const struct bytes *file)
     return 8 + (file->at[0] | (size_t)file->at[1] << 8);
 }
 
-/* Every `step`-th bit of the first `end` bytes, one at a time: a step of 5 takes one or two of
- * each. */
+/* Flips every `step`-th bit of the first `end` bytes, one at a time: a step of 5 flips one or two
+ * bits of each byte. */
 static void flip_bits(const struct patient *patient, size_t end, size_t step)
 {
     size_t loaded = 0;
@@ -280,7 +273,7 @@ static void flip_bits(const struct patient *patient, size_t end, size_t step)
         loaded += survives(patient, where);
         put_byte(patient, bit / 8, byte);
     }
-    ck_assert_uint_lt(loaded, 8 * end / step / 2); /* the flips did reach the loader */
+    ck_assert_uint_lt(loaded, 8 * end / step / 2); /* the flips reached the loader */
     ck_assert(survives(patient, "restored"));
 }
 
@@ -343,7 +336,7 @@ DAMAGE_TEST(an_index_without_bound, "every_op", INDEX, {
     expect_patient_refused(&patient, "index.json: larger than");
 })
 
-/* The file is as long as its header claims, and the header as long as no header is. */
+/* The file is as long as its header claims, but that is longer than any real header. */
 DAMAGE_TEST(a_header_without_bound, "small", WEIGHTS, {
     cut_off(&patient, 200 << 20);
     for (size_t i = 0; i < 4; i++)
@@ -351,7 +344,7 @@ DAMAGE_TEST(a_header_without_bound, "small", WEIGHTS, {
     expect_patient_refused(&patient, "model.safetensors: header of 100000001 bytes");
 })
 
-/* `part` repeated behind `begin`, with its number in place of #; caller frees. */
+/* `part` repeated after `begin`, with its number in place of #; the caller frees it. */
 static char *repeat(const char *begin, const char *part, size_t times, const char *end)
 {
     char *text;
@@ -369,7 +362,7 @@ static char *repeat(const char *begin, const char *part, size_t times, const cha
     return text;
 }
 
-/* Short of the limit on bytes, but eighty times as large once parsed. */
+/* Below the limit on bytes, but eighty times as large once parsed. */
 START_TEST(empty_objects_without_bound)
 {
     struct error err = ERROR_INIT;
@@ -396,7 +389,7 @@ START_TEST(empty_objects_without_bound)
 }
 END_TEST
 
-/* An expert is a copy of its layers: few bytes of config must not become thousands of times as many
+/* Every expert has its own copy of its layers: a few bytes of config must not become thousands of
  * layers. */
 START_TEST(layers_times_experts_are_bounded)
 {

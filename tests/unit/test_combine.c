@@ -1,8 +1,8 @@
-/* The weighted sum of the experts' results, in a fixed order. */
+/* combine: the weighted sum of the experts' results, in a fixed order. */
 #include "core/moe/combine.h"
 #include "support.h"
 
-/* One gate's sum, the only one of its layer. */
+/* Combines for a layer with a single gate. */
 static void combine_alone(size_t items, size_t top_k, uint32_t *position, float *weight,
                           size_t elements, const float *out, float *y)
 {
@@ -17,7 +17,7 @@ START_TEST(results_are_weighted_and_added)
     /* item 0: 2 * (30, 40) + 3 * (1, 2); item 1: -1 * (5, 6) + 0.5 * (10, 20) */
     uint32_t position[] = {3, 0, 1, 2};
     float weight[] = {2, 3, -1, 0.5f}, y[4];
-    memset(y, 0xff, sizeof y); /* nothing of what was there before may remain */
+    memset(y, 0xff, sizeof y); /* no old value may remain */
     combine_alone(2, 2, position, weight, 2, FLOATS(1, 2, 5, 6, 10, 20, 30, 40), y);
     expect_close(y, FLOATS(63, 86, 0, 4), 4);
 }

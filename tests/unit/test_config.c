@@ -1,5 +1,5 @@
-/* Typed access to config.json: what getters accept, what they say when they do not, and that no key
- * is ever ignored. */
+/* Typed access to config.json: what getters accept, how they report the rest, and that no key is
+ * ignored. */
 #include <unistd.h>
 
 #include "core/load/config.h"
@@ -93,7 +93,7 @@ START_TEST(integers_have_bounds_and_defaults)
     ck_assert_int_eq(config_integer(&root, "a", CONFIG_REQUIRED, within(3, 3), &value, &err), 0);
     ck_assert_int_eq(value, 3);
     ck_assert_int_eq(config_integer(&root, "none", 7, within(0, 3), &value, &err), 0);
-    ck_assert_int_eq(value, 7); /* a default need not lie in the range */
+    ck_assert_int_eq(value, 7); /* a default may be out of range */
     expect_error(config_integer(&root, "a", 1, within(4, 9), &value, &err),
                  "config.json: a: expected an integer from 4 to 9");
     expect_error(config_integer(&root, "a", 1, within(-1, 2), &value, &err),

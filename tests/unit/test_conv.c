@@ -1,5 +1,5 @@
-/* conv1d and conv2d against results worked out by hand, and against the definition for many shapes.
- */
+/* conv1d and conv2d: compared with results computed by hand, and with the definition for many
+ * shapes. */
 #include "support.h"
 
 START_TEST(cross_correlation_without_flipping)
@@ -60,7 +60,7 @@ static int output(int in, int kernel, const struct shape *s)
     return (in + 2 * s->padding - kernel) / s->stride + 1;
 }
 
-/* One output by PyTorch's formula. */
+/* Computes one output by PyTorch's formula. */
 static float window(const struct shape *s, const float *w, const float *x, int channel, int oh,
                     int ow)
 {
@@ -112,7 +112,7 @@ static void check_shape(const struct shape *s)
     free(expected);
 }
 
-/* With every kernel; each test runs in a process of its own, which chooses its kernel once. */
+/* Runs with every kernel; each test has its own process, which chooses its kernel once. */
 START_TEST(many_shapes_follow_the_definition)
 {
     static const char *const kernels[] = {"avx512", "avx2", "neon", "generic"};
@@ -135,8 +135,8 @@ START_TEST(many_shapes_follow_the_definition)
         {2, 4, 32, 7, 3, 3, 1, 1, 1},
         {4, 4, 48, 6, 3, 3, 1, 1, 2},
         {2, 3, 16, 4, 1, 1, 1, 0, 1},
-        /* so many channels that they are what vectors hold; windows and channels that are no fours
-         */
+        /* enough channels for vectors of channels; windows and channels that are not multiples of
+         * four */
         {3, 9, 17, 64, 3, 3, 2, 1, 1},
         {2, 7, 7, 34, 3, 3, 1, 1, 1},
         {4, 5, 6, 66, 2, 2, 1, 0, 2},
@@ -150,7 +150,7 @@ END_TEST
 
 START_TEST(a_window_at_the_edge_sees_padding_and_not_the_next_line)
 {
-    /* Infinity in one line must not reach windows of the lines around it through wrapping. */
+    /* Windows that wrap around must not carry infinity from one line into the lines around it. */
     expect_layers("[1,3,2]", "[{'op':'conv2d','name':'c'}]",
                   TENSORS(STORED("c.weight", DIMS(1, 1, 1, 2), 1, 1)), 1,
                   FLOATS(1, 2, INFINITY, INFINITY, 3, 4), FLOATS(3, INFINITY, 7));
@@ -220,7 +220,7 @@ START_TEST(what_does_not_fit_is_refused)
 }
 END_TEST
 
-/* An output of a million channels of one pixel must not need a workspace beyond all bounds. */
+/* The workspace of an output with a million channels of one pixel must stay bounded. */
 START_TEST(the_workspace_is_bounded)
 {
     expect_refused("[1,8000,8000]", "[{'op':'conv2d','name':'c','stride':2}]",

@@ -1,4 +1,4 @@
-/* CPU counting, against a directory that stands for / with the files a container would see. */
+/* CPU counting, in a directory that stands for / and has the files that a container sees. */
 #include <check.h>
 #include <ftw.h>
 #include <sched.h>

@@ -1,4 +1,5 @@
-/* The compute thread: what goes to it, who gets it, and what happens to jobs meanwhile. */
+/* The compute thread: which batches go to it, in which order, and what happens to jobs
+ * meanwhile. */
 #include "scheduler_fixture.h"
 
 START_TEST(a_large_batch_goes_to_the_compute_thread)
@@ -96,7 +97,8 @@ START_TEST(large_models_take_turns)
 }
 END_TEST
 
-/* Batches that became cheap behind an expensive one: nothing else would wake the loop for them. */
+/* Batches that became cheap while they waited behind an expensive one: nothing else would wake the
+ * loop for them. */
 START_TEST(leftovers_do_not_wait_for_the_next_request)
 {
     write_dense("loop", 12); /* 32 rows are for the compute thread, one is not */
@@ -134,7 +136,7 @@ START_TEST(waits_are_counted_per_batch_and_job)
 }
 END_TEST
 
-/* Layers without multiply-accumulates take time too, and are measured when they are loaded. */
+/* Layers without multiply-accumulates take time too; it is measured at load. */
 START_TEST(element_wise_work_is_not_done_on_the_loop)
 {
     char path[PATH_MAX];

@@ -153,7 +153,7 @@ START_TEST(no_memory_aborts_with_a_word)
 }
 END_TEST
 
-/* A pipe that is full and that nobody reads must not keep the process from ending. */
+/* A full pipe without a reader must not keep the process from ending. */
 START_TEST(no_memory_aborts_without_a_reader)
 {
     int ends[2];
@@ -163,7 +163,7 @@ START_TEST(no_memory_aborts_without_a_reader)
         ;
     ck_assert_int_eq(fcntl(ends[1], F_SETFL, 0), 0);
     dup2(ends[1], STDERR_FILENO);
-    out_of_memory(); /* not by xmalloc(): a sanitizer's own warning would wait for the reader */
+    out_of_memory(); /* not through xmalloc(): the sanitizer's own warning would block */
 }
 END_TEST
 

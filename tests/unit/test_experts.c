@@ -1,5 +1,5 @@
-/* The experts of a MoE layer, run over the items dispatched to them. The gate reads the choice from
- * the input: each of its first numbers is the logit of one expert. */
+/* The experts of a MoE layer, run over the items dispatched to them. The input contains the choice:
+ * each of its first numbers is the logit of one expert. */
 #include "support.h"
 
 /* Rows [choice0, choice1, choice2, v]; the expert sees the whole row and answers factor * v. */
@@ -42,7 +42,7 @@ START_TEST(experts_without_items_do_nothing)
 }
 END_TEST
 
-/* An expert that gets every item reads them where they are; the others get copies. */
+/* An expert that gets every item reads them in place; the others get copies. */
 START_TEST(one_expert_gets_all_and_others_some)
 {
     expect_all_threads(LAYERS(2), 3, FLOATS(2, 1, 0, 5, 2, 0, 1, 6, 1, 2, 0, 7),
@@ -76,8 +76,8 @@ START_TEST(experts_may_differ_inside)
 }
 END_TEST
 
-/* Convolutions need a workspace, pooling and flattening change shapes: an expert like those of the
- * shipped models, with more items than threads and threads than items. */
+/* Convolutions need a workspace; pooling and flattening change shapes. The experts are like those
+ * of the shipped models, with more items than threads and more threads than items. */
 START_TEST(experts_that_convolve_on_several_threads)
 {
     enum { ROWS = 11, IN = 2 * 6 * 6, OUT = 3 };
@@ -119,8 +119,8 @@ START_TEST(experts_that_convolve_on_several_threads)
 }
 END_TEST
 
-/* So many items that an expert's own are cut among threads; expert 0 gets every item, in place.
- * Small integers, so that every order of summing gives the same bits. */
+/* Enough items that threads share the items of one expert; expert 0 gets every item, in place. With
+ * small integers every order of summing gives the same bits. */
 START_TEST(an_expert_is_shared_by_threads)
 {
     enum { ROWS = 300, IN = 96, HIDDEN = 64, OUT = 8 };

@@ -1,4 +1,4 @@
-/* Which experts serve an item, with what weight, and what the statistics say of it. */
+/* Which experts serve an item, with which weights, and how that is counted. */
 #include "core/gate_counts.h"
 #include "core/moe/select.h"
 #include "support.h"
@@ -9,7 +9,7 @@
 
 static struct routing routing;
 
-/* Everything that `routing` decided; the caller frees it. */
+/* Counts all decisions of `routing`; the caller frees the counts. */
 static struct moed_gate_counts *count_all(void)
 {
     const struct moed_routing *decisions = &routing.decisions;
@@ -28,7 +28,7 @@ static struct gate gate_of(size_t experts, size_t top_k, const struct gate_score
                                     .scale = 1}};
 }
 
-/* All items are of one span. */
+/* Selects for items of one span. */
 static void select_all(const struct gate *gate, size_t items, float *logits)
 {
     const struct moed_span span = {.rows = items};
@@ -166,7 +166,7 @@ static bool is_sane(const struct gate *gate)
            routing.margin[0] <= 1.0001f;
 }
 
-/* Whatever a client sends, the choice is of distinct experts and no counter is poisoned. */
+/* Whatever a client sends, the chosen experts are distinct and all counters stay finite. */
 START_TEST(no_logits_do_harm)
 {
     static const float evil[] = {NAN, INFINITY, -INFINITY, 3e38f, -3e38f, 1e-40f, 1};
@@ -285,7 +285,8 @@ START_TEST(distributions_are_kept_on_demand)
 }
 END_TEST
 
-/* The layer's names for what was chosen, -1 for what was dropped; the choice itself stays. */
+/* Decisions use the layer's expert indices, and -1 for dropped experts; the choice itself is
+ * kept. */
 START_TEST(the_choice_outlives_its_dropping)
 {
     struct gate gate = gate_of(2, 1, &score_softmax, &normalize_none);
@@ -324,7 +325,7 @@ START_TEST(each_forward_counts_anew)
 }
 END_TEST
 
-/* The rank of each expert by counting those that beat it. */
+/* Ranks each expert by counting those that beat it. */
 static void expect_ranks(const float *logits, size_t experts, size_t top_k, const int32_t *chosen)
 {
     for (size_t e = 0; e < experts; e++) {

@@ -1,4 +1,4 @@
-/* Counts against a reference that keeps every decision and counts it again from the start. */
+/* Gate counts, compared with a reference that keeps every decision and counts from scratch. */
 #include <math.h>
 
 #include "core/gate_counts.h"
@@ -6,7 +6,7 @@
 
 enum { MOST_ITEMS = 60, MOST_EXPERTS = 12 };
 
-/* Numbers of sixteenths, so that sums are exact in any order. */
+/* All numbers are sixteenths, so that sums are exact in any order. */
 static struct decided {
     struct moed_routing routing;
     int32_t expert[MOST_ITEMS * MOST_EXPERTS], choice[MOST_ITEMS * MOST_EXPERTS];
@@ -21,7 +21,7 @@ static float sixteenths(uint32_t *state)
 
 static void decide_pair(size_t pair, size_t experts, uint32_t *state)
 {
-    /* Distinct within an item: windows of the circle of experts. */
+    /* Distinct within an item: consecutive experts, modulo their number. */
     const size_t k = decided.routing.top_k, item = pair / k;
     const size_t expert = (item * 5 + pair % k) % experts;
     const bool dropped = next_random(state) % 5 == 0;
@@ -51,7 +51,7 @@ static void decide(size_t items, size_t experts, size_t top_k, uint32_t *state)
     }
 }
 
-/* What items [first, end) add up to for one expert, looked up pair by pair. */
+/* Expects the counts of items [first, end) for one expert, found pair by pair. */
 static void expect_expert(const struct moed_gate_counts *counts, size_t expert, size_t first,
                           size_t end)
 {
@@ -113,7 +113,8 @@ static void expect_range(const struct moed_gate_counts *counts, size_t first, si
     expect_histograms(counts, first, end);
 }
 
-/* [0, a), [a, b) and [b, items) counted apart, together, added up and taken away again. */
+/* Counts [0, a), [a, b) and [b, items) separately and together, adds them up and subtracts them
+ * again. */
 static void check_ranges(size_t a, size_t b)
 {
     const size_t experts = decided.routing.experts, items = decided.routing.items;
@@ -175,7 +176,7 @@ static void fill_fractions(float *values, size_t count, uint32_t *state)
         values[i] = ldexpf((float)next_random(state) / 0x1p24f, -(int)(next_random(state) % 40));
 }
 
-/* Fractions that no sum of doubles adds up alike in any order. */
+/* Fractions whose sum in doubles would depend on their order. */
 START_TEST(sums_do_not_depend_on_batches)
 {
     uint32_t state = 99;

@@ -1,6 +1,5 @@
-/* Dense algebra and the linear layer, with every kernel that this machine can run. Weights and
- * inputs are small integers where results are compared exactly: their sums are the same in any
- * order. */
+/* Dense algebra and the linear layer, with every kernel that this machine can run. Results that are
+ * compared exactly come from small integers, whose sums are the same in any order. */
 #include <dlfcn.h>
 
 #include "core/dense/gemm.h"
@@ -11,7 +10,7 @@
 static const char *const kernels[] = {"avx512", "avx2", "neon", "generic", "openblas"};
 enum { KERNELS = sizeof kernels / sizeof *kernels, GENERIC = 3, OPENBLAS = 4 };
 
-/* Each test runs in a process of its own, which chooses its kernel once. */
+/* Each test has its own process, which chooses its kernel once. */
 static bool use_kernel(int index)
 {
     setenv("MOED_KERNEL", kernels[index], 1);
@@ -43,7 +42,7 @@ static void multiply_by_hand(const float *w, size_t n, size_t k, const float *x,
         }
 }
 
-/* The upper halves of floats: their BF16, exact for small integers. */
+/* BF16 from the upper halves of floats: exact for small integers. */
 static uint16_t *new_bf16(const float *values, size_t count)
 {
     uint16_t *halves = xmalloc(count * sizeof *halves);
@@ -72,8 +71,8 @@ static void multiply(const struct tensor *tensor, const float *x, size_t rows, c
     free(y);
 }
 
-/* y before is NaN: nothing of it may shine through. The blocks have exactly their size, for the
- * sake of the sanitizer. */
+/* y starts as NaN, of which nothing may remain. The blocks have exactly their size, so that the
+ * sanitizer detects overruns. */
 static void check_size(size_t n, size_t k, size_t rows, bool with_bias)
 {
     float *w = new_integers(n * k, (uint32_t)n), *x = new_integers(rows * k, (uint32_t)k);
@@ -105,7 +104,7 @@ START_TEST(products_of_every_small_size)
 }
 END_TEST
 
-/* So many inputs that weights are taken in blocks, and so few that blocks are whole panels. */
+/* Enough inputs that weights are read in blocks, few enough that blocks are whole panels. */
 START_TEST(products_beyond_one_cache)
 {
     if (!use_kernel(_i))
@@ -130,7 +129,8 @@ START_TEST(a_product_known_by_heart)
 }
 END_TEST
 
-/* Of a processor that OpenBLAS has not heard of it would make an older one, half as fast. */
+/* For a processor that OpenBLAS does not know it would use the code of an older one, which is half
+ * as fast. */
 START_TEST(openblas_knows_the_processor)
 {
 #ifdef __x86_64__
@@ -159,7 +159,8 @@ START_TEST(openblas_is_loaded_only_when_asked_for)
 }
 END_TEST
 
-/* The guarantee behind reproducible predictions. OpenBLAS cannot give it. */
+/* A row's bits do not depend on its batch: the guarantee of reproducible predictions. OpenBLAS
+ * cannot give it. */
 static void check_bits(size_t k)
 {
     enum { N = 70, K = 3500, ROWS = 31 };
@@ -217,7 +218,7 @@ START_TEST(half_precision_weights_are_exact)
 }
 END_TEST
 
-/* Outputs whose largest weight is 127 times a power of two lose nothing; a row of zeros, and
+/* An output whose largest weight is 127 times a power of two is exact; then a row of zeros, and
  * numbers that are rounded to the nearest 127th of the largest. */
 START_TEST(eight_bits_hold_integers_and_round_the_rest)
 {
@@ -238,7 +239,7 @@ START_TEST(eight_bits_hold_integers_and_round_the_rest)
 }
 END_TEST
 
-/* Any number of outputs and rows; and the weights' error bound. */
+/* Any number of outputs and rows, within the weights' error bound. */
 START_TEST(eight_bits_are_near_what_they_round)
 {
     enum { N = 67, K = 130, ROWS = 9 };

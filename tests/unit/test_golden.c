@@ -1,12 +1,11 @@
-/* The engine against the reference: every case of golden/cases, on every kernel this machine has,
- * in every way a batch can be run.
+/* Compares the engine with the reference: every case of golden/cases, on every kernel of this
+ * machine, in every way to run a batch.
  *
  * golden/reference.py computed the expected numbers in float64; golden/generate.py describes the
- * files. Each case is run with all rows at once, in pairs, one by one and reversed, alone and on
- * teams of threads. Every run must come near the reference, and all of them must give a row the
- * same bits: what a client receives does not depend on who else is in the batch. Where experts have
- * a capacity a row does depend on those of its own request: there whole requests are what a batch
- * is made of. */
+ * files. Each case runs with all rows at once, in pairs, one by one and reversed, on one thread and
+ * on teams. Every run must be close to the reference, and all runs must give a row the same bits:
+ * an answer does not depend on the other rows of the batch. If experts have a capacity, a row does
+ * depend on the rows of its own request; such batches consist of whole requests. */
 #include <dirent.h>
 #include <sys/wait.h>
 
@@ -15,7 +14,7 @@
 #include "core/gate_counts.h"
 #include "golden.h"
 
-/* float32 sums of a few hundred terms of size 1 come this near to float64. */
+/* Float32 sums of a few hundred terms of size 1 are this close to float64. */
 static const double TOLERANCE = 1e-5;
 
 /* One way to run a case. */
@@ -24,7 +23,7 @@ struct plan {
     size_t batch; /* requests at a time; 0: all */
     bool reversed;
     unsigned threads; /* 0: no team */
-    bool apart;       /* as so many requests, also where it does not matter */
+    bool apart;       /* as separate requests, even if it does not matter */
 };
 
 static const struct plan PLANS[] = {
@@ -38,7 +37,7 @@ static const struct plan PLANS[] = {
     {"one row at a time, team of 3", 1, false, 3, false},
 };
 
-/* OpenBLAS sums one row in another order than many (core/dense/kernel_openblas.c). */
+/* OpenBLAS sums one row in a different order than several (core/dense/kernel_openblas.c). */
 static bool rows_are_independent(void)
 {
     return strcmp(moed_kernel_name(), "openblas") != 0;
@@ -46,7 +45,7 @@ static bool rows_are_independent(void)
 
 /* ---- running one ---- */
 
-/* Some requests of a case, run at once. */
+/* Some requests of a case, run in one batch. */
 struct batch {
     const struct moed_span *requests; /* [request_count] */
     size_t request_count;
@@ -55,7 +54,7 @@ struct batch {
     bool apart;
 };
 
-/* Copies one batch's routing to the rows it belongs to, and adds up its counts. */
+/* Copies one batch's routing to its rows, and adds its counts. */
 static void keep_routing(const struct moed_routing *routing, const struct batch *batch,
                          struct golden_gate *gate)
 {
@@ -82,8 +81,7 @@ static void keep_routing(const struct moed_routing *routing, const struct batch 
     moed_gate_counts_free(counts);
 }
 
-/* Buffers are of exactly the size they have to be, so that the address sanitizer sees every
- * overrun. */
+/* Buffers have exactly the required size, so that the address sanitizer detects every overrun. */
 static void **gather(const struct golden *golden, const struct batch *batch)
 {
     const struct moed_model_info *info = golden->info;
@@ -104,7 +102,7 @@ static float **new_outputs(const struct golden *golden, size_t rows)
     float **outputs = xcalloc(info->output_count, sizeof *outputs);
     for (size_t i = 0; i < info->output_count; i++) {
         const size_t bytes = rows * info->outputs[i].elements * sizeof(float);
-        outputs[i] = memset(xmalloc(bytes), 0xff, bytes); /* NaN: what is not written shows */
+        outputs[i] = memset(xmalloc(bytes), 0xff, bytes); /* NaN, so that unwritten numbers show */
     }
     return outputs;
 }
@@ -138,7 +136,7 @@ static void run_batch(const struct golden *golden, struct moed_scratch *scratch,
     free_all((void **)outputs, golden->info->output_count);
 }
 
-/* All of a case's requests in the order in which a plan runs them, with their rows. */
+/* All requests of a case in the order of a plan, with their rows. */
 struct schedule {
     struct moed_span *requests; /* [request_count] */
     size_t *order;              /* [rows] */
@@ -180,7 +178,7 @@ static void run_batches(const struct golden *golden, const struct plan *plan,
     free(schedule.order);
 }
 
-/* Of a batch of so many requests: the rows of the longest of them, as many times. */
+/* An upper bound on the rows of a batch of `requests` requests. */
 static size_t most_rows(const struct golden *golden, size_t requests)
 {
     size_t longest = 0;
@@ -208,7 +206,7 @@ static struct result run_plan(const struct golden *golden, const struct plan *pl
 
 /* ---- comparing ---- */
 
-/* What is compared, for messages: "gate_top_2, one row at a time: output". */
+/* For messages, what is compared: "gate_top_2, one row at a time: output". */
 struct place {
     const struct golden *golden;
     const struct plan *plan;
@@ -275,7 +273,7 @@ static struct place place_of_output(const struct golden *golden, const struct pl
     return (struct place){golden, plan, "", output->name, output->elements};
 }
 
-/* Gates before the outputs: the first that differs is where to look. */
+/* Gates are compared before outputs, so that the first difference is nearest the cause. */
 static void check_result(const struct golden *golden, const struct plan *plan,
                          const struct result *got)
 {
@@ -342,8 +340,8 @@ static int is_case(const struct dirent *entry)
 static const char *kernels[] = {"generic", "avx2", "avx512", "neon", "openblas"};
 static int kernel_count;
 
-/* Whether this machine has it, and MOED_KERNEL does not name another. Asked in a process of its
- * own: the kernel is chosen once per process. */
+/* Whether this machine has the kernel and MOED_KERNEL does not name another. A child process asks,
+ * because a process chooses its kernel once. */
 static bool kernel_is_usable(const char *kernel)
 {
     int status = -1;
@@ -362,7 +360,7 @@ static void find_kernels(void)
             kernels[kernel_count++] = kernels[i];
 }
 
-/* check runs every test in a process of its own. */
+/* check runs every test in its own process. */
 START_TEST(engine_agrees_with_the_reference)
 {
     const char *kernel = kernels[_i % kernel_count];
@@ -372,7 +370,7 @@ START_TEST(engine_agrees_with_the_reference)
 }
 END_TEST
 
-/* A test case of its own for every case, so that even the report of a crash names it. */
+/* Every case is a TCase, so that even the report of a crash names it. */
 static Suite *new_suite(void)
 {
     Suite *suite = suite_create("golden");

@@ -37,7 +37,7 @@ START_TEST(header_fields_are_handed_on)
 }
 END_TEST
 
-/* What the request says of the fields and parameters that these tests ask for. */
+/* Answers with the fields and parameters of the request that these tests ask about. */
 static void reply_asked(struct exchange *exchange)
 {
     static const char *const fields[] = {"Authorization", "X-List", "X-Empty", "X-Absent"};
@@ -103,7 +103,7 @@ START_TEST(an_answer_much_later)
     for (int i = 0; i < 3; i++) {
         send_text(client, "GET /later HTTP/1.1\r\nHost: x\r\n\r\n");
         WAIT_FOR(pending_count == 1);
-        wait_ms((unsigned)i * 150); /* not suspended for long; long enough to be watched; longer */
+        wait_ms((unsigned)i * 150); /* suspended briefly; long enough to be watched; longer */
         ck_assert_uint_eq(0, finished.count - (unsigned)i);
         answer_pending();
         expect_status(client, 200);
@@ -115,7 +115,8 @@ START_TEST(an_answer_much_later)
 }
 END_TEST
 
-/* Work that no descriptor announces must not wait for the next tick: that would be 20 s in all. */
+/* Work that no descriptor announces must not wait for the next tick: that would take 20 s in
+ * all. */
 START_TEST(the_loop_does_not_sleep_on_pipelined_requests)
 {
     enum { REQUESTS = 200 };
@@ -146,7 +147,7 @@ START_TEST(the_loop_sleeps_while_an_answer_is_awaited)
 }
 END_TEST
 
-/* Batching does this: the request that fills a batch has the answers of the others with it. */
+/* Batching does this: the request that fills a batch brings the answers of the others. */
 START_TEST(a_handler_may_answer_suspended_exchanges)
 {
     start();
@@ -194,7 +195,7 @@ START_TEST(head_is_get_without_the_body)
     ck_assert_int_eq(200, response.status);
     size_t announced = strtoul(strstr(response.header, "Content-Length: ") + 16, NULL, 10);
     send_text(client, "GET /x HTTP/1.1\r\nHost: x\r\n\r\n");
-    expect_status(client, 200); /* nothing of the HEAD's body was in between */
+    expect_status(client, 200); /* the HEAD's answer had no body */
     ck_assert_uint_eq(announced, response.body_length + strlen("HEAD") - strlen("GET"));
     disconnect_client(client);
 }
@@ -304,8 +305,8 @@ START_TEST(a_declared_body_too_large_is_refused_before_it_is_sent)
 }
 END_TEST
 
-/* A client that sends all of its body before it reads must be let to, and get an answer, not a
- * reset (Python's http.client is one). */
+/* A client that sends its whole body before it reads must get an answer, not a reset. Python's
+ * http.client does that. */
 START_TEST(a_body_too_large_is_refused_while_it_is_sent)
 {
     static char body[4 << 20];

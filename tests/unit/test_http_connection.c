@@ -29,7 +29,7 @@ START_TEST(an_idle_connection_is_closed)
 }
 END_TEST
 
-/* From the first byte on, the request's deadline counts and not the idle timeout. */
+/* From the first byte on the request's deadline applies, not the idle timeout. */
 START_TEST(a_dripping_header_is_refused)
 {
     static const char *const begins[] = {"G", "GET /", "GET / HTTP/1.1\r\nX: "};
@@ -46,7 +46,7 @@ START_TEST(a_dripping_header_is_refused)
 }
 END_TEST
 
-/* Empty lines before a request are none of it. */
+/* Empty lines before a request are not part of it. */
 START_TEST(empty_lines_are_idle)
 {
     options.idle_timeout_ms = 150;
@@ -76,8 +76,8 @@ START_TEST(a_slow_body_is_refused)
 }
 END_TEST
 
-/* A chunk-size line that is too long is refused while more of it is still under way. Such a
- * connection ends with its client, though libmicrohttpd has heard of neither. */
+/* A chunk-size line that is too long is refused while more of it is on its way. Such a connection
+ * ends with its client, though libmicrohttpd notices neither. */
 START_TEST(a_connection_that_is_shut_is_closed)
 {
     static char request[40000] =
@@ -130,7 +130,7 @@ START_TEST(a_client_gone_before_its_request_is_whole_is_reported)
 }
 END_TEST
 
-/* The end of the connection is there together with the bytes when the server looks. */
+/* The server sees the last bytes and the end of the connection at once. */
 START_TEST(a_request_cut_off_by_a_hang_up_is_not_kept)
 {
     static const char *const parts[] = {
@@ -146,7 +146,7 @@ START_TEST(a_request_cut_off_by_a_hang_up_is_not_kept)
 }
 END_TEST
 
-/* nc -N, and whoever else closes its sending side after the request. */
+/* nc -N and other clients close their sending side after the request. */
 START_TEST(a_half_closed_client_gets_its_answer)
 {
     start();
@@ -160,7 +160,7 @@ START_TEST(a_half_closed_client_gets_its_answer)
 }
 END_TEST
 
-/* However long the answer takes, and through the pieces in which libmicrohttpd sends it. */
+/* However long the answer takes, and in whatever pieces libmicrohttpd sends it. */
 START_TEST(a_half_closed_client_gets_a_late_answer)
 {
     static const char *const requests_sent[] = {
@@ -398,7 +398,7 @@ START_TEST(bodies_are_bounded_in_total)
     max_total_body_bytes = MAX_BODY;
     options.request_timeout_ms = 400;
     start();
-    for (int round = 0; round < 4; round++) { /* all that was counted is given back */
+    for (int round = 0; round < 4; round++) { /* all counted memory is returned */
         struct client *first = upload(chunked, MAX_BODY / 2),
                       *second = upload(chunked, MAX_BODY / 2);
         wait_ms(20);

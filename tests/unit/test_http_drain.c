@@ -1,4 +1,4 @@
-/* The beginning and the end of serving: listening, draining, closing. */
+/* Start and stop of the HTTP server: listening, draining, closing. */
 #include <sys/resource.h>
 
 #include "server/http_listen.h"
@@ -13,7 +13,7 @@ START_TEST(draining_finishes_accepted_work)
     send_text(busy, "GET /later HTTP/1.1\r\nHost: x\r\n\r\n");
     send_text(uploading, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nab");
     WAIT_FOR(pending_count == 1 && http_connections(http) == 3);
-    struct client *backlog = connect_client(); /* accepted by the kernel, not yet by us */
+    struct client *backlog = connect_client(); /* accepted by the kernel, not yet by the server */
     uint16_t port = http_port(http);
     http_drain(http, 50, PATIENCE_MS, on_drained, &loop);
     WAIT_FOR((receive(idle), idle->closed));
@@ -74,7 +74,7 @@ END_TEST
 
 enum { AN_HOUR_MS = 3600000 };
 
-/* Each of them would keep the drain waiting for its own deadline. */
+/* Each of them would delay the drain until its own deadline. */
 START_TEST(slow_clients_do_not_hold_draining_up)
 {
     static const char *const unfinished[] = {
@@ -143,7 +143,7 @@ START_TEST(a_request_without_its_answer_is_lost)
     answer_pending();
     expect_status(owed, 200);
     wait_ms(250);
-    ck_assert(!drained); /* the drain has failed: nobody is told that it is over */
+    ck_assert(!drained); /* the drain has failed: its end is not reported */
     http_close(http);
     http = NULL;
     disconnect_client(owed);
@@ -210,7 +210,7 @@ START_TEST(what_cannot_be_listened_on_is_said)
 }
 END_TEST
 
-/* The limit of open files as in a container; each test has a process of its own. */
+/* Sets the limit of open files, as a container does; each test has its own process. */
 static void allow_files(rlim_t count)
 {
     const struct rlimit limit = {count, count};

@@ -1,5 +1,5 @@
-/* Requests out of bytes: each rule, at once and cut in two at every byte. test_http_refusals.c has
- * them against real sockets. */
+/* The rules that make requests out of bytes, each read whole and cut in two at every byte.
+ * test_http_refusals.c uses real sockets. */
 #include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,7 +9,7 @@
 
 enum { MAX_BODY = 1000, ROOM = 64 << 10 };
 
-/* What became of some bytes. */
+/* The outcome of reading some bytes. */
 struct outcome {
     unsigned requests; /* that were whole */
     enum error_code code;
@@ -30,7 +30,7 @@ static void note_head(struct outcome *outcome, const struct http_head *head, con
     outcome->head = *head;
 }
 
-/* Reads what it can; false once something was refused. */
+/* Reads as much as it can; false if something was refused. */
 static bool read_on(struct http_framing *framing, const char *bytes, size_t length,
                     struct outcome *outcome)
 {
@@ -58,7 +58,7 @@ static bool read_on(struct http_framing *framing, const char *bytes, size_t leng
     }
 }
 
-/* Gives `bytes` in two pieces; the first is given again as far as it was not used. */
+/* Passes `bytes` in two pieces; unused bytes of the first are passed again with the second. */
 static void read_cut(const char *bytes, size_t length, size_t cut, struct outcome *outcome)
 {
     struct http_framing framing;

@@ -1,5 +1,5 @@
-/* What is refused before it reaches the handler: always as JSON, once, and never a second reading.
- * test_http_framing.c has every rule. */
+/* Requests that are refused before they reach the handler: always as JSON, once, and never read a
+ * second way. test_http_framing.c has every rule. */
 #include "test_http_support.h"
 
 #define HOST "Host: x\r\n"

@@ -1,12 +1,11 @@
-/* Answers in parts, by a handler of the test's own: what it writes is a run of bytes of which each
- * says where it belongs. */
+/* Answers in parts, from a test handler whose bytes each encode their position. */
 #include <sys/resource.h>
 
 #include "test_http_support.h"
 
 enum { PIECE = 10000, STREAMS_MAX = 600 };
 
-/* One answer in parts and how far it is. */
+/* One answer in parts and its progress. */
 struct source {
     struct exchange *exchange; /* NULL once it was ended */
     size_t written, total;     /* written on until total; then ended */
@@ -21,7 +20,7 @@ static char byte_at(size_t position)
     return (char)('a' + position % 23);
 }
 
-/* Writes one piece; false when it was refused or the answer has ended. */
+/* Writes one piece; false if it was refused or the answer has ended. */
 static bool write_piece(struct source *source)
 {
     char piece[PIECE];
@@ -44,7 +43,7 @@ static void end_source(struct source *source)
     exchange_end(exchange);
 }
 
-/* As much as is taken, and the end. */
+/* Writes as much as is accepted, and the end. */
 static void write_all(struct source *source)
 {
     while (source->written < source->total)
@@ -129,7 +128,7 @@ static size_t header_length(const struct reader *reader)
     return end ? (size_t)(end + 4 - reader->raw.data) : 0;
 }
 
-/* Checks the chunks that have come whole. */
+/* Checks the chunks that have arrived whole. */
 static void read_chunks(struct reader *reader)
 {
     reader->at = reader->at ? reader->at : header_length(reader);
@@ -168,7 +167,7 @@ static const char GET_ALL[] = "GET /all HTTP/1.1\r\nHost: x\r\n\r\n";
 
 /* --- the way of an answer -------------------------------------------------------------------- */
 
-/* Header, part, part and end each arrive when they are written, not when something follows. */
+/* The header, each part and the end arrive as they are written, not when something follows. */
 START_TEST(parts_arrive_as_they_are_written)
 {
     start_streaming(3 * PIECE);
@@ -217,7 +216,7 @@ START_TEST(the_loop_sleeps_between_parts)
 }
 END_TEST
 
-/* Begun by the handler itself, one loop turn later, or when the connection is suspended. */
+/* An answer may begin in the handler, one loop turn later, or once the connection is suspended. */
 START_TEST(an_answer_may_begin_later)
 {
     start_streaming(PIECE);
@@ -248,7 +247,8 @@ START_TEST(http_1_0_gets_it_without_chunks)
 }
 END_TEST
 
-/* The handler of a HEAD whose answer takes long hears at once that nobody wants its body. */
+/* The handler of a HEAD learns at once that nobody wants the body, even if its answer takes
+ * long. */
 START_TEST(head_gets_the_header_alone)
 {
     start_streaming(PIECE);
@@ -302,7 +302,7 @@ START_TEST(a_reader_that_takes_nothing_is_cut)
 }
 END_TEST
 
-/* The timeout is the client's: it has nothing to take. */
+/* The timeout is for slow clients: here the client has nothing to read. */
 START_TEST(a_handler_may_take_its_time)
 {
     options.idle_timeout_ms = 200;
@@ -371,7 +371,7 @@ static void expect_cancelled_within_a_second(void)
     ck_assert_str_eq("the client was gone before the answer ended", finished.error);
 }
 
-/* Nothing is written meanwhile, and libmicrohttpd does not look at the connection. */
+/* Meanwhile nothing is written, and libmicrohttpd does not look at the connection. */
 START_TEST(a_reader_that_vanishes_between_parts_is_noticed)
 {
     start_streaming(4 * PIECE);
@@ -396,7 +396,7 @@ START_TEST(a_reader_that_vanishes_with_bytes_on_the_way_is_noticed)
 }
 END_TEST
 
-/* nc -N: a client that has nothing more to say, and reads. The probes are part of chunk sizes. */
+/* nc -N: a client that will send no more, and reads. The probes are part of chunk sizes. */
 START_TEST(a_half_close_does_not_end_an_answer)
 {
     start_streaming(2 * PIECE);
@@ -440,7 +440,7 @@ START_TEST(an_aborted_answer_has_no_last_chunk)
 }
 END_TEST
 
-/* A drain waits for what the handler has yet to write. */
+/* A drain waits until the handler has written everything. */
 START_TEST(draining_waits_for_the_end)
 {
     start_streaming(2 * PIECE);
@@ -458,7 +458,7 @@ START_TEST(draining_waits_for_the_end)
 }
 END_TEST
 
-/* It does not wait for a reader that takes nothing. */
+/* A drain does not wait for a client that reads nothing. */
 START_TEST(a_stuck_reader_does_not_hold_draining_up)
 {
     enum { DRAIN_MS = 1000 };
@@ -481,7 +481,7 @@ static void count_lost(const struct exchange *exchange, void *context)
     ++*(int *)context;
 }
 
-/* What is not ended when the drain is over is lost, and is said to be. */
+/* An answer that has not ended when the drain is over is lost, and is reported as lost. */
 START_TEST(an_endless_answer_is_lost)
 {
     int told = 0;

@@ -1,7 +1,6 @@
-/* What the tests of HTTP share: a server and its clients, on real sockets on loopback and in one
- * thread. A client that waits for something turns the loop until it is there, so nothing depends on
- * timing but the timeouts under test. Every test ends by draining the server and proving that
- * nothing is left. */
+/* Shared by the HTTP tests: a server and its clients in one thread, on real loopback sockets. A
+ * client that waits runs the loop until its condition holds, so nothing depends on time except the
+ * timeouts under test. Every test ends by draining the server and checking that nothing is left. */
 #ifndef TEST_HTTP_SUPPORT_H
 #define TEST_HTTP_SUPPORT_H
 
@@ -39,7 +38,7 @@ static uv_idle_t next_turn;
 
 static unsigned requests, disconnects;
 
-/* What on_finished was told, last call. */
+/* The arguments of the last call of on_finished(). */
 static struct {
     unsigned count;
     int status;
@@ -122,7 +121,7 @@ static inline void on_disconnect(struct exchange *exchange)
     disconnects++;
 }
 
-/* For what only one file of tests asks for; NULL: every other path is described. */
+/* Answers paths that only one test file needs; NULL: all other paths are described. */
 static void (*on_other_request)(struct exchange *exchange);
 
 static inline void on_request(struct exchange *exchange, void *context)
@@ -182,7 +181,7 @@ static inline void start(void)
     ck_assert_msg(http != NULL, "%s", err.text);
 }
 
-/* Turns the loop until `condition` holds. */
+/* Runs the loop until `condition` holds. */
 #define WAIT_FOR(condition)                                                                        \
     do {                                                                                           \
         uint64_t waiting_since = uv_hrtime();                                                      \
@@ -219,7 +218,7 @@ static inline void setup(void)
     uv_idle_init(&loop, &next_turn);
 }
 
-/* Every test ends by draining, and proves that nothing is left. */
+/* Every test ends by draining the server and checks that nothing is left. */
 static inline void teardown(void)
 {
     if (http && !drained)
@@ -267,7 +266,8 @@ static inline void disconnect_client(struct client *client)
     free(client);
 }
 
-/* Sends all, turning the loop where the socket is full; false if the server does not take it. */
+/* Sends everything, running the loop while the socket is full; false if the server does not read
+ * it. */
 static bool send_bytes(struct client *client, const char *bytes, size_t length)
 {
     for (size_t sent = 0; sent < length;) {
@@ -286,7 +286,7 @@ static inline void send_text(struct client *client, const char *text)
     send_bytes(client, text, strlen(text));
 }
 
-/* Takes what has arrived. */
+/* Reads what has arrived. */
 static inline void receive(struct client *client)
 {
     ssize_t count;
@@ -304,7 +304,7 @@ static inline void receive(struct client *client)
         client->closed = true;
 }
 
-/* Takes one response off what has arrived; false if it is not whole yet. */
+/* Takes one response from the bytes that have arrived; false if it is not complete yet. */
 static bool take_response(struct client *client, bool head_only)
 {
     receive(client);
@@ -343,10 +343,10 @@ static inline void expect_refusal(struct client *client, int status)
     ck_assert_uint_eq(0, client->length);
 }
 
-/* A client that resets its connection before libmicrohttpd is told to leave it alone: the exchange
- * outlives the connection. To get there, libmicrohttpd must be watching the socket, which it does
- * from the second request on, and must see the error before it asks for the answer, which it does
- * first for its oldest connection. */
+/* A client resets its connection before libmicrohttpd is told to suspend it, so that the exchange
+ * outlives the connection. This takes two things: libmicrohttpd must watch the socket, which it
+ * does from the second request on, and it must see the error before it asks for the answer, which
+ * it does first for its oldest connection. */
 static inline void reset_after_hand_over(void (*handler_is_told)(struct exchange *exchange))
 {
     struct client *older = connect_client();
@@ -377,7 +377,7 @@ static inline TCase *http_tests_new(void)
     return tests;
 }
 
-/* Runs and frees them; the exit status. */
+/* Runs and frees the tests; returns the exit status. */
 static inline int http_tests_run(const char *name, TCase *tests)
 {
     Suite *suite = suite_create(name);

@@ -18,7 +18,7 @@ static const struct stored tensors[] = {
     {"m.experts.2.fc.weight", 2, {2, 4}, zeros, NULL},
 };
 
-/* What is printed; caller frees. */
+/* The printed text; the caller frees it. */
 static char *print(const char *config, bool json)
 {
     char *directory = new_directory(), *text;
@@ -134,7 +134,7 @@ START_TEST(a_bad_checkpoint_prints_nothing)
 }
 END_TEST
 
-/* What a server refuses for its name is no sound checkpoint. */
+/* A checkpoint is not sound if a server refuses the name of its directory. */
 START_TEST(the_directory_has_a_name_that_can_be_served)
 {
     char config[1024], path[PATH_MAX], *directory = new_directory();

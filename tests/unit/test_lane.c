@@ -1,5 +1,5 @@
-/* Lanes whose work comes back step by step, beside those whose work is done in one batch: a made-up
- * decoder whose sequences each want so many steps, and to which new ones come while it runs. */
+/* Lanes whose work returns step by step, beside lanes whose work takes one batch. A fake decoder
+ * has sequences of several steps each, and new ones arrive while it runs. */
 #include "scheduler_fixture.h"
 
 enum { MAX_SEQUENCES = 16, CHEAP = 1000, EXPENSIVE = 50 * 1000 * 1000 };
@@ -46,7 +46,7 @@ static uint64_t stepping_cost(const struct lane *lane)
     return ((const struct stepping *)(const void *)lane)->step_cost;
 }
 
-/* Every sequence that is there now takes part; one that comes meanwhile waits for the next step. */
+/* All present sequences take part; one that arrives meanwhile waits for the next step. */
 static void stepping_begin(struct lane *lane)
 {
     struct stepping *stepping = (struct stepping *)(void *)lane;
@@ -140,7 +140,7 @@ START_TEST(an_expensive_step_is_run_on_the_compute_thread)
 }
 END_TEST
 
-/* A decoder with much to do and a large batch take turns on the compute thread. */
+/* A busy decoder and large batches take turns on the compute thread. */
 START_TEST(steps_and_batches_take_turns)
 {
     write_dense("large", 24);
@@ -155,7 +155,7 @@ START_TEST(steps_and_batches_take_turns)
 }
 END_TEST
 
-/* A lane of a model that is served no more ends when its work does. */
+/* The lane of a model that is no longer served ends with its work. */
 START_TEST(a_retired_lane_is_freed_when_it_is_empty)
 {
     write_dense("large", 24);

@@ -1,5 +1,4 @@
-/* Lists of layers: how they are read, and that buffers, segments and threads never change a result.
- */
+/* Lists of layers: how they are read. Buffers, segments and threads never change a result. */
 #include "core/layers/layer.h"
 #include "support.h"
 
@@ -88,7 +87,8 @@ START_TEST(tensors_must_be_there_once_and_fit)
 }
 END_TEST
 
-/* Both kinds of layers in turn, so that results move between the buffers in every way there is. */
+/* Alternates both kinds of layers, so that results move between the buffers in every possible
+ * way. */
 START_TEST(layers_follow_each_other)
 {
     const struct stored tensors[] = {STORED("up.weight", DIMS(3, 2), 1, 0, 0, 1, 1, 1),
@@ -135,7 +135,7 @@ START_TEST(nesting_is_bounded)
     struct moed_model *model = load_layers("[2]", layers, NO_TENSORS);
     float y[2];
     run_forward(model, 1, 1, FLOATS(1, -1), y);
-    /* relu(1) + 15 times itself at every depth: 1 + 15; -1 gives 0 - 15 */
+    /* relu(1) plus 15 times x, one at every depth: 1 + 15; -1 gives 0 - 15 */
     expect_close(y, FLOATS(16, -15), 2);
     moed_model_free(model);
 
@@ -145,8 +145,8 @@ START_TEST(nesting_is_bounded)
 }
 END_TEST
 
-/* Wide enough that segments are shared out; small integers, so that every order of summing gives
- * the same bits. */
+/* Wide enough that threads share segments. With small integers every order of summing gives the
+ * same bits. */
 #define WIDE 128
 
 static struct moed_model *load_wide(void)

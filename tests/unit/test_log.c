@@ -1,4 +1,4 @@
-/* Log lines: what reaches standard error, byte for byte, whatever a client put into a value. */
+/* Log lines on standard error, byte for byte, whatever a client puts into a value. */
 #include <check.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -30,7 +30,7 @@ static void capture_end(void)
     fclose(captured);
 }
 
-/* All that was logged since the test began; a static buffer. */
+/* Everything logged since the test began; a static buffer. */
 static const char *logged(void)
 {
     static char text[1 << 20];
@@ -39,7 +39,7 @@ static const char *logged(void)
     return text;
 }
 
-/* Logs one value and returns the line from its key on. */
+/* Logs one value and returns its line, from the key on. */
 static const char *logged_value(const char *value)
 {
     struct log_line line;
@@ -211,7 +211,7 @@ START_TEST(lines_of_several_threads_reach_the_writer_whole)
 }
 END_TEST
 
-/* A pipe that nobody reads: the writer is stuck in it, and its buffer fills. */
+/* Nobody reads the pipe: the writer blocks, and its buffer fills. */
 START_TEST(a_full_buffer_keeps_room_for_errors)
 {
     struct error err = ERROR_INIT;

@@ -1,5 +1,6 @@
-/* The metrics page is valid Prometheus text, whatever was counted: families in one piece, each
- * described once, no series twice, and never more per-expert series than was allowed. */
+/* The metrics page is valid Prometheus text, whatever was counted: families are contiguous and
+ * described once, no series appears twice, and there are never more per-expert series than
+ * allowed. */
 #include <ctype.h>
 
 #include "fake_exchange.h"
@@ -100,7 +101,7 @@ static void read_type(struct page *page, const char *line)
     ck_assert_msg(total == (strcmp(page->type, "counter") == 0), "name and type: %s", line);
 }
 
-/* A sample's name is its family's, or that of a part of a histogram. */
+/* A sample has the name of its family or, in a histogram, of one of its parts. */
 static void check_name(const struct page *page, const char *line, size_t length)
 {
     static const char *const parts[] = {"_bucket", "_sum", "_count"};

@@ -1,5 +1,5 @@
-/* A model as a front end sees it: what is loaded, refused, known of it, and how much scratch it
- * takes. */
+/* A model as front ends see it: what loads, what is refused, its description, and the size of its
+ * scratch. */
 #include "support.h"
 
 #define HEADER "'model_type':'moed','format_version':1,"
@@ -258,7 +258,7 @@ START_TEST(routing_references_are_checked)
 }
 END_TEST
 
-/* A language model has a MoE layer in each of dozens of blocks. */
+/* Language models have a MoE layer in each of dozens of blocks. */
 START_TEST(many_moe_layers_have_their_references)
 {
     enum { LAYERS = 60 };
@@ -306,7 +306,7 @@ static const struct stored words[] = {STORED("e.weight", DIMS(3, 2), 1, 2, 3, 4,
     ":" categories layers "}],'layers':[{'op':'flatten'}]}"
 #define EMBEDDING ",'layers':[{'op':'embedding','name':'e'}]"
 
-/* Beyond what f32 holds exactly; more than a table has rows; more than int32_t has numbers. */
+/* More than f32 holds exactly; more than the rows of a table; more than int32_t holds. */
 START_TEST(integers_are_bounded_by_what_reads_them)
 {
     expect_config_refused(WORDS("16777217", ""), NO_TENSORS,
@@ -346,7 +346,7 @@ START_TEST(scratch_is_bounded)
 }
 END_TEST
 
-/* The windows of a strided convolution are written out for every thread: that is memory too. */
+/* Each thread writes out the windows of a strided convolution: that memory counts too. */
 START_TEST(scratch_counts_the_workspace_of_every_thread)
 {
     struct error err = ERROR_INIT;

@@ -9,7 +9,7 @@ struct result {
     uint64_t selected[4];
 };
 
-/* One forward and the routing of MoE layer `layer`. */
+/* Runs one forward pass and returns the routing of MoE layer `layer`. */
 static struct result run_routed(const struct moed_model *model, size_t layer, size_t rows,
                                 const float *x)
 {
@@ -31,7 +31,7 @@ static struct result run_routed(const struct moed_model *model, size_t layer, si
     return result;
 }
 
-/* Experts over rows of two: identity, swap, sum in both. */
+/* Experts on rows of two: identity, swap, and the sum in both places. */
 static const struct stored three_experts[] = {
     STORED("m.gate.g.weight", DIMS(3, 2), 1, 0, 0, 1, 0.5f, 0.5f),
     STORED("m.experts.0.fc.weight", DIMS(2, 2), 1, 0, 0, 1),
@@ -169,7 +169,7 @@ START_TEST(attentive_gates_look_at_the_experts)
 }
 END_TEST
 
-/* Every expert's first layers run for every item, the rest for those that were chosen. */
+/* Every expert's first layers run for every item; the rest run only for chosen ones. */
 START_TEST(attentive_gates_of_many_rows_and_threads)
 {
     struct moed_model *model = load_attentive("'score':'softmax','top_k':1,'normalize':'sum'");

@@ -1,21 +1,13 @@
-/* Memory sized by a client or a file may run out: every such allocation is made to fail in turn,
- * and each time there is an error, nothing leaks and nothing is half done. Small allocations are
- * left alone, as their failure ends the process on purpose (core/memory.h). */
+/* Memory sized by a client or a file may run out: every such allocation is made to fail in turn.
+ * Each time there must be an error, no leak and no half-made state. Small allocations never fail
+ * here, because their failure ends the process on purpose (core/memory.h). */
 #include "proto/envelope.h"
 #include "server/queue.h"
 #include "support.h"
 
 /* ---- an allocator that fails on purpose ---- */
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-
-#ifdef SANITIZED
+#ifdef MOED_SANITIZED
 #define REAL(function) __interceptor_##function
 void *REAL(aligned_alloc)(size_t alignment, size_t bytes);
 #else
@@ -27,7 +19,7 @@ void *REAL(malloc)(size_t bytes);
 void *REAL(calloc)(size_t count, size_t bytes);
 void *REAL(realloc)(void *memory, size_t bytes);
 
-/* The first calls come before a sanitizer is ready to watch. */
+/* The first calls come before a sanitizer is ready. */
 #define UNWATCHED __attribute__((no_sanitize("address"), no_sanitize("thread")))
 
 enum { LARGE = 32 << 10 };
@@ -65,7 +57,7 @@ static void fail_large(size_t which)
     large_count = 0;
 }
 
-/* Whether the failure that was asked for has happened. */
+/* Whether the requested failure has happened. */
 static bool failed(void)
 {
     const bool happened = large_count >= fail_at;
@@ -75,7 +67,7 @@ static bool failed(void)
 
 /* ---- models ---- */
 
-/* Loads until no allocation is left to fail; returns how many there were. */
+/* Loads again and again until no allocation is left to fail; returns their number. */
 static size_t expect_load_survives(const char *config, const struct stored *tensors, size_t count)
 {
     char *directory = new_directory();
@@ -170,7 +162,7 @@ START_TEST(loading_many_tensors)
 }
 END_TEST
 
-/* jansson fails without a message; the reason must not be empty. */
+/* jansson fails without a message; the error must have one. */
 START_TEST(parsing_requests)
 {
     char *body;

@@ -1,4 +1,4 @@
-/* batch_norm, layer_norm and rms_norm against results worked out by hand. */
+/* batch_norm, layer_norm and rms_norm, compared with results computed by hand. */
 #include "support.h"
 
 START_TEST(batch_norm_works_per_channel)
@@ -88,7 +88,7 @@ START_TEST(rms_norm_keeps_the_mean)
 }
 END_TEST
 
-/* Large means with small deviations are where single precision sums lose the answer. */
+/* With a large mean and a small deviation, sums in single precision would lose the answer. */
 START_TEST(a_large_mean_is_subtracted_exactly)
 {
     enum { WIDTH = 4096 };

@@ -1,4 +1,4 @@
-/* Options: the four sources, what each refuses and how it says so, and the sample file. */
+/* Options: the four sources, what each refuses with which message, and the sample file. */
 #include <check.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,8 +7,7 @@
 #include "server/options.h"
 #include "server/options_table.h"
 
-/* Every test runs in a process of its own (check forks), so the environment needs no cleaning up.
- */
+/* check runs every test in its own process, so the environment needs no clean-up. */
 
 static struct options options;
 static struct error err;
@@ -68,7 +67,7 @@ static void assert_defaults(void)
     ck_assert_str_eq("stored", options.weights);
 }
 
-/* What a FILE-writing function printed; the caller frees. */
+/* The output of a function that prints to a FILE; the caller frees it. */
 static char *printed(void (*print)(FILE *out))
 {
     char *text = NULL;
@@ -280,7 +279,7 @@ START_TEST(the_shipped_file_is_the_sample)
     fclose(file);
     char *sample = printed(options_sample);
     ck_assert_str_eq(sample, shipped);
-    ck_assert_int_eq(0, init_config(sample)); /* as it is: nothing is set */
+    ck_assert_int_eq(0, init_config(sample)); /* unchanged, it sets nothing */
     assert_defaults();
     options_close(&options);
     free(sample);

@@ -1,12 +1,11 @@
-/* max_pool2d and avg_pool2d as PyTorch has them: floor mode, and averages that count the padding.
- */
+/* max_pool2d and avg_pool2d, like PyTorch's: floor mode, and averages that count the padding. */
 #include "support.h"
 
 #define NINE FLOATS(1, 2, 3, 4, 5, 6, 7, 8, 9)
 
 START_TEST(windows_side_by_side)
 {
-    /* The stride is the kernel; the third column and line of the input fall off. */
+    /* The stride equals the kernel; the third column and line of the input are dropped. */
     expect_layers("[1,3,3]", "[{'op':'max_pool2d','kernel':2}]", NO_TENSORS, 1, NINE, FLOATS(5));
     expect_layers("[1,3,3]", "[{'op':'avg_pool2d','kernel':2}]", NO_TENSORS, 1, NINE, FLOATS(3));
 }

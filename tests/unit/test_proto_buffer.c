@@ -1,4 +1,4 @@
-/* buffer: growth, the limit, failure that sticks, handing over. */
+/* buffer: growth, the limit, sticky failure, transfer of the bytes. */
 #include "proto/buffer.h"
 #include "test_proto_support.h"
 

@@ -7,7 +7,7 @@
  *     response.bin, response_header_length
  *     error                        bad: invalid or too_large, a newline, text of the message
  *
- * All are for the model `digits` of test_proto_models.h. For a row x of six numbers it computes the
+ * All use the model `digits` of test_proto_models.h. For a row x of six numbers it computes the
  * scores x0, x1, x2 and x3 + x4 + x5. Row r of layer `moe` goes to the experts r and r + 1 (modulo
  * 5) with the weights 0.75 and 0.25; the two positions of row r of `blocks.1` go to 2r and 2r + 1
  * (modulo 3) with weight 1. At most 8 rows are allowed. */
@@ -24,7 +24,8 @@ static int name_count;
 
 /* ---- files ---- */
 
-/* The bytes of a file of a case, NUL after them; NULL when there is none. Caller frees. */
+/* The bytes of a case's file, with a NUL after them; NULL if there is no such file. The caller
+ * frees them. */
 static char *read_file(const char *folder, const char *name, const char *file, size_t *length)
 {
     char path[PATH_BYTES];
@@ -39,7 +40,7 @@ static char *read_file(const char *folder, const char *name, const char *file, s
     return bytes;
 }
 
-/* The same without the newline at its end. */
+/* Like read_file(), without the newline at the end. */
 static char *read_line(const char *folder, const char *name, const char *file)
 {
     size_t length;

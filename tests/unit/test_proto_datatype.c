@@ -81,7 +81,7 @@ START_TEST(fp32_holds_what_rounds_to_a_finite_float)
 }
 END_TEST
 
-/* Converts one element that ends at an unreadable page, so that it is misaligned as well. */
+/* Converts one element that ends at an unreadable page, which also misaligns it. */
 static float convert(enum datatype datatype, const void *element)
 {
     struct guarded copy = guarded_copy(element, datatype_bytes(datatype));
@@ -123,7 +123,7 @@ START_TEST(converts_reals)
 }
 END_TEST
 
-/* Every half, against the definition of the format. */
+/* Compares every FP16 number with the definition of the format. */
 START_TEST(converts_every_half)
 {
     for (uint32_t bits = 0; bits < 0x10000; bits++) {

@@ -1,4 +1,4 @@
-/* envelope: what is cut, what is not, and where errors are said to be. */
+/* envelope: what is cut, what is not, and the positions of errors. */
 #include "core/memory.h"
 #include "proto/envelope.h"
 #include "test_proto_support.h"
@@ -80,7 +80,7 @@ END_TEST
 
 START_TEST(long_literals_are_cut_whole)
 {
-    /* Windows of 64 bytes, with brackets and quotes at every place in one. */
+    /* Windows have 64 bytes: brackets and quotes at every place in one. */
     char text[400];
     for (int shift = 0; shift < 70; shift++) {
         int used = snprintf(text, sizeof text, "{\"a\":[%*s[0", shift, "");
@@ -166,7 +166,7 @@ START_TEST(claims_what_stands_for_a_literal)
 }
 END_TEST
 
-/* A client that writes "[0]" itself gets it cut like any list: it stands for itself only. */
+/* If a client itself writes "[0]", it is cut like any list and stands for nothing else. */
 START_TEST(stand_ins_cannot_be_forged)
 {
     struct envelope envelope;
@@ -231,7 +231,7 @@ START_TEST(refuses_nul_bytes)
 }
 END_TEST
 
-/* To jansson a NUL behind a number or a word is the end of its buffer, and it reads on. */
+/* jansson takes a NUL after a number or a word as the end of its buffer and reads on. */
 START_TEST(refuses_nul_bytes_behind_values)
 {
     static const struct {
@@ -267,7 +267,7 @@ START_TEST(refuses_a_byte_order_mark)
 }
 END_TEST
 
-/* An empty object is three bytes of text and 240 of memory. */
+/* An empty object has three bytes of text and takes 240 bytes of memory. */
 START_TEST(refuses_what_costs_too_much_memory)
 {
     enum { OBJECTS = 60000 };
@@ -281,7 +281,7 @@ START_TEST(refuses_what_costs_too_much_memory)
 }
 END_TEST
 
-/* Behind cut literals a byte of the envelope is not that byte of the body. */
+/* After cut literals, positions in the envelope and in the body differ. */
 START_TEST(positions_are_those_of_the_body)
 {
     check_error("{\"a\": [1,2,3,4,5,6,7,8,9], \"b\": tru}", "malformed JSON at byte 34");
@@ -317,7 +317,7 @@ START_TEST(claimed_literals_are_not)
 }
 END_TEST
 
-/* `count` copies of `unit`, wrapped. */
+/* `count` copies of `unit`, between `before` and `after`. */
 static char *repeated(const char *before, const char *unit, size_t count, const char *after)
 {
     size_t bytes = strlen(unit);

@@ -1,10 +1,10 @@
-/* infer_reader: numbers out of nested and flat lists, in any portions, and what is said of wrong
+/* infer_reader: numbers from nested and flat lists, in any portions, and the messages for wrong
  * ones. */
 #include <math.h>
 
 #include "test_proto_support.h"
 
-/* A request for the only input of digits_model whose data is the whole of `copy`. */
+/* A request for digits_model, whose only input has all of `copy` as data. */
 struct reading {
     struct infer_input input;
     struct infer_request request;
@@ -200,7 +200,7 @@ START_TEST(values_must_fit_the_datatype)
 }
 END_TEST
 
-/* Rows of more numbers than are checked together. */
+/* A row has more numbers than are checked together. */
 enum { LONG_ROW = 1000 };
 
 static const struct signature_tensor long_input = {
@@ -392,7 +392,7 @@ END_TEST
 
 START_TEST(every_cut_is_refused)
 {
-    /* Brackets always match in a literal that reaches the reader; it must not rely on that. */
+    /* Brackets always match in a literal that reaches the reader, but it must not rely on that. */
     const char *text = "[[[[1,2,3],[4,5,6]]],[7,8,9,10,11,12]]";
     for (size_t length = 1; length < strlen(text); length++) {
         struct reading reading;
@@ -460,7 +460,7 @@ START_TEST(binary_must_be_finite)
 }
 END_TEST
 
-/* Beyond 2^53 a double is not the integer that was written. */
+/* Beyond 2^53 a double may not be the integer that was written. */
 START_TEST(large_integers_are_read_from_their_digits)
 {
     static const struct {

@@ -1,4 +1,4 @@
-/* json: strings that any reader takes back, errors, lists of numbers. */
+/* json: strings that any reader accepts, errors, lists of numbers. */
 #include <jansson.h>
 #include <math.h>
 
@@ -35,7 +35,7 @@ START_TEST(replaces_what_is_not_utf8)
 }
 END_TEST
 
-/* Any bytes at all become a string that jansson accepts, and valid ones come back unchanged. */
+/* Any bytes become a string that jansson accepts; valid UTF-8 comes back unchanged. */
 START_TEST(every_string_is_valid_json)
 {
     for (unsigned first = 1; first < 256; first++) {

@@ -1,4 +1,4 @@
-/* members: typed members of an object, absent ones, and what is said of wrong ones. */
+/* members: typed members of an object, absent ones, and the messages for wrong ones. */
 #include <limits.h>
 
 #include "proto/members.h"

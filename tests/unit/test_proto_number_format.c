@@ -66,7 +66,8 @@ static void significant_digits(const char *text, char *digits)
     digits[count] = '\0';
 }
 
-/* The significant digits of the nearest decimal of so many; whether it reads back as the float. */
+/* Writes the significant digits of the nearest decimal with `count` of them; returns whether it
+ * reads back as the float. */
 static bool nearest_digits(float value, size_t count, char *digits)
 {
     char text[32];
@@ -75,9 +76,8 @@ static bool nearest_digits(float value, size_t count, char *digits)
     return strtof(text, NULL) == value;
 }
 
-/* What the search over %.1g, %.2g, ... for the first text that reads back would find. When one
- * digit fewer does not read back, neither do two: they are a decimal of one fewer, and no nearer
- * one. */
+/* Compares with the first of %.1g, %.2g, ... that reads back. One digit fewer need only be tried
+ * once: if it does not read back, neither do two fewer, which are no nearer. */
 static void check_shortest(float value)
 {
     const char *text = formatted(value);
@@ -87,8 +87,8 @@ static void check_shortest(float value)
     significant_digits(text, ours);
     bool shorter = strlen(ours) > 1 && nearest_digits(value, strlen(ours) - 1, theirs);
     ck_assert_msg(!shorter, "%a: %s, but %s is enough", (double)value, text, theirs);
-    /* Just above a power of two the nearest decimal may lie outside the narrower half of the
-     * interval while another of the same length lies inside the wider one. */
+    /* At a power of two the nearest decimal may be outside the narrower half of the interval while
+     * another of the same length is inside the wider half. */
     uint32_t bits;
     memcpy(&bits, &value, sizeof bits);
     if (!nearest_digits(value, strlen(ours), theirs) && (bits & 0x7FFFFF) == 0)
@@ -117,14 +117,14 @@ static void check_bits(uint32_t bits)
 
 START_TEST(is_shortest_for_random_bits)
 {
-    for (int i = 0; i < 1000000; i++)
+    for (int i = 0; i < REPETITIONS(1000000); i++)
         check_bits(random_bits());
 }
 END_TEST
 
 START_TEST(is_shortest_for_probabilities)
 {
-    for (int i = 0; i < 200000; i++)
+    for (int i = 0; i < REPETITIONS(200000); i++)
         check_shortest((float)(random_bits() % 10000000 + 1) / 10000001.0f);
 }
 END_TEST
@@ -139,7 +139,7 @@ END_TEST
 
 START_TEST(is_shortest_for_small_integers_and_subnormals)
 {
-    for (uint32_t i = 1; i < 100000; i++) {
+    for (uint32_t i = 1; i < REPETITIONS(100000); i++) {
         check_shortest((float)i);
         check_bits(i);
     }
@@ -178,7 +178,7 @@ START_TEST(doubles_read_back)
         text[number_format_double(text, cases[i].value)] = '\0';
         ck_assert_str_eq(text, cases[i].text);
     }
-    for (int i = 0; i < 100000; i++) {
+    for (int i = 0; i < REPETITIONS(100000); i++) {
         uint64_t bits = (uint64_t)random_bits() << 32 | random_bits();
         double value;
         memcpy(&value, &bits, sizeof value);

@@ -1,5 +1,5 @@
-/* number_scan_list: whatever a list holds and wherever its numbers lie, what number_scan says of
- * them one by one; and not a byte outside the text is read, on either side. */
+/* number_scan_list gives what number_scan gives for each number, whatever the list holds and
+ * wherever its numbers are, and reads no byte outside the text. */
 #include <math.h>
 
 #include "proto/number.h"
@@ -28,7 +28,7 @@ static const char *skip_space(const char *c, const char *end)
     return c;
 }
 
-/* What the list should give; `*behind` receives the offset behind its last number. */
+/* The expected values of the list; `*behind` receives the offset after its last number. */
 static size_t expected_list(const char *text, size_t length, double *values, size_t count,
                             size_t *behind)
 {
@@ -49,7 +49,7 @@ static size_t expected_list(const char *text, size_t length, double *values, siz
     return read;
 }
 
-/* Everything in [begin, place + length) may be read. */
+/* Checks a list at `place`; everything in [begin, place + length) may be read. */
 static void check_at(const char *begin, char *place, const char *text, size_t length, size_t count)
 {
     double values[MOST], expected[MOST];
@@ -64,8 +64,8 @@ static void check_at(const char *begin, char *place, const char *text, size_t le
                   (int)length, text);
 }
 
-/* Between the unreadable pages: at the very beginning, and at the very end with more and less
- * before it that looks like numbers. */
+/* Checks a list between unreadable pages: at the very beginning, and at the very end, with more and
+ * with fewer number-like bytes before it. */
 static void check_count(const char *text, size_t length, size_t count)
 {
     static const char before[] =
@@ -83,8 +83,8 @@ static void check_list(const char *text)
     check_count(text, strlen(text), MOST);
 }
 
-/* `copies` of a number behind a first one of `shift` bytes: the first window begins where a list
- * does, so this moves them over it. */
+/* Checks `copies` of a number after a first one of `shift` bytes, which moves them across the
+ * windows: the first window begins with the list. */
 static void check_copies(const char *number, int copies, int shift, const char *separator)
 {
     char text[ROOM];
@@ -109,8 +109,8 @@ static int random_below(int limit)
     return (int)(random_bits() % (uint64_t)limit);
 }
 
-/* `digits` random digits with a point before the last `fraction`; the first is 1..9 or all the
- * integer there is. */
+/* `digits` random digits with a point before the last `fraction`; the first digit is 1 to 9 unless
+ * it is the whole integer. */
 static void random_number(char *text, int digits, int fraction)
 {
     for (int i = 0; i < digits; i++) {
@@ -139,7 +139,7 @@ START_TEST(takes_every_length_and_point)
 }
 END_TEST
 
-/* Zeros are where signs, points and mantissas of all sizes meet. */
+/* Zeros combine with signs, points and mantissas of all sizes. */
 START_TEST(takes_zeros_and_nines)
 {
     char number[64];
@@ -169,8 +169,8 @@ START_TEST(takes_zeros_and_nines)
 }
 END_TEST
 
-/* Nothing before a comma but white space stops the fast way: so it goes on at any distance from the
- * page that cannot be read, with a number that is looked at with the bytes before it. */
+/* White space before a comma stops the fast path, which then resumes at any distance from the
+ * unreadable page, with a number that is loaded together with the bytes before it. */
 START_TEST(looks_back_no_further_than_the_text)
 {
     char text[ROOM];
@@ -195,7 +195,7 @@ START_TEST(takes_any_white_space)
 }
 END_TEST
 
-/* No numbers, or texts that only begin like one. */
+/* Texts that are not numbers or only begin like one. */
 static const char *const wrong[] = {
     "1.",
     ".5",
@@ -267,7 +267,7 @@ static const char *const wrong[] = {
     "0.00000000000000000"
     "000000000000000000000000000000000000000000000000000000000000000001"};
 
-/* Behind any number of good ones and before others. */
+/* After any number of valid ones and before others. */
 START_TEST(stops_at_what_is_no_number)
 {
     static const char *const good[] = {"7", "255", "127.314159", "-0.123456789", "1.5e-05"};
@@ -289,8 +289,8 @@ START_TEST(stops_at_what_is_no_number)
 }
 END_TEST
 
-/* Every byte there is, in a number and behind it: in those of a few digits, of up to sixteen and of
- * more, and in exponents. */
+/* Tries every byte in and after a number: of a few digits, of up to sixteen, of more, and in
+ * exponents. */
 START_TEST(stops_at_every_other_byte)
 {
     static const char *const lists[] = {
@@ -326,13 +326,13 @@ START_TEST(stops_at_every_end_and_count)
 }
 END_TEST
 
-/* Against strtod itself, not number_scan: lists of whatever is printed in the world. */
+/* Compares with strtod itself, not number_scan, on lists in many printf formats. */
 START_TEST(agrees_with_strtod)
 {
     static const char *const formats[] = {"%.6f", "%.9f", "%.4f",  "%.17g", "%.9g",
                                           "%.7g", "%.3e", "%.15g", "%.0f",  "%.12f"};
     char text[ROOM];
-    for (int round = 0; round < 20000; round++) {
+    for (int round = 0; round < REPETITIONS(20000); round++) {
         int used = 0, count = 1 + random_below(60), format = random_below(12);
         double expected[MOST], values[MOST];
         for (int i = 0; i < count; i++) {

@@ -1,11 +1,11 @@
-/* number_scan: the grammar of RFC 8259, and bit for bit what strtod says. */
+/* number_scan: the grammar of RFC 8259, and the same bits as strtod. */
 #include <locale.h>
 #include <math.h>
 
 #include "proto/number.h"
 #include "test_proto_support.h"
 
-/* The bytes number_scan takes of a text that ends at an unreadable page; -1 when it refuses. */
+/* How many bytes number_scan takes of a text that ends at an unreadable page; -1 if it refuses. */
 static long scanned(const char *text, double *value)
 {
     struct guarded copy = guarded_text(text);
@@ -44,7 +44,7 @@ START_TEST(refuses_what_json_has_not)
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         double value;
         long bytes = scanned(texts[i], &value);
-        /* Where a number is followed by something else, only the number is taken. */
+        /* If something follows a number, only the number is taken. */
         long prefix = strcmp(texts[i], "0x10") == 0   ? 1
                       : strcmp(texts[i], "1e5x") == 0 ? 3
                       : strcmp(texts[i], "1.5") == 0  ? 3
@@ -92,7 +92,7 @@ START_TEST(keeps_the_sign_of_zero)
 }
 END_TEST
 
-/* Texts known to break careless readers. */
+/* Numbers known to break careless parsers. */
 START_TEST(rounds_hard_cases)
 {
     const char *const texts[] = {
@@ -136,7 +136,7 @@ START_TEST(rounds_hard_cases)
 }
 END_TEST
 
-/* The halfway point above a double, exactly; then the least bit more, 1100 places after the point.
+/* The exact halfway point above a double, then the smallest bit more, 1100 places after the point.
  * Above an even double the first rounds down and the second up. */
 START_TEST(rounds_numbers_of_hundreds_of_digits)
 {
@@ -144,7 +144,7 @@ START_TEST(rounds_numbers_of_hundreds_of_digits)
     for (int exponent = -1022; exponent <= 60; exponent += 7) {
         for (int odd = 0; odd <= 1; odd++) {
             double low = ldexp(1 + ldexp(2 + odd, -52), exponent);
-            /* Long double has the one more bit that this takes, and the exponents below. */
+            /* Long double has the extra bit that this needs, and the smaller exponents. */
             long double halfway = (long double)low + ldexpl(1, exponent - 53);
             snprintf(text, sizeof text, "%.1100Lf", halfway);
             check_value(text);
@@ -161,7 +161,7 @@ START_TEST(takes_very_long_numbers)
     char *text = malloc(DIGITS + 32);
     memset(text, '0', DIGITS);
     text[1] = '.';
-    strcpy(text + DIGITS, "25e999999"); /* 0.000...25 times a great power */
+    strcpy(text + DIGITS, "25e999999"); /* 0.000...25 times a large power */
     check_value(text);
     memset(text, '1', DIGITS);
     strcpy(text + DIGITS, "e-999990");
@@ -198,7 +198,7 @@ static void check_fast(const char *text, size_t length)
 START_TEST(agrees_with_strtod_on_random_doubles)
 {
     char text[64];
-    for (int i = 0; i < 1000000; i++) {
+    for (int i = 0; i < REPETITIONS(1000000); i++) {
         uint64_t bits = random_bits();
         double value;
         memcpy(&value, &bits, sizeof value);
@@ -211,11 +211,11 @@ START_TEST(agrees_with_strtod_on_random_doubles)
 }
 END_TEST
 
-/* Everyday decimals: digits anywhere around the point, exponents near zero. */
+/* Common decimals: digits anywhere around the point, exponents near zero. */
 START_TEST(agrees_with_strtod_on_random_decimals)
 {
     char text[96];
-    for (int i = 0; i < 1000000; i++) {
+    for (int i = 0; i < REPETITIONS(1000000); i++) {
         unsigned long long digits = random_bits() >> (random_bits() % 60);
         int length;
         switch (random_bits() % 3) {
@@ -239,7 +239,7 @@ START_TEST(ignores_the_locale)
 {
     const char *const locales[] = {"de_DE.UTF-8", "de_DE", "fr_FR.UTF-8"};
     for (size_t i = 0; i < 3; i++)
-        setlocale(LC_ALL, locales[i]); /* where the machine has one */
+        setlocale(LC_ALL, locales[i]); /* if the machine has it */
     double value;
     ck_assert_int_eq(scanned("0.1000000000000000055511151231257827", &value), 36);
     ck_assert(value == 0.1);

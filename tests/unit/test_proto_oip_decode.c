@@ -1,5 +1,5 @@
 /* oip_decode: the request as a whole: header, id, parameters, raw bodies. Inputs and outputs have
- * tests of their own, and tests/data/protocol has whole exchanges. */
+ * their own tests, and tests/data/protocol has whole exchanges. */
 #include "proto/oip.h"
 #include "test_proto_support.h"
 
@@ -145,7 +145,7 @@ START_TEST(raw_body_of_another_size_is_refused)
 }
 END_TEST
 
-/* Whatever the body is cut to, it is refused and nothing is read past it. */
+/* A body cut at any byte is refused, and nothing past it is read. */
 START_TEST(every_cut_is_refused)
 {
     const char *body = "{\"id\":\"a\\\"b\",\"parameters\":{\"x\":[[1,\"]\"]]}," IMAGE

@@ -1,4 +1,4 @@
-/* oip_decode_inputs: names, shapes, datatypes and where the numbers lie. */
+/* oip_decode_inputs: names, shapes, datatypes and the place of the numbers. */
 #include "proto/oip.h"
 #include "test_proto_support.h"
 
@@ -120,7 +120,7 @@ START_TEST(inputs_agree_on_rows)
 }
 END_TEST
 
-/* A server told to take any number of rows must not wrap around when it multiplies. */
+/* A server without a limit on rows must not overflow when it multiplies. */
 START_TEST(sizes_cannot_wrap)
 {
     const char *body = "{\"inputs\":[{\"name\":\"image\",\"datatype\":\"FP64\",\"shape\":"
@@ -169,7 +169,7 @@ START_TEST(data_is_in_exactly_one_place)
 }
 END_TEST
 
-/* Memory for the answer follows from the rows: they must be at least conceivable. */
+/* Rows determine the memory for the answer, so the body must be long enough for them. */
 START_TEST(rows_need_bytes)
 {
     refused("[{\"name\":\"image\",\"datatype\":\"FP32\",\"shape\":[8,1,2,3],\"data\":[1,2,3]}]",

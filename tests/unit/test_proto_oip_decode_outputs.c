@@ -2,7 +2,7 @@
 #include "proto/oip.h"
 #include "test_proto_support.h"
 
-/* Decodes a request for one row of digits_model with these members after its input. */
+/* Decodes a request of one row for digits_model, with these members after its input. */
 static int decode(const char *members, struct infer_request *request, struct error *err)
 {
     char body[8192];

@@ -15,7 +15,7 @@ static struct infer_request request_for(const struct signature *signature, size_
     };
 }
 
-/* Checks the JSON part, and that `binary_bytes` follow it; returns the body for a closer look. */
+/* Checks the JSON part and that `binary_bytes` follow it; returns the body for further checks. */
 static struct buffer check_answer(const struct infer_request *request,
                                   const struct infer_result *result, const char *expected,
                                   size_t binary_bytes)
@@ -110,7 +110,7 @@ START_TEST(classification_is_best_first)
 }
 END_TEST
 
-/* A NaN compares with nothing; it must not spoil the order of the others. */
+/* NaN compares with nothing; it must not disturb the order of the others. */
 START_TEST(classification_ranks_nan_last)
 {
     const float rows[][4] = {{NAN, 1, -1, 2}, {1, NAN, 3, 2}, {NAN, NAN, -INFINITY, 1}};
@@ -159,7 +159,7 @@ START_TEST(classification_in_binary)
 }
 END_TEST
 
-/* More classes than there are: all of them. No labels: none. */
+/* Asking for too many classes gives all of them; without labels there are none in the answer. */
 START_TEST(classification_is_clipped_and_may_lack_labels)
 {
     const float sums[2] = {1, 2}, flags[1] = {1};

@@ -1,4 +1,4 @@
-/* powers_of_ten: the generated table, against arithmetic of its own. */
+/* powers_of_ten: the generated table, checked with independent arithmetic. */
 #include <math.h>
 
 #include "proto/powers_of_ten.h"
@@ -23,7 +23,7 @@ START_TEST(all_are_normal)
 }
 END_TEST
 
-/* Ten times one entry is the next, but for what the last bits cannot hold. */
+/* Ten times one entry is the next, except for what the last bits cannot hold. */
 START_TEST(neighbours_agree)
 {
     for (int n = POWER_OF_TEN_MIN; n < POWER_OF_TEN_MAX; n++) {

@@ -1,4 +1,5 @@
-/* What the unit tests of proto/ share: input that cannot be over-read, and the way to run. */
+/* Shared by the unit tests of proto/: input that ends at an unreadable page, and a main
+ * function. */
 #ifndef TEST_PROTO_SUPPORT_H
 #define TEST_PROTO_SUPPORT_H
 
@@ -13,8 +14,17 @@
 #include "patience.h"
 #include "test_proto_models.h"
 
+/* Repetitions of a test that compares numbers with libc's. Such a test looks for wrong values,
+ * which the release build finds; under sanitizers, which look for wrong accesses and take several
+ * times as long, a twentieth suffices. */
+#ifdef MOED_SANITIZED
+#define REPETITIONS(count) ((count) / 20)
+#else
+#define REPETITIONS(count) (count)
+#endif
+
 /* A copy of `length` bytes that ends right before an unreadable page: reading one byte past the end
- * is a crash, not luck. */
+ * crashes. */
 struct guarded {
     char *text;
     size_t length;
@@ -47,7 +57,7 @@ static inline struct guarded guarded_text(const char *text)
     return guarded_copy(text, strlen(text));
 }
 
-/* One suite of one case, run; the exit status of the executable. */
+/* Runs one suite of one case; returns the exit status of the executable. */
 static inline int run_tests(const char *name, const TTest *const *tests, size_t count)
 {
     Suite *suite = suite_create(name);

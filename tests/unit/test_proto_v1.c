@@ -1,4 +1,4 @@
-/* v1: instances in, predictions out, nested the way people write them. */
+/* v1: instances in, predictions out, as lists nested by shape. */
 #include "proto/v1.h"
 #include "test_proto_support.h"
 

@@ -1,6 +1,6 @@
-/* The queue of one model: rows of jobs in batch buffers, in order, whatever is cancelled or refused
- * in between. The fake model has two inputs, `pair` [2] and `single` []; row r of a job that counts
- * from b has pair (b + r, b + r + 0.5) and single 10 * (b + r). */
+/* The queue of one model: the rows of jobs are in batch buffers, in order, whatever is cancelled or
+ * refused in between. The fake model has two inputs, `pair` [2] and `single` []; row r of a job
+ * that starts at b has the pair (b + r, b + r + 0.5) and the single 10 * (b + r). */
 #include "server/queue.h"
 #include "support.h"
 
@@ -31,7 +31,7 @@ static void end(void)
     queue_close(&queue);
 }
 
-/* A job and the body its numbers lie in. */
+/* A job and the body with its numbers. */
 struct posted {
     struct job job;
     struct infer_input where[2];
@@ -224,7 +224,7 @@ START_TEST(room_of_cancelled_rows_is_used_again)
 }
 END_TEST
 
-/* A client that sends and hangs up, again and again, while a batch is computed. */
+/* A client repeatedly sends a request and hangs up while a batch is computed. */
 START_TEST(cancelled_jobs_hold_no_memory)
 {
     struct posted live = job_of(900, 1);
@@ -257,7 +257,7 @@ START_TEST(running_rows_cannot_be_cancelled)
 }
 END_TEST
 
-/* Spoils the last number of one input. */
+/* Expects a push to fail because the last number of one input is invalid. */
 static void expect_push_fails(struct posted *posted, char *numbers)
 {
     struct error err = ERROR_INIT;

@@ -1,5 +1,4 @@
-/* The model repository: which directories are models and versions, and who is found under which
- * name. */
+/* The model repository: which directories are models and versions, and which model a name finds. */
 #include "server/log.h"
 #include "server/repository.h"
 #include "support.h"
@@ -29,7 +28,7 @@ static void make_directory(const char *name)
     ck_assert_int_eq(mkdir(path, 0700), 0);
 }
 
-/* A model that multiplies by `factor`, so that versions can be told apart. */
+/* Writes a model that multiplies by `factor`, which distinguishes versions. */
 static void put_model(const char *name, int factor)
 {
     char path[PATH_MAX], layers[64];
@@ -257,7 +256,7 @@ START_TEST(a_reload_keeps_what_has_not_changed)
     nftw(path, support_remove, 8, FTW_DEPTH | FTW_PHYS);
     snprintf(path, sizeof path, "%s/half/config.json", repository);
     ck_assert_int_eq(remove(path), 0);
-    put_model("both", 8); /* which would be served is not clear */
+    put_model("both", 8); /* ambiguous beside its version directories */
     put_model("changed", 20);
     put_model("new", 4);
     struct catalog *before = catalog;

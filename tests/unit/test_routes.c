@@ -1,5 +1,4 @@
-/* Which path goes where: patterns, parameters, and the answers to paths and methods that go
- * nowhere. */
+/* Routes: patterns, parameters, and the answers to unknown paths and methods. */
 #include "fake_exchange.h"
 #include "server/log.h"
 #include "server/repository.h"

@@ -1,5 +1,5 @@
-/* Reading weights: what is found, in which dtype, from one file or several. Damaged files have a
- * test of their own. */
+/* Reading weights: which tensors are found, in which dtype, in one file or several.
+ * test_checkpoint_damage.c has damaged files. */
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -114,7 +114,7 @@ START_TEST(a_scalar_has_one_element)
 }
 END_TEST
 
-/* More than any published model has; the bound on a header's memory lies above. */
+/* More than any published model has; still below the bound on a header's memory. */
 START_TEST(a_hundred_thousand_tensors_are_read)
 {
     enum { COUNT = 100000 };
@@ -159,7 +159,7 @@ START_TEST(metadata_is_no_tensor)
 }
 END_TEST
 
-/* What every PyTorch model with batch norm has beside its weights. */
+/* Every PyTorch model with batch norm has these beside its weights. */
 START_TEST(batch_counters_are_ignored)
 {
     static const char header[] =
@@ -176,7 +176,7 @@ START_TEST(batch_counters_are_ignored)
 }
 END_TEST
 
-/* An index may list the one file; then nothing contradicts it. */
+/* An index may list the single file; then the two agree. */
 START_TEST(an_index_of_the_single_file_is_fine)
 {
     write_shard("model.safetensors", "a", 4);
@@ -289,7 +289,7 @@ START_TEST(a_missing_file_is_named)
 }
 END_TEST
 
-/* A pipe would keep the loader waiting for a writer that never comes. */
+/* A pipe would block the loader until a writer came. */
 START_TEST(only_regular_files_are_read)
 {
     char path[PATH_MAX];

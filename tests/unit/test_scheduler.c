@@ -1,4 +1,4 @@
-/* The batching policy: which rows are computed when, and together with which. */
+/* The batching policy: when rows are computed, and together with which others. */
 #include "scheduler_fixture.h"
 
 START_TEST(a_small_job_is_computed_at_once)
@@ -10,9 +10,9 @@ START_TEST(a_small_job_is_computed_at_once)
     const struct stats *stats = stats_of("small");
     ck_assert_uint_eq(stats->rows, 3);
     ck_assert_double_eq(stats->batch_rows.sum, 3);
-    ck_assert_uint_eq(stats->routing[0]->items, 3);
-    ck_assert_uint_eq(stats->routing[0]->expert[0].selected, 2);
-    ck_assert_uint_eq(stats->routing[0]->expert[1].selected, 1);
+    ck_assert_uint_eq(stats->routing->gates[0]->items, 3);
+    ck_assert_uint_eq(stats->routing->gates[0]->expert[0].selected, 2);
+    ck_assert_uint_eq(stats->routing->gates[0]->expert[1].selected, 1);
 }
 END_TEST
 
@@ -22,7 +22,7 @@ START_TEST(a_larger_job_waits_for_the_end_of_the_turn)
     struct posted *job = submit("small", 110, 1);
     ck_assert(!job->finished);
     ck_assert_uint_eq(lane("small")->queue.rows, 110);
-    struct posted *next = submit("small", 1, 500); /* not alone any more: behind the first */
+    struct posted *next = submit("small", 1, 500); /* no longer alone: behind the first */
     ck_assert(!next->finished);
     run_until(2);
     ck_assert_ptr_eq(finished[0], job);
@@ -30,7 +30,7 @@ START_TEST(a_larger_job_waits_for_the_end_of_the_turn)
     expect_answer(next, 500);
     /* 111 rows in batches of 32 */
     ck_assert_uint_eq(stats_of("small")->rows, 111);
-    ck_assert_uint_eq(stats_of("small")->routing[0]->items, 111);
+    ck_assert_uint_eq(stats_of("small")->routing->gates[0]->items, 111);
 }
 END_TEST
 
@@ -74,8 +74,8 @@ static void submit_again(struct posted *done)
     expect_answer(submit("small", BATCH_ROWS, 77), 77);
 }
 
-/* An answer may bring the next request at once; it must not spoil the batch whose results are
- * handed out. */
+/* An answer may immediately bring the next request; it must not damage the batch whose results are
+ * being returned. */
 START_TEST(a_job_submitted_from_an_answer)
 {
     start(0);
@@ -100,7 +100,7 @@ START_TEST(a_held_batch_is_released_when_due)
     for (int i = 0; i < 5; i++)
         uv_run(&loop, UV_RUN_NOWAIT);
     ck_assert_msg(!first->finished || uv_hrtime() >= due, "not held");
-    if (first->finished) /* this machine is too busy to come before it is due */
+    if (first->finished) /* this machine is too busy to get there before the deadline */
         return;
     struct posted *second = submit("small", 1, 6);
     run_until(2);

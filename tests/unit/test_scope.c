@@ -1,4 +1,5 @@
-/* Where parts of a model find their tensors, what they cost, and where their scratch is. */
+/* Scopes, costs and plans: where parts of a model find their tensors, what they cost, and where
+ * their scratch is. */
 #include "core/layers/chain.h"
 #include "support.h"
 
@@ -34,7 +35,7 @@ START_TEST(too_long_a_name_is_refused_wherever_it_grows)
     part[MAX_TENSOR_NAME] = '\0';
     ck_assert_int_eq(scope_enter(&scope, &model, &node, &err, "%s", part), -1);
     ck_assert_ptr_nonnull(strstr(err.text, "tensor names would be too long"));
-    part[MAX_TENSOR_NAME - 2] = '\0'; /* with the dot and the end it just fits */
+    part[MAX_TENSOR_NAME - 2] = '\0'; /* with the dot and the NUL it just fits */
     whole = enter(&model, part);
     err = (struct error)ERROR_INIT;
     ck_assert_int_eq(scope_enter(&scope, &whole, &node, &err, "n"), -1);

@@ -1,9 +1,9 @@
-/* Sequences with memory: a small causal model, run step by step, in chunks and at once, alone and
- * beside others, gives the same bits.
+/* Sequences with memory: a small causal model gives the same bits step by step, in chunks and at
+ * once, alone and beside others.
  *
  * The model has two layers of attention over earlier positions, a MoE layer after each, and a
- * running state. Its two ops with memory are this test's own: the program brings its own op_find(),
- * so the engine's table of ops stays what a checkpoint may name. */
+ * running state. Its two ops with memory belong to this test: the program defines its own
+ * op_find(), so the engine's table has only ops that a checkpoint may name. */
 #include <math.h>
 
 #include "core/dense/vector.h"
@@ -32,7 +32,7 @@ struct causal_job {
     float *y;
 };
 
-/* The softmax's sum in two passes, so that it needs no room for scores. */
+/* Computes the softmax in two passes, which needs no memory for scores. */
 static void attend(void *context, size_t row, unsigned worker)
 {
     (void)worker;
@@ -182,7 +182,7 @@ static struct moed_model *load(const char *config)
 
 /* ---- running ---- */
 
-/* What a model gives to the tokens of one sequence. */
+/* A model's outputs and routing for the tokens of one sequence. */
 struct answer {
     float y[LONGEST * TOKENS], weight[GATES][LONGEST * TOP_K];
     int32_t expert[GATES][LONGEST * TOP_K];
@@ -242,7 +242,7 @@ struct chunk {
     size_t rows;
 };
 
-/* Keeps what the rows from `row` on of the last forward gave. */
+/* Keeps the results of the last forward pass from row `row` on. */
 static void keep(const struct engine *engine, const struct chunk *chunk, size_t row, const float *y)
 {
     struct sequence *sequence = chunk->sequence;
@@ -279,7 +279,7 @@ static void run_chunks(const struct engine *engine, const struct chunk *chunks, 
         keep(engine, &chunks[i], row, y);
 }
 
-/* In chunks of at most `most` tokens. */
+/* Runs a sequence in chunks of at most `most` tokens. */
 static void run_alone(const struct engine *engine, struct sequence *sequence, size_t most)
 {
     while (sequence->done < sequence->count) {
@@ -337,7 +337,7 @@ START_TEST(steps_chunks_and_at_once_give_the_same_bits)
 }
 END_TEST
 
-/* Some of the sequences that are not through, in random order, each with a chunk. */
+/* Chooses some of the unfinished sequences, in random order, each with a chunk. */
 static size_t choose_chunks(struct sequence *const *sequences, size_t count, uint32_t *state,
                             struct chunk *chunks)
 {
@@ -360,7 +360,7 @@ static bool all_done(struct sequence *const *sequences, size_t count)
     return left == 0;
 }
 
-/* A model without memory on the same team, between the others' steps. */
+/* Runs a model without memory on the same team, between the steps of the others. */
 static void run_rows(const struct engine *engine)
 {
     static const int32_t tokens[] = {1, 5, 9};
@@ -420,7 +420,7 @@ START_TEST(any_mix_of_sequences_gives_the_same_bits)
 }
 END_TEST
 
-/* A row of the causal model is not a function of its token alone. */
+/* In the causal model a row depends on more than its own token. */
 START_TEST(earlier_positions_matter)
 {
     struct moed_model *model = load(causal_config);
@@ -444,7 +444,7 @@ START_TEST(a_truncated_session_goes_on_as_if_the_rest_had_not_been)
     struct engine engine = new_engine(model, 20, 1);
     run_alone(&engine, sequence, 20);
     const struct answer expected = sequence->answer;
-    /* Other tokens from position 12 on, taken back again. */
+    /* Adds other tokens from position 12 on and takes them back. */
     moed_session_truncate(sequence->session, 12);
     sequence->done = 12;
     int32_t tokens[LONGEST];
@@ -494,7 +494,7 @@ START_TEST(sessions_are_bounded)
 }
 END_TEST
 
-/* A model that looks at rows alone takes a session too, and only counts positions. */
+/* A model of independent rows accepts a session too, and only counts positions. */
 START_TEST(a_session_without_memory_counts)
 {
     struct moed_model *model = load(row_only_config);

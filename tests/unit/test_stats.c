@@ -1,4 +1,4 @@
-/* The counters of one model: what is added is what is read. */
+/* The counters of one model: reading gives the sum of what was added. */
 #include "core/gate_counts.h"
 #include "server/stats.h"
 #include "support.h"
@@ -20,7 +20,7 @@ END_TEST
 START_TEST(requests_count_by_protocol_and_status)
 {
     struct request_counts counts = {0};
-    char protocol[] = "oip"; /* the text counts, not where it lies */
+    char protocol[] = "oip"; /* compared by text, not by address */
     request_counts_add(&counts, "oip", 200, 1);
     request_counts_add(&counts, "v1", 200, 1);
     request_counts_add(&counts, protocol, 200, 1);

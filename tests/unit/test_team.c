@@ -1,4 +1,4 @@
-/* Fork and join: every task once, on threads with numbers of their own, and nothing left over. */
+/* Fork and join: every task runs once, on threads with distinct numbers, and nothing is left. */
 #include <pthread.h>
 #include <stdatomic.h>
 #include <unistd.h>
@@ -100,7 +100,7 @@ static void meet(void *context, size_t index, unsigned worker)
     pthread_barrier_wait(context);
 }
 
-/* Tasks that wait for each other end only if each has a thread of its own. */
+/* Tasks that wait for each other end only if each has its own thread. */
 START_TEST(threads_really_run_side_by_side)
 {
     pthread_barrier_t barrier;
