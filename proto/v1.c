@@ -252,10 +252,10 @@ const struct protocol protocol_v1 = {"v1", v1_decode, v1_encode};
 
 /* ---- documents ---- */
 
-void v1_model_status(const struct signature *signature, bool ready, struct buffer *body)
+void v1_model_status(const char *model, bool ready, struct buffer *body)
 {
     buffer_text(body, "{\"name\":");
-    json_append_string(body, signature->model);
+    json_append_string(body, model);
     buffer_text(body, ready ? ",\"ready\":true}" : ",\"ready\":false}");
 }
 

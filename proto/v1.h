@@ -14,7 +14,7 @@ MUST_CHECK int v1_encode(const struct infer_request *request, const struct infer
 extern const struct protocol protocol_v1;
 
 /* GET /v1/models/M: {"name", "ready"}; GET /v1/models: {"models": [...]}. */
-void v1_model_status(const struct signature *signature, bool ready, struct buffer *body);
+void v1_model_status(const char *model, bool ready, struct buffer *body);
 void v1_model_list(const char *const *names, size_t count, struct buffer *body);
 
 #endif

@@ -20,7 +20,8 @@ struct api {
 
 /* What a request's path names. */
 struct target {
-    struct model *model;             /* NULL unless the route needs one */
+    const char *name;                /* of the model; "" where the route has none */
+    struct model *model;             /* NULL unless the route needs one, or it is not served now */
     const char *version;             /* as the path has it; NULL: none, so `model` is the newest */
     const struct protocol *protocol; /* NULL unless the route is a protocol's */
 };

@@ -29,7 +29,9 @@ static int decode(struct job *job, const struct infer_limits *limits, struct err
     const struct infer_body body = {
         exchange->body ? exchange->body : "", exchange->body_length,
         exchange_header_in(exchange, "Inference-Header-Content-Length")};
-    return job->protocol->decode(&job->model->signature, &body, limits, &job->request, err);
+    struct infer_limits own = *limits;
+    own.max_rows = model_max_request_rows(job->model, own.max_rows);
+    return job->protocol->decode(&job->model->signature, &body, &own, &job->request, err);
 }
 
 /* Replaces an input's JSON by its numbers. */

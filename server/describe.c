@@ -6,6 +6,7 @@
 #include "core/memory.h"
 #include "proto/json.h"
 #include "proto/oip.h"
+#include "proto/oip_repository.h"
 #include "proto/v1.h"
 #include "server/metrics.h"
 
@@ -58,15 +59,39 @@ void describe_alive(const struct api *api, struct exchange *exchange, const stru
     describe_reply(exchange, 200, NULL, &body);
 }
 
-/* Not ready from the moment a stop is asked for, so that a load balancer looks elsewhere while what
- * was accepted is finished. */
+/* ,"key":["name version", ...] of what is in a state; nothing when nothing is. */
+static void append_in_state(const struct catalog *catalog, const char *key, enum model_state state,
+                            struct buffer *body)
+{
+    bool any = false;
+    for (size_t i = 0; i < catalog->status_count; i++) {
+        const struct model_status *status = &catalog->statuses[i];
+        if (status->state != state || (state == MODEL_UNAVAILABLE && !status->failed))
+            continue;
+        if (!any)
+            buffer_format(body, ",\"%s\":[", key);
+        buffer_text(body, any ? ",\"" : "\"");
+        json_append_escaped(body, status->name);
+        buffer_format(body, "%s%s\"", *status->version ? " " : "", status->version);
+        any = true;
+    }
+    buffer_text(body, any ? "]" : "");
+}
+
+/* Not ready until all models have been looked at, and from the moment a stop is asked for, so that
+ * a load balancer looks elsewhere while what was accepted is finished. */
 void describe_ready(const struct api *api, struct exchange *exchange, const struct target *target)
 {
     (void)target;
+    const struct catalog *catalog = api->lanes->catalog;
+    const bool ready = !*api->stopping && catalog_is_ready(catalog);
     struct buffer body;
     describe_new(&body);
-    buffer_text(&body, *api->stopping ? "{\"ready\":false}" : "{\"ready\":true}");
-    describe_reply(exchange, *api->stopping ? 503 : 200, NULL, &body);
+    buffer_text(&body, ready ? "{\"ready\":true" : "{\"ready\":false");
+    append_in_state(catalog, "loading", MODEL_LOADING, &body);
+    append_in_state(catalog, "unavailable", MODEL_UNAVAILABLE, &body);
+    buffer_text(&body, "}");
+    describe_reply(exchange, ready ? 200 : 503, NULL, &body);
 }
 
 void describe_model(const struct api *api, struct exchange *exchange, const struct target *target)
@@ -91,20 +116,21 @@ void describe_model(const struct api *api, struct exchange *exchange, const stru
 void describe_model_ready(const struct api *api, struct exchange *exchange,
                           const struct target *target)
 {
+    const bool ready = !*api->stopping && target->model;
     struct buffer body;
     describe_new(&body);
-    buffer_text(&body, "{\"name\":");
-    json_append_string(&body, target->model->name);
-    buffer_text(&body, *api->stopping ? ",\"ready\":false}" : ",\"ready\":true}");
-    describe_reply(exchange, *api->stopping ? 503 : 200, NULL, &body);
+    v1_model_status(target->name, ready, &body);
+    describe_reply(exchange, ready ? 200 : 503, NULL, &body);
 }
 
 void describe_config(const struct api *api, struct exchange *exchange, const struct target *target)
 {
     struct buffer body;
+    const struct model *model = target->model;
     describe_new(&body);
-    oip_model_config(&target->model->signature, api->options->max_request_rows,
-                     api->options->max_queue_delay_us, &body);
+    oip_model_config(
+        &model->signature, model_max_request_rows(model, api->options->max_request_rows),
+        serving_limit(model->limits.max_queue_delay_us, api->options->max_queue_delay_us), &body);
     describe_reply(exchange, 200, NULL, &body);
 }
 
@@ -130,8 +156,8 @@ void describe_v1_model(const struct api *api, struct exchange *exchange,
 {
     struct buffer body;
     describe_new(&body);
-    v1_model_status(&target->model->signature, !*api->stopping, &body);
-    describe_reply(exchange, 200, NULL, &body);
+    v1_model_status(target->name, !*api->stopping && target->model, &body);
+    describe_reply(exchange, target->model ? 200 : 503, NULL, &body);
 }
 
 void describe_metrics(const struct api *api, struct exchange *exchange, const struct target *target)

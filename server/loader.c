@@ -1,91 +1,198 @@
-/* Asked, it reloads; while there are retired models, it looks at them from time to time. */
+/* One thing at a time: changes that were asked for, then looks, then freeing. */
 #include "server/loader.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/memory.h"
 #include "server/log.h"
-#include "server/repository.h"
 
-/* How often retired models are looked at. */
-static const uint64_t RETIRED_NS = 50 * 1000 * 1000;
+/* How often the thread looks whether loops and requests have let go of something. */
+static const uint64_t LOOK_AGAIN_NS = 50 * 1000 * 1000;
 
-/* ---- what is served no more ---- */
+/* ---- catalogs ---- */
 
-static void retire(struct loader *loader, const struct catalog *before, const struct catalog *after)
+static void on_change(void *context)
 {
-    for (size_t i = 0; i < before->count; i++) {
-        if (catalog_has(after, before->models[i]))
-            continue;
-        loader->retired =
-            xrealloc(loader->retired, (loader->retired_count + 1) * sizeof *loader->retired);
-        loader->retired[loader->retired_count++] = model_hold(before->models[i]);
-    }
-}
-
-static void free_retired(struct loader *loader)
-{
-    for (size_t i = loader->retired_count; i-- > 0;) {
-        struct model *model = loader->retired[i];
-        if (atomic_load(&model->holders) > 1)
-            continue;
-        log_message(LOG_INFO, "model_freed", "%s version %s", model->name, model->version);
-        model_release(model);
-        loader->retired[i] = loader->retired[--loader->retired_count];
-    }
-}
-
-/* ---- reloading ---- */
-
-static struct catalog *swap(struct loader *loader, struct catalog *catalog)
-{
+    struct loader *loader = context;
+    struct catalog *catalog = repository_catalog(&loader->repository);
     uv_mutex_lock(&loader->mutex);
     struct catalog *before = loader->newest;
     loader->newest = catalog;
+    loader->published++;
     uv_mutex_unlock(&loader->mutex);
-    return before;
+    catalog_release(before);
+    loader->options.on_published(loader->options.context);
 }
 
-static void reload(struct loader *loader)
+struct catalog *loader_take(struct loader *loader, size_t loop)
+{
+    uv_mutex_lock(&loader->mutex);
+    struct catalog *newest = catalog_hold(loader->newest);
+    loader->taken[loop] = loader->published;
+    uv_cond_signal(&loader->wake);
+    uv_mutex_unlock(&loader->mutex);
+    return newest;
+}
+
+void loader_leave(struct loader *loader, size_t loop)
+{
+    uv_mutex_lock(&loader->mutex);
+    loader->taken[loop] = UINT64_MAX;
+    uv_cond_signal(&loader->wake);
+    uv_mutex_unlock(&loader->mutex);
+}
+
+static bool all_have_taken(const struct loader *loader, uint64_t published)
+{
+    for (size_t i = 0; i < loader->options.loops; i++)
+        if (loader->taken[i] < published)
+            return false;
+    return true;
+}
+
+/* A client that was told of a change must not meet a loop that does not know it. */
+static void await_loops(struct loader *loader)
+{
+    uv_mutex_lock(&loader->mutex);
+    const uint64_t published = loader->published;
+    while (!atomic_load(&loader->stopping) && !all_have_taken(loader, published))
+        uv_cond_timedwait(&loader->wake, &loader->mutex, LOOK_AGAIN_NS);
+    uv_mutex_unlock(&loader->mutex);
+}
+
+/* ---- what the thread does ---- */
+
+static void look(struct loader *loader, enum repository_look why)
 {
     struct error err = ERROR_INIT;
-    struct catalog *before = loader_newest(loader);
-    struct catalog *after =
-        repository_reload(loader->directory, &loader->options, before, &loader->stopping, &err);
-    if (after) {
-        retire(loader, before, after);
-        catalog_release(swap(loader, catalog_hold(after)));
-        loader->on_published(loader->context);
-        log_message(LOG_INFO, "reloaded", "%zu models", after->count);
-    } else if (err.code != ERROR_NONE) {
+    const uint64_t before = loader->published; /* which only this thread changes */
+    if (repository_look(&loader->repository, why, &err) != 0)
         log_message(LOG_ERROR, "reload_failed", "%s; what was served is served on", err.text);
+    else if (!atomic_load(&loader->stopping) && (why == LOOK_ASKED || loader->published != before))
+        log_message(LOG_INFO, "reloaded", "%zu models", loader->newest->count);
+}
+
+static void want_by_name(struct loader *loader)
+{
+    const char *at = loader->options.wanted;
+    loader->repository.options.want_all = at && strcmp(at, "*") == 0;
+    while (at && *at && !loader->repository.options.want_all) {
+        const size_t length = strcspn(at, ",");
+        char name[MAX_MODEL_NAME + 1];
+        snprintf(name, sizeof name, "%.*s", (int)length, at);
+        if (*name)
+            repository_want(&loader->repository, name);
+        at += length + (at[length] == ',');
     }
-    catalog_release(after);
-    catalog_release(before);
+}
+
+/* False when there is nothing more to do than to wait for the end. */
+static bool start(struct loader *loader)
+{
+    struct error err = ERROR_INIT;
+    want_by_name(loader);
+    int result = repository_look(&loader->repository, LOOK_START, &err);
+    if (result == 0 && loader->options.strict)
+        result = repository_check(&loader->repository, &err);
+    if (atomic_load(&loader->stopping))
+        return false;
+    loader->options.on_started(result == 0 ? NULL : &err, loader->options.context);
+    return result == 0;
+}
+
+static void change(struct loader *loader, struct loader_change *change)
+{
+    struct error *err = &change->err;
+    const int result = change->unload ? repository_unload(&loader->repository, change->name, err)
+                                      : repository_load(&loader->repository, change->name, err);
+    if (result != 0)
+        log_message(LOG_WARNING, "change_refused", "%s", err->text);
+    await_loops(loader);
+    change->on_done(change);
+}
+
+/* Waits, with the mutex held, until there is something to do; for at most `patience_ns`. */
+static void await_work(struct loader *loader, uint64_t patience_ns)
+{
+    if (loader->asked || !TAILQ_EMPTY(&loader->changes))
+        return;
+    if (patience_ns == UINT64_MAX)
+        uv_cond_wait(&loader->wake, &loader->mutex);
+    else
+        uv_cond_timedwait(&loader->wake, &loader->mutex, patience_ns);
+}
+
+/* How long until the next look that nobody asks for. */
+static uint64_t until_poll(const struct loader *loader, uint64_t looked_ns)
+{
+    const uint64_t due = looked_ns + loader->options.poll_ns, now = uv_hrtime();
+    if (loader->options.poll_ns == 0)
+        return UINT64_MAX;
+    return due > now ? due - now : 0;
+}
+
+/* With the mutex held, which is released meanwhile. */
+static void work(struct loader *loader, uint64_t *looked_ns)
+{
+    struct loader_change *next = TAILQ_FIRST(&loader->changes);
+    const bool asked = loader->asked;
+    if (next)
+        TAILQ_REMOVE(&loader->changes, next, link);
+    loader->asked = false;
+    loader->working = true;
+    uv_mutex_unlock(&loader->mutex);
+    if (next)
+        change(loader, next);
+    const bool due = until_poll(loader, *looked_ns) == 0;
+    if (asked || due) {
+        look(loader, asked ? LOOK_ASKED : LOOK_POLL);
+        *looked_ns = uv_hrtime();
+    }
+    uv_mutex_lock(&loader->mutex);
+    loader->working = false;
+}
+
+static void refuse_rest(struct loader *loader)
+{
+    for (struct loader_change *next; (next = TAILQ_FIRST(&loader->changes));) {
+        TAILQ_REMOVE(&loader->changes, next, link);
+        error_set(&next->err, ERROR_UNAVAILABLE, "the server is stopping");
+        next->on_done(next);
+    }
+}
+
+/* Until it is stopped; with the mutex held, which is released meanwhile. */
+static void serve(struct loader *loader)
+{
+    uint64_t looked_ns = uv_hrtime();
+    while (!atomic_load(&loader->stopping)) {
+        uv_mutex_unlock(&loader->mutex);
+        const bool some_leave = repository_reap(&loader->repository);
+        const uint64_t poll_ns = until_poll(loader, looked_ns);
+        uv_mutex_lock(&loader->mutex);
+        if (!atomic_load(&loader->stopping))
+            await_work(loader, some_leave && poll_ns > LOOK_AGAIN_NS ? LOOK_AGAIN_NS : poll_ns);
+        if (!atomic_load(&loader->stopping))
+            work(loader, &looked_ns);
+    }
 }
 
 static void thread_main(void *argument)
 {
     struct loader *loader = argument;
+    const bool started = start(loader);
     uv_mutex_lock(&loader->mutex);
-    while (!atomic_load(&loader->stopping)) {
-        if (!loader->asked && loader->retired_count > 0)
-            uv_cond_timedwait(&loader->wake, &loader->mutex, RETIRED_NS);
-        else if (!loader->asked)
-            uv_cond_wait(&loader->wake, &loader->mutex);
-        const bool asked = loader->loading = loader->asked;
-        loader->asked = false;
-        uv_mutex_unlock(&loader->mutex);
-        if (asked)
-            reload(loader);
-        free_retired(loader);
-        uv_mutex_lock(&loader->mutex);
-        loader->loading = false;
-    }
+    loader->working = false;
+    if (started)
+        serve(loader);
+    while (!atomic_load(&loader->stopping))
+        uv_cond_wait(&loader->wake, &loader->mutex);
+    refuse_rest(loader);
     uv_mutex_unlock(&loader->mutex);
 }
 
-void loader_reload(struct loader *loader)
+void loader_look(struct loader *loader)
 {
     uv_mutex_lock(&loader->mutex);
     loader->asked = true;
@@ -93,33 +200,34 @@ void loader_reload(struct loader *loader)
     uv_mutex_unlock(&loader->mutex);
 }
 
-struct catalog *loader_newest(struct loader *loader)
+void loader_submit(struct loader *loader, struct loader_change *change)
 {
     uv_mutex_lock(&loader->mutex);
-    struct catalog *newest = catalog_hold(loader->newest);
+    TAILQ_INSERT_TAIL(&loader->changes, change, link);
+    uv_cond_signal(&loader->wake);
     uv_mutex_unlock(&loader->mutex);
-    return newest;
 }
 
 /* ---- life ---- */
 
-int loader_init(struct loader *loader, const char *directory, const struct model_options *options,
-                struct error *err)
+void loader_init(struct loader *loader, const struct loader_options *options)
 {
-    *loader = (struct loader){.directory = directory, .options = *options};
-    loader->newest = repository_load(directory, options, err);
-    if (!loader->newest)
-        return -1;
+    *loader = (struct loader){.options = *options};
+    struct repository_options *repository = &loader->options.repository;
+    repository->stopping = &loader->stopping;
+    repository->on_change = on_change;
+    repository->context = loader;
+    repository_init(&loader->repository, repository);
+    TAILQ_INIT(&loader->changes);
+    loader->newest = catalog_new(NULL, 0);
+    loader->taken = xcalloc(options->loops, sizeof *loader->taken);
     if (uv_mutex_init(&loader->mutex) != 0 || uv_cond_init(&loader->wake) != 0)
         out_of_memory();
-    return 0;
 }
 
-int loader_start(struct loader *loader, void (*on_published)(void *context), void *context,
-                 struct error *err)
+int loader_start(struct loader *loader, struct error *err)
 {
-    loader->on_published = on_published;
-    loader->context = context;
+    loader->working = true;
     const int status = uv_thread_create(&loader->thread, thread_main, loader);
     if (status == 0)
         return 0;
@@ -131,10 +239,10 @@ bool loader_stop(struct loader *loader)
 {
     uv_mutex_lock(&loader->mutex);
     atomic_store(&loader->stopping, true);
-    const bool loading = loader->loading;
+    const bool working = loader->working;
     uv_cond_signal(&loader->wake);
     uv_mutex_unlock(&loader->mutex);
-    if (loading)
+    if (working)
         return false;
     uv_thread_join(&loader->thread);
     return true;
@@ -145,10 +253,9 @@ void loader_close(struct loader *loader)
 {
     if (!loader->newest)
         return;
-    for (size_t i = 0; i < loader->retired_count; i++)
-        model_release(loader->retired[i]);
-    free(loader->retired);
     catalog_release(loader->newest);
+    repository_close(&loader->repository);
+    free(loader->taken);
     uv_cond_destroy(&loader->wake);
     uv_mutex_destroy(&loader->mutex);
 }

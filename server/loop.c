@@ -36,7 +36,7 @@ static void on_finished(const struct exchange *exchange, uint64_t duration_ns, v
 static void on_published(uv_async_t *published)
 {
     struct loop *loop = published->data;
-    lanes_serve(&loop->lanes, loader_newest(loop->shared->loader));
+    lanes_serve(&loop->lanes, loader_take(loop->shared->loader, loop->index));
 }
 
 /* ---- draining ---- */
@@ -117,6 +117,7 @@ static void init_lanes(struct loop *loop)
     const struct options *options = loop->shared->options;
     const struct once_options once = {
         .loop = loop->index,
+        .loops = options->loops,
         .max_batch_rows = options->max_batch_rows,
         /* the largest request must fit in one loop's queue */
         .max_queue_rows = loop_share(options, options->max_queue_rows, options->max_request_rows),
@@ -124,7 +125,8 @@ static void init_lanes(struct loop *loop)
         .max_queue_delay_ns = options->max_queue_delay_us * 1000,
         .on_finished = predict_finished,
     };
-    lanes_init(&loop->lanes, &loop->scheduler, &once, loader_newest(loop->shared->loader));
+    lanes_init(&loop->lanes, &loop->scheduler, &once,
+               loader_take(loop->shared->loader, loop->index));
 }
 
 static int start_http(struct loop *loop, uint16_t port, struct error *err)
@@ -185,6 +187,7 @@ void loop_stop(struct loop *loop)
 void loop_run(struct loop *loop)
 {
     uv_run(&loop->uv, UV_RUN_DEFAULT);
+    loader_leave(loop->shared->loader, loop->index);
     loop_stop(loop);
 }
 

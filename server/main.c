@@ -52,7 +52,7 @@ static void help_serve(FILE *out)
 {
     fputs("Loads every model below the model repository, then answers predictions and routing\n"
           "statistics over HTTP until SIGTERM or SIGINT. The line 'listening on http://HOST:PORT'\n"
-          "goes to standard error once every model is ready.\n\n"
+          "goes to standard error once every model has been looked at.\n\n"
           "  moed serve --models deploy/models\n"
           "  curl http://127.0.0.1:8080/v1/models\n\n",
           out);

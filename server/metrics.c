@@ -8,6 +8,7 @@
 #include "core/memory.h"
 #include "server/log.h"
 #include "server/metrics_page.h"
+#include "server/repository_metrics.h"
 
 /* ---- requests ---- */
 
@@ -194,6 +195,7 @@ void metrics_page(const struct api *api, bool openmetrics, struct buffer *body)
     per_model(&all);
     rejections(&all);
     metrics_routing(&all);
+    repository_metrics(api->lanes->catalog, &all.page);
     prometheus_end(&all.page);
     metrics_close(&all);
 }

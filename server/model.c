@@ -78,11 +78,11 @@ static void fill_references(struct model *model)
 
 /* ---- loading ---- */
 
-static void *zeros(const struct moed_tensor_info *info, bool *failed)
+static void *zeros(const struct moed_tensor_info *info, size_t rows, bool *failed)
 {
-    void *row = calloc(info->elements, MOED_ELEMENT_BYTES);
-    *failed |= !row;
-    return row;
+    void *zeros = calloc(rows, info->elements * MOED_ELEMENT_BYTES); /* of a tensor that exists */
+    *failed |= !zeros;
+    return zeros;
 }
 
 /* What is taken for granted: so many multiply-accumulates and bytes of weights a nanosecond, and so
@@ -126,26 +126,33 @@ static uint64_t row_ns(const struct model *model, struct moed_scratch *scratch,
     return shortest;
 }
 
-/* One row of zeros in a scratch of the size that lanes will have. */
-static int warm_up(struct model *model, const struct model_options *options, struct error *err)
+/* Rows of zeros in a scratch of the size that lanes will have: one to see what it costs, then all.
+ */
+static int warm_up(struct model *model, const struct model_options *options, uint64_t rows,
+                   struct error *err)
 {
     const struct moed_model_info *info = model->info;
+    const uint64_t max_rows = serving_limit(model->limits.max_batch_rows, options->max_batch_rows);
     const struct moed_scratch_options wanted = {
-        .max_rows = options->max_batch_rows, .threads = options->threads, .distributions = true};
+        .max_rows = max_rows, .threads = options->threads, .distributions = true};
     struct moed_scratch *scratch = moed_scratch_new(model->engine, &wanted, err);
     if (!scratch)
         return -1;
     void **inputs = xcalloc(info->input_count, sizeof *inputs);
     float **outputs = xcalloc(info->output_count, sizeof *outputs);
     bool failed = false;
+    rows = rows < max_rows ? rows : max_rows;
     for (size_t i = 0; i < info->input_count; i++)
-        inputs[i] = zeros(&info->inputs[i], &failed);
+        inputs[i] = zeros(&info->inputs[i], rows, &failed);
     for (size_t i = 0; i < info->output_count; i++)
-        outputs[i] = zeros(&info->outputs[i], &failed);
-    const struct moed_span row = {.rows = 1};
-    const struct moed_batch batch = {&row, 1, (const void *const *)inputs, outputs};
+        outputs[i] = zeros(&info->outputs[i], rows, &failed);
+    struct moed_span span = {.rows = 1};
+    const struct moed_batch batch = {&span, 1, (const void *const *)inputs, outputs};
     if (!failed)
         model->cost_per_row = cost_of(info, row_ns(model, scratch, &batch));
+    span.rows = rows;
+    if (!failed && rows > 1)
+        moed_forward(model->engine, scratch, NULL, &batch);
     for (size_t i = 0; i < info->input_count; i++)
         free(inputs[i]);
     for (size_t i = 0; i < info->output_count; i++)
@@ -153,14 +160,16 @@ static int warm_up(struct model *model, const struct model_options *options, str
     free(inputs);
     free(outputs);
     moed_scratch_free(scratch);
-    return failed ? error_set(err, ERROR_INTERNAL, "no memory for one row") : 0;
+    return failed
+               ? error_set(err, ERROR_INTERNAL, "no memory for %llu rows", (unsigned long long)rows)
+               : 0;
 }
 
 struct model *model_load(const char *directory, const char *name, const char *version,
-                         const struct model_options *options, struct error *err)
+                         const struct model_options *options, const struct serving *serving,
+                         struct error *err)
 {
     const struct moed_load_options load = {options->int8 ? MOED_WEIGHTS_INT8 : MOED_WEIGHTS_STORED};
-    const uint64_t fingerprint = model_fingerprint(directory); /* before: changes may follow it */
     struct moed_model *engine = moed_model_load(directory, &load, err);
     if (!engine)
         return NULL;
@@ -169,13 +178,13 @@ struct model *model_load(const char *directory, const char *name, const char *ve
     model->name = xstrdup(name);
     model->version = xstrdup(version);
     model->version_number = strtoull(version, NULL, 10);
-    model->fingerprint = fingerprint;
+    model->limits = serving->limits;
     model->engine = engine;
     model->info = moed_model_info(engine);
     model->stats = model_stats_new(model->info, options->loops, uv_hrtime());
     fill_signature(model);
     fill_references(model);
-    if (warm_up(model, options, err) == 0)
+    if (warm_up(model, options, serving->warm_up_rows, err) == 0)
         return model;
     error_prefix(err, "%s", directory);
     model_release(model);
@@ -230,7 +239,8 @@ uint64_t model_fingerprint(const char *directory)
     DIR *files = opendir(directory);
     for (struct dirent *file; files && (file = readdir(files));) {
         struct stat status;
-        if (file->d_name[0] == '.' || fstatat(dirfd(files), file->d_name, &status, 0) != 0)
+        if (file->d_name[0] == '.' || strcmp(file->d_name, "serving.json") == 0 ||
+            fstatat(dirfd(files), file->d_name, &status, 0) != 0)
             continue;
         const uint64_t facts[] = {(uint64_t)status.st_dev, (uint64_t)status.st_ino,
                                   (uint64_t)status.st_size, (uint64_t)status.st_mtim.tv_sec,

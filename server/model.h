@@ -9,6 +9,7 @@
 
 #include "core/moed.h"
 #include "proto/routing_drift.h"
+#include "proto/serving.h"
 #include "proto/signature.h"
 #include "server/stats.h"
 
@@ -23,7 +24,7 @@ struct model {
     atomic_size_t holders;
     char *name, *version;
     uint64_t version_number;
-    uint64_t fingerprint; /* of its files, to tell whether they have changed */
+    struct serving_limits limits; /* its own; what is unset is the server's */
     struct moed_model *engine;
     const struct moed_model_info *info;
     uint64_t cost_per_row; /* multiply-accumulates, or what takes as long, as the warm-up showed */
@@ -34,10 +35,11 @@ struct model {
     struct model_stats *stats;         /* may be older than the model: a reload goes on counting */
 };
 
-/* Loads <directory> as version `version` of model `name`, and runs one row through it, so that the
+/* Loads <directory> as version `version` of model `name`, and runs rows through it, so that the
  * first request finds everything in place. The caller holds it. NULL with an error. */
 MUST_CHECK struct model *model_load(const char *directory, const char *name, const char *version,
-                                    const struct model_options *options, struct error *err);
+                                    const struct model_options *options,
+                                    const struct serving *serving, struct error *err);
 
 /* For models nobody else has seen yet: goes on with the counters of another if its gates are alike.
  */
@@ -49,7 +51,15 @@ struct model *model_hold(struct model *model);
 /* NULL is let go of, too. */
 void model_release(struct model *model);
 
-/* Changes when a file in `directory` does: names, sizes, inodes and times. */
+/* The most rows of one request, where the server's option says `option`. */
+static inline uint64_t model_max_request_rows(const struct model *model, uint64_t option)
+{
+    const uint64_t rows = serving_limit(model->limits.max_request_rows, option);
+    return rows < model->limits.max_queue_rows ? rows : model->limits.max_queue_rows;
+}
+
+/* Changes when a file in `directory` does: names, sizes, inodes and times. serving.json is no part
+ * of the model. */
 uint64_t model_fingerprint(const char *directory);
 
 #endif

@@ -29,7 +29,7 @@ static void show_rows(struct once *once)
 static bool is_held(const struct once *once, uint64_t now, uint64_t *due_ns)
 {
     const struct batch *batch = once->queue.head;
-    const uint64_t due = batch->opened_ns + once->options->max_queue_delay_ns;
+    const uint64_t due = batch->opened_ns + once->options.max_queue_delay_ns;
     if (batch->next || batch->rows == once->queue.batch_rows || due <= now)
         return false;
     if (due < *due_ns)
@@ -136,7 +136,7 @@ static void finish(struct lane *lane, uint64_t compute_ns)
         struct job *job = batch->segments[i].job;
         job->rows_running -= batch->segments[i].rows;
         if (job->rows_waiting + job->rows_running == 0)
-            once->options->on_finished(job);
+            once->options.on_finished(job);
     }
     queue_recycle(&once->queue, batch);
 }
@@ -154,12 +154,30 @@ static void once_free(struct lane *lane)
 
 static const struct lane_kind ONCE = {ready, cost, begin, run, finish, empty, once_free};
 
+/* The loop's, but for what the model has limits of its own for. Its largest request must fit in one
+ * loop's queue. */
+static struct once_options options_of(const struct model *model, const struct once_options *options)
+{
+    struct once_options own = *options;
+    const struct serving_limits *limits = &model->limits;
+    own.max_batch_rows = serving_limit(limits->max_batch_rows, own.max_batch_rows);
+    if (limits->max_queue_rows != SERVING_UNSET) {
+        const uint64_t share = (limits->max_queue_rows + own.loops - 1) / own.loops;
+        const uint64_t least = serving_limit(limits->max_request_rows, limits->max_queue_rows);
+        own.max_queue_rows = share > least ? share : least;
+    }
+    if (limits->max_queue_delay_us != SERVING_UNSET)
+        own.max_queue_delay_ns = limits->max_queue_delay_us * 1000;
+    return own;
+}
+
 struct once *once_new(struct model *model, struct scheduler *scheduler,
                       const struct once_options *options, struct error *err)
 {
     struct error cause = ERROR_INIT;
+    const struct once_options own = options_of(model, options);
     const struct moed_scratch_options wanted = {
-        .max_rows = options->max_batch_rows, .threads = options->threads, .distributions = true};
+        .max_rows = own.max_batch_rows, .threads = own.threads, .distributions = true};
     struct moed_scratch *scratch = moed_scratch_new(model->engine, &wanted, &cause);
     if (!scratch) {
         error_set(err, ERROR_UNAVAILABLE, "%s", cause.text);
@@ -168,11 +186,11 @@ struct once *once_new(struct model *model, struct scheduler *scheduler,
     struct once *once = xcalloc(1, sizeof *once);
     once->lane.kind = &ONCE;
     once->scheduler = scheduler;
-    once->options = options;
+    once->options = own;
     once->model = model_hold(model);
     once->stats = &model->stats->loop[options->loop];
     once->scratch = scratch;
-    queue_init(&once->queue, model->info, options->max_batch_rows, options->max_queue_rows);
+    queue_init(&once->queue, model->info, own.max_batch_rows, own.max_queue_rows);
     return once;
 }
 
@@ -184,7 +202,7 @@ int once_submit(struct once *once, struct job *job, struct error *err)
     if (queue_push(&once->queue, job, job->submitted_ns, err) != 0)
         return -1;
     show_rows(once);
-    if (alone && small && once->options->max_queue_delay_ns == 0)
+    if (alone && small && once->options.max_queue_delay_ns == 0)
         scheduler_run_now(&once->lane);
     else
         scheduler_wake(once->scheduler, &once->lane);
@@ -196,5 +214,5 @@ void once_cancel(struct once *once, struct job *job)
     queue_cancel(&once->queue, job);
     show_rows(once);
     if (job->rows_running == 0)
-        once->options->on_finished(job);
+        once->options.on_finished(job);
 }

@@ -12,6 +12,7 @@
 struct once_options {
     size_t loop; /* which shard of the statistics is this loop's */
     size_t max_batch_rows, max_queue_rows;
+    size_t loops;     /* that share the queue rows of a model with a limit of its own */
     unsigned threads; /* of the compute team */
     uint64_t max_queue_delay_ns;
     /* All rows of a job are done, or it failed and none is running any more. */
@@ -21,16 +22,16 @@ struct once_options {
 struct once {
     struct lane lane; /* first: the scheduler knows no more */
     struct scheduler *scheduler;
-    const struct once_options *options;
-    struct model *model; /* held */
-    struct stats *stats; /* this loop's shard of its */
+    struct once_options options; /* with the model's own limits */
+    struct model *model;         /* held */
+    struct stats *stats;         /* this loop's shard of its */
     struct moed_scratch *scratch;
     struct queue queue;
     size_t rows_shown;   /* of the queue's, in the statistics */
     struct batch *batch; /* that has begun */
 };
 
-/* `options` must outlive it. NULL with an error when there is no memory for its scratch. */
+/* NULL with an error when there is no memory for its scratch. */
 MUST_CHECK struct once *once_new(struct model *model, struct scheduler *scheduler,
                                  const struct once_options *options, struct error *err);
 

@@ -76,7 +76,8 @@ static int read_environment(struct options *options, struct error *err)
 
 /* ---- flags ---- */
 
-/* `--name value` or `--name=value`. Takes what belongs to the flag at *index and moves it on. */
+/* `--name value` or `--name=value`; a switch is true without one. Takes what belongs to the flag at
+ * *index and moves it on. */
 static int next_flag(int argc, char *const argv[], int *index, char name[OPTION_NAME_BYTES],
                      const char **value, struct error *err)
 {
@@ -89,8 +90,12 @@ static int next_flag(int argc, char *const argv[], int *index, char name[OPTION_
     snprintf(name, OPTION_NAME_BYTES, "%.*s",
              (int)(length < OPTION_NAME_BYTES ? length : OPTION_NAME_BYTES), argument + 2);
     *value = equals ? equals + 1 : NULL;
-    if (strcmp(name, "config") != 0 && !option_find(name, true))
+    const struct option_row *row = option_find(name, true);
+    if (strcmp(name, "config") != 0 && !row)
         return option_unknown(name, true, err);
+    if (!*value && row && row->type == OPTION_SWITCH &&
+        (*index == argc || !option_is_truth(argv[*index])))
+        *value = "true";
     if (!*value && *index == argc)
         return error_set(err, ERROR_INVALID, "--%s: the value is missing", name);
     if (!*value)
@@ -148,7 +153,8 @@ static int read_flags(struct options *options, int argc, char *const argv[], str
 static int read_defaults(struct options *options, struct error *err)
 {
     for (size_t i = 0; i < OPTION_ROWS; i++) {
-        if (OPTIONS[i].value && option_set(options, &OPTIONS[i], OPTIONS[i].value, err) != 0)
+        if (OPTIONS[i].value && *OPTIONS[i].value &&
+            option_set(options, &OPTIONS[i], OPTIONS[i].value, err) != 0)
             return -1;
     }
     return 0;

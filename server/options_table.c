@@ -36,6 +36,17 @@ const struct option_row OPTIONS[OPTION_ROWS] = {
      "differ a "
      "little; gates keep what is stored."},
 
+    {"model_control", OPTION_CHOICE, AT(model_control), 0, 0, "none", NULL, "none|poll", NULL,
+     "When models come and go. none: at the start and on SIGHUP. poll: also when the repository "
+     "changes."},
+    {"model_poll_ms", OPTION_COUNT, AT(model_poll_ms), 10, DAY_MS, "15000", NULL, "MILLISECONDS",
+     NULL,
+     "With model_control poll, how often to look for changes. What is new is loaded once it has "
+     "not changed for so long, so that nothing is read while it is being copied."},
+    {"strict_start", OPTION_SWITCH, AT(strict_start), 0, 1, "false", NULL, "true|false", NULL,
+     "Ends the start with an error if any model cannot be served. Else such a model is told in the "
+     "log, in the metrics and at /v2/repository/index, and the others are served."},
+
     {"threads", OPTION_COUNT, AT(threads), 0, 1024, "0", NULL, "N", "Batching and compute",
      "Compute threads. 0 takes as many as the scheduling affinity and the cgroup quota allow. "
      "Lower it to leave CPUs to a neighbour; more threads than CPUs are always slower."},
@@ -150,10 +161,10 @@ static void print_flag(FILE *out, const struct option_row *row)
     fputs("  --", out);
     for (const char *at = row->name; *at; at++)
         fputc(option_flag_character(*at), out);
-    if (row->value)
+    if (row->value && *row->value)
         fprintf(out, " %s   (default %s)\n", row->operand, row->value);
     else
-        fprintf(out, " %s   (required)\n", row->operand);
+        fprintf(out, " %s   (%s)\n", row->operand, row->value ? "optional" : "required");
 }
 
 void options_help(FILE *out)
@@ -185,6 +196,6 @@ void options_sample(FILE *out)
         fputc('\n', out);
         print_wrapped(out, "# ", OPTIONS[i].help);
         fprintf(out, "#%s = %s\n", OPTIONS[i].name,
-                OPTIONS[i].value ? OPTIONS[i].value : OPTIONS[i].sample);
+                OPTIONS[i].sample ? OPTIONS[i].sample : OPTIONS[i].value);
     }
 }

@@ -7,21 +7,21 @@
 
 struct options;
 
-enum option_type { OPTION_STRING, OPTION_CHOICE, OPTION_COUNT, OPTION_BYTES };
+enum option_type { OPTION_STRING, OPTION_CHOICE, OPTION_COUNT, OPTION_BYTES, OPTION_SWITCH };
 
 struct option_row {
     const char *name; /* in the file; MOED_NAME in the environment, --name with dashes as a flag */
     enum option_type type;
     size_t offset; /* in struct options: a char * for STRING and CHOICE, otherwise a uint64_t */
     uint64_t minimum, maximum;
-    const char *value;   /* the default; NULL: required */
+    const char *value;   /* the default; NULL: required; "": none */
     const char *sample;  /* what the sample file shows for a required one */
     const char *operand; /* what the help calls the value; of a CHOICE all of them: "one|two" */
     const char *group;   /* a title where a group begins, otherwise NULL */
     const char *help;
 };
 
-enum { OPTION_ROWS = 21 };
+enum { OPTION_ROWS = 24 };
 
 extern const struct option_row OPTIONS[OPTION_ROWS];
 

@@ -96,9 +96,25 @@ static int set_text(struct options *options, const struct option_row *row, const
     return 0;
 }
 
+bool option_is_truth(const char *text)
+{
+    return strcmp(text, "true") == 0 || strcmp(text, "false") == 0;
+}
+
+static int set_switch(struct options *options, const struct option_row *row, const char *text,
+                      struct error *err)
+{
+    if (!option_is_truth(text))
+        return error_set(err, ERROR_INVALID, "expected true or false, got \"%.100s\"", text);
+    *number_field(options, row) = *text == 't';
+    return 0;
+}
+
 int option_set(struct options *options, const struct option_row *row, const char *text,
                struct error *err)
 {
+    if (row->type == OPTION_SWITCH)
+        return set_switch(options, row, text, err);
     return option_is_text(row) ? set_text(options, row, text, err)
                                : set_number(options, row, text, err);
 }

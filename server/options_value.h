@@ -21,6 +21,9 @@ MUST_CHECK int option_unknown(const char *name, bool is_flag, struct error *err)
 MUST_CHECK int option_set(struct options *options, const struct option_row *row, const char *text,
                           struct error *err);
 
+/* Whether a text is a value of a switch. */
+bool option_is_truth(const char *text);
+
 /* Whether the field is a text, which option_string() then finds. */
 bool option_is_text(const struct option_row *row);
 char **option_string(struct options *options, const struct option_row *row);

@@ -143,7 +143,8 @@ static bool wants_routing(const struct infer_request *request)
 
 static void set_deadline(const struct predict *predict, struct job *job)
 {
-    uint64_t timeout_ns = predict->queue_timeout_ns;
+    const uint64_t own_ms = job->model->limits.queue_timeout_ms;
+    uint64_t timeout_ns = own_ms == SERVING_UNSET ? predict->queue_timeout_ns : own_ms * 1000000;
     const uint64_t asked_us = job->request.timeout_us;
     if (asked_us > 0 && asked_us < timeout_ns / 1000)
         timeout_ns = asked_us * 1000;

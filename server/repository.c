@@ -1,209 +1,451 @@
-/* Directories become models. A start takes all of them or fails; a reload takes what it can. */
+/* The life of versions: found -> loaded -> replaced or unloaded -> freed. Newer versions of a model
+ * are loaded before older ones go, and all changes of one model are shown at once. */
 #include "server/repository.h"
 
-#include <dirent.h>
-#include <errno.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "core/memory.h"
-#include "core/text.h"
 #include "server/log.h"
+#include "server/repository_scan.h"
 
-struct scan {
-    const struct model_options *options;
-    const struct catalog *before; /* NULL: the start */
-    const atomic_bool *stopping;  /* NULL: it is not asked to stop */
-    struct model **models;
+static bool is_stopping(const struct repository *repository)
+{
+    return repository->options.stopping && atomic_load(repository->options.stopping);
+}
+
+/* Shows what has changed, if anything has. */
+static void show(struct repository *repository, bool changed)
+{
+    for (size_t i = 0; i < repository->count; i++) {
+        changed |= repository->models[i]->changed;
+        repository->models[i]->changed = false;
+    }
+    if (changed && repository->options.on_change)
+        repository->options.on_change(repository->options.context);
+}
+
+static void set_state(struct repository_version *version, enum model_state state,
+                      const char *reason)
+{
+    version->state = state;
+    free(version->reason);
+    version->reason = xstrdup(reason);
+}
+
+/* ---- models that are served no more ---- */
+
+static void replace(struct repository *repository, struct model *model)
+{
+    repository->replaced =
+        xrealloc(repository->replaced, (repository->replaced_count + 1) * sizeof(struct model *));
+    repository->replaced[repository->replaced_count++] = model;
+}
+
+static void unload(struct repository *repository, struct repository_version *version)
+{
+    if (version->leaving)
+        replace(repository, version->leaving);
+    version->leaving = version->model;
+    version->model = NULL;
+    version->attempted = 0; /* wanted again, it is loaded again */
+    set_state(version, MODEL_UNLOADING, "");
+    log_message(LOG_INFO, "model_unloaded", "%s version %s", version->leaving->name, version->text);
+}
+
+/* Lets go of it if nobody else holds it. */
+static bool free_unused(struct model *model)
+{
+    if (atomic_load(&model->holders) > 1)
+        return false;
+    log_message(LOG_INFO, "model_freed", "%s version %s", model->name, model->version);
+    model_release(model);
+    return true;
+}
+
+static bool is_known(const struct repository_version *version)
+{
+    return version->found || version->selected || version->model || version->leaving;
+}
+
+static void free_version(struct repository_version *version)
+{
+    free(version->path);
+    free(version->reason);
+    free(version);
+}
+
+static void free_model(struct repository_model *model)
+{
+    serving_close(&model->serving);
+    free(model->versions);
+    free(model->fault);
+    free(model->told);
+    free(model->name);
+    free(model);
+}
+
+/* Forgets versions and models that are neither on the disk nor in use. Whether there were any. */
+static bool forget_unknown(struct repository *repository)
+{
+    size_t kept = 0, forgotten = 0;
+    for (size_t i = 0; i < repository->count; i++) {
+        struct repository_model *model = repository->models[i];
+        size_t left = 0;
+        for (size_t j = 0; j < model->count; j++) {
+            if (is_known(model->versions[j]))
+                model->versions[left++] = model->versions[j];
+            else
+                free_version(model->versions[j]);
+        }
+        forgotten += model->count - left;
+        model->count = left;
+        if (left > 0 || model->found || model->wanted)
+            repository->models[kept++] = model;
+        else
+            free_model(model);
+    }
+    forgotten += repository->count - kept;
+    repository->count = kept;
+    return forgotten > 0;
+}
+
+bool repository_reap(struct repository *repository)
+{
+    bool changed = false, some = false;
+    for (size_t i = repository->replaced_count; i-- > 0;)
+        if (free_unused(repository->replaced[i]))
+            repository->replaced[i] = repository->replaced[--repository->replaced_count];
+    for (size_t i = 0; i < repository->count; i++)
+        for (size_t j = 0; j < repository->models[i]->count; j++) {
+            struct repository_version *version = repository->models[i]->versions[j];
+            if (!version->leaving || !free_unused(version->leaving)) {
+                some |= version->leaving != NULL;
+                continue;
+            }
+            changed = true;
+            version->leaving = NULL;
+            if (version->state == MODEL_UNLOADING)
+                set_state(version, MODEL_UNAVAILABLE, "unloaded");
+        }
+    if (changed)
+        forget_unknown(repository);
+    show(repository, changed);
+    return some || repository->replaced_count > 0;
+}
+
+/* ---- loading ---- */
+
+static void fail_version(const struct repository_model *model, struct repository_version *version,
+                         const char *reason)
+{
+    version->failed = true;
+    version->failures++;
+    log_message(LOG_ERROR, "model_failed", "%s version %s: %s", model->name, version->text, reason);
+    if (!version->model) {
+        set_state(version, MODEL_UNAVAILABLE, reason);
+        return;
+    }
+    char text[ERROR_TEXT_BYTES + 64];
+    snprintf(text, sizeof text, "what was loaded before is served: %s", reason);
+    set_state(version, MODEL_READY, text);
+}
+
+static void load_version(struct repository *repository, const struct repository_model *model,
+                         struct repository_version *version)
+{
+    struct error err = ERROR_INIT;
+    version->attempted = version->found;
+    if (!version->found) {
+        fail_version(model, version, "serving.json wants this version, and it is not there");
+        return;
+    }
+    struct model *loaded = model_load(version->path, model->name, version->text,
+                                      &repository->options.models, &model->serving, &err);
+    if (!loaded) {
+        fail_version(model, version, err.text);
+        return;
+    }
+    if (version->model) {
+        model_adopt_stats(loaded, version->model);
+        replace(repository, version->model);
+    }
+    version->model = loaded;
+    version->failed = false;
+    set_state(version, MODEL_READY, "");
+    log_message(LOG_INFO, "model_loaded", "%s version %s: %llu parameters", model->name,
+                version->text, (unsigned long long)loaded->info->parameters);
+}
+
+static bool needs_load(const struct repository_model *model,
+                       const struct repository_version *version, enum repository_look why)
+{
+    if (model->fault || !version->selected)
+        return false;
+    if (version->found == version->attempted && (version->model || version->failed))
+        return version->failed && why == LOOK_ASKED;
+    return why != LOOK_POLL || version->settled || !version->found;
+}
+
+/* What is to be loaded and serves nothing yet says so from now on. */
+static void mark_loading(struct repository_model *model, enum repository_look why)
+{
+    for (size_t i = 0; i < model->count; i++) {
+        struct repository_version *version = model->versions[i];
+        if (!needs_load(model, version, why))
+            continue;
+        if (!version->model)
+            set_state(version, MODEL_LOADING, "");
+        model->changed = true;
+    }
+}
+
+/* Versions that are not wanted any more go, unless nothing of what is wanted instead works. */
+static void unload_others(struct repository *repository, struct repository_model *model)
+{
+    bool wanted = false, served = false;
+    for (size_t i = 0; i < model->count; i++) {
+        wanted |= model->versions[i]->selected;
+        served |= model->versions[i]->selected && model->versions[i]->model;
+    }
+    for (size_t i = 0; i < model->count && (served || !wanted); i++)
+        if (!model->versions[i]->selected && model->versions[i]->model) {
+            unload(repository, model->versions[i]);
+            model->changed = true;
+        }
+}
+
+static void update(struct repository *repository, struct repository_model *model,
+                   enum repository_look why)
+{
+    if (model->fault)
+        return;
+    for (size_t i = 0; i < model->count && !is_stopping(repository); i++)
+        if (needs_load(model, model->versions[i], why)) {
+            load_version(repository, model, model->versions[i]);
+            model->changed = true;
+        }
+    if (!is_stopping(repository))
+        unload_others(repository, model);
+}
+
+/* ---- looking ---- */
+
+static bool is_served(const struct repository_model *model)
+{
+    for (size_t i = 0; i < model->count; i++)
+        if (model->versions[i]->model)
+            return true;
+    return false;
+}
+
+static int check_empty(const struct repository *repository, enum repository_look why,
+                       struct error *err)
+{
+    bool served = false;
+    for (size_t i = 0; i < repository->count; i++)
+        served |= is_served(repository->models[i]);
+    if (!served && (why != LOOK_START || repository->options.may_be_empty))
+        return 0;
+    return error_set(err, ERROR_INVALID,
+                     "%s: no models; expected NAME/config.json or NAME/VERSION/config.json",
+                     repository->options.directory);
+}
+
+/* A fault is told again when somebody asks, else once. */
+static void tell_fault(struct repository_model *model, enum repository_look why)
+{
+    if (!model->fault || (why == LOOK_POLL && !model->changed))
+        return;
+    model->failures++;
+    log_message(LOG_ERROR, "model_failed", "%s: %s", model->name, model->fault);
+}
+
+int repository_look(struct repository *repository, enum repository_look why, struct error *err)
+{
+    const int found = scan_repository(repository, why != LOOK_POLL, err);
+    if (found < 0 || (found == 0 && check_empty(repository, why, err) != 0))
+        return -1;
+    for (size_t i = 0; i < repository->count; i++) {
+        tell_fault(repository->models[i], why);
+        mark_loading(repository->models[i], why);
+    }
+    show(repository, false);
+    for (size_t i = 0; i < repository->count && !is_stopping(repository); i++) {
+        update(repository, repository->models[i], why);
+        show(repository, false);
+    }
+    const bool completed = !repository->complete && !is_stopping(repository);
+    repository->complete |= completed;
+    show(repository, forget_unknown(repository) | completed);
+    return 0;
+}
+
+/* Whether a fault of it is one of the server's: nobody has asked for the others. */
+static bool is_wanted(const struct repository *repository, const struct repository_model *model)
+{
+    return !repository->options.by_name || model->wanted;
+}
+
+int repository_check(const struct repository *repository, struct error *err)
+{
+    for (size_t i = 0; i < repository->count; i++) {
+        const struct repository_model *model = repository->models[i];
+        if (model->fault && is_wanted(repository, model))
+            return error_set(err, ERROR_INVALID, "%s: %s", model->name, model->fault);
+        for (size_t j = 0; j < model->count; j++)
+            if (model->versions[j]->failed)
+                return error_set(err, ERROR_INVALID, "%s", model->versions[j]->reason);
+    }
+    return 0;
+}
+
+/* ---- by name ---- */
+
+int repository_load(struct repository *repository, const char *name, struct error *err)
+{
+    struct repository_model *model = scan_model(repository, name, err);
+    if (!model)
+        return -1;
+    tell_fault(model, LOOK_ASKED);
+    mark_loading(model, LOOK_ASKED);
+    show(repository, true);
+    update(repository, model, LOOK_ASKED);
+    show(repository, false);
+    if (model->fault)
+        return error_set(err, ERROR_INVALID, "failed to load '%s': %s", name, model->fault);
+    if (is_stopping(repository))
+        return error_set(err, ERROR_UNAVAILABLE, "the server is stopping");
+    for (size_t i = 0; i < model->count; i++)
+        if (model->versions[i]->failed)
+            return error_set(err, ERROR_INVALID, "failed to load '%s' version %s: %s", name,
+                             model->versions[i]->text, model->versions[i]->reason);
+    return 0;
+}
+
+int repository_unload(struct repository *repository, const char *name, struct error *err)
+{
+    for (size_t i = 0; i < repository->count; i++) {
+        struct repository_model *model = repository->models[i];
+        if (strcmp(model->name, name) != 0)
+            continue;
+        model->wanted = false;
+        for (size_t j = 0; j < model->count; j++) {
+            struct repository_version *version = model->versions[j];
+            version->selected = version->failed = false;
+            if (version->model)
+                unload(repository, version);
+            else if (version->state == MODEL_UNAVAILABLE)
+                set_state(version, MODEL_UNAVAILABLE, "unloaded");
+        }
+        show(repository, true);
+        return 0;
+    }
+    return error_set(err, ERROR_NOT_FOUND, "there is no model '%.128s' in the repository", name);
+}
+
+/* ---- what others see ---- */
+
+static void add_status(struct catalog *catalog, struct model_status status)
+{
+    catalog->statuses =
+        xrealloc(catalog->statuses, (catalog->status_count + 1) * sizeof *catalog->statuses);
+    status.name = xstrdup(status.name);
+    status.version = xstrdup(status.version);
+    status.reason = xstrdup(status.reason);
+    catalog->statuses[catalog->status_count++] = status;
+}
+
+static void add_label(struct catalog_label **labels, size_t *count, const char *name,
+                      const char *label, uint64_t version)
+{
+    char number[24];
+    snprintf(number, sizeof number, "%llu", (unsigned long long)version);
+    *labels = xrealloc(*labels, (*count + 1) * sizeof **labels);
+    (*labels)[(*count)++] = (struct catalog_label){xstrdup(name), xstrdup(label), xstrdup(number)};
+}
+
+static void show_model(const struct repository *repository, const struct repository_model *model,
+                       struct catalog *catalog)
+{
+    const struct serving *serving = &model->serving;
+    if (model->fault)
+        add_status(catalog, (struct model_status){.name = model->name,
+                                                  .version = (char[]){""},
+                                                  .reason = model->fault,
+                                                  .failed = is_wanted(repository, model),
+                                                  .failures = model->failures});
+    for (size_t i = 0; i < model->count; i++) {
+        struct repository_version *version = model->versions[i];
+        if (is_known(version))
+            add_status(catalog, (struct model_status){.name = model->name,
+                                                      .version = version->text,
+                                                      .version_number = version->number,
+                                                      .state = version->state,
+                                                      .reason = version->reason,
+                                                      .failed = version->failed,
+                                                      .failures = version->failures});
+    }
+    for (size_t i = 0; i < serving->label_count; i++)
+        add_label(&catalog->labels, &catalog->label_count, model->name, serving->labels[i].label,
+                  serving->labels[i].version);
+    if (serving->default_version)
+        add_label(&catalog->pinned, &catalog->pinned_count, model->name, "",
+                  serving->default_version);
+}
+
+static struct model **held_models(const struct repository *repository, size_t *count)
+{
+    struct model **models = NULL;
+    *count = 0;
+    for (size_t i = 0; i < repository->count; i++)
+        for (size_t j = 0; j < repository->models[i]->count; j++) {
+            struct model *model = repository->models[i]->versions[j]->model;
+            if (!model)
+                continue;
+            models = xrealloc(models, (*count + 1) * sizeof(struct model *));
+            models[(*count)++] = model_hold(model);
+        }
+    return models;
+}
+
+struct catalog *repository_catalog(const struct repository *repository)
+{
     size_t count;
-    const char *model; /* whose versions are looked at */
-    bool has_version;
-};
-
-static bool is_directory(const char *path)
-{
-    struct stat status;
-    return stat(path, &status) == 0 && S_ISDIR(status.st_mode);
+    struct model **models = held_models(repository, &count);
+    struct catalog *catalog = catalog_new(models, count);
+    for (size_t i = 0; i < repository->count; i++)
+        show_model(repository, repository->models[i], catalog);
+    catalog->complete = repository->complete;
+    return catalog;
 }
 
-static bool is_checkpoint(const char *path)
+/* ---- life ---- */
+
+void repository_want(struct repository *repository, const char *name)
 {
-    char config[PATH_MAX + 16];
-    struct stat status;
-    snprintf(config, sizeof config, "%s/config.json", path);
-    return stat(config, &status) == 0;
+    scan_model_of(repository, name)->wanted = true;
 }
 
-/* A version is a positive integer as OIP clients write it: digits, no sign, no leading zero. */
-static bool is_version(const char *name)
+void repository_init(struct repository *repository, const struct repository_options *options)
 {
-    return *name >= '1' && *name <= '9' && strlen(name) <= 18 &&
-           name[strspn(name, "0123456789")] == '\0';
+    *repository = (struct repository){.options = *options};
 }
 
-static bool is_stopping(const struct scan *scan)
+void repository_close(struct repository *repository)
 {
-    return scan->stopping && atomic_load(scan->stopping);
-}
-
-static void keep(struct scan *scan, struct model *model)
-{
-    scan->models = xrealloc(scan->models, (scan->count + 1) * sizeof *scan->models);
-    scan->models[scan->count++] = model;
-}
-
-/* A fault: the end of a start, a line in the log of a reload. */
-static int refuse(const struct scan *scan, struct error *err, const struct error *fault)
-{
-    if (!scan->before)
-        return error_set(err, fault->code, "%s", fault->text);
-    log_message(LOG_ERROR, "model_failed", "%s", fault->text);
-    return 0;
-}
-
-/* A fault of a whole model: what was served of it is served on. */
-static int refuse_model(struct scan *scan, const char *name, struct error *err,
-                        const struct error *fault)
-{
-    size_t first = 0, last = 0;
-    if (scan->before)
-        catalog_versions(scan->before, name, &first, &last);
-    for (size_t i = first; i < last; i++)
-        keep(scan, model_hold(scan->before->models[i]));
-    return refuse(scan, err, fault);
-}
-
-static int add(struct scan *scan, const char *path, const char *name, const char *version,
-               struct error *err)
-{
-    struct error fault = ERROR_INIT;
-    struct model *old = scan->before ? catalog_find(scan->before, name, version, NULL) : NULL;
-    if (is_stopping(scan))
-        return -1;
-    if (old && old->fingerprint == model_fingerprint(path)) {
-        keep(scan, model_hold(old));
-        return 0;
+    for (size_t i = 0; i < repository->replaced_count; i++)
+        model_release(repository->replaced[i]);
+    free(repository->replaced);
+    for (size_t i = 0; i < repository->count; i++) {
+        struct repository_model *model = repository->models[i];
+        for (size_t j = 0; j < model->count; j++) {
+            model_release(model->versions[j]->model);
+            model_release(model->versions[j]->leaving);
+            free_version(model->versions[j]);
+        }
+        free_model(model);
     }
-    struct model *model = model_load(path, name, version, scan->options, &fault);
-    if (model) {
-        if (old)
-            model_adopt_stats(model, old);
-        keep(scan, model);
-        log_message(LOG_INFO, "model_loaded", "%s version %s: %llu parameters", name, version,
-                    (unsigned long long)model->info->parameters);
-        return 0;
-    }
-    if (old)
-        keep(scan, model_hold(old));
-    return refuse(scan, err, &fault);
-}
-
-/* Calls `each` for every directory in `path` that is not hidden, in order of names. */
-static int each_directory(const char *path,
-                          int (*each)(const char *path, const char *name, void *context,
-                                      struct error *err),
-                          void *context, struct error *err)
-{
-    struct dirent **entries;
-    int count = scandir(path, &entries, NULL, alphasort);
-    if (count < 0)
-        return error_set(err, ERROR_INVALID, "%s: cannot read the directory: %s", path,
-                         strerror(errno));
-    int result = 0;
-    for (int i = 0; i < count; i++) {
-        char child[PATH_MAX];
-        const char *name = entries[i]->d_name;
-        if (result == 0 && name[0] != '.' &&
-            snprintf(child, sizeof child, "%s/%s", path, name) < (int)sizeof child &&
-            is_directory(child))
-            result = each(child, name, context, err);
-        free(entries[i]);
-    }
-    free(entries);
-    return result;
-}
-
-static int find_version(const char *path, const char *name, void *context, struct error *err)
-{
-    (void)err;
-    bool *found = context;
-    *found |= is_version(name) && is_checkpoint(path);
-    return 0;
-}
-
-static int scan_version(const char *path, const char *name, void *context, struct error *err)
-{
-    struct scan *scan = context;
-    if (!is_version(name)) {
-        if (is_checkpoint(path))
-            log_message(LOG_WARNING, "version_passed_over",
-                        "%s: a version is a number such as 1 or 12, without leading zeros", path);
-        return 0;
-    }
-    scan->has_version = true;
-    return add(scan, path, scan->model, name, err);
-}
-
-static int scan_model(const char *path, const char *name, void *context, struct error *err)
-{
-    struct scan *scan = context;
-    struct error fault = ERROR_INIT;
-    if (!name_is_valid(name, MAX_MODEL_NAME)) {
-        error_set(&fault, ERROR_INVALID, "%s: a model's name is at most %d " NAME_ALPHABET, path,
-                  MAX_MODEL_NAME);
-        return refuse(scan, err, &fault);
-    }
-    if (is_checkpoint(path)) {
-        bool versions = false;
-        if (each_directory(path, find_version, &versions, err) != 0)
-            return -1;
-        if (!versions)
-            return add(scan, path, name, "1", err);
-        error_set(&fault, ERROR_INVALID,
-                  "%s: config.json beside version directories: expected one or the other", path);
-        return refuse_model(scan, name, err, &fault);
-    }
-    scan->model = name;
-    scan->has_version = false;
-    if (each_directory(path, scan_version, scan, err) != 0)
-        return -1;
-    if (scan->has_version)
-        return 0;
-    error_set(&fault, ERROR_INVALID,
-              "%s: neither config.json nor a version directory (1, 2, ...) in it", path);
-    return refuse_model(scan, name, err, &fault);
-}
-
-static struct catalog *scan_all(const char *directory, struct scan *scan, struct error *err)
-{
-    int result = each_directory(directory, scan_model, scan, err);
-    if (result == 0 && scan->count == 0)
-        result = error_set(err, ERROR_INVALID,
-                           "%s: no models; expected NAME/config.json or "
-                           "NAME/VERSION/config.json",
-                           directory);
-    if (result == 0)
-        return catalog_new(scan->models, scan->count);
-    for (size_t i = 0; i < scan->count; i++)
-        model_release(scan->models[i]);
-    free(scan->models);
-    return NULL;
-}
-
-struct catalog *repository_load(const char *directory, const struct model_options *options,
-                                struct error *err)
-{
-    struct scan scan = {.options = options};
-    return scan_all(directory, &scan, err);
-}
-
-struct catalog *repository_reload(const char *directory, const struct model_options *options,
-                                  const struct catalog *before, const atomic_bool *stopping,
-                                  struct error *err)
-{
-    struct scan scan = {.options = options, .before = before, .stopping = stopping};
-    return scan_all(directory, &scan, err);
+    free(repository->models);
 }

@@ -11,12 +11,14 @@
 #include "proto/v1.h"
 #include "server/describe.h"
 #include "server/http_percent.h"
+#include "server/repository_api.h"
 
 enum route_flags {
     NEEDS_MODEL = 1,
     NEEDS_BODY = 2,
     INFERENCE = NEEDS_MODEL | NEEDS_BODY,
-    VITAL = 4, /* answered also when all connections are in use */
+    VITAL = 4,       /* answered also when all connections are in use */
+    KNOWS_MODEL = 8, /* of a model that need not be served now */
 };
 
 struct route {
@@ -46,15 +48,16 @@ static const struct route ROUTES[] = {
     {HTTP_GET, "/v2/health/ready", describe_ready, NULL, ROLE_HEALTH, VITAL},
     {HTTP_GET, "/v2/models/{m}", describe_model, NULL, ROLE_PREDICT, NEEDS_MODEL},
     {HTTP_GET, "/v2/models/{m}/versions/{v}", describe_model, NULL, ROLE_PREDICT, NEEDS_MODEL},
-    {HTTP_GET, "/v2/models/{m}/ready", describe_model_ready, NULL, ROLE_PREDICT, NEEDS_MODEL},
-    {HTTP_GET, "/v2/models/{m}/versions/{v}/ready", describe_model_ready, NULL, ROLE_PREDICT, NEEDS_MODEL},
+    {HTTP_GET, "/v2/models/{m}/ready", describe_model_ready, NULL, ROLE_PREDICT, KNOWS_MODEL},
+    {HTTP_GET, "/v2/models/{m}/versions/{v}/ready", describe_model_ready, NULL, ROLE_PREDICT, KNOWS_MODEL},
     {HTTP_GET, "/v2/models/{m}/config", describe_config, NULL, ROLE_PREDICT, NEEDS_MODEL},
     {HTTP_GET, "/v2/models/{m}/versions/{v}/config", describe_config, NULL, ROLE_PREDICT, NEEDS_MODEL},
     {HTTP_GET, "/v2/models/{m}/routing", describe_routing, NULL, ROLE_METRICS, NEEDS_MODEL},
     {HTTP_GET, "/v2/models/{m}/versions/{v}/routing", describe_routing, NULL, ROLE_METRICS, NEEDS_MODEL},
     {HTTP_GET, "/v1/models", describe_list, NULL, ROLE_PREDICT, 0},
-    {HTTP_GET, "/v1/models/{m}", describe_v1_model, NULL, ROLE_PREDICT, NEEDS_MODEL},
-    {HTTP_GET, "/v1/models/{m}/versions/{v}", describe_v1_model, NULL, ROLE_PREDICT, NEEDS_MODEL},
+    {HTTP_GET, "/v1/models/{m}", describe_v1_model, NULL, ROLE_PREDICT, KNOWS_MODEL},
+    {HTTP_GET, "/v1/models/{m}/versions/{v}", describe_v1_model, NULL, ROLE_PREDICT, KNOWS_MODEL},
+    {HTTP_POST, "/v2/repository/index", repository_api_index, NULL, ROLE_METRICS, NEEDS_BODY},
     {HTTP_GET, "/metrics", describe_metrics, NULL, ROLE_METRICS, VITAL},
 };
 /* clang-format on */
@@ -135,12 +138,14 @@ static const struct route *find_route(struct exchange *exchange, struct route_pa
 static int find_target(const struct api *api, const struct route *route,
                        const struct route_params *params, struct target *target, struct error *err)
 {
-    *target = (struct target){.version = *params->version ? params->version : NULL,
+    *target = (struct target){.name = params->model,
+                              .version = *params->version ? params->version : NULL,
                               .protocol = route->protocol};
-    if (!(route->flags & NEEDS_MODEL))
+    if (!(route->flags & (NEEDS_MODEL | KNOWS_MODEL)))
         return 0;
-    target->model = catalog_find(api->lanes->catalog, params->model, target->version, err);
-    return target->model ? 0 : -1;
+    target->model = catalog_find(api->lanes->catalog, target->name, target->version, err);
+    const bool is_known = target->model || err->code == ERROR_UNAVAILABLE;
+    return target->model || (is_known && (route->flags & KNOWS_MODEL)) ? 0 : -1;
 }
 
 /* Whether the request may go on to its handler. */

@@ -1,5 +1,8 @@
 /* Start, serve, drain.
  *
+ * The port is bound first, so that a wrong address is told before a large model is read, and
+ * probes find a server that lives and is not ready yet.
+ *
  * Stopping takes these steps, so that nothing accepted is lost:
  *   1. a signal, to the first loop: readiness fails; requests are still served for drain_delay_ms,
  *      while load balancers notice;
@@ -76,7 +79,7 @@ static void on_hang_up(uv_signal_t *handle, int number)
     (void)number;
     struct server *server = handle->data;
     log_message(LOG_INFO, "reloading", "SIGHUP: looking for models in %s", server->options->models);
-    loader_reload(&server->loader);
+    loader_look(&server->loader);
 }
 
 /* Signals whose default would end the process with requests in flight. Who sends them means another
@@ -87,6 +90,14 @@ static void ignore_signals(void)
                                   SIGIO,   SIGPROF, SIGVTALRM, SIGXFSZ};
     for (size_t i = 0; i < sizeof IGNORED / sizeof *IGNORED; i++)
         signal(IGNORED[i], SIG_IGN);
+}
+
+/* What a start cannot do without has failed: everybody who asked meanwhile is answered. */
+static void on_failed(uv_async_t *failed)
+{
+    struct server *server = failed->data;
+    if (!atomic_exchange(&server->stopping, true))
+        ask_for_drain(&server->drain_delay);
 }
 
 static int start_signals(struct server *server, struct error *err)
@@ -101,7 +112,9 @@ static int start_signals(struct server *server, struct error *err)
                    {&server->hang_up, on_hang_up, SIGHUP}};
     uv_loop_t *loop = &server->loops[0].uv;
     int status = uv_timer_init(loop, &server->drain_delay);
-    server->drain_delay.data = server;
+    server->drain_delay.data = server->failed.data = server;
+    if (status == 0)
+        status = uv_async_init(loop, &server->failed, on_failed);
     if (status == 0)
         status = uv_async_init(loop, &server->all_drained, on_all_drained);
     for (size_t i = 0; i < sizeof signals / sizeof *signals && status == 0; i++) {
@@ -159,16 +172,6 @@ static int limit_connections(struct server *server, struct error *err)
     return server->limits ? 0 : -1;
 }
 
-static int load_models(struct server *server, struct error *err)
-{
-    const struct options *options = server->options;
-    const struct model_options models = {.loops = options->loops,
-                                         .max_batch_rows = options->max_batch_rows,
-                                         .threads = loop_threads(options),
-                                         .int8 = strcmp(options->weights, "int8") == 0};
-    return loader_init(&server->loader, options->models, &models, err);
-}
-
 static int start_loops(struct server *server, struct error *err)
 {
     server->shared = (struct loop_shared){.options = server->options,
@@ -191,28 +194,7 @@ static int start_loops(struct server *server, struct error *err)
     return 0;
 }
 
-/* On the loader's thread. */
-static void on_published(void *context)
-{
-    struct server *server = context;
-    for (size_t i = 0; i < server->count; i++)
-        uv_async_send(&server->loops[i].published);
-}
-
-static int start(struct server *server, struct error *err)
-{
-    if (limit_connections(server, err) != 0 || load_models(server, err) != 0)
-        return -1;
-    if (start_loops(server, err) == 0 && start_signals(server, err) == 0 &&
-        start_statistics(server, err) == 0 &&
-        loader_start(&server->loader, on_published, server, err) == 0)
-        return 0;
-    for (size_t i = 0; i < server->count; i++)
-        loop_stop(&server->loops[i]);
-    return -1;
-}
-
-/* ---- serving ---- */
+/* ---- models ---- */
 
 /* The one line that scripts wait for; stable, and written whatever the log level. */
 static void announce(const struct server *server)
@@ -224,6 +206,63 @@ static void announce(const struct server *server)
     log_plain(line);
 }
 
+/* On the loader's thread, like the next. */
+static void on_published(void *context)
+{
+    struct server *server = context;
+    for (size_t i = 0; i < server->count; i++)
+        uv_async_send(&server->loops[i].published);
+}
+
+static void on_started(const struct error *err, void *context)
+{
+    struct server *server = context;
+    if (err) {
+        server->fault = *err;
+        uv_async_send(&server->failed);
+    } else if (!atomic_load(&server->stopping)) {
+        log_message(LOG_INFO, "ready", "event loops: %zu; compute threads of each: %u; kernel: %s",
+                    server->count, loop_threads(server->options), moed_kernel_name());
+        announce(server);
+    }
+}
+
+static void init_loader(struct server *server)
+{
+    const struct options *options = server->options;
+    const bool polls = strcmp(options->model_control, "poll") == 0;
+    const struct loader_options loader = {
+        .repository = {.directory = options->models,
+                       .may_be_empty = polls,
+                       .models = {.loops = options->loops,
+                                  .max_batch_rows = options->max_batch_rows,
+                                  .threads = loop_threads(options),
+                                  .int8 = strcmp(options->weights, "int8") == 0}},
+        .poll_ns = polls ? options->model_poll_ms * 1000000 : 0,
+        .strict = options->strict_start,
+        .loops = options->loops,
+        .context = server,
+        .on_published = on_published,
+        .on_started = on_started,
+    };
+    loader_init(&server->loader, &loader);
+}
+
+static int start(struct server *server, struct error *err)
+{
+    if (limit_connections(server, err) != 0)
+        return -1;
+    init_loader(server);
+    if (start_loops(server, err) == 0 && start_signals(server, err) == 0 &&
+        start_statistics(server, err) == 0 && loader_start(&server->loader, err) == 0)
+        return 0;
+    for (size_t i = 0; i < server->count; i++)
+        loop_stop(&server->loops[i]);
+    return -1;
+}
+
+/* ---- serving ---- */
+
 static void run_thread(void *loop)
 {
     loop_run(loop);
@@ -232,9 +271,8 @@ static void run_thread(void *loop)
 static void serve(struct server *server)
 {
     server->serving = server->count;
-    log_message(LOG_INFO, "ready", "event loops: %zu; compute threads of each: %u; kernel: %s",
-                server->count, loop_threads(server->options), moed_kernel_name());
-    announce(server);
+    log_message(LOG_INFO, "bound", "%s port %u; loading models from %s", server->options->host,
+                http_port(server->loops[0].http), server->options->models);
     for (size_t i = 1; i < server->count; i++)
         if (uv_thread_create(&server->loops[i].thread, run_thread, &server->loops[i]) != 0) {
             /* the port is shared already: half a server must not stay */
@@ -255,6 +293,7 @@ static void serve(struct server *server)
 int server_run(const struct options *options, struct error *err)
 {
     struct server server = {.options = options,
+                            .fault = ERROR_INIT,
                             .loops = xcalloc(options->loops, sizeof *server.loops),
                             .totals = totals_new(options->loops)};
     ignore_signals();
@@ -262,8 +301,11 @@ int server_run(const struct options *options, struct error *err)
     int result = log_start(err);
     if (result == 0)
         result = start(&server, err);
-    if (result == 0)
+    if (result == 0) {
         serve(&server);
+        if (server.fault.code != ERROR_NONE)
+            result = error_set(err, server.fault.code, "%s", server.fault.text);
+    }
     for (size_t i = 0; i < server.count; i++)
         loop_close(&server.loops[i]);
     loader_close(&server.loader);

@@ -23,6 +23,8 @@ struct server {
     atomic_bool stopping;      /* a signal came: not ready any more */
     atomic_size_t serving;     /* loops that have not drained */
     atomic_bool lost;          /* an accepted request was not answered before the drain's timeout */
+    struct error fault;        /* why the start failed; the loader thread's until */
+    uv_async_t failed;         /* this is sent */
 
     /* On the first loop: */
     uv_signal_t terminate, interrupt, quit, hang_up;
@@ -31,7 +33,7 @@ struct server {
     uv_async_t all_drained;
 };
 
-/* Loads the models, listens, serves until SIGTERM or SIGINT has been obeyed. Returns 0 after a
+/* Listens, loads the models, serves until SIGTERM or SIGINT has been obeyed. Returns 0 after a
  * clean drain, -1 with an error when it could not start; a drain that runs out of time before every
  * accepted request is answered ends the process with status 1. */
 MUST_CHECK int server_run(const struct options *options, struct error *err);

@@ -149,6 +149,8 @@ class DescriptorsTest(ProcessCase):
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and process.poll() is None:
             with contextlib.suppress(ConnectionRefusedError), Client(port) as client:
+                while client.predict("tiny", ROWS["instances"]).status == 503:
+                    self.assertLess(time.monotonic(), deadline)  # it is being loaded
                 for _ in range(1000):
                     self.assertEqual(client.predict("tiny", ROWS["instances"]).status, 200)
                 break

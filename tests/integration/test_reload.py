@@ -98,7 +98,7 @@ class ReloadTest(ReloadCase):
         self.reload()
         self.assertEqual(self.count("level=error event=model_failed message=.*bad"), 1)
         self.assertEqual(self.count("level=error event=model_failed message=.*tiny"), 1)
-        self.wait_for_answer("bad", 404)
+        self.wait_for_answer("bad", 503)
         self.assertNotEqual(self.answer("good"), 404)
         self.assertEqual(self.answer(), before)
         self.server.stop()

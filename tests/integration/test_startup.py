@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -11,11 +13,11 @@ import unittest
 import numpy as np
 
 from support.http import HOST, Client
-from support.models import Tiny, TwoLayers, write_checkpoint
-from support.server import BINARY, RUNNING_URL, SHIPPED_MODELS, Server, run
+from support.models import Tiny, TwoLayers, write_checkpoint, write_elementwise
+from support.server import BINARY, RUNNING_URL, SHIPPED_MODELS, Server, environment, run
 
 FAILED, USAGE = 1, 2
-OPTIONS = ["config", "models", "host", "port", "weights", "loops", "threads", "max-batch-rows", "max-queue-delay-us", "max-queue-rows",
+OPTIONS = ["config", "models", "host", "port", "weights", "model-control", "model-poll-ms", "strict-start", "loops", "threads", "max-batch-rows", "max-queue-delay-us", "max-queue-rows",
            "queue-timeout-ms", "max-request-rows", "max-body-bytes", "max-total-body-bytes", "max-connections", "max-connections-per-ip",
            "request-timeout-ms", "idle-timeout-ms", "drain-delay-ms", "drain-timeout-ms", "max-expert-series", "log-level"]
 
@@ -52,8 +54,10 @@ class StartupCase(unittest.TestCase):
 
 
 class ModelsTest(StartupCase):
+    """What a strict start refuses."""
+
     def refuse_models(self, *words):
-        self.refuse(FAILED, words, "serve", "--models", self.directory, "--port", "0")
+        self.refuse(FAILED, words, "serve", "--models", self.directory, "--port", "0", "--strict-start")
 
     def test_no_such_directory(self):
         self.refuse(FAILED, ["/no/such/place", "No such file"], "serve", "--models", "/no/such/place")
@@ -63,7 +67,7 @@ class ModelsTest(StartupCase):
 
     def test_directory_without_a_checkpoint(self):
         os.makedirs(self.path("model"))
-        self.refuse_models("model", "config.json", "version")
+        self.refuse_models("no models", "NAME/config.json", "NAME/VERSION/config.json")
 
     def test_bad_name(self):
         Tiny().write(self.path("a model"))
@@ -104,6 +108,104 @@ class ModelsTest(StartupCase):
         Tiny().write(self.path("bad"))
         self.write("bad/config.json", "[]")
         self.refuse_models("bad")
+
+
+class TolerantTest(StartupCase):
+    """What any other start serves in spite of."""
+
+    def index(self, client, ready=False):
+        answer = client.post("/v2/repository/index", {"ready": ready})
+        self.assertEqual(answer.status, 200, answer.body)
+        return {(entry["name"], entry.get("version")): (entry["state"], entry["reason"]) for entry in answer.json}
+
+    def test_one_bad_model_harms_no_other(self):
+        Tiny().write(self.path("good"))
+        Tiny().write(self.path("bad"))
+        self.write("bad/config.json", "[]")
+        for name in ("lost+found", "__pycache__", ".snapshots", "good/1", "empty/3"):
+            os.makedirs(self.path(name))
+        server = self.serve(models=self.directory, log_level="info")
+        with Client(server.port) as client:
+            index = self.index(client)
+            self.assertEqual(index["good", "1"], ("READY", ""))
+            self.assertEqual(index["bad", "1"][0], "UNAVAILABLE")
+            self.assertIn("bad/config.json", index["bad", "1"][1])
+            self.assertEqual(index["empty", None][0], "UNAVAILABLE")
+            self.assertEqual(list(self.index(client, ready=True)), [("good", "1")])
+            self.assertEqual(client.predict("good", [[1, 2, 3, 4]]).status, 200)
+            answer = client.predict("bad", [[1, 2, 3, 4]])
+            self.assertEqual((answer.status, answer.headers["retry-after"]), (503, "1"))
+            self.assertIn("cannot be served", answer.json["error"])
+            self.assertEqual(client.get("/v2/models/good/ready").status, 200)
+            for path in ("/v2/models/bad/ready", "/v2/models/bad/versions/1/ready", "/v1/models/bad"):
+                answer = client.get(path)
+                self.assertEqual((answer.status, answer.json), (503, {"name": "bad", "ready": False}))
+            self.assertEqual(client.get("/v2/models/worse/ready").status, 404)
+            self.assertEqual(client.get("/v2/health/ready").json, {"ready": True, "unavailable": ["bad 1", "empty"]})
+            page = client.get("/metrics").body.decode()
+            self.assertIn('moed_model_state{model="bad",version="1",state="UNAVAILABLE"} 1', page)
+            self.assertIn('moed_model_state{model="good",version="1",state="READY"} 1', page)
+            self.assertIn('moed_model_load_failures_total{model="bad",version="1"} 1', page)
+        log = server.log()
+        self.assertRegex(log, "level=error event=model_failed message=.bad version 1: ")
+        for name in ("lost[+]found", "__pycache__", "[.]snapshots", "empty/3"):
+            self.assertRegex(log, f"level=info event=passed_over message=.*{name}")
+        server.stop()
+
+    def test_a_server_without_a_good_model_is_not_ready(self):
+        Tiny().write(self.path("bad"))
+        self.write("bad/config.json", "[]")
+        server = self.serve(models=self.directory)
+        with Client(server.port) as client:
+            self.assertEqual(client.get("/v2/health/live").status, 200)
+            answer = client.get("/v2/health/ready")
+            self.assertEqual((answer.status, answer.json), (503, {"ready": False, "unavailable": ["bad 1"]}))
+        server.stop()
+
+
+class LoadingTest(StartupCase):
+    """The port is bound before models are read. Here the first of two takes its time to warm up."""
+
+    def start(self, **options):
+        Tiny().write(self.path("z"))
+        write_elementwise(self.path("a"), layers=12000)
+        reader, writer = os.pipe()
+        flags = [part for name, value in {"models": self.directory, "port": 0, **options}.items()
+                 for part in ("--" + name, str(value))]
+        process = subprocess.Popen([BINARY, "serve", *flags], env=environment(), stderr=writer)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        os.close(writer)
+        log = os.fdopen(reader)
+        self.addCleanup(log.close)
+        for line in log:
+            bound = re.search(r"event=bound .* port (\d+);", line)
+            if bound:
+                return process, log, int(bound[1])
+        return self.fail("the port was not bound")
+
+    def test_live_and_not_ready(self):
+        process, log, port = self.start()
+        with Client(port) as client:
+            self.assertEqual(client.get("/v2/health/live").status, 200)
+            answer = client.get("/v2/health/ready")
+            self.assertEqual((answer.status, answer.json), (503, {"ready": False, "loading": ["a 1", "z 1"]}))
+            answer = client.predict("a", [[1]])
+            self.assertEqual(answer.status, 503)
+            self.assertIn("is being loaded", answer.json["error"])
+            self.assertEqual(client.get("/v2/models/a/ready").status, 503)
+            process.send_signal(signal.SIGTERM)
+            self.assertEqual(process.wait(60), 0)
+        self.assertNotIn("listening on", log.read())
+
+    def test_a_busy_port_is_told_before_models_are_read(self):
+        process, _, port = self.start()
+        self.refuse(FAILED, [str(port), "Address already in use"], "serve", "--models", self.directory, "--port",
+                    str(port))
+        self.refuse(FAILED, ["no.such.host.invalid"], "serve", "--models", self.directory, "--host",
+                    "no.such.host.invalid")
+        process.send_signal(signal.SIGTERM)
+        self.assertEqual(process.wait(60), 0)
 
 
 class OptionsTest(StartupCase):

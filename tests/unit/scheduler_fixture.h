@@ -7,9 +7,9 @@
 #ifndef TEST_SCHEDULER_FIXTURE_H
 #define TEST_SCHEDULER_FIXTURE_H
 
+#include "repository_fixture.h"
 #include "server/lanes.h"
 #include "server/log.h"
-#include "server/repository.h"
 #include "support.h"
 
 enum { BATCH_ROWS = 32, QUEUE_ROWS = 400, MAX_JOBS = 64 };
@@ -208,7 +208,7 @@ static inline void start(uint64_t max_queue_delay_us)
                                       .threads = 2,
                                       .max_queue_delay_ns = max_queue_delay_us * 1000,
                                       .on_finished = on_finished};
-    catalog = repository_load(repository, &models, &err);
+    catalog = load_repository(repository, &models, &err);
     ck_assert_msg(catalog != NULL, "%s", err.text);
     /* Warm-ups measure longer times under sanitizers, which would change the thread that runs a
      * batch. */

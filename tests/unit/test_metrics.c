@@ -4,10 +4,10 @@
 #include <ctype.h>
 
 #include "fake_exchange.h"
+#include "repository_fixture.h"
 #include "server/api.h"
 #include "server/log.h"
 #include "server/metrics.h"
-#include "server/repository.h"
 
 static struct catalog *catalog;
 static struct lanes lanes;
@@ -41,7 +41,7 @@ static void begin(void)
     put_model("twice/1");
     put_model("twice/2");
     put_model("once");
-    catalog = repository_load(repository, &models, &err);
+    catalog = load_repository(repository, &models, &err);
     ck_assert_msg(catalog != NULL, "%s", err.text);
     options.max_expert_series = 4 * 3 * 2 * 4;
     options.weights = (char[]){"stored"};

@@ -225,8 +225,8 @@ START_TEST(documents)
 {
     struct buffer body;
     buffer_init(&body, 1 << 10);
-    v1_model_status(&digits_model, true, &body);
-    v1_model_status(&digits_model, false, &body);
+    v1_model_status("digits", true, &body);
+    v1_model_status("digits", false, &body);
     v1_model_list((const char *const[]){"digits", "a\"b"}, 2, &body);
     v1_model_list(NULL, 0, &body);
     buffer_append(&body, "", 1);

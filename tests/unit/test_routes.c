@@ -1,7 +1,7 @@
 /* Routes: patterns, parameters, and the answers to unknown paths and methods. */
 #include "fake_exchange.h"
+#include "repository_fixture.h"
 #include "server/log.h"
-#include "server/repository.h"
 #include "server/routes.h"
 
 static struct route_params params;
@@ -97,7 +97,7 @@ END_TEST
 static struct lanes lanes;
 static atomic_bool stopping;
 static struct totals *totals;
-static struct options options = {.max_expert_series = 100};
+static struct options options = {.max_expert_series = 100, .weights = (char[]){"stored"}};
 
 static struct exchange dispatch_to(enum http_method method, const char *path)
 {
@@ -105,7 +105,7 @@ static struct exchange dispatch_to(enum http_method method, const char *path)
     reply_error = ERROR_NONE;
     const struct api api = {&options, &lanes, NULL, &stopping, totals};
     if (!lanes.catalog)
-        lanes.catalog = catalog_new(NULL, 0);
+        (lanes.catalog = catalog_new(NULL, 0))->complete = true;
     routes_dispatch(&api, &exchange);
     return exchange;
 }
@@ -187,7 +187,7 @@ START_TEST(a_found_model_is_noted_for_the_log)
     snprintf(path, sizeof path, "%s/scale", repository);
     char *config = config_of("[1]", "[{'op':'scale','value':2}]");
     write_checkpoint(path, config, NO_TENSORS);
-    lanes.catalog = repository_load(repository, &models, &err);
+    lanes.catalog = load_repository(repository, &models, &err);
     totals = totals_new(1);
     ck_assert_msg(lanes.catalog != NULL, "%s", err.text);
     struct exchange exchange = dispatch_to(HTTP_GET, "/v2/models/scale/versions/1");
