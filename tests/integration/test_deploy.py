@@ -1,0 +1,106 @@
+"""What lies in deploy/, read by the tools that own its formats, as far as they are installed."""
+
+import glob
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+
+from support.server import ROOT
+
+DEPLOY = os.path.join(ROOT, "deploy")
+PROMETHEUS = os.path.join(DEPLOY, "prometheus")
+CHART = os.path.join(DEPLOY, "helm", "moed")
+
+
+def tool(name, *arguments):
+    """What the tool says when it is content; fails the test when it is not."""
+    ended = subprocess.run([name, *arguments], capture_output=True, text=True, timeout=120, check=False)
+    if ended.returncode != 0:
+        raise AssertionError(f"{name} {' '.join(arguments)}:\n{ended.stdout}{ended.stderr}")
+    return ended.stdout
+
+
+@unittest.skipUnless(shutil.which("promtool"), "promtool is missing: apt-get install prometheus")
+class PrometheusTest(unittest.TestCase):
+    def test_rules_are_valid(self):
+        tool("promtool", "check", "rules", os.path.join(PROMETHEUS, "rules.yml"))
+
+    def test_rules_fire_when_they_should_and_only_then(self):
+        tool("promtool", "test", "rules", os.path.join(PROMETHEUS, "rules_test.yml"))
+
+    def test_configuration(self):
+        tool("promtool", "check", "config", "--syntax-only", os.path.join(PROMETHEUS, "prometheus.yml"))
+
+
+class NamesTest(unittest.TestCase):
+    """Rules and dashboards ask for metrics that there are."""
+
+    def setUp(self):
+        with open(os.path.join(ROOT, "proto", "METRICS.md"), encoding="utf-8") as page:
+            self.known = set(re.findall(r"^\| `(\w+)`", page.read(), re.M))
+
+    def check(self, path, text):
+        for name in set(re.findall(r"\b(?:moed|process)_\w+", text)):
+            family = re.sub(r"_(bucket|sum|count)$", "", name)
+            self.assertTrue({name, family} & self.known, f"{path}: {name} is no metric of proto/METRICS.md")
+
+    def test_rules(self):
+        for path in (os.path.join(PROMETHEUS, "rules.yml"), os.path.join(PROMETHEUS, "rules_test.yml")):
+            with open(path, encoding="utf-8") as file:
+                self.check(path, file.read())
+
+    def test_dashboards(self):
+        for path in glob.glob(os.path.join(DEPLOY, "grafana", "dashboards", "*.json")):
+            with open(path, encoding="utf-8") as file:
+                text = file.read()
+            json.loads(text)
+            self.check(path, text)
+
+    def test_the_dashboard_is_what_its_maker_makes(self):
+        made = tool(sys.executable, os.path.join(DEPLOY, "grafana", "make_dashboard.py"))
+        with open(os.path.join(DEPLOY, "grafana", "dashboards", "moed.json"), encoding="utf-8") as file:
+            self.assertEqual(file.read(), made)
+
+    @unittest.skipUnless(shutil.which("promtool"), "promtool is missing: apt-get install prometheus")
+    def test_the_dashboard_s_queries_are_promql(self):
+        """As rules, which promtool reads; its variables are Grafana's."""
+        with open(os.path.join(DEPLOY, "grafana", "dashboards", "moed.json"), encoding="utf-8") as file:
+            queries = [target["expr"] for panel in json.load(file)["panels"] for target in panel.get("targets", [])]
+        rules = [{"record": f"query:{i}", "expr": query} for i, query in enumerate(queries)]
+        with tempfile.NamedTemporaryFile("w", suffix=".yml") as file:
+            json.dump({"groups": [{"name": "dashboard", "rules": rules}]}, file)
+            file.flush()
+            tool("promtool", "check", "rules", file.name)
+
+
+@unittest.skipUnless(shutil.which("helm"), "helm is missing")
+class ChartTest(unittest.TestCase):
+    OPTIONS = ["--kube-version", "1.31.0", "--set", "autoscaling.enabled=true,autoscaling.targetQueueRows=100,"
+               "serviceMonitor.enabled=true,models.volume.persistentVolumeClaim.claimName=models,"
+               "options.max_body_bytes=16777216"]
+
+    def test_lint(self):
+        tool("helm", "lint", "--strict", CHART)
+
+    def test_every_template(self):
+        page = tool("helm", "template", "release", CHART, *self.OPTIONS)
+        for kind in ("Deployment", "Service", "ServiceAccount", "PodDisruptionBudget", "HorizontalPodAutoscaler",
+                     "NetworkPolicy", "ServiceMonitor"):
+            self.assertIn(f"kind: {kind}\n", page)
+        self.assertIn('value: "16777216"', page)
+        self.assertIn("terminationGracePeriodSeconds: 45", page)
+
+    def test_a_misspelt_value_is_refused(self):
+        ended = subprocess.run(["helm", "template", "release", CHART, *self.OPTIONS, "--set", "replcas=3"],
+                               capture_output=True, text=True, timeout=120, check=False)
+        self.assertNotEqual(ended.returncode, 0)
+        self.assertIn("replcas", ended.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()
