@@ -14,7 +14,7 @@ from support.models import Tiny, TwoLayers
 from support.moectl import MOECTL, moectl, moectl_environment, needs_moectl
 from support.server import ServerCase
 
-COMMANDS = ["models", "routing"]
+COMMANDS = ["models", "routing", "report", "merge", "export"]
 
 
 class MoectlCase(ServerCase):

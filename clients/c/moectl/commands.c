@@ -30,6 +30,9 @@ const struct option_row OPTIONS[] = {
      "send under."},
     {"uncounted", OPTION_FLAG, AT(uncounted), 0, 0, NULL, NULL, FOR_PREDICT | FOR_BENCH,
      "Leaves these requests out of the server's statistics."},
+    {"include", OPTION_TEXT, AT(include), 0, 0, NULL, "LIST", FOR_ROUTING,
+     "Further parts of the document, with --json: ranks,pairs,classes,margins,coverage,cache,drift "
+     "or some of them, as far as the server has them."},
     {"from", OPTION_TEXT, AT(from), 0, 0, NULL, "FILE", FOR_ROUTING | FOR_EXPORT,
      "Reads a routing document from a file, - from standard input, instead of asking a server."},
 
@@ -38,6 +41,21 @@ const struct option_row OPTIONS[] = {
      "JSON instead of a table. Of routing: the server's document as it is."},
     {"csv", OPTION_FLAG, AT(csv), 0, 0, NULL, NULL, FOR_ROUTING,
      "Comma-separated values instead of a table: a line per layer and expert."},
+    {"format", OPTION_CHOICE, AT(format), 0, 0, NULL,
+     "csv|npy|sglang|lmdeploy|tensorrt-llm|eplb|ranked-jsonl", FOR_EXPORT,
+     "csv: a line per layer and expert. npy: NumPy, [layers, experts]. sglang: {\"logical_count\": "
+     "...} for --init-expert-location. lmdeploy: a list of lists for "
+     "LMDEPLOY_EPLB_EXPERTS_STATISTIC_FILE. tensorrt-llm: a directory as EXPERT_STATISTIC_PATH, "
+     "for "
+     "generate_eplb_config.py. eplb: a line of numbers per layer, the weight of DeepSeek's "
+     "rebalance_experts() once numpy.loadtxt has read it. ranked-jsonl: a line per layer with its "
+     "experts, the most used first."},
+    {"value", OPTION_CHOICE, AT(value), 0, 0, "selected", "selected|top1|weight|probability",
+     FOR_EXPORT, "Which figure of each expert. csv has them all, ranked-jsonl goes by share."},
+    {"output", OPTION_TEXT, AT(output), 0, 0, NULL, "FILE", FOR_EXPORT | FOR_MERGE,
+     "Where to write, -o for short. Without it standard output."},
+    {"cache", OPTION_COUNT, AT(cache), 1, 1048576, NULL, "N", FOR_REPORT,
+     "Says what a cache of N experts would do, besides those of 1, 2, 4, ..."},
     {"names", OPTION_FLAG, AT(names), 0, 0, NULL, NULL, FOR_MODELS, "Only the names, one a line."},
 };
 
@@ -71,6 +89,57 @@ const struct command COMMANDS[] = {
                                                             "and export."},
       {"moectl routing --from monday.json --csv", "A kept document, for a spreadsheet."}},
      run_routing},
+    {"report",
+     "A.json [B.json]",
+     "say what is wrong, in words",
+     FOR_REPORT,
+     1,
+     2,
+     "Reads a routing document and says who is hot, unused, dying, redundant or failing, whether a "
+     "gate has collapsed or is undecided, and what a cache of n experts would do. With a second "
+     "document also what has moved from the first to the second: Jensen-Shannon divergence, PSI, "
+     "and the probability that chance alone did it. That is a G test, in which a row counts once "
+     "however many experts it chose; rows count as independent.\n"
+     "An expert is hot with more than one and a half times its even part, beyond three standard "
+     "deviations. Redundant are experts of which one is chosen with nearly every row (95 %) of the "
+     "other: for that the document needs the pairs (moectl routing MODEL --json --include "
+     "pairs,cache).",
+     {{"moectl report monday.json", "What there is to say about Monday."},
+      {"moectl report monday.json friday.json --layer moe", "And what has changed by Friday."},
+      {"moectl routing mnist --json | moectl report -", "About the traffic so far."}},
+     run_report},
+    {"merge",
+     "A.json [B.json...]",
+     "add up replicas",
+     FOR_MERGE,
+     1,
+     1000,
+     "Adds the routing documents of several replicas of one model. Counts and sums are added "
+     "exactly; means are weighted by their rows; shares, entropies and balance are computed from "
+     "the sums. `seconds` is the longest. Model, version, window, layers and experts must be the "
+     "same.\n"
+     "What cannot be had from two documents is left out: drift (needs the reference), dying (needs "
+     "the time of each request), cache (needs their order), coverage and ece. \"not_merged\" in "
+     "the result names them.",
+     {{"moectl merge a.json b.json -o all.json", "One document of two replicas."},
+      {"moectl merge a.json b.json | moectl report -", "A report on all traffic."}},
+     run_merge},
+    {"export",
+     "MODEL",
+     "write counts as other tools read them",
+     FOR_EXPORT,
+     0,
+     1,
+     "Writes the routing counts of a model in the format of another tool. Rows are the model's MoE "
+     "layers in their order, one for each gate, columns the experts.",
+     {{"moectl export mnist --format npy -o counts.npy", "numpy.load reads it: int64, [layers, "
+                                                         "experts]."},
+      {"moectl export my-llm --format sglang -o counts.json", "For sglang --init-expert-location "
+                                                              "counts.json."},
+      {"moectl export my-llm --format tensorrt-llm -o stats", "For generate_eplb_config.py "
+                                                              "--expert_statistic_path stats."},
+      {"moectl export --from all.json --format csv", "Of a kept or merged document."}},
+     run_export},
     {"help",
      "[COMMAND]",
      "explain a command",

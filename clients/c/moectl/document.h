@@ -59,7 +59,7 @@ MUST_CHECK int document_check_source(const struct settings *settings,
                                      struct moed_client_error *err);
 
 /* From --from, or of the model that is the first operand. `include`: what to ask the server for
- * besides; one that does not know it yet is asked without. */
+ * besides; NULL: nothing. */
 MUST_CHECK struct document *document_fetch(const struct settings *settings, const char *include,
                                            struct moed_client_error *err);
 

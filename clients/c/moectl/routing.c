@@ -170,7 +170,7 @@ int run_routing(const struct settings *settings, struct moed_client_error *err)
     }
     if (document_check_source(settings, err) != 0)
         return EXIT_USAGE;
-    struct document *document = document_fetch(settings, NULL, err);
+    struct document *document = document_fetch(settings, settings->include, err);
     if (!document)
         return -1;
     if (settings->json) {

@@ -11,6 +11,9 @@ enum { EXIT_USAGE = 2 };
 
 int run_models(const struct settings *settings, struct moed_client_error *err);
 int run_routing(const struct settings *settings, struct moed_client_error *err);
+int run_report(const struct settings *settings, struct moed_client_error *err);
+int run_merge(const struct settings *settings, struct moed_client_error *err);
+int run_export(const struct settings *settings, struct moed_client_error *err);
 int run_help(const struct settings *settings, struct moed_client_error *err);
 
 /* A handle as the settings say; the caller frees. */

@@ -28,7 +28,7 @@ enum {
 struct settings {
     const char *url, *token, *tag;
     double timeout; /* seconds */
-    const char *version, *window, *layer;
+    const char *version, *window, *layer, *include;
     const char *format, *value, *from, *output;
     bool json, csv, names;
     bool uncounted;

@@ -1,0 +1,405 @@
+/* `moectl merge`: counts of replicas add up; see merge.h for the rest. */
+#include "clients/c/moectl/merge.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "clients/c/moectl/document.h"
+#include "clients/c/moectl/figures.h"
+#include "clients/c/moectl/run.h"
+
+/* Members of a layer that follow from more than its counts: a reference, the order of requests, the
+ * time of each. */
+static const char *const NOT_MERGED[] = {"drift", "dying", "cache", "coverage"};
+/* Members of a layer, or of its experts, that are added, element by element. */
+static const char *const ADDED_OF_LAYER[] = {"rows",  "dropped", "intervened", "ranks",  "classes",
+                                             "truth", "margins", "entropies",  "batches"};
+static const char *const ADDED_OF_EXPERT[] = {"selected", "top1",        "dropped", "labelled",
+                                              "weight",   "probability", "ranks"};
+/* Members of an expert that are means over its labelled rows. */
+static const char *const MEANS_OF_EXPERT[] = {"accuracy", "log_loss"};
+/* Members of a layer that are means over its rows. */
+static const char *const MEANS_OF_LAYER[] = {"gate_entropy_bits", "margin"};
+
+/* ---- sums ---- */
+
+static int differ(const char *what, struct moed_client_error *err)
+{
+    return fail_with(err, "'%s' differs", what);
+}
+
+/* The sum of two numbers; NULL: a count overflows. */
+static json_t *sum_of(json_t *a, json_t *b)
+{
+    json_int_t sum;
+    if (!json_is_integer(a) || !json_is_integer(b))
+        return json_real(json_number_value(a) + json_number_value(b));
+    if (__builtin_add_overflow(json_integer_value(a), json_integer_value(b), &sum))
+        return NULL;
+    return json_integer(sum);
+}
+
+static json_t *added(json_t *a, json_t *b, const char *key, struct moed_client_error *err);
+
+static json_t *added_arrays(json_t *a, json_t *b, const char *key, struct moed_client_error *err)
+{
+    json_t *sum = json_array();
+    for (size_t i = 0; i < json_array_size(a); i++) {
+        json_t *element = added(json_array_get(a, i), json_array_get(b, i), key, err);
+        if (!element) {
+            json_decref(sum);
+            return NULL;
+        }
+        json_array_append_new(sum, element);
+    }
+    return sum;
+}
+
+/* Numbers called counts, rows or sum are added; what is the same in both stays; the rest goes. */
+static json_t *added_objects(json_t *a, json_t *b, struct moed_client_error *err)
+{
+    json_t *sum = json_object(), *value;
+    const char *key;
+    json_object_foreach (a, key, value) {
+        json_t *other = json_object_get(b, key), *member = NULL;
+        if (strcmp(key, "counts") == 0 || strcmp(key, "rows") == 0 || strcmp(key, "sum") == 0) {
+            member = added(value, other, key, err);
+            if (!member) {
+                json_decref(sum);
+                return NULL;
+            }
+        } else if (json_equal(value, other))
+            member = json_incref(value);
+        if (member)
+            json_object_set_new(sum, key, member);
+    }
+    return sum;
+}
+
+/* A new reference; NULL: they are not of one shape. */
+static json_t *added(json_t *a, json_t *b, const char *key, struct moed_client_error *err)
+{
+    json_t *sum = NULL;
+    if (json_is_number(a) && json_is_number(b))
+        sum = sum_of(a, b);
+    else if (json_is_array(a) && json_is_array(b) && json_array_size(a) == json_array_size(b))
+        sum = added_arrays(a, b, key, err);
+    else if (json_is_object(a) && json_is_object(b))
+        sum = added_objects(a, b, err);
+    if (!sum)
+        differ(key, err);
+    return sum;
+}
+
+/* A member that only one of them has cannot be added: it goes. */
+static int add_member(json_t *into, json_t *from, const char *key, struct moed_client_error *err)
+{
+    json_t *a = json_object_get(into, key), *b = json_object_get(from, key);
+    if (!a || !b || json_is_null(a) || json_is_null(b)) {
+        json_object_del(into, key);
+        return 0;
+    }
+    json_t *sum = added(a, b, key, err);
+    return sum ? json_object_set_new(into, key, sum) : -1;
+}
+
+static int add_members(json_t *into, json_t *from, const char *const *keys, size_t count,
+                       struct moed_client_error *err)
+{
+    for (size_t i = 0; i < count; i++)
+        if (add_member(into, from, keys[i], err) != 0)
+            return -1;
+    return 0;
+}
+
+static double number(json_t *object, const char *key)
+{
+    json_t *value = json_object_get(object, key);
+    return json_is_number(value) ? json_number_value(value) : NAN;
+}
+
+/* Means over `weight` of each; one of nothing does not count. */
+static void add_means(json_t *into, json_t *from, const char *const keys[], size_t count,
+                      const char *weight)
+{
+    double a = number(into, weight), b = number(from, weight);
+    for (size_t i = 0; i < count; i++) {
+        double x = number(into, keys[i]), y = number(from, keys[i]);
+        double mean = !(b > 0) ? x : !(a > 0) ? y : (x * a + y * b) / (a + b);
+        if (isnan(mean))
+            json_object_del(into, keys[i]);
+        else
+            json_object_set_new(into, keys[i], json_real(mean));
+    }
+}
+
+/* ---- pairs ---- */
+
+/* "i,j", under which a pair is found. */
+static bool pair_key(json_t *pair, char key[48])
+{
+    json_t *i = json_array_get(pair, 0), *j = json_array_get(pair, 1);
+    if (json_array_size(pair) != 3 || !json_is_integer(i) || !json_is_integer(j))
+        return false;
+    snprintf(key, 48, "%lld,%lld", (long long)json_integer_value(i),
+             (long long)json_integer_value(j));
+    return true;
+}
+
+static int add_pair(json_t *pairs, json_t *index, json_t *pair, struct moed_client_error *err)
+{
+    char key[48];
+    if (!pair_key(pair, key))
+        return differ("pairs", err);
+    json_t *known = json_object_get(index, key);
+    if (!known) {
+        json_t *copy = json_deep_copy(pair);
+        json_object_set(index, key, copy);
+        return json_array_append_new(pairs, copy);
+    }
+    json_t *sum = sum_of(json_array_get(known, 2), json_array_get(pair, 2));
+    return sum ? json_array_set_new(known, 2, sum) : differ("pairs", err);
+}
+
+/* [[i, j, rows], ...]: each document lists the pairs that it has. */
+static int add_pairs(json_t *into, json_t *from, struct moed_client_error *err)
+{
+    json_t *pairs = json_object_get(into, "pairs"), *others = json_object_get(from, "pairs");
+    if (!pairs || !others) {
+        json_object_del(into, "pairs");
+        return 0;
+    }
+    json_t *index = json_object(), *sums = json_array();
+    int result = 0;
+    for (size_t i = 0; result == 0 && i < json_array_size(pairs); i++)
+        result = add_pair(sums, index, json_array_get(pairs, i), err);
+    for (size_t i = 0; result == 0 && i < json_array_size(others); i++)
+        result = add_pair(sums, index, json_array_get(others, i), err);
+    json_decref(index);
+    json_object_set_new(into, "pairs", sums);
+    return result;
+}
+
+/* ---- experts and layers ---- */
+
+static void add_idle(json_t *into, json_t *from)
+{
+    double a = number(into, "idle_seconds"), b = number(from, "idle_seconds");
+    if (!json_object_get(into, "idle_seconds"))
+        return;
+    json_t *idle = isnan(a) && isnan(b) ? json_null() : json_real(fmin(a, b));
+    json_object_set_new(into, "idle_seconds", idle);
+}
+
+static int add_expert(json_t *into, json_t *from, struct moed_client_error *err)
+{
+    if (!json_equal(json_object_get(into, "index"), json_object_get(from, "index")))
+        return differ("index", err);
+    add_means(into, from, MEANS_OF_EXPERT, LENGTH(MEANS_OF_EXPERT), "labelled");
+    add_idle(into, from);
+    json_object_del(into, "ece");
+    return add_members(into, from, ADDED_OF_EXPERT, LENGTH(ADDED_OF_EXPERT), err);
+}
+
+static int add_experts(json_t *into, json_t *from, struct moed_client_error *err)
+{
+    if (json_array_size(into) != json_array_size(from))
+        return differ("experts", err);
+    for (size_t i = 0; i < json_array_size(into); i++)
+        if (add_expert(json_array_get(into, i), json_array_get(from, i), err) != 0)
+            return -1;
+    return 0;
+}
+
+static int add_layer(json_t *into, json_t *from, struct moed_client_error *err)
+{
+    static const char *const SAME[] = {"name", "top_k"};
+    for (size_t i = 0; i < LENGTH(SAME); i++)
+        if (!json_equal(json_object_get(into, SAME[i]), json_object_get(from, SAME[i])))
+            return differ(SAME[i], err);
+    add_means(into, from, MEANS_OF_LAYER, LENGTH(MEANS_OF_LAYER), "rows");
+    if (add_experts(json_object_get(into, "experts"), json_object_get(from, "experts"), err) != 0 ||
+        add_members(into, from, ADDED_OF_LAYER, LENGTH(ADDED_OF_LAYER), err) != 0)
+        return -1;
+    return add_pairs(into, from, err);
+}
+
+/* ---- documents ---- */
+
+static void add_tags(json_t *into, json_t *from)
+{
+    json_t *tags = json_object_get(into, "tags"), *tag, *known;
+    size_t i, j;
+    json_array_foreach(json_object_get(from, "tags"), i, tag)
+    {
+        bool found = false;
+        json_array_foreach(tags, j, known) found = found || json_equal(known, tag);
+        if (!found)
+            json_array_append(tags, tag);
+    }
+}
+
+int merge_add(json_t *into, json_t *from, struct moed_client_error *err)
+{
+    static const char *const SAME[] = {"model", "version", "window"};
+    json_t *layers = json_object_get(into, "layers"), *others = json_object_get(from, "layers");
+    for (size_t i = 0; i < LENGTH(SAME); i++)
+        if (!json_equal(json_object_get(into, SAME[i]), json_object_get(from, SAME[i])) &&
+            (json_object_get(into, SAME[i]) || json_object_get(from, SAME[i])))
+            return differ(SAME[i], err);
+    if (json_array_size(layers) != json_array_size(others))
+        return differ("layers", err);
+    for (size_t i = 0; i < json_array_size(layers); i++) {
+        if (add_layer(json_array_get(layers, i), json_array_get(others, i), err) != 0) {
+            char place[32];
+            snprintf(place, sizeof place, "layers[%zu]", i);
+            fail_in(err, place);
+            return -1;
+        }
+    }
+    add_tags(into, from);
+    double seconds = fmax(number(into, "seconds"), number(from, "seconds"));
+    if (!isnan(seconds))
+        json_object_set_new(into, "seconds", json_real(seconds));
+    return add_member(into, from, "rows", err);
+}
+
+/* ---- what follows from the sums ---- */
+
+/* I(expert; class) in bits, of counts [experts][classes]. */
+static double mutual_information(json_t *counts)
+{
+    size_t rows = json_array_size(counts), columns = json_array_size(json_array_get(counts, 0));
+    double *cells = xcalloc(rows * columns, sizeof *cells), *by_row = xcalloc(rows, sizeof *by_row);
+    double *by_column = xcalloc(columns, sizeof *by_column);
+    for (size_t i = 0; i < rows * columns; i++) {
+        json_t *cell = json_array_get(json_array_get(counts, i / columns), i % columns);
+        cells[i] = json_number_value(cell);
+        by_row[i / columns] += cells[i];
+        by_column[i % columns] += cells[i];
+    }
+    double bits = entropy_bits(by_row, rows) + entropy_bits(by_column, columns) -
+                  entropy_bits(cells, rows * columns);
+    free(cells);
+    free(by_row);
+    free(by_column);
+    return fmax(bits, 0);
+}
+
+static void finish_classes(json_t *layer, const char *key)
+{
+    json_t *classes = json_object_get(layer, key), *counts = json_object_get(classes, "counts");
+    if (json_array_size(counts) > 0)
+        json_object_set_new(classes, "mi_bits", json_real(mutual_information(counts)));
+}
+
+static void finish_experts(const struct layer *layer)
+{
+    json_t *list = json_object_get(layer->json, "experts");
+    for (size_t i = 0; i < layer->expert_count; i++) {
+        const struct expert *expert = &layer->experts[i];
+        json_t *json = json_array_get(list, i);
+        json_object_set_new(json, "share", json_real(expert->share));
+        if (layer->weighted)
+            json_object_set_new(json, "weight_share", json_real(expert->weight_share));
+    }
+}
+
+/* A figure that is not a number is one that the documents did not give the counts for. */
+static void set_figure(json_t *layer, const char *key, double value)
+{
+    if (isnan(value))
+        json_object_del(layer, key);
+    else
+        json_object_set_new(layer, key, json_real(value));
+}
+
+/* Of the mean of the gate's distributions, as the server computes it. */
+static double usage_entropy(const struct layer *layer)
+{
+    double bits = 0;
+    for (size_t i = 0; layer->rows > 0 && i < layer->expert_count; i++) {
+        double p = layer->experts[i].probability / (double)layer->rows;
+        bits -= p > 0 || isnan(p) ? p * log2(p) : 0;
+    }
+    return bits;
+}
+
+static void finish_layer(const struct layer *layer)
+{
+    set_figure(layer->json, "usage_entropy_bits", usage_entropy(layer));
+    set_figure(layer->json, "imbalance", layer->imbalance);
+    set_figure(layer->json, "weight_imbalance", layer->weight_imbalance);
+    set_figure(layer->json, "balancedness", layer->balancedness);
+    set_figure(layer->json, "cv", layer->cv);
+    set_figure(layer->json, "jain", layer->jain);
+    set_figure(layer->json, "effective_experts", layer->effective_experts);
+    json_object_set_new(layer->json, "unused", json_integer((json_int_t)layer->unused));
+    finish_experts(layer);
+    finish_classes(layer->json, "classes");
+    finish_classes(layer->json, "truth");
+    for (size_t i = 0; i < LENGTH(NOT_MERGED); i++)
+        json_object_del(layer->json, NOT_MERGED[i]);
+}
+
+int merge_finish(json_t *merged, size_t documents, struct moed_client_error *err)
+{
+    char *text = json_dumps(merged, JSON_REAL_PRECISION(17));
+    struct document *document = text ? document_read(text, strlen(text), "merged", err) : NULL;
+    free(text);
+    if (!document)
+        return -1;
+    for (size_t i = 0; i < document->layer_count; i++) {
+        document->layers[i].json = json_array_get(json_object_get(merged, "layers"), i);
+        finish_layer(&document->layers[i]);
+    }
+    document_free(document);
+    json_t *gone = json_array();
+    for (size_t i = 0; i < LENGTH(NOT_MERGED); i++)
+        json_array_append_new(gone, json_string(NOT_MERGED[i]));
+    json_array_append_new(gone, json_string("ece"));
+    json_object_set_new(merged, "merged", json_integer((json_int_t)documents));
+    return json_object_set_new(merged, "not_merged", gone);
+}
+
+/* ---- the command ---- */
+
+static int add_file(json_t **merged, const char *path, struct moed_client_error *err)
+{
+    struct document *document = document_read_file(path, err);
+    if (!document)
+        return -1;
+    int result = 0;
+    if (!*merged)
+        *merged = json_incref(document->json);
+    else if ((result = merge_add(*merged, document->json, err)) != 0)
+        fail_in(err, path);
+    document_free(document);
+    return result;
+}
+
+static int write_merged(json_t *merged, const char *path, struct moed_client_error *err)
+{
+    FILE *out = path ? fopen(path, "we") : stdout;
+    if (!out)
+        return fail_with(err, "cannot write %.300s: %s", path, strerror(errno));
+    json_dumpf(merged, out, JSON_INDENT(2) | JSON_REAL_PRECISION(17));
+    fputc('\n', out);
+    return out == stdout ? 0 : finish_output(out, path, err);
+}
+
+int run_merge(const struct settings *settings, struct moed_client_error *err)
+{
+    json_t *merged = NULL;
+    int result = 0;
+    for (size_t i = 0; result == 0 && i < settings->operand_count; i++)
+        result = add_file(&merged, settings->operands[i], err);
+    if (result == 0)
+        result = merge_finish(merged, settings->operand_count, err);
+    if (result == 0)
+        result = write_merged(merged, settings->output, err);
+    json_decref(merged);
+    return result;
+}

@@ -1,0 +1,154 @@
+/* Adding routing documents: what adds up, what is a mean, what cannot be had from two. */
+#include <string.h>
+
+#include "clients/c/moectl/merge.h"
+#include "support.h"
+
+/* JSON with ' for ". */
+static json_t *json_of(const char *text)
+{
+    char *copy = xstrdup(text);
+    for (char *at = copy; *at; at++)
+        *at = *at == '\'' ? '"' : *at;
+    json_t *json = json_loads(copy, JSON_DECODE_ANY, NULL);
+    ck_assert_msg(json != NULL, "%s", copy);
+    free(copy);
+    return json;
+}
+
+static const char FIRST[] =
+    "{'model': 'm', 'version': '1', 'window': '5m', 'seconds': 300.5, 'rows': 4, 'tags': ['a'], "
+    "'layers': [{'name': 'moe', 'rows': 4, 'top_k': 2, 'gate_entropy_bits': 1.0, 'margin': 0.5, "
+    "'dying': [1], 'drift': {'previous': null}, 'experts': [{'index': 0, 'selected': 5, 'top1': 4, "
+    "'weight': 3.0, 'probability': 3.0, 'idle_seconds': 2.0, 'labelled': 1, 'accuracy': 1.0, "
+    "'ece': "
+    "0.1, 'ranks': [4, 1]}, {'index': 2, 'selected': 3, 'top1': 0, 'weight': 1.0, 'probability': "
+    "1.0, 'idle_seconds': null, 'labelled': 0, 'accuracy': null, 'ranks': [0, 3]}], 'pairs': [[0, "
+    "2, 3]], 'classes': {'labels': ['x', 'y'], 'counts': [[4, 0], [0, 0]], 'mi_bits': 0.0}}]}";
+
+static const char SECOND[] =
+    "{'model': 'm', 'version': '1', 'window': '5m', 'seconds': 290.0, 'rows': 12, 'tags': ['b', "
+    "'a'], 'layers': [{'name': 'moe', 'rows': 12, 'top_k': 2, 'gate_entropy_bits': 0.0, 'margin': "
+    "0.5, 'dying': [], 'experts': [{'index': 0, 'selected': 12, 'top1': 8, 'weight': 6.0, "
+    "'probability': 6.0, 'idle_seconds': 9.0, 'labelled': 3, 'accuracy': 0.0, 'ece': 0.2, 'ranks': "
+    "[8, 4]}, {'index': 2, 'selected': 12, 'top1': 4, 'weight': -6.0, 'probability': 6.0, "
+    "'idle_seconds': 1.0, 'labelled': 2, 'accuracy': 0.5, 'ranks': [4, 8]}], 'pairs': [[0, 2, 9], "
+    "[0, 5, 1]], 'classes': {'labels': ['x', 'y'], 'counts': [[4, 0], [0, 8]], 'mi_bits': 0.9}}]}";
+
+static json_t *merged_of(const char *a, const char *b)
+{
+    struct moed_client_error err = {0};
+    json_t *into = json_of(a), *from = json_of(b);
+    ck_assert_msg(merge_add(into, from, &err) == 0, "%s", err.text);
+    ck_assert_msg(merge_finish(into, 2, &err) == 0, "%s", err.text);
+    json_decref(from);
+    return into;
+}
+
+static double number(json_t *object, const char *key)
+{
+    json_t *value = json_object_get(object, key);
+    ck_assert_msg(json_is_number(value), "no %s", key);
+    return json_number_value(value);
+}
+
+static void equal(json_t *object, const char *key, const char *expected)
+{
+    json_t *wanted = json_of(expected);
+    char *text = json_dumps(json_object_get(object, key), JSON_ENCODE_ANY);
+    ck_assert_msg(json_equal(json_object_get(object, key), wanted), "%s is %s", key, text);
+    free(text);
+    json_decref(wanted);
+}
+
+START_TEST(counts_add_up_and_means_are_weighted)
+{
+    json_t *merged = merged_of(FIRST, SECOND);
+    json_t *layer = json_array_get(json_object_get(merged, "layers"), 0);
+    json_t *expert = json_array_get(json_object_get(layer, "experts"), 0);
+    ck_assert(number(merged, "rows") == 16 && number(merged, "seconds") == 300.5);
+    equal(merged, "tags", "['a', 'b']");
+    ck_assert(number(layer, "rows") == 16);
+    ck_assert(number(layer, "gate_entropy_bits") == 0.25 && number(layer, "margin") == 0.5);
+    ck_assert(number(expert, "selected") == 17 && number(expert, "top1") == 12);
+    ck_assert(number(expert, "weight") == 9 && number(expert, "idle_seconds") == 2);
+    ck_assert(number(expert, "labelled") == 4 && number(expert, "accuracy") == 0.25);
+    equal(expert, "ranks", "[12, 5]");
+    equal(layer, "pairs", "[[0, 2, 12], [0, 5, 1]]");
+    json_decref(merged);
+}
+END_TEST
+
+START_TEST(figures_follow_from_the_sums)
+{
+    json_t *merged = merged_of(FIRST, SECOND);
+    json_t *layer = json_array_get(json_object_get(merged, "layers"), 0);
+    json_t *expert = json_array_get(json_object_get(layer, "experts"), 1);
+    json_t *classes = json_object_get(layer, "classes");
+    ck_assert(number(expert, "share") == 15.0 / 32 && number(expert, "accuracy") == 0.5);
+    ck_assert(number(expert, "weight_share") == 5.0 / 14);
+    ck_assert(number(layer, "imbalance") == 17.0 / 16 && number(layer, "unused") == 0);
+    ck_assert(fabs(number(layer, "usage_entropy_bits") -
+                   -(9.0 / 16 * log2(9.0 / 16) + 7.0 / 16 * log2(7.0 / 16))) < 1e-12);
+    equal(classes, "counts", "[[8, 0], [0, 8]]");
+    ck_assert(fabs(number(classes, "mi_bits") - 1) < 1e-12);
+    equal(classes, "labels", "['x', 'y']");
+    json_decref(merged);
+}
+END_TEST
+
+START_TEST(what_cannot_be_merged_is_gone_and_named)
+{
+    json_t *merged = merged_of(FIRST, SECOND);
+    json_t *layer = json_array_get(json_object_get(merged, "layers"), 0);
+    json_t *expert = json_array_get(json_object_get(layer, "experts"), 0);
+    ck_assert_ptr_null(json_object_get(layer, "dying"));
+    ck_assert_ptr_null(json_object_get(layer, "drift"));
+    ck_assert_ptr_null(json_object_get(expert, "ece"));
+    equal(merged, "not_merged", "['drift', 'dying', 'cache', 'coverage', 'ece']");
+    ck_assert(number(merged, "merged") == 2);
+    json_decref(merged);
+}
+END_TEST
+
+START_TEST(what_only_one_has_is_gone)
+{
+    json_t *merged = merged_of("{'layers': [{'name': 'a', 'rows': 1, 'top_k': 1, 'experts': "
+                               "[{'index': 0, 'selected': 1, 'ranks': [1]}], 'pairs': []}]}",
+                               "{'layers': [{'name': 'a', 'rows': 1, 'top_k': 1, 'experts': "
+                               "[{'index': 0, 'selected': 1}]}]}");
+    json_t *layer = json_array_get(json_object_get(merged, "layers"), 0);
+    ck_assert_ptr_null(json_object_get(layer, "pairs"));
+    ck_assert_ptr_null(json_object_get(layer, "usage_entropy_bits"));
+    equal(json_array_get(json_object_get(layer, "experts"), 0), "selected", "2");
+    json_decref(merged);
+}
+END_TEST
+
+static void refused(const char *a, const char *b, const char *part)
+{
+    struct moed_client_error err = {0};
+    json_t *into = json_of(a), *from = json_of(b);
+    ck_assert_int_eq(merge_add(into, from, &err), -1);
+    ck_assert_msg(strstr(err.text, part) != NULL, "%s", err.text);
+    json_decref(into);
+    json_decref(from);
+}
+
+#define LAYER(rows, selected)                                                                      \
+    "{'layers': [{'name': 'a', 'rows': " rows ", 'top_k': 1, 'experts': [{'index': 0, "            \
+    "'selected': " selected "}]}]}"
+
+START_TEST(what_differs_is_named)
+{
+    refused("{'model': 'a', 'layers': []}", "{'model': 'b', 'layers': []}", "'model'");
+    refused("{'window': '5m', 'layers': []}", "{'layers': []}", "'window'");
+    refused(LAYER("1", "1"), "{'layers': []}", "'layers'");
+    refused(LAYER("1", "1"), "{'layers': [{'name': 'b'}]}", "layers[0]: 'name'");
+    refused(LAYER("1", "1"), "{'layers': [{'name': 'a', 'top_k': 1, 'experts': []}]}", "'experts'");
+    refused(LAYER("1", "9223372036854775807"), LAYER("1", "1"), "'selected'");
+}
+END_TEST
+
+TEST_MAIN("moectl merge", counts_add_up_and_means_are_weighted, figures_follow_from_the_sums,
+          what_cannot_be_merged_is_gone_and_named, what_only_one_has_is_gone, what_differs_is_named)

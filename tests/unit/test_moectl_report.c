@@ -1,0 +1,174 @@
+/* What is found in a routing document, and what is not: each kind once on either side of chance. */
+#include <string.h>
+
+#include "clients/c/moectl/report.h"
+#include "support.h"
+
+/* A layer of `experts` experts with these selections; `more` are further members of it. */
+static struct document *document_of(unsigned long long rows, size_t top_k, size_t experts,
+                                    const unsigned long long *selected, const char *more)
+{
+    char text[4096];
+    int used = snprintf(text, sizeof text,
+                        "{\"model\": \"m\", \"version\": \"1\", \"layers\": [{\"name\": \"moe\", "
+                        "\"rows\": %llu, \"top_k\": %zu%s, \"experts\": [",
+                        rows, top_k, more);
+    for (size_t i = 0; i < experts; i++)
+        used += snprintf(text + used, sizeof text - (size_t)used,
+                         "%s{\"index\": %zu, \"selected\": %llu}", i ? ", " : "", i, selected[i]);
+    snprintf(text + used, sizeof text - (size_t)used, "]}]}");
+    struct moed_client_error err = {0};
+    struct document *document = document_read(text, strlen(text), "test", &err);
+    ck_assert_msg(document != NULL, "%s", err.text);
+    return document;
+}
+
+/* The first finding of that kind; NULL: none. */
+static json_t *found(json_t *findings, const char *kind)
+{
+    size_t i;
+    json_t *finding;
+    json_array_foreach(findings, i, finding)
+    {
+        if (strcmp(json_string_value(json_object_get(finding, "kind")), kind) == 0)
+            return finding;
+    }
+    return NULL;
+}
+
+static json_t *report_of(struct document *now, struct document *before, uint64_t cache)
+{
+    struct moed_client_error err = {0};
+    json_t *findings = report_make(now, before, cache, &err);
+    ck_assert_msg(findings != NULL, "%s", err.text);
+    document_free(now);
+    document_free(before);
+    return findings;
+}
+
+#define SELECTED(...)                                                                              \
+    (const unsigned long long[])                                                                   \
+    {                                                                                              \
+        __VA_ARGS__                                                                                \
+    }
+
+START_TEST(an_even_layer_is_quiet)
+{
+    json_t *findings =
+        report_of(document_of(1000, 1, 4, SELECTED(260, 240, 255, 245), ""), NULL, 0);
+    for (size_t i = 0; i < json_array_size(findings); i++)
+        ck_assert_str_eq(json_string_value(json_object_get(json_array_get(findings, i), "kind")),
+                         "cache");
+    json_decref(findings);
+}
+END_TEST
+
+START_TEST(hot_and_unused_want_more_than_chance)
+{
+    json_t *findings = report_of(document_of(1000, 1, 4, SELECTED(600, 200, 200, 0), ""), NULL, 0);
+    ck_assert_int_eq(json_integer_value(json_object_get(found(findings, "hot"), "expert")), 0);
+    ck_assert_int_eq(json_integer_value(json_object_get(found(findings, "unused"), "expert")), 3);
+    json_decref(findings);
+    findings = report_of(document_of(5, 1, 4, SELECTED(3, 1, 1, 0), ""), NULL, 0);
+    ck_assert_ptr_null(found(findings, "hot"));
+    ck_assert_ptr_null(found(findings, "unused"));
+    ck_assert_ptr_nonnull(found(findings, "unseen"));
+    json_decref(findings);
+}
+END_TEST
+
+START_TEST(a_gate_collapses_or_cannot_decide)
+{
+    json_t *findings = report_of(
+        document_of(1000, 1, 4, SELECTED(1000, 0, 0, 0), ", \"gate_entropy_bits\": 0.1"), NULL, 0);
+    ck_assert_ptr_nonnull(found(findings, "collapsed"));
+    ck_assert_ptr_null(found(findings, "undecided"));
+    json_decref(findings);
+    findings = report_of(
+        document_of(1000, 1, 4, SELECTED(250, 250, 250, 250), ", \"gate_entropy_bits\": 1.95"),
+        NULL, 0);
+    ck_assert_ptr_null(found(findings, "collapsed"));
+    ck_assert_ptr_nonnull(found(findings, "undecided"));
+    json_decref(findings);
+}
+END_TEST
+
+START_TEST(redundant_experts_go_together)
+{
+    static const char PAIRS[] = ", \"pairs\": [[0, 1, 198], [2, 3, 60], [0, 9, 1]]";
+    json_t *findings =
+        report_of(document_of(1000, 2, 5, SELECTED(200, 210, 400, 390, 800), PAIRS), NULL, 0);
+    json_t *finding = found(findings, "redundant");
+    ck_assert_int_eq(json_integer_value(json_array_get(json_object_get(finding, "experts"), 1)), 1);
+    json_decref(findings);
+}
+END_TEST
+
+START_TEST(dying_experts_and_recorded_drift_are_passed_on)
+{
+    json_t *findings = report_of(
+        document_of(1000, 1, 4, SELECTED(250, 250, 250, 250),
+                    ", \"dying\": [2], \"drift\": {\"reference\": {\"js_bits\": 0.1, \"psi\": 0.5, "
+                    "\"p_value\": 0.0}, \"previous\": {\"js_bits\": 0.1, \"psi\": 0.5, "
+                    "\"p_value\": 0.2}}"),
+        NULL, 0);
+    ck_assert_int_eq(json_integer_value(json_object_get(found(findings, "dying"), "expert")), 2);
+    ck_assert_ptr_nonnull(strstr(
+        json_string_value(json_object_get(found(findings, "drift"), "text")), "the reference"));
+    json_decref(findings);
+}
+END_TEST
+
+START_TEST(a_cache_holds_the_most_used)
+{
+    static const char CACHE[] =
+        ", \"cache\": [{\"size\": 2, \"lru\": 0.5, \"lfu\": 0.6, \"belady\": 0.7}]";
+    json_t *findings =
+        report_of(document_of(1000, 1, 5, SELECTED(100, 400, 200, 250, 50), CACHE), NULL, 3);
+    static const double FIXED[] = {0.4, 0.65, 0.85, 0.95}; /* 1, 2, 3 as asked, 4 */
+    size_t at = 0;
+    for (size_t i = 0; i < json_array_size(findings); i++) {
+        json_t *finding = json_array_get(findings, i);
+        if (!json_object_get(finding, "fixed"))
+            continue;
+        ck_assert(fabs(json_number_value(json_object_get(finding, "fixed")) - FIXED[at]) < 1e-12);
+        ck_assert((strstr(json_string_value(json_object_get(finding, "text")), "LRU 50.0 %") !=
+                   NULL) == (at == 1));
+        at++;
+    }
+    ck_assert_uint_eq(at, 4);
+    json_decref(findings);
+}
+END_TEST
+
+START_TEST(what_moved_is_told_apart_from_chance)
+{
+    json_t *findings = report_of(document_of(1000, 1, 3, SELECTED(600, 200, 200), ""),
+                                 document_of(1000, 1, 3, SELECTED(200, 200, 600), ""), 0);
+    ck_assert_ptr_nonnull(found(findings, "drift"));
+    ck_assert_ptr_nonnull(found(findings, "change"));
+    json_decref(findings);
+    findings = report_of(document_of(10, 1, 3, SELECTED(5, 3, 2), ""),
+                         document_of(10, 1, 3, SELECTED(3, 3, 4), ""), 0);
+    ck_assert_ptr_null(found(findings, "drift"));
+    ck_assert_ptr_nonnull(found(findings, "stable"));
+    json_decref(findings);
+}
+END_TEST
+
+START_TEST(documents_of_different_models_are_refused)
+{
+    struct moed_client_error err = {0};
+    struct document *a = document_of(1, 1, 2, SELECTED(1, 0), "");
+    struct document *b = document_of(1, 1, 3, SELECTED(1, 0, 0), "");
+    ck_assert_ptr_null(report_make(a, b, 0, &err));
+    ck_assert_msg(strstr(err.text, "layer 'moe'") != NULL, "%s", err.text);
+    document_free(a);
+    document_free(b);
+}
+END_TEST
+
+TEST_MAIN("moectl report", an_even_layer_is_quiet, hot_and_unused_want_more_than_chance,
+          a_gate_collapses_or_cannot_decide, redundant_experts_go_together,
+          dying_experts_and_recorded_drift_are_passed_on, a_cache_holds_the_most_used,
+          what_moved_is_told_apart_from_chance, documents_of_different_models_are_refused)
