@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from moed.fx_trace import trace, traceable
+from moed.graph import PLAIN, Graph
 from moed.layers import AttentiveGate, Gate, MoE, MultiGateMoE
 from moed.modules import CheckpointSequential, Residual
 from moed.ops import INFERENCE_NO_OPS, OP_OF_MODULE, OPS, REQUIRED, ExportError, default_of, require
@@ -60,14 +61,32 @@ class Describer:
         module = _expanded(module, row, path)
         if not isinstance(module, nn.Sequential):
             module = nn.Sequential(OrderedDict({"moe" if type(module) in MIXTURES else "0": module}))
-        objects = []
+        objects, values = [], {"input": row}
         for name, layer in module._modules.items():  # named_children() leaves out a layer that stands there twice
             own_path = isinstance(module, CheckpointSequential) and module.paths[name] or f"{path}.{name}"
-            described, row = self.layer(layer, row, own_path, scope, prefix, name)
+            links = module.links[name] if isinstance(module, Graph) else PLAIN
+            source, others = row if links.input is None else values[links.input], [values[other] for other in links.of]
+            described, row = self.layer(layer, source, own_path, scope, prefix, name, others)
+            given = None if links.input is None else _value_name(prefix, links.input)
+            _name_input(objects, described, given, f"{prefix}{name}_input")
+            if links != PLAIN:
+                self.link(described, links, prefix, own_path)
+                values[links.result] = row
             objects += described
         return objects, row
 
-    def layer(self, layer, row, path, scope, prefix, name):
+    def link(self, described, links, prefix, path):
+        """Adds the keys by which layers read each other; nested lists' names are joined as those of layers."""
+        require(len(described) > 0, path, "does nothing, and another layer reads it by name")
+        self.need(3)
+        if links.input is not None:
+            described[0]["input"] = _value_name(prefix, links.input)
+        if links.of:
+            described[0]["of"] = [_value_name(prefix, other) for other in links.of]
+        if links.result is not None:
+            described[-1]["result"] = _value_name(prefix, links.result)
+
+    def layer(self, layer, row, path, scope, prefix, name, others=()):
         """(list of layer objects, output row): none of a Dropout, several of a module that is made of others.
 
         The format has no nesting without a meaning, so the names of nested layers are joined.
@@ -87,7 +106,7 @@ class Describer:
         if prefix + name == self.key_layer and described["op"] != "residual":
             described = {"op": described["op"], "name": self.key_layer, **described}
         self.categories = None
-        out = _run(layer, row, path)
+        out = _run(layer, row, path, others)
         require(2 <= out.dim() <= 1 + MOST_AXES, path,
                 f"gives rows of shape {list(out.shape[1:])}; a server's have 1 to {MOST_AXES} axes (of one number per "
                 "row keep the axis: leave squeeze(-1) or view(-1) out)")
@@ -261,14 +280,33 @@ def _expanded(module, row, path):
     return of_pytorch(module, path) if type(module) in (nn.TransformerEncoder, nn.TransformerEncoderLayer) else module
 
 
-def _run(layer, row, path):
+def _value_name(prefix, name):
+    """"input" is the list's own input, wherever it is read."""
+    return name if name == "input" else (prefix + name)[-64:]
+
+
+def _name_input(before, described, given, name):
+    """What a nested list calls its input is `given` in the list around it, or what comes before, which gets a name."""
+    readers = [layer for layer in described if "input" in (layer.get("input"), *layer.get("of", ()))]
+    if not readers or not before and given is None:
+        return
+    if given is None:
+        given = before[-1].setdefault("result", name[-64:])
+    for layer in readers:
+        if layer.get("input") == "input":
+            layer["input"] = given
+        if "of" in layer:
+            layer["of"] = [given if other == "input" else other for other in layer["of"]]
+
+
+def _run(layer, row, path, others=()):
     if type(layer) in (Residual, *MIXTURES):
         # An in-place activation is harmless in a plain chain. In a branch it also changes what the other branches
         # read, which is not what the same layers mean in a checkpoint. Of x and -x it changes one.
         for sample in (row, -row):
             require(_leaves_alone(layer, sample, path), path,
                     "a layer inside changes the shared input in place; give it inplace=False")
-    return _output(layer, row, path)
+    return _output(layer, row, path, others)
 
 
 def _leaves_alone(layer, row, path):
@@ -277,8 +315,8 @@ def _leaves_alone(layer, row, path):
     return torch.equal(given, row)
 
 
-def _output(layer, row, path):
+def _output(layer, row, path, others=()):
     try:
-        return layer(row)
+        return layer(row, *others)
     except (RuntimeError, ValueError, IndexError) as error:
         raise ExportError(f"{path}: does not accept rows of shape {list(row.shape[1:])}: {error}") from None

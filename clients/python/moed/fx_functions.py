@@ -1,18 +1,18 @@
-"""What a call in a forward() is as layers: functions of PyTorch and methods of tensors.
+"""What a call in a forward() is as layers: functions of PyTorch and methods of tensors that take one value.
 
-A handler is given the Translation (fx_trace.py) and the call; it gives the value that the call starts from and the
-layers that follow: none for what does nothing, one with weights as (name, layer, path). What it cannot express it
-refuses.
+A handler is given the Translation and the call; it gives the value that the call starts from and the layers that
+follow: none for what does nothing, Named ones with weights. What it cannot express it refuses. Calls that join values
+are in fx_joins.py.
 """
 
-import math
 import operator
 
 import torch
 from torch import fx, nn
 from torch.nn import functional
 
-from moed import modules
+from moed import functions, modules
+from moed.fx_translation import HANDLERS, Named
 from moed.ops import ExportError, require
 
 
@@ -96,12 +96,21 @@ def _permute(translation, node):
 def _reduction(layer_type):
     def handle(translation, node):
         source, axes, keepdim = translation.bind(node, "input", dim=None, keepdim=False)
-        if axes is None or keepdim:
-            translation.refuse(node, "it needs its dim, and no keepdim")
+        if axes is None:
+            translation.refuse(node, "it needs its dim")
         row_axes = [translation.row_axis(node, source, axis) for axis in ([axes] if isinstance(axes, int) else axes)]
-        # The last axis first: the others keep their numbers.
-        return source, *(layer_type(axis) for axis in sorted(row_axes, reverse=True))
+        return source, *_reduced(translation, node, source, layer_type, row_axes, keepdim)
     return handle
+
+
+def _reduced(translation, node, source, layer_type, axes, keepdim):
+    """The last axis first: the others keep their numbers. Rows always have an axis: one may be put there first."""
+    shape = translation.shape(source)
+    if keepdim and len(shape) == len(axes):
+        return [modules.Reshape(*shape, 1), *(layer_type(axis) for axis in sorted(axes, reverse=True)),
+                *([modules.Reshape(*translation.shape(node))] if len(shape) > 1 else [])]
+    return [*(layer_type(axis) for axis in sorted(axes, reverse=True)),
+            *([modules.Reshape(*translation.shape(node))] if keepdim else [])]
 
 
 def _select(translation, node):
@@ -116,14 +125,57 @@ def _select_layer(translation, node, source, axis, index):
 
 def _getitem(translation, node):
     source, index = node.args
-    if source.op == "call_module" and isinstance(translation.modules[source.target], nn.MultiheadAttention):
+    if isinstance(translation.values[source], (tuple, list)) and isinstance(index, int):
+        return _part(translation, node, source, index)
+    if not isinstance(source, fx.Node) or not isinstance(translation.values[source], torch.Tensor):
+        translation.refuse(node, "only entries of a tensor")
+    return source, *_entries(translation, node, source, index if isinstance(index, tuple) else (index,))
+
+
+def _part(translation, node, source, index):
+    """One of several results."""
+    called = translation.modules[source.target] if source.op == "call_module" else None
+    if isinstance(called, nn.MultiheadAttention):
         return _attention(translation, node, source, index)
-    index = index if isinstance(index, tuple) else (index,)
-    axes = [axis for axis, entry in enumerate(index) if entry != slice(None)]
-    tensor = isinstance(translation.values[source], torch.Tensor)
-    if len(axes) != 1 or not isinstance(index[axes[0]], int) or not tensor:
-        translation.refuse(node, "only one entry of one axis, as in x[:, 0]")
-    return source, _select_layer(translation, node, source, axes[0], index[axes[0]])
+    if called is not None and index in (0, -len(translation.values[source])):
+        return (source,)  # an adapter says what layer it is
+    if source.target in (torch.chunk, torch.split, "chunk", "split"):
+        return _piece(translation, node, source, index)
+    if source.target in (torch.max, "max") and index == 0:
+        value, axis, keepdim = translation.bind(source, "input", "dim", keepdim=False)
+        axis = translation.row_axis(node, value, axis)
+        return value, *_reduced(translation, node, value, functions.Max, [axis], keepdim)
+    translation.refuse(node, "no layer of a checkpoint gives several things")
+
+
+def _piece(translation, node, source, index):
+    """Of chunk or split."""
+    value, axis = source.args[0], source.kwargs.get("dim", source.args[2] if len(source.args) > 2 else 0)
+    row_axis, sizes = translation.row_axis(node, value, axis), [part.shape[axis] for part in translation.values[source]]
+    index %= len(sizes)
+    return value, functions.Slice(row_axis, sum(sizes[:index]), sum(sizes[:index + 1]))
+
+
+def _entries(translation, node, source, index):
+    """Slices first, then single entries from the last axis to the first: the others keep their numbers."""
+    shape, plain = translation.values[source].shape, [entry for entry in index if entry is not Ellipsis]
+    if len(plain) < len(index):
+        at = index.index(Ellipsis)
+        index = (*index[:at], *[slice(None)] * (len(shape) - len(plain)), *index[at + 1:])
+    if index[:1] != (slice(None),) or not all(isinstance(entry, (int, slice)) for entry in index):
+        translation.refuse(node, "only entries and slices of a row's axes, as in x[:, 0] and x[:, 1:3]")
+    cut = [(axis, *entry.indices(shape[axis])) for axis, entry in enumerate(index)
+           if isinstance(entry, slice) and entry != slice(None)]
+    if any(step != 1 or start >= end for _, start, end, step in cut):
+        translation.refuse(node, "only slices without a step that are not empty")
+    single = [(axis, entry % shape[axis]) for axis, entry in enumerate(index) if isinstance(entry, int)]
+    return [*(functions.Slice(axis - 1, start, end) for axis, start, end, _ in cut),
+            *(modules.Select(entry, axis - 1) for axis, entry in reversed(single))]
+
+
+def _narrow(translation, node):
+    source, axis, start, length = translation.bind(node, "input", "dim", "start", "length")
+    return source, functions.Slice(translation.row_axis(node, source, axis), start, start + length)
 
 
 def _attention(translation, node, call, index):
@@ -139,96 +191,78 @@ def _attention(translation, node, call, index):
         layer = modules.SelfAttention.of(attention)
     except ValueError as error:
         raise ExportError(f"{path}: {error}") from None
-    return given[0], (call.target.replace(".", "_"), layer, path)
+    return given[0], Named(call.target.replace(".", "_"), layer, path)
 
 
-def _add(translation, node):
-    a, b = node.args[:2]
-    if not all(isinstance(value, fx.Node) for value in (a, b)) or len(node.args) > 2 or node.kwargs:
-        translation.refuse(node, "only x + f(x) and x + a parameter can be exported")
-    for value, other in ((a, b), (b, a)):
-        if translation.parameter(value) is not None:
-            return other, (value.name, _position_embedding(translation, node, value, other), translation.path)
-    first, last = sorted((a, b), key=translation.order.get)
-    steps = translation.chain(first, last)
-    if not steps:
-        translation.refuse(node, "twice the same; multiply it by 2")
-    return first, modules.Residual(modules.CheckpointSequential(steps))
+def _to(translation, node):
+    """to(), type_as() and their like: all is float32 here."""
+    if translation.values[node].dtype != translation.values[node.args[0]].dtype:
+        translation.refuse(node, f"a checkpoint computes in float32, not {translation.values[node].dtype}")
+    return (node.args[0],)
 
 
-def _position_embedding(translation, node, parameter, x):
-    values = translation.parameter(parameter)
-    shape = translation.shape(x)
-    if list(values.shape) not in (shape, [1, *shape]):
-        translation.refuse(node, f"{parameter} has shape {list(values.shape)}, but rows have {shape}")
-    layer = modules.PositionEmbedding(*shape)
-    layer.weight.data = values.detach().reshape(shape)
-    return layer
+def _with(layer_type, *names, **defaults):
+    """A function whose further arguments are the layer's, by the same names; inplace changes nothing here."""
+    def handle(translation, node):
+        source, *settings, _ = translation.bind(node, "input", *names, **defaults, inplace=False)
+        return source, layer_type(**dict(zip([*names, *defaults], settings)))
+    return handle
 
 
-def _concatenate(translation, node):
-    parts, axis = translation.bind(node, "tensors", dim=0)
-    token = translation.parameter(parts[0]) if len(parts) == 2 else None
-    if token is None or axis not in (1, -2) or translation.values[node].dim() != 3 or token.numel() != token.shape[-1]:
-        translation.refuse(node, "only a learned token before the positions of a row")
-    layer = modules.ClassToken(token.numel())
-    layer.weight.data = token.detach().reshape(-1)
-    return parts[1], (parts[0].name, layer, translation.path)
+def _normalize(translation, node):
+    source, p, axis, eps, _ = translation.bind(node, "input", p=2.0, dim=1, eps=1e-12, out=None)
+    if p != 2:
+        translation.refuse(node, "only by the 2-norm")
+    return source, functions.L2Normalize(translation.row_axis(node, source, axis), eps)
 
 
-def _multiply(translation, node):
-    a, b = node.args
-    if isinstance(a, fx.Node) and isinstance(b, fx.Node):
-        return _glu(translation, node, a, b)
-    source, factor = (a, b) if isinstance(a, fx.Node) else (b, a)
-    return source, modules.Scale(factor)
+def _amax(translation, node):
+    source, axis, keepdim = translation.bind(node, "input", "dim", keepdim=False)
+    if not isinstance(axis, int):
+        translation.refuse(node, "only along one axis")
+    axis = translation.row_axis(node, source, axis)
+    return source, *_reduced(translation, node, source, functions.Max, [axis], keepdim)
 
 
-def _divide(translation, node):
-    source, divisor = node.args
-    if not isinstance(divisor, (int, float)) or abs(math.frexp(divisor)[0]) != 0.5:
-        translation.refuse(node, "only division by a power of two is exactly a multiplication; "
-                                 "multiply by a number instead")
-    return source, modules.Scale(1 / divisor)
+def _log_softmax(translation, node):
+    source, layer = _functional_softmax(translation, node)
+    return source, nn.LogSoftmax(dim=layer.dim)
 
 
-def _power(translation, node):
-    source, exponent = translation.bind(node, "input", "exponent")
-    if exponent != 3:
-        translation.refuse(node, "only the third power")
-    return source, modules.Cube()
+def _weights(translation, node, *given):
+    """The tensors of a functional layer: all of them parameters, or nothing."""
+    values = [translation.parameter(value) for value in given]
+    if any(value is None and weight is not None for value, weight in zip(values, given)):
+        translation.refuse(node, "only with weights that are the same for every row")
+    return values
 
 
-def _glu(translation, node, a, b):
-    """activation(gate(x)) * up(x), in either order."""
-    for activated, up in ((a, b), (b, a)):
-        activation = _activation(translation, activated)
-        gate = activated.args[0] if activation else None
-        if gate is not None and all(_is_linear(translation, value) for value in (gate, up)) and gate.args == up.args:
-            name = f"{gate.target}_{up.target}".replace(".", "_")
-            return gate.args[0], (name, _glu_layer(translation, gate, up, activation), translation.path)
-    translation.refuse(node, "only a number times x, and activation(linear(x)) * linear(x)")
+def _named(translation, node, layer, **tensors):
+    for name, tensor in tensors.items():
+        setattr(layer, name, None if tensor is None else nn.Parameter(tensor.detach().clone()))
+    return Named(node.name, layer, translation.place(node))
 
 
-def _activation(translation, node):
-    """The name a GLU has for the activation that `node` calls; None if it has none."""
-    called = translation.modules[node.target] if node.op == "call_module" else None
-    if node.target is functional.gelu:
-        return GELUS.get(translation.bind(node, "input", approximate="none")[1])
-    if type(called) is nn.GELU:
-        return GELUS.get(called.approximate)
-    return GLU_ACTIVATIONS.get(type(called) if called is not None else node.target)
+def _linear(translation, node):
+    source, *given = translation.bind(node, "input", "weight", bias=None)
+    weight, bias = _weights(translation, node, *given)
+    layer = nn.Linear(*reversed(weight.shape), bias=bias is not None)
+    return source, _named(translation, node, layer, weight=weight, bias=bias)
 
 
-def _is_linear(translation, node):
-    return node.op == "call_module" and type(translation.modules[node.target]) is nn.Linear
+def _matmul(translation, node):
+    source, right = node.args[:2]
+    (weight,) = _weights(translation, node, right)
+    row = isinstance(source, fx.Node) and translation.parameter(source) is None
+    if weight is None or weight.dim() != 2 or not row:
+        translation.refuse(node, "only a row times a parameter of two axes")
+    return source, _named(translation, node, nn.Linear(*weight.shape, bias=False), weight=weight.t())
 
 
-def _glu_layer(translation, gate, up, activation):
-    gate, up = translation.modules[gate.target], translation.modules[up.target]
-    layer = modules.GLU(gate.in_features, gate.out_features, activation)
-    layer.gate, layer.up = gate, up
-    return layer
+def _layer_norm(translation, node):
+    source, shape, *given, eps = translation.bind(node, "input", "normalized_shape", weight=None, bias=None, eps=1e-5)
+    weight, bias = _weights(translation, node, *given)
+    return source, _named(translation, node, nn.LayerNorm(tuple(shape), eps), weight=weight, bias=bias)
 
 
 def _pool(layer_type):
@@ -237,37 +271,47 @@ def _pool(layer_type):
     return handle
 
 
-GLU_ACTIVATIONS = {functional.silu: "silu", nn.SiLU: "silu", functional.sigmoid: "sigmoid", torch.sigmoid: "sigmoid",
-                   "sigmoid": "sigmoid", nn.Sigmoid: "sigmoid", functional.relu: "relu", torch.relu: "relu",
-                   "relu": "relu", nn.ReLU: "relu"}
-GELUS = {"none": "gelu", "tanh": "gelu_tanh"}
-
-# By function, and by method name.
-HANDLERS = {}
 for _targets, _handler in (
         ((functional.relu, torch.relu, torch.relu_, "relu", "relu_"), _plain(nn.ReLU, inplace=False)),
         ((functional.silu,), _plain(nn.SiLU, inplace=False)),
         ((functional.tanh, torch.tanh, "tanh"), _plain(nn.Tanh)),
         ((functional.sigmoid, torch.sigmoid, "sigmoid"), _plain(nn.Sigmoid)),
+        ((functional.relu6,), _plain(nn.ReLU6, inplace=False)),
+        ((functional.mish,), _plain(nn.Mish, inplace=False)),
+        ((functional.hardswish,), _plain(nn.Hardswish, inplace=False)),
+        ((functional.hardsigmoid,), _plain(nn.Hardsigmoid, inplace=False)),
+        ((torch.exp, "exp"), _plain(functions.Exp)),
+        ((torch.log, "log"), _plain(functions.Log)),
+        ((torch.sqrt, "sqrt"), _plain(functions.Sqrt)),
+        ((functional.elu,), _with(nn.ELU, alpha=1.0)),
+        ((functional.leaky_relu,), _with(nn.LeakyReLU, negative_slope=0.01)),
+        ((functional.softplus,), _with(nn.Softplus, beta=1, threshold=20)),
+        ((functional.hardtanh,), _with(nn.Hardtanh, min_val=-1.0, max_val=1.0)),
+        ((torch.clamp, torch.clip, "clamp", "clip"), _with(functions.Clamp, min=None, max=None)),
+        (("clamp_min",), lambda translation, node: (node.args[0], functions.Clamp(min=node.args[1]))),
         ((torch.softmax, "softmax"), _softmax),
         ((functional.softmax,), _functional_softmax),
+        ((functional.log_softmax,), _log_softmax),
         ((functional.gelu,), _gelu),
         ((functional.dropout,), _dropout),
-        (("contiguous", "float", "long", "detach", "clone"), _same),
+        ((functional.normalize,), _normalize),
+        ((torch.amax, "amax"), _amax),
+        (("contiguous", "long", "detach", "clone"), _same),
+        (("float", "to", "type_as", "type"), _to),
         ((torch.flatten, "flatten"), _flatten),
-        ((torch.reshape, "reshape", "view"), _reshape),
+        ((torch.reshape, "reshape", "view", "unflatten"), _reshape),
         ((torch.squeeze, torch.unsqueeze, "squeeze", "unsqueeze"), _squeeze),
         ((torch.transpose, "transpose"), _transpose),
         ((torch.permute, "permute"), _permute),
         ((torch.mean, "mean"), _reduction(modules.Mean)),
         ((torch.sum, "sum"), _reduction(modules.Sum)),
         ((torch.select, "select"), _select),
+        ((torch.narrow, "narrow"), _narrow),
         ((operator.getitem,), _getitem),
-        ((operator.add, operator.iadd, torch.add, "add", "add_"), _add),
-        ((operator.mul, operator.imul, torch.mul, "mul"), _multiply),
-        ((operator.truediv, torch.div, "div"), _divide),
-        ((operator.pow, torch.pow, "pow"), _power),
-        ((torch.cat,), _concatenate),
+        ((functional.linear,), _linear),
+        ((torch.matmul, operator.matmul, "matmul"), _matmul),
+        ((functional.layer_norm,), _layer_norm),
+        ((functional.adaptive_avg_pool2d,), _pool(nn.AdaptiveAvgPool2d)),
         ((functional.max_pool2d,), _pool(nn.MaxPool2d)),
         ((functional.avg_pool2d,), _pool(nn.AvgPool2d))):
     HANDLERS.update(dict.fromkeys(_targets, _handler))

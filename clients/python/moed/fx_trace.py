@@ -1,9 +1,7 @@
-"""Translates the forward() of any nn.Module: torch.fx records what it calls, and every call becomes a layer.
+"""Records the forward() of any nn.Module with torch.fx, has it translated, and compares.
 
-What is recorded has to be a chain from the input to the output: calls of layers, of the functions in fx_functions.py,
-and x + f(x), which becomes a Residual. The translation is then run against the module itself, with the module's weights
-and with random ones (a weight that is zero would hide a mistake), so that what is exported is what was meant, or
-nothing.
+fx_translation.py makes layers of the calls. They are then run against the module itself, with the module's weights and
+with random ones (a weight that is zero would hide a mistake), so that what is exported is what was meant, or nothing.
 """
 
 import copy
@@ -15,20 +13,23 @@ import traceback
 import torch
 from torch import fx, nn
 
-from moed import fx_functions, modules
+from moed import fx_functions, fx_joins  # noqa: F401  (their handlers)
+from moed.fx_translation import Translation, called_name, entry_of
 from moed.ops import ExportError, require
 
 TORCH = os.path.dirname(torch.__file__)
 PACKAGE = os.path.dirname(os.path.abspath(__file__))
-ROWS = 3  # more than one, and an unlikely size of anything else
+ROWS = Translation.rows
+OURS = ("moed.modules", "moed.layers", "moed.gates", "moed.graph", "moed.functions")
 
 
 def traceable(module):
     """Whether its forward() is the caller's own, and not PyTorch's or of a class of this package."""
+    if any(base.__module__ in OURS for base in type(module).__mro__):
+        return False
     if isinstance(module, nn.Sequential):
         return type(module).forward is not nn.Sequential.forward
-    ours = any(base.__module__ in ("moed.modules", "moed.layers", "moed.gates") for base in type(module).__mro__)
-    return not ours and type(module).__module__.split(".")[0] != "torch"
+    return type(module).__module__.split(".")[0] != "torch"
 
 
 def trace(module, row, path, keys=None):
@@ -99,7 +100,7 @@ class _Tracer(fx.Tracer):
         except (RuntimeError, ValueError, IndexError, TypeError) as error:
             given = [value for value in args if isinstance(value, torch.Tensor)]
             shapes = ", ".join(str(list(value.shape[1:])) for value in given)
-            raise ExportError(f"{self.inside[0]}.{_name(node)}: does not accept rows of shape {shapes}: "
+            raise ExportError(f"{self.inside[0]}.{called_name(node)}: does not accept rows of shape {shapes}: "
                               f"{str(error).splitlines()[0]}") from None
 
     def call_module(self, module, forward, args, kwargs):
@@ -179,16 +180,6 @@ def _translate(module, rows, path, keys):
     return Translation(module, graph, values, path).layers(keys)
 
 
-def _name(node):
-    """Of the layer, function or method that is called."""
-    return node.target if isinstance(node.target, str) else node.target.__name__
-
-
-def entry_of(result, key):
-    """What forward() gives under a key: that of a dict, the place in a tuple; None: the tensor itself."""
-    return result if key is None else result[key]
-
-
 def _compare(module, translated, rows, path, keys):
     result, (trunk, *branches) = module(rows.clone()), translated
     for key, branch in zip([None] if keys is None else keys, branches or [nn.Identity()]):
@@ -209,117 +200,3 @@ def _with_random_weights(module, generator):
         values = torch.randn(weight.shape, generator=generator)
         weight.copy_(values / max(weight[0].numel(), 1) ** 0.5 if weight.dim() > 1 else 1 + 0.5 * values)
     return module
-
-
-def _fields(output):
-    """What forward() gives, as a dict or a list where it is an object made of several values."""
-    if not (isinstance(output, fx.Node) and output.op == "call_function" and isinstance(output.target, type)):
-        return output
-    fields = inspect.signature(output.target).bind(*output.args, **output.kwargs).arguments
-    return list(fields.values()) if issubclass(output.target, tuple) else fields
-
-
-class Translation:
-    """Walks back from the output. What a call needs to know about its surroundings is asked here."""
-
-    rows = ROWS
-
-    def __init__(self, module, graph, values, path):
-        self.modules = dict(module.named_modules())
-        self.values = values
-        self.path = path
-        self.fixed = {}
-        self.order = {node: index for index, node in enumerate(graph.nodes)}
-        self.input = next(node for node in graph.nodes if node.op == "placeholder")
-        self.output = _fields(next(node for node in graph.nodes if node.op == "output").args[0])
-
-    def layers(self, keys=None):
-        """[all layers], or with keys [shared layers, those of the first key, ...]."""
-        if keys is None:
-            require(isinstance(self.output, fx.Node), self.path,
-                    f"forward gives a {type(self.output).__name__}; a layer gives one tensor")
-            return [modules.CheckpointSequential(self.chain(self.input, self.output))]
-        chains = [self.links(self.input, entry_of(self.output, key)) for key in keys]
-        shared = 0
-        while all(len(chain) > shared and chain[shared][0] is chains[0][shared][0] for chain in chains):
-            shared += 1
-        parts = [chains[0][:shared], *(chain[shared:] for chain in chains)]
-        return [modules.CheckpointSequential([step for _, steps in part for step in steps]) for part in parts]
-
-    def chain(self, start, end):
-        """(name, layer, path) of what leads from one value to another, each step from one value to the next."""
-        return [step for _, steps in self.links(start, end) for step in steps]
-
-    def links(self, start, end):
-        """[(value, the steps that make it of the value before)]"""
-        links, node = [], end
-        while node is not start:
-            require(isinstance(node, fx.Node) and node is not self.input, self.path,
-                    f"{end} does not come from {start} alone; only a chain of layers and x + f(x) can be exported")
-            source, steps = self.step(node)
-            links.insert(0, (node, steps))
-            node = source
-        return links
-
-    def step(self, node):
-        """(the value that `node` is made of, the steps that make it)"""
-        if node.op == "call_module":
-            return self.call(node)
-        handler = fx_functions.HANDLERS.get(node.target) if node.op in ("call_function", "call_method") else None
-        if handler is None:
-            self.refuse(node, "no layer of a checkpoint does that")
-        source, *layers = handler(self, node)
-        return source, [layer if isinstance(layer, tuple) else (node.name, layer, f"{self.path} ({node.name})")
-                        for layer in layers]
-
-    def call(self, node):
-        layer = self.modules[node.target]
-        if len(node.args) != 1 or node.kwargs:
-            self.refuse(node, "a layer has one input")
-        return node.args[0], [(node.target.replace(".", "_"), layer, f"{self.path}.{node.target}")]
-
-    def refuse(self, node, reason):
-        given = [str(arg) for arg in node.args] + [f"{key}={value}" for key, value in node.kwargs.items()]
-        line = node.meta.get("line")
-        raise ExportError(f"{node.meta.get('path', self.path)}: {_name(node)}({', '.join(given)}): {reason}"
-                          f"{f' ({line})' if line else ''}")
-
-    def bind(self, node, *names, **defaults):
-        """The arguments of a call by name; those without a default first. The first is always the tensor."""
-        given = dict(zip([*names, *defaults], node.args))
-        given.update(node.kwargs)
-        if len(node.args) > len(names) + len(defaults) or set(given) - {*names, *defaults} or set(names) - set(given):
-            self.refuse(node, "not with these arguments")
-        return [{**defaults, **given}[name] for name in (*names, *defaults)]
-
-    def shape(self, node):
-        """The shape of a value, as one row has it."""
-        return list(self.values[node].shape[1:])
-
-    def row_axis(self, node, source, axis):
-        """An axis of `source`, batch axis included, as an axis of a row."""
-        rank = self.values[source].dim()
-        if not isinstance(axis, int) or axis % rank == 0:
-            self.refuse(node, "only single axes of a row, not that of the batch")
-        return axis % rank - 1
-
-    def parameter(self, node):
-        """The tensor that a node is if no row has a part in it, or None: a parameter, or what is computed of such.
-
-        Of one that is expanded to all rows, the one before.
-        """
-        while isinstance(node, fx.Node) and node.op == "call_method" and node.target in ("expand", "repeat"):
-            node = node.args[0]
-        fixed = isinstance(node, fx.Node) and isinstance(self.values[node], torch.Tensor) and self.is_fixed(node)
-        return self.values[node] if fixed else None
-
-    def is_fixed(self, node):
-        """Whether a value is the same for all rows of a shape. Their number counts as fixed: comparing shows it."""
-        if node not in self.fixed:
-            self.fixed[node] = _is_number(self.values[node]) or node is not self.input and all(
-                self.is_fixed(before) for before in node.all_input_nodes)
-        return self.fixed[node]
-
-
-def _is_number(value):
-    return isinstance(value, (int, float)) or isinstance(value, tuple) and all(isinstance(part, int) for part in value)

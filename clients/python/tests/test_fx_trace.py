@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from moed import modules
 from moed.layers import Gate, MoE
 from tests.export_case import ExportCase, export, named
 
@@ -111,6 +112,23 @@ class RoundTripTest(ExportCase):
             with self.subTest(shape=shape):
                 self.assert_returns(calling(function, f=linear), shape)
 
+    def test_functions_of_format_3(self):
+        for function in (
+                lambda self, x: functional.elu(self.f(x), 0.5) + functional.leaky_relu(x, 0.2),
+                lambda self, x: functional.softplus(self.f(x)) - functional.mish(x),
+                lambda self, x: functional.hardswish(self.f(x)) * functional.relu6(x),
+                lambda self, x: self.f(x).clamp(min=-0.5, max=0.5).exp(),
+                lambda self, x: (functional.softplus(self.f(x)).sqrt() + 1).log(),
+                lambda self, x: functional.log_softmax(self.f(x), dim=-1) / 3 - 0.5,
+                lambda self, x: functional.normalize(self.f(x), dim=-1) * torch.arange(6.0),
+                lambda self, x: 1 - self.f(x).square() + -x,
+                lambda self, x: torch.cat([self.f(x), x[:, 1:3]], dim=1).reshape(-1, 2, 4).amax(1),
+                lambda self, x: torch.stack([self.f(x), x], dim=1).max(dim=1)[0],
+                lambda self, x: torch.stack([self.f(x), x], dim=-1)[..., 0] @ torch.eye(6),
+                lambda self, x: sum(part.sum(1, keepdim=True) for part in self.f(x).chunk(3, dim=-1)),
+                lambda self, x: functional.layer_norm(functional.linear(x, self.f.weight, self.f.bias), (6,))):
+            self.assert_returns(calling(function, f=nn.Linear(6, 6)), (6,))
+
     def test_values_taken_apart(self):
         def reshape(module, x):
             rows, positions, size = x.shape
@@ -121,6 +139,47 @@ class RoundTripTest(ExportCase):
             return attended
         self.assert_returns(calling(reshape, f=nn.Linear(4, 4)), (3, 4))
         self.assert_returns(calling(attend, f=nn.MultiheadAttention(4, 2, batch_first=True)), (3, 4))
+
+    def test_branches(self):
+        """A projection shortcut, squeeze and excite, attention beside an MLP, and a value that is read three times."""
+        def shortcut(module, x):
+            out = module.c2(functional.relu(module.c1(x)))
+            out += module.short(x)
+            return functional.relu(out)
+        self.assert_returns(nn.Sequential(nn.Conv2d(2, 3, 1), calling(
+            shortcut, c1=nn.Conv2d(3, 4, 3, padding=1), c2=nn.Conv2d(4, 4, 1), short=nn.Conv2d(3, 4, 1))), (2, 4, 4))
+        self.assertIn({"op": "add", "input": "1_c2", "of": ["1_short"]}, self.config()["layers"])
+        self.assert_returns(calling(
+            lambda self, x: x * torch.sigmoid(self.up(functional.relu(self.down(x.mean((2, 3), keepdim=True))))),
+            down=nn.Conv2d(4, 2, 1), up=nn.Conv2d(2, 4, 1)), (4, 5, 5))
+        self.assert_returns(calling(
+            lambda self, x: x + self.attention(x, x, x)[0] + self.mlp(x), mlp=nn.Linear(8, 8),
+            attention=nn.MultiheadAttention(8, 2, batch_first=True)), (3, 8))
+        self.assert_returns(calling(lambda self, x: (self.f(x) * x + self.f2(x)) * torch.sigmoid(self.f2(x)),
+                                    f=nn.Linear(4, 4), f2=nn.Identity()), (4,))
+
+    def test_branches_in_experts_and_residuals(self):
+        def expert(module, x):
+            gate, up = module.f(x).chunk(2, dim=-1)
+            gate, up = gate.clamp(max=7.0), up.clamp(-7.0, 7.0)
+            return module.down((up + 1) * gate * torch.sigmoid(gate * 1.702))
+        experts = [calling(expert, f=nn.Linear(4, 12), down=nn.Linear(6, 4)) for _ in range(3)]
+        moe = MoE(experts, Gate(nn.Linear(4, 3), top_k=2))
+        self.assert_returns(named(moe=moe, block=modules.Residual(nn.Sequential(nn.ReLU(), experts[0]))), (4,))
+
+    def test_norms_written_out(self):
+        class Norm(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.weight = nn.Parameter(torch.ones(6))
+
+            def forward(self, x):
+                dtype = x.dtype
+                x = x.to(torch.float32)
+                x = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)
+                return self.weight * x.to(dtype)
+        self.assert_returns(nn.Sequential(nn.Linear(6, 6), Norm()), (6,))
+        self.assertEqual([layer["op"] for layer in self.config()["layers"]], ["linear", "rms_norm"])
 
     def test_any_gated_linear_unit(self):
         for function in (lambda self, x: self.b(x) * functional.gelu(self.a(x)),
@@ -137,26 +196,28 @@ class RoundTripTest(ExportCase):
 
 
 class RefusalTest(ExportCase):
-    def test_what_is_no_chain_of_layers(self):
+    def test_what_is_no_layer(self):
         a, b = nn.Linear(4, 4), nn.Linear(4, 4)
         for function, message in (
                 (lambda self, x: self.a(x) if x.sum() > 0 else self.b(x), "model: Custom.forward cannot be followed"),
-                (lambda self, x: sum(self.a(x)), r"model: getitem\(a, 2\): only single axes of a row"),
+                (lambda self, x: sum(self.a(x)), r"model: getitem\(a, 0\): only entries and slices of a row's axes"),
                 (lambda self, x: self.missing(x), "model: Custom.forward cannot be followed: .*no attribute 'missing'"),
-                (lambda self, x: self.a(x) + self.b(x), "model: b does not come from a alone"),
-                (lambda self, x: self.a(x) * self.b(x), r"model: mul\(a, b\): only a number times x"),
-                (lambda self, x: torch.sort(self.a(x))[0], r"model: getitem\(sort, 0\): only one entry"),
-                (lambda self, x: torch.exp(self.a(x)), r"model: exp\(a\): no layer of a checkpoint does that"),
-                (lambda self, x: self.a(x) + 1, r"model: add\(a, 1\): only x \+ f\(x\)"),
-                (lambda self, x: self.a(x) / 3, r"model: truediv\(a, 3\): only division by a power of two"),
-                (lambda self, x: self.a(x) ** 2, r"model: pow\(a, 2\): only the third power"),
+                (lambda self, x: self.a(x) / self.b(x), r"model: truediv\(a, b\): only division by a number"),
+                (lambda self, x: torch.sort(self.a(x))[0], r"model: getitem\(sort, 0\): no layer of a check"),
+                (lambda self, x: torch.sin(self.a(x)), r"model: sin\(a\): no layer of a checkpoint does that"),
+                (lambda self, x: self.a(x) ** 4, r"model: pow\(a, 4\): only the second and the third power"),
                 (lambda self, x: self.a(x).mean(), r"model: mean\(a\): it needs its dim"),
                 (lambda self, x: self.a(x).sum(dim=0), r"model: sum\(a, dim=0\): only single axes of a row"),
                 (lambda self, x: self.a(x).view(-1, 2), r"model: view\(a, -1, 2\): only within a row"),
                 (lambda self, x: functional.dropout(self.a(x)), r"model: dropout\(a, .*: it drops out in evaluation"),
                 (lambda self, x: torch.softmax(self.a(x), 1, torch.float64), "softmax needs its dim, and no dtype"),
                 (lambda self, x: self.a(x).double(), r"model: double\(a\): no layer of a checkpoint"),
-                (lambda self, x: self.a(x)[:, 1:3], r"model: getitem\(a, .*only one entry of one axis"),
+                (lambda self, x: self.a(x).half(), r"model: half\(a\): no layer of a checkpoint"),
+                (lambda self, x: self.a(x).to(torch.float16).float(), "a checkpoint computes in float32, not"),
+                (lambda self, x: self.a(x)[:, ::2], r"model: getitem\(a, .*only slices without a step"),
+                (lambda self, x: self.a(x)[1:], r"model: getitem\(a, .*only entries and slices of a row's axes"),
+                (lambda self, x: self.a(x) + self.b(x).unsqueeze(1), "whose rows have the same number of axes"),
+                (lambda self, x: self.a(x)[:, :1] + torch.ones(4), r"a parameter of shape \[4\] makes rows of \[1\]"),
                 (lambda self, x: (self.a(x), self.b(x)), "model: gives a tuple of 2; name its entries"),
                 (lambda self, x: self.act(self.a(x)), "model.act: Softsign has no op"),
                 (lambda self, x: self.a(x[:, :3]), r"model.a: does not accept rows of shape \[3\]: mat1.*4x4\)$")):

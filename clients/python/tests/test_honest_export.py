@@ -155,7 +155,7 @@ class WrapperTest(ExportCase):
         with self.assertRaisesRegex(moed.ExportError, "are integers; say with categories=n"):
             moed.export(positions, torch.zeros(1, 3, dtype=torch.long), self.path)
         moed.export(positions, torch.zeros(1, 3, dtype=torch.long), self.path, categories=7)
-        self.assertEqual(self.config()["layers"], [{"op": "position_embedding", "name": "places"}])
+        self.assertEqual(self.config()["layers"], [{"op": "position_embedding", "name": "add"}])
 
     def test_a_course_that_depends_on_values_is_blamed_on_its_module(self):
         block = calling(lambda self, x: self.fc(x) if x.sum() > 0 else x, fc=nn.Linear(4, 4))

@@ -1,0 +1,227 @@
+"""Turns recorded calls into layers, from the last one back: each says what it is made of.
+
+Calls of layers, and of the functions in fx_functions.py and fx_joins.py, can be layers. Where each reads the one before
+they are a plain list; where values are read elsewhere, or joined, a graph.Graph.
+"""
+
+import inspect
+from typing import Any, Callable, Dict, NamedTuple
+
+import torch
+from torch import fx, nn
+
+from moed import graph, modules
+from moed.ops import INFERENCE_NO_OPS, ExportError, require
+
+HANDLERS: Dict[Any, Callable] = {}  # by function, and by method name; filled by fx_functions.py and fx_joins.py
+
+
+class Named(NamedTuple):
+    """A layer with weights: what to call it, and where it is in the caller's model."""
+
+    name: str
+    layer: nn.Module
+    path: str
+
+
+class Join(NamedTuple):
+    """A layer that joins other values, which are nodes, to the one before it."""
+
+    layer: nn.Module
+    others: tuple
+
+
+class Entry(NamedTuple):
+    """One node's layers: what they are made of, [(name, layer, path), ...], the values that number `at` joins."""
+
+    node: fx.Node
+    source: fx.Node
+    steps: list
+    others: tuple
+    at: int
+
+
+def called_name(node):
+    """Of the layer, function or method that is called."""
+    return node.target if isinstance(node.target, str) else node.target.__name__
+
+
+def entry_of(result, key):
+    """What forward() gives under a key: that of a dict, the place in a tuple; None: the tensor itself."""
+    return result if key is None else result[key]
+
+
+def _fields(output):
+    """What forward() gives, as a dict or a list where it is an object made of several values."""
+    if not (isinstance(output, fx.Node) and output.op == "call_function" and isinstance(output.target, type)):
+        return output
+    fields = inspect.signature(output.target).bind(*output.args, **output.kwargs).arguments
+    return list(fields.values()) if issubclass(output.target, tuple) else fields
+
+
+class Translation:
+    """A recorded graph. What a call needs to know about its surroundings is asked here."""
+
+    rows = 3  # in recorded values: more than one, and an unlikely size of anything else
+
+    def __init__(self, module, recorded, values, path):
+        self.modules = dict(module.named_modules())
+        self.values = values
+        self.path = path
+        self.fixed = {}
+        self.order = {node: index for index, node in enumerate(recorded.nodes)}
+        self.input = next(node for node in recorded.nodes if node.op == "placeholder")
+        self.output = _fields(next(node for node in recorded.nodes if node.op == "output").args[0])
+
+    def layers(self, keys=None):
+        """[all layers], or with keys [shared layers, those of the first key, ...]."""
+        if keys is None:
+            require(isinstance(self.output, fx.Node), self.path,
+                    f"forward gives a {type(self.output).__name__}; a layer gives one tensor")
+            return [self.between(self.input, self.output)]
+        ends = [entry_of(self.output, key) for key in keys]
+        return [self.between(*pair) for pair in self.parts(ends)]
+
+    def parts(self, ends):
+        """(start, end) of what all ends come of, then of each end: as late as all of them come of one value alone."""
+        common = set.intersection(*(self.before(end) for end in ends))
+        for node in sorted(common, key=self.order.get, reverse=True):
+            if isinstance(self.values[node], torch.Tensor) and not self.is_fixed(node):
+                try:
+                    for end in ends:
+                        self.entries(node, end)
+                    return [(self.input, node), *((node, end) for end in ends)]
+                except ExportError:
+                    continue
+        return [(self.input, self.input), *((self.input, end) for end in ends)]
+
+    def before(self, end):
+        """All nodes that `end` is made of, and itself."""
+        found, pending = set(), [end]
+        while pending:
+            node = pending.pop()
+            if node not in found:
+                found.add(node)
+                pending += node.all_input_nodes
+        return found
+
+    def between(self, start, end):
+        """The layers that make one value of another: a CheckpointSequential, or a Graph where values are named."""
+        entries = [entry for entry in self.entries(start, end)]
+        real = {start: start}  # the value that a node is: that of its source, where it has no layers
+        for entry in entries:
+            real[entry.node] = entry.node if entry.steps else real[entry.source]
+        entries = [entry for entry in entries if entry.steps]
+        last, reads = start, []  # (what an entry reads, whether that is the value before it)
+        for entry in entries:
+            reads.append((real[entry.source], real[entry.source] is last))
+            last = entry.node
+        named = {source for source, is_before in reads if not is_before}
+        named.update(real[other] for entry in entries for other in entry.others)
+        if not named:
+            return modules.CheckpointSequential([step for entry in entries for step in entry.steps])
+        names = {node: node.name[:60] for node in named} | {start: "input"}
+        steps, links = [], []
+        for entry, (source, is_before) in zip(entries, reads):
+            steps += entry.steps
+            own = [graph.PLAIN] * len(entry.steps)
+            own[0] = own[0]._replace(input=None if is_before else names[source])
+            own[entry.at] = own[entry.at]._replace(of=tuple(names[real[other]] for other in entry.others))
+            own[-1] = own[-1]._replace(result=names[entry.node] if entry.node in named else None)
+            links += own
+        return graph.Graph(steps, links)
+
+    def entries(self, start, end):
+        """Those of all nodes between, each after what it is made of. Refuses what comes from elsewhere."""
+        entries, done = [], {start}
+        pending = [(end, None)]
+        while pending:
+            node, entry = pending.pop()
+            if entry is not None:
+                entries.append(entry)
+            elif node not in done:
+                require(isinstance(node, fx.Node) and node is not self.input, self.path,
+                        f"{end} does not come from {start} alone")
+                done.add(node)
+                entry = self.entry(node)
+                pending.append((node, entry))
+                pending += [(other, None) for other in reversed((entry.source, *entry.others))]
+        return entries
+
+    def entry(self, node):
+        """What makes `node`."""
+        if node.op == "call_module":
+            return self.call(node)
+        handler = HANDLERS.get(node.target) if node.op in ("call_function", "call_method") else None
+        if handler is None:
+            self.refuse(node, "no layer of a checkpoint does that")
+        source, *layers = handler(self, node)
+        steps, others, at = [], (), 0
+        for layer in layers:
+            if isinstance(layer, Join):
+                at, (layer, others) = len(steps), layer
+            steps.append(tuple(layer) if isinstance(layer, Named) else (node.name, layer, self.place(node)))
+        return Entry(node, source, steps, others, at)
+
+    def call(self, node):
+        layer = self.modules[node.target]
+        if len(node.args) != 1 or node.kwargs or not isinstance(node.args[0], fx.Node):
+            self.refuse(node, "a layer has one input")
+        step = (node.target.replace(".", "_"), layer, f"{self.path}.{node.target}")
+        return Entry(node, node.args[0], [] if type(layer) in INFERENCE_NO_OPS else [step], (), 0)
+
+    # ---- what handlers ask ----
+
+    def place(self, node):
+        return f"{node.meta.get('path', self.path)} ({node.name})"
+
+    def refuse(self, node, reason):
+        given = [str(arg) for arg in node.args] + [f"{key}={value}" for key, value in node.kwargs.items()]
+        line = node.meta.get("line")
+        raise ExportError(f"{node.meta.get('path', self.path)}: {called_name(node)}({', '.join(given)}): {reason}"
+                          f"{f' ({line})' if line else ''}")
+
+    def bind(self, node, *names, **defaults):
+        """The arguments of a call by name; those without a default first. The first is always the tensor."""
+        given = dict(zip([*names, *defaults], node.args))
+        given.update(node.kwargs)
+        if len(node.args) > len(names) + len(defaults) or set(given) - {*names, *defaults} or set(names) - set(given):
+            self.refuse(node, "not with these arguments")
+        return [{**defaults, **given}[name] for name in (*names, *defaults)]
+
+    def shape(self, node):
+        """The shape of a value, as one row has it."""
+        return list(self.values[node].shape[1:])
+
+    def row_axis(self, node, source, axis):
+        """An axis of `source`, batch axis included, as an axis of a row."""
+        rank = self.values[source].dim()
+        if not isinstance(axis, int) or axis % rank == 0:
+            self.refuse(node, "only single axes of a row, not that of the batch")
+        return axis % rank - 1
+
+    def private(self, start, end):
+        """Whether nothing but `end` reads what lies between it and `start`."""
+        inside = self.before(end)
+        return all(set(entry.node.users) <= inside for entry in self.entries(start, end) if entry.node is not end)
+
+    def parameter(self, node):
+        """The tensor that a node is if no row has a part in it, or None: a parameter, or what is computed of such.
+
+        Of one that is expanded to all rows, the one before.
+        """
+        while isinstance(node, fx.Node) and node.op == "call_method" and node.target in ("expand", "repeat"):
+            node = node.args[0]
+        fixed = isinstance(node, fx.Node) and isinstance(self.values[node], torch.Tensor) and self.is_fixed(node)
+        return self.values[node] if fixed else None
+
+    def is_fixed(self, node):
+        """Whether a value is the same for all rows of a shape. Their number counts as fixed: comparing shows it."""
+        if node not in self.fixed:
+            self.fixed[node] = _is_number(self.values[node]) or node is not self.input and all(
+                self.is_fixed(before) for before in node.all_input_nodes)
+        return self.fixed[node]
+
+
+def _is_number(value):
+    return isinstance(value, (int, float)) or isinstance(value, tuple) and all(isinstance(part, int) for part in value)
