@@ -4,6 +4,7 @@
 
 #include <stdatomic.h>
 
+#include "server/changes.h"
 #include "server/http.h"
 #include "server/lanes.h"
 #include "server/options.h"
@@ -16,6 +17,7 @@ struct api {
     struct predict *predict;
     const atomic_bool *stopping; /* a signal has asked for a stop: no longer ready */
     struct totals *totals;       /* of all loops */
+    struct changes *changes;     /* of the repository, that clients wait for */
 };
 
 /* What a request's path names. */

@@ -78,6 +78,7 @@ static void on_drain_asked(uv_async_t *asked)
     struct loop *loop = asked->data;
     const uint64_t timeout_ms = loop->shared->options->drain_timeout_ms;
     uv_timer_start(&loop->drain_limit, on_drain_timeout, timeout_ms, 0);
+    changes_refuse(&loop->changes);
     http_drain(loop->http, DRAIN_GRACE_MS, (unsigned)timeout_ms, on_drained, loop);
 }
 
@@ -108,7 +109,7 @@ static int open_loop(struct loop *loop, struct error *err)
     if (status == 0)
         status = uv_async_init(&loop->uv, &loop->published, on_published);
     if (status == 0)
-        return 0;
+        return changes_init(&loop->changes, &loop->uv, loop->shared->loader, err);
     return error_set(err, ERROR_INTERNAL, "cannot start an event loop: %s", uv_strerror(status));
 }
 
@@ -166,6 +167,7 @@ int loop_start(struct loop *loop, const struct loop_shared *shared, size_t index
     loop->api = (struct api){.options = options,
                              .lanes = &loop->lanes,
                              .predict = &loop->predict,
+                             .changes = &loop->changes,
                              .stopping = shared->stopping,
                              .totals = shared->totals};
     if (start_http(loop, port, err) == 0)
@@ -205,5 +207,6 @@ void loop_close(struct loop *loop)
         uv_run(&loop->uv, UV_RUN_DEFAULT); /* runs the closed handles out */
         uv_loop_close(&loop->uv);
     }
+    changes_close(&loop->changes);
     lanes_close(&loop->lanes);
 }

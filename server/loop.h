@@ -3,7 +3,7 @@
 #define SERVER_LOOP_H
 
 #include "server/api.h"
-#include "server/loader.h"
+#include "server/changes.h"
 
 /* What the loops of a server share. All of it outlives them. */
 struct loop_shared {
@@ -26,6 +26,7 @@ struct loop {
     struct scheduler scheduler;
     struct lanes lanes;
     struct predict predict;
+    struct changes changes;
     struct api api;
     struct http *http;
     uv_async_t published; /* there is a new catalog */

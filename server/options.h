@@ -17,8 +17,9 @@ struct options {
     char *host;                    /* 127.0.0.1 */
     uint64_t port;                 /* 8080; 0: any */
     char *weights;                 /* stored | int8: matrices rounded to 8 bits */
-    char *model_control;           /* none | poll */
+    char *model_control;           /* none | poll | explicit */
     uint64_t model_poll_ms;        /* 15000 */
+    char *load_model;              /* NULL, or names with commas between, or "*" */
     uint64_t strict_start;         /* 0: a model that cannot be served does not end the start */
     uint64_t loops;                /* 1: threads that read, answer and compute what is small */
     uint64_t threads;              /* compute threads; 0: the CPUs the cgroup and affinity allow */

@@ -180,6 +180,10 @@ static int check_together(const struct options *options, struct error *err)
                          "could never be queued",
                          (unsigned long long)options->max_request_rows,
                          (unsigned long long)options->max_queue_rows);
+    if (options->load_model && strcmp(options->model_control, "explicit") != 0)
+        return error_set(err, ERROR_INVALID,
+                         "load_model is for model_control explicit; with %s every model is loaded",
+                         options->model_control);
     if (options->max_body_bytes > options->max_total_body_bytes)
         return error_set(err, ERROR_INVALID,
                          "max_body_bytes (%llu) exceeds max_total_body_bytes (%llu): such a body "

@@ -36,13 +36,19 @@ const struct option_row OPTIONS[OPTION_ROWS] = {
      "differ a "
      "little; gates keep what is stored."},
 
-    {"model_control", OPTION_CHOICE, AT(model_control), 0, 0, "none", NULL, "none|poll", NULL,
+    {"model_control", OPTION_CHOICE, AT(model_control), 0, 0, "none", NULL, "none|poll|explicit",
+     NULL,
      "When models come and go. none: at the start and on SIGHUP. poll: also when the repository "
-     "changes."},
+     "changes. explicit: only those of load_model, and those that clients load and unload by "
+     "POST /v2/repository/models/NAME/load and /unload, which anybody may do who reaches the "
+     "port."},
     {"model_poll_ms", OPTION_COUNT, AT(model_poll_ms), 10, DAY_MS, "15000", NULL, "MILLISECONDS",
      NULL,
      "With model_control poll, how often to look for changes. What is new is loaded once it has "
      "not changed for so long, so that nothing is read while it is being copied."},
+    {"load_model", OPTION_STRING, AT(load_model), 0, 0, "", "fashion-mnist,mnist", "NAMES", NULL,
+     "With model_control explicit, the models to load at the start: names with commas between, or "
+     "* for all."},
     {"strict_start", OPTION_SWITCH, AT(strict_start), 0, 1, "false", NULL, "true|false", NULL,
      "Ends the start with an error if any model cannot be served. Else such a model is told in the "
      "log, in the metrics and at /v2/repository/index, and the others are served."},

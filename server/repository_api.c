@@ -2,6 +2,8 @@
  * is being loaded. */
 #include "server/repository_api.h"
 
+#include <string.h>
+
 #include "proto/oip_repository.h"
 
 enum { MAX_INDEX_BYTES = 64 << 20 };
@@ -37,4 +39,33 @@ void repository_api_index(const struct api *api, struct exchange *exchange,
     buffer_text(&body, "]");
     exchange_reply(exchange, 200, NULL, &body);
     buffer_close(&body);
+}
+
+static void change(const struct api *api, struct exchange *exchange, const struct target *target,
+                   bool unload)
+{
+    struct error err = ERROR_INIT;
+    if (strcmp(api->options->model_control, "explicit") != 0)
+        error_set(&err, ERROR_INVALID,
+                  "clients load and unload models with --model-control explicit only; it is %s",
+                  api->options->model_control);
+    else if (*api->stopping)
+        error_set(&err, ERROR_UNAVAILABLE, "the server is stopping");
+    if (err.code != ERROR_NONE ||
+        oip_decode_change(exchange->body, exchange->body_length, &err) != 0)
+        exchange_reply_error(exchange, &err);
+    else
+        changes_submit(api->changes, exchange, target->name, unload);
+}
+
+void repository_api_load(const struct api *api, struct exchange *exchange,
+                         const struct target *target)
+{
+    change(api, exchange, target, false);
+}
+
+void repository_api_unload(const struct api *api, struct exchange *exchange,
+                           const struct target *target)
+{
+    change(api, exchange, target, true);
 }

@@ -4,6 +4,7 @@
 
 #include "server/api.h"
 
-api_handler repository_api_index;
+/* Loading and unloading are answered when they are done, without holding the loop. */
+api_handler repository_api_index, repository_api_load, repository_api_unload;
 
 #endif

@@ -58,6 +58,8 @@ static const struct route ROUTES[] = {
     {HTTP_GET, "/v1/models/{m}", describe_v1_model, NULL, ROLE_PREDICT, KNOWS_MODEL},
     {HTTP_GET, "/v1/models/{m}/versions/{v}", describe_v1_model, NULL, ROLE_PREDICT, KNOWS_MODEL},
     {HTTP_POST, "/v2/repository/index", repository_api_index, NULL, ROLE_METRICS, NEEDS_BODY},
+    {HTTP_POST, "/v2/repository/models/{m}/load", repository_api_load, NULL, ROLE_ADMIN, NEEDS_BODY},
+    {HTTP_POST, "/v2/repository/models/{m}/unload", repository_api_unload, NULL, ROLE_ADMIN, NEEDS_BODY},
     {HTTP_GET, "/metrics", describe_metrics, NULL, ROLE_METRICS, VITAL},
 };
 /* clang-format on */

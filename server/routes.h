@@ -11,8 +11,8 @@ struct route_params {
     char version[32]; /* "" when the path has none */
 };
 
-/* Who asks: probes, monitoring, or clients of the models. */
-enum role { ROLE_HEALTH, ROLE_METRICS, ROLE_PREDICT };
+/* Who asks: probes, monitoring, clients of the models, or who decides what is served. */
+enum role { ROLE_HEALTH, ROLE_METRICS, ROLE_PREDICT, ROLE_ADMIN };
 
 /* Answers the exchange, now or later; unknown paths get 404, known ones with another method 405. */
 void routes_dispatch(const struct api *api, struct exchange *exchange);

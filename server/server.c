@@ -231,14 +231,17 @@ static void init_loader(struct server *server)
 {
     const struct options *options = server->options;
     const bool polls = strcmp(options->model_control, "poll") == 0;
+    const bool by_name = strcmp(options->model_control, "explicit") == 0;
     const struct loader_options loader = {
         .repository = {.directory = options->models,
-                       .may_be_empty = polls,
+                       .may_be_empty = polls || by_name,
+                       .by_name = by_name,
                        .models = {.loops = options->loops,
                                   .max_batch_rows = options->max_batch_rows,
                                   .threads = loop_threads(options),
                                   .int8 = strcmp(options->weights, "int8") == 0}},
         .poll_ns = polls ? options->model_poll_ms * 1000000 : 0,
+        .wanted = options->load_model,
         .strict = options->strict_start,
         .loops = options->loops,
         .context = server,

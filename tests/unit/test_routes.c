@@ -103,7 +103,7 @@ static struct exchange dispatch_to(enum http_method method, const char *path)
 {
     struct exchange exchange = {.method = method, .method_text = "GET", .path = path};
     reply_error = ERROR_NONE;
-    const struct api api = {&options, &lanes, NULL, &stopping, totals};
+    const struct api api = {&options, &lanes, NULL, &stopping, totals, NULL};
     if (!lanes.catalog)
         (lanes.catalog = catalog_new(NULL, 0))->complete = true;
     routes_dispatch(&api, &exchange);
@@ -152,6 +152,17 @@ START_TEST(health_changes_when_stopping)
     ck_assert_int_eq(dispatch_to(HTTP_GET, "/v2/health/ready").status, 503);
     ck_assert_str_eq(reply_body, "{\"ready\":false}");
     ck_assert_int_eq(dispatch_to(HTTP_GET, "/v2/health/live").status, 200);
+}
+END_TEST
+
+START_TEST(the_repository_is_changed_only_where_clients_may)
+{
+    options.model_control = (char[]){"poll"};
+    ck_assert_int_eq(dispatch_to(HTTP_POST, "/v2/repository/models/a/load").status, 400);
+    expect_text(reply_body, "--model-control explicit only; it is poll");
+    ck_assert_int_eq(dispatch_to(HTTP_GET, "/v2/repository/models/a/unload").status, 405);
+    ck_assert_int_eq(dispatch_to(HTTP_POST, "/v2/repository/index").status, 200);
+    ck_assert_str_eq(reply_body, "[]");
 }
 END_TEST
 
@@ -222,5 +233,5 @@ END_TEST
 TEST_MAIN("routes", paths_match_whole, parameters_are_one_segment, actions_follow_a_colon,
           segments_are_percent_decoded, parameters_are_bounded, unknown_paths_are_not_found,
           another_method_is_told_which_one, health_changes_when_stopping,
-          every_model_path_looks_for_its_model, a_found_model_is_noted_for_the_log,
-          health_and_metrics_are_vital)
+          the_repository_is_changed_only_where_clients_may, every_model_path_looks_for_its_model,
+          a_found_model_is_noted_for_the_log, health_and_metrics_are_vital)
