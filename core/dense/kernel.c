@@ -2,6 +2,8 @@
  * file once for every instruction set (isa.h). */
 #include "core/dense/kernel.h"
 
+#include <string.h>
+
 #include "core/dense/tile.h"
 
 /* For avx2: kernel_avx2 and "avx2". */
@@ -158,10 +160,36 @@ static const float *next_vector(const float *vector, const struct columns *colum
     return vector + columns->pitch - columns->line;
 }
 
+/* At least a vector. */
+static void copy_numbers(float *to, const float *from, size_t count)
+{
+    size_t i = 0;
+    for (; i + LANES <= count; i += LANES)
+        memcpy(to + i, from + i, LANES * sizeof *to);
+    if (i < count)
+        memcpy(to + count - LANES, from + count - LANES, LANES * sizeof *to);
+}
+
+/* Copies the windows of two vectors into the panel, and makes the tile read them there. */
+static void fill_panel(struct tile *tile, const struct columns *columns)
+{
+    const size_t part = LANES + columns->span - 1;
+    const float *first = tile->source, *second = first + tile->vector_pitch;
+    float *to = columns->panel;
+    for (size_t k = 0; k < tile->k; k += columns->span, to += 2 * part) {
+        copy_numbers(to, first + columns->offsets[k], part);
+        copy_numbers(to + part, second + columns->offsets[k], part);
+    }
+    tile->source = columns->panel;
+    tile->vector_pitch = part;
+}
+
 static void columns_all(const struct filters *filters, const struct columns *columns,
                         const float *x, float *y, size_t y_pitch)
 {
-    struct tile tile = {.offsets = columns->offsets, .k = filters->k, .y_pitch = y_pitch};
+    struct tile tile = {.offsets = columns->panel ? columns->panel_offsets : columns->offsets,
+                        .k = filters->k,
+                        .y_pitch = y_pitch};
     const float *vector = x; /* the next one's first column */
     size_t left = columns->line;
     for (size_t column = 0; column < columns->count; column += PANEL) {
@@ -170,6 +198,8 @@ static void columns_all(const struct filters *filters, const struct columns *col
         tile.source = first;
         tile.vector_pitch = (size_t)(vector - first);
         vector = next_vector(vector, columns, &left);
+        if (columns->panel)
+            fill_panel(&tile, columns);
         multiply_columns(&tile, filters, y + column);
     }
 }

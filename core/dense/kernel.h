@@ -41,6 +41,12 @@ struct filters {
 struct columns {
     const size_t *offsets; /* [k] */
     size_t count, line, pitch;
+    /* Where many filters read them, the windows of two vectors are copied into a panel first: far
+     * apart, as those of large images are, they fight for the same places of the cache. Every
+     * `span` offsets are consecutive, and their windows overlap in the panel. */
+    float *panel;                /* [panel_floats] NULL: they are read where they are */
+    const size_t *panel_offsets; /* [k] */
+    size_t span, panel_floats;
 };
 
 struct kernel {

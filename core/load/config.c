@@ -118,6 +118,11 @@ bool config_has(struct config_node *node, const char *key)
     return get(node, key) != NULL;
 }
 
+bool config_is_text(struct config_node *node, const char *key)
+{
+    return json_is_string(get(node, key));
+}
+
 int config_integer(struct config_node *node, const char *key, int64_t otherwise,
                    struct config_range range, int64_t *value, struct error *err)
 {

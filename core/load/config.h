@@ -43,6 +43,7 @@ MUST_CHECK int config_open(struct config_node *root, const char *path, struct er
 void config_close(struct config_node *root);
 
 bool config_has(struct config_node *node, const char *key);
+bool config_is_text(struct config_node *node, const char *key);
 MUST_CHECK int config_integer(struct config_node *node, const char *key, int64_t otherwise,
                               struct config_range range, int64_t *value, struct error *err);
 /* A number in the range of f32; `otherwise` NULL: required. */

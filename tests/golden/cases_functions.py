@@ -1,6 +1,6 @@
 """Cases of single layers of format 3: functions, norms, slices and pools."""
 
-from recipes import case_3, conv2d, group_norm, linear, op, prelu
+from recipes import case_3, conv1d, conv2d, group_norm, linear, op, prelu
 
 
 def over_the_curve(random, shape):
@@ -93,4 +93,26 @@ case_3(
     [2, 1, 1],
     op("adaptive_avg_pool2d", size=[2, 2]),
     conv2d("conv", 2, 3, 2, 2),
+)
+
+# --- convolutions ---------------------------------------------------------------------------------
+
+case_3("conv2d_same", [2, 5, 6], conv2d("conv", 2, 3, 3, 3, padding="same"))
+case_3("conv2d_same_even_kernel", [3, 5, 7], conv2d("conv", 3, 14, 4, 2, padding="same"))
+case_3("conv2d_same_oblong_depthwise", [3, 4, 8], conv2d("conv", 3, 6, 2, 5, padding="same", groups=3))
+case_3("conv1d_same", [2, 9], conv1d("conv", 2, 3, 4, padding="same"))
+# Every product of core/layers/conv_product.c, on every kernel; weights beyond a cache: by images.
+case_3("conv2d_depthwise_5x5_strided", [5, 9, 11], conv2d("conv", 5, 5, 5, 5, groups=5, stride=2, padding=2))
+case_3("conv2d_depthwise_wide", [2, 9, 40], conv2d("conv", 2, 4, 3, 3, groups=2, padding=1), rows=5)
+case_3("conv2d_pointwise_many_filters", [21, 4, 16], conv2d("conv", 21, 31, 1, 1), rows=5)
+case_3("conv2d_many_filters", [3, 5, 16], conv2d("conv", 3, 29, 3, 3, padding=1), rows=5)
+case_3("conv2d_many_filters_strided", [3, 9, 31], conv2d("conv", 3, 29, 3, 3, padding=1, stride=2), rows=5)
+case_3("conv2d_many_filters_of_columns", [2, 6, 7], conv2d("conv", 2, 30, 3, 11, padding=5), rows=5)
+case_3(
+    "conv2d_large_weights",
+    [64, 3, 3],
+    conv2d("a", 64, 256, 3, 3, padding=1),
+    conv2d("b", 256, 3, 3, 3),
+    rows=23,
+    dtype=lambda name: "BF16",
 )

@@ -19,12 +19,17 @@ def part(prefix, tensor):
     return lambda suffix: tensor(prefix + suffix)
 
 
+def padding_of(layer, kernel):
+    """Before and after an axis; "same": the odd one out comes after."""
+    padding = layer.get("padding", 0)
+    return ((kernel - 1) // 2, kernel // 2) if padding == "same" else (padding, padding)
+
+
 def conv2d(layer, tensor, x):
     weight, bias = tensor("weight"), tensor("bias")
-    stride, padding = layer.get("stride", 1), layer.get("padding", 0)
-    groups = layer.get("groups", 1)
+    stride, groups = layer.get("stride", 1), layer.get("groups", 1)
     channels, per_group, height, width = weight.shape
-    x = np.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
+    x = np.pad(x, ((0, 0), (0, 0), padding_of(layer, height), padding_of(layer, width)))
     out_h = (x.shape[2] - height) // stride + 1
     out_w = (x.shape[3] - width) // stride + 1
     y = np.zeros((len(x), channels, out_h, out_w))
@@ -40,8 +45,7 @@ def conv2d(layer, tensor, x):
 
 def conv1d(layer, tensor, x):
     """A conv2d over the columns of an image one line high, padded at its two ends only."""
-    padding = layer.get("padding", 0)
-    x = np.pad(x, ((0, 0), (0, 0), (padding, padding)))
+    x = np.pad(x, ((0, 0), (0, 0), padding_of(layer, tensor("weight").shape[2])))
     flat = {"weight": tensor("weight")[:, :, None], "bias": tensor("bias")}
     return conv2d({**layer, "padding": 0}, flat.get, x[:, :, None])[:, :, 0]
 

@@ -90,7 +90,7 @@ static size_t expect_load_survives(const char *config, const struct stored *tens
 
 START_TEST(loading_large_weights)
 {
-    enum { N = 200, CHANNELS = 9000, KERNEL = 9000 };
+    enum { N = 200, CHANNELS = 20000, KERNEL = 5000 };
     void *halves = xcalloc(N * N, 2), *floats = xcalloc(CHANNELS, sizeof(float));
     float *ones = xmalloc(CHANNELS * sizeof *ones);
     for (size_t i = 0; i < CHANNELS; i++)
@@ -98,13 +98,13 @@ START_TEST(loading_large_weights)
     const struct stored tensors[] = {{"l.weight", 2, {N, N}, halves, "F16"},
                                      {"b.running_mean", 1, {CHANNELS}, floats, NULL},
                                      {"b.running_var", 1, {CHANNELS}, ones, NULL},
-                                     {"c.weight", 3, {1, 1, KERNEL}, floats, NULL}};
+                                     {"c.weight", 3, {4, 1, KERNEL}, floats, NULL}};
     char *linear = config_of("[200]", "[{'op':'linear','name':'l'}]");
-    char *norm = config_of("[9000]", "[{'op':'batch_norm','name':'b'}]");
-    char *conv = config_of("[1,9000]", "[{'op':'conv1d','name':'c'}]");
+    char *norm = config_of("[20000]", "[{'op':'batch_norm','name':'b'}]");
+    char *conv = config_of("[1,5000]", "[{'op':'conv1d','name':'c'}]");
     ck_assert_uint_ge(expect_load_survives(linear, tensors, 1), 1);
     ck_assert_uint_ge(expect_load_survives(norm, tensors + 1, 2), 2);
-    ck_assert_uint_ge(expect_load_survives(conv, tensors + 3, 1), 2);
+    ck_assert_uint_ge(expect_load_survives(conv, tensors + 3, 1), 1);
     free(linear);
     free(norm);
     free(conv);

@@ -133,7 +133,7 @@ class Describer:
         given = {key: value for key, value in keys.items()
                  if default_of(op, key, keys) is REQUIRED or value != default_of(op, key, keys)}
         self.add(tensors, path, scope + name)
-        self.need(op.since)
+        self.need(max(op.since, op.since_of(given)))
         return {"op": op_name, **({"name": name} if tensors else {}), **given}
 
     def check_embedding(self, layer, path):

@@ -121,8 +121,8 @@ class _Reader:
 
     def leaf(self, op, keys, path):
         unknown = set(keys) - set(op.keys)
-        if unknown:
-            raise LoadError(f"{path}: unknown keys {sorted(unknown)}")
+        if unknown or op.since_of(keys) > self.version:
+            raise LoadError(f"{path}: unknown keys {sorted(unknown or keys)} in format {self.version}")
         for key in op.keys:
             keys.setdefault(key, default_of(op, key, keys))
             if keys[key] is REQUIRED:

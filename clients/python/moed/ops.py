@@ -31,7 +31,8 @@ class Op(NamedTuple):
 
     describe(module, row, path) -> (keys, tensors); `row` is an example of its input, batch axis included.
     build(keys, tensors) -> module, its tensors not yet filled in.
-    since: the format that brought it; dotted: those of its tensors whose names have a dot.
+    since: the format that brought it; dotted: those of its tensors whose names have a dot; since_of(keys): the format
+    that brought what these keys say.
     """
 
     keys: dict
@@ -40,6 +41,7 @@ class Op(NamedTuple):
     build: Callable
     since: int = 1
     dotted: tuple = ()
+    since_of: Callable = lambda keys: 1
 
 
 def one_int(value, path, what):
@@ -64,11 +66,20 @@ def build_linear(keys, tensors):
     return nn.Linear(in_size, out_size, bias="bias" in tensors)
 
 
+def conv_padding(module, path):
+    """The number of zeros; "same" where that is not one number on both sides of every axis."""
+    if module.padding != "same":
+        return one_int(module.padding, path, "padding")
+    sizes = set(module.kernel_size)
+    size = sizes.pop()
+    return "same" if sizes or size % 2 == 0 else size // 2
+
+
 def describe_conv(module, row, path):
     require(module.padding_mode == "zeros", path, f"padding_mode {module.padding_mode!r} is not zeros")
-    require(not isinstance(module.padding, str), path, f"padding {module.padding!r}: give the number of zeros instead")
+    require(module.padding != "valid", path, "padding 'valid': give 0 instead")
     require(one_int(module.dilation, path, "dilation") == 1, path, f"dilation {module.dilation} is not 1")
-    keys = {"stride": one_int(module.stride, path, "stride"), "padding": one_int(module.padding, path, "padding"),
+    keys = {"stride": one_int(module.stride, path, "stride"), "padding": conv_padding(module, path),
             "groups": module.groups}
     return keys, own_tensors(module)
 
@@ -79,6 +90,10 @@ def build_conv(module_type):
         return module_type(in_channels_of_group * keys["groups"], out_channels, tuple(kernel), stride=keys["stride"],
                            padding=keys["padding"], groups=keys["groups"], bias="bias" in tensors)
     return build
+
+
+def conv_since(keys):
+    return 3 if keys.get("padding") == "same" else 1
 
 
 # --- normalisations ---------------------------------------------------------------------------------------------
@@ -294,8 +309,8 @@ POOL_KEYS = {"kernel": REQUIRED, "stride": lambda keys: keys["kernel"], "padding
 
 OPS = {
     "linear": Op({}, (nn.Linear,), describe_linear, build_linear),
-    "conv1d": Op(CONV_KEYS, (nn.Conv1d,), describe_conv, build_conv(nn.Conv1d)),
-    "conv2d": Op(CONV_KEYS, (nn.Conv2d,), describe_conv, build_conv(nn.Conv2d)),
+    "conv1d": Op(CONV_KEYS, (nn.Conv1d,), describe_conv, build_conv(nn.Conv1d), since_of=conv_since),
+    "conv2d": Op(CONV_KEYS, (nn.Conv2d,), describe_conv, build_conv(nn.Conv2d), since_of=conv_since),
     "batch_norm": Op({"eps": NORM_EPS}, (nn.BatchNorm1d, nn.BatchNorm2d, modules.BatchNorm),
                      describe_batch_norm, build_batch_norm),
     "layer_norm": Op({"eps": NORM_EPS}, (nn.LayerNorm,), describe_layer_norm, build_layer_norm),

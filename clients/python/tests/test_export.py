@@ -144,7 +144,7 @@ class RefusalTest(ExportCase):
         image = (2, 8, 8)
         for layer, shape, message in (
                 (nn.Conv2d(2, 2, 3, padding_mode="reflect", padding=1), image, "model.0: padding_mode 'reflect'"),
-                (nn.Conv2d(2, 2, 3, padding="same"), image, "model.0: padding 'same'"),
+                (nn.Conv2d(2, 2, 3, padding="valid"), image, "model.0: padding 'valid'"),
                 (nn.Conv2d(2, 2, 3, dilation=2), image, r"model.0: dilation \(2, 2\) is not 1"),
                 (nn.Conv2d(2, 2, 3, stride=(1, 2)), image, r"model.0: stride \(1, 2\) differs between axes"),
                 (nn.MaxPool2d(2, ceil_mode=True), image, "model.0: ceil_mode is on"),

@@ -63,3 +63,12 @@ CASES = [bad(f"{op}_in_format_2", model([2], op, version=2), f"{FIRST}.op: '{op}
     bad("adaptive_avg_pool2d_size_zero", model([1, 4, 4], "adaptive_avg_pool2d", size=[0, 1]), FIRST + ".size: size 0 must"),
     bad("adaptive_avg_pool2d_huge", model([1, 4, 4], "adaptive_avg_pool2d", size=[2**62, 4]), "exceeds"),
 ]
+
+CONV = {"l.weight": numbers(1, 1, 3, 3)}
+CASES += [
+    bad("padding_same_in_format_2", model([1, 4, 4], "conv2d", CONV, version=2, padding="same"),
+        FIRST + ".padding: needs \"format_version\": 3"),
+    bad("padding_same_with_stride", model([1, 4, 4], "conv2d", CONV, padding="same", stride=2),
+        FIRST + ".padding: \"same\" goes with stride 1 only"),
+    bad("padding_valid", model([1, 4, 4], "conv2d", CONV, padding="valid"), FIRST + ".padding: 'valid' is not one of same"),
+]

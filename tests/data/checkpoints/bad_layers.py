@@ -102,7 +102,7 @@ OPTIONS = [
 SIZES = [
     ("activation_too_large", small, [layers([1, 1, 1], {"op": "conv2d", "name": "c", "padding": 4096},
                                             tensors={"c.weight": [[[[1.0]]]]})], [FIRST, "exceeds"]),
-    ("workspace_too_large", small, [layers([1, 1, 1], {"op": "conv2d", "name": "c", "padding": 4096, "stride": 4096},
+    ("workspace_too_large", small, [layers([1, 1, 1], {"op": "conv2d", "name": "c", "padding": 4000},
                                            tensors={"c.weight": [[[[1.0]]]]})], [FIRST, "workspace"]),
 ]
 
