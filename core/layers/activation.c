@@ -117,11 +117,11 @@ static int clamp_build(struct layer *layer, const struct scope *scope, struct co
     {                                                                                              \
         (void)run;                                                                                 \
         const struct curve *curve = layer->state;                                                  \
-        const float a = curve->a, b = curve->b;                                                    \
+        float a = curve->a, b = curve->b;                                                          \
         (void)b;                                                                                   \
-        const size_t count = rows * layer->in_elements;                                            \
+        size_t count = rows * layer->in_elements;                                                  \
         for (size_t i = 0; i < count; i++) {                                                       \
-            const float v = x[i];                                                                  \
+            float v = x[i];                                                                        \
             y[i] = (expression);                                                                   \
         }                                                                                          \
     }                                                                                              \
@@ -154,9 +154,9 @@ VECTORIZED static void prelu_forward(const struct layer *layer, const struct run
 {
     (void)run;
     const struct array *slopes = layer->state;
-    const size_t channels = slopes->count, plane = layer->in_elements / channels;
+    size_t channels = slopes->count, plane = layer->in_elements / channels;
     for (size_t i = 0; i < rows * channels; i++, x += plane, y += plane) {
-        const float slope = slopes->values[i % channels];
+        float slope = slopes->values[i % channels];
         for (size_t j = 0; j < plane; j++)
             y[j] = x[j] < 0 ? slope * x[j] : x[j];
     }
@@ -251,14 +251,14 @@ static void log_softmax_forward(const struct layer *layer, const struct run *run
                                 const float *x, float *y)
 {
     (void)run;
-    const size_t width = layer->in.dims[layer->in.rank - 1];
-    const size_t count = rows * layer->in_elements / width;
+    size_t width = layer->in.dims[layer->in.rank - 1];
+    size_t count = rows * layer->in_elements / width;
     for (size_t i = 0; i < count; i++, x += width, y += width) {
-        const float max = max_of(x, width);
+        float max = max_of(x, width);
         float sum = 0;
         for (size_t j = 0; j < width; j++)
             sum += expf(x[j] - max);
-        const float logarithm = logf(sum);
+        float logarithm = logf(sum);
         for (size_t j = 0; j < width; j++)
             y[j] = x[j] - max - logarithm;
     }

@@ -133,7 +133,7 @@ static void max_forward(const struct layer *layer, const struct run *run, size_t
 {
     (void)run;
     const struct reduction *reduction = layer->state;
-    const size_t inner = reduction->inner;
+    size_t inner = reduction->inner;
     for (size_t i = 0; i < rows * reduction->outer; i++, y += inner) {
         memcpy(y, x, inner * sizeof *y);
         x += inner;
@@ -154,7 +154,7 @@ static int slice_build(struct layer *layer, const struct scope *scope, struct co
         config_integer(node, "axis", 0, within(INT64_MIN, INT64_MAX), &axis, err) != 0)
         return -1;
     reduction = layer->state;
-    const int64_t size = (int64_t)reduction->axis;
+    int64_t size = (int64_t)reduction->axis;
     if (config_integer(node, "start", 0, within(0, size - 1), &start, err) != 0 ||
         config_integer(node, "end", size, within(start + 1, size), &end, err) != 0)
         return -1;
@@ -169,8 +169,8 @@ static void slice_forward(const struct layer *layer, const struct run *run, size
 {
     (void)run;
     const struct reduction *reduction = layer->state;
-    const size_t slab = reduction->axis * reduction->inner;
-    const size_t kept = layer->out_elements / reduction->outer;
+    size_t slab = reduction->axis * reduction->inner;
+    size_t kept = layer->out_elements / reduction->outer;
     for (size_t i = 0; i < rows * reduction->outer; i++)
         memcpy(y + i * kept, x + i * slab + reduction->index * reduction->inner, kept * sizeof *y);
 }

@@ -17,7 +17,7 @@
 static int place_memory(struct layer *layer, const struct scope *scope, struct config_node *node,
                         struct error *err)
 {
-    const size_t cache_line = 64;
+    size_t cache_line = 64;
     struct loading *loading = scope->loading;
     struct memory *memory = &layer->memory;
     if (memory->per_sequence == 0 && memory->per_position == 0)
@@ -142,7 +142,7 @@ static int check_previous(const struct chain *chain, size_t index, struct config
 static int build_next(struct chain *chain, const struct scope *list_scope, struct config_node *list,
                       const char *key, struct error *err)
 {
-    const size_t index = chain->count;
+    size_t index = chain->count;
     struct moed_shape in, operands[MAX_OPERANDS];
     struct layer *layer = &chain->layers[index];
     struct scope scope = *list_scope;
@@ -345,7 +345,7 @@ static size_t segment_end(const struct chain *chain, size_t from, size_t to)
 static float *target_of(const struct chain_part *part, const struct named *named, size_t end,
                         float *const buffers[2], const float *x, float *y)
 {
-    const size_t result = part->chain->layers[end - 1].links.result;
+    size_t result = part->chain->layers[end - 1].links.result;
     if (end == part->to)
         return y;
     if (result)
@@ -368,7 +368,7 @@ void chain_forward_part(const struct chain_part *part, const struct run *run, si
                    sizeof *y);
     while (from < part->to) {
         const struct layer *layer = &chain->layers[from];
-        const size_t end = segment_end(chain, from, part->to);
+        size_t end = segment_end(chain, from, part->to);
         const float *input = input_of(chain, &named, layer, x);
         float *target = target_of(part, &named, end, buffers, x, y);
         if (layer->collective)

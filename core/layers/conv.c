@@ -99,8 +99,8 @@ enum { CACHED_WEIGHTS = 512 << 10 };
 static enum conv_way choose_way(const struct conv *conv)
 {
     const struct kernel *kernel = kernel_get();
-    const size_t channels = conv->out_channels / conv->groups, panel = kernel->panel;
-    const size_t windows = conv->out_h * conv->out_w;
+    size_t channels = conv->out_channels / conv->groups, panel = kernel->panel;
+    size_t windows = conv->out_h * conv->out_w;
     if (conv->in_channels == conv->groups && channels <= FEW_FILTERS)
         return BY_CHANNELS;
     if (conv->out_w % kernel->lanes == 0 && windows % (2 * kernel->lanes) == 0)
@@ -118,7 +118,7 @@ static bool packs_panels(const struct conv *conv)
 
 static int pack_panels(struct conv *conv, struct layer *layer, const char *name, struct error *err)
 {
-    const size_t channels = conv->out_channels / conv->groups;
+    size_t channels = conv->out_channels / conv->groups;
     conv->panels = calloc_checked(conv->groups, sizeof *conv->panels, err);
     if (!conv->panels)
         return -1;
@@ -137,12 +137,12 @@ static int pack_panels(struct conv *conv, struct layer *layer, const char *name,
 
 static int pack_groups(struct conv *conv, struct error *err)
 {
-    const size_t channels = conv->out_channels / conv->groups;
+    size_t channels = conv->out_channels / conv->groups;
     conv->packed = calloc_checked(conv->weight.count, sizeof *conv->packed, err);
     if (!conv->packed)
         return -1;
     for (size_t group = 0; group < conv->groups; group++) {
-        const size_t at = group * channels * conv->k;
+        size_t at = group * channels * conv->k;
         kernel_get()->pack_columns(conv->weight.values + at, channels, conv->k, conv->packed + at);
     }
     return 0;
@@ -166,15 +166,14 @@ static int pack(struct conv *conv, struct layer *layer, const struct scope *scop
 /* Where each tap's first window begins in the padded image, whose phases follow each other. */
 static int place_taps(struct conv *conv, struct error *err)
 {
-    const size_t phase = conv->line_h * conv->line_w, stride = conv->stride;
+    size_t phase = conv->line_h * conv->line_w, stride = conv->stride;
     conv->window = calloc_checked(conv->k, sizeof *conv->window, err);
     if (!conv->window)
         return -1;
     for (size_t k = 0; k < conv->k; k++) {
-        const size_t kw = k % conv->kernel_w, kh = k / conv->kernel_w % conv->kernel_h;
-        const size_t channel = k / conv->kernel_w / conv->kernel_h;
-        const size_t number =
-            (channel * conv->phases_h + kh % stride) * conv->phases_w + kw % stride;
+        size_t kw = k % conv->kernel_w, kh = k / conv->kernel_w % conv->kernel_h;
+        size_t channel = k / conv->kernel_w / conv->kernel_h;
+        size_t number = (channel * conv->phases_h + kh % stride) * conv->phases_w + kw % stride;
         conv->window[k] = number * phase + kh / stride * conv->line_w + kw / stride;
     }
     return 0;
@@ -189,7 +188,7 @@ static int place_panel(struct conv *conv, struct error *err)
     if (conv->out_channels / conv->groups <= MANY_FILTERS)
         return 0;
     columns->span = conv->stride == 1 ? conv->kernel_w : 1;
-    const size_t part = kernel_get()->lanes + columns->span - 1;
+    size_t part = kernel_get()->lanes + columns->span - 1;
     size_t *offsets = calloc_checked(conv->k, sizeof *offsets, err);
     columns->panel_offsets = offsets;
     for (size_t k = 0; offsets && k < conv->k; k++)
@@ -200,7 +199,7 @@ static int place_panel(struct conv *conv, struct error *err)
 
 static int plan_columns(struct conv *conv, struct error *err)
 {
-    const size_t lanes = kernel_get()->lanes;
+    size_t lanes = kernel_get()->lanes;
     struct columns *columns = &conv->columns;
     columns->offsets = conv->window;
     columns->line = columns->pitch = round_up(columns->count, 2 * lanes);
@@ -215,7 +214,7 @@ static int plan_columns(struct conv *conv, struct error *err)
 static int plan(struct conv *conv, struct layer *layer, const struct scope *scope,
                 const struct config_node *node, struct error *err)
 {
-    const size_t channels = conv->in_channels / conv->groups, stride = conv->stride;
+    size_t channels = conv->in_channels / conv->groups, stride = conv->stride;
     conv->phases_h = conv->kernel_h < stride ? conv->kernel_h : stride;
     conv->phases_w = conv->kernel_w < stride ? conv->kernel_w : stride;
     conv->line_h = conv->out_h + (conv->kernel_h - 1) / stride;
@@ -286,11 +285,11 @@ static void conv_forward(const struct layer *layer, const struct run *run, size_
                          const float *x, float *y)
 {
     const struct conv *conv = layer->state;
-    const size_t in_group = layer->in_elements / conv->groups;
-    const size_t out_group = layer->out_elements / conv->groups;
-    const size_t most = conv->way == BY_IMAGES ? conv_images_at_once(conv) : 1;
+    size_t in_group = layer->in_elements / conv->groups;
+    size_t out_group = layer->out_elements / conv->groups;
+    size_t most = conv->way == BY_IMAGES ? conv_images_at_once(conv) : 1;
     for (size_t row = 0; row < rows; row += most) {
-        const size_t count = rows - row < most ? rows - row : most;
+        size_t count = rows - row < most ? rows - row : most;
         for (size_t group = 0; group < conv->groups; group++)
             CONV_PRODUCTS[conv->way](conv, group, count, x + group * in_group, run_workspace(run),
                                      y + group * out_group);

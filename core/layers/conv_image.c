@@ -43,7 +43,7 @@ static inline float *pad_channel(const struct conv *conv, const float *image, fl
 static inline void clip_phase(const struct conv *conv, size_t phase, size_t padding, size_t in,
                               size_t *first, size_t *end)
 {
-    const size_t stride = conv->stride;
+    size_t stride = conv->stride;
     *first = padding > phase ? (padding - phase + stride - 1) / stride : 0;
     *end = in + padding > phase ? (in + padding - phase - 1) / stride + 1 : 0;
 }
@@ -84,7 +84,7 @@ static inline float *pad_phase(const struct conv *conv, size_t p, size_t q, cons
 
 VECTORIZED void conv_pad(const struct conv *conv, const float *image, float *to)
 {
-    const size_t plane = conv->in_h * conv->in_w, channels = conv->in_channels / conv->groups;
+    size_t plane = conv->in_h * conv->in_w, channels = conv->in_channels / conv->groups;
     if (conv->stride == 1 && conv->top + conv->bottom + conv->left + conv->right == 0) {
         memcpy(to, image, channels * plane * sizeof *to);
         return;

@@ -54,7 +54,7 @@ static const float *padded(const struct conv *conv, const float *x, float *works
 
 static struct filters filters_of(const struct conv *conv, size_t group)
 {
-    const size_t channels = channels_of(conv);
+    size_t channels = channels_of(conv);
     return (struct filters){conv->packed + group * channels * conv->k, bias_of(conv, group),
                             channels, conv->k};
 }
@@ -94,7 +94,7 @@ static void by_columns(const struct conv *conv, size_t group, size_t rows, const
                        float *workspace, float *y)
 {
     const struct filters filters = filters_of(conv, group);
-    const size_t pitch = conv->columns.count + COLUMN_SLACK;
+    size_t pitch = conv->columns.count + COLUMN_SLACK;
     struct columns columns = conv->columns;
     float *wide = workspace + conv->padded_elements;
     columns.panel = columns.panel_floats ? wide + filters.count * pitch : NULL;
@@ -112,7 +112,7 @@ VECTORIZED static void filter_plane(const struct conv *conv, const float *taps, 
                                     const float *image, float *y)
 {
     enum { OCTS = 4, AT_ONCE = OCTS * 8 };
-    const size_t count = conv->columns.count, k = conv->k;
+    size_t count = conv->columns.count, k = conv->k;
     for (size_t i = 0; i < count; i += AT_ONCE) {
         oct sum[OCTS], value;
 #pragma GCC unroll 4
@@ -133,7 +133,7 @@ VECTORIZED static void filter_plane(const struct conv *conv, const float *taps, 
 static void by_channels(const struct conv *conv, size_t group, size_t rows, const float *x,
                         float *workspace, float *y)
 {
-    const size_t channels = channels_of(conv), plane = out_plane(conv);
+    size_t channels = channels_of(conv), plane = out_plane(conv);
     const float *bias = bias_of(conv, group), *taps = conv->weight.values;
     float *wide = workspace + conv->padded_elements;
     const float *image = padded(conv, x, workspace);
@@ -229,7 +229,7 @@ VECTORIZED static void write_windows(const struct conv *conv, const float *image
 static void by_images(const struct conv *conv, size_t group, size_t rows, const float *x,
                       float *workspace, float *y)
 {
-    const size_t plane = out_plane(conv), channels = channels_of(conv);
+    size_t plane = out_plane(conv), channels = channels_of(conv);
     float *windows = workspace + conv->padded_elements;
     float *results = windows + conv_images_at_once(conv) * plane * conv->k;
     for (size_t row = 0; row < rows; row++)
@@ -249,7 +249,7 @@ conv_product *const CONV_PRODUCTS[CONV_WAYS] = {[BY_LINES] = by_lines,
 
 size_t conv_product_floats(const struct conv *conv)
 {
-    const size_t channels = channels_of(conv), wide = conv->columns.count + COLUMN_SLACK;
+    size_t channels = channels_of(conv), wide = conv->columns.count + COLUMN_SLACK;
     switch (conv->way) {
     case BY_LINES:
         return conv->columns.panel_floats;

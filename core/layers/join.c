@@ -87,7 +87,7 @@ static int build_weight(struct join *join, const struct scope *scope, const stru
     for (size_t i = 0; i < out->rank; i++)
         shape.dims[i] = 1;
     for (size_t i = 0; i < tensor->rank; i++) {
-        const size_t axis = out->rank - tensor->rank + i;
+        size_t axis = out->rank - tensor->rank + i;
         stored.dims[i] = shape.dims[axis] = tensor->dims[i];
         if (tensor->dims[i] != 1 && tensor->dims[i] != out->dims[axis])
             return tensor_error(tensor, err, ERROR_INVALID,
@@ -161,7 +161,7 @@ static inline void apply_line(enum function function, const float *x, size_t str
 static inline void apply_row(enum function function, const struct join *join,
                              const struct operand *operand, const float *x, float *y)
 {
-    const size_t last = join->rank - 1, count = join->dims[last];
+    size_t last = join->rank - 1, count = join->dims[last];
     size_t index[MOED_MAX_RANK] = {0}, at = 0;
     for (;;) {
         apply_line(function, x + at, operand->stride[last], count, y);
@@ -180,7 +180,7 @@ static inline void apply_row(enum function function, const struct join *join,
 static inline void apply_all(enum function function, const struct layer *layer,
                              const struct operand *operand, size_t rows, const float *x, float *y)
 {
-    const size_t count = layer->out_elements;
+    size_t count = layer->out_elements;
     if (operand->whole && operand->elements) {
         apply_line(function, x, 1, rows * count, y);
         return;
@@ -199,7 +199,7 @@ static inline void join_forward(enum function function, const struct layer *laye
     if (join->weight.values)
         apply_all(function, layer, &join->constant, rows, join->weight.values, y);
     if (join->has_value) {
-        const float value = join->value;
+        float value = join->value;
         for (size_t i = 0; i < rows * layer->out_elements; i++)
             y[i] = function == ADD ? y[i] + value : y[i] * value;
     }
@@ -237,7 +237,7 @@ static int concat_build(struct layer *layer, const struct scope *scope, struct c
                         struct error *err)
 {
     struct concat *concat = layer->state = xcalloc(1, sizeof *concat);
-    const int64_t rank = (int64_t)layer->in.rank;
+    int64_t rank = (int64_t)layer->in.rank;
     struct moed_shape out = layer->in;
     char a[SHAPE_TEXT_BYTES], b[SHAPE_TEXT_BYTES];
     int64_t axis;
@@ -247,7 +247,7 @@ static int concat_build(struct layer *layer, const struct scope *scope, struct c
                                  : "concat needs at least one axis");
     if (config_integer(node, "axis", 0, within(-rank, rank - 1), &axis, err) != 0)
         return -1;
-    const size_t at = (size_t)(axis < 0 ? axis + rank : axis);
+    size_t at = (size_t)(axis < 0 ? axis + rank : axis);
     size_t inner = concat->outer = 1;
     for (size_t i = 0; i < out.rank; i++)
         *(i < at ? &concat->outer : &inner) *= i == at ? 1 : out.dims[i];
@@ -255,7 +255,7 @@ static int concat_build(struct layer *layer, const struct scope *scope, struct c
     concat->blocks[0] = out.dims[at] * inner;
     for (size_t i = 0; i < layer->links.operand_count; i++) {
         struct moed_shape part = scope->operands[i];
-        const size_t size = part.rank == out.rank ? part.dims[at] : 0;
+        size_t size = part.rank == out.rank ? part.dims[at] : 0;
         part.dims[at] = out.dims[at];
         if (!shape_equal(&part, &out))
             return config_error(node, "of", err,
@@ -273,8 +273,8 @@ static void concat_forward(const struct layer *layer, const struct run *run, siz
     const struct concat *concat = layer->state;
     for (size_t part = 0, first = 0; part <= layer->links.operand_count; part++) {
         const float *from = part ? run->operands[part - 1] : x;
-        const size_t block = concat->blocks[part];
-        const size_t pitch = layer->out_elements / concat->outer;
+        size_t block = concat->blocks[part];
+        size_t pitch = layer->out_elements / concat->outer;
         for (size_t i = 0; i < rows * concat->outer; i++)
             memcpy(y + i * pitch + first, from + i * block, block * sizeof *y);
         first += block;

@@ -190,7 +190,7 @@ static int group_norm_build(struct layer *layer, const struct scope *scope,
     int64_t groups;
     if (layer->in.rank == 0)
         return config_error(node, NULL, err, "group_norm needs at least one axis");
-    const size_t channels = layer->in.dims[0];
+    size_t channels = layer->in.dims[0];
     const struct moed_shape shape = {.rank = 1, .dims = {channels}};
     if (read_eps(node, &norm->eps, err) != 0 ||
         config_integer(node, "groups", CONFIG_REQUIRED, within(1, (int64_t)channels), &groups,
@@ -211,17 +211,17 @@ static int group_norm_build(struct layer *layer, const struct scope *scope,
 static void normalize_group(const struct group_norm *norm, size_t channel, size_t channels,
                             size_t plane, const float *x, float *y)
 {
-    const size_t count = channels * plane;
+    size_t count = channels * plane;
     double mean = 0, square = 0;
     for (size_t i = 0; i < count; i++)
         mean += x[i];
     mean /= (double)count;
     for (size_t i = 0; i < count; i++)
         square += (x[i] - mean) * (x[i] - mean);
-    const double inverse = 1.0 / sqrt(square / (double)count + norm->eps);
+    double inverse = 1.0 / sqrt(square / (double)count + norm->eps);
     for (size_t c = channel; c < channel + channels; c++) {
-        const float weight = norm->weight.values ? norm->weight.values[c] : 1.0f;
-        const float bias = norm->bias.values ? norm->bias.values[c] : 0.0f;
+        float weight = norm->weight.values ? norm->weight.values[c] : 1.0f;
+        float bias = norm->bias.values ? norm->bias.values[c] : 0.0f;
         for (size_t i = 0; i < plane; i++)
             *y++ = (float)((*x++ - mean) * inverse) * weight + bias;
     }
@@ -232,8 +232,8 @@ static void group_norm_forward(const struct layer *layer, const struct run *run,
 {
     (void)run;
     const struct group_norm *norm = layer->state;
-    const size_t channels = layer->in.dims[0] / norm->groups;
-    const size_t plane = layer->in_elements / layer->in.dims[0];
+    size_t channels = layer->in.dims[0] / norm->groups;
+    size_t plane = layer->in_elements / layer->in.dims[0];
     for (size_t i = 0; i < rows * norm->groups; i++, x += channels * plane, y += channels * plane)
         normalize_group(norm, i % norm->groups * channels, channels, plane, x, y);
 }
@@ -258,8 +258,8 @@ static int l2_normalize_build(struct layer *layer, const struct scope *scope,
 {
     (void)scope;
     struct l2_norm *norm = layer->state = xcalloc(1, sizeof *norm);
-    const int64_t rank = (int64_t)layer->in.rank;
-    const double otherwise = 1e-12;
+    int64_t rank = (int64_t)layer->in.rank;
+    double otherwise = 1e-12;
     int64_t axis;
     if (rank == 0)
         return config_error(node, "axis", err, "l2_normalize needs at least one axis");
@@ -268,7 +268,7 @@ static int l2_normalize_build(struct layer *layer, const struct scope *scope,
         return -1;
     if (!((float)norm->eps > 0))
         return config_error(node, "eps", err, "expected a number above 0 that f32 can hold");
-    const size_t at = (size_t)(axis < 0 ? axis + rank : axis);
+    size_t at = (size_t)(axis < 0 ? axis + rank : axis);
     norm->axis = layer->in.dims[at];
     norm->inner = 1;
     for (size_t i = at + 1; i < layer->in.rank; i++)
@@ -282,13 +282,13 @@ static void l2_normalize_forward(const struct layer *layer, const struct run *ru
 {
     (void)run;
     const struct l2_norm *norm = layer->state;
-    const size_t slab = norm->axis * norm->inner;
+    size_t slab = norm->axis * norm->inner;
     for (size_t i = 0; i < rows * layer->in_elements / slab; i++, x += slab, y += slab)
         for (size_t k = 0; k < norm->inner; k++) {
             double square = 0;
             for (size_t j = k; j < slab; j += norm->inner)
                 square += (double)x[j] * (double)x[j];
-            const double inverse = 1.0 / fmax(sqrt(square), norm->eps);
+            double inverse = 1.0 / fmax(sqrt(square), norm->eps);
             for (size_t j = k; j < slab; j += norm->inner)
                 y[j] = (float)(x[j] * inverse);
         }

@@ -213,11 +213,11 @@ static void adaptive_forward(const struct layer *layer, const struct run *run, s
                              const float *x, float *y)
 {
     (void)run;
-    const size_t in_h = layer->in.dims[1], in_w = layer->in.dims[2];
-    const size_t out_h = layer->out.dims[1], out_w = layer->out.dims[2];
+    size_t in_h = layer->in.dims[1], in_w = layer->in.dims[2];
+    size_t out_h = layer->out.dims[1], out_w = layer->out.dims[2];
     for (size_t plane = 0; plane < rows * layer->in.dims[0]; plane++, x += in_h * in_w)
         for (size_t oh = 0; oh < out_h; oh++) {
-            const size_t top = window_start(oh, in_h, out_h), end = window_end(oh, in_h, out_h);
+            size_t top = window_start(oh, in_h, out_h), end = window_end(oh, in_h, out_h);
             for (size_t ow = 0; ow < out_w; ow++)
                 *y++ = mean_of_window(x + top * in_w, in_w, end - top,
                                       window_start(ow, in_w, out_w), window_end(ow, in_w, out_w));

@@ -68,7 +68,7 @@ static int link_operands(struct values *values, struct layer *layer, size_t inde
     else
         links->operands = xcalloc(count, sizeof *links->operands);
     for (; result == 0 && links->operand_count < count; links->operand_count++) {
-        const size_t i = links->operand_count;
+        size_t i = links->operand_count;
         if (read_value(values, names[i], index, sources, &links->operands[i],
                        &sources->operands[i]) != 0)
             result = not_found(node, "of", names[i], err);
