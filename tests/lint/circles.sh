@@ -1,6 +1,6 @@
 #!/bin/sh
-# Include circles: prints the files of every circle, a .c file and its header as one; fails if there is
-# one.
+# Prints the files of every include circle, where a .c file and its header are one, and fails if there
+# is any.
 #
 #   sh tests/lint/circles.sh [ROOM...]      default: core proto server
 cd "$(dirname "$0")/../.." || exit 2

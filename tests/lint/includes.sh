@@ -1,11 +1,11 @@
 #!/bin/sh
-# The rooms: which header may be included where. Prints every line that breaks a rule. Tests may look
-# into every room; a header that no rule names is free. Paths begin at the root.
+# Which header may be included where. Prints every line that breaks a rule. Tests may include
+# everything; headers that no rule names are allowed everywhere. Paths begin at the root.
 cd "$(dirname "$0")/../.." || exit 2
 ! while read -r header allowed; do
     grep -rnP "^ *# *include +[<\"]$header[>\"]" --include='*.[ch]' core proto server clients |
         grep -vE "^($allowed)[^:]*:"
-done <<'RULES' | sed 's/$/    <- not in this room/' | grep .
+done <<'RULES' | sed 's/$/    <- not allowed here/' | grep .
 microhttpd\.h                     server/http_(callbacks|mhd)\.c
 uv\.h                             server/|clients/[a-z]+/
 jansson\.h                        proto/|core/load/|core/parse_json|server/options|server/main\.c|clients/[a-z]+/

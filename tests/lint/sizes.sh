@@ -1,7 +1,7 @@
 #!/bin/sh
-# Sizes that keep code readable: prints every C function of more LINES or PARAMETERS and every C file
-# of more FILE_LINES. A function is what stands between a brace in the first column and its
-# counterpart. The aim is 40 500 6; the defaults are what the tree obeys.
+# Prints every C function with more LINES or PARAMETERS and every C file with more FILE_LINES. A
+# function reaches from a brace in the first column to its counterpart. The aim is 40 500 6; the
+# defaults are what all of the tree obeys.
 #
 #   sh tests/lint/sizes.sh [LINES FILE_LINES PARAMETERS [ROOM]]
 cd "$(dirname "$0")/../.." || exit 2
