@@ -1,4 +1,4 @@
-/* A request owns its id and its lists of inputs and outputs; the body stays the caller's. */
+/* A request owns its texts and its lists of inputs and outputs; the body stays the caller's. */
 #include "proto/infer.h"
 
 #include <stdlib.h>
@@ -6,6 +6,7 @@
 void infer_request_close(struct infer_request *request)
 {
     free(request->id);
+    free(request->tag);
     free(request->inputs);
     free(request->outputs);
     *request = (struct infer_request){0};

@@ -59,6 +59,7 @@ struct infer_request {
     struct infer_input *inputs;   /* owned; [signature->input_count], in the signature's order */
     struct infer_output *outputs; /* owned */
     size_t output_count;
+    char *tag;           /* on whose behalf; owned; NULL: none */
     uint64_t timeout_us; /* the client's own deadline; 0: none */
     bool routing;        /* V1: answer with each row's routing */
 };

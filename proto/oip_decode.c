@@ -8,6 +8,7 @@
 
 #include "core/memory.h"
 #include "core/text.h"
+#include "proto/annotation.h"
 #include "proto/members.h"
 #include "proto/oip.h"
 
@@ -33,6 +34,7 @@ static int decode_parameters(struct oip_decoder *decoder)
     if (member_object(decoder->envelope.root, NULL, "parameters", &parameters, decoder->err) != 0 ||
         member_bool(parameters, "parameters", "binary_data_output", &decoder->binary_output,
                     decoder->err) != 0 ||
+        annotation_read_tag(parameters, "parameters", decoder->request, decoder->err) != 0 ||
         member_size(parameters, "parameters", "timeout", &timeout, decoder->err) != 0)
         return -1;
     decoder->request->timeout_us = timeout;

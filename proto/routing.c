@@ -153,7 +153,12 @@ void routing_write(const struct routing_document *document, struct buffer *body)
     buffer_text(body, ",\"window\":");
     json_append_string(body, document->window);
     append_number(body, "seconds", document->seconds);
-    buffer_format(body, ",\"rows\":%" PRIu64 ",\"layers\":[", document->rows);
+    buffer_format(body, ",\"rows\":%" PRIu64 ",\"tags\":[", document->rows);
+    for (size_t i = 0; i < document->tag_count; i++) {
+        buffer_text(body, i > 0 ? "," : "");
+        json_append_string(body, document->tags[i]);
+    }
+    buffer_text(body, "],\"layers\":[");
     for (size_t i = 0; i < document->layer_count; i++) {
         buffer_text(body, i > 0 ? "," : "");
         append_layer(&document->layers[i], document->now, body);

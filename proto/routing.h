@@ -25,9 +25,11 @@ struct routing_layer {
 
 struct routing_document {
     const char *model, *version, *window;
-    double seconds;                     /* spanned by the window */
-    uint64_t rows;                      /* counted in it */
-    uint64_t now;                       /* ns; of the same clock as the experts' `last` */
+    double seconds;          /* spanned by the window */
+    uint64_t rows;           /* counted in it */
+    uint64_t now;            /* ns; of the same clock as the experts' `last` */
+    const char *const *tags; /* [tag_count] seen so far */
+    size_t tag_count;
     const struct routing_layer *layers; /* [layer_count] */
     size_t layer_count;
 };

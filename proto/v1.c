@@ -6,11 +6,22 @@
 
 #include "core/memory.h"
 #include "core/text.h"
+#include "proto/annotation.h"
 #include "proto/envelope.h"
 #include "proto/json.h"
 #include "proto/members.h"
 
 /* ---- decoding ---- */
+
+static bool is_member(const char *key)
+{
+    static const char *const MEMBERS[] = {"instances", "routing", "tag", "signature_name",
+                                          "parameters"};
+    for (size_t i = 0; i < sizeof MEMBERS / sizeof *MEMBERS; i++)
+        if (strcmp(key, MEMBERS[i]) == 0)
+            return true;
+    return false;
+}
 
 /* Unknown members are refused: a misspelt "routing" must not silently give an answer without
  * it. */
@@ -24,10 +35,9 @@ static int check_members(const json_t *root, struct error *err)
                 err, ERROR_INVALID,
                 "columns under 'inputs' are not supported: send 'instances', one entry "
                 "per row");
-        if (strcmp(key, "instances") != 0 && strcmp(key, "routing") != 0 &&
-            strcmp(key, "signature_name") != 0 && strcmp(key, "parameters") != 0)
+        if (!is_member(key))
             return error_set(err, ERROR_INVALID,
-                             "unknown member " QUOTED ", expected 'instances', 'routing', "
+                             "unknown member " QUOTED ", expected 'instances', 'routing', 'tag', "
                              "'signature_name' or 'parameters'",
                              key);
     }
@@ -108,6 +118,8 @@ static int decode(struct envelope *envelope, const struct infer_limits *limits,
     if (check_members(envelope->root, err) != 0)
         return -1;
     if (member_bool(envelope->root, NULL, "routing", &request->routing, err) != 0)
+        return -1;
+    if (annotation_read_tag(envelope->root, NULL, request, err) != 0)
         return -1;
     if (decode_instances(envelope, limits, request, err) != 0)
         return -1;

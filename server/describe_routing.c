@@ -12,6 +12,7 @@ enum { WINDOW_BYTES = 16, LAYER_BYTES = 256 };
 /* What the query asks for. */
 struct query {
     enum window window;
+    int tag;
     size_t first, end; /* of the gates */
 };
 
@@ -46,6 +47,20 @@ static int read_layer(const struct exchange *exchange, const struct moed_model_i
                      text);
 }
 
+static int read_tag(const struct exchange *exchange, struct model_stats *stats, struct query *query,
+                    struct error *err)
+{
+    char text[NAME_MAX_BYTES + 1];
+    const int given = exchange_query(exchange, "tag", text, sizeof text, err);
+    query->tag = STATS_ALL_TAGS;
+    if (given <= 0)
+        return given;
+    query->tag = tags_find(&stats->tags, text);
+    return query->tag < 0 ? error_set(err, ERROR_INVALID,
+                                      "tag is '%s', and no request with it was counted", text)
+                          : 0;
+}
+
 static struct routing_layer layer_of(const struct model *model, const struct stats_window *counted,
                                      size_t index)
 {
@@ -61,12 +76,25 @@ static struct routing_layer layer_of(const struct model *model, const struct sta
                                   .reference = model->references[index]};
 }
 
+/* The tags that were seen. Returns how many. */
+static size_t list_tags(struct model_stats *stats, const char **tags)
+{
+    size_t count = 0;
+    for (size_t i = TAG_FIRST; i < tags_end(&stats->tags); i++) {
+        const char *name = tags_name(&stats->tags, i);
+        if (name && model_stats_rows(stats, i) > 0)
+            tags[count++] = name;
+    }
+    return count;
+}
+
 static void write_document(const struct model *model, const struct query *query,
                            struct buffer *body)
 {
     struct routing_layer *layers = xcalloc(model->info->gate_count, sizeof *layers);
+    const char **tags = xcalloc(tags_end(&model->stats->tags), sizeof *tags);
     struct stats_window counted;
-    stats_window_init(&counted, model->stats, query->window, uv_hrtime());
+    stats_window_init(&counted, model->stats, query->window, query->tag, uv_hrtime());
     for (size_t i = query->first; i < query->end; i++)
         layers[i] = layer_of(model, &counted, i);
     const struct routing_document document = {.model = model->name,
@@ -75,11 +103,14 @@ static void write_document(const struct model *model, const struct query *query,
                                               .seconds = counted.seconds,
                                               .rows = counted.tally->rows,
                                               .now = counted.now,
+                                              .tags = tags,
+                                              .tag_count = list_tags(model->stats, tags),
                                               .layers = layers + query->first,
                                               .layer_count = query->end - query->first};
     routing_write(&document, body);
     stats_window_close(&counted);
     free(layers);
+    free(tags);
 }
 
 void describe_routing(const struct api *api, struct exchange *exchange, const struct target *target)
@@ -89,6 +120,7 @@ void describe_routing(const struct api *api, struct exchange *exchange, const st
     struct buffer body;
     (void)api;
     if (read_window(exchange, &query, &err) != 0 ||
+        read_tag(exchange, target->model->stats, &query, &err) != 0 ||
         read_layer(exchange, target->model->info, &query, &err) != 0) {
         exchange_reply_error(exchange, &err);
         return;

@@ -44,7 +44,7 @@ static void push(struct ring *ring, uint64_t step, const struct tally *totals)
 /* Every count comes with a row. */
 static bool has_changed(const struct mark *mark, const struct tally *totals)
 {
-    return totals->rows != (mark->totals ? mark->totals->rows : 0);
+    return (totals ? totals->rows : 0) != (mark->totals ? mark->totals->rows : 0);
 }
 
 void history_init(struct history *history, const struct tally *totals, uint64_t now)
@@ -60,6 +60,14 @@ void history_close(struct history *history)
     for (size_t i = 0; i < WINDOW_COUNT; i++)
         for (size_t j = 0; j < HISTORY_MARKS; j++)
             tally_free(history->rings[i].marks[j].totals);
+}
+
+bool history_is_due(const struct history *history, uint64_t now)
+{
+    bool due = false;
+    for (size_t i = 0; i < WINDOW_COUNT; i++)
+        due |= now / WINDOWS[i].step_ns > history->rings[i].step;
+    return due;
 }
 
 void history_tick(struct history *history, const struct tally *totals, uint64_t now)

@@ -41,9 +41,12 @@ struct history {
 void history_init(struct history *history, const struct tally *totals, uint64_t now);
 void history_close(struct history *history);
 
-/* Remembers the totals where a step has ended since the last call. To be called about as often as
- * the shortest step ends; a late call counts what came meanwhile to the step before. */
+/* Remembers the totals (NULL: zero) where a step has ended since the last call. To be called about
+ * as often as the shortest step ends; a late call counts what came meanwhile to the step before. */
 void history_tick(struct history *history, const struct tally *totals, uint64_t now);
+
+/* Whether a step has ended since the last tick. */
+bool history_is_due(const struct history *history, uint64_t now);
 
 /* The shortest step, in milliseconds. */
 enum { HISTORY_TICK_MS = 5000 };

@@ -23,6 +23,8 @@ struct job {
     const struct protocol *protocol;
     struct infer_request request;
     bool wants_routing;
+    bool counted; /* in the statistics of routing */
+    size_t tag;   /* on whose behalf (server/tags.h) */
 
     /* Results, filled batch by batch; [rows, ...], see struct infer_result. */
     float **outputs;

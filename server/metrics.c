@@ -123,6 +123,24 @@ static void rejections(struct metrics *all)
     }
 }
 
+static void tagged_rows(struct metrics *all)
+{
+    prometheus_family(&all->page, "moed_tag_rows_total", "counter",
+                      "Rows counted on behalf of a tag; of those without one, the tag is empty.");
+    EACH_MODEL (all, entry) {
+        struct model_stats *stats = entry->model->stats;
+        struct prometheus_label labels[METRICS_MODEL_LABELS + 1];
+        metrics_label_model(labels, entry->model);
+        for (size_t tag = TAG_NONE; tag < tags_end(&stats->tags); tag++) {
+            const char *name = tag == TAG_NONE ? "" : tags_name(&stats->tags, tag);
+            labels[METRICS_MODEL_LABELS] = (struct prometheus_label){"tag", name};
+            if (name)
+                prometheus_sample(&all->page, "moed_tag_rows_total", labels,
+                                  METRICS_MODEL_LABELS + 1, (double)model_stats_rows(stats, tag));
+        }
+    }
+}
+
 /* ---- the page ---- */
 
 static void configuration(struct metrics *all)
@@ -165,7 +183,8 @@ static void metrics_init(struct metrics *all, const struct api *api)
         const struct model *model = entry->model = catalog->models[i];
         stats_snapshot(model->stats, model->info, &entry->stats);
         for (int window = 0; window < WINDOW_COUNT; window++)
-            stats_window_init(&entry->windows[window], model->stats, (enum window)window, now);
+            stats_window_init(&entry->windows[window], model->stats, (enum window)window,
+                              STATS_ALL_TAGS, now);
     }
     for (int status = 404; status <= 405; status++)
         request_counts_add(&all->other_requests, "", status, 0); /* exist from the start */
@@ -194,6 +213,7 @@ void metrics_page(const struct api *api, bool openmetrics, struct buffer *body)
     histograms(&all);
     per_model(&all);
     rejections(&all);
+    tagged_rows(&all);
     metrics_routing(&all);
     repository_metrics(api->lanes->catalog, &all.page);
     prometheus_end(&all.page);

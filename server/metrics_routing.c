@@ -65,8 +65,9 @@ static void gate_counters(struct metrics *all)
                 struct prometheus_label labels[GATE_LABELS];
                 label_gate(labels, entry->model, gate);
                 if (entry->model->info->gates[gate].limited || !families[i].only_limited)
-                    prometheus_sample(&all->page, families[i].name, labels, GATE_LABELS,
-                                      families[i].value(entry->stats.routing->gates[gate]));
+                    prometheus_sample(
+                        &all->page, families[i].name, labels, GATE_LABELS,
+                        families[i].value(entry->stats.routing[TAG_NONE]->gates[gate]));
             }
     }
 }
@@ -280,7 +281,7 @@ static void expert_samples(struct metrics *all, const struct expert_family *fami
                            const struct metrics_model *entry, size_t index)
 {
     const struct moed_gate_info *gate = &entry->model->info->gates[index];
-    const struct moed_gate_counts *counts = entry->stats.routing->gates[index];
+    const struct moed_gate_counts *counts = entry->stats.routing[TAG_NONE]->gates[index];
     struct prometheus_label labels[INNER_LABELS];
     label_gate(labels, entry->model, index);
     for (size_t i = 0; i < counts->experts; i++) {

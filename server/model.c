@@ -181,7 +181,7 @@ struct model *model_load(const char *directory, const char *name, const char *ve
     model->limits = serving->limits;
     model->engine = engine;
     model->info = moed_model_info(engine);
-    model->stats = model_stats_new(model->info, options->loops, uv_hrtime());
+    model->stats = model_stats_new(model->info, options->loops, options->max_tags, uv_hrtime());
     fill_signature(model);
     fill_references(model);
     if (warm_up(model, options, serving->warm_up_rows, err) == 0)

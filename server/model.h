@@ -17,6 +17,7 @@ struct model_options {
     size_t loops;          /* that will serve it: shards of its statistics */
     size_t max_batch_rows; /* of the warm-up's scratch: what cannot be computed is not loaded */
     unsigned threads;      /* the same */
+    size_t max_tags;       /* that its statistics tell apart */
     bool int8;             /* matrices in 8 bits */
 };
 

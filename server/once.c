@@ -110,14 +110,28 @@ static void scatter(const struct once *once, const struct batch *batch,
     }
 }
 
+/* Whether the rows of two jobs are counted at the same place. */
+static bool alike(const struct job *job, const struct job *other)
+{
+    return job->counted == other->counted && job->tag == other->tag;
+}
+
+/* Neighbours that are alike are counted together, which is all of them most of the time. */
 static void count_batch(const struct once *once, const struct batch *batch, uint64_t compute_ns)
 {
     const size_t gates = once->model->info->gate_count;
     const struct moed_routing *routing[gates + 1]; /* no array of 0 */
     for (size_t i = 0; i < gates; i++)
         routing[i] = moed_routing(once->scratch, i);
-    const struct tally_batch counted = {batch->rows, routing, uv_hrtime()};
-    stats_add_batch(once->stats, &counted, (double)compute_ns / 1e9);
+    const struct tally_batch decided = {batch->rows, routing, uv_hrtime()};
+    stats_add_batch(once->stats, batch->rows, (double)compute_ns / 1e9);
+    for (size_t i = 0, first = 0, end; i < batch->segment_count; first = end) {
+        const struct job *job = batch->segments[i].job;
+        for (end = first; i < batch->segment_count && alike(job, batch->segments[i].job); i++)
+            end += batch->segments[i].rows;
+        if (job->counted)
+            stats_count(once->stats, job->tag, &decided, first, end);
+    }
 }
 
 /* Statistics first, then the results, then the jobs that are now complete: answering one may submit

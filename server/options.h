@@ -38,6 +38,7 @@ struct options {
     uint64_t drain_timeout_ms;       /* 30000: then exit 1 with what is left unfinished */
     uint64_t
         max_expert_series; /* 4096: per-expert Prometheus series in all; above, aggregates only */
+    uint64_t max_tags;     /* 16: per model; rows of any others are counted as "other" */
     char *log_level;       /* error | warning | info | debug; info logs every request */
 };
 

@@ -135,6 +135,10 @@ const struct option_row OPTIONS[OPTION_ROWS] = {
      "The most per-expert series /metrics exports over all models. Above it only the layers' "
      "aggregates are exported; the per-expert figures stay available as JSON. Raise it if your "
      "Prometheus can take models with thousands of experts."},
+    {"max_tags", OPTION_COUNT, AT(max_tags), 0, 1000, "16", NULL, "N", NULL,
+     "How many tags the routing statistics of each model tell apart. A request names one by the "
+     "header Moed-Tag; the first that come get a place, the rest are counted together as "
+     "\"other\". Each takes as much memory as the statistics without tags."},
     {"log_level", OPTION_CHOICE, AT(log_level), 0, 0, "info", NULL, "error|warning|info|debug",
      NULL,
      "error, warning, info or debug. info logs one line per request; warning keeps a busy server "

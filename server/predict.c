@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "core/memory.h"
+#include "server/attribution.h"
 #include "server/decode.h"
 
 /* Deadlines are kept this exactly; a timer per job would cost more than it saves. */
@@ -160,6 +161,8 @@ static void own(struct job *job)
 
 static int submit(struct predict *predict, struct job *job, struct error *err)
 {
+    if (attribute_job(job, err) != 0)
+        return -1;
     job->exchange->log_rows = job->request.rows;
     job->wants_routing = wants_routing(&job->request);
     if (allocate_results(job, err) != 0)

@@ -239,6 +239,7 @@ static void init_loader(struct server *server)
                        .models = {.loops = options->loops,
                                   .max_batch_rows = options->max_batch_rows,
                                   .threads = loop_threads(options),
+                                  .max_tags = options->max_tags,
                                   .int8 = strcmp(options->weights, "int8") == 0}},
         .poll_ns = polls ? options->model_poll_ms * 1000000 : 0,
         .wanted = options->load_model,

@@ -60,9 +60,11 @@ static void seed_requests(struct request_counts *counts)
             request_counts_add(counts, PROTOCOLS[i], STATUSES[j], 0);
 }
 
-void stats_init(struct stats *stats, const struct moed_model_info *info)
+void stats_init(struct stats *stats, const struct moed_model_info *info, size_t tag_count)
 {
-    *stats = (struct stats){.routing = tally_new(info)};
+    *stats = (struct stats){.tag_count = tag_count};
+    stats->routing = xcalloc(tag_count, sizeof *stats->routing);
+    stats->routing[TAG_NONE] = tally_new(info);
     if (uv_mutex_init(&stats->mutex) != 0)
         out_of_memory();
     seed_requests(&stats->requests);
@@ -74,7 +76,9 @@ void stats_init(struct stats *stats, const struct moed_model_info *info)
 
 void stats_close(struct stats *stats)
 {
-    tally_free(stats->routing);
+    for (size_t tag = 0; tag < stats->tag_count; tag++)
+        tally_free(stats->routing[tag]);
+    free(stats->routing);
     histogram_close(&stats->request_seconds);
     histogram_close(&stats->queue_seconds);
     histogram_close(&stats->compute_seconds);
@@ -105,13 +109,22 @@ void stats_add_wait(struct stats *stats, double seconds)
     uv_mutex_unlock(&stats->mutex);
 }
 
-void stats_add_batch(struct stats *stats, const struct tally_batch *batch, double seconds)
+void stats_add_batch(struct stats *stats, size_t rows, double seconds)
 {
     uv_mutex_lock(&stats->mutex);
     histogram_observe(&stats->compute_seconds, seconds);
-    histogram_observe(&stats->batch_rows, (double)batch->rows);
-    stats->rows += batch->rows;
-    tally_count(stats->routing, batch, 0, batch->rows);
+    histogram_observe(&stats->batch_rows, (double)rows);
+    stats->rows += rows;
+    uv_mutex_unlock(&stats->mutex);
+}
+
+void stats_count(struct stats *stats, size_t tag, const struct tally_batch *batch, size_t first,
+                 size_t end)
+{
+    uv_mutex_lock(&stats->mutex);
+    if (!stats->routing[tag])
+        stats->routing[tag] = tally_empty(stats->routing[TAG_NONE]);
+    tally_count(stats->routing[tag], batch, first, end);
     uv_mutex_unlock(&stats->mutex);
 }
 
@@ -127,22 +140,29 @@ void stats_add(struct stats *total, struct stats *stats)
     total->queue_rows += stats->queue_rows;
     for (int reason = 0; reason < REJECT_COUNT; reason++)
         total->rejected[reason] += stats->rejected[reason];
-    tally_add(total->routing, stats->routing);
+    for (size_t tag = 0; tag < stats->tag_count; tag++)
+        if (stats->routing[tag])
+            tally_add(total->routing[TAG_NONE], stats->routing[tag]);
     uv_mutex_unlock(&stats->mutex);
 }
 
 /* ---- all shards of a model ---- */
 
-struct model_stats *model_stats_new(const struct moed_model_info *info, size_t loops, uint64_t now)
+struct model_stats *model_stats_new(const struct moed_model_info *info, size_t loops,
+                                    size_t max_tags, uint64_t now)
 {
     struct model_stats *stats = xcalloc(1, sizeof *stats + loops * sizeof *stats->loop);
     atomic_init(&stats->holders, 1);
     if (uv_mutex_init(&stats->mutex) != 0)
         out_of_memory();
-    history_init(&stats->history, NULL, now);
+    tags_init(&stats->tags, max_tags);
+    const size_t tags = tags_end(&stats->tags);
+    stats->histories = xcalloc(tags, sizeof *stats->histories);
+    for (size_t tag = 0; tag < tags; tag++)
+        history_init(&stats->histories[tag], NULL, now);
     stats->loops = loops;
     for (size_t i = 0; i < loops; i++)
-        stats_init(&stats->loop[i], info);
+        stats_init(&stats->loop[i], info, tags);
     return stats;
 }
 
@@ -158,37 +178,52 @@ void model_stats_release(struct model_stats *stats)
         return;
     for (size_t i = 0; i < stats->loops; i++)
         stats_close(&stats->loop[i]);
-    history_close(&stats->history);
+    for (size_t tag = 0; tag < tags_end(&stats->tags); tag++)
+        history_close(&stats->histories[tag]);
+    free(stats->histories);
+    tags_close(&stats->tags);
     uv_mutex_destroy(&stats->mutex);
     free(stats);
 }
 
 bool model_stats_fit(const struct model_stats *stats, const struct moed_model_info *info)
 {
-    return tally_fits(stats->loop[0].routing, info);
+    return tally_fits(stats->loop[0].routing[TAG_NONE], info);
 }
 
 void stats_snapshot(struct model_stats *stats, const struct moed_model_info *info,
                     struct stats *total)
 {
-    stats_init(total, info);
+    stats_init(total, info, 1);
     for (size_t i = 0; i < stats->loops; i++)
         stats_add(total, &stats->loop[i]);
 }
 
+uint64_t model_stats_rows(struct model_stats *stats, size_t tag)
+{
+    uint64_t rows = 0;
+    for (size_t i = 0; i < stats->loops; i++) {
+        uv_mutex_lock(&stats->loop[i].mutex);
+        const struct tally *tally = stats->loop[i].routing[tag];
+        rows += tally ? tally->rows : 0;
+        uv_mutex_unlock(&stats->loop[i].mutex);
+    }
+    return rows;
+}
+
 /* ---- windows ---- */
 
-/* The routing of all shards; the caller frees it. */
-static struct tally *totals_of(struct model_stats *stats)
+/* A tag's routing of all shards; the caller frees it. NULL: none yet. */
+static struct tally *totals_of(struct model_stats *stats, size_t tag)
 {
     struct tally *totals = NULL;
     for (size_t i = 0; i < stats->loops; i++) {
         struct stats *shard = &stats->loop[i];
         uv_mutex_lock(&shard->mutex);
-        if (totals)
-            tally_add(totals, shard->routing);
-        else
-            totals = tally_copy(shard->routing);
+        if (totals && shard->routing[tag])
+            tally_add(totals, shard->routing[tag]);
+        else if (shard->routing[tag])
+            totals = tally_copy(shard->routing[tag]);
         uv_mutex_unlock(&shard->mutex);
     }
     return totals;
@@ -197,41 +232,57 @@ static struct tally *totals_of(struct model_stats *stats)
 void model_stats_tick(struct model_stats *stats, uint64_t now)
 {
     uv_mutex_lock(&stats->mutex);
-    struct tally *totals = totals_of(stats);
-    history_tick(&stats->history, totals, now);
+    for (size_t tag = 0; tag < tags_end(&stats->tags); tag++) {
+        if (!history_is_due(&stats->histories[tag], now))
+            continue;
+        struct tally *totals = totals_of(stats, tag);
+        history_tick(&stats->histories[tag], totals, now);
+        tally_free(totals);
+    }
     uv_mutex_unlock(&stats->mutex);
-    tally_free(totals);
 }
 
-/* What was counted from `then` until `until`; NULL: nothing had been. */
-static struct tally *difference(const struct tally *until, const struct tally *then)
+/* to += until - then; NULL: nothing had been counted. */
+static void add_difference(struct tally *to, const struct tally *until, const struct tally *then)
 {
-    struct tally *tally = tally_copy(until);
+    if (until)
+        tally_add(to, until);
     if (then)
-        tally_subtract(tally, then);
-    return tally;
+        tally_subtract(to, then);
+}
+
+static void add_tag(struct stats_window *of, struct model_stats *stats, enum window window,
+                    size_t tag)
+{
+    uint64_t began, ignored;
+    const struct history *history = &stats->histories[tag];
+    const struct tally *begin = history_begin(history, window, 0, of->now, &began);
+    const struct tally *before = history_begin(history, window, 1, of->now, &ignored);
+    const struct tally *recent = history_begin(history, WINDOW_5M, 0, of->now, &ignored);
+    const struct tally *hour = history_begin(history, WINDOW_1H, 0, of->now, &ignored);
+    struct tally *totals = totals_of(stats, tag);
+    of->seconds = (double)(of->now - began) / 1e9; /* the same for every tag */
+    add_difference(of->tally, totals, begin);
+    add_difference(of->before, begin, before);
+    add_difference(of->recent, totals, recent);
+    add_difference(of->earlier, recent, hour);
+    tally_free(totals);
 }
 
 void stats_window_init(struct stats_window *of, struct model_stats *stats, enum window window,
-                       uint64_t now)
+                       int tag, uint64_t now)
 {
-    uint64_t began, other;
+    const struct tally *like = stats->loop[0].routing[TAG_NONE];
+    *of = (struct stats_window){.now = now,
+                                .tally = tally_empty(like),
+                                .before = tally_empty(like),
+                                .recent = tally_empty(like),
+                                .earlier = tally_empty(like)};
     uv_mutex_lock(&stats->mutex);
-    const struct history *history = &stats->history;
-    struct tally *totals = totals_of(stats);
-    const struct tally *begin = history_begin(history, window, 0, now, &began);
-    const struct tally *before = history_begin(history, window, 1, now, &other);
-    const struct tally *recent = history_begin(history, WINDOW_5M, 0, now, &other);
-    const struct tally *hour = history_begin(history, WINDOW_1H, 0, now, &other);
-    *of = (struct stats_window){
-        .now = now,
-        .seconds = (double)(now - began) / 1e9,
-        .tally = difference(totals, begin),
-        .before = difference(begin ? begin : totals, begin ? before : totals),
-        .recent = difference(totals, recent),
-        .earlier = difference(recent ? recent : totals, recent ? hour : totals)};
+    for (size_t i = 0; i < tags_end(&stats->tags); i++)
+        if (tag == STATS_ALL_TAGS || i == (size_t)tag)
+            add_tag(of, stats, window, i);
     uv_mutex_unlock(&stats->mutex);
-    tally_free(totals);
 }
 
 void stats_window_close(struct stats_window *of)

@@ -12,6 +12,7 @@
 #include "core/moed.h"
 #include "proto/prometheus.h"
 #include "server/history.h"
+#include "server/tags.h"
 
 /* Why a request was turned away without being computed. */
 #define REJECT_REASONS(X)                                                                          \
@@ -58,33 +59,42 @@ struct stats {
     struct histogram batch_rows;
     uint64_t rows;
     uint64_t rejected[REJECT_COUNT];
-    struct tally *routing;
+    size_t tag_count;
+    struct tally **routing; /* [tag_count] by tag; owned; NULL, but for the first: no rows yet */
 };
 
-void stats_init(struct stats *stats, const struct moed_model_info *info);
+/* tag_count 1: all tags in one, as in a sum. */
+void stats_init(struct stats *stats, const struct moed_model_info *info, size_t tag_count);
 void stats_close(struct stats *stats);
 
 void stats_add_request(struct stats *stats, const char *protocol, int status, double seconds);
 void stats_add_rejection(struct stats *stats, enum reject_reason reason);
 void stats_add_wait(struct stats *stats, double seconds);
 
-/* Adds one computed batch and what each gate decided. */
-void stats_add_batch(struct stats *stats, const struct tally_batch *batch, double seconds);
+/* Adds one computed batch. */
+void stats_add_batch(struct stats *stats, size_t rows, double seconds);
 
-/* total += stats. `stats` may be another thread's, `total` is the caller's. */
+/* Counts what the gates decided for rows [first, end) of a batch, on behalf of a tag. */
+void stats_count(struct stats *stats, size_t tag, const struct tally_batch *batch, size_t first,
+                 size_t end);
+
+/* total += stats, with all tags in one. `stats` may be another thread's, `total` is the caller's.
+ */
 void stats_add(struct stats *total, struct stats *stats);
 
 /* All shards. Held by models: a reload makes a new model, which goes on with the old one's. */
 struct model_stats {
     atomic_size_t holders;
-    uv_mutex_t mutex; /* guards the next; taken before a shard's */
-    struct history history;
+    struct tags tags;
+    uv_mutex_t mutex;          /* guards the next; taken before a shard's */
+    struct history *histories; /* [tags_end()] by tag */
     size_t loops;
     struct stats loop[];
 };
 
 /* Times are uv_hrtime() or a test's own. */
-struct model_stats *model_stats_new(const struct moed_model_info *info, size_t loops, uint64_t now);
+struct model_stats *model_stats_new(const struct moed_model_info *info, size_t loops,
+                                    size_t max_tags, uint64_t now);
 struct model_stats *model_stats_hold(struct model_stats *stats);
 void model_stats_release(struct model_stats *stats);
 
@@ -98,6 +108,9 @@ void stats_snapshot(struct model_stats *stats, const struct moed_model_info *inf
 /* Moves the windows on; every HISTORY_TICK_MS or so. Any thread. */
 void model_stats_tick(struct model_stats *stats, uint64_t now);
 
+/* Rows ever counted on behalf of a tag. */
+uint64_t model_stats_rows(struct model_stats *stats, size_t tag);
+
 /* What was routed in a window, and what it is compared with. */
 struct stats_window {
     uint64_t now;
@@ -108,8 +121,10 @@ struct stats_window {
     struct tally *earlier; /* in the hour, but for the last five minutes */
 };
 
+/* tag STATS_ALL_TAGS: of all rows. */
+enum { STATS_ALL_TAGS = -1 };
 void stats_window_init(struct stats_window *of, struct model_stats *stats, enum window window,
-                       uint64_t now);
+                       int tag, uint64_t now);
 void stats_window_close(struct stats_window *of);
 
 #endif

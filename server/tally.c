@@ -20,11 +20,17 @@ struct tally *tally_new(const struct moed_model_info *info)
     return tally;
 }
 
+struct tally *tally_empty(const struct tally *like)
+{
+    struct tally *tally = allocate(like->gate_count);
+    for (size_t i = 0; i < like->gate_count; i++)
+        tally->gates[i] = moed_gate_counts_new(like->gates[i]->experts);
+    return tally;
+}
+
 struct tally *tally_copy(const struct tally *tally)
 {
-    struct tally *copy = allocate(tally->gate_count);
-    for (size_t i = 0; i < tally->gate_count; i++)
-        copy->gates[i] = moed_gate_counts_new(tally->gates[i]->experts);
+    struct tally *copy = tally_empty(tally);
     tally_add(copy, tally);
     return copy;
 }

@@ -16,6 +16,7 @@ struct tally {
 /* All zero. The caller frees it. */
 struct tally *tally_new(const struct moed_model_info *info);
 struct tally *tally_copy(const struct tally *tally);
+struct tally *tally_empty(const struct tally *like); /* of as many gates and experts */
 void tally_free(struct tally *tally);
 
 /* Counts rows [first, end) of a batch at time `now`: routing[gate_count] is what each gate decided

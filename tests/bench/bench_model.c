@@ -61,7 +61,9 @@ static void add_statistics(struct run *run)
     const struct moed_routing *routing[run->info->gate_count + 1]; /* no array of 0 */
     for (size_t i = 0; i < run->info->gate_count; i++)
         routing[i] = moed_routing(run->counted, i);
-    stats_add_batch(&run->stats, &(struct tally_batch){run->rows, routing, uv_hrtime()}, 0);
+    stats_add_batch(&run->stats, run->rows, 0);
+    stats_count(&run->stats, TAG_NONE, &(struct tally_batch){run->rows, routing, uv_hrtime()}, 0,
+                run->rows);
 }
 
 static void forward(void *context)
@@ -193,7 +195,7 @@ int main(int argc, char *argv[])
     read_inputs(&run, argv[2]);
     run.counted = new_scratch(model, run.total, true);
     run.uncounted = new_scratch(model, run.total, false);
-    stats_init(&run.stats, info);
+    stats_init(&run.stats, info, 1);
     write_outputs(&run, argv[3]);
     struct safetensors *weights = safetensors_open(argv[1], &err);
     size_t stride, padding;

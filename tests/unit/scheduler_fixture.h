@@ -127,8 +127,10 @@ static inline struct posted *new_job(const char *name, size_t rows, float value)
     struct posted *job = &posted[posted_count++];
     struct model *of = model(name);
     const size_t elements = of->info->inputs[0].elements;
-    *job = (struct posted){
-        .job.model = of, .job.lane = lane(name), .job.wants_routing = of->info->gate_count > 0};
+    *job = (struct posted){.job.model = of,
+                           .job.counted = true,
+                           .job.lane = lane(name),
+                           .job.wants_routing = of->info->gate_count > 0};
     job->body = xcalloc(rows * elements, sizeof *job->body);
     for (size_t row = 0; row < rows; row++)
         job->body[row * elements] = value + (float)row;

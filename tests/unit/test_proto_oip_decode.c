@@ -30,7 +30,8 @@ static void check_refused(const char *body, const char *header, const char *expe
 START_TEST(fills_the_request)
 {
     struct guarded copy = guarded_text(
-        "{\"id\":\"abc\",\"parameters\":{\"timeout\":2500,\"priority\":1,\"sequence_id\":"
+        "{\"id\":\"abc\",\"parameters\":{\"timeout\":2500,\"tag\":\"me\",\"priority\":1,\"sequence_"
+        "id\":"
         "18446744073709551615,\"sequence_start\":true,\"mine\":[1,2]},\"model_name\":\"x\"," IMAGE
         "}");
     struct infer_request request;
@@ -41,6 +42,7 @@ START_TEST(fills_the_request)
     ck_assert_str_eq(request.id, "abc");
     ck_assert_uint_eq(request.rows, 1);
     ck_assert_uint_eq(request.timeout_us, 2500);
+    ck_assert_str_eq(request.tag, "me");
     ck_assert(!request.routing);
     ck_assert_mem_eq(request.inputs[0].data, "[1,2,3,4,5,6]", request.inputs[0].length);
     ck_assert(!request.inputs[0].binary);

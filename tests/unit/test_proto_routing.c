@@ -318,7 +318,7 @@ static struct routing_layer layer_of(const char *name, const struct moed_gate_co
 
 static const char DOCUMENT[] =
     "{\"model\":\"digits\",\"version\":\"3\",\"window\":\"1m\",\"seconds\":60.5,\"rows\":2,"
-    "\"layers\":[{\"name\":\"moe\",\"rows\":2,\"top_k\":2,\"experts\":["
+    "\"tags\":[\"a\",\"other\"],\"layers\":[{\"name\":\"moe\",\"rows\":2,\"top_k\":2,\"experts\":["
     "{\"index\":0,\"selected\":3,\"share\":0.75,\"weight\":1.5,\"weight_share\":0.75,"
     "\"probability\":0,\"top1\":2,\"idle_seconds\":2.5},"
     "{\"index\":1,\"selected\":1,\"share\":0.25,\"weight\":0.5,\"weight_share\":0.25,"
@@ -361,6 +361,8 @@ START_TEST(document_has_every_member)
                                               .seconds = 60.5,
                                               .rows = 2,
                                               .now = 3500000000,
+                                              .tags = (const char *const[]){"a", "other"},
+                                              .tag_count = 2,
                                               .layers = layers,
                                               .layer_count = 2};
     struct buffer body;
@@ -402,7 +404,7 @@ START_TEST(document_without_layers)
     routing_write(&document, &body);
     buffer_append(&body, "", 1);
     ck_assert_str_eq(body.data, "{\"model\":\"dense\",\"version\":\"1\",\"window\":\"all\","
-                                "\"seconds\":0,\"rows\":0,\"layers\":[]}");
+                                "\"seconds\":0,\"rows\":0,\"tags\":[],\"layers\":[]}");
     buffer_close(&body);
 }
 END_TEST

@@ -10,9 +10,9 @@ START_TEST(a_small_job_is_computed_at_once)
     const struct stats *stats = stats_of("small");
     ck_assert_uint_eq(stats->rows, 3);
     ck_assert_double_eq(stats->batch_rows.sum, 3);
-    ck_assert_uint_eq(stats->routing->gates[0]->items, 3);
-    ck_assert_uint_eq(stats->routing->gates[0]->expert[0].selected, 2);
-    ck_assert_uint_eq(stats->routing->gates[0]->expert[1].selected, 1);
+    ck_assert_uint_eq(stats->routing[0]->gates[0]->items, 3);
+    ck_assert_uint_eq(stats->routing[0]->gates[0]->expert[0].selected, 2);
+    ck_assert_uint_eq(stats->routing[0]->gates[0]->expert[1].selected, 1);
 }
 END_TEST
 
@@ -30,7 +30,7 @@ START_TEST(a_larger_job_waits_for_the_end_of_the_turn)
     expect_answer(next, 500);
     /* 111 rows in batches of 32 */
     ck_assert_uint_eq(stats_of("small")->rows, 111);
-    ck_assert_uint_eq(stats_of("small")->routing->gates[0]->items, 111);
+    ck_assert_uint_eq(stats_of("small")->routing[0]->gates[0]->items, 111);
 }
 END_TEST
 

@@ -37,8 +37,8 @@ END_TEST
 START_TEST(counters_begin_at_zero)
 {
     struct stats stats;
-    stats_init(&stats, &info);
-    const struct moed_gate_counts *counts = stats.routing->gates[1];
+    stats_init(&stats, &info, 1);
+    const struct moed_gate_counts *counts = stats.routing[0]->gates[1];
     ck_assert_uint_eq(counts->experts, 3);
     ck_assert_uint_eq(counts->items, 0);
     for (size_t i = 0; i < 3; i++) {
@@ -53,7 +53,7 @@ END_TEST
 START_TEST(routing_adds_up)
 {
     struct stats stats;
-    stats_init(&stats, &info);
+    stats_init(&stats, &info, 1);
     static const int32_t expert[] = {1, 0, 2, 0};
     static const float weight[] = {1, 0.25f, 0.5f, 0.25f};
     const struct moed_routing one = {.items = 2,
@@ -68,11 +68,14 @@ START_TEST(routing_adds_up)
     const struct moed_routing none = {.experts = 2, .top_k = 1};
     const struct moed_routing *const batch[] = {&none, &one};
     const struct tally_batch counted = {2, batch, 1};
-    stats_add_batch(&stats, &counted, 0.1);
-    stats_add_batch(&stats, &counted, 0.1);
-    const struct moed_gate_counts *counts = stats.routing->gates[1];
+    stats_add_batch(&stats, 2, 0.1);
+    stats_count(&stats, 0, &counted, 0, 2);
+    stats_add_batch(&stats, 2, 0.1);
+    stats_count(&stats, 0, &counted, 0, 1);
+    stats_count(&stats, 0, &counted, 1, 2);
+    const struct moed_gate_counts *counts = stats.routing[0]->gates[1];
     ck_assert_uint_eq(stats.rows, 4);
-    ck_assert_uint_eq(stats.routing->rows, 4);
+    ck_assert_uint_eq(stats.routing[0]->rows, 4);
     ck_assert_uint_eq(counts->items, 4);
     ck_assert_uint_eq(counts->expert[0].selected, 4);
     ck_assert_uint_eq(counts->expert[2].selected, 2);
@@ -81,7 +84,7 @@ START_TEST(routing_adds_up)
     ck_assert_double_eq(moed_sum_value(counts->expert[0].probability), 1.5);
     ck_assert_double_eq(moed_sum_value(counts->entropy), 3);
     ck_assert_double_eq(moed_sum_value(counts->margin), 1);
-    ck_assert_uint_eq(stats.routing->gates[0]->items, 0);
+    ck_assert_uint_eq(stats.routing[0]->gates[0]->items, 0);
     stats_close(&stats);
 }
 END_TEST
@@ -89,9 +92,9 @@ END_TEST
 START_TEST(loops_add_up)
 {
     struct stats one, other, sum;
-    stats_init(&one, &info);
-    stats_init(&other, &info);
-    stats_init(&sum, &info);
+    stats_init(&one, &info, 2);
+    stats_init(&other, &info, 2);
+    stats_init(&sum, &info, 1);
     stats_add_request(&one, "oip", 200, 0.1);
     stats_add_request(&other, "oip", 200, 0.2);
     stats_add_request(&other, "v1", 400, 0.1);
@@ -100,18 +103,18 @@ START_TEST(loops_add_up)
     stats_add_wait(&other, 0.5);
     one.rows = 3;
     other.rows = 4;
-    one.routing->gates[1]->expert[2].selected = 5;
-    other.routing->gates[1]->expert[2].selected = 6;
-    one.routing->gates[1]->expert[0].dropped = 1;
-    other.routing->gates[1]->expert[0].dropped = 1;
+    one.routing[0]->gates[1]->expert[2].selected = 5;
+    other.routing[0]->gates[1]->expert[2].selected = 6;
+    one.routing[0]->gates[1]->expert[0].dropped = 1;
+    other.routing[0]->gates[1]->expert[0].dropped = 1;
     stats_add(&sum, &one);
     stats_add(&sum, &other);
     ck_assert_uint_eq(sum.requests.count, 2 * 7); /* those that exist from the start */
     ck_assert_uint_eq(sum.requests.items[0].count, 2);
     ck_assert_uint_eq(sum.rejected[REJECT_DEADLINE], 2);
     ck_assert_uint_eq(sum.rows, 7);
-    ck_assert_uint_eq(sum.routing->gates[1]->expert[2].selected, 11);
-    ck_assert_uint_eq(sum.routing->gates[1]->expert[0].dropped, 2);
+    ck_assert_uint_eq(sum.routing[0]->gates[1]->expert[2].selected, 11);
+    ck_assert_uint_eq(sum.routing[0]->gates[1]->expert[0].dropped, 2);
     ck_assert_double_eq_tol(sum.request_seconds.sum, 0.4, 1e-12);
     ck_assert_double_eq(sum.queue_seconds.sum, 0.5);
     stats_close(&one);
@@ -131,7 +134,7 @@ static uint64_t total(const struct histogram *histogram)
 START_TEST(histograms_reach_from_microseconds_to_timeouts)
 {
     struct stats stats;
-    stats_init(&stats, &info);
+    stats_init(&stats, &info, 1);
     struct histogram *const seconds[] = {&stats.request_seconds, &stats.queue_seconds,
                                          &stats.compute_seconds};
     for (size_t i = 0; i < 3; i++) {
@@ -154,7 +157,7 @@ END_TEST
 START_TEST(bounds_ascend)
 {
     struct stats stats;
-    stats_init(&stats, &info);
+    stats_init(&stats, &info, 1);
     const struct histogram *const histograms[] = {&stats.request_seconds, &stats.batch_rows};
     for (size_t i = 0; i < 2; i++)
         for (size_t j = 1; j < histograms[i]->bound_count; j++)
@@ -168,7 +171,7 @@ END_TEST
 static const uint64_t SECOND = 1000000000;
 
 /* One row, which both gates give to their expert `expert`. */
-static void serve_row(struct stats *shard, int32_t expert, uint64_t now)
+static void serve_row(struct stats *shard, size_t tag, int32_t expert, uint64_t now)
 {
     const int32_t chosen[] = {expert, 2};
     const struct moed_routing first = {.items = 1,
@@ -184,13 +187,13 @@ static void serve_row(struct stats *shard, int32_t expert, uint64_t now)
                                         .choice = chosen,
                                         .weight = FLOATS(0.5f, 0.5f)};
     const struct moed_routing *const routing[] = {&first, &second};
-    stats_add_batch(shard, &(struct tally_batch){1, routing, now}, 0.001);
+    stats_count(shard, tag, &(struct tally_batch){1, routing, now}, 0, 1);
 }
 
 static uint64_t rows_in(struct model_stats *stats, enum window window, uint64_t now)
 {
     struct stats_window of;
-    stats_window_init(&of, stats, window, now);
+    stats_window_init(&of, stats, window, STATS_ALL_TAGS, now);
     const uint64_t rows = of.tally->rows;
     ck_assert_uint_eq(of.tally->gates[0]->items, rows);
     ck_assert_uint_eq(of.tally->gates[1]->expert[2].selected, rows);
@@ -204,7 +207,7 @@ START_TEST(windows_slide)
     enum { SECONDS = 3 * 3600 };
     static bool served[SECONDS];
     const uint64_t lengths[] = {60, 300, 3600};
-    struct model_stats *stats = model_stats_new(&info, 2, 0);
+    struct model_stats *stats = model_stats_new(&info, 2, 0, 0);
     uint32_t state = 3;
     for (uint64_t second = 0; second < SECONDS; second++) {
         if (second % 5 == 0)
@@ -212,7 +215,7 @@ START_TEST(windows_slide)
         const bool pause = second % 2000 > 1200;
         served[second] = !pause && next_random(&state) % 3 > 0;
         if (served[second])
-            serve_row(&stats->loop[second % 2], second % 7 == 0, second * SECOND);
+            serve_row(&stats->loop[second % 2], second % 3 % 2, second % 7 == 0, second * SECOND);
         for (int window = 0; window < WINDOW_COUNT && second % 101 == 0; window++) {
             const uint64_t step = lengths[window] / 12, begin = second / step * step;
             uint64_t rows = 0;
@@ -230,25 +233,25 @@ END_TEST
 
 START_TEST(a_window_says_what_it_spans)
 {
-    struct model_stats *stats = model_stats_new(&info, 1, 1000 * SECOND);
+    struct model_stats *stats = model_stats_new(&info, 1, 0, 1000 * SECOND);
     struct stats_window of;
-    serve_row(&stats->loop[0], 0, 1001 * SECOND);
-    stats_window_init(&of, stats, WINDOW_1M, 1007 * SECOND);
+    serve_row(&stats->loop[0], 0, 0, 1001 * SECOND);
+    stats_window_init(&of, stats, WINDOW_1M, STATS_ALL_TAGS, 1007 * SECOND);
     ck_assert_double_eq(of.seconds, 7); /* since the load */
     ck_assert_uint_eq(of.tally->rows, 1);
     ck_assert_uint_eq(of.before->rows, 0);
     stats_window_close(&of);
     for (uint64_t second = 1010; second <= 1100; second += 5)
         model_stats_tick(stats, second * SECOND);
-    serve_row(&stats->loop[0], 0, 1101 * SECOND);
-    stats_window_init(&of, stats, WINDOW_1M, 1102 * SECOND);
+    serve_row(&stats->loop[0], 0, 0, 1101 * SECOND);
+    stats_window_init(&of, stats, WINDOW_1M, STATS_ALL_TAGS, 1102 * SECOND);
     ck_assert_double_eq(of.seconds, 62);
     ck_assert_uint_eq(of.tally->rows, 1);
     ck_assert_uint_eq(of.before->rows, 1);
     ck_assert_uint_eq(of.recent->rows, 2);
     ck_assert_uint_eq(of.earlier->rows, 0);
     stats_window_close(&of);
-    stats_window_init(&of, stats, WINDOW_ALL, 1102 * SECOND);
+    stats_window_init(&of, stats, WINDOW_ALL, STATS_ALL_TAGS, 1102 * SECOND);
     ck_assert_double_eq(of.seconds, 102);
     ck_assert_uint_eq(of.tally->rows, 2);
     ck_assert_uint_eq(of.before->rows, 0);
@@ -260,20 +263,58 @@ END_TEST
 /* Expert 1 of the first gate serves half an hour, then no more. */
 START_TEST(earlier_and_recent_do_not_overlap)
 {
-    struct model_stats *stats = model_stats_new(&info, 1, 0);
+    struct model_stats *stats = model_stats_new(&info, 1, 0, 0);
     struct stats_window of;
     for (uint64_t second = 1; second < 2400; second++) {
         if (second % 5 == 0)
             model_stats_tick(stats, second * SECOND);
-        serve_row(&stats->loop[0], second < 1800 && second % 2, second * SECOND);
+        serve_row(&stats->loop[0], 1, second < 1800 && second % 2, second * SECOND);
     }
-    stats_window_init(&of, stats, WINDOW_5M, 2399 * SECOND);
+    stats_window_init(&of, stats, WINDOW_5M, STATS_ALL_TAGS, 2399 * SECOND);
     ck_assert_uint_eq(of.recent->rows, 2399 - 2075 + 1);
     ck_assert_uint_eq(of.earlier->rows, 2399 - of.recent->rows);
     ck_assert_uint_eq(of.earlier->gates[0]->expert[1].selected, 900);
     ck_assert_uint_eq(of.recent->gates[0]->expert[1].selected, 0);
     ck_assert_uint_eq(of.tally->gates[0]->expert[1].last, 1799 * SECOND);
     stats_window_close(&of);
+    model_stats_release(stats);
+}
+END_TEST
+
+START_TEST(tags_count_apart)
+{
+    struct model_stats *stats = model_stats_new(&info, 2, 2, 0);
+    ck_assert_uint_eq(tags_end(&stats->tags), 4);
+    ck_assert_int_eq(tags_find(&stats->tags, "a"), -1);
+    ck_assert_uint_eq(tags_index(&stats->tags, "a"), TAG_FIRST);
+    ck_assert_uint_eq(tags_index(&stats->tags, "b"), TAG_FIRST + 1);
+    ck_assert_uint_eq(tags_index(&stats->tags, "a"), TAG_FIRST);
+    for (int i = 0; i < 1000; i++) { /* grow nothing */
+        char name[16];
+        snprintf(name, sizeof name, "c%d", i);
+        ck_assert_uint_eq(tags_index(&stats->tags, name), TAG_FIRST + 2);
+        ck_assert_int_eq(tags_find(&stats->tags, name), -1);
+    }
+    ck_assert_uint_eq(tags_index(&stats->tags, "other"), TAG_FIRST + 2);
+    ck_assert_str_eq(tags_name(&stats->tags, TAG_FIRST + 1), "b");
+    ck_assert_str_eq(tags_name(&stats->tags, TAG_FIRST + 2), "other");
+    serve_row(&stats->loop[0], TAG_NONE, 0, 1);
+    serve_row(&stats->loop[0], TAG_FIRST, 1, 1);
+    serve_row(&stats->loop[1], TAG_FIRST, 1, 1);
+    struct stats_window of;
+    stats_window_init(&of, stats, WINDOW_1M, TAG_FIRST, 2);
+    ck_assert_uint_eq(of.tally->rows, 2);
+    ck_assert_uint_eq(of.tally->gates[0]->expert[1].selected, 2);
+    stats_window_close(&of);
+    stats_window_init(&of, stats, WINDOW_1M, TAG_FIRST + 1, 2);
+    ck_assert_uint_eq(of.tally->rows, 0);
+    stats_window_close(&of);
+    ck_assert_uint_eq(rows_in(stats, WINDOW_ALL, 2), 3);
+    ck_assert_uint_eq(model_stats_rows(stats, TAG_FIRST), 2);
+    struct stats sum;
+    stats_snapshot(stats, &info, &sum);
+    ck_assert_uint_eq(sum.routing[0]->rows, 3);
+    stats_close(&sum);
     model_stats_release(stats);
 }
 END_TEST
@@ -288,6 +329,6 @@ START_TEST(windows_have_names)
 END_TEST
 
 TEST_MAIN("stats", windows_slide, a_window_says_what_it_spans, earlier_and_recent_do_not_overlap,
-          windows_have_names, loops_add_up, reasons_have_words,
+          tags_count_apart, windows_have_names, loops_add_up, reasons_have_words,
           requests_count_by_protocol_and_status, counters_begin_at_zero, routing_adds_up,
           histograms_reach_from_microseconds_to_timeouts, bounds_ascend)
