@@ -10,6 +10,9 @@ microhttpd\.h                     server/http_(callbacks|mhd)\.c
 uv\.h                             server/|clients/[a-z]+/
 jansson\.h                        proto/|core/load/|core/parse_json|server/options|server/main\.c|clients/[a-z]+/
 cblas\.h                          core/dense/
+utf8proc\.h                       proto/text/
+proto/text/[a-z_]*_private\.h     proto/text/
+proto/(?!buffer\.h|text/)[^"]*    proto/[a-z0-9_]+\.[ch]|server/
 core/(error|half|memory|text)\.h  core/|proto/|server/
 core/gate_counts\.h               core/|proto/|server/
 core/moed\.h                      core/|server/

@@ -1,0 +1,91 @@
+/* The file, its parts in an order in which each finds what it needs. */
+#include "proto/text/tokenizer_json.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "core/memory.h"
+#include "core/parse_json.h"
+
+/* Published files have up to 35 MB; jansson takes some ten times that, and gives it back. */
+enum { TOKENIZER_MAX_FILE_BYTES = 128 << 20 };
+#define TOKENIZER_MAX_TREE_BYTES ((size_t)2 << 30)
+
+static int read_parts(struct tokenizer *tokenizer, const struct json_node *root, struct error *err)
+{
+    struct json_node normalizer = node_member(root, "normalizer");
+    struct json_node splitter = node_member(root, "pre_tokenizer");
+    struct json_node post_processor = node_member(root, "post_processor");
+    struct json_node decoder = node_member(root, "decoder");
+    struct json_node model = node_member(root, "model");
+    struct json_node added = node_member(root, "added_tokens");
+    if (node_only(root,
+                  "version truncation padding added_tokens normalizer pre_tokenizer post_processor "
+                  "decoder model",
+                  err) != 0 ||
+        read_normalizer(&tokenizer->normalizer, &normalizer, err) != 0 ||
+        read_splitter(&tokenizer->splitter, &splitter, err) != 0 ||
+        read_post_processor(tokenizer, &post_processor, err) != 0 ||
+        read_decoder(&tokenizer->decoder, &decoder, err) != 0 ||
+        read_model(tokenizer, &model, err) != 0)
+        return -1;
+    return read_added_tokens(tokenizer, &added, err);
+}
+
+struct tokenizer *tokenizer_new(const char *json, size_t length, struct error *err)
+{
+    struct json_fault fault;
+    json_t *tree = parse_json(json, length, 0, TOKENIZER_MAX_TREE_BYTES, &fault);
+    if (!tree) {
+        size_t line, column;
+        json_line_and_column(json, fault.position, &line, &column);
+        error_set(err, fault.kind == JSON_FAULT_NO_MEMORY ? ERROR_UNAVAILABLE : ERROR_INVALID,
+                  "line %zu, column %zu: %s", line, column, fault.reason);
+        return NULL;
+    }
+    struct tokenizer *tokenizer = xcalloc(1, sizeof *tokenizer);
+    vocabulary_init(&tokenizer->vocabulary);
+    struct json_node root = {.json = tree};
+    int result = read_parts(tokenizer, &root, err);
+    json_decref(tree);
+    if (result == 0)
+        return tokenizer;
+    tokenizer_free(tokenizer);
+    return NULL;
+}
+
+/* The whole file; NULL with an error. Caller frees. */
+static char *read_file(const char *path, size_t *length, struct error *err)
+{
+    FILE *file = fopen(path, "rb");
+    struct stat status;
+    char *bytes = NULL;
+    if (!file || fstat(fileno(file), &status) != 0)
+        error_set(err, ERROR_INVALID, "cannot open the file: %m");
+    else if (!S_ISREG(status.st_mode) || status.st_size > TOKENIZER_MAX_FILE_BYTES)
+        error_set(err, ERROR_TOO_LARGE, "expected a file of at most %d bytes",
+                  TOKENIZER_MAX_FILE_BYTES);
+    else if (!(bytes = malloc((size_t)status.st_size + 1)))
+        error_set(err, ERROR_UNAVAILABLE, "no memory to read the file");
+    else if ((*length = fread(bytes, 1, (size_t)status.st_size, file)) != (size_t)status.st_size) {
+        error_set(err, ERROR_INVALID, "cannot read the whole file");
+        free(bytes);
+        bytes = NULL;
+    }
+    if (file)
+        fclose(file);
+    return bytes;
+}
+
+struct tokenizer *tokenizer_load(const char *path, struct error *err)
+{
+    size_t length;
+    char *json = read_file(path, &length, err);
+    struct tokenizer *tokenizer = json ? tokenizer_new(json, length, err) : NULL;
+    free(json);
+    if (!tokenizer)
+        error_prefix(err, "%s", path);
+    return tokenizer;
+}
