@@ -13,23 +13,27 @@ enum { MAX_HEAP = 1 << 20, MAX_LABEL_BYTES = 64 };
 
 static const uint64_t DAY_MS = 86400000;
 
-/* A version is at most 18 digits, as in the repository. */
-static const uint64_t MAX_VERSION = 999999999999999999;
-
 /* ---- whole numbers ---- */
 
+struct range {
+    uint64_t minimum, maximum;
+};
+
+/* A version is at most 18 digits, as in the repository. */
+static const struct range VERSIONS = {1, 999999999999999999};
+
 /* Leaves `*number` as it is when the member is absent. */
-static int read_number(const json_t *object, const char *where, const char *key, uint64_t minimum,
-                       uint64_t maximum, uint64_t *number, struct error *err)
+static int read_number(const json_t *object, const char *where, const char *key, struct range range,
+                       uint64_t *number, struct error *err)
 {
     const json_t *member = json_object_get(object, key);
     if (!member)
         return 0;
     const json_int_t value = json_integer_value(member);
-    if (!json_is_integer(member) || value < 0 || (uint64_t)value < minimum ||
-        (uint64_t)value > maximum)
+    if (!json_is_integer(member) || value < 0 || (uint64_t)value < range.minimum ||
+        (uint64_t)value > range.maximum)
         return error_set(err, ERROR_INVALID, "%s%s must be a whole number from %llu to %llu", where,
-                         key, (unsigned long long)minimum, (unsigned long long)maximum);
+                         key, (unsigned long long)range.minimum, (unsigned long long)range.maximum);
     *number = (uint64_t)value;
     return 0;
 }
@@ -55,21 +59,20 @@ static int read_limits(const json_t *limits, struct serving_limits *to, struct e
     static const struct {
         const char *key;
         size_t offset;
-        uint64_t minimum, maximum;
+        struct range range;
     } ROWS[] = {
-        {"max_batch_rows", offsetof(struct serving_limits, max_batch_rows), 1, 65536},
-        {"max_queue_delay_us", offsetof(struct serving_limits, max_queue_delay_us), 0, 10000000},
-        {"max_queue_rows", offsetof(struct serving_limits, max_queue_rows), 1, 16777216},
-        {"max_request_rows", offsetof(struct serving_limits, max_request_rows), 1, 16777216},
-        {"queue_timeout_ms", offsetof(struct serving_limits, queue_timeout_ms), 1, DAY_MS},
+        {"max_batch_rows", offsetof(struct serving_limits, max_batch_rows), {1, 65536}},
+        {"max_queue_delay_us", offsetof(struct serving_limits, max_queue_delay_us), {0, 10000000}},
+        {"max_queue_rows", offsetof(struct serving_limits, max_queue_rows), {1, 16777216}},
+        {"max_request_rows", offsetof(struct serving_limits, max_request_rows), {1, 16777216}},
+        {"queue_timeout_ms", offsetof(struct serving_limits, queue_timeout_ms), {1, DAY_MS}},
     };
     enum { COUNT = sizeof ROWS / sizeof *ROWS };
     const char *known[COUNT + 1] = {NULL};
     for (size_t i = 0; i < COUNT; i++) {
         known[i] = ROWS[i].key;
         uint64_t *number = (uint64_t *)(void *)((char *)to + ROWS[i].offset);
-        if (read_number(limits, "limits.", ROWS[i].key, ROWS[i].minimum, ROWS[i].maximum, number,
-                        err) != 0)
+        if (read_number(limits, "limits.", ROWS[i].key, ROWS[i].range, number, err) != 0)
             return -1;
     }
     if (to->max_request_rows != SERVING_UNSET && to->max_request_rows > to->max_queue_rows)
@@ -92,7 +95,7 @@ static int read_specific(const json_t *list, struct serving *serving, struct err
     for (size_t i = 0; i < count; i++) {
         const json_t *version = json_array_get(list, i);
         const json_int_t number = json_integer_value(version);
-        if (!json_is_integer(version) || number < 1 || (uint64_t)number > MAX_VERSION)
+        if (!json_is_integer(version) || number < 1 || (uint64_t)number > VERSIONS.maximum)
             return error_set(err, ERROR_INVALID,
                              "version_policy.specific[%zu] must be a version number from 1", i);
         serving->specific[i] = (uint64_t)number;
@@ -112,9 +115,9 @@ static int read_policy(const json_t *policy, struct serving *serving, struct err
     if (check_keys(policy, "version_policy: ", KNOWN, err) != 0)
         return -1;
     const json_t *specific = json_object_get(policy, "specific");
-    return specific ? read_specific(specific, serving, err)
-                    : read_number(policy, "version_policy.", "latest", 1, MAX_VERSION,
-                                  &serving->latest, err);
+    return specific
+               ? read_specific(specific, serving, err)
+               : read_number(policy, "version_policy.", "latest", VERSIONS, &serving->latest, err);
 }
 
 /* A label stands where a version stands in paths, and must not be taken for one. */
@@ -130,7 +133,7 @@ static int read_labels(const json_t *labels, struct serving *serving, struct err
                              "labels: " QUOTED " must be at most %d " NAME_ALPHABET
                              ", and not begin with a digit",
                              label, MAX_LABEL_BYTES);
-        if (read_number(labels, "labels.", label, 1, MAX_VERSION, &next->version, err) != 0)
+        if (read_number(labels, "labels.", label, VERSIONS, &next->version, err) != 0)
             return -1;
         next->label = xstrdup(label);
         serving->label_count++;
@@ -155,9 +158,9 @@ static int read_object(const json_t *root, struct serving *serving, struct error
     if (!json_is_object(root))
         return error_set(err, ERROR_INVALID, "expected an object, got %s", member_type(root));
     if (check_keys(root, "", KNOWN, err) != 0 ||
-        read_number(root, "", "default_version", 1, MAX_VERSION, &serving->default_version, err) !=
-            0 ||
-        read_number(root, "", "warm_up_rows", 1, 65536, &serving->warm_up_rows, err) != 0 ||
+        read_number(root, "", "default_version", VERSIONS, &serving->default_version, err) != 0 ||
+        read_number(root, "", "warm_up_rows", (struct range){1, 65536}, &serving->warm_up_rows,
+                    err) != 0 ||
         read_policy(json_object_get(root, "version_policy"), serving, err) != 0 ||
         member_object(root, NULL, "limits", &limits, err) != 0 ||
         member_object(root, NULL, "labels", &labels, err) != 0)

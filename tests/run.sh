@@ -222,7 +222,6 @@ part_lint() {
     for rule in includes circles sizes format dockerfile versions; do
         check lint-$rule count_one sh tests/lint/$rule.sh
     done
-    check lint-sizes-core count_one sh tests/lint/sizes.sh 40 500 6 core
 }
 
 part_asan() {

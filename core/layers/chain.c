@@ -148,9 +148,10 @@ static int build_next(struct chain *chain, const struct scope *list_scope, struc
     struct scope scope = *list_scope;
     struct config_node node;
     const struct sources sources = {&chain->in, &chain->out, &in, operands};
+    chain->values.layer = index;
     if (config_item(list, key, index, &node, err) != 0 ||
         layer_begin(layer, &scope, &node, err) != 0 ||
-        values_link(&chain->values, layer, index, &scope, &node, &sources, err) != 0 ||
+        values_link(&chain->values, layer, &scope, &node, &sources, err) != 0 ||
         check_previous(chain, index, list, key, err) != 0 ||
         (scope.categories && check_integers(chain, index, &node, err) != 0))
         return -1;
@@ -158,7 +159,7 @@ static int build_next(struct chain *chain, const struct scope *list_scope, struc
         scope.categories = 0; /* what comes out of a layer is a quantity */
     scope.operands = operands;
     if (layer_build(layer, &scope, &node, &in, err) != 0 ||
-        values_keep(&chain->values, layer, index, &scope, &node, err) != 0)
+        values_keep(&chain->values, layer, &scope, &node, err) != 0)
         return -1;
     return config_done(&node, err);
 }

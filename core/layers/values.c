@@ -23,9 +23,9 @@ static int find(const struct values *values, const char *name, size_t *link)
     return -1;
 }
 
-/* What layer `reader` reads by name, and its shape. */
-static int read_value(struct values *values, const char *name, size_t reader,
-                      const struct sources *sources, size_t *link, struct moed_shape *shape)
+/* What the layer being built reads by name, and its shape. */
+static int read_value(struct values *values, const char *name, const struct sources *sources,
+                      size_t *link, struct moed_shape *shape)
 {
     if (find(values, name, link) != 0)
         return -1;
@@ -33,7 +33,7 @@ static int read_value(struct values *values, const char *name, size_t reader,
     if (*link < VALUE_FIRST)
         return 0;
     struct value *value = &values->list[*link - VALUE_FIRST];
-    value->last = reader;
+    value->last = values->layer;
     *shape = value->shape;
     return 0;
 }
@@ -48,9 +48,8 @@ static int not_found(const struct config_node *node, const char *key, const char
 }
 
 /* "of": the values that a layer joins to its input. */
-static int link_operands(struct values *values, struct layer *layer, size_t index,
-                         const struct scope *scope, struct config_node *node,
-                         const struct sources *sources, struct error *err)
+static int link_operands(struct values *values, struct layer *layer, const struct scope *scope,
+                         struct config_node *node, const struct sources *sources, struct error *err)
 {
     struct links *links = &layer->links;
     const char **names;
@@ -69,8 +68,7 @@ static int link_operands(struct values *values, struct layer *layer, size_t inde
         links->operands = xcalloc(count, sizeof *links->operands);
     for (; result == 0 && links->operand_count < count; links->operand_count++) {
         size_t i = links->operand_count;
-        if (read_value(values, names[i], index, sources, &links->operands[i],
-                       &sources->operands[i]) != 0)
+        if (read_value(values, names[i], sources, &links->operands[i], &sources->operands[i]) != 0)
             result = not_found(node, "of", names[i], err);
     }
     scope->loading->layers_left -= result == 0 ? count : 0;
@@ -78,7 +76,7 @@ static int link_operands(struct values *values, struct layer *layer, size_t inde
     return result;
 }
 
-int values_link(struct values *values, struct layer *layer, size_t index, const struct scope *scope,
+int values_link(struct values *values, struct layer *layer, const struct scope *scope,
                 struct config_node *node, const struct sources *sources, struct error *err)
 {
     const char *name = "";
@@ -89,13 +87,13 @@ int values_link(struct values *values, struct layer *layer, size_t index, const 
     if (config_has(node, "input")) {
         if (config_text(node, "input", NULL, &name, err) != 0)
             return -1;
-        if (read_value(values, name, index, sources, &layer->links.input, sources->in) != 0)
+        if (read_value(values, name, sources, &layer->links.input, sources->in) != 0)
             return not_found(node, "input", name, err);
     }
-    return layer->op->joins ? link_operands(values, layer, index, scope, node, sources, err) : 0;
+    return layer->op->joins ? link_operands(values, layer, scope, node, sources, err) : 0;
 }
 
-int values_keep(struct values *values, struct layer *layer, size_t index, const struct scope *scope,
+int values_keep(struct values *values, struct layer *layer, const struct scope *scope,
                 struct config_node *node, struct error *err)
 {
     const char *name;
@@ -114,8 +112,10 @@ int values_keep(struct values *values, struct layer *layer, size_t index, const 
     if (values->count == MAX_VALUES)
         return config_error(node, "result", err, "the list has more than %d", MAX_VALUES);
     values->list = xrealloc(values->list, (values->count + 1) * sizeof *values->list);
-    values->list[values->count] = (struct value){
-        .name = name, .shape = layer->out, .elements = layer->out_elements, .defined = index};
+    values->list[values->count] = (struct value){.name = name,
+                                                 .shape = layer->out,
+                                                 .elements = layer->out_elements,
+                                                 .defined = values->layer};
     layer->links.result = VALUE_FIRST + values->count++;
     return 0;
 }

@@ -28,22 +28,23 @@ struct values {
     struct value *list; /* [count] */
     size_t count;
     size_t floats; /* that they need for each row */
+    size_t layer;  /* the number of the one that is being built */
 };
 
-/* Reads the layer's "result", "input" and, if its op joins values, "of": layer number `index` of a
- * list. `in` becomes the shape of its input, which is `before` unless it names another; `operands`
- * those of "of", [MAX_OPERANDS]. */
+/* Reads the layer's "result", "input" and, if its op joins values, "of"; values->layer is its
+ * number. `in` becomes the shape of its input, which is `before` unless it names another;
+ * `operands` those of "of", [MAX_OPERANDS]. */
 struct sources {
     const struct moed_shape *list, *before; /* the list's input; what the layer before gave */
     struct moed_shape *in, *operands;
 };
-MUST_CHECK int values_link(struct values *values, struct layer *layer, size_t index,
-                           const struct scope *scope, struct config_node *node,
-                           const struct sources *sources, struct error *err);
+MUST_CHECK int values_link(struct values *values, struct layer *layer, const struct scope *scope,
+                           struct config_node *node, const struct sources *sources,
+                           struct error *err);
 
 /* Keeps what a built layer gives, if it has a "result". */
-MUST_CHECK int values_keep(struct values *values, struct layer *layer, size_t index,
-                           const struct scope *scope, struct config_node *node, struct error *err);
+MUST_CHECK int values_keep(struct values *values, struct layer *layer, const struct scope *scope,
+                           struct config_node *node, struct error *err);
 
 /* The named value that no layer reads; NULL: there is none. */
 const struct value *values_unread(const struct values *values);

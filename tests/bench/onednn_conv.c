@@ -31,15 +31,19 @@ static void copy_in(const dnnl_memory_desc_t *format, const float *numbers, dnnl
     onednn_must(dnnl_memory_destroy(plain));
 }
 
-static void build(struct onednn_conv *conv, const size_t weights[AXES], const size_t *channels,
-                  const size_t in[AXES], const size_t out[AXES], size_t stride, size_t padding)
+struct sizes {
+    size_t weights[AXES], in[AXES], out[AXES];
+    size_t stride, padding;
+};
+
+static void build(struct onednn_conv *conv, const struct sizes *sizes)
 {
-    const dnnl_dim_t step = (dnnl_dim_t)stride, pad = (dnnl_dim_t)padding;
-    const dnnl_dims_t strides = {step, step}, pads = {weights[2] > 1 ? pad : 0, pad};
-    const dnnl_memory_desc_t x = onednn_tensor(AXES, in, dnnl_f32, dnnl_format_tag_any),
-                             w = onednn_tensor(AXES, weights, dnnl_f32, dnnl_format_tag_any),
-                             b = onednn_tensor(1, channels, dnnl_f32, dnnl_a),
-                             y = onednn_tensor(AXES, out, dnnl_f32, dnnl_format_tag_any);
+    dnnl_dim_t step = (dnnl_dim_t)sizes->stride, pad = (dnnl_dim_t)sizes->padding;
+    const dnnl_dims_t strides = {step, step}, pads = {sizes->weights[2] > 1 ? pad : 0, pad};
+    const dnnl_memory_desc_t x = onednn_tensor(AXES, sizes->in, dnnl_f32, dnnl_format_tag_any),
+                             w = onednn_tensor(AXES, sizes->weights, dnnl_f32, dnnl_format_tag_any),
+                             b = onednn_tensor(1, sizes->weights, dnnl_f32, dnnl_a),
+                             y = onednn_tensor(AXES, sizes->out, dnnl_f32, dnnl_format_tag_any);
     dnnl_convolution_desc_t operation;
     dnnl_primitive_desc_t desc;
     onednn_must(dnnl_convolution_forward_desc_init(&operation, dnnl_forward_inference,
@@ -61,17 +65,18 @@ struct onednn_conv *onednn_conv_new(const struct moed_model_info *info,
 {
     const struct tensor *weight = safetensors_find(weights, "conv.weight");
     const struct tensor *bias = safetensors_find(weights, "conv.bias");
-    size_t in[AXES], out[AXES];
-    const size_t kernel[AXES] = {weight->dims[0], weight->dims[1],
-                                 weight->rank == AXES ? weight->dims[2] : 1,
-                                 weight->dims[weight->rank - 1]};
+    struct sizes sizes = {.weights = {weight->dims[0], weight->dims[1],
+                                      weight->rank == AXES ? weight->dims[2] : 1,
+                                      weight->dims[weight->rank - 1]},
+                          .stride = stride,
+                          .padding = padding};
     struct onednn_conv *conv = bench_memory(sizeof *conv);
-    image_dims(in, rows, &info->inputs->shape);
-    image_dims(out, rows, &info->outputs->shape);
-    conv->plain_x = onednn_tensor(AXES, in, dnnl_f32, dnnl_abcd);
-    conv->plain_y = onednn_tensor(AXES, out, dnnl_f32, dnnl_abcd);
-    build(conv, kernel, bias->dims, in, out, stride, padding);
-    const dnnl_memory_desc_t plain = onednn_tensor(AXES, kernel, dnnl_f32, dnnl_abcd),
+    image_dims(sizes.in, rows, &info->inputs->shape);
+    image_dims(sizes.out, rows, &info->outputs->shape);
+    conv->plain_x = onednn_tensor(AXES, sizes.in, dnnl_f32, dnnl_abcd);
+    conv->plain_y = onednn_tensor(AXES, sizes.out, dnnl_f32, dnnl_abcd);
+    build(conv, &sizes);
+    const dnnl_memory_desc_t plain = onednn_tensor(AXES, sizes.weights, dnnl_f32, dnnl_abcd),
                              vector = onednn_tensor(1, bias->dims, dnnl_f32, dnnl_a);
     copy_in(&plain, weight->data, conv->weights);
     copy_in(&vector, bias->data, conv->bias);

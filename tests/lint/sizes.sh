@@ -1,12 +1,12 @@
 #!/bin/sh
 # Prints every C function with more LINES or PARAMETERS and every C file with more FILE_LINES. A
-# function reaches from a brace in the first column to its counterpart. The aim is 40 500 6; the
-# defaults are what all of the tree obeys.
+# function reaches from a brace in the first column to its counterpart. on_access() has the
+# parameters that libmicrohttpd gives it.
 #
-#   sh tests/lint/sizes.sh [LINES FILE_LINES PARAMETERS [ROOM]]
+#   sh tests/lint/sizes.sh [LINES FILE_LINES PARAMETERS [ROOM]]      default: 40 500 6, every room
 cd "$(dirname "$0")/../.." || exit 2
 ! find ${4:-core proto server clients tests} -name '*.[ch]' -exec awk \
-    -v most_lines="${1:-45}" -v most_file="${2:-600}" -v most_parameters="${3:-8}" '
+    -v most_lines="${1:-40}" -v most_file="${2:-500}" -v most_parameters="${3:-6}" '
     function parameters(head, depth, count, i, c) {
         sub(/^[^(]*\(/, "", head)
         for (i = 1; i <= length(head); i++) {
@@ -24,7 +24,7 @@ cd "$(dirname "$0")/../.." || exit 2
     /^{/ {
         begin = head != "" ? begin_head : FNR
         n = head != "" ? parameters(head) : 0
-        if (n > most_parameters) print FILENAME ":" begin ": a function of " n " parameters"
+        if (n > most_parameters && head !~ / on_access\(/) print FILENAME ":" begin ": a function of " n " parameters"
         open = 0
     }
     /^}/ && begin {

@@ -261,28 +261,36 @@ static inline void expect_close(const float *values, const float *expected, size
     }
 }
 
+struct mapping {
+    const char *shape, *layers;
+    const struct stored *tensors;
+    size_t count, rows;
+    const float *x, *expected;
+};
+
 /* Expects the layers to map the rows of x to those of `expected`, in one batch and one row at a
  * time, without changing x. */
-static inline void expect_layers(const char *shape, const char *layers,
-                                 const struct stored *tensors, size_t count, size_t rows,
-                                 const float *x, const float *expected)
+static inline void expect_mapping(const struct mapping *of)
 {
-    struct moed_model *model = load_layers(shape, layers, tensors, count);
+    struct moed_model *model = load_layers(of->shape, of->layers, of->tensors, of->count);
     const size_t in = moed_model_info(model)->inputs[0].elements;
     const size_t out = moed_model_info(model)->outputs[0].elements;
-    float *input = xmalloc(rows * in * sizeof *input), *y = xcalloc(rows * out, sizeof *y);
-    memcpy(input, x, rows * in * sizeof *input);
-    run_forward(model, 1, rows, input, y);
-    expect_close(y, expected, rows * out);
-    ck_assert_mem_eq(input, x, rows * in * sizeof *input);
-    for (size_t row = 0; row < rows; row++) {
+    float *input = xmalloc(of->rows * in * sizeof *input), *y = xcalloc(of->rows * out, sizeof *y);
+    memcpy(input, of->x, of->rows * in * sizeof *input);
+    run_forward(model, 1, of->rows, input, y);
+    expect_close(y, of->expected, of->rows * out);
+    ck_assert_mem_eq(input, of->x, of->rows * in * sizeof *input);
+    for (size_t row = 0; row < of->rows; row++) {
         run_forward(model, 1, 1, input + row * in, y);
-        expect_close(y, expected + row * out, out);
+        expect_close(y, of->expected + row * out, out);
     }
     free(y);
     free(input);
     moed_model_free(model);
 }
+
+/* expect_layers(shape, layers, tensors, count, rows, x, expected) */
+#define expect_layers(...) expect_mapping(&(struct mapping){__VA_ARGS__})
 
 #define FLOATS(...)                                                                                \
     (const float[])                                                                                \

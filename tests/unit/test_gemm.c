@@ -30,14 +30,17 @@ static void init(struct gemm *gemm, const struct tensor *tensor)
     ck_assert_msg(result == 0, "%s", err.text);
 }
 
-static void multiply_by_hand(const float *w, size_t n, size_t k, const float *x, size_t rows,
-                             const float *bias, float *y)
+/* `w` is of DTYPE_F32. */
+static void multiply_by_hand(const struct tensor *w, const float *x, size_t rows, const float *bias,
+                             float *y)
 {
+    size_t n = w->dims[0], k = w->dims[1];
+    const float *weights = w->data;
     for (size_t row = 0; row < rows; row++)
         for (size_t i = 0; i < n; i++) {
             double sum = bias ? bias[i] : 0;
             for (size_t j = 0; j < k; j++)
-                sum += (double)w[i * k + j] * x[row * k + j];
+                sum += (double)weights[i * k + j] * x[row * k + j];
             y[row * n + i] = (float)sum;
         }
 }
@@ -81,7 +84,7 @@ static void check_size(size_t n, size_t k, size_t rows, bool with_bias)
     uint16_t *halves = new_bf16(w, n * k);
     const struct tensor wide = tensor_of(DTYPE_F32, n, k, w),
                         narrow = tensor_of(DTYPE_BF16, n, k, halves);
-    multiply_by_hand(w, n, k, x, rows, bias, expected);
+    multiply_by_hand(&wide, x, rows, bias, expected);
     multiply(&wide, x, rows, bias, expected);
     multiply(&narrow, x, rows, bias, expected);
     free(w);
@@ -250,8 +253,8 @@ START_TEST(eight_bits_are_near_what_they_round)
         w[i] = sinf((float)i) * (float)(i / K + 1);
     for (size_t i = 0; i < ROWS * K; i++)
         x[i] = cosf((float)i);
-    multiply_by_hand(w, N, K, x, ROWS, NULL, expected);
     const struct tensor tensor = tensor_of(DTYPE_F32, N, K, w);
+    multiply_by_hand(&tensor, x, ROWS, NULL, expected);
     struct error err = ERROR_INIT;
     struct gemm gemm;
     ck_assert_int_eq(gemm_init_int8(&gemm, &tensor, N, K, &err), 0);

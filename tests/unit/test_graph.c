@@ -101,7 +101,7 @@ END_TEST
 /* Lifetimes: [defined, last] of values of `sizes`; places must not overlap while both live. */
 static size_t place(const size_t lifetimes[][3], size_t count, struct values *values)
 {
-    *values = (struct values){xcalloc(count, sizeof *values->list), count, 0};
+    *values = (struct values){.list = xcalloc(count, sizeof *values->list), .count = count};
     for (size_t i = 0; i < count; i++)
         values->list[i] = (struct value){
             .defined = lifetimes[i][0], .last = lifetimes[i][1], .elements = lifetimes[i][2]};

@@ -226,11 +226,38 @@ END_TEST
     "{'op':'moe'" name ",'gate':{'layers':[{'op':'flatten'}]" gate "},"                            \
     "'experts':{'count':2,'layers':[" experts "]}}"
 
+/* Layers over rows of two numbers, and a part of what is wrong with them. */
+struct refusal {
+    const char *layers, *part;
+};
+
+static void expect_all_refused(const struct refusal *cases, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        expect_refused("[2]", cases[i].layers, NO_TENSORS, cases[i].part);
+}
+
+START_TEST(keys_that_do_not_fit_are_refused)
+{
+    static const struct refusal cases[] = {
+        {"[" MOE(",'name':'m'", ",'kind':'attentive'", "{'op':'relu'}") "]",
+         "gate.key_layer: missing"},
+        {"[" MOE(",'name':'m'", ",'kind':'attentive','key_layer':'x'",
+                 "{'op':'relu','name':'h'}") "]",
+         "gate.key_layer: no expert layer is called 'x'"},
+        {"[" MOE(",'name':'m'", ",'kind':'attentive','key_layer':''", "{'op':'relu'}") "]",
+         "gate.key_layer: no expert layer is called ''"},
+        {"[" MOE(",'name':'m'", ",'kind':'attentive','key_layer':'h'",
+                 "{'op':'sum','axis':0,'name':'h'}") "]",
+         "expert 0's 'h' gives 1 numbers, the gate's hidden vector has 2"},
+    };
+    expect_all_refused(cases, sizeof cases / sizeof *cases);
+}
+END_TEST
+
 START_TEST(gates_that_do_not_fit_are_refused)
 {
-    static const struct {
-        const char *layers, *part;
-    } cases[] = {
+    static const struct refusal cases[] = {
         {"[" MOE("", "", "{'op':'relu'}") "]", "layers[0].name: missing"},
         {"[" MOE(",'name':'m'", ",'top_k':0", "{'op':'relu'}") "]",
          "gate.top_k: expected an integer from 1 to 2"},
@@ -245,24 +272,13 @@ START_TEST(gates_that_do_not_fit_are_refused)
         {"[" MOE(",'name':'m'", ",'noise':1", "{'op':'relu'}") "]", "gate: unknown key 'noise'"},
         {"[" MOE(",'name':'m'", ",'key_layer':'h'", "{'op':'relu'}") "]",
          "gate: unknown key 'key_layer'"},
-        {"[" MOE(",'name':'m'", ",'kind':'attentive'", "{'op':'relu'}") "]",
-         "gate.key_layer: missing"},
-        {"[" MOE(",'name':'m'", ",'kind':'attentive','key_layer':'x'",
-                 "{'op':'relu','name':'h'}") "]",
-         "gate.key_layer: no expert layer is called 'x'"},
-        {"[" MOE(",'name':'m'", ",'kind':'attentive','key_layer':''", "{'op':'relu'}") "]",
-         "gate.key_layer: no expert layer is called ''"},
-        {"[" MOE(",'name':'m'", ",'kind':'attentive','key_layer':'h'",
-                 "{'op':'sum','axis':0,'name':'h'}") "]",
-         "expert 0's 'h' gives 1 numbers, the gate's hidden vector has 2"},
         {"[" MOE(",'name':'m'", "", "{'op':'relu'}") "," MOE(",'name':'m'", "",
                                                              "{'op':'relu'}") "]",
          "two MoE layers or gates are called 'm'"},
         {"[" MOE(",'name':'m'", "", MOE(",'name':'n'", "", "{'op':'relu'}")) "]",
          "a MoE layer stands among the model's layers"},
     };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
-        expect_refused("[2]", cases[i].layers, NO_TENSORS, cases[i].part);
+    expect_all_refused(cases, sizeof cases / sizeof *cases);
     expect_refused("[3]", "[" MOE(",'name':'m'", "", "{'op':'relu'}") "]", NO_TENSORS,
                    "give [3]; expected [2], one logit per expert");
     expect_refused("[2]",
@@ -275,4 +291,4 @@ TEST_MAIN("moe", weighted_sum_of_the_chosen_experts, dense_when_top_k_is_left_ou
           a_mixture_of_probabilities_is_one, select_bias_and_scale_come_from_the_checkpoint,
           layers_are_routed_each_by_its_own_gate, attentive_gates_look_at_the_experts,
           attentive_gates_of_many_rows_and_threads, the_key_may_be_the_experts_output,
-          what_it_costs, gates_that_do_not_fit_are_refused)
+          what_it_costs, gates_that_do_not_fit_are_refused, keys_that_do_not_fit_are_refused)

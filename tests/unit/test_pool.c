@@ -63,31 +63,37 @@ START_TEST(nan_and_infinity_pass_through)
 }
 END_TEST
 
-static float pool_by_hand(const float *x, int size, int kernel, int stride, int padding, int i,
-                          int j, bool max)
+struct pooling {
+    int size, kernel, stride, padding;
+    bool max;
+};
+
+static float pool_by_hand(const float *x, const struct pooling *of, int i, int j)
 {
     float best = -INFINITY, sum = 0;
-    for (int a = i * stride - padding; a < i * stride - padding + kernel; a++)
-        for (int b = j * stride - padding; b < j * stride - padding + kernel; b++)
-            if (a >= 0 && a < size && b >= 0 && b < size) {
-                best = fmaxf(best, x[a * size + b]);
-                sum += x[a * size + b];
+    int first = i * of->stride - of->padding, column = j * of->stride - of->padding;
+    for (int a = first; a < first + of->kernel; a++)
+        for (int b = column; b < column + of->kernel; b++)
+            if (a >= 0 && a < of->size && b >= 0 && b < of->size) {
+                best = fmaxf(best, x[a * of->size + b]);
+                sum += x[a * of->size + b];
             }
-    return max ? best : sum / (float)(kernel * kernel);
+    return of->max ? best : sum / (float)(of->kernel * of->kernel);
 }
 
-static void check_pool(int size, int kernel, int stride, int padding, bool max)
+static void check_pool(const struct pooling *of)
 {
-    const int out = (size + 2 * padding - kernel) / stride + 1;
-    float *x = new_integers((size_t)(size * size), (uint32_t)(size + kernel)), expected[256];
+    int out = (of->size + 2 * of->padding - of->kernel) / of->stride + 1;
+    float *x = new_integers((size_t)(of->size * of->size), (uint32_t)(of->size + of->kernel));
+    float expected[256];
     ck_assert_int_le(out * out, 256);
     for (int i = 0; i < out; i++)
         for (int j = 0; j < out; j++)
-            expected[i * out + j] = pool_by_hand(x, size, kernel, stride, padding, i, j, max);
+            expected[i * out + j] = pool_by_hand(x, of, i, j);
     char shape[32], layers[128];
-    snprintf(shape, sizeof shape, "[1,%d,%d]", size, size);
+    snprintf(shape, sizeof shape, "[1,%d,%d]", of->size, of->size);
     snprintf(layers, sizeof layers, "[{'op':'%s_pool2d','kernel':%d,'stride':%d,'padding':%d}]",
-             max ? "max" : "avg", kernel, stride, padding);
+             of->max ? "max" : "avg", of->kernel, of->stride, of->padding);
     expect_layers(shape, layers, NO_TENSORS, 1, x, expected);
     free(x);
 }
@@ -100,7 +106,8 @@ START_TEST(many_shapes_follow_the_definition)
             for (int stride = 1; stride <= 4; stride++)
                 for (int padding = 0; padding <= kernel / 2; padding++)
                     if (sizes[i] + 2 * padding >= kernel)
-                        check_pool(sizes[i], kernel, stride, padding, (kernel + stride) % 2);
+                        check_pool(&(struct pooling){sizes[i], kernel, stride, padding,
+                                                     (kernel + stride) % 2});
 }
 END_TEST
 

@@ -52,12 +52,27 @@ START_TEST(names_must_match)
 }
 END_TEST
 
+struct bad_shape {
+    const char *shape, *expected; /* NULL: whatever the message */
+};
+
+static void refused_shape(const struct bad_shape *bad)
+{
+    char inputs[512];
+    struct infer_request request;
+    struct guarded copy;
+    struct error err;
+    snprintf(inputs, sizeof inputs,
+             "[{\"name\":\"image\",\"datatype\":\"FP32\",\"shape\":%s,\"data\":[1]}]", bad->shape);
+    ck_assert_int_eq(decode(&digits_model, inputs, 0, &request, &copy, &err), -1);
+    if (bad->expected)
+        ck_assert_str_eq(err.text, bad->expected);
+    guarded_free(&copy);
+}
+
 START_TEST(shapes_must_match)
 {
-    const char *format = "[{\"name\":\"image\",\"datatype\":\"FP32\",\"shape\":%s,\"data\":[1]}]";
-    const struct {
-        const char *shape, *expected;
-    } cases[] = {
+    static const struct bad_shape cases[] = {
         {"null", "input 'image': 'shape' is missing, expected a list of whole numbers"},
         {"6", "input 'image': 'shape' is a number, expected a list"},
         {"[]", "input 'image': 'shape' is not a list of whole numbers"},
@@ -76,22 +91,22 @@ START_TEST(shapes_must_match)
         {"[[1,1,2,3]]", "input 'image': shape is [[1,1,2,3]], expected [rows,1,2,3]"},
         {"[1,1,1,1,1,1,1,1,1,1,1,1]",
          "input 'image': shape is [1,1,1,1,1,1,1,1,1,1,1,1], expected [rows,1,2,3]"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        refused_shape(&cases[i]);
+}
+END_TEST
+
+START_TEST(rows_must_fit)
+{
+    static const struct bad_shape cases[] = {
         {"[0,1,2,3]", "input 'image': empty batch: the shape has 0 rows, expected at least one"},
         {"[-1,1,2,3]", "input 'image': shape is [-1,1,2,3], expected [rows,1,2,3]"},
         {"[9,1,2,3]", "input 'image': the shape has 9 rows, the limit is 8 in one request"},
         {"[1e300,1,2,3]", NULL},
     };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        char inputs[512];
-        snprintf(inputs, sizeof inputs, format, cases[i].shape);
-        struct infer_request request;
-        struct guarded copy;
-        struct error err;
-        ck_assert_int_eq(decode(&digits_model, inputs, 0, &request, &copy, &err), -1);
-        if (cases[i].expected)
-            ck_assert_str_eq(err.text, cases[i].expected);
-        guarded_free(&copy);
-    }
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        refused_shape(&cases[i]);
 }
 END_TEST
 
@@ -233,7 +248,7 @@ START_TEST(long_names_do_not_hide_the_message)
 }
 END_TEST
 
-RUN_TESTS("proto/oip_decode_inputs", names_must_match, shapes_must_match, shapes_may_have_space,
-          inputs_agree_on_rows, sizes_cannot_wrap, datatypes_are_numbers,
+RUN_TESTS("proto/oip_decode_inputs", names_must_match, shapes_must_match, rows_must_fit,
+          shapes_may_have_space, inputs_agree_on_rows, sizes_cannot_wrap, datatypes_are_numbers,
           data_is_in_exactly_one_place, rows_need_bytes, binary_sizes_must_match,
           binary_data_is_found, long_names_do_not_hide_the_message)

@@ -34,6 +34,7 @@ static void end(void)
 /* A job and the body with its numbers. */
 struct posted {
     struct job job;
+    int base;
     struct infer_input where[2];
     char pair[512], single[512];
 };
@@ -52,7 +53,7 @@ static void write_numbers(struct posted *posted, int base, size_t rows)
 
 static struct posted job_of(int base, size_t rows)
 {
-    struct posted posted = {.job.request = {.signature = &signature, .rows = rows}};
+    struct posted posted = {.job.request = {.signature = &signature, .rows = rows}, .base = base};
     write_numbers(&posted, base, rows);
     return posted;
 }
@@ -89,13 +90,13 @@ static void expect_rows(const struct batch *batch, size_t row, size_t rows, int 
 
 /* Segment `index` of a batch begins at its `row` and holds rows of the job from `job_row` on. */
 static void expect_segment(const struct batch *batch, size_t index, size_t row,
-                           const struct posted *posted, size_t job_row, size_t rows, int base)
+                           const struct posted *posted, size_t job_row, size_t rows)
 {
     ck_assert_uint_lt(index, batch->segment_count);
     ck_assert_ptr_eq(batch->segments[index].job, &posted->job);
     ck_assert_uint_eq(batch->segments[index].job_row, job_row);
     ck_assert_uint_eq(batch->segments[index].rows, rows);
-    expect_rows(batch, row, rows, base + (int)job_row);
+    expect_rows(batch, row, rows, posted->base + (int)job_row);
 }
 
 static size_t batches_held(void)
@@ -116,13 +117,13 @@ START_TEST(rows_wait_in_the_order_of_their_arrival)
     struct batch *batch = queue_take(&queue);
     ck_assert_uint_eq(batch->rows, 4);
     ck_assert_uint_eq(batch->segment_count, 2);
-    expect_segment(batch, 0, 0, &a, 0, 3, 100);
-    expect_segment(batch, 1, 3, &b, 0, 1, 200);
+    expect_segment(batch, 0, 0, &a, 0, 3);
+    expect_segment(batch, 1, 3, &b, 0, 1);
     ck_assert_uint_eq(batch->opened_ns, 7);
     ck_assert_uint_eq(queue.rows, 2);
     queue_recycle(&queue, batch);
     batch = queue_take(&queue);
-    expect_segment(batch, 0, 0, &c, 0, 2, 300);
+    expect_segment(batch, 0, 0, &c, 0, 2);
     queue_recycle(&queue, batch);
     ck_assert_ptr_null(queue_take(&queue));
     ck_assert_uint_eq(queue.rows, 0);
@@ -137,7 +138,7 @@ START_TEST(a_job_may_span_batches)
     static const size_t first[] = {0, 3, 7}, rows[] = {3, 4, 2};
     for (size_t i = 0; i < 3; i++) {
         struct batch *batch = queue_take(&queue);
-        expect_segment(batch, i == 0, i == 0, &b, first[i], rows[i], 200);
+        expect_segment(batch, i == 0, i == 0, &b, first[i], rows[i]);
         ck_assert_uint_eq(b.job.rows_running, first[i] + rows[i]);
         ck_assert_uint_eq(b.job.rows_waiting, 9 - first[i] - rows[i]);
         queue_recycle(&queue, batch);
@@ -154,7 +155,7 @@ START_TEST(arrivals_join_the_last_batch_until_it_is_taken)
     expect_push(&b);
     struct batch *second = queue_take(&queue);
     ck_assert_ptr_ne(first, second);
-    expect_segment(second, 0, 0, &b, 0, 1, 200);
+    expect_segment(second, 0, 0, &b, 0, 1);
     queue_recycle(&queue, first);
     queue_recycle(&queue, second);
 }
@@ -172,14 +173,14 @@ START_TEST(cancelled_rows_leave_no_gap)
     struct batch *batch = queue_take(&queue);
     ck_assert_uint_eq(batch->rows, 1);
     ck_assert_uint_eq(batch->segment_count, 1);
-    expect_segment(batch, 0, 0, &a, 0, 1, 100);
+    expect_segment(batch, 0, 0, &a, 0, 1);
     queue_recycle(&queue, batch);
     batch = queue_take(&queue);
     ck_assert_uint_eq(batch->rows, 2);
-    expect_segment(batch, 0, 0, &c, 0, 2, 300);
+    expect_segment(batch, 0, 0, &c, 0, 2);
     queue_recycle(&queue, batch);
     batch = queue_take(&queue);
-    expect_segment(batch, 0, 0, &c, 2, 1, 300);
+    expect_segment(batch, 0, 0, &c, 2, 1);
     queue_recycle(&queue, batch);
     ck_assert_ptr_null(queue_take(&queue));
     ck_assert_uint_eq(queue.rows, 0);
@@ -199,7 +200,7 @@ START_TEST(cancelling_every_place_in_a_batch)
         for (size_t i = 0, segment = 0; i < 3; i++)
             if (i != gone) {
                 const size_t rows = jobs[i].job.request.rows;
-                expect_segment(batch, segment++, row, &jobs[i], 0, rows, 100 * ((int)i + 1));
+                expect_segment(batch, segment++, row, &jobs[i], 0, rows);
                 row += rows;
             }
         ck_assert_uint_eq(batch->rows, row);
@@ -217,8 +218,8 @@ START_TEST(room_of_cancelled_rows_is_used_again)
     expect_push(&c);
     struct batch *batch = queue_take(&queue);
     ck_assert_uint_eq(batch->rows, 4);
-    expect_segment(batch, 0, 0, &b, 0, 2, 200);
-    expect_segment(batch, 1, 2, &c, 0, 2, 300);
+    expect_segment(batch, 0, 0, &b, 0, 2);
+    expect_segment(batch, 1, 2, &c, 0, 2);
     queue_recycle(&queue, batch);
     ck_assert_ptr_null(queue_take(&queue));
 }
@@ -251,7 +252,7 @@ START_TEST(running_rows_cannot_be_cancelled)
     queue_cancel(&queue, &a.job);
     ck_assert_uint_eq(a.job.rows_waiting, 0);
     ck_assert_uint_eq(a.job.rows_running, 4);
-    expect_segment(batch, 0, 0, &a, 0, 4, 100);
+    expect_segment(batch, 0, 0, &a, 0, 4);
     queue_recycle(&queue, batch);
     ck_assert_ptr_null(queue_take(&queue));
 }
@@ -281,7 +282,7 @@ START_TEST(a_failed_push_leaves_an_empty_queue_empty)
     struct posted good = job_of(200, 2);
     expect_push(&good);
     struct batch *batch = queue_take(&queue);
-    expect_segment(batch, 0, 0, &good, 0, 2, 200);
+    expect_segment(batch, 0, 0, &good, 0, 2);
     queue_recycle(&queue, batch);
 }
 END_TEST
@@ -295,12 +296,12 @@ START_TEST(a_failed_push_leaves_the_rows_before_it)
             expect_push_fails(&bad, bad.pair);
             expect_push(&c);
             struct batch *batch = queue_take(&queue);
-            expect_segment(batch, 0, 0, &a, 0, before < 4 ? before : 4, 100);
+            expect_segment(batch, 0, 0, &a, 0, before < 4 ? before : 4);
             if (before >= 4) {
                 queue_recycle(&queue, batch);
                 batch = queue_take(&queue);
             }
-            expect_segment(batch, before % 4 > 0, before % 4, &c, 0, 1, 300);
+            expect_segment(batch, before % 4 > 0, before % 4, &c, 0, 1);
             queue_recycle(&queue, batch);
             ck_assert_ptr_null(queue_take(&queue));
         }
@@ -354,7 +355,7 @@ START_TEST(buffers_are_used_again_but_not_hoarded)
     expect_push(&again);
     ck_assert_uint_eq(queue.spare_count, 2);
     struct batch *batch = queue_take(&queue);
-    expect_segment(batch, 0, 0, &again, 0, 1, 600);
+    expect_segment(batch, 0, 0, &again, 0, 1);
     ck_assert_uint_eq(batch->rows, 1);
     queue_recycle(&queue, batch);
 }
