@@ -9,14 +9,14 @@
 
 static enum log_level level_of(int status)
 {
-    const bool ours = status >= 500 || status == error_http_status(ERROR_OVERLOADED);
+    bool ours = status >= 500 || status == error_http_status(ERROR_OVERLOADED);
     return ours ? LOG_WARNING : LOG_INFO;
 }
 
 static void log_exchange(const struct exchange *exchange, uint64_t duration_ns)
 {
     struct log_line line;
-    const enum log_level level = level_of(exchange->status);
+    enum log_level level = level_of(exchange->status);
     if (!log_enabled(level))
         return;
     log_begin(&line, level, "request");

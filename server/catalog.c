@@ -101,7 +101,7 @@ void catalog_release(struct catalog *catalog)
 
 void catalog_versions(const struct catalog *catalog, const char *name, size_t *first, size_t *last)
 {
-    const size_t found = *slot_of(catalog, name);
+    size_t found = *slot_of(catalog, name);
     *first = *last = found ? found - 1 : 0;
     while (found && *last < catalog->count && strcmp(catalog->models[*last]->name, name) == 0)
         ++*last;

@@ -105,7 +105,7 @@ int changes_init(struct changes *changes, uv_loop_t *loop, struct loader *loader
     if (uv_mutex_init(&changes->mutex) != 0)
         out_of_memory();
     changes->finished_some.data = changes;
-    const int status = uv_async_init(loop, &changes->finished_some, on_finished_some);
+    int status = uv_async_init(loop, &changes->finished_some, on_finished_some);
     if (status == 0)
         return 0;
     uv_mutex_destroy(&changes->mutex);

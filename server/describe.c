@@ -84,7 +84,7 @@ void describe_ready(const struct api *api, struct exchange *exchange, const stru
 {
     (void)target;
     const struct catalog *catalog = api->lanes->catalog;
-    const bool ready = !*api->stopping && catalog_is_ready(catalog);
+    bool ready = !*api->stopping && catalog_is_ready(catalog);
     struct buffer body;
     describe_new(&body);
     buffer_text(&body, ready ? "{\"ready\":true" : "{\"ready\":false");
@@ -116,7 +116,7 @@ void describe_model(const struct api *api, struct exchange *exchange, const stru
 void describe_model_ready(const struct api *api, struct exchange *exchange,
                           const struct target *target)
 {
-    const bool ready = !*api->stopping && target->model;
+    bool ready = !*api->stopping && target->model;
     struct buffer body;
     describe_new(&body);
     v1_model_status(target->name, ready, &body);
@@ -163,7 +163,7 @@ void describe_v1_model(const struct api *api, struct exchange *exchange,
 void describe_metrics(const struct api *api, struct exchange *exchange, const struct target *target)
 {
     (void)target;
-    const bool openmetrics = prometheus_wants_openmetrics(exchange_header_in(exchange, "Accept"));
+    bool openmetrics = prometheus_wants_openmetrics(exchange_header_in(exchange, "Accept"));
     struct buffer body;
     describe_new(&body);
     metrics_page(api, openmetrics, &body);

@@ -21,7 +21,7 @@ static int read_window(const struct exchange *exchange, struct query *query, str
     char text[WINDOW_BYTES] = "all";
     if (exchange_query(exchange, "window", text, sizeof text, err) < 0)
         return -1;
-    const int window = window_find(text);
+    int window = window_find(text);
     if (window < 0)
         return error_set(err, ERROR_INVALID, "window is '%s', expected 1m, 5m, 1h or all", text);
     query->window = (enum window)window;
@@ -32,7 +32,7 @@ static int read_layer(const struct exchange *exchange, const struct moed_model_i
                       struct query *query, struct error *err)
 {
     char text[LAYER_BYTES];
-    const int given = exchange_query(exchange, "layer", text, sizeof text, err);
+    int given = exchange_query(exchange, "layer", text, sizeof text, err);
     query->first = 0;
     query->end = info->gate_count;
     if (given <= 0)
@@ -51,7 +51,7 @@ static int read_tag(const struct exchange *exchange, struct model_stats *stats, 
                     struct error *err)
 {
     char text[NAME_MAX_BYTES + 1];
-    const int given = exchange_query(exchange, "tag", text, sizeof text, err);
+    int given = exchange_query(exchange, "tag", text, sizeof text, err);
     query->tag = STATS_ALL_TAGS;
     if (given <= 0)
         return given;

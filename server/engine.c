@@ -15,9 +15,9 @@ static void thread_main(void *argument)
             break;
         struct lane *lane = engine->lane;
         uv_mutex_unlock(&engine->mutex);
-        const uint64_t began = uv_hrtime();
+        uint64_t began = uv_hrtime();
         lane->kind->run(lane, engine->team);
-        const uint64_t compute_ns = uv_hrtime() - began;
+        uint64_t compute_ns = uv_hrtime() - began;
         uv_mutex_lock(&engine->mutex);
         engine->compute_ns = compute_ns;
         engine->computed = true;
@@ -31,7 +31,7 @@ static void on_async(uv_async_t *async)
     struct engine *engine = async->data;
     uv_mutex_lock(&engine->mutex);
     struct lane *lane = engine->computed ? engine->lane : NULL;
-    const uint64_t compute_ns = engine->compute_ns;
+    uint64_t compute_ns = engine->compute_ns;
     if (lane) {
         engine->lane = NULL;
         engine->computed = false;

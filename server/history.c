@@ -86,7 +86,7 @@ void history_tick(struct history *history, const struct tally *totals, uint64_t 
 /* The newest mark not after `step`; the oldest where all are. */
 static const struct mark *mark_before(const struct ring *ring, uint64_t step)
 {
-    const size_t kept = ring->count < HISTORY_MARKS ? ring->count : HISTORY_MARKS;
+    size_t kept = ring->count < HISTORY_MARKS ? ring->count : HISTORY_MARKS;
     const struct mark *mark = NULL;
     for (size_t age = 1; age <= kept; age++) {
         mark = &ring->marks[(ring->count - age) % HISTORY_MARKS];
@@ -102,8 +102,8 @@ const struct tally *history_begin(const struct history *history, enum window win
     *began = history->began;
     if (window == WINDOW_ALL)
         return history->base;
-    const uint64_t step_ns = WINDOWS[window].step_ns, steps = (back + 1) * WINDOW_STEPS;
-    const uint64_t step = now / step_ns > steps ? now / step_ns - steps : 0;
+    uint64_t step_ns = WINDOWS[window].step_ns, steps = (back + 1) * WINDOW_STEPS;
+    uint64_t step = now / step_ns > steps ? now / step_ns - steps : 0;
     if (step * step_ns > *began)
         *began = step * step_ns;
     return mark_before(&history->rings[window], step)->totals;

@@ -22,7 +22,7 @@
 static void note_client(struct connection *connection)
 {
     const struct sockaddr *address = connection->client;
-    const bool ipv6 = address && address->sa_family == AF_INET6;
+    bool ipv6 = address && address->sa_family == AF_INET6;
     const void *number =
         ipv6 ? (const void *)&((const struct sockaddr_in6 *)(const void *)address)->sin6_addr
              : (const void *)&((const struct sockaddr_in *)(const void *)address)->sin_addr;

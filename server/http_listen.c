@@ -111,12 +111,12 @@ static int too_few_files(uint64_t connections, rlim_t beside, rlim_t allowed, st
 int http_limit_connections(uint64_t wanted, uint64_t loops, unsigned *connections,
                            struct error *err)
 {
-    const rlim_t beside = FILES_BESIDE_CONNECTIONS + loops * FILES_PER_LOOP;
+    rlim_t beside = FILES_BESIDE_CONNECTIONS + loops * FILES_PER_LOOP;
     struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
         return error_set(err, ERROR_INTERNAL, "cannot read the limit of open files: %s",
                          strerror(errno));
-    const rlim_t allowed = limit.rlim_max;
+    rlim_t allowed = limit.rlim_max;
     uint64_t count = wanted ? wanted : HTTP_DEFAULT_CONNECTIONS;
     if (!wanted && count + beside > allowed && allowed > beside)
         count = allowed - beside;

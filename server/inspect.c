@@ -47,7 +47,7 @@ static int print_untrusted(FILE *out, const char *text)
 {
     char *copy = xstrdup(text);
     text_make_printable(copy);
-    const int used = fprintf(out, "%s", copy);
+    int used = fprintf(out, "%s", copy);
     free(copy);
     return used;
 }
@@ -69,7 +69,7 @@ static void print_gates(FILE *out, const struct moed_layer_info *layer)
 
 static void print_role(FILE *out, const struct moed_layer_info *layer)
 {
-    const bool experts = strcmp(layer->role, "experts") == 0;
+    bool experts = strcmp(layer->role, "experts") == 0;
     fprintf(out, "  %*s%s%s", 2 * layer->depth - 1, "", layer->role, experts ? " (each)" : "");
     if (*layer->part)
         fputc(' ', out);
@@ -185,7 +185,7 @@ static void json_gates(struct buffer *body, const struct moed_layer_info *layer)
 static void json_layer(const struct moed_layer_info *layer, void *context)
 {
     struct buffer *body = context;
-    const bool first = body->data[body->length - 1] == '[';
+    bool first = body->data[body->length - 1] == '[';
     buffer_format(body, "%s{\"depth\":%d,\"role\":\"%s\",", first ? "" : ",", layer->depth,
                   layer->role);
     if (*layer->part) {

@@ -11,7 +11,7 @@ static size_t place_of(const struct lanes *lanes, const struct model *model)
 {
     size_t from = 0, to = lanes->count;
     while (from < to) {
-        const size_t middle = (from + to) / 2;
+        size_t middle = (from + to) / 2;
         if ((uintptr_t)lanes->items[middle]->model < (uintptr_t)model)
             from = middle + 1;
         else
@@ -22,7 +22,7 @@ static size_t place_of(const struct lanes *lanes, const struct model *model)
 
 struct once *lanes_of(struct lanes *lanes, struct model *model, struct error *err)
 {
-    const size_t at = place_of(lanes, model);
+    size_t at = place_of(lanes, model);
     if (at < lanes->count && lanes->items[at]->model == model)
         return lanes->items[at];
     struct once *once = once_new(model, lanes->scheduler, &lanes->options, err);

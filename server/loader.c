@@ -55,7 +55,7 @@ static bool all_have_taken(const struct loader *loader, uint64_t published)
 static void await_loops(struct loader *loader)
 {
     uv_mutex_lock(&loader->mutex);
-    const uint64_t published = loader->published;
+    uint64_t published = loader->published;
     while (!atomic_load(&loader->stopping) && !all_have_taken(loader, published))
         uv_cond_timedwait(&loader->wake, &loader->mutex, LOOK_AGAIN_NS);
     uv_mutex_unlock(&loader->mutex);
@@ -66,7 +66,7 @@ static void await_loops(struct loader *loader)
 static void look(struct loader *loader, enum repository_look why)
 {
     struct error err = ERROR_INIT;
-    const uint64_t before = loader->published; /* which only this thread changes */
+    uint64_t before = loader->published; /* which only this thread changes */
     if (repository_look(&loader->repository, why, &err) != 0)
         log_message(LOG_ERROR, "reload_failed", "%s; what was served is served on", err.text);
     else if (!atomic_load(&loader->stopping) && (why == LOOK_ASKED || loader->published != before))
@@ -78,7 +78,7 @@ static void want_by_name(struct loader *loader)
     const char *at = loader->options.wanted;
     loader->repository.options.want_all = at && strcmp(at, "*") == 0;
     while (at && *at && !loader->repository.options.want_all) {
-        const size_t length = strcspn(at, ",");
+        size_t length = strcspn(at, ",");
         char name[MAX_MODEL_NAME + 1];
         snprintf(name, sizeof name, "%.*s", (int)length, at);
         if (*name)
@@ -104,8 +104,8 @@ static bool start(struct loader *loader)
 static void change(struct loader *loader, struct loader_change *change)
 {
     struct error *err = &change->err;
-    const int result = change->unload ? repository_unload(&loader->repository, change->name, err)
-                                      : repository_load(&loader->repository, change->name, err);
+    int result = change->unload ? repository_unload(&loader->repository, change->name, err)
+                                : repository_load(&loader->repository, change->name, err);
     if (result != 0)
         log_message(LOG_WARNING, "change_refused", "%s", err->text);
     await_loops(loader);
@@ -126,7 +126,7 @@ static void await_work(struct loader *loader, uint64_t patience_ns)
 /* How long until the next look that nobody asks for. */
 static uint64_t until_poll(const struct loader *loader, uint64_t looked_ns)
 {
-    const uint64_t due = looked_ns + loader->options.poll_ns, now = uv_hrtime();
+    uint64_t due = looked_ns + loader->options.poll_ns, now = uv_hrtime();
     if (loader->options.poll_ns == 0)
         return UINT64_MAX;
     return due > now ? due - now : 0;
@@ -136,7 +136,7 @@ static uint64_t until_poll(const struct loader *loader, uint64_t looked_ns)
 static void work(struct loader *loader, uint64_t *looked_ns)
 {
     struct loader_change *next = TAILQ_FIRST(&loader->changes);
-    const bool asked = loader->asked;
+    bool asked = loader->asked;
     if (next)
         TAILQ_REMOVE(&loader->changes, next, link);
     loader->asked = false;
@@ -144,7 +144,7 @@ static void work(struct loader *loader, uint64_t *looked_ns)
     uv_mutex_unlock(&loader->mutex);
     if (next)
         change(loader, next);
-    const bool due = until_poll(loader, *looked_ns) == 0;
+    bool due = until_poll(loader, *looked_ns) == 0;
     if (asked || due) {
         look(loader, asked ? LOOK_ASKED : LOOK_POLL);
         *looked_ns = uv_hrtime();
@@ -168,8 +168,8 @@ static void serve(struct loader *loader)
     uint64_t looked_ns = uv_hrtime();
     while (!atomic_load(&loader->stopping)) {
         uv_mutex_unlock(&loader->mutex);
-        const bool some_leave = repository_reap(&loader->repository);
-        const uint64_t poll_ns = until_poll(loader, looked_ns);
+        bool some_leave = repository_reap(&loader->repository);
+        uint64_t poll_ns = until_poll(loader, looked_ns);
         uv_mutex_lock(&loader->mutex);
         if (!atomic_load(&loader->stopping))
             await_work(loader, some_leave && poll_ns > LOOK_AGAIN_NS ? LOOK_AGAIN_NS : poll_ns);
@@ -181,7 +181,7 @@ static void serve(struct loader *loader)
 static void thread_main(void *argument)
 {
     struct loader *loader = argument;
-    const bool started = start(loader);
+    bool started = start(loader);
     uv_mutex_lock(&loader->mutex);
     loader->working = false;
     if (started)
@@ -228,7 +228,7 @@ void loader_init(struct loader *loader, const struct loader_options *options)
 int loader_start(struct loader *loader, struct error *err)
 {
     loader->working = true;
-    const int status = uv_thread_create(&loader->thread, thread_main, loader);
+    int status = uv_thread_create(&loader->thread, thread_main, loader);
     if (status == 0)
         return 0;
     return error_set(err, ERROR_INTERNAL, "cannot start the loader thread: %s",
@@ -239,7 +239,7 @@ bool loader_stop(struct loader *loader)
 {
     uv_mutex_lock(&loader->mutex);
     atomic_store(&loader->stopping, true);
-    const bool working = loader->working;
+    bool working = loader->working;
     uv_cond_signal(&loader->wake);
     uv_mutex_unlock(&loader->mutex);
     if (working)

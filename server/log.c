@@ -68,8 +68,8 @@ static bool put(const char *line, size_t count, size_t reserved)
 {
     if (count + reserved > BUFFER_BYTES - writer.count)
         return false;
-    const size_t tail = (writer.head + writer.count) % BUFFER_BYTES;
-    const size_t first = count < BUFFER_BYTES - tail ? count : BUFFER_BYTES - tail;
+    size_t tail = (writer.head + writer.count) % BUFFER_BYTES;
+    size_t first = count < BUFFER_BYTES - tail ? count : BUFFER_BYTES - tail;
     memcpy(writer.bytes + tail, line, first);
     memcpy(writer.bytes, line + first, count - first);
     writer.count += count;
@@ -94,7 +94,7 @@ static size_t take(char piece[PIPE_BUF])
 static void tell_of_dropped(void)
 {
     struct log_line line;
-    const uint64_t dropped = log_dropped();
+    uint64_t dropped = log_dropped();
     if (dropped == writer.told || writer.broken || writer.count > BUFFER_BYTES / 2)
         return;
     log_line_begin(&line, LOG_WARNING, "log_dropped");
@@ -118,7 +118,7 @@ static bool can_write(int patience_ms)
 static bool write_all(const char *bytes, size_t count)
 {
     while (count > 0) {
-        const ssize_t written = write(STDERR_FILENO, bytes, count);
+        ssize_t written = write(STDERR_FILENO, bytes, count);
         if (written >= 0) {
             bytes += written;
             count -= (size_t)written;
@@ -148,11 +148,11 @@ static void write_lines(void *argument)
         tell_of_dropped();
         while (writer.count == 0 && !writer.stopping)
             uv_cond_wait(&writer.wake, &writer.mutex);
-        const size_t count = take(piece);
+        size_t count = take(piece);
         if (count == 0)
             break;
         uv_mutex_unlock(&writer.mutex);
-        const bool written = write_all(piece, count);
+        bool written = write_all(piece, count);
         if (!written)
             count_dropped(count_lines(piece, count));
         uv_mutex_lock(&writer.mutex);
@@ -177,7 +177,7 @@ static void write_line(const char *line, size_t count, enum log_level level)
         return;
     }
     uv_mutex_lock(&writer.mutex);
-    const bool was_idle = writer.count == 0;
+    bool was_idle = writer.count == 0;
     if (!put(line, count, level == LOG_ERROR ? 0 : RESERVED_BYTES))
         count_dropped(1);
     else if (was_idle)
@@ -192,7 +192,7 @@ int log_start(struct error *err)
         return error_set(err, ERROR_INTERNAL, "cannot start the log: no memory for its lock");
     writer.stopping = writer.has_ended = writer.broken = false;
     writer.head = writer.count = 0;
-    const int status = uv_thread_create(&writer.thread, write_lines, NULL);
+    int status = uv_thread_create(&writer.thread, write_lines, NULL);
     if (status != 0)
         return error_set(err, ERROR_INTERNAL, "cannot start the thread that writes the log: %s",
                          uv_strerror(status));
@@ -206,13 +206,13 @@ void log_stop(uint64_t patience_ms)
 {
     if (!atomic_exchange(&writer.started, false))
         return;
-    const uint64_t deadline = uv_hrtime() + patience_ms * 1000000;
+    uint64_t deadline = uv_hrtime() + patience_ms * 1000000;
     uv_mutex_lock(&writer.mutex);
     writer.stopping = true;
     uv_cond_signal(&writer.wake);
     for (uint64_t now; !writer.has_ended && (now = uv_hrtime()) < deadline;)
         uv_cond_timedwait(&writer.ended, &writer.mutex, deadline - now);
-    const bool has_ended = writer.has_ended;
+    bool has_ended = writer.has_ended;
     uv_mutex_unlock(&writer.mutex);
     if (has_ended)
         uv_thread_join(&writer.thread);

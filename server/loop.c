@@ -76,7 +76,7 @@ static void on_drain_timeout(uv_timer_t *timer)
 static void on_drain_asked(uv_async_t *asked)
 {
     struct loop *loop = asked->data;
-    const uint64_t timeout_ms = loop->shared->options->drain_timeout_ms;
+    uint64_t timeout_ms = loop->shared->options->drain_timeout_ms;
     uv_timer_start(&loop->drain_limit, on_drain_timeout, timeout_ms, 0);
     changes_refuse(&loop->changes);
     http_drain(loop->http, DRAIN_GRACE_MS, (unsigned)timeout_ms, on_drained, loop);

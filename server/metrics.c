@@ -175,7 +175,7 @@ static void server_wide(struct metrics *all)
 static void metrics_init(struct metrics *all, const struct api *api)
 {
     const struct catalog *catalog = api->lanes->catalog;
-    const uint64_t now = uv_hrtime();
+    uint64_t now = uv_hrtime();
     *all = (struct metrics){.api = api, .count = catalog->count};
     all->models = xcalloc(all->count, sizeof *all->models);
     for (size_t i = 0; i < all->count; i++) {

@@ -50,14 +50,14 @@ static double start_ticks(void)
 static void times(struct metrics *all)
 {
     struct rusage usage;
-    const double boot = boot_time(), start = start_ticks();
+    double boot = boot_time(), start = start_ticks();
     if (boot > 0 && start > 0)
         one(all, "process_start_time_seconds", "gauge", "When the process started, since 1970.",
             boot + start / (double)sysconf(_SC_CLK_TCK));
     if (getrusage(RUSAGE_SELF, &usage) != 0)
         return;
-    const double seconds = (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
-                           (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
+    double seconds = (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
+                     (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
     one(all, "process_cpu_seconds_total", "counter", "CPU time of the process.", seconds);
 }
 
@@ -65,8 +65,8 @@ static void memory(struct metrics *all)
 {
     double pages, resident;
     FILE *file = fopen("/proc/self/statm", "re");
-    const int read = file ? fscanf(file, "%lf %lf", &pages, &resident) : 0;
-    const double page = (double)sysconf(_SC_PAGESIZE);
+    int read = file ? fscanf(file, "%lf %lf", &pages, &resident) : 0;
+    double page = (double)sysconf(_SC_PAGESIZE);
     if (file)
         fclose(file);
     if (read != 2)

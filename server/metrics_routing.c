@@ -57,7 +57,7 @@ static void gate_counters(struct metrics *all)
          dropped, true, false},
     };
     for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
-        const bool clashes = all->page.openmetrics && families[i].is_gauge_too;
+        bool clashes = all->page.openmetrics && families[i].is_gauge_too;
         prometheus_family(&all->page, families[i].name, clashes ? "unknown" : "counter",
                           families[i].help);
         EACH_MODEL (all, entry)
@@ -108,7 +108,7 @@ static double gate_entropy(const struct view *view)
 
 static double dying(const struct view *view)
 {
-    const bool dense = view->gate->top_k == view->gate->experts;
+    bool dense = view->gate->top_k == view->gate->experts;
     double count = 0;
     for (size_t i = 0; i < view->gate->experts; i++)
         count += routing_is_dying(view->earlier, view->recent, dense, i);

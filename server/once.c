@@ -29,7 +29,7 @@ static void show_rows(struct once *once)
 static bool is_held(const struct once *once, uint64_t now, uint64_t *due_ns)
 {
     const struct batch *batch = once->queue.head;
-    const uint64_t due = batch->opened_ns + once->options.max_queue_delay_ns;
+    uint64_t due = batch->opened_ns + once->options.max_queue_delay_ns;
     if (batch->next || batch->rows == once->queue.batch_rows || due <= now)
         return false;
     if (due < *due_ns)
@@ -64,7 +64,7 @@ static bool empty(const struct lane *lane)
 static void begin(struct lane *lane)
 {
     struct once *once = once_of(lane);
-    const uint64_t now = uv_hrtime();
+    uint64_t now = uv_hrtime();
     once->batch = queue_take(&once->queue);
     show_rows(once);
     for (size_t i = 0; i < once->batch->segment_count; i++) {
@@ -102,7 +102,7 @@ static void scatter(const struct once *once, const struct batch *batch,
                   info->outputs[i].elements * sizeof(float));
     for (size_t i = 0; job->wants_routing && i < info->gate_count; i++) {
         const struct moed_routing *routing = moed_routing(once->scratch, i);
-        const size_t numbers = info->gates[i].items_per_row * info->gates[i].top_k;
+        size_t numbers = info->gates[i].items_per_row * info->gates[i].top_k;
         copy_rows(job->routing_experts[i], segment->job_row, routing->expert, batch_row,
                   segment->rows, numbers * sizeof(int32_t));
         copy_rows(job->routing_weights[i], segment->job_row, routing->weight, batch_row,
@@ -119,7 +119,7 @@ static bool alike(const struct job *job, const struct job *other)
 /* Neighbours that are alike are counted together, which is all of them most of the time. */
 static void count_batch(const struct once *once, const struct batch *batch, uint64_t compute_ns)
 {
-    const size_t gates = once->model->info->gate_count;
+    size_t gates = once->model->info->gate_count;
     const struct moed_routing *routing[gates + 1]; /* no array of 0 */
     for (size_t i = 0; i < gates; i++)
         routing[i] = moed_routing(once->scratch, i);
@@ -176,8 +176,8 @@ static struct once_options options_of(const struct model *model, const struct on
     const struct serving_limits *limits = &model->limits;
     own.max_batch_rows = serving_limit(limits->max_batch_rows, own.max_batch_rows);
     if (limits->max_queue_rows != SERVING_UNSET) {
-        const uint64_t share = (limits->max_queue_rows + own.loops - 1) / own.loops;
-        const uint64_t least = serving_limit(limits->max_request_rows, limits->max_queue_rows);
+        uint64_t share = (limits->max_queue_rows + own.loops - 1) / own.loops;
+        uint64_t least = serving_limit(limits->max_request_rows, limits->max_queue_rows);
         own.max_queue_rows = share > least ? share : least;
     }
     if (limits->max_queue_delay_us != SERVING_UNSET)
@@ -210,8 +210,8 @@ struct once *once_new(struct model *model, struct scheduler *scheduler,
 
 int once_submit(struct once *once, struct job *job, struct error *err)
 {
-    const bool alone = !once->queue.head && !once->lane.busy;
-    const bool small = cost_of(once, job->request.rows) < SCHEDULER_SMALL_COST;
+    bool alone = !once->queue.head && !once->lane.busy;
+    bool small = cost_of(once, job->request.rows) < SCHEDULER_SMALL_COST;
     job->submitted_ns = uv_hrtime();
     if (queue_push(&once->queue, job, job->submitted_ns, err) != 0)
         return -1;

@@ -86,7 +86,7 @@ static void on_disconnect(struct exchange *exchange)
 static void on_deadlines(uv_timer_t *timer)
 {
     struct predict *predict = timer->data;
-    const uint64_t now = uv_hrtime();
+    uint64_t now = uv_hrtime();
     for (struct job *job = TAILQ_FIRST(&predict->jobs), *next; job; job = next) {
         next = TAILQ_NEXT(job, link);
         /* Rows that are being computed are done soon: their job is answered. */
@@ -106,7 +106,7 @@ static void on_deadlines(uv_timer_t *timer)
 static int allocate_results(struct job *job, struct error *err)
 {
     const struct moed_model_info *info = job->model->info;
-    const size_t rows = job->request.rows;
+    size_t rows = job->request.rows;
     size_t numbers = 0;
     for (size_t i = 0; i < info->output_count; i++)
         numbers += rows * info->outputs[i].elements;
@@ -126,7 +126,7 @@ static int allocate_results(struct job *job, struct error *err)
         next += rows * info->outputs[i].elements;
     }
     for (size_t i = 0; job->wants_routing && i < info->gate_count; i++) {
-        const size_t count = rows * info->gates[i].items_per_row * info->gates[i].top_k;
+        size_t count = rows * info->gates[i].items_per_row * info->gates[i].top_k;
         job->routing_experts[i] = (int32_t *)next;
         job->routing_weights[i] = next + count;
         next += 2 * count;
@@ -144,9 +144,9 @@ static bool wants_routing(const struct infer_request *request)
 
 static void set_deadline(const struct predict *predict, struct job *job)
 {
-    const uint64_t own_ms = job->model->limits.queue_timeout_ms;
+    uint64_t own_ms = job->model->limits.queue_timeout_ms;
     uint64_t timeout_ns = own_ms == SERVING_UNSET ? predict->queue_timeout_ns : own_ms * 1000000;
-    const uint64_t asked_us = job->request.timeout_us;
+    uint64_t asked_us = job->request.timeout_us;
     if (asked_us > 0 && asked_us < timeout_ns / 1000)
         timeout_ns = asked_us * 1000;
     job->deadline_ns = job->exchange->received_ns + timeout_ns;

@@ -80,7 +80,7 @@ void queue_close(struct queue *queue)
 static struct batch *open_batch(struct queue *queue, size_t rows, uint64_t now_ns,
                                 struct error *err)
 {
-    const size_t needed = queue->whole_jobs ? rows : 1;
+    size_t needed = queue->whole_jobs ? rows : 1;
     if (queue->tail && queue->batch_rows - queue->tail->rows >= needed)
         return queue->tail;
     struct batch *batch = queue->spare;
@@ -149,7 +149,7 @@ static void remove_rows(const struct queue *queue, struct batch *batch, const st
         row += batch->segments[at++].rows;
     if (at == batch->segment_count)
         return;
-    const size_t rows = batch->segments[at].rows, behind = batch->rows - row - rows;
+    size_t rows = batch->segments[at].rows, behind = batch->rows - row - rows;
     for (size_t i = 0; i < queue->info->input_count; i++)
         memmove(input_row(queue, batch, i, row), input_row(queue, batch, i, row + rows),
                 behind * queue->info->inputs[i].elements * MOED_ELEMENT_BYTES);

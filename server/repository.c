@@ -264,7 +264,7 @@ static void tell_fault(struct repository_model *model, enum repository_look why)
 
 int repository_look(struct repository *repository, enum repository_look why, struct error *err)
 {
-    const int found = scan_repository(repository, why != LOOK_POLL, err);
+    int found = scan_repository(repository, why != LOOK_POLL, err);
     if (found < 0 || (found == 0 && check_empty(repository, why, err) != 0))
         return -1;
     for (size_t i = 0; i < repository->count; i++) {
@@ -276,7 +276,7 @@ int repository_look(struct repository *repository, enum repository_look why, str
         update(repository, repository->models[i], why);
         show(repository, false);
     }
-    const bool completed = !repository->complete && !is_stopping(repository);
+    bool completed = !repository->complete && !is_stopping(repository);
     repository->complete |= completed;
     show(repository, forget_unknown(repository) | completed);
     return 0;

@@ -64,7 +64,7 @@ static int each_directory(const char *path, bool tell,
                           void *context, struct error *err)
 {
     struct dirent **entries;
-    const int count = scandir(path, &entries, NULL, alphasort);
+    int count = scandir(path, &entries, NULL, alphasort);
     if (count < 0)
         return error_set(err, ERROR_INVALID, "%s: cannot read the directory: %s", path,
                          strerror(errno));
@@ -97,7 +97,7 @@ static int read_serving(struct serving *serving, const char *directory, struct e
     }
     char *text = xmalloc(SERVING_MAX_BYTES + 1);
     FILE *file = fopen(path, "re");
-    const size_t length = file ? fread(text, 1, SERVING_MAX_BYTES + 1, file) : 0;
+    size_t length = file ? fread(text, 1, SERVING_MAX_BYTES + 1, file) : 0;
     int result = 0;
     if (!file || ferror(file))
         result = error_set(err, ERROR_INVALID, "cannot be read: %s", strerror(errno));
@@ -227,13 +227,13 @@ static bool is_specific(const struct serving *serving, uint64_t number)
 static void select_versions(const struct repository *repository, struct repository_model *model)
 {
     const struct serving *serving = &model->serving;
-    const bool wanted = model->found && (model->wanted || !repository->options.by_name);
+    bool wanted = model->found && (model->wanted || !repository->options.by_name);
     for (size_t i = 0; wanted && i < serving->specific_count; i++)
         (void)version_of(model, serving->specific[i]); /* is known, even where it is not there */
     uint64_t left = serving->latest ? serving->latest : UINT64_MAX;
     for (size_t i = model->count; i-- > 0;) {
         struct repository_version *version = model->versions[i];
-        const bool there = version->found != 0;
+        bool there = version->found != 0;
         version->selected = wanted && (serving->specific ? is_specific(serving, version->number)
                                                          : there && left > 0);
         left -= there && left > 0;
@@ -268,7 +268,7 @@ static void scan_inside(struct repository_model *model, const char *path, bool t
 {
     struct error err = ERROR_INIT;
     struct inside inside = {.model = model, .tell = tell};
-    const bool flat = is_file(path, "config.json");
+    bool flat = is_file(path, "config.json");
     model->found = true;
     if (!name_is_valid(model->name, MAX_MODEL_NAME))
         error_set(&err, ERROR_INVALID, "%s: a model's name is at most %d " NAME_ALPHABET, path,
@@ -334,7 +334,7 @@ struct repository_model *scan_model(struct repository *repository, const char *n
                                     struct error *err)
 {
     char path[PATH_MAX];
-    const int length = snprintf(path, sizeof path, "%s/%s", repository->options.directory, name);
+    int length = snprintf(path, sizeof path, "%s/%s", repository->options.directory, name);
     if (!name_is_valid(name, MAX_MODEL_NAME) || *name == '.' || !*name ||
         length >= (int)sizeof path || !is_directory(path, false) ||
         (!find_model(repository, name) && !is_model(path))) {

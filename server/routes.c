@@ -82,7 +82,7 @@ bool route_match(const char *pattern, const char *path, struct route_params *par
                 return false;
             continue;
         }
-        const bool model = pattern[1] == 'm';
+        bool model = pattern[1] == 'm';
         pattern += strlen("{m}");
         const char *end = param_end(path);
         if (end == path ||
@@ -146,7 +146,7 @@ static int find_target(const struct api *api, const struct route *route,
     if (!(route->flags & (NEEDS_MODEL | KNOWS_MODEL)))
         return 0;
     target->model = catalog_find(api->lanes->catalog, target->name, target->version, err);
-    const bool is_known = target->model || err->code == ERROR_UNAVAILABLE;
+    bool is_known = target->model || err->code == ERROR_UNAVAILABLE;
     return target->model || (is_known && (route->flags & KNOWS_MODEL)) ? 0 : -1;
 }
 

@@ -10,9 +10,9 @@ static void run_here(struct lane *lane)
 {
     lane->busy = true;
     lane->kind->begin(lane);
-    const uint64_t began = uv_hrtime();
+    uint64_t began = uv_hrtime();
     lane->kind->run(lane, NULL);
-    const uint64_t compute_ns = uv_hrtime() - began;
+    uint64_t compute_ns = uv_hrtime() - began;
     lane->busy = false;
     lane->kind->finish(lane, compute_ns);
 }
@@ -56,7 +56,7 @@ static void forget(struct scheduler *scheduler, struct lane *lane)
  * the compute thread, so that a busy model cannot keep it from the others. */
 static void run_turn(struct scheduler *scheduler)
 {
-    const uint64_t now = uv_hrtime();
+    uint64_t now = uv_hrtime();
     uint64_t due_ns = UINT64_MAX;
     bool more = false;
     struct lane *last = TAILQ_LAST(&scheduler->lanes, lane_list), *next;

@@ -200,7 +200,7 @@ static int start_loops(struct server *server, struct error *err)
 static void announce(const struct server *server)
 {
     char line[512];
-    const bool ipv6 = strchr(server->options->host, ':') != NULL;
+    bool ipv6 = strchr(server->options->host, ':') != NULL;
     snprintf(line, sizeof line, "listening on http://%s%.400s%s:%u\n", ipv6 ? "[" : "",
              server->options->host, ipv6 ? "]" : "", http_port(server->loops[0].http));
     log_plain(line);
@@ -230,8 +230,8 @@ static void on_started(const struct error *err, void *context)
 static void init_loader(struct server *server)
 {
     const struct options *options = server->options;
-    const bool polls = strcmp(options->model_control, "poll") == 0;
-    const bool by_name = strcmp(options->model_control, "explicit") == 0;
+    bool polls = strcmp(options->model_control, "poll") == 0;
+    bool by_name = strcmp(options->model_control, "explicit") == 0;
     const struct loader_options loader = {
         .repository = {.directory = options->models,
                        .may_be_empty = polls || by_name,

@@ -156,7 +156,7 @@ struct model_stats *model_stats_new(const struct moed_model_info *info, size_t l
     if (uv_mutex_init(&stats->mutex) != 0)
         out_of_memory();
     tags_init(&stats->tags, max_tags);
-    const size_t tags = tags_end(&stats->tags);
+    size_t tags = tags_end(&stats->tags);
     stats->histories = xcalloc(tags, sizeof *stats->histories);
     for (size_t tag = 0; tag < tags; tag++)
         history_init(&stats->histories[tag], NULL, now);

@@ -39,7 +39,7 @@ size_t tags_index(struct tags *tags, const char *name)
     if (strcmp(name, OTHER) == 0)
         return TAG_FIRST + tags->most;
     uv_mutex_lock(&tags->mutex);
-    const size_t place = place_of(tags, name);
+    size_t place = place_of(tags, name);
     if (place == tags->count && place < tags->most) {
         strncpy(tags->names[place], name, NAME_MAX_BYTES);
         tags->count++;
@@ -53,8 +53,8 @@ int tags_find(struct tags *tags, const char *name)
     if (strcmp(name, OTHER) == 0)
         return (int)(TAG_FIRST + tags->most);
     uv_mutex_lock(&tags->mutex);
-    const size_t place = place_of(tags, name);
-    const bool found = place < tags->count;
+    size_t place = place_of(tags, name);
+    bool found = place < tags->count;
     uv_mutex_unlock(&tags->mutex);
     return found ? (int)(TAG_FIRST + place) : -1;
 }
@@ -64,7 +64,7 @@ const char *tags_name(struct tags *tags, size_t index)
     if (index == TAG_FIRST + tags->most)
         return OTHER;
     uv_mutex_lock(&tags->mutex);
-    const bool named = index - TAG_FIRST < tags->count;
+    bool named = index - TAG_FIRST < tags->count;
     uv_mutex_unlock(&tags->mutex);
     return named ? tags->names[index - TAG_FIRST] : NULL;
 }
