@@ -4,9 +4,10 @@
 # What is there is asked of dpkg, never of the network, so that a second run is quick and works
 # offline.
 
-# To build the server and the C client, to show it at work (quickstart.sh), and to test it (tests/run.sh).
+# To build the server and the C client, to show the server at work (quickstart.sh), and to test it all
+# (tests/run.sh).
 BUILD_PACKAGES="build-essential cmake ninja-build pkg-config
-    libmicrohttpd-dev libuv1-dev libjansson-dev libutf8proc-dev libopenblas-dev libcurl4-openssl-dev"
+    libmicrohttpd-dev libuv1-dev libjansson-dev libutf8proc-dev libopenblas-dev libcurl4-openssl-dev zlib1g-dev"
 SHOW_PACKAGES="python3 curl dataset-fashion-mnist"
 TEST_PACKAGES="check clang libclang-rt-14-dev clang-format python3-numpy python3-torch prometheus"
 # To build for AArch64 and to run that here.

@@ -56,6 +56,26 @@ const struct option_row OPTIONS[] = {
      "Where to write, -o for short. Without it standard output."},
     {"cache", OPTION_COUNT, AT(cache), 1, 1048576, NULL, "N", FOR_REPORT,
      "Says what a cache of N experts would do, besides those of 1, 2, 4, ..."},
+    {"rows", OPTION_COUNT, AT(rows), 1, 1000000, NULL, "N", FOR_PREDICT | FOR_BENCH,
+     "Rows in one request. Without it 64 for predict and 1 for bench."},
+    {"top", OPTION_COUNT, AT(top), 1, 1000, "3", "N", FOR_PREDICT,
+     "How many classes of each output the table shows, the largest first."},
+    {"rate", OPTION_NUMBER, AT(rate), 0.001, 1e6, NULL, "R", FOR_BENCH,
+     "Sends R requests per second, on time whatever the answers do. Latency counts from when a "
+     "request was due, service time from when it was sent. Without it every connection sends when "
+     "it has its answer."},
+    {"concurrency", OPTION_COUNT, AT(concurrency), 1, 4096, NULL, "N", FOR_BENCH,
+     "Connections. Without it 1; with --rate at most 64. If all are waiting for an answer, a "
+     "request "
+     "that is due waits too, and its latency shows it."},
+    {"duration", OPTION_NUMBER, AT(duration), 0.001, 1e6, NULL, "SECONDS", FOR_BENCH,
+     "For how long. Without it and --requests 10 seconds."},
+    {"requests", OPTION_COUNT, AT(requests), 1, 1e15, NULL, "N", FOR_BENCH,
+     "How many in all. With --duration what comes first ends it."},
+    {"input", OPTION_TEXT, AT(input), 0, 0, NULL, "FILE", FOR_BENCH,
+     "Rows to send in turn, in the formats of predict. Without it numbers from 0 to 1 in the "
+     "model's "
+     "shape, and the first category of integer inputs."},
     {"names", OPTION_FLAG, AT(names), 0, 0, NULL, NULL, FOR_MODELS, "Only the names, one a line."},
 };
 
@@ -72,6 +92,27 @@ const struct command COMMANDS[] = {
      {{"moectl models", "A table of the models on this machine's server."},
       {"moectl models --url http://10.0.0.7:8080 --json", "The same of another server, as JSON."}},
      run_models},
+    {"predict",
+     "MODEL [FILE]",
+     "answer rows, and say which experts did",
+     FOR_PREDICT,
+     1,
+     2,
+     "Sends the rows of a file to a model, in binary, and shows the answers with the experts that "
+     "gave them and their weights. FILE is NumPy's .npy; .npz with an array for each input; or "
+     "JSON: "
+     "a list of rows, {\"instances\": rows}, {\"input\": rows, ...}, or a whole request of the "
+     "Open "
+     "Inference Protocol. Without FILE, or with -, standard input.\n"
+     "Rows may be flat or in the model's shape.",
+     {{"moectl predict fashion-mnist deploy/example.json",
+       "One image, three classes, two experts."},
+      {"moectl predict adult-mmoe deploy/example-adult.json --top 1",
+       "A model of several inputs and "
+       "outputs."},
+      {"moectl predict mnist images.npy --json > answers.json", "All numbers, nested by their "
+                                                                "shape."}},
+     run_predict},
     {"routing",
      "MODEL",
      "show who serves the traffic",
@@ -140,6 +181,29 @@ const struct command COMMANDS[] = {
                                                               "--expert_statistic_path stats."},
       {"moectl export --from all.json --format csv", "Of a kept or merged document."}},
      run_export},
+    {"bench",
+     "MODEL",
+     "put load on a model and measure",
+     FOR_BENCH,
+     1,
+     1,
+     "Sends requests to a model, in binary, and says how many were answered per second and how "
+     "long "
+     "that took: percentiles, to 1/128 of the value, of all answers. Every connection is opened by "
+     "a "
+     "request that is not measured. Failed requests are counted by their status and are not in the "
+     "latencies. Ctrl-C ends it early and shows what there is. The exit status is 1 if nothing was "
+     "answered.\n"
+     "Without --rate the load adapts to the server, and one that stalls hides it: few requests are "
+     "sent meanwhile. For latencies as clients see them give the --rate at which these come.",
+     {{"moectl bench mnist --concurrency 8", "As fast as eight connections go, for ten seconds."},
+      {"moectl bench mnist --rate 500 --duration 60 --uncounted", "Latencies at 500 requests per "
+                                                                  "second, left out of the "
+                                                                  "statistics."},
+      {"moectl bench mnist --requests 1000 --rows 32 --input images.npy --json",
+       "Given rows, 32 in "
+       "each request."}},
+     run_bench},
     {"help",
      "[COMMAND]",
      "explain a command",
