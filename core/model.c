@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/load/file_map.h"
 #include "core/memory.h"
 #include "core/reference.h"
 
@@ -356,7 +357,7 @@ struct moed_model *moed_model_load(const char *directory, const struct moed_load
     if (snprintf(path, sizeof path, "%s/config.json", directory) >= (int)sizeof path)
         error_set(err, ERROR_INVALID, "path too long");
     else if (config_open(&root, path, err) == 0) {
-        model->tensors = safetensors_open(directory, err);
+        model->tensors = safetensors_open(directory, options && options->copy, err);
         if (model->tensors)
             result = read_config(model, &root, options, err);
         config_close(&root);
@@ -413,6 +414,16 @@ void moed_model_free(struct moed_model *model)
     free(model->moe);
     free(model->description);
     free(model);
+}
+
+int moed_survive_truncation(struct error *err)
+{
+    return file_map_survive(err);
+}
+
+bool moed_model_is_damaged(const struct moed_model *model)
+{
+    return safetensors_are_damaged(model->tensors);
 }
 
 const struct moed_model_info *moed_model_info(const struct moed_model *model)

@@ -105,6 +105,7 @@ enum moed_weights {
 
 struct moed_load_options {
     enum moed_weights weights;
+    bool copy; /* map no file: its bytes are read at once, and later changes do not matter */
 };
 
 /* Loads a checkpoint directory (core/CHECKPOINT.md). `options` may be NULL: all members 0. The
@@ -114,6 +115,14 @@ MUST_CHECK struct moed_model *moed_model_load(const char *directory,
                                               const struct moed_load_options *options,
                                               struct error *err);
 void moed_model_free(struct moed_model *model);
+
+/* Process-wide, once: from now on a checkpoint file that is truncated while it is mapped does not
+ * end the process by SIGBUS. Its model reads zeros, and is damaged. */
+MUST_CHECK int moed_survive_truncation(struct error *err);
+
+/* Whether that has happened to a model: what it has computed since is worth nothing. To be asked
+ * after a forward. Any thread. */
+bool moed_model_is_damaged(const struct moed_model *model);
 
 const struct moed_model_info *moed_model_info(const struct moed_model *model);
 

@@ -115,7 +115,7 @@ static void change(struct loader *loader, struct loader_change *change)
 /* Waits, with the mutex held, until there is something to do; for at most `patience_ns`. */
 static void await_work(struct loader *loader, uint64_t patience_ns)
 {
-    if (loader->asked || !TAILQ_EMPTY(&loader->changes))
+    if (loader->asked || loader->damaged || !TAILQ_EMPTY(&loader->changes))
         return;
     if (patience_ns == UINT64_MAX)
         uv_cond_wait(&loader->wake, &loader->mutex);
@@ -136,12 +136,14 @@ static uint64_t until_poll(const struct loader *loader, uint64_t looked_ns)
 static void work(struct loader *loader, uint64_t *looked_ns)
 {
     struct loader_change *next = TAILQ_FIRST(&loader->changes);
-    bool asked = loader->asked;
+    bool asked = loader->asked, damaged = loader->damaged;
     if (next)
         TAILQ_REMOVE(&loader->changes, next, link);
-    loader->asked = false;
+    loader->asked = loader->damaged = false;
     loader->working = true;
     uv_mutex_unlock(&loader->mutex);
+    if (damaged)
+        repository_drop_damaged(&loader->repository);
     if (next)
         change(loader, next);
     bool due = until_poll(loader, *looked_ns) == 0;
@@ -196,6 +198,14 @@ void loader_look(struct loader *loader)
 {
     uv_mutex_lock(&loader->mutex);
     loader->asked = true;
+    uv_cond_signal(&loader->wake);
+    uv_mutex_unlock(&loader->mutex);
+}
+
+void loader_check(struct loader *loader)
+{
+    uv_mutex_lock(&loader->mutex);
+    loader->damaged = true;
     uv_cond_signal(&loader->wake);
     uv_mutex_unlock(&loader->mutex);
 }

@@ -44,6 +44,7 @@ struct loader {
     uv_cond_t wake;
     TAILQ_HEAD(, loader_change) changes; /* not begun */
     bool asked;                          /* to look */
+    bool damaged;                        /* some model is */
     bool working;                        /* in the middle of something */
     struct catalog *newest;              /* held */
     uint64_t published;                  /* catalogs, so far */
@@ -58,6 +59,9 @@ MUST_CHECK int loader_start(struct loader *loader, struct error *err);
 
 /* Asks for another look; any thread. Returns at once. */
 void loader_look(struct loader *loader);
+
+/* A model was found to be damaged: it will be served no more. Any thread. */
+void loader_check(struct loader *loader);
 
 /* Asks for a change; any thread. on_done is called in any case, also when the loader is stopped. */
 void loader_submit(struct loader *loader, struct loader_change *change);

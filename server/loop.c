@@ -39,6 +39,12 @@ static void on_published(uv_async_t *published)
     lanes_serve(&loop->lanes, loader_take(loop->shared->loader, loop->index));
 }
 
+static void on_damaged(void *context)
+{
+    const struct loop *loop = context;
+    loader_check(loop->shared->loader);
+}
+
 /* ---- draining ---- */
 
 static bool is_first(const struct loop *loop)
@@ -125,6 +131,8 @@ static void init_lanes(struct loop *loop)
         .threads = loop_threads(options),
         .max_queue_delay_ns = options->max_queue_delay_us * 1000,
         .on_finished = predict_finished,
+        .on_damaged = on_damaged,
+        .context = loop,
     };
     lanes_init(&loop->lanes, &loop->scheduler, &once,
                loader_take(loop->shared->loader, loop->index));

@@ -169,7 +169,8 @@ struct model *model_load(const char *directory, const char *name, const char *ve
                          const struct model_options *options, const struct serving *serving,
                          struct error *err)
 {
-    const struct moed_load_options load = {options->int8 ? MOED_WEIGHTS_INT8 : MOED_WEIGHTS_STORED};
+    const struct moed_load_options load = {
+        .weights = options->int8 ? MOED_WEIGHTS_INT8 : MOED_WEIGHTS_STORED, .copy = options->copy};
     struct moed_model *engine = moed_model_load(directory, &load, err);
     if (!engine)
         return NULL;
@@ -184,8 +185,9 @@ struct model *model_load(const char *directory, const char *name, const char *ve
     model->stats = model_stats_new(model->info, options->loops, options->max_tags, uv_hrtime());
     fill_signature(model);
     fill_references(model);
-    if (warm_up(model, options, serving->warm_up_rows, err) == 0)
+    if (warm_up(model, options, serving->warm_up_rows, err) == 0 && !moed_model_is_damaged(engine))
         return model;
+    error_set(err, ERROR_INVALID, "its weights were truncated while they were read");
     error_prefix(err, "%s", directory);
     model_release(model);
     return NULL;

@@ -19,6 +19,7 @@ struct model_options {
     unsigned threads;      /* the same */
     size_t max_tags;       /* that its statistics tell apart */
     bool int8;             /* matrices in 8 bits */
+    bool copy;             /* files are copied, not mapped */
 };
 
 struct model {
@@ -33,6 +34,7 @@ struct model {
     struct signature_tensor *tensors; /* inputs, then outputs; the signature points into it */
     struct signature_gate *gates;
     struct routing_sample *references; /* [gate_count] known-good routing; without items: none */
+    atomic_bool damage_told;           /* somebody has been told that the engine is damaged */
     struct model_stats *stats;         /* may be older than the model: a reload goes on counting */
 };
 

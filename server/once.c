@@ -134,17 +134,37 @@ static void count_batch(const struct once *once, const struct batch *batch, uint
     }
 }
 
+static void scatter_all(const struct once *once, const struct batch *batch)
+{
+    size_t row = 0;
+    for (size_t i = 0; i < batch->segment_count; i++) {
+        scatter(once, batch, &batch->segments[i], row);
+        row += batch->segments[i].rows;
+    }
+}
+
+/* What was computed from weights that were not there is neither counted nor given to anybody. */
+static void fail_all(const struct once *once, const struct batch *batch)
+{
+    for (size_t i = 0; i < batch->segment_count; i++)
+        error_set(&batch->segments[i].job->error, ERROR_UNAVAILABLE,
+                  "the weights of model '%s' were truncated while they were served",
+                  once->model->name);
+    if (!atomic_exchange(&once->model->damage_told, true) && once->options.on_damaged)
+        once->options.on_damaged(once->options.context);
+}
+
 /* Statistics first, then the results, then the jobs that are now complete: answering one may submit
  * the next, which may run in this very scratch. */
 static void finish(struct lane *lane, uint64_t compute_ns)
 {
     struct once *once = once_of(lane);
     struct batch *batch = once->batch;
-    size_t row = 0;
-    count_batch(once, batch, compute_ns);
-    for (size_t i = 0; i < batch->segment_count; i++) {
-        scatter(once, batch, &batch->segments[i], row);
-        row += batch->segments[i].rows;
+    if (moed_model_is_damaged(once->model->engine)) {
+        fail_all(once, batch);
+    } else {
+        count_batch(once, batch, compute_ns);
+        scatter_all(once, batch);
     }
     for (size_t i = 0; i < batch->segment_count; i++) {
         struct job *job = batch->segments[i].job;

@@ -17,6 +17,9 @@ struct once_options {
     uint64_t max_queue_delay_ns;
     /* All rows of a job are done, or it failed and none is running any more. */
     void (*on_finished)(struct job *job);
+    /* The model's files were truncated while they were mapped; called once for a model. */
+    void (*on_damaged)(void *context);
+    void *context;
 };
 
 struct once {

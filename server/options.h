@@ -17,6 +17,7 @@ struct options {
     char *host;                    /* 127.0.0.1 */
     uint64_t port;                 /* 8080; 0: any */
     char *weights;                 /* stored | int8: matrices rounded to 8 bits */
+    char *load;                    /* map | copy */
     char *model_control;           /* none | poll | explicit */
     uint64_t model_poll_ms;        /* 15000 */
     char *load_model;              /* NULL, or names with commas between, or "*" */

@@ -36,6 +36,10 @@ const struct option_row OPTIONS[OPTION_ROWS] = {
      "differ a "
      "little; gates keep what is stored."},
 
+    {"load", OPTION_CHOICE, AT(load), 0, 0, "map", NULL, "map|copy", NULL,
+     "How checkpoint files are read. map: as they are needed, from files that must not be changed "
+     "in place while they are served. A file that is truncated all the same costs its model, not "
+     "the server. copy: whole and at once, so that later changes do not matter until a reload."},
     {"model_control", OPTION_CHOICE, AT(model_control), 0, 0, "none", NULL, "none|poll|explicit",
      NULL,
      "When models come and go. none: at the start and on SIGHUP. poll: also when the repository "
@@ -46,7 +50,7 @@ const struct option_row OPTIONS[OPTION_ROWS] = {
      NULL,
      "With model_control poll, how often to look for changes. What is new is loaded once it has "
      "not changed for so long, so that nothing is read while it is being copied."},
-    {"load_model", OPTION_STRING, AT(load_model), 0, 0, "", "fashion-mnist,mnist", "NAMES", NULL,
+    {"load_model", OPTION_STRING, AT(load_model), 0, 0, "", NULL, "NAMES", NULL,
      "With model_control explicit, the models to load at the start: names with commas between, or "
      "* for all."},
     {"strict_start", OPTION_SWITCH, AT(strict_start), 0, 1, "false", NULL, "true|false", NULL,

@@ -86,13 +86,14 @@ static bool is_choice(const char *choices, const char *text)
 static int set_text(struct options *options, const struct option_row *row, const char *text,
                     struct error *err)
 {
-    if (!*text)
+    const bool is_optional = row->value && !*row->value;
+    if (!*text && !is_optional)
         return error_set(err, ERROR_INVALID, "expected %s, got nothing", row->operand);
     if (row->type == OPTION_CHOICE && !is_choice(row->operand, text))
         return error_set(err, ERROR_INVALID, "expected %s, got \"%.100s\"", row->operand, text);
     char **field = option_string(options, row);
     free(*field);
-    *field = xstrdup(text);
+    *field = *text ? xstrdup(text) : NULL;
     return 0;
 }
 

@@ -230,6 +230,33 @@ static void update(struct repository *repository, struct repository_model *model
         unload_others(repository, model);
 }
 
+static void drop_damaged(struct repository *repository, struct repository_model *model,
+                         struct repository_version *version)
+{
+    char reason[ERROR_TEXT_BYTES];
+    snprintf(reason, sizeof reason,
+             "%.256s: a file was truncated while it was served: replace files by renaming others "
+             "onto them, or use --load copy",
+             version->path);
+    const uint64_t attempted = version->attempted;
+    unload(repository, version);
+    version->attempted = attempted;
+    fail_version(model, version, reason);
+    model->changed = true;
+}
+
+void repository_drop_damaged(struct repository *repository)
+{
+    for (size_t i = 0; i < repository->count; i++) {
+        struct repository_model *model = repository->models[i];
+        for (size_t j = 0; j < model->count; j++)
+            if (model->versions[j]->model &&
+                moed_model_is_damaged(model->versions[j]->model->engine))
+                drop_damaged(repository, model, model->versions[j]);
+    }
+    show(repository, false);
+}
+
 /* ---- looking ---- */
 
 static bool is_served(const struct repository_model *model)

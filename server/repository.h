@@ -44,6 +44,10 @@ MUST_CHECK int repository_load(struct repository *repository, const char *name, 
 MUST_CHECK int repository_unload(struct repository *repository, const char *name,
                                  struct error *err);
 
+/* Unloads models whose files were truncated while they were served. They are loaded again when
+ * somebody asks for a look, or when a poll finds the files changed. */
+void repository_drop_damaged(struct repository *repository);
+
 /* Frees models that are served no more and used by nobody. Whether some are still used. */
 bool repository_reap(struct repository *repository);
 

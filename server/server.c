@@ -240,7 +240,8 @@ static void init_loader(struct server *server)
                                   .max_batch_rows = options->max_batch_rows,
                                   .threads = loop_threads(options),
                                   .max_tags = options->max_tags,
-                                  .int8 = strcmp(options->weights, "int8") == 0}},
+                                  .int8 = strcmp(options->weights, "int8") == 0,
+                                  .copy = strcmp(options->load, "copy") == 0}},
         .poll_ns = polls ? options->model_poll_ms * 1000000 : 0,
         .wanted = options->load_model,
         .strict = options->strict_start,
@@ -254,7 +255,7 @@ static void init_loader(struct server *server)
 
 static int start(struct server *server, struct error *err)
 {
-    if (limit_connections(server, err) != 0)
+    if (limit_connections(server, err) != 0 || moed_survive_truncation(err) != 0)
         return -1;
     init_loader(server);
     if (start_loops(server, err) == 0 && start_signals(server, err) == 0 &&

@@ -2,19 +2,16 @@
  * shape and byte offsets, then the data. */
 #include "core/load/safetensors.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <jansson.h>
 #include <limits.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/load/config.h"
+#include "core/load/file_map.h"
 #include "core/memory.h"
 #include "core/parse_json.h"
 
@@ -31,14 +28,14 @@ enum { MAX_SHARDS = 4096 };
 
 struct mapping {
     char *name; /* file name inside the checkpoint directory */
-    void *base;
-    size_t bytes;
+    struct file_map map;
     const char *data;  /* after the header: the tensors' bytes, */
     size_t data_bytes; /* and how many there are */
 };
 
 struct safetensors {
     const char *name; /* SINGLE or INDEX */
+    bool copy;        /* map nothing */
     struct mapping *mappings;
     size_t mapping_count;
     struct tensor *tensors; /* sorted by name once loaded */
@@ -51,34 +48,17 @@ struct extent {
     const char *name;
 };
 
-static int map_file(const char *directory, const char *name, struct mapping *mapping,
+static int map_file(const char *directory, const char *name, bool copy, struct mapping *mapping,
                     struct error *err)
 {
     char path[PATH_MAX];
     if (snprintf(path, sizeof path, "%s/%s", directory, name) >= (int)sizeof path)
         return error_set(err, ERROR_INVALID, "%s: path too long", name);
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* do not wait for a pipe's writer */
-    if (fd < 0)
-        return error_set(err, ERROR_INVALID, "%s: cannot open: %s", path, strerror(errno));
-    struct stat status;
-    int result = -1;
-    if (fstat(fd, &status) != 0 || !S_ISREG(status.st_mode)) {
-        error_set(err, ERROR_INVALID, "%s: not a regular file", path);
-    } else if (status.st_size < 8) {
-        error_set(err, ERROR_INVALID, "%s: %lld bytes, too short for a safetensors file", path,
-                  (long long)status.st_size);
-    } else {
-        void *base = mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-        if (base == MAP_FAILED) {
-            error_set(err, ERROR_INVALID, "%s: cannot map: %s", path, strerror(errno));
-        } else {
-            *mapping = (struct mapping){
-                .name = xstrdup(name), .base = base, .bytes = (size_t)status.st_size};
-            result = 0;
-        }
-    }
-    close(fd);
-    return result;
+    *mapping = (struct mapping){0};
+    if (file_map_init(&mapping->map, path, sizeof(uint64_t), copy, err) != 0)
+        return -1;
+    mapping->name = xstrdup(name);
+    return 0;
 }
 
 static int parse_shape(json_t *shape, struct tensor *tensor, const char *where, struct error *err)
@@ -244,20 +224,20 @@ static int parse_tensors(struct safetensors *file, const struct mapping *mapping
 
 static int parse_file(struct safetensors *file, struct mapping *mapping, struct error *err)
 {
-    const unsigned char *base = mapping->base;
+    const unsigned char *base = mapping->map.base;
     static const char pointer[] = "version https://git-lfs";
     uint64_t header_bytes = 0;
-    if (mapping->bytes >= sizeof pointer - 1 && memcmp(base, pointer, sizeof pointer - 1) == 0)
+    if (mapping->map.bytes >= sizeof pointer - 1 && memcmp(base, pointer, sizeof pointer - 1) == 0)
         return error_set(err, ERROR_INVALID,
                          "%s: a Git LFS pointer, not the weights: run git lfs pull", mapping->name);
     for (int i = 7; i >= 0; i--)
         header_bytes = header_bytes << 8 | base[i];
-    if (header_bytes > MAX_HEADER_BYTES || header_bytes > mapping->bytes - 8)
+    if (header_bytes > MAX_HEADER_BYTES || header_bytes > mapping->map.bytes - 8)
         return error_set(err, ERROR_INVALID,
                          "%s: header of %llu bytes does not fit the file (%zu bytes)",
-                         mapping->name, (unsigned long long)header_bytes, mapping->bytes);
+                         mapping->name, (unsigned long long)header_bytes, mapping->map.bytes);
     mapping->data = (const char *)base + 8 + header_bytes;
-    mapping->data_bytes = mapping->bytes - 8 - (size_t)header_bytes;
+    mapping->data_bytes = mapping->map.bytes - 8 - (size_t)header_bytes;
     struct json_fault fault;
     json_t *header =
         parse_json((const char *)base + 8, (size_t)header_bytes, 0, MAX_HEADER_HEAP, &fault);
@@ -281,7 +261,7 @@ static int open_shard(struct safetensors *file, const char *directory, const cha
         return error_set(err, ERROR_INVALID, INDEX ": more than %d shards", MAX_SHARDS);
     file->mappings = xrealloc(file->mappings, (file->mapping_count + 1) * sizeof *file->mappings);
     struct mapping *mapping = &file->mappings[file->mapping_count];
-    if (map_file(directory, name, mapping, err) != 0)
+    if (map_file(directory, name, file->copy, mapping, err) != 0)
         return -1;
     file->mapping_count++;
     return parse_file(file, mapping, err);
@@ -377,11 +357,12 @@ static int sort_tensors(struct safetensors *file, struct error *err)
     return 0;
 }
 
-struct safetensors *safetensors_open(const char *directory, struct error *err)
+struct safetensors *safetensors_open(const char *directory, bool copy, struct error *err)
 {
     char index[PATH_MAX];
     struct safetensors *file = xcalloc(1, sizeof *file);
     file->name = SINGLE;
+    file->copy = copy;
     int length = snprintf(index, sizeof index, "%s/" INDEX, directory);
     int result;
     if (length >= (int)sizeof index)
@@ -404,7 +385,7 @@ void safetensors_free(struct safetensors *file)
     for (size_t i = 0; i < file->tensor_count; i++)
         free(file->tensors[i].name);
     for (size_t i = 0; i < file->mapping_count; i++) {
-        munmap(file->mappings[i].base, file->mappings[i].bytes);
+        file_map_close(&file->mappings[i].map);
         free(file->mappings[i].name);
     }
     free(file->tensors);
@@ -431,4 +412,12 @@ const struct tensor *safetensors_unused(const struct safetensors *file)
 const char *safetensors_name(const struct safetensors *file)
 {
     return file->name;
+}
+
+bool safetensors_are_damaged(const struct safetensors *file)
+{
+    for (size_t i = 0; i < file->mapping_count; i++)
+        if (file_map_is_damaged(&file->mappings[i].map))
+            return true;
+    return false;
 }

@@ -1,9 +1,8 @@
-/* Weights on disk: one safetensors file or several with an index, mapped read-only.
+/* Weights on disk: one safetensors file or several with an index, mapped read-only or copied.
  *
- * The files are untrusted: every tensor is checked to lie inside its mapping, to have as many bytes
- * as its shape needs, and to share none with another tensor. Nothing is copied; pages are read when
- * the weights are first used. A file that is truncated in place while mapped kills the process
- * (SIGBUS), so checkpoints are replaced by rename, never rewritten. */
+ * The files are untrusted: every tensor is checked to lie inside its file, to have as many bytes
+ * as its shape needs, and to share none with another tensor. Pages of a mapped file are read when
+ * the weights are first used; what happens when it is truncated is in core/load/file_map.h. */
 #ifndef CORE_SAFETENSORS_H
 #define CORE_SAFETENSORS_H
 
@@ -12,8 +11,12 @@
 struct safetensors;
 
 /* Opens <directory>/model.safetensors, or model.safetensors.index.json with its shards. */
-MUST_CHECK struct safetensors *safetensors_open(const char *directory, struct error *err);
+MUST_CHECK struct safetensors *safetensors_open(const char *directory, bool copy,
+                                                struct error *err);
 void safetensors_free(struct safetensors *file);
+
+/* Whether any file was truncated while it was mapped (core/load/file_map.h). Any thread. */
+bool safetensors_are_damaged(const struct safetensors *file);
 
 /* The tensor of that name, or NULL. Borrowed. */
 struct tensor *safetensors_find(const struct safetensors *file, const char *name);

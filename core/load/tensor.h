@@ -37,8 +37,8 @@ size_t dtype_bytes(enum dtype dtype);
 /* A stored dtype by its name in the container. Returns -1 for any other. `name` may be NULL. */
 int dtype_parse(const char *name, enum dtype *dtype);
 
-/* Releases the pages of a tensor whose numbers have been copied; a later access reads them from the
- * file again. Only for file-backed tensors: anonymous memory would be zeroed. */
+/* Releases the pages of a tensor whose numbers have been copied. Nobody may read it again: pages of
+ * a mapped file would be read anew, those of a copy are zeros. */
 void tensor_drop_pages(const struct tensor *tensor);
 
 /* Copies all elements to f32; exact for every dtype. */

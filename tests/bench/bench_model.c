@@ -197,7 +197,7 @@ int main(int argc, char *argv[])
     run.uncounted = new_scratch(model, run.total, false);
     stats_init(&run.stats, info, 1);
     write_outputs(&run, argv[3]);
-    struct safetensors *weights = safetensors_open(argv[1], &err);
+    struct safetensors *weights = safetensors_open(argv[1], false, &err);
     size_t stride, padding;
     if (!weights)
         fail(err.text);

@@ -32,7 +32,8 @@ struct onednn_model *onednn_model_open(const char *directory, const struct moed_
 {
     struct error err = ERROR_INIT;
     struct onednn_model *model = bench_memory(sizeof *model);
-    *model = (struct onednn_model){.info = info, .weights = safetensors_open(directory, &err)};
+    *model =
+        (struct onednn_model){.info = info, .weights = safetensors_open(directory, false, &err)};
     must(model->weights ? 0 : -1, &err);
     model->moe = onednn_moe_new(info, model->weights, max_rows);
     if (model->moe) {

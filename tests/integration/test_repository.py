@@ -9,7 +9,7 @@ import time
 import unittest
 
 from support.http import Client, Connection, request_bytes
-from support.models import Tiny, write_elementwise
+from support.models import Tiny, write_elementwise, write_table
 from support.server import ServerCase
 from support.threads import Background
 
@@ -159,6 +159,52 @@ class PollTest(RepositoryCase):
             self.assertLess(time.monotonic(), deadline)
             time.sleep(0.01)
         self.assertEqual(self.status("b"), 200)
+
+
+class TruncatedTest(RepositoryCase):
+    """Files that are truncated, or written anew, under a model that is being served."""
+
+    options = {"log_level": "info"}
+
+    @staticmethod
+    def models(directory):
+        Tiny().write(os.path.join(directory, "a"))
+        write_table(os.path.join(directory, "table"))
+
+    def ask(self, category=60000):
+        return self.client.infer("table", {"inputs": [{"name": "x", "shape": [1, 1], "datatype": "INT32",
+                                                       "data": [category]}]})
+
+    def test_a_truncated_file_costs_its_model_only(self):
+        before = self.ask().json
+        copy = self.path("..", os.path.basename(self._directory.name) + ".copy")
+        self.addCleanup(os.remove, copy)
+        shutil.copy(self.path("table", "model.safetensors"), copy)
+        os.truncate(self.path("table", "model.safetensors"), 5000)
+        self.assert_error(self.ask(), 503, "'table'")
+        deadline = time.monotonic() + 60
+        while self.states()["table"] != "UNAVAILABLE":
+            self.assertLess(time.monotonic(), deadline)
+        self.assertEqual(self.status("a"), 200)
+        self.assert_error(self.ask(), 503, "cannot be served")
+        self.assertEqual(self.client.get("/v2/models/table/ready").status, 503)
+        self.assertRegex(self.server.log(), "level=error event=model_failed message=.table version 1: .* truncated")
+        shutil.copy(copy, self.path("table", "model.safetensors"))  # in place, as cp does it
+        self.server.signal(signal.SIGHUP)
+        while (answer := self.ask()).status != 200:
+            self.assertLess(time.monotonic(), deadline)
+        self.assertEqual(answer.json, before)
+
+    def test_a_copy_does_not_mind(self):
+        server = self.start(load="copy")
+        self.addCleanup(server.stop)
+        self.client = Client(server.port)
+        self.addCleanup(self.client.close)
+        before = self.ask().json
+        with open(f"/proc/{server.process.pid}/maps", encoding="utf-8") as maps:
+            self.assertNotIn("safetensors", maps.read())
+        os.truncate(self.path("table", "model.safetensors"), 0)
+        self.assertEqual(self.ask().json, before)
 
 
 class UnderLoadTest(RepositoryCase):

@@ -17,7 +17,7 @@ from support.models import Tiny, TwoLayers, write_checkpoint, write_elementwise
 from support.server import BINARY, RUNNING_URL, SHIPPED_MODELS, Server, environment, run
 
 FAILED, USAGE = 1, 2
-OPTIONS = ["config", "models", "host", "port", "weights", "model-control", "model-poll-ms", "load-model", "strict-start", "loops", "threads", "max-batch-rows", "max-queue-delay-us", "max-queue-rows",
+OPTIONS = ["config", "models", "host", "port", "weights", "load", "model-control", "model-poll-ms", "load-model", "strict-start", "loops", "threads", "max-batch-rows", "max-queue-delay-us", "max-queue-rows",
            "queue-timeout-ms", "max-request-rows", "max-body-bytes", "max-total-body-bytes", "max-connections", "max-connections-per-ip",
            "request-timeout-ms", "idle-timeout-ms", "drain-delay-ms", "drain-timeout-ms", "max-expert-series", "log-level"]
 
@@ -188,7 +188,8 @@ class LoadingTest(StartupCase):
         process, log, port = self.start()
         with Client(port) as client:
             self.assertEqual(client.get("/v2/health/live").status, 200)
-            answer = client.get("/v2/health/ready")
+            while "loading" not in (answer := client.get("/v2/health/ready")).json:
+                self.assertEqual((answer.status, answer.json), (503, {"ready": False}))  # not looked yet
             self.assertEqual((answer.status, answer.json), (503, {"ready": False, "loading": ["a 1", "z 1"]}))
             answer = client.predict("a", [[1]])
             self.assertEqual(answer.status, 503)

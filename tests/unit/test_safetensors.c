@@ -22,14 +22,14 @@ static void end(void)
 
 static struct safetensors *open_checked(void)
 {
-    struct safetensors *file = safetensors_open(directory, &err);
+    struct safetensors *file = safetensors_open(directory, false, &err);
     ck_assert_msg(file != NULL, "%s", err.text);
     return file;
 }
 
 static void expect_open_fails(const char *part)
 {
-    ck_assert_ptr_null(safetensors_open(directory, &err));
+    ck_assert_ptr_null(safetensors_open(directory, false, &err));
     expect_text(err.text, part);
 }
 
@@ -323,7 +323,7 @@ START_TEST(an_endless_path_is_refused)
     free(directory);
     directory = xcalloc(2 * PATH_MAX, 1);
     memset(directory, 'x', 2 * PATH_MAX - 1);
-    ck_assert_ptr_null(safetensors_open(directory, &err));
+    ck_assert_ptr_null(safetensors_open(directory, false, &err));
     ck_assert_int_eq(err.code, ERROR_INVALID);
 }
 END_TEST

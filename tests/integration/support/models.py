@@ -125,3 +125,14 @@ def write_wide(directory, width=2048, experts=4):
     moe = LinearMoe("moe", width, width, experts=experts, top_k=2, seed=7)
     write_checkpoint(directory, {"input": {"name": "x", "shape": [width]}, "layers": [moe.layer()],
                                  "output": {"name": "y"}}, moe.tensors())
+
+
+def write_table(directory, seed=1, categories=65536):
+    """Input x, a category: an answer straight from a table of 2 MB, the only weights here that are read where they
+    are mapped."""
+    table = random_tensor(seed, categories, 4)
+    moe = LinearMoe("moe", 4, 2, experts=3, top_k=2, seed=seed)
+    write_checkpoint(directory, {"format_version": 2, "inputs": [{"name": "x", "shape": [1], "categories": categories,
+                                                                  "layers": [{"op": "embedding", "name": "table"}, {"op": "flatten"}]}],
+                                 "layers": [moe.layer()], "outputs": [{"name": "y"}]},
+                     {"table.weight": table, **moe.tensors()})
