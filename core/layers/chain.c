@@ -178,13 +178,18 @@ static int check_values(const struct chain *chain, struct config_node *list, con
                         unread->name);
 }
 
+void chain_init(struct chain *chain, const struct moed_shape *in)
+{
+    *chain = (struct chain){.in = *in, .out = *in};
+    chain->in_elements = chain->out_elements = chain->max_elements = moed_shape_elements(in);
+}
+
 int chain_build(struct chain *chain, const struct scope *scope, struct config_node *node,
                 const char *key, const struct moed_shape *in, struct error *err)
 {
     struct scope inner = *scope;
     size_t count;
-    *chain = (struct chain){.in = *in, .out = *in};
-    chain->in_elements = chain->out_elements = chain->max_elements = moed_shape_elements(in);
+    chain_init(chain, in);
     if (inner.depth++ == MAX_LAYER_DEPTH)
         return config_error(node, key, err, "layers are nested more than %d deep", MAX_LAYER_DEPTH);
     if (config_list(node, key, &count, err) != 0)

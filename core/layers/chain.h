@@ -24,6 +24,9 @@ MUST_CHECK int chain_build(struct chain *chain, const struct scope *scope, struc
                            const char *key, const struct moed_shape *in, struct error *err);
 void chain_close(struct chain *chain);
 
+/* A chain without layers: what it gives is what it is given. */
+void chain_init(struct chain *chain, const struct moed_shape *in);
+
 /* Runs all layers over x: [rows, in] into y: [rows, out]; without layers, copies. With a team,
  * layers that treat rows alike share the rows out among its threads. */
 void chain_forward(const struct chain *chain, const struct run *run, size_t rows, const float *x,

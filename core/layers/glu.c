@@ -1,5 +1,6 @@
 /* glu: y = activation(x Wg^T + bg) * (x Wu^T + bu) over the last axis; gate.weight and up.weight
- * [out, in], biases if the tensors are there (Shazeer 2020, "GLU Variants Improve Transformer"). */
+ * [out, in], biases if the tensors are there; with limits and shifts as GPT-OSS has them (Shazeer
+ * 2020, "GLU Variants Improve Transformer"). */
 #include "core/dense/math.h"
 #include "core/layers/ops.h"
 #include "core/layers/projection.h"
@@ -10,6 +11,9 @@ struct glu {
     size_t vectors; /* per row: the product of the axes before the last */
     size_t up_place;
     int activation; /* of GATES */
+    /* gate = min(g, limit), up = clamp(u, -limit, limit) + shift, silu(gate, alpha) * up. */
+    bool bent; /* any of them is given */
+    float limit, alpha, shift;
 };
 
 /* y = activation(y) * up: one loop per activation, without a branch inside. */
@@ -31,6 +35,46 @@ GATE_UP(relu, relu)
 static const char *const NAMES[] = {"silu", "gelu", "gelu_tanh", "sigmoid", "relu", NULL};
 static gate_up *const GATES[] = {silu_up, gelu_up, gelu_tanh_up, sigmoid_up, relu_up};
 
+static void bend(const struct glu *glu, size_t count, float *gate, float *up)
+{
+    for (size_t i = 0; i < count; i++) {
+        gate[i] = gate[i] > glu->limit ? glu->limit : gate[i];
+        up[i] = clamp(up[i], -glu->limit, glu->limit) + glu->shift;
+    }
+}
+
+/* v * sigmoid(alpha * v) */
+static void sharp_silu_up(float alpha, size_t count, const float *restrict up, float *restrict y)
+{
+    for (size_t i = 0; i < count; i++)
+        y[i] = y[i] / (1.0f + expf(-alpha * y[i])) * up[i];
+}
+
+static int read_bends(struct glu *glu, const struct scope *scope, struct config_node *node,
+                      struct error *err)
+{
+    static const char *const keys[] = {"limit", "alpha", "shift"};
+    static const double one = 1, zero = 0;
+    double limit = INFINITY, alpha, shift;
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        if (format_key(scope, node, keys[i], 3, err) != 0)
+            return -1;
+        glu->bent |= config_has(node, keys[i]);
+    }
+    if ((config_has(node, "limit") && config_real(node, "limit", NULL, &limit, err) != 0) ||
+        config_real(node, "alpha", &one, &alpha, err) != 0 ||
+        config_real(node, "shift", &zero, &shift, err) != 0)
+        return -1;
+    if (limit <= 0)
+        return config_error(node, "limit", err, "expected a number above 0");
+    if (config_has(node, "alpha") && glu->activation != 0)
+        return config_error(node, "alpha", err, "goes with activation \"silu\" only");
+    glu->limit = (float)limit;
+    glu->alpha = (float)alpha;
+    glu->shift = (float)shift;
+    return 0;
+}
+
 static int glu_build(struct layer *layer, const struct scope *scope, struct config_node *node,
                      struct error *err)
 {
@@ -40,6 +84,7 @@ static int glu_build(struct layer *layer, const struct scope *scope, struct conf
     struct moed_shape out = layer->in;
     size_t *last = &out.dims[out.rank - 1];
     if (config_choice(node, "activation", NAMES, 0, &glu->activation, err) != 0 ||
+        read_bends(glu, scope, node, err) != 0 ||
         projection_build(&glu->gate, scope, "gate.weight", 0, *last, err) != 0 ||
         projection_build_bias(&glu->gate, scope, "gate.bias", err) != 0 ||
         projection_build(&glu->up, scope, "up.weight", glu->gate.gemm.n, *last, err) != 0 ||
@@ -61,7 +106,12 @@ static void glu_forward(const struct layer *layer, const struct run *run, size_t
     float *up = run_floats(run, glu->up_place, rows);
     projection_forward(&glu->gate, rows * glu->vectors, x, y);
     projection_forward(&glu->up, rows * glu->vectors, x, up);
-    GATES[glu->activation](rows * layer->out_elements, up, y);
+    if (glu->bent)
+        bend(glu, rows * layer->out_elements, y, up);
+    if (glu->alpha != 1.0f)
+        sharp_silu_up(glu->alpha, rows * layer->out_elements, up, y);
+    else
+        GATES[glu->activation](rows * layer->out_elements, up, y);
 }
 
 static void glu_free(struct layer *layer)

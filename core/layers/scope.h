@@ -23,6 +23,7 @@ struct moe_sizes {
     size_t experts;
     size_t items_per_row; /* routed by each gate */
     size_t slots;         /* selections per item, those of all gates together */
+    bool weighs_inputs;   /* weights multiply the experts' inputs, not their outputs */
 };
 
 /* State that all parts of a model share while it is built. */

@@ -163,6 +163,16 @@ int config_real(struct config_node *node, const char *key, const double *otherwi
     return 0;
 }
 
+int config_flag(struct config_node *node, const char *key, bool otherwise, bool *value,
+                struct error *err)
+{
+    json_t *json = get(node, key);
+    if (json && !json_is_boolean(json))
+        return config_error(node, key, err, "expected true or false");
+    *value = json ? json_is_true(json) : otherwise;
+    return 0;
+}
+
 int config_text(struct config_node *node, const char *key, const char *otherwise,
                 const char **value, struct error *err)
 {

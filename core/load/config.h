@@ -49,6 +49,8 @@ MUST_CHECK int config_integer(struct config_node *node, const char *key, int64_t
 /* A number in the range of f32; `otherwise` NULL: required. */
 MUST_CHECK int config_real(struct config_node *node, const char *key, const double *otherwise,
                            double *value, struct error *err);
+MUST_CHECK int config_flag(struct config_node *node, const char *key, bool otherwise, bool *value,
+                           struct error *err);
 /* `otherwise` NULL: required. The text is borrowed from the document. */
 MUST_CHECK int config_text(struct config_node *node, const char *key, const char *otherwise,
                            const char **value, struct error *err);

@@ -6,7 +6,7 @@
 
 #include "core/dense/vector.h"
 
-/* One gate's sum for one item; weight, position: [slots] best first. */
+/* One gate's sum for one item; weight, position: [slots] best first. weight NULL: 1. */
 static inline void combine_item(const float *weight, const uint32_t *position, size_t slots,
                                 size_t elements, const float *out, float *y)
 {
@@ -15,8 +15,9 @@ static inline void combine_item(const float *weight, const uint32_t *position, s
         if (position[slot] == NOWHERE)
             continue;
         const float *result = out + position[slot] * elements;
+        const float factor = weight ? weight[slot] : 1.0f;
         for (size_t i = 0; i < elements; i++)
-            y[i] = (empty ? 0.0f : y[i]) + weight[slot] * result[i];
+            y[i] = (empty ? 0.0f : y[i]) + factor * result[i];
         empty = false;
     }
     if (empty)
@@ -32,8 +33,9 @@ VECTORIZED void combine(const struct routing *routing, size_t gate_count,
         const struct moed_routing *decisions = &routing[gate].decisions;
         const size_t k = decisions->top_k;
         for (size_t item = 0; item < decisions->items; item++)
-            combine_item(decisions->weight + item * k, position + item * dispatch->slots, k,
-                         elements, out, y + (item * gate_count + gate) * elements);
+            combine_item(dispatch->input_weight ? NULL : decisions->weight + item * k,
+                         position + item * dispatch->slots, k, elements, out,
+                         y + (item * gate_count + gate) * elements);
         position += k;
     }
 }

@@ -74,12 +74,23 @@ static void place(struct dispatch *dispatch)
     dispatch->first[0] = 0;
 }
 
+/* The weights of one gate's pairs, each of which is chosen once. */
+static void weigh_inputs(struct dispatch *dispatch, const struct moed_routing *decisions)
+{
+    size_t selections = dispatch->items * dispatch->slots;
+    for (size_t i = 0; i < selections; i++)
+        if (dispatch->position[i] != NOWHERE)
+            dispatch->input_weight[dispatch->position[i]] = decisions->weight[i];
+}
+
 void dispatch_pairs(struct dispatch *dispatch, const struct routing *routing, size_t gate_count)
 {
     dispatch->items = routing[0].decisions.items;
     collect(dispatch, routing, gate_count);
     count(dispatch);
     place(dispatch);
+    if (dispatch->input_weight)
+        weigh_inputs(dispatch, &routing->decisions);
 }
 
 int dispatch_init(struct dispatch *dispatch, const struct moe_sizes *sizes, size_t max_items,
@@ -89,7 +100,9 @@ int dispatch_init(struct dispatch *dispatch, const struct moe_sizes *sizes, size
     *dispatch = (struct dispatch){.experts = sizes->experts, .slots = sizes->slots};
     if (!(dispatch->item = calloc_checked(selections, sizeof *dispatch->item, err)) ||
         !(dispatch->position = calloc_checked(selections, sizeof *dispatch->position, err)) ||
-        !(dispatch->tasks = calloc_checked(selections, sizeof *dispatch->tasks, err)))
+        !(dispatch->tasks = calloc_checked(selections, sizeof *dispatch->tasks, err)) ||
+        (sizes->weighs_inputs && !(dispatch->input_weight = calloc_checked(
+                                       selections, sizeof *dispatch->input_weight, err))))
         return -1;
     dispatch->first = xcalloc(sizes->experts + 1, sizeof *dispatch->first);
     dispatch->last_item = xcalloc(sizes->experts, sizeof *dispatch->last_item);
@@ -105,4 +118,5 @@ void dispatch_close(struct dispatch *dispatch)
     free(dispatch->first);
     free(dispatch->last_item);
     free(dispatch->last_position);
+    free(dispatch->input_weight);
 }

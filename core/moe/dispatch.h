@@ -21,6 +21,8 @@ struct dispatch {
     uint32_t *last_item;     /* [experts] the last item that was placed, plus one, */
     uint32_t *last_position; /* [experts] and where */
     struct expert_task *tasks; /* [items * slots] */
+    /* [items * slots] what multiplies the input at each position; NULL: weights multiply outputs */
+    float *input_weight;
 };
 
 #define NOWHERE UINT32_MAX

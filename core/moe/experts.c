@@ -20,7 +20,9 @@ static int build_expert(struct experts *experts, size_t index, const struct scop
     if (scope_enter(&scope, outer, node, err, "experts.%zu", index) != 0)
         return -1;
     scope.no_moe = true;
-    if (chain_build(chain, &scope, node, "layers", in, err) != 0)
+    if (index + experts->identities >= experts->total)
+        chain_init(chain, in);
+    else if (chain_build(chain, &scope, node, "layers", in, err) != 0)
         return -1;
     if (!shape_equal(&chain->out, &experts->chains[0].out))
         return config_error(node, NULL, err, "expert %zu gives %s, expert 0 gives %s", index,
@@ -53,14 +55,18 @@ int experts_build(struct experts *experts, const struct scope *scope, struct con
                   const struct moed_shape *item, bool routes_positions, struct error *err)
 {
     struct config_node own;
-    int64_t count;
+    int64_t count, identities;
     int32_t *entries;
     if (config_object(node, "experts", &own, err) != 0 ||
+        format_key(scope, &own, "identity", 3, err) != 0 ||
         format_key(scope, &own, "inputs", 2, err) != 0 ||
         config_integer(&own, "count", CONFIG_REQUIRED, within(1, MAX_EXPERTS), &count, err) != 0 ||
+        config_integer(&own, "identity", 0, within(0, count - 1), &identities, err) != 0 ||
         read_inputs(&entries, &own, (size_t)count, item, routes_positions, err) != 0)
         return -1;
     experts->item_elements = moed_shape_elements(item);
+    experts->total = (size_t)count;
+    experts->identities = (size_t)identities;
     experts->chains = xcalloc((size_t)count, sizeof *experts->chains);
     experts->inputs = xcalloc((size_t)count, sizeof *experts->inputs);
     int result = 0;
@@ -167,12 +173,17 @@ static const float *gather(const struct experts_job *job, const struct expert_ta
     const struct dispatch *dispatch = job->dispatch;
     const struct inputs from = find_inputs(job, task->expert);
     const uint32_t first = dispatch->first[task->expert], end = dispatch->first[task->expert + 1];
-    if (end - first == job->items && from.pitch == from.elements)
+    const float *weight = dispatch->input_weight;
+    if (!weight && end - first == job->items && from.pitch == from.elements)
         return from.first + (task->first - first) * from.elements;
     float *to = job->gathered + task->first * job->gathered_pitch;
-    for (size_t i = 0; i < task->count; i++)
-        memcpy(to + i * from.elements, from.first + dispatch->item[task->first + i] * from.pitch,
-               from.elements * sizeof *to);
+    for (size_t i = 0; i < task->count; i++) {
+        const float *input = from.first + dispatch->item[task->first + i] * from.pitch;
+        float *pair = to + i * from.elements;
+        memcpy(pair, input, from.elements * sizeof *pair);
+        for (size_t j = 0; weight && j < from.elements; j++)
+            pair[j] *= weight[task->first + i];
+    }
     return to;
 }
 

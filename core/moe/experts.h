@@ -10,7 +10,8 @@
 enum { MAX_EXPERTS = 4096 };
 
 struct experts {
-    size_t count;
+    size_t count, total;   /* built so far; in the end all */
+    size_t identities;     /* the last ones, which give what they are given; never all */
     struct chain *chains;  /* [count], all of the same output */
     struct slice *inputs;  /* [count] what of the item each one sees */
     size_t split;          /* layers [0, split) run for all items before the gate; 0: none */

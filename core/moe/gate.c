@@ -27,6 +27,8 @@ static int find_key_layer(struct gate *gate, struct config_node *node,
     if (config_text(node, "key_layer", NULL, &name, err) != 0)
         return -1;
     const struct chain *first = &experts->chains[0];
+    if (experts->identities)
+        return config_error(node, "key_layer", err, "identity experts have no layers");
     gate->key_layer = chain_find(first, name);
     if (gate->key_layer == first->count)
         return config_error(node, "key_layer", err, "no expert layer is called '%.40s'", name);
@@ -112,12 +114,16 @@ static int read_listed(struct gate *gate, struct config_node *node, const struct
     return slice_read(&gate->input, in, &gated->item, node, "input", err);
 }
 
-/* Tensors that are the gate's own and no layer's: select_bias, and attention's query and key. */
+/* Tensors that are the gate's own and no layer's: select_bias, expert_scale, and attention's query
+ * and key. */
 static int build_own_tensors(struct gate *gate, const struct scope *scope, struct config_node *node,
                              const struct experts *experts, struct error *err)
 {
     const struct moed_shape each = {.rank = 1, .dims = {gate->policy.experts}};
     if (array_build_optional(&gate->select_bias, scope, "select_bias", &each, err) != 0)
+        return -1;
+    if (scope->loading->format >= 3 &&
+        array_build_optional(&gate->expert_scale, scope, "expert_scale", &each, err) != 0)
         return -1;
     if (gate->select_bias.values && gate->policy.score->no_bias)
         return config_error(node, "score", err, "'%s' goes with no tensor select_bias",
@@ -176,6 +182,7 @@ void gate_close(struct gate *gate)
 {
     chain_close(&gate->chain);
     array_close(&gate->select_bias);
+    array_close(&gate->expert_scale);
     projection_close(&gate->query);
     projection_close(&gate->key);
     free(gate->expert_index);

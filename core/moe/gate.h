@@ -18,9 +18,10 @@ struct gate {
     size_t sliced, hidden_out, queries, keys, layers; /* places */
     size_t index; /* among the model's gates, in order of execution */
     struct gate_policy policy;
-    int32_t *expert_index;    /* [experts] the layer's index of each; NULL: the same. Owned */
-    struct cost cost;         /* for one item */
-    struct array select_bias; /* [experts]; added to scores for the choice only */
+    int32_t *expert_index;     /* [experts] the layer's index of each; NULL: the same. Owned */
+    struct cost cost;          /* for one item */
+    struct array select_bias;  /* [experts]; added to scores for the choice only */
+    struct array expert_scale; /* [experts]; multiplies each expert's weights */
     /* kind "attentive": logits_i = (Wq g) . (Wk e_i) / sqrt(hidden), e_i the output of expert i's
      * layer `key_layer`. Keys need every expert's first layers, so those run for every item. */
     bool attentive;

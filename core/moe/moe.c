@@ -40,6 +40,7 @@ struct moe {
     size_t item_elements, items_per_row;
     size_t expert_elements;                 /* of an expert's output */
     size_t slots;                           /* selections per item, all gates together */
+    bool weighs_inputs;                     /* weights multiply what the experts see */
     struct plan plan;                       /* for each item */
     size_t place;                           /* of that in the layer's plan */
     size_t logits, hidden, gating, results; /* places in plan */
@@ -90,6 +91,21 @@ static int build_gates(struct moe *moe, struct layer *layer, const struct scope 
             experts_split(&moe->experts, gate->key_layer);
         moe->slots += gate->policy.top_k;
     }
+    return 0;
+}
+
+/* "weigh": what the weights multiply. */
+static int read_weigh(struct moe *moe, struct config_node *node, struct error *err)
+{
+    static const char *const names[] = {"outputs", "inputs", NULL};
+    int weigh;
+    if (config_choice(node, "weigh", names, 0, &weigh, err) != 0)
+        return -1;
+    moe->weighs_inputs = weigh == 1;
+    if (moe->weighs_inputs && config_has(node, "gates"))
+        return config_error(node, "weigh", err, "several gates weigh the experts' outputs");
+    if (moe->weighs_inputs && moe->experts.split)
+        return config_error(node, "weigh", err, "an attentive gate weighs the experts' outputs");
     return 0;
 }
 
@@ -198,20 +214,22 @@ static struct cost cost_of(const struct moe *moe)
     return cost;
 }
 
-static int format_2_keys(const struct scope *scope, struct config_node *node, struct error *err)
+static int check_formats(const struct scope *scope, struct config_node *node, struct error *err)
 {
     static const char *const keys[] = {"gates", "route", "shared"};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
         if (format_key(scope, node, keys[i], 2, err) != 0)
             return -1;
-    return 0;
+    return format_key(scope, node, "weigh", 3, err);
 }
 
 static void add_sizes(struct loading *loading, struct moe *moe)
 {
     loading->moe = xrealloc(loading->moe, (loading->moe_count + 1) * sizeof *loading->moe);
-    loading->moe[loading->moe_count] = (struct moe_sizes){
-        .experts = moe->experts.count, .items_per_row = moe->items_per_row, .slots = moe->slots};
+    loading->moe[loading->moe_count] = (struct moe_sizes){.experts = moe->experts.count,
+                                                          .items_per_row = moe->items_per_row,
+                                                          .slots = moe->slots,
+                                                          .weighs_inputs = moe->weighs_inputs};
     moe->index = loading->moe_count++;
 }
 
@@ -225,13 +243,13 @@ static int moe_build(struct layer *layer, const struct scope *scope, struct conf
                             "not inside a gate, an expert, an input or an output");
     if (!*layer->name)
         return config_error(node, "name", err, "missing; a MoE layer needs a name");
-    if (format_2_keys(scope, node, err) != 0 || read_route(moe, layer, node, err) != 0)
+    if (check_formats(scope, node, err) != 0 || read_route(moe, layer, node, err) != 0)
         return -1;
     bool routes_positions = moe->item.rank != layer->in.rank;
     struct scope parts = *scope;
     parts.routed = true;
     if (experts_build(&moe->experts, &parts, node, &moe->item, routes_positions, err) != 0 ||
-        build_gates(moe, layer, &parts, node, err) != 0 ||
+        build_gates(moe, layer, &parts, node, err) != 0 || read_weigh(moe, node, err) != 0 ||
         build_shared(moe, &parts, node, err) != 0 || set_out(layer, moe, node, err) != 0)
         return -1;
     moe->expert_elements = moe->experts.chains[0].out_elements;

@@ -73,7 +73,8 @@ MUST_CHECK const struct gate_score *score_read(struct config_node *node, int for
 MUST_CHECK const struct gate_normalize *normalize_read(struct config_node *node, int format,
                                                        struct error *err);
 
-extern const struct gate_score score_softmax, score_sigmoid, score_none, score_sparsemixer;
+extern const struct gate_score score_softmax, score_sigmoid, score_none, score_sparsemixer,
+    score_sqrt_softplus;
 extern const struct gate_normalize normalize_none, normalize_sum, normalize_softmax, normalize_lp;
 
 #endif

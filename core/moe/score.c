@@ -15,12 +15,11 @@ static float softmax_score(const struct gate_policy *policy, const float *logits
 
 const struct gate_score score_softmax = {.name = "softmax", .score = softmax_score};
 
-static float sigmoid_score(const struct gate_policy *policy, const float *logits, float *scores,
-                           float *p)
+/* Scores that do not sum to 1: their shares are the distribution. Returns its entropy. */
+static float share_scores(const struct gate_policy *policy, const float *scores, float *p)
 {
     float entropy = 0;
-    for (size_t i = 0; i < policy->experts; i++)
-        p[i] = scores[i] = sigmoid(logits[i]);
+    memcpy(p, scores, policy->experts * sizeof *p);
     divide_by(sum_of(p, policy->experts), p, policy->experts);
     for (size_t i = 0; i < policy->experts; i++)
         if (p[i] > 0)
@@ -28,7 +27,26 @@ static float sigmoid_score(const struct gate_policy *policy, const float *logits
     return entropy;
 }
 
+static float sigmoid_score(const struct gate_policy *policy, const float *logits, float *scores,
+                           float *p)
+{
+    for (size_t i = 0; i < policy->experts; i++)
+        scores[i] = sigmoid(logits[i]);
+    return share_scores(policy, scores, p);
+}
+
 const struct gate_score score_sigmoid = {.name = "sigmoid", .score = sigmoid_score};
+
+static float sqrt_softplus_score(const struct gate_policy *policy, const float *logits,
+                                 float *scores, float *p)
+{
+    for (size_t i = 0; i < policy->experts; i++)
+        scores[i] = sqrtf(softplus(logits[i]));
+    return share_scores(policy, scores, p);
+}
+
+const struct gate_score score_sqrt_softplus = {
+    .name = "sqrt_softplus", .format = 3, .score = sqrt_softplus_score};
 
 /* The logit itself; its distribution is the softmax. */
 static float plain_score(const struct gate_policy *policy, const float *logits, float *scores,
@@ -97,7 +115,7 @@ const struct gate_score score_sparsemixer = {.name = "sparsemixer",
 /* ---- the table ---------------------------------------------------------------------------- */
 
 static const struct gate_score *const SCORES[] = {&score_softmax, &score_sigmoid, &score_none,
-                                                  &score_sparsemixer};
+                                                  &score_sparsemixer, &score_sqrt_softplus};
 
 const struct gate_score *score_read(struct config_node *node, int format, struct error *err)
 {

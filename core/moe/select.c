@@ -79,12 +79,14 @@ static void select_experts(const struct gate *gate, const float *scores, float *
     top_k(keys, gate->policy.experts, gate->policy.top_k, chosen);
 }
 
-static void weigh(const struct gate_policy *policy, const struct choice *choice, float *weights)
+static void weigh(const struct gate *gate, const struct choice *choice, float *weights)
 {
+    const struct gate_policy *policy = &gate->policy;
+    const float *each = gate->expert_scale.values;
     (policy->score->weigh ? policy->score->weigh : policy->normalize->weigh)(policy, choice,
                                                                              weights);
     for (size_t slot = 0; slot < policy->top_k; slot++)
-        weights[slot] *= policy->scale;
+        weights[slot] *= each ? policy->scale * each[choice->expert[slot]] : policy->scale;
     clamp_finite(weights, policy->top_k);
 }
 
@@ -154,7 +156,7 @@ static float decide(const struct gate *gate, float *logits, size_t item, struct 
     const float entropy = policy->score->score(policy, logits, routing->scores, p);
     select_experts(gate, routing->scores, routing->keys, chosen);
     const struct choice choice = {logits, routing->scores, routing->keys, chosen};
-    weigh(policy, &choice, weights);
+    weigh(gate, &choice, weights);
     return entropy;
 }
 

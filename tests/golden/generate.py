@@ -30,6 +30,7 @@ import zlib
 
 import numpy as np
 
+import cases_attention  # noqa: F401
 import cases_capacity  # noqa: F401 -- these fill CASES
 import cases_functions  # noqa: F401
 import cases_gates  # noqa: F401
@@ -99,7 +100,7 @@ def split_moe(layer, name, draw):
         layer["gates"] = [split_gate(g, f"{name}.gates.{g['name']}.", draw) for g in layer["gates"]]
     else:
         layer["gate"] = split_gate(layer["gate"], f"{name}.gate.", draw)
-    for e in range(experts["count"]):
+    for e in range(experts["count"] - experts.get("identity", 0)):
         inner = split_layers(layer["experts"]["layers"], f"{name}.experts.{e}.", draw)
     experts["layers"] = inner
     layer["experts"] = experts

@@ -108,6 +108,24 @@ def attention(name, size, heads, bias=True):
     return with_tensors("attention", name, {"heads": heads}, tensors)
 
 
+def attention_3(name, size, heads, bias=False, sinks=False, added=None, **options):
+    """Of format 3; `added`: positions of an additive bias."""
+    kv_heads, head_dim = options.get("kv_heads", heads), options.get("head_dim", size // heads)
+    inner, norm = heads * head_dim, options.get("qk_norm", "none")
+    groups = (heads, kv_heads) if norm == "all" else (1, 1)
+    tensors = {
+        "in_proj_weight": times(2.0, weights(inner + 2 * kv_heads * head_dim, size)),
+        "in_proj_bias": bias and uniform(inner + 2 * kv_heads * head_dim),
+        "out_proj.weight": weights(size, inner),
+        "out_proj.bias": bias and uniform(size),
+        "q_norm.weight": norm != "none" and uniform(groups[0] * head_dim),
+        "k_norm.weight": norm != "none" and uniform(groups[1] * head_dim),
+        "sinks": sinks and uniform(heads),
+        "bias": added and uniform(heads, added, added),
+    }
+    return with_tensors("attention", name, {"heads": heads, **options}, tensors)
+
+
 def embedding(name, count, size):
     return with_tensors("embedding", name, {}, {"weight": uniform(count, size)})
 
@@ -139,8 +157,9 @@ def residual(*layers):
     return {"op": "residual", "layers": list(layers)}
 
 
-def gate(*layers, select_bias=None, **options):
-    tensors = {"select_bias": select_bias} if select_bias else {}
+def gate(*layers, select_bias=None, expert_scale=None, **options):
+    tensors = {"select_bias": select_bias, "expert_scale": expert_scale}
+    tensors = {name: recipe for name, recipe in tensors.items() if recipe}
     return {"layers": list(layers), **options, "tensors": tensors}
 
 
@@ -164,11 +183,13 @@ def shared(*layers, gate_width=None):
     return inner
 
 
-def moe(name, chooser, count, *layers, inputs=None, **options):
+def moe(name, chooser, count, *layers, inputs=None, identity=None, **options):
     """`chooser`: the gate, or a list of several; `inputs`: which entry each expert sees."""
     experts = {"count": count, "layers": list(layers)}
     if inputs:
         experts["inputs"] = inputs
+    if identity:
+        experts["identity"] = identity
     gates = {"gates" if isinstance(chooser, list) else "gate": chooser}
     return {"op": "moe", "name": name, **options, **gates, "experts": experts}
 

@@ -102,19 +102,45 @@ class Model:
 
     def items(self, layer, name, x):
         """Every item of x [items, ...] through the experts its gates choose."""
+        if layer.get("weigh", "outputs") == "inputs":
+            return self.weighed_inputs(layer, name, x)
         experts = layer["experts"]
         split = layers_before_key(layer)
         prefixes = [f"{name}.experts.{e}." for e in range(experts["count"])]
         seen = [x[:, i] for i in experts["inputs"]] if "inputs" in experts else [x] * len(prefixes)
         hidden = [self.chain(experts["layers"][:split], p, s) for p, s in zip(prefixes, seen)]
-        results = [self.chain(experts["layers"][split:], p, h) for p, h in zip(prefixes, hidden)]
-        results = np.stack(results, 1)
+        real = experts["count"] - experts.get("identity", 0)
+        results = [self.chain(experts["layers"][split:], p, h) for p, h in zip(prefixes[:real], hidden)]
+        results = np.stack(results + seen[real:], 1)
         if "gates" in layer:
             each = [self.one_of_several(gate, name, x, results) for gate in layer["gates"]]
             y = np.stack(each, 1)
         else:
             y = self.gate(layer["gate"], name, name + ".gate.", x, hidden, results)
         return y + self.shared(layer["shared"], name, x) if "shared" in layer else y
+
+    def weighed_inputs(self, layer, name, x):
+        """The weights multiply what the experts are given; every item and choice is computed by itself."""
+        experts, gate = layer["experts"], {**layer["gate"]}
+        zeros = np.zeros((len(x), experts["count"], 1))
+        self.gate(gate, name, name + ".gate.", x, None, zeros)
+        routing, y = self.routing[name], 0.0
+        for slot in range(routing.chosen.shape[1]):
+            results = []
+            for e in range(experts["count"]):
+                seen = x[:, experts["inputs"][e]] if "inputs" in experts else x
+                weight = routing.weights[:, slot].reshape((-1,) + (1,) * (seen.ndim - 1))
+                results.append(self.expert(experts, name, e, weight * seen))
+            results = np.stack(results, 1)
+            chosen = results[np.arange(len(x)), routing.chosen[:, slot]]
+            placed = routing.placed[:, slot].reshape((-1,) + (1,) * (chosen.ndim - 1))
+            y = y + np.where(placed, chosen, 0.0)
+        return y + self.shared(layer["shared"], name, x) if "shared" in layer else y
+
+    def expert(self, experts, name, e, x):
+        if e >= experts["count"] - experts.get("identity", 0):
+            return x
+        return self.chain(experts["layers"], f"{name}.experts.{e}.", x)
 
     def one_of_several(self, gate, name, x, results):
         own = gate["name"]
@@ -127,8 +153,8 @@ class Model:
             logits = self.attentive(prefix, logits, hidden)
         members = np.array(gate.get("experts", range(results.shape[1])))
         requests = [rows * len(x) // sum(self.requests) for rows in self.requests]
-        bias = self.tensors.get(prefix + "select_bias")
-        self.routing[name] = route(gate, logits, bias, members, requests)
+        bias, scale = (self.tensors.get(prefix + own) for own in ("select_bias", "expert_scale"))
+        self.routing[name] = route(gate, logits, bias, scale, members, requests)
         return combine(self.routing[name], results)
 
     def attentive(self, prefix, g, hidden):

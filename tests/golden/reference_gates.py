@@ -1,9 +1,9 @@
 """The gate of core/CHECKPOINT.md: from logits to experts and weights; see reference.py.
 
-    routing = route(gate, logits, bias, members, requests)
+    routing = route(gate, logits, bias, scale, members, requests)
     y = combine(routing, results)
 
-`gate` is its entry in config.json, logits are [items, E], `bias` is its select_bias or None,
+`gate` is its entry in config.json, logits are [items, E], `bias` and `scale` are its select_bias and expert_scale or None,
 `members` the layer's index of each of the E experts, `requests` how many items each request has.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reference_ops import sigmoid, softmax
+from reference_ops import sigmoid, softmax, softplus
 
 FLT_MAX = float(np.finfo(np.float32).max)
 
@@ -82,6 +82,8 @@ def score(gate, logits):
     kind = gate.get("score", "softmax")
     if kind == "sigmoid":
         return sigmoid(logits), share_out(sigmoid(logits))
+    if kind == "sqrt_softplus":
+        return np.sqrt(softplus(logits)), share_out(np.sqrt(softplus(logits)))
     return (softmax(logits) if kind == "softmax" else logits), softmax(logits)
 
 
@@ -175,7 +177,7 @@ def place(capacity, chosen, experts, requests):
 # --- all of it ------------------------------------------------------------------------------------
 
 
-def route(gate, logits, bias, members, requests):
+def route(gate, logits, bias, scale, members, requests):
     logits = np.clip(logits, -FLT_MAX, FLT_MAX)
     if gate.get("score") == "sparsemixer":
         chosen, weights, margins = sparsemixer(gate, logits)
@@ -185,7 +187,8 @@ def route(gate, logits, bias, members, requests):
     placed = np.ones(chosen.shape, bool)
     if "capacity" in gate:
         placed = place(gate["capacity"], chosen, len(members), requests)
-    weights = np.where(placed, weights * gate.get("scale", 1.0), 0.0)
+    weights = weights * gate.get("scale", 1.0)
+    weights = np.where(placed, weights * (1.0 if scale is None else scale[chosen]), 0.0)
     return Routing(chosen, placed, weights, probability, margins, members)
 
 

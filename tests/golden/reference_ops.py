@@ -157,20 +157,110 @@ GLU_ACTIVATIONS = {
 
 
 def glu(layer, tensor, x):
-    activation = GLU_ACTIVATIONS[layer.get("activation", "silu")]
-    gated = activation(linear(layer, part("gate.", tensor), x))
-    return gated * linear(layer, part("up.", tensor), x)
+    gate, up = linear(layer, part("gate.", tensor), x), linear(layer, part("up.", tensor), x)
+    if "limit" in layer:
+        gate = np.minimum(gate, layer["limit"])
+        up = np.clip(up, -layer["limit"], layer["limit"])
+    if "alpha" in layer:
+        gated = gate * sigmoid(layer["alpha"] * gate)
+    else:
+        gated = GLU_ACTIVATIONS[layer.get("activation", "silu")](gate)
+    return gated * (up + layer.get("shift", 0.0))
+
+
+# --- attention ------------------------------------------------------------------------------------
+
+
+def frequencies(rotary, pairs):
+    """The angle per position of every pair."""
+    if "frequencies" in rotary:
+        return np.array(rotary["frequencies"])
+    theta = rotary.get("theta", 10000.0)
+    plain = theta ** (-np.arange(pairs) / pairs)
+    scaling = rotary.get("scaling")
+    return plain if scaling is None else SCALINGS[scaling["type"]](scaling, plain, theta)
+
+
+def linear_scaling(scaling, plain, theta):
+    return plain / scaling["factor"]
+
+
+def llama3_scaling(scaling, plain, theta):
+    turns = scaling["original"] * plain / (2 * math.pi)  # over the original length
+    share = np.clip((turns - scaling["low"]) / (scaling["high"] - scaling["low"]), 0, 1)
+    return (1 - share) * plain / scaling["factor"] + share * plain
+
+
+def yarn_scaling(scaling, plain, theta):
+    dims = 2 * len(plain)
+
+    def pair_of(turns):
+        return dims * math.log(scaling["original"] / (2 * math.pi * turns)) / (2 * math.log(theta))
+
+    low, high = pair_of(scaling.get("fast", 32)), pair_of(scaling.get("slow", 1))
+    if scaling.get("truncate", True):
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, dims - 1)
+    ramp = np.clip((np.arange(len(plain)) - low) / (high - low + 0.001 * (high == low)), 0, 1)
+    return plain / scaling["factor"] * ramp + plain * (1 - ramp)
+
+
+SCALINGS = {"linear": linear_scaling, "llama3": llama3_scaling, "yarn": yarn_scaling}
+
+
+def turned(rotary, x):
+    """x [rows, positions, heads, head_dim]: every pair is turned by its angle."""
+    pairs = rotary.get("dims", x.shape[-1]) // 2
+    first, second = np.arange(pairs), np.arange(pairs) + pairs
+    if rotary.get("interleaved", False):
+        first, second = 2 * first, 2 * first + 1
+    angles = np.arange(x.shape[1])[:, None, None] * frequencies(rotary, pairs)
+    cos, sin = (function(angles) * rotary.get("factor", 1.0) for function in (np.cos, np.sin))
+    y = x.copy()
+    y[..., first] = x[..., first] * cos - x[..., second] * sin
+    y[..., second] = x[..., second] * cos + x[..., first] * sin
+    return y
+
+
+def divided_by_rms(weight, eps, x):
+    """x [rows, positions, heads, head_dim]; a weight of several heads' size normalises those together."""
+    groups = x.reshape(x.shape[:2] + (-1, len(weight)))
+    normal = groups / np.sqrt((groups**2).mean(-1, keepdims=True) + eps) * weight
+    return normal.reshape(x.shape)
+
+
+def seen(layer, positions):
+    """[query, key]"""
+    distance = np.arange(positions)[:, None] - np.arange(positions)
+    causal = distance >= 0 if layer.get("causal", False) else distance > -positions
+    return causal & (np.abs(distance) < layer.get("window", positions))
 
 
 def attention(layer, tensor, x):
-    """Every position of a row looks at all of them; nn.MultiheadAttention's tensors."""
+    """Every position of a row looks at others of it; nn.MultiheadAttention's tensors."""
     rows, positions, size = x.shape
+    heads = layer["heads"]
+    kv_heads, head_dim = layer.get("kv_heads", heads), layer.get("head_dim", size // heads)
     inner = {"weight": tensor("in_proj_weight"), "bias": tensor("in_proj_bias")}
-    projected = linear(layer, inner.get, x).reshape(rows, positions, 3, layer["heads"], -1)
-    query, key, value = np.moveaxis(projected, 2, 0)  # [rows, positions, heads, size / heads]
-    scores = np.einsum("rqhd,rkhd->rhqk", query, key) / math.sqrt(size / layer["heads"])
-    mixed = np.einsum("rhqk,rkhd->rqhd", softmax(scores), value)
-    return linear(layer, part("out_proj.", tensor), mixed.reshape(x.shape))
+    projected = linear(layer, inner.get, x).reshape(rows, positions, -1, head_dim)
+    query, key, value = np.split(projected, [heads, heads + kv_heads], 2)
+    if layer.get("qk_norm", "none") != "none":
+        eps = layer.get("eps", 1e-6)
+        query = divided_by_rms(tensor("q_norm.weight"), eps, query)
+        key = divided_by_rms(tensor("k_norm.weight"), eps, key)
+    if "rotary" in layer:
+        query, key = turned(layer["rotary"], query), turned(layer["rotary"], key)
+    key, value = np.repeat(key, heads // kv_heads, 2), np.repeat(value, heads // kv_heads, 2)
+    scores = np.einsum("rqhd,rkhd->rhqk", query, key) * layer.get("scale", head_dim**-0.5)
+    scores = scores + (0.0 if tensor("bias") is None else tensor("bias"))
+    scores = np.where(seen(layer, positions), scores, -np.inf)
+    if tensor("sinks") is not None:  # one more key, whose value is 0
+        sinks = np.broadcast_to(tensor("sinks")[:, None, None], scores.shape[:3] + (1,))
+        shares = softmax(np.concatenate([scores, sinks], -1))[..., :-1]
+    else:
+        shares = softmax(scores)
+    mixed = np.einsum("rhqk,rkhd->rqhd", shares, value)
+    return linear(layer, part("out_proj.", tensor), mixed.reshape(rows, positions, -1))
 
 
 def embedding(layer, tensor, x):

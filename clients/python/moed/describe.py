@@ -133,7 +133,7 @@ class Describer:
         given = {key: value for key, value in keys.items()
                  if default_of(op, key, keys) is REQUIRED or value != default_of(op, key, keys)}
         self.add(tensors, path, scope + name)
-        self.need(max(op.since, op.since_of(given)))
+        self.need(max(op.since, op.since_of(given, tensors)))
         return {"op": op_name, **({"name": name} if tensors else {}), **given}
 
     def check_embedding(self, layer, path):
@@ -179,6 +179,9 @@ class Describer:
             config["shared"] = self.shared(layer, items, path, name)
         if {"route", "shared"} & set(config):
             self.need(2)
+        if layer.weigh != "outputs":
+            self.need(3)
+            config["weigh"] = layer.weigh
         return config
 
     def gates(self, layer, row, path, name):
@@ -218,6 +221,11 @@ class Describer:
             require(len(gate.select_bias) == count, path,
                     f"select_bias has {len(gate.select_bias)} numbers for {count} experts")
             self.add({"select_bias": gate.select_bias}, path, scope[:-1])
+        if gate.expert_scale is not None:
+            require(len(gate.expert_scale) == count, path,
+                    f"expert_scale has {len(gate.expert_scale)} numbers for {count} experts")
+            self.add({"expert_scale": gate.expert_scale}, path, scope[:-1])
+            self.need(3)
         return config
 
     def policy(self, gate):
@@ -233,15 +241,20 @@ class Describer:
         newer = {key: value for key, value in newer.items() if value is not None}
         if newer:
             self.need(2)
+        if gate.score == "sqrt_softplus":
+            self.need(3)
         return {**config, **newer}
 
     def experts(self, layer, items, path, scope):
-        first = None
-        for index, expert in enumerate(layer.experts):
+        first, identities = None, trailing_identities(layer.experts)
+        for index, expert in enumerate(list(layer.experts)[:len(layer.experts) - identities]):
             described = self.expert(expert, layer.expert_input(index, items), f"{path}.{index}", f"{scope}{index}.")
             first = first or described
             require(described == first, f"{path}.{index}", "differs from expert 0 in layers or shapes")
         config = {"count": len(layer.experts), "layers": first[0]}
+        if identities:
+            self.need(3)
+            config["identity"] = identities
         if layer.expert_inputs is None:
             return config
         self.need(2)
@@ -320,3 +333,11 @@ def _output(layer, row, path, others=()):
         return layer(row, *others)
     except (RuntimeError, ValueError, IndexError) as error:
         raise ExportError(f"{path}: does not accept rows of shape {list(row.shape[1:])}: {error}") from None
+
+
+def trailing_identities(experts):
+    """How many of the last experts are nn.Identity, where not all are."""
+    count = 0
+    while count < len(experts) and type(experts[len(experts) - 1 - count]) is nn.Identity:
+        count += 1
+    return count if count < len(experts) else 0

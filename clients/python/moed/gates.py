@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-SCORES = ("softmax", "sigmoid", "none", "sparsemixer")
+SCORES = ("softmax", "sigmoid", "none", "sparsemixer", "sqrt_softplus")
 NORMALIZATIONS = ("none", "sum", "softmax", "lp")
 GROUP_SCORES = ("top2", "max")
 
@@ -50,7 +50,7 @@ class Capacity(NamedTuple):
 class Gate(nn.Module):
     """A plain gate: `layers` map an item to one logit per expert.
 
-    score      softmax (over all experts) | sigmoid | none | sparsemixer (Phi: top_k 2, see `sparsemixer`): what a
+    score      softmax (over all experts) | sigmoid | none | sqrt_softplus | sparsemixer (Phi: top_k 2, see `sparsemixer`): what a
                logit becomes before selection.
     top_k      experts per item; None evaluates all of them.
     normalize  none | sum (divide by the selected sum) | softmax (over the selected logits) | lp (divide by the p-norm
@@ -58,6 +58,7 @@ class Gate(nn.Module):
     select_bias  one number per expert, added for the selection only. It never enters a weight, so that a balance
                  controller can steer traffic without changing what an expert contributes.
     scale      factor on the final weights.
+    expert_scale  one number per expert, which multiplies its weights last.
     p          of normalize "lp".
     jitter     of score "sparsemixer".
     groups     {"count": n, "keep": m, "by": "top2" | "max"}: see Groups.
@@ -67,7 +68,7 @@ class Gate(nn.Module):
     """
 
     def __init__(self, layers, score="softmax", top_k=None, normalize="none", select_bias=None, scale=None, p=2,
-                 jitter=0.01, groups=None, capacity=None, noise=None):
+                 jitter=0.01, groups=None, capacity=None, noise=None, expert_scale=None):
         super().__init__()
         _check_choice("score", score, SCORES)
         _check_choice("normalize", normalize, NORMALIZATIONS)
@@ -87,6 +88,7 @@ class Gate(nn.Module):
         self.groups = _checked_groups(groups)
         self.capacity = _checked_capacity(capacity)
         self.noise = noise
+        self.register_buffer("expert_scale", None if expert_scale is None else torch.as_tensor(expert_scale).float())
         self.register_buffer("select_bias", None if select_bias is None else torch.as_tensor(select_bias).float())
 
     def logits(self, x):
@@ -110,6 +112,8 @@ class Gate(nn.Module):
             probabilities = self._probabilities(logits, scores)
         if self.scale is not None:
             weights = weights * self.scale
+        if self.expert_scale is not None:
+            weights = weights * self.expert_scale[experts]
         if self.capacity is not None:
             experts, weights = _drop(experts, weights, self.capacity, logits.shape[-1])
         return Routing(experts, weights, probabilities)
@@ -117,6 +121,8 @@ class Gate(nn.Module):
     def _scores(self, logits):
         if self.score == "softmax":
             return torch.softmax(logits, dim=-1)
+        if self.score == "sqrt_softplus":
+            return functional.softplus(logits).sqrt()
         return torch.sigmoid(logits) if self.score == "sigmoid" else logits
 
     def _select(self, scores):

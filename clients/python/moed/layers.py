@@ -12,6 +12,7 @@ from moed.gates import AttentiveGate, Capacity, Gate, Groups, Routing, sparsemix
 __all__ = ["AttentiveGate", "Capacity", "Gate", "Groups", "MoE", "MultiGateMoE", "Routing", "sparsemixer"]
 
 ROUTES = ("rows", "positions")
+WEIGHS = ("outputs", "inputs")
 
 
 class _Mixture(nn.Module):
@@ -53,9 +54,11 @@ class MoE(_Mixture):
     shared_gate    nn.Linear(n, 1, bias=False), n the numbers of an item: the shared expert is multiplied by
                    its sigmoid.
     expert_inputs  one index per expert: it sees that entry of the row's first axis. None: all see the whole row.
+    weigh          outputs | inputs: what the combine weights multiply. Llama 4 weighs what the experts are given.
     """
 
-    def __init__(self, experts, gate, route="rows", shared=None, shared_gate=None, expert_inputs=None):
+    def __init__(self, experts, gate, route="rows", shared=None, shared_gate=None, expert_inputs=None,
+                 weigh="outputs"):
         super().__init__(experts, expert_inputs)
         if route not in ROUTES:
             raise ValueError(f"route is {route!r}; it must be one of {', '.join(ROUTES)}")
@@ -63,6 +66,9 @@ class MoE(_Mixture):
             raise ValueError("with route positions an item is a vector: it has no entries for expert_inputs")
         if shared_gate is not None and shared is None:
             raise ValueError("there is a shared_gate, but no shared expert")
+        if weigh not in WEIGHS or (weigh == "inputs" and isinstance(gate, AttentiveGate)):
+            raise ValueError(f"weigh is {weigh!r}; it must be one of {', '.join(WEIGHS)}, outputs with an attentive gate")
+        self.weigh = weigh
         self.gate = gate
         self.route = route
         self.shared = shared
@@ -96,7 +102,7 @@ class MoE(_Mixture):
         else:
             self.logits = self.gate.logits(items)
             _check_logits("the gate", self.logits, len(self.experts))
-            output = self._combine(lambda index, rows: self._run(index, items, rows))
+            output = self._combine(lambda index, rows: self._run(index, items, rows), items)
         if self.shared is not None:
             output = output + self._shared_output(items)
         return output.reshape(x.shape[:-1] + output.shape[1:]) if self.route == "positions" else output
@@ -107,7 +113,7 @@ class MoE(_Mixture):
             return output
         return output * _broadcast(torch.sigmoid(self.shared_gate(items.flatten(1))), output)
 
-    def _combine(self, output_of):
+    def _combine(self, output_of, items=None):
         """Adds the experts up in index order. `output_of(i, rows)` gives expert i's output for these items."""
         self.routing = self.gate.route(self.logits)
         experts, weights, _ = self.routing
@@ -116,10 +122,16 @@ class MoE(_Mixture):
             rows, slots = (experts == index).nonzero(as_tuple=True)
             if rows.numel() == 0:
                 continue
-            output = output_of(index, rows)
+            weight = weights[rows, slots]
+            if self.weigh == "inputs":
+                seen = self.expert_input(index, items)[rows]
+                output = self.experts[index](_broadcast(weight, seen) * seen)
+            else:
+                output = output_of(index, rows)
+                output = _broadcast(weight, output) * output
             if total is None:
                 total = output.new_zeros((experts.shape[0],) + output.shape[1:])
-            total = total.index_add(0, rows, _broadcast(weights[rows, slots], output) * output)
+            total = total.index_add(0, rows, output)
         return total
 
     def _run_with_hidden(self, index, items):

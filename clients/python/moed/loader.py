@@ -19,8 +19,8 @@ JOINS = ("add", "multiply", "concat")
 FORMATS = (1, 2, 3)
 # By the format that brought them.
 POLICY_KEYS = {1: {"score", "top_k", "normalize", "scale"}, 2: {"p", "jitter", "groups", "capacity"}}
-MIXTURE_KEYS = {1: {"gate", "experts"}, 2: {"gates", "route", "shared"}}
-EXPERTS_KEYS = {1: {"count", "layers"}, 2: {"inputs"}}
+MIXTURE_KEYS = {1: {"gate", "experts"}, 2: {"gates", "route", "shared"}, 3: {"weigh"}}
+EXPERTS_KEYS = {1: {"count", "layers"}, 2: {"inputs"}, 3: {"identity"}}
 INPUT_KEYS = {1: {"name", "shape", "preprocess"}, 2: {"categories", "layers"}}
 OUTPUT_KEYS = {1: {"name", "labels"}, 2: {"layers"}}
 
@@ -121,7 +121,7 @@ class _Reader:
 
     def leaf(self, op, keys, path):
         unknown = set(keys) - set(op.keys)
-        if unknown or op.since_of(keys) > self.version:
+        if unknown or op.since_of(keys, ()) > self.version:
             raise LoadError(f"{path}: unknown keys {sorted(unknown or keys)} in format {self.version}")
         for key in op.keys:
             keys.setdefault(key, default_of(op, key, keys))
@@ -150,12 +150,14 @@ class _Reader:
         experts = keys["experts"]
         self.check(scope[:-1], keys, MIXTURE_KEYS)
         self.check(scope + "experts", experts, EXPERTS_KEYS)
-        modules = [self.layers(experts["layers"], f"{scope}experts.{index}.") for index in range(experts["count"])]
+        identities = experts.get("identity", 0)
+        modules = [self.layers(experts["layers"], f"{scope}experts.{index}.")
+                   for index in range(experts["count"] - identities)] + [nn.Identity() for _ in range(identities)]
         try:
             if "gates" in keys:
                 return self.several_gates(keys["gates"], modules, scope, experts.get("inputs"))
             return MoE(modules, self.gate(dict(keys["gate"]), scope + "gate."), keys.get("route", "rows"),
-                       expert_inputs=experts.get("inputs"), **self.shared(keys.get("shared"), scope))
+                       expert_inputs=experts.get("inputs"), weigh=keys.get("weigh", "outputs"), **self.shared(keys.get("shared"), scope))
         except KeyError as error:
             raise LoadError(f"{scope[:-1]}: {error} is missing, or no name in PyTorch") from None
 
@@ -185,6 +187,7 @@ class _Reader:
         if kind not in (None, "attentive"):
             raise LoadError(f"{scope[:-1]}: unknown kind {kind!r}")
         keys["select_bias"] = self.tensors.pop(scope + "select_bias", None)
+        keys["expert_scale"] = self.tensors.pop(scope + "expert_scale", None) if self.version >= 3 else None
         if kind is None:
             return Gate(layers, **keys)
         query, key = self.tensors.pop(scope + "query.weight"), self.tensors.pop(scope + "key.weight")

@@ -157,21 +157,31 @@ class ClassToken(nn.Module):
 
 
 class GLU(nn.Module):
-    """activation(gate(x)) * up(x): SwiGLU with silu, GEGLU with gelu, GLU with sigmoid, ReGLU with relu."""
+    """activation(gate(x)) * up(x): SwiGLU with silu, GEGLU with gelu, GLU with sigmoid, ReGLU with relu.
+
+    GPT-OSS: limit bounds gate from above and up on both sides; silu is g * sigmoid(alpha g); shift is added to up.
+    """
 
     ACTIVATIONS = {"silu": functional.silu, "gelu": functional.gelu, "sigmoid": torch.sigmoid, "relu": torch.relu,
                    "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh")}
 
-    def __init__(self, inputs, outputs, activation="silu", bias=True):
+    def __init__(self, inputs, outputs, activation="silu", bias=True, limit=None, alpha=1.0, shift=0.0):
         super().__init__()
         if activation not in self.ACTIVATIONS:
             raise ValueError(f"activation is {activation!r}; it must be one of {', '.join(self.ACTIVATIONS)}")
+        if alpha != 1 and activation != "silu":
+            raise ValueError(f"alpha goes with silu, not with {activation}")
         self.activation = activation
+        self.limit, self.alpha, self.shift = limit, alpha, shift
         self.gate = nn.Linear(inputs, outputs, bias=bias)
         self.up = nn.Linear(inputs, outputs, bias=bias)
 
     def forward(self, x):
-        return self.ACTIVATIONS[self.activation](self.gate(x)) * self.up(x)
+        gate, up = self.gate(x), self.up(x)
+        if self.limit is not None:
+            gate, up = gate.clamp(max=self.limit), up.clamp(-self.limit, self.limit)
+        gated = self.ACTIVATIONS[self.activation](gate) if self.alpha == 1 else gate * torch.sigmoid(self.alpha * gate)
+        return gated * (up + self.shift)
 
 
 class SelfAttention(nn.Module):

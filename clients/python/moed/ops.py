@@ -9,7 +9,7 @@ from typing import Callable, NamedTuple, Tuple
 import torch
 from torch import nn
 
-from moed import functions, graph, modules
+from moed import attention, functions, graph, modules
 
 REQUIRED = object()
 
@@ -31,8 +31,8 @@ class Op(NamedTuple):
 
     describe(module, row, path) -> (keys, tensors); `row` is an example of its input, batch axis included.
     build(keys, tensors) -> module, its tensors not yet filled in.
-    since: the format that brought it; dotted: those of its tensors whose names have a dot; since_of(keys): the format
-    that brought what these keys say.
+    since: the format that brought it; dotted: those of its tensors whose names have a dot; since_of(keys, tensors): the
+    format that brought what these say.
     """
 
     keys: dict
@@ -41,7 +41,7 @@ class Op(NamedTuple):
     build: Callable
     since: int = 1
     dotted: tuple = ()
-    since_of: Callable = lambda keys: 1
+    since_of: Callable = lambda keys, tensors: 1
 
 
 def one_int(value, path, what):
@@ -92,7 +92,7 @@ def build_conv(module_type):
     return build
 
 
-def conv_since(keys):
+def conv_since(keys, tensors):
     return 3 if keys.get("padding") == "same" else 1
 
 
@@ -215,13 +215,19 @@ def describe_position_embedding(module, row, path):
 
 
 def describe_glu(module, row, path):
-    return {"activation": module.activation}, dict(module.named_parameters())
+    return {"activation": module.activation, "limit": module.limit, "alpha": module.alpha,
+            "shift": module.shift}, dict(module.named_parameters())
 
 
 def build_glu(keys, tensors):
     outputs, inputs = tensors["gate.weight"].shape
-    module = modules.GLU(inputs, outputs, keys["activation"])
+    module = modules.GLU(inputs, outputs, keys["activation"], limit=keys["limit"], alpha=keys["alpha"],
+                         shift=keys["shift"])
     return without_biases(module, {"gate.bias": module.gate, "up.bias": module.up}, tensors)
+
+
+def glu_since(keys, tensors):
+    return 3 if set(keys) - {"activation"} else 1
 
 
 def without_biases(module, owners, tensors):
@@ -232,14 +238,37 @@ def without_biases(module, owners, tensors):
     return module
 
 
+ATTENTION_KEYS = ("kv_heads", "head_dim", "causal", "window", "scale", "rotary", "qk_norm", "eps")
+
+
 def describe_attention(module, row, path):
     require(row.dim() == 3, path, f"rows have shape {list(row.shape[1:])}; attention needs [positions, size]")
-    return {"heads": module.heads}, dict(module.named_parameters())
+    if isinstance(module, modules.SelfAttention):
+        return {"heads": module.heads}, dict(module.named_parameters())
+    keys = {"heads": module.heads, **{key: getattr(module, key) for key in ATTENTION_KEYS}}
+    if keys["head_dim"] * keys["heads"] == row.shape[-1]:
+        keys["head_dim"] = None
+    if keys["kv_heads"] == keys["heads"]:
+        keys["kv_heads"] = None
+    if keys["qk_norm"] == "none":
+        keys["eps"] = 1e-6
+    return keys, dict(module.named_parameters())
 
 
 def build_attention(keys, tensors):
-    module = modules.SelfAttention(tensors["out_proj.weight"].shape[0], keys["heads"])
+    size = tensors["out_proj.weight"].shape[0]
+    own = {key: keys[key] for key in ATTENTION_KEYS}
+    plain_keys = {"head_dim", "kv_heads", "window", "scale", "rotary"}
+    if all(own[key] is None for key in plain_keys) and not own["causal"] and own["qk_norm"] == "none" \
+            and not {"sinks", "bias"} & set(tensors):
+        module = modules.SelfAttention(size, keys["heads"])
+    else:
+        module = attention.Attention(size, keys["heads"], sinks="sinks" in tensors, bias=tensors.get("bias"), **own)
     return without_biases(module, {"in_proj_bias": module, "out_proj.bias": module.out_proj}, tensors)
+
+
+def attention_since(keys, tensors):
+    return 3 if set(keys) - {"heads"} or {"sinks", "bias"} & set(tensors) else 1
 
 
 # --- functions ---------------------------------------------------------------------------------------------------
@@ -339,10 +368,12 @@ OPS = {
                              lambda keys, tensors: modules.PositionEmbedding(*tensors["weight"].shape), 2),
     "class_token": Op({}, (modules.ClassToken,), lambda module, row, path: ({}, own_tensors(module, ("weight",))),
                       lambda keys, tensors: modules.ClassToken(tensors["weight"].shape[0]), 2),
-    "glu": Op({"activation": "silu"}, (modules.GLU,), describe_glu, build_glu, 2,
-              ("gate.weight", "gate.bias", "up.weight", "up.bias")),
-    "attention": Op({"heads": REQUIRED}, (modules.SelfAttention,), describe_attention, build_attention, 2,
-                    ("out_proj.weight", "out_proj.bias")),
+    "glu": Op({"activation": "silu", "limit": None, "alpha": 1.0, "shift": 0.0}, (modules.GLU,), describe_glu, build_glu,
+              2, ("gate.weight", "gate.bias", "up.weight", "up.bias"), glu_since),
+    "attention": Op({"heads": REQUIRED, "kv_heads": None, "head_dim": None, "causal": False, "window": None,
+                     "scale": None, "rotary": None, "qk_norm": "none", "eps": 1e-6},
+                    (modules.SelfAttention, attention.Attention), describe_attention, build_attention, 2,
+                    ("out_proj.weight", "out_proj.bias", "q_norm.weight", "k_norm.weight"), attention_since),
     "select": Op({"index": REQUIRED, "axis": 0}, (modules.Select,), describe_select,
                  lambda keys, tensors: modules.Select(keys["index"], keys["axis"]), 2),
     "transpose": plain(modules.Transpose, 2),

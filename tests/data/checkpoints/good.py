@@ -194,3 +194,32 @@ def functions():
     tensors = {"norm.weight": numbers(4), "norm.bias": numbers(4, seed=1), "slopes.weight": numbers(4, seed=2),
                "moe.gate.out.weight": numbers(2, 12)}
     return Checkpoint(config, tensors)
+
+
+def decoder():
+    """What format 3 adds to attention, gated linear units, experts and gates."""
+    attention = {"op": "attention", "name": "attention", "heads": 2, "kv_heads": 1, "head_dim": 4, "causal": True,
+                 "window": 3, "scale": 0.5, "qk_norm": "head", "eps": 1e-5,
+                 "rotary": {"theta": 100, "dims": 2, "interleaved": True, "factor": 1.5,
+                            "scaling": {"type": "yarn", "factor": 4, "original": 8, "truncate": False}}}
+    full = {"op": "attention", "name": "full", "heads": 1, "qk_norm": "all",
+            "rotary": {"frequencies": [1, 0.5]}}
+    sparse = {"op": "moe", "name": "moe", "route": "positions", "weigh": "inputs",
+              "gate": {"layers": [{"op": "linear", "name": "out"}], "score": "sqrt_softplus", "top_k": 2},
+              "experts": {"count": 3, "identity": 1,
+                          "layers": [{"op": "glu", "name": "fc", "limit": 2, "alpha": 1.5, "shift": 1}]}}
+    config = {
+        "model_type": "moed", "format_version": 3,
+        "input": {"name": "x", "shape": [5, 4]},
+        "layers": [{"op": "residual", "layers": [attention]}, {"op": "residual", "layers": [full]},
+                   {"op": "residual", "layers": [sparse]}],
+    }
+    tensors = {"attention.in_proj_weight": numbers(16, 4), "attention.out_proj.weight": numbers(4, 8),
+               "attention.q_norm.weight": numbers(4, seed=1), "attention.k_norm.weight": numbers(4, seed=2),
+               "attention.sinks": numbers(2), "full.in_proj_weight": numbers(12, 4), "full.out_proj.weight": numbers(4, 4),
+               "full.q_norm.weight": numbers(4, seed=1), "full.k_norm.weight": numbers(4, seed=2),
+               "full.bias": numbers(1, 5, 5), "moe.gate.out.weight": numbers(3, 4), "moe.gate.expert_scale": numbers(3)}
+    for e in range(2):
+        for seed, name in enumerate(("gate.weight", "up.weight")):
+            tensors[f"moe.experts.{e}.fc.{name}"] = numbers(4, 4, seed=seed + e)
+    return Checkpoint(config, tensors)

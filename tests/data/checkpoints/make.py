@@ -13,6 +13,7 @@ import struct
 import sys
 from pathlib import Path
 
+import bad_attention
 import bad_config
 import bad_functions
 import bad_gates
@@ -52,10 +53,10 @@ def main():
     sys.setrecursionlimit(10000)  # json.dumps, of a thousand nested layers
     for kind in "good", "bad":
         shutil.rmtree(HERE / kind, ignore_errors=True)
-    for make in good.small, good.image, good.every_op, good.tasks, good.encoder, good.graph, good.functions:
+    for make in good.small, good.image, good.every_op, good.tasks, good.encoder, good.graph, good.functions, good.decoder:
         make().write(HERE / "good" / make.__name__)
         write_seeds(make.__name__, make())
-    for part in bad_config, bad_layers, bad_weights, bad_inputs, bad_sequences, bad_gates, bad_graphs, bad_functions:
+    for part in bad_config, bad_layers, bad_weights, bad_inputs, bad_sequences, bad_gates, bad_graphs, bad_functions, bad_attention:
         for case in part.CASES:
             write_bad(*case)
 

@@ -1,0 +1,22 @@
+/* Rotary position embedding: pairs of a head's numbers turned by an angle that grows with the
+ * position. Private to attention.c. */
+#ifndef CORE_ROTARY_H
+#define CORE_ROTARY_H
+
+#include "core/load/config.h"
+
+struct rotary {
+    size_t pairs;           /* that are turned; 0: none */
+    size_t first, distance; /* pair j is x[j * first], x[j * first + distance] */
+    float *cosine, *sine;   /* [positions, pairs] owned */
+};
+
+/* Reads node["rotary"], if it is there, for heads of `head_dim` numbers. */
+MUST_CHECK int rotary_build(struct rotary *rotary, struct config_node *node, size_t head_dim,
+                            size_t positions, struct error *err);
+void rotary_close(struct rotary *rotary);
+
+/* Turns one head's vector, which stands at `position`. */
+void rotary_turn(const struct rotary *rotary, size_t position, float *x);
+
+#endif
