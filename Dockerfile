@@ -19,6 +19,7 @@ COPY CMakeLists.txt CMakePresets.json ./
 COPY core core
 COPY proto proto
 COPY server server
+COPY clients/web clients/web
 RUN cmake --preset release -DMOED_TESTS=OFF -DMOED_CLIENT=OFF \
     && cmake --build --preset release \
     && cmake --install build/release --prefix /usr --strip

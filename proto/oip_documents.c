@@ -26,8 +26,24 @@ static void append_metadata_inputs(const struct signature *signature, struct buf
         json_append_string(body, input->name);
         buffer_format(body, ",\"datatype\":\"%s\",\"shape\":", input_datatype(input));
         oip_append_shape(body, "-1", input->dims, input->rank);
+        if (input->categories > 0)
+            buffer_format(body, ",\"parameters\":{\"categories\":%zu}", input->categories);
         buffer_text(body, "}");
     }
+}
+
+static void append_labels(const struct signature *signature, const struct oip_output *output,
+                          struct buffer *body)
+{
+    const struct signature_tensor *tensor = &signature->outputs[output->index];
+    if (output->source != INFER_OUTPUT || tensor->label_count == 0)
+        return;
+    buffer_text(body, ",\"parameters\":{\"labels\":[");
+    for (size_t i = 0; i < tensor->label_count; i++) {
+        buffer_text(body, i > 0 ? "," : "");
+        json_append_string(body, tensor->labels[i]);
+    }
+    buffer_text(body, "]}");
 }
 
 /* The routing outputs are listed too, so that clients can find them. */
@@ -40,6 +56,7 @@ static void append_metadata_outputs(const struct signature *signature, struct bu
         oip_append_name(body, &output);
         buffer_format(body, ",\"datatype\":\"%s\",\"shape\":", datatype_name(output.datatype));
         oip_append_shape(body, "-1", output.dims, output.rank);
+        append_labels(signature, &output, body);
         buffer_text(body, "}");
     }
 }

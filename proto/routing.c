@@ -44,6 +44,8 @@ static void append_expert(const struct routing_layer *layer, size_t i, double we
     append_number(body, "share", selections > 0 ? (double)expert->selected / selections : 0);
     append_number(body, "weight", moed_sum_value(expert->weight));
     append_number(body, "weight_share", weight_share);
+    if (layer->reference.items > 0)
+        append_number(body, "reference_share", layer->reference.share[i]);
     append_number(body, "probability", moed_sum_value(expert->probability));
     buffer_format(body, ",\"top1\":%" PRIu64, expert->top1);
     if (layer->limited)

@@ -42,4 +42,10 @@ size_t routing_expert_index(const struct routing_layer *layer, size_t i);
 
 void routing_write(const struct routing_document *document, struct buffer *body);
 
+/* What a live view needs of it, in at most `max_bytes`: of each layer its figures and one share for
+ * each expert, of the selections or, if the gate is dense, of the weight. Layers that do not fit
+ * are left out and counted. */
+void routing_write_live(const struct routing_document *document, size_t max_bytes,
+                        struct buffer *body);
+
 #endif

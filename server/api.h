@@ -18,6 +18,7 @@ struct api {
     const atomic_bool *stopping; /* a signal has asked for a stop: no longer ready */
     struct totals *totals;       /* of all loops */
     struct changes *changes;     /* of the repository, that clients wait for */
+    struct live *live;           /* event streams of this loop */
 };
 
 /* What a request's path names. */

@@ -24,10 +24,11 @@
 
 enum http_method { HTTP_GET, HTTP_HEAD, HTTP_POST, HTTP_OTHER };
 
-enum { HTTP_MAX_REPLY_HEADERS = 4, HTTP_ADDRESS_BYTES = 48 };
+enum { HTTP_MAX_REPLY_HEADERS = 6, HTTP_ADDRESS_BYTES = 48 };
 
 struct http_header {
     const char *name;
+    const char *literal; /* the value, if it is one; NULL: below */
     char value[64];
 };
 
@@ -137,6 +138,9 @@ void exchange_abort(struct exchange *exchange, const struct error *err);
 
 /* Adds a header to the coming answer; `name` must be a literal, `value` is copied. */
 void exchange_header(struct exchange *exchange, const char *name, const char *value);
+
+/* The same for a value of any length that is a literal, too. */
+void exchange_literal_header(struct exchange *exchange, const char *name, const char *value);
 
 /* Answers with {"error": text} and the status of err->code; 429 and 503 get Retry-After. */
 void exchange_reply_error(struct exchange *exchange, const struct error *err);

@@ -160,12 +160,23 @@ void exchange_set_error(struct http_exchange *exchange, const char *text)
     exchange->public.error_text = xstrdup(text);
 }
 
-void exchange_header(struct exchange *exchange, const char *name, const char *value)
+static struct http_header *add_header(struct exchange *exchange, const char *name)
 {
     assert(exchange->reply_header_count < HTTP_MAX_REPLY_HEADERS);
     struct http_header *header = &exchange->reply_headers[exchange->reply_header_count++];
-    header->name = name;
+    *header = (struct http_header){.name = name};
+    return header;
+}
+
+void exchange_header(struct exchange *exchange, const char *name, const char *value)
+{
+    struct http_header *header = add_header(exchange, name);
     snprintf(header->value, sizeof header->value, "%s", value);
+}
+
+void exchange_literal_header(struct exchange *exchange, const char *name, const char *value)
+{
+    add_header(exchange, name)->literal = value;
 }
 
 void exchange_reply_error(struct exchange *exchange, const struct error *err)

@@ -83,8 +83,10 @@ static void add_headers(const struct http_exchange *exchange, struct MHD_Respons
 {
     const struct exchange *public = &exchange->public;
     add_header(response, "Content-Type", content_type ? content_type : "application/json");
-    for (size_t i = 0; i < public->reply_header_count; i++)
-        add_header(response, public->reply_headers[i].name, public->reply_headers[i].value);
+    for (size_t i = 0; i < public->reply_header_count; i++) {
+        const struct http_header *header = &public->reply_headers[i];
+        add_header(response, header->name, header->literal ? header->literal : header->value);
+    }
     if (http_status_is_temporary(public->status))
         add_header(response, "Retry-After", "1");
     if (exchange->http->draining || exchange->connection->beyond_limit)

@@ -172,12 +172,14 @@ int loop_start(struct loop *loop, const struct loop_shared *shared, size_t index
                        &loop->lanes, err) != 0)
         return -1;
     predict_init(&loop->predict, &loop->uv, &loop->lanes, &limits, options->queue_timeout_ms);
+    loop->live = (struct live){.loop = &loop->uv};
     loop->api = (struct api){.options = options,
                              .lanes = &loop->lanes,
                              .predict = &loop->predict,
                              .changes = &loop->changes,
                              .stopping = shared->stopping,
-                             .totals = shared->totals};
+                             .totals = shared->totals,
+                             .live = &loop->live};
     if (start_http(loop, port, err) == 0)
         return 0;
     predict_close(&loop->predict);

@@ -4,6 +4,8 @@
 
 #include "server/api.h"
 #include "server/changes.h"
+#include "server/live.h"
+#include "server/loader.h"
 
 /* What the loops of a server share. All of it outlives them. */
 struct loop_shared {
@@ -27,6 +29,7 @@ struct loop {
     struct lanes lanes;
     struct predict predict;
     struct changes changes;
+    struct live live;
     struct api api;
     struct http *http;
     uv_async_t published; /* there is a new catalog */

@@ -11,6 +11,8 @@
 #include "proto/v1.h"
 #include "server/describe.h"
 #include "server/http_percent.h"
+#include "server/live.h"
+#include "server/page.h"
 #include "server/repository_api.h"
 
 enum route_flags {
@@ -41,7 +43,8 @@ static const struct route ROUTES[] = {
     {HTTP_POST, "/v2/models/{m}/versions/{v}/infer", predict, &protocol_oip, ROLE_PREDICT, INFERENCE},
     {HTTP_POST, "/v1/models/{m}:predict", predict, &protocol_v1, ROLE_PREDICT, INFERENCE},
     {HTTP_POST, "/v1/models/{m}/versions/{v}:predict", predict, &protocol_v1, ROLE_PREDICT, INFERENCE},
-    {HTTP_GET, "/", describe_alive, NULL, ROLE_HEALTH, VITAL},
+    {HTTP_GET, "/", page_root, NULL, ROLE_HEALTH, VITAL},
+    {HTTP_GET, "/ui/{m}", page_asset, NULL, ROLE_HEALTH, 0},
     {HTTP_GET, "/v2", describe_server, NULL, ROLE_PREDICT, 0},
     {HTTP_GET, "/v2/", describe_server, NULL, ROLE_PREDICT, 0},
     {HTTP_GET, "/v2/health/live", describe_live, NULL, ROLE_HEALTH, VITAL},
@@ -54,6 +57,7 @@ static const struct route ROUTES[] = {
     {HTTP_GET, "/v2/models/{m}/versions/{v}/config", describe_config, NULL, ROLE_PREDICT, NEEDS_MODEL},
     {HTTP_GET, "/v2/models/{m}/routing", describe_routing, NULL, ROLE_METRICS, NEEDS_MODEL},
     {HTTP_GET, "/v2/models/{m}/versions/{v}/routing", describe_routing, NULL, ROLE_METRICS, NEEDS_MODEL},
+    {HTTP_GET, "/v2/models/{m}/routing/live", live_routing, NULL, ROLE_METRICS, NEEDS_MODEL},
     {HTTP_GET, "/v1/models", describe_list, NULL, ROLE_PREDICT, 0},
     {HTTP_GET, "/v1/models/{m}", describe_v1_model, NULL, ROLE_PREDICT, KNOWS_MODEL},
     {HTTP_GET, "/v1/models/{m}/versions/{v}", describe_v1_model, NULL, ROLE_PREDICT, KNOWS_MODEL},

@@ -28,7 +28,8 @@ START_TEST(model_metadata)
         &body,
         "{\"name\":\"digits\",\"versions\":[\"1\",\"3\"],\"platform\":\"moed\","
         "\"inputs\":[{\"name\":\"image\",\"datatype\":\"FP32\",\"shape\":[-1,1,2,3]}],"
-        "\"outputs\":[{\"name\":\"scores\",\"datatype\":\"FP32\",\"shape\":[-1,4]},"
+        "\"outputs\":[{\"name\":\"scores\",\"datatype\":\"FP32\",\"shape\":[-1,4],"
+        "\"parameters\":{\"labels\":[\"zero\",\"one\",\"two \\\"2\\\"\",\"three\"]}},"
         "{\"name\":\"routing.moe.experts\",\"datatype\":\"INT32\",\"shape\":[-1,2]},"
         "{\"name\":\"routing.moe.weights\",\"datatype\":\"FP32\",\"shape\":[-1,2]},"
         "{\"name\":\"routing.blocks.1.experts\",\"datatype\":\"INT32\",\"shape\":[-1,2,1]},"

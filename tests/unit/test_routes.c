@@ -103,7 +103,8 @@ static struct exchange dispatch_to(enum http_method method, const char *path)
 {
     struct exchange exchange = {.method = method, .method_text = "GET", .path = path};
     reply_error = ERROR_NONE;
-    const struct api api = {&options, &lanes, NULL, &stopping, totals, NULL};
+    const struct api api = {
+        .options = &options, .lanes = &lanes, .stopping = &stopping, .totals = totals};
     if (!lanes.catalog)
         (lanes.catalog = catalog_new(NULL, 0))->complete = true;
     routes_dispatch(&api, &exchange);

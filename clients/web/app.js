@@ -1,0 +1,320 @@
+// The page's state and how it stays fresh: an event stream for the chosen model's routing, and a look every few
+// seconds at what changes more slowly.
+
+import {bars, cells, element, heatMap, lines, number, percent, seconds} from "/ui/charts.js";
+import {TryIt} from "/ui/tryit.js";
+
+const SLOW_MS = 4000, HISTORY = 150;
+const $ = (id) => document.getElementById(id);
+
+const state = {model: null, layer: 0, window: "1m", live: null, document: null, models: [], before: null, source: null,
+  frames: []};
+const history = {};
+
+// ---- fetching ----
+
+async function json(path, options) {
+  const reply = await fetch(path, options);
+  const body = await reply.json();
+  if (!reply.ok) throw new Error(body.error ?? reply.statusText);
+  return body;
+}
+
+function modelPath(rest = "") {
+  return `/v2/models/${encodeURIComponent(state.model)}${rest}`;
+}
+
+async function repository() {
+  try {
+    return await json("/v2/repository/index", {method: "POST", body: "{}"});
+  } catch {
+    const {models} = await json("/v1/models");
+    return models.map((name) => ({name, state: "READY"}));
+  }
+}
+
+// ---- models ----
+
+function drawModels() {
+  const names = new Map();
+  for (const entry of state.models) {
+    const known = names.get(entry.name);
+    if (!known || entry.state === "READY") names.set(entry.name, entry);
+  }
+  const list = $("models"), focused = document.activeElement?.dataset?.model;
+  list.replaceChildren(...[...names.values()].map((entry) => element("li", {}, element("button", {
+    type: "button", "data-model": entry.name, "aria-current": String(entry.name === state.model),
+    disabled: entry.state !== "READY", title: entry.state === "READY" ? "" : `${entry.state}: ${entry.reason ?? ""}`,
+    onclick: () => choose(entry.name)}, entry.name))));
+  if (focused) list.querySelector(`[data-model="${CSS.escape(focused)}"]`)?.focus();
+}
+
+function choose(name) {
+  if (name === state.model) return;
+  Object.assign(state, {model: name, layer: 0, live: null, document: null});
+  for (const key of Object.keys(history)) delete history[key];
+  location.hash = encodeURIComponent(name);
+  drawModels();
+  listen();
+  slow();
+  tryIt.open(name);
+}
+
+// ---- live routing ----
+
+function listen() {
+  state.source?.close();
+  const source = state.source = new EventSource(modelPath(`/routing/live?window=${state.window}`));
+  source.onmessage = (event) => {
+    if (source !== state.source) return;
+    state.live = JSON.parse(event.data);
+    connected(true);
+    requestAnimationFrame(drawLive);
+  };
+  source.onerror = () => source === state.source && connected(false);
+}
+
+function connected(is) {
+  $("connection").textContent = is ? "live" : "no connection; trying again";
+  $("connection").className = is ? "" : "lost";
+}
+
+function remember(key, value) {
+  const points = history[key] ??= [];
+  points.push(value ?? null);
+  if (points.length > HISTORY) points.shift();
+  return points;
+}
+
+function drawLayers() {
+  const select = $("layer"), names = state.live.layers.map((layer) => layer.name);
+  if (select.options.length !== names.length || names.some((name, i) => select.options[i].text !== name))
+    select.replaceChildren(...names.map((name, i) => element("option", {value: i}, name)));
+  state.layer = Math.min(state.layer, Math.max(0, names.length - 1));
+  select.value = state.layer;
+  for (const span of document.querySelectorAll(".layer-name")) span.textContent = names[state.layer] ?? "";
+}
+
+function drawLive() {
+  const began = performance.now(), live = state.live;
+  drawLayers();
+  const layer = live.layers[state.layer];
+  heatMap($("heat"), live.layers, live.layers.length > 1 ? state.layer : -1);
+  const left = live.layers_left_out ? ` ${live.layers_left_out} layers do not fit in here.` : "";
+  $("heat-hint").textContent = live.rows
+    ? `${live.rows.toLocaleString("en")} rows in ${Math.round(live.seconds)} s. A line for each layer, a cell for each expert; the stronger, the larger its share of ` +
+      `${layer?.of === "weight" ? "the combine weight" : "the selections"}.${left}`
+    : "No rows in this window. Send some, or try one below.";
+  $("heat").setAttribute("aria-label", layer ? `Shares of ${layer.share.length} experts in ${live.layers.length} layers; ` +
+    `${layer.name}: largest ${percent(Math.max(...layer.share))}, ${layer.unused} unused` : "no layers");
+  remember("gate entropy", live.rows ? layer?.gate_entropy_bits : null);
+  remember("usage entropy", live.rows ? layer?.usage_entropy_bits : null);
+  remember("margin", live.rows ? layer?.margin : null);
+  drawTime();
+  state.frames.push(performance.now() - began);
+}
+
+function under(event) {
+  const canvas = $("heat"), box = canvas.getBoundingClientRect(), layers = state.live?.layers ?? [];
+  const widest = Math.max(1, ...layers.map((layer) => layer.share.length));
+  const y = Math.floor((event.clientY - box.top) / box.height * layers.length);
+  const x = Math.floor((event.clientX - box.left) / box.width * widest);
+  return {layer: layers[y], y, x};
+}
+
+$("heat").addEventListener("pointermove", (event) => {
+  const {layer, x} = under(event);
+  $("heat-under").textContent = layer && x < layer.share.length ? `${layer.name}, expert ${x}: ${percent(layer.share[x], 2)}` : "";
+});
+$("heat").addEventListener("click", (event) => chooseLayer(under(event).y));
+$("heat").addEventListener("keydown", (event) => {
+  const step = {ArrowUp: -1, ArrowDown: 1}[event.key];
+  if (step) { chooseLayer(state.layer + step); event.preventDefault(); }
+});
+
+function chooseLayer(index) {
+  if (!state.live?.layers[index]) return;
+  state.layer = index;
+  for (const key of ["gate entropy", "usage entropy", "margin"]) delete history[key];
+  drawLive();
+  slow();
+}
+
+// ---- what changes slowly: the chosen layer in full, and the server ----
+
+async function routingDocument() {
+  const name = state.live?.layers[state.layer]?.name;
+  const layer = name === undefined ? "" : `&layer=${encodeURIComponent(name)}`;
+  return json(modelPath(`/routing?window=${state.window}&include=classes,pairs${layer}`));
+}
+
+// Prometheus' text: {name: [{labels, value}]}
+function parseMetrics(text) {
+  const families = {};
+  for (const line of text.split("\n")) {
+    const match = /^([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (\S+)$/.exec(line);
+    if (!match) continue;
+    const labels = {};
+    for (const [, key, value] of (match[2] ?? "").matchAll(/(\w+)="((?:[^"\\]|\\.)*)"/g)) labels[key] = value;
+    (families[match[1]] ??= []).push({labels, value: Number(match[3])});
+  }
+  return families;
+}
+
+function total(families, name, where = () => true) {
+  return (families[name] ?? []).filter((s) => s.labels.model === state.model && where(s.labels)).reduce((sum, s) => sum + s.value, 0);
+}
+
+// The q-quantile of a histogram's growth between two looks; the upper end of its bucket.
+function quantile(now, before, name, q) {
+  const bounds = new Map();
+  for (const [families, sign] of [[now, 1], [before, -1]])
+    for (const {labels, value} of families[`${name}_bucket`] ?? [])
+      if (labels.model === state.model) bounds.set(labels.le, (bounds.get(labels.le) ?? 0) + sign * value);
+  const sorted = [...bounds].map(([le, count]) => [le === "+Inf" ? Infinity : Number(le), count]).sort((a, b) => a[0] - b[0]);
+  const all = sorted.at(-1)?.[1] ?? 0;
+  if (!all) return null;
+  return sorted.find(([, count]) => count >= q * all)[0];
+}
+
+function tile(name, value) {
+  return element("div", {}, element("b", {}, value), element("span", {}, name));
+}
+
+function drawServing(now) {
+  const before = state.before;
+  if (before && before.model === state.model) {
+    const time = (now.at - before.at) / 1000;
+    const rate = (name, where) => Math.max(0, total(now, name, where) - total(before, name, where)) / time;
+    const bad = rate("moed_requests_total", (labels) => labels.code >= "400");
+    const p50 = quantile(now, before, "moed_request_seconds", 0.5), p99 = quantile(now, before, "moed_request_seconds", 0.99);
+    const batches = rate("moed_batch_rows_count");
+    remember("requests", rate("moed_requests_total"));
+    remember("p50", p50);
+    remember("p99", p99);
+    const queue = remember("queue", total(now, "moed_queue_rows")).at(-1);
+    const memory = now.process_resident_memory_bytes?.[0]?.value;
+    $("tiles").replaceChildren(tile("requests/s", number(history.requests.at(-1), 1)), tile("rows/s", number(rate("moed_rows_total"), 1)),
+      tile("median latency up to", seconds(p50)), tile("p99 up to", seconds(p99)), tile("rows waiting", number(queue, 0)),
+      tile("rows a batch", batches ? number(rate("moed_batch_rows_sum") / batches, 1) : "–"),
+      tile("errors/s", number(bad, 2)), ...(memory ? [tile("memory of the server", `${Math.round(memory / 1e6)} MB`)] : []));
+  }
+  state.before = Object.assign(now, {model: state.model});
+}
+
+function figure(name, value) {
+  return [element("dt", {}, name), element("dd", {}, value)];
+}
+
+function drift(name, compared) {
+  if (!compared) return [];
+  const sure = compared.p_value === null ? "too few rows to say" : `p ${number(compared.p_value, 4)}`;
+  return figure(name, `PSI ${number(compared.psi)}, ${number(compared.js_bits)} bits, ${sure}`);
+}
+
+function drawLayer(layer) {
+  const weighted = layer.top_k === layer.experts.length;
+  $("shares-hint").textContent = `Share of ${weighted ? "the combine weight (every expert serves every row)" : "the selections"}` +
+    `${layer.experts.some((e) => e.reference_share !== undefined) ? "; the mark is the reference of the checkpoint" : ""}.`;
+  const rows = layer.experts.map((e) => ({name: String(e.index), value: weighted ? e.weight_share : e.share, reference: e.reference_share}));
+  const hidden = bars($("shares"), rows);
+  if (hidden > 0) $("shares-hint").textContent += ` The largest; ${hidden} more are in the table.`;
+  const quality = layer.experts.some((e) => e.labelled);
+  const head = ["expert", "rows", "share", "weight", "probability", "first", ...(quality ? ["accuracy"] : []), "idle"];
+  $("shares-table").replaceChildren(
+    element("thead", {}, element("tr", {}, ...head.map((name) => element("th", {scope: "col"}, name)))),
+    element("tbody", {}, ...layer.experts.map((e) => element("tr", {}, element("th", {scope: "row"}, String(e.index)),
+      ...[e.selected.toLocaleString("en"), percent(e.share), percent(e.weight_share), percent(layer.rows ? e.probability / layer.rows : null),
+        e.top1.toLocaleString("en"), ...(quality ? [percent(e.accuracy)] : []),
+        e.idle_seconds === null ? "never used" : seconds(e.idle_seconds)].map((text) => element("td", {}, text))))));
+  $("figures").replaceChildren(...figure("rows", layer.rows.toLocaleString("en")), ...figure("experts, of which a row takes", `${layer.experts.length}, ${layer.top_k}`),
+    ...figure("entropy of usage", `${number(layer.usage_entropy_bits)} of ${number(Math.log2(layer.experts.length))} bits`),
+    ...figure("entropy of the gate", `${number(layer.gate_entropy_bits)} bits`), ...figure("margin", number(layer.margin)),
+    ...figure("effective experts", number(layer.effective_experts, 2)),
+    ...figure("imbalance", `${number(layer.imbalance, 2)} (weight ${number(layer.weight_imbalance, 2)})`),
+    ...figure("unused", String(layer.unused)), ...figure("dying", layer.dying?.length ? layer.dying.join(", ") : "none"),
+    ...(layer.dropped !== undefined ? figure("dropped", layer.dropped.toLocaleString("en")) : []),
+    ...drift("drift from the reference", layer.drift?.reference), ...drift("drift from the window before", layer.drift?.previous));
+}
+
+function drawClasses(layer) {
+  const classes = layer.classes;
+  $("classes-section").hidden = !classes?.counts?.length;
+  if ($("classes-section").hidden) return;
+  const names = classes.labels ?? classes.counts[0].map((_, c) => String(c));
+  const columns = names.map((_, c) => classes.counts.reduce((sum, row) => sum + row[c], 0));
+  const most = 40;
+  cells($("classes"), "class", layer.experts.map((e) => `expert ${e.index}`).slice(0, most), names.map((name, c) => ({name,
+    values: classes.counts.slice(0, most).map((row) => {
+      const part = columns[c] ? row[c] / columns[c] : 0;
+      return {text: columns[c] ? percent(part, 0) : "–", strength: part};
+    })})));
+  $("classes-mi").textContent = classes.mi_bits === undefined ? "" : `The expert tells ${number(classes.mi_bits)} bits of the class.`;
+}
+
+function drawPairs(layer) {
+  const pairs = [...(layer.pairs ?? [])].sort((a, b) => b[2] - a[2]).slice(0, 20).filter((pair) => pair[2] > 0);
+  $("pairs-section").hidden = layer.top_k < 2 || layer.top_k === layer.experts.length || !pairs.length;
+  if ($("pairs-section").hidden) return;
+  cells($("pairs"), "experts", ["rows", "share of rows"], pairs.map(([i, j, rows]) => ({name: `${i} and ${j}`,
+    values: [{text: rows.toLocaleString("en"), strength: 0}, {text: percent(rows / layer.rows), strength: rows / pairs[0][2]}]})));
+}
+
+function drawTime() {
+  const of = (key) => history[key] ?? [];
+  $("time").replaceChildren(
+    lines("Entropy", "bits", [{name: "gate", points: of("gate entropy")}, {name: "usage", points: of("usage entropy")}], (v) => number(v)),
+    lines("Margin", "", [{points: of("margin")}], (v) => number(v)),
+    lines("Drift", "PSI", [{points: of("drift")}], (v) => number(v)),
+    lines("Requests per second", "", [{points: of("requests")}], (v) => number(v, 1)),
+    lines("Latency", "", [{name: "p99", points: of("p99")}, {name: "median", points: of("p50")}], seconds),
+    lines("Rows waiting", "", [{points: of("queue")}], (v) => number(v, 0)));
+}
+
+async function slow() {
+  if (!state.model) return;
+  const model = state.model;
+  try {
+    const [document_, page] = await Promise.all([routingDocument(), fetch("/metrics").then((reply) => reply.text())]);
+    if (model !== state.model) return;
+    const now = parseMetrics(page);
+    now.at = performance.now();
+    drawServing(now);
+    const layer = document_.layers[0];
+    if (!layer) return;
+    state.document = document_;
+    remember("drift", layer.drift?.reference?.psi);
+    drawLayer(layer);
+    drawClasses(layer);
+    drawPairs(layer);
+    tryIt.traffic(layer);
+  } catch { connected(false); }
+}
+
+async function refreshModels() {
+  try {
+    state.models = await repository();
+    drawModels();
+    if (!state.models.some((entry) => entry.name === state.model)) {
+      const wanted = decodeURIComponent(location.hash.slice(1));
+      const ready = state.models.filter((entry) => entry.state === "READY").map((entry) => entry.name);
+      if (ready.length) choose(ready.includes(wanted) ? wanted : ready[0]);
+    }
+  } catch { connected(false); }
+}
+
+// ---- beginning ----
+
+const tryIt = new TryIt($("try-body"), json, () => setTimeout(slow, 50));
+
+$("choice").addEventListener("submit", (event) => event.preventDefault());
+$("window").addEventListener("change", (event) => { state.window = event.target.value; listen(); slow(); });
+$("layer").addEventListener("change", (event) => chooseLayer(Number(event.target.value)));
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => state.live && drawLive());
+addEventListener("resize", () => state.live && drawLive());
+window.moed = state; // for tests and for the curious
+
+json("/v2").then((server) => { $("version").textContent = server.version; }).catch(() => {});
+await refreshModels();
+setInterval(refreshModels, 3 * SLOW_MS);
+setInterval(slow, SLOW_MS);

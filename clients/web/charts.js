@@ -1,0 +1,168 @@
+// Charts in plain SVG and canvas. Everything from the server becomes text or a number, never HTML.
+
+const SVG = "http://www.w3.org/2000/svg";
+
+export function element(name, attributes = {}, ...children) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (key === "class") made.className = value;
+    else if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
+    else if (value === true) made.setAttribute(key, "");
+    else if (value !== false && value !== undefined) made.setAttribute(key, value);
+  }
+  made.append(...children);
+  return made;
+}
+
+export function shape(name, attributes, text) {
+  const made = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
+
+export function percent(value, digits = 1) {
+  if (value === null || value === undefined || Number.isNaN(value)) return "–";
+  return `${(100 * value).toFixed(digits)} %`;
+}
+
+export function number(value, digits = 3) {
+  if (value === null || value === undefined || Number.isNaN(value)) return "–";
+  if (value !== 0 && Math.abs(value) < 10 ** -digits) return value.toExponential(1);
+  return Math.abs(value) >= 1e5 ? Math.round(value).toLocaleString("en") : String(+value.toFixed(digits));
+}
+
+export function seconds(value) {
+  if (value === null || value === undefined || !Number.isFinite(value)) return "–";
+  if (value < 1e-3) return `${(1e6 * value).toFixed(0)} µs`;
+  return value < 1 ? `${(1e3 * value).toFixed(value < 0.01 ? 2 : 1)} ms` : `${value.toFixed(2)} s`;
+}
+
+// ---- layers x experts ----
+
+function colour(name) {
+  const text = getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  return [1, 3, 5].map((at) => parseInt(text.slice(at, at + 2), 16));
+}
+
+// How strong a share of one of n experts is drawn: none is 0, an even share a half, all of it 1.
+export function strength(share, n) {
+  if (!(share > 0)) return 0;
+  const relative = share * n;
+  return relative <= 1 ? 0.5 * Math.sqrt(relative) : 0.5 + 0.5 * (n > 1 ? Math.log(relative) / Math.log(n) : 1);
+}
+
+// Lines between cells and the numbers of experts, where there is room for them.
+function grid(context, layers, wide, high) {
+  if (wide < 24 || high < 18) return;
+  context.strokeStyle = getComputedStyle(document.documentElement).getPropertyValue("--card");
+  context.fillStyle = getComputedStyle(document.documentElement).getPropertyValue("--text");
+  context.lineWidth = 2;
+  context.font = `${Math.min(high * 0.55, 14 * (window.devicePixelRatio || 1))}px system-ui, sans-serif`;
+  context.textBaseline = "middle";
+  layers.forEach((layer, y) => layer.share.forEach((_, x) => {
+    context.strokeRect(x * wide, y * high, wide, high);
+    context.fillText(String(x), x * wide + 8, (y + 0.5) * high);
+  }));
+}
+
+// One pixel for each expert, scaled up without smoothing: 64 x 256 cells take a few milliseconds.
+export function heatMap(canvas, layers, chosen) {
+  const width = Math.max(1, ...layers.map((layer) => layer.share.length));
+  const height = Math.max(1, layers.length);
+  const low = colour("--track"), high = colour("--accent"), void_ = colour("--card");
+  const image = new ImageData(width, height);
+  layers.forEach((layer, y) => {
+    for (let x = 0; x < width; x++) {
+      const at = 4 * (y * width + x), inside = x < layer.share.length;
+      const part = inside ? strength(layer.share[x], layer.share.length) : 0;
+      for (let c = 0; c < 3; c++)
+        image.data[at + c] = inside ? low[c] + part * (high[c] - low[c]) : void_[c];
+      image.data[at + 3] = 255;
+    }
+  });
+  const ratio = window.devicePixelRatio || 1;
+  const cell = Math.min(28, Math.max(4, 480 / height));
+  const pixels = Math.round(canvas.clientWidth * ratio), lines = Math.round(height * cell * ratio);
+  if (canvas.width !== pixels || canvas.height !== lines) {
+    canvas.width = pixels;
+    canvas.height = lines;
+    canvas.style.height = `${height * cell}px`;
+  }
+  const small = heatMap.small || (heatMap.small = document.createElement("canvas"));
+  small.width = width;
+  small.height = height;
+  small.getContext("2d").putImageData(image, 0, 0);
+  const context = canvas.getContext("2d");
+  context.imageSmoothingEnabled = false;
+  context.drawImage(small, 0, 0, pixels, lines);
+  grid(context, layers, pixels / width, cell * ratio);
+  context.strokeStyle = getComputedStyle(document.documentElement).getPropertyValue("--second");
+  context.lineWidth = 2 * ratio;
+  if (chosen >= 0)
+    context.strokeRect(ratio, chosen * cell * ratio + ratio, pixels - 2 * ratio, cell * ratio - 2 * ratio);
+  return {width, height};
+}
+
+// ---- bars: share of each expert, a tick where the reference has it ----
+
+const BAR = 20, NAME = 46, VALUE = 62, MAX_BARS = 16;
+
+export function bars(parent, rows) {
+  const shown = rows.length <= MAX_BARS ? rows
+    : [...rows].sort((a, b) => b.value - a.value).slice(0, MAX_BARS);
+  const width = parent.clientWidth || 420, most = Math.max(1e-9, ...shown.map((row) => Math.max(row.value, row.reference ?? 0)));
+  const scale = (width - NAME - VALUE) / most;
+  const svg = shape("svg", {viewBox: `0 0 ${width} ${shown.length * BAR}`, role: "img",
+    "aria-label": shown.slice(0, 8).map((row) => `expert ${row.name}: ${percent(row.value)}`).join(", ")});
+  shown.forEach((row, i) => {
+    const y = i * BAR;
+    svg.append(shape("text", {x: 0, y: y + 14, class: "name"}, row.name),
+      shape("rect", {x: NAME, y: y + 4, width: Math.max(0, row.value * scale), height: BAR - 8, class: "bar"}),
+      shape("text", {x: width, y: y + 14, "text-anchor": "end"}, percent(row.value)));
+    if (row.reference !== undefined && row.reference !== null) {
+      const x = NAME + row.reference * scale;
+      svg.append(shape("line", {x1: x, x2: x, y1: y + 2, y2: y + BAR - 2, class: "tick"}));
+    }
+  });
+  parent.replaceChildren(svg);
+  return rows.length - shown.length;
+}
+
+// ---- a line over time ----
+
+export function lines(title, unit, series, format) {
+  const width = 300, height = 80;
+  const points = series.flatMap((one) => one.points.filter((p) => p !== null && Number.isFinite(p)));
+  const top = Math.max(1e-9, ...points);
+  const last = series.map((one) => one.points.at(-1));
+  const svg = shape("svg", {viewBox: `0 0 ${width} ${height}`, role: "img",
+    "aria-label": `${title}: ${series.map((one, i) => `${one.name || "now"} ${format(last[i])}`).join(", ")}`});
+  svg.append(shape("line", {x1: 0, x2: width, y1: height - 1, y2: height - 1, class: "axis"}));
+  series.forEach((one, index) => {
+    const step = width / Math.max(1, one.points.length - 1);
+    let path = "", pen = "M";
+    one.points.forEach((point, i) => {
+      if (point === null || !Number.isFinite(point)) { pen = "M"; return; }
+      path += `${pen}${(i * step).toFixed(1)},${(height - 2 - (height - 8) * point / top).toFixed(1)}`;
+      pen = "L";
+    });
+    svg.append(shape("path", {d: path || "M0,0", class: index ? "line second" : "line"}));
+  });
+  const now = series.map((one, i) => `${one.name ? `${one.name} ` : ""}${format(last[i])}`).join(", ");
+  return element("div", {}, element("h3", {}, title), svg, element("p", {}, `${now}${unit ? ` ${unit}` : ""}`));
+}
+
+// ---- a table whose cells are shaded ----
+
+export function cells(table, corner, columns, rows) {
+  const [r, g, b] = colour("--accent");
+  const head = element("tr", {}, element("th", {scope: "col"}, corner),
+    ...columns.map((name) => element("th", {scope: "col"}, name)));
+  const body = rows.map((row) => element("tr", {}, element("th", {scope: "row"}, row.name), ...row.values.map((value) => {
+    const cell = element("td", {}, value.text);
+    cell.style.background = `rgba(${r}, ${g}, ${b}, ${(0.6 * value.strength).toFixed(3)})`;
+    return cell;
+  })));
+  table.replaceChildren(element("thead", {}, head), element("tbody", {}, ...body));
+}

@@ -1,0 +1,131 @@
+/* A stream is a timer that writes an event to its exchange. A client that does not keep up misses
+ * events: each says everything, so the next one makes up for it. */
+#include "server/live.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/memory.h"
+#include "proto/routing.h"
+
+enum { EVENT_MS = 1000 };
+/* Every stream keeps a connection and adds up counters once a second; pages are few. */
+enum { MAX_STREAMS = 64 };
+enum { WINDOW_BYTES = 16 };
+
+struct stream {
+    struct live *live;
+    const struct api *api;
+    struct exchange *exchange; /* holds the model */
+    enum window window;
+    uv_timer_t timer;
+};
+
+/* ---- an event ---- */
+
+static void append_document(const struct model *model, enum window window, struct buffer *body)
+{
+    const size_t gates = model->info->gate_count;
+    struct routing_layer *layers = xcalloc(gates, sizeof *layers);
+    struct stats_window counted;
+    stats_window_init(&counted, model->stats, window, STATS_ALL_TAGS, uv_hrtime());
+    for (size_t i = 0; i < gates; i++)
+        layers[i] = (struct routing_layer){.name = model->info->gates[i].name,
+                                           .top_k = model->info->gates[i].top_k,
+                                           .counts = counted.tally->gates[i]};
+    const struct routing_document document = {.model = model->name,
+                                              .version = model->version,
+                                              .window = window_name(window),
+                                              .seconds = counted.seconds,
+                                              .rows = counted.tally->rows,
+                                              .layers = layers,
+                                              .layer_count = gates};
+    routing_write_live(&document, HTTP_STREAM_MAX_BYTES - 64, body);
+    stats_window_close(&counted);
+    free(layers);
+}
+
+static void send_event(const struct stream *stream)
+{
+    struct buffer body;
+    buffer_init(&body, HTTP_STREAM_MAX_BYTES);
+    buffer_text(&body, "data: ");
+    append_document(stream->exchange->model, stream->window, &body);
+    buffer_text(&body, "\n\n");
+    if (!body.failed)
+        (void)exchange_write(stream->exchange, body.data, body.length); /* or the next one */
+    buffer_close(&body);
+}
+
+/* ---- a stream ---- */
+
+static void on_closed(uv_handle_t *timer)
+{
+    free(timer->data);
+}
+
+static void end(struct stream *stream)
+{
+    stream->live->count--;
+    exchange_end(stream->exchange);
+    uv_close((uv_handle_t *)&stream->timer, on_closed);
+}
+
+static void on_time(uv_timer_t *timer)
+{
+    struct stream *stream = timer->data;
+    const struct api *api = stream->api;
+    if (atomic_load(api->stopping) || !catalog_has(api->lanes->catalog, stream->exchange->model))
+        end(stream);
+    else
+        send_event(stream);
+}
+
+static void on_client_gone(uv_timer_t *timer)
+{
+    end(timer->data);
+}
+
+/* The exchange is ended outside the call that says that its client is gone. */
+static void on_disconnect(struct exchange *exchange)
+{
+    struct stream *stream = exchange->owner;
+    uv_timer_start(&stream->timer, on_client_gone, 0, 0);
+}
+
+static int read_window(const struct exchange *exchange, enum window *window, struct error *err)
+{
+    char text[WINDOW_BYTES] = "1m";
+    if (exchange_query(exchange, "window", text, sizeof text, err) < 0)
+        return -1;
+    const int found = window_find(text);
+    if (found < 0)
+        return error_set(err, ERROR_INVALID, "window is '%s', expected 1m, 5m, 1h or all", text);
+    *window = (enum window)found;
+    return 0;
+}
+
+void live_routing(const struct api *api, struct exchange *exchange, const struct target *target)
+{
+    struct error err = ERROR_INIT;
+    enum window window = WINDOW_1M;
+    (void)target;
+    if (api->live->count >= MAX_STREAMS)
+        error_set(&err, ERROR_OVERLOADED, "%d live views are open already", MAX_STREAMS);
+    if (err.code != ERROR_NONE || read_window(exchange, &window, &err) != 0) {
+        exchange_reply_error(exchange, &err);
+        return;
+    }
+    struct stream *stream = xcalloc(1, sizeof *stream);
+    *stream =
+        (struct stream){.live = api->live, .api = api, .exchange = exchange, .window = window};
+    api->live->count++;
+    exchange->owner = stream;
+    exchange->on_disconnect = on_disconnect;
+    uv_timer_init(api->live->loop, &stream->timer);
+    stream->timer.data = stream;
+    uv_timer_start(&stream->timer, on_time, EVENT_MS, EVENT_MS);
+    exchange_header(exchange, "Cache-Control", "no-store");
+    exchange_begin(exchange, 200, "text/event-stream");
+    send_event(stream);
+}

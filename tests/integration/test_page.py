@@ -1,0 +1,116 @@
+"""The dashboard as bytes, and the event stream behind it. tests/dashboard opens it in a browser."""
+
+import json
+import re
+import unittest
+
+from support.http import Connection, request_bytes
+from support.server import ServerCase
+
+
+class PageTest(ServerCase):
+    def get(self, path, accept="text/html,application/xhtml+xml"):
+        return self.client.get(path, {"Accept": accept})
+
+    def test_browsers_get_the_page_and_probes_what_they_expect(self):
+        page = self.get("/")
+        self.assertEqual((page.status, page.headers["content-type"]), (200, "text/html; charset=utf-8"))
+        self.assertIn(b"<title>moed</title>", page.body)
+        self.assertEqual(self.get("/", "*/*").json, {"status": "alive"})
+
+    def test_everything_it_loads_is_there_and_from_here(self):
+        page = self.get("/").body.decode()
+        found = set(re.findall(r'(?:src|href)="([^"#]+)"', page)) - {"data:,"}
+        self.assertTrue(found)
+        while found:
+            path = found.pop()
+            self.assertTrue(path.startswith("/ui/"), path)
+            asset = self.get(path, "*/*")
+            self.assertEqual(asset.status, 200, path)
+            self.assertNotIn(b"http://", asset.body.replace(b"http://www.w3.org/2000/svg", b""))
+            if path.endswith(".js"):
+                found |= set(re.findall(r'from "([^"]+)"', asset.body.decode()))
+        self.assertEqual(self.get("/ui/none.js").status, 404)
+
+    def test_policy(self):
+        for path in ("/", "/ui/app.js"):
+            headers = self.get(path).headers
+            self.assertIn("default-src 'none'", headers["content-security-policy"])
+            self.assertNotIn("unsafe", headers["content-security-policy"])
+            self.assertEqual(headers["x-content-type-options"], "nosniff")
+
+
+class Stream:
+    """Events of GET .../routing/live."""
+
+    def __init__(self, port, path):
+        self.connection = Connection(port)
+        self.connection.send(request_bytes("GET", path))
+        self.bytes = b""
+
+    def event(self):
+        while b"\n\n" not in self.bytes.partition(b"data: ")[2]:
+            received = self.connection.socket.recv(65536)
+            if not received:
+                raise EOFError(self.bytes)
+            self.bytes += received
+        text, _, self.bytes = self.bytes.partition(b"data: ")[2].partition(b"\n\n")
+        return json.loads(text)
+
+
+class LiveTest(ServerCase):
+    MODEL = "clusters"
+
+    def stream(self, query=""):
+        stream = Stream(self.server.port, f"/v2/models/{self.MODEL}/routing/live{query}")
+        self.addCleanup(stream.connection.close)
+        return stream
+
+    def test_it_says_what_the_document_says(self):
+        event = self.stream("?window=all").event()
+        [layer] = self.client.get(f"/v2/models/{self.MODEL}/routing").json["layers"]
+        [live] = event["layers"]
+        self.assertEqual((live["name"], live["top_k"], len(live["share"])), (layer["name"], layer["top_k"], len(layer["experts"])))
+        self.assertEqual((event["window"], event["layers_left_out"]), ("all", 0))
+
+    def test_rows_appear_while_it_is_open(self):
+        stream = self.stream()
+        before = stream.event()["rows"]
+        shape = self.client.get(f"/v2/models/{self.MODEL}").json["inputs"][0]["shape"]
+        size = 1
+        for axis in shape[1:]:
+            size *= axis
+        self.assertEqual(self.client.predict(self.MODEL, [[0.5] * size] * 3).status, 200)
+        for _ in range(60):
+            event = stream.event()
+            if event["rows"] > before:
+                break
+        self.assertEqual(event["rows"], before + 3)
+        self.assertAlmostEqual(sum(event["layers"][0]["share"]), 1, places=3)
+
+    def test_wrong_window(self):
+        self.assert_error(self.client.get(f"/v2/models/{self.MODEL}/routing/live?window=2m"), 400, "1m, 5m, 1h or all")
+
+    def test_a_stop_ends_it(self):
+        server = self.start()
+        stream = Stream(server.port, f"/v2/models/{self.MODEL}/routing/live")
+        stream.event()
+        server.stop()
+        stream.connection.close()
+
+    def test_streams_are_bounded(self):
+        """Those of other tests may still be closing."""
+        streams = [self.stream() for _ in range(65)]
+        refused = [stream for stream in streams if stream.connection.socket.recv(12) == b"HTTP/1.1 429"]
+        self.assertTrue(refused)
+        for stream in streams:
+            stream.connection.close()
+        while True:
+            with Connection(self.server.port) as connection:
+                connection.send(request_bytes("GET", f"/v2/models/{self.MODEL}/routing/live"))
+                if connection.socket.recv(12) == b"HTTP/1.1 200":
+                    break
+
+
+if __name__ == "__main__":
+    unittest.main()
