@@ -1,10 +1,10 @@
 #!/bin/sh
-# Fuzzes every target for so many minutes each (default 10), or only the one that is named:
+# Fuzzes every target, or only TARGET, for MINUTES each (default 10):
 #
 #   sh tests/fuzz.sh [MINUTES [TARGET]]
 #
-# What it finds is written to build/fuzz/crashes; commit it to tests/fuzz/corpus with the fix.
-# Inputs that reach new code gather in build/fuzz/corpus.
+# Crashes are written to build/fuzz/crashes; commit them to tests/fuzz/corpus with the fix.
+# Inputs that reach new code are kept in build/fuzz/corpus.
 set -eu
 minutes=${1:-10}
 only=${2:-}

@@ -1,4 +1,4 @@
-"""What the benchmarks share: rounds, medians, the machine, tables.
+"""Shared by the benchmarks: rounds, medians, the machine, tables.
 
 A figure is the median of rounds in which the contenders take turns (A B C, A B C, ...), so that whatever else the
 machine does in these minutes falls on all of them. What is compared are ratios within one run on one machine.
@@ -16,12 +16,12 @@ QUIET_LOAD = 0.5
 
 
 def summary(values):
-    """The figure of some rounds and how far apart they were; `values` in order of the rounds."""
+    """The median of some rounds and their spread; `values` in order of the rounds."""
     return {"median": statistics.median(values), "low": min(values), "high": max(values), "values": values}
 
 
 def ratio(one, other):
-    """How many times `other` fits into `one`, from rounds that were neighbours in time: what slowed both cancels."""
+    """The ratio `one` / `other`, from adjacent rounds: whatever slowed both cancels."""
     return summary([a / b for a, b in zip(one["values"], other["values"])])
 
 
@@ -34,7 +34,7 @@ def load_average():
 
 
 def machine():
-    """What a reader has to know of this machine."""
+    """What a reader must know about this machine."""
     fields = {}
     with open("/proc/cpuinfo", encoding="ascii") as file:
         for line in file:
@@ -54,7 +54,7 @@ def all_cpus():
 
 
 def halves():
-    """(server's CPUs, load generator's CPUs): neither takes the other's time."""
+    """(server's CPUs, load generator's CPUs): they do not compete."""
     cpus = all_cpus()
     middle = (len(cpus) + 1) // 2
     return (cpus[:middle], cpus[middle:]) if len(cpus) > 1 else (cpus, cpus)

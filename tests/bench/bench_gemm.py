@@ -1,4 +1,4 @@
-"""Dense algebra: rounds of build/bench/bench_gemm, OpenBLAS once as it starts and once with the core it should know."""
+"""Dense algebra: rounds of build/bench/bench_gemm, OpenBLAS once by default and once with the core type set."""
 
 import json
 import os
@@ -15,12 +15,12 @@ BASELINES = ("OpenBLAS", "OpenBLAS best", "oneDNN f32", "LIBXSMM f32", "oneDNN b
 
 
 def best_core(instruction_sets):
-    """What OPENBLAS_CORETYPE gets; OpenBLAS falls back to older cores on processors it has not heard of."""
+    """The value of OPENBLAS_CORETYPE: OpenBLAS uses code for older cores on processors that it does not know."""
     return "SkylakeX" if "avx512f" in instruction_sets else "Haswell"
 
 
 def one_round(rows, core):
-    """({(n, k, rows, contender): gflops}, what the program says of the machine)"""
+    """({(n, k, rows, contender): gflops}, the machine as the program describes it)"""
     environment = dict(os.environ, **({"OPENBLAS_CORETYPE": core} if core else {}))
     output = subprocess.run([os.path.join(BUILD, "bench_gemm"), *map(str, rows)], env=environment, check=True,
                             stdout=subprocess.PIPE, text=True).stdout
@@ -30,7 +30,7 @@ def one_round(rows, core):
 
 
 def started_core():
-    """The core OpenBLAS picks by itself; it says so when asked."""
+    """The core type that OpenBLAS picks by itself."""
     output = subprocess.run([os.path.join(BUILD, "bench_gemm")], env=dict(os.environ, OPENBLAS_VERBOSE="2"), check=True,
                             stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True).stderr
     found = re.search(r"Core: (\w+)", output)
@@ -50,7 +50,7 @@ def run(rounds, quick, machine):
                     values.setdefault(key, []).append(gflops)
                 elif contender == "OpenBLAS":
                     values.setdefault((*key[:3], "OpenBLAS best"), []).append(gflops)
-    # The machine's peaks are the most it was seen to do, not what it did while a neighbour had its clock.
+    # The machine's peaks are the best of all rounds, because other processes slow some of them down.
     peaks = {key: max(head[key] for head in heads) for key in ("peak_gflops", "copy_gbytes")}
     return {"kernel": heads[0]["kernel"], "openblas_started_as": started_core(), "openblas_best": core, **peaks,
             "points": [dict(zip(("n", "k", "rows", "contender"), key), gflops=summary(list_of))
@@ -77,7 +77,7 @@ def weight_gbytes(gflops, rows, size):
 
 
 def summaries(result):
-    """One line for each thing to compare with: how many times its speed is ours, over all points."""
+    """One line per contender: our speed relative to its own, over all points."""
     points = [(key, rows, point) for key, of in by_shape(result).items() for rows, point in of.items()]
     rows = []
     for title, one, other in [*(("f32 / " + name, lambda point: point["moed f32"], lambda point, name=name: point.get(name))

@@ -25,7 +25,7 @@ from moed import safetensors
 FIRST, SYNTHETIC = "fashion-mnist", "synthetic-256-experts"
 SHIPPED = (FIRST, "fashion-mnist-attentive", "mnist", "mnist-attentive", "clusters", "adult-mmoe")
 MODELS = (*SHIPPED, SYNTHETIC)
-# So that a run stays short: all connection counts and the half load only for the thorough, and never for FastAPI.
+# To keep a run short: all connection counts and the half load only in thorough runs, never for FastAPI.
 THOROUGH = (FIRST, SYNTHETIC)
 CONNECTIONS, FEW_CONNECTIONS, WHOLE_CONNECTIONS = (1, 16, 64, 256), (1, 64), (16, 64)
 # A run is repeated, longer, until every connection was answered at least twice; a slow server on a busy machine needs it.
@@ -38,7 +38,7 @@ BENCH = os.path.dirname(os.path.abspath(__file__))
 
 
 class Server:
-    """A process on some CPUs that says where it listens on standard error; ends with `stack`."""
+    """A process on some CPUs that prints its address to standard error; ends with `stack`."""
 
     def __init__(self, stack, cpus, command, **environment):
         self.log = tempfile.TemporaryFile("w+")
@@ -70,7 +70,7 @@ class Server:
 
 
 def write_models(directory):
-    """A directory to serve: the shipped models, and one with so many experts that their weights are beyond the cache."""
+    """A directory to serve: the shipped models, and one whose experts' weights exceed the cache."""
     for name in SHIPPED:
         shutil.copytree(os.path.join(ROOT, "deploy", "models", name), os.path.join(directory, name))
     synthetic = os.path.join(directory, SYNTHETIC)
@@ -93,7 +93,7 @@ def batch_buckets(server, model):
 
 
 def wrk(cpus, url, body_file, head_length, connections, seconds, pause_ms=0):
-    """What post.lua says of one run."""
+    """The output of post.lua for one run."""
     environment = dict(os.environ, BENCH_BODY=body_file, BENCH_PAUSE_MS=str(pause_ms))
     if head_length is not None:
         environment["BENCH_JSON_LENGTH"] = str(head_length)
@@ -187,7 +187,7 @@ class Measurements:
         self.runs, self.batches, self.idle, self.half = {}, {}, {}, {}
 
     def requests(self, name):
-        """What wrk has to know of a format."""
+        """wrk's parameters of a format."""
         return self.bodies.files[name], self.bodies.of[name][2]
 
     def alone(self, name):
@@ -210,7 +210,7 @@ class Measurements:
             total[key] = total.get(key, 0) + value - before.get(key, 0)
 
     def half_load(self, name):
-        """The ceiling under the same load as moed: what of the delay is the machine's and HTTP's."""
+        """The ceiling under the same load as moed: the part of the delay that is due to the machine and HTTP."""
         saturated = max(of[-1]["per_second"] for (of_name, _, contender), of in self.runs.items()
                         if (of_name, contender) == (name, "moed"))
         for contender in ("moed", "ceiling"):
@@ -248,7 +248,7 @@ def measure(measured, rounds, connection_counts, with_half):
 
 
 def run_whole(bodies, rounds):
-    """Nobody is kept from any CPU, which is what `taskset` with all of them comes to; as many event loops as CPUs."""
+    """Every process may use every CPU (`taskset` with all of them); as many event loops as CPUs."""
     cpus = all_cpus()
     with contextlib.ExitStack() as stack:
         moed = start_moed(stack, cpus, os.path.dirname(bodies.model_directory), "--loops", str(len(cpus)))

@@ -48,14 +48,14 @@ def read_seconds(path):
 
 
 def new_memory_seconds(size):
-    """A virtual machine may have to be given the memory by its host first, which can take longer than all the rest."""
+    """The host of a virtual machine may have to provide the memory first, which can take longer than all the rest."""
     begin = time.monotonic()
     np.empty(size, np.uint8).fill(1)
     return time.monotonic() - begin
 
 
 def resident(pid):
-    """Bytes held now, and at most so far."""
+    """Resident bytes: now, and at most so far."""
     with open(f"/proc/{pid}/status", encoding="ascii") as file:
         fields = dict(line.split(":", 1) for line in file)
     return [1024 * int(fields[key].split()[0]) for key in ("VmRSS", "VmHWM")]

@@ -1,4 +1,4 @@
-"""build/bench/bench_model, which runs a checkpoint by the engine and by oneDNN, as its drivers see it."""
+"""build/bench/bench_model, which runs a checkpoint by the engine and by oneDNN, from the side of its drivers."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ MIN_SECONDS = 0.02
 
 
 class Engine:
-    """A process that times what it is asked for, a line at a time; ends with the `with` it is in."""
+    """A process that times what each line asks for; ends with its `with` block."""
 
     def __init__(self, checkpoint, inputs, **environment):
         outputs = os.path.join(checkpoint, "outputs")
@@ -25,7 +25,7 @@ class Engine:
         self.outputs = np.fromfile(outputs, dtype=np.float32)
 
     def microseconds(self, contender, rows):
-        """Of a forward of so many rows; None where that contender is not there."""
+        """Time of a forward pass of `rows` rows; None without that contender."""
         self.process.stdin.write(f"{contender} {rows}\n")
         self.process.stdin.flush()
         return float(self.process.stdout.readline()) * 1e-3 or None
@@ -38,7 +38,7 @@ class Engine:
 
 
 def torch_microseconds(forward, inputs, rows):
-    """The same for `forward` in this process: CPU time, over inputs that change from call to call."""
+    """Times `forward` in this process: CPU time, over inputs that change from call to call."""
     calls, first = 0, 0
     forward(inputs[:rows])
     begin = now = time.thread_time()
@@ -51,7 +51,7 @@ def torch_microseconds(forward, inputs, rows):
 
 
 def check(name, outputs, expected, tolerance=1e-4):
-    """Where two experts tie each side may pick its own; more than one such row in a thousand is a mistake."""
+    """If two experts tie, each side may pick its own; more than one such row in a thousand is a mistake."""
     wrong = np.abs(outputs.reshape(expected.shape) - expected).reshape(len(expected), -1).max(axis=1) > tolerance
     if wrong.sum() > len(expected) // 1000:
         raise SystemExit(f"{name}: {wrong.sum()} of {len(expected)} rows differ from PyTorch's")

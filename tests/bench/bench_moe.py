@@ -21,7 +21,7 @@ MAX_WEIGHT_BYTES = 3 << 30
 CONTENDERS = ("moed", "PyTorch", "oneDNN")
 
 SHAPES, EXPERTS, TOP_K, ROWS = ((784, 256), (1024, 4096), (2048, 1024)), (8, 64, 128, 256), (1, 2, 8), (1, 8, 64, 512)
-# What statistics cost is far below the noise of one round.
+# The cost of statistics is far below the noise of one round.
 STATISTICS_SHAPE, STATISTICS_EXPERTS, STATISTICS_TOP_K, STATISTICS_ROWS = (784, 256), (8, 64, 256), 2, (1, 64)
 STATISTICS_ROUNDS = 25
 QUICK_SHAPES, QUICK_EXPERTS, QUICK_TOP_K, QUICK_ROWS = ((784, 256),), (8, 64, 256), (2,), (1, 64)
@@ -106,7 +106,7 @@ def compare(checkpoint, top_k, row_counts, rounds):
 
 
 def statistics_cost(rounds):
-    """What the routing statistics add to a forward: with and without them in turns."""
+    """What the routing statistics add to a forward pass: with and without them in turn."""
     points = []
     for experts in STATISTICS_EXPERTS:
         with tempfile.TemporaryDirectory() as directory:
@@ -150,7 +150,7 @@ def over_moed(point, name):
 
 
 def summaries(result):
-    """One line for each contender: how many times its time is ours, over all points."""
+    """One line per contender: its time relative to ours, over all points."""
     rows = []
     for name in present(result)[1:]:
         ratios = sorted(over_moed(point, name)["median"] for point in result["points"])
@@ -160,7 +160,7 @@ def summaries(result):
 
 
 def growth(result, key, what, **fixed):
-    """The cost at every value of `key` over that at the least, where the rest is `fixed` or the same."""
+    """The cost at every value of `key`, relative to the smallest; all else is `fixed` or equal."""
     rest = [name for name in ("d", "ff", "experts", "top_k") if name not in (key, *fixed)]
     first, rows = {}, []
     for point in result["points"]:

@@ -1,4 +1,4 @@
-"""What one would otherwise serve such a checkpoint with: FastAPI and PyTorch, one process.
+"""The usual way to serve such a checkpoint: FastAPI and PyTorch, one process.
 
     BENCH_MODEL=deploy/models/fashion-mnist python3 -m uvicorn fastapi_app:app
 

@@ -1,4 +1,4 @@
-"""What a client asks a model of bench_http.py: one row in every format that fits the model, and the answers' numbers."""
+"""Requests to a model of bench_http.py: one row in every format that suits the model, and the answers' numbers."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def float_formats(model, entry, numbers):
 
 
 def image_formats(model, entry):
-    """One image, an ankle boot. Its floats have noise, so that they are as long as floats are."""
+    """One image, an ankle boot. Noise makes its floats as long as floats usually are."""
     pixels = np.array(example("example.json")["instances"], dtype=np.uint8).reshape(-1)
     floats = float_formats(model, entry, pixels + np.random.default_rng(1).random(pixels.size, dtype=np.float32))
     tensor = {entry["name"]: pixels.reshape(1, *entry["shape"])}

@@ -1,4 +1,4 @@
-"""Runs the benchmarks and writes results.json, results.md and the pictures; see run.sh."""
+"""Runs the benchmarks and writes results.json, results.md and the pictures, for run.sh."""
 
 import argparse
 import json
@@ -34,7 +34,7 @@ figures do not.
 
 
 def write(results, directory):
-    """Everything measured so far: a run that is interrupted keeps its finished parts."""
+    """Writes everything measured so far: an interrupted run keeps its finished parts."""
     with open(os.path.join(directory, "results.json"), "w", encoding="utf-8") as file:
         json.dump(results, file, indent=1)
     with open(os.path.join(directory, "results.md"), "w", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""The pictures of a run, one function each; see main.py."""
+"""The pictures of a run, one function each."""
 
 import os
 
@@ -37,7 +37,7 @@ def _log_axis(axes, values):
 
 
 def _legend(axes):
-    """Beside the last picture, where no line can run under it."""
+    """Puts the legend beside the last picture, where it covers no line."""
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
 
 
@@ -83,7 +83,7 @@ def conv(result, directory):
     _save(figure, os.path.join(directory, "conv.png"), "Convolutions")
 
 
-# What the MoE layer's cost is drawn against, and what is held fixed.
+# The axes of the MoE layer's cost, and the values held fixed.
 MOE_PICTURES = (("experts", "experts", {"rows": 64}), ("top_k", "k", {"rows": 64, "experts": 64}),
                 ("rows", "rows", {"top_k": 2, "experts": 64}))
 

@@ -1,11 +1,11 @@
 #!/bin/sh
-# The benchmark: everything in one run on one machine, as tables, pictures and JSON.
+# Runs all benchmarks on one machine; results are tables, pictures and JSON.
 #
 #   sh tests/bench/run.sh [--quick] [--rounds N] [--out DIR] [--only gemm|conv|moe|http|memory]...
 #
-# Installs what is missing, builds build/bench, and writes DIR/results.md, results.json and *.png (DIR:
-# build/bench/results). Wants an otherwise idle machine, and says so when it has none. What is measured,
-# and against what, is told at the top of each bench_*.py and in results.md.
+# Installs missing packages, builds build/bench, and writes DIR/results.md, results.json and *.png (DIR:
+# build/bench/results). Needs an otherwise idle machine, and warns if it is not. The top of each
+# bench_*.py and results.md say what is measured and compared.
 set -eu
 
 BENCH_PACKAGES="check wrk libdnnl-dev libxsmm-dev python3-numpy python3-torch python3-fastapi python3-uvicorn
@@ -15,7 +15,7 @@ bench=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$bench/../.." && pwd)
 . "$root/deploy/packages.sh"
 export PYTHONDONTWRITEBYTECODE=1
-# One thread per contender: threads are compared nowhere, and a BLAS with its own would escape the clock.
+# One thread per contender: the clock would not see the threads of a BLAS.
 export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 echo "==> packages"
@@ -32,5 +32,5 @@ if ! (cd "$root" && cmake --preset release -B build/bench -DMOED_TESTS=ON -DMOED
 fi
 
 echo "==> measuring"
-# Debian's own Python: it is the one that apt gives PyTorch and the rest.
+# Debian's own Python has the PyTorch and other packages that apt installs.
 PYTHONPATH=$root/clients/python exec /usr/bin/python3 "$bench/main.py" "$@"

@@ -1,5 +1,5 @@
-"""Cases of experts that take so many items of a request and no more. Every batch is of several
-requests: what one of them drops must not depend on the others."""
+"""Cases of experts with a capacity. Every batch has several requests: what one of them drops must not
+depend on the others."""
 
 import numpy as np
 
@@ -28,7 +28,7 @@ def drops(routing):
 
 
 def drops_first_choices(routing):
-    """Also an item's best expert, while the item's second one has room."""
+    """Drops an item's best expert, too, while its second one has room."""
     return any((~gate.placed[:, 0] & gate.placed[:, 1]).any() for gate in routing.values())
 
 
@@ -64,7 +64,7 @@ limited(
     groups={"count": 4, "keep": 2},
     top_k=3,
 )
-# At least `minimum`, which may be more than there are items.
+# At least `minimum`, which may exceed the number of items.
 limited("capacity_minimum", 5, 6, {"factor": 0.5, "minimum": 2}, SIZES, top_k=2)
 limited("capacity_minimum_4", 5, 6, {"factor": 0.01, "minimum": 4}, [3, 30], top_k=1)
 # Never more than a request's items, so that nothing is dropped.
@@ -88,7 +88,7 @@ limited(
 )
 # 0.7 is a little less as float32, and floor(20 * 0.7 / 7) would be 1.
 limited("capacity_factor_0.7", 5, 7, {"factor": 0.7}, [20, 7], top_k=1)
-# Everyone's first choice is expert 1, and the second one expert 3: the order of placing shows.
+# Every item's first choice is expert 1, its second expert 3, so the order of placing shows.
 steered = linear("out", 2, 4, weight=fixed([[0, 0], [0.1, 0], [0, 0], [0, 0.1]]))
 steered["tensors"]["bias"] = fixed([0, 3, -1, 1])
 for k in (1, 2, 3):
@@ -125,7 +125,7 @@ case_2(
     ties=True,
     shows=drops,
 )
-# Gates of their own capacity, each within the experts it chooses among.
+# Each gate has its own capacity, for the experts that it chooses among.
 case_2(
     "capacity_of_several_gates",
     [4],
@@ -147,7 +147,7 @@ case_2(
 
 
 def switch_layer(name, norm, **options):
-    """Switch: what finds no place goes around the experts."""
+    """Switch: dropped items bypass the experts."""
     chooser = gate(
         linear("out", 4, 3, bias=False, weight=times(4.0, weights(3, 4))),
         top_k=1,
@@ -168,7 +168,7 @@ case_2(
     requests=[6, 1, 9],
     shows=drops,
 )
-# GShard: the shared expert serves also what is dropped.
+# GShard: the shared expert also serves dropped items.
 case_2(
     "capacity_with_shared",
     [4],

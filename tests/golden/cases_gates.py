@@ -112,7 +112,7 @@ case(
 
 
 def far_apart(inputs, experts):
-    """Logits of some 10^4: scores of exactly 0 and 1."""
+    """Logits of about 10^4: scores are exactly 0 and 1."""
     apart = times(1e4, weights(experts, inputs))
     return linear("out", inputs, experts, bias=False, weight=apart)
 
@@ -150,7 +150,7 @@ case(
     inputs=lambda random, shape: random.uniform(1.0, 2.0, shape),
     ties=True,
 )
-# Logits beyond float32, clamped to its largest: those of one sign tie.
+# Logits beyond float32 are clamped to its largest: those of one sign tie.
 case(
     "extreme_logits_overflow",
     [2],
@@ -217,7 +217,7 @@ case(
         op("softmax"),
     ),
 )
-# The key is a feature map, and there are layers of several axes behind it.
+# The key is a feature map, followed by layers of several axes.
 case(
     "attentive_key_of_3_axes",
     [2, 4, 4],
@@ -230,7 +230,7 @@ case(
         op("mean", axis=-1),
     ),
 )
-# Memory of a row: mostly hidden vectors and the experts' heads, then mostly the gate's own layers.
+# Memory of a row: mostly hidden vectors and the experts' first layers, then mostly the gate's own layers.
 case(
     "attentive_many_experts",
     [2],
@@ -264,7 +264,7 @@ case(
         linear("out", 7, 1),
     ),
 )
-# Nothing is left to do for the chosen experts.
+# No layers are left for the chosen experts.
 case(
     "attentive_key_is_the_output",
     [4],

@@ -14,7 +14,7 @@ from recipes import (
 
 # --- dense layers ---------------------------------------------------------------------------------
 
-# Sizes around those of vectors and tiles.
+# Sizes near those of vectors and tiles.
 for k, n in ((1, 1), (1, 200), (200, 1), (3, 17), (17, 3), (16, 16), (33, 31), (64, 65), (127, 5)):
     case(f"linear_{k}_to_{n}", [k], linear("fc", k, n), rows=5 + k % 5)
 case("linear_without_bias", [13], linear("fc", 13, 7, bias=False))
@@ -23,7 +23,7 @@ case("linear_rows_of_rank_3", [2, 3, 5], linear("fc", 5, 18, bias=False))
 case("linear_many_rows", [7], linear("fc", 7, 5), rows=41)
 # 400 vectors of 200: more than one group of rows (core/dense/kernel.c).
 case("linear_more_than_a_cache_group", [80, 2], linear("a", 2, 200), linear("b", 200, 3), rows=5)
-# Enough work for a team to share a batch out by rows (core/layers/layer.c).
+# Enough work for a team to share a batch by rows (core/layers/layer.c).
 case(
     "linear_shared_by_rows",
     [24, 3],

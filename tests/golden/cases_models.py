@@ -93,7 +93,7 @@ case(
     [5],
     moe("moe", gate(wide(5, 3), top_k=2), 3, linear("fc", 5, 4), op("sum", axis=0)),
 )
-# More rows for one expert than one task takes when a team is at work (core/moe/experts.c).
+# More rows for one expert than a team's task takes (core/moe/experts.c).
 case(
     "experts_many_rows",
     [5],
@@ -163,7 +163,7 @@ case(
     op("flatten"),
     op("softmax"),
 )
-# Gate and experts with enough work for a team to share out both by rows and by expert.
+# Gate and experts have enough work for a team to share, both by rows and by expert.
 case(
     "moe_shared_by_rows_and_experts",
     [1, 16, 16],
@@ -238,7 +238,7 @@ def by_turns(name):
     return ("BF16", "F32", "F16")[sum(name.encode()) % 3]
 
 
-# An odd number of 16-bit numbers misaligns what follows.
+# An odd number of 16-bit numbers misaligns the next tensor.
 stored(
     "mixed_dtypes",
     [2, 5, 5],

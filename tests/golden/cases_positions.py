@@ -51,7 +51,7 @@ case_2(
     attention("att", 4, 2),
     op("scale", value=0.025),
 )
-# Enough work for a team to share a batch out.
+# Enough work for a team to share a batch.
 case_2(
     "attention_shared_by_rows",
     [40, 16],
@@ -76,7 +76,7 @@ case_2("transpose", [3, 5], op("transpose"), linear("fc", 3, 2))
 case_2("transpose_of_rank_3", [2, 3, 4], op("transpose"))
 case_2("transpose_of_rank_4_twice", [2, 2, 3, 4], op("transpose"), op("tanh"), op("transpose"))
 case_2("transpose_of_one", [1, 5], op("transpose"), linear("fc", 1, 3))
-# In place where they can be, out of place where they must.
+# In place if possible, else out of place.
 case_2(
     "sequence_ops_in_a_row",
     [6, 4],

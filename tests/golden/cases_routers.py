@@ -24,7 +24,7 @@ from recipes import (
 
 
 def routed(name, width, experts, *, logits=None, rows=9, **options):
-    """One MoE layer with this gate over experts of few bytes."""
+    """One MoE layer with this gate and small experts."""
     of_case = {key: options.pop(key) for key in ("inputs", "ties", "shows") if key in options}
     chooser = gate(logits or wide(width, experts), **options)
     layer = moe("moe", chooser, experts, linear("fc", width, 3, bias=False))
@@ -52,11 +52,11 @@ for name, options in (
     ("select_bias", {"p": 2, "top_k": 2, "select_bias": uniform(6)}),
 ):
     routed(f"lp_{name}", 5, 6, normalize="lp", **options)
-# Powers of scores that float32 cannot hold, (0.1)^80; that nothing can.
+# Powers of scores that float32 cannot hold, such as (0.1)^80; and that no format can.
 flat = linear("out", 5, 11, weight=weights(11, 5))
 for p in (80, 1e30):
     routed(f"lp_p_{p:.0e}", 5, 11, logits=flat, normalize="lp", p=p, top_k=5)
-# By p 1 too the sizes of scores are what counts: those of both signs do not cancel.
+# With p 1, too, the magnitudes count: scores of both signs do not cancel.
 routed("lp_none_p_1", 5, 6, normalize="lp", p=1, score="none", top_k=4)
 
 # Every score is 0: shares are equal.
@@ -160,7 +160,7 @@ routed(
 
 
 def mixes(routing):
-    """Of some item the first, of some the second expert has rivals."""
+    """In some items the first expert has rivals, in some the second."""
     return np.all((routing["moe"].weights < 0.99).any(0))
 
 
@@ -177,7 +177,7 @@ sparsemixed("jitter_2", 6, 4, jitter=2)
 sparsemixed("scale", 6, 5, jitter=0.5, scale=0.5)
 sparsemixed("of_2", 6, 2, jitter=0.25)
 sparsemixed("many_experts", 6, 40, jitter=0.3, shows=mixes)
-# Rivals are those of the kept groups alone.
+# Only experts of kept groups are rivals.
 for by in ("top2", "max"):
     sparsemixed(f"groups_{by}", 5, 6, jitter=0.2, groups={"count": 3, "keep": 1, "by": by})
 sparsemixed("groups_keep_2", 5, 9, jitter=0.3, groups={"count": 3, "keep": 2}, shows=mixes)
@@ -272,7 +272,7 @@ block(
 block("dbrx", gate(unbiased(8, 8), normalize="lp", p=2, top_k=4), 8)
 block("phi", gate(unbiased(8, 8), score="sparsemixer", top_k=2, jitter=0.01), 8)
 block("llama_4", gate(unbiased(8, 4), score="sigmoid", top_k=1), 4, shared=shared(*swiglu(8, 5)))
-# Those that format 1 had.
+# Routers that format 1 can express.
 for name, options in (
     ("stochastic", {"normalize": "sum", "top_k": 1}),
     ("raw_logit", {"score": "none", "top_k": 1}),

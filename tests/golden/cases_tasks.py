@@ -1,5 +1,5 @@
-"""Cases of several inputs and outputs, of several gates over one set of experts, and of the systems
-made of them: MMoE, CGC, PLE. And the systems of one gate that are known by a paper."""
+"""Cases of several inputs and outputs, of several gates over one set of experts, and of systems built
+from them: MMoE, CGC, PLE. Also published systems with a single gate."""
 
 from recipes import (
     case,
@@ -23,7 +23,7 @@ from recipes import (
 
 
 def table():
-    """A row of a table: quantities, and categories of which some are several at once."""
+    """A row of a table: quantities and categories, some of which have several values."""
     return [
         source("numeric", [3], preprocess={"mean": [3.6, 0.5, -1], "std": [1.7, 1, 2], "scale": 5}),
         source("occupation", [1], embedding("occupation", 15, 4), categories=15),
@@ -66,7 +66,7 @@ case_of_inputs(
     [source("grid", [2, 3], embedding("grid", 9, 2), categories=9), source("other", [2])],
     linear("fc", 14, 3),
 )
-# Categories that no table looks up are numbers.
+# Categories without an embedding are used as numbers.
 case_of_inputs(
     "inputs_of_categories_as_they_are",
     [source("a", [2], categories=4), source("b", [1], categories=2)],
@@ -100,7 +100,7 @@ case_of_inputs(
 
 
 def towers(names, width):
-    """Every task its own entry of what the gates combined, and its own head."""
+    """Every task has its own entry of the gates' outputs, and its own head."""
     return [
         output(task, op("select", index=i), linear(task, width, i + 1), op("sigmoid"))
         for i, task in enumerate(names)
@@ -114,7 +114,7 @@ def tasks(name, width, gates, experts, *layers, **options):
 
 
 def mild(inputs, experts):
-    """Softmax scores of all experts far enough apart to be told apart."""
+    """Softmax scores of all experts that differ clearly."""
     return linear("out", inputs, experts)
 
 
@@ -215,7 +215,7 @@ tasks(
     ],
     8,
 )
-# What no gate can choose is loaded and never run.
+# An expert that no gate can choose is loaded and never run.
 tasks(
     "cgc_an_expert_of_no_gate",
     5,

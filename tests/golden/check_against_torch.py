@@ -58,7 +58,7 @@ def layer_norm(layer, t, x):
 
 
 def rms_norm(layer, t, x):
-    """torch.nn.functional has none before 2.4; this is its definition there."""
+    """torch.nn.functional has none before 2.4; this is the definition of 2.4."""
     axes = list(range(-t("weight").dim(), 0))
     return x * torch.rsqrt(x.pow(2).mean(axes, keepdim=True) + layer.get("eps", 1e-5)) * t("weight")
 
@@ -163,7 +163,7 @@ def gate_scores(gate, logits):
 
 
 def within_groups(groups, ranking):
-    """DeepSeek: what is outside the best groups is masked."""
+    """DeepSeek: experts outside the best groups are masked."""
     grouped = ranking.view(len(ranking), groups["count"], -1)
     looked_at = 1 if groups.get("by") == "max" else min(2, grouped.shape[2])
     strength = grouped.topk(looked_at, -1).values.sum(-1)
@@ -178,7 +178,7 @@ def check_top_k(gate, logits, bias, routing):
     if "groups" in gate:
         ranking = within_groups(gate["groups"], ranking)
     chosen = to_torch(routing.chosen)
-    # By value: which of several equal scores topk finds is not specified.
+    # Compared by value: topk may find any of several equal scores.
     best = torch.topk(ranking, chosen.shape[1]).values
     compare("selection", torch.gather(ranking, 1, chosen).numpy(), best)
     normalize = gate.get("normalize", "none")

@@ -1,4 +1,4 @@
-"""Writes cases/: a checkpoint, its input, and what the reference makes of it, per case.
+"""Writes cases/: a checkpoint, its input, and the results of the reference, per case.
 
     cases/<case>/config.json, model.safetensors      or model.safetensors.index.json and its shards
                  input.f32                           [rows, input shape]
@@ -45,9 +45,9 @@ from recipes import CASES
 
 CASES_DIRECTORY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "cases")
 
-# Scores nearer than this might be ranked the other way round by float32.
+# Float32 might rank scores closer than this in the other order.
 MIN_GAP = 1e-3
-# A sum of scores of both signs that nearly cancels makes weights of any size, and of any error.
+# If scores of both signs nearly cancel, their sum makes weights of any size, with any error.
 MAX_SHARED_WEIGHT = 10
 MAX_ATTEMPTS = 20000
 
@@ -65,7 +65,7 @@ def to_dtype(values, dtype):
 
 
 def representable(values, dtype):
-    """What dtype keeps of drawn numbers, as float64: exactly what the file will hold."""
+    """Drawn numbers rounded to dtype, as float64: exactly what the file will hold."""
     values = np.asarray(values, np.float32)
     return reference.decode(to_dtype(values, dtype), dtype).reshape(values.shape)
 
@@ -157,7 +157,7 @@ def draw_case(case, attempt):
 
 
 def is_decided(case, config, outputs, routing):
-    """Whether float32 must come to the same choices as float64, and to nearly the same numbers."""
+    """Whether float32 must make the same choices as float64, and give nearly the same numbers."""
     gates = dict(gates_of(config["layers"]))
     for name, gate in routing.items():
         if not np.all((gate.margins > MIN_GAP) | (case.ties & (gate.margins == 0))):
@@ -184,7 +184,7 @@ def gates_of(layers):
 
 
 def write_safetensors(path, tensors, case):
-    """Entries in the order of the model; the data the other way round if the case says so."""
+    """Entries in the order of the model; data in reverse order if the case says so."""
     header = {"__metadata__": case.metadata} if case.metadata else {}
     stored = {name: to_dtype(values, case.dtype(name)) for name, values in tensors.items()}
     order = list(reversed(stored)) if case.reversed_data else list(stored)
@@ -260,7 +260,7 @@ def write_case(directory, case):
 
 
 def check_written(directory, case, config, tensors):
-    """The files hold what was drawn, so what was computed is what they say."""
+    """Checks that the files hold the drawn numbers, from which the results were computed."""
     read_config, read = reference.read_checkpoint(directory)
     assert read_config == json.loads(json.dumps(config)), case.name
     assert sorted(read) == sorted(tensors), case.name

@@ -1,4 +1,4 @@
-"""What cases are written with: layers as in config.json, with recipes for their tensors beside
+"""Building blocks of cases: layers as in config.json, with recipes for their tensors beside
 their options, and `case`, which adds one model to CASES.
 
 A recipe is a function that draws one tensor from a random state; generate.py calls it, once per
@@ -199,7 +199,7 @@ def plain_expert(width, out=None):
 
 
 def wide(inputs, experts):
-    """A gate's linear layer whose logits lie well apart."""
+    """A gate's linear layer whose logits differ clearly."""
     return linear("out", inputs, experts, weight=times(3.0, weights(experts, inputs)))
 
 
@@ -248,8 +248,8 @@ class Case:
     outputs: list = None
     requests: list = None  # rows per request; absent: it does not matter
     config: dict = field(default_factory=dict)  # further keys of config.json
-    ties: bool = False  # equal scores are the point
-    shows: object = None  # what must be so in the drawn case, of its routing by name
+    ties: bool = False  # equal scores are intended
+    shows: object = None  # a check of the drawn case's routing, by name
     dtype: object = lambda name: "F32"  # of the tensor called so
     metadata: dict = None
     shards: int = 1

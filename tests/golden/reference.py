@@ -62,7 +62,7 @@ def read_checkpoint(directory):
 
 
 class Model:
-    """Runs lists of layers; collects what every gate it passes did.
+    """Runs lists of layers; collects the decisions of every gate.
 
     `requests`: how many of the batch's rows belong to each request, in order.
     """
@@ -172,7 +172,7 @@ class Model:
 
 
 def layers_before_key(layer):
-    """Where the gate looks into the experts: after so many of their layers; 0: it does not."""
+    """After how many of the experts' layers the gate reads their outputs; 0: it does not."""
     gate = layer.get("gate", {})
     if gate.get("kind") != "attentive":
         return 0
@@ -188,7 +188,7 @@ def preprocess(options, x):
 
 
 def join(model, entries, inputs):
-    """One input as it is; several flattened, side by side."""
+    """One input unchanged; several flattened and concatenated."""
     joined = []
     for entry, values in zip(entries, inputs, strict=True):
         x = values.astype(np.float64).reshape([-1] + entry["shape"])

@@ -1,4 +1,4 @@
-"""The gate of core/CHECKPOINT.md: from logits to experts and weights; see reference.py.
+"""The gate of core/CHECKPOINT.md: from logits to experts and weights.
 
     routing = route(gate, logits, bias, scale, members, requests)
     y = combine(routing, results)
@@ -19,13 +19,13 @@ FLT_MAX = float(np.finfo(np.float32).max)
 
 @dataclass
 class Routing:
-    """What one gate did with a batch; the engine's `struct moed_routing` in numpy."""
+    """One gate's decisions for a batch; the engine's `struct moed_routing` in numpy."""
 
     chosen: np.ndarray  # [items, k] best first, counted among the gate's own experts
     placed: np.ndarray  # [items, k] whether the chosen expert had room
     weights: np.ndarray  # [items, k] combine weights; 0 where dropped
     probability: np.ndarray  # [items, E] the gate's distribution before selection
-    margins: np.ndarray  # [items, any] how far apart was what decided; 0 for a tie
+    margins: np.ndarray  # [items, any] differences that decided; 0 for a tie
     members: np.ndarray  # [E] the layer's index of each expert
 
     @property
@@ -65,20 +65,20 @@ class Routing:
 
 
 def share_out(scores, p=None):
-    """Divided by their sum, or p-norm; equal shares where every score has vanished."""
+    """Divided by their sum, or p-norm; equal shares if all scores are 0."""
     total = scores.sum(-1, keepdims=True) if p is None else norm(scores, p)
     return np.where(total == 0, 1.0 / scores.shape[-1], scores / np.where(total == 0, 1.0, total))
 
 
 def norm(scores, p):
-    """(sum |s|^p)^(1/p), of what is left when the largest is divided out: 0.5^2000 is 0."""
+    """(sum |s|^p)^(1/p), scaled by the largest first: 0.5^2000 is 0."""
     largest = np.abs(scores).max(-1, keepdims=True)
     parts = np.abs(scores) / np.where(largest == 0, 1.0, largest)
     return largest * (parts**p).sum(-1, keepdims=True) ** (1.0 / p)
 
 
 def score(gate, logits):
-    """What experts are ranked by, and p, the gate's distribution over all of them."""
+    """The scores that rank experts, and p, the gate's distribution over all of them."""
     kind = gate.get("score", "softmax")
     if kind == "sigmoid":
         return sigmoid(logits), share_out(sigmoid(logits))
@@ -103,7 +103,7 @@ def limit_to_groups(groups, ranking):
     strongest = -np.sort(-grouped, axis=2)
     looked_at = 2 if groups.get("by", "top2") == "top2" else 1
     kept, margins = best(strongest[:, :, :looked_at].sum(2), groups["keep"])
-    # Which groups are kept matters, and not their order.
+    # Only which groups are kept matters, not their order.
     inside = np.zeros(grouped.shape[:2], bool)
     np.put_along_axis(inside, kept, True, 1)
     limited = np.where(inside[:, :, None], grouped, -np.inf).reshape(ranking.shape)
@@ -127,7 +127,7 @@ def top_k(gate, logits, bias):
 
 
 def sparsemixer(gate, logits):
-    """Twice: the best of what is left, weighted among those not far below it."""
+    """Twice: takes the best remaining expert, weighted among those not far below it."""
     threshold = 2 * gate.get("jitter", 0.01)
     left = np.ones(logits.shape, bool)
     chosen, weights, margins = [], [], []
@@ -154,7 +154,7 @@ def sparsemixer(gate, logits):
 
 
 def places(capacity, items, experts):
-    """How many of a request's items one expert takes."""
+    """How many items of a request one expert takes."""
     share = math.floor(items * capacity["factor"] / experts)
     return max(capacity.get("minimum", 1), min(items, share))
 

@@ -1,4 +1,4 @@
-"""The ops of core/CHECKPOINT.md without the MoE layer, one small function each; see reference.py.
+"""The ops of core/CHECKPOINT.md without the MoE layer, one small function each.
 
     op(layer, tensor, x): `layer` is its entry in config.json, tensor("weight") one of its tensors
     or None, x is [rows, ...] in float64.
@@ -44,7 +44,7 @@ def conv2d(layer, tensor, x):
 
 
 def conv1d(layer, tensor, x):
-    """A conv2d over the columns of an image one line high, padded at its two ends only."""
+    """A conv2d over an image one line high, padded only at its two ends."""
     x = np.pad(x, ((0, 0), (0, 0), padding_of(layer, tensor("weight").shape[2])))
     flat = {"weight": tensor("weight")[:, :, None], "bias": tensor("bias")}
     return conv2d({**layer, "padding": 0}, flat.get, x[:, :, None])[:, :, 0]

@@ -1,4 +1,4 @@
-"""Batching: rows of many clients are computed together, and nobody can tell from the answers: same row, same bits."""
+"""Batching: rows of many clients are computed together, and answers do not depend on it: same row, same bits."""
 
 import os
 import threading
@@ -20,7 +20,7 @@ class BatchingCase(ServerCase):
 
 
 class ConcurrentTest(BatchingCase):
-    """A model slow enough to be computed off the loop, by a team, while requests gather."""
+    """A model slow enough for the compute thread and its team, while requests gather."""
 
     options = {"threads": 2, "max_batch_rows": 16}
     width, clients, requests = 512, 8, 12

@@ -1,4 +1,4 @@
-"""What a server says of itself and of its models: health, metadata, configuration, lists."""
+"""Documents about the server and its models: health, metadata, configuration, lists."""
 
 import os
 import unittest
@@ -59,7 +59,7 @@ class MetadataTest(DocumentsCase):
         self.assertEqual(self.get("/v2/models/tiny/versions/2")["versions"], ["2"])
 
     def test_config(self):
-        """What load generators read before they start."""
+        """Load generators read this before they start."""
         config = self.get("/v2/models/tiny/config")
         self.assertEqual(config["name"], "tiny")
         self.assertEqual(config["max_batch_size"], 100)

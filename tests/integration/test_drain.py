@@ -1,4 +1,4 @@
-"""SIGTERM: whatever was accepted is answered, readiness fails first, the status is 0, the port is free at once."""
+"""SIGTERM: accepted requests are answered, readiness fails first, the status is 0, the port is free at once."""
 
 import json
 import os
@@ -17,7 +17,7 @@ SLOW_REQUEST = request_bytes("POST", "/v1/models/slow:predict", json.dumps({"ins
 
 
 class DrainCase(ServerCase):
-    # Instrumented arithmetic is a hundred times slower.
+    # Arithmetic under sanitizers is a hundred times slower.
     options = {"drain_timeout_ms": 120000}
 
     @staticmethod
@@ -116,7 +116,7 @@ class InFlightTest(DrainCase):
 
 
 class BacklogTest(DrainCase):
-    """Clients that the kernel has let in count as accepted, even if they find every connection in use."""
+    """Connections that the kernel has accepted count as accepted, even if all of the server's are in use."""
 
     options = {**DrainCase.options, "max_connections": 20}
 
@@ -141,11 +141,11 @@ class BacklogTest(DrainCase):
 
 class ReadinessTest(DrainCase):
     def test_readiness_fails_first_while_requests_are_served(self):
-        """Told on a busy machine only when the delay is long."""
+        """On a busy machine only a long delay shows it."""
         for delay_seconds in (1, 5, 60):
             if self.told_within(delay_seconds):
                 return
-        self.fail("too slow to tell anything")
+        self.fail("too slow to see readiness fail")
 
     def told_within(self, delay_seconds):
         server = self.start(drain_delay_ms=delay_seconds * 1000)
@@ -169,13 +169,13 @@ class ReadinessTest(DrainCase):
             pass
         for path, status in (("/v2/health/ready", 503), ("/v2/models/tiny/ready", 503), ("/v2/health/live", 200)):
             self.assertEqual(client.get(path).status, status, path)
-        # New connections too: that is what the delay is for.
+        # New connections too: this is the purpose of the delay.
         with Client(server.port) as newcomer:
             self.assertEqual(newcomer.predict("tiny", [[1, 2, 3, 4]]).status, 200)
 
 
 class TimeoutTest(DrainCase):
-    """Only a request that has arrived can be lost: whatever slow clients do, the status is 0."""
+    """Only a complete request can be lost: whatever slow clients do, the status is 0."""
 
     options = {"drain_timeout_ms": 2000}
 

@@ -1,4 +1,4 @@
-"""Requests the server must refuse: the right status, and a message that says what, where and what was expected."""
+"""Requests that the server must refuse, with the right status and a message: what, where, what was expected."""
 
 import json
 import os
@@ -24,7 +24,7 @@ class ErrorsCase(ServerCase):
         return self.client.infer("tiny", request, tensors)
 
     def tearDown(self):
-        """Whatever was refused, the next request is served."""
+        """After any refusal the next request is served."""
         self.assertEqual(self.client.predict("tiny", ROW.tolist()).status, 200)
 
 

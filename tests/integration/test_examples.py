@@ -1,4 +1,4 @@
-"""The requests that the README shows are answered as it says."""
+"""The requests in the README get the answers that it shows."""
 
 import os
 import unittest

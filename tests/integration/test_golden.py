@@ -1,4 +1,4 @@
-"""Every golden case served: what a client is told equals the float64 reference, outputs, routing and statistics.
+"""Serves every golden case: outputs, routing and statistics equal the float64 reference.
 
 The unit tests compare the engine with these cases; this is the rest of the way: inputs by name, rows of several
 requests, each gate's routing, the sums behind the statistics.
@@ -15,11 +15,11 @@ import numpy as np
 from support.server import ROOT, ServerCase
 
 CASES = os.path.join(ROOT, "tests", "golden", "cases")
-TOLERANCE = {"rtol": 2e-3, "atol": 2e-4}  # the unit tests are strict; this one tells tensors apart
+TOLERANCE = {"rtol": 2e-3, "atol": 2e-4}  # the unit tests are strict; this only detects wrong tensors
 
 
 def model_name(case):
-    """A case's name as models may be called."""
+    """A valid model name for a case."""
     return re.sub(r"[^A-Za-z0-9_.-]", "_", case)
 
 
@@ -72,7 +72,7 @@ class GoldenTest(ServerCase):
                     shutil.copy(os.path.join(CASES, name, file), os.path.join(to, file))
 
     def ask(self, case, first, rows, binary):
-        """The arrays that the server gives for these rows, all outputs and each gate's routing."""
+        """The server's arrays for these rows: all outputs and each gate's routing."""
         inputs, tensors = [], b""
         for name, values in case.inputs.items():
             part = np.ascontiguousarray(values[first:first + rows])
@@ -166,7 +166,7 @@ class CategoriesTest(ServerCase):
 
 
 class CapacityTest(ServerCase):
-    """A request to a model whose experts have a capacity is computed whole, whatever else is in the batch."""
+    """A request to a model whose experts have a capacity is computed as a whole, whatever else is in the batch."""
 
     options = {"max_batch_rows": 32}
 

@@ -1,4 +1,4 @@
-"""HTTP itself: what clients get wrong, do slowly, or do to harm. Whatever happens, the next client is served."""
+"""HTTP: mistakes, slow clients and hostile ones. Whatever happens, the next client is served."""
 
 import json
 import os
@@ -130,7 +130,7 @@ class RefusedTest(HttpCase):
         self.refuse(self.head("Host: x", "Transfer-Encoding: chunked") + chunk * 6 + b"0\r\n\r\n", 413)
 
     def test_two_readings_of_where_a_request_ends(self):
-        """Behind a proxy that reads it the other way, the rest would be somebody else's request."""
+        """If a proxy in front read it differently, the rest would be another client's request."""
         for lines in (("Content-Length: 4", "Content-Length: 40"), ("Content-Length: 4", "Content-Length: 4"),
                       ("Content-Length: 4", "Transfer-Encoding: chunked"), ("Transfer-Encoding: chunked, identity",),
                       ("Transfer-Encoding: chunked", "Transfer-Encoding: identity"), ("Content-Length: +4",),
@@ -181,7 +181,7 @@ class SlowTest(HttpCase):
         self.assert_timeout(connection, began, 0.6)
 
     def test_body_byte_by_byte(self):
-        """Never idle, never done: a timeout of inactivity would wait for ever."""
+        """Never idle and never done: an idle timeout would wait for ever."""
         connection, began = self.connect(), time.monotonic()
         head = request_bytes("POST", PREDICT, b"", {"Content-Length": 1000})
         connection.send(head)
@@ -218,7 +218,7 @@ class SlowTest(HttpCase):
         self.assertGreater(time.monotonic() - began, 1)
 
     def test_client_that_does_not_read(self):
-        """Megabytes of answers for a client that takes none must not hold anybody up."""
+        """Megabytes of answers for a client that reads none must not delay others."""
         connection = self.connect(receive_buffer=4096)
         rows = json.dumps({"instances": [[1, 2, 3, 4]] * 1000, "routing": True}).encode()
         connection.socket.settimeout(0.5)
@@ -300,7 +300,7 @@ class ManyConnectionsTest(HttpCase):
 
 
 class ConnectionLimitTest(HttpCase):
-    """The limit is the process's, however many loops share it and whichever of them gets a connection."""
+    """The limit is for the process, however many loops share it and whichever accepts a connection."""
 
     options = {"max_connections": 8, "loops": 1}
 

@@ -1,4 +1,4 @@
-"""Requests that are made to harm: to hold a connection, leak memory, lose an answer or be read in two ways."""
+"""Hostile requests: they try to hold a connection, leak memory, lose an answer or be read in two ways."""
 
 import json
 import os
@@ -33,7 +33,7 @@ class HostileCase(ServerCase):
         self.assertLess(time.monotonic() - began, 60)
 
     def assert_only_answer(self, data, status, *words):
-        """One JSON error, and nothing else that could be another request's answer."""
+        """One JSON error, and nothing that could be the answer to another request."""
         connection = self.connect()
         connection.send(data)
         answer = connection.answer()
@@ -48,7 +48,7 @@ class HostileCase(ServerCase):
 
 
 class HeldConnectionsTest(HostileCase):
-    """A chunk-size line without an end once took a connection's place for ever, and half a core until then."""
+    """An endless chunk-size line once occupied a connection for ever, and half a core."""
 
     options = {"max_connections": 256, "loops": 1}
     endless = CHUNKED + b"5;" + b"a" * 40000
@@ -86,7 +86,7 @@ class HeldConnectionsTest(HostileCase):
 
 
 class MemoryTest(HostileCase):
-    """A target with more parameters than fitted beside it once leaked itself."""
+    """A target with too many parameters once leaked."""
 
     options = {"loops": 1, "env": {"ASAN_OPTIONS": "quarantine_size_mb=1"}}
 
@@ -106,7 +106,7 @@ class MemoryTest(HostileCase):
 
 
 class HeaderSizeTest(HostileCase):
-    """A header that left too little room for the answer's was computed and then not answered."""
+    """If a header left too little memory for that of the answer, a request was once computed but not answered."""
 
     def test_every_size_is_answered(self):
         frame = len(self.header(0))
@@ -133,7 +133,7 @@ class HeaderSizeTest(HostileCase):
 
 
 class TwoReadingsTest(HostileCase):
-    """Behind a proxy that reads it the other way, a part of one request would be another."""
+    """If a proxy in front read it differently, part of one request would be another."""
 
     def test_chunks(self):
         for body in (b"1e;\n a\r\n" + LIVE, b"1\n" + LIVE, b"1\r\nab\r\n" + LIVE, b"1\r\na\n" + LIVE, b"\r\n" + LIVE,
@@ -163,7 +163,7 @@ class TwoReadingsTest(HostileCase):
 
 
 class OneReadingTest(HostileCase):
-    """What looks odd and is plain."""
+    """Unusual requests that are valid."""
 
     def test_white_space_around_values(self):
         for fields in (b"Content-Length: \t%d \r\n" % len(BODY), b"Content-Length:%d\t\r\n" % len(BODY)):

@@ -1,4 +1,4 @@
-"""Several event loops on one port: every connection is served, and statistics are those of all loops together."""
+"""Several event loops on one port: every connection is served, and statistics cover all loops."""
 
 import threading
 import time
@@ -36,7 +36,7 @@ class LoopsTest(ServerCase):
         return sum(float(line.rsplit(" ", 1)[1]) for line in page.splitlines() if line.startswith(name + "{"))
 
     def await_metric(self, name, value):
-        """A request is counted when its answer has left, which another loop may be asked before it has happened."""
+        """A request is counted once its answer is sent: another loop may be asked before that."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while self.metric(name) != value and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -48,7 +48,7 @@ class LoopsTest(ServerCase):
         threads = [threading.Thread(target=self.client_thread, args=(seed, failures)) for seed in range(CLIENTS)]
         for thread in threads:
             thread.start()
-        for _ in range(10):  # looking while they count
+        for _ in range(10):  # read while loops count
             self.client.get("/metrics")
             self.client.get("/v2/models/tiny/routing")
         for thread in threads:

@@ -1,4 +1,4 @@
-"""/metrics: a page every scraper accepts, whose figures add up."""
+"""/metrics: every scraper accepts the page, and its figures add up."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""More than can be computed: a bounded queue, deadlines, clients that give up. Models here are slow on purpose."""
+"""Overload: a bounded queue, deadlines, clients that give up. The models are slow on purpose."""
 
 import json
 import os

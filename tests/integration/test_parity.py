@@ -34,7 +34,7 @@ TOLERANCE = 1e-5
 STATISTICS_TOLERANCE = 1e-4
 ROWS_PER_REQUEST = 500
 RANDOM_ROWS = 200
-# Two scores that are nearer than float32 can tell may change places between two correct implementations.
+# Two scores closer than float32 resolves may swap between two correct implementations.
 TIE = 1e-5
 DATATYPES = {"uint8": "UINT8", "int64": "INT64", "float32": "FP32"}
 
@@ -77,9 +77,9 @@ def write_untrained(directory):
     with torch.no_grad():
         for name, model in models.items():
             for part, weight in model.named_parameters():
-                if not weight.any():  # the router's begin at zero: a tie of all experts
+                if not weight.any():  # those of the router start at zero: all experts tie
                     weight.normal_(0, 0.02)
-                if part.endswith("out.weight"):  # else all answers are nearly the same
+                if part.endswith("out.weight"):  # otherwise all answers are nearly equal
                     weight.mul_(len(weight))
             model.train()(images)
             export(model, torch.zeros(1, 3, 32, 32), os.path.join(directory, name), input_name="image",
@@ -162,7 +162,7 @@ class Parity(ServerCase):
     def check_routing(self, served, name, routing):
         experts, expected = served[f"routing.{name}.experts"], routing.experts.numpy()
         np.testing.assert_allclose(served[f"routing.{name}.weights"], routing.weights.numpy(), atol=TOLERANCE)
-        # Where the choice differs, the gate could not tell the two experts apart.
+        # If the choice differs, the gate could not distinguish the two experts.
         rows, places = (experts != expected).nonzero()
         p = routing.probabilities.numpy()
         np.testing.assert_allclose(p[rows, experts[rows, places]], p[rows, expected[rows, places]], atol=TIE)
@@ -175,7 +175,7 @@ class Parity(ServerCase):
         self.assertLessEqual(abs(layer["gate_entropy_bits"] - metrics.gate_entropy_bits(p)), STATISTICS_TOLERANCE)
 
     def check_information(self, experts, classes, expected_experts, expected_classes):
-        """I(E;Y) of the first choice and the class that is answered."""
+        """I(E;Y) of the first choice and the predicted class."""
         sizes = int(max(experts.max(), expected_experts.max())) + 1, int(max(classes.max(), expected_classes.max())) + 1
         served = metrics.mutual_information_bits(experts, classes, *sizes)
         expected = metrics.mutual_information_bits(expected_experts, expected_classes, *sizes)
@@ -201,7 +201,7 @@ class ShippedTest(Parity):
         self.check("adult-mmoe", census)
 
     def test_clusters(self):
-        """Paper 2's dispatch entropy as well, from the routing that each row's answer tells."""
+        """Paper 2's dispatch entropy as well, from the routing in each row's answer."""
         served = self.check("clusters", patches)
         rows = clusters.data_of("s1")["test"]
         table = np.zeros((4, 8))
@@ -227,7 +227,7 @@ class EightBitTest(Parity):
     def check(self, model, data):
         inputs, labels = data()
         served, answers, routing, difference = self.both(model, inputs)
-        self.assertGreater(difference, self.SUSPICIOUS)  # else nothing was rounded
+        self.assertGreater(difference, self.SUSPICIOUS)  # otherwise nothing was rounded
         first = next(iter(answers))
         accuracy = (served[first].argmax(axis=1) == labels).mean()
         expected = (answers[first].numpy().argmax(axis=1) == labels).mean()

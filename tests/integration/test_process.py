@@ -1,4 +1,4 @@
-"""The server as a process: its log's reader, its descriptors, its signals, its limits."""
+"""The server as a process: the reader of its log, descriptors, signals, limits."""
 
 import contextlib
 import os
@@ -44,7 +44,7 @@ class ProcessCase(unittest.TestCase):
         Tiny().write(os.path.join(self.directory, "tiny"))
 
     def start(self, *flags, listening=LISTENING, **settings):
-        """A server whose standard error is a pipe of the smallest size, unread from now on."""
+        """A server whose standard error is a pipe of the smallest size that nobody reads any more."""
         reader, writer = os.pipe()
         self.addCleanup(os.close, reader)
         process = subprocess.Popen([BINARY, "serve", "--models", self.directory, "--port", "0", *flags],
@@ -70,7 +70,7 @@ class ProcessCase(unittest.TestCase):
 
 
 class LogTest(ProcessCase):
-    # More lines than the pipe (64 KiB) and the server's own buffer (1 MiB) hold.
+    # More lines than the pipe (64 KiB) and the server's buffer (1 MiB) hold.
     path = "/v2/" + "x" * 500
     requests = 4000
 

@@ -1,4 +1,4 @@
-"""The command line: what refuses to start says why and what to do; what can be asked without a server is answered."""
+"""The command line: a refusal to start says why and what to do; questions that need no server are answered."""
 
 import json
 import os
@@ -38,7 +38,7 @@ class StartupCase(unittest.TestCase):
         return self.path(name)
 
     def refuse(self, status, words, *arguments, env=None):
-        """The command ends with this status and one message on standard error that holds all the words."""
+        """The command ends with this status and one message on standard error that contains all the words."""
         ended = run(*arguments, env=env)
         self.assertEqual(ended.returncode, status, ended.stderr)
         for word in words:

@@ -52,7 +52,7 @@ class PredictTest(ServerCase):
 
 
 class ShippedModelsTest(ServerCase):
-    """What the README shows: also against a server that runs already."""
+    """The examples of the README, also against a running server."""
 
     def test_an_image_and_who_saw_it(self):
         images, labels = test_set()

@@ -1,4 +1,4 @@
-"""Starts the server, loads it, sends SIGTERM at a random moment, again and again: no accepted request may be lost.
+"""Repeatedly starts the server under load and sends SIGTERM at a random moment: no accepted request may be lost.
 
     python3 tests/soak/drain.py [--rounds 50]
 
@@ -27,9 +27,9 @@ DRAIN_TIMEOUT_MS = 4000
 
 
 def one_round(models):
-    """How many requests were answered; an exception when one was lost or the server did not stop as it should."""
+    """Returns how many requests were answered; an exception if one was lost or the server did not stop properly."""
     with Server(models, drain_timeout_ms=DRAIN_TIMEOUT_MS) as server, contextlib.ExitStack() as slow:
-        for data in (b"", REQUEST[:10], REQUEST[:40], REQUEST[:-1]):  # who never finishes loses nobody's request
+        for data in (b"", REQUEST[:10], REQUEST[:40], REQUEST[:-1]):  # an unfinished request is not lost
             slow.enter_context(Connection(server.port)).send(data)
         clients = (ask_until_told_to_leave, ask_on_new_connections)
         load = Background(CLIENTS, lambda number: clients[number % 2](server.port))

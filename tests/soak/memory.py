@@ -1,4 +1,4 @@
-"""Memory stays flat: hundreds of thousands of requests of every kind, good, bad and broken off.
+"""Memory stays flat over hundreds of thousands of requests: valid, invalid and cut off.
 
     python3 tests/soak/memory.py [--requests 200000]
 
@@ -34,7 +34,7 @@ def json_body(rows):
 
 
 def binary_request(rows):
-    """For the model that is computed off the loop."""
+    """A request for the model that runs on the compute thread."""
     data = np.ones((rows, WIDTH), "<f4").tobytes()
     head = json.dumps({"inputs": [{"name": "x", "shape": [rows, WIDTH], "datatype": "FP32",
                                    "parameters": {"binary_data_size": len(data)}}],
@@ -43,7 +43,7 @@ def binary_request(rows):
 
 
 PREDICT = "/v1/models/tiny:predict"
-# What is sent, the status it gets, how often among a hundred.
+# Request, expected status, how many of a hundred.
 MIX = [
     (request_bytes("POST", PREDICT, json_body(1)), 200, 40),
     (request_bytes("POST", PREDICT, json_body(50)), 200, 10),
@@ -69,7 +69,7 @@ def resident_kb(process):
 
 
 def client(port, requests, seed, progress):
-    """Sends so many requests of the mix, breaking some connections off."""
+    """Sends `count` requests of the mix and cuts some connections off."""
     chance, connection = random.Random(seed), Connection(port)
     for _ in range(requests):
         (data, status, _), = chance.choices(MIX, [weight for _, _, weight in MIX])
@@ -99,7 +99,7 @@ class Progress:
 
 
 def sample(server, load, progress):
-    """[(requests done, resident KB)] as long as the load lasts."""
+    """[(requests done, resident KB)] while the load lasts."""
     samples = []
     while load.is_running():
         samples.append((progress.done, resident_kb(server.process)))
@@ -108,7 +108,7 @@ def sample(server, load, progress):
 
 
 def report(samples, total, seconds):
-    """Prints the curve; whether it is flat."""
+    """Prints the curve and returns whether it is flat."""
     step = max(1, len(samples) // 10)
     for done, kilobytes in samples[::step]:
         print(f"{done:>9} requests {kilobytes:>8} KB")

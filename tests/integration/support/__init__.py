@@ -1,1 +1,1 @@
-"""What the integration tests share: the server under test, HTTP by hand, models with known answers."""
+"""Shared by the integration tests: the server under test, HTTP by hand, models with known answers."""

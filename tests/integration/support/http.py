@@ -1,4 +1,4 @@
-"""HTTP by hand, so that tests may send what no client library would, and see every byte of the answer."""
+"""HTTP by hand: tests can send what no client library would, and see every byte of the answer."""
 
 import json
 import select
@@ -10,7 +10,7 @@ PATIENCE_SECONDS = 300
 
 
 class Closed(Exception):
-    """The server closed the connection; `received` is what came of the answer before."""
+    """The server closed the connection; `received` is the part of the answer that came before."""
 
     def __init__(self, received):
         super().__init__(f"connection closed after {received!r}")
@@ -56,7 +56,7 @@ class Connection:
         self.socket.close()
 
     def reset(self):
-        """Closes without a goodbye, as a crashed client does."""
+        """Resets the connection, as a crashed client does."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         self.socket.close()
 
@@ -85,7 +85,7 @@ class Connection:
         return self.answer(method)
 
     def answer(self, method="GET"):
-        """The next answer, informational ones left out."""
+        """The next answer, without informational ones."""
         while True:
             head = self._read_until(b"\r\n\r\n").decode("latin-1")
             status_line, *lines = head[:-4].split("\r\n")
@@ -120,7 +120,7 @@ class Connection:
 
 
 class Client:
-    """A client as most are: keeps a connection, opens another when the server has closed it."""
+    """A typical client: keeps a connection, and opens another if the server has closed it."""
 
     def __init__(self, port, timeout=PATIENCE_SECONDS):
         self._port, self._timeout, self._connection = port, timeout, None
@@ -149,12 +149,12 @@ class Client:
         return self.request("GET", path, b"", headers)
 
     def post(self, path, body, headers=None):
-        """`body` is bytes, or anything JSON can say."""
+        """`body` is bytes, or a value to send as JSON."""
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         return self.request("POST", path, content, headers)
 
     def infer(self, model, request, tensors=b"", version=None):
-        """POST of an Open Inference Protocol request, with binary tensors when there are any."""
+        """POST of an Open Inference Protocol request, with binary tensors, if any."""
         content = json.dumps(request).encode()
         headers = {"Inference-Header-Content-Length": len(content)} if tensors else {}
         return self.request("POST", f"{model_path('v2', model, version)}/infer", content + tensors, headers)

@@ -1,4 +1,4 @@
-"""Clients that keep a server busy until it stops, and tell what became of every request."""
+"""Clients that keep a server busy until it stops, and report the outcome of every request."""
 
 import json
 
@@ -8,8 +8,8 @@ REQUEST = request_bytes("POST", "/v1/models/tiny:predict", json.dumps({"instance
 
 
 def ask_until_told_to_leave(port):
-    """Asks on one connection until an answer says that it closes. How many were answered; a request that was not is
-    an exception."""
+    """Sends requests on one connection until an answer closes it. Returns how many were answered; a lost one is an
+    exception."""
     with Connection(port) as connection:
         answered = 0
         while True:
@@ -22,13 +22,13 @@ def ask_until_told_to_leave(port):
 
 
 def ask_on_new_connections(port):
-    """Asks once on each connection until there is nobody to connect to."""
+    """Sends one request on each connection until nobody accepts any more."""
     answered = 0
     while True:
         try:
             connection = Connection(port)
         except (ConnectionRefusedError, ConnectionResetError):
-            # Reset: the port was closed between our greeting and its answer; nothing was asked yet.
+            # Reset: the port was closed during the handshake, before any request was sent.
             return answered
         with connection:
             connection.send(REQUEST)

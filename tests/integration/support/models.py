@@ -23,7 +23,7 @@ def write_checkpoint(directory, config, tensors):
 
 
 def random_tensor(seed, *shape):
-    """Values of a size that keeps a layer's output near its input's."""
+    """Values that keep a layer's output about as large as its input."""
     return np.random.default_rng(seed).normal(0, 1 / np.sqrt(shape[-1]), shape).astype(np.float32)
 
 
@@ -62,7 +62,7 @@ class LinearMoe:
 
 
 class Tiny:
-    """Input x [4], one MoE layer, output y [2]: computed where it is read, without batching or threads."""
+    """Input x [4], one MoE layer, output y [2]: computed on the loop, without batching or threads."""
 
     name, inputs, outputs = "tiny", 4, 2
 
@@ -90,7 +90,7 @@ class TwoLayers:
                          {**self.first.tensors(), **self.second.tensors()})
 
     def forward(self, rows):
-        """(output, what the first layer did, what the second did)."""
+        """(output, decisions of the first layer, decisions of the second)."""
         first = self.first.forward(rows)
         second = self.second.forward(np.maximum(first[0], 0))
         return second[0], first, second

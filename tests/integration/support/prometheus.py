@@ -1,4 +1,4 @@
-"""A strict reader of the Prometheus text format 0.0.4: what a scraper may complain about is an error here."""
+"""A strict reader of the Prometheus text format 0.0.4: whatever a scraper may reject is an error here."""
 
 import re
 
@@ -56,7 +56,7 @@ class Metrics:
         assert kind != "counter" or samples[key] >= 0, "a negative counter"
 
     def value(self, name, **labels):
-        """The one sample of this name with exactly these labels; 0 when there is none."""
+        """The one sample of this name with exactly these labels; 0 if there is none."""
         family = self._family(name)
         return family[1].get((name, frozenset(labels.items())), 0.0)
 
@@ -89,7 +89,7 @@ def read_labels(text):
 
 
 def check_histograms(name, samples):
-    """Buckets rise to +Inf, which is the count."""
+    """Buckets never fall, and +Inf equals the count."""
     histograms = {}
     for (sample, labels), value in samples.items():
         rest = frozenset(pair for pair in labels if pair[0] != "le")

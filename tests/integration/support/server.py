@@ -1,12 +1,12 @@
-"""The server under test: the real binary on a free port, and what every stop of it must look like.
+"""The server under test: the real binary on a free port, and the checks of every stop.
 
     MOED_BINARY      the binary to test (default build/release/moed)
     MOED_TEST_LOOPS  event loops of the servers (default 1)
     MOED_TEST_KERNEL the kernel that they multiply with (default: the best one of this machine)
-    MOED_SERVER_URL  test a server that runs already, for instance under gdb; tests that need options or models of
+    MOED_SERVER_URL  test a running server, for instance under gdb; tests that need options or models of
                      their own are skipped, and so are the checks of how it stops
 
-A stop is part of every test: SIGTERM, exit status 0, and no word from a sanitizer or a leak checker.
+Every test ends with a stop: SIGTERM, exit status 0, and no report from a sanitizer or a leak checker.
 """
 
 import os
@@ -24,14 +24,14 @@ SHIPPED_MODELS = os.path.join(ROOT, "deploy", "models")
 BINARY = os.path.abspath(os.environ.get("MOED_BINARY", os.path.join(ROOT, "build", "release", "moed")))
 RUNNING_URL = os.environ.get("MOED_SERVER_URL")
 
-# Sanitized builds load and stop slowly on a busy machine; a server that hangs is told apart from one that is slow.
+# Long enough for sanitized builds on a busy machine: these limits only detect a server that hangs.
 START_SECONDS, STOP_SECONDS = 300, 300
 SANITIZER_WORDS = re.compile(r"AddressSanitizer|LeakSanitizer|ThreadSanitizer|runtime error:|Assertion")
 LISTENING = re.compile(r"^listening on (http://\S+:(\d+))$", re.MULTILINE)
 
 
 def environment(extra=None):
-    """The environment of a binary under test: no MOED_ settings of the machine's, sanitizers that end the process."""
+    """The environment of a binary under test: without the machine's MOED_ settings; sanitizers end the process."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MOED_")}
     if os.environ.get("MOED_TEST_KERNEL"):
         clean["MOED_KERNEL"] = os.environ["MOED_TEST_KERNEL"]
@@ -74,7 +74,7 @@ class Server:
         raise AssertionError(f"the server is not up after {START_SECONDS} s:\n{self.log()}")
 
     def log(self):
-        """Everything it has written so far."""
+        """All output so far."""
         return os.pread(self._log.fileno(), 1 << 26, 0).decode(errors="replace")
 
     def signal(self, number=signal.SIGTERM):
@@ -88,7 +88,7 @@ class Server:
             raise AssertionError(f"the server has not stopped after {timeout} s:\n{self.log()}") from None
 
     def stop(self):
-        """SIGTERM, and the verdict: AssertionError unless it ended as a server should."""
+        """Sends SIGTERM; AssertionError unless the server ends as it should."""
         try:
             if self.process.poll() is not None:
                 raise AssertionError(f"the server died, status {self.process.returncode}:\n{self.log()}")
@@ -103,7 +103,7 @@ class Server:
             raise AssertionError(f"the server stopped with status {status} and wrote:\n{log[-20000:]}")
 
     def kill(self):
-        """Leaves nothing behind, whatever happened before."""
+        """Ends the process, whatever happened before."""
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
@@ -117,7 +117,7 @@ class Server:
 
 
 class RunningServer:
-    """A server somebody else started and will stop."""
+    """A server that someone else started and will stop."""
 
     def __init__(self):
         self.url = RUNNING_URL
@@ -163,7 +163,7 @@ class ServerCase(unittest.TestCase):
         return client
 
     def assert_error(self, answer, status, *words):
-        """A JSON error that says what is wrong."""
+        """Expects a JSON error whose message contains all the words."""
         self.assertEqual(answer.status, status, answer.body)
         self.assertEqual(answer.headers["content-type"], "application/json")
         self.assertEqual(list(answer.json), ["error"])

@@ -1,4 +1,4 @@
-"""Clients at the same time."""
+"""Concurrent clients."""
 
 import threading
 
