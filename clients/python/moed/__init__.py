@@ -5,6 +5,7 @@
     moed.export(model, example_inputs, "my-model")     nn.Module -> checkpoint directory     (torch)
     moed.load("my-model")                              checkpoint directory -> nn.Module     (torch)
     moed.nn.MoE(experts, moed.nn.Gate(...))            layers                                (torch)
+    moed.register_adapter(TheirMoE)(function)          MoE classes of other packages         (torch)
     moed.losses                                        balance and similarity regularisers   (torch)
     moed.Client("http://127.0.0.1:8080")               talk to a server                      (numpy)
     moed.routing_metrics                               H_s, H_u and I(E;Y) of a router       (numpy)
@@ -22,18 +23,20 @@ from moed.client import Client, MoedError, ProtocolError, RequestError, Unreacha
 
 if TYPE_CHECKING:
     from moed import losses, nn, routing_metrics, safetensors
+    from moed.adapters import register_adapter
     from moed.exporter import export
     from moed.loader import LoadError, load
     from moed.ops import ExportError
 
 __version__ = "0.1.0"  # CMakeLists.txt has it too, and tests/lint/versions.sh compares them
 __all__ = ["Client", "ExportError", "LoadError", "MoedError", "ProtocolError", "RequestError", "Unreachable",
-           "export", "load", "losses", "nn", "routing_metrics", "safetensors"]
+           "export", "load", "losses", "nn", "register_adapter", "routing_metrics", "safetensors"]
 
 # Imported when first used: (module, name in it), or the module itself.
 _LAZY = {"export": ("moed.exporter", "export"), "load": ("moed.loader", "load"),
          "ExportError": ("moed.ops", "ExportError"), "LoadError": ("moed.loader", "LoadError"),
          "losses": ("moed.losses", None), "nn": ("moed.nn", None),
+         "register_adapter": ("moed.adapters", "register_adapter"),
          "routing_metrics": ("moed.routing_metrics", None), "safetensors": ("moed.safetensors", None)}
 
 

@@ -11,10 +11,12 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
-from moed.fx_trace import trace, traceable
+from moed.adapters import adapt, adapter_of
+from moed.blocks_of_experts import block, is_block
+from moed.fx_trace import is_ours, trace, traceable
 from moed.graph import PLAIN, Graph
 from moed.layers import AttentiveGate, Gate, MoE, MultiGateMoE
-from moed.modules import CheckpointSequential, Residual
+from moed.modules import CheckpointSequential, FirstResult, Residual
 from moed.ops import INFERENCE_NO_OPS, OP_OF_MODULE, OPS, REQUIRED, ExportError, default_of, require
 from moed.transformer_layers import of_pytorch
 
@@ -52,7 +54,10 @@ class Describer:
 
     def model(self, module, row, path, keys):
         """(layers, output row, [layers of each key's own]) of a module whose forward() gives several things."""
-        require(traceable(module), path, "gives several things; a module whose forward() can be read may do that")
+        if not traceable(module):
+            require(keys == [0], path, "gives several things; of an MoE block the first can be exported, as in "
+                                       "output_name=['output', None]")
+            return module, [nn.Sequential()]
         trunk, *branches = trace(module, row, path, keys)
         return trunk, branches
 
@@ -93,9 +98,9 @@ class Describer:
         """
         if type(layer) in INFERENCE_NO_OPS:
             return [], row
-        expanded = _expanded(layer, row, path)
-        if isinstance(expanded, nn.Sequential):
-            return self.layers(expanded, row, path, scope, f"{prefix}{name}_")
+        layer = _expanded(layer, row, path)
+        if isinstance(layer, nn.Sequential):
+            return self.layers(layer, row, path, scope, f"{prefix}{name}_")
         require(VALID_NAME.fullmatch(prefix + name), path, INVALID_NAME.format(prefix + name))
         if type(layer) in MIXTURES:
             described = self.mixture(layer, row, path, scope, prefix + name)
@@ -209,6 +214,8 @@ class Describer:
         if type(gate) is AttentiveGate:
             config = {"kind": "attentive", "key_layer": gate.key_layer}
         layers, out = self.layers(gate.layers, row.clone(), path + ".layers", scope)
+        if gate.score == "softmax" and [layer["op"] for layer in layers[-2:]] == ["softmax", "log"]:
+            layers = layers[:-2]  # softmax(log(softmax(x))) is softmax(x)
         config["layers"] = layers or [nothing(out)]
         require(out.dim() == 2, path, f"the layers give {list(out.shape[1:])} for a row; a gate needs one axis")
         require(type(gate) is AttentiveGate or out.shape[1] == count, path,
@@ -287,7 +294,23 @@ def nothing(row):
 
 
 def _expanded(module, row, path):
-    """The layers that a module of the caller's own, or one of PyTorch's transformers, is made of; else the module."""
+    """The layers that a module of the caller's own, or one of PyTorch's transformers, is made of; else the module.
+
+    Of a class with an adapter what that makes of it; of an MoE block what can be found out, or else be recorded.
+    """
+    if type(module) is FirstResult:
+        return _expanded(module.module, row, path)
+    adapter = adapter_of(module)
+    if adapter is not None:
+        return _expanded(adapt(adapter, module, row), row, path)
+    if not is_ours(module) and is_block(module):
+        try:
+            return block(module, row, path)
+        except ExportError as error:
+            try:
+                return trace(module, row, path)
+            except ExportError:
+                raise error from None
     if traceable(module):
         return trace(module, row, path)
     return of_pytorch(module, path) if type(module) in (nn.TransformerEncoder, nn.TransformerEncoderLayer) else module

@@ -18,7 +18,7 @@ from moed.loader import build, load
 from moed.multitask import MultiTask, Output, join
 from moed.ops import require
 from moed.prepare import evaluated, folded
-from moed.subject import Subject, subject_of
+from moed.subject import Subject, subject_of, whole_model
 from moed.verify import check_engine, check_package, outcome, sample_rows
 
 PathLike = Union[str, "os.PathLike[str]"]
@@ -68,6 +68,7 @@ def export(model: nn.Module, example_inputs: Any, directory: PathLike, *, input_
     """
     require(dtype in DTYPES, "dtype", f"{dtype!r} is not one of {', '.join(DTYPES)}")
     directory = checkpoint.check_place(directory)
+    model = whole_model(model)
     if isinstance(model, MultiTask):
         require(example_inputs is None and preprocess is None and labels is None, "model",
                 "a MultiTask's inputs and outputs have shapes, preprocessing and labels of their own")
@@ -82,7 +83,8 @@ def export(model: nn.Module, example_inputs: Any, directory: PathLike, *, input_
             config["routing_reference"] = _checked_reference(routing_reference, describer.expert_counts)
         tensors = {name: torch.from_numpy(values) for name, values in describer.tensors.items()}
         rows = sample_rows(dict(zip(model.input_names, model.inputs)))
-        check_package(outcome(model, rows, "model"), build(config, tensors, directory), rows, "model")
+        expected = outcome(getattr(model, "original", model), rows, "model")
+        check_package(expected, build(config, tensors, directory), rows, "model")
         binary = engine.find()
 
         def check(staged: str) -> None:

@@ -14,6 +14,8 @@ import torch
 from torch import fx, nn
 
 from moed import fx_functions, fx_joins  # noqa: F401  (their handlers)
+from moed.adapters import adapter_of
+from moed.blocks_of_experts import is_block
 from moed.fx_translation import Translation, called_name, entry_of
 from moed.ops import ExportError, require
 
@@ -23,9 +25,14 @@ ROWS = Translation.rows
 OURS = ("moed.modules", "moed.layers", "moed.gates", "moed.graph", "moed.functions")
 
 
+def is_ours(module):
+    """Whether it is of a class of this package that is exported as it is."""
+    return any(base.__module__ in OURS for base in type(module).__mro__)
+
+
 def traceable(module):
     """Whether its forward() is the caller's own, and not PyTorch's or of a class of this package."""
-    if any(base.__module__ in OURS for base in type(module).__mro__):
+    if is_ours(module) or adapter_of(module) is not None or is_block(module):
         return False
     if isinstance(module, nn.Sequential):
         return type(module).forward is not nn.Sequential.forward

@@ -167,6 +167,8 @@ class Translation:
         layer = self.modules[node.target]
         if len(node.args) != 1 or node.kwargs or not isinstance(node.args[0], fx.Node):
             self.refuse(node, "a layer has one input")
+        if isinstance(self.values[node], (tuple, list)):
+            layer = modules.FirstResult(layer)  # the others are refused where they are used
         step = (node.target.replace(".", "_"), layer, f"{self.path}.{node.target}")
         return Entry(node, node.args[0], [] if type(layer) in INFERENCE_NO_OPS else [step], (), 0)
 

@@ -91,6 +91,17 @@ class CheckpointSequential(nn.Sequential):
             self.paths[unique] = path
 
 
+class FirstResult(nn.Module):
+    """The first thing that a caller's module gives, which gives several: its output beside losses or logits."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, x):
+        return self.module(x)[0]
+
+
 class RMSNorm(nn.Module):
     """x / sqrt(mean(x^2) + eps) * weight over the last axes, those of `shape`. PyTorch has its own only since 2.4."""
 

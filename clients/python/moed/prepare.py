@@ -9,7 +9,7 @@ import importlib
 import inspect
 import re
 import warnings
-from typing import Any, Iterator
+from typing import Any, Iterator, TypeVar
 
 import torch
 from torch import nn
@@ -22,16 +22,17 @@ from moed.ops import ExportError, require
 spectral_norm = importlib.import_module("torch.nn.utils.spectral_norm")
 weight_norm = importlib.import_module("torch.nn.utils.weight_norm")
 
+Module = TypeVar("Module", bound=nn.Module)
 PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
 def evaluated(model: MultiTask) -> MultiTask:
     """A copy in evaluation mode that computes what the model computes."""
-    model = _copied(model)
+    model = copied(model)
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
-            if child is not _without_wrapper(child):
-                setattr(parent, name, _without_wrapper(child))
+            if child is not without_wrapper(child):
+                setattr(parent, name, without_wrapper(child))
     model = model.cpu().float()
     _evaluate(model)
     return model
@@ -39,7 +40,7 @@ def evaluated(model: MultiTask) -> MultiTask:
 
 def folded(model: MultiTask) -> MultiTask:
     """A copy whose forward() and weights are all there is to it, or ExportError."""
-    model = _copied(model)
+    model = copied(model)
     with torch.no_grad():
         for name, module in list(model.named_modules()):
             _fold(module)
@@ -47,7 +48,7 @@ def folded(model: MultiTask) -> MultiTask:
     return model
 
 
-def _without_wrapper(module: nn.Module) -> nn.Module:
+def without_wrapper(module: nn.Module) -> nn.Module:
     """What nn.DataParallel or torch.compile has been put around."""
     while True:
         if isinstance(module, PARALLEL):
@@ -58,7 +59,7 @@ def _without_wrapper(module: nn.Module) -> nn.Module:
             return module
 
 
-def _copied(model: MultiTask) -> MultiTask:
+def copied(model: Module) -> Module:
     """A deep copy. Results that the model keeps, a loss for instance, are copied without their history."""
     memo = {id(value): value.detach() for value in _kept_results(model)}
     try:

@@ -1,15 +1,19 @@
 """A caller's plain module seen as a MultiTask: what its one input and its outputs are."""
 
+import inspect
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import torch
 from torch import nn
 
+from moed import recommenders  # noqa: F401  (its adapters)
+from moed.adapters import adapter_of
 from moed.multitask import Input, MultiTask, Output
 from moed.ops import require
-from moed.prepare import evaluated
+from moed.prepare import copied, evaluated, without_wrapper
 
 Key = Union[str, int]
+ROWS = 3  # an unlikely size of anything else
 
 
 class Subject(MultiTask):
@@ -29,6 +33,15 @@ class Subject(MultiTask):
         return {name: result[key] for name, key in zip(self.output_names, self.keys)}
 
 
+def whole_model(model: nn.Module) -> nn.Module:
+    """A MultiTask, where the model's class has an adapter that makes one of it; else the model."""
+    adapter = adapter_of(without_wrapper(model))
+    if adapter is None or len(inspect.signature(adapter).parameters) > 1:
+        return model
+    made = adapter(copied(without_wrapper(model)).eval())
+    return made if isinstance(made, MultiTask) else model
+
+
 def subject_of(model: nn.Module, example_inputs: Any, input_name: str, output_name: Any,
                preprocess: Optional[Mapping[str, Any]], categories: Optional[int], labels: Any) -> Subject:
     """A copy in evaluation mode, with what the arguments of export() say about it."""
@@ -41,9 +54,10 @@ def subject_of(model: nn.Module, example_inputs: Any, input_name: str, output_na
     subject = evaluated(Subject(input_name, entry, model))
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         try:
-            result = subject.layers(example.cpu().float() if example.is_floating_point() else example.cpu())
+            rows = example[:1].cpu().repeat((ROWS,) + (1,) * (example.dim() - 1))
+            result = subject.layers(rows.float() if example.is_floating_point() else rows)
         except Exception:  # whatever the caller's code says: describing the layers says where
-            result = torch.zeros(1, 1)
+            result = torch.zeros(ROWS, 1)
     subject.keys, subject.output_names = _outputs(result, output_name)
     labels = labels if isinstance(labels, dict) else {subject.output_names[0]: labels}
     require(set(labels) <= set(subject.output_names), "labels", f"of {sorted(labels)}; the outputs are "
@@ -84,13 +98,16 @@ def _outputs(result: Any, names: Union[str, Sequence[Optional[str]]]) -> Tuple[O
         require(len(names) == len(keys), "output_name", f"has {len(names)} names, but the model gives {keys}")
         chosen = {key: name for key, name in zip(keys, names) if name is not None}
     else:
-        rows = [key for key in keys if isinstance(result[key], torch.Tensor) and result[key].dim() > 0]
+        rows = [key for key in keys if _has_rows(result[key])]
         chosen = {rows[0]: names} if len(rows) == 1 else {key: given[key] for key in rows}
         require(all(isinstance(name, str) for name in chosen.values()), "model",
                 f"gives a tuple of {len(keys)}; name its entries, as in output_name=['logits', None] (None leaves one "
                 "out)")
     require(len(chosen) > 0, "model", "gives no tensor with an axis of rows")
     for key in chosen:
-        require(isinstance(result[key], torch.Tensor) and result[key].dim() > 0, "output_name",
-                f"names {key!r}, which is no tensor with an axis of rows")
+        require(_has_rows(result[key]), "output_name", f"names {key!r}, which is no tensor with an axis of rows")
     return list(chosen), [str(name) for name in chosen.values()]
+
+
+def _has_rows(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.dim() > 0 and value.shape[0] == ROWS

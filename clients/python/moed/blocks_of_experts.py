@@ -1,0 +1,351 @@
+"""MoE blocks of other packages: finds experts and router by their names and shapes, and the policy by trying.
+
+What differs between the blocks of Mixtral, Qwen, OLMoE, DeepSeek, Granite, Phi, GPT-OSS, Switch, DBRX, of lucidrains,
+davidmrau, st-moe, Tutel or FastMoE are a few names, how weights are packed, and the routing policy. Every combination
+that the block's attributes allow is built with random weights and compared with the block itself; the first one that
+gives the same answers is what is exported. A block none fits is refused.
+"""
+
+import copy
+import itertools
+from collections import OrderedDict
+from typing import Any, Iterator, List, NamedTuple, Optional
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from moed.gates import Gate, Groups
+from moed.layers import MoE
+from moed.modules import GLU
+from moed.ops import ExportError
+
+EXPERTS = ("experts", "models", "expert", "local_experts", "moe_experts")
+ROUTERS = ("gate", "router", "gating", "gate_network", "routing", "w_gate", "wg")
+TOP_K = ("top_k", "k", "num_experts_per_tok", "moe_top_k", "top_n", "topk", "moe_k", "num_selected_experts")
+BIASES = ("e_score_correction_bias", "expert_bias", "select_bias", "score_bias")
+SCALES = ("routed_scaling_factor", "scale", "moe_scale", "routing_scale")
+SHARED = ("shared_expert", "shared_experts", "shared_mlp")
+INNER = ("experts", "expert_list")  # of a module around a ModuleList
+POLICIES = (("softmax", "sum"), ("softmax", "none"), ("none", "softmax"), ("sigmoid", "sum"), ("sigmoid", "none"),
+            ("none", "none"))
+ACTIVATIONS = {"silu": functional.silu, "gelu": functional.gelu, "relu": torch.relu, "sigmoid": torch.sigmoid,
+               "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh")}
+
+
+def is_block(module: nn.Module) -> bool:
+    """Whether it has experts and a router under names that we know."""
+    return _holder(module) is not None and any(hasattr(module, name) for name in ROUTERS)
+
+
+def block(module: nn.Module, row: torch.Tensor, path: str) -> nn.Module:
+    """The block as MoE, perhaps followed by a softmax. Raises ExportError if no policy gives its answers."""
+    trials = [_random_copy(module, seed) for seed in range(2)]
+    generator = torch.Generator().manual_seed(7)
+    rows = torch.randn((3, *row.shape[1:]), generator=generator)
+    try:
+        expected = [_first(trial(rows.clone())) for trial in trials]
+    except Exception as error:  # whatever the block's code says
+        raise ExportError(f"{path}: does not accept rows of shape {list(row.shape[1:])}: {error}") from None
+    settings = _settings(module)
+    for choice in _choices(module, row):
+        for policy in settings:
+            if all(_answers(trial, choice, policy, rows, answer) for trial, answer in zip(trials, expected)):
+                return _build(module, choice, policy, row)
+    raise ExportError(f"{path}: {type(module).__name__} has experts and a router, but no routing policy that we know "
+                      "gives its answers; say what it is with moed.register_adapter (clients/python/PORTING.md)")
+
+
+class _Choice(NamedTuple):
+    """How to read the block: which of its possible experts and routers, what is routed, what follows."""
+
+    experts: int
+    router: int
+    route: str
+    softmax: bool
+
+
+class _Policy(NamedTuple):
+    top_k: Optional[int]
+    score: str
+    normalize: str
+    scale: Optional[float] = None
+    biased: bool = False
+    groups: Optional[Groups] = None
+    p: float = 2
+    jitter: float = 0.01
+
+
+def _choices(module: nn.Module, row: torch.Tensor) -> Iterator[_Choice]:
+    routes = ("positions", "rows") if row.dim() > 2 else ("rows",)
+    counts = (len(list(_experts(module))), len(list(_routers(module, row))))
+    for softmax in (False, True):
+        for experts, router, route in itertools.product(range(counts[0]), range(counts[1]), routes):
+            yield _Choice(experts, router, route, softmax)
+
+
+def _settings(module: nn.Module) -> List[_Policy]:
+    """Policies in the order in which they are tried: those that the block's attributes speak for."""
+    count = len(next(_experts(module)))
+    named = [value for value in _attributes(module, TOP_K) if isinstance(value, int) and 0 < value <= count]
+    top_ks = list(dict.fromkeys([*named, count, 1, 2]))
+    scales = [float(value) for value in _attributes(module, SCALES) if isinstance(value, (int, float))] + [None]
+    biased = [True, False] if _bias(module) is not None else [False]
+    policies = [_Policy(k, score, normalize, scale, bias, group) for k in top_ks for scale in dict.fromkeys(scales)
+                for bias in biased for group in _groups(module, count) for score, normalize in POLICIES]
+    policies += [_Policy(k, "softmax", "lp", p=float(p)) for k in top_ks
+                 for p in _attributes(module, ("moe_normalize_expert_weights",)) if p]
+    policies += [_Policy(2, "sparsemixer", "none", jitter=float(jitter))
+                 for jitter in _attributes(module, ("router_jitter_noise",)) if isinstance(jitter, float)]
+    return policies
+
+
+def _groups(module: nn.Module, count: int) -> list:
+    number = [value for value in _attributes(module, ("n_group", "num_group", "num_expert_group")) if value]
+    keep = [value for value in _attributes(module, ("topk_group", "topk_groups")) if value]
+    if not number or not keep or number[0] >= count:
+        return [None]
+    return [Groups(number[0], keep[0], by) for by in ("top2", "max")] + [None]
+
+
+def _attributes(module: nn.Module, names: tuple) -> list:
+    """Values of these attributes of the block, its router, experts and their configurations, each once."""
+    places: List[Any] = [module, *(getattr(module, name, None) for name in (*ROUTERS, *EXPERTS))]
+    places += [getattr(place, "config", None) for place in places]
+    found = [getattr(place, name) for name in names for place in places
+             if place is not None and not isinstance(getattr(place, name, None), (type(None), nn.Module, torch.Tensor))]
+    return [value for index, value in enumerate(found) if value not in found[:index] and not callable(value)]
+
+
+# ---- trying ----
+
+def _random_copy(module: nn.Module, seed: int) -> nn.Module:
+    """With weights that hide nothing: routers often begin at zero."""
+    generator = torch.Generator().manual_seed(seed)
+    trial = copy.deepcopy(module)
+    tensors = [*trial.parameters(), *(value for name, value in trial.named_buffers() if name.endswith(BIASES))]
+    for tensor in tensors:
+        values = torch.randn(tensor.shape, generator=generator)
+        tensor.data = values / tensor.shape[-1] ** 0.5 if tensor.dim() > 1 else 1 + 0.5 * values
+    return trial
+
+
+def _answers(trial: nn.Module, choice: _Choice, policy: _Policy, rows: torch.Tensor, expected: torch.Tensor) -> bool:
+    try:
+        got = _build(trial, choice, policy, rows[:1])(rows.clone())
+    except Exception:  # parts that do not fit together
+        return False
+    largest = float(expected.abs().max())
+    return got.shape == expected.shape and torch.allclose(got, expected, rtol=1e-4, atol=1e-5 * largest)
+
+
+def _build(module: nn.Module, choice: _Choice, policy: _Policy, row: torch.Tensor) -> nn.Module:
+    experts = next(itertools.islice(_experts(module), choice.experts, None))
+    router = next(itertools.islice(_routers(module, row), choice.router, None))
+    gate = Gate(router, policy.score, None if policy.top_k == len(experts) else policy.top_k, policy.normalize,
+                _bias(module) if policy.biased else None, policy.scale, policy.p, policy.jitter, policy.groups)
+    shared, shared_gate = _shared(module)
+    mixture: nn.Module = MoE(experts, gate, choice.route, shared, shared_gate)
+    if choice.softmax:
+        mixture = nn.Sequential(OrderedDict(moe=mixture, probabilities=nn.Softmax(dim=-1)))
+    return mixture.eval()
+
+
+def _first(result: Any) -> torch.Tensor:
+    """The block's output, where it also gives losses or logits."""
+    if isinstance(result, dict):
+        result = tuple(result.values())
+    return result if isinstance(result, torch.Tensor) else result[0]
+
+
+# ---- reading the router ----
+
+def _routers(module: nn.Module, row: torch.Tensor) -> Iterator[nn.Module]:
+    """Layers that may give the logits: a linear layer, or the network that the block's gate is."""
+    count = len(next(_experts(module)))
+    for name in ROUTERS:
+        found = getattr(module, name, None)
+        if isinstance(found, torch.Tensor):
+            yield from _linears([(found, None)], count)
+        elif isinstance(found, nn.Module):
+            yield from _linears(_matrices(found), count)
+            yield from _networks(found)
+
+
+def _matrices(router: nn.Module) -> Iterator[tuple]:
+    """(weight, bias) of the router itself and of the linear layers in it."""
+    for part in router.modules():
+        for name in ("weight", "w_gating", "w_gate", "wg", "kernel"):
+            weight = part._parameters.get(name)
+            if weight is not None and weight.dim() == 2:
+                yield weight, part._parameters.get("bias")
+
+
+def _linears(matrices: Any, count: int) -> Iterator[nn.Module]:
+    for weight, bias in matrices:
+        if weight.shape[0] == count:
+            yield _linear(weight, bias)
+        if weight.shape[1] == count:
+            yield _linear(weight.t(), bias)
+
+
+def _networks(router: nn.Module) -> Iterator[nn.Module]:
+    """A network, without the softmax at its end: the gate has its own."""
+    layers = list(router) if isinstance(router, nn.Sequential) else []
+    if layers and isinstance(layers[-1], nn.Softmax):
+        yield nn.Sequential(*layers[:-1])
+    elif list(router.children()):
+        yield _Logarithm(router)
+        yield router
+
+
+class _Logarithm(nn.Module):
+    """The logits of a network that gives probabilities. A checkpoint has those before its softmax."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.log(self.network(x))
+
+
+def _bias(module: nn.Module) -> Optional[torch.Tensor]:
+    count = len(next(_experts(module)))
+    for name, value in itertools.chain(module.named_buffers(), module.named_parameters()):
+        if name.endswith(BIASES) and value.numel() == count:
+            return value.detach().reshape(-1)
+    return None
+
+
+def _shared(module: nn.Module) -> tuple:
+    for name in SHARED:
+        shared = getattr(module, name, None)
+        if isinstance(shared, nn.Module):
+            gate = getattr(module, "shared_expert_gate", None)
+            return shared, gate if isinstance(gate, nn.Linear) else None
+    return None, None
+
+
+# ---- reading the experts ----
+
+def _holder(module: nn.Module) -> Optional[nn.Module]:
+    for name in EXPERTS:
+        found = getattr(module, name, None)
+        if isinstance(found, nn.Module) and _holds_experts(found):
+            return found
+    return module if _holds_experts(module) and not isinstance(module, nn.ModuleList) else None
+
+
+def _holds_experts(module: nn.Module) -> bool:
+    if isinstance(module, (nn.ModuleList, nn.ModuleDict)):
+        return len(module) > 1
+    names = {*module._parameters, *module._modules}
+    inner = any(isinstance(getattr(module, name, None), nn.ModuleList) for name in INNER)
+    packed = any(group <= names for group in ({"gate_up_proj", "down_proj"}, {"input_linear", "output_linear"}))
+    plain = {"w1", "w2"} <= set(module._parameters) and module._parameters["w1"].dim() == 3
+    return inner or packed or plain or {"w1", "v1", "w2"} <= set(getattr(module._modules.get("mlp"), "_parameters", ()))
+
+
+def _experts(module: nn.Module) -> Iterator[List[nn.Module]]:
+    """Every list of experts that the weights may mean."""
+    holder = _holder(module)
+    if holder is not None:
+        yield from _of_holder(holder)
+
+
+def _of_holder(holder: nn.Module) -> Iterator[List[nn.Module]]:
+    if isinstance(holder, (nn.ModuleList, nn.ModuleDict)):
+        parts = list(holder.values() if isinstance(holder, nn.ModuleDict) else holder)
+        if len(parts) > 1:
+            yield parts
+        return
+    for name in INNER:
+        if isinstance(getattr(holder, name, None), nn.ModuleList):
+            yield from _of_holder(getattr(holder, name))
+    weights = {name: value for name, value in holder._parameters.items() if value is not None}
+    if {"gate_up_proj", "down_proj"} <= set(weights):
+        yield from _gated(holder, weights["gate_up_proj"], weights["down_proj"], weights.get("gate_up_proj_bias"),
+                          weights.get("down_proj_bias"))
+    elif hasattr(holder, "input_linear") and hasattr(holder, "output_linear"):
+        yield from _gated(holder, holder.input_linear.weight, holder.output_linear.weight, None, None)
+    elif {"w1", "w2"} <= set(weights) and weights["w1"].dim() == 3:
+        yield from _plain(holder, weights)
+    elif isinstance(getattr(holder, "mlp", None), nn.Module) and {"w1", "v1", "w2"} <= set(holder.mlp._parameters):
+        yield _databricks(holder.mlp)
+
+
+def _gated(holder: Any, gate_up: torch.Tensor, down: torch.Tensor, gate_up_bias: Optional[torch.Tensor],
+           down_bias: Optional[torch.Tensor]) -> Iterator[List[nn.Module]]:
+    """gate_up [E, 2 I, H] or [E, H, 2 I]; gate and up one after the other or by turns."""
+    for transposed, by_turns in itertools.product((False, True), repeat=2):
+        if transposed:
+            gate_up_, down_ = gate_up.transpose(1, 2), down.transpose(1, 2)
+        else:
+            gate_up_, down_ = gate_up, down
+        if gate_up_.shape[1] != 2 * down_.shape[2]:
+            continue
+        half = gate_up_.shape[1] // 2
+        gate, up = (slice(0, None, 2), slice(1, None, 2)) if by_turns else (slice(0, half), slice(half, None))
+        yield [_gated_expert(holder, _slice(gate_up_, gate_up_bias, i, gate), _slice(gate_up_, gate_up_bias, i, up),
+                             _slice(down_, down_bias, i)) for i in range(len(gate_up_))]
+
+
+def _slice(weights: torch.Tensor, biases: Optional[torch.Tensor], expert: int, part: slice = slice(None)) -> nn.Linear:
+    return _linear(weights[expert, part], None if biases is None else biases[expert, part])
+
+
+def _gated_expert(holder: Any, gate: nn.Linear, up: nn.Linear, down: nn.Linear) -> nn.Module:
+    if hasattr(holder, "limit") and hasattr(holder, "alpha"):
+        return _ClampedExpert(gate, up, down, float(holder.alpha), float(holder.limit))
+    for name in ("act_fn", "activation", "act", "activation_fn"):
+        if callable(getattr(holder, name, None)):
+            return _glu(gate, up, down, getattr(holder, name))
+    return _glu(gate, up, down, functional.silu)
+
+
+def _glu(gate: nn.Linear, up: nn.Linear, down: nn.Linear, activation: Any) -> nn.Module:
+    samples = torch.linspace(-3, 3, 31)
+    for name, function in ACTIVATIONS.items():
+        if torch.allclose(activation(samples.clone()), function(samples), rtol=1e-5, atol=1e-6):
+            layer = GLU(gate.in_features, gate.out_features, name)
+            layer.gate, layer.up = gate, up
+            return nn.Sequential(OrderedDict(glu=layer, down=down))
+    raise ValueError("no gated linear unit has this activation")
+
+
+class _ClampedExpert(nn.Module):
+    """GPT-OSS: down((up + 1) * gate * sigmoid(alpha * gate)), gate and up within a limit."""
+
+    def __init__(self, gate: nn.Linear, up: nn.Linear, down: nn.Linear, alpha: float, limit: float):
+        super().__init__()
+        self.gate, self.up, self.down = gate, up, down
+        self.alpha, self.limit = alpha, limit
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        gate = self.gate(x).clamp(max=self.limit)
+        up = self.up(x).clamp(min=-self.limit, max=self.limit)
+        return self.down((up + 1) * (gate * torch.sigmoid(gate * self.alpha)))
+
+
+def _plain(holder: Any, weights: dict) -> Iterator[List[nn.Module]]:
+    """w1 [E, H, I], w2 [E, I, H], an activation between."""
+    activation = getattr(holder, "act", None) or nn.ReLU()
+    yield [nn.Sequential(OrderedDict(w1=_linear(w1.t()), act=activation, w2=_linear(w2.t())))
+           for w1, w2 in zip(weights["w1"], weights["w2"])]
+
+
+def _databricks(mlp: Any) -> List[nn.Module]:
+    """DBRX: w1, v1 and w2 [E I, H], one expert under the other."""
+    shape = (mlp.moe_num_experts, mlp.ffn_hidden_size, mlp.hidden_size)
+    w1, v1, w2 = (weight.view(shape) for weight in (mlp.w1, mlp.v1, mlp.w2))
+    return [_glu(_linear(w1[i]), _linear(v1[i]), _linear(w2[i].t()), mlp.activation_fn) for i in range(shape[0])]
+
+
+def _linear(weight: torch.Tensor, bias: Optional[torch.Tensor] = None) -> nn.Linear:
+    layer = nn.Linear(1, 1, bias=bias is not None)  # whose weights nobody draws
+    layer.out_features, layer.in_features = weight.shape
+    layer.weight = nn.Parameter(weight.detach())
+    if bias is not None:
+        layer.bias = nn.Parameter(bias.detach())
+    return layer

@@ -1,0 +1,164 @@
+"""MMOE and PLE of DeepCTR-Torch and Torch-RecHub as MultiTask: what register_adapter is given for whole models.
+
+Their one tensor, or dict, of features becomes an input per feature, categories with their embeddings; every task is an
+output. `original` of what is returned runs the library's own model on the same rows, for the comparison of export().
+"""
+
+import re
+from typing import Any, Dict, List, Optional, Sequence
+
+import torch
+from torch import nn
+
+from moed.adapters import register_adapter
+from moed.gates import Gate
+from moed.layers import MultiGateMoE
+from moed.modules import Select
+from moed.multitask import Input, MultiTask, Output
+from moed.ops import ExportError
+
+
+class Recommender(MultiTask):
+    """With the model that it was made of, out of reach of what walks modules."""
+
+    def __init__(self, inputs: Dict[str, Input], layers: nn.Module, towers: Dict[str, nn.Module], original: Any):
+        outputs = {task: Output(nn.Sequential(Select(index), tower))
+                   for index, (task, tower) in enumerate(towers.items())}
+        super().__init__(inputs, layers, outputs)
+        self._original = (original,)
+
+    def original(self, rows: Dict[str, torch.Tensor]) -> Dict[str, torch.Tensor]:
+        """The answers of the model that this was made of."""
+        answers = self._original[0](rows)
+        return {task: answers[:, index:index + 1] for index, task in enumerate(self.output_names)}
+
+
+def mmoe(experts: Sequence[nn.Module], gates: Dict[str, nn.Module]) -> nn.Module:
+    """Experts and, by task, the networks that give their gate's logits."""
+    return _named("experts", MultiGateMoE(experts, {task: Gate(network) for task, network in gates.items()}))
+
+
+def ple_level(tasks: List[str], specific: Sequence[Sequence[nn.Module]], shared: Sequence[nn.Module],
+              gates: Sequence[nn.Module], shared_gate: Optional[nn.Module], stacked: bool) -> nn.Module:
+    """One level of PLE; `stacked`: its input is what a level below gives."""
+    own = len(specific[0])
+    count, common = len(tasks) * own + len(shared), list(range(len(tasks) * own, len(tasks) * own + len(shared)))
+    networks = dict(zip(tasks, gates))
+    chosen = {task: [*range(index * own, (index + 1) * own), *common] for index, task in enumerate(tasks)}
+    seen = {task: index for index, task in enumerate(tasks)}
+    if shared_gate is not None:
+        networks["shared"], chosen["shared"], seen["shared"] = shared_gate, list(range(count)), len(tasks)
+    expert_inputs = [index // own if index < len(tasks) * own else len(tasks) for index in range(count)]
+    return MultiGateMoE([*(expert for group in specific for expert in group), *shared],
+                        {name: Gate(network) for name, network in networks.items()}, chosen,
+                        seen if stacked else None, expert_inputs if stacked else None)
+
+
+def _named(name: str, module: nn.Module) -> nn.Module:
+    layers = nn.Sequential()
+    layers.add_module(name, module)
+    return layers
+
+
+def _levels(levels: Sequence[nn.Module]) -> nn.Module:
+    stack = nn.Sequential()
+    for index, level in enumerate(levels):
+        stack.add_module(f"level{index}", level)
+    return stack
+
+
+def _name(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]", "_", text)
+
+
+# ---- DeepCTR-Torch ----
+
+def _deepctr(model: Any, layers: nn.Module) -> Recommender:
+    inputs, columns = {}, []
+    features = sorted(model.dnn_feature_columns, key=lambda feature: hasattr(feature, "dimension"))  # dense ones last
+    for feature in features:
+        if hasattr(feature, "maxlen"):
+            raise ExportError(f"model: {feature.name} is a sequence of varying length; a checkpoint's inputs have one")
+        if hasattr(feature, "dimension"):
+            inputs[feature.name] = Input((feature.dimension,))
+        else:
+            table = model.embedding_dict[feature.embedding_name]
+            inputs[feature.name] = Input((1,), feature.vocabulary_size, layers=table)
+        columns.append((feature.name, model.feature_index[feature.name]))
+    width = max(end for _, (_, end) in columns)
+
+    def original(rows: Dict[str, torch.Tensor]) -> torch.Tensor:
+        table = torch.zeros(len(next(iter(rows.values()))), width)
+        for name, (begin, end) in columns:
+            table[:, begin:end] = rows[name].float()
+        return model(table)
+    towers = {_name(task): nn.Sequential(*([model.tower_dnn[index]] if model.tower_dnn_hidden_units else []),
+                                         model.tower_dnn_final_layer[index], model.out[index])
+              for index, task in enumerate(model.task_names)}
+    return Recommender(inputs, layers, towers, original)
+
+
+@register_adapter("deepctr_torch.models.multitask.mmoe.MMOE")
+def deepctr_mmoe(model: Any) -> Recommender:
+    gates = {_name(task): nn.Sequential(*([model.gate_dnn[index]] if model.gate_dnn_hidden_units else []),
+                                        model.gate_dnn_final_layer[index])
+             for index, task in enumerate(model.task_names)}
+    return _deepctr(model, mmoe(model.expert_dnn, gates))
+
+
+@register_adapter("deepctr_torch.models.multitask.ple.PLE")
+def deepctr_ple(model: Any) -> Recommender:
+    levels, deep = [], bool(model.gate_dnn_hidden_units)
+    for level in range(model.num_levels):
+        gates = [nn.Sequential(*([model.specific_gate_dnn[level][task][0]] if deep else []), final)
+                 for task, final in enumerate(model.specific_gate_dnn_final_layer[level])]
+        shared_gate = nn.Sequential(*([model.shared_gate_dnn[level]] if deep else []),
+                                    model.shared_gate_dnn_final_layer[level])
+        levels.append(ple_level([_name(task) for task in model.task_names], model.specific_experts[level],
+                                list(model.shared_experts[level][0])[:model.shared_expert_num], gates,
+                                shared_gate if level < model.num_levels - 1 else None, level > 0))
+    return _deepctr(model, _levels(levels))
+
+
+# ---- Torch-RecHub ----
+
+def _rechub(model: Any, layers: nn.Module) -> Recommender:
+    inputs, names = {}, []
+    for feature in sorted(model.features, key=lambda feature: not hasattr(feature, "vocab_size")):  # dense ones last
+        if hasattr(feature, "pooling"):
+            raise ExportError(f"model: {feature.name} is a sequence feature; a checkpoint has no masked pooling")
+        if hasattr(feature, "vocab_size"):
+            table = model.embedding.embed_dict[feature.shared_with or feature.name]
+            inputs[feature.name] = Input((1,), feature.vocab_size, layers=table)
+        else:
+            inputs[feature.name] = Input((feature.embed_dim,))
+        names.append(feature.name)
+
+    def original(rows: Dict[str, torch.Tensor]) -> torch.Tensor:
+        return model({name: rows[name].squeeze(1) if rows[name].shape[1] == 1 else rows[name] for name in names})
+    towers = {f"task{index}": nn.Sequential(tower, last)
+              for index, (tower, last) in enumerate(zip(model.towers, model.predict_layers))}
+    return Recommender(inputs, layers, towers, original)
+
+
+def _logits(gate: Any) -> nn.Module:
+    """Of an MLP that ends with a softmax and dropout: what comes before."""
+    return nn.Sequential(*(layer for layer in gate.mlp if not isinstance(layer, (nn.Softmax, nn.Dropout))))
+
+
+@register_adapter("torch_rechub.models.multi_task.mmoe.MMOE")
+def rechub_mmoe(model: Any) -> Recommender:
+    return _rechub(model, mmoe(model.experts, {f"task{i}": _logits(gate) for i, gate in enumerate(model.gates)}))
+
+
+@register_adapter("torch_rechub.models.multi_task.ple.PLE")
+def rechub_ple(model: Any) -> Recommender:
+    levels = []
+    for index, level in enumerate(model.cgc_layers):
+        own = level.n_expert_specific
+        specific = [list(level.experts_specific)[task * own:(task + 1) * own] for task in range(level.n_task)]
+        shared_gate = getattr(level, "gate_shared", None)
+        levels.append(ple_level([f"task{task}" for task in range(level.n_task)], specific, level.experts_shared,
+                                [_logits(gate) for gate in level.gates_specific],
+                                None if shared_gate is None else _logits(shared_gate), index > 0))
+    return _rechub(model, _levels(levels))
