@@ -81,7 +81,8 @@ class BlocksTest(AdapterCase):
         layer = self.assert_taken(foreign.Expectation(4, 12, 3), (12,), {"score": "softmax", "normalize": "sum"})
         self.assertEqual([part["op"] for part in layer["gate"]["layers"]][-1], "scale")  # no softmax before the gate's
         layer = self.assert_taken(foreign.RoutedImages(4), (3, 8, 8),
-        for k, gate in ((2, self.SUM), (COUNT, {"score": "softmax", "normalize": "sum"})):
+                                  {"score": "softmax", "top_k": 1, "normalize": "none"},
+                                  output_name=["probabilities", None, None, None])
         self.assertIn("add", [part["op"] for part in layer["experts"]["layers"]])
         self.assertEqual(self.config()["layers"][-1], {"op": "softmax"})
 
