@@ -1,23 +1,27 @@
 #!/bin/sh
-# Every test there is, on a fresh Debian 12 or any machine that has been through this once.
+# Runs every test, on a fresh Debian 12 or on any machine that has run this once.
 #
-#   sh tests/run.sh              all of it
-#   sh tests/run.sh PART...      only these parts: release lint asan tsan clang aarch64 fuzz python parity quickstart
+#   sh tests/run.sh              all parts
+#   sh tests/run.sh PART...      only these: release lint asan tsan clang aarch64 fuzz python parity quickstart
 #
-# Installs what is missing, builds each part in its own directory below build/ (the second run only
-# builds what has changed), and closes with one line of counts. Exit status 0: nothing failed. What a
-# command wrote is in build/logs; of one that failed the end is shown.
+# Installs missing packages, builds each part in its own directory below build/ (a second run builds
+# only what has changed), and ends with one line of counts. Exit status 0: nothing failed. The output
+# of every command is in build/logs; if one fails, the end of its output is shown.
 set -u
 
-PARTS="release lint asan tsan clang aarch64 fuzz python parity quickstart"
+# Two lanes run at the same time: while tests of one wait or use a single core, the other one builds.
+# A lane runs its parts in this order. Parts that use the same build directory are in the same lane.
+LANE_1="release parity asan quickstart python"
+LANE_2="lint tsan clang aarch64 fuzz"
+PARTS="$LANE_1 $LANE_2"
 
-# Each fuzz target for so long here; tests/fuzz.sh runs them for as long as one likes.
+# Seconds for each fuzz target; tests/fuzz.sh runs them for longer.
 FUZZ_SECONDS=10
 
-# What the instruction set can change: numbers, and what reads and writes them.
+# Tests that depend on the instruction set: numbers, and what reads and writes them.
 NUMERIC_UNIT_TESTS='activation|combine|conv|dispatch|experts|gate|gemm|golden|layer|moe|norm|pool|residual|number_list'
 
-# The tests in which threads meet: the others have nothing to race with.
+# Tests with several threads; the others cannot race.
 THREADED_UNIT_TESTS='team|scheduler|engine|lane|forward|model|golden|gemm|queue|log|session'
 THREADED_INTEGRATION_TESTS='test_batching test_drain test_loops test_reload'
 
@@ -27,20 +31,20 @@ logs=$root/build/logs
 mkdir -p "$logs"
 . deploy/packages.sh
 
-# Debian's own Python: it is the one that apt gives numpy and PyTorch.
+# Debian's own Python has the numpy and PyTorch that apt installs.
 python=/usr/bin/python3
-# One thread per forward pass, as the server has it; OpenBLAS' own threads would only get in the way.
+# One thread per forward pass, as in the server: OpenBLAS' own threads would compete with the tests.
 export OPENBLAS_NUM_THREADS=1
 export PYTHONDONTWRITEBYTECODE=1
 
-passed=0
-failed=0
-skipped=0
+# One line for each check: "PASSED FAILED SKIPPED". Both lanes append to it.
+counts=$(mktemp)
+trap 'rm -f "$counts"' EXIT
 
 # --- counting --------------------------------------------------------------------------------------
 
-# Counters read a log and an exit status and print "PASSED FAILED SKIPPED". A command that failed
-# without a failure in its log crashed: that counts as one.
+# Counters read a log and an exit status and print "PASSED FAILED SKIPPED". A command that fails
+# without a failure in its log has crashed: that counts as one.
 
 count_one() {
     if [ "$2" -eq 0 ]; then echo 1 0 0; else echo 0 1 0; fi
@@ -70,7 +74,11 @@ count_python() {
         }' "$1"
 }
 
-# A comparison with a library that may not be there: "skipped: ...".
+total() { # COLUMN
+    awk -v column="$1" '{ sum += $column } END { print sum + 0 }' "$counts"
+}
+
+# A comparison with a library that may be missing prints "skipped: ...".
 count_oracle() {
     if grep -q '^skipped' "$1"; then echo 0 0 1; else count_one "$1" "$2"; fi
 }
@@ -82,7 +90,7 @@ part() {
     echo "==> $1: $2"
 }
 
-# check NAME COUNTER COMMAND...: runs the command into its log and counts what it tested.
+# check NAME COUNTER COMMAND...: runs the command, with its output in a log, and counts its tests.
 check() {
     name=$1 counter=$2
     shift 2
@@ -92,19 +100,20 @@ check() {
     took=$(($(date +%s) - began))
     # shellcheck disable=SC2046 # three words
     set -- $("$counter" "$logs/$name.log" "$status")
-    passed=$((passed + $1)) failed=$((failed + $2)) skipped=$((skipped + $3))
+    echo "$@" >>"$counts"
     printf '    %-24s %5d passed %5d failed %5d skipped %5d s\n' "$name" "$1" "$2" "$3" "$took"
-    [ "$2" -eq 0 ] || failure "$logs/$name.log"
+    [ "$2" -eq 0 ] || failure "$name"
 }
 
-# What a failed log says of the failures, as gcc, check, unittest and the sanitizers put it; its end.
-failure() {
-    echo "    ---- from $1"
+# Shows the failures in a log, in the words of gcc, check, unittest and the sanitizers, and its end.
+# Each line names its log, because the other lane prints too.
+failure() { # NAME
+    echo "    ---- from $logs/$1.log"
     {
-        grep -E '(: |^)(error|FAIL|ERROR|FAILED): |:[FE]:|\*\*\*|runtime error|Sanitizer' "$1" | head -n 30
+        grep -E '(: |^)(error|FAIL|ERROR|FAILED): |:[FE]:|\*\*\*|runtime error|Sanitizer' "$logs/$1.log" | head -n 30
         echo "..."
-        tail -n 40 "$1"
-    } | sed 's/^/    | /'
+        tail -n 40 "$logs/$1.log"
+    } | sed "s/^/    $1 | /"
 }
 
 # build PRESET [CMAKE ARGUMENT...] [-- TARGET...]: as the preset says, warnings are errors.
@@ -125,9 +134,9 @@ build() {
         printf '    %-63s %5d s\n' "build/$preset" $(($(date +%s) - began))
         return 0
     fi
-    failed=$((failed + 1))
+    echo 0 1 0 >>"$counts"
     echo "    build/$preset: FAILED"
-    failure "$logs/build-$preset.log"
+    failure "build-$preset"
     return 1
 }
 
@@ -143,18 +152,17 @@ integration_tests() { # BINARY MODULE...
     (cd tests/integration && MOED_BINARY=$binary $without_aslr "$python" -m unittest -v "$@")
 }
 
-# Servers whose loops meet, beside the compute threads.
+# With two event loops, so that loops share state too, not only compute threads.
 threaded_integration_tests() { # BINARY MODULE...
     MOED_TEST_LOOPS=2 integration_tests "$@"
 }
 
-# Another kernel than the best one of this machine.
+# With the generic kernel instead of this machine's best one.
 generic_integration_tests() { # BINARY MODULE...
     MOED_TEST_KERNEL=generic integration_tests "$@"
 }
 
-# The programs, their manual pages and the client library, and nothing else, land where packages look
-# for them.
+# What is installed: the programs, their manual pages and the client library, and nothing else.
 INSTALLED="./bin/moectl ./bin/moed ./include/moed_client.h ./lib/libmoed-client.a
     ./lib/libmoed-client.so.VERSION ./lib/pkgconfig/moed-client.pc
     ./share/bash-completion/completions/moectl ./share/bash-completion/completions/moed
@@ -174,7 +182,7 @@ installed_files() { # BUILD_DIRECTORY
     return $status
 }
 
-# A program finds the library by its pkg-config file, and runs with it.
+# Checks that a program finds the library through its pkg-config file and runs with it.
 installed_library() { # PREFIX
     config=$(dirname "$(find "$1" -name moed-client.pc)")
     printf '%s\n' '#include <moed_client.h>' 'int main(void) {' \
@@ -210,7 +218,7 @@ fuzz() { # TARGET
 # --- parts -----------------------------------------------------------------------------------------
 
 part_release() {
-    part release "what one runs, warnings as errors: unit tests, golden vectors"
+    part release "the build that users run, warnings as errors: unit tests, golden vectors"
     build release -DMOED_TESTS=ON || return
     check release-unit count_unit unit_tests build/release
     check release-generic count_python generic_integration_tests build/release/moed test_golden
@@ -218,21 +226,21 @@ part_release() {
 }
 
 part_lint() {
-    part lint "who includes what, circles, sizes, format"
+    part lint "includes, circles, sizes, format"
     for rule in includes circles sizes format dockerfile versions; do
         check lint-$rule count_one sh tests/lint/$rule.sh
     done
 }
 
 part_asan() {
-    part asan "address and undefined-behaviour sanitizers: unit tests, then the server from outside"
+    part asan "address and undefined-behaviour sanitizers: unit and integration tests"
     build asan -DMOED_TESTS=ON || return
     check asan-unit count_unit unit_tests build/asan
     check asan-integration count_python integration_tests build/asan/moed $(integration_modules)
 }
 
 part_tsan() {
-    part tsan "thread sanitizer: where threads meet"
+    part tsan "thread sanitizer: tests with several threads"
     threaded=$(targets tests/unit test_ | grep -E "$THREADED_UNIT_TESTS")
     build tsan -DMOED_TESTS=ON -- moed $threaded || return
     check tsan-unit count_unit unit_tests build/tsan --tests-regex "$THREADED_UNIT_TESTS"
@@ -245,11 +253,11 @@ part_clang() {
     check clang-unit count_unit unit_tests build/clang
 }
 
-# Where arm64 packages cannot be installed beside this machine's own there is nothing to run.
+# Needs arm64 packages, which some machines cannot install beside their own.
 part_aarch64() {
     part aarch64 "cross-compiled, under QEMU: numbers on NEON"
-    if ! install_foreign_packages arm64 $AARCH64_PACKAGES; then
-        skipped=$((skipped + 1))
+    if ! $has_aarch64; then
+        echo 0 0 1 >>"$counts"
         echo "    skipped: no arm64 packages"
         return
     fi
@@ -259,14 +267,14 @@ part_aarch64() {
 }
 
 part_fuzz() {
-    part fuzz "libFuzzer on everything that reads a stranger's bytes, $FUZZ_SECONDS s each"
+    part fuzz "libFuzzer on everything that reads untrusted bytes, $FUZZ_SECONDS s each"
     build fuzz -DMOED_TESTS=ON -- $(targets tests/fuzz fuzz_) || return
     for target in $(targets tests/fuzz fuzz_); do
         check "$target" count_one fuzz "$target"
     done
 }
 
-# Exports are also answered by the C engine, of whichever build there is.
+# The C engine answers exports too, with a build that exists.
 python_tests() {
     for binary in build/release/moed build/asan/moed; do
         [ ! -x "$binary" ] || break
@@ -274,7 +282,7 @@ python_tests() {
     (cd clients/python && MOED_BINARY=$root/$binary "$python" -m unittest discover -v -s tests -t .)
 }
 
-# ruff and mypy come from PyPI: without a network there are none.
+# ruff and mypy come from PyPI, which needs a network.
 python_lint() {
     tools=build/python-lint
     [ -x $tools/bin/mypy ] || {
@@ -284,7 +292,7 @@ python_lint() {
     (cd clients/python && "$tools/ruff" check . && "$tools/mypy")
 }
 
-# The tokenizers library and jinja2, where PyPI can be reached; Debian has no tokenizers.
+# Python with the tokenizers library and jinja2, if PyPI can be reached; Debian has no tokenizers.
 oracle_python() {
     [ -x build/oracles/bin/python ] || {
         "$python" -m venv build/oracles &&
@@ -294,10 +302,10 @@ oracle_python() {
 }
 
 part_python() {
-    part python "the Python package; the golden vectors are what the reference makes of their cases"
+    part python "the Python package; the golden vectors match their reference"
     check python count_python python_tests
     check python-lint count_one python_lint
-    ! grep '^no ruff' "$logs/python-lint.log" || skipped=$((skipped + 1))
+    ! grep '^no ruff' "$logs/python-lint.log" || echo 0 0 1 >>"$counts"
     check golden-data count_one "$python" tests/golden/generate.py --check
     build release -DMOED_TESTS=ON -- text_probe || return
     check tokenizers count_oracle "$(oracle_python)" tests/text/compare.py --step 101 --strings 200
@@ -315,7 +323,28 @@ part_quickstart() {
     check quickstart count_one sh deploy/quickstart.sh --once
 }
 
-# --- all of it -------------------------------------------------------------------------------------
+# --- all parts -------------------------------------------------------------------------------------
+
+is_asked() { # PART
+    case " $asked " in
+    *" $1 "*) ;;
+    *) return 1 ;;
+    esac
+}
+
+lane() { # PART...
+    for lane_part in "$@"; do
+        ! is_asked "$lane_part" || "part_$lane_part"
+    done
+    return 0
+}
+
+# A lane that ends early fails the run: its other parts have not run.
+await_lane() { # PID
+    wait "$1" && return
+    echo "a lane of tests ended with status $?" >&2
+    echo 0 1 0 >>"$counts"
+}
 
 for name in "$@"; do
     case " $PARTS " in
@@ -326,19 +355,30 @@ for name in "$@"; do
         ;;
     esac
 done
+asked=${*:-$PARTS}
 
 all_began=$(date +%s)
-part packages "what is missing of compilers, libraries and data"
+part packages "missing compilers, libraries and data"
 install_packages $BUILD_PACKAGES $SHOW_PACKAGES $TEST_PACKAGES || exit 1
+has_aarch64=false
+if is_asked aarch64 && install_foreign_packages arm64 $AARCH64_PACKAGES; then
+    has_aarch64=true
+fi
 
-# Thread sanitizer cannot map its shadow where the kernel randomises addresses a lot.
+# Thread sanitizer cannot map its shadow memory if the kernel randomises addresses too much.
 without_aslr=
 ! setarch --addr-no-randomize true 2>/dev/null || without_aslr="setarch --addr-no-randomize"
 
-for name in ${*:-$PARTS}; do
-    "part_$name"
-done
+# Ctrl-C does not reach background jobs: both lanes and their commands are ended here.
+trap 'trap "" TERM; kill 0; exit 130' INT TERM HUP
+lane $LANE_1 &
+lane_1=$!
+lane $LANE_2 &
+lane_2=$!
+await_lane $lane_1
+await_lane $lane_2
 
+passed=$(total 1) failed=$(total 2) skipped=$(total 3)
 echo
 echo "$(($(date +%s) - all_began)) s in all"
 if [ "$skipped" -gt 0 ]; then
