@@ -317,6 +317,18 @@ const struct envelope_literal *envelope_claim(struct envelope *envelope, const j
     return literal;
 }
 
+json_t *envelope_list(struct envelope *envelope, json_t *list, struct error *err)
+{
+    const struct envelope_literal *literal = envelope_claim(envelope, list);
+    if (!literal)
+        return json_incref(list);
+    struct json_fault fault;
+    json_t *parsed = parse_part(literal->text, literal->length, &fault);
+    if (!parsed)
+        (void)refuse(envelope, literal->text + fault.position, &fault, err);
+    return parsed;
+}
+
 int envelope_check_rest(struct envelope *envelope, struct error *err)
 {
     size_t allowed = ENVELOPE_MAX_BYTES; /* these numbers do go through the parser */

@@ -53,6 +53,10 @@ void envelope_close(struct envelope *envelope);
 /* The literal that a value of the envelope stands for; NULL if it is not a stand-in. */
 const struct envelope_literal *envelope_claim(struct envelope *envelope, const json_t *value);
 
+/* A list of the envelope, parsed if it is a literal, which is then claimed. For short lists that
+ * are no tensors. The caller drops the reference; NULL with an error. */
+MUST_CHECK json_t *envelope_list(struct envelope *envelope, json_t *list, struct error *err);
+
 /* Refuses malformed JSON in the literals that nobody claimed. */
 MUST_CHECK int envelope_check_rest(struct envelope *envelope, struct error *err);
 

@@ -7,6 +7,7 @@ void infer_request_close(struct infer_request *request)
 {
     free(request->id);
     free(request->tag);
+    free(request->labels);
     free(request->inputs);
     free(request->outputs);
     *request = (struct infer_request){0};

@@ -60,6 +60,7 @@ struct infer_request {
     struct infer_output *outputs; /* owned */
     size_t output_count;
     char *tag;           /* on whose behalf; owned; NULL: none */
+    int32_t *labels;     /* [rows] true classes; -1: not known; owned; NULL: none */
     uint64_t timeout_us; /* the client's own deadline; 0: none */
     bool routing;        /* V1: answer with each row's routing */
 };

@@ -52,7 +52,10 @@ static int decode_parameters(struct oip_decoder *decoder)
 static int decode_request(struct oip_decoder *decoder)
 {
     if (decode_id(decoder) != 0 || decode_parameters(decoder) != 0 ||
-        oip_decode_inputs(decoder) != 0 || oip_decode_outputs(decoder) != 0)
+        oip_decode_inputs(decoder) != 0 || oip_decode_outputs(decoder) != 0 ||
+        annotation_read_labels(&decoder->envelope,
+                               json_object_get(decoder->envelope.root, "parameters"),
+                               decoder->request, decoder->err) != 0)
         return -1;
     if (decoder->tail != decoder->tail_end)
         return error_set(decoder->err, ERROR_INVALID,

@@ -34,6 +34,19 @@ static void append_idle(struct buffer *body, uint64_t last, uint64_t now)
         append_number(body, "idle_seconds", now > last ? (double)(now - last) / 1e9 : 0);
 }
 
+static void append_quality(const struct routing_quality *quality, struct buffer *body)
+{
+    const struct quality_figures figures = routing_quality_figures(quality);
+    buffer_format(body, ",\"labelled\":%" PRIu64, figures.labelled);
+    if (figures.labelled == 0) {
+        buffer_text(body, ",\"accuracy\":null,\"log_loss\":null,\"ece\":null");
+        return;
+    }
+    append_number(body, "accuracy", figures.accuracy);
+    append_number(body, "log_loss", figures.log_loss);
+    append_number(body, "ece", figures.ece);
+}
+
 static void append_expert(const struct routing_layer *layer, size_t i, double weight_share,
                           uint64_t now, struct buffer *body)
 {
@@ -51,6 +64,8 @@ static void append_expert(const struct routing_layer *layer, size_t i, double we
     if (layer->limited)
         buffer_format(body, ",\"dropped\":%" PRIu64, expert->dropped);
     append_idle(body, expert->last, now);
+    if (layer->quality)
+        append_quality(&layer->quality[i], body);
     buffer_text(body, "}");
 }
 

@@ -9,6 +9,7 @@
 #include "core/gate_counts.h"
 #include "proto/buffer.h"
 #include "proto/routing_drift.h"
+#include "proto/routing_quality.h"
 
 /* A gate and the counts of its decisions; clients know it as a layer. All borrowed. */
 struct routing_layer {
@@ -17,6 +18,7 @@ struct routing_layer {
     const int32_t *expert_index; /* [experts] their indices in the layer; NULL: 0, 1, 2, ... */
     bool limited;                /* experts have a capacity: selections may be dropped */
     const struct moed_gate_counts *counts; /* in the window */
+    const struct routing_quality *quality; /* [experts] in the window; NULL: no labels */
     /* In the last five minutes, and in the rest of the hour; they tell which experts are dying. */
     const struct moed_gate_counts *recent, *earlier;
     const struct moed_gate_counts *before; /* in the window before */

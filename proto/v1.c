@@ -15,8 +15,8 @@
 
 static bool is_member(const char *key)
 {
-    static const char *const MEMBERS[] = {"instances", "routing", "tag", "signature_name",
-                                          "parameters"};
+    static const char *const MEMBERS[] = {"instances", "routing",        "tag",
+                                          "labels",    "signature_name", "parameters"};
     for (size_t i = 0; i < sizeof MEMBERS / sizeof *MEMBERS; i++)
         if (strcmp(key, MEMBERS[i]) == 0)
             return true;
@@ -37,7 +37,8 @@ static int check_members(const json_t *root, struct error *err)
                 "per row");
         if (!is_member(key))
             return error_set(err, ERROR_INVALID,
-                             "unknown member " QUOTED ", expected 'instances', 'routing', 'tag', "
+                             "unknown member " QUOTED
+                             ", expected 'instances', 'routing', 'tag', 'labels', "
                              "'signature_name' or 'parameters'",
                              key);
     }
@@ -121,7 +122,8 @@ static int decode(struct envelope *envelope, const struct infer_limits *limits,
         return -1;
     if (annotation_read_tag(envelope->root, NULL, request, err) != 0)
         return -1;
-    if (decode_instances(envelope, limits, request, err) != 0)
+    if (decode_instances(envelope, limits, request, err) != 0 ||
+        annotation_read_labels(envelope, envelope->root, request, err) != 0)
         return -1;
     all_outputs(request);
     return envelope_check_rest(envelope, err);

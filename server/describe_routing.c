@@ -65,15 +65,17 @@ static struct routing_layer layer_of(const struct model *model, const struct sta
                                      size_t index)
 {
     const struct moed_gate_info *gate = &model->info->gates[index];
-    return (struct routing_layer){.name = gate->name,
-                                  .top_k = gate->top_k,
-                                  .expert_index = gate->expert_index,
-                                  .limited = gate->limited,
-                                  .counts = counted->tally->gates[index],
-                                  .recent = counted->recent->gates[index],
-                                  .earlier = counted->earlier->gates[index],
-                                  .before = counted->before->gates[index],
-                                  .reference = model->references[index]};
+    return (struct routing_layer){
+        .name = gate->name,
+        .top_k = gate->top_k,
+        .expert_index = gate->expert_index,
+        .limited = gate->limited,
+        .counts = counted->tally->gates[index],
+        .quality = counted->tally->labelled > 0 ? counted->tally->quality[index] : NULL,
+        .recent = counted->recent->gates[index],
+        .earlier = counted->earlier->gates[index],
+        .before = counted->before->gates[index],
+        .reference = model->references[index]};
 }
 
 /* The tags that were seen. Returns how many. */

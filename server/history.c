@@ -41,10 +41,13 @@ static void push(struct ring *ring, uint64_t step, const struct tally *totals)
     ring->count++;
 }
 
-/* Every count comes with a row. */
+/* Every count comes with a row or a label. */
 static bool has_changed(const struct mark *mark, const struct tally *totals)
 {
-    return (totals ? totals->rows : 0) != (mark->totals ? mark->totals->rows : 0);
+    const struct tally *then = mark->totals;
+    if (!totals || !then)
+        return totals != then;
+    return totals->rows != then->rows || totals->labelled != then->labelled;
 }
 
 void history_init(struct history *history, const struct tally *totals, uint64_t now)

@@ -30,7 +30,9 @@ struct job {
     float **outputs;
     int32_t **routing_experts; /* NULL unless wants_routing, like the weights */
     float **routing_weights;
-    void *results; /* the block that holds all of them */
+    int32_t **first; /* [gate_count] the expert each item ranked first, for the judgement of
+                        answers; NULL unless there are labels, or may be (server/judgement.h) */
+    void *results;   /* the block that holds all of them */
 
     size_t rows_waiting; /* in the queue */
     size_t rows_running; /* in a batch being computed */

@@ -69,6 +69,11 @@ static double rows_total(const struct metrics_model *entry)
     return (double)entry->stats.rows;
 }
 
+static double feedback_lost_total(const struct metrics_model *entry)
+{
+    return (double)feedback_lost(&entry->model->stats->feedback);
+}
+
 static double queue_rows(const struct metrics_model *entry)
 {
     return (double)entry->stats.queue_rows;
@@ -92,6 +97,9 @@ static void per_model(struct metrics *all)
         double (*value)(const struct metrics_model *entry);
     } families[] = {
         {"moed_rows_total", "counter", "Rows computed.", rows_total},
+        {"moed_feedback_lost_total", "counter",
+         "Requests with labels for an answer that was not, or no longer, remembered.",
+         feedback_lost_total},
         {"moed_queue_rows", "gauge", "Rows waiting to be computed.", queue_rows},
         {"moed_model_loaded", "gauge", "1 for every model version that is served.", model_loaded},
         {"moed_model_bytes", "gauge", "Bytes of weights.", model_bytes},
@@ -215,6 +223,7 @@ void metrics_page(const struct api *api, bool openmetrics, struct buffer *body)
     rejections(&all);
     tagged_rows(&all);
     metrics_routing(&all);
+    metrics_experts(&all);
     repository_metrics(api->lanes->catalog, &all.page);
     prometheus_end(&all.page);
     metrics_close(&all);

@@ -32,8 +32,20 @@ static inline void metrics_label_model(struct prometheus_label *labels, const st
     labels[1] = (struct prometheus_label){"version", model->version};
 }
 
-/* What gates decided (metrics_routing.c). */
+/* Labels of a gate; of its expert, or of a window of it. */
+enum { METRICS_GATE_LABELS = METRICS_MODEL_LABELS + 1, METRICS_INNER_LABELS };
+
+static inline void metrics_label_gate(struct prometheus_label *labels, const struct model *model,
+                                      size_t gate)
+{
+    metrics_label_model(labels, model);
+    labels[METRICS_MODEL_LABELS] =
+        (struct prometheus_label){"layer", model->info->gates[gate].name};
+}
+
+/* What gates decided, and their experts (metrics_routing.c, metrics_experts.c). */
 void metrics_routing(struct metrics *all);
+void metrics_experts(struct metrics *all);
 
 /* What the system says of this process (metrics_process.c). */
 void metrics_process(struct metrics *all);

@@ -8,16 +8,6 @@
 #include "proto/routing_figures.h"
 #include "server/metrics_page.h"
 
-/* Labels of a gate, of its expert or of its window. */
-enum { GATE_LABELS = METRICS_MODEL_LABELS + 1, INNER_LABELS };
-
-static void label_gate(struct prometheus_label *labels, const struct model *model, size_t gate)
-{
-    metrics_label_model(labels, model);
-    labels[METRICS_MODEL_LABELS] =
-        (struct prometheus_label){"layer", model->info->gates[gate].name};
-}
-
 /* ---- counters of gates ---- */
 
 static double rows(const struct moed_gate_counts *counts)
@@ -62,11 +52,11 @@ static void gate_counters(struct metrics *all)
                           families[i].help);
         EACH_MODEL (all, entry)
             for (size_t gate = 0; gate < entry->model->info->gate_count; gate++) {
-                struct prometheus_label labels[GATE_LABELS];
-                label_gate(labels, entry->model, gate);
+                struct prometheus_label labels[METRICS_GATE_LABELS];
+                metrics_label_gate(labels, entry->model, gate);
                 if (entry->model->info->gates[gate].limited || !families[i].only_limited)
                     prometheus_sample(
-                        &all->page, families[i].name, labels, GATE_LABELS,
+                        &all->page, families[i].name, labels, METRICS_GATE_LABELS,
                         families[i].value(entry->stats.routing[TAG_NONE]->gates[gate]));
             }
     }
@@ -124,8 +114,8 @@ struct gauge {
 static void window_samples(struct metrics *all, const struct gauge *gauge,
                            const struct metrics_model *entry, size_t gate)
 {
-    struct prometheus_label labels[INNER_LABELS];
-    label_gate(labels, entry->model, gate);
+    struct prometheus_label labels[METRICS_INNER_LABELS];
+    metrics_label_gate(labels, entry->model, gate);
     for (int window = 0; window < WINDOW_COUNT; window++) {
         const struct stats_window *of = &entry->windows[window];
         const struct moed_gate_counts *counts = of->tally->gates[gate];
@@ -134,8 +124,9 @@ static void window_samples(struct metrics *all, const struct gauge *gauge,
             continue;
         const struct view view = {routing_figures_of(counts), &entry->model->info->gates[gate],
                                   of->recent->gates[gate], of->earlier->gates[gate]};
-        labels[GATE_LABELS] = (struct prometheus_label){"window", name};
-        prometheus_sample(&all->page, gauge->name, labels, INNER_LABELS, gauge->value(&view));
+        labels[METRICS_GATE_LABELS] = (struct prometheus_label){"window", name};
+        prometheus_sample(&all->page, gauge->name, labels, METRICS_INNER_LABELS,
+                          gauge->value(&view));
     }
 }
 
@@ -192,9 +183,9 @@ static void drift_samples(struct metrics *all, const struct drift_gauge *gauge,
                           const struct metrics_model *entry, size_t index)
 {
     const struct moed_gate_info *gate = &entry->model->info->gates[index];
-    struct prometheus_label labels[INNER_LABELS];
+    struct prometheus_label labels[METRICS_INNER_LABELS];
     double *shares = xcalloc(gate->experts, sizeof *shares);
-    label_gate(labels, entry->model, index);
+    metrics_label_gate(labels, entry->model, index);
     for (int window = 0; window < WINDOW_COUNT; window++) {
         struct routing_drift drift;
         const struct moed_gate_counts *counts = entry->windows[window].tally->gates[index];
@@ -202,8 +193,10 @@ static void drift_samples(struct metrics *all, const struct drift_gauge *gauge,
             routing_sample_of(counts, gate->top_k == gate->experts, shares);
         if (!routing_drift_of(gate->experts, &sample, &entry->model->references[index], &drift))
             continue;
-        labels[GATE_LABELS] = (struct prometheus_label){"window", window_name((enum window)window)};
-        prometheus_sample(&all->page, gauge->name, labels, INNER_LABELS, gauge->value(&drift));
+        labels[METRICS_GATE_LABELS] =
+            (struct prometheus_label){"window", window_name((enum window)window)};
+        prometheus_sample(&all->page, gauge->name, labels, METRICS_INNER_LABELS,
+                          gauge->value(&drift));
     }
     free(shares);
 }
@@ -228,115 +221,9 @@ static void drift_gauges(struct metrics *all)
     }
 }
 
-/* ---- experts ---- */
-
-static double selected(const struct moed_expert_counts *expert)
-{
-    return (double)expert->selected;
-}
-
-static double weight(const struct moed_expert_counts *expert)
-{
-    return moed_sum_value(expert->weight);
-}
-
-static double probability(const struct moed_expert_counts *expert)
-{
-    return moed_sum_value(expert->probability);
-}
-
-static double top1(const struct moed_expert_counts *expert)
-{
-    return (double)expert->top1;
-}
-
-/* Combine weights that may be negative have a sum that may fall, which no counter may. */
-enum whose { ANY, UNSIGNED, SIGNED };
-
-static const struct expert_family {
-    const char *name, *type, *help;
-    double (*value)(const struct moed_expert_counts *expert);
-    enum whose whose;
-} EXPERT_FAMILIES[] = {
-    {"moed_expert_selected_total", "counter", "Items that selected the expert.", selected, ANY},
-    {"moed_expert_top1_total", "counter", "Items whose best expert it was.", top1, ANY},
-    {"moed_expert_probability_total", "counter",
-     "Sum over the items of the expert's probability in the gate's distribution.", probability,
-     ANY},
-    {"moed_expert_weight_total", "counter",
-     "Combine weight given to the expert, by gates whose weights are never negative.", weight,
-     UNSIGNED},
-    {"moed_expert_weight_sum", "gauge",
-     "Combine weight given to the expert, by gates whose weights may be negative.", weight, SIGNED},
-};
-
-enum { EXPERT_FAMILY_COUNT = sizeof EXPERT_FAMILIES / sizeof *EXPERT_FAMILIES };
-
-static bool is_of(const struct moed_gate_info *gate, enum whose whose)
-{
-    return whose == ANY || (whose == SIGNED) == gate->signed_weights;
-}
-
-static void expert_samples(struct metrics *all, const struct expert_family *family,
-                           const struct metrics_model *entry, size_t index)
-{
-    const struct moed_gate_info *gate = &entry->model->info->gates[index];
-    const struct moed_gate_counts *counts = entry->stats.routing[TAG_NONE]->gates[index];
-    struct prometheus_label labels[INNER_LABELS];
-    label_gate(labels, entry->model, index);
-    for (size_t i = 0; i < counts->experts; i++) {
-        char text[24];
-        snprintf(text, sizeof text, "%zu", gate->expert_index ? (size_t)gate->expert_index[i] : i);
-        labels[GATE_LABELS] = (struct prometheus_label){"expert", text};
-        prometheus_sample(&all->page, family->name, labels, INNER_LABELS,
-                          family->value(&counts->expert[i]));
-    }
-}
-
-static bool has_gate_of(const struct metrics *all, enum whose whose)
-{
-    EACH_MODEL (all, entry)
-        for (size_t i = 0; i < entry->model->info->gate_count; i++)
-            if (is_of(&entry->model->info->gates[i], whose))
-                return true;
-    return false;
-}
-
-static void expert_family(struct metrics *all, const struct expert_family *family)
-{
-    if (!has_gate_of(all, family->whose))
-        return;
-    prometheus_family(&all->page, family->name, family->type, family->help);
-    EACH_MODEL (all, entry)
-        for (size_t i = 0; i < entry->model->info->gate_count; i++)
-            if (is_of(&entry->model->info->gates[i], family->whose))
-                expert_samples(all, family, entry, i);
-}
-
-/* Four series for every expert, as either weight is a gate's. */
-static uint64_t expert_series(const struct metrics *all)
-{
-    uint64_t series = 0;
-    EACH_MODEL (all, entry)
-        for (size_t i = 0; i < entry->model->info->gate_count; i++)
-            series += (EXPERT_FAMILY_COUNT - 1) * entry->model->info->gates[i].experts;
-    return series;
-}
-
-/* Per-expert series grow with layers x experts: above the configured number a scrape keeps the
- * layers' aggregates only, and the full matrix stays at /v2/models/M/routing. */
-static void per_expert(struct metrics *all)
-{
-    if (expert_series(all) > all->api->options->max_expert_series)
-        return;
-    for (size_t i = 0; i < EXPERT_FAMILY_COUNT; i++)
-        expert_family(all, &EXPERT_FAMILIES[i]);
-}
-
 void metrics_routing(struct metrics *all)
 {
     gate_counters(all);
     gate_gauges(all);
     drift_gauges(all);
-    per_expert(all);
 }

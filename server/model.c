@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "core/memory.h"
+#include "proto/annotation.h"
 
 /* ---- what its clients see ---- */
 
@@ -49,7 +50,7 @@ static void fill_signature(struct model *model)
     };
 }
 
-/* ---- what its routing is compared with ---- */
+/* ---- what its routing and its answers are compared with ---- */
 
 /* A gate that uses every expert is known by their weights. */
 static struct routing_sample reference_of(const struct moed_gate_info *gate)
@@ -71,6 +72,11 @@ static struct routing_sample reference_of(const struct moed_gate_info *gate)
 
 static void fill_references(struct model *model)
 {
+    const size_t gates = model->info->gate_count;
+    model->class_output = annotation_class_output(&model->signature);
+    model->items_per_row = xcalloc(gates, sizeof *model->items_per_row);
+    for (size_t i = 0; i < gates; i++)
+        model->items_per_row[i] = (uint32_t)model->info->gates[i].items_per_row;
     model->references = xcalloc(model->info->gate_count, sizeof *model->references);
     for (size_t i = 0; i < model->info->gate_count; i++)
         model->references[i] = reference_of(&model->info->gates[i]);
@@ -217,6 +223,7 @@ void model_release(struct model *model)
     for (size_t i = 0; i < model->info->gate_count; i++)
         free((double *)model->references[i].share);
     free(model->references);
+    free(model->items_per_row);
     moed_model_free(model->engine);
     free(model->tensors);
     free(model->gates);

@@ -33,6 +33,8 @@ struct model {
     struct signature signature;
     struct signature_tensor *tensors; /* inputs, then outputs; the signature points into it */
     struct signature_gate *gates;
+    uint32_t *items_per_row;           /* [gate_count] */
+    int class_output;                  /* that labels are about; -1: none */
     struct routing_sample *references; /* [gate_count] known-good routing; without items: none */
     atomic_bool damage_told;           /* somebody has been told that the engine is damaged */
     struct model_stats *stats;         /* may be older than the model: a reload goes on counting */

@@ -110,6 +110,19 @@ static void scatter(const struct once *once, const struct batch *batch,
     }
 }
 
+/* Keeps what the judgement of its answers needs. */
+static void note_first(const struct once *once, const struct segment *segment, size_t batch_row)
+{
+    const struct moed_model_info *info = once->model->info;
+    for (size_t i = 0; segment->job->first && i < info->gate_count; i++) {
+        const struct moed_routing *routing = moed_routing(once->scratch, i);
+        const size_t items = info->gates[i].items_per_row;
+        int32_t *first = segment->job->first[i] + segment->job_row * items;
+        for (size_t item = 0; item < segment->rows * items; item++)
+            first[item] = routing->choice[(batch_row * items + item) * routing->top_k];
+    }
+}
+
 /* Whether the rows of two jobs are counted at the same place. */
 static bool alike(const struct job *job, const struct job *other)
 {
@@ -139,6 +152,7 @@ static void scatter_all(const struct once *once, const struct batch *batch)
     size_t row = 0;
     for (size_t i = 0; i < batch->segment_count; i++) {
         scatter(once, batch, &batch->segments[i], row);
+        note_first(once, &batch->segments[i], row);
         row += batch->segments[i].rows;
     }
 }

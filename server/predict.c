@@ -9,6 +9,7 @@
 #include "core/memory.h"
 #include "server/attribution.h"
 #include "server/decode.h"
+#include "server/judgement.h"
 
 /* Deadlines are kept this exactly; a timer per job would cost more than it saves. */
 enum { DEADLINE_TICK_MS = 10 };
@@ -20,6 +21,7 @@ static void job_free(struct job *job)
     free(job->outputs);
     free(job->routing_experts);
     free(job->routing_weights);
+    free(job->first);
     model_release(job->model);
     free(job);
 }
@@ -71,6 +73,8 @@ void predict_finished(struct job *job)
 {
     struct predict *predict = job->predict;
     disown(job);
+    if (job->error.code == ERROR_NONE)
+        judge_job(job, predict->lanes->options.loop);
     answer(job, predict->limits.max_response_bytes);
     job_free(job);
 }
@@ -102,6 +106,13 @@ static void on_deadlines(uv_timer_t *timer)
         uv_timer_stop(timer);
 }
 
+/* There are labels, or there may come some by the request's id. */
+static bool may_be_judged(const struct job *job)
+{
+    return job->counted && job->model->class_output >= 0 && job->model->info->gate_count > 0 &&
+           (job->request.labels || job->request.id);
+}
+
 /* One block for the results of all rows. The client decides its size, so it may not be had. */
 static int allocate_results(struct job *job, struct error *err)
 {
@@ -112,6 +123,8 @@ static int allocate_results(struct job *job, struct error *err)
         numbers += rows * info->outputs[i].elements;
     for (size_t i = 0; job->wants_routing && i < info->gate_count; i++)
         numbers += 2 * rows * info->gates[i].items_per_row * info->gates[i].top_k;
+    for (size_t i = 0; may_be_judged(job) && i < info->gate_count; i++)
+        numbers += rows * info->gates[i].items_per_row;
     /* int32 and float share the block: both have four bytes. */
     float *next = job->results = malloc(numbers * sizeof(float));
     if (!next)
@@ -130,6 +143,12 @@ static int allocate_results(struct job *job, struct error *err)
         job->routing_experts[i] = (int32_t *)next;
         job->routing_weights[i] = next + count;
         next += 2 * count;
+    }
+    if (may_be_judged(job))
+        job->first = xcalloc(info->gate_count + 1, sizeof *job->first); /* no array of 0 */
+    for (size_t i = 0; job->first && i < info->gate_count; i++) {
+        job->first[i] = (int32_t *)next;
+        next += rows * info->gates[i].items_per_row;
     }
     return 0;
 }

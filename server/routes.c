@@ -10,6 +10,7 @@
 #include "proto/oip.h"
 #include "proto/v1.h"
 #include "server/describe.h"
+#include "server/feedback_api.h"
 #include "server/http_percent.h"
 #include "server/live.h"
 #include "server/page.h"
@@ -43,6 +44,8 @@ static const struct route ROUTES[] = {
     {HTTP_POST, "/v2/models/{m}/versions/{v}/infer", predict, &protocol_oip, ROLE_PREDICT, INFERENCE},
     {HTTP_POST, "/v1/models/{m}:predict", predict, &protocol_v1, ROLE_PREDICT, INFERENCE},
     {HTTP_POST, "/v1/models/{m}/versions/{v}:predict", predict, &protocol_v1, ROLE_PREDICT, INFERENCE},
+    {HTTP_POST, "/v2/models/{m}/feedback", feedback_receive, NULL, ROLE_PREDICT, INFERENCE},
+    {HTTP_POST, "/v2/models/{m}/versions/{v}/feedback", feedback_receive, NULL, ROLE_PREDICT, INFERENCE},
     {HTTP_GET, "/", page_root, NULL, ROLE_HEALTH, VITAL},
     {HTTP_GET, "/ui/{m}", page_asset, NULL, ROLE_HEALTH, 0},
     {HTTP_GET, "/v2", describe_server, NULL, ROLE_PREDICT, 0},

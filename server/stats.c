@@ -128,6 +128,16 @@ void stats_count(struct stats *stats, size_t tag, const struct tally_batch *batc
     uv_mutex_unlock(&stats->mutex);
 }
 
+void stats_judge(struct stats *stats, size_t tag, const struct answered_rows *rows,
+                 const int32_t *labels)
+{
+    uv_mutex_lock(&stats->mutex);
+    if (!stats->routing[tag])
+        stats->routing[tag] = tally_empty(stats->routing[TAG_NONE]);
+    tally_judge(stats->routing[tag], rows, labels);
+    uv_mutex_unlock(&stats->mutex);
+}
+
 void stats_add(struct stats *total, struct stats *stats)
 {
     uv_mutex_lock(&stats->mutex);
@@ -156,6 +166,7 @@ struct model_stats *model_stats_new(const struct moed_model_info *info, size_t l
     if (uv_mutex_init(&stats->mutex) != 0)
         out_of_memory();
     tags_init(&stats->tags, max_tags);
+    feedback_init(&stats->feedback);
     size_t tags = tags_end(&stats->tags);
     stats->histories = xcalloc(tags, sizeof *stats->histories);
     for (size_t tag = 0; tag < tags; tag++)
@@ -182,6 +193,7 @@ void model_stats_release(struct model_stats *stats)
         history_close(&stats->histories[tag]);
     free(stats->histories);
     tags_close(&stats->tags);
+    feedback_close(&stats->feedback);
     uv_mutex_destroy(&stats->mutex);
     free(stats);
 }

@@ -11,6 +11,7 @@
 
 #include "core/moed.h"
 #include "proto/prometheus.h"
+#include "server/feedback.h"
 #include "server/history.h"
 #include "server/tags.h"
 
@@ -78,6 +79,10 @@ void stats_add_batch(struct stats *stats, size_t rows, double seconds);
 void stats_count(struct stats *stats, size_t tag, const struct tally_batch *batch, size_t first,
                  size_t end);
 
+/* Counts the true classes labels[rows] of answered rows; -1: not known. */
+void stats_judge(struct stats *stats, size_t tag, const struct answered_rows *rows,
+                 const int32_t *labels);
+
 /* total += stats, with all tags in one. `stats` may be another thread's, `total` is the caller's.
  */
 void stats_add(struct stats *total, struct stats *stats);
@@ -86,6 +91,7 @@ void stats_add(struct stats *total, struct stats *stats);
 struct model_stats {
     atomic_size_t holders;
     struct tags tags;
+    struct feedback feedback;
     uv_mutex_t mutex;          /* guards the next; taken before a shard's */
     struct history *histories; /* [tags_end()] by tag */
     size_t loops;

@@ -39,8 +39,12 @@ void tally_free(struct tally *tally)
 {
     if (!tally)
         return;
-    for (size_t i = 0; i < tally->gate_count; i++)
+    for (size_t i = 0; i < tally->gate_count; i++) {
         moed_gate_counts_free(tally->gates[i]);
+        if (tally->quality)
+            free(tally->quality[i]);
+    }
+    free(tally->quality);
     free(tally);
 }
 
@@ -55,18 +59,67 @@ void tally_count(struct tally *tally, const struct tally_batch *batch, size_t fi
     }
 }
 
+/* ---- labels ---- */
+
+static void need_quality(struct tally *tally)
+{
+    if (tally->quality)
+        return;
+    tally->quality = xcalloc(tally->gate_count, sizeof *tally->quality);
+    for (size_t i = 0; i < tally->gate_count; i++)
+        tally->quality[i] = xcalloc(tally->gates[i]->experts, sizeof **tally->quality);
+}
+
+static void judge_row(struct tally *tally, const struct answered_rows *rows, size_t row,
+                      size_t truth)
+{
+    const struct routing_verdict verdict =
+        routing_judge(rows->scores + row * rows->classes, rows->classes, truth);
+    tally->labelled++;
+    for (size_t i = 0; i < tally->gate_count; i++) {
+        const size_t items = rows->items_per_row[i];
+        for (size_t item = row * items; item < (row + 1) * items; item++)
+            routing_quality_count(&tally->quality[i][rows->first[i][item]], &verdict);
+    }
+}
+
+/* A model that was reloaded may have more classes than the one that answered. */
+void tally_judge(struct tally *tally, const struct answered_rows *rows, const int32_t *labels)
+{
+    need_quality(tally);
+    for (size_t row = 0; row < rows->rows; row++)
+        if (labels[row] >= 0 && (size_t)labels[row] < rows->classes)
+            judge_row(tally, rows, row, (size_t)labels[row]);
+}
+
+static void add_quality(struct tally *to, const struct tally *from, int sign)
+{
+    if (!from->quality)
+        return;
+    need_quality(to);
+    for (size_t i = 0; i < to->gate_count; i++)
+        for (size_t e = 0; e < to->gates[i]->experts; e++)
+            routing_quality_add(&to->quality[i][e], &from->quality[i][e], sign);
+}
+
+/* ---- arithmetic ---- */
+
 void tally_add(struct tally *to, const struct tally *from)
 {
     to->rows += from->rows;
+    to->labelled += from->labelled;
     for (size_t i = 0; i < to->gate_count; i++)
         moed_gate_counts_add(to->gates[i], from->gates[i]);
+    add_quality(to, from, 1);
 }
 
 void tally_subtract(struct tally *from, const struct tally *then)
 {
     from->rows -= then->rows;
+    from->labelled -= then->labelled;
     for (size_t i = 0; i < from->gate_count; i++)
         moed_gate_counts_subtract(from->gates[i], then->gates[i]);
+    add_quality(from, then, -1);
 }
 
 bool tally_fits(const struct tally *tally, const struct moed_model_info *info)

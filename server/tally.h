@@ -6,9 +6,13 @@
 
 #include "core/gate_counts.h"
 #include "core/moed.h"
+#include "proto/routing_quality.h"
+#include "server/judgement.h"
 
 struct tally {
     uint64_t rows;
+    uint64_t labelled;                /* rows whose true class came to be known */
+    struct routing_quality **quality; /* [gate_count] [experts] of those; NULL: there are none */
     size_t gate_count;
     struct moed_gate_counts *gates[]; /* [gate_count] in the order of info->gates */
 };
@@ -27,6 +31,9 @@ struct tally_batch {
     uint64_t now; /* uv_hrtime() */
 };
 void tally_count(struct tally *tally, const struct tally_batch *batch, size_t first, size_t end);
+
+/* Counts rows whose true classes labels[rows] are known; -1: that one is not. */
+void tally_judge(struct tally *tally, const struct answered_rows *rows, const int32_t *labels);
 
 /* to += from; from -= then. */
 void tally_add(struct tally *to, const struct tally *from);

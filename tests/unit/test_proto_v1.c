@@ -91,7 +91,8 @@ END_TEST
 START_TEST(wrong_members_are_refused)
 {
     refused("{\"instances\":[[1]],\"routng\":true}",
-            "unknown member 'routng', expected 'instances', 'routing', 'tag', 'signature_name' or "
+            "unknown member 'routng', expected 'instances', 'routing', 'tag', 'labels', "
+            "'signature_name' or "
             "'parameters'");
     refused("{\"inputs\":{\"image\":[[1]]}}",
             "columns under 'inputs' are not supported: send 'instances', one entry per row");
