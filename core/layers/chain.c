@@ -90,10 +90,46 @@ static void chain_add(struct chain *chain, const struct layer *layer)
     cost_add(&chain->cost, &layer->cost);
 }
 
+/* End of the run of layers from `from` that one task can take together. */
+static size_t segment_end(const struct chain *chain, size_t from, size_t to)
+{
+    if (chain->layers[from].collective)
+        return from + 1;
+    while (from < to && !chain->layers[from].collective)
+        from++;
+    return from;
+}
+
+/* The tasks of a segment are not at the same layer: among them a value of one row may not lie where
+ * another row's older value is. A value that only one segment's layers see lies in each task's own
+ * scratch; every other one lives from the begin of the segment that gives it to the end of the last
+ * one that reads it. */
+static void bound_lives(struct chain *chain)
+{
+    size_t *begin = xcalloc(2 * chain->count, sizeof *begin), *end = begin + chain->count;
+    for (size_t from = 0, to; from < chain->count; from = to) {
+        to = segment_end(chain, from, chain->count);
+        for (size_t i = from; i < to; i++) {
+            begin[i] = from;
+            end[i] = to;
+        }
+    }
+    for (size_t i = 0; i < chain->values.count; i++) {
+        struct value *value = &chain->values.list[i];
+        value->local = begin[value->defined] == begin[value->last];
+        if (value->local)
+            continue;
+        value->defined = begin[value->defined];
+        value->last = end[value->last] - 1;
+    }
+    free(begin);
+}
+
 static void plan_buffers(struct chain *chain)
 {
     for (size_t i = 0; i < 2; i++)
         chain->task_buffers[i] = plan_floats(&chain->task, chain->max_elements);
+    chain->task_named = plan_floats(&chain->task, chain->values.local_floats);
     chain->task_layers = chain->task.used;
     for (size_t i = 0; i < chain->count; i++)
         plan_passing_part(&chain->task, &chain->layers[i].plan, 1);
@@ -213,6 +249,8 @@ int chain_build(struct chain *chain, const struct scope *scope, struct config_no
         chain_close(chain);
         return -1;
     }
+    if (chain->values.count)
+        bound_lives(chain);
     values_place(&chain->values);
     plan_buffers(chain);
     return 0;
@@ -243,11 +281,15 @@ struct named {
     const float *input; /* [rows, in] the chain's own, of these rows */
     float *values;      /* of all rows */
     size_t total, first;
+    float *local; /* of these rows, inside a task */
+    size_t rows;
 };
 
 static float *value_at(const struct chain *chain, const struct named *named, size_t link)
 {
     const struct value *value = &chain->values.list[link - VALUE_FIRST];
+    if (value->local)
+        return named->local + value->place * named->rows;
     return named->values + value->place * named->total + named->first * value->elements;
 }
 
@@ -265,16 +307,18 @@ static const float *input_of(const struct chain *chain, const struct named *name
 
 /* Layers of which none is collective, over some rows: the body of every task. Layers alternate
  * between two buffers; those that can work in place do, where nobody else reads their input. */
-static void run_layers(const struct chain_part *part, const struct run *run, size_t rows,
-                       const struct named *named, const float *x, float *y)
+static void run_layers(const struct chain_part *part, const struct run *run, struct named *named,
+                       const float *x, float *y)
 {
     const struct chain *chain = part->chain;
+    size_t rows = named->rows;
     float *buffers[2] = {run_floats(run, chain->task_buffers[0], rows),
                          run_floats(run, chain->task_buffers[1], rows)};
     const float *operands[MAX_OPERANDS];
     struct run inner = run_part(run, chain->task_layers, rows);
     inner.team = NULL;
     inner.operands = operands;
+    named->local = run_floats(run, chain->task_named, rows);
     const float *current = x;
     for (size_t i = part->from; i < part->to; i++) {
         const struct layer *layer = &chain->layers[i];
@@ -317,8 +361,9 @@ static void run_segment_task(void *context, size_t index, unsigned worker)
     run.worker = segment->run->team ? worker : segment->run->worker;
     struct named named = segment->named;
     named.first = first;
+    named.rows = rows;
     named.input += first * part->chain->in_elements;
-    run_layers(part, &run, rows, &named, segment->x + first * layers[part->from].in_elements,
+    run_layers(part, &run, &named, segment->x + first * layers[part->from].in_elements,
                segment->y + first * layers[part->to - 1].out_elements);
 }
 
@@ -334,16 +379,6 @@ static void run_segment(struct segment *segment)
     segment->rows_per_task = (segment->rows + tasks - 1) / tasks;
     tasks = (segment->rows + segment->rows_per_task - 1) / segment->rows_per_task;
     team_run(team, tasks, run_segment_task, segment);
-}
-
-/* End of the run of layers from `from` that one task can take together. */
-static size_t segment_end(const struct chain *chain, size_t from, size_t to)
-{
-    if (chain->layers[from].collective)
-        return from + 1;
-    while (from < to && !chain->layers[from].collective)
-        from++;
-    return from;
 }
 
 /* Where layers up to `end` put what they give: y at the end, else the value's place if it has a
@@ -365,7 +400,8 @@ void chain_forward_part(const struct chain_part *part, const struct run *run, si
     const struct chain *chain = part->chain;
     float *buffers[2] = {run_floats(run, chain->buffers[0], rows),
                          run_floats(run, chain->buffers[1], rows)};
-    const struct named named = {x, run_floats(run, chain->named, rows), rows, 0};
+    const struct named named = {
+        .input = x, .values = run_floats(run, chain->named, rows), .total = rows};
     struct run inner = run_part(run, chain->tasks, rows);
     size_t from = part->from;
     if (from == part->to)

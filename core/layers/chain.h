@@ -15,7 +15,8 @@ struct chain {
     struct plan plan, task;    /* a task's lies in the chain's, and all layers' in a task's */
     size_t buffers[2], tasks;  /* places in plan: between segments; all tasks; */
     size_t named;              /* the values with names */
-    size_t task_buffers[2], task_layers; /* places in task: between layers; inside them */
+    /* Places in task: between layers; inside them; local values. */
+    size_t task_buffers[2], task_layers, task_named;
     struct cost cost;
 };
 

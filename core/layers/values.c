@@ -157,16 +157,27 @@ static void put(struct alive *alive, struct value *value)
     alive->count++;
 }
 
-void values_place(struct values *values)
+static size_t place_all(struct values *values, bool local)
 {
     struct alive alive = {.count = 0};
+    size_t floats = 0;
     for (size_t i = 0; i < values->count; i++) {
         struct value *value = &values->list[i];
-        value->name = NULL;
+        if (value->local != local)
+            continue;
         forget_before(&alive, value->defined);
         put(&alive, value);
-        values->floats = max_size(values->floats, value->place + value->elements);
+        floats = max_size(floats, value->place + value->elements);
     }
+    return floats;
+}
+
+void values_place(struct values *values)
+{
+    values->floats = place_all(values, false);
+    values->local_floats = place_all(values, true);
+    for (size_t i = 0; i < values->count; i++)
+        values->list[i].name = NULL;
 }
 
 void values_close(struct values *values)

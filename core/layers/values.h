@@ -21,14 +21,15 @@ struct value {
     struct moed_shape shape;
     size_t elements;
     size_t defined, last; /* layers: the one that gives it, the last that reads it (0: none yet) */
-    size_t place;         /* among the floats of all values of a row */
+    bool local;           /* only one task's layers see it (chain.c) */
+    size_t place;         /* among the floats of all local values of a row, or of all others */
 };
 
 struct values {
     struct value *list; /* [count] */
     size_t count;
-    size_t floats; /* that they need for each row */
-    size_t layer;  /* the number of the one that is being built */
+    size_t floats, local_floats; /* that they need for each row */
+    size_t layer;                /* the number of the one that is being built */
 };
 
 /* Reads the layer's "result", "input" and, if its op joins values, "of"; values->layer is its

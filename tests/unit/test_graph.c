@@ -98,6 +98,36 @@ START_TEST(values_live_across_layers_that_share_rows_out_themselves)
 }
 END_TEST
 
+/* Threads are not at the same layer: one must not write a value where another reads an older one.
+ */
+START_TEST(threads_do_not_share_the_places_of_values)
+{
+    enum { ROWS = 48, SIZE = 64, OUT = 1, ROUNDS = 300 };
+    struct moed_model *model =
+        load_graph("[64]",
+                   "[{'op':'cube','result':'a'},{'op':'tanh'},{'op':'sigmoid','result':'b'},"
+                   "{'op':'multiply','of':['a','b']},{'op':'sum','axis':0,'result':'c'},"
+                   "{'op':'tanh'},{'op':'add','of':['c'],'result':'d'},{'op':'cube'},"
+                   "{'op':'add','of':['d']}]",
+                   NO_TENSORS);
+    float x[ROWS * SIZE], expected[ROWS * OUT], y[ROWS * OUT];
+    for (size_t i = 0; i < ROWS * SIZE; i++)
+        x[i] = (float)(i * 37 % 101) / 101.0f;
+    run_forward(model, 1, ROWS, x, expected);
+    struct error err = ERROR_INIT;
+    struct moed_scratch *scratch = new_scratch(model, ROWS, 4, &err);
+    struct moed_team *team = moed_team_new(4);
+    team_fork_from(team, 0);
+    for (int round = 0; round < ROUNDS; round++) {
+        forward_rows(model, scratch, team, ROWS, x, y);
+        ck_assert_mem_eq(y, expected, sizeof y);
+    }
+    moed_team_free(team);
+    moed_scratch_free(scratch);
+    moed_model_free(model);
+}
+END_TEST
+
 /* Lifetimes: [defined, last] of values of `sizes`; places must not overlap while both live. */
 static size_t place(const size_t lifetimes[][3], size_t count, struct values *values)
 {
@@ -168,5 +198,6 @@ END_TEST
 TEST_MAIN("graph", values_are_read_by_name, a_named_value_survives_layers_that_work_in_place,
           the_input_may_be_read_at_any_time, concat_puts_the_input_first,
           axes_of_size_1_are_repeated, values_live_across_layers_that_share_rows_out_themselves,
+          threads_do_not_share_the_places_of_values,
           values_share_memory_when_they_do_not_live_together, random_lifetimes_never_overlap,
           a_plain_list_needs_no_more_scratch_in_format_3)
