@@ -95,7 +95,7 @@ static int add_info(struct gate *gate, struct loading *loading, struct config_no
                                 .experts = gate->policy.experts,
                                 .expert_index = gate->expert_index,
                                 .top_k = gate->policy.top_k,
-                                .limited = gate->policy.limited,
+                                .limited = gate->policy.capacity.limited,
                                 .signed_weights = policy_is_signed(&gate->policy),
                                 .items_per_row = gated->items_per_row};
     return 0;
@@ -125,6 +125,9 @@ static int build_own_tensors(struct gate *gate, const struct scope *scope, struc
     if (scope->loading->format >= 3 &&
         array_build_optional(&gate->expert_scale, scope, "expert_scale", &each, err) != 0)
         return -1;
+    if (gate->expert_scale.values && gate->policy.capacity.renormalizes)
+        return config_error(node, "capacity", err,
+                            "\"renormalize\" does not go with the tensor expert_scale");
     if (gate->select_bias.values && gate->policy.score->no_bias)
         return config_error(node, "score", err, "'%s' goes with no tensor select_bias",
                             gate->policy.score->name);

@@ -27,21 +27,59 @@ static int read_groups(struct gate_policy *policy, struct config_node *node, str
     return config_done(&own, err);
 }
 
-/* "capacity": {"factor", "minimum"} */
-static int read_capacity(struct gate_policy *policy, struct config_node *node, struct error *err)
+/* "factor" with "minimum" and "round", or "places". */
+static int read_places(struct capacity *capacity, struct config_node *node, struct error *err)
 {
+    static const char *const rounds[] = {"down", "up", NULL};
+    int64_t minimum, places;
+    int up;
+    if (config_has(node, "places")) {
+        if (config_integer(node, "places", CONFIG_REQUIRED, within(1, INT32_MAX), &places, err) !=
+            0)
+            return -1;
+        capacity->places = (double)places;
+        return 0;
+    }
+    if (config_real(node, "factor", NULL, &capacity->factor, err) != 0 ||
+        config_integer(node, "minimum", 1, within(1, INT32_MAX), &minimum, err) != 0 ||
+        config_choice(node, "round", rounds, 0, &up, err) != 0)
+        return -1;
+    if (capacity->factor <= 0)
+        return config_error(node, "factor", err, "expected a number above 0");
+    capacity->minimum = (double)minimum;
+    capacity->rounds_up = up == 1;
+    return 0;
+}
+
+static int check_capacity_format(struct config_node *node, int format, struct error *err)
+{
+    static const char *const keys[] = {"places", "round", "rows", "order", "renormalize"};
+    for (size_t i = 0; format < 3 && i < sizeof keys / sizeof *keys; i++)
+        if (config_has(node, keys[i]))
+            return config_error(node, keys[i], err, "needs \"format_version\": 3");
+    return 0;
+}
+
+/* "capacity" */
+static int read_capacity(struct gate_policy *policy, struct config_node *node, int format,
+                         struct error *err)
+{
+    static const char *const orders[] = {"choice", "item", "score", "pair", NULL};
+    struct capacity *capacity = &policy->capacity;
     struct config_node own;
-    int64_t minimum;
+    int64_t rows;
     if (!config_has(node, "capacity"))
         return 0;
     if (config_object(node, "capacity", &own, err) != 0 ||
-        config_real(&own, "factor", NULL, &policy->capacity_factor, err) != 0 ||
-        config_integer(&own, "minimum", 1, within(1, INT32_MAX), &minimum, err) != 0)
+        check_capacity_format(&own, format, err) != 0 || read_places(capacity, &own, err) != 0 ||
+        config_integer(&own, "rows", 0, within(1, INT32_MAX), &rows, err) != 0 ||
+        config_choice(&own, "order", orders, PLACE_CHOICES, &capacity->order, err) != 0 ||
+        config_flag(&own, "renormalize", false, &capacity->renormalizes, err) != 0)
         return -1;
-    if (policy->capacity_factor <= 0)
-        return config_error(&own, "factor", err, "expected a number above 0");
-    policy->limited = true;
-    policy->capacity_minimum = (double)minimum;
+    capacity->limited = true;
+    capacity->rows = (size_t)rows;
+    if (capacity->renormalizes && policy->normalize != &normalize_sum)
+        return config_error(&own, "renormalize", err, "goes with normalize \"sum\" only");
     return config_done(&own, err);
 }
 
@@ -68,7 +106,7 @@ int policy_read(struct gate_policy *policy, struct config_node *node, int format
     policy->top_k = (size_t)top_k;
     policy->scale = (float)scale;
     if (refuse_early(node, format, err) != 0 || read_groups(policy, node, err) != 0 ||
-        read_capacity(policy, node, err) != 0 ||
+        read_capacity(policy, node, format, err) != 0 ||
         (policy->score->check && policy->score->check(policy, node, err) != 0))
         return -1;
     return policy->normalize->check ? policy->normalize->check(policy, node, err) : 0;

@@ -15,6 +15,20 @@ enum { MAX_GROUPS = 256 };
 
 enum group_score { GROUP_TOP2, GROUP_MAX };
 
+/* Which pairs of a group find a place first (CHECKPOINT.md). */
+enum place_order { PLACE_CHOICES, PLACE_ITEMS, PLACE_SCORES, PLACE_PAIRS };
+
+/* How many items of a group one expert serves. */
+struct capacity {
+    bool limited;  /* it has one */
+    double factor; /* of items / experts, rounded up or down; 0: `places` */
+    bool rounds_up;
+    double minimum, places;
+    size_t rows;       /* of a request that make a group; 0: all */
+    int order;         /* enum place_order */
+    bool renormalizes; /* weights are shared out among the pairs that found a place */
+};
+
 struct gate_policy {
     size_t experts; /* that the gate chooses among; its own indices are 0..experts - 1 */
     size_t top_k;
@@ -23,8 +37,7 @@ struct gate_policy {
     float scale, p, jitter;     /* p: of normalize_lp; jitter: of score_sparsemixer */
     size_t groups, groups_kept; /* 0: no groups */
     int group_score;            /* enum group_score */
-    bool limited;               /* has a capacity */
-    double capacity_factor, capacity_minimum;
+    struct capacity capacity;
 };
 
 /* Reads all of it but `experts`, which is known, from a gate's `node`. `format`: the config's. */

@@ -26,6 +26,9 @@ int routing_init(struct routing *routing, const struct moed_gate_info *info, siz
         !(routing->weight = calloc_checked(pairs, sizeof *routing->weight, err)) ||
         (distributions && allocate_distributions(routing, experts, max_items, err) != 0))
         return -1;
+    if (info->limited && (!(routing->score = calloc_checked(pairs, sizeof *routing->score, err)) ||
+                          !(routing->line = calloc_checked(pairs, sizeof *routing->line, err))))
+        return -1;
     routing->scores = xcalloc(experts, sizeof *routing->scores);
     routing->keys = xcalloc(experts, sizeof *routing->keys);
     routing->p = xcalloc(experts, sizeof *routing->p);
@@ -53,4 +56,6 @@ void routing_close(struct routing *routing)
     free(routing->keys);
     free(routing->p);
     free(routing->places);
+    free(routing->score);
+    free(routing->line);
 }

@@ -4,6 +4,8 @@
 
 #include "core/moed.h"
 
+struct placing;
+
 /* Lives in the scratch. */
 struct routing {
     struct moed_routing decisions; /* what moed_routing() hands out; points to the arrays below */
@@ -13,6 +15,15 @@ struct routing {
     /* One item's working memory. */
     float *scores, *keys, *p; /* [experts] */
     uint32_t *places;         /* [experts] taken of each expert's capacity */
+    /* Of a gate with a capacity, else NULL. */
+    float *score;         /* [items, top_k] of what was chosen */
+    struct placing *line; /* [items, top_k] in the order in which pairs are placed */
+};
+
+/* A pair that waits for a place. */
+struct placing {
+    float score;
+    uint32_t pair; /* item * top_k + slot */
 };
 
 MUST_CHECK int routing_init(struct routing *routing, const struct moed_gate_info *info,

@@ -4,7 +4,7 @@
  * 2. The top_k largest keys are chosen, score + select_bias, of the experts in the best groups.
  * Ties go to the lower index.
  * 3. The gate's normalization (normalize.c) weighs the chosen ones; its scale multiplies.
- * 4. An expert whose capacity is taken drops what comes after.
+ * 4. An expert whose capacity is taken drops what comes after (capacity.c).
  *
  * Everything an item needs stays in cache from its logits to its weights. */
 #include "core/moe/select.h"
@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "core/dense/vector.h"
+#include "core/moe/capacity.h"
 
 static void clamp_finite(float *values, size_t count)
 {
@@ -90,40 +91,6 @@ static void weigh(const struct gate *gate, const struct choice *choice, float *w
     clamp_finite(weights, policy->top_k);
 }
 
-/* Items [first, end), those of one span. First choices find their places before second ones. */
-static void limit_span(const struct gate *gate, size_t first, size_t end, struct routing *routing)
-{
-    const size_t k = gate->policy.top_k;
-    const double items = (double)(end - first);
-    double places = floor(items * gate->policy.capacity_factor / (double)gate->policy.experts);
-    places = fmax(fmin(places, items), gate->policy.capacity_minimum);
-    memset(routing->places, 0, gate->policy.experts * sizeof *routing->places);
-    for (size_t slot = 0; slot < k; slot++)
-        for (size_t item = first; item < end; item++) {
-            const size_t pair = item * k + slot;
-            uint32_t *taken = &routing->places[routing->choice[pair]];
-            if (*taken < places) {
-                ++*taken;
-                continue;
-            }
-            routing->expert[pair] = -1;
-            routing->weight[pair] = 0;
-        }
-}
-
-static void limit(const struct gate *gate, const struct run *run, struct routing *routing)
-{
-    size_t rows = 0, first = 0;
-    for (size_t i = 0; i < run->span_count; i++)
-        rows += run->spans[i].rows;
-    const size_t items_per_row = routing->decisions.items / rows;
-    for (size_t i = 0; i < run->span_count; i++) {
-        const size_t end = first + run->spans[i].rows * items_per_row;
-        limit_span(gate, first, end, routing);
-        first = end;
-    }
-}
-
 /* Calls the chosen experts what the layer calls them. */
 static void name_experts(const struct gate *gate, struct routing *routing)
 {
@@ -157,6 +124,8 @@ static float decide(const struct gate *gate, float *logits, size_t item, struct 
     select_experts(gate, routing->scores, routing->keys, chosen);
     const struct choice choice = {logits, routing->scores, routing->keys, chosen};
     weigh(gate, &choice, weights);
+    for (size_t slot = 0; routing->score && slot < policy->top_k; slot++)
+        routing->score[item * policy->top_k + slot] = routing->scores[chosen[slot]];
     return entropy;
 }
 
@@ -175,6 +144,6 @@ void gate_select(const struct gate *gate, const struct run *run, size_t items, f
         routing->margin[item] = margin_of(p, experts);
     }
     name_experts(gate, routing);
-    if (gate->policy.limited)
-        limit(gate, run, routing);
+    if (gate->policy.capacity.limited)
+        limit_items(&gate->policy, run, routing);
 }

@@ -6,6 +6,7 @@ import numpy as np
 from recipes import (
     attentive,
     case_2,
+    case_3,
     fixed,
     gate,
     layer_norm,
@@ -209,5 +210,75 @@ case_2(
     [4],
     switch_layer("mlp", "norm"),
     requests=[23],
+    shows=drops,
+)
+
+# --- format 3 -------------------------------------------------------------------------------------
+
+
+def limited_3(name, capacity, *, experts=4, width=5, requests=SIZES, shows=drops, **options):
+    chooser = gate(wide(width, experts), capacity=capacity, **options)
+    layer = moe("moe", chooser, experts, linear("fc", width, 3, bias=False))
+    case_3(f"capacity_{name}", [width], layer, requests=requests, shows=shows)
+
+
+limited_3("places", {"places": 3}, top_k=2)
+limited_3("rounded_up", {"factor": 0.9, "round": "up"}, top_k=1)
+limited_3("rounded_up_minimum", {"factor": 0.3, "round": "up", "minimum": 2}, top_k=2)
+limited_3("group_of_rows", {"factor": 1.0, "rows": 4}, top_k=2)
+limited_3("by_item", {"factor": 1.0, "order": "item"}, top_k=2)
+limited_3("by_score", {"factor": 1.0, "order": "score"}, top_k=2, requests=[9, 1, 8, 4])
+limited_3("by_pair", {"factor": 0.75, "order": "pair"}, top_k=2, requests=[6, 1, 5, 4])
+limited_3("by_score_of_sigmoid", {"places": 2, "order": "score"}, top_k=1, score="sigmoid")
+for top_k in (2, 3):
+    limited_3(
+        f"renormalized_top_{top_k}",
+        {"factor": 1.0, "renormalize": True},
+        top_k=top_k,
+        normalize="sum",
+        scale=1.5,
+    )
+# Switch and V-MoE: each image or sequence is a group of its own, also among others of a request.
+case_3(
+    "capacity_per_row",
+    [8, 4],
+    moe("moe", gate(wide(4, 3), top_k=1, capacity={"places": 2, "rows": 1}), 3, linear("fc", 4, 4), route="positions"),
+    requests=[3, 1, 2],
+    shows=drops,
+)
+case_3(
+    "capacity_v_moe_by_priority",
+    [6, 4],
+    moe(
+        "moe",
+        gate(
+            wide(4, 3),
+            top_k=2,
+            capacity={"factor": 1.5, "round": "up", "rows": 2, "order": "score"},
+        ),
+        3,
+        linear("fc", 4, 4),
+        route="positions",
+    ),
+    requests=[3, 1, 2],
+    shows=drops,
+)
+# NLLB and DeepSpeed's top 2: the weights of what found a place sum to 1 again.
+case_3(
+    "capacity_nllb",
+    [7, 4],
+    residual(
+        layer_norm("norm", 4),
+        moe(
+            "moe",
+            gate(wide(4, 3), top_k=2, normalize="sum", capacity={"factor": 1.0, "round": "up", "renormalize": True}),
+            3,
+            linear("fc1", 4, 5),
+            op("relu"),
+            linear("fc2", 5, 4),
+            route="positions",
+        ),
+    ),
+    requests=[2, 1],
     shows=drops,
 )

@@ -154,7 +154,8 @@ class Model:
         members = np.array(gate.get("experts", range(results.shape[1])))
         requests = [rows * len(x) // sum(self.requests) for rows in self.requests]
         bias, scale = (self.tensors.get(prefix + own) for own in ("select_bias", "expert_scale"))
-        self.routing[name] = route(gate, logits, bias, scale, members, requests)
+        items_of_row = len(x) // sum(self.requests)
+        self.routing[name] = route(gate, logits, bias, scale, members, requests, items_of_row)
         return combine(self.routing[name], results)
 
     def attentive(self, prefix, g, hidden):

@@ -1,10 +1,11 @@
 """The gate of core/CHECKPOINT.md: from logits to experts and weights.
 
-    routing = route(gate, logits, bias, scale, members, requests)
+    routing = route(gate, logits, bias, scale, members, requests, items_of_row)
     y = combine(routing, results)
 
 `gate` is its entry in config.json, logits are [items, E], `bias` and `scale` are its select_bias and expert_scale or None,
-`members` the layer's index of each of the E experts, `requests` how many items each request has.
+`members` the layer's index of each of the E experts, `requests` how many items each request has,
+`items_of_row` how many a row has.
 """
 
 import math
@@ -154,22 +155,46 @@ def sparsemixer(gate, logits):
 
 
 def places(capacity, items, experts):
-    """How many items of a request one expert takes."""
-    share = math.floor(items * capacity["factor"] / experts)
+    """How many of a group's items one expert takes."""
+    if "places" in capacity:
+        return capacity["places"]
+    share = items * capacity["factor"] / experts
+    share = math.ceil(share) if capacity.get("round", "down") == "up" else math.floor(share)
     return max(capacity.get("minimum", 1), min(items, share))
 
 
-def place(capacity, chosen, experts, requests):
-    """First choices of all of a request's items before second ones, earlier items first."""
+def line(order, scores, begin, items):
+    """The pairs (item, slot) of a group, in the order in which they find places. scores: [items, k]"""
+    slots = range(scores.shape[1])
+    members = list(range(begin, begin + items))
+    if order == "item":
+        return [(item, slot) for item in members for slot in slots]
+    if order == "pair":
+        pairs = [(item, slot) for item in members for slot in slots]
+        return sorted(pairs, key=lambda pair: -scores[pair])  # stable
+    if order == "score":
+        members.sort(key=lambda item: -scores[item, 0])
+    return [(item, slot) for slot in slots for item in members]
+
+
+def groups_of(capacity, requests, items_of_row):
+    """How many items each group has."""
+    for items in requests:
+        most = capacity["rows"] * items_of_row if "rows" in capacity else items
+        while items > 0:
+            yield min(items, most)
+            items -= most
+
+
+def place(capacity, chosen, scores, experts, groups):
     placed = np.zeros(chosen.shape, bool)
     begin = 0
-    for items in requests:
+    for items in groups:
         free = np.full(experts, places(capacity, items, experts))
-        for slot in range(chosen.shape[1]):
-            for item in range(begin, begin + items):
-                expert = chosen[item, slot]
-                placed[item, slot] = free[expert] > 0
-                free[expert] -= placed[item, slot]
+        for item, slot in line(capacity.get("order", "choice"), scores, begin, items):
+            expert = chosen[item, slot]
+            placed[item, slot] = free[expert] > 0
+            free[expert] -= placed[item, slot]
         begin += items
     return placed
 
@@ -177,7 +202,7 @@ def place(capacity, chosen, experts, requests):
 # --- all of it ------------------------------------------------------------------------------------
 
 
-def route(gate, logits, bias, scale, members, requests):
+def route(gate, logits, bias, scale, members, requests, items_of_row):
     logits = np.clip(logits, -FLT_MAX, FLT_MAX)
     if gate.get("score") == "sparsemixer":
         chosen, weights, margins = sparsemixer(gate, logits)
@@ -186,7 +211,15 @@ def route(gate, logits, bias, scale, members, requests):
         chosen, weights, probability, margins = top_k(gate, logits, bias)
     placed = np.ones(chosen.shape, bool)
     if "capacity" in gate:
-        placed = place(gate["capacity"], chosen, len(members), requests)
+        scores = np.take_along_axis(score(gate, logits)[0], chosen, 1)
+        groups = groups_of(gate["capacity"], requests, items_of_row)
+        placed = place(gate["capacity"], chosen, scores, len(members), groups)
+        if gate["capacity"].get("order", "choice") in ("score", "pair"):
+            gaps = np.diff(np.sort(scores[:, 0] if gate["capacity"]["order"] == "score" else scores.ravel()))
+            margins = np.concatenate([margins, np.full((len(logits), 1), gaps.min(initial=1.0))], 1)
+    if gate.get("capacity", {}).get("renormalize", False):
+        left = np.where(placed, weights, 0.0)
+        weights = np.where(placed.any(1, keepdims=True), share_out(left), left)
     weights = weights * gate.get("scale", 1.0)
     weights = np.where(placed, weights * (1.0 if scale is None else scale[chosen]), 0.0)
     return Routing(chosen, placed, weights, probability, margins, members)

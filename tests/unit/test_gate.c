@@ -43,6 +43,7 @@ static void route(const struct gate *gate, size_t items, const float *logits)
     const struct moed_gate_info info = {.name = "m",
                                         .experts = gate->policy.experts,
                                         .top_k = gate->policy.top_k,
+                                        .limited = gate->policy.capacity.limited,
                                         .items_per_row = 1};
     float *copy = xmalloc(items * gate->policy.experts * sizeof *copy);
     memcpy(copy, logits, items * gate->policy.experts * sizeof *copy);
@@ -292,8 +293,7 @@ START_TEST(the_choice_outlives_its_dropping)
     struct gate gate = gate_of(2, 1, &score_softmax, &normalize_none);
     int32_t names[] = {3, 7};
     gate.expert_index = names;
-    gate.policy.limited = true;
-    gate.policy.capacity_factor = gate.policy.capacity_minimum = 1;
+    gate.policy.capacity = (struct capacity){.limited = true, .factor = 1, .minimum = 1};
     route(&gate, 4, FLOATS(0, 1, 0, 1, 0, 1, 1, 0));
     static const int32_t expert[] = {7, 7, -1, 3}, choice[] = {1, 1, 1, 0};
     ck_assert_mem_eq(routing.expert, expert, sizeof expert);

@@ -15,7 +15,7 @@ from moed.adapters import adapt, adapter_of
 from moed.blocks_of_experts import block, is_block
 from moed.fx_trace import is_ours, trace, traceable
 from moed.graph import PLAIN, Graph
-from moed.layers import AttentiveGate, Gate, MoE, MultiGateMoE
+from moed.layers import AttentiveGate, Capacity, Gate, MoE, MultiGateMoE
 from moed.modules import CheckpointSequential, FirstResult, Residual
 from moed.ops import INFERENCE_NO_OPS, OP_OF_MODULE, OPS, REQUIRED, ExportError, default_of, require
 from moed.transformer_layers import of_pytorch
@@ -244,13 +244,23 @@ class Describer:
             config["scale"] = gate.scale
         newer = {"p": gate.p if gate.normalize == "lp" else None,
                  "jitter": gate.jitter if gate.score == "sparsemixer" else None,
-                 "groups": gate.groups and gate.groups._asdict(), "capacity": gate.capacity and gate.capacity._asdict()}
+                 "groups": gate.groups and gate.groups._asdict(), "capacity": gate.capacity and self.capacity(gate.capacity)}
         newer = {key: value for key, value in newer.items() if value is not None}
         if newer:
             self.need(2)
         if gate.score == "sqrt_softplus":
             self.need(3)
         return {**config, **newer}
+
+    def capacity(self, capacity):
+        """Its keys: factor and minimum as ever, what is newer only where it is not the default."""
+        given = {"places": capacity.places} if capacity.places is not None else \
+            {"factor": capacity.factor, "minimum": capacity.minimum}
+        newer = {key: getattr(capacity, key) for key in ("round", "rows", "order", "renormalize")
+                 if getattr(capacity, key) != Capacity._field_defaults[key]}
+        if newer or "places" in given:
+            self.need(3)
+        return {**given, **newer}
 
     def experts(self, layer, items, path, scope):
         first, identities = None, trailing_identities(layer.experts)

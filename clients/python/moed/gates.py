@@ -10,7 +10,7 @@ row, or one position of a row.
 """
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import torch
 from torch import nn
@@ -18,6 +18,7 @@ from torch.nn import functional
 
 SCORES = ("softmax", "sigmoid", "none", "sparsemixer", "sqrt_softplus")
 NORMALIZATIONS = ("none", "sum", "softmax", "lp")
+PLACING_ORDERS = ("choice", "item", "score", "pair")
 GROUP_SCORES = ("top2", "max")
 
 
@@ -38,13 +39,28 @@ class Groups(NamedTuple):
 
 
 class Capacity(NamedTuple):
-    """At most max(minimum, min(S, floor(S * factor / E))) of the S items of one forward pass go to one expert."""
+    """How many of a group's S items go to one of E experts, and which.
 
-    factor: float
+    max(minimum, min(S, S * factor / E)), the share rounded "down" or "up"; or `places`, whatever S.
+    rows         of a forward pass that make a group; None: all of them.
+    order        "choice": first choices before second ones, earlier items before later ones. "score": the same, but items
+                 with the highest first score come first. "item": item by item. "pair": by the score of each choice.
+    renormalize  the weights that are left are divided by their sum; with normalize "sum".
+    """
+
+    factor: Optional[float] = None
     minimum: int = 1
+    round: str = "down"
+    places: Optional[int] = None
+    rows: Optional[int] = None
+    order: str = "choice"
+    renormalize: bool = False
 
-    def places(self, items, experts):
-        return max(self.minimum, min(items, math.floor(items * self.factor / experts)))
+    def places_of(self, items, experts):
+        if self.places is not None:
+            return self.places
+        share = items * self.factor / experts
+        return max(self.minimum, min(items, math.ceil(share) if self.round == "up" else math.floor(share)))
 
 
 class Gate(nn.Module):
@@ -62,8 +78,7 @@ class Gate(nn.Module):
     p          of normalize "lp".
     jitter     of score "sparsemixer".
     groups     {"count": n, "keep": m, "by": "top2" | "max"}: see Groups.
-    capacity   {"factor": f, "minimum": m}: see Capacity. First choices are placed before second ones, earlier items
-               before later ones; what finds no place is dropped.
+    capacity   {"factor": f, "minimum": m, ...}: see Capacity. What finds no place is dropped.
     noise      one of moed.noise, for training: it does nothing in evaluation and is no part of a checkpoint.
     """
 
@@ -97,8 +112,11 @@ class Gate(nn.Module):
     def _with_noise(self, logits_of, x):
         return self.noise(logits_of, x) if self.training and self.noise is not None else logits_of(x)
 
-    def route(self, logits):
-        """Selects and weighs experts. Gradients flow through the weights, not through the choice."""
+    def route(self, logits, items_of_row=1):
+        """Selects and weighs experts. Gradients flow through the weights, not through the choice.
+
+        items_of_row: how many items a row has, for a capacity of so many rows.
+        """
         if not self.training:  # in training a NaN is to be seen
             logits = _finite(logits)
         if self.score == "sparsemixer":
@@ -115,7 +133,10 @@ class Gate(nn.Module):
         if self.expert_scale is not None:
             weights = weights * self.expert_scale[experts]
         if self.capacity is not None:
-            experts, weights = _drop(experts, weights, self.capacity, logits.shape[-1])
+            scores = (logits if self.score == "sparsemixer" else scores).gather(-1, experts)
+            experts, weights = _drop(experts, weights, scores, self.capacity, logits.shape[-1], items_of_row)
+            if self.capacity.renormalize:
+                weights = weights * (1 if self.scale is None else self.scale)
         return Routing(experts, weights, probabilities)
 
     def _scores(self, logits):
@@ -228,13 +249,34 @@ def _only_best_groups(keys, groups, top_k):
     return members.masked_fill(outside.unsqueeze(-1), -math.inf).flatten(-2)
 
 
-def _drop(experts, weights, capacity, count):
-    """Expert -1 and weight 0 for every choice that comes after its expert is full."""
+def _placed(experts, scores, capacity, count):
+    """(items, k): whether every choice of one group finds a place."""
     items, k = experts.shape
-    in_order = experts.t().reshape(-1)  # all first choices, then all second ones
-    ranks = functional.one_hot(in_order, count).cumsum(dim=0).gather(1, in_order.unsqueeze(1)) - 1
-    placed = (ranks < capacity.places(items, count)).reshape(k, items).t()
-    return experts.masked_fill(~placed, -1), weights.masked_fill(~placed, 0.0)
+    pairs = torch.arange(items * k, device=experts.device).reshape(items, k)
+    if capacity.order == "item":
+        line = pairs.reshape(-1)
+    elif capacity.order == "pair":
+        line = torch.sort(scores.reshape(-1), descending=True, stable=True).indices
+    else:
+        first = slice(None) if capacity.order == "choice" else \
+            torch.sort(scores[:, 0], descending=True, stable=True).indices
+        line = pairs[first].t().reshape(-1)  # all first choices, then all second ones
+    in_order = experts.reshape(-1)[line]
+    ranks = functional.one_hot(in_order, count).cumsum(dim=0).gather(1, in_order.unsqueeze(1)).squeeze(1) - 1
+    placed = torch.empty_like(line, dtype=torch.bool)
+    placed[line] = ranks < capacity.places_of(items, count)
+    return placed.reshape(items, k)
+
+
+def _drop(experts, weights, scores, capacity, count, items_of_row):
+    """Expert -1 and weight 0 for every choice that comes after its expert is full."""
+    group = len(experts) if capacity.rows is None else capacity.rows * items_of_row
+    placed = torch.cat([_placed(*parts, capacity, count)
+                        for parts in zip(experts.split(group), scores.detach().split(group))])
+    weights = weights.masked_fill(~placed, 0.0)
+    if capacity.renormalize:
+        weights = _normalize_sum(weights).masked_fill(~placed, 0.0)
+    return experts.masked_fill(~placed, -1), weights
 
 
 def _check_choice(what, value, choices):
@@ -256,7 +298,13 @@ def _checked_capacity(capacity):
     if capacity is None:
         return None
     capacity = capacity if isinstance(capacity, Capacity) else Capacity(**capacity)
-    if capacity.factor <= 0 or capacity.minimum < 1:
-        raise ValueError(f"capacity factor {capacity.factor}, minimum {capacity.minimum}: they must be above 0, at "
-                         "least 1")
+    if (capacity.factor is None) == (capacity.places is None):
+        raise ValueError("capacity has either a factor or places")
+    for what, value, least in (("minimum", capacity.minimum, 1), ("places", capacity.places, 1), ("rows", capacity.rows, 1)):
+        if value is not None and value < least:
+            raise ValueError(f"capacity {what} is {value}; it must be at least {least}")
+    if capacity.factor is not None and capacity.factor <= 0:
+        raise ValueError(f"capacity factor is {capacity.factor}: it must be above 0")
+    _check_choice("capacity round", capacity.round, ("down", "up"))
+    _check_choice("capacity order", capacity.order, PLACING_ORDERS)
     return capacity

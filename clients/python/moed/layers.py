@@ -95,14 +95,15 @@ class MoE(_Mixture):
 
     def _forward(self, x):
         items = self.items(x)
+        items_of_row = len(items) // max(1, len(x))
         if isinstance(self.gate, AttentiveGate):
             outputs, hidden = zip(*(self._run_with_hidden(index, items) for index in range(len(self.experts))))
             self.logits = self.gate.logits(items, torch.stack(hidden, dim=1))
-            output = self._combine(lambda index, rows: outputs[index][rows])
+            output = self._combine(lambda index, rows: outputs[index][rows], items_of_row)
         else:
             self.logits = self.gate.logits(items)
             _check_logits("the gate", self.logits, len(self.experts))
-            output = self._combine(lambda index, rows: self._run(index, items, rows), items)
+            output = self._combine(lambda index, rows: self._run(index, items, rows), items_of_row, items)
         if self.shared is not None:
             output = output + self._shared_output(items)
         return output.reshape(x.shape[:-1] + output.shape[1:]) if self.route == "positions" else output
@@ -113,9 +114,9 @@ class MoE(_Mixture):
             return output
         return output * _broadcast(torch.sigmoid(self.shared_gate(items.flatten(1))), output)
 
-    def _combine(self, output_of, items=None):
+    def _combine(self, output_of, items_of_row, items=None):
         """Adds the experts up in index order. `output_of(i, rows)` gives expert i's output for these items."""
-        self.routing = self.gate.route(self.logits)
+        self.routing = self.gate.route(self.logits, items_of_row)
         experts, weights, _ = self.routing
         total = None
         for index in range(len(self.experts)):

@@ -130,7 +130,7 @@ class CapacityTest(unittest.TestCase):
         for factor, minimum, items, experts, places in (
                 (1.25, 1, 16, 8, 2), (1.0, 1, 3, 8, 1), (1.0, 4, 3, 8, 4), (100.0, 1, 5, 2, 5), (0.5, 1, 8, 2, 2)):
             capacity = fixed_gate(capacity={"factor": factor, "minimum": minimum}).capacity
-            self.assertEqual(capacity.places(items, experts), places)
+            self.assertEqual(capacity.places_of(items, experts), places)
 
     def test_what_is_dropped_adds_nothing(self):
         experts = [nn.Linear(3, 2) for _ in range(3)]
@@ -141,7 +141,7 @@ class CapacityTest(unittest.TestCase):
         self.assertTrue(torch.equal(y[[1, 3]], torch.zeros(2, 2)))
 
     def test_settings(self):
-        with self.assertRaisesRegex(ValueError, "capacity factor 0, minimum 1"):
+        with self.assertRaisesRegex(ValueError, "capacity factor is 0"):
             fixed_gate(capacity={"factor": 0})
 
 

@@ -102,3 +102,26 @@ CASES = [bad(f"attention_{key}_in_format_2", attention(version=2, **{key: value}
     bad("expert_scale_size", mixture(tensors={"m.gate.expert_scale": numbers(2)}),
         "tensor 'm.gate.expert_scale' has shape [2], expected [3]"),
 ]
+
+
+def capacity(version=3, gate=None, tensors=None, **options):
+    return mixture({"top_k": 2, "normalize": "sum", **(gate or {}), "capacity": options}, tensors, version)
+
+
+CAPACITY = FIRST + ".gate.capacity"
+CASES += [bad(f"capacity_{key}_in_format_2", capacity(version=2, **{"factor": 1, key: value}),
+              f"{CAPACITY}.{key}: needs \"format_version\": 3")
+          for key, value in (("places", 2), ("round", "up"), ("rows", 1), ("order", "item"), ("renormalize", True))] + [
+    bad("capacity_places_zero", capacity(places=0), CAPACITY + ".places: expected an integer from 1"),
+    bad("capacity_places_and_factor", capacity(places=2, factor=1), CAPACITY + ": unknown key 'factor'"),
+    bad("capacity_places_and_minimum", capacity(places=2, minimum=1), CAPACITY + ": unknown key 'minimum'"),
+    bad("capacity_neither", capacity(order="item"), CAPACITY + ".factor: missing"),
+    bad("capacity_round_unknown", capacity(factor=1, round="nearest"), CAPACITY + ".round: 'nearest' is not one of down, up"),
+    bad("capacity_rows_zero", capacity(factor=1, rows=0), CAPACITY + ".rows: expected an integer from 1"),
+    bad("capacity_order_unknown", capacity(factor=1, order="random"), CAPACITY + ".order: 'random' is not one of choice, item"),
+    bad("capacity_renormalize_number", capacity(factor=1, renormalize=1), CAPACITY + ".renormalize: expected true or false"),
+    bad("capacity_renormalize_without_sum", capacity(gate={"normalize": "none"}, factor=1, renormalize=True),
+        CAPACITY + ".renormalize: goes with normalize \"sum\" only"),
+    bad("capacity_renormalize_expert_scale", capacity(tensors={"m.gate.expert_scale": numbers(3)}, factor=1, renormalize=True),
+        FIRST + ".gate.capacity: \"renormalize\" does not go with the tensor expert_scale"),
+]

@@ -205,7 +205,8 @@ def decoder():
     full = {"op": "attention", "name": "full", "heads": 1, "qk_norm": "all",
             "rotary": {"frequencies": [1, 0.5]}}
     sparse = {"op": "moe", "name": "moe", "route": "positions", "weigh": "inputs",
-              "gate": {"layers": [{"op": "linear", "name": "out"}], "score": "sqrt_softplus", "top_k": 2},
+              "gate": {"layers": [{"op": "linear", "name": "out"}], "score": "sqrt_softplus", "top_k": 2,
+                       "capacity": {"factor": 1.25, "round": "up", "minimum": 2, "rows": 2, "order": "score"}},
               "experts": {"count": 3, "identity": 1,
                           "layers": [{"op": "glu", "name": "fc", "limit": 2, "alpha": 1.5, "shift": 1}]}}
     config = {
