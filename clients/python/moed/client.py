@@ -1,6 +1,6 @@
 """HTTP client of the moed server: standard library and numpy only.
 
-One Client keeps one connection alive and belongs to one thread; make one per thread.
+A Client may be used by any number of threads and after fork(): it keeps one connection for each thread of each process.
 
     client = Client("http://127.0.0.1:8080")
     client.predict("fashion-mnist", images)["predictions"]     KServe V1, JSON
@@ -10,6 +10,11 @@ One Client keeps one connection alive and belongs to one thread; make one per th
 
 import http.client
 import json
+import os
+import threading
+import time
+import weakref
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 from urllib.parse import quote, urlsplit
 
 import numpy as np
@@ -17,6 +22,8 @@ import numpy as np
 # Datatypes of the Open Inference Protocol that numpy has. BF16 is numpy's missing one, see _decode.
 NUMPY_TYPES = {"BOOL": "?", "UINT8": "u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8", "INT8": "i1",
                "INT16": "<i2", "INT32": "<i4", "INT64": "<i8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8"}
+BUSY = (429, 503)  # refused for the moment
+FIRST_WAIT = 0.1  # seconds, where the server does not say
 JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
 
 
@@ -27,7 +34,7 @@ class MoedError(Exception):
 class RequestError(MoedError):
     """The server answered, and refused: `status` and the text of its "error"."""
 
-    def __init__(self, status, message):
+    def __init__(self, status: int, message: str):
         super().__init__(f"{status}: {message}")
         self.status = status
         self.message = message
@@ -42,31 +49,87 @@ class ProtocolError(MoedError):
 
 
 class Client:
-    def __init__(self, url, timeout=60.0):
+    """A moed server.
+
+    Args:
+        url: "http://host:port" or https, with a path if the server is behind one.
+        timeout: seconds that one exchange may take.
+        retries: how often a request that the server refused for the moment (429, 503) is sent again. It waits as long
+            as the answer's Retry-After says, else 0.1 s, then 0.2 s and so on. 0: never.
+        retry_seconds: the longest that all these waits of one request may be together; what would wait longer fails.
+
+    Raises:
+        ValueError: the URL is none.
+    """
+
+    def __init__(self, url: str, timeout: float = 60.0, retries: int = 2, retry_seconds: float = 10.0):
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"{url!r} is not an http:// or https:// URL")
-        connection_type = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self.url = url.rstrip("/")
+        self.timeout = timeout
+        self.retries = retries
+        self.retry_seconds = retry_seconds
         self._prefix = parts.path.rstrip("/")
-        self._connection = connection_type(parts.hostname, parts.port, timeout=timeout)
-        self._metadata = {}
+        self._parts = parts
+        self._metadata: Dict[Tuple[str, Optional[str]], List[dict]] = {}
+        self._start()
 
-    def close(self):
-        self._connection.close()
+    def _start(self) -> None:
+        """In a process that has no connections yet. Those of the process before fork() are its own."""
+        self._process = os.getpid()
+        self._of_thread = threading.local()
+        self._lock = threading.Lock()
+        self._connections: "weakref.WeakSet[http.client.HTTPConnection]" = weakref.WeakSet()
 
-    def __enter__(self):
+    def _connection(self) -> http.client.HTTPConnection:
+        if self._process != os.getpid():
+            self._start()
+        connection: Optional[http.client.HTTPConnection] = getattr(self._of_thread, "connection", None)
+        if connection is None:
+            https = self._parts.scheme == "https"
+            make = http.client.HTTPSConnection if https else http.client.HTTPConnection
+            connection = make(str(self._parts.hostname), self._parts.port, timeout=self.timeout)
+            self._of_thread.connection = connection
+            with self._lock:
+                self._connections.add(connection)
+        return connection
+
+    def close(self) -> None:
+        """Closes the connections of all threads of this process; the next request opens new ones."""
+        if self._process == os.getpid():
+            with self._lock:
+                connections = list(self._connections)
+            for connection in connections:
+                connection.close()
+
+    def __enter__(self) -> "Client":
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     # --- predictions --------------------------------------------------------------------------------------------
 
-    def predict(self, model, rows, routing=False, version=None):
-        """{"predictions": array} for the rows of a model with one input, or {"predictions": {output: array}} if it has
-        several outputs; with routing=True also "routing", by MoE layer:
-        {"experts": array (rows, k), "weights": array (rows, k)}."""
+    def predict(self, model: str, rows: Any, routing: bool = False, version: Optional[str] = None) -> Dict[str, Any]:
+        """Predictions as JSON, by KServe's V1 protocol.
+
+        Args:
+            model: its name.
+            rows: what numpy makes an array of, for the model's one input.
+            routing: also give each row's experts.
+            version: one of the model's versions; None: the latest.
+
+        Shape:
+            rows: [rows, ...]
+
+        Returns:
+            {"predictions": array}, or {"predictions": {output: array}} if the model has several outputs; with routing
+            also "routing", by MoE layer: {"experts": [rows, k], "weights": [rows, k]}.
+
+        Raises:
+            RequestError, Unreachable, ProtocolError
+        """
         body = {"instances": np.asarray(rows).tolist(), **({"routing": True} if routing else {})}
         answer = self._json("POST", f"/v1/{_model_path(model, version)}:predict", body)
         result = {"predictions": _predictions(_member(answer, "predictions"))}
@@ -75,11 +138,27 @@ class Client:
                                  for layer, chosen in _member(answer, "routing").items()}
         return result
 
-    def infer(self, model, rows, outputs=None, binary=True, version=None):
-        """Dict of output name -> array. `outputs` names those wanted (None: all), such as "routing.moe.experts".
+    def infer(self, model: str, rows: Any, outputs: Optional[Sequence[str]] = None, binary: bool = True,
+              version: Optional[str] = None) -> Dict[str, np.ndarray]:
+        """Answers as binary tensors, by the Open Inference Protocol V2.
 
-        rows: an array, or a dict of input name -> array for a model of several inputs. Arrays are converted to the type
-        the model asks for. binary=False sends and asks for JSON numbers instead.
+        Args:
+            model: its name.
+            rows: what numpy makes an array of, or {input: such} for a model of several inputs. Arrays are converted to
+                the type that the model asks for.
+            outputs: names of those wanted, such as "routing.moe.experts"; None: all but the routing.
+            binary: False sends and asks for JSON numbers instead.
+            version: one of the model's versions; None: the latest.
+
+        Shape:
+            rows: [rows, ...]
+
+        Returns:
+            {output: array}, [rows, ...] each.
+
+        Raises:
+            ValueError: the inputs are others, or numbers given for categories are not whole.
+            RequestError, Unreachable, ProtocolError
         """
         tensors = self._tensors(model, version, rows)
         request, data = _inference_request(tensors, outputs, binary)
@@ -87,35 +166,36 @@ class Client:
         headers = {"Content-Type": "application/json"}
         if binary:
             headers = {"Content-Type": "application/octet-stream", JSON_LENGTH_HEADER: str(len(request))}
-        headers, content = self._exchange("POST", path, request + data, headers)
-        return _decode_outputs(headers, content)
+        answered, content = self._exchange("POST", path, request + data, headers)
+        return _decode_outputs(answered, content)
 
     # --- models and state ---------------------------------------------------------------------------------------
 
-    def models(self):
+    def models(self) -> List[str]:
         """Names of the models the server lists."""
         models = _member(self._json("GET", "/v1/models"), "models")
         return [model["name"] if isinstance(model, dict) else model for model in models]
 
-    def metadata(self, model, version=None):
+    def metadata(self, model: str, version: Optional[str] = None) -> Dict[str, Any]:
+        """What the model takes and gives."""
         return self._json("GET", f"/v2/{_model_path(model, version)}")
 
-    def routing(self, model, version=None):
+    def routing(self, model: str, version: Optional[str] = None) -> Dict[str, Any]:
         """Per-expert routing statistics since the model was loaded."""
         return self._json("GET", f"/v2/{_model_path(model, version)}/routing")
 
-    def ready(self, model=None):
+    def ready(self, model: Optional[str] = None) -> bool:
         """Whether the server, or one model, takes requests. False also when there is no server."""
         path = "/v2/health/ready" if model is None else f"/v2/{_model_path(model, None)}/ready"
         try:
-            self._exchange("GET", path)
+            self._exchange("GET", path, retries=0)
         except (RequestError, Unreachable):
             return False
         return True
 
     # --- one exchange -------------------------------------------------------------------------------------------
 
-    def _tensors(self, model, version, rows):
+    def _tensors(self, model: str, version: Optional[str], rows: Any) -> List[Tuple[str, str, np.ndarray]]:
         """(name, datatype, array) for each input of the model, whose metadata is asked for once."""
         key = (model, version)
         if key not in self._metadata:
@@ -131,45 +211,61 @@ class Client:
                 raise ProtocolError(f"{model}: input {name} takes {datatype}, which this client cannot send")
         return [(name, datatype, _converted(name, rows[name], datatype)) for name, datatype in types.items()]
 
-    def _json(self, method, path, body=None):
+    def _json(self, method: str, path: str, body: Union[dict, None] = None) -> Any:
         content = None if body is None else json.dumps(body).encode()
         _, answer = self._exchange(method, path, content, {"Content-Type": "application/json"} if body else {})
         return _parse_json(answer)
 
-    def _exchange(self, method, path, body=None, headers=None):
-        """(headers, body) of a 200 answer."""
-        response, content = self._send(method, self._prefix + path, body, headers or {})
-        if response.status != 200:
-            raise RequestError(response.status, _error_text(response, content))
-        return response.headers, content
+    def _exchange(self, method: str, path: str, body: Optional[bytes] = None,
+                  headers: Optional[Mapping[str, str]] = None, retries: Optional[int] = None
+                  ) -> Tuple[http.client.HTTPMessage, bytes]:
+        """(headers, body) of a 200 answer. Sending again is safe, for no request of this client changes the server."""
+        left, again = self.retry_seconds, self.retries if retries is None else retries
+        for attempt in range(again + 1):
+            response, content = self._send(method, self._prefix + path, body, headers or {})
+            if response.status == 200:
+                return response.headers, content
+            wait = _wait(response, attempt)
+            if response.status not in BUSY or attempt == again or wait > left:
+                break
+            left -= wait
+            time.sleep(wait)
+        raise RequestError(response.status, _error_text(response, content))
 
-    def _send(self, method, path, body, headers):
-        """A server may close an idle connection at any moment, even while we write: then, once, on a new one.
-
-        Sending twice is safe, for no request of this client changes the server.
-        """
-        reused = self._connection.sock is not None
+    def _send(self, method: str, path: str, body: Optional[bytes], headers: Mapping[str, str]
+              ) -> Tuple[http.client.HTTPResponse, bytes]:
+        """A server may close an idle connection at any moment, even while we write: then, once, on a new one."""
+        connection = self._connection()
+        reused = connection.sock is not None
         try:
-            return self._send_once(method, path, body, headers)
+            return self._send_once(connection, method, path, body, headers)
         except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError) as error:
             if not reused:
                 raise Unreachable(f"{self.url}: {error}") from error
         except (OSError, http.client.HTTPException) as error:
             raise Unreachable(f"{self.url}: {error}") from error
         try:
-            return self._send_once(method, path, body, headers)
+            return self._send_once(connection, method, path, body, headers)
         except (OSError, http.client.HTTPException) as error:
             raise Unreachable(f"{self.url}: {error}") from error
 
-    def _send_once(self, method, path, body, headers):
+    @staticmethod
+    def _send_once(connection: http.client.HTTPConnection, method: str, path: str, body: Optional[bytes],
+                   headers: Mapping[str, str]) -> Tuple[http.client.HTTPResponse, bytes]:
         try:
-            self._connection.request(method, path, body=body, headers=headers)
-            response = self._connection.getresponse()
+            connection.request(method, path, body=body, headers=dict(headers))
+            response = connection.getresponse()
             return response, response.read()
         except BaseException:
             # Half an exchange left on the connection would be read as the next one's answer.
-            self._connection.close()
+            connection.close()
             raise
+
+
+def _wait(response: http.client.HTTPResponse, attempt: int) -> float:
+    """Seconds until a refused request is sent again."""
+    text = response.headers.get("Retry-After", "")
+    return float(text) if text.isdigit() else FIRST_WAIT * 2 ** attempt
 
 
 # --- the Open Inference Protocol's bytes ------------------------------------------------------------------------

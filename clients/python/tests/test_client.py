@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import socket
 import threading
 import time
@@ -22,7 +23,8 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         stub = self.server
         stub.requests.append((self.command, self.path, dict(self.headers), body, self.client_address))
-        status, headers, content = stub.answers[self.path]
+        queued = stub.queues.get(self.path)
+        status, headers, content = queued.pop(0) if queued else stub.answers[self.path]
         time.sleep(stub.delays.get(self.path, 0))
         self.send_response(status)
         for name, value in {"Content-Length": str(len(content)), **headers}.items():
@@ -44,7 +46,7 @@ class ClientCase(unittest.TestCase):
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
         self.server.requests, self.server.answers, self.server.hang_up_after = [], {}, set()
-        self.server.delays = {}
+        self.server.delays, self.server.queues = {}, {}
         thread = threading.Thread(target=self.server.serve_forever, args=(0.01,))
         thread.start()
         self.addCleanup(thread.join)
@@ -247,6 +249,66 @@ class FailureTest(ClientCase):
             with self.assertRaisesRegex(Unreachable, "timed out"):
                 client.predict("slow", [[1]])
             self.assertEqual(client.models(), ["current"])
+
+    def busy(self, *answers):
+        self.answer("/v1/models", {"models": [{"name": "m"}]})
+        self.server.queues["/v1/models"] = [(status, headers, b'{"error": "busy"}') for status, headers in answers]
+
+    def test_a_busy_server_is_asked_again(self):
+        for status in (429, 503):
+            self.busy((status, {"Retry-After": "1"}), (status, {}))
+            began = time.monotonic()
+            self.assertEqual(self.client.models(), ["m"])
+            self.assertGreater(time.monotonic() - began, 1.1)  # what it was told, then its own first wait doubled
+        self.assertEqual(len(self.server.requests), 6)
+
+    def test_not_for_ever(self):
+        self.busy(*[(503, {"Retry-After": "0"})] * 3)
+        with self.assertRaisesRegex(RequestError, "503: busy"):
+            self.client.models()
+        self.busy((429, {"Retry-After": "60"}))
+        with self.assertRaisesRegex(RequestError, "429: busy"):
+            self.client.models()
+        with Client(self.client.url, retries=0) as client:
+            self.busy((503, {}))
+            with self.assertRaisesRegex(RequestError, "503: busy"):
+                client.models()
+        self.assertEqual(len(self.server.requests), 3 + 1 + 1)
+
+    def test_other_refusals_are_final(self):
+        self.busy((400, {"Retry-After": "0"}))
+        with self.assertRaisesRegex(RequestError, "400: busy"):
+            self.client.models()
+
+    def test_threads_have_connections_of_their_own(self):
+        self.answer_names("a", "b", "c", "d")
+        wrong = []
+
+        def ask(name):
+            for _ in range(50):
+                self.client.metadata(name)["name"] == name or wrong.append(name)
+        threads = [threading.Thread(target=ask, args=(name,)) for name in "abcd"]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual((wrong, len({address for *_, address in self.server.requests})), ([], 4))
+
+    def answer_names(self, *names):
+        for name in names:
+            self.answer(f"/v2/models/{name}", {"name": name, "inputs": []})
+
+    def test_after_fork(self):
+        """Parent and child at once: on one connection they would read each other's answers."""
+        self.answer_names("parent", "child")
+        self.client.metadata("parent")
+        child = os.fork()
+        name = "parent" if child else "child"
+        right = all(self.client.metadata(name)["name"] == name for _ in range(50))
+        if not child:
+            os._exit(0 if right else 1)
+        self.assertEqual((right, os.waitpid(child, 0)[1]), (True, 0))
+        self.assertEqual(len({address for *_, address in self.server.requests}), 2)
 
     def test_nobody_listens(self):
         with socket.socket() as unused:
