@@ -60,6 +60,10 @@ const struct option_row OPTIONS[] = {
      "Rows in one request. Without it 64 for predict and 1 for bench."},
     {"top", OPTION_COUNT, AT(top), 1, 1000, "3", "N", FOR_PREDICT,
      "How many classes of each output the table shows, the largest first."},
+    {"interval", OPTION_NUMBER, AT(interval), 0.05, 86400, "2", "SECONDS", FOR_TOP,
+     "How often to ask the server."},
+    {"count", OPTION_COUNT, AT(count), 1, 1e15, NULL, "N", FOR_TOP,
+     "Without a terminal: ends after so many times."},
     {"rate", OPTION_NUMBER, AT(rate), 0.001, 1e6, NULL, "R", FOR_BENCH,
      "Sends R requests per second, on time whatever the answers do. Latency counts from when a "
      "request was due, service time from when it was sent. Without it every connection sends when "
@@ -130,6 +134,21 @@ const struct command COMMANDS[] = {
                                                             "and export."},
       {"moectl routing --from monday.json --csv", "A kept document, for a spreadsheet."}},
      run_routing},
+    {"top",
+     "[MODEL]",
+     "watch the traffic live",
+     FOR_TOP,
+     0,
+     1,
+     "Shows the routing of a model live, like top(1): rows and requests per second, latencies and "
+     "queue, and for every MoE layer its experts with bars. Keys: n and p turn to the next and the "
+     "previous model, w changes the window, s sorts by load, Space holds the picture, the arrows "
+     "scroll, h explains, q leaves.\n"
+     "Where standard output is no terminal it prints a line per layer and interval instead.",
+     {{"moectl top", "The first model of the server; n turns to the next."},
+      {"moectl top fashion-mnist --window 5m --interval 1", "Each second, the last five minutes."},
+      {"moectl top fashion-mnist --count 3 | cat", "Three times a line per layer, for a log."}},
+     run_top},
     {"report",
      "A.json [B.json]",
      "say what is wrong, in words",

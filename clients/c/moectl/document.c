@@ -193,21 +193,29 @@ static int check_answered(const struct document *document, const struct settings
     return 0;
 }
 
-static struct document *ask(const struct settings *settings, const char *include,
-                            struct moed_client_error *err)
+struct document *document_of_model(const struct settings *settings, struct moed_client *client,
+                                   const char *model, const char *include,
+                                   struct moed_client_error *err)
 {
-    struct moed_client *client = connect_client(settings, err);
     const struct moed_client_routing_query query = {settings->window, settings->layer,
                                                     settings->tag, include};
-    const char *model = settings->operands[0];
-    char *text = client ? moed_client_routing(client, model, settings->version, &query, err) : NULL;
+    char *text = moed_client_routing(client, model, settings->version, &query, err);
     struct document *document = text ? document_read(text, strlen(text), model, err) : NULL;
     free(text);
-    moed_client_free(client);
     if (document && check_answered(document, settings, err) != 0) {
         document_free(document);
         return NULL;
     }
+    return document;
+}
+
+static struct document *ask(const struct settings *settings, const char *include,
+                            struct moed_client_error *err)
+{
+    struct moed_client *client = connect_client(settings, err);
+    struct document *document =
+        client ? document_of_model(settings, client, settings->operands[0], include, err) : NULL;
+    moed_client_free(client);
     return document;
 }
 

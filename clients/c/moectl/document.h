@@ -63,6 +63,11 @@ MUST_CHECK int document_check_source(const struct settings *settings,
 MUST_CHECK struct document *document_fetch(const struct settings *settings, const char *include,
                                            struct moed_client_error *err);
 
+/* The same of a model by a handle. */
+MUST_CHECK struct document *document_of_model(const struct settings *settings,
+                                              struct moed_client *client, const char *model,
+                                              const char *include, struct moed_client_error *err);
+
 /* Leaves only the layer of that name in it; NULL: all stay. */
 MUST_CHECK int document_keep_layer(struct document *document, const char *name,
                                    struct moed_client_error *err);

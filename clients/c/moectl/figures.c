@@ -81,12 +81,16 @@ double divergence_bits(const double *p, const double *q, size_t count)
     return fmax(bits, 0);
 }
 
-double stability_index(const double *p, const double *q, size_t count)
+static double smoothed(double p, double rows, size_t count)
 {
-    const double floor = 1e-4;
+    return (p * rows + 0.5) / (rows + (double)count / 2);
+}
+
+double stability_index(const double *p, double n, const double *q, double m, size_t count)
+{
     double index = 0;
     for (size_t i = 0; i < count; i++) {
-        double a = fmax(p[i], floor), b = fmax(q[i], floor);
+        double a = smoothed(p[i], n, count), b = smoothed(q[i], m, count);
         index += (a - b) * log(a / b);
     }
     return index;

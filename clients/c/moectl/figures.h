@@ -16,9 +16,10 @@ double entropy_bits(const double *values, size_t count);
 /* Jensen-Shannon divergence in bits, 0 to 1, of two distributions that sum to 1. */
 double divergence_bits(const double *p, const double *q, size_t count);
 
-/* Population stability index: sum (p - q) ln(p / q), with a floor under both so that an expert that
- * vanished counts much and not infinitely. Usual reading: below 0.1 stable, above 0.25 moved. */
-double stability_index(const double *p, const double *q, size_t count);
+/* Population stability index: sum (p' - q') ln(p' / q') of two distributions of n and m rows, with
+ * half a row added to every expert (p' = (p n + 1/2) / (n + count/2)), so that one that vanished
+ * counts much and not infinitely. Usual reading: below 0.1 stable, above 0.25 moved. */
+double stability_index(const double *p, double n, const double *q, double m, size_t count);
 
 /* G test of homogeneity: the probability of two samples as far apart as `a` and `b` (counts) if
  * both came from one distribution. `per_row`: how many of the counts one independent row makes. 1

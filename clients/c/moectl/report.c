@@ -192,7 +192,7 @@ static void judge_recorded_drift(json_t *findings, const struct layer *layer, co
     json_t *drift = json_object_get(json_object_get(layer->json, "drift"), against);
     double psi = json_number_value(json_object_get(drift, "psi"));
     json_t *p = json_object_get(drift, "p_value");
-    if (!(psi > DRIFT_PSI) || (json_is_number(p) && json_number_value(p) > CHANCE))
+    if (!(psi > DRIFT_PSI) || !json_is_number(p) || json_number_value(p) > CHANCE)
         return;
     figure(find(findings, layer, "drift", "the traffic has moved against %s: PSI %.3f", words, psi),
            "psi", psi);
@@ -340,7 +340,8 @@ static void compare_layers(json_t *findings, const struct layer *now, const stru
         a[i] = count_of(now, i);
         b[i] = count_of(before, i);
     }
-    double js = divergence_bits(p, q, n), psi = stability_index(p, q, n);
+    double js = divergence_bits(p, q, n);
+    double psi = stability_index(p, (double)now->rows, q, (double)before->rows, n);
     double chance = same_probability(a, b, n, now->dense ? 1 : (double)now->top_k);
     bool moved = psi > DRIFT_PSI && chance < CHANCE;
     json_t *finding =

@@ -13,6 +13,7 @@ int run_models(const struct settings *settings, struct moed_client_error *err);
 int run_routing(const struct settings *settings, struct moed_client_error *err);
 int run_predict(const struct settings *settings, struct moed_client_error *err);
 int run_bench(const struct settings *settings, struct moed_client_error *err);
+int run_top(const struct settings *settings, struct moed_client_error *err);
 int run_report(const struct settings *settings, struct moed_client_error *err);
 int run_merge(const struct settings *settings, struct moed_client_error *err);
 int run_export(const struct settings *settings, struct moed_client_error *err);

@@ -1,0 +1,12 @@
+/* One MoE layer as a table with bars. */
+#ifndef MOECTL_LAYER_VIEW_H
+#define MOECTL_LAYER_VIEW_H
+
+#include "clients/c/moectl/document.h"
+#include "clients/c/moectl/terminal.h"
+
+/* An empty line, a head, a line for each expert, and what follows from them. `ranked`: experts by
+ * their load instead of their index. */
+void layer_print(const struct terminal *terminal, const struct layer *layer, bool ranked);
+
+#endif

@@ -1,0 +1,205 @@
+/* Fetches snapshots in a thread; see source.h. What both threads touch is under the mutex. */
+#include "clients/c/moectl/source.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "clients/c/moectl/run.h"
+
+struct source {
+    struct settings settings; /* the thread's own, but for model and window */
+    struct moed_client *client;
+    pthread_t thread;
+    pthread_mutex_t mutex;
+    pthread_cond_t wake;
+    int event;
+    atomic_bool stop;
+    bool asked;         /* fetch at once */
+    char *model;        /* wanted; owned */
+    const char *window; /* wanted; static */
+    struct snapshot *newest;
+};
+
+static double now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
+}
+
+void snapshot_free(struct snapshot *snapshot)
+{
+    if (!snapshot)
+        return;
+    json_decref(snapshot->names);
+    document_free(snapshot->document);
+    free(snapshot->model);
+    free(snapshot);
+}
+
+/* ---- the thread ---- */
+
+/* The metrics are worth having, but not needed. */
+static void fetch_metrics(struct source *source, struct snapshot *snapshot)
+{
+    char *text = moed_client_metrics(source->client, NULL);
+    metrics_read(&snapshot->metrics, text ? text : "", snapshot->model);
+    free(text);
+}
+
+/* Takes over `model`. */
+static struct snapshot *fetch(struct source *source, char *model, const char *window)
+{
+    struct snapshot *snapshot = xcalloc(1, sizeof *snapshot);
+    snapshot->names = fetch_names(source->client, &snapshot->err);
+    snapshot->model = model;
+    if (!model && json_array_size(snapshot->names) > 0)
+        snapshot->model = xstrdup(json_string_value(json_array_get(snapshot->names, 0)));
+    if (snapshot->names && !snapshot->model)
+        fail_with(&snapshot->err, "the server has no models");
+    if (snapshot->model && snapshot->names) {
+        source->settings.window = window;
+        snapshot->document = document_of_model(&source->settings, source->client, snapshot->model,
+                                               NULL, &snapshot->err);
+        fetch_metrics(source, snapshot);
+    }
+    snapshot->time = now();
+    return snapshot;
+}
+
+/* Waits until it is time for the next one. Under the mutex. */
+static void wait_turn(struct source *source)
+{
+    struct timespec until;
+    double due = now() + source->settings.interval;
+    until.tv_sec = (time_t)due;
+    until.tv_nsec = (long)((due - (double)until.tv_sec) * 1e9);
+    int result = 0;
+    while (!source->asked && !atomic_load(&source->stop) && result != ETIMEDOUT)
+        result = pthread_cond_timedwait(&source->wake, &source->mutex, &until);
+    source->asked = false;
+}
+
+static void publish(struct source *source, struct snapshot *snapshot)
+{
+    snapshot_free(source->newest);
+    source->newest = snapshot;
+    if (eventfd_write(source->event, 1) != 0)
+        abort(); /* only a closed descriptor or a full counter */
+}
+
+static void *work(void *context)
+{
+    struct source *source = context;
+    pthread_mutex_lock(&source->mutex);
+    while (!atomic_load(&source->stop)) {
+        char *model = source->model ? xstrdup(source->model) : NULL;
+        const char *window = source->window;
+        pthread_mutex_unlock(&source->mutex);
+        struct snapshot *snapshot = fetch(source, model, window);
+        pthread_mutex_lock(&source->mutex);
+        publish(source, snapshot);
+        wait_turn(source);
+    }
+    pthread_mutex_unlock(&source->mutex);
+    return NULL;
+}
+
+/* ---- its life ---- */
+
+static bool is_stopped(void *context)
+{
+    return atomic_load(&((struct source *)context)->stop);
+}
+
+static int start(struct source *source, struct moed_client_error *err)
+{
+    const struct moed_client_options options = {
+        .timeout_seconds = source->settings.timeout,
+        .token = source->settings.token,
+        .cancelled = is_stopped,
+        .context = source,
+    };
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&source->wake, &attributes);
+    pthread_condattr_destroy(&attributes);
+    pthread_mutex_init(&source->mutex, NULL);
+    source->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    source->client = moed_client_new(source->settings.url, &options, err);
+    if (!source->client)
+        return -1;
+    if (source->event < 0 || pthread_create(&source->thread, NULL, work, source) != 0)
+        return fail_with(err, "cannot start a thread: %s", strerror(errno));
+    return 0;
+}
+
+static void close_all(struct source *source)
+{
+    moed_client_free(source->client);
+    if (source->event >= 0)
+        close(source->event);
+    pthread_cond_destroy(&source->wake);
+    pthread_mutex_destroy(&source->mutex);
+    snapshot_free(source->newest);
+    free(source->model);
+    free(source);
+}
+
+struct source *source_new(const struct settings *settings, struct moed_client_error *err)
+{
+    struct source *source = xcalloc(1, sizeof *source);
+    source->settings = *settings;
+    source->window = settings->window;
+    source->model = settings->operand_count > 0 ? xstrdup(settings->operands[0]) : NULL;
+    if (start(source, err) == 0)
+        return source;
+    close_all(source);
+    return NULL;
+}
+
+void source_free(struct source *source)
+{
+    if (!source)
+        return;
+    atomic_store(&source->stop, true);
+    pthread_mutex_lock(&source->mutex);
+    pthread_cond_signal(&source->wake);
+    pthread_mutex_unlock(&source->mutex);
+    pthread_join(source->thread, NULL);
+    close_all(source);
+}
+
+int source_fd(const struct source *source)
+{
+    return source->event;
+}
+
+struct snapshot *source_take(struct source *source)
+{
+    eventfd_t events;
+    pthread_mutex_lock(&source->mutex);
+    eventfd_read(source->event, &events);
+    struct snapshot *snapshot = source->newest;
+    source->newest = NULL;
+    pthread_mutex_unlock(&source->mutex);
+    return snapshot;
+}
+
+void source_ask(struct source *source, const char *model, const char *window)
+{
+    pthread_mutex_lock(&source->mutex);
+    free(source->model);
+    source->model = model ? xstrdup(model) : NULL;
+    source->window = window;
+    source->asked = true;
+    pthread_cond_signal(&source->wake);
+    pthread_mutex_unlock(&source->mutex);
+}
