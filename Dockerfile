@@ -1,11 +1,11 @@
 # docker build -t moed . && docker run --rm -p 8080:8080 moed
 #
-# Options are environment variables (-e MOED_MAX_BATCH_ROWS=128) or flags behind the command
+# Options are environment variables (-e MOED_MAX_BATCH_ROWS=128) or flags after the command
 # (docker run moed serve --max-batch-rows 128). Other models: -v /my/models:/srv/moed/models:ro.
-# --build-arg OPENBLAS=libopenblas.so.0 adds what MOED_KERNEL=openblas loads, some 40 MB.
+# --build-arg OPENBLAS=libopenblas.so.0 adds the library that MOED_KERNEL=openblas loads, about 40 MB.
 #
-# The image holds the server, the libraries that it is linked with, their licences and a list of all
-# that (/usr/share/doc/moed/sbom.spdx.json). There is no shell and no package manager in it.
+# The image has the server, its shared libraries, their licences and a list of all of these
+# (/usr/share/doc/moed/sbom.spdx.json). It has no shell and no package manager.
 
 ARG BASE=debian:12-slim
 FROM ${BASE} AS build
@@ -31,16 +31,16 @@ FROM scratch
 COPY --from=build /image/ /
 COPY deploy/models /srv/moed/models
 
-# Inside a container the outside world is another machine; what is published decides who gets in.
+# Clients are outside the container; the published ports decide who can connect.
 ENV MOED_HOST=0.0.0.0 MOED_MODELS=/srv/moed/models
 EXPOSE 8080
 
-# A number, which Kubernetes can tell is not root's without looking into the image. Nothing is
-# written: a read-only root file system will do.
+# A numeric user, which Kubernetes can check not to be root without reading the image. The server
+# writes nothing, so the root file system may be read-only.
 USER 10001:10001
 
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 CMD ["moed", "probe"]
 
-# Exec form: the server is the container's first process and gets its SIGTERM, on which it drains.
+# Exec form: the server is the container's first process and receives SIGTERM, on which it drains.
 ENTRYPOINT ["moed"]
 CMD ["serve"]

@@ -1,9 +1,9 @@
-# What an installation has besides the program, and the Debian package. Without these files the
-# server builds as well: the container image has no use for them.
+# Files installed besides the program, and the Debian package. The server also builds without them,
+# as in the container image.
 
 set(CONF ${CMAKE_SOURCE_DIR}/deploy/moed.conf)
 
-# Manual page and completion are made of the sample file, which has every option.
+# The manual page and the completion are generated from the sample file, which has every option.
 function(make_of_conf output script)
     add_custom_command(OUTPUT ${output}
         COMMAND awk -f ${script} ${CONF} > ${output}

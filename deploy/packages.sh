@@ -1,8 +1,7 @@
-# Installing Debian packages only when they are missing, and showing how far a long command is;
-# sourced by quickstart.sh and tests/run.sh.
+# Installs missing Debian packages and shows the progress of long commands; sourced by
+# quickstart.sh and tests/run.sh.
 #
-# What is there is asked of dpkg, never of the network, so that a second run is quick and works
-# offline.
+# dpkg, never the network, says what is installed, so a second run is quick and works offline.
 
 # To build the server and the C client, to show the server at work (quickstart.sh), and to test it all
 # (tests/run.sh).
@@ -10,15 +9,15 @@ BUILD_PACKAGES="build-essential cmake ninja-build pkg-config
     libmicrohttpd-dev libuv1-dev libjansson-dev libutf8proc-dev libopenblas-dev libcurl4-openssl-dev zlib1g-dev"
 SHOW_PACKAGES="python3 curl dataset-fashion-mnist"
 TEST_PACKAGES="check clang libclang-rt-14-dev clang-format python3-numpy python3-torch prometheus"
-# To build for AArch64 and to run that here.
+# To build for AArch64 and run the result here.
 AARCH64_PACKAGES="gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static
     libmicrohttpd-dev:arm64 libuv1-dev:arm64 libjansson-dev:arm64 libutf8proc-dev:arm64 libopenblas-dev:arm64 check:arm64"
 
-# Seconds between two lines of progress where there is no terminal.
+# Seconds between lines of progress without a terminal.
 PROGRESS_SECONDS=15
 
-# The last line of a log and the time it took so far: on a terminal one line that changes, elsewhere
-# a line now and then. Runs until it is killed or this shell is gone.
+# Shows the last line of a log and the time so far: on a terminal in one line that changes, elsewhere
+# as a new line now and then. Runs until it is killed or this shell has ended.
 watch_log() { # LOG
     began=$(date +%s)
     next=$PROGRESS_SECONDS
@@ -34,8 +33,8 @@ watch_log() { # LOG
     done
 }
 
-# Runs a command whose output goes to a log, and shows how far it is. The command is in the
-# foreground: Ctrl-C ends it.
+# Runs a command with its output in a log, and shows its progress. The command runs in the
+# foreground, so Ctrl-C ends it.
 with_progress() { # LOG COMMAND...
     progress_log=$1
     shift
@@ -50,7 +49,7 @@ with_progress() { # LOG COMMAND...
     return $result
 }
 
-# Prints those of the named packages that are not installed, one a line.
+# Prints the named packages that are not installed, one per line.
 missing_packages() {
     native=$(dpkg --print-architecture)
     for package in "$@"; do
@@ -63,7 +62,7 @@ missing_packages() {
     done
 }
 
-# Sets as_root to what a command of root's begins with.
+# Sets as_root to the prefix of commands that need root.
 become_root() { # WHAT_FOR
     as_root=
     [ "$(id -u)" -ne 0 ] || return 0
@@ -82,8 +81,7 @@ update_and_install() { # PACKAGE...
             apt-get install --yes --no-install-recommends "$@"
 }
 
-# Installs those of the named packages that are missing. apt's own output is shown only when it
-# fails.
+# Installs the named packages that are missing. Shows apt's output only if it fails.
 install_packages() {
     if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
         echo "This script installs what it needs with apt, and there is no apt here. On another" >&2
@@ -108,7 +106,7 @@ install_packages() {
     return 1
 }
 
-# The same for packages of another architecture, which dpkg is told of first.
+# Like install_packages, for another architecture, which dpkg must know first.
 install_foreign_packages() { # ARCHITECTURE PACKAGE...
     architecture=$1
     shift

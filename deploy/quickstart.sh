@@ -1,14 +1,14 @@
 #!/bin/sh
-# From a bare Debian 12 to predictions with their routing: installs what is missing, builds, serves
-# the shipped models on a free port of this machine, and shows what they make of real images.
+# From a bare Debian 12 to predictions with their routing: installs missing packages, builds, serves
+# the shipped models on a free port of this machine, and classifies real images.
 #
 #   sh deploy/quickstart.sh          then serves until Ctrl-C
-#   sh deploy/quickstart.sh --once   stops the server after the show
+#   sh deploy/quickstart.sh --once   stops the server after the demonstration
 #
-# It has a build directory of its own, build/quickstart, and disturbs no other.
+# It has its own build directory, build/quickstart, and disturbs no other.
 set -eu
 
-# Loading the shipped models takes a fraction of a second; this is for a machine in trouble.
+# Loading the shipped models takes a fraction of a second; a busy machine may need longer.
 START_SECONDS=30
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -28,7 +28,7 @@ fail() {
     exit 1
 }
 
-# SIGTERM lets the server answer what it has accepted before it exits with 0.
+# On SIGTERM the server answers all accepted requests before it exits with 0.
 stop_server() {
     status=0
     if [ -n "$server" ]; then
@@ -48,7 +48,7 @@ interrupted() {
     exit 0
 }
 
-# What is ahead, before anything is silent for long.
+# Announces the steps before the first long one.
 announce() {
     echo "moed, from here to predictions:"
     count=$(missing_packages $BUILD_PACKAGES $SHOW_PACKAGES | wc -l)
@@ -78,8 +78,8 @@ build() {
     fail "the build failed; its whole output is in $build_log"
 }
 
-# Starts the server and waits for the line that names its address. A session of its own keeps the
-# terminal's Ctrl-C from it: that comes to this script, which then stops it once.
+# Starts the server and waits for the line with its address. The server runs in its own session, so
+# that the terminal's Ctrl-C reaches only this script, which then stops it once.
 start_server() {
     log=$(mktemp)
     setsid "$root/build/quickstart/moed" serve --models "$root/deploy/models" --port 0 \
@@ -133,7 +133,7 @@ echo "    listening on $url"
 
 step "Classify images from the Fashion-MNIST test set"
 python3 "$root/deploy/classify.py" --url "$url" fashion-mnist fashion-mnist-attentive ||
-    fail "the predictions did not come"
+    fail "no predictions"
 
 if $once; then
     trap - EXIT
