@@ -6,7 +6,7 @@
 #include <sys/queue.h>
 #include <uv.h>
 
-#include "server/judgement.h"
+#include "server/tally.h"
 
 /* Ten thousands of rows of ten classes; and what a client that sends ids without end may take. */
 enum { FEEDBACK_MAX_BYTES = 4 << 20, FEEDBACK_BUCKETS = 1024 };

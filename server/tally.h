@@ -7,7 +7,6 @@
 #include "core/gate_counts.h"
 #include "core/moed.h"
 #include "proto/routing_quality.h"
-#include "server/judgement.h"
 
 struct tally {
     uint64_t rows;
@@ -31,6 +30,16 @@ struct tally_batch {
     uint64_t now; /* uv_hrtime() */
 };
 void tally_count(struct tally *tally, const struct tally_batch *batch, size_t first, size_t end);
+
+/* What of some answered rows is needed to judge them. All borrowed. */
+struct answered_rows {
+    size_t rows;
+    size_t classes;
+    const float *scores;           /* [rows, classes] the output that labels are about */
+    const uint32_t *items_per_row; /* [gate_count] */
+    const int32_t *const *first;   /* [gate_count] [rows * items_per_row] the expert that each item
+                                      ranked first, by the gate's indices */
+};
 
 /* Counts rows whose true classes labels[rows] are known; -1: that one is not. */
 void tally_judge(struct tally *tally, const struct answered_rows *rows, const int32_t *labels);
