@@ -2,22 +2,57 @@
  * an operator should see them without asking. */
 #include "server/access_log.h"
 
+#include <string.h>
+
 #include "server/http.h"
 #include "server/log.h"
 #include "server/model.h"
 #include "server/totals.h"
 
-static enum log_level level_of(int status)
+static bool is_slow(const struct access_log *log, uint64_t duration_ns)
 {
-    bool ours = status >= 500 || status == error_http_status(ERROR_OVERLOADED);
-    return ours ? LOG_WARNING : LOG_INFO;
+    return log->slow_ns > 0 && duration_ns > log->slow_ns;
 }
 
-static void log_exchange(const struct exchange *exchange, uint64_t duration_ns)
+static enum log_level level_of(const struct access_log *log, int status, uint64_t duration_ns)
+{
+    bool ours = status >= 500 || status == error_http_status(ERROR_OVERLOADED);
+    return ours || is_slow(log, duration_ns) ? LOG_WARNING : LOG_INFO;
+}
+
+/* In a flood, the first lines of each second say what it is about. */
+static bool may_write(struct access_log *log, enum log_level level)
+{
+    uint64_t second = uv_hrtime() / 1000000000;
+    if (second != log->second)
+        memset(log->written, 0, sizeof log->written);
+    log->second = second;
+    if (log->per_second == 0 || log->written[level]++ < log->per_second)
+        return true;
+    log->unwritten++;
+    return false;
+}
+
+static void add_inference(struct log_line *line, const struct exchange *exchange)
+{
+    if (exchange->model) {
+        log_text(line, "model", exchange->model->name);
+        log_text(line, "version", exchange->model->version);
+    }
+    if (exchange->log_rows == 0)
+        return;
+    log_number(line, "rows", exchange->log_rows);
+    log_milliseconds(line, "queue_ms", exchange->log_queue_ns);
+    log_milliseconds(line, "compute_ms", exchange->log_compute_ns);
+    log_milliseconds(line, "encode_ms", exchange->log_encode_ns);
+}
+
+static void log_exchange(struct access_log *log, const struct exchange *exchange,
+                         uint64_t duration_ns)
 {
     struct log_line line;
-    enum log_level level = level_of(exchange->status);
-    if (!log_enabled(level))
+    enum log_level level = level_of(log, exchange->status, duration_ns);
+    if (!log_enabled(level) || !may_write(log, level))
         return;
     log_begin(&line, level, "request");
     log_text(&line, "client", exchange->client);
@@ -27,14 +62,16 @@ static void log_exchange(const struct exchange *exchange, uint64_t duration_ns)
     log_milliseconds(&line, "ms", duration_ns);
     log_number(&line, "in", exchange->body_length);
     log_number(&line, "out", exchange->reply_length);
-    if (exchange->model) {
-        log_text(&line, "model", exchange->model->name);
-        log_text(&line, "version", exchange->model->version);
-    }
-    if (exchange->log_rows)
-        log_number(&line, "rows", exchange->log_rows);
+    if (*exchange->request_id)
+        log_text(&line, "id", exchange->request_id);
+    add_inference(&line, exchange);
+    if (is_slow(log, duration_ns))
+        log_text(&line, "slow", "true");
     if (exchange->error_text)
         log_text(&line, "error", exchange->error_text);
+    if (log->unwritten > 0)
+        log_number(&line, "unwritten", log->unwritten);
+    log->unwritten = 0;
     log_end(&line);
 }
 
@@ -54,11 +91,11 @@ static void count_exchange(const struct exchange *exchange, uint64_t duration_ns
     }
 }
 
-void access_log_finished(const struct exchange *exchange, uint64_t duration_ns,
-                         struct totals *totals, size_t loop)
+void access_log_finished(struct access_log *log, const struct exchange *exchange,
+                         uint64_t duration_ns, struct totals *totals, size_t loop)
 {
     count_exchange(exchange, duration_ns, totals, loop);
-    log_exchange(exchange, duration_ns);
+    log_exchange(log, exchange, duration_ns);
     model_release(exchange->model);
 }
 
@@ -66,8 +103,11 @@ void access_log_lost(const struct exchange *exchange)
 {
     struct log_line line;
     log_begin(&line, LOG_ERROR, "request_lost");
+    log_text(&line, "client", exchange->client);
     log_text(&line, "method", exchange->method_text);
     log_text(&line, "path", exchange->path);
+    if (*exchange->request_id)
+        log_text(&line, "id", exchange->request_id);
     log_milliseconds(&line, "ms", uv_hrtime() - exchange->received_ns);
     if (exchange->log_rows)
         log_number(&line, "rows", exchange->log_rows);

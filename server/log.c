@@ -27,7 +27,7 @@ enum {
 
 /* Standard error is one per process, and so is this. */
 static struct {
-    atomic_int threshold;
+    atomic_int threshold, format;
     atomic_bool started;
     atomic_uint_fast64_t dropped;
     uv_thread_t thread;
@@ -44,6 +44,16 @@ static struct {
 void log_set_level(enum log_level level)
 {
     atomic_store_explicit(&writer.threshold, (int)level, memory_order_relaxed);
+}
+
+enum log_level log_level(void)
+{
+    return (enum log_level)atomic_load_explicit(&writer.threshold, memory_order_relaxed);
+}
+
+void log_set_format(enum log_format format)
+{
+    atomic_store_explicit(&writer.format, (int)format, memory_order_relaxed);
 }
 
 bool log_enabled(enum log_level level)
@@ -97,10 +107,10 @@ static void tell_of_dropped(void)
     uint64_t dropped = log_dropped();
     if (dropped == writer.told || writer.broken || writer.count > BUFFER_BYTES / 2)
         return;
-    log_line_begin(&line, LOG_WARNING, "log_dropped");
+    log_line_begin(&line, (enum log_format)atomic_load(&writer.format), LOG_WARNING, "log_dropped");
     log_number(&line, "lines", dropped - writer.told);
     log_number(&line, "total", dropped);
-    line.text[line.length++] = '\n';
+    log_line_end(&line);
     put(line.text, line.length, 0);
     writer.told = dropped;
 }
@@ -224,14 +234,16 @@ void log_begin(struct log_line *line, enum log_level level, const char *event)
 {
     line->length = 0;
     if (log_enabled(level))
-        log_line_begin(line, level, event);
+        log_line_begin(line,
+                       (enum log_format)atomic_load_explicit(&writer.format, memory_order_relaxed),
+                       level, event);
 }
 
 void log_end(struct log_line *line)
 {
     if (line->length == 0)
         return;
-    line->text[line->length++] = '\n';
+    log_line_end(line);
     write_line(line->text, line->length, line->level);
     line->length = 0;
 }
@@ -251,7 +263,15 @@ void log_message(enum log_level level, const char *event, const char *format, ..
     log_end(&line);
 }
 
-void log_plain(const char *line)
+void log_listening(const char *url)
 {
-    write_line(line, strlen(line), LOG_ERROR);
+    struct log_line line;
+    if (atomic_load(&writer.format) == LOG_JSON) {
+        log_line_begin(&line, LOG_JSON, LOG_INFO, "listening");
+        log_text(&line, "url", url);
+        log_line_end(&line);
+    } else {
+        line.length = (size_t)snprintf(line.text, sizeof line.text, "listening on %.1000s\n", url);
+    }
+    write_line(line.text, line.length, LOG_ERROR);
 }

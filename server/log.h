@@ -15,9 +15,12 @@
 #include "core/error.h"
 #include "server/log_line.h"
 
-/* Lines above this level are neither built nor written. */
+/* Lines above this level are neither built nor written. May change at any time. */
 void log_set_level(enum log_level level);
+enum log_level log_level(void);
 bool log_enabled(enum log_level level);
+
+void log_set_format(enum log_format format);
 
 /* Starts the writing thread. -1 with an error if it cannot be started. */
 MUST_CHECK int log_start(struct error *err);
@@ -35,7 +38,8 @@ void log_end(struct log_line *line);
 void log_message(enum log_level level, const char *event, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* Writes a line as it is, whatever the level; `line` ends in a newline. */
-void log_plain(const char *line);
+/* The one line that scripts wait for, whatever the level: "listening on <url>", or in JSON the
+ * event "listening". */
+void log_listening(const char *url);
 
 #endif

@@ -1,4 +1,4 @@
-/* Log lines as text: logfmt on the caller's stack.
+/* Log lines as text, logfmt or JSON, on the caller's stack.
  *
  * Keys are literals. Values may come from anyone: anything in them that could forge a second line,
  * a second pair or a terminal escape is escaped. */
@@ -26,10 +26,10 @@ enum log_level log_level_from_name(const char *name)
     return LOG_LEVEL_COUNT;
 }
 
-/* Bytes that still fit, besides the final newline. */
+/* Bytes that still fit, besides the end of the line. */
 static size_t room(const struct log_line *line)
 {
-    return sizeof line->text - 1 - line->length;
+    return sizeof line->text - strlen("}\n") - line->length;
 }
 
 /* Appends all of it or nothing (-1). */
@@ -42,20 +42,26 @@ static int append(struct log_line *line, const char *bytes, size_t count)
     return 0;
 }
 
-static int append_key(struct log_line *line, const char *key)
+static int append_text(struct log_line *line, const char *text)
 {
-    if (append(line, " ", 1) != 0 || append(line, key, strlen(key)) != 0)
-        return -1;
-    return append(line, "=", 1);
+    return append(line, text, strlen(text));
 }
 
-/* Adds ` key=value`; the value needs no escaping. */
+static int append_key(struct log_line *line, const char *key)
+{
+    bool json = line->format == LOG_JSON;
+    if (append_text(line, json ? ",\"" : " ") != 0 || append_text(line, key) != 0)
+        return -1;
+    return append_text(line, json ? "\":" : "=");
+}
+
+/* Adds a pair; the value needs no escaping. */
 static void append_pair(struct log_line *line, const char *key, const char *value)
 {
     if (line->length == 0)
         return;
     size_t before = line->length;
-    if (append_key(line, key) != 0 || append(line, value, strlen(value)) != 0)
+    if (append_key(line, key) != 0 || append_text(line, value) != 0)
         line->length = before;
 }
 
@@ -70,35 +76,56 @@ static bool is_bare(const char *value)
     return true;
 }
 
+/* Room for an escaped four-byte sequence. */
+enum { ESCAPED_BYTES = 32 };
+
+/* What logfmt and JSON escape alike; NULL: nothing of it. */
+static const char *shorthand(char c)
+{
+    return c == '\n'   ? "\\n"
+           : c == '\r' ? "\\r"
+           : c == '\t' ? "\\t"
+           : c == '"'  ? "\\\""
+           : c == '\\' ? "\\\\"
+                       : NULL;
+}
+
+/* JSON escapes characters only: a byte that is none becomes the replacement character. `bytes` of a
+ * control character: one, or two of C1, whose second byte is its number. */
+static size_t escape_json(char out[ESCAPED_BYTES], const char *text, size_t bytes)
+{
+    if (bytes == 0)
+        return (size_t)snprintf(out, ESCAPED_BYTES, "%s", UTF8_REPLACEMENT);
+    return (size_t)snprintf(out, ESCAPED_BYTES, "\\u%04x",
+                            (unsigned)(unsigned char)text[bytes - 1]);
+}
+
+static size_t escape_bytes(char out[ESCAPED_BYTES], const char *text, size_t count)
+{
+    size_t written = 0;
+    for (size_t i = 0; i < count; i++)
+        written += (size_t)snprintf(out + written, ESCAPED_BYTES - written, "\\x%02x",
+                                    (unsigned)(unsigned char)text[i]);
+    return written;
+}
+
 /* Writes the character at `text`, escaped for a place between quotes. Returns the bytes written and
- * puts the bytes read in `taken`. `out` has room for an escaped four-byte sequence. */
-static size_t escape(char out[16], const char *text, size_t *taken)
+ * puts the bytes read in `taken`. */
+static size_t escape(enum log_format format, char out[ESCAPED_BYTES], const char *text,
+                     size_t *taken)
 {
     size_t bytes = utf8_character(text);
+    const char *pair = shorthand(*text);
     *taken = bytes ? bytes : 1;
-    const char *shorthand = text[0] == '\n'   ? "\\n"
-                            : text[0] == '\r' ? "\\r"
-                            : text[0] == '\t' ? "\\t"
-                            : text[0] == '"'  ? "\\\""
-                            : text[0] == '\\' ? "\\\\"
-                                              : NULL;
-    if (shorthand) {
-        memcpy(out, shorthand, 2);
+    if (pair) {
+        memcpy(out, pair, 2);
         return 2;
     }
     if (bytes && !utf8_is_control(text)) {
         memcpy(out, text, bytes);
         return bytes;
     }
-    size_t written = 0;
-    for (size_t i = 0; i < *taken; i++) {
-        static const char digits[] = "0123456789abcdef";
-        out[written++] = '\\';
-        out[written++] = 'x';
-        out[written++] = digits[(unsigned char)text[i] >> 4];
-        out[written++] = digits[(unsigned char)text[i] & 15];
-    }
-    return written;
+    return format == LOG_JSON ? escape_json(out, text, bytes) : escape_bytes(out, text, *taken);
 }
 
 static int append_quoted(struct log_line *line, const char *value)
@@ -108,8 +135,8 @@ static int append_quoted(struct log_line *line, const char *value)
         return -1;
     const char *at = value;
     while (*at) {
-        char piece[16];
-        size_t taken, written = escape(piece, at, &taken);
+        char piece[ESCAPED_BYTES];
+        size_t taken, written = escape(line->format, piece, at, &taken);
         if (line->length + written > limit)
             return append(line, "...\"", 4);
         if (append(line, piece, written) != 0)
@@ -119,28 +146,36 @@ static int append_quoted(struct log_line *line, const char *value)
     return append(line, "\"", 1);
 }
 
-void log_line_begin(struct log_line *line, enum log_level level, const char *event)
+static void append_stamp(struct log_line *line)
 {
     struct timespec now;
     struct tm utc;
+    char stamp[48];
     clock_gettime(CLOCK_REALTIME, &now);
     gmtime_r(&now.tv_sec, &utc);
+    size_t length = strftime(stamp, sizeof stamp, "%Y-%m-%dT%H:%M:%S", &utc);
+    snprintf(stamp + length, sizeof stamp - length, ".%03dZ", (int)(now.tv_nsec / 1000000));
+    append_text(line, line->format == LOG_JSON ? "{\"time\":\"" : "time=");
+    append_text(line, stamp);
+    append_text(line, line->format == LOG_JSON ? "\"" : "");
+}
+
+void log_line_begin(struct log_line *line, enum log_format format, enum log_level level,
+                    const char *event)
+{
+    line->format = format;
     line->level = level;
     line->length = 0;
-    char stamp[64];
-    size_t length = strftime(stamp, sizeof stamp, "time=%Y-%m-%dT%H:%M:%S", &utc);
-    int tail =
-        snprintf(stamp + length, sizeof stamp - length, ".%03dZ", (int)(now.tv_nsec / 1000000));
-    append(line, stamp, length + (size_t)tail);
-    append_pair(line, "level", LEVEL_NAMES[level]);
-    append_pair(line, "event", event);
+    append_stamp(line);
+    log_text(line, "level", LEVEL_NAMES[level]);
+    log_text(line, "event", event);
 }
 
 void log_text(struct log_line *line, const char *key, const char *value)
 {
     if (line->length == 0)
         return;
-    if (is_bare(value) && strlen(value) <= LOG_MAX_VALUE_BYTES) {
+    if (line->format == LOG_LOGFMT && is_bare(value) && strlen(value) <= LOG_MAX_VALUE_BYTES) {
         append_pair(line, key, value);
         return;
     }
@@ -163,4 +198,13 @@ void log_milliseconds(struct log_line *line, const char *key, uint64_t nanosecon
     snprintf(text, sizeof text, "%llu.%03u", (unsigned long long)(microseconds / 1000),
              (unsigned)(microseconds % 1000));
     append_pair(line, key, text);
+}
+
+void log_line_end(struct log_line *line)
+{
+    if (line->length == 0)
+        return;
+    if (line->format == LOG_JSON)
+        line->text[line->length++] = '}';
+    line->text[line->length++] = '\n';
 }

@@ -29,8 +29,9 @@ static void on_request(struct exchange *exchange, void *context)
 
 static void on_finished(const struct exchange *exchange, uint64_t duration_ns, void *context)
 {
-    const struct loop *loop = context;
-    access_log_finished(exchange, duration_ns, loop->shared->totals, loop->index);
+    struct loop *loop = context;
+    access_log_finished(&loop->access_log, exchange, duration_ns, loop->shared->totals,
+                        loop->index);
 }
 
 static void on_published(uv_async_t *published)
@@ -166,6 +167,10 @@ int loop_start(struct loop *loop, const struct loop_shared *shared, size_t index
                                         .max_response_bytes = MAX_RESPONSE_BYTES};
     loop->shared = shared;
     loop->index = index;
+    loop->access_log = (struct access_log){
+        .slow_ns = options->log_slow_ms * 1000000,
+        .per_second =
+            options->log_max_per_second ? loop_share(options, options->log_max_per_second, 1) : 0};
     init_lanes(loop);
     if (open_loop(loop, err) != 0 ||
         scheduler_init(&loop->scheduler, &loop->uv, loop_threads(options), lanes_on_empty,

@@ -2,6 +2,7 @@
 #ifndef SERVER_LOOP_H
 #define SERVER_LOOP_H
 
+#include "server/access_log.h"
 #include "server/api.h"
 #include "server/changes.h"
 #include "server/live.h"
@@ -32,6 +33,7 @@ struct loop {
     struct live live;
     struct api api;
     struct http *http;
+    struct access_log access_log;
     uv_async_t published; /* there is a new catalog */
     uv_async_t drain_asked;
     uv_timer_t drain_limit;

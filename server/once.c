@@ -68,7 +68,8 @@ static void begin(struct lane *lane)
     once->batch = queue_take(&once->queue);
     show_rows(once);
     for (size_t i = 0; i < once->batch->segment_count; i++) {
-        const struct job *job = once->batch->segments[i].job;
+        struct job *job = once->batch->segments[i].job;
+        job->queue_ns = job->queue_ns ? job->queue_ns : now - job->submitted_ns;
         stats_add_wait(once->stats, (double)(now - job->submitted_ns) / 1e9);
     }
 }
@@ -183,6 +184,7 @@ static void finish(struct lane *lane, uint64_t compute_ns)
     for (size_t i = 0; i < batch->segment_count; i++) {
         struct job *job = batch->segments[i].job;
         job->rows_running -= batch->segments[i].rows;
+        job->compute_ns += compute_ns;
         if (job->rows_waiting + job->rows_running == 0)
             once->options.on_finished(job);
     }

@@ -40,7 +40,11 @@ struct options {
     uint64_t
         max_expert_series; /* 4096: per-expert Prometheus series in all; above, aggregates only */
     uint64_t max_tags;     /* 16: per model; rows of any others are counted as "other" */
-    char *log_level;       /* error | warning | info | debug; info logs every request */
+    char *log_format;      /* logfmt | json */
+    uint64_t log_slow_ms;  /* 5000; 0: never */
+    uint64_t log_max_per_second; /* 0: all */
+    uint64_t log_control;        /* 0: clients cannot change the level */
+    char *log_level;             /* error | warning | info | debug; info logs every request */
 };
 
 /* Fills `options` from all four sources. `argv` are the arguments after the command's name. On

@@ -147,6 +147,16 @@ const struct option_row OPTIONS[OPTION_ROWS] = {
      NULL,
      "error, warning, info or debug. info logs one line per request; warning keeps a busy server "
      "quiet."},
+    {"log_format", OPTION_CHOICE, AT(log_format), 0, 0, "logfmt", NULL, "logfmt|json", NULL,
+     "logfmt writes key=value pairs, json an object on each line, with the same keys."},
+    {"log_slow_ms", OPTION_COUNT, AT(log_slow_ms), 0, DAY_MS, "5000", NULL, "MILLISECONDS", NULL,
+     "A request that takes longer is logged at level warning, with slow=true. 0: none is."},
+    {"log_max_per_second", OPTION_COUNT, AT(log_max_per_second), 0, 1000000, "0", NULL, "N", NULL,
+     "The most requests logged in a second, at level info and at level warning each. The next line "
+     "says how many were not (unwritten=N). 0 logs all."},
+    {"log_control", OPTION_SWITCH, AT(log_control), 0, 1, "false", NULL, "true|false", NULL,
+     "Lets clients change the log's level by POST /v2/logging, as Triton's do. Whoever reaches the "
+     "port may then do so."},
 };
 
 _Static_assert(sizeof(struct options) == OPTION_ROWS * sizeof(uint64_t),

@@ -10,6 +10,7 @@
 #include "server/attribution.h"
 #include "server/decode.h"
 #include "server/judgement.h"
+#include "server/request_id.h"
 
 /* Deadlines are kept this exactly; a timer per job would cost more than it saves. */
 enum { DEADLINE_TICK_MS = 10 };
@@ -47,8 +48,14 @@ static void answer(struct job *job, size_t max_response_bytes)
     struct exchange *exchange = job->exchange;
     struct buffer body;
     size_t json_length = 0;
+    uint64_t began = uv_hrtime();
     buffer_init(&body, max_response_bytes);
-    if (job->error.code == ERROR_NONE && encode(job, &body, &json_length, &job->error) == 0) {
+    exchange->log_queue_ns = job->queue_ns;
+    exchange->log_compute_ns = job->compute_ns;
+    bool encoded =
+        job->error.code == ERROR_NONE && encode(job, &body, &json_length, &job->error) == 0;
+    exchange->log_encode_ns = uv_hrtime() - began;
+    if (encoded) {
         if (json_length > 0) {
             char text[24];
             snprintf(text, sizeof text, "%zu", json_length);
@@ -207,6 +214,7 @@ static enum reject_reason reason_of(enum error_code code)
 static void on_decoded(struct job *job, struct error *err)
 {
     struct predict *predict = job->predict;
+    request_id_set(job->exchange, job->request.id);
     if (err->code != ERROR_NONE || submit(predict, job, err) != 0) {
         reject(job, reason_of(err->code));
         exchange_reply_error(job->exchange, err);

@@ -13,8 +13,10 @@
 #include "server/feedback_api.h"
 #include "server/http_percent.h"
 #include "server/live.h"
+#include "server/logging_api.h"
 #include "server/page.h"
 #include "server/repository_api.h"
+#include "server/request_id.h"
 
 enum route_flags {
     NEEDS_MODEL = 1,
@@ -67,6 +69,12 @@ static const struct route ROUTES[] = {
     {HTTP_POST, "/v2/repository/index", repository_api_index, NULL, ROLE_METRICS, NEEDS_BODY},
     {HTTP_POST, "/v2/repository/models/{m}/load", repository_api_load, NULL, ROLE_ADMIN, NEEDS_BODY},
     {HTTP_POST, "/v2/repository/models/{m}/unload", repository_api_unload, NULL, ROLE_ADMIN, NEEDS_BODY},
+    {HTTP_GET, "/v2/logging", logging_api_get, NULL, ROLE_METRICS, 0},
+    {HTTP_POST, "/v2/logging", logging_api_set, NULL, ROLE_ADMIN, NEEDS_BODY},
+    {HTTP_GET, "/healthz", describe_live, NULL, ROLE_HEALTH, VITAL},
+    {HTTP_GET, "/livez", describe_live, NULL, ROLE_HEALTH, VITAL},
+    {HTTP_GET, "/health", describe_ready, NULL, ROLE_HEALTH, VITAL},
+    {HTTP_GET, "/readyz", describe_ready, NULL, ROLE_HEALTH, VITAL},
     {HTTP_GET, "/metrics", describe_metrics, NULL, ROLE_METRICS, VITAL},
 };
 /* clang-format on */
@@ -177,12 +185,16 @@ void routes_dispatch(const struct api *api, struct exchange *exchange)
     if (route && route->protocol)
         exchange->log_protocol = route->protocol->name;
     if (!route || find_target(api, route, &params, &target, &err) != 0) {
+        request_id_set(exchange, NULL);
         exchange_reply_error(exchange, &err);
         return;
     }
     if (target.model)
         exchange->model = model_hold(target.model);
-    if (admit(route, exchange, &err) == 0) {
+    bool admitted = admit(route, exchange, &err) == 0;
+    if (!route->protocol || !admitted) /* the body of others may have an id */
+        request_id_set(exchange, NULL);
+    if (admitted) {
         route->handle(api, exchange, &target);
         return;
     }

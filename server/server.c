@@ -196,14 +196,13 @@ static int start_loops(struct server *server, struct error *err)
 
 /* ---- models ---- */
 
-/* The one line that scripts wait for; stable, and written whatever the log level. */
 static void announce(const struct server *server)
 {
-    char line[512];
+    char url[512];
     bool ipv6 = strchr(server->options->host, ':') != NULL;
-    snprintf(line, sizeof line, "listening on http://%s%.400s%s:%u\n", ipv6 ? "[" : "",
-             server->options->host, ipv6 ? "]" : "", http_port(server->loops[0].http));
-    log_plain(line);
+    snprintf(url, sizeof url, "http://%s%.400s%s:%u", ipv6 ? "[" : "", server->options->host,
+             ipv6 ? "]" : "", http_port(server->loops[0].http));
+    log_listening(url);
 }
 
 /* On the loader's thread, like the next. */

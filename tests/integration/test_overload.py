@@ -47,7 +47,7 @@ class OverloadCase(ServerCase):
         return Metrics(self.client.get("/metrics").body.decode())
 
     def rejected(self, reason):
-        return self.metrics().value("moed_rejected_total", model="slow", reason=reason)
+        return self.metrics().value("moed_rejected_total", model="slow", version="1", reason=reason)
 
     def wait_until(self, condition, what):
         deadline = time.monotonic() + PATIENCE_SECONDS

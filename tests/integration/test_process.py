@@ -1,6 +1,7 @@
 """The server as a process: the reader of its log, descriptors, signals, limits."""
 
 import contextlib
+import json
 import os
 import re
 import resource
@@ -128,6 +129,68 @@ class LogTest(ProcessCase):
         answers = Background(6, lambda _: self.client().predict("slow", ROWS["instances"]).status).join()
         self.assertEqual(sorted(set(answers)), [200, 429])
         line_of(reader, re.compile(r"level=warning event=request client=127\.0\.0\.1 .*status=429"))
+        self.assert_stops(process)
+
+
+    def test_json_lines(self):
+        process, reader = self.start("--log-format", "json",
+                                     listening=re.compile(r'"url":"(http://\S+:(\d+))"}$', re.M))
+        with self.client() as client:
+            answer = client.post("/v1/models/tiny:predict", ROWS, {"X-Request-Id": "abc-1"})
+            self.assertEqual(answer.headers["x-request-id"], "abc-1")
+            self.assertEqual(client.get("/no\"such\\").status, 404)
+        self.assert_stops(process)
+        text = ""
+        while piece := os.read(reader, 1 << 16):
+            text += piece.decode()
+        lines = [json.loads(line) for line in text.splitlines()]
+        (request,) = [line for line in lines if line["event"] == "request" and line["status"] == 200]
+        self.assertEqual((request["level"], request["id"], request["rows"]), ("info", "abc-1", len(ROWS["instances"])))
+        for key in ("queue_ms", "compute_ms", "encode_ms", "ms"):
+            self.assertGreaterEqual(request[key], 0)
+        self.assertEqual(lines[-1]["event"], "drained")
+
+    def test_every_request_has_an_id(self):
+        process, reader = self.start()
+        with self.client() as client:
+            made = {client.get(path).headers["x-request-id"] for path in ("/v2", "/v2", "/nowhere", "/v2/models/x")}
+            self.assertEqual(len(made), 4)
+            body = {"id": "mine", "inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}]}
+            infer = "/v2/models/tiny/infer"
+            self.assertEqual(client.post(infer, body).headers["x-request-id"], "mine")
+            self.assertEqual(client.post(infer, body, {"X-Request-Id": "hers"}).headers["x-request-id"], "hers")
+            self.assertEqual(client.post(infer, {**body, "inputs": []}, {"X-Request-Id": "bad"}).status, 400)
+            for bad in ("x" * 64, "a b", "\xe4"):
+                self.assertRegex(client.get("/v2", {"X-Request-Id": bad}).headers["x-request-id"], "^[0-9a-f]{16}$")
+        line_of(reader, re.compile(r"status=400 .* id=bad .*error="))
+        self.assert_stops(process)
+
+    def test_a_flood_is_sampled(self):
+        process, reader = self.start("--log-max-per-second", "3")
+        with self.client() as client:
+            for _ in range(100):
+                client.get("/v2")
+            time.sleep(1.1)
+            client.get("/v2/last")
+        self.assert_stops(process)
+        text = ""
+        while piece := os.read(reader, 1 << 16):
+            text += piece.decode()
+        written = text.count("event=request")
+        self.assertLess(written, 20)
+        self.assertEqual(sum(map(int, re.findall(r"unwritten=(\d+)", text))), 101 - written)
+
+    def test_slow_requests_and_levels_at_run_time(self):
+        write_slow(os.path.join(self.directory, "slow"), seconds=0.2)
+        process, reader = self.start("--log-level", "error", "--log-slow-ms", "50", "--log-control")
+        with self.client() as client:
+            answer = client.post("/v2/logging", {"log_warning": True, "log_info": False})
+            self.assertEqual((answer.status, answer.json["log_warning"], answer.json["log_info"]), (200, True, False))
+            for body in ({"log_error": False}, {"log_file": "x"}, {"level": 1}, {"log_info": 1}, []):
+                self.assertEqual(client.post("/v2/logging", body).status, 400)
+            self.assertEqual(client.get("/v2/logging").json, answer.json)
+            self.assertEqual(client.predict("slow", ROWS["instances"]).status, 200)
+            line_of(reader, re.compile(r"level=warning event=request .*model=slow .*slow=true"))
         self.assert_stops(process)
 
 

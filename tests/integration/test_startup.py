@@ -21,7 +21,7 @@ OPTIONS = ["config", "models", "host", "port", "weights", "load", "model-control
            "strict-start", "loops", "threads", "max-batch-rows", "max-queue-delay-us", "max-queue-rows",
            "queue-timeout-ms", "max-request-rows", "max-body-bytes", "max-total-body-bytes", "max-connections",
            "max-connections-per-ip", "request-timeout-ms", "idle-timeout-ms", "drain-delay-ms", "drain-timeout-ms",
-           "max-expert-series", "max-tags", "log-level"]
+           "max-expert-series", "max-tags", "log-level", "log-format", "log-slow-ms", "log-max-per-second", "log-control"]
 
 
 @unittest.skipIf(RUNNING_URL, "about a server's start; MOED_SERVER_URL names one that has started")

@@ -98,6 +98,59 @@ START_TEST(a_value_is_escaped)
 }
 END_TEST
 
+static const struct {
+    const char *value, *json;
+} json_escapes[] = {
+    {"plain", "\"plain\""},
+    {"", "\"\""},
+    {"say \"hi\"\\\n", "\"say \\\"hi\\\"\\\\\\n\""},
+    {"\x1b[31m", "\"\\u001b[31m\""},
+    {"\xc2\x9b", "\"\\u009b\""},
+    {"\xff\xc3\xbc", "\"\xef\xbf\xbd\xc3\xbc\""},
+};
+
+START_TEST(a_line_is_one_json_object)
+{
+    struct log_line line;
+    log_set_format(LOG_JSON);
+    log_begin(&line, LOG_WARNING, "request");
+    log_text(&line, "key", json_escapes[_i].value);
+    log_number(&line, "status", 200);
+    log_milliseconds(&line, "ms", 1234567);
+    log_end(&line);
+    log_set_format(LOG_LOGFMT);
+    const char *text = logged();
+    ck_assert_int_eq(strncmp(text, "{\"time\":\"20", 11), 0);
+    char expected[200];
+    snprintf(expected, sizeof expected,
+             "Z\",\"level\":\"warning\",\"event\":\"request\",\"key\":%s,\"status\":200,"
+             "\"ms\":1.234}\n",
+             json_escapes[_i].json);
+    ck_assert_str_eq(strchr(text, 'Z'), expected);
+}
+END_TEST
+
+START_TEST(a_full_json_line_ends)
+{
+    char value[500];
+    memset(value, '\x01', sizeof value - 1);
+    value[sizeof value - 1] = '\0';
+    struct log_line line;
+    log_set_format(LOG_JSON);
+    log_begin(&line, LOG_INFO, "test");
+    for (int i = 0; i < 20; i++)
+        log_text(&line, "key", value);
+    log_end(&line);
+    log_listening("http://127.0.0.1:1");
+    log_set_format(LOG_LOGFMT);
+    const char *end = strstr(logged(), "...\"}\n{\"time\":");
+    ck_assert_ptr_nonnull(end);
+    ck_assert_ptr_nonnull(strstr(end, "\"event\":\"listening\",\"url\":\"http://127.0.0.1:1\"}\n"));
+    log_listening("http://127.0.0.1:2");
+    ck_assert_ptr_nonnull(strstr(logged(), "}\nlistening on http://127.0.0.1:2\n"));
+}
+END_TEST
+
 START_TEST(a_long_value_is_cut_and_later_pairs_survive)
 {
     char value[9000];
@@ -236,6 +289,9 @@ int main(void)
     tcase_add_checked_fixture(tests, capture_begin, capture_end);
     tcase_add_test(tests, a_line_has_time_level_event_and_pairs);
     tcase_add_loop_test(tests, a_value_is_escaped, 0, sizeof escapes / sizeof *escapes);
+    tcase_add_loop_test(tests, a_line_is_one_json_object, 0,
+                        sizeof json_escapes / sizeof *json_escapes);
+    tcase_add_test(tests, a_full_json_line_ends);
     tcase_add_test(tests, a_long_value_is_cut_and_later_pairs_survive);
     tcase_add_test(tests, pairs_that_do_not_fit_are_dropped_whole);
     tcase_add_test(tests, the_level_decides_what_is_written);

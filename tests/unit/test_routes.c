@@ -137,7 +137,7 @@ START_TEST(another_method_is_told_which_one)
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         const struct exchange exchange = dispatch_to(cases[i].method, cases[i].path);
         ck_assert_int_eq(exchange.status, 405);
-        ck_assert_uint_eq(exchange.reply_header_count, 1);
+        ck_assert_uint_eq(exchange.reply_header_count, 2); /* with the request's id */
         ck_assert_str_eq(exchange.reply_headers[0].name, "Allow");
         ck_assert_str_eq(exchange.reply_headers[0].value, cases[i].allowed);
     }
@@ -164,6 +164,29 @@ START_TEST(the_repository_is_changed_only_where_clients_may)
     ck_assert_int_eq(dispatch_to(HTTP_GET, "/v2/repository/models/a/unload").status, 405);
     ck_assert_int_eq(dispatch_to(HTTP_POST, "/v2/repository/index").status, 200);
     ck_assert_str_eq(reply_body, "[]");
+}
+END_TEST
+
+START_TEST(the_log_is_changed_only_where_clients_may)
+{
+    ck_assert_int_eq(dispatch_to(HTTP_GET, "/v2/logging").status, 200);
+    ck_assert_str_eq(reply_body, "{\"log_file\":\"\",\"log_info\":true,\"log_warning\":true,"
+                                 "\"log_error\":true,\"log_verbose_level\":0,"
+                                 "\"log_format\":\"default\"}");
+    ck_assert_int_eq(dispatch_to(HTTP_POST, "/v2/logging").status, 400);
+    expect_text(reply_body, "--log-control");
+}
+END_TEST
+
+START_TEST(others_health_paths)
+{
+    static const char *const LIVE[] = {"/healthz", "/livez"}, *const READY[] = {"/health",
+                                                                                "/readyz"};
+    for (int i = 0; i < 2; i++) {
+        ck_assert_int_eq(dispatch_to(HTTP_GET, LIVE[i]).status, 200);
+        ck_assert_int_eq(dispatch_to(HTTP_GET, READY[i]).status, 200);
+        ck_assert(routes_is_vital(LIVE[i]) && routes_is_vital(READY[i]));
+    }
 }
 END_TEST
 
@@ -234,5 +257,7 @@ END_TEST
 TEST_MAIN("routes", paths_match_whole, parameters_are_one_segment, actions_follow_a_colon,
           segments_are_percent_decoded, parameters_are_bounded, unknown_paths_are_not_found,
           another_method_is_told_which_one, health_changes_when_stopping,
-          the_repository_is_changed_only_where_clients_may, every_model_path_looks_for_its_model,
-          a_found_model_is_noted_for_the_log, health_and_metrics_are_vital)
+          the_repository_is_changed_only_where_clients_may,
+          the_log_is_changed_only_where_clients_may, others_health_paths,
+          every_model_path_looks_for_its_model, a_found_model_is_noted_for_the_log,
+          health_and_metrics_are_vital)
