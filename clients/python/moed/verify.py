@@ -16,6 +16,7 @@ import torch
 
 from moed import engine
 from moed.client import MoedError
+from moed.layers import MoE, MultiGateMoE
 from moed.loader import LoadedModel
 from moed.multitask import Input
 from moed.ops import ExportError, require
@@ -89,10 +90,33 @@ def check_engine(binary: str, directory: str, loaded: LoadedModel, rows: Tensors
             answers = server.answers(os.path.basename(directory), arrays)
     except (engine.EngineError, MoedError) as error:
         raise ExportError(f"{path}: the server refuses the checkpoint: {error}") from None
+    check_answers(answers, loaded, rows, path)
+
+
+def check_answers(answers: Dict[str, np.ndarray], loaded: LoadedModel, rows: Tensors, path: str) -> None:
+    """A server's answers, outputs and the experts of each row, against the loader's."""
     expected = _answers(loaded, rows)
+    experts = _experts(loaded)
     steady = _steady(loaded, rows, expected)
-    _check(expected, {name: torch.from_numpy(values.copy()) for name, values in answers.items() if name in expected},
-           steady, path, "the server computes")
+    got = {name: torch.from_numpy(values.copy()) for name, values in answers.items()}
+    _check(expected, got, steady, path, "the server computes")
+    for name, chosen in experts.items():
+        # As sets: of those chosen, the order of two that are nearly equal is nobody's promise.
+        same = [values.reshape(len(steady), -1, chosen.shape[-1]).sort(dim=-1).values for values in (got[name], chosen)]
+        require(bool((same[0] == same[1]).flatten(1).all(dim=1)[steady].all()), path,
+                f"'{name}': the server chooses other experts than the model")
+
+
+def _experts(loaded: LoadedModel) -> Tensors:
+    """Of the latest pass, by the name that the server gives them."""
+    found = {}
+    for path, module in loaded.named_modules():
+        name = path.split(".")[-1]
+        if type(module) is MoE:
+            found[f"routing.{name}.experts"] = module.routing.experts
+        elif type(module) is MultiGateMoE:
+            found.update({f"routing.{name}.{gate}.experts": routing.experts for gate, routing in module.routing.items()})
+    return found
 
 
 def _answers(model: Any, rows: Tensors) -> Tensors:

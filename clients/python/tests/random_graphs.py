@@ -1,0 +1,283 @@
+"""Random models out of the op table, exported, and answered by PyTorch, by the package and by the C engine.
+
+    python3 -m tests.random_graphs --count 5000 [--seed 0] [--keep]      in clients/python; MOED_BINARY names the engine
+
+A model is a row of steps; each takes any earlier value and makes a new one, with a layer of the op table, a sum, a
+product or a concatenation of several, a residual, or a mixture of experts. What a seed makes depends on nothing else.
+Seeds that once failed are in graph_seeds.txt, which the tests try first; --keep adds to it.
+"""
+
+import argparse
+import os
+import random
+import sys
+import tempfile
+
+import torch
+from torch import nn
+
+import moed
+from moed import checkpoint, engine, functions, graph, loader, modules, verify
+from moed.nn import GLU, Gate, MoE, RMSNorm, SelfAttention
+from tests import ENGINE
+
+SEEDS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "graph_seeds.txt")
+SHAPES = ((5,), (12,), (3, 8), (4, 6), (2, 6, 6), (3, 5, 7))
+MOST_ELEMENTS = 300
+REPOSITORY = 50  # models that one server gets
+
+
+def positive(layer):
+    """For functions of what is above zero."""
+    return nn.Sequential(nn.Softplus(), layer)
+
+
+def _linear(pick, shape):
+    return nn.Linear(shape[-1], pick.randint(2, 9), bias=pick.random() < 0.8)
+
+
+def _conv(module, axes):
+    def make(pick, shape):
+        if len(shape) != axes + 1 or min(shape[1:]) < 3:
+            return None
+        groups = pick.choice([1, shape[0]])
+        return module(shape[0], groups * pick.randint(1, 3), pick.choice([1, 3]), stride=pick.randint(1, 2),
+                      padding=pick.randint(0, 1), groups=groups, bias=pick.random() < 0.8)
+    return make
+
+
+def _pool(module):
+    def make(pick, shape):
+        return module(2, stride=pick.randint(1, 2), padding=pick.randint(0, 1)) if len(shape) == 3 and min(
+            shape[1:]) > 2 else None
+    return make
+
+
+def _axis(module):
+    """Of an axis of the row that is removed; rows keep one."""
+    return lambda pick, shape: module(pick.randrange(len(shape))) if len(shape) > 1 else None
+
+
+def _attention(pick, shape):
+    return SelfAttention(shape[1], pick.choice([heads for heads in (1, 2, 3) if shape[1] % heads == 0])) if len(
+        shape) == 2 else None
+
+
+def _slice(pick, shape):
+    axis = pick.randrange(len(shape))
+    start = pick.randrange(shape[axis])
+    return functions.Slice(axis, start, pick.randint(start + 1, shape[axis]))
+
+
+def _group_norm(pick, shape):
+    return nn.GroupNorm(pick.choice([n for n in (1, 2, 3) if shape[0] % n == 0]), shape[0]) if len(shape) > 1 else None
+
+
+def _constant(module):
+    def make(pick, shape):
+        return module(value=pick.uniform(-2, 2)) if pick.random() < 0.5 else module(weight=torch.randn(shape[-1:]))
+    return make
+
+
+def _anything(make):
+    return lambda pick, shape: make()
+
+
+# Of every op, a layer that takes rows of this shape, or None.
+LAYERS = {
+    "linear": _linear, "conv1d": _conv(nn.Conv1d, 1), "conv2d": _conv(nn.Conv2d, 2),
+    "batch_norm": lambda pick, shape: modules.BatchNorm(shape[0]),
+    "layer_norm": lambda pick, shape: nn.LayerNorm(shape[-1]), "rms_norm": lambda pick, shape: RMSNorm(shape[-1]),
+    "group_norm": _group_norm, "max_pool2d": _pool(nn.MaxPool2d), "avg_pool2d": _pool(nn.AvgPool2d),
+    "adaptive_avg_pool2d": lambda pick, shape: functions.AdaptiveAvgPool2d((2, 3)) if len(shape) == 3 else None,
+    "flatten": _anything(nn.Flatten),
+    "reshape": lambda pick, shape: modules.Reshape(1, *shape) if len(shape) < 3 else None,
+    "sum": _axis(modules.Sum), "mean": _axis(modules.Mean), "max": _axis(functions.Max),
+    "select": lambda pick, shape: modules.Select(pick.randrange(shape[0])) if len(shape) > 1 else None,
+    "slice": _slice, "transpose": lambda pick, shape: modules.Transpose() if len(shape) > 1 else None,
+    "relu": _anything(nn.ReLU), "gelu": lambda pick, shape: nn.GELU(pick.choice(["none", "tanh"])),
+    "silu": _anything(nn.SiLU), "tanh": _anything(nn.Tanh), "sigmoid": _anything(nn.Sigmoid),
+    "softmax": _anything(lambda: nn.Softmax(dim=-1)), "log_softmax": _anything(lambda: nn.LogSoftmax(dim=-1)),
+    "cube": _anything(modules.Cube), "scale": lambda pick, shape: modules.Scale(pick.uniform(-2, 2)),
+    "leaky_relu": lambda pick, shape: nn.LeakyReLU(pick.uniform(0, 0.5)),
+    "elu": lambda pick, shape: nn.ELU(pick.uniform(0.5, 2)), "prelu": lambda pick, shape: nn.PReLU(shape[0]),
+    "softplus": lambda pick, shape: nn.Softplus(pick.choice([1, 2])), "mish": _anything(nn.Mish),
+    "hardswish": _anything(nn.Hardswish), "hardsigmoid": _anything(nn.Hardsigmoid), "relu6": _anything(nn.ReLU6),
+    "relu2": _anything(functions.ReLU2), "clamp": lambda pick, shape: functions.Clamp(-1.0, pick.choice([None, 0.5])),
+    "exp": _anything(lambda: nn.Sequential(nn.Tanh(), functions.Exp())),
+    "log": _anything(lambda: positive(functions.Log())),
+    "sqrt": _anything(lambda: positive(functions.Sqrt())),
+    "l2_normalize": lambda pick, shape: functions.L2Normalize(pick.randrange(len(shape))),
+    "position_embedding": lambda pick, shape: modules.PositionEmbedding(*shape),
+    "class_token": lambda pick, shape: modules.ClassToken(shape[1]) if len(shape) == 2 else None,
+    "glu": lambda pick, shape: GLU(shape[-1], pick.randint(2, 6), pick.choice(list(GLU.ACTIVATIONS))),
+    "attention": _attention, "add": _constant(graph.Add), "multiply": _constant(graph.Multiply),
+}
+ELSEWHERE = ("embedding", "concat")  # of integers; among the joins
+
+
+class Model(nn.Module):
+    """Steps as (layer or join, the values that it reads)."""
+
+    def __init__(self, steps):
+        super().__init__()
+        self.layers = nn.ModuleList(layer for layer, _ in steps if isinstance(layer, nn.Module))
+        self.steps = steps
+
+    def forward(self, x):
+        values = [x]
+        for layer, read in self.steps:
+            values.append(layer(*(values[index] for index in read)))
+        return values[-1]
+
+
+def _experts(pick, size):
+    hidden, outputs, gated = pick.randint(2, 8), pick.choice([size, 4]), pick.random() < 0.4
+    count = pick.choice([2, 3, 4, 6])
+    first = (lambda: GLU(size, hidden, "silu", bias=False)) if gated else (lambda: nn.Linear(size, hidden))
+    return [nn.Sequential(first(), nn.Identity() if gated else nn.ReLU(), nn.Linear(hidden, outputs))
+            for _ in range(count)], outputs
+
+
+def _mixture(pick, shape):
+    """Routes rows of one axis, or the positions of others."""
+    experts, outputs = _experts(pick, shape[-1])
+    count = len(experts)
+    score, normalize = pick.choice([("softmax", "none"), ("softmax", "sum"), ("none", "softmax"), ("sigmoid", "sum"),
+                                    ("sigmoid", "none"), ("softmax", "lp")])
+    policy = {"top_k": pick.choice([None, *range(1, count + 1)]), "score": score, "normalize": normalize,
+              "scale": pick.choice([None, 1.5]), "select_bias": pick.choice([None, [0.1 * i for i in range(count)]])}
+    if count % 2 == 0 and (policy["top_k"] or count) <= count // 2 and pick.random() < 0.4:
+        policy["groups"] = {"count": 2, "keep": 1, "by": pick.choice(["top2", "max"])}
+    shared = nn.Linear(shape[-1], outputs) if pick.random() < 0.3 else None
+    gate = nn.Linear(shape[-1], 1, bias=False) if shared is not None and pick.random() < 0.5 else None
+    router = Gate(nn.Linear(shape[-1], count), **policy)
+    return MoE(experts, router, "positions" if len(shape) > 1 else "rows", shared, gate)
+
+
+def _join(pick, shapes, index):
+    """(function of PyTorch, values that it joins): with others of the same shape, of axes of size one, or side by side."""
+    shape = shapes[index]
+    same = [other for other, found in enumerate(shapes) if found == shape]
+    kind = pick.choice(["add", "multiply", "subtract", "concat"])
+    others = [index, *(pick.choice(same) for _ in range(pick.choice([1, 1, 2]) if kind == "concat" else 1))]
+    pick.shuffle(others)
+    if kind == "concat":
+        axis = pick.randrange(len(shape)) + 1
+        return lambda *values: torch.cat(values, dim=axis), others
+    return {"add": torch.add, "multiply": torch.mul, "subtract": torch.sub}[kind], others
+
+
+def _step(pick, shapes):
+    index = pick.choice([len(shapes) - 1, len(shapes) - 1, pick.randrange(len(shapes))])
+    shape, kind = shapes[index], pick.random()
+    if kind < 0.25:
+        return _join(pick, shapes, index)
+    if kind < 0.33:
+        return _mixture(pick, shape), [index]
+    layer = LAYERS[pick.choice(list(LAYERS))](pick, shape)
+    if layer is not None:
+        layer.eval()
+    if layer is not None and kind < 0.4 and layer(torch.zeros(1, *shape)).shape[1:] == shape:
+        layer = modules.Residual(nn.Sequential(layer))
+    return layer, [index]
+
+
+def model_of(seed):
+    """(module in evaluation mode, shape of a row)"""
+    pick = random.Random(seed)
+    torch.manual_seed(seed)
+    shapes, steps, wanted = [pick.choice(SHAPES)], [], pick.randint(1, 9)
+    while len(steps) < wanted:
+        layer, read = _step(pick, shapes)
+        if layer is None:
+            continue
+        if isinstance(layer, nn.Module):
+            layer.eval()
+        with torch.no_grad():
+            made = layer(*(torch.zeros(2, *shapes[index]) for index in read)).shape[1:]
+        if 0 < made.numel() <= MOST_ELEMENTS and len(made) <= 4:
+            shapes.append(tuple(made))
+            steps.append((layer, read))
+    model = Model(steps).eval()
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and tensor.dim() < 2:
+            tensor.copy_(torch.rand(tensor.shape) + 0.5 if name.endswith("running_var") else torch.randn(tensor.shape))
+    return model, shapes[0]
+
+
+def ops_of(config):
+    """Names of all ops in a list of layers."""
+    for layer in config:
+        yield layer["op"]
+        for inner in (layer, layer.get("gate", {}), layer.get("experts", {}), layer.get("shared", {})):
+            yield from ops_of(inner.get("layers", []))
+
+
+def try_seeds(seeds, binary):
+    """(failures as {seed: message}, seeds without a row to compare, the ops that there were)"""
+    failures, empty, ops = {}, [], set()
+    with tempfile.TemporaryDirectory() as repository:
+        exported = []
+        for seed in seeds:
+            model, shape = model_of(seed)
+            try:
+                moed.export(model, torch.zeros(1, *shape), os.path.join(repository, f"graph-{seed}"))
+                exported.append((seed, shape))
+            except moed.ExportError as error:
+                if "there is nothing to compare" in str(error):
+                    empty.append(seed)
+                else:
+                    failures[seed] = str(error)
+        for seed, _ in exported:
+            ops.update(ops_of(checkpoint.read(os.path.join(repository, f"graph-{seed}"))[0]["layers"]))
+        if binary is not None and exported:
+            failures.update(_ask_engine(binary, repository, exported))
+    return failures, empty, ops
+
+
+def _ask_engine(binary, repository, exported):
+    failures = {}
+    with engine.Engine(binary, repository) as server:
+        for seed, shape in exported:
+            rows = verify.sample_rows({"input": moed.nn.Input(shape)})
+            loaded = loader.load(os.path.join(repository, f"graph-{seed}"))
+            try:
+                with torch.no_grad():
+                    answers = server.answers(f"graph-{seed}", {name: values.numpy() for name, values in rows.items()})
+                    verify.check_answers(answers, loaded, rows, "model")
+            except (moed.ExportError, moed.MoedError) as error:
+                failures[seed] = str(error)
+    return failures
+
+
+def kept_seeds():
+    with open(SEEDS, encoding="utf-8") as file:
+        return [int(line.split("#")[0]) for line in file if line.split("#")[0].strip()]
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python3 -m tests.random_graphs", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0, help="the first seed")
+    parser.add_argument("--keep", action="store_true", help="write seeds that fail to graph_seeds.txt")
+    options = parser.parse_args()
+    failed, empty = {}, 0
+    for begin in range(options.seed, options.seed + options.count, REPOSITORY):
+        end = min(begin + REPOSITORY, options.seed + options.count)
+        failures, without, _ = try_seeds(range(begin, end), ENGINE)
+        failed.update(failures)
+        empty += len(without)
+        for seed, message in failures.items():
+            print(f"seed {seed}: {message}", flush=True)
+    print(f"{options.count} graphs, {len(failed)} failed, {empty} without a row to compare; "
+          f"engine: {ENGINE or 'none'}")
+    if options.keep and failed:
+        with open(SEEDS, "a", encoding="utf-8") as file:
+            file.writelines(f"{seed}\n" for seed in failed)
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
