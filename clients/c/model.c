@@ -74,6 +74,9 @@ int client_read_tensor(json_t *entry, const char *what, struct moed_client_tenso
         return client_fail(err, MOED_CLIENT_PROTOCOL,
                            "%s: '%.100s': expected a datatype and a shape of at most %d sizes",
                            what, tensor->name, MOED_CLIENT_MAX_RANK);
+    json_t *categories = json_object_get(json_object_get(entry, "parameters"), "categories");
+    json_int_t count = json_integer_value(categories);
+    tensor->categories = count > 0 ? (size_t)count : 0;
     return 0;
 }
 

@@ -132,6 +132,7 @@ struct moed_client_tensor {
     int64_t dims[MOED_CLIENT_MAX_RANK]; /* the first one counts rows; -1 in metadata: any number */
     const void *data;                   /* NULL in metadata; of answers aligned to 8 bytes */
     size_t bytes;
+    size_t categories; /* in metadata: an integer input takes 0 to categories - 1; 0: none */
 };
 
 /* ---- what a model takes and gives ---- */

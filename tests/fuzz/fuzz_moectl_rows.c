@@ -5,8 +5,8 @@
 #include "libfuzzer.h"
 
 static const struct moed_client_tensor INPUTS[] = {
-    {"x", MOED_CLIENT_FP32, 3, {-1, 2, 3}, NULL, 0},
-    {"job", MOED_CLIENT_INT32, 2, {-1, 1}, NULL, 0},
+    {"x", MOED_CLIENT_FP32, 3, {-1, 2, 3}, NULL, 0, 0},
+    {"job", MOED_CLIENT_INT32, 2, {-1, 1}, NULL, 0, 7},
 };
 
 static void check_model(size_t inputs_of_model, const char *data, size_t size)

@@ -56,6 +56,15 @@ class DocumentsTest(MoectlCase):
         self.assertIn("█", table)
         self.assertIn("#", self.moectl("routing", "two-layers", env={"LC_ALL": "C"}))
 
+    def test_a_reference_is_shown_beside_the_share(self):
+        document = json.loads(self.moectl("routing", "two-layers", "--json", "--layer", "first"))
+        self.assertNotIn("expected", self.moectl("routing", "two-layers"))
+        for expert in document["layers"][0]["experts"]:
+            expert["reference_share"] = 0.125
+        table = self.moectl("routing", "--from", "-", input=json.dumps(document))
+        self.assertRegex(table, r"top1 expected  bar")
+        self.assertRegex(table, r"(?m)^ +0 .*%    12.5%  ")
+
     def test_routing_as_csv(self):
         lines = list(csv.DictReader(io.StringIO(self.moectl("routing", "two-layers", "--csv", "--layer", "second"))))
         _, _, second = TwoLayers().forward(self.rows)

@@ -82,6 +82,7 @@ class ExamplesTest(ServerCase):
         for model in ("adult-mmoe", "clusters"):
             done = moectl("bench", model, "--requests", 20, "--rows", 3, "--json", url=self.server.url)
             self.assertEqual(json.loads(done.stdout)["answers"], 20, done.stderr)
+            self.assertEqual(done.returncode, 0)
 
 
 @needs_moectl
@@ -148,9 +149,12 @@ class BenchTest(ServerCase):
         self.assertIn("on holiday", result["errors"][0]["text"])
 
     def test_an_interrupt_shows_what_there_is(self):
+        before = self.rows()
         process = subprocess.Popen([MOECTL, "bench", "two-layers", "--duration", "60", "--json"],
                                    env=moectl_environment(self.server.url), stdout=subprocess.PIPE, text=True)
-        time.sleep(0.5)
+        deadline = time.monotonic() + 60
+        while self.rows() < before + 5 and time.monotonic() < deadline:
+            time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=60)
         result = json.loads(output)

@@ -5,8 +5,8 @@
 #include "support.h"
 
 static const struct moed_client_tensor INPUTS[] = {
-    {"x", MOED_CLIENT_FP32, 3, {-1, 2, 3}, NULL, 0},
-    {"job", MOED_CLIENT_INT32, 2, {-1, 1}, NULL, 0},
+    {"x", MOED_CLIENT_FP32, 3, {-1, 2, 3}, NULL, 0, 0},
+    {"job", MOED_CLIENT_INT32, 2, {-1, 1}, NULL, 0, 7},
 };
 
 static char file[1 << 16];

@@ -78,8 +78,7 @@ const struct option_row OPTIONS[] = {
      "How many in all. With --duration what comes first ends it."},
     {"input", OPTION_TEXT, AT(input), 0, 0, NULL, "FILE", FOR_BENCH,
      "Rows to send in turn, in the formats of predict. Without it numbers from 0 to 1 in the "
-     "model's "
-     "shape, and the first category of integer inputs."},
+     "model's shape, and any category."},
     {"names", OPTION_FLAG, AT(names), 0, 0, NULL, NULL, FOR_MODELS, "Only the names, one a line."},
 };
 

@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "clients/c/moectl/figures.h"
 #include "clients/c/moectl/run.h"
 
 enum { MAX_LAYERS = 1 << 16, MAX_EXPERTS = 1 << 20 };
@@ -55,6 +54,7 @@ static int read_expert(json_t *json, struct expert *expert, struct moed_client_e
         return -1;
     expert->weight = number_of(json, "weight");
     expert->probability = number_of(json, "probability");
+    expert->reference_share = number_of(json, "reference_share");
     expert->idle_seconds = number_of(json, "idle_seconds");
     expert->labelled = number_of(json, "labelled");
     expert->accuracy = number_of(json, "accuracy");
@@ -101,7 +101,7 @@ static int read_layer(json_t *json, struct layer *layer, struct moed_client_erro
     layer->usage_entropy_bits = number_of(json, "usage_entropy_bits");
     layer->gate_entropy_bits = number_of(json, "gate_entropy_bits");
     layer->margin = number_of(json, "margin");
-    figures_derive(layer);
+    layer_derive(layer);
     return 0;
 }
 
@@ -259,39 +259,4 @@ int document_keep_layer(struct document *document, const char *name, struct moed
     }
     return fail_with(err, "model '%.100s' has no MoE layer '%.100s'; there are%s", document->model,
                      name, *known ? known : " none");
-}
-
-double expert_load(const struct layer *layer, const struct expert *expert)
-{
-    return layer->dense && layer->weighted ? expert->weight_share : expert->share;
-}
-
-double layer_number(const struct layer *layer, const char *key, const char *inner)
-{
-    json_t *value = json_object_get(layer->json, key);
-    if (inner)
-        value = json_object_get(value, inner);
-    return json_is_number(value) ? json_number_value(value) : NAN;
-}
-
-/* ---- ranking ---- */
-
-static int compare_loads(const void *a, const void *b, void *context)
-{
-    const struct layer *layer = context;
-    size_t i = *(const size_t *)a, j = *(const size_t *)b;
-    double left = expert_load(layer, &layer->experts[i]);
-    double right = expert_load(layer, &layer->experts[j]);
-    if (left != right)
-        return left < right ? 1 : -1;
-    return i < j ? -1 : i > j;
-}
-
-size_t *layer_ranking(const struct layer *layer)
-{
-    size_t *ranking = xcalloc(layer->expert_count, sizeof *ranking);
-    for (size_t i = 0; i < layer->expert_count; i++)
-        ranking[i] = i;
-    qsort_r(ranking, layer->expert_count, sizeof *ranking, compare_loads, (void *)layer);
-    return ranking;
 }

@@ -10,32 +10,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "clients/c/moectl/support.h"
+#include "clients/c/moectl/layer.h"
 
 struct settings;
-
-struct expert {
-    uint64_t index, selected, top1, dropped;
-    double share;        /* selected / (rows x top_k) */
-    double weight;       /* sum of combine weights */
-    double weight_share; /* |weight| / sum of |weight| */
-    double probability;  /* sum of the gate's distribution */
-    double idle_seconds;
-    double labelled, accuracy, log_loss, ece;
-};
-
-struct layer {
-    char *name; /* printable */
-    uint64_t rows, dropped;
-    size_t top_k, expert_count;
-    struct expert *experts;
-    bool dense;    /* the gate uses every expert for every row: only weights tell them apart */
-    bool weighted; /* every expert has a weight */
-    double usage_entropy_bits, gate_entropy_bits, margin;
-    double imbalance, weight_imbalance, balancedness, cv, jain, effective_experts;
-    size_t unused;
-    json_t *json; /* borrowed from the document: what is shown only by some */
-};
 
 struct document {
     json_t *json;
@@ -71,14 +48,5 @@ MUST_CHECK struct document *document_of_model(const struct settings *settings,
 /* Leaves only the layer of that name in it; NULL: all stay. */
 MUST_CHECK int document_keep_layer(struct document *document, const char *name,
                                    struct moed_client_error *err);
-
-/* The part of the traffic that an expert carries: its share, of a dense gate its weight share. */
-double expert_load(const struct layer *layer, const struct expert *expert);
-
-/* Indices into layer->experts, the largest load first; the caller frees. */
-size_t *layer_ranking(const struct layer *layer);
-
-/* A number of the layer's JSON, at a path of two keys (the second may be NULL); NAN: absent. */
-double layer_number(const struct layer *layer, const char *key, const char *inner);
 
 #endif

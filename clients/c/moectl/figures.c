@@ -3,9 +3,7 @@
 
 #include <math.h>
 
-#include "clients/c/moectl/document.h"
-
-/* ---- one layer ---- */
+/* ---- one distribution ---- */
 
 static double surprise(double p)
 {
@@ -20,55 +18,6 @@ double entropy_bits(const double *values, size_t count)
     for (size_t i = 0; sum > 0 && i < count; i++)
         bits += surprise(values[i] / sum);
     return bits;
-}
-
-static void derive_shares(struct layer *layer)
-{
-    double selections = (double)layer->rows * (double)layer->top_k, weights = 0;
-    layer->dense = layer->top_k == layer->expert_count;
-    layer->weighted = true;
-    for (size_t i = 0; i < layer->expert_count; i++) {
-        const struct expert *expert = &layer->experts[i];
-        layer->weighted = layer->weighted && isfinite(expert->weight);
-        weights += fabs(expert->weight);
-        layer->unused += expert->selected == 0;
-    }
-    for (size_t i = 0; i < layer->expert_count; i++) {
-        struct expert *expert = &layer->experts[i];
-        expert->share = selections > 0 ? (double)expert->selected / selections : 0;
-        expert->weight_share = !layer->weighted ? NAN
-                               : weights > 0    ? fabs(expert->weight) / weights
-                                                : 0;
-    }
-}
-
-static void derive_balance(struct layer *layer)
-{
-    double n = (double)layer->expert_count;
-    double sum = 0, squares = 0, most = 0, most_weight = 0, bits = 0;
-    for (size_t i = 0; i < layer->expert_count; i++) {
-        const struct expert *expert = &layer->experts[i];
-        sum += expert->share;
-        squares += expert->share * expert->share;
-        most = fmax(most, expert->share);
-        most_weight = fmax(most_weight, expert->weight_share);
-        bits += surprise(expert->weight_share);
-    }
-    layer->weight_imbalance = layer->weighted ? most_weight * n : NAN;
-    layer->effective_experts = !layer->weighted ? NAN : most_weight > 0 ? exp2(bits) : 0;
-    if (!(sum > 0))
-        return;
-    double mean = sum / n;
-    layer->imbalance = most / mean;
-    layer->balancedness = mean / most;
-    layer->cv = sqrt(fmax(squares / n - mean * mean, 0)) / mean;
-    layer->jain = sum * sum / (n * squares);
-}
-
-void figures_derive(struct layer *layer)
-{
-    derive_shares(layer);
-    derive_balance(layer);
 }
 
 /* ---- two distributions ---- */

@@ -1,14 +1,8 @@
-/* The arithmetic of routing: figures of a layer, distances between two, what is chance. */
+/* The arithmetic of routing: entropy, distances between distributions, what is chance. */
 #ifndef MOECTL_FIGURES_H
 #define MOECTL_FIGURES_H
 
 #include <stddef.h>
-
-struct layer;
-
-/* Fills in everything that follows from the layer's counts. A layer without rows has 0 for all of
- * it. */
-void figures_derive(struct layer *layer);
 
 /* -sum p log2 p over values that are divided by their sum; 0 when that is 0. */
 double entropy_bits(const double *values, size_t count);

@@ -131,6 +131,21 @@ static float next_random(uint32_t *state)
     return (float)(*state >> 8) / (float)(1 << 24);
 }
 
+static void fill(struct array *array, size_t numbers, size_t categories)
+{
+    uint32_t state = 1;
+    float *values = array->data;
+    int32_t *indices = array->data;
+    double most = categories > INT32_MAX ? INT32_MAX : (double)categories;
+    for (size_t i = 0; i < numbers; i++) {
+        float random = next_random(&state);
+        if (array->datatype == MOED_CLIENT_FP32)
+            values[i] = random;
+        else
+            indices[i] = (int32_t)((double)random * most);
+    }
+}
+
 static int make_array(struct array *array, const struct moed_client_tensor *input, size_t rows,
                       struct moed_client_error *err)
 {
@@ -142,10 +157,7 @@ static int make_array(struct array *array, const struct moed_client_tensor *inpu
         !(array->data = calloc(numbers, sizeof(float))))
         return fail_with(err, "cannot make %zu rows for input '%.64s'", rows, input->name);
     array->bytes = numbers * sizeof(float);
-    uint32_t state = 1;
-    float *values = array->data;
-    for (size_t i = 0; array->datatype == MOED_CLIENT_FP32 && i < numbers; i++)
-        values[i] = next_random(&state);
+    fill(array, numbers, input->categories);
     return 0;
 }
 

@@ -18,7 +18,7 @@ MUST_CHECK int inputs_read(struct inputs *inputs, const struct moed_client_model
 MUST_CHECK int inputs_parse(struct inputs *inputs, const struct moed_client_model *model,
                             const char *data, size_t length, struct moed_client_error *err);
 
-/* Numbers from 0 to 1, of integer inputs 0: the first category. */
+/* Numbers from 0 to 1; of an input of categories any of them. */
 MUST_CHECK int inputs_make(struct inputs *inputs, const struct moed_client_model *model,
                            size_t rows, struct moed_client_error *err);
 

@@ -4,7 +4,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-enum { FIXED_COLUMNS = 56, LEAST_BAR = 8, MOST_BAR = 40 };
+enum { FIXED_COLUMNS = 56, REFERENCE_COLUMNS = 9, LEAST_BAR = 8, MOST_BAR = 40 };
 
 /* An expert with so many times its even part is worth a look. */
 static const double BUSY_FACTOR = 2;
@@ -18,6 +18,12 @@ static void print_percent(FILE *out, double part)
         fprintf(out, "%9s", "-");
     else
         fprintf(out, "%8.1f%%", 100 * part);
+}
+
+/* Whether the checkpoint says what share each expert should have. */
+static bool has_reference(const struct layer *layer)
+{
+    return !isnan(layer->experts[0].reference_share);
 }
 
 static enum paint paint_of(const struct layer *layer, const struct expert *expert)
@@ -45,13 +51,16 @@ static void print_expert(const struct terminal *terminal, const struct layer *la
                          const struct expert *expert, double largest)
 {
     FILE *out = terminal->out;
-    int columns = terminal->columns - FIXED_COLUMNS;
+    bool reference = has_reference(layer);
+    int columns = terminal->columns - FIXED_COLUMNS - (reference ? REFERENCE_COLUMNS : 0);
     columns = columns < LEAST_BAR ? LEAST_BAR : columns > MOST_BAR ? MOST_BAR : columns;
     fprintf(out, "%8llu %12llu", (unsigned long long)expert->index,
             (unsigned long long)expert->selected);
     print_percent(out, expert->share);
     print_percent(out, expert->weight_share);
     print_percent(out, layer->rows ? (double)expert->top1 / (double)layer->rows : 0);
+    if (reference)
+        print_percent(out, expert->reference_share);
     fputs("  ", out);
     terminal_paint(terminal, paint_of(layer, expert));
     terminal_bar(terminal, largest > 0 ? expert_load(layer, expert) / largest : 0, columns);
@@ -158,7 +167,8 @@ void layer_print(const struct terminal *terminal, const struct layer *layer, boo
     fprintf(out, "   %llu rows, %zu of %zu experts serve a row\n", (unsigned long long)layer->rows,
             layer->top_k, layer->expert_count);
     terminal_paint(terminal, PAINT_DIM);
-    fprintf(out, "%8s %12s%9s%9s%9s  bar: %s\n", "expert", "selected", "share", "weight", "top1",
+    fprintf(out, "%8s %12s%9s%9s%9s%*s  bar: %s\n", "expert", "selected", "share", "weight", "top1",
+            has_reference(layer) ? REFERENCE_COLUMNS : 0, has_reference(layer) ? "expected" : "",
             layer->dense && layer->weighted ? "weight" : "share");
     terminal_paint(terminal, PAINT_PLAIN);
     print_experts(terminal, layer, ranked);

@@ -125,6 +125,8 @@ class Program:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
                 self.status = os.waitstatus_to_exitcode(status)
+                while self.read(0):  # its last words
+                    pass
         return self.status
 
     def close(self):
