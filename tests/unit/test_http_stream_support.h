@@ -126,7 +126,7 @@ static inline void take_some(struct reader *reader)
 static inline size_t header_length(const struct reader *reader)
 {
     const char *end =
-        reader->raw.length ? memmem(reader->raw.data, reader->raw.length, "\r\n\r\n", 4) : NULL;
+        reader->raw.data ? memmem(reader->raw.data, reader->raw.length, "\r\n\r\n", 4) : NULL;
     return end ? (size_t)(end + 4 - reader->raw.data) : 0;
 }
 
