@@ -7,6 +7,7 @@
 #include "server/http.h"
 #include "server/log.h"
 #include "server/model.h"
+#include "server/request_times.h"
 #include "server/totals.h"
 
 static bool is_slow(const struct access_log *log, uint64_t duration_ns)
@@ -42,6 +43,7 @@ static void add_inference(struct log_line *line, const struct exchange *exchange
     if (exchange->log_rows == 0)
         return;
     log_number(line, "rows", exchange->log_rows);
+    log_milliseconds(line, "decode_ms", exchange->log_decode_ns);
     log_milliseconds(line, "queue_ms", exchange->log_queue_ns);
     log_milliseconds(line, "compute_ms", exchange->log_compute_ns);
     log_milliseconds(line, "encode_ms", exchange->log_encode_ns);
@@ -83,6 +85,7 @@ static void count_exchange(const struct exchange *exchange, uint64_t duration_ns
     if (exchange->log_protocol && exchange->model) {
         stats_add_request(&exchange->model->stats->loop[loop], protocol, exchange->status,
                           (double)duration_ns / 1e9);
+        request_times_add(&exchange->model->stats->loop[loop], exchange, duration_ns);
     } else if (exchange->log_protocol || exchange->status >= 400) {
         struct loop_totals *own = &totals->loop[loop];
         uv_mutex_lock(&own->mutex);

@@ -54,8 +54,8 @@ struct exchange {
     struct model *model;      /* held; on_finished() lets go of it; NULL: none */
     const char *log_protocol; /* "oip" | "v1" | NULL */
     size_t log_rows;
-    char request_id[HTTP_REQUEST_ID_BYTES];               /* "": not known yet */
-    uint64_t log_queue_ns, log_compute_ns, log_encode_ns; /* of inference */
+    char request_id[HTTP_REQUEST_ID_BYTES];                              /* "": not known yet */
+    uint64_t log_decode_ns, log_queue_ns, log_compute_ns, log_encode_ns; /* of inference */
     const char *error_text; /* what an error answer said; owned by the exchange; NULL: no error */
 
     void *owner; /* who owes the answer, if the handler has returned without one */

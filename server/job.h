@@ -36,6 +36,7 @@ struct job {
 
     size_t rows_waiting; /* in the queue */
     size_t rows_running; /* in a batch being computed */
+    uint64_t decoding_since_ns;
     uint64_t submitted_ns;
     uint64_t queue_ns;   /* until the first batch with rows of it began; 0: none has */
     uint64_t compute_ns; /* of all batches with rows of it */

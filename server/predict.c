@@ -214,6 +214,7 @@ static enum reject_reason reason_of(enum error_code code)
 static void on_decoded(struct job *job, struct error *err)
 {
     struct predict *predict = job->predict;
+    job->exchange->log_decode_ns = uv_hrtime() - job->decoding_since_ns;
     request_id_set(job->exchange, job->request.id);
     if (err->code != ERROR_NONE || submit(predict, job, err) != 0) {
         reject(job, reason_of(err->code));
@@ -233,6 +234,7 @@ void predict_request(struct predict *predict, struct model *model, struct exchan
     job->exchange = exchange;
     job->predict = predict;
     job->protocol = protocol;
+    job->decoding_since_ns = uv_hrtime();
     decode_job(predict->deadlines.loop, job, &predict->limits, on_decoded);
 }
 

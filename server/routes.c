@@ -17,6 +17,7 @@
 #include "server/page.h"
 #include "server/repository_api.h"
 #include "server/request_id.h"
+#include "server/request_times.h"
 
 enum route_flags {
     NEEDS_MODEL = 1,
@@ -54,6 +55,9 @@ static const struct route ROUTES[] = {
     {HTTP_GET, "/v2/", describe_server, NULL, ROLE_PREDICT, 0},
     {HTTP_GET, "/v2/health/live", describe_live, NULL, ROLE_HEALTH, VITAL},
     {HTTP_GET, "/v2/health/ready", describe_ready, NULL, ROLE_HEALTH, VITAL},
+    {HTTP_GET, "/v2/models/stats", request_times_describe, NULL, ROLE_METRICS, 0},
+    {HTTP_GET, "/v2/models/{m}/stats", request_times_describe, NULL, ROLE_METRICS, NEEDS_MODEL},
+    {HTTP_GET, "/v2/models/{m}/versions/{v}/stats", request_times_describe, NULL, ROLE_METRICS, NEEDS_MODEL},
     {HTTP_GET, "/v2/models/{m}", describe_model, NULL, ROLE_PREDICT, NEEDS_MODEL},
     {HTTP_GET, "/v2/models/{m}/versions/{v}", describe_model, NULL, ROLE_PREDICT, NEEDS_MODEL},
     {HTTP_GET, "/v2/models/{m}/ready", describe_model_ready, NULL, ROLE_PREDICT, KNOWS_MODEL},

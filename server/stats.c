@@ -114,6 +114,7 @@ void stats_add_batch(struct stats *stats, size_t rows, double seconds)
     uv_mutex_lock(&stats->mutex);
     histogram_observe(&stats->compute_seconds, seconds);
     histogram_observe(&stats->batch_rows, (double)rows);
+    oip_statistics_add_batch(&stats->times, rows, (uint64_t)(seconds * 1e9));
     stats->rows += rows;
     uv_mutex_unlock(&stats->mutex);
 }

@@ -10,6 +10,7 @@
 #include <uv.h>
 
 #include "core/moed.h"
+#include "proto/oip_statistics.h"
 #include "proto/prometheus.h"
 #include "server/feedback.h"
 #include "server/history.h"
@@ -59,6 +60,7 @@ struct stats {
     struct histogram compute_seconds; /* one batch */
     struct histogram batch_rows;
     uint64_t rows;
+    struct oip_statistics times; /* server/request_times.h */
     uint64_t rejected[REJECT_COUNT];
     size_t tag_count;
     struct tally **routing; /* [tag_count] by tag; owned; NULL, but for the first: no rows yet */

@@ -40,6 +40,42 @@ class HealthTest(DocumentsCase):
         self.assertEqual(head.headers["content-length"], full.headers["content-length"])
 
 
+class StatisticsTest(DocumentsCase):
+    """The statistics extension, with every key that Triton has."""
+
+    DURATIONS = ["success", "fail", "queue", "compute_input", "compute_infer", "compute_output", "cache_hit",
+                 "cache_miss"]
+
+    def test_every_key(self):
+        for rows in (1, 1, 3):
+            self.assertEqual(self.client.predict("two-layers", [[0] * 6] * rows).status, 200)
+        self.assertEqual(self.client.predict("two-layers", [[0]]).status, 400)
+        (model,) = self.get("/v2/models/two-layers/stats")["model_stats"]
+        self.assertEqual(list(model), ["name", "version", "last_inference", "inference_count", "execution_count",
+                                       "inference_stats", "response_stats", "batch_stats", "memory_usage"])
+        self.assertEqual((model["name"], model["version"]), ("two-layers", "1"))
+        self.assertEqual((model["inference_count"], model["execution_count"]), (5, 3))
+        self.assertGreater(model["last_inference"], 1.6e12)
+        times = model["inference_stats"]
+        self.assertEqual(list(times), self.DURATIONS)
+        self.assertEqual({key: times[key]["count"] for key in self.DURATIONS},
+                         {"success": 3, "fail": 1, "queue": 3, "compute_input": 3, "compute_infer": 3,
+                          "compute_output": 3, "cache_hit": 0, "cache_miss": 0})
+        parts = sum(times[key]["ns"] for key in ("queue", "compute_input", "compute_infer", "compute_output"))
+        self.assertTrue(0 < parts <= times["success"]["ns"], times)
+        self.assertEqual([(batch["batch_size"], batch["compute_infer"]["count"]) for batch in model["batch_stats"]],
+                         [(1, 2), (3, 1)])
+        self.assertGreater(model["memory_usage"][0]["byte_size"], 0)
+
+    def test_of_whom(self):
+        def named(path):
+            return [(model["name"], model["version"]) for model in self.get(path)["model_stats"]]
+        self.assertEqual(named("/v2/models/stats"), [("tiny", "2"), ("tiny", "10"), ("two-layers", "1")])
+        self.assertEqual(named("/v2/models/tiny/stats"), [("tiny", "2"), ("tiny", "10")])
+        self.assertEqual(named("/v2/models/tiny/versions/2/stats"), [("tiny", "2")])
+        self.assertEqual(self.client.get("/v2/models/nobody/stats").status, 404)
+
+
 class MetadataTest(DocumentsCase):
     def test_server(self):
         document = self.get("/v2")

@@ -137,6 +137,9 @@ class ChangesTest(RepositoryCase):
         client.unload_model("c")
         self.assertFalse(client.is_model_ready("c"))
         self.assertEqual({entry["name"] for entry in client.get_model_repository_index()}, {"a", "b", "c"})
+        (statistics,) = client.get_inference_statistics("a")["model_stats"]
+        self.assertEqual(statistics["inference_count"], 0)
+        self.assertTrue(client.get_log_settings()["log_info"])
         client.close()
 
 

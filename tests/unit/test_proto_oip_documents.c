@@ -15,7 +15,8 @@ START_TEST(server_metadata)
     buffer_init(&body, 1 << 16);
     oip_server_metadata("1.2.3", &body);
     check_body(&body, "{\"name\":\"moed\",\"version\":\"1.2.3\","
-                      "\"extensions\":[\"binary_tensor_data\",\"classification\"]}");
+                      "\"extensions\":[\"binary_tensor_data\",\"classification\",\"model_"
+                      "configuration\",\"model_repository\",\"statistics\",\"logging\"]}");
 }
 END_TEST
 
