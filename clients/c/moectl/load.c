@@ -147,6 +147,8 @@ static bool watch(struct shared *shared, const sigset_t *signals)
     bool shown = isatty(STDERR_FILENO), interrupted = false;
     while (atomic_load(&shared->running) > 0) {
         if (sigtimedwait(signals, NULL, &pause) > 0) {
+            if (interrupted) /* a second one: who sent it will not wait for answers */
+                _exit(EXIT_FAILURE);
             interrupted = true;
             atomic_store(&shared->stop, true);
         }
@@ -201,7 +203,10 @@ static void run_workers(struct worker *workers, struct shared *shared, const sig
                         struct load_result *result)
 {
     size_t count = shared->plan->connections;
+    /* Until every connection is open there is nothing to show: a signal ends the process. */
+    pthread_sigmask(SIG_UNBLOCK, signals, NULL);
     pthread_barrier_wait(&shared->ready);
+    pthread_sigmask(SIG_BLOCK, signals, NULL);
     for (size_t i = 0; i < count; i++)
         if (workers[i].opening.code != MOED_CLIENT_OK)
             atomic_store(&shared->stop, true);

@@ -1,0 +1,201 @@
+/* The C client against a server of canned answers: what it sends, and what it makes of what comes.
+ */
+#include <arpa/inet.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "clients/c/moed_client.h"
+#include "support.h"
+
+/* Answers one request on one connection. */
+struct canned {
+    int listener;
+    char url[64];
+    const char *answer; /* NULL: none, until the client goes */
+    char request[4096];
+    pthread_t thread;
+};
+
+static size_t body_length(const char *request)
+{
+    const char *field = strcasestr(request, "\r\nContent-Length:");
+    return field ? strtoul(field + 17, NULL, 10) : 0;
+}
+
+static bool is_whole(const char *request, size_t length)
+{
+    const char *end = strstr(request, "\r\n\r\n");
+    return end && length >= (size_t)(end + 4 - request) + body_length(request);
+}
+
+static void *serve(void *context)
+{
+    struct canned *canned = context;
+    int connection = accept(canned->listener, NULL, NULL);
+    size_t length = 0;
+    ssize_t got;
+    while (!is_whole(canned->request, length) &&
+           (got = read(connection, canned->request + length, sizeof canned->request - 1 - length)) >
+               0)
+        length += (size_t)got;
+    char last;
+    if (canned->answer)
+        ck_assert_int_gt(write(connection, canned->answer, strlen(canned->answer)), 0);
+    else
+        while (read(connection, &last, 1) > 0)
+            ;
+    close(connection);
+    return NULL;
+}
+
+static struct canned canned;
+
+static void start(const char *answer)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size = sizeof address;
+    canned = (struct canned){.listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0),
+                             .answer = answer};
+    setenv("NO_PROXY", "*", 1);
+    ck_assert_int_eq(bind(canned.listener, (struct sockaddr *)&address, size), 0);
+    ck_assert_int_eq(listen(canned.listener, 1), 0);
+    ck_assert_int_eq(getsockname(canned.listener, (struct sockaddr *)&address, &size), 0);
+    snprintf(canned.url, sizeof canned.url, "http://127.0.0.1:%d/behind/a/proxy/",
+             ntohs(address.sin_port));
+    ck_assert_int_eq(pthread_create(&canned.thread, NULL, serve, &canned), 0);
+}
+
+static void stop(struct moed_client *client)
+{
+    moed_client_free(client);
+    pthread_join(canned.thread, NULL);
+    close(canned.listener);
+}
+
+static void was_sent(const char *part)
+{
+    ck_assert_msg(strstr(canned.request, part) != NULL, "'%s' is not in\n%s", part, canned.request);
+}
+
+#define HEAD(status) "HTTP/1.1 " status "\r\nConnection: close\r\n"
+
+START_TEST(a_request_says_who_asks)
+{
+    struct moed_client_error err = {0};
+    start(HEAD("200 OK") "Content-Length: 2\r\n\r\n{}");
+    const struct moed_client_options options = {
+        .token = "secret", .tag = "team a", .uncounted = true};
+    struct moed_client *client = moed_client_new(canned.url, &options, &err);
+    const struct moed_client_routing_query query = {.window = "5m", .tag = "a&b"};
+    char *text = moed_client_routing(client, "m", "2", &query, &err);
+    ck_assert_msg(text != NULL, "%s", err.text);
+    ck_assert_str_eq(text, "{}");
+    free(text);
+    stop(client);
+    was_sent("GET /behind/a/proxy/v2/models/m/versions/2/routing?window=5m&tag=a%26b HTTP/1.1\r\n");
+    was_sent("\r\nAuthorization: Bearer secret\r\n");
+    was_sent("\r\nMoed-Tag: team a\r\n");
+    was_sent("\r\nMoed-Statistics: off\r\n");
+}
+END_TEST
+
+START_TEST(v1_is_posted_as_it_is)
+{
+    struct moed_client_error err = {0};
+    start(HEAD("200 OK") "Content-Length: 18\r\n\r\n{\"predictions\":[]}");
+    struct moed_client *client = moed_client_new(canned.url, NULL, &err);
+    char *text = moed_client_predict(client, "m", NULL, "{\"instances\":[[1]]}", &err);
+    ck_assert_str_eq(text, "{\"predictions\":[]}");
+    free(text);
+    stop(client);
+    was_sent("POST /behind/a/proxy/v1/models/m:predict HTTP/1.1\r\n");
+    was_sent("\r\n\r\n{\"instances\":[[1]]}");
+    ck_assert_ptr_null(strstr(canned.request, "Authorization"));
+    ck_assert_ptr_null(strstr(canned.request, "Expect"));
+}
+END_TEST
+
+START_TEST(any_method_with_a_body)
+{
+    struct moed_client_error err = {0};
+    struct moed_client_answer answer;
+    char path[] = "/v2/x", body[] = "{\"a\":1}binary";
+    start(HEAD("200 OK") "Inference-Header-Content-Length: 3\r\nContent-Length: 5\r\n\r\n{ }ab");
+    struct moed_client *client = moed_client_new(canned.url, NULL, &err);
+    const struct moed_client_call call = {"DELETE", path, body, sizeof body - 1, 7};
+    ck_assert_msg(moed_client_exchange(client, &call, &answer, &err) == 0, "%s", err.text);
+    ck_assert_uint_eq(answer.json_length, 3);
+    ck_assert_uint_eq(answer.length, 5);
+    moed_client_answer_close(&answer);
+    stop(client);
+    was_sent("DELETE /behind/a/proxy/v2/x HTTP/1.1\r\n");
+    was_sent("\r\nInference-Header-Content-Length: 7\r\n");
+    was_sent("{\"a\":1}binary");
+}
+END_TEST
+
+static void refused(const char *answer, enum moed_client_code code, const char *part,
+                    struct moed_client_error *err)
+{
+    *err = (struct moed_client_error){0};
+    start(answer);
+    struct moed_client *client = moed_client_new(canned.url, NULL, err);
+    ck_assert_ptr_null(moed_client_model(client, "m", NULL, err));
+    stop(client);
+    ck_assert_int_eq(err->code, code);
+    ck_assert_msg(strstr(err->text, part) != NULL, "%s", err->text);
+}
+
+START_TEST(errors_say_what_and_when_to_come_back)
+{
+    struct moed_client_error err;
+    refused(
+        HEAD("429 Busy") "Retry-After: 3\r\nContent-Length: 22\r\n\r\n{\"error\":\"queue full\"}",
+        MOED_CLIENT_REFUSED, "GET /v2/models/m: 429: queue full", &err);
+    ck_assert_int_eq(err.status, 429);
+    ck_assert(err.retry_after_seconds == 3);
+    refused(HEAD("400 Bad") "Content-Length: 26\r\n\r\n{\"error\":{\"message\":\"so\"}} ",
+            MOED_CLIENT_REFUSED, "400: so", &err);
+    refused(HEAD("502 Bad Gateway") "Content-Length: 6\r\n\r\n<html>", MOED_CLIENT_REFUSED,
+            "502: no reason was given", &err);
+    refused(HEAD("200 OK") "Content-Length: 6\r\n\r\n<html>", MOED_CLIENT_PROTOCOL, "the metadata",
+            &err);
+    refused(HEAD("200 OK") "Content-Length: 2\r\n\r\n{}", MOED_CLIENT_PROTOCOL, "no name", &err);
+    refused(HEAD("200 OK") "Content-Length: 20\r\n\r\n{}", MOED_CLIENT_UNREACHABLE, "no answer",
+            &err);
+    refused("nonsense", MOED_CLIENT_UNREACHABLE, "no answer", &err);
+}
+END_TEST
+
+static bool yes(void *context)
+{
+    ++*(int *)context;
+    return true;
+}
+
+START_TEST(a_call_ends_in_time_or_when_cancelled)
+{
+    struct moed_client_error err = {0};
+    start(NULL);
+    struct moed_client *client =
+        moed_client_new(canned.url, &(struct moed_client_options){.timeout_seconds = 0.05}, &err);
+    ck_assert_ptr_null(moed_client_server(client, &err));
+    ck_assert_int_eq(err.code, MOED_CLIENT_UNREACHABLE);
+    stop(client);
+    int asked = 0;
+    err = (struct moed_client_error){0};
+    start(NULL);
+    client = moed_client_new(
+        canned.url, &(struct moed_client_options){.cancelled = yes, .context = &asked}, &err);
+    ck_assert_ptr_null(moed_client_metrics(client, &err));
+    ck_assert_int_eq(err.code, MOED_CLIENT_CANCELLED);
+    ck_assert_int_gt(asked, 0);
+    shutdown(canned.listener, SHUT_RDWR); /* cancelled before it was connected */
+    stop(client);
+}
+END_TEST
+
+TEST_MAIN("client exchange", a_request_says_who_asks, v1_is_posted_as_it_is, any_method_with_a_body,
+          errors_say_what_and_when_to_come_back, a_call_ends_in_time_or_when_cancelled)
