@@ -309,6 +309,7 @@ part_python() {
     check golden-data count_one "$python" tests/golden/generate.py --check
     build release -DMOED_TESTS=ON -- text_probe || return
     check tokenizers count_oracle "$(oracle_python)" tests/text/compare.py --step 101 --strings 200
+    check templates count_oracle "$(oracle_python)" tests/text/compare_templates.py
 }
 
 part_parity() {
