@@ -22,8 +22,8 @@ def rotary_frequencies(pairs, theta=10000.0, scaling=None):
         turns = original * frequencies / (2 * math.pi)
         share = ((turns - low) / (high - low)).clamp(0, 1)
         return (1 - share) * stretched + share * frequencies
-    low, high = (2 * pairs * math.log(scaling["original"] / (scaling.get(key, turns) * 2 * math.pi)) / (2 * math.log(theta))
-                 for key, turns in (("fast", 32), ("slow", 1)))
+    low, high = (2 * pairs * math.log(scaling["original"] / (scaling.get(key, turns) * 2 * math.pi))
+                 / (2 * math.log(theta)) for key, turns in (("fast", 32), ("slow", 1)))
     if scaling.get("truncate", True):
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, 2 * pairs - 1)
@@ -57,7 +57,8 @@ class Attention(nn.Module):
         self.rotary = rotary
         self.qk_norm, self.eps = qk_norm, eps
         inner = self.heads * self.head_dim
-        self.in_proj_weight = nn.Parameter(torch.empty(inner + 2 * self.kv_heads * self.head_dim, size).normal_(std=0.02))
+        projected = inner + 2 * self.kv_heads * self.head_dim
+        self.in_proj_weight = nn.Parameter(torch.empty(projected, size).normal_(std=0.02))
         self.in_proj_bias = nn.Parameter(torch.zeros(self.in_proj_weight.shape[0])) if linear_bias else None
         self.out_proj = nn.Linear(inner, size, bias=linear_bias)
         if qk_norm != "none":

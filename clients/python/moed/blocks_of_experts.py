@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from moed.gates import Gate, Groups
+from moed.gates import Capacity, Gate, Groups
 from moed.layers import MoE
 from moed.modules import GLU
 from moed.ops import ExportError
@@ -25,6 +25,7 @@ ROUTERS = ("gate", "router", "gating", "gate_network", "routing", "w_gate", "wg"
 TOP_K = ("top_k", "k", "num_experts_per_tok", "moe_top_k", "top_n", "topk", "moe_k", "num_selected_experts")
 BIASES = ("e_score_correction_bias", "expert_bias", "select_bias", "score_bias")
 SCALES = ("routed_scaling_factor", "scale", "moe_scale", "routing_scale")
+FACTORS = ("capacity_factor_eval", "eval_capacity_factor", "capacity_factor")
 SHARED = ("shared_expert", "shared_experts", "shared_mlp")
 INNER = ("experts", "expert_list")  # of a module around a ModuleList
 POLICIES = (("softmax", "sum"), ("softmax", "none"), ("none", "softmax"), ("sigmoid", "sum"), ("sigmoid", "none"),
@@ -43,6 +44,9 @@ def block(module: nn.Module, row: torch.Tensor, path: str) -> nn.Module:
     trials = [_random_copy(module, seed) for seed in range(2)]
     generator = torch.Generator().manual_seed(7)
     rows = torch.randn((3, *row.shape[1:]), generator=generator)
+    if row.dim() == 3:  # alike positions all want the same experts: what capacity there is shows
+        rows[1] = rows[1, :1]
+        rows[2, ::2] = rows[2, :1]
     try:
         expected = [_first(trial(rows.clone())) for trial in trials]
     except Exception as error:  # whatever the block's code says
@@ -74,6 +78,8 @@ class _Policy(NamedTuple):
     groups: Optional[Groups] = None
     p: float = 2
     jitter: float = 0.01
+    capacity: Optional[Capacity] = None
+    weigh: str = "outputs"
 
 
 def _choices(module: nn.Module, row: torch.Tensor) -> Iterator[_Choice]:
@@ -97,7 +103,20 @@ def _settings(module: nn.Module) -> List[_Policy]:
                  for p in _attributes(module, ("moe_normalize_expert_weights",)) if p]
     policies += [_Policy(2, "sparsemixer", "none", jitter=float(jitter))
                  for jitter in _attributes(module, ("router_jitter_noise",)) if isinstance(jitter, float)]
-    return policies
+    plain = [_Policy(k, score, normalize) for k in top_ks for score, normalize in POLICIES]
+    policies += [policy._replace(capacity=capacity) for capacity in _capacities(module) for policy in plain]
+    return policies + [policy._replace(weigh="inputs") for policy in plain]
+
+
+def _capacities(module: nn.Module) -> List[Capacity]:
+    """Per row of positions, as most packages count, or per batch; so many places, or by a factor."""
+    fixed = [Capacity(places=value, rows=rows, order=order, renormalize=again)
+             for value in _attributes(module, ("expert_capacity",)) if isinstance(value, int) and value > 0
+             for rows in (1, None) for order in ("choice", "score") for again in (False, True)]
+    return fixed + [Capacity(float(factor), minimum, rounding, rows=rows)
+                    for factor in _attributes(module, FACTORS)
+                    if isinstance(factor, (int, float)) and factor > 0
+                    for rows in (1, None) for minimum in (4, 1) for rounding in ("down", "up")]
 
 
 def _groups(module: nn.Module, count: int) -> list:
@@ -136,6 +155,8 @@ def _answers(trial: nn.Module, choice: _Choice, policy: _Policy, rows: torch.Ten
     except Exception:  # parts that do not fit together
         return False
     largest = float(expected.abs().max())
+    if got.numel() == expected.numel() and expected.dim() == 2:
+        expected = expected.reshape(got.shape)  # of blocks that leave the positions of all rows in one axis
     return got.shape == expected.shape and torch.allclose(got, expected, rtol=1e-4, atol=1e-5 * largest)
 
 
@@ -143,9 +164,10 @@ def _build(module: nn.Module, choice: _Choice, policy: _Policy, row: torch.Tenso
     experts = next(itertools.islice(_experts(module), choice.experts, None))
     router = next(itertools.islice(_routers(module, row), choice.router, None))
     gate = Gate(router, policy.score, None if policy.top_k == len(experts) else policy.top_k, policy.normalize,
-                _bias(module) if policy.biased else None, policy.scale, policy.p, policy.jitter, policy.groups)
+                _bias(module) if policy.biased else None, policy.scale, policy.p, policy.jitter, policy.groups,
+                policy.capacity)
     shared, shared_gate = _shared(module)
-    mixture: nn.Module = MoE(experts, gate, choice.route, shared, shared_gate)
+    mixture: nn.Module = MoE(experts, gate, choice.route, shared, shared_gate, weigh=policy.weigh)
     if choice.softmax:
         mixture = nn.Sequential(OrderedDict(moe=mixture, probabilities=nn.Softmax(dim=-1)))
     return mixture.eval()
@@ -296,8 +318,11 @@ def _slice(weights: torch.Tensor, biases: Optional[torch.Tensor], expert: int, p
 
 
 def _gated_expert(holder: Any, gate: nn.Linear, up: nn.Linear, down: nn.Linear) -> nn.Module:
-    if hasattr(holder, "limit") and hasattr(holder, "alpha"):
-        return _ClampedExpert(gate, up, down, float(holder.alpha), float(holder.limit))
+    if hasattr(holder, "limit") and hasattr(holder, "alpha"):  # GPT-OSS
+        layer = GLU(gate.in_features, gate.out_features, "silu", limit=float(holder.limit), alpha=float(holder.alpha),
+                    shift=1.0)
+        layer.gate, layer.up = gate, up
+        return nn.Sequential(OrderedDict(glu=layer, down=down))
     for name in ("act_fn", "activation", "act", "activation_fn"):
         if callable(getattr(holder, name, None)):
             return _glu(gate, up, down, getattr(holder, name))
@@ -312,20 +337,6 @@ def _glu(gate: nn.Linear, up: nn.Linear, down: nn.Linear, activation: Any) -> nn
             layer.gate, layer.up = gate, up
             return nn.Sequential(OrderedDict(glu=layer, down=down))
     raise ValueError("no gated linear unit has this activation")
-
-
-class _ClampedExpert(nn.Module):
-    """GPT-OSS: down((up + 1) * gate * sigmoid(alpha * gate)), gate and up within a limit."""
-
-    def __init__(self, gate: nn.Linear, up: nn.Linear, down: nn.Linear, alpha: float, limit: float):
-        super().__init__()
-        self.gate, self.up, self.down = gate, up, down
-        self.alpha, self.limit = alpha, limit
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        gate = self.gate(x).clamp(max=self.limit)
-        up = self.up(x).clamp(min=-self.limit, max=self.limit)
-        return self.down((up + 1) * (gate * torch.sigmoid(gate * self.alpha)))
 
 
 def _plain(holder: Any, weights: dict) -> Iterator[List[nn.Module]]:

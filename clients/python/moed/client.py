@@ -80,7 +80,7 @@ class Client:
         self._process = os.getpid()
         self._of_thread = threading.local()
         self._lock = threading.Lock()
-        self._connections: "weakref.WeakSet[http.client.HTTPConnection]" = weakref.WeakSet()
+        self._connections: weakref.WeakSet = weakref.WeakSet()
 
     def _connection(self) -> http.client.HTTPConnection:
         if self._process != os.getpid():

@@ -244,7 +244,8 @@ class Describer:
             config["scale"] = gate.scale
         newer = {"p": gate.p if gate.normalize == "lp" else None,
                  "jitter": gate.jitter if gate.score == "sparsemixer" else None,
-                 "groups": gate.groups and gate.groups._asdict(), "capacity": gate.capacity and self.capacity(gate.capacity)}
+                 "groups": gate.groups and gate.groups._asdict(),
+                 "capacity": gate.capacity and self.capacity(gate.capacity)}
         newer = {key: value for key, value in newer.items() if value is not None}
         if newer:
             self.need(2)

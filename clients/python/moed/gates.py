@@ -43,8 +43,9 @@ class Capacity(NamedTuple):
 
     max(minimum, min(S, S * factor / E)), the share rounded "down" or "up"; or `places`, whatever S.
     rows         of a forward pass that make a group; None: all of them.
-    order        "choice": first choices before second ones, earlier items before later ones. "score": the same, but items
-                 with the highest first score come first. "item": item by item. "pair": by the score of each choice.
+    order        "choice": first choices before second ones, earlier items before later ones. "score": the same, but
+                 items with the highest first score come first. "item": item by item. "pair": by the score of each
+                 choice.
     renormalize  the weights that are left are divided by their sum; with normalize "sum".
     """
 
@@ -66,8 +67,8 @@ class Capacity(NamedTuple):
 class Gate(nn.Module):
     """A plain gate: `layers` map an item to one logit per expert.
 
-    score      softmax (over all experts) | sigmoid | none | sqrt_softplus | sparsemixer (Phi: top_k 2, see `sparsemixer`): what a
-               logit becomes before selection.
+    score      softmax (over all experts) | sigmoid | none | sqrt_softplus | sparsemixer (Phi: top_k 2, see
+               `sparsemixer`): what a logit becomes before selection.
     top_k      experts per item; None evaluates all of them.
     normalize  none | sum (divide by the selected sum) | softmax (over the selected logits) | lp (divide by the p-norm
                of the selected).
@@ -300,9 +301,10 @@ def _checked_capacity(capacity):
     capacity = capacity if isinstance(capacity, Capacity) else Capacity(**capacity)
     if (capacity.factor is None) == (capacity.places is None):
         raise ValueError("capacity has either a factor or places")
-    for what, value, least in (("minimum", capacity.minimum, 1), ("places", capacity.places, 1), ("rows", capacity.rows, 1)):
-        if value is not None and value < least:
-            raise ValueError(f"capacity {what} is {value}; it must be at least {least}")
+    for what in ("minimum", "places", "rows"):
+        value = getattr(capacity, what)
+        if value is not None and value < 1:
+            raise ValueError(f"capacity {what} is {value}; it must be at least 1")
     if capacity.factor is not None and capacity.factor <= 0:
         raise ValueError(f"capacity factor is {capacity.factor}: it must be above 0")
     _check_choice("capacity round", capacity.round, ("down", "up"))

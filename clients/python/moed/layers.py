@@ -67,7 +67,8 @@ class MoE(_Mixture):
         if shared_gate is not None and shared is None:
             raise ValueError("there is a shared_gate, but no shared expert")
         if weigh not in WEIGHS or (weigh == "inputs" and isinstance(gate, AttentiveGate)):
-            raise ValueError(f"weigh is {weigh!r}; it must be one of {', '.join(WEIGHS)}, outputs with an attentive gate")
+            raise ValueError(f"weigh is {weigh!r}; it must be one of {', '.join(WEIGHS)}, outputs with an attentive "
+                             "gate")
         self.weigh = weigh
         self.gate = gate
         self.route = route

@@ -157,7 +157,8 @@ class _Reader:
             if "gates" in keys:
                 return self.several_gates(keys["gates"], modules, scope, experts.get("inputs"))
             return MoE(modules, self.gate(dict(keys["gate"]), scope + "gate."), keys.get("route", "rows"),
-                       expert_inputs=experts.get("inputs"), weigh=keys.get("weigh", "outputs"), **self.shared(keys.get("shared"), scope))
+                       expert_inputs=experts.get("inputs"), weigh=keys.get("weigh", "outputs"),
+                       **self.shared(keys.get("shared"), scope))
         except KeyError as error:
             raise LoadError(f"{scope[:-1]}: {error} is missing, or no name in PyTorch") from None
 

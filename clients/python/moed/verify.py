@@ -115,7 +115,8 @@ def _experts(loaded: LoadedModel) -> Tensors:
         if type(module) is MoE:
             found[f"routing.{name}.experts"] = module.routing.experts
         elif type(module) is MultiGateMoE:
-            found.update({f"routing.{name}.{gate}.experts": routing.experts for gate, routing in module.routing.items()})
+            found.update({f"routing.{name}.{gate}.experts": routing.experts
+                          for gate, routing in module.routing.items()})
     return found
 
 

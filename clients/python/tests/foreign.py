@@ -151,6 +151,23 @@ class LinearGateBlock(nn.Module):
         return output.view(x.shape), self.gate(flat)
 
 
+class Dropping(LinearGateBlock):
+    """Switch, GShard: an expert takes so many positions of a row, first choices first; the others get nothing of it."""
+
+    def __init__(self, count, size, inner, expert_capacity):
+        super().__init__(count, size, inner)
+        self.expert_capacity = expert_capacity
+
+    def forward(self, x):
+        output = []
+        for row in x:
+            weights, indices = self.gate(row).softmax(-1).topk(self.top_k)
+            order = functional.one_hot(indices.t().reshape(-1), len(self.experts)).cumsum(0)
+            place = order.gather(1, indices.t().reshape(-1, 1)).reshape(self.top_k, -1).t()
+            output.append(each_expert(self.experts, row, indices, weights * (place <= self.expert_capacity)))
+        return torch.stack(output)
+
+
 class EinsumMoE(nn.Module):
     """lucidrains: w1 and w2 of all experts, tensors of dispatch and combination, a loss beside the output."""
 
@@ -274,6 +291,14 @@ class RoutedImages(nn.Module):
         output = torch.stack([model(part) for model, part in zip(self.models, inputs)])
         output = torch.einsum("be,ebc->bc", gate * mask, output)
         return functional.softmax(output, dim=1), mask, select.mean(), 0
+
+
+class Squared(Block):
+    """A policy of its own."""
+
+    def forward(self, x):
+        _, weights, indices = self.gate(x.view(-1, x.shape[-1]))
+        return each_expert(self.experts, x.view(-1, x.shape[-1]), indices, weights ** 2).view(x.shape)
 
 
 class InputScaled(Block):

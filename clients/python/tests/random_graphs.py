@@ -156,7 +156,7 @@ def _mixture(pick, shape):
 
 
 def _join(pick, shapes, index):
-    """(function of PyTorch, values that it joins): with others of the same shape, of axes of size one, or side by side."""
+    """(function of PyTorch, values that it joins), all of one shape."""
     shape = shapes[index]
     same = [other for other, found in enumerate(shapes) if found == shape]
     kind = pick.choice(["add", "multiply", "subtract", "concat"])

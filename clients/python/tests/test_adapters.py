@@ -68,7 +68,8 @@ class BlocksTest(AdapterCase):
     def test_clamped_experts(self):
         block = foreign.Block(router("gpt-oss"), foreign.ClampedExperts(COUNT, SIZE, INNER))
         layer = self.assert_taken(block, self.SHAPE, self.SUM)
-        self.assertIn("clamp", [part["op"] for part in layer["experts"]["layers"]])
+        self.assertEqual(layer["experts"]["layers"][0],
+                         {"op": "glu", "name": "glu", "limit": 1.0, "alpha": 1.702, "shift": 1.0})
 
     def test_a_module_per_expert(self):
         self.assert_taken(foreign.LinearGateBlock(COUNT, SIZE, INNER), self.SHAPE, self.SUM,
@@ -76,6 +77,14 @@ class BlocksTest(AdapterCase):
         self.assert_taken(foreign.EinsumMoE(COUNT, SIZE, INNER), self.SHAPE, self.SUM)
         for k, gate in ((2, self.SUM), (COUNT, {"score": "softmax", "normalize": "sum"})):
             self.assert_taken(foreign.NoisyTopK(COUNT, SIZE, 3, k), (SIZE,), gate)
+
+    def test_weights_on_the_input_and_capacity(self):
+        experts = foreign.PackedExperts(COUNT, SIZE, INNER)
+        layer = self.assert_taken(foreign.InputScaled(router("mixtral", 1), experts), self.SHAPE,
+                                  {"score": "sigmoid", "top_k": 1, "normalize": "none"})
+        self.assertEqual(layer["weigh"], "inputs")
+        self.assert_taken(foreign.Dropping(4, SIZE, INNER, 2), (7, SIZE),
+                          {"score": "softmax", "top_k": 2, "normalize": "none", "capacity": {"places": 2, "rows": 1}})
 
     def test_the_papers_own_classes(self):
         layer = self.assert_taken(foreign.Expectation(4, 12, 3), (12,), {"score": "softmax", "normalize": "sum"})
@@ -106,8 +115,8 @@ class BlocksTest(AdapterCase):
         self.assertTrue(torch.equal(routing.experts, logits.topk(2)[1]))
 
     def test_what_no_policy_explains(self):
-        block = randomised(foreign.InputScaled(router("mixtral"), foreign.PackedExperts(COUNT, SIZE, INNER)))
-        self.assert_refused(nn.Sequential(block), self.SHAPE, "model.0: InputScaled has experts and a router, but")
+        block = randomised(foreign.Squared(router("mixtral"), foreign.PackedExperts(COUNT, SIZE, INNER)))
+        self.assert_refused(nn.Sequential(block), self.SHAPE, "model.0: Squared has experts and a router, but")
 
 
 class RegistryTest(AdapterCase):
@@ -178,7 +187,7 @@ TRANSFORMERS = (
     ("phimoe", "PhimoeConfig", "PhimoeSparseMoeBlock", LOCAL),
     ("gpt_oss", "GptOssConfig", "GptOssMLP", LOCAL),
     ("switch_transformers", "SwitchTransformersConfig", "SwitchTransformersSparseMLP", {
-        "num_experts": 4, "expert_capacity": 64, "d_model": 16, "d_ff": 24}),
+        "num_experts": 4, "expert_capacity": 3, "d_model": 16, "d_ff": 24}),
     ("dbrx", "DbrxConfig", "DbrxFFN", {"d_model": 16, "ffn_config": {
         "ffn_hidden_size": 24, "moe_num_experts": 4, "moe_top_k": 2, "hidden_size": 16}}),
     ("glm4_moe", "Glm4MoeConfig", "Glm4MoeMoE", {**MOE, "n_routed_experts": 4, "n_group": 1, "topk_group": 1}),
@@ -217,8 +226,9 @@ class PackagesTest(ExportCase):
 
     def test_lucidrains(self):
         package = self.package("mixture_of_experts")
-        self.try_block(package.MoE(8, num_experts=4, hidden_dim=16, second_policy_eval="all",
-                                   capacity_factor_eval=8.0), (6, 8))
+        for factor in (8.0, 1.0):
+            self.try_block(package.MoE(8, num_experts=4, hidden_dim=16, second_policy_eval="all",
+                                       capacity_factor_eval=factor), (30, 8))
         with self.assertRaisesRegex(moed.ExportError, "two answers|no routing policy"):
             self.try_block(package.MoE(8, num_experts=4, hidden_dim=16), (6, 8))
 
