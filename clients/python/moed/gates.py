@@ -67,20 +67,29 @@ class Capacity(NamedTuple):
 class Gate(nn.Module):
     """A plain gate: `layers` map an item to one logit per expert.
 
-    score      softmax (over all experts) | sigmoid | none | sqrt_softplus | sparsemixer (Phi: top_k 2, see
-               `sparsemixer`): what a logit becomes before selection.
-    top_k      experts per item; None evaluates all of them.
-    normalize  none | sum (divide by the selected sum) | softmax (over the selected logits) | lp (divide by the p-norm
-               of the selected).
-    select_bias  one number per expert, added for the selection only. It never enters a weight, so that a balance
-                 controller can steer traffic without changing what an expert contributes.
-    scale      factor on the final weights.
-    expert_scale  one number per expert, which multiplies its weights last.
-    p          of normalize "lp".
-    jitter     of score "sparsemixer".
-    groups     {"count": n, "keep": m, "by": "top2" | "max"}: see Groups.
-    capacity   {"factor": f, "minimum": m, ...}: see Capacity. What finds no place is dropped.
-    noise      one of moed.noise, for training: it does nothing in evaluation and is no part of a checkpoint.
+    Args:
+        layers: module from an item to one logit per expert.
+        score: "softmax" (over all experts), "sigmoid", "none", "sqrt_softplus" or "sparsemixer" (Phi: top_k 2, see
+            `sparsemixer`): what a logit becomes before selection.
+        top_k: experts per item; None evaluates all of them.
+        normalize: of the selected weights: "none", "sum" (divide by their sum), "softmax" (of the selected logits) or
+            "lp" (divide by their p-norm).
+        select_bias: one number per expert, added for the selection only. It never enters a weight, so that a balance
+            controller can steer traffic without changing what an expert contributes.
+        scale: factor on the final weights.
+        p: of normalize "lp".
+        jitter: of score "sparsemixer".
+        groups: Groups, or a dict of its fields.
+        capacity: Capacity, or a dict of its fields. What finds no place is dropped.
+        noise: a module of moed.noise, for training: it does nothing in evaluation and is no part of a checkpoint.
+        expert_scale: one number per expert, which multiplies its weights last.
+
+    Shape:
+        logits(x): [items, ...] -> [items, E]
+        route(logits): Routing of [items, k], [items, k], [items, E]
+
+    Raises:
+        ValueError: settings that do not go together.
     """
 
     def __init__(self, layers, score="softmax", top_k=None, normalize="none", select_bias=None, scale=None, p=2,

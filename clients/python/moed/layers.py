@@ -45,16 +45,22 @@ class _Mixture(nn.Module):
 class MoE(_Mixture):
     """sum_i w_i(x) * expert_i(x) over the experts the gate selects.
 
-    Experts are alike in structure. With a plain gate an expert runs only on the items that chose it. `routing` holds
-    the Routing of the latest forward pass and `logits` what it was made from, gradients included: regularisers and
-    metrics read them there, and the layer still fits into an nn.Sequential.
+    With a plain gate an expert runs only on the items that chose it. `routing` holds the Routing of the latest forward
+    pass and `logits` what it was made from, gradients included: regularisers and metrics read them there, and the layer
+    still fits into an nn.Sequential.
 
-    route          rows | positions: every row is one item, or every vector of its last axis.
-    shared         an expert that serves every item, added unweighted.
-    shared_gate    nn.Linear(n, 1, bias=False), n the numbers of an item: the shared expert is multiplied by
-                   its sigmoid.
-    expert_inputs  one index per expert: it sees that entry of the row's first axis. None: all see the whole row.
-    weigh          outputs | inputs: what the combine weights multiply. Llama 4 weighs what the experts are given.
+    Args:
+        experts: modules, alike in structure.
+        gate: Gate or AttentiveGate.
+        route: "rows" or "positions": every row is one item, or every vector of its last axis.
+        shared: an expert that serves every item, added unweighted.
+        shared_gate: nn.Linear(n, 1, bias=False), n the numbers of an item: the shared expert is multiplied by its
+            sigmoid.
+        expert_inputs: one index per expert: it sees that entry of the row's first axis. None: all see the whole row.
+        weigh: "outputs" or "inputs": what the combine weights multiply. Llama 4 weighs what the experts are given.
+
+    Raises:
+        ValueError: settings that do not go together.
     """
 
     def __init__(self, experts, gate, route="rows", shared=None, shared_gate=None, expert_inputs=None,
@@ -151,14 +157,19 @@ class MoE(_Mixture):
 class MultiGateMoE(_Mixture):
     """Several gates over one set of experts (MMoE, CGC, PLE): entry t of the output's first axis is gate t's sum.
 
-    gates         {name: Gate}, none of them attentive.
-    gate_experts  {name: ascending expert indices}: the experts a gate chooses among, one logit each. A gate that is not
-                  named chooses among all.
-    gate_inputs   {name: index}: the entry of the row's first axis that a gate sees. Not named: the whole row.
-    expert_inputs  one index per expert: the same for what an expert sees. None: all see the whole row.
-
     An expert runs once per row, whichever gates chose it. `routing` and `logits` are dicts by gate; Routing.experts are
     the layer's indices, probabilities and logits are of the gate's own experts, in their order.
+
+    Args:
+        experts: modules, alike in structure.
+        gates: {name: Gate}, none of them attentive.
+        gate_experts: {name: ascending expert indices}, the experts a gate chooses among, one logit each. A gate that is
+            not named chooses among all.
+        gate_inputs: {name: index}, the entry of the row's first axis that a gate sees. Not named: the whole row.
+        expert_inputs: one index per expert, the same for what an expert sees. None: all see the whole row.
+
+    Raises:
+        ValueError: an attentive gate, or indices that do not fit.
     """
 
     def __init__(self, experts, gates, gate_experts=None, gate_inputs=None, expert_inputs=None):

@@ -45,7 +45,18 @@ class LoadedModel(MultiTask):
 
 
 def load(directory):
-    """The checkpoint as a module in evaluation mode, float32."""
+    """The checkpoint as a module in evaluation mode, float32.
+
+    Args:
+        directory: as export() writes it.
+
+    Returns:
+        LoadedModel, which takes raw rows, a tensor or {input: tensor}, and gives what the server gives.
+
+    Raises:
+        LoadError: what the format does not define.
+        OSError, safetensors.FormatError: files that are missing or damaged.
+    """
     return build(*checkpoint.read(directory), directory)
 
 

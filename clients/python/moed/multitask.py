@@ -17,11 +17,20 @@ from moed.layers import MultiGateMoE
 
 
 class Input(nn.Module):
-    """One input: rows of shape `shape` (without the batch axis), and the layers it passes before it joins the others.
+    """One input, and the layers it passes before it joins the others.
 
-    categories  the input holds integers 0 .. categories - 1, of any type; its layers begin with an nn.Embedding.
-    preprocess  {"scale": s, "mean": [m, ...], "std": [d, ...]}, one number or one per channel:
-                (x * scale - mean) / std.
+    Args:
+        shape: of a row, without the batch axis.
+        categories: the input holds integers 0 to categories - 1, of any type; its layers begin with an nn.Embedding.
+        preprocess: {"scale": s, "mean": [m, ...], "std": [d, ...]}, one number or one per channel:
+            (x * scale - mean) / std of the raw values.
+        layers: a module; None: the values join as they are.
+
+    Shape:
+        raw: [rows, *shape]
+
+    Raises:
+        ValueError: categories with preprocess.
     """
 
     def __init__(self, shape, categories=None, preprocess=None, layers=None):
