@@ -147,7 +147,8 @@ def _nudged(rows: Tensors, seed: int, size: float) -> Tensors:
     nudged = dict(rows)
     for name, values in rows.items():
         if values.is_floating_point():
-            scale = values.abs().maximum(values.abs().mean())
+            # In units of what a number varies by, which preprocessing may make anything; at least its last digits.
+            scale = values.std(dim=0, keepdim=True).maximum(values.abs() / 5)
             nudged[name] = values + size * scale * torch.randn(values.shape, generator=generator)
     return nudged
 

@@ -91,6 +91,14 @@ class OutsideForwardTest(ExportCase):
             self.assert_refused(nn.Linear(4, 4), (4,), "model: the checkpoint computes something else than the model: "
                                                        "output 'output' differs by up to .* in 2. of 24 rows")
 
+    def test_inputs_of_any_size_are_compared(self):
+        """Numbers around 190,000 beside numbers around 40."""
+        settings = {"mean": [1.9e5, 40.0, 2.0], "std": [1e5, 14.0, 2.6]}
+        export(nn.Sequential(nn.Linear(3, 4), nn.Softmax(dim=-1)), self.path, (3,), preprocess=settings)
+        rows = verify.sample_rows({"input": moed.nn.Input((3,), preprocess=settings)})["input"]
+        loaded = moed.load(self.path)
+        self.assertTrue(verify._steady(loaded, {"input": rows}, {"output": loaded(rows)}).all())
+
     def test_rows_at_an_edge_of_a_choice_are_not_compared(self):
         """All logits are equal for a row of zeros: which experts PyTorch takes then is nobody's promise."""
         model = MoE([nn.Linear(4, 4) for _ in range(4)], Gate(nn.Linear(4, 4, bias=False), top_k=1))
