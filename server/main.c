@@ -117,6 +117,26 @@ static void help_probe(FILE *out)
         out);
 }
 
+static int run_check(int argc, char *argv[])
+{
+    struct error err = ERROR_INIT;
+    struct options options;
+    if (moed_kernel_check(&err) != 0 || options_init(&options, argc, argv, &err) != 0)
+        return usage(&err, "check-config");
+    options_close(&options);
+    puts("moed: the options are right");
+    return EXIT_SUCCESS;
+}
+
+static void help_check(FILE *out)
+{
+    fputs("Reads the options as 'serve' would, from the same sources, and says what is wrong with\n"
+          "them. Exit status: 0 right, 2 wrong. It starts no server; 'moed inspect DIR' checks "
+          "models.\n\n"
+          "  moed check-config --config moed.conf\n",
+          out);
+}
+
 static int run_sample(int argc, char *argv[])
 {
     struct error err = ERROR_INIT;
@@ -149,6 +169,7 @@ static const struct command COMMANDS[] = {
     {"inspect", "[--json] DIR", "describe a checkpoint or all of a repository", run_inspect,
      help_inspect},
     {"probe", "[OPTION...]", "ask a running server whether it is ready", run_probe, help_probe},
+    {"check-config", "[OPTION...]", "check options without starting", run_check, help_check},
     {"sample-config", "", "print a commented configuration file", run_sample, help_sample},
     {"help", "[COMMAND]", "explain a command", run_help, help_help},
 };

@@ -8,6 +8,7 @@
 #include <strings.h>
 
 #include "proto/oip.h"
+#include "proto/openapi.h"
 #include "proto/v1.h"
 #include "server/describe.h"
 #include "server/feedback_api.h"
@@ -34,6 +35,7 @@ struct route {
     const struct protocol *protocol; /* of inference; NULL for all else */
     enum role role;
     unsigned flags;
+    const char *summary; /* what it answers or does */
 };
 
 static void predict(const struct api *api, struct exchange *exchange, const struct target *target)
@@ -41,47 +43,112 @@ static void predict(const struct api *api, struct exchange *exchange, const stru
     predict_request(api->predict, target->model, exchange, target->protocol);
 }
 
+static api_handler describe_openapi; /* of this table */
+
 /* clang-format off */
 static const struct route ROUTES[] = {
-    {HTTP_POST, "/v2/models/{m}/infer", predict, &protocol_oip, ROLE_PREDICT, INFERENCE},
-    {HTTP_POST, "/v2/models/{m}/versions/{v}/infer", predict, &protocol_oip, ROLE_PREDICT, INFERENCE},
-    {HTTP_POST, "/v1/models/{m}:predict", predict, &protocol_v1, ROLE_PREDICT, INFERENCE},
-    {HTTP_POST, "/v1/models/{m}/versions/{v}:predict", predict, &protocol_v1, ROLE_PREDICT, INFERENCE},
-    {HTTP_POST, "/v2/models/{m}/feedback", feedback_receive, NULL, ROLE_PREDICT, INFERENCE},
-    {HTTP_POST, "/v2/models/{m}/versions/{v}/feedback", feedback_receive, NULL, ROLE_PREDICT, INFERENCE},
-    {HTTP_GET, "/", page_root, NULL, ROLE_HEALTH, VITAL},
-    {HTTP_GET, "/ui/{m}", page_asset, NULL, ROLE_HEALTH, 0},
-    {HTTP_GET, "/v2", describe_server, NULL, ROLE_PREDICT, 0},
-    {HTTP_GET, "/v2/", describe_server, NULL, ROLE_PREDICT, 0},
-    {HTTP_GET, "/v2/health/live", describe_live, NULL, ROLE_HEALTH, VITAL},
-    {HTTP_GET, "/v2/health/ready", describe_ready, NULL, ROLE_HEALTH, VITAL},
-    {HTTP_GET, "/v2/models/stats", request_times_describe, NULL, ROLE_METRICS, 0},
-    {HTTP_GET, "/v2/models/{m}/stats", request_times_describe, NULL, ROLE_METRICS, NEEDS_MODEL},
-    {HTTP_GET, "/v2/models/{m}/versions/{v}/stats", request_times_describe, NULL, ROLE_METRICS, NEEDS_MODEL},
-    {HTTP_GET, "/v2/models/{m}", describe_model, NULL, ROLE_PREDICT, NEEDS_MODEL},
-    {HTTP_GET, "/v2/models/{m}/versions/{v}", describe_model, NULL, ROLE_PREDICT, NEEDS_MODEL},
-    {HTTP_GET, "/v2/models/{m}/ready", describe_model_ready, NULL, ROLE_PREDICT, KNOWS_MODEL},
-    {HTTP_GET, "/v2/models/{m}/versions/{v}/ready", describe_model_ready, NULL, ROLE_PREDICT, KNOWS_MODEL},
-    {HTTP_GET, "/v2/models/{m}/config", describe_config, NULL, ROLE_PREDICT, NEEDS_MODEL},
-    {HTTP_GET, "/v2/models/{m}/versions/{v}/config", describe_config, NULL, ROLE_PREDICT, NEEDS_MODEL},
-    {HTTP_GET, "/v2/models/{m}/routing", describe_routing, NULL, ROLE_METRICS, NEEDS_MODEL},
-    {HTTP_GET, "/v2/models/{m}/versions/{v}/routing", describe_routing, NULL, ROLE_METRICS, NEEDS_MODEL},
-    {HTTP_GET, "/v2/models/{m}/routing/live", live_routing, NULL, ROLE_METRICS, NEEDS_MODEL},
-    {HTTP_GET, "/v1/models", describe_list, NULL, ROLE_PREDICT, 0},
-    {HTTP_GET, "/v1/models/{m}", describe_v1_model, NULL, ROLE_PREDICT, KNOWS_MODEL},
-    {HTTP_GET, "/v1/models/{m}/versions/{v}", describe_v1_model, NULL, ROLE_PREDICT, KNOWS_MODEL},
-    {HTTP_POST, "/v2/repository/index", repository_api_index, NULL, ROLE_METRICS, NEEDS_BODY},
-    {HTTP_POST, "/v2/repository/models/{m}/load", repository_api_load, NULL, ROLE_ADMIN, NEEDS_BODY},
-    {HTTP_POST, "/v2/repository/models/{m}/unload", repository_api_unload, NULL, ROLE_ADMIN, NEEDS_BODY},
-    {HTTP_GET, "/v2/logging", logging_api_get, NULL, ROLE_METRICS, 0},
-    {HTTP_POST, "/v2/logging", logging_api_set, NULL, ROLE_ADMIN, NEEDS_BODY},
-    {HTTP_GET, "/healthz", describe_live, NULL, ROLE_HEALTH, VITAL},
-    {HTTP_GET, "/livez", describe_live, NULL, ROLE_HEALTH, VITAL},
-    {HTTP_GET, "/health", describe_ready, NULL, ROLE_HEALTH, VITAL},
-    {HTTP_GET, "/readyz", describe_ready, NULL, ROLE_HEALTH, VITAL},
-    {HTTP_GET, "/metrics", describe_metrics, NULL, ROLE_METRICS, VITAL},
+    {HTTP_POST, "/v2/models/{m}/infer", predict, &protocol_oip, ROLE_PREDICT, INFERENCE,
+     "predictions"},
+    {HTTP_POST, "/v2/models/{m}/versions/{v}/infer", predict, &protocol_oip, ROLE_PREDICT, INFERENCE,
+     "predictions"},
+    {HTTP_POST, "/v1/models/{m}:predict", predict, &protocol_v1, ROLE_PREDICT, INFERENCE,
+     "predictions"},
+    {HTTP_POST, "/v1/models/{m}/versions/{v}:predict", predict, &protocol_v1, ROLE_PREDICT, INFERENCE,
+     "predictions"},
+    {HTTP_POST, "/v2/models/{m}/feedback", feedback_receive, NULL, ROLE_PREDICT, INFERENCE,
+     "tells the true classes of rows that were answered"},
+    {HTTP_POST, "/v2/models/{m}/versions/{v}/feedback", feedback_receive, NULL, ROLE_PREDICT, INFERENCE,
+     "tells the true classes of rows that were answered"},
+    {HTTP_GET, "/", page_root, NULL, ROLE_HEALTH, VITAL,
+     "the page in a browser; else whether the server lives"},
+    {HTTP_GET, "/ui/{m}", page_asset, NULL, ROLE_HEALTH, 0,
+     "a file of the page"},
+    {HTTP_GET, "/v2", describe_server, NULL, ROLE_PREDICT, 0,
+     "name, version and extensions"},
+    {HTTP_GET, "/v2/", describe_server, NULL, ROLE_PREDICT, 0,
+     "name, version and extensions"},
+    {HTTP_GET, "/v2/health/live", describe_live, NULL, ROLE_HEALTH, VITAL,
+     "whether the server lives"},
+    {HTTP_GET, "/v2/health/ready", describe_ready, NULL, ROLE_HEALTH, VITAL,
+     "whether the server should get requests"},
+    {HTTP_GET, "/v2/models/stats", request_times_describe, NULL, ROLE_METRICS, 0,
+     "requests and batches with their times"},
+    {HTTP_GET, "/v2/models/{m}/stats", request_times_describe, NULL, ROLE_METRICS, NEEDS_MODEL,
+     "requests and batches with their times"},
+    {HTTP_GET, "/v2/models/{m}/versions/{v}/stats", request_times_describe, NULL, ROLE_METRICS, NEEDS_MODEL,
+     "requests and batches with their times"},
+    {HTTP_GET, "/v2/models/{m}", describe_model, NULL, ROLE_PREDICT, NEEDS_MODEL,
+     "a model's inputs and outputs"},
+    {HTTP_GET, "/v2/models/{m}/versions/{v}", describe_model, NULL, ROLE_PREDICT, NEEDS_MODEL,
+     "a model's inputs and outputs"},
+    {HTTP_GET, "/v2/models/{m}/ready", describe_model_ready, NULL, ROLE_PREDICT, KNOWS_MODEL,
+     "whether a model is served"},
+    {HTTP_GET, "/v2/models/{m}/versions/{v}/ready", describe_model_ready, NULL, ROLE_PREDICT, KNOWS_MODEL,
+     "whether a model is served"},
+    {HTTP_GET, "/v2/models/{m}/config", describe_config, NULL, ROLE_PREDICT, NEEDS_MODEL,
+     "a model's configuration"},
+    {HTTP_GET, "/v2/models/{m}/versions/{v}/config", describe_config, NULL, ROLE_PREDICT, NEEDS_MODEL,
+     "a model's configuration"},
+    {HTTP_GET, "/v2/models/{m}/routing", describe_routing, NULL, ROLE_METRICS, NEEDS_MODEL,
+     "what each expert has served"},
+    {HTTP_GET, "/v2/models/{m}/versions/{v}/routing", describe_routing, NULL, ROLE_METRICS, NEEDS_MODEL,
+     "what each expert has served"},
+    {HTTP_GET, "/v2/models/{m}/routing/live", live_routing, NULL, ROLE_METRICS, NEEDS_MODEL,
+     "the same, as events"},
+    {HTTP_GET, "/v1/models", describe_list, NULL, ROLE_PREDICT, 0,
+     "the models' names"},
+    {HTTP_GET, "/v1/models/{m}", describe_v1_model, NULL, ROLE_PREDICT, KNOWS_MODEL,
+     "whether a model is served"},
+    {HTTP_GET, "/v1/models/{m}/versions/{v}", describe_v1_model, NULL, ROLE_PREDICT, KNOWS_MODEL,
+     "whether a model is served"},
+    {HTTP_POST, "/v2/repository/index", repository_api_index, NULL, ROLE_METRICS, NEEDS_BODY,
+     "the state of every model"},
+    {HTTP_POST, "/v2/repository/models/{m}/load", repository_api_load, NULL, ROLE_ADMIN, NEEDS_BODY,
+     "loads a model"},
+    {HTTP_POST, "/v2/repository/models/{m}/unload", repository_api_unload, NULL, ROLE_ADMIN, NEEDS_BODY,
+     "unloads a model"},
+    {HTTP_GET, "/v2/logging", logging_api_get, NULL, ROLE_METRICS, 0,
+     "the log's settings"},
+    {HTTP_POST, "/v2/logging", logging_api_set, NULL, ROLE_ADMIN, NEEDS_BODY,
+     "changes the log's settings"},
+    {HTTP_GET, "/healthz", describe_live, NULL, ROLE_HEALTH, VITAL,
+     "whether the server lives"},
+    {HTTP_GET, "/livez", describe_live, NULL, ROLE_HEALTH, VITAL,
+     "whether the server lives"},
+    {HTTP_GET, "/health", describe_ready, NULL, ROLE_HEALTH, VITAL,
+     "whether the server should get requests"},
+    {HTTP_GET, "/readyz", describe_ready, NULL, ROLE_HEALTH, VITAL,
+     "whether the server should get requests"},
+    {HTTP_GET, "/openapi.json", describe_openapi, NULL, ROLE_PREDICT, 0,
+     "this document"},
+    {HTTP_GET, "/metrics", describe_metrics, NULL, ROLE_METRICS, VITAL,
+     "figures for Prometheus"},
 };
 /* clang-format on */
+
+/* ---- the table as a document ---- */
+
+static void describe_openapi(const struct api *api, struct exchange *exchange,
+                             const struct target *target)
+{
+    static const char *const TAGS[] = {[ROLE_HEALTH] = "health",
+                                       [ROLE_METRICS] = "metrics",
+                                       [ROLE_PREDICT] = "predict",
+                                       [ROLE_ADMIN] = "admin"};
+    enum { COUNT = sizeof ROUTES / sizeof *ROUTES };
+    struct openapi_route routes[COUNT];
+    struct buffer body;
+    (void)api, (void)target;
+    for (size_t i = 0; i < COUNT; i++)
+        routes[i] = (struct openapi_route){.method = ROUTES[i].method == HTTP_POST ? "post" : "get",
+                                           .path = ROUTES[i].pattern,
+                                           .summary = ROUTES[i].summary,
+                                           .tag = TAGS[ROUTES[i].role],
+                                           .has_body = ROUTES[i].flags & NEEDS_BODY};
+    describe_new(&body);
+    openapi_document(MOED_VERSION, routes, COUNT, &body);
+    describe_reply(exchange, 200, NULL, &body);
+}
 
 /* ---- paths ---- */
 

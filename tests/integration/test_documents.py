@@ -40,6 +40,29 @@ class HealthTest(DocumentsCase):
         self.assertEqual(head.headers["content-length"], full.headers["content-length"])
 
 
+class OpenApiTest(DocumentsCase):
+    def test_it_describes_what_is_there(self):
+        document = self.get("/openapi.json")
+        self.assertEqual(document["openapi"], "3.1.0")
+        operations = [operation for path in document["paths"].values() for operation in path.values()]
+        self.assertEqual(len({operation["operationId"] for operation in operations}), len(operations))
+        for path, methods in document["paths"].items():
+            names = {name for name in "mv" if "{%s}" % name in path}
+            for method, operation in methods.items():
+                with self.subTest(f"{method} {path}"):
+                    self.assertEqual({parameter["name"] for parameter in operation["parameters"]}, names)
+                    self.assertTrue(operation["summary"])
+                    self.assertLessEqual({"200", "default"}, set(operation["responses"]))
+                    if "live" in path or "ui" in path:
+                        continue  # has no end; is not of a model
+                    asked = path.replace("{m}", "tiny").replace("{v}", "2")
+                    answer = self.client.request(method.upper(), asked)
+                    self.assertNotIn(answer.status, (404, 405))
+                    self.assertLess(answer.status, 500)
+        self.assertIn("/v1/models/{m}:predict", document["paths"])
+        self.assertEqual(set(document["paths"]["/v2/logging"]), {"get", "post"})
+
+
 class StatisticsTest(DocumentsCase):
     """The statistics extension, with every key that Triton has."""
 

@@ -230,6 +230,14 @@ class OptionsTest(StartupCase):
                 self.refuse(USAGE, [f"--{option}", value or "nothing" if option == "log-level" else value], "serve",
                             "--models", SHIPPED_MODELS, f"--{option}", value)
 
+    def test_check_config(self):
+        config = self.write("moed.conf", "port = 1")
+        ended = run("check-config", "--models", SHIPPED_MODELS, "--config", config)
+        self.assertEqual((ended.returncode, ended.stdout, ended.stderr), (0, "moed: the options are right\n", ""))
+        self.refuse(USAGE, ["moed.conf line 1", "prot"], "check-config", "--models", SHIPPED_MODELS, "--config",
+                    self.write("moed.conf", "prot = 1"))
+        self.refuse(USAGE, ["--models", "required"], "check-config")
+
     def test_a_value_is_missing(self):
         self.refuse(USAGE, ["--port", "missing"], "serve", "--models", SHIPPED_MODELS, "--port")
 
@@ -302,7 +310,7 @@ class HelpTest(StartupCase):
     def test_commands(self):
         overview = run("help")
         self.assertEqual((overview.returncode, overview.stderr), (0, ""))
-        for command in ("serve", "inspect", "sample-config", "help"):
+        for command in ("serve", "check-config", "inspect", "sample-config", "help"):
             self.assertIn(f"moed {command}", overview.stdout)
             page = run("help", command)
             self.assertEqual((page.returncode, page.stderr), (0, ""))
