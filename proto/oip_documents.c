@@ -117,6 +117,9 @@ void oip_model_config(const struct signature *signature, size_t max_batch_rows,
     append_config_inputs(signature, body);
     buffer_text(body, "],\"output\":[");
     append_config_outputs(signature, body);
-    buffer_format(body, "],\"dynamic_batching\":{\"max_queue_delay_microseconds\":%" PRIu64 "}}",
+    buffer_format(body,
+                  "],\"dynamic_batching\":{\"max_queue_delay_microseconds\":%" PRIu64
+                  "},\"instance_group\":[{\"name\":\"cpu\",\"kind\":\"KIND_CPU\",\"count\":1}],"
+                  "\"model_transaction_policy\":{\"decoupled\":false}}",
                   max_queue_delay_us);
 }

@@ -18,6 +18,7 @@ struct options {
     uint64_t port;                 /* 8080; 0: any */
     char *weights;                 /* stored | int8: matrices rounded to 8 bits */
     char *load;                    /* map | copy */
+    char *cors_origin;             /* NULL, or origins with commas between, or "*" */
     char *model_control;           /* none | poll | explicit */
     uint64_t model_poll_ms;        /* 15000 */
     char *load_model;              /* NULL, or names with commas between, or "*" */

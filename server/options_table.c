@@ -40,6 +40,9 @@ const struct option_row OPTIONS[OPTION_ROWS] = {
      "How checkpoint files are read. map: as they are needed, from files that must not be changed "
      "in place while they are served. A file that is truncated all the same costs its model, not "
      "the server. copy: whole and at once, so that later changes do not matter until a reload."},
+    {"cors_origin", OPTION_STRING, AT(cors_origin), 0, 0, "", NULL, "ORIGINS", NULL,
+     "Web pages of these origins may ask this server: https://a.example with commas between (of at "
+     "most 63 bytes each), or * for all. Without it browsers let only the server's own page."},
     {"model_control", OPTION_CHOICE, AT(model_control), 0, 0, "none", NULL, "none|poll|explicit",
      NULL,
      "When models come and go. none: at the start and on SIGHUP. poll: also when the repository "

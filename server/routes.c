@@ -10,6 +10,7 @@
 #include "proto/oip.h"
 #include "proto/openapi.h"
 #include "proto/v1.h"
+#include "server/cors.h"
 #include "server/describe.h"
 #include "server/feedback_api.h"
 #include "server/http_percent.h"
@@ -252,6 +253,8 @@ void routes_dispatch(const struct api *api, struct exchange *exchange)
     struct error err = ERROR_INIT;
     struct route_params params;
     struct target target;
+    if (cors_apply(api->options->cors_origin, exchange))
+        return;
     const struct route *route = find_route(exchange, &params, &err);
     if (route && route->protocol)
         exchange->log_protocol = route->protocol->name;

@@ -63,6 +63,31 @@ class OpenApiTest(DocumentsCase):
         self.assertEqual(set(document["paths"]["/v2/logging"]), {"get", "post"})
 
 
+class CorsTest(DocumentsCase):
+    options = {**DocumentsCase.options, "cors_origin": "https://a.example,https://b.example:8443"}
+
+    def test_pages_of_allowed_origins(self):
+        for origin in ("https://a.example", "https://b.example:8443"):
+            answer = self.client.get("/v2", {"Origin": origin})
+            self.assertEqual((answer.status, answer.headers["access-control-allow-origin"]), (200, origin))
+            self.assertEqual(answer.headers["vary"], "Origin")
+            self.assertEqual(self.client.get("/nowhere", {"Origin": origin}).headers["access-control-allow-origin"],
+                             origin)
+
+    def test_pages_of_others(self):
+        for headers in ({}, {"Origin": "https://a.exampl"}, {"Origin": "null"}, {"Origin": "https://a.example,"}):
+            answer = self.client.get("/v2", headers)
+            self.assertEqual(answer.status, 200)
+            self.assertNotIn("access-control-allow-origin", answer.headers)
+
+    def test_preflight(self):
+        asked = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST"}
+        answer = self.client.request("OPTIONS", "/v2/models/tiny/infer", b"", asked)
+        self.assertEqual((answer.status, answer.headers["access-control-allow-methods"]), (204, "GET, HEAD, POST"))
+        self.assertEqual(self.client.request("OPTIONS", "/v2", b"", {**asked, "Origin": "https://c"}).status, 405)
+        self.assertEqual(self.client.request("OPTIONS", "/v2").status, 405)
+
+
 class StatisticsTest(DocumentsCase):
     """The statistics extension, with every key that Triton has."""
 
@@ -125,6 +150,8 @@ class MetadataTest(DocumentsCase):
         self.assertEqual(config["input"], [{"name": "x", "data_type": "TYPE_FP32", "dims": [4]}])
         self.assertEqual(config["output"][0], {"name": "y", "data_type": "TYPE_FP32", "dims": [2]})
         self.assertEqual(config["dynamic_batching"], {"max_queue_delay_microseconds": 0})
+        self.assertEqual(config["model_transaction_policy"], {"decoupled": False})
+        self.assertEqual(config["instance_group"][0]["kind"], "KIND_CPU")
 
     def test_list(self):
         self.assertEqual(self.get("/v1/models"), {"models": ["tiny", "two-layers"]})

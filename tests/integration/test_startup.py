@@ -17,7 +17,7 @@ from support.models import Tiny, TwoLayers, write_checkpoint, write_elementwise
 from support.server import BINARY, RUNNING_URL, SHIPPED_MODELS, Server, environment, run
 
 FAILED, USAGE = 1, 2
-OPTIONS = ["config", "models", "host", "port", "weights", "load", "model-control", "model-poll-ms", "load-model",
+OPTIONS = ["config", "models", "host", "port", "weights", "load", "cors-origin", "model-control", "model-poll-ms", "load-model",
            "strict-start", "loops", "threads", "max-batch-rows", "max-queue-delay-us", "max-queue-rows",
            "queue-timeout-ms", "max-request-rows", "max-body-bytes", "max-total-body-bytes", "max-connections",
            "max-connections-per-ip", "request-timeout-ms", "idle-timeout-ms", "drain-delay-ms", "drain-timeout-ms",

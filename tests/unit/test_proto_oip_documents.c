@@ -66,7 +66,9 @@ START_TEST(model_config)
         "{\"name\":\"routing.moe.weights\",\"data_type\":\"TYPE_FP32\",\"dims\":[2]},"
         "{\"name\":\"routing.blocks.1.experts\",\"data_type\":\"TYPE_INT32\",\"dims\":[2,1]},"
         "{\"name\":\"routing.blocks.1.weights\",\"data_type\":\"TYPE_FP32\",\"dims\":[2,1]}],"
-        "\"dynamic_batching\":{\"max_queue_delay_microseconds\":250}}");
+        "\"dynamic_batching\":{\"max_queue_delay_microseconds\":250},"
+        "\"instance_group\":[{\"name\":\"cpu\",\"kind\":\"KIND_CPU\",\"count\":1}],"
+        "\"model_transaction_policy\":{\"decoupled\":false}}");
 }
 END_TEST
 

@@ -94,7 +94,7 @@ class Connection:
             headers = dict(parse_header(line) for line in lines)
             if int(status) >= 200:
                 break
-        length = 0 if method == "HEAD" else int(headers["content-length"])
+        length = 0 if method == "HEAD" or status == "204" else int(headers["content-length"])
         return Answer(int(status), headers, self._read(length))
 
     def _read_until(self, mark):

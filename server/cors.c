@@ -1,0 +1,46 @@
+/* No credentials are involved: an origin that is allowed may do what anybody may who reaches the
+ * port. */
+#include "server/cors.h"
+
+#include <string.h>
+
+#include "server/http.h"
+
+static bool is_listed(const char *allowed, const char *origin)
+{
+    size_t length = strlen(origin);
+    for (const char *at = allowed; *at; at += strcspn(at, ","), at += *at == ',')
+        if (strcspn(at, ",") == length && memcmp(at, origin, length) == 0)
+            return true;
+    return false;
+}
+
+static bool answer_preflight(struct exchange *exchange)
+{
+    if (strcmp(exchange->method_text, "OPTIONS") != 0 ||
+        !exchange_header_in(exchange, "Access-Control-Request-Method"))
+        return false;
+    struct buffer nothing;
+    buffer_init(&nothing, 16);
+    exchange_header(exchange, "Access-Control-Allow-Methods", "GET, HEAD, POST");
+    exchange_header(exchange, "Access-Control-Allow-Headers", "*");
+    exchange_header(exchange, "Access-Control-Max-Age", "600");
+    exchange_reply(exchange, 204, NULL, &nothing);
+    buffer_close(&nothing);
+    return true;
+}
+
+bool cors_apply(const char *allowed, struct exchange *exchange)
+{
+    const char *origin = exchange_header_in(exchange, "Origin");
+    if (!allowed || !origin)
+        return false;
+    bool anybody = strcmp(allowed, "*") == 0;
+    if (!anybody)
+        exchange_header(exchange, "Vary", "Origin");
+    if (!anybody && !is_listed(allowed, origin))
+        return false;
+    exchange_header(exchange, "Access-Control-Allow-Origin", anybody ? "*" : origin);
+    exchange_header(exchange, "Access-Control-Expose-Headers", "*");
+    return answer_preflight(exchange);
+}

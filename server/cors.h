@@ -1,0 +1,14 @@
+/* Cross-origin requests of browsers, for whom --cors-origin allows them. */
+#ifndef SERVER_CORS_H
+#define SERVER_CORS_H
+
+#include <stdbool.h>
+
+struct exchange;
+
+/* Adds what a browser wants to see before it shows an answer to a page of the request's Origin.
+ * `allowed`: "*", or origins with commas between; NULL: nobody. Whether it was a preflight, which
+ * is answered now. */
+bool cors_apply(const char *allowed, struct exchange *exchange);
+
+#endif
