@@ -2,6 +2,7 @@
 #ifndef PROTO_TEXT_TEMPLATE_NODE_H
 #define PROTO_TEXT_TEMPLATE_NODE_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -86,6 +87,7 @@ struct chat_template {
     char *source; /* owned; newlines are \n */
     struct arena arena;
     struct template_node *body;
+    json_t *specials; /* owned; NULL: none */
 };
 
 /* Records "line 3, column 7: <message>". Returns -1. */

@@ -411,6 +411,7 @@ void chat_template_free(struct chat_template *chat_template)
     if (!chat_template)
         return;
     arena_close(&chat_template->arena);
+    json_decref(chat_template->specials);
     free(chat_template->source);
     free(chat_template);
 }

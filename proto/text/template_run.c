@@ -246,6 +246,8 @@ int chat_template_render(const struct chat_template *chat_template, const json_t
     scope_enter(&run, NULL);
     run.root = run.scope;
     if (run.root)
+        set_variables(&run, chat_template->specials);
+    if (run.root)
         set_variables(&run, variables);
     if (!run.failed)
         run_statements(&run, chat_template->body);

@@ -1,13 +1,12 @@
 /* The file, its parts in an order in which each finds what it needs. */
 #include "proto/text/tokenizer_json.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "core/memory.h"
 #include "core/parse_json.h"
+#include "proto/text/file.h"
 
 /* Published files have up to 35 MB; jansson takes some ten times that, and gives it back. */
 enum { TOKENIZER_MAX_FILE_BYTES = 128 << 20 };
@@ -56,33 +55,10 @@ struct tokenizer *tokenizer_new(const char *json, size_t length, struct error *e
     return NULL;
 }
 
-/* The whole file; NULL with an error. Caller frees. */
-static char *read_file(const char *path, size_t *length, struct error *err)
-{
-    FILE *file = fopen(path, "rb");
-    struct stat status;
-    char *bytes = NULL;
-    if (!file || fstat(fileno(file), &status) != 0)
-        error_set(err, ERROR_INVALID, "cannot open the file: %m");
-    else if (!S_ISREG(status.st_mode) || status.st_size > TOKENIZER_MAX_FILE_BYTES)
-        error_set(err, ERROR_TOO_LARGE, "expected a file of at most %d bytes",
-                  TOKENIZER_MAX_FILE_BYTES);
-    else if (!(bytes = malloc((size_t)status.st_size + 1)))
-        error_set(err, ERROR_UNAVAILABLE, "no memory to read the file");
-    else if ((*length = fread(bytes, 1, (size_t)status.st_size, file)) != (size_t)status.st_size) {
-        error_set(err, ERROR_INVALID, "cannot read the whole file");
-        free(bytes);
-        bytes = NULL;
-    }
-    if (file)
-        fclose(file);
-    return bytes;
-}
-
 struct tokenizer *tokenizer_load(const char *path, struct error *err)
 {
     size_t length;
-    char *json = read_file(path, &length, err);
+    char *json = file_read(path, TOKENIZER_MAX_FILE_BYTES, &length, err);
     struct tokenizer *tokenizer = json ? tokenizer_new(json, length, err) : NULL;
     free(json);
     if (!tokenizer)

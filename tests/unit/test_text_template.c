@@ -183,10 +183,75 @@ START_TEST(bounds_its_nesting)
 }
 END_TEST
 
+/* ---- a model's directory ---- */
+
+static void write_file(const char *directory, const char *name, const char *text)
+{
+    char path[512];
+    snprintf(path, sizeof path, "%s/%s", directory, name);
+    FILE *file = fopen(path, "w");
+    ck_assert_ptr_nonnull(file);
+    fputs(text, file);
+    ck_assert_int_eq(fclose(file), 0);
+}
+
+static void expect_loaded(const char *directory, const char *expected)
+{
+    struct error err = ERROR_INIT;
+    struct buffer text;
+    buffer_init(&text, 1 << 16);
+    json_t *variables = json_pack("{s:s}", "x", "X");
+    struct chat_template *loaded = chat_template_load(directory, &err);
+    ck_assert_msg(loaded != NULL, "%s", err.text);
+    ck_assert_int_eq(chat_template_render(loaded, variables, 0, &text, &err), 0);
+    ck_assert_msg(text.length == strlen(expected) && memcmp(text.data, expected, text.length) == 0,
+                  "'%.*s', expected '%s'", (int)text.length, text.data, expected);
+    chat_template_free(loaded);
+    json_decref(variables);
+    buffer_close(&text);
+}
+
+static void expect_not_loaded(const char *directory, enum error_code code, const char *message)
+{
+    struct error err = ERROR_INIT;
+    ck_assert_ptr_null(chat_template_load(directory, &err));
+    ck_assert_msg(strstr(err.text, message) != NULL, "'%s' is not in: %s", message, err.text);
+    ck_assert_int_eq(err.code, code);
+}
+
+START_TEST(loads_what_a_model_has)
+{
+    char directory[] = "/tmp/moed-template-XXXXXX";
+    ck_assert_ptr_nonnull(mkdtemp(directory));
+    expect_not_loaded(directory, ERROR_NOT_FOUND, "tokenizer_config.json: cannot open the file");
+    write_file(directory, "tokenizer_config.json", "{\"bos_token\": \"<s>\"}");
+    expect_not_loaded(directory, ERROR_NOT_FOUND, "there is no chat_template");
+    write_file(directory, "tokenizer_config.json", "{\"bos_token\": 1,}");
+    expect_not_loaded(directory, ERROR_INVALID, "tokenizer_config.json: line 1, column 17");
+    write_file(directory, "tokenizer_config.json", "{\"chat_template\": \"{{ x | y }}\"}");
+    expect_not_loaded(directory, ERROR_UNSUPPORTED, "chat_template: line 1, column 8: the filter");
+    write_file(directory, "tokenizer_config.json",
+               "{\"bos_token\": {\"content\": \"<s>\"}, \"eos_token\": \"</s>\","
+               "\"chat_template\": \"{{ bos_token }}{{ x }}{{ eos_token }}\"}");
+    expect_loaded(directory, "<s>X</s>");
+    write_file(directory, "tokenizer_config.json",
+               "{\"chat_template\": [{\"name\": \"tool_use\", \"template\": \"no\"},"
+               "{\"name\": \"default\", \"template\": \"several {{ x }}\"}]}");
+    expect_loaded(directory, "several X");
+    write_file(directory, "chat_template.jinja", "file {{ x }}\n");
+    expect_loaded(directory, "file X");
+    write_file(directory, "chat_template.jinja", "{{ x");
+    expect_not_loaded(directory, ERROR_INVALID, "chat_template.jinja: line 1, column 5");
+    char command[64];
+    snprintf(command, sizeof command, "rm -r %s", directory);
+    ck_assert_int_eq(system(command), 0);
+}
+END_TEST
+
 int main(void)
 {
     const TTest *const tests[] = {agrees_with_jinja2, says_where_it_failed, bounds_what_it_takes,
-                                  bounds_its_nesting};
+                                  bounds_its_nesting, loads_what_a_model_has};
     Suite *suite = suite_create("text_template");
     TCase *tcase = tcase_create("text_template");
     tcase_set_timeout(tcase, TEST_SECONDS);

@@ -1,0 +1,29 @@
+/* Read at once: what it says about its size must hold until the end. */
+#include "proto/text/file.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+char *file_read(const char *path, size_t most, size_t *length, struct error *err)
+{
+    FILE *file = fopen(path, "rb");
+    struct stat status;
+    char *bytes = NULL;
+    if (!file || fstat(fileno(file), &status) != 0)
+        error_set(err, errno == ENOENT ? ERROR_NOT_FOUND : ERROR_INVALID,
+                  "cannot open the file: %m");
+    else if (!S_ISREG(status.st_mode) || (size_t)status.st_size > most)
+        error_set(err, ERROR_TOO_LARGE, "expected a file of at most %zu bytes", most);
+    else if (!(bytes = malloc((size_t)status.st_size + 1)))
+        error_set(err, ERROR_UNAVAILABLE, "no memory to read the file");
+    else if ((*length = fread(bytes, 1, (size_t)status.st_size, file)) != (size_t)status.st_size) {
+        error_set(err, ERROR_INVALID, "cannot read the whole file");
+        free(bytes);
+        bytes = NULL;
+    }
+    if (file)
+        fclose(file);
+    return bytes;
+}
