@@ -7,6 +7,7 @@
 #include "core/memory.h"
 #include "proto/json.h"
 #include "proto/routing_figures.h"
+#include "proto/routing_include.h"
 
 bool routing_is_dense(const struct routing_layer *layer)
 {
@@ -146,18 +147,20 @@ static void append_drifts(const struct routing_layer *layer, struct buffer *body
     free(shares);
 }
 
-static void append_layer(const struct routing_layer *layer, uint64_t now, struct buffer *body)
+static void append_layer(const struct routing_document *document, const struct routing_layer *layer,
+                         struct buffer *body)
 {
     const struct routing_figures figures = routing_figures_of(layer->counts);
     buffer_text(body, "{\"name\":");
     json_append_string(body, layer->name);
     buffer_format(body, ",\"rows\":%" PRIu64 ",\"top_k\":%zu", layer->counts->items, layer->top_k);
-    append_experts(layer, now, body);
+    append_experts(layer, document->now, body);
     append_figures(&figures, body);
     append_dying(layer, body);
     append_drifts(layer, body);
     if (layer->limited)
         buffer_format(body, ",\"dropped\":%" PRIu64, routing_dropped(layer->counts));
+    routing_include_append(document, layer, body);
     buffer_text(body, "}");
 }
 
@@ -178,7 +181,7 @@ void routing_write(const struct routing_document *document, struct buffer *body)
     buffer_text(body, "],\"layers\":[");
     for (size_t i = 0; i < document->layer_count; i++) {
         buffer_text(body, i > 0 ? "," : "");
-        append_layer(&document->layers[i], document->now, body);
+        append_layer(document, &document->layers[i], body);
     }
     buffer_text(body, "]}");
 }

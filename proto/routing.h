@@ -8,6 +8,7 @@
 
 #include "core/gate_counts.h"
 #include "proto/buffer.h"
+#include "proto/routing_detail.h"
 #include "proto/routing_drift.h"
 #include "proto/routing_quality.h"
 
@@ -18,6 +19,8 @@ struct routing_layer {
     const int32_t *expert_index; /* [experts] their indices in the layer; NULL: 0, 1, 2, ... */
     bool limited;                /* experts have a capacity: selections may be dropped */
     const struct moed_gate_counts *counts; /* in the window */
+    const struct routing_detail *detail;   /* since the load; NULL unless something is included */
+    const char *const *class_labels;       /* [detail->classes]; NULL: they have no names */
     const struct routing_quality *quality; /* [experts] in the window; NULL: no labels */
     /* In the last five minutes, and in the rest of the hour; they tell which experts are dying. */
     const struct moed_gate_counts *recent, *earlier;
@@ -34,6 +37,7 @@ struct routing_document {
     size_t tag_count;
     const struct routing_layer *layers; /* [layer_count] */
     size_t layer_count;
+    unsigned include; /* routing_include_read() */
 };
 
 /* Whether every expert serves every item. */

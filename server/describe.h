@@ -10,7 +10,7 @@ api_handler describe_server, describe_alive, describe_live, describe_ready, desc
 
 /* Of target->model: */
 api_handler describe_model, describe_model_ready, describe_config, describe_routing,
-    describe_v1_model;
+    describe_routing_reset, describe_v1_model;
 
 /* For their answers: an empty body, and its end. */
 void describe_new(struct buffer *body);

@@ -3,17 +3,18 @@
 #include <string.h>
 
 #include "core/memory.h"
-#include "proto/routing.h"
+#include "proto/routing_include.h"
 #include "server/describe.h"
 
 /* Names of layers are at most two names and a dot. */
-enum { WINDOW_BYTES = 16, LAYER_BYTES = 256 };
+enum { WINDOW_BYTES = 16, LAYER_BYTES = 256, INCLUDE_BYTES = 256 };
 
 /* What the query asks for. */
 struct query {
     enum window window;
     int tag;
     size_t first, end; /* of the gates */
+    unsigned include;
 };
 
 static int read_window(const struct exchange *exchange, struct query *query, struct error *err)
@@ -61,12 +62,23 @@ static int read_tag(const struct exchange *exchange, struct model_stats *stats, 
                           : 0;
 }
 
+static int read_include(const struct exchange *exchange, struct query *query, struct error *err)
+{
+    char text[INCLUDE_BYTES] = "";
+    if (exchange_query(exchange, "include", text, sizeof text, err) < 0)
+        return -1;
+    return routing_include_read(text, &query->include, err);
+}
+
 static struct routing_layer layer_of(const struct model *model, const struct stats_window *counted,
                                      size_t index)
 {
     const struct moed_gate_info *gate = &model->info->gates[index];
+    const struct moed_tensor_info *output =
+        model->class_output < 0 ? NULL : &model->info->outputs[model->class_output];
     return (struct routing_layer){
         .name = gate->name,
+        .class_labels = output && output->label_count > 0 ? output->labels : NULL,
         .top_k = gate->top_k,
         .expert_index = gate->expert_index,
         .limited = gate->limited,
@@ -76,6 +88,27 @@ static struct routing_layer layer_of(const struct model *model, const struct sta
         .earlier = counted->earlier->gates[index],
         .before = counted->before->gates[index],
         .reference = model->references[index]};
+}
+
+/* The details of the layers that are asked for; NULL when none are included. */
+static struct routing_detail *details_of(const struct model *model, const struct query *query)
+{
+    if (!query->include)
+        return NULL;
+    struct routing_detail *details = xcalloc(model->info->gate_count, sizeof *details);
+    for (size_t i = query->first; i < query->end; i++) {
+        const struct moed_gate_info *gate = &model->info->gates[i];
+        routing_detail_init(&details[i], gate->experts, gate->top_k, model_classes(model));
+        model_stats_detail(model->stats, i, &details[i]);
+    }
+    return details;
+}
+
+static void free_details(struct routing_detail *details, const struct query *query)
+{
+    for (size_t i = query->first; details && i < query->end; i++)
+        routing_detail_close(&details[i]);
+    free(details);
 }
 
 /* The tags that were seen. Returns how many. */
@@ -97,8 +130,11 @@ static void write_document(const struct model *model, const struct query *query,
     const char **tags = xcalloc(tags_end(&model->stats->tags), sizeof *tags);
     struct stats_window counted;
     stats_window_init(&counted, model->stats, query->window, query->tag, uv_hrtime());
-    for (size_t i = query->first; i < query->end; i++)
+    struct routing_detail *details = details_of(model, query);
+    for (size_t i = query->first; i < query->end; i++) {
         layers[i] = layer_of(model, &counted, i);
+        layers[i].detail = details ? &details[i] : NULL;
+    }
     const struct routing_document document = {.model = model->name,
                                               .version = model->version,
                                               .window = window_name(query->window),
@@ -108,9 +144,11 @@ static void write_document(const struct model *model, const struct query *query,
                                               .tags = tags,
                                               .tag_count = list_tags(model->stats, tags),
                                               .layers = layers + query->first,
-                                              .layer_count = query->end - query->first};
+                                              .layer_count = query->end - query->first,
+                                              .include = query->include};
     routing_write(&document, body);
     stats_window_close(&counted);
+    free_details(details, query);
     free(layers);
     free(tags);
 }
@@ -121,7 +159,7 @@ void describe_routing(const struct api *api, struct exchange *exchange, const st
     struct query query = {.window = WINDOW_ALL};
     struct buffer body;
     (void)api;
-    if (read_window(exchange, &query, &err) != 0 ||
+    if (read_window(exchange, &query, &err) != 0 || read_include(exchange, &query, &err) != 0 ||
         read_tag(exchange, target->model->stats, &query, &err) != 0 ||
         read_layer(exchange, target->model->info, &query, &err) != 0) {
         exchange_reply_error(exchange, &err);
@@ -129,5 +167,16 @@ void describe_routing(const struct api *api, struct exchange *exchange, const st
     }
     describe_new(&body);
     write_document(target->model, &query, &body);
+    describe_reply(exchange, 200, NULL, &body);
+}
+
+void describe_routing_reset(const struct api *api, struct exchange *exchange,
+                            const struct target *target)
+{
+    struct buffer body;
+    (void)api;
+    model_stats_reset(target->model->stats, uv_hrtime());
+    describe_new(&body);
+    buffer_text(&body, "{\"reset\":true}");
     describe_reply(exchange, 200, NULL, &body);
 }

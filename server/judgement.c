@@ -11,7 +11,7 @@ void judge_job(const struct job *job, size_t loop)
         return;
     const struct answered_rows rows = {
         .rows = job->request.rows,
-        .classes = model->info->outputs[model->class_output].elements,
+        .classes = model_classes(model),
         .scores = job->outputs[model->class_output],
         .items_per_row = model->items_per_row,
         .first = (const int32_t *const *)job->first,

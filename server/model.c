@@ -82,6 +82,11 @@ static void fill_references(struct model *model)
         model->references[i] = reference_of(&model->info->gates[i]);
 }
 
+size_t model_classes(const struct model *model)
+{
+    return model->class_output < 0 ? 0 : model->info->outputs[model->class_output].elements;
+}
+
 /* ---- loading ---- */
 
 static void *zeros(const struct moed_tensor_info *info, size_t rows, bool *failed)
@@ -188,9 +193,10 @@ struct model *model_load(const char *directory, const char *name, const char *ve
     model->limits = serving->limits;
     model->engine = engine;
     model->info = moed_model_info(engine);
-    model->stats = model_stats_new(model->info, options->loops, options->max_tags, uv_hrtime());
     fill_signature(model);
     fill_references(model);
+    model->stats = model_stats_new(model->info, model_classes(model), options->loops,
+                                   options->max_tags, uv_hrtime());
     if (warm_up(model, options, serving->warm_up_rows, err) == 0 && !moed_model_is_damaged(engine))
         return model;
     error_set(err, ERROR_INVALID, "its weights were truncated while they were read");
@@ -201,7 +207,7 @@ struct model *model_load(const char *directory, const char *name, const char *ve
 
 void model_adopt_stats(struct model *model, const struct model *other)
 {
-    if (!model_stats_fit(other->stats, model->info))
+    if (!model_stats_fit(other->stats, model->info, model_classes(model)))
         return;
     model_stats_release(model->stats);
     model->stats = model_stats_hold(other->stats);

@@ -50,6 +50,9 @@ MUST_CHECK struct model *model_load(const char *directory, const char *name, con
  */
 void model_adopt_stats(struct model *model, const struct model *other);
 
+/* Of the output that labels are about; 0: there is none. */
+size_t model_classes(const struct model *model);
+
 /* Another holder; returns `model`. Any thread that holds it, or a catalog that does, may. */
 struct model *model_hold(struct model *model);
 

@@ -137,7 +137,13 @@ static void count_batch(const struct once *once, const struct batch *batch, uint
     const struct moed_routing *routing[gates + 1]; /* no array of 0 */
     for (size_t i = 0; i < gates; i++)
         routing[i] = moed_routing(once->scratch, i);
-    const struct tally_batch decided = {batch->rows, routing, uv_hrtime()};
+    const struct model *model = once->model;
+    const struct tally_batch decided = {
+        .rows = batch->rows,
+        .routing = routing,
+        .now = uv_hrtime(),
+        .scores = model->class_output < 0 ? NULL : batch->outputs[model->class_output],
+        .classes = model_classes(model)};
     stats_add_batch(once->stats, batch->rows, (double)compute_ns / 1e9);
     for (size_t i = 0, first = 0, end; i < batch->segment_count; first = end) {
         const struct job *job = batch->segments[i].job;

@@ -74,8 +74,19 @@ void stats_init(struct stats *stats, const struct moed_model_info *info, size_t 
     histogram_init(&stats->batch_rows, ROWS, LENGTH(ROWS));
 }
 
+void stats_need_details(struct stats *stats, const struct moed_model_info *info, size_t classes)
+{
+    stats->details = xcalloc(info->gate_count, sizeof *stats->details);
+    for (size_t i = 0; i < info->gate_count; i++)
+        routing_detail_init(&stats->details[i], info->gates[i].experts, info->gates[i].top_k,
+                            classes);
+}
+
 void stats_close(struct stats *stats)
 {
+    for (size_t i = 0; stats->details && i < stats->routing[TAG_NONE]->gate_count; i++)
+        routing_detail_close(&stats->details[i]);
+    free(stats->details);
     for (size_t tag = 0; tag < stats->tag_count; tag++)
         tally_free(stats->routing[tag]);
     free(stats->routing);
@@ -119,6 +130,32 @@ void stats_add_batch(struct stats *stats, size_t rows, double seconds)
     uv_mutex_unlock(&stats->mutex);
 }
 
+/* The class answered for a row is looked for once, however many gates there are. */
+static void count_classes(struct stats *stats, const struct tally_batch *batch, size_t row)
+{
+    const size_t class = routing_predicted(batch->scores + row * batch->classes, batch->classes);
+    for (size_t i = 0; i < stats->routing[TAG_NONE]->gate_count; i++) {
+        const struct moed_routing *routing = batch->routing[i];
+        const size_t items = routing->items / batch->rows;
+        for (size_t item = row * items; item < (row + 1) * items; item++)
+            routing_detail_predict(&stats->details[i],
+                                   (size_t)routing->choice[item * routing->top_k], class);
+    }
+}
+
+static void count_details(struct stats *stats, const struct tally_batch *batch, size_t first,
+                          size_t end)
+{
+    for (size_t i = 0; i < stats->routing[TAG_NONE]->gate_count; i++) {
+        const struct moed_routing *routing = batch->routing[i];
+        const size_t items = routing->items / batch->rows;
+        routing_detail_count(&stats->details[i], routing->choice + first * items * routing->top_k,
+                             (end - first) * items);
+    }
+    for (size_t row = first; batch->scores && row < end; row++)
+        count_classes(stats, batch, row);
+}
+
 void stats_count(struct stats *stats, size_t tag, const struct tally_batch *batch, size_t first,
                  size_t end)
 {
@@ -126,7 +163,21 @@ void stats_count(struct stats *stats, size_t tag, const struct tally_batch *batc
     if (!stats->routing[tag])
         stats->routing[tag] = tally_empty(stats->routing[TAG_NONE]);
     tally_count(stats->routing[tag], batch, first, end);
+    if (stats->details)
+        count_details(stats, batch, first, end);
     uv_mutex_unlock(&stats->mutex);
+}
+
+static void label_details(struct stats *stats, const struct answered_rows *rows,
+                          const int32_t *labels)
+{
+    for (size_t i = 0; i < stats->routing[TAG_NONE]->gate_count; i++)
+        for (size_t item = 0; item < rows->rows * rows->items_per_row[i]; item++) {
+            const int32_t label = labels[item / rows->items_per_row[i]];
+            if (label >= 0)
+                routing_detail_label(&stats->details[i], (size_t)rows->first[i][item],
+                                     (size_t)label);
+        }
 }
 
 void stats_judge(struct stats *stats, size_t tag, const struct answered_rows *rows,
@@ -136,6 +187,8 @@ void stats_judge(struct stats *stats, size_t tag, const struct answered_rows *ro
     if (!stats->routing[tag])
         stats->routing[tag] = tally_empty(stats->routing[TAG_NONE]);
     tally_judge(stats->routing[tag], rows, labels);
+    if (stats->details)
+        label_details(stats, rows, labels);
     uv_mutex_unlock(&stats->mutex);
 }
 
@@ -159,8 +212,8 @@ void stats_add(struct stats *total, struct stats *stats)
 
 /* ---- all shards of a model ---- */
 
-struct model_stats *model_stats_new(const struct moed_model_info *info, size_t loops,
-                                    size_t max_tags, uint64_t now)
+struct model_stats *model_stats_new(const struct moed_model_info *info, size_t classes,
+                                    size_t loops, size_t max_tags, uint64_t now)
 {
     struct model_stats *stats = xcalloc(1, sizeof *stats + loops * sizeof *stats->loop);
     atomic_init(&stats->holders, 1);
@@ -173,8 +226,10 @@ struct model_stats *model_stats_new(const struct moed_model_info *info, size_t l
     for (size_t tag = 0; tag < tags; tag++)
         history_init(&stats->histories[tag], NULL, now);
     stats->loops = loops;
-    for (size_t i = 0; i < loops; i++)
+    for (size_t i = 0; i < loops; i++) {
         stats_init(&stats->loop[i], info, tags);
+        stats_need_details(&stats->loop[i], info, classes);
+    }
     return stats;
 }
 
@@ -199,9 +254,15 @@ void model_stats_release(struct model_stats *stats)
     free(stats);
 }
 
-bool model_stats_fit(const struct model_stats *stats, const struct moed_model_info *info)
+bool model_stats_fit(const struct model_stats *stats, const struct moed_model_info *info,
+                     size_t classes)
 {
-    return tally_fits(stats->loop[0].routing[TAG_NONE], info);
+    const struct stats *shard = &stats->loop[0];
+    bool fits = tally_fits(shard->routing[TAG_NONE], info);
+    for (size_t i = 0; fits && i < info->gate_count; i++)
+        fits =
+            shard->details[i].top_k == info->gates[i].top_k && shard->details[i].classes == classes;
+    return fits;
 }
 
 void stats_snapshot(struct model_stats *stats, const struct moed_model_info *info,
@@ -225,6 +286,15 @@ uint64_t model_stats_rows(struct model_stats *stats, size_t tag)
 }
 
 /* ---- windows ---- */
+
+void model_stats_detail(struct model_stats *stats, size_t gate, struct routing_detail *total)
+{
+    for (size_t i = 0; i < stats->loops; i++) {
+        uv_mutex_lock(&stats->loop[i].mutex);
+        routing_detail_add(total, &stats->loop[i].details[gate]);
+        uv_mutex_unlock(&stats->loop[i].mutex);
+    }
+}
 
 /* A tag's routing of all shards; the caller frees it. NULL: none yet. */
 static struct tally *totals_of(struct model_stats *stats, size_t tag)
@@ -304,4 +374,26 @@ void stats_window_close(struct stats_window *of)
     tally_free(of->before);
     tally_free(of->recent);
     tally_free(of->earlier);
+}
+
+static void reset_details(struct stats *shard)
+{
+    uv_mutex_lock(&shard->mutex);
+    for (size_t i = 0; i < shard->routing[TAG_NONE]->gate_count; i++)
+        routing_detail_reset(&shard->details[i]);
+    uv_mutex_unlock(&shard->mutex);
+}
+
+void model_stats_reset(struct model_stats *stats, uint64_t now)
+{
+    uv_mutex_lock(&stats->mutex);
+    for (size_t tag = 0; tag < tags_end(&stats->tags); tag++) {
+        struct tally *totals = totals_of(stats, tag);
+        history_close(&stats->histories[tag]);
+        history_init(&stats->histories[tag], totals, now);
+        tally_free(totals);
+    }
+    for (size_t i = 0; i < stats->loops; i++)
+        reset_details(&stats->loop[i]);
+    uv_mutex_unlock(&stats->mutex);
 }

@@ -12,6 +12,7 @@
 #include "core/moed.h"
 #include "proto/oip_statistics.h"
 #include "proto/prometheus.h"
+#include "proto/routing_detail.h"
 #include "server/feedback.h"
 #include "server/history.h"
 #include "server/tags.h"
@@ -62,6 +63,7 @@ struct stats {
     uint64_t rows;
     struct oip_statistics times; /* server/request_times.h */
     uint64_t rejected[REJECT_COUNT];
+    struct routing_detail *details; /* [gate_count]; owned; NULL in a sum */
     size_t tag_count;
     struct tally **routing; /* [tag_count] by tag; owned; NULL, but for the first: no rows yet */
 };
@@ -69,6 +71,9 @@ struct stats {
 /* tag_count 1: all tags in one, as in a sum. */
 void stats_init(struct stats *stats, const struct moed_model_info *info, size_t tag_count);
 void stats_close(struct stats *stats);
+
+/* From now on it counts details. classes: of the output that labels are about; 0: none. */
+void stats_need_details(struct stats *stats, const struct moed_model_info *info, size_t classes);
 
 void stats_add_request(struct stats *stats, const char *protocol, int status, double seconds);
 void stats_add_rejection(struct stats *stats, enum reject_reason reason);
@@ -101,17 +106,25 @@ struct model_stats {
 };
 
 /* Times are uv_hrtime() or a test's own. */
-struct model_stats *model_stats_new(const struct moed_model_info *info, size_t loops,
-                                    size_t max_tags, uint64_t now);
+struct model_stats *model_stats_new(const struct moed_model_info *info, size_t classes,
+                                    size_t loops, size_t max_tags, uint64_t now);
 struct model_stats *model_stats_hold(struct model_stats *stats);
 void model_stats_release(struct model_stats *stats);
 
 /* Whether they count what this model has: as many gates, of as many experts. */
-bool model_stats_fit(const struct model_stats *stats, const struct moed_model_info *info);
+bool model_stats_fit(const struct model_stats *stats, const struct moed_model_info *info,
+                     size_t classes);
 
 /* The sum of the shards; the caller closes `total`. */
 void stats_snapshot(struct model_stats *stats, const struct moed_model_info *info,
                     struct stats *total);
+
+/* Adds the details of a gate, of all loops, to `total`. */
+void model_stats_detail(struct model_stats *stats, size_t gate, struct routing_detail *total);
+
+/* From now on windows and details begin here. Counters for rate() are not touched: they never fall.
+ */
+void model_stats_reset(struct model_stats *stats, uint64_t now);
 
 /* Moves the windows on; every HISTORY_TICK_MS or so. Any thread. */
 void model_stats_tick(struct model_stats *stats, uint64_t now);

@@ -27,7 +27,9 @@ void tally_free(struct tally *tally);
 struct tally_batch {
     size_t rows;
     const struct moed_routing *const *routing;
-    uint64_t now; /* uv_hrtime() */
+    uint64_t now;        /* uv_hrtime() */
+    const float *scores; /* [rows, classes] of the output of classes; NULL: none */
+    size_t classes;
 };
 void tally_count(struct tally *tally, const struct tally_batch *batch, size_t first, size_t end);
 

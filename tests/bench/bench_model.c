@@ -62,8 +62,12 @@ static void add_statistics(struct run *run)
     for (size_t i = 0; i < run->info->gate_count; i++)
         routing[i] = moed_routing(run->counted, i);
     stats_add_batch(&run->stats, run->rows, 0);
-    stats_count(&run->stats, TAG_NONE, &(struct tally_batch){run->rows, routing, uv_hrtime()}, 0,
-                run->rows);
+    const struct tally_batch batch = {.rows = run->rows,
+                                      .routing = routing,
+                                      .now = uv_hrtime(),
+                                      .scores = run->y,
+                                      .classes = run->out <= 1000 ? run->out : 0};
+    stats_count(&run->stats, TAG_NONE, &batch, 0, run->rows);
 }
 
 static void forward(void *context)
@@ -196,6 +200,7 @@ int main(int argc, char *argv[])
     run.counted = new_scratch(model, run.total, true);
     run.uncounted = new_scratch(model, run.total, false);
     stats_init(&run.stats, info, 1);
+    stats_need_details(&run.stats, info, run.out <= 1000 ? run.out : 0);
     write_outputs(&run, argv[3]);
     struct safetensors *weights = safetensors_open(argv[1], false, &err);
     size_t stride, padding;

@@ -177,6 +177,75 @@ class DriftTest(RoutingCase):
         self.assertEqual(page.series("moed_layer_drift_psi"), [])
 
 
+def mi_bits(counts):
+    p = np.array(counts) / np.sum(counts)
+    return entropy(p.sum(axis=0)) + entropy(p.sum(axis=1)) - entropy(p.ravel())
+
+
+class IncludeTest(RoutingCase):
+    everything = "ranks,pairs,classes,margins,entropies,coverage,batches,drift"
+
+    def test_by_numpy(self):
+        rows = np.random.default_rng(6).normal(size=(90, 6)).astype(np.float32)
+        truth = np.random.default_rng(7).integers(0, 3, 90)
+        answer = self.client.predict("two-layers", rows.tolist(), routing=True, labels=truth.tolist()).json
+        predicted = np.argmax(np.array(answer["predictions"], np.float32), axis=1)
+        _, *references = TwoLayers().forward(rows)
+        document = self.get(f"/v2/models/two-layers/routing?include={self.everything}")
+        for layer, reference, n in zip(document["layers"], references, (4, 5)):
+            chosen = np.array(answer["routing"][layer["name"]]["experts"])
+            with self.subTest(layer["name"]):
+                self.check_choices(layer, chosen, n)
+                self.check_classes(layer["classes"], chosen[:, 0], predicted, n)
+                self.check_classes(layer["classes"]["truth"], chosen[:, 0], truth, n)
+                self.assertEqual(layer["classes"]["labels"], TwoLayers.labels)
+                self.check_histograms(layer, reference[3], n)
+
+    def check_choices(self, layer, chosen, n):
+        k = chosen.shape[1]
+        self.assertEqual(layer["ranks"], [[int((chosen[:, rank] == i).sum()) for rank in range(k)] for i in range(n)])
+        used = [(chosen == i).any(axis=1) for i in range(n)]
+        pairs = [[i, j, int((used[i] & used[j]).sum())] for i in range(n) for j in range(i + 1, n)]
+        self.assertEqual(layer["pairs"], [pair for pair in pairs if pair[2]] if k > 1 else None)
+        shares = np.sort([expert["share"] for expert in layer["experts"]])[::-1].cumsum()
+        self.assertEqual([point["experts"] for point in layer["coverage"]], list(range(1, n + 1)))
+        np.testing.assert_allclose([point["share"] for point in layer["coverage"]], shares, atol=1e-9)
+        batches = layer["batches"]
+        self.assertAlmostEqual(batches["count"] * batches["mean_rows"], 90, delta=1e-9)
+        self.assertLessEqual(batches["mean_experts"], n)
+
+    def check_classes(self, table, first, classes, n):
+        counts = [[int(((first == i) & (classes == c)).sum()) for c in range(3)] for i in range(n)]
+        self.assertEqual(table["counts"], counts)
+        self.assertAlmostEqual(table["mi_bits"], mi_bits(counts), delta=1e-9)
+
+    def check_histograms(self, layer, p, n):
+        first, second = np.sort(p, axis=1)[:, [-1, -2]].T
+        bits = -(p * np.log2(p)).sum(axis=1)
+        for name, values, most in (("margins", first - second, 1), ("entropies", bits, math.log2(n))):
+            np.testing.assert_allclose(layer[name]["bounds"], np.linspace(0, most, 21), atol=1e-9)
+            self.assertEqual(layer[name]["counts"], np.histogram(values, 20, (0, most))[0].tolist(), name)
+
+    def test_only_what_is_asked_for(self):
+        (layer,) = self.get("/v2/models/tiny/routing?include=ranks")["layers"]
+        self.assertIn("ranks", layer)
+        self.assertNotIn("pairs", layer)
+        self.assertNotIn("ranks", self.get("/v2/models/tiny/routing")["layers"][0])
+
+    def test_reset(self):
+        self.client.predict("tiny", [[1, 2, 3, 4]])
+        answer = self.client.post("/v2/models/tiny/routing/reset", b"")
+        self.assertEqual((answer.status, answer.json), (200, {"reset": True}))
+        for window in WINDOWS:
+            document = self.get(f"/v2/models/tiny/routing?window={window}&include={self.everything}")
+            self.assertEqual((document["rows"], document["layers"][0]["batches"]["count"]), (0, 0))
+        self.client.predict("tiny", [[1, 2, 3, 4]] * 2)
+        self.assertEqual(self.get("/v2/models/tiny/routing")["rows"], 2)
+        page = Metrics(self.client.get("/metrics").body.decode())
+        self.assertEqual(page.value("moed_layer_rows_total", model="tiny", version="10", layer="moe"), 3)
+        self.assertEqual(self.client.get("/v2/models/tiny/routing/reset").status, 405)
+
+
 class TagTest(RoutingCase):
     options = {"max_tags": 2}
     row = [[1, 2, 3, 4]]
@@ -258,6 +327,8 @@ class QueryTest(RoutingCase):
                                ("window=", "window is '', expected 1m, 5m, 1h or all"),
                                ("window=" + "1" * 100, "window"),
                                ("window=%zz", "window"),
+                               ("include=ranks,rank", "include has 'rank', expected ranks, pairs, "),
+                               ("include=,", "include has ','"),
                                ("tag=nobody", "tag is 'nobody', and no request with it was counted"),
                                ("layer=third", "layer is 'third', and no gate of the model is called so")):
             answer = self.client.get(f"/v2/models/two-layers/routing?{query}")

@@ -350,7 +350,8 @@ START_TEST(routing_is_shown_per_layer_and_expert)
                                          .margin = FLOATS(0, 0)};
     const struct moed_routing none = {.experts = 4, .top_k = 2};
     const struct moed_routing *const routed[] = {&none, &routing};
-    stats_count(stats_of(0), TAG_NONE, &(struct tally_batch){2, routed, 1}, 0, 2);
+    stats_count(stats_of(0), TAG_NONE,
+                &(struct tally_batch){.rows = 2, .routing = routed, .now = 1}, 0, 2);
     struct page *page = read_page();
 #define LAYER "{model=\"once\",version=\"1\",layer=\"m2\""
     expect_value(page, "moed_layer_usage_entropy_bits" LAYER ",window=\"1m\"}", 1);

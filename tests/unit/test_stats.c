@@ -67,7 +67,7 @@ START_TEST(routing_adds_up)
                                      .margin = FLOATS(0.5f, 0)};
     const struct moed_routing none = {.experts = 2, .top_k = 1};
     const struct moed_routing *const batch[] = {&none, &one};
-    const struct tally_batch counted = {2, batch, 1};
+    const struct tally_batch counted = {.rows = 2, .routing = batch, .now = 1};
     stats_add_batch(&stats, 2, 0.1);
     stats_count(&stats, 0, &counted, 0, 2);
     stats_add_batch(&stats, 2, 0.1);
@@ -187,7 +187,7 @@ static void serve_row(struct stats *shard, size_t tag, int32_t expert, uint64_t 
                                         .choice = chosen,
                                         .weight = FLOATS(0.5f, 0.5f)};
     const struct moed_routing *const routing[] = {&first, &second};
-    stats_count(shard, tag, &(struct tally_batch){1, routing, now}, 0, 1);
+    stats_count(shard, tag, &(struct tally_batch){.rows = 1, .routing = routing, .now = now}, 0, 1);
 }
 
 static uint64_t rows_in(struct model_stats *stats, enum window window, uint64_t now)
@@ -207,7 +207,7 @@ START_TEST(windows_slide)
     enum { SECONDS = 3 * 3600 };
     static bool served[SECONDS];
     const uint64_t lengths[] = {60, 300, 3600};
-    struct model_stats *stats = model_stats_new(&info, 2, 0, 0);
+    struct model_stats *stats = model_stats_new(&info, 0, 2, 0, 0);
     uint32_t state = 3;
     for (uint64_t second = 0; second < SECONDS; second++) {
         if (second % 5 == 0)
@@ -233,7 +233,7 @@ END_TEST
 
 START_TEST(a_window_says_what_it_spans)
 {
-    struct model_stats *stats = model_stats_new(&info, 1, 0, 1000 * SECOND);
+    struct model_stats *stats = model_stats_new(&info, 0, 1, 0, 1000 * SECOND);
     struct stats_window of;
     serve_row(&stats->loop[0], 0, 0, 1001 * SECOND);
     stats_window_init(&of, stats, WINDOW_1M, STATS_ALL_TAGS, 1007 * SECOND);
@@ -263,7 +263,7 @@ END_TEST
 /* Expert 1 of the first gate serves half an hour, then no more. */
 START_TEST(earlier_and_recent_do_not_overlap)
 {
-    struct model_stats *stats = model_stats_new(&info, 1, 0, 0);
+    struct model_stats *stats = model_stats_new(&info, 0, 1, 0, 0);
     struct stats_window of;
     for (uint64_t second = 1; second < 2400; second++) {
         if (second % 5 == 0)
@@ -283,7 +283,7 @@ END_TEST
 
 START_TEST(tags_count_apart)
 {
-    struct model_stats *stats = model_stats_new(&info, 2, 2, 0);
+    struct model_stats *stats = model_stats_new(&info, 0, 2, 2, 0);
     ck_assert_uint_eq(tags_end(&stats->tags), 4);
     ck_assert_int_eq(tags_find(&stats->tags, "a"), -1);
     ck_assert_uint_eq(tags_index(&stats->tags, "a"), TAG_FIRST);
@@ -319,6 +319,35 @@ START_TEST(tags_count_apart)
 }
 END_TEST
 
+/* Windows and details begin anew; what rate() reads goes on. */
+START_TEST(a_reset_lets_counters_be)
+{
+    struct model_stats *stats = model_stats_new(&info, 0, 2, 1, 0);
+    struct stats_window of;
+    struct routing_detail detail;
+    serve_row(&stats->loop[0], TAG_FIRST, 1, SECOND);
+    serve_row(&stats->loop[1], TAG_NONE, 1, SECOND);
+    model_stats_tick(stats, 30 * SECOND);
+    model_stats_reset(stats, 40 * SECOND);
+    for (int window = 0; window <= WINDOW_ALL; window++)
+        ck_assert_uint_eq(rows_in(stats, (enum window)window, 41 * SECOND), 0);
+    serve_row(&stats->loop[0], TAG_FIRST, 0, 45 * SECOND);
+    stats_window_init(&of, stats, WINDOW_ALL, STATS_ALL_TAGS, 50 * SECOND);
+    ck_assert_double_eq(of.seconds, 10);
+    ck_assert_uint_eq(of.tally->rows, 1);
+    ck_assert_uint_eq(of.tally->gates[0]->expert[0].selected, 1);
+    ck_assert_uint_eq(of.tally->gates[0]->expert[1].selected, 0);
+    stats_window_close(&of);
+    routing_detail_init(&detail, 3, 2, 0);
+    model_stats_detail(stats, 1, &detail);
+    ck_assert_uint_eq(detail.batch_items, 1);
+    ck_assert_uint_eq(detail.ranks[2 * 2 + 1], 1);
+    routing_detail_close(&detail);
+    ck_assert_uint_eq(model_stats_rows(stats, TAG_FIRST) + model_stats_rows(stats, TAG_NONE), 3);
+    model_stats_release(stats);
+}
+END_TEST
+
 START_TEST(windows_have_names)
 {
     for (int window = 0; window <= WINDOW_ALL; window++)
@@ -329,6 +358,6 @@ START_TEST(windows_have_names)
 END_TEST
 
 TEST_MAIN("stats", windows_slide, a_window_says_what_it_spans, earlier_and_recent_do_not_overlap,
-          tags_count_apart, windows_have_names, loops_add_up, reasons_have_words,
-          requests_count_by_protocol_and_status, counters_begin_at_zero, routing_adds_up,
-          histograms_reach_from_microseconds_to_timeouts, bounds_ascend)
+          tags_count_apart, a_reset_lets_counters_be, windows_have_names, loops_add_up,
+          reasons_have_words, requests_count_by_protocol_and_status, counters_begin_at_zero,
+          routing_adds_up, histograms_reach_from_microseconds_to_timeouts, bounds_ascend)

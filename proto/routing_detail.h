@@ -1,0 +1,45 @@
+/* What is counted of a gate beyond core/gate_counts.h, since the load only: who is chosen together,
+ * at which rank, for which class, and how many experts a batch keeps busy. Too much to remember for
+ * every step of every window. Integers; details of loops add up. */
+#ifndef PROTO_ROUTING_DETAIL_H
+#define PROTO_ROUTING_DETAIL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Numbers per table, 2 MiB: what would take more is left out. Pairs of 256 experts are 255 KiB. */
+enum { DETAIL_MAX_CELLS = 1 << 18, DETAIL_MAX_PAIRED = 256 };
+
+/* Tables are owned; NULL: left out. */
+struct routing_detail {
+    size_t experts, top_k, classes; /* classes 0: the model has none */
+    uint64_t *ranks;                /* [experts, top_k] items that chose it at that rank */
+    uint64_t *pairs;     /* [experts, experts], i < j: items that chose both. Left out where every
+                            item chooses every expert or one, and for more than 256 experts */
+    uint64_t *predicted; /* [experts, classes] items that ranked it first, by the class answered */
+    uint64_t *truth;     /* the same by the true class, where that came to be known */
+    uint64_t batches;    /* counted at a time */
+    uint64_t batch_items, batch_experts; /* sums over them; experts: distinct ones */
+    uint64_t *seen; /* [experts] the latest batch that chose it; of the counter */
+};
+
+void routing_detail_init(struct routing_detail *detail, size_t experts, size_t top_k,
+                         size_t classes);
+void routing_detail_close(struct routing_detail *detail);
+void routing_detail_reset(struct routing_detail *detail);
+
+/* Counts items' choices: choice [items, top_k], best first. They are one batch. */
+void routing_detail_count(struct routing_detail *detail, const int32_t *choice, size_t items);
+
+/* Counts the class, answered or true, of an item that ranked `expert` first. */
+void routing_detail_predict(struct routing_detail *detail, size_t expert, size_t class);
+void routing_detail_label(struct routing_detail *detail, size_t expert, size_t class);
+
+/* to += from, of the same sizes. */
+void routing_detail_add(struct routing_detail *to, const struct routing_detail *from);
+
+/* Mutual information of row and column of a table of counts, in bits: H(row) + H(column) -
+ * H(both); 0 without counts. */
+double routing_mutual_information(const uint64_t *counts, size_t rows, size_t columns);
+
+#endif

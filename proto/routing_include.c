@@ -1,0 +1,205 @@
+/* One row for each name: a client's word, and who writes that part. */
+#include "proto/routing_include.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/memory.h"
+#include "proto/json.h"
+#include "proto/members.h"
+#include "proto/routing_figures.h"
+
+/* ---- tables ---- */
+
+static void append_counts(struct buffer *body, const uint64_t *counts, size_t count)
+{
+    buffer_text(body, "[");
+    for (size_t i = 0; i < count; i++)
+        buffer_format(body, "%s%" PRIu64, i > 0 ? "," : "", counts[i]);
+    buffer_text(body, "]");
+}
+
+/* [rows][columns]; null when the table is left out. */
+static void append_table(struct buffer *body, const uint64_t *table, size_t rows, size_t columns)
+{
+    if (!table) {
+        buffer_text(body, "null");
+        return;
+    }
+    for (size_t row = 0; row < rows; row++) {
+        buffer_text(body, row > 0 ? "," : "[");
+        append_counts(body, table + row * columns, columns);
+    }
+    buffer_text(body, "]");
+}
+
+/* ---- since the load ---- */
+
+static void append_ranks(const struct routing_layer *layer, struct buffer *body)
+{
+    buffer_text(body, ",\"ranks\":");
+    append_table(body, layer->detail->ranks, layer->detail->experts, layer->detail->top_k);
+}
+
+static void append_pairs(const struct routing_layer *layer, struct buffer *body)
+{
+    const struct routing_detail *detail = layer->detail;
+    const char *separator = "";
+    buffer_text(body, detail->pairs ? ",\"pairs\":[" : ",\"pairs\":null");
+    for (size_t i = 0; detail->pairs && i < detail->experts; i++)
+        for (size_t j = i + 1; j < detail->experts; j++) {
+            const uint64_t rows = detail->pairs[i * detail->experts + j];
+            if (rows == 0)
+                continue;
+            buffer_format(body, "%s[%zu,%zu,%" PRIu64 "]", separator,
+                          routing_expert_index(layer, i), routing_expert_index(layer, j), rows);
+            separator = ",";
+        }
+    buffer_text(body, detail->pairs ? "]" : "");
+}
+
+static void append_class_table(const struct routing_detail *detail, const uint64_t *table,
+                               struct buffer *body)
+{
+    buffer_text(body, "\"counts\":");
+    append_table(body, table, detail->experts, detail->classes);
+    buffer_text(body, ",\"mi_bits\":");
+    json_append_double(
+        body, table ? routing_mutual_information(table, detail->experts, detail->classes) : 0);
+}
+
+static bool has_counts(const uint64_t *table, size_t count)
+{
+    bool has = false;
+    for (size_t i = 0; table && i < count; i++)
+        has |= table[i] > 0;
+    return has;
+}
+
+static void append_classes(const struct routing_layer *layer, struct buffer *body)
+{
+    const struct routing_detail *detail = layer->detail;
+    if (detail->classes == 0) {
+        buffer_text(body, ",\"classes\":null");
+        return;
+    }
+    buffer_text(body, ",\"classes\":{\"labels\":");
+    for (size_t i = 0; layer->class_labels && i < detail->classes; i++) {
+        buffer_text(body, i > 0 ? "," : "[");
+        json_append_string(body, layer->class_labels[i]);
+    }
+    buffer_text(body, layer->class_labels ? "]," : "null,");
+    append_class_table(detail, detail->predicted, body);
+    if (has_counts(detail->truth, detail->experts * detail->classes)) {
+        buffer_text(body, ",\"truth\":{");
+        append_class_table(detail, detail->truth, body);
+        buffer_text(body, "}");
+    }
+    buffer_text(body, "}");
+}
+
+static void append_batches(const struct routing_layer *layer, struct buffer *body)
+{
+    const struct routing_detail *detail = layer->detail;
+    const double batches = detail->batches > 0 ? (double)detail->batches : 1;
+    buffer_format(body, ",\"batches\":{\"count\":%" PRIu64 ",\"mean_rows\":", detail->batches);
+    json_append_double(body, (double)detail->batch_items / batches);
+    buffer_text(body, ",\"mean_experts\":");
+    json_append_double(body, (double)detail->batch_experts / batches);
+    buffer_text(body, "}");
+}
+
+/* ---- in the window ---- */
+
+static void append_histogram(struct buffer *body, const char *name, const uint64_t *counts,
+                             double most)
+{
+    buffer_format(body, ",\"%s\":{\"bounds\":[0", name);
+    for (int i = 1; i <= MOED_HISTOGRAM_PARTS; i++) {
+        buffer_text(body, ",");
+        json_append_double(body, most * i / MOED_HISTOGRAM_PARTS);
+    }
+    buffer_text(body, "],\"counts\":");
+    append_counts(body, counts, MOED_HISTOGRAM_PARTS);
+    buffer_text(body, "}");
+}
+
+static void append_margins(const struct routing_layer *layer, struct buffer *body)
+{
+    append_histogram(body, "margins", layer->counts->margins, 1);
+}
+
+static void append_entropies(const struct routing_layer *layer, struct buffer *body)
+{
+    append_histogram(body, "entropies", layer->counts->entropies,
+                     log2((double)layer->counts->experts));
+}
+
+static int by_size(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? 1 : x > y ? -1 : 0;
+}
+
+static void append_coverage(const struct routing_layer *layer, struct buffer *body)
+{
+    const size_t experts = layer->counts->experts;
+    double *shares = xcalloc(experts, sizeof *shares), sum = 0;
+    (void)routing_sample_of(layer->counts, routing_is_dense(layer), shares);
+    qsort(shares, experts, sizeof *shares, by_size);
+    buffer_text(body, ",\"coverage\":[");
+    for (size_t i = 0; i < experts; i++) {
+        sum += shares[i];
+        buffer_format(body, "%s{\"experts\":%zu,\"share\":", i > 0 ? "," : "", i + 1);
+        json_append_double(body, sum);
+        buffer_text(body, "}");
+    }
+    buffer_text(body, "]");
+    free(shares);
+}
+
+/* ---- by name ---- */
+
+static const struct {
+    const char *name;
+    void (*append)(const struct routing_layer *layer, struct buffer *body);
+} PARTS[] = {{"ranks", append_ranks},         {"pairs", append_pairs},
+             {"classes", append_classes},     {"margins", append_margins},
+             {"entropies", append_entropies}, {"coverage", append_coverage},
+             {"batches", append_batches},     {"drift", NULL}}; /* drift is always there */
+
+enum { PART_COUNT = sizeof PARTS / sizeof *PARTS };
+
+static int find_part(const char *name, size_t length)
+{
+    for (int i = 0; i < PART_COUNT; i++)
+        if (strlen(PARTS[i].name) == length && memcmp(PARTS[i].name, name, length) == 0)
+            return i;
+    return -1;
+}
+
+int routing_include_read(const char *text, unsigned *include, struct error *err)
+{
+    for (*include = 0; *text;) {
+        const size_t length = strcspn(text, ",");
+        const int part = find_part(text, length);
+        if (part < 0)
+            return error_set(err, ERROR_INVALID,
+                             "include has " QUOTED ", expected ranks, pairs, classes, margins, "
+                             "entropies, coverage, batches or drift, separated by commas",
+                             text);
+        *include |= 1u << part;
+        text += length + (text[length] == ',');
+    }
+    return 0;
+}
+
+void routing_include_append(const struct routing_document *document,
+                            const struct routing_layer *layer, struct buffer *body)
+{
+    for (int i = 0; i < PART_COUNT; i++)
+        if ((document->include & 1u << i) && PARTS[i].append)
+            PARTS[i].append(layer, body);
+}

@@ -1,0 +1,14 @@
+/* The parts of the routing document that a client asks for by name. */
+#ifndef PROTO_ROUTING_INCLUDE_H
+#define PROTO_ROUTING_INCLUDE_H
+
+#include "proto/routing.h"
+
+/* Reads a list of names, separated by commas, into the bits of struct routing_document.include. */
+MUST_CHECK int routing_include_read(const char *text, unsigned *include, struct error *err);
+
+/* Appends what was asked for about a layer, each member with a comma in front. */
+void routing_include_append(const struct routing_document *document,
+                            const struct routing_layer *layer, struct buffer *body);
+
+#endif
