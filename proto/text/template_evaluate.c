@@ -219,7 +219,7 @@ static struct value call_macro(struct run *run, const struct template_node *macr
                                const struct arguments *arguments)
 {
     struct buffer buffer, *out = run->out;
-    struct scope *caller = scope_enter(run, run->root);
+    struct scope *caller = template_scope_enter(run, run->root);
     if (!caller)
         return (struct value){.kind = VALUE_UNDEFINED};
     run_buffer(run, &buffer);

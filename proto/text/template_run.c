@@ -11,7 +11,7 @@ enum { RUN_MAX_STEPS = 20 << 20, RUN_MAX_BYTES = 128 << 20 };
 
 /* ---- scopes ---- */
 
-struct scope *scope_enter(struct run *run, struct scope *parent)
+struct scope *template_scope_enter(struct run *run, struct scope *parent)
 {
     struct scope *before = run->scope, *scope = run_take(run, sizeof *scope);
     if (!scope)
@@ -110,7 +110,7 @@ static struct value loop_items(struct run *run, const struct template_node *node
         return all;
     struct value kept = value_list(run);
     for (size_t i = 0; i < all.list->count && !run->failed; i++) {
-        struct scope *outer = scope_enter(run, run->scope);
+        struct scope *outer = template_scope_enter(run, run->scope);
         if (!outer)
             break;
         assign(run, node->a, all.list->items[i]);
@@ -125,7 +125,7 @@ static struct value loop_items(struct run *run, const struct template_node *node
 /* Statements in a scope of their own. */
 static void run_inside(struct run *run, const struct template_node *body)
 {
-    struct scope *outer = scope_enter(run, run->scope);
+    struct scope *outer = template_scope_enter(run, run->scope);
     if (!outer)
         return;
     run_statements(run, body);
@@ -140,7 +140,7 @@ static void run_for(struct run *run, const struct template_node *node)
         return;
     loop->items = items.list;
     for (; loop->index < items.list->count && run_step(run, 1); loop->index++) {
-        struct scope *outer = scope_enter(run, run->scope);
+        struct scope *outer = template_scope_enter(run, run->scope);
         if (!outer)
             return;
         scope_set(run, (struct text){"loop", 4}, (struct value){.kind = VALUE_LOOP, .loop = loop});
@@ -243,7 +243,7 @@ int chat_template_render(const struct chat_template *chat_template, const json_t
                       .out = text,
                       .err = err};
     arena_init(&run.arena, RUN_MAX_BYTES);
-    scope_enter(&run, NULL);
+    template_scope_enter(&run, NULL);
     run.root = run.scope;
     if (run.root)
         set_variables(&run, chat_template->specials);

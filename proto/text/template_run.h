@@ -17,6 +17,6 @@ struct value run_slice(struct run *run, const struct template_node *node);
 struct value scope_find(struct run *run, struct text name);
 void scope_set(struct run *run, struct text name, struct value value);
 /* A scope inside `parent`, entered. Returns the one to go back to; NULL when it failed. */
-struct scope *scope_enter(struct run *run, struct scope *parent);
+struct scope *template_scope_enter(struct run *run, struct scope *parent);
 
 #endif
