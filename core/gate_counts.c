@@ -33,9 +33,17 @@ double moed_sum_value(__int128 sum)
     return (double)sum / UNITS;
 }
 
+/* Written as comparisons, which are instructions; fmin() is a call. */
+static inline int64_t units_within(double value)
+{
+    value = value > -LARGEST ? value : -LARGEST; /* NaN, too */
+    value = value < LARGEST ? value : LARGEST;
+    return units_of(rounded(value));
+}
+
 __int128 moed_sum_of(double value)
 {
-    return units_of(rounded(fmin(fmax(value, -LARGEST), LARGEST)));
+    return units_within(value);
 }
 
 /* ---- life ---- */
@@ -79,7 +87,7 @@ static void count_selections(struct moed_gate_counts *counts, const struct moed_
             expert->dropped++;
             continue;
         }
-        const __int128 units = moed_sum_of((double)weight[slot]);
+        const int64_t units = units_within((double)weight[slot]);
         expert->selected++;
         expert->weight += units;
         expert->magnitude += units < 0 ? -units : units;
@@ -87,10 +95,12 @@ static void count_selections(struct moed_gate_counts *counts, const struct moed_
     }
 }
 
-static size_t part_of(float value, float parts_per_unit)
+static inline size_t part_of(float value, float parts_per_unit)
 {
-    const float part = value * parts_per_unit;
-    return part < MOED_HISTOGRAM_PARTS - 1 ? (size_t)fmaxf(part, 0) : MOED_HISTOGRAM_PARTS - 1;
+    float part = value * parts_per_unit;
+    if (!(part > 0))
+        return 0;
+    return part < MOED_HISTOGRAM_PARTS - 1 ? (size_t)part : MOED_HISTOGRAM_PARTS - 1;
 }
 
 static void count_certainty(struct moed_gate_counts *counts, const struct moed_routing *routing,
