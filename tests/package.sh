@@ -50,7 +50,7 @@ inside apt-get update || true
 inside apt-get install --yes --no-install-recommends /tmp/moed.deb || { tail -n 20 "$log"; fail "it cannot be installed"; }
 inside moed --version || fail "the program does not run"
 for file in /etc/moed/moed.conf /lib/systemd/system/moed.service /usr/share/bash-completion/completions/moed \
-    /usr/bin/moed /var/lib/moed/models; do
+    /usr/bin/moed /usr/bin/moectl /var/lib/moed/models; do
     [ -e "$box$file" ] || fail "$file is missing"
 done
 say "installed with its libraries; $(chroot "$box" moed --version)"

@@ -6,10 +6,12 @@ import json
 import os
 import shlex
 import subprocess
+import tempfile
 import unittest
 
 import numpy as np
 
+from support.http import Client
 from support.models import Tiny, TwoLayers
 from support.moectl import MOECTL, moectl, moectl_environment, needs_moectl
 from support.server import ServerCase
@@ -71,6 +73,29 @@ class DocumentsTest(MoectlCase):
         self.assertEqual([int(line["selected"]) for line in lines],
                          [int((second[1] == i).sum()) for i in range(5)])
         self.assertEqual({line["layer"] for line in lines}, {"second"})
+
+    def test_quality_from_labels(self):
+        """What an expert gets right is in the table, in the report and in the sum of two documents."""
+        output, _, _ = TwoLayers().forward(self.rows)
+        right = output.argmax(axis=1)
+        with self.start() as server, Client(server.port) as client:
+            labels = [int(label) for label in (right + (np.arange(len(right)) % 4 == 0)) % 3]  # a quarter is wrong
+            self.assertEqual(client.predict("two-layers", self.rows.tolist(), labels=labels).status, 200)
+            document = moectl("routing", "two-layers", "--json", url=server.url).stdout
+            server.stop()
+        self.assertIn("accuracy", self.moectl("routing", "--from", "-", input=document))
+        experts = json.loads(document)["layers"][0]["experts"]
+        right_rows = sum(expert["labelled"] * expert["accuracy"] for expert in experts if expert["labelled"])
+        self.assertAlmostEqual(right_rows, sum(label == answer for label, answer in zip(labels, right)))
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+            file.write(document)
+            file.flush()
+            merged = json.loads(self.moectl("merge", file.name, file.name))["layers"][0]["experts"]
+        for expert, sum_of_two in zip(experts, merged):
+            if expert["labelled"]:
+                self.assertEqual(sum_of_two["labelled"], 2 * expert["labelled"])
+                self.assertAlmostEqual(sum_of_two["accuracy"], expert["accuracy"], places=12)
+                self.assertNotIn("ece", sum_of_two)
 
     def test_a_kept_document(self):
         document = self.moectl("routing", "two-layers", "--json")

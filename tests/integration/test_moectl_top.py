@@ -115,6 +115,7 @@ class TopTest(MoectlCase):
         while "?1049" in program.screen.modes and time.monotonic() < deadline:
             program.read(0.1)
         self.assertTrue(program.echoes)
+        self.assertTrue(os.WIFSTOPPED(os.waitpid(program.pid, os.WUNTRACED)[1]))
         os.kill(program.pid, signal.SIGCONT)
         while "?1049" not in program.screen.modes and time.monotonic() < deadline:
             program.read(0.1)

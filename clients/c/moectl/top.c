@@ -34,8 +34,8 @@ static void enter_screen(const struct termios *usual)
 
 static void leave_screen(const struct termios *usual)
 {
-    put("\033[?7h\033[?25h\033[?1049l");
     tcsetattr(STDIN_FILENO, TCSANOW, usual);
+    put("\033[?7h\033[?25h\033[?1049l");
 }
 
 /* ---- models and windows ---- */
