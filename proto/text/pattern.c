@@ -357,7 +357,11 @@ static bool may_be_empty(const struct pattern *pattern, int index, bool *seen)
 struct pattern *pattern_new(const char *source, struct error *err)
 {
     struct pattern *pattern = xcalloc(1, sizeof *pattern);
-    pattern->nodes = xcalloc(PATTERN_MAX_NODES, sizeof *pattern->nodes);
+    pattern->nodes = calloc_checked(PATTERN_MAX_NODES, sizeof *pattern->nodes, err);
+    if (!pattern->nodes) {
+        free(pattern);
+        return NULL;
+    }
     struct parser parser = {.source = source, .at = source, .pattern = pattern, .err = err};
     pattern->first = read_alternatives(&parser, NODE_ACCEPT);
     if (!parser.failed && *parser.at)
@@ -369,6 +373,8 @@ struct pattern *pattern_new(const char *source, struct error *err)
         pattern_free(pattern);
         return NULL;
     }
+    struct node *nodes = realloc(pattern->nodes, pattern->count * sizeof *nodes);
+    pattern->nodes = nodes ? nodes : pattern->nodes;
     return pattern;
 }
 

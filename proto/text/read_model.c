@@ -349,8 +349,8 @@ static int fill_set(const struct tokenizer *tokenizer, struct added_set *set, bo
                     struct error *err)
 {
     size_t words = 0;
-    struct word *list = xcalloc(tokenizer->added_count + 1, sizeof *list);
-    int result = 0;
+    struct word *list = calloc_checked(tokenizer->added_count + 1, sizeof *list, err);
+    int result = list ? 0 : -1;
     buffer_init(&set->texts, 1 << 28);
     for (size_t i = 0; i < tokenizer->added_count && result == 0; i++) {
         if (tokenizer->added[i].normalized != normalized)
@@ -367,7 +367,9 @@ int read_added_tokens(struct tokenizer *tokenizer, const struct json_node *node,
     size_t count = 0;
     if (node->json && node_list(node, &count, err) != 0)
         return -1;
-    tokenizer->added = xcalloc(count + 1, sizeof *tokenizer->added);
+    tokenizer->added = calloc_checked(count + 1, sizeof *tokenizer->added, err);
+    if (!tokenizer->added)
+        return -1;
     for (size_t i = 0; i < count; i++) {
         struct json_node item = node_item(node, i);
         if (read_added(tokenizer, &item, err) != 0)

@@ -1,6 +1,7 @@
 /* The file, its parts in an order in which each finds what it needs. */
 #include "proto/text/tokenizer_json.h"
 
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,7 +9,7 @@
 #include "core/parse_json.h"
 #include "proto/text/file.h"
 
-/* Published files have up to 35 MB; jansson takes some ten times that, and gives it back. */
+/* Published files have up to 35 MB; jansson takes some six times that, and gives it back. */
 enum { TOKENIZER_MAX_FILE_BYTES = 128 << 20 };
 #define TOKENIZER_MAX_TREE_BYTES ((size_t)2 << 30)
 
@@ -49,6 +50,9 @@ struct tokenizer *tokenizer_new(const char *json, size_t length, struct error *e
     struct json_node root = {.json = tree};
     int result = read_parts(tokenizer, &root, err);
     json_decref(tree);
+#ifdef __GLIBC__
+    malloc_trim(0); /* the tree took some hundred megabytes that nothing else asks for soon */
+#endif
     if (result == 0)
         return tokenizer;
     tokenizer_free(tokenizer);

@@ -2,6 +2,7 @@
  * Each time there must be an error, no leak and no half-made state. Small allocations never fail
  * here, because their failure ends the process on purpose (core/memory.h). */
 #include "proto/envelope.h"
+#include "proto/text/tokenizer.h"
 #include "server/queue.h"
 #include "support.h"
 
@@ -265,5 +266,45 @@ START_TEST(queueing_a_job)
 }
 END_TEST
 
+/* ---- text ---- */
+
+/* Loads and encodes until no allocation is left to fail; returns how many there were. */
+static size_t expect_encoding_survives(const char *path, const char *text, size_t length)
+{
+    for (size_t which = 1;; which++) {
+        struct error err = ERROR_INIT;
+        struct token_ids tokens = {0};
+        fail_large(which);
+        struct tokenizer *tokenizer = tokenizer_load(path, &err);
+        const int result =
+            tokenizer ? tokenizer_encode(tokenizer, text, length, true, &tokens, &err) : -1;
+        const bool happened = failed();
+        ck_assert_msg(result == 0 || (happened && *err.text), "%s: %s", path, err.text);
+        token_ids_close(&tokens);
+        tokenizer_free(tokenizer);
+        if (!happened)
+            return which - 1;
+        ck_assert_msg(result == -1, "%s: allocation %zu failed and was not missed", path, which);
+    }
+}
+
+START_TEST(encoding_text)
+{
+    static const char *const names[] = {"qwen2", "added", "mixtral", "xlm-roberta", "bert"};
+    static const char part[] = "It's \xCC\x81\xCC\xA7 1234  universally acknowledged\n";
+    enum { COUNT = 2000 };
+    const size_t size = sizeof part - 1;
+    char *text = xmalloc(COUNT * size);
+    for (size_t i = 0; i < COUNT; i++)
+        memcpy(text + i * size, part, size);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char path[512];
+        snprintf(path, sizeof path, "%s/data/text/%s.json", MOED_TEST_DATA, names[i]);
+        ck_assert_uint_ge(expect_encoding_survives(path, text, COUNT * size), 5);
+    }
+    free(text);
+}
+END_TEST
+
 TEST_MAIN("no memory", loading_large_weights, loading_a_large_configuration, loading_many_tensors,
-          parsing_requests, making_a_scratch, queueing_a_job)
+          parsing_requests, making_a_scratch, queueing_a_job, encoding_text)
