@@ -30,11 +30,21 @@ static void convert_integers(const int32_t *integers, size_t count, float *y)
         y[i] = (float)integers[i];
 }
 
-/* The encoded values of input `index`, which the model's layers read: `raw` itself, or scratch. */
-static const float *encode(const struct moed_model *model, const struct run *run, size_t index,
-                           size_t rows, const void *raw)
+/* The lengths of input `index`, if it has them, for layers that run on what it gives. */
+static void set_lengths(struct run *run, const struct moed_model *model, size_t index,
+                        const void *const inputs[])
 {
     const struct input *input = &model->inputs[index];
+    run->lengths = input->length_name ? inputs[input->length] : NULL;
+    run->positions = model->input_info[index].shape.dims[0];
+}
+
+/* The encoded values of input `index`, which the model's layers read: `raw` itself, or scratch. */
+static const float *encode(const struct moed_model *model, const struct run *run, size_t index,
+                           size_t rows, const void *const inputs[])
+{
+    const struct input *input = &model->inputs[index];
+    const void *raw = inputs[index];
     const struct chain *chain = &input->chain;
     const float *x = raw; /* still integers only if the first layer reads those */
     float *prepared = run_floats(run, input->prepared, rows);
@@ -49,6 +59,7 @@ static const float *encode(const struct moed_model *model, const struct run *run
     if (chain->count) {
         float *y = run_floats(run, input->encoded, rows);
         struct run inner = run_part(run, input->layers, rows);
+        set_lengths(&inner, model, index, inputs);
         chain_forward(chain, &inner, rows, x, y);
         x = y;
     }
@@ -59,13 +70,15 @@ static const float *encode(const struct moed_model *model, const struct run *run
 static const float *encode_all(const struct moed_model *model, const struct run *run, size_t rows,
                                const void *const inputs[])
 {
-    if (model->input_count == 1)
-        return encode(model, run, 0, rows, inputs[0]);
+    if (model->data_count == 1)
+        return encode(model, run, model->data, rows, inputs);
     size_t width = moed_shape_elements(&model->joined);
     float *joined = run_floats(run, model->joined_place, rows), *column = joined;
     for (size_t i = 0; i < model->input_count; i++) {
         size_t elements = moed_shape_elements(&model->inputs[i].out);
-        const float *part = encode(model, run, i, rows, inputs[i]);
+        if (model->inputs[i].is_length)
+            continue;
+        const float *part = encode(model, run, i, rows, inputs);
         for (size_t row = 0; row < rows; row++)
             memcpy(column + row * width, part + row * elements, elements * sizeof *part);
         column += elements;
@@ -82,6 +95,19 @@ static void decode_all(const struct moed_model *model, const struct run *run, si
             chain_forward(chain, run, rows, x, outputs[i]);
         else
             memcpy(outputs[i], x, rows * model->chain.out_elements * sizeof *x);
+    }
+}
+
+/* Outputs do not depend on padding either: there they are 0. */
+static void clear_padding(const struct moed_model *model, const struct run *run, size_t rows,
+                          float *const outputs[])
+{
+    for (size_t i = 0; i < model->output_count; i++) {
+        size_t elements = model->output_info[i].elements;
+        for (size_t row = 0; model->outputs[i].padded && row < rows; row++) {
+            size_t kept = elements / run->positions * run_length(run, row);
+            memset(outputs[i] + row * elements + kept, 0, (elements - kept) * sizeof *outputs[i]);
+        }
     }
 }
 
@@ -125,8 +151,11 @@ void moed_forward(const struct moed_model *model, struct moed_scratch *scratch,
     const float *x = encode_all(model, &run, rows, batch->inputs);
     float *y = direct ? batch->outputs[0] : run_floats(&run, model->given, rows);
     struct run inner = run_part(&run, model->layers, rows);
+    if (model->data_count == 1)
+        set_lengths(&inner, model, model->data, batch->inputs);
     chain_forward(chain, &inner, rows, x, y);
     if (!direct)
         decode_all(model, &inner, rows, y, batch->outputs);
+    clear_padding(model, &inner, rows, batch->outputs);
     advance_sessions(batch);
 }

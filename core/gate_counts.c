@@ -139,10 +139,9 @@ static void count_probabilities(struct moed_gate_counts *counts, const struct mo
 /* So many items' entropies, of less than 32 bits each, have an exact sum in a double. */
 enum { EXACT_ITEMS = 1 << 16 };
 
-void moed_gate_counts_count(struct moed_gate_counts *counts, const struct moed_routing *routing,
-                            size_t first, size_t end, uint64_t now)
+static void count_items(struct moed_gate_counts *counts, const struct moed_routing *routing,
+                        size_t first, size_t end, uint64_t now)
 {
-    assert(counts->experts == routing->experts && first <= end && end <= routing->items);
     counts->items += end - first;
     for (size_t item = first; item < end; item++)
         count_selections(counts, routing, item, now);
@@ -150,6 +149,25 @@ void moed_gate_counts_count(struct moed_gate_counts *counts, const struct moed_r
         const size_t to = end - from < EXACT_ITEMS ? end : from + EXACT_ITEMS;
         count_certainty(counts, routing, from, to);
         count_probabilities(counts, routing, from, to);
+    }
+}
+
+/* Padding was not routed, and is not counted. */
+static bool is_routed(const struct moed_routing *routing, size_t item)
+{
+    return routing->choice[item * routing->top_k] >= 0;
+}
+
+void moed_gate_counts_count(struct moed_gate_counts *counts, const struct moed_routing *routing,
+                            size_t first, size_t end, uint64_t now)
+{
+    assert(counts->experts == routing->experts && first <= end && end <= routing->items);
+    for (size_t to; first < end; first = to) {
+        bool routed = is_routed(routing, first);
+        for (to = first + 1; to < end && is_routed(routing, to) == routed;)
+            to++;
+        if (routed)
+            count_items(counts, routing, first, to, now);
     }
 }
 

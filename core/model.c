@@ -92,6 +92,11 @@ static int read_listed_input(struct input *input, struct moed_tensor_info *tenso
                              const struct scope *scope, struct config_node *node, struct error *err)
 {
     int64_t categories;
+    if (format_key(scope, node, "length", 3, err) != 0 ||
+        (config_has(node, "length") &&
+         config_text(node, "length", NULL, &input->length_name, err) != 0))
+        return -1;
+    input->padded = input->length_name != NULL;
     if (config_integer(node, "categories", 0, within(1, INT32_MAX), &categories, err) != 0)
         return -1;
     if (categories && input->preprocess.present)
@@ -102,9 +107,12 @@ static int read_listed_input(struct input *input, struct moed_tensor_info *tenso
     struct scope inner = *scope;
     inner.no_moe = true;
     inner.categories = tensor->categories;
+    inner.padded = input->padded;
+    inner.positions = input->padded ? tensor->shape.dims[0] : 0;
     if (chain_build(&input->chain, &inner, node, "layers", &tensor->shape, err) != 0)
         return -1;
     input->out = input->chain.out;
+    input->padded = input->chain.padded;
     return check_integers(input, tensor, node, err);
 }
 
@@ -125,15 +133,64 @@ static int read_input(struct moed_model *model, const struct scope *scope, struc
     return config_done(node, err);
 }
 
+/* The input that an input's "length" names: one integer a row, from 0 to its entries. */
+static int link_length(struct moed_model *model, size_t index, struct config_node *node,
+                       struct error *err)
+{
+    struct input *input = &model->inputs[index];
+    size_t entries = model->input_info[index].shape.dims[0];
+    for (size_t i = 0; i < model->input_count; i++) {
+        struct input *other = &model->inputs[i];
+        const struct moed_tensor_info *info = &model->input_info[i];
+        if (strcmp(info->name, input->length_name) != 0)
+            continue;
+        if (info->elements != 1 || info->categories < 2 || info->categories > entries + 1 ||
+            other->chain.count || other->length_name)
+            return config_error(
+                node, "length", err,
+                "'%.60s' must be one integer from 0 to %zu: of shape [1], with 2 to "
+                "%zu \"categories\", without \"layers\" and \"length\"",
+                input->length_name, entries, entries + 1);
+        input->length = i;
+        other->is_length = true;
+        model->input_info[index].length = info->name;
+        return 0;
+    }
+    return config_error(node, "length", err, "no input is called '%.60s'", input->length_name);
+}
+
+static int link_lengths(struct moed_model *model, const struct config_items *items,
+                        struct config_node *root, struct error *err)
+{
+    struct config_node node;
+    for (size_t i = 0; i < model->input_count; i++)
+        if (model->inputs[i].length_name && (config_items_at(items, root, i, &node, err) != 0 ||
+                                             link_length(model, i, &node, err) != 0))
+            return -1;
+    for (size_t i = model->input_count; i > 0; i--)
+        if (!model->inputs[i - 1].is_length) {
+            model->data_count++;
+            model->data = i - 1;
+        }
+    return 0;
+}
+
 /* One input enters the layers as it is; several are joined side by side into one vector. */
 static int join_inputs(struct moed_model *model, struct config_node *root, struct error *err)
 {
-    model->joined = model->inputs[0].out;
-    if (model->input_count == 1)
+    model->joined = model->inputs[model->data].out;
+    if (model->data_count == 1)
         return 0;
     size_t elements = 0;
-    for (size_t i = 0; i < model->input_count; i++)
-        elements += moed_shape_elements(&model->inputs[i].out);
+    for (size_t i = 0; i < model->input_count; i++) {
+        const struct input *input = &model->inputs[i];
+        if (input->padded)
+            return config_error(root, "inputs", err,
+                                "'%.60s' would be joined with its padding: let its \"layers\" "
+                                "reduce the first axis, for example by mean",
+                                model->input_info[i].name);
+        elements += input->is_length ? 0 : moed_shape_elements(&input->out);
+    }
     if (elements > MAX_ROW_ELEMENTS)
         return config_error(root, "inputs", err, "join to %zu elements, more than %d", elements,
                             MAX_ROW_ELEMENTS);
@@ -155,6 +212,8 @@ static int read_inputs(struct moed_model *model, const struct scope *scope,
         if (config_items_at(&items, root, i, &node, err) != 0 ||
             read_input(model, scope, &node, items.listed, err) != 0)
             return -1;
+    if (link_lengths(model, &items, root, err) != 0)
+        return -1;
     return join_inputs(model, root, err);
 }
 
@@ -182,6 +241,14 @@ static int read_labels(struct output *output, struct moed_tensor_info *tensor,
     return 0;
 }
 
+size_t model_positions(const struct moed_model *model)
+{
+    const struct input *input = &model->inputs[model->data];
+    return model->data_count == 1 && input->length_name
+               ? model->input_info[model->data].shape.dims[0]
+               : 0;
+}
+
 static int read_output(struct moed_model *model, const struct scope *scope,
                        struct config_node *node, bool listed, struct error *err)
 {
@@ -190,12 +257,15 @@ static int read_output(struct moed_model *model, const struct scope *scope,
     struct output *output = &model->outputs[index];
     struct scope inner = *scope;
     inner.no_moe = true;
+    inner.padded = model->chain.padded;
+    inner.positions = model_positions(model);
     if (name_tensor(model->output_info, index, node, listed ? NULL : "output", err) != 0)
         return -1;
     if (listed && config_has(node, "layers") &&
         chain_build(&output->chain, &inner, node, "layers", &model->chain.out, err) != 0)
         return -1;
     tensor->shape = output->chain.count ? output->chain.out : model->chain.out;
+    output->padded = output->chain.count ? output->chain.padded : model->chain.padded;
     tensor->elements = moed_shape_elements(&tensor->shape);
     if (read_labels(output, tensor, node, err) != 0)
         return -1;
@@ -206,6 +276,7 @@ static int read_output(struct moed_model *model, const struct scope *scope,
 static void add_plain_output(struct moed_model *model)
 {
     model->output_count = 1;
+    model->outputs[0].padded = model->chain.padded;
     model->output_info[0] = (struct moed_tensor_info){.name = xstrdup("output"),
                                                       .shape = model->chain.out,
                                                       .elements = model->chain.out_elements};
@@ -251,7 +322,10 @@ static int read_header(struct moed_model *model, struct loading *loading, struct
 static int build_layers(struct moed_model *model, const struct scope *scope,
                         struct config_node *root, struct error *err)
 {
-    int result = chain_build(&model->chain, scope, root, "layers", &model->joined, err);
+    struct scope inner = *scope;
+    inner.positions = model_positions(model);
+    inner.padded = model->data_count == 1 && model->inputs[model->data].padded;
+    int result = chain_build(&model->chain, &inner, root, "layers", &model->joined, err);
     model->gates = scope->loading->gates;
     model->gate_count = scope->loading->gate_count;
     model->moe = scope->loading->moe;
@@ -287,7 +361,7 @@ bool model_output_is_direct(const struct moed_model *model)
 static void plan_forward(struct moed_model *model)
 {
     struct plan *plan = &model->plan;
-    bool joins = model->input_count > 1;
+    bool joins = model->data_count > 1;
     if (joins)
         model->joined_place = plan_floats(plan, moed_shape_elements(&model->joined));
     size_t encoding = plan->used;

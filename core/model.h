@@ -23,11 +23,16 @@ struct input {
     bool integers_become_f32;         /* before anything else; excludes preprocess */
     struct chain chain;               /* count 0: none */
     struct moed_shape out;            /* of its encoded values, which the model's layers read */
+    const char *length_name;          /* of its "length"; borrowed while it is loaded */
+    size_t length;                    /* the input that holds its lengths, if it has a name */
+    bool is_length;                   /* holds those of another, and is no data itself */
+    bool padded;                      /* of `out` */
     size_t prepared, encoded, layers; /* places in the model's plan */
 };
 
 struct output {
     struct chain chain; /* count 0: the output of the model's layers */
+    bool padded;
     char **labels;
     size_t label_count;
 };
@@ -38,6 +43,7 @@ struct moed_model {
     struct moed_tensor_info *input_info, *output_info; /* their names are owned */
     struct input *inputs;
     struct output *outputs;
+    size_t data_count, data;  /* inputs that are no lengths; the first of them */
     struct moed_shape joined; /* what enters `chain`: the input, or all inputs side by side */
     struct chain chain;
     struct plan plan; /* of a forward */
@@ -52,6 +58,9 @@ struct moed_model {
     char *description;
     struct moed_model_info info;
 };
+
+/* Positions of rows of different length in the model's layers and outputs; 0: there are none. */
+size_t model_positions(const struct moed_model *model);
 
 /* Whether the only output is that of the model's layers, which then write it directly to its
  * destination. */

@@ -45,6 +45,8 @@ struct moed_tensor_info {
     struct moed_shape shape;
     size_t elements;    /* per row */
     size_t categories;  /* inputs: the values are integers from 0 to this - 1; 0: any numbers */
+    const char *length; /* inputs: the name of the input that says how many entries of each row's
+                           first axis are no padding; NULL: all */
     size_t label_count; /* outputs: names along the last axis; 0 if the checkpoint has none */
     const char *const *labels;
 };
@@ -213,7 +215,8 @@ struct moed_routing {
     size_t items; /* rows * items_per_row */
     size_t experts;
     size_t top_k;
-    const int32_t *expert; /* [items, top_k] best first, the layer's indices; -1: dropped */
+    const int32_t
+        *expert; /* [items, top_k] best first, the layer's indices; -1: dropped, or padding */
     const int32_t
         *choice;         /* [items, top_k] as chosen, before any was dropped; the gate's indices */
     const float *weight; /* [items, top_k] combine weights; 0: dropped */

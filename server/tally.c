@@ -79,7 +79,8 @@ static void judge_row(struct tally *tally, const struct answered_rows *rows, siz
     for (size_t i = 0; i < tally->gate_count; i++) {
         const size_t items = rows->items_per_row[i];
         for (size_t item = row * items; item < (row + 1) * items; item++)
-            routing_quality_count(&tally->quality[i][rows->first[i][item]], &verdict);
+            if (rows->first[i][item] >= 0) /* padding is -1 */
+                routing_quality_count(&tally->quality[i][rows->first[i][item]], &verdict);
     }
 }
 

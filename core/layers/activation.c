@@ -27,6 +27,7 @@ static int elementwise_build(struct layer *layer, const struct scope *scope,
     }                                                                                              \
     const struct layer_op op_##op = {.name = #op,                                                  \
                                      .format = since,                                              \
+                                     .padding = PADDING_KEPT,                                      \
                                      .in_place = true,                                             \
                                      .build = elementwise_build,                                   \
                                      .forward = op##_forward}
@@ -169,6 +170,7 @@ static void prelu_free(struct layer *layer)
 }
 
 const struct layer_op op_prelu = {.name = "prelu",
+                                  .padding = PADDING_KEPT,
                                   .format = 3,
                                   .in_place = true,
                                   .build = prelu_build,
@@ -264,13 +266,23 @@ static void log_softmax_forward(const struct layer *layer, const struct run *run
     }
 }
 
-const struct layer_op op_gelu = {
-    .name = "gelu", .in_place = true, .build = gelu_build, .forward = gelu_forward};
-const struct layer_op op_scale = {
-    .name = "scale", .in_place = true, .build = scale_build, .forward = scale_forward};
-const struct layer_op op_softmax = {
-    .name = "softmax", .in_place = true, .build = softmax_build, .forward = softmax_forward};
+const struct layer_op op_gelu = {.name = "gelu",
+                                 .padding = PADDING_KEPT,
+                                 .in_place = true,
+                                 .build = gelu_build,
+                                 .forward = gelu_forward};
+const struct layer_op op_scale = {.name = "scale",
+                                  .padding = PADDING_KEPT,
+                                  .in_place = true,
+                                  .build = scale_build,
+                                  .forward = scale_forward};
+const struct layer_op op_softmax = {.name = "softmax",
+                                    .padding = PADDING_LAST_AXIS,
+                                    .in_place = true,
+                                    .build = softmax_build,
+                                    .forward = softmax_forward};
 const struct layer_op op_log_softmax = {.name = "log_softmax",
+                                        .padding = PADDING_LAST_AXIS,
                                         .format = 3,
                                         .in_place = true,
                                         .build = softmax_build,

@@ -6,6 +6,7 @@
  * Tensors as torch.nn.MultiheadAttention names them. Rows never see each other. What a query sees
  * is a run of keys, [from, end): all, those up to its own position, those near it. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/dense/math.h"
 #include "core/layers/ops.h"
@@ -231,9 +232,9 @@ static void visible(const struct attention *attention, size_t position, size_t c
     *end = *end < count ? *end : count;
 }
 
-/* qkv: one row's, from its first position on. */
-static void attend_row(const struct attention *attention, const float *qkv, float *scores,
-                       float *context)
+/* qkv: one row's, from its first position on, of which `count` are no padding. */
+static void attend_row(const struct attention *attention, size_t count, const float *qkv,
+                       float *scores, float *context)
 {
     size_t width = attention->head_dim, pitch = projected(attention);
     size_t positions = attention->positions, group = attention->heads / attention->kv_heads;
@@ -241,7 +242,11 @@ static void attend_row(const struct attention *attention, const float *qkv, floa
     const float *values = keys + attention->kv_heads * width;
     for (size_t position = 0; position < positions; position++) {
         size_t from, end;
-        visible(attention, position, positions, &from, &end);
+        if (position >= count) {
+            memset(context, 0, (positions - position) * attention->heads * width * sizeof *context);
+            break;
+        }
+        visible(attention, position, count, &from, &end);
         for (size_t head = 0; head < attention->heads; head++, context += width) {
             size_t at = from * pitch + head / group * width;
             const float *bias = attention->bias.values;
@@ -271,7 +276,8 @@ static void attention_forward(const struct layer *layer, const struct run *run, 
         for (size_t i = 0; i < rows * positions; i++)
             prepare(attention, i % positions, qkv + i * pitch);
     for (size_t row = 0; row < rows; row++)
-        attend_row(attention, qkv + row * positions * pitch, run_workspace(run),
+        attend_row(attention, layer->padded_in ? run_length(run, row) : positions,
+                   qkv + row * positions * pitch, run_workspace(run),
                    context + row * positions * inner);
     projection_forward(&attention->out, rows * positions, context, y);
 }
@@ -291,6 +297,7 @@ static void attention_free(struct layer *layer)
 }
 
 const struct layer_op op_attention = {.name = "attention",
+                                      .padding = PADDING_KEPT,
                                       .format = 2,
                                       .build = attention_build,
                                       .forward = attention_forward,

@@ -39,8 +39,11 @@ static void copy_forward(const struct layer *layer, const struct run *run, size_
 /* A row is viewed as [outer, axis, inner]; the axis is reduced. */
 struct reduction {
     size_t outer, axis, inner;
-    float factor; /* sum, mean */
-    size_t index; /* select, slice: the first entry */
+    float factor;  /* sum, mean */
+    size_t index;  /* select, slice: the first entry */
+    bool last;     /* select: the last entry, that of its own length where a row has one */
+    bool averages; /* mean */
+    bool masked;   /* the axis ends in padding */
 };
 
 /* Reduces node's `axis`; `otherwise` is the default. */
@@ -65,6 +68,8 @@ static int reduction_build(struct layer *layer, struct config_node *node, int64_
     }
     reduction->axis = layer->in.dims[at];
     reduction->factor = 1.0f;
+    reduction->masked = layer->padded_in && at == 0;
+    layer->padded = layer->padded_in && at != 0;
     return layer_set_out(layer, node, &out, err);
 }
 
@@ -83,63 +88,93 @@ static int mean_build(struct layer *layer, const struct scope *scope, struct con
         return -1;
     struct reduction *reduction = layer->state;
     reduction->factor = 1.0f / (float)reduction->axis;
+    reduction->averages = true;
     return 0;
+}
+
+/* Entries of the axis that count, in line `outer` of all rows' lines. */
+static size_t entries_of(const struct reduction *reduction, const struct run *run, size_t line)
+{
+    return reduction->masked ? run_length(run, line) : reduction->axis;
 }
 
 static void reduction_forward(const struct layer *layer, const struct run *run, size_t rows,
                               const float *x, float *y)
 {
-    (void)run;
     const struct reduction *reduction = layer->state;
-    size_t inner = reduction->inner;
-    for (size_t i = 0; i < rows * reduction->outer; i++, y += inner) {
+    size_t inner = reduction->inner, slab = reduction->axis * inner;
+    for (size_t i = 0; i < rows * reduction->outer; i++, x += slab, y += inner) {
+        size_t entries = entries_of(reduction, run, i);
+        float factor = reduction->factor;
+        if (reduction->masked && reduction->averages)
+            factor = entries ? 1.0f / (float)entries : 0.0f;
         memset(y, 0, inner * sizeof *y);
-        for (size_t j = 0; j < reduction->axis; j++, x += inner)
+        for (size_t j = 0; j < entries; j++)
             for (size_t k = 0; k < inner; k++)
-                y[k] += x[k];
+                y[k] += x[j * inner + k];
         for (size_t k = 0; k < inner; k++)
-            y[k] *= reduction->factor;
+            y[k] *= factor;
     }
 }
 
 static int select_build(struct layer *layer, const struct scope *scope, struct config_node *node,
                         struct error *err)
 {
-    (void)scope;
+    static const char *const names[] = {"last", NULL};
     int64_t index;
+    int last;
     if (reduction_build(layer, node, 0, err) != 0)
         return -1;
     struct reduction *reduction = layer->state;
+    if (config_is_text(node, "index")) {
+        reduction->last = true;
+        reduction->index = reduction->axis - 1;
+        return format_key(scope, node, "index", 3, err) != 0
+                   ? -1
+                   : config_choice(node, "index", names, -1, &last, err);
+    }
     if (config_integer(node, "index", CONFIG_REQUIRED, within(0, (int64_t)reduction->axis - 1),
                        &index, err) != 0)
         return -1;
     reduction->index = (size_t)index;
+    if (reduction->masked && index > 0)
+        return config_error(node, "index", err, "may be padding: expected 0 or \"last\"");
     return 0;
 }
 
+/* Of a row without entries it is 0. */
 static void select_forward(const struct layer *layer, const struct run *run, size_t rows,
                            const float *x, float *y)
 {
-    (void)run;
     const struct reduction *reduction = layer->state;
     size_t inner = reduction->inner, slab = reduction->axis * inner;
-    for (size_t i = 0; i < rows * reduction->outer; i++)
-        memcpy(y + i * inner, x + i * slab + reduction->index * inner, inner * sizeof *y);
+    for (size_t i = 0; i < rows * reduction->outer; i++) {
+        size_t entries = entries_of(reduction, run, i);
+        size_t index = reduction->last ? entries - 1 : reduction->index;
+        if (entries)
+            memcpy(y + i * inner, x + i * slab + index * inner, inner * sizeof *y);
+        else
+            memset(y + i * inner, 0, inner * sizeof *y);
+    }
 }
 
 /* max: the largest along an axis; NaN where one is, as in PyTorch. */
 static void max_forward(const struct layer *layer, const struct run *run, size_t rows,
                         const float *x, float *y)
 {
-    (void)run;
     const struct reduction *reduction = layer->state;
-    size_t inner = reduction->inner;
-    for (size_t i = 0; i < rows * reduction->outer; i++, y += inner) {
-        memcpy(y, x, inner * sizeof *y);
-        x += inner;
-        for (size_t j = 1; j < reduction->axis; j++, x += inner)
-            for (size_t k = 0; k < inner; k++)
-                y[k] = x[k] > y[k] || x[k] != x[k] ? x[k] : y[k];
+    size_t inner = reduction->inner, slab = reduction->axis * inner;
+    for (size_t i = 0; i < rows * reduction->outer; i++, x += slab, y += inner) {
+        size_t entries = entries_of(reduction, run, i);
+        if (entries)
+            memcpy(y, x, inner * sizeof *y);
+        else
+            memset(y, 0, inner * sizeof *y);
+        for (size_t j = 1; j < entries; j++)
+            for (size_t k = 0; k < inner; k++) {
+                const float value = x[j * inner + k];
+                y[k] = value > y[k] || value != value ? value : y[k];
+            }
     }
 }
 
@@ -159,6 +194,8 @@ static int slice_build(struct layer *layer, const struct scope *scope, struct co
         config_integer(node, "end", size, within(start + 1, size), &end, err) != 0)
         return -1;
     reduction->index = (size_t)start;
+    if (reduction->masked)
+        return config_error(node, "axis", err, "the first axis ends in padding");
     struct moed_shape out = layer->in;
     out.dims[axis < 0 ? axis + (int64_t)out.rank : axis] = (size_t)(end - start);
     return layer_set_out(layer, node, &out, err);
@@ -204,13 +241,21 @@ const struct layer_op op_flatten = {
     .name = "flatten", .in_place = true, .build = flatten_build, .forward = copy_forward};
 const struct layer_op op_reshape = {
     .name = "reshape", .in_place = true, .build = reshape_build, .forward = copy_forward};
-const struct layer_op op_sum = {.name = "sum", .build = sum_build, .forward = reduction_forward};
-const struct layer_op op_mean = {.name = "mean", .build = mean_build, .forward = reduction_forward};
-const struct layer_op op_select = {
-    .name = "select", .format = 2, .build = select_build, .forward = select_forward};
+const struct layer_op op_sum = {
+    .name = "sum", .padding = PADDING_OWN, .build = sum_build, .forward = reduction_forward};
+const struct layer_op op_mean = {
+    .name = "mean", .padding = PADDING_OWN, .build = mean_build, .forward = reduction_forward};
+const struct layer_op op_select = {.name = "select",
+                                   .padding = PADDING_OWN,
+                                   .format = 2,
+                                   .build = select_build,
+                                   .forward = select_forward};
 const struct layer_op op_transpose = {
     .name = "transpose", .format = 2, .build = transpose_build, .forward = transpose_forward};
 const struct layer_op op_max = {
-    .name = "max", .format = 3, .build = sum_build, .forward = max_forward};
-const struct layer_op op_slice = {
-    .name = "slice", .format = 3, .build = slice_build, .forward = slice_forward};
+    .name = "max", .padding = PADDING_OWN, .format = 3, .build = sum_build, .forward = max_forward};
+const struct layer_op op_slice = {.name = "slice",
+                                  .padding = PADDING_OWN,
+                                  .format = 3,
+                                  .build = slice_build,
+                                  .forward = slice_forward};

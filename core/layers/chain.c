@@ -56,6 +56,21 @@ static int layer_begin(struct layer *layer, const struct scope *scope, struct co
     return 0;
 }
 
+/* No result may depend on padding. */
+static int check_padding(struct layer *layer, struct config_node *node, struct error *err)
+{
+    enum padding padding = layer->op->padding;
+    if (padding == PADDING_OWN || !layer->padded_in)
+        return 0;
+    layer->padded = true;
+    if (padding == PADDING_KEPT || (padding == PADDING_LAST_AXIS && layer->in.rank > 1))
+        return 0;
+    return config_error(node, NULL, err,
+                        "'%s' would see the padding of rows of different length: reduce the first "
+                        "axis before, for example by mean",
+                        layer->op->name);
+}
+
 static int layer_build(struct layer *layer, const struct scope *scope, struct config_node *node,
                        const struct moed_shape *in, struct error *err)
 {
@@ -66,7 +81,8 @@ static int layer_build(struct layer *layer, const struct scope *scope, struct co
         return -1;
     own.op = layer->op->name;
     own.cost = &layer->cost;
-    if (layer->op->build(layer, &own, node, err) != 0)
+    own.padded = layer->padded_in;
+    if (layer->op->build(layer, &own, node, err) != 0 || check_padding(layer, node, err) != 0)
         return -1;
     return place_memory(layer, scope, node, err);
 }
@@ -83,6 +99,7 @@ static void layer_close(struct layer *layer)
 static void chain_add(struct chain *chain, const struct layer *layer)
 {
     chain->out = layer->out;
+    chain->padded = layer->padded;
     chain->out_elements = layer->out_elements;
     chain->max_elements = max_size(chain->max_elements, layer->out_elements);
     chain->collective |= layer->collective;
@@ -183,7 +200,8 @@ static int build_next(struct chain *chain, const struct scope *list_scope, struc
     struct layer *layer = &chain->layers[index];
     struct scope scope = *list_scope;
     struct config_node node;
-    const struct sources sources = {&chain->in, &chain->out, &in, operands};
+    struct sources sources = {&chain->in, &chain->out, chain->padded_in, chain->padded, &in,
+                              operands,   false};
     chain->values.layer = index;
     if (config_item(list, key, index, &node, err) != 0 ||
         layer_begin(layer, &scope, &node, err) != 0 ||
@@ -194,6 +212,7 @@ static int build_next(struct chain *chain, const struct scope *list_scope, struc
     if (!layer->op->reads_integers || !reads_input(layer, index))
         scope.categories = 0; /* what comes out of a layer is a quantity */
     scope.operands = operands;
+    scope.padded_operands = sources.padded_operands;
     if (layer_build(layer, &scope, &node, &in, err) != 0 ||
         values_keep(&chain->values, layer, &scope, &node, err) != 0)
         return -1;
@@ -226,6 +245,7 @@ int chain_build(struct chain *chain, const struct scope *scope, struct config_no
     struct scope inner = *scope;
     size_t count;
     chain_init(chain, in);
+    chain->padded_in = chain->padded = scope->padded;
     if (inner.depth++ == MAX_LAYER_DEPTH)
         return config_error(node, key, err, "layers are nested more than %d deep", MAX_LAYER_DEPTH);
     if (config_list(node, key, &count, err) != 0)
@@ -359,6 +379,7 @@ static void run_segment_task(void *context, size_t index, unsigned worker)
     struct run run = run_part(segment->run, part->chain->task.most, first);
     /* Without a team of its own this is already inside a task, on that task's thread. */
     run.worker = segment->run->team ? worker : segment->run->worker;
+    run.lengths = run.lengths ? run.lengths + first : NULL;
     struct named named = segment->named;
     named.first = first;
     named.rows = rows;

@@ -10,6 +10,7 @@ struct chain {
     size_t count;
     struct moed_shape in, out;
     size_t in_elements, out_elements, max_elements;
+    bool padded_in, padded;    /* as of a layer */
     bool collective, branched; /* branched: a layer reads by name */
     struct values values;      /* those with names */
     struct plan plan, task;    /* a task's lies in the chain's, and all layers' in a task's */

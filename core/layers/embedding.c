@@ -125,12 +125,14 @@ static void weight_free(struct layer *layer)
 }
 
 const struct layer_op op_embedding = {.name = "embedding",
+                                      .padding = PADDING_KEPT,
                                       .format = 2,
                                       .reads_integers = true,
                                       .build = embedding_build,
                                       .forward = embedding_forward,
                                       .free = embedding_free};
 const struct layer_op op_position_embedding = {.name = "position_embedding",
+                                               .padding = PADDING_KEPT,
                                                .format = 2,
                                                .in_place = true,
                                                .build = position_build,

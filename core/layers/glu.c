@@ -123,5 +123,9 @@ static void glu_free(struct layer *layer)
     projection_close(&glu->up);
 }
 
-const struct layer_op op_glu = {
-    .name = "glu", .format = 2, .build = glu_build, .forward = glu_forward, .free = glu_free};
+const struct layer_op op_glu = {.name = "glu",
+                                .padding = PADDING_LAST_AXIS,
+                                .format = 2,
+                                .build = glu_build,
+                                .forward = glu_forward,
+                                .free = glu_free};

@@ -71,6 +71,19 @@ static int join_shapes(const struct layer *layer, const struct scope *scope,
     return 0;
 }
 
+/* Where one value is padded the result is, at the same entries. */
+static int keep_padding(struct layer *layer, const struct scope *scope, struct config_node *node,
+                        const struct moed_shape *out, struct error *err)
+{
+    layer->padded = scope->padded || scope->padded_operands;
+    if (layer->padded && out->dims[0] != scope->positions)
+        return config_error(node, NULL, err,
+                            "the result would have %zu entries, of which %zu may "
+                            "be padding",
+                            out->dims[0], scope->positions);
+    return 0;
+}
+
 /* `weight`: fits the result's last axes, and does not widen them. */
 static int build_weight(struct join *join, const struct scope *scope, const struct moed_shape *out,
                         struct error *err)
@@ -105,6 +118,7 @@ static int join_build(struct layer *layer, const struct scope *scope, struct con
     struct moed_shape out;
     double value = 0;
     if (join_shapes(layer, scope, node, &out, err) != 0 ||
+        keep_padding(layer, scope, node, &out, err) != 0 ||
         layer_set_out(layer, node, &out, err) != 0 || build_weight(join, scope, &out, err) != 0)
         return -1;
     join->has_value = config_has(node, "value");
@@ -248,6 +262,9 @@ static int concat_build(struct layer *layer, const struct scope *scope, struct c
     if (config_integer(node, "axis", 0, within(-rank, rank - 1), &axis, err) != 0)
         return -1;
     size_t at = (size_t)(axis < 0 ? axis + rank : axis);
+    layer->padded = scope->padded || scope->padded_operands;
+    if (layer->padded && at == 0)
+        return config_error(node, "axis", err, "the first axis ends in padding");
     size_t inner = concat->outer = 1;
     for (size_t i = 0; i < out.rank; i++)
         *(i < at ? &concat->outer : &inner) *= i == at ? 1 : out.dims[i];
@@ -289,18 +306,21 @@ static void concat_free(struct layer *layer)
 }
 
 const struct layer_op op_add = {.name = "add",
+                                .padding = PADDING_OWN,
                                 .format = 3,
                                 .joins = true,
                                 .build = join_build,
                                 .forward = add_forward,
                                 .free = join_free};
 const struct layer_op op_multiply = {.name = "multiply",
+                                     .padding = PADDING_OWN,
                                      .format = 3,
                                      .joins = true,
                                      .build = join_build,
                                      .forward = multiply_forward,
                                      .free = join_free};
 const struct layer_op op_concat = {.name = "concat",
+                                   .padding = PADDING_OWN,
                                    .format = 3,
                                    .joins = true,
                                    .build = concat_build,

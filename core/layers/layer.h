@@ -32,8 +32,12 @@ struct run {
     size_t workspace_stride;
     unsigned worker;              /* whose workspace a layer may use */
     const float *const *operands; /* of a layer that joins values: [links.operand_count] */
-    struct routing *routing;      /* of every gate of the model, by its index */
-    struct dispatch *dispatches;  /* of every MoE layer of the model, by its index */
+    /* [rows] how many of each row's `positions` entries are no padding; NULL: there is none. For
+     * layers whose input is padded. */
+    const int32_t *lengths;
+    size_t positions;
+    struct routing *routing;     /* of every gate of the model, by its index */
+    struct dispatch *dispatches; /* of every MoE layer of the model, by its index */
 };
 
 /* What plan_floats() gave `place` for: memory of so many floats for each of `rows`, which are all
@@ -51,11 +55,26 @@ static inline struct run run_part(const struct run *run, size_t place, size_t ro
     return part;
 }
 
+/* How many entries of the row are no padding, whatever a client sent. */
+static inline size_t run_length(const struct run *run, size_t row)
+{
+    const int32_t length = run->lengths[row];
+    return length < 0 ? 0 : (size_t)length < run->positions ? (size_t)length : run->positions;
+}
+
 /* The floats of plan_workspace(), which only this worker touches; contents are undefined. */
 static inline float *run_workspace(const struct run *run)
 {
     return run->workspaces + run->worker * run->workspace_stride;
 }
+
+/* What an op makes of rows whose first axis ends in padding, which nothing may depend on. */
+enum padding {
+    PADDING_REFUSED,   /* it would look at it */
+    PADDING_KEPT,      /* every entry of the first axis is worked on by itself, or the op masks */
+    PADDING_LAST_AXIS, /* the same, for it works along the last axis: not where that is the first */
+    PADDING_OWN,       /* build decides: it refuses, or sets layer->padded */
+};
 
 struct layer_op {
     const char *name;
@@ -64,6 +83,7 @@ struct layer_op {
     /* Takes the integers of an input with categories: x is [rows, in] of int32_t. Only the first
      * layer of such an input can. */
     bool reads_integers;
+    enum padding padding;
     bool joins; /* takes further values of its list, named by "of": run->operands */
     /* Reads the op's keys from `node`, claims tensors in `scope`, which charges the layer's cost.
      * Name, in and op are set; sets out, state, memory and cost.macs, and plans scratch. */
@@ -101,6 +121,7 @@ struct layer {
     struct moed_shape in, out;
     size_t in_elements, out_elements;
     struct links links;
+    bool padded_in, padded; /* the first axis of its input, of its output ends in padding */
     /* Whether forward takes all rows of the batch at once and shares them out to run->team by
      * itself (a MoE layer, one with memory, or what holds one). Every other layer works on any
      * rows, and does not look at spans. */

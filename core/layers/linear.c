@@ -40,5 +40,8 @@ static void linear_free(struct layer *layer)
         projection_close(&linear->projection);
 }
 
-const struct layer_op op_linear = {
-    .name = "linear", .build = linear_build, .forward = linear_forward, .free = linear_free};
+const struct layer_op op_linear = {.name = "linear",
+                                   .padding = PADDING_LAST_AXIS,
+                                   .build = linear_build,
+                                   .forward = linear_forward,
+                                   .free = linear_free};

@@ -124,6 +124,9 @@ static int trailing_norm_build(struct layer *layer, const struct scope *scope,
     norm->eps = (float)eps;
     norm->center = center;
     norm->width = norm->weight.count;
+    if (scope->padded && shape.rank == layer->in.rank)
+        return config_error(node, NULL, err, "%s of all axes would see padding", layer->op->name);
+    layer->padded = scope->padded;
     layer->cost.macs = 2 * layer->in_elements;
     return layer_set_out(layer, node, &layer->in, err);
 }
@@ -256,7 +259,6 @@ struct l2_norm {
 static int l2_normalize_build(struct layer *layer, const struct scope *scope,
                               struct config_node *node, struct error *err)
 {
-    (void)scope;
     struct l2_norm *norm = layer->state = xcalloc(1, sizeof *norm);
     int64_t rank = (int64_t)layer->in.rank;
     double otherwise = 1e-12;
@@ -269,6 +271,9 @@ static int l2_normalize_build(struct layer *layer, const struct scope *scope,
     if (!((float)norm->eps > 0))
         return config_error(node, "eps", err, "expected a number above 0 that f32 can hold");
     size_t at = (size_t)(axis < 0 ? axis + rank : axis);
+    if (scope->padded && at == 0)
+        return config_error(node, "axis", err, "the first axis ends in padding");
+    layer->padded = scope->padded;
     norm->axis = layer->in.dims[at];
     norm->inner = 1;
     for (size_t i = at + 1; i < layer->in.rank; i++)
@@ -295,16 +300,19 @@ static void l2_normalize_forward(const struct layer *layer, const struct run *ru
 }
 
 const struct layer_op op_batch_norm = {.name = "batch_norm",
+                                       .padding = PADDING_KEPT,
                                        .in_place = true,
                                        .build = batch_norm_build,
                                        .forward = batch_norm_forward,
                                        .free = batch_norm_free};
 const struct layer_op op_layer_norm = {.name = "layer_norm",
+                                       .padding = PADDING_OWN,
                                        .in_place = true,
                                        .build = layer_norm_build,
                                        .forward = trailing_norm_forward,
                                        .free = trailing_norm_free};
 const struct layer_op op_rms_norm = {.name = "rms_norm",
+                                     .padding = PADDING_OWN,
                                      .in_place = true,
                                      .build = rms_norm_build,
                                      .forward = trailing_norm_forward,
@@ -316,6 +324,7 @@ const struct layer_op op_group_norm = {.name = "group_norm",
                                        .forward = group_norm_forward,
                                        .free = group_norm_free};
 const struct layer_op op_l2_normalize = {.name = "l2_normalize",
+                                         .padding = PADDING_OWN,
                                          .format = 3,
                                          .in_place = true,
                                          .build = l2_normalize_build,

@@ -17,6 +17,9 @@ static int residual_build(struct layer *layer, const struct scope *scope, struct
     if (!shape_equal(&chain->in, &chain->out))
         return config_error(node, "layers", err, "map %s to %s; a residual must keep the shape",
                             shape_text(&chain->in, in), shape_text(&chain->out, out));
+    if (chain->padded != scope->padded)
+        return config_error(node, "layers", err, "a residual must keep the padding of its rows");
+    layer->padded = scope->padded;
     layer->collective = chain->collective;
     layer->plan = chain->plan;
     layer->cost = chain->cost;
@@ -46,6 +49,7 @@ static const struct chain *residual_child(const struct layer *layer, size_t inde
 }
 
 const struct layer_op op_residual = {.name = "residual",
+                                     .padding = PADDING_OWN,
                                      .build = residual_build,
                                      .forward = residual_forward,
                                      .free = residual_free,

@@ -52,6 +52,9 @@ struct scope {
     bool int8;         /* matrices in 8 bits; never those of a gate */
     bool no_moe;       /* gates, experts, inputs and outputs hold no MoE layer of their own */
     const struct moed_shape *operands; /* of the values that a layer joins to its input */
+    size_t positions;                  /* of rows of different length; 0: all have the same */
+    bool padded; /* the first axis of what the part reads are such positions */
+    bool padded_operands;
     bool routed; /* inside a gate or an expert, whose rows are not consecutive rows of a sequence */
 };
 

@@ -25,16 +25,18 @@ static int find(const struct values *values, const char *name, size_t *link)
 
 /* What the layer being built reads by name, and its shape. */
 static int read_value(struct values *values, const char *name, const struct sources *sources,
-                      size_t *link, struct moed_shape *shape)
+                      size_t *link, struct moed_shape *shape, bool *padded)
 {
     if (find(values, name, link) != 0)
         return -1;
     *shape = *sources->list;
+    *padded = sources->list_padded;
     if (*link < VALUE_FIRST)
         return 0;
     struct value *value = &values->list[*link - VALUE_FIRST];
     value->last = values->layer;
     *shape = value->shape;
+    *padded = value->padded;
     return 0;
 }
 
@@ -49,7 +51,7 @@ static int not_found(const struct config_node *node, const char *key, const char
 
 /* "of": the values that a layer joins to its input. */
 static int link_operands(struct values *values, struct layer *layer, const struct scope *scope,
-                         struct config_node *node, const struct sources *sources, struct error *err)
+                         struct config_node *node, struct sources *sources, struct error *err)
 {
     struct links *links = &layer->links;
     const char **names;
@@ -68,8 +70,11 @@ static int link_operands(struct values *values, struct layer *layer, const struc
         links->operands = xcalloc(count, sizeof *links->operands);
     for (; result == 0 && links->operand_count < count; links->operand_count++) {
         size_t i = links->operand_count;
-        if (read_value(values, names[i], sources, &links->operands[i], &sources->operands[i]) != 0)
+        bool padded = false;
+        if (read_value(values, names[i], sources, &links->operands[i], &sources->operands[i],
+                       &padded) != 0)
             result = not_found(node, "of", names[i], err);
+        sources->padded_operands |= padded;
     }
     scope->loading->layers_left -= result == 0 ? count : 0;
     free(names);
@@ -77,17 +82,19 @@ static int link_operands(struct values *values, struct layer *layer, const struc
 }
 
 int values_link(struct values *values, struct layer *layer, const struct scope *scope,
-                struct config_node *node, const struct sources *sources, struct error *err)
+                struct config_node *node, struct sources *sources, struct error *err)
 {
     const char *name = "";
     *sources->in = *sources->before;
+    layer->padded_in = sources->before_padded;
     if (format_key(scope, node, "input", 3, err) != 0 ||
         format_key(scope, node, "result", 3, err) != 0)
         return -1;
     if (config_has(node, "input")) {
         if (config_text(node, "input", NULL, &name, err) != 0)
             return -1;
-        if (read_value(values, name, sources, &layer->links.input, sources->in) != 0)
+        if (read_value(values, name, sources, &layer->links.input, sources->in,
+                       &layer->padded_in) != 0)
             return not_found(node, "input", name, err);
     }
     return layer->op->joins ? link_operands(values, layer, scope, node, sources, err) : 0;
@@ -115,6 +122,7 @@ int values_keep(struct values *values, struct layer *layer, const struct scope *
     values->list[values->count] = (struct value){.name = name,
                                                  .shape = layer->out,
                                                  .elements = layer->out_elements,
+                                                 .padded = layer->padded,
                                                  .defined = values->layer};
     layer->links.result = VALUE_FIRST + values->count++;
     return 0;

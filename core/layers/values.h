@@ -21,8 +21,9 @@ struct value {
     struct moed_shape shape;
     size_t elements;
     size_t defined, last; /* layers: the one that gives it, the last that reads it (0: none yet) */
-    bool local;           /* only one task's layers see it (chain.c) */
-    size_t place;         /* among the floats of all local values of a row, or of all others */
+    bool padded;
+    bool local;   /* only one task's layers see it (chain.c) */
+    size_t place; /* among the floats of all local values of a row, or of all others */
 };
 
 struct values {
@@ -37,11 +38,12 @@ struct values {
  * `operands` those of "of", [MAX_OPERANDS]. */
 struct sources {
     const struct moed_shape *list, *before; /* the list's input; what the layer before gave */
+    bool list_padded, before_padded;
     struct moed_shape *in, *operands;
+    bool padded_operands; /* becomes: one of them is */
 };
 MUST_CHECK int values_link(struct values *values, struct layer *layer, const struct scope *scope,
-                           struct config_node *node, const struct sources *sources,
-                           struct error *err);
+                           struct config_node *node, struct sources *sources, struct error *err);
 
 /* Keeps what a built layer gives, if it has a "result". */
 MUST_CHECK int values_keep(struct values *values, struct layer *layer, const struct scope *scope,

@@ -11,10 +11,11 @@ struct group {
     size_t first, items;
 };
 
-static double places_of(const struct group *group)
+/* `routed`: its items but padding. */
+static double places_of(const struct group *group, size_t routed)
 {
     const struct capacity *capacity = &group->policy->capacity;
-    double items = (double)group->items;
+    double items = (double)routed;
     if (capacity->factor == 0)
         return capacity->places;
     double share = items * capacity->factor / (double)group->policy->experts;
@@ -71,12 +72,16 @@ static void renormalize(const struct gate_policy *policy, float *weight, const i
 static void limit_group(const struct group *group, struct routing *routing)
 {
     const struct gate_policy *policy = group->policy;
-    size_t k = policy->top_k;
-    double places = places_of(group);
+    size_t k = policy->top_k, routed = 0;
+    for (size_t i = group->first; i < group->first + group->items; i++)
+        routed += routing->choice[i * k] >= 0;
+    double places = places_of(group, routed);
     stand_in_line(group, routing);
     memset(routing->places, 0, policy->experts * sizeof *routing->places);
     for (size_t i = 0; i < group->items * k; i++) {
         size_t pair = routing->line[i].pair;
+        if (routing->choice[pair] < 0)
+            continue;
         uint32_t *taken = &routing->places[routing->choice[pair]];
         if (*taken < places) {
             ++*taken;

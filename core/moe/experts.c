@@ -126,6 +126,7 @@ static struct run task_run(const struct experts_job *job, size_t first_row, unsi
     struct run run = *job->run;
     run.worker = run.team ? worker : run.worker;
     run.team = NULL;
+    run.lengths = NULL;
     run.arena = run_floats(&run, job->experts->each.most, first_row);
     return run;
 }

@@ -246,8 +246,13 @@ static int moe_build(struct layer *layer, const struct scope *scope, struct conf
     if (check_formats(scope, node, err) != 0 || read_route(moe, layer, node, err) != 0)
         return -1;
     bool routes_positions = moe->item.rank != layer->in.rank;
+    if (scope->padded && !routes_positions)
+        return config_error(node, "route", err,
+                            "rows of different length are routed by \"positions\"");
+    layer->padded = scope->padded;
     struct scope parts = *scope;
     parts.routed = true;
+    parts.padded = false;
     if (experts_build(&moe->experts, &parts, node, &moe->item, routes_positions, err) != 0 ||
         build_gates(moe, layer, &parts, node, err) != 0 || read_weigh(moe, node, err) != 0 ||
         build_shared(moe, &parts, node, err) != 0 || set_out(layer, moe, node, err) != 0)
@@ -267,6 +272,7 @@ static const float *decide(const struct moe *moe, const struct run *run, size_t 
 {
     float *logits = run_floats(run, moe->logits, items), *hidden = NULL;
     struct run gating = run_part(run, moe->gating, items);
+    gating.lengths = NULL;
     if (moe->experts.split) {
         hidden = run_floats(run, moe->hidden, items);
         experts_front(&moe->experts, run, items, x, hidden);
@@ -304,8 +310,10 @@ static void moe_forward(const struct layer *layer, const struct run *run, size_t
     /* A layer's gates are built one after the other. */
     const struct routing *routing = &run->routing[moe->gates[0].index];
     struct run inner = run_part(run, moe->place, rows);
+    inner.lengths = layer->padded_in ? run->lengths : NULL;
     float *results = run_floats(&inner, moe->results, items);
     const float *hidden = decide(moe, &inner, items, x);
+    inner.lengths = NULL; /* what is inside works on items */
     dispatch_pairs(dispatch, routing, moe->gate_count);
     experts_forward(&moe->experts, &inner, dispatch, x, hidden, results);
     combine(routing, moe->gate_count, dispatch, elements, results, y);
@@ -344,6 +352,7 @@ static size_t moe_gates(const struct layer *layer)
 }
 
 const struct layer_op op_moe = {.name = "moe",
+                                .padding = PADDING_OWN,
                                 .build = moe_build,
                                 .forward = moe_forward,
                                 .free = moe_free,

@@ -91,13 +91,37 @@ static void weigh(const struct gate *gate, const struct choice *choice, float *w
     clamp_finite(weights, policy->top_k);
 }
 
+/* Padding is routed nowhere, and counts for nothing. */
+static void leave(const struct gate *gate, size_t item, struct routing *routing)
+{
+    size_t k = gate->policy.top_k, experts = gate->policy.experts;
+    for (size_t pair = item * k; pair < (item + 1) * k; pair++) {
+        routing->choice[pair] = -1;
+        routing->weight[pair] = 0;
+        if (routing->score)
+            routing->score[pair] = 0;
+    }
+    if (!routing->probability)
+        return;
+    memset(routing->probability + item * experts, 0, experts * sizeof *routing->probability);
+    routing->entropy[item] = routing->margin[item] = 0;
+}
+
+/* Of `per_row` items of every row. */
+static bool is_padding(const struct run *run, size_t item, size_t per_row)
+{
+    return run->lengths &&
+           item % per_row / (per_row / run->positions) >= run_length(run, item / per_row);
+}
+
 /* Calls the chosen experts what the layer calls them. */
 static void name_experts(const struct gate *gate, struct routing *routing)
 {
     const size_t pairs = routing->decisions.items * gate->policy.top_k;
     memcpy(routing->expert, routing->choice, pairs * sizeof *routing->expert);
     for (size_t pair = 0; gate->expert_index && pair < pairs; pair++)
-        routing->expert[pair] = gate->expert_index[routing->choice[pair]];
+        if (routing->choice[pair] >= 0)
+            routing->expert[pair] = gate->expert_index[routing->choice[pair]];
 }
 
 /* Written without branches: which of two experts is likelier is not to be guessed. */
@@ -134,8 +158,15 @@ void gate_select(const struct gate *gate, const struct run *run, size_t items, f
 {
     const double bits_per_nat = 1.4426950408889634;
     const size_t experts = gate->policy.experts;
+    size_t rows = 0;
+    for (size_t i = 0; i < run->span_count; i++)
+        rows += run->spans[i].rows;
     routing->decisions.items = items;
     for (size_t item = 0; item < items; item++, logits += experts) {
+        if (is_padding(run, item, items / rows)) {
+            leave(gate, item, routing);
+            continue;
+        }
         float *p = routing->probability ? routing->probability + item * experts : routing->p;
         const float entropy = decide(gate, logits, item, routing, p);
         if (!routing->probability)

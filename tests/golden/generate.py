@@ -36,6 +36,7 @@ import cases_functions  # noqa: F401
 import cases_gates  # noqa: F401
 import cases_graphs  # noqa: F401
 import cases_layers  # noqa: F401
+import cases_lengths  # noqa: F401
 import cases_models  # noqa: F401
 import cases_positions  # noqa: F401
 import cases_routers  # noqa: F401

@@ -219,6 +219,7 @@ class Source:
     layers: list
     categories: int = None
     preprocess: dict = None
+    length: str = None  # the source that holds how many entries of a row are no padding
 
     def draw(self, random):
         if self.categories:

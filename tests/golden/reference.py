@@ -19,7 +19,7 @@ import sys
 import numpy as np
 
 from reference_gates import combine, route
-from reference_ops import JOINS, OPS, sigmoid
+from reference_ops import JOINS, OPS, REDUCTIONS, attention, over_entries, real, sigmoid
 
 # --- safetensors ----------------------------------------------------------------------------------
 
@@ -71,17 +71,38 @@ class Model:
         self.tensors = tensors
         self.requests = requests
         self.routing = {}
+        self.routed = None  # which items are no padding; None: all
 
     def chain(self, layers, prefix, x):
         """Each layer reads what the one before it gave, or a value that an earlier one named."""
-        values = {"input": x}
+        return self.padded_chain(layers, prefix, x, None)[0]
+
+    def padded_chain(self, layers, prefix, x, lengths):
+        """The same of rows whose first axis ends in padding; what comes out may have none any more."""
+        values = {"input": (x, lengths)}
         for layer in layers:
-            x = values[layer["input"]] if "input" in layer else x
+            x, lengths = values[layer["input"]] if "input" in layer else (x, lengths)
             others = [values[name] for name in layer.get("of", [])]
-            x = self.layer(layer, prefix, x, others)
+            x, lengths = self.padded_layer(layer, prefix, x, lengths, others)
             if "result" in layer:
-                values[layer["result"]] = x
-        return x
+                values[layer["result"]] = x, lengths
+        return x, lengths
+
+    def padded_layer(self, layer, prefix, x, lengths, others):
+        op, arrays = layer["op"], [other for other, _ in others]
+        if lengths is None:
+            left = [other_lengths for _, other_lengths in others if other_lengths is not None]
+            return self.layer(layer, prefix, x, arrays), left[0] if left else None
+        if op == "residual":
+            return x + self.padded_chain(layer["layers"], prefix, x, lengths)[0], lengths
+        if op == "moe":
+            return self.moe(layer, prefix + layer["name"], x, lengths), lengths
+        if op == "attention":
+            name = prefix + layer["name"] + "."
+            return attention(layer, lambda suffix: self.tensors.get(name + suffix), x, lengths), lengths
+        if op in REDUCTIONS and layer.get("axis", 0) in (0, 1 - x.ndim):
+            return over_entries(lambda entries: REDUCTIONS[op](layer, entries), x, lengths), None
+        return self.layer(layer, prefix, x, arrays), lengths
 
     def layer(self, layer, prefix, x, others):
         if layer["op"] == "residual":
@@ -94,10 +115,15 @@ class Model:
             return JOINS[layer["op"]](layer, tensor, [x, *others])
         return OPS[layer["op"]](layer, tensor, x)
 
-    def moe(self, layer, name, x):
+    def moe(self, layer, name, x, lengths=None):
         if layer.get("route") != "positions":
             return self.items(layer, name, x)
+        self.routed = None
+        if lengths is not None:
+            each = math.prod(x.shape[2:-1])
+            self.routed = np.repeat(real(lengths, x.shape[1]).ravel(), each)
         y = self.items(layer, name, x.reshape(-1, x.shape[-1]))
+        self.routed = None
         return y.reshape(x.shape[:-1] + y.shape[1:])
 
     def items(self, layer, name, x):
@@ -155,8 +181,18 @@ class Model:
         requests = [rows * len(x) // sum(self.requests) for rows in self.requests]
         bias, scale = (self.tensors.get(prefix + own) for own in ("select_bias", "expert_scale"))
         items_of_row = len(x) // sum(self.requests)
-        self.routing[name] = route(gate, logits, bias, scale, members, requests, items_of_row)
+        if self.routed is None:
+            self.routing[name] = route(gate, logits, bias, scale, members, requests, items_of_row)
+        else:
+            self.routing[name] = self.route_some(gate, logits, bias, scale, members, requests)
         return combine(self.routing[name], results)
+
+    def route_some(self, gate, logits, bias, scale, members, requests):
+        """Only what is no padding is routed; the rest goes nowhere."""
+        ends = np.cumsum(requests)
+        real_items = [int(self.routed[end - items : end].sum()) for items, end in zip(requests, ends)]
+        some = route(gate, logits[self.routed], bias, scale, members, real_items, 1)
+        return some.spread(self.routed)
 
     def attentive(self, prefix, g, hidden):
         """logits_i = (Wq g) . (Wk e_i) / sqrt(h)"""
@@ -189,15 +225,20 @@ def preprocess(options, x):
 
 
 def join(model, entries, inputs):
-    """One input unchanged; several flattened and concatenated."""
+    """One input as it is, with its lengths; several flattened, side by side."""
     joined = []
+    given = {entry.get("name"): values for entry, values in zip(entries, inputs, strict=True)}
+    of_others = {entry["length"] for entry in entries if "length" in entry}
     for entry, values in zip(entries, inputs, strict=True):
+        if entry.get("name") in of_others:
+            continue
+        lengths = given[entry["length"]].astype(int).ravel() if "length" in entry else None
         x = values.astype(np.float64).reshape([-1] + entry["shape"])
         x = preprocess(entry.get("preprocess", {}), x)
-        joined.append(model.chain(entry.get("layers", []), "", x))
+        joined.append(model.padded_chain(entry.get("layers", []), "", x, lengths))
     if len(joined) == 1:
         return joined[0]
-    return np.concatenate([x.reshape(len(x), -1) for x in joined], 1)
+    return np.concatenate([x.reshape(len(x), -1) for x, _ in joined], 1), None
 
 
 def run(config, tensors, inputs, requests=None):
@@ -208,9 +249,14 @@ def run(config, tensors, inputs, requests=None):
     entries = config["inputs"] if "inputs" in config else [config["input"]]
     rows = inputs[0].size // math.prod(entries[0]["shape"])
     model = Model(tensors, requests or [rows])
-    x = model.chain(config["layers"], "", join(model, entries, inputs))
-    outputs = config.get("outputs", [{}])
-    return [model.chain(output.get("layers", []), "", x) for output in outputs], model.routing
+    x, lengths = model.padded_chain(config["layers"], "", *join(model, entries, inputs))
+    outputs = []
+    for output in config.get("outputs", [{}]):
+        y, left = model.padded_chain(output.get("layers", []), "", x, lengths)
+        if left is not None:  # padding gives 0
+            y = y * real(left, y.shape[1]).reshape(y.shape[:2] + (1,) * (y.ndim - 2))
+        outputs.append(y)
+    return outputs, model.routing
 
 
 def main():

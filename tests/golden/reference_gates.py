@@ -29,6 +29,19 @@ class Routing:
     margins: np.ndarray  # [items, any] differences that decided; 0 for a tie
     members: np.ndarray  # [E] the layer's index of each expert
 
+    padding: np.ndarray = None  # [items] what was not routed; None: nothing
+
+    def spread(self, routed):
+        """The same for all items, of which only those of the mask were routed."""
+        def among_all(values, fill):
+            whole = np.full((len(routed),) + values.shape[1:], fill, values.dtype)
+            whole[routed] = values
+            return whole
+
+        margins = among_all(self.margins, np.inf)
+        return Routing(among_all(self.chosen, 0), among_all(self.placed, False), among_all(self.weights, 0.0),
+                       among_all(self.probability, 0.0), margins, self.members, ~routed)
+
     @property
     def experts(self):
         """[items, k] the layer's experts; -1 where dropped."""
@@ -40,7 +53,8 @@ class Routing:
 
     @property
     def top1(self):
-        return np.bincount(self.chosen[:, 0], minlength=len(self.members))
+        first = self.chosen[:, 0] if self.padding is None else self.chosen[~self.padding, 0]
+        return np.bincount(first, minlength=len(self.members))
 
     @property
     def weight_sum(self):
@@ -59,7 +73,7 @@ class Routing:
 
     @property
     def dropped(self):
-        return (~self.placed).sum()
+        return (~self.placed if self.padding is None else ~self.placed[~self.padding]).sum()
 
 
 # --- scores ---------------------------------------------------------------------------------------

@@ -168,6 +168,28 @@ def glu(layer, tensor, x):
     return gated * (up + layer.get("shift", 0.0))
 
 
+# --- rows of different length ---------------------------------------------------------------------
+
+
+def real(lengths, positions):
+    """[rows, positions]: what is no padding."""
+    return np.arange(positions) < np.asarray(lengths)[:, None]
+
+
+def over_entries(function, x, lengths):
+    """function of each row's own entries, an array [entries, ...]; of none: 0."""
+    each = [function(row[:length]) if length else np.zeros(row.shape[1:]) for row, length in zip(x, lengths)]
+    return np.stack(each)
+
+
+REDUCTIONS = {
+    "sum": lambda layer, x: x.sum(0),
+    "mean": lambda layer, x: x.mean(0),
+    "max": lambda layer, x: x.max(0),
+    "select": lambda layer, x: x[-1 if layer["index"] == "last" else layer["index"]],
+}
+
+
 # --- attention ------------------------------------------------------------------------------------
 
 
@@ -236,7 +258,7 @@ def seen(layer, positions):
     return causal & (np.abs(distance) < layer.get("window", positions))
 
 
-def attention(layer, tensor, x):
+def attention(layer, tensor, x, lengths=None):
     """Every position of a row looks at others of it; nn.MultiheadAttention's tensors."""
     rows, positions, size = x.shape
     heads = layer["heads"]
@@ -253,13 +275,19 @@ def attention(layer, tensor, x):
     key, value = np.repeat(key, heads // kv_heads, 2), np.repeat(value, heads // kv_heads, 2)
     scores = np.einsum("rqhd,rkhd->rhqk", query, key) * layer.get("scale", head_dim**-0.5)
     scores = scores + (0.0 if tensor("bias") is None else tensor("bias"))
-    scores = np.where(seen(layer, positions), scores, -np.inf)
+    visible = np.broadcast_to(seen(layer, positions), (rows, 1, positions, positions))
+    if lengths is not None:  # padding looks at nothing that counts
+        visible = visible & real(lengths, positions)[:, None, None, :]
+        visible = visible | ~visible.any(-1, keepdims=True)
+    scores = np.where(visible, scores, -np.inf)
     if tensor("sinks") is not None:  # one more key, whose value is 0
         sinks = np.broadcast_to(tensor("sinks")[:, None, None], scores.shape[:3] + (1,))
         shares = softmax(np.concatenate([scores, sinks], -1))[..., :-1]
     else:
         shares = softmax(scores)
     mixed = np.einsum("rhqk,rkhd->rqhd", shares, value)
+    if lengths is not None:
+        mixed = mixed * real(lengths, positions)[:, :, None, None]
     return linear(layer, part("out_proj.", tensor), mixed.reshape(rows, positions, -1))
 
 
@@ -273,7 +301,8 @@ def class_token(layer, tensor, x):
 
 
 def select(layer, tensor, x):
-    return np.take(x, layer["index"], batch_axis(layer.get("axis", 0)))
+    index = -1 if layer["index"] == "last" else layer["index"]
+    return np.take(x, index, batch_axis(layer.get("axis", 0)))
 
 
 def softplus(x, beta=1.0, threshold=20.0):

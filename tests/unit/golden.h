@@ -89,8 +89,11 @@ static struct golden_gate read_gate(const struct golden *golden, const struct mo
         .items = items,
         .sum_count = sums,
     };
-    for (size_t i = 0; i < pairs; i++)
-        expected.dropped += expected.expert[i] < 0;
+    /* Of the items that were routed, which padding is not: every one has a first choice. */
+    double dropped = 0;
+    for (size_t e = 0; e < info->experts; e++)
+        dropped += expected.sums[info->experts + e] * (double)info->top_k - expected.sums[e];
+    expected.dropped = (uint64_t)dropped;
     return expected;
 }
 

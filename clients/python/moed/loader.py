@@ -98,6 +98,8 @@ class _Reader:
             raise LoadError(f"{path}: unknown keys {sorted(unknown)} in format {self.version}")
 
     def input(self, keys):
+        if "length" in keys and self.version >= 3:
+            raise LoadError(f"input {keys['name']}: rows of different length are served, but not loaded as a module yet")
         self.check(f"input {keys['name']}", keys, INPUT_KEYS)
         layers = self.layers(keys["layers"], "") if "layers" in keys else None
         return Input(keys["shape"], keys.get("categories"), keys.get("preprocess"), layers)

@@ -224,3 +224,39 @@ def decoder():
         for seed, name in enumerate(("gate.weight", "up.weight")):
             tensors[f"moe.experts.{e}.fc.{name}"] = numbers(4, 4, seed=seed + e)
     return Checkpoint(config, tensors)
+
+
+def histories():
+    """Rows of different length beside numbers."""
+    config = {
+        "model_type": "moed", "format_version": 3,
+        "inputs": [{"name": "numeric", "shape": [2]},
+                   {"name": "films", "shape": [4], "categories": 5, "length": "n",
+                    "layers": [{"op": "embedding", "name": "films"}, {"op": "mean", "axis": 0}]},
+                   {"name": "n", "shape": [1], "categories": 5}],
+        "layers": [{"op": "moe", "name": "moe", "gate": {"layers": [{"op": "linear", "name": "out"}], "top_k": 1},
+                    "experts": {"count": 2, "layers": [{"op": "linear", "name": "fc"}]}}],
+    }
+    tensors = {"films.weight": numbers(5, 2), "moe.gate.out.weight": numbers(2, 4)}
+    tensors.update({f"moe.experts.{e}.fc.weight": numbers(2, 4, seed=e) for e in range(2)})
+    return Checkpoint(config, tensors)
+
+
+def scorer():
+    """A causal model of sequences of different length, whose positions are routed."""
+    attention = {"op": "attention", "name": "attention", "heads": 1, "causal": True, "rotary": {}}
+    sparse = {"op": "moe", "name": "moe", "route": "positions",
+              "gate": {"layers": [{"op": "linear", "name": "out"}], "top_k": 2,
+                       "capacity": {"factor": 1, "order": "pair", "rows": 1}},
+              "experts": {"count": 3, "layers": [{"op": "linear", "name": "fc"}]}}
+    config = {
+        "model_type": "moed", "format_version": 3,
+        "inputs": [{"name": "n", "shape": [1], "categories": 6},
+                   {"name": "x", "shape": [5, 2], "length": "n"}],
+        "layers": [{"op": "residual", "layers": [attention]}, {"op": "residual", "layers": [sparse]}],
+        "outputs": [{"name": "states"}, {"name": "score", "layers": [{"op": "select", "index": "last"}]}],
+    }
+    tensors = {"attention.in_proj_weight": numbers(6, 2), "attention.out_proj.weight": numbers(2, 2),
+               "moe.gate.out.weight": numbers(3, 2)}
+    tensors.update({f"moe.experts.{e}.fc.weight": numbers(2, 2, seed=e) for e in range(3)})
+    return Checkpoint(config, tensors)
