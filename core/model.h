@@ -59,6 +59,17 @@ struct moed_model {
     struct moed_model_info info;
 };
 
+/* Reads "input" or "inputs" of the config's root. */
+MUST_CHECK int model_read_inputs(struct moed_model *model, const struct scope *scope,
+                                 struct config_node *root, struct error *err);
+void model_free_inputs(struct moed_model *model);
+
+/* Reads the "name" of tensors[index], which no earlier one may have. `otherwise`: the default;
+ * NULL: there is none. */
+MUST_CHECK int model_name_tensor(struct moed_tensor_info *tensors, size_t index,
+                                 struct config_node *node, const char *otherwise,
+                                 struct error *err);
+
 /* Positions of rows of different length in the model's layers and outputs; 0: there are none. */
 size_t model_positions(const struct moed_model *model);
 

@@ -192,8 +192,16 @@ def row_axis(axis, row):
 
 
 def describe_select(module, row, path):
-    require(module.index >= 0, path, f"index {module.index} counts from the end; a checkpoint's counts from the front")
-    return {"index": module.index, "axis": row_axis(module.axis, row)}, {}
+    require(module.index >= -1, path, f"index {module.index} counts from the end; a checkpoint's counts from the front")
+    return {"index": "last" if module.index == -1 else module.index, "axis": row_axis(module.axis, row)}, {}
+
+
+def build_select(keys, tensors):
+    return modules.Select(-1 if keys["index"] == "last" else keys["index"], keys["axis"])
+
+
+def select_since(keys, tensors):
+    return 3 if keys.get("index") == "last" else 1
 
 
 def plain(module_type, since=1):
@@ -375,7 +383,7 @@ OPS = {
                     (modules.SelfAttention, attention.Attention), describe_attention, build_attention, 2,
                     ("out_proj.weight", "out_proj.bias", "q_norm.weight", "k_norm.weight"), attention_since),
     "select": Op({"index": REQUIRED, "axis": 0}, (modules.Select,), describe_select,
-                 lambda keys, tensors: modules.Select(keys["index"], keys["axis"]), 2),
+                 build_select, 2, (), select_since),
     "transpose": plain(modules.Transpose, 2),
     "add": Op({"value": None}, (graph.Add,), describe_join, build_join(graph.Add), 3),
     "multiply": Op({"value": None}, (graph.Multiply,), describe_join, build_join(graph.Multiply), 3),
