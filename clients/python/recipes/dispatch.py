@@ -18,9 +18,9 @@ class ZeroedMoE(MoE):
     the same function as MoE.
     """
 
-    def _combine(self, output_of):
+    def _combine(self, output_of, *items):
         if not self.training:
-            return super()._combine(output_of)
+            return super()._combine(output_of, *items)
         self.routing = self.gate.route(self.logits)
         chosen, weight = self.routing.experts[:, 0], self.routing.weights
         masks = [chosen == index for index in range(len(self.experts))]
