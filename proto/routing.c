@@ -9,16 +9,6 @@
 #include "proto/routing_figures.h"
 #include "proto/routing_include.h"
 
-bool routing_is_dense(const struct routing_layer *layer)
-{
-    return layer->top_k == layer->counts->experts;
-}
-
-size_t routing_expert_index(const struct routing_layer *layer, size_t i)
-{
-    return layer->expert_index ? (size_t)layer->expert_index[i] : i;
-}
-
 static void append_number(struct buffer *body, const char *key, double value)
 {
     buffer_format(body, ",\"%s\":", key);

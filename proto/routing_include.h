@@ -2,7 +2,9 @@
 #ifndef PROTO_ROUTING_INCLUDE_H
 #define PROTO_ROUTING_INCLUDE_H
 
-#include "proto/routing.h"
+#include "core/error.h"
+#include "proto/buffer.h"
+#include "proto/routing_layer.h"
 
 /* Reads a list of names, separated by commas, into the bits of struct routing_document.include. */
 MUST_CHECK int routing_include_read(const char *text, unsigned *include, struct error *err);

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "core/memory.h"
+#include "proto/routing.h"
 #include "proto/routing_include.h"
 #include "server/describe.h"
 
