@@ -1,5 +1,5 @@
-/* The model repository extension of the Open Inference Protocol, as Triton has it: what clients ask
- * of a repository, and what they are told of it. */
+/* The model repository extension of the Open Inference Protocol, as in Triton: requests about a
+ * repository, and their answers. */
 #ifndef PROTO_OIP_REPOSITORY_H
 #define PROTO_OIP_REPOSITORY_H
 

@@ -29,7 +29,7 @@ struct routing_drift {
     /* How likely samples of one and the same distribution differ as much: the G-test of
      * homogeneity, chi-square with cells - 1 degrees of freedom. p_i n stands for the items of
      * expert i, which is exact for one expert per item, and errs on the side of no drift for
-     * several or for weights. Experts of whom fewer than 5 items are expected in the smaller sample
+     * several or for weights. Experts with fewer than 5 expected items in the smaller sample
      * share a cell. Items are taken to be independent. */
     double p_value;
     bool tested; /* false: too few items for two cells, and p_value is 1 */
