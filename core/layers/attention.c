@@ -59,6 +59,16 @@ static int read_heads(struct attention *attention, struct config_node *node, str
     return 0;
 }
 
+/* Before anything is allocated for so many positions. */
+static int check_size(const struct attention *attention, const struct config_node *node,
+                      struct error *err)
+{
+    if (attention->positions <= MAX_ROW_ELEMENTS / projected(attention))
+        return 0;
+    return config_error(node, NULL, err, "queries, keys and values exceed %d elements a row",
+                        MAX_ROW_ELEMENTS);
+}
+
 static int read_scores(struct attention *attention, struct config_node *node, struct error *err)
 {
     int64_t window;
@@ -139,15 +149,13 @@ static int attention_build(struct layer *layer, const struct scope *scope, struc
     attention->positions = layer->in.dims[0];
     attention->size = layer->in.dims[1];
     if (format_3_keys(scope, node, err) != 0 || read_heads(attention, node, err) != 0 ||
-        read_scores(attention, node, err) != 0 || build_norms(attention, scope, node, err) != 0 ||
+        check_size(attention, node, err) != 0 || read_scores(attention, node, err) != 0 ||
+        build_norms(attention, scope, node, err) != 0 ||
         layer_set_out(layer, node, &layer->in, err) != 0 ||
         build_tensors(attention, scope, err) != 0)
         return -1;
     size_t positions = attention->positions, inner = attention->heads * attention->head_dim;
     size_t qkv = projected(attention);
-    if (positions > MAX_ROW_ELEMENTS / qkv)
-        return config_error(node, NULL, err, "queries, keys and values exceed %d elements a row",
-                            MAX_ROW_ELEMENTS);
     layer->cost.macs = positions * (attention->size * (qkv + inner) + 2 * positions * inner);
     attention->qkv = plan_floats(&layer->plan, positions * qkv);
     attention->context = plan_floats(&layer->plan, positions * inner);

@@ -108,7 +108,9 @@ static enum conv_way choose_way(const struct conv *conv)
     if (!kernel->windows || windows * round_up(channels, panel) >
                                 channels * round_up(conv->columns.count, 2 * kernel->lanes))
         return BY_COLUMNS;
-    return channels * conv->k * sizeof(float) > CACHED_WEIGHTS ? BY_IMAGES : BY_WINDOWS;
+    return channels * conv->k * sizeof(float) > CACHED_WEIGHTS && conv_images_at_once(conv) > 1
+               ? BY_IMAGES
+               : BY_WINDOWS;
 }
 
 static bool packs_panels(const struct conv *conv)

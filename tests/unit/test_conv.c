@@ -51,6 +51,18 @@ START_TEST(one_axis)
 }
 END_TEST
 
+/* Windows are not written out where an image has many: they would exceed the bound on workspace. */
+START_TEST(large_weights_over_large_images)
+{
+    enum { CHANNELS = 128 };
+    float *weights = xcalloc(CHANNELS * CHANNELS * 9, sizeof *weights);
+    const struct stored tensor = {"c.weight", 4, {CHANNELS, CHANNELS, 3, 3}, weights, NULL};
+    moed_model_free(
+        load_layers("[128,250,250]", "[{'op':'conv2d','name':'c','padding':1}]", &tensor, 1));
+    free(weights);
+}
+END_TEST
+
 struct shape {
     int channels, height, width, out, kernel_h, kernel_w, stride, padding, groups;
 };
@@ -243,5 +255,6 @@ int main(void)
     tcase_add_test(tests, what_is_known_of_it);
     tcase_add_test(tests, what_does_not_fit_is_refused);
     tcase_add_test(tests, the_workspace_is_bounded);
+    tcase_add_test(tests, large_weights_over_large_images);
     return run_suite("conv", tests);
 }
