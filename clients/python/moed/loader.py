@@ -99,7 +99,8 @@ class _Reader:
 
     def input(self, keys):
         if "length" in keys and self.version >= 3:
-            raise LoadError(f"input {keys['name']}: rows of different length are served, but not loaded as a module yet")
+            raise LoadError(f"input {keys['name']}: rows of different length are served, but not loaded as a module "
+                            "yet")
         self.check(f"input {keys['name']}", keys, INPUT_KEYS)
         layers = self.layers(keys["layers"], "") if "layers" in keys else None
         return Input(keys["shape"], keys.get("categories"), keys.get("preprocess"), layers)
