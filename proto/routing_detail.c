@@ -60,8 +60,10 @@ void routing_detail_count(struct routing_detail *detail, const int32_t *choice, 
 {
     const size_t k = detail->top_k;
     detail->batches++;
-    detail->batch_items += items;
     for (size_t item = 0; item < items; item++, choice += k) {
+        if (*choice < 0) /* padding */
+            continue;
+        detail->batch_items++;
         for (size_t rank = 0; rank < k; rank++) {
             const size_t expert = (size_t)choice[rank];
             if (detail->ranks)
@@ -76,13 +78,13 @@ void routing_detail_count(struct routing_detail *detail, const int32_t *choice, 
 
 void routing_detail_predict(struct routing_detail *detail, size_t expert, size_t class)
 {
-    if (detail->predicted && class < detail->classes)
+    if (detail->predicted && expert < detail->experts && class < detail->classes)
         detail->predicted[expert * detail->classes + class]++;
 }
 
 void routing_detail_label(struct routing_detail *detail, size_t expert, size_t class)
 {
-    if (detail->truth && class < detail->classes)
+    if (detail->truth && expert < detail->experts && class < detail->classes)
         detail->truth[expert * detail->classes + class]++;
 }
 

@@ -28,10 +28,12 @@ void routing_detail_init(struct routing_detail *detail, size_t experts, size_t t
 void routing_detail_close(struct routing_detail *detail);
 void routing_detail_reset(struct routing_detail *detail);
 
-/* Counts items' choices: choice [items, top_k], best first. They are one batch. */
+/* Counts items' choices: choice [items, top_k], best first; -1: padding, which is not counted. They
+ * are one batch. */
 void routing_detail_count(struct routing_detail *detail, const int32_t *choice, size_t items);
 
-/* Counts the class, answered or true, of an item that ranked `expert` first. */
+/* Counts the class, answered or true, of an item that ranked `expert` first. Ignores an expert that
+ * does not exist: -1, for padding. */
 void routing_detail_predict(struct routing_detail *detail, size_t expert, size_t class);
 void routing_detail_label(struct routing_detail *detail, size_t expert, size_t class);
 

@@ -351,6 +351,23 @@ START_TEST(details_are_bounded)
 }
 END_TEST
 
+/* Positions behind the end of a short row have no choice. */
+START_TEST(padding_has_no_details)
+{
+    static const int32_t choice[] = {-1, -1, 1, 0, -1, -1};
+    struct routing_detail detail;
+    routing_detail_init(&detail, 3, 2, 4);
+    routing_detail_count(&detail, choice, 3);
+    routing_detail_predict(&detail, (size_t)choice[0], 3);
+    routing_detail_label(&detail, (size_t)choice[0], 3);
+    ck_assert_mem_eq(detail.ranks, (COUNTS(0, 1, 1, 0, 0, 0)), 6 * sizeof(uint64_t));
+    ck_assert_mem_eq(detail.pairs, (COUNTS(0, 1, 0, 0, 0, 0, 0, 0, 0)), 9 * sizeof(uint64_t));
+    ck_assert_uint_eq(detail.batch_items, 1);
+    ck_assert_uint_eq(detail.batch_experts, 2);
+    routing_detail_close(&detail);
+}
+END_TEST
+
 START_TEST(mutual_information_by_hand)
 {
     check_near(routing_mutual_information(COUNTS(5, 0, 0, 5), 2, 2), 1);
@@ -471,5 +488,6 @@ RUN_TESTS("proto/routing", nothing_routed_yet, even, collapsed, dense,
           entropies_come_from_distributions, all_dropped, shares_add_up_to_one,
           an_expert_dies_beyond_chance, the_limit_is_one_in_a_thousand, dense_experts_die_by_weight,
           drift_is_what_scipy_says, nothing_drifts_from_nothing, few_rows_do_not_cry_wolf,
-          details_are_counted_item_by_item, details_are_bounded, mutual_information_by_hand,
-          document_has_every_member, document_names_the_dying, document_without_layers)
+          details_are_counted_item_by_item, details_are_bounded, padding_has_no_details,
+          mutual_information_by_hand, document_has_every_member, document_names_the_dying,
+          document_without_layers)
