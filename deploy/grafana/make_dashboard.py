@@ -35,6 +35,9 @@ PANELS = [
       (f'moed_layer_dying_experts{BY_LAYER}', "dying {{layer}} {{instance}}")]),
     ("Dropped selections", "ops", "Because an expert's capacity was taken.",
      [(f"sum by (model, layer) (rate(moed_dropped_total{BY_LAYER}[5m]))", "{{model}} {{layer}}")]),
+    ("Accuracy", "percentunit", "Of each expert, on the rows whose true class is known.",
+     [(f"sum by (model, layer, expert) (rate(moed_expert_correct_total{BY_LAYER}[1h])) / "
+       f"(sum by (model, layer, expert) (rate(moed_expert_labelled_total{BY_LAYER}[1h])) > 0)", "{{layer}} {{expert}}")]),
     (ROW, "Serving"),
     ("Requests", "reqps", "", [(f"sum by (model, code) (rate(moed_requests_total{BY_MODEL}[1m]))", "{{model}} {{code}}")]),
     ("Rows", "ops", "", [(f"sum by (model) (rate(moed_rows_total{BY_MODEL}[1m]))", "{{model}}")]),
