@@ -132,11 +132,15 @@ static uint64_t until_poll(const struct loader *loader, uint64_t looked_ns)
     return due > now ? due - now : 0;
 }
 
-/* With the mutex held, which is released meanwhile. */
+/* With the mutex held, which is released meanwhile. Who is woken for nothing has nothing in hand: a
+ * stop at that moment need not leave the thread behind. */
 static void work(struct loader *loader, uint64_t *looked_ns)
 {
     struct loader_change *next = TAILQ_FIRST(&loader->changes);
     bool asked = loader->asked, damaged = loader->damaged;
+    bool due = until_poll(loader, *looked_ns) == 0;
+    if (!next && !asked && !damaged && !due)
+        return;
     if (next)
         TAILQ_REMOVE(&loader->changes, next, link);
     loader->asked = loader->damaged = false;
@@ -146,7 +150,6 @@ static void work(struct loader *loader, uint64_t *looked_ns)
         repository_drop_damaged(&loader->repository);
     if (next)
         change(loader, next);
-    bool due = until_poll(loader, *looked_ns) == 0;
     if (asked || due) {
         look(loader, asked ? LOOK_ASKED : LOOK_POLL);
         *looked_ns = uv_hrtime();

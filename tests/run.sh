@@ -19,7 +19,7 @@ PARTS="$LANE_1 $LANE_2"
 FUZZ_SECONDS=10
 
 # Tests that depend on the instruction set: numbers, and what reads and writes them.
-NUMERIC_UNIT_TESTS='activation|combine|conv|dispatch|experts|gate|gemm|golden|layer|moe|norm|pool|residual|number_list'
+NUMERIC_UNIT_TESTS='activation|combine|conv|dispatch|experts|functions|gate|gemm|golden|graph|layer|lengths|_moe$|norm|pool|residual|number_list'
 
 # Tests with several threads; the others cannot race.
 THREADED_UNIT_TESTS='team|scheduler|engine|lane|forward|model|golden|gemm|queue|log|session'

@@ -223,7 +223,7 @@ class TimeoutTest(DrainCase):
         time.sleep(0.1)
         self.server.signal()
         self.assertEqual(self.server.wait(), 1)
-        self.assertIn("event=request_lost method=POST path=/v1/models/slow:predict", self.server.log())
+        self.assertRegex(self.server.log(), r"event=request_lost .*method=POST path=/v1/models/slow:predict")
         self.assertIn("drain_timeout", self.server.log())
 
 
