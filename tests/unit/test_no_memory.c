@@ -240,7 +240,8 @@ START_TEST(queueing_a_job)
     struct infer_input input = {"data", (const char *)body, ROWS * WIDTH * sizeof *body, true,
                                 DATATYPE_FP32};
     struct job job = {
-        .request = {&signature, (const char *)body, NULL, ROWS, &input, NULL, 0, 0, false}};
+        .request = {
+            .signature = &signature, .body = (const char *)body, .rows = ROWS, .inputs = &input}};
     for (size_t which = 1;; which++) {
         struct queue queue;
         struct error err = ERROR_INIT;
