@@ -138,7 +138,7 @@ def main():
         print("skipped: the tokenizers library is not installed (pip install tokenizers)")
         return 0
     fixtures = sorted(ROOT.glob("tests/data/text/*.json"))
-    paths = arguments.paths or [path for path in fixtures if ".golden" not in path.name]
+    paths = arguments.paths or [path for path in fixtures if path.suffixes == [".json"]]  # not what is expected of them
     characters = list(code_points(normalizers, pre_tokenizers))[::arguments.step]
     return min(1, sum(compare(path, characters, arguments.strings) for path in paths))
 
