@@ -99,6 +99,7 @@ start_server() {
 show_where_to_go() {
     step "The server is at $url; some things to try"
     cat <<END
+    $url/        in a browser: the dashboard, live
     curl $url/v1/models
     curl $url/v2/models/fashion-mnist
     curl $url/v2/models/fashion-mnist/routing
