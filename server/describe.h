@@ -4,6 +4,7 @@
 #define SERVER_DESCRIBE_H
 
 #include "server/api.h"
+#include "server/history.h"
 
 api_handler describe_server, describe_alive, describe_live, describe_ready, describe_list,
     describe_metrics;
@@ -11,6 +12,10 @@ api_handler describe_server, describe_alive, describe_live, describe_ready, desc
 /* Of target->model: */
 api_handler describe_model, describe_model_ready, describe_config, describe_routing,
     describe_routing_reset, describe_v1_model;
+
+/* The query's `window`; without one *window stays as it is. */
+MUST_CHECK int describe_read_window(const struct exchange *exchange, enum window *window,
+                                    struct error *err);
 
 /* For their answers: an empty body, and its end. */
 void describe_new(struct buffer *body);

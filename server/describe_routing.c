@@ -18,15 +18,16 @@ struct query {
     unsigned include;
 };
 
-static int read_window(const struct exchange *exchange, struct query *query, struct error *err)
+int describe_read_window(const struct exchange *exchange, enum window *window, struct error *err)
 {
-    char text[WINDOW_BYTES] = "all";
-    if (exchange_query(exchange, "window", text, sizeof text, err) < 0)
-        return -1;
-    int window = window_find(text);
-    if (window < 0)
+    char text[WINDOW_BYTES];
+    int given = exchange_query(exchange, "window", text, sizeof text, err);
+    if (given <= 0)
+        return given;
+    int found = window_find(text);
+    if (found < 0)
         return error_set(err, ERROR_INVALID, "window is '%s', expected 1m, 5m, 1h or all", text);
-    query->window = (enum window)window;
+    *window = (enum window)found;
     return 0;
 }
 
@@ -160,7 +161,8 @@ void describe_routing(const struct api *api, struct exchange *exchange, const st
     struct query query = {.window = WINDOW_ALL};
     struct buffer body;
     (void)api;
-    if (read_window(exchange, &query, &err) != 0 || read_include(exchange, &query, &err) != 0 ||
+    if (describe_read_window(exchange, &query.window, &err) != 0 ||
+        read_include(exchange, &query, &err) != 0 ||
         read_tag(exchange, target->model->stats, &query, &err) != 0 ||
         read_layer(exchange, target->model->info, &query, &err) != 0) {
         exchange_reply_error(exchange, &err);

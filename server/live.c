@@ -3,15 +3,14 @@
 #include "server/live.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 #include "core/memory.h"
 #include "proto/routing.h"
+#include "server/describe.h"
 
 enum { EVENT_MS = 1000 };
 /* Every stream keeps a connection and adds up counters once a second; pages are few. */
 enum { MAX_STREAMS = 64 };
-enum { WINDOW_BYTES = 16 };
 
 struct stream {
     struct live *live;
@@ -93,18 +92,6 @@ static void on_disconnect(struct exchange *exchange)
     uv_timer_start(&stream->timer, on_client_gone, 0, 0);
 }
 
-static int read_window(const struct exchange *exchange, enum window *window, struct error *err)
-{
-    char text[WINDOW_BYTES] = "1m";
-    if (exchange_query(exchange, "window", text, sizeof text, err) < 0)
-        return -1;
-    const int found = window_find(text);
-    if (found < 0)
-        return error_set(err, ERROR_INVALID, "window is '%s', expected 1m, 5m, 1h or all", text);
-    *window = (enum window)found;
-    return 0;
-}
-
 void live_routing(const struct api *api, struct exchange *exchange, const struct target *target)
 {
     struct error err = ERROR_INIT;
@@ -112,7 +99,7 @@ void live_routing(const struct api *api, struct exchange *exchange, const struct
     (void)target;
     if (api->live->count >= MAX_STREAMS)
         error_set(&err, ERROR_OVERLOADED, "%d live views are open already", MAX_STREAMS);
-    if (err.code != ERROR_NONE || read_window(exchange, &window, &err) != 0) {
+    if (err.code != ERROR_NONE || describe_read_window(exchange, &window, &err) != 0) {
         exchange_reply_error(exchange, &err);
         return;
     }
