@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Numbers per table, 2 MiB: what would take more is left out. Pairs of 256 experts are 255 KiB. */
+/* Numbers per table, 2 MiB: what would take more is left out. Pairs of 256 experts are 512 KiB. */
 enum { DETAIL_MAX_CELLS = 1 << 18, DETAIL_MAX_PAIRED = 256 };
 
 /* Tables are owned; NULL: left out. */

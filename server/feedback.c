@@ -104,18 +104,31 @@ void feedback_remember(struct feedback *feedback, const char *id, size_t tag,
 
 /* ---- taking ---- */
 
-struct remembered *feedback_take(struct feedback *feedback, const char *id)
+static struct remembered *find(const struct feedback *feedback, const char *id)
 {
     struct remembered *entry = NULL;
+    if (!feedback->buckets)
+        return NULL;
+    LIST_FOREACH(entry, &feedback->buckets[bucket_of(id)], in_bucket)
+    {
+        if (strcmp(entry->id, id) == 0)
+            break;
+    }
+    return entry;
+}
+
+struct remembered *feedback_take(struct feedback *feedback, const char *id, size_t rows,
+                                 size_t *has)
+{
     uv_mutex_lock(&feedback->mutex);
-    if (feedback->buckets)
-        LIST_FOREACH(entry, &feedback->buckets[bucket_of(id)], in_bucket)
-    if (strcmp(entry->id, id) == 0)
-        break;
-    if (entry)
+    struct remembered *entry = find(feedback, id);
+    *has = entry ? entry->rows.rows : 0;
+    if (!entry)
+        feedback->lost++;
+    else if (*has == rows)
         forget(feedback, entry);
     else
-        feedback->lost++;
+        entry = NULL;
     uv_mutex_unlock(&feedback->mutex);
     return entry;
 }

@@ -36,9 +36,10 @@ void feedback_close(struct feedback *feedback);
 void feedback_remember(struct feedback *feedback, const char *id, size_t tag,
                        const struct answered_rows *rows, size_t gate_count);
 
-/* The newest answer of that id, which the caller frees. NULL, and one more is lost: there is none.
- */
-struct remembered *feedback_take(struct feedback *feedback, const char *id);
+/* The newest answer of that id, which the caller frees. NULL if there is none, and one more is
+ * lost, or if it has another number of rows, *has: then it is still there. */
+struct remembered *feedback_take(struct feedback *feedback, const char *id, size_t rows,
+                                 size_t *has);
 
 uint64_t feedback_lost(struct feedback *feedback);
 

@@ -20,21 +20,17 @@ static size_t count_known(const struct feedback_request *request)
 static struct remembered *find(struct feedback *feedback, const struct feedback_request *request,
                                struct error *err)
 {
-    struct remembered *answer = feedback_take(feedback, request->id);
-    if (!answer)
+    size_t has;
+    struct remembered *answer = feedback_take(feedback, request->id, request->rows, &has);
+    if (!answer && has > 0)
+        error_set(err, ERROR_INVALID,
+                  "'labels' has %zu entries, the request with id '%.64s' had %zu rows",
+                  request->rows, request->id, has);
+    else if (!answer)
         error_set(err, ERROR_NOT_FOUND,
                   "no recent answer with id '%.64s' waits for labels: its model had another "
                   "version, it was long ago, or its labels have come",
                   request->id);
-    else if (answer->rows.rows != request->rows)
-        error_set(err, ERROR_INVALID,
-                  "'labels' has %zu entries, the request with id '%.64s' had "
-                  "%zu rows",
-                  request->rows, request->id, answer->rows.rows);
-    if (answer && err->code != ERROR_NONE) {
-        free(answer);
-        return NULL;
-    }
     return answer;
 }
 

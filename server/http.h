@@ -24,7 +24,8 @@
 
 enum http_method { HTTP_GET, HTTP_HEAD, HTTP_POST, HTTP_OTHER };
 
-enum { HTTP_MAX_REPLY_HEADERS = 8, HTTP_ADDRESS_BYTES = 48, HTTP_REQUEST_ID_BYTES = 64 };
+/* An id, three for pages of other origins, five of the dashboard, and some spare. */
+enum { HTTP_MAX_REPLY_HEADERS = 12, HTTP_ADDRESS_BYTES = 48, HTTP_REQUEST_ID_BYTES = 64 };
 
 struct http_header {
     const char *name;

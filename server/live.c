@@ -12,13 +12,20 @@ enum { EVENT_MS = 1000 };
 /* Every stream keeps a connection and adds up counters once a second; pages are few. */
 enum { MAX_STREAMS = 64 };
 
-struct stream {
+struct live_stream {
     struct live *live;
     const struct api *api;
     struct exchange *exchange; /* holds the model */
     enum window window;
     uv_timer_t timer;
+    TAILQ_ENTRY(live_stream) link;
 };
+
+void live_init(struct live *live, uv_loop_t *loop)
+{
+    *live = (struct live){.loop = loop};
+    TAILQ_INIT(&live->streams);
+}
 
 /* ---- an event ---- */
 
@@ -44,7 +51,7 @@ static void append_document(const struct model *model, enum window window, struc
     free(layers);
 }
 
-static void send_event(const struct stream *stream)
+static void send_event(const struct live_stream *stream)
 {
     struct buffer body;
     buffer_init(&body, HTTP_STREAM_MAX_BYTES);
@@ -63,18 +70,25 @@ static void on_closed(uv_handle_t *timer)
     free(timer->data);
 }
 
-static void end(struct stream *stream)
+static void end(struct live_stream *stream)
 {
+    TAILQ_REMOVE(&stream->live->streams, stream, link);
     stream->live->count--;
     exchange_end(stream->exchange);
     uv_close((uv_handle_t *)&stream->timer, on_closed);
 }
 
+void live_end(struct live *live)
+{
+    live->ended = true;
+    for (struct live_stream *stream; (stream = TAILQ_FIRST(&live->streams));)
+        end(stream);
+}
+
 static void on_time(uv_timer_t *timer)
 {
-    struct stream *stream = timer->data;
-    const struct api *api = stream->api;
-    if (atomic_load(api->stopping) || !catalog_has(api->lanes->catalog, stream->exchange->model))
+    struct live_stream *stream = timer->data;
+    if (!catalog_has(stream->api->lanes->catalog, stream->exchange->model))
         end(stream);
     else
         send_event(stream);
@@ -88,7 +102,7 @@ static void on_client_gone(uv_timer_t *timer)
 /* The exchange is ended outside the call that says that its client is gone. */
 static void on_disconnect(struct exchange *exchange)
 {
-    struct stream *stream = exchange->owner;
+    struct live_stream *stream = exchange->owner;
     uv_timer_start(&stream->timer, on_client_gone, 0, 0);
 }
 
@@ -97,15 +111,18 @@ void live_routing(const struct api *api, struct exchange *exchange, const struct
     struct error err = ERROR_INIT;
     enum window window = WINDOW_1M;
     (void)target;
-    if (api->live->count >= MAX_STREAMS)
+    if (api->live->ended)
+        error_set(&err, ERROR_UNAVAILABLE, "the server is stopping");
+    else if (api->live->count >= MAX_STREAMS)
         error_set(&err, ERROR_OVERLOADED, "%d live views are open already", MAX_STREAMS);
     if (err.code != ERROR_NONE || describe_read_window(exchange, &window, &err) != 0) {
         exchange_reply_error(exchange, &err);
         return;
     }
-    struct stream *stream = xcalloc(1, sizeof *stream);
+    struct live_stream *stream = xcalloc(1, sizeof *stream);
     *stream =
-        (struct stream){.live = api->live, .api = api, .exchange = exchange, .window = window};
+        (struct live_stream){.live = api->live, .api = api, .exchange = exchange, .window = window};
+    TAILQ_INSERT_TAIL(&api->live->streams, stream, link);
     api->live->count++;
     exchange->owner = stream;
     exchange->on_disconnect = on_disconnect;

@@ -86,6 +86,7 @@ static void on_drain_asked(uv_async_t *asked)
     uint64_t timeout_ms = loop->shared->options->drain_timeout_ms;
     uv_timer_start(&loop->drain_limit, on_drain_timeout, timeout_ms, 0);
     changes_refuse(&loop->changes);
+    live_end(&loop->live);
     http_drain(loop->http, DRAIN_GRACE_MS, (unsigned)timeout_ms, on_drained, loop);
 }
 
@@ -177,7 +178,7 @@ int loop_start(struct loop *loop, const struct loop_shared *shared, size_t index
                        &loop->lanes, err) != 0)
         return -1;
     predict_init(&loop->predict, &loop->uv, &loop->lanes, &limits, options->queue_timeout_ms);
-    loop->live = (struct live){.loop = &loop->uv};
+    live_init(&loop->live, &loop->uv);
     loop->api = (struct api){.options = options,
                              .lanes = &loop->lanes,
                              .predict = &loop->predict,

@@ -40,6 +40,16 @@ class PageTest(ServerCase):
             self.assertEqual(headers["x-content-type-options"], "nosniff")
 
 
+class OtherOriginTest(ServerCase):
+    options = {"cors_origin": "https://a.example"}
+
+    def test_the_page_has_room_for_every_header(self):
+        answer = self.client.get("/", {"Accept": "text/html", "Origin": "https://a.example", "X-Request-Id": "7"})
+        self.assertEqual((answer.status, answer.headers["x-request-id"]), (200, "7"))
+        self.assertEqual(answer.headers["access-control-allow-origin"], "https://a.example")
+        self.assertIn("default-src", answer.headers["content-security-policy"])
+
+
 class Stream:
     """Events of GET .../routing/live."""
 
@@ -97,6 +107,15 @@ class LiveTest(ServerCase):
         stream.event()
         server.stop()
         stream.connection.close()
+
+    def test_a_short_drain_does_not_wait_for_who_only_watches(self):
+        server = self.start(drain_timeout_ms=500)
+        streams = [Stream(server.port, f"/v2/models/{self.MODEL}/routing/live") for _ in range(3)]
+        for stream in streams:
+            stream.event()
+        server.stop()
+        for stream in streams:
+            stream.connection.close()
 
     def test_streams_are_bounded(self):
         """Those of other tests may still be closing."""

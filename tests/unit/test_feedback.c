@@ -24,14 +24,36 @@ static void remember(struct feedback *feedback, const char *id, size_t rows, int
     free(two);
 }
 
+static struct remembered *take(struct feedback *feedback, const char *id, size_t rows)
+{
+    size_t has;
+    return feedback_take(feedback, id, rows, &has);
+}
+
+START_TEST(a_wrong_number_of_labels_leaves_it)
+{
+    struct feedback feedback;
+    feedback_init(&feedback);
+    size_t has;
+    remember(&feedback, "a", 2, 5);
+    ck_assert_ptr_null(feedback_take(&feedback, "a", 3, &has));
+    ck_assert_uint_eq(has, 2);
+    ck_assert_uint_eq(feedback_lost(&feedback), 0);
+    struct remembered *answer = feedback_take(&feedback, "a", 2, &has);
+    ck_assert_ptr_nonnull(answer);
+    free(answer);
+    feedback_close(&feedback);
+}
+END_TEST
+
 START_TEST(an_answer_comes_back_once)
 {
     struct feedback feedback;
     feedback_init(&feedback);
-    ck_assert_ptr_null(feedback_take(&feedback, "a"));
+    ck_assert_ptr_null(take(&feedback, "a", 2));
     remember(&feedback, "a", 2, 5);
     remember(&feedback, "b", 1, 8);
-    struct remembered *answer = feedback_take(&feedback, "a");
+    struct remembered *answer = take(&feedback, "a", 2);
     ck_assert_str_eq(answer->id, "a");
     ck_assert_uint_eq(answer->tag, 3);
     ck_assert_uint_eq(answer->rows.rows, 2);
@@ -40,7 +62,7 @@ START_TEST(an_answer_comes_back_once)
     ck_assert_int_eq(answer->rows.first[1][3], 26);
     ck_assert_uint_eq(answer->rows.items_per_row[1], 2);
     free(answer);
-    ck_assert_ptr_null(feedback_take(&feedback, "a"));
+    ck_assert_ptr_null(take(&feedback, "a", 2));
     ck_assert_uint_eq(feedback_lost(&feedback), 2);
     feedback_close(&feedback);
 }
@@ -52,7 +74,7 @@ START_TEST(the_newest_of_an_id_counts)
     feedback_init(&feedback);
     remember(&feedback, "a", 1, 1);
     remember(&feedback, "a", 1, 2);
-    struct remembered *answer = feedback_take(&feedback, "a");
+    struct remembered *answer = take(&feedback, "a", 1);
     ck_assert_int_eq(answer->rows.first[0][0], 2);
     free(answer);
     feedback_close(&feedback);
@@ -70,18 +92,18 @@ START_TEST(the_oldest_are_forgotten)
         ck_assert_uint_le(feedback.bytes, FEEDBACK_MAX_BYTES);
     }
     ck_assert_uint_gt(feedback.bytes, FEEDBACK_MAX_BYTES / 2);
-    ck_assert_ptr_null(feedback_take(&feedback, "0"));
-    struct remembered *answer = feedback_take(&feedback, "99000");
+    ck_assert_ptr_null(take(&feedback, "0", 1));
+    struct remembered *answer = take(&feedback, "99000", 7);
     ck_assert_int_eq(answer->rows.first[0][0], 99000);
     free(answer);
     remember(&feedback, "large", FEEDBACK_MAX_BYTES / 4, 0); /* more than all may take */
-    ck_assert_ptr_null(feedback_take(&feedback, "large"));
-    answer = feedback_take(&feedback, "99999"); /* and nothing had to go for it */
+    ck_assert_ptr_null(take(&feedback, "large", FEEDBACK_MAX_BYTES / 4));
+    answer = take(&feedback, "99999", 5); /* and nothing had to go for it */
     ck_assert_ptr_nonnull(answer);
     free(answer);
     feedback_close(&feedback);
 }
 END_TEST
 
-TEST_MAIN("feedback", an_answer_comes_back_once, the_newest_of_an_id_counts,
-          the_oldest_are_forgotten)
+TEST_MAIN("feedback", a_wrong_number_of_labels_leaves_it, an_answer_comes_back_once,
+          the_newest_of_an_id_counts, the_oldest_are_forgotten)
