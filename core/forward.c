@@ -35,7 +35,7 @@ static void set_lengths(struct run *run, const struct moed_model *model, size_t 
                         const void *const inputs[])
 {
     const struct input *input = &model->inputs[index];
-    run->lengths = input->length_name ? inputs[input->length] : NULL;
+    run->lengths = input->has_lengths ? inputs[input->length] : NULL;
     run->positions = model->input_info[index].shape.dims[0];
 }
 

@@ -38,7 +38,7 @@ static int read_labels(struct output *output, struct moed_tensor_info *tensor,
 size_t model_positions(const struct moed_model *model)
 {
     const struct input *input = &model->inputs[model->data];
-    return model->data_count == 1 && input->length_name
+    return model->data_count == 1 && input->has_lengths
                ? model->input_info[model->data].shape.dims[0]
                : 0;
 }

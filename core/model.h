@@ -24,7 +24,8 @@ struct input {
     struct chain chain;               /* count 0: none */
     struct moed_shape out;            /* of its encoded values, which the model's layers read */
     const char *length_name;          /* of its "length"; borrowed while it is loaded */
-    size_t length;                    /* the input that holds its lengths, if it has a name */
+    bool has_lengths;                 /* another input holds them: */
+    size_t length;                    /* which */
     bool is_length;                   /* holds those of another, and is no data itself */
     bool padded;                      /* of `out` */
     size_t prepared, encoded, layers; /* places in the model's plan */

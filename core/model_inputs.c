@@ -91,7 +91,7 @@ static int read_listed_input(struct input *input, struct moed_tensor_info *tenso
         (config_has(node, "length") &&
          config_text(node, "length", NULL, &input->length_name, err) != 0))
         return -1;
-    input->padded = input->length_name != NULL;
+    input->has_lengths = input->padded = input->length_name != NULL;
     if (config_integer(node, "categories", 0, within(1, INT32_MAX), &categories, err) != 0)
         return -1;
     if (categories && input->preprocess.present)

@@ -126,8 +126,12 @@ static int clamp_build(struct layer *layer, const struct scope *scope, struct co
             y[i] = (expression);                                                                   \
         }                                                                                          \
     }                                                                                              \
-    const struct layer_op op_##op = {                                                              \
-        .name = #op, .format = 3, .in_place = true, .build = op##_build, .forward = op##_forward}
+    const struct layer_op op_##op = {.name = #op,                                                  \
+                                     .padding = PADDING_KEPT,                                      \
+                                     .format = 3,                                                  \
+                                     .in_place = true,                                             \
+                                     .build = op##_build,                                          \
+                                     .forward = op##_forward}
 
 CURVE(leaky_relu, v < 0 ? a * v : v);
 CURVE(elu, v > 0 ? v : a * expm1f(v));

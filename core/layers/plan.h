@@ -5,6 +5,7 @@
 #ifndef CORE_PLAN_H
 #define CORE_PLAN_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "core/shape.h"
@@ -15,10 +16,14 @@ struct plan {
     size_t workspace; /* floats of a worker's own, whatever the number of rows */
 };
 
+/* Sums end here, far above what moed_scratch_new() gives memory for: those of a hostile config,
+ * whose lists lie in each other, must not start again at 0. */
+static const size_t PLAN_MOST = (size_t)1 << 48;
+
 static inline size_t plan_floats(struct plan *plan, size_t per_row)
 {
     size_t place = plan->used;
-    plan->used += per_row;
+    plan->used = per_row < PLAN_MOST - place ? place + per_row : PLAN_MOST;
     plan->most = max_size(plan->most, plan->used);
     return place;
 }
@@ -38,7 +43,8 @@ static inline void plan_workspace(struct plan *plan, size_t floats)
 static inline size_t plan_part(struct plan *plan, const struct plan *part, size_t times)
 {
     plan_workspace(plan, part->workspace);
-    return plan_floats(plan, times * part->most);
+    bool fits = part->most == 0 || times <= PLAN_MOST / part->most;
+    return plan_floats(plan, fits ? times * part->most : PLAN_MOST);
 }
 
 /* The same for a part whose scratch is free again as soon as it has run. */

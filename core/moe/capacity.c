@@ -67,6 +67,7 @@ static void renormalize(const struct gate_policy *policy, float *weight, const i
         if (expert[slot] >= 0)
             weight[slot] = sum != 0 ? weight[slot] / sum * policy->scale
                                     : policy->scale / (float)policy->top_k;
+    clamp_finite(weight, policy->top_k);
 }
 
 static void limit_group(const struct group *group, struct routing *routing)

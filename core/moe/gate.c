@@ -125,6 +125,8 @@ static int build_own_tensors(struct gate *gate, const struct scope *scope, struc
     if (scope->loading->format >= 3 &&
         array_build_optional(&gate->expert_scale, scope, "expert_scale", &each, err) != 0)
         return -1;
+    for (size_t i = 0; gate->expert_scale.values && i < gate->policy.experts; i++)
+        scope->loading->gates[gate->index].signed_weights |= gate->expert_scale.values[i] < 0;
     if (gate->expert_scale.values && gate->policy.capacity.renormalizes)
         return config_error(node, "capacity", err,
                             "\"renormalize\" does not go with the tensor expert_scale");

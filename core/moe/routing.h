@@ -2,6 +2,8 @@
 #ifndef CORE_ROUTING_H
 #define CORE_ROUTING_H
 
+#include <float.h>
+
 #include "core/moed.h"
 
 struct placing;
@@ -29,5 +31,14 @@ struct placing {
 MUST_CHECK int routing_init(struct routing *routing, const struct moed_gate_info *info,
                             size_t max_items, bool distributions, struct error *err);
 void routing_close(struct routing *routing);
+
+/* Weights and scores stay finite, whatever a client sends: NaN becomes the least number. */
+static inline void clamp_finite(float *values, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        const float value = values[i] > FLT_MAX ? FLT_MAX : values[i];
+        values[i] = value >= -FLT_MAX ? value : -FLT_MAX; /* NaN is not */
+    }
+}
 
 #endif

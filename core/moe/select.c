@@ -16,14 +16,6 @@
 #include "core/dense/vector.h"
 #include "core/moe/capacity.h"
 
-static void clamp_finite(float *values, size_t count)
-{
-    for (size_t i = 0; i < count; i++) {
-        const float value = values[i] > FLT_MAX ? FLT_MAX : values[i];
-        values[i] = value >= -FLT_MAX ? value : -FLT_MAX; /* NaN is not */
-    }
-}
-
 /* The indices of the `k` largest values, best first. Inserts every index into a list of the best so
  * far; only a strictly larger value moves ahead, so ties keep the lower index first. O(count * k),
  * and k is small. */

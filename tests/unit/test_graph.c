@@ -195,9 +195,21 @@ START_TEST(a_plain_list_needs_no_more_scratch_in_format_3)
 }
 END_TEST
 
+/* Lists in lists multiply what they need; the sum must not start again at 0. */
+START_TEST(what_is_planned_never_wraps)
+{
+    const struct plan part = {.most = (size_t)1 << 40};
+    struct plan plan = {0};
+    plan_part(&plan, &part, (size_t)1 << 30);
+    ck_assert_uint_eq(plan.most, PLAN_MOST);
+    plan_floats(&plan, SIZE_MAX);
+    ck_assert_uint_eq(plan.most, PLAN_MOST);
+}
+END_TEST
+
 TEST_MAIN("graph", values_are_read_by_name, a_named_value_survives_layers_that_work_in_place,
           the_input_may_be_read_at_any_time, concat_puts_the_input_first,
           axes_of_size_1_are_repeated, values_live_across_layers_that_share_rows_out_themselves,
           threads_do_not_share_the_places_of_values,
           values_share_memory_when_they_do_not_live_together, random_lifetimes_never_overlap,
-          a_plain_list_needs_no_more_scratch_in_format_3)
+          a_plain_list_needs_no_more_scratch_in_format_3, what_is_planned_never_wraps)
