@@ -100,12 +100,15 @@ static const char *find(const struct charsmap *map, const char *key, size_t leng
     return NULL;
 }
 
+/* A text of the file may be no UTF-8, or be pointed into: such a one replaces nothing, since all
+ * that comes after relies on whole characters. */
 static bool replace(const struct charsmap *map, struct buffer *to, const char *text, size_t length)
 {
     const char *found = find(map, text, length);
-    if (!found)
+    size_t bytes = found ? strnlen(found, map->text_bytes - (size_t)(found - map->texts)) : 0;
+    if (!found || unicode_check(found, bytes) < bytes)
         return false;
-    buffer_append(to, found, strnlen(found, map->text_bytes - (size_t)(found - map->texts)));
+    buffer_append(to, found, bytes);
     return true;
 }
 

@@ -2,19 +2,25 @@
 #include "proto/text/file.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 char *file_read(const char *path, size_t most, size_t *length, struct error *err)
 {
-    FILE *file = fopen(path, "rb");
+    /* Without waiting for a writer, if it is a pipe. */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    FILE *file = fd < 0 ? NULL : fdopen(fd, "rb");
     struct stat status;
     char *bytes = NULL;
     if (!file || fstat(fileno(file), &status) != 0)
         error_set(err, errno == ENOENT ? ERROR_NOT_FOUND : ERROR_INVALID,
                   "cannot open the file: %m");
-    else if (!S_ISREG(status.st_mode) || (size_t)status.st_size > most)
+    else if (!S_ISREG(status.st_mode))
+        error_set(err, ERROR_INVALID, "is not a regular file");
+    else if ((size_t)status.st_size > most)
         error_set(err, ERROR_TOO_LARGE, "expected a file of at most %zu bytes", most);
     else if (!(bytes = malloc((size_t)status.st_size + 1)))
         error_set(err, ERROR_UNAVAILABLE, "no memory to read the file");
@@ -25,5 +31,7 @@ char *file_read(const char *path, size_t most, size_t *length, struct error *err
     }
     if (file)
         fclose(file);
+    else if (fd >= 0)
+        close(fd);
     return bytes;
 }
