@@ -203,6 +203,8 @@ static int read_outputs(struct holder *holder, const char *data, size_t left,
 {
     json_t *list = json_object_get(holder->root, "outputs");
     size_t count = json_array_size(list);
+    if (count > CLIENT_MAX_LIST)
+        return client_fail(err, MOED_CLIENT_PROTOCOL, "the answer has %zu outputs", count);
     struct moed_client_tensor *outputs = calloc(count + 1, sizeof *outputs);
     holder->result.outputs = outputs;
     holder->result.output_count = count;

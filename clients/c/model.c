@@ -106,6 +106,10 @@ static struct moed_client_tensor *read_tensors(json_t *list, const char *what, s
 static const char **read_versions(json_t *list, size_t *count, struct moed_client_error *err)
 {
     *count = json_array_size(list);
+    if (*count > CLIENT_MAX_LIST) {
+        client_fail(err, MOED_CLIENT_PROTOCOL, "the answer has %zu versions", *count);
+        return NULL;
+    }
     const char **versions = calloc(*count + 1, sizeof *versions);
     if (!versions)
         client_no_memory(err);

@@ -21,6 +21,7 @@ enum {
 struct archive {
     const unsigned char *data;
     size_t length;
+    size_t left; /* bytes that may still be inflated: many entries may share one stream */
 };
 
 struct entry {
@@ -114,15 +115,16 @@ static const unsigned char *find_packed(const struct archive *archive, const str
 }
 
 /* The entry's content; the caller frees. */
-static char *unpack(const struct archive *archive, const struct entry *entry,
+static char *unpack(struct archive *archive, const struct entry *entry,
                     struct moed_client_error *err)
 {
     const unsigned char *packed = find_packed(archive, entry);
     bool stored = entry->method == STORED && entry->packed == entry->bytes;
-    if (!packed || (!stored && entry->method != DEFLATED) || entry->bytes > MAX_INFLATED_BYTES) {
+    if (!packed || (!stored && entry->method != DEFLATED) || entry->bytes > archive->left) {
         fail_with(err, "it is damaged, too large or compressed in an unknown way");
         return NULL;
     }
+    archive->left -= entry->bytes;
     char *data = malloc(entry->bytes + 1);
     if (!data)
         fail_with(err, "no memory for %zu bytes", entry->bytes);
@@ -136,7 +138,7 @@ static char *unpack(const struct archive *archive, const struct entry *entry,
     return data;
 }
 
-static int read_array(const struct archive *archive, const struct entry *entry, struct array *array,
+static int read_array(struct archive *archive, const struct entry *entry, struct array *array,
                       struct moed_client_error *err)
 {
     char *data = unpack(archive, entry, err);
@@ -156,7 +158,7 @@ static int read_array(const struct archive *archive, const struct entry *entry, 
 
 int npz_read(const char *data, size_t length, struct arrays *arrays, struct moed_client_error *err)
 {
-    struct archive archive = {(const unsigned char *)data, length};
+    struct archive archive = {(const unsigned char *)data, length, MAX_INFLATED_BYTES};
     *arrays = (struct arrays){0};
     const unsigned char *end = find_end(&archive);
     if (!end)
