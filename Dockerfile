@@ -39,8 +39,8 @@ EXPOSE 8080
 # writes nothing, so the root file system may be read-only.
 USER 10001:10001
 
-HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 CMD ["moed", "probe"]
+HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 CMD ["/usr/bin/moed", "probe"]
 
 # Exec form: the server is the container's first process and receives SIGTERM, on which it drains.
-ENTRYPOINT ["moed"]
+ENTRYPOINT ["/usr/bin/moed"]
 CMD ["serve"]

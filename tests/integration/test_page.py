@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 import unittest
 
 from support.http import Connection, request_bytes
@@ -124,7 +125,9 @@ class LiveTest(ServerCase):
         self.assertTrue(refused)
         for stream in streams:
             stream.connection.close()
+        deadline = time.monotonic() + 60
         while True:
+            self.assertLess(time.monotonic(), deadline, "closed streams keep their places")
             with Connection(self.server.port) as connection:
                 connection.send(request_bytes("GET", f"/v2/models/{self.MODEL}/routing/live"))
                 if connection.socket.recv(12) == b"HTTP/1.1 200":

@@ -103,8 +103,9 @@ class ChangesTest(RepositoryCase):
         with Connection(self.server.port) as connection:
             connection.send(request_bytes("POST", "/v1/models/slow:predict", b'{"instances": [[%s]]}' %
                                           b",".join([b"1"] * 20000)))
+            deadline = time.monotonic() + 60
             while "slow" not in self.client.get("/metrics").body.decode():
-                pass
+                self.assertLess(time.monotonic(), deadline)
             self.unload("slow")
             self.assertEqual(self.status("slow"), 404)
             self.assertIn(connection.answer().status, (200, 404))  # 404: it came after
@@ -120,8 +121,9 @@ class ChangesTest(RepositoryCase):
         write_elementwise(self.path("long"), layers=20000)
         with Connection(server.port) as loading, Client(server.port) as client:
             loading.send(request_bytes("POST", "/v2/repository/models/long/load"))
+            deadline = time.monotonic() + 60
             while "LOADING" not in client.post("/v2/repository/index", {}).body.decode():
-                pass
+                self.assertLess(time.monotonic(), deadline)
             self.assertEqual(client.predict("a", ROW).status, 200)
             self.assert_error(client.predict("long", ROW), 503, "is being loaded")
             server.signal()
