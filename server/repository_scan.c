@@ -113,6 +113,19 @@ static int read_serving(struct serving *serving, const char *directory, struct e
     return result;
 }
 
+/* Of what serving.json says about the names of versions: no version is loaded again for it, but it
+ * must be shown. */
+static uint64_t names_of(const struct serving *serving)
+{
+    uint64_t sum = serving->default_version;
+    for (size_t i = 0; i < serving->label_count; i++) {
+        for (const char *at = serving->labels[i].label; *at; at++)
+            sum = (sum ^ (unsigned char)*at) * 0x100000001B3;
+        sum = (sum ^ serving->labels[i].version) * 0x100000001B3;
+    }
+    return sum;
+}
+
 /* A change of a limit is a change of the model, which has it for life. */
 static uint64_t fingerprint_of(const char *path, const struct serving *serving)
 {
@@ -269,6 +282,7 @@ static void scan_inside(struct repository_model *model, const char *path, bool t
     struct error err = ERROR_INIT;
     struct inside inside = {.model = model, .tell = tell};
     bool flat = is_file(path, "config.json");
+    const uint64_t names = names_of(&model->serving);
     model->found = true;
     if (!name_is_valid(model->name, MAX_MODEL_NAME))
         error_set(&err, ERROR_INVALID, "%s: a model's name is at most %d " NAME_ALPHABET, path,
@@ -289,6 +303,7 @@ static void scan_inside(struct repository_model *model, const char *path, bool t
             error_set(&err, ERROR_INVALID,
                       "%s: neither config.json nor a version directory (1, 2, ...) in it", path);
     }
+    model->changed |= names_of(&model->serving) != names;
     if (err.code != ERROR_NONE)
         set_fault(model, err.text);
 }

@@ -70,6 +70,23 @@ class ReloadCase(ServerCase):
 
 
 class ReloadTest(ReloadCase):
+    def test_labels_and_the_default_version_move(self):
+        """Without any version being loaded again."""
+        for version, seed in (("1", 1), ("2", 2)):
+            Tiny(seed).write(self.path("multi", version))
+        self.reload()
+        first, second = (self.client.predict("multi", ROW, version).json for version in "12")
+        for serving, label, default in (('{"labels": {"stable": 1}, "default_version": 1}', first, first),
+                                        ('{"labels": {"stable": 2}}', second, second),
+                                        ("{}", None, second)):
+            with open(self.path("multi", "serving.json"), "w", encoding="ascii") as file:
+                file.write(serving)
+            self.reload()
+            with Client(self.server.port) as client:
+                by_label = client.predict("multi", ROW, "stable")
+                self.assertEqual(by_label.json if by_label.status == 200 else None, label)
+                self.assertEqual(client.predict("multi", ROW).json, default)
+
     def test_models_come_change_and_go(self):
         before = self.answer()
         self.write("tiny", 2)
