@@ -31,8 +31,8 @@ const struct option_row OPTIONS[] = {
     {"uncounted", OPTION_FLAG, AT(uncounted), 0, 0, NULL, NULL, FOR_PREDICT | FOR_BENCH,
      "Leaves these requests out of the server's statistics."},
     {"include", OPTION_TEXT, AT(include), 0, 0, NULL, "LIST", FOR_ROUTING,
-     "Further parts of the document, with --json: ranks,pairs,classes,margins,coverage,cache,drift "
-     "or some of them, as far as the server has them."},
+     "Further parts of the document, with --json: ranks,pairs,classes,margins,entropies,coverage,"
+     "batches or some of them, as far as the server has them."},
     {"from", OPTION_TEXT, AT(from), 0, 0, NULL, "FILE", FOR_ROUTING | FOR_EXPORT,
      "Reads a routing document from a file, - from standard input, instead of asking a server."},
 
@@ -155,14 +155,15 @@ const struct command COMMANDS[] = {
      1,
      2,
      "Reads a routing document and says who is hot, unused, dying, redundant or failing, whether a "
-     "gate has collapsed or is undecided, and what a cache of n experts would do. With a second "
+     "gate has collapsed or is undecided, and, if the document says, what a cache of n experts "
+     "would do. With a second "
      "document also what has moved from the first to the second: Jensen-Shannon divergence, PSI, "
      "and the probability that chance alone did it. That is a G test, in which a row counts once "
      "however many experts it chose; rows count as independent.\n"
      "An expert is hot with more than one and a half times its even part, beyond three standard "
      "deviations. Redundant are experts of which one is chosen with nearly every row (95 %) of the "
      "other: for that the document needs the pairs (moectl routing MODEL --json --include "
-     "pairs,cache).",
+     "pairs).",
      {{"moectl report monday.json", "What there is to say about Monday."},
       {"moectl report monday.json friday.json --layer moe", "And what has changed by Friday."},
       {"moectl routing mnist --json | moectl report -", "About the traffic so far."}},
