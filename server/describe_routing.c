@@ -131,7 +131,7 @@ static void write_document(const struct model *model, const struct query *query,
     struct routing_layer *layers = xcalloc(model->info->gate_count, sizeof *layers);
     const char **tags = xcalloc(tags_end(&model->stats->tags), sizeof *tags);
     struct stats_window counted;
-    stats_window_init(&counted, model->stats, query->window, query->tag, uv_hrtime());
+    stats_window_init(&counted, model->stats, query->window, query->tag, true, uv_hrtime());
     struct routing_detail *details = details_of(model, query);
     for (size_t i = query->first; i < query->end; i++) {
         layers[i] = layer_of(model, &counted, i);

@@ -192,7 +192,7 @@ static void metrics_init(struct metrics *all, const struct api *api)
         stats_snapshot(model->stats, model->info, &entry->stats);
         for (int window = 0; window < WINDOW_COUNT; window++)
             stats_window_init(&entry->windows[window], model->stats, (enum window)window,
-                              STATS_ALL_TAGS, now);
+                              STATS_ALL_TAGS, window == WINDOW_5M, now);
     }
     for (int status = 404; status <= 405; status++)
         request_counts_add(&all->other_requests, "", status, 0); /* exist from the start */

@@ -68,7 +68,7 @@ static void gate_counters(struct metrics *all)
 struct view {
     struct routing_figures figures;
     const struct moed_gate_info *gate;
-    const struct moed_gate_counts *recent, *earlier;
+    const struct moed_gate_counts *recent, *earlier; /* NULL unless the window is 5m */
 };
 
 static double imbalance(const struct view *view)
@@ -123,7 +123,8 @@ static void window_samples(struct metrics *all, const struct gauge *gauge,
         if (counts->items == 0 || (gauge->only_5m && window != WINDOW_5M))
             continue;
         const struct view view = {routing_figures_of(counts), &entry->model->info->gates[gate],
-                                  of->recent->gates[gate], of->earlier->gates[gate]};
+                                  of->recent ? of->recent->gates[gate] : NULL,
+                                  of->earlier ? of->earlier->gates[gate] : NULL};
         labels[METRICS_GATE_LABELS] = (struct prometheus_label){"window", name};
         prometheus_sample(&all->page, gauge->name, labels, METRICS_INNER_LABELS,
                           gauge->value(&view));

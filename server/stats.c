@@ -346,21 +346,24 @@ static void add_tag(struct stats_window *of, struct model_stats *stats, enum win
     struct tally *totals = totals_of(stats, tag);
     of->seconds = (double)(of->now - began) / 1e9; /* the same for every tag */
     add_difference(of->tally, totals, begin);
-    add_difference(of->before, begin, before);
-    add_difference(of->recent, totals, recent);
-    add_difference(of->earlier, recent, hour);
+    if (of->before) {
+        add_difference(of->before, begin, before);
+        add_difference(of->recent, totals, recent);
+        add_difference(of->earlier, recent, hour);
+    }
     tally_free(totals);
 }
 
 void stats_window_init(struct stats_window *of, struct model_stats *stats, enum window window,
-                       int tag, uint64_t now)
+                       int tag, bool compared, uint64_t now)
 {
     const struct tally *like = stats->loop[0].routing[TAG_NONE];
-    *of = (struct stats_window){.now = now,
-                                .tally = tally_empty(like),
-                                .before = tally_empty(like),
-                                .recent = tally_empty(like),
-                                .earlier = tally_empty(like)};
+    *of = (struct stats_window){.now = now, .tally = tally_empty(like)};
+    if (compared) {
+        of->before = tally_empty(like);
+        of->recent = tally_empty(like);
+        of->earlier = tally_empty(like);
+    }
     uv_mutex_lock(&stats->mutex);
     for (size_t i = 0; i < tags_end(&stats->tags); i++)
         if (tag == STATS_ALL_TAGS || i == (size_t)tag)

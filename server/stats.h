@@ -142,10 +142,11 @@ struct stats_window {
     struct tally *earlier; /* in the hour, but for the last five minutes */
 };
 
-/* tag STATS_ALL_TAGS: of all rows. */
+/* tag STATS_ALL_TAGS: of all rows. Not `compared`: only `tally`, which is all that a page that is
+ * drawn every second needs of large models; the other three are NULL. */
 enum { STATS_ALL_TAGS = -1 };
 void stats_window_init(struct stats_window *of, struct model_stats *stats, enum window window,
-                       int tag, uint64_t now);
+                       int tag, bool compared, uint64_t now);
 void stats_window_close(struct stats_window *of);
 
 #endif

@@ -193,7 +193,7 @@ static void serve_row(struct stats *shard, size_t tag, int32_t expert, uint64_t 
 static uint64_t rows_in(struct model_stats *stats, enum window window, uint64_t now)
 {
     struct stats_window of;
-    stats_window_init(&of, stats, window, STATS_ALL_TAGS, now);
+    stats_window_init(&of, stats, window, STATS_ALL_TAGS, true, now);
     const uint64_t rows = of.tally->rows;
     ck_assert_uint_eq(of.tally->gates[0]->items, rows);
     ck_assert_uint_eq(of.tally->gates[1]->expert[2].selected, rows);
@@ -236,7 +236,7 @@ START_TEST(a_window_says_what_it_spans)
     struct model_stats *stats = model_stats_new(&info, 0, 1, 0, 1000 * SECOND);
     struct stats_window of;
     serve_row(&stats->loop[0], 0, 0, 1001 * SECOND);
-    stats_window_init(&of, stats, WINDOW_1M, STATS_ALL_TAGS, 1007 * SECOND);
+    stats_window_init(&of, stats, WINDOW_1M, STATS_ALL_TAGS, true, 1007 * SECOND);
     ck_assert_double_eq(of.seconds, 7); /* since the load */
     ck_assert_uint_eq(of.tally->rows, 1);
     ck_assert_uint_eq(of.before->rows, 0);
@@ -244,14 +244,14 @@ START_TEST(a_window_says_what_it_spans)
     for (uint64_t second = 1010; second <= 1100; second += 5)
         model_stats_tick(stats, second * SECOND);
     serve_row(&stats->loop[0], 0, 0, 1101 * SECOND);
-    stats_window_init(&of, stats, WINDOW_1M, STATS_ALL_TAGS, 1102 * SECOND);
+    stats_window_init(&of, stats, WINDOW_1M, STATS_ALL_TAGS, true, 1102 * SECOND);
     ck_assert_double_eq(of.seconds, 62);
     ck_assert_uint_eq(of.tally->rows, 1);
     ck_assert_uint_eq(of.before->rows, 1);
     ck_assert_uint_eq(of.recent->rows, 2);
     ck_assert_uint_eq(of.earlier->rows, 0);
     stats_window_close(&of);
-    stats_window_init(&of, stats, WINDOW_ALL, STATS_ALL_TAGS, 1102 * SECOND);
+    stats_window_init(&of, stats, WINDOW_ALL, STATS_ALL_TAGS, true, 1102 * SECOND);
     ck_assert_double_eq(of.seconds, 102);
     ck_assert_uint_eq(of.tally->rows, 2);
     ck_assert_uint_eq(of.before->rows, 0);
@@ -270,7 +270,7 @@ START_TEST(earlier_and_recent_do_not_overlap)
             model_stats_tick(stats, second * SECOND);
         serve_row(&stats->loop[0], 1, second < 1800 && second % 2, second * SECOND);
     }
-    stats_window_init(&of, stats, WINDOW_5M, STATS_ALL_TAGS, 2399 * SECOND);
+    stats_window_init(&of, stats, WINDOW_5M, STATS_ALL_TAGS, true, 2399 * SECOND);
     ck_assert_uint_eq(of.recent->rows, 2399 - 2075 + 1);
     ck_assert_uint_eq(of.earlier->rows, 2399 - of.recent->rows);
     ck_assert_uint_eq(of.earlier->gates[0]->expert[1].selected, 900);
@@ -302,11 +302,11 @@ START_TEST(tags_count_apart)
     serve_row(&stats->loop[0], TAG_FIRST, 1, 1);
     serve_row(&stats->loop[1], TAG_FIRST, 1, 1);
     struct stats_window of;
-    stats_window_init(&of, stats, WINDOW_1M, TAG_FIRST, 2);
+    stats_window_init(&of, stats, WINDOW_1M, TAG_FIRST, true, 2);
     ck_assert_uint_eq(of.tally->rows, 2);
     ck_assert_uint_eq(of.tally->gates[0]->expert[1].selected, 2);
     stats_window_close(&of);
-    stats_window_init(&of, stats, WINDOW_1M, TAG_FIRST + 1, 2);
+    stats_window_init(&of, stats, WINDOW_1M, TAG_FIRST + 1, true, 2);
     ck_assert_uint_eq(of.tally->rows, 0);
     stats_window_close(&of);
     ck_assert_uint_eq(rows_in(stats, WINDOW_ALL, 2), 3);
@@ -332,7 +332,7 @@ START_TEST(a_reset_lets_counters_be)
     for (int window = 0; window <= WINDOW_ALL; window++)
         ck_assert_uint_eq(rows_in(stats, (enum window)window, 41 * SECOND), 0);
     serve_row(&stats->loop[0], TAG_FIRST, 0, 45 * SECOND);
-    stats_window_init(&of, stats, WINDOW_ALL, STATS_ALL_TAGS, 50 * SECOND);
+    stats_window_init(&of, stats, WINDOW_ALL, STATS_ALL_TAGS, true, 50 * SECOND);
     ck_assert_double_eq(of.seconds, 10);
     ck_assert_uint_eq(of.tally->rows, 1);
     ck_assert_uint_eq(of.tally->gates[0]->expert[0].selected, 1);
