@@ -237,7 +237,8 @@ int http_start_listening(struct http *http)
 void http_stop_listening(struct http *http)
 {
     uv_timer_stop(&http->listen_pause);
-    uv_poll_stop(&http->listening);
+    /* Before the descriptor, whose number the next open() of any thread gets. */
+    http_close_handle(http, (uv_handle_t *)&http->listening);
     close(http->listen_fd);
     http->listen_fd = -1;
     http->backlog_waits = false;

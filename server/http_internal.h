@@ -37,6 +37,10 @@ ssize_t http_stream_take(struct http_exchange *exchange, char *bytes, size_t siz
 /* Returns 0 or what libuv says is wrong. */
 MUST_CHECK int http_start_listening(struct http *http);
 void http_stop_listening(struct http *http);
+
+/* Closes a handle unless it was never started or is closing already; `http` outlives it. */
+void http_close_handle(struct http *http, uv_handle_t *handle);
+
 bool http_backlog_waits(const struct http *http);
 
 /* Called before and after each run of libmicrohttpd. */

@@ -27,6 +27,7 @@ static struct http *http_allocate(uv_loop_t *loop, const struct http_options *op
     http->options.host = NULL;
     http->callbacks = *callbacks;
     http->loop = loop;
+    http->open_handles = 1; /* end() lets go of this one */
     http->scratch = xmalloc(HTTP_SCRATCH_BYTES);
     for (int phase = 0; phase < PHASE_COUNT; phase++)
         TAILQ_INIT(&http->lists[phase]);
@@ -56,6 +57,14 @@ static void on_handle_closed(uv_handle_t *handle)
         http_free(http);
 }
 
+void http_close_handle(struct http *http, uv_handle_t *handle)
+{
+    if (handle->type == UV_UNKNOWN_HANDLE || uv_is_closing(handle))
+        return;
+    http->open_handles++;
+    uv_close(handle, on_handle_closed);
+}
+
 /* Closes whatever has been started. Frees `http` when the loop has run the closed handles out. */
 static void end(struct http *http)
 {
@@ -63,17 +72,13 @@ static void end(struct http *http)
                               (uv_handle_t *)&http->after_poll,  (uv_handle_t *)&http->again,
                               (uv_handle_t *)&http->tick,        (uv_handle_t *)&http->listening,
                               (uv_handle_t *)&http->listen_pause};
-    for (size_t i = 0; i < sizeof handles / sizeof *handles; i++) {
-        if (handles[i]->type == UV_UNKNOWN_HANDLE)
-            continue;
-        http->open_handles++;
-        uv_close(handles[i], on_handle_closed);
-    }
+    for (size_t i = 0; i < sizeof handles / sizeof *handles; i++)
+        http_close_handle(http, handles[i]);
     if (http->daemon)
         http_mhd_stop(http); /* after libuv has let go of its epoll descriptor */
     if (http->hangup_fd >= 0)
         close(http->hangup_fd);
-    if (http->open_handles == 0)
+    if (--http->open_handles == 0)
         http_free(http);
 }
 

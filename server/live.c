@@ -111,11 +111,11 @@ void live_routing(const struct api *api, struct exchange *exchange, const struct
     struct error err = ERROR_INIT;
     enum window window = WINDOW_1M;
     (void)target;
-    if (api->live->ended)
+    if (describe_read_window(exchange, &window, &err) == 0 && api->live->ended)
         error_set(&err, ERROR_UNAVAILABLE, "the server is stopping");
     else if (api->live->count >= MAX_STREAMS)
         error_set(&err, ERROR_OVERLOADED, "%d live views are open already", MAX_STREAMS);
-    if (err.code != ERROR_NONE || describe_read_window(exchange, &window, &err) != 0) {
+    if (err.code != ERROR_NONE) {
         exchange_reply_error(exchange, &err);
         return;
     }

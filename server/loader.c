@@ -248,12 +248,20 @@ int loader_start(struct loader *loader, struct error *err)
                      uv_strerror(status));
 }
 
+/* A look is over in milliseconds, a large model is not. */
+enum { STOP_PATIENCE_MS = 500, STOP_STEP_MS = 5 };
+
 bool loader_stop(struct loader *loader)
 {
     uv_mutex_lock(&loader->mutex);
     atomic_store(&loader->stopping, true);
-    bool working = loader->working;
     uv_cond_signal(&loader->wake);
+    for (unsigned ms = 0; loader->working && ms < STOP_PATIENCE_MS; ms += STOP_STEP_MS) {
+        uv_mutex_unlock(&loader->mutex);
+        uv_sleep(STOP_STEP_MS);
+        uv_mutex_lock(&loader->mutex);
+    }
+    bool working = loader->working;
     uv_mutex_unlock(&loader->mutex);
     if (working)
         return false;
