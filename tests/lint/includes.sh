@@ -16,8 +16,9 @@ proto/(?!buffer\.h|text/)[^"]*    proto/[a-z0-9_]+\.[ch]|server/
 core/(error|half|memory|text)\.h  core/|proto/|server/
 core/gate_counts\.h               core/|proto/|server/
 core/moed\.h                      core/|server/
+core/sampler\.h                   core/|proto/|server/
 core/parse_json\.h                core/|proto/
-core/(?!(error|gate_counts|half|memory|moed|parse_json|text)\.h)[^"]*    core/
+core/(?!(error|gate_counts|half|memory|moed|parse_json|sampler|text)\.h)[^"]*    core/
 proto/[^"]*                       proto/|server/
 server/[^"]*                      server/
 \.\./[^"]*                        nowhere
