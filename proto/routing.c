@@ -43,8 +43,8 @@ static void append_expert(const struct routing_layer *layer, size_t i, double we
 {
     const struct moed_expert_counts *expert = &layer->counts->expert[i];
     double selections = (double)layer->counts->items * (double)layer->top_k;
-    buffer_format(body, "{\"index\":%zu,\"selected\":%" PRIu64, routing_expert_index(layer, i),
-                  expert->selected);
+    buffer_format(body, "{\"index\":%zu,\"selected\":%" PRIu64,
+                  routing_expert_index(layer->expert_index, i), expert->selected);
     append_number(body, "share", selections > 0 ? (double)expert->selected / selections : 0);
     append_number(body, "weight", moed_sum_value(expert->weight));
     append_number(body, "weight_share", weight_share);
@@ -97,7 +97,7 @@ static void append_dying(const struct routing_layer *layer, struct buffer *body)
     for (size_t i = 0; i < layer->counts->experts; i++) {
         if (!routing_is_dying(layer->earlier, layer->recent, routing_is_dense(layer), i))
             continue;
-        buffer_format(body, "%s%zu", separator, routing_expert_index(layer, i));
+        buffer_format(body, "%s%zu", separator, routing_expert_index(layer->expert_index, i));
         separator = ",";
     }
     buffer_text(body, "]");

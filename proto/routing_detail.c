@@ -2,47 +2,76 @@
 #include "proto/routing_detail.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/memory.h"
+/* ---- tables ---- */
 
-static uint64_t *table(size_t rows, size_t columns)
+enum table { RANKS, PAIRS, PREDICTED, TRUTH, SEEN, TABLE_COUNT };
+
+/* A table's place in the struct, and how many numbers it has; 0: such a gate has none. */
+static uint64_t **table_of(struct routing_detail *detail, enum table table, size_t *cells)
 {
-    if (rows * columns == 0 || rows * columns > DETAIL_MAX_CELLS)
-        return NULL;
-    return xcalloc(rows * columns, sizeof(uint64_t));
+    const size_t experts = detail->experts, k = detail->top_k;
+    const bool paired = k > 1 && k < experts && experts <= DETAIL_MAX_PAIRED;
+    const struct {
+        uint64_t **place;
+        size_t cells;
+    } tables[TABLE_COUNT] = {[RANKS] = {&detail->ranks, experts * k},
+                             [PAIRS] = {&detail->pairs, paired ? experts * experts : 0},
+                             [PREDICTED] = {&detail->predicted, experts * detail->classes},
+                             [TRUTH] = {&detail->truth, experts * detail->classes},
+                             [SEEN] = {&detail->seen, experts}};
+    *cells = tables[table].cells;
+    return tables[table].place;
+}
+
+static void leave_out(struct routing_detail *detail, enum table table)
+{
+    size_t cells;
+    uint64_t **place = table_of(detail, table, &cells);
+    detail->left_out |= 1u << table;
+    free(*place);
+    *place = NULL;
+}
+
+/* Whether the table is there, now at the latest. Not having it is no failure: statistics do not end
+ * a server that is short of memory. */
+static bool has_table(struct routing_detail *detail, enum table table)
+{
+    size_t cells;
+    uint64_t **place = table_of(detail, table, &cells);
+    if (*place || (detail->left_out & 1u << table))
+        return *place;
+    if (cells > 0 && cells <= DETAIL_MAX_CELLS)
+        *place = calloc(cells, sizeof **place);
+    if (!*place)
+        detail->left_out |= 1u << table;
+    return *place;
 }
 
 void routing_detail_init(struct routing_detail *detail, size_t experts, size_t top_k,
                          size_t classes)
 {
-    const size_t paired =
-        top_k > 1 && top_k < experts && experts <= DETAIL_MAX_PAIRED ? experts : 0;
-    *detail = (struct routing_detail){.experts = experts,
-                                      .top_k = top_k,
-                                      .classes = classes,
-                                      .ranks = table(experts, top_k),
-                                      .pairs = table(paired, paired),
-                                      .predicted = table(experts, classes),
-                                      .truth = table(experts, classes),
-                                      .seen = xcalloc(experts, sizeof(uint64_t))};
+    *detail = (struct routing_detail){.experts = experts, .top_k = top_k, .classes = classes};
 }
 
 void routing_detail_close(struct routing_detail *detail)
 {
-    free(detail->ranks);
-    free(detail->pairs);
-    free(detail->predicted);
-    free(detail->truth);
-    free(detail->seen);
+    for (int i = 0; i < TABLE_COUNT; i++)
+        leave_out(detail, (enum table)i);
 }
 
 void routing_detail_reset(struct routing_detail *detail)
 {
-    const size_t experts = detail->experts, top_k = detail->top_k, classes = detail->classes;
-    routing_detail_close(detail);
-    routing_detail_init(detail, experts, top_k, classes);
+    for (int i = 0; i < TABLE_COUNT; i++) {
+        size_t cells;
+        uint64_t **place = table_of(detail, (enum table)i, &cells);
+        if (*place)
+            memset(*place, 0, cells * sizeof **place);
+    }
+    detail->batches = detail->batch_items = detail->batch_experts = detail->latest = 0;
 }
 
 /* ---- counting ---- */
@@ -56,52 +85,75 @@ static void count_pairs(struct routing_detail *detail, const int32_t *choice)
         }
 }
 
-void routing_detail_count(struct routing_detail *detail, const int32_t *choice, size_t items)
+static void count_experts(struct routing_detail *detail, const int32_t *choice)
 {
     const size_t k = detail->top_k;
-    detail->batches++;
-    for (size_t item = 0; item < items; item++, choice += k) {
+    for (size_t rank = 0; rank < k; rank++) {
+        const size_t expert = (size_t)choice[rank];
+        if (detail->ranks)
+            detail->ranks[expert * k + rank]++;
+        if (!detail->seen)
+            continue;
+        detail->batch_experts += detail->seen[expert] != detail->latest;
+        detail->seen[expert] = detail->latest;
+    }
+}
+
+void routing_detail_count(struct routing_detail *detail, const int32_t *choice, size_t items,
+                          uint64_t batch)
+{
+    const bool paired = has_table(detail, PAIRS);
+    (void)has_table(detail, RANKS), (void)has_table(detail, SEEN);
+    for (size_t item = 0; item < items; item++, choice += detail->top_k) {
         if (*choice < 0) /* padding */
             continue;
+        detail->batches += detail->latest != batch;
+        detail->latest = batch;
         detail->batch_items++;
-        for (size_t rank = 0; rank < k; rank++) {
-            const size_t expert = (size_t)choice[rank];
-            if (detail->ranks)
-                detail->ranks[expert * k + rank]++;
-            detail->batch_experts += detail->seen[expert] != detail->batches;
-            detail->seen[expert] = detail->batches;
-        }
-        if (detail->pairs)
+        count_experts(detail, choice);
+        if (paired)
             count_pairs(detail, choice);
     }
 }
 
 void routing_detail_predict(struct routing_detail *detail, size_t expert, size_t class)
 {
-    if (detail->predicted && expert < detail->experts && class < detail->classes)
+    if (expert < detail->experts && class < detail->classes && has_table(detail, PREDICTED))
         detail->predicted[expert * detail->classes + class]++;
 }
 
 void routing_detail_label(struct routing_detail *detail, size_t expert, size_t class)
 {
-    if (detail->truth && expert < detail->experts && class < detail->classes)
+    if (expert < detail->experts && class < detail->classes && has_table(detail, TRUTH))
         detail->truth[expert * detail->classes + class]++;
 }
 
 /* ---- arithmetic ---- */
 
-static void add_table(uint64_t *to, const uint64_t *from, size_t count)
+void routing_detail_fill(struct routing_detail *detail)
 {
-    for (size_t i = 0; to && from && i < count; i++)
-        to[i] += from[i];
+    for (int i = 0; i < SEEN; i++)
+        (void)has_table(detail, (enum table)i);
+}
+
+static void add_table(struct routing_detail *to, const struct routing_detail *from,
+                      enum table table)
+{
+    size_t cells;
+    const uint64_t *added = *table_of((struct routing_detail *)from, table, &cells);
+    if (from->left_out & 1u << table)
+        leave_out(to, table);
+    if (!added || !has_table(to, table))
+        return;
+    uint64_t *sum = *table_of(to, table, &cells);
+    for (size_t i = 0; i < cells; i++)
+        sum[i] += added[i];
 }
 
 void routing_detail_add(struct routing_detail *to, const struct routing_detail *from)
 {
-    add_table(to->ranks, from->ranks, to->experts * to->top_k);
-    add_table(to->pairs, from->pairs, to->experts * to->experts);
-    add_table(to->predicted, from->predicted, to->experts * to->classes);
-    add_table(to->truth, from->truth, to->experts * to->classes);
+    for (int i = 0; i < SEEN; i++)
+        add_table(to, from, (enum table)i);
     to->batches += from->batches;
     to->batch_items += from->batch_items;
     to->batch_experts += from->batch_experts;

@@ -10,17 +10,20 @@
 /* Numbers per table, 2 MiB: what would take more is left out. Pairs of 256 experts are 512 KiB. */
 enum { DETAIL_MAX_CELLS = 1 << 18, DETAIL_MAX_PAIRED = 256 };
 
-/* Tables are owned; NULL: left out. */
+/* Tables are owned, and allocated by the first item that needs them. NULL: nothing was counted in
+ * it yet, or it is left out because it is too large or there was no memory for it. */
 struct routing_detail {
     size_t experts, top_k, classes; /* classes 0: the model has none */
+    unsigned left_out;              /* bits, by table (routing_detail.c) */
     uint64_t *ranks;                /* [experts, top_k] items that chose it at that rank */
     uint64_t *pairs;     /* [experts, experts], i < j: items that chose both. Left out where every
                             item chooses every expert or one, and for more than 256 experts */
     uint64_t *predicted; /* [experts, classes] items that ranked it first, by the class answered */
     uint64_t *truth;     /* the same by the true class, where that came to be known */
-    uint64_t batches;    /* counted at a time */
+    uint64_t batches;    /* executed with items that are counted */
     uint64_t batch_items, batch_experts; /* sums over them; experts: distinct ones */
-    uint64_t *seen; /* [experts] the latest batch that chose it; of the counter */
+    uint64_t latest;                     /* number of the latest batch */
+    uint64_t *seen; /* [experts] number of the latest batch that chose it; never in a sum */
 };
 
 void routing_detail_init(struct routing_detail *detail, size_t experts, size_t top_k,
@@ -28,16 +31,20 @@ void routing_detail_init(struct routing_detail *detail, size_t experts, size_t t
 void routing_detail_close(struct routing_detail *detail);
 void routing_detail_reset(struct routing_detail *detail);
 
-/* Counts items' choices: choice [items, top_k], best first; -1: padding, which is not counted. They
- * are one batch. */
-void routing_detail_count(struct routing_detail *detail, const int32_t *choice, size_t items);
+/* Counts items' choices: choice [items, top_k], best first; -1: padding, which is not counted.
+ * batch: a number from 1 on, that grows from batch to batch; items of one may come in parts. */
+void routing_detail_count(struct routing_detail *detail, const int32_t *choice, size_t items,
+                          uint64_t batch);
 
 /* Counts the class, answered or true, of an item that ranked `expert` first. Ignores an expert that
  * does not exist: -1, for padding. */
 void routing_detail_predict(struct routing_detail *detail, size_t expert, size_t class);
 void routing_detail_label(struct routing_detail *detail, size_t expert, size_t class);
 
-/* to += from, of the same sizes. */
+/* Allocates what a sum consists of, so that tables without counts are zero, not NULL. */
+void routing_detail_fill(struct routing_detail *detail);
+
+/* to += from, of the same sizes. A table that one of them has left out is left out of the sum. */
 void routing_detail_add(struct routing_detail *to, const struct routing_detail *from);
 
 /* Mutual information of row and column of a table of counts, in bits: H(row) + H(column) -

@@ -54,7 +54,8 @@ static void append_pairs(const struct routing_layer *layer, struct buffer *body)
             if (rows == 0)
                 continue;
             buffer_format(body, "%s[%zu,%zu,%" PRIu64 "]", separator,
-                          routing_expert_index(layer, i), routing_expert_index(layer, j), rows);
+                          routing_expert_index(layer->expert_index, i),
+                          routing_expert_index(layer->expert_index, j), rows);
             separator = ",";
         }
     buffer_text(body, detail->pairs ? "]" : "");

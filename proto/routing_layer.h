@@ -46,10 +46,10 @@ static inline bool routing_is_dense(const struct routing_layer *layer)
     return layer->top_k == layer->counts->experts;
 }
 
-/* The index in the layer of the gate's expert i. */
-static inline size_t routing_expert_index(const struct routing_layer *layer, size_t i)
+/* The index in the layer of a gate's expert i; expert_index: as above. */
+static inline size_t routing_expert_index(const int32_t *expert_index, size_t i)
 {
-    return layer->expert_index ? (size_t)layer->expert_index[i] : i;
+    return expert_index ? (size_t)expert_index[i] : i;
 }
 
 #endif

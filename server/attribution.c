@@ -27,6 +27,11 @@ int attribute_job(struct job *job, struct error *err)
         return -1;
     if (read_statistics(job->exchange, &job->counted, err) != 0)
         return -1;
-    job->tag = tag && job->counted ? tags_index(&job->model->stats->tags, tag) : TAG_NONE;
+    job->tag_name = job->counted ? tag : NULL;
     return 0;
+}
+
+void attribute_accepted(struct job *job)
+{
+    job->tag = job->tag_name ? tags_index(&job->model->stats->tags, job->tag_name) : TAG_NONE;
 }

@@ -10,4 +10,8 @@ struct job;
  * with an error when one is malformed. */
 MUST_CHECK int attribute_job(struct job *job, struct error *err);
 
+/* The job was accepted, and its rows will be counted: its tag takes a place among the model's,
+ * which are few. What is refused takes none. */
+void attribute_accepted(struct job *job);
+
 #endif

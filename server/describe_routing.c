@@ -102,6 +102,7 @@ static struct routing_detail *details_of(const struct model *model, const struct
         const struct moed_gate_info *gate = &model->info->gates[i];
         routing_detail_init(&details[i], gate->experts, gate->top_k, model_classes(model));
         model_stats_detail(model->stats, i, &details[i]);
+        routing_detail_fill(&details[i]);
     }
     return details;
 }
@@ -157,11 +158,13 @@ static void write_document(const struct model *model, const struct query *query,
 
 void describe_routing(const struct api *api, struct exchange *exchange, const struct target *target)
 {
+    static const char *const NAMES[] = {"window", "layer", "tag", "include", NULL};
     struct error err = ERROR_INIT;
     struct query query = {.window = WINDOW_ALL};
     struct buffer body;
     (void)api;
-    if (describe_read_window(exchange, &query.window, &err) != 0 ||
+    if (exchange_query_names(exchange, NAMES, &err) != 0 ||
+        describe_read_window(exchange, &query.window, &err) != 0 ||
         read_include(exchange, &query, &err) != 0 ||
         read_tag(exchange, target->model->stats, &query, &err) != 0 ||
         read_layer(exchange, target->model->info, &query, &err) != 0) {
@@ -176,8 +179,14 @@ void describe_routing(const struct api *api, struct exchange *exchange, const st
 void describe_routing_reset(const struct api *api, struct exchange *exchange,
                             const struct target *target)
 {
+    static const char *const NONE[] = {NULL};
+    struct error err = ERROR_INIT;
     struct buffer body;
     (void)api;
+    if (exchange_query_names(exchange, NONE, &err) != 0) {
+        exchange_reply_error(exchange, &err);
+        return;
+    }
     model_stats_reset(target->model->stats, uv_hrtime());
     describe_new(&body);
     buffer_text(&body, "{\"reset\":true}");

@@ -107,6 +107,11 @@ const char *exchange_header_in(const struct exchange *exchange, const char *name
 MUST_CHECK int exchange_query(const struct exchange *exchange, const char *name, char *text,
                               size_t size, struct error *err);
 
+/* Refuses a query that has other names than these; NULL ends the list. -1 with an error that says
+ * which: a misspelt name would be passed over without a word. */
+MUST_CHECK int exchange_query_names(const struct exchange *exchange, const char *const *names,
+                                    struct error *err);
+
 /* Answers an exchange. Takes the buffer's bytes; a buffer that failed is answered 500. content_type
  * NULL means application/json. Frees the request's body. The exchange is no longer the caller's and
  * may be gone on return. */

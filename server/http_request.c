@@ -1,5 +1,6 @@
 /* A request's header fields and query, read when a handler asks for them, in place in the
  * exchange's copy of the header. */
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
@@ -99,6 +100,44 @@ int exchange_query(const struct exchange *public, const char *name, char *text, 
             if (at[length] == '=')
                 return decode_parameter(name, at + length + 1, to, text, size, err);
         }
+        at = next ? next + 1 : end;
+    }
+    return 0;
+}
+
+static bool is_listed(const char *const *names, const char *name, size_t length)
+{
+    for (; *names; names++)
+        if (strlen(*names) == length && memcmp(*names, name, length) == 0)
+            return true;
+    return false;
+}
+
+static int refuse_name(const char *const *names, const char *name, size_t length, struct error *err)
+{
+    char expected[128] = "";
+    size_t used = 0;
+    for (size_t i = 0; names[i] && used < sizeof expected; i++)
+        used += (size_t)snprintf(expected + used, sizeof expected - used, "%s%s",
+                                 i == 0         ? ""
+                                 : names[i + 1] ? ", "
+                                                : " or ",
+                                 names[i]);
+    return error_set(err, ERROR_INVALID, "unknown query parameter '%.*s', expected %s",
+                     length < 40 ? (int)length : 40, name, *expected ? expected : "none");
+}
+
+int exchange_query_names(const struct exchange *public, const char *const *names, struct error *err)
+{
+    const struct http_exchange *exchange = (const struct http_exchange *)public;
+    const char *at = exchange->header + exchange->query.at, *end = at + exchange->query.length;
+    while (at < end) {
+        const char *next = memchr(at, '&', (size_t)(end - at));
+        const char *to = next ? next : end;
+        const char *equals = memchr(at, '=', (size_t)(to - at));
+        const size_t length = (size_t)((equals ? equals : to) - at);
+        if (to > at && !is_listed(names, at, length))
+            return refuse_name(names, at, length, err);
         at = next ? next + 1 : end;
     }
     return 0;

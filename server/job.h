@@ -23,8 +23,9 @@ struct job {
     const struct protocol *protocol;
     struct infer_request request;
     bool wants_routing;
-    bool counted; /* in the statistics of routing */
-    size_t tag;   /* on whose behalf (server/tags.h) */
+    bool counted;         /* in the statistics of routing */
+    const char *tag_name; /* on whose behalf; borrowed from the request or its header; NULL: none */
+    size_t tag;           /* its index (server/tags.h), once the job is accepted */
 
     /* Results, filled batch by batch; [rows, ...], see struct infer_result. */
     float **outputs;

@@ -108,10 +108,12 @@ static void on_disconnect(struct exchange *exchange)
 
 void live_routing(const struct api *api, struct exchange *exchange, const struct target *target)
 {
+    static const char *const NAMES[] = {"window", NULL};
     struct error err = ERROR_INIT;
     enum window window = WINDOW_1M;
     (void)target;
-    if (describe_read_window(exchange, &window, &err) == 0 && api->live->ended)
+    if (exchange_query_names(exchange, NAMES, &err) == 0 &&
+        describe_read_window(exchange, &window, &err) == 0 && api->live->ended)
         error_set(&err, ERROR_UNAVAILABLE, "the server is stopping");
     else if (api->live->count >= MAX_STREAMS)
         error_set(&err, ERROR_OVERLOADED, "%d live views are open already", MAX_STREAMS);

@@ -1,7 +1,18 @@
 /* What experts did: several series for each, so that their number is bounded. */
 #include <stdio.h>
 
+#include "proto/routing_layer.h"
 #include "server/metrics_page.h"
+
+enum { EXPERT_BYTES = 24 };
+
+/* Labels a sample with expert i of the gate; `text` holds its name. */
+static void label_expert(struct prometheus_label *labels, const struct moed_gate_info *gate,
+                         size_t i, char text[EXPERT_BYTES])
+{
+    snprintf(text, EXPERT_BYTES, "%zu", routing_expert_index(gate->expert_index, i));
+    labels[METRICS_GATE_LABELS] = (struct prometheus_label){"expert", text};
+}
 
 /* ---- selections and weights ---- */
 
@@ -60,9 +71,8 @@ static void expert_samples(struct metrics *all, const struct expert_family *fami
     struct prometheus_label labels[METRICS_INNER_LABELS];
     metrics_label_gate(labels, entry->model, index);
     for (size_t i = 0; i < counts->experts; i++) {
-        char text[24];
-        snprintf(text, sizeof text, "%zu", gate->expert_index ? (size_t)gate->expert_index[i] : i);
-        labels[METRICS_GATE_LABELS] = (struct prometheus_label){"expert", text};
+        char text[EXPERT_BYTES];
+        label_expert(labels, gate, i, text);
         prometheus_sample(&all->page, family->name, labels, METRICS_INNER_LABELS,
                           family->value(&counts->expert[i]));
     }
@@ -115,6 +125,7 @@ static double accuracy(const struct quality_figures *figures)
 struct quality_family {
     const char *name, *type, *help;
     double (*value)(const struct quality_figures *figures);
+    bool by_window;
 };
 
 /* One expert's sample in one window; without a name since the load, where 0 is worth saying. */
@@ -130,19 +141,18 @@ static void quality_sample(struct metrics *all, const struct quality_family *fam
 }
 
 static void quality_samples(struct metrics *all, const struct quality_family *family,
-                            const struct metrics_model *entry, size_t index, bool by_window)
+                            const struct metrics_model *entry, size_t index)
 {
     const struct moed_gate_info *gate = &entry->model->info->gates[index];
     struct prometheus_label labels[METRICS_INNER_LABELS + 1];
     metrics_label_gate(labels, entry->model, index);
     for (size_t i = 0; i < gate->experts; i++) {
-        char text[24];
-        snprintf(text, sizeof text, "%zu", gate->expert_index ? (size_t)gate->expert_index[i] : i);
-        labels[METRICS_GATE_LABELS] = (struct prometheus_label){"expert", text};
+        char text[EXPERT_BYTES];
+        label_expert(labels, gate, i, text);
         struct quality_figures figures = quality_of(entry->stats.routing[TAG_NONE], index, i);
-        if (!by_window)
+        if (!family->by_window)
             quality_sample(all, family, labels, NULL, &figures);
-        for (int window = 0; by_window && window < WINDOW_COUNT; window++) {
+        for (int window = 0; family->by_window && window < WINDOW_COUNT; window++) {
             figures = quality_of(entry->windows[window].tally, index, i);
             quality_sample(all, family, labels, window_name((enum window)window), &figures);
         }
@@ -153,19 +163,18 @@ static void per_expert_quality(struct metrics *all)
 {
     static const struct quality_family FAMILIES[] = {
         {"moed_expert_labelled_total", "counter",
-         "Items whose best expert it was and whose true class came to be known.", labelled},
+         "Items whose best expert it was and whose true class came to be known.", labelled, false},
         {"moed_expert_correct_total", "counter", "Those of them that were answered with it.",
-         correct},
+         correct, false},
         {"moed_expert_accuracy_ratio", "gauge", "The part that was, of those in the window.",
-         accuracy},
+         accuracy, true},
     };
     for (size_t i = 0; i < sizeof FAMILIES / sizeof *FAMILIES; i++) {
-        const bool by_window = FAMILIES[i].value == accuracy;
         prometheus_family(&all->page, FAMILIES[i].name, FAMILIES[i].type, FAMILIES[i].help);
         EACH_MODEL (all, entry)
             for (size_t gate = 0;
                  entry->model->class_output >= 0 && gate < entry->model->info->gate_count; gate++)
-                quality_samples(all, &FAMILIES[i], entry, gate, by_window);
+                quality_samples(all, &FAMILIES[i], entry, gate);
     }
 }
 

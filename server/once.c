@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/memory.h"
+#include "server/attribution.h"
 
 static const struct once *const_once(const struct lane *lane)
 {
@@ -257,6 +258,7 @@ int once_submit(struct once *once, struct job *job, struct error *err)
     job->submitted_ns = uv_hrtime();
     if (queue_push(&once->queue, job, job->submitted_ns, err) != 0)
         return -1;
+    attribute_accepted(job);
     show_rows(once);
     if (alone && small && once->options.max_queue_delay_ns == 0)
         scheduler_run_now(&once->lane);

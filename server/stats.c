@@ -127,6 +127,7 @@ void stats_add_batch(struct stats *stats, size_t rows, double seconds)
     histogram_observe(&stats->batch_rows, (double)rows);
     oip_statistics_add_batch(&stats->times, rows, (uint64_t)(seconds * 1e9));
     stats->rows += rows;
+    stats->batches++;
     uv_mutex_unlock(&stats->mutex);
 }
 
@@ -150,7 +151,7 @@ static void count_details(struct stats *stats, const struct tally_batch *batch, 
         const struct moed_routing *routing = batch->routing[i];
         const size_t items = routing->items / batch->rows;
         routing_detail_count(&stats->details[i], routing->choice + first * items * routing->top_k,
-                             (end - first) * items);
+                             (end - first) * items, stats->batches);
     }
     for (size_t row = first; batch->scores && row < end; row++)
         count_classes(stats, batch, row);

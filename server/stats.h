@@ -61,6 +61,7 @@ struct stats {
     struct histogram compute_seconds; /* one batch */
     struct histogram batch_rows;
     uint64_t rows;
+    uint64_t batches;            /* numbers them, from 1 on */
     struct oip_statistics times; /* server/request_times.h */
     uint64_t rejected[REJECT_COUNT];
     struct routing_detail *details; /* [gate_count]; owned; NULL in a sum */
@@ -79,7 +80,7 @@ void stats_add_request(struct stats *stats, const char *protocol, int status, do
 void stats_add_rejection(struct stats *stats, enum reject_reason reason);
 void stats_add_wait(struct stats *stats, double seconds);
 
-/* Adds one computed batch. */
+/* Adds one computed batch, to which what is counted until the next belongs. */
 void stats_add_batch(struct stats *stats, size_t rows, double seconds);
 
 /* Counts what the gates decided for rows [first, end) of a batch, on behalf of a tag. */

@@ -285,6 +285,14 @@ class TagTest(RoutingCase):
         answer = self.client.get("/v2/models/tiny/routing?tag=tag2")
         self.assertEqual((answer.status, answer.json["error"]), (400, "tag is 'tag2', and no request with it was counted"))
 
+    def test_what_is_refused_takes_no_place(self):
+        for i in range(5):
+            tagged = {"Moed-Tag": f"bad{i}"}
+            self.assertEqual(self.client.post("/v1/models/tiny:predict", {"instances": [[1, 2, 3]]}, tagged).status, 400)
+            self.assertEqual(self.client.post("/v1/models/tiny:predict", b'{"instances": [[1,2,3,x]]}', tagged).status, 400)
+        self.client.predict("tiny", self.row, tag="good")
+        self.assertEqual(self.get("/v2/models/tiny/routing")["tags"], ["good"])
+
     def test_rows_of_one_batch_count_apart(self):
         """Requests of three kinds, sent together."""
         kinds = [{"Moed-Tag": "a"}, {"Moed-Statistics": "off"}, {}]
@@ -330,10 +338,18 @@ class QueryTest(RoutingCase):
                                ("include=ranks,rank", "include has 'rank', expected ranks, pairs, "),
                                ("include=,", "include has ','"),
                                ("tag=nobody", "tag is 'nobody', and no request with it was counted"),
-                               ("layer=third", "layer is 'third', and no gate of the model is called so")):
+                               ("layer=third", "layer is 'third', and no gate of the model is called so"),
+                               ("window=1m&windows=5m", "unknown query parameter 'windows', expected window, layer, "
+                                                        "tag or include"),
+                               ("=1", "unknown query parameter ''")):
             answer = self.client.get(f"/v2/models/two-layers/routing?{query}")
             self.assertEqual(answer.status, 400, answer.body)
             self.assertIn(message, answer.json["error"])
+        answer = self.client.get("/v2/models/two-layers/routing/live?tag=a")
+        self.assertEqual((answer.status, answer.json["error"]), (400, "unknown query parameter 'tag', expected window"))
+        answer = self.client.post("/v2/models/two-layers/routing/reset?tag=a", b"")
+        self.assertEqual((answer.status, answer.json["error"]), (400, "unknown query parameter 'tag', expected none"))
+        self.get("/v2/models/two-layers/routing?&window=1m&")
 
 
 if __name__ == "__main__":

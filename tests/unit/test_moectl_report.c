@@ -93,6 +93,20 @@ START_TEST(a_gate_collapses_or_cannot_decide)
 }
 END_TEST
 
+/* Two rows are always of one or two experts. */
+START_TEST(few_rows_say_nothing_of_a_gate)
+{
+    json_t *findings = report_of(
+        document_of(2, 1, 4, SELECTED(2, 0, 0, 0), ", \"gate_entropy_bits\": 1.95"), NULL, 0);
+    ck_assert_ptr_null(found(findings, "collapsed"));
+    ck_assert_ptr_null(found(findings, "undecided"));
+    json_decref(findings);
+    findings = report_of(document_of(8, 1, 4, SELECTED(8, 0, 0, 0), ""), NULL, 0);
+    ck_assert_ptr_nonnull(found(findings, "collapsed"));
+    json_decref(findings);
+}
+END_TEST
+
 START_TEST(redundant_experts_go_together)
 {
     static const char PAIRS[] = ", \"pairs\": [[0, 1, 198], [2, 3, 60], [0, 9, 1]]";
@@ -169,6 +183,7 @@ START_TEST(documents_of_different_models_are_refused)
 END_TEST
 
 TEST_MAIN("moectl report", an_even_layer_is_quiet, hot_and_unused_want_more_than_chance,
-          a_gate_collapses_or_cannot_decide, redundant_experts_go_together,
-          dying_experts_and_recorded_drift_are_passed_on, a_cache_holds_the_most_used,
-          what_moved_is_told_apart_from_chance, documents_of_different_models_are_refused)
+          a_gate_collapses_or_cannot_decide, few_rows_say_nothing_of_a_gate,
+          redundant_experts_go_together, dying_experts_and_recorded_drift_are_passed_on,
+          a_cache_holds_the_most_used, what_moved_is_told_apart_from_chance,
+          documents_of_different_models_are_refused)

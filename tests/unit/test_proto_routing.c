@@ -303,81 +303,6 @@ START_TEST(few_rows_do_not_cry_wolf)
 }
 END_TEST
 
-/* ---- details ---- */
-
-START_TEST(details_are_counted_item_by_item)
-{
-    static const int32_t choice[] = {2, 0, 0, 2, 1, 2};
-    struct routing_detail detail, sum;
-    routing_detail_init(&detail, 3, 2, 4);
-    routing_detail_init(&sum, 3, 2, 4);
-    routing_detail_count(&detail, choice, 3);
-    routing_detail_count(&detail, choice, 1);
-    routing_detail_predict(&detail, 2, 3);
-    routing_detail_label(&detail, 0, 1);
-    routing_detail_label(&detail, 0, 4); /* no such class */
-    routing_detail_add(&sum, &detail);
-    routing_detail_add(&sum, &detail);
-    ck_assert_mem_eq(sum.ranks, (COUNTS(2, 4, 2, 0, 4, 4)), 6 * sizeof(uint64_t));
-    ck_assert_mem_eq(sum.pairs, (COUNTS(0, 0, 6, 0, 0, 2, 0, 0, 0)), 9 * sizeof(uint64_t));
-    ck_assert_uint_eq(sum.predicted[2 * 4 + 3], 2);
-    ck_assert_uint_eq(sum.truth[0 * 4 + 1], 2);
-    ck_assert_uint_eq(sum.batches, 4);
-    ck_assert_uint_eq(sum.batch_items, 8);
-    ck_assert_uint_eq(sum.batch_experts, 2 * (3 + 2));
-    routing_detail_reset(&sum);
-    ck_assert_uint_eq(sum.batches + sum.ranks[0] + sum.pairs[2], 0);
-    routing_detail_close(&detail);
-    routing_detail_close(&sum);
-}
-END_TEST
-
-/* What would grow beyond its bound, or says nothing, is left out, and counting goes on. */
-START_TEST(details_are_bounded)
-{
-    struct routing_detail large, all;
-    int32_t choice[2] = {0, 511};
-    routing_detail_init(&large, 512, 2, 1000);
-    routing_detail_init(&all, 2, 2, 0);
-    ck_assert_ptr_null(large.pairs);
-    ck_assert_ptr_null(large.predicted);
-    ck_assert_ptr_null(all.pairs);
-    routing_detail_count(&large, choice, 1);
-    routing_detail_predict(&large, 511, 999);
-    routing_detail_label(&large, 511, 999);
-    ck_assert_uint_eq(large.ranks[511 * 2 + 1], 1);
-    routing_detail_close(&large);
-    routing_detail_close(&all);
-}
-END_TEST
-
-/* Positions behind the end of a short row have no choice. */
-START_TEST(padding_has_no_details)
-{
-    static const int32_t choice[] = {-1, -1, 1, 0, -1, -1};
-    struct routing_detail detail;
-    routing_detail_init(&detail, 3, 2, 4);
-    routing_detail_count(&detail, choice, 3);
-    routing_detail_predict(&detail, (size_t)choice[0], 3);
-    routing_detail_label(&detail, (size_t)choice[0], 3);
-    ck_assert_mem_eq(detail.ranks, (COUNTS(0, 1, 1, 0, 0, 0)), 6 * sizeof(uint64_t));
-    ck_assert_mem_eq(detail.pairs, (COUNTS(0, 1, 0, 0, 0, 0, 0, 0, 0)), 9 * sizeof(uint64_t));
-    ck_assert_uint_eq(detail.batch_items, 1);
-    ck_assert_uint_eq(detail.batch_experts, 2);
-    routing_detail_close(&detail);
-}
-END_TEST
-
-START_TEST(mutual_information_by_hand)
-{
-    check_near(routing_mutual_information(COUNTS(5, 0, 0, 5), 2, 2), 1);
-    check_near(routing_mutual_information(COUNTS(5, 5, 5, 5), 2, 2), 0);
-    check_near(routing_mutual_information(COUNTS(0, 0, 0, 0), 2, 2), 0);
-    check_near(routing_mutual_information(COUNTS(3, 1, 0, 0, 2, 2), 2, 3), /* by numpy */
-               0.6556390622295665);
-}
-END_TEST
-
 /* ---- the document ---- */
 
 static struct routing_layer layer_of(const char *name, const struct moed_gate_counts *counts,
@@ -488,6 +413,4 @@ RUN_TESTS("proto/routing", nothing_routed_yet, even, collapsed, dense,
           entropies_come_from_distributions, all_dropped, shares_add_up_to_one,
           an_expert_dies_beyond_chance, the_limit_is_one_in_a_thousand, dense_experts_die_by_weight,
           drift_is_what_scipy_says, nothing_drifts_from_nothing, few_rows_do_not_cry_wolf,
-          details_are_counted_item_by_item, details_are_bounded, padding_has_no_details,
-          mutual_information_by_hand, document_has_every_member, document_names_the_dying,
-          document_without_layers)
+          document_has_every_member, document_names_the_dying, document_without_layers)

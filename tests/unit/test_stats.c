@@ -331,6 +331,7 @@ START_TEST(a_reset_lets_counters_be)
     model_stats_reset(stats, 40 * SECOND);
     for (int window = 0; window <= WINDOW_ALL; window++)
         ck_assert_uint_eq(rows_in(stats, (enum window)window, 41 * SECOND), 0);
+    stats_add_batch(&stats->loop[0], 1, 0.1);
     serve_row(&stats->loop[0], TAG_FIRST, 0, 45 * SECOND);
     stats_window_init(&of, stats, WINDOW_ALL, STATS_ALL_TAGS, true, 50 * SECOND);
     ck_assert_double_eq(of.seconds, 10);
@@ -341,9 +342,32 @@ START_TEST(a_reset_lets_counters_be)
     routing_detail_init(&detail, 3, 2, 0);
     model_stats_detail(stats, 1, &detail);
     ck_assert_uint_eq(detail.batch_items, 1);
+    ck_assert_uint_eq(detail.batches, 1);
     ck_assert_uint_eq(detail.ranks[2 * 2 + 1], 1);
     routing_detail_close(&detail);
     ck_assert_uint_eq(model_stats_rows(stats, TAG_FIRST) + model_stats_rows(stats, TAG_NONE), 3);
+    model_stats_release(stats);
+}
+END_TEST
+
+/* However many tags its rows have. */
+START_TEST(a_batch_is_counted_once)
+{
+    struct model_stats *stats = model_stats_new(&info, 0, 1, 2, 0);
+    struct routing_detail detail;
+    for (int batch = 0; batch < 2; batch++) {
+        stats_add_batch(&stats->loop[0], 3, 0.1);
+        serve_row(&stats->loop[0], TAG_FIRST, 0, SECOND);
+        serve_row(&stats->loop[0], TAG_NONE, 1, SECOND);
+        serve_row(&stats->loop[0], TAG_FIRST, 0, SECOND);
+    }
+    stats_add_batch(&stats->loop[0], 1, 0.1); /* whose rows are not counted */
+    routing_detail_init(&detail, 3, 2, 0);
+    model_stats_detail(stats, 1, &detail);
+    ck_assert_uint_eq(detail.batches, 2);
+    ck_assert_uint_eq(detail.batch_items, 6);
+    ck_assert_uint_eq(detail.batch_experts, 2 * 3);
+    routing_detail_close(&detail);
     model_stats_release(stats);
 }
 END_TEST
@@ -358,6 +382,7 @@ START_TEST(windows_have_names)
 END_TEST
 
 TEST_MAIN("stats", windows_slide, a_window_says_what_it_spans, earlier_and_recent_do_not_overlap,
-          tags_count_apart, a_reset_lets_counters_be, windows_have_names, loops_add_up,
-          reasons_have_words, requests_count_by_protocol_and_status, counters_begin_at_zero,
-          routing_adds_up, histograms_reach_from_microseconds_to_timeouts, bounds_ascend)
+          tags_count_apart, a_batch_is_counted_once, a_reset_lets_counters_be, windows_have_names,
+          loops_add_up, reasons_have_words, requests_count_by_protocol_and_status,
+          counters_begin_at_zero, routing_adds_up, histograms_reach_from_microseconds_to_timeouts,
+          bounds_ascend)

@@ -14,6 +14,7 @@ static const double NEGLIGIBLE_FACTOR = 0.1; /* of the even part of the weight *
 static const double CERTAIN_SIGMAS = 3;
 static const double CHANCE = 0.001;
 static const double UNDECIDED_PART = 0.9; /* of the entropy of a gate that knows nothing */
+static const double UNDECIDED_ROWS = 30;  /* that a mean is of */
 static const double COLLAPSED_FACTOR = 1.1;
 static const double REDUNDANT_PART = 0.95; /* of the rows of one, in common with the other */
 static const double DRIFT_PSI = 0.1;       /* the usual limit of "stable" */
@@ -165,21 +166,31 @@ static void judge_dying(json_t *findings, const struct layer *layer)
     }
 }
 
+/* How likely an even gate would give loads of so little entropy: the G test against even parts,
+ * each row standing for one selection. */
+static double chance_of_bits(const struct layer *layer, double bits, double most)
+{
+    return chi_square_tail(2 * log(2) * (double)layer->rows * (most - bits),
+                           (double)layer->expert_count - 1);
+}
+
 static void judge_gate(json_t *findings, const struct layer *layer)
 {
     double *loads = xcalloc(layer->expert_count, sizeof *loads);
     for (size_t i = 0; i < layer->expert_count; i++)
         loads[i] = expert_load(layer, &layer->experts[i]);
-    double in_use = exp2(entropy_bits(loads, layer->expert_count));
+    double bits = entropy_bits(loads, layer->expert_count), in_use = exp2(bits);
     double least = layer->dense ? 1 : (double)layer->top_k;
     double most = log2((double)layer->expert_count);
     free(loads);
-    if (layer->expert_count > layer->top_k + 1 && in_use < COLLAPSED_FACTOR * least)
+    if (layer->expert_count > layer->top_k + 1 && in_use < COLLAPSED_FACTOR * least &&
+        chance_of_bits(layer, bits, most) < CHANCE)
         figure(find(findings, layer, "collapsed",
                     "the gate has collapsed: the work is that of %.2f experts of %zu", in_use,
                     layer->expert_count),
                "effective_experts", in_use);
-    if (layer->gate_entropy_bits > UNDECIDED_PART * most && layer->expert_count > 1)
+    if (layer->gate_entropy_bits > UNDECIDED_PART * most && layer->expert_count > 1 &&
+        (double)layer->rows >= UNDECIDED_ROWS)
         figure(find(findings, layer, "undecided",
                     "the gate is undecided: %.2f bits of entropy, %.2f if it knew nothing",
                     layer->gate_entropy_bits, most),

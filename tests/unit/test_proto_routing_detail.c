@@ -1,0 +1,111 @@
+/* routing_detail: tables that are there when they are needed, and what is counted in them. */
+#include <math.h>
+#include <stdlib.h>
+
+#include "proto/routing_detail.h"
+#include "test_proto_support.h"
+
+static void check_near(double value, double expected)
+{
+    ck_assert_msg(fabs(value - expected) < 1e-9, "%.17g, expected %.17g", value, expected);
+}
+
+#define COUNTS(...)                                                                                \
+    (const uint64_t[])                                                                             \
+    {                                                                                              \
+        __VA_ARGS__                                                                                \
+    }
+#define SUMS(...)                                                                                  \
+    (const double[])                                                                               \
+    {                                                                                              \
+        __VA_ARGS__                                                                                \
+    }
+
+START_TEST(details_are_counted_item_by_item)
+{
+    static const int32_t choice[] = {2, 0, 0, 2, 1, 2};
+    struct routing_detail detail, sum;
+    routing_detail_init(&detail, 3, 2, 4);
+    routing_detail_init(&sum, 3, 2, 4);
+    ck_assert_ptr_null(detail.ranks); /* nothing is allocated for gates without traffic */
+    routing_detail_count(&detail, choice, 2, 1);
+    routing_detail_count(&detail, choice + 4, 1, 1); /* of the same batch */
+    routing_detail_count(&detail, choice, 1, 2);
+    ck_assert_ptr_null(detail.predicted);
+    routing_detail_predict(&detail, 2, 3);
+    routing_detail_label(&detail, 0, 1);
+    routing_detail_label(&detail, 0, 4); /* no such class */
+    routing_detail_add(&sum, &detail);
+    routing_detail_add(&sum, &detail);
+    ck_assert_mem_eq(sum.ranks, (COUNTS(2, 4, 2, 0, 4, 4)), 6 * sizeof(uint64_t));
+    ck_assert_mem_eq(sum.pairs, (COUNTS(0, 0, 6, 0, 0, 2, 0, 0, 0)), 9 * sizeof(uint64_t));
+    ck_assert_uint_eq(sum.predicted[2 * 4 + 3], 2);
+    ck_assert_uint_eq(sum.truth[0 * 4 + 1], 2);
+    ck_assert_uint_eq(sum.batches, 4);
+    ck_assert_uint_eq(sum.batch_items, 8);
+    ck_assert_uint_eq(sum.batch_experts, 2 * (3 + 2));
+    routing_detail_reset(&sum);
+    ck_assert_uint_eq(sum.batches + sum.ranks[0] + sum.pairs[2], 0);
+    routing_detail_close(&detail);
+    routing_detail_close(&sum);
+}
+END_TEST
+
+/* What would grow beyond its bound, or says nothing, is left out, and counting goes on. */
+START_TEST(details_are_bounded)
+{
+    struct routing_detail large, all, sum;
+    int32_t choice[2] = {0, 511};
+    routing_detail_init(&large, 512, 2, 1000);
+    routing_detail_init(&all, 2, 2, 0);
+    routing_detail_init(&sum, 512, 2, 1000);
+    routing_detail_count(&large, choice, 1, 1);
+    routing_detail_predict(&large, 511, 999);
+    routing_detail_label(&large, 511, 999);
+    routing_detail_count(&all, (const int32_t[]){0, 1}, 1, 1);
+    ck_assert_ptr_null(large.pairs);
+    ck_assert_ptr_null(large.predicted);
+    ck_assert_ptr_null(all.pairs);
+    ck_assert_uint_eq(large.ranks[511 * 2 + 1], 1);
+    free(large.ranks); /* as if there had been no memory for it */
+    large.ranks = NULL;
+    large.left_out |= 1;
+    routing_detail_fill(&sum);
+    ck_assert_ptr_nonnull(sum.ranks);
+    routing_detail_add(&sum, &large);
+    ck_assert_ptr_null(sum.ranks); /* part of it would be a wrong count */
+    routing_detail_close(&sum);
+    routing_detail_close(&large);
+    routing_detail_close(&all);
+}
+END_TEST
+
+/* Positions behind the end of a short row have no choice. */
+START_TEST(padding_has_no_details)
+{
+    static const int32_t choice[] = {-1, -1, 1, 0, -1, -1};
+    struct routing_detail detail;
+    routing_detail_init(&detail, 3, 2, 4);
+    routing_detail_count(&detail, choice, 3, 1);
+    routing_detail_predict(&detail, (size_t)choice[0], 3);
+    routing_detail_label(&detail, (size_t)choice[0], 3);
+    ck_assert_mem_eq(detail.ranks, (COUNTS(0, 1, 1, 0, 0, 0)), 6 * sizeof(uint64_t));
+    ck_assert_mem_eq(detail.pairs, (COUNTS(0, 1, 0, 0, 0, 0, 0, 0, 0)), 9 * sizeof(uint64_t));
+    ck_assert_uint_eq(detail.batch_items, 1);
+    ck_assert_uint_eq(detail.batch_experts, 2);
+    routing_detail_close(&detail);
+}
+END_TEST
+
+START_TEST(mutual_information_by_hand)
+{
+    check_near(routing_mutual_information(COUNTS(5, 0, 0, 5), 2, 2), 1);
+    check_near(routing_mutual_information(COUNTS(5, 5, 5, 5), 2, 2), 0);
+    check_near(routing_mutual_information(COUNTS(0, 0, 0, 0), 2, 2), 0);
+    check_near(routing_mutual_information(COUNTS(3, 1, 0, 0, 2, 2), 2, 3), /* by numpy */
+               0.6556390622295665);
+}
+END_TEST
+
+RUN_TESTS("proto/routing_detail", details_are_counted_item_by_item, details_are_bounded,
+          padding_has_no_details, mutual_information_by_hand)
