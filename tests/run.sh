@@ -16,10 +16,13 @@ LANE_2="lint tsan clang aarch64 fuzz"
 PARTS="$LANE_1 $LANE_2"
 
 # Seconds for each fuzz target; tests/fuzz.sh runs them for longer.
-FUZZ_SECONDS=10
+FUZZ_SECONDS=5
 
 # Tests that depend on the instruction set: numbers, and what reads and writes them.
 NUMERIC_UNIT_TESTS='activation|combine|conv|dispatch|experts|functions|gate|gemm|golden|graph|layer|lengths|_moe$|norm|pool|residual|number_list'
+
+# Tests that take long and do not depend on the compiler.
+PATIENT_UNIT_TESTS='^test_(http|checkpoint_damage|proto_number_format|proto_number_scan)'
 
 # Tests with several threads; the others cannot race.
 THREADED_UNIT_TESTS='team|scheduler|engine|lane|forward|model|golden|gemm|graph|lengths|queue|log|repository|session|stats'
@@ -146,10 +149,35 @@ unit_tests() { # BUILD_DIRECTORY [CTEST ARGUMENT...]
     $without_aslr ctest --test-dir "$directory" -j 2 --verbose "$@"
 }
 
+# Every fourth golden case, where all of them take minutes.
+fewer_golden_cases() { # COMMAND...
+    MOED_GOLDEN_EVERY=4 "$@"
+}
+
+# Tests of a server mostly wait, so several modules run at the same time.
+INTEGRATION_PROCESSES=3
+
 integration_tests() { # BINARY MODULE...
     binary=$root/$1
     shift
-    (cd tests/integration && MOED_BINARY=$binary $without_aslr "$python" -m unittest -v "$@")
+    reports=$(mktemp -d)
+    processes=
+    for index in $(seq $INTEGRATION_PROCESSES); do
+        modules=$(echo "$@" | tr ' ' '\n' | awk -v at="$index" -v of=$INTEGRATION_PROCESSES 'NR % of == at % of')
+        [ -n "$modules" ] || continue
+        # One word per module.
+        # shellcheck disable=SC2086
+        (cd tests/integration && MOED_BINARY=$binary $without_aslr "$python" -m unittest -v $modules) \
+            >"$reports/$index" 2>&1 &
+        processes="$processes $!"
+    done
+    worst=0
+    for process in $processes; do
+        wait "$process" || worst=$?
+    done
+    cat "$reports"/*
+    rm -rf "$reports"
+    return $worst
 }
 
 # With two event loops, so that loops share state too, not only compute threads.
@@ -243,14 +271,14 @@ part_tsan() {
     part tsan "thread sanitizer: tests with several threads"
     threaded=$(targets tests/unit test_ | grep -E "$THREADED_UNIT_TESTS")
     build tsan -DMOED_TESTS=ON -- moed $threaded || return
-    check tsan-unit count_unit unit_tests build/tsan --tests-regex "$THREADED_UNIT_TESTS"
+    check tsan-unit count_unit fewer_golden_cases unit_tests build/tsan --tests-regex "$THREADED_UNIT_TESTS"
     check tsan-integration count_python threaded_integration_tests build/tsan/moed $THREADED_INTEGRATION_TESTS
 }
 
 part_clang() {
     part clang "the other compiler, warnings as errors: unit tests"
     build clang -DMOED_TESTS=ON || return
-    check clang-unit count_unit unit_tests build/clang
+    check clang-unit count_unit unit_tests build/clang --exclude-regex "$PATIENT_UNIT_TESTS"
 }
 
 # Needs arm64 packages, which some machines cannot install beside their own.
@@ -263,7 +291,7 @@ part_aarch64() {
     fi
     numeric=$(targets tests/unit test_ | grep -E "$NUMERIC_UNIT_TESTS")
     build aarch64 -DMOED_TESTS=ON -- moed $numeric || return
-    check aarch64-unit count_unit unit_tests build/aarch64 --tests-regex "$NUMERIC_UNIT_TESTS"
+    check aarch64-unit count_unit fewer_golden_cases unit_tests build/aarch64 --tests-regex "$NUMERIC_UNIT_TESTS"
 }
 
 part_fuzz() {

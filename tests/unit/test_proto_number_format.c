@@ -117,14 +117,14 @@ static void check_bits(uint32_t bits)
 
 START_TEST(is_shortest_for_random_bits)
 {
-    for (int i = 0; i < REPETITIONS(1000000); i++)
+    for (int i = 0; i < REPETITIONS(200000); i++)
         check_bits(random_bits());
 }
 END_TEST
 
 START_TEST(is_shortest_for_probabilities)
 {
-    for (int i = 0; i < REPETITIONS(200000); i++)
+    for (int i = 0; i < REPETITIONS(50000); i++)
         check_shortest((float)(random_bits() % 10000000 + 1) / 10000001.0f);
 }
 END_TEST
@@ -139,7 +139,7 @@ END_TEST
 
 START_TEST(is_shortest_for_small_integers_and_subnormals)
 {
-    for (uint32_t i = 1; i < REPETITIONS(100000); i++) {
+    for (uint32_t i = 1; i < REPETITIONS(30000); i++) {
         check_shortest((float)i);
         check_bits(i);
     }
