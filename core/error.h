@@ -13,11 +13,13 @@
 
 enum error_code {
     ERROR_NONE,
-    ERROR_INVALID,   /* what was given is wrong */
-    ERROR_NOT_FOUND, /* no such model, version or route */
-    ERROR_METHOD,    /* the route has no such method */
-    ERROR_TIMEOUT,   /* the request did not arrive in time */
-    ERROR_TOO_LARGE, /* a bound is exceeded */
+    ERROR_INVALID,         /* what was given is wrong */
+    ERROR_UNAUTHENTICATED, /* who asks did not say who they are */
+    ERROR_FORBIDDEN,       /* who asks may not */
+    ERROR_NOT_FOUND,       /* no such model, version or route */
+    ERROR_METHOD,          /* the route has no such method */
+    ERROR_TIMEOUT,         /* the request did not arrive in time */
+    ERROR_TOO_LARGE,       /* a bound is exceeded */
     ERROR_TARGET_TOO_LONG,
     ERROR_MEDIA_TYPE, /* an unsupported content coding */
     ERROR_OVERLOADED, /* the queue is full: try again later */

@@ -66,6 +66,8 @@ static void log_exchange(struct access_log *log, const struct exchange *exchange
     log_number(&line, "out", exchange->reply_length);
     if (*exchange->request_id)
         log_text(&line, "id", exchange->request_id);
+    if (*exchange->token_name)
+        log_text(&line, "token", exchange->token_name);
     add_inference(&line, exchange);
     if (is_slow(log, duration_ns))
         log_text(&line, "slow", "true");

@@ -4,6 +4,7 @@
 
 #include <stdatomic.h>
 
+#include "server/access.h"
 #include "server/changes.h"
 #include "server/http.h"
 #include "server/lanes.h"
@@ -13,6 +14,7 @@
 
 struct api {
     const struct options *options;
+    struct access *access;     /* who may ask for what */
     const struct lanes *lanes; /* of this loop, with the catalog it serves */
     struct predict *predict;
     const atomic_bool *stopping; /* a signal has asked for a stop: no longer ready */

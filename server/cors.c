@@ -15,15 +15,20 @@ static bool is_listed(const char *allowed, const char *origin)
     return false;
 }
 
+bool cors_is_preflight(const struct exchange *exchange)
+{
+    return strcmp(exchange->method_text, "OPTIONS") == 0 &&
+           exchange_header_in(exchange, "Access-Control-Request-Method");
+}
+
 static bool answer_preflight(struct exchange *exchange)
 {
-    if (strcmp(exchange->method_text, "OPTIONS") != 0 ||
-        !exchange_header_in(exchange, "Access-Control-Request-Method"))
+    if (!cors_is_preflight(exchange))
         return false;
     struct buffer nothing;
     buffer_init(&nothing, 16);
     exchange_header(exchange, "Access-Control-Allow-Methods", "GET, HEAD, POST");
-    exchange_header(exchange, "Access-Control-Allow-Headers", "*");
+    exchange_header(exchange, "Access-Control-Allow-Headers", "Authorization, *");
     exchange_header(exchange, "Access-Control-Max-Age", "600");
     exchange_reply(exchange, 204, NULL, &nothing);
     buffer_close(&nothing);

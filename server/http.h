@@ -25,7 +25,12 @@
 enum http_method { HTTP_GET, HTTP_HEAD, HTTP_POST, HTTP_OTHER };
 
 /* An id, three for pages of other origins, five of the dashboard, and some spare. */
-enum { HTTP_MAX_REPLY_HEADERS = 12, HTTP_ADDRESS_BYTES = 48, HTTP_REQUEST_ID_BYTES = 64 };
+enum {
+    HTTP_MAX_REPLY_HEADERS = 12,
+    HTTP_ADDRESS_BYTES = 48,
+    HTTP_REQUEST_ID_BYTES = 64,
+    HTTP_TOKEN_NAME_BYTES = 33
+};
 
 struct http_header {
     const char *name;
@@ -50,11 +55,13 @@ struct exchange {
     size_t reply_length;
     struct http_header reply_headers[HTTP_MAX_REPLY_HEADERS];
     size_t reply_header_count;
+    unsigned retry_after_s; /* of 429 and 503; 0: a second */
 
     /* for the handler: what the log line and the metrics say of this exchange */
     struct model *model;      /* held; on_finished() lets go of it; NULL: none */
     const char *log_protocol; /* "oip" | "v1" | NULL */
     size_t log_rows;
+    char token_name[HTTP_TOKEN_NAME_BYTES];                              /* "": none was given */
     char request_id[HTTP_REQUEST_ID_BYTES];                              /* "": not known yet */
     uint64_t log_decode_ns, log_queue_ns, log_compute_ns, log_encode_ns; /* of inference */
     const char *error_text; /* what an error answer said; owned by the exchange; NULL: no error */
@@ -83,6 +90,9 @@ struct http_callbacks {
     void *context;
     /* Whether the request is served even if every connection is in use. */
     bool (*is_vital)(const struct exchange *exchange, void *context);
+    /* Called when a request's header is there. -1 with an error refuses the request: its body is
+     * not read, and on_request() not called. NULL: nothing is refused so. */
+    int (*on_header)(struct exchange *exchange, void *context, struct error *err);
     void (*on_request)(struct exchange *exchange, void *context);
     /* Called after the answer was sent or dropped, to log and count. The exchange is freed on
      * return. */

@@ -33,7 +33,10 @@ static void serve(struct http_exchange *exchange)
 {
     struct http *http = exchange->http;
     connection_enter(exchange->connection, PHASE_WAITING, uv_now(http->loop));
-    http->callbacks.on_request(&exchange->public, http->callbacks.context);
+    if (exchange->refusal)
+        exchange_reply_error(&exchange->public, exchange->refusal);
+    else
+        http->callbacks.on_request(&exchange->public, http->callbacks.context);
 }
 
 static bool may_be_served(const struct http_exchange *exchange)

@@ -42,6 +42,7 @@ void exchange_free(struct http_exchange *exchange)
     exchange_close_body(exchange);
     buffer_close(&exchange->stream.bytes);
     free((char *)exchange->public.error_text);
+    free(exchange->refusal);
     free(exchange);
 }
 
@@ -54,6 +55,20 @@ void exchange_tell_gone(struct http_exchange *exchange)
 }
 
 /* ---- the request's body ---- */
+
+int exchange_ask_admission(struct http_exchange *exchange, bool awaits_body, struct error *err)
+{
+    const struct http_callbacks *callbacks = &exchange->http->callbacks;
+    struct error refusal = ERROR_INIT;
+    if (!callbacks->on_header ||
+        callbacks->on_header(&exchange->public, callbacks->context, &refusal) == 0)
+        return 0;
+    if (awaits_body)
+        return error_set(err, refusal.code, "%s", refusal.text);
+    exchange->refusal = xmalloc(sizeof refusal);
+    *exchange->refusal = refusal;
+    return 0;
+}
 
 /* Memory for a declared length is allocated at once, so that no body is ever copied. The kernel
  * backs it only as the bytes come, and the limit of all bodies counts them only then: a client that
@@ -154,6 +169,11 @@ bool http_status_is_temporary(int status)
     return status == 429 || status == 503;
 }
 
+unsigned exchange_retry_after(const struct exchange *exchange)
+{
+    return exchange->retry_after_s ? exchange->retry_after_s : 1;
+}
+
 void exchange_set_error(struct http_exchange *exchange, const char *text)
 {
     free((char *)exchange->public.error_text);
@@ -190,28 +210,36 @@ void exchange_reply_error(struct exchange *exchange, const struct error *err)
 
 /* ---- refusals ---- */
 
-static void append_header(struct buffer *answer, int status, size_t body_length)
+static void append_header(struct buffer *answer, const struct exchange *exchange, int status,
+                          size_t body_length)
 {
     char date[40];
     time_t now = time(NULL);
     struct tm utc;
     strftime(date, sizeof date, "%a, %d %b %Y %H:%M:%S GMT", gmtime_r(&now, &utc));
     buffer_format(answer,
-                  "HTTP/1.1 %d %s\r\nDate: %s\r\nConnection: close\r\n%s"
-                  "Content-Type: application/json\r\nContent-Length: %zu\r\n\r\n",
-                  status, http_mhd_reason(status), date,
-                  http_status_is_temporary(status) ? "Retry-After: 1\r\n" : "", body_length);
+                  "HTTP/1.1 %d %s\r\nDate: %s\r\nConnection: close\r\n"
+                  "Content-Type: application/json\r\nContent-Length: %zu\r\n",
+                  status, http_mhd_reason(status), date, body_length);
+    if (http_status_is_temporary(status))
+        buffer_format(answer, "Retry-After: %u\r\n", exchange_retry_after(exchange));
+    for (size_t i = 0; i < exchange->reply_header_count; i++) {
+        const struct http_header *header = &exchange->reply_headers[i];
+        buffer_format(answer, "%s: %s\r\n", header->name,
+                      header->literal ? header->literal : header->value);
+    }
+    buffer_text(answer, "\r\n");
 }
 
 /* One send: a refusal fits every socket buffer, and a client that does not take it gets nothing. */
-static void send_refusal(int fd, bool head_only, int status, const char *text)
+static void send_refusal(int fd, const struct exchange *exchange, int status, const char *text)
 {
     struct buffer body, answer;
     buffer_init(&body, HTTP_ERROR_MAX_BYTES);
     buffer_init(&answer, 2 * HTTP_ERROR_MAX_BYTES);
     json_append_error(&body, text);
-    append_header(&answer, status, body.length);
-    if (!head_only)
+    append_header(&answer, exchange, status, body.length);
+    if (exchange->method != HTTP_HEAD)
         buffer_append(&answer, body.data, body.length);
     if (!body.failed && !answer.failed)
         (void)!send(fd, answer.data, answer.length, MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -226,11 +254,12 @@ void http_refuse(struct connection *connection, int status, const char *text)
     if (!exchange) /* the header itself is refused */
         exchange = exchange_new(connection, connection->held.data);
     connection->exchange = NULL;
-    send_refusal(connection->fd, exchange->public.method == HTTP_HEAD, status, text);
+    send_refusal(connection->fd, &exchange->public, status, text);
     connection_enter(connection, PHASE_LINGERING, uv_now(connection->http->loop));
     buffer_close(&connection->held);
     http_receive_next(connection);
     exchange->public.status = status;
+    exchange->public.body_length = exchange->body.length;
     exchange_set_error(exchange, text);
     exchange_free(exchange);
 }

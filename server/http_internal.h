@@ -98,6 +98,11 @@ void exchange_describe_request(struct http_exchange *exchange, const struct http
 /* Reports the exchange to on_finished(), then frees it. */
 void exchange_free(struct http_exchange *exchange);
 
+/* Asks on_header(). A request without a body is refused in its turn (exchange->refusal); one that
+ * `awaits_body` at once: -1 with the error. */
+MUST_CHECK int exchange_ask_admission(struct http_exchange *exchange, bool awaits_body,
+                                      struct error *err);
+
 /* Makes room for a body of the length that the header declares; appends a piece that has come;
  * counts a piece that is in the body's buffer already. They fail for want of memory, or at the
  * limit of all bodies together. */
@@ -116,6 +121,7 @@ void exchange_set_error(struct http_exchange *exchange, const char *text);
 
 /* Whether an answer with this status says when to come back (Retry-After). */
 bool http_status_is_temporary(int status);
+unsigned exchange_retry_after(const struct exchange *exchange); /* seconds */
 
 /* Answers a request that is not whole with a JSON error, at once and past libmicrohttpd, which does
  * not know of it; then discards what the client still sends. */

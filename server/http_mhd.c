@@ -2,6 +2,7 @@
 #include "server/http_mhd.h"
 
 #include <microhttpd.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "core/memory.h"
@@ -87,8 +88,11 @@ static void add_headers(const struct http_exchange *exchange, struct MHD_Respons
         const struct http_header *header = &public->reply_headers[i];
         add_header(response, header->name, header->literal ? header->literal : header->value);
     }
-    if (http_status_is_temporary(public->status))
-        add_header(response, "Retry-After", "1");
+    if (http_status_is_temporary(public->status)) {
+        char seconds[16];
+        snprintf(seconds, sizeof seconds, "%u", exchange_retry_after(public));
+        add_header(response, "Retry-After", seconds);
+    }
     if (exchange->http->draining || exchange->connection->beyond_limit)
         add_header(response, "Connection", "close");
 }

@@ -67,16 +67,19 @@ static void note_first_byte(struct connection *connection)
     connection_enter(connection, PHASE_RECEIVING, uv_now(connection->http->loop));
 }
 
+static bool awaits_body(const struct http_head *head)
+{
+    return head->chunked || head->content_length > 0;
+}
+
 /* Some clients ask first whether to send their body (RFC 9110, section 10.1.1). The socket takes so
  * few bytes unless the client leaves earlier answers unread; then it gets no reply to the question,
  * which the RFC allows. */
 static void allow_body(const struct connection *connection)
 {
     static const char allowed[] = "HTTP/1.1 100 Continue\r\n\r\n";
-    const struct http_framing *framing = &connection->framing;
-    const struct http_head *head = &framing->head;
-    bool awaits_body = head->chunked || head->content_length > 0;
-    if (!awaits_body || !head->expects_continue || head->http_1_0)
+    const struct http_head *head = &connection->framing.head;
+    if (!awaits_body(head) || !head->expects_continue || head->http_1_0)
         return;
     ssize_t sent = send(connection->fd, allowed, strlen(allowed), MSG_NOSIGNAL | MSG_DONTWAIT);
     if (sent > 0 && (size_t)sent < strlen(allowed))
@@ -87,7 +90,9 @@ static int begin_exchange(struct connection *connection, const char *header, boo
                           struct error *err)
 {
     connection->exchange = exchange_new(connection, header);
-    if (exchange_prepare_body(connection->exchange, &connection->framing, err) != 0)
+    if (exchange_ask_admission(connection->exchange, awaits_body(&connection->framing.head), err) !=
+            0 ||
+        exchange_prepare_body(connection->exchange, &connection->framing, err) != 0)
         return -1;
     if (!more_follows)
         allow_body(connection);

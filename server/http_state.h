@@ -99,9 +99,10 @@ struct http_exchange {
     struct http *http;
     struct connection *connection; /* NULL: the client is gone */
 
-    bool handed;          /* the handler has it and has not answered */
-    bool suspended;       /* libmicrohttpd leaves the connection alone until there is more */
-    uint64_t handed_turn; /* the turn of the loop in which it was handed over */
+    struct error *refusal; /* owned; what on_header() said; NULL: nothing */
+    bool handed;           /* the handler has it and has not answered */
+    bool suspended;        /* libmicrohttpd leaves the connection alone until there is more */
+    uint64_t handed_turn;  /* the turn of the loop in which it was handed over */
 
     struct MHD_Response *response; /* the answer until libmicrohttpd takes it */
     struct http_stream stream;

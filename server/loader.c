@@ -150,6 +150,8 @@ static void work(struct loader *loader, uint64_t *looked_ns)
         repository_drop_damaged(&loader->repository);
     if (next)
         change(loader, next);
+    if (due)
+        loader->options.on_look(loader->options.context);
     if (asked || due) {
         look(loader, asked ? LOOK_ASKED : LOOK_POLL);
         *looked_ns = uv_hrtime();

@@ -23,6 +23,8 @@ struct loader_options {
     /* The first look has ended; `err`: with an error, after which the thread only waits to be
      * stopped. Not called when it was stopped before. */
     void (*on_started)(const struct error *err, void *context);
+    /* Before a look that nobody has asked for. */
+    void (*on_look)(void *context);
 };
 
 /* A change that somebody asked for; memory of who asked. */

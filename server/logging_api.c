@@ -37,13 +37,11 @@ void logging_api_get(const struct api *api, struct exchange *exchange, const str
 
 void logging_api_set(const struct api *api, struct exchange *exchange, const struct target *target)
 {
-    (void)target;
+    (void)api, (void)target;
     struct error err = ERROR_INIT;
     struct oip_logging settings = settings_of(log_level());
-    if (!api->options->log_control)
-        error_set(&err, ERROR_INVALID, "clients change the log's level with --log-control only");
-    if (err.code != ERROR_NONE || oip_decode_logging(exchange->body ? exchange->body : "",
-                                                     exchange->body_length, &settings, &err) != 0) {
+    if (oip_decode_logging(exchange->body ? exchange->body : "", exchange->body_length, &settings,
+                           &err) != 0) {
         exchange_reply_error(exchange, &err);
         return;
     }

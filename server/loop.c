@@ -21,6 +21,12 @@ static bool is_vital(const struct exchange *exchange, void *context)
     return routes_is_vital(exchange->path);
 }
 
+static int on_header(struct exchange *exchange, void *context, struct error *err)
+{
+    struct loop *loop = context;
+    return routes_admit(&loop->api, exchange, err);
+}
+
 static void on_request(struct exchange *exchange, void *context)
 {
     struct loop *loop = context;
@@ -154,7 +160,11 @@ static int start_http(struct loop *loop, uint16_t port, struct error *err)
         .request_timeout_ms = (unsigned)options->request_timeout_ms,
         .idle_timeout_ms = (unsigned)options->idle_timeout_ms,
     };
-    const struct http_callbacks callbacks = {loop, is_vital, on_request, on_finished};
+    const struct http_callbacks callbacks = {.context = loop,
+                                             .is_vital = is_vital,
+                                             .on_header = on_header,
+                                             .on_request = on_request,
+                                             .on_finished = on_finished};
     loop->http = http_new(&loop->uv, &http, &callbacks, err);
     loop->shared->totals->loop[loop->index].http = loop->http;
     return loop->http ? 0 : -1;
@@ -180,6 +190,7 @@ int loop_start(struct loop *loop, const struct loop_shared *shared, size_t index
     predict_init(&loop->predict, &loop->uv, &loop->lanes, &limits, options->queue_timeout_ms);
     live_init(&loop->live, &loop->uv);
     loop->api = (struct api){.options = options,
+                             .access = shared->access,
                              .lanes = &loop->lanes,
                              .predict = &loop->predict,
                              .changes = &loop->changes,

@@ -12,7 +12,8 @@
 struct loop_shared {
     const struct options *options;
     struct http_limits *limits; /* of connections and bodies */
-    struct loader *loader;      /* has the newest catalog */
+    struct access *access;
+    struct loader *loader; /* has the newest catalog */
     struct totals *totals;
     const atomic_bool *stopping;
     /* A loop's drain has ended; whether every accepted request was answered. On that loop's thread.

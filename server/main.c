@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "core/moed.h"
@@ -12,6 +13,7 @@
 #include "server/options.h"
 #include "server/probe.h"
 #include "server/server.h"
+#include "server/tokens.h"
 
 enum { EXIT_USAGE = 2 };
 
@@ -157,6 +159,58 @@ static void help_sample(FILE *out)
           out);
 }
 
+/* The value of --NAME VALUE or --NAME=VALUE at *at, which it moves on; NULL: another argument. */
+static const char *value_of(const char *flag, int argc, char *argv[], int *at)
+{
+    size_t length = strlen(flag);
+    const char *argument = argv[*at];
+    if (strncmp(argument, flag, length) == 0 && argument[length] == '=')
+        return argument + length + 1;
+    return strcmp(argument, flag) == 0 && *at + 1 < argc ? argv[++*at] : NULL;
+}
+
+static int run_token(int argc, char *argv[])
+{
+    struct error err = ERROR_INIT;
+    const char *roles = "predict", *name = NULL, *value;
+    char text[TOKEN_TEXT_BYTES], line[TOKEN_LINE_BYTES], made[TOKEN_NAME_BYTES];
+    for (int i = 0; i < argc; i++) {
+        if ((value = value_of("--role", argc, argv, &i)))
+            roles = value;
+        else if ((value = value_of("--name", argc, argv, &i)))
+            name = value;
+        else
+            error_set(&err, ERROR_INVALID, "token: expected --role ROLE and --name NAME, got '%s'",
+                      argv[i]);
+    }
+    snprintf(made, sizeof made, "%.20s-%lx", roles, (unsigned long)time(NULL));
+    for (char *at = made; !name && *at; at++)
+        *at = *at == ',' ? '-' : *at;
+    if (err.code != ERROR_NONE || token_make(roles, name ? name : made, text, line, &err) != 0)
+        return usage(&err, "token");
+    fputs("The token, for the client (it is stored nowhere), and its line for the file of "
+          "--tokens:\n",
+          stderr);
+    printf("%s\n%s\n", text, line);
+    return EXIT_SUCCESS;
+}
+
+static void help_token(FILE *out)
+{
+    fputs(
+        "Makes a bearer token of 256 random bits. Prints the token, which is stored nowhere, and "
+        "then\n"
+        "the line that lets the server know it: its SHA-256, its roles and its name. 'moed serve\n"
+        "--tokens FILE' reads such lines; clients send 'Authorization: Bearer TOKEN'.\n\n"
+        "  --role ROLES   what it may do, with commas between (default predict):\n"
+        "                 predict   ask models, and what they are\n"
+        "                 metrics   read /metrics, statistics and the state of models\n"
+        "                 admin     change the server; all of the above too\n"
+        "  --name NAME    what the log calls it (default: of the roles and the time)\n\n"
+        "  moed token --role predict --name shop\n",
+        out);
+}
+
 static int run_help(int argc, char *argv[]);
 
 static void help_help(FILE *out)
@@ -171,6 +225,7 @@ static const struct command COMMANDS[] = {
     {"probe", "[OPTION...]", "ask a running server whether it is ready", run_probe, help_probe},
     {"check-config", "[OPTION...]", "check options without starting", run_check, help_check},
     {"sample-config", "", "print a commented configuration file", run_sample, help_sample},
+    {"token", "[OPTION...]", "make a bearer token", run_token, help_token},
     {"help", "[COMMAND]", "explain a command", run_help, help_help},
 };
 

@@ -33,6 +33,10 @@ struct options {
     uint64_t max_total_body_bytes; /* 512 MiB, of all requests being received and served */
     uint64_t max_connections;      /* 0: 1024, or as many as may be open */
     uint64_t max_connections_per_ip; /* 0: no limit */
+    char *tokens;                    /* NULL, or the file of bearer tokens */
+    uint64_t admin;                  /* 0: clients without a token change nothing */
+    uint64_t rate_limit;             /* 0: none; requests a second of one client address */
+    uint64_t rate_burst;             /* 0: as many as rate_limit */
     uint64_t request_timeout_ms;     /* 30000: from a request's first byte to its last */
     uint64_t idle_timeout_ms;        /* 60000: a connection between requests */
     uint64_t queue_timeout_ms;       /* 10000: a request waiting for compute; then 504 */
@@ -44,7 +48,6 @@ struct options {
     char *log_format;      /* logfmt | json */
     uint64_t log_slow_ms;  /* 5000; 0: never */
     uint64_t log_max_per_second; /* 0: all */
-    uint64_t log_control;        /* 0: clients cannot change the level */
     char *log_level;             /* error | warning | info | debug; info logs every request */
 };
 

@@ -21,8 +21,8 @@ const struct option_row OPTIONS[OPTION_ROWS] = {
      "<name>/<version>/, each holding config.json and model.safetensors."},
     {"host", OPTION_STRING, AT(host), 0, 0, "127.0.0.1", NULL, "ADDRESS", NULL,
      "The address to listen on. The default serves this machine only. 0.0.0.0 (or :: for IPv6) "
-     "opens the server to the network: it has no authentication of its own, so put a proxy or a "
-     "network policy in front of it."},
+     "opens the server to the network: give it tokens then, or put a proxy or a network policy in "
+     "front of it."},
     {"port", OPTION_COUNT, AT(port), 0, 65535, "8080", NULL, "N", NULL,
      "The port to listen on. 0 lets the system pick a free one, which the line \"listening on\" "
      "names; tests and several servers on one machine want that."},
@@ -47,8 +47,7 @@ const struct option_row OPTIONS[OPTION_ROWS] = {
      NULL,
      "When models come and go. none: at the start and on SIGHUP. poll: also when the repository "
      "changes. explicit: only those of load_model, and those that clients load and unload by "
-     "POST /v2/repository/models/NAME/load and /unload, which anybody may do who reaches the "
-     "port."},
+     "POST /v2/repository/models/NAME/load and /unload, if they may (--admin, --tokens)."},
     {"model_poll_ms", OPTION_COUNT, AT(model_poll_ms), 10, DAY_MS, "15000", NULL, "MILLISECONDS",
      NULL,
      "With model_control poll, how often to look for changes. What is new is loaded once it has "
@@ -123,6 +122,23 @@ const struct option_row OPTIONS[OPTION_ROWS] = {
      "balancer set it above the balancer's own idle timeout, so that it is the balancer that "
      "closes and never a request that meets a closed connection."},
 
+    {"tokens", OPTION_STRING, AT(tokens), 0, 0, "", NULL, "FILE", "Access",
+     "Requires a bearer token for everything but health. The file has a line for each: its "
+     "SHA-256, "
+     "its roles (predict, metrics, admin, with commas between) and its name, as 'moed token' "
+     "prints it. It is read again on SIGHUP, and with model_control poll by itself."},
+    {"admin", OPTION_SWITCH, AT(admin), 0, 1, "false", NULL, "true|false", NULL,
+     "Lets every client who reaches the port change the server: load and unload models, reset "
+     "statistics, set the log's level. With tokens it is those of the role admin who may, and this "
+     "does not matter."},
+    {"rate_limit", OPTION_COUNT, AT(rate_limit), 0, 1000000, "0", NULL, "N", NULL,
+     "The most requests a second of one client address (of IPv6: one network of 64 bits), besides "
+     "health. More are answered 429 with the time to wait. 0 sets no limit. Set it when clients "
+     "connect directly; behind a proxy every client has the proxy's address."},
+    {"rate_burst", OPTION_COUNT, AT(rate_burst), 0, 1000000, "0", NULL, "N", NULL,
+     "How many requests a client that was quiet may send at once before rate_limit holds. 0 takes "
+     "as many as rate_limit."},
+
     {"drain_delay_ms", OPTION_COUNT, AT(drain_delay_ms), 0, DAY_MS, "0", NULL, "MILLISECONDS",
      "Shutdown",
      "After SIGTERM, how long to go on serving with readiness failing before draining. In "
@@ -157,9 +173,6 @@ const struct option_row OPTIONS[OPTION_ROWS] = {
     {"log_max_per_second", OPTION_COUNT, AT(log_max_per_second), 0, 1000000, "0", NULL, "N", NULL,
      "The most requests logged in a second, at level info and at level warning each. The next line "
      "says how many were not (unwritten=N). 0 logs all."},
-    {"log_control", OPTION_SWITCH, AT(log_control), 0, 1, "false", NULL, "true|false", NULL,
-     "Lets clients change the log's level by POST /v2/logging, as Triton's do. Whoever reaches the "
-     "port may then do so."},
 };
 
 _Static_assert(sizeof(struct options) == OPTION_ROWS * sizeof(uint64_t),

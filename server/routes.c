@@ -136,10 +136,6 @@ static const struct route ROUTES[] = {
 static void describe_openapi(const struct api *api, struct exchange *exchange,
                              const struct target *target)
 {
-    static const char *const TAGS[] = {[ROLE_HEALTH] = "health",
-                                       [ROLE_METRICS] = "metrics",
-                                       [ROLE_PREDICT] = "predict",
-                                       [ROLE_ADMIN] = "admin"};
     enum { COUNT = sizeof ROUTES / sizeof *ROUTES };
     struct openapi_route routes[COUNT];
     struct buffer body;
@@ -148,7 +144,7 @@ static void describe_openapi(const struct api *api, struct exchange *exchange,
         routes[i] = (struct openapi_route){.method = ROUTES[i].method == HTTP_POST ? "post" : "get",
                                            .path = ROUTES[i].pattern,
                                            .summary = ROUTES[i].summary,
-                                           .tag = TAGS[ROUTES[i].role],
+                                           .tag = role_name(ROUTES[i].role),
                                            .has_body = ROUTES[i].flags & NEEDS_BODY};
     describe_new(&body);
     openapi_document(MOED_VERSION, routes, COUNT, &body);
@@ -210,12 +206,13 @@ static int method_not_allowed(struct exchange *exchange, const struct route *rou
                      exchange->method_text);
 }
 
-/* The route that takes the exchange; NULL with an error. */
-static const struct route *find_route(struct exchange *exchange, struct route_params *params,
-                                      struct error *err)
+/* The route of the path, and of the method if there is one of both: `takes` says which. */
+static const struct route *match(const struct exchange *exchange, struct route_params *params,
+                                 bool *takes)
 {
     enum http_method method = exchange->method == HTTP_HEAD ? HTTP_GET : exchange->method;
     const struct route *other = NULL;
+    *takes = true;
     for (size_t i = 0; i < sizeof ROUTES / sizeof *ROUTES; i++) {
         if (!route_match(ROUTES[i].pattern, exchange->path, params))
             continue;
@@ -223,6 +220,18 @@ static const struct route *find_route(struct exchange *exchange, struct route_pa
             return &ROUTES[i];
         other = &ROUTES[i];
     }
+    *takes = false;
+    return other;
+}
+
+/* The route that takes the exchange; NULL with an error. */
+static const struct route *find_route(struct exchange *exchange, struct route_params *params,
+                                      struct error *err)
+{
+    bool takes;
+    const struct route *route = match(exchange, params, &takes), *other = route;
+    if (takes)
+        return route;
     other ? method_not_allowed(exchange, other, err) : not_found(exchange, err);
     return NULL;
 }
@@ -241,8 +250,25 @@ static int find_target(const struct api *api, const struct route *route,
     return target->model || (is_known && (route->flags & KNOWS_MODEL)) ? 0 : -1;
 }
 
+/* A path that is none takes a token all the same, but not the question of a browser whether it may
+ * ask, which comes without one. */
+int routes_admit(const struct api *api, struct exchange *exchange, struct error *err)
+{
+    struct route_params params;
+    bool takes;
+    const struct route *route = match(exchange, &params, &takes);
+    if (cors_is_preflight(exchange) ||
+        access_check(api->access, route ? route->role : ROLE_PREDICT, exchange, err) == 0)
+        return 0;
+    if (route && route->protocol)
+        exchange->log_protocol = route->protocol->name;
+    request_id_set(exchange, NULL);
+    return -1;
+}
+
 /* Whether the request may go on to its handler. */
-static int admit(const struct route *route, const struct exchange *exchange, struct error *err)
+static int check_coding(const struct route *route, const struct exchange *exchange,
+                        struct error *err)
 {
     const char *coding = exchange_header_in(exchange, "Content-Encoding");
     if ((route->flags & NEEDS_BODY) && coding && strcasecmp(coding, "identity") != 0)
@@ -269,7 +295,7 @@ void routes_dispatch(const struct api *api, struct exchange *exchange)
     }
     if (target.model)
         exchange->model = model_hold(target.model);
-    bool admitted = admit(route, exchange, &err) == 0;
+    bool admitted = check_coding(route, exchange, &err) == 0;
     if (!route->protocol || !admitted) /* the body of others may have an id */
         request_id_set(exchange, NULL);
     if (admitted) {

@@ -11,8 +11,9 @@ struct route_params {
     char version[32]; /* "" when the path has none */
 };
 
-/* Who asks: probes, monitoring, clients of the models, or who decides what is served. */
-enum role { ROLE_HEALTH, ROLE_METRICS, ROLE_PREDICT, ROLE_ADMIN };
+/* Whether the client may have what it asks for; asked when the header is there. -1 with an error:
+ * it may not. */
+MUST_CHECK int routes_admit(const struct api *api, struct exchange *exchange, struct error *err);
 
 /* Answers the exchange, now or later; unknown paths get 404, known ones with another method 405. */
 void routes_dispatch(const struct api *api, struct exchange *exchange);

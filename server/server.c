@@ -78,6 +78,7 @@ static void on_hang_up(uv_signal_t *handle, int number)
 {
     (void)number;
     struct server *server = handle->data;
+    access_reload(&server->access);
     log_message(LOG_INFO, "reloading", "SIGHUP: looking for models in %s", server->options->models);
     loader_look(&server->loader);
 }
@@ -176,6 +177,7 @@ static int start_loops(struct server *server, struct error *err)
 {
     server->shared = (struct loop_shared){.options = server->options,
                                           .limits = server->limits,
+                                          .access = &server->access,
                                           .loader = &server->loader,
                                           .totals = server->totals,
                                           .stopping = &server->stopping,
@@ -213,6 +215,13 @@ static void on_published(void *context)
         uv_async_send(&server->loops[i].published);
 }
 
+/* What is read again together with the models. */
+static void on_look(void *context)
+{
+    struct server *server = context;
+    access_reload(&server->access);
+}
+
 static void on_started(const struct error *err, void *context)
 {
     struct server *server = context;
@@ -248,13 +257,15 @@ static void init_loader(struct server *server)
         .context = server,
         .on_published = on_published,
         .on_started = on_started,
+        .on_look = on_look,
     };
     loader_init(&server->loader, &loader);
 }
 
 static int start(struct server *server, struct error *err)
 {
-    if (limit_connections(server, err) != 0 || moed_survive_truncation(err) != 0)
+    if (limit_connections(server, err) != 0 || moed_survive_truncation(err) != 0 ||
+        access_init(&server->access, server->options, err) != 0)
         return -1;
     init_loader(server);
     if (start_loops(server, err) == 0 && start_signals(server, err) == 0 &&
@@ -316,6 +327,7 @@ int server_run(const struct options *options, struct error *err)
     free(server.loops);
     totals_free(server.totals);
     http_limits_free(server.limits);
+    access_close(&server.access);
     log_stop(LOG_PATIENCE_MS);
     return result;
 }

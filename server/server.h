@@ -17,6 +17,7 @@ struct server {
     struct loop *loops; /* [count] */
     size_t count;
     struct http_limits *limits;
+    struct access access;
     struct totals *totals;
     struct loader loader;
     struct loop_shared shared; /* what loops see of the above */

@@ -53,7 +53,10 @@ static struct http *listen_on(uv_loop_t *loop, uint16_t port, struct http_limits
                                          .max_body_bytes = MAX_BODY_BYTES,
                                          .request_timeout_ms = 30000,
                                          .idle_timeout_ms = 60000};
-    const struct http_callbacks callbacks = {reply_bytes, is_vital, answer, finished};
+    const struct http_callbacks callbacks = {.context = reply_bytes,
+                                             .is_vital = is_vital,
+                                             .on_request = answer,
+                                             .on_finished = finished};
     struct error err = ERROR_INIT;
     struct http *http = http_new(loop, &options, &callbacks, &err);
     if (!http) {

@@ -182,7 +182,7 @@ class LogTest(ProcessCase):
 
     def test_slow_requests_and_levels_at_run_time(self):
         write_slow(os.path.join(self.directory, "slow"), seconds=0.2)
-        process, reader = self.start("--log-level", "error", "--log-slow-ms", "50", "--log-control")
+        process, reader = self.start("--log-level", "error", "--log-slow-ms", "50", "--admin")
         with self.client() as client:
             answer = client.post("/v2/logging", {"log_warning": True, "log_info": False})
             self.assertEqual((answer.status, answer.json["log_warning"], answer.json["log_info"]), (200, True, False))

@@ -17,7 +17,7 @@ ROW = [[1, 2, 3, 4]]
 
 
 class RepositoryCase(ServerCase):
-    options = {"model_control": "explicit", "load_model": "a,b", "log_level": "info"}
+    options = {"model_control": "explicit", "load_model": "a,b", "admin": "true", "log_level": "info"}
 
     @staticmethod
     def models(directory):
@@ -146,6 +146,8 @@ class ChangesTest(RepositoryCase):
 
 
 class OtherModesTest(ServerCase):
+    options = {"admin": "true"}
+
     def test_changes_are_refused(self):
         answer = self.client.post("/v2/repository/models/mnist/unload", {})
         self.assert_error(answer, 400, "--model-control explicit", "none")

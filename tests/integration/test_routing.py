@@ -30,6 +30,8 @@ class Referred(Tiny):
 
 
 class RoutingCase(ServerCase):
+    options = {"admin": "true"}
+
     @staticmethod
     def models(directory):
         Tiny(seed=1).write(os.path.join(directory, "tiny", "2"))

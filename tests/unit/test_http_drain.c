@@ -190,7 +190,10 @@ END_TEST
 
 static void expect_start_error(const char *text)
 {
-    struct http_callbacks callbacks = {&loop, is_vital, on_request, on_finished};
+    struct http_callbacks callbacks = {.context = &loop,
+                                       .is_vital = is_vital,
+                                       .on_request = on_request,
+                                       .on_finished = on_finished};
     struct error err = ERROR_INIT;
     ck_assert_ptr_null(http_new(&loop, &options, &callbacks, &err));
     ck_assert_msg(strstr(err.text, text) != NULL, "%s", err.text);

@@ -173,7 +173,10 @@ static inline bool is_vital(const struct exchange *exchange, void *context)
 
 static inline void start(void)
 {
-    struct http_callbacks callbacks = {&loop, is_vital, on_request, on_finished};
+    struct http_callbacks callbacks = {.context = &loop,
+                                       .is_vital = is_vital,
+                                       .on_request = on_request,
+                                       .on_finished = on_finished};
     struct error err = ERROR_INIT;
     options.limits =
         http_limits_new(max_connections, max_connections_per_ip, max_total_body_bytes, &err);

@@ -1,0 +1,186 @@
+"""Who may ask for what: tokens with roles, administration that is off, rates of addresses."""
+
+import os
+import re
+import signal
+import tempfile
+import time
+import unittest
+
+from support.server import ServerCase, run
+
+ADMIN = (("/v2/repository/models/clusters/load", b""), ("/v2/repository/models/clusters/unload", b""),
+         ("/v2/models/clusters/routing/reset", b""), ("/v2/logging", b"{}"))
+METRICS = ("/metrics", "/v2/models/stats", "/v2/models/clusters/routing", "/v2/logging")
+HEALTH = ("/", "/healthz", "/livez", "/readyz", "/health", "/v2/health/live", "/v2/health/ready")
+
+
+def make(*arguments):
+    """A token and its line of the file."""
+    done = run("token", *arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split("\n")[:2]
+
+
+def bearer(token):
+    return {"Authorization": f"Bearer {token}"}
+
+
+class CommandTest(unittest.TestCase):
+    def test_tokens_are_made(self):
+        token, line = make("--role", "predict,metrics", "--name", "shop")
+        self.assertRegex(token, "^moed_[0-9a-f]{64}$")
+        self.assertRegex(line, "^[0-9a-f]{64} predict,metrics shop$")
+        self.assertNotEqual(make()[0], make("--role=predict")[0])
+        for wrong in (("--role", "root"), ("--name", "a b"), ("--name",), ("x",)):
+            self.assertEqual(run("token", *wrong).returncode, 2)
+
+    def test_a_file_that_is_wrong_ends_the_start(self):
+        with tempfile.TemporaryDirectory() as directory:
+            path = os.path.join(directory, "tokens")
+            with open(path, "w") as file:
+                file.write("# ours\nsecret predict me\n")
+            done = run("serve", "--models", directory, "--port", "0", "--tokens", path)
+            self.assertEqual(done.returncode, 1)
+            self.assertIn("tokens line 2: expected a SHA-256", done.stderr)
+            self.assertNotIn("secret", done.stderr)
+
+
+class ClosedTest(ServerCase):
+    """Without any option."""
+
+    def test_administration_is_off(self):
+        for path, body in ADMIN:
+            self.assert_error(self.client.post(path, body), 403, "--admin", "--tokens")
+        for path in METRICS:
+            self.assertEqual(self.client.get(path).status, 200)
+
+
+class TokensTest(ServerCase):
+    options = {"model_control": "explicit", "load_model": "*", "log_level": "info"}
+
+    @classmethod
+    def start(cls, **options):
+        directory = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(directory.cleanup)
+        cls.path = os.path.join(directory.name, "tokens")
+        cls.tokens = {name: make("--role", role, "--name", name) for name, role in
+                      (("client", "predict"), ("prometheus", "metrics"), ("root", "admin"))}
+        cls.write(cls.tokens)
+        return super().start(tokens=cls.path, **options)
+
+    @classmethod
+    def write(cls, tokens):
+        with open(cls.path, "w") as file:
+            file.write("".join(line + "\n" for _, line in tokens.values()))
+
+    def get(self, path, name):
+        return self.client.get(path, bearer(self.tokens[name][0]))
+
+    def test_health_is_open(self):
+        for path in HEALTH:
+            self.assertEqual(self.client.get(path).status, 200)
+
+    def test_everything_else_takes_a_token(self):
+        for path in (*METRICS, "/v2", "/v1/models", "/v2/models/clusters", "/v2/models/unknown", "/openapi.json", "/x"):
+            answer = self.client.get(path)
+            self.assert_error(answer, 401, "Authorization: Bearer TOKEN")
+            self.assertEqual(answer.headers["www-authenticate"], 'Bearer realm="moed"')
+            self.assertFalse(answer.closes)
+        for headers in ({"Authorization": "Basic eDp5"}, {"Authorization": "moed_x"}, {"X-Api-Key": "x"}):
+            self.assertEqual(self.client.get("/v2", headers).status, 401)
+
+    def test_roles(self):
+        for path, allowed in (("/v2", ("client", "root")), ("/metrics", ("prometheus", "root")),
+                              ("/v2/models/clusters/routing", ("prometheus", "root"))):
+            for name in self.tokens:
+                self.assertEqual(self.get(path, name).status, 200 if name in allowed else 403, (path, name))
+        self.assert_error(self.get("/metrics", "client"), 403, "metrics", '"client"')
+        for name in ("client", "prometheus"):
+            for path, body in ADMIN:
+                answer = self.client.post(path, body, bearer(self.tokens[name][0]))
+                self.assertEqual(answer.status, 403)
+        for path, body in ADMIN[2:] + ADMIN[:1]:
+            self.assertEqual(self.client.post(path, body, bearer(self.tokens["root"][0])).status, 200, path)
+
+    def test_names_are_logged_and_tokens_are_not(self):
+        self.get("/v2?who", "client")
+        log = self.server.log()
+        self.assertRegex(log, r"path=/v2 status=200 .* token=client")
+        for token, _ in self.tokens.values():
+            self.assertNotIn(token, log)
+
+    def test_a_body_is_not_read_before_the_token(self):
+        """The client is refused when its header is there: it may not make the server hold 60 MB."""
+        connection = self.new_client()
+        answer = connection.request("POST", "/v2/models/clusters/infer", b"", {"Content-Length": 60 << 20})
+        self.assert_error(answer, 401, "Bearer")
+        self.assertTrue(answer.closes)
+        self.assertIn("x-request-id", answer.headers)
+        self.assertEqual(answer.headers["www-authenticate"], 'Bearer realm="moed"')
+
+    def test_wrong_tokens_are_limited(self):
+        """In a server of its own, since all tests have one address."""
+        server = self.start()
+        self.addCleanup(server.stop)
+        client = type(self.client)(server.port)
+        self.addCleanup(client.close)
+        answers = [client.get("/v2", bearer(f"moed_{i}")) for i in range(12)]
+        self.assertEqual([answer.status for answer in answers], [401] * 10 + [429] * 2)
+        self.assertIn("invalid_token", answers[0].headers["www-authenticate"])
+        self.assertTrue(1 <= int(answers[-1].headers["retry-after"]) <= 6)
+        self.assertEqual(client.get("/v2", bearer(self.tokens["client"][0])).status, 200)  # others behind this address
+        self.assertEqual(client.get("/v2").status, 401)
+
+    def test_reload(self):
+        new = make("--role", "predict", "--name", "new")
+        self.assertEqual(self.client.get("/v2", bearer(new[0])).status, 401)
+        self.write({"new": new, "root": self.tokens["root"]})
+        self.server.signal(signal.SIGHUP)
+        self.await_status(new[0], 200)
+        self.assertEqual(self.get("/v2", "client").status, 401)
+        with open(self.path, "w") as file:
+            file.write("nonsense\n")
+        self.server.signal(signal.SIGHUP)
+        self.await_log("tokens_failed")
+        self.assertEqual(self.client.get("/v2", bearer(new[0])).status, 200)  # those before stay
+        self.write(self.tokens)
+        self.server.signal(signal.SIGHUP)
+        self.await_status(self.tokens["client"][0], 200)
+
+    def await_status(self, token, status):
+        deadline = time.monotonic() + 60
+        while self.client.get("/v2", bearer(token)).status != status and time.monotonic() < deadline:
+            time.sleep(0.7)  # within the limit of wrong tokens
+        self.assertEqual(self.client.get("/v2", bearer(token)).status, status)
+
+    def await_log(self, word):
+        deadline = time.monotonic() + 60
+        while not re.search(word, self.server.log()) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        self.assertIn(word, self.server.log())
+
+
+class RateTest(ServerCase):
+    options = {"rate_limit": 1, "rate_burst": 5}
+
+    def test_a_client_that_asks_too_often_is_told_to_wait(self):
+        statuses = []
+        for _ in range(8):
+            answer = self.client.get("/v2")
+            statuses.append(answer.status)
+        self.assertEqual(statuses[:5], [200] * 5)
+        self.assertIn(429, statuses[5:])
+        self.assert_error(answer, 429, "too many requests from 127.0.0.1")
+        self.assertGreaterEqual(int(answer.headers["retry-after"]), 1)
+        for _ in range(10):
+            self.assertEqual(self.client.get("/v2/health/ready").status, 200)
+        connection = self.new_client()
+        answer = connection.post("/v2/models/clusters/infer", b"x" * 100)
+        self.assertEqual(answer.status, 429)
+        time.sleep(2.1)
+        self.assertEqual(self.client.get("/v2").status, 200)
+
+
+if __name__ == "__main__":
+    unittest.main()
