@@ -68,6 +68,9 @@ struct moed_gate_info {
     size_t top_k;                /* experts that serve one routed item; equals experts if dense */
     bool limited;                /* experts have a capacity: items may be dropped */
     bool signed_weights;         /* combine weights may be negative */
+    bool fixed_top_k;            /* combine weights are defined for this top_k only */
+    size_t groups, groups_kept;  /* of equal size, and of which it chooses; 0: no groups */
+    size_t group_experts;        /* the best of a group, by which it is valued */
     size_t items_per_row;        /* routed items per row */
     struct moed_routing_reference *reference; /* NULL: the checkpoint has none */
 };
@@ -95,6 +98,7 @@ struct moed_model;
 struct moed_scratch;
 struct moed_session;
 struct moed_team;
+struct moed_intervention; /* core/intervention.h */
 
 /* How a model stores the matrices of its linear, glu and attention layers. */
 enum moed_weights {
@@ -172,6 +176,7 @@ struct moed_span {
     size_t rows;                  /* >= 1 */
     size_t position;              /* of the first row: moed_session_length(); 0 without a session */
     struct moed_session *session; /* used by no other span of the batch; NULL: none */
+    const struct moed_intervention *intervention; /* finished; NULL: routed as the gates decide */
 };
 
 /* The rows of one forward pass: those of the first span, then those of the second, and so on. The
@@ -215,8 +220,8 @@ struct moed_routing {
     size_t items; /* rows * items_per_row */
     size_t experts;
     size_t top_k;
-    const int32_t
-        *expert; /* [items, top_k] best first, the layer's indices; -1: dropped, or padding */
+    const int32_t *expert; /* [items, top_k] best first, the layer's indices; -1: dropped, padding,
+                              or fewer experts were asked for */
     const int32_t
         *choice;         /* [items, top_k] as chosen, before any was dropped; the gate's indices */
     const float *weight; /* [items, top_k] combine weights; 0: dropped */

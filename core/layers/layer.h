@@ -40,6 +40,15 @@ struct run {
     struct dispatch *dispatches; /* of every MoE layer of the model, by its index */
 };
 
+/* Of the batch. */
+static inline size_t batch_rows(const struct run *run)
+{
+    size_t rows = 0;
+    for (size_t i = 0; i < run->span_count; i++)
+        rows += run->spans[i].rows;
+    return rows;
+}
+
 /* What plan_floats() gave `place` for: memory of so many floats for each of `rows`, which are all
  * rows that the part was given; contents are undefined. */
 static inline float *run_floats(const struct run *run, size_t place, size_t rows)

@@ -54,19 +54,22 @@ static void stand_in_line(const struct group *group, struct routing *routing)
         line[i].pair = line[i - group->items].pair + 1;
 }
 
-/* The weights of an item that were not dropped, shared out to what all of them were. */
-static void renormalize(const struct gate_policy *policy, float *weight, const int32_t *expert)
+/* The weights of an item's pairs, from `first` on, that were not dropped, shared out to what all of
+ * them were. */
+static void renormalize(const struct gate_policy *policy, struct routing *routing, size_t first)
 {
-    float sum = 0;
-    size_t kept = 0;
+    const int32_t *expert = routing->expert + first, *choice = routing->choice + first;
+    float *weight = routing->weight + first, sum = 0;
+    size_t kept = 0, chosen = 0;
     for (size_t slot = 0; slot < policy->top_k; slot++) {
         sum += weight[slot];
         kept += expert[slot] >= 0;
+        chosen += choice[slot] >= 0;
     }
-    for (size_t slot = 0; slot < policy->top_k && kept < policy->top_k; slot++)
+    for (size_t slot = 0; slot < policy->top_k && kept < chosen; slot++)
         if (expert[slot] >= 0)
-            weight[slot] = sum != 0 ? weight[slot] / sum * policy->scale
-                                    : policy->scale / (float)policy->top_k;
+            weight[slot] =
+                sum != 0 ? weight[slot] / sum * policy->scale : policy->scale / (float)chosen;
     clamp_finite(weight, policy->top_k);
 }
 
@@ -93,15 +96,12 @@ static void limit_group(const struct group *group, struct routing *routing)
     }
     for (size_t i = group->first; policy->capacity.renormalizes && i < group->first + group->items;
          i++)
-        renormalize(policy, routing->weight + i * k, routing->expert + i * k);
+        renormalize(policy, routing, i * k);
 }
 
 void limit_items(const struct gate_policy *policy, const struct run *run, struct routing *routing)
 {
-    size_t rows = 0, first = 0;
-    for (size_t i = 0; i < run->span_count; i++)
-        rows += run->spans[i].rows;
-    size_t items_per_row = routing->decisions.items / rows;
+    size_t first = 0, items_per_row = routing->decisions.items / batch_rows(run);
     for (size_t i = 0; i < run->span_count; i++) {
         size_t most = policy->capacity.rows ? policy->capacity.rows : run->spans[i].rows;
         for (size_t row = 0; row < run->spans[i].rows; row += most) {

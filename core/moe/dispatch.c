@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/intervention.h"
 #include "core/memory.h"
 
 /* Puts the selections of all gates side by side. `position` holds experts until place(). */
@@ -22,6 +23,43 @@ static void collect(struct dispatch *dispatch, const struct routing *routing, si
                     (uint32_t)*expert++; /* -1, dropped, becomes NOWHERE */
         first_slot += k;
     }
+}
+
+/* What silenced experts would give to a gate's items, from `first` on, counts for nothing: they are
+ * not run. `position`: of the first item's slots for this gate. */
+static void silence(const struct dispatch *dispatch, const struct moed_routing *decisions,
+                    const uint64_t *silenced, uint32_t *position, size_t items)
+{
+    const size_t k = decisions->top_k;
+    const int32_t *choice =
+        decisions->choice + (size_t)(position - dispatch->position) / dispatch->slots * k;
+    for (size_t item = 0; item < items; item++, position += dispatch->slots, choice += k)
+        for (size_t slot = 0; slot < k; slot++)
+            if (choice[slot] >= 0 && moed_wish_has(silenced, (size_t)choice[slot]))
+                position[slot] = NOWHERE;
+}
+
+static void silence_span(const struct dispatch *dispatch, const struct run *run,
+                         const struct moed_span *span, size_t first_gate, uint32_t *position)
+{
+    const size_t items = span->rows * (dispatch->items / batch_rows(run));
+    const struct routing *routing = &run->routing[first_gate];
+    uint32_t *end = position + dispatch->slots;
+    for (size_t gate = first_gate; position < end; gate++, routing++) {
+        const struct moed_wish *wish = moed_wish_of(span, gate);
+        if (wish && wish->silenced)
+            silence(dispatch, &routing->decisions, wish->silenced, position, items);
+        position += routing->decisions.top_k;
+    }
+}
+
+static void silence_all(const struct dispatch *dispatch, const struct run *run, size_t first_gate)
+{
+    uint32_t *position = dispatch->position;
+    const size_t each = dispatch->items / batch_rows(run) * dispatch->slots;
+    for (size_t i = 0; i < run->span_count; position += run->spans[i++].rows * each)
+        if (run->spans[i].intervention)
+            silence_span(dispatch, run, &run->spans[i], first_gate, position);
 }
 
 /* Whether this is the first selection of `expert` for `item`. */
@@ -83,10 +121,13 @@ static void weigh_inputs(struct dispatch *dispatch, const struct moed_routing *d
             dispatch->input_weight[dispatch->position[i]] = decisions->weight[i];
 }
 
-void dispatch_pairs(struct dispatch *dispatch, const struct routing *routing, size_t gate_count)
+void dispatch_pairs(struct dispatch *dispatch, const struct run *run, size_t first_gate,
+                    size_t gate_count)
 {
+    const struct routing *routing = &run->routing[first_gate];
     dispatch->items = routing[0].decisions.items;
     collect(dispatch, routing, gate_count);
+    silence_all(dispatch, run, first_gate);
     count(dispatch);
     place(dispatch);
     if (dispatch->input_weight)

@@ -2,6 +2,7 @@
 #ifndef CORE_DISPATCH_H
 #define CORE_DISPATCH_H
 
+#include "core/layers/layer.h"
 #include "core/layers/scope.h"
 #include "core/moe/routing.h"
 
@@ -17,7 +18,8 @@ struct dispatch {
     size_t slots;            /* selections per item: those of the first gate, of the second, ... */
     uint32_t *first;         /* [experts + 1] first position of each expert's pairs */
     uint32_t *item;          /* [items * slots] the item at each position */
-    uint32_t *position;      /* [items, slots] where each selection's pair went; NOWHERE: dropped */
+    uint32_t *position;      /* [items, slots] where each selection's pair went; NOWHERE: dropped,
+                                or silenced */
     uint32_t *last_item;     /* [experts] the last item that was placed, plus one, */
     uint32_t *last_position; /* [experts] and where */
     struct expert_task *tasks; /* [items * slots] */
@@ -31,7 +33,8 @@ MUST_CHECK int dispatch_init(struct dispatch *dispatch, const struct moe_sizes *
                              size_t max_items, struct error *err);
 void dispatch_close(struct dispatch *dispatch);
 
-/* routing: [gate_count] what each gate of the layer decided for the same items. */
-void dispatch_pairs(struct dispatch *dispatch, const struct routing *routing, size_t gate_count);
+/* Sorts what the layer's gates, from `first_gate` of the model on, decided for the same items. */
+void dispatch_pairs(struct dispatch *dispatch, const struct run *run, size_t first_gate,
+                    size_t gate_count);
 
 #endif

@@ -97,6 +97,10 @@ static int add_info(struct gate *gate, struct loading *loading, struct config_no
                                 .top_k = gate->policy.top_k,
                                 .limited = gate->policy.capacity.limited,
                                 .signed_weights = policy_is_signed(&gate->policy),
+                                .fixed_top_k = gate->policy.score->fixed_top_k,
+                                .groups = gate->policy.groups,
+                                .groups_kept = gate->policy.groups_kept,
+                                .group_experts = policy_group_experts(&gate->policy),
                                 .items_per_row = gated->items_per_row};
     return 0;
 }

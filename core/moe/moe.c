@@ -314,7 +314,7 @@ static void moe_forward(const struct layer *layer, const struct run *run, size_t
     float *results = run_floats(&inner, moe->results, items);
     const float *hidden = decide(moe, &inner, items, x);
     inner.lengths = NULL; /* what is inside works on items */
-    dispatch_pairs(dispatch, routing, moe->gate_count);
+    dispatch_pairs(dispatch, run, moe->gates[0].index, moe->gate_count);
     experts_forward(&moe->experts, &inner, dispatch, x, hidden, results);
     combine(routing, moe->gate_count, dispatch, elements, results, y);
     if (moe->shared.chain.count)

@@ -112,6 +112,12 @@ int policy_read(struct gate_policy *policy, struct config_node *node, int format
     return policy->normalize->check ? policy->normalize->check(policy, node, err) : 0;
 }
 
+size_t policy_group_experts(const struct gate_policy *policy)
+{
+    bool pairs = policy->groups && policy->experts / policy->groups > 1;
+    return policy->group_score == GROUP_TOP2 && pairs ? 2 : 1;
+}
+
 bool policy_is_signed(const struct gate_policy *policy)
 {
     return policy->scale < 0 || (policy->score->is_signed && !policy->normalize->is_positive);

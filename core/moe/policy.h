@@ -47,6 +47,9 @@ MUST_CHECK int policy_read(struct gate_policy *policy, struct config_node *node,
 /* Whether combine weights may be negative. */
 bool policy_is_signed(const struct gate_policy *policy);
 
+/* How many of a group's experts, the best ones, make its value. */
+size_t policy_group_experts(const struct gate_policy *policy);
+
 /* One item and its chosen experts, to be weighed. */
 struct choice {
     const float *logits, *scores; /* [experts] finite */
@@ -57,9 +60,10 @@ struct choice {
 
 struct gate_score {
     const char *name;
-    int format;     /* the format_version that it came with; 0 and 1: the first */
-    bool no_bias;   /* goes with no tensor select_bias */
-    bool is_signed; /* scores may be negative */
+    int format;       /* the format_version that it came with; 0 and 1: the first */
+    bool no_bias;     /* goes with no tensor select_bias */
+    bool is_signed;   /* scores may be negative */
+    bool fixed_top_k; /* weighs the top_k that check() asks for, and no other */
     /* Reads the keys of its own and refuses what it does not go with; NULL: neither. Their other
      * members are read. */
     int (*check)(struct gate_policy *policy, struct config_node *node, struct error *err);

@@ -108,6 +108,7 @@ static void weigh_jittered(const struct gate_policy *policy, const struct choice
 const struct gate_score score_sparsemixer = {.name = "sparsemixer",
                                              .format = 2,
                                              .no_bias = true,
+                                             .fixed_top_k = true,
                                              .check = check_sparsemixer,
                                              .score = plain_score,
                                              .weigh = weigh_jittered};

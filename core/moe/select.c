@@ -6,6 +6,8 @@
  * 3. The gate's normalization (normalize.c) weighs the chosen ones; its scale multiplies.
  * 4. An expert whose capacity is taken drops what comes after (capacity.c).
  *
+ * Rows that ask for it leave experts out of 1. and 2., or choose fewer of them (intervention.h).
+ *
  * Everything an item needs stays in cache from its logits to its weights. */
 #include "core/moe/select.h"
 
@@ -14,6 +16,7 @@
 #include <string.h>
 
 #include "core/dense/vector.h"
+#include "core/intervention.h"
 #include "core/moe/capacity.h"
 
 /* The indices of the `k` largest values, best first. Inserts every index into a list of the best so
@@ -37,7 +40,7 @@ static void top_k(const float *values, size_t count, size_t k, int32_t *chosen)
 static float group_value(const struct gate_policy *policy, const float *keys, size_t size)
 {
     int32_t best[2] = {0, 0};
-    const size_t count = policy->group_score == GROUP_TOP2 && size > 1 ? 2 : 1;
+    const size_t count = policy_group_experts(policy);
     top_k(keys, size, count, best);
     return count == 2 ? 0.5f * keys[best[0]] + 0.5f * keys[best[1]] : keys[best[0]];
 }
@@ -59,23 +62,40 @@ static void limit_groups(const struct gate_policy *policy, float *keys)
             keys[e] = -INFINITY;
 }
 
-static void select_experts(const struct gate *gate, const float *scores, float *keys,
-                           int32_t *chosen)
+/* How the items of a span are routed. */
+struct rule {
+    const struct gate *gate;
+    const struct gate_policy *policy; /* the gate's, or with the top_k that is wished */
+    const struct moed_wish *wish;     /* NULL: none */
+};
+
+/* Sets what stands at the excluded experts. */
+static void exclude(const struct rule *rule, float least, float *values)
 {
-    const float *bias = gate->select_bias.values;
-    for (size_t e = 0; e < gate->policy.experts; e++)
-        keys[e] = scores[e] + (bias ? bias[e] : 0.0f);
-    if (bias)
-        clamp_finite(keys, gate->policy.experts);
-    if (gate->policy.groups)
-        limit_groups(&gate->policy, keys);
-    top_k(keys, gate->policy.experts, gate->policy.top_k, chosen);
+    const uint64_t *excluded = rule->wish ? rule->wish->excluded : NULL;
+    for (size_t e = 0; excluded && e < rule->policy->experts; e++)
+        values[e] = moed_wish_has(excluded, e) ? least : values[e];
 }
 
-static void weigh(const struct gate *gate, const struct choice *choice, float *weights)
+static void select_experts(const struct rule *rule, const float *scores, float *keys,
+                           int32_t *chosen)
 {
-    const struct gate_policy *policy = &gate->policy;
-    const float *each = gate->expert_scale.values;
+    const struct gate_policy *policy = rule->policy;
+    const float *bias = rule->gate->select_bias.values;
+    for (size_t e = 0; e < policy->experts; e++)
+        keys[e] = scores[e] + (bias ? bias[e] : 0.0f);
+    if (bias)
+        clamp_finite(keys, policy->experts);
+    exclude(rule, -INFINITY, keys);
+    if (policy->groups)
+        limit_groups(policy, keys);
+    top_k(keys, policy->experts, policy->top_k, chosen);
+}
+
+static void weigh(const struct rule *rule, const struct choice *choice, float *weights)
+{
+    const struct gate_policy *policy = rule->policy;
+    const float *each = rule->gate->expert_scale.values;
     (policy->score->weigh ? policy->score->weigh : policy->normalize->weigh)(policy, choice,
                                                                              weights);
     for (size_t slot = 0; slot < policy->top_k; slot++)
@@ -83,16 +103,21 @@ static void weigh(const struct gate *gate, const struct choice *choice, float *w
     clamp_finite(weights, policy->top_k);
 }
 
-/* Padding is routed nowhere, and counts for nothing. */
-static void leave(const struct gate *gate, size_t item, struct routing *routing)
+static void leave_pairs(struct routing *routing, size_t first, size_t end)
 {
-    size_t k = gate->policy.top_k, experts = gate->policy.experts;
-    for (size_t pair = item * k; pair < (item + 1) * k; pair++) {
+    for (size_t pair = first; pair < end; pair++) {
         routing->choice[pair] = -1;
         routing->weight[pair] = 0;
         if (routing->score)
             routing->score[pair] = 0;
     }
+}
+
+/* Padding is routed nowhere, and counts for nothing. */
+static void leave(const struct gate *gate, size_t item, struct routing *routing)
+{
+    size_t k = gate->policy.top_k, experts = gate->policy.experts;
+    leave_pairs(routing, item * k, (item + 1) * k);
     if (!routing->probability)
         return;
     memset(routing->probability + item * experts, 0, experts * sizeof *routing->probability);
@@ -129,42 +154,56 @@ static float margin_of(const float *p, size_t count)
 }
 
 /* Decides for one item; p: [experts] gets the gate's distribution. Returns its entropy in nats. */
-static float decide(const struct gate *gate, float *logits, size_t item, struct routing *routing,
+static float decide(const struct rule *rule, float *logits, size_t item, struct routing *routing,
                     float *p)
 {
-    const struct gate_policy *policy = &gate->policy;
-    int32_t *chosen = routing->choice + item * policy->top_k;
-    float *weights = routing->weight + item * policy->top_k;
+    const struct gate_policy *policy = rule->policy;
+    const size_t stride = rule->gate->policy.top_k, first = item * stride;
+    int32_t *chosen = routing->choice + first;
     clamp_finite(logits, policy->experts);
+    exclude(rule, -FLT_MAX, logits);
     const float entropy = policy->score->score(policy, logits, routing->scores, p);
-    select_experts(gate, routing->scores, routing->keys, chosen);
+    select_experts(rule, routing->scores, routing->keys, chosen);
     const struct choice choice = {logits, routing->scores, routing->keys, chosen};
-    weigh(gate, &choice, weights);
+    weigh(rule, &choice, routing->weight + first);
     for (size_t slot = 0; routing->score && slot < policy->top_k; slot++)
-        routing->score[item * policy->top_k + slot] = routing->scores[chosen[slot]];
+        routing->score[first + slot] = routing->scores[chosen[slot]];
+    leave_pairs(routing, first + policy->top_k, first + stride);
     return entropy;
+}
+
+static void route_item(const struct rule *rule, float *logits, size_t item, struct routing *routing)
+{
+    const double bits_per_nat = 1.4426950408889634;
+    const size_t experts = rule->policy->experts;
+    float *p = routing->probability ? routing->probability + item * experts : routing->p;
+    const float entropy = decide(rule, logits, item, routing, p);
+    if (!routing->probability)
+        return;
+    routing->entropy[item] = (float)((double)entropy * bits_per_nat);
+    routing->margin[item] = margin_of(p, experts);
 }
 
 void gate_select(const struct gate *gate, const struct run *run, size_t items, float *logits,
                  struct routing *routing)
 {
-    const double bits_per_nat = 1.4426950408889634;
-    const size_t experts = gate->policy.experts;
-    size_t rows = 0;
-    for (size_t i = 0; i < run->span_count; i++)
-        rows += run->spans[i].rows;
+    const size_t per_row = items / batch_rows(run);
+    size_t item = 0;
     routing->decisions.items = items;
-    for (size_t item = 0; item < items; item++, logits += experts) {
-        if (is_padding(run, item, items / rows)) {
-            leave(gate, item, routing);
-            continue;
+    for (size_t i = 0; i < run->span_count; i++) {
+        struct rule rule = {gate, &gate->policy, moed_wish_of(&run->spans[i], gate->index)};
+        struct gate_policy wished;
+        if (rule.wish) {
+            wished = gate->policy;
+            wished.top_k = rule.wish->top_k;
+            rule.policy = &wished;
         }
-        float *p = routing->probability ? routing->probability + item * experts : routing->p;
-        const float entropy = decide(gate, logits, item, routing, p);
-        if (!routing->probability)
-            continue;
-        routing->entropy[item] = (float)((double)entropy * bits_per_nat);
-        routing->margin[item] = margin_of(p, experts);
+        for (size_t end = item + run->spans[i].rows * per_row; item < end; item++) {
+            if (is_padding(run, item, per_row))
+                leave(gate, item, routing);
+            else
+                route_item(&rule, logits + item * gate->policy.experts, item, routing);
+        }
     }
     name_experts(gate, routing);
     if (gate->policy.capacity.limited)

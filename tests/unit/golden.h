@@ -172,7 +172,7 @@ static struct golden load_case(const char *name)
     return golden;
 }
 
-static struct result new_result(const struct golden *golden)
+static inline struct result new_result(const struct golden *golden)
 {
     const struct moed_model_info *info = golden->info;
     struct result result = {.output = xcalloc(info->output_count, sizeof *result.output),

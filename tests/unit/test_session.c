@@ -90,7 +90,8 @@ static void run_chunks(const struct engine *engine, const struct chunk *chunks, 
     size_t rows = 0;
     for (size_t i = 0; i < count; i++) {
         const struct sequence *sequence = chunks[i].sequence;
-        spans[i] = (struct moed_span){chunks[i].rows, sequence->done, sequence->session};
+        spans[i] = (struct moed_span){
+            .rows = chunks[i].rows, .position = sequence->done, .session = sequence->session};
         memcpy(tokens + rows, sequence->tokens + sequence->done, chunks[i].rows * sizeof *tokens);
         rows += chunks[i].rows;
     }
