@@ -138,3 +138,19 @@ def _shift(rows, folder):
         place.legend(fontsize=7)
     return _save(figure, folder, "cifar_shift.png", "CIFAR-10-Rotate: the error on sharp test images against that on "
                  "blurred ones, a point per epoch and seed; training moves from right to left")
+
+
+def domains(row, folder):
+    """The share of every expert of the choices in each text, a map per layer."""
+    shares = np.array(list(row["shares"].values()))  # (domains, layers, experts)
+    figure, axes = pyplot.subplots(shares.shape[1], 1, figsize=(7.6, 1.2 * shares.shape[1]), squeeze=False,
+                                   constrained_layout=True)
+    for layer, place in enumerate(axes.flat):
+        of_layer = shares[:, layer]
+        order = _by_first_row(of_layer)
+        _heat_map(place, of_layer[:, order] / of_layer.max(), np.rint(100 * of_layer[:, order]).astype(int).astype(str),
+                  f"layer {layer}: I = {row['information_bits'][layer]:.2f} bits")
+        place.set_xticks(range(len(order)), [f"e{expert}" for expert in order])
+        place.set_yticks(range(len(shares)), list(row["shares"]))
+    return _save(figure, folder, "tiny_lm.png", "The toy language model: of the choices in each text (down), the share "
+                 "of each expert (across) in per cent, by layer, on held-out text")

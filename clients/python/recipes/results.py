@@ -8,7 +8,7 @@ import glob
 import os
 import statistics
 
-from recipes import published, runner
+from recipes import lm_card, published, runner
 from recipes.adult import TASKS, Adult
 from recipes.fashion_mnist import FashionMnist
 from recipes.image_clusters import PLANS
@@ -275,6 +275,14 @@ def adult_section(folder):
     return ADULT_TEXT + table(header + ["seeds", "CPU seconds"], lines) + notes(folder, "adult")
 
 
+def tiny_lm_section(folder, pictures):
+    rows = rows_of(os.path.join(folder, "tiny_lm"))
+    if not rows:
+        return ""
+    (row,) = rows["qwen3-moe"]
+    return lm_card.results_section(row, table) + (pictures.domains(row, folder) if pictures else "")
+
+
 def notes(folder, recipe):
     """What a person wrote about these figures."""
     path = os.path.join(folder, recipe, "notes.md")
@@ -289,7 +297,7 @@ def write(folder, out, pictures):
     text += mixtures_section(Mnist(), published.MNIST, folder, pictures)
     text += mixtures_section(FashionMnist(), published.FASHION_MNIST, folder, pictures)
     text += cifar_section(folder, pictures)
-    text += adult_section(folder)
+    text += adult_section(folder) + tiny_lm_section(folder, pictures)
     runner.write_file(out, text)
 
 
