@@ -128,19 +128,30 @@ static int check_token(struct access *access, enum role role, struct exchange *e
                      token.name);
 }
 
-int access_check(struct access *access, enum role role, struct exchange *exchange,
-                 struct error *err)
+static int check_listener(const struct access *access, enum role role, struct error *err)
+{
+    if (!access->options->admin_listen || role == ROLE_PREDICT)
+        return 0;
+    return error_set(err, ERROR_FORBIDDEN,
+                     "%s is answered on the admin listener only (--admin-listen)",
+                     role == ROLE_ADMIN ? "administration" : "monitoring");
+}
+
+int access_check(struct access *access, enum role role, bool on_admin_listener,
+                 struct exchange *exchange, struct error *err)
 {
     unsigned wait_s;
     if (role == ROLE_HEALTH)
         return 0;
-    if (!rate_take(&access->requests, exchange->client, uv_hrtime(), &wait_s))
+    if (!on_admin_listener && !rate_take(&access->requests, exchange->client, uv_hrtime(), &wait_s))
         return too_many(exchange, wait_s, "requests", err);
+    if (!on_admin_listener && check_listener(access, role, err) != 0)
+        return -1;
     if (access->options->tokens)
         return check_token(access, role, exchange, err);
-    if (role == ROLE_ADMIN && !access->options->admin)
+    if (role == ROLE_ADMIN && !on_admin_listener && !access->options->admin)
         return error_set(err, ERROR_FORBIDDEN,
-                         "this changes the server, which clients may only with --admin or with a "
-                         "token of the role admin (--tokens)");
+                         "this changes the server, which clients may only with --admin, on "
+                         "--admin-listen, or with a token of the role admin (--tokens)");
     return 0;
 }

@@ -78,7 +78,8 @@ struct http_limits;
 
 struct http_options {
     const char *host;
-    uint16_t port; /* 0: any */
+    uint16_t port;    /* 0: any */
+    const char *path; /* listen on this Unix socket instead; NULL: none; outlives http */
     enum http_listening listening;
     struct http_limits *limits; /* borrowed; see http_limits.h */
     size_t max_body_bytes;
@@ -105,7 +106,7 @@ struct http;
 MUST_CHECK struct http *http_new(uv_loop_t *loop, const struct http_options *options,
                                  const struct http_callbacks *callbacks, struct error *err);
 
-/* The port actually bound. */
+/* The port actually bound; 0 of a Unix socket. */
 uint16_t http_port(const struct http *http);
 
 /* The value of a request header field; the name's case does not matter. NULL if the field is

@@ -240,6 +240,8 @@ void http_stop_listening(struct http *http)
     /* Before the descriptor, whose number the next open() of any thread gets. */
     http_close_handle(http, (uv_handle_t *)&http->listening);
     close(http->listen_fd);
+    if (http->options.path)
+        unlink(http->options.path);
     http->listen_fd = -1;
     http->backlog_waits = false;
 }

@@ -23,6 +23,10 @@ static void note_client(struct connection *connection)
 {
     const struct sockaddr *address = connection->client;
     bool ipv6 = address && address->sa_family == AF_INET6;
+    if (address && address->sa_family == AF_UNIX) {
+        strcpy(connection->client_text, "unix");
+        return;
+    }
     const void *number =
         ipv6 ? (const void *)&((const struct sockaddr_in6 *)(const void *)address)->sin6_addr
              : (const void *)&((const struct sockaddr_in *)(const void *)address)->sin_addr;

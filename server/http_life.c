@@ -105,7 +105,9 @@ struct http *http_new(uv_loop_t *loop, const struct http_options *options,
     uint16_t port = 0;
     if (http_hooks_check(err) != 0)
         return NULL;
-    int fd = http_listen(loop, options->host, options->port, options->listening, &port, err);
+    int fd = options->path
+                 ? http_listen_unix(options->path, err)
+                 : http_listen(loop, options->host, options->port, options->listening, &port, err);
     if (fd < 0)
         return NULL;
     struct http *http = http_allocate(loop, options, callbacks);
@@ -118,6 +120,8 @@ struct http *http_new(uv_loop_t *loop, const struct http_options *options,
     }
     end(http);
     close(fd);
+    if (options->path)
+        unlink(options->path);
     return NULL;
 }
 

@@ -115,6 +115,12 @@ static void read_address(const struct sockaddr *from, uint8_t address[static 16]
     memcpy(address + sizeof mapped, &((const struct sockaddr_in *)from)->sin_addr, 4);
 }
 
+/* Who connects by a Unix socket has no address. */
+static bool is_counted(const struct http_limits *limits, const struct sockaddr *from)
+{
+    return limits->max_connections_per_ip > 0 && from->sa_family != AF_UNIX;
+}
+
 static struct address_list *list_of(struct http_limits *limits, const uint8_t address[static 16])
 {
     uint32_t hash = 2166136261; /* FNV-1a */
@@ -136,7 +142,7 @@ static struct address_count *find_address(struct address_list *list,
 bool http_limits_admit(struct http_limits *limits, const struct sockaddr *from)
 {
     uint8_t address[16];
-    if (limits->max_connections_per_ip == 0)
+    if (!is_counted(limits, from))
         return true;
     read_address(from, address);
     uv_mutex_lock(&limits->mutex);
@@ -149,7 +155,7 @@ bool http_limits_admit(struct http_limits *limits, const struct sockaddr *from)
 bool http_limits_take_address(struct http_limits *limits, const struct sockaddr *from)
 {
     uint8_t address[16];
-    if (limits->max_connections_per_ip == 0)
+    if (!is_counted(limits, from))
         return true;
     read_address(from, address);
     uv_mutex_lock(&limits->mutex);
@@ -169,7 +175,7 @@ bool http_limits_take_address(struct http_limits *limits, const struct sockaddr 
 void http_limits_return_address(struct http_limits *limits, const struct sockaddr *from)
 {
     uint8_t address[16];
-    if (limits->max_connections_per_ip == 0)
+    if (!is_counted(limits, from))
         return;
     read_address(from, address);
     uv_mutex_lock(&limits->mutex);

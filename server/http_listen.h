@@ -20,6 +20,10 @@ enum http_listening {
 MUST_CHECK int http_listen(uv_loop_t *loop, const char *host, uint16_t port,
                            enum http_listening listening, uint16_t *bound, struct error *err);
 
+/* Listens on a Unix socket, to which the owner and the group of its file may connect. The file of a
+ * server that was killed is replaced. Who closes the socket removes the file. */
+MUST_CHECK int http_listen_unix(const char *path, struct error *err);
+
 /* Puts in `connections` how many may be open in the process: `wanted`, or, if that is 0, as many as
  * the limit of open files allows, at most HTTP_DEFAULT_CONNECTIONS. Raises the soft limit if
  * needed. -1 with an error if `wanted` connections, or even one, are not allowed: without

@@ -5,6 +5,7 @@
 #include "core/memory.h"
 #include "server/access_log.h"
 #include "server/cpu.h"
+#include "server/listen_address.h"
 #include "server/log.h"
 #include "server/routes.h"
 
@@ -23,19 +24,19 @@ static bool is_vital(const struct exchange *exchange, void *context)
 
 static int on_header(struct exchange *exchange, void *context, struct error *err)
 {
-    struct loop *loop = context;
-    return routes_admit(&loop->api, exchange, err);
+    const struct listener *listener = context;
+    return routes_admit(&listener->loop->api, exchange, listener->is_admin, err);
 }
 
 static void on_request(struct exchange *exchange, void *context)
 {
-    struct loop *loop = context;
-    routes_dispatch(&loop->api, exchange);
+    const struct listener *listener = context;
+    routes_dispatch(&listener->loop->api, exchange);
 }
 
 static void on_finished(const struct exchange *exchange, uint64_t duration_ns, void *context)
 {
-    struct loop *loop = context;
+    struct loop *loop = ((struct listener *)context)->loop;
     access_log_finished(&loop->access_log, exchange, duration_ns, loop->shared->totals,
                         loop->index);
 }
@@ -63,6 +64,8 @@ static bool is_first(const struct loop *loop)
 static void on_drained(void *context)
 {
     struct loop *loop = context;
+    if (--loop->draining > 0)
+        return;
     uv_timer_stop(&loop->drain_limit);
     if (!is_first(loop))
         uv_stop(&loop->uv);
@@ -78,7 +81,9 @@ static void on_lost(const struct exchange *exchange, void *context)
 static void on_drain_timeout(uv_timer_t *timer)
 {
     struct loop *loop = timer->data;
-    size_t lost = http_drain_end(loop->http, on_lost, loop);
+    size_t lost = http_drain_end(loop->main.http, on_lost, loop);
+    if (loop->admin.http)
+        lost += http_drain_end(loop->admin.http, on_lost, loop);
     if (lost == 0)
         return;
     log_message(LOG_ERROR, "drain_timeout", "%zu requests were not answered within %llu ms", lost,
@@ -93,7 +98,10 @@ static void on_drain_asked(uv_async_t *asked)
     uv_timer_start(&loop->drain_limit, on_drain_timeout, timeout_ms, 0);
     changes_refuse(&loop->changes);
     live_end(&loop->live);
-    http_drain(loop->http, DRAIN_GRACE_MS, (unsigned)timeout_ms, on_drained, loop);
+    loop->draining = loop->admin.http ? 2 : 1;
+    http_drain(loop->main.http, DRAIN_GRACE_MS, (unsigned)timeout_ms, on_drained, loop);
+    if (loop->admin.http)
+        http_drain(loop->admin.http, DRAIN_GRACE_MS, (unsigned)timeout_ms, on_drained, loop);
 }
 
 /* ---- starting ---- */
@@ -146,28 +154,64 @@ static void init_lanes(struct loop *loop)
                loader_take(loop->shared->loader, loop->index));
 }
 
-static int start_http(struct loop *loop, uint16_t port, struct error *err)
+/* Listens where `where` says; the rest of it is filled in here. */
+static int start_listener(struct listener *listener, struct http_options *where, struct error *err)
 {
-    const struct options *options = loop->shared->options;
-    const struct http_options http = {
-        .host = options->host,
-        .port = port,
-        .listening = options->loops == 1 ? HTTP_LISTEN_ALONE
-                     : is_first(loop)    ? HTTP_LISTEN_FIRST
-                                         : HTTP_LISTEN_JOIN,
-        .limits = loop->shared->limits,
-        .max_body_bytes = options->max_body_bytes,
-        .request_timeout_ms = (unsigned)options->request_timeout_ms,
-        .idle_timeout_ms = (unsigned)options->idle_timeout_ms,
-    };
-    const struct http_callbacks callbacks = {.context = loop,
+    const struct loop_shared *shared = listener->loop->shared;
+    const struct options *options = shared->options;
+    where->limits = shared->limits;
+    where->max_body_bytes = options->max_body_bytes;
+    where->request_timeout_ms = (unsigned)options->request_timeout_ms;
+    where->idle_timeout_ms = (unsigned)options->idle_timeout_ms;
+    const struct http_callbacks callbacks = {.context = listener,
                                              .is_vital = is_vital,
                                              .on_header = on_header,
                                              .on_request = on_request,
                                              .on_finished = on_finished};
-    loop->http = http_new(&loop->uv, &http, &callbacks, err);
-    loop->shared->totals->loop[loop->index].http = loop->http;
-    return loop->http ? 0 : -1;
+    listener->http = http_new(&listener->loop->uv, where, &callbacks, err);
+    return listener->http ? 0 : -1;
+}
+
+static int start_main(struct loop *loop, uint16_t port, struct error *err)
+{
+    const struct options *options = loop->shared->options;
+    struct http_options where = {.host = options->host,
+                                 .port = port,
+                                 .listening = options->loops == 1 ? HTTP_LISTEN_ALONE
+                                              : is_first(loop)    ? HTTP_LISTEN_FIRST
+                                                                  : HTTP_LISTEN_JOIN};
+    loop->main.loop = loop;
+    return start_listener(&loop->main, &where, err);
+}
+
+static int start_admin(struct loop *loop, struct error *err)
+{
+    const char *text = loop->shared->options->admin_listen;
+    struct listen_address address;
+    loop->admin = (struct listener){.loop = loop, .is_admin = true};
+    if (!text || !is_first(loop))
+        return 0;
+    if (listen_address_read(&address, text, err) != 0)
+        return -1;
+    struct http_options where = {.host = address.host,
+                                 .port = address.port,
+                                 .path = address.path,
+                                 .listening = HTTP_LISTEN_ALONE};
+    return start_listener(&loop->admin, &where, err);
+}
+
+static int start_http(struct loop *loop, uint16_t port, struct error *err)
+{
+    if (start_main(loop, port, err) != 0)
+        return -1;
+    if (start_admin(loop, err) != 0) {
+        http_close(loop->main.http);
+        return -1;
+    }
+    struct loop_totals *totals = &loop->shared->totals->loop[loop->index];
+    totals->http = loop->main.http;
+    totals->admin = loop->admin.http;
+    return 0;
 }
 
 int loop_start(struct loop *loop, const struct loop_shared *shared, size_t index, uint16_t port,
@@ -208,7 +252,9 @@ int loop_start(struct loop *loop, const struct loop_shared *shared, size_t index
 
 void loop_stop(struct loop *loop)
 {
-    http_close(loop->http);
+    http_close(loop->main.http);
+    if (loop->admin.http)
+        http_close(loop->admin.http);
     predict_close(&loop->predict);
     scheduler_close(&loop->scheduler);
 }

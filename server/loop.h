@@ -22,6 +22,13 @@ struct loop_shared {
     void *context;
 };
 
+/* Where a loop accepts connections. */
+struct listener {
+    struct loop *loop;
+    struct http *http;
+    bool is_admin;
+};
+
 struct loop {
     const struct loop_shared *shared;
     size_t index;       /* among the server's */
@@ -33,7 +40,8 @@ struct loop {
     struct changes changes;
     struct live live;
     struct api api;
-    struct http *http;
+    struct listener main, admin; /* admin.http: NULL unless there is one, of the first loop */
+    unsigned draining;           /* listeners that have not drained */
     struct access_log access_log;
     uv_async_t published; /* there is a new catalog */
     uv_async_t drain_asked;

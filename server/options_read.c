@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "server/listen_address.h"
 #include "server/options.h"
 #include "server/options_file.h"
 #include "server/options_value.h"
@@ -184,6 +185,11 @@ static int check_together(const struct options *options, struct error *err)
         return error_set(err, ERROR_INVALID,
                          "load_model is for model_control explicit; with %s every model is loaded",
                          options->model_control);
+    struct listen_address address;
+    if (options->admin_listen && listen_address_read(&address, options->admin_listen, err) != 0) {
+        error_prefix(err, "admin_listen");
+        return -1;
+    }
     if (options->max_body_bytes > options->max_total_body_bytes)
         return error_set(err, ERROR_INVALID,
                          "max_body_bytes (%llu) exceeds max_total_body_bytes (%llu): such a body "

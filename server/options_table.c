@@ -131,6 +131,12 @@ const struct option_row OPTIONS[OPTION_ROWS] = {
      "Lets every client who reaches the port change the server: load and unload models, reset "
      "statistics, set the log's level. With tokens it is those of the role admin who may, and this "
      "does not matter."},
+    {"admin_listen", OPTION_STRING, AT(admin_listen), 0, 0, "", NULL, "ADDRESS", NULL,
+     "A second listener for metrics and administration, HOST:PORT or unix:/PATH (which the owner "
+     "and "
+     "the group of the process may connect to). It answers everything; the first one then answers "
+     "only health and what clients of the models need. Whoever reaches it may change the server, "
+     "unless there are tokens."},
     {"rate_limit", OPTION_COUNT, AT(rate_limit), 0, 1000000, "0", NULL, "N", NULL,
      "The most requests a second of one client address (of IPv6: one network of 64 bits), besides "
      "health. More are answered 429 with the time to wait. 0 sets no limit. Set it when clients "

@@ -252,13 +252,14 @@ static int find_target(const struct api *api, const struct route *route,
 
 /* A path that is none takes a token all the same, but not the question of a browser whether it may
  * ask, which comes without one. */
-int routes_admit(const struct api *api, struct exchange *exchange, struct error *err)
+int routes_admit(const struct api *api, struct exchange *exchange, bool on_admin_listener,
+                 struct error *err)
 {
     struct route_params params;
     bool takes;
     const struct route *route = match(exchange, &params, &takes);
-    if (cors_is_preflight(exchange) ||
-        access_check(api->access, route ? route->role : ROLE_PREDICT, exchange, err) == 0)
+    if (cors_is_preflight(exchange) || access_check(api->access, route ? route->role : ROLE_PREDICT,
+                                                    on_admin_listener, exchange, err) == 0)
         return 0;
     if (route && route->protocol)
         exchange->log_protocol = route->protocol->name;

@@ -13,7 +13,8 @@ struct route_params {
 
 /* Whether the client may have what it asks for; asked when the header is there. -1 with an error:
  * it may not. */
-MUST_CHECK int routes_admit(const struct api *api, struct exchange *exchange, struct error *err);
+MUST_CHECK int routes_admit(const struct api *api, struct exchange *exchange,
+                            bool on_admin_listener, struct error *err);
 
 /* Answers the exchange, now or later; unknown paths get 404, known ones with another method 405. */
 void routes_dispatch(const struct api *api, struct exchange *exchange);

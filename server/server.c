@@ -20,6 +20,7 @@
 
 #include "core/memory.h"
 #include "server/http_listen.h"
+#include "server/listen_address.h"
 #include "server/log.h"
 
 /* How long the end of the process waits for whoever reads the log; the second, when it was told to
@@ -186,7 +187,7 @@ static int start_loops(struct server *server, struct error *err)
     while (server->count < server->options->loops) {
         struct loop *loop = &server->loops[server->count];
         uint16_t port =
-            server->count ? http_port(server->loops[0].http) : (uint16_t)server->options->port;
+            server->count ? http_port(server->loops[0].main.http) : (uint16_t)server->options->port;
         if (loop_start(loop, &server->shared, server->count, port, err) != 0) {
             loop_close(loop);
             return -1;
@@ -198,12 +199,23 @@ static int start_loops(struct server *server, struct error *err)
 
 /* ---- models ---- */
 
+static void announce_admin(const struct server *server)
+{
+    const struct http *http = server->loops[0].admin.http;
+    struct listen_address address;
+    struct error err = ERROR_INIT;
+    if (http && listen_address_read(&address, server->options->admin_listen, &err) == 0)
+        log_message(LOG_INFO, "admin_listening", "administration and metrics on %s%s%s port %u",
+                    address.host, address.path ? "unix:" : "", address.path ? address.path : "",
+                    http_port(http));
+}
+
 static void announce(const struct server *server)
 {
     char url[512];
     bool ipv6 = strchr(server->options->host, ':') != NULL;
     snprintf(url, sizeof url, "http://%s%.400s%s:%u", ipv6 ? "[" : "", server->options->host,
-             ipv6 ? "]" : "", http_port(server->loops[0].http));
+             ipv6 ? "]" : "", http_port(server->loops[0].main.http));
     log_listening(url);
 }
 
@@ -231,6 +243,7 @@ static void on_started(const struct error *err, void *context)
     } else if (!atomic_load(&server->stopping)) {
         log_message(LOG_INFO, "ready", "event loops: %zu; compute threads of each: %u; kernel: %s",
                     server->count, loop_threads(server->options), moed_kernel_name());
+        announce_admin(server);
         announce(server);
     }
 }
@@ -287,7 +300,7 @@ static void serve(struct server *server)
 {
     server->serving = server->count;
     log_message(LOG_INFO, "bound", "%s port %u; loading models from %s", server->options->host,
-                http_port(server->loops[0].http), server->options->models);
+                http_port(server->loops[0].main.http), server->options->models);
     for (size_t i = 1; i < server->count; i++)
         if (uv_thread_create(&server->loops[i].thread, run_thread, &server->loops[i]) != 0) {
             /* the port is shared already: half a server must not stay */

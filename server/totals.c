@@ -28,8 +28,11 @@ void totals_free(struct totals *totals)
 unsigned totals_connections(const struct totals *totals)
 {
     unsigned count = 0;
-    for (size_t i = 0; i < totals->loops; i++)
+    for (size_t i = 0; i < totals->loops; i++) {
         count += http_connections(totals->loop[i].http);
+        if (totals->loop[i].admin)
+            count += http_connections(totals->loop[i].admin);
+    }
     return count;
 }
 

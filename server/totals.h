@@ -8,7 +8,7 @@
 struct http;
 
 struct loop_totals {
-    const struct http *http;              /* counts its connections; borrowed from the loop */
+    const struct http *http, *admin;      /* count their connections; borrowed from the loop */
     uv_mutex_t mutex;                     /* guards the next */
     struct request_counts other_requests; /* those that reached no model */
 };

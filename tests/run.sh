@@ -26,7 +26,7 @@ PATIENT_UNIT_TESTS='^test_(http|checkpoint_damage|proto_number_format|proto_numb
 
 # Tests with several threads; the others cannot race.
 THREADED_UNIT_TESTS='team|scheduler|engine|lane|forward|model|golden|gemm|graph|lengths|queue|log|repository|session|stats'
-THREADED_INTEGRATION_TESTS='test_batching test_drain test_loops test_reload'
+THREADED_INTEGRATION_TESTS='test_access test_batching test_drain test_loops test_reload'
 
 cd "$(dirname "$0")/.." || exit 1
 root=$PWD

@@ -1,13 +1,18 @@
 """Who may ask for what: tokens with roles, administration that is off, rates of addresses."""
 
+import contextlib
+import http.client
 import os
 import re
 import signal
+import socket
+import stat
 import tempfile
 import time
 import unittest
 
-from support.server import ServerCase, run
+from support.http import Client
+from support.server import SHIPPED_MODELS, ServerCase, run
 
 ADMIN = (("/v2/repository/models/clusters/load", b""), ("/v2/repository/models/clusters/unload", b""),
          ("/v2/models/clusters/routing/reset", b""), ("/v2/logging", b"{}"))
@@ -56,9 +61,7 @@ class ClosedTest(ServerCase):
             self.assertEqual(self.client.get(path).status, 200)
 
 
-class TokensTest(ServerCase):
-    options = {"model_control": "explicit", "load_model": "*", "log_level": "info"}
-
+class TokensCase(ServerCase):
     @classmethod
     def start(cls, **options):
         directory = tempfile.TemporaryDirectory()
@@ -76,6 +79,10 @@ class TokensTest(ServerCase):
 
     def get(self, path, name):
         return self.client.get(path, bearer(self.tokens[name][0]))
+
+
+class TokensTest(TokensCase):
+    options = {"model_control": "explicit", "load_model": "*", "log_level": "info"}
 
     def test_health_is_open(self):
         for path in HEALTH:
@@ -105,8 +112,8 @@ class TokensTest(ServerCase):
 
     def test_names_are_logged_and_tokens_are_not(self):
         self.get("/v2?who", "client")
+        self.await_log(r"path=/v2 status=200 .* token=client")
         log = self.server.log()
-        self.assertRegex(log, r"path=/v2 status=200 .* token=client")
         for token, _ in self.tokens.values():
             self.assertNotIn(token, log)
 
@@ -158,7 +165,97 @@ class TokensTest(ServerCase):
         deadline = time.monotonic() + 60
         while not re.search(word, self.server.log()) and time.monotonic() < deadline:
             time.sleep(0.01)
-        self.assertIn(word, self.server.log())
+        self.assertRegex(self.server.log(), word)
+
+
+class UnixClient(http.client.HTTPConnection):
+    def __init__(self, path):
+        super().__init__("localhost")
+        self.path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(self.path)
+
+    def ask(self, method, path, body=None, headers=None):
+        """The status and the body."""
+        self.request(method, path, body, headers or {})
+        answer = self.getresponse()
+        return answer.status, answer.read()
+
+
+class AdminListenerTest(ServerCase):
+    options = {"max_connections_per_ip": 3}
+
+    @classmethod
+    def start(cls, **options):
+        directory = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(directory.cleanup)
+        cls.socket = os.path.join(directory.name, "admin")
+        stale = socket.socket(socket.AF_UNIX)  # of a server that was killed
+        stale.bind(cls.socket)
+        stale.close()
+        return super().start(admin_listen=f"unix:{cls.socket}", **options)
+
+    def test_metrics_and_administration_are_only_there(self):
+        with contextlib.closing(UnixClient(self.socket)) as admin:
+            for path in METRICS:
+                self.assertEqual(admin.ask("GET", path)[0], 200, path)
+                self.assert_error(self.client.get(path), 403, "admin listener")
+            for path, body in ADMIN:
+                self.assertNotEqual(admin.ask("POST", path, body)[0], 403, path)
+                self.assert_error(self.client.post(path, body), 403, "admin listener")
+            for path in (*HEALTH, "/v1/models", "/v2/models/clusters"):
+                self.assertEqual(admin.ask("GET", path)[0], 200, path)
+                self.assertEqual(self.client.get(path).status, 200, path)
+            self.assertIn(b"moed_connections 2", admin.ask("GET", "/metrics")[1])
+
+    def test_only_owner_and_group_may_connect(self):
+        status = os.stat(self.socket)
+        self.assertTrue(stat.S_ISSOCK(status.st_mode))
+        self.assertEqual(stat.S_IMODE(status.st_mode), 0o660)
+
+    def test_many_connect_without_an_address(self):
+        with contextlib.ExitStack() as stack:
+            for _ in range(5):
+                admin = stack.enter_context(contextlib.closing(UnixClient(self.socket)))
+                self.assertEqual(admin.ask("GET", "/livez")[0], 200)
+
+    def test_two_servers_do_not_share_it(self):
+        done = run("serve", "--models", SHIPPED_MODELS, "--port", "0", "--admin-listen", f"unix:{self.socket}")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("another process listens there", done.stderr)
+        with contextlib.closing(UnixClient(self.socket)) as admin:
+            self.assertEqual(admin.ask("GET", "/livez")[0], 200)
+
+    def test_a_file_that_is_none_is_left_alone(self):
+        with tempfile.NamedTemporaryFile() as file:
+            done = run("serve", "--models", SHIPPED_MODELS, "--port", "0", "--admin-listen", f"unix:{file.name}")
+            self.assertEqual(done.returncode, 1)
+            self.assertIn("no socket", done.stderr)
+            self.assertTrue(os.path.exists(file.name))
+        for wrong in ("8081", "x", "a:b", ":1", "::1:80", "unix:x", "unix:/" + 200 * "x", "h:70000"):
+            done = run("check-config", "--models", "x", "--admin-listen", wrong)
+            self.assertEqual(done.returncode, 2, wrong)
+            self.assertIn("admin_listen: expected", done.stderr)
+
+
+class AdminPortTest(TokensCase):
+    """A port, with several loops, and tokens on both listeners."""
+
+    options = {"admin_listen": "127.0.0.1:0", "loops": 2, "log_level": "info"}
+
+    def test_tokens_hold_there_too(self):
+        port = int(re.search(r"administration and metrics on 127.0.0.1 port (\d+)", self.server.log())[1])
+        admin = Client(port)
+        self.addCleanup(admin.close)
+        self.assertEqual(admin.get("/healthz").status, 200)
+        self.assertEqual(admin.get("/metrics").status, 401)
+        self.assertEqual(admin.get("/metrics", bearer(self.tokens["client"][0])).status, 403)
+        self.assertEqual(admin.get("/metrics", bearer(self.tokens["prometheus"][0])).status, 200)
+        reset = ("/v2/models/clusters/routing/reset", b"")
+        self.assertEqual(admin.post(*reset, bearer(self.tokens["root"][0])).status, 200)
+        self.assertEqual(self.client.post(*reset, bearer(self.tokens["root"][0])).status, 403)
 
 
 class RateTest(ServerCase):

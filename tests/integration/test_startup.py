@@ -21,7 +21,8 @@ OPTIONS = ["config", "models", "host", "port", "weights", "load", "cors-origin",
            "strict-start", "loops", "threads", "max-batch-rows", "max-queue-delay-us", "max-queue-rows",
            "queue-timeout-ms", "max-request-rows", "max-body-bytes", "max-total-body-bytes", "max-connections",
            "max-connections-per-ip", "request-timeout-ms", "idle-timeout-ms", "drain-delay-ms", "drain-timeout-ms",
-           "max-expert-series", "max-tags", "log-level", "log-format", "log-slow-ms", "log-max-per-second", "log-control"]
+           "max-expert-series", "max-tags", "log-level", "log-format", "log-slow-ms", "log-max-per-second", "admin",
+           "admin-listen", "rate-burst", "rate-limit", "tokens"]
 
 
 @unittest.skipIf(RUNNING_URL, "about a server's start; MOED_SERVER_URL names one that has started")
@@ -310,7 +311,7 @@ class HelpTest(StartupCase):
     def test_commands(self):
         overview = run("help")
         self.assertEqual((overview.returncode, overview.stderr), (0, ""))
-        for command in ("serve", "check-config", "inspect", "sample-config", "help"):
+        for command in ("serve", "check-config", "inspect", "sample-config", "token", "help"):
             self.assertIn(f"moed {command}", overview.stdout)
             page = run("help", command)
             self.assertEqual((page.returncode, page.stderr), (0, ""))

@@ -169,7 +169,7 @@ static int check(enum role role, struct exchange *exchange)
 {
     *exchange = (struct exchange){.client = "10.0.0.1"};
     err = (struct error)ERROR_INIT;
-    return access_check(&access_, role, exchange, &err);
+    return access_check(&access_, role, false, exchange, &err);
 }
 
 START_TEST(administration_is_closed_unless_opened)
