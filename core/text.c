@@ -8,7 +8,7 @@
 
 static size_t sequence_bytes(unsigned char lead)
 {
-    if (lead >= 0x01 && lead < 0x80)
+    if (lead < 0x80)
         return 1;
     if (lead >= 0xC2 && lead < 0xE0)
         return 2;
@@ -30,9 +30,14 @@ static bool second_byte_fits(unsigned char lead, unsigned char second)
 
 size_t utf8_character(const char *text)
 {
+    return *text ? utf8_character_of(text, SIZE_MAX) : 0; /* no NUL continues a character */
+}
+
+size_t utf8_character_of(const char *text, size_t length)
+{
     const unsigned char *bytes = (const unsigned char *)text;
     size_t count = sequence_bytes(bytes[0]);
-    if (count > 1 && !second_byte_fits(bytes[0], bytes[1]))
+    if (count > length || (count > 1 && !second_byte_fits(bytes[0], bytes[1])))
         return 0;
     for (size_t i = 2; i < count; i++)
         if ((bytes[i] & 0xC0) != 0x80)

@@ -16,6 +16,10 @@
  * U+10FFFF). */
 size_t utf8_character(const char *text);
 
+/* The same for at least one byte of text that need not end with a NUL; a NUL is a character. 0 also
+ * for a character that `length` cuts. */
+size_t utf8_character_of(const char *text, size_t length);
+
 /* Whether a character is a control: C0, DEL or C1, which are line breaks and terminal escapes. */
 bool utf8_is_control(const char *character);
 

@@ -21,12 +21,12 @@ static void append_escape(struct buffer *body, unsigned char c)
     buffer_format(body, "\\u%04x", c);
 }
 
-void json_append_escaped(struct buffer *body, const char *text)
+void json_append_text(struct buffer *body, const char *text, size_t length)
 {
-    const char *written = text; /* everything before is in the body */
-    while (*text) {
+    const char *written = text, *end = text + length; /* before `written` all is in the body */
+    while (text < end) {
         unsigned char c = (unsigned char)*text;
-        size_t bytes = utf8_character(text);
+        size_t bytes = utf8_character_of(text, (size_t)(end - text));
         if (bytes > 0 && c >= 0x20 && c != '"' && c != '\\' && c != 0x7F) {
             text += bytes;
             continue;
@@ -39,6 +39,11 @@ void json_append_escaped(struct buffer *body, const char *text)
         written = ++text;
     }
     buffer_append(body, written, (size_t)(text - written));
+}
+
+void json_append_escaped(struct buffer *body, const char *text)
+{
+    json_append_text(body, text, strlen(text));
 }
 
 void json_append_string(struct buffer *body, const char *text)

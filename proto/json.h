@@ -14,6 +14,9 @@ void json_append_string(struct buffer *body, const char *text);
 /* Like json_append_string(), without the quotes: for strings built from parts. */
 void json_append_escaped(struct buffer *body, const char *text);
 
+/* Like json_append_escaped(), for text that may contain NULs. */
+void json_append_text(struct buffer *body, const char *text, size_t length);
+
 /* Appends {"error": "<text>"}. */
 void json_append_error(struct buffer *body, const char *text);
 

@@ -36,6 +36,13 @@ struct openai_prompt {
     size_t count;
 };
 
+/* One or several, in the order of the request. */
+struct openai_prompts {
+    struct openai_prompt *items; /* owned; at least one */
+    size_t count;
+    int32_t *ids; /* owned; of all items */
+};
+
 enum openai_routing_form { OPENAI_ROUTING_NONE, OPENAI_ROUTING_LISTS, OPENAI_ROUTING_BASE64 };
 
 /* Sampling as a request gives it: NaN, or SIZE_MAX, where it does not. */
@@ -68,8 +75,7 @@ struct openai_generation {
 /* POST /v1/completions */
 struct openai_completion {
     struct openai_generation generation;
-    struct openai_prompt *prompts; /* owned; at least one */
-    size_t prompt_count;
+    struct openai_prompts prompts;
     bool echo;
 };
 
@@ -81,10 +87,9 @@ struct openai_chat {
 
 /* POST /v1/embeddings */
 struct openai_embeddings {
-    json_t *root;                  /* owned */
-    const char *model;             /* NULL: not named */
-    struct openai_prompt *prompts; /* owned; at least one */
-    size_t prompt_count;
+    json_t *root;      /* owned */
+    const char *model; /* NULL: not named */
+    struct openai_prompts prompts;
     bool base64;
     size_t dimensions; /* 0: all */
     const char *user;  /* NULL: not given */
@@ -92,10 +97,9 @@ struct openai_embeddings {
 
 /* POST /tokenize, POST /detokenize */
 struct openai_text {
-    json_t *root;               /* owned */
-    const char *model;          /* NULL: not named */
-    struct openai_prompt input; /* text for /tokenize, ids for /detokenize */
-    int32_t *ids;               /* owned; of the input */
+    json_t *root;                /* owned */
+    const char *model;           /* NULL: not named */
+    struct openai_prompts input; /* one: text for /tokenize, ids for /detokenize */
     bool add_special;
 };
 
@@ -123,8 +127,8 @@ struct sampler_options openai_sampler_options(const struct openai_sampling *samp
                                               uint64_t seed);
 
 /* Refuses ids that are not below the vocabulary, of prompts and of logit_bias. */
-MUST_CHECK int openai_check_ids(const struct openai_prompt *prompts, size_t count,
-                                size_t vocabulary, struct error *err);
+MUST_CHECK int openai_check_ids(const struct openai_prompts *prompts, size_t vocabulary,
+                                struct error *err);
 MUST_CHECK int openai_check_biases(const struct openai_sampling *sampling, size_t vocabulary,
                                    struct error *err);
 

@@ -240,26 +240,40 @@ static void run_rule(struct detokenizer *detokenizer, const struct decoder_rule 
 
 /* ---- tokens ---- */
 
+/* Turns detokenizer->one into the token's text or bytes. Returns the byte of a fallback token, else
+ * -1. */
+static int run_rules(struct detokenizer *detokenizer)
+{
+    const struct decoder *decoder = &detokenizer->tokenizer->decoder;
+    int byte = -1;
+    for (size_t i = 0; i < decoder->count && decoder->rules[i].kind != DECODE_FUSE; i++) {
+        run_rule(detokenizer, &decoder->rules[i]);
+        if (decoder->rules[i].kind == DECODE_BYTE_FALLBACK)
+            byte = fallback_byte(detokenizer->one.data, detokenizer->one.length);
+    }
+    return byte;
+}
+
+static bool has_rule(const struct decoder *decoder, enum decoder_rule_kind kind)
+{
+    for (size_t i = 0; i < decoder->count && decoder->rules[i].kind != DECODE_FUSE; i++)
+        if (decoder->rules[i].kind == kind)
+            return true;
+    return false;
+}
+
 static void add_text(struct detokenizer *detokenizer, struct buffer *text)
 {
     const struct decoder *decoder = &detokenizer->tokenizer->decoder;
-    bool bytes = false, fallback = false;
-    int byte = -1;
+    bool bytes = has_rule(decoder, DECODE_BYTE_LEVEL);
     if (!decoder->joins && detokenizer->started)
         emit(detokenizer, text, " ", 1);
-    for (size_t i = 0; i < decoder->count && decoder->rules[i].kind != DECODE_FUSE; i++) {
-        run_rule(detokenizer, &decoder->rules[i]);
-        bytes = bytes || decoder->rules[i].kind == DECODE_BYTE_LEVEL;
-        if (decoder->rules[i].kind == DECODE_BYTE_FALLBACK) {
-            fallback = true;
-            byte = fallback_byte(detokenizer->one.data, detokenizer->one.length);
-        }
-    }
+    int byte = run_rules(detokenizer);
     if (byte >= 0)
         buffer_append(&detokenizer->bytes, &(char){(char)byte}, 1);
     else if (bytes)
         buffer_append(&detokenizer->bytes, detokenizer->one.data, detokenizer->one.length);
-    else if (fallback)
+    else if (has_rule(decoder, DECODE_BYTE_FALLBACK))
         end_run(detokenizer, text);
     if (bytes || (byte >= 0 && !detokenizer->whole))
         emit_bytes(detokenizer, text, byte >= 0, false);
@@ -305,6 +319,27 @@ void detokenizer_end(struct detokenizer *detokenizer, struct buffer *text)
         emit_bytes(detokenizer, text, false, true);
     else
         end_run(detokenizer, text);
+}
+
+bool tokenizer_token_bytes(const struct tokenizer *tokenizer, int32_t id, struct buffer *bytes)
+{
+    size_t length;
+    const char *token = tokenizer_token(tokenizer, id, &length);
+    if (!token)
+        return false;
+    struct detokenizer detokenizer;
+    detokenizer_init(&detokenizer, tokenizer, false);
+    detokenizer.started = true;
+    take_token(&detokenizer, id, token, length);
+    if (!tokenizer->decoder.joins)
+        buffer_text(bytes, " ");
+    int byte = run_rules(&detokenizer);
+    if (byte >= 0)
+        buffer_append(bytes, &(char){(char)byte}, 1);
+    else
+        buffer_append(bytes, detokenizer.one.data, detokenizer.one.length);
+    detokenizer_close(&detokenizer);
+    return true;
 }
 
 int tokenizer_decode(const struct tokenizer *tokenizer, const int32_t *ids, size_t count,

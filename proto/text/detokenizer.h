@@ -30,4 +30,8 @@ MUST_CHECK int detokenizer_add(struct detokenizer *detokenizer, int32_t id, stru
 /* The end: bytes that are left over become U+FFFD. */
 void detokenizer_end(struct detokenizer *detokenizer, struct buffer *text);
 
+/* Appends the bytes that a token stands for inside a text, which may be part of a character; of a
+ * special token its name. False: the id has no token. */
+bool tokenizer_token_bytes(const struct tokenizer *tokenizer, int32_t id, struct buffer *bytes);
+
 #endif

@@ -3,9 +3,32 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "core/parse_json.h"
+#include "proto/text/file.h"
+
 enum { PATH_BYTES = 200, MESSAGE_BYTES = 400 };
+
+/* Some tokenizer_config.json list hundreds of added tokens. */
+enum { FILE_MAX_BYTES = 16 << 20, TREE_MAX_BYTES = 256 << 20 };
+
+json_t *node_load(const char *path, struct error *err)
+{
+    size_t length, line, column;
+    struct json_fault fault;
+    char *text = file_read(path, FILE_MAX_BYTES, &length, err);
+    json_t *tree = text ? parse_json(text, length, JSON_ALLOW_NUL, TREE_MAX_BYTES, &fault) : NULL;
+    if (text && !tree) {
+        json_line_and_column(text, fault.position, &line, &column);
+        error_set(err, ERROR_INVALID, "line %zu, column %zu: %s", line, column, fault.reason);
+    }
+    if (!tree)
+        error_prefix(err, "%s", path);
+    free(text);
+    return tree;
+}
 
 static size_t write_path(const struct json_node *node, char *to, size_t size)
 {

@@ -16,6 +16,10 @@ struct json_node {
     size_t index;
 };
 
+/* The tree of a file of at most 16 MiB. NULL with an error that names the file, ERROR_NOT_FOUND
+ * where there is none. The caller drops the reference. */
+MUST_CHECK json_t *node_load(const char *path, struct error *err);
+
 /* Records "<path>: <message>". Returns -1. */
 int node_error(const struct json_node *node, struct error *err, enum error_code code,
                const char *format, ...) __attribute__((format(printf, 4, 5)));

@@ -3,31 +3,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/parse_json.h"
 #include "proto/text/file.h"
+#include "proto/text/json_node.h"
 #include "proto/text/template.h"
 #include "proto/text/template_node.h"
 
-/* Some list hundreds of added tokens. */
-enum { CONFIG_MAX_BYTES = 16 << 20, CONFIG_MAX_TREE_BYTES = 256 << 20, PATH_BYTES = 4096 };
-
-/* The JSON of a file; NULL with an error that names it. */
-static json_t *read_json(const char *path, struct error *err)
-{
-    size_t length, line, column;
-    struct json_fault fault;
-    char *text = file_read(path, CONFIG_MAX_BYTES, &length, err);
-    json_t *tree =
-        text ? parse_json(text, length, JSON_ALLOW_NUL, CONFIG_MAX_TREE_BYTES, &fault) : NULL;
-    if (text && !tree) {
-        json_line_and_column(text, fault.position, &line, &column);
-        error_set(err, ERROR_INVALID, "line %zu, column %zu: %s", line, column, fault.reason);
-    }
-    if (!tree)
-        error_prefix(err, "%s", path);
-    free(text);
-    return tree;
-}
+enum { PATH_BYTES = 4096 };
 
 /* "bos_token": "<s>" or {"content": "<s>", ...}, and the like. */
 static json_t *special_tokens(const json_t *config)
@@ -95,7 +76,7 @@ struct chat_template *chat_template_load(const char *directory, struct error *er
     char path[PATH_BYTES];
     struct error missing = ERROR_INIT, unread = ERROR_INIT;
     snprintf(path, sizeof path, "%s/tokenizer_config.json", directory);
-    json_t *config = read_json(path, &unread);
+    json_t *config = node_load(path, &unread);
     struct chat_template *made = NULL;
     if (config || unread.code == ERROR_NOT_FOUND)
         made = load_file(directory, &missing);

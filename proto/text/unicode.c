@@ -4,36 +4,15 @@
 #include <string.h>
 #include <utf8proc.h>
 
+#include "core/text.h"
+
 /* ---- UTF-8 ---- */
-
-static size_t sequence_bytes(unsigned char lead)
-{
-    if (lead < 0x80)
-        return 1;
-    if (lead < 0xC2 || lead > 0xF4)
-        return 0;
-    return lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
-}
-
-/* The second byte's range rules out overlong forms, surrogates and what is past U+10FFFF. */
-static bool is_character(const unsigned char *bytes, size_t count)
-{
-    unsigned char lowest = bytes[0] == 0xE0 ? 0xA0 : bytes[0] == 0xF0 ? 0x90 : 0x80;
-    unsigned char highest = bytes[0] == 0xED ? 0x9F : bytes[0] == 0xF4 ? 0x8F : 0xBF;
-    if (count > 1 && (bytes[1] < lowest || bytes[1] > highest))
-        return false;
-    for (size_t i = 2; i < count; i++)
-        if ((bytes[i] & 0xC0) != 0x80)
-            return false;
-    return true;
-}
 
 size_t unicode_check(const char *text, size_t length)
 {
-    const unsigned char *bytes = (const unsigned char *)text;
     for (size_t at = 0; at < length;) {
-        size_t count = sequence_bytes(bytes[at]);
-        if (count == 0 || count > length - at || !is_character(bytes + at, count))
+        size_t count = utf8_character_of(text + at, length - at);
+        if (count == 0)
             return at;
         at += count;
     }
@@ -43,11 +22,11 @@ size_t unicode_check(const char *text, size_t length)
 uint32_t unicode_next(const char **text)
 {
     const unsigned char *bytes = (const unsigned char *)*text;
-    size_t count = sequence_bytes(bytes[0]);
+    size_t count = bytes[0] < 0x80 ? 1 : bytes[0] < 0xE0 ? 2 : bytes[0] < 0xF0 ? 3 : 4;
     uint32_t c = count < 2 ? bytes[0] : bytes[0] & (0x7Fu >> count);
     for (size_t i = 1; i < count; i++)
         c = c << 6 | (bytes[i] & 0x3F);
-    *text += count ? count : 1;
+    *text += count;
     return c;
 }
 

@@ -1,0 +1,83 @@
+/* Requests about texts that nothing is generated for: embeddings, token ids and back. */
+#include <string.h>
+
+#include "proto/openai_body.h"
+
+static int read_embeddings(const json_t *root, struct openai_embeddings *request, struct error *err)
+{
+    const char *format = "float";
+    if (member_string(root, NULL, "model", &request->model, err) != 0 ||
+        member_string(root, NULL, "encoding_format", &format, err) != 0 ||
+        openai_whole(root, "dimensions", 1, INT32_MAX, &request->dimensions, err) != 0 ||
+        member_string(root, NULL, "user", &request->user, err) != 0)
+        return -1;
+    request->base64 = strcmp(format, "base64") == 0;
+    if (!request->base64 && strcmp(format, "float") != 0)
+        return error_set(err, ERROR_INVALID,
+                         "'encoding_format' is " QUOTED ", expected float or base64", format);
+    return openai_prompts_read(root, "input", &request->prompts, err);
+}
+
+int openai_read_embeddings(const char *body, size_t length, struct openai_embeddings *request,
+                           struct error *err)
+{
+    *request = (struct openai_embeddings){.root = openai_body(body, length, err)};
+    if (request->root && read_embeddings(request->root, request, err) == 0)
+        return 0;
+    openai_embeddings_close(request);
+    return -1;
+}
+
+void openai_embeddings_close(struct openai_embeddings *request)
+{
+    openai_prompts_close(&request->prompts);
+    json_decref(request->root);
+    *request = (struct openai_embeddings){0};
+}
+
+/* ---- /tokenize, /detokenize ---- */
+
+static int read_text(const json_t *root, const char *key, bool ids, struct openai_text *request,
+                     struct error *err)
+{
+    const json_t *value = json_object_get(root, key);
+    if (member_string(root, NULL, "model", &request->model, err) != 0 ||
+        member_bool(root, NULL, "add_special", &request->add_special, err) != 0)
+        return -1;
+    if (ids && json_is_array(value) && json_array_size(value) == 0)
+        return 0; /* no ids are no text */
+    if (value && (ids ? !json_is_array(value) || !json_is_integer(json_array_get(value, 0))
+                      : !json_is_string(value)))
+        return error_set(err, ERROR_INVALID, "'%s' is %s, expected %s", key, member_type(value),
+                         ids ? "a list of token ids" : "a string");
+    return openai_prompts_read(root, key, &request->input, err);
+}
+
+static int read_body(const char *body, size_t length, const char *key, bool ids,
+                     struct openai_text *request, struct error *err)
+{
+    *request = (struct openai_text){.root = openai_body(body, length, err)};
+    if (request->root && read_text(request->root, key, ids, request, err) == 0)
+        return 0;
+    openai_text_close(request);
+    return -1;
+}
+
+int openai_read_tokenize(const char *body, size_t length, struct openai_text *request,
+                         struct error *err)
+{
+    return read_body(body, length, "content", false, request, err);
+}
+
+int openai_read_detokenize(const char *body, size_t length, struct openai_text *request,
+                           struct error *err)
+{
+    return read_body(body, length, "tokens", true, request, err);
+}
+
+void openai_text_close(struct openai_text *request)
+{
+    openai_prompts_close(&request->input);
+    json_decref(request->root);
+    *request = (struct openai_text){0};
+}
