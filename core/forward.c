@@ -86,6 +86,17 @@ static const float *encode_all(const struct moed_model *model, const struct run 
     return joined;
 }
 
+/* Moves the wanted rows of x together, at `chosen`; returns their number. */
+static size_t choose_rows(const struct moed_model *model, const bool *wanted, size_t rows,
+                          const float *x, float *chosen)
+{
+    size_t width = model->chain.out_elements, count = 0;
+    for (size_t row = 0; row < rows; row++)
+        if (wanted[row])
+            memcpy(chosen + count++ * width, x + row * width, width * sizeof *x);
+    return count;
+}
+
 static void decode_all(const struct moed_model *model, const struct run *run, size_t rows,
                        const float *x, float *const outputs[])
 {
@@ -142,8 +153,9 @@ void moed_forward(const struct moed_model *model, struct moed_scratch *scratch,
                   struct moed_team *team, const struct moed_batch *batch)
 {
     const struct chain *chain = &model->chain;
-    bool direct = model_output_is_direct(model);
-    size_t rows = count_rows(model, batch);
+    bool direct = model_output_is_direct(model) && !batch->wanted;
+    size_t rows = count_rows(model, batch), wanted = rows;
+    assert(!batch->wanted || model->context > 0);
     assert(rows >= 1 && rows <= scratch->max_rows && team_size(team) <= scratch->threads);
     struct run run = scratch_run(scratch, team);
     run.spans = batch->spans;
@@ -154,8 +166,13 @@ void moed_forward(const struct moed_model *model, struct moed_scratch *scratch,
     if (model->data_count == 1)
         set_lengths(&inner, model, model->data, batch->inputs);
     chain_forward(chain, &inner, rows, x, y);
-    if (!direct)
-        decode_all(model, &inner, rows, y, batch->outputs);
+    if (batch->wanted) {
+        float *chosen = run_floats(&run, model->chosen, rows);
+        wanted = choose_rows(model, batch->wanted, rows, y, chosen);
+        y = chosen;
+    }
+    if (!direct && wanted > 0)
+        decode_all(model, &inner, wanted, y, batch->outputs);
     clear_padding(model, &inner, rows, batch->outputs);
     advance_sessions(batch);
 }

@@ -1,4 +1,4 @@
-/* 16-bit floating-point numbers to f32; exact. */
+/* 16-bit floating-point numbers to f32, exactly, and back. */
 #ifndef CORE_HALF_H
 #define CORE_HALF_H
 
@@ -30,6 +30,27 @@ static inline float float_of_half(uint16_t half)
         bits = (exponent + 127u - 15u) << 23 | mantissa;
     }
     return float_of_bits(bits | sign);
+}
+
+/* The nearest IEEE binary16, ties to even. What is larger than its largest number becomes that; NaN
+ * stays NaN. For subnormals the FPU's addition rounds. */
+static inline uint16_t half_of_float(float value)
+{
+    const uint32_t largest = 0x477FE000; /* 65504 */
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    uint32_t sign = bits >> 16 & 0x8000u, magnitude = bits & 0x7FFFFFFFu;
+    if (magnitude > 0x7F800000u)
+        return (uint16_t)(sign | 0x7E00u);
+    if (magnitude >= largest)
+        return (uint16_t)(sign | 0x7BFFu);
+    if (magnitude < (127u - 14u) << 23) { /* the last place of the sum is 2^-24 */
+        float sum = float_of_bits(magnitude) + 0.5f;
+        memcpy(&bits, &sum, sizeof bits);
+        return (uint16_t)(sign | (bits - 0x3F000000u));
+    }
+    uint32_t odd = magnitude >> 13 & 1u;
+    return (uint16_t)(sign | ((magnitude + 0xFFFu + odd - ((127u - 15u) << 23)) >> 13));
 }
 
 /* bfloat16 is the upper half of binary32. */

@@ -97,18 +97,27 @@ static int read_outputs(struct moed_model *model, const struct scope *scope,
     return 0;
 }
 
+/* Far beyond what any published model reads. */
+enum { MAX_CONTEXT = 1 << 24 };
+
 static int read_header(struct moed_model *model, struct loading *loading, struct config_node *root,
                        struct error *err)
 {
     static const char *const types[] = {"moed", NULL};
     const char *description;
     int type;
-    int64_t version;
+    int64_t version, context;
     if (config_choice(root, "model_type", types, -1, &type, err) != 0 ||
         config_integer(root, "format_version", CONFIG_REQUIRED, within(1, 3), &version, err) != 0 ||
         config_text(root, "description", "", &description, err) != 0)
         return -1;
     loading->format = (int)version;
+    if (config_has(root, "context") &&
+        (format_key(&(struct scope){.loading = loading}, root, "context", 3, err) != 0 ||
+         config_integer(root, "context", CONFIG_REQUIRED, within(1, MAX_CONTEXT), &context, err) !=
+             0))
+        return -1;
+    model->context = loading->context = config_has(root, "context") ? (size_t)context : 0;
     model->description = xstrdup(description);
     return 0;
 }
@@ -164,8 +173,10 @@ static void plan_forward(struct moed_model *model)
         if (joins)
             plan_release(plan, encoding);
     }
-    if (!model_output_is_direct(model))
+    if (!model_output_is_direct(model) || model->context)
         model->given = plan_floats(plan, model->chain.out_elements);
+    if (model->context)
+        model->chosen = plan_floats(plan, model->chain.out_elements);
     model->layers = plan_passing_part(plan, &model->chain.plan, 1);
     for (size_t i = 0; i < model->output_count; i++)
         plan_passing_part(plan, &model->outputs[i].chain.plan, 1);
@@ -192,6 +203,8 @@ static void fill_info(struct moed_model *model)
         .macs_per_row = cost.macs,
         .weight_bytes = cost.weight_bytes,
         .scratch_bytes_per_row = model->plan.most * sizeof(float),
+        .sequence = model->context > 0,
+        .context = model->context,
         .session_bytes = model->session_bytes,
         .position_bytes = model->position_bytes,
     };
@@ -200,7 +213,9 @@ static void fill_info(struct moed_model *model)
 static int read_config(struct moed_model *model, struct config_node *root,
                        const struct moed_load_options *options, struct error *err)
 {
-    struct loading loading = {.tensors = model->tensors, .layers_left = MAX_LAYERS};
+    struct loading loading = {.tensors = model->tensors,
+                              .kv_f32 = options && options->kv == MOED_KV_F32,
+                              .layers_left = MAX_LAYERS};
     struct scope scope = {.loading = &loading,
                           .int8 = options && options->weights == MOED_WEIGHTS_INT8};
     if (read_header(model, &loading, root, err) != 0 ||

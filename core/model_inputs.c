@@ -53,10 +53,12 @@ int model_name_tensor(struct moed_tensor_info *tensors, size_t index, struct con
     return 0;
 }
 
-static int read_shape(struct moed_tensor_info *tensor, struct config_node *node, struct error *err)
+/* A row of a listed input may be a single category: a token. */
+static int read_shape(struct moed_tensor_info *tensor, struct config_node *node, bool token,
+                      struct error *err)
 {
     char text[SHAPE_TEXT_BYTES];
-    if (config_shape(node, "shape", &tensor->shape, err) != 0)
+    if (config_shape(node, "shape", token ? 0 : 1, &tensor->shape, err) != 0)
         return -1;
     if (!shape_count(&tensor->shape, &tensor->elements))
         return config_error(node, "shape", err, "%s exceeds %d elements",
@@ -117,8 +119,10 @@ static int read_input(struct moed_model *model, const struct scope *scope, struc
     size_t index = model->input_count++;
     struct moed_tensor_info *tensor = &model->input_info[index];
     struct input *input = &model->inputs[index];
+    bool token = listed && scope->loading->format >= 3 && config_has(node, "categories") &&
+                 !config_has(node, "length");
     if (model_name_tensor(model->input_info, index, node, listed ? NULL : "input", err) != 0 ||
-        read_shape(tensor, node, err) != 0)
+        read_shape(tensor, node, token, err) != 0)
         return -1;
     input->preprocess.shape = input->out = tensor->shape;
     if (read_preprocess(&input->preprocess, node, err) != 0)

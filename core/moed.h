@@ -89,6 +89,10 @@ struct moed_model_info {
     uint64_t macs_per_row;          /* multiply-accumulates, without unselected experts */
     uint64_t weight_bytes;          /* resident weights: mapped, converted or packed */
     uint64_t scratch_bytes_per_row; /* allocated by moed_scratch_new() per row */
+    /* Rows are the positions of sequences, at most `context` each: a span is one, or the next part
+     * of one. `context` is 0 for other models. */
+    bool sequence;
+    size_t context;
     /* What a session keeps for a sequence as a whole and for each of its positions. If both are 0,
      * rows are independent; otherwise every span of a forward pass needs a session. */
     uint64_t session_bytes, position_bytes;
@@ -109,8 +113,15 @@ enum moed_weights {
     MOED_WEIGHTS_INT8,
 };
 
+/* How sessions keep the keys and values of attention. */
+enum moed_kv {
+    MOED_KV_F16, /* rounded: half the memory */
+    MOED_KV_F32,
+};
+
 struct moed_load_options {
     enum moed_weights weights;
+    enum moed_kv kv;
     bool copy; /* map no file: its bytes are read at once, and later changes do not matter */
 };
 
@@ -187,6 +198,9 @@ struct moed_batch {
     const void *const *inputs; /* [input_count] [rows, elements] raw values: int32_t of an input
                                   of categories, else f32 */
     float *const *outputs;     /* [output_count] [rows, elements] */
+    /* [rows] Only these rows go through the layers of outputs, which hold them alone, in order:
+     * [wanted rows, elements]. NULL: all. Only for models with info->sequence. */
+    const bool *wanted;
 };
 
 /* The memory of one sequence of up to `max_positions` rows, in one allocation. One forward pass at

@@ -11,16 +11,16 @@
 /* Bounds one sequence: a config and a length that multiply to more are refused, not allocated. */
 static const size_t MOED_SESSION_LIMIT = (size_t)16 << 30;
 
-/* ALIGNMENT suits cache lines and the widest vectors. Layers keep multiples of four bytes, so every
- * layer's part is aligned if positions are counted in multiples of sixteen. */
-enum { ALIGNMENT = 64, POSITIONS_APART = 16 };
+/* Suits cache lines and the widest vectors. Layers keep multiples of four bytes, so every layer's
+ * part of a page is aligned. */
+enum { ALIGNMENT = 64 };
 
 struct moed_session *moed_session_new(const struct moed_model *model, size_t max_positions,
                                       struct error *err)
 {
     const struct moed_model_info *info = moed_model_info(model);
     size_t capacity, bytes;
-    if (__builtin_add_overflow(max_positions, POSITIONS_APART - 1, &capacity) ||
+    if (__builtin_add_overflow(max_positions, SESSION_PAGE - 1, &capacity) ||
         __builtin_mul_overflow(capacity, info->position_bytes, &bytes) ||
         __builtin_add_overflow(bytes, info->session_bytes + ALIGNMENT, &bytes) ||
         bytes > MOED_SESSION_LIMIT) {
@@ -35,7 +35,7 @@ struct moed_session *moed_session_new(const struct moed_model *model, size_t max
     session->model = model;
     session->max_positions = max_positions;
     session->sequence_bytes = info->session_bytes;
-    session->capacity = capacity / POSITIONS_APART * POSITIONS_APART;
+    session->position_bytes = info->position_bytes;
     session->memory = aligned_alloc(ALIGNMENT, bytes / ALIGNMENT * ALIGNMENT);
     if (!session->memory) {
         error_set(err, ERROR_UNAVAILABLE, "no memory for a session of %zu bytes", bytes);

@@ -12,9 +12,12 @@ struct moed_session {
     const struct moed_model *model; /* borrowed */
     size_t max_positions;
     size_t length; /* positions that all layers have seen; during a forward pass, those before it */
-    char *memory;
-    size_t sequence_bytes, capacity; /* of memory: the per-sequence part, then positions */
+    char *memory;  /* the per-sequence part, then pages */
+    size_t sequence_bytes, position_bytes;
 };
+
+/* Positions of a page. */
+enum { SESSION_PAGE = 32 };
 
 /* layer->memory.per_sequence bytes; zero before the first position. */
 static inline void *session_sequence(const struct moed_session *session, const struct layer *layer)
@@ -22,12 +25,13 @@ static inline void *session_sequence(const struct moed_session *session, const s
     return session->memory + layer->memory.sequence_at;
 }
 
-/* layer->memory.per_position bytes for each of max_positions, contiguous. Undefined until a layer
- * writes them. */
-static inline void *session_positions(const struct moed_session *session, const struct layer *layer)
+/* layer->memory.per_position bytes for each of the SESSION_PAGE positions of page `page`,
+ * contiguous. Undefined until a layer writes them. */
+static inline void *session_page(const struct moed_session *session, const struct layer *layer,
+                                 size_t page)
 {
     return session->memory + session->sequence_bytes +
-           session->capacity * layer->memory.position_at;
+           SESSION_PAGE * (page * session->position_bytes + layer->memory.position_at);
 }
 
 #endif

@@ -158,7 +158,8 @@ static int warm_up(struct model *model, const struct model_options *options, uin
     for (size_t i = 0; i < info->output_count; i++)
         outputs[i] = zeros(&info->outputs[i], rows, &failed);
     struct moed_span span = {.rows = 1};
-    const struct moed_batch batch = {&span, 1, (const void *const *)inputs, outputs};
+    const struct moed_batch batch = {
+        .spans = &span, .span_count = 1, .inputs = (const void *const *)inputs, .outputs = outputs};
     if (!failed)
         model->cost_per_row = cost_of(info, row_ns(model, scratch, &batch));
     span.rows = rows;
@@ -185,6 +186,12 @@ struct model *model_load(const char *directory, const char *name, const char *ve
     struct moed_model *engine = moed_model_load(directory, &load, err);
     if (!engine)
         return NULL;
+    if (moed_model_info(engine)->position_bytes > 0 || moed_model_info(engine)->session_bytes > 0) {
+        error_set(err, ERROR_INVALID, "%s: keeps memory of sequences, which are not served yet",
+                  directory);
+        moed_model_free(engine);
+        return NULL;
+    }
     struct model *model = xcalloc(1, sizeof *model);
     atomic_init(&model->holders, 1);
     model->name = xstrdup(name);

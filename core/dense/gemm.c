@@ -256,28 +256,44 @@ void gemm_close(struct gemm *gemm)
     *gemm = (struct gemm){0};
 }
 
-VECTORIZED static void scale_outputs(const struct gemm *gemm, size_t rows, const float *bias,
-                                     float *y)
+VECTORIZED static void scale_outputs(const struct gemm *gemm, const struct columns_of *columns,
+                                     size_t rows, const float *bias, float *y)
 {
     for (size_t row = 0; row < rows; row++, y += gemm->n) {
-        for (size_t i = 0; i < gemm->n; i++)
+        for (size_t i = columns->first; i < columns->end; i++)
             y[i] *= gemm->scales[i];
-        for (size_t i = 0; bias && i < gemm->n; i++)
+        for (size_t i = columns->first; bias && i < columns->end; i++)
             y[i] += bias[i];
     }
 }
 
-void gemm_rows(const struct gemm *gemm, const float *x, size_t rows, const float *bias, float *y)
+void gemm_part(const struct gemm *gemm, const struct columns_of *columns, const float *x,
+               size_t rows, const float *bias, float *y)
 {
-    struct packed weights = {gemm->panels, gemm->dtype, gemm->n, gemm->k};
+    struct packed weights = {gemm->panels, gemm->dtype,    gemm->n,
+                             gemm->k,      columns->first, columns->end};
     gemm->kernel->rows(&weights, x, rows, gemm->scales ? NULL : bias, y);
     if (gemm->scales)
-        scale_outputs(gemm, rows, bias, y);
+        scale_outputs(gemm, columns, rows, bias, y);
+}
+
+void gemm_rows(const struct gemm *gemm, const float *x, size_t rows, const float *bias, float *y)
+{
+    gemm_part(gemm, &(struct columns_of){0, gemm->n}, x, rows, bias, y);
+}
+
+struct columns_of gemm_columns(const struct gemm *gemm, size_t part, size_t parts)
+{
+    size_t panel = gemm->kernel->panel, panels = (gemm->n + panel - 1) / panel;
+    struct columns_of columns = {panels * part / parts * panel,
+                                 panels * (part + 1) / parts * panel};
+    columns.end = columns.end < gemm->n ? columns.end : gemm->n;
+    return columns;
 }
 
 void gemm_windows(const struct gemm *gemm, const struct windows *windows, const float *bias,
                   float *y)
 {
-    struct packed weights = {gemm->panels, gemm->dtype, gemm->n, gemm->k};
+    struct packed weights = {gemm->panels, gemm->dtype, gemm->n, gemm->k, 0, gemm->n};
     gemm->kernel->windows(&weights, windows, bias, y);
 }

@@ -38,6 +38,18 @@ void gemm_close(struct gemm *gemm);
 /* y[rows, n] = x[rows, k] W^T + bias[n]; `bias` may be NULL. */
 void gemm_rows(const struct gemm *gemm, const float *x, size_t rows, const float *bias, float *y);
 
+/* Outputs [first, end) of a product, as gemm_columns() cuts them. */
+struct columns_of {
+    size_t first, end;
+};
+
+/* Part `part` of `parts` of nearly equal size; some are empty if there are few outputs. */
+struct columns_of gemm_columns(const struct gemm *gemm, size_t part, size_t parts);
+
+/* gemm_rows() of some outputs: writes those columns of y. The parts together give its bits. */
+void gemm_part(const struct gemm *gemm, const struct columns_of *columns, const float *x,
+               size_t rows, const float *bias, float *y);
+
 /* Like gemm_rows() with windows for rows. F32 weights only, and only if kernel->windows is set. */
 void gemm_windows(const struct gemm *gemm, const struct windows *windows, const float *bias,
                   float *y);

@@ -93,7 +93,7 @@ static void windows_all(const struct packed *weights, const struct windows *wind
                         const float *bias, float *y)
 {
     size_t rows = windows->count;
-    size_t k = weights->k, panels = (weights->n + PANEL - 1) / PANEL;
+    size_t k = weights->k, panels = (weights->end + PANEL - 1) / PANEL;
     size_t height = tile_rows(rows), tiles = (rows + height - 1) / height;
     size_t blocks = tiles == 1 ? 1 : (k + MAX_DEPTH - 1) / MAX_DEPTH;
     struct product product = {.weights = weights,
@@ -107,7 +107,7 @@ static void windows_all(const struct packed *weights, const struct windows *wind
                               .tiles = tiles,
                               .span = tiles == 1 ? panels_for((unsigned)rows) : 1,
                               .depth = (k + blocks - 1) / blocks};
-    for (size_t panel = 0, step; panel < panels; panel += step) {
+    for (size_t panel = weights->first / PANEL, step; panel < panels; panel += step) {
         bool wide = product.span > 1 && panels - panel >= product.span;
         step = wide ? product.span : 1;
         for (size_t from = 0; from < k; from += product.depth)
@@ -204,6 +204,8 @@ static void columns_all(const struct filters *filters, const struct columns *col
     }
 }
 
+DECLARE_ATTEND(ISA);
+
 static bool usable(void)
 {
     return USABLE;
@@ -221,4 +223,7 @@ const struct kernel KERNEL_OF(ISA) = {.name = NAME_OF(ISA),
                                       .rows = rows_all,
                                       .windows = windows_all,
                                       .pack_columns = pack_columns,
-                                      .columns = columns_all};
+                                      .columns = columns_all,
+                                      .attend = ATTEND_OF(ISA, attend),
+                                      .widen = ATTEND_OF(ISA, widen),
+                                      .narrow = ATTEND_OF(ISA, narrow)};

@@ -1,5 +1,5 @@
 /* Kernels: the inner loops of dense algebra, one set per instruction set. Private to gemm.c,
- * conv.c, kernel.c and kernel_openblas.c.
+ * conv.c, attention, kernel.c and kernel_openblas.c.
  *
  * Every kernel computes an output element with one accumulator that walks k upwards, whatever the
  * number of rows, the position in a tile or the thread: a row's bits cannot depend on its batch.
@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "core/dense/attend.h"
 #include "core/load/tensor.h"
 
 /* Weights W[n, k] as the kernel reads them: panels of `panel` consecutive outputs, each with one
@@ -19,6 +20,9 @@ struct packed {
     const void *panels; /* [panels, k, panel] of dtype; 64-byte aligned */
     enum dtype dtype;
     size_t n, k;
+    /* Outputs to compute, [first, end): `first` begins a panel, `end` another one, or is n. The
+     * rest of y is left alone. */
+    size_t first, end;
 };
 
 /* A convolution's windows along a line: input k of window w is x[w * pitch + offsets[k]]. */
@@ -66,6 +70,11 @@ struct kernel {
     void (*pack_columns)(const float *weights, size_t count, size_t k, float *packed);
     void (*columns)(const struct filters *filters, const struct columns *columns, const float *x,
                     float *y, size_t y_pitch);
+    /* attend.h */
+    void (*attend)(const struct attended *block, struct attending *queries, size_t count,
+                   float scale);
+    void (*widen)(const uint16_t *halfs, size_t count, float *floats);
+    void (*narrow)(const float *floats, size_t count, uint16_t *halfs);
 };
 
 enum { COLUMN_SLACK = 64 };
@@ -77,6 +86,13 @@ extern const struct kernel kernel_avx2, kernel_avx512;
 #ifdef MOED_NEON
 extern const struct kernel kernel_neon;
 #endif
+
+/* Those that CMakeLists.txt compiles for each instruction set; declared here for kernel.c. */
+#define DECLARE_ATTEND(isa)                                                                        \
+    void ATTEND_OF(isa, attend)(const struct attended *block, struct attending *queries,           \
+                                size_t count, float scale);                                        \
+    void ATTEND_OF(isa, widen)(const uint16_t *halfs, size_t count, float *floats);                \
+    void ATTEND_OF(isa, narrow)(const float *floats, size_t count, uint16_t *halfs)
 
 /* The best usable kernel, or the one the environment variable MOED_KERNEL names. */
 const struct kernel *kernel_get(void);

@@ -55,15 +55,33 @@ static bool usable(void)
 static void multiply_rows(const struct packed *weights, const float *x, size_t rows,
                           const float *bias, float *y)
 {
-    int n = (int)weights->n, k = (int)weights->k;
+    size_t first = weights->first, count = weights->end - first;
+    int n = (int)count, k = (int)weights->k;
+    const float *panels = (const float *)weights->panels + first * weights->k;
     for (size_t row = 0; bias && row < rows; row++)
-        memcpy(y + row * weights->n, bias, weights->n * sizeof *y);
+        memcpy(y + row * weights->n + first, bias + first, count * sizeof *y);
     float keep = bias ? 1.0f : 0.0f;
     if (rows == 1)
-        blas.sgemv(CblasRowMajor, CblasNoTrans, n, k, 1.0f, weights->panels, k, x, 1, keep, y, 1);
+        blas.sgemv(CblasRowMajor, CblasNoTrans, n, k, 1.0f, panels, k, x, 1, keep, y + first, 1);
     else
-        blas.sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)rows, n, k, 1.0f, x, k,
-                   weights->panels, k, keep, y, n);
+        blas.sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)rows, n, k, 1.0f, x, k, panels, k,
+                   keep, y + first, (int)weights->n);
+}
+
+static void attend(const struct attended *block, struct attending *queries, size_t count,
+                   float scale)
+{
+    kernel_generic.attend(block, queries, count, scale);
+}
+
+static void widen(const uint16_t *halfs, size_t count, float *floats)
+{
+    kernel_generic.widen(halfs, count, floats);
+}
+
+static void narrow(const float *floats, size_t count, uint16_t *halfs)
+{
+    kernel_generic.narrow(floats, count, halfs);
 }
 
 /* BLAS cannot read overlapping windows as a matrix. */
@@ -84,4 +102,7 @@ const struct kernel kernel_openblas = {.name = "openblas",
                                        .panel = 1,
                                        .rows = multiply_rows,
                                        .pack_columns = pack_columns,
-                                       .columns = multiply_columns};
+                                       .columns = multiply_columns,
+                                       .attend = attend,
+                                       .widen = widen,
+                                       .narrow = narrow};

@@ -19,7 +19,8 @@ static int reshape_build(struct layer *layer, const struct scope *scope, struct 
     (void)scope;
     struct moed_shape out;
     char from[SHAPE_TEXT_BYTES], to[SHAPE_TEXT_BYTES];
-    if (config_shape(node, "shape", &out, err) != 0 || layer_set_out(layer, node, &out, err) != 0)
+    if (config_shape(node, "shape", 1, &out, err) != 0 ||
+        layer_set_out(layer, node, &out, err) != 0)
         return -1;
     if (layer->out_elements != layer->in_elements)
         return config_error(node, "shape", err,

@@ -181,7 +181,7 @@ static int adaptive_build(struct layer *layer, const struct scope *scope, struct
     if (in->rank != 3)
         return config_error(node, NULL, err, "%s needs rows of 3 axes, got shape %s",
                             layer->op->name, shape_text(in, text));
-    if (config_shape(node, "size", &size, err) != 0)
+    if (config_shape(node, "size", 1, &size, err) != 0)
         return -1;
     if (size.rank != 2)
         return config_error(node, "size", err, "expected two sizes, height and width");

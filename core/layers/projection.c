@@ -33,6 +33,34 @@ void projection_forward(const struct projection *projection, size_t vectors, con
     gemm_rows(&projection->gemm, x, vectors, projection->bias.values, y);
 }
 
+/* A product whose outputs are shared out: weights are what takes time to read if vectors are few,
+ * and every thread reads its own. */
+struct shared_product {
+    const struct projection *projection;
+    size_t vectors, parts;
+    const float *x;
+    float *y;
+};
+
+static void multiply_part(void *context, size_t index, unsigned worker)
+{
+    const struct shared_product *product = context;
+    const struct projection *projection = product->projection;
+    struct columns_of columns = gemm_columns(&projection->gemm, index, product->parts);
+    (void)worker;
+    if (columns.first < columns.end)
+        gemm_part(&projection->gemm, &columns, product->x, product->vectors,
+                  projection->bias.values, product->y);
+}
+
+void projection_share(const struct projection *projection, struct moed_team *team, size_t vectors,
+                      const float *x, float *y)
+{
+    team = team_for(team, (uint64_t)vectors * projection->gemm.n * projection->gemm.k);
+    struct shared_product product = {projection, vectors, team_size(team), x, y};
+    team_run(team, product.parts, multiply_part, &product);
+}
+
 void projection_close(struct projection *projection)
 {
     gemm_close(&projection->gemm);

@@ -4,6 +4,7 @@
 #define CORE_PROJECTION_H
 
 #include "core/dense/gemm.h"
+#include "core/dense/team.h"
 #include "core/layers/weights.h"
 
 struct projection {
@@ -24,6 +25,10 @@ MUST_CHECK int projection_build_bias(struct projection *projection, const struct
 /* x: [vectors, k], y: [vectors, n]. */
 void projection_forward(const struct projection *projection, size_t vectors, const float *x,
                         float *y);
+
+/* The same, its outputs shared out among the threads of `team`, which may be NULL. */
+void projection_share(const struct projection *projection, struct moed_team *team, size_t vectors,
+                      const float *x, float *y);
 void projection_close(struct projection *projection);
 
 #endif

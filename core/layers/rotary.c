@@ -1,4 +1,6 @@
-/* Angles are computed at load, in double: cosine and sine of position * frequency.
+/* Angles are computed in double: cosine and sine of position * frequency. For the positions of a
+ * row that happens at load, for those of a sequence when one is there: tables for a whole context
+ * would be larger than what they save.
  *
  * Frequencies are theta^(-j / pairs), or listed. A "scaling" changes them as the models that were
  * trained on short texts and serve long ones do; core/CHECKPOINT.md has the formulas. */
@@ -131,19 +133,24 @@ static int read_frequencies(struct config_node *node, size_t pairs, double **fre
     return config_error(node, "frequencies", err, "%zu numbers for %zu pairs", count, pairs);
 }
 
-static int fill_tables(struct rotary *rotary, const double *frequencies, double factor,
-                       size_t positions, struct error *err)
+void rotary_angles(const struct rotary *rotary, size_t position, float *cosine, float *sine)
+{
+    for (size_t j = 0; j < rotary->pairs; j++) {
+        const double angle = (double)position * rotary->frequencies[j];
+        cosine[j] = (float)(cos(angle) * rotary->factor);
+        sine[j] = (float)(sin(angle) * rotary->factor);
+    }
+}
+
+static int fill_tables(struct rotary *rotary, size_t positions, struct error *err)
 {
     size_t pairs = rotary->pairs;
     if (!(rotary->cosine = calloc_checked(positions * pairs, sizeof *rotary->cosine, err)) ||
         !(rotary->sine = calloc_checked(positions * pairs, sizeof *rotary->sine, err)))
         return -1;
     for (size_t position = 0; position < positions; position++)
-        for (size_t j = 0; j < pairs; j++) {
-            const double angle = (double)position * frequencies[j];
-            rotary->cosine[position * pairs + j] = (float)(cos(angle) * factor);
-            rotary->sine[position * pairs + j] = (float)(sin(angle) * factor);
-        }
+        rotary_angles(rotary, position, rotary->cosine + position * pairs,
+                      rotary->sine + position * pairs);
     return 0;
 }
 
@@ -154,37 +161,40 @@ int rotary_build(struct rotary *rotary, struct config_node *node, size_t head_di
     struct config_node own;
     int64_t dims;
     bool interleaved;
-    double factor, *frequencies = NULL;
     if (!config_has(node, "rotary"))
         return 0;
     if (config_object(node, "rotary", &own, err) != 0 ||
         config_integer(&own, "dims", (int64_t)head_dim, within(1, (int64_t)head_dim), &dims, err) !=
             0 ||
         config_flag(&own, "interleaved", false, &interleaved, err) != 0 ||
-        config_real(&own, "factor", &one, &factor, err) != 0)
+        config_real(&own, "factor", &one, &rotary->factor, err) != 0)
         return -1;
     if (dims % 2 != 0)
         return config_error(&own, "dims", err, "%lld numbers do not make pairs", (long long)dims);
     rotary->pairs = (size_t)dims / 2;
     rotary->first = interleaved ? 2 : 1;
     rotary->distance = interleaved ? 1 : rotary->pairs;
-    if (read_frequencies(&own, rotary->pairs, &frequencies, err) != 0)
+    if (read_frequencies(&own, rotary->pairs, &rotary->frequencies, err) != 0 ||
+        fill_tables(rotary, positions, err) != 0)
         return -1;
-    int result = fill_tables(rotary, frequencies, factor, positions, err);
-    free(frequencies);
-    return result != 0 ? -1 : config_done(&own, err);
+    return config_done(&own, err);
 }
 
 void rotary_close(struct rotary *rotary)
 {
+    free(rotary->frequencies);
     free(rotary->cosine);
     free(rotary->sine);
 }
 
 void rotary_turn(const struct rotary *rotary, size_t position, float *x)
 {
-    const float *cosine = rotary->cosine + position * rotary->pairs;
-    const float *sine = rotary->sine + position * rotary->pairs;
+    size_t at = position * rotary->pairs;
+    rotary_turn_by(rotary, rotary->cosine + at, rotary->sine + at, x);
+}
+
+void rotary_turn_by(const struct rotary *rotary, const float *cosine, const float *sine, float *x)
+{
     for (size_t j = 0; j < rotary->pairs; j++) {
         float *a = x + j * rotary->first, *b = a + rotary->distance;
         const float before = *a;

@@ -30,6 +30,8 @@ struct moe_sizes {
 struct loading {
     struct safetensors *tensors;
     int format;         /* format_version of the config */
+    size_t context;     /* positions of a sequence; 0: rows are independent */
+    bool kv_f32;        /* sessions keep keys and values as f32 */
     size_t layers_left; /* of MAX_LAYERS */
     /* Each MoE layer appends its own, in order of execution. */
     struct moed_gate_info *gates; /* [gate_count] */

@@ -203,13 +203,14 @@ int config_choice(struct config_node *node, const char *key, const char *const n
     return config_error(node, key, err, "'%.40s' is not one of %s", text, known);
 }
 
-int config_shape(struct config_node *node, const char *key, struct moed_shape *shape,
+int config_shape(struct config_node *node, const char *key, size_t least, struct moed_shape *shape,
                  struct error *err)
 {
     json_t *json = get(node, key);
     size_t rank = json_array_size(json);
-    if (!json_is_array(json) || rank < 1 || rank > MOED_MAX_RANK)
-        return config_error(node, key, err, "expected a list of 1 to %d sizes", MOED_MAX_RANK);
+    if (!json_is_array(json) || rank < least || rank > MOED_MAX_RANK)
+        return config_error(node, key, err, "expected a list of %zu to %d sizes", least,
+                            MOED_MAX_RANK);
     shape->rank = rank;
     for (size_t i = 0; i < rank; i++) {
         json_t *dim = json_array_get(json, i);

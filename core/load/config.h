@@ -57,9 +57,9 @@ MUST_CHECK int config_text(struct config_node *node, const char *key, const char
 /* One of `names` (NULL-terminated); `otherwise` < 0: required. */
 MUST_CHECK int config_choice(struct config_node *node, const char *key, const char *const names[],
                              int otherwise, int *value, struct error *err);
-/* Required list of 1..MOED_MAX_RANK sizes of at least 1. */
-MUST_CHECK int config_shape(struct config_node *node, const char *key, struct moed_shape *shape,
-                            struct error *err);
+/* Required list of `least` to MOED_MAX_RANK sizes of at least 1. */
+MUST_CHECK int config_shape(struct config_node *node, const char *key, size_t least,
+                            struct moed_shape *shape, struct error *err);
 /* Required list of integers in that range; malloc'ed, caller frees. */
 MUST_CHECK int config_integers(struct config_node *node, const char *key, struct config_range range,
                                int32_t **values, size_t *count, struct error *err);

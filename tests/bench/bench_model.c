@@ -78,7 +78,7 @@ static void forward(void *context)
     float *const outputs[] = {run->y + row * run->out};
     const struct moed_span span = {.rows = run->rows};
     moed_forward(run->model, run->counts ? run->counted : run->uncounted, NULL,
-                 &(struct moed_batch){&span, 1, inputs, outputs});
+                 &(struct moed_batch){&span, 1, inputs, outputs, NULL});
     if (run->counts)
         add_statistics(run);
 }

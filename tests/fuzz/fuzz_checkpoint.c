@@ -203,11 +203,15 @@ static void forward(const struct moed_model *model, size_t rows, float *const x[
         require(err.code != ERROR_NONE && *err.text);
         return;
     }
-    const struct moed_span spans[] = {{.rows = 1}, {.rows = 1}};
+    struct moed_span spans[] = {{.rows = 1}, {.rows = 1}};
+    for (size_t i = 0; i < rows && info->position_bytes + info->session_bytes > 0; i++)
+        require((spans[i].session = moed_session_new(model, 1, &err)) != NULL);
     moed_forward(model, scratch, NULL,
-                 &(struct moed_batch){spans, rows, (const void *const *)x, y});
+                 &(struct moed_batch){spans, rows, (const void *const *)x, y, NULL});
     for (size_t i = 0; i < info->gate_count; i++)
         check_routing(&info->gates[i], moed_routing(scratch, i));
+    for (size_t i = 0; i < 2; i++)
+        moed_session_free(spans[i].session);
     moed_scratch_free(scratch);
 }
 

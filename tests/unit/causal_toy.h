@@ -27,6 +27,14 @@ static int causal_build(struct layer *layer, const struct scope *scope, struct c
     return layer_set_out(layer, node, &out, err);
 }
 
+/* The key and value of a position. */
+static float *kept_at(const struct layer *layer, const struct moed_session *session,
+                      size_t position)
+{
+    float *page = session_page(session, layer, position / SESSION_PAGE);
+    return page + position % SESSION_PAGE * 2 * layer->out_elements;
+}
+
 struct causal_job {
     const struct layer *layer;
     const struct moed_span *span;
@@ -41,17 +49,17 @@ static void attend(void *context, size_t row, unsigned worker)
     const struct causal_job *job = context;
     const size_t size = job->layer->out_elements;
     const float *query = job->x + row * 3 * size;
-    const float *kept = session_positions(job->span->session, job->layer);
     float *y = job->y + row * size, max = -INFINITY, sum = 0;
     const size_t end = job->span->position + row + 1;
     for (size_t at = 0; at < end; at++)
-        max = fmaxf(max, dot(query, kept + at * 2 * size, size));
+        max = fmaxf(max, dot(query, kept_at(job->layer, job->span->session, at), size));
     for (size_t i = 0; i < size; i++)
         y[i] = 0;
     for (size_t at = 0; at < end; at++) {
-        const float p = expf(dot(query, kept + at * 2 * size, size) - max);
+        const float *kept = kept_at(job->layer, job->span->session, at);
+        const float p = expf(dot(query, kept, size) - max);
         sum += p;
-        add_scaled(y, p, kept + at * 2 * size + size, size);
+        add_scaled(y, p, kept + size, size);
     }
     for (size_t i = 0; i < size; i++)
         y[i] /= sum;
@@ -64,10 +72,9 @@ static void causal_forward(const struct layer *layer, const struct run *run, siz
     size_t seen = 0;
     for (size_t i = 0; i < run->span_count; i++) {
         const struct moed_span *span = &run->spans[i];
-        float *kept = session_positions(span->session, layer);
         for (size_t row = 0; row < span->rows; row++)
-            memcpy(kept + (span->position + row) * 2 * size, x + row * 3 * size + size,
-                   2 * size * sizeof *kept);
+            memcpy(kept_at(layer, span->session, span->position + row), x + row * 3 * size + size,
+                   2 * size * sizeof *x);
         struct causal_job job = {layer, span, x, y};
         team_run(team_for(run->team, span->rows * size), span->rows, attend, &job);
         x += span->rows * 3 * size;

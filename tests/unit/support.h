@@ -222,7 +222,7 @@ static inline void forward(const struct moed_model *model, struct moed_scratch *
 {
     const struct moed_span span = {.rows = rows};
     moed_forward(model, scratch, team,
-                 &(struct moed_batch){&span, 1, (const void *const *)inputs, outputs});
+                 &(struct moed_batch){&span, 1, (const void *const *)inputs, outputs, NULL});
 }
 
 /* Like forward(), for a model with one input and one output. */
@@ -231,7 +231,7 @@ static inline void forward_rows(const struct moed_model *model, struct moed_scra
 {
     const struct moed_span span = {.rows = rows};
     const void *const inputs[] = {x};
-    moed_forward(model, scratch, team, &(struct moed_batch){&span, 1, inputs, &y});
+    moed_forward(model, scratch, team, &(struct moed_batch){&span, 1, inputs, &y, NULL});
 }
 
 /* Runs one forward pass in a scratch of exactly `rows`, so that the sanitizer detects every

@@ -326,7 +326,7 @@ START_TEST(integers_reach_the_embedding_and_never_leave_its_table)
     float y[12], *outputs[] = {y};
     const void *const inputs[] = {x};
     const struct moed_span span = {.rows = 3};
-    moed_forward(model, scratch, NULL, &(struct moed_batch){&span, 1, inputs, outputs});
+    moed_forward(model, scratch, NULL, &(struct moed_batch){&span, 1, inputs, outputs, NULL});
     expect_close(y, FLOATS(5, 6, 1, 2, 3, 4, 3, 4, 1, 2, 5, 6), 12);
     moed_scratch_free(scratch);
     moed_model_free(model);

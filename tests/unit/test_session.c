@@ -98,7 +98,7 @@ static void run_chunks(const struct engine *engine, const struct chunk *chunks, 
     const void *const inputs[] = {tokens};
     float *const outputs[] = {y};
     moed_forward(engine->model, engine->scratch, engine->team,
-                 &(struct moed_batch){spans, count, inputs, outputs});
+                 &(struct moed_batch){spans, count, inputs, outputs, NULL});
     for (size_t i = 0, row = 0; i < count; row += chunks[i++].rows)
         keep(engine, &chunks[i], row, y);
 }
@@ -193,7 +193,7 @@ static void run_rows(const struct engine *engine)
     const void *const inputs[] = {tokens};
     float *const outputs[] = {y};
     moed_forward(engine->model, engine->scratch, engine->team,
-                 &(struct moed_batch){spans, 2, inputs, outputs});
+                 &(struct moed_batch){spans, 2, inputs, outputs, NULL});
 }
 
 static void mix(const struct engine *engine, const struct engine *others,

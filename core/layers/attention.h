@@ -1,0 +1,55 @@
+/* What the parts of attention share: attention.c builds it, attention_rows.c runs it over the
+ * positions of one row, attention_sequence.c over the rows of a sequence. Private to them. */
+#ifndef CORE_ATTENTION_H
+#define CORE_ATTENTION_H
+
+#include "core/layers/layer.h"
+#include "core/layers/projection.h"
+#include "core/layers/rotary.h"
+
+struct attention {
+    struct projection in, out;
+    struct rotary rotary;
+    struct array q_norm, k_norm; /* [width of what is normalised]; values NULL: it is not */
+    struct array sinks;          /* [heads] */
+    struct array bias;           /* [heads, positions, positions] */
+    bool over_sequence;          /* a row is one position */
+    size_t positions;            /* of a row */
+    size_t size, heads, kv_heads, head_dim;
+    size_t window;     /* 0: none */
+    bool causal, half; /* half: sessions keep keys and values as binary16 */
+    float root, scale; /* scores are divided by root, or, if it is 0, multiplied by scale */
+    float eps;
+    size_t qkv, context; /* places */
+};
+
+/* Numbers of one position's queries, keys and values together. */
+static inline size_t attention_projected(const struct attention *attention)
+{
+    return (attention->heads + 2 * attention->kv_heads) * attention->head_dim;
+}
+
+/* The keys that the query at `position` sees, of `count`: [*from, *end). */
+static inline void attention_visible(const struct attention *attention, size_t position,
+                                     size_t count, size_t *from, size_t *end)
+{
+    size_t window = attention->window;
+    *from = window && position >= window ? position - window + 1 : 0;
+    *end = attention->causal ? position + 1 : window ? position + window : count;
+    *end = *end < count ? *end : count;
+}
+
+/* Normalises the queries and keys of one position: [heads + kv_heads, head_dim]. */
+void attention_normalize(const struct attention *attention, float *queries);
+
+/* Plans and runs a row's own positions: x, y are [rows, positions, size]. */
+void attention_rows_plan(struct attention *attention, struct layer *layer);
+void attention_rows_forward(const struct layer *layer, const struct run *run, size_t rows,
+                            const float *x, float *y);
+
+/* Plans and runs rows that are positions of sequences: x, y are [rows, size]. Collective. */
+void attention_sequence_plan(struct attention *attention, struct layer *layer);
+void attention_sequence_forward(const struct layer *layer, const struct run *run, size_t rows,
+                                const float *x, float *y);
+
+#endif

@@ -1,0 +1,268 @@
+/* Attention over sequences: against a reference in double, and the same bits however a sequence is
+ * cut, batched and shared out. */
+#include "attention_reference.h"
+#include "core/half.h"
+
+static const struct attention_options cases[] = {
+    {"one head", 1, 1, 16, .causal = true},
+    {"heads", 5, 5, 4, .causal = true, .bias = true},
+    {"groups", 8, 2, 12, .causal = true, .rotary = 12},
+    {"one group", 6, 1, 10, .causal = true, .rotary = 4, .interleaved = true},
+    {"wide", 2, 2, 72, .causal = true, .qk_norm = "head", .rotary = 72},
+    {"norm of all", 4, 2, 16, .causal = true, .qk_norm = "all", .rotary = 8},
+    {"window", 4, 4, 8, .window = 7, .causal = true, .sinks = true, .scale = 0.9},
+    {"wide window", 4, 2, 9, .window = 40, .causal = true, .rotary = 8, .moe = true},
+    {"sinks", 4, 2, 32, .causal = true, .sinks = true, .rotary = 32, .moe = true},
+    {"encoder", 4, 2, 16, .rotary = 16, .bias = true},
+    {"encoder with a window", 3, 3, 11, .window = 5, .sinks = true},
+};
+
+enum { CASES = sizeof cases / sizeof *cases };
+
+/* ---- tests ---- */
+
+static void compare(const struct attention_options *options, enum moed_kv kv, double limit)
+{
+    enum { COUNT = 75 };
+    struct sequence_weights weights;
+    struct moed_model *model = new_sequence_model(options, kv, &weights);
+    struct sequence *sequence = new_sequence(model, COUNT, 5);
+    double *expected = xcalloc(COUNT * WIDTH, sizeof *expected);
+    float *logits = at_once(model, sequence);
+    run_reference(options, &weights, sequence->tokens, COUNT, expected);
+    for (size_t i = 0; i < COUNT * WIDTH; i++)
+        ck_assert_msg(fabs((double)logits[i] - expected[i]) <= limit * (1 + fabs(expected[i])),
+                      "%s, %s: [%zu, %zu] is %.7g, expected %.7g", options->name,
+                      kv == MOED_KV_F32 ? "f32" : "f16", i / WIDTH, i % WIDTH, (double)logits[i],
+                      expected[i]);
+    free(logits);
+    free(expected);
+    free_sequence(sequence);
+    free_weights(&weights);
+    moed_model_free(model);
+}
+
+START_TEST(as_the_reference)
+{
+    struct attention_options options = cases[_i];
+    options.moe = false;
+    compare(&options, MOED_KV_F32, 2e-5);
+    compare(&options, MOED_KV_F16, options.causal ? 2e-2 : 2e-5);
+}
+END_TEST
+
+/* Every way to cut twelve tokens, one bit for each place. */
+START_TEST(every_cut_gives_the_same_bits)
+{
+    enum { COUNT = 12 };
+    struct sequence_weights weights;
+    struct moed_model *model = new_sequence_model(&cases[_i], MOED_KV_F16, &weights);
+    struct sequence *sequence = new_sequence(model, COUNT, 77);
+    struct engine engine = new_engine(model, COUNT, 1);
+    float *expected = at_once(model, sequence);
+    for (unsigned cuts = 0; cases[_i].causal && cuts < 1u << (COUNT - 1); cuts++) {
+        size_t rows = 1;
+        start_again(sequence);
+        for (size_t i = 1; i <= COUNT; i++, rows++)
+            if (i == COUNT || cuts & 1u << (i - 1)) {
+                run_chunks(&engine, &(struct chunk){sequence, rows}, 1);
+                rows = 0;
+            }
+        expect_same(sequence, expected, cases[_i].name);
+    }
+    free(expected);
+    free_engine(&engine);
+    free_sequence(sequence);
+    free_weights(&weights);
+    moed_model_free(model);
+}
+END_TEST
+
+/* Some of the unfinished sequences, each with a chunk of a random size; an encoder's are whole. */
+static size_t choose_chunks(struct sequence *const *sequences, size_t count, uint32_t *state,
+                            struct chunk *chunks)
+{
+    size_t chosen = 0, first = next_random(state) % count;
+    for (size_t i = 0; i < count; i++) {
+        struct sequence *sequence = sequences[(first + i) % count];
+        const size_t left = sequence->count - sequence->done;
+        size_t rows = next_random(state) % 4 ? 1 + next_random(state) % 50 : 1;
+        rows = !sequence->session || rows > left ? left : rows;
+        if (left > 0 && next_random(state) % 3 != 0)
+            chunks[chosen++] = (struct chunk){sequence, rows};
+    }
+    return chosen;
+}
+
+START_TEST(any_mix_gives_the_same_bits)
+{
+    enum { SEQUENCES = 4, ROUNDS = 2 };
+    static const size_t counts[SEQUENCES] = {LONGEST, 33, 1, 96};
+    static const unsigned threads[] = {1, 2, 3};
+    uint32_t state = 4;
+    struct sequence_weights weights;
+    struct moed_model *model =
+        new_sequence_model(&cases[_i], _i % 2 ? MOED_KV_F32 : MOED_KV_F16, &weights);
+    struct sequence *sequences[SEQUENCES];
+    float *alone[SEQUENCES];
+    for (size_t i = 0; i < SEQUENCES; i++) {
+        sequences[i] = new_sequence(model, counts[i], (uint32_t)i);
+        alone[i] = at_once(model, sequences[i]);
+    }
+    for (size_t round = 0; round < 3 * ROUNDS; round++) {
+        struct engine engine = new_engine(model, SEQUENCES * LONGEST, threads[round % 3]);
+        for (size_t i = 0; i < SEQUENCES; i++)
+            start_again(sequences[i]);
+        for (size_t left = 1; left > 0;) {
+            struct chunk chunks[SEQUENCES];
+            size_t chosen = choose_chunks(sequences, SEQUENCES, &state, chunks);
+            if (chosen > 0)
+                run_chunks(&engine, chunks, chosen);
+            left = 0;
+            for (size_t i = 0; i < SEQUENCES; i++)
+                left += sequences[i]->count - sequences[i]->done;
+        }
+        for (size_t i = 0; i < SEQUENCES; i++)
+            expect_same(sequences[i], alone[i], cases[_i].name);
+        free_engine(&engine);
+    }
+    for (size_t i = 0; i < SEQUENCES; i++) {
+        free(alone[i]);
+        free_sequence(sequences[i]);
+    }
+    free_weights(&weights);
+    moed_model_free(model);
+}
+END_TEST
+
+START_TEST(only_wanted_rows_are_decoded)
+{
+    enum { COUNT = 9 };
+    struct sequence_weights weights;
+    struct moed_model *model = new_sequence_model(&cases[2], MOED_KV_F16, &weights);
+    struct sequence *sequence = new_sequence(model, COUNT, 21);
+    struct engine engine = new_engine(model, COUNT, 1);
+    float *expected = at_once(model, sequence), y[COUNT * WIDTH + 1];
+    for (unsigned wishes = 0; wishes < 1u << COUNT; wishes += 1 + wishes / 3) {
+        bool wanted[COUNT];
+        size_t count = 0;
+        moed_session_truncate(sequence->session, 0);
+        memset(y, 0xff, sizeof y);
+        for (size_t i = 0; i < COUNT; i++)
+            wanted[i] = wishes & 1u << i;
+        const struct moed_span span = {COUNT, 0, sequence->session};
+        const void *const inputs[] = {sequence->tokens};
+        float *const outputs[] = {y};
+        moed_forward(model, engine.scratch, NULL,
+                     &(struct moed_batch){&span, 1, inputs, outputs, wanted});
+        for (size_t i = 0; i < COUNT; i++)
+            if (wanted[i])
+                ck_assert_mem_eq(y + count++ * WIDTH, expected + i * WIDTH, WIDTH * sizeof *y);
+        ck_assert(isnan(y[count * WIDTH]));
+    }
+    free(expected);
+    free_engine(&engine);
+    free_sequence(sequence);
+    free_weights(&weights);
+    moed_model_free(model);
+}
+END_TEST
+
+START_TEST(sequences_are_described)
+{
+    struct sequence_weights weights;
+    for (int kv = 0; kv < 2; kv++) {
+        struct moed_model *model = new_sequence_model(&cases[2], (enum moed_kv)kv, &weights);
+        const struct moed_model_info *info = moed_model_info(model);
+        ck_assert(info->sequence);
+        ck_assert_uint_eq(info->context, SEQUENCE_CONTEXT);
+        ck_assert_uint_eq(info->inputs[0].shape.rank, 0);
+        ck_assert_uint_eq(info->session_bytes, 0);
+        ck_assert_uint_eq(info->position_bytes,
+                          SEQUENCE_LAYERS * 2 * 2 * 12 * (kv == MOED_KV_F32 ? 4 : 2));
+        free_weights(&weights);
+        moed_model_free(model);
+    }
+    struct moed_model *encoder = new_sequence_model(&cases[CASES - 1], MOED_KV_F16, &weights);
+    ck_assert(moed_model_info(encoder)->sequence);
+    ck_assert_uint_eq(moed_model_info(encoder)->position_bytes, 0);
+    free_weights(&weights);
+    moed_model_free(encoder);
+}
+END_TEST
+
+#define SEQUENCE_INPUT                                                                             \
+    "'inputs':[{'name':'t','shape':[],'categories':3,'layers':[{'op':'embedding','name':'e'}]}]"
+#define OVER "{'op':'attention','name':'a','heads':1,'over':'sequence'}"
+
+START_TEST(bad_configs_are_refused)
+{
+    const struct stored tensors[] = {STORED("e.weight", DIMS(3, 1), 1, 2, 3),
+                                     STORED("a.in_proj_weight", DIMS(3, 1), 1, 2, 3),
+                                     STORED("a.out_proj.weight", DIMS(1, 1), 1)};
+    static const struct {
+        const char *config, *message;
+    } bad[] = {
+        {"{'model_type':'moed','format_version':3," SEQUENCE_INPUT ",'layers':[" OVER "]}",
+         "layers[0].over: a model of sequences needs a \"context\""},
+        {"{'model_type':'moed','format_version':2,'context':8," SEQUENCE_INPUT
+         ",'layers':[{'op':'relu'}]}",
+         "context"},
+        {"{'model_type':'moed','format_version':3,'context':0," SEQUENCE_INPUT
+         ",'layers':[{'op':'relu'}]}",
+         "context"},
+        {"{'model_type':'moed','format_version':3,'context':8,'input':{'shape':[2,2]},"
+         "'layers':[" OVER "]}",
+         "attention works on rows of [size] over a sequence"},
+        {"{'model_type':'moed','format_version':3,'context':8,'input':{'shape':[]},'layers':[{'op':"
+         "'relu'}]}",
+         "input.shape: expected a list of 1 to 6 sizes"},
+        {"{'model_type':'moed','format_version':3,'context':8," SEQUENCE_INPUT
+         ",'layers':[{'op':'relu'}],'outputs':[{'name':'o','layers':[" OVER "]}]}",
+         "stands among the model's layers"},
+        {"{'model_type':'moed','format_version':3,'context':8," SEQUENCE_INPUT
+         ",'layers':[{'op':'moe','name':'m','gate':{'layers':[" OVER
+         "]},'experts':{'count':1,'layers':[{'op':'relu'}]}}]}",
+         "stands among the model's layers"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        expect_config_refused(bad[i].config, tensors, 3, bad[i].message);
+}
+END_TEST
+
+/* Every binary16 comes back; what lies between two goes to the nearer one. */
+START_TEST(halves_are_rounded)
+{
+    for (uint32_t bits = 0; bits < 1 << 16; bits++) {
+        const float value = float_of_half((uint16_t)bits);
+        const uint16_t back = half_of_float(value);
+        if (isnan(value))
+            ck_assert(isnan(float_of_half(back)));
+        else if (isinf(value))
+            ck_assert_float_eq(float_of_half(back), value > 0 ? 65504 : -65504);
+        else
+            ck_assert_uint_eq(back, bits);
+        if (bits >= 0x7BFF)
+            continue;
+        const float next = float_of_half((uint16_t)(bits + 1)), middle = (value + next) / 2;
+        ck_assert_uint_eq(half_of_float(nextafterf(middle, 0)), bits);
+        ck_assert_uint_eq(half_of_float(nextafterf(middle, 1e9f)), bits + 1);
+        ck_assert_uint_eq(half_of_float(middle), bits + bits % 2);
+    }
+    ck_assert_float_eq(float_of_half(half_of_float(1e30f)), 65504);
+}
+END_TEST
+
+int main(void)
+{
+    TCase *tests = tcase_create("attention");
+    tcase_add_loop_test(tests, as_the_reference, 0, CASES);
+    tcase_add_loop_test(tests, every_cut_gives_the_same_bits, 0, CASES);
+    tcase_add_loop_test(tests, any_mix_gives_the_same_bits, 0, CASES);
+    tcase_add_test(tests, only_wanted_rows_are_decoded);
+    tcase_add_test(tests, sequences_are_described);
+    tcase_add_test(tests, bad_configs_are_refused);
+    tcase_add_test(tests, halves_are_rounded);
+    tcase_set_timeout(tests, 300);
+    return run_suite("attention", tests);
+}
