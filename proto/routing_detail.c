@@ -10,6 +10,8 @@
 
 enum table { RANKS, PAIRS, PREDICTED, TRUTH, SEEN, TABLE_COUNT };
 
+_Static_assert((int)SEEN == (int)DETAIL_TABLES, "all but the last add up");
+
 /* A table's place in the struct, and how many numbers it has; 0: such a gate has none. */
 static uint64_t **table_of(struct routing_detail *detail, enum table table, size_t *cells)
 {
@@ -27,11 +29,11 @@ static uint64_t **table_of(struct routing_detail *detail, enum table table, size
     return tables[table].place;
 }
 
-static void leave_out(struct routing_detail *detail, enum table table)
+void routing_detail_leave_out(struct routing_detail *detail, size_t index)
 {
     size_t cells;
-    uint64_t **place = table_of(detail, table, &cells);
-    detail->left_out |= 1u << table;
+    uint64_t **place = table_of(detail, (enum table)index, &cells);
+    detail->left_out |= 1u << index;
     free(*place);
     *place = NULL;
 }
@@ -51,6 +53,16 @@ static bool has_table(struct routing_detail *detail, enum table table)
     return *place;
 }
 
+uint64_t *routing_detail_table(struct routing_detail *detail, size_t index, bool make,
+                               size_t *cells, bool *left_out)
+{
+    const enum table table = (enum table)index;
+    if (make)
+        (void)has_table(detail, table);
+    *left_out = detail->left_out & 1u << table;
+    return *table_of(detail, table, cells);
+}
+
 void routing_detail_init(struct routing_detail *detail, size_t experts, size_t top_k,
                          size_t classes)
 {
@@ -60,7 +72,7 @@ void routing_detail_init(struct routing_detail *detail, size_t experts, size_t t
 void routing_detail_close(struct routing_detail *detail)
 {
     for (int i = 0; i < TABLE_COUNT; i++)
-        leave_out(detail, (enum table)i);
+        routing_detail_leave_out(detail, (size_t)i);
 }
 
 void routing_detail_reset(struct routing_detail *detail)
@@ -142,7 +154,7 @@ static void add_table(struct routing_detail *to, const struct routing_detail *fr
     size_t cells;
     const uint64_t *added = *table_of((struct routing_detail *)from, table, &cells);
     if (from->left_out & 1u << table)
-        leave_out(to, table);
+        routing_detail_leave_out(to, table);
     if (!added || !has_table(to, table))
         return;
     uint64_t *sum = *table_of(to, table, &cells);

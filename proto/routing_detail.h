@@ -4,6 +4,7 @@
 #ifndef PROTO_ROUTING_DETAIL_H
 #define PROTO_ROUTING_DETAIL_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -43,6 +44,13 @@ void routing_detail_label(struct routing_detail *detail, size_t expert, size_t c
 
 /* Allocates what a sum consists of, so that tables without counts are zero, not NULL. */
 void routing_detail_fill(struct routing_detail *detail);
+
+/* One of the tables that add up, in a fixed order, for who stores them; `make`: allocated if need
+ * be. *cells receives its numbers. NULL: not there; left out for good if *left_out. */
+enum { DETAIL_TABLES = 4 };
+uint64_t *routing_detail_table(struct routing_detail *detail, size_t index, bool make,
+                               size_t *cells, bool *left_out);
+void routing_detail_leave_out(struct routing_detail *detail, size_t index);
 
 /* to += from, of the same sizes. A table that one of them has left out is left out of the sum. */
 void routing_detail_add(struct routing_detail *to, const struct routing_detail *from);

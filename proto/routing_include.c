@@ -161,15 +161,65 @@ static void append_coverage(const struct routing_layer *layer, struct buffer *bo
     free(shares);
 }
 
+/* ---- exactly ---- */
+
+/* Sums as integers of 2^-32, which add up; in strings, for they may be longer than a reader's. */
+static void append_sum(struct buffer *body, const char *before, __int128 sum)
+{
+    char digits[44];
+    size_t at = sizeof digits - 1;
+    unsigned __int128 rest = sum < 0 ? -(unsigned __int128)sum : (unsigned __int128)sum;
+    digits[at] = '\0';
+    do
+        digits[--at] = (char)('0' + (int)(rest % 10));
+    while ((rest /= 10) > 0);
+    buffer_format(body, "%s\"%s%s\"", before, sum < 0 ? "-" : "", digits + at);
+}
+
+static void append_exact_quality(struct buffer *body, const struct routing_quality *quality)
+{
+    append_sum(body, ",\"log_loss\":", quality->log_loss);
+    buffer_text(body, ",\"bins\":[");
+    for (size_t i = 0; i < QUALITY_BINS; i++) {
+        const struct quality_bin *bin = &quality->bins[i];
+        buffer_format(body, "%s[%" PRIu64 ",%" PRIu64, i > 0 ? "," : "", bin->items, bin->correct);
+        append_sum(body, ",", bin->confidence);
+        buffer_text(body, "]");
+    }
+    buffer_text(body, "]");
+}
+
+static void append_exact(const struct routing_layer *layer, struct buffer *body)
+{
+    const struct moed_gate_counts *counts = layer->counts;
+    append_sum(body, ",\"exact\":{\"gate_entropy_bits\":", counts->entropy);
+    append_sum(body, ",\"margin\":", counts->margin);
+    buffer_text(body, ",\"experts\":[");
+    for (size_t i = 0; i < counts->experts; i++) {
+        append_sum(body, i > 0 ? ",{\"weight\":" : "{\"weight\":", counts->expert[i].weight);
+        append_sum(body, ",\"magnitude\":", counts->expert[i].magnitude);
+        append_sum(body, ",\"probability\":", counts->expert[i].probability);
+        if (layer->quality)
+            append_exact_quality(body, &layer->quality[i]);
+        buffer_text(body, "}");
+    }
+    buffer_text(body, "]}");
+}
+
 /* ---- by name ---- */
 
 static const struct {
     const char *name;
     void (*append)(const struct routing_layer *layer, struct buffer *body);
-} PARTS[] = {{"ranks", append_ranks},         {"pairs", append_pairs},
-             {"classes", append_classes},     {"margins", append_margins},
-             {"entropies", append_entropies}, {"coverage", append_coverage},
-             {"batches", append_batches},     {"drift", NULL}}; /* drift is always there */
+} PARTS[] = {{"ranks", append_ranks},
+             {"pairs", append_pairs},
+             {"classes", append_classes},
+             {"margins", append_margins},
+             {"entropies", append_entropies},
+             {"coverage", append_coverage},
+             {"batches", append_batches},
+             {"exact", append_exact},
+             {"drift", NULL}}; /* drift is always there */
 
 enum { PART_COUNT = sizeof PARTS / sizeof *PARTS };
 
@@ -189,7 +239,7 @@ int routing_include_read(const char *text, unsigned *include, struct error *err)
         if (part < 0)
             return error_set(err, ERROR_INVALID,
                              "include has " QUOTED ", expected ranks, pairs, classes, margins, "
-                             "entropies, coverage, batches or drift, separated by commas",
+                             "entropies, coverage, batches, exact or drift, separated by commas",
                              text);
         *include |= 1u << part;
         text += length + (text[length] == ',');

@@ -6,6 +6,9 @@
 #include "proto/buffer.h"
 #include "proto/routing_layer.h"
 
+/* Every part there is. */
+#define ROUTING_INCLUDE_ALL (~0u)
+
 /* Reads a list of names, separated by commas, into the bits of struct routing_document.include. */
 MUST_CHECK int routing_include_read(const char *text, unsigned *include, struct error *err);
 

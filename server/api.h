@@ -21,6 +21,7 @@ struct api {
     struct totals *totals;       /* of all loops */
     struct changes *changes;     /* of the repository, that clients wait for */
     struct live *live;           /* event streams of this loop */
+    struct state *state;         /* where statistics are kept */
 };
 
 /* What a request's path names. */

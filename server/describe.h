@@ -17,6 +17,9 @@ api_handler describe_model, describe_model_ready, describe_config, describe_rout
 MUST_CHECK int describe_read_window(const struct exchange *exchange, enum window *window,
                                     struct error *err);
 
+/* The routing document since the load, with all that can be included. */
+void describe_append_snapshot(const struct model *model, struct buffer *body);
+
 /* For their answers: an empty body, and its end. */
 void describe_new(struct buffer *body);
 void describe_reply(struct exchange *exchange, int status, const char *content_type,

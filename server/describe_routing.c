@@ -120,7 +120,7 @@ static size_t list_tags(struct model_stats *stats, const char **tags)
     size_t count = 0;
     for (size_t i = TAG_FIRST; i < tags_end(&stats->tags); i++) {
         const char *name = tags_name(&stats->tags, i);
-        if (name && model_stats_rows(stats, i) > 0)
+        if (name && model_stats_rows(stats, i, true) > 0)
             tags[count++] = name;
     }
     return count;
@@ -132,7 +132,7 @@ static void write_document(const struct model *model, const struct query *query,
     struct routing_layer *layers = xcalloc(model->info->gate_count, sizeof *layers);
     const char **tags = xcalloc(tags_end(&model->stats->tags), sizeof *tags);
     struct stats_window counted;
-    stats_window_init(&counted, model->stats, query->window, query->tag, true, uv_hrtime());
+    stats_window_init(&counted, model->stats, query->window, query->tag, true, stats_now());
     struct routing_detail *details = details_of(model, query);
     for (size_t i = query->first; i < query->end; i++) {
         layers[i] = layer_of(model, &counted, i);
@@ -154,6 +154,15 @@ static void write_document(const struct model *model, const struct query *query,
     free_details(details, query);
     free(layers);
     free(tags);
+}
+
+void describe_append_snapshot(const struct model *model, struct buffer *body)
+{
+    const struct query everything = {.window = WINDOW_ALL,
+                                     .tag = STATS_ALL_TAGS,
+                                     .end = model->info->gate_count,
+                                     .include = ROUTING_INCLUDE_ALL};
+    write_document(model, &everything, body);
 }
 
 void describe_routing(const struct api *api, struct exchange *exchange, const struct target *target)
@@ -187,7 +196,7 @@ void describe_routing_reset(const struct api *api, struct exchange *exchange,
         exchange_reply_error(exchange, &err);
         return;
     }
-    model_stats_reset(target->model->stats, uv_hrtime());
+    model_stats_reset(target->model->stats, stats_now());
     describe_new(&body);
     buffer_text(&body, "{\"reset\":true}");
     describe_reply(exchange, 200, NULL, &body);

@@ -32,13 +32,30 @@ static struct mark *newest(struct ring *ring)
     return &ring->marks[(ring->count - 1) % HISTORY_MARKS];
 }
 
-static void push(struct ring *ring, uint64_t step, const struct tally *totals)
+static void push_taken(struct ring *ring, uint64_t step, struct tally *totals)
 {
     struct mark *mark = &ring->marks[ring->count % HISTORY_MARKS];
     tally_free(mark->totals);
-    *mark = (struct mark){step, totals ? tally_copy(totals) : NULL};
+    *mark = (struct mark){step, totals};
     ring->step = step;
     ring->count++;
+}
+
+static void push(struct ring *ring, uint64_t step, const struct tally *totals)
+{
+    push_taken(ring, step, totals ? tally_copy(totals) : NULL);
+}
+
+void history_add_mark(struct history *history, enum window window, uint64_t time,
+                      struct tally *totals)
+{
+    const uint64_t step_ns = WINDOWS[window].step_ns;
+    push_taken(&history->rings[window], (time + step_ns - 1) / step_ns, totals);
+}
+
+uint64_t history_time(enum window window, const struct mark *mark)
+{
+    return mark->step * WINDOWS[window].step_ns;
 }
 
 /* Every count comes with a row or a label. */

@@ -29,7 +29,7 @@ struct mark {
 };
 
 struct history {
-    uint64_t began;     /* uv_hrtime(), like all times here */
+    uint64_t began;     /* stats_now(), like all times here */
     struct tally *base; /* the totals when it began; owned; NULL: zero */
     struct ring {
         uint64_t step; /* of the last tick */
@@ -42,6 +42,11 @@ struct history {
 void history_init(struct history *history, const struct tally *totals, uint64_t now);
 void history_close(struct history *history);
 
+/* For a history that is read back, oldest mark first: makes a mark of the totals, which it takes
+ * (NULL: zero), at a time before now. The step's end stands for the time. */
+void history_add_mark(struct history *history, enum window window, uint64_t time,
+                      struct tally *totals);
+
 /* Remembers the totals (NULL: zero) where a step has ended since the last call. To be called about
  * as often as the shortest step ends; a late call counts what came meanwhile to the step before. */
 void history_tick(struct history *history, const struct tally *totals, uint64_t now);
@@ -51,6 +56,9 @@ bool history_is_due(const struct history *history, uint64_t now);
 
 /* The shortest step, in milliseconds. */
 enum { HISTORY_TICK_MS = 5000 };
+
+/* When a mark was made. */
+uint64_t history_time(enum window window, const struct mark *mark);
 
 /* Totals when the window began that is `back` windows before the latest one (0: that itself, 1: the
  * one before). Borrowed; NULL: zero. *began receives the time. WINDOW_ALL has none before it. */

@@ -34,7 +34,7 @@ static void append_document(const struct model *model, enum window window, struc
     const size_t gates = model->info->gate_count;
     struct routing_layer *layers = xcalloc(gates, sizeof *layers);
     struct stats_window counted;
-    stats_window_init(&counted, model->stats, window, STATS_ALL_TAGS, false, uv_hrtime());
+    stats_window_init(&counted, model->stats, window, STATS_ALL_TAGS, false, stats_now());
     for (size_t i = 0; i < gates; i++)
         layers[i] = (struct routing_layer){.name = model->info->gates[i].name,
                                            .top_k = model->info->gates[i].top_k,

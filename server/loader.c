@@ -35,6 +35,14 @@ struct catalog *loader_take(struct loader *loader, size_t loop)
     return newest;
 }
 
+struct catalog *loader_newest(struct loader *loader)
+{
+    uv_mutex_lock(&loader->mutex);
+    struct catalog *newest = catalog_hold(loader->newest);
+    uv_mutex_unlock(&loader->mutex);
+    return newest;
+}
+
 void loader_leave(struct loader *loader, size_t loop)
 {
     uv_mutex_lock(&loader->mutex);

@@ -71,6 +71,9 @@ void loader_submit(struct loader *loader, struct loader_change *change);
 /* The newest catalog, held for a loop, which will use no older one from now on. */
 struct catalog *loader_take(struct loader *loader, size_t loop);
 
+/* The same for somebody else, who may use older ones. Any thread. */
+struct catalog *loader_newest(struct loader *loader);
+
 /* A loop will take no more. */
 void loader_leave(struct loader *loader, size_t loop);
 

@@ -240,7 +240,8 @@ int loop_start(struct loop *loop, const struct loop_shared *shared, size_t index
                              .changes = &loop->changes,
                              .stopping = shared->stopping,
                              .totals = shared->totals,
-                             .live = &loop->live};
+                             .live = &loop->live,
+                             .state = shared->state};
     if (start_http(loop, port, err) == 0)
         return 0;
     predict_close(&loop->predict);

@@ -15,6 +15,7 @@ struct loop_shared {
     struct access *access;
     struct loader *loader; /* has the newest catalog */
     struct totals *totals;
+    struct state *state; /* where statistics are kept */
     const atomic_bool *stopping;
     /* A loop's drain has ended; whether every accepted request was answered. On that loop's thread.
      */

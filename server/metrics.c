@@ -9,6 +9,7 @@
 #include "server/log.h"
 #include "server/metrics_page.h"
 #include "server/repository_metrics.h"
+#include "server/state.h"
 
 /* ---- requests ---- */
 
@@ -144,7 +145,8 @@ static void tagged_rows(struct metrics *all)
             labels[METRICS_MODEL_LABELS] = (struct prometheus_label){"tag", name};
             if (name)
                 prometheus_sample(&all->page, "moed_tag_rows_total", labels,
-                                  METRICS_MODEL_LABELS + 1, (double)model_stats_rows(stats, tag));
+                                  METRICS_MODEL_LABELS + 1,
+                                  (double)model_stats_rows(stats, tag, false));
         }
     }
 }
@@ -166,6 +168,27 @@ static void configuration(struct metrics *all)
     prometheus_sample(&all->page, "moed_config_info", labels, 4, 1);
 }
 
+static void state(const struct state *state, struct prometheus_page *page)
+{
+    const struct {
+        const char *name, *type, *help;
+        const atomic_ullong *value;
+    } families[] = {
+        {"moed_state_written_total", "counter", "Snapshots of statistics written.",
+         &state->written},
+        {"moed_state_failures_total", "counter", "Snapshots that could not be written.",
+         &state->failures},
+        {"moed_state_damaged_total", "counter", "Snapshots set aside because they were damaged.",
+         &state->damaged},
+        {"moed_state_written_timestamp_seconds", "gauge",
+         "When one was written last, since 1970; 0: none yet.", &state->last_written_seconds},
+    };
+    for (size_t i = 0; state->directory && i < sizeof families / sizeof *families; i++) {
+        prometheus_family(page, families[i].name, families[i].type, families[i].help);
+        prometheus_sample(page, families[i].name, NULL, 0, (double)atomic_load(families[i].value));
+    }
+}
+
 static void server_wide(struct metrics *all)
 {
     const struct prometheus_label version = {"version", MOED_VERSION};
@@ -175,6 +198,7 @@ static void server_wide(struct metrics *all)
     prometheus_family(&all->page, "moed_log_dropped_total", "counter",
                       "Log lines lost because nobody read standard error in time.");
     prometheus_sample(&all->page, "moed_log_dropped_total", NULL, 0, (double)log_dropped());
+    state(all->api->state, &all->page);
     prometheus_family(&all->page, "moed_build_info", "gauge", "1, labelled with the version.");
     prometheus_sample(&all->page, "moed_build_info", &version, 1, 1);
     configuration(all);
@@ -183,7 +207,7 @@ static void server_wide(struct metrics *all)
 static void metrics_init(struct metrics *all, const struct api *api)
 {
     const struct catalog *catalog = api->lanes->catalog;
-    uint64_t now = uv_hrtime();
+    uint64_t now = stats_now();
     *all = (struct metrics){.api = api, .count = catalog->count};
     all->models = xcalloc(all->count, sizeof *all->models);
     for (size_t i = 0; i < all->count; i++) {

@@ -203,7 +203,7 @@ struct model *model_load(const char *directory, const char *name, const char *ve
     fill_signature(model);
     fill_references(model);
     model->stats = model_stats_new(model->info, model_classes(model), options->loops,
-                                   options->max_tags, uv_hrtime());
+                                   options->max_tags, stats_now());
     if (warm_up(model, options, serving->warm_up_rows, err) == 0 && !moed_model_is_damaged(engine))
         return model;
     error_set(err, ERROR_INVALID, "its weights were truncated while they were read");
@@ -212,12 +212,13 @@ struct model *model_load(const char *directory, const char *name, const char *ve
     return NULL;
 }
 
-void model_adopt_stats(struct model *model, const struct model *other)
+bool model_adopt_stats(struct model *model, const struct model *other)
 {
     if (!model_stats_fit(other->stats, model->info, model_classes(model)))
-        return;
+        return false;
     model_stats_release(model->stats);
     model->stats = model_stats_hold(other->stats);
+    return true;
 }
 
 /* ---- holding ---- */

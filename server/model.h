@@ -47,8 +47,8 @@ MUST_CHECK struct model *model_load(const char *directory, const char *name, con
                                     const struct serving *serving, struct error *err);
 
 /* For models nobody else has seen yet: goes on with the counters of another if its gates are alike.
- */
-void model_adopt_stats(struct model *model, const struct model *other);
+ * Whether they are. */
+bool model_adopt_stats(struct model *model, const struct model *other);
 
 /* Of the output that labels are about; 0: there is none. */
 size_t model_classes(const struct model *model);

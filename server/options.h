@@ -46,8 +46,10 @@ struct options {
     uint64_t
         max_expert_series; /* 4096: per-expert Prometheus series in all; above, aggregates only */
     uint64_t max_tags;     /* 16: per model; rows of any others are counted as "other" */
-    char *log_format;      /* logfmt | json */
-    uint64_t log_slow_ms;  /* 5000; 0: never */
+    char *state;           /* NULL, or the directory where routing statistics are kept */
+    uint64_t state_interval_ms;  /* 60000 */
+    char *log_format;            /* logfmt | json */
+    uint64_t log_slow_ms;        /* 5000; 0: never */
     uint64_t log_max_per_second; /* 0: all */
     char *log_level;             /* error | warning | info | debug; info logs every request */
 };

@@ -168,6 +168,14 @@ const struct option_row OPTIONS[OPTION_ROWS] = {
      "How many tags the routing statistics of each model tell apart. A request names one by the "
      "header Moed-Tag; the first that come get a place, the rest are counted together as "
      "\"other\". Each takes as much memory as the statistics without tags."},
+    {"state", OPTION_STRING, AT(state), 0, 0, "", NULL, "DIR", NULL,
+     "A directory of this server's own, in which routing statistics survive a restart: a snapshot "
+     "of "
+     "each model every state_interval_ms and at the end. A damaged one is renamed and counting "
+     "begins anew; a full disk is a warning. Without it statistics begin anew with the process."},
+    {"state_interval_ms", OPTION_COUNT, AT(state_interval_ms), 100, DAY_MS, "60000", NULL,
+     "MILLISECONDS", NULL,
+     "How often statistics are written to the directory `state`: what a crash may lose."},
     {"log_level", OPTION_CHOICE, AT(log_level), 0, 0, "info", NULL, "error|warning|info|debug",
      NULL,
      "error, warning, info or debug. info logs one line per request; warning keeps a busy server "

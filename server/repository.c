@@ -9,6 +9,7 @@
 #include "core/memory.h"
 #include "server/log.h"
 #include "server/repository_scan.h"
+#include "server/state.h"
 
 static bool is_stopping(const struct repository *repository)
 {
@@ -167,10 +168,10 @@ static void load_version(struct repository *repository, const struct repository_
         fail_version(model, version, err.text);
         return;
     }
-    if (version->model) {
-        model_adopt_stats(loaded, version->model);
+    if (!version->model || !model_adopt_stats(loaded, version->model))
+        state_restore(repository->options.state, loaded);
+    if (version->model)
         replace(repository, version->model);
-    }
     version->model = loaded;
     version->failed = false;
     set_state(version, MODEL_READY, "");

@@ -39,9 +39,12 @@ struct repository_model {
     size_t count;
 };
 
+struct state;
+
 struct repository_options {
     const char *directory;
     struct model_options models;
+    struct state *state;         /* where statistics are kept; NULL: nowhere */
     bool by_name;                /* only models that are asked for are loaded */
     bool want_all;               /* by_name: all that are there at the start are asked for */
     bool may_be_empty;           /* at the start */

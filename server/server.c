@@ -38,6 +38,7 @@ static void on_drained(void *context, bool all_answered)
     if (atomic_fetch_sub(&server->serving, 1) != 1)
         return;
     if (atomic_load(&server->lost)) {
+        (void)state_stop(&server->state);
         log_stop(LOG_PATIENCE_MS);
         _exit(1);
     }
@@ -137,7 +138,7 @@ static void on_statistics(uv_timer_t *timer)
     struct server *server = timer->data;
     const struct catalog *catalog = server->loops[0].lanes.catalog;
     for (size_t i = 0; i < catalog->count; i++)
-        model_stats_tick(catalog->models[i]->stats, uv_hrtime());
+        model_stats_tick(catalog->models[i]->stats, stats_now());
 }
 
 /* More often than a step ends: how late it may be noticed. */
@@ -180,6 +181,7 @@ static int start_loops(struct server *server, struct error *err)
                                           .limits = server->limits,
                                           .access = &server->access,
                                           .loader = &server->loader,
+                                          .state = &server->state,
                                           .totals = server->totals,
                                           .stopping = &server->stopping,
                                           .on_drained = on_drained,
@@ -255,6 +257,7 @@ static void init_loader(struct server *server)
     bool by_name = strcmp(options->model_control, "explicit") == 0;
     const struct loader_options loader = {
         .repository = {.directory = options->models,
+                       .state = &server->state,
                        .may_be_empty = polls || by_name,
                        .by_name = by_name,
                        .models = {.loops = options->loops,
@@ -275,15 +278,25 @@ static void init_loader(struct server *server)
     loader_init(&server->loader, &loader);
 }
 
+static struct catalog *newest_catalog(void *context)
+{
+    struct server *server = context;
+    return loader_newest(&server->loader);
+}
+
 static int start(struct server *server, struct error *err)
 {
+    const struct options *options = server->options;
     if (limit_connections(server, err) != 0 || moed_survive_truncation(err) != 0 ||
-        access_init(&server->access, server->options, err) != 0)
+        access_init(&server->access, options, err) != 0)
         return -1;
+    state_init(&server->state, options->state, options->state_interval_ms * 1000000);
     init_loader(server);
     if (start_loops(server, err) == 0 && start_signals(server, err) == 0 &&
-        start_statistics(server, err) == 0 && loader_start(&server->loader, err) == 0)
+        start_statistics(server, err) == 0 && loader_start(&server->loader, err) == 0) {
+        state_start(&server->state, newest_catalog, server);
         return 0;
+    }
     for (size_t i = 0; i < server->count; i++)
         loop_stop(&server->loops[i]);
     return -1;
@@ -312,9 +325,9 @@ static void serve(struct server *server)
     for (size_t i = 1; i < server->count; i++)
         uv_thread_join(&server->loops[i].thread);
     log_message(LOG_INFO, "drained", "every accepted request was answered");
-    if (!loader_stop(&server->loader)) {
+    if (!state_stop(&server->state) || !loader_stop(&server->loader)) {
         log_stop(LOG_PATIENCE_MS);
-        _exit(0); /* the loader has a model in hand, which may take long */
+        _exit(0); /* a disk is slow, or the loader has a model in hand, which may take long */
     }
 }
 
@@ -337,6 +350,7 @@ int server_run(const struct options *options, struct error *err)
     for (size_t i = 0; i < server.count; i++)
         loop_close(&server.loops[i]);
     loader_close(&server.loader);
+    state_close(&server.state);
     free(server.loops);
     totals_free(server.totals);
     http_limits_free(server.limits);

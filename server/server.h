@@ -11,6 +11,7 @@
 
 #include "server/http_limits.h"
 #include "server/loop.h"
+#include "server/state.h"
 
 struct server {
     const struct options *options;
@@ -20,6 +21,7 @@ struct server {
     struct access access;
     struct totals *totals;
     struct loader loader;
+    struct state state;        /* where statistics are kept */
     struct loop_shared shared; /* what loops see of the above */
     atomic_bool stopping;      /* a signal came: not ready any more */
     atomic_size_t serving;     /* loops that have not drained */

@@ -213,10 +213,15 @@ void stats_add(struct stats *total, struct stats *stats)
 
 /* ---- all shards of a model ---- */
 
+uint64_t stats_now(void)
+{
+    return (UINT64_C(1) << 61) + uv_hrtime(); /* 73 years */
+}
+
 struct model_stats *model_stats_new(const struct moed_model_info *info, size_t classes,
                                     size_t loops, size_t max_tags, uint64_t now)
 {
-    struct model_stats *stats = xcalloc(1, sizeof *stats + loops * sizeof *stats->loop);
+    struct model_stats *stats = xcalloc(1, sizeof *stats + (loops + 1) * sizeof *stats->loop);
     atomic_init(&stats->holders, 1);
     if (uv_mutex_init(&stats->mutex) != 0)
         out_of_memory();
@@ -227,7 +232,7 @@ struct model_stats *model_stats_new(const struct moed_model_info *info, size_t c
     for (size_t tag = 0; tag < tags; tag++)
         history_init(&stats->histories[tag], NULL, now);
     stats->loops = loops;
-    for (size_t i = 0; i < loops; i++) {
+    for (size_t i = 0; i <= loops; i++) {
         stats_init(&stats->loop[i], info, tags);
         stats_need_details(&stats->loop[i], info, classes);
     }
@@ -244,7 +249,7 @@ void model_stats_release(struct model_stats *stats)
 {
     if (atomic_fetch_sub(&stats->holders, 1) > 1)
         return;
-    for (size_t i = 0; i < stats->loops; i++)
+    for (size_t i = 0; i <= stats->loops; i++)
         stats_close(&stats->loop[i]);
     for (size_t tag = 0; tag < tags_end(&stats->tags); tag++)
         history_close(&stats->histories[tag]);
@@ -274,10 +279,10 @@ void stats_snapshot(struct model_stats *stats, const struct moed_model_info *inf
         stats_add(total, &stats->loop[i]);
 }
 
-uint64_t model_stats_rows(struct model_stats *stats, size_t tag)
+uint64_t model_stats_rows(struct model_stats *stats, size_t tag, bool before_too)
 {
     uint64_t rows = 0;
-    for (size_t i = 0; i < stats->loops; i++) {
+    for (size_t i = 0; i < stats->loops + before_too; i++) {
         uv_mutex_lock(&stats->loop[i].mutex);
         const struct tally *tally = stats->loop[i].routing[tag];
         rows += tally ? tally->rows : 0;
@@ -290,18 +295,17 @@ uint64_t model_stats_rows(struct model_stats *stats, size_t tag)
 
 void model_stats_detail(struct model_stats *stats, size_t gate, struct routing_detail *total)
 {
-    for (size_t i = 0; i < stats->loops; i++) {
+    for (size_t i = 0; i <= stats->loops; i++) {
         uv_mutex_lock(&stats->loop[i].mutex);
         routing_detail_add(total, &stats->loop[i].details[gate]);
         uv_mutex_unlock(&stats->loop[i].mutex);
     }
 }
 
-/* A tag's routing of all shards; the caller frees it. NULL: none yet. */
-static struct tally *totals_of(struct model_stats *stats, size_t tag)
+struct tally *model_stats_totals(struct model_stats *stats, size_t tag)
 {
     struct tally *totals = NULL;
-    for (size_t i = 0; i < stats->loops; i++) {
+    for (size_t i = 0; i <= stats->loops; i++) {
         struct stats *shard = &stats->loop[i];
         uv_mutex_lock(&shard->mutex);
         if (totals && shard->routing[tag])
@@ -319,7 +323,7 @@ void model_stats_tick(struct model_stats *stats, uint64_t now)
     for (size_t tag = 0; tag < tags_end(&stats->tags); tag++) {
         if (!history_is_due(&stats->histories[tag], now))
             continue;
-        struct tally *totals = totals_of(stats, tag);
+        struct tally *totals = model_stats_totals(stats, tag);
         history_tick(&stats->histories[tag], totals, now);
         tally_free(totals);
     }
@@ -344,7 +348,7 @@ static void add_tag(struct stats_window *of, struct model_stats *stats, enum win
     const struct tally *before = history_begin(history, window, 1, of->now, &ignored);
     const struct tally *recent = history_begin(history, WINDOW_5M, 0, of->now, &ignored);
     const struct tally *hour = history_begin(history, WINDOW_1H, 0, of->now, &ignored);
-    struct tally *totals = totals_of(stats, tag);
+    struct tally *totals = model_stats_totals(stats, tag);
     of->seconds = (double)(of->now - began) / 1e9; /* the same for every tag */
     add_difference(of->tally, totals, begin);
     if (of->before) {
@@ -392,12 +396,12 @@ void model_stats_reset(struct model_stats *stats, uint64_t now)
 {
     uv_mutex_lock(&stats->mutex);
     for (size_t tag = 0; tag < tags_end(&stats->tags); tag++) {
-        struct tally *totals = totals_of(stats, tag);
+        struct tally *totals = model_stats_totals(stats, tag);
         history_close(&stats->histories[tag]);
         history_init(&stats->histories[tag], totals, now);
         tally_free(totals);
     }
-    for (size_t i = 0; i < stats->loops; i++)
+    for (size_t i = 0; i <= stats->loops; i++)
         reset_details(&stats->loop[i]);
     uv_mutex_unlock(&stats->mutex);
 }

@@ -95,6 +95,10 @@ void stats_judge(struct stats *stats, size_t tag, const struct answered_rows *ro
  */
 void stats_add(struct stats *total, struct stats *stats);
 
+/* The clock of routing statistics: uv_hrtime() since an origin long before it, so that what was
+ * counted before this process, or this machine, was started has a time, too. */
+uint64_t stats_now(void);
+
 /* All shards. Held by models: a reload makes a new model, which goes on with the old one's. */
 struct model_stats {
     atomic_size_t holders;
@@ -103,7 +107,9 @@ struct model_stats {
     uv_mutex_t mutex;          /* guards the next; taken before a shard's */
     struct history *histories; /* [tags_end()] by tag */
     size_t loops;
-    struct stats loop[];
+    struct stats loop[]; /* [loops + 1]; the last is what a process before this one has counted: it
+                            is in windows and details, not in the counters of /metrics, of which
+                            rate() would take a little less than before for a new start */
 };
 
 /* Times are uv_hrtime() or a test's own. */
@@ -116,7 +122,7 @@ void model_stats_release(struct model_stats *stats);
 bool model_stats_fit(const struct model_stats *stats, const struct moed_model_info *info,
                      size_t classes);
 
-/* The sum of the shards; the caller closes `total`. */
+/* The sum of the loops' shards; the caller closes `total`. */
 void stats_snapshot(struct model_stats *stats, const struct moed_model_info *info,
                     struct stats *total);
 
@@ -130,8 +136,11 @@ void model_stats_reset(struct model_stats *stats, uint64_t now);
 /* Moves the windows on; every HISTORY_TICK_MS or so. Any thread. */
 void model_stats_tick(struct model_stats *stats, uint64_t now);
 
-/* Rows ever counted on behalf of a tag. */
-uint64_t model_stats_rows(struct model_stats *stats, size_t tag);
+/* Rows ever counted on behalf of a tag, by this process or by those before it, too. */
+uint64_t model_stats_rows(struct model_stats *stats, size_t tag, bool before_too);
+
+/* A tag's routing in all shards; the caller frees it. NULL: none yet. */
+struct tally *model_stats_totals(struct model_stats *stats, size_t tag);
 
 /* What was routed in a window, and what it is compared with. */
 struct stats_window {

@@ -55,13 +55,13 @@ void tally_count(struct tally *tally, const struct tally_batch *batch, size_t fi
         const struct moed_routing *routing = batch->routing[i];
         size_t items_per_row = routing->items / batch->rows;
         moed_gate_counts_count(tally->gates[i], routing, first * items_per_row, end * items_per_row,
-                               batch->now);
+                               batch->at);
     }
 }
 
 /* ---- labels ---- */
 
-static void need_quality(struct tally *tally)
+void tally_need_quality(struct tally *tally)
 {
     if (tally->quality)
         return;
@@ -87,7 +87,7 @@ static void judge_row(struct tally *tally, const struct answered_rows *rows, siz
 /* A model that was reloaded may have more classes than the one that answered. */
 void tally_judge(struct tally *tally, const struct answered_rows *rows, const int32_t *labels)
 {
-    need_quality(tally);
+    tally_need_quality(tally);
     for (size_t row = 0; row < rows->rows; row++)
         if (labels[row] >= 0 && (size_t)labels[row] < rows->classes)
             judge_row(tally, rows, row, (size_t)labels[row]);
@@ -97,7 +97,7 @@ static void add_quality(struct tally *to, const struct tally *from, int sign)
 {
     if (!from->quality)
         return;
-    need_quality(to);
+    tally_need_quality(to);
     for (size_t i = 0; i < to->gate_count; i++)
         for (size_t e = 0; e < to->gates[i]->experts; e++)
             routing_quality_add(&to->quality[i][e], &from->quality[i][e], sign);

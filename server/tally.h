@@ -22,12 +22,12 @@ struct tally *tally_copy(const struct tally *tally);
 struct tally *tally_empty(const struct tally *like); /* of as many gates and experts */
 void tally_free(struct tally *tally);
 
-/* Counts rows [first, end) of a batch at time `now`: routing[gate_count] is what each gate decided
+/* Counts rows [first, end) of a batch: routing[gate_count] is what each gate decided
  * for all of its `rows`. */
 struct tally_batch {
     size_t rows;
     const struct moed_routing *const *routing;
-    uint64_t now;        /* uv_hrtime() */
+    uint64_t at;         /* stats_now() */
     const float *scores; /* [rows, classes] of the output of classes; NULL: none */
     size_t classes;
 };
@@ -45,6 +45,9 @@ struct answered_rows {
 
 /* Counts rows whose true classes labels[rows] are known; -1: that one is not. */
 void tally_judge(struct tally *tally, const struct answered_rows *rows, const int32_t *labels);
+
+/* From now on it has room for quality. */
+void tally_need_quality(struct tally *tally);
 
 /* to += from; from -= then. */
 void tally_add(struct tally *to, const struct tally *from);

@@ -8,11 +8,13 @@
 #include "server/api.h"
 #include "server/log.h"
 #include "server/metrics.h"
+#include "server/state.h"
 
 static struct catalog *catalog;
 static struct lanes lanes;
 static struct options options;
 static struct api api;
+static struct state kept; /* nowhere */
 static char *repository;
 
 #define MOE_LAYER(name)                                                                            \
@@ -47,7 +49,8 @@ static void begin(void)
     options.weights = (char[]){"stored"};
     options.loops = 1;
     lanes.catalog = catalog;
-    api = (struct api){.options = &options, .lanes = &lanes, .totals = totals_new(1)};
+    api =
+        (struct api){.options = &options, .lanes = &lanes, .totals = totals_new(1), .state = &kept};
 }
 
 static void end(void)
@@ -350,8 +353,8 @@ START_TEST(routing_is_shown_per_layer_and_expert)
                                          .margin = FLOATS(0, 0)};
     const struct moed_routing none = {.experts = 4, .top_k = 2};
     const struct moed_routing *const routed[] = {&none, &routing};
-    stats_count(stats_of(0), TAG_NONE,
-                &(struct tally_batch){.rows = 2, .routing = routed, .now = 1}, 0, 2);
+    stats_count(stats_of(0), TAG_NONE, &(struct tally_batch){.rows = 2, .routing = routed, .at = 1},
+                0, 2);
     struct page *page = read_page();
 #define LAYER "{model=\"once\",version=\"1\",layer=\"m2\""
     expect_value(page, "moed_layer_usage_entropy_bits" LAYER ",window=\"1m\"}", 1);

@@ -125,6 +125,36 @@ START_TEST(what_only_one_has_is_gone)
 }
 END_TEST
 
+#define EXACT(items, entropy, weight, more)                                                        \
+    "{'layers': [{'name': 'a', 'rows': " items ", 'top_k': 1, 'gate_entropy_bits': 0.1, "          \
+    "'batches': {'count': " items ", 'mean_rows': 1.0, 'mean_experts': 1.0}, 'experts': "          \
+    "[{'index': 0, 'selected': " items                                                             \
+    ", 'weight': 0.1}], 'exact': {'gate_entropy_bits': '" entropy                                  \
+    "', 'margin': '0', 'experts': [{'weight': '" weight "', 'magnitude': '4294967296', "           \
+    "'probability': '-1'" more "}]}}]}"
+
+/* Integers, so that it does not matter who counted what. */
+START_TEST(exact_sums_are_exact)
+{
+    json_t *merged = merged_of(
+        EXACT("1", "12884901889", "-9007199254740993", ""),
+        EXACT("3", "3", "2", ", 'log_loss': '4294967296', 'bins': [[2, 1, '2147483648']]"));
+    json_t *layer = json_array_get(json_object_get(merged, "layers"), 0);
+    json_t *expert = json_array_get(json_object_get(layer, "experts"), 0);
+    json_t *exact = json_object_get(layer, "exact");
+    equal(exact, "gate_entropy_bits", "'12884901892'");
+    equal(json_array_get(json_object_get(exact, "experts"), 0), "weight", "'-9007199254740991'");
+    equal(json_array_get(json_object_get(exact, "experts"), 0), "probability", "'-2'");
+    ck_assert(number(layer, "gate_entropy_bits") == 12884901892 / 0x1p32 / 4);
+    ck_assert(number(expert, "weight") == -9007199254740991.0 / 0x1p32);
+    ck_assert(number(expert, "labelled") == 2 && number(expert, "accuracy") == 0.5);
+    ck_assert(number(expert, "log_loss") == 0.5 && number(expert, "ece") == 0.25);
+    equal(layer, "batches", "{'count': 4, 'mean_rows': 1.0, 'mean_experts': 1.0}");
+    equal(merged, "not_merged", "['drift', 'dying', 'cache', 'coverage']");
+    json_decref(merged);
+}
+END_TEST
+
 static void refused(const char *a, const char *b, const char *part)
 {
     struct moed_client_error err = {0};
@@ -147,8 +177,12 @@ START_TEST(what_differs_is_named)
     refused(LAYER("1", "1"), "{'layers': [{'name': 'b'}]}", "layers[0]: 'name'");
     refused(LAYER("1", "1"), "{'layers': [{'name': 'a', 'top_k': 1, 'experts': []}]}", "'experts'");
     refused(LAYER("1", "9223372036854775807"), LAYER("1", "1"), "'selected'");
+    refused(EXACT("1", "1", "1", ""), EXACT("1", "1", "x", ""), "'exact'");
+    refused(EXACT("1", "1", "1", ""),
+            EXACT("1", "1", "1000000000000000000000000000000000000000", ""), "'exact'");
 }
 END_TEST
 
 TEST_MAIN("moectl merge", counts_add_up_and_means_are_weighted, figures_follow_from_the_sums,
-          what_cannot_be_merged_is_gone_and_named, what_only_one_has_is_gone, what_differs_is_named)
+          what_cannot_be_merged_is_gone_and_named, exact_sums_are_exact, what_only_one_has_is_gone,
+          what_differs_is_named)

@@ -3,6 +3,7 @@
 #include "repository_fixture.h"
 #include "server/log.h"
 #include "server/routes.h"
+#include "server/state.h"
 
 static struct route_params params;
 
@@ -103,8 +104,12 @@ static struct exchange dispatch_to(enum http_method method, const char *path)
 {
     struct exchange exchange = {.method = method, .method_text = "GET", .path = path};
     reply_error = ERROR_NONE;
-    const struct api api = {
-        .options = &options, .lanes = &lanes, .stopping = &stopping, .totals = totals};
+    static struct state kept; /* nowhere */
+    const struct api api = {.options = &options,
+                            .lanes = &lanes,
+                            .stopping = &stopping,
+                            .totals = totals,
+                            .state = &kept};
     if (!lanes.catalog)
         (lanes.catalog = catalog_new(NULL, 0))->complete = true;
     routes_dispatch(&api, &exchange);

@@ -67,7 +67,7 @@ START_TEST(routing_adds_up)
                                      .margin = FLOATS(0.5f, 0)};
     const struct moed_routing none = {.experts = 2, .top_k = 1};
     const struct moed_routing *const batch[] = {&none, &one};
-    const struct tally_batch counted = {.rows = 2, .routing = batch, .now = 1};
+    const struct tally_batch counted = {.rows = 2, .routing = batch, .at = 1};
     stats_add_batch(&stats, 2, 0.1);
     stats_count(&stats, 0, &counted, 0, 2);
     stats_add_batch(&stats, 2, 0.1);
@@ -187,7 +187,7 @@ static void serve_row(struct stats *shard, size_t tag, int32_t expert, uint64_t 
                                         .choice = chosen,
                                         .weight = FLOATS(0.5f, 0.5f)};
     const struct moed_routing *const routing[] = {&first, &second};
-    stats_count(shard, tag, &(struct tally_batch){.rows = 1, .routing = routing, .now = now}, 0, 1);
+    stats_count(shard, tag, &(struct tally_batch){.rows = 1, .routing = routing, .at = now}, 0, 1);
 }
 
 static uint64_t rows_in(struct model_stats *stats, enum window window, uint64_t now)
@@ -310,7 +310,7 @@ START_TEST(tags_count_apart)
     ck_assert_uint_eq(of.tally->rows, 0);
     stats_window_close(&of);
     ck_assert_uint_eq(rows_in(stats, WINDOW_ALL, 2), 3);
-    ck_assert_uint_eq(model_stats_rows(stats, TAG_FIRST), 2);
+    ck_assert_uint_eq(model_stats_rows(stats, TAG_FIRST, false), 2);
     struct stats sum;
     stats_snapshot(stats, &info, &sum);
     ck_assert_uint_eq(sum.routing[0]->rows, 3);
@@ -345,7 +345,8 @@ START_TEST(a_reset_lets_counters_be)
     ck_assert_uint_eq(detail.batches, 1);
     ck_assert_uint_eq(detail.ranks[2 * 2 + 1], 1);
     routing_detail_close(&detail);
-    ck_assert_uint_eq(model_stats_rows(stats, TAG_FIRST) + model_stats_rows(stats, TAG_NONE), 3);
+    ck_assert_uint_eq(
+        model_stats_rows(stats, TAG_FIRST, false) + model_stats_rows(stats, TAG_NONE, false), 3);
     model_stats_release(stats);
 }
 END_TEST

@@ -179,8 +179,10 @@ const struct command COMMANDS[] = {
      "the sums. `seconds` is the longest. Model, version, window, layers and experts must be the "
      "same.\n"
      "What cannot be had from two documents is left out: drift (needs the reference), dying (needs "
-     "the time of each request), cache (needs their order), coverage and ece. \"not_merged\" in "
-     "the result names them.",
+     "the time of each request), cache (needs their order), coverage, and ece unless the documents "
+     "have the part exact. \"not_merged\" in the result names them. Documents with exact (moectl "
+     "routing MODEL --json --include exact, or POST .../routing/snapshot) add up to the last "
+     "digit.",
      {{"moectl merge a.json b.json -o all.json", "One document of two replicas."},
       {"moectl merge a.json b.json | moectl report -", "A report on all traffic."}},
      run_merge},

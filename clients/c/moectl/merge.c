@@ -8,14 +8,15 @@
 
 #include "clients/c/moectl/document.h"
 #include "clients/c/moectl/figures.h"
+#include "clients/c/moectl/merge_exact.h"
 #include "clients/c/moectl/run.h"
 
 /* Members of a layer that follow from more than its counts: a reference, the order of requests, the
  * time of each. */
 static const char *const NOT_MERGED[] = {"drift", "dying", "cache", "coverage"};
 /* Members of a layer, or of its experts, that are added, element by element. */
-static const char *const ADDED_OF_LAYER[] = {"rows",  "dropped", "intervened", "ranks",  "classes",
-                                             "truth", "margins", "entropies",  "batches"};
+static const char *const ADDED_OF_LAYER[] = {"rows",    "dropped", "intervened", "ranks",
+                                             "classes", "truth",   "margins",    "entropies"};
 static const char *const ADDED_OF_EXPERT[] = {"selected", "top1",        "dropped", "labelled",
                                               "weight",   "probability", "ranks"};
 /* Members of an expert that are means over its labelled rows. */
@@ -182,6 +183,24 @@ static int add_pairs(json_t *into, json_t *from, struct moed_client_error *err)
     return result;
 }
 
+/* ---- batches ---- */
+
+static void add_batches(json_t *into, json_t *from)
+{
+    static const char *const MEANS[] = {"mean_rows", "mean_experts"};
+    json_t *a = json_object_get(into, "batches"), *b = json_object_get(from, "batches");
+    json_t *sum = json_is_object(a) && json_is_object(b) ? json_deep_copy(a) : NULL;
+    json_t *count = sum ? sum_of(json_object_get(a, "count"), json_object_get(b, "count")) : NULL;
+    if (!count) {
+        json_decref(sum);
+        json_object_del(into, "batches");
+        return;
+    }
+    add_means(sum, b, MEANS, LENGTH(MEANS), "count");
+    json_object_set_new(sum, "count", count);
+    json_object_set_new(into, "batches", sum);
+}
+
 /* ---- experts and layers ---- */
 
 static void add_idle(json_t *into, json_t *from)
@@ -221,8 +240,10 @@ static int add_layer(json_t *into, json_t *from, struct moed_client_error *err)
             return differ(SAME[i], err);
     add_means(into, from, MEANS_OF_LAYER, LENGTH(MEANS_OF_LAYER), "rows");
     if (add_experts(json_object_get(into, "experts"), json_object_get(from, "experts"), err) != 0 ||
-        add_members(into, from, ADDED_OF_LAYER, LENGTH(ADDED_OF_LAYER), err) != 0)
+        add_members(into, from, ADDED_OF_LAYER, LENGTH(ADDED_OF_LAYER), err) != 0 ||
+        exact_add(into, from, err) != 0)
         return -1;
+    add_batches(into, from);
     return add_pairs(into, from, err);
 }
 
@@ -346,6 +367,9 @@ static void finish_layer(const struct layer *layer)
 
 int merge_finish(json_t *merged, size_t documents, struct moed_client_error *err)
 {
+    size_t l;
+    json_t *layer;
+    json_array_foreach(json_object_get(merged, "layers"), l, layer) exact_finish(layer);
     char *text = json_dumps(merged, JSON_REAL_PRECISION(17));
     struct document *document = text ? document_read(text, strlen(text), "merged", err) : NULL;
     free(text);
@@ -354,12 +378,14 @@ int merge_finish(json_t *merged, size_t documents, struct moed_client_error *err
     for (size_t i = 0; i < document->layer_count; i++) {
         document->layers[i].json = json_array_get(json_object_get(merged, "layers"), i);
         finish_layer(&document->layers[i]);
+        exact_finish(document->layers[i].json);
     }
     document_free(document);
     json_t *gone = json_array();
     for (size_t i = 0; i < LENGTH(NOT_MERGED); i++)
         json_array_append_new(gone, json_string(NOT_MERGED[i]));
-    json_array_append_new(gone, json_string("ece"));
+    if (!json_object_get(json_array_get(json_object_get(merged, "layers"), 0), "exact"))
+        json_array_append_new(gone, json_string("ece"));
     json_object_set_new(merged, "merged", json_integer((json_int_t)documents));
     return json_object_set_new(merged, "not_merged", gone);
 }

@@ -1,0 +1,259 @@
+"""--state: routing statistics survive the end of the process, and nothing about the directory harms serving."""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import tempfile
+import time
+import unittest
+
+import numpy as np
+
+from support.http import Client
+from support.models import Tiny, TwoLayers
+from support.moectl import moectl, needs_moectl
+from support.prometheus import Metrics
+from support.server import Server
+
+ROWS = np.random.default_rng(6).normal(size=(60, 6)).astype(np.float32)
+EVERYTHING = "ranks,pairs,classes,margins,entropies,coverage,batches,exact"
+
+
+class StateCase(unittest.TestCase):
+    def setUp(self):
+        directory = tempfile.TemporaryDirectory(prefix="moed-state-")
+        self.addCleanup(directory.cleanup)
+        self.models, self.state = (os.path.join(directory.name, name) for name in ("models", "state"))
+        self.file = os.path.join(self.state, "two-layers.1.routing")
+        TwoLayers().write(os.path.join(self.models, "two-layers"))
+
+    def start(self, **options):
+        server = Server(self.models, **{"state": self.state, "log_level": "info", "admin": "true", **options})
+        self.addCleanup(server.kill)
+        client = Client(server.port)
+        self.addCleanup(client.close)
+        return server, client
+
+    def send(self, client, rows=ROWS, **members):
+        labels = np.arange(len(rows)) % 3
+        answer = client.predict("two-layers", rows.tolist(), labels=labels.tolist(), **members)
+        self.assertEqual(answer.status, 200, answer.body)
+
+    def document(self, client, query=""):
+        answer = client.get(f"/v2/models/two-layers/routing{query}")
+        self.assertEqual(answer.status, 200, answer.body)
+        return timeless(answer.json)
+
+    def value(self, client, name, **labels):
+        return Metrics(client.get("/metrics").body.decode()).value(name, **labels)
+
+    def await_value(self, client, name, least):
+        deadline = time.monotonic() + 60
+        while self.value(client, name) < least:
+            self.assertLess(time.monotonic(), deadline, name)
+            time.sleep(0.02)
+
+
+def timeless(document):
+    """Without what only the time changes."""
+    document = dict(document, seconds=None)
+    for layer in document["layers"]:
+        for expert in layer["experts"]:
+            expert["idle_seconds"] = expert["idle_seconds"] is not None
+    return document
+
+
+class RestartTest(StateCase):
+    def test_a_restart(self):
+        server, client = self.start(loops=2)
+        self.send(client, tag="a")
+        self.send(client, ROWS[:20])
+        self.assertEqual(client.post("/v2/models/two-layers/routing/reset", b"").status, 200)
+        self.send(client, ROWS[20:40], tag="b")
+        self.send(client, ROWS[:30])
+        queries = [f"?window={window}&include={EVERYTHING}" for window in ("1m", "5m", "1h", "all")] + ["?tag=b"]
+        before = [self.document(client, query) for query in queries]
+        server.stop()
+        server, client = self.start()
+        for query, document in zip(queries, before):
+            self.assertEqual(self.document(client, query), document, query)
+        self.assertEqual(before[3]["rows"], 50)
+        self.assertEqual(self.document(client)["tags"], ["a", "b"])
+        layer = {"model": "two-layers", "version": "1", "layer": "first"}
+        self.assertEqual(self.value(client, "moed_layer_rows_total", **layer), 0)
+        self.assertEqual(self.value(client, "moed_layer_usage_entropy_bits", window="1h", **layer),
+                         before[2]["layers"][0]["usage_entropy_bits"])
+        self.send(client, tag="b")
+        self.assertEqual(self.document(client)["rows"], 110)
+        self.assertEqual(self.document(client, "?tag=b")["rows"], 80)
+        server.stop()
+
+    def test_kill(self):
+        """At most what one interval has counted is lost."""
+        server, client = self.start(state_interval_ms=250)
+        sent, at, deadline = 0, [], time.monotonic() + 1.5
+        while time.monotonic() < deadline:
+            self.send(client, ROWS[:2])
+            sent += 2
+            at.append((time.monotonic(), sent))
+        killed = time.monotonic()
+        server.signal(signal.SIGKILL)
+        server.wait()
+        server, client = self.start()
+        rows = self.document(client)["rows"]
+        self.assertLessEqual(rows, sent)
+        # a snapshot every 250 ms, begun at most so long before the end, and some time for a busy machine's disk
+        self.assertGreaterEqual(rows, max([count for when, count in at if when < killed - 0.75]))
+        server.stop()
+
+    def test_a_snapshot_on_demand(self):
+        server, client = self.start(log_level="warning")
+        self.send(client)
+        answer = client.post("/v2/models/two-layers/routing/snapshot", b"")
+        self.assertEqual(answer.status, 200, answer.body)
+        document = timeless(answer.json)
+        self.assertEqual(document, self.document(client, f"?include={EVERYTHING}"))
+        self.assertEqual(self.value(client, "moed_state_written_total"), 1)
+        server.signal(signal.SIGKILL)
+        server.wait()
+        server, client = self.start()
+        self.assertEqual(timeless(client.post("/v2/models/two-layers/versions/1/routing/snapshot", b"").json), document)
+        self.assertEqual(client.post("/v2/models/two-layers/routing/snapshot?window=1m", b"").status, 400)
+        self.assertEqual(client.get("/v2/models/two-layers/routing/snapshot").status, 405)
+        server.stop()
+
+    def test_without_a_directory(self):
+        server, client = self.start(state=None)
+        self.send(client)
+        document = timeless(client.post("/v2/models/two-layers/routing/snapshot", b"").json)
+        self.assertEqual(document, self.document(client, f"?include={EVERYTHING}"))
+        self.assertNotIn(b"moed_state_", client.get("/metrics").body)
+        server.stop()
+
+    def test_other_gates(self):
+        server, client = self.start()
+        self.send(client)
+        server.stop()
+        shutil.rmtree(os.path.join(self.models, "two-layers"))
+        Tiny().write(os.path.join(self.models, "two-layers"))
+        server, client = self.start()
+        self.assertIn("of other gates or classes; counting begins anew", server.log())
+        self.assertEqual(self.document(client)["rows"], 0)
+        self.assertEqual(self.value(client, "moed_state_damaged_total"), 0)
+        server.stop()
+
+
+class DirectoryTest(StateCase):
+    def test_a_damaged_file_is_set_aside(self):
+        server, client = self.start()
+        self.send(client)
+        server.stop()
+        with open(self.file, "rb") as file:
+            kept = file.read()
+        for damaged in (kept[:-1], kept[:50] + bytes([kept[50] ^ 1]) + kept[51:], b"{}"):
+            with open(self.file, "wb") as file:
+                file.write(damaged)
+            server, client = self.start()
+            self.assertIn("counting begins anew", server.log())
+            self.assertEqual(self.document(client)["rows"], 0)
+            self.assertEqual(self.value(client, "moed_state_damaged_total"), 1)
+            with open(self.file + ".damaged", "rb") as file:
+                self.assertEqual(file.read(), damaged)
+            server.stop()
+        self.assertEqual(sorted(os.listdir(self.state)),
+                         [".lock", "two-layers.1.routing", "two-layers.1.routing.damaged"])
+
+    def test_what_is_no_file(self):
+        os.makedirs(self.file)
+        server, client = self.start()
+        self.assertEqual(self.value(client, "moed_state_damaged_total"), 1)
+        self.send(client)
+        server.stop()
+        self.assertTrue(os.path.isfile(self.file))
+
+    def test_a_directory_that_cannot_be(self):
+        for state in ("/dev/null/state", os.path.join(self.models, "two-layers", "config.json")):
+            server, client = self.start(state=state, state_interval_ms=100)
+            self.assertIn("statistics begin anew and are not kept", server.log())
+            self.send(client)
+            self.await_value(client, "moed_state_failures_total", 2)
+            self.assertEqual(self.value(client, "moed_state_written_total"), 0)
+            self.assertEqual(client.post("/v2/models/two-layers/routing/snapshot", b"").status, 503)
+            server.stop()
+
+    def test_a_full_disk(self):
+        server, client = self.start(state_interval_ms=100)
+        self.send(client)
+        self.await_value(client, "moed_state_written_total", 1)
+        os.rename(self.state, self.state + "-gone")
+        self.await_value(client, "moed_state_failures_total", 3)
+        self.send(client)
+        self.assertEqual(server.log().count("counting goes on without it"), 1, server.log())
+        os.rename(self.state + "-gone", self.state)
+        written = self.value(client, "moed_state_written_total")
+        self.await_value(client, "moed_state_written_total", written + 1)
+        with open(self.file, "rb") as file:
+            kept = file.read()
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+        failures = self.value(client, "moed_state_failures_total")
+        self.await_value(client, "moed_state_failures_total", failures + 2)
+        with open(self.file, "rb") as file:  # not half of another
+            self.assertEqual(len(file.read()), len(kept))
+        self.assertEqual(sorted(os.listdir(self.state)), [".lock", "two-layers.1.routing"])
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        self.send(client)
+        server.stop()
+        server, client = self.start()
+        self.assertEqual(self.document(client)["rows"], 180)
+        server.stop()
+
+    def test_one_server_at_a_time(self):
+        first, client = self.start(state_interval_ms=100)
+        self.send(client)
+        second, other = self.start(state_interval_ms=100)
+        self.assertIn("another server uses the directory", second.log())
+        self.assertEqual(self.document(other)["rows"], 0)
+        second.stop()
+        first.stop()
+        first, client = self.start()
+        self.assertEqual(self.document(client)["rows"], 60)
+        first.stop()
+
+
+@needs_moectl
+class MergeTest(StateCase):
+    def test_replicas_merge_exactly(self):
+        """Two replicas' snapshots add up to what one server says of all traffic, to the last digit."""
+        snapshots = []
+        for parts in ([ROWS[:17], ROWS[40:]], [ROWS[17:40]], np.split(ROWS, [17, 40])):
+            server, client = self.start(state=None, max_batch_rows=8, loops=3)
+            for part in parts:
+                self.send(client, part)
+            answer = client.post("/v2/models/two-layers/routing/snapshot", b"")
+            snapshots.append(timeless(json.loads(answer.body)))
+            path = os.path.join(self.models, f"{len(snapshots)}.json")
+            with open(path, "wb") as file:
+                file.write(answer.body)
+            server.stop()
+        done = moectl("merge", os.path.join(self.models, "1.json"), os.path.join(self.models, "2.json"))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        merged, whole = timeless(json.loads(done.stdout)), snapshots[2]
+        self.assertEqual(merged["rows"], 60)
+        for layer, other in zip(merged["layers"], whole["layers"]):
+            self.assertEqual(layer["exact"], other["exact"])
+            for key in ("rows", "ranks", "margins", "entropies", "gate_entropy_bits", "margin", "unused"):
+                self.assertEqual(layer[key], other[key], key)
+            self.assertEqual(sorted(map(tuple, layer["pairs"] or [])), sorted(map(tuple, other["pairs"] or [])))
+            self.assertEqual(layer["classes"]["counts"], other["classes"]["counts"])
+            self.assertEqual(layer["batches"]["count"], other["batches"]["count"])
+            for expert, same in zip(layer["experts"], other["experts"]):
+                self.assertEqual(expert, same)
+            for key in ("usage_entropy_bits", "imbalance", "weight_imbalance", "balancedness", "cv", "jain",
+                        "effective_experts"):
+                self.assertAlmostEqual(layer[key], other[key], delta=1e-12, msg=key)
+
+
+if __name__ == "__main__":
+    unittest.main()
