@@ -20,6 +20,7 @@ ASSET(app, "app.js");
 ASSET(charts, "charts.js");
 ASSET(tryit, "tryit.js");
 ASSET(samples, "samples.js");
+ASSET(speak, "speak.js");
 
 struct asset {
     const char *path, *type;
@@ -36,6 +37,7 @@ static const struct asset ASSETS[] = {
     {"/ui/charts.js", JAVASCRIPT, page_charts_begin, page_charts_end},
     {"/ui/tryit.js", JAVASCRIPT, page_tryit_begin, page_tryit_end},
     {"/ui/samples.js", JAVASCRIPT, page_samples_begin, page_samples_end},
+    {"/ui/speak.js", JAVASCRIPT, page_speak_begin, page_speak_end},
 };
 
 static void send_asset(struct exchange *exchange, const struct asset *asset)

@@ -2,6 +2,7 @@
 // seconds at what changes more slowly.
 
 import {bars, cells, element, heatMap, lines, number, percent, seconds} from "/ui/charts.js";
+import {Speak} from "/ui/speak.js";
 import {TryIt} from "/ui/tryit.js";
 
 const SLOW_MS = 4000, HISTORY = 150;
@@ -57,7 +58,16 @@ function choose(name) {
   drawModels();
   listen();
   slow();
-  tryIt.open(name);
+  openTrial(name);
+}
+
+// A language model says how long its texts may be, and is spoken to.
+async function openTrial(name) {
+  speak.close();
+  const {max_model_len: most} = await json(`/v1/models/${encodeURIComponent(name)}`).catch(() => ({}));
+  if (name !== state.model) return;
+  if (most) speak.open(name, most).catch((error) => speak.fail(error));
+  else tryIt.open(name);
 }
 
 // ---- live routing ----
@@ -306,6 +316,7 @@ async function refreshModels() {
 // ---- beginning ----
 
 const tryIt = new TryIt($("try-body"), json, () => setTimeout(slow, 50));
+const speak = new Speak($("try-body"), json, () => setTimeout(slow, 50));
 
 $("choice").addEventListener("submit", (event) => event.preventDefault());
 $("window").addEventListener("change", (event) => { state.window = event.target.value; listen(); slow(); });
