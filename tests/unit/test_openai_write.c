@@ -191,7 +191,8 @@ START_TEST(tokens_without_text_have_numbers)
     struct openai_choice choice = {.token_ids = (const int32_t[]){5, 6},
                                    .token_count = 2,
                                    .logprobs = true,
-                                   .tokens = (const struct sampler_choice[]){{5}, {6}}};
+                                   .tokens =
+                                       (const struct sampler_choice[]){{.token = 5}, {.token = 6}}};
     struct buffer body = new_body();
     openai_write_chunk(&COMPLETION, &choice, false, false, &body);
     buffer_append(&body, "", 1);
