@@ -138,7 +138,9 @@ static int build_layers(struct moed_model *model, const struct scope *scope,
 
 static int check_all_used(const struct moed_model *model, struct error *err)
 {
+    const struct views *views = model->family.views;
     const struct tensor *unused = safetensors_unused(model->tensors);
+    unused = unused || !views ? unused : views_unused(views);
     if (unused)
         return tensor_error(unused, err, ERROR_INVALID, " is used by no layer");
     return 0;
@@ -192,6 +194,9 @@ static void fill_info(struct moed_model *model)
         cost_add(&cost, &model->outputs[i].chain.cost);
     *info = (struct moed_model_info){
         .description = model->description,
+        .family = model->family.name,
+        .ignored = (const char *const *)model->family.ignored,
+        .ignored_count = model->family.ignored_count,
         .input_count = model->input_count,
         .inputs = model->input_info,
         .output_count = model->output_count,
@@ -215,6 +220,7 @@ static int read_config(struct moed_model *model, struct config_node *root,
 {
     struct loading loading = {.tensors = model->tensors,
                               .kv_f32 = options && options->kv == MOED_KV_F32,
+                              .views = model->family.views,
                               .layers_left = MAX_LAYERS};
     struct scope scope = {.loading = &loading,
                           .int8 = options && options->weights == MOED_WEIGHTS_INT8};
@@ -227,6 +233,22 @@ static int read_config(struct moed_model *model, struct config_node *root,
     model->session_bytes = loading.session_bytes;
     model->position_bytes = loading.position_bytes;
     return config_done(root, err);
+}
+
+/* A published config is translated first; an error in the translation is one of this program. */
+static int read_any_config(struct moed_model *model, struct config_node *root,
+                           const struct moed_load_options *options, struct error *err)
+{
+    struct family *family = &model->family;
+    if (!family_is_published(root))
+        return read_config(model, root, options, err);
+    if (family_translate(family, root, model->tensors, err) != 0)
+        return -1;
+    int result = read_config(model, &family->moed, options, err);
+    if (result != 0)
+        error_prefix(err, "translated from model_type \"%s\"", family->name);
+    family_close_config(family);
+    return result;
 }
 
 struct moed_model *moed_model_load(const char *directory, const struct moed_load_options *options,
@@ -243,7 +265,7 @@ struct moed_model *moed_model_load(const char *directory, const struct moed_load
     else if (config_open(&root, path, err) == 0) {
         model->tensors = safetensors_open(directory, options && options->copy, err);
         if (model->tensors)
-            result = read_config(model, &root, options, err);
+            result = read_any_config(model, &root, options, err);
         config_close(&root);
     }
     if (result != 0) {
@@ -277,6 +299,7 @@ void moed_model_free(struct moed_model *model)
     chain_close(&model->chain);
     model_free_inputs(model);
     free_outputs(model);
+    family_close(&model->family);
     safetensors_free(model->tensors);
     for (size_t i = 0; i < model->gate_count; i++) {
         free((char *)model->gates[i].name);

@@ -3,6 +3,7 @@
 #ifndef CORE_MODEL_H
 #define CORE_MODEL_H
 
+#include "core/family/family.h"
 #include "core/layers/chain.h"
 
 /* x' = (x * scale - mean[c]) / std[c], where c is the index along the input's first axis. A list of
@@ -40,6 +41,7 @@ struct output {
 
 struct moed_model {
     struct safetensors *tensors;
+    struct family family; /* all 0 unless config.json is a published one */
     size_t input_count, output_count;
     struct moed_tensor_info *input_info, *output_info; /* their names are owned */
     struct input *inputs;

@@ -77,7 +77,10 @@ struct moed_gate_info {
 
 /* Everything a front end may know about a model. Borrowed: lives as long as the model. */
 struct moed_model_info {
-    const char *description; /* "" if the checkpoint has none */
+    const char *description;    /* "" if the checkpoint has none */
+    const char *family;         /* the model_type of a published checkpoint; NULL: moed's own */
+    const char *const *ignored; /* [ignored_count] its tensors that inference does not need */
+    size_t ignored_count;
     size_t input_count;
     const struct moed_tensor_info *inputs;
     size_t output_count;

@@ -51,8 +51,9 @@ static int check_size(const struct attention *attention, const struct config_nod
 
 static int read_scores(struct attention *attention, struct config_node *node, struct error *err)
 {
+    static const double none = 0;
     int64_t window;
-    double scale = 0;
+    double scale = 0, clip;
     if (config_flag(node, "causal", attention->over_sequence, &attention->causal, err) != 0 ||
         config_integer(node, "window", 0, within(1, MAX_ROW_ELEMENTS), &window, err) != 0)
         return -1;
@@ -61,6 +62,11 @@ static int read_scores(struct attention *attention, struct config_node *node, st
     if (attention->root == 0 && config_real(node, "scale", NULL, &scale, err) != 0)
         return -1;
     attention->scale = (float)scale;
+    if (config_real(node, "clip", &none, &clip, err) != 0)
+        return -1;
+    if (clip < 0)
+        return config_error(node, "clip", err, "expected a number of at least 0");
+    attention->clip = (float)clip;
     return rotary_build(&attention->rotary, node, attention->head_dim,
                         attention->over_sequence ? 0 : attention->positions, err);
 }
@@ -75,7 +81,8 @@ static int build_norms(struct attention *attention, const struct scope *scope,
     static const double otherwise = 1e-6;
     int kind;
     double eps;
-    if (config_choice(node, "qk_norm", names, NONE, &kind, err) != 0)
+    if (config_choice(node, "qk_norm", names, NONE, &kind, err) != 0 ||
+        config_flag(node, "qk_norm_late", false, &attention->normalizes_late, err) != 0)
         return -1;
     if (kind == NONE)
         return 0;
@@ -115,8 +122,8 @@ static int build_tensors(struct attention *attention, const struct scope *scope,
 
 static int format_3_keys(const struct scope *scope, struct config_node *node, struct error *err)
 {
-    static const char *const keys[] = {"kv_heads", "head_dim", "causal",  "window",
-                                       "scale",    "rotary",   "qk_norm", "over"};
+    static const char *const keys[] = {"kv_heads", "head_dim", "causal", "window", "scale",
+                                       "rotary",   "qk_norm",  "over",   "clip",   "qk_norm_late"};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
         if (format_key(scope, node, keys[i], 3, err) != 0)
             return -1;
@@ -181,11 +188,26 @@ static void normalize(const struct array *weight, float eps, size_t count, float
     }
 }
 
-void attention_normalize(const struct attention *attention, float *queries)
+static void normalize_both(const struct attention *attention, float *queries)
 {
     size_t width = attention->head_dim, count = attention->heads * width;
     normalize(&attention->q_norm, attention->eps, count, queries);
     normalize(&attention->k_norm, attention->eps, attention->kv_heads * width, queries + count);
+}
+
+void attention_before_turn(const struct attention *attention, float *qkv)
+{
+    const float clip = attention->clip;
+    if (!attention->normalizes_late)
+        normalize_both(attention, qkv);
+    for (size_t i = 0; clip > 0 && i < attention_projected(attention); i++)
+        qkv[i] = clamp(qkv[i], -clip, clip);
+}
+
+void attention_after_turn(const struct attention *attention, float *qkv)
+{
+    if (attention->normalizes_late)
+        normalize_both(attention, qkv);
 }
 
 static void attention_forward(const struct layer *layer, const struct run *run, size_t rows,

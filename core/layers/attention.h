@@ -16,9 +16,11 @@ struct attention {
     bool over_sequence;          /* a row is one position */
     size_t positions;            /* of a row */
     size_t size, heads, kv_heads, head_dim;
-    size_t window;     /* 0: none */
-    bool causal, half; /* half: sessions keep keys and values as binary16 */
-    float root, scale; /* scores are divided by root, or, if it is 0, multiplied by scale */
+    size_t window;        /* 0: none */
+    bool normalizes_late; /* queries and keys after they are turned, not before */
+    float clip;           /* of queries, keys and values; 0: none */
+    bool causal, half;    /* half: sessions keep keys and values as binary16 */
+    float root, scale;    /* scores are divided by root, or, if it is 0, multiplied by scale */
     float eps;
     size_t qkv, context; /* places */
 };
@@ -39,8 +41,10 @@ static inline void attention_visible(const struct attention *attention, size_t p
     *end = *end < count ? *end : count;
 }
 
-/* Normalises the queries and keys of one position: [heads + kv_heads, head_dim]. */
-void attention_normalize(const struct attention *attention, float *queries);
+/* What is done with one position's queries, keys and values before queries and keys are turned, and
+ * with its queries and keys after that: qkv is [heads + 2 kv_heads, head_dim]. */
+void attention_before_turn(const struct attention *attention, float *qkv);
+void attention_after_turn(const struct attention *attention, float *qkv);
 
 /* Plans and runs a row's own positions: x, y are [rows, positions, size]. */
 void attention_rows_plan(struct attention *attention, struct layer *layer);

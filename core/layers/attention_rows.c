@@ -17,9 +17,10 @@ void attention_rows_plan(struct attention *attention, struct layer *layer)
 /* Queries and keys of one position, as scores are made of them. */
 static void prepare(const struct attention *attention, size_t position, float *qkv)
 {
-    attention_normalize(attention, qkv);
+    attention_before_turn(attention, qkv);
     for (size_t head = 0; head < attention->heads + attention->kv_heads; head++)
         rotary_turn(&attention->rotary, position, qkv + head * attention->head_dim);
+    attention_after_turn(attention, qkv);
 }
 
 /* One query of one head, and the keys that it sees. */
@@ -102,9 +103,8 @@ void attention_rows_forward(const struct layer *layer, const struct run *run, si
     float *qkv = run_floats(run, attention->qkv, rows);
     float *context = run_floats(run, attention->context, rows);
     projection_forward(&attention->in, rows * positions, x, qkv);
-    if (attention->rotary.pairs || attention->q_norm.values)
-        for (size_t i = 0; i < rows * positions; i++)
-            prepare(attention, i % positions, qkv + i * pitch);
+    for (size_t i = 0; i < rows * positions; i++)
+        prepare(attention, i % positions, qkv + i * pitch);
     for (size_t row = 0; row < rows; row++)
         attend_row(attention, layer->padded_in ? run_length(run, row) : positions,
                    qkv + row * positions * pitch, run_workspace(run),

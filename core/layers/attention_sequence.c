@@ -124,11 +124,12 @@ static void prepare(const struct sequences *all, const struct moed_span *span, s
     const struct rotary *rotary = &attention->rotary;
     size_t width = attention->head_dim;
     float *sine = workspace + rotary->pairs;
-    attention_normalize(attention, qkv);
+    attention_before_turn(attention, qkv);
     if (rotary->pairs)
         rotary_angles(rotary, position, workspace, sine);
     for (size_t head = 0; head < attention->heads + attention->kv_heads; head++)
         rotary_turn_by(rotary, workspace, sine, qkv + head * width);
+    attention_after_turn(attention, qkv);
     if (attention->causal)
         store(all, span, position, qkv + attention->heads * width, workspace + width);
 }

@@ -9,6 +9,7 @@
 #include "core/layers/cost.h"
 #include "core/load/config.h"
 #include "core/load/safetensors.h"
+#include "core/load/view.h"
 
 /* Nested lists of layers: bounds recursion over an untrusted config. */
 enum { MAX_LAYER_DEPTH = 16 };
@@ -29,10 +30,11 @@ struct moe_sizes {
 /* State that all parts of a model share while it is built. */
 struct loading {
     struct safetensors *tensors;
-    int format;         /* format_version of the config */
-    size_t context;     /* positions of a sequence; 0: rows are independent */
-    bool kv_f32;        /* sessions keep keys and values as f32 */
-    size_t layers_left; /* of MAX_LAYERS */
+    struct views *views; /* of them, which layers see instead; NULL: layers see the tensors */
+    int format;          /* format_version of the config */
+    size_t context;      /* positions of a sequence; 0: rows are independent */
+    bool kv_f32;         /* sessions keep keys and values as f32 */
+    size_t layers_left;  /* of MAX_LAYERS */
     /* Each MoE layer appends its own, in order of execution. */
     struct moed_gate_info *gates; /* [gate_count] */
     size_t gate_count;

@@ -9,11 +9,17 @@
 /* Suffixes are shorter than the longest prefix. */
 enum { FULL_NAME_BYTES = 2 * MAX_TENSOR_NAME };
 
+static struct tensor *find(const struct loading *loading, const char *name)
+{
+    return loading->views ? views_find(loading->views, name)
+                          : safetensors_find(loading->tensors, name);
+}
+
 const struct tensor *tensor_peek(const struct scope *scope, const char *suffix)
 {
     char name[FULL_NAME_BYTES];
     snprintf(name, sizeof name, "%s%s", scope->prefix, suffix);
-    return safetensors_find(scope->loading->tensors, name);
+    return find(scope->loading, name);
 }
 
 struct tensor *tensor_claim(const struct scope *scope, const char *suffix, struct error *err)
@@ -26,7 +32,7 @@ struct tensor *tensor_claim(const struct scope *scope, const char *suffix, struc
                   scope->op, name);
         return NULL;
     }
-    struct tensor *tensor = safetensors_find(tensors, name);
+    struct tensor *tensor = find(scope->loading, name);
     if (!tensor) {
         error_set(err, ERROR_INVALID, "%s: tensor '%s' is missing", safetensors_name(tensors),
                   name);
@@ -36,7 +42,14 @@ struct tensor *tensor_claim(const struct scope *scope, const char *suffix, struc
         tensor_error(tensor, err, ERROR_INVALID, " is claimed by two layers of that name");
         return NULL;
     }
+    if (!dtype_is_plain(tensor->dtype)) {
+        tensor_error(tensor, err, ERROR_INVALID, ": dtype %s is not one of F32, F16, BF16",
+                     dtype_name(tensor->dtype));
+        return NULL;
+    }
     tensor->used = true;
+    if (scope->loading->views && view_read(tensor, err) != 0)
+        return NULL;
     return tensor_check_finite(tensor, err) == 0 ? tensor : NULL;
 }
 

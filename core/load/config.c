@@ -105,10 +105,7 @@ void config_close(struct config_node *root)
 
 static json_t *get(struct config_node *node, const char *key)
 {
-    bool known = false;
-    for (size_t i = 0; i < node->asked_count; i++)
-        known |= strcmp(node->asked[i], key) == 0;
-    if (!known && node->asked_count < CONFIG_MAX_KEYS)
+    if (!config_was_asked(node, key) && node->asked_count < CONFIG_MAX_KEYS)
         node->asked[node->asked_count++] = key;
     return json_object_get(node->json, key);
 }
@@ -344,18 +341,31 @@ int config_items_at(const struct config_items *items, struct config_node *node, 
                          : config_object(node, items->one, child, err);
 }
 
+bool config_was_asked(const struct config_node *node, const char *key)
+{
+    bool asked = false;
+    for (size_t i = 0; i < node->asked_count; i++)
+        asked |= strcmp(node->asked[i], key) == 0;
+    return asked;
+}
+
 int config_done(struct config_node *node, struct error *err)
 {
     const char *key;
     json_t *value;
-    json_object_foreach (node->json, key, value) {
-        bool asked = false;
-        for (size_t i = 0; i < node->asked_count; i++)
-            asked |= strcmp(node->asked[i], key) == 0;
-        if (!asked)
+    json_object_foreach (node->json, key, value)
+        if (!config_was_asked(node, key))
             return config_error(node, NULL, err, "unknown key '%.60s'", key);
-    }
     return 0;
+}
+
+void config_drop_nulls(struct config_node *node)
+{
+    const char *key;
+    json_t *value;
+    void *next;
+    json_object_foreach_safe(node->json, next, key, value) if (json_is_null(value))
+        json_object_del(node->json, key);
 }
 
 const char *config_next_key(const struct config_node *node, const char *key)

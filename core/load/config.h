@@ -11,8 +11,8 @@
 
 #include "core/moed.h"
 
-/* More keys than any object of the format has. */
-enum { CONFIG_MAX_KEYS = 24 };
+/* More keys than any object of the format has, and than are asked for of a published config. */
+enum { CONFIG_MAX_KEYS = 64 };
 
 struct config_node {
     void *json;                       /* json_t object, borrowed from the document */
@@ -96,6 +96,12 @@ MUST_CHECK int config_items_at(const struct config_items *items, struct config_n
 
 /* Refuses keys that no getter asked for. */
 MUST_CHECK int config_done(struct config_node *node, struct error *err);
+
+/* Whether a getter asked for the key. */
+bool config_was_asked(const struct config_node *node, const char *key);
+
+/* Removes members that are null, for configs that write "none" so. */
+void config_drop_nulls(struct config_node *node);
 
 /* For objects whose keys are arbitrary names: returns the key after `key`, or the first for NULL;
  * NULL at the end. Borrowed. */

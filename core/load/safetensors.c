@@ -139,8 +139,9 @@ static int parse_tensor(struct safetensors *file, const struct mapping *mapping,
                          where);
     tensor->used = is_batch_counter(name, dtype); /* so that no layer has to claim it */
     if (!tensor->used && dtype_parse(dtype, &tensor->dtype) != 0)
-        return error_set(err, ERROR_INVALID, "%s: dtype %s is not one of F32, F16, BF16", where,
-                         dtype ? dtype : "(none)");
+        return error_set(err, ERROR_INVALID,
+                         "%s: dtype %s is not one of F32, F16, BF16, nor U8 or F8_E4M3 in blocks",
+                         where, dtype ? dtype : "(none)");
     if (parse_shape(json_object_get(entry, "shape"), tensor, where, err) != 0 ||
         parse_extent(json_object_get(entry, "data_offsets"), mapping->data_bytes, extent, where,
                      err) != 0)
@@ -152,6 +153,7 @@ static int parse_tensor(struct safetensors *file, const struct mapping *mapping,
                          "%s: shape needs %zu x %zu bytes, data_offsets give %zu", where,
                          tensor->elements, element, extent->end - extent->begin);
     tensor->data = mapping->data + extent->begin;
+    tensor->mapped = !file->copy;
     extent->name = tensor->name;
     return 0;
 }
@@ -399,6 +401,11 @@ struct tensor *safetensors_find(const struct safetensors *file, const char *name
     if (!file->tensor_count)
         return NULL;
     return bsearch(&key, file->tensors, file->tensor_count, sizeof *file->tensors, compare_tensors);
+}
+
+struct tensor *safetensors_at(const struct safetensors *file, size_t index)
+{
+    return index < file->tensor_count ? &file->tensors[index] : NULL;
 }
 
 const struct tensor *safetensors_unused(const struct safetensors *file)

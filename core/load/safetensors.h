@@ -21,6 +21,9 @@ bool safetensors_are_damaged(const struct safetensors *file);
 /* The tensor of that name, or NULL. Borrowed. */
 struct tensor *safetensors_find(const struct safetensors *file, const char *name);
 
+/* All tensors, ordered by name; NULL after the last. Borrowed. */
+struct tensor *safetensors_at(const struct safetensors *file, size_t index);
+
 /* The first tensor, ordered by name, that no layer has claimed; NULL if all are used. */
 const struct tensor *safetensors_unused(const struct safetensors *file);
 

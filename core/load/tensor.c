@@ -4,6 +4,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -14,20 +15,28 @@
 static const struct {
     const char *name;
     size_t bytes;
-} DTYPES[] = {[DTYPE_F32] = {"F32", 4},
-              [DTYPE_F16] = {"F16", 2},
-              [DTYPE_BF16] = {"BF16", 2},
-              [DTYPE_I8] = {"I8", 1}};
+} DTYPES[] = {[DTYPE_F32] = {"F32", 4}, [DTYPE_F16] = {"F16", 2}, [DTYPE_BF16] = {"BF16", 2},
+              [DTYPE_I8] = {NULL, 1},   [DTYPE_U8] = {"U8", 1},   [DTYPE_F8_E4M3] = {"F8_E4M3", 1}};
 
 size_t dtype_bytes(enum dtype dtype)
 {
     return DTYPES[dtype].bytes;
 }
 
+bool dtype_is_plain(enum dtype dtype)
+{
+    return dtype < DTYPE_I8;
+}
+
+const char *dtype_name(enum dtype dtype)
+{
+    return DTYPES[dtype].name;
+}
+
 int dtype_parse(const char *name, enum dtype *dtype)
 {
-    for (size_t i = 0; name && i < DTYPE_I8; i++) {
-        if (strcmp(name, DTYPES[i].name) == 0) {
+    for (size_t i = 0; name && i < sizeof DTYPES / sizeof *DTYPES; i++) {
+        if (DTYPES[i].name && strcmp(name, DTYPES[i].name) == 0) {
             *dtype = (enum dtype)i;
             return 0;
         }
@@ -100,7 +109,7 @@ int tensor_check_finite(const struct tensor *tensor, struct error *err)
     return 0;
 }
 
-void tensor_drop_pages(const struct tensor *tensor)
+static void drop_pages(const struct tensor *tensor)
 {
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
     uintptr_t begin = ((uintptr_t)tensor->data + page - 1) / page * page;
@@ -108,6 +117,22 @@ void tensor_drop_pages(const struct tensor *tensor)
         ((uintptr_t)tensor->data + tensor->elements * dtype_bytes(tensor->dtype)) / page * page;
     if (begin < end)
         madvise((void *)begin, end - begin, MADV_DONTNEED); /* advice: failing costs memory only */
+}
+
+void tensor_drop_pages(const struct tensor *tensor)
+{
+    if (tensor->copy && *tensor->copy) {
+        free(*tensor->copy);
+        *tensor->copy = NULL;
+    } else if (!tensor->kept) {
+        drop_pages(tensor);
+    }
+}
+
+void tensor_leave_pages(const struct tensor *tensor)
+{
+    if (tensor->mapped)
+        drop_pages(tensor);
 }
 
 void tensor_to_f32(const struct tensor *tensor, float *values)
@@ -123,6 +148,8 @@ void tensor_to_f32(const struct tensor *tensor, float *values)
         convert_bf16_to_f32(tensor->data, tensor->elements, values);
         break;
     case DTYPE_I8: /* not stored */
+    case DTYPE_U8: /* read by views only */
+    case DTYPE_F8_E4M3:
         break;
     }
 }

@@ -8,8 +8,9 @@
 
 #include "core/error.h"
 
-/* I8 exists only in memory: gemm_init_int8() makes it from the others. */
-enum dtype { DTYPE_F32, DTYPE_F16, DTYPE_BF16, DTYPE_I8 };
+/* I8 exists only in memory: gemm_init_int8() makes it from the others. U8 and F8_E4M3 are stored
+ * only, in blocks that a view decodes (core/load/view.h). */
+enum dtype { DTYPE_F32, DTYPE_F16, DTYPE_BF16, DTYPE_I8, DTYPE_U8, DTYPE_F8_E4M3 };
 
 /* A stored tensor may have more axes than a row: expert and output axes come first. */
 enum { TENSOR_MAX_RANK = 8 };
@@ -22,6 +23,9 @@ struct tensor {
     size_t dims[TENSOR_MAX_RANK];
     size_t elements;
     const void *data; /* in the mapping; little-endian, any alignment */
+    bool mapped;      /* pages that are dropped can be read again */
+    bool kept;        /* another layer reads the same numbers: its pages stay */
+    void **copy;      /* of a view: the place of its numbers' copy, which may be NULL; else NULL */
     bool used;        /* some layer has claimed it */
 };
 
@@ -37,9 +41,16 @@ size_t dtype_bytes(enum dtype dtype);
 /* A stored dtype by its name in the container. Returns -1 for any other. `name` may be NULL. */
 int dtype_parse(const char *name, enum dtype *dtype);
 
-/* Releases the pages of a tensor whose numbers have been copied. Nobody may read it again: pages of
- * a mapped file would be read anew, those of a copy are zeros. */
+/* Releases the memory of a tensor whose numbers have been packed. Nobody may read it again: pages
+ * of a mapped file would be read anew, those of a copied file are zeros, a view's copy is gone. */
 void tensor_drop_pages(const struct tensor *tensor);
+
+/* Releases the pages of a tensor that may be read again: those of a mapped file. */
+void tensor_leave_pages(const struct tensor *tensor);
+
+/* Whether layers can read the dtype: it is F32, F16 or BF16. */
+bool dtype_is_plain(enum dtype dtype);
+const char *dtype_name(enum dtype dtype);
 
 /* Copies all elements to f32; exact for every dtype. */
 void tensor_to_f32(const struct tensor *tensor, float *values);

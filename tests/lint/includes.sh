@@ -9,7 +9,7 @@ done <<'RULES' | sed 's/$/    <- not allowed here/' | grep .
 microhttpd\.h                     server/http_(callbacks|mhd)\.c
 gnutls/[^>]*                      server/tokens\.c
 uv\.h                             server/|clients/[a-z]+/
-jansson\.h                        proto/|core/load/|core/parse_json|server/options|server/main\.c|clients/[a-z]+/
+jansson\.h                        proto/|core/(load|family)/|core/parse_json|server/options|server/main\.c|clients/[a-z]+/
 cblas\.h                          core/dense/
 utf8proc\.h                       proto/text/
 proto/text/[a-z_]*_private\.h     proto/text/

@@ -183,7 +183,7 @@ END_TEST
 START_TEST(what_is_not_understood_is_refused)
 {
     expect_config_refused("{'model_type':'bert','format_version':1}", NO_TENSORS,
-                          "model_type: 'bert' is not one of moed");
+                          "model_type \"bert\" is not known");
     expect_config_refused("{'model_type':'moed','format_version':4}", NO_TENSORS,
                           "format_version: expected an integer from 1 to 3");
     expect_config_refused("{'model_type':'moed'}", NO_TENSORS, "format_version: missing");

@@ -187,6 +187,17 @@ START_TEST(an_index_of_the_single_file_is_fine)
 }
 END_TEST
 
+static struct tensor stored_list(enum dtype dtype, size_t count, const void *data)
+{
+    return (struct tensor){.name = (char *)"t",
+                           .shard = "f",
+                           .dtype = dtype,
+                           .rank = 1,
+                           .dims = {count},
+                           .elements = count,
+                           .data = data};
+}
+
 START_TEST(not_finite_elements_are_found_wherever_they_are)
 {
     enum { COUNT = 40000 };
@@ -195,9 +206,9 @@ START_TEST(not_finite_elements_are_found_wherever_they_are)
     uint16_t *halves = xcalloc(COUNT, sizeof *halves);
     float *floats = xcalloc(COUNT, sizeof *floats);
     for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
-        const struct tensor f32 = {"t", "f", DTYPE_F32, 1, {COUNT}, COUNT, floats, false};
-        const struct tensor f16 = {"t", "f", DTYPE_F16, 1, {COUNT}, COUNT, halves, false};
-        const struct tensor bf16 = {"t", "f", DTYPE_BF16, 1, {COUNT}, COUNT, halves, false};
+        const struct tensor f32 = stored_list(DTYPE_F32, COUNT, floats);
+        const struct tensor f16 = stored_list(DTYPE_F16, COUNT, halves);
+        const struct tensor bf16 = stored_list(DTYPE_BF16, COUNT, halves);
         char expected[64];
         snprintf(expected, sizeof expected, "f: tensor 't': element %zu of", places[i]);
         floats[places[i]] = 3.4028234e38f;

@@ -1,0 +1,49 @@
+/* Tensors that a checkpoint stores in another form than layers ask for: under another name, as part
+ * of a larger one, transposed, interleaved, side by side, quantised in blocks.
+ *
+ * A view is made of matrices inside stored tensors. Where those are consecutive numbers it reads
+ * them in place. Otherwise they are copied when a layer claims the view, and the copy is freed when
+ * they are packed, so that no more than one such matrix is held twice. */
+#ifndef CORE_VIEW_H
+#define CORE_VIEW_H
+
+#include "core/load/tensor.h"
+
+/* Queries, keys and values. */
+enum { VIEW_MAX_PARTS = 3 };
+
+/* A matrix inside a stored tensor: element [i, j] is number first + i * row_stride + j *
+ * column_stride of it. Of MXFP4 and FP8 these count the numbers that are stored in blocks. */
+struct view_part {
+    struct tensor *source;
+    /* MXFP4 (`source` is U8): U8, an exponent for each 32 numbers. FP8: F32, a factor for each
+     * block of 128 x 128. NULL: `source` is F32, F16 or BF16. */
+    struct tensor *scales;
+    size_t first, rows, columns, row_stride, column_stride;
+};
+
+/* Checkpoints' own numbers per block. */
+enum { MXFP4_BLOCK = 32, FP8_BLOCK = 128 };
+
+struct views;
+
+struct views *views_new(void);
+void views_free(struct views *views);
+
+/* Adds a tensor called `name`: the parts, one after the other, as [rows of all, columns] or, with
+ * `rank` 1, as one list. The parts must lie inside their sources, which become used. MXFP4 gives
+ * BF16 and FP8 F32; parts of different dtypes give F32. */
+void views_add(struct views *views, const char *name, size_t rank, const struct view_part *parts,
+               size_t count);
+
+/* To be called once, before any is looked for: -1 if two have one name. */
+MUST_CHECK int views_sort(struct views *views, struct error *err);
+
+/* NULL: none has that name. It has a shape, and numbers once they are read. */
+struct tensor *views_find(const struct views *views, const char *name);
+const struct tensor *views_unused(const struct views *views);
+
+/* Reads the numbers of a tensor that views_find() gave. */
+MUST_CHECK int view_read(struct tensor *tensor, struct error *err);
+
+#endif

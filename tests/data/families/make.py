@@ -1,0 +1,138 @@
+"""Makes the fixtures of tests/unit/test_families.c: of each family a tiny random model as transformers
+saves it, and what transformers computes with it.
+
+    python3 make.py [FAMILY...]        needs torch and transformers (made with 5.24.0); default: all
+
+<family>/config.json, model.safetensors    the checkpoint
+<family>/expected/model.safetensors        for sequence s: tokens.s [n], logits.s [n, vocabulary]; for the
+                                           m-th MoE layer experts.s.m and weights.s.m [n, k], by id
+
+Everything is F32, ids included, so that moed's own reader reads it.
+"""
+import json
+import math
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+import transformers
+from safetensors.torch import save_file
+
+HERE = Path(__file__).parent
+SEQUENCES = [[3, 17, 42, 99, 5, 5, 64, 120, 7, 31, 88, 2], [127, 1, 1, 50, 50, 50, 9, 77, 110, 23], [11]]
+SMALL = dict(vocab_size=128, hidden_size=24, intermediate_size=12, num_hidden_layers=2, num_attention_heads=4,
+             num_key_value_heads=2, max_position_embeddings=64, pad_token_id=None, bos_token_id=None,
+             eos_token_id=None)
+
+# family: (model_type, keys of its configuration)
+FAMILIES = {
+    "olmoe": ("olmoe", dict(SMALL, num_experts=6, num_experts_per_tok=2)),
+    "olmoe_clipped": ("olmoe", dict(SMALL, num_experts=4, num_experts_per_tok=2, norm_topk_prob=True, clip_qkv=0.8,
+                                    num_hidden_layers=1)),
+    "qwen3_moe": ("qwen3_moe", dict(SMALL, head_dim=16, moe_intermediate_size=8, num_experts=8,
+                                    num_experts_per_tok=3, norm_topk_prob=True, mlp_only_layers=[1],
+                                    num_hidden_layers=3)),
+    "qwen2_moe": ("qwen2_moe", dict(SMALL, moe_intermediate_size=8, shared_expert_intermediate_size=10,
+                                    num_experts=6, num_experts_per_tok=2)),
+    "mixtral": ("mixtral", dict(SMALL, num_local_experts=5, num_experts_per_tok=2, sliding_window=5)),
+    "granitemoe": ("granitemoe", dict(SMALL, num_local_experts=6, num_experts_per_tok=3, embedding_multiplier=3.0,
+                                      residual_multiplier=0.4, attention_multiplier=0.2, logits_scaling=2.5,
+                                      tie_word_embeddings=True)),
+    "granitemoeshared": ("granitemoeshared", dict(
+        SMALL, num_local_experts=4, num_experts_per_tok=2, shared_intermediate_size=10, embedding_multiplier=2.0,
+        residual_multiplier=0.6, attention_multiplier=0.25, logits_scaling=1.5, tie_word_embeddings=True)),
+    "phimoe": ("phimoe", dict(SMALL, num_local_experts=6, num_experts_per_tok=2, attention_bias=True,
+                              lm_head_bias=True, router_jitter_noise=0.05, rope_parameters=dict(
+                                  rope_type="longrope", rope_theta=10000.0, short_factor=[1.0, 1.2, 1.5],
+                                  long_factor=[2.0, 4.0, 8.0], short_mscale=1.2, long_mscale=1.3,
+                                  original_max_position_embeddings=32))),
+    "gpt_oss": ("gpt_oss", dict(SMALL, head_dim=16, num_local_experts=4, num_experts_per_tok=2, sliding_window=4,
+                                hidden_size=32, intermediate_size=32, rope_parameters=dict(
+                                    rope_type="yarn", rope_theta=150000.0, factor=4.0, beta_fast=32.0,
+                                    beta_slow=1.0, truncate=False, original_max_position_embeddings=16))),
+    "ernie4_5_moe": ("ernie4_5_moe", dict(SMALL, moe_intermediate_size=8, moe_k=2, moe_num_experts=6,
+                                          moe_num_shared_experts=2, num_hidden_layers=3, use_bias=True)),
+    "glm4_moe": ("glm4_moe", dict(SMALL, head_dim=16, moe_intermediate_size=8, num_experts_per_tok=2,
+                                  n_routed_experts=8, n_group=4, topk_group=2, routed_scaling_factor=1.7,
+                                  use_qk_norm=True, attention_bias=True, num_mtp_layers=0)),
+    "hunyuan_v1_moe": ("hunyuan_v1_moe", dict(SMALL, head_dim=8, num_experts=5, moe_topk=2)),
+    "minimax_m2": ("minimax_m2", dict(SMALL, head_dim=16, num_local_experts=6, num_experts_per_tok=2,
+                                      rope_parameters=dict(rope_type="default", rope_theta=10000.0,
+                                                           partial_rotary_factor=0.5))),
+    "qwen3": ("qwen3", dict(SMALL, head_dim=16, tie_word_embeddings=True)),
+    "llama": ("llama", dict(SMALL, attention_bias=True, mlp_bias=True, rope_parameters=dict(
+        rope_type="llama3", rope_theta=10000.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+        original_max_position_embeddings=16))),
+    "granite": ("granite", dict(SMALL, embedding_multiplier=3.0, residual_multiplier=0.4, attention_multiplier=0.2,
+                                logits_scaling=2.5, tie_word_embeddings=True)),
+}
+
+
+def randomize(model):
+    """Random weights of which every one matters: no norm is 1, no bias 0."""
+    generator = torch.Generator().manual_seed(7)
+    for name, tensor in list(model.named_parameters()) + list(model.named_buffers()):
+        if not tensor.is_floating_point() or "inv_freq" in name:
+            continue
+        noise = torch.randn(tensor.shape, generator=generator)
+        if "norm" in name and name.endswith("weight"):
+            value = 1 + 0.3 * noise
+        elif tensor.dim() < 2 or name.endswith("bias"):
+            value = 0.2 * noise
+        elif "embed" in name:
+            value = noise
+        elif "gate.weight" in name or "router" in name or "wg.weight" in name:
+            value = 1.5 * noise / math.sqrt(tensor.shape[-1])
+        else:
+            value = 1.2 * noise / math.sqrt(tensor.shape[-1])
+        with torch.no_grad():
+            tensor.copy_(value)
+    model.tie_weights()
+
+
+def watch_experts(model):
+    """Lists that each forward fills: of every MoE layer the ids and weights that it was given."""
+    seen = []
+    for name, module in model.named_modules():
+        if type(module).__name__.endswith("Experts"):
+            def hook(_, args, kwargs):
+                ids, weights = list(args[1:]) + list(kwargs.values()) if len(args) < 3 else args[1:3]
+                order = ids.argsort(dim=-1)
+                seen.append((ids.gather(1, order).float(), weights.gather(1, order).float()))
+            module.register_forward_pre_hook(hook, with_kwargs=True)
+    return seen
+
+
+def make(family):
+    model_type, keys = FAMILIES[family]
+    directory = HERE / family
+    shutil.rmtree(directory, ignore_errors=True)
+    config = transformers.AutoConfig.for_model(model_type, **keys)
+    config._attn_implementation = "eager"
+    config._experts_implementation = "eager"
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    randomize(model)
+    seen = watch_experts(model)
+    expected = {}
+    for s, tokens in enumerate(SEQUENCES):
+        seen.clear()
+        with torch.no_grad():
+            logits = model(torch.tensor([tokens]), use_cache=False).logits[0]
+        expected[f"tokens.{s}"] = torch.tensor(tokens).float()
+        expected[f"logits.{s}"] = logits.contiguous()
+        for m, (ids, weights) in enumerate(seen):
+            expected[f"experts.{s}.{m}"] = ids.contiguous()
+            expected[f"weights.{s}.{m}"] = weights.contiguous()
+    model.save_pretrained(directory)
+    (directory / "generation_config.json").unlink(missing_ok=True)
+    (directory / "expected").mkdir()
+    save_file(expected, directory / "expected" / "model.safetensors")
+    spread = expected["logits.0"].std().item()
+    size = sum(f.stat().st_size for f in directory.rglob("*") if f.is_file())
+    print(f"{family}: {size / 1000:.0f} KB, logits spread {spread:.2f}, {len(seen)} MoE layers")
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:] or FAMILIES:
+        make(name)
