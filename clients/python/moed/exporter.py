@@ -12,7 +12,7 @@ from typing import Any, Mapping, Optional, Sequence, Union
 import torch
 from torch import nn
 
-from moed import checkpoint, engine
+from moed import checkpoint, engine, reference
 from moed.describe import Describer, nothing
 from moed.loader import build, load
 from moed.multitask import MultiTask, Output, join
@@ -30,7 +30,8 @@ def export(model: nn.Module, example_inputs: Any, directory: PathLike, *, input_
            output_name: Union[str, Sequence[Optional[str]]] = "output",
            preprocess: Optional[Mapping[str, Any]] = None, categories: Optional[int] = None,
            labels: Any = None, description: str = "", dtype: str = "f32",
-           routing_reference: Optional[Mapping[str, Any]] = None, max_shard_bytes: Optional[int] = None) -> None:
+           routing_reference: Optional[Mapping[str, Any]] = None, max_shard_bytes: Optional[int] = None,
+           reference_rows: Any = None) -> None:
     """Writes `model` as a checkpoint directory that `moed serve` loads.
 
     The model stays as it is: its mode, device and precision are those of a copy. What the format cannot say is refused
@@ -54,8 +55,10 @@ def export(model: nn.Module, example_inputs: Any, directory: PathLike, *, input_
         description: shown by metadata and `moed inspect`.
         dtype: "f32", "f16" or "bf16", how the weights are stored.
         routing_reference: {MoE layer: {"share": [one per expert], "rows": n}}, the routing on known-good data against
-            which drift is judged. Of a MultiGateMoE one per gate, as "layer.gate".
+            which drift is judged; also "weight" and "probability". Of a MultiGateMoE one per gate, as "layer.gate".
         max_shard_bytes: weights beyond that are spread over several files.
+        reference_rows: known-good data, from which the routing reference is measured: raw values as clients will send
+            them, a tensor or {input: tensor}. In place of routing_reference.
 
     Shape:
         example_inputs: [rows, ...] with at least one row and one axis more.
@@ -66,6 +69,8 @@ def export(model: nn.Module, example_inputs: Any, directory: PathLike, *, input_
     Example:
         >>> moed.export(model, torch.zeros(1, 16), "my-model", labels=["red", "green", "blue"])
     """
+    require(routing_reference is None or reference_rows is None, "reference_rows",
+            "measure what routing_reference says")
     require(dtype in DTYPES, "dtype", f"{dtype!r} is not one of {', '.join(DTYPES)}")
     directory = checkpoint.check_place(directory)
     model = whole_model(model)
@@ -80,11 +85,14 @@ def export(model: nn.Module, example_inputs: Any, directory: PathLike, *, input_
         parts = _model(describer, folded(model))
         config = {"model_type": "moed", "format_version": describer.format, "description": description, **parts}
         if routing_reference is not None:
-            config["routing_reference"] = _checked_reference(routing_reference, describer.expert_counts)
+            config["routing_reference"] = reference.checked(routing_reference, describer.expert_counts)
         tensors = {name: torch.from_numpy(values) for name, values in describer.tensors.items()}
         rows = sample_rows(dict(zip(model.input_names, model.inputs)))
         expected = outcome(getattr(model, "original", model), rows, "model")
-        check_package(expected, build(config, tensors, directory), rows, "model")
+        loaded = build(config, tensors, directory)
+        check_package(expected, loaded, rows, "model")
+        if reference_rows is not None:
+            config["routing_reference"] = reference.measured(loaded, reference_rows, describer.expert_counts)
         binary = engine.find()
 
         def check(staged: str) -> None:
@@ -179,15 +187,6 @@ def _checked_preprocess(preprocess, shape):
                 f"{key} has {len(values or [])} values, but the input has {shape[0]} channels")
     require(all(value != 0 for value in preprocess.get("std", [])), "preprocess", "std has a zero")
     return dict(preprocess)
-
-
-def _checked_reference(reference, experts):
-    for name, entry in reference.items():
-        require(name in experts, "routing_reference", f"{name!r} is not a MoE layer; there are {sorted(experts)}")
-        require(len(entry["share"]) == experts[name], "routing_reference",
-                f"{name} has {experts[name]} experts, but {len(entry['share'])} shares are given")
-    return {name: {"share": [float(share) for share in entry["share"]], "rows": int(entry["rows"])}
-            for name, entry in reference.items()}
 
 
 def _example_row(shape, categories):

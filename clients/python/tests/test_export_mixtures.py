@@ -2,6 +2,7 @@
 
 import unittest
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -93,6 +94,49 @@ class MixtureTest(ExportCase):
         export(named(moe=moe), self.path, (12,), routing_reference=reference)
         self.assertEqual(self.config()["routing_reference"], reference)
         self.assert_refused_again(moe, {"moe": reference["moe.b"]})
+
+    def test_a_reference_is_measured(self):
+        model = trained_like(named(moe=MoE(experts(4), Gate(nn.Linear(12, 4), top_k=2, normalize="sum", scale=-1.0))))
+        rows = torch.randn(600, 12) * 10
+        export(model, self.path, (12,), preprocess={"scale": 0.1}, reference_rows=rows)
+        with torch.no_grad():
+            model(rows * 0.1)
+        experts_of, weights, p = (part.numpy() for part in model.moe.routing)
+        entry = self.config()["routing_reference"]["moe"]
+        self.assertEqual(entry["rows"], 600)
+        np.testing.assert_allclose(entry["share"], np.bincount(experts_of.ravel(), minlength=4) / 1200, atol=1e-12)
+        mass = np.bincount(experts_of.ravel(), np.abs(weights.ravel()), 4)
+        np.testing.assert_allclose(entry["weight"], mass / mass.sum(), atol=1e-6)
+        np.testing.assert_allclose(entry["probability"], p.mean(axis=0), atol=1e-6)
+
+    def test_a_reference_is_measured_of_every_gate(self):
+        moe = MultiGateMoE(experts(3), {"a": Gate(nn.Linear(12, 2)), "b": Gate(nn.Linear(12, 3), top_k=1)},
+                           gate_experts={"a": [0, 2]})
+        export(trained_like(named(moe=moe)), self.path, (12,), reference_rows=torch.randn(50, 12).numpy())
+        reference = self.config()["routing_reference"]
+        self.assertEqual({name: len(entry["probability"]) for name, entry in reference.items()},
+                         {"moe.a": 2, "moe.b": 3})
+        self.assertEqual(reference["moe.a"]["share"], [0.5, 0.5])
+        self.assertAlmostEqual(sum(reference["moe.b"]["weight"]), 1)
+
+    def test_a_reference_of_other_rows(self):
+        moe = named(moe=MoE(experts(2), Gate(nn.Linear(12, 2))))
+        for settings, message in (
+                ({"reference_rows": torch.zeros(3, 11)}, r"of 'input' are of shape \[11\], a row is \[12\]"),
+                ({"reference_rows": torch.zeros(0, 12)}, "are \\[0\\] rows"),
+                ({"reference_rows": {"x": torch.zeros(3, 12)}}, r"has \['x'\]; the inputs are \['input'\]"),
+                ({"reference_rows": torch.zeros(3, 12), "routing_reference": {}},
+                 "measure what routing_reference says"),
+                ({"routing_reference": {"moe": {"share": [1, 1], "weight": [1], "rows": 1}}},
+                 "moe has 2 experts, but 1 numbers of weight"),
+                ({"routing_reference": {"moe": {"share": [1, 1], "row": 1, "rows": 1}}}, "unknown keys")):
+            with self.assertRaisesRegex(ValueError, message):
+                export(moe, self.path, (12,), **settings)
+
+    def test_a_given_reference_is_kept_whole(self):
+        reference = {"moe": {"share": [0.25, 0.75], "weight": [0.5, 0.5], "probability": [0.1, 0.9], "rows": 3}}
+        export(named(moe=MoE(experts(2), Gate(nn.Linear(12, 2)))), self.path, (12,), routing_reference=reference)
+        self.assertEqual(self.config()["routing_reference"], reference)
 
     def assert_refused_again(self, moe, reference):
         with self.assertRaisesRegex(ValueError, r"'moe' is not a MoE layer; there are \['moe.a', 'moe.b'\]"):
