@@ -128,8 +128,8 @@ static bool is_next(const struct moed_model *model, const struct moed_span *span
     const struct moed_session *session = span->session;
     if (!session)
         return span->position == 0 && model->session_bytes == 0 && model->position_bytes == 0;
-    return session->model == model && span->position == session->length &&
-           span->rows <= session->max_positions - session->length;
+    return session->pages->model == model && span->position == session->length &&
+           span->rows <= session->writable - session->length;
 }
 
 static size_t count_rows(const struct moed_model *model, const struct moed_batch *batch)
@@ -144,9 +144,10 @@ static size_t count_rows(const struct moed_model *model, const struct moed_batch
 
 static void advance_sessions(const struct moed_batch *batch)
 {
-    for (size_t i = 0; i < batch->span_count; i++)
+    size_t row = 0;
+    for (size_t i = 0; i < batch->span_count; row += batch->spans[i++].rows)
         if (batch->spans[i].session)
-            batch->spans[i].session->length += batch->spans[i].rows;
+            session_advance(batch->spans[i].session, &batch->spans[i], batch->inputs[0], row);
 }
 
 void moed_forward(const struct moed_model *model, struct moed_scratch *scratch,

@@ -232,6 +232,7 @@ static int read_config(struct moed_model *model, struct config_node *root,
         return -1;
     model->session_bytes = loading.session_bytes;
     model->position_bytes = loading.position_bytes;
+    model->window = loading.window == SIZE_MAX ? 0 : loading.window;
     return config_done(root, err);
 }
 

@@ -60,6 +60,7 @@ struct moed_model {
     struct moe_sizes *moe; /* [moe_count] */
     size_t moe_count;
     size_t session_bytes, position_bytes; /* of a session */
+    size_t window; /* no position looks further back, itself included; 0: to the first */
     char *description;
     struct moed_model_info info;
 };

@@ -97,12 +97,13 @@ struct moed_model_info {
     bool sequence;
     size_t context;
     /* What a session keeps for a sequence as a whole and for each of its positions. If both are 0,
-     * rows are independent; otherwise every span of a forward pass needs a session. */
+     * rows need no session; otherwise every span of a forward pass does. */
     uint64_t session_bytes, position_bytes;
 };
 
 struct moed_model;
 struct moed_scratch;
+struct moed_pages;
 struct moed_session;
 struct moed_team;
 struct moed_intervention; /* core/intervention.h */
@@ -206,18 +207,51 @@ struct moed_batch {
     const bool *wanted;
 };
 
-/* The memory of one sequence of up to `max_positions` rows, in one allocation. One forward pass at
- * a time may use it, on any thread, with any scratch of `model`, which must outlive it. NULL if
- * that is more than any served sequence needs, or if memory runs out. */
-MUST_CHECK struct moed_session *moed_session_new(const struct moed_model *model,
-                                                 size_t max_positions, struct error *err);
+/* Memory for the positions of sequences, in pages of MOED_PAGE_POSITIONS. */
+enum { MOED_PAGE_POSITIONS = 32 };
+
+/* Pages for `positions` positions in all, in one allocation, which takes memory as it is used. One
+ * thread at a time may call what takes pages or sessions of them, forward passes apart: those use
+ * only the sessions of their spans, and may run beside. `model` must outlive them. NULL if there is
+ * not so much memory. */
+MUST_CHECK struct moed_pages *moed_pages_new(const struct moed_model *model, size_t positions,
+                                             struct error *err);
+void moed_pages_free(struct moed_pages *pages); /* after its sessions */
+
+/* How many there are; that sessions have; that only the prefix cache has, which gives them away
+ * when they are wanted. */
+size_t moed_pages_total(const struct moed_pages *pages);
+size_t moed_pages_used(const struct moed_pages *pages);
+size_t moed_pages_idle(const struct moed_pages *pages);
+
+/* The memory of one sequence, as yet of no position. One forward pass at a time may use it, on any
+ * thread, with any scratch of the model; meanwhile nothing else may. NULL if memory runs out. */
+MUST_CHECK struct moed_session *moed_session_new(struct moed_pages *pages, struct error *err);
+
+/* Gives its pages back; those that are full stay findable until they are wanted. */
 void moed_session_free(struct moed_session *session);
+
+/* Gives the session pages for `positions` positions in all, which forward passes may then reach. -1
+ * if there are not so many free, or if that exceeds the model's context: then nothing has changed.
+ */
+MUST_CHECK int moed_session_reserve(struct moed_session *session, size_t positions);
+
+/* Lets an empty session, reserved or not, begin with positions that another one has computed for
+ * the same first tokens without intervention: full pages of them, and never all `count`, so that a
+ * row is left to compute. Not for a sequence that will have interventions. Returns the session's
+ * new length. */
+size_t moed_session_find_prefix(struct moed_session *session, const int32_t *tokens, size_t count);
+
+/* To be called between forward passes: lets other sessions find the full pages that this one has
+ * computed so far, and gives back those that are behind the windows of all layers. */
+void moed_session_share(struct moed_session *session);
 
 /* The number of positions it has seen. */
 size_t moed_session_length(const struct moed_session *session);
 
-/* Forgets the positions from `length` on; `length` is at most moed_session_length(). A model with
- * session_bytes cannot go back part of the way: its `length` is 0 or the current length. */
+/* Forgets the positions from `length` on, and gives back their pages and what was reserved: reserve
+ * again to go on. `length` is at most moed_session_length(); it is 0 or just that for a model with
+ * session_bytes, or whose layers all have windows. */
 void moed_session_truncate(struct moed_session *session, size_t length);
 
 /* Runs 1..max_rows rows through the model on `team` (borrowed for the call; NULL: the calling

@@ -15,6 +15,8 @@
 #include "core/layers/attention.h"
 #include "core/session.h"
 
+_Static_assert((int)ATTEND_POSITIONS == (int)MOED_PAGE_POSITIONS, "a block is a page");
+
 /* Queries of a task: enough to share what it reads, few enough to leave every thread its tasks. */
 enum { TASK_QUERIES = 64 };
 
@@ -38,6 +40,11 @@ static size_t state_floats(const struct attention *attention)
     return (queries * sizeof(struct attending) + sizeof(float) - 1) / sizeof(float);
 }
 
+static size_t number_bytes(const struct attention *attention)
+{
+    return attention->half ? sizeof(uint16_t) : sizeof(float);
+}
+
 static size_t block_floats(const struct attention *attention)
 {
     return ATTEND_POSITIONS * attention->head_dim;
@@ -54,9 +61,10 @@ void attention_sequence_plan(struct attention *attention, struct layer *layer)
     attention->context = plan_floats(&layer->plan, inner);
     plan_workspace(&layer->plan, state_floats(attention) + max_size(2 * block_floats(attention),
                                                                     attention->head_dim + kept));
-    if (attention->causal)
-        layer->memory.per_position =
-            2 * kept * (attention->half ? sizeof(uint16_t) : sizeof(float));
+    if (attention->causal) {
+        layer->memory.per_position = 2 * kept * number_bytes(attention);
+        layer->memory.window = attention->window;
+    }
     if (attention->root != 0)
         attention->scale = 1 / attention->root;
 }
@@ -76,11 +84,6 @@ struct sequences {
 
 /* What normalising, turning and storing a number takes, in multiply-accumulates. */
 enum { PREPARE_MACS = 16 };
-
-static size_t number_bytes(const struct attention *attention)
-{
-    return attention->half ? sizeof(uint16_t) : sizeof(float);
-}
 
 /* Scatters one head's key among those of its page. */
 static void put_key(const struct attention *attention, const void *key, char *to)

@@ -31,6 +31,8 @@ static int place_memory(struct layer *layer, const struct scope *scope, struct c
     memory->position_at = loading->position_bytes;
     loading->session_bytes += (memory->per_sequence + cache_line - 1) / cache_line * cache_line;
     loading->position_bytes += memory->per_position;
+    if (memory->per_position)
+        loading->window = max_size(loading->window, memory->window ? memory->window : SIZE_MAX);
     layer->collective = true;
     return 0;
 }

@@ -112,6 +112,7 @@ struct layer_op {
  * every position of it. Multiples of 4. */
 struct memory {
     size_t per_sequence, per_position;
+    size_t window; /* the layer looks at so many positions, the present one included; 0: at all */
     size_t sequence_at, position_at; /* where, among the memory of all layers */
 };
 

@@ -204,14 +204,20 @@ static void forward(const struct moed_model *model, size_t rows, float *const x[
         return;
     }
     struct moed_span spans[] = {{.rows = 1}, {.rows = 1}};
-    for (size_t i = 0; i < rows && info->position_bytes + info->session_bytes > 0; i++)
-        require((spans[i].session = moed_session_new(model, 1, &err)) != NULL);
+    struct moed_pages *pages = NULL;
+    if (info->position_bytes + info->session_bytes > 0) {
+        require((pages = moed_pages_new(model, 2 * MOED_PAGE_POSITIONS, &err)) != NULL);
+        for (size_t i = 0; i < rows; i++)
+            require((spans[i].session = moed_session_new(pages, &err)) != NULL &&
+                    moed_session_reserve(spans[i].session, 1) == 0);
+    }
     moed_forward(model, scratch, NULL,
                  &(struct moed_batch){spans, rows, (const void *const *)x, y, NULL});
     for (size_t i = 0; i < info->gate_count; i++)
         check_routing(&info->gates[i], moed_routing(scratch, i));
     for (size_t i = 0; i < 2; i++)
         moed_session_free(spans[i].session);
+    moed_pages_free(pages);
     moed_scratch_free(scratch);
 }
 

@@ -31,8 +31,8 @@ static int causal_build(struct layer *layer, const struct scope *scope, struct c
 static float *kept_at(const struct layer *layer, const struct moed_session *session,
                       size_t position)
 {
-    float *page = session_page(session, layer, position / SESSION_PAGE);
-    return page + position % SESSION_PAGE * 2 * layer->out_elements;
+    float *page = session_page(session, layer, position / MOED_PAGE_POSITIONS);
+    return page + position % MOED_PAGE_POSITIONS * 2 * layer->out_elements;
 }
 
 struct causal_job {

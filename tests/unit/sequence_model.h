@@ -150,6 +150,7 @@ static inline void fill_tokens(int32_t *tokens, size_t count, uint32_t seed)
 enum { LONGEST = 300, WIDTH = SEQUENCE_TOKENS };
 
 struct sequence {
+    struct moed_pages *pages;
     struct moed_session *session; /* NULL: the model needs none */
     int32_t tokens[LONGEST];
     size_t count, done;
@@ -159,27 +160,27 @@ struct sequence {
 static inline struct sequence *new_sequence(const struct moed_model *model, size_t count,
                                             uint32_t seed)
 {
-    struct error err = ERROR_INIT;
     struct sequence *sequence = xcalloc(1, sizeof *sequence);
     sequence->count = count;
     fill_tokens(sequence->tokens, count, seed);
-    if (moed_model_info(model)->position_bytes) {
-        sequence->session = moed_session_new(model, count, &err);
-        ck_assert_msg(sequence->session != NULL, "%s", err.text);
-    }
+    if (moed_model_info(model)->position_bytes)
+        sequence->session = new_session(model, count, &sequence->pages);
     return sequence;
 }
 
 static inline void free_sequence(struct sequence *sequence)
 {
     moed_session_free(sequence->session);
+    moed_pages_free(sequence->pages);
     free(sequence);
 }
 
 static inline void start_again(struct sequence *sequence)
 {
-    if (sequence->session)
+    if (sequence->session) {
         moed_session_truncate(sequence->session, 0);
+        ck_assert_int_eq(moed_session_reserve(sequence->session, sequence->count), 0);
+    }
     memset(sequence->logits, 0xff, sizeof sequence->logits);
     sequence->done = 0;
 }
@@ -220,8 +221,9 @@ static inline void run_chunks(const struct engine *engine, const struct chunk *c
     size_t rows = 0;
     for (size_t i = 0; i < count; i++) {
         const struct sequence *sequence = chunks[i].sequence;
-        spans[i] = (struct moed_span){chunks[i].rows, sequence->session ? sequence->done : 0,
-                                      sequence->session};
+        spans[i] = (struct moed_span){.rows = chunks[i].rows,
+                                      .position = sequence->session ? sequence->done : 0,
+                                      .session = sequence->session};
         memcpy(tokens + rows, sequence->tokens + sequence->done, chunks[i].rows * sizeof *tokens);
         rows += chunks[i].rows;
     }

@@ -298,6 +298,21 @@ static inline void expect_mapping(const struct mapping *of)
         __VA_ARGS__                                                                                \
     }
 
+/* ---- sessions ---- */
+
+/* A session for so many positions, and an arena that has no others. */
+static inline struct moed_session *new_session(const struct moed_model *model, size_t positions,
+                                               struct moed_pages **pages)
+{
+    struct error err = ERROR_INIT;
+    *pages = moed_pages_new(model, positions, &err);
+    ck_assert_msg(*pages != NULL, "%s", err.text);
+    struct moed_session *session = moed_session_new(*pages, &err);
+    ck_assert_msg(session != NULL, "%s", err.text);
+    ck_assert_int_eq(moed_session_reserve(session, positions), 0);
+    return session;
+}
+
 /* ---- numbers that are the same in every run ---- */
 
 static inline uint32_t next_random(uint32_t *state)

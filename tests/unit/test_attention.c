@@ -146,11 +146,11 @@ START_TEST(only_wanted_rows_are_decoded)
     for (unsigned wishes = 0; wishes < 1u << COUNT; wishes += 1 + wishes / 3) {
         bool wanted[COUNT];
         size_t count = 0;
-        moed_session_truncate(sequence->session, 0);
+        start_again(sequence);
         memset(y, 0xff, sizeof y);
         for (size_t i = 0; i < COUNT; i++)
             wanted[i] = wishes & 1u << i;
-        const struct moed_span span = {COUNT, 0, sequence->session};
+        const struct moed_span span = {.rows = COUNT, .session = sequence->session};
         const void *const inputs[] = {sequence->tokens};
         float *const outputs[] = {y};
         moed_forward(model, engine.scratch, NULL,

@@ -14,25 +14,25 @@ struct answer {
 struct sequence {
     int32_t tokens[LONGEST];
     size_t count, done;
+    struct moed_pages *pages;
     struct moed_session *session;
     struct answer answer;
 };
 
 static struct sequence *new_sequence(const struct moed_model *model, size_t count, uint32_t seed)
 {
-    struct error err = ERROR_INIT;
     struct sequence *sequence = xcalloc(1, sizeof *sequence);
     sequence->count = count;
     for (size_t i = 0; i < count; i++)
         sequence->tokens[i] = (int32_t)(next_random(&seed) % TOKENS);
-    sequence->session = moed_session_new(model, count, &err);
-    ck_assert_msg(sequence->session != NULL, "%s", err.text);
+    sequence->session = new_session(model, count, &sequence->pages);
     return sequence;
 }
 
 static void free_sequence(struct sequence *sequence)
 {
     moed_session_free(sequence->session);
+    moed_pages_free(sequence->pages);
     free(sequence);
 }
 
@@ -116,6 +116,7 @@ static void run_alone(const struct engine *engine, struct sequence *sequence, si
 static void start_again(struct sequence *sequence)
 {
     moed_session_truncate(sequence->session, 0);
+    ck_assert_int_eq(moed_session_reserve(sequence->session, sequence->count), 0);
     memset(&sequence->answer, 0xff, sizeof sequence->answer);
     sequence->done = 0;
 }
@@ -270,6 +271,7 @@ START_TEST(a_truncated_session_goes_on_as_if_the_rest_had_not_been)
     const struct answer expected = sequence->answer;
     /* Adds other tokens from position 12 on and takes them back. */
     moed_session_truncate(sequence->session, 12);
+    ck_assert_int_eq(moed_session_reserve(sequence->session, 20), 0);
     sequence->done = 12;
     int32_t tokens[LONGEST];
     memcpy(tokens, sequence->tokens, sizeof tokens);
@@ -278,6 +280,7 @@ START_TEST(a_truncated_session_goes_on_as_if_the_rest_had_not_been)
     run_alone(&engine, sequence, 3);
     ck_assert(memcmp(sequence->answer.y, expected.y, 20 * TOKENS * sizeof(float)) != 0);
     moed_session_truncate(sequence->session, 12);
+    ck_assert_int_eq(moed_session_reserve(sequence->session, 20), 0);
     ck_assert_uint_eq(moed_session_length(sequence->session), 12);
     sequence->done = 12;
     memcpy(sequence->tokens, tokens, sizeof tokens);
@@ -309,10 +312,11 @@ START_TEST(sessions_are_bounded)
 {
     struct error err = ERROR_INIT;
     struct moed_model *model = load(causal_config);
-    ck_assert_ptr_null(moed_session_new(model, (size_t)1 << 40, &err));
+    ck_assert_ptr_null(moed_pages_new(model, (size_t)1 << 40, &err));
     ck_assert_int_eq(err.code, ERROR_INVALID);
-    expect_text(err.text, "a session of 1099511627776 positions of 128 bytes");
-    ck_assert_ptr_null(moed_session_new(model, SIZE_MAX, NULL));
+    expect_text(err.text, "1099511627776 positions of 128 bytes");
+    ck_assert_ptr_null(moed_pages_new(model, SIZE_MAX, NULL));
+    moed_pages_free(NULL);
     moed_session_free(NULL);
     moed_model_free(model);
 }
