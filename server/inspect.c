@@ -16,6 +16,8 @@
 
 /* Rows of the batch whose scratch memory is reported: the server's default. */
 enum { REPORTED_BATCH_ROWS = 64 };
+/* Positions of sequences whose memory is reported. */
+enum { REPORTED_POSITIONS = 1000 };
 
 static void print_shape(FILE *out, const struct moed_shape *shape)
 {
@@ -111,6 +113,34 @@ static void print_tensors(FILE *out, const char *title, const struct moed_tensor
     }
 }
 
+/* Of a published checkpoint: its family, and what of it is not used. */
+static void print_family(FILE *out, const struct moed_model_info *info)
+{
+    if (!info->family)
+        return;
+    fprintf(out, "  translated from model_type %s\n", info->family);
+    for (size_t i = 0; i < info->ignored_count; i++) {
+        fputs("  ignored ", out);
+        print_untrusted(out, info->ignored[i]);
+        fputc('\n', out);
+    }
+}
+
+static void print_memory(FILE *out, const struct moed_model_info *info)
+{
+    fputs("Memory      ", out);
+    print_bytes(out, (double)info->weight_bytes);
+    fputs(" of weights, ", out);
+    print_bytes(out, (double)info->scratch_bytes_per_row * REPORTED_BATCH_ROWS);
+    fprintf(out, " for batches of %d rows\n", REPORTED_BATCH_ROWS);
+    if (!info->sequence)
+        return;
+    fputs("            ", out);
+    print_bytes(out, (double)info->position_bytes * REPORTED_POSITIONS);
+    fprintf(out, " of keys and values for %d tokens; sequences of up to %zu\n", REPORTED_POSITIONS,
+            info->context);
+}
+
 static void print_text(const char *directory, const struct moed_model *model, FILE *out)
 {
     const struct moed_model_info *info = moed_model_info(model);
@@ -120,6 +150,7 @@ static void print_text(const char *directory, const struct moed_model *model, FI
         print_untrusted(out, info->description);
         fputc('\n', out);
     }
+    print_family(out, info);
     print_tensors(out, "  input   ", info->inputs, info->input_count);
     print_tensors(out, "  output  ", info->outputs, info->output_count);
     fputs("\nLayers                            output of one row\n", out);
@@ -130,11 +161,8 @@ static void print_text(const char *directory, const struct moed_model *model, FI
     print_count(out, (double)info->active_parameters);
     fputs(" active for one row (", out);
     print_count(out, (double)info->macs_per_row);
-    fputs(" multiply-adds)\nMemory      ", out);
-    print_bytes(out, (double)info->weight_bytes);
-    fputs(" of weights, ", out);
-    print_bytes(out, (double)info->scratch_bytes_per_row * REPORTED_BATCH_ROWS);
-    fprintf(out, " for batches of %d rows\n", REPORTED_BATCH_ROWS);
+    fputs(" multiply-adds)\n", out);
+    print_memory(out, info);
 }
 
 static void json_shape(struct buffer *body, const struct moed_shape *shape)
@@ -203,6 +231,20 @@ static void json_layer(const struct moed_layer_info *layer, void *context)
     buffer_text(body, "}");
 }
 
+static void json_family(struct buffer *body, const struct moed_model_info *info)
+{
+    if (!info->family)
+        return;
+    buffer_text(body, ",\"model_type\":");
+    json_append_string(body, info->family);
+    buffer_text(body, ",\"ignored\":[");
+    for (size_t i = 0; i < info->ignored_count; i++) {
+        buffer_text(body, i ? "," : "");
+        json_append_string(body, info->ignored[i]);
+    }
+    buffer_text(body, "]");
+}
+
 static void print_json(const char *directory, const struct moed_model *model, FILE *out)
 {
     const struct moed_model_info *info = moed_model_info(model);
@@ -212,6 +254,10 @@ static void print_json(const char *directory, const struct moed_model *model, FI
     json_append_string(&body, directory);
     buffer_text(&body, ",\"description\":");
     json_append_string(&body, info->description);
+    json_family(&body, info);
+    if (info->sequence)
+        buffer_format(&body, ",\"context\":%zu,\"position_bytes\":%llu", info->context,
+                      (unsigned long long)info->position_bytes);
     json_tensors(&body, "inputs", info->inputs, info->input_count);
     json_tensors(&body, "outputs", info->outputs, info->output_count);
     buffer_format(&body,

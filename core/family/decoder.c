@@ -76,7 +76,7 @@ void decoder_read_windows(struct translation *t, struct decoder *decoder, size_t
     free(list);
 }
 
-void decoder_close(struct decoder *decoder)
+void family_decoder_close(struct decoder *decoder)
 {
     free(decoder->layers);
     json_decref(decoder->rotary);

@@ -57,9 +57,9 @@ struct decoder {
     void (*add_experts)(struct translation *t, const struct decoder *decoder, size_t layer);
 };
 
-/* Reads the sizes that all have; decoder_close() it also after an error. */
+/* Reads the sizes that all have; family_decoder_close() it also after an error. */
 void decoder_read(struct translation *t, struct decoder *decoder, double eps);
-void decoder_close(struct decoder *decoder);
+void family_decoder_close(struct decoder *decoder);
 
 /* Experts' numbers, by the keys that say them. */
 void decoder_read_experts(struct translation *t, struct decoder *decoder, const char *count,

@@ -134,6 +134,6 @@ json_t *gpt_oss_translate(struct translation *t)
         error_set(t->err, ERROR_INVALID, "config.json: rope_scaling: missing; expected YaRN's");
     decoder.rotary = rope_translate(t, &rope, decoder.head_dim, &decoder.context);
     json_t *config = translation_failed(t) ? NULL : decoder_translate(t, &decoder);
-    decoder_close(&decoder);
+    family_decoder_close(&decoder);
     return config;
 }

@@ -338,6 +338,6 @@ json_t *llama_translate(struct translation *t)
     difference->read(t, &decoder);
     decoder.rotary = rope_translate(t, &difference->rope, decoder.head_dim, &decoder.context);
     json_t *config = translation_failed(t) ? NULL : decoder_translate(t, &decoder);
-    decoder_close(&decoder);
+    family_decoder_close(&decoder);
     return config;
 }

@@ -156,21 +156,21 @@ START_TEST(shapes_are_one_to_six_sizes)
     struct moed_shape shape;
     open_text("{'ok':[1,28,28],'six':[1,1,1,1,1,1],'seven':[1,1,1,1,1,1,1],'none':[],'zero':[1,0],"
               "'real':[1.0],'text':'1'}");
-    ck_assert_int_eq(config_shape(&root, "ok", &shape, &err), 0);
+    ck_assert_int_eq(config_shape(&root, "ok", 1, &shape, &err), 0);
     ck_assert_uint_eq(shape.rank, 3);
     ck_assert_uint_eq(shape.dims[1], 28);
-    ck_assert_int_eq(config_shape(&root, "six", &shape, &err), 0);
-    expect_error(config_shape(&root, "seven", &shape, &err),
+    ck_assert_int_eq(config_shape(&root, "six", 1, &shape, &err), 0);
+    expect_error(config_shape(&root, "seven", 1, &shape, &err),
                  "config.json: seven: expected a list of 1 to 6 sizes");
-    expect_error(config_shape(&root, "none", &shape, &err),
+    expect_error(config_shape(&root, "none", 1, &shape, &err),
                  "config.json: none: expected a list of 1 to 6 sizes");
-    expect_error(config_shape(&root, "text", &shape, &err),
+    expect_error(config_shape(&root, "text", 1, &shape, &err),
                  "config.json: text: expected a list of 1 to 6 sizes");
-    expect_error(config_shape(&root, "absent", &shape, &err),
+    expect_error(config_shape(&root, "absent", 1, &shape, &err),
                  "config.json: absent: expected a list of 1 to 6 sizes");
-    expect_error(config_shape(&root, "zero", &shape, &err),
+    expect_error(config_shape(&root, "zero", 1, &shape, &err),
                  "config.json: zero: size 1 must be a positive integer");
-    expect_error(config_shape(&root, "real", &shape, &err),
+    expect_error(config_shape(&root, "real", 1, &shape, &err),
                  "config.json: real: size 0 must be a positive integer");
 }
 END_TEST

@@ -62,8 +62,11 @@ static void keep_routing(struct case_of *run, size_t first, size_t count)
 static void run_chunks(struct case_of *run, size_t chunk)
 {
     struct error err = ERROR_INIT;
-    run->session = moed_session_new(run->model, run->rows, &err);
+    struct moed_pages *pages = moed_pages_new(run->model, run->rows, &err);
+    ck_assert_msg(pages != NULL, "%s", err.text);
+    run->session = moed_session_new(pages, &err);
     ck_assert_msg(run->session != NULL, "%s", err.text);
+    ck_assert_int_eq(moed_session_reserve(run->session, run->rows), 0);
     for (size_t at = 0; at < run->rows; at += chunk) {
         size_t count = run->rows - at < chunk ? run->rows - at : chunk;
         const struct moed_span span = {.rows = count, .position = at, .session = run->session};
@@ -75,6 +78,7 @@ static void run_chunks(struct case_of *run, size_t chunk)
         keep_routing(run, at, count);
     }
     moed_session_free(run->session);
+    moed_pages_free(pages);
 }
 
 static void check_logits(const struct case_of *run, const char *family, size_t s,
@@ -161,6 +165,54 @@ static void check_family(const char *family)
     safetensors_free(file);
 }
 
+/* Weights in 8 bits: close to what they stand for. */
+static void check_int8(const char *family)
+{
+    struct error err = ERROR_INIT;
+    char path[PATH_MAX];
+    const struct moed_load_options options = {.weights = MOED_WEIGHTS_INT8};
+    snprintf(path, sizeof path, FAMILIES "%s", family);
+    struct moed_model *whole = moed_model_load(path, NULL, &err);
+    struct moed_model *small = moed_model_load(path, &options, &err);
+    ck_assert_msg(whole && small, "%s", err.text);
+    const struct moed_model *const models[] = {whole, small};
+    float *logits[2], square = 0, difference = 0;
+    int32_t tokens[] = {11, 7};
+    size_t count = 2 * moed_model_info(whole)->outputs[0].elements;
+    for (size_t i = 0; i < 2; i++) {
+        logits[i] = xcalloc(count, sizeof *logits[i]);
+        struct case_of run = {.model = models[i], .rows = 2, .tokens = tokens, .logits = logits[i]};
+        size_t pairs = (moed_model_info(whole)->gate_count + 1) * run.rows * MOST_K;
+        run.vocabulary = count / 2;
+        run.scratch = new_scratch(models[i], 2, 1, NULL);
+        run.experts = xcalloc(pairs, sizeof *run.experts);
+        run.weights = xcalloc(pairs, sizeof *run.weights);
+        run_chunks(&run, 2);
+        moed_scratch_free(run.scratch);
+        free(run.experts);
+        free(run.weights);
+    }
+    for (size_t i = 0; i < count; i++) {
+        square += logits[0][i] * logits[0][i];
+        difference += (logits[0][i] - logits[1][i]) * (logits[0][i] - logits[1][i]);
+    }
+    ck_assert_msg(difference > 0 && difference < 0.01f * square, "%s: %g of %g", family,
+                  (double)difference, (double)square);
+    free(logits[0]);
+    free(logits[1]);
+    moed_model_free(small);
+    moed_model_free(whole);
+}
+
+START_TEST(weights_in_8_bits_change_logits_little)
+{
+    check_int8("olmoe");
+    check_int8("qwen3_moe");
+    check_int8("gpt_oss_mxfp4");
+    check_int8("granitemoe");
+}
+END_TEST
+
 static int is_visible(const struct dirent *entry)
 {
     return entry->d_name[0] != '.' && !strchr(entry->d_name, '.');
@@ -181,4 +233,5 @@ START_TEST(logits_and_experts_are_those_of_transformers)
 }
 END_TEST
 
-TEST_MAIN("families", logits_and_experts_are_those_of_transformers)
+TEST_MAIN("families", logits_and_experts_are_those_of_transformers,
+          weights_in_8_bits_change_logits_little)

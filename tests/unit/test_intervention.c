@@ -188,7 +188,10 @@ static void run_spans(const struct golden *golden, struct moed_scratch *scratch,
                       const struct moed_span *spans, size_t count, float **outputs)
 {
     moed_forward(golden->model, scratch, NULL,
-                 &(struct moed_batch){spans, count, (const void *const *)golden->input, outputs});
+                 &(struct moed_batch){.spans = spans,
+                                      .span_count = count,
+                                      .inputs = (const void *const *)golden->input,
+                                      .outputs = outputs});
 }
 
 /* Something else for every expert that can be asked for alone. */

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 import transformers
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 HERE = Path(__file__).parent
 SEQUENCES = [[3, 17, 42, 99, 5, 5, 64, 120, 7, 31, 88, 2], [127, 1, 1, 50, 50, 50, 9, 77, 110, 23], [11]]
@@ -51,6 +51,10 @@ FAMILIES = {
                                 hidden_size=32, intermediate_size=32, rope_parameters=dict(
                                     rope_type="yarn", rope_theta=150000.0, factor=4.0, beta_fast=32.0,
                                     beta_slow=1.0, truncate=False, original_max_position_embeddings=16))),
+    "gpt_oss_mxfp4": ("gpt_oss", dict(SMALL, head_dim=8, num_local_experts=3, num_experts_per_tok=2, hidden_size=32,
+                                      intermediate_size=32, num_hidden_layers=1, sliding_window=4, rope_parameters=dict(
+                                          rope_type="yarn", rope_theta=150000.0, factor=4.0, beta_fast=32.0,
+                                          beta_slow=1.0, truncate=True, original_max_position_embeddings=16))),
     "ernie4_5_moe": ("ernie4_5_moe", dict(SMALL, moe_intermediate_size=8, moe_k=2, moe_num_experts=6,
                                           moe_num_shared_experts=2, num_hidden_layers=3, use_bias=True)),
     "glm4_moe": ("glm4_moe", dict(SMALL, head_dim=16, moe_intermediate_size=8, num_experts_per_tok=2,
@@ -60,6 +64,9 @@ FAMILIES = {
     "minimax_m2": ("minimax_m2", dict(SMALL, head_dim=16, num_local_experts=6, num_experts_per_tok=2,
                                       rope_parameters=dict(rope_type="default", rope_theta=10000.0,
                                                            partial_rotary_factor=0.5))),
+    "qwen3_moe_fused": ("qwen3_moe", dict(SMALL, head_dim=8, moe_intermediate_size=8, num_experts=4,
+                                          num_experts_per_tok=2, num_hidden_layers=1)),
+    "qwen3_fp8": ("qwen3", dict(SMALL, head_dim=40, num_hidden_layers=1)),
     "qwen3": ("qwen3", dict(SMALL, head_dim=16, tie_word_embeddings=True)),
     "llama": ("llama", dict(SMALL, attention_bias=True, mlp_bias=True, rope_parameters=dict(
         rope_type="llama3", rope_theta=10000.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
@@ -91,6 +98,49 @@ def randomize(model):
     model.tie_weights()
 
 
+def edit(directory, tensors, config):
+    """Rewrites a saved checkpoint: other tensors, more keys."""
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, directory / "model.safetensors",
+              metadata={"format": "pt"})
+    path = directory / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | config, indent=2) + "\n")
+
+
+def quantize_mxfp4(model, directory):
+    """Experts in blocks of random bytes, and the model's own weights those that transformers reads from them."""
+    from transformers.integrations.mxfp4 import convert_moe_packed_tensors
+    tensors = load_file(directory / "model.safetensors")
+    generator = torch.Generator().manual_seed(3)
+    for name in [name for name in tensors if name.endswith(("gate_up_proj", "down_proj"))]:
+        experts, k, n = tensors.pop(name).shape
+        blocks = torch.randint(0, 256, (experts, n, k // 32, 16), generator=generator, dtype=torch.uint8)
+        scales = torch.randint(122, 125, (experts, n, k // 32), generator=generator, dtype=torch.uint8)
+        tensors[name + "_blocks"], tensors[name + "_scales"] = blocks, scales
+        with torch.no_grad():
+            model.get_parameter(name).copy_(convert_moe_packed_tensors(blocks, scales, dtype=torch.float32))
+    edit(directory, tensors, {"quantization_config": {"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]}})
+
+
+def quantize_fp8(model, directory):
+    """The layers' matrices as F8_E4M3 with a factor for each block of 128 x 128."""
+    tensors = load_file(directory / "model.safetensors")
+    generator = torch.Generator().manual_seed(3)
+    for name in [name for name in tensors if name.endswith("proj.weight")]:
+        weight = tensors[name]
+        grid = [(size + 127) // 128 for size in weight.shape]
+        scales = 0.002 * (1 + torch.rand(grid, generator=generator))
+        each = scales.repeat_interleave(128, 0).repeat_interleave(128, 1)[:weight.shape[0], :weight.shape[1]]
+        tensors[name] = (weight / each).to(torch.float8_e4m3fn)
+        tensors[name + "_scale_inv"] = scales
+        with torch.no_grad():
+            model.get_parameter(name).copy_(tensors[name].float() * each)
+    edit(directory, tensors, {"quantization_config": {"quant_method": "fp8", "activation_scheme": "dynamic",
+                                                      "fmt": "e4m3", "weight_block_size": [128, 128]}})
+
+
+QUANTIZED = {"gpt_oss_mxfp4": quantize_mxfp4, "qwen3_fp8": quantize_fp8}
+
+
 def watch_experts(model):
     """Lists that each forward fills: of every MoE layer the ids and weights that it was given."""
     seen = []
@@ -113,6 +163,10 @@ def make(family):
     config._experts_implementation = "eager"
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     randomize(model)
+    model.save_pretrained(directory, save_original_format=not family.endswith("_fused"))
+    (directory / "generation_config.json").unlink(missing_ok=True)
+    if family in QUANTIZED:
+        QUANTIZED[family](model, directory)
     seen = watch_experts(model)
     expected = {}
     for s, tokens in enumerate(SEQUENCES):
@@ -124,8 +178,6 @@ def make(family):
         for m, (ids, weights) in enumerate(seen):
             expected[f"experts.{s}.{m}"] = ids.contiguous()
             expected[f"weights.{s}.{m}"] = weights.contiguous()
-    model.save_pretrained(directory)
-    (directory / "generation_config.json").unlink(missing_ok=True)
     (directory / "expected").mkdir()
     save_file(expected, directory / "expected" / "model.safetensors")
     spread = expected["logits.0"].std().item()
