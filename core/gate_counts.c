@@ -81,7 +81,7 @@ static void count_selections(struct moed_gate_counts *counts, const struct moed_
     const int32_t *served = routing->expert + item * k, *choice = routing->choice + item * k;
     const float *weight = routing->weight + item * k;
     counts->expert[choice[0]].top1++;
-    for (size_t slot = 0; slot < k; slot++) {
+    for (size_t slot = 0; slot < k && choice[slot] >= 0; slot++) {
         struct moed_expert_counts *expert = &counts->expert[choice[slot]];
         if (served[slot] < 0) {
             expert->dropped++;
@@ -171,6 +171,14 @@ void moed_gate_counts_count(struct moed_gate_counts *counts, const struct moed_r
     }
 }
 
+void moed_gate_counts_count_intervened(struct moed_gate_counts *counts,
+                                       const struct moed_routing *routing, size_t first, size_t end)
+{
+    assert(first <= end && end <= routing->items);
+    for (; first < end; first++)
+        counts->intervened += is_routed(routing, first);
+}
+
 /* ---- arithmetic ---- */
 
 /* to += sign * from, modulo 2^64. */
@@ -180,6 +188,7 @@ static void accumulate(struct moed_gate_counts *to, const struct moed_gate_count
     const __int128 wide = (int64_t)sign;
     assert(to->experts == from->experts);
     to->items += sign * from->items;
+    to->intervened += sign * from->intervened;
     to->entropy += wide * from->entropy;
     to->margin += wide * from->margin;
     for (size_t i = 0; i < MOED_HISTOGRAM_PARTS; i++) {

@@ -34,8 +34,9 @@ struct moed_expert_counts {
 struct moed_gate_counts {
     size_t experts;
     uint64_t items;
-    __int128 entropy; /* bits: sum over items of -sum_i p_i log2 p_i */
-    __int128 margin;  /* sum over items of p(1st) - p(2nd) */
+    uint64_t intervened; /* further items, routed as their request asked: in nothing else */
+    __int128 entropy;    /* bits: sum over items of -sum_i p_i log2 p_i */
+    __int128 margin;     /* sum over items of p(1st) - p(2nd) */
     uint64_t entropies[MOED_HISTOGRAM_PARTS], margins[MOED_HISTOGRAM_PARTS];
     struct moed_expert_counts expert[]; /* [experts] by the gate's own indices */
 };
@@ -58,6 +59,11 @@ void moed_gate_counts_reset(struct moed_gate_counts *counts);
  * moed_scratch_options). */
 void moed_gate_counts_count(struct moed_gate_counts *counts, const struct moed_routing *routing,
                             size_t first, size_t end, uint64_t now);
+
+/* Counts the same items as routed otherwise than the gate decides (core/intervention.h). */
+void moed_gate_counts_count_intervened(struct moed_gate_counts *counts,
+                                       const struct moed_routing *routing, size_t first,
+                                       size_t end);
 
 /* to += from; from -= then. Both have the same number of experts. An expert's `last` is the later
  * one. */

@@ -16,14 +16,14 @@
 #include "core/moed.h"
 
 /* For one gate. Bit sets go by the gate's own indices, bit e % 64 of word e / 64. */
-struct moed_wish {
+struct moed_gate_override {
     size_t top_k;                  /* that is asked for, once finished that applies; 0: nothing */
     uint64_t *excluded, *silenced; /* NULL: none */
 };
 
 struct moed_intervention {
     size_t gate_count;
-    struct moed_wish gates[]; /* [gate_count] of the model */
+    struct moed_gate_override gates[]; /* [gate_count] of the model */
 };
 
 /* Asks for nothing yet. The caller frees it. */
@@ -51,13 +51,14 @@ void moed_intervention_add(struct moed_intervention *intervention,
 MUST_CHECK int moed_intervention_finish(struct moed_intervention *intervention,
                                         const struct moed_model_info *info, struct error *err);
 
-static inline bool moed_wish_has(const uint64_t *experts, size_t expert)
+static inline bool moed_override_has(const uint64_t *experts, size_t expert)
 {
     return experts && experts[expert / 64] >> expert % 64 & 1;
 }
 
 /* What the rows of a span want of a gate; NULL: nothing. */
-static inline const struct moed_wish *moed_wish_of(const struct moed_span *span, size_t gate)
+static inline const struct moed_gate_override *moed_override_of(const struct moed_span *span,
+                                                                size_t gate)
 {
     if (!span->intervention || span->intervention->gates[gate].top_k == 0)
         return NULL;

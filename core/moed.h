@@ -273,9 +273,9 @@ struct moed_routing {
     size_t top_k;
     const int32_t *expert; /* [items, top_k] best first, the layer's indices; -1: dropped, padding,
                               or fewer experts were asked for */
-    const int32_t
-        *choice;         /* [items, top_k] as chosen, before any was dropped; the gate's indices */
-    const float *weight; /* [items, top_k] combine weights; 0: dropped */
+    const int32_t *choice; /* [items, top_k] as chosen, before any was dropped; the gate's indices;
+                              -1: padding, or fewer experts were asked for */
+    const float *weight;   /* [items, top_k] combine weights; 0: dropped */
     /* NULL unless the scratch keeps distributions. p is the gate's distribution over ALL experts,
      * before the choice. Finite, whatever the input. */
     const float *probability; /* [items, experts] p */

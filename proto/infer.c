@@ -3,11 +3,14 @@
 
 #include <stdlib.h>
 
+#include "proto/overrides.h"
+
 void infer_request_close(struct infer_request *request)
 {
     free(request->id);
     free(request->tag);
     free(request->labels);
+    overrides_close(&request->overrides);
     free(request->inputs);
     free(request->outputs);
     *request = (struct infer_request){0};

@@ -51,6 +51,23 @@ struct infer_input {
     enum datatype datatype; /* FP32 if the format does not say */
 };
 
+/* What becomes of an expert, as bits. */
+enum override_mark { OVERRIDE_EXCLUDED = 1, OVERRIDE_SILENCED = 2, OVERRIDE_ONLY = 4 };
+
+/* What a request asks of a gate instead of its own decision (overrides.h). */
+struct infer_override {
+    size_t gate;            /* into signature gates */
+    size_t top_k;           /* 0: not said */
+    unsigned char *experts; /* [experts] marks, by the gate's own indices; those that are not among
+                               the only ones are marked as excluded, too */
+};
+
+struct infer_overrides {
+    struct infer_override *items; /* owned; [count] of different gates */
+    size_t count;
+    char *text; /* owned; the object, for the answer; NULL: the request has none */
+};
+
 struct infer_request {
     const struct signature *signature; /* borrowed */
     const char *body;                  /* borrowed; for byte positions in messages */
@@ -59,8 +76,9 @@ struct infer_request {
     struct infer_input *inputs;   /* owned; [signature->input_count], in the signature's order */
     struct infer_output *outputs; /* owned */
     size_t output_count;
-    char *tag;           /* on whose behalf; owned; NULL: none */
-    int32_t *labels;     /* [rows] true classes; -1: not known; owned; NULL: none */
+    char *tag;       /* on whose behalf; owned; NULL: none */
+    int32_t *labels; /* [rows] true classes; -1: not known; owned; NULL: none */
+    struct infer_overrides overrides;
     uint64_t timeout_us; /* the client's own deadline; 0: none */
     bool routing;        /* V1: answer with each row's routing */
 };

@@ -11,6 +11,7 @@
 #include "proto/annotation.h"
 #include "proto/members.h"
 #include "proto/oip.h"
+#include "proto/overrides.h"
 
 static int decode_id(struct oip_decoder *decoder)
 {
@@ -35,6 +36,7 @@ static int decode_parameters(struct oip_decoder *decoder)
         member_bool(parameters, "parameters", "binary_data_output", &decoder->binary_output,
                     decoder->err) != 0 ||
         annotation_read_tag(parameters, "parameters", decoder->request, decoder->err) != 0 ||
+        overrides_read_parameter(parameters, decoder->request, decoder->err) != 0 ||
         member_size(parameters, "parameters", "timeout", &timeout, decoder->err) != 0)
         return -1;
     decoder->request->timeout_us = timeout;

@@ -176,6 +176,11 @@ static void encode_head(struct encoder *encoder)
     json_append_string(json, encoder->request->signature->model);
     buffer_text(json, ",\"model_version\":");
     json_append_string(json, encoder->request->signature->version);
+    if (encoder->request->overrides.text) {
+        buffer_text(json, ",\"parameters\":{\"experts\":");
+        json_append_string(json, encoder->request->overrides.text);
+        buffer_text(json, "}");
+    }
 }
 
 int oip_encode(const struct infer_request *request, const struct infer_result *result,

@@ -91,7 +91,7 @@ void routing_detail_reset(struct routing_detail *detail)
 static void count_pairs(struct routing_detail *detail, const int32_t *choice)
 {
     for (size_t a = 0; a < detail->top_k; a++)
-        for (size_t b = a + 1; b < detail->top_k; b++) {
+        for (size_t b = a + 1; b < detail->top_k && choice[b] >= 0; b++) {
             const size_t i = (size_t)choice[a], j = (size_t)choice[b];
             detail->pairs[i < j ? i * detail->experts + j : j * detail->experts + i]++;
         }
@@ -100,7 +100,7 @@ static void count_pairs(struct routing_detail *detail, const int32_t *choice)
 static void count_experts(struct routing_detail *detail, const int32_t *choice)
 {
     const size_t k = detail->top_k;
-    for (size_t rank = 0; rank < k; rank++) {
+    for (size_t rank = 0; rank < k && choice[rank] >= 0; rank++) {
         const size_t expert = (size_t)choice[rank];
         if (detail->ranks)
             detail->ranks[expert * k + rank]++;

@@ -32,8 +32,9 @@ void routing_detail_init(struct routing_detail *detail, size_t experts, size_t t
 void routing_detail_close(struct routing_detail *detail);
 void routing_detail_reset(struct routing_detail *detail);
 
-/* Counts items' choices: choice [items, top_k], best first; -1: padding, which is not counted.
- * batch: a number from 1 on, that grows from batch to batch; items of one may come in parts. */
+/* Counts items' choices: choice [items, top_k], best first; -1: padding, or nothing more was
+ * chosen, which is not counted. batch: a number from 1 on, that grows from batch to batch; items of
+ * one may come in parts. */
 void routing_detail_count(struct routing_detail *detail, const int32_t *choice, size_t items,
                           uint64_t batch);
 

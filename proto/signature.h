@@ -4,6 +4,7 @@
 #define PROTO_SIGNATURE_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 struct signature_tensor {
     const char *name;
@@ -18,7 +19,8 @@ struct signature_tensor {
 struct signature_gate {
     const char *name;
     size_t experts, top_k;
-    size_t items_per_row; /* routed items per row; 1 unless the layer routes positions */
+    size_t items_per_row;        /* routed items per row; 1 unless the layer routes positions */
+    const int32_t *expert_index; /* [experts] their indices in the layer; NULL: 0, 1, 2, ... */
 };
 
 struct signature {

@@ -10,13 +10,14 @@
 #include "proto/envelope.h"
 #include "proto/json.h"
 #include "proto/members.h"
+#include "proto/overrides.h"
 
 /* ---- decoding ---- */
 
 static bool is_member(const char *key)
 {
-    static const char *const MEMBERS[] = {"instances", "routing",        "tag",
-                                          "labels",    "signature_name", "parameters"};
+    static const char *const MEMBERS[] = {"instances", "routing",        "tag",       "labels",
+                                          "experts",   "signature_name", "parameters"};
     for (size_t i = 0; i < sizeof MEMBERS / sizeof *MEMBERS; i++)
         if (strcmp(key, MEMBERS[i]) == 0)
             return true;
@@ -39,7 +40,7 @@ static int check_members(const json_t *root, struct error *err)
             return error_set(err, ERROR_INVALID,
                              "unknown member " QUOTED
                              ", expected 'instances', 'routing', 'tag', 'labels', "
-                             "'signature_name' or 'parameters'",
+                             "'experts', 'signature_name' or 'parameters'",
                              key);
     }
     return 0;
@@ -120,7 +121,8 @@ static int decode(struct envelope *envelope, const struct infer_limits *limits,
         return -1;
     if (member_bool(envelope->root, NULL, "routing", &request->routing, err) != 0)
         return -1;
-    if (annotation_read_tag(envelope->root, NULL, request, err) != 0)
+    if (annotation_read_tag(envelope->root, NULL, request, err) != 0 ||
+        overrides_read_member(envelope, request, err) != 0)
         return -1;
     if (decode_instances(envelope, limits, request, err) != 0 ||
         annotation_read_labels(envelope, envelope->root, request, err) != 0)
@@ -256,6 +258,10 @@ int v1_encode(const struct infer_request *request, const struct infer_result *re
     buffer_text(body, "]");
     if (request->routing)
         append_routing(request, result, body);
+    if (request->overrides.text) {
+        buffer_text(body, ",\"experts\":");
+        buffer_text(body, request->overrides.text);
+    }
     buffer_text(body, "}");
     if (body->failed)
         return buffer_error(body, "the answer", "ask for fewer rows", err);

@@ -11,6 +11,7 @@
 #include "proto/protocol.h"
 
 struct model;
+struct moed_intervention;
 struct once;
 struct exchange;
 struct predict;
@@ -22,6 +23,7 @@ struct job {
     struct exchange *exchange; /* its `owner` is this job, once submitted */
     const struct protocol *protocol;
     struct infer_request request;
+    struct moed_intervention *intervention; /* that the request asks for; owned; NULL: none */
     bool wants_routing;
     bool counted;         /* in the statistics of routing */
     const char *tag_name; /* on whose behalf; borrowed from the request or its header; NULL: none */

@@ -15,6 +15,11 @@ static double rows(const struct moed_gate_counts *counts)
     return (double)counts->items;
 }
 
+static double intervened(const struct moed_gate_counts *counts)
+{
+    return (double)counts->intervened;
+}
+
 static double entropy(const struct moed_gate_counts *counts)
 {
     return moed_sum_value(counts->entropy);
@@ -39,6 +44,9 @@ static void gate_counters(struct metrics *all)
         bool is_gauge_too; /* without _total */
     } families[] = {
         {"moed_layer_rows_total", "Items that the gate has routed.", rows, false, false},
+        {"moed_layer_intervened_rows_total",
+         "Items routed as their request asked, which no other figure counts.", intervened, false,
+         false},
         {"moed_layer_gate_entropy_bits_total",
          "Sum over the items of the entropy of the gate's distribution.", entropy, false, true},
         {"moed_layer_margin_total",

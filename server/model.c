@@ -35,9 +35,9 @@ static void fill_signature(struct model *model)
     for (size_t i = 0; i < info->output_count; i++)
         model->tensors[info->input_count + i] = signature_tensor(&info->outputs[i]);
     for (size_t i = 0; i < info->gate_count; i++)
-        model->gates[i] =
-            (struct signature_gate){info->gates[i].name, info->gates[i].experts,
-                                    info->gates[i].top_k, info->gates[i].items_per_row};
+        model->gates[i] = (struct signature_gate){
+            info->gates[i].name, info->gates[i].experts, info->gates[i].top_k,
+            info->gates[i].items_per_row, info->gates[i].expert_index};
     model->signature = (struct signature){
         .model = model->name,
         .version = model->version,

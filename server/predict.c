@@ -6,11 +6,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/intervention.h"
 #include "core/memory.h"
 #include "server/attribution.h"
 #include "server/decode.h"
 #include "server/judgement.h"
 #include "server/request_id.h"
+#include "server/what_if.h"
 
 /* Deadlines are kept this exactly; a timer per job would cost more than it saves. */
 enum { DEADLINE_TICK_MS = 10 };
@@ -18,6 +20,7 @@ enum { DEADLINE_TICK_MS = 10 };
 static void job_free(struct job *job)
 {
     infer_request_close(&job->request);
+    moed_intervention_free(job->intervention);
     free(job->results);
     free(job->outputs);
     free(job->routing_experts);
@@ -116,8 +119,8 @@ static void on_deadlines(uv_timer_t *timer)
 /* There are labels, or there may come some by the request's id. */
 static bool may_be_judged(const struct job *job)
 {
-    return job->counted && job->model->class_output >= 0 && job->model->info->gate_count > 0 &&
-           (job->request.labels || job->request.id);
+    return job->counted && !job->intervention && job->model->class_output >= 0 &&
+           job->model->info->gate_count > 0 && (job->request.labels || job->request.id);
 }
 
 /* One block for the results of all rows. The client decides its size, so it may not be had. */
@@ -187,7 +190,7 @@ static void own(struct job *job)
 
 static int submit(struct predict *predict, struct job *job, struct error *err)
 {
-    if (attribute_job(job, err) != 0)
+    if (attribute_job(job, err) != 0 || what_if(job, err) != 0)
         return -1;
     job->exchange->log_rows = job->request.rows;
     job->wants_routing = wants_routing(&job->request);

@@ -216,7 +216,8 @@ struct batch *queue_take(struct queue *queue)
         const struct segment *segment = &batch->segments[i];
         segment->job->rows_waiting -= segment->rows;
         segment->job->rows_running += segment->rows;
-        batch->spans[i] = (struct moed_span){.rows = segment->rows};
+        batch->spans[i] =
+            (struct moed_span){.rows = segment->rows, .intervention = segment->job->intervention};
     }
     queue->rows -= batch->rows;
     return batch;

@@ -157,13 +157,26 @@ static void count_details(struct stats *stats, const struct tally_batch *batch, 
         count_classes(stats, batch, row);
 }
 
+static struct tally *tally_of(struct stats *stats, size_t tag)
+{
+    if (!stats->routing[tag])
+        stats->routing[tag] = tally_empty(stats->routing[TAG_NONE]);
+    return stats->routing[tag];
+}
+
+void stats_count_intervened(struct stats *stats, size_t tag, const struct tally_batch *batch,
+                            size_t first, size_t end)
+{
+    uv_mutex_lock(&stats->mutex);
+    tally_count_intervened(tally_of(stats, tag), batch, first, end);
+    uv_mutex_unlock(&stats->mutex);
+}
+
 void stats_count(struct stats *stats, size_t tag, const struct tally_batch *batch, size_t first,
                  size_t end)
 {
     uv_mutex_lock(&stats->mutex);
-    if (!stats->routing[tag])
-        stats->routing[tag] = tally_empty(stats->routing[TAG_NONE]);
-    tally_count(stats->routing[tag], batch, first, end);
+    tally_count(tally_of(stats, tag), batch, first, end);
     if (stats->details)
         count_details(stats, batch, first, end);
     uv_mutex_unlock(&stats->mutex);
@@ -185,9 +198,7 @@ void stats_judge(struct stats *stats, size_t tag, const struct answered_rows *ro
                  const int32_t *labels)
 {
     uv_mutex_lock(&stats->mutex);
-    if (!stats->routing[tag])
-        stats->routing[tag] = tally_empty(stats->routing[TAG_NONE]);
-    tally_judge(stats->routing[tag], rows, labels);
+    tally_judge(tally_of(stats, tag), rows, labels);
     if (stats->details)
         label_details(stats, rows, labels);
     uv_mutex_unlock(&stats->mutex);

@@ -87,6 +87,10 @@ void stats_add_batch(struct stats *stats, size_t rows, double seconds);
 void stats_count(struct stats *stats, size_t tag, const struct tally_batch *batch, size_t first,
                  size_t end);
 
+/* Counts the same rows as routed otherwise than the gates decide, and in nothing else. */
+void stats_count_intervened(struct stats *stats, size_t tag, const struct tally_batch *batch,
+                            size_t first, size_t end);
+
 /* Counts the true classes labels[rows] of answered rows; -1: not known. */
 void stats_judge(struct stats *stats, size_t tag, const struct answered_rows *rows,
                  const int32_t *labels);

@@ -59,6 +59,17 @@ void tally_count(struct tally *tally, const struct tally_batch *batch, size_t fi
     }
 }
 
+void tally_count_intervened(struct tally *tally, const struct tally_batch *batch, size_t first,
+                            size_t end)
+{
+    for (size_t i = 0; i < tally->gate_count; i++) {
+        const struct moed_routing *routing = batch->routing[i];
+        size_t items_per_row = routing->items / batch->rows;
+        moed_gate_counts_count_intervened(tally->gates[i], routing, first * items_per_row,
+                                          end * items_per_row);
+    }
+}
+
 /* ---- labels ---- */
 
 void tally_need_quality(struct tally *tally)

@@ -33,6 +33,11 @@ struct tally_batch {
 };
 void tally_count(struct tally *tally, const struct tally_batch *batch, size_t first, size_t end);
 
+/* The same rows were routed as their request asked: they are counted as such, and in nothing else.
+ */
+void tally_count_intervened(struct tally *tally, const struct tally_batch *batch, size_t first,
+                            size_t end);
+
 /* What of some answered rows is needed to judge them. All borrowed. */
 struct answered_rows {
     size_t rows;

@@ -35,7 +35,7 @@ static void silence(const struct dispatch *dispatch, const struct moed_routing *
         decisions->choice + (size_t)(position - dispatch->position) / dispatch->slots * k;
     for (size_t item = 0; item < items; item++, position += dispatch->slots, choice += k)
         for (size_t slot = 0; slot < k; slot++)
-            if (choice[slot] >= 0 && moed_wish_has(silenced, (size_t)choice[slot]))
+            if (choice[slot] >= 0 && moed_override_has(silenced, (size_t)choice[slot]))
                 position[slot] = NOWHERE;
 }
 
@@ -46,9 +46,9 @@ static void silence_span(const struct dispatch *dispatch, const struct run *run,
     const struct routing *routing = &run->routing[first_gate];
     uint32_t *end = position + dispatch->slots;
     for (size_t gate = first_gate; position < end; gate++, routing++) {
-        const struct moed_wish *wish = moed_wish_of(span, gate);
-        if (wish && wish->silenced)
-            silence(dispatch, &routing->decisions, wish->silenced, position, items);
+        const struct moed_gate_override *override = moed_override_of(span, gate);
+        if (override && override->silenced)
+            silence(dispatch, &routing->decisions, override->silenced, position, items);
         position += routing->decisions.top_k;
     }
 }

@@ -62,7 +62,7 @@ void moed_intervention_silence(struct moed_intervention *intervention,
 static void add_experts(uint64_t **to, const uint64_t *from, const struct moed_gate_info *gate)
 {
     for (size_t e = 0; from && e < gate->experts; e++)
-        if (moed_wish_has(from, e))
+        if (moed_override_has(from, e))
             set_bit(to, gate, (int32_t)e);
 }
 
@@ -71,8 +71,8 @@ void moed_intervention_add(struct moed_intervention *intervention,
                            const struct moed_intervention *other)
 {
     for (size_t i = 0; i < info->gate_count; i++) {
-        struct moed_wish *to = &intervention->gates[i];
-        const struct moed_wish *from = &other->gates[i];
+        struct moed_gate_override *to = &intervention->gates[i];
+        const struct moed_gate_override *from = &other->gates[i];
         add_experts(&to->excluded, from->excluded, &info->gates[i]);
         add_experts(&to->silenced, from->silenced, &info->gates[i]);
         if (from->top_k && (!to->top_k || from->top_k < to->top_k))
@@ -82,11 +82,11 @@ void moed_intervention_add(struct moed_intervention *intervention,
 
 /* ---- whether the gate can ---- */
 
-static size_t count_left(const struct moed_wish *wish, size_t first, size_t experts)
+static size_t count_left(const struct moed_gate_override *override, size_t first, size_t experts)
 {
     size_t left = 0;
     for (size_t e = first; e < first + experts; e++)
-        left += !moed_wish_has(wish->excluded, e);
+        left += !moed_override_has(override->excluded, e);
     return left;
 }
 
@@ -98,13 +98,13 @@ static int compare_sizes(const void *a, const void *b)
 
 /* A group is valued by its best experts, and whichever groups are kept must hold `top_k`. A group
  * of which nothing is left is never kept while there are others. */
-static int check_groups(const struct moed_gate_info *gate, const struct moed_wish *wish,
-                        size_t top_k, struct error *err)
+static int check_groups(const struct moed_gate_info *gate,
+                        const struct moed_gate_override *override, size_t top_k, struct error *err)
 {
     size_t sizes[MAX_GROUPS], groups = 0, fewest = 0;
     const size_t size = gate->experts / gate->groups;
     for (size_t group = 0; group < gate->groups; group++) {
-        const size_t left = count_left(wish, group * size, size);
+        const size_t left = count_left(override, group * size, size);
         if (left > 0 && left < gate->group_experts)
             return error_set(err, ERROR_INVALID,
                              "gate '%s': %zu expert of group %zu is left, and groups are valued by "
@@ -128,11 +128,12 @@ static int check_groups(const struct moed_gate_info *gate, const struct moed_wis
     return 0;
 }
 
-static int finish_gate(const struct moed_gate_info *gate, struct moed_wish *wish, struct error *err)
+static int finish_gate(const struct moed_gate_info *gate, struct moed_gate_override *override,
+                       struct error *err)
 {
-    const size_t left = count_left(wish, 0, gate->experts);
+    const size_t left = count_left(override, 0, gate->experts);
     const bool shrinks = gate->top_k == gate->experts && left > 0 && left < gate->top_k;
-    const size_t top_k = wish->top_k ? wish->top_k : shrinks ? left : gate->top_k;
+    const size_t top_k = override->top_k ? override->top_k : shrinks ? left : gate->top_k;
     if (top_k > gate->top_k)
         return error_set(err, ERROR_INVALID, "gate '%s': top_k is %zu, expected 1 to %zu",
                          gate->name, top_k, gate->top_k);
@@ -145,9 +146,9 @@ static int finish_gate(const struct moed_gate_info *gate, struct moed_wish *wish
         return error_set(err, ERROR_INVALID,
                          "gate '%s': its weights are defined for top_k %zu, not for %zu",
                          gate->name, gate->top_k, top_k);
-    if (gate->groups && wish->excluded && check_groups(gate, wish, top_k, err) != 0)
+    if (gate->groups && override->excluded && check_groups(gate, override, top_k, err) != 0)
         return -1;
-    wish->top_k = top_k;
+    override->top_k = top_k;
     return 0;
 }
 
@@ -155,9 +156,9 @@ int moed_intervention_finish(struct moed_intervention *intervention,
                              const struct moed_model_info *info, struct error *err)
 {
     for (size_t i = 0; i < info->gate_count; i++) {
-        struct moed_wish *wish = &intervention->gates[i];
-        if ((wish->top_k || wish->excluded || wish->silenced) &&
-            finish_gate(&info->gates[i], wish, err) != 0)
+        struct moed_gate_override *override = &intervention->gates[i];
+        if ((override->top_k || override->excluded || override->silenced) &&
+            finish_gate(&info->gates[i], override, err) != 0)
             return -1;
     }
     return 0;

@@ -65,16 +65,16 @@ static void limit_groups(const struct gate_policy *policy, float *keys)
 /* How the items of a span are routed. */
 struct rule {
     const struct gate *gate;
-    const struct gate_policy *policy; /* the gate's, or with the top_k that is wished */
-    const struct moed_wish *wish;     /* NULL: none */
+    const struct gate_policy *policy;          /* the gate's, or with the top_k that is asked for */
+    const struct moed_gate_override *override; /* NULL: none */
 };
 
 /* Sets what stands at the excluded experts. */
 static void exclude(const struct rule *rule, float least, float *values)
 {
-    const uint64_t *excluded = rule->wish ? rule->wish->excluded : NULL;
+    const uint64_t *excluded = rule->override ? rule->override->excluded : NULL;
     for (size_t e = 0; excluded && e < rule->policy->experts; e++)
-        values[e] = moed_wish_has(excluded, e) ? least : values[e];
+        values[e] = moed_override_has(excluded, e) ? least : values[e];
 }
 
 static void select_experts(const struct rule *rule, const float *scores, float *keys,
@@ -191,12 +191,12 @@ void gate_select(const struct gate *gate, const struct run *run, size_t items, f
     size_t item = 0;
     routing->decisions.items = items;
     for (size_t i = 0; i < run->span_count; i++) {
-        struct rule rule = {gate, &gate->policy, moed_wish_of(&run->spans[i], gate->index)};
-        struct gate_policy wished;
-        if (rule.wish) {
-            wished = gate->policy;
-            wished.top_k = rule.wish->top_k;
-            rule.policy = &wished;
+        struct rule rule = {gate, &gate->policy, moed_override_of(&run->spans[i], gate->index)};
+        struct gate_policy policy;
+        if (rule.override) {
+            policy = gate->policy;
+            policy.top_k = rule.override->top_k;
+            rule.policy = &policy;
         }
         for (size_t end = item + run->spans[i].rows * per_row; item < end; item++) {
             if (is_padding(run, item, per_row))

@@ -18,6 +18,7 @@ static void check_answer(const struct infer_request *request)
     json_t *answer = json_loadb(body.data, body.length, 0, NULL);
     require(json_array_size(json_object_get(answer, "predictions")) == request->rows);
     require(json_is_object(json_object_get(answer, "routing")) == request->routing);
+    require(json_is_object(json_object_get(answer, "experts")) == !!request->overrides.text);
     json_decref(answer);
     buffer_close(&body);
 }

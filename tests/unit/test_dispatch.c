@@ -17,7 +17,7 @@ static void init(struct routing *routing, size_t items, size_t experts, size_t t
     memset(selected, 0, sizeof selected);
 }
 
-/* Of one span of rows, without wishes. */
+/* Of one span of rows, without overrides. */
 static void sort_pairs(struct routing *gates, size_t gate_count)
 {
     const struct moed_span span = {.rows = gates[0].decisions.items};

@@ -259,7 +259,34 @@ START_TEST(freeing_nothing_is_fine)
 }
 END_TEST
 
-TEST_MAIN("gate counts", any_range_counts_as_the_reference,
+START_TEST(fewer_choices_than_slots)
+{
+    uint32_t state = 4;
+    decide(3, 5, 3, &state);
+    struct moed_gate_counts *counts = moed_gate_counts_new(5);
+    for (size_t pair = 0; pair < 9; pair++) {
+        decided.choice[pair] = pair % 3 ? -1 : 4;
+        decided.expert[pair] = decided.choice[pair];
+    }
+    decided.choice[6] = -1; /* padding */
+    moed_gate_counts_count(counts, &decided.routing, 0, 3, 1);
+    ck_assert_uint_eq(counts->items, 2);
+    ck_assert_uint_eq(counts->expert[4].selected, 2);
+    ck_assert_uint_eq(counts->expert[4].dropped, 0);
+    moed_gate_counts_count_intervened(counts, &decided.routing, 0, 3);
+    ck_assert_uint_eq(counts->intervened, 2);
+    ck_assert_uint_eq(counts->items, 2);
+    struct moed_gate_counts *sum = moed_gate_counts_new(5);
+    moed_gate_counts_add(sum, counts);
+    moed_gate_counts_add(sum, counts);
+    moed_gate_counts_subtract(sum, counts);
+    ck_assert_uint_eq(sum->intervened, 2);
+    moed_gate_counts_free(sum);
+    moed_gate_counts_free(counts);
+}
+END_TEST
+
+TEST_MAIN("gate counts", fewer_choices_than_slots, any_range_counts_as_the_reference,
           without_distributions_only_choices_count, sums_do_not_depend_on_batches,
           no_weight_poisons_a_sum, experts_remember_when_they_served_last,
           integers_are_exact_modulo_2_64, freeing_nothing_is_fine)

@@ -63,8 +63,8 @@ static void expect_alike(const struct decided *got, const struct decided *edited
     ck_assert_mem_eq(a->entropy + first, b->entropy + first, (end - first) * sizeof(float));
 }
 
-/* A gate with logits, and what is wished of it: experts left out, a smaller top_k. */
-struct wished {
+/* A gate with logits, and what is asked of it: experts left out, a smaller top_k. */
+struct asked {
     struct gate gate;
     uint32_t excluded;
     size_t top_k; /* 0: nothing said */
@@ -73,44 +73,45 @@ struct wished {
 
 /* The same by hand: logits and selection biases of minus infinity, another top_k. `k`: that
  * applies. */
-static struct wished edit(const struct wished *wished, size_t k, float *bias)
+static struct asked edit(const struct asked *asked, size_t k, float *bias)
 {
-    struct wished edited = *wished;
-    const struct gate_policy *policy = &wished->gate.policy;
-    const float *own = wished->gate.select_bias.values;
+    struct asked edited = *asked;
+    const struct gate_policy *policy = &asked->gate.policy;
+    const float *own = asked->gate.select_bias.values;
     for (size_t i = 0; i < ITEMS * policy->experts; i++)
-        if (wished->excluded >> i % policy->experts & 1)
+        if (asked->excluded >> i % policy->experts & 1)
             edited.logits[i] = -INFINITY;
     for (size_t e = 0; e < policy->experts; e++)
-        bias[e] = wished->excluded >> e & 1 ? -INFINITY : own ? own[e] : 0;
+        bias[e] = asked->excluded >> e & 1 ? -INFINITY : own ? own[e] : 0;
     edited.gate.select_bias.values = policy->score->no_bias ? NULL : bias;
     /* A dense gate that must choose what is left out does so last, with weight 0. */
-    if (policy->top_k != policy->experts || wished->top_k || policy->capacity.limited)
+    if (policy->top_k != policy->experts || asked->top_k || policy->capacity.limited)
         edited.gate.policy.top_k = k;
     return edited;
 }
 
-/* Half the items want nothing, the others what is wished. */
-static void compare(const struct wished *wished)
+/* Half the items want nothing, the others what is asked for. */
+static void compare(const struct asked *asked)
 {
     struct error err = ERROR_INIT;
-    const struct gate *gate = &wished->gate;
+    const struct gate *gate = &asked->gate;
     const struct moed_gate_info gate_info = info_of(gate);
     const struct moed_model_info info = {.gate_count = 1, .gates = &gate_info};
-    struct moed_intervention *wishes = moed_intervention_new(&info);
+    struct moed_intervention *intervention = moed_intervention_new(&info);
     float bias[MAX_TEST_EXPERTS];
-    wishes->gates[0].top_k = wished->top_k;
+    intervention->gates[0].top_k = asked->top_k;
     for (size_t e = 0; e < gate->policy.experts; e++)
-        if (wished->excluded >> e & 1)
-            moed_intervention_exclude(wishes, &info, 0, (int32_t)e);
-    if (moed_intervention_finish(wishes, &info, &err) == 0) {
+        if (asked->excluded >> e & 1)
+            moed_intervention_exclude(intervention, &info, 0, (int32_t)e);
+    if (moed_intervention_finish(intervention, &info, &err) == 0) {
         const size_t half = ITEMS / 2, all = gate->policy.top_k;
-        const size_t k = wishes->gates[0].top_k ? wishes->gates[0].top_k : all;
-        const struct moed_span spans[] = {{.rows = half}, {.rows = half, .intervention = wishes}};
+        const size_t k = intervention->gates[0].top_k ? intervention->gates[0].top_k : all;
+        const struct moed_span spans[] = {{.rows = half},
+                                          {.rows = half, .intervention = intervention}};
         const struct moed_span plain[] = {{.rows = half}, {.rows = half}};
-        const struct wished edited = edit(wished, k, bias);
-        struct decided got = decide(gate, wished->logits, spans);
-        struct decided untouched = decide(gate, wished->logits, plain);
+        const struct asked edited = edit(asked, k, bias);
+        struct decided got = decide(gate, asked->logits, spans);
+        struct decided untouched = decide(gate, asked->logits, plain);
         struct decided by_hand = decide(&edited.gate, edited.logits, plain);
         expect_alike(&got, &untouched, all, 0, half);
         expect_alike(&got, &by_hand, k, half, ITEMS);
@@ -118,7 +119,7 @@ static void compare(const struct wished *wished)
         routing_close(&untouched.routing);
         routing_close(&by_hand.routing);
     }
-    moed_intervention_free(wishes);
+    moed_intervention_free(intervention);
 }
 
 static const struct gate_score *const SCORES[] = {&score_softmax, &score_sigmoid, &score_none,
@@ -164,19 +165,19 @@ START_TEST(left_out_is_a_logit_of_minus_infinity)
         return;
     for (int round = 0; round < 1500; round++) {
         float bias[MAX_TEST_EXPERTS];
-        struct wished wished = {.gate.policy = random_policy(score, normalize, round, &random)};
-        const size_t experts = wished.gate.policy.experts;
-        if (score == &score_none && wished.gate.policy.top_k == experts)
+        struct asked asked = {.gate.policy = random_policy(score, normalize, round, &random)};
+        const size_t experts = asked.gate.policy.experts;
+        if (score == &score_none && asked.gate.policy.top_k == experts)
             continue; /* weights of minus infinity: no gate of that kind can be edited so */
         for (size_t i = 0; i < ITEMS * experts; i++)
-            wished.logits[i] = (float)(next_random(&random) % 2001) / 250 - 4;
+            asked.logits[i] = (float)(next_random(&random) % 2001) / 250 - 4;
         for (size_t e = 0; e < experts; e++)
             bias[e] = (float)(next_random(&random) % 100) / 50;
         if (round % 2 && !score->no_bias)
-            wished.gate.select_bias.values = bias;
-        wished.top_k = next_random(&random) % 3 ? 0 : 1 + next_random(&random) % experts;
-        wished.excluded = next_random(&random) & ((1u << experts) - 1);
-        compare(&wished);
+            asked.gate.select_bias.values = bias;
+        asked.top_k = next_random(&random) % 3 ? 0 : 1 + next_random(&random) % experts;
+        asked.excluded = next_random(&random) & ((1u << experts) - 1);
+        compare(&asked);
     }
 }
 END_TEST
@@ -195,23 +196,23 @@ static void run_spans(const struct golden *golden, struct moed_scratch *scratch,
 }
 
 /* Something else for every expert that can be asked for alone. */
-static struct moed_intervention *wish_for(const struct golden *golden, size_t i)
+static struct moed_intervention *intervention_for(const struct golden *golden, size_t i)
 {
     struct error err = ERROR_INIT;
     const struct moed_model_info *info = golden->info;
-    struct moed_intervention *wishes = moed_intervention_new(info);
+    struct moed_intervention *intervention = moed_intervention_new(info);
     for (size_t gate = 0; gate < info->gate_count; gate++) {
         const int32_t expert = (int32_t)(i % info->gates[gate].experts);
         if (i % 3 == 0)
-            moed_intervention_exclude(wishes, info, gate, expert);
+            moed_intervention_exclude(intervention, info, gate, expert);
         else if (i % 3 == 1)
-            moed_intervention_silence(wishes, info, gate, expert);
+            moed_intervention_silence(intervention, info, gate, expert);
         else
-            wishes->gates[gate].top_k = (info->gates[gate].top_k + 1) / 2;
+            intervention->gates[gate].top_k = (info->gates[gate].top_k + 1) / 2;
     }
-    if (moed_intervention_finish(wishes, info, &err) == 0)
-        return wishes;
-    moed_intervention_free(wishes);
+    if (moed_intervention_finish(intervention, info, &err) == 0)
+        return intervention;
+    moed_intervention_free(intervention);
     return NULL;
 }
 
@@ -246,7 +247,7 @@ static void mix(struct golden *golden)
     float **mixed = outputs_for(golden), **uniform = outputs_for(golden);
     for (size_t i = 0; i < count; i++)
         spans[i] = (struct moed_span){.rows = golden->request_rows[i],
-                                      .intervention = i % 4 ? wish_for(golden, i) : NULL};
+                                      .intervention = i % 4 ? intervention_for(golden, i) : NULL};
     run_spans(golden, scratch, spans, count, mixed);
     for (size_t i = 0, row = 0; i < count; row += spans[i++].rows) {
         for (size_t other = 0; other < count; other++)
@@ -289,15 +290,15 @@ static void expect_no(const struct moed_gate_info *gate, uint32_t excluded, size
 {
     struct error err = ERROR_INIT;
     const struct moed_model_info info = {.gate_count = 1, .gates = gate};
-    struct moed_intervention *wishes = moed_intervention_new(&info);
-    wishes->gates[0].top_k = top_k;
+    struct moed_intervention *intervention = moed_intervention_new(&info);
+    intervention->gates[0].top_k = top_k;
     for (int32_t e = 0; e < (int32_t)gate->experts; e++)
         if (excluded >> e & 1)
-            moed_intervention_exclude(wishes, &info, 0, e);
-    ck_assert_int_eq(moed_intervention_finish(wishes, &info, &err), -1);
+            moed_intervention_exclude(intervention, &info, 0, e);
+    ck_assert_int_eq(moed_intervention_finish(intervention, &info, &err), -1);
     ck_assert_int_eq(err.code, ERROR_INVALID);
     expect_text(err.text, part);
-    moed_intervention_free(wishes);
+    moed_intervention_free(intervention);
 }
 
 START_TEST(what_a_gate_cannot_do_is_refused)
@@ -325,17 +326,17 @@ START_TEST(a_dense_gate_uses_what_is_left)
     struct error err = ERROR_INIT;
     const struct moed_gate_info gate = {.name = "m", .experts = 70, .top_k = 70};
     const struct moed_model_info info = {.gate_count = 1, .gates = &gate};
-    struct moed_intervention *wishes = moed_intervention_new(&info);
+    struct moed_intervention *intervention = moed_intervention_new(&info);
     struct moed_intervention *more = moed_intervention_new(&info);
-    moed_intervention_exclude(wishes, &info, 0, 69);
+    moed_intervention_exclude(intervention, &info, 0, 69);
     moed_intervention_exclude(more, &info, 0, 3);
     moed_intervention_silence(more, &info, 0, 64);
-    moed_intervention_add(wishes, &info, more);
-    ck_assert_int_eq(moed_intervention_finish(wishes, &info, &err), 0);
-    ck_assert_uint_eq(wishes->gates[0].top_k, 68);
-    ck_assert(moed_wish_has(wishes->gates[0].silenced, 64));
-    ck_assert(!moed_wish_has(wishes->gates[0].silenced, 3));
-    moed_intervention_free(wishes);
+    moed_intervention_add(intervention, &info, more);
+    ck_assert_int_eq(moed_intervention_finish(intervention, &info, &err), 0);
+    ck_assert_uint_eq(intervention->gates[0].top_k, 68);
+    ck_assert(moed_override_has(intervention->gates[0].silenced, 64));
+    ck_assert(!moed_override_has(intervention->gates[0].silenced, 3));
+    moed_intervention_free(intervention);
     moed_intervention_free(more);
 }
 END_TEST

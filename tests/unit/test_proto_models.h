@@ -17,7 +17,8 @@ static const struct signature_tensor digits_output = {.name = "scores",
                                                       .elements = 4,
                                                       .label_count = 4,
                                                       .labels = digits_labels};
-static const struct signature_gate digits_gates[] = {{"moe", 5, 2, 1}, {"blocks.1", 3, 1, 2}};
+static const struct signature_gate digits_gates[] = {{"moe", 5, 2, 1, NULL},
+                                                     {"blocks.1", 3, 1, 2, NULL}};
 static const struct signature digits_model = {
     .model = "digits",
     .version = "3",

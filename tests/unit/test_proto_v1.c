@@ -92,7 +92,7 @@ START_TEST(wrong_members_are_refused)
 {
     refused("{\"instances\":[[1]],\"routng\":true}",
             "unknown member 'routng', expected 'instances', 'routing', 'tag', 'labels', "
-            "'signature_name' or "
+            "'experts', 'signature_name' or "
             "'parameters'");
     refused("{\"inputs\":{\"image\":[[1]]}}",
             "columns under 'inputs' are not supported: send 'instances', one entry per row");

@@ -1,0 +1,25 @@
+/* What a request asks of the model's gates instead of their own decision: "experts", an object of
+ * gates by name.
+ *
+ *     {"<gate>": {"exclude": [3], "silence": [0], "only": [1, 2], "top_k": 1}}
+ *
+ * The lists hold the layer's indices. What a gate makes of it is decided elsewhere
+ * (core/intervention.h): here it is checked that gates and experts exist. */
+#ifndef PROTO_OVERRIDES_H
+#define PROTO_OVERRIDES_H
+
+#include "proto/envelope.h"
+#include "proto/infer.h"
+
+/* Reads the member "experts" of the body. */
+MUST_CHECK int overrides_read_member(struct envelope *envelope, struct infer_request *request,
+                                     struct error *err);
+
+/* Reads the parameter "experts", a string that holds the object: parameters of the Open Inference
+ * Protocol are no objects. */
+MUST_CHECK int overrides_read_parameter(const json_t *parameters, struct infer_request *request,
+                                        struct error *err);
+
+void overrides_close(struct infer_overrides *overrides);
+
+#endif

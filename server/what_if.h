@@ -1,0 +1,13 @@
+/* What a request asks of the gates, in the engine's terms. */
+#ifndef SERVER_WHAT_IF_H
+#define SERVER_WHAT_IF_H
+
+#include "core/error.h"
+
+struct job;
+
+/* Sets job->intervention if the request asks for anything. -1 with an error that names the gate if
+ * it cannot choose so. */
+MUST_CHECK int what_if(struct job *job, struct error *err);
+
+#endif
