@@ -84,6 +84,7 @@ static void walk_gate(struct walk *walk, struct moed_gate_counts *counts)
 {
     struct packed *packed = &walk->packed;
     packed_count(packed, &counts->items);
+    packed_count(packed, &counts->intervened);
     packed_sum(packed, &counts->entropy);
     packed_sum(packed, &counts->margin);
     walk_counts(packed, counts->entropies, MOED_HISTOGRAM_PARTS);
@@ -284,7 +285,7 @@ static bool is_part(const struct tally *then, const struct tally *now)
     bool part = !then || (now && then->rows <= now->rows && then->labelled <= now->labelled);
     for (size_t i = 0; then && part && i < then->gate_count; i++) {
         const struct moed_gate_counts *one = then->gates[i], *other = now->gates[i];
-        part = one->items <= other->items;
+        part = one->items <= other->items && one->intervened <= other->intervened;
         for (size_t e = 0; part && e < one->experts; e++)
             part = one->expert[e].selected <= other->expert[e].selected &&
                    one->expert[e].top1 <= other->expert[e].top1;
