@@ -33,6 +33,6 @@ struct decoder {
     bool joins; /* tokens follow each other; else there is a blank between them */
 };
 
-void decoder_close(struct decoder *decoder);
+void text_decoder_close(struct decoder *decoder);
 
 #endif

@@ -11,7 +11,7 @@
 /* A token, with what rules make of it; a run of bytes in tokenizer_decode(). */
 enum { TOKEN_TEXT_LIMIT = 1 << 20, RUN_LIMIT = 1 << 30 };
 
-void decoder_close(struct decoder *decoder)
+void text_decoder_close(struct decoder *decoder)
 {
     for (size_t i = 0; i < decoder->count; i++) {
         free(decoder->rules[i].find);

@@ -267,7 +267,7 @@ void tokenizer_free(struct tokenizer *tokenizer)
         unigram_close(&tokenizer->model.unigram);
     normalizer_close(&tokenizer->normalizer);
     splitter_close(&tokenizer->splitter);
-    decoder_close(&tokenizer->decoder);
+    text_decoder_close(&tokenizer->decoder);
     added_set_close(&tokenizer->raw);
     added_set_close(&tokenizer->normalized);
     free(tokenizer->before.ids);
