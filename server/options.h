@@ -36,6 +36,7 @@ struct options {
     char *tokens;                    /* NULL, or the file of bearer tokens */
     uint64_t admin;                  /* 0: clients without a token change nothing */
     char *admin_listen;              /* NULL, or where metrics and administration are */
+    char *sandbox;                   /* on | off */
     uint64_t rate_limit;             /* 0: none; requests a second of one client address */
     uint64_t rate_burst;             /* 0: as many as rate_limit */
     uint64_t request_timeout_ms;     /* 30000: from a request's first byte to its last */

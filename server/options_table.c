@@ -144,6 +144,10 @@ const struct option_row OPTIONS[OPTION_ROWS] = {
     {"rate_burst", OPTION_COUNT, AT(rate_burst), 0, 1000000, "0", NULL, "N", NULL,
      "How many requests a client that was quiet may send at once before rate_limit holds. 0 takes "
      "as many as rate_limit."},
+    {"sandbox", OPTION_CHOICE, AT(sandbox), 0, 0, "on", NULL, "on|off", NULL,
+     "on: once it serves, the process can start no other, make no connection, trace nobody, and "
+     "change no file but those of its state (seccomp and Landlock, as far as the kernel has them; "
+     "the log says so). Then it can write no core file either: off is for debugging."},
 
     {"drain_delay_ms", OPTION_COUNT, AT(drain_delay_ms), 0, DAY_MS, "0", NULL, "MILLISECONDS",
      "Shutdown",

@@ -22,6 +22,7 @@
 #include "server/http_listen.h"
 #include "server/listen_address.h"
 #include "server/log.h"
+#include "server/sandbox.h"
 
 /* How long the end of the process waits for whoever reads the log; the second, when it was told to
  * end at once. */
@@ -284,6 +285,34 @@ static struct catalog *newest_catalog(void *context)
     return loader_newest(&server->loader);
 }
 
+static bool is_sandboxed(const struct options *options)
+{
+    return strcmp(options->sandbox, "on") == 0;
+}
+
+/* Before any thread is made: Landlock holds for those that come later. */
+static void restrict_files(struct server *server)
+{
+    const struct options *options = server->options;
+    struct listen_address admin = {.path = NULL};
+    struct error err = ERROR_INIT;
+    if (options->admin_listen && listen_address_read(&admin, options->admin_listen, &err) != 0)
+        return; /* no option passes with such an address */
+    server->files_restricted =
+        is_sandboxed(options) && sandbox_restrict_files(options->state, admin.path);
+}
+
+/* When every socket is there. */
+static void restrict_calls(const struct server *server)
+{
+    bool calls_restricted = is_sandboxed(server->options) && sandbox_restrict_calls();
+    bool both = calls_restricted && server->files_restricted;
+    if (is_sandboxed(server->options))
+        log_message(both ? LOG_INFO : LOG_WARNING, "sandbox", "seccomp %s, Landlock %s",
+                    calls_restricted ? "on" : "is not allowed here",
+                    server->files_restricted ? "on" : "is not in this kernel, or not allowed");
+}
+
 static int start(struct server *server, struct error *err)
 {
     const struct options *options = server->options;
@@ -338,11 +367,13 @@ int server_run(const struct options *options, struct error *err)
                             .loops = xcalloc(options->loops, sizeof *server.loops),
                             .totals = totals_new(options->loops)};
     ignore_signals();
+    restrict_files(&server);
     uv_replace_allocator(xmalloc, xrealloc, xcalloc, free); /* libuv would abort without a word */
     int result = log_start(err);
     if (result == 0)
         result = start(&server, err);
     if (result == 0) {
+        restrict_calls(&server);
         serve(&server);
         if (server.fault.code != ERROR_NONE)
             result = error_set(err, server.fault.code, "%s", server.fault.text);

@@ -23,11 +23,12 @@ struct server {
     struct loader loader;
     struct state state;        /* where statistics are kept */
     struct loop_shared shared; /* what loops see of the above */
-    atomic_bool stopping;      /* a signal came: not ready any more */
-    atomic_size_t serving;     /* loops that have not drained */
-    atomic_bool lost;          /* an accepted request was not answered before the drain's timeout */
-    struct error fault;        /* why the start failed; the loader thread's until */
-    uv_async_t failed;         /* this is sent */
+    bool files_restricted;
+    atomic_bool stopping;  /* a signal came: not ready any more */
+    atomic_size_t serving; /* loops that have not drained */
+    atomic_bool lost;      /* an accepted request was not answered before the drain's timeout */
+    struct error fault;    /* why the start failed; the loader thread's until */
+    uv_async_t failed;     /* this is sent */
 
     /* On the first loop: */
     uv_signal_t terminate, interrupt, quit, hang_up;
