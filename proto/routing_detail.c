@@ -71,6 +71,8 @@ void routing_detail_init(struct routing_detail *detail, size_t experts, size_t t
 
 void routing_detail_close(struct routing_detail *detail)
 {
+    free(detail->recent);
+    detail->recent = NULL;
     for (int i = 0; i < TABLE_COUNT; i++)
         routing_detail_leave_out(detail, (size_t)i);
 }
@@ -84,6 +86,7 @@ void routing_detail_reset(struct routing_detail *detail)
             memset(*place, 0, cells * sizeof **place);
     }
     detail->batches = detail->batch_items = detail->batch_experts = detail->latest = 0;
+    detail->recorded = 0;
 }
 
 /* ---- counting ---- */
@@ -97,6 +100,13 @@ static void count_pairs(struct routing_detail *detail, const int32_t *choice)
         }
 }
 
+/* Without memory there is none, now; the next batch tries again. */
+static void need_recent(struct routing_detail *detail)
+{
+    if (!detail->recent && detail->top_k < detail->experts && detail->experts <= UINT16_MAX)
+        detail->recent = calloc(DETAIL_RECENT, sizeof *detail->recent);
+}
+
 static void count_experts(struct routing_detail *detail, const int32_t *choice)
 {
     const size_t k = detail->top_k;
@@ -104,6 +114,8 @@ static void count_experts(struct routing_detail *detail, const int32_t *choice)
         const size_t expert = (size_t)choice[rank];
         if (detail->ranks)
             detail->ranks[expert * k + rank]++;
+        if (detail->recent)
+            detail->recent[detail->recorded++ % DETAIL_RECENT] = (uint16_t)expert;
         if (!detail->seen)
             continue;
         detail->batch_experts += detail->seen[expert] != detail->latest;
@@ -116,6 +128,7 @@ void routing_detail_count(struct routing_detail *detail, const int32_t *choice, 
 {
     const bool paired = has_table(detail, PAIRS);
     (void)has_table(detail, RANKS), (void)has_table(detail, SEEN);
+    need_recent(detail);
     for (size_t item = 0; item < items; item++, choice += detail->top_k) {
         if (*choice < 0) /* padding */
             continue;
@@ -162,8 +175,21 @@ static void add_table(struct routing_detail *to, const struct routing_detail *fr
         sum[i] += added[i];
 }
 
+static void add_recent(struct routing_detail *to, const struct routing_detail *from)
+{
+    const size_t kept = from->recorded < DETAIL_RECENT ? from->recorded : DETAIL_RECENT;
+    uint16_t *both =
+        from->recent && kept > 0 ? realloc(to->recent, (to->recorded + kept) * sizeof *both) : NULL;
+    if (!both)
+        return;
+    to->recent = both;
+    for (uint64_t i = from->recorded - kept; i < from->recorded; i++)
+        to->recent[to->recorded++] = from->recent[i % DETAIL_RECENT];
+}
+
 void routing_detail_add(struct routing_detail *to, const struct routing_detail *from)
 {
+    add_recent(to, from);
     for (int i = 0; i < SEEN; i++)
         add_table(to, from, (enum table)i);
     to->batches += from->batches;

@@ -11,6 +11,9 @@
 /* Numbers per table, 2 MiB: what would take more is left out. Pairs of 256 experts are 512 KiB. */
 enum { DETAIL_MAX_CELLS = 1 << 18, DETAIL_MAX_PAIRED = 256 };
 
+/* The latest uses of experts that each counter keeps, 32 KiB. */
+enum { DETAIL_RECENT = 1 << 14 };
+
 /* Tables are owned, and allocated by the first item that needs them. NULL: nothing was counted in
  * it yet, or it is left out because it is too large or there was no memory for it. */
 struct routing_detail {
@@ -23,8 +26,12 @@ struct routing_detail {
     uint64_t *truth;     /* the same by the true class, where that came to be known */
     uint64_t batches;    /* executed with items that are counted */
     uint64_t batch_items, batch_experts; /* sums over them; experts: distinct ones */
-    uint64_t latest;                     /* number of the latest batch */
-    uint64_t *seen; /* [experts] number of the latest batch that chose it; never in a sum */
+    uint16_t *recent; /* [DETAIL_RECENT] a ring of choices in their order. Left out where every item
+                         chooses every expert. Of a sum: [recorded], those of one counter after
+                         those of the other */
+    uint64_t recorded; /* choices, ever; of a sum: in `recent` */
+    uint64_t latest;   /* number of the latest batch */
+    uint64_t *seen;    /* [experts] number of the latest batch that chose it; never in a sum */
 };
 
 void routing_detail_init(struct routing_detail *detail, size_t experts, size_t top_k,

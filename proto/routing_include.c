@@ -9,6 +9,7 @@
 #include "core/memory.h"
 #include "proto/json.h"
 #include "proto/members.h"
+#include "proto/routing_cache.h"
 #include "proto/routing_figures.h"
 
 /* ---- tables ---- */
@@ -112,6 +113,54 @@ static void append_batches(const struct routing_layer *layer, struct buffer *bod
     buffer_text(body, "}");
 }
 
+/* ---- caches ---- */
+
+struct policy_hits {
+    uint64_t *depths; /* [experts] */
+    uint64_t hits;    /* of the size at hand */
+};
+
+static void append_rates(struct buffer *body, struct policy_hits hits[CACHE_POLICIES],
+                         size_t experts, uint64_t uses)
+{
+    static const char *const NAMES[] = {"lru", "lfu", "belady"};
+    size_t next = 1;
+    for (size_t size = 1; size < experts; size++) {
+        for (int i = 0; i < CACHE_POLICIES; i++)
+            hits[i].hits += hits[i].depths[size - 1];
+        if (size != next)
+            continue;
+        next *= 2;
+        buffer_format(body, "%s{\"size\":%zu", size > 1 ? "," : "", size);
+        for (int i = 0; i < CACHE_POLICIES; i++) {
+            buffer_format(body, ",\"%s\":", NAMES[i]);
+            json_append_double(body, (double)hits[i].hits / (double)uses);
+        }
+        buffer_text(body, "}");
+    }
+}
+
+/* What caches of 1, 2, 4, ... experts would have had of the latest uses. */
+static void append_cache(const struct routing_layer *layer, struct buffer *body)
+{
+    const struct routing_detail *detail = layer->detail;
+    struct policy_hits hits[CACHE_POLICIES] = {{0}};
+    if (!detail->recent) {
+        buffer_text(body, ",\"cache\":null");
+        return;
+    }
+    for (int i = 0; i < CACHE_POLICIES; i++) {
+        hits[i].depths = xcalloc(detail->experts, sizeof *hits[i].depths);
+        routing_cache_depths(detail->recent, detail->recorded, detail->experts,
+                             (enum routing_cache_policy)i, hits[i].depths);
+    }
+    buffer_text(body, ",\"cache\":[");
+    append_rates(body, hits, detail->experts, detail->recorded);
+    buffer_text(body, "]");
+    for (int i = 0; i < CACHE_POLICIES; i++)
+        free(hits[i].depths);
+}
+
 /* ---- in the window ---- */
 
 static void append_histogram(struct buffer *body, const char *name, const uint64_t *counts,
@@ -211,15 +260,11 @@ static void append_exact(const struct routing_layer *layer, struct buffer *body)
 static const struct {
     const char *name;
     void (*append)(const struct routing_layer *layer, struct buffer *body);
-} PARTS[] = {{"ranks", append_ranks},
-             {"pairs", append_pairs},
-             {"classes", append_classes},
-             {"margins", append_margins},
-             {"entropies", append_entropies},
-             {"coverage", append_coverage},
-             {"batches", append_batches},
-             {"exact", append_exact},
-             {"drift", NULL}}; /* drift is always there */
+} PARTS[] = {{"ranks", append_ranks},         {"pairs", append_pairs},
+             {"classes", append_classes},     {"margins", append_margins},
+             {"entropies", append_entropies}, {"coverage", append_coverage},
+             {"batches", append_batches},     {"exact", append_exact},
+             {"cache", append_cache},         {"drift", NULL}}; /* drift is always there */
 
 enum { PART_COUNT = sizeof PARTS / sizeof *PARTS };
 
@@ -237,14 +282,21 @@ int routing_include_read(const char *text, unsigned *include, struct error *err)
         const size_t length = strcspn(text, ",");
         const int part = find_part(text, length);
         if (part < 0)
-            return error_set(err, ERROR_INVALID,
-                             "include has " QUOTED ", expected ranks, pairs, classes, margins, "
-                             "entropies, coverage, batches, exact or drift, separated by commas",
-                             text);
+            return error_set(
+                err, ERROR_INVALID,
+                "include has " QUOTED ", expected ranks, pairs, classes, margins, "
+                "entropies, coverage, batches, exact, cache or drift, separated by commas",
+                text);
         *include |= 1u << part;
         text += length + (text[length] == ',');
     }
     return 0;
+}
+
+bool routing_include_takes_long(unsigned include)
+{
+    const int cache = find_part("cache", strlen("cache"));
+    return include & 1u << cache;
 }
 
 void routing_include_append(const struct routing_document *document,

@@ -12,6 +12,9 @@
 /* Reads a list of names, separated by commas, into the bits of struct routing_document.include. */
 MUST_CHECK int routing_include_read(const char *text, unsigned *include, struct error *err);
 
+/* Whether parts are among them that are not written as fast as they are read. */
+bool routing_include_takes_long(unsigned include);
+
 /* Appends what was asked for about a layer, each member with a comma in front. */
 void routing_include_append(const struct routing_document *document,
                             const struct routing_layer *layer, struct buffer *body);

@@ -11,14 +11,11 @@ api_handler describe_server, describe_alive, describe_live, describe_ready, desc
 
 /* Of target->model: */
 api_handler describe_model, describe_model_ready, describe_config, describe_routing,
-    describe_routing_reset, describe_v1_model;
+    describe_routing_reset, describe_routing_snapshot, describe_v1_model;
 
 /* The query's `window`; without one *window stays as it is. */
 MUST_CHECK int describe_read_window(const struct exchange *exchange, enum window *window,
                                     struct error *err);
-
-/* The routing document since the load, with all that can be included. */
-void describe_append_snapshot(const struct model *model, struct buffer *body);
 
 /* For their answers: an empty body, and its end. */
 void describe_new(struct buffer *body);

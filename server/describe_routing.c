@@ -5,7 +5,10 @@
 #include "core/memory.h"
 #include "proto/routing.h"
 #include "proto/routing_include.h"
+#include "server/background.h"
 #include "server/describe.h"
+#include "server/live.h"
+#include "server/state.h"
 
 /* Names of layers are at most two names and a dot. */
 enum { WINDOW_BYTES = 16, LAYER_BYTES = 256, INCLUDE_BYTES = 256 };
@@ -156,13 +159,13 @@ static void write_document(const struct model *model, const struct query *query,
     free(tags);
 }
 
-void describe_append_snapshot(const struct model *model, struct buffer *body)
+/* ---- answers ---- */
+
+static void make_document(const struct exchange *exchange, void *context, struct buffer *body,
+                          struct error *err)
 {
-    const struct query everything = {.window = WINDOW_ALL,
-                                     .tag = STATS_ALL_TAGS,
-                                     .end = model->info->gate_count,
-                                     .include = ROUTING_INCLUDE_ALL};
-    write_document(model, &everything, body);
+    (void)err;
+    write_document(exchange->model, context, body);
 }
 
 void describe_routing(const struct api *api, struct exchange *exchange, const struct target *target)
@@ -171,7 +174,6 @@ void describe_routing(const struct api *api, struct exchange *exchange, const st
     struct error err = ERROR_INIT;
     struct query query = {.window = WINDOW_ALL};
     struct buffer body;
-    (void)api;
     if (exchange_query_names(exchange, NAMES, &err) != 0 ||
         describe_read_window(exchange, &query.window, &err) != 0 ||
         read_include(exchange, &query, &err) != 0 ||
@@ -180,24 +182,66 @@ void describe_routing(const struct api *api, struct exchange *exchange, const st
         exchange_reply_error(exchange, &err);
         return;
     }
+    if (routing_include_takes_long(query.include)) {
+        struct query *copy = xcalloc(1, sizeof *copy);
+        *copy = query;
+        background_answer(api->live->loop, exchange, make_document, copy);
+        return;
+    }
     describe_new(&body);
     write_document(target->model, &query, &body);
     describe_reply(exchange, 200, NULL, &body);
 }
 
-void describe_routing_reset(const struct api *api, struct exchange *exchange,
-                            const struct target *target)
+/* Whether the query is empty; else the exchange is answered. */
+static bool takes_no_query(struct exchange *exchange)
 {
     static const char *const NONE[] = {NULL};
     struct error err = ERROR_INIT;
+    if (exchange_query_names(exchange, NONE, &err) == 0)
+        return true;
+    exchange_reply_error(exchange, &err);
+    return false;
+}
+
+void describe_routing_reset(const struct api *api, struct exchange *exchange,
+                            const struct target *target)
+{
     struct buffer body;
     (void)api;
-    if (exchange_query_names(exchange, NONE, &err) != 0) {
-        exchange_reply_error(exchange, &err);
+    if (!takes_no_query(exchange))
         return;
-    }
     model_stats_reset(target->model->stats, stats_now());
     describe_new(&body);
     buffer_text(&body, "{\"reset\":true}");
     describe_reply(exchange, 200, NULL, &body);
+}
+
+struct snapshot {
+    struct state *state;
+};
+
+static void make_snapshot(const struct exchange *exchange, void *context, struct buffer *body,
+                          struct error *err)
+{
+    const struct snapshot *snapshot = context;
+    const struct query everything = {.window = WINDOW_ALL,
+                                     .tag = STATS_ALL_TAGS,
+                                     .end = exchange->model->info->gate_count,
+                                     .include = ROUTING_INCLUDE_ALL};
+    if (state_save(snapshot->state, exchange->model, err) == 0)
+        write_document(exchange->model, &everything, body);
+    else
+        error_prefix(err, "the snapshot was not written");
+}
+
+void describe_routing_snapshot(const struct api *api, struct exchange *exchange,
+                               const struct target *target)
+{
+    (void)target;
+    if (!takes_no_query(exchange))
+        return;
+    struct snapshot *snapshot = xcalloc(1, sizeof *snapshot);
+    snapshot->state = api->state;
+    background_answer(api->live->loop, exchange, make_snapshot, snapshot);
 }

@@ -20,7 +20,6 @@
 #include "server/repository_api.h"
 #include "server/request_id.h"
 #include "server/request_times.h"
-#include "server/snapshot_api.h"
 
 enum route_flags {
     NEEDS_MODEL = 1,
@@ -101,9 +100,9 @@ static const struct route ROUTES[] = {
      "lets routing statistics begin anew"},
     {HTTP_POST, "/v2/models/{m}/versions/{v}/routing/reset", describe_routing_reset, NULL, ROLE_ADMIN, NEEDS_MODEL,
      "lets routing statistics begin anew"},
-    {HTTP_POST, "/v2/models/{m}/routing/snapshot", snapshot_take, NULL, ROLE_ADMIN, NEEDS_MODEL,
+    {HTTP_POST, "/v2/models/{m}/routing/snapshot", describe_routing_snapshot, NULL, ROLE_ADMIN, NEEDS_MODEL,
      "keeps routing statistics, and says all of them"},
-    {HTTP_POST, "/v2/models/{m}/versions/{v}/routing/snapshot", snapshot_take, NULL, ROLE_ADMIN, NEEDS_MODEL,
+    {HTTP_POST, "/v2/models/{m}/versions/{v}/routing/snapshot", describe_routing_snapshot, NULL, ROLE_ADMIN, NEEDS_MODEL,
      "keeps routing statistics, and says all of them"},
     {HTTP_GET, "/v1/models", describe_list, NULL, ROLE_PREDICT, 0,
      "the models' names"},

@@ -185,7 +185,7 @@ def mi_bits(counts):
 
 
 class IncludeTest(RoutingCase):
-    everything = "ranks,pairs,classes,margins,entropies,coverage,batches,drift"
+    everything = "ranks,pairs,classes,margins,entropies,coverage,batches,cache,exact,drift"
 
     def test_by_numpy(self):
         rows = np.random.default_rng(6).normal(size=(90, 6)).astype(np.float32)
@@ -246,6 +246,53 @@ class IncludeTest(RoutingCase):
         page = Metrics(self.client.get("/metrics").body.decode())
         self.assertEqual(page.value("moed_layer_rows_total", model="tiny", version="10", layer="moe"), 3)
         self.assertEqual(self.client.get("/v2/models/tiny/routing/reset").status, 405)
+
+
+def simulated(sequence, size, policy):
+    """The hits of one cache, looked up one by one."""
+    held, hits, uses = set(), 0, {}
+    for now, expert in enumerate(sequence):
+        hits += expert in held
+        if expert not in held and len(held) == size:
+            def worth(e):
+                last = max(i for i in range(now) if sequence[i] == e)
+                if policy == "belady":
+                    return -next((i for i in range(now, len(sequence)) if sequence[i] == e), len(sequence))
+                return last if policy == "lru" else (uses[e], last)
+            held.remove(min(held, key=worth))
+        held.add(expert)
+        uses[expert] = uses.get(expert, 0) + 1
+    return hits
+
+
+class CacheTest(RoutingCase):
+    def test_by_simulation(self):
+        rows = np.random.default_rng(6).normal(size=(90, 6)).astype(np.float32)
+        routed = self.routed(rows)
+        document = self.get("/v2/models/two-layers/routing?include=cache")
+        for layer, sizes in zip(document["layers"], ([1, 2], [1, 2, 4])):
+            sequence = routed[layer["name"]][0].ravel().tolist()
+            self.assertEqual([entry["size"] for entry in layer["cache"]], sizes)
+            for entry in layer["cache"]:
+                for policy in ("lru", "lfu", "belady"):
+                    self.assertAlmostEqual(entry[policy] * len(sequence), simulated(sequence, entry["size"], policy),
+                                           delta=1e-9, msg=f"{layer['name']} {entry} {policy}")
+
+    def test_nothing_to_say(self):
+        """Before the first row, and of a gate that uses every expert."""
+        self.assertIsNone(self.get("/v2/models/tiny/routing?include=cache")["layers"][0]["cache"])
+        self.client.predict("referred", [[1, 2, 3, 4]] * 3)
+        dense, sparse = self.get("/v2/models/referred/routing?include=cache")["layers"]
+        self.assertIsNone(dense["cache"])
+        self.assertEqual([entry["size"] for entry in sparse["cache"]], [1, 2])
+        self.client.post("/v2/models/referred/routing/reset", b"")
+        self.assertIsNone(self.get("/v2/models/referred/routing?include=cache")["layers"][1]["cache"])
+
+    def test_only_the_latest_uses(self):
+        for _ in range(20):
+            self.client.predict("tiny", [[1, 2, 3, 4]] * 1000)
+        (entry, _) = self.get("/v2/models/tiny/routing?include=cache")["layers"][0]["cache"]
+        self.assertIn(round(entry["lru"] * 16384) , (0, 16383))  # one expert always, or two in turn
 
 
 class TagTest(RoutingCase):
