@@ -165,11 +165,11 @@ void exchange_literal_header(struct exchange *exchange, const char *name, const 
 void exchange_reply_error(struct exchange *exchange, const struct error *err);
 
 /* First step of a drain. Accepts what waits in the backlog (at the limit: as slots become free, or
- * to be refused), then closes the listening socket. Every answer from now on says Connection:
- * close, and connections that stay idle for `grace_ms` are closed. A request that is not whole
- * after half of `timeout_ms` is refused, an answer that is not taken after nine tenths is cut.
- * Calls `on_drained(context)` once, from the loop, when the last connection is gone and the last
- * exchange is answered. */
+ * to be refused), then closes the listening socket. An answer from now on says Connection:
+ * close unless more requests of its client have come, and connections that stay idle for `grace_ms`
+ * are closed. A request that is not whole after half of `timeout_ms` is refused, an answer that is
+ * not taken after nine tenths is cut. Calls `on_drained(context)` once, from the loop, when the
+ * last connection is gone and the last exchange is answered. */
 void http_drain(struct http *http, unsigned grace_ms, unsigned timeout_ms,
                 void (*on_drained)(void *context), void *context);
 

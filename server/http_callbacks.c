@@ -196,6 +196,7 @@ static void on_connection(void *context, struct MHD_Connection *mhd, void **stat
             http_start_ticking(http);
         *state = connection;
     } else {
+        http_linger(*state);
         http_receive_close(*state);
         end_exchange(*state); /* also one that libmicrohttpd does not know */
         connection_close(*state);

@@ -4,6 +4,7 @@
  * whole, the last tenth is spare. So the drain ends in time whatever clients do; it fails only if
  * an answer that we owe is late. */
 #include <linux/filter.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "server/http_internal.h"
@@ -92,12 +93,26 @@ void http_drain_expire(struct http *http)
 {
     uint64_t last_call_ms = http->drain_timeout_ms - spare_ms(http);
     close_idle(http);
+    http_linger_step(http);
     expire_all(http, PHASE_IDLE, http->drain_timeout_ms / 2);
     expire_all(http, PHASE_RECEIVING, http->drain_timeout_ms / 2);
     expire_all(http, PHASE_QUEUED, last_call_ms);
     expire_all(http, PHASE_STREAMING, last_call_ms);
     expire_all(http, PHASE_SENDING, last_call_ms);
     expire_all(http, PHASE_LINGERING, last_call_ms);
+}
+
+/* Requests that a client has sent behind this one are answered, too, in the half of the timeout
+ * that is for requests to become whole. */
+bool http_drain_closes(const struct connection *connection)
+{
+    const struct http *http = connection->http;
+    int unread = 0;
+    if (!http->draining)
+        return false;
+    return uv_now(http->loop) >= http->drain_since_ms + http->drain_timeout_ms / 2 ||
+           (connection->held.length == 0 &&
+            (ioctl(connection->fd, FIONREAD, &unread) != 0 || unread == 0));
 }
 
 /* ---- the steps ---- */
@@ -116,7 +131,8 @@ void http_drain_step(struct http *http)
         return;
     if (http->listen_fd >= 0)
         empty_backlog(http);
-    if (http->listen_fd < 0 && http->connections == 0 && http->unanswered == 0)
+    if (http->listen_fd < 0 && http->connections == 0 && http->unanswered == 0 &&
+        TAILQ_EMPTY(&http->lingering))
         end_drain(http);
 }
 

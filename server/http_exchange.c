@@ -232,7 +232,7 @@ static void append_header(struct buffer *answer, const struct exchange *exchange
 }
 
 /* One send: a refusal fits every socket buffer, and a client that does not take it gets nothing. */
-static void send_refusal(int fd, const struct exchange *exchange, int status, const char *text)
+static void send_refusal(int fd, struct exchange *exchange, int status, const char *text)
 {
     struct buffer body, answer;
     buffer_init(&body, HTTP_ERROR_MAX_BYTES);
@@ -241,6 +241,7 @@ static void send_refusal(int fd, const struct exchange *exchange, int status, co
     append_header(&answer, exchange, status, body.length);
     if (exchange->method != HTTP_HEAD)
         buffer_append(&answer, body.data, body.length);
+    exchange->reply_length = body.length;
     if (!body.failed && !answer.failed)
         (void)!send(fd, answer.data, answer.length, MSG_NOSIGNAL | MSG_DONTWAIT);
     shutdown(fd, SHUT_WR);

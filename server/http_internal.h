@@ -137,6 +137,18 @@ void http_drain_expire(struct http *http);
  */
 void http_drain_step(struct http *http);
 
+/* Whether the answer to the connection's request is its last. */
+bool http_drain_closes(const struct connection *connection);
+
+/* http_linger.c */
+
+/* libmicrohttpd is about to close the connection's descriptor. */
+void http_linger(struct connection *connection);
+
+/* Called at each tick while draining. */
+void http_linger_step(struct http *http);
+void http_linger_end(struct http *http);
+
 /* http_connection.c */
 
 void connection_open(struct http *http, struct connection *connection);

@@ -33,6 +33,7 @@ static struct http *http_allocate(uv_loop_t *loop, const struct http_options *op
         TAILQ_INIT(&http->lists[phase]);
     TAILQ_INIT(&http->hung_up);
     TAILQ_INIT(&http->reserve);
+    TAILQ_INIT(&http->lingering);
     http->timeouts_ms[PHASE_IDLE] = options->idle_timeout_ms;
     http->timeouts_ms[PHASE_RECEIVING] = options->request_timeout_ms;
     http->timeouts_ms[PHASE_QUEUED] = QUEUED_MS;
@@ -76,6 +77,7 @@ static void end(struct http *http)
         http_close_handle(http, handles[i]);
     if (http->daemon)
         http_mhd_stop(http); /* after libuv has let go of its epoll descriptor */
+    http_linger_end(http);
     if (http->hangup_fd >= 0)
         close(http->hangup_fd);
     if (--http->open_handles == 0)

@@ -93,7 +93,7 @@ static void add_headers(const struct http_exchange *exchange, struct MHD_Respons
         snprintf(seconds, sizeof seconds, "%u", exchange_retry_after(public));
         add_header(response, "Retry-After", seconds);
     }
-    if (exchange->http->draining || exchange->connection->beyond_limit)
+    if (http_drain_closes(exchange->connection) || exchange->connection->beyond_limit)
         add_header(response, "Connection", "close");
 }
 

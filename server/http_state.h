@@ -153,6 +153,7 @@ struct http {
     bool run_again;   /* a run made work that only the next run sees */
     bool tick_passed; /* deadlines are to be looked at */
 
+    TAILQ_HEAD(, lingering) lingering; /* closed, but their clients have not; draining only */
     bool draining;
     bool syns_dropped; /* draining: only handshakes in progress still become connections */
     uint64_t drain_since_ms;

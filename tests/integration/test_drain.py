@@ -1,5 +1,6 @@
 """SIGTERM: accepted requests are answered, readiness fails first, the status is 0, the port is free at once."""
 
+import contextlib
 import json
 import os
 import signal
@@ -73,6 +74,39 @@ class InFlightTest(DrainCase):
             for connection in connections:
                 answer = connection.answer()
                 self.assertEqual((answer.status, answer.closes), (200, True))
+        self.assert_stopped()
+
+    def test_requests_in_a_pipeline_are_answered(self):
+        """All that had arrived, and no reset takes away answers that were sent."""
+        count = 200
+        with Connection(self.server.port) as connection, Connection(self.server.port) as busy:
+            busy.send(SLOW_REQUEST)
+            connection.send(count * REQUEST)
+            connection.answer()
+            self.server.signal()
+            answers = [connection.answer() for _ in range(count - 1)]
+            self.assertEqual({answer.status for answer in answers}, {200})
+            self.assertEqual([answer.closes for answer in answers].index(True), count - 2)
+            self.assertEqual(connection.socket.recv(1), b"")  # an end, no reset
+        self.assert_stopped()
+
+    def test_a_client_that_never_stops_sending_gets_an_end_and_no_reset(self):
+        self.server = self.start(drain_timeout_ms=3000)
+        self.addCleanup(self.server.kill)
+        with Connection(self.server.port) as connection:
+            connection.socket.settimeout(0.01)
+            sent = closes = answered = 0
+            deadline = time.monotonic() + PATIENCE_SECONDS
+            while not closes and time.monotonic() < deadline:
+                with contextlib.suppress(OSError):
+                    sent += connection.socket.send(20 * REQUEST)  # cut requests do not matter
+                if not answered:
+                    self.server.signal()
+                with contextlib.suppress(TimeoutError):
+                    answer = connection.answer()
+                    answered += 1
+                    closes = answer.closes
+            self.assertTrue(closes)
         self.assert_stopped()
 
     def test_a_request_half_sent_is_waited_for(self):

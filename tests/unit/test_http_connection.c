@@ -71,6 +71,7 @@ START_TEST(a_slow_body_is_refused)
     WAIT_FOR(finished.count == 1);
     ck_assert_int_eq(408, finished.status);
     ck_assert_str_eq("/echo", finished.path);
+    ck_assert_int_eq(_i == 0, finished.body_length > 0); /* what had come */
     ck_assert_uint_eq(0, requests);
     disconnect_client(client);
 }
