@@ -101,11 +101,21 @@ static void append_alternatives(const struct openai_answer *answer,
     buffer_text(body, "}");
 }
 
+static bool has_alternatives(const struct openai_choice *choice)
+{
+    for (size_t i = 0; i < choice->token_count; i++)
+        if (choice->tokens[i].top_count > 0)
+            return true;
+    return false;
+}
+
 static void append_completion(const struct openai_answer *answer,
                               const struct openai_choice *choice, struct buffer *bytes,
                               struct buffer *body)
 {
     append_tokens(answer, choice, bytes, body);
+    if (!has_alternatives(choice)) /* "logprobs": 0 */
+        return buffer_text(body, "],\"top_logprobs\":null}");
     buffer_text(body, "],\"top_logprobs\":[");
     for (size_t i = 0; i < choice->token_count; i++) {
         comma(body, i);

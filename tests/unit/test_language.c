@@ -365,7 +365,7 @@ START_TEST(streams_hold_back_characters_and_stops)
     expect_stream("a\xE6\x86\x82z<|im_end|>", NULL, 0, "|a|||\xE6\x86\x82|z||");
     expect_stream("xyzq", (const char *const[]){"yzz", "zqq"}, 2, "|x|||y|zq");
     expect_stream("xyzqw", (const char *const[]){"zq", "yzz"}, 2, "|x|||y|stop");
-    expect_stream("xyzq", (const char *const[]){"q"}, 1, "|x|y|z|stop");
+    expect_stream("xyzq", (const char *const[]){"q"}, 1, "|x|y|z||stop");
 }
 END_TEST
 
