@@ -7,5 +7,6 @@
 /* Decoders like LLaMA, by a table of their differences. */
 json_t *llama_translate(struct translation *t);
 json_t *gpt_oss_translate(struct translation *t);
+json_t *nomic_translate(struct translation *t);
 
 #endif

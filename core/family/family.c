@@ -24,7 +24,7 @@ static const struct {
     {"glm4_moe", llama_translate},   {"hunyuan_v1_moe", llama_translate},
     {"minimax_m2", llama_translate}, {"qwen3", llama_translate},
     {"llama", llama_translate},      {"granite", llama_translate},
-    {"gpt_oss", gpt_oss_translate},
+    {"gpt_oss", gpt_oss_translate},  {"nomic_bert", nomic_translate},
 };
 
 static json_t *translate(struct translation *t, const char *type)

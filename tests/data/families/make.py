@@ -7,6 +7,8 @@ saves it, and what transformers computes with it.
 <family>/expected/model.safetensors        for sequence s: tokens.s [n], logits.s [n, vocabulary]; for the
                                            m-th MoE layer experts.s.m and weights.s.m [n, k], by id
 
+../../fuzz/corpus/family/<family>          its name and config, from which fuzzing starts
+
 Everything is F32, ids included, so that moed's own reader reads it.
 """
 import json
@@ -141,6 +143,101 @@ def quantize_fp8(model, directory):
 QUANTIZED = {"gpt_oss_mxfp4": quantize_mxfp4, "qwen3_fp8": quantize_fp8}
 
 
+class Nomic:
+    """nomic_bert with experts, written down from its description: transformers has the dense one only."""
+    KEYS = dict(model_type="nomic_bert", activation_function="gelu", causal=False, expert_choice_router=False,
+                layer_norm_epsilon=1e-5, max_trained_positions=64, mlp_fc1_bias=True, mlp_fc2_bias=True,
+                moe_every_n_layers=2, moe_impl="megablocks", moe_normalize_expert_weights=False, moe_top_k=2, n_embd=24,
+                n_head=4, n_inner=16, n_layer=2, n_positions=64, num_experts=4, num_shared_experts=0, parallel_block=False,
+                prenorm=False, qkv_proj_bias=True, rotary_emb_base=10000, rotary_emb_fraction=1.0,
+                rotary_emb_interleaved=False, rotary_emb_scale_base=None, rotary_scaling_factor=None,
+                scale_attn_weights=True, type_vocab_size=1, use_rms_norm=False, vocab_size=128)
+
+    def __init__(self):
+        generator = torch.Generator().manual_seed(7)
+        size, inner, experts = self.KEYS["n_embd"], self.KEYS["n_inner"], self.KEYS["num_experts"]
+        self.tensors = {}
+
+        def add(name, *shape, center=0.0):
+            fan = shape[-1] if len(shape) > 1 else 16
+            self.tensors[name] = center + torch.randn(shape, generator=generator) / math.sqrt(fan)
+
+        def add_norm(name):
+            add(name + ".weight", size, center=1.0)
+            add(name + ".bias", size)
+
+        add("embeddings.word_embeddings.weight", self.KEYS["vocab_size"], size)
+        add("embeddings.token_type_embeddings.weight", 1, size)
+        add_norm("emb_ln")
+        for i in range(self.KEYS["n_layer"]):
+            base = f"encoder.layers.{i}."
+            linears = {"attn.Wqkv": (3 * size, size), "attn.out_proj": (size, size)}
+            if i % 2 == 0:
+                linears |= {"mlp.fc1": (inner, size), "mlp.fc2": (size, inner)}
+            for name, shape in linears.items():
+                add(base + name + ".weight", *shape)
+                add(base + name + ".bias", shape[0])
+            add_norm(base + "norm1")
+            add_norm(base + "norm2")
+            if i % 2 == 1:
+                add(base + "mlp.router.layer.weight", experts, size)
+                add(base + "mlp.experts.mlp.w1", experts * inner, size)
+                add(base + "mlp.experts.mlp.w2", experts * inner, size)
+                add(base + "mlp.experts.bias", size)
+
+    def linear(self, name, x):
+        return torch.nn.functional.linear(x, self.tensors[name + ".weight"], self.tensors.get(name + ".bias"))
+
+    def norm(self, name, x):
+        return torch.nn.functional.layer_norm(x, x.shape[-1:], self.tensors[name + ".weight"],
+                                              self.tensors[name + ".bias"], self.KEYS["layer_norm_epsilon"])
+
+    def attention(self, base, x):
+        heads, width = self.KEYS["n_head"], self.KEYS["n_embd"] // self.KEYS["n_head"]
+        q, k, v = self.linear(base + "attn.Wqkv", x).view(len(x), 3, heads, width).permute(1, 2, 0, 3)
+        frequencies = 10000.0 ** (-torch.arange(0, width, 2) / width)
+        angles = torch.arange(len(x))[:, None] * frequencies
+        cos, sin = (torch.cat([f(angles)] * 2, -1) for f in (torch.cos, torch.sin))
+        turn = lambda a: a * cos + torch.cat((-a[..., width // 2:], a[..., :width // 2]), -1) * sin
+        scores = turn(q) @ turn(k).transpose(1, 2) / math.sqrt(width)
+        return self.linear(base + "attn.out_proj", (scores.softmax(-1) @ v).transpose(0, 1).reshape(x.shape))
+
+    def mixture(self, base, x, seen):
+        weights, ids = self.linear(base + "mlp.router.layer", x).softmax(-1).topk(self.KEYS["moe_top_k"])
+        w1, w2 = (self.tensors[base + "mlp.experts.mlp." + w].view(self.KEYS["num_experts"], -1, x.shape[1])
+                  for w in ("w1", "w2"))
+        y = torch.stack([sum(weights[t, j] * torch.nn.functional.gelu(x[t] @ w1[e].T) @ w2[e]
+                             for j, e in enumerate(ids[t])) for t in range(len(x))])
+        order = ids.argsort(dim=-1)
+        seen.append((ids.gather(1, order).float(), weights.gather(1, order)))
+        return y + self.tensors[base + "mlp.experts.bias"]
+
+    def __call__(self, tokens, seen):
+        x = self.tensors["embeddings.word_embeddings.weight"][tokens]
+        x = self.norm("emb_ln", x + self.tensors["embeddings.token_type_embeddings.weight"][0])
+        for i in range(self.KEYS["n_layer"]):
+            base = f"encoder.layers.{i}."
+            x = self.norm(base + "norm1", x + self.attention(base, x))
+            y = self.mixture(base, x, seen) if i % 2 else self.linear(
+                base + "mlp.fc2", torch.nn.functional.gelu(self.linear(base + "mlp.fc1", x)))
+            x = self.norm(base + "norm2", x + y)
+        return x
+
+
+def make_nomic(directory):
+    model, expected = Nomic(), {}
+    shutil.rmtree(directory, ignore_errors=True)
+    (directory / "expected").mkdir(parents=True)
+    (directory / "config.json").write_text(json.dumps(Nomic.KEYS, indent=2) + "\n")
+    save_file(model.tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    for s, tokens in enumerate(SEQUENCES):
+        seen = []
+        expected[f"logits.{s}"] = model(torch.tensor(tokens), seen)
+        expected[f"tokens.{s}"] = torch.tensor(tokens).float()
+        expected[f"experts.{s}.0"], expected[f"weights.{s}.0"] = seen[0]
+    save_file(expected, directory / "expected" / "model.safetensors")
+
+
 def watch_experts(model):
     """Lists that each forward fills: of every MoE layer the ids and weights that it was given."""
     seen = []
@@ -185,6 +282,13 @@ def make(family):
     print(f"{family}: {size / 1000:.0f} KB, logits spread {spread:.2f}, {len(seen)} MoE layers")
 
 
+def make_seed(directory):
+    config = json.loads((directory / "config.json").read_text())
+    seed = HERE.parents[1] / "fuzz" / "corpus" / "family" / directory.name
+    seed.write_text(directory.name + "\n" + json.dumps(config, separators=(",", ":")))
+
+
 if __name__ == "__main__":
-    for name in sys.argv[1:] or FAMILIES:
-        make(name)
+    for name in sys.argv[1:] or [*FAMILIES, "nomic_bert"]:
+        make_nomic(HERE / name) if name == "nomic_bert" else make(name)
+        make_seed(HERE / name)
