@@ -95,23 +95,55 @@ static int glu_build(struct layer *layer, const struct scope *scope, struct conf
     layer->cost.macs = 2 * layer->in_elements * *last;
     if (layer_set_out(layer, node, &out, err) != 0)
         return -1;
+    layer->collective = projection_is_large(&glu->gate);
     glu->up_place = plan_floats(&layer->plan, layer->out_elements);
     return 0;
+}
+
+/* y: the gate's outputs, and what becomes of them. */
+static void multiply_gated(const struct glu *glu, size_t count, float *up, float *y)
+{
+    if (glu->bent)
+        bend(glu, count, y, up);
+    if (glu->alpha != 1.0f)
+        sharp_silu_up(glu->alpha, count, up, y);
+    else
+        GATES[glu->activation](count, up, y);
+}
+
+struct glu_job {
+    const struct glu *glu;
+    size_t vectors, parts;
+    const float *x;
+    float *up, *y;
+};
+
+/* Some outputs of all vectors. */
+static void glu_part(void *context, size_t index, unsigned worker)
+{
+    const struct glu_job *job = context;
+    const struct glu *glu = job->glu;
+    size_t n = glu->gate.gemm.n;
+    struct columns_of columns = gemm_columns(&glu->gate.gemm, index, job->parts);
+    (void)worker;
+    projection_part(&glu->gate, &columns, job->vectors, job->x, job->y);
+    projection_part(&glu->up, &columns, job->vectors, job->x, job->up);
+    for (size_t at = columns.first; at < job->vectors * n && columns.first < columns.end; at += n)
+        multiply_gated(glu, columns.end - columns.first, job->up + at, job->y + at);
 }
 
 static void glu_forward(const struct layer *layer, const struct run *run, size_t rows,
                         const float *x, float *y)
 {
     const struct glu *glu = layer->state;
-    float *up = run_floats(run, glu->up_place, rows);
-    projection_forward(&glu->gate, rows * glu->vectors, x, y);
-    projection_forward(&glu->up, rows * glu->vectors, x, up);
-    if (glu->bent)
-        bend(glu, rows * layer->out_elements, y, up);
-    if (glu->alpha != 1.0f)
-        sharp_silu_up(glu->alpha, rows * layer->out_elements, up, y);
-    else
-        GATES[glu->activation](rows * layer->out_elements, up, y);
+    struct moed_team *team = team_for(run->team, rows * layer->cost.macs);
+    struct glu_job job = {.glu = glu,
+                          .vectors = rows * glu->vectors,
+                          .parts = projection_parts(team),
+                          .x = x,
+                          .up = run_floats(run, glu->up_place, rows),
+                          .y = y};
+    team_run(team, job.parts, glu_part, &job);
 }
 
 static void glu_free(struct layer *layer)

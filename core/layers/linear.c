@@ -22,15 +22,15 @@ static int linear_build(struct layer *layer, const struct scope *scope, struct c
     linear->vectors = layer->in_elements / *last;
     *last = linear->projection.gemm.n;
     layer->cost.macs = layer->in_elements * *last;
+    layer->collective = projection_is_large(&linear->projection);
     return layer_set_out(layer, node, &out, err);
 }
 
 static void linear_forward(const struct layer *layer, const struct run *run, size_t rows,
                            const float *x, float *y)
 {
-    (void)run;
     const struct linear *linear = layer->state;
-    projection_forward(&linear->projection, rows * linear->vectors, x, y);
+    projection_share(&linear->projection, run->team, rows * linear->vectors, x, y);
 }
 
 static void linear_free(struct layer *layer)

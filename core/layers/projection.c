@@ -2,6 +2,10 @@
  * that loading never holds all matrices twice. */
 #include "core/layers/projection.h"
 
+/* Weights from which on a matrix is shared out even for one vector: to read so many takes longer
+ * than to fork. */
+static const size_t LARGE = 2 << 20;
+
 int projection_build(struct projection *projection, const struct scope *scope, const char *suffix,
                      size_t n, size_t k, struct error *err)
 {
@@ -33,8 +37,26 @@ void projection_forward(const struct projection *projection, size_t vectors, con
     gemm_rows(&projection->gemm, x, vectors, projection->bias.values, y);
 }
 
-/* A product whose outputs are shared out: weights are what takes time to read if vectors are few,
- * and every thread reads its own. */
+void projection_part(const struct projection *projection, const struct columns_of *columns,
+                     size_t vectors, const float *x, float *y)
+{
+    if (columns->first < columns->end)
+        gemm_part(&projection->gemm, columns, x, vectors, projection->bias.values, y);
+}
+
+bool projection_is_large(const struct projection *projection)
+{
+    return projection->gemm.n * projection->gemm.k >= LARGE;
+}
+
+/* A thread that starts late, or is interrupted, leaves its parts to the others. */
+enum { PARTS_PER_THREAD = 4 };
+
+size_t projection_parts(const struct moed_team *team)
+{
+    return team ? PARTS_PER_THREAD * team_size(team) : 1;
+}
+
 struct shared_product {
     const struct projection *projection;
     size_t vectors, parts;
@@ -45,19 +67,16 @@ struct shared_product {
 static void multiply_part(void *context, size_t index, unsigned worker)
 {
     const struct shared_product *product = context;
-    const struct projection *projection = product->projection;
-    struct columns_of columns = gemm_columns(&projection->gemm, index, product->parts);
+    struct columns_of columns = gemm_columns(&product->projection->gemm, index, product->parts);
     (void)worker;
-    if (columns.first < columns.end)
-        gemm_part(&projection->gemm, &columns, product->x, product->vectors,
-                  projection->bias.values, product->y);
+    projection_part(product->projection, &columns, product->vectors, product->x, product->y);
 }
 
 void projection_share(const struct projection *projection, struct moed_team *team, size_t vectors,
                       const float *x, float *y)
 {
     team = team_for(team, (uint64_t)vectors * projection->gemm.n * projection->gemm.k);
-    struct shared_product product = {projection, vectors, team_size(team), x, y};
+    struct shared_product product = {projection, vectors, projection_parts(team), x, y};
     team_run(team, product.parts, multiply_part, &product);
 }
 

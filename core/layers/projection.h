@@ -26,9 +26,18 @@ MUST_CHECK int projection_build_bias(struct projection *projection, const struct
 void projection_forward(const struct projection *projection, size_t vectors, const float *x,
                         float *y);
 
-/* The same, its outputs shared out among the threads of `team`, which may be NULL. */
+/* The same, its outputs shared out among the threads of `team`, which may be NULL: each reads
+ * weights of its own, which is what takes time if vectors are few. */
 void projection_share(const struct projection *projection, struct moed_team *team, size_t vectors,
                       const float *x, float *y);
+
+/* Whether that pays for a single vector: a layer of such a matrix is collective. */
+bool projection_is_large(const struct projection *projection);
+
+/* In how many parts outputs are shared out, and one of them: some columns of y. */
+size_t projection_parts(const struct moed_team *team);
+void projection_part(const struct projection *projection, const struct columns_of *columns,
+                     size_t vectors, const float *x, float *y);
 void projection_close(struct projection *projection);
 
 #endif

@@ -1,0 +1,136 @@
+/* Products whose outputs are shared out: parts together give the bits of the whole, with every
+ * kernel and type of weights; large layers give the same with any number of threads. */
+#include "core/layers/projection.h"
+#include "support.h"
+
+static const char *const kernels[] = {"avx512", "avx2", "neon", "generic", "openblas"};
+enum { KERNELS = sizeof kernels / sizeof *kernels };
+
+static void fill(float *values, size_t count, uint32_t seed)
+{
+    for (size_t i = 0; i < count; i++)
+        values[i] = (float)(next_random(&seed) % 2001) / 1000 - 1;
+}
+
+/* y starts as NaN, of which nothing may remain. */
+static void check_parts(const struct gemm *gemm, const float *x, size_t rows, const float *bias)
+{
+    const size_t bytes = rows * gemm->n * sizeof(float);
+    float *whole = xmalloc(bytes), *y = xmalloc(bytes);
+    gemm_rows(gemm, x, rows, bias, whole);
+    for (size_t parts = 1; parts <= 9; parts++) {
+        size_t next = 0;
+        memset(y, 0xff, bytes);
+        for (size_t part = 0; part < parts; part++) {
+            const struct columns_of columns = gemm_columns(gemm, part, parts);
+            ck_assert_uint_eq(columns.first < columns.end ? columns.first : next, next);
+            next = columns.first < columns.end ? columns.end : next;
+            if (columns.first < columns.end)
+                gemm_part(gemm, &columns, x, rows, bias, y);
+        }
+        ck_assert_uint_eq(next, gemm->n);
+        ck_assert_msg(memcmp(y, whole, bytes) == 0, "%zu outputs, %zu rows, %zu parts", gemm->n,
+                      rows, parts);
+    }
+    free(whole);
+    free(y);
+}
+
+START_TEST(parts_give_the_bits_of_the_whole)
+{
+    enum { K = 37, MOST = 200, ROWS = 14 };
+    static const size_t outputs[] = {1, 15, 16, 33, 130, MOST};
+    static float w[MOST * K], x[ROWS * K], bias[MOST];
+    setenv("MOED_KERNEL", kernels[_i], 1);
+    if (strcmp(moed_kernel_name(), kernels[_i]) != 0 || strcmp(kernels[_i], "openblas") == 0)
+        return; /* BLAS promises no bits */
+    fill(w, MOST * K, 1);
+    fill(x, ROWS * K, 2);
+    fill(bias, MOST, 3);
+    for (size_t i = 0; i < 2 * sizeof outputs / sizeof *outputs; i++) {
+        struct gemm gemm;
+        const size_t n = outputs[i / 2];
+        const struct tensor tensor = {.name = "w",
+                                      .dtype = DTYPE_F32,
+                                      .rank = 2,
+                                      .dims = {n, K},
+                                      .elements = n * K,
+                                      .data = w};
+        ck_assert_int_eq((i % 2 ? gemm_init_int8 : gemm_init)(&gemm, &tensor, n, K, NULL), 0);
+        for (size_t rows = 1; rows <= ROWS; rows += 1 + rows / 2)
+            check_parts(&gemm, x, rows, rows % 2 ? bias : NULL);
+        gemm_close(&gemm);
+    }
+}
+END_TEST
+
+static const char *const layers[] = {
+    "[{'op':'relu'},{'op':'linear','name':'a'},{'op':'tanh'}]",
+    "[{'op':'glu','name':'a'}]",
+    "[{'op':'glu','name':'a','limit':3,'alpha':1.7,'shift':1},{'op':'relu'}]",
+    "[{'op':'moe','name':'m','gate':{'layers':[{'op':'linear','name':'g'}],'top_k':2},"
+    "'experts':{'count':2,'layers':[{'op':'glu','name':'a'},{'op':'tanh'}]}}]",
+};
+
+enum { IN = 700, OUT = 3003, ROWS = 9 };
+
+static struct moed_model *load_large(const char *list)
+{
+    static const char *const names[] = {"a.weight",
+                                        "a.gate.weight",
+                                        "a.up.weight",
+                                        "m.experts.0.a.gate.weight",
+                                        "m.experts.0.a.up.weight",
+                                        "m.experts.1.a.gate.weight",
+                                        "m.experts.1.a.up.weight",
+                                        "m.gate.g.weight"};
+    struct stored tensors[8];
+    char *config = config_of("[700]", list), *newer = strstr(config, "'format_version':1");
+    newer[strlen("'format_version':")] = '3';
+    const size_t from = strstr(list, "moe") ? 3 : strstr(list, "glu") ? 1 : 0;
+    const size_t count = from == 3 ? 5 : from == 1 ? 2 : 1;
+    for (size_t i = 0; i < count; i++) {
+        const size_t n = from + i == 7 ? 2 : OUT;
+        float *values = xmalloc(n * IN * sizeof *values);
+        fill(values, n * IN, (uint32_t)i);
+        tensors[i] =
+            (struct stored){.name = names[from + i], .rank = 2, .dims = {n, IN}, .values = values};
+    }
+    struct moed_model *model = load_model(config, tensors, count);
+    for (size_t i = 0; i < count; i++)
+        free((float *)tensors[i].values);
+    free(config);
+    return model;
+}
+
+START_TEST(threads_change_no_bit_of_a_large_layer)
+{
+    struct moed_model *model = load_large(layers[_i]);
+    float *x = xmalloc(ROWS * IN * sizeof *x);
+    float *expected = xmalloc(ROWS * OUT * sizeof *x), *y = xmalloc(ROWS * OUT * sizeof *x);
+    fill(x, ROWS * IN, 5);
+    for (size_t row = 0; row < ROWS; row++)
+        run_forward(model, 1, 1, x + row * IN, expected + row * OUT);
+    for (unsigned threads = 1; threads <= 3; threads++)
+        for (size_t rows = 1; rows <= ROWS; rows += 4) {
+            memset(y, 0xff, ROWS * OUT * sizeof *y);
+            run_forward(model, threads, rows, x, y);
+            ck_assert_msg(memcmp(y, expected, rows * OUT * sizeof *y) == 0, "%u threads, %zu rows",
+                          threads, rows);
+        }
+    free(x);
+    free(y);
+    free(expected);
+    moed_model_free(model);
+}
+END_TEST
+
+int main(void)
+{
+    TCase *tests = tcase_create("projection");
+    tcase_add_loop_test(tests, parts_give_the_bits_of_the_whole, 0, KERNELS);
+    tcase_add_loop_test(tests, threads_change_no_bit_of_a_large_layer, 0,
+                        sizeof layers / sizeof *layers);
+    tcase_set_timeout(tests, TEST_SECONDS);
+    return run_suite("projection", tests);
+}
