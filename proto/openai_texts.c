@@ -1,6 +1,7 @@
 /* Requests about texts that nothing is generated for: embeddings, token ids and back. */
 #include <string.h>
 
+#include "core/memory.h"
 #include "proto/openai_body.h"
 
 static int read_embeddings(const json_t *root, struct openai_embeddings *request, struct error *err)
@@ -44,8 +45,11 @@ static int read_text(const json_t *root, const char *key, bool ids, struct opena
     if (member_string(root, NULL, "model", &request->model, err) != 0 ||
         member_bool(root, NULL, "add_special", &request->add_special, err) != 0)
         return -1;
-    if (ids && json_is_array(value) && json_array_size(value) == 0)
-        return 0; /* no ids are no text */
+    if (ids && json_is_array(value) && json_array_size(value) == 0) { /* no ids are no text */
+        request->input =
+            (struct openai_prompts){.items = xcalloc(1, sizeof *request->input.items), .count = 1};
+        return 0;
+    }
     if (value && (ids ? !json_is_array(value) || !json_is_integer(json_array_get(value, 0))
                       : !json_is_string(value)))
         return error_set(err, ERROR_INVALID, "'%s' is %s, expected %s", key, member_type(value),

@@ -286,9 +286,10 @@ static void take_token(struct detokenizer *detokenizer, int32_t id, const char *
                        size_t length)
 {
     const struct tokenizer *tokenizer = detokenizer->tokenizer;
+    uint64_t steps = PATTERN_STEPS;
     detokenizer->one.length = 0;
     if (tokenizer->vocabulary.tokens[id].flags & TOKEN_NORMALIZED)
-        normalizer_run(&tokenizer->normalizer, token, length, &detokenizer->one);
+        normalizer_run(&tokenizer->normalizer, token, length, &steps, &detokenizer->one);
     else
         buffer_append(&detokenizer->one, token, length);
 }

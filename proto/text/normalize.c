@@ -114,22 +114,22 @@ void replace_text(struct buffer *to, const char *text, size_t length, const char
 }
 
 static void replace_pattern(const struct normalizer_step *step, struct buffer *to, const char *text,
-                            size_t length)
+                            size_t length, uint64_t *steps_left)
 {
-    struct pattern_search search = pattern_begin(step->pattern, text, length);
+    struct pattern_search search = pattern_begin(step->pattern, text, length, steps_left);
     const char *start = text, *stop;
     while (pattern_find(&search, &start, &stop)) {
         buffer_append(to, text, (size_t)(start - text));
         buffer_text(to, step->content);
         text = start = stop;
     }
-    if (search.steps_left == 0)
+    if (*steps_left == 0)
         to->failed = true;
     buffer_append(to, text, (size_t)(search.end - text));
 }
 
 static void run_step(const struct normalizer_step *step, struct buffer *to, const char *text,
-                     size_t length)
+                     size_t length, uint64_t *steps_left)
 {
     switch (step->kind) {
     case NORMALIZE_FORM:
@@ -148,7 +148,7 @@ static void run_step(const struct normalizer_step *step, struct buffer *to, cons
         return strip(step, to, text, length);
     case NORMALIZE_REPLACE:
         if (step->pattern)
-            return replace_pattern(step, to, text, length);
+            return replace_pattern(step, to, text, length, steps_left);
         return replace_text(to, text, length, step->find, step->content);
     case NORMALIZE_PREPEND:
         if (length > 0)
@@ -162,7 +162,7 @@ static void run_step(const struct normalizer_step *step, struct buffer *to, cons
 }
 
 void normalizer_run(const struct normalizer *normalizer, const char *text, size_t length,
-                    struct buffer *to)
+                    uint64_t *steps_left, struct buffer *to)
 {
     struct buffer other;
     buffer_init(&other, to->limit);
@@ -174,7 +174,8 @@ void normalizer_run(const struct normalizer *normalizer, const char *text, size_
         other = *to;
         *to = last;
         to->length = 0;
-        run_step(&normalizer->steps[i], to, i ? other.data : text, i ? other.length : length);
+        run_step(&normalizer->steps[i], to, i ? other.data : text, i ? other.length : length,
+                 steps_left);
         to->failed = to->failed || other.failed;
         to->no_memory = to->no_memory || other.no_memory;
     }

@@ -41,9 +41,10 @@ struct normalizer {
 
 void normalizer_close(struct normalizer *normalizer);
 
-/* Puts the normalized text into `to` in place of what was there; failures are the buffer's. */
+/* Puts the normalized text into `to` in place of what was there; failures are the buffer's, also
+ * that patterns take more than `steps_left` (pattern.h). */
 void normalizer_run(const struct normalizer *normalizer, const char *text, size_t length,
-                    struct buffer *to);
+                    uint64_t *steps_left, struct buffer *to);
 
 /* Appends the text with `content` for every `find`, which is not empty. */
 void replace_text(struct buffer *to, const char *text, size_t length, const char *find,

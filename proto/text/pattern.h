@@ -20,17 +20,21 @@ struct pattern;
 MUST_CHECK struct pattern *pattern_new(const char *source, struct error *err);
 void pattern_free(struct pattern *pattern);
 
+/* What all searches for one input may take together: this, and more with the bytes of each. */
+enum { PATTERN_STEPS = 1 << 16 };
+
 /* A search through one text. */
 struct pattern_search {
     const struct pattern *pattern;
     const char *text, *end; /* UTF-8 */
-    uint64_t steps_left;
+    uint64_t *steps_left;   /* of the input */
 };
 
-struct pattern_search pattern_begin(const struct pattern *pattern, const char *text, size_t length);
+struct pattern_search pattern_begin(const struct pattern *pattern, const char *text, size_t length,
+                                    uint64_t *steps_left);
 
 /* The first match at or behind *start: moves *start to where it begins and *end to where it ends.
- * False: there is none, or the search took too many steps (steps_left is 0 then). */
+ * False: there is none, or the searches took too many steps (*steps_left is 0 then). */
 bool pattern_find(struct pattern_search *search, const char **start, const char **end);
 
 #endif

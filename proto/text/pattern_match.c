@@ -5,8 +5,8 @@
 #include "proto/text/pattern_private.h"
 #include "proto/text/unicode.h"
 
-/* Published patterns look at a character a dozen times at most; the rest is for short texts. */
-enum { STEPS_PER_BYTE = 256, STEPS_AT_LEAST = 1 << 16 };
+/* Published patterns look at a character a dozen times at most. */
+enum { STEPS_PER_BYTE = 256 };
 
 bool set_holds(const struct set *set, uint32_t c)
 {
@@ -21,9 +21,9 @@ bool set_holds(const struct set *set, uint32_t c)
 /* Whether the set takes the character at `at`, which it moves over. */
 static bool take(struct pattern_search *search, const struct set *set, const char **at)
 {
-    if (*at == search->end || search->steps_left == 0)
+    if (*at == search->end || *search->steps_left == 0)
         return false;
-    search->steps_left--;
+    --*search->steps_left;
     const char *next = *at;
     if (!set_holds(set, unicode_next(&next)))
         return false;
@@ -41,9 +41,9 @@ static const char *match_run(struct pattern_search *search, const struct node *n
         count++;
     for (; count >= node->min; count--) {
         const char *end = match(search, node->next, at);
-        if (end || count == node->min || node->possessive || search->steps_left == 0)
+        if (end || count == node->min || node->possessive || *search->steps_left == 0)
             return end;
-        search->steps_left--;
+        --*search->steps_left;
         at = unicode_previous(at);
     }
     return NULL;
@@ -51,8 +51,8 @@ static const char *match_run(struct pattern_search *search, const struct node *n
 
 static const char *match(struct pattern_search *search, int index, const char *at)
 {
-    while (index != NODE_ACCEPT && search->steps_left > 0) {
-        search->steps_left--;
+    while (index != NODE_ACCEPT && *search->steps_left > 0) {
+        --*search->steps_left;
         const struct node *node = &search->pattern->nodes[index];
         const char *end;
         switch (node->kind) {
@@ -75,21 +75,22 @@ static const char *match(struct pattern_search *search, int index, const char *a
     return index == NODE_ACCEPT ? at : NULL;
 }
 
-struct pattern_search pattern_begin(const struct pattern *pattern, const char *text, size_t length)
+struct pattern_search pattern_begin(const struct pattern *pattern, const char *text, size_t length,
+                                    uint64_t *steps_left)
 {
-    uint64_t steps = (uint64_t)length * STEPS_PER_BYTE + STEPS_AT_LEAST;
-    return (struct pattern_search){pattern, text, text + length, steps};
+    *steps_left += (uint64_t)length * STEPS_PER_BYTE;
+    return (struct pattern_search){pattern, text, text + length, steps_left};
 }
 
 bool pattern_find(struct pattern_search *search, const char **start, const char **end)
 {
-    for (const char *at = *start; at < search->end && search->steps_left > 0; unicode_next(&at)) {
-        search->steps_left--;
+    for (const char *at = *start; at<search->end && * search->steps_left> 0; unicode_next(&at)) {
+        --*search->steps_left;
         const char *stop = match(search, search->pattern->first, at);
         if (stop) {
             *start = at;
             *end = stop;
-            return search->steps_left > 0;
+            return *search->steps_left > 0;
         }
     }
     return false;

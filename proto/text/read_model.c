@@ -333,9 +333,10 @@ static int add_word(const struct tokenizer *tokenizer, struct buffer *texts, siz
     size_t length;
     const char *text = tokenizer_token(tokenizer, tokenizer->added[place].id, &length);
     struct buffer made;
+    uint64_t steps = PATTERN_STEPS;
     buffer_init(&made, 1 << 20);
     if (tokenizer->added[place].normalized)
-        normalizer_run(&tokenizer->normalizer, text, length, &made);
+        normalizer_run(&tokenizer->normalizer, text, length, &steps, &made);
     else
         buffer_append(&made, text, length);
     *word = (struct word){(uint32_t)texts->length, (uint32_t)made.length, (int32_t)place};

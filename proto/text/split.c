@@ -16,10 +16,10 @@ void splitter_close(struct splitter *splitter)
     splitter->count = 0;
 }
 
-void pieces_init(struct pieces *pieces, size_t limit)
+void pieces_init(struct pieces *pieces, size_t text_limit, size_t list_limit)
 {
-    buffer_init(&pieces->text, limit);
-    buffer_init(&pieces->list, limit * (sizeof(struct piece) / 4));
+    buffer_init(&pieces->text, text_limit);
+    buffer_init(&pieces->list, list_limit);
 }
 
 void pieces_close(struct pieces *pieces)
@@ -91,20 +91,20 @@ static bool find_text(const char *find, const char **start, const char **stop, c
     return true;
 }
 
-static int cut(struct cutting *cutting, const char *text, struct error *err)
+static int cut(struct cutting *cutting, const char *text, uint64_t *steps_left, struct error *err)
 {
     const struct stage *stage = cutting->stage;
     const char *end = text + cutting->whole.length, *start = text, *stop = text, *last = text;
-    struct pattern_search search = {.steps_left = 1};
+    struct pattern_search search = {0};
     if (stage->pattern)
-        search = pattern_begin(stage->pattern, text, cutting->whole.length);
+        search = pattern_begin(stage->pattern, text, cutting->whole.length, steps_left);
     while (stage->pattern ? pattern_find(&search, &start, &stop)
                           : find_text(stage->text, &start, &stop, end)) {
         add_part(cutting, (size_t)(last - text), (size_t)(start - text), false);
         add_part(cutting, (size_t)(start - text), (size_t)(stop - text), true);
         last = start = stop;
     }
-    if (search.steps_left == 0)
+    if (*steps_left == 0)
         return error_set(err, ERROR_INVALID,
                          "the tokenizer's pattern takes too many steps for this text");
     add_part(cutting, (size_t)(last - text), cutting->whole.length, false);
@@ -147,13 +147,13 @@ static void change_all(const struct stage *stage, const struct pieces *pieces, s
 }
 
 static int cut_all(const struct stage *stage, const struct pieces *pieces, struct pieces *out,
-                   struct error *err)
+                   uint64_t *steps_left, struct error *err)
 {
     size_t count;
     const struct piece *list = pieces_list(pieces, &count);
     for (size_t i = 0; i < count; i++) {
         struct cutting cutting = {.stage = stage, .list = &out->list, .whole = list[i]};
-        if (cut(&cutting, pieces->text.data + list[i].start, err) != 0)
+        if (cut(&cutting, pieces->text.data + list[i].start, steps_left, err) != 0)
             return -1;
     }
     return 0;
@@ -169,10 +169,10 @@ static void swap(struct buffer *a, struct buffer *b)
 }
 
 int splitter_run(const struct splitter *splitter, struct pieces *pieces, bool first,
-                 struct error *err)
+                 uint64_t *steps_left, struct error *err)
 {
     struct pieces next;
-    pieces_init(&next, pieces->text.limit);
+    pieces_init(&next, pieces->text.limit, pieces->list.limit);
     pieces->list.length = 0;
     struct piece whole = {0, pieces->text.length, first};
     if (whole.length > 0)
@@ -182,7 +182,7 @@ int splitter_run(const struct splitter *splitter, struct pieces *pieces, bool fi
         const struct stage *stage = &splitter->stages[i];
         next.text.length = next.list.length = 0;
         if (stage->kind == STAGE_SPLIT) {
-            result = cut_all(stage, pieces, &next, err);
+            result = cut_all(stage, pieces, &next, steps_left, err);
         } else {
             change_all(stage, pieces, &next);
             swap(&pieces->text, &next.text);

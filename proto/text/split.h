@@ -54,7 +54,8 @@ struct pieces {
 
 void splitter_close(struct splitter *splitter);
 
-void pieces_init(struct pieces *pieces, size_t limit);
+/* Bounds of both buffers, in bytes. */
+void pieces_init(struct pieces *pieces, size_t text_limit, size_t list_limit);
 void pieces_close(struct pieces *pieces);
 
 static inline const struct piece *pieces_list(const struct pieces *pieces, size_t *count)
@@ -64,8 +65,8 @@ static inline const struct piece *pieces_list(const struct pieces *pieces, size_
 }
 
 /* Cuts the one text in `pieces->text` into pieces, none of them empty. `first`: it begins the
- * input. */
+ * input. `steps_left` is what patterns may still take of it (pattern.h). */
 MUST_CHECK int splitter_run(const struct splitter *splitter, struct pieces *pieces, bool first,
-                            struct error *err);
+                            uint64_t *steps_left, struct error *err);
 
 #endif

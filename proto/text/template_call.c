@@ -106,8 +106,10 @@ bool given_bool(const struct call *call, size_t place, bool otherwise)
 
 struct text self_text(const struct call *call)
 {
-    if (call->self.kind == VALUE_TEXT)
+    if (call->self.kind == VALUE_TEXT) {
+        run_step(call->run, call->self.text.length / STEP_BYTES);
         return call->self.text.bytes ? call->self.text : (struct text){"", 0};
+    }
     run_fail(call->run, "a %s has no such method", value_type(&call->self));
     return (struct text){"", 0};
 }

@@ -41,7 +41,7 @@ struct text given_text(const struct call *call, size_t place, const char *otherw
 int64_t given_integer(const struct call *call, size_t place, int64_t otherwise);
 bool given_bool(const struct call *call, size_t place, bool otherwise);
 
-/* The text that has the method; fails for anything else. */
+/* The text that has the method; fails for anything else. Reading it once is paid for. */
 struct text self_text(const struct call *call);
 
 /* ---- what methods and filters share ---- */
@@ -50,7 +50,7 @@ struct value text_upper(struct run *run, struct text text);
 struct value text_lower(struct run *run, struct text text);
 struct value text_capitalize(struct run *run, struct text text);
 /* `chars` without bytes: white space. */
-struct text text_strip(struct text text, struct text chars, bool left, bool right);
+struct text text_strip(struct run *run, struct text text, struct text chars, bool left, bool right);
 /* `most` < 0: all. */
 struct value text_replace(struct run *run, struct text text, struct text from, struct text to,
                           int64_t most);

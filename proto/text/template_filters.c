@@ -42,7 +42,8 @@ static struct value filter_capitalize(struct call *call)
 
 static struct value filter_trim(struct call *call)
 {
-    return value_text(text_strip(filtered_text(call), given_text(call, 0, NULL), true, true));
+    return value_text(
+        text_strip(call->run, filtered_text(call), given_text(call, 0, NULL), true, true));
 }
 
 static struct value filter_replace(struct call *call)
@@ -154,7 +155,7 @@ static struct value filter_int(struct call *call)
         return value_integer(otherwise);
     else {
         char copy[64], *end;
-        struct text text = text_strip(self_text(call), (struct text){0}, true, true);
+        struct text text = text_strip(call->run, self_text(call), (struct text){0}, true, true);
         if (text.length == 0 || text.length >= sizeof copy)
             return value_integer(otherwise);
         memcpy(copy, text.bytes, text.length);
@@ -179,7 +180,7 @@ static struct value filter_float(struct call *call)
         number = value_number(&call->self);
     if (call->self.kind == VALUE_TEXT) {
         char copy[64], *end;
-        struct text text = text_strip(self_text(call), (struct text){0}, true, true);
+        struct text text = text_strip(call->run, self_text(call), (struct text){0}, true, true);
         bool fits = text.length > 0 && text.length < sizeof copy;
         memcpy(copy, fits ? text.bytes : "", fits ? text.length : 0);
         copy[fits ? text.length : 0] = '\0';

@@ -107,7 +107,7 @@ struct value value_member(struct run *run, const struct value *value, struct tex
 static struct value character_at(struct run *run, struct text text, int64_t index)
 {
     const char *at = text.bytes, *end = at + text.length;
-    run_step(run, text.length / 16);
+    run_step(run, text.length / STEP_BYTES);
     while (at < end && index-- > 0)
         unicode_next(&at);
     const char *next = at;

@@ -108,7 +108,7 @@ void value_print(struct run *run, struct buffer *to, const struct value *value)
     case VALUE_FLOAT:
         return print_float(to, value->number);
     case VALUE_TEXT:
-        run_step(run, value->text.length / 16);
+        run_step(run, value->text.length / STEP_BYTES);
         return buffer_append(to, value->text.bytes, value->text.length);
     case VALUE_LIST:
         if (value->list->generator)

@@ -24,7 +24,7 @@ struct scope *template_scope_enter(struct run *run, struct scope *parent)
 static struct binding *find_in(struct run *run, const struct scope *scope, struct text name)
 {
     for (struct binding *binding = scope->first; binding; binding = binding->next)
-        if (run_step(run, 1) && text_equal(binding->name, name))
+        if (run_step(run, 1 + name.length / STEP_BYTES) && text_equal(binding->name, name))
             return binding;
     return NULL;
 }
@@ -186,7 +186,7 @@ static void run_statement(struct run *run, const struct template_node *node)
 {
     switch (node->type) {
     case STATEMENT_TEXT:
-        run_step(run, node->text.length / 16);
+        run_step(run, node->text.length / STEP_BYTES);
         return buffer_append(run->out, node->text.bytes, node->text.length);
     case STATEMENT_OUTPUT:
         return run_output(run, node);

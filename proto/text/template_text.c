@@ -21,15 +21,16 @@ static bool is_cut(uint32_t c, struct text chars)
     return false;
 }
 
-struct text text_strip(struct text text, struct text chars, bool left, bool right)
+struct text text_strip(struct run *run, struct text text, struct text chars, bool left, bool right)
 {
+    size_t steps = 1 + chars.length / STEP_BYTES; /* for each character */
     const char *start = text.bytes, *end = start + text.length;
     for (const char *next = start; left && start < end; start = next)
-        if (!is_cut(unicode_next(&next), chars))
+        if (!run_step(run, steps) || !is_cut(unicode_next(&next), chars))
             break;
     while (right && end > start) {
         const char *last = unicode_previous(end), *c = last;
-        if (!is_cut(unicode_next(&c), chars))
+        if (!run_step(run, steps) || !is_cut(unicode_next(&c), chars))
             break;
         end = last;
     }
@@ -61,7 +62,7 @@ static struct value change_case(struct run *run, struct text text, enum letter_c
     const char *at = text.bytes, *end = at + text.length;
     for (bool begins = true; at < end; begins = false)
         append_case(&buffer, unicode_next(&at), begins ? first : others);
-    run_step(run, text.length / 16);
+    run_step(run, text.length / STEP_BYTES);
     return value_of_buffer(run, &buffer);
 }
 
@@ -101,7 +102,7 @@ struct value text_replace(struct run *run, struct text text, struct text from, s
         at = found + from.length;
     }
     buffer_append(&buffer, at, (size_t)(end - at));
-    run_step(run, text.length / 16);
+    run_step(run, text.length / STEP_BYTES);
     return value_of_buffer(run, &buffer);
 }
 
@@ -129,8 +130,8 @@ static struct value split_words(struct call *call, struct text text, int64_t mos
     struct value list = value_list(call->run);
     const char *at = text.bytes, *end = at + text.length;
     while (!call->run->failed) {
-        struct text rest =
-            text_strip((struct text){at, (size_t)(end - at)}, (struct text){0}, true, false);
+        struct text rest = text_strip(call->run, (struct text){at, (size_t)(end - at)},
+                                      (struct text){0}, true, false);
         if (rest.length == 0)
             break;
         const char *word = rest.bytes, *stop = word;
@@ -162,14 +163,14 @@ static struct value method_split(struct call *call)
         at = found + separator.length;
     }
     add_part(call->run, list, at, end);
-    run_step(call->run, text.length / 16);
     return list;
 }
 
 /* The last place of `what` before `end`; NULL: none. */
-static const char *find_last(const char *start, const char *end, struct text what)
+static const char *find_last(struct run *run, const char *start, const char *end, struct text what)
 {
-    for (const char *at = end; (size_t)(at - start) >= what.length; at--)
+    size_t steps = 1 + what.length / STEP_BYTES;
+    for (const char *at = end; (size_t)(at - start) >= what.length && run_step(run, steps); at--)
         if (memcmp(at - what.length, what.bytes, what.length) == 0)
             return at - what.length;
     return NULL;
@@ -186,8 +187,8 @@ static struct value method_rsplit(struct call *call)
         return run_fail(run, "rsplit: only with a separator");
     struct value list = value_list(run), turned = value_list(run);
     const char *end = text.bytes + text.length, *found;
-    run_step(run, text.length);
-    while (!run->failed && most-- > 0 && (found = find_last(text.bytes, end, separator)) != NULL) {
+    while (!run->failed && most-- > 0 &&
+           (found = find_last(run, text.bytes, end, separator)) != NULL) {
         add_part(run, turned, found + separator.length, end);
         end = found;
     }
@@ -218,17 +219,20 @@ static struct value method_splitlines(struct call *call)
 
 static struct value method_strip(struct call *call)
 {
-    return value_text(text_strip(self_text(call), given_text(call, 0, NULL), true, true));
+    return value_text(
+        text_strip(call->run, self_text(call), given_text(call, 0, NULL), true, true));
 }
 
 static struct value method_lstrip(struct call *call)
 {
-    return value_text(text_strip(self_text(call), given_text(call, 0, NULL), true, false));
+    return value_text(
+        text_strip(call->run, self_text(call), given_text(call, 0, NULL), true, false));
 }
 
 static struct value method_rstrip(struct call *call)
 {
-    return value_text(text_strip(self_text(call), given_text(call, 0, NULL), false, true));
+    return value_text(
+        text_strip(call->run, self_text(call), given_text(call, 0, NULL), false, true));
 }
 
 static bool has_end(struct text text, struct text end, bool start)
@@ -247,7 +251,8 @@ static struct value has_ends(struct call *call, bool start)
     if (!ends || ends->kind != VALUE_LIST)
         return value_bool(has_end(text, given_text(call, 0, ""), start));
     bool has = false;
-    for (size_t i = 0; i < ends->list->count; i++)
+    for (size_t i = 0; i < ends->list->count && run_step(call->run, 1 + text.length / STEP_BYTES);
+         i++)
         has = has || (ends->list->items[i].kind == VALUE_TEXT &&
                       has_end(text, ends->list->items[i].text, start));
     return value_bool(has);
@@ -331,8 +336,7 @@ static struct value method_find(struct call *call)
 static struct value method_rfind(struct call *call)
 {
     struct text text = self_text(call), part = given_text(call, 0, "");
-    run_step(call->run, text.length);
-    return place_of(call, find_last(text.bytes, text.bytes + text.length, part));
+    return place_of(call, find_last(call->run, text.bytes, text.bytes + text.length, part));
 }
 
 static struct value method_count(struct call *call)

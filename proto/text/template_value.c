@@ -204,7 +204,9 @@ struct value *dict_find(struct run *run, const struct dict *dict, struct text ke
     for (size_t i = 0; i < dict->count; i++) {
         if (i % STEP_ENTRIES == 0 && !run_step(run, 1))
             return NULL;
-        if (text_equal(dict->entries[i].key, key))
+        struct text other = dict->entries[i].key;
+        if (other.length == key.length && run_step(run, key.length / STEP_BYTES) &&
+            text_equal(other, key))
             return &dict->entries[i].value;
     }
     return NULL;
@@ -288,7 +290,8 @@ static bool equal_things(struct run *run, const struct value *a, const struct va
     case VALUE_NONE:
         return true;
     case VALUE_TEXT:
-        return text_equal(a->text, b->text);
+        return a->text.length == b->text.length && run_step(run, a->text.length / STEP_BYTES) &&
+               text_equal(a->text, b->text);
     case VALUE_LIST:
         return list_equal(run, a->list, b->list);
     case VALUE_DICT:
@@ -316,7 +319,8 @@ int value_compare(struct run *run, const struct value *a, const struct value *b)
     }
     if (a->kind == VALUE_TEXT && b->kind == VALUE_TEXT) {
         size_t common = a->text.length < b->text.length ? a->text.length : b->text.length;
-        int order = common ? memcmp(a->text.bytes, b->text.bytes, common) : 0;
+        bool paid = run_step(run, common / STEP_BYTES);
+        int order = common && paid ? memcmp(a->text.bytes, b->text.bytes, common) : 0;
         if (order != 0)
             return order;
         return a->text.length < b->text.length ? -1 : a->text.length > b->text.length;
@@ -330,8 +334,9 @@ bool value_contains(struct run *run, const struct value *whole, const struct val
     if (whole->kind == VALUE_UNDEFINED)
         return false;
     if (whole->kind == VALUE_TEXT && part->kind == VALUE_TEXT)
-        return part->text.length == 0 || memmem(whole->text.bytes, whole->text.length,
-                                                part->text.bytes, part->text.length) != NULL;
+        return part->text.length == 0 || (run_step(run, whole->text.length / STEP_BYTES) &&
+                                          memmem(whole->text.bytes, whole->text.length,
+                                                 part->text.bytes, part->text.length) != NULL);
     if (whole->kind == VALUE_DICT)
         return part->kind == VALUE_TEXT && dict_find(run, whole->dict, part->text);
     if (whole->kind != VALUE_LIST) {
@@ -355,7 +360,7 @@ static int64_t count_characters(struct text text)
 int64_t value_length(struct run *run, const struct value *value)
 {
     if (value->kind == VALUE_TEXT)
-        return count_characters(value->text);
+        return run_step(run, value->text.length / STEP_BYTES) ? count_characters(value->text) : 0;
     if (value->kind == VALUE_LIST && !value->list->generator)
         return (int64_t)value->list->count;
     if (value->kind == VALUE_DICT)

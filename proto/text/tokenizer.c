@@ -9,8 +9,18 @@
 #include "proto/text/tokenizer_private.h"
 #include "proto/text/unicode.h"
 
-/* What the steps before the model may make of a text. */
-enum { STEP_MAX_BYTES = 1 << 30 };
+/* What the steps may take for each byte of the text, and for short texts: together 208 bytes. The
+ * longest that a byte becomes when it is normalized and mapped is some dozen; a piece, a symbol and
+ * a merge that is looked at have 24, 12 and 16 bytes, and each merge brings two more. */
+enum {
+    TEXT_LEAST = 1 << 16,
+    TEXT_SHARE =
+        16, /* of which there are four: normalized and cut text, and what is made of them */
+    LIST_SHARE = 24, /* two of them */
+    IDS_SHARE = 8,
+    SYMBOLS_SHARE = 24,
+    HEAP_SHARE = 64,
+};
 
 /* One encoding under way. */
 struct encoding {
@@ -20,19 +30,21 @@ struct encoding {
     struct pieces pieces;
     struct bpe_scratch bpe;
     struct buffer unigram;
+    uint64_t steps_left; /* of patterns */
     struct error *err;
 };
 
 static void encoding_init(struct encoding *encoding, const struct tokenizer *tokenizer,
-                          struct error *err)
+                          size_t length, struct error *err)
 {
-    *encoding = (struct encoding){.tokenizer = tokenizer, .err = err};
-    buffer_init(&encoding->ids, STEP_MAX_BYTES);
-    buffer_init(&encoding->normalized, STEP_MAX_BYTES);
-    pieces_init(&encoding->pieces, STEP_MAX_BYTES);
-    buffer_init(&encoding->bpe.symbols, SIZE_MAX);
-    buffer_init(&encoding->bpe.heap, SIZE_MAX);
-    buffer_init(&encoding->unigram, SIZE_MAX);
+    *encoding = (struct encoding){.tokenizer = tokenizer, .steps_left = PATTERN_STEPS, .err = err};
+    buffer_init(&encoding->ids, TEXT_LEAST + length * IDS_SHARE);
+    buffer_init(&encoding->normalized, TEXT_LEAST + length * TEXT_SHARE);
+    pieces_init(&encoding->pieces, TEXT_LEAST + length * TEXT_SHARE,
+                TEXT_LEAST + length * LIST_SHARE);
+    buffer_init(&encoding->bpe.symbols, TEXT_LEAST + length * SYMBOLS_SHARE);
+    buffer_init(&encoding->bpe.heap, TEXT_LEAST + length * HEAP_SHARE);
+    buffer_init(&encoding->unigram, TEXT_LEAST + length * HEAP_SHARE);
 }
 
 static void encoding_close(struct encoding *encoding)
@@ -72,7 +84,8 @@ static int encode_plain(struct encoding *encoding, const char *text, size_t leng
     buffer_append(&pieces->text, text, length);
     if (pieces->text.failed)
         return buffer_error(&pieces->text, "the text", "send shorter text", encoding->err);
-    if (splitter_run(&encoding->tokenizer->splitter, pieces, first, encoding->err) != 0)
+    if (splitter_run(&encoding->tokenizer->splitter, pieces, first, &encoding->steps_left,
+                     encoding->err) != 0)
         return -1;
     size_t count;
     const struct piece *list = pieces_list(pieces, &count);
@@ -161,7 +174,8 @@ static int encode_around_added(struct encoding *encoding, const struct added_set
 static int encode_raw(struct encoding *encoding, const char *text, size_t length, bool first)
 {
     struct buffer *normalized = &encoding->normalized;
-    normalizer_run(&encoding->tokenizer->normalizer, text, length, normalized);
+    normalizer_run(&encoding->tokenizer->normalizer, text, length, &encoding->steps_left,
+                   normalized);
     if (normalized->failed)
         return buffer_error(normalized, "the normalized text", "send shorter text", encoding->err);
     return encode_around_added(encoding, &encoding->tokenizer->normalized,
@@ -202,7 +216,7 @@ int tokenizer_encode(const struct tokenizer *tokenizer, const char *text, size_t
     if (valid < length)
         return error_set(err, ERROR_INVALID, "the text is not UTF-8 at byte %zu", valid);
     struct encoding encoding;
-    encoding_init(&encoding, tokenizer, err);
+    encoding_init(&encoding, tokenizer, length, err);
     int result = encode(&encoding, text, length, add_special);
     if (result == 0) {
         size_t bytes;

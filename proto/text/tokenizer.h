@@ -13,8 +13,9 @@
 #include "core/error.h"
 #include "proto/buffer.h"
 
-/* Text that is encoded at once: normalizing and splitting take some fifty times its bytes. */
-enum { TOKENIZER_MAX_TEXT_BYTES = 16 << 20 };
+/* Text that is encoded at once, about a million tokens. Encoding takes up to two hundred times its
+ * bytes for a while, in the worst case; some ten times for usual text. */
+enum { TOKENIZER_MAX_TEXT_BYTES = 4 << 20 };
 
 struct tokenizer;
 

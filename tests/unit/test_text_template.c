@@ -160,6 +160,43 @@ START_TEST(bounds_what_it_takes)
 }
 END_TEST
 
+/* Work on long texts counts, also where nothing is made of them. */
+START_TEST(reading_text_costs)
+{
+    static const char *const expressions[] = {
+        "s | length < 0",
+        "s == t",
+        "s < t",
+        "s != t",
+        "'b' in s",
+        "s.find('b') > 0",
+        "s.rfind('b') > 0",
+        "s.count('b') > 0",
+        "s.startswith(t)",
+        "s.endswith(('b', t))",
+        "s.isdigit()",
+        "s.strip(t) == 'b'",
+        "s[0] == 'b'",
+        "s.strip('a')",
+        "w.strip()",
+        "s in [t, 'b']",
+        "s is eq(t)",
+        "(w | trim) == 'b'",
+    };
+    for (size_t i = 0; i < sizeof expressions / sizeof *expressions; i++) {
+        char source[512];
+        snprintf(source, sizeof source,
+                 "{%% set s = ('a' * 5000) * 1000 %%}{%% set t = s ~ '' %%}"
+                 "{%% set w = (' ' * 5000) * 1000 %%}{%% for a in range(30000) %%}"
+                 "{%% if %s %%}{%% endif %%}{%% endfor %%}",
+                 expressions[i]);
+        clock_t began = clock();
+        expect_failure(source, "takes too many steps");
+        ck_assert_msg(clock() - began < 10 * CLOCKS_PER_SEC, "%s took too long", expressions[i]);
+    }
+}
+END_TEST
+
 /* `open` a thousand times. */
 static void expect_too_deep(const char *open)
 {
@@ -251,7 +288,7 @@ END_TEST
 int main(void)
 {
     const TTest *const tests[] = {agrees_with_jinja2, says_where_it_failed, bounds_what_it_takes,
-                                  bounds_its_nesting, loads_what_a_model_has};
+                                  reading_text_costs, bounds_its_nesting,   loads_what_a_model_has};
     Suite *suite = suite_create("text_template");
     TCase *tcase = tcase_create("text_template");
     tcase_set_timeout(tcase, TEST_SECONDS);

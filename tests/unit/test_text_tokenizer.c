@@ -190,6 +190,59 @@ START_TEST(refuses_ids_without_a_token)
 }
 END_TEST
 
+/* Patterns have one budget for a text, however many pieces it is cut into. */
+START_TEST(many_costly_pieces_are_refused)
+{
+    static const char json[] =
+        "{\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":["
+        "{\"type\":\"Split\",\"pattern\":{\"String\":\" \"},\"behavior\":\"Removed\"},"
+        "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"a*a*a*a*b\"},\"behavior\":\"Isolated\"}]},"
+        "\"added_tokens\":[{\"id\":2,\"content\":\"<s>\"}],"
+        "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1},\"merges\":[]}}";
+    struct error err = ERROR_INIT;
+    struct tokenizer *tokenizer = tokenizer_new(json, strlen(json), &err);
+    ck_assert_msg(tokenizer != NULL, "%s", err.text);
+    static const char *const parts[] = {"aaaaaaaaaa ", "<s>aaaaaaaaaa"};
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        char text[4096] = "";
+        struct token_ids tokens;
+        for (int j = 0; j < 100; j++)
+            strcat(text, parts[i]);
+        err = (struct error)ERROR_INIT;
+        ck_assert_int_eq(
+            tokenizer_encode(tokenizer, parts[i], strlen(parts[i]), true, &tokens, &err), 0);
+        token_ids_close(&tokens);
+        ck_assert_int_eq(tokenizer_encode(tokenizer, text, strlen(text), true, &tokens, &err), -1);
+        ck_assert_msg(strstr(err.text, "takes too many steps") != NULL, "%s", err.text);
+    }
+    tokenizer_free(tokenizer);
+}
+END_TEST
+
+/* What a tokenizer.json makes of a text is bounded by the text. */
+START_TEST(text_that_grows_is_refused)
+{
+    static const char json[] =
+        "{\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":["
+        "{\"type\":\"Replace\",\"pattern\":{\"String\":\"a\"},\"content\":\"bbbbbbbbbb\"},"
+        "{\"type\":\"Replace\",\"pattern\":{\"String\":\"b\"},\"content\":\"aaaaaaaaaa\"}]},"
+        "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1},\"merges\":[]}}";
+    struct error err = ERROR_INIT;
+    struct tokenizer *tokenizer = tokenizer_new(json, strlen(json), &err);
+    ck_assert_msg(tokenizer != NULL, "%s", err.text);
+    char *text = xcalloc(1, 1 << 20);
+    memset(text, 'a', 1 << 20);
+    struct token_ids tokens;
+    ck_assert_int_eq(tokenizer_encode(tokenizer, text, 10, true, &tokens, &err), 0);
+    ck_assert_uint_eq(tokens.count, 1000);
+    token_ids_close(&tokens);
+    ck_assert_int_eq(tokenizer_encode(tokenizer, text, 1 << 20, true, &tokens, &err), -1);
+    ck_assert_msg(strstr(err.text, "the normalized text is longer than") != NULL, "%s", err.text);
+    free(text);
+    tokenizer_free(tokenizer);
+}
+END_TEST
+
 /* ---- files ---- */
 
 #define MODEL "'model':{'type':'BPE','vocab':{'a':0,'b':1,'ab':2},'merges':['a b']}"
@@ -270,7 +323,8 @@ int main(void)
 {
     const TTest *const tests[] = {agrees_with_the_library,     tells_of_its_vocabulary,
                                   long_texts_take_linear_time, refuses_what_is_no_text,
-                                  refuses_ids_without_a_token, names_the_file};
+                                  refuses_ids_without_a_token, many_costly_pieces_are_refused,
+                                  text_that_grows_is_refused,  names_the_file};
     Suite *suite = suite_create("text_tokenizer");
     TCase *tcase = tcase_create("text_tokenizer");
     tcase_set_timeout(tcase, TEST_SECONDS);
