@@ -6,6 +6,7 @@
 
 #include "server/access.h"
 #include "server/changes.h"
+#include "server/generation.h"
 #include "server/http.h"
 #include "server/lanes.h"
 #include "server/options.h"
@@ -17,6 +18,7 @@ struct api {
     struct access *access;     /* who may ask for what */
     const struct lanes *lanes; /* of this loop, with the catalog it serves */
     struct predict *predict;
+    struct generations *generations;
     const atomic_bool *stopping; /* a signal has asked for a stop: no longer ready */
     struct totals *totals;       /* of all loops */
     struct changes *changes;     /* of the repository, that clients wait for */

@@ -18,20 +18,42 @@ static int read_statistics(const struct exchange *exchange, bool *counted, struc
     return 0;
 }
 
+static int read_headers(struct attribution *attribution, const struct exchange *exchange,
+                        const char *tag, struct error *err)
+{
+    if (!tag)
+        tag = exchange_header_in(exchange, "Moed-Tag");
+    if ((tag && annotation_check_tag(tag, err) != 0) ||
+        read_statistics(exchange, &attribution->counted, err) != 0)
+        return -1;
+    attribution->tag = attribution->counted ? tag : NULL;
+    return 0;
+}
+
+int attribution_read(struct attribution *attribution, const struct exchange *exchange,
+                     const char *user, struct error *err)
+{
+    const bool is_tag = user && annotation_check_tag(user, NULL) == 0;
+    return read_headers(attribution, exchange, is_tag ? user : NULL, err);
+}
+
+size_t attribution_tag(const struct attribution *attribution, struct model *model)
+{
+    return attribution->tag ? tags_index(&model->stats->tags, attribution->tag) : TAG_NONE;
+}
+
 int attribute_job(struct job *job, struct error *err)
 {
-    const char *tag = job->request.tag;
-    if (!tag)
-        tag = exchange_header_in(job->exchange, "Moed-Tag");
-    if (tag && annotation_check_tag(tag, err) != 0)
+    struct attribution attribution;
+    if (read_headers(&attribution, job->exchange, job->request.tag, err) != 0)
         return -1;
-    if (read_statistics(job->exchange, &job->counted, err) != 0)
-        return -1;
-    job->tag_name = job->counted ? tag : NULL;
+    job->counted = attribution.counted;
+    job->tag_name = attribution.tag;
     return 0;
 }
 
 void attribute_accepted(struct job *job)
 {
-    job->tag = job->tag_name ? tags_index(&job->model->stats->tags, job->tag_name) : TAG_NONE;
+    const struct attribution attribution = {job->counted, job->tag_name};
+    job->tag = attribution_tag(&attribution, job->model);
 }

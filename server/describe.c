@@ -134,23 +134,6 @@ void describe_config(const struct api *api, struct exchange *exchange, const str
     describe_reply(exchange, 200, NULL, &body);
 }
 
-void describe_list(const struct api *api, struct exchange *exchange, const struct target *target)
-{
-    (void)target;
-    const struct catalog *catalog = api->lanes->catalog;
-    const char **names = xcalloc(catalog->count, sizeof *names);
-    size_t count = 0, first, last;
-    for (size_t i = 0; i < catalog->count; i = last) {
-        catalog_versions(catalog, catalog->models[i]->name, &first, &last);
-        names[count++] = catalog->models[i]->name;
-    }
-    struct buffer body;
-    describe_new(&body);
-    v1_model_list(names, count, &body);
-    free(names);
-    describe_reply(exchange, 200, NULL, &body);
-}
-
 void describe_v1_model(const struct api *api, struct exchange *exchange,
                        const struct target *target)
 {

@@ -6,8 +6,7 @@
 #include "server/api.h"
 #include "server/history.h"
 
-api_handler describe_server, describe_alive, describe_live, describe_ready, describe_list,
-    describe_metrics;
+api_handler describe_server, describe_alive, describe_live, describe_ready, describe_metrics;
 
 /* Of target->model: */
 api_handler describe_model, describe_model_ready, describe_config, describe_routing,

@@ -161,6 +161,9 @@ void exchange_header(struct exchange *exchange, const char *name, const char *va
 /* The same for a value of any length that is a literal, too. */
 void exchange_literal_header(struct exchange *exchange, const char *name, const char *value);
 
+/* What the log line says of an answer that is an error. */
+void exchange_note_error(struct exchange *exchange, const char *text);
+
 /* Answers with {"error": text} and the status of err->code; 429 and 503 get Retry-After. */
 void exchange_reply_error(struct exchange *exchange, const struct error *err);
 

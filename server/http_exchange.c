@@ -199,6 +199,11 @@ void exchange_literal_header(struct exchange *exchange, const char *name, const 
     add_header(exchange, name)->literal = value;
 }
 
+void exchange_note_error(struct exchange *exchange, const char *text)
+{
+    exchange_set_error((struct http_exchange *)exchange, text);
+}
+
 void exchange_reply_error(struct exchange *exchange, const struct error *err)
 {
     struct buffer body;

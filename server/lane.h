@@ -14,6 +14,7 @@
 #include "core/moed.h"
 
 struct lane;
+struct model;
 
 struct lane_kind {
     /* Whether a piece may begin now. If one is held back to wait for more rows, lowers *due_ns to
@@ -42,8 +43,9 @@ struct lane_kind {
 
 struct lane {
     const struct lane_kind *kind;
-    bool busy;   /* a piece has begun and not finished */
-    bool listed; /* in the scheduler's list: it has or had work */
+    struct model *model; /* whose work it does; held */
+    bool busy;           /* a piece has begun and not finished */
+    bool listed;         /* in the scheduler's list: it has or had work */
     TAILQ_ENTRY(lane) link;
 };
 

@@ -5,18 +5,21 @@
 
 #include "server/catalog.h"
 #include "server/once.h"
+#include "server/sequences.h"
 
 struct lanes {
     struct scheduler *scheduler;
     struct once_options options;
-    struct once **items; /* sorted by the address of their model */
+    struct sequences_options sequences;
+    struct lane **items; /* sorted by the address of their model */
     size_t count;
     struct catalog *catalog; /* the served models; held */
 };
 
-/* Takes over the caller's hold on the catalog. */
+/* Takes over the caller's hold on the catalog. `sequences`: NULL where no model is of sequences. */
 void lanes_init(struct lanes *lanes, struct scheduler *scheduler,
-                const struct once_options *options, struct catalog *catalog);
+                const struct once_options *options, const struct sequences_options *sequences,
+                struct catalog *catalog);
 
 /* Callback for the scheduler; `context` is the lanes. */
 void lanes_on_empty(struct lane *lane, void *context);
@@ -24,8 +27,11 @@ void lanes_on_empty(struct lane *lane, void *context);
 /* All lanes must be empty. */
 void lanes_close(struct lanes *lanes);
 
-/* The lane of a model. NULL with an error when there is no memory for one. */
+/* The lane of a model of independent rows, and that of a model of sequences. NULL with an error for
+ * a model of the other kind, and when there is no memory for a lane. */
 MUST_CHECK struct once *lanes_of(struct lanes *lanes, struct model *model, struct error *err);
+MUST_CHECK struct sequences *lanes_sequences(struct lanes *lanes, struct model *model,
+                                             struct error *err);
 
 /* Serves this catalog from now on. Takes over the caller's hold. */
 void lanes_serve(struct lanes *lanes, struct catalog *catalog);

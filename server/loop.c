@@ -150,7 +150,17 @@ static void init_lanes(struct loop *loop)
         .on_damaged = on_damaged,
         .context = loop,
     };
-    lanes_init(&loop->lanes, &loop->scheduler, &once,
+    const struct sequences_options sequences = {
+        .loop = loop->index,
+        .max_sequences = loop_share(options, options->max_sequences, 1),
+        .step_tokens = options->step_tokens,
+        .cache_bytes = loop_share(options, options->kv_cache_mb << 20, 0),
+        .max_queue_tokens = loop_share(options, options->max_queue_rows, 1),
+        .threads = loop_threads(options),
+        .on_damaged = on_damaged,
+        .context = loop,
+    };
+    lanes_init(&loop->lanes, &loop->scheduler, &once, &sequences,
                loader_take(loop->shared->loader, loop->index));
 }
 
@@ -232,11 +242,14 @@ int loop_start(struct loop *loop, const struct loop_shared *shared, size_t index
                        &loop->lanes, err) != 0)
         return -1;
     predict_init(&loop->predict, &loop->uv, &loop->lanes, &limits, options->queue_timeout_ms);
+    generations_init(&loop->generations, &loop->uv, &loop->lanes, options->queue_timeout_ms,
+                     MAX_RESPONSE_BYTES);
     live_init(&loop->live, &loop->uv);
     loop->api = (struct api){.options = options,
                              .access = shared->access,
                              .lanes = &loop->lanes,
                              .predict = &loop->predict,
+                             .generations = &loop->generations,
                              .changes = &loop->changes,
                              .stopping = shared->stopping,
                              .totals = shared->totals,
@@ -245,6 +258,7 @@ int loop_start(struct loop *loop, const struct loop_shared *shared, size_t index
     if (start_http(loop, port, err) == 0)
         return 0;
     predict_close(&loop->predict);
+    generations_close(&loop->generations);
     scheduler_close(&loop->scheduler);
     return -1;
 }
@@ -257,6 +271,7 @@ void loop_stop(struct loop *loop)
     if (loop->admin.http)
         http_close(loop->admin.http);
     predict_close(&loop->predict);
+    generations_close(&loop->generations);
     scheduler_close(&loop->scheduler);
 }
 

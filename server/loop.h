@@ -38,6 +38,7 @@ struct loop {
     struct scheduler scheduler;
     struct lanes lanes;
     struct predict predict;
+    struct generations generations;
     struct changes changes;
     struct live live;
     struct api api;

@@ -246,6 +246,7 @@ void metrics_page(const struct api *api, bool openmetrics, struct buffer *body)
     per_model(&all);
     rejections(&all);
     tagged_rows(&all);
+    metrics_sequences(&all);
     metrics_routing(&all);
     metrics_experts(&all);
     repository_metrics(api->lanes->catalog, &all.page);

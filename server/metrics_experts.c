@@ -98,6 +98,39 @@ static void expert_family(struct metrics *all, const struct expert_family *famil
                 expert_samples(all, family, entry, i);
 }
 
+/* ---- prompts ---- */
+
+static void prompt_samples(struct metrics *all, const char *name, const struct metrics_model *entry)
+{
+    const struct moed_model_info *info = entry->model->info;
+    const uint64_t *selected = entry->stats.sequences.prompt_selected;
+    for (size_t gate = 0; gate < info->gate_count; selected += info->gates[gate++].experts) {
+        struct prometheus_label labels[METRICS_INNER_LABELS];
+        metrics_label_gate(labels, entry->model, gate);
+        for (size_t i = 0; i < info->gates[gate].experts; i++) {
+            char text[EXPERT_BYTES];
+            label_expert(labels, &info->gates[gate], i, text);
+            prometheus_sample(&all->page, name, labels, METRICS_INNER_LABELS, (double)selected[i]);
+        }
+    }
+}
+
+/* What is left of moed_expert_selected_total are tokens that were generated. */
+static void per_expert_prompts(struct metrics *all)
+{
+    static const char NAME[] = "moed_expert_prompt_selected_total";
+    bool any = false;
+    EACH_MODEL (all, entry)
+        any |= model_has_sequences(entry->model);
+    if (!any)
+        return;
+    prometheus_family(&all->page, NAME, "counter",
+                      "Items that selected the expert and were tokens of prompts.");
+    EACH_MODEL (all, entry)
+        if (model_has_sequences(entry->model))
+            prompt_samples(all, NAME, entry);
+}
+
 /* ---- labels ---- */
 
 /* Of a model without labels, or yet without any. */
@@ -189,7 +222,8 @@ static uint64_t expert_series(const struct metrics *all)
     uint64_t series = 0;
     EACH_MODEL (all, entry)
         for (size_t i = 0; i < entry->model->info->gate_count; i++)
-            series += (SERIES + (entry->model->class_output >= 0 ? SERIES_OF_LABELS : 0)) *
+            series += (SERIES + (entry->model->class_output >= 0 ? SERIES_OF_LABELS : 0) +
+                       model_has_sequences(entry->model)) *
                       entry->model->info->gates[i].experts;
     return series;
 }
@@ -202,5 +236,6 @@ void metrics_experts(struct metrics *all)
         return;
     for (size_t i = 0; i < EXPERT_FAMILY_COUNT; i++)
         expert_family(all, &EXPERT_FAMILIES[i]);
+    per_expert_prompts(all);
     per_expert_quality(all);
 }

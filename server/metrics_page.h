@@ -47,6 +47,9 @@ static inline void metrics_label_gate(struct prometheus_label *labels, const str
 void metrics_routing(struct metrics *all);
 void metrics_experts(struct metrics *all);
 
+/* What models of sequences do (metrics_sequences.c). */
+void metrics_sequences(struct metrics *all);
+
 /* What the system says of this process (metrics_process.c). */
 void metrics_process(struct metrics *all);
 

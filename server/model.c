@@ -73,7 +73,8 @@ static struct routing_sample reference_of(const struct moed_gate_info *gate)
 static void fill_references(struct model *model)
 {
     const size_t gates = model->info->gate_count;
-    model->class_output = annotation_class_output(&model->signature);
+    model->class_output =
+        model_has_sequences(model) ? -1 : annotation_class_output(&model->signature);
     model->items_per_row = xcalloc(gates, sizeof *model->items_per_row);
     for (size_t i = 0; i < gates; i++)
         model->items_per_row[i] = (uint32_t)model->info->gates[i].items_per_row;
@@ -123,27 +124,70 @@ static uint64_t cpu_ns(void)
     return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 }
 
+/* False only if there is not a page. */
+static bool reserve(struct moed_session *session, size_t rows)
+{
+    return !session || moed_session_reserve(session, rows) == 0;
+}
+
 /* The shortest of several times; the first forward finds nothing in the caches. */
 static uint64_t row_ns(const struct model *model, struct moed_scratch *scratch,
-                       const struct moed_batch *row)
+                       const struct moed_batch *row, struct moed_session *session)
 {
     uint64_t shortest = UINT64_MAX;
     for (int i = 0; i < REPETITIONS && (i == 0 || shortest < LONG_NS); i++) {
         const uint64_t began = cpu_ns();
+        if (!reserve(session, 1))
+            break;
         moed_forward(model->engine, scratch, NULL, row);
         const uint64_t took = cpu_ns() - began;
+        if (session)
+            moed_session_truncate(session, 0);
         shortest = took < shortest ? took : shortest;
     }
     return shortest;
 }
 
-/* Rows of zeros in a scratch of the size that lanes will have: one to see what it costs, then all.
- */
+/* Of one forward pass of a lane. */
+static uint64_t most_rows(const struct model *model, const struct model_options *options)
+{
+    return model_has_sequences(model)
+               ? options->step_tokens
+               : serving_limit(model->limits.max_batch_rows, options->max_batch_rows);
+}
+
+/* One row to see what it costs, then all `rows`. */
+static int run_rows(struct model *model, struct moed_scratch *scratch, struct moed_batch *batch,
+                    uint64_t rows, struct error *err)
+{
+    const struct moed_model_info *info = model->info;
+    struct moed_span span = {.rows = 1};
+    batch->spans = &span;
+    batch->span_count = 1;
+    struct moed_pages *pages = NULL;
+    if (model_keeps_positions(model)) {
+        pages = moed_pages_new(model->engine, rows, err);
+        span.session = pages ? moed_session_new(pages, err) : NULL;
+        if (!span.session) {
+            moed_pages_free(pages);
+            return -1;
+        }
+    }
+    model->cost_per_row = cost_of(info, row_ns(model, scratch, batch, span.session));
+    span.rows = rows;
+    if (rows > 1 && reserve(span.session, rows))
+        moed_forward(model->engine, scratch, NULL, batch);
+    moed_session_free(span.session);
+    moed_pages_free(pages);
+    return 0;
+}
+
+/* Rows of zeros in a scratch of the size that lanes will have. */
 static int warm_up(struct model *model, const struct model_options *options, uint64_t rows,
                    struct error *err)
 {
     const struct moed_model_info *info = model->info;
-    const uint64_t max_rows = serving_limit(model->limits.max_batch_rows, options->max_batch_rows);
+    const uint64_t max_rows = most_rows(model, options);
     const struct moed_scratch_options wanted = {
         .max_rows = max_rows, .threads = options->threads, .distributions = true};
     struct moed_scratch *scratch = moed_scratch_new(model->engine, &wanted, err);
@@ -153,18 +197,16 @@ static int warm_up(struct model *model, const struct model_options *options, uin
     float **outputs = xcalloc(info->output_count, sizeof *outputs);
     bool failed = false;
     rows = rows < max_rows ? rows : max_rows;
+    if (info->context > 0 && rows > info->context)
+        rows = info->context;
     for (size_t i = 0; i < info->input_count; i++)
         inputs[i] = zeros(&info->inputs[i], rows, &failed);
     for (size_t i = 0; i < info->output_count; i++)
         outputs[i] = zeros(&info->outputs[i], rows, &failed);
-    struct moed_span span = {.rows = 1};
-    const struct moed_batch batch = {
-        .spans = &span, .span_count = 1, .inputs = (const void *const *)inputs, .outputs = outputs};
-    if (!failed)
-        model->cost_per_row = cost_of(info, row_ns(model, scratch, &batch));
-    span.rows = rows;
-    if (!failed && rows > 1)
-        moed_forward(model->engine, scratch, NULL, &batch);
+    struct moed_batch batch = {.inputs = (const void *const *)inputs, .outputs = outputs};
+    int result =
+        failed ? error_set(err, ERROR_INTERNAL, "no memory for %llu rows", (unsigned long long)rows)
+               : run_rows(model, scratch, &batch, rows, err);
     for (size_t i = 0; i < info->input_count; i++)
         free(inputs[i]);
     for (size_t i = 0; i < info->output_count; i++)
@@ -172,26 +214,32 @@ static int warm_up(struct model *model, const struct model_options *options, uin
     free(inputs);
     free(outputs);
     moed_scratch_free(scratch);
-    return failed
-               ? error_set(err, ERROR_INTERNAL, "no memory for %llu rows", (unsigned long long)rows)
-               : 0;
+    return result;
+}
+
+/* The text side of a model of sequences, if its directory has one. */
+static int load_language(struct model *model, const char *directory, struct error *err)
+{
+    struct error cause = ERROR_INIT;
+    if (!model_has_sequences(model))
+        return 0;
+    model->language = language_load(directory, &cause);
+    if (!model->language && cause.code != ERROR_NOT_FOUND)
+        return error_set(err, ERROR_INVALID, "%s", cause.text);
+    return model->language ? language_check(model->language, model_vocabulary(model), err) : 0;
 }
 
 struct model *model_load(const char *directory, const char *name, const char *version,
                          const struct model_options *options, const struct serving *serving,
                          struct error *err)
 {
-    const struct moed_load_options load = {
-        .weights = options->int8 ? MOED_WEIGHTS_INT8 : MOED_WEIGHTS_STORED, .copy = options->copy};
+    const struct moed_load_options load = {.weights = options->int8 ? MOED_WEIGHTS_INT8
+                                                                    : MOED_WEIGHTS_STORED,
+                                           .kv = options->kv_f32 ? MOED_KV_F32 : MOED_KV_F16,
+                                           .copy = options->copy};
     struct moed_model *engine = moed_model_load(directory, &load, err);
     if (!engine)
         return NULL;
-    if (moed_model_info(engine)->position_bytes > 0 || moed_model_info(engine)->session_bytes > 0) {
-        error_set(err, ERROR_INVALID, "%s: keeps memory of sequences, which are not served yet",
-                  directory);
-        moed_model_free(engine);
-        return NULL;
-    }
     struct model *model = xcalloc(1, sizeof *model);
     atomic_init(&model->holders, 1);
     model->name = xstrdup(name);
@@ -202,9 +250,11 @@ struct model *model_load(const char *directory, const char *name, const char *ve
     model->info = moed_model_info(engine);
     fill_signature(model);
     fill_references(model);
+    model->loaded = (int64_t)time(NULL);
     model->stats = model_stats_new(model->info, model_classes(model), options->loops,
                                    options->max_tags, stats_now());
-    if (warm_up(model, options, serving->warm_up_rows, err) == 0 && !moed_model_is_damaged(engine))
+    if (load_language(model, directory, err) == 0 &&
+        warm_up(model, options, serving->warm_up_rows, err) == 0 && !moed_model_is_damaged(engine))
         return model;
     error_set(err, ERROR_INVALID, "its weights were truncated while they were read");
     error_prefix(err, "%s", directory);
@@ -238,6 +288,7 @@ void model_release(struct model *model)
         free((double *)model->references[i].share);
     free(model->references);
     free(model->items_per_row);
+    language_free(model->language);
     moed_model_free(model->engine);
     free(model->tensors);
     free(model->gates);

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "core/moed.h"
+#include "proto/language.h"
 #include "proto/routing_drift.h"
 #include "proto/serving.h"
 #include "proto/signature.h"
@@ -16,9 +17,11 @@
 struct model_options {
     size_t loops;          /* that will serve it: shards of its statistics */
     size_t max_batch_rows; /* of the warm-up's scratch: what cannot be computed is not loaded */
-    unsigned threads;      /* the same */
+    size_t step_tokens;    /* the same, of models of sequences */
+    unsigned threads;      /* of the warm-up's scratch */
     size_t max_tags;       /* that its statistics tell apart */
     bool int8;             /* matrices in 8 bits */
+    bool kv_f32;           /* keys and values in F32, not F16 */
     bool copy;             /* files are copied, not mapped */
 };
 
@@ -29,6 +32,8 @@ struct model {
     struct serving_limits limits; /* its own; what is unset is the server's */
     struct moed_model *engine;
     const struct moed_model_info *info;
+    struct language *language; /* NULL: it takes and gives numbers */
+    int64_t loaded;            /* when; seconds since 1970 */
     uint64_t cost_per_row; /* multiply-accumulates, or what takes as long, as the warm-up showed */
     struct signature signature;
     struct signature_tensor *tensors; /* inputs, then outputs; the signature points into it */
@@ -52,6 +57,33 @@ bool model_adopt_stats(struct model *model, const struct model *other);
 
 /* Of the output that labels are about; 0: there is none. */
 size_t model_classes(const struct model *model);
+
+/* Whether its rows are tokens of sequences, and the most of one. */
+static inline bool model_has_sequences(const struct model *model)
+{
+    return model->info->sequence;
+}
+
+/* Whether a sequence of it has a session; those of an encoder are computed at once. */
+static inline bool model_keeps_positions(const struct model *model)
+{
+    return model->info->position_bytes + model->info->session_bytes > 0;
+}
+
+/* Whether its output says how likely each token is to follow. */
+static inline bool model_generates(const struct model *model)
+{
+    const struct moed_model_info *info = model->info;
+    return info->sequence && model_keeps_positions(model) && info->input_count == 1 &&
+           info->inputs[0].categories > 0 &&
+           info->outputs[0].elements <= info->inputs[0].categories;
+}
+
+/* Of a model of sequences: token ids are below it. */
+static inline size_t model_vocabulary(const struct model *model)
+{
+    return model->info->inputs[0].categories;
+}
 
 /* Another holder; returns `model`. Any thread that holds it, or a catalog that does, may. */
 struct model *model_hold(struct model *model);

@@ -12,11 +12,6 @@ static const struct once *const_once(const struct lane *lane)
     return (const struct once *)(const void *)lane;
 }
 
-static struct once *once_of(struct lane *lane)
-{
-    return (struct once *)(void *)lane;
-}
-
 /* Two lanes of a loop may share a shard, that of a model and that of its successor. */
 static void show_rows(struct once *once)
 {
@@ -46,7 +41,7 @@ static bool ready(const struct lane *lane, uint64_t now, uint64_t *due_ns)
 
 static uint64_t cost_of(const struct once *once, size_t rows)
 {
-    return once->model->cost_per_row * rows;
+    return once->lane.model->cost_per_row * rows;
 }
 
 static uint64_t cost(const struct lane *lane)
@@ -83,7 +78,7 @@ static void run(struct lane *lane, struct moed_team *team)
                                     .span_count = batch->segment_count,
                                     .inputs = (const void *const *)batch->inputs,
                                     .outputs = batch->outputs};
-    moed_forward(once->model->engine, once->scratch, team, &rows);
+    moed_forward(once->lane.model->engine, once->scratch, team, &rows);
 }
 
 static void copy_rows(void *to, size_t to_row, const void *from, size_t from_row, size_t rows,
@@ -97,7 +92,7 @@ static void copy_rows(void *to, size_t to_row, const void *from, size_t from_row
 static void scatter(const struct once *once, const struct batch *batch,
                     const struct segment *segment, size_t batch_row)
 {
-    const struct moed_model_info *info = once->model->info;
+    const struct moed_model_info *info = once->lane.model->info;
     struct job *job = segment->job;
     for (size_t i = 0; i < info->output_count; i++)
         copy_rows(job->outputs[i], segment->job_row, batch->outputs[i], batch_row, segment->rows,
@@ -115,7 +110,7 @@ static void scatter(const struct once *once, const struct batch *batch,
 /* Keeps what the judgement of its answers needs. */
 static void note_first(const struct once *once, const struct segment *segment, size_t batch_row)
 {
-    const struct moed_model_info *info = once->model->info;
+    const struct moed_model_info *info = once->lane.model->info;
     for (size_t i = 0; segment->job->first && i < info->gate_count; i++) {
         const struct moed_routing *routing = moed_routing(once->scratch, i);
         const size_t items = info->gates[i].items_per_row;
@@ -135,11 +130,11 @@ static bool alike(const struct job *job, const struct job *other)
 /* Neighbours that are alike are counted together, which is all of them most of the time. */
 static void count_batch(const struct once *once, const struct batch *batch, uint64_t compute_ns)
 {
-    size_t gates = once->model->info->gate_count;
+    size_t gates = once->lane.model->info->gate_count;
     const struct moed_routing *routing[gates + 1]; /* no array of 0 */
     for (size_t i = 0; i < gates; i++)
         routing[i] = moed_routing(once->scratch, i);
-    const struct model *model = once->model;
+    const struct model *model = once->lane.model;
     const struct tally_batch decided = {
         .rows = batch->rows,
         .routing = routing,
@@ -173,8 +168,8 @@ static void fail_all(const struct once *once, const struct batch *batch)
     for (size_t i = 0; i < batch->segment_count; i++)
         error_set(&batch->segments[i].job->error, ERROR_UNAVAILABLE,
                   "the weights of model '%s' were truncated while they were served",
-                  once->model->name);
-    if (!atomic_exchange(&once->model->damage_told, true) && once->options.on_damaged)
+                  once->lane.model->name);
+    if (!atomic_exchange(&once->lane.model->damage_told, true) && once->options.on_damaged)
         once->options.on_damaged(once->options.context);
 }
 
@@ -184,7 +179,7 @@ static void finish(struct lane *lane, uint64_t compute_ns)
 {
     struct once *once = once_of(lane);
     struct batch *batch = once->batch;
-    if (moed_model_is_damaged(once->model->engine)) {
+    if (moed_model_is_damaged(once->lane.model->engine)) {
         fail_all(once, batch);
     } else {
         count_batch(once, batch, compute_ns);
@@ -207,7 +202,7 @@ static void once_free(struct lane *lane)
     struct once *once = once_of(lane);
     queue_close(&once->queue);
     moed_scratch_free(once->scratch);
-    model_release(once->model);
+    model_release(once->lane.model);
     free(once);
 }
 
@@ -246,7 +241,7 @@ struct once *once_new(struct model *model, struct scheduler *scheduler,
     once->lane.kind = &ONCE;
     once->scheduler = scheduler;
     once->options = own;
-    once->model = model_hold(model);
+    once->lane.model = model_hold(model);
     once->stats = &model->stats->loop[options->loop];
     once->scratch = scratch;
     queue_init(&once->queue, model->info, own.max_batch_rows, own.max_queue_rows);

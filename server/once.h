@@ -26,13 +26,17 @@ struct once {
     struct lane lane; /* first: the scheduler knows no more */
     struct scheduler *scheduler;
     struct once_options options; /* with the model's own limits */
-    struct model *model;         /* held */
     struct stats *stats;         /* this loop's shard of its */
     struct moed_scratch *scratch;
     struct queue queue;
     size_t rows_shown;   /* of the queue's, in the statistics */
     struct batch *batch; /* that has begun */
 };
+
+static inline struct once *once_of(struct lane *lane)
+{
+    return (struct once *)(void *)lane;
+}
 
 /* NULL with an error when there is no memory for its scratch. */
 MUST_CHECK struct once *once_new(struct model *model, struct scheduler *scheduler,

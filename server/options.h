@@ -26,6 +26,10 @@ struct options {
     uint64_t loops;                /* 1: threads that read, answer and compute what is small */
     uint64_t threads;              /* compute threads; 0: the CPUs the cgroup and affinity allow */
     uint64_t max_batch_rows;       /* 64 */
+    uint64_t max_sequences;        /* 16: of a language model that run at a time */
+    uint64_t step_tokens;          /* 256: rows of one of its steps */
+    uint64_t kv_cache_mb;          /* 1024: keys and values of all its sequences */
+    char *kv_cache;                /* f16 | f32 */
     uint64_t max_queue_delay_us;   /* 0 */
     uint64_t max_queue_rows;       /* 4096, per model */
     uint64_t max_request_rows;     /* 1024 */

@@ -73,6 +73,22 @@ const struct option_row OPTIONS[OPTION_ROWS] = {
      "The most rows computed together. Waiting requests are put together up to this many rows "
      "whenever compute is free. Raise it for throughput with small models, lower it when one "
      "batch takes longer than a client may wait."},
+    {"max_sequences", OPTION_COUNT, AT(max_sequences), 1, 1024, "16", NULL, "N", NULL,
+     "The most sequences of a language model that are computed at a time; others wait. More of "
+     "them "
+     "share the reading of weights, so that all together are faster and each is slower."},
+    {"step_tokens", OPTION_COUNT, AT(step_tokens), 2, 65536, "256", NULL, "N", NULL,
+     "The most tokens of a language model's step: one of every running sequence, and of prompts "
+     "what fits (beside running sequences at most 64). Must be more than max_sequences. Lower it "
+     "if "
+     "the first answers to a burst of long prompts are late, raise it if long prompts are slow."},
+    {"kv_cache_mb", OPTION_COUNT, AT(kv_cache_mb), 1, 16777216, "1024", NULL, "MEBIBYTES", NULL,
+     "Memory for keys and values of all sequences of a language model, of each loop its share. A "
+     "request waits until there is room for its prompt and max_tokens; one that never fits is "
+     "refused with 400. A model takes no more than max_sequences times its context needs."},
+    {"kv_cache", OPTION_CHOICE, AT(kv_cache), 0, 0, "f16", NULL, "f16|f32", NULL,
+     "How keys and values are kept. f32 takes twice the memory and differs from f16 in the last "
+     "digits of a token's logits; it is what other implementations are compared with."},
     {"max_queue_delay_us", OPTION_COUNT, AT(max_queue_delay_us), 0, 10000000, "0", NULL,
      "MICROSECONDS", NULL,
      "How long a batch that is not full may wait for more rows while compute is free. 0 never "

@@ -16,6 +16,8 @@
 #include "server/http_percent.h"
 #include "server/live.h"
 #include "server/logging_api.h"
+#include "server/openai.h"
+#include "server/openai_api.h"
 #include "server/page.h"
 #include "server/repository_api.h"
 #include "server/request_id.h"
@@ -25,8 +27,12 @@ enum route_flags {
     NEEDS_MODEL = 1,
     NEEDS_BODY = 2,
     INFERENCE = NEEDS_MODEL | NEEDS_BODY,
-    VITAL = 4,       /* answered also when all connections are in use */
-    KNOWS_MODEL = 8, /* of a model that need not be served now */
+    VITAL = 4,          /* answered also when all connections are in use */
+    KNOWS_MODEL = 8,    /* of a model that need not be served now */
+    OPENAI_ERRORS = 16, /* errors as OpenAI's clients read them */
+    COUNTED = 32,       /* as predictions, of the protocol "openai" */
+    OPENAI_TEXT = NEEDS_BODY | OPENAI_ERRORS,
+    OPENAI = OPENAI_TEXT | COUNTED,
 };
 
 struct route {
@@ -104,9 +110,19 @@ static const struct route ROUTES[] = {
      "keeps routing statistics, and says all of them"},
     {HTTP_POST, "/v2/models/{m}/versions/{v}/routing/snapshot", describe_routing_snapshot, NULL, ROLE_ADMIN, NEEDS_MODEL,
      "keeps routing statistics, and says all of them"},
-    {HTTP_GET, "/v1/models", describe_list, NULL, ROLE_PREDICT, 0,
+    {HTTP_POST, "/v1/completions", openai_completions, NULL, ROLE_PREDICT, OPENAI,
+     "text that goes on from a prompt"},
+    {HTTP_POST, "/v1/chat/completions", openai_chat_completions, NULL, ROLE_PREDICT, OPENAI,
+     "the next message of a chat"},
+    {HTTP_POST, "/tokenize", openai_tokenize, NULL, ROLE_PREDICT, OPENAI_TEXT,
+     "the token ids of a text"},
+    {HTTP_POST, "/detokenize", openai_detokenize, NULL, ROLE_PREDICT, OPENAI_TEXT,
+     "the text of token ids"},
+    {HTTP_POST, "/apply-template", openai_apply_template, NULL, ROLE_PREDICT, OPENAI_TEXT,
+     "the prompt that a chat is turned into"},
+    {HTTP_GET, "/v1/models", openai_models, NULL, ROLE_PREDICT, 0,
      "the models' names"},
-    {HTTP_GET, "/v1/models/{m}", describe_v1_model, NULL, ROLE_PREDICT, KNOWS_MODEL,
+    {HTTP_GET, "/v1/models/{m}", openai_model, NULL, ROLE_PREDICT, KNOWS_MODEL,
      "whether a model is served"},
     {HTTP_GET, "/v1/models/{m}/versions/{v}", describe_v1_model, NULL, ROLE_PREDICT, KNOWS_MODEL,
      "whether a model is served"},
@@ -228,18 +244,6 @@ static const struct route *match(const struct exchange *exchange, struct route_p
     return other;
 }
 
-/* The route that takes the exchange; NULL with an error. */
-static const struct route *find_route(struct exchange *exchange, struct route_params *params,
-                                      struct error *err)
-{
-    bool takes;
-    const struct route *route = match(exchange, params, &takes), *other = route;
-    if (takes)
-        return route;
-    other ? method_not_allowed(exchange, other, err) : not_found(exchange, err);
-    return NULL;
-}
-
 /* Finds the model that the path names and notes it for the log and the metrics. */
 static int find_target(const struct api *api, const struct route *route,
                        const struct route_params *params, struct target *target, struct error *err)
@@ -254,6 +258,20 @@ static int find_target(const struct api *api, const struct route *route,
     return target->model || (is_known && (route->flags & KNOWS_MODEL)) ? 0 : -1;
 }
 
+/* For the log and the metrics; NULL: no request for predictions. */
+static const char *protocol_of(const struct route *route)
+{
+    return route->protocol ? route->protocol->name : route->flags & COUNTED ? "openai" : NULL;
+}
+
+static void refuse(const struct route *route, struct exchange *exchange, const struct error *err)
+{
+    if (route && (route->flags & OPENAI_ERRORS))
+        openai_reply_error(exchange, err);
+    else
+        exchange_reply_error(exchange, err);
+}
+
 /* A path that is none takes a token all the same, but not the question of a browser whether it may
  * ask, which comes without one. */
 int routes_admit(const struct api *api, struct exchange *exchange, bool on_admin_listener,
@@ -265,8 +283,8 @@ int routes_admit(const struct api *api, struct exchange *exchange, bool on_admin
     if (cors_is_preflight(exchange) || access_check(api->access, route ? route->role : ROLE_PREDICT,
                                                     on_admin_listener, exchange, err) == 0)
         return 0;
-    if (route && route->protocol)
-        exchange->log_protocol = route->protocol->name;
+    if (route)
+        exchange->log_protocol = protocol_of(route);
     request_id_set(exchange, NULL);
     return -1;
 }
@@ -288,14 +306,18 @@ void routes_dispatch(const struct api *api, struct exchange *exchange)
     struct error err = ERROR_INIT;
     struct route_params params;
     struct target target;
+    bool takes;
     if (cors_apply(api->options->cors_origin, exchange))
         return;
-    const struct route *route = find_route(exchange, &params, &err);
-    if (route && route->protocol)
-        exchange->log_protocol = route->protocol->name;
-    if (!route || find_target(api, route, &params, &target, &err) != 0) {
+    const struct route *route = match(exchange, &params, &takes);
+    if (takes)
+        exchange->log_protocol = protocol_of(route);
+    const int failed = takes   ? find_target(api, route, &params, &target, &err)
+                       : route ? method_not_allowed(exchange, route, &err)
+                               : not_found(exchange, &err);
+    if (failed) {
         request_id_set(exchange, NULL);
-        exchange_reply_error(exchange, &err);
+        refuse(route, exchange, &err);
         return;
     }
     if (target.model)
@@ -309,5 +331,5 @@ void routes_dispatch(const struct api *api, struct exchange *exchange)
     }
     if (route->protocol)
         stats_add_rejection(&target.model->stats->loop[api->lanes->options.loop], REJECT_INVALID);
-    exchange_reply_error(exchange, &err);
+    refuse(route, exchange, &err);
 }

@@ -53,7 +53,7 @@ void request_counts_close(struct request_counts *counts)
  * error is an increase. */
 static void seed_requests(struct request_counts *counts)
 {
-    static const char *const PROTOCOLS[] = {"oip", "v1"};
+    static const char *const PROTOCOLS[] = {"oip", "v1", "openai"};
     static const int STATUSES[] = {200, 400, 413, 429, 499, 503, 504};
     for (size_t i = 0; i < LENGTH(PROTOCOLS); i++)
         for (size_t j = 0; j < LENGTH(STATUSES); j++)
@@ -72,6 +72,7 @@ void stats_init(struct stats *stats, const struct moed_model_info *info, size_t 
     histogram_init(&stats->queue_seconds, SECONDS, LENGTH(SECONDS));
     histogram_init(&stats->compute_seconds, SECONDS, LENGTH(SECONDS));
     histogram_init(&stats->batch_rows, ROWS, LENGTH(ROWS));
+    sequence_stats_init(&stats->sequences, info);
 }
 
 void stats_need_details(struct stats *stats, const struct moed_model_info *info, size_t classes)
@@ -94,6 +95,7 @@ void stats_close(struct stats *stats)
     histogram_close(&stats->queue_seconds);
     histogram_close(&stats->compute_seconds);
     histogram_close(&stats->batch_rows);
+    sequence_stats_close(&stats->sequences);
     request_counts_close(&stats->requests);
     uv_mutex_destroy(&stats->mutex);
 }
@@ -182,6 +184,34 @@ void stats_count(struct stats *stats, size_t tag, const struct tally_batch *batc
     uv_mutex_unlock(&stats->mutex);
 }
 
+void stats_count_prompt(struct stats *stats, bool counted, const struct tally_batch *batch,
+                        size_t first, size_t end)
+{
+    uv_mutex_lock(&stats->mutex);
+    stats->sequences.tokens[PHASE_PROMPT] += end - first;
+    if (counted)
+        sequence_stats_count_prompt(&stats->sequences, batch->routing,
+                                    stats->routing[TAG_NONE]->gate_count, first, end);
+    uv_mutex_unlock(&stats->mutex);
+}
+
+void stats_add_cached(struct stats *stats, size_t tokens)
+{
+    uv_mutex_lock(&stats->mutex);
+    stats->sequences.cached += tokens;
+    uv_mutex_unlock(&stats->mutex);
+}
+
+void stats_add_token(struct stats *stats, bool first, double seconds)
+{
+    struct sequence_stats *sequences = &stats->sequences;
+    uv_mutex_lock(&stats->mutex);
+    sequences->tokens[PHASE_GENERATED]++;
+    histogram_observe(first ? &sequences->first_token_seconds : &sequences->next_token_seconds,
+                      seconds);
+    uv_mutex_unlock(&stats->mutex);
+}
+
 static void label_details(struct stats *stats, const struct answered_rows *rows,
                           const int32_t *labels)
 {
@@ -216,6 +246,7 @@ void stats_add(struct stats *total, struct stats *stats)
     total->queue_rows += stats->queue_rows;
     for (int reason = 0; reason < REJECT_COUNT; reason++)
         total->rejected[reason] += stats->rejected[reason];
+    sequence_stats_add(&total->sequences, &stats->sequences);
     for (size_t tag = 0; tag < stats->tag_count; tag++)
         if (stats->routing[tag])
             tally_add(total->routing[TAG_NONE], stats->routing[tag]);

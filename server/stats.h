@@ -15,6 +15,7 @@
 #include "proto/routing_detail.h"
 #include "server/feedback.h"
 #include "server/history.h"
+#include "server/sequence_stats.h"
 #include "server/tags.h"
 
 /* Why a request was turned away without being computed. */
@@ -64,6 +65,7 @@ struct stats {
     uint64_t batches;            /* numbers them, from 1 on */
     struct oip_statistics times; /* server/request_times.h */
     uint64_t rejected[REJECT_COUNT];
+    struct sequence_stats sequences;
     struct routing_detail *details; /* [gate_count]; owned; NULL in a sum */
     size_t tag_count;
     struct tally **routing; /* [tag_count] by tag; owned; NULL, but for the first: no rows yet */
@@ -90,6 +92,14 @@ void stats_count(struct stats *stats, size_t tag, const struct tally_batch *batc
 /* Counts the same rows as routed otherwise than the gates decide, and in nothing else. */
 void stats_count_intervened(struct stats *stats, size_t tag, const struct tally_batch *batch,
                             size_t first, size_t end);
+
+/* Counts rows of prompts [first, end) of the last batch (`counted`: their experts, too), tokens
+ * that were found in the cache, and a generated token with the time since the request's arrival, or
+ * since the token before it. */
+void stats_count_prompt(struct stats *stats, bool counted, const struct tally_batch *batch,
+                        size_t first, size_t end);
+void stats_add_cached(struct stats *stats, size_t tokens);
+void stats_add_token(struct stats *stats, bool first, double seconds);
 
 /* Counts the true classes labels[rows] of answered rows; -1: not known. */
 void stats_judge(struct stats *stats, size_t tag, const struct answered_rows *rows,

@@ -32,7 +32,7 @@ class HealthTest(DocumentsCase):
     def test_model(self):
         for path in ("/v2/models/tiny/ready", "/v2/models/tiny/versions/2/ready", "/v1/models/tiny"):
             with self.subTest(path):
-                self.assertEqual(self.get(path), {"name": "tiny", "ready": True})
+                self.assertLessEqual({"name": "tiny", "ready": True}.items(), self.get(path).items())
 
     def test_head_is_get_without_a_body(self):
         full, head = self.client.get("/v2/health/ready"), self.client.request("HEAD", "/v2/health/ready")
@@ -154,7 +154,7 @@ class MetadataTest(DocumentsCase):
         self.assertEqual(config["instance_group"][0]["kind"], "KIND_CPU")
 
     def test_list(self):
-        self.assertEqual(self.get("/v1/models"), {"models": ["tiny", "two-layers"]})
+        self.assertEqual(self.get("/v1/models")["models"], ["tiny", "two-layers"])
 
 
 if __name__ == "__main__":

@@ -18,7 +18,11 @@ PAGE = os.path.join(os.path.dirname(__file__), "../../proto/METRICS.md")
 # Families that these models, or a server with these options, have no series of.
 ABSENT = {"moed_dropped_total", "moed_expert_weight_sum", "moed_layer_drift_js_bits", "moed_layer_drift_psi",
           "moed_layer_drift_p_value",
-          "moed_expert_accuracy_ratio", "moed_state_written_total", "moed_state_failures_total",
+          "moed_expert_accuracy_ratio",
+          # Of language models: test_openai.py has one.
+          "moed_tokens_total", "moed_prompt_cached_tokens_total", "moed_sequences_running", "moed_sequences_waiting",
+          "moed_kv_pages_used", "moed_kv_pages", "moed_first_token_seconds", "moed_next_token_seconds",
+          "moed_expert_prompt_selected_total", "moed_state_written_total", "moed_state_failures_total",
           "moed_state_damaged_total", "moed_state_written_timestamp_seconds"}
 # What promtool says of names that are as they should be.
 REMARKS = {'use base unit "bytes" instead of "bits"', 'non-histogram and non-summary metrics should not have "_sum" suffix'}

@@ -218,7 +218,7 @@ static inline void start(uint64_t max_queue_delay_us)
         catalog->models[i]->cost_per_row = catalog->models[i]->info->macs_per_row;
     uv_loop_init(&loop);
     uv_timer_init(&loop, &watchdog);
-    lanes_init(&lanes, &scheduler, &once, catalog);
+    lanes_init(&lanes, &scheduler, &once, NULL, catalog);
     int result = scheduler_init(&scheduler, &loop, 2, lanes_on_empty, &lanes, &err);
     ck_assert_msg(result == 0, "%s", err.text);
 }

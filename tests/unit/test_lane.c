@@ -4,7 +4,7 @@
 
 enum { MAX_SEQUENCES = 16, CHEAP = 1000, EXPENSIVE = 50 * 1000 * 1000 };
 
-struct sequence {
+struct fake_sequence {
     int wanted, done;
     bool running;
 };
@@ -12,7 +12,7 @@ struct sequence {
 struct stepping {
     struct lane lane;
     uint64_t step_cost;
-    struct sequence sequences[MAX_SEQUENCES];
+    struct fake_sequence sequences[MAX_SEQUENCES];
     size_t count;
     int steps;
     uv_thread_t ran_on;
@@ -21,7 +21,7 @@ struct stepping {
 
 static struct stepping decoder;
 
-static bool is_unfinished(const struct sequence *sequence)
+static bool is_unfinished(const struct fake_sequence *sequence)
 {
     return sequence->done < sequence->wanted;
 }
@@ -97,7 +97,7 @@ static void start_decoder(uint64_t step_cost)
 
 static void ask(int steps)
 {
-    decoder.sequences[decoder.count++] = (struct sequence){.wanted = steps};
+    decoder.sequences[decoder.count++] = (struct fake_sequence){.wanted = steps};
     scheduler_wake(&scheduler, &decoder.lane);
 }
 

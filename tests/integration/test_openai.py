@@ -1,0 +1,512 @@
+"""OpenAI's API over raw HTTP: every route, what streams say, what is refused, and what load and stops do to streams."""
+
+import http.client
+import json
+import os
+import threading
+import time
+
+from support.http import HOST, PATIENCE_SECONDS, Client, Connection, request_bytes
+from support.language import ASSISTANT, CONTEXT, EOS, NAME, USER, VOCABULARY, Words
+from support.models import Tiny
+from support.prometheus import Metrics
+from support.server import ServerCase
+from support.threads import Background, run_threads
+
+COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
+
+
+def write_models(directory):
+    Words().write(os.path.join(directory, NAME))
+    Tiny().write(os.path.join(directory, "tiny"))
+
+
+def post(port, **body):
+    with Client(port) as client:
+        return client.post(COMPLETIONS, body)
+
+
+class Stream:
+    """An answer as events."""
+
+    def __init__(self, port, path, body, headers=None):
+        self._connection = http.client.HTTPConnection(HOST, port, timeout=PATIENCE_SECONDS)
+        self._connection.request("POST", path, json.dumps({"stream": True, **body}), headers or {})
+        self.answer = self._connection.getresponse()
+        self.done = False
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.close()
+
+    def close(self):
+        self.answer.close()
+        self._connection.close()
+
+    def __iter__(self):
+        while line := self.answer.readline():
+            assert line.startswith(b"data: ") and line.endswith(b"\n"), line
+            assert self.answer.readline() == b"\n"
+            if line == b"data: [DONE]\n":
+                assert self.answer.read() == b""
+                self.done = True
+                return
+            yield json.loads(line[6:])
+
+
+def text_of(choice):
+    if "text" in choice:
+        return choice["text"]
+    return (choice.get("message") or choice.get("delta"))["content"]
+
+
+class OpenAICase(ServerCase):
+    models = staticmethod(write_models)
+
+    def ask(self, path=COMPLETIONS, status=200, headers=None, **body):
+        answer = self.client.post(path, body, headers)
+        self.assertEqual(answer.status, status, answer.body)
+        return answer.json
+
+    def say(self, prompt="once upon", **body):
+        """The only choice of a completion."""
+        choices = self.ask(prompt=prompt, **body)["choices"]
+        self.assertEqual(len(choices), 1)
+        return choices[0]
+
+    def stream(self, path=COMPLETIONS, **body):
+        return Stream(self.server.port, path, body)
+
+    def streamed(self, path=COMPLETIONS, **body):
+        """All events of a stream that ends as it should."""
+        with self.stream(path, **body) as stream:
+            self.assertEqual(stream.answer.status, 200, stream.answer)
+            self.assertEqual(stream.answer.headers["Content-Type"], "text/event-stream")
+            events = list(stream)
+            self.assertTrue(stream.done)
+        return events
+
+    def refused(self, status, *words, path=COMPLETIONS, param=None, **body):
+        error = self.ask(path, status, **body)["error"]
+        self.assertEqual(sorted(error), ["code", "message", "param", "type"])
+        for word in words:
+            self.assertIn(word, error["message"])
+        if param:
+            self.assertEqual(error["param"], param)
+        return error
+
+    def metrics(self, server=None):
+        with Client((server or self.server).port) as client:
+            return Metrics(client.get("/metrics").body.decode())
+
+    def sequences(self, server=None):
+        """(running, waiting, pages in use)"""
+        metrics = self.metrics(server)
+        return tuple(int(metrics.sum(name)) for name in ("moed_sequences_running", "moed_sequences_waiting",
+                                                        "moed_kv_pages_used"))
+
+    def wait_for(self, condition, what):
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not condition():
+            self.assertLess(time.monotonic(), deadline, what)
+            time.sleep(0.005)
+
+
+class CompletionsTest(OpenAICase):
+    def test_a_completion(self):
+        answer = self.ask(model=NAME, prompt="once upon", max_tokens=12, seed=1)
+        self.assertEqual(answer["object"], "text_completion")
+        self.assertEqual(answer["model"], NAME)
+        self.assertTrue(answer["id"].startswith("cmpl-"))
+        self.assertLess(abs(answer["created"] - time.time()), 1000)
+        choice = answer["choices"][0]
+        self.assertEqual((choice["index"], choice["finish_reason"], choice["logprobs"]), (0, "length", None))
+        self.assertEqual(answer["usage"]["prompt_tokens"], 9)
+        self.assertEqual(answer["usage"]["completion_tokens"], 12)
+        self.assertEqual(answer["usage"]["total_tokens"], 21)
+
+    def test_the_only_language_model_need_not_be_named(self):
+        self.assertEqual(self.ask(prompt="a", max_tokens=1)["model"], NAME)
+
+    def test_the_default_length_is_openais(self):
+        self.assertEqual(self.ask(prompt="a", temperature=0)["usage"]["completion_tokens"], 16)
+
+    def test_the_seed_decides(self):
+        texts = {self.say(max_tokens=20, seed=seed)["text"] for seed in (1, 1, 2)}
+        self.assertEqual(len(texts), 2)
+        self.assertEqual(len({self.say(max_tokens=20)["text"] for _ in range(3)}), 3) # nobody's seed is the last one's
+
+    def test_token_ids_are_as_good_as_text(self):
+        prompt = "once upon"
+        self.assertEqual(self.say(prompt, max_tokens=9, seed=1), self.say(list(prompt.encode()), max_tokens=9, seed=1))
+
+    def test_several_prompts(self):
+        prompts = ["once upon", "a", "the quick brown fox"]
+        for given in (prompts, [list(prompt.encode()) for prompt in prompts]):
+            choices = self.ask(prompt=given, max_tokens=7, seed=3)["choices"]
+            self.assertEqual([choice["index"] for choice in choices], [0, 1, 2])
+            self.assertEqual([choice["text"] for choice in choices],
+                             [self.say(prompt, max_tokens=7, seed=3)["text"] for prompt in prompts])
+
+    def test_the_end_of_sequence_ends(self):
+        answer = self.ask(prompt="a", max_tokens=9, logit_bias={str(EOS): 100})
+        self.assertEqual((answer["choices"][0]["finish_reason"], answer["choices"][0]["text"]), ("stop", ""))
+        answer = self.ask(prompt="a", max_tokens=9, logit_bias={str(EOS): 100}, ignore_eos=True)
+        self.assertEqual(answer["choices"][0]["finish_reason"], "length")
+
+    def test_stop_strings_are_cut_off(self):
+        text = self.say(max_tokens=40, seed=1)["text"]
+        stop = text[10:13]
+        choice = self.say(max_tokens=40, seed=1, stop=["never in it", stop])
+        self.assertEqual((choice["finish_reason"], choice["text"]), ("stop", text[:text.index(stop)]))
+
+    def test_log_probabilities(self):
+        choice = self.say("ab", max_tokens=5, seed=1, logprobs=3)
+        logprobs = choice["logprobs"]
+        self.assertEqual("".join(logprobs["tokens"]), choice["text"])
+        self.assertEqual(len(logprobs["token_logprobs"]), 5)
+        self.assertTrue(all(value < 0 for value in logprobs["token_logprobs"]))
+        self.assertEqual([len(top) >= 3 for top in logprobs["top_logprobs"]], [True] * 5)
+        self.assertEqual(logprobs["text_offset"], [0, 1, 2, 3, 4])
+
+    def test_a_prompt_is_scored(self):
+        scored = self.say("once upon", max_tokens=0, echo=True, logprobs=1)
+        self.assertEqual((scored["text"], scored["finish_reason"]), ("once upon", "length"))
+        values = scored["logprobs"]["token_logprobs"]
+        self.assertIsNone(values[0])
+        self.assertEqual(len(values), 9)
+        more = self.say("once upon", max_tokens=3, echo=True, logprobs=1, seed=1)
+        self.assertEqual(more["logprobs"]["token_logprobs"][:9], values)
+        self.assertEqual(more["text"][9:], self.say("once upon", max_tokens=3, seed=1)["text"])
+        # A prompt of many chunks, which is what a step with few rows for logits makes of it.
+        long = self.say("x" * 700, max_tokens=0, echo=True, logprobs=0)["logprobs"]["token_logprobs"]
+        self.assertEqual(len(long), 700)
+
+    def test_routing(self):
+        choice = self.say("abc", max_tokens=4, seed=1, routing=True)
+        layers = choice["routing"]["layers"]
+        self.assertEqual([layer["name"] for layer in layers], ["layers.0.moe", "layers.1.moe"])
+        for layer in layers:
+            self.assertEqual(len(layer["experts"]), 6) # all tokens but the last
+            self.assertTrue(all(len(experts) == 2 and set(experts) <= {0, 1, 2, 3} for experts in layer["experts"]))
+            self.assertTrue(all(abs(sum(weights) - 1) < 1e-5 for weights in layer["weights"]))
+
+    def test_greedy_and_penalties(self):
+        greedy = self.say(max_tokens=30, temperature=0)["text"]
+        self.assertEqual(self.say(max_tokens=30, temperature=0, seed=8)["text"], greedy)
+        self.assertEqual(self.say(max_tokens=30, top_k=1)["text"], greedy)
+        varied = self.say(max_tokens=26, temperature=0, presence_penalty=2, frequency_penalty=2)["text"]
+        self.assertGreater(len(set(varied)), len(set(greedy)))
+
+
+class StreamTest(OpenAICase):
+    def test_a_stream_says_the_same(self):
+        events = self.streamed(prompt="once upon", max_tokens=25, seed=1)
+        whole = self.say("once upon", max_tokens=25, seed=1)
+        self.assertEqual("".join(event["choices"][0]["text"] for event in events), whole["text"])
+        self.assertEqual([event["choices"][0]["finish_reason"] for event in events],
+                         [None] * (len(events) - 1) + ["length"])
+        self.assertEqual({event["id"] for event in events}, {events[0]["id"]})
+        self.assertGreater(len(events), 10)
+
+    def test_usage_comes_last_where_it_is_asked_for(self):
+        events = self.streamed(prompt="once upon", max_tokens=5, stream_options={"include_usage": True})
+        self.assertEqual(events[-1]["choices"], [])
+        self.assertEqual(events[-1]["usage"]["completion_tokens"], 5)
+        self.assertTrue(all(event["usage"] is None for event in events[:-1]))
+
+    def test_stop_strings_are_held_back(self):
+        text = self.say(max_tokens=40, seed=1)["text"]
+        stop = text[10:13]
+        events = self.streamed(prompt="once upon", max_tokens=40, seed=1, stop=stop)
+        self.assertEqual("".join(event["choices"][0]["text"] for event in events), text[:text.index(stop)])
+        self.assertEqual(events[-1]["choices"][0]["finish_reason"], "stop")
+
+    def test_characters_come_whole(self):
+        # Of the letter e with an accent the first byte is likely, and then the second.
+        bias = {str(byte): 100 for byte in "é".encode()}
+        events = self.streamed(prompt="x", max_tokens=30, seed=4, logit_bias=bias)
+        text = "".join(event["choices"][0]["text"] for event in events)
+        self.assertIn("é", text)
+        self.assertEqual(text, self.say("x", max_tokens=30, seed=4, logit_bias=bias)["text"])
+
+    def test_several_prompts_are_told_apart(self):
+        events = self.streamed(prompt=["once", "upon", "a time"], max_tokens=6, seed=1)
+        for index, prompt in enumerate(["once", "upon", "a time"]):
+            own = [event["choices"][0] for event in events if event["choices"][0]["index"] == index]
+            self.assertEqual("".join(choice["text"] for choice in own), self.say(prompt, max_tokens=6, seed=1)["text"])
+            self.assertEqual(own[-1]["finish_reason"], "length")
+
+    def test_log_probabilities_and_echo(self):
+        body = {"prompt": "once", "max_tokens": 5, "seed": 1, "logprobs": 2, "echo": True}
+        parts = [event["choices"][0] for event in self.streamed(**body)]
+        whole = self.ask(**body)["choices"][0]
+        for key in ("tokens", "token_logprobs", "text_offset"):
+            self.assertEqual([value for part in parts if part["logprobs"] for value in part["logprobs"][key]],
+                             whole["logprobs"][key], key)
+        self.assertEqual("".join(part["text"] for part in parts), whole["text"])
+
+    def test_routing_comes_with_the_end(self):
+        body = {"prompt": "once", "max_tokens": 5, "seed": 1, "routing": True}
+        parts = [event["choices"][0] for event in self.streamed(**body)]
+        self.assertEqual(parts[-1]["routing"], self.ask(**body)["choices"][0]["routing"])
+        self.assertFalse(any("routing" in part for part in parts[:-1]))
+
+
+class ChatTest(OpenAICase):
+    messages = [{"role": "user", "content": "hello"}]
+
+    def test_a_chat(self):
+        answer = self.ask(CHAT, model=NAME, messages=self.messages, max_tokens=8, seed=1)
+        self.assertEqual(answer["object"], "chat.completion")
+        choice = answer["choices"][0]
+        self.assertEqual(choice["message"]["role"], "assistant")
+        self.assertEqual(choice["finish_reason"], "length")
+        prompt = [USER, *b"hello", EOS, ASSISTANT]
+        self.assertEqual(answer["usage"]["prompt_tokens"], len(prompt))
+        self.assertEqual(choice["message"]["content"], self.say(prompt, max_tokens=8, seed=1)["text"])
+
+    def test_a_streamed_chat(self):
+        body = {"messages": self.messages, "max_completion_tokens": 9, "seed": 2}
+        events = self.streamed(CHAT, **body)
+        self.assertEqual(events[0]["choices"][0]["delta"]["role"], "assistant")
+        self.assertEqual("".join(event["choices"][0]["delta"].get("content") or "" for event in events),
+                         self.ask(CHAT, **body)["choices"][0]["message"]["content"])
+        self.assertEqual(events[-1]["choices"][0]["finish_reason"], "length")
+        self.assertEqual(events[0]["object"], "chat.completion.chunk")
+
+    def test_log_probabilities(self):
+        choice = self.ask(CHAT, messages=self.messages, max_tokens=3, logprobs=True, top_logprobs=2)["choices"][0]
+        self.assertEqual(len(choice["logprobs"]["content"]), 3)
+        self.assertEqual(len(choice["logprobs"]["content"][0]["top_logprobs"]), 2)
+
+    def test_the_prompt_of_a_chat(self):
+        answer = self.ask("/apply-template", messages=self.messages)
+        self.assertEqual(answer, {"prompt": "<|user|>hello<|end|><|assistant|>"})
+
+
+class TextTest(OpenAICase):
+    def test_tokenize(self):
+        self.assertEqual(self.ask("/tokenize", content="né"), {"tokens": list("né".encode())})
+        self.assertEqual(self.ask("/tokenize", content="<|end|>a"), {"tokens": [EOS, 97]})
+
+    def test_detokenize(self):
+        self.assertEqual(self.ask("/detokenize", tokens=[*"né".encode(), EOS]), {"content": "né<|end|>"})
+
+    def test_long_texts_are_worked_on_elsewhere(self):
+        text = "on and on " * 20000
+        tokens = self.ask("/tokenize", content=text)["tokens"]
+        self.assertEqual(tokens, list(text.encode()))
+        self.assertEqual(self.ask("/detokenize", tokens=tokens), {"content": text})
+
+
+class ModelsTest(OpenAICase):
+    def test_both_clients_read_the_list(self):
+        answer = self.client.get("/v1/models").json
+        self.assertEqual(sorted(answer["models"]), ["tiny", NAME])
+        self.assertEqual(answer["object"], "list")
+        self.assertEqual(sorted(model["id"] for model in answer["data"]), ["tiny", NAME])
+        self.assertEqual({model["object"] for model in answer["data"]}, {"model"})
+
+    def test_both_clients_read_one(self):
+        answer = self.client.get(f"/v1/models/{NAME}").json
+        self.assertEqual((answer["name"], answer["ready"]), (NAME, True))
+        self.assertEqual((answer["id"], answer["object"]), (NAME, "model"))
+
+
+class ErrorsTest(OpenAICase):
+    def test_models(self):
+        self.refused(404, "nobody", param="model", model="nobody", prompt="a")
+        self.refused(400, "is no language model", param="model", model="tiny", prompt="a")
+        self.assert_error(self.client.infer(NAME, {"inputs": [{"name": "tokens", "datatype": "INT32", "shape": [1],
+                                                               "data": [1]}]}), 400, "sequences of tokens")
+
+    def test_prompts(self):
+        self.refused(400, "no tokens", param="prompt", prompt="")
+        self.refused(400, str(VOCABULARY), prompt=[1, VOCABULARY])
+        self.refused(400, "context", prompt="a" * CONTEXT)
+        self.refused(400, "context", prompt="a", max_tokens=CONTEXT)
+        self.ask(prompt="a" * (CONTEXT - 1), max_tokens=1)
+        self.refused(400, prompt=None)
+
+    def test_bodies(self):
+        for body in (b"", b"{", b"[]", b'{"prompt": "a", "max_tokens": -1}', b'{"prompt": "a", "temperature": 9}',
+                     b'{"prompt": "a", "n": 2}', b'{"prompt": "\xff"}'):
+            answer = self.client.post(COMPLETIONS, body)
+            self.assertEqual(answer.status, 400, (body, answer.body))
+            self.assertEqual(list(answer.json), ["error"])
+            self.assertTrue(answer.json["error"]["message"])
+
+    def test_methods_and_paths(self):
+        answer = self.client.get(COMPLETIONS)
+        self.assertEqual((answer.status, answer.headers["allow"]), (405, "POST"))
+        self.assertIn("message", answer.json["error"])
+        answer = self.client.post(COMPLETIONS, b"x", {"Content-Encoding": "gzip"})
+        self.assertEqual(answer.status, 415)
+        self.assertIn("message", answer.json["error"])
+
+    def test_a_stream_that_cannot_begin_has_a_status(self):
+        with self.stream(prompt="a" * CONTEXT) as stream:
+            self.assertEqual(stream.answer.status, 400)
+            self.assertIn("context", json.load(stream.answer)["error"]["message"])
+
+
+class StatisticsTest(OpenAICase):
+    def test_tokens_are_counted(self):
+        before = self.metrics()
+        self.ask(prompt="0123456789", max_tokens=6, user="alice")
+        self.streamed(prompt="0123456789", max_tokens=6)
+        self.ask(prompt="0123456789", max_tokens=6, headers={"Moed-Statistics": "off"})
+        after = self.metrics()
+        model = {"model": NAME, "version": "1"}
+
+        def grown(name, **labels):
+            return after.sum(name, **model, **labels) - before.sum(name, **model, **labels)
+
+        self.assertEqual(grown("moed_tokens_total", phase="generated"), 18)
+        self.assertEqual(grown("moed_tokens_total", phase="prompt") + grown("moed_prompt_cached_tokens_total"), 30)
+        self.assertEqual(grown("moed_first_token_seconds_count"), 3)
+        self.assertEqual(grown("moed_next_token_seconds_count"), 15)
+        self.assertEqual(grown("moed_requests_total", protocol="openai", code="200"), 3)
+        self.assertEqual(grown("moed_layer_rows_total", layer="layers.0.moe"), 30)
+        self.assertEqual(grown("moed_expert_selected_total", layer="layers.0.moe"), 60)
+        self.assertEqual(grown("moed_expert_prompt_selected_total", layer="layers.0.moe"), 40)
+        self.assertEqual(grown("moed_tag_rows_total", tag="alice"), 15)
+        self.assertGreater(after.value("moed_kv_pages", **model), 0)
+
+
+class TogetherTest(OpenAICase):
+    """What sequences do to each other: nothing but take time."""
+
+    def test_the_same_text_alone_and_among_others(self):
+        prompts = [f"{'word ' * (3 * i)}prompt number {i}" for i in range(9)]
+        alone = [self.say(prompt, max_tokens=30, seed=i)["text"] for i, prompt in enumerate(prompts)]
+        together = run_threads(9, lambda i: post(self.server.port, prompt=prompts[i], max_tokens=30, seed=i))
+        self.assertEqual([answer.json["choices"][0]["text"] for answer in together], alone)
+
+    def test_a_long_prompt_stops_no_stream(self):
+        with self.stream(prompt="go on", max_tokens=CONTEXT - 5, seed=1) as stream:
+            events = iter(stream)
+            next(events)
+            long = Background(1, lambda _: post(self.server.port, prompt="long " * 400, max_tokens=1))
+            while long.is_running():
+                self.assertEqual(self.client.get("/health").status, 200)
+                next(events)
+            self.assertEqual(long.join()[0].status, 200)
+
+    def test_a_client_that_leaves_frees_its_pages(self):
+        with self.stream(prompt="go on", max_tokens=CONTEXT - 5) as stream:
+            next(iter(stream))
+            self.assertEqual(self.sequences(), (1, 0, CONTEXT // 32))
+        self.wait_for(lambda: self.sequences() == (0, 0, 0), "the sequence is still there")
+        connection = Connection(self.server.port) # the same without a stream
+        connection.send(request_bytes("POST", COMPLETIONS, b'{"prompt": "go on", "max_tokens": 4000}'))
+        self.wait_for(lambda: self.sequences()[0] == 1, "it does not begin")
+        connection.reset()
+        self.wait_for(lambda: self.sequences() == (0, 0, 0), "the sequence is still there")
+
+    def test_a_slow_reader_stops_only_itself(self):
+        # More than the sockets' buffers take.
+        body = json.dumps({"prompt": ["go on"] * 4, "max_tokens": 2000, "logprobs": 20, "stream": True}).encode()
+        with Connection(self.server.port, receive_buffer=4096) as slow:
+            slow.send(request_bytes("POST", COMPLETIONS, body))
+            tokens = lambda: self.metrics().sum("moed_tokens_total", phase="generated")
+            self.wait_for(lambda: self.sequences()[0] == 4, "it does not begin")
+            seen = [tokens()]
+            self.wait_for(lambda: seen.append(tokens()) or (len(seen) > 50 and seen[-1] == seen[-50]),
+                          "it is not stopped")
+            self.ask(prompt="quick", max_tokens=5)
+            self.assertEqual(self.sequences()[0], 4)
+            received = b""
+            while b"[DONE]" not in received[-100:]:
+                received += slow.socket.recv(1 << 20)
+            self.assertIn(b'"finish_reason":"length"', received.replace(b": ", b":"))
+
+
+class OverloadTest(OpenAICase):
+    options = {"max_sequences": 2, "max_queue_rows": 40, "max_request_rows": 40, "step_tokens": 16, "kv_cache_mb": 1}
+
+    def test_nothing_that_is_accepted_is_lost(self):
+        rss = lambda: self.metrics().sum("process_resident_memory_bytes")
+
+        def client(number):
+            outcomes = []
+            for i in range(5):
+                with Stream(self.server.port, COMPLETIONS, {"prompt": f"client {number}", "max_tokens": 20,
+                                                            "seed": i}) as stream:
+                    outcomes.append(stream.answer.status)
+                    if stream.answer.status == 200:
+                        events = list(stream)
+                        assert stream.done and events[-1]["choices"][0]["finish_reason"] == "length"
+                    else:
+                        assert stream.answer.headers["Retry-After"], stream.answer.headers
+            return outcomes
+
+        run_threads(10, client)
+        before = rss()
+        outcomes = [status for own in run_threads(10, client) for status in own]
+        self.assertEqual(set(outcomes), {200, 429})
+        self.assertLess(rss(), before + (8 << 20))
+        self.assertEqual(self.sequences(), (0, 0, 0))
+
+
+class WaitingTest(OpenAICase):
+    options = {"max_sequences": 1, "queue_timeout_ms": 300, "step_tokens": 16}
+
+    def test_who_waits_too_long_is_told(self):
+        with self.stream(prompt="go on", max_tokens=CONTEXT - 5) as stream:
+            events = iter(stream)
+            next(events)
+            reader = threading.Thread(target=lambda: [None for _ in events])
+            reader.start()
+            error = self.refused(504, "did not begin within 300 ms", prompt="a")
+            self.assertTrue(error)
+            reader.join()
+            self.assertTrue(stream.done)
+
+
+class StopTest(OpenAICase):
+    options = {"drain_timeout_ms": 120000}
+
+    def setUp(self):
+        self.own = self.start()
+        self.addCleanup(self.own.kill)
+
+    def test_a_stop_lets_streams_end(self):
+        with Stream(self.own.port, COMPLETIONS, {"prompt": "go on", "max_tokens": 1000}) as stream:
+            events = iter(stream)
+            next(events)
+            self.own.signal()
+            last = list(events)[-1]
+            self.assertTrue(stream.done)
+        self.assertEqual(last["choices"][0]["finish_reason"], "length")
+        self.own.assert_clean(self.own.wait())
+
+    def test_a_reload_lets_streams_end(self):
+        body = {"prompt": "go on", "max_tokens": 1500, "seed": 1}
+        with Stream(self.own.port, COMPLETIONS, body) as alone:
+            expected = [text_of(event["choices"][0]) for event in alone]
+        with Stream(self.own.port, COMPLETIONS, body) as stream:
+            events = iter(stream)
+            texts = [text_of(next(events)["choices"][0])]
+            directory = os.path.join(self._directory.name, NAME)
+            os.utime(os.path.join(directory, "config.json"))
+            self.own.signal(1)
+            with Client(self.own.port) as client:
+                self.wait_for(lambda: Metrics(client.get("/metrics").body.decode()).sum("moed_sequences_running") == 1,
+                              "the stream is gone")
+                self.assertEqual(client.post(COMPLETIONS, {"prompt": "a", "max_tokens": 3}).status, 200)
+            texts += [text_of(event["choices"][0]) for event in events]
+            self.assertTrue(stream.done)
+        self.assertEqual("".join(texts), "".join(expected))
+        self.own.stop()
+
+
+class LoopsTest(OpenAICase):
+    options = {"loops": 2, "threads": 2}
+
+    def test_loops_share_the_model(self):
+        answers = run_threads(6, lambda _: post(self.server.port, prompt="once", max_tokens=9, seed=1))
+        self.assertEqual(len({answer.json["choices"][0]["text"] for answer in answers}), 1)
