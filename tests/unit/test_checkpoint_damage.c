@@ -188,7 +188,15 @@ static void expect_finite_outputs(const char *path)
     team_fork_from(team, 0);
     float **x = new_tensors(info->inputs, info->input_count, 3);
     float **y = new_tensors(info->outputs, info->output_count, 3);
-    forward(model, scratch, team, 3, (void *const *)x, y);
+    struct moed_pages *pages = NULL;
+    struct moed_session *session = NULL;
+    if (info->position_bytes > 0)
+        session = new_session(model, 3, &pages);
+    const struct moed_span span = {.rows = 3, .session = session};
+    moed_forward(model, scratch, team,
+                 &(struct moed_batch){&span, 1, (const void *const *)x, y, NULL});
+    moed_session_free(session);
+    moed_pages_free(pages);
     for (size_t i = 0; i < info->output_count; i++)
         expect_finite(path, &info->outputs[i], y[i]);
     free_tensors(y, info->output_count);
@@ -205,6 +213,12 @@ START_TEST(good_checkpoints_run)
     expect_finite_outputs(CHECKPOINTS "/good/every_op");
     expect_finite_outputs(CHECKPOINTS "/good/tasks");
     expect_finite_outputs(CHECKPOINTS "/good/encoder");
+    expect_finite_outputs(CHECKPOINTS "/good/graph");
+    expect_finite_outputs(CHECKPOINTS "/good/functions");
+    expect_finite_outputs(CHECKPOINTS "/good/decoder");
+    expect_finite_outputs(CHECKPOINTS "/good/histories");
+    expect_finite_outputs(CHECKPOINTS "/good/scorer");
+    expect_finite_outputs(CHECKPOINTS "/good/sentence");
 }
 END_TEST
 

@@ -307,5 +307,49 @@ START_TEST(encoding_text)
 }
 END_TEST
 
+/* A model of sequences of up to 100,000 tokens. */
+static struct moed_model *load_tokens(void)
+{
+    const struct stored tensors[] = {STORED("e.weight", DIMS(2, 1), 1, 2),
+                                     STORED("a.in_proj_weight", DIMS(3, 1), 1, 1, 1),
+                                     STORED("a.out_proj.weight", DIMS(1, 1), 1)};
+    return load_model("{'model_type':'moed','format_version':3,'context':100000,"
+                      "'inputs':[{'name':'t','shape':[],'categories':2,'layers':"
+                      "[{'op':'embedding','name':'e'}]}],'layers':"
+                      "[{'op':'attention','name':'a','heads':1,'over':'sequence'}]}",
+                      tensors, 3);
+}
+
+START_TEST(making_pages_and_reserving_them)
+{
+    enum { POSITIONS = 90000, LEAST = 4 };
+    struct moed_model *model = load_tokens();
+    size_t which;
+    for (which = 1;; which++) {
+        struct error err = ERROR_INIT;
+        fail_large(which);
+        struct moed_pages *pages = moed_pages_new(model, POSITIONS, &err);
+        if (!pages) {
+            ck_assert(failed());
+            ck_assert_int_eq(err.code, ERROR_INTERNAL);
+            continue;
+        }
+        struct moed_session *session = moed_session_new(pages, &err);
+        const int reserved = moed_session_reserve(session, POSITIONS);
+        const bool happened = failed();
+        ck_assert_int_eq(reserved, happened ? -1 : 0);
+        ck_assert_uint_eq(moed_pages_used(pages), happened ? 0 : moed_pages_total(pages));
+        ck_assert_int_eq(moed_session_reserve(session, POSITIONS), 0);
+        moed_session_free(session);
+        moed_pages_free(pages);
+        if (!happened)
+            break;
+    }
+    ck_assert_uint_gt(which, LEAST);
+    moed_model_free(model);
+}
+END_TEST
+
 TEST_MAIN("no memory", loading_large_weights, loading_a_large_configuration, loading_many_tensors,
-          parsing_requests, making_a_scratch, queueing_a_job, encoding_text)
+          parsing_requests, making_a_scratch, queueing_a_job, encoding_text,
+          making_pages_and_reserving_them)

@@ -65,6 +65,8 @@ def build(config, tensors, directory):
     if config.get("model_type") != "moed" or config.get("format_version") not in FORMATS:
         raise LoadError(f"{directory}: config.json is of model_type {config.get('model_type')!r}, format_version "
                         f"{config.get('format_version')!r}; this reads moed, 1 to 3")
+    if "context" in config:
+        raise LoadError(f"{directory}: a model of sequences, with a \"context\", which this package does not load")
     reader = _Reader(tensors, config["format_version"])
     inputs = {entry["name"]: reader.input(dict(entry)) for entry in _one_or_several(config, "input")}
     layers = reader.layers(config["layers"], "")

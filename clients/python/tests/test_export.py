@@ -325,6 +325,7 @@ class LoadTest(ExportCase):
                 ("unknown op 'transpose' in format 1", lambda config: config["layers"][1].update(op="transpose")),
                 (r"input input: unknown keys \['categories'\]", lambda config: config["input"].update(categories=3)),
                 (r"output output: unknown keys \['layers'\]", lambda config: config["output"].update(layers=[])),
+                ("a model of sequences", lambda config: config.update(context=8)),
                 ("input is missing", lambda config: config.update(inputs=[config.pop("input")])),
                 (r"no layer uses the tensors \['fc.bias', 'fc.weight'\]", lambda config: config["layers"].pop(0)),
                 ("fc2: 'weight'", lambda config: config["layers"][0].update(name="fc2"))):

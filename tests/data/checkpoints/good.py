@@ -260,3 +260,26 @@ def scorer():
                "moe.gate.out.weight": numbers(3, 2)}
     tensors.update({f"moe.experts.{e}.fc.weight": numbers(2, 2, seed=e) for e in range(3)})
     return Checkpoint(config, tensors)
+
+
+def sentence():
+    """A model of sequences: a row is a token, and attention sees earlier ones."""
+    attention = {"op": "attention", "name": "attention", "over": "sequence", "heads": 2, "kv_heads": 1, "head_dim": 4,
+                 "window": 3, "qk_norm": "head", "rotary": {"theta": 100}}
+    whole = {"op": "attention", "name": "whole", "over": "sequence", "causal": False, "heads": 1}
+    sparse = {"op": "moe", "name": "moe", "gate": {"layers": [{"op": "linear", "name": "out"}], "top_k": 2},
+              "experts": {"count": 3, "layers": [{"op": "linear", "name": "fc"}]}}
+    config = {
+        "model_type": "moed", "format_version": 3, "context": 8,
+        "inputs": [{"name": "tokens", "shape": [], "categories": 5, "layers": [{"op": "embedding", "name": "embed"}]}],
+        "layers": [{"op": "residual", "layers": [attention]}, {"op": "residual", "layers": [whole]},
+                   {"op": "residual", "layers": [sparse]}],
+        "outputs": [{"name": "logits", "layers": [{"op": "linear", "name": "head"}]}],
+    }
+    tensors = {"embed.weight": numbers(5, 4), "attention.in_proj_weight": numbers(16, 4),
+               "attention.out_proj.weight": numbers(4, 8), "attention.q_norm.weight": numbers(4, seed=1),
+               "attention.k_norm.weight": numbers(4, seed=2), "attention.sinks": numbers(2),
+               "whole.in_proj_weight": numbers(12, 4), "whole.out_proj.weight": numbers(4, 4),
+               "moe.gate.out.weight": numbers(3, 4), "head.weight": numbers(5, 4)}
+    tensors.update({f"moe.experts.{e}.fc.weight": numbers(4, 4, seed=e) for e in range(3)})
+    return Checkpoint(config, tensors)
