@@ -31,7 +31,8 @@ struct choice {
     struct buffer text; /* of the answer, an echoed prompt first */
     size_t text_sent;   /* bytes of it, and */
     size_t characters;  /* characters, */
-    size_t tokens_sent; /* and tokens of the sequence, that earlier events had */
+    size_t tokens_sent; /* tokens of the sequence, */
+    size_t rows_sent;   /* and rows whose routing was asked for, that earlier events had */
     size_t tokens;      /* of the sequence that are part of the answer */
     bool begun;         /* an event has been written */
     enum openai_finish finish;

@@ -48,26 +48,31 @@ static size_t count_characters(const char *text, size_t length)
 
 /* ---- routing ---- */
 
-/* Of all rows of a choice; the caller frees the layers. */
+/* Of the rows of a choice that no earlier event had; the caller frees the layers. */
 static struct openai_routing routing_of(const struct choice *choice)
 {
+    const size_t from = choice->rows_sent;
     const struct moed_model_info *info = choice->generation->model->info;
     const struct sequence *sequence = &choice->sequence;
     struct openai_routing_layer *layers = xcalloc(info->gate_count, sizeof *layers);
-    for (size_t i = 0; i < info->gate_count; i++)
-        layers[i] = (struct openai_routing_layer){.name = info->gates[i].name,
-                                                  .top_k = info->gates[i].top_k,
-                                                  .experts = sequence->routing[i].experts,
-                                                  .weights = sequence->routing[i].weights};
+    for (size_t i = 0; i < info->gate_count; i++) {
+        const size_t top_k = info->gates[i].top_k;
+        layers[i] = (struct openai_routing_layer){
+            .name = info->gates[i].name,
+            .top_k = top_k,
+            .experts = sequence->routing[i].experts + from * top_k,
+            .weights = sequence->routing[i].weights + from * top_k,
+        };
+    }
     return (struct openai_routing){.form = choice->generation->request->routing,
-                                   .tokens = sequence->rows,
+                                   .tokens = sequence->rows - from,
                                    .layers = layers,
                                    .layer_count = info->gate_count};
 }
 
 static bool has_routing(const struct choice *choice)
 {
-    return choice->sequence.routing && choice->finish != OPENAI_UNFINISHED;
+    return choice->sequence.routing && choice->sequence.rows > choice->rows_sent;
 }
 
 /* ---- answers ---- */
@@ -219,6 +224,7 @@ void generation_write_event(struct choice *choice)
     choice->characters += count_characters(piece.text, piece.length);
     choice->text_sent = choice->text.length;
     choice->tokens_sent = choice->tokens;
+    choice->rows_sent = choice->sequence.rows;
     send_events(generation);
 }
 

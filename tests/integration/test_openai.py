@@ -248,11 +248,13 @@ class StreamTest(OpenAICase):
                              whole["logprobs"][key], key)
         self.assertEqual("".join(part["text"] for part in parts), whole["text"])
 
-    def test_routing_comes_with_the_end(self):
+    def test_routing_comes_with_its_tokens(self):
         body = {"prompt": "once", "max_tokens": 5, "seed": 1, "routing": True}
-        parts = [event["choices"][0] for event in self.streamed(**body)]
-        self.assertEqual(parts[-1]["routing"], self.ask(**body)["choices"][0]["routing"])
-        self.assertFalse(any("routing" in part for part in parts[:-1]))
+        parts = [event["choices"][0]["routing"]["layers"] for event in self.streamed(logprobs=0, **body)]
+        self.assertEqual([len(part[0]["experts"]) for part in parts], [4, 1, 1, 1, 1])
+        for i, layer in enumerate(self.ask(**body)["choices"][0]["routing"]["layers"]):
+            for key in ("experts", "weights"):
+                self.assertEqual([row for part in parts for row in part[i][key]], layer[key])
 
 
 class ChatTest(OpenAICase):
