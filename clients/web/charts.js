@@ -161,7 +161,7 @@ export function cells(table, corner, columns, rows) {
     ...columns.map((name) => element("th", {scope: "col"}, name)));
   const body = rows.map((row) => element("tr", {}, element("th", {scope: "row"}, row.name), ...row.values.map((value) => {
     const cell = element("td", {}, value.text);
-    cell.style.background = `rgba(${r}, ${g}, ${b}, ${(0.6 * value.strength).toFixed(3)})`;
+    cell.style.background = `rgba(${r}, ${g}, ${b}, ${(0.5 * value.strength).toFixed(3)})`;
     return cell;
   })));
   table.replaceChildren(element("thead", {}, head), element("tbody", {}, ...body));

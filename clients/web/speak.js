@@ -3,7 +3,7 @@
 
 import {cells, element, heatMap, number, percent} from "/ui/charts.js";
 
-const TOKENS = 100, FADING = 0.85, HUE = 137.5; // degrees from one expert's colour to the next: neighbours differ most
+const TOKENS = 100, TICK_MS = 40, FADING = 0.85, HUE = 137.5; // degrees from one expert's colour to the next: neighbours differ most
 const FIRST_PROMPT = "And it came to pass";
 
 // ---- the reply ----
@@ -122,6 +122,7 @@ export class Speak {
     this.halt = element("button", {type: "button", class: "action", disabled: true, onclick: () => this.stop?.abort()}, "Stop");
     this.tint = element("select", {onchange: () => this.colour()}, element("option", {value: -1}, "no"),
       ...layers.map(({name}, i) => element("option", {value: i, selected: i === layers.length - 1}, name)));
+    this.slowly = element("input", {type: "checkbox", checked: true});
     this.status = element("p", {class: "hint", role: "status"});
     this.speech = element("div", {class: "speech", role: "group", "aria-label": "What was said. Arrow keys go from token to token."});
     this.speech.addEventListener("keydown", (event) => this.key(event));
@@ -132,6 +133,7 @@ export class Speak {
       element("div", {class: "row"}, labelled("It is to", this.mode), labelled("tokens at most", this.count),
         labelled("temperature", this.temperature, "0: always the likeliest token"), labelled("seed", this.seed, "The same seed gives the same answer")),
       element("div", {class: "row"}, this.send, this.halt, element("button", {type: "button", class: "action", onclick: () => this.restart()}, "Clear"),
+        element("label", {}, this.slowly, " show no more than a person can watch"),
         labelled("colour tokens by the first expert of layer", this.tint)), this.status, this.speech);
     this.parent.replaceChildren(element("div", {class: "try"}, form, element("div", {class: "listening"}, element("h3", {}, "Experts of this answer"), this.heat, this.detail)));
     this.restart();
@@ -176,24 +178,34 @@ export class Speak {
     return {answer, stop};
   }
 
+  // Small models are faster than anybody can watch: what comes waits in `heard` until it is shown.
   async speak() {
-    const {answer, stop} = this.begin(), began = performance.now();
+    const {answer, stop} = this.begin(), heard = [];
+    let end = null;
+    this.read(heard, stop.signal).then((found) => { end = found; });
+    while (this.answer === answer && !stop.signal.aborted && (!end || heard.length)) {
+      for (const choice of heard.splice(0, this.slowly.checked ? 1 : heard.length)) this.hear(answer, choice);
+      await new Promise((resolve) => setTimeout(resolve, TICK_MS));
+    }
+    if (this.answer === answer) this.finish(answer, stop.signal.aborted ? {how: "Stopped"} : end);
+  }
+
+  async read(heard, signal) {
+    const began = performance.now();
     let usage = null, how = "";
     try {
-      const reply = await ask(`/v1/${this.mode.value}`, this.body(), stop.signal);
-      for await (const event of events(reply)) {
+      for await (const event of events(await ask(`/v1/${this.mode.value}`, this.body(), signal))) {
         if (event.error) throw new Error(event.error.message);
-        if (event.usage) answer.prompt = (usage = event.usage).prompt_tokens;
-        if (event.choices?.[0]) this.hear(answer, event.choices[0]);
+        usage = event.usage ?? usage;
+        if (event.choices?.[0]) heard.push(event.choices[0]);
       }
     } catch (error) {
-      how = error.name === "AbortError" ? "Stopped" : error.message;
+      how = error.message;
     }
-    if (this.answer === answer) this.finish(answer, usage, how, (performance.now() - began) / 1000);
+    return {usage, how, time: (performance.now() - began) / 1000};
   }
 
   hear(answer, choice) {
-    if (this.answer !== answer) return;
     const before = answer.tokens.length;
     answer.add(choice).forEach((token, i) => this.words.append(this.word(answer, before + i, token.text)));
     this.status.className = "hint";
@@ -201,15 +213,17 @@ export class Speak {
     this.draw(true);
   }
 
-  finish(answer, usage, how, time) {
+  finish(answer, {usage, how, time}) {
     const count = answer.tokens.length;
+    answer.prompt = usage?.prompt_tokens ?? answer.prompt;
     if (this.mode.value !== "completions") {
       this.messages.push({role: "assistant", content: answer.text});
       if (!how) this.prompt.value = "";
     }
     this.rest();
     this.status.className = how && how !== "Stopped" ? "bad" : "hint";
-    this.status.textContent = `${how ? `${how}. ` : ""}${count} tokens${usage ? ` after ${usage.prompt_tokens} of the prompt` : ""} in ${number(time, 2)} s, ${number(count / time, 1)} a second, as this browser saw it.`;
+    const speed = usage ? ` after ${usage.prompt_tokens} of the prompt in ${number(time, 2)} s, ${number(count / time, 0)} a second, as this browser saw it` : "";
+    this.status.textContent = `${how ? `${how}. ` : ""}${count} tokens${speed}.`;
     this.draw(false);
     this.onAnswer();
   }
