@@ -19,6 +19,7 @@
 #include "server/openai.h"
 #include "server/openai_api.h"
 #include "server/page.h"
+#include "server/recorder.h"
 #include "server/repository_api.h"
 #include "server/request_id.h"
 #include "server/request_times.h"
@@ -120,6 +121,18 @@ static const struct route ROUTES[] = {
      "the text of token ids"},
     {HTTP_POST, "/apply-template", openai_apply_template, NULL, ROLE_PREDICT, OPENAI_TEXT,
      "the prompt that a chat is turned into"},
+    {HTTP_GET, "/start_expert_distribution_record", recorder_start, NULL, ROLE_ADMIN, 0,
+     "begins to record how experts are used"},
+    {HTTP_POST, "/start_expert_distribution_record", recorder_start, NULL, ROLE_ADMIN, 0,
+     "begins to record how experts are used"},
+    {HTTP_GET, "/stop_expert_distribution_record", recorder_stop, NULL, ROLE_ADMIN, 0,
+     "ends the recording"},
+    {HTTP_POST, "/stop_expert_distribution_record", recorder_stop, NULL, ROLE_ADMIN, 0,
+     "ends the recording"},
+    {HTTP_GET, "/dump_expert_distribution_record", recorder_dump, NULL, ROLE_ADMIN, 0,
+     "what was recorded, for SGLang's --init-expert-location"},
+    {HTTP_POST, "/dump_expert_distribution_record", recorder_dump, NULL, ROLE_ADMIN, 0,
+     "what was recorded, for SGLang's --init-expert-location"},
     {HTTP_GET, "/v1/models", openai_models, NULL, ROLE_PREDICT, 0,
      "the models' names"},
     {HTTP_GET, "/v1/models/{m}", openai_model, NULL, ROLE_PREDICT, KNOWS_MODEL,

@@ -296,6 +296,8 @@ void model_stats_release(struct model_stats *stats)
     for (size_t tag = 0; tag < tags_end(&stats->tags); tag++)
         history_close(&stats->histories[tag]);
     free(stats->histories);
+    tally_free(stats->recorded.from);
+    tally_free(stats->recorded.until);
     tags_close(&stats->tags);
     feedback_close(&stats->feedback);
     uv_mutex_destroy(&stats->mutex);

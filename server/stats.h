@@ -109,6 +109,12 @@ void stats_judge(struct stats *stats, size_t tag, const struct answered_rows *ro
  */
 void stats_add(struct stats *total, struct stats *stats);
 
+/* What is recorded between two moments (server/recorder.h): the totals then. Owned. */
+struct recorded {
+    struct tally *from;  /* NULL: nothing is */
+    struct tally *until; /* NULL: it goes on */
+};
+
 /* The clock of routing statistics: uv_hrtime() since an origin long before it, so that what was
  * counted before this process, or this machine, was started has a time, too. */
 uint64_t stats_now(void);
@@ -118,8 +124,9 @@ struct model_stats {
     atomic_size_t holders;
     struct tags tags;
     struct feedback feedback;
-    uv_mutex_t mutex;          /* guards the next; taken before a shard's */
+    uv_mutex_t mutex;          /* guards the next two; taken before a shard's */
     struct history *histories; /* [tags_end()] by tag */
+    struct recorded recorded;
     size_t loops;
     struct stats loop[]; /* [loops + 1]; the last is what a process before this one has counted: it
                             is in windows and details, not in the counters of /metrics, of which

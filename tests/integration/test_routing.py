@@ -295,6 +295,50 @@ class CacheTest(RoutingCase):
         self.assertIn(round(entry["lru"] * 16384) , (0, 16383))  # one expert always, or two in turn
 
 
+class RecorderTest(RoutingCase):
+    """SGLang's three routes: what they answer is read as SGLang does, torch.tensor(record["logical_count"])."""
+
+    def ask(self, what, query="", method="POST"):
+        path = f"/{what}_expert_distribution_record{query}"
+        return self.client.get(path) if method == "GET" else self.client.post(path, b"")
+
+    def counts(self):
+        answer = self.ask("dump", "?model=tiny")
+        self.assertEqual((answer.status, list(answer.json)), (200, ["logical_count"]), answer.body)
+        counts = np.array(answer.json["logical_count"])
+        self.assertEqual((counts.shape, counts.dtype), ((1, 3), np.int64))
+        return counts[0].tolist()
+
+    def send(self, rows, **members):
+        answer = self.client.predict("tiny", rows.tolist(), routing=True, **members).json
+        return np.bincount(np.array(answer["routing"]["moe"]["experts"]).ravel(), minlength=3).tolist()
+
+    def test_a_recording(self):
+        rows = np.random.default_rng(3).normal(size=(40, 4)).astype(np.float32)
+        self.send(rows)
+        for method in ("GET", "POST"):
+            self.assertEqual(self.ask("start", method=method).body, b"Start recording the expert distribution.\n")
+        first, second = self.send(rows[:10]), self.send(rows[10:15], tag="a")
+        self.assertEqual(self.counts(), np.add(first, second).tolist())
+        third = self.send(rows[15:])  # a dump begins anew
+        self.assertEqual(self.ask("stop").body, b"Stop recording the expert distribution.\n")
+        self.send(rows)
+        self.assertEqual(self.counts(), third)
+        answer = self.ask("dump", "?model=tiny")
+        self.assertEqual(answer.status, 400)
+        self.assertIn("nothing of 'tiny' is recorded: begin with /start_expert", answer.json["error"])
+
+    def test_what_is_no_matrix(self):
+        self.ask("start")
+        for query, status, message in (("", 400, "models are served: name one, as in ?model="),
+                                       ("?model=two-layers", 400, "layer 'first' has 4 experts and 'second' 5"),
+                                       ("?model=none", 404, "none"),
+                                       ("?window=1m", 400, "unknown query parameter 'window', expected model")):
+            answer = self.ask("dump", query, "GET")
+            self.assertEqual(answer.status, status, answer.body)
+            self.assertIn(message, answer.json["error"])
+
+
 class TagTest(RoutingCase):
     options = {"max_tags": 2}
     row = [[1, 2, 3, 4]]
