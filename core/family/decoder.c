@@ -335,7 +335,9 @@ static void append_layer(struct translation *t, const struct decoder *decoder, s
     struct tensor_name from = named("model.layers.%zu", layer);
     json_t *norm = norm_layer(t, decoder, named("layers.%zu.norm1", layer).text,
                               named("%s.%s", from.text, names->attention_norm).text);
-    append_residual(decoder, list, json_pack("[o, o]", norm, attention_layer(t, decoder, layer)));
+    json_t *attention =
+        (decoder->attention ? decoder->attention : attention_layer)(t, decoder, layer);
+    append_residual(decoder, list, json_pack("[o, o]", norm, attention));
     norm = norm_layer(t, decoder, named("layers.%zu.norm2", layer).text,
                       named("%s.%s", from.text, names->feed_forward_norm).text);
     json_t *layers = feed_forward(t, decoder, layer);

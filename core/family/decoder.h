@@ -23,6 +23,8 @@ struct decoder_names {
 
 extern const struct decoder_names decoder_names; /* those of most families */
 
+struct latent;
+
 struct decoder_layer {
     bool sparse;   /* has experts */
     size_t window; /* 0: none */
@@ -53,6 +55,9 @@ struct decoder {
     bool gate_bias, shared_gate;
     bool further_layers; /* layers after the last, which guess further tokens, are ignored */
     json_t *bends;       /* more keys of the experts' glu; owned; may be NULL */
+    /* A layer's attention; NULL: attention over heads of keys and values. */
+    json_t *(*attention)(struct translation *t, const struct decoder *decoder, size_t layer);
+    const struct latent *latent; /* for it (deepseek.c) */
     /* Makes the views of one layer's experts. */
     void (*add_experts)(struct translation *t, const struct decoder *decoder, size_t layer);
 };

@@ -8,5 +8,6 @@
 json_t *llama_translate(struct translation *t);
 json_t *gpt_oss_translate(struct translation *t);
 json_t *nomic_translate(struct translation *t);
+json_t *deepseek_translate(struct translation *t);
 
 #endif

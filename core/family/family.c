@@ -17,14 +17,25 @@ static const struct {
     const char *model_type;
     json_t *(*translate)(struct translation *t);
 } FAMILIES[] = {
-    {"olmoe", llama_translate},      {"qwen3_moe", llama_translate},
-    {"qwen2_moe", llama_translate},  {"mixtral", llama_translate},
-    {"granitemoe", llama_translate}, {"granitemoeshared", llama_translate},
-    {"phimoe", llama_translate},     {"ernie4_5_moe", llama_translate},
-    {"glm4_moe", llama_translate},   {"hunyuan_v1_moe", llama_translate},
-    {"minimax_m2", llama_translate}, {"qwen3", llama_translate},
-    {"llama", llama_translate},      {"granite", llama_translate},
-    {"gpt_oss", gpt_oss_translate},  {"nomic_bert", nomic_translate},
+    {"olmoe", llama_translate},
+    {"qwen3_moe", llama_translate},
+    {"qwen2_moe", llama_translate},
+    {"mixtral", llama_translate},
+    {"granitemoe", llama_translate},
+    {"granitemoeshared", llama_translate},
+    {"phimoe", llama_translate},
+    {"ernie4_5_moe", llama_translate},
+    {"glm4_moe", llama_translate},
+    {"hunyuan_v1_moe", llama_translate},
+    {"minimax_m2", llama_translate},
+    {"qwen3", llama_translate},
+    {"llama", llama_translate},
+    {"granite", llama_translate},
+    {"gpt_oss", gpt_oss_translate},
+    {"nomic_bert", nomic_translate},
+    {"deepseek_v2", deepseek_translate},
+    {"deepseek_v3", deepseek_translate},
+    {"glm4_moe_lite", deepseek_translate},
 };
 
 static json_t *translate(struct translation *t, const char *type)

@@ -265,7 +265,7 @@ void add_part(struct translation *t, const char *to, size_t rank, const struct v
 }
 
 /* All of a matrix, which may be FP8. */
-static struct view_part matrix(struct translation *t, const char *from, size_t n, size_t k)
+struct view_part whole_matrix(struct translation *t, const char *from, size_t n, size_t k)
 {
     const size_t dims[] = {n, k};
     const size_t blocks[] = {(n + FP8_BLOCK - 1) / FP8_BLOCK, (k + FP8_BLOCK - 1) / FP8_BLOCK};
@@ -283,7 +283,7 @@ static struct view_part matrix(struct translation *t, const char *from, size_t n
 
 void add_matrix(struct translation *t, const char *to, const char *from, size_t n, size_t k)
 {
-    const struct view_part part = matrix(t, from, n, k);
+    const struct view_part part = whole_matrix(t, from, n, k);
     add_part(t, to, 2, &part);
 }
 
@@ -311,7 +311,7 @@ void add_stack(struct translation *t, const char *to, const struct tensor_name f
     struct view_part parts[3];
     for (size_t i = 0; i < 3; i++) {
         if (columns > 1) {
-            parts[i] = matrix(t, from[i].text, rows[i], columns);
+            parts[i] = whole_matrix(t, from[i].text, rows[i], columns);
             continue;
         }
         parts[i] = (struct view_part){.source = stored(t, from[i].text, 1, &rows[i]),

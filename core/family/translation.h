@@ -59,6 +59,7 @@ void add_linear(struct translation *t, const char *to, const char *from, const s
 struct tensor *stored(struct translation *t, const char *name, size_t rank, const size_t *dims);
 struct tensor *stored_bytes(struct translation *t, const char *name, size_t rank,
                             const size_t *dims);
+struct view_part whole_matrix(struct translation *t, const char *name, size_t n, size_t k);
 void add_part(struct translation *t, const char *to, size_t rank, const struct view_part *part);
 /* Queries, keys and values, each `rows[i]` x `columns`, one below the other. */
 void add_stack(struct translation *t, const char *to, const struct tensor_name from[3],

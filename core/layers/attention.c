@@ -130,6 +130,17 @@ static int format_3_keys(const struct scope *scope, struct config_node *node, st
     return 0;
 }
 
+int attention_check_sequence(const struct scope *scope, struct config_node *node, struct error *err)
+{
+    if (scope->no_moe)
+        return config_error(node, "over", err,
+                            "attention over a sequence stands among the model's layers or in a "
+                            "residual of them");
+    if (scope->loading->context == 0)
+        return config_error(node, "over", err, "a model of sequences needs a \"context\"");
+    return 0;
+}
+
 /* "over": what a position is. */
 static int read_over(struct attention *attention, const struct layer *layer,
                      const struct scope *scope, struct config_node *node, struct error *err)
@@ -146,15 +157,7 @@ static int read_over(struct attention *attention, const struct layer *layer,
     attention->positions = attention->over_sequence ? 1 : layer->in.dims[0];
     attention->size = layer->in.dims[layer->in.rank - 1];
     attention->half = !scope->loading->kv_f32;
-    if (!attention->over_sequence)
-        return 0;
-    if (scope->no_moe)
-        return config_error(node, "over", err,
-                            "attention over a sequence stands among the model's layers or in a "
-                            "residual of them");
-    if (scope->loading->context == 0)
-        return config_error(node, "over", err, "a model of sequences needs a \"context\"");
-    return 0;
+    return attention->over_sequence ? attention_check_sequence(scope, node, err) : 0;
 }
 
 static int attention_build(struct layer *layer, const struct scope *scope, struct config_node *node,

@@ -53,6 +53,12 @@ void attention_rows_forward(const struct layer *layer, const struct run *run, si
 
 /* Plans and runs rows that are positions of sequences: x, y are [rows, size]. Collective. */
 void attention_sequence_plan(struct attention *attention, struct layer *layer);
+/* What comes between its two projections: from its place `qkv` to its place `context`. */
+void attention_sequence_attend(const struct attention *attention, const struct layer *layer,
+                               const struct run *run, size_t rows);
+/* Refuses to build a layer of a sequence where there is none. */
+MUST_CHECK int attention_check_sequence(const struct scope *scope, struct config_node *node,
+                                        struct error *err);
 void attention_sequence_forward(const struct layer *layer, const struct run *run, size_t rows,
                                 const float *x, float *y);
 

@@ -333,10 +333,9 @@ static void attend_all(struct sequences *all)
     team_run(team, tasks, attend_task, all);
 }
 
-void attention_sequence_forward(const struct layer *layer, const struct run *run, size_t rows,
-                                const float *x, float *y)
+void attention_sequence_attend(const struct attention *attention, const struct layer *layer,
+                               const struct run *run, size_t rows)
 {
-    const struct attention *attention = layer->state;
     struct sequences all = {.layer = layer,
                             .attention = attention,
                             .run = run,
@@ -344,8 +343,16 @@ void attention_sequence_forward(const struct layer *layer, const struct run *run
                             .qkv = run_floats(run, attention->qkv, rows),
                             .context = run_floats(run, attention->context, rows),
                             .rows = rows};
-    projection_share(&attention->in, run->team, rows, x, all.qkv);
     prepare_all(&all);
     attend_all(&all);
-    projection_share(&attention->out, run->team, rows, all.context, y);
+}
+
+void attention_sequence_forward(const struct layer *layer, const struct run *run, size_t rows,
+                                const float *x, float *y)
+{
+    const struct attention *attention = layer->state;
+    projection_share(&attention->in, run->team, rows, x, run_floats(run, attention->qkv, rows));
+    attention_sequence_attend(attention, layer, run, rows);
+    projection_share(&attention->out, run->team, rows, run_floats(run, attention->context, rows),
+                     y);
 }

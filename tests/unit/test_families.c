@@ -31,6 +31,7 @@ static const float *numbers(const struct tensor *tensor)
 struct case_of {
     const struct moed_model *model;
     struct moed_scratch *scratch;
+    struct moed_team *team;
     size_t rows, vocabulary;
     const int32_t *tokens;
     struct moed_session *session;
@@ -72,7 +73,7 @@ static void run_chunks(struct case_of *run, size_t chunk)
         const struct moed_span span = {.rows = count, .position = at, .session = run->session};
         const void *const inputs[] = {run->tokens + at};
         float *const outputs[] = {run->logits + at * run->vocabulary};
-        moed_forward(run->model, run->scratch, NULL,
+        moed_forward(run->model, run->scratch, run->team,
                      &(struct moed_batch){
                          .spans = &span, .span_count = 1, .inputs = inputs, .outputs = outputs});
         keep_routing(run, at, count);
@@ -122,16 +123,19 @@ static void check_sequence(const struct moed_model *model, const struct safetens
     for (size_t i = 0; i < run.rows; i++)
         tokens[i] = (int32_t)values[i];
     run.vocabulary = moed_model_info(model)->outputs[0].elements;
-    run.scratch = new_scratch(model, run.rows, 1, NULL);
+    run.scratch = new_scratch(model, run.rows, 2, NULL);
+    struct moed_team *team = moed_team_new(2);
+    team_fork_from(team, 0);
     size_t logits = run.rows * run.vocabulary;
     size_t pairs = (moed_model_info(model)->gate_count + 1) * run.rows * MOST_K;
     run.logits = xcalloc(logits, sizeof *run.logits);
     run.experts = xcalloc(pairs, sizeof *run.experts);
     run.weights = xcalloc(pairs, sizeof *run.weights);
     float *at_once = xcalloc(logits, sizeof *at_once);
-    const size_t chunks[] = {run.rows, 1, 5};
-    size_t ways = moed_model_info(model)->position_bytes ? 3 : 1; /* an encoder sees all at once */
+    const size_t chunks[] = {run.rows, run.rows, 1, 5, 5};
+    size_t ways = moed_model_info(model)->position_bytes ? 5 : 2; /* an encoder sees all at once */
     for (size_t i = 0; i < ways; i++) {
+        run.team = i % 2 ? team : NULL;
         run_chunks(&run, chunks[i]);
         check_logits(&run, family, s, right);
         check_routing(&run, file, family, s);
@@ -139,6 +143,7 @@ static void check_sequence(const struct moed_model *model, const struct safetens
             memcpy(at_once, run.logits, logits * sizeof *at_once);
         ck_assert_mem_eq(at_once, run.logits, logits * sizeof *at_once);
     }
+    moed_team_free(team);
     moed_scratch_free(run.scratch);
     free(at_once);
     free(run.logits);

@@ -27,6 +27,10 @@ SMALL = dict(vocab_size=128, hidden_size=24, intermediate_size=12, num_hidden_la
              num_key_value_heads=2, max_position_embeddings=64, pad_token_id=None, bos_token_id=None,
              eos_token_id=None)
 
+MLA = dict(SMALL, num_key_value_heads=4, kv_lora_rank=16, qk_nope_head_dim=8, qk_rope_head_dim=4, v_head_dim=6,
+           moe_intermediate_size=8, n_routed_experts=8, n_shared_experts=2, num_experts_per_tok=3, first_k_dense_replace=1,
+           routed_scaling_factor=1.5)
+
 # family: (model_type, keys of its configuration)
 FAMILIES = {
     "olmoe": ("olmoe", dict(SMALL, num_experts=6, num_experts_per_tok=2)),
@@ -66,6 +70,13 @@ FAMILIES = {
     "minimax_m2": ("minimax_m2", dict(SMALL, head_dim=16, num_local_experts=6, num_experts_per_tok=2,
                                       rope_parameters=dict(rope_type="default", rope_theta=10000.0,
                                                            partial_rotary_factor=0.5))),
+    "deepseek_v2": ("deepseek_v2", dict(MLA, q_lora_rank=None, topk_method="greedy", rope_parameters=dict(
+        rope_type="yarn", rope_theta=10000.0, factor=4.0, beta_fast=32.0, beta_slow=1.0, mscale=0.707,
+        mscale_all_dim=0.5, original_max_position_embeddings=16))),
+    "deepseek_v2_groups": ("deepseek_v2", dict(MLA, q_lora_rank=12, topk_method="group_limited_greedy", n_group=4,
+                                               topk_group=2, num_hidden_layers=1, first_k_dense_replace=0)),
+    "deepseek_v3": ("deepseek_v3", dict(MLA, q_lora_rank=12, n_group=4, topk_group=2, num_mtp_layers=0)),
+    "glm4_moe_lite": ("glm4_moe_lite", dict(MLA, q_lora_rank=12)),
     "qwen3_moe_fused": ("qwen3_moe", dict(SMALL, head_dim=8, moe_intermediate_size=8, num_experts=4,
                                           num_experts_per_tok=2, num_hidden_layers=1)),
     "qwen3_fp8": ("qwen3", dict(SMALL, head_dim=40, num_hidden_layers=1)),
