@@ -21,9 +21,11 @@ enum { MAX_TENSORS = 1024 };
 
 struct input {
     struct preprocess preprocess;
-    bool integers_become_f32;         /* before anything else; excludes preprocess */
-    struct chain chain;               /* count 0: none */
-    struct moed_shape out;            /* of its encoded values, which the model's layers read */
+    bool integers_become_f32; /* before anything else; excludes preprocess */
+    struct chain chain;       /* count 0: none */
+    struct moed_shape out;    /* of its encoded values, which the model's layers read */
+    char **words;             /* [word_count] what its categories are called; owned */
+    size_t word_count;
     const char *length_name;          /* of its "length"; borrowed while it is loaded */
     bool has_lengths;                 /* another input holds them: */
     size_t length;                    /* which */

@@ -84,6 +84,92 @@ static int check_integers(struct input *input, const struct moed_tensor_info *te
     return 0;
 }
 
+/* Longer than any word of a vocabulary. */
+enum { MAX_WORD_BYTES = 256 };
+
+static int compare_words(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* Refuses words of which two are equal. */
+static int check_words(const char *const *words, size_t count, struct config_node *node,
+                       struct error *err)
+{
+    const char **sorted = calloc_checked(count, sizeof *sorted, err);
+    if (!sorted)
+        return -1;
+    int result = 0;
+    memcpy(sorted, words, count * sizeof *sorted);
+    qsort(sorted, count, sizeof *sorted, compare_words);
+    for (size_t i = 0; i < count && result == 0; i++) {
+        if (strlen(sorted[i]) > MAX_WORD_BYTES)
+            result = config_error(node, "words", err, "a word has more than %d bytes: '%.40s...'",
+                                  MAX_WORD_BYTES, sorted[i]);
+        else if (i > 0 && strcmp(sorted[i - 1], sorted[i]) == 0)
+            result = config_error(node, "words", err, "'%.60s' is there twice", sorted[i]);
+    }
+    free(sorted);
+    return result;
+}
+
+/* "words": what the categories are called. */
+static int read_words(struct input *input, struct moed_tensor_info *tensor,
+                      struct config_node *node, struct error *err)
+{
+    const char **words;
+    size_t count;
+    if (!config_has(node, "words"))
+        return 0;
+    if (config_texts(node, "words", &words, &count, err) != 0)
+        return -1;
+    input->words = calloc_checked(count, sizeof *input->words, err);
+    for (; input->words && input->word_count < count; input->word_count++)
+        input->words[input->word_count] = xstrdup(words[input->word_count]);
+    free(words);
+    if (!input->words)
+        return -1;
+    if (tensor->categories == 0 || count != tensor->categories)
+        return config_error(node, "words", err, "%zu words for %zu categories", count,
+                            tensor->categories);
+    tensor->words = (const char *const *)input->words;
+    return check_words(tensor->words, count, node, err);
+}
+
+/* "unknown" and "missing": what stands for values that the model has not seen, or not got. */
+static int read_substitutes(struct moed_tensor_info *tensor, struct config_node *node,
+                            struct error *err)
+{
+    int64_t most = (int64_t)tensor->categories - 1;
+    tensor->unknown = -1;
+    if (config_has(node, "unknown") && tensor->categories == 0)
+        return config_error(node, "unknown", err, "goes with \"categories\" only");
+    if (config_integer(node, "unknown", -1, within(0, most), &tensor->unknown, err) != 0)
+        return -1;
+    tensor->has_missing = config_has(node, "missing");
+    if (!tensor->has_missing)
+        return 0;
+    int64_t category = 0;
+    if (tensor->categories == 0)
+        return config_real(node, "missing", NULL, &tensor->missing, err);
+    if (config_integer(node, "missing", CONFIG_REQUIRED, within(0, most), &category, err) != 0)
+        return -1;
+    tensor->missing = (double)category;
+    return 0;
+}
+
+static int read_values(struct input *input, struct moed_tensor_info *tensor,
+                       const struct scope *scope, struct config_node *node, struct error *err)
+{
+    static const char *const keys[] = {"words", "unknown", "missing"};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        if (format_key(scope, node, keys[i], 3, err) != 0)
+            return -1;
+    if (read_words(input, tensor, node, err) != 0)
+        return -1;
+    return read_substitutes(tensor, node, err);
+}
+
 /* Keys that only an entry of "inputs" has. */
 static int read_listed_input(struct input *input, struct moed_tensor_info *tensor,
                              const struct scope *scope, struct config_node *node, struct error *err)
@@ -99,6 +185,8 @@ static int read_listed_input(struct input *input, struct moed_tensor_info *tenso
     if (categories && input->preprocess.present)
         return config_error(node, "preprocess", err, "categories are not quantities");
     tensor->categories = (size_t)categories;
+    if (read_values(input, tensor, scope, node, err) != 0)
+        return -1;
     if (!config_has(node, "layers"))
         return check_integers(input, tensor, node, err);
     struct scope inner = *scope;
@@ -125,6 +213,7 @@ static int read_input(struct moed_model *model, const struct scope *scope, struc
         read_shape(tensor, node, token, err) != 0)
         return -1;
     input->preprocess.shape = input->out = tensor->shape;
+    tensor->unknown = -1;
     if (read_preprocess(&input->preprocess, node, err) != 0)
         return -1;
     if (listed && read_listed_input(input, tensor, scope, node, err) != 0)
@@ -222,6 +311,9 @@ void model_free_inputs(struct moed_model *model)
         chain_close(&model->inputs[i].chain);
         free(model->inputs[i].preprocess.mean);
         free(model->inputs[i].preprocess.std);
+        for (size_t word = 0; word < model->inputs[i].word_count; word++)
+            free(model->inputs[i].words[word]);
+        free(model->inputs[i].words);
         free((char *)model->input_info[i].name);
     }
     free(model->inputs);

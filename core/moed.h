@@ -43,8 +43,12 @@ size_t moed_shape_elements(const struct moed_shape *shape);
 struct moed_tensor_info {
     const char *name;
     struct moed_shape shape;
-    size_t elements;    /* per row */
-    size_t categories;  /* inputs: the values are integers from 0 to this - 1; 0: any numbers */
+    size_t elements;   /* per row */
+    size_t categories; /* inputs: the values are integers from 0 to this - 1; 0: any numbers */
+    const char *const *words; /* inputs: [categories] what clients may call them; NULL: none */
+    int64_t unknown;          /* inputs of categories: what other values become; -1: refused */
+    bool has_missing;         /* inputs: */
+    double missing;           /* what stands for a value that is not known */
     const char *length; /* inputs: the name of the input that says how many entries of each row's
                            first axis are no padding; NULL: all */
     size_t label_count; /* outputs: names along the last axis; 0 if the checkpoint has none */

@@ -59,8 +59,7 @@ static int refuse(const struct envelope *envelope, const char *at, const struct 
     return malformed(envelope, at, fault->reason, err);
 }
 
-/* Returns the byte after the string that starts at `quote`, or `end` when it does not end. */
-static const char *skip_string(const char *quote, const char *end)
+const char *envelope_string_end(const char *quote, const char *end)
 {
     const char *c = quote + 1;
     while (c < end && *c != '"')
@@ -87,15 +86,35 @@ static int nest(struct envelope *envelope, struct nesting *nesting, const char *
 }
 
 /* Whether the first element of the list at `list`, after any number of brackets, begins like a
- * number. `*plain_until` receives where that element begins: every list that opens before it has
- * the same answer. */
-static bool begins_with_number(const char *list, const char *end, const char **plain_until)
+ * number, a string or null. `*plain_until` receives where that element begins: every list that
+ * opens before it has the same answer. */
+static bool begins_with_value(const char *list, const char *end, const char **plain_until)
 {
     const char *c = list;
     while (c < end && (*c == '[' || text_is_space(*c)))
         c++;
     *plain_until = c;
-    return c < end && (*c == '-' || (*c >= '0' && *c <= '9'));
+    return c < end && (*c == '-' || *c == '"' || *c == 'n' || (*c >= '0' && *c <= '9'));
+}
+
+/* Whether the list at `list` is the value of the body's member `key`, and holds objects. */
+static bool holds_objects(const struct envelope *envelope, const struct nesting *nesting,
+                          const char *list, const char *key)
+{
+    const char *end = envelope->body + envelope->length, *first = list + 1, *c = list;
+    size_t length = key ? strlen(key) : 0;
+    while (first < end && text_is_space(*first))
+        first++;
+    if (!key || nesting->depth != 1 || first == end || *first != '{')
+        return false;
+    while (c > envelope->body && text_is_space(c[-1]))
+        c--;
+    if (c == envelope->body || *--c != ':')
+        return false;
+    while (c > envelope->body && text_is_space(c[-1]))
+        c--;
+    return (size_t)(c - envelope->body) > length + 2 && c[-1] == '"' &&
+           memcmp(c - 1 - length, key, length) == 0 && c[-2 - (ptrdiff_t)length] == '"';
 }
 
 /* Without the instruction for it, which not every x86-64 has. */
@@ -154,7 +173,7 @@ static int measure_list(struct envelope *envelope, const char *list, struct nest
     *literal = (struct envelope_literal){.text = list, .entries = 1};
     for (const char *c = list; c < end;) {
         if (*c == '"') {
-            c = skip_string(c, end);
+            c = envelope_string_end(c, end);
         } else {
             if (nest(envelope, nesting, c++, err) != 0)
                 return -1;
@@ -182,7 +201,7 @@ size_t envelope_list_entries(const char *list, const char *end)
             break;
         depth += class == OPEN_LIST || class == OPEN_OBJECT;
         entries += class == COMMA && depth == 0;
-        c = class == QUOTE ? skip_string(c, end) : c + 1;
+        c = class == QUOTE ? envelope_string_end(c, end) : c + 1;
     }
     return entries;
 }
@@ -192,7 +211,7 @@ static int add_literal(struct envelope *envelope, const struct envelope_literal 
 {
     if (envelope->literal_count == ENVELOPE_MAX_LITERALS)
         return error_set(err, ERROR_INVALID,
-                         "more than %d separate lists of numbers: put all rows into one list",
+                         "more than %d separate lists: put all rows into one list",
                          ENVELOPE_MAX_LITERALS);
     if (envelope->literal_count == envelope->literal_capacity) {
         envelope->literal_capacity =
@@ -219,7 +238,8 @@ static const char *cut(struct envelope *envelope, const char *list, struct nesti
 }
 
 /* The one pass: copies the body to `text`, with the literals cut out. */
-static int cut_literals(struct envelope *envelope, struct buffer *text, struct error *err)
+static int cut_literals(struct envelope *envelope, const char *rows, struct buffer *text,
+                        struct error *err)
 {
     const char *end = envelope->body + envelope->length;
     const char *copied = envelope->body; /* everything before is in `text` or cut */
@@ -227,7 +247,9 @@ static int cut_literals(struct envelope *envelope, struct buffer *text, struct e
     struct nesting nesting = {0};
     for (const char *c = envelope->body; c < end;) {
         enum byte_class class = classify(*c);
-        if (class == OPEN_LIST && c >= plain_until && begins_with_number(c, end, &plain_until)) {
+        if (class == OPEN_LIST && c >= plain_until &&
+            (begins_with_value(c, end, &plain_until) ||
+             holds_objects(envelope, &nesting, c, rows))) {
             buffer_append(text, copied, (size_t)(c - copied));
             c = copied = cut(envelope, c, &nesting, text, err);
             if (!c)
@@ -235,7 +257,7 @@ static int cut_literals(struct envelope *envelope, struct buffer *text, struct e
             continue;
         }
         if (class == QUOTE) {
-            c = skip_string(c, end);
+            c = envelope_string_end(c, end);
             continue;
         }
         if (class != ORDINARY && class != COMMA && nest(envelope, &nesting, c, err) != 0)
@@ -245,7 +267,7 @@ static int cut_literals(struct envelope *envelope, struct buffer *text, struct e
     buffer_append(text, copied, (size_t)(end - copied));
     if (text->failed)
         return buffer_error(text, "the JSON beside the numbers",
-                            "only lists of numbers may be longer", err);
+                            "only lists of values may be longer", err);
     return 0;
 }
 
@@ -284,12 +306,18 @@ static int parse(struct envelope *envelope, const struct buffer *text, struct er
 
 int envelope_init(struct envelope *envelope, const char *body, size_t length, struct error *err)
 {
+    return envelope_init_with_rows(envelope, body, length, NULL, err);
+}
+
+int envelope_init_with_rows(struct envelope *envelope, const char *body, size_t length,
+                            const char *rows, struct error *err)
+{
     *envelope = (struct envelope){.body = body, .length = length};
     if (length == 0)
         return error_set(err, ERROR_INVALID, "the body is empty, expected a JSON object");
     struct buffer text;
     buffer_init(&text, ENVELOPE_MAX_BYTES);
-    int result = cut_literals(envelope, &text, err);
+    int result = cut_literals(envelope, rows, &text, err);
     if (result == 0)
         result = parse(envelope, &text, err);
     buffer_close(&text);

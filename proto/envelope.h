@@ -2,9 +2,10 @@
  *
  * A general JSON parser spends 200 ns and 30 bytes of heap on every number, so the numbers of a
  * tensor must not go through one. One pass over the body cuts out every *literal*: a list whose
- * first element, after any number of opening brackets, begins like a number. The rest, the
- * envelope, has `[k]` in place of literal k and is small; jansson parses it. As every list that
- * begins with a number is cut, `[k]` in the envelope is always ours: a client cannot forge one.
+ * first element, after any number of opening brackets, begins like a number, a string or null. The
+ * rest, the envelope, has `[k]` in place of literal k and is small; jansson parses it. As every
+ * list that begins with a number is cut, `[k]` in the envelope is always ours: a client cannot
+ * forge one.
  *
  * Whoever claims a literal reads its numbers straight from the body and checks its grammar.
  * envelope_check_rest() checks the literals that nobody claimed, so malformed JSON is refused
@@ -48,6 +49,11 @@ struct envelope {
 /* On error there is nothing to close. */
 MUST_CHECK int envelope_init(struct envelope *envelope, const char *body, size_t length,
                              struct error *err);
+
+/* The same, and if the body's member `rows` is a list that begins with an object, that is a literal
+ * too. */
+MUST_CHECK int envelope_init_with_rows(struct envelope *envelope, const char *body, size_t length,
+                                       const char *rows, struct error *err);
 void envelope_close(struct envelope *envelope);
 
 /* The literal that a value of the envelope stands for; NULL if it is not a stand-in. */
@@ -59,6 +65,9 @@ MUST_CHECK json_t *envelope_list(struct envelope *envelope, json_t *list, struct
 
 /* Refuses malformed JSON in the literals that nobody claimed. */
 MUST_CHECK int envelope_check_rest(struct envelope *envelope, struct error *err);
+
+/* The byte after the string that starts at `quote`; `end` if it does not end before. */
+const char *envelope_string_end(const char *quote, const char *end);
 
 /* Entries of the outermost list at `list`, whose brackets match before `end`. */
 size_t envelope_list_entries(const char *list, const char *end);

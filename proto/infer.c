@@ -13,5 +13,8 @@ void infer_request_close(struct infer_request *request)
     overrides_close(&request->overrides);
     free(request->inputs);
     free(request->outputs);
+    for (size_t i = 0; request->texts && i < request->signature->input_count; i++)
+        free(request->texts[i]);
+    free(request->texts);
     *request = (struct infer_request){0};
 }

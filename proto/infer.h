@@ -47,6 +47,7 @@ struct infer_input {
     const char *where; /* literal: what messages call the data, "data" or "instances" */
     const char *data;  /* NULL while decoding: not found yet */
     size_t length;
+    const char *base;       /* the text that JSON data is part of; NULL: the request's body */
     bool binary;            /* little-endian elements; else a JSON array, brackets included */
     enum datatype datatype; /* FP32 if the format does not say */
 };
@@ -81,6 +82,8 @@ struct infer_request {
     struct infer_overrides overrides;
     uint64_t timeout_us; /* the client's own deadline; 0: none */
     bool routing;        /* V1: answer with each row's routing */
+    bool columns;        /* V1: came as columns, and is answered so */
+    char **texts;        /* [signature->input_count] rows of objects, by input; owned; NULL: none */
 };
 
 void infer_request_close(struct infer_request *request);
@@ -107,10 +110,10 @@ void infer_reader_init(struct infer_reader *reader, const struct infer_request *
                        size_t input);
 
 /* Reads the next `rows` rows into values [rows, elements]: int32_t if the input takes categories,
- * else f32. A list holds either one list per entry of its axis or all its numbers flat. Any other
- * count, a value that is not a number of the declared datatype, one that is not a category of an
- * input that takes categories, and trailing bytes after the last row are errors; they name the
- * input, the place and what was expected. */
+ * else f32. A list holds either one list per entry of its axis or all its values flat. Words and
+ * null become what the input says of them. Any other count, a value that is not a number of the
+ * declared datatype, one that is not a category of an input that takes categories, and trailing
+ * bytes after the last row are errors; they name the input, the place and what was expected. */
 MUST_CHECK int infer_reader_rows(struct infer_reader *reader, size_t rows, void *values,
                                  struct error *err);
 

@@ -9,9 +9,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/parse_json.h"
 #include "core/text.h"
 #include "proto/envelope.h"
-#include "proto/infer.h"
+#include "proto/infer_category.h"
 #include "proto/number.h"
 
 enum {
@@ -21,6 +22,8 @@ enum {
     /* Numbers scanned before they are checked and rounded: few enough to stay in the first-level
      * cache. */
     CHUNK = 256,
+    /* jansson's for one string, and more than any word takes. */
+    MAX_WORD_HEAP = 1 << 16,
 };
 
 void infer_reader_init(struct infer_reader *reader, const struct infer_request *request,
@@ -36,6 +39,11 @@ void infer_reader_init(struct infer_reader *reader, const struct infer_request *
         .end = request->inputs[input].data + request->inputs[input].length,
         .elements_left = request->rows * tensor->elements,
     };
+}
+
+static const char *base_of(const struct infer_reader *reader)
+{
+    return reader->input->base ? reader->input->base : reader->request->body;
 }
 
 /* ---- where and what, for messages ---- */
@@ -99,11 +107,14 @@ static int excerpt_bytes(const struct infer_reader *reader)
 
 static int unexpected(const struct infer_reader *reader, const char *expected, struct error *err)
 {
-    char place[PLACE_BYTES];
+    char place[PLACE_BYTES], byte[32] = "";
     describe_place(reader, reader->depth - 1, true, place);
-    return error_set(err, ERROR_INVALID, "input '%s': %s is '%.*s' at byte %zu, expected %s",
-                     reader->tensor->name, place, excerpt_bytes(reader), reader->cursor,
-                     (size_t)(reader->cursor - reader->request->body), expected);
+    if (!reader->input->base)
+        snprintf(byte, sizeof byte, " at byte %zu",
+                 (size_t)(reader->cursor - reader->request->body));
+    return error_set(err, ERROR_INVALID, "input '%s': %s is '%.*s'%s, expected %s",
+                     reader->tensor->name, place, excerpt_bytes(reader), reader->cursor, byte,
+                     expected);
 }
 
 /* ---- JSON ---- */
@@ -175,9 +186,10 @@ static enum datatype range_of(const struct infer_reader *reader)
 
 static int bad_number(const struct infer_reader *reader, struct error *err)
 {
-    char expected[64];
-    snprintf(expected, sizeof expected, "a number that %s can hold",
-             datatype_name(range_of(reader)));
+    char expected[64] = "a string";
+    if (reader->input->datatype != DATATYPE_BYTES)
+        snprintf(expected, sizeof expected, "a number that %s can hold",
+                 datatype_name(range_of(reader)));
     return unexpected(reader, expected, err);
 }
 
@@ -235,29 +247,13 @@ static size_t read_large_integer(struct infer_reader *reader, float *value)
 
 /* ---- categories ---- */
 
-/* Stores one element as a category. */
-static int store_category(const struct infer_reader *reader, size_t index, double number,
-                          int32_t *category, struct error *err)
-{
-    const struct signature_tensor *tensor = reader->tensor;
-    size_t element = reader->request->rows * tensor->elements - reader->elements_left + index;
-    if (!(number >= 0 && number < (double)tensor->categories && number == trunc(number)))
-        return error_set(err, ERROR_INVALID,
-                         "input '%s': element %zu of row %zu is %.10g, expected a category: an "
-                         "integer from 0 to %zu",
-                         tensor->name, element % tensor->elements, element / tensor->elements,
-                         number, tensor->categories - 1);
-    *category = (int32_t)number;
-    return 0;
-}
-
 /* Returns how many leading numbers are categories. */
 static size_t store_categories(const struct infer_reader *reader, const double *numbers,
                                size_t count, int32_t *categories, struct error *err)
 {
     size_t stored = 0;
     while (stored < count && datatype_holds(range_of(reader), numbers[stored]) &&
-           store_category(reader, stored, numbers[stored], &categories[stored], err) == 0)
+           infer_store_category(reader, stored, numbers[stored], &categories[stored], err) == 0)
         stored++;
     return stored;
 }
@@ -273,13 +269,13 @@ static size_t read_chunk(struct infer_reader *reader, size_t count, void *values
     if (count > CHUNK)
         count = CHUNK;
     size_t scanned =
-        number_scan_list(&reader->cursor, reader->request->body, reader->end, numbers, count);
+        number_scan_list(&reader->cursor, base_of(reader), reader->end, numbers, count);
     size_t held = reader->tensor->categories
                       ? store_categories(reader, numbers, scanned, values, err)
                       : round_numbers(range_of(reader), numbers, scanned, values);
     if (held < scanned) {
         reader->cursor = start;
-        number_scan_list(&reader->cursor, reader->request->body, reader->end, numbers, held);
+        number_scan_list(&reader->cursor, base_of(reader), reader->end, numbers, held);
     }
     if (held == 0 && scanned > 0 && is_beyond_doubles(range_of(reader), numbers[0]) &&
         !reader->tensor->categories)
@@ -288,13 +284,52 @@ static size_t read_chunk(struct infer_reader *reader, size_t count, void *values
     return held;
 }
 
+/* ---- words and null ---- */
+
+/* Reads the string at the cursor as a word. */
+static int read_word(struct infer_reader *reader, int32_t *category, struct error *err)
+{
+    const char *after = envelope_string_end(reader->cursor, reader->end);
+    struct json_fault fault;
+    json_t *string = parse_json(reader->cursor, (size_t)(after - reader->cursor),
+                                JSON_DECODE_ANY | JSON_ALLOW_NUL, MAX_WORD_HEAP, &fault);
+    if (!string)
+        return unexpected(reader, "a string", err);
+    int result = infer_store_word(reader, 0, json_string_value(string), json_string_length(string),
+                                  category, err);
+    json_decref(string);
+    reader->cursor = after;
+    return result;
+}
+
+/* Reads the value at the cursor that is no number. Returns 1; 0 if there is none, or with an error.
+ */
+static size_t read_other(struct infer_reader *reader, void *value, struct error *err)
+{
+    static const char null[] = "null";
+    size_t length = sizeof null - 1;
+    if (at(reader, '"') && reader->tensor->words) {
+        if (read_word(reader, value, err) != 0)
+            return 0;
+    } else if ((size_t)(reader->end - reader->cursor) > length &&
+               memcmp(reader->cursor, null, length) == 0) {
+        if (infer_store_missing(reader, value, err) != 0)
+            return 0;
+        reader->cursor += length;
+    } else {
+        return 0;
+    }
+    reader->elements_left--;
+    return 1;
+}
+
 /* The address of element `index`: f32 and int32_t have the same size. */
 static void *element_of(void *values, size_t index)
 {
     return (float *)values + index;
 }
 
-/* Reads numbers, the first at the cursor, until the list ends or `count` are read. Returns how
+/* Reads values, the first at the cursor, until the list ends or `count` are read. Returns how
  * many; 0 on error. */
 static size_t read_numbers(struct infer_reader *reader, size_t count, void *values,
                            struct error *err)
@@ -304,8 +339,9 @@ static size_t read_numbers(struct infer_reader *reader, size_t count, void *valu
     size_t wanted = count < room ? count : room;
     for (size_t done = 0;;) {
         size_t read = read_chunk(reader, wanted - done, element_of(values, done), err);
+        read = read ? read : read_other(reader, element_of(values, done), err);
         if (read == 0) {
-            bad_number(reader, err); /* unless store_category() has reported it */
+            bad_number(reader, err); /* unless it has been reported */
             return 0;
         }
         list->children += read;
@@ -349,6 +385,41 @@ static int read_json(struct infer_reader *reader, size_t count, void *values, st
 
 /* ---- binary ---- */
 
+static size_t count_all(const struct infer_reader *reader)
+{
+    return reader->request->rows * reader->tensor->elements;
+}
+
+static size_t count_read(const struct infer_reader *reader)
+{
+    return count_all(reader) - reader->elements_left;
+}
+
+/* Every word has its length, a little-endian uint32, in front. */
+static int read_binary_words(struct infer_reader *reader, size_t count, int32_t *categories,
+                             struct error *err)
+{
+    for (size_t i = 0; i < count; i++, reader->elements_left--) {
+        size_t left = (size_t)(reader->end - reader->cursor), length = SIZE_MAX;
+        const unsigned char *bytes = (const unsigned char *)reader->cursor;
+        if (left >= 4)
+            length =
+                bytes[0] | (size_t)bytes[1] << 8 | (size_t)bytes[2] << 16 | (size_t)bytes[3] << 24;
+        if (left < 4 || left - 4 < length)
+            return error_set(err, ERROR_INVALID,
+                             "input '%s': the binary data ends inside word %zu of %zu",
+                             reader->tensor->name, count_read(reader), count_all(reader));
+        if (infer_store_word(reader, 0, reader->cursor + 4, length, &categories[i], err) != 0)
+            return -1;
+        reader->cursor += 4 + length;
+    }
+    if (reader->elements_left > 0 || reader->cursor == reader->end)
+        return 0;
+    return error_set(err, ERROR_INVALID, "input '%s': %zu bytes follow the %zu words",
+                     reader->tensor->name, (size_t)(reader->end - reader->cursor),
+                     count_all(reader));
+}
+
 static int read_binary_categories(struct infer_reader *reader, size_t count, int32_t *categories,
                                   struct error *err)
 {
@@ -356,7 +427,7 @@ static int read_binary_categories(struct infer_reader *reader, size_t count, int
     size_t bytes = datatype_bytes(datatype);
     for (size_t i = 0; i < count; i++) {
         double number = datatype_to_f64(datatype, reader->cursor + i * bytes);
-        if (store_category(reader, i, number, &categories[i], err) != 0)
+        if (infer_store_category(reader, i, number, &categories[i], err) != 0)
             return -1;
     }
     reader->cursor += count * bytes;
@@ -367,12 +438,13 @@ static int read_binary_categories(struct infer_reader *reader, size_t count, int
 static int read_binary(struct infer_reader *reader, size_t count, void *values, struct error *err)
 {
     enum datatype datatype = reader->input->datatype;
+    if (datatype == DATATYPE_BYTES)
+        return read_binary_words(reader, count, values, err);
     if (reader->tensor->categories)
         return read_binary_categories(reader, count, values, err);
     size_t finite = datatype_to_f32(datatype, reader->cursor, count, values);
     if (finite < count) {
-        size_t elements = reader->tensor->elements;
-        size_t element = reader->request->rows * elements - reader->elements_left + finite;
+        size_t elements = reader->tensor->elements, element = count_read(reader) + finite;
         return error_set(
             err, ERROR_INVALID,
             "input '%s': element %zu of row %zu is not a finite number that FP32 can hold",

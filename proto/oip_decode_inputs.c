@@ -118,10 +118,11 @@ static int decode_datatype(struct oip_decoder *decoder, const struct input_entry
         return member_missing(entry->where, "datatype", "FP32 or another type of numbers",
                               decoder->err);
     entry->input->datatype = datatype_from_name(name);
-    if (!datatype_is_numeric(entry->input->datatype))
+    bool words = entry->input->datatype == DATATYPE_BYTES && entry->tensor->words;
+    if (!words && !datatype_is_numeric(entry->input->datatype))
         return error_set(decoder->err, ERROR_INVALID,
-                         "%s: datatype is " QUOTED ", expected FP32 or another type of numbers",
-                         entry->where, name);
+                         "%s: datatype is " QUOTED ", expected %s or another type of numbers",
+                         entry->where, name, entry->tensor->words ? "BYTES, INT32" : "FP32");
     return 0;
 }
 
@@ -134,7 +135,7 @@ static int not_numbers(struct oip_decoder *decoder, const struct input_entry *en
                          entry->where, decoder->request->rows * entry->tensor->elements);
     return error_set(decoder->err, ERROR_INVALID, "%s: 'data' begins with %s, expected numbers",
                      entry->where,
-                     json_is_array(first) ? "lists without numbers" : member_type(first));
+                     json_is_array(first) ? "lists without values" : member_type(first));
 }
 
 static int decode_json_data(struct oip_decoder *decoder, const struct input_entry *entry,
@@ -163,9 +164,13 @@ static int decode_json_data(struct oip_decoder *decoder, const struct input_entr
 static int decode_binary_data(struct oip_decoder *decoder, const struct input_entry *entry,
                               size_t bytes)
 {
-    size_t expected =
-        decoder->request->rows * entry->tensor->elements * datatype_bytes(entry->input->datatype);
-    if (bytes != expected)
+    size_t elements = decoder->request->rows * entry->tensor->elements;
+    size_t expected = elements * datatype_bytes(entry->input->datatype);
+    if (entry->input->datatype == DATATYPE_BYTES && bytes / 4 < elements)
+        return error_set(decoder->err, ERROR_INVALID,
+                         "%s: 'binary_data_size' is %zu, too few for %zu words with their lengths",
+                         entry->where, bytes, elements);
+    if (entry->input->datatype != DATATYPE_BYTES && bytes != expected)
         return error_set(decoder->err, ERROR_INVALID,
                          "%s: 'binary_data_size' is %zu, expected %zu (%zu rows of %zu %s)",
                          entry->where, bytes, expected, decoder->request->rows,
@@ -250,7 +255,7 @@ static int decode_input(struct oip_decoder *decoder, const json_t *object, size_
     snprintf(entry.where, sizeof entry.where, "inputs[%zu]", position);
     if (!json_is_object(object))
         return error_set(decoder->err, ERROR_INVALID, "%s is %s, expected an object", entry.where,
-                         member_type(object));
+                         json_is_number(object) ? "a value" : member_type(object)); /* a stand-in */
     if (decode_name(decoder, &entry) != 0 || decode_datatype(decoder, &entry) != 0 ||
         decode_shape(decoder, &entry) != 0)
         return -1;

@@ -84,7 +84,7 @@ static int decode_output(struct oip_decoder *decoder, const json_t *object, size
     snprintf(where, sizeof where, "outputs[%zu]", position);
     if (!json_is_object(object))
         return error_set(decoder->err, ERROR_INVALID, "%s is %s, expected an object", where,
-                         member_type(object));
+                         json_is_number(object) ? "a value" : member_type(object)); /* a stand-in */
     const char *name = NULL;
     if (member_string(object, where, "name", &name, decoder->err) != 0)
         return -1;

@@ -4,6 +4,7 @@
 #include "proto/json.h"
 #include "proto/oip.h"
 #include "proto/oip_outputs.h"
+#include "proto/words.h"
 
 void oip_server_metadata(const char *version, struct buffer *body)
 {
@@ -16,7 +17,40 @@ void oip_server_metadata(const char *version, struct buffer *body)
 /* The datatype that clients should send; others that hold the same numbers are accepted too. */
 static const char *input_datatype(const struct signature_tensor *input)
 {
+    if (input->words)
+        return datatype_name(DATATYPE_BYTES);
     return datatype_name(input->categories ? DATATYPE_INT32 : DATATYPE_FP32);
+}
+
+static void append_texts(struct buffer *body, const char *const *texts, size_t count)
+{
+    buffer_text(body, "[");
+    for (size_t i = 0; i < count; i++) {
+        buffer_text(body, i > 0 ? "," : "");
+        json_append_string(body, texts[i]);
+    }
+    buffer_text(body, "]");
+}
+
+/* What the input's values may be, beside numbers. */
+static void append_values(const struct signature_tensor *input, struct buffer *body)
+{
+    if (input->categories == 0 && !input->has_missing)
+        return;
+    buffer_text(body, ",\"parameters\":{");
+    if (input->categories > 0)
+        buffer_format(body, "\"categories\":%zu", input->categories);
+    if (input->words) {
+        buffer_text(body, ",\"words\":");
+        append_texts(body, input->words->list, input->words->count);
+    }
+    if (input->has_unknown)
+        buffer_format(body, ",\"unknown\":%" PRId32, input->unknown);
+    if (input->has_missing) {
+        buffer_text(body, input->categories > 0 ? ",\"missing\":" : "\"missing\":");
+        json_append_double(body, input->missing);
+    }
+    buffer_text(body, "}");
 }
 
 static void append_metadata_inputs(const struct signature *signature, struct buffer *body)
@@ -27,8 +61,7 @@ static void append_metadata_inputs(const struct signature *signature, struct buf
         json_append_string(body, input->name);
         buffer_format(body, ",\"datatype\":\"%s\",\"shape\":", input_datatype(input));
         oip_append_shape(body, "-1", input->dims, input->rank);
-        if (input->categories > 0)
-            buffer_format(body, ",\"parameters\":{\"categories\":%zu}", input->categories);
+        append_values(input, body);
         buffer_text(body, "}");
     }
 }
@@ -39,12 +72,9 @@ static void append_labels(const struct signature *signature, const struct oip_ou
     const struct signature_tensor *tensor = &signature->outputs[output->index];
     if (output->source != INFER_OUTPUT || tensor->label_count == 0)
         return;
-    buffer_text(body, ",\"parameters\":{\"labels\":[");
-    for (size_t i = 0; i < tensor->label_count; i++) {
-        buffer_text(body, i > 0 ? "," : "");
-        json_append_string(body, tensor->labels[i]);
-    }
-    buffer_text(body, "]}");
+    buffer_text(body, ",\"parameters\":{\"labels\":");
+    append_texts(body, tensor->labels, tensor->label_count);
+    buffer_text(body, "}");
 }
 
 /* The routing outputs are listed too, so that clients can find them. */
@@ -86,7 +116,8 @@ static void append_config_inputs(const struct signature *signature, struct buffe
         const struct signature_tensor *input = &signature->inputs[i];
         buffer_text(body, i > 0 ? ",{\"name\":" : "{\"name\":");
         json_append_string(body, input->name);
-        buffer_format(body, ",\"data_type\":\"TYPE_%s\",\"dims\":", input_datatype(input));
+        buffer_format(body, ",\"data_type\":\"TYPE_%s\",\"dims\":",
+                      input->words ? "STRING" : input_datatype(input));
         oip_append_shape(body, NULL, input->dims, input->rank);
         buffer_text(body, "}");
     }

@@ -3,16 +3,24 @@
 #ifndef PROTO_SIGNATURE_H
 #define PROTO_SIGNATURE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
+struct words; /* proto/words.h */
+
 struct signature_tensor {
     const char *name;
-    size_t rank;        /* axes of one row, without the batch axis */
-    const size_t *dims; /* [rank] */
-    size_t elements;    /* per row */
-    size_t categories;  /* inputs: integers from 0 to this - 1; 0: any numbers */
-    size_t label_count; /* outputs: names of the last axis; 0: none */
+    size_t rank;               /* axes of one row, without the batch axis */
+    const size_t *dims;        /* [rank] */
+    size_t elements;           /* per row */
+    size_t categories;         /* inputs: integers from 0 to this - 1; 0: any numbers */
+    const struct words *words; /* inputs of categories: their names, [categories]; NULL: none */
+    bool has_unknown;          /* inputs of categories: */
+    int32_t unknown;           /* what a value that is none of them becomes; else it is refused */
+    bool has_missing;          /* inputs: */
+    double missing;            /* what null becomes; else it is refused */
+    size_t label_count;        /* outputs: names of the last axis; 0: none */
     const char *const *labels;
 };
 

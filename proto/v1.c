@@ -5,19 +5,19 @@
 #include <string.h>
 
 #include "core/memory.h"
-#include "core/text.h"
 #include "proto/annotation.h"
 #include "proto/envelope.h"
 #include "proto/json.h"
 #include "proto/members.h"
 #include "proto/overrides.h"
+#include "proto/v1_rows.h"
 
 /* ---- decoding ---- */
 
 static bool is_member(const char *key)
 {
-    static const char *const MEMBERS[] = {"instances", "routing",        "tag",       "labels",
-                                          "experts",   "signature_name", "parameters"};
+    static const char *const MEMBERS[] = {"instances", "inputs",  "routing",        "tag",
+                                          "labels",    "experts", "signature_name", "parameters"};
     for (size_t i = 0; i < sizeof MEMBERS / sizeof *MEMBERS; i++)
         if (strcmp(key, MEMBERS[i]) == 0)
             return true;
@@ -31,77 +31,13 @@ static int check_members(const json_t *root, struct error *err)
     const char *key;
     json_t *value;
     json_object_foreach ((json_t *)root, key, value) {
-        if (strcmp(key, "inputs") == 0)
-            return error_set(
-                err, ERROR_INVALID,
-                "columns under 'inputs' are not supported: send 'instances', one entry "
-                "per row");
         if (!is_member(key))
             return error_set(err, ERROR_INVALID,
                              "unknown member " QUOTED
-                             ", expected 'instances', 'routing', 'tag', 'labels', "
+                             ", expected 'instances' or 'inputs', 'routing', 'tag', 'labels', "
                              "'experts', 'signature_name' or 'parameters'",
                              key);
     }
-    return 0;
-}
-
-/* Reports why 'instances' is not a list of numbers. */
-static int refuse_instances(const json_t *instances, const struct signature_tensor *input,
-                            struct error *err)
-{
-    const json_t *first = json_array_get(instances, 0);
-    if (!first)
-        return error_set(err, ERROR_INVALID,
-                         "empty batch: 'instances' has no rows, expected at least one");
-    if (json_is_array(first))
-        return error_set(err, ERROR_INVALID,
-                         "input '%s': instances[0] does not begin with numbers, expected %zu",
-                         input->name, input->elements);
-    return error_set(err, ERROR_INVALID,
-                     "input '%s': instances[0] is %s, expected a list of %zu numbers", input->name,
-                     member_type(first), input->elements);
-}
-
-/* The most common mistake is a single row without the list around it. It is reported first:
- * otherwise its numbers would count as rows, and the message would be about their number. */
-static bool is_flat(const struct envelope_literal *literal)
-{
-    const char *c = literal->text + 1;
-    while (text_is_space(*c))
-        c++;
-    return *c != '[';
-}
-
-static int decode_instances(struct envelope *envelope, const struct infer_limits *limits,
-                            struct infer_request *request, struct error *err)
-{
-    const struct signature_tensor *input = &request->signature->inputs[0];
-    const json_t *instances = NULL;
-    if (member_list(envelope->root, NULL, "instances", &instances, err) != 0)
-        return -1;
-    if (!instances)
-        return member_missing(NULL, "instances", "a list with one entry for each row", err);
-    const struct envelope_literal *literal = envelope_claim(envelope, instances);
-    if (!literal)
-        return refuse_instances(instances, input, err);
-    if (is_flat(literal) && input->elements > 1)
-        return error_set(err, ERROR_INVALID,
-                         "input '%s': instances[0] is a number, expected a list of %zu numbers: "
-                         "each row is a list of its own",
-                         input->name, input->elements);
-    if (literal->entries > limits->max_rows)
-        return error_set(err, ERROR_TOO_LARGE,
-                         "'instances' has %zu rows, the limit is %zu in one request",
-                         literal->entries, limits->max_rows);
-    request->rows = literal->entries;
-    request->inputs = xcalloc(1, sizeof *request->inputs);
-    request->inputs[0] = (struct infer_input){
-        .where = "instances",
-        .data = literal->text,
-        .length = literal->length,
-        .datatype = DATATYPE_FP32,
-    };
     return 0;
 }
 
@@ -124,7 +60,7 @@ static int decode(struct envelope *envelope, const struct infer_limits *limits,
     if (annotation_read_tag(envelope->root, NULL, request, err) != 0 ||
         overrides_read_member(envelope, request, err) != 0)
         return -1;
-    if (decode_instances(envelope, limits, request, err) != 0 ||
+    if (v1_decode_rows(envelope, limits, request, err) != 0 ||
         annotation_read_labels(envelope, envelope->root, request, err) != 0)
         return -1;
     all_outputs(request);
@@ -135,12 +71,8 @@ int v1_decode(const struct signature *signature, const struct infer_body *body,
               const struct infer_limits *limits, struct infer_request *request, struct error *err)
 {
     *request = (struct infer_request){.signature = signature, .body = body->bytes};
-    if (signature->input_count != 1)
-        return error_set(err, ERROR_INVALID,
-                         "model '%s' has %zu inputs, which V1 instances cannot name: use /v2",
-                         signature->model, signature->input_count);
     struct envelope envelope;
-    if (envelope_init(&envelope, body->bytes, body->length, err) != 0)
+    if (envelope_init_with_rows(&envelope, body->bytes, body->length, "instances", err) != 0)
         return -1;
     int result = decode(&envelope, limits, request, err);
     envelope_close(&envelope);
@@ -229,6 +161,46 @@ static void append_routed_rows(const struct infer_request *request,
     buffer_text(body, "]");
 }
 
+static void append_rows(const struct infer_request *request, const struct infer_result *result,
+                        struct buffer *body)
+{
+    buffer_text(body, "\"predictions\":[");
+    for (size_t row = 0; row < request->rows; row++) {
+        buffer_text(body, row > 0 ? "," : "");
+        append_prediction(request, result, row, body);
+    }
+    buffer_text(body, "]");
+}
+
+static void append_column(const struct infer_request *request, const struct infer_result *result,
+                          size_t output, struct buffer *body)
+{
+    for (size_t row = 0; row < request->rows; row++) {
+        buffer_text(body, row > 0 ? "," : "[");
+        append_tensor_row(result, output, row, &request->signature->outputs[output], body);
+    }
+    buffer_text(body, "]");
+}
+
+/* One output: its values. Several: an object of them by name. */
+static void append_columns(const struct infer_request *request, const struct infer_result *result,
+                           struct buffer *body)
+{
+    const struct signature *signature = request->signature;
+    buffer_text(body, "\"outputs\":");
+    if (signature->output_count == 1) {
+        append_column(request, result, 0, body);
+        return;
+    }
+    for (size_t i = 0; i < signature->output_count; i++) {
+        buffer_text(body, i == 0 ? "{" : ",");
+        json_append_string(body, signature->outputs[i].name);
+        buffer_text(body, ":");
+        append_column(request, result, i, body);
+    }
+    buffer_text(body, "}");
+}
+
 static void append_routing(const struct infer_request *request, const struct infer_result *result,
                            struct buffer *body)
 {
@@ -249,13 +221,8 @@ int v1_encode(const struct infer_request *request, const struct infer_result *re
               struct buffer *body, size_t *json_length, struct error *err)
 {
     *json_length = 0;
-    buffer_text(body, "{\"predictions\":[");
-    for (size_t row = 0; row < request->rows; row++) {
-        if (row > 0)
-            buffer_text(body, ",");
-        append_prediction(request, result, row, body);
-    }
-    buffer_text(body, "]");
+    buffer_text(body, "{");
+    (request->columns ? append_columns : append_rows)(request, result, body);
     if (request->routing)
         append_routing(request, result, body);
     if (request->overrides.text) {
@@ -272,11 +239,31 @@ const struct protocol protocol_v1 = {"v1", v1_decode, v1_encode};
 
 /* ---- documents ---- */
 
-void v1_model_status(const char *model, bool ready, struct buffer *body)
+static void append_ready(struct buffer *body, const char *model, bool ready)
 {
     buffer_text(body, "{\"name\":");
     json_append_string(body, model);
-    buffer_text(body, ready ? ",\"ready\":true}" : ",\"ready\":false}");
+    buffer_text(body, ready ? ",\"ready\":true" : ",\"ready\":false");
+}
+
+void v1_model_ready(const char *model, bool ready, struct buffer *body)
+{
+    append_ready(body, model, ready);
+    buffer_text(body, "}");
+}
+
+void v1_model_status(const char *model, bool ready, const char *const *versions, size_t count,
+                     struct buffer *body)
+{
+    append_ready(body, model, ready);
+    buffer_text(body, ",\"model_version_status\":[");
+    for (size_t i = 0; i < count; i++) {
+        buffer_text(body, i > 0 ? ",{\"version\":" : "{\"version\":");
+        json_append_string(body, versions[i]);
+        buffer_text(body, ",\"state\":\"AVAILABLE\",\"status\":{\"error_code\":\"OK\","
+                          "\"error_message\":\"\"}}");
+    }
+    buffer_text(body, "]}");
 }
 
 void v1_model_list(const char *const *names, size_t count, struct buffer *body)

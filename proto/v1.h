@@ -13,8 +13,14 @@ MUST_CHECK int v1_encode(const struct infer_request *request, const struct infer
 
 extern const struct protocol protocol_v1;
 
-/* GET /v1/models/M: {"name", "ready"}; GET /v1/models: {"models": [...]}. */
-void v1_model_status(const char *model, bool ready, struct buffer *body);
+/* What KServe's clients ask for: {"name", "ready"}. */
+void v1_model_ready(const char *model, bool ready, struct buffer *body);
+
+/* GET /v1/models/M: the same, and for TensorFlow Serving's clients the versions that are served. */
+void v1_model_status(const char *model, bool ready, const char *const *versions, size_t count,
+                     struct buffer *body);
+
+/* GET /v1/models: {"models": [...]}. */
 void v1_model_list(const char *const *names, size_t count, struct buffer *body);
 
 #endif

@@ -94,21 +94,31 @@ void describe_ready(const struct api *api, struct exchange *exchange, const stru
     describe_reply(exchange, ready ? 200 : 503, NULL, &body);
 }
 
-void describe_model(const struct api *api, struct exchange *exchange, const struct target *target)
+/* The version that was asked for, or all that are served; the caller frees the list. */
+static const char **served_versions(const struct api *api, const struct target *target,
+                                    size_t *count)
 {
     const struct catalog *catalog = api->lanes->catalog;
-    size_t first, last;
-    catalog_versions(catalog, target->model->name, &first, &last);
-    const char **versions = xcalloc(last - first, sizeof *versions);
-    for (size_t i = first; i < last; i++)
-        versions[i - first] = catalog->models[i]->version;
+    size_t first = 0, last = 0;
+    if (target->model)
+        catalog_versions(catalog, target->model->name, &first, &last);
+    const char **versions = xcalloc(last - first + 1, sizeof *versions);
+    for (*count = 0; *count < last - first; ++*count)
+        versions[*count] = catalog->models[first + *count]->version;
+    if (target->model && target->version) {
+        versions[0] = target->model->version;
+        *count = 1;
+    }
+    return versions;
+}
+
+void describe_model(const struct api *api, struct exchange *exchange, const struct target *target)
+{
+    size_t count;
+    const char **versions = served_versions(api, target, &count);
     struct buffer body;
     describe_new(&body);
-    if (target->version)
-        oip_model_metadata(&target->model->signature, (const char *const[]){target->model->version},
-                           1, &body);
-    else
-        oip_model_metadata(&target->model->signature, versions, last - first, &body);
+    oip_model_metadata(&target->model->signature, versions, count, &body);
     free(versions);
     describe_reply(exchange, 200, NULL, &body);
 }
@@ -119,7 +129,7 @@ void describe_model_ready(const struct api *api, struct exchange *exchange,
     bool ready = !*api->stopping && target->model;
     struct buffer body;
     describe_new(&body);
-    v1_model_status(target->name, ready, &body);
+    v1_model_ready(target->name, ready, &body);
     describe_reply(exchange, ready ? 200 : 503, NULL, &body);
 }
 
@@ -139,7 +149,10 @@ void describe_v1_model(const struct api *api, struct exchange *exchange,
 {
     struct buffer body;
     describe_new(&body);
-    v1_model_status(target->name, !*api->stopping && target->model, &body);
+    size_t count;
+    const char **versions = served_versions(api, target, &count);
+    v1_model_status(target->name, !*api->stopping && target->model, versions, count, &body);
+    free(versions);
     describe_reply(exchange, target->model ? 200 : 503, NULL, &body);
 }
 

@@ -21,6 +21,10 @@ static struct signature_tensor signature_tensor(const struct moed_tensor_info *i
                                      .dims = info->shape.dims,
                                      .elements = info->elements,
                                      .categories = info->categories,
+                                     .has_unknown = info->categories > 0 && info->unknown >= 0,
+                                     .unknown = (int32_t)info->unknown,
+                                     .has_missing = info->has_missing,
+                                     .missing = info->missing,
                                      .label_count = info->label_count,
                                      .labels = info->labels};
 }
@@ -30,8 +34,14 @@ static void fill_signature(struct model *model)
     const struct moed_model_info *info = model->info;
     model->tensors = xcalloc(info->input_count + info->output_count, sizeof *model->tensors);
     model->gates = xcalloc(info->gate_count, sizeof *model->gates);
-    for (size_t i = 0; i < info->input_count; i++)
+    model->words = xcalloc(info->input_count, sizeof *model->words);
+    for (size_t i = 0; i < info->input_count; i++) {
         model->tensors[i] = signature_tensor(&info->inputs[i]);
+        if (!info->inputs[i].words)
+            continue;
+        words_init(&model->words[i], info->inputs[i].words, info->inputs[i].categories);
+        model->tensors[i].words = &model->words[i];
+    }
     for (size_t i = 0; i < info->output_count; i++)
         model->tensors[info->input_count + i] = signature_tensor(&info->outputs[i]);
     for (size_t i = 0; i < info->gate_count; i++)
@@ -290,6 +300,9 @@ void model_release(struct model *model)
     free(model->items_per_row);
     language_free(model->language);
     moed_model_free(model->engine);
+    for (size_t i = 0; model->words && i < model->info->input_count; i++)
+        words_close(&model->words[i]);
+    free(model->words);
     free(model->tensors);
     free(model->gates);
     free(model->version);

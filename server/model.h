@@ -12,6 +12,7 @@
 #include "proto/routing_drift.h"
 #include "proto/serving.h"
 #include "proto/signature.h"
+#include "proto/words.h"
 #include "server/stats.h"
 
 struct model_options {
@@ -38,6 +39,7 @@ struct model {
     struct signature signature;
     struct signature_tensor *tensors; /* inputs, then outputs; the signature points into it */
     struct signature_gate *gates;
+    struct words *words;               /* [input_count] of inputs that have some */
     uint32_t *items_per_row;           /* [gate_count] */
     int class_output;                  /* that labels are about; -1: none */
     struct routing_sample *references; /* [gate_count] known-good routing; without items: none */

@@ -30,9 +30,18 @@ class HealthTest(DocumentsCase):
         self.assertEqual(self.get("/v2/health/ready"), {"ready": True})
 
     def test_model(self):
-        for path in ("/v2/models/tiny/ready", "/v2/models/tiny/versions/2/ready", "/v1/models/tiny"):
+        for path in ("/v2/models/tiny/ready", "/v2/models/tiny/versions/2/ready"):
             with self.subTest(path):
                 self.assertLessEqual({"name": "tiny", "ready": True}.items(), self.get(path).items())
+
+    def test_model_for_both_kinds_of_v1_clients(self):
+        def status(version):
+            return {"version": version, "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
+
+        whole = self.get("/v1/models/tiny")
+        self.assertEqual((whole["name"], whole["ready"]), ("tiny", True))
+        self.assertIn(status("2"), whole["model_version_status"])
+        self.assertEqual(self.get("/v1/models/tiny/versions/2")["model_version_status"], [status("2")])
 
     def test_head_is_get_without_a_body(self):
         full, head = self.client.get("/v2/health/ready"), self.client.request("HEAD", "/v2/health/ready")

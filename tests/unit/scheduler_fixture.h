@@ -137,8 +137,11 @@ static inline struct posted *new_job(const char *name, size_t rows, float value)
     job->y = xcalloc(rows, sizeof *job->y);
     job->experts = xcalloc(rows, sizeof *job->experts);
     job->weights = xcalloc(rows, sizeof *job->weights);
-    job->input = (struct infer_input){"data", (const char *)job->body,
-                                      rows * elements * sizeof(float), true, DATATYPE_FP32};
+    job->input = (struct infer_input){.where = "data",
+                                      .data = (const char *)job->body,
+                                      .length = rows * elements * sizeof(float),
+                                      .binary = true,
+                                      .datatype = DATATYPE_FP32};
     job->job.request = (struct infer_request){.signature = &of->signature,
                                               .body = (const char *)job->body,
                                               .rows = rows,

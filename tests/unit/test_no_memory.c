@@ -237,8 +237,11 @@ START_TEST(queueing_a_job)
         .name = "x", .rank = 1, .dims = (const size_t[]){WIDTH}, .elements = WIDTH};
     const struct signature signature = {.input_count = 1, .inputs = &tensor};
     float *body = xcalloc(ROWS * WIDTH, sizeof *body);
-    struct infer_input input = {"data", (const char *)body, ROWS * WIDTH * sizeof *body, true,
-                                DATATYPE_FP32};
+    struct infer_input input = {.where = "data",
+                                .data = (const char *)body,
+                                .length = ROWS * WIDTH * sizeof *body,
+                                .binary = true,
+                                .datatype = DATATYPE_FP32};
     struct job job = {
         .request = {
             .signature = &signature, .body = (const char *)body, .rows = ROWS, .inputs = &input}};

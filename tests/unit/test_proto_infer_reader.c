@@ -97,9 +97,10 @@ START_TEST(entries_must_be_numbers)
     check_error(
         "[1,2,\"abc\",4,5,6]", 1, DATATYPE_FP32,
         "input 'image': data[2] is '\"abc\"' at byte 5, expected a number that FP32 can hold");
-    check_error(
-        "[[1,2,null,4,5,6]]", 1, DATATYPE_FP32,
-        "input 'image': data[0][2] is 'null' at byte 6, expected a number that FP32 can hold");
+    check_error("[[1,2,null,4,5,6]]", 1, DATATYPE_FP32,
+                "input 'image': element 2 of row 0 is null, which the model has no value for "
+                "(\"missing\" of "
+                "its input)");
     check_error(
         "[[1,NaN,3,4,5,6]]", 1, DATATYPE_FP32,
         "input 'image': data[0][1] is 'NaN' at byte 4, expected a number that FP32 can hold");

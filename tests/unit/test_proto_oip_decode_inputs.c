@@ -38,8 +38,9 @@ static void refused(const char *inputs, const char *expected)
 START_TEST(names_must_match)
 {
     refused("{}", "'inputs' is an object, expected a list");
-    refused("[1]", "inputs[0] is a number, expected an object");
-    refused("[\"image\"]", "inputs[0] is a string, expected an object");
+    refused("[1]", "inputs[0] is a value, expected an object");
+    refused("[true]", "inputs[0] is a boolean, expected an object");
+    refused("[\"image\"]", "inputs[0] is a value, expected an object");
     refused("[{}]", "inputs[0]: 'name' is missing, expected the name of an input");
     refused("[{\"name\":5}]", "inputs[0]: 'name' is a number, expected a string");
     refused("[{\"name\":\"img\"}]", "unknown input 'img': model 'digits' has 'image'");
@@ -76,7 +77,8 @@ START_TEST(shapes_must_match)
         {"null", "input 'image': 'shape' is missing, expected a list of whole numbers"},
         {"6", "input 'image': 'shape' is a number, expected a list"},
         {"[]", "input 'image': 'shape' is not a list of whole numbers"},
-        {"[\"1\"]", "input 'image': 'shape' is not a list of whole numbers"},
+        {"[true]", "input 'image': 'shape' is not a list of whole numbers"},
+        {"[\"1\"]", "input 'image': shape is [\"1\"], expected [rows,1,2,3]"},
         {"[1,6]", "input 'image': shape is [1,6], expected [rows,1,2,3]"},
         {"[1,1,3,2]", "input 'image': shape is [1,1,3,2], expected [rows,1,2,3]"},
         {"[1,1,2,3,1]", "input 'image': shape is [1,1,2,3,1], expected [rows,1,2,3]"},
@@ -176,11 +178,11 @@ START_TEST(data_is_in_exactly_one_place)
     refused(IMAGE "\"data\":{}}]", "input 'image': 'data' is an object, expected a list");
     refused(IMAGE "\"data\":[]}]", "input 'image': 'data' is empty, expected 6 numbers");
     refused(IMAGE "\"data\":[\"1\"]}]",
-            "input 'image': 'data' begins with a string, expected numbers");
+            "input 'image': 'data' has 5 bytes, too few for the 6 numbers of its shape");
     refused(IMAGE "\"data\":[true]}]",
             "input 'image': 'data' begins with a boolean, expected numbers");
     refused(IMAGE "\"data\":[[],[1]]}]",
-            "input 'image': 'data' begins with lists without numbers, expected numbers");
+            "input 'image': 'data' begins with lists without values, expected numbers");
 }
 END_TEST
 

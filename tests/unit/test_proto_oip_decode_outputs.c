@@ -93,7 +93,7 @@ END_TEST
 START_TEST(wrong_ones_are_refused)
 {
     refused(",\"outputs\":{}", "'outputs' is an object, expected a list");
-    refused(",\"outputs\":[\"scores\"]", "outputs[0] is a string, expected an object");
+    refused(",\"outputs\":[\"scores\"]", "outputs[0] is a value, expected an object");
     refused(",\"outputs\":[{\"name\":\"scores\"},{}]",
             "outputs[1]: 'name' is missing, expected the name of an output");
     refused(",\"outputs\":[{\"name\":\"nothing\"}]",

@@ -11,15 +11,20 @@ static int decode(const struct signature *model, const char *body, struct guarde
                      &test_limits, request, err);
 }
 
-static void refused(const char *body, const char *expected)
+static void refused_by(const struct signature *model, const char *body, const char *expected)
 {
     struct guarded copy;
     struct infer_request request;
     struct error err;
-    ck_assert_msg(decode(&digits_model, body, &copy, &request, &err) == -1, "%s: accepted", body);
+    ck_assert_msg(decode(model, body, &copy, &request, &err) == -1, "%s: accepted", body);
     ck_assert_str_eq(err.text, expected);
     ck_assert_int_eq(err.code, strstr(expected, "limit") ? ERROR_TOO_LARGE : ERROR_INVALID);
     guarded_free(&copy);
+}
+
+static void refused(const char *body, const char *expected)
+{
+    refused_by(&digits_model, body, expected);
 }
 
 START_TEST(rows_are_the_entries)
@@ -77,9 +82,10 @@ START_TEST(wrong_instances_are_refused)
     refused("{\"instances\":[[]]}",
             "input 'image': instances[0] does not begin with numbers, expected 6");
     refused("{\"instances\":[\"a\"]}",
-            "input 'image': instances[0] is a string, expected a list of 6 numbers");
-    refused("{\"instances\":[{\"image\":[1,2,3,4,5,6]}]}",
-            "input 'image': instances[0] is an object, expected a list of 6 numbers");
+            "input 'image': instances[0] is a string, expected a list of 6 numbers: each row is a "
+            "list of its own");
+    refused("{\"instances\":[true]}",
+            "input 'image': instances[0] is a boolean, expected a list of 6 numbers");
     refused("{\"instances\":[1,2,3,4,5,6]}",
             "input 'image': instances[0] is a number, expected a list of 6 numbers: each row is a "
             "list of its own");
@@ -91,26 +97,103 @@ END_TEST
 START_TEST(wrong_members_are_refused)
 {
     refused("{\"instances\":[[1]],\"routng\":true}",
-            "unknown member 'routng', expected 'instances', 'routing', 'tag', 'labels', "
-            "'experts', 'signature_name' or "
-            "'parameters'");
-    refused("{\"inputs\":{\"image\":[[1]]}}",
-            "columns under 'inputs' are not supported: send 'instances', one entry per row");
+            "unknown member 'routng', expected 'instances' or 'inputs', 'routing', 'tag', "
+            "'labels', 'experts', 'signature_name' or 'parameters'");
     refused("{\"instances\":[[1]],\"routing\":1}", "'routing' is a number, expected true or false");
     refused("{\"instances\":[[1,2,3,4,5,6]],\"parameters\":{\"x\":[1,,2]}}",
             "malformed JSON at byte 50 (line 1, column 51): unexpected token near ','");
 }
 END_TEST
 
-START_TEST(models_of_several_inputs_need_v2)
+START_TEST(several_inputs_are_named)
+{
+    refused_by(&pair_model, "{\"instances\":[[1,2]]}",
+               "model 'pair' has 2 inputs: name them, as in {\"instances\": [{\"left\": ...}, "
+               "...]}");
+}
+END_TEST
+
+/* Two rows of `pair`, whatever form they come in. */
+static void check_pair(const char *body, bool columns)
 {
     struct guarded copy;
     struct infer_request request;
     struct error err;
-    ck_assert_int_eq(decode(&pair_model, "{\"instances\":[[1,2]]}", &copy, &request, &err), -1);
-    ck_assert_str_eq(err.text,
-                     "model 'pair' has 2 inputs, which V1 instances cannot name: use /v2");
+    const float left[] = {1, 2, 3, 4}, right[] = {5, 6};
+    float values[4];
+    struct infer_reader reader;
+    ck_assert_msg(decode(&pair_model, body, &copy, &request, &err) == 0, "%s", err.text);
+    ck_assert_uint_eq(request.rows, 2);
+    ck_assert(request.columns == columns);
+    infer_reader_init(&reader, &request, 0);
+    ck_assert_msg(infer_reader_rows(&reader, 2, values, &err) == 0, "%s", err.text);
+    ck_assert_mem_eq(values, left, sizeof left);
+    infer_reader_init(&reader, &request, 1);
+    ck_assert_msg(infer_reader_rows(&reader, 2, values, &err) == 0, "%s", err.text);
+    ck_assert_mem_eq(values, right, sizeof right);
+    infer_request_close(&request);
     guarded_free(&copy);
+}
+
+START_TEST(inputs_are_named_in_objects_and_columns)
+{
+    check_pair("{\"instances\":[{\"left\":[1,2],\"right\":5},{\"right\":6,\"left\":[3,4]}]}",
+               false);
+    check_pair("{\"instances\" : [ { \"left\" : [ 1 , 2 ] , \"right\" : 5 } ,\n"
+               "{ \"right\" : 6e0, \"left\" : [3, 4.0] } ] , \"routing\": true}",
+               false);
+    check_pair("{\"inputs\":{\"left\":[[1,2],[3,4]],\"right\":[5,6]}}", true);
+}
+END_TEST
+
+START_TEST(wrong_objects_are_refused)
+{
+#define ROW "{\"left\":[1,2],\"right\":5}"
+    static const struct {
+        const char *body, *expected;
+    } cases[] = {
+        {"[{}]", "instances[0]: input 'left' is missing"},
+        {"[" ROW ",{\"left\":[1,2]}]", "instances[1]: input 'right' is missing"},
+        {"[{\"left\":[1,2],\"up\":5}]", "instances[0]: unknown input 'up'"},
+        {"[{\"left\":[1,2],\"left\":[1,2]}]", "instances[0]: input 'left' is given twice"},
+        {"[" ROW ",3]", "instances[1]: byte 39: expected an object, like the rows before"},
+        {"[" ROW " " ROW "]", "instances[1]: byte 39: expected the end of the list"},
+        {"[{\"left\" 3}]", "instances[0]: byte 22: expected a colon"},
+        {"[{\"left\":}]", "instances[0]: byte 22: expected a value: a number, a string, null or a "
+                          "list of them"},
+        {"[{\"left\":{\"b64\":3}}]", "instances[0]: byte 22: expected a value: a number, a string, "
+                                     "null or a list of them"},
+        {"[{\"left\":[{\"a\":3}]}]", "instances[0]: byte 23: expected a value: a number, a string, "
+                                     "null or a list of them"},
+        {"[{\"left\":3 4}]", "instances[0]: byte 24: expected a comma"},
+        {"[{,}]", "instances[0]: byte 15: expected the name of an input"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char body[256];
+        snprintf(body, sizeof body, "{\"instances\":%s}", cases[i].body);
+        refused_by(&pair_model, body, cases[i].expected);
+    }
+#undef ROW
+}
+END_TEST
+
+START_TEST(wrong_columns_are_refused)
+{
+    static const struct {
+        const char *body, *expected;
+    } cases[] = {
+        {"{\"inputs\":[[1,2]]}", "'inputs' is a list, expected an object with 2 inputs"},
+        {"{\"inputs\":{\"left\":[[1,2]]}}", "input 'right' is missing in 'inputs'"},
+        {"{\"inputs\":{\"left\":[[1,2]],\"right\":[1,2]}}",
+         "input 'right' has 2 rows, the inputs before it 1"},
+        {"{\"inputs\":{\"left\":[[1,2]],\"right\":3}}",
+         "input 'right': expected a list with one entry a row"},
+        {"{\"inputs\":{\"left\":[[1,2]],\"right\":[1],\"up\":[1]}}",
+         "unknown input 'up' in 'inputs'"},
+        {"{\"inputs\":{},\"instances\":[1]}", "expected 'instances' or 'inputs', not both"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        refused_by(&pair_model, cases[i].body, cases[i].expected);
 }
 END_TEST
 
@@ -189,6 +272,10 @@ START_TEST(several_outputs_are_named)
     check_encoded(&request, &(struct infer_result){.outputs = lists},
                   "{\"predictions\":[{\"sum\":[[1.0,2.0]],\"flag\":0.0},"
                   "{\"sum\":[[3.0,4.0]],\"flag\":1.0}],\"routing\":{}}");
+    request.columns = true;
+    check_encoded(&request, &(struct infer_result){.outputs = lists},
+                  "{\"outputs\":{\"sum\":[[[1.0,2.0]],[[3.0,4.0]]],\"flag\":[0.0,1.0]},"
+                  "\"routing\":{}}");
 }
 END_TEST
 
@@ -226,19 +313,23 @@ START_TEST(documents)
 {
     struct buffer body;
     buffer_init(&body, 1 << 10);
-    v1_model_status("digits", true, &body);
-    v1_model_status("digits", false, &body);
+    v1_model_ready("digits", true, &body);
+    v1_model_status("digits", false, (const char *const[]){"7"}, 1, &body);
     v1_model_list((const char *const[]){"digits", "a\"b"}, 2, &body);
     v1_model_list(NULL, 0, &body);
     buffer_append(&body, "", 1);
     ck_assert_str_eq(body.data, "{\"name\":\"digits\",\"ready\":true}"
-                                "{\"name\":\"digits\",\"ready\":false}"
+                                "{\"name\":\"digits\",\"ready\":false,"
+                                "\"model_version_status\":[{\"version\":\"7\",\"state\":"
+                                "\"AVAILABLE\",\"status\":{\"error_code\":\"OK\","
+                                "\"error_message\":\"\"}}]}"
                                 "{\"models\":[\"digits\",\"a\\\"b\"]}{\"models\":[]}");
     buffer_close(&body);
 }
 END_TEST
 
 RUN_TESTS("proto/v1", rows_are_the_entries, wrong_rows_are_named, wrong_instances_are_refused,
-          wrong_members_are_refused, models_of_several_inputs_need_v2, scalar_rows,
-          predictions_and_routing, several_outputs_are_named, answers_are_bounded,
-          every_cut_is_refused, documents)
+          wrong_members_are_refused, several_inputs_are_named,
+          inputs_are_named_in_objects_and_columns, wrong_objects_are_refused,
+          wrong_columns_are_refused, scalar_rows, predictions_and_routing,
+          several_outputs_are_named, answers_are_bounded, every_cut_is_refused, documents)

@@ -60,10 +60,14 @@ static struct posted job_of(int base, size_t rows)
 
 static int push(struct posted *posted, struct error *err)
 {
-    posted->where[0] =
-        (struct infer_input){"data", posted->pair, strlen(posted->pair), false, DATATYPE_FP32};
-    posted->where[1] =
-        (struct infer_input){"data", posted->single, strlen(posted->single), false, DATATYPE_FP32};
+    posted->where[0] = (struct infer_input){.where = "data",
+                                            .data = posted->pair,
+                                            .length = strlen(posted->pair),
+                                            .datatype = DATATYPE_FP32};
+    posted->where[1] = (struct infer_input){.where = "data",
+                                            .data = posted->single,
+                                            .length = strlen(posted->single),
+                                            .datatype = DATATYPE_FP32};
     posted->job.request.inputs = posted->where;
     posted->job.request.body = posted->pair;
     return queue_push(&queue, &posted->job, 7, err);

@@ -128,7 +128,7 @@ def _model(describer, model):
         inputs[0]["layers"] = [layers.pop(0)]
     layers = layers or [nothing(row)]
     outputs = [_output(describer, *named, row) for named in zip(model.output_names, model.outputs)]
-    plain_input = len(inputs) == 1 and not {"categories", "layers"} & set(inputs[0])
+    plain_input = len(inputs) == 1 and not {"categories", "layers", "missing"} & set(inputs[0])
     plain_output = len(outputs) == 1 and "layers" not in outputs[0]
     if not (plain_input and plain_output):
         describer.need(2)
@@ -143,6 +143,9 @@ def _input(describer, name, entry):
         config["preprocess"] = _checked_preprocess(entry.preprocess, entry.shape)
     if entry.categories is not None:
         config["categories"] = int(entry.categories)
+    if entry.values:
+        describer.need(3)
+        config.update(entry.values)
     row = entry.preprocessed(_example_row(entry.shape, entry.categories))
     if entry.layers is not None:
         config["layers"], row = describer.branch(entry.layers, row, "inputs", name, entry.categories)

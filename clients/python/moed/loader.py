@@ -21,7 +21,7 @@ FORMATS = (1, 2, 3)
 POLICY_KEYS = {1: {"score", "top_k", "normalize", "scale"}, 2: {"p", "jitter", "groups", "capacity"}}
 MIXTURE_KEYS = {1: {"gate", "experts"}, 2: {"gates", "route", "shared"}, 3: {"weigh"}}
 EXPERTS_KEYS = {1: {"count", "layers"}, 2: {"inputs"}, 3: {"identity"}}
-INPUT_KEYS = {1: {"name", "shape", "preprocess"}, 2: {"categories", "layers"}}
+INPUT_KEYS = {1: {"name", "shape", "preprocess"}, 2: {"categories", "layers"}, 3: {"words", "unknown", "missing"}}
 OUTPUT_KEYS = {1: {"name", "labels"}, 2: {"layers"}}
 
 
@@ -105,7 +105,8 @@ class _Reader:
                             "yet")
         self.check(f"input {keys['name']}", keys, INPUT_KEYS)
         layers = self.layers(keys["layers"], "") if "layers" in keys else None
-        return Input(keys["shape"], keys.get("categories"), keys.get("preprocess"), layers)
+        return Input(keys["shape"], keys.get("categories"), keys.get("preprocess"), layers, words=keys.get("words"),
+                     unknown=keys.get("unknown"), missing=keys.get("missing"))
 
     def output(self, keys):
         self.check(f"output {keys.get('name')}", keys, OUTPUT_KEYS)

@@ -25,18 +25,32 @@ class Input(nn.Module):
         preprocess: {"scale": s, "mean": [m, ...], "std": [d, ...]}, one number or one per channel:
             (x * scale - mean) / std of the raw values.
         layers: a module; None: the values join as they are.
+        words: what clients may call the categories, in order; without `categories` it says how many there are.
+        unknown: the category that stands for words and integers that are none of them; None: they are refused.
+        missing: the value or category that stands for null; None: it is refused.
 
     Shape:
         raw: [rows, *shape]
 
     Raises:
-        ValueError: categories with preprocess.
+        ValueError: categories with preprocess; words without categories, or of another number.
     """
 
-    def __init__(self, shape, categories=None, preprocess=None, layers=None):
+    def __init__(self, shape, categories=None, preprocess=None, layers=None, *, words=None, unknown=None, missing=None):
         super().__init__()
+        if words is not None:
+            words = [str(word) for word in words]
+            categories = len(words) if categories is None else categories
+            if len(words) != categories or len(set(words)) != categories:
+                raise ValueError(f"words: {len(set(words))} different words for {categories} categories")
         if categories is not None and preprocess is not None:
             raise ValueError("categories are no quantities: they take no preprocess")
+        if unknown is not None and not 0 <= unknown < (categories or 0):
+            raise ValueError(f"unknown: {unknown} is no category of {categories}")
+        if missing is not None and categories is not None and not 0 <= missing < categories:
+            raise ValueError(f"missing: {missing} is no category of {categories}")
+        self.values = {key: value for key, value in (("words", words), ("unknown", unknown), ("missing", missing))
+                       if value is not None}
         self.shape = tuple(shape)
         self.categories = categories
         self.preprocess = preprocess

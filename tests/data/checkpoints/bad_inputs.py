@@ -36,6 +36,33 @@ VERSION = [
      ["config.json: layers[0].gates: needs", "\"format_version\": 2"]),
 ]
 
+WORDS = ["red", "green", "blue"]
+OF_FORMAT_3 = put("format_version", 3)
+
+
+def worded(name, error, **keys):
+    """`tasks` in format 3, its input of three categories with those keys."""
+    return (f"inputs_{name}", tasks, [OF_FORMAT_3, *(put(f"inputs.1.{key}", value) for key, value in keys.items())],
+            [IN + "[1]." + error])
+
+
+VALUES = [
+    ("format_2_with_words", tasks, [put("inputs.1.words", WORDS)], [IN + "[1].words: needs", "\"format_version\": 3"]),
+    ("format_2_with_missing", tasks, [put("inputs.0.missing", 0)], [IN + "[0].missing: needs"]),
+    worded("words_too_few", "words: 2 words for 3 categories", words=WORDS[:2]),
+    worded("words_twice", "words: 'red' is there twice", words=["red", "green", "red"]),
+    worded("words_numbers", "words", words=[1, 2, 3]),
+    worded("words_long", "words: a word has more than 256 bytes", words=["red", "green", "b" * 257]),
+    worded("unknown_too_large", "unknown: ", unknown=3),
+    worded("unknown_negative", "unknown: ", unknown=-1),
+    worded("missing_fraction", "missing: ", missing=0.5),
+    worded("missing_too_large", "missing: ", missing=3),
+    ("inputs_words_of_numbers", tasks, [OF_FORMAT_3, put("inputs.0.words", WORDS)],
+     [IN + "[0].words: 3 words for 0 categories"]),
+    ("inputs_unknown_of_numbers", tasks, [OF_FORMAT_3, put("inputs.0.unknown", 0)],
+     [IN + "[0].unknown: goes with"]),
+]
+
 INPUTS = [
     ("inputs_and_input", tasks, [put("input", {"shape": [4]})], ["config.json: inputs: a model has either"]),
     ("inputs_and_no_input", tasks, [drop("inputs")], ["config.json: input: missing"]),
@@ -123,4 +150,4 @@ OUTPUTS = [
      ["config.json: routing_reference.level1.a.share: 3 shares for 2 experts"]),
 ]
 
-CASES = VERSION + INPUTS + EMBEDDING + OUTPUTS
+CASES = VERSION + VALUES + INPUTS + EMBEDDING + OUTPUTS
