@@ -123,6 +123,11 @@ MUST_CHECK int exchange_query(const struct exchange *exchange, const char *name,
 MUST_CHECK int exchange_query_names(const struct exchange *exchange, const char *const *names,
                                     struct error *err);
 
+/* Puts what a compressed body stands for in its place, and counts it. Takes the buffer's bytes.
+ * Fails if all bodies together would be too large. */
+MUST_CHECK int exchange_replace_body(struct exchange *exchange, struct buffer *body,
+                                     struct error *err);
+
 /* Answers an exchange. Takes the buffer's bytes; a buffer that failed is answered 500. content_type
  * NULL means application/json. Frees the request's body. The exchange is no longer the caller's and
  * may be gone on return. */

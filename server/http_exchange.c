@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "core/memory.h"
+#include "proto/coding.h"
 #include "proto/json.h"
 #include "server/http_internal.h"
 #include "server/http_mhd.h"
@@ -110,7 +111,54 @@ int exchange_accept_body(struct http_exchange *exchange, const char *data, size_
     return exchange->body.failed ? error_set(err, ERROR_UNAVAILABLE, "no memory for the body") : 0;
 }
 
+int exchange_replace_body(struct exchange *public, struct buffer *body, struct error *err)
+{
+    struct http_exchange *exchange = (struct http_exchange *)public;
+    exchange_close_body(exchange);
+    public->body = NULL;
+    public->body_length = 0;
+    if (exchange_count_body(exchange, body->length, err) != 0)
+        return -1;
+    exchange->body = *body;
+    *body = (struct buffer){0};
+    public->body = exchange->body.data;
+    public->body_length = exchange->body.length;
+    return 0;
+}
+
 /* ---- answers ---- */
+
+/* Smaller ones fit a packet or two anyway; larger ones would keep the loop from others for more
+ * than some ten milliseconds. */
+enum { LEAST_COMPRESSED_BYTES = 1 << 10, MOST_COMPRESSED_BYTES = 1 << 20 };
+
+/* Text compresses to a fraction of its size; binary tensors hardly do. */
+static bool is_text(const char *content_type)
+{
+    return !content_type || strncmp(content_type, "text/", 5) == 0 ||
+           strncmp(content_type, "application/json", 16) == 0 ||
+           strncmp(content_type, "application/openmetrics-text", 28) == 0;
+}
+
+static void compress_body(struct exchange *exchange, const char *content_type, struct buffer *body)
+{
+    struct buffer compressed;
+    if (body->length < LEAST_COMPRESSED_BYTES || body->length > MOST_COMPRESSED_BYTES ||
+        !is_text(content_type))
+        return;
+    exchange_literal_header(exchange, "Vary", "Accept-Encoding");
+    if (!coding_accepts_gzip(exchange_header_in(exchange, "Accept-Encoding")))
+        return;
+    buffer_init(&compressed, body->length);
+    coding_compress(body->data, body->length, &compressed);
+    if (compressed.failed) { /* it would not be smaller */
+        buffer_close(&compressed);
+        return;
+    }
+    exchange_literal_header(exchange, "Content-Encoding", "gzip");
+    buffer_close(body);
+    *body = compressed;
+}
 
 /* A client that takes its answer more slowly than this may be trying to exhaust memory. */
 enum { SLOWEST_READER_BYTES_PER_MS = 16 };
@@ -150,6 +198,7 @@ void exchange_reply(struct exchange *public, int status, const char *content_typ
         exchange_set_error(exchange, "the answer is larger than the server's limit or its memory");
         json_append_error(body, public->error_text);
     }
+    compress_body(public, content_type, body);
     public->status = status;
     char *bytes = buffer_steal(body, &public->reply_length);
     if (!exchange->connection) {

@@ -5,13 +5,13 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <strings.h>
 
 #include "proto/oip.h"
 #include "proto/openapi.h"
 #include "proto/v1.h"
 #include "server/cors.h"
 #include "server/describe.h"
+#include "server/expand.h"
 #include "server/feedback_api.h"
 #include "server/http_percent.h"
 #include "server/live.h"
@@ -302,47 +302,62 @@ int routes_admit(const struct api *api, struct exchange *exchange, bool on_admin
     return -1;
 }
 
-/* Whether the request may go on to its handler. */
-static int check_coding(const struct route *route, const struct exchange *exchange,
-                        struct error *err)
+static void count_refusal(const struct api *api, const struct route *route,
+                          const struct target *target)
 {
-    const char *coding = exchange_header_in(exchange, "Content-Encoding");
-    if ((route->flags & NEEDS_BODY) && coding && strcasecmp(coding, "identity") != 0)
-        return error_set(err, ERROR_MEDIA_TYPE,
-                         "Content-Encoding '%.40s' is not supported; send the body as it is",
-                         coding);
-    return 0;
+    if (route->protocol)
+        stats_add_rejection(&target->model->stats->loop[api->lanes->options.loop], REJECT_INVALID);
 }
 
-void routes_dispatch(const struct api *api, struct exchange *exchange)
+static void on_expanded(const struct api *api, struct exchange *exchange, struct error *err);
+
+/* Finds the route and what it needs, and hands the exchange over. `expanded`: its body has been
+ * compressed, and `err` says whether it is whole. */
+static void dispatch(const struct api *api, struct exchange *exchange, bool expanded,
+                     struct error *err)
 {
-    struct error err = ERROR_INIT;
     struct route_params params;
     struct target target;
     bool takes;
-    if (cors_apply(api->options->cors_origin, exchange))
-        return;
+    enum coding coding = CODING_IDENTITY;
     const struct route *route = match(exchange, &params, &takes);
     if (takes)
         exchange->log_protocol = protocol_of(route);
-    const int failed = takes   ? find_target(api, route, &params, &target, &err)
-                       : route ? method_not_allowed(exchange, route, &err)
-                               : not_found(exchange, &err);
+    const int failed = takes   ? find_target(api, route, &params, &target, err)
+                       : route ? method_not_allowed(exchange, route, err)
+                               : not_found(exchange, err);
     if (failed) {
         request_id_set(exchange, NULL);
-        refuse(route, exchange, &err);
+        refuse(route, exchange, err);
         return;
     }
-    if (target.model)
-        exchange->model = model_hold(target.model);
-    bool admitted = check_coding(route, exchange, &err) == 0;
+    model_release(exchange->model);
+    exchange->model = target.model ? model_hold(target.model) : NULL;
+    if (!expanded && (route->flags & NEEDS_BODY) &&
+        coding_of(exchange_header_in(exchange, "Content-Encoding"), &coding, err) == 0 &&
+        coding != CODING_IDENTITY) {
+        expand_body(api, exchange, coding, on_expanded);
+        return;
+    }
+    bool admitted = err->code == ERROR_NONE;
     if (!route->protocol || !admitted) /* the body of others may have an id */
         request_id_set(exchange, NULL);
     if (admitted) {
         route->handle(api, exchange, &target);
         return;
     }
-    if (route->protocol)
-        stats_add_rejection(&target.model->stats->loop[api->lanes->options.loop], REJECT_INVALID);
-    refuse(route, exchange, &err);
+    count_refusal(api, route, &target);
+    refuse(route, exchange, err);
+}
+
+static void on_expanded(const struct api *api, struct exchange *exchange, struct error *err)
+{
+    dispatch(api, exchange, true, err);
+}
+
+void routes_dispatch(const struct api *api, struct exchange *exchange)
+{
+    struct error err = ERROR_INIT;
+    if (!cors_apply(api->options->cors_origin, exchange))
+        dispatch(api, exchange, false, &err);
 }
