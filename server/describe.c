@@ -94,9 +94,7 @@ void describe_ready(const struct api *api, struct exchange *exchange, const stru
     describe_reply(exchange, ready ? 200 : 503, NULL, &body);
 }
 
-/* The version that was asked for, or all that are served; the caller frees the list. */
-static const char **served_versions(const struct api *api, const struct target *target,
-                                    size_t *count)
+const char **describe_versions(const struct api *api, const struct target *target, size_t *count)
 {
     const struct catalog *catalog = api->lanes->catalog;
     size_t first = 0, last = 0;
@@ -115,7 +113,7 @@ static const char **served_versions(const struct api *api, const struct target *
 void describe_model(const struct api *api, struct exchange *exchange, const struct target *target)
 {
     size_t count;
-    const char **versions = served_versions(api, target, &count);
+    const char **versions = describe_versions(api, target, &count);
     struct buffer body;
     describe_new(&body);
     oip_model_metadata(&target->model->signature, versions, count, &body);
@@ -150,7 +148,7 @@ void describe_v1_model(const struct api *api, struct exchange *exchange,
     struct buffer body;
     describe_new(&body);
     size_t count;
-    const char **versions = served_versions(api, target, &count);
+    const char **versions = describe_versions(api, target, &count);
     v1_model_status(target->name, !*api->stopping && target->model, versions, count, &body);
     free(versions);
     describe_reply(exchange, target->model ? 200 : 503, NULL, &body);

@@ -18,6 +18,9 @@ MUST_CHECK int describe_read_window(const struct exchange *exchange, enum window
 
 /* For their answers: an empty body, and its end. */
 void describe_new(struct buffer *body);
+
+/* The version that was asked for, or all that are served; the caller frees the list. */
+const char **describe_versions(const struct api *api, const struct target *target, size_t *count);
 void describe_reply(struct exchange *exchange, int status, const char *content_type,
                     struct buffer *body);
 

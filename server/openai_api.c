@@ -40,8 +40,11 @@ void openai_models(const struct api *api, struct exchange *exchange, const struc
 void openai_model(const struct api *api, struct exchange *exchange, const struct target *target)
 {
     struct buffer body;
+    size_t count;
+    const char **versions = describe_versions(api, target, &count);
     describe_new(&body);
-    v1_model_status(target->name, !*api->stopping && target->model, &body);
+    v1_model_status(target->name, !*api->stopping && target->model, versions, count, &body);
+    free(versions);
     if (target->model && !body.failed) {
         const struct openai_model model = describe(target->model);
         body.length--; /* the brace */

@@ -77,6 +77,13 @@ void exchange_abort(struct exchange *exchange, const struct error *err)
     ck_abort();
 }
 
+int exchange_replace_body(struct exchange *exchange, struct buffer *body, struct error *err)
+{
+    (void)exchange;
+    buffer_close(body);
+    return error_set(err, ERROR_INVALID, "no body is expanded here");
+}
+
 /* Requests here have neither header nor query. */
 const char *exchange_header_in(const struct exchange *exchange, const char *name)
 {
