@@ -8,7 +8,7 @@
  *     struct moed_model *model = moed_model_load("deploy/models/fashion-mnist", NULL, &err);
  *     struct moed_scratch_options options = {.max_rows = 64, .threads = 1};
  *     struct moed_scratch *scratch = moed_scratch_new(model, &options, &err);
- *     struct moed_batch batch = {spans, span_count, inputs, outputs};
+ *     struct moed_batch batch = {spans, span_count, inputs, outputs, NULL};
  *     moed_forward(model, scratch, NULL, &batch);
  *     const struct moed_routing *routing = moed_routing(scratch, 0);
  *     moed_scratch_free(scratch);

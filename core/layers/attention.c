@@ -171,6 +171,7 @@ static int attention_build(struct layer *layer, const struct scope *scope, struc
         layer_set_out(layer, node, &layer->in, err) != 0 ||
         build_tensors(attention, scope, err) != 0)
         return -1;
+    scope->loading->sees_ahead |= attention->over_sequence && !attention->causal;
     if (attention->over_sequence)
         attention_sequence_plan(attention, layer);
     else

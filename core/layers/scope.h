@@ -42,7 +42,8 @@ struct loading {
     size_t moe_count;
     /* What a session keeps for all layers so far. */
     size_t session_bytes, position_bytes;
-    size_t window; /* the widest; SIZE_MAX: a layer looks back to the first position */
+    bool sees_ahead; /* a layer looks at later positions of a sequence */
+    size_t window;   /* the widest; SIZE_MAX: a layer looks back to the first position */
 };
 
 struct scope {

@@ -219,6 +219,7 @@ START_TEST(good_checkpoints_run)
     expect_finite_outputs(CHECKPOINTS "/good/histories");
     expect_finite_outputs(CHECKPOINTS "/good/scorer");
     expect_finite_outputs(CHECKPOINTS "/good/sentence");
+    expect_finite_outputs(CHECKPOINTS "/good/text");
 }
 END_TEST
 

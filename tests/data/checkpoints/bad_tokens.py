@@ -22,6 +22,8 @@ CASES = [
     bad("sequence_attention_over_a_row", put(ATTENTION + ".over", "row"), AT + ": attention works on rows of [positions, size]"),
     bad("sequence_with_a_bias", tensor("attention.bias", numbers(2, 8, 8)),
         "tensor 'attention.bias' is used by no layer"),
+    bad("sequence_seen_whole_and_in_parts", put("layers.1.layers.0.causal", False),
+        "config.json: layers: one layer sees later positions of a sequence, and another keeps memory of earlier ones"),
     bad("sequence_in_an_output", put("outputs.0.layers", [{"op": "attention", "name": "l", "over": "sequence", "heads": 1}]),
         "config.json: outputs[0].layers[0].over: attention over a sequence stands among the model's layers"),
     bad("sequence_in_an_expert",

@@ -262,11 +262,11 @@ def scorer():
     return Checkpoint(config, tensors)
 
 
-def sentence():
+def sentence(causal=True):
     """A model of sequences: a row is a token, and attention sees earlier ones."""
     attention = {"op": "attention", "name": "attention", "over": "sequence", "heads": 2, "kv_heads": 1, "head_dim": 4,
-                 "window": 3, "qk_norm": "head", "rotary": {"theta": 100}}
-    whole = {"op": "attention", "name": "whole", "over": "sequence", "causal": False, "heads": 1}
+                 "causal": causal, "window": 3, "qk_norm": "head", "rotary": {"theta": 100}}
+    whole = {"op": "attention", "name": "whole", "over": "sequence", "causal": causal, "heads": 1}
     sparse = {"op": "moe", "name": "moe", "gate": {"layers": [{"op": "linear", "name": "out"}], "top_k": 2},
               "experts": {"count": 3, "layers": [{"op": "linear", "name": "fc"}]}}
     config = {
@@ -283,3 +283,8 @@ def sentence():
                "moe.gate.out.weight": numbers(3, 4), "head.weight": numbers(5, 4)}
     tensors.update({f"moe.experts.{e}.fc.weight": numbers(4, 4, seed=e) for e in range(3)})
     return Checkpoint(config, tensors)
+
+
+def text():
+    """The same, of texts that are given at once: attention sees all of their tokens."""
+    return sentence(causal=False)

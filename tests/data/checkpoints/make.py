@@ -55,7 +55,7 @@ def main():
     sys.setrecursionlimit(10000)  # json.dumps, of a thousand nested layers
     for kind in "good", "bad":
         shutil.rmtree(HERE / kind, ignore_errors=True)
-    for make in good.small, good.image, good.every_op, good.tasks, good.encoder, good.graph, good.functions, good.decoder, good.histories, good.scorer, good.sentence:
+    for make in good.small, good.image, good.every_op, good.tasks, good.encoder, good.graph, good.functions, good.decoder, good.histories, good.scorer, good.sentence, good.text:
         make().write(HERE / "good" / make.__name__)
         write_seeds(make.__name__, make())
     for part in bad_config, bad_layers, bad_weights, bad_inputs, bad_sequences, bad_gates, bad_graphs, bad_functions, bad_attention, bad_lengths, bad_tokens:
