@@ -323,12 +323,13 @@ static void dispatch(const struct api *api, struct exchange *exchange, bool expa
     const struct route *route = match(exchange, &params, &takes);
     if (takes)
         exchange->log_protocol = protocol_of(route);
-    const int failed = takes   ? find_target(api, route, &params, &target, err)
-                       : route ? method_not_allowed(exchange, route, err)
-                               : not_found(exchange, err);
+    struct error absent = ERROR_INIT; /* may be set for a model that is known but not served */
+    const int failed = takes   ? find_target(api, route, &params, &target, &absent)
+                       : route ? method_not_allowed(exchange, route, &absent)
+                               : not_found(exchange, &absent);
     if (failed) {
         request_id_set(exchange, NULL);
-        refuse(route, exchange, err);
+        refuse(route, exchange, &absent);
         return;
     }
     model_release(exchange->model);

@@ -182,7 +182,7 @@ class BinaryTest(ErrorsCase):
 
 class EncodingTest(ErrorsCase):
     def test_content_encoding(self):
-        for encoding in ("gzip", "deflate", "br", "x"):
+        for encoding in ("br", "gzip, gzip", "x"):
             with self.subTest(encoding):
                 answer = self.client.post("/v1/models/tiny:predict", b"\x1f\x8b", {"Content-Encoding": encoding})
                 self.assert_error(answer, 415, encoding)

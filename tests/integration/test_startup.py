@@ -144,7 +144,8 @@ class TolerantTest(StartupCase):
             self.assertEqual(client.get("/v2/models/good/ready").status, 200)
             for path in ("/v2/models/bad/ready", "/v2/models/bad/versions/1/ready", "/v1/models/bad"):
                 answer = client.get(path)
-                self.assertEqual((answer.status, answer.json["name"], answer.json["ready"]), (503, "bad", False))
+                self.assertEqual(answer.status, 503, (path, answer.body))
+                self.assertEqual((answer.json["name"], answer.json["ready"]), ("bad", False))
             self.assertEqual(client.get("/v2/models/worse/ready").status, 404)
             self.assertEqual(client.get("/v2/health/ready").json, {"ready": True, "unavailable": ["bad 1", "empty"]})
             page = client.get("/metrics").body.decode()
