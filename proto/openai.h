@@ -43,7 +43,13 @@ struct openai_prompts {
     int32_t *ids; /* owned; of all items */
 };
 
-enum openai_routing_form { OPENAI_ROUTING_NONE, OPENAI_ROUTING_LISTS, OPENAI_ROUTING_BASE64 };
+enum openai_routing_form {
+    OPENAI_ROUTING_NONE,
+    OPENAI_ROUTING_LISTS,
+    OPENAI_ROUTING_BASE64,
+    OPENAI_ROUTING_NPY,   /* the experts as vLLM's clients read them */
+    OPENAI_ROUTING_SGLANG /* the same, SGLang's */
+};
 
 /* Sampling as a request gives it: NaN, or SIZE_MAX, where it does not. */
 struct openai_sampling {

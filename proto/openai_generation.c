@@ -194,17 +194,29 @@ static int read_stream(const json_t *root, struct openai_generation *generation,
                    : 0;
 }
 
-/* "routing": true, false or "base64". */
+/* "routing": true, false, "base64" or "npy"; or SGLang's own word, "return_routed_experts": true.
+ */
 static int read_routing(const json_t *root, enum openai_routing_form *form, struct error *err)
 {
     const json_t *routing = json_object_get(root, "routing");
     const char *text = json_string_value(routing);
-    if (text && strcmp(text, "base64") == 0)
+    bool as_sglang = false;
+    if (member_bool(root, NULL, "return_routed_experts", &as_sglang, err) != 0)
+        return -1;
+    if (as_sglang && (text || json_is_true(routing)))
+        return error_set(err, ERROR_INVALID,
+                         "'routing' and 'return_routed_experts' ask for the same in two forms");
+    if (as_sglang)
+        *form = OPENAI_ROUTING_SGLANG;
+    else if (text && strcmp(text, "npy") == 0)
+        *form = OPENAI_ROUTING_NPY;
+    else if (text && strcmp(text, "base64") == 0)
         *form = OPENAI_ROUTING_BASE64;
     else if (json_is_true(routing))
         *form = OPENAI_ROUTING_LISTS;
     else if (routing && !json_is_false(routing) && !json_is_null(routing))
-        return error_set(err, ERROR_INVALID, "'routing' is %s, expected true, false or \"base64\"",
+        return error_set(err, ERROR_INVALID,
+                         "'routing' is %s, expected true, false, \"base64\" or \"npy\"",
                          text ? "another string" : member_type(routing));
     return 0;
 }

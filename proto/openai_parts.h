@@ -8,7 +8,8 @@
 void openai_write_logprobs(const struct openai_answer *answer, const struct openai_choice *choice,
                            struct buffer *body);
 
-/* The value of "routing". */
+/* Appends a comma and the member that has the routing: "routing" or, as other servers' clients want
+ * it, "routed_experts" or "sgl_ext". */
 void openai_write_routing(const struct openai_routing *routing, struct buffer *body);
 
 #endif

@@ -1,4 +1,7 @@
-/* Which experts each token went to, per layer: as nested lists, or as two arrays in base64. */
+/* Which experts each token went to, per layer: as nested lists, or as arrays in base64. */
+#include <stdio.h>
+#include <string.h>
+
 #include "proto/base64.h"
 #include "proto/json.h"
 #include "proto/openai_parts.h"
@@ -52,12 +55,30 @@ static void append_packed(const struct openai_routing *routing, bool experts, st
     }
 }
 
-static void append_array(const struct openai_routing *routing, bool experts, struct buffer *body)
+/* The header of numpy's format 1.0: its length makes the numbers begin at a multiple of 64. */
+static void append_npy_header(const struct openai_routing *routing, struct buffer *packed)
+{
+    enum { HEADER_BYTES = 128, TEXT_BYTES = HEADER_BYTES - 10 };
+    char text[TEXT_BYTES + 1];
+    const int used = snprintf(
+        text, sizeof text, "{'descr': '<i4', 'fortran_order': False, 'shape': (%zu, %zu, %zu), }",
+        routing->tokens, routing->layer_count, widest(routing));
+    memset(text + used, ' ', (size_t)(TEXT_BYTES - used));
+    text[TEXT_BYTES - 1] = '\n';
+    buffer_append(packed, "\x93NUMPY\1\0", 8);
+    buffer_append(packed, (const unsigned char[]){TEXT_BYTES, 0}, 2);
+    buffer_append(packed, text, TEXT_BYTES);
+}
+
+static void append_array(const struct openai_routing *routing, const char *before, bool experts,
+                         struct buffer *body)
 {
     struct buffer packed;
     buffer_init(&packed, body->limit);
+    if (routing->form == OPENAI_ROUTING_NPY)
+        append_npy_header(routing, &packed);
     append_packed(routing, experts, &packed);
-    buffer_text(body, experts ? ",\"experts\":\"" : ",\"weights\":\"");
+    buffer_text(body, before);
     base64_append(body, packed.data, packed.length);
     buffer_text(body, "\"");
     body->failed = body->failed || packed.failed;
@@ -65,12 +86,11 @@ static void append_array(const struct openai_routing *routing, bool experts, str
     buffer_close(&packed);
 }
 
-/* ---- both ---- */
+/* ---- all forms ---- */
 
-void openai_write_routing(const struct openai_routing *routing, struct buffer *body)
+static void append_layers(const struct openai_routing *routing, bool packed, struct buffer *body)
 {
-    bool packed = routing->form == OPENAI_ROUTING_BASE64;
-    buffer_text(body, "{\"layers\":[");
+    buffer_text(body, ",\"routing\":{\"layers\":[");
     for (size_t i = 0; i < routing->layer_count; i++) {
         const struct openai_routing_layer *layer = &routing->layers[i];
         buffer_text(body, i == 0 ? "{\"name\":" : ",{\"name\":");
@@ -85,8 +105,23 @@ void openai_write_routing(const struct openai_routing *routing, struct buffer *b
     if (packed) {
         buffer_format(body, ",\"shape\":[%zu,%zu,%zu]", routing->tokens, routing->layer_count,
                       widest(routing));
-        append_array(routing, true, body);
-        append_array(routing, false, body);
+        append_array(routing, ",\"experts\":\"", true, body);
+        append_array(routing, ",\"weights\":\"", false, body);
     }
     buffer_text(body, "}");
+}
+
+void openai_write_routing(const struct openai_routing *routing, struct buffer *body)
+{
+    switch (routing->form) {
+    case OPENAI_ROUTING_NPY:
+        append_array(routing, ",\"routed_experts\":\"", true, body);
+        break;
+    case OPENAI_ROUTING_SGLANG:
+        append_array(routing, ",\"sgl_ext\":{\"routed_experts\":\"", true, body);
+        buffer_text(body, "}");
+        break;
+    default:
+        append_layers(routing, routing->form == OPENAI_ROUTING_BASE64, body);
+    }
 }

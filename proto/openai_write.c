@@ -53,10 +53,8 @@ static void append_rest(const struct openai_answer *answer, const struct openai_
         json_append_integers(body, choice->token_ids, choice->token_count);
         buffer_text(body, "]");
     }
-    if (choice->routing) {
-        buffer_text(body, ",\"routing\":");
+    if (choice->routing)
         openai_write_routing(choice->routing, body);
-    }
     buffer_text(body, "}");
 }
 

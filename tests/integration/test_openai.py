@@ -1,10 +1,14 @@
 """OpenAI's API over raw HTTP: every route, what streams say, what is refused, and what load and stops do to streams."""
 
+import base64
 import http.client
+import io
 import json
 import os
 import threading
 import time
+
+import numpy as np
 
 from support.http import HOST, PATIENCE_SECONDS, Client, Connection, request_bytes
 from support.language import ASSISTANT, CONTEXT, EOS, NAME, USER, VOCABULARY, Words
@@ -192,6 +196,18 @@ class CompletionsTest(OpenAICase):
             self.assertEqual(len(layer["experts"]), 6) # all tokens but the last
             self.assertTrue(all(len(experts) == 2 and set(experts) <= {0, 1, 2, 3} for experts in layer["experts"]))
             self.assertTrue(all(abs(sum(weights) - 1) < 1e-5 for weights in layer["weights"]))
+
+    def test_routing_as_other_clients_read_it(self):
+        asked = {"prompt": "abc", "max_tokens": 4, "seed": 1}
+        layers = self.ask(**asked, routing=True)["choices"][0]["routing"]["layers"]
+        experts = np.array([layer["experts"] for layer in layers]).transpose(1, 0, 2)
+        choice = self.ask(**asked, routing="npy")["choices"][0]
+        read = np.load(io.BytesIO(base64.b64decode(choice["routed_experts"])))  # vLLM's
+        self.assertEqual((read.dtype, read.tolist()), (np.int32, experts.tolist()))
+        choice = self.ask(**asked, return_routed_experts=True)["choices"][0]
+        read = np.frombuffer(base64.b64decode(choice["sgl_ext"]["routed_experts"]), np.int32)  # SGLang's
+        self.assertEqual(read.tolist(), experts.ravel().tolist())
+        self.assertNotIn("routing", choice)
 
     def test_greedy_and_penalties(self):
         greedy = self.say(max_tokens=30, temperature=0)["text"]

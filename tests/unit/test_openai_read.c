@@ -295,6 +295,8 @@ static const struct {
     {COMPLETION, "{" P ",'user':5}", "'user' is a number"},
     {COMPLETION, "{" P ",'routing':'json'}", "'routing' is another string, expected true, false"},
     {COMPLETION, "{" P ",'routing':1}", "'routing' is a number"},
+    {COMPLETION, "{" P ",'return_routed_experts':1}", "'return_routed_experts' is a number"},
+    {COMPLETION, "{" P ",'routing':true,'return_routed_experts':true}", "the same in two forms"},
     {COMPLETION, "{" P ",'response_format':{'type':'json_object'}}",
      "'response_format' is not supported, other than text"},
     {COMPLETION, "{" P ",'guided_json':{'type':'object'}}", "'guided_json' is not supported"},

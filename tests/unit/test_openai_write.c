@@ -216,7 +216,10 @@ static void expect_routing(enum openai_routing_form form, const char *expected)
     struct buffer body = new_body();
     openai_write_chunk(&COMPLETION, &choice, false, false, &body);
     struct buffer part = new_body();
-    char *found = strstr(body.data, "\"routing\":");
+    const char *const key = form == OPENAI_ROUTING_SGLANG ? "\"sgl_ext\":"
+                            : form == OPENAI_ROUTING_NPY  ? "\"routed_experts\":"
+                                                          : "\"routing\":";
+    char *found = strstr(body.data, key);
     ck_assert_ptr_nonnull(found);
     buffer_append(&part, found, body.length - (size_t)(found - body.data));
     expect_body(&part, expected);
@@ -234,6 +237,22 @@ START_TEST(routing_is_lists_or_arrays)
                    "'routing':{'layers':[{'name':'a'},{'name':'b'}],'shape':[2,2,2],'experts':"
                    "'AQAAAAAAAAAHAAAA/////wIAAAADAAAABgAAAP////8=','weights':"
                    "'AABAPwAAgD4AAIA/AAAAAAAAAD8AAAA/AADAfwAAAAA='}}]}\n\n");
+}
+END_TEST
+
+/* What numpy.save() writes of [[[1, 0], [7, -1]], [[2, 3], [6, -1]]], and the array alone. */
+START_TEST(routing_as_other_clients_read_it)
+{
+    expect_routing(
+        OPENAI_ROUTING_SGLANG,
+        "'sgl_ext':{'routed_experts':'AQAAAAAAAAAHAAAA/////wIAAAADAAAABgAAAP////8='}}]}\n\n");
+    expect_routing(OPENAI_ROUTING_NPY,
+                   "'routed_experts':'"
+                   "k05VTVBZAQB2AHsnZGVzY3InOiAnPGk0JywgJ2ZvcnRyYW5fb3JkZXInOiBGYWxzZSwg"
+                   "J3NoYXBlJzogKDIsIDIsIDIpLCB9ICAgICAgICAgICAgICAgICAgICAgICAgICAgICAg"
+                   "ICAgICAgICAgICAgICAgICAgICAgICAgIAoBAAAAAAAAAAcAAAD/////AgAAAAMAAAAG"
+                   "AAAA/////w=="
+                   "'}]}\n\n");
 }
 END_TEST
 
@@ -333,5 +352,6 @@ END_TEST
 TEST_MAIN("openai_write", base64_is_that_of_the_rfc, a_completion_has_choices_and_usage,
           a_chat_has_a_message, a_stream_has_deltas_usage_and_an_end, completions_stream_text,
           log_probabilities_have_two_shapes, tokens_without_text_have_numbers,
-          routing_is_lists_or_arrays, embeddings_are_lists_or_base64, small_documents,
-          errors_name_kind_and_parameter, what_does_not_fit_fails)
+          routing_is_lists_or_arrays, routing_as_other_clients_read_it,
+          embeddings_are_lists_or_base64, small_documents, errors_name_kind_and_parameter,
+          what_does_not_fit_fails)
