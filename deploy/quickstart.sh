@@ -1,6 +1,6 @@
 #!/bin/sh
 # From a bare Debian 12 to predictions with their routing: installs missing packages, builds, serves
-# the shipped models on a free port of this machine, and classifies real images.
+# the shipped models on a free port of this machine, classifies real images and streams text.
 #
 #   sh deploy/quickstart.sh          then serves until Ctrl-C
 #   sh deploy/quickstart.sh --once   stops the server after the demonstration
@@ -62,7 +62,7 @@ announce() {
     else
         echo "  2. Build the server: about a minute on two idle cores."
     fi
-    echo "  3. Serve the models in deploy/models, and classify images with them: seconds."
+    echo "  3. Serve the models in deploy/models; classify images, and let a language model speak: seconds."
 }
 
 compile() {
@@ -99,13 +99,14 @@ start_server() {
 show_where_to_go() {
     step "The server is at $url; some things to try"
     cat <<END
-    $url/        in a browser: the dashboard, live
+    $url/        in a browser: the dashboard, live; choose tiny-lm and talk to it
     curl $url/v1/models
     curl $url/v2/models/fashion-mnist
     curl $url/v2/models/fashion-mnist/routing
     curl $url/metrics
     curl $url/v1/models/fashion-mnist:predict -d @$root/deploy/example.json
     python3 $root/deploy/classify.py --url $url --first 4242 fashion-mnist
+    python3 $root/deploy/speak.py --url $url tiny-lm "In the beginning"
     $root/build/quickstart/moed help serve
 END
 }
@@ -135,6 +136,9 @@ echo "    listening on $url"
 step "Classify images from the Fashion-MNIST test set"
 python3 "$root/deploy/classify.py" --url "$url" fashion-mnist fashion-mnist-attentive ||
     fail "no predictions"
+
+step "Let a toy language model speak: three kinds of text, and the experts that wrote them"
+python3 "$root/deploy/speak.py" --url "$url" tiny-lm || fail "no answer"
 
 if $once; then
     trap - EXIT

@@ -342,7 +342,7 @@ part_python() {
 part_parity() {
     part parity "every recipe's model over HTTP against PyTorch"
     build release -DMOED_TESTS=ON || return
-    check parity count_python integration_tests build/release/moed test_parity
+    check parity count_python integration_tests build/release/moed test_parity test_parity_language
     grep '^parity: ' "$logs/parity.log" | sed 's/^parity: /    /'
 }
 

@@ -8,10 +8,56 @@ const VIEWS = [
   {name: "desk-dark", model: "large", width: 1280, height: 900, scheme: "dark"},
   {name: "phone-dark", model: "fashion-mnist-attentive", width: 390, height: 844, scheme: "dark", sample: "trouser"},
   {name: "phone-light", model: "adult-mmoe", width: 390, height: 844, scheme: "light", send: true},
+  {name: "desk-speak", model: "tiny-lm", width: 1280, height: 900, scheme: "light", speak: "completions"},
+  {name: "phone-speak", model: "tiny-lm", width: 390, height: 844, scheme: "dark", speak: "chat/completions"},
 ];
 const FRAME_MS = 16.7, WATCH_MS = 10000;
 const axe = fs.readFileSync(`${work}/node_modules/axe-core/axe.min.js`, "utf8");
 const problems = [];
+
+const said = (page) => page.locator("#tryit [role=status]").textContent();
+
+async function hear(page, tokens) {
+  await page.click("#tryit .action.main");
+  await page.waitForFunction((n) => document.querySelectorAll("#tryit .words:last-child .token").length >= n, tokens);
+}
+
+// With some seeds an answer is over at once; this one gives a long one.
+async function longSeed(path, prompt) {
+  for (let seed = 0; seed < 50; seed++) {
+    const asked = path.startsWith("chat") ? {messages: [{role: "user", content: prompt}]} : {prompt};
+    const body = JSON.stringify({model: "tiny-lm", max_tokens: 60, seed, ...asked});
+    const {usage} = await (await fetch(`${url}/v1/${path}`, {method: "POST", body})).json();
+    if (usage.completion_tokens === 60) return String(seed);
+  }
+  throw new Error(`no long answer to '${prompt}'`);
+}
+
+// A language model: the answer comes piece by piece, every token tells its experts to pointer and keyboard, Stop stops.
+async function speak(page, view, say) {
+  await page.selectOption("#tryit form select", view.speak);
+  await page.fill("#tryit input[type=number] >> nth=0", "60");
+  const prompt = await page.inputValue("#speak-prompt");
+  await page.fill("#tryit input[type=number] >> nth=2", await longSeed(view.speak, prompt));
+  await hear(page, 1);
+  const during = await page.locator("#tryit .token").count();
+  await page.waitForFunction(() => document.querySelector("#tryit [role=status]").textContent.includes("a second"));
+  const after = await page.locator("#tryit .token").count();
+  if (!(during < after)) say(`the answer came at once: ${during} tokens, then ${after}`);
+  await page.click("#tryit .token >> nth=2");
+  await page.keyboard.press("ArrowRight");
+  if (!(await page.locator("#tryit .detail h3").textContent()).startsWith("Token 4")) say("the arrow key went to no token");
+  const layers = await page.evaluate(() => moed.live.layers.length), rows = await page.locator("#tryit .detail tbody tr").count();
+  if (rows !== layers) say(`a token shows ${rows} of ${layers} layers`);
+  await page.click("#tryit button:has-text('Clear')");
+  await page.fill("#speak-prompt", prompt);
+  await hear(page, 3);
+  await page.click("#tryit button:has-text('Stop')");
+  await page.waitForFunction(() => !document.querySelector("#tryit .action.main").disabled);
+  if (!(await said(page)).startsWith("Stopped")) say(`after Stop: ${await said(page)}`);
+  await page.click("#tryit .token >> nth=1");
+  await page.locator("#tryit").screenshot({path: `${work}/${view.name}-alone.png`});
+}
 
 async function look(browser, view) {
   const page = await browser.newPage({viewport: {width: view.width, height: view.height}, colorScheme: view.scheme});
@@ -21,6 +67,7 @@ async function look(browser, view) {
   page.on("request", (request) => request.url().startsWith(url) || request.url().startsWith("data:") || say(`asks ${request.url()}`));
   await page.goto(`${url}/#${view.model}`);
   await page.waitForSelector("#try-body form");
+  if (view.speak) await speak(page, view, say);
   if (view.sample) await page.selectOption("#tryit select", view.sample);
   if (view.send) await page.click("#tryit .action.main");
   await page.waitForTimeout(WATCH_MS);

@@ -22,10 +22,11 @@ from recipes import bpe, card, causal_moe, lm_card, public_texts, runner
 
 SHAPE = causal_moe.Shape(vocabulary=2048, hidden=256, layers=4, heads=4, kv_heads=2, head_size=32, experts=16, top_k=2,
                          expert_size=64, theta=10000.0, eps=1e-6, context=512)
-STEPS, STEP_TOKENS, SHORT, EPOCHS = 100, 2048, 256, 50
+STEPS, STEP_TOKENS, SHORT, EPOCHS = 100, 2048, 256, 17
 RATE, WARM_UP, LAST_PART, LAST_RATE = 2e-3, 200, 0.25, 0.05
 BETAS, DECAY, LARGEST_GRADIENT = (0.9, 0.98), 0.1, 1.0
-BALANCE, ROUTER_Z = 0.01, 0.001
+# Experts are kept evenly used until they have formed; then they may follow the text.
+EARLY_BALANCE, EARLY_STEPS, BALANCE, ROUTER_Z = 0.01, 1000, 0.001, 0.001
 # How often a window is from this domain. The Jargon File is a third as long as the others.
 SHARES = {"bible": 0.36, "austen": 0.36, "jargon": 0.28}
 TORCH_TYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
@@ -118,9 +119,9 @@ class TinyLmJob(runner.Job):
         windows = self.windows(SHORT if number < steps * (1 - LAST_PART) else SHAPE.context)
         logits, truth = self.model(windows[:, :-1]).flatten(0, 1), windows[:, 1:].flatten()
         loss = F.cross_entropy(logits, truth)
-        routings = self.model.routings()
-        router = sum(BALANCE * causal_moe.balance_loss(routing, SHAPE.experts) + ROUTER_Z * causal_moe.z_loss(routing)
-                     for routing in routings)
+        balance = EARLY_BALANCE if number < EARLY_STEPS else BALANCE
+        router = sum(balance * causal_moe.balance_loss(routing, SHAPE.experts) + ROUTER_Z * causal_moe.z_loss(routing)
+                     for routing in self.model.routings())
         self.optimizer.zero_grad(set_to_none=True)
         (loss + router).backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), LARGEST_GRADIENT)

@@ -1,0 +1,110 @@
+"""Lets a language model of a running moed server speak, and shows which experts spoke.
+
+    python3 deploy/speak.py [--url URL] [--tokens N] [--seed N] MODEL [PROMPT...]
+
+Needs nothing but Python's standard library, so it doubles as an example of OpenAI's protocol with routing: the answer
+comes as events, one token or a few at a time.
+"""
+
+import argparse
+import collections
+import json
+import os
+import sys
+import time
+import urllib.error
+import urllib.request
+
+PROMPTS = ("And it came to pass, that", "Emma was", ":hacker: n.")  # one for each kind of text that tiny-lm has learned
+TOKENS, SEED, TEMPERATURE = 40, 1, 0.7
+MOST_EXPERTS = 4
+SHADES = " ░▒▓█"
+
+
+class Failed(Exception):
+    """The message is for the person at the terminal."""
+
+
+def colour(text, code):
+    return f"\033[{code}m{text}\033[0m" if sys.stdout.isatty() and "NO_COLOR" not in os.environ else text
+
+
+def answer_to(url, body):
+    """The reply, whose lines are still to come."""
+    request = urllib.request.Request(f"{url}/v1/completions", json.dumps(body).encode(),
+                                     {"Content-Type": "application/json"})
+    try:
+        return urllib.request.urlopen(request, timeout=60)
+    except urllib.error.HTTPError as error:
+        raise Failed(f"{error.url} answered {error.code}: {error.read().decode(errors='replace')}") from None
+    except OSError as error:
+        raise Failed(f"{url}: {error}") from None
+
+
+def events(reply):
+    """The documents of a stream of events."""
+    for line in reply:
+        if line.startswith(b"data: ") and line.strip() != b"data: [DONE]":
+            document = json.loads(line[len(b"data: "):])
+            if "error" in document:
+                raise Failed(document["error"]["message"])
+            yield document
+
+
+def speak(url, model, prompt, arguments):
+    """Prints the text as it comes. Returns ({layer: experts of each row}, tokens of the prompt, of the answer)."""
+    body = {"model": model, "prompt": prompt, "max_tokens": arguments.tokens, "temperature": TEMPERATURE,
+            "seed": arguments.seed, "stream": True, "stream_options": {"include_usage": True}, "routing": True}
+    layers, usage = collections.defaultdict(list), None
+    print(f"\n    {colour(prompt, 1)}", end="", flush=True)
+    with answer_to(url, body) as reply:
+        for event in events(reply):
+            usage = event.get("usage") or usage
+            for choice in event["choices"]:
+                print(choice["text"].replace("\n", "\n    "), end="", flush=True)
+                for layer in choice.get("routing", {"layers": []})["layers"]:
+                    layers[layer["name"]] += layer["experts"]
+    print()
+    return layers, usage["prompt_tokens"], usage["completion_tokens"]
+
+
+def bar(counts, experts):
+    """A character for each expert: the darker, the more often it was chosen."""
+    most = max(counts.values())
+    return "".join(SHADES[-(-(len(SHADES) - 1) * counts[expert] // most)] for expert in range(experts))
+
+
+def show_experts(url, model, layers, prompt_tokens):
+    """Of the rows that made the answer's tokens: the last of the prompt and all that follow."""
+    with urllib.request.urlopen(f"{url}/v2/models/{model}/routing", timeout=60) as reply:
+        sizes = {layer["name"]: len(layer["experts"]) for layer in json.load(reply)["layers"]}
+    for name, rows in layers.items():
+        counts = collections.Counter(expert for row in rows[prompt_tokens - 1:] for expert in row if expert >= 0)
+        total = sum(counts.values())
+        spoke = ", ".join(f"{expert} ({count / total:.0%})" for expert, count in counts.most_common(MOST_EXPERTS))
+        print(f"      {name:<24} |{bar(counts, sizes[name])}|  most: experts {spoke}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Let a language model of a moed server speak.")
+    parser.add_argument("--url", default="http://127.0.0.1:8080")
+    parser.add_argument("--tokens", type=int, default=TOKENS, metavar="N", help=f"at most so many (default {TOKENS})")
+    parser.add_argument("--seed", type=int, default=SEED, metavar="N", help="the same seed says the same")
+    parser.add_argument("model", metavar="MODEL")
+    parser.add_argument("prompts", nargs="*", metavar="PROMPT", default=PROMPTS)
+    arguments = parser.parse_args()
+    url = arguments.url.rstrip("/")
+    for prompt in arguments.prompts:
+        began = time.monotonic()
+        layers, prompt_tokens, tokens = speak(url, arguments.model, prompt, arguments)
+        print(f"      {tokens} tokens in {time.monotonic() - began:.2f} s. Experts chosen for them, by layer:")
+        show_experts(url, arguments.model, layers, prompt_tokens)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except Failed as failed:
+        sys.exit(f"speak: {failed}")
+    except KeyboardInterrupt:
+        sys.exit(130)
