@@ -151,6 +151,7 @@ static void append_layer(const struct routing_document *document, const struct r
     append_drifts(layer, body);
     if (layer->limited)
         buffer_format(body, ",\"dropped\":%" PRIu64, routing_dropped(layer->counts));
+    buffer_format(body, ",\"quarantine\":%s", layer->quarantine ? layer->quarantine : "[]");
     routing_include_append(document, layer, body);
     buffer_text(body, "}");
 }

@@ -26,6 +26,7 @@ struct routing_layer {
     const struct moed_gate_counts *recent, *earlier;
     const struct moed_gate_counts *before; /* in the window before */
     struct routing_sample reference;       /* of known-good data; without items: none */
+    const char *quarantine;                /* JSON: a list of its experts there; NULL: none */
 };
 
 struct routing_document {

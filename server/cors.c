@@ -27,7 +27,7 @@ static bool answer_preflight(struct exchange *exchange)
         return false;
     struct buffer nothing;
     buffer_init(&nothing, 16);
-    exchange_header(exchange, "Access-Control-Allow-Methods", "GET, HEAD, POST");
+    exchange_header(exchange, "Access-Control-Allow-Methods", "GET, HEAD, POST, DELETE");
     exchange_header(exchange, "Access-Control-Allow-Headers", "Authorization, *");
     exchange_header(exchange, "Access-Control-Max-Age", "600");
     exchange_reply(exchange, 204, NULL, &nothing);

@@ -129,6 +129,15 @@ static size_t list_tags(struct model_stats *stats, const char **tags)
     return count;
 }
 
+/* The caller frees it. NULL: none of the gate's experts is in quarantine, as always before the
+ * first. */
+static char *quarantine_of(const struct model *model, size_t gate)
+{
+    if (!model->quarantine || atomic_load(&model->quarantine->change) == 0)
+        return NULL;
+    return quarantine_text(model->quarantine, model, gate);
+}
+
 static void write_document(const struct model *model, const struct query *query,
                            struct buffer *body)
 {
@@ -140,6 +149,7 @@ static void write_document(const struct model *model, const struct query *query,
     for (size_t i = query->first; i < query->end; i++) {
         layers[i] = layer_of(model, &counted, i);
         layers[i].detail = details ? &details[i] : NULL;
+        layers[i].quarantine = quarantine_of(model, i);
     }
     const struct routing_document document = {.model = model->name,
                                               .version = model->version,
@@ -155,6 +165,8 @@ static void write_document(const struct model *model, const struct query *query,
     routing_write(&document, body);
     stats_window_close(&counted);
     free_details(details, query);
+    for (size_t i = query->first; i < query->end; i++)
+        free((char *)layers[i].quarantine);
     free(layers);
     free(tags);
 }

@@ -22,7 +22,7 @@
 #include "server/http_listen.h"
 #include "server/http_status.h"
 
-enum http_method { HTTP_GET, HTTP_HEAD, HTTP_POST, HTTP_OTHER };
+enum http_method { HTTP_GET, HTTP_HEAD, HTTP_POST, HTTP_DELETE, HTTP_OTHER };
 
 /* An id, three for pages of other origins, five of the dashboard, and some spare. */
 enum {

@@ -18,10 +18,11 @@ static const char *ended(char *header, struct http_text text)
 
 static enum http_method method_of(const char *method)
 {
-    return !strcmp(method, "GET")    ? HTTP_GET
-           : !strcmp(method, "HEAD") ? HTTP_HEAD
-           : !strcmp(method, "POST") ? HTTP_POST
-                                     : HTTP_OTHER;
+    return !strcmp(method, "GET")      ? HTTP_GET
+           : !strcmp(method, "HEAD")   ? HTTP_HEAD
+           : !strcmp(method, "POST")   ? HTTP_POST
+           : !strcmp(method, "DELETE") ? HTTP_DELETE
+                                       : HTTP_OTHER;
 }
 
 void exchange_describe_request(struct http_exchange *exchange, const struct http_head *head)

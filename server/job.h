@@ -12,6 +12,7 @@
 
 struct model;
 struct moed_intervention;
+struct quarantined;
 struct once;
 struct exchange;
 struct predict;
@@ -23,7 +24,10 @@ struct job {
     struct exchange *exchange; /* its `owner` is this job, once submitted */
     const struct protocol *protocol;
     struct infer_request request;
-    struct moed_intervention *intervention; /* that the request asks for; owned; NULL: none */
+    struct moed_intervention *asked; /* that the request asks for, with what is in quarantine;
+                                        owned; NULL: the request asks for nothing */
+    struct quarantined *quarantined; /* held; NULL: no expert is in quarantine */
+    const struct moed_intervention *intervention; /* of the two; NULL: none */
     bool wants_routing;
     bool counted;         /* in the statistics of routing */
     const char *tag_name; /* on whose behalf; borrowed from the request or its header; NULL: none */

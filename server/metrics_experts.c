@@ -211,11 +211,49 @@ static void per_expert_quality(struct metrics *all)
     }
 }
 
+/* ---- quarantine ---- */
+
+static bool is_among(size_t expert, const size_t *experts, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (experts[i] == expert)
+            return true;
+    return false;
+}
+
+/* Of the experts that serve only if there is room for all experts' series. */
+static void quarantine_samples(struct metrics *all, const struct metrics_model *entry, size_t index,
+                               bool all_experts)
+{
+    const struct moed_gate_info *gate = &entry->model->info->gates[index];
+    size_t experts[QUARANTINE_MAX_ENTRIES];
+    struct prometheus_label labels[METRICS_INNER_LABELS];
+    const size_t count = quarantine_experts(entry->model->quarantine, entry->model, index, experts);
+    metrics_label_gate(labels, entry->model, index);
+    for (size_t i = 0; (all_experts || count > 0) && i < gate->experts; i++) {
+        char text[EXPERT_BYTES];
+        bool is_in = is_among(routing_expert_index(gate->expert_index, i), experts, count);
+        label_expert(labels, gate, i, text);
+        if (is_in || all_experts)
+            prometheus_sample(&all->page, "moed_expert_quarantined", labels, METRICS_INNER_LABELS,
+                              is_in);
+    }
+}
+
+static void quarantined(struct metrics *all, bool all_experts)
+{
+    prometheus_family(&all->page, "moed_expert_quarantined", "gauge",
+                      "1 for an expert that rows are routed around.");
+    EACH_MODEL (all, entry)
+        for (size_t gate = 0; gate < entry->model->info->gate_count; gate++)
+            quarantine_samples(all, entry, gate, all_experts);
+}
+
 /* ---- all of them ---- */
 
-/* Of every expert of a gate: one of two families has its weight. With classes there are labelled
- * and correct, and the accuracy in three windows. */
-static const uint64_t SERIES = EXPERT_FAMILY_COUNT - 1, SERIES_OF_LABELS = 2 + WINDOW_COUNT;
+/* Of every expert of a gate: one of two families has its weight, one says whether it is in
+ * quarantine. With classes there are labelled and correct, and the accuracy in three windows. */
+static const uint64_t SERIES = EXPERT_FAMILY_COUNT, SERIES_OF_LABELS = 2 + WINDOW_COUNT;
 
 static uint64_t expert_series(const struct metrics *all)
 {
@@ -232,7 +270,9 @@ static uint64_t expert_series(const struct metrics *all)
  * layers' aggregates only, and the full matrix stays at /v2/models/M/routing. */
 void metrics_experts(struct metrics *all)
 {
-    if (expert_series(all) > all->api->options->max_expert_series)
+    const bool fits = expert_series(all) <= all->api->options->max_expert_series;
+    quarantined(all, fits);
+    if (!fits)
         return;
     for (size_t i = 0; i < EXPERT_FAMILY_COUNT; i++)
         expert_family(all, &EXPERT_FAMILIES[i]);

@@ -258,6 +258,9 @@ struct model *model_load(const char *directory, const char *name, const char *ve
     model->limits = serving->limits;
     model->engine = engine;
     model->info = moed_model_info(engine);
+    model->quarantine = options->quarantine;
+    if (uv_mutex_init(&model->mutex) != 0)
+        out_of_memory();
     fill_signature(model);
     fill_references(model);
     model->loaded = (int64_t)time(NULL);
@@ -294,6 +297,8 @@ void model_release(struct model *model)
     if (!model || atomic_fetch_sub(&model->holders, 1) > 1)
         return;
     model_stats_release(model->stats);
+    quarantined_release(model->quarantined);
+    uv_mutex_destroy(&model->mutex);
     for (size_t i = 0; i < model->info->gate_count; i++)
         free((double *)model->references[i].share);
     free(model->references);

@@ -13,6 +13,7 @@
 #include "proto/serving.h"
 #include "proto/signature.h"
 #include "proto/words.h"
+#include "server/quarantine.h"
 #include "server/stats.h"
 
 struct model_options {
@@ -24,6 +25,7 @@ struct model_options {
     bool int8;             /* matrices in 8 bits */
     bool kv_f32;           /* keys and values in F32, not F16 */
     bool copy;             /* files are copied, not mapped */
+    struct quarantine *quarantine; /* of the process; NULL: none */
 };
 
 struct model {
@@ -45,6 +47,9 @@ struct model {
     struct routing_sample *references; /* [gate_count] known-good routing; without items: none */
     atomic_bool damage_told;           /* somebody has been told that the engine is damaged */
     struct model_stats *stats;         /* may be older than the model: a reload goes on counting */
+    struct quarantine *quarantine;     /* of the process; NULL: none */
+    uv_mutex_t mutex;                  /* guards the next */
+    struct quarantined *quarantined;   /* held; NULL: not worked out yet */
 };
 
 /* Loads <directory> as version `version` of model `name`, and runs rows through it, so that the

@@ -123,8 +123,7 @@ static void note_first(const struct once *once, const struct segment *segment, s
 /* Whether the rows of two jobs are counted at the same place. */
 static bool alike(const struct job *job, const struct job *other)
 {
-    return job->counted == other->counted && job->tag == other->tag &&
-           !job->intervention == !other->intervention;
+    return job->counted == other->counted && job->tag == other->tag && !job->asked == !other->asked;
 }
 
 /* Neighbours that are alike are counted together, which is all of them most of the time. */
@@ -147,8 +146,8 @@ static void count_batch(const struct once *once, const struct batch *batch, uint
         for (end = first; i < batch->segment_count && alike(job, batch->segments[i].job); i++)
             end += batch->segments[i].rows;
         if (job->counted)
-            (job->intervention ? stats_count_intervened : stats_count)(once->stats, job->tag,
-                                                                       &decided, first, end);
+            (job->asked ? stats_count_intervened : stats_count)(once->stats, job->tag, &decided,
+                                                                first, end);
     }
 }
 

@@ -20,7 +20,8 @@ enum { DEADLINE_TICK_MS = 10 };
 static void job_free(struct job *job)
 {
     infer_request_close(&job->request);
-    moed_intervention_free(job->intervention);
+    moed_intervention_free(job->asked);
+    quarantined_release(job->quarantined);
     free(job->results);
     free(job->outputs);
     free(job->routing_experts);
@@ -119,7 +120,7 @@ static void on_deadlines(uv_timer_t *timer)
 /* There are labels, or there may come some by the request's id. */
 static bool may_be_judged(const struct job *job)
 {
-    return job->counted && !job->intervention && job->model->class_output >= 0 &&
+    return job->counted && !job->asked && job->model->class_output >= 0 &&
            job->model->info->gate_count > 0 && (job->request.labels || job->request.id);
 }
 

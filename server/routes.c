@@ -19,6 +19,7 @@
 #include "server/openai.h"
 #include "server/openai_api.h"
 #include "server/page.h"
+#include "server/quarantine_api.h"
 #include "server/recorder.h"
 #include "server/repository_api.h"
 #include "server/request_id.h"
@@ -111,6 +112,14 @@ static const struct route ROUTES[] = {
      "keeps routing statistics, and says all of them"},
     {HTTP_POST, "/v2/models/{m}/versions/{v}/routing/snapshot", describe_routing_snapshot, NULL, ROLE_ADMIN, NEEDS_MODEL,
      "keeps routing statistics, and says all of them"},
+    {HTTP_POST, "/v2/models/{m}/routing/quarantine", quarantine_put_in, NULL, ROLE_ADMIN, INFERENCE,
+     "routes around an expert"},
+    {HTTP_POST, "/v2/models/{m}/versions/{v}/routing/quarantine", quarantine_put_in, NULL, ROLE_ADMIN, INFERENCE,
+     "routes around an expert"},
+    {HTTP_DELETE, "/v2/models/{m}/routing/quarantine", quarantine_let_out, NULL, ROLE_ADMIN, INFERENCE,
+     "lets an expert serve again"},
+    {HTTP_DELETE, "/v2/models/{m}/versions/{v}/routing/quarantine", quarantine_let_out, NULL, ROLE_ADMIN, INFERENCE,
+     "lets an expert serve again"},
     {HTTP_POST, "/v1/completions", openai_completions, NULL, ROLE_PREDICT, OPENAI,
      "text that goes on from a prompt"},
     {HTTP_POST, "/v1/chat/completions", openai_chat_completions, NULL, ROLE_PREDICT, OPENAI,
@@ -174,7 +183,9 @@ static void describe_openapi(const struct api *api, struct exchange *exchange,
     struct buffer body;
     (void)api, (void)target;
     for (size_t i = 0; i < COUNT; i++)
-        routes[i] = (struct openapi_route){.method = ROUTES[i].method == HTTP_POST ? "post" : "get",
+        routes[i] = (struct openapi_route){.method = ROUTES[i].method == HTTP_POST     ? "post"
+                                                     : ROUTES[i].method == HTTP_DELETE ? "delete"
+                                                                                       : "get",
                                            .path = ROUTES[i].pattern,
                                            .summary = ROUTES[i].summary,
                                            .tag = role_name(ROUTES[i].role),
@@ -230,10 +241,23 @@ static int not_found(const struct exchange *exchange, struct error *err)
     return error_set(err, ERROR_NOT_FOUND, "no such path: %.200s", exchange->path);
 }
 
+/* What the path takes: one method, or POST and DELETE. */
+static const char *allowed_of(const struct exchange *exchange, const struct route *route)
+{
+    struct route_params params;
+    bool posts = false;
+    for (size_t i = 0; i < sizeof ROUTES / sizeof *ROUTES; i++)
+        posts |= ROUTES[i].method == HTTP_POST &&
+                 route_match(ROUTES[i].pattern, exchange->path, &params);
+    if (route->method == HTTP_DELETE)
+        return posts ? "POST, DELETE" : "DELETE";
+    return route->method == HTTP_POST ? "POST" : "GET, HEAD";
+}
+
 static int method_not_allowed(struct exchange *exchange, const struct route *route,
                               struct error *err)
 {
-    const char *allowed = route->method == HTTP_POST ? "POST" : "GET, HEAD";
+    const char *allowed = allowed_of(exchange, route);
     exchange_header(exchange, "Allow", allowed);
     return error_set(err, ERROR_METHOD, "%.200s takes %s, not %.20s", exchange->path, allowed,
                      exchange->method_text);

@@ -268,7 +268,8 @@ static void init_loader(struct server *server)
                                   .max_tags = options->max_tags,
                                   .int8 = strcmp(options->weights, "int8") == 0,
                                   .kv_f32 = strcmp(options->kv_cache, "f32") == 0,
-                                  .copy = strcmp(options->load, "copy") == 0}},
+                                  .copy = strcmp(options->load, "copy") == 0,
+                                  .quarantine = &server->quarantine}},
         .poll_ns = polls ? options->model_poll_ms * 1000000 : 0,
         .wanted = options->load_model,
         .strict = options->strict_start,
@@ -322,6 +323,7 @@ static int start(struct server *server, struct error *err)
         access_init(&server->access, options, err) != 0)
         return -1;
     state_init(&server->state, options->state, options->state_interval_ms * 1000000);
+    quarantine_init(&server->quarantine, &server->state);
     init_loader(server);
     if (start_loops(server, err) == 0 && start_signals(server, err) == 0 &&
         start_statistics(server, err) == 0 && loader_start(&server->loader, err) == 0) {
@@ -383,6 +385,7 @@ int server_run(const struct options *options, struct error *err)
     for (size_t i = 0; i < server.count; i++)
         loop_close(&server.loops[i]);
     loader_close(&server.loader);
+    quarantine_close(&server.quarantine);
     state_close(&server.state);
     free(server.loops);
     totals_free(server.totals);

@@ -21,7 +21,8 @@ struct server {
     struct access access;
     struct totals *totals;
     struct loader loader;
-    struct state state;        /* where statistics are kept */
+    struct state state; /* where statistics are kept */
+    struct quarantine quarantine;
     struct loop_shared shared; /* what loops see of the above */
     bool files_restricted;
     atomic_bool stopping;  /* a signal came: not ready any more */

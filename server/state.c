@@ -1,5 +1,4 @@
-/* A file is replaced by renaming a complete one onto it, so that a crash at any moment leaves the
- * one or the other. */
+/* One thread writes; what loads a model reads. */
 #include "server/state.h"
 
 #include <errno.h>
@@ -13,73 +12,19 @@
 #include "core/memory.h"
 #include "server/log.h"
 #include "server/snapshot.h"
+#include "server/state_file.h"
 
-enum { PATH_BYTES = 4096 };
+enum { PATH_BYTES = 4096, NAME_BYTES = 512 };
 
 /* How long the end of the process waits for the disk. */
 enum { STOP_PATIENCE_MS = 5000, STOP_STEP_MS = 5 };
 
-static int fail(struct error *err, const char *what, const char *path)
+static void name_of(const struct model *model, char name[NAME_BYTES])
 {
-    return error_set(err, ERROR_UNAVAILABLE, "cannot %s %.300s: %s", what, path, strerror(errno));
-}
-
-static void path_of(const struct state *state, const struct model *model, const char *ending,
-                    char path[PATH_BYTES])
-{
-    snprintf(path, PATH_BYTES, "%.3600s/%s.%s.routing%s", state->directory, model->name,
-             model->version, ending);
+    snprintf(name, NAME_BYTES, "%s.%s.routing", model->name, model->version);
 }
 
 /* ---- writing ---- */
-
-static int write_whole(int file, const char *bytes, size_t length)
-{
-    while (length > 0) {
-        const ssize_t some = write(file, bytes, length);
-        if (some < 0 && errno == EINTR)
-            continue;
-        if (some < 0)
-            return -1;
-        bytes += some;
-        length -= (size_t)some;
-    }
-    return fsync(file);
-}
-
-/* A rename is on the disk when its directory is. */
-static int sync_directory(const struct state *state)
-{
-    const int directory = open(state->directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (directory < 0)
-        return -1;
-    const int result = fsync(directory);
-    close(directory);
-    return result;
-}
-
-static int replace_file(const struct state *state, const struct model *model,
-                        const struct buffer *body, struct error *err)
-{
-    char path[PATH_BYTES], temporary[PATH_BYTES];
-    path_of(state, model, "", path);
-    path_of(state, model, ".new", temporary);
-    const int file = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0640);
-    if (file < 0)
-        return fail(err, "write", temporary);
-    int result = write_whole(file, body->data, body->length);
-    if (result != 0)
-        fail(err, "write", temporary);
-    if (close(file) != 0 && result == 0)
-        result = fail(err, "write", temporary);
-    if (result == 0 && rename(temporary, path) != 0)
-        result = fail(err, "rename a file to", path);
-    if (result != 0)
-        unlink(temporary);
-    else if (sync_directory(state) != 0)
-        result = fail(err, "write", state->directory);
-    return result;
-}
 
 /* The same failure is told once, not every minute. With `writing` held. */
 static void tell(struct state *state, const struct error *err)
@@ -96,15 +41,17 @@ int state_save(struct state *state, const struct model *model, struct error *err
     struct error own = ERROR_INIT;
     const struct snapshot_time time = snapshot_time();
     struct buffer body;
+    char name[NAME_BYTES];
     if (!state->directory)
         return 0;
+    name_of(model, name);
     uv_mutex_lock(&state->writing);
     buffer_init(&body, SNAPSHOT_MAX_BYTES);
     if (state->lock < 0)
         error_set(&own, ERROR_UNAVAILABLE, "%.300s is not this server's to write",
                   state->directory);
     else if (snapshot_write(model->stats, model->info, &time, &body, &own) == 0 &&
-             replace_file(state, model, &body, &own) == 0)
+             state_file_replace(state->directory, name, &body, &own) == 0)
         atomic_store(&state->last_written_seconds, time.wall / 1000000000);
     buffer_close(&body);
     atomic_fetch_add(own.code == ERROR_NONE ? &state->written : &state->failures, 1);
@@ -116,54 +63,25 @@ int state_save(struct state *state, const struct model *model, struct error *err
 
 /* ---- reading ---- */
 
-/* Whole; the caller frees. NULL with an error, or without one if there is none. */
-static void *read_file(const char *path, size_t *length, struct error *err)
+static void set_aside(struct state *state, const char *name, const struct error *err)
 {
-    struct stat status;
-    const int file = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    char *bytes = NULL;
-    *length = 0;
-    if (file < 0 && errno == ENOENT)
-        return NULL;
-    if (file < 0 || fstat(file, &status) != 0)
-        fail(err, "read", path);
-    else if (!S_ISREG(status.st_mode) || status.st_size > SNAPSHOT_MAX_BYTES)
-        error_set(err, ERROR_INVALID, "%.300s is no file of at most %d bytes", path,
-                  SNAPSHOT_MAX_BYTES);
-    else
-        bytes = calloc_checked((size_t)status.st_size + 1, 1, err);
-    for (ssize_t some = 1; bytes && some > 0 && *length < (size_t)status.st_size;) {
-        some = read(file, bytes + *length, (size_t)status.st_size - *length);
-        *length += some > 0 ? (size_t)some : 0;
-        if (some < 0)
-            fail(err, "read", path);
-    }
-    if (file >= 0)
-        close(file);
-    return bytes;
-}
-
-static void set_aside(struct state *state, const struct model *model, const char *path,
-                      const struct error *err)
-{
-    char aside[PATH_BYTES];
-    path_of(state, model, ".damaged", aside);
-    const bool moved = rename(path, aside) == 0;
+    const bool moved = state_file_set_aside(state->directory, name);
     atomic_fetch_add(&state->damaged, 1);
-    log_message(LOG_WARNING, "state_damaged", "%s: %s; %s %s, counting begins anew", path,
-                err->text, moved ? "it is now" : "it cannot be renamed to", aside);
+    log_message(LOG_WARNING, "state_damaged",
+                "%s/%s: %s; it %s renamed to %s.damaged, counting begins anew", state->directory,
+                name, err->text, moved ? "is" : "cannot be", name);
 }
 
 void state_restore(struct state *state, struct model *model)
 {
     struct error err = ERROR_INIT;
     const struct snapshot_time time = snapshot_time();
-    char path[PATH_BYTES];
+    char name[NAME_BYTES];
     size_t length;
     if (!state || !state->directory || state->lock < 0)
         return;
-    path_of(state, model, "", path);
-    void *bytes = read_file(path, &length, &err);
+    name_of(model, name);
+    void *bytes = state_file_read(state->directory, name, SNAPSHOT_MAX_BYTES, &length, &err);
     if (!bytes && err.code == ERROR_NONE)
         return;
     struct model_stats *stats = model_stats_new(
@@ -176,12 +94,13 @@ void state_restore(struct state *state, struct model *model)
         struct model_stats *empty = model->stats;
         model->stats = stats;
         stats = empty;
-        log_message(LOG_INFO, "state_restored", "%s version %s goes on counting from %s",
-                    model->name, model->version, path);
+        log_message(LOG_INFO, "state_restored", "%s version %s goes on counting from %s/%s",
+                    model->name, model->version, state->directory, name);
     } else if (kind == SNAPSHOT_OTHER) {
-        log_message(LOG_INFO, "state_ignored", "%s: %s; counting begins anew", path, err.text);
+        log_message(LOG_INFO, "state_ignored", "%s/%s: %s; counting begins anew", state->directory,
+                    name, err.text);
     } else {
-        set_aside(state, model, path, &err);
+        set_aside(state, name, &err);
     }
     model_stats_release(stats);
 }

@@ -22,23 +22,33 @@ static bool apply(const struct infer_override *override, const struct moed_model
     return asked;
 }
 
-int what_if(struct job *job, struct error *err)
+/* NULL without an error: the request asks for nothing. */
+static struct moed_intervention *asked_of(const struct job *job, struct error *err)
 {
     const struct infer_overrides *overrides = &job->request.overrides;
     const struct moed_model_info *info = job->model->info;
-    bool asked = false;
-    if (overrides->count == 0)
-        return 0;
     struct moed_intervention *intervention = moed_intervention_new(info);
+    bool asked = false;
     for (size_t i = 0; i < overrides->count; i++)
         asked |= apply(&overrides->items[i], info, intervention);
-    if (asked && moed_intervention_finish(intervention, info, err) == 0) {
-        job->intervention = intervention;
-        return 0;
-    }
+    if (asked && job->quarantined)
+        moed_intervention_add(intervention, info, job->quarantined->asked);
+    if (asked && moed_intervention_finish(intervention, info, err) == 0)
+        return intervention;
     moed_intervention_free(intervention);
-    if (!asked)
+    error_prefix(err, job->quarantined ? "experts, beside those in quarantine" : "experts");
+    return NULL;
+}
+
+int what_if(struct job *job, struct error *err)
+{
+    job->quarantined = quarantined_now(job->model);
+    if (job->quarantined)
+        job->intervention = job->quarantined->rows;
+    if (job->request.overrides.count == 0)
         return 0;
-    error_prefix(err, "experts");
-    return -1;
+    job->asked = asked_of(job, err);
+    if (job->asked)
+        job->intervention = job->asked;
+    return err->code == ERROR_NONE ? 0 : -1;
 }

@@ -92,7 +92,7 @@ class CorsTest(DocumentsCase):
     def test_preflight(self):
         asked = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST"}
         answer = self.client.request("OPTIONS", "/v2/models/tiny/infer", b"", asked)
-        self.assertEqual((answer.status, answer.headers["access-control-allow-methods"]), (204, "GET, HEAD, POST"))
+        self.assertEqual((answer.status, answer.headers["access-control-allow-methods"]), (204, "GET, HEAD, POST, DELETE"))
         self.assertEqual(self.client.request("OPTIONS", "/v2", b"", {**asked, "Origin": "https://c"}).status, 405)
         self.assertEqual(self.client.request("OPTIONS", "/v2").status, 405)
 

@@ -331,7 +331,7 @@ static const char DOCUMENT[] =
     "\"cv\":0.9354143466934853,\"jain\":0.5333333333333333,"
     "\"effective_experts\":1.7547653506033232,\"unused\":1,\"dying\":[],"
     "\"drift\":{\"reference\":{\"js_bits\":1,\"psi\":3.244649335495236,\"p_value\":null},"
-    "\"previous\":null}},"
+    "\"previous\":null},\"quarantine\":[]},"
     "{\"name\":\"later \\\"one\\\"\",\"rows\":0,\"intervened\":0,\"top_k\":2,\"experts\":["
     "{\"index\":2,\"selected\":0,\"share\":0,\"weight\":0,\"weight_share\":0,"
     "\"probability\":0,\"top1\":0,\"dropped\":0,\"idle_seconds\":null},"
@@ -342,7 +342,8 @@ static const char DOCUMENT[] =
     "\"usage_entropy_bits\":0,\"gate_entropy_bits\":0,\"margin\":0,\"imbalance\":0,"
     "\"weight_imbalance\":0,\"balancedness\":0,\"cv\":0,\"jain\":0,\"effective_experts\":0,"
     "\"unused\":3,\"dying\":[],"
-    "\"drift\":{\"reference\":null,\"previous\":null},\"dropped\":0}]}";
+    "\"drift\":{\"reference\":null,\"previous\":null},\"dropped\":0,\"quarantine\":[{\"expert\":4}]"
+    "}]}";
 
 START_TEST(document_has_every_member)
 {
@@ -357,6 +358,7 @@ START_TEST(document_has_every_member)
     layers[0].reference = (struct routing_sample){SUMS(0, 0, 1), 10};
     layers[1].expert_index = (const int32_t[]){2, 4, 9};
     layers[1].limited = true;
+    layers[1].quarantine = "[{\"expert\":4}]";
     const struct routing_document document = {.model = "digits",
                                               .version = "3",
                                               .window = "1m",
