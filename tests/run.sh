@@ -19,13 +19,13 @@ PARTS="$LANE_1 $LANE_2"
 FUZZ_SECONDS=5
 
 # Tests that depend on the instruction set: numbers, and what reads and writes them.
-NUMERIC_UNIT_TESTS='activation|combine|conv|dispatch|experts|functions|gate|gemm|golden|graph|layer|lengths|_moe$|norm|pool|residual|number_list'
+NUMERIC_UNIT_TESTS='activation|attention|combine|conv|dispatch|experts|functions|gate|gemm|golden|graph|layer|lengths|_moe$|norm|pages|pool|projection|residual|number_list'
 
 # Tests that take long and do not depend on the compiler.
 PATIENT_UNIT_TESTS='^test_(http|checkpoint_damage|proto_number_format|proto_number_scan)'
 
 # Tests with several threads; the others cannot race.
-THREADED_UNIT_TESTS='team|scheduler|engine|lane|forward|model|golden|gemm|graph|lengths|queue|log|repository|session|stats'
+THREADED_UNIT_TESTS='team|attention|scheduler|engine|lane|forward|model|golden|gemm|graph|lengths|queue|log|repository|projection|session|stats'
 THREADED_INTEGRATION_TESTS='test_access test_batching test_drain test_loops test_reload'
 
 cd "$(dirname "$0")/.." || exit 1

@@ -55,7 +55,7 @@ END_TEST
 START_TEST(every_cut_gives_the_same_bits)
 {
     enum { MOST = 12, FEWER = 8 };
-    const size_t count = _i % 3 == 0 ? MOST : FEWER;
+    const size_t count = _i % 6 == 2 ? MOST : FEWER;
     struct sequence_weights weights;
     struct moed_model *model = new_sequence_model(&cases[_i], MOED_KV_F16, &weights);
     struct sequence *sequence = new_sequence(model, count, 77);
@@ -97,8 +97,8 @@ static size_t choose_chunks(struct sequence *const *sequences, size_t count, uin
 
 START_TEST(any_mix_gives_the_same_bits)
 {
-    enum { SEQUENCES = 4, ROUNDS = 2 };
-    static const size_t counts[SEQUENCES] = {LONGEST, 33, 1, 96};
+    enum { SEQUENCES = 4, SHORTER = 70 };
+    const size_t counts[SEQUENCES] = {_i % 4 == 0 ? LONGEST : SHORTER, 33, 1, 47};
     static const unsigned threads[] = {1, 2, 3};
     uint32_t state = 4;
     struct sequence_weights weights;
@@ -110,8 +110,8 @@ START_TEST(any_mix_gives_the_same_bits)
         sequences[i] = new_sequence(model, counts[i], (uint32_t)i);
         alone[i] = at_once(model, sequences[i]);
     }
-    for (size_t round = 0; round < 3 * ROUNDS; round++) {
-        struct engine engine = new_engine(model, SEQUENCES * LONGEST, threads[round % 3]);
+    for (size_t round = 0; round < 3; round++) {
+        struct engine engine = new_engine(model, SEQUENCES * LONGEST, threads[round]);
         for (size_t i = 0; i < SEQUENCES; i++)
             start_again(sequences[i]);
         for (size_t left = 1; left > 0;) {
