@@ -39,6 +39,7 @@ void decoder_read(struct translation *t, struct decoder *decoder, double eps)
     decoder->eps = read_real(t, "rms_norm_eps", eps);
     decoder->embedding_scale = decoder->residual_scale = decoder->logits_scale = 1;
     decoder->routed_scale = 1;
+    decoder->attention = decoder_attention;
     decoder->add_experts = decoder_add_experts;
     read_only(t, "hidden_act", "silu");
     if (!translation_failed(t) && decoder->layer_count > MAX_DECODER_LAYERS)
@@ -145,7 +146,7 @@ static void add_attention(struct translation *t, const struct decoder *decoder, 
                all ? kv : decoder->head_dim);
 }
 
-static json_t *attention_layer(struct translation *t, const struct decoder *decoder, size_t layer)
+json_t *decoder_attention(struct translation *t, const struct decoder *decoder, size_t layer)
 {
     static const char *const norms[] = {"none", "head", "all"};
     struct tensor_name name = named("layers.%zu.attention", layer);
@@ -335,8 +336,7 @@ static void append_layer(struct translation *t, const struct decoder *decoder, s
     struct tensor_name from = named("model.layers.%zu", layer);
     json_t *norm = norm_layer(t, decoder, named("layers.%zu.norm1", layer).text,
                               named("%s.%s", from.text, names->attention_norm).text);
-    json_t *attention =
-        (decoder->attention ? decoder->attention : attention_layer)(t, decoder, layer);
+    json_t *attention = decoder->attention(t, decoder, layer);
     append_residual(decoder, list, json_pack("[o, o]", norm, attention));
     norm = norm_layer(t, decoder, named("layers.%zu.norm2", layer).text,
                       named("%s.%s", from.text, names->feed_forward_norm).text);

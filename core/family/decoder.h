@@ -26,8 +26,9 @@ extern const struct decoder_names decoder_names; /* those of most families */
 struct latent;
 
 struct decoder_layer {
-    bool sparse;   /* has experts */
-    size_t window; /* 0: none */
+    bool sparse;    /* has experts */
+    bool convolves; /* has no attention (LFM2) */
+    size_t window;  /* 0: none */
 };
 
 enum qk_norm { QK_NORM_NONE, QK_NORM_HEAD, QK_NORM_ALL };
@@ -55,9 +56,11 @@ struct decoder {
     bool gate_bias, shared_gate;
     bool further_layers; /* layers after the last, which guess further tokens, are ignored */
     json_t *bends;       /* more keys of the experts' glu; owned; may be NULL */
-    /* A layer's attention; NULL: attention over heads of keys and values. */
+    /* A layer's attention. */
     json_t *(*attention)(struct translation *t, const struct decoder *decoder, size_t layer);
     const struct latent *latent; /* for it (deepseek.c) */
+    size_t conv_taps;            /* of layers that convolve */
+    bool conv_bias;
     /* Makes the views of one layer's experts. */
     void (*add_experts)(struct translation *t, const struct decoder *decoder, size_t layer);
 };
@@ -71,6 +74,9 @@ void decoder_read_experts(struct translation *t, struct decoder *decoder, const 
                           const char *top_k, const char *size);
 /* "layer_types", if it is there: which layers have the window. */
 void decoder_read_windows(struct translation *t, struct decoder *decoder, size_t window);
+
+/* Attention over heads of keys and values. */
+json_t *decoder_attention(struct translation *t, const struct decoder *decoder, size_t layer);
 
 /* One tensor for each matrix of each expert. */
 void decoder_add_experts(struct translation *t, const struct decoder *decoder, size_t layer);

@@ -36,6 +36,9 @@ static const struct {
     {"deepseek_v2", deepseek_translate},
     {"deepseek_v3", deepseek_translate},
     {"glm4_moe_lite", deepseek_translate},
+    {"lfm2_moe", llama_translate},
+    {"qwen2", llama_translate},
+    {"mistral", llama_translate},
 };
 
 static json_t *translate(struct translation *t, const char *type)

@@ -281,6 +281,89 @@ static void read_minimax(struct translation *t, struct decoder *decoder)
     read_tied(t, decoder, false);
 }
 
+/* LFM2: most layers have a short convolution instead of attention. */
+static json_t *convolution(struct translation *t, const struct decoder *decoder, size_t layer)
+{
+    struct tensor_name to = named("layers.%zu.conv", layer);
+    struct tensor_name from = named("model.layers.%zu.conv", layer);
+    size_t hidden = decoder->hidden, taps = decoder->conv_taps;
+    const size_t in[] = {3 * hidden, hidden}, out[] = {hidden, hidden}, dims[] = {hidden, 1, taps};
+    const struct view_part part = {.source =
+                                       stored(t, named("%s.conv.weight", from.text).text, 3, dims),
+                                   .rows = hidden,
+                                   .columns = taps,
+                                   .row_stride = taps,
+                                   .column_stride = 1};
+    add_linear(t, named("%s.in_proj", to.text).text, named("%s.in_proj", from.text).text, in,
+               decoder->conv_bias);
+    add_part(t, named("%s.conv.weight", to.text).text, 2, &part);
+    if (decoder->conv_bias)
+        add_vector(t, named("%s.conv.bias", to.text).text, named("%s.conv.bias", from.text).text,
+                   hidden);
+    add_linear(t, named("%s.out_proj", to.text).text, named("%s.out_proj", from.text).text, out,
+               decoder->conv_bias);
+    return json_pack("{s:s, s:s}", "op", "short_conv", "name", to.text);
+}
+
+static json_t *convolution_or_attention(struct translation *t, const struct decoder *decoder,
+                                        size_t layer)
+{
+    return (decoder->layers[layer].convolves ? convolution : decoder_attention)(t, decoder, layer);
+}
+
+static void name_as_lfm2(struct decoder *decoder)
+{
+    struct decoder_names *names = &decoder->names;
+    name_as_mixtral(decoder);
+    names->attention_norm = "operator_norm";
+    names->feed_forward_norm = "ffn_norm";
+    names->final_norm = "model.embedding_norm";
+    names->q_norm = "q_layernorm";
+    names->k_norm = "k_layernorm";
+    names->out = "out_proj";
+    names->dense = names->moe = "feed_forward";
+}
+
+static void read_lfm2_layers(struct translation *t, struct decoder *decoder)
+{
+    const char **types = NULL;
+    size_t count = 0;
+    int64_t dense = 2;
+    if (translation_failed(t) ||
+        config_integer(t->config, "num_dense_layers", 2, within(0, INT32_MAX), &dense, t->err) !=
+            0 ||
+        config_texts(t->config, "layer_types", &types, &count, t->err) != 0)
+        return;
+    if (count != decoder->layer_count)
+        config_error(t->config, "layer_types", t->err, "%zu entries for %zu layers", count,
+                     decoder->layer_count);
+    for (size_t i = 0; i < count && !translation_failed(t); i++) {
+        decoder->layers[i].sparse = i >= (size_t)dense;
+        decoder->layers[i].convolves = strcmp(types[i], "conv") == 0;
+        if (!decoder->layers[i].convolves && strcmp(types[i], "full_attention") != 0)
+            config_error(t->config, "layer_types", t->err, "\"%.40s\" is not supported", types[i]);
+    }
+    free(types);
+}
+
+static void read_lfm2(struct translation *t, struct decoder *decoder)
+{
+    name_as_lfm2(decoder);
+    decoder->attention = convolution_or_attention;
+    decoder->eps = read_real(t, "norm_eps", 1e-5);
+    decoder->qk_norm = QK_NORM_HEAD;
+    decoder->conv_taps = read_size(t, "conv_L_cache", 3);
+    decoder->conv_bias = read_flag(t, "conv_bias", false);
+    decoder_read_experts(t, decoder, "num_experts", "num_experts_per_tok", "moe_intermediate_size");
+    decoder->dense_size = read_size(t, "intermediate_size", 0);
+    decoder->routed_scale = read_real(t, "routed_scaling_factor", 1);
+    if (read_flag(t, "use_expert_bias", true))
+        decoder->names.select_bias = "expert_bias";
+    route(decoder, "sigmoid", read_flag(t, "norm_topk_prob", true) ? "sum" : "none");
+    read_lfm2_layers(t, decoder);
+    read_tied(t, decoder, read_flag(t, "tie_embedding", true));
+}
+
 /* ---- dense -------------------------------------------------------------------------------- */
 
 static void read_dense(struct translation *t, struct decoder *decoder)
@@ -294,6 +377,19 @@ static void read_qwen3(struct translation *t, struct decoder *decoder)
 {
     decoder->qk_norm = QK_NORM_HEAD;
     read_qwen_windows(t, decoder);
+    read_dense(t, decoder);
+}
+
+static void read_qwen2(struct translation *t, struct decoder *decoder)
+{
+    read_qwen_windows(t, decoder);
+    read_dense(t, decoder);
+    decoder->qkv_bias = true;
+}
+
+static void read_mistral(struct translation *t, struct decoder *decoder)
+{
+    read_window_of_all(t, decoder);
     read_dense(t, decoder);
 }
 
@@ -323,6 +419,9 @@ static const struct difference DIFFERENCES[] = {
     {"glm4_moe", 1e-5, {1e4, 0.5, false}, read_glm4_moe},
     {"hunyuan_v1_moe", 1e-5, {1e4, 1, false}, read_hunyuan},
     {"minimax_m2", 1e-6, {5e6, 1, false}, read_minimax},
+    {"lfm2_moe", 1e-5, {1e6, 1, false}, read_lfm2},
+    {"qwen2", 1e-6, {1e4, 1, false}, read_qwen2},
+    {"mistral", 1e-6, {1e4, 1, false}, read_mistral},
     {"qwen3", 1e-6, {1e4, 1, false}, read_qwen3},
     {"llama", 1e-6, {1e4, 1, false}, read_llama},
     {"granite", 1e-6, {1e4, 1, false}, read_granite},

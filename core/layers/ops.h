@@ -22,6 +22,7 @@ extern const struct layer_op op_residual;                                       
 extern const struct layer_op op_embedding, op_position_embedding, op_class_token; /* embedding.c */
 extern const struct layer_op op_glu;                                              /* glu.c */
 extern const struct layer_op op_attention;                                        /* attention.c */
+extern const struct layer_op op_short_conv;                                       /* short_conv.c */
 extern const struct layer_op op_latent_attention;                                 /* latent.c */
 extern const struct layer_op op_moe;                                              /* moe.c */
 
