@@ -137,6 +137,12 @@ static int check_listener(const struct access *access, enum role role, struct er
                      role == ROLE_ADMIN ? "administration" : "monitoring");
 }
 
+/* The Unix socket has no TLS: the mode of its file says who may connect. */
+static bool is_local(const struct exchange *exchange)
+{
+    return strcmp(exchange->client, "unix") == 0;
+}
+
 int access_check(struct access *access, enum role role, bool on_admin_listener,
                  struct exchange *exchange, struct error *err)
 {
@@ -147,6 +153,9 @@ int access_check(struct access *access, enum role role, bool on_admin_listener,
         return too_many(exchange, wait_s, "requests", err);
     if (!on_admin_listener && check_listener(access, role, err) != 0)
         return -1;
+    if (access->options->tls_client_ca && !exchange->certified && !is_local(exchange))
+        return error_set(err, ERROR_FORBIDDEN,
+                         "this takes a client certificate of the server's client CA");
     if (access->options->tokens)
         return check_token(access, role, exchange, err);
     if (role == ROLE_ADMIN && !on_admin_listener && !access->options->admin)

@@ -3,7 +3,8 @@
  * Health is open to all. What changes the server (the role admin) is closed unless it was opened:
  * by --admin to all, by --tokens to tokens with that role, by --admin-listen to all who reach that
  * listener. With --tokens everything but health takes a token. With --admin-listen metrics and
- * administration are answered only there. */
+ * administration are answered only there. With --tls-client-ca everything but health takes a
+ * certificate. */
 #ifndef SERVER_ACCESS_H
 #define SERVER_ACCESS_H
 

@@ -48,6 +48,7 @@ struct exchange {
     const char *body; /* NULL when empty */
     size_t body_length;
     char client[HTTP_ADDRESS_BYTES]; /* the other end's numeric address */
+    bool certified;                  /* by the client CA of TLS */
     uint64_t received_ns;            /* uv_hrtime() when its first byte was seen */
 
     /* the answer so far; exchange_header() and exchange_reply() fill it */
@@ -75,12 +76,14 @@ struct exchange {
 };
 
 struct http_limits;
+struct tls;
 
 struct http_options {
     const char *host;
     uint16_t port;    /* 0: any */
     const char *path; /* listen on this Unix socket instead; NULL: none; outlives http */
     enum http_listening listening;
+    struct tls *tls;            /* borrowed; NULL: plain; see http_tls.h */
     struct http_limits *limits; /* borrowed; see http_limits.h */
     size_t max_body_bytes;
     unsigned request_timeout_ms; /* from a request's first byte to its last */

@@ -14,6 +14,7 @@
 #include <sys/socket.h>
 
 #include "server/http_internal.h"
+#include "server/http_io.h"
 #include "server/http_mhd.h"
 
 /* ---- phases ---- */
@@ -225,7 +226,7 @@ static void probe(struct connection *connection, const char *ahead, unsigned *co
     uint64_t waited = uv_now(connection->http->loop) - connection->entered_ms;
     if (ahead[*count] == '\0' || waited < *count * PROBE_MS)
         return;
-    ssize_t sent = send(connection->fd, ahead + *count, 1, MSG_DONTWAIT);
+    ssize_t sent = connection_send_few(connection, ahead + *count, 1);
     if (sent == 1)
         ++*count;
     else if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)

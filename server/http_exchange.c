@@ -12,7 +12,9 @@
 #include "proto/coding.h"
 #include "proto/json.h"
 #include "server/http_internal.h"
+#include "server/http_io.h"
 #include "server/http_mhd.h"
+#include "server/http_tls.h"
 
 struct http_exchange *exchange_new(struct connection *connection, const char *header)
 {
@@ -25,6 +27,7 @@ struct http_exchange *exchange_new(struct connection *connection, const char *he
     exchange->http = connection->http;
     exchange->connection = connection;
     memcpy(exchange->public.client, connection->client_text, sizeof exchange->public.client);
+    exchange->public.certified = connection->tls && http_tls_is_certified(connection->tls);
     exchange->public.received_ns = connection->begun_ns;
     exchange_describe_request(exchange, head);
     return exchange;
@@ -286,7 +289,8 @@ static void append_header(struct buffer *answer, const struct exchange *exchange
 }
 
 /* One send: a refusal fits every socket buffer, and a client that does not take it gets nothing. */
-static void send_refusal(int fd, struct exchange *exchange, int status, const char *text)
+static void send_refusal(struct connection *connection, struct exchange *exchange, int status,
+                         const char *text)
 {
     struct buffer body, answer;
     buffer_init(&body, HTTP_ERROR_MAX_BYTES);
@@ -297,8 +301,8 @@ static void send_refusal(int fd, struct exchange *exchange, int status, const ch
         buffer_append(&answer, body.data, body.length);
     exchange->reply_length = body.length;
     if (!body.failed && !answer.failed)
-        (void)!send(fd, answer.data, answer.length, MSG_NOSIGNAL | MSG_DONTWAIT);
-    shutdown(fd, SHUT_WR);
+        (void)!connection_send_few(connection, answer.data, answer.length);
+    connection_end(connection);
     buffer_close(&body);
     buffer_close(&answer);
 }
@@ -309,7 +313,7 @@ void http_refuse(struct connection *connection, int status, const char *text)
     if (!exchange) /* the header itself is refused */
         exchange = exchange_new(connection, connection->held.data);
     connection->exchange = NULL;
-    send_refusal(connection->fd, &exchange->public, status, text);
+    send_refusal(connection, &exchange->public, status, text);
     connection_enter(connection, PHASE_LINGERING, uv_now(connection->http->loop));
     buffer_close(&connection->held);
     http_receive_next(connection);

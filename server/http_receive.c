@@ -18,6 +18,8 @@
 
 #include "core/memory.h"
 #include "server/http_internal.h"
+#include "server/http_io.h"
+#include "server/http_tls.h"
 
 enum {
     /* What one connection may read in one run, so that a fast sender does not starve the others. */
@@ -39,6 +41,8 @@ void http_receive_open(struct connection *connection)
         http->by_fd_count = count;
     }
     http->by_fd[fd] = connection;
+    if (http->options.tls)
+        connection->tls = http_tls_new(http->options.tls, connection->fd);
     buffer_init(&connection->held, HTTP_SCRATCH_BYTES);
     http_receive_next(connection);
 }
@@ -48,6 +52,8 @@ void http_receive_close(struct connection *connection)
     if (!connection->exchange && connection->framing.state != FRAMING_BEFORE)
         connection->exchange = exchange_new(connection, connection->held.data); /* cut off */
     connection->http->by_fd[connection->fd] = NULL;
+    http_tls_free(connection->tls);
+    connection->tls = NULL;
     buffer_close(&connection->held);
 }
 
@@ -75,13 +81,13 @@ static bool awaits_body(const struct http_head *head)
 /* Some clients ask first whether to send their body (RFC 9110, section 10.1.1). The socket takes so
  * few bytes unless the client leaves earlier answers unread; then it gets no reply to the question,
  * which the RFC allows. */
-static void allow_body(const struct connection *connection)
+static void allow_body(struct connection *connection)
 {
     static const char allowed[] = "HTTP/1.1 100 Continue\r\n\r\n";
     const struct http_head *head = &connection->framing.head;
     if (!awaits_body(head) || !head->expects_continue || head->http_1_0)
         return;
-    ssize_t sent = send(connection->fd, allowed, strlen(allowed), MSG_NOSIGNAL | MSG_DONTWAIT);
+    ssize_t sent = connection_send_few(connection, allowed, strlen(allowed));
     if (sent > 0 && (size_t)sent < strlen(allowed))
         shutdown(connection->fd, SHUT_RDWR); /* half of it would spoil the answer */
 }
@@ -158,8 +164,7 @@ static int read_socket(struct connection *connection, struct reading *reading, s
         {place, place ? ahead : 0},
         {connection->http->scratch + reading->waiting, HTTP_SCRATCH_BYTES - reading->waiting},
     };
-    struct msghdr message = {.msg_iov = into, .msg_iovlen = 2};
-    ssize_t count = recvmsg(connection->fd, &message, 0);
+    ssize_t count = connection_receive(connection, into, 2);
     if (count <= 0)
         return (int)count;
     size_t given = (size_t)count, direct = given < into[0].iov_len ? given : into[0].iov_len;

@@ -58,6 +58,7 @@ struct connection {
     struct http *http;
     struct MHD_Connection *mhd;
     int fd;                        /* libmicrohttpd's; we only shut it down */
+    struct http_tls *tls;          /* owned; NULL: plain */
     const struct sockaddr *client; /* libmicrohttpd's */
     char client_text[HTTP_ADDRESS_BYTES];
     bool client_counted; /* in http->options.limits */

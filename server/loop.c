@@ -170,6 +170,7 @@ static int start_listener(struct listener *listener, struct http_options *where,
     const struct loop_shared *shared = listener->loop->shared;
     const struct options *options = shared->options;
     where->limits = shared->limits;
+    where->tls = where->path ? NULL : shared->tls;
     where->max_body_bytes = options->max_body_bytes;
     where->request_timeout_ms = (unsigned)options->request_timeout_ms;
     where->idle_timeout_ms = (unsigned)options->idle_timeout_ms;

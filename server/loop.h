@@ -13,6 +13,7 @@ struct loop_shared {
     const struct options *options;
     struct http_limits *limits; /* of connections and bodies */
     struct access *access;
+    struct tls *tls;       /* NULL: plain */
     struct loader *loader; /* has the newest catalog */
     struct totals *totals;
     struct state *state; /* where statistics are kept */

@@ -112,6 +112,8 @@ static void help_probe(FILE *out)
         "Asks a running server whether it is ready, prints 'ok' and exits with 0 when it is; else\n"
         "says why not and exits with 1. For the health checks of containers, and for scripts.\n\n"
         "  --live             ask whether it is alive, ready or not\n"
+        "  --tls              ask by TLS, without checking who it is (default: if MOED_TLS_CERT is "
+        "set)\n"
         "  --host ADDRESS     where it is (default MOED_HOST, else 127.0.0.1)\n"
         "  --port N           (default MOED_PORT, else 8080)\n"
         "  --timeout-ms N     how long it may take to answer (default 2000)\n\n"

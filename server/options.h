@@ -40,6 +40,8 @@ struct options {
     char *tokens;                    /* NULL, or the file of bearer tokens */
     uint64_t admin;                  /* 0: clients without a token change nothing */
     char *admin_listen;              /* NULL, or where metrics and administration are */
+    char *tls_cert, *tls_key;        /* NULL: plain; PEM files */
+    char *tls_client_ca;             /* NULL, or a PEM file */
     char *sandbox;                   /* on | off */
     uint64_t rate_limit;             /* 0: none; requests a second of one client address */
     uint64_t rate_burst;             /* 0: as many as rate_limit */

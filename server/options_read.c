@@ -190,6 +190,9 @@ static int check_together(const struct options *options, struct error *err)
         error_prefix(err, "admin_listen");
         return -1;
     }
+    if (!options->tls_cert != !options->tls_key || (options->tls_client_ca && !options->tls_cert))
+        return error_set(err, ERROR_INVALID,
+                         "tls_cert and tls_key belong together, and tls_client_ca needs both");
     if (options->max_body_bytes > options->max_total_body_bytes)
         return error_set(err, ERROR_INVALID,
                          "max_body_bytes (%llu) exceeds max_total_body_bytes (%llu): such a body "

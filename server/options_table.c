@@ -160,6 +160,14 @@ const struct option_row OPTIONS[OPTION_ROWS] = {
     {"rate_burst", OPTION_COUNT, AT(rate_burst), 0, 1000000, "0", NULL, "N", NULL,
      "How many requests a client that was quiet may send at once before rate_limit holds. 0 takes "
      "as many as rate_limit."},
+    {"tls_cert", OPTION_STRING, AT(tls_cert), 0, 0, "", NULL, "FILE", NULL,
+     "TLS (1.2 and 1.3) on both listeners, but not on a Unix socket: a PEM file with the server's "
+     "certificate and behind it those that lead to the root. It is read again on SIGHUP, and with "
+     "model_control poll by itself; connections stay."},
+    {"tls_key", OPTION_STRING, AT(tls_key), 0, 0, "", NULL, "FILE", NULL,
+     "The private key of tls_cert, a PEM file."},
+    {"tls_client_ca", OPTION_STRING, AT(tls_client_ca), 0, 0, "", NULL, "FILE", NULL,
+     "A PEM file of who signs the certificates of clients. Everything but health then takes one."},
     {"sandbox", OPTION_CHOICE, AT(sandbox), 0, 0, "on", NULL, "on|off", NULL,
      "on: once it serves, the process can start no other, make no connection, trace nobody, and "
      "change no file but those of its state (seccomp and Landlock, as far as the kernel has them; "

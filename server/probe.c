@@ -1,4 +1,4 @@
-/* A health check in one process without a library: one connection, one request, one status line. */
+/* A health check in one process: one connection, one request, one status line. */
 #include "server/probe.h"
 
 #include <errno.h>
@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "core/text.h"
+#include "server/probe_tls.h"
 
 enum { DEFAULT_TIMEOUT_MS = 2000, MAX_TIMEOUT_MS = 600000 };
 enum { STATUS_LINE_BYTES = sizeof "HTTP/1.1 200" - 1 };
@@ -59,8 +60,19 @@ static int connect_to(int fd, const struct addrinfo *address, int64_t deadline, 
     return reason == 0 ? 0 : error_set(err, ERROR_INTERNAL, "%s", strerror(reason));
 }
 
+static int shake_hands(int fd, struct probe_tls *tls, int64_t deadline, struct error *err)
+{
+    while (probe_tls_connect(tls) != 0) {
+        if (errno != EAGAIN)
+            return error_set(err, ERROR_INTERNAL, "TLS: the handshake failed");
+        if (await(fd, POLLIN, deadline, err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
 /* The request is a few dozen bytes: a new connection takes them at once. */
-static int ask(int fd, const struct probe *probe, struct error *err)
+static int ask(int fd, struct probe_tls *tls, const struct probe *probe, struct error *err)
 {
     char request[512];
     int length = snprintf(request, sizeof request,
@@ -68,18 +80,24 @@ static int ask(int fd, const struct probe *probe, struct error *err)
                           "User-Agent: moed-probe\r\n"
                           "Connection: close\r\n\r\n",
                           probe->path, probe->host);
-    ssize_t sent = send(fd, request, (size_t)length, MSG_NOSIGNAL);
+    ssize_t sent = tls ? probe_tls_send(tls, request, (size_t)length)
+                       : send(fd, request, (size_t)length, MSG_NOSIGNAL);
     return sent == length ? 0 : error_set(err, ERROR_INTERNAL, "the request could not be sent");
 }
 
-static int read_status(int fd, int64_t deadline, struct error *err)
+static int read_status(int fd, struct probe_tls *tls, int64_t deadline, struct error *err)
 {
     char line[STATUS_LINE_BYTES + 1] = "";
     size_t filled = 0;
     while (filled < STATUS_LINE_BYTES) {
-        if (await(fd, POLLIN, deadline, err) != 0)
-            return -1;
-        ssize_t got = recv(fd, line + filled, STATUS_LINE_BYTES - filled, 0);
+        char *at = line + filled;
+        size_t room = STATUS_LINE_BYTES - filled;
+        ssize_t got = tls ? probe_tls_receive(tls, at, room) : recv(fd, at, room, 0);
+        if (got < 0 && errno == EAGAIN) {
+            if (await(fd, POLLIN, deadline, err) != 0)
+                return -1;
+            continue;
+        }
         if (got <= 0)
             return error_set(err, ERROR_INTERNAL, "the connection was closed without an answer");
         filled += (size_t)got;
@@ -100,10 +118,14 @@ static int try_address(const struct probe *probe, const struct addrinfo *address
     if (fd < 0)
         return error_set(err, ERROR_INTERNAL, "socket: %s", strerror(errno));
     int result = connect_to(fd, address, deadline, err);
+    struct probe_tls *tls = probe->tls ? probe_tls_new(fd) : NULL;
+    if (result == 0 && tls)
+        result = shake_hands(fd, tls, deadline, err);
     if (result == 0)
-        result = ask(fd, probe, err);
+        result = ask(fd, tls, probe, err);
     if (result == 0)
-        result = read_status(fd, deadline, err);
+        result = read_status(fd, tls, deadline, err);
+    probe_tls_free(tls);
     close(fd);
     return result;
 }
@@ -122,9 +144,10 @@ int probe_ask(const struct probe *probe, struct error *err)
         result = try_address(probe, each, deadline, &last);
     }
     freeaddrinfo(addresses);
-    return result == 0 ? 0
-                       : error_set(err, last.code, "http://%.100s:%s%s: %s", probe->host,
-                                   probe->port, probe->path, last.text);
+    return result == 0
+               ? 0
+               : error_set(err, last.code, "http%s://%.100s:%s%s: %s", probe->tls ? "s" : "",
+                           probe->host, probe->port, probe->path, last.text);
 }
 
 /* ---- arguments ---- */
@@ -164,6 +187,10 @@ static int read_argument(struct probe *probe, int i, int argc, char *const argv[
         probe->path = "/v2/health/live";
         return i;
     }
+    if (strcmp(name, "--tls") == 0) {
+        probe->tls = true;
+        return i;
+    }
     if (strcmp(name, "--host") == 0 && value) {
         probe->host = reachable(value);
         return i + 1;
@@ -178,7 +205,7 @@ static int read_argument(struct probe *probe, int i, int argc, char *const argv[
         return bad ? -1 : i + 1;
     }
     return error_set(err, ERROR_INVALID,
-                     "probe: unexpected argument '%.100s'; expected --live, --host ADDRESS, "
+                     "probe: unexpected argument '%.100s'; expected --live, --tls, --host ADDRESS, "
                      "--port N or --timeout-ms N",
                      name);
 }
@@ -189,6 +216,7 @@ int probe_arguments(struct probe *probe, int argc, char *const argv[], struct er
     *probe = (struct probe){.host = reachable(getenv("MOED_HOST")),
                             .port = environment_port(),
                             .path = "/v2/health/ready",
+                            .tls = getenv("MOED_TLS_CERT") != NULL,
                             .timeout_ms = DEFAULT_TIMEOUT_MS};
     for (int i = 0; i < argc; i++)
         if ((i = read_argument(probe, i, argc, argv, err)) < 0)

@@ -77,11 +77,24 @@ static void on_signal(uv_signal_t *handle, int number)
     uv_timer_start(&server->drain_delay, ask_for_drain, server->options->drain_delay_ms, 0);
 }
 
+/* Tokens and certificate. */
+static void reload_access(struct server *server)
+{
+    struct error err = ERROR_INIT;
+    bool changed = false;
+    access_reload(&server->access);
+    if (server->tls && tls_reload(server->tls, &changed, &err) != 0)
+        log_message(LOG_ERROR, "certificate_failed", "%s; the one before stays", err.text);
+    if (changed)
+        log_message(LOG_INFO, "certificate", "new connections get that of %s",
+                    server->options->tls_cert);
+}
+
 static void on_hang_up(uv_signal_t *handle, int number)
 {
     (void)number;
     struct server *server = handle->data;
-    access_reload(&server->access);
+    reload_access(server);
     log_message(LOG_INFO, "reloading", "SIGHUP: looking for models in %s", server->options->models);
     loader_look(&server->loader);
 }
@@ -181,6 +194,7 @@ static int start_loops(struct server *server, struct error *err)
     server->shared = (struct loop_shared){.options = server->options,
                                           .limits = server->limits,
                                           .access = &server->access,
+                                          .tls = server->tls,
                                           .loader = &server->loader,
                                           .state = &server->state,
                                           .totals = server->totals,
@@ -217,8 +231,8 @@ static void announce(const struct server *server)
 {
     char url[512];
     bool ipv6 = strchr(server->options->host, ':') != NULL;
-    snprintf(url, sizeof url, "http://%s%.400s%s:%u", ipv6 ? "[" : "", server->options->host,
-             ipv6 ? "]" : "", http_port(server->loops[0].main.http));
+    snprintf(url, sizeof url, "http%s://%s%.400s%s:%u", server->tls ? "s" : "", ipv6 ? "[" : "",
+             server->options->host, ipv6 ? "]" : "", http_port(server->loops[0].main.http));
     log_listening(url);
 }
 
@@ -233,8 +247,7 @@ static void on_published(void *context)
 /* What is read again together with the models. */
 static void on_look(void *context)
 {
-    struct server *server = context;
-    access_reload(&server->access);
+    reload_access(context);
 }
 
 static void on_started(const struct error *err, void *context)
@@ -288,6 +301,17 @@ static struct catalog *newest_catalog(void *context)
     return loader_newest(&server->loader);
 }
 
+static int start_tls(struct server *server, struct error *err)
+{
+    const struct options *options = server->options;
+    server->tls_options =
+        (struct tls_options){options->tls_cert, options->tls_key, options->tls_client_ca};
+    if (!options->tls_cert)
+        return 0;
+    server->tls = tls_new(&server->tls_options, err);
+    return server->tls ? 0 : -1;
+}
+
 static bool is_sandboxed(const struct options *options)
 {
     return strcmp(options->sandbox, "on") == 0;
@@ -320,7 +344,7 @@ static int start(struct server *server, struct error *err)
 {
     const struct options *options = server->options;
     if (limit_connections(server, err) != 0 || moed_survive_truncation(err) != 0 ||
-        access_init(&server->access, options, err) != 0)
+        access_init(&server->access, options, err) != 0 || start_tls(server, err) != 0)
         return -1;
     state_init(&server->state, options->state, options->state_interval_ms * 1000000);
     quarantine_init(&server->quarantine, &server->state);
@@ -391,6 +415,7 @@ int server_run(const struct options *options, struct error *err)
     totals_free(server.totals);
     http_limits_free(server.limits);
     access_close(&server.access);
+    tls_free(server.tls);
     log_stop(LOG_PATIENCE_MS);
     return result;
 }

@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 
 #include "server/http_limits.h"
+#include "server/http_tls.h"
 #include "server/loop.h"
 #include "server/state.h"
 
@@ -19,6 +20,8 @@ struct server {
     size_t count;
     struct http_limits *limits;
     struct access access;
+    struct tls_options tls_options;
+    struct tls *tls;
     struct totals *totals;
     struct loader loader;
     struct state state; /* where statistics are kept */

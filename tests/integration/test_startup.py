@@ -24,7 +24,7 @@ OPTIONS = ["config", "models", "host", "port", "weights", "load", "cors-origin",
            "max-connections-per-ip", "request-timeout-ms", "idle-timeout-ms", "drain-delay-ms", "drain-timeout-ms",
            "max-expert-series", "max-tags", "log-level", "log-format", "log-slow-ms", "log-max-per-second", "admin",
            "admin-listen", "rate-burst", "rate-limit", "sandbox", "tokens", "state",
-           "state-interval-ms"]
+           "state-interval-ms", "tls-cert", "tls-key", "tls-client-ca"]
 
 
 @unittest.skipIf(RUNNING_URL, "about a server's start; MOED_SERVER_URL names one that has started")

@@ -7,7 +7,7 @@ cd "$(dirname "$0")/../.." || exit 2
         grep -vE "^($allowed)[^:]*:"
 done <<'RULES' | sed 's/$/    <- not allowed here/' | grep .
 microhttpd\.h                     server/http_(callbacks|mhd)\.c
-gnutls/[^>]*                      server/tokens\.c
+gnutls/[^>]*                      server/(tokens|http_tls|probe_tls)\.c
 uv\.h                             server/|clients/[a-z]+/
 jansson\.h                        proto/|core/(load|family)/|core/parse_json|server/options|server/main\.c|clients/[a-z]+/
 cblas\.h                          core/dense/

@@ -29,7 +29,7 @@ START_SECONDS, STOP_SECONDS = 300, 300
 # The default of 10 s is short for large batches under sanitizers on a busy machine.
 QUEUE_TIMEOUT_MS = 300000
 SANITIZER_WORDS = re.compile(r"AddressSanitizer|LeakSanitizer|ThreadSanitizer|runtime error:|Assertion")
-LISTENING = re.compile(r"^listening on (http://\S+:(\d+))$", re.MULTILINE)
+LISTENING = re.compile(r"^listening on (https?://\S+:(\d+))$", re.MULTILINE)
 
 
 def environment(extra=None):
