@@ -9,6 +9,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "server/cors.h"
 #include "server/http.h"
 #include "server/log.h"
 #include "server/options.h"
@@ -137,6 +138,20 @@ static int check_listener(const struct access *access, enum role role, struct er
                      role == ROLE_ADMIN ? "administration" : "monitoring");
 }
 
+/* Any web page may have a browser send a POST here. Where no token is asked for, administration is
+ * not for pages of others. */
+static int check_origin(const struct access *access, const struct exchange *exchange,
+                        struct error *err)
+{
+    const char *origin = exchange_header_in(exchange, "Origin");
+    const char *host = exchange_header_in(exchange, "Host");
+    const char *of = origin ? strstr(origin, "://") : NULL;
+    if (!origin || (of && host && strcasecmp(of + strlen("://"), host) == 0) ||
+        cors_allows(access->options->cors_origin, origin))
+        return 0;
+    return error_set(err, ERROR_FORBIDDEN, "pages of %.100s may not change the server", origin);
+}
+
 /* The Unix socket has no TLS: the mode of its file says who may connect. */
 static bool is_local(const struct exchange *exchange)
 {
@@ -158,6 +173,8 @@ int access_check(struct access *access, enum role role, bool on_admin_listener,
                          "this takes a client certificate of the server's client CA");
     if (access->options->tokens)
         return check_token(access, role, exchange, err);
+    if (role == ROLE_ADMIN && check_origin(access, exchange, err) != 0)
+        return -1;
     if (role == ROLE_ADMIN && !on_admin_listener && !access->options->admin)
         return error_set(err, ERROR_FORBIDDEN,
                          "this changes the server, which clients may only with --admin, on "

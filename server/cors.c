@@ -15,6 +15,11 @@ static bool is_listed(const char *allowed, const char *origin)
     return false;
 }
 
+bool cors_allows(const char *allowed, const char *origin)
+{
+    return allowed && (strcmp(allowed, "*") == 0 || is_listed(allowed, origin));
+}
+
 bool cors_is_preflight(const struct exchange *exchange)
 {
     return strcmp(exchange->method_text, "OPTIONS") == 0 &&
@@ -43,7 +48,7 @@ bool cors_apply(const char *allowed, struct exchange *exchange)
     bool anybody = strcmp(allowed, "*") == 0;
     if (!anybody)
         exchange_header(exchange, "Vary", "Origin");
-    if (!anybody && !is_listed(allowed, origin))
+    if (!cors_allows(allowed, origin))
         return false;
     exchange_header(exchange, "Access-Control-Allow-Origin", anybody ? "*" : origin);
     exchange_header(exchange, "Access-Control-Expose-Headers", "*");

@@ -9,6 +9,9 @@ struct exchange;
 /* Whether a browser asks what it may ask for: without credentials, and for nothing else. */
 bool cors_is_preflight(const struct exchange *exchange);
 
+/* Whether pages of that origin may ask. */
+bool cors_allows(const char *allowed, const char *origin);
+
 /* Adds what a browser wants to see before it shows an answer to a page of the request's Origin.
  * `allowed`: "*", or origins with commas between; NULL: nobody. Whether it was a preflight, which
  * is answered now. */

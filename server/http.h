@@ -48,6 +48,7 @@ struct exchange {
     const char *body; /* NULL when empty */
     size_t body_length;
     char client[HTTP_ADDRESS_BYTES]; /* the other end's numeric address */
+    bool awaits_body;                /* known before it is read */
     bool certified;                  /* by the client CA of TLS */
     uint64_t received_ns;            /* uv_hrtime() when its first byte was seen */
 

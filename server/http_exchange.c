@@ -64,6 +64,7 @@ int exchange_ask_admission(struct http_exchange *exchange, bool awaits_body, str
 {
     const struct http_callbacks *callbacks = &exchange->http->callbacks;
     struct error refusal = ERROR_INIT;
+    exchange->public.awaits_body = awaits_body;
     if (!callbacks->on_header ||
         callbacks->on_header(&exchange->public, callbacks->context, &refusal) == 0)
         return 0;

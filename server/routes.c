@@ -309,6 +309,16 @@ static void refuse(const struct route *route, struct exchange *exchange, const s
         exchange_reply_error(exchange, err);
 }
 
+/* What is open to strangers must not take bodies from them, which fill the memory that the requests
+ * of others need. */
+static int refuse_open_body(struct exchange *exchange, const struct route *route, bool takes,
+                            struct error *err)
+{
+    if (route && !takes)
+        return method_not_allowed(exchange, route, err);
+    return error_set(err, ERROR_TOO_LARGE, "%.200s takes no body", exchange->path);
+}
+
 /* A path that is none takes a token all the same, but not the question of a browser whether it may
  * ask, which comes without one. */
 int routes_admit(const struct api *api, struct exchange *exchange, bool on_admin_listener,
@@ -317,8 +327,14 @@ int routes_admit(const struct api *api, struct exchange *exchange, bool on_admin
     struct route_params params;
     bool takes;
     const struct route *route = match(exchange, &params, &takes);
-    if (cors_is_preflight(exchange) || access_check(api->access, route ? route->role : ROLE_PREDICT,
-                                                    on_admin_listener, exchange, err) == 0)
+    bool is_open = cors_is_preflight(exchange) || (route && route->role == ROLE_HEALTH);
+    int result;
+    if (is_open)
+        result = exchange->awaits_body ? refuse_open_body(exchange, route, takes, err) : 0;
+    else
+        result = access_check(api->access, route ? route->role : ROLE_PREDICT, on_admin_listener,
+                              exchange, err);
+    if (result == 0)
         return 0;
     if (route)
         exchange->log_protocol = protocol_of(route);

@@ -61,6 +61,26 @@ class ClosedTest(ServerCase):
             self.assertEqual(self.client.get(path).status, 200)
 
 
+class OpenTest(ServerCase):
+    options = {"admin": "true", "cors_origin": "https://ours.example"}
+
+    def test_pages_of_others_may_not_administer(self):
+        """A browser sends such a POST for any page, without asking first."""
+        reset = ("/v2/models/clusters/routing/reset", b"")
+        own = f"http://127.0.0.1:{self.server.port}"
+        for origin, status in (("https://evil.example", 403), ("null", 403), ("https://ours.example", 200), (own, 200)):
+            headers = {"Host": own[len("http://"):], "Origin": origin}
+            self.assertEqual(self.client.post(*reset, headers).status, status, origin)
+        self.assertEqual(self.client.post(*reset).status, 200)
+
+    def test_what_is_open_takes_no_body(self):
+        for method, path, headers, status in (
+                ("GET", "/healthz", {}, 413), ("POST", "/v2/health/live", {}, 405),
+                ("OPTIONS", "/v2/x", {"Origin": "https://ours.example", "Access-Control-Request-Method": "POST"}, 413)):
+            answer = self.new_client().request(method, path, b"", {**headers, "Content-Length": 60 << 20})
+            self.assertEqual((answer.status, answer.closes), (status, True), path)
+
+
 class TokensCase(ServerCase):
     @classmethod
     def start(cls, **options):
