@@ -20,7 +20,18 @@ static void choice_close(struct choice *choice, const struct model *model)
     if (choice->has_stream)
         text_stream_close(&choice->stream);
     buffer_close(&choice->text);
+    free(choice->sequence.vector);
     sequence_close(&choice->sequence, model->info);
+}
+
+static void close_request(struct generation *generation)
+{
+    if (generation->kind == GENERATE_CHAT)
+        openai_chat_close(&generation->conversation);
+    else if (generation->kind == GENERATE_EMBEDDINGS)
+        openai_embeddings_close(&generation->embeddings);
+    else
+        openai_completion_close(&generation->completion);
 }
 
 static void generation_free(struct generation *generation)
@@ -28,10 +39,8 @@ static void generation_free(struct generation *generation)
     for (size_t i = 0; i < generation->choice_count; i++)
         choice_close(&generation->choices[i], generation->model);
     free(generation->choices);
-    if (generation->request && generation->chat)
-        openai_chat_close(&generation->conversation);
-    else if (generation->request)
-        openai_completion_close(&generation->completion);
+    if (generation->request)
+        close_request(generation);
     buffer_close(&generation->events);
     catalog_release(generation->catalog);
     model_release(generation->model);
@@ -220,21 +229,19 @@ static void on_deadlines(uv_timer_t *timer)
 
 static int submit_choices(struct generation *generation, struct error *err)
 {
-    const struct sequences *lane = generation->lane;
-    for (size_t i = 0; i < generation->choice_count; i++) {
-        const struct sequence *sequence = &generation->choices[i].sequence;
-        if (sequences_check(lane, sequence->prompt, sequence->limit, err) != 0)
-            return -1;
-    }
+    size_t tokens = 0;
+    for (size_t i = 0; i < generation->choice_count; i++)
+        tokens += generation->choices[i].sequence.prompt;
+    if (sequences_check_room(generation->lane, tokens, err) != 0)
+        return -1;
     const size_t tag = attribution_tag(&generation->attribution, generation->model);
     for (size_t i = 0; i < generation->choice_count; i++) {
         struct sequence *sequence = &generation->choices[i].sequence;
         sequence->calls = &CALLS;
         sequence->tag = tag;
         sequence->counted = generation->attribution.counted;
-        if (sequences_submit(generation->lane, sequence, err) != 0)
-            return -1;
         generation->unfinished++;
+        sequences_submit(generation->lane, sequence);
     }
     return 0;
 }
@@ -294,10 +301,7 @@ static void on_prepared(struct generation *generation)
     if (err->code == ERROR_NONE && start(generation, err) == 0)
         return;
     reject(generation, reason_of(err->code));
-    if (generation->unfinished > 0)
-        give_up(generation); /* what was submitted of it; the last one ends it */
-    else
-        generation_end(generation);
+    generation_end(generation);
 }
 
 static void work(uv_work_t *request)
@@ -317,17 +321,19 @@ static void on_early_disconnect(struct exchange *exchange)
     ((struct generation *)exchange->owner)->gone = true;
 }
 
-void generation_request(struct generations *all, struct exchange *exchange, bool chat)
+void generation_request(struct generations *all, struct exchange *exchange,
+                        enum generation_kind kind)
 {
+    static const char *const PREFIXES[] = {"cmpl", "chatcmpl", "embd"};
     struct generation *generation = xcalloc(1, sizeof *generation);
     generation->all = all;
     generation->exchange = exchange;
-    generation->chat = chat;
+    generation->kind = kind;
     generation->catalog = catalog_hold(all->lanes->catalog);
     generation->created = (int64_t)time(NULL);
     generation->work.data = generation;
     buffer_init(&generation->events, all->max_response_bytes);
-    snprintf(generation->id, sizeof generation->id, "%s-%.20s", chat ? "chatcmpl" : "cmpl",
+    snprintf(generation->id, sizeof generation->id, "%s-%.20s", PREFIXES[kind],
              exchange->request_id);
     exchange->log_decode_ns = uv_hrtime();
     if (exchange->body_length < LONG_BODY_BYTES) {

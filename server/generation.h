@@ -1,4 +1,4 @@
-/* A request for text: from its body to its answer, whole or as a stream of events.
+/* A request for text or vectors: from its body to its answer, whole or as a stream of events.
  *
  * A generation has one or more choices, one for each prompt; each is a sequence of the model's
  * lane. A long body is read, and its text turned into tokens, on one of libuv's threads; all else
@@ -10,6 +10,8 @@
 #include "server/attribution.h"
 #include "server/http.h"
 #include "server/lanes.h"
+
+enum generation_kind { GENERATE_COMPLETION, GENERATE_CHAT, GENERATE_EMBEDDINGS };
 
 struct generations {
     uv_loop_t *loop;
@@ -45,10 +47,12 @@ struct generation {
     struct catalog *catalog; /* held while the request is read */
     struct model *model;     /* held once it is known */
     struct sequences *lane;
-    bool chat;
+    enum generation_kind kind;
     struct openai_completion completion;
     struct openai_chat conversation;
-    struct openai_generation *request; /* NULL until one of the two has been read */
+    struct openai_embeddings embeddings;
+    struct openai_generation plain;    /* what embeddings have of it */
+    struct openai_generation *request; /* NULL until one of the three has been read */
     struct attribution attribution;
     char id[32];
     int64_t created;
@@ -71,8 +75,9 @@ void generations_init(struct generations *all, uv_loop_t *loop, struct lanes *la
 /* Needs all of them to have ended. */
 void generations_close(struct generations *all);
 
-/* Answers POST /v1/completions or /v1/chat/completions, now or later. */
-void generation_request(struct generations *all, struct exchange *exchange, bool chat);
+/* Answers a request of the kind, now or later. */
+void generation_request(struct generations *all, struct exchange *exchange,
+                        enum generation_kind kind);
 
 /* ---- parts of it; private to generation*.c ---- */
 

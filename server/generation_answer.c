@@ -1,6 +1,7 @@
 /* From tokens to text, and from text to an answer: one document, or events as they come. Events
  * that the client does not take wait here, and its sequences with them. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/memory.h"
 #include "server/generation.h"
@@ -105,7 +106,7 @@ static struct openai_answer answer_of(const struct generation *generation)
                                   .model = generation->model->name,
                                   .created = generation->created,
                                   .language = generation->model->language,
-                                  .chat = generation->chat};
+                                  .chat = generation->kind == GENERATE_CHAT};
 }
 
 static struct openai_usage usage_of(const struct generation *generation)
@@ -140,6 +141,25 @@ static void write_answer(const struct generation *generation, struct buffer *bod
     free(choices);
 }
 
+static void write_vectors(const struct generation *generation, struct buffer *body)
+{
+    const struct model *model = generation->model;
+    const size_t all = model->info->outputs[0].elements, count = generation->choice_count;
+    const size_t size = generation->embeddings.dimensions ? generation->embeddings.dimensions : all;
+    const struct openai_usage usage = usage_of(generation);
+    float *values = calloc(count, size * sizeof *values);
+    for (size_t i = 0; values && i < count; i++) {
+        memcpy(values + i * size, generation->choices[i].sequence.vector, size * sizeof *values);
+        if (model->pooling.normalize)
+            pooling_normalize(values + i * size, size);
+    }
+    const struct openai_vectors vectors = {values, count, size, generation->embeddings.base64};
+    if (values)
+        openai_write_embeddings(model->name, &vectors, usage.prompt_tokens, body);
+    body->failed |= !values;
+    free(values);
+}
+
 void generation_answer(struct generation *generation)
 {
     struct exchange *exchange = generation->exchange;
@@ -150,7 +170,10 @@ void generation_answer(struct generation *generation)
         return;
     }
     buffer_init(&body, generation->all->max_response_bytes);
-    write_answer(generation, &body);
+    if (generation->kind == GENERATE_EMBEDDINGS)
+        write_vectors(generation, &body);
+    else
+        write_answer(generation, &body);
     exchange->log_encode_ns = uv_hrtime() - began;
     exchange_reply(exchange, 200, NULL, &body);
     buffer_close(&body);

@@ -12,12 +12,28 @@
  * reserve all of a long one. */
 enum { COMPLETION_TOKENS = 16, CHAT_TOKENS = 1024 };
 
+/* What has the prompts, by kind. */
+static const char *const PROMPTS[] = {"prompt", "messages", "input"};
+
+static int read_embeddings(struct generation *generation, const char *body, size_t length,
+                           struct error *err)
+{
+    if (openai_read_embeddings(body, length, &generation->embeddings, err) != 0)
+        return -1;
+    generation->plain = (struct openai_generation){.model = generation->embeddings.model,
+                                                   .user = generation->embeddings.user};
+    generation->request = &generation->plain;
+    return 0;
+}
+
 static int read_body(struct generation *generation, struct error *err)
 {
     const struct exchange *exchange = generation->exchange;
     const char *body = exchange->body ? exchange->body : "";
     const size_t length = exchange->body_length;
-    if (generation->chat) {
+    if (generation->kind == GENERATE_EMBEDDINGS)
+        return read_embeddings(generation, body, length, err);
+    if (generation->kind == GENERATE_CHAT) {
         if (openai_read_chat(body, length, &generation->conversation, err) != 0)
             return -1;
         generation->request = &generation->conversation.generation;
@@ -29,17 +45,36 @@ static int read_body(struct generation *generation, struct error *err)
     return 0;
 }
 
+/* Whether it does what is asked of it. */
+static int check_model(const struct generation *generation, const struct model *model,
+                       struct error *err)
+{
+    const size_t dimensions = generation->embeddings.dimensions;
+    if (generation->kind != GENERATE_EMBEDDINGS)
+        return model_generates(model)
+                   ? 0
+                   : error_set(err, ERROR_INVALID,
+                               "'model': '%s' generates no text: it has no output over its tokens "
+                               "that knows only earlier ones",
+                               model->name);
+    if (!model_embeds(model))
+        return error_set(err, ERROR_INVALID, "'model': '%s' has no embeddings: it is no encoder",
+                         model->name);
+    if (dimensions > model->info->outputs[0].elements)
+        return error_set(err, ERROR_INVALID,
+                         "'dimensions' is %zu, expected at most %zu, which '%s' has", dimensions,
+                         model->info->outputs[0].elements, model->name);
+    return 0;
+}
+
 static int find_model(struct generation *generation, struct error *err)
 {
     struct model *model = openai_find_model(generation->catalog, generation->request->model, err);
     if (!model)
         return -1;
     generation->model = model_hold(model);
-    if (!model_generates(model))
-        return error_set(err, ERROR_INVALID,
-                         "'model': '%s' generates no text: it has no output over its tokens that "
-                         "knows only earlier ones",
-                         model->name);
+    if (check_model(generation, model, err) != 0)
+        return -1;
     if (generation->request->stop_count > 0 && !model->language)
         return error_set(err, ERROR_INVALID,
                          "'stop': model '%s' has no tokenizer, and answers with token ids",
@@ -49,17 +84,18 @@ static int find_model(struct generation *generation, struct error *err)
 
 /* ---- prompts ---- */
 
-static int encode(struct sequence *sequence, const struct model *model, const char *text,
-                  size_t length, bool special, struct error *err)
+static int encode(struct choice *choice, const char *text, size_t length, bool special,
+                  struct error *err)
 {
+    const struct model *model = choice->generation->model;
     struct token_ids tokens;
     if (!model->language)
-        return error_set(err, ERROR_INVALID,
-                         "'prompt': model '%s' has no tokenizer: give token ids", model->name);
+        return error_set(err, ERROR_INVALID, "'%s': model '%s' has no tokenizer: give token ids",
+                         PROMPTS[choice->generation->kind], model->name);
     if (language_encode(model->language, text, length, special, &tokens, err) != 0)
         return -1;
-    sequence->tokens = tokens.ids;
-    sequence->prompt = tokens.count;
+    choice->sequence.tokens = tokens.ids;
+    choice->sequence.prompt = tokens.count;
     return 0;
 }
 
@@ -89,9 +125,8 @@ static int read_prompt(struct choice *choice, const struct openai_prompt *prompt
 {
     const struct generation *generation = choice->generation;
     const struct model *model = generation->model;
-    const int failed =
-        prompt->text ? encode(&choice->sequence, model, prompt->text, prompt->length, true, err)
-                     : copy_ids(&choice->sequence, prompt, err);
+    const int failed = prompt->text ? encode(choice, prompt->text, prompt->length, true, err)
+                                    : copy_ids(&choice->sequence, prompt, err);
     if (failed)
         return -1;
     return generation->completion.echo ? echo(choice, model, prompt, err) : 0;
@@ -105,7 +140,7 @@ static int render(struct choice *choice, struct error *err)
     buffer_init(&text, TOKENIZER_MAX_TEXT_BYTES);
     int result = openai_render_chat(model, &generation->conversation, &text, err);
     if (result == 0)
-        result = encode(&choice->sequence, model, text.data, text.length, false, err);
+        result = encode(choice, text.data, text.length, false, err);
     buffer_close(&text);
     return result;
 }
@@ -120,12 +155,18 @@ static int init_choice(struct choice *choice, const struct sampler_options *samp
     const struct language *language = generation->model->language;
     struct sequence *sequence = &choice->sequence;
     if (sequence->prompt == 0)
-        return error_set(err, ERROR_INVALID, "'prompt': there are no tokens in it");
+        return error_set(err, ERROR_INVALID, "'%s': there are no tokens in it",
+                         PROMPTS[generation->kind]);
     sequence->sampling = *sampling;
     sequence->scores = request->logprobs;
     sequence->scores_prompt = request->logprobs && generation->completion.echo;
     sequence->top = request->top_logprobs;
     sequence->keeps_routing = request->routing != OPENAI_ROUTING_NONE;
+    if (generation->kind == GENERATE_EMBEDDINGS) {
+        const size_t size = generation->model->info->outputs[0].elements;
+        sequence->vector = calloc_checked(size, sizeof *sequence->vector, err);
+        return sequence->vector ? 0 : -1;
+    }
     choice->tokens = sequence->prompt;
     choice->tokens_sent = generation->completion.echo ? 0 : sequence->prompt;
     if (!language)
@@ -139,16 +180,19 @@ static int init_choice(struct choice *choice, const struct sampler_options *samp
 static int make_choices(struct generation *generation, struct error *err)
 {
     const struct model *model = generation->model;
-    const struct openai_prompts *prompts = &generation->completion.prompts;
+    const bool chat = generation->kind == GENERATE_CHAT;
+    const struct openai_prompts *prompts = generation->kind == GENERATE_EMBEDDINGS
+                                               ? &generation->embeddings.prompts
+                                               : &generation->completion.prompts;
     const struct sampler_options *recommended =
         model->language ? language_sampling(model->language) : &SAMPLER_DEFAULTS;
     uint64_t seed = 0;
     uv_random(NULL, NULL, &seed, sizeof seed, 0, NULL);
     const struct sampler_options sampling =
         openai_sampler_options(&generation->request->sampling, recommended, seed);
-    if (!generation->chat && openai_check_ids(prompts, model_vocabulary(model), err) != 0)
+    if (!chat && openai_check_ids(prompts, model_vocabulary(model), err) != 0)
         return -1;
-    generation->choice_count = generation->chat ? 1 : prompts->count;
+    generation->choice_count = chat ? 1 : prompts->count;
     generation->choices = xcalloc(generation->choice_count, sizeof *generation->choices);
     for (size_t i = 0; i < generation->choice_count; i++) {
         generation->choices[i].generation = generation;
@@ -158,7 +202,7 @@ static int make_choices(struct generation *generation, struct error *err)
     for (size_t i = 0; i < generation->choice_count; i++) {
         struct choice *choice = &generation->choices[i];
         const int failed =
-            generation->chat ? render(choice, err) : read_prompt(choice, &prompts->items[i], err);
+            chat ? render(choice, err) : read_prompt(choice, &prompts->items[i], err);
         if (failed || init_choice(choice, &sampling, err) != 0)
             return -1;
     }
@@ -192,7 +236,7 @@ int generation_set_limit(struct choice *choice, struct error *err)
     if (wanted == SIZE_MAX) {
         const size_t most = sequences_most(generation->lane);
         const size_t room = most > sequence->prompt ? most - sequence->prompt : 1;
-        wanted = least(generation->chat ? CHAT_TOKENS : COMPLETION_TOKENS, room);
+        wanted = least(generation->kind == GENERATE_CHAT ? CHAT_TOKENS : COMPLETION_TOKENS, room);
     }
     sequence->limit = sequence->prompt + wanted;
     if (sequences_check(generation->lane, sequence->prompt, sequence->limit, err) != 0)

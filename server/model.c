@@ -162,7 +162,7 @@ static uint64_t row_ns(const struct model *model, struct moed_scratch *scratch,
 static uint64_t most_rows(const struct model *model, const struct model_options *options)
 {
     return model_has_sequences(model)
-               ? options->step_tokens
+               ? model_step_rows(model, options->step_tokens)
                : serving_limit(model->limits.max_batch_rows, options->max_batch_rows);
 }
 
@@ -236,7 +236,9 @@ static int load_language(struct model *model, const char *directory, struct erro
     model->language = language_load(directory, &cause);
     if (!model->language && cause.code != ERROR_NOT_FOUND)
         return error_set(err, ERROR_INVALID, "%s", cause.text);
-    return model->language ? language_check(model->language, model_vocabulary(model), err) : 0;
+    if (model->language && language_check(model->language, model_vocabulary(model), err) != 0)
+        return -1;
+    return pooling_load(&model->pooling, directory, err);
 }
 
 struct model *model_load(const char *directory, const char *name, const char *version,

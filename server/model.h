@@ -9,6 +9,7 @@
 
 #include "core/moed.h"
 #include "proto/language.h"
+#include "proto/pooling.h"
 #include "proto/routing_drift.h"
 #include "proto/serving.h"
 #include "proto/signature.h"
@@ -36,6 +37,7 @@ struct model {
     struct moed_model *engine;
     const struct moed_model_info *info;
     struct language *language; /* NULL: it takes and gives numbers */
+    struct pooling pooling;    /* of an encoder's rows */
     int64_t loaded;            /* when; seconds since 1970 */
     uint64_t cost_per_row; /* multiply-accumulates, or what takes as long, as the warm-up showed */
     struct signature signature;
@@ -86,10 +88,29 @@ static inline bool model_generates(const struct model *model)
            info->outputs[0].elements <= info->inputs[0].categories;
 }
 
+/* Whether it makes a vector of each token that knows all the others: an encoder. */
+static inline bool model_embeds(const struct model *model)
+{
+    const struct moed_model_info *info = model->info;
+    return info->sequence && !model_keeps_positions(model) && info->input_count == 1 &&
+           info->inputs[0].categories > 0 && info->outputs[0].shape.rank == 1;
+}
+
 /* Of a model of sequences: token ids are below it. */
 static inline size_t model_vocabulary(const struct model *model)
 {
     return model->info->inputs[0].categories;
+}
+
+/* An encoder computes all of a text at once; this bounds the memory for it. */
+enum { MODEL_MAX_TEXT_ROWS = 8192 };
+
+/* Rows of a step of sequences, where the server's option says `option`. */
+static inline size_t model_step_rows(const struct model *model, size_t option)
+{
+    const size_t context = model->info->context;
+    const size_t whole = context < MODEL_MAX_TEXT_ROWS ? context : MODEL_MAX_TEXT_ROWS;
+    return model_embeds(model) && whole > option ? whole : option;
 }
 
 /* Another holder; returns `model`. Any thread that holds it, or a catalog that does, may. */

@@ -61,14 +61,21 @@ void openai_completions(const struct api *api, struct exchange *exchange,
                         const struct target *target)
 {
     (void)target;
-    generation_request(api->generations, exchange, false);
+    generation_request(api->generations, exchange, GENERATE_COMPLETION);
 }
 
 void openai_chat_completions(const struct api *api, struct exchange *exchange,
                              const struct target *target)
 {
     (void)target;
-    generation_request(api->generations, exchange, true);
+    generation_request(api->generations, exchange, GENERATE_CHAT);
+}
+
+void openai_embeddings(const struct api *api, struct exchange *exchange,
+                       const struct target *target)
+{
+    (void)target;
+    generation_request(api->generations, exchange, GENERATE_EMBEDDINGS);
 }
 
 /* ---- text alone ---- */

@@ -4,8 +4,8 @@
 
 #include "server/api.h"
 
-api_handler openai_completions, openai_chat_completions, openai_tokenize, openai_detokenize,
-    openai_apply_template;
+api_handler openai_completions, openai_chat_completions, openai_embeddings, openai_tokenize,
+    openai_detokenize, openai_apply_template;
 
 /* GET /v1/models, and one of them, for OpenAI's clients and KServe's. */
 api_handler openai_models, openai_model;

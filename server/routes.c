@@ -124,6 +124,8 @@ static const struct route ROUTES[] = {
      "text that goes on from a prompt"},
     {HTTP_POST, "/v1/chat/completions", openai_chat_completions, NULL, ROLE_PREDICT, OPENAI,
      "the next message of a chat"},
+    {HTTP_POST, "/v1/embeddings", openai_embeddings, NULL, ROLE_PREDICT, OPENAI,
+     "vectors of texts"},
     {HTTP_POST, "/tokenize", openai_tokenize, NULL, ROLE_PREDICT, OPENAI_TEXT,
      "the token ids of a text"},
     {HTTP_POST, "/detokenize", openai_detokenize, NULL, ROLE_PREDICT, OPENAI_TEXT,

@@ -43,6 +43,7 @@ struct sequence {
     int32_t *tokens; /* [limit] the prompt, then what is generated; owned */
     size_t prompt;   /* tokens, at least 1 */
     size_t limit;    /* tokens in the end at most; `prompt`: nothing is generated */
+    float *vector;   /* what an encoder makes of the prompt goes there; NULL otherwise */
     struct sampler_options sampling;
     bool scores;        /* log probabilities of the generated tokens are kept, */
     bool scores_prompt; /* and of the prompt's */
@@ -97,9 +98,10 @@ struct sequences {
     struct stats *stats; /* this loop's shard */
     struct moed_scratch *scratch;
     struct sampler_scratch *sampler;
-    struct moed_pages *pages; /* of keys and values */
+    struct moed_pages *pages; /* of keys and values; NULL: it is an encoder, which has none */
     size_t context;           /* the most positions of a sequence */
-    size_t vocabulary;
+    size_t step_rows;         /* at most */
+    size_t width;             /* of an output's row: the vocabulary, or an encoder's vector */
     struct sequence_list waiting, running; /* oldest first */
     size_t waiting_count, waiting_tokens, running_count;
     bool blocked; /* the oldest that waits must wait for another's end */

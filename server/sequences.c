@@ -64,7 +64,8 @@ static void begin_session(struct sequences *sequences, struct sequence *sequence
     TAILQ_INSERT_TAIL(&sequences->running, sequence, link);
     sequences->running_count++;
     sequence->state = SEQUENCE_RUNS;
-    sequence->rows = sequence->cached = moed_session_length(sequence->session);
+    if (sequence->session)
+        sequence->rows = sequence->cached = moed_session_length(sequence->session);
     if (sequence->cached > 0)
         stats_add_cached(sequences->stats, sequence->cached);
 }
@@ -72,8 +73,6 @@ static void begin_session(struct sequences *sequences, struct sequence *sequence
 /* False: it must wait for another's end. */
 static bool open_session(struct sequences *sequences, struct sequence *sequence)
 {
-    if (sequences->running_count == sequences->options.max_sequences)
-        return false;
     struct moed_session *session = moed_session_new(sequences->pages, NULL);
     if (!session)
         return false;
@@ -84,8 +83,13 @@ static bool open_session(struct sequences *sequences, struct sequence *sequence)
         return false;
     }
     sequence->session = session;
-    begin_session(sequences, sequence);
     return true;
+}
+
+static bool may_run(struct sequences *sequences, struct sequence *sequence)
+{
+    return sequences->running_count < sequences->options.max_sequences &&
+           (!sequences->pages || open_session(sequences, sequence));
 }
 
 /* Takes sequences from the queue, the oldest first. One that cannot be had waits, and so do those
@@ -95,10 +99,11 @@ static void admit(struct sequences *sequences)
     struct sequence *sequence;
     const uint64_t now = uv_hrtime();
     while ((sequence = TAILQ_FIRST(&sequences->waiting))) {
-        if (!open_session(sequences, sequence)) {
+        if (!may_run(sequences, sequence)) {
             sequences->blocked = true;
             break;
         }
+        begin_session(sequences, sequence);
         sequence->began_ns = now;
         stats_add_wait(sequences->stats, (double)(now - sequence->submitted_ns) / 1e9);
         if (allocate(sequence, sequences->lane.model->info, &sequence->error) != 0)
@@ -156,7 +161,8 @@ static void sequences_free(struct lane *lane)
     struct sequences *sequences = sequences_of(lane);
     sequences_show_as(sequences, (struct sequences_shown){0});
     step_close(&sequences->step);
-    moed_pages_free(sequences->pages);
+    if (sequences->pages)
+        moed_pages_free(sequences->pages);
     sampler_scratch_free(sequences->sampler);
     moed_scratch_free(sequences->scratch);
     model_release(lane->model);
@@ -182,23 +188,26 @@ struct sequences *sequences_new(struct model *model, struct scheduler *scheduler
 {
     struct error cause = ERROR_INIT;
     struct sequences *sequences = xcalloc(1, sizeof *sequences);
-    const struct moed_scratch_options wanted = {
-        .max_rows = options->step_tokens, .threads = options->threads, .distributions = true};
+    const struct moed_scratch_options wanted = {.max_rows =
+                                                    model_step_rows(model, options->step_tokens),
+                                                .threads = options->threads,
+                                                .distributions = true};
     sequences->lane.kind = &SEQUENCES;
     sequences->lane.model = model_hold(model);
     sequences->scheduler = scheduler;
     sequences->options = *options;
     sequences->stats = &model->stats->loop[options->loop];
     sequences->row_cost = model->cost_per_row;
-    sequences->vocabulary = model->info->outputs[0].elements;
+    sequences->width = model->info->outputs[0].elements;
+    sequences->step_rows = model_step_rows(model, options->step_tokens);
     sequences->context = model->info->context;
     TAILQ_INIT(&sequences->waiting);
     TAILQ_INIT(&sequences->running);
     sequences->scratch = moed_scratch_new(model->engine, &wanted, &cause);
-    sequences->sampler = sampler_scratch_new(sequences->vocabulary, &cause);
-    sequences->pages = moed_pages_new(model->engine, cache_positions(sequences), &cause);
-    if (sequences->scratch && sequences->sampler && sequences->pages &&
-        step_init(sequences, &cause) == 0) {
+    sequences->sampler = sampler_scratch_new(sequences->width, &cause);
+    if (model_keeps_positions(model))
+        sequences->pages = moed_pages_new(model->engine, cache_positions(sequences), &cause);
+    if (cause.code == ERROR_NONE && step_init(sequences, &cause) == 0) {
         sequences_show(sequences);
         return sequences;
     }
@@ -209,7 +218,8 @@ struct sequences *sequences_new(struct model *model, struct scheduler *scheduler
 
 size_t sequences_most(const struct sequences *sequences)
 {
-    const size_t kept = moed_pages_total(sequences->pages) * MOED_PAGE_POSITIONS;
+    const size_t kept = sequences->pages ? moed_pages_total(sequences->pages) * MOED_PAGE_POSITIONS
+                                         : sequences->step_rows;
     return kept < sequences->context ? kept : sequences->context;
 }
 
@@ -221,6 +231,11 @@ int sequences_check(const struct sequences *sequences, size_t prompt, size_t lim
                          "%zu tokens of prompt and at most %zu more exceed the model's context of "
                          "%zu tokens",
                          prompt, limit - prompt, sequences->context);
+    if (limit > sequences_most(sequences) && !sequences->pages)
+        return error_set(err, ERROR_INVALID,
+                         "%zu tokens exceed the %zu that are computed at once; an encoder's text "
+                         "cannot be cut",
+                         prompt, sequences_most(sequences));
     if (limit > sequences_most(sequences))
         return error_set(err, ERROR_INVALID,
                          "%zu tokens of prompt and at most %zu more exceed the %zu positions that "
@@ -229,16 +244,18 @@ int sequences_check(const struct sequences *sequences, size_t prompt, size_t lim
     return 0;
 }
 
-int sequences_submit(struct sequences *sequences, struct sequence *sequence, struct error *err)
+int sequences_check_room(const struct sequences *sequences, size_t tokens, struct error *err)
 {
     const size_t most = sequences->options.max_queue_tokens;
-    if (sequences_check(sequences, sequence->prompt, sequence->limit, err) != 0)
-        return -1;
-    if (sequences->waiting_count > 0 && sequence->prompt + sequences->waiting_tokens > most)
-        return error_set(err, ERROR_OVERLOADED,
-                         "the queue is full: %zu tokens wait, %zu more would exceed the limit of "
-                         "%zu",
-                         sequences->waiting_tokens, sequence->prompt, most);
+    if (sequences->waiting_count == 0 || tokens + sequences->waiting_tokens <= most)
+        return 0;
+    return error_set(err, ERROR_OVERLOADED,
+                     "the queue is full: %zu tokens wait, %zu more would exceed the limit of %zu",
+                     sequences->waiting_tokens, tokens, most);
+}
+
+void sequences_submit(struct sequences *sequences, struct sequence *sequence)
+{
     sequence->submitted_ns = uv_hrtime();
     sequence->count = sequence->prompt;
     sequence->state = SEQUENCE_WAITS;
@@ -247,7 +264,6 @@ int sequences_submit(struct sequences *sequences, struct sequence *sequence, str
     sequences->waiting_tokens += sequence->prompt;
     sequences_show(sequences);
     scheduler_wake(sequences->scheduler, &sequences->lane);
-    return 0;
 }
 
 void sequences_cancel(struct sequences *sequences, struct sequence *sequence)

@@ -23,9 +23,12 @@ MUST_CHECK int sequences_check(const struct sequences *sequences, size_t prompt,
 /* The most positions of a sequence that can ever run. */
 size_t sequences_most(const struct sequences *sequences);
 
-/* Queues a sequence. On error (it can never run, the queue is full, no memory) it was not taken. */
-MUST_CHECK int sequences_submit(struct sequences *sequences, struct sequence *sequence,
-                                struct error *err);
+/* Whether prompts of so many tokens, those of one request, may be queued now. */
+MUST_CHECK int sequences_check_room(const struct sequences *sequences, size_t tokens,
+                                    struct error *err);
+
+/* Queues a sequence that passed both checks. */
+void sequences_submit(struct sequences *sequences, struct sequence *sequence);
 
 /* Gives up on a sequence; sequence->error says why. on_end follows, at once unless it takes part in
  * a step that is being computed. */

@@ -17,12 +17,13 @@ void sequences_show_as(struct sequences *sequences, struct sequences_shown now)
 
 void sequences_show(struct sequences *sequences)
 {
+    const struct moed_pages *pages = sequences->pages;
     sequences_show_as(sequences,
                       (struct sequences_shown){.running = sequences->running_count,
                                                .waiting = sequences->waiting_count,
                                                .tokens = sequences->waiting_tokens,
-                                               .pages_used = moed_pages_used(sequences->pages),
-                                               .pages = moed_pages_total(sequences->pages)});
+                                               .pages_used = pages ? moed_pages_used(pages) : 0,
+                                               .pages = pages ? moed_pages_total(pages) : 0});
 }
 
 /* ---- the end of a sequence ---- */

@@ -18,13 +18,13 @@ enum {
 
 static size_t most_wanted(const struct sequences *sequences)
 {
-    return sequences->options.max_sequences + SCORED_ROWS;
+    return sequences->pages ? sequences->options.max_sequences + SCORED_ROWS : sequences->step_rows;
 }
 
 int step_init(struct sequences *sequences, struct error *err)
 {
     struct step *step = &sequences->step;
-    const size_t rows = sequences->options.step_tokens, most = most_wanted(sequences);
+    const size_t rows = sequences->step_rows, most = most_wanted(sequences);
     const size_t spans = sequences->options.max_sequences;
     step->tokens = xcalloc(rows, sizeof *step->tokens);
     step->wants = xcalloc(rows, sizeof *step->wants);
@@ -32,7 +32,7 @@ int step_init(struct sequences *sequences, struct error *err)
     step->sequences = xcalloc(spans, sizeof(struct sequence *));
     step->errors = xcalloc(spans, sizeof *step->errors);
     step->choices = xcalloc(most, sizeof *step->choices);
-    step->logits = calloc_checked(most, sequences->vocabulary * sizeof *step->logits, err);
+    step->logits = calloc_checked(most, sequences->width * sizeof *step->logits, err);
     return step->logits ? 0 : -1;
 }
 
@@ -60,12 +60,14 @@ size_t step_expected_rows(const struct sequences *sequences)
     size_t rows = sequences->blocked ? 0 : sequences->waiting_tokens;
     TAILQ_FOREACH(sequence, &sequences->running, link)
     rows += sequence->paused ? 0 : sequence_todo(sequence);
-    return least(rows, sequences->options.step_tokens);
+    return least(rows, sequences->step_rows);
 }
 
 /* Whether the row at `position` is asked what follows it. */
 static bool is_wanted(const struct sequence *sequence, size_t position)
 {
+    if (sequence->vector)
+        return true;
     return position + 1 == sequence->count
                ? sequence->count < sequence->limit
                : sequence->scores_prompt && position + 1 < sequence->prompt;
@@ -120,15 +122,28 @@ static void add_prompts(struct sequences *sequences, size_t room)
         add_span(sequences, sequence, least(sequence_todo(sequence), end - sequences->step.rows));
 }
 
+/* Texts of an encoder, whose rows see each other: each at once. */
+static void add_texts(struct sequences *sequences)
+{
+    struct sequence *sequence;
+    TAILQ_FOREACH(sequence, &sequences->running, link)
+    if (sequence_todo(sequence) <= sequences->step_rows - sequences->step.rows)
+        add_span(sequences, sequence, sequence_todo(sequence));
+}
+
 void step_compose(struct sequences *sequences)
 {
     struct step *step = &sequences->step;
     struct sequence *sequence;
     step->rows = step->spans = step->wanted = 0;
+    if (!sequences->pages) {
+        add_texts(sequences);
+        return;
+    }
     TAILQ_FOREACH(sequence, &sequences->running, link)
     if (!sequence->paused && sequence_todo(sequence) == 1)
         add_span(sequences, sequence, 1);
-    const size_t left = sequences->options.step_tokens - step->rows;
+    const size_t left = sequences->step_rows - step->rows;
     add_prompts(sequences, step->rows > 0 ? least(left, PROMPT_ROWS) : left);
 }
 
@@ -138,7 +153,7 @@ static void choose(struct sequences *sequences, const struct sequence *sequence,
                    size_t index, struct error *err)
 {
     struct step *step = &sequences->step;
-    const float *logits = step->logits + index * sequences->vocabulary;
+    const float *logits = step->logits + index * sequences->width;
     const struct sampler_step sampling = {.options = &sequence->sampling,
                                           .history = sequence->history,
                                           .logits = logits,
@@ -154,6 +169,28 @@ static void choose(struct sequences *sequences, const struct sequence *sequence,
     (void)failed; /* delivery looks at `err` */
 }
 
+static void choose_tokens(struct sequences *sequences)
+{
+    struct step *step = &sequences->step;
+    size_t row = 0, index = 0;
+    for (size_t i = 0; i < step->spans; i++)
+        for (size_t at = 0; at < step->span[i].rows; at++, row++)
+            if (step->wants[row])
+                choose(sequences, step->sequences[i], step->span[i].position + at, index++,
+                       &step->errors[i]);
+}
+
+static void pool_texts(const struct sequences *sequences)
+{
+    const struct step *step = &sequences->step;
+    const float *rows = step->logits;
+    for (size_t i = 0; i < step->spans; i++) {
+        pooling_run(&sequences->lane.model->pooling, rows, step->span[i].rows, sequences->width,
+                    step->sequences[i]->vector);
+        rows += step->span[i].rows * sequences->width;
+    }
+}
+
 void step_run(struct sequences *sequences, struct moed_team *team)
 {
     struct step *step = &sequences->step;
@@ -167,14 +204,12 @@ void step_run(struct sequences *sequences, struct moed_team *team)
                                      .outputs = outputs,
                                      .wanted = step->wants};
     moed_forward(sequences->lane.model->engine, sequences->scratch, team, &batch);
-    size_t row = 0, index = 0;
-    for (size_t i = 0; i < step->spans; i++) {
+    for (size_t i = 0; i < step->spans; i++)
         step->errors[i] = (struct error)ERROR_INIT;
-        for (size_t at = 0; at < step->span[i].rows; at++, row++)
-            if (step->wants[row])
-                choose(sequences, step->sequences[i], step->span[i].position + at, index++,
-                       &step->errors[i]);
-    }
+    if (sequences->pages)
+        choose_tokens(sequences);
+    else
+        pool_texts(sequences);
 }
 
 /* ---- counting ---- */
@@ -277,11 +312,12 @@ static size_t deliver(struct sequences *sequences, size_t at, size_t row, size_t
         error_set(&sequence->error, step->errors[at].code, "%s", step->errors[at].text);
     keep_routing(sequences, sequence, row, span->rows);
     sequence->rows += span->rows;
-    if (sequence->rows / MOED_PAGE_POSITIONS > span->position / MOED_PAGE_POSITIONS)
+    if (sequence->session &&
+        sequence->rows / MOED_PAGE_POSITIONS > span->position / MOED_PAGE_POSITIONS)
         moed_session_share(sequence->session);
     for (size_t i = 0; i < span->rows; i++) {
         const size_t next = span->position + i + 1;
-        if (!step->wants[row + i])
+        if (!step->wants[row + i] || sequence->vector)
             continue;
         const struct sampler_choice *choice = &step->choices[index + taken++];
         if (sequence->choices)

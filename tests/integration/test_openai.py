@@ -5,6 +5,7 @@ import http.client
 import io
 import json
 import os
+import shutil
 import threading
 import time
 
@@ -14,15 +15,26 @@ from support.http import HOST, PATIENCE_SECONDS, Client, Connection, request_byt
 from support.language import ASSISTANT, CONTEXT, EOS, NAME, USER, VOCABULARY, Words
 from support.models import Tiny
 from support.prometheus import Metrics
-from support.server import ServerCase
+from support.server import ROOT, ServerCase
 from support.threads import Background, run_threads
 
-COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
+COMPLETIONS, CHAT, EMBEDDINGS = "/v1/completions", "/v1/chat/completions", "/v1/embeddings"
+ENCODER = os.path.join(ROOT, "tests", "data", "families", "nomic_bert")
 
 
 def write_models(directory):
     Words().write(os.path.join(directory, NAME))
     Tiny().write(os.path.join(directory, "tiny"))
+
+
+def tensor(path, name):
+    """A tensor of F32 in a file of safetensors."""
+    with open(path, "rb") as file:
+        content = file.read()
+    end = 8 + int.from_bytes(content[:8], "little")
+    entry = json.loads(content[8:end])[name]
+    first, last = entry["data_offsets"]
+    return np.frombuffer(content[end + first:end + last], "<f4").reshape(entry["shape"])
 
 
 def post(port, **body):
@@ -320,6 +332,49 @@ class TextTest(OpenAICase):
         self.assertEqual(self.ask("/detokenize", tokens=tokens), {"content": text})
 
 
+class EmbeddingsTest(OpenAICase):
+    @staticmethod
+    def models(directory):
+        Words().write(os.path.join(directory, NAME))
+        shutil.copytree(ENCODER, os.path.join(directory, "encoder"), ignore=shutil.ignore_patterns("expected"))
+
+    def embed(self, **body):
+        answer = self.ask(EMBEDDINGS, model="encoder", **body)
+        self.assertEqual((answer["object"], answer["model"]), ("list", "encoder"))
+        self.assertEqual([entry["index"] for entry in answer["data"]], list(range(len(answer["data"]))))
+        return [entry["embedding"] for entry in answer["data"]]
+
+    def test_vectors_are_the_mean_of_what_transformers_computes(self):
+        path = os.path.join(ENCODER, "expected", "model.safetensors")
+        texts = [tensor(path, f"tokens.{i}").astype(int).tolist() for i in range(3)]
+        together = self.embed(input=texts)
+        for i, text in enumerate(texts):
+            mean = tensor(path, f"logits.{i}").mean(axis=0)
+            np.testing.assert_allclose(together[i], mean / np.linalg.norm(mean), rtol=1e-3, atol=1e-5)
+            self.assertEqual(self.embed(input=text), [together[i]]) # the same bits alone
+
+    def test_many_texts(self):
+        texts = [[1 + i % 20] * (1 + i % 60) for i in range(200)]
+        vectors = self.embed(input=texts)
+        self.assertEqual(len(vectors), 200)
+        self.assertEqual(vectors[77], self.embed(input=texts[77])[0])
+
+    def test_forms(self):
+        whole = self.embed(input=[3, 4, 5])[0]
+        encoded = self.embed(input=[3, 4, 5], encoding_format="base64")[0]
+        np.testing.assert_allclose(np.frombuffer(base64.b64decode(encoded), "<f4"), whole, rtol=1e-6)
+        cut = self.embed(input=[3, 4, 5], dimensions=8)[0]
+        np.testing.assert_allclose(cut, np.array(whole[:8]) / np.linalg.norm(whole[:8]), rtol=1e-5)
+
+    def test_what_is_refused(self):
+        self.refused(400, "no tokenizer", path=EMBEDDINGS, param="input", model="encoder", input="text")
+        self.refused(400, "no encoder", path=EMBEDDINGS, param="model", model=NAME, input="text")
+        self.refused(400, "generates no text", param="model", model="encoder", prompt=[1])
+        self.refused(400, "at most 24", path=EMBEDDINGS, param="dimensions", model="encoder", input=[1], dimensions=25)
+        self.refused(400, "context", path=EMBEDDINGS, model="encoder", input=[1] * 65)
+        self.refused(400, "several", prompt="a")
+
+
 class ModelsTest(OpenAICase):
     def test_both_clients_read_the_list(self):
         answer = self.client.get("/v1/models").json
@@ -361,7 +416,7 @@ class ErrorsTest(OpenAICase):
         answer = self.client.get(COMPLETIONS)
         self.assertEqual((answer.status, answer.headers["allow"]), (405, "POST"))
         self.assertIn("message", answer.json["error"])
-        answer = self.client.post(COMPLETIONS, b"x", {"Content-Encoding": "gzip"})
+        answer = self.client.post(COMPLETIONS, b"x", {"Content-Encoding": "br"})
         self.assertEqual(answer.status, 415)
         self.assertIn("message", answer.json["error"])
 
@@ -403,6 +458,15 @@ class TogetherTest(OpenAICase):
         alone = [self.say(prompt, max_tokens=30, seed=i)["text"] for i, prompt in enumerate(prompts)]
         together = run_threads(9, lambda i: post(self.server.port, prompt=prompts[i], max_tokens=30, seed=i))
         self.assertEqual([answer.json["choices"][0]["text"] for answer in together], alone)
+
+    def test_a_cached_prompt_changes_nothing(self):
+        prompt = "the same beginning of many prompts, again and again, " * 3
+        first = self.ask(prompt=prompt, max_tokens=20, seed=1)
+        again = self.ask(prompt=prompt, max_tokens=20, seed=1)
+        self.assertGreater(again["usage"]["prompt_tokens_details"]["cached_tokens"], 100)
+        self.assertEqual(again["choices"], first["choices"])
+        scored = self.say(prompt, max_tokens=20, seed=1, echo=True, logprobs=0)
+        self.assertEqual(scored["text"], prompt + first["choices"][0]["text"])
 
     def test_a_long_prompt_stops_no_stream(self):
         with self.stream(prompt="go on", max_tokens=CONTEXT - 5, seed=1) as stream:

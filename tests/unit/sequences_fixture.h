@@ -74,10 +74,19 @@ static struct asked *prepare(size_t prompt, size_t wanted, uint32_t seed)
     return one;
 }
 
+static int check(const struct asked *one, struct error *err)
+{
+    const struct sequence *sequence = &one->sequence;
+    if (sequences_check(lane, sequence->prompt, sequence->limit, err) != 0)
+        return -1;
+    return sequences_check_room(lane, sequence->prompt, err);
+}
+
 static struct asked *submit(struct asked *one)
 {
     struct error err = ERROR_INIT;
-    ck_assert_msg(sequences_submit(lane, &one->sequence, &err) == 0, "%s", err.text);
+    ck_assert_msg(check(one, &err) == 0, "%s", err.text);
+    sequences_submit(lane, &one->sequence);
     return one;
 }
 
@@ -89,7 +98,7 @@ static struct asked *ask(size_t prompt, size_t wanted, uint32_t seed)
 static void refuse(struct asked *one, enum error_code code, const char *part)
 {
     struct error err = ERROR_INIT;
-    ck_assert_int_eq(sequences_submit(lane, &one->sequence, &err), -1);
+    ck_assert_int_eq(check(one, &err), -1);
     ck_assert_int_eq(err.code, code);
     expect_text(err.text, part);
 }
