@@ -14,13 +14,16 @@ static const char TOKENIZER[] =
     "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":2},\"merges\":[\"a b\"]},"
     "\"added_tokens\":[{\"id\":3,\"content\":\"<s>\",\"special\":true,\"normalized\":false}]}";
 
+/* One for each process; it goes with it. */
+static char directory[64];
+
 static void require(bool holds)
 {
     if (!holds)
         abort();
 }
 
-static void write_file(const char *directory, const char *name, const void *bytes, size_t count)
+static void write_file(const char *name, const void *bytes, size_t count)
 {
     char path[128];
     snprintf(path, sizeof path, "%s/%s", directory, name);
@@ -30,16 +33,25 @@ static void write_file(const char *directory, const char *name, const void *byte
     require(fclose(file) == 0);
 }
 
-/* One for each process, made once. */
-static const char *directory_of_files(void)
+static void remove_directory(void)
 {
-    static char directory[64];
-    if (!*directory) {
-        snprintf(directory, sizeof directory, "/tmp/moed-fuzz-language-%d", (int)getpid());
-        require(mkdir(directory, 0700) == 0);
-        write_file(directory, "tokenizer.json", TOKENIZER, strlen(TOKENIZER));
+    static const char *const names[] = {"tokenizer.json", "tokenizer_config.json",
+                                        "generation_config.json"};
+    char path[128];
+    for (size_t i = 0; i < 3; i++) {
+        snprintf(path, sizeof path, "%s/%s", directory, names[i]);
+        (void)unlink(path);
     }
-    return directory;
+    (void)rmdir(directory);
+}
+
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+    (void)argc, (void)argv;
+    snprintf(directory, sizeof directory, "/tmp/moed-fuzz-language-%d", (int)getpid());
+    require(mkdir(directory, 0700) == 0 && atexit(remove_directory) == 0);
+    write_file("tokenizer.json", TOKENIZER, strlen(TOKENIZER));
+    return 0;
 }
 
 static void check_text(const struct language *language, const char *text, size_t length)
@@ -76,12 +88,12 @@ static void check_chat(const struct language *language, const char *text, size_t
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    const char *directory = directory_of_files(), *rest = (const char *)data, *end = rest + size;
+    const char *rest = (const char *)data, *end = rest + size;
     static const char *const names[] = {"tokenizer_config.json", "generation_config.json"};
     for (size_t i = 0; i < 2; i++) {
         const char *nul = rest < end ? memchr(rest, '\0', (size_t)(end - rest)) : NULL;
         const char *stop = nul ? nul : end;
-        write_file(directory, names[i], rest, (size_t)(stop - rest));
+        write_file(names[i], rest, (size_t)(stop - rest));
         rest = nul ? nul + 1 : end;
     }
     struct error err = ERROR_INIT;
