@@ -192,6 +192,22 @@ static void check_routing(const struct moed_gate_info *gate, const struct moed_r
     check_counts(gate, routing, dropped);
 }
 
+/* Gives the spans of a model that has memory a session each. False: there is not so much memory. */
+static bool open_sessions(const struct moed_model *model, struct moed_span *spans, size_t count,
+                          struct moed_pages **pages)
+{
+    struct error err = ERROR_INIT;
+    const struct moed_model_info *info = moed_model_info(model);
+    if (info->position_bytes + info->session_bytes == 0)
+        return true;
+    *pages = moed_pages_new(model, count * MOED_PAGE_POSITIONS, &err);
+    require(*pages || (err.code != ERROR_NONE && *err.text));
+    for (size_t i = 0; *pages && i < count; i++)
+        require((spans[i].session = moed_session_new(*pages, &err)) != NULL &&
+                moed_session_reserve(spans[i].session, 1) == 0);
+    return *pages != NULL;
+}
+
 /* Makes every row a span of its own: rows of one span compete for an expert's capacity. */
 static void forward(const struct moed_model *model, size_t rows, float *const x[], float *const y[])
 {
@@ -205,16 +221,12 @@ static void forward(const struct moed_model *model, size_t rows, float *const x[
     }
     struct moed_span spans[] = {{.rows = 1}, {.rows = 1}};
     struct moed_pages *pages = NULL;
-    if (info->position_bytes + info->session_bytes > 0) {
-        require((pages = moed_pages_new(model, 2 * MOED_PAGE_POSITIONS, &err)) != NULL);
-        for (size_t i = 0; i < rows; i++)
-            require((spans[i].session = moed_session_new(pages, &err)) != NULL &&
-                    moed_session_reserve(spans[i].session, 1) == 0);
+    if (open_sessions(model, spans, rows, &pages)) {
+        moed_forward(model, scratch, NULL,
+                     &(struct moed_batch){spans, rows, (const void *const *)x, y, NULL});
+        for (size_t i = 0; i < info->gate_count; i++)
+            check_routing(&info->gates[i], moed_routing(scratch, i));
     }
-    moed_forward(model, scratch, NULL,
-                 &(struct moed_batch){spans, rows, (const void *const *)x, y, NULL});
-    for (size_t i = 0; i < info->gate_count; i++)
-        check_routing(&info->gates[i], moed_routing(scratch, i));
     for (size_t i = 0; i < 2; i++)
         moed_session_free(spans[i].session);
     moed_pages_free(pages);
