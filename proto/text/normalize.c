@@ -105,7 +105,7 @@ void replace_text(struct buffer *to, const char *text, size_t length, const char
 {
     const char *end = text + length, *found;
     size_t find_length = strlen(find);
-    while ((found = memmem(text, (size_t)(end - text), find, find_length)) != NULL) {
+    while (!to->failed && (found = memmem(text, (size_t)(end - text), find, find_length)) != NULL) {
         buffer_append(to, text, (size_t)(found - text));
         buffer_text(to, content);
         text = found + find_length;

@@ -223,22 +223,20 @@ END_TEST
 START_TEST(text_that_grows_is_refused)
 {
     static const char json[] =
-        "{\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":["
-        "{\"type\":\"Replace\",\"pattern\":{\"String\":\"a\"},\"content\":\"bbbbbbbbbb\"},"
-        "{\"type\":\"Replace\",\"pattern\":{\"String\":\"b\"},\"content\":\"aaaaaaaaaa\"}]},"
+        "{\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"String\":\"a\"},"
+        "\"content\":\"bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb\"},"
         "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1},\"merges\":[]}}";
     struct error err = ERROR_INIT;
     struct tokenizer *tokenizer = tokenizer_new(json, strlen(json), &err);
     ck_assert_msg(tokenizer != NULL, "%s", err.text);
-    char *text = xcalloc(1, 1 << 20);
-    memset(text, 'a', 1 << 20);
+    char text[1 << 13];
+    memset(text, 'a', sizeof text);
     struct token_ids tokens;
     ck_assert_int_eq(tokenizer_encode(tokenizer, text, 10, true, &tokens, &err), 0);
-    ck_assert_uint_eq(tokens.count, 1000);
+    ck_assert_uint_eq(tokens.count, 320);
     token_ids_close(&tokens);
-    ck_assert_int_eq(tokenizer_encode(tokenizer, text, 1 << 20, true, &tokens, &err), -1);
+    ck_assert_int_eq(tokenizer_encode(tokenizer, text, sizeof text, true, &tokens, &err), -1);
     ck_assert_msg(strstr(err.text, "the normalized text is longer than") != NULL, "%s", err.text);
-    free(text);
     tokenizer_free(tokenizer);
 }
 END_TEST
