@@ -19,6 +19,7 @@ from recipes import bpe, causal_moe, lm_card, public_texts, results, runner, tin
 
 SMALL = causal_moe.Shape(vocabulary=40, hidden=16, layers=2, heads=4, kv_heads=2, head_size=8, experts=4, top_k=2,
                          expert_size=8, theta=10000.0, eps=1e-6, context=32)
+SHIPPED = os.path.join(os.path.dirname(__file__), "..", "..", "..", "deploy", "models", "tiny-lm")
 JARGON = """Table of Contents
 
    Welcome to the Jargon File
@@ -144,14 +145,26 @@ class CausalMoETest(unittest.TestCase):
             self.checkpoint(folder)
             self.assertTrue(torch.equal(causal_moe.load(folder)(self.tokens), self.model(self.tokens)))
 
+    def check_with_transformers(self, folder, model, tokens):
+        from transformers import AutoModelForCausalLM
+        theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        self.assertEqual(type(theirs).__name__, "Qwen3MoeForCausalLM")
+        with torch.no_grad():
+            found = theirs(tokens, output_router_logits=True)
+            torch.testing.assert_close(found.logits, model(tokens), rtol=1e-4, atol=1e-4)
+        for logits, routing in zip(found.router_logits, model.routings()):
+            self.assertTrue(torch.equal(logits.topk(model.shape.top_k).indices, routing.experts))
+
     @unittest.skipUnless(importlib.util.find_spec("transformers"), "transformers is not installed")
     def test_transformers_reads_the_checkpoint(self):
-        from transformers import AutoModelForCausalLM
-        with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        with tempfile.TemporaryDirectory() as folder:
             self.checkpoint(folder)
-            theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-            self.assertEqual(type(theirs).__name__, "Qwen3MoeForCausalLM")
-            torch.testing.assert_close(theirs(self.tokens).logits, self.model(self.tokens), rtol=1e-4, atol=1e-5)
+            self.check_with_transformers(folder, self.model, self.tokens)
+
+    @unittest.skipUnless(importlib.util.find_spec("transformers"), "transformers is not installed")
+    def test_transformers_reads_the_shipped_model(self):
+        model = causal_moe.load(SHIPPED)
+        self.check_with_transformers(SHIPPED, model, torch.randint(model.shape.vocabulary, (2, 100)))
 
 
 @unittest.skipUnless(importlib.util.find_spec("tokenizers"), "tokenizers is not installed")
