@@ -128,15 +128,16 @@ static const char *number_of(const struct catalog *catalog, const char *name, co
     return number ? number : version;
 }
 
-/* Of the version, or of the model as a whole; NULL: not known. `version` NULL: the first one that
- * is not served, as the others would have been found. */
+/* Of the version, or if no version is served of the model as a whole; NULL: not known. `version`
+ * NULL: the first one that is not served, as the others would have been found. */
 static const struct model_status *status_of(const struct catalog *catalog, const char *name,
-                                            const char *version)
+                                            const char *version, bool none_served)
 {
     for (size_t i = 0; i < catalog->status_count; i++) {
         const struct model_status *status = &catalog->statuses[i];
         if (strcmp(status->name, name) == 0 && status->state != MODEL_READY &&
-            (!version || !*status->version || strcmp(status->version, version) == 0))
+            (!version || (none_served && !*status->version) ||
+             strcmp(status->version, version) == 0))
             return status;
     }
     return NULL;
@@ -160,8 +161,8 @@ static void not_found(const struct catalog *catalog, const char *name, const cha
                       struct error *err)
 {
     size_t first, last;
-    const struct model_status *status = status_of(catalog, name, version);
     catalog_versions(catalog, name, &first, &last);
+    const struct model_status *status = status_of(catalog, name, version, first == last);
     if (status && explain(status, err) != 0)
         return;
     if (first < last)

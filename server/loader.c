@@ -89,7 +89,10 @@ static void want_by_name(struct loader *loader)
         size_t length = strcspn(at, ",");
         char name[MAX_MODEL_NAME + 1];
         snprintf(name, sizeof name, "%.*s", (int)length, at);
-        if (*name)
+        if (length > MAX_MODEL_NAME)
+            log_message(LOG_WARNING, "load_model", "%s... is longer than the name of a model",
+                        name);
+        else if (*name)
             repository_want(&loader->repository, name);
         at += length + (at[length] == ',');
     }

@@ -394,6 +394,14 @@ static void add_label(struct catalog_label **labels, size_t *count, const char *
     (*labels)[(*count)++] = (struct catalog_label){xstrdup(name), xstrdup(label), xstrdup(number)};
 }
 
+#define LEFT_OUT "left out by the version policy"
+
+static bool is_left_out(const struct repository_version *version)
+{
+    return version->state == MODEL_UNAVAILABLE && version->found && !version->selected &&
+           !*version->reason;
+}
+
 static void show_model(const struct repository *repository, const struct repository_model *model,
                        struct catalog *catalog)
 {
@@ -407,13 +415,15 @@ static void show_model(const struct repository *repository, const struct reposit
     for (size_t i = 0; i < model->count; i++) {
         struct repository_version *version = model->versions[i];
         if (is_known(version))
-            add_status(catalog, (struct model_status){.name = model->name,
-                                                      .version = version->text,
-                                                      .version_number = version->number,
-                                                      .state = version->state,
-                                                      .reason = version->reason,
-                                                      .failed = version->failed,
-                                                      .failures = version->failures});
+            add_status(catalog,
+                       (struct model_status){.name = model->name,
+                                             .version = version->text,
+                                             .version_number = version->number,
+                                             .state = version->state,
+                                             .reason = is_left_out(version) ? (char[]){LEFT_OUT}
+                                                                            : version->reason,
+                                             .failed = version->failed,
+                                             .failures = version->failures});
     }
     for (size_t i = 0; i < serving->label_count; i++)
         add_label(&catalog->labels, &catalog->label_count, model->name, serving->labels[i].label,

@@ -83,7 +83,7 @@ START_TEST(the_policy_says_which_versions_are_served)
     ck_assert_int_eq(factor_of("m", NULL), 3);
     ck_assert_int_eq(factor_of("m", "stable"), 3);
     ck_assert_int_eq(factor_of("m", "4"), 4);
-    expect_state("m", "2", MODEL_UNAVAILABLE, "");
+    expect_state("m", "2", MODEL_UNAVAILABLE, "left out by the version policy");
     write_in("m", "serving.json", "{'version_policy':{'specific':[1,7]}}");
     look(LOOK_ASKED);
     ck_assert_uint_eq(catalog->count, 1);
@@ -97,6 +97,9 @@ START_TEST(the_policy_says_which_versions_are_served)
     look(LOOK_ASKED);
     expect_state("m", "", MODEL_UNAVAILABLE, "m/serving.json: unknown key 'version'");
     ck_assert_int_eq(factor_of("m", "2"), 2);
+    struct error absent = ERROR_INIT; /* what is wrong with the file is not why */
+    ck_assert_ptr_null(catalog_find(catalog, "m", "99", &absent));
+    ck_assert_int_eq(absent.code, ERROR_NOT_FOUND);
 }
 END_TEST
 
