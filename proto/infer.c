@@ -3,14 +3,20 @@
 
 #include <stdlib.h>
 
-#include "proto/overrides.h"
+static void close_overrides(struct infer_overrides *overrides)
+{
+    for (size_t i = 0; i < overrides->count; i++)
+        free(overrides->items[i].experts);
+    free(overrides->items);
+    free(overrides->text);
+}
 
 void infer_request_close(struct infer_request *request)
 {
     free(request->id);
     free(request->tag);
     free(request->labels);
-    overrides_close(&request->overrides);
+    close_overrides(&request->overrides);
     free(request->inputs);
     free(request->outputs);
     for (size_t i = 0; request->texts && i < request->signature->input_count; i++)

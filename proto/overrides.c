@@ -259,11 +259,3 @@ int overrides_read_parameter(const json_t *parameters, struct infer_request *req
     envelope_close(&envelope);
     return result;
 }
-
-void overrides_close(struct infer_overrides *overrides)
-{
-    for (size_t i = 0; i < overrides->count; i++)
-        free(overrides->items[i].experts);
-    free(overrides->items);
-    free(overrides->text);
-}

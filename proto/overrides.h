@@ -20,6 +20,4 @@ MUST_CHECK int overrides_read_member(struct envelope *envelope, struct infer_req
 MUST_CHECK int overrides_read_parameter(const json_t *parameters, struct infer_request *request,
                                         struct error *err);
 
-void overrides_close(struct infer_overrides *overrides);
-
 #endif

@@ -1,13 +1,12 @@
 /* The list is the truth; models keep a copy of what it means for them, with the number of the
  * change that it is up to. */
-#include "server/quarantine.h"
-
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/memory.h"
 #include "server/log.h"
 #include "server/model.h"
+#include "server/quarantine.h"
 #include "server/state.h"
 #include "server/state_file.h"
 

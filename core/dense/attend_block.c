@@ -5,11 +5,10 @@
  * that walks the head's numbers upwards, and needs no sum across lanes. Queries that see the same
  * positions are worked on together, because they read the same keys and values; the bits of none
  * depend on it. */
-#include "core/dense/attend.h"
-
 #include <math.h>
 #include <string.h>
 
+#include "core/dense/attend.h"
 #include "core/dense/kernel.h"
 #include "core/dense/tile.h"
 #include "core/half.h"

@@ -1,7 +1,5 @@
 /* Weights are exp((l - max) / temperature): the likeliest token's is 1, and probabilities are
  * weights over their sum, so that no step has to normalize. */
-#include "core/sampler.h"
-
 #include <assert.h>
 #include <math.h>
 #include <stdlib.h>
@@ -9,6 +7,7 @@
 
 #include "core/dense/vector.h"
 #include "core/memory.h"
+#include "core/sampler.h"
 #include "core/sampler_private.h"
 
 enum { LANES = 8 };
