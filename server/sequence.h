@@ -64,7 +64,8 @@ struct sequence {
     struct error error;
 
     /* The lane's. */
-    struct moed_session *session; /* while it runs */
+    struct moed_session *session;    /* while it runs */
+    struct quarantined *quarantined; /* as it was when it began; held; NULL: no expert was in */
     struct sampler_history *history;
     enum sequence_state state;
     bool in_step, paused;

@@ -76,10 +76,13 @@ static bool open_session(struct sequences *sequences, struct sequence *sequence)
     struct moed_session *session = moed_session_new(sequences->pages, NULL);
     if (!session)
         return false;
-    if (may_begin_later(sequence))
+    sequence->quarantined = quarantined_now(sequences->lane.model);
+    if (may_begin_later(sequence) && !sequence->quarantined)
         moed_session_find_prefix(session, sequence->tokens, sequence->prompt);
     if (moed_session_reserve(session, sequence->limit) != 0) {
         moed_session_free(session);
+        quarantined_release(sequence->quarantined);
+        sequence->quarantined = NULL;
         return false;
     }
     sequence->session = session;

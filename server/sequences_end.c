@@ -41,7 +41,9 @@ void sequences_end(struct sequences *sequences, struct sequence *sequence)
         TAILQ_REMOVE(&sequences->running, sequence, link);
         sequences->running_count--;
         moed_session_free(sequence->session);
+        quarantined_release(sequence->quarantined);
         sequence->session = NULL;
+        sequence->quarantined = NULL;
     } else {
         sequences_leave_queue(sequences, sequence);
     }

@@ -89,8 +89,11 @@ static void add_span(struct sequences *sequences, struct sequence *sequence, siz
         return;
     memcpy(step->tokens + step->rows, sequence->tokens + sequence->rows,
            taken * sizeof *step->tokens);
-    step->span[step->spans] =
-        (struct moed_span){.rows = taken, .position = sequence->rows, .session = sequence->session};
+    step->span[step->spans] = (struct moed_span){
+        .rows = taken,
+        .position = sequence->rows,
+        .session = sequence->session,
+        .intervention = sequence->quarantined ? sequence->quarantined->rows : NULL};
     step->sequences[step->spans++] = sequence;
     step->rows += taken;
     step->wanted += wanted;

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import tempfile
 import threading
 
@@ -10,7 +11,7 @@ import numpy as np
 from support.http import Client
 from support.models import Tiny, TwoLayers
 from support.prometheus import Metrics
-from support.server import Server, ServerCase
+from support.server import SHIPPED_MODELS, Server, ServerCase
 
 PATH = "/v2/models/tiny/routing/quarantine"
 
@@ -109,6 +110,32 @@ class QuarantineTest(ServerCase):
         user.join()
         for answer in answers:
             self.assertIn(answer, (plain["predictions"], without["predictions"]))
+
+
+class LanguageTest(ServerCase):
+    options = {"admin": "true"}
+
+    @staticmethod
+    def models(directory):
+        shutil.copytree(os.path.join(SHIPPED_MODELS, "tiny-lm"), os.path.join(directory, "tiny-lm"))
+
+    def experts(self, layer):
+        answer = self.client.post("/v1/completions", {"model": "tiny-lm", "prompt": "Once upon a time " * 8, "max_tokens": 8,
+                                                      "temperature": 0, "routing": True})
+        self.assertEqual(answer.status, 200, answer.body)
+        routing = {entry["name"]: entry["experts"] for entry in answer.json["choices"][0]["routing"]["layers"]}
+        return answer.json["choices"][0]["text"], {expert for token in routing[layer] for expert in token}
+
+    def test_tokens_go_around_it(self):
+        path = "/v2/models/tiny-lm/routing"
+        layer = self.client.get(path).json["layers"][0]["name"]
+        text, used = self.experts(layer)
+        expert = max(used)
+        entry = {"layer": layer, "expert": expert}
+        self.assertEqual(self.client.post(path + "/quarantine", entry).status, 200)
+        self.assertNotIn(expert, self.experts(layer)[1])
+        self.assertEqual(self.client.request("DELETE", path + "/quarantine", json.dumps(entry).encode()).status, 200)
+        self.assertEqual(self.experts(layer), (text, used))
 
 
 class KeptTest(ServerCase):

@@ -19,10 +19,11 @@ const struct option_row OPTIONS[] = {
      "How long one request may take."},
 
     {"version", OPTION_TEXT, AT(version), 0, 0, NULL, "VERSION",
-     FOR_PREDICT | FOR_DOCUMENTS | FOR_BENCH, "A version of the model. Without it the newest."},
+     FOR_PREDICT | FOR_DOCUMENTS | FOR_BENCH | FOR_ABLATE,
+     "A version of the model. Without it the newest."},
     {"window", OPTION_CHOICE, AT(window), 0, 0, NULL, "1m|5m|1h|all", FOR_DOCUMENTS,
      "The time that figures cover, up to now. Without it everything since the model was loaded."},
-    {"layer", OPTION_TEXT, AT(layer), 0, 0, NULL, "NAME", FOR_DOCUMENTS | FOR_REPORT,
+    {"layer", OPTION_TEXT, AT(layer), 0, 0, NULL, "NAME", FOR_DOCUMENTS | FOR_REPORT | FOR_ABLATE,
      "One layer only."},
     {"tag", OPTION_TEXT, AT(tag), 0, 0, NULL, "TAG",
      FOR_ROUTING | FOR_EXPORT | FOR_PREDICT | FOR_BENCH,
@@ -37,7 +38,7 @@ const struct option_row OPTIONS[] = {
      "Reads a routing document from a file, - from standard input, instead of asking a server."},
 
     {"json", OPTION_FLAG, AT(json), 0, 0, NULL, NULL,
-     FOR_MODELS | FOR_PREDICT | FOR_ROUTING | FOR_REPORT | FOR_BENCH,
+     FOR_MODELS | FOR_PREDICT | FOR_ROUTING | FOR_REPORT | FOR_BENCH | FOR_ABLATE,
      "JSON instead of a table. Of routing: the server's document as it is."},
     {"csv", OPTION_FLAG, AT(csv), 0, 0, NULL, NULL, FOR_ROUTING,
      "Comma-separated values instead of a table: a line per layer and expert."},
@@ -56,8 +57,8 @@ const struct option_row OPTIONS[] = {
      "Where to write, -o for short. Without it standard output."},
     {"cache", OPTION_COUNT, AT(cache), 1, 1048576, NULL, "N", FOR_REPORT,
      "Says what a cache of N experts would do, besides those of 1, 2, 4, ..."},
-    {"rows", OPTION_COUNT, AT(rows), 1, 1000000, NULL, "N", FOR_PREDICT | FOR_BENCH,
-     "Rows in one request. Without it 64 for predict and 1 for bench."},
+    {"rows", OPTION_COUNT, AT(rows), 1, 1000000, NULL, "N", FOR_PREDICT | FOR_BENCH | FOR_ABLATE,
+     "Rows in one request. Without it 64 for predict and ablate, and 1 for bench."},
     {"top", OPTION_COUNT, AT(top), 1, 1000, "3", "N", FOR_PREDICT,
      "How many classes of each output the table shows, the largest first."},
     {"interval", OPTION_NUMBER, AT(interval), 0.05, 86400, "2", "SECONDS", FOR_TOP,
@@ -116,6 +117,22 @@ const struct command COMMANDS[] = {
       {"moectl predict mnist images.npy --json > answers.json", "All numbers, nested by their "
                                                                 "shape."}},
      run_predict},
+    {"ablate",
+     "MODEL FILE",
+     "measure what each expert is worth",
+     FOR_ABLATE,
+     2,
+     2,
+     "Sends labelled rows as they are, and once for each expert excluded (left out before the "
+     "choice) and silenced (chosen as ever, and giving nothing), and shows what that changes: "
+     "accuracy, log loss in nats, the rows that are answered otherwise, and the class that loses "
+     "most. FILE is .npz with an array for each input and one more, labels: the class of each row, "
+     "by index. The model needs an output of one number for each class, probabilities or logits.\n"
+     "The server counts nothing of it. A dash stands for what the gate cannot do; --json says why, "
+     "and has the accuracy of every class.",
+     {{"moectl ablate fashion-mnist test.npz", "A table: which experts could be done without."},
+      {"moectl ablate mnist test.npz --json > worth.json", "All figures, by class."}},
+     run_ablate},
     {"routing",
      "MODEL",
      "show who serves the traffic",

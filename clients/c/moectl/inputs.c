@@ -45,11 +45,20 @@ static int fit(const struct moed_client_tensor *input, const struct array *array
     return 0;
 }
 
-/* The array of that name; the only array is that of the only input whatever its name. */
+/* The array of that name; the only array, labels apart, is that of the only input whatever its
+ * name.
+ */
 static const struct array *find_array(const struct inputs *inputs, const char *name)
 {
-    if (inputs->count == 1 && inputs->arrays.count == 1)
-        return &inputs->arrays.list[0];
+    const struct array *only = NULL;
+    size_t others = 0;
+    for (size_t i = 0; i < inputs->arrays.count; i++)
+        if (strcmp(inputs->arrays.list[i].name, "labels") != 0 || inputs->arrays.count == 1) {
+            only = &inputs->arrays.list[i];
+            others++;
+        }
+    if (inputs->count == 1 && others == 1)
+        return only;
     for (size_t i = 0; i < inputs->arrays.count; i++)
         if (strcmp(inputs->arrays.list[i].name, name) == 0)
             return &inputs->arrays.list[i];

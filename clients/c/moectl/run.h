@@ -12,6 +12,7 @@ enum { EXIT_USAGE = 2 };
 int run_models(const struct settings *settings, struct moed_client_error *err);
 int run_routing(const struct settings *settings, struct moed_client_error *err);
 int run_predict(const struct settings *settings, struct moed_client_error *err);
+int run_ablate(const struct settings *settings, struct moed_client_error *err);
 int run_bench(const struct settings *settings, struct moed_client_error *err);
 int run_top(const struct settings *settings, struct moed_client_error *err);
 int run_report(const struct settings *settings, struct moed_client_error *err);

@@ -20,8 +20,10 @@ enum {
     FOR_EXPORT = 1 << 6,
     FOR_BENCH = 1 << 7,
     FOR_HELP = 1 << 8,
+    FOR_ABLATE = 1 << 9,
     /* Those that ask a server. */
-    FOR_SERVER = FOR_MODELS | FOR_PREDICT | FOR_ROUTING | FOR_TOP | FOR_EXPORT | FOR_BENCH,
+    FOR_SERVER =
+        FOR_MODELS | FOR_PREDICT | FOR_ROUTING | FOR_TOP | FOR_EXPORT | FOR_BENCH | FOR_ABLATE,
 };
 
 /* What the command line says. Strings borrow from it or from the environment. */
