@@ -2,9 +2,9 @@
 
     python3 deploy/stories/replay.py [STORY...] [--pictures DIR] [--dying]
 
-A server on a free port of this machine gets some thousands of test images, and something goes wrong: an expert dies, the
-data moves, a tenant overloads an expert. Prints what the figures did, and checks it: exit status 1 if they did not do
-what deploy/ROUTING.md says. Takes some seconds; --dying waits for six minutes, until the server calls the expert
+A server on a free port of this machine gets some thousands of test images, and something goes wrong: an expert dies,
+the data moves, a tenant overloads an expert. Prints what the figures did, and checks it: exit status 1 if they did not
+do what deploy/ROUTING.md says. Takes some seconds; --dying waits for six minutes, until the server calls the expert
 dying. --pictures writes the page's pictures.
 
 Needs a built server, Debian's dataset-fashion-mnist, and nothing but Python's standard library.
@@ -18,6 +18,7 @@ import tempfile
 import time
 
 import svg
+
 from server import IMAGE_BYTES, MODEL, Failed, Server
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -124,7 +125,8 @@ def an_expert_dies(server, images, arguments):
     send(server, rows)
     gone = layer_of(server)
     layers = {"well": well, "broken": broken, "gone": gone}
-    table(f"Share of the selections; expert {DEAD}'s last matrix becomes zero, then the gate avoids it", layers, "share")
+    table(f"Share of the selections; expert {DEAD}'s last matrix becomes zero, then the gate avoids it", layers,
+          "share")
     table("Accuracy, by the expert that came first", layers, "accuracy")
     figures(layers, BALANCE)
     accuracy = [column(layer, "accuracy") for layer in (well, broken)]

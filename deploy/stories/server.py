@@ -48,7 +48,8 @@ class Server:
         raise Failed(f"the server did not come up:\n{self._log()[-2000:]}")
 
     def replace(self, changes):
-        """Loads the model again with other numbers: {tensor: function of its list}. A new file is renamed into place."""
+        """Loads the model again with other numbers, {tensor: function of its list}, by renaming a new file into place.
+        """
         path = os.path.join(self.model, "model.safetensors")
         with open(path, "rb") as file:
             content = bytearray(file.read())
