@@ -154,6 +154,7 @@ static void expect_logprobs(struct openai_answer answer, const struct language *
         .logprobs = true, .tokens = TOKENS, .token_count = 3, .text_offset = 10};
     answer.language = language;
     openai_write_chunk(&answer, &choice, false, false, &body);
+    buffer_append(&body, "", 1);
     char *found = strstr(body.data, "\"logprobs\":");
     char *end = strstr(body.data, ",\"finish_reason\"");
     ck_assert(found && end && found < end);
@@ -215,13 +216,14 @@ static void expect_routing(enum openai_routing_form form, const char *expected)
     struct openai_choice choice = {.routing = &routing};
     struct buffer body = new_body();
     openai_write_chunk(&COMPLETION, &choice, false, false, &body);
+    buffer_append(&body, "", 1);
     struct buffer part = new_body();
     const char *const key = form == OPENAI_ROUTING_SGLANG ? "\"sgl_ext\":"
                             : form == OPENAI_ROUTING_NPY  ? "\"routed_experts\":"
                                                           : "\"routing\":";
     char *found = strstr(body.data, key);
     ck_assert_ptr_nonnull(found);
-    buffer_append(&part, found, body.length - (size_t)(found - body.data));
+    buffer_text(&part, found);
     expect_body(&part, expected);
     buffer_close(&body);
 }
