@@ -24,6 +24,7 @@
 #include <stdint.h>
 
 #include "core/error.h"
+#include "core/sampler_history.h"
 
 /* OpenAI's limits: alternatives listed with a token, and entries of logit_bias. */
 enum { SAMPLER_MAX_TOP = 20, SAMPLER_MAX_BIASES = 1024 };
@@ -50,22 +51,8 @@ struct sampler_options {
 #define SAMPLER_DEFAULTS                                                                           \
     ((struct sampler_options){.temperature = 1, .top_p = 1, .repetition_penalty = 1})
 
-/* ---- history: the tokens that penalties look at ---- */
-
-/* How often tokens occurred in one sequence. Its size is the number of different tokens. */
-struct sampler_history;
-
 /* Whether these options look at a history; without, sampler_step.history may be NULL. */
 bool sampler_needs_history(const struct sampler_options *options);
-
-/* For sequences of at most `tokens` tokens, prompt and answer together. NULL with an error when
- * there is no memory; caller frees. Adding never fails. */
-MUST_CHECK struct sampler_history *sampler_history_new(size_t tokens, struct error *err);
-void sampler_history_free(struct sampler_history *history);
-
-/* Counts a token of the prompt, or one of the answer. */
-void sampler_history_prompt(struct sampler_history *history, int32_t token);
-void sampler_history_answer(struct sampler_history *history, int32_t token);
 
 /* ---- choosing ---- */
 
@@ -107,6 +94,13 @@ MUST_CHECK int sampler_choose(const struct sampler_step *step, struct sampler_sc
 MUST_CHECK int sampler_score(const float *logits, int32_t token, size_t top,
                              struct sampler_scratch *scratch, struct sampler_choice *choice,
                              struct error *err);
+
+/* What sampler_choose() draws from, for temperatures above 0: *entries receives tokens with their
+ * probabilities but for a factor (sampler_select.h), in the scratch. Returns how many; 0 with an
+ * error. */
+struct sampler_entry;
+MUST_CHECK size_t sampler_keep(const struct sampler_step *step, struct sampler_scratch *scratch,
+                               const struct sampler_entry **entries, struct error *err);
 
 /* The number in [0, 1) that a draw uses. */
 double sampler_random(uint64_t seed, uint64_t position);

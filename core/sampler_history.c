@@ -1,9 +1,10 @@
 /* Penalties walk the tokens that occurred, which are few, and not the vocabulary. */
+#include "core/sampler_history.h"
+
 #include <assert.h>
 #include <stdlib.h>
 
 #include "core/memory.h"
-#include "core/sampler_private.h"
 
 struct sampler_history *sampler_history_new(size_t tokens, struct error *err)
 {

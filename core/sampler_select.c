@@ -1,5 +1,7 @@
 /* Heaps select what is kept of a vocabulary: in time n + k log n for k of n. */
-#include "core/sampler_private.h"
+#include "core/sampler_select.h"
+
+#include <stdbool.h>
 
 static bool beats(struct sampler_entry a, struct sampler_entry b)
 {

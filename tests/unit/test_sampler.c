@@ -7,7 +7,7 @@
 
 #include "core/memory.h"
 #include "core/sampler.h"
-#include "core/sampler_private.h"
+#include "core/sampler_select.h"
 #include "test_proto_support.h"
 
 /* ---- cases ---- */
@@ -94,8 +94,8 @@ static json_t *load_cases(void)
 static void expect_kept(struct sampled *sampled, const json_t *kept, size_t number)
 {
     struct error err = ERROR_INIT;
-    size_t count = sampler_keep(&sampled->step, sampled->scratch, &err), possible = 0;
-    const struct sampler_entry *entries = sampled->scratch->entries;
+    const struct sampler_entry *entries;
+    size_t count = sampler_keep(&sampled->step, sampled->scratch, &entries, &err), possible = 0;
     double sum = sampler_sum(entries, count);
     for (size_t i = 0; i < count; i++) {
         char token[16];
@@ -140,7 +140,7 @@ START_TEST(log_probabilities_are_those_of_the_logits)
         ck_assert_int_eq(sampler_choose(&sampled.step, sampled.scratch, &choice, &err), 0);
         double wanted = (double)sampled.logits[choice.token] - logsum;
         ck_assert_double_eq_tol((double)choice.logprob, wanted, 1e-5 + 1e-6 * fabs(wanted));
-        size_t size = sampled.scratch->vocabulary;
+        size_t size = json_array_size(json_object_get(golden, "logits"));
         ck_assert_uint_eq(choice.top_count, size < 5 ? size : 5);
         for (size_t i = 0; i < choice.top_count; i++) {
             int32_t token = choice.top[i].token;
@@ -174,8 +174,8 @@ static double chi_square(struct sampled *sampled, size_t *kinds)
         ck_assert_int_eq(sampler_choose(&sampled->step, sampled->scratch, &choice, &err), 0);
         drawn[choice.token]++;
     }
-    size_t count = sampler_keep(&sampled->step, sampled->scratch, &err), total = 0;
-    const struct sampler_entry *entries = sampled->scratch->entries;
+    const struct sampler_entry *entries;
+    size_t count = sampler_keep(&sampled->step, sampled->scratch, &entries, &err), total = 0;
     double sum = sampler_sum(entries, count), statistic = 0, rest = 0, rest_drawn = 0;
     *kinds = 0;
     for (size_t i = 0; i < count; i++) {

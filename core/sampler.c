@@ -1,5 +1,7 @@
 /* Weights are exp((l - max) / temperature): the likeliest token's is 1, and probabilities are
  * weights over their sum, so that no step has to normalize. */
+#include "core/sampler.h"
+
 #include <assert.h>
 #include <math.h>
 #include <stdlib.h>
@@ -7,13 +9,19 @@
 
 #include "core/dense/vector.h"
 #include "core/memory.h"
-#include "core/sampler.h"
-#include "core/sampler_private.h"
+#include "core/sampler_select.h"
 
 enum { LANES = 8 };
 
 /* Temperatures below this are 0: their inverse times a difference of logits would overflow. */
 #define COLDEST 1e-5f
+
+struct sampler_scratch {
+    size_t vocabulary;
+    float *values;                 /* owned; logits after penalties */
+    float *weights;                /* owned */
+    struct sampler_entry *entries; /* owned */
+};
 
 struct sampler_scratch *sampler_scratch_new(size_t vocabulary, struct error *err)
 {
@@ -209,10 +217,11 @@ static size_t keep(const struct sampler_options *options, const float *values, f
 }
 
 size_t sampler_keep(const struct sampler_step *step, struct sampler_scratch *scratch,
-                    struct error *err)
+                    const struct sampler_entry **entries, struct error *err)
 {
     const float *values;
     float max;
+    *entries = scratch->entries;
     if (find_values(step, scratch, &values, &max, err) != 0)
         return 0;
     return keep(step->options, values, max, scratch);
