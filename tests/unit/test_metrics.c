@@ -298,7 +298,7 @@ START_TEST(requests_are_counted_where_they_went)
                  1);
     expect_value(page, "moed_requests_total{model=\"\",version=\"\",protocol=\"\",code=\"404\"}",
                  1);
-    ck_assert_uint_eq(count_series(page, "moed_requests_total"), 3 * 14 + 2);
+    ck_assert_uint_eq(count_series(page, "moed_requests_total"), 3 * 21 + 2);
     free_page(page);
 }
 END_TEST
