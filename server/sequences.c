@@ -55,7 +55,7 @@ static int allocate(struct sequence *sequence, const struct moed_model_info *inf
 /* Whether tokens of the prompt need no row of their own if somebody has computed them. */
 static bool may_begin_later(const struct sequence *sequence)
 {
-    return !sequence->scores_prompt && !sequence->keeps_routing;
+    return !sequence->scores_prompt && !sequence->keeps_routing && !sequence->quarantined;
 }
 
 static void begin_session(struct sequences *sequences, struct sequence *sequence)
@@ -76,13 +76,10 @@ static bool open_session(struct sequences *sequences, struct sequence *sequence)
     struct moed_session *session = moed_session_new(sequences->pages, NULL);
     if (!session)
         return false;
-    sequence->quarantined = quarantined_now(sequences->lane.model);
-    if (may_begin_later(sequence) && !sequence->quarantined)
+    if (may_begin_later(sequence))
         moed_session_find_prefix(session, sequence->tokens, sequence->prompt);
     if (moed_session_reserve(session, sequence->limit) != 0) {
         moed_session_free(session);
-        quarantined_release(sequence->quarantined);
-        sequence->quarantined = NULL;
         return false;
     }
     sequence->session = session;
@@ -91,8 +88,14 @@ static bool open_session(struct sequences *sequences, struct sequence *sequence)
 
 static bool may_run(struct sequences *sequences, struct sequence *sequence)
 {
-    return sequences->running_count < sequences->options.max_sequences &&
-           (!sequences->pages || open_session(sequences, sequence));
+    if (sequences->running_count == sequences->options.max_sequences)
+        return false;
+    sequence->quarantined = quarantined_now(sequences->lane.model);
+    if (!sequences->pages || open_session(sequences, sequence))
+        return true;
+    quarantined_release(sequence->quarantined);
+    sequence->quarantined = NULL;
+    return false;
 }
 
 /* Takes sequences from the queue, the oldest first. One that cannot be had waits, and so do those

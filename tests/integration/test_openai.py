@@ -507,6 +507,25 @@ class TogetherTest(OpenAICase):
             self.assertIn(b'"finish_reason":"length"', received.replace(b": ", b":"))
 
 
+class QuarantineTest(OpenAICase):
+    options = {"admin": "true"}
+
+    def test_no_token_goes_to_an_expert_that_is_out_of_service(self):
+        def experts():
+            layers = self.say("once upon", max_tokens=30, seed=1, routing=True)["routing"]["layers"]
+            return {expert for experts in layers[0]["experts"] for expert in experts}
+
+        before = self.say("once upon a time, and once again, and again", max_tokens=20, seed=1)
+        self.assertIn(2, experts())
+        path, body = f"/v2/models/{NAME}/routing/quarantine", {"layer": "layers.0.moe", "expert": 2, "reason": "test"}
+        self.assertEqual(self.client.post(path, body).status, 200)
+        self.assertEqual(experts(), {0, 1, 3})
+        # Nor do positions that were computed with it serve a prompt, or those without it afterwards.
+        self.assertNotEqual(self.say("once upon a time, and once again, and again", max_tokens=20, seed=1), before)
+        self.assertEqual(self.client.request("DELETE", path, json.dumps(body).encode()).status, 200)
+        self.assertEqual(self.say("once upon a time, and once again, and again", max_tokens=20, seed=1), before)
+
+
 class OverloadTest(OpenAICase):
     options = {"max_sequences": 2, "max_queue_rows": 40, "max_request_rows": 40, "step_tokens": 16, "kv_cache_mb": 1}
 
