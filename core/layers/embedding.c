@@ -5,36 +5,45 @@
 #include "core/layers/weights.h"
 #include "core/memory.h"
 
-/* embedding: each integer of a row selects a row of the table. */
+/* embedding: each integer of a row selects a row of the table, which stays as it is stored: a few
+ * of its rows are read at a time. */
 struct embedding {
-    struct array table; /* [count, size] */
+    const struct tensor *table; /* [count, size] */
     size_t count, size;
 };
+
+static int claim_table(struct embedding *embedding, const struct scope *scope, struct error *err)
+{
+    const struct tensor *weight = tensor_peek(scope, "weight");
+    if (weight && weight->rank != 2)
+        return tensor_error(weight, err, ERROR_INVALID, " has %zu axes, expected [count, size]",
+                            weight->rank);
+    embedding->table = tensor_claim(scope, "weight", err);
+    if (!embedding->table)
+        return -1;
+    embedding->count = embedding->table->dims[0];
+    embedding->size = embedding->table->dims[1];
+    tensor_leave_pages(embedding->table);
+    scope->cost->parameters += embedding->table->elements;
+    scope->cost->weight_bytes += embedding->table->elements * dtype_bytes(embedding->table->dtype);
+    return 0;
+}
 
 static int embedding_build(struct layer *layer, const struct scope *scope, struct config_node *node,
                            struct error *err)
 {
     struct embedding *embedding = layer->state = xcalloc(1, sizeof *embedding);
-    const struct tensor *weight = tensor_peek(scope, "weight");
-    struct moed_shape table = {.rank = 2};
     if (scope->categories == 0)
         return config_error(node, NULL, err,
                             "an embedding is the first layer of an input with \"categories\"");
     if (layer->in.rank == MOED_MAX_RANK)
         return config_error(node, NULL, err, "the result would have more than %d axes",
                             MOED_MAX_RANK);
-    if (weight && weight->rank != 2)
-        return tensor_error(weight, err, ERROR_INVALID, " has %zu axes, expected [count, size]",
-                            weight->rank);
-    if (weight)
-        memcpy(table.dims, weight->dims, 2 * sizeof *table.dims);
-    if (array_build(&embedding->table, scope, "weight", &table, err) != 0)
+    if (claim_table(embedding, scope, err) != 0)
         return -1;
-    if (scope->categories > table.dims[0])
+    if (scope->categories > embedding->count)
         return config_error(node, NULL, err, "%zu vectors for an input of %zu categories",
-                            table.dims[0], scope->categories);
-    embedding->count = table.dims[0];
-    embedding->size = table.dims[1];
+                            embedding->count, scope->categories);
     layer->cost.active_parameters = layer->in_elements * embedding->size;
     struct moed_shape out = layer->in;
     out.dims[out.rank++] = embedding->size;
@@ -54,18 +63,11 @@ static void embedding_forward(const struct layer *layer, const struct run *run, 
 {
     (void)run;
     const struct embedding *embedding = layer->state;
+    const struct tensor *table = embedding->table;
     size_t size = embedding->size;
     const int32_t *integers = (const void *)x;
     for (size_t i = 0; i < rows * layer->in_elements; i++)
-        memcpy(y + i * size, embedding->table.values + table_row(embedding, integers[i]) * size,
-               size * sizeof *y);
-}
-
-static void embedding_free(struct layer *layer)
-{
-    struct embedding *embedding = layer->state;
-    if (embedding)
-        array_close(&embedding->table);
+        tensor_part_to_f32(table, table_row(embedding, integers[i]) * size, size, y + i * size);
 }
 
 /* position_embedding: adds the same learned tensor to every row. */
@@ -129,8 +131,7 @@ const struct layer_op op_embedding = {.name = "embedding",
                                       .format = 2,
                                       .reads_integers = true,
                                       .build = embedding_build,
-                                      .forward = embedding_forward,
-                                      .free = embedding_free};
+                                      .forward = embedding_forward};
 const struct layer_op op_position_embedding = {.name = "position_embedding",
                                                .padding = PADDING_KEPT,
                                                .format = 2,

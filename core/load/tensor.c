@@ -131,25 +131,31 @@ void tensor_drop_pages(const struct tensor *tensor)
 
 void tensor_leave_pages(const struct tensor *tensor)
 {
-    if (tensor->mapped)
+    if (tensor->mapped && !(tensor->copy && *tensor->copy))
         drop_pages(tensor);
 }
 
-void tensor_to_f32(const struct tensor *tensor, float *values)
+void tensor_part_to_f32(const struct tensor *tensor, size_t first, size_t count, float *values)
 {
+    const char *data = (const char *)tensor->data + first * dtype_bytes(tensor->dtype);
     switch (tensor->dtype) {
     case DTYPE_F32:
-        memcpy(values, tensor->data, tensor->elements * sizeof *values);
+        memcpy(values, data, count * sizeof *values);
         break;
     case DTYPE_F16:
-        convert_f16_to_f32(tensor->data, tensor->elements, values);
+        convert_f16_to_f32(data, count, values);
         break;
     case DTYPE_BF16:
-        convert_bf16_to_f32(tensor->data, tensor->elements, values);
+        convert_bf16_to_f32(data, count, values);
         break;
     case DTYPE_I8: /* not stored */
     case DTYPE_U8: /* read by views only */
     case DTYPE_F8_E4M3:
         break;
     }
+}
+
+void tensor_to_f32(const struct tensor *tensor, float *values)
+{
+    tensor_part_to_f32(tensor, 0, tensor->elements, values);
 }

@@ -52,7 +52,8 @@ void tensor_leave_pages(const struct tensor *tensor);
 bool dtype_is_plain(enum dtype dtype);
 const char *dtype_name(enum dtype dtype);
 
-/* Copies all elements to f32; exact for every dtype. */
+/* Copies all elements, or `count` from `first` on, to f32; exact for every dtype. */
 void tensor_to_f32(const struct tensor *tensor, float *values);
+void tensor_part_to_f32(const struct tensor *tensor, size_t first, size_t count, float *values);
 
 #endif

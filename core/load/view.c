@@ -60,6 +60,7 @@ static struct view *view_new(const char *name, const struct view_part *parts, si
     *tensor = (struct tensor){.name = parts->source->name,
                               .shard = parts->source->shard,
                               .dtype = part_dtype(parts),
+                              .mapped = parts->source->mapped,
                               .copy = &view->copy};
     view->key = xstrdup(name);
     view->part_count = count;

@@ -84,6 +84,7 @@ FAMILIES = {
     "mistral": ("mistral", dict(SMALL, num_hidden_layers=1, sliding_window=5)),
     "qwen3_moe_fused": ("qwen3_moe", dict(SMALL, head_dim=8, moe_intermediate_size=8, num_experts=4,
                                           num_experts_per_tok=2, num_hidden_layers=1)),
+    "qwen3_bf16": ("qwen3", dict(SMALL, head_dim=8, num_hidden_layers=1, tie_word_embeddings=True)),
     "qwen3_fp8": ("qwen3", dict(SMALL, head_dim=40, num_hidden_layers=1)),
     "qwen3": ("qwen3", dict(SMALL, head_dim=16, tie_word_embeddings=True)),
     "llama": ("llama", dict(SMALL, attention_bias=True, mlp_bias=True, rope_parameters=dict(
@@ -276,7 +277,11 @@ def make(family):
     config._experts_implementation = "eager"
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     randomize(model)
-    model.save_pretrained(directory, save_original_format=not family.endswith("_fused"))
+    if family.endswith("_bf16"):
+        model.to(torch.bfloat16).save_pretrained(directory)
+        model = transformers.AutoModelForCausalLM.from_pretrained(directory, config=config, dtype=torch.float32).eval()
+    else:
+        model.save_pretrained(directory, save_original_format=not family.endswith("_fused"))
     (directory / "generation_config.json").unlink(missing_ok=True)
     if family in QUANTIZED:
         QUANTIZED[family](model, directory)
