@@ -76,6 +76,16 @@ bool name_is_valid(const char *name, size_t max_bytes)
 
 /* ---- numbers and shapes ---- */
 
+bool text_next_item(const char **list, const char **item, size_t *length)
+{
+    if (!**list)
+        return false;
+    *item = *list;
+    *length = strcspn(*list, ",");
+    *list += *length + ((*list)[*length] == ',');
+    return true;
+}
+
 const char *text_whole_number(const char *text, uint64_t *value)
 {
     const char *c = text;

@@ -53,6 +53,10 @@ enum { NAME_MAX_BYTES = 64 };
  * paths, metric labels and logs. The empty name is valid. */
 bool name_is_valid(const char *name, size_t max_bytes);
 
+/* Takes the next item of a list with commas between and moves the list behind it; false at its end.
+ */
+bool text_next_item(const char **list, const char **item, size_t *length);
+
 /* ---- numbers and shapes ---- */
 
 /* Reads digits, without sign or blanks. Returns the byte after them; NULL if there are none or

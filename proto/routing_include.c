@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "core/memory.h"
+#include "core/text.h"
 #include "proto/json.h"
 #include "proto/members.h"
 #include "proto/routing_cache.h"
@@ -278,17 +279,18 @@ static int find_part(const char *name, size_t length)
 
 int routing_include_read(const char *text, unsigned *include, struct error *err)
 {
-    for (*include = 0; *text;) {
-        const size_t length = strcspn(text, ",");
-        const int part = find_part(text, length);
+    const char *item;
+    size_t length;
+    *include = 0;
+    while (text_next_item(&text, &item, &length)) {
+        const int part = find_part(item, length);
         if (part < 0)
             return error_set(
                 err, ERROR_INVALID,
                 "include has " QUOTED ", expected ranks, pairs, classes, margins, "
                 "entropies, coverage, batches, exact, cache or drift, separated by commas",
-                text);
+                item);
         *include |= 1u << part;
-        text += length + (text[length] == ',');
     }
     return 0;
 }

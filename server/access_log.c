@@ -85,8 +85,6 @@ static void count_exchange(const struct exchange *exchange, uint64_t duration_ns
 {
     const char *protocol = exchange->log_protocol ? exchange->log_protocol : "";
     if (exchange->log_protocol && exchange->model) {
-        stats_add_request(&exchange->model->stats->loop[loop], protocol, exchange->status,
-                          (double)duration_ns / 1e9);
         request_times_add(&exchange->model->stats->loop[loop], exchange, duration_ns);
     } else if (exchange->log_protocol || exchange->status >= 400) {
         struct loop_totals *own = &totals->loop[loop];

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/hash.h"
 #include "core/memory.h"
 
 const char *model_state_word(enum model_state state)
@@ -22,19 +23,11 @@ static int by_name_and_version(const void *a, const void *b)
     return order;
 }
 
-/* FNV-1a, which need not withstand an attacker: names are the operator's. */
-static uint64_t hash_of(const char *name)
-{
-    uint64_t hash = 0xCBF29CE484222325;
-    for (; *name; name++)
-        hash = (hash ^ (unsigned char)*name) * 0x100000001B3;
-    return hash ^ hash >> 32;
-}
-
-/* Where the name is, or the free slot where it would be. */
+/* Where the name is, or the free slot where it would be. Names are the operator's, who has no
+ * reason to make them collide. */
 static size_t *slot_of(const struct catalog *catalog, const char *name)
 {
-    size_t at = hash_of(name) & (catalog->slot_count - 1);
+    size_t at = hash_text(name) & (catalog->slot_count - 1);
     while (catalog->slots[at] && strcmp(catalog->models[catalog->slots[at] - 1]->name, name) != 0)
         at = (at + 1) & (catalog->slot_count - 1);
     return &catalog->slots[at];

@@ -4,13 +4,15 @@
 
 #include <string.h>
 
+#include "core/text.h"
 #include "server/http.h"
 
 static bool is_listed(const char *allowed, const char *origin)
 {
-    size_t length = strlen(origin);
-    for (const char *at = allowed; *at; at += strcspn(at, ","), at += *at == ',')
-        if (strcspn(at, ",") == length && memcmp(at, origin, length) == 0)
+    const char *item;
+    size_t length;
+    while (text_next_item(&allowed, &item, &length))
+        if (strlen(origin) == length && memcmp(item, origin, length) == 0)
             return true;
     return false;
 }

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/hash.h"
 #include "core/memory.h"
 
 void feedback_init(struct feedback *feedback)
@@ -32,13 +33,10 @@ void feedback_close(struct feedback *feedback)
     uv_mutex_destroy(&feedback->mutex);
 }
 
-/* FNV-1a. A client that makes its ids collide slows down its own feedback. */
+/* A client that makes its ids collide slows down its own feedback. */
 static size_t bucket_of(const char *id)
 {
-    uint64_t hash = 0xCBF29CE484222325;
-    for (; *id; id++)
-        hash = (hash ^ (unsigned char)*id) * 0x100000001B3;
-    return (hash ^ hash >> 32) % FEEDBACK_BUCKETS;
+    return hash_text(id) % FEEDBACK_BUCKETS;
 }
 
 /* ---- remembering ---- */

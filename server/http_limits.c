@@ -8,6 +8,7 @@
 #include <string.h>
 #include <uv.h>
 
+#include "core/hash.h"
 #include "core/memory.h"
 
 /* A client address that has connections. */
@@ -123,10 +124,7 @@ static bool is_counted(const struct http_limits *limits, const struct sockaddr *
 
 static struct address_list *list_of(struct http_limits *limits, const uint8_t address[static 16])
 {
-    uint32_t hash = 2166136261; /* FNV-1a */
-    for (size_t i = 0; i < 16; i++)
-        hash = (hash ^ address[i]) * 16777619;
-    return &limits->addresses[hash % ADDRESS_LISTS];
+    return &limits->addresses[hash_key(address, 16) % ADDRESS_LISTS];
 }
 
 static struct address_count *find_address(struct address_list *list,

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/memory.h"
+#include "core/text.h"
 #include "server/log.h"
 
 /* How often the thread looks whether loops and requests have let go of something. */
@@ -83,18 +84,17 @@ static void look(struct loader *loader, enum repository_look why)
 
 static void want_by_name(struct loader *loader)
 {
-    const char *at = loader->options.wanted;
-    loader->repository.options.want_all = at && strcmp(at, "*") == 0;
-    while (at && *at && !loader->repository.options.want_all) {
-        size_t length = strcspn(at, ",");
+    const char *wanted = loader->options.wanted ? loader->options.wanted : "", *item;
+    size_t length;
+    loader->repository.options.want_all = strcmp(wanted, "*") == 0;
+    while (!loader->repository.options.want_all && text_next_item(&wanted, &item, &length)) {
         char name[MAX_MODEL_NAME + 1];
-        snprintf(name, sizeof name, "%.*s", (int)length, at);
+        snprintf(name, sizeof name, "%.*s", (int)length, item);
         if (length > MAX_MODEL_NAME)
             log_message(LOG_WARNING, "load_model", "%s... is longer than the name of a model",
                         name);
         else if (*name)
             repository_want(&loader->repository, name);
-        at += length + (at[length] == ',');
     }
 }
 

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include "core/hash.h"
 #include "core/memory.h"
 #include "proto/annotation.h"
 
@@ -319,14 +320,6 @@ void model_release(struct model *model)
 
 /* ---- its files ---- */
 
-/* FNV-1a. */
-static uint64_t mix(uint64_t hash, const void *bytes, size_t count)
-{
-    for (size_t i = 0; i < count; i++)
-        hash = (hash ^ ((const unsigned char *)bytes)[i]) * 0x100000001B3;
-    return hash;
-}
-
 uint64_t model_fingerprint(const char *directory)
 {
     uint64_t sum = 0; /* in whatever order they are listed */
@@ -339,8 +332,8 @@ uint64_t model_fingerprint(const char *directory)
         const uint64_t facts[] = {(uint64_t)status.st_dev, (uint64_t)status.st_ino,
                                   (uint64_t)status.st_size, (uint64_t)status.st_mtim.tv_sec,
                                   (uint64_t)status.st_mtim.tv_nsec};
-        sum +=
-            mix(mix(0xCBF29CE484222325, file->d_name, strlen(file->d_name)), facts, sizeof facts);
+        uint64_t hash = hash_bytes(HASH_BASIS, file->d_name, strlen(file->d_name));
+        sum += hash_bytes(hash, facts, sizeof facts);
     }
     if (files)
         closedir(files);

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "core/hash.h"
 #include "core/memory.h"
 #include "core/text.h"
 #include "server/log.h"
@@ -119,9 +120,9 @@ static uint64_t names_of(const struct serving *serving)
 {
     uint64_t sum = serving->default_version;
     for (size_t i = 0; i < serving->label_count; i++) {
-        for (const char *at = serving->labels[i].label; *at; at++)
-            sum = (sum ^ (unsigned char)*at) * 0x100000001B3;
-        sum = (sum ^ serving->labels[i].version) * 0x100000001B3;
+        const struct serving_label *label = &serving->labels[i];
+        sum = hash_bytes(sum, label->label, strlen(label->label));
+        sum = hash_bytes(sum, &label->version, sizeof label->version);
     }
     return sum;
 }
@@ -130,9 +131,7 @@ static uint64_t names_of(const struct serving *serving)
 static uint64_t fingerprint_of(const char *path, const struct serving *serving)
 {
     uint64_t sum = model_fingerprint(path) ^ serving->warm_up_rows;
-    const uint64_t *limits = (const uint64_t *)&serving->limits;
-    for (size_t i = 0; i < sizeof serving->limits / sizeof *limits; i++)
-        sum = (sum ^ limits[i]) * 0x100000001B3;
+    sum = hash_bytes(sum, &serving->limits, sizeof serving->limits);
     return sum ? sum : 1;
 }
 

@@ -24,6 +24,7 @@ void request_times_add(struct stats *stats, const struct exchange *exchange, uin
 {
     uint64_t now = now_ms();
     uv_mutex_lock(&stats->mutex);
+    stats_add_request(stats, exchange->log_protocol, exchange->status, (double)duration_ns / 1e9);
     struct oip_statistics *times = &stats->times;
     times->last_inference_ms = now;
     if (exchange->status != 200) {

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "core/hash.h"
 #include "core/memory.h"
 #include "proto/annotation.h"
 #include "server/packed.h"
@@ -15,21 +16,12 @@ static const char FORMAT[] = "moed routing 1\n";
 
 enum { FORMAT_BYTES = sizeof FORMAT - 1, HEADER_BYTES = FORMAT_BYTES + 8 };
 
-/* FNV-1a. */
-static uint64_t checksum_of(const unsigned char *bytes, size_t length)
-{
-    uint64_t hash = 0xCBF29CE484222325;
-    for (size_t i = 0; i < length; i++)
-        hash = (hash ^ bytes[i]) * 0x100000001B3;
-    return hash;
-}
-
 void snapshot_seal(void *bytes, size_t length)
 {
     unsigned char *data = bytes;
     if (length < HEADER_BYTES)
         return;
-    const uint64_t sum = checksum_of(data + HEADER_BYTES, length - HEADER_BYTES);
+    const uint64_t sum = hash_bytes(HASH_BASIS, data + HEADER_BYTES, length - HEADER_BYTES);
     for (size_t i = 0; i < 8; i++)
         data[FORMAT_BYTES + i] = (unsigned char)(sum >> 8 * i);
 }
@@ -38,7 +30,7 @@ static bool is_sealed(const unsigned char *data, size_t length)
 {
     if (length < HEADER_BYTES || memcmp(data, FORMAT, FORMAT_BYTES) != 0)
         return false;
-    uint64_t sum = checksum_of(data + HEADER_BYTES, length - HEADER_BYTES);
+    uint64_t sum = hash_bytes(HASH_BASIS, data + HEADER_BYTES, length - HEADER_BYTES);
     for (size_t i = 0; i < 8; i++, sum >>= 8)
         if (data[FORMAT_BYTES + i] != (sum & 0xFF))
             return false;

@@ -102,10 +102,8 @@ void stats_close(struct stats *stats)
 
 void stats_add_request(struct stats *stats, const char *protocol, int status, double seconds)
 {
-    uv_mutex_lock(&stats->mutex);
     request_counts_add(&stats->requests, protocol, status, 1);
     histogram_observe(&stats->request_seconds, seconds);
-    uv_mutex_unlock(&stats->mutex);
 }
 
 void stats_add_rejection(struct stats *stats, enum reject_reason reason)

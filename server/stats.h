@@ -78,6 +78,7 @@ void stats_close(struct stats *stats);
 /* From now on it counts details. classes: of the output that labels are about; 0: none. */
 void stats_need_details(struct stats *stats, const struct moed_model_info *info, size_t classes);
 
+/* The caller holds the mutex, if others may count or look. */
 void stats_add_request(struct stats *stats, const char *protocol, int status, double seconds);
 void stats_add_rejection(struct stats *stats, enum reject_reason reason);
 void stats_add_wait(struct stats *stats, double seconds);

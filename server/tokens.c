@@ -70,17 +70,16 @@ static bool add_role(const char *name, size_t length, unsigned *roles)
 
 static int read_roles(const char *text, unsigned *roles, struct error *err)
 {
-    for (const char *at = text;; at++) {
-        size_t length = strcspn(at, ",");
-        if (!add_role(at, length, roles))
-            return error_set(err, ERROR_INVALID,
+    const char *list = text, *item;
+    size_t length;
+    bool valid = *text && text[strlen(text) - 1] != ',';
+    while (valid && text_next_item(&list, &item, &length))
+        valid = add_role(item, length, roles);
+    return valid ? 0
+                 : error_set(err, ERROR_INVALID,
                              "expected roles predict, metrics or admin with commas between, got "
                              "\"%.40s\"",
                              text);
-        at += length;
-        if (!*at)
-            return 0;
-    }
 }
 
 static int read_name(const char *text, char name[TOKEN_NAME_BYTES], struct error *err)

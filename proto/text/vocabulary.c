@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/hash.h"
 #include "core/memory.h"
 
 /* All texts: offsets are 32 bits. */
@@ -53,14 +54,6 @@ int vocabulary_put(struct vocabulary *vocabulary, size_t id, const char *text, s
     return 0;
 }
 
-static size_t hash_of(const char *text, size_t length)
-{
-    uint64_t hash = 0xCBF29CE484222325; /* FNV-1a */
-    for (size_t i = 0; i < length; i++)
-        hash = (hash ^ (unsigned char)text[i]) * 0x100000001B3;
-    return (size_t)(hash ^ hash >> 32);
-}
-
 const char *vocabulary_text(const struct vocabulary *vocabulary, int64_t id, size_t *length)
 {
     *length = 0;
@@ -73,7 +66,7 @@ const char *vocabulary_text(const struct vocabulary *vocabulary, int64_t id, siz
 /* Where the text is, or the free slot where it would be. */
 static size_t slot_of(const struct vocabulary *vocabulary, const char *text, size_t length)
 {
-    size_t slot = hash_of(text, length) & vocabulary->slot_mask;
+    size_t slot = hash_key(text, length) & vocabulary->slot_mask;
     for (; vocabulary->slots[slot] >= 0; slot = (slot + 1) & vocabulary->slot_mask) {
         size_t its_length;
         const char *its = vocabulary_text(vocabulary, vocabulary->slots[slot], &its_length);

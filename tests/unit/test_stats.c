@@ -109,7 +109,7 @@ START_TEST(loops_add_up)
     other.routing[0]->gates[1]->expert[0].dropped = 1;
     stats_add(&sum, &one);
     stats_add(&sum, &other);
-    ck_assert_uint_eq(sum.requests.count, 2 * 7); /* those that exist from the start */
+    ck_assert_uint_eq(sum.requests.count, 3 * 7); /* those that exist from the start */
     ck_assert_uint_eq(sum.requests.items[0].count, 2);
     ck_assert_uint_eq(sum.rejected[REJECT_DEADLINE], 2);
     ck_assert_uint_eq(sum.rows, 7);
