@@ -100,9 +100,11 @@ static void read_olmoe(struct translation *t, struct decoder *decoder)
 
 static void read_qwen_experts(struct translation *t, struct decoder *decoder)
 {
-    bool newer = config_has(t->config, "num_local_experts"); /* what transformers 5 saves */
+    /* What transformers 5 saves; both are one number. */
+    bool newer = config_has(t->config, "num_local_experts");
     decoder_read_experts(t, decoder, newer ? "num_local_experts" : "num_experts",
                          "num_experts_per_tok", "moe_intermediate_size");
+    read_only_size(t, "num_experts", decoder->expert_count);
     decoder->dense_size = read_size(t, "intermediate_size", 0);
     read_sparse_layers(t, decoder);
     route_softmax(t, decoder);
@@ -225,7 +227,10 @@ static void read_ernie(struct translation *t, struct decoder *decoder)
     decoder->shared_size = shared * decoder->expert_size;
     for (size_t i = 0; i < decoder->layer_count; i++)
         decoder->layers[i].sparse = (i + 1) % step == 0 && i >= first && i <= last;
-    read_real(t, "moe_norm_min", 1e-12); /* a sum of softmax scores is above every such bound */
+    read_only(t, "moe_gate", "topk");
+    read_only_flag(t, "moe_use_aux_free", true);
+    config_has(t->config, "moe_capacity"); /* of training */
+    read_real(t, "moe_norm_min", 1e-12);   /* a sum of softmax scores is above every such bound */
     route(decoder, "softmax", "sum");
     read_tied(t, decoder, true);
 }
@@ -262,16 +267,51 @@ static void read_hunyuan(struct translation *t, struct decoder *decoder)
     decoder->names.k_norm = "key_layernorm";
     decoder->qk_norm = QK_NORM_HEAD;
     decoder->normalizes_late = true;
-    decoder_read_experts(t, decoder, "num_experts", "moe_topk", "intermediate_size");
-    decoder->shared_size = decoder->expert_size;
+    decoder->expert_count = read_size(t, "num_experts", 0);
+    decoder->top_k = read_uniform(t, "moe_topk", 0);
+    decoder->expert_size = decoder->shared_size = read_size(t, "intermediate_size", 0);
+    if (read_uniform(t, "moe_intermediate_size", decoder->expert_size) != decoder->expert_size ||
+        read_uniform(t, "num_shared_expert", 1) != 1)
+        error_set(t->err, ERROR_INVALID,
+                  "config.json: moe_intermediate_size must be intermediate_size, and "
+                  "num_shared_expert 1");
+    read_only_flag(t, "use_qk_norm", true);
+    read_only_flag(t, "use_cla", false);
+    read_only_flag(t, "use_mla", false);
+    read_only_flag(t, "mlp_bias", false);
     all_sparse(decoder);
     route(decoder, "softmax", "sum");
     read_attention_bias(t, decoder);
     read_tied(t, decoder, false);
 }
 
+/* Keys of the published config with the one value that is understood, and of layers that guess
+ * further tokens, whose tensors are not in the files. */
+static void read_minimax_fixed(struct translation *t)
+{
+    static const char *const of_guesses[] = {"mlp_intermediate_size", "mtp_transformer_layers",
+                                             "num_mtp_modules", "shared_moe_mode", "use_mtp"};
+    static const char *const factors[] = {"layernorm_full_attention_beta",
+                                          "layernorm_linear_attention_beta", "layernorm_mlp_beta"};
+    for (size_t i = 0; i < sizeof of_guesses / sizeof *of_guesses; i++)
+        config_has(t->config, of_guesses[i]);
+    for (size_t i = 0; i < sizeof factors / sizeof *factors; i++)
+        if (read_real(t, factors[i], 1) != 1)
+            config_error(t->config, factors[i], t->err, "only 1 is supported");
+    if (read_uniform(t, "attn_type_list", 1) != 1)
+        config_error(t->config, "attn_type_list", t->err, "only 1 is supported");
+    if (config_has(t->config, "shared_intermediate_size") &&
+        json_integer_value(json_object_get(t->config->json, "shared_intermediate_size")) != 0)
+        config_error(t->config, "shared_intermediate_size", t->err, "only 0 is supported");
+    read_only(t, "qk_norm_type", "per_layer");
+    read_only(t, "scoring_func", "sigmoid");
+    read_only_flag(t, "use_qk_norm", true);
+    read_only_flag(t, "use_routing_bias", true);
+}
+
 static void read_minimax(struct translation *t, struct decoder *decoder)
 {
+    read_minimax_fixed(t);
     name_as_mixtral(decoder);
     decoder->names.select_bias = "e_score_correction_bias";
     decoder->qk_norm = QK_NORM_ALL;
@@ -435,7 +475,11 @@ json_t *llama_translate(struct translation *t)
         difference++;
     decoder_read(t, &decoder, difference->eps);
     difference->read(t, &decoder);
-    decoder.rotary = rope_translate(t, &difference->rope, decoder.head_dim, &decoder.context);
+    struct rope_defaults rope = difference->rope;
+    if (difference->read == read_minimax) /* an older key for the share of a head that turns */
+        rope.partial =
+            (double)read_size(t, "rotary_dim", decoder.head_dim) / (double)decoder.head_dim;
+    decoder.rotary = rope_translate(t, &rope, decoder.head_dim, &decoder.context);
     json_t *config = translation_failed(t) ? NULL : decoder_translate(t, &decoder);
     family_decoder_close(&decoder);
     return config;

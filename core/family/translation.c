@@ -39,6 +39,23 @@ size_t read_size(struct translation *t, const char *key, size_t otherwise)
     return (size_t)value;
 }
 
+size_t read_uniform(struct translation *t, const char *key, size_t otherwise)
+{
+    int32_t *list = NULL;
+    size_t count = 0, value = 1;
+    if (translation_failed(t) || !config_has(t->config, key) ||
+        !json_is_array(json_object_get(t->config->json, key)))
+        return read_size(t, key, otherwise);
+    if (config_integers(t->config, key, within(1, MOST), &list, &count, t->err) != 0)
+        return 1;
+    value = (size_t)list[0];
+    for (size_t i = 1; i < count; i++)
+        if (list[i] != list[0])
+            config_error(t->config, key, t->err, "layers that differ are not supported");
+    free(list);
+    return value;
+}
+
 double read_real(struct translation *t, const char *key, double otherwise)
 {
     double value = otherwise;
@@ -80,7 +97,7 @@ void read_only_size(struct translation *t, const char *key, size_t only)
 /* Blocks of 128 x 128, the only ones of published checkpoints. */
 static void read_fp8(struct translation *t, struct config_node *own)
 {
-    static const char *const formats[] = {"e4m3", NULL};
+    static const char *const formats[] = {"e4m3", "float8_e4m3fn", NULL};
     int format;
     int32_t *block = NULL;
     size_t count = 0;

@@ -31,6 +31,8 @@ struct tensor_name named(const char *format, ...) __attribute__((format(printf, 
 
 /* A size from 1 on, or `otherwise`; 0: the key is required. */
 size_t read_size(struct translation *t, const char *key, size_t otherwise);
+/* A size, or a list of the same size for every layer. */
+size_t read_uniform(struct translation *t, const char *key, size_t otherwise);
 double read_real(struct translation *t, const char *key, double otherwise);
 bool read_flag(struct translation *t, const char *key, bool otherwise);
 /* Refuses any other value than `only`. */

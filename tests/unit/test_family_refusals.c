@@ -51,45 +51,50 @@ static void load_edited(const char *family, const char *edit, const char *part)
     free(directory);
 }
 
+static const struct refusal {
+    const char *family, *edit, *part;
+} NOT_UNDERSTOOD[] = {
+    {"olmoe", "{\"model_type\":\"foo\"}", "model_type \"foo\" is not known"},
+    {"olmoe", "{\"hidden_act\":\"gelu\"}", "hidden_act: \"gelu\" is not supported"},
+    {"olmoe", "{\"new_key\":1}", "the key 'new_key' is not known for model_type \"olmoe\""},
+    {"olmoe", "{\"hidden_size\":\"-\"}", "hidden_size: missing"},
+    {"olmoe", "{\"vocab_size\":\"128\"}", "vocab_size: expected an integer"},
+    {"olmoe", "{\"num_experts\":null}", "num_experts: missing"},
+    {"olmoe", "{\"rope_parameters\":{\"rope_type\":\"spiral\"}}",
+     "rope_parameters.rope_type: 'spiral' is not one of"},
+    {"olmoe", "{\"rope_parameters\":{\"rope_type\":\"default\",\"new\":1}}",
+     "rope_parameters: unknown key 'new'"},
+    {"olmoe", "{\"rope_scaling\":{\"type\":\"linear\",\"factor\":2}}",
+     "rope_parameters: stands beside \"rope_scaling\""},
+    {"llama", "{\"rope_parameters\":{\"rope_type\":\"llama3\"}}",
+     "rope_parameters.factor: missing"},
+    {"phimoe", "{\"rope_parameters\":{\"rope_type\":\"longrope\",\"short_factor\":[1]}}",
+     "short_factor: 1 numbers for 3 pairs"},
+    {"olmoe", "{\"attention_bias\":true}", "q_proj.bias' is missing"},
+    {"llama", "{\"attention_bias\":false}", "bias' is used by no layer"},
+    {"qwen3_moe", "{\"use_sliding_window\":true}", "use_sliding_window: true is not supported"},
+    {"qwen3_moe", "{\"mlp_only_layers\":[7]}", "mlp_only_layers: entry 0"},
+    {"qwen2_moe", "{\"layer_types\":[\"full_attention\"]}", "1 entries for 2 layers"},
+    {"gpt_oss", "{\"layer_types\":[\"full_attention\",\"linear_attention\"]}",
+     "\"linear_attention\" is not supported"},
+    {"gpt_oss", "{\"rope_parameters\":null}", "rope_scaling: missing"},
+    {"gpt_oss_mxfp4", "{\"quantization_config\":{\"quant_method\":\"awq\"}}",
+     "quantization_config.quant_method: 'awq' is not one of"},
+    {"qwen3_fp8",
+     "{\"quantization_config\":{\"quant_method\":\"fp8\",\"weight_block_size\":[64,64]}}",
+     "weight_block_size: expected [128, 128]"},
+    {"hunyuan_v1_moe", "{\"moe_topk\":[2,3]}", "moe_topk: layers that differ"},
+    {"hunyuan_v1_moe", "{\"num_shared_expert\":[2,2]}", "num_shared_expert 1"},
+    {"minimax_m2", "{\"attn_type_list\":[0,1]}", "attn_type_list: entry 0"},
+    {"minimax_m2", "{\"rope_parameters\":null,\"rotary_dim\":7}", "do not make pairs"},
+    {"qwen3_moe", "{\"num_experts\":7}", "num_experts: only 8 is supported"},
+    {"granite", "{\"logits_scaling\":0}", "logits_scaling: expected another number than 0"},
+};
+
 START_TEST(what_is_not_understood_is_refused_by_name)
 {
-    static const struct {
-        const char *family, *edit, *part;
-    } cases[] = {
-        {"olmoe", "{\"model_type\":\"foo\"}", "model_type \"foo\" is not known"},
-        {"olmoe", "{\"hidden_act\":\"gelu\"}", "hidden_act: \"gelu\" is not supported"},
-        {"olmoe", "{\"new_key\":1}", "the key 'new_key' is not known for model_type \"olmoe\""},
-        {"olmoe", "{\"hidden_size\":\"-\"}", "hidden_size: missing"},
-        {"olmoe", "{\"vocab_size\":\"128\"}", "vocab_size: expected an integer"},
-        {"olmoe", "{\"num_experts\":null}", "num_experts: missing"},
-        {"olmoe", "{\"rope_parameters\":{\"rope_type\":\"spiral\"}}",
-         "rope_parameters.rope_type: 'spiral' is not one of"},
-        {"olmoe", "{\"rope_parameters\":{\"rope_type\":\"default\",\"new\":1}}",
-         "rope_parameters: unknown key 'new'"},
-        {"olmoe", "{\"rope_scaling\":{\"type\":\"linear\",\"factor\":2}}",
-         "rope_parameters: stands beside \"rope_scaling\""},
-        {"llama", "{\"rope_parameters\":{\"rope_type\":\"llama3\"}}",
-         "rope_parameters.factor: missing"},
-        {"phimoe", "{\"rope_parameters\":{\"rope_type\":\"longrope\",\"short_factor\":[1]}}",
-         "short_factor: 1 numbers for 3 pairs"},
-        {"olmoe", "{\"attention_bias\":true}", "q_proj.bias' is missing"},
-        {"llama", "{\"attention_bias\":false}", "bias' is used by no layer"},
-        {"qwen3_moe", "{\"use_sliding_window\":true}", "use_sliding_window: true is not supported"},
-        {"qwen3_moe", "{\"mlp_only_layers\":[7]}", "mlp_only_layers: entry 0"},
-        {"qwen2_moe", "{\"layer_types\":[\"full_attention\"]}", "1 entries for 2 layers"},
-        {"gpt_oss", "{\"layer_types\":[\"full_attention\",\"linear_attention\"]}",
-         "\"linear_attention\" is not supported"},
-        {"gpt_oss", "{\"rope_parameters\":null}", "rope_scaling: missing"},
-        {"gpt_oss_mxfp4", "{\"quantization_config\":{\"quant_method\":\"awq\"}}",
-         "quantization_config.quant_method: 'awq' is not one of"},
-        {"qwen3_fp8",
-         "{\"quantization_config\":{\"quant_method\":\"fp8\",\"weight_block_size\":[64,64]}}",
-         "weight_block_size: expected [128, 128]"},
-        {"hunyuan_v1_moe", "{\"moe_topk\":[2,2]}", "moe_topk: expected an integer"},
-        {"granite", "{\"logits_scaling\":0}", "logits_scaling: expected another number than 0"},
-    };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
-        load_edited(cases[i].family, cases[i].edit, cases[i].part);
+    for (size_t i = 0; i < sizeof NOT_UNDERSTOOD / sizeof *NOT_UNDERSTOOD; i++)
+        load_edited(NOT_UNDERSTOOD[i].family, NOT_UNDERSTOOD[i].edit, NOT_UNDERSTOOD[i].part);
 }
 END_TEST
 
@@ -136,6 +141,14 @@ START_TEST(what_does_not_matter_is_accepted)
         "\"factor\":4,\"original_max_position_embeddings\":16}}",
         NULL);
     load_edited("glm4_moe", "{\"num_nextn_predict_layers\":1}", NULL);
+    load_edited(
+        "hunyuan_v1_moe",
+        "{\"moe_topk\":[2,2],\"moe_intermediate_size\":[12,12],\"num_shared_expert\":[1,1]}", NULL);
+    load_edited("minimax_m2",
+                "{\"rope_parameters\":null,\"rope_theta\":5000000,\"rotary_dim\":8,"
+                "\"attn_type_list\":[1,1],\"num_mtp_modules\":3,\"shared_intermediate_size\":0}",
+                NULL);
+    load_edited("ernie4_5_moe", "{\"moe_gate\":\"topk\",\"moe_capacity\":[64,64,64]}", NULL);
 }
 END_TEST
 
