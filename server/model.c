@@ -307,12 +307,12 @@ void model_release(struct model *model)
     free(model->references);
     free(model->items_per_row);
     language_free(model->language);
-    moed_model_free(model->engine);
     for (size_t i = 0; model->words && i < model->info->input_count; i++)
         words_close(&model->words[i]);
     free(model->words);
     free(model->tensors);
     free(model->gates);
+    moed_model_free(model->engine); /* whose info says how many of them there are */
     free(model->version);
     free(model->name);
     free(model);

@@ -222,6 +222,12 @@ function drift(name, compared) {
   return figure(name, `PSI ${number(compared.psi)}, ${number(compared.js_bits)} bits, ${sure}`);
 }
 
+// Experts that an administrator has taken out of service: who, when and why.
+function quarantine(layer) {
+  return (layer.quarantine ?? []).flatMap((entry) => figure(`expert ${entry.expert} is in quarantine`,
+    `${entry.reason || "no reason given"} (${entry.by}, ${new Date(entry.since * 1000).toLocaleString("en")})`));
+}
+
 function drawLayer(layer) {
   const weighted = layer.top_k === layer.experts.length;
   $("shares-hint").textContent = `Share of ${weighted ? "the combine weight (every expert serves every row)" : "the selections"}` +
@@ -237,7 +243,7 @@ function drawLayer(layer) {
       ...[e.selected.toLocaleString("en"), percent(e.share), percent(e.weight_share), percent(layer.rows ? e.probability / layer.rows : null),
         e.top1.toLocaleString("en"), ...(quality ? [percent(e.accuracy)] : []),
         e.idle_seconds === null ? "never used" : seconds(e.idle_seconds)].map((text) => element("td", {}, text))))));
-  $("figures").replaceChildren(...figure("rows", layer.rows.toLocaleString("en")), ...figure("experts, of which a row takes", `${layer.experts.length}, ${layer.top_k}`),
+  $("figures").replaceChildren(...quarantine(layer), ...figure("rows", layer.rows.toLocaleString("en")), ...figure("experts, of which a row takes", `${layer.experts.length}, ${layer.top_k}`),
     ...figure("entropy of usage", `${number(layer.usage_entropy_bits)} of ${number(Math.log2(layer.experts.length))} bits`),
     ...figure("entropy of the gate", `${number(layer.gate_entropy_bits)} bits`), ...figure("margin", number(layer.margin)),
     ...figure("effective experts", number(layer.effective_experts, 2)),
