@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "core/memory.h"
+#include "server/log.h"
 #include "server/sequences_end.h"
 #include "server/sequences_step.h"
 
@@ -189,6 +190,20 @@ static size_t cache_positions(const struct sequences *sequences)
     return fit < most ? fit : most;
 }
 
+static void tell_memory(const struct sequences *sequences)
+{
+    const struct model *model = sequences->lane.model;
+    const size_t positions =
+        sequences->pages ? moed_pages_total(sequences->pages) * MOED_PAGE_POSITIONS : 0;
+    log_message(
+        LOG_INFO, "sequences",
+        "%s version %s: keys and values of %zu positions in at most %llu MB; %zu sequences, "
+        "%zu tokens a step",
+        model->name, model->version, positions,
+        (unsigned long long)(positions * model->info->position_bytes >> 20),
+        sequences->options.max_sequences, sequences->step_rows);
+}
+
 struct sequences *sequences_new(struct model *model, struct scheduler *scheduler,
                                 const struct sequences_options *options, struct error *err)
 {
@@ -215,6 +230,7 @@ struct sequences *sequences_new(struct model *model, struct scheduler *scheduler
         sequences->pages = moed_pages_new(model->engine, cache_positions(sequences), &cause);
     if (cause.code == ERROR_NONE && step_init(sequences, &cause) == 0) {
         sequences_show(sequences);
+        tell_memory(sequences);
         return sequences;
     }
     error_set(err, ERROR_UNAVAILABLE, "%s", cause.text);

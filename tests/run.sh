@@ -25,7 +25,7 @@ NUMERIC_UNIT_TESTS='activation|attention|combine|conv|dispatch|experts|functions
 PATIENT_UNIT_TESTS='^test_(http|checkpoint_damage|proto_number_format|proto_number_scan)'
 
 # Tests with several threads; the others cannot race.
-THREADED_UNIT_TESTS='team|attention|scheduler|engine|lane|forward|model|golden|gemm|graph|lengths|queue|log|repository|projection|session|stats'
+THREADED_UNIT_TESTS='team|attention|scheduler|engine|lane|sequences|forward|model|golden|gemm|graph|lengths|queue|log|repository|projection|session|stats'
 THREADED_INTEGRATION_TESTS='test_access test_batching test_drain test_loops test_reload'
 
 cd "$(dirname "$0")/.." || exit 1
@@ -250,6 +250,7 @@ part_release() {
     build release -DMOED_TESTS=ON || return
     check release-unit count_unit unit_tests build/release
     check release-generic count_python generic_integration_tests build/release/moed test_golden
+    check openai-client count_python openai_client_tests
     check install count_one installed_files build/release
 }
 
@@ -327,6 +328,20 @@ oracle_python() {
             build/oracles/bin/pip install --quiet tokenizers==0.23.3 jinja2==3.1.6
     } >/dev/null 2>&1 || rm -rf build/oracles
     if [ -x build/oracles/bin/python ]; then echo build/oracles/bin/python; else echo "$python"; fi
+}
+
+# Python with OpenAI's client, if PyPI can be reached; without it the tests are skipped.
+openai_python() {
+    build/openai/bin/python -c 'import openai, numpy' 2>/dev/null || {
+        "$python" -m venv --system-site-packages build/openai &&
+            build/openai/bin/pip install --quiet openai==3.57.0
+    } >/dev/null 2>&1 || rm -rf build/openai
+    if [ -x build/openai/bin/python ]; then echo "$root/build/openai/bin/python"; else echo "$python"; fi
+}
+
+openai_client_tests() {
+    client=$(openai_python)
+    (cd tests/integration && MOED_BINARY=$root/build/release/moed "$client" -m unittest -v test_openai_client)
 }
 
 part_python() {
