@@ -102,21 +102,40 @@ void catalog_versions(const struct catalog *catalog, const char *name, size_t *f
 
 /* ---- finding one ---- */
 
-/* The version that a label of the name stands for; NULL: none. With `label` NULL, any. */
+static int by_name_and_label(const void *left, const void *right)
+{
+    const struct catalog_label *one = left, *other = right;
+    int order = strcmp(one->name, other->name);
+    return order ? order : strcmp(one->label, other->label);
+}
+
+static void sort_labels(struct catalog_label *labels, size_t count)
+{
+    if (count > 0)
+        qsort(labels, count, sizeof *labels, by_name_and_label);
+}
+
+void catalog_sort_labels(struct catalog *catalog)
+{
+    sort_labels(catalog->labels, catalog->label_count);
+    sort_labels(catalog->pinned, catalog->pinned_count);
+}
+
+/* The version that a label of the name stands for; NULL: none. */
 static const char *labelled(const struct catalog_label *labels, size_t count, const char *name,
                             const char *label)
 {
-    for (size_t i = 0; i < count; i++)
-        if (strcmp(labels[i].name, name) == 0 && (!label || strcmp(labels[i].label, label) == 0))
-            return labels[i].version;
-    return NULL;
+    const struct catalog_label wanted = {.name = (char *)name, .label = (char *)label};
+    const struct catalog_label *found =
+        count ? bsearch(&wanted, labels, count, sizeof *labels, by_name_and_label) : NULL;
+    return found ? found->version : NULL;
 }
 
 /* The number behind what a request names; NULL: the highest. */
 static const char *number_of(const struct catalog *catalog, const char *name, const char *version)
 {
     if (!version)
-        return labelled(catalog->pinned, catalog->pinned_count, name, NULL);
+        return labelled(catalog->pinned, catalog->pinned_count, name, "");
     const char *number = labelled(catalog->labels, catalog->label_count, name, version);
     return number ? number : version;
 }

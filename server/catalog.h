@@ -27,7 +27,7 @@ struct model_status {
     uint64_t failures; /* attempts to load it that failed */
 };
 
-/* Another name of a version: "stable". */
+/* Another name of a version: "stable"; "" of a pinned one. */
 struct catalog_label {
     char *name, *label, *version;
 };
@@ -48,6 +48,9 @@ struct catalog {
     size_t pinned_count;
     bool complete; /* the repository has been looked through once */
 };
+
+/* After labels and pinned versions have been added. */
+void catalog_sort_labels(struct catalog *catalog);
 
 /* Takes the array and the caller's holds on its models; sorts. The caller holds the catalog. */
 struct catalog *catalog_new(struct model **models, size_t count);

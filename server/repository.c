@@ -464,6 +464,7 @@ struct catalog *repository_catalog(const struct repository *repository)
     struct catalog *catalog = catalog_new(models, count);
     for (size_t i = 0; i < repository->count; i++)
         show_model(repository, repository->models[i], catalog);
+    catalog_sort_labels(catalog);
     catalog->complete = repository->complete;
     return catalog;
 }

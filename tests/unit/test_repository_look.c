@@ -77,11 +77,14 @@ START_TEST(the_policy_says_which_versions_are_served)
     }
     write_in("m", "serving.json",
              "{'version_policy':{'latest':2},'default_version':3,"
-             "'labels':{'stable':3}}");
+             "'labels':{'stable':3,'new':4,'a':3}}");
     open_and_keep(&(struct repository_options){0});
     ck_assert_uint_eq(catalog->count, 2);
     ck_assert_int_eq(factor_of("m", NULL), 3);
     ck_assert_int_eq(factor_of("m", "stable"), 3);
+    ck_assert_int_eq(factor_of("m", "new"), 4);
+    ck_assert_int_eq(factor_of("m", "a"), 3);
+    ck_assert_ptr_null(catalog_find(catalog, "m", "old", NULL));
     ck_assert_int_eq(factor_of("m", "4"), 4);
     expect_state("m", "2", MODEL_UNAVAILABLE, "left out by the version policy");
     write_in("m", "serving.json", "{'version_policy':{'specific':[1,7]}}");
