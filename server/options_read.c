@@ -181,6 +181,12 @@ static int check_together(const struct options *options, struct error *err)
                          "could never be queued",
                          (unsigned long long)options->max_request_rows,
                          (unsigned long long)options->max_queue_rows);
+    if (options->step_tokens <= options->max_sequences)
+        return error_set(err, ERROR_INVALID,
+                         "step_tokens (%llu) must be more than max_sequences (%llu): a step has a "
+                         "token of each, and some of a prompt",
+                         (unsigned long long)options->step_tokens,
+                         (unsigned long long)options->max_sequences);
     if (options->load_model && strcmp(options->model_control, "explicit") != 0)
         return error_set(err, ERROR_INVALID,
                          "load_model is for model_control explicit; with %s every model is loaded",

@@ -250,6 +250,9 @@ START_TEST(a_request_must_fit)
     err = (struct error)ERROR_INIT;
     ck_assert_int_eq(-1, INIT("--models", "m", "--max-total-body-bytes", "1M"));
     ck_assert_ptr_nonnull(strstr(err.text, "max_body_bytes (67108864) exceeds max_total_body_"));
+    err = (struct error)ERROR_INIT;
+    ck_assert_int_eq(-1, INIT("--models", "m", "--max-sequences", "256"));
+    ck_assert_ptr_nonnull(strstr(err.text, "step_tokens (256) must be more than max_sequences (2"));
 }
 END_TEST
 
