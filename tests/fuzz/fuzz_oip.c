@@ -19,9 +19,9 @@ static void check_answer(const struct infer_request *request)
     json_t *answer = json_loadb(body.data, json_length ? json_length : body.length, 0, NULL);
     require(json_array_size(json_object_get(answer, "outputs")) == request->output_count);
     json_t *parameters = json_object_get(answer, "parameters");
-    const char *experts = json_string_value(json_object_get(parameters, "experts"));
-    require(!experts == !request->overrides.text);
-    require(!experts || strcmp(experts, request->overrides.text) == 0);
+    const char *carried = json_string_value(json_object_get(parameters, "experts"));
+    require(!carried == !request->overrides.text);
+    require(!carried || strcmp(carried, request->overrides.text) == 0);
     json_decref(answer);
     buffer_close(&body);
 }
