@@ -4,11 +4,11 @@
 
 #include <string.h>
 
-#include "server/http.h"
+#include "server/http/http.h"
 #include "server/log.h"
-#include "server/model.h"
-#include "server/request_times.h"
-#include "server/totals.h"
+#include "server/models/model.h"
+#include "server/routes/request_times.h"
+#include "server/statistics/totals.h"
 
 static bool is_slow(const struct access_log *log, uint64_t duration_ns)
 {

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 #include "core/memory.h"
-#include "server/describe.h"
+#include "server/routes/describe.h"
 
 struct background {
     uv_work_t work;

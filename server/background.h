@@ -2,7 +2,7 @@
 #ifndef SERVER_BACKGROUND_H
 #define SERVER_BACKGROUND_H
 
-#include "server/http.h"
+#include "server/http/http.h"
 
 /* Makes the answer of an exchange, which holds its model: the body of a 200, or an error. Runs on
  * another thread. */

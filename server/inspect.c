@@ -12,7 +12,7 @@
 #include "core/moed.h"
 #include "core/text.h"
 #include "proto/json.h"
-#include "server/repository.h"
+#include "server/models/repository.h"
 
 /* Rows of the batch whose scratch memory is reported: the server's default. */
 enum { REPORTED_BATCH_ROWS = 64 };

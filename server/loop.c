@@ -5,9 +5,9 @@
 #include "core/memory.h"
 #include "server/access_log.h"
 #include "server/cpu.h"
-#include "server/listen_address.h"
+#include "server/http/listen_address.h"
 #include "server/log.h"
-#include "server/routes.h"
+#include "server/routes/routes.h"
 
 /* While draining, how long a kept connection may stay silent: a client that was about to send its
  * next request has sent it by then. */

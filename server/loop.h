@@ -3,10 +3,10 @@
 #define SERVER_LOOP_H
 
 #include "server/access_log.h"
-#include "server/api.h"
-#include "server/changes.h"
-#include "server/live.h"
-#include "server/loader.h"
+#include "server/models/changes.h"
+#include "server/models/loader.h"
+#include "server/routes/api.h"
+#include "server/routes/live.h"
 
 /* What the loops of a server share. All of it outlives them. */
 struct loop_shared {

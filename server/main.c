@@ -8,12 +8,12 @@
 #include <unistd.h>
 
 #include "core/moed.h"
+#include "server/access/tokens.h"
 #include "server/inspect.h"
 #include "server/log.h"
-#include "server/options.h"
+#include "server/options/options.h"
 #include "server/probe.h"
 #include "server/server.h"
-#include "server/tokens.h"
 
 enum { EXIT_USAGE = 2 };
 

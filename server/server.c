@@ -19,10 +19,10 @@
 #include <unistd.h>
 
 #include "core/memory.h"
-#include "server/http_listen.h"
-#include "server/listen_address.h"
+#include "server/access/sandbox.h"
+#include "server/http/http_listen.h"
+#include "server/http/listen_address.h"
 #include "server/log.h"
-#include "server/sandbox.h"
 
 /* How long the end of the process waits for whoever reads the log; the second, when it was told to
  * end at once. */

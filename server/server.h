@@ -3,16 +3,17 @@
  * There is one loop with everything in it, or several that are alike: each has its own listening
  * socket on the port, its own connections, lanes and compute thread, and lives on a thread of its
  * own. They share the models, which are counted; which of them are served is a catalog that is
- * swapped whole (server/loader.h). Whoever reports statistics adds up the shards of all loops. */
+ * swapped whole (server/models/loader.h). Whoever reports statistics adds up the shards of all
+ * loops. */
 #ifndef SERVER_SERVER_H
 #define SERVER_SERVER_H
 
 #include <stdatomic.h>
 
-#include "server/http_limits.h"
-#include "server/http_tls.h"
+#include "server/http/http_limits.h"
+#include "server/http/http_tls.h"
 #include "server/loop.h"
-#include "server/state.h"
+#include "server/statistics/state.h"
 
 struct server {
     const struct options *options;

@@ -18,7 +18,7 @@
 #include "bench.h"
 #include "core/moed.h"
 #include "openblas_conv.h"
-#include "server/stats.h"
+#include "server/statistics/stats.h"
 #ifdef BENCH_DNNL
 #include "onednn_model.h"
 #endif

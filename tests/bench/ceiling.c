@@ -1,6 +1,6 @@
-/* Measures the most requests that server/http*.c can serve: reads every request whole and answers
- * with a constant as long as a prediction. The server adds decoding, batching, the model and
- * encoding.
+/* Measures the most requests that server/http/http*.c can serve: reads every request whole and
+ * answers with a constant as long as a prediction. The server adds decoding, batching, the model
+ * and encoding.
  *
  *   ceiling REPLY_BYTES [LOOPS]
  *
@@ -10,8 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "server/http.h"
-#include "server/http_limits.h"
+#include "server/http/http.h"
+#include "server/http/http_limits.h"
 
 enum { MAX_LOOPS = 64, MAX_CONNECTIONS = 1024, MAX_BODY_BYTES = 64 << 20 };
 

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "libfuzzer.h"
-#include "server/http_framing.h"
+#include "server/http/http_framing.h"
 
 enum { MAX_BODY = 1000 };
 

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "libfuzzer.h"
-#include "server/snapshot.h"
+#include "server/statistics/snapshot.h"
 
 static const struct moed_gate_info GATES[] = {{.name = "a", .experts = 2, .top_k = 1},
                                               {.name = "b", .experts = 3, .top_k = 2}};

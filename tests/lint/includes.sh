@@ -6,10 +6,10 @@ cd "$(dirname "$0")/../.." || exit 2
     grep -rnP "^ *# *include +[<\"]$header[>\"]" --include='*.[ch]' core proto server clients |
         grep -vE "^($allowed)[^:]*:"
 done <<'RULES' | sed 's/$/    <- not allowed here/' | grep .
-microhttpd\.h                     server/http_(callbacks|mhd)\.c
-gnutls/[^>]*                      server/(tokens|http_tls|probe_tls)\.c
+microhttpd\.h                     server/http/http_(callbacks|mhd)\.c
+gnutls/[^>]*                      server/(access/tokens|http/http_tls|probe_tls)\.c
 uv\.h                             server/|clients/[a-z]+/
-jansson\.h                        proto/|core/(load|family)/|core/parse_json|server/options|server/main\.c|clients/[a-z]+/
+jansson\.h                        proto/|core/(load|family)/|core/parse_json|server/options/|server/main\.c|clients/[a-z]+/
 cblas\.h                          core/dense/
 utf8proc\.h                       proto/text/
 proto/text/[a-z_]*_private\.h     proto/text/

@@ -1,9 +1,10 @@
-/* Replaces the answering half of server/http.h without sockets: it keeps what a handler answers.
- * Included in one file of a test program, its definitions take the place of the library's. */
+/* Replaces the answering half of server/http/http.h without sockets: it keeps what a handler
+ * answers. Included in one file of a test program, its definitions take the place of the library's.
+ */
 #ifndef TEST_FAKE_EXCHANGE_H
 #define TEST_FAKE_EXCHANGE_H
 
-#include "server/http.h"
+#include "server/http/http.h"
 #include "support.h"
 
 static char reply_body[1 << 20];

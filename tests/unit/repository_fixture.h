@@ -2,7 +2,7 @@
 #ifndef TEST_REPOSITORY_FIXTURE_H
 #define TEST_REPOSITORY_FIXTURE_H
 
-#include "server/repository.h"
+#include "server/models/repository.h"
 
 /* What it holds; the caller releases it. NULL with an error when any of it cannot be served. */
 static inline struct catalog *load_repository(const char *directory,

@@ -8,7 +8,7 @@
 #define TEST_SCHEDULER_FIXTURE_H
 
 #include "repository_fixture.h"
-#include "server/lanes.h"
+#include "server/compute/lanes.h"
 #include "server/log.h"
 #include "support.h"
 

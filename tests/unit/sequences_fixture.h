@@ -5,8 +5,8 @@
 
 #include "causal_toy.h"
 #include "patience.h"
+#include "server/compute/sequences.h"
 #include "server/log.h"
-#include "server/sequences.h"
 
 enum { MOST = 24, CONTEXT_POSITIONS = 4096 };
 

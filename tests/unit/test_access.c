@@ -1,9 +1,9 @@
 /* Who may ask: tokens from files, rates of addresses, and what each role is told. */
 #include "fake_exchange.h"
-#include "server/access.h"
+#include "server/access/access.h"
+#include "server/access/tokens.h"
 #include "server/log.h"
-#include "server/options.h"
-#include "server/tokens.h"
+#include "server/options/options.h"
 
 static struct error err;
 static char path[PATH_MAX];

@@ -4,7 +4,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "server/http_status.h"
+#include "server/http/http_status.h"
 #include "support.h"
 
 START_TEST(records_code_and_text)

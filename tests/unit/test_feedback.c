@@ -1,5 +1,5 @@
 /* Answers are remembered within a bound, and given back once. */
-#include "server/feedback.h"
+#include "server/statistics/feedback.h"
 #include "support.h"
 
 static const uint32_t items_per_row[] = {1, 2};

@@ -1,7 +1,7 @@
 /* Start and stop of the HTTP server: listening, draining, closing. */
 #include <sys/resource.h>
 
-#include "server/http_listen.h"
+#include "server/http/http_listen.h"
 #include "test_http_support.h"
 
 /* --- draining -------------------------------------------------------------------------------- */

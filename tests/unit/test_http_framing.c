@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "server/http_framing.h"
+#include "server/http/http_framing.h"
 
 enum { MAX_BODY = 1000, ROOM = 64 << 10 };
 

@@ -16,8 +16,8 @@
 #include <unistd.h>
 
 #include "patience.h"
-#include "server/http.h"
-#include "server/http_limits.h"
+#include "server/http/http.h"
+#include "server/http/http_limits.h"
 
 enum { PATIENCE_MS = PATIENCE_SECONDS * 1000, MAX_BODY = 100000, PENDING_MAX = 16 };
 

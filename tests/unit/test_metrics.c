@@ -5,10 +5,10 @@
 
 #include "fake_exchange.h"
 #include "repository_fixture.h"
-#include "server/api.h"
 #include "server/log.h"
-#include "server/metrics.h"
-#include "server/state.h"
+#include "server/routes/api.h"
+#include "server/statistics/metrics.h"
+#include "server/statistics/state.h"
 
 static struct catalog *catalog;
 static struct lanes lanes;

@@ -3,7 +3,7 @@
  * here, because their failure ends the process on purpose (core/memory.h). */
 #include "proto/envelope.h"
 #include "proto/text/tokenizer.h"
-#include "server/queue.h"
+#include "server/compute/queue.h"
 #include "support.h"
 
 /* ---- an allocator that fails on purpose ---- */

@@ -4,8 +4,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "server/options.h"
-#include "server/options_table.h"
+#include "server/options/options.h"
+#include "server/options/options_table.h"
 
 /* check runs every test in its own process, so the environment needs no clean-up. */
 

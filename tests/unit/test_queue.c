@@ -1,7 +1,7 @@
 /* The queue of one model: the rows of jobs are in batch buffers, in order, whatever is cancelled or
  * refused in between. The fake model has two inputs, `pair` [2] and `single` []; row r of a job
  * that starts at b has the pair (b + r, b + r + 0.5) and the single 10 * (b + r). */
-#include "server/queue.h"
+#include "server/compute/queue.h"
 #include "support.h"
 
 enum { BATCH_ROWS = 4, MAX_ROWS = 12 };

@@ -2,8 +2,8 @@
 #include "fake_exchange.h"
 #include "repository_fixture.h"
 #include "server/log.h"
-#include "server/routes.h"
-#include "server/state.h"
+#include "server/routes/routes.h"
+#include "server/statistics/state.h"
 
 static struct route_params params;
 

@@ -11,7 +11,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "server/sandbox.h"
+#include "server/access/sandbox.h"
 #include "support.h"
 
 static char path[PATH_MAX];

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "server/snapshot.h"
+#include "server/statistics/snapshot.h"
 #include "support.h"
 
 static const uint64_t SECOND = 1000000000;

@@ -1,6 +1,6 @@
 /* The counters of one model: reading gives the sum of what was added. */
 #include "core/gate_counts.h"
-#include "server/stats.h"
+#include "server/statistics/stats.h"
 #include "support.h"
 
 static const struct moed_gate_info gates[] = {

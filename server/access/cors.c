@@ -1,0 +1,58 @@
+/* No credentials are involved: an origin that is allowed may do what anybody may who reaches the
+ * port. */
+#include "server/access/cors.h"
+
+#include <string.h>
+
+#include "core/text.h"
+#include "server/http/http.h"
+
+static bool is_listed(const char *allowed, const char *origin)
+{
+    const char *item;
+    size_t length;
+    while (text_next_item(&allowed, &item, &length))
+        if (strlen(origin) == length && memcmp(item, origin, length) == 0)
+            return true;
+    return false;
+}
+
+bool cors_allows(const char *allowed, const char *origin)
+{
+    return allowed && (strcmp(allowed, "*") == 0 || is_listed(allowed, origin));
+}
+
+bool cors_is_preflight(const struct exchange *exchange)
+{
+    return strcmp(exchange->method_text, "OPTIONS") == 0 &&
+           exchange_header_in(exchange, "Access-Control-Request-Method");
+}
+
+static bool answer_preflight(struct exchange *exchange)
+{
+    if (!cors_is_preflight(exchange))
+        return false;
+    struct buffer nothing;
+    buffer_init(&nothing, 16);
+    exchange_header(exchange, "Access-Control-Allow-Methods", "GET, HEAD, POST, DELETE");
+    exchange_header(exchange, "Access-Control-Allow-Headers", "Authorization, *");
+    exchange_header(exchange, "Access-Control-Max-Age", "600");
+    exchange_reply(exchange, 204, NULL, &nothing);
+    buffer_close(&nothing);
+    return true;
+}
+
+bool cors_apply(const char *allowed, struct exchange *exchange)
+{
+    const char *origin = exchange_header_in(exchange, "Origin");
+    if (!allowed || !origin)
+        return false;
+    bool anybody = strcmp(allowed, "*") == 0;
+    if (!anybody)
+        exchange_header(exchange, "Vary", "Origin");
+    if (!cors_allows(allowed, origin))
+        return false;
+    exchange_header(exchange, "Access-Control-Allow-Origin", anybody ? "*" : origin);
+    exchange_header(exchange, "Access-Control-Expose-Headers", "*");
+    return answer_preflight(exchange);
+}

@@ -1,0 +1,499 @@
+/* The life of versions: found -> loaded -> replaced or unloaded -> freed. Newer versions of a model
+ * are loaded before older ones go, and all changes of one model are shown at once. */
+#include "server/models/repository.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/memory.h"
+#include "server/log.h"
+#include "server/models/repository_scan.h"
+#include "server/statistics/state.h"
+
+static bool is_stopping(const struct repository *repository)
+{
+    return repository->options.stopping && atomic_load(repository->options.stopping);
+}
+
+/* Shows what has changed, if anything has. */
+static void show(struct repository *repository, bool changed)
+{
+    for (size_t i = 0; i < repository->count; i++) {
+        changed |= repository->models[i]->changed;
+        repository->models[i]->changed = false;
+    }
+    if (changed && repository->options.on_change)
+        repository->options.on_change(repository->options.context);
+}
+
+static void set_state(struct repository_version *version, enum model_state state,
+                      const char *reason)
+{
+    version->state = state;
+    free(version->reason);
+    version->reason = xstrdup(reason);
+}
+
+/* ---- models that are served no more ---- */
+
+static void replace(struct repository *repository, struct model *model)
+{
+    repository->replaced =
+        xrealloc(repository->replaced, (repository->replaced_count + 1) * sizeof(struct model *));
+    repository->replaced[repository->replaced_count++] = model;
+}
+
+static void unload(struct repository *repository, struct repository_version *version)
+{
+    if (version->leaving)
+        replace(repository, version->leaving);
+    version->leaving = version->model;
+    version->model = NULL;
+    version->attempted = 0; /* wanted again, it is loaded again */
+    set_state(version, MODEL_UNLOADING, "");
+    log_message(LOG_INFO, "model_unloaded", "%s version %s", version->leaving->name, version->text);
+}
+
+/* Lets go of it if nobody else holds it. */
+static bool free_unused(struct model *model)
+{
+    if (atomic_load(&model->holders) > 1)
+        return false;
+    log_message(LOG_INFO, "model_freed", "%s version %s", model->name, model->version);
+    model_release(model);
+    return true;
+}
+
+static bool is_known(const struct repository_version *version)
+{
+    return version->found || version->selected || version->model || version->leaving;
+}
+
+static void free_version(struct repository_version *version)
+{
+    free(version->path);
+    free(version->reason);
+    free(version);
+}
+
+static void free_model(struct repository_model *model)
+{
+    serving_close(&model->serving);
+    free(model->versions);
+    free(model->fault);
+    free(model->told);
+    free(model->name);
+    free(model);
+}
+
+/* Forgets versions and models that are neither on the disk nor in use. Whether there were any. */
+static bool forget_unknown(struct repository *repository)
+{
+    size_t kept = 0, forgotten = 0;
+    for (size_t i = 0; i < repository->count; i++) {
+        struct repository_model *model = repository->models[i];
+        size_t left = 0;
+        for (size_t j = 0; j < model->count; j++) {
+            if (is_known(model->versions[j]))
+                model->versions[left++] = model->versions[j];
+            else
+                free_version(model->versions[j]);
+        }
+        forgotten += model->count - left;
+        model->count = left;
+        if (left > 0 || model->found || model->wanted)
+            repository->models[kept++] = model;
+        else
+            free_model(model);
+    }
+    forgotten += repository->count - kept;
+    repository->count = kept;
+    return forgotten > 0;
+}
+
+bool repository_reap(struct repository *repository)
+{
+    bool changed = false, some = false;
+    for (size_t i = repository->replaced_count; i-- > 0;)
+        if (free_unused(repository->replaced[i]))
+            repository->replaced[i] = repository->replaced[--repository->replaced_count];
+    for (size_t i = 0; i < repository->count; i++)
+        for (size_t j = 0; j < repository->models[i]->count; j++) {
+            struct repository_version *version = repository->models[i]->versions[j];
+            if (!version->leaving || !free_unused(version->leaving)) {
+                some |= version->leaving != NULL;
+                continue;
+            }
+            changed = true;
+            version->leaving = NULL;
+            if (version->state == MODEL_UNLOADING)
+                set_state(version, MODEL_UNAVAILABLE, "unloaded");
+        }
+    if (changed)
+        forget_unknown(repository);
+    show(repository, changed);
+    return some || repository->replaced_count > 0;
+}
+
+/* ---- loading ---- */
+
+static void fail_version(const struct repository_model *model, struct repository_version *version,
+                         const char *reason)
+{
+    version->failed = true;
+    version->failures++;
+    log_message(LOG_ERROR, "model_failed", "%s version %s: %s", model->name, version->text, reason);
+    if (!version->model) {
+        set_state(version, MODEL_UNAVAILABLE, reason);
+        return;
+    }
+    char text[ERROR_TEXT_BYTES + 64];
+    snprintf(text, sizeof text, "what was loaded before is served: %s", reason);
+    set_state(version, MODEL_READY, text);
+}
+
+static void tell_loaded(const struct model *model)
+{
+    char memory[64] = "";
+    if (model_has_sequences(model))
+        snprintf(memory, sizeof memory, ", and %llu bytes for each position of a sequence",
+                 (unsigned long long)model->info->position_bytes);
+    log_message(LOG_INFO, "model_loaded", "%s version %s: %llu parameters%s", model->name,
+                model->version, (unsigned long long)model->info->parameters, memory);
+}
+
+static void load_version(struct repository *repository, const struct repository_model *model,
+                         struct repository_version *version)
+{
+    struct error err = ERROR_INIT;
+    version->attempted = version->found;
+    if (!version->found) {
+        fail_version(model, version, "serving.json wants this version, and it is not there");
+        return;
+    }
+    struct model *loaded = model_load(version->path, model->name, version->text,
+                                      &repository->options.models, &model->serving, &err);
+    if (!loaded) {
+        fail_version(model, version, err.text);
+        return;
+    }
+    if (!version->model || !model_adopt_stats(loaded, version->model))
+        state_restore(repository->options.state, loaded);
+    if (version->model)
+        replace(repository, version->model);
+    version->model = loaded;
+    version->failed = false;
+    set_state(version, MODEL_READY, "");
+    tell_loaded(loaded);
+}
+
+static bool needs_load(const struct repository_model *model,
+                       const struct repository_version *version, enum repository_look why)
+{
+    if (model->fault || !version->selected)
+        return false;
+    if (version->found == version->attempted && (version->model || version->failed))
+        return version->failed && why == LOOK_ASKED;
+    return why != LOOK_POLL || version->settled || !version->found;
+}
+
+/* What is to be loaded and serves nothing yet says so from now on. */
+static void mark_loading(struct repository_model *model, enum repository_look why)
+{
+    for (size_t i = 0; i < model->count; i++) {
+        struct repository_version *version = model->versions[i];
+        if (!needs_load(model, version, why))
+            continue;
+        if (!version->model)
+            set_state(version, MODEL_LOADING, "");
+        model->changed = true;
+    }
+}
+
+/* Versions that are not wanted any more go, unless nothing of what is wanted instead works. */
+static void unload_others(struct repository *repository, struct repository_model *model)
+{
+    bool wanted = false, served = false;
+    for (size_t i = 0; i < model->count; i++) {
+        wanted |= model->versions[i]->selected;
+        served |= model->versions[i]->selected && model->versions[i]->model;
+    }
+    for (size_t i = 0; i < model->count && (served || !wanted); i++)
+        if (!model->versions[i]->selected && model->versions[i]->model) {
+            unload(repository, model->versions[i]);
+            model->changed = true;
+        }
+}
+
+static void update(struct repository *repository, struct repository_model *model,
+                   enum repository_look why)
+{
+    if (model->fault)
+        return;
+    for (size_t i = 0; i < model->count && !is_stopping(repository); i++)
+        if (needs_load(model, model->versions[i], why)) {
+            load_version(repository, model, model->versions[i]);
+            model->changed = true;
+        }
+    if (!is_stopping(repository))
+        unload_others(repository, model);
+}
+
+static void drop_damaged(struct repository *repository, struct repository_model *model,
+                         struct repository_version *version)
+{
+    char reason[ERROR_TEXT_BYTES];
+    snprintf(reason, sizeof reason,
+             "%.256s: a file was truncated while it was served: replace files by renaming others "
+             "onto them, or use --load copy",
+             version->path);
+    const uint64_t attempted = version->attempted;
+    unload(repository, version);
+    version->attempted = attempted;
+    fail_version(model, version, reason);
+    model->changed = true;
+}
+
+void repository_drop_damaged(struct repository *repository)
+{
+    for (size_t i = 0; i < repository->count; i++) {
+        struct repository_model *model = repository->models[i];
+        for (size_t j = 0; j < model->count; j++)
+            if (model->versions[j]->model &&
+                moed_model_is_damaged(model->versions[j]->model->engine))
+                drop_damaged(repository, model, model->versions[j]);
+    }
+    show(repository, false);
+}
+
+/* ---- looking ---- */
+
+static bool is_served(const struct repository_model *model)
+{
+    for (size_t i = 0; i < model->count; i++)
+        if (model->versions[i]->model)
+            return true;
+    return false;
+}
+
+static int check_empty(const struct repository *repository, enum repository_look why,
+                       struct error *err)
+{
+    bool served = false;
+    for (size_t i = 0; i < repository->count; i++)
+        served |= is_served(repository->models[i]);
+    if (!served && (why != LOOK_START || repository->options.may_be_empty))
+        return 0;
+    return error_set(err, ERROR_INVALID,
+                     "%s: no models; expected NAME/config.json or NAME/VERSION/config.json",
+                     repository->options.directory);
+}
+
+/* A fault is told again when somebody asks, else once. */
+static void tell_fault(struct repository_model *model, enum repository_look why)
+{
+    if (!model->fault || (why == LOOK_POLL && !model->changed))
+        return;
+    model->failures++;
+    log_message(LOG_ERROR, "model_failed", "%s: %s", model->name, model->fault);
+}
+
+int repository_look(struct repository *repository, enum repository_look why, struct error *err)
+{
+    int found = scan_repository(repository, why != LOOK_POLL, err);
+    if (found < 0 || (found == 0 && check_empty(repository, why, err) != 0))
+        return -1;
+    for (size_t i = 0; i < repository->count; i++) {
+        tell_fault(repository->models[i], why);
+        mark_loading(repository->models[i], why);
+    }
+    show(repository, false);
+    for (size_t i = 0; i < repository->count && !is_stopping(repository); i++) {
+        update(repository, repository->models[i], why);
+        show(repository, false);
+    }
+    bool completed = !repository->complete && !is_stopping(repository);
+    repository->complete |= completed;
+    show(repository, forget_unknown(repository) | completed);
+    return 0;
+}
+
+/* Whether a fault of it is one of the server's: nobody has asked for the others. */
+static bool is_wanted(const struct repository *repository, const struct repository_model *model)
+{
+    return !repository->options.by_name || model->wanted;
+}
+
+int repository_check(const struct repository *repository, struct error *err)
+{
+    for (size_t i = 0; i < repository->count; i++) {
+        const struct repository_model *model = repository->models[i];
+        if (model->fault && is_wanted(repository, model))
+            return error_set(err, ERROR_INVALID, "%s: %s", model->name, model->fault);
+        for (size_t j = 0; j < model->count; j++)
+            if (model->versions[j]->failed)
+                return error_set(err, ERROR_INVALID, "%s", model->versions[j]->reason);
+    }
+    return 0;
+}
+
+/* ---- by name ---- */
+
+int repository_load(struct repository *repository, const char *name, struct error *err)
+{
+    struct repository_model *model = scan_model(repository, name, err);
+    if (!model)
+        return -1;
+    tell_fault(model, LOOK_ASKED);
+    mark_loading(model, LOOK_ASKED);
+    show(repository, true);
+    update(repository, model, LOOK_ASKED);
+    show(repository, false);
+    if (model->fault)
+        return error_set(err, ERROR_INVALID, "failed to load '%s': %s", name, model->fault);
+    if (is_stopping(repository))
+        return error_set(err, ERROR_UNAVAILABLE, "the server is stopping");
+    for (size_t i = 0; i < model->count; i++)
+        if (model->versions[i]->failed)
+            return error_set(err, ERROR_INVALID, "failed to load '%s' version %s: %s", name,
+                             model->versions[i]->text, model->versions[i]->reason);
+    return 0;
+}
+
+int repository_unload(struct repository *repository, const char *name, struct error *err)
+{
+    for (size_t i = 0; i < repository->count; i++) {
+        struct repository_model *model = repository->models[i];
+        if (strcmp(model->name, name) != 0)
+            continue;
+        model->wanted = false;
+        for (size_t j = 0; j < model->count; j++) {
+            struct repository_version *version = model->versions[j];
+            version->selected = version->failed = false;
+            if (version->model)
+                unload(repository, version);
+            else if (version->state == MODEL_UNAVAILABLE)
+                set_state(version, MODEL_UNAVAILABLE, "unloaded");
+        }
+        show(repository, true);
+        return 0;
+    }
+    return error_set(err, ERROR_NOT_FOUND, "there is no model '%.128s' in the repository", name);
+}
+
+/* ---- what others see ---- */
+
+static void add_status(struct catalog *catalog, struct model_status status)
+{
+    catalog->statuses =
+        xrealloc(catalog->statuses, (catalog->status_count + 1) * sizeof *catalog->statuses);
+    status.name = xstrdup(status.name);
+    status.version = xstrdup(status.version);
+    status.reason = xstrdup(status.reason);
+    catalog->statuses[catalog->status_count++] = status;
+}
+
+static void add_label(struct catalog_label **labels, size_t *count, const char *name,
+                      const char *label, uint64_t version)
+{
+    char number[24];
+    snprintf(number, sizeof number, "%llu", (unsigned long long)version);
+    *labels = xrealloc(*labels, (*count + 1) * sizeof **labels);
+    (*labels)[(*count)++] = (struct catalog_label){xstrdup(name), xstrdup(label), xstrdup(number)};
+}
+
+#define LEFT_OUT "left out by the version policy"
+
+static bool is_left_out(const struct repository_version *version)
+{
+    return version->state == MODEL_UNAVAILABLE && version->found && !version->selected &&
+           !*version->reason;
+}
+
+static void show_model(const struct repository *repository, const struct repository_model *model,
+                       struct catalog *catalog)
+{
+    const struct serving *serving = &model->serving;
+    if (model->fault)
+        add_status(catalog, (struct model_status){.name = model->name,
+                                                  .version = (char[]){""},
+                                                  .reason = model->fault,
+                                                  .failed = is_wanted(repository, model),
+                                                  .failures = model->failures});
+    for (size_t i = 0; i < model->count; i++) {
+        struct repository_version *version = model->versions[i];
+        if (is_known(version))
+            add_status(catalog,
+                       (struct model_status){.name = model->name,
+                                             .version = version->text,
+                                             .version_number = version->number,
+                                             .state = version->state,
+                                             .reason = is_left_out(version) ? (char[]){LEFT_OUT}
+                                                                            : version->reason,
+                                             .failed = version->failed,
+                                             .failures = version->failures});
+    }
+    for (size_t i = 0; i < serving->label_count; i++)
+        add_label(&catalog->labels, &catalog->label_count, model->name, serving->labels[i].label,
+                  serving->labels[i].version);
+    if (serving->default_version)
+        add_label(&catalog->pinned, &catalog->pinned_count, model->name, "",
+                  serving->default_version);
+}
+
+static struct model **held_models(const struct repository *repository, size_t *count)
+{
+    struct model **models = NULL;
+    *count = 0;
+    for (size_t i = 0; i < repository->count; i++)
+        for (size_t j = 0; j < repository->models[i]->count; j++) {
+            struct model *model = repository->models[i]->versions[j]->model;
+            if (!model)
+                continue;
+            models = xrealloc(models, (*count + 1) * sizeof(struct model *));
+            models[(*count)++] = model_hold(model);
+        }
+    return models;
+}
+
+struct catalog *repository_catalog(const struct repository *repository)
+{
+    size_t count;
+    struct model **models = held_models(repository, &count);
+    struct catalog *catalog = catalog_new(models, count);
+    for (size_t i = 0; i < repository->count; i++)
+        show_model(repository, repository->models[i], catalog);
+    catalog_sort_labels(catalog);
+    catalog->complete = repository->complete;
+    return catalog;
+}
+
+/* ---- life ---- */
+
+void repository_want(struct repository *repository, const char *name)
+{
+    scan_model_of(repository, name)->wanted = true;
+}
+
+void repository_init(struct repository *repository, const struct repository_options *options)
+{
+    *repository = (struct repository){.options = *options};
+}
+
+void repository_close(struct repository *repository)
+{
+    for (size_t i = 0; i < repository->replaced_count; i++)
+        model_release(repository->replaced[i]);
+    free(repository->replaced);
+    for (size_t i = 0; i < repository->count; i++) {
+        struct repository_model *model = repository->models[i];
+        for (size_t j = 0; j < model->count; j++) {
+            model_release(model->versions[j]->model);
+            model_release(model->versions[j]->leaving);
+            free_version(model->versions[j]);
+        }
+        free_model(model);
+    }
+    free(repository->models);
+}

@@ -1,0 +1,122 @@
+/* The thread turns a long body into binary numbers, so that reading them on the loop costs no more
+ * than copying them. */
+#include "server/routes/decode.h"
+
+#include <stdlib.h>
+
+#include "core/memory.h"
+#include "server/http/http.h"
+#include "server/models/model.h"
+
+/* A loop scans at least this much in two milliseconds; handing it over costs some hundredths of
+ * one.
+ */
+enum { LONG_BODY_BYTES = 1 << 20 };
+
+struct decoding {
+    uv_work_t work;
+    struct job *job;
+    const struct infer_limits *limits;
+    void (*on_decoded)(struct job *job, struct error *err);
+    void **numbers; /* [input_count]; NULL: the input is read from the body */
+    struct error err;
+    bool gone; /* the client has left */
+};
+
+static int decode(struct job *job, const struct infer_limits *limits, struct error *err)
+{
+    const struct exchange *exchange = job->exchange;
+    const struct infer_body body = {
+        exchange->body ? exchange->body : "", exchange->body_length,
+        exchange_header_in(exchange, "Inference-Header-Content-Length")};
+    struct infer_limits own = *limits;
+    own.max_rows = model_max_request_rows(job->model, own.max_rows);
+    return job->protocol->decode(&job->model->signature, &body, &own, &job->request, err);
+}
+
+/* Replaces an input's JSON by its numbers. */
+static int read_input(struct decoding *decoding, size_t index)
+{
+    struct infer_request *request = &decoding->job->request;
+    const struct signature_tensor *tensor = &request->signature->inputs[index];
+    struct infer_input *input = &request->inputs[index];
+    size_t bytes = request->rows * tensor->elements * sizeof(float); /* int32_t is as long */
+    struct infer_reader reader;
+    void *numbers = decoding->numbers[index] = malloc(bytes);
+    if (!numbers)
+        return error_set(&decoding->err, ERROR_UNAVAILABLE, "no memory for %zu rows",
+                         request->rows);
+    infer_reader_init(&reader, request, index);
+    if (infer_reader_rows(&reader, request->rows, numbers, &decoding->err) != 0)
+        return -1;
+    input->data = numbers;
+    input->length = bytes;
+    input->binary = true;
+    input->datatype = tensor->categories > 0 ? DATATYPE_INT32 : DATATYPE_FP32;
+    return 0;
+}
+
+/* On one of libuv's threads. */
+static void work(uv_work_t *work)
+{
+    struct decoding *decoding = work->data;
+    struct job *job = decoding->job;
+    if (decode(job, decoding->limits, &decoding->err) != 0)
+        return;
+    size_t count = job->request.signature->input_count;
+    decoding->numbers = xcalloc(count, sizeof *decoding->numbers);
+    for (size_t i = 0; i < count; i++)
+        if (!job->request.inputs[i].binary && read_input(decoding, i) != 0)
+            return;
+}
+
+static void on_disconnect(struct exchange *exchange)
+{
+    struct decoding *decoding = exchange->owner;
+    decoding->gone = true; /* the thread may be writing `err` */
+}
+
+static void after_work(uv_work_t *work, int status)
+{
+    (void)status; /* nobody cancels it */
+    struct decoding *decoding = work->data;
+    struct job *job = decoding->job;
+    size_t count = job->model->signature.input_count;
+    job->exchange->owner = NULL;
+    job->exchange->on_disconnect = NULL;
+    if (decoding->gone) {
+        decoding->err = (struct error)ERROR_INIT;
+        error_set(&decoding->err, ERROR_DISCONNECTED, "the client went away");
+    }
+    decoding->on_decoded(job, &decoding->err);
+    for (size_t i = 0; decoding->numbers && i < count; i++)
+        free(decoding->numbers[i]);
+    free(decoding->numbers);
+    free(decoding);
+}
+
+static void decode_on_a_thread(uv_loop_t *loop, struct job *job, const struct infer_limits *limits,
+                               void (*on_decoded)(struct job *job, struct error *err))
+{
+    struct decoding *decoding = xcalloc(1, sizeof *decoding);
+    decoding->job = job;
+    decoding->limits = limits;
+    decoding->on_decoded = on_decoded;
+    decoding->work.data = decoding;
+    job->exchange->owner = decoding;
+    job->exchange->on_disconnect = on_disconnect;
+    if (uv_queue_work(loop, &decoding->work, work, after_work) != 0)
+        abort(); /* fails only without a function to run */
+}
+
+void decode_job(uv_loop_t *loop, struct job *job, const struct infer_limits *limits,
+                void (*on_decoded)(struct job *job, struct error *err))
+{
+    struct error err = ERROR_INIT;
+    if (job->exchange->body_length > LONG_BODY_BYTES) {
+        decode_on_a_thread(loop, job, limits, on_decoded);
+        return;
+    }
+    (void)decode(job, limits, &err); /* on_decoded looks at `err` */
+    on_decoded(job, &err);
+}

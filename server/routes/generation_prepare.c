@@ -1,0 +1,249 @@
+/* From a body to prompts of tokens. On any thread: it uses nothing but the request, its catalog and
+ * models, which do not change. */
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/memory.h"
+#include "server/routes/generation.h"
+#include "server/routes/openai.h"
+
+/* Answers without a max_tokens: OpenAI's for completions; a chat's may fill the context, but not
+ * reserve all of a long one. */
+enum { COMPLETION_TOKENS = 16, CHAT_TOKENS = 1024 };
+
+/* What has the prompts, by kind. */
+static const char *const PROMPTS[] = {"prompt", "messages", "input"};
+
+static int read_embeddings(struct generation *generation, const char *body, size_t length,
+                           struct error *err)
+{
+    if (openai_read_embeddings(body, length, &generation->embeddings, err) != 0)
+        return -1;
+    generation->plain = (struct openai_generation){.model = generation->embeddings.model,
+                                                   .user = generation->embeddings.user};
+    generation->request = &generation->plain;
+    return 0;
+}
+
+static int read_body(struct generation *generation, struct error *err)
+{
+    const struct exchange *exchange = generation->exchange;
+    const char *body = exchange->body ? exchange->body : "";
+    const size_t length = exchange->body_length;
+    if (generation->kind == GENERATE_EMBEDDINGS)
+        return read_embeddings(generation, body, length, err);
+    if (generation->kind == GENERATE_CHAT) {
+        if (openai_read_chat(body, length, &generation->conversation, err) != 0)
+            return -1;
+        generation->request = &generation->conversation.generation;
+        return 0;
+    }
+    if (openai_read_completion(body, length, &generation->completion, err) != 0)
+        return -1;
+    generation->request = &generation->completion.generation;
+    return 0;
+}
+
+/* Whether it does what is asked of it. */
+static int check_model(const struct generation *generation, const struct model *model,
+                       struct error *err)
+{
+    const size_t dimensions = generation->embeddings.dimensions;
+    if (generation->kind != GENERATE_EMBEDDINGS)
+        return model_generates(model)
+                   ? 0
+                   : error_set(err, ERROR_INVALID,
+                               "'model': '%s' generates no text: it has no output over its tokens "
+                               "that knows only earlier ones",
+                               model->name);
+    if (!model_embeds(model))
+        return error_set(err, ERROR_INVALID, "'model': '%s' has no embeddings: it is no encoder",
+                         model->name);
+    if (dimensions > model->info->outputs[0].elements)
+        return error_set(err, ERROR_INVALID,
+                         "'dimensions' is %zu, expected at most %zu, which '%s' has", dimensions,
+                         model->info->outputs[0].elements, model->name);
+    return 0;
+}
+
+static int find_model(struct generation *generation, struct error *err)
+{
+    struct model *model = openai_find_model(generation->catalog, generation->request->model, err);
+    if (!model)
+        return -1;
+    generation->model = model_hold(model);
+    if (check_model(generation, model, err) != 0)
+        return -1;
+    if (generation->request->stop_count > 0 && !model->language)
+        return error_set(err, ERROR_INVALID,
+                         "'stop': model '%s' has no tokenizer, and answers with token ids",
+                         model->name);
+    return openai_check_biases(&generation->request->sampling, model_vocabulary(model), err);
+}
+
+/* ---- prompts ---- */
+
+static int encode(struct choice *choice, const char *text, size_t length, bool special,
+                  struct error *err)
+{
+    const struct model *model = choice->generation->model;
+    struct token_ids tokens;
+    if (!model->language)
+        return error_set(err, ERROR_INVALID, "'%s': model '%s' has no tokenizer: give token ids",
+                         PROMPTS[choice->generation->kind], model->name);
+    if (language_encode(model->language, text, length, special, &tokens, err) != 0)
+        return -1;
+    choice->sequence.tokens = tokens.ids;
+    choice->sequence.prompt = tokens.count;
+    return 0;
+}
+
+static int copy_ids(struct sequence *sequence, const struct openai_prompt *prompt,
+                    struct error *err)
+{
+    sequence->prompt = prompt->count;
+    sequence->tokens = calloc_checked(prompt->count, sizeof *sequence->tokens, err);
+    if (!sequence->tokens)
+        return -1;
+    memcpy(sequence->tokens, prompt->ids, prompt->count * sizeof *sequence->tokens);
+    return 0;
+}
+
+static int echo(struct choice *choice, const struct model *model,
+                const struct openai_prompt *prompt, struct error *err)
+{
+    if (prompt->text)
+        buffer_append(&choice->text, prompt->text, prompt->length);
+    else if (model->language)
+        return language_decode(model->language, prompt->ids, prompt->count, true, &choice->text,
+                               err);
+    return 0;
+}
+
+static int read_prompt(struct choice *choice, const struct openai_prompt *prompt, struct error *err)
+{
+    const struct generation *generation = choice->generation;
+    const struct model *model = generation->model;
+    const int failed = prompt->text ? encode(choice, prompt->text, prompt->length, true, err)
+                                    : copy_ids(&choice->sequence, prompt, err);
+    if (failed)
+        return -1;
+    return generation->completion.echo ? echo(choice, model, prompt, err) : 0;
+}
+
+static int render(struct choice *choice, struct error *err)
+{
+    struct generation *generation = choice->generation;
+    const struct model *model = generation->model;
+    struct buffer text;
+    buffer_init(&text, TOKENIZER_MAX_TEXT_BYTES);
+    int result = openai_render_chat(model, &generation->conversation, &text, err);
+    if (result == 0)
+        result = encode(choice, text.data, text.length, false, err);
+    buffer_close(&text);
+    return result;
+}
+
+/* ---- choices ---- */
+
+static int init_choice(struct choice *choice, const struct sampler_options *sampling,
+                       struct error *err)
+{
+    const struct generation *generation = choice->generation;
+    const struct openai_generation *request = generation->request;
+    const struct language *language = generation->model->language;
+    struct sequence *sequence = &choice->sequence;
+    if (sequence->prompt == 0)
+        return error_set(err, ERROR_INVALID, "'%s': there are no tokens in it",
+                         PROMPTS[generation->kind]);
+    sequence->sampling = *sampling;
+    sequence->scores = request->logprobs;
+    sequence->scores_prompt = request->logprobs && generation->completion.echo;
+    sequence->top = request->top_logprobs;
+    sequence->keeps_routing = request->routing != OPENAI_ROUTING_NONE;
+    if (generation->kind == GENERATE_EMBEDDINGS) {
+        const size_t size = generation->model->info->outputs[0].elements;
+        sequence->vector = calloc_checked(size, sizeof *sequence->vector, err);
+        return sequence->vector ? 0 : -1;
+    }
+    choice->tokens = sequence->prompt;
+    choice->tokens_sent = generation->completion.echo ? 0 : sequence->prompt;
+    if (!language)
+        return 0;
+    if (text_stream_init(&choice->stream, language, request->stops, request->stop_count, err) != 0)
+        return -1;
+    choice->has_stream = true;
+    return 0;
+}
+
+static int make_choices(struct generation *generation, struct error *err)
+{
+    const struct model *model = generation->model;
+    const bool chat = generation->kind == GENERATE_CHAT;
+    const struct openai_prompts *prompts = generation->kind == GENERATE_EMBEDDINGS
+                                               ? &generation->embeddings.prompts
+                                               : &generation->completion.prompts;
+    const struct sampler_options *recommended =
+        model->language ? language_sampling(model->language) : &SAMPLER_DEFAULTS;
+    uint64_t seed = 0;
+    uv_random(NULL, NULL, &seed, sizeof seed, 0, NULL);
+    const struct sampler_options sampling =
+        openai_sampler_options(&generation->request->sampling, recommended, seed);
+    if (!chat && openai_check_ids(prompts, model_vocabulary(model), err) != 0)
+        return -1;
+    generation->choice_count = chat ? 1 : prompts->count;
+    generation->choices = xcalloc(generation->choice_count, sizeof *generation->choices);
+    for (size_t i = 0; i < generation->choice_count; i++) {
+        generation->choices[i].generation = generation;
+        generation->choices[i].index = i;
+        buffer_init(&generation->choices[i].text, generation->all->max_response_bytes);
+    }
+    for (size_t i = 0; i < generation->choice_count; i++) {
+        struct choice *choice = &generation->choices[i];
+        const int failed =
+            chat ? render(choice, err) : read_prompt(choice, &prompts->items[i], err);
+        if (failed || init_choice(choice, &sampling, err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+void generation_prepare(struct generation *generation)
+{
+    struct error *err = &generation->error;
+    int failed = read_body(generation, err) != 0 || find_model(generation, err) != 0;
+    if (!failed)
+        failed = attribution_read(&generation->attribution, generation->exchange,
+                                  generation->request->user, err) != 0;
+    if (!failed)
+        failed = make_choices(generation, err) != 0;
+    assert(!failed || err->code != ERROR_NONE);
+}
+
+/* ---- on the loop's thread ---- */
+
+static size_t least(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+int generation_set_limit(struct choice *choice, struct error *err)
+{
+    const struct generation *generation = choice->generation;
+    struct sequence *sequence = &choice->sequence;
+    size_t wanted = generation->request->max_tokens;
+    if (wanted == SIZE_MAX) {
+        const size_t most = sequences_most(generation->lane);
+        const size_t room = most > sequence->prompt ? most - sequence->prompt : 1;
+        wanted = least(generation->kind == GENERATE_CHAT ? CHAT_TOKENS : COMPLETION_TOKENS, room);
+    }
+    sequence->limit = sequence->prompt + wanted;
+    if (sequences_check(generation->lane, sequence->prompt, sequence->limit, err) != 0)
+        return -1;
+    int32_t *tokens = realloc(sequence->tokens, sequence->limit * sizeof *tokens);
+    if (!tokens)
+        return error_set(err, ERROR_UNAVAILABLE, "no memory for %zu tokens", sequence->limit);
+    sequence->tokens = tokens;
+    return 0;
+}

@@ -1,0 +1,75 @@
+/* What the parts of OpenAI's API have in common. */
+#include "server/routes/openai.h"
+
+#include <string.h>
+#include <time.h>
+
+#include "server/http/http.h"
+
+void openai_reply_error(struct exchange *exchange, const struct error *err)
+{
+    struct buffer body;
+    buffer_init(&body, 4 * ERROR_TEXT_BYTES * 6); /* six bytes for a character that is escaped */
+    openai_write_error(err, &body);
+    exchange_note_error(exchange, err->text);
+    exchange_reply(exchange, error_http_status(err->code), NULL, &body);
+    buffer_close(&body);
+}
+
+/* ---- models ---- */
+
+static bool is_language_model(const struct model *model)
+{
+    return model_has_sequences(model);
+}
+
+/* The newest version of the only name under which there is one. */
+static struct model *only_model(const struct catalog *catalog, struct error *err)
+{
+    struct model *only = NULL;
+    for (size_t i = 0; i < catalog->count; i++) {
+        struct model *model = catalog->models[i];
+        if (!is_language_model(model))
+            continue;
+        if (only && strcmp(only->name, model->name) != 0) {
+            error_set(err, ERROR_INVALID,
+                      "'model' is missing, and there are several: '%.100s', '%.100s'", only->name,
+                      model->name);
+            return NULL;
+        }
+        only = model;
+    }
+    if (!only)
+        error_set(err, ERROR_NOT_FOUND, "'model' is missing, and no language model is served");
+    return only ? catalog_find(catalog, only->name, NULL, err) : NULL;
+}
+
+struct model *openai_find_model(const struct catalog *catalog, const char *name, struct error *err)
+{
+    if (!name)
+        return only_model(catalog, err);
+    struct model *model = catalog_find(catalog, name, NULL, err);
+    if (!model) {
+        error_prefix(err, "'model'");
+        return NULL;
+    }
+    if (is_language_model(model))
+        return model;
+    error_set(err, ERROR_INVALID,
+              "'model': '%.100s' is no language model; ask it at /v2/models/%.100s/infer", name,
+              name);
+    return NULL;
+}
+
+int openai_render_chat(const struct model *model, const struct openai_chat *chat,
+                       struct buffer *text, struct error *err)
+{
+    if (!model->language)
+        return error_set(err, ERROR_INVALID, "'model': '%s' has no tokenizer", model->name);
+    if (language_chat_refusal(model->language))
+        return error_set(err, ERROR_INVALID, "'model': '%s' has no chats: %s", model->name,
+                         language_chat_refusal(model->language));
+    if (language_render(model->language, chat->variables, time(NULL), text, err) != 0)
+        return -1;
+    return text->failed ? buffer_error(text, "the chat", "send fewer messages", err) : 0;
+}

@@ -1,0 +1,54 @@
+/* A request that names gates and asks nothing of them is like any other. */
+#include "server/routes/what_if.h"
+
+#include "core/intervention.h"
+#include "server/compute/job.h"
+#include "server/models/model.h"
+
+/* Returns whether the override asks for anything. */
+static bool apply(const struct infer_override *override, const struct moed_model_info *info,
+                  struct moed_intervention *intervention)
+{
+    const size_t gate = override->gate;
+    bool asked = override->top_k > 0;
+    intervention->gates[gate].top_k = override->top_k;
+    for (size_t e = 0; e < info->gates[gate].experts; e++) {
+        if (override->experts[e] & OVERRIDE_EXCLUDED)
+            moed_intervention_exclude(intervention, info, gate, (int32_t)e);
+        if (override->experts[e] & OVERRIDE_SILENCED)
+            moed_intervention_silence(intervention, info, gate, (int32_t)e);
+        asked |= override->experts[e] & (OVERRIDE_EXCLUDED | OVERRIDE_SILENCED);
+    }
+    return asked;
+}
+
+/* NULL without an error: the request asks for nothing. */
+static struct moed_intervention *asked_of(const struct job *job, struct error *err)
+{
+    const struct infer_overrides *overrides = &job->request.overrides;
+    const struct moed_model_info *info = job->model->info;
+    struct moed_intervention *intervention = moed_intervention_new(info);
+    bool asked = false;
+    for (size_t i = 0; i < overrides->count; i++)
+        asked |= apply(&overrides->items[i], info, intervention);
+    if (asked && job->quarantined)
+        moed_intervention_add(intervention, info, job->quarantined->asked);
+    if (asked && moed_intervention_finish(intervention, info, err) == 0)
+        return intervention;
+    moed_intervention_free(intervention);
+    error_prefix(err, job->quarantined ? "experts, beside those in quarantine" : "experts");
+    return NULL;
+}
+
+int what_if(struct job *job, struct error *err)
+{
+    job->quarantined = quarantined_now(job->model);
+    if (job->quarantined)
+        job->intervention = job->quarantined->rows;
+    if (job->request.overrides.count == 0)
+        return 0;
+    job->asked = asked_of(job, err);
+    if (job->asked)
+        job->intervention = job->asked;
+    return err->code == ERROR_NONE ? 0 : -1;
+}

@@ -1,0 +1,112 @@
+/* Every call that can fail is looked at, down to the directory's own fsync(). */
+#include "server/statistics/state_file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/memory.h"
+
+enum { PATH_BYTES = 4096 };
+
+static int fail(struct error *err, const char *what, const char *path)
+{
+    return error_set(err, ERROR_UNAVAILABLE, "cannot %s %.300s: %s", what, path, strerror(errno));
+}
+
+static void path_of(const char *directory, const char *name, const char *ending,
+                    char path[PATH_BYTES])
+{
+    snprintf(path, PATH_BYTES, "%.3500s/%.500s%s", directory, name, ending);
+}
+
+/* ---- writing ---- */
+
+static int write_whole(int file, const char *bytes, size_t length)
+{
+    while (length > 0) {
+        const ssize_t some = write(file, bytes, length);
+        if (some < 0 && errno == EINTR)
+            continue;
+        if (some < 0)
+            return -1;
+        bytes += some;
+        length -= (size_t)some;
+    }
+    return fsync(file);
+}
+
+/* A rename is on the disk when its directory is. */
+static int sync_directory(const char *path)
+{
+    const int directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (directory < 0)
+        return -1;
+    const int result = fsync(directory);
+    close(directory);
+    return result;
+}
+
+int state_file_replace(const char *directory, const char *name, const struct buffer *body,
+                       struct error *err)
+{
+    char path[PATH_BYTES], temporary[PATH_BYTES];
+    path_of(directory, name, "", path);
+    path_of(directory, name, ".new", temporary);
+    const int file = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0640);
+    if (file < 0)
+        return fail(err, "write", temporary);
+    int result = write_whole(file, body->data, body->length);
+    if (result != 0)
+        fail(err, "write", temporary);
+    if (close(file) != 0 && result == 0)
+        result = fail(err, "write", temporary);
+    if (result == 0 && rename(temporary, path) != 0)
+        result = fail(err, "rename a file to", path);
+    if (result != 0)
+        unlink(temporary);
+    else if (sync_directory(directory) != 0)
+        result = fail(err, "write", directory);
+    return result;
+}
+
+/* ---- reading ---- */
+
+void *state_file_read(const char *directory, const char *name, size_t most, size_t *length,
+                      struct error *err)
+{
+    struct stat status;
+    char path[PATH_BYTES];
+    path_of(directory, name, "", path);
+    const int file = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    char *bytes = NULL;
+    *length = 0;
+    if (file < 0 && errno == ENOENT)
+        return NULL;
+    if (file < 0 || fstat(file, &status) != 0)
+        fail(err, "read", path);
+    else if (!S_ISREG(status.st_mode) || (size_t)status.st_size > most)
+        error_set(err, ERROR_INVALID, "%.300s is no file of at most %zu bytes", path, most);
+    else
+        bytes = calloc_checked((size_t)status.st_size + 1, 1, err);
+    for (ssize_t some = 1; bytes && some > 0 && *length < (size_t)status.st_size;) {
+        some = read(file, bytes + *length, (size_t)status.st_size - *length);
+        *length += some > 0 ? (size_t)some : 0;
+        if (some < 0)
+            fail(err, "read", path);
+    }
+    if (file >= 0)
+        close(file);
+    return bytes;
+}
+
+bool state_file_set_aside(const char *directory, const char *name)
+{
+    char path[PATH_BYTES], aside[PATH_BYTES];
+    path_of(directory, name, "", path);
+    path_of(directory, name, ".damaged", aside);
+    return rename(path, aside) == 0;
+}
