@@ -48,6 +48,8 @@ struct sequence {
     bool scores;        /* log probabilities of the generated tokens are kept, */
     bool scores_prompt; /* and of the prompt's */
     size_t top;         /* with so many alternatives */
+    size_t place;       /* among the sequences of its request */
+    size_t queued;      /* tokens that count against the limit of the queue while it waits */
     bool keeps_routing;
     bool counted; /* in the statistics of routing */
     size_t tag;
@@ -68,6 +70,7 @@ struct sequence {
     struct quarantined *quarantined; /* as it was when it began; held; NULL: no expert was in */
     struct sampler_history *history;
     enum sequence_state state;
+    uint64_t turn; /* those with the least run first */
     bool in_step, paused;
     TAILQ_ENTRY(sequence) link;
 };
@@ -99,13 +102,16 @@ struct sequences {
     struct stats *stats; /* this loop's shard */
     struct moed_scratch *scratch;
     struct sampler_scratch *sampler;
-    struct moed_pages *pages; /* of keys and values; NULL: it is an encoder, which has none */
-    size_t context;           /* the most positions of a sequence */
-    size_t step_rows;         /* at most */
-    size_t width;             /* of an output's row: the vocabulary, or an encoder's vector */
-    struct sequence_list waiting, running; /* oldest first */
+    struct moed_pages *pages;     /* of keys and values; NULL: it is an encoder, which has none */
+    size_t context;               /* the most positions of a sequence */
+    size_t step_rows;             /* at most */
+    size_t width;                 /* of an output's row: the vocabulary, or an encoder's vector */
+    struct sequence_list waiting; /* by turn, the oldest of a turn first */
+    struct sequence_list running; /* oldest first */
+    uint64_t turn;                /* of the latest that has begun */
     size_t waiting_count, waiting_tokens, running_count;
-    bool blocked; /* the oldest that waits must wait for another's end */
+    size_t queued; /* of waiting_tokens, those that count against the limit */
+    bool blocked;  /* the oldest that waits must wait for another's end */
     struct sequences_shown shown;
     uint64_t row_cost;
     struct step step;

@@ -64,6 +64,7 @@ static void begin_session(struct sequences *sequences, struct sequence *sequence
     sequences_leave_queue(sequences, sequence);
     TAILQ_INSERT_TAIL(&sequences->running, sequence, link);
     sequences->running_count++;
+    sequences->turn = sequence->turn;
     sequence->state = SEQUENCE_RUNS;
     if (sequence->session)
         sequence->rows = sequence->cached = moed_session_length(sequence->session);
@@ -99,8 +100,8 @@ static bool may_run(struct sequences *sequences, struct sequence *sequence)
     return false;
 }
 
-/* Takes sequences from the queue, the oldest first. One that cannot be had waits, and so do those
- * behind it, or it might wait forever. */
+/* Takes sequences from the queue. One that cannot be had waits, and so do those behind it, or it
+ * might wait forever. */
 static void admit(struct sequences *sequences)
 {
     struct sequence *sequence;
@@ -266,14 +267,44 @@ int sequences_check(const struct sequences *sequences, size_t prompt, size_t lim
     return 0;
 }
 
-int sequences_check_room(const struct sequences *sequences, size_t tokens, struct error *err)
+/* Many prompts in one request are convenient, not a way to more than one's share. */
+enum { MOST_QUEUES_IN_A_REQUEST = 64 };
+
+size_t sequences_queued(const struct sequences *sequences, size_t prompts, size_t tokens)
+{
+    const size_t half = sequences->options.max_queue_tokens / 2;
+    return prompts > 1 && tokens > half ? half : tokens;
+}
+
+int sequences_check_room(const struct sequences *sequences, size_t prompts, size_t tokens,
+                         struct error *err)
 {
     const size_t most = sequences->options.max_queue_tokens;
-    if (sequences->waiting_count == 0 || tokens + sequences->waiting_tokens <= most)
+    const size_t queued = sequences_queued(sequences, prompts, tokens);
+    if (prompts > 1 && tokens / MOST_QUEUES_IN_A_REQUEST > most)
+        return error_set(err, ERROR_TOO_LARGE,
+                         "the %zu prompts have %zu tokens, more than %d times the %zu that may "
+                         "wait: send fewer in one request",
+                         prompts, tokens, MOST_QUEUES_IN_A_REQUEST, most);
+    if (sequences->waiting_count == 0 || queued + sequences->queued <= most)
         return 0;
     return error_set(err, ERROR_OVERLOADED,
                      "the queue is full: %zu tokens wait, %zu more would exceed the limit of %zu",
-                     sequences->waiting_tokens, tokens, most);
+                     sequences->queued, queued, most);
+}
+
+/* Requests take turns: the n-th prompt of one waits for the first n of those that came before, and
+ * for none of what comes after those (start-time fair queueing, Goyal, Vin and Cheng 1996). */
+static void queue(struct sequences *sequences, struct sequence *sequence)
+{
+    struct sequence *before = TAILQ_LAST(&sequences->waiting, sequence_list);
+    sequence->turn = sequences->turn + sequence->place;
+    while (before && before->turn > sequence->turn)
+        before = TAILQ_PREV(before, sequence_list, link);
+    if (before)
+        TAILQ_INSERT_AFTER(&sequences->waiting, before, sequence, link);
+    else
+        TAILQ_INSERT_HEAD(&sequences->waiting, sequence, link);
 }
 
 void sequences_submit(struct sequences *sequences, struct sequence *sequence)
@@ -281,9 +312,10 @@ void sequences_submit(struct sequences *sequences, struct sequence *sequence)
     sequence->submitted_ns = uv_hrtime();
     sequence->count = sequence->prompt;
     sequence->state = SEQUENCE_WAITS;
-    TAILQ_INSERT_TAIL(&sequences->waiting, sequence, link);
+    queue(sequences, sequence);
     sequences->waiting_count++;
     sequences->waiting_tokens += sequence->prompt;
+    sequences->queued += sequence->queued;
     sequences_show(sequences);
     scheduler_wake(sequences->scheduler, &sequences->lane);
 }

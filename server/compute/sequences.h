@@ -23,9 +23,12 @@ MUST_CHECK int sequences_check(const struct sequences *sequences, size_t prompt,
 /* The most positions of a sequence that can ever run. */
 size_t sequences_most(const struct sequences *sequences);
 
+/* What a request's prompts count for in the queue: several take no more than half of it. */
+size_t sequences_queued(const struct sequences *sequences, size_t prompts, size_t tokens);
+
 /* Whether prompts of so many tokens, those of one request, may be queued now. */
-MUST_CHECK int sequences_check_room(const struct sequences *sequences, size_t tokens,
-                                    struct error *err);
+MUST_CHECK int sequences_check_room(const struct sequences *sequences, size_t prompts,
+                                    size_t tokens, struct error *err);
 
 /* Queues a sequence that passed both checks. */
 void sequences_submit(struct sequences *sequences, struct sequence *sequence);

@@ -33,6 +33,7 @@ void sequences_leave_queue(struct sequences *sequences, struct sequence *sequenc
     TAILQ_REMOVE(&sequences->waiting, sequence, link);
     sequences->waiting_count--;
     sequences->waiting_tokens -= sequence->prompt;
+    sequences->queued -= sequence->queued;
 }
 
 void sequences_end(struct sequences *sequences, struct sequence *sequence)

@@ -229,17 +229,22 @@ static void on_deadlines(uv_timer_t *timer)
 
 static int submit_choices(struct generation *generation, struct error *err)
 {
+    const size_t count = generation->choice_count;
     size_t tokens = 0;
-    for (size_t i = 0; i < generation->choice_count; i++)
+    for (size_t i = 0; i < count; i++)
         tokens += generation->choices[i].sequence.prompt;
-    if (sequences_check_room(generation->lane, tokens, err) != 0)
+    if (sequences_check_room(generation->lane, count, tokens, err) != 0)
         return -1;
+    size_t queued = sequences_queued(generation->lane, count, tokens);
     const size_t tag = attribution_tag(&generation->attribution, generation->model);
     for (size_t i = 0; i < generation->choice_count; i++) {
         struct sequence *sequence = &generation->choices[i].sequence;
         sequence->calls = &CALLS;
         sequence->tag = tag;
         sequence->counted = generation->attribution.counted;
+        sequence->place = i;
+        sequence->queued = sequence->prompt < queued ? sequence->prompt : queued;
+        queued -= sequence->queued;
         generation->unfinished++;
         sequences_submit(generation->lane, sequence);
     }

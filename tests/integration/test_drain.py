@@ -11,7 +11,7 @@ from support.http import PATIENCE_SECONDS, Client, Closed, Connection, request_b
 from support.load import REQUEST, ask_on_new_connections, ask_until_told_to_leave
 from support.models import Tiny, write_slow
 from support.prometheus import Metrics
-from support.server import ServerCase
+from support.server import BINARY, ServerCase
 from support.threads import Background
 
 SLOW_REQUEST = request_bytes("POST", "/v1/models/slow:predict", json.dumps({"instances": [[1, 2, 3, 4]]}).encode())
@@ -24,7 +24,7 @@ class DrainCase(ServerCase):
     @staticmethod
     def models(directory):
         Tiny().write(os.path.join(directory, "tiny"))
-        write_slow(os.path.join(directory, "slow"), seconds=0.05)
+        write_slow(os.path.join(directory, "slow"), seconds=0.01 if "tsan" in BINARY else 0.05)
 
     def setUp(self):
         self.server = self.start()

@@ -67,6 +67,7 @@ static struct asked *prepare(size_t prompt, size_t wanted, uint32_t seed)
                                        .limit = prompt + wanted,
                                        .sampling = SAMPLER_DEFAULTS,
                                        .counted = true}};
+    sequence->queued = prompt;
     sequence->sampling.seed = seed;
     sequence->sampling.presence_penalty = 0.5f;
     for (size_t i = 0; i < prompt; i++)
@@ -79,7 +80,7 @@ static int check(const struct asked *one, struct error *err)
     const struct sequence *sequence = &one->sequence;
     if (sequences_check(lane, sequence->prompt, sequence->limit, err) != 0)
         return -1;
-    return sequences_check_room(lane, sequence->prompt, err);
+    return sequences_check_room(lane, 1, sequence->prompt, err);
 }
 
 static struct asked *submit(struct asked *one)

@@ -68,8 +68,8 @@ static const char *const layers[] = {
     "[{'op':'relu'},{'op':'linear','name':'a'},{'op':'tanh'}]",
     "[{'op':'glu','name':'a'}]",
     "[{'op':'glu','name':'a','limit':3,'alpha':1.7,'shift':1},{'op':'relu'}]",
-    "[{'op':'moe','name':'m','gate':{'layers':[{'op':'linear','name':'g'}],'top_k':2},"
-    "'experts':{'count':2,'layers':[{'op':'glu','name':'a'},{'op':'tanh'}]}}]",
+    ("[{'op':'moe','name':'m','gate':{'layers':[{'op':'linear','name':'g'}],'top_k':2},"
+     "'experts':{'count':2,'layers':[{'op':'glu','name':'a'},{'op':'tanh'}]}}]"),
 };
 
 enum { IN = 700, OUT = 3003, ROWS = 9 };

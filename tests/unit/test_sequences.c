@@ -205,6 +205,37 @@ START_TEST(a_full_queue_refuses)
 }
 END_TEST
 
+/* Ten of one request, and one that comes last: it is the second to run. */
+START_TEST(requests_take_turns)
+{
+    start(1, 8, CONTEXT_POSITIONS);
+    for (uint32_t i = 0; i < 10; i++) {
+        struct asked *one = prepare(2, 2, i);
+        one->sequence.place = i;
+        submit(one);
+    }
+    step();
+    struct asked *last = ask(2, 2, 10);
+    run_until(2);
+    ck_assert(asked[0].ended && last->ended);
+    run_until(11);
+}
+END_TEST
+
+START_TEST(many_prompts_leave_half_of_the_queue)
+{
+    struct error err = ERROR_INIT;
+    start(1, 8, CONTEXT_POSITIONS);
+    ck_assert_uint_eq(sequences_queued(lane, 1, 1000), 1000);
+    ck_assert_uint_eq(sequences_queued(lane, 2, 199), 199);
+    ck_assert_uint_eq(sequences_queued(lane, 2, 1000), 200); /* of 400 */
+    ck_assert_int_eq(sequences_check_room(lane, 1000, 64 * 400, &err), 0);
+    ck_assert_int_eq(sequences_check_room(lane, 1000, 65 * 400, &err), -1);
+    ck_assert_int_eq(err.code, ERROR_TOO_LARGE);
+    expect_text(err.text, "the 1000 prompts have 26000 tokens, more than 64 times the 400");
+}
+END_TEST
+
 /* ---- giving up ---- */
 
 START_TEST(one_that_is_given_up_frees_its_pages)
@@ -313,6 +344,8 @@ int main(void)
     tcase_add_test(tests, what_has_no_room_waits_its_turn);
     tcase_add_test(tests, what_never_fits_is_refused);
     tcase_add_test(tests, a_full_queue_refuses);
+    tcase_add_test(tests, requests_take_turns);
+    tcase_add_test(tests, many_prompts_leave_half_of_the_queue);
     tcase_add_test(tests, one_that_is_given_up_frees_its_pages);
     tcase_add_test(tests, one_that_is_being_computed_ends_with_the_step);
     tcase_add_test(tests, neighbours_may_be_given_up_within_a_token);
