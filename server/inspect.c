@@ -12,6 +12,7 @@
 #include "core/moed.h"
 #include "core/text.h"
 #include "proto/json.h"
+#include "proto/language.h"
 #include "server/models/repository.h"
 
 /* Rows of the batch whose scratch memory is reported: the server's default. */
@@ -297,6 +298,21 @@ struct listing {
     size_t count; /* checkpoints printed */
 };
 
+/* The text side of a model of sequences, as the server reads it. */
+static int check_text(const char *directory, const struct moed_model *model, struct error *err)
+{
+    const struct moed_model_info *info = moed_model_info(model);
+    struct error cause = ERROR_INIT;
+    if (!info->sequence)
+        return 0;
+    struct language *language = language_load(directory, &cause);
+    if (!language)
+        return cause.code == ERROR_NOT_FOUND ? 0 : error_set(err, ERROR_INVALID, "%s", cause.text);
+    int result = language_check(language, info->inputs[0].categories, err);
+    language_free(language);
+    return result;
+}
+
 static int list_checkpoint(const char *directory, struct listing *listing, struct error *err)
 {
     if (check_name(directory, err) != 0)
@@ -304,6 +320,10 @@ static int list_checkpoint(const char *directory, struct listing *listing, struc
     struct moed_model *model = moed_model_load(directory, NULL, err);
     if (!model)
         return -1;
+    if (check_text(directory, model, err) != 0) {
+        moed_model_free(model);
+        return -1;
+    }
     if (listing->json) {
         print_json(directory, model, listing->out);
     } else {

@@ -55,7 +55,7 @@ static void read_sparse_layers(struct translation *t, struct decoder *decoder)
     const json_t *list = config_has(t->config, "mlp_only_layers")
                              ? json_object_get(t->config->json, "mlp_only_layers")
                              : NULL;
-    if (translation_failed(t) || json_array_size(list) == 0)
+    if (translation_failed(t) || (json_is_array(list) && json_array_size(list) == 0) || !list)
         return;
     if (config_integers(t->config, "mlp_only_layers", within(0, (int64_t)decoder->layer_count - 1),
                         &dense, &count, t->err) != 0)

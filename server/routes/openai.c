@@ -61,6 +61,15 @@ struct model *openai_find_model(const struct catalog *catalog, const char *name,
     return NULL;
 }
 
+/* Where models lie is nothing for clients: "/srv/m/tokenizer_config.json: ..." without the path. */
+static const char *without_directory(const char *reason)
+{
+    const char *colon = strchr(reason, ':'), *name = reason;
+    for (const char *c = reason; colon && c < colon; c++)
+        name = *c == '/' ? c + 1 : name;
+    return name;
+}
+
 int openai_render_chat(const struct model *model, const struct openai_chat *chat,
                        struct buffer *text, struct error *err)
 {
@@ -68,8 +77,10 @@ int openai_render_chat(const struct model *model, const struct openai_chat *chat
         return error_set(err, ERROR_INVALID, "'model': '%s' has no tokenizer", model->name);
     if (language_chat_refusal(model->language))
         return error_set(err, ERROR_INVALID, "'model': '%s' has no chats: %s", model->name,
-                         language_chat_refusal(model->language));
-    if (language_render(model->language, chat->variables, time(NULL), text, err) != 0)
+                         without_directory(language_chat_refusal(model->language)));
+    if (language_render(model->language, chat->variables, time(NULL), text, err) != 0) {
+        error_prefix(err, "the model's chat template");
         return -1;
+    }
     return text->failed ? buffer_error(text, "the chat", "send fewer messages", err) : 0;
 }
