@@ -11,8 +11,8 @@ set -u
 
 # Two lanes run at the same time: while tests of one wait or use a single core, the other one builds.
 # A lane runs its parts in this order. Parts that use the same build directory are in the same lane.
-LANE_1="release parity asan quickstart python"
-LANE_2="lint tsan clang aarch64 fuzz"
+LANE_1="release parity quickstart python clang fuzz"
+LANE_2="lint tsan asan aarch64"
 PARTS="$LANE_1 $LANE_2"
 
 # Seconds for each fuzz target; tests/fuzz.sh runs them for longer.
@@ -157,7 +157,7 @@ unit_tests() { # BUILD_DIRECTORY [CTEST ARGUMENT...]
 
 # Every fourth golden case, where all of them take minutes.
 fewer_golden_cases() { # COMMAND...
-    MOED_GOLDEN_EVERY=4 "$@"
+    GOLDEN_EVERY=4 "$@"
 }
 
 # Tests of a server mostly wait, so several modules run at the same time.

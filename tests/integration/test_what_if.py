@@ -93,8 +93,8 @@ class Edit:
         safetensors.write(os.path.join(to, "model.safetensors"), edited[1])
 
 
-# Every n-th golden case: they come in families. MOED_GOLDEN_EVERY=1 takes all.
-EVERY = int(os.environ.get("MOED_GOLDEN_EVERY", 3))
+# Every n-th golden case: they come in families. GOLDEN_EVERY=1 takes all.
+EVERY = int(os.environ.get("GOLDEN_EVERY", 3))
 
 
 def editable():

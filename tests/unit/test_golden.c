@@ -391,11 +391,11 @@ static Suite *new_suite(void)
     return suite;
 }
 
-/* Keeps every n-th case where MOED_GOLDEN_EVERY is n: for emulated machines and thread sanitizer,
+/* Keeps every n-th case where GOLDEN_EVERY is n: for emulated machines and thread sanitizer,
  * which take minutes for all. Neighbours by name are alike. */
 static void thin_out(void)
 {
-    const char *every = getenv("MOED_GOLDEN_EVERY");
+    const char *every = getenv("GOLDEN_EVERY");
     int step = every ? atoi(every) : 1, kept = 0;
     for (int i = 0; i < entry_count; i++) {
         if (step > 1 && i % step != 0)
