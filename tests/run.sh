@@ -25,7 +25,7 @@ NUMERIC_UNIT_TESTS='activation|attention|combine|conv|dispatch|experts|functions
 TEXT_UNIT_TESTS='^test_(families|openai|proto|sampler|text)'
 
 # Tests with several threads; the others cannot race.
-THREADED_UNIT_TESTS='team|attention|scheduler|engine|lane|sequences|forward|model|golden|gemm|graph|lengths|queue|log|repository|projection|session|stats'
+THREADED_UNIT_TESTS='team|attention|scheduler|engine|lane|sequences|forward|model|golden|graph|lengths|queue|log|repository|projection|session|stats'
 THREADED_INTEGRATION_TESTS='test_access test_batching test_drain test_loops test_reload'
 
 cd "$(dirname "$0")/.." || exit 1
@@ -161,7 +161,7 @@ fewer_golden_cases() { # COMMAND...
 }
 
 # Tests of a server mostly wait, so several modules run at the same time.
-INTEGRATION_PROCESSES=3
+INTEGRATION_PROCESSES=4
 
 integration_tests() { # BINARY MODULE...
     binary=$root/$1

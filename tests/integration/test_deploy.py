@@ -81,7 +81,7 @@ class NamesTest(unittest.TestCase):
 class UnitTest(unittest.TestCase):
     def test_the_server_may_lock_itself_in(self):
         """What systemd's filter does not list ends the process or fails; these are in none of its groups."""
-        with open(os.path.join(ROOT, "server", "sandbox.c"), encoding="utf-8") as file:
+        with open(os.path.join(ROOT, "server", "access", "sandbox.c"), encoding="utf-8") as file:
             calls = set(re.findall(r"syscall\(SYS_(\w+)", file.read()))
         with open(os.path.join(DEPLOY, "systemd", "moed.service"), encoding="utf-8") as file:
             unit = file.read()
