@@ -167,23 +167,17 @@ integration_tests() { # BINARY MODULE...
     binary=$root/$1
     shift
     reports=$(mktemp -d)
-    processes=
-    for index in $(seq $INTEGRATION_PROCESSES); do
-        modules=$(echo "$@" | tr ' ' '\n' | awk -v at="$index" -v of=$INTEGRATION_PROCESSES 'NR % of == at % of')
-        [ -n "$modules" ] || continue
-        # One word per module.
-        # shellcheck disable=SC2086
-        (cd tests/integration && MOED_BINARY=$binary $without_aslr "$python" -m unittest -v $modules) \
-            >"$reports/$index" 2>&1 &
-        processes="$processes $!"
-    done
-    worst=0
-    for process in $processes; do
-        wait "$process" || worst=$?
-    done
+    # The inner shell's variables, one word for $WITHOUT_ASLR's program and option each.
+    # shellcheck disable=SC2016
+    (
+        export MOED_BINARY="$binary" PYTHON="$python" REPORTS="$reports" WITHOUT_ASLR="$without_aslr"
+        cd tests/integration && printf '%s\n' "$@" | xargs -P $INTEGRATION_PROCESSES -n 1 sh -c \
+            '$WITHOUT_ASLR "$PYTHON" -m unittest -v "$0" >"$REPORTS/$0" 2>&1 || exit 1'
+    )
+    status=$?
     cat "$reports"/*
     rm -rf "$reports"
-    return $worst
+    return $status
 }
 
 # With two event loops, so that loops share state too, not only compute threads.
