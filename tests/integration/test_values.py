@@ -59,12 +59,12 @@ class ValuesTest(ServerCase):
         np.testing.assert_allclose(found, Paint.answer(rows), atol=1e-5)
 
     def test_objects_of_words_numbers_and_nothing(self):
-        rows = [{"age": 30, "colour": COLOURS[1], "kind": 0}, {"age": None, "colour": "purple", "kind": 0},
-                {"kind": 1, "colour": [None]}, {"colour": 1, "age": [7.5], "kind": 1}]
-        # A list of one value and the value itself do not mix in one column.
-        for row in rows:
-            expected = {0: (30, 1), 1: (AGE, UNKNOWN), 2: (AGE, 2), 3: (7.5, 1)}[rows.index(row)]
-            self.check(self.predict({"instances": [row, row]}), [expected] * 2)
+        for row, expected in (({"age": 30, "colour": COLOURS[1], "kind": 0}, (30, 1)),
+                              ({"age": None, "colour": "purple", "kind": 0}, (AGE, UNKNOWN)),
+                              ({"kind": 1, "colour": [None]}, (AGE, 2)),
+                              ({"colour": 1, "age": [7.5], "kind": 1}, (7.5, 1))):
+            with self.subTest(row):
+                self.check(self.predict({"instances": [row, row]}), [expected] * 2)
 
     def test_columns(self):
         body = {"inputs": {"age": [1, 2, None], "colour": [["grün"], ["red"], ["x"]], "kind": [0, 0, 1]}}
@@ -98,9 +98,9 @@ class ValuesTest(ServerCase):
                 ({"age": "old"}, "instances[1] is '\"old\"', expected a number"),
                 ({"colour": 1.5}, "element 0 of row 1 is 1.5, expected a category"),
                 ({"colour": {"b64": "cmVk"}}, "expected a value"),
-                ({"colour": "\\ud800"}, None)):
-            answer = self.client.post("/v1/models/paint:predict", {"instances": [row, {**row, **change}]})
-            if message:
+                ({"colour": "\ud800"}, "expected a string")):  # half a character
+            with self.subTest(change):
+                answer = self.client.post("/v1/models/paint:predict", {"instances": [row, {**row, **change}]})
                 self.assertEqual(answer.status, 400, answer.body)
                 self.assertIn(message, answer.json["error"])
         answer = self.client.post("/v1/models/paint:predict", {"instances": [row, {"age": 1, "colour": "red"}]})
