@@ -188,12 +188,12 @@ void moed_session_truncate(struct moed_session *session, size_t length)
     assert(length <= session->length);
     assert(length == 0 || length == session->length ||
            (model->session_bytes == 0 && model->window == 0));
+    give_back(session, pages + (length % MOED_PAGE_POSITIONS != 0));
     if (length == 0) {
         memset(session->state, 0, model->session_bytes);
         session->first = 0;
         session->intervened = false;
     }
-    give_back(session, pages + (length % MOED_PAGE_POSITIONS != 0));
     session->shared = session->shared < pages ? session->shared : pages;
     session->length = session->writable = length;
 }

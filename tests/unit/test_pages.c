@@ -308,6 +308,8 @@ START_TEST(pages_behind_every_window_are_given_back)
         ck_assert_uint_eq(moed_pages_used(arena->pages), reserved - left);
     }
     ck_assert_mem_eq(y, expected, LONGEST * WIDTH * sizeof *y);
+    moed_session_truncate(session, 0); /* which gives back none of them again */
+    ck_assert_uint_eq(moed_pages_used(arena->pages), 0);
     moed_session_free(session);
     expect_prefix(arena, tokens, LONGEST, LONGEST / PAGE * PAGE);
     free(expected);
