@@ -113,8 +113,9 @@ int moed_session_reserve(struct moed_session *session, size_t positions)
     return 0;
 }
 
-/* Puts a page that is kept in its place, where the session may have one of its own. */
-static int use_page(struct moed_session *session, size_t at, uint32_t page)
+/* Puts a page that is kept for these tokens in its place, where the session may have one of its
+ * own. */
+static int use_page(struct moed_session *session, size_t at, uint32_t page, const int32_t *tokens)
 {
     if (at == session->held && grow(session, at + 1) != 0)
         return -1;
@@ -124,6 +125,8 @@ static int use_page(struct moed_session *session, size_t at, uint32_t page)
     else
         session->held++;
     session->table[at].page = page;
+    memcpy(session->tokens + at * MOED_PAGE_POSITIONS, tokens,
+           MOED_PAGE_POSITIONS * sizeof *tokens);
     return 0;
 }
 
@@ -133,9 +136,9 @@ size_t moed_session_find_prefix(struct moed_session *session, const int32_t *tok
     size_t most = count > 0 ? (count - 1) / MOED_PAGE_POSITIONS : 0;
     uint64_t parent = 0;
     assert(session->length == 0);
-    for (size_t i = 0; pages->by_tokens && i < most; i++) {
-        uint32_t page = pages_find(pages, parent, tokens + i * MOED_PAGE_POSITIONS);
-        if (page == NO_PAGE || use_page(session, i, page) != 0)
+    for (size_t i = 0; pages->by_tokens && i < most; i++, tokens += MOED_PAGE_POSITIONS) {
+        uint32_t page = pages_find(pages, parent, tokens);
+        if (page == NO_PAGE || use_page(session, i, page, tokens) != 0)
             break;
         parent = session->table[i].serial = pages->list[page].serial;
         session->shared++;

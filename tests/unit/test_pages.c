@@ -205,6 +205,27 @@ START_TEST(going_back_into_a_shared_page_changes_no_other)
 }
 END_TEST
 
+/* What goes on in the middle of a page that it found is found by all of the page's tokens. */
+START_TEST(a_found_page_is_gone_on_with)
+{
+    static float y[LONGEST * WIDTH];
+    struct arena *arena = new_arena(&plain, 8);
+    int32_t tokens[LONGEST], others[LONGEST];
+    fill_tokens(tokens, LONGEST, 14);
+    memcpy(others, tokens, sizeof tokens);
+    fill_tokens(others + 40, LONGEST - 40, 15);
+    compute(arena, tokens, 2 * PAGE);
+    struct moed_session *session = open_session(arena);
+    ck_assert_uint_eq(moed_session_find_prefix(session, tokens, 3 * PAGE), 2 * PAGE);
+    moed_session_truncate(session, 40);
+    ck_assert_int_eq(moed_session_reserve(session, 2 * PAGE), 0);
+    run(arena, session, others, 2 * PAGE - 40, y);
+    moed_session_free(session);
+    expect_prefix(arena, others, 3 * PAGE, 2 * PAGE);
+    free_arena(arena);
+}
+END_TEST
+
 /* Of pages that nobody has, those that were left first give way; of one sequence, the last first.
  */
 START_TEST(the_oldest_prefix_gives_way)
@@ -467,6 +488,6 @@ END_TEST
 
 TEST_MAIN("pages", what_does_not_fit_is_refused_when_it_is_reserved,
           a_prefix_is_found_by_its_tokens, running_sequences_share,
-          going_back_into_a_shared_page_changes_no_other, the_oldest_prefix_gives_way,
-          a_hash_alone_finds_nothing, interventions_are_not_shared,
+          going_back_into_a_shared_page_changes_no_other, a_found_page_is_gone_on_with,
+          the_oldest_prefix_gives_way, a_hash_alone_finds_nothing, interventions_are_not_shared,
           pages_behind_every_window_are_given_back, any_life_of_sessions_gives_what_it_should)
