@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "core/hash.h"
 #include "core/memory.h"
 #include "core/model.h"
 
@@ -176,17 +177,12 @@ void pages_release(struct moed_pages *pages, uint32_t page)
 
 /* ---- tokens ---- */
 
-/* FNV-1a over words, its upper bits mixed into the lower ones. Whoever makes collisions gets long
- * buckets, and no other's page. */
+/* Whoever makes collisions gets long buckets, and no other's page. */
 static uint64_t hash_of(uint64_t parent, const int32_t *tokens)
 {
-    const uint64_t prime = 0x100000001B3;
-    uint64_t hash = (0xCBF29CE484222325 ^ parent) * prime;
-    for (size_t i = 0; i < MOED_PAGE_POSITIONS; i++) {
-        hash = (hash ^ (uint32_t)tokens[i]) * prime;
-        hash ^= hash >> 29;
-    }
-    return hash;
+    uint64_t hash = hash_bytes(HASH_BASIS, &parent, sizeof parent);
+    hash = hash_bytes(hash, tokens, MOED_PAGE_POSITIONS * sizeof *tokens);
+    return hash ^ hash >> 32;
 }
 
 static uint32_t *bucket_of(const struct moed_pages *pages, uint64_t hash)
