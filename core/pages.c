@@ -12,9 +12,9 @@
 #include "core/memory.h"
 #include "core/model.h"
 
-/* Suits cache lines and the widest vectors, to which layers' parts of a page are aligned, because
- * they keep multiples of four bytes of a position; and the pages of the machine's that spare
- * translations of addresses. */
+/* The machine's huge pages, with which fewer addresses have to be translated. Layers' parts of a
+ * page are aligned to cache lines and the widest vectors too: they keep multiples of four bytes of
+ * a position. */
 enum { ALIGNMENT = 2 << 20 };
 
 /* So many pages have numbers; no machine has the memory. */
@@ -73,7 +73,6 @@ struct moed_pages *moed_pages_new(const struct moed_model *model, size_t positio
     }
     struct moed_pages *pages = xcalloc(1, sizeof *pages);
     pages->model = model;
-    pages->position_bytes = model->position_bytes;
     pages->page_bytes = page_bytes;
     pages->total = total;
     pages->by_tokens = has_tokens(model);

@@ -20,7 +20,7 @@ struct page {
 struct moed_pages {
     const struct moed_model *model; /* borrowed */
     char *memory;                   /* [total, page_bytes] */
-    size_t page_bytes, position_bytes;
+    size_t page_bytes;
     struct page *list; /* [total], and one more: the ends of the idle list */
     size_t total, free_count, idle_count;
     uint32_t first_free;
