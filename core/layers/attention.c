@@ -179,7 +179,7 @@ static int attention_build(struct layer *layer, const struct scope *scope, struc
     return 0;
 }
 
-static void normalize(const struct array *weight, float eps, size_t count, float *x)
+void attention_normalize(const struct array *weight, float eps, size_t count, float *x)
 {
     size_t width = weight->count;
     for (size_t i = 0; weight->values && i < count; i += width, x += width) {
@@ -195,8 +195,9 @@ static void normalize(const struct array *weight, float eps, size_t count, float
 static void normalize_both(const struct attention *attention, float *queries)
 {
     size_t width = attention->head_dim, count = attention->heads * width;
-    normalize(&attention->q_norm, attention->eps, count, queries);
-    normalize(&attention->k_norm, attention->eps, attention->kv_heads * width, queries + count);
+    attention_normalize(&attention->q_norm, attention->eps, count, queries);
+    attention_normalize(&attention->k_norm, attention->eps, attention->kv_heads * width,
+                        queries + count);
 }
 
 void attention_before_turn(const struct attention *attention, float *qkv)

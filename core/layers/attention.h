@@ -1,5 +1,6 @@
 /* What the parts of attention share: attention.c builds it, attention_rows.c runs it over the
- * positions of one row, attention_sequence.c over the rows of a sequence. Private to them. */
+ * positions of one row, attention_sequence.c over the rows of a sequence, latent.c over those with
+ * keys and values of its own. Private to them and to short_conv.c. */
 #ifndef CORE_ATTENTION_H
 #define CORE_ATTENTION_H
 
@@ -40,6 +41,10 @@ static inline void attention_visible(const struct attention *attention, size_t p
     *end = attention->causal ? position + 1 : window ? position + window : count;
     *end = *end < count ? *end : count;
 }
+
+/* Divides each vector of `count` numbers by its root mean square, and multiplies by the weight,
+ * whose width it has; without values nothing is done. */
+void attention_normalize(const struct array *weight, float eps, size_t count, float *x);
 
 /* What is done with one position's queries, keys and values before queries and keys are turned, and
  * with its queries and keys after that: qkv is [heads + 2 kv_heads, head_dim]. */

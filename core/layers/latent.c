@@ -12,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/dense/math.h"
 #include "core/layers/attention.h"
 #include "core/layers/ops.h"
 #include "core/memory.h"
@@ -172,17 +171,6 @@ struct forward {
     float *joined;            /* [rows, heads, value] */
 };
 
-static void normalize(const struct array *weight, float eps, float *x)
-{
-    size_t width = weight->count;
-    double square = 0;
-    for (size_t i = 0; i < width; i++)
-        square += (double)x[i] * (double)x[i];
-    double inverse = 1.0 / sqrt(square / (double)width + (double)eps);
-    for (size_t i = 0; i < width; i++)
-        x[i] = (float)(x[i] * inverse) * weight->values[i];
-}
-
 /* The one key and value of a row, and the turned part of its queries. angles: [2, pairs]. */
 static void prepare(const struct forward *all, size_t row, size_t position, float *angles)
 {
@@ -194,7 +182,7 @@ static void prepare(const struct forward *all, size_t row, size_t position, floa
     float *key = all->qkv + row * attention_projected(attention) + attention->heads * width;
     if (latent->rotary.pairs)
         rotary_angles(&latent->rotary, position, angles, sine);
-    normalize(&latent->kv_norm, latent->eps, kept);
+    attention_normalize(&latent->kv_norm, latent->eps, latent->latent, kept);
     rotary_turn_by(&latent->rotary, angles, sine, kept + latent->latent);
     for (size_t head = 0; head < attention->heads; head++, query += step)
         rotary_turn_by(&latent->rotary, angles, sine, query);
@@ -260,8 +248,7 @@ static void make_queries(const struct latent *latent, const struct run *run, siz
     float *narrow = run_floats(run, latent->narrow, rows);
     if (latent->query_latent) {
         projection_share(&latent->query_down, run->team, rows, x, narrow);
-        for (size_t row = 0; row < rows; row++)
-            normalize(&latent->query_norm, latent->eps, narrow + row * latent->query_latent);
+        attention_normalize(&latent->query_norm, latent->eps, rows * latent->query_latent, narrow);
     }
     projection_share(&latent->query, run->team, rows, latent->query_latent ? narrow : x, queries);
 }
