@@ -132,12 +132,14 @@ static int format_3_keys(const struct scope *scope, struct config_node *node, st
 
 int attention_check_sequence(const struct scope *scope, struct config_node *node, struct error *err)
 {
+    const char *key = config_has(node, "over") ? "over" : NULL;
     if (scope->no_moe)
-        return config_error(node, "over", err,
-                            "attention over a sequence stands among the model's layers or in a "
-                            "residual of them");
+        return config_error(node, key, err,
+                            "%s over a sequence stands among the model's layers or in a residual "
+                            "of them",
+                            scope->op);
     if (scope->loading->context == 0)
-        return config_error(node, "over", err, "a model of sequences needs a \"context\"");
+        return config_error(node, key, err, "a model of sequences needs a \"context\"");
     return 0;
 }
 

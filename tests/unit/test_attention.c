@@ -206,6 +206,9 @@ START_TEST(bad_configs_are_refused)
     } bad[] = {
         {"{'model_type':'moed','format_version':3," SEQUENCE_INPUT ",'layers':[" OVER "]}",
          "layers[0].over: a model of sequences needs a \"context\""},
+        {"{'model_type':'moed','format_version':3," SEQUENCE_INPUT
+         ",'layers':[{'op':'short_conv','name':'c'}]}",
+         "layers[0]: a model of sequences needs a \"context\""},
         {"{'model_type':'moed','format_version':2,'context':8," SEQUENCE_INPUT
          ",'layers':[{'op':'relu'}]}",
          "context"},
@@ -220,7 +223,10 @@ START_TEST(bad_configs_are_refused)
          "input.shape: expected a list of 1 to 6 sizes"},
         {"{'model_type':'moed','format_version':3,'context':8," SEQUENCE_INPUT
          ",'layers':[{'op':'relu'}],'outputs':[{'name':'o','layers':[" OVER "]}]}",
-         "stands among the model's layers"},
+         "outputs[0].layers[0].over: attention over a sequence stands among the model's layers"},
+        {"{'model_type':'moed','format_version':3,'context':8," SEQUENCE_INPUT
+         ",'layers':[{'op':'relu'}],'outputs':[{'name':'o','layers':[{'op':'short_conv'}]}]}",
+         "outputs[0].layers[0]: short_conv over a sequence stands among the model's layers"},
         {"{'model_type':'moed','format_version':3,'context':8," SEQUENCE_INPUT
          ",'layers':[{'op':'moe','name':'m','gate':{'layers':[" OVER
          "]},'experts':{'count':1,'layers':[{'op':'relu'}]}}]}",
