@@ -15,11 +15,6 @@ struct latent {
 
 /* ---- attention ---------------------------------------------------------------------------- */
 
-static double magnitude(double factor, double scale)
-{
-    return factor <= 1 ? 1 : 0.1 * scale * log(factor) + 1;
-}
-
 /* Scores get YaRN's magnitude twice, where the config has "mscale_all_dim". */
 static double score_scale(struct translation *t, const struct latent *latent)
 {
@@ -31,7 +26,7 @@ static double score_scale(struct translation *t, const struct latent *latent)
     double all = json_number_value(json_object_get(rope, "mscale_all_dim"));
     if (!name || strcmp(name, "default") == 0 || all == 0)
         return scale;
-    double once = magnitude(json_number_value(json_object_get(rope, "factor")), all);
+    double once = rope_magnitude(json_number_value(json_object_get(rope, "factor")), all);
     return scale * once * once;
 }
 

@@ -67,7 +67,7 @@ static void read_common(struct translation *t, struct rope *rope,
 
 /* ---- the types ---------------------------------------------------------------------------- */
 
-static double mscale(double factor, double scale)
+double rope_magnitude(double factor, double scale)
 {
     return factor <= 1 ? 1 : 0.1 * scale * log(factor) + 1;
 }
@@ -77,8 +77,9 @@ static void translate_yarn(struct translation *t, struct rope *rope, json_t *rot
     double factor = own_real(t, rope, "factor", (double)rope->context / rope->original);
     double fast = own_real(t, rope, "beta_fast", 32), slow = own_real(t, rope, "beta_slow", 1);
     double scale = own_real(t, rope, "mscale", 0), all = own_real(t, rope, "mscale_all_dim", 0);
-    double attention =
-        scale != 0 && all != 0 ? mscale(factor, scale) / mscale(factor, all) : mscale(factor, 1);
+    double attention = scale != 0 && all != 0
+                           ? rope_magnitude(factor, scale) / rope_magnitude(factor, all)
+                           : rope_magnitude(factor, 1);
     attention = own_real(t, rope, "attention_factor", attention);
     bool truncate = true;
     if (translation_failed(t) || config_flag(&rope->own, "truncate", true, &truncate, t->err) != 0)

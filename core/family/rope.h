@@ -15,4 +15,7 @@ struct rope_defaults {
 json_t *rope_translate(struct translation *t, const struct rope_defaults *otherwise,
                        size_t head_dim, size_t *context);
 
+/* What YaRN multiplies by, for sequences stretched by `factor`. */
+double rope_magnitude(double factor, double scale);
+
 #endif
