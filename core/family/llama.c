@@ -205,9 +205,8 @@ static void read_phimoe(struct translation *t, struct decoder *decoder)
 
 static void read_ernie(struct translation *t, struct decoder *decoder)
 {
-    size_t last = decoder->layer_count ? decoder->layer_count - 1 : 0, shared = 2;
-    size_t first = 1, step = read_size(t, "moe_layer_interval", 1);
-    int64_t start = 1, end = -1, count = 2;
+    size_t step = read_size(t, "moe_layer_interval", 1);
+    int64_t start = 1, end = -1, shared = 2;
     bool bias = read_flag(t, "use_bias", false);
     decoder->qkv_bias = decoder->out_bias = decoder->dense_bias = bias;
     decoder->shared_bias = decoder->head_bias = bias;
@@ -219,14 +218,12 @@ static void read_ernie(struct translation *t, struct decoder *decoder)
                                    config_integer(t->config, "moe_layer_end_index", -1,
                                                   within(-1, INT32_MAX), &end, t->err) != 0 ||
                                    config_integer(t->config, "moe_num_shared_experts", 2,
-                                                  within(0, 1024), &count, t->err) != 0))
+                                                  within(0, 1024), &shared, t->err) != 0))
         return;
-    first = (size_t)start;
-    last = end < 0 ? last : (size_t)end;
-    shared = (size_t)count;
-    decoder->shared_size = shared * decoder->expert_size;
+    decoder->shared_size = (size_t)shared * decoder->expert_size;
     for (size_t i = 0; i < decoder->layer_count; i++)
-        decoder->layers[i].sparse = (i + 1) % step == 0 && i >= first && i <= last;
+        decoder->layers[i].sparse =
+            (i + 1) % step == 0 && i >= (size_t)start && (end < 0 || i <= (size_t)end);
     read_only(t, "moe_gate", "topk");
     read_only_flag(t, "moe_use_aux_free", true);
     config_has(t->config, "moe_capacity"); /* of training */
