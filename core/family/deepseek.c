@@ -24,9 +24,13 @@ static double score_scale(struct translation *t, const struct latent *latent)
     const json_t *type = json_object_get(rope, "rope_type");
     const char *name = json_string_value(type ? type : json_object_get(rope, "type"));
     double all = json_number_value(json_object_get(rope, "mscale_all_dim"));
-    if (!name || strcmp(name, "default") == 0 || all == 0)
+    struct config_node own;
+    double factor = 1;
+    if (!name || strcmp(name, "default") == 0 || all == 0 || translation_failed(t) ||
+        config_object(t->config, key, &own, t->err) != 0 ||
+        config_real(&own, "factor", NULL, &factor, t->err) != 0)
         return scale;
-    double once = rope_magnitude(json_number_value(json_object_get(rope, "factor")), all);
+    double once = rope_magnitude(factor, all);
     return scale * once * once;
 }
 

@@ -68,6 +68,10 @@ static const struct refusal {
      "rope_parameters: stands beside \"rope_scaling\""},
     {"llama", "{\"rope_parameters\":{\"rope_type\":\"llama3\"}}",
      "rope_parameters.factor: missing"},
+    {"deepseek_v2",
+     "{\"rope_parameters\":{\"rope_type\":\"yarn\",\"original_max_position_embeddings\":16,"
+     "\"mscale_all_dim\":0.5}}",
+     "rope_parameters.factor: missing"},
     {"phimoe", "{\"rope_parameters\":{\"rope_type\":\"longrope\",\"short_factor\":[1]}}",
      "short_factor: 1 numbers for 3 pairs"},
     {"olmoe", "{\"attention_bias\":true}", "q_proj.bias' is missing"},
