@@ -275,10 +275,16 @@ struct tensor *stored_bytes(struct translation *t, const char *name, size_t rank
     return NULL;
 }
 
+static void add_parts(struct translation *t, const char *to, size_t rank,
+                      const struct view_part *parts, size_t count)
+{
+    if (translation_failed(t) || views_add(t->family->views, to, rank, parts, count, t->err) != 0)
+        return;
+}
+
 void add_part(struct translation *t, const char *to, size_t rank, const struct view_part *part)
 {
-    if (!translation_failed(t))
-        views_add(t->family->views, to, rank, part, 1);
+    add_parts(t, to, rank, part, 1);
 }
 
 /* All of a matrix, which may be FP8. */
@@ -337,8 +343,7 @@ void add_stack(struct translation *t, const char *to, const struct tensor_name f
                                       .row_stride = 1,
                                       .column_stride = 1};
     }
-    if (!translation_failed(t))
-        views_add(t->family->views, to, columns > 1 ? 2 : 1, parts, 3);
+    add_parts(t, to, columns > 1 ? 2 : 1, parts, 3);
 }
 
 static void ignore(struct translation *t, struct tensor *tensor)

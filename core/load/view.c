@@ -76,9 +76,12 @@ static struct view *view_new(const char *name, const struct view_part *parts, si
     return view;
 }
 
-void views_add(struct views *views, const char *name, size_t rank, const struct view_part *parts,
-               size_t count)
+int views_add(struct views *views, const char *name, size_t rank, const struct view_part *parts,
+              size_t count, struct error *err)
 {
+    if (views->count == MAX_VIEWS)
+        return tensor_error(parts->source, err, ERROR_INVALID,
+                            ": more than %d matrices and vectors in all", MAX_VIEWS);
     struct view *view = view_new(name, parts, count);
     struct tensor *tensor = &view->tensor;
     tensor->rank = rank;
@@ -89,6 +92,7 @@ void views_add(struct views *views, const char *name, size_t rank, const struct 
         views->list = xrealloc(views->list, views->capacity * sizeof *views->list);
     }
     views->list[views->count++] = view;
+    return 0;
 }
 
 static int compare(const void *a, const void *b)

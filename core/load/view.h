@@ -25,6 +25,11 @@ struct view_part {
 /* Checkpoints' own numbers per block. */
 enum { MXFP4_BLOCK = 32, FP8_BLOCK = 128 };
 
+/* Several times what the largest published models have: a few hundred megabytes. A small file can
+ * describe a million experts of one number each, and a view takes more memory than it stands for.
+ */
+enum { MAX_VIEWS = 1 << 19 };
+
 struct views;
 
 struct views *views_new(void);
@@ -32,9 +37,9 @@ void views_free(struct views *views);
 
 /* Adds a tensor called `name`: the parts, one after the other, as [rows of all, columns] or, with
  * `rank` 1, as one list. The parts must lie inside their sources, which become used. MXFP4 gives
- * BF16 and FP8 F32; parts of different dtypes give F32. */
-void views_add(struct views *views, const char *name, size_t rank, const struct view_part *parts,
-               size_t count);
+ * BF16 and FP8 F32; parts of different dtypes give F32. -1: there would be more than MAX_VIEWS. */
+MUST_CHECK int views_add(struct views *views, const char *name, size_t rank,
+                         const struct view_part *parts, size_t count, struct error *err);
 
 /* To be called once, before any is looked for: -1 if two have one name. */
 MUST_CHECK int views_sort(struct views *views, struct error *err);

@@ -132,6 +132,36 @@ START_TEST(sizes_that_do_not_fit_the_tensors_are_refused)
 }
 END_TEST
 
+/* 180,000 experts of six numbers: a file of 6 MB, and 540,000 views. */
+START_TEST(a_file_of_many_small_experts_is_refused)
+{
+    enum { EXPERTS = 180000 };
+    const char *config =
+        "{'model_type':'granitemoe','vocab_size':2,'hidden_size':2,'num_hidden_layers':1,"
+        "'num_attention_heads':1,'head_dim':2,'max_position_embeddings':8,'num_local_experts':"
+        "180000,'num_experts_per_tok':2,'intermediate_size':1,'tie_word_embeddings':true}";
+    float *numbers = xcalloc(4 * EXPERTS, sizeof *numbers);
+#define LAYER     "model.layers.0."
+#define ATTENTION LAYER "self_attn."
+#define EXPERT    LAYER "block_sparse_moe."
+    const struct stored tensors[] = {
+        {"model.embed_tokens.weight", 2, {2, 2}, numbers, NULL},
+        {LAYER "input_layernorm.weight", 1, {2}, numbers, NULL},
+        {LAYER "post_attention_layernorm.weight", 1, {2}, numbers, NULL},
+        {ATTENTION "q_proj.weight", 2, {2, 2}, numbers, NULL},
+        {ATTENTION "k_proj.weight", 2, {2, 2}, numbers, NULL},
+        {ATTENTION "v_proj.weight", 2, {2, 2}, numbers, NULL},
+        {ATTENTION "o_proj.weight", 2, {2, 2}, numbers, NULL},
+        {EXPERT "router.layer.weight", 2, {EXPERTS, 2}, numbers, NULL},
+        {EXPERT "input_linear.weight", 3, {EXPERTS, 2, 2}, numbers, NULL},
+        {EXPERT "output_linear.weight", 3, {EXPERTS, 2, 1}, numbers, NULL},
+    };
+    expect_config_refused(config, tensors, sizeof tensors / sizeof *tensors,
+                          "_linear.weight': more than 524288 matrices and vectors in all");
+    free(numbers);
+}
+END_TEST
+
 START_TEST(what_does_not_matter_is_accepted)
 {
     load_edited("olmoe", "{\"transformers_version\":\"9\",\"use_cache\":false,\"clip_qkv\":null}",
@@ -210,5 +240,5 @@ START_TEST(inspect_shows_the_translation_and_what_is_ignored)
 END_TEST
 
 TEST_MAIN("family_refusals", what_is_not_understood_is_refused_by_name,
-          sizes_that_do_not_fit_the_tensors_are_refused, what_does_not_matter_is_accepted,
-          inspect_shows_the_translation_and_what_is_ignored)
+          sizes_that_do_not_fit_the_tensors_are_refused, a_file_of_many_small_experts_is_refused,
+          what_does_not_matter_is_accepted, inspect_shows_the_translation_and_what_is_ignored)
