@@ -86,14 +86,13 @@ static const float *encode_all(const struct moed_model *model, const struct run 
     return joined;
 }
 
-/* Moves the wanted rows of x together, at `chosen`; returns their number. */
-static size_t choose_rows(const struct moed_model *model, const bool *wanted, size_t rows,
-                          const float *x, float *chosen)
+/* Moves the wanted rows of x together, to its beginning; returns their number. */
+static size_t choose_rows(const struct moed_model *model, const bool *wanted, size_t rows, float *x)
 {
     size_t width = model->chain.out_elements, count = 0;
     for (size_t row = 0; row < rows; row++)
         if (wanted[row])
-            memcpy(chosen + count++ * width, x + row * width, width * sizeof *x);
+            memmove(x + count++ * width, x + row * width, width * sizeof *x);
     return count;
 }
 
@@ -167,11 +166,8 @@ void moed_forward(const struct moed_model *model, struct moed_scratch *scratch,
     if (model->data_count == 1)
         set_lengths(&inner, model, model->data, batch->inputs);
     chain_forward(chain, &inner, rows, x, y);
-    if (batch->wanted) {
-        float *chosen = run_floats(&run, model->chosen, rows);
-        wanted = choose_rows(model, batch->wanted, rows, y, chosen);
-        y = chosen;
-    }
+    if (batch->wanted)
+        wanted = choose_rows(model, batch->wanted, rows, y);
     if (!direct && wanted > 0)
         decode_all(model, &inner, wanted, y, batch->outputs);
     clear_padding(model, &inner, rows, batch->outputs);

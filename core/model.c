@@ -177,8 +177,6 @@ static void plan_forward(struct moed_model *model)
     }
     if (!model_output_is_direct(model) || model->context)
         model->given = plan_floats(plan, model->chain.out_elements);
-    if (model->context)
-        model->chosen = plan_floats(plan, model->chain.out_elements);
     model->layers = plan_passing_part(plan, &model->chain.plan, 1);
     for (size_t i = 0; i < model->output_count; i++)
         plan_passing_part(plan, &model->outputs[i].chain.plan, 1);

@@ -55,7 +55,6 @@ struct moed_model {
     /* Places: the joined inputs; the output of `chain`; scratch of all layers, those of outputs
      * included. */
     size_t joined_place, given, layers;
-    size_t chosen;                /* models of sequences: the wanted rows of `given` */
     size_t context;               /* positions of a sequence; 0: rows are independent */
     struct moed_gate_info *gates; /* [gate_count] their names are owned */
     size_t gate_count;
