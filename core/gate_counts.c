@@ -65,13 +65,6 @@ void moed_gate_counts_free(struct moed_gate_counts *counts)
     free(counts);
 }
 
-void moed_gate_counts_reset(struct moed_gate_counts *counts)
-{
-    size_t experts = counts->experts;
-    memset(counts, 0, bytes_of(experts));
-    counts->experts = experts;
-}
-
 /* ---- counting ---- */
 
 static void count_selections(struct moed_gate_counts *counts, const struct moed_routing *routing,

@@ -52,7 +52,6 @@ __int128 moed_sum_of(double value);
  * memory: the number of experts is bounded. */
 struct moed_gate_counts *moed_gate_counts_new(size_t experts);
 void moed_gate_counts_free(struct moed_gate_counts *counts);
-void moed_gate_counts_reset(struct moed_gate_counts *counts);
 
 /* Counts items [first, end) of a gate's decisions at time `now`, in any unit and from any origin.
  * Sums over distributions do not change if the forward pass kept none (struct
