@@ -126,8 +126,10 @@ class LogTest(ProcessCase):
         write_slow(os.path.join(self.directory, "slow"), seconds=0.2)
         process, reader = self.start("--log-level", "warning", "--max-queue-rows", "1", "--max-request-rows", "1",
                                      "--max-batch-rows", "1", "--threads", "1")
-        answers = Background(6, lambda _: self.client().predict("slow", ROWS["instances"]).status).join()
-        self.assertEqual(sorted(set(answers)), [200, 429])
+        answers = set()
+        while 429 not in answers:  # on a busy machine six requests may come one after another
+            answers.update(Background(6, lambda _: self.client().predict("slow", ROWS["instances"]).status).join())
+            self.assertLessEqual(answers, {200, 429})
         line_of(reader, re.compile(r"level=warning event=request client=127\.0\.0\.1 .*status=429"))
         self.assert_stops(process)
 
