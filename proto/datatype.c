@@ -83,10 +83,12 @@ bool datatype_holds(enum datatype datatype, double value)
     }
 }
 
-/* A double past FLT_MAX becomes infinite here and is refused with the infinities. */
+/* A double past FLT_MAX becomes infinite; the conversion itself would be undefined. */
 static float float_from_double(double value)
 {
-    return datatype_holds(DATATYPE_FP32, value) ? (float)value : INFINITY;
+    if (datatype_holds(DATATYPE_FP32, value) || !isfinite(value))
+        return (float)value;
+    return value > 0 ? INFINITY : -INFINITY;
 }
 
 static size_t finite_prefix(const float *values, size_t count)

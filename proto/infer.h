@@ -21,6 +21,7 @@
 struct infer_limits {
     size_t max_rows; /* rows in one request: bounds the queue memory that one client can take */
     size_t max_response_bytes; /* bounds the buffer of an answer */
+    bool non_finite;           /* binary tensors may hold NaN and infinities */
 };
 
 enum {
@@ -83,6 +84,7 @@ struct infer_request {
     uint64_t timeout_us; /* the client's own deadline; 0: none */
     bool routing;        /* V1: answer with each row's routing */
     bool columns;        /* V1: came as columns, and is answered so */
+    bool non_finite;     /* binary data may hold NaN and infinities */
     char **texts;        /* [signature->input_count] rows of objects, by input; owned; NULL: none */
 };
 

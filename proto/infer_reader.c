@@ -435,6 +435,20 @@ static int read_binary_categories(struct infer_reader *reader, size_t count, int
     return 0;
 }
 
+/* Returns how many leading elements FP32 can hold. Where NaN and infinities are welcome, only a
+ * finite FP64 beyond FP32's range ends them. */
+static size_t read_binary_numbers(const struct infer_reader *reader, size_t count, float *values)
+{
+    enum datatype datatype = reader->input->datatype;
+    size_t bytes = datatype_bytes(datatype);
+    size_t held = datatype_to_f32(datatype, reader->cursor, count, values);
+    while (reader->request->non_finite && held < count &&
+           (isfinite(values[held]) ||
+            !isfinite(datatype_to_f64(datatype, reader->cursor + held * bytes))))
+        held++;
+    return held;
+}
+
 static int read_binary(struct infer_reader *reader, size_t count, void *values, struct error *err)
 {
     enum datatype datatype = reader->input->datatype;
@@ -442,13 +456,13 @@ static int read_binary(struct infer_reader *reader, size_t count, void *values, 
         return read_binary_words(reader, count, values, err);
     if (reader->tensor->categories)
         return read_binary_categories(reader, count, values, err);
-    size_t finite = datatype_to_f32(datatype, reader->cursor, count, values);
-    if (finite < count) {
-        size_t elements = reader->tensor->elements, element = count_read(reader) + finite;
-        return error_set(
-            err, ERROR_INVALID,
-            "input '%s': element %zu of row %zu is not a finite number that FP32 can hold",
-            reader->tensor->name, element % elements, element / elements);
+    size_t held = read_binary_numbers(reader, count, values);
+    if (held < count) {
+        size_t elements = reader->tensor->elements, element = count_read(reader) + held;
+        return error_set(err, ERROR_INVALID,
+                         "input '%s': element %zu of row %zu is not a %snumber that FP32 can hold",
+                         reader->tensor->name, element % elements, element / elements,
+                         reader->request->non_finite ? "" : "finite ");
     }
     reader->cursor += count * datatype_bytes(datatype);
     reader->elements_left -= count;

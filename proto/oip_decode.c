@@ -111,7 +111,8 @@ static int decode_header_length(const char *text, size_t length, size_t *json_le
 int oip_decode(const struct signature *signature, const struct infer_body *body,
                const struct infer_limits *limits, struct infer_request *request, struct error *err)
 {
-    *request = (struct infer_request){.signature = signature, .body = body->bytes};
+    *request = (struct infer_request){
+        .signature = signature, .body = body->bytes, .non_finite = limits->non_finite};
     struct oip_decoder decoder = {
         .signature = signature, .limits = limits, .request = request, .err = err};
     size_t json_length = body->length;

@@ -2,6 +2,8 @@
  * catalog only. */
 #include "server/loop.h"
 
+#include <string.h>
+
 #include "core/memory.h"
 #include "server/access_log.h"
 #include "server/cpu.h"
@@ -230,7 +232,8 @@ int loop_start(struct loop *loop, const struct loop_shared *shared, size_t index
 {
     const struct options *options = shared->options;
     const struct infer_limits limits = {.max_rows = options->max_request_rows,
-                                        .max_response_bytes = MAX_RESPONSE_BYTES};
+                                        .max_response_bytes = MAX_RESPONSE_BYTES,
+                                        .non_finite = strcmp(options->non_finite, "accept") == 0};
     loop->shared = shared;
     loop->index = index;
     loop->access_log = (struct access_log){

@@ -33,6 +33,7 @@ struct options {
     uint64_t max_queue_delay_us;   /* 0 */
     uint64_t max_queue_rows;       /* 4096, per model */
     uint64_t max_request_rows;     /* 1024 */
+    char *non_finite;              /* refuse | accept: NaN and infinities in binary tensors */
     uint64_t max_body_bytes;       /* 64 MiB */
     uint64_t max_total_body_bytes; /* 512 MiB, of all requests being received and served */
     uint64_t max_connections;      /* 0: 1024, or as many as may be open */

@@ -107,6 +107,11 @@ const struct option_row OPTIONS[OPTION_ROWS] = {
      "Limits",
      "The most rows of one request. A larger one is refused with 413. One request is computed in "
      "as few batches as possible, so a high limit lets one client delay the others."},
+    {"non_finite", OPTION_CHOICE, AT(non_finite), 0, 0, "refuse", NULL, "refuse|accept", NULL,
+     "NaN and infinities in binary tensors. refuse: they are answered 400 with their place. "
+     "accept: "
+     "they are computed as any number, for clients such as perf_analyzer that send random bits. "
+     "They change no other row's answer, and their rows are counted as others are."},
     {"max_body_bytes", OPTION_BYTES, AT(max_body_bytes), 1024, (uint64_t)4 << 30, "64M", NULL,
      "BYTES", NULL,
      "The largest request body, with an optional suffix K, M or G (powers of 1024). Larger ones "

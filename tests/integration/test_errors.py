@@ -77,6 +77,12 @@ class JsonTest(ErrorsCase):
                 answer = self.client.post("/v1/models/tiny:predict", b'{"instances": [[1, 2, %s, 4]]}' % word.encode())
                 self.assert_error(answer, 400)
 
+    def test_binary_nan_and_infinity(self):
+        for value in (np.nan, np.inf, -np.inf):
+            rows = np.float32([[1, 2, 3, 4], [1, value, 3, 4]])
+            answer = self.infer(binary_request(rows), rows.tobytes())
+            self.assert_error(answer, 400, "element 1 of row 1", "not a finite number")
+
     def test_nan_names_its_place(self):
         answer = self.client.post("/v1/models/tiny:predict", b'{"instances": [[1, 2, 3, 4], [1, NaN, 3, 4]]}')
         self.assert_error(answer, 400, "instances[1][1]", "NaN")

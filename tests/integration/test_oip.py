@@ -42,7 +42,7 @@ def outputs(answer):
 
 
 class TestModels(ServerCase):
-    options = {"threads": 2}
+    options = {"threads": 2, "non_finite": "accept"}
 
     @staticmethod
     def models(directory):
@@ -111,6 +111,37 @@ class InferTest(TestModels):
                 np.testing.assert_allclose(outputs(answer)["y"], expected, rtol=1e-4, atol=1e-4)
         answer = self.client.infer("tiny", {"inputs": [tensor(whole, datatype="UINT8", data=whole.tolist())]})
         np.testing.assert_allclose(outputs(answer)["y"], expected, rtol=1e-4, atol=1e-4)
+
+    def layer(self):
+        return self.client.get("/v2/models/tiny/routing").json["layers"][0]
+
+    def test_rows_that_are_not_finite_poison_nothing(self):
+        """Beside them the others keep their bits; they go to experts that exist, and count as rows."""
+        odd = np.float32([[np.nan] * 4, [np.inf, 0, -np.inf, 1], [-np.inf] * 4, [3e38] * 4, [0, 0, np.nan, 0]])
+        mixed = np.stack([ROWS[:5], odd], axis=1).reshape(-1, 4)
+        names, before = ["y", "routing.moe.experts", "routing.moe.weights"], self.layer()
+        alone, beside = (outputs(self.client.infer("tiny", binary_request(
+            rows, parameters={"binary_data_output": True}, outputs=[{"name": name} for name in names]), rows.tobytes()))
+            for rows in (ROWS[:5], mixed))
+        for name in names:
+            self.assertEqual(beside[name][::2].tobytes(), alone[name].tobytes(), name)
+        experts, weights = beside["routing.moe.experts"], beside["routing.moe.weights"]
+        self.assertTrue(((experts >= 0) & (experts < 3)).all() and np.isfinite(weights).all(), (experts, weights))
+        self.assertTrue(np.isnan(beside["y"][1]).all())
+        after = self.layer()
+        self.assertEqual(after["rows"] - before["rows"], 15)
+        self.assertTrue(all(np.isfinite(figure) for figure in after.values() if isinstance(figure, float)), after)
+        self.assertNotIn("NaN", self.client.get("/metrics").body.decode())
+
+    def test_answers_that_are_not_finite_are_null_in_json(self):
+        rows = np.full((1, 4), np.nan, np.float32)
+        answer = self.client.infer("tiny", binary_request(rows), rows.tobytes())
+        self.assertEqual((answer.status, answer.json["outputs"][0]["data"]), (200, [None, None]))
+
+    def test_a_number_beyond_fp32_is_refused_all_the_same(self):
+        rows = np.float64([[1e39, 0, 0, 0]])
+        answer = self.client.infer("tiny", binary_request(rows, datatype="FP64"), rows.tobytes())
+        self.assert_error(answer, 400, "element 0 of row 0", "FP32")
 
 
 class RoutingOutputsTest(TestModels):

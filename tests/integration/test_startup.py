@@ -20,7 +20,7 @@ FAILED, USAGE = 1, 2
 OPTIONS = ["config", "models", "host", "port", "weights", "load", "cors-origin", "model-control", "model-poll-ms", "load-model",
            "strict-start", "loops", "threads", "max-batch-rows", "max-sequences", "step-tokens",
            "kv-cache-mb", "kv-cache", "max-queue-delay-us", "max-queue-rows",
-           "queue-timeout-ms", "max-request-rows", "max-body-bytes", "max-total-body-bytes", "max-connections",
+           "queue-timeout-ms", "max-request-rows", "non-finite", "max-body-bytes", "max-total-body-bytes", "max-connections",
            "max-connections-per-ip", "request-timeout-ms", "idle-timeout-ms", "drain-delay-ms", "drain-timeout-ms",
            "max-expert-series", "max-tags", "log-level", "log-format", "log-slow-ms", "log-max-per-second", "admin",
            "admin-listen", "rate-burst", "rate-limit", "sandbox", "tokens", "state",

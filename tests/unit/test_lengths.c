@@ -69,7 +69,7 @@ static void fill(float x[ROWS][ENTRIES][SIZE], float filler)
 
 START_TEST(padding_changes_nothing)
 {
-    static const float fillers[] = {0, 1, -3e38f, 1e-40f, 12345};
+    static const float fillers[] = {0, 1, -3e38f, 1e-40f, 12345, NAN, INFINITY};
     struct moed_model *model = load_model(config, tensors, sizeof tensors / sizeof *tensors);
     ck_assert_str_eq(moed_model_info(model)->inputs[0].length, "n");
     ck_assert_ptr_null(moed_model_info(model)->inputs[1].length);

@@ -65,6 +65,7 @@ static void assert_defaults(void)
     ck_assert_uint_eq(4096, options.max_expert_series);
     ck_assert_str_eq("info", options.log_level);
     ck_assert_str_eq("stored", options.weights);
+    ck_assert_str_eq("refuse", options.non_finite);
 }
 
 /* The output of a function that prints to a FILE; the caller frees it. */

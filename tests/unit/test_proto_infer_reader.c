@@ -319,6 +319,32 @@ START_TEST(binary_must_be_finite)
 }
 END_TEST
 
+START_TEST(binary_may_be_anything_where_that_is_accepted)
+{
+    static const float odd[] = {1, NAN, INFINITY, -INFINITY, 2, -NAN};
+    double numbers[12];
+    float values[12];
+    for (int i = 0; i < 12; i++)
+        numbers[i] = (double)odd[i % 6];
+    struct reading reading;
+    struct error err = ERROR_INIT;
+    reading_init(&reading, numbers, sizeof numbers, 2, true, DATATYPE_FP64);
+    reading.request.non_finite = true;
+    ck_assert_int_eq(infer_reader_rows(&reading.reader, 2, values, &err), 0);
+    for (int i = 0; i < 12; i++)
+        ck_assert(isnan(odd[i % 6]) ? isnan(values[i]) : values[i] == odd[i % 6]);
+    reading_close(&reading);
+
+    numbers[9] = -1e39; /* finite, but not in FP32 */
+    reading_init(&reading, numbers, sizeof numbers, 2, true, DATATYPE_FP64);
+    reading.request.non_finite = true;
+    ck_assert_int_eq(infer_reader_rows(&reading.reader, 2, values, &err), -1);
+    ck_assert_str_eq(err.text,
+                     "input 'image': element 3 of row 1 is not a number that FP32 can hold");
+    reading_close(&reading);
+}
+END_TEST
+
 /* Beyond 2^53 a double may not be the integer that was written. */
 START_TEST(large_integers_are_read_from_their_digits)
 {
@@ -362,4 +388,5 @@ RUN_TESTS("proto/infer_reader", large_integers_are_read_from_their_digits, reads
           reads_flat_lists_at_any_level, reads_in_portions, counts_must_fit,
           entries_must_be_numbers, long_excerpts_are_cut, punctuation_must_fit,
           values_must_fit_the_datatype, reads_long_rows, finds_what_does_not_fit_in_long_rows,
-          every_cut_is_refused, reads_scalars, reads_binary, binary_must_be_finite)
+          every_cut_is_refused, reads_scalars, reads_binary, binary_must_be_finite,
+          binary_may_be_anything_where_that_is_accepted)
