@@ -19,7 +19,7 @@ PAGE = os.path.join(os.path.dirname(__file__), "../../proto/METRICS.md")
 ABSENT = {"moed_dropped_total", "moed_expert_weight_sum", "moed_layer_drift_js_bits", "moed_layer_drift_psi",
           "moed_layer_drift_p_value",
           "moed_expert_accuracy_ratio",
-          # Of language models: test_openai.py has one.
+          # Of language models: test_openai_life.py has one.
           "moed_tokens_total", "moed_prompt_cached_tokens_total", "moed_sequences_running", "moed_sequences_waiting",
           "moed_kv_pages_used", "moed_kv_pages", "moed_first_token_seconds", "moed_next_token_seconds",
           "moed_expert_prompt_selected_total", "moed_state_written_total", "moed_state_failures_total",
