@@ -9,6 +9,7 @@
 #include "core/memory.h"
 #include "proto/text/json_node.h"
 #include "proto/text/template.h"
+#include "proto/text/unicode.h"
 
 /* Published models have up to four ids that end an answer. */
 enum { LANGUAGE_MAX_STOPS = 64, PATH_BYTES = 4096 };
@@ -322,6 +323,42 @@ const struct sampler_options *language_sampling(const struct language *language)
     return &language->sampling;
 }
 
+/* Whether a special token was put around the text, in which it is not written. */
+static bool is_around(const struct language *language, int32_t id, const char *text, size_t length)
+{
+    size_t size;
+    const char *token = tokenizer_token(language->tokenizer, id, &size);
+    return token && tokenizer_is_special(language->tokenizer, id) &&
+           (size > length || memcmp(text, token, size) != 0);
+}
+
+/* Tokenizers that change the text have no exact places: none is beyond it. */
+int language_locate(const struct language *language, const struct token_ids *tokens,
+                    const char *text, size_t length, int32_t *offsets, struct error *err)
+{
+    struct detokenizer detokenizer;
+    struct buffer piece;
+    size_t bytes = 0, characters = 0, most = text ? unicode_count(text, length) : INT32_MAX;
+    int result = 0;
+    detokenizer_init(&detokenizer, language->tokenizer, false);
+    detokenizer.whole = !text;
+    buffer_init(&piece, SIZE_MAX);
+    for (size_t i = 0; i < tokens->count && result == 0; i++) {
+        const int32_t id = tokens->ids[i];
+        offsets[i] = (int32_t)(characters < most ? characters : most);
+        bytes = bytes < length ? bytes : length;
+        if (text && is_around(language, id, text + bytes, length - bytes))
+            continue;
+        result = detokenizer_add(&detokenizer, id, &piece, err);
+        bytes += piece.length;
+        characters += unicode_count(piece.data, piece.length);
+        piece.length = 0;
+    }
+    detokenizer_close(&detokenizer);
+    buffer_close(&piece);
+    return result;
+}
+
 /* ---- streams ---- */
 
 int text_stream_init(struct text_stream *stream, const struct language *language,
@@ -359,6 +396,7 @@ bool text_stream_add(struct text_stream *stream, int32_t id, struct buffer *out)
     struct error err = ERROR_INIT;
     if (detokenizer_add(&stream->detokenizer, id, &stream->piece, &err) != 0)
         out->failed = out->no_memory = true;
+    stream->characters += unicode_count(stream->piece.data, stream->piece.length);
     return pass_on(stream, out);
 }
 

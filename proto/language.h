@@ -63,6 +63,13 @@ MUST_CHECK int language_decode(const struct language *language, const int32_t *i
  * a character. Nothing for an id without a token. */
 void language_token_bytes(const struct language *language, int32_t id, struct buffer *bytes);
 
+/* Where in a prompt's text each of its ids begins: how many characters are complete before it.
+ * `text` is what language_encode() made the ids of; what it put around the text has no length.
+ * NULL: the text is what language_decode() makes of the ids, with special tokens. */
+MUST_CHECK int language_locate(const struct language *language, const struct token_ids *tokens,
+                               const char *text, size_t length, int32_t *offsets,
+                               struct error *err);
+
 /* Whether a generated id ends the answer: an "eos_token_id" of generation_config.json, else the
  * eos_token of tokenizer_config.json. */
 bool language_is_stop(const struct language *language, int32_t id);
@@ -79,6 +86,7 @@ struct text_stream {
     struct detokenizer detokenizer;
     struct stops stops;
     struct buffer piece; /* the text of one token */
+    size_t characters;   /* that are complete; what `stops` holds back is among them */
 };
 
 /* Copies the stop strings (at most STOPS_MAX). On failure there is nothing to close. */

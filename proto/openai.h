@@ -175,7 +175,8 @@ struct openai_choice {
     bool logprobs;                       /* write them */
     const struct sampler_choice *tokens; /* of the text; logprob NaN: none (a prompt's first) */
     size_t token_count;
-    size_t text_offset; /* characters of the answer before this piece (completions' logprobs) */
+    const int32_t *text_offsets;          /* of the tokens: characters of the whole text before each
+                                             (completions' logprobs); NULL: there is no text */
     const struct openai_routing *routing; /* NULL: none */
     const int32_t *token_ids; /* NULL: none; else token_count ids, for models without text */
 };

@@ -51,15 +51,6 @@ static void comma(struct buffer *body, size_t index)
 
 /* ---- completions ---- */
 
-/* Characters begin with the bytes that continue none. */
-static size_t characters(const struct buffer *bytes)
-{
-    size_t count = 0;
-    for (size_t i = 0; i < bytes->length; i++)
-        count += ((unsigned char)bytes->data[i] & 0xC0) != 0x80;
-    return count;
-}
-
 static void append_tokens(const struct openai_answer *answer, const struct openai_choice *choice,
                           struct buffer *bytes, struct buffer *body)
 {
@@ -69,13 +60,10 @@ static void append_tokens(const struct openai_answer *answer, const struct opena
         token_bytes(answer, choice->tokens[i].token, bytes);
         append_token(body, bytes, false);
     }
-    size_t offset = choice->text_offset;
     buffer_text(body, "],\"text_offset\":[");
     for (size_t i = 0; i < choice->token_count; i++) {
         comma(body, i);
-        buffer_format(body, "%zu", offset);
-        token_bytes(answer, choice->tokens[i].token, bytes);
-        offset += characters(bytes);
+        buffer_format(body, "%d", choice->text_offsets ? (int)choice->text_offsets[i] : 0);
     }
     buffer_text(body, "],\"token_logprobs\":[");
     for (size_t i = 0; i < choice->token_count; i++) {

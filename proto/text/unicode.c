@@ -19,6 +19,14 @@ size_t unicode_check(const char *text, size_t length)
     return length;
 }
 
+size_t unicode_count(const char *text, size_t length)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < length; i++)
+        count += ((unsigned char)text[i] & 0xC0) != 0x80;
+    return count;
+}
+
 uint32_t unicode_next(const char **text)
 {
     const unsigned char *bytes = (const unsigned char *)*text;

@@ -25,6 +25,9 @@
 /* Where the first byte that is not UTF-8 stands (NUL is a character); `length`: none. */
 size_t unicode_check(const char *text, size_t length);
 
+/* Characters that begin in the bytes. */
+size_t unicode_count(const char *text, size_t length);
+
 /* The character at *text, which must be UTF-8, and moves behind it. */
 uint32_t unicode_next(const char **text);
 

@@ -21,6 +21,7 @@ static void choice_close(struct choice *choice, const struct model *model)
         text_stream_close(&choice->stream);
     buffer_close(&choice->text);
     free(choice->sequence.vector);
+    free(choice->offsets);
     sequence_close(&choice->sequence, model->info);
 }
 

@@ -31,8 +31,10 @@ struct choice {
     struct text_stream stream;
     bool has_stream;    /* the stream has been made: the model has text */
     struct buffer text; /* of the answer, an echoed prompt first */
-    size_t text_sent;   /* bytes of it, and */
-    size_t characters;  /* characters, */
+    size_t echoed;      /* characters of that prompt */
+    int32_t *offsets;   /* [limit] of the sequence's tokens: characters of the text before each;
+                           NULL: nobody asks for them */
+    size_t text_sent;   /* bytes of the text, */
     size_t tokens_sent; /* tokens of the sequence, */
     size_t rows_sent;   /* and rows whose routing was asked for, that earlier events had */
     size_t tokens;      /* of the sequence that are part of the answer */

@@ -19,6 +19,8 @@ bool generation_add_token(struct choice *choice)
         choice->finish = OPENAI_STOP;
         return false;
     }
+    if (choice->offsets)
+        choice->offsets[choice->tokens] = (int32_t)(choice->echoed + choice->stream.characters);
     choice->tokens++;
     choice->at_stop = language && text_stream_add(&choice->stream, token, &choice->text);
     if (choice->text.failed)
@@ -36,15 +38,6 @@ void generation_end_text(struct choice *choice)
         choice->finish = OPENAI_LENGTH;
     if (choice->generation->request->stream)
         generation_write_event(choice);
-}
-
-/* Characters that begin in the text. */
-static size_t count_characters(const char *text, size_t length)
-{
-    size_t count = 0;
-    for (size_t i = 0; i < length; i++)
-        count += (text[i] & 0xC0) != 0x80;
-    return count;
 }
 
 /* ---- routing ---- */
@@ -94,7 +87,7 @@ static struct openai_choice piece_of(const struct choice *choice,
         .logprobs = logprobs,
         .tokens = logprobs ? sequence->choices + from : NULL,
         .token_count = choice->tokens - from,
-        .text_offset = choice->characters,
+        .text_offsets = choice->offsets ? choice->offsets + from : NULL,
         .routing = has_routing(choice) ? routing : NULL,
         .token_ids = generation->model->language ? NULL : sequence->tokens + from,
     };
@@ -244,7 +237,6 @@ void generation_write_event(struct choice *choice)
                        &generation->events);
     free((void *)routing.layers);
     choice->begun = true;
-    choice->characters += count_characters(piece.text, piece.length);
     choice->text_sent = choice->text.length;
     choice->tokens_sent = choice->tokens;
     choice->rows_sent = choice->sequence.rows;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/memory.h"
+#include "proto/text/unicode.h"
 #include "server/routes/generation.h"
 #include "server/routes/openai.h"
 
@@ -113,12 +114,21 @@ static int copy_ids(struct sequence *sequence, const struct openai_prompt *promp
 static int echo(struct choice *choice, const struct model *model,
                 const struct openai_prompt *prompt, struct error *err)
 {
+    const struct token_ids tokens = {choice->sequence.tokens, choice->sequence.prompt};
+    if (!model->language)
+        return 0;
     if (prompt->text)
         buffer_append(&choice->text, prompt->text, prompt->length);
-    else if (model->language)
-        return language_decode(model->language, prompt->ids, prompt->count, true, &choice->text,
-                               err);
-    return 0;
+    else if (language_decode(model->language, prompt->ids, prompt->count, true, &choice->text,
+                             err) != 0)
+        return -1;
+    choice->echoed = unicode_count(choice->text.data, choice->text.length);
+    if (!choice->generation->request->logprobs)
+        return 0;
+    choice->offsets = calloc_checked(tokens.count + 1, sizeof *choice->offsets, err);
+    return choice->offsets ? language_locate(model->language, &tokens, prompt->text, prompt->length,
+                                             choice->offsets, err)
+                           : -1;
 }
 
 static int read_prompt(struct choice *choice, const struct openai_prompt *prompt, struct error *err)
@@ -228,6 +238,15 @@ static size_t least(size_t a, size_t b)
     return a < b ? a : b;
 }
 
+static int resize(int32_t **list, size_t tokens, struct error *err)
+{
+    int32_t *resized = realloc(*list, tokens * sizeof *resized);
+    if (!resized)
+        return error_set(err, ERROR_UNAVAILABLE, "no memory for %zu tokens", tokens);
+    *list = resized;
+    return 0;
+}
+
 int generation_set_limit(struct choice *choice, struct error *err)
 {
     const struct generation *generation = choice->generation;
@@ -241,9 +260,8 @@ int generation_set_limit(struct choice *choice, struct error *err)
     sequence->limit = sequence->prompt + wanted;
     if (sequences_check(generation->lane, sequence->prompt, sequence->limit, err) != 0)
         return -1;
-    int32_t *tokens = realloc(sequence->tokens, sequence->limit * sizeof *tokens);
-    if (!tokens)
-        return error_set(err, ERROR_UNAVAILABLE, "no memory for %zu tokens", sequence->limit);
-    sequence->tokens = tokens;
-    return 0;
+    const bool located = generation->kind == GENERATE_COMPLETION && generation->request->logprobs;
+    if (resize(&sequence->tokens, sequence->limit, err) != 0)
+        return -1;
+    return located && choice->has_stream ? resize(&choice->offsets, sequence->limit, err) : 0;
 }

@@ -83,6 +83,24 @@ class CompletionsTest(OpenAICase):
         self.assertEqual([len(top) >= 3 for top in logprobs["top_logprobs"]], [True] * 5)
         self.assertEqual(logprobs["text_offset"], [0, 1, 2, 3, 4])
 
+    def test_tokens_have_places_in_the_text(self):
+        # Bytes that are no character, ends of sequences, which are not in the text, and a stop string that is held back.
+        bias = {str(0xe9): 8, str(0xff): 8, str(EOS): 33}
+        body = {"max_tokens": 200, "seed": 1, "logprobs": 0, "logit_bias": bias, "ignore_eos": True, "echo": True,
+                "stop": ["e!", "l!"]}
+        for prompt in ("a<|end|>né", [97, EOS, 0xff, *"né".encode(), 0xff]):
+            whole = self.say(prompt, **body)
+            offsets, text = whole["logprobs"]["text_offset"], whole["text"]
+            self.assertEqual(offsets[:3], [0, 1, 8])
+            self.assertIn("\ufffd", text[10:])
+            self.assertIn("<|end|>", whole["logprobs"]["tokens"][7:])
+            self.assertEqual(offsets, sorted(offsets))
+            for token, offset in zip(whole["logprobs"]["tokens"], offsets):
+                if len(token) == 1:
+                    self.assertIn(token, text[offset:offset + 2]) # behind bytes that this token shows to be none
+            parts = [event["choices"][0]["logprobs"] for event in self.streamed(prompt=prompt, **body)]
+            self.assertEqual([offset for part in parts for offset in part["text_offset"]], offsets)
+
     def test_a_prompt_is_scored(self):
         scored = self.say("once upon", max_tokens=0, echo=True, logprobs=1)
         self.assertEqual((scored["text"], scored["finish_reason"]), ("once upon", "length"))

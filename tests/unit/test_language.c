@@ -327,6 +327,38 @@ START_TEST(bytes_of_tokens_are_those_inside_a_text)
 }
 END_TEST
 
+static void expect_places(const struct language *language, int32_t *ids, const char *text,
+                          const char *expected)
+{
+    struct error err = ERROR_INIT;
+    int32_t places[8];
+    char found[64] = "";
+    struct token_ids tokens = {.ids = ids};
+    while (ids[tokens.count] >= 0)
+        tokens.count++;
+    ck_assert_int_eq(
+        language_locate(language, &tokens, text, text ? strlen(text) : 0, places, &err), 0);
+    for (size_t i = 0; i < tokens.count; i++)
+        snprintf(found + strlen(found), sizeof found - strlen(found), "%d ", (int)places[i]);
+    ck_assert_str_eq(found, expected);
+}
+
+/* 64 is "a", 158 the byte E2, 403 begins a text, 402 is <|im_end|> (tests/data/text/llama3.json).
+ */
+START_TEST(tokens_have_places_in_a_prompt)
+{
+    char *directory = directory_with("llama3");
+    struct language *language = load(directory);
+    expect_places(language, (int32_t[]){403, 64, 402, 64, -1}, "a<|im_end|>a", "0 0 1 11 ");
+    expect_places(language, (int32_t[]){403, 64, 402, -1}, "a", "0 0 1 ");
+    expect_places(language, (int32_t[]){403, 64, 402, 64, -1}, NULL, "0 17 18 28 ");
+    expect_places(language, (int32_t[]){158, 158, 64, 64, -1}, NULL, "0 0 1 3 ");
+    expect_places(language, (int32_t[]){64, 64, 64, -1}, "a", "0 1 1 "); /* changed by it */
+    language_free(language);
+    free(directory);
+}
+END_TEST
+
 /* The pieces that a stream gives for the ids of a text and then its end, "|" between them. */
 static void expect_stream(const char *text, const char *const *stops, size_t stop_count,
                           const char *expected)
@@ -409,5 +441,6 @@ TEST_MAIN("language", a_directory_without_a_tokenizer_has_no_language, a_tokeniz
           ids_must_fit_the_model, configured_ends_replace_the_post_processor,
           templates_come_from_a_file_a_text_or_a_list,
           a_template_that_is_not_supported_refuses_chats_only,
-          bytes_of_tokens_are_those_inside_a_text, streams_hold_back_characters_and_stops,
-          bad_stops_are_refused, a_stream_that_does_not_fit_says_so)
+          bytes_of_tokens_are_those_inside_a_text, tokens_have_places_in_a_prompt,
+          streams_hold_back_characters_and_stops, bad_stops_are_refused,
+          a_stream_that_does_not_fit_says_so)
