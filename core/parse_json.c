@@ -33,19 +33,39 @@ static const char *skip_string(const char *quote, const char *end)
     return c < end ? c + 1 : end;
 }
 
-/* The byte where the tree's cost exceeds `max_heap`; NULL if it never does. */
-static const char *find_excess(const char *text, const char *end, size_t max_heap)
+/* `string`: bytes of the string at that position, with its quotes; 0: something else is there. */
+static void refuse_excess(struct json_fault *fault, size_t position, size_t string, size_t max_heap)
+{
+    char reason[JSON_ERROR_TEXT_LENGTH];
+    snprintf(reason, sizeof reason, "a string of %zu bytes would take too much memory", string - 2);
+    refuse(fault, JSON_FAULT_TOO_LARGE, position,
+           string > max_heap / 4 ? reason
+                                 : "too many values: what follows would take too much memory");
+}
+
+/* False with a fault where the tree's cost exceeds `max_heap`, or lists and objects are nested more
+ * deeply than jansson follows them. */
+static bool is_bounded(const char *text, const char *end, size_t max_heap, struct json_fault *fault)
 {
     size_t cost = 0;
+    ptrdiff_t depth = 0;
     for (const char *c = text; c < end;) {
         const char *next = *c == '"' ? skip_string(c, end) : c + 1;
-        cost += COST_OF[(unsigned char)*c];
-        cost += *c == '"' ? 2 * (size_t)(next - c) : 0; /* the token and its decoded text */
-        if (cost > max_heap)
-            return c;
+        const size_t position = (size_t)(c - text), string = *c == '"' ? (size_t)(next - c) : 0;
+        cost += COST_OF[(unsigned char)*c] + 2 * string; /* the token and its decoded text */
+        depth += (*c == '[' || *c == '{') - (*c == ']' || *c == '}');
+        if (depth > JSON_PARSER_MAX_DEPTH) {
+            refuse(fault, JSON_FAULT_MALFORMED, position,
+                   "lists and objects are nested to too great a depth");
+            return false;
+        }
+        if (cost > max_heap) {
+            refuse_excess(fault, position, string, max_heap);
+            return false;
+        }
         c = next;
     }
-    return NULL;
+    return true;
 }
 
 /* jansson counts the bytes it has read, so the last byte of the offending token is one before. */
@@ -79,10 +99,8 @@ json_t *parse_json(const char *text, size_t length, size_t flags, size_t max_hea
     if (length >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0)
         return refuse(fault, JSON_FAULT_MALFORMED, 0,
                       "a byte-order mark (EF BB BF), which JSON must not begin with");
-    const char *excess = find_excess(text, text + length, max_heap);
-    if (excess)
-        return refuse(fault, JSON_FAULT_TOO_LARGE, (size_t)(excess - text),
-                      "too many values: what follows would take too much memory");
+    if (!is_bounded(text, text + length, max_heap, fault))
+        return NULL;
     json_t *tree = json_loadb(text, length, flags | JSON_REJECT_DUPLICATES, &error);
     return tree ? tree : explain(fault, &error);
 }

@@ -326,6 +326,13 @@ class ErrorsTest(OpenAICase):
             self.assertEqual(list(answer.json), ["error"])
             self.assertTrue(answer.json["error"]["message"])
 
+    def test_what_is_too_much_is_named(self):
+        self.refused(413, "a string of 10000000 bytes", prompt="a" * 10_000_000)
+        self.refused(413, "too many values", prompt=[1] * 1_000_000)
+        answer = self.client.post(COMPLETIONS, b'{"prompt": "a", "x": ' + b'{"a":' * 100_000 + b"1" + b"}" * 100_001)
+        self.assertEqual(answer.status, 400)
+        self.assertIn("too great a depth", answer.json["error"]["message"])
+
     def test_methods_and_paths(self):
         answer = self.client.get(COMPLETIONS)
         self.assertEqual((answer.status, answer.headers["allow"]), (405, "POST"))
