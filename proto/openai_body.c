@@ -8,6 +8,7 @@
 
 #include "core/memory.h"
 #include "core/parse_json.h"
+#include "proto/number.h"
 
 json_t *openai_body(const char *body, size_t length, struct error *err)
 {
@@ -85,6 +86,14 @@ int openai_refuse_members(const json_t *object, const char *where,
 
 /* ---- numbers ---- */
 
+/* `what` is what the member is instead. */
+static int refuse_number(const char *key, const char *what, double least, double most,
+                         struct error *err)
+{
+    return error_set(err, ERROR_INVALID, "'%s' is %s, expected a number from %.10g to %.10g", key,
+                     what, least, most);
+}
+
 int openai_number(const json_t *root, const char *key, double least, double most, double *value,
                   struct error *err)
 {
@@ -92,12 +101,13 @@ int openai_number(const json_t *root, const char *key, double least, double most
     if (!member || json_is_null(member))
         return 0;
     if (!json_is_number(member))
-        return error_set(err, ERROR_INVALID, "'%s' is %s, expected a number from %g to %g", key,
-                         member_type(member), least, most);
+        return refuse_number(key, member_type(member), least, most, err);
     double number = json_number_value(member);
-    if (!(number >= least && number <= most))
-        return error_set(err, ERROR_INVALID, "'%s' is %.17g, expected a number from %g to %g", key,
-                         number, least, most);
+    if (!(number >= least && number <= most)) {
+        char text[NUMBER_FORMAT_BYTES];
+        text[number_format_double(text, number)] = '\0';
+        return refuse_number(key, text, least, most, err);
+    }
     *value = number;
     return 0;
 }
@@ -111,7 +121,7 @@ int openai_whole(const json_t *root, const char *key, size_t least, size_t most,
     if (isnan(number))
         return 0;
     if (number != floor(number))
-        return error_set(err, ERROR_INVALID, "'%s' is %.17g, expected a whole number", key, number);
+        return error_set(err, ERROR_INVALID, "'%s' is %.10g, expected a whole number", key, number);
     *value = (size_t)number;
     return 0;
 }

@@ -92,7 +92,7 @@ static int read_top_k(const json_t *root, struct openai_sampling *sampling, stru
     if (isnan(top_k))
         return 0;
     if (top_k != floor(top_k))
-        return error_set(err, ERROR_INVALID, "'top_k' is %.17g, expected a whole number", top_k);
+        return error_set(err, ERROR_INVALID, "'top_k' is %.10g, expected a whole number", top_k);
     sampling->top_k = top_k < 0 ? 0 : (size_t)top_k;
     return 0;
 }
@@ -216,8 +216,8 @@ static int read_routing(const json_t *root, enum openai_routing_form *form, stru
         *form = OPENAI_ROUTING_LISTS;
     else if (routing && !json_is_false(routing) && !json_is_null(routing))
         return error_set(err, ERROR_INVALID,
-                         "'routing' is %s, expected true, false, \"base64\" or \"npy\"",
-                         text ? "another string" : member_type(routing));
+                         "'routing' is %s%.64s%s, expected true, false, \"base64\" or \"npy\"",
+                         text ? "'" : "", text ? text : member_type(routing), text ? "'" : "");
     return 0;
 }
 
