@@ -71,8 +71,10 @@ class CompletionsTest(OpenAICase):
     def test_stop_strings_are_cut_off(self):
         text = self.say(max_tokens=40, seed=1)["text"]
         stop = text[10:13]
-        choice = self.say(max_tokens=40, seed=1, stop=["never in it", stop])
+        choice = self.say(max_tokens=40, seed=1, stop=["never in it", stop], logprobs=0)
         self.assertEqual((choice["finish_reason"], choice["text"]), ("stop", text[:text.index(stop)]))
+        # What was generated is told all the same.
+        self.assertEqual("".join(choice["logprobs"]["tokens"]), text[:text.index(stop) + len(stop)])
 
     def test_log_probabilities(self):
         choice = self.say("ab", max_tokens=5, seed=1, logprobs=3)
