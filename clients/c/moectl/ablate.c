@@ -326,7 +326,9 @@ static int find_output(struct study *study, struct moed_client_error *err)
     }
     if (!study->output)
         return fail_with(err,
-                         "model '%.64s' has no output of one number for each of 2 to %d classes",
+                         "model '%.64s' has no output of one number for each of 2 to %d classes; a "
+                         "language model scores texts at /v1/completions (echo, logprobs, "
+                         "max_tokens 0), with an expert in quarantine and without",
                          study->model->name, MAX_CLASSES);
     study->classes = (size_t)study->output->dims[1];
     return 0;
@@ -396,7 +398,7 @@ int run_ablate(const struct settings *settings, struct moed_client_error *err)
         study.model ? document_of_model(&own, study.client, model, NULL, err) : NULL;
     int result = -1;
     if (document && document_keep_layer(document, settings->layer, err) == 0 &&
-        inputs_read(&study.inputs, study.model, path, err) == 0 && find_output(&study, err) == 0 &&
+        find_output(&study, err) == 0 && inputs_read(&study.inputs, study.model, path, err) == 0 &&
         read_labels(&study, err) == 0)
         result = study_all(&study, document, err);
     document_free(document);
