@@ -89,6 +89,16 @@ class CommandTest(unittest.TestCase):
                                 ("moe:0,moe:1,moe:2,moe:3", "gate 'moe': 1 experts are left, fewer than top_k 2"), ("moe", "expected LAYER:EXPERT")):
                 self.assertIn(words, self.run_prune(mnist, "--drop", drop, out + "-x", status=1))
 
+    def test_a_damaged_checkpoint_is_refused(self):
+        with tempfile.TemporaryDirectory() as folder:
+            damaged = os.path.join(folder, "damaged")
+            shutil.copytree(os.path.join(SHIPPED_MODELS, "mnist"), damaged)
+            weights = os.path.join(damaged, "model.safetensors")
+            os.truncate(weights, os.path.getsize(weights) - 100)
+            said = self.run_prune(damaged, "--drop", "moe:3", os.path.join(folder, "out"), status=1)
+            self.assertRegex(said, r"model\.safetensors: .*: bytes \d+\.\.\d+ do not hold")
+            self.assertEqual(os.listdir(folder), ["damaged"])
+
 
 if __name__ == "__main__":
     unittest.main()

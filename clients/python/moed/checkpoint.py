@@ -12,7 +12,6 @@ from moed import safetensors
 from moed.ops import ExportError, require
 
 CONFIG_COLUMNS = 100
-INDEX = "model.safetensors.index.json"
 CHECKPOINT_FILE = re.compile(r"config\.json|model\.safetensors(\.index\.json)?|model-\d+-of-\d+\.safetensors")
 VALID_MODEL = re.compile(r"(?!\.)[A-Za-z0-9_.-]{1,128}")
 
@@ -64,7 +63,7 @@ def _write_weights(directory, tensors, dtype, max_shard_bytes):
         name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         safetensors.write(os.path.join(directory, name), shard, dtype)
         weight_map.update({tensor: name for tensor in shard})
-    with open(os.path.join(directory, INDEX), "w", encoding="utf-8") as file:
+    with open(os.path.join(directory, safetensors.INDEX), "w", encoding="utf-8") as file:
         json.dump({"metadata": {}, "weight_map": weight_map}, file, indent=1)
 
 
@@ -84,13 +83,9 @@ def read(directory):
     """(config.json, tensors by name as float32)"""
     with open(os.path.join(directory, "config.json"), encoding="utf-8") as file:
         config = json.load(file)
-    index, tensors = os.path.join(directory, INDEX), {}
-    files = ["model.safetensors"]
-    if os.path.exists(index):
-        with open(index, encoding="utf-8") as file:
-            files = sorted(set(json.load(file)["weight_map"].values()))
-    for name in files:
-        tensors.update(safetensors.read(os.path.join(directory, name)))
+    tensors = {}
+    for path in safetensors.files(directory):
+        tensors.update(safetensors.read(path))
     return config, {name: torch.from_numpy(values.astype("float32")) for name, values in tensors.items()}
 
 

@@ -14,13 +14,13 @@ import os
 import shutil
 import sys
 import tempfile
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
 
 import numpy as np
 
-from moed import engine
+from moed import engine, safetensors
+from moed.safetensors import Stored
 
-INDEX = "model.safetensors.index.json"
 LEAST_PROBABILITY = 1e-15
 
 
@@ -28,19 +28,14 @@ class PruneError(ValueError):
     """What cannot be dropped, and why."""
 
 
-class Tensor(NamedTuple):
-    dtype: str
-    shape: Tuple[int, ...]
-    data: bytes
-
-    def without(self, rows: Set[int]) -> "Tensor":
-        """Without these entries of the first axis."""
-        parts = np.frombuffer(self.data, np.uint8).reshape(self.shape[0], -1)
-        kept = [i for i in range(self.shape[0]) if i not in rows]
-        return Tensor(self.dtype, (len(kept), *self.shape[1:]), parts[kept].tobytes())
+Tensors = Dict[str, Stored]
 
 
-Tensors = Dict[str, Tensor]
+def without(tensor: Stored, rows: Set[int]) -> Stored:
+    """Without these entries of the first axis."""
+    parts = np.frombuffer(tensor.data, np.uint8).reshape(tensor.shape[0], -1)
+    kept = [i for i in range(tensor.shape[0]) if i not in rows]
+    return Stored(tensor.dtype, (len(kept), *tensor.shape[1:]), parts[kept].tobytes())
 
 
 # ---- files ----
@@ -51,19 +46,9 @@ def read(directory: str) -> Tuple[Dict[str, Any], Tensors]:
         config = json.load(file)
     if config.get("model_type") != "moed":
         raise PruneError(f"{directory}: is no checkpoint of moed's own format")
-    files, index, tensors = ["model.safetensors"], os.path.join(directory, INDEX), {}
-    if os.path.exists(index):
-        with open(index, encoding="utf-8") as file:
-            files = sorted(set(json.load(file)["weight_map"].values()))
-    for name in files:
-        with open(os.path.join(directory, name), "rb") as file:
-            content = file.read()
-        size = int.from_bytes(content[:8], "little")
-        for tensor, entry in json.loads(content[8:8 + size]).items():
-            if tensor != "__metadata__":
-                begin, end = entry["data_offsets"]
-                data = content[8 + size + begin:8 + size + end]
-                tensors[tensor] = Tensor(entry["dtype"], tuple(entry["shape"]), data)
+    tensors: Tensors = {}
+    for path in safetensors.files(directory):
+        tensors.update(safetensors.read_stored(path))
     return config, tensors
 
 
@@ -75,16 +60,7 @@ def write(directory: str, config: Dict[str, Any], tensors: Tensors) -> None:
     os.makedirs(parent, exist_ok=True)
     staged = tempfile.mkdtemp(prefix=".prune-", dir=parent)
     try:
-        header, offset = {}, 0
-        for name, tensor in tensors.items():
-            header[name] = {"dtype": tensor.dtype, "shape": list(tensor.shape),
-                            "data_offsets": [offset, offset + len(tensor.data)]}
-            offset += len(tensor.data)
-        text = json.dumps(header, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 8)
-        with open(os.path.join(staged, "model.safetensors"), "wb") as file:
-            file.write(len(text).to_bytes(8, "little") + text)
-            file.writelines(tensor.data for tensor in tensors.values())
+        safetensors.write_stored(os.path.join(staged, "model.safetensors"), tensors)
         with open(os.path.join(staged, "config.json"), "w", encoding="utf-8") as file:
             json.dump(config, file, ensure_ascii=False, indent=1)
             file.write("\n")
@@ -130,7 +106,7 @@ def _prune_logits(gate: Dict[str, Any], dropped: Set[int], prefix: str, tensors:
              f"ends in '{last['op']}', and only a linear layer has a row for each expert")
     for name in (f"{prefix}.{last['name']}.weight", f"{prefix}.{last['name']}.bias"):
         if name in tensors:
-            tensors[name] = tensors[name].without(dropped)
+            tensors[name] = without(tensors[name], dropped)
 
 
 def _prune_gate(gate: Dict[str, Any], dropped: Set[int], count: int, prefix: str, tensors: Tensors, where: str) -> None:
@@ -145,7 +121,7 @@ def _prune_gate(gate: Dict[str, Any], dropped: Set[int], count: int, prefix: str
     _prune_logits(gate, dropped, prefix, tensors, where)
     for name in (f"{prefix}.select_bias", f"{prefix}.expert_scale"):
         if name in tensors:
-            tensors[name] = tensors[name].without(dropped)
+            tensors[name] = without(tensors[name], dropped)
     if "factor" in gate.get("capacity", {}):
         gate["capacity"]["factor"] *= left / count  # each of the others takes as many as before
 

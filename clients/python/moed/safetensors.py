@@ -5,12 +5,17 @@ same bytes: the order is the caller's, the header has no spaces but the padding 
 """
 
 import json
+import os
+from collections import namedtuple
 
 import numpy as np
 
 ALIGNMENT = 8
 # A header describes a few hundred bytes per tensor; more than this is a damaged or hostile file, not a model.
 MAX_HEADER_BYTES = 100 * 1024 * 1024
+INDEX = "model.safetensors.index.json"
+# A tensor as it stands in the file: the name of its dtype, its sizes, its bytes.
+Stored = namedtuple("Stored", "dtype shape data")
 
 
 class FormatError(ValueError):
@@ -49,30 +54,50 @@ def encode(values, dtype):
 
 def write(path, tensors, dtype="F32"):
     """Writes the arrays of the dict `tensors` in its order, each rounded to `dtype`."""
-    header, blobs, offset = {}, [], 0
+    stored = {}
     for name, values in tensors.items():
         try:
-            blob = encode(values, dtype).tobytes()
+            stored[name] = Stored(dtype, np.shape(values), encode(values, dtype).tobytes())
         except FormatError as error:
             raise FormatError(f"{name}: {error}") from None
-        end = offset + len(blob)
-        header[name] = {"dtype": dtype, "shape": list(np.shape(values)), "data_offsets": [offset, end]}
-        blobs.append(blob)
+    write_stored(path, stored)
+
+
+def write_stored(path, tensors):
+    """Writes the Stored of the dict `tensors` in its order."""
+    header, offset = {}, 0
+    for name, tensor in tensors.items():
+        end = offset + len(tensor.data)
+        header[name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [offset, end]}
         offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % ALIGNMENT)
     with open(path, "wb") as file:
         file.write(len(text).to_bytes(8, "little"))
         file.write(text)
-        file.writelines(blobs)
+        file.writelines(tensor.data for tensor in tensors.values())
 
 
 def read(path):
     """Dict of name -> array, in file order. F32 and F16 keep their type; BF16 is widened to float32."""
+    return {name: _decoded(tensor) for name, tensor in read_stored(path).items()}
+
+
+def read_stored(path):
+    """Dict of name -> Stored, in file order."""
     with open(path, "rb") as file:
         content = file.read()
     header, data = _split(path, content)
     return {name: _tensor(path, name, entry, data) for name, entry in header.items() if name != "__metadata__"}
+
+
+def files(directory):
+    """The paths of a checkpoint's files of tensors: one, or those that an index names."""
+    index, names = os.path.join(directory, INDEX), ["model.safetensors"]
+    if os.path.exists(index):
+        with open(index, encoding="utf-8") as file:
+            names = sorted(set(json.load(file)["weight_map"].values()))
+    return [os.path.join(directory, name) for name in names]
 
 
 def _split(path, content):
@@ -91,13 +116,16 @@ def _split(path, content):
 def _tensor(path, name, entry, data):
     try:
         dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
-        width, _, stored_type, decode = DTYPES[dtype]
-        expected = width * int(np.prod(shape, dtype=np.int64))
+        expected = DTYPES[dtype][0] * int(np.prod(shape, dtype=np.int64))
         if not (0 <= begin <= end <= len(data) and end - begin == expected):
             raise FormatError(f"{path}: {name}: bytes {begin}..{end} do not hold a {dtype} tensor of shape {shape}")
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, FormatError):
             raise
         raise FormatError(f"{path}: {name}: malformed or unsupported entry {entry}") from None
-    stored = np.frombuffer(data, dtype=stored_type, count=expected // width, offset=begin)
-    return decode(stored).reshape(shape)
+    return Stored(dtype, tuple(shape), data[begin:end])
+
+
+def _decoded(tensor):
+    _, _, stored_type, decode = DTYPES[tensor.dtype]
+    return decode(np.frombuffer(tensor.data, dtype=stored_type)).reshape(tensor.shape)
