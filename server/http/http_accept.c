@@ -37,12 +37,17 @@ void connection_leave_reserve(struct connection *connection)
     connection->reserved = false;
 }
 
-/* Makes a connection leave the reserve, unless it is being served. While draining, one whose
- * request is whole stays too: it is owed its answer, and slots become free as others close. */
+/* Makes a connection leave the reserve, unless it is being served, or has sent what is read only in
+ * the run to come. While draining, one whose request is whole stays too: it is owed its answer, and
+ * slots become free as others close. */
 static bool make_leave(struct connection *connection)
 {
     switch (connection->phase) {
     case PHASE_IDLE:
+        if (connection_has_unread_bytes(connection))
+            return false;
+        connection_shut(connection);
+        return true;
     case PHASE_SENDING:
         connection_shut(connection);
         return true;
@@ -184,8 +189,11 @@ static bool accept_one(struct http *http)
     return true;
 }
 
+/* The turn may have begun long ago, but no new connection is idle yet. */
 void http_accept(struct http *http)
 {
+    if (http->backlog_waits)
+        uv_update_time(http->loop);
     for (int i = 0; i < ACCEPT_AT_MOST && http->backlog_waits; i++)
         if (!accept_one(http))
             break;

@@ -144,7 +144,10 @@ static struct connection *longest_idle(struct http *http, uint64_t now_ms)
         int unread = 0;
         if (now_ms < connection->since_ms + SURELY_IDLE_MS)
             return NULL;
-        if (connection->has_slot && ioctl(connection->fd, FIONREAD, &unread) == 0 && unread == 0)
+        /* In this order: its own loop, which may be reading, takes bytes in hand before they leave
+         * the socket. */
+        if (connection->has_slot && ioctl(connection->fd, FIONREAD, &unread) == 0 && unread == 0 &&
+            !connection->in_hand)
             return connection;
     }
     return NULL;

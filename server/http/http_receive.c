@@ -275,10 +275,13 @@ static ssize_t discard(struct connection *connection)
 
 static ssize_t receive_request(struct connection *connection, char *bytes, size_t size)
 {
+    connection->in_hand = true;
     struct reading reading = {.waiting = take_held(connection)};
     struct error err = ERROR_INIT;
     int result = read_request(connection, &reading, &err);
     int reason = errno;
+    const bool more = reading.waiting > 0 || !reading.emptied; /* behind this request */
+    connection->in_hand = connection->whole && more;
     if (connection->given_up)
         return 0;
     hold(connection, reading.waiting, &err);
@@ -287,9 +290,7 @@ static ssize_t receive_request(struct connection *connection, char *bytes, size_
         return discard(connection);
     }
     errno = reason;
-    return connection->whole
-               ? show_request(connection, bytes, size, reading.waiting > 0 || !reading.emptied)
-               : result;
+    return connection->whole ? show_request(connection, bytes, size, more) : result;
 }
 
 ssize_t http_receive(struct connection *connection, char *bytes, size_t size)

@@ -81,6 +81,7 @@ struct connection {
     uint64_t opened_ms;
     atomic_bool has_slot; /* of http->options.limits */
     atomic_bool given_up; /* shut for a new one, maybe by another loop: no longer read from */
+    atomic_bool in_hand;  /* bytes may have left the socket that have not begun a request yet */
     bool beyond_limit;    /* counted in http->beyond_limit: has never had a slot */
     bool reserved;        /* in http->reserve */
     TAILQ_ENTRY(connection) reserve_link;
