@@ -84,6 +84,8 @@ static void count_selections(struct moed_gate_counts *counts, const struct moed_
         expert->selected++;
         expert->weight += units;
         expert->magnitude += units < 0 ? -units : units;
+        if (routing->seconds)
+            expert->seconds += routing->seconds[served[slot]];
         expert->last = now;
     }
 }
@@ -197,6 +199,7 @@ static void accumulate(struct moed_gate_counts *to, const struct moed_gate_count
         expert->weight += wide * other->weight;
         expert->magnitude += wide * other->magnitude;
         expert->probability += wide * other->probability;
+        expert->seconds += wide * other->seconds;
         expert->last = other->last > expert->last ? other->last : expert->last;
     }
 }

@@ -29,6 +29,7 @@ struct moed_expert_counts {
     __int128 weight;      /* sum of the combine weights given to it */
     __int128 magnitude;   /* sum of their absolute values */
     __int128 probability; /* sum over items of p, the gate's distribution over all experts */
+    __int128 seconds;     /* that it took to serve those it served */
 };
 
 struct moed_gate_counts {

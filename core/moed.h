@@ -285,6 +285,9 @@ struct moed_routing {
     const float *probability; /* [items, experts] p */
     const float *entropy;     /* [items] -sum_i p_i log2 p_i, in bits */
     const float *margin;      /* [items] p(1st) - p(2nd) */
+    /* [the layer's experts] how long each served one item, in units of 2^-32 seconds; nothing of
+     * experts that served none. NULL unless the scratch keeps distributions. */
+    const uint64_t *seconds;
 };
 
 /* Of the gate info->gates[index]. */

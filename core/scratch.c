@@ -69,7 +69,7 @@ static int allocate_routing(struct moed_scratch *scratch, bool distributions, st
     for (size_t i = 0; i < model->moe_count; i++) {
         scratch->dispatch_count++;
         if (dispatch_init(&scratch->dispatches[i], &model->moe[i],
-                          scratch->max_rows * model->moe[i].items_per_row, err) != 0)
+                          scratch->max_rows * model->moe[i].items_per_row, distributions, err) != 0)
             return -1;
     }
     return 0;

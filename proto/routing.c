@@ -52,6 +52,7 @@ static void append_expert(const struct routing_layer *layer, size_t i, double we
         append_number(body, "reference_share", layer->reference.share[i]);
     append_number(body, "probability", moed_sum_value(expert->probability));
     buffer_format(body, ",\"top1\":%" PRIu64, expert->top1);
+    append_number(body, "compute_seconds", moed_sum_value(expert->seconds));
     if (layer->limited)
         buffer_format(body, ",\"dropped\":%" PRIu64, expert->dropped);
     append_idle(body, expert->last, now);

@@ -249,6 +249,7 @@ static void append_exact(const struct routing_layer *layer, struct buffer *body)
         append_sum(body, i > 0 ? ",{\"weight\":" : "{\"weight\":", counts->expert[i].weight);
         append_sum(body, ",\"magnitude\":", counts->expert[i].magnitude);
         append_sum(body, ",\"probability\":", counts->expert[i].probability);
+        append_sum(body, ",\"compute_seconds\":", counts->expert[i].seconds);
         if (layer->quality)
             append_exact_quality(body, &layer->quality[i]);
         buffer_text(body, "}");

@@ -135,7 +135,7 @@ void dispatch_pairs(struct dispatch *dispatch, const struct run *run, size_t fir
 }
 
 int dispatch_init(struct dispatch *dispatch, const struct moe_sizes *sizes, size_t max_items,
-                  struct error *err)
+                  bool timed, struct error *err)
 {
     const size_t selections = max_items * sizes->slots;
     *dispatch = (struct dispatch){.experts = sizes->experts, .slots = sizes->slots};
@@ -145,6 +145,7 @@ int dispatch_init(struct dispatch *dispatch, const struct moe_sizes *sizes, size
         (sizes->weighs_inputs && !(dispatch->input_weight = calloc_checked(
                                        selections, sizeof *dispatch->input_weight, err))))
         return -1;
+    timing_init(&dispatch->timing, sizes->experts, timed);
     dispatch->first = xcalloc(sizes->experts + 1, sizeof *dispatch->first);
     dispatch->last_item = xcalloc(sizes->experts, sizeof *dispatch->last_item);
     dispatch->last_position = xcalloc(sizes->experts, sizeof *dispatch->last_position);
@@ -160,4 +161,5 @@ void dispatch_close(struct dispatch *dispatch)
     free(dispatch->last_item);
     free(dispatch->last_position);
     free(dispatch->input_weight);
+    timing_close(&dispatch->timing);
 }

@@ -5,12 +5,7 @@
 #include "core/layers/layer.h"
 #include "core/layers/scope.h"
 #include "core/moe/routing.h"
-
-/* A run of one expert's pairs: what one thread of the team takes at a time. */
-struct expert_task {
-    uint32_t expert;
-    uint32_t first, count; /* positions */
-};
+#include "core/moe/timing.h"
 
 /* Pairs sorted by expert, within an expert by item; lives in the scratch. */
 struct dispatch {
@@ -25,12 +20,14 @@ struct dispatch {
     struct expert_task *tasks; /* [items * slots] */
     /* [items * slots] what multiplies the input at each position; NULL: weights multiply outputs */
     float *input_weight;
+    struct timing timing;
 };
 
 #define NOWHERE UINT32_MAX
 
+/* `timed`: what the experts take is to be known. */
 MUST_CHECK int dispatch_init(struct dispatch *dispatch, const struct moe_sizes *sizes,
-                             size_t max_items, struct error *err);
+                             size_t max_items, bool timed, struct error *err);
 void dispatch_close(struct dispatch *dispatch);
 
 /* Sorts what the layer's gates, from `first_gate` of the model on, decided for the same items. */

@@ -188,31 +188,43 @@ static const float *gather(const struct experts_job *job, const struct expert_ta
     return to;
 }
 
+/* At least 1: it was timed. */
+static uint32_t took_since(uint64_t began)
+{
+    const uint64_t ns = timing_now() - began;
+    return ns == 0 ? 1 : ns < UINT32_MAX ? (uint32_t)ns : UINT32_MAX;
+}
+
 static void expert_task(void *context, size_t index, unsigned worker)
 {
     const struct experts_job *job = context;
-    const struct expert_task *task = &job->dispatch->tasks[index];
+    struct expert_task *task = &job->dispatch->tasks[index];
     const struct chain *chain = &job->experts->chains[task->expert];
     struct run run = task_run(job, task->first, worker);
     const struct chain_part back = {chain, job->experts->split, chain->count};
+    const uint64_t began = task->ns > 0 ? timing_now() : 0;
     chain_forward_part(&back, &run, task->count, gather(job, task),
                        job->out + task->first * chain->out_elements);
+    if (task->ns > 0)
+        task->ns = took_since(began);
 }
 
 /* A task with fewer rows reads an expert's weights for too little work. */
 enum { MIN_TASK_ROWS = 16 };
 
 /* Cuts every active expert's pairs into tasks small enough that each thread gets a few. */
-static size_t plan_tasks(struct dispatch *dispatch, unsigned threads)
+static size_t plan_tasks(const struct experts *experts, struct dispatch *dispatch, unsigned threads)
 {
     const uint32_t pairs = dispatch->first[dispatch->experts];
     uint32_t rows = threads > 1 ? pairs / (2 * threads) + 1 : pairs;
     rows = rows < MIN_TASK_ROWS ? MIN_TASK_ROWS : rows;
     size_t count = 0;
     for (uint32_t e = 0; e < dispatch->experts; e++)
-        for (uint32_t at = dispatch->first[e], end = dispatch->first[e + 1]; at < end; at += rows)
-            dispatch->tasks[count++] =
-                (struct expert_task){e, at, end - at < rows ? end - at : rows};
+        for (uint32_t at = dispatch->first[e], end = dispatch->first[e + 1]; at < end; at += rows) {
+            struct expert_task *task = &dispatch->tasks[count++];
+            *task = (struct expert_task){e, at, end - at < rows ? end - at : rows, 0};
+            timing_plan(&dispatch->timing, task, task->count * experts->chains[e].cost.macs);
+        }
     return count;
 }
 
@@ -232,5 +244,7 @@ void experts_forward(const struct experts *experts, const struct run *run,
                               .out = out};
     struct moed_team *team =
         team_for(run->team, dispatch->first[dispatch->experts] * experts->chains[0].cost.macs);
-    team_run(team, plan_tasks(dispatch, team_size(team)), expert_task, &job);
+    const size_t tasks = plan_tasks(experts, dispatch, team_size(team));
+    team_run(team, tasks, expert_task, &job);
+    timing_settle(&dispatch->timing, dispatch->tasks, tasks);
 }

@@ -316,6 +316,8 @@ static void moe_forward(const struct layer *layer, const struct run *run, size_t
     inner.lengths = NULL; /* what is inside works on items */
     dispatch_pairs(dispatch, run, moe->gates[0].index, moe->gate_count);
     experts_forward(&moe->experts, &inner, dispatch, x, hidden, results);
+    for (size_t i = 0; i < moe->gate_count; i++)
+        run->routing[moe->gates[i].index].decisions.seconds = dispatch->timing.seconds;
     combine(routing, moe->gate_count, dispatch, elements, results, y);
     if (moe->shared.chain.count)
         add_shared(moe, &inner, items, x, y);

@@ -36,6 +36,11 @@ static double top1(const struct moed_expert_counts *expert)
     return (double)expert->top1;
 }
 
+static double seconds(const struct moed_expert_counts *expert)
+{
+    return moed_sum_value(expert->seconds);
+}
+
 /* Combine weights that may be negative have a sum that may fall, which no counter may. */
 enum whose { ANY, UNSIGNED, SIGNED };
 
@@ -48,6 +53,8 @@ static const struct expert_family {
     {"moed_expert_top1_total", "counter", "Items whose best expert it was.", top1, ANY},
     {"moed_expert_probability_total", "counter",
      "Sum over the items of the expert's probability in the gate's distribution.", probability,
+     ANY},
+    {"moed_expert_compute_seconds_total", "counter", "Time that it took to serve them.", seconds,
      ANY},
     {"moed_expert_weight_total", "counter",
      "Combine weight given to the expert, by gates whose weights are never negative.", weight,

@@ -12,9 +12,14 @@
 
 /* ---- the header ---- */
 
-static const char FORMAT[] = "moed routing 1\n";
+/* Version 1 had no seconds of experts, and is still read. */
+static const char FORMAT[] = "moed routing 2\n";
 
-enum { FORMAT_BYTES = sizeof FORMAT - 1, HEADER_BYTES = FORMAT_BYTES + 8 };
+enum {
+    FORMAT_BYTES = sizeof FORMAT - 1,
+    VERSION_AT = FORMAT_BYTES - 2,
+    HEADER_BYTES = FORMAT_BYTES + 8
+};
 
 void snapshot_seal(void *bytes, size_t length)
 {
@@ -28,7 +33,8 @@ void snapshot_seal(void *bytes, size_t length)
 
 static bool is_sealed(const unsigned char *data, size_t length)
 {
-    if (length < HEADER_BYTES || memcmp(data, FORMAT, FORMAT_BYTES) != 0)
+    if (length < HEADER_BYTES || memcmp(data, FORMAT, VERSION_AT) != 0 ||
+        (data[VERSION_AT] != '1' && data[VERSION_AT] != '2') || data[VERSION_AT + 1] != '\n')
         return false;
     uint64_t sum = hash_bytes(HASH_BASIS, data + HEADER_BYTES, length - HEADER_BYTES);
     for (size_t i = 0; i < 8; i++, sum >>= 8)
@@ -51,6 +57,7 @@ struct snapshot_time snapshot_time(void)
 struct walk {
     struct packed packed;
     uint64_t now; /* at the time of writing, in the clock of who writes or reads */
+    bool untimed; /* of version 1 */
     const struct moed_model_info *info;
     struct model_stats *stats;
 };
@@ -90,6 +97,8 @@ static void walk_gate(struct walk *walk, struct moed_gate_counts *counts)
         packed_sum(packed, &expert->weight);
         packed_sum(packed, &expert->magnitude);
         packed_sum(packed, &expert->probability);
+        if (!walk->untimed)
+            packed_sum(packed, &expert->seconds);
     }
 }
 
@@ -435,9 +444,10 @@ enum snapshot_kind snapshot_read(struct model_stats *stats, const struct moed_mo
     struct walk walk = {.packed = {.at = data, .end = data + length}, .info = info, .stats = stats};
     uint64_t wall;
     if (!is_sealed(data, length)) {
-        error_set(err, ERROR_INVALID, "no routing statistics of version 1, or damaged");
+        error_set(err, ERROR_INVALID, "no routing statistics of version 1 or 2, or damaged");
         return SNAPSHOT_DAMAGED;
     }
+    walk.untimed = data[VERSION_AT] == '1';
     walk.packed.at += HEADER_BYTES;
     packed_index(&walk.packed, &wall, UINT64_MAX);
     const uint64_t gone = time->wall > wall ? time->wall - wall : 0; /* the clock may be set back */

@@ -192,10 +192,10 @@ class SumsTest(MetricsCase):
 
 
 class FewSeriesTest(MetricsCase):
-    options = {"max_expert_series": 119}
+    options = {"max_expert_series": 131}
 
     def test_above_the_limit_only_aggregates(self):
-        """12 experts, ten series each at most: one more than allowed. The JSON document still has them all."""
+        """12 experts, eleven series each at most: one more than allowed. The JSON document still has them all."""
         self.client.predict("tiny", [[1, 2, 3, 4]])
         page = self.metrics()
         self.assertNotIn("moed_expert_selected_total", page.families)

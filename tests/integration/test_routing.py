@@ -106,6 +106,7 @@ class FiguresTest(RoutingCase):
             self.assertAlmostEqual(expert["share"], len(mine) / (rows * top_k), delta=1e-9)
             self.assertAlmostEqual(expert["weight"], mine.sum(), delta=1e-9 * rows)
             self.assertAlmostEqual(expert["weight_share"], np.abs(mine).sum() / total, delta=1e-9)
+            self.assertEqual(expert["compute_seconds"] > 0, len(mine) > 0)
             if len(mine):
                 self.assertLess(expert["idle_seconds"], 600)
             else:

@@ -65,6 +65,16 @@ def timeless(document):
     return document
 
 
+def take_times(document):
+    """Takes out what the experts took, which no two servers have the same; returns it, in units of 2^-32 s."""
+    units = []
+    for layer in document["layers"]:
+        for expert, exact in zip(layer["experts"], layer["exact"]["experts"]):
+            units.append(int(exact.pop("compute_seconds")))
+            assert expert.pop("compute_seconds") == units[-1] / 2 ** 32
+    return units
+
+
 class RestartTest(StateCase):
     def test_a_restart(self):
         server, client = self.start(loops=2)
@@ -244,6 +254,9 @@ class MergeTest(StateCase):
         self.assertEqual(done.returncode, 0, done.stderr)
         merged, whole = timeless(json.loads(done.stdout)), snapshots[2]
         self.assertEqual(merged["rows"], 60)
+        times = [take_times(snapshot) for snapshot in snapshots]
+        self.assertEqual(take_times(merged), [a + b for a, b in zip(*times[:2])])
+        self.assertGreater(min(times[2]), 0)
         for layer, other in zip(merged["layers"], whole["layers"]):
             self.assertEqual(layer["exact"], other["exact"])
             for key in ("rows", "ranks", "margins", "entropies", "gate_entropy_bits", "margin", "unused"):

@@ -9,7 +9,7 @@ static void init(struct routing *routing, size_t items, size_t experts, size_t t
 {
     struct error err = ERROR_INIT;
     const struct moe_sizes sizes = {.experts = experts, .items_per_row = 1, .slots = top_k};
-    ck_assert_int_eq(dispatch_init(&pairs, &sizes, items, &err), 0);
+    ck_assert_int_eq(dispatch_init(&pairs, &sizes, items, false, &err), 0);
     const struct moed_gate_info info = {
         .name = "m", .experts = experts, .top_k = top_k, .items_per_row = 1};
     ck_assert_int_eq(routing_init(routing, &info, items, false, &err), 0);
@@ -166,7 +166,7 @@ START_TEST(gates_share_pairs)
     dispatch_close(&pairs);
     ck_assert_int_eq(routing_init(&gates[1], &info, 2, false, &err), 0);
     const struct moe_sizes sizes = {.experts = 3, .items_per_row = 1, .slots = 3};
-    ck_assert_int_eq(dispatch_init(&pairs, &sizes, 2, &err), 0);
+    ck_assert_int_eq(dispatch_init(&pairs, &sizes, 2, false, &err), 0);
     choose(&gates[0], 0, 0, 1);
     choose(&gates[0], 1, 0, 0);
     gates[1].decisions.items = 2;
@@ -186,7 +186,7 @@ START_TEST(too_many_items_are_an_error)
 {
     struct error err = ERROR_INIT;
     const struct moe_sizes sizes = {.experts = 4, .items_per_row = 1, .slots = 4};
-    ck_assert_int_eq(dispatch_init(&pairs, &sizes, SIZE_MAX / 64, &err), -1);
+    ck_assert_int_eq(dispatch_init(&pairs, &sizes, SIZE_MAX / 64, false, &err), -1);
     ck_assert_int_eq(err.code, ERROR_INTERNAL);
     dispatch_close(&pairs);
 }

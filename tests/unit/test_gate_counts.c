@@ -12,6 +12,7 @@ static struct decided {
     int32_t expert[MOST_ITEMS * MOST_EXPERTS], choice[MOST_ITEMS * MOST_EXPERTS];
     float weight[MOST_ITEMS * MOST_EXPERTS], probability[MOST_ITEMS * MOST_EXPERTS];
     float entropy[MOST_ITEMS], margin[MOST_ITEMS];
+    uint64_t seconds[100 + MOST_EXPERTS];
 } decided;
 
 static float sixteenths(uint32_t *state)
@@ -40,11 +41,14 @@ static void decide(size_t items, size_t experts, size_t top_k, uint32_t *state)
                                             decided.weight,
                                             decided.probability,
                                             decided.entropy,
-                                            decided.margin};
+                                            decided.margin,
+                                            decided.seconds};
     for (size_t pair = 0; pair < items * top_k; pair++)
         decide_pair(pair, experts, state);
     for (size_t i = 0; i < items * experts; i++)
         decided.probability[i] = sixteenths(state);
+    for (size_t i = 0; i < experts; i++)
+        decided.seconds[100 + i] = next_random(state);
     for (size_t item = 0; item < items; item++) {
         decided.entropy[item] = sixteenths(state) + 1.0f / 64; /* between two parts */
         decided.margin[item] = sixteenths(state);
@@ -72,6 +76,7 @@ static void expect_expert(const struct moed_gate_counts *counts, size_t expert, 
     ck_assert_uint_eq(counts->expert[expert].selected, selected);
     ck_assert_uint_eq(counts->expert[expert].top1, top1);
     ck_assert_uint_eq(counts->expert[expert].dropped, dropped);
+    ck_assert(counts->expert[expert].seconds == selected * decided.seconds[100 + expert]);
     ck_assert_double_eq(moed_sum_value(counts->expert[expert].weight), weight);
     ck_assert_double_eq(moed_sum_value(counts->expert[expert].magnitude), magnitude);
     ck_assert_double_eq(moed_sum_value(counts->expert[expert].probability), probability);

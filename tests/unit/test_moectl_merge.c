@@ -131,7 +131,7 @@ END_TEST
     "[{'index': 0, 'selected': " items                                                             \
     ", 'weight': 0.1}], 'exact': {'gate_entropy_bits': '" entropy                                  \
     "', 'margin': '0', 'experts': [{'weight': '" weight "', 'magnitude': '4294967296', "           \
-    "'probability': '-1'" more "}]}}]}"
+    "'probability': '-1', 'compute_seconds': '2147483648'" more "}]}}]}"
 
 /* Integers, so that it does not matter who counted what. */
 START_TEST(exact_sums_are_exact)
@@ -147,6 +147,7 @@ START_TEST(exact_sums_are_exact)
     equal(json_array_get(json_object_get(exact, "experts"), 0), "probability", "'-2'");
     ck_assert(number(layer, "gate_entropy_bits") == 12884901892 / 0x1p32 / 4);
     ck_assert(number(expert, "weight") == -9007199254740991.0 / 0x1p32);
+    ck_assert(number(expert, "compute_seconds") == 1);
     ck_assert(number(expert, "labelled") == 2 && number(expert, "accuracy") == 0.5);
     ck_assert(number(expert, "log_loss") == 0.5 && number(expert, "ece") == 0.25);
     equal(layer, "batches", "{'count': 4, 'mean_rows': 1.0, 'mean_experts': 1.0}");

@@ -321,11 +321,14 @@ static const char DOCUMENT[] =
     "\"tags\":[\"a\",\"other\"],\"layers\":[{\"name\":\"moe\",\"rows\":2,\"intervened\":7,"
     "\"top_k\":2,\"experts\":["
     "{\"index\":0,\"selected\":3,\"share\":0.75,\"weight\":1.5,\"weight_share\":0.75,"
-    "\"reference_share\":0,\"probability\":0,\"top1\":2,\"idle_seconds\":2.5},"
+    "\"reference_share\":0,\"probability\":0,\"top1\":2,\"compute_seconds\":0.5,\"idle_seconds\":2."
+    "5},"
     "{\"index\":1,\"selected\":1,\"share\":0.25,\"weight\":0.5,\"weight_share\":0.25,"
-    "\"reference_share\":0,\"probability\":0.25,\"top1\":0,\"idle_seconds\":null},"
+    "\"reference_share\":0,\"probability\":0.25,\"top1\":0,\"compute_seconds\":0,\"idle_seconds\":"
+    "null},"
     "{\"index\":2,\"selected\":0,\"share\":0,\"weight\":0,\"weight_share\":0,"
-    "\"reference_share\":1,\"probability\":0,\"top1\":0,\"idle_seconds\":null}],"
+    "\"reference_share\":1,\"probability\":0,\"top1\":0,\"compute_seconds\":0,\"idle_seconds\":"
+    "null}],"
     "\"usage_entropy_bits\":0.375,\"gate_entropy_bits\":0,\"margin\":0,\"imbalance\":2.25,"
     "\"weight_imbalance\":2.25,\"balancedness\":0.4444444444444444,"
     "\"cv\":0.9354143466934853,\"jain\":0.5333333333333333,"
@@ -334,11 +337,11 @@ static const char DOCUMENT[] =
     "\"previous\":null},\"quarantine\":[]},"
     "{\"name\":\"later \\\"one\\\"\",\"rows\":0,\"intervened\":0,\"top_k\":2,\"experts\":["
     "{\"index\":2,\"selected\":0,\"share\":0,\"weight\":0,\"weight_share\":0,"
-    "\"probability\":0,\"top1\":0,\"dropped\":0,\"idle_seconds\":null},"
+    "\"probability\":0,\"top1\":0,\"compute_seconds\":0,\"dropped\":0,\"idle_seconds\":null},"
     "{\"index\":4,\"selected\":0,\"share\":0,\"weight\":0,\"weight_share\":0,"
-    "\"probability\":0,\"top1\":0,\"dropped\":0,\"idle_seconds\":null},"
+    "\"probability\":0,\"top1\":0,\"compute_seconds\":0,\"dropped\":0,\"idle_seconds\":null},"
     "{\"index\":9,\"selected\":0,\"share\":0,\"weight\":0,\"weight_share\":0,"
-    "\"probability\":0,\"top1\":0,\"dropped\":0,\"idle_seconds\":null}],"
+    "\"probability\":0,\"top1\":0,\"compute_seconds\":0,\"dropped\":0,\"idle_seconds\":null}],"
     "\"usage_entropy_bits\":0,\"gate_entropy_bits\":0,\"margin\":0,\"imbalance\":0,"
     "\"weight_imbalance\":0,\"balancedness\":0,\"cv\":0,\"jain\":0,\"effective_experts\":0,"
     "\"unused\":3,\"dying\":[],"
@@ -351,6 +354,7 @@ START_TEST(document_has_every_member)
                             *some = counts_of(3, 2, COUNTS(3, 1, 0), SUMS(1.5, 0.5, 0));
     some->intervened = 7;
     some->expert[0].top1 = 2;
+    some->expert[0].seconds = moed_sum_of(0.5);
     some->expert[0].last = 1000000000;
     some->expert[1].probability = moed_sum_of(0.25);
     struct routing_layer layers[] = {layer_of("moe", some, none),

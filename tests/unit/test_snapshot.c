@@ -39,7 +39,8 @@ static void serve(struct model_stats *stats, size_t loop, const char *tag, int32
                                    .weight = FLOATS(-0.25f),
                                    .probability = FLOATS(0.75f, 0.25f),
                                    .entropy = FLOATS(0.8f),
-                                   .margin = FLOATS(0.5f)};
+                                   .margin = FLOATS(0.5f),
+                                   .seconds = (const uint64_t[]){1000, 2000}};
     const struct moed_routing b = {.items = 1,
                                    .experts = 3,
                                    .top_k = 2,

@@ -17,8 +17,8 @@ static const char *const NOT_MERGED[] = {"drift", "dying", "cache", "coverage"};
 /* Members of a layer, or of its experts, that are added, element by element. */
 static const char *const ADDED_OF_LAYER[] = {"rows",    "dropped", "intervened", "ranks",
                                              "classes", "truth",   "margins",    "entropies"};
-static const char *const ADDED_OF_EXPERT[] = {"selected", "top1",        "dropped", "labelled",
-                                              "weight",   "probability", "ranks"};
+static const char *const ADDED_OF_EXPERT[] = {
+    "selected", "top1", "dropped", "labelled", "weight", "probability", "compute_seconds", "ranks"};
 /* Members of an expert that are means over its labelled rows. */
 static const char *const MEANS_OF_EXPERT[] = {"accuracy", "log_loss"};
 /* Members of a layer that are means over its rows. */

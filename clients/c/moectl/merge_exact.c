@@ -155,6 +155,9 @@ static void finish_weights(json_t *layer, json_t *experts)
         set_number(expert, "weight", value_of(json_object_get(exact, "weight")));
         set_number(expert, "probability", value_of(json_object_get(exact, "probability")));
         set_number(expert, "weight_share", share);
+        if (json_object_get(exact, "compute_seconds"))
+            set_number(expert, "compute_seconds",
+                       value_of(json_object_get(exact, "compute_seconds")));
         bits -= share > 0 ? share * log2(share) : 0;
         most = fmax(most, share);
         finish_quality(expert, exact);
