@@ -180,6 +180,7 @@ static int start_listener(struct listener *listener, struct http_options *where,
                                              .is_vital = is_vital,
                                              .on_header = on_header,
                                              .on_request = on_request,
+                                             .write_error = routes_write_error,
                                              .on_finished = on_finished};
     listener->http = http_new(&listener->loop->uv, where, &callbacks, err);
     return listener->http ? 0 : -1;

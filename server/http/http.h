@@ -99,6 +99,10 @@ struct http_callbacks {
      * not read, and on_request() not called. NULL: nothing is refused so. */
     int (*on_header)(struct exchange *exchange, void *context, struct error *err);
     void (*on_request)(struct exchange *exchange, void *context);
+    /* Writes the body of an answer that is an error, which may be to a request whose header could
+     * not be read. NULL: {"error": text}. */
+    void (*write_error)(const struct exchange *exchange, const struct error *err,
+                        struct buffer *body);
     /* Called after the answer was sent or dropped, to log and count. The exchange is freed on
      * return. */
     void (*on_finished)(const struct exchange *exchange, uint64_t duration_ns, void *context);
@@ -173,7 +177,7 @@ void exchange_literal_header(struct exchange *exchange, const char *name, const 
 /* What the log line says of an answer that is an error. */
 void exchange_note_error(struct exchange *exchange, const char *text);
 
-/* Answers with {"error": text} and the status of err->code; 429 and 503 get Retry-After. */
+/* Answers with the error and the status of err->code; 429 and 503 get Retry-After. */
 void exchange_reply_error(struct exchange *exchange, const struct error *err);
 
 /* First step of a drain. Accepts what waits in the backlog (at the limit: as slots become free, or

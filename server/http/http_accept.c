@@ -42,6 +42,8 @@ void connection_leave_reserve(struct connection *connection)
  * slots become free as others close. */
 static bool make_leave(struct connection *connection)
 {
+    struct error all_taken = ERROR_INIT;
+    error_set(&all_taken, ERROR_UNAVAILABLE, HTTP_ALL_TAKEN);
     switch (connection->phase) {
     case PHASE_IDLE:
         if (connection_has_unread_bytes(connection))
@@ -52,7 +54,7 @@ static bool make_leave(struct connection *connection)
         connection_shut(connection);
         return true;
     case PHASE_RECEIVING:
-        http_refuse(connection, error_http_status(ERROR_UNAVAILABLE), HTTP_ALL_TAKEN);
+        http_refuse(connection, &all_taken);
         return true;
     case PHASE_QUEUED:
         if (connection->http->draining)

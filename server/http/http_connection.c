@@ -112,11 +112,17 @@ void connection_shut(struct connection *connection)
         http_mhd_resume(connection->exchange);
 }
 
+static void refuse_late(struct connection *connection)
+{
+    struct error err = ERROR_INIT;
+    error_set(&err, ERROR_TIMEOUT, "the request did not arrive whole in time");
+    http_refuse(connection, &err);
+}
+
 void connection_expire(struct connection *connection)
 {
     if (connection->phase == PHASE_RECEIVING && !connection->given_up)
-        http_refuse(connection, error_http_status(ERROR_TIMEOUT),
-                    "the request did not arrive whole in time");
+        refuse_late(connection);
     else if (connection->phase == PHASE_QUEUED)
         http_refuse_queued(connection->exchange);
     else

@@ -132,6 +132,16 @@ int exchange_replace_body(struct exchange *public, struct buffer *body, struct e
 
 /* ---- answers ---- */
 
+static void write_error(const struct http_exchange *exchange, const struct error *err,
+                        struct buffer *body)
+{
+    const struct http_callbacks *callbacks = &exchange->http->callbacks;
+    if (callbacks->write_error)
+        callbacks->write_error(&exchange->public, err, body);
+    else
+        json_append_error(body, err->text);
+}
+
 /* Smaller ones fit a packet or two anyway; larger ones would keep the loop from others for more
  * than some ten milliseconds. */
 enum { LEAST_COMPRESSED_BYTES = 1 << 10, MOST_COMPRESSED_BYTES = 1 << 20 };
@@ -195,12 +205,15 @@ void exchange_reply(struct exchange *public, int status, const char *content_typ
     struct http_exchange *exchange = (struct http_exchange *)public;
     end_hand_over(exchange);
     if (body->failed) {
+        struct error err = ERROR_INIT;
+        error_set(&err, ERROR_INTERNAL,
+                  "the answer is larger than the server's limit or its memory");
         buffer_close(body);
         buffer_init(body, HTTP_ERROR_MAX_BYTES);
-        status = 500;
+        status = error_http_status(err.code);
         content_type = NULL;
-        exchange_set_error(exchange, "the answer is larger than the server's limit or its memory");
-        json_append_error(body, public->error_text);
+        exchange_set_error(exchange, err.text);
+        write_error(exchange, &err, body);
     }
     compress_body(public, content_type, body);
     public->status = status;
@@ -257,13 +270,14 @@ void exchange_note_error(struct exchange *exchange, const char *text)
     exchange_set_error((struct http_exchange *)exchange, text);
 }
 
-void exchange_reply_error(struct exchange *exchange, const struct error *err)
+void exchange_reply_error(struct exchange *public, const struct error *err)
 {
+    struct http_exchange *exchange = (struct http_exchange *)public;
     struct buffer body;
     buffer_init(&body, HTTP_ERROR_MAX_BYTES);
-    exchange_set_error((struct http_exchange *)exchange, err->text);
-    json_append_error(&body, err->text);
-    exchange_reply(exchange, error_http_status(err->code), NULL, &body);
+    exchange_set_error(exchange, err->text);
+    write_error(exchange, err, &body);
+    exchange_reply(public, error_http_status(err->code), NULL, &body);
 }
 
 /* ---- refusals ---- */
@@ -290,17 +304,18 @@ static void append_header(struct buffer *answer, const struct exchange *exchange
 }
 
 /* One send: a refusal fits every socket buffer, and a client that does not take it gets nothing. */
-static void send_refusal(struct connection *connection, struct exchange *exchange, int status,
-                         const char *text)
+static void send_refusal(struct connection *connection, struct http_exchange *exchange,
+                         const struct error *err)
 {
+    struct exchange *public = &exchange->public;
     struct buffer body, answer;
     buffer_init(&body, HTTP_ERROR_MAX_BYTES);
     buffer_init(&answer, 2 * HTTP_ERROR_MAX_BYTES);
-    json_append_error(&body, text);
-    append_header(&answer, exchange, status, body.length);
-    if (exchange->method != HTTP_HEAD)
+    write_error(exchange, err, &body);
+    append_header(&answer, public, error_http_status(err->code), body.length);
+    if (public->method != HTTP_HEAD)
         buffer_append(&answer, body.data, body.length);
-    exchange->reply_length = body.length;
+    public->reply_length = body.length;
     if (!body.failed && !answer.failed)
         (void)!connection_send_few(connection, answer.data, answer.length);
     connection_end(connection);
@@ -308,18 +323,18 @@ static void send_refusal(struct connection *connection, struct exchange *exchang
     buffer_close(&answer);
 }
 
-void http_refuse(struct connection *connection, int status, const char *text)
+void http_refuse(struct connection *connection, const struct error *err)
 {
     struct http_exchange *exchange = connection->exchange;
     if (!exchange) /* the header itself is refused */
         exchange = exchange_new(connection, connection->held.data);
     connection->exchange = NULL;
-    send_refusal(connection, &exchange->public, status, text);
+    send_refusal(connection, exchange, err);
     connection_enter(connection, PHASE_LINGERING, uv_now(connection->http->loop));
     buffer_close(&connection->held);
     http_receive_next(connection);
-    exchange->public.status = status;
+    exchange->public.status = error_http_status(err->code);
     exchange->public.body_length = exchange->body.length;
-    exchange_set_error(exchange, text);
+    exchange_set_error(exchange, err->text);
     exchange_free(exchange);
 }

@@ -123,9 +123,9 @@ void exchange_set_error(struct http_exchange *exchange, const char *text);
 bool http_status_is_temporary(int status);
 unsigned exchange_retry_after(const struct exchange *exchange); /* seconds */
 
-/* Answers a request that is not whole with a JSON error, at once and past libmicrohttpd, which does
- * not know of it; then discards what the client still sends. */
-void http_refuse(struct connection *connection, int status, const char *text);
+/* Answers a request that is not whole with an error, at once and past libmicrohttpd, which does not
+ * know of it; then discards what the client still sends. */
+void http_refuse(struct connection *connection, const struct error *err);
 
 /* http_drain.c */
 

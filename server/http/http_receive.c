@@ -286,7 +286,7 @@ static ssize_t receive_request(struct connection *connection, char *bytes, size_
         return 0;
     hold(connection, reading.waiting, &err);
     if (err.code != ERROR_NONE) {
-        http_refuse(connection, error_http_status(err.code), err.text);
+        http_refuse(connection, &err);
         return discard(connection);
     }
     errno = reason;

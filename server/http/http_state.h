@@ -17,7 +17,7 @@
 
 enum {
     /* An error answer: a text of ERROR_TEXT_BYTES, each of which may take six bytes as JSON. */
-    HTTP_ERROR_MAX_BYTES = 4096,
+    HTTP_ERROR_MAX_BYTES = 8 << 10,
 
     /* All of a header fits, so that it is read in one piece. */
     HTTP_SCRATCH_BYTES = HTTP_HEAD_MAX_BYTES,

@@ -159,7 +159,7 @@ void generation_answer(struct generation *generation)
     const uint64_t began = uv_hrtime();
     struct buffer body;
     if (generation->error.code != ERROR_NONE) {
-        openai_reply_error(exchange, &generation->error);
+        exchange_reply_error(exchange, &generation->error);
         return;
     }
     buffer_init(&body, generation->all->max_response_bytes);

@@ -4,18 +4,6 @@
 #include <string.h>
 #include <time.h>
 
-#include "server/http/http.h"
-
-void openai_reply_error(struct exchange *exchange, const struct error *err)
-{
-    struct buffer body;
-    buffer_init(&body, 4 * ERROR_TEXT_BYTES * 6); /* six bytes for a character that is escaped */
-    openai_write_error(err, &body);
-    exchange_note_error(exchange, err->text);
-    exchange_reply(exchange, error_http_status(err->code), NULL, &body);
-    buffer_close(&body);
-}
-
 /* ---- models ---- */
 
 static bool is_language_model(const struct model *model)

@@ -1,4 +1,4 @@
-/* What the parts of OpenAI's API have in common: errors, the model of a request, the text of a
+/* What the parts of OpenAI's API have in common: the model of a request, the text of a
  * chat.
  */
 #ifndef SERVER_OPENAI_H
@@ -6,11 +6,6 @@
 
 #include "proto/openai.h"
 #include "server/models/catalog.h"
-
-struct exchange;
-
-/* Answers with an error as OpenAI's clients read it. */
-void openai_reply_error(struct exchange *exchange, const struct error *err);
 
 /* The language model of a request: by its name, or, without one, the only one there is. The model
  * is the catalog's. Any thread that holds the catalog. */

@@ -182,7 +182,7 @@ static void after_work(uv_work_t *request, int status)
     struct text_work *work = request->data;
     (void)status; /* nobody cancels it */
     if (work->err.code != ERROR_NONE)
-        openai_reply_error(work->exchange, &work->err);
+        exchange_reply_error(work->exchange, &work->err);
     else
         exchange_reply(work->exchange, 200, NULL, &work->body);
     buffer_close(&work->body);

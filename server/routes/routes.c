@@ -6,7 +6,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "proto/json.h"
 #include "proto/oip.h"
+#include "proto/openai.h"
 #include "proto/openapi.h"
 #include "proto/v1.h"
 #include "server/access/cors.h"
@@ -16,7 +18,6 @@
 #include "server/routes/feedback_api.h"
 #include "server/routes/live.h"
 #include "server/routes/logging_api.h"
-#include "server/routes/openai.h"
 #include "server/routes/openai_api.h"
 #include "server/routes/page.h"
 #include "server/routes/quarantine_api.h"
@@ -144,9 +145,9 @@ static const struct route ROUTES[] = {
      "what was recorded, for SGLang's --init-expert-location"},
     {HTTP_POST, "/dump_expert_distribution_record", recorder_dump, NULL, ROLE_ADMIN, 0,
      "what was recorded, for SGLang's --init-expert-location"},
-    {HTTP_GET, "/v1/models", openai_models, NULL, ROLE_PREDICT, 0,
+    {HTTP_GET, "/v1/models", openai_models, NULL, ROLE_PREDICT, OPENAI_ERRORS,
      "the models' names"},
-    {HTTP_GET, "/v1/models/{m}", openai_model, NULL, ROLE_PREDICT, KNOWS_MODEL,
+    {HTTP_GET, "/v1/models/{m}", openai_model, NULL, ROLE_PREDICT, KNOWS_MODEL | OPENAI_ERRORS,
      "whether a model is served"},
     {HTTP_GET, "/v1/models/{m}/versions/{v}", describe_v1_model, NULL, ROLE_PREDICT, KNOWS_MODEL,
      "whether a model is served"},
@@ -283,6 +284,18 @@ static const struct route *match(const struct exchange *exchange, struct route_p
     return other;
 }
 
+void routes_write_error(const struct exchange *exchange, const struct error *err,
+                        struct buffer *body)
+{
+    struct route_params params;
+    bool takes;
+    const struct route *route = match(exchange, &params, &takes);
+    if (route && (route->flags & OPENAI_ERRORS))
+        openai_write_error(err, body);
+    else
+        json_append_error(body, err->text);
+}
+
 /* Finds the model that the path names and notes it for the log and the metrics. */
 static int find_target(const struct api *api, const struct route *route,
                        const struct route_params *params, struct target *target, struct error *err)
@@ -301,14 +314,6 @@ static int find_target(const struct api *api, const struct route *route,
 static const char *protocol_of(const struct route *route)
 {
     return route->protocol ? route->protocol->name : route->flags & COUNTED ? "openai" : NULL;
-}
-
-static void refuse(const struct route *route, struct exchange *exchange, const struct error *err)
-{
-    if (route && (route->flags & OPENAI_ERRORS))
-        openai_reply_error(exchange, err);
-    else
-        exchange_reply_error(exchange, err);
 }
 
 /* What is open to strangers must not take bodies from them, which fill the memory that the requests
@@ -371,7 +376,7 @@ static void dispatch(const struct api *api, struct exchange *exchange, bool expa
                                : not_found(exchange, &absent);
     if (failed) {
         request_id_set(exchange, NULL);
-        refuse(route, exchange, &absent);
+        exchange_reply_error(exchange, &absent);
         return;
     }
     model_release(exchange->model);
@@ -390,7 +395,7 @@ static void dispatch(const struct api *api, struct exchange *exchange, bool expa
         return;
     }
     count_refusal(api, route, &target);
-    refuse(route, exchange, err);
+    exchange_reply_error(exchange, err);
 }
 
 static void on_expanded(const struct api *api, struct exchange *exchange, struct error *err)

@@ -19,6 +19,10 @@ MUST_CHECK int routes_admit(const struct api *api, struct exchange *exchange,
 /* Answers the exchange, now or later; unknown paths get 404, known ones with another method 405. */
 void routes_dispatch(const struct api *api, struct exchange *exchange);
 
+/* The body of an error answer, in the shape of the path's protocol. */
+void routes_write_error(const struct exchange *exchange, const struct error *err,
+                        struct buffer *body);
+
 /* Whether the path is one of health or metrics, which are answered also when all connections are in
  * use. */
 bool routes_is_vital(const char *path);

@@ -117,6 +117,16 @@ class TokensTest(TokensCase):
         for headers in ({"Authorization": "Basic eDp5"}, {"Authorization": "moed_x"}, {"X-Api-Key": "x"}):
             self.assertEqual(self.client.get("/v2", headers).status, 401)
 
+    def test_openai_clients_are_refused_in_their_own_shape(self):
+        for path in ("/v1/completions", "/v1/chat/completions", "/v1/embeddings", "/tokenize", "/v1/models",
+                     "/v1/models/clusters"):
+            for name, status in ((None, 401), ("prometheus", 403)):
+                headers = bearer(self.tokens[name][0]) if name else {}
+                method = "GET" if "models" in path else "POST"
+                error = self.new_client().request(method, path, b"{}" if method == "POST" else b"", headers)
+                self.assert_error(error, status)
+                self.assertEqual(error.json["error"]["type"], "invalid_request_error", path)
+
     def test_roles(self):
         for path, allowed in (("/v2", ("client", "root")), ("/metrics", ("prometheus", "root")),
                               ("/v2/models/clusters/routing", ("prometheus", "root"))):
@@ -295,6 +305,8 @@ class RateTest(ServerCase):
         connection = self.new_client()
         answer = connection.post("/v2/models/clusters/infer", b"x" * 100)
         self.assertEqual(answer.status, 429)
+        answer = self.new_client().post("/v1/completions", {"prompt": "a"})
+        self.assertEqual((answer.status, answer.json["error"]["code"]), (429, "rate_limit_exceeded"))
         time.sleep(2.1)
         self.assertEqual(self.client.get("/v2").status, 200)
 

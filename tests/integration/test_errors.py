@@ -55,6 +55,22 @@ class PathsTest(ErrorsCase):
                 self.assert_error(answer, 405, path, method, allowed)
                 self.assertEqual(answer.headers["allow"], allowed)
 
+    def test_openai_clients_read_errors_in_their_own_shape(self):
+        """Also those of requests that no handler sees."""
+        limit = {"Content-Length": 100 << 30}
+        for method, path, headers, status, kind, code in (
+                ("GET", "/v1/models/nosuch", {}, 404, "invalid_request_error", "model_not_found"),
+                ("PUT", "/v1/models", {}, 405, "invalid_request_error", None),
+                ("POST", "/v1/completions", limit, 413, "invalid_request_error", None),
+                ("POST", "/v1/embeddings", {"Content-Encoding": "x"}, 415, "invalid_request_error", None)):
+            with self.subTest(path):
+                answer = self.new_client().request(method, path, b"", headers)
+                self.assert_error(answer, status)
+                error = answer.json["error"]
+                self.assertEqual((error["type"], error["param"], error["code"]), (kind, None, code))
+        for path in ("/v1/models/tiny:predict", "/v2/models/tiny/infer"):
+            self.assertIsInstance(self.new_client().request("POST", path, b"", limit).json["error"], str)
+
     def test_a_name_may_be_escaped(self):
         self.assertEqual(self.client.get("/v2/models/t%69ny").status, 200)
 

@@ -360,6 +360,7 @@ def _member(answer, key):
 def _error_text(response, content):
     """The server's own words; the reason phrase when something in between answered."""
     try:
-        return str(json.loads(content)["error"])
+        error = json.loads(content)["error"]
+        return str(error["message"] if isinstance(error, dict) else error)  # OpenAI's routes have an object
     except (ValueError, KeyError, TypeError):
         return response.reason or "no explanation"

@@ -215,6 +215,11 @@ class FailureTest(ClientCase):
         self.assertEqual(caught.exception.message, "instances[0]: expected 3 numbers, got 2")
         self.assertEqual(str(caught.exception), "400: instances[0]: expected 3 numbers, got 2")
 
+    def test_errors_of_openais_routes(self):
+        self.answer("/v1/models", {"error": {"message": "this takes a token", "type": "x", "param": None}}, status=401)
+        with self.assertRaisesRegex(RequestError, "^401: this takes a token$"):
+            self.client.models()
+
     def test_errors_of_something_in_between(self):
         self.answer("/v1/models", b"<html>oops</html>", status=502)
         with self.assertRaisesRegex(RequestError, "502: Bad Gateway"):

@@ -165,9 +165,10 @@ class ServerCase(unittest.TestCase):
         return client
 
     def assert_error(self, answer, status, *words):
-        """Expects a JSON error whose message contains all the words."""
+        """Expects a JSON error whose message contains all the words, whichever protocol's."""
         self.assertEqual(answer.status, status, answer.body)
         self.assertEqual(answer.headers["content-type"], "application/json")
         self.assertEqual(list(answer.json), ["error"])
+        error = answer.json["error"]
         for word in words:
-            self.assertIn(word, answer.json["error"])
+            self.assertIn(word, error if isinstance(error, str) else error["message"])
