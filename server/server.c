@@ -221,10 +221,14 @@ static void announce_admin(const struct server *server)
     const struct http *http = server->loops[0].admin.http;
     struct listen_address address;
     struct error err = ERROR_INIT;
-    if (http && listen_address_read(&address, server->options->admin_listen, &err) == 0)
-        log_message(LOG_INFO, "admin_listening", "administration and metrics on %s%s%s port %u",
-                    address.host, address.path ? "unix:" : "", address.path ? address.path : "",
-                    http_port(http));
+    if (!http || listen_address_read(&address, server->options->admin_listen, &err) != 0)
+        return;
+    if (address.path)
+        log_message(LOG_INFO, "admin_listening", "administration and metrics on unix:%s",
+                    address.path);
+    else
+        log_message(LOG_INFO, "admin_listening", "administration and metrics on %s port %u",
+                    address.host, http_port(http));
 }
 
 static void announce(const struct server *server)

@@ -215,7 +215,7 @@ class UnixClient(http.client.HTTPConnection):
 
 
 class AdminListenerTest(ServerCase):
-    options = {"max_connections_per_ip": 3}
+    options = {"max_connections_per_ip": 3, "log_level": "info"}
 
     @classmethod
     def start(cls, **options):
@@ -244,6 +244,7 @@ class AdminListenerTest(ServerCase):
         status = os.stat(self.socket)
         self.assertTrue(stat.S_ISSOCK(status.st_mode))
         self.assertEqual(stat.S_IMODE(status.st_mode), 0o660)
+        self.assertRegex(self.server.log(), f'metrics on unix:{self.socket}"?\n')
 
     def test_many_connect_without_an_address(self):
         with contextlib.ExitStack() as stack:
