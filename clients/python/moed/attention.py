@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from moed.modules import only_real
+
 LLAMA3_KEYS = ("factor", "original", "low", "high")
 
 
@@ -68,6 +70,10 @@ class Attention(nn.Module):
         self.bias = None if bias is None else nn.Parameter(torch.as_tensor(bias, dtype=torch.float32))
 
     def forward(self, x):
+        return self.of_lengths(x, None)
+
+    def of_lengths(self, x, lengths):
+        """The same of rows that end in padding, which none of the others looks at. lengths: (rows) or None."""
         rows, positions, _ = x.shape
         sizes = [count * self.head_dim for count in (self.heads, self.kv_heads, self.kv_heads)]
         q, k, v = functional.linear(x, self.in_proj_weight, self.in_proj_bias).split(sizes, dim=-1)
@@ -80,7 +86,10 @@ class Attention(nn.Module):
         scores = q @ k.transpose(-1, -2) * (self.head_dim ** -0.5 if self.scale is None else self.scale)
         if self.bias is not None:
             scores = scores + self.bias
-        mixed = self._shares(scores.masked_fill(~self._visible(positions, x.device), -math.inf)) @ v
+        visible = self._visible(positions, x.device)
+        if lengths is not None:
+            visible = only_real(visible, lengths)
+        mixed = self._shares(scores.masked_fill(~visible, -math.inf)) @ v
         return self.out_proj(mixed.transpose(1, 2).reshape(rows, positions, -1))
 
     def _shares(self, scores):

@@ -41,7 +41,7 @@ def export(model: nn.Module, example_inputs: Any, directory: PathLike, *, input_
         model: any module that computes rows independently of each other. A moed.nn.MultiTask says itself what its
             inputs and outputs are, any other module has one of each.
         example_inputs: a tensor as the model takes it, batch axis included; its values do not matter. None for a
-            MultiTask.
+            MultiTask; for Torch-RecHub's models with sequence features {feature: tensor}.
         directory: where the checkpoint goes; its last part is the model's name on a server.
         input_name: what clients call the input.
         output_name: what clients call the output. Of a model that gives several things, a name for each in order, None
@@ -73,9 +73,9 @@ def export(model: nn.Module, example_inputs: Any, directory: PathLike, *, input_
             "measure what routing_reference says")
     require(dtype in DTYPES, "dtype", f"{dtype!r} is not one of {', '.join(DTYPES)}")
     directory = checkpoint.check_place(directory)
-    model = whole_model(model)
+    given, model = model, whole_model(model, example_inputs)
     if isinstance(model, MultiTask):
-        require(example_inputs is None and preprocess is None and labels is None, "model",
+        require((example_inputs is None or model is not given) and preprocess is None and labels is None, "model",
                 "a MultiTask's inputs and outputs have shapes, preprocessing and labels of their own")
         model = evaluated(model)
     else:
@@ -115,17 +115,19 @@ def _model(describer, model):
     """inputs, layers and outputs; in the words of format 1 where they suffice."""
     entries = [_input(describer, *named) for named in zip(model.input_names, model.inputs)]
     inputs = [config for config, _ in entries]
-    row = join([row for _, row in entries])
+    data = [index for index, name in enumerate(model.input_names) if name not in model.length_names]
+    row = join([entries[index][1] for index in data])
     layers = model.layers
     if isinstance(model, Subject) and model.keys is not None:
         layers, own = describer.model(layers, row, "model", model.keys)
         model.outputs = nn.ModuleList(Output(branch if len(branch) else None, output.labels)
                                       for branch, output in zip(own, model.outputs))
-    if len(entries) == 1 and model.inputs[0].layers is None:
-        describer.categories = model.inputs[0].categories
+    first = data[0]
+    if len(data) == 1 and model.inputs[first].layers is None:
+        describer.categories = model.inputs[first].categories
     layers, row = describer.layers(layers, row, "model", "")
     if layers and layers[0]["op"] == "embedding":
-        inputs[0]["layers"] = [layers.pop(0)]
+        inputs[first]["layers"] = [layers.pop(0)]
     layers = layers or [nothing(row)]
     outputs = [_output(describer, *named, row) for named in zip(model.output_names, model.outputs)]
     plain_input = len(inputs) == 1 and not {"categories", "layers", "missing"} & set(inputs[0])
@@ -143,9 +145,9 @@ def _input(describer, name, entry):
         config["preprocess"] = _checked_preprocess(entry.preprocess, entry.shape)
     if entry.categories is not None:
         config["categories"] = int(entry.categories)
-    if entry.values:
+    if entry.values or entry.length is not None:
         describer.need(3)
-        config.update(entry.values)
+        config.update(entry.values, **({} if entry.length is None else {"length": entry.length}))
     row = entry.preprocessed(_example_row(entry.shape, entry.categories))
     if entry.layers is not None:
         config["layers"], row = describer.branch(entry.layers, row, "inputs", name, entry.categories)

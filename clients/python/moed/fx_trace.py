@@ -22,7 +22,7 @@ from moed.ops import ExportError, require
 TORCH = os.path.dirname(torch.__file__)
 PACKAGE = os.path.dirname(os.path.abspath(__file__))
 ROWS = Translation.rows
-OURS = ("moed.modules", "moed.layers", "moed.gates", "moed.graph", "moed.functions")
+OURS = ("moed.attention", "moed.modules", "moed.layers", "moed.gates", "moed.graph", "moed.functions")
 
 
 def is_ours(module):

@@ -125,7 +125,7 @@ class Gate(nn.Module):
     def route(self, logits, items_of_row=1):
         """Selects and weighs experts. Gradients flow through the weights, not through the choice.
 
-        items_of_row: how many items a row has, for a capacity of so many rows.
+        items_of_row: how many items a row has, for a capacity of so many rows; a list where rows differ.
         """
         if not self.training:  # in training a NaN is to be seen
             logits = _finite(logits)
@@ -278,9 +278,18 @@ def _placed(experts, scores, capacity, count):
     return placed.reshape(items, k)
 
 
+def _group_sizes(rows, items_of_row, items):
+    """Of torch.split: how many items compete for places."""
+    if rows is None:
+        return items
+    if isinstance(items_of_row, int):
+        return rows * items_of_row
+    return [sum(items_of_row[first:first + rows]) for first in range(0, len(items_of_row), rows)]
+
+
 def _drop(experts, weights, scores, capacity, count, items_of_row):
     """Expert -1 and weight 0 for every choice that comes after its expert is full."""
-    group = len(experts) if capacity.rows is None else capacity.rows * items_of_row
+    group = _group_sizes(capacity.rows, items_of_row, len(experts))
     placed = torch.cat([_placed(*parts, capacity, count)
                         for parts in zip(experts.split(group), scores.detach().split(group))])
     weights = weights.masked_fill(~placed, 0.0)

@@ -4,10 +4,13 @@ These modules define what a trained checkpoint means; the server computes the sa
 the row. An item is what is routed: a row, or each position of one.
 """
 
+import math
+
 import torch
 from torch import nn
 
 from moed.gates import AttentiveGate, Capacity, Gate, Groups, Routing, sparsemixer
+from moed.modules import real_entries
 
 __all__ = ["AttentiveGate", "Capacity", "Gate", "Groups", "MoE", "MultiGateMoE", "Routing", "sparsemixer"]
 
@@ -97,12 +100,35 @@ class MoE(_Mixture):
             x: [rows, ...]; with route "positions" [rows, ..., size].
             output: [rows, ...] with the expert's output axes.
         """
-        output = self._forward(x)
+        items = self.items(x)
+        output = self._like(x, self._of_items(items, len(items) // max(1, len(x))))
         return (output, self.routing) if return_routing else output
 
-    def _forward(self, x):
-        items = self.items(x)
-        items_of_row = len(items) // max(1, len(x))
+    def of_lengths(self, x, lengths):
+        """The same of rows that end in padding, which is routed nowhere: expert -1, weight and probabilities 0.
+
+        Shape:
+            x: [rows, entries, ..., size]
+            lengths: [rows]
+        """
+        if self.route != "positions":
+            raise ValueError("a MoE layer that routes rows would see their padding; it goes with route=\"positions\"")
+        items, each = self.items(x), math.prod(x.shape[2:-1])
+        real = real_entries(lengths, x.shape[1]).flatten().repeat_interleave(each)
+        if not real.any():  # whatever this gives is cleared below
+            output = self._of_items(items, x.shape[1] * each).zero_()
+        else:
+            some = self._of_items(items[real], (lengths * each).tolist())
+            output = some.new_zeros((len(items), *some.shape[1:])).masked_scatter(
+                real.reshape(-1, *[1] * (some.dim() - 1)), some)
+        self.routing = _spread(self.routing, real)
+        return self._like(x, output)
+
+    def _like(self, x, output):
+        """Of items, as the rows have them."""
+        return output.reshape(x.shape[:-1] + output.shape[1:]) if self.route == "positions" else output
+
+    def _of_items(self, items, items_of_row):
         if isinstance(self.gate, AttentiveGate):
             outputs, hidden = zip(*(self._run_with_hidden(index, items) for index in range(len(self.experts))))
             self.logits = self.gate.logits(items, torch.stack(hidden, dim=1))
@@ -113,7 +139,7 @@ class MoE(_Mixture):
             output = self._combine(lambda index, rows: self._run(index, items, rows), items_of_row, items)
         if self.shared is not None:
             output = output + self._shared_output(items)
-        return output.reshape(x.shape[:-1] + output.shape[1:]) if self.route == "positions" else output
+        return output
 
     def _shared_output(self, items):
         output = self.shared(items)
@@ -247,6 +273,15 @@ class MultiGateMoE(_Mixture):
         experts, weights, _ = self.routing[name]
         rows, slots = (experts == index).nonzero(as_tuple=True)
         return rows, weights[rows, slots]
+
+
+def _spread(routing, real):
+    """A Routing of the items that are real, or of all: with expert -1 and zeros for the others."""
+    def among(values, otherwise):
+        spread = values.new_full((len(real), values.shape[1]), otherwise)
+        spread[real] = values[real] if len(values) == len(real) else values
+        return spread
+    return Routing(among(routing.experts, -1), among(routing.weights, 0), among(routing.probabilities, 0))
 
 
 def _check_logits(gate, logits, count):

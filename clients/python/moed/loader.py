@@ -21,7 +21,8 @@ FORMATS = (1, 2, 3)
 POLICY_KEYS = {1: {"score", "top_k", "normalize", "scale"}, 2: {"p", "jitter", "groups", "capacity"}}
 MIXTURE_KEYS = {1: {"gate", "experts"}, 2: {"gates", "route", "shared"}, 3: {"weigh"}}
 EXPERTS_KEYS = {1: {"count", "layers"}, 2: {"inputs"}, 3: {"identity"}}
-INPUT_KEYS = {1: {"name", "shape", "preprocess"}, 2: {"categories", "layers"}, 3: {"words", "unknown", "missing"}}
+INPUT_KEYS = {1: {"name", "shape", "preprocess"}, 2: {"categories", "layers"},
+              3: {"words", "unknown", "missing", "length"}}
 OUTPUT_KEYS = {1: {"name", "labels"}, 2: {"layers"}}
 
 
@@ -74,7 +75,10 @@ def build(config, tensors, directory):
                for entry in _one_or_several(config, "output", {})}
     if tensors:
         raise LoadError(f"{directory}: no layer uses the tensors {sorted(tensors)}")
-    return LoadedModel(config, inputs, layers, outputs).eval()
+    try:
+        return LoadedModel(config, inputs, layers, outputs).eval()
+    except ValueError as error:
+        raise LoadError(f"{directory}: {error}") from None
 
 
 def _one_or_several(config, key, default=None):
@@ -100,13 +104,10 @@ class _Reader:
             raise LoadError(f"{path}: unknown keys {sorted(unknown)} in format {self.version}")
 
     def input(self, keys):
-        if "length" in keys and self.version >= 3:
-            raise LoadError(f"input {keys['name']}: rows of different length are served, but not loaded as a module "
-                            "yet")
         self.check(f"input {keys['name']}", keys, INPUT_KEYS)
         layers = self.layers(keys["layers"], "") if "layers" in keys else None
         return Input(keys["shape"], keys.get("categories"), keys.get("preprocess"), layers, words=keys.get("words"),
-                     unknown=keys.get("unknown"), missing=keys.get("missing"))
+                     unknown=keys.get("unknown"), missing=keys.get("missing"), length=keys.get("length"))
 
     def output(self, keys):
         self.check(f"output {keys.get('name')}", keys, OUTPUT_KEYS)

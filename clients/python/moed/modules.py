@@ -15,6 +15,20 @@ def batch_axis(axis, x):
     return axis + 1 if axis >= 0 else axis + x.dim()
 
 
+def real_entries(lengths, entries):
+    """(rows, entries) of bool: what is no padding, of rows of different length."""
+    return torch.arange(entries, device=lengths.device) < lengths.reshape(-1, 1)
+
+
+def only_real(visible, lengths):
+    """What of (positions, positions) is visible in rows that end in padding: (rows, 1, positions, positions).
+
+    Padding itself sees everything: what it gives counts for nothing, and a softmax of nothing would be NaN.
+    """
+    real = real_entries(lengths, visible.shape[-1])
+    return ((visible & real[:, None, :]) | ~real[:, :, None]).unsqueeze(1)
+
+
 class Cube(nn.Module):
     """x^3, the activation of the analysed CNN experts in Chen et al. 2022 (arXiv 2208.02813)."""
 
@@ -225,10 +239,18 @@ class SelfAttention(nn.Module):
         self.out_proj = attention.out_proj
 
     def forward(self, x):
+        return self.of_lengths(x, None)
+
+    def of_lengths(self, x, lengths):
+        """The same of rows that end in padding, which none of the others looks at. lengths: (rows) or None."""
         # Written out, for PyTorch 1.13's own fast path wants a bias.
         rows, positions, size = x.shape
         projected = functional.linear(x, self.in_proj_weight, self.in_proj_bias)
         q, k, v = projected.reshape(rows, positions, 3, self.heads, size // self.heads).permute(2, 0, 3, 1, 4)
-        attention = torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(size // self.heads), dim=-1)
+        scores = q @ k.transpose(-1, -2) / math.sqrt(size // self.heads)
+        if lengths is not None:
+            all_of_it = torch.ones(positions, positions, dtype=torch.bool, device=x.device)
+            scores = scores.masked_fill(~only_real(all_of_it, lengths), -math.inf)
+        attention = torch.softmax(scores, dim=-1)
         mixed = functional.dropout(attention, self.dropout, self.training) @ v
         return self.out_proj(mixed.transpose(1, 2).reshape(rows, positions, size))

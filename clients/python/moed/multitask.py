@@ -13,6 +13,7 @@ It takes the raw values that clients will send, so what is trained is what is se
 import torch
 from torch import nn
 
+from moed import lengths
 from moed.layers import MultiGateMoE
 
 
@@ -28,6 +29,8 @@ class Input(nn.Module):
         words: what clients may call the categories, in order; without `categories` it says how many there are.
         unknown: the category that stands for words and integers that are none of them; None: they are refused.
         missing: the value or category that stands for null; None: it is refused.
+        length: the name of another input, Input((1,), categories=shape[0] + 1), which says how many entries of the
+            first axis each row has. The others are padding, which no result depends on (moed.lengths).
 
     Shape:
         raw: [rows, *shape]
@@ -36,7 +39,8 @@ class Input(nn.Module):
         ValueError: categories with preprocess; words without categories, or of another number.
     """
 
-    def __init__(self, shape, categories=None, preprocess=None, layers=None, *, words=None, unknown=None, missing=None):
+    def __init__(self, shape, categories=None, preprocess=None, layers=None, *, words=None, unknown=None, missing=None,
+                 length=None):
         super().__init__()
         if words is not None:
             words = [str(word) for word in words]
@@ -55,6 +59,7 @@ class Input(nn.Module):
         self.categories = categories
         self.preprocess = preprocess
         self.layers = layers
+        self.length = length
         self.as_integers = False  # whatever the first layer is
 
     def preprocessed(self, raw):
@@ -69,8 +74,12 @@ class Input(nn.Module):
         return raw.float() if floats else raw.long()
 
     def forward(self, raw):
+        return self.of_lengths(raw, None)[0]
+
+    def of_lengths(self, raw, counts):
+        """(what joins the others, what is left of the lengths)"""
         x = self.preprocessed(raw)
-        return x if self.layers is None else self.layers(x)
+        return (x, counts) if self.layers is None else lengths.run(self.layers, x, counts)
 
 
 class Output(nn.Module):
@@ -81,12 +90,16 @@ class Output(nn.Module):
         self.layers = layers
         self.labels = labels
 
-    def forward(self, x):
-        return x if self.layers is None else self.layers(x)
+    def forward(self, x, counts=None):
+        x, counts = (x, counts) if self.layers is None else lengths.run(self.layers, x, counts)
+        return lengths.cleared(x, counts)
 
 
 class MultiTask(nn.Module):
-    """{name: Input} -> layers -> {name: Output}. Several inputs are flattened and enter the layers side by side."""
+    """{name: Input} -> layers -> {name: Output}. Several inputs are flattened and enter the layers side by side.
+
+    Inputs that say how long the rows of others are do not enter the layers.
+    """
 
     def __init__(self, inputs, layers, outputs):
         super().__init__()
@@ -95,6 +108,14 @@ class MultiTask(nn.Module):
         self.layers = layers
         self.output_names = list(outputs)
         self.outputs = nn.ModuleList(outputs.values())
+        self.length_names = {entry.length for entry in inputs.values() if entry.length is not None}
+        for name, entry in inputs.items():
+            if entry.length is not None:
+                _check_length(name, entry, inputs)
+
+    def data(self):
+        """(name, Input) of what enters the layers: all inputs that are no lengths."""
+        return [(name, entry) for name, entry in zip(self.input_names, self.inputs) if name not in self.length_names]
 
     def forward(self, rows):
         """rows: {input name: tensor}; a tensor will do if there is one input. Gives {output name: tensor}."""
@@ -102,8 +123,23 @@ class MultiTask(nn.Module):
             rows = {self.input_names[0]: rows}
         if set(rows) != set(self.input_names):
             raise ValueError(f"the inputs are {self.input_names}, not {list(rows)}")
-        x = self.layers(join([entry(rows[name]) for name, entry in zip(self.input_names, self.inputs)]))
-        return {name: output(x) for name, output in zip(self.output_names, self.outputs)}
+        entered = [entry.of_lengths(rows[name], entry.length and rows[entry.length].long().flatten())
+                   for name, entry in self.data()]
+        if len(entered) > 1 and any(counts is not None for _, counts in entered):
+            raise ValueError("rows of different length join other inputs: reduce the first axis before, for example by "
+                             "Mean(0)")
+        x, counts = lengths.run(self.layers, join([x for x, _ in entered]), entered[0][1])
+        return {name: output(x, counts) for name, output in zip(self.output_names, self.outputs)}
+
+
+def _check_length(name, entry, inputs):
+    other = inputs.get(entry.length)
+    if other is None:
+        raise ValueError(f"{name}: no input is called {entry.length!r}, its length")
+    if not entry.shape or other.shape != (1,) or other.categories != entry.shape[0] + 1 or (
+            other.layers is not None or other.length is not None):
+        raise ValueError(f"{name}: its length {entry.length!r} is not Input((1,), categories={entry.shape[0] + 1})"
+                         if entry.shape else f"{name}: rows without an axis have no length")
 
 
 def join(entered):

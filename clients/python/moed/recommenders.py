@@ -10,12 +10,17 @@ from typing import Any, Dict, List, Optional, Sequence
 import torch
 from torch import nn
 
+from moed import functions
 from moed.adapters import register_adapter
 from moed.gates import Gate
+from moed.graph import PLAIN, Add, Graph, Links, Multiply
 from moed.layers import MultiGateMoE
-from moed.modules import Select
+from moed.modules import CheckpointSequential, Mean, Scale, Select, Sum
 from moed.multitask import Input, MultiTask, Output
-from moed.ops import ExportError
+from moed.ops import require
+
+POOLS = {"sum": Sum, "mean": Mean, "max": functions.Max}
+EPSILON = 1e-8  # what DeepCTR-Torch adds to the number of entries
 
 
 class Recommender(MultiTask):
@@ -71,20 +76,59 @@ def _name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]", "_", text)
 
 
+# ---- sequences of categories ----
+
+def pooled(name: str, table: nn.Embedding, pool: str, padding: Optional[int] = None) -> nn.Module:
+    """The sum, mean or largest of the embeddings of a list of categories, of which `padding` does not count.
+
+    Where padding stands among the others makes no difference, and clients send the lists that the model is trained on.
+    """
+    if padding is None:
+        return CheckpointSequential([(name, table, None), (f"{name}_{pool}", POOLS[pool](0), None)])
+    weight = table.weight.detach().clone()
+    if pool == "max":
+        weight[padding] -= 1e9
+    else:
+        weight[padding] = 0
+    if pool != "mean":
+        return pooled(name, _table(weight), pool)
+    real = torch.ones(len(weight), 1)
+    real[padding] = 0  # a last column that counts
+    size = weight.shape[1]
+    steps = [(name, _table(torch.cat([weight, real], dim=1)), None), (f"{name}_sums", Sum(0), None),
+             (f"{name}_count", functions.Slice(0, size, size + 1), None), (f"{name}_eps", Add(EPSILON), None),
+             (f"{name}_log", functions.Log(), None), (f"{name}_minus", Scale(-1.0), None),
+             (f"{name}_share", functions.Exp(), None), (f"{name}_sum", functions.Slice(0, 0, size), None),
+             (f"{name}_mean", Multiply(), None)]
+    sums, share = Links(result=f"{name}_sums"), Links(result=f"{name}_share")
+    return Graph(steps, [PLAIN, sums, PLAIN, PLAIN, PLAIN, PLAIN, share, Links(input=f"{name}_sums"),
+                         Links(of=(f"{name}_share",))])
+
+
+def _table(weight: torch.Tensor) -> nn.Embedding:
+    return nn.Embedding.from_pretrained(weight, freeze=False)
+
+
 # ---- DeepCTR-Torch ----
 
 def _deepctr(model: Any, layers: nn.Module) -> Recommender:
-    inputs, columns = {}, []
-    features = sorted(model.dnn_feature_columns, key=lambda feature: hasattr(feature, "dimension"))  # dense ones last
-    for feature in features:
-        if hasattr(feature, "maxlen"):
-            raise ExportError(f"model: {feature.name} is a sequence of varying length; a checkpoint's inputs have one")
+    inputs: Dict[str, Input] = {}
+    # In the order in which DeepCTR puts them side by side: categories, sequences of such, numbers.
+    for feature in sorted(model.dnn_feature_columns,
+                          key=lambda feature: 2 * hasattr(feature, "dimension") + hasattr(feature, "maxlen")):
         if hasattr(feature, "dimension"):
             inputs[feature.name] = Input((feature.dimension,))
-        else:
-            table = model.embedding_dict[feature.embedding_name]
+            continue
+        table = model.embedding_dict[feature.embedding_name]
+        if not hasattr(feature, "maxlen"):
             inputs[feature.name] = Input((1,), feature.vocabulary_size, layers=table)
-        columns.append((feature.name, model.feature_index[feature.name]))
+            continue
+        length, name = feature.length_name, _name(feature.name)
+        pool = pooled(name, table, feature.combiner, 0 if length is None else None)
+        inputs[feature.name] = Input((feature.maxlen,), feature.vocabulary_size, layers=pool, length=length)
+        if length is not None and length not in inputs:
+            inputs[length] = Input((1,), feature.maxlen + 1)
+    columns = [(name, model.feature_index[name]) for name in inputs]
     width = max(end for _, (_, end) in columns)
 
     def original(rows: Dict[str, torch.Tensor]) -> torch.Tensor:
@@ -122,23 +166,34 @@ def deepctr_ple(model: Any) -> Recommender:
 
 # ---- Torch-RecHub ----
 
-def _rechub(model: Any, layers: nn.Module) -> Recommender:
-    inputs, names = {}, []
+def _rechub(model: Any, layers: nn.Module, example: Any) -> Recommender:
+    inputs: Dict[str, Input] = {}
     for feature in sorted(model.features, key=lambda feature: not hasattr(feature, "vocab_size")):  # dense ones last
-        if hasattr(feature, "pooling"):
-            raise ExportError(f"model: {feature.name} is a sequence feature; a checkpoint has no masked pooling")
-        if hasattr(feature, "vocab_size"):
-            table = model.embedding.embed_dict[feature.shared_with or feature.name]
-            inputs[feature.name] = Input((1,), feature.vocab_size, layers=table)
-        else:
+        if not hasattr(feature, "vocab_size"):
             inputs[feature.name] = Input((feature.embed_dim,))
-        names.append(feature.name)
+            continue
+        table = model.embedding.embed_dict[feature.shared_with or feature.name]
+        if hasattr(feature, "pooling"):
+            inputs[feature.name] = _sequence(feature, table, example)
+        else:
+            inputs[feature.name] = Input((1,), feature.vocab_size, layers=table)
+    single = {feature.name for feature in model.features if not hasattr(feature, "pooling")}
 
     def original(rows: Dict[str, torch.Tensor]) -> torch.Tensor:
-        return model({name: rows[name].squeeze(1) if rows[name].shape[1] == 1 else rows[name] for name in names})
+        return model({name: values.squeeze(1) if name in single and values.shape[1] == 1 else values
+                      for name, values in rows.items()})
     towers = {f"task{index}": nn.Sequential(tower, last)
               for index, (tower, last) in enumerate(zip(model.towers, model.predict_layers))}
     return Recommender(inputs, layers, towers, original)
+
+
+def _sequence(feature: Any, table: nn.Embedding, example: Any) -> Input:
+    require(feature.pooling in POOLS, "model", f"{feature.name} has the pooling {feature.pooling!r}; there are "
+                                               f"{', '.join(POOLS)}")
+    require(isinstance(example, dict) and feature.name in example, "example_inputs",
+            f"{feature.name} is a sequence; give {{feature: tensor}} as the model takes it, which says how long it is")
+    return Input(example[feature.name].shape[1:], feature.vocab_size,
+                 layers=pooled(_name(feature.name), table, feature.pooling, feature.padding_idx))
 
 
 def _logits(gate: Any) -> nn.Module:
@@ -147,12 +202,13 @@ def _logits(gate: Any) -> nn.Module:
 
 
 @register_adapter("torch_rechub.models.multi_task.mmoe.MMOE")
-def rechub_mmoe(model: Any) -> Recommender:
-    return _rechub(model, mmoe(model.experts, {f"task{i}": _logits(gate) for i, gate in enumerate(model.gates)}))
+def rechub_mmoe(model: Any, example: Any = None) -> Recommender:
+    gates = {f"task{index}": _logits(gate) for index, gate in enumerate(model.gates)}
+    return _rechub(model, mmoe(model.experts, gates), example)
 
 
 @register_adapter("torch_rechub.models.multi_task.ple.PLE")
-def rechub_ple(model: Any) -> Recommender:
+def rechub_ple(model: Any, example: Any = None) -> Recommender:
     levels = []
     for index, level in enumerate(model.cgc_layers):
         own = level.n_expert_specific
@@ -161,4 +217,4 @@ def rechub_ple(model: Any) -> Recommender:
         levels.append(ple_level([f"task{task}" for task in range(level.n_task)], specific, level.experts_shared,
                                 [_logits(gate) for gate in level.gates_specific],
                                 None if shared_gate is None else _logits(shared_gate), index > 0))
-    return _rechub(model, _levels(levels))
+    return _rechub(model, _levels(levels), example)

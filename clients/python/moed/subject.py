@@ -33,12 +33,16 @@ class Subject(MultiTask):
         return {name: result[key] for name, key in zip(self.output_names, self.keys)}
 
 
-def whole_model(model: nn.Module) -> nn.Module:
-    """A MultiTask, where the model's class has an adapter that makes one of it; else the model."""
+def whole_model(model: nn.Module, example_inputs: Any) -> nn.Module:
+    """A MultiTask, where the model's class has an adapter that makes one of it; else the model.
+
+    Such an adapter is given the model alone, or also the example inputs, which it has a default for.
+    """
     adapter = adapter_of(without_wrapper(model))
-    if adapter is None or len(inspect.signature(adapter).parameters) > 1:
+    parameters = list(inspect.signature(adapter).parameters.values()) if adapter is not None else []
+    if adapter is None or len(parameters) > 1 and parameters[1].default is inspect.Parameter.empty:
         return model
-    made = adapter(copied(without_wrapper(model)).eval())
+    made = adapter(copied(without_wrapper(model)).eval(), *([example_inputs] if len(parameters) > 1 else []))
     return made if isinstance(made, MultiTask) else model
 
 

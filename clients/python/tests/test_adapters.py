@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 import moed
-from moed import adapters
+from moed import adapters, recommenders
 from tests import foreign
 from tests.export_case import ExportCase, routings
 
@@ -117,6 +117,25 @@ class BlocksTest(AdapterCase):
     def test_what_no_policy_explains(self):
         block = randomised(foreign.Squared(router("mixtral"), foreign.PackedExperts(COUNT, SIZE, INNER)))
         self.assert_refused(nn.Sequential(block), self.SHAPE, "model.0: Squared has experts and a router, but")
+
+
+class PooledTest(ExportCase):
+    """Sequence features of recommenders: a category that stands for padding does not count, wherever it is."""
+
+    def test_pools(self):
+        table = nn.Embedding(6, 3)
+        ids = torch.tensor([[1, 2, 5, 3], [4, 0, 1, 0], [0, 0, 0, 0], [0, 0, 0, 2]])
+        mask = (ids != 0).unsqueeze(-1).float()
+        embedded = table(ids)
+        expected = {"sum": (embedded * mask).sum(1), "mean": (embedded * mask).sum(1) / (mask.sum(1) + 1e-8),
+                    "max": (embedded - (1 - mask) * 1e9).amax(1)}
+        for pool, values in expected.items():
+            with self.subTest(pool):
+                layers = recommenders.pooled("history", table, pool, 0)
+                torch.testing.assert_close(layers(ids), values, rtol=1e-5, atol=1e-6)
+                model = moed.nn.MultiTask({"history": moed.nn.Input((4,), 6, layers=layers), "x": moed.nn.Input((2,))},
+                                          nn.Linear(5, 2), {"y": moed.nn.Output()})
+                moed.export(model.eval(), None, self.path)
 
 
 class RegistryTest(AdapterCase):
@@ -240,7 +259,7 @@ class PackagesTest(ExportCase):
 
     def test_deepctr(self):
         self.package("deepctr_torch")
-        from deepctr_torch.inputs import DenseFeat, SparseFeat
+        from deepctr_torch.inputs import DenseFeat, SparseFeat, VarLenSparseFeat
         from deepctr_torch.models.multitask.mmoe import MMOE
         from deepctr_torch.models.multitask.ple import PLE
         columns = [SparseFeat("a", 5, embedding_dim=4), DenseFeat("d", 1), SparseFeat("b", 7, embedding_dim=4),
@@ -251,10 +270,15 @@ class PackagesTest(ExportCase):
                       *(PLE(columns, num_levels=levels, gate_dnn_hidden_units=(5,), **sizes) for levels in (1, 2, 3))):
             moed.export(randomised(model), None, self.path)
             self.assertEqual([entry["name"] for entry in self.config()["inputs"]], ["a", "b", "d", "e"])
+        for length in (None, "n"):
+            for pool in ("mean", "sum"):
+                history = VarLenSparseFeat(SparseFeat("h", 6, embedding_dim=4), 5, pool, length)
+                moed.export(randomised(MMOE([*columns, history], **sizes)), None, self.path)
+        self.assertEqual(self.config()["inputs"][2]["length"], "n")
 
     def test_rechub(self):
         self.package("torch_rechub")
-        from torch_rechub.basic.features import DenseFeature, SparseFeature
+        from torch_rechub.basic.features import DenseFeature, SequenceFeature, SparseFeature
         from torch_rechub.models.multi_task import MMOE, PLE
         features = [SparseFeature("a", vocab_size=5, embed_dim=4), DenseFeature("d")]
         towers, tasks = [{"dims": [4]}, {"dims": [4]}], ["classification", "regression"]
@@ -262,6 +286,10 @@ class PackagesTest(ExportCase):
                       PLE(features, tasks, 1, 2, 1, {"dims": [6]}, towers),
                       PLE(features, tasks, 2, 2, 1, {"dims": [6]}, towers)):
             moed.export(randomised(model), None, self.path)
+        for pool, padding in (("mean", 0), ("sum", 2), ("mean", None)):
+            history = SequenceFeature("h", 6, 4, pool, padding_idx=padding)
+            model = randomised(MMOE([features[0], history, *features[1:]], tasks, 3, {"dims": [6]}, towers))
+            moed.export(model, {"h": torch.zeros(1, 5, dtype=torch.long)}, self.path)
 
 
 if __name__ == "__main__":
