@@ -60,13 +60,15 @@ static void reject(const struct generation *generation, enum reject_reason reaso
 static void note_times(struct generation *generation)
 {
     struct exchange *exchange = generation->exchange;
+    const uint64_t now = uv_hrtime();
     exchange->log_rows = 0;
     for (size_t i = 0; i < generation->choice_count; i++) {
         const struct sequence *sequence = &generation->choices[i].sequence;
         exchange->log_rows += sequence->count;
         exchange->log_compute_ns += sequence->compute_ns;
-        if (i == 0 && sequence->began_ns > 0)
-            exchange->log_queue_ns = sequence->began_ns - sequence->submitted_ns;
+        if (i == 0 && sequence->submitted_ns > 0)
+            exchange->log_queue_ns =
+                (sequence->began_ns ? sequence->began_ns : now) - sequence->submitted_ns;
     }
 }
 

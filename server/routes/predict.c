@@ -54,7 +54,7 @@ static void answer(struct job *job, size_t max_response_bytes)
     size_t json_length = 0;
     uint64_t began = uv_hrtime();
     buffer_init(&body, max_response_bytes);
-    exchange->log_queue_ns = job->queue_ns;
+    exchange->log_queue_ns = job->queue_ns ? job->queue_ns : began - job->submitted_ns;
     exchange->log_compute_ns = job->compute_ns;
     bool encoded =
         job->error.code == ERROR_NONE && encode(job, &body, &json_length, &job->error) == 0;

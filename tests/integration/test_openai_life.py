@@ -3,6 +3,7 @@ counted of them, and experts that are out of service."""
 
 import json
 import os
+import re
 import threading
 
 from support.http import Client, Connection, request_bytes
@@ -148,8 +149,10 @@ class WaitingTest(OpenAICase):
             next(events)
             reader = threading.Thread(target=lambda: [None for _ in events])
             reader.start()
-            error = self.refused(504, "did not begin within 300 ms", prompt="a")
-            self.assertTrue(error)
+            self.refused(504, "did not begin within 300 ms", prompt="a")
+            waited = lambda: re.search(r"status=504 .* queue_ms=([0-9.]+)", self.server.log())
+            self.wait_for(waited, "the log does not tell")
+            self.assertGreater(float(waited()[1]), 250, "all of its time was in the queue")
             reader.join()
             self.assertTrue(stream.done)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import time
 import unittest
@@ -105,6 +106,9 @@ class DeadlineTest(OverloadCase):
         late = self.send_slow(parameters={"timeout": 50000})
         answer = late.answer()
         self.assert_error(answer, 504, "50 ms")
+        waited = lambda: re.search(r"status=504 .* queue_ms=([0-9.]+)", self.server.log())
+        self.wait_until(waited, "the log does not tell")
+        self.assertGreater(float(waited()[1]), 40, "all of its time was in the queue")
         self.assertEqual(self.rejected("deadline"), before + 1)
         self.assertEqual(first.answer().status, 200)
 
