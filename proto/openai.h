@@ -121,6 +121,11 @@ MUST_CHECK int openai_read_tokenize(const char *body, size_t length, struct open
                                     struct error *err);
 MUST_CHECK int openai_read_detokenize(const char *body, size_t length, struct openai_text *request,
                                       struct error *err);
+
+/* The model that a body names which its reader has refused; the caller frees it. NULL: it names
+ * none, or cannot be read at all. */
+char *openai_model_of(const char *body, size_t length);
+
 void openai_completion_close(struct openai_completion *request);
 void openai_chat_close(struct openai_chat *request);
 void openai_embeddings_close(struct openai_embeddings *request);

@@ -34,6 +34,16 @@ json_t *openai_body(const char *body, size_t length, struct error *err)
     return root;
 }
 
+char *openai_model_of(const char *body, size_t length)
+{
+    struct error ignored = ERROR_INIT;
+    json_t *root = openai_body(body, length, &ignored);
+    const char *model = json_string_value(json_object_get(root, "model"));
+    char *copy = model ? xstrdup(model) : NULL;
+    json_decref(root);
+    return copy;
+}
+
 /* ---- members that are not supported ---- */
 
 bool openai_asks(const json_t *value)

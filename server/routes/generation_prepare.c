@@ -46,6 +46,18 @@ static int read_body(struct generation *generation, struct error *err)
     return 0;
 }
 
+/* So that the refusal counts as the model's that was asked. */
+static void find_refused_model(struct generation *generation)
+{
+    const struct exchange *exchange = generation->exchange;
+    struct error unknown = ERROR_INIT;
+    char *name = openai_model_of(exchange->body ? exchange->body : "", exchange->body_length);
+    struct model *model = openai_find_model(generation->catalog, name, &unknown);
+    if (model)
+        generation->model = model_hold(model);
+    free(name);
+}
+
 /* Whether it does what is asked of it. */
 static int check_model(const struct generation *generation, const struct model *model,
                        struct error *err)
@@ -222,7 +234,11 @@ static int make_choices(struct generation *generation, struct error *err)
 void generation_prepare(struct generation *generation)
 {
     struct error *err = &generation->error;
-    int failed = read_body(generation, err) != 0 || find_model(generation, err) != 0;
+    int failed = read_body(generation, err) != 0;
+    if (failed)
+        find_refused_model(generation);
+    else
+        failed = find_model(generation, err) != 0;
     if (!failed)
         failed = attribution_read(&generation->attribution, generation->exchange,
                                   generation->request->user, err) != 0;

@@ -8,7 +8,7 @@ import threading
 
 from support.http import Client, Connection, request_bytes
 from support.language import CONTEXT, NAME
-from support.openai import COMPLETIONS, OpenAICase, Stream, post, text_of
+from support.openai import CHAT, COMPLETIONS, EMBEDDINGS, OpenAICase, Stream, post, text_of
 from support.prometheus import Metrics
 from support.threads import Background, run_threads
 
@@ -35,6 +35,21 @@ class StatisticsTest(OpenAICase):
         self.assertEqual(grown("moed_expert_prompt_selected_total", layer="layers.0.moe"), 40)
         self.assertEqual(grown("moed_tag_rows_total", tag="alice"), 15)
         self.assertGreater(after.value("moed_kv_pages", **model), 0)
+
+
+    def test_refusals_count_as_the_models(self):
+        before = self.metrics()
+        self.refused(400, "temperature", model=NAME, prompt="a", temperature=3)
+        self.refused(400, "messages", path=CHAT)
+        self.refused(413, "2049 items", prompt=["a"] * 2049)
+        self.refused(400, "no embeddings", path=EMBEDDINGS, input="a")
+        self.assertEqual(self.client.post(COMPLETIONS, b'{"prompt": ').status, 400)
+        after = self.metrics()
+        for name, labels, count in (("moed_requests_total", {"protocol": "openai", "code": "400"}, 4),
+                                    ("moed_requests_total", {"protocol": "openai", "code": "413"}, 1),
+                                    ("moed_rejected_total", {"reason": "invalid"}, 5)):
+            labels.update(model=NAME, version="1")
+            self.assertEqual(after.sum(name, **labels) - before.sum(name, **labels), count, labels)
 
 
 class TogetherTest(OpenAICase):
