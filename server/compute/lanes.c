@@ -75,6 +75,19 @@ static void remove_lane(struct lanes *lanes, size_t at)
     lane->kind->free(lane);
 }
 
+/* Lanes of sequences are there before they are asked: their arenas are measured, and take no memory
+ * that they do not use. One that cannot be made now is tried again, and its error told, when it is
+ * asked. */
+static void open_sequences(struct lanes *lanes)
+{
+    for (size_t i = 0; i < lanes->catalog->count; i++) {
+        struct model *model = lanes->catalog->models[i];
+        struct error untold = ERROR_INIT;
+        if (model_has_sequences(model))
+            (void)!lanes_sequences(lanes, model, &untold);
+    }
+}
+
 void lanes_serve(struct lanes *lanes, struct catalog *catalog)
 {
     catalog_release(lanes->catalog);
@@ -84,6 +97,7 @@ void lanes_serve(struct lanes *lanes, struct catalog *catalog)
         if (!lane->listed && !lane->busy && !catalog_has(catalog, lane->model))
             remove_lane(lanes, at);
     }
+    open_sequences(lanes);
 }
 
 void lanes_on_empty(struct lane *lane, void *context)

@@ -1,5 +1,6 @@
-/* The lanes of one loop. A lane is made with the first request for its model, and freed when the
- * model is no longer served and nothing of it waits or runs. Loop thread only. */
+/* The lanes of one loop. A lane of rows is made with the first request for its model, one of
+ * sequences when the model is served, so that its room is known. Both are freed when the model is
+ * no longer served and nothing of it waits or runs. Loop thread only. */
 #ifndef SERVER_LANES_H
 #define SERVER_LANES_H
 

@@ -14,6 +14,13 @@ from support.threads import Background, run_threads
 
 
 class StatisticsTest(OpenAICase):
+    def test_the_arena_is_known_before_the_first_request(self):
+        server = self.start(loops=2, max_sequences=4)
+        self.addCleanup(server.stop)
+        metrics = self.metrics(server)
+        self.assertEqual(metrics.sum("moed_kv_pages", model=NAME), 4 * CONTEXT // 32)
+        self.assertEqual(metrics.sum("moed_kv_pages_used", model=NAME), 0)
+
     def test_tokens_are_counted(self):
         before = self.metrics()
         self.ask(prompt="0123456789", max_tokens=6, user="alice")
