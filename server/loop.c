@@ -55,6 +55,18 @@ static void on_damaged(void *context)
     loader_check(loop->shared->loader);
 }
 
+static void on_life_asked(uv_async_t *asked)
+{
+    atomic_store(&((struct loop *)asked->data)->alive, true);
+}
+
+bool loop_is_alive(struct loop *loop)
+{
+    bool alive = atomic_exchange(&loop->alive, false);
+    uv_async_send(&loop->life_asked);
+    return alive;
+}
+
 /* ---- draining ---- */
 
 static bool is_first(const struct loop *loop)
@@ -128,10 +140,13 @@ static int open_loop(struct loop *loop, struct error *err)
         loop->uv.data = loop; /* marks a loop that has to be closed */
         uv_timer_init(&loop->uv, &loop->drain_limit);
         loop->drain_asked.data = loop->drain_limit.data = loop->published.data = loop;
+        loop->life_asked.data = loop;
         status = uv_async_init(&loop->uv, &loop->drain_asked, on_drain_asked);
     }
     if (status == 0)
         status = uv_async_init(&loop->uv, &loop->published, on_published);
+    if (status == 0)
+        status = uv_async_init(&loop->uv, &loop->life_asked, on_life_asked);
     if (status == 0)
         return changes_init(&loop->changes, &loop->uv, loop->shared->loader, err);
     return error_set(err, ERROR_INTERNAL, "cannot start an event loop: %s", uv_strerror(status));
@@ -191,6 +206,7 @@ static int start_main(struct loop *loop, uint16_t port, struct error *err)
     const struct options *options = loop->shared->options;
     struct http_options where = {.host = options->host,
                                  .port = port,
+                                 .given_fd = loop->shared->given_fd,
                                  .listening = options->loops == 1 ? HTTP_LISTEN_ALONE
                                               : is_first(loop)    ? HTTP_LISTEN_FIRST
                                                                   : HTTP_LISTEN_JOIN};
@@ -237,6 +253,7 @@ int loop_start(struct loop *loop, const struct loop_shared *shared, size_t index
                                         .non_finite = strcmp(options->non_finite, "accept") == 0};
     loop->shared = shared;
     loop->index = index;
+    loop->alive = true;
     loop->access_log = (struct access_log){
         .slow_ns = options->log_slow_ms * 1000000,
         .per_second =

@@ -17,6 +17,7 @@ struct loop_shared {
     struct loader *loader; /* has the newest catalog */
     struct totals *totals;
     struct state *state; /* where statistics are kept */
+    int given_fd;        /* listens already, see http.h; 0: none */
     const atomic_bool *stopping;
     /* A loop's drain has ended; whether every accepted request was answered. On that loop's thread.
      */
@@ -49,12 +50,17 @@ struct loop {
     uv_async_t published; /* there is a new catalog */
     uv_async_t drain_asked;
     uv_timer_t drain_limit;
+    uv_async_t life_asked; /* for a sign of life, */
+    atomic_bool alive;     /* which is this */
 };
 
 /* Listens on `port`, which the first loop binds (0: any) and the others join; serves once it is
  * run. On error nothing is left but what loop_close() takes. */
 MUST_CHECK int loop_start(struct loop *loop, const struct loop_shared *shared, size_t index,
                           uint16_t port, struct error *err);
+
+/* Whether the loop has turned since this was called last. From any thread. */
+bool loop_is_alive(struct loop *loop);
 
 /* Serves until drained. On the loop's own thread. */
 void loop_run(struct loop *loop);

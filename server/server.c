@@ -74,6 +74,7 @@ static void on_signal(uv_signal_t *handle, int number)
                 : number == SIGINT ? "SIGINT"
                                    : "SIGQUIT",
                 (unsigned long long)server->options->drain_delay_ms);
+    service_notify(&server->service, "STOPPING=1");
     uv_timer_start(&server->drain_delay, ask_for_drain, server->options->drain_delay_ms, 0);
 }
 
@@ -170,6 +171,35 @@ static int start_statistics(struct server *server, struct error *err)
                                    uv_strerror(status));
 }
 
+/* ---- the service manager ---- */
+
+/* A loop that has drained turns no more, and the drain has a limit of its own. */
+static void on_watchdog(uv_timer_t *timer)
+{
+    struct server *server = timer->data;
+    size_t alive = 0;
+    for (size_t i = 0; i < server->count; i++)
+        alive += loop_is_alive(&server->loops[i]);
+    if (alive == server->count || atomic_load(&server->stopping))
+        service_notify(&server->service, "WATCHDOG=1");
+}
+
+/* Loops have this many chances to show that they turn. */
+enum { SIGNS_OF_LIFE = 4 };
+
+static int start_watchdog(struct server *server, struct error *err)
+{
+    uint64_t often_ms = server->service.watchdog_ms / SIGNS_OF_LIFE;
+    int status = uv_timer_init(&server->loops[0].uv, &server->watchdog);
+    server->watchdog.data = server;
+    if (status == 0 && server->service.watchdog_ms)
+        status = uv_timer_start(&server->watchdog, on_watchdog, often_ms, often_ms ? often_ms : 1);
+    uv_unref((uv_handle_t *)&server->watchdog);
+    return status == 0 ? 0
+                       : error_set(err, ERROR_INTERNAL, "cannot start the watchdog's timer: %s",
+                                   uv_strerror(status));
+}
+
 /* ---- starting ---- */
 
 static int limit_connections(struct server *server, struct error *err)
@@ -198,6 +228,7 @@ static int start_loops(struct server *server, struct error *err)
                                           .loader = &server->loader,
                                           .state = &server->state,
                                           .totals = server->totals,
+                                          .given_fd = server->service.given_fd,
                                           .stopping = &server->stopping,
                                           .on_drained = on_drained,
                                           .context = server};
@@ -265,6 +296,7 @@ static void on_started(const struct error *err, void *context)
                     server->count, loop_threads(server->options), moed_kernel_name());
         announce_admin(server);
         announce(server);
+        service_notify(&server->service, "READY=1");
     }
 }
 
@@ -354,7 +386,8 @@ static int start(struct server *server, struct error *err)
     quarantine_init(&server->quarantine, &server->state);
     init_loader(server);
     if (start_loops(server, err) == 0 && start_signals(server, err) == 0 &&
-        start_statistics(server, err) == 0 && loader_start(&server->loader, err) == 0) {
+        start_statistics(server, err) == 0 && start_watchdog(server, err) == 0 &&
+        loader_start(&server->loader, err) == 0) {
         state_start(&server->state, newest_catalog, server);
         return 0;
     }
@@ -399,9 +432,11 @@ int server_run(const struct options *options, struct error *err)
                             .loops = xcalloc(options->loops, sizeof *server.loops),
                             .totals = totals_new(options->loops)};
     ignore_signals();
+    int result = service_init(&server.service, err);
     restrict_files(&server);
     uv_replace_allocator(xmalloc, xrealloc, xcalloc, free); /* libuv would abort without a word */
-    int result = log_start(err);
+    if (result == 0)
+        result = log_start(err);
     if (result == 0)
         result = start(&server, err);
     if (result == 0) {
@@ -420,6 +455,7 @@ int server_run(const struct options *options, struct error *err)
     http_limits_free(server.limits);
     access_close(&server.access);
     tls_free(server.tls);
+    service_close(&server.service);
     log_stop(LOG_PATIENCE_MS);
     return result;
 }

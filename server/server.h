@@ -13,6 +13,7 @@
 #include "server/http/http_limits.h"
 #include "server/http/http_tls.h"
 #include "server/loop.h"
+#include "server/service.h"
 #include "server/statistics/state.h"
 
 struct server {
@@ -28,6 +29,7 @@ struct server {
     struct state state; /* where statistics are kept */
     struct quarantine quarantine;
     struct loop_shared shared; /* what loops see of the above */
+    struct service service;
     bool files_restricted;
     atomic_bool stopping;  /* a signal came: not ready any more */
     atomic_size_t serving; /* loops that have not drained */
@@ -39,6 +41,7 @@ struct server {
     uv_signal_t terminate, interrupt, quit, hang_up;
     uv_timer_t drain_delay;
     uv_timer_t statistics; /* moves the windows on */
+    uv_timer_t watchdog;
     uv_async_t all_drained;
 };
 

@@ -83,6 +83,9 @@ struct http_options {
     const char *host;
     uint16_t port;    /* 0: any */
     const char *path; /* listen on this Unix socket instead; NULL: none; outlives http */
+    /* A socket that listens already and stays with whoever gave it, instead; 0: none. A drain
+     * leaves its backlog to the next process. */
+    int given_fd;
     enum http_listening listening;
     struct tls *tls;            /* borrowed; NULL: plain; see http_tls.h */
     struct http_limits *limits; /* borrowed; see http_limits.h */

@@ -177,7 +177,10 @@ void http_drain(struct http *http, unsigned grace_ms, unsigned timeout_ms,
 {
     http->draining = true;
     http->timeouts_ms[PHASE_QUEUED] = timeout_ms; /* http_drain_expire() acts earlier */
-    http->syns_dropped = !http->options.path && drop_syns(http->listen_fd);
+    if (http->options.given_fd)
+        http_stop_listening(http);
+    else
+        http->syns_dropped = !http->options.path && drop_syns(http->listen_fd);
     http->drain_since_ms = uv_now(http->loop);
     http->drain_grace_ms = grace_ms;
     http->drain_timeout_ms = timeout_ms;

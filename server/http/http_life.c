@@ -101,15 +101,23 @@ static int start(struct http *http, struct error *err)
     return 0;
 }
 
+static int open_socket(uv_loop_t *loop, const struct http_options *options, uint16_t *port,
+                       struct error *err)
+{
+    if (options->path)
+        return http_listen_unix(options->path, err);
+    if (options->given_fd)
+        return http_listen_given(options->given_fd, port, err);
+    return http_listen(loop, options->host, options->port, options->listening, port, err);
+}
+
 struct http *http_new(uv_loop_t *loop, const struct http_options *options,
                       const struct http_callbacks *callbacks, struct error *err)
 {
     uint16_t port = 0;
     if (http_hooks_check(err) != 0)
         return NULL;
-    int fd = options->path
-                 ? http_listen_unix(options->path, err)
-                 : http_listen(loop, options->host, options->port, options->listening, &port, err);
+    int fd = open_socket(loop, options, &port, err);
     if (fd < 0)
         return NULL;
     struct http *http = http_allocate(loop, options, callbacks);

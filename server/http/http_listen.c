@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <stdbool.h>
@@ -96,6 +97,18 @@ int http_listen(uv_loop_t *loop, const char *host, uint16_t port, enum http_list
     if (fd >= 0)
         close(fd);
     return error_set(err, ERROR_INVALID, "cannot listen on %.100s port %u: %s", host, port,
+                     strerror(reason));
+}
+
+int http_listen_given(int given, uint16_t *bound, struct error *err)
+{
+    int fd = fcntl(given, F_DUPFD_CLOEXEC, 0);
+    if (fd >= 0 && bound_port(fd, bound) == 0)
+        return fd;
+    int reason = errno;
+    if (fd >= 0)
+        close(fd);
+    return error_set(err, ERROR_INTERNAL, "cannot use the listening socket that was given: %s",
                      strerror(reason));
 }
 

@@ -20,6 +20,9 @@ enum http_listening {
 MUST_CHECK int http_listen(uv_loop_t *loop, const char *host, uint16_t port,
                            enum http_listening listening, uint16_t *bound, struct error *err);
 
+/* A descriptor of its own for a TCP socket that listens already; its port in `bound`. */
+MUST_CHECK int http_listen_given(int fd, uint16_t *bound, struct error *err);
+
 /* Listens on a Unix socket, to which the owner and the group of its file may connect. The file of a
  * server that was killed is replaced. Who closes the socket removes the file. */
 MUST_CHECK int http_listen_unix(const char *path, struct error *err);
