@@ -82,6 +82,7 @@ struct infer_request {
     int32_t *labels; /* [rows] true classes; -1: not known; owned; NULL: none */
     struct infer_overrides overrides;
     uint64_t timeout_us; /* the client's own deadline; 0: none */
+    uint64_t priority;   /* 1 is the highest; 0: the default */
     bool routing;        /* V1: answer with each row's routing */
     bool columns;        /* V1: came as columns, and is answered so */
     bool non_finite;     /* binary data may hold NaN and infinities */

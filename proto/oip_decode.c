@@ -26,20 +26,21 @@ static int decode_id(struct oip_decoder *decoder)
     return 0;
 }
 
-/* Unknown parameters are ignored, such as sequence_* and priority: the protocol allows every model
- * its own. */
+/* Unknown parameters are ignored, such as sequence_*: the protocol allows every model its own. */
 static int decode_parameters(struct oip_decoder *decoder)
 {
     const json_t *parameters = NULL;
-    size_t timeout = 0;
+    size_t timeout = 0, priority = 0;
     if (member_object(decoder->envelope.root, NULL, "parameters", &parameters, decoder->err) != 0 ||
         member_bool(parameters, "parameters", "binary_data_output", &decoder->binary_output,
                     decoder->err) != 0 ||
         annotation_read_tag(parameters, "parameters", decoder->request, decoder->err) != 0 ||
         overrides_read_parameter(parameters, decoder->request, decoder->err) != 0 ||
-        member_size(parameters, "parameters", "timeout", &timeout, decoder->err) != 0)
+        member_size(parameters, "parameters", "timeout", &timeout, decoder->err) != 0 ||
+        member_size(parameters, "parameters", "priority", &priority, decoder->err) != 0)
         return -1;
     decoder->request->timeout_us = timeout;
+    decoder->request->priority = priority;
     const char *key;
     json_t *value;
     json_object_foreach ((json_t *)parameters, key, value) {

@@ -16,8 +16,9 @@
 
 static bool is_member(const char *key)
 {
-    static const char *const MEMBERS[] = {"instances", "inputs",  "routing",        "tag",
-                                          "labels",    "experts", "signature_name", "parameters"};
+    static const char *const MEMBERS[] = {"instances", "inputs",         "routing",
+                                          "tag",       "labels",         "experts",
+                                          "priority",  "signature_name", "parameters"};
     for (size_t i = 0; i < sizeof MEMBERS / sizeof *MEMBERS; i++)
         if (strcmp(key, MEMBERS[i]) == 0)
             return true;
@@ -35,7 +36,7 @@ static int check_members(const json_t *root, struct error *err)
             return error_set(err, ERROR_INVALID,
                              "unknown member " QUOTED
                              ", expected 'instances' or 'inputs', 'routing', 'tag', 'labels', "
-                             "'experts', 'signature_name' or 'parameters'",
+                             "'experts', 'priority', 'signature_name' or 'parameters'",
                              key);
     }
     return 0;
@@ -53,10 +54,12 @@ static void all_outputs(struct infer_request *request)
 static int decode(struct envelope *envelope, const struct infer_limits *limits,
                   struct infer_request *request, struct error *err)
 {
-    if (check_members(envelope->root, err) != 0)
+    size_t priority = 0;
+    if (check_members(envelope->root, err) != 0 ||
+        member_bool(envelope->root, NULL, "routing", &request->routing, err) != 0 ||
+        member_size(envelope->root, NULL, "priority", &priority, err) != 0)
         return -1;
-    if (member_bool(envelope->root, NULL, "routing", &request->routing, err) != 0)
-        return -1;
+    request->priority = priority;
     if (annotation_read_tag(envelope->root, NULL, request, err) != 0 ||
         overrides_read_member(envelope, request, err) != 0)
         return -1;

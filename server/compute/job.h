@@ -16,6 +16,10 @@ struct quarantined;
 struct once;
 struct exchange;
 struct predict;
+struct flow;
+
+/* As clients number them, for Triton's (proto/PROTOCOL.md). */
+enum job_priority { PRIORITY_HIGH = 1, PRIORITY_NORMAL = 2, PRIORITY_LOW = 3 };
 
 struct job {
     struct predict *predict;
@@ -42,8 +46,15 @@ struct job {
                         (server/statistics/judgement.h) */
     void *results;   /* the block that holds all of them */
 
-    size_t rows_waiting; /* in the queue */
+    /* The queue's (server/compute/queue.h). */
+    char *values;        /* of the inputs, one after the other: [rows, elements]; owned; NULL: they
+                            have not been read */
+    struct flow *flow;   /* where its rows wait; NULL: none does */
+    size_t segment;      /* of the batch that is put together */
+    size_t rows_waiting; /* in the queue: the last ones */
     size_t rows_running; /* in a batch being computed */
+    TAILQ_ENTRY(job) by_age, by_length;
+
     uint64_t decoding_since_ns;
     uint64_t submitted_ns;
     uint64_t queue_ns;   /* until the first batch with rows of it began; 0: none has */
@@ -53,5 +64,14 @@ struct job {
 
     TAILQ_ENTRY(job) link; /* all unanswered jobs, oldest first */
 };
+
+/* 0 is the default; numbers below the lowest are the lowest. */
+static inline enum job_priority job_priority_of(const struct job *job)
+{
+    const uint64_t asked = job->request.priority;
+    return asked == 0              ? PRIORITY_NORMAL
+           : asked >= PRIORITY_LOW ? PRIORITY_LOW
+                                   : (enum job_priority)asked;
+}
 
 #endif

@@ -25,8 +25,9 @@ struct lane_kind {
      */
     uint64_t (*cost)(const struct lane *lane);
 
-    /* Takes the next piece off the queue; on the loop thread. */
-    void (*begin)(struct lane *lane);
+    /* Takes the next piece off the queue; on the loop thread. slice_ns: others wait for compute,
+     * too, so a piece that can be cut should take about so long. 0: nobody does. */
+    void (*begin)(struct lane *lane, uint64_t slice_ns);
 
     /* Computes it on `team` (NULL: the calling thread alone); on any thread. */
     void (*run)(struct lane *lane, struct moed_team *team);
@@ -46,6 +47,7 @@ struct lane {
     struct model *model; /* whose work it does; held */
     bool busy;           /* a piece has begun and not finished */
     bool listed;         /* in the scheduler's list: it has or had work */
+    uint64_t turn_ns;    /* compute time that it has had, in the scheduler's virtual time */
     TAILQ_ENTRY(lane) link;
 };
 

@@ -72,6 +72,7 @@ static void remove_lane(struct lanes *lanes, size_t at)
     struct lane *lane = lanes->items[at];
     lanes->count--;
     memmove(&lanes->items[at], &lanes->items[at + 1], (lanes->count - at) * sizeof(struct lane *));
+    scheduler_leave(lanes->scheduler, lane);
     lane->kind->free(lane);
 }
 

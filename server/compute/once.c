@@ -21,12 +21,14 @@ static void show_rows(struct once *once)
 
 /* ---- what is ready ---- */
 
-/* Whether the first batch is kept open for more rows; if so, *due_ns says until when at most. */
+/* Whether the next batch is kept open for more rows; if so, *due_ns says until when at most. */
 static bool is_held(const struct once *once, uint64_t now, uint64_t *due_ns)
 {
-    const struct batch *batch = once->queue.head;
-    uint64_t due = batch->opened_ns + once->options.max_queue_delay_ns;
-    if (batch->next || batch->rows == once->queue.batch_rows || due <= now)
+    const uint64_t delay_ns = once->options.max_queue_delay_ns;
+    if (delay_ns == 0 || once->queue.rows >= once->queue.batch_rows)
+        return false;
+    const uint64_t due = queue_oldest_ns(&once->queue) + delay_ns;
+    if (due <= now)
         return false;
     if (due < *due_ns)
         *due_ns = due;
@@ -36,7 +38,7 @@ static bool is_held(const struct once *once, uint64_t now, uint64_t *due_ns)
 static bool ready(const struct lane *lane, uint64_t now, uint64_t *due_ns)
 {
     const struct once *once = const_once(lane);
-    return once->queue.head && !is_held(once, now, due_ns);
+    return once->queue.rows > 0 && !is_held(once, now, due_ns);
 }
 
 static uint64_t cost_of(const struct once *once, size_t rows)
@@ -46,22 +48,25 @@ static uint64_t cost_of(const struct once *once, size_t rows)
 
 static uint64_t cost(const struct lane *lane)
 {
-    const struct once *once = const_once(lane);
-    return cost_of(once, once->queue.head->rows);
+    const struct queue *queue = &const_once(lane)->queue;
+    return cost_of(const_once(lane),
+                   queue->rows < queue->batch_rows ? queue->rows : queue->batch_rows);
 }
 
 static bool empty(const struct lane *lane)
 {
-    return !const_once(lane)->queue.head;
+    return const_once(lane)->queue.rows == 0;
 }
 
 /* ---- one batch ---- */
 
-static void begin(struct lane *lane)
+static void begin(struct lane *lane, uint64_t slice_ns)
 {
     struct once *once = once_of(lane);
     uint64_t now = uv_hrtime();
-    once->batch = queue_take(&once->queue);
+    const size_t most = slice_ns ? pace_rows(&once->pace, slice_ns) : once->queue.batch_rows;
+    once->cut = most < once->queue.batch_rows;
+    once->batch = queue_take(&once->queue, most);
     show_rows(once);
     for (size_t i = 0; i < once->batch->segment_count; i++) {
         struct job *job = once->batch->segments[i].job;
@@ -73,10 +78,11 @@ static void begin(struct lane *lane)
 static void run(struct lane *lane, struct moed_team *team)
 {
     const struct once *once = once_of(lane);
-    const struct batch *batch = once->batch;
+    struct batch *batch = once->batch;
+    batch_gather(batch, once->lane.model->info);
     const struct moed_batch rows = {.spans = batch->spans,
                                     .span_count = batch->segment_count,
-                                    .inputs = (const void *const *)batch->inputs,
+                                    .inputs = batch->inputs,
                                     .outputs = batch->outputs};
     moed_forward(once->lane.model->engine, once->scratch, team, &rows);
 }
@@ -178,6 +184,8 @@ static void finish(struct lane *lane, uint64_t compute_ns)
 {
     struct once *once = once_of(lane);
     struct batch *batch = once->batch;
+    pace_computed(&once->pace, batch->rows, compute_ns, once->cut);
+    pace_left(&once->pace, batch->rows, uv_hrtime(), once->queue.rows > 0);
     if (moed_model_is_damaged(once->lane.model->engine)) {
         fail_all(once, batch);
     } else {
@@ -224,6 +232,9 @@ static struct once_options options_of(const struct model *model, const struct on
     return own;
 }
 
+/* Of one thread, while nothing has been measured. */
+enum { MACS_PER_NS = 25 };
+
 struct once *once_new(struct model *model, struct scheduler *scheduler,
                       const struct once_options *options, struct error *err)
 {
@@ -244,23 +255,49 @@ struct once *once_new(struct model *model, struct scheduler *scheduler,
     once->stats = &model->stats->loop[options->loop];
     once->scratch = scratch;
     queue_init(&once->queue, model->info, own.max_batch_rows, own.max_queue_rows);
+    pace_init(&once->pace, own.max_batch_rows, model->cost_per_row / MACS_PER_NS);
     return once;
+}
+
+/* A batch that is being computed is not reckoned with, nor are jobs that others' turns may bring
+ * before this one: it is refused only if it would be late for sure. */
+static int check_deadline(const struct once *once, const struct job *job, struct error *err)
+{
+    const int tag = job->tag_name ? tags_find(&job->model->stats->tags, job->tag_name) : TAG_NONE;
+    const size_t rows = tag < 0 ? 0
+                                : queue_rows_before(&once->queue, job_priority_of(job), (size_t)tag,
+                                                    job->request.rows);
+    const double wait_ns = pace_wait_ns(&once->pace, rows);
+    if ((double)job->submitted_ns + wait_ns <= (double)job->deadline_ns)
+        return 0;
+    return error_set(err, ERROR_OVERLOADED,
+                     "the queue is full: the %zu rows before this request take %.0f ms, more than "
+                     "the %.0f ms that it may wait",
+                     rows, wait_ns / 1e6,
+                     ((double)job->deadline_ns - (double)job->submitted_ns) / 1e6);
 }
 
 int once_submit(struct once *once, struct job *job, struct error *err)
 {
-    bool alone = !once->queue.head && !once->lane.busy;
+    bool alone = once->queue.rows == 0 && !once->lane.busy;
     bool small = cost_of(once, job->request.rows) < SCHEDULER_SMALL_COST;
     job->submitted_ns = uv_hrtime();
-    if (queue_push(&once->queue, job, job->submitted_ns, err) != 0)
+    if (queue_check(&once->queue, job->request.rows, err) != 0 ||
+        check_deadline(once, job, err) != 0 || queue_read(&once->queue, job, err) != 0)
         return -1;
     attribute_accepted(job);
+    queue_push(&once->queue, job);
     show_rows(once);
     if (alone && small && once->options.max_queue_delay_ns == 0)
         scheduler_run_now(&once->lane);
     else
         scheduler_wake(once->scheduler, &once->lane);
     return 0;
+}
+
+unsigned once_retry_after(const struct once *once)
+{
+    return pace_retry_after(&once->pace, once->queue.rows);
 }
 
 void once_cancel(struct once *once, struct job *job)

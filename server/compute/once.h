@@ -5,6 +5,7 @@
 #ifndef SERVER_ONCE_H
 #define SERVER_ONCE_H
 
+#include "server/compute/pace.h"
 #include "server/compute/queue.h"
 #include "server/compute/scheduler.h"
 #include "server/models/model.h"
@@ -29,8 +30,10 @@ struct once {
     struct stats *stats;         /* this loop's shard of its */
     struct moed_scratch *scratch;
     struct queue queue;
+    struct pace pace;
     size_t rows_shown;   /* of the queue's, in the statistics */
     struct batch *batch; /* that has begun */
+    bool cut;            /* it was kept short for other lanes */
 };
 
 static inline struct once *once_of(struct lane *lane)
@@ -42,9 +45,13 @@ static inline struct once *once_of(struct lane *lane)
 MUST_CHECK struct once *once_new(struct model *model, struct scheduler *scheduler,
                                  const struct once_options *options, struct error *err);
 
-/* Queues a job's rows. A job that is small enough is computed before this returns: on_finished was
- * called, and the job may be gone. On error it was not queued. */
+/* Queues a job's rows, unless those before them take longer than it may wait. A job that is small
+ * enough is computed before this returns: on_finished was called, and the job may be gone. On error
+ * it was not queued. */
 MUST_CHECK int once_submit(struct once *once, struct job *job, struct error *err);
+
+/* When a refused client may come back: seconds until what waits has been computed. */
+unsigned once_retry_after(const struct once *once);
 
 /* Gives up on a job: its waiting rows are dropped; on_finished follows, at once unless some of its
  * rows are being computed. job->error says why. */

@@ -1,45 +1,27 @@
-/* The bounded queue of one model: rows wait in the very batch buffers they will be computed in.
+/* The bounded queue of one model: which rows are computed next, and together.
  *
- * A queue is a list of batches: none is empty, and all but the last are full, save where jobs were
- * cancelled. A job's numbers are read from its request's body straight into the last batch, and on
- * into a new one when it is full, so a job may be spread over several batches (unless the model
- * limits what its experts take of one request) and a batch holds rows of many jobs. Loop thread
- * only; a batch taken from the queue belongs to the taker until queue_recycle(). */
+ * A job's numbers are read from its request's body when it arrives, into a block of its own. Which
+ * rows a batch has is decided when it is taken: a job may be spread over several batches (unless
+ * the model limits what its experts take of one request), and a batch has rows of many jobs. Tags
+ * share the rows of batches equally, priorities by their weights (self-clocked fair queueing,
+ * Golestani 1994); within a tag see server/compute/flow.h. Loop thread only, but for
+ * batch_gather(); a batch taken from the queue belongs to the taker until queue_recycle(). */
 #ifndef SERVER_QUEUE_H
 #define SERVER_QUEUE_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "server/compute/batch.h"
+#include "server/compute/flow.h"
 
-#include "core/moed.h"
-#include "server/compute/job.h"
-
-/* Consecutive rows of one job in one batch. */
-struct segment {
-    struct job *job;
-    size_t job_row; /* the first of them in the job */
-    size_t rows;
-};
-
-struct batch {
-    struct batch *next;
-    size_t rows;
-    void **inputs;            /* [input_count] [batch_rows, elements], as the engine wants them */
-    float **outputs;          /* [output_count] [batch_rows, elements] */
-    struct segment *segments; /* [batch_rows] */
-    size_t segment_count;
-    struct moed_span *spans; /* [batch_rows] one for each segment */
-    uint64_t opened_ns;      /* when its first row arrived */
-};
+TAILQ_HEAD(flow_list, flow);
 
 struct queue {
     const struct moed_model_info *info;
     size_t batch_rows, max_rows;
-    bool whole_jobs; /* a job is never split: experts have a capacity per request */
-    size_t rows;     /* waiting */
-    struct batch *head, *tail;
-    struct batch *spare; /* recycled batches */
+    bool whole_jobs;        /* a job is never split: experts have a capacity per request */
+    size_t rows;            /* waiting */
+    struct flow_list flows; /* that have rows */
+    uint64_t turn;          /* virtual time: that of the flow whose rows were taken last */
+    struct batch *spare;    /* batches for use; at least one while rows wait and none is taken */
     size_t spare_count;
 };
 
@@ -47,13 +29,26 @@ void queue_init(struct queue *queue, const struct moed_model_info *info, size_t 
                 size_t max_rows);
 void queue_close(struct queue *queue);
 
-/* Reads all rows of the job into the queue. On error (a bad number in the body, queue full, no
- * memory) the queue is unchanged. */
-MUST_CHECK int queue_push(struct queue *queue, struct job *job, uint64_t now_ns, struct error *err);
+/* Whether so many rows may wait, too. */
+MUST_CHECK int queue_check(const struct queue *queue, size_t rows, struct error *err);
 
-/* Removes and returns the first batch; NULL when nothing waits. Its rows count as running, and its
- * spans are filled. */
-struct batch *queue_take(struct queue *queue);
+/* Reads all rows of the job from its request's body. On error (a bad number in the body, no memory)
+ * the job has none. */
+MUST_CHECK int queue_read(struct queue *queue, struct job *job, struct error *err);
+
+/* A job that has been checked and read waits from now on, by its tag and its request's priority. */
+void queue_push(struct queue *queue, struct job *job);
+
+/* Rows that will be computed before those of such a job at least. */
+size_t queue_rows_before(const struct queue *queue, enum job_priority priority, size_t tag,
+                         size_t rows);
+
+/* When the oldest of the waiting jobs was submitted; the queue is not empty. */
+uint64_t queue_oldest_ns(const struct queue *queue);
+
+/* Takes the next batch, of at most so many rows (where jobs are whole, of one job at least); NULL
+ * when nothing waits. Its rows count as running, and its spans are filled. */
+struct batch *queue_take(struct queue *queue, size_t most_rows);
 void queue_recycle(struct queue *queue, struct batch *batch);
 
 /* Drops the job's waiting rows. */

@@ -6,10 +6,17 @@
  * other connections to notice. */
 static const uint64_t LOOP_MACS = 5 * 1000 * 1000;
 
+/* How long a piece should take that others wait for: long enough that handing over is no loss,
+ * short beside what a network adds to an answer. */
+static const uint64_t SLICE_NS = 2 * 1000 * 1000;
+
+/* A lane that has used the compute thread so recently is expected to use it again. */
+static const uint64_t RECENT_NS = UINT64_C(10) * 1000 * 1000 * 1000;
+
 static void run_here(struct lane *lane)
 {
     lane->busy = true;
-    lane->kind->begin(lane);
+    lane->kind->begin(lane, 0);
     uint64_t began = uv_hrtime();
     lane->kind->run(lane, NULL);
     uint64_t compute_ns = uv_hrtime() - began;
@@ -17,29 +24,54 @@ static void run_here(struct lane *lane)
     lane->kind->finish(lane, compute_ns);
 }
 
-/* Moves the lane behind the others, whose turn is next. */
-static void run_there(struct scheduler *scheduler, struct lane *lane)
+/* ---- the compute thread ---- */
+
+static bool has_others(const struct scheduler *scheduler, const struct lane *lane, uint64_t now)
+{
+    const struct scheduler_use *other =
+        scheduler->last.lane == lane ? &scheduler->before : &scheduler->last;
+    return other->lane && now - other->ended_ns < RECENT_NS;
+}
+
+static void note_use(struct scheduler *scheduler, const struct lane *lane)
+{
+    if (scheduler->last.lane != lane)
+        scheduler->before = scheduler->last;
+    scheduler->last = (struct scheduler_use){lane, uv_hrtime()};
+}
+
+/* Moves the lane behind the others that have had as much. */
+static void run_there(struct scheduler *scheduler, struct lane *lane, uint64_t now)
 {
     TAILQ_REMOVE(&scheduler->lanes, lane, link);
     TAILQ_INSERT_TAIL(&scheduler->lanes, lane, link);
+    scheduler->turn_ns = lane->turn_ns;
     lane->busy = true;
-    lane->kind->begin(lane);
+    lane->kind->begin(lane, has_others(scheduler, lane, now) ? SLICE_NS : 0);
     engine_start(&scheduler->engine, lane);
 }
 
-/* Runs or hands over one piece. Returns whether another is ready at once. */
-static bool serve(struct scheduler *scheduler, struct lane *lane, uint64_t now, uint64_t *due_ns)
+/* ---- turns ---- */
+
+/* What one look at all lanes finds. */
+struct turn {
+    uint64_t now, due_ns;
+    bool more;         /* another piece for the loop thread is ready at once */
+    struct lane *next; /* for the compute thread; NULL: none */
+};
+
+/* Runs a small piece, or makes the lane a candidate for the compute thread. */
+static void serve(struct lane *lane, struct turn *turn)
 {
     uint64_t never = UINT64_MAX;
-    if (lane->busy || !lane->kind->ready(lane, now, due_ns))
-        return false;
+    if (lane->busy || !lane->kind->ready(lane, turn->now, &turn->due_ns))
+        return;
     if (lane->kind->cost(lane) < LOOP_MACS) {
         run_here(lane);
-        return lane->kind->ready(lane, now, &never);
+        turn->more |= lane->kind->ready(lane, turn->now, &never);
+    } else if (!turn->next || lane->turn_ns < turn->next->turn_ns) {
+        turn->next = lane;
     }
-    if (!scheduler->engine.busy)
-        run_there(scheduler, lane);
-    return false;
 }
 
 static void on_hold(uv_timer_t *hold);
@@ -52,29 +84,30 @@ static void forget(struct scheduler *scheduler, struct lane *lane)
     scheduler->on_empty(lane, scheduler->context);
 }
 
-/* Serves one piece of every lane that has one, beginning with the lane that has waited longest for
- * the compute thread, so that a busy model cannot keep it from the others. */
+/* Serves one small piece of every lane that has one, and the compute thread. */
 static void run_turn(struct scheduler *scheduler)
 {
-    uint64_t now = uv_hrtime();
-    uint64_t due_ns = UINT64_MAX;
-    bool more = false;
+    struct turn turn = {.now = uv_hrtime(), .due_ns = UINT64_MAX};
+    uint64_t never = UINT64_MAX;
     struct lane *last = TAILQ_LAST(&scheduler->lanes, lane_list), *next;
     for (struct lane *lane = TAILQ_FIRST(&scheduler->lanes); lane; lane = next) {
-        /* Lanes that are moved or woken behind the last one are served in the next turn. */
+        /* Lanes that are woken behind the last one are served in the next turn. */
         next = lane == last ? NULL : TAILQ_NEXT(lane, link);
-        more |= serve(scheduler, lane, now, &due_ns);
+        serve(lane, &turn);
         if (!lane->busy && lane->kind->empty(lane))
             forget(scheduler, lane);
     }
-    if (more)
+    /* The answers of small pieces may have cancelled what was ready. */
+    if (turn.next && !scheduler->engine.busy && turn.next->kind->ready(turn.next, turn.now, &never))
+        run_there(scheduler, turn.next, turn.now);
+    if (turn.more)
         uv_idle_start(&scheduler->again, on_again);
     else
         uv_idle_stop(&scheduler->again);
-    if (due_ns == UINT64_MAX)
+    if (turn.due_ns == UINT64_MAX)
         uv_timer_stop(&scheduler->hold);
     else
-        uv_timer_start(&scheduler->hold, on_hold, (due_ns - now) / 1000000 + 1, 0);
+        uv_timer_start(&scheduler->hold, on_hold, (turn.due_ns - turn.now) / 1000000 + 1, 0);
 }
 
 static void on_check(uv_check_t *check)
@@ -101,6 +134,8 @@ static void on_hold(uv_timer_t *hold)
 static void on_done(struct lane *lane, uint64_t compute_ns, void *context)
 {
     lane->busy = false;
+    lane->turn_ns += compute_ns;
+    note_use(context, lane);
     lane->kind->finish(lane, compute_ns);
     run_turn(context);
 }
@@ -109,8 +144,7 @@ int scheduler_init(struct scheduler *scheduler, uv_loop_t *loop, unsigned thread
                    void (*on_empty)(struct lane *lane, void *context), void *context,
                    struct error *err)
 {
-    scheduler->on_empty = on_empty;
-    scheduler->context = context;
+    *scheduler = (struct scheduler){.on_empty = on_empty, .context = context};
     TAILQ_INIT(&scheduler->lanes);
     if (engine_init(&scheduler->engine, loop, threads, on_done, scheduler, err) != 0)
         return -1;
@@ -139,10 +173,21 @@ void scheduler_close(struct scheduler *scheduler)
 
 void scheduler_wake(struct scheduler *scheduler, struct lane *lane)
 {
-    if (!lane->listed)
+    if (!lane->listed) {
         TAILQ_INSERT_TAIL(&scheduler->lanes, lane, link);
+        if (lane->turn_ns < scheduler->turn_ns)
+            lane->turn_ns = scheduler->turn_ns; /* idle time is not saved up */
+    }
     lane->listed = true;
     uv_idle_start(&scheduler->again, on_again);
+}
+
+void scheduler_leave(struct scheduler *scheduler, const struct lane *lane)
+{
+    if (scheduler->last.lane == lane)
+        scheduler->last.lane = NULL;
+    if (scheduler->before.lane == lane)
+        scheduler->before.lane = NULL;
 }
 
 void scheduler_run_now(struct lane *lane)

@@ -2,7 +2,10 @@
  *
  * The policy is work-conserving: whenever compute is free, ready work runs. A piece that costs less
  * than a hand-over runs on the loop thread itself; larger ones go to the compute thread, one at a
- * time, lanes taking turns. */
+ * time. There the lane goes first that has had the least compute time, as measured (start-time fair
+ * queueing, Goyal, Vin and Cheng 1996), so a flood for one model leaves the others their share.
+ * While several lanes use the thread, each is told to keep its pieces short: a piece that has begun
+ * is never interrupted, and everybody waits for its end. */
 #ifndef SERVER_SCHEDULER_H
 #define SERVER_SCHEDULER_H
 
@@ -13,6 +16,11 @@ TAILQ_HEAD(lane_list, lane);
 struct scheduler {
     struct engine engine;
     struct lane_list lanes; /* that have work; the last user of the compute thread comes last */
+    uint64_t turn_ns;       /* virtual time: that of the last piece when it began */
+    struct scheduler_use {
+        const struct lane *lane;
+        uint64_t ended_ns;
+    } last, before; /* users of the compute thread: the last one, and the last other one */
 
     /* Run what arrived in this turn of the loop: `check` after requests were read from sockets,
      * `prepare` for those read from a timer. `again` keeps the loop from sleeping while work is
@@ -36,6 +44,9 @@ void scheduler_close(struct scheduler *scheduler);
 
 /* Tells that the lane has work, which runs in this turn of the loop, or when compute is free. */
 void scheduler_wake(struct scheduler *scheduler, struct lane *lane);
+
+/* The lane is about to be freed: nobody waits for it any more. */
+void scheduler_leave(struct scheduler *scheduler, const struct lane *lane);
 
 /* A request that costs less is computed as soon as it is read: suspending and resuming its
  * connection would cost more than batching could save. */

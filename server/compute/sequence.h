@@ -4,6 +4,7 @@
 #define SERVER_SEQUENCE_H
 
 #include "core/sampler.h"
+#include "server/compute/pace.h"
 #include "server/compute/scheduler.h"
 #include "server/models/model.h"
 
@@ -110,8 +111,9 @@ struct sequences {
     struct sequence_list running; /* oldest first */
     uint64_t turn;                /* of the latest that has begun */
     size_t waiting_count, waiting_tokens, running_count;
-    size_t queued; /* of waiting_tokens, those that count against the limit */
-    bool blocked;  /* the oldest that waits must wait for another's end */
+    size_t queued;    /* of waiting_tokens, those that count against the limit */
+    struct pace pace; /* in which those leave the queue */
+    bool blocked;     /* the oldest that waits must wait for another's end */
     struct sequences_shown shown;
     uint64_t row_cost;
     struct step step;

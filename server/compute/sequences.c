@@ -112,6 +112,7 @@ static void admit(struct sequences *sequences)
             break;
         }
         begin_session(sequences, sequence);
+        pace_left(&sequences->pace, sequence->queued, now, sequences->waiting_count > 0);
         sequence->began_ns = now;
         stats_add_wait(sequences->stats, (double)(now - sequence->submitted_ns) / 1e9);
         if (allocate(sequence, sequences->lane.model->info, &sequence->error) != 0)
@@ -147,8 +148,9 @@ static uint64_t cost(const struct lane *lane)
     return sequences->row_cost * step_expected_rows(sequences);
 }
 
-static void begin(struct lane *lane)
+static void begin(struct lane *lane, uint64_t slice_ns)
 {
+    (void)slice_ns; /* a step is short by itself */
     struct sequences *sequences = sequences_of(lane);
     admit(sequences);
     step_compose(sequences);
@@ -291,6 +293,11 @@ int sequences_check_room(const struct sequences *sequences, size_t prompts, size
     return error_set(err, ERROR_OVERLOADED,
                      "the queue is full: %zu tokens wait, %zu more would exceed the limit of %zu",
                      sequences->queued, queued, most);
+}
+
+unsigned sequences_retry_after(const struct sequences *sequences)
+{
+    return pace_retry_after(&sequences->pace, sequences->queued);
 }
 
 /* Requests take turns: the n-th prompt of one waits for the first n of those that came before, and

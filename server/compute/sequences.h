@@ -30,6 +30,9 @@ size_t sequences_queued(const struct sequences *sequences, size_t prompts, size_
 MUST_CHECK int sequences_check_room(const struct sequences *sequences, size_t prompts,
                                     size_t tokens, struct error *err);
 
+/* When a refused client may come back: seconds until what waits has begun to run. */
+unsigned sequences_retry_after(const struct sequences *sequences);
+
 /* Queues a sequence that passed both checks. */
 void sequences_submit(struct sequences *sequences, struct sequence *sequence);
 

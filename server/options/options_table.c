@@ -105,8 +105,8 @@ const struct option_row OPTIONS[OPTION_ROWS] = {
 
     {"max_request_rows", OPTION_COUNT, AT(max_request_rows), 1, 16777216, "1024", NULL, "N",
      "Limits",
-     "The most rows of one request. A larger one is refused with 413. One request is computed in "
-     "as few batches as possible, so a high limit lets one client delay the others."},
+     "The most rows of one request. A larger one is refused with 413. Requests of few rows do not "
+     "wait for the end of a large one, but share batches with it."},
     {"non_finite", OPTION_CHOICE, AT(non_finite), 0, 0, "refuse", NULL, "refuse|accept", NULL,
      "NaN and infinities in binary tensors. refuse: they are answered 400 with their place. "
      "accept: "

@@ -309,6 +309,8 @@ static void on_prepared(struct generation *generation)
     if (err->code == ERROR_NONE && start(generation, err) == 0)
         return;
     reject(generation, reason_of(err->code));
+    if (err->code == ERROR_OVERLOADED && generation->lane)
+        exchange->retry_after_s = sequences_retry_after(generation->lane);
     generation_end(generation);
 }
 

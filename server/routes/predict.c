@@ -22,6 +22,7 @@ static void job_free(struct job *job)
     infer_request_close(&job->request);
     moed_intervention_free(job->asked);
     quarantined_release(job->quarantined);
+    free(job->values);
     free(job->results);
     free(job->outputs);
     free(job->routing_experts);
@@ -222,6 +223,8 @@ static void on_decoded(struct job *job, struct error *err)
     request_id_set(job->exchange, job->request.id);
     if (err->code != ERROR_NONE || submit(predict, job, err) != 0) {
         reject(job, reason_of(err->code));
+        if (err->code == ERROR_OVERLOADED && job->lane)
+            job->exchange->retry_after_s = once_retry_after(job->lane);
         exchange_reply_error(job->exchange, err);
         job_free(job);
         return;

@@ -130,6 +130,7 @@ static inline struct posted *new_job(const char *name, size_t rows, float value)
     *job = (struct posted){.job.model = of,
                            .job.counted = true,
                            .job.lane = lane(name),
+                           .job.deadline_ns = UINT64_MAX,
                            .job.wants_routing = of->info->gate_count > 0};
     job->body = xcalloc(rows * elements, sizeof *job->body);
     for (size_t row = 0; row < rows; row++)
@@ -242,6 +243,7 @@ static inline void end(void)
     ck_assert_int_eq(uv_loop_close(&loop), 0);
     lanes_close(&lanes);
     for (size_t i = 0; i < posted_count; i++) {
+        free(posted[i].job.values);
         free(posted[i].body);
         free(posted[i].y);
         free(posted[i].experts);

@@ -159,7 +159,7 @@ static void run_until(size_t count)
 static void step(void)
 {
     lane->lane.busy = true;
-    lane->lane.kind->begin(&lane->lane);
+    lane->lane.kind->begin(&lane->lane, 0);
     lane->lane.kind->run(&lane->lane, NULL);
     lane->lane.busy = false;
     lane->lane.kind->finish(&lane->lane, 1000);

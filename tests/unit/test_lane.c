@@ -2,7 +2,7 @@
  * has sequences of several steps each, and new ones arrive while it runs. */
 #include "scheduler_fixture.h"
 
-enum { MAX_SEQUENCES = 16, CHEAP = 1000, EXPENSIVE = 50 * 1000 * 1000 };
+enum { MAX_SEQUENCES = 16, CHEAP = 1000, EXPENSIVE = 50 * 1000 * 1000, MANY_STEPS = 100 };
 
 struct fake_sequence {
     int wanted, done;
@@ -16,7 +16,10 @@ struct stepping {
     size_t count;
     int steps;
     uv_thread_t ran_on;
-    int batch_at_step; /* whose finish submits a batch to `large` */
+    unsigned step_ms;
+    uint64_t slice_ns;   /* of the last step */
+    uint64_t longest_ns; /* step so far */
+    int batch_at_step;   /* whose finish submits a batch to `large` */
 };
 
 static struct stepping decoder;
@@ -47,9 +50,10 @@ static uint64_t stepping_cost(const struct lane *lane)
 }
 
 /* All present sequences take part; one that arrives meanwhile waits for the next step. */
-static void stepping_begin(struct lane *lane)
+static void stepping_begin(struct lane *lane, uint64_t slice_ns)
 {
     struct stepping *stepping = (struct stepping *)(void *)lane;
+    stepping->slice_ns = slice_ns;
     for (size_t i = 0; i < stepping->count; i++)
         stepping->sequences[i].running = is_unfinished(&stepping->sequences[i]);
 }
@@ -57,13 +61,16 @@ static void stepping_begin(struct lane *lane)
 static void stepping_run(struct lane *lane, struct moed_team *team)
 {
     (void)team;
-    ((struct stepping *)(void *)lane)->ran_on = uv_thread_self();
+    struct stepping *stepping = (struct stepping *)(void *)lane;
+    stepping->ran_on = uv_thread_self();
+    uv_sleep(stepping->step_ms);
 }
 
 static void stepping_finish(struct lane *lane, uint64_t compute_ns)
 {
     struct stepping *stepping = (struct stepping *)(void *)lane;
-    (void)compute_ns;
+    if (compute_ns > stepping->longest_ns)
+        stepping->longest_ns = compute_ns;
     stepping->steps++;
     for (size_t i = 0; i < stepping->count; i++) {
         stepping->sequences[i].done += stepping->sequences[i].running;
@@ -140,18 +147,20 @@ START_TEST(an_expensive_step_is_run_on_the_compute_thread)
 }
 END_TEST
 
-/* A busy decoder and large batches take turns on the compute thread. */
+/* A busy decoder and a large batch share the compute thread by the time that they take. */
 START_TEST(steps_and_batches_take_turns)
 {
     write_dense("large", 24);
     start_decoder(EXPENSIVE);
     decoder.batch_at_step = 2;
-    ask(100);
+    decoder.step_ms = 1;
+    ask(MANY_STEPS);
     run_until(1);
-    ck_assert_int_le(decoder.steps, 4);
+    ck_assert_uint_le(decoder.lane.turn_ns, lane("large")->lane.turn_ns + 2 * decoder.longest_ns);
+    ck_assert_uint_gt(decoder.slice_ns, 0); /* it is told that it is not alone */
     expect_answer(&posted[0], 1);
     run_decoder();
-    ck_assert_int_eq(decoder.steps, 100);
+    ck_assert_int_eq(decoder.steps, MANY_STEPS);
 }
 END_TEST
 

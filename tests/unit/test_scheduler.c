@@ -22,10 +22,10 @@ START_TEST(a_larger_job_waits_for_the_end_of_the_turn)
     struct posted *job = submit("small", 110, 1);
     ck_assert(!job->finished);
     ck_assert_uint_eq(lane("small")->queue.rows, 110);
-    struct posted *next = submit("small", 1, 500); /* no longer alone: behind the first */
+    struct posted *next = submit("small", 1, 500); /* no longer alone */
     ck_assert(!next->finished);
     run_until(2);
-    ck_assert_ptr_eq(finished[0], job);
+    ck_assert_ptr_eq(finished[0], next); /* in the first batch */
     expect_answer(job, 1);
     expect_answer(next, 500);
     /* 111 rows in batches of 32 */
@@ -81,11 +81,12 @@ START_TEST(a_job_submitted_from_an_answer)
     start(0);
     struct posted *first = submit("small", 2, 1);
     expect_answer(first, 1);
-    /* too large to be computed at once, so both wait and share the last batch */
-    struct posted *large = submit("small", 120, -110), *last = submit("small", 5, -3);
+    lane("small")->options.max_queue_delay_ns = 1; /* both wait, and share a batch */
+    struct posted *second = submit("small", 12, -110), *last = submit("small", 5, -3);
+    lane("small")->options.max_queue_delay_ns = 0;
     after_finish = submit_again;
     run_until(4);
-    expect_answer(large, -110);
+    expect_answer(second, -110);
     expect_answer(last, -3);
 }
 END_TEST

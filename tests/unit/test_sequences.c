@@ -261,7 +261,7 @@ START_TEST(one_that_is_being_computed_ends_with_the_step)
     first->cancel_after = 3, first->whom = second; /* while the other's token is not delivered */
     second->cancel_after = 1, second->whom = second;
     lane->lane.busy = true;
-    lane->lane.kind->begin(&lane->lane);
+    lane->lane.kind->begin(&lane->lane, 0);
     sequences_cancel(lane, &first->sequence);
     ck_assert(!first->ended);
     lane->lane.kind->run(&lane->lane, NULL);
