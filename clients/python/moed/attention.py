@@ -34,6 +34,14 @@ def rotary_frequencies(pairs, theta=10000.0, scaling=None):
     return stretched * ramp + frequencies * (1 - ramp)
 
 
+def matrix_of(linear):
+    """(weight (outputs, inputs), bias or None) of a linear layer; transformers' Conv1D has them the other way round."""
+    if isinstance(linear, tuple):
+        return linear
+    weight = linear.weight.t() if type(linear).__name__ == "Conv1D" else linear.weight
+    return weight, getattr(linear, "bias", None)
+
+
 class Attention(nn.Module):
     """softmax(q k * scale + bias) v over the positions of a row (positions, size).
 
@@ -68,6 +76,30 @@ class Attention(nn.Module):
             self.q_norm, self.k_norm = (_Weight(count * self.head_dim) for count in groups)
         self.sinks = nn.Parameter(torch.zeros(heads)) if sinks else None
         self.bias = None if bias is None else nn.Parameter(torch.as_tensor(bias, dtype=torch.float32))
+
+    @classmethod
+    def of(cls, query, key, value, out, heads, norms=None, **settings):
+        """The layer of given projections.
+
+        Args:
+            query, key, value, out: nn.Linear, or (weight, bias or None), weight (outputs, inputs).
+            heads: query heads. Keys and values have as many as their sizes say.
+            norms: with qk_norm, the norms of queries and keys, or their weights.
+            settings: as of the class.
+        """
+        (query, key, value), (out, out_bias) = (matrix_of(part) for part in (query, key, value)), matrix_of(out)
+        width = len(query[0]) // heads
+        layer = cls(out.shape[0], heads, len(key[0]) // width, width, **settings)
+        layer.in_proj_weight = nn.Parameter(torch.cat([query[0], key[0], value[0]]).detach())
+        biases = [torch.zeros(len(weight)) if bias is None else bias for weight, bias in (query, key, value)]
+        without = all(bias is None for _, bias in (query, key, value))
+        layer.in_proj_bias = None if without else nn.Parameter(torch.cat(biases).detach())
+        layer.out_proj.weight = nn.Parameter(out.detach())
+        layer.out_proj.bias = None if out_bias is None else nn.Parameter(out_bias.detach())
+        for own, norm in zip(("q_norm", "k_norm"), norms or ()):
+            weight = norm if isinstance(norm, torch.Tensor) else norm.weight
+            getattr(layer, own).weight = nn.Parameter(weight.detach())
+        return layer
 
     def forward(self, x):
         return self.of_lengths(x, None)

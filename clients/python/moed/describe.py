@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from moed.adapters import adapt, adapter_of
+from moed.blocks_of_attention import Given, attention_block, is_attention
 from moed.blocks_of_experts import block, is_block
 from moed.fx_trace import is_ours, trace, traceable
 from moed.graph import PLAIN, Graph
@@ -311,6 +312,7 @@ def _expanded(module, row, path):
     """
     if type(module) is FirstResult:
         return _expanded(module.module, row, path)
+    given, module = module, module.module if type(module) is Given else module
     adapter = adapter_of(module)
     if adapter is not None:
         return _expanded(adapt(adapter, module, row), row, path)
@@ -322,6 +324,9 @@ def _expanded(module, row, path):
                 return trace(module, row, path)
             except ExportError:
                 raise error from None
+    if not is_ours(module) and is_attention(module):
+        return attention_block(given, row, path)
+    require(given is module, path, "a layer has one input")
     if traceable(module):
         return trace(module, row, path)
     return of_pytorch(module, path) if type(module) in (nn.TransformerEncoder, nn.TransformerEncoderLayer) else module

@@ -15,6 +15,7 @@ from torch import fx, nn
 
 from moed import fx_functions, fx_joins  # noqa: F401  (their handlers)
 from moed.adapters import adapter_of
+from moed.blocks_of_attention import is_attention
 from moed.blocks_of_experts import is_block
 from moed.fx_translation import Translation, called_name, entry_of
 from moed.ops import ExportError, require
@@ -32,7 +33,7 @@ def is_ours(module):
 
 def traceable(module):
     """Whether its forward() is the caller's own, and not PyTorch's or of a class of this package."""
-    if is_ours(module) or adapter_of(module) is not None or is_block(module):
+    if is_ours(module) or adapter_of(module) is not None or is_block(module) or is_attention(module):
         return False
     if isinstance(module, nn.Sequential):
         return type(module).forward is not nn.Sequential.forward

@@ -11,6 +11,7 @@ import torch
 from torch import fx, nn
 
 from moed import graph, modules
+from moed.blocks_of_attention import Given
 from moed.ops import INFERENCE_NO_OPS, ExportError, require
 
 HANDLERS: Dict[Any, Callable] = {}  # by function, and by method name; filled by fx_functions.py and fx_joins.py
@@ -165,8 +166,12 @@ class Translation:
 
     def call(self, node):
         layer = self.modules[node.target]
-        if len(node.args) != 1 or node.kwargs or not isinstance(node.args[0], fx.Node):
+        others = [*node.args[1:], *node.kwargs.values()]
+        if not node.args or not isinstance(node.args[0], fx.Node) or not all(map(self.is_same_for_all, others)):
             self.refuse(node, "a layer has one input")
+        if others:
+            args, kwargs = fx.node.map_arg((node.args[1:], dict(node.kwargs)), self.values.get)
+            layer = Given(layer, tuple(args), dict(kwargs))
         if isinstance(self.values[node], (tuple, list)):
             layer = modules.FirstResult(layer)  # the others are refused where they are used
         step = (node.target.replace(".", "_"), layer, f"{self.path}.{node.target}")
@@ -206,6 +211,12 @@ class Translation:
         """Whether nothing but `end` reads what lies between it and `start`."""
         inside = self.before(end)
         return all(set(entry.node.users) <= inside for entry in self.entries(start, end) if entry.node is not end)
+
+    def is_same_for_all(self, given):
+        """Whether what a call is given has no part of the row in it."""
+        nodes = []
+        fx.node.map_arg(given, nodes.append)
+        return all(self.is_fixed(node) for node in nodes)
 
     def parameter(self, node):
         """The tensor that a node is if no row has a part in it, or None: a parameter, or what is computed of such.

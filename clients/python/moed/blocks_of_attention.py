@@ -1,0 +1,297 @@
+"""Attention of a user's own module: finds its projections by their names, and what it computes by trying.
+
+Hand-written attention differs in a few names, in how query, key and value are packed, in masks, scale and rotary
+positions. Every combination that the module's attributes and tensors speak for is built with random weights and
+compared with the module itself; the first one that gives the same answers is what is exported. A module that none fits
+is refused.
+"""
+
+import copy
+import itertools
+import math
+from collections import OrderedDict
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
+
+import torch
+from torch import nn
+
+from moed.attention import Attention, matrix_of
+from moed.modules import Residual, RMSNorm
+from moed.ops import ExportError
+
+QUERY = ("q_proj", "query", "q", "wq", "to_q", "q_lin", "Wq", "query_proj", "W_q", "w_q", "fc_q", "linear_q")
+KEY = tuple(name.replace("query", "key").replace("q", "k") for name in QUERY)
+VALUE = tuple(name.replace("query", "value").replace("q", "v") for name in QUERY)
+PACKED = ("qkv", "qkv_proj", "c_attn", "in_proj", "Wqkv", "query_key_value", "to_qkv", "attn", "proj_qkv")
+PACKED_KEY_VALUE = ("to_kv", "kv", "kv_proj", "Wkv")
+OUT = ("o_proj", "out_proj", "dense", "out", "wo", "to_out", "proj", "c_proj", "out_lin", "Wo", "W_o", "w_o", "fc_out",
+       "fc_o", "output", "o", "linear_out")
+HEADS = ("num_heads", "n_head", "n_heads", "heads", "num_attention_heads", "nhead", "h", "n_local_heads", "head")
+WINDOWS = ("sliding_window", "window", "window_size")
+SCALES = ("scale", "scaling", "softmax_scale")
+THETAS = ("rope_theta", "theta", "rotary_base", "base", "rope_base")
+ROTARY_SIZES = ("rotary_dim", "rotary_ndims", "rot_dim")
+NORMS = ("norm", "ln", "layer_norm", "layernorm", "norm1", "pre_norm")
+QUERY_NORMS, KEY_NORMS = ("q_norm", "q_layernorm", "query_norm"), ("k_norm", "k_layernorm", "key_norm")
+MOST_HEADS = 64
+
+
+class Given(nn.Module):
+    """A module with what it is called with beside its one input: masks, rotary tables, the same for every row."""
+
+    def __init__(self, module: nn.Module, args: tuple, kwargs: Dict[str, Any]):
+        super().__init__()
+        self.module, self.args, self.kwargs = module, args, kwargs
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.module(x, *self.args, **self.kwargs)
+
+
+class _Parts(NamedTuple):
+    """Matrices [out, in] and biases of the projections."""
+
+    query: Any
+    key: Any
+    value: Any
+    out: Any
+
+
+def is_attention(module: nn.Module) -> bool:
+    """Whether it has projections to queries, keys and values and one to its output, under names that we know."""
+    if _child(module, OUT) is None:
+        return False
+    apart = _child(module, QUERY) is not None
+    return apart and (_child(module, PACKED_KEY_VALUE) is not None or None not in (
+        _child(module, KEY), _child(module, VALUE))) or _child(module, PACKED) is not None
+
+
+def attention_block(module: nn.Module, row: torch.Tensor, path: str) -> nn.Module:
+    """The layers that it is: Attention, perhaps after a norm or in a residual. Raises ExportError if none fits."""
+    inner = module.module if isinstance(module, Given) else module
+    trials = [_random_copy(module, seed) for seed in range(2)]
+    rows = torch.randn((3, *row.shape[1:]), generator=torch.Generator().manual_seed(7))
+    try:
+        expected = [_first(trial(rows.clone())) for trial in trials]
+    except Exception as error:  # whatever the module's code says
+        raise ExportError(f"{path}: does not accept rows of shape {list(row.shape[1:])}: {error}") from None
+    if row.dim() == 3:
+        for settings in _settings(module, inner, row.shape[-1]):
+            if all(_answers(trial, settings, rows, answer) for trial, answer in zip(trials, expected)):
+                return _build(inner, settings)
+    raise ExportError(f"{path}: {type(inner).__name__} has projections to queries, keys and values, but no attention "
+                      "that we know gives its answers; say what it is with moed.register_adapter and "
+                      "moed.nn.Attention.of (clients/python/PORTING.md)")
+
+
+# ---- reading the projections ----
+
+def _child(module: nn.Module, names: Tuple[str, ...]) -> Optional[nn.Module]:
+    """The linear layer of one of these names; of a Sequential that ends in dropout the linear layer in it."""
+    for name in names:
+        found = module._modules.get(name)
+        if isinstance(found, (nn.Sequential, nn.ModuleList)) and len(found) > 0:
+            found = found[0]
+        if found is not None and getattr(found, "weight", None) is not None and found.weight.dim() == 2:
+            return found
+    return None
+
+
+def _parts(module: nn.Module, heads: int, by_heads: bool, size: int) -> _Parts:
+    out = matrix_of(_child(module, OUT))
+    query = _child(module, QUERY)
+    if query is not None:
+        together = _child(module, PACKED_KEY_VALUE)
+        if together is None:
+            return _Parts(matrix_of(query), matrix_of(_child(module, KEY)), matrix_of(_child(module, VALUE)), out)
+        key, value = _cut(matrix_of(together), heads, by_heads, 2)
+        return _Parts(matrix_of(query), key, value, out)
+    weight, bias = matrix_of(_child(module, PACKED))
+    inner = out[0].shape[1]
+    if len(weight) == 3 * inner:
+        query, key, value = _cut((weight, bias), heads, by_heads, 3)
+    else:  # fewer heads of keys and values
+        rest = (len(weight) - inner) // 2
+        query, key, value = _split((weight, bias), [inner, rest, rest])
+    return _Parts(query, key, value, out)
+
+
+def _cut(matrix: tuple, heads: int, by_heads: bool, count: int) -> List[tuple]:
+    """One after the other, or by turns in every head."""
+    weight, bias = matrix
+    if not by_heads:
+        return _split(matrix, [len(weight) // count] * count)
+    whole = weight.reshape(heads, count, -1, weight.shape[1])
+    biases = None if bias is None else bias.reshape(heads, count, -1)
+    return [(whole[:, index].reshape(-1, weight.shape[1]), None if biases is None else biases[:, index].reshape(-1))
+            for index in range(count)]
+
+
+def _split(matrix: tuple, sizes: List[int]) -> List[tuple]:
+    weight, bias = matrix
+    biases = [None] * len(sizes) if bias is None else bias.split(sizes)
+    return list(zip(weight.split(sizes), biases))
+
+
+# ---- what it may compute ----
+
+class _Settings(NamedTuple):
+    heads: int
+    by_heads: bool
+    norm: bool
+    residual: bool
+    given: Dict[str, Any]
+
+
+def _settings(module: nn.Module, inner: nn.Module, size: int) -> Iterator[_Settings]:
+    """In the order in which they are tried."""
+    out = matrix_of(_child(inner, OUT))[0].shape[1]
+    packings = (False, True) if _child(inner, PACKED) or _child(inner, PACKED_KEY_VALUE) else (False,)
+    norms = (False, True) if _norm(inner, size) is not None else (False,)
+    for heads, by_heads in itertools.product(_heads(inner, out), packings):
+        width = out // heads
+        scales = [float(value) for value in _attributes(inner, SCALES) if isinstance(value, float)]
+        choices = itertools.product(_rotaries(module, inner, width), _qk_norms(inner, width, out),
+                                    dict.fromkeys([None, *scales, 1.0, size ** -0.5]), (False, True),
+                                    [None, *_attributes(inner, WINDOWS)], norms, (False, True))
+        for rotary, qk_norm, scale, causal, window, norm, residual in choices:
+            given = {"rotary": rotary, "scale": scale, "causal": causal, "window": window, **qk_norm}
+            yield _Settings(heads, by_heads, norm, residual, given)
+
+
+def _heads(module: nn.Module, out: int) -> List[int]:
+    named = [value for value in _attributes(module, HEADS) if isinstance(value, int) and 0 < value and out % value == 0]
+    others = [heads for heads in range(1, min(out, MOST_HEADS) + 1) if out % heads == 0]
+    return named[:1] or others
+
+
+def _qk_norms(module: nn.Module, width: int, out: int) -> List[Dict[str, Any]]:
+    query, key = ([module._modules[name] for name in names if name in module._modules]
+                  for names in (QUERY_NORMS, KEY_NORMS))
+    if not query or not key or getattr(query[0], "weight", None) is None:
+        return [{}]
+    eps = [value for value in _attributes(query[0], ("eps", "variance_epsilon")) if isinstance(value, float)]
+    kind = "head" if query[0].weight.numel() == width else "all"
+    return [{"qk_norm": kind, "eps": value, "norms": (query[0], key[0])}
+            for value in [*eps, 1e-6, torch.finfo(torch.float32).eps]]
+
+
+def _rotaries(module: nn.Module, inner: nn.Module, width: int) -> List[Optional[Dict[str, Any]]]:
+    """None first; then the angles that tables and buffers hold, then those of the attributes or the usual base."""
+    found: List[Dict[str, Any]] = []
+    for frequencies in _frequencies(module, width):
+        found.append({"dims": 2 * len(frequencies), **_as_theta(frequencies)})
+    sizes = [value for value in _attributes(inner, ROTARY_SIZES) if isinstance(value, int) and 0 < value <= width]
+    thetas = [float(value) for value in _attributes(inner, THETAS) if isinstance(value, (int, float))]
+    found += [{"dims": size, "theta": theta} for size in [*sizes, width - width % 2]
+              for theta in dict.fromkeys([*thetas, 10000.0]) if size > 1]
+    different = [one for index, one in enumerate(found) if one not in found[:index]]
+    return [None, *({**one, "interleaved": turns} for one in different for turns in (False, True))]
+
+
+def _frequencies(module: nn.Module, width: int) -> Iterator[torch.Tensor]:
+    """The angles per position that tensors around the module hold: as they are, or as tables of cos and sin."""
+    tensors = [*_tensors(module.args), *_tensors(list(module.kwargs.values()))] if isinstance(module, Given) else []
+    tensors += [buffer for _, buffer in module.named_buffers()]
+    tensors += [value for part in module.modules() for value in vars(part).values() if isinstance(value, torch.Tensor)]
+    for tensor in tensors:
+        if tensor.dim() == 1 and 1 < 2 * len(tensor) <= width and tensor.is_floating_point():
+            yield tensor
+        elif tensor.is_complex() and tensor.dim() >= 2 and 2 * tensor.shape[-1] <= width:
+            yield torch.angle(tensor.reshape(-1, *tensor.shape[-2:])[0] if tensor.dim() > 2 else tensor)[1]
+    tables = [tensor.squeeze() for tensor in tensors if tensor.is_floating_point() and tensor.dim() >= 2]
+    for cos, sin in zip(tables, tables[1:]):
+        if cos.shape == sin.shape and cos.dim() == 2 and len(cos) > 1 and bool((cos[0] == 1).all()) and (
+                bool((sin[0] == 0).all())):
+            angles = torch.atan2(sin[1], cos[1])
+            count = angles.shape[-1]
+            half = count // 2
+            if count <= width // 2:
+                yield angles
+            elif count <= width and torch.equal(angles[:half], angles[half:]):
+                yield angles[:half]
+            elif count <= width:
+                yield angles[::2]
+
+
+def _tensors(given: Any) -> Iterator[torch.Tensor]:
+    for value in given:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, (tuple, list)):
+            yield from _tensors(value)
+
+
+def _as_theta(frequencies: torch.Tensor) -> Dict[str, Any]:
+    """{"theta"} where it says the same, else {"frequencies"}."""
+    values = frequencies.detach().double()
+    if len(values) > 1 and values[0] == 1 and values[1] > 0:
+        theta = round(float(values[1]) ** -len(values), 3)
+        of_theta = theta ** (-torch.arange(len(values), dtype=torch.float64) / len(values))
+        if torch.allclose(values, of_theta, rtol=1e-5):
+            return {"theta": theta}
+    return {"frequencies": values.tolist()}
+
+
+def _norm(module: nn.Module, size: int) -> Optional[nn.Module]:
+    for name in NORMS:
+        found = module._modules.get(name)
+        weight = getattr(found, "weight", None)
+        if found is not None and weight is not None and weight.shape == (size,):
+            return found
+    return None
+
+
+def _attributes(module: nn.Module, names: Tuple[str, ...]) -> list:
+    """Values of these attributes of the module and its configuration, each once."""
+    places = [module, getattr(module, "config", None), getattr(module, "args", None)]
+    places += [part for part in module.children() if not list(part.parameters(recurse=False))]
+    found = [getattr(place, name) for name in names for place in places
+             if isinstance(getattr(place, name, None), (int, float)) and not isinstance(getattr(place, name), bool)]
+    return list(dict.fromkeys(found))
+
+
+# ---- trying ----
+
+def _build(inner: nn.Module, settings: _Settings) -> nn.Module:
+    parts = _parts(inner, settings.heads, settings.by_heads, matrix_of(_child(inner, OUT))[0].shape[0])
+    given = {key: value for key, value in settings.given.items() if value is not None and value is not False}
+    norms = given.pop("norms", None)
+    layer: nn.Module = Attention.of(*parts, heads=settings.heads, norms=norms, **given)
+    if settings.norm:
+        layer = nn.Sequential(OrderedDict(norm=_own_norm(_norm(inner, parts.out[0].shape[0])), attention=layer))
+    return (Residual(layer) if settings.residual else layer).eval()
+
+
+def _own_norm(norm: Any) -> nn.Module:
+    """PyTorch's layer norm as it is, any other as an RMSNorm."""
+    if isinstance(norm, nn.LayerNorm):
+        return norm
+    eps = next((value for value in (getattr(norm, name, None) for name in ("eps", "variance_epsilon"))
+                if isinstance(value, float)), torch.finfo(torch.float32).eps)
+    layer = RMSNorm(len(norm.weight), eps)
+    layer.weight = norm.weight
+    return layer
+
+
+def _answers(trial: nn.Module, settings: _Settings, rows: torch.Tensor, expected: torch.Tensor) -> bool:
+    try:
+        got = _build(trial.module if isinstance(trial, Given) else trial, settings)(rows.clone())
+    except Exception:  # parts that do not fit together
+        return False
+    largest = float(expected.abs().max())
+    return got.shape == expected.shape and math.isfinite(largest) and torch.allclose(got, expected, rtol=1e-4,
+                                                                                     atol=2e-5 * largest)
+
+
+def _random_copy(module: nn.Module, seed: int) -> nn.Module:
+    """With weights that hide nothing."""
+    generator = torch.Generator().manual_seed(seed)
+    trial = copy.deepcopy(module)
+    for tensor in trial.parameters():
+        values = torch.randn(tensor.shape, generator=generator)
+        tensor.data = 2 * values / tensor.shape[-1] ** 0.5 if tensor.dim() > 1 else 1 + 0.5 * values
+    return trial
+
+
+def _first(result: Any) -> torch.Tensor:
+    return result if isinstance(result, torch.Tensor) else result[0]
