@@ -90,6 +90,16 @@ class UnitTest(unittest.TestCase):
         self.assertIn("SystemCallErrorNumber=EPERM", unit)
 
 
+class ImageTest(unittest.TestCase):
+    def test_it_is_built_with_every_library(self):
+        with open(os.path.join(DEPLOY, "packages.sh"), encoding="utf-8") as file:
+            packages = re.search(r'^BUILD_PACKAGES="(.*?)"', file.read(), re.M | re.S)[1].split()
+        with open(os.path.join(ROOT, "Dockerfile"), encoding="utf-8") as file:
+            install = re.search(r"apt-get install(.*?)&&", file.read(), re.S)[1].replace("\\\n", " ").split()
+        of_client = {"libcurl4-openssl-dev"}
+        self.assertEqual(set(packages) - of_client, {word for word in install if not word.startswith("-")})
+
+
 @unittest.skipUnless(shutil.which("helm"), "helm is missing")
 class ChartTest(unittest.TestCase):
     OPTIONS = ["--kube-version", "1.31.0", "--set", "autoscaling.enabled=true,autoscaling.targetQueueRows=100,"
