@@ -3,12 +3,13 @@
 
 #include <stdlib.h>
 
-static void close_overrides(struct infer_overrides *overrides)
+void infer_overrides_close(struct infer_overrides *overrides)
 {
     for (size_t i = 0; i < overrides->count; i++)
         free(overrides->items[i].experts);
     free(overrides->items);
     free(overrides->text);
+    *overrides = (struct infer_overrides){0};
 }
 
 void infer_request_close(struct infer_request *request)
@@ -16,7 +17,7 @@ void infer_request_close(struct infer_request *request)
     free(request->id);
     free(request->tag);
     free(request->labels);
-    close_overrides(&request->overrides);
+    infer_overrides_close(&request->overrides);
     free(request->inputs);
     free(request->outputs);
     for (size_t i = 0; request->texts && i < request->signature->input_count; i++)

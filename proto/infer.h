@@ -89,6 +89,7 @@ struct infer_request {
     char **texts;        /* [signature->input_count] rows of objects, by input; owned; NULL: none */
 };
 
+void infer_overrides_close(struct infer_overrides *overrides);
 void infer_request_close(struct infer_request *request);
 
 /* The rows' numbers of one input, in order. A reader is a small value; no close. */

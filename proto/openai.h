@@ -76,6 +76,7 @@ struct openai_generation {
     bool stream, include_usage;
     const char *user; /* NULL: not given; the tag of the statistics */
     enum openai_routing_form routing;
+    const json_t *experts; /* what is asked of the gates (overrides.h); NULL: nothing */
 };
 
 /* POST /v1/completions */
@@ -151,6 +152,7 @@ struct openai_answer {
     const char *model;
     int64_t created;                 /* seconds since 1970 */
     const struct language *language; /* for texts of tokens; NULL: a model without text */
+    const char *experts;             /* JSON, what was asked of the gates; NULL: nothing */
     bool chat;                       /* chat.completion; else text_completion */
 };
 

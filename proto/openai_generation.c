@@ -13,7 +13,6 @@ static const struct openai_unsupported UNSUPPORTED[] = {
     {"n", "1"},
     {"best_of", "1"},
     {"suffix", ""},
-    {"experts", ""},
     /* of other servers */
     {"use_beam_search", ""},
     {"length_penalty", "1"},
@@ -231,7 +230,8 @@ static int read_generation(const json_t *root, struct openai_generation *generat
         read_stops(root, generation, err) != 0 || read_stream(root, generation, err) != 0)
         return -1;
     if (member_bool(root, NULL, "ignore_eos", &generation->ignore_eos, err) != 0 ||
-        member_string(root, NULL, "user", &generation->user, err) != 0)
+        member_string(root, NULL, "user", &generation->user, err) != 0 ||
+        member_object(root, NULL, "experts", &generation->experts, err) != 0)
         return -1;
     return read_routing(root, &generation->routing, err);
 }

@@ -6,8 +6,10 @@
 
 static int read_embeddings(const json_t *root, struct openai_embeddings *request, struct error *err)
 {
+    static const struct openai_unsupported UNSUPPORTED[] = {{"experts", ""}, {NULL, NULL}};
     const char *format = "float";
-    if (member_string(root, NULL, "model", &request->model, err) != 0 ||
+    if (openai_refuse_members(root, NULL, UNSUPPORTED, err) != 0 ||
+        member_string(root, NULL, "model", &request->model, err) != 0 ||
         member_string(root, NULL, "encoding_format", &format, err) != 0 ||
         openai_whole(root, "dimensions", 1, INT32_MAX, &request->dimensions, err) != 0 ||
         member_string(root, NULL, "user", &request->user, err) != 0)

@@ -78,6 +78,10 @@ static void begin(const struct openai_answer *answer, const char *chat, struct b
     buffer_format(body, ",\"object\":\"%s\",\"created\":%" PRId64 ",\"model\":",
                   answer->chat ? chat : "text_completion", answer->created);
     json_append_string(body, answer->model);
+    if (answer->experts) {
+        buffer_text(body, ",\"experts\":");
+        buffer_text(body, answer->experts);
+    }
     buffer_text(body, ",\"choices\":[");
 }
 

@@ -12,6 +12,9 @@
 /* "experts" while it is read. */
 struct reader {
     struct envelope *envelope;
+    const struct signature *signature;
+    struct infer_overrides *overrides;
+    const char *member; /* for messages: "experts", as the protocol writes it */
     const struct signature_gate *gate;
     unsigned char *experts; /* [gate->experts] */
     char where[128];        /* for messages: "experts: gate 'moe'" */
@@ -170,73 +173,78 @@ static int read_gate(struct reader *reader, const json_t *object, struct infer_o
     return 0;
 }
 
-static const struct signature_gate *find_gate(const struct signature *signature, const char *name,
-                                              struct error *err)
+static const struct signature_gate *find_gate(const struct reader *reader, const char *name)
 {
+    const struct signature *signature = reader->signature;
     for (size_t i = 0; i < signature->gate_count; i++)
         if (strcmp(signature->gates[i].name, name) == 0)
             return &signature->gates[i];
-    error_set(err, ERROR_INVALID, "experts: model '%s' has no gate " QUOTED, signature->model,
-              name);
+    error_set(reader->err, ERROR_INVALID, "%s: model '%s' has no gate " QUOTED, reader->member,
+              signature->model, name);
     return NULL;
 }
 
 /* There are as many overrides as gates at most: names are unique. */
-static int read_gates(struct envelope *envelope, const json_t *object,
-                      struct infer_request *request, struct buffer *text, struct error *err)
+static int read_gates(struct reader *reader, const json_t *object)
 {
-    const struct signature *signature = request->signature;
-    struct infer_overrides *overrides = &request->overrides;
+    const struct signature *signature = reader->signature;
+    struct infer_overrides *overrides = reader->overrides;
     const char *name;
     json_t *value;
     overrides->items = xcalloc(signature->gate_count + 1, sizeof *overrides->items);
-    buffer_text(text, "{");
+    buffer_text(reader->text, "{");
     json_object_foreach ((json_t *)object, name, value) {
-        const struct signature_gate *gate = find_gate(signature, name, err);
-        if (!gate)
+        reader->gate = find_gate(reader, name);
+        if (!reader->gate)
             return -1;
         struct infer_override *override = &overrides->items[overrides->count++];
-        override->gate = (size_t)(gate - signature->gates);
-        override->experts = xcalloc(gate->experts, 1);
-        struct reader reader = {.envelope = envelope,
-                                .gate = gate,
-                                .experts = override->experts,
-                                .text = text,
-                                .err = err};
-        snprintf(reader.where, sizeof reader.where, "experts: gate " QUOTED, name);
-        json_append_string(text, name);
-        buffer_text(text, ":");
-        if (read_gate(&reader, value, override) != 0)
+        override->gate = (size_t)(reader->gate - signature->gates);
+        reader->experts = override->experts = xcalloc(reader->gate->experts, 1);
+        snprintf(reader->where, sizeof reader->where, "%s: gate " QUOTED, reader->member, name);
+        json_append_string(reader->text, name);
+        buffer_text(reader->text, ":");
+        if (read_gate(reader, value, override) != 0)
             return -1;
-        buffer_text(text, ",");
+        buffer_text(reader->text, ",");
     }
-    end_object(text);
+    end_object(reader->text);
     return 0;
 }
 
-static int read_object(struct envelope *envelope, const json_t *object,
-                       struct infer_request *request, struct error *err)
+static int read_object(struct reader *reader, const json_t *object)
 {
     struct buffer text;
     size_t length;
     buffer_init(&text, ENVELOPE_MAX_BYTES);
-    int result = read_gates(envelope, object, request, &text, err);
+    reader->text = &text;
+    int result = read_gates(reader, object);
     buffer_append(&text, "", 1);
     if (result == 0 && text.failed)
-        result = buffer_error(&text, "'experts'", "name fewer experts", err);
+        result = buffer_error(&text, "'experts'", "name fewer experts", reader->err);
     if (result == 0)
-        request->overrides.text = buffer_steal(&text, &length);
+        reader->overrides->text = buffer_steal(&text, &length);
     buffer_close(&text);
     return result;
+}
+
+static struct reader reader_of(struct envelope *envelope, struct infer_request *request,
+                               struct error *err)
+{
+    return (struct reader){.envelope = envelope,
+                           .signature = request->signature,
+                           .overrides = &request->overrides,
+                           .member = "experts",
+                           .err = err};
 }
 
 int overrides_read_member(struct envelope *envelope, struct infer_request *request,
                           struct error *err)
 {
     const json_t *object = NULL;
+    struct reader reader = reader_of(envelope, request, err);
     if (member_object(envelope->root, NULL, "experts", &object, err) != 0)
         return -1;
-    return object ? read_object(envelope, object, request, err) : 0;
+    return object ? read_object(&reader, object) : 0;
 }
 
 int overrides_read_parameter(const json_t *parameters, struct infer_request *request,
@@ -253,9 +261,34 @@ int overrides_read_parameter(const json_t *parameters, struct infer_request *req
         error_prefix(err, "parameters: 'experts'");
         return -1;
     }
-    result = read_object(&envelope, envelope.root, request, err);
+    struct reader reader = reader_of(&envelope, request, err);
+    result = read_object(&reader, envelope.root);
     if (result == 0)
         result = envelope_check_rest(&envelope, err);
     envelope_close(&envelope);
+    return result;
+}
+
+/* The object becomes text again, so that all protocols read the same way. */
+int overrides_read(const json_t *object, const struct signature *signature,
+                   struct infer_overrides *overrides, struct error *err)
+{
+    struct envelope envelope;
+    char *text = json_dumps(object, JSON_COMPACT);
+    if (!text)
+        return error_set(err, ERROR_UNAVAILABLE, "'experts': no memory for it");
+    int result = envelope_init(&envelope, text, strlen(text), err);
+    if (result == 0) {
+        struct reader reader = {.envelope = &envelope,
+                                .signature = signature,
+                                .overrides = overrides,
+                                .member = "'experts'",
+                                .err = err};
+        result = read_object(&reader, envelope.root);
+        envelope_close(&envelope);
+    } else {
+        error_prefix(err, "'experts'");
+    }
+    free(text);
     return result;
 }

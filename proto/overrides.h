@@ -8,6 +8,8 @@
 #ifndef PROTO_OVERRIDES_H
 #define PROTO_OVERRIDES_H
 
+#include <jansson.h>
+
 #include "proto/envelope.h"
 #include "proto/infer.h"
 
@@ -19,5 +21,10 @@ MUST_CHECK int overrides_read_member(struct envelope *envelope, struct infer_req
  * Protocol are no objects. */
 MUST_CHECK int overrides_read_parameter(const json_t *parameters, struct infer_request *request,
                                         struct error *err);
+
+/* Reads the object itself. Messages begin with 'experts' in quotes. On failure, too, the overrides
+ * are to be closed. */
+MUST_CHECK int overrides_read(const json_t *object, const struct signature *signature,
+                              struct infer_overrides *overrides, struct error *err);
 
 #endif

@@ -52,7 +52,9 @@ struct sequence {
     size_t place;       /* among the sequences of its request */
     size_t queued;      /* tokens that count against the limit of the queue while it waits */
     bool keeps_routing;
-    bool counted; /* in the statistics of routing */
+    const struct moed_intervention *asked; /* of the gates, with what is in quarantine; NULL: the
+                                              request asks for nothing */
+    bool counted;                          /* in the statistics of routing */
     size_t tag;
 
     /* What there is so far. */
@@ -68,7 +70,8 @@ struct sequence {
 
     /* The lane's. */
     struct moed_session *session;    /* while it runs */
-    struct quarantined *quarantined; /* as it was when it began; held; NULL: no expert was in */
+    struct quarantined *quarantined; /* as it was when it began; held; NULL: no expert was in, or it
+                                        is part of `asked` */
     struct sampler_history *history;
     enum sequence_state state;
     uint64_t turn; /* those with the least run first */

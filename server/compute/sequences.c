@@ -56,7 +56,8 @@ static int allocate(struct sequence *sequence, const struct moed_model_info *inf
 /* Whether tokens of the prompt need no row of their own if somebody has computed them. */
 static bool may_begin_later(const struct sequence *sequence)
 {
-    return !sequence->scores_prompt && !sequence->keeps_routing && !sequence->quarantined;
+    return !sequence->scores_prompt && !sequence->keeps_routing && !sequence->asked &&
+           !sequence->quarantined;
 }
 
 static void begin_session(struct sequences *sequences, struct sequence *sequence)
@@ -92,7 +93,8 @@ static bool may_run(struct sequences *sequences, struct sequence *sequence)
 {
     if (sequences->running_count == sequences->options.max_sequences)
         return false;
-    sequence->quarantined = quarantined_now(sequences->lane.model);
+    if (!sequence->asked)
+        sequence->quarantined = quarantined_now(sequences->lane.model);
     if (!sequences->pages || open_session(sequences, sequence))
         return true;
     quarantined_release(sequence->quarantined);

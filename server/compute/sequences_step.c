@@ -73,6 +73,11 @@ static bool is_wanted(const struct sequence *sequence, size_t position)
                : sequence->scores_prompt && position + 1 < sequence->prompt;
 }
 
+static const struct moed_intervention *intervention_of(const struct sequence *sequence)
+{
+    return sequence->quarantined ? sequence->quarantined->rows : sequence->asked;
+}
+
 static void add_span(struct sequences *sequences, struct sequence *sequence, size_t rows)
 {
     struct step *step = &sequences->step;
@@ -89,11 +94,10 @@ static void add_span(struct sequences *sequences, struct sequence *sequence, siz
         return;
     memcpy(step->tokens + step->rows, sequence->tokens + sequence->rows,
            taken * sizeof *step->tokens);
-    step->span[step->spans] = (struct moed_span){
-        .rows = taken,
-        .position = sequence->rows,
-        .session = sequence->session,
-        .intervention = sequence->quarantined ? sequence->quarantined->rows : NULL};
+    step->span[step->spans] = (struct moed_span){.rows = taken,
+                                                 .position = sequence->rows,
+                                                 .session = sequence->session,
+                                                 .intervention = intervention_of(sequence)};
     step->sequences[step->spans++] = sequence;
     step->rows += taken;
     step->wanted += wanted;
@@ -219,7 +223,8 @@ void step_run(struct sequences *sequences, struct moed_team *team)
 
 static bool alike(const struct sequence *sequence, const struct sequence *other)
 {
-    return sequence->counted == other->counted && sequence->tag == other->tag;
+    return sequence->counted == other->counted && sequence->tag == other->tag &&
+           !sequence->asked == !other->asked;
 }
 
 /* Rows of a prompt among those of a span. */
@@ -236,7 +241,7 @@ static void count_prompt(struct stats *stats, const struct sequence *sequence,
 {
     const size_t rows = prompt_rows(sequence, span);
     if (rows > 0)
-        stats_count_prompt(stats, sequence->counted, decided, row, row + rows);
+        stats_count_prompt(stats, sequence->counted && !sequence->asked, decided, row, row + rows);
 }
 
 static void count_step(struct sequences *sequences, uint64_t compute_ns)
@@ -257,7 +262,8 @@ static void count_step(struct sequences *sequences, uint64_t compute_ns)
         for (; i < step->spans && alike(sequence, step->sequences[i]); i++)
             row += step->span[i].rows;
         if (sequence->counted)
-            stats_count(sequences->stats, sequence->tag, &decided, first, row);
+            (sequence->asked ? stats_count_intervened
+                             : stats_count)(sequences->stats, sequence->tag, &decided, first, row);
     }
 }
 

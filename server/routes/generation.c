@@ -5,8 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/intervention.h"
 #include "core/memory.h"
 #include "server/routes/openai.h"
+#include "server/routes/what_if.h"
 
 enum {
     /* Deadlines are kept this exactly. */
@@ -43,6 +45,8 @@ static void generation_free(struct generation *generation)
     if (generation->request)
         close_request(generation);
     buffer_close(&generation->events);
+    infer_overrides_close(&generation->overrides);
+    moed_intervention_free(generation->asked);
     catalog_release(generation->catalog);
     model_release(generation->model);
     free(generation);
@@ -245,6 +249,7 @@ static int submit_choices(struct generation *generation, struct error *err)
         sequence->calls = &CALLS;
         sequence->tag = tag;
         sequence->counted = generation->attribution.counted;
+        sequence->asked = generation->asked;
         sequence->place = i;
         sequence->queued = sequence->prompt < queued ? sequence->prompt : queued;
         queued -= sequence->queued;
@@ -252,6 +257,18 @@ static int submit_choices(struct generation *generation, struct error *err)
         sequences_submit(generation->lane, sequence);
     }
     return 0;
+}
+
+/* With what is in quarantine now: what a request asks for must be possible beside it. */
+static int ask_what_if(struct generation *generation, struct error *err)
+{
+    if (generation->overrides.count == 0)
+        return 0;
+    struct quarantined *quarantined = quarantined_now(generation->model);
+    generation->asked =
+        what_if_asked(&generation->overrides, "'experts'", generation->model, quarantined, err);
+    quarantined_release(quarantined);
+    return err->code == ERROR_NONE ? 0 : -1;
 }
 
 static void set_deadline(struct generation *generation)
@@ -284,6 +301,8 @@ static int start(struct generation *generation, struct error *err)
     for (size_t i = 0; i < generation->choice_count; i++)
         if (generation_set_limit(&generation->choices[i], err) != 0)
             return -1;
+    if (ask_what_if(generation, err) != 0)
+        return -1;
     set_deadline(generation);
     own(generation);
     return submit_choices(generation, err);

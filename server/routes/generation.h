@@ -6,6 +6,7 @@
 #ifndef SERVER_GENERATION_H
 #define SERVER_GENERATION_H
 
+#include "proto/infer.h"
 #include "proto/openai.h"
 #include "server/compute/lanes.h"
 #include "server/http/http.h"
@@ -56,6 +57,8 @@ struct generation {
     struct openai_generation plain;    /* what embeddings have of it */
     struct openai_generation *request; /* NULL until one of the three has been read */
     struct attribution attribution;
+    struct infer_overrides overrides;
+    struct moed_intervention *asked; /* by the overrides; owned; NULL: nothing */
     char id[32];
     int64_t created;
     uint64_t deadline_ns; /* to begin */

@@ -99,6 +99,7 @@ static struct openai_answer answer_of(const struct generation *generation)
                                   .model = generation->model->name,
                                   .created = generation->created,
                                   .language = generation->model->language,
+                                  .experts = generation->overrides.text,
                                   .chat = generation->kind == GENERATE_CHAT};
 }
 

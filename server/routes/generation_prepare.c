@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/memory.h"
+#include "proto/overrides.h"
 #include "proto/text/unicode.h"
 #include "server/routes/generation.h"
 #include "server/routes/openai.h"
@@ -242,6 +243,9 @@ void generation_prepare(struct generation *generation)
     if (!failed)
         failed = attribution_read(&generation->attribution, generation->exchange,
                                   generation->request->user, err) != 0;
+    if (!failed && generation->request->experts)
+        failed = overrides_read(generation->request->experts, &generation->model->signature,
+                                &generation->overrides, err) != 0;
     if (!failed)
         failed = make_choices(generation, err) != 0;
     assert(!failed || err->code != ERROR_NONE);

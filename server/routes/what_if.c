@@ -22,21 +22,21 @@ static bool apply(const struct infer_override *override, const struct moed_model
     return asked;
 }
 
-/* NULL without an error: the request asks for nothing. */
-static struct moed_intervention *asked_of(const struct job *job, struct error *err)
+struct moed_intervention *what_if_asked(const struct infer_overrides *overrides, const char *member,
+                                        const struct model *model,
+                                        const struct quarantined *quarantined, struct error *err)
 {
-    const struct infer_overrides *overrides = &job->request.overrides;
-    const struct moed_model_info *info = job->model->info;
+    const struct moed_model_info *info = model->info;
     struct moed_intervention *intervention = moed_intervention_new(info);
     bool asked = false;
     for (size_t i = 0; i < overrides->count; i++)
         asked |= apply(&overrides->items[i], info, intervention);
-    if (asked && job->quarantined)
-        moed_intervention_add(intervention, info, job->quarantined->asked);
+    if (asked && quarantined)
+        moed_intervention_add(intervention, info, quarantined->asked);
     if (asked && moed_intervention_finish(intervention, info, err) == 0)
         return intervention;
     moed_intervention_free(intervention);
-    error_prefix(err, job->quarantined ? "experts, beside those in quarantine" : "experts");
+    error_prefix(err, "%s%s", member, quarantined ? ", beside those in quarantine" : "");
     return NULL;
 }
 
@@ -47,7 +47,8 @@ int what_if(struct job *job, struct error *err)
         job->intervention = job->quarantined->rows;
     if (job->request.overrides.count == 0)
         return 0;
-    job->asked = asked_of(job, err);
+    job->asked =
+        what_if_asked(&job->request.overrides, "experts", job->model, job->quarantined, err);
     if (job->asked)
         job->intervention = job->asked;
     return err->code == ERROR_NONE ? 0 : -1;

@@ -6,8 +6,10 @@ import os
 import re
 import threading
 
+import numpy as np
+
 from support.http import Client, Connection, request_bytes
-from support.language import CONTEXT, NAME
+from support.language import CONTEXT, NAME, Words
 from support.openai import CHAT, COMPLETIONS, EMBEDDINGS, OpenAICase, Stream, post, text_of
 from support.prometheus import Metrics
 from support.threads import Background, run_threads
@@ -133,6 +135,104 @@ class QuarantineTest(OpenAICase):
         self.assertNotEqual(self.say("once upon a time, and once again, and again", max_tokens=20, seed=1), before)
         self.assertEqual(self.client.request("DELETE", path, json.dumps(body).encode()).status, 200)
         self.assertEqual(self.say("once upon a time, and once again, and again", max_tokens=20, seed=1), before)
+
+
+class Without(Words):
+    """The first gate never chooses expert 2: a row of zeros with a bias of almost minus infinity."""
+
+    def tensors(self):
+        tensors = super().tensors()
+        tensors["layers.0.moe.gate.out.weight"][2] = 0
+        tensors["layers.0.moe.gate.out.bias"] = np.where(np.arange(self.experts) == 2, np.float32(-3e38), np.float32(0))
+        return tensors
+
+
+def write_with_and_without(directory):
+    Words().write(os.path.join(directory, NAME))
+    Without().write(os.path.join(directory, "without"))
+
+
+class WhatIfTest(OpenAICase):
+    """A request that leaves an expert out gets the text of a model without it, and nobody else does."""
+
+    models = staticmethod(write_with_and_without)
+    options = {"admin": "true"}
+    experts = {"layers.0.moe": {"exclude": [2]}}
+    both = {"max_tokens": 40, "seed": 1, "temperature": 1}
+
+    def words(self, status=200, **body):
+        return self.ask(status=status, **{"model": NAME, **self.both, **body})
+
+    def test_the_text_is_that_of_a_model_without_the_expert(self):
+        prompt = "once upon a time, and once again, and again"
+        body = {"prompt": [prompt, "0123"], "logprobs": 2, "routing": True}
+        asked = self.words(experts=self.experts, **body)
+        self.assertEqual(asked["experts"], self.experts)
+        without = self.ask(model="without", **self.both, **body)
+        self.assertEqual(asked["choices"], without["choices"])
+        self.assertNotIn("experts", without)
+        self.assertNotEqual(asked["choices"], self.words(**body)["choices"])
+        messages = [{"role": "user", "content": prompt}]
+        chats = [self.ask(path=CHAT, messages=messages, **self.both, **whose)["choices"] for whose in
+                 ({"model": NAME, "experts": self.experts}, {"model": "without"})]
+        self.assertEqual(*chats)
+        events = self.streamed(model=NAME, prompt=prompt, experts=self.experts, **self.both)
+        self.assertEqual("".join(event["choices"][0]["text"] for event in events), without["choices"][0]["text"])
+        self.assertEqual([event["experts"] for event in events], [self.experts] * len(events))
+
+    def test_no_page_of_it_is_shared(self):
+        prompts = [f"{number} and the same beginning of many prompts, again and again, " * 3 for number in range(2)]
+        text = lambda answer: answer["choices"][0]["text"]
+        cached = lambda answer: answer["usage"]["prompt_tokens_details"]["cached_tokens"]
+        plain = self.words(prompt=prompts[0])  # whose pages others find
+        asked = self.words(prompt=prompts[0], experts=self.experts)
+        self.assertEqual((cached(asked), text(asked)), (0, text(self.ask(model="without", prompt=prompts[0], **self.both))))
+        again = self.words(prompt=prompts[0])
+        self.assertGreater(cached(again), 100)
+        self.assertEqual(text(again), text(plain))
+        for _ in range(2):
+            asked = self.words(prompt=prompts[1], experts=self.experts)
+            self.assertEqual(cached(asked), 0)
+        self.assertEqual(cached(self.words(prompt=prompts[1])), 0)
+
+    def test_others_beside_it_keep_their_text(self):
+        prompts = [f"{'word ' * (3 * i)}prompt number {i}" for i in range(6)]
+        kinds = [{}, {"experts": self.experts}, {"experts": {"layers.1.moe": {"top_k": 1}}}]
+        ask = lambda i: post(self.server.port, model=NAME, prompt=prompts[i], **self.both, **kinds[i % 3])
+        alone = [ask(i).json["choices"] for i in range(6)]
+        self.assertEqual([answer.json["choices"] for answer in run_threads(6, ask)], alone)
+
+    def test_its_rows_count_apart(self):
+        before = self.metrics()
+        self.words(prompt="0123456789", max_tokens=6, experts=self.experts)
+        self.words(prompt="0123456789", max_tokens=6, experts=self.experts, headers={"Moed-Statistics": "off"})
+        after = self.metrics()
+        for name, count in (("moed_layer_intervened_rows_total", 15), ("moed_layer_rows_total", 0),
+                            ("moed_expert_selected_total", 0), ("moed_expert_prompt_selected_total", 0)):
+            labels = {"model": NAME, "layer": "layers.0.moe"}
+            self.assertEqual(after.sum(name, **labels) - before.sum(name, **labels), count, name)
+
+    def test_what_is_refused(self):
+        for experts, words in (({"moe": {}}, "has no gate 'moe'"), ({"layers.0.moe": {"exclude": [4]}}, "from 0 to 3"),
+                               ({"layers.0.moe": {"only": [1]}}, "left"), ({"layers.0.moe": {"drop": [1]}}, "'drop'"),
+                               ([], "is a list")):
+            error = self.words(prompt="a", experts=experts, status=400)["error"]
+            self.assertIn(words, error["message"])
+            self.assertEqual(error["param"], "experts", error)
+        self.assertIn("experts", self.refused(400, path=EMBEDDINGS, input="a", experts=self.experts)["message"])
+        for nothing in ({}, {"layers.0.moe": {}}, None):
+            answer = self.words(prompt="a", experts=nothing)
+            self.assertEqual(answer.get("experts"), nothing)
+            self.assertEqual(answer["choices"], self.words(prompt="a")["choices"])
+
+    def test_it_holds_beside_the_quarantine(self):
+        path, body = f"/v2/models/{NAME}/routing/quarantine", {"layer": "layers.0.moe", "expert": 3, "reason": "test"}
+        self.assertEqual(self.client.post(path, body).status, 200)
+        choice = self.words(prompt="once upon", experts=self.experts, routing=True)["choices"][0]
+        self.assertEqual({expert for row in choice["routing"]["layers"][0]["experts"] for expert in row}, {0, 1})
+        error = self.words(prompt="a", experts={"layers.0.moe": {"exclude": [1, 2]}}, status=400)["error"]
+        self.assertIn("beside those in quarantine", error["message"])
+        self.assertEqual(self.client.request("DELETE", path, json.dumps(body).encode()).status, 200)
 
 
 class OverloadTest(OpenAICase):

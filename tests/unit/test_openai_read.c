@@ -300,7 +300,7 @@ static const struct {
     {COMPLETION, "{" P ",'response_format':{'type':'json_object'}}",
      "'response_format' is not supported, other than text"},
     {COMPLETION, "{" P ",'guided_json':{'type':'object'}}", "'guided_json' is not supported"},
-    {COMPLETION, "{" P ",'experts':{'0':{'only':[1]}}}", "'experts' is not supported"},
+    {COMPLETION, "{" P ",'experts':[1]}", "'experts' is a list, expected an object"},
     {CHAT, "{}", "'messages' is missing, expected a list of messages"},
     {CHAT, "{'messages':[]}", "'messages' is empty"},
     {CHAT, "{'messages':'hi'}", "'messages' is a string, expected a list"},
