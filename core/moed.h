@@ -76,6 +76,7 @@ struct moed_gate_info {
     size_t groups, groups_kept;  /* of equal size, and of which it chooses; 0: no groups */
     size_t group_experts;        /* the best of a group, by which it is valued */
     size_t items_per_row;        /* routed items per row */
+    uint64_t expert_bytes;       /* of weights that one more expert reads */
     struct moed_routing_reference *reference; /* NULL: the checkpoint has none */
 };
 
@@ -93,6 +94,7 @@ struct moed_model_info {
     const struct moed_gate_info *gates;
     uint64_t parameters;            /* stored numbers */
     uint64_t active_parameters;     /* read for one row, without unselected experts */
+    uint64_t active_bytes;          /* of those */
     uint64_t macs_per_row;          /* multiply-accumulates, without unselected experts */
     uint64_t weight_bytes;          /* resident weights: mapped, converted or packed */
     uint64_t scratch_bytes_per_row; /* allocated by moed_scratch_new() per row */

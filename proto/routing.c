@@ -176,5 +176,7 @@ void routing_write(const struct routing_document *document, struct buffer *body)
         buffer_text(body, i > 0 ? "," : "");
         append_layer(document, &document->layers[i], body);
     }
-    buffer_text(body, "]}");
+    buffer_text(body, "]");
+    routing_include_append_memory(document, body);
+    buffer_text(body, "}");
 }

@@ -8,7 +8,7 @@
 
 /* ---- tables ---- */
 
-enum table { RANKS, PAIRS, PREDICTED, TRUTH, SEEN, TABLE_COUNT };
+enum table { RANKS, PAIRS, PREDICTED, TRUTH, DISTINCT, SEEN, TABLE_COUNT };
 
 _Static_assert((int)SEEN == (int)DETAIL_TABLES, "all but the last add up");
 
@@ -24,6 +24,7 @@ static uint64_t **table_of(struct routing_detail *detail, enum table table, size
                              [PAIRS] = {&detail->pairs, paired ? experts * experts : 0},
                              [PREDICTED] = {&detail->predicted, experts * detail->classes},
                              [TRUTH] = {&detail->truth, experts * detail->classes},
+                             [DISTINCT] = {&detail->distinct, experts},
                              [SEEN] = {&detail->seen, experts}};
     *cells = tables[table].cells;
     return tables[table].place;
@@ -69,6 +70,13 @@ void routing_detail_init(struct routing_detail *detail, size_t experts, size_t t
     *detail = (struct routing_detail){.experts = experts, .top_k = top_k, .classes = classes};
 }
 
+void routing_detail_init_steps(struct routing_detail *detail, size_t experts, size_t top_k)
+{
+    routing_detail_init(detail, experts, top_k, 0);
+    routing_detail_leave_out(detail, RANKS);
+    routing_detail_leave_out(detail, PAIRS);
+}
+
 void routing_detail_close(struct routing_detail *detail)
 {
     free(detail->recent);
@@ -107,6 +115,18 @@ static void need_recent(struct routing_detail *detail)
         detail->recent = calloc(DETAIL_RECENT, sizeof *detail->recent);
 }
 
+/* The first item of the batch that chose the expert: the batch has one more. */
+static void count_busy(struct routing_detail *detail, size_t expert)
+{
+    detail->seen[expert] = detail->latest;
+    detail->batch_experts++;
+    if (!detail->distinct)
+        return;
+    if (detail->busy > 0)
+        detail->distinct[detail->busy - 1]--;
+    detail->distinct[detail->busy++]++;
+}
+
 static void count_experts(struct routing_detail *detail, const int32_t *choice)
 {
     const size_t k = detail->top_k;
@@ -116,10 +136,8 @@ static void count_experts(struct routing_detail *detail, const int32_t *choice)
             detail->ranks[expert * k + rank]++;
         if (detail->recent)
             detail->recent[detail->recorded++ % DETAIL_RECENT] = (uint16_t)expert;
-        if (!detail->seen)
-            continue;
-        detail->batch_experts += detail->seen[expert] != detail->latest;
-        detail->seen[expert] = detail->latest;
+        if (detail->seen && detail->seen[expert] != detail->latest)
+            count_busy(detail, expert);
     }
 }
 
@@ -128,12 +146,16 @@ void routing_detail_count(struct routing_detail *detail, const int32_t *choice, 
 {
     const bool paired = has_table(detail, PAIRS);
     (void)has_table(detail, RANKS), (void)has_table(detail, SEEN);
+    (void)has_table(detail, DISTINCT);
     need_recent(detail);
     for (size_t item = 0; item < items; item++, choice += detail->top_k) {
         if (*choice < 0) /* padding */
             continue;
-        detail->batches += detail->latest != batch;
-        detail->latest = batch;
+        if (detail->latest != batch) {
+            detail->batches++;
+            detail->latest = batch;
+            detail->busy = 0;
+        }
         detail->batch_items++;
         count_experts(detail, choice);
         if (paired)

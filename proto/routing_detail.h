@@ -24,6 +24,7 @@ struct routing_detail {
                             item chooses every expert or one, and for more than 256 experts */
     uint64_t *predicted; /* [experts, classes] items that ranked it first, by the class answered */
     uint64_t *truth;     /* the same by the true class, where that came to be known */
+    uint64_t *distinct;  /* [experts] batches that kept 1, 2, ... experts busy */
     uint64_t batches;    /* executed with items that are counted */
     uint64_t batch_items, batch_experts; /* sums over them; experts: distinct ones */
     uint16_t *recent; /* [DETAIL_RECENT] a ring of choices in their order. Left out where every item
@@ -31,11 +32,14 @@ struct routing_detail {
                          those of the other */
     uint64_t recorded; /* choices, ever; of a sum: in `recent` */
     uint64_t latest;   /* number of the latest batch */
+    size_t busy;       /* experts that it has kept busy so far */
     uint64_t *seen;    /* [experts] number of the latest batch that chose it; never in a sum */
 };
 
 void routing_detail_init(struct routing_detail *detail, size_t experts, size_t top_k,
                          size_t classes);
+/* Only batches and the latest uses. */
+void routing_detail_init_steps(struct routing_detail *detail, size_t experts, size_t top_k);
 void routing_detail_close(struct routing_detail *detail);
 void routing_detail_reset(struct routing_detail *detail);
 
@@ -55,7 +59,7 @@ void routing_detail_fill(struct routing_detail *detail);
 
 /* One of the tables that add up, in a fixed order, for who stores them; `make`: allocated if need
  * be. *cells receives its numbers. NULL: not there; left out for good if *left_out. */
-enum { DETAIL_TABLES = 4 };
+enum { DETAIL_TABLES = 5 };
 uint64_t *routing_detail_table(struct routing_detail *detail, size_t index, bool make,
                                size_t *cells, bool *left_out);
 void routing_detail_leave_out(struct routing_detail *detail, size_t index);

@@ -103,14 +103,24 @@ static void append_classes(const struct routing_layer *layer, struct buffer *bod
     buffer_text(body, "}");
 }
 
-static void append_batches(const struct routing_layer *layer, struct buffer *body)
+static void append_steps(const struct routing_detail *detail, struct buffer *body)
 {
-    const struct routing_detail *detail = layer->detail;
     const double batches = detail->batches > 0 ? (double)detail->batches : 1;
-    buffer_format(body, ",\"batches\":{\"count\":%" PRIu64 ",\"mean_rows\":", detail->batches);
+    buffer_format(body, "\"count\":%" PRIu64 ",\"mean_rows\":", detail->batches);
     json_append_double(body, (double)detail->batch_items / batches);
     buffer_text(body, ",\"mean_experts\":");
     json_append_double(body, (double)detail->batch_experts / batches);
+    buffer_text(body, ",\"experts\":");
+    if (detail->distinct)
+        append_counts(body, detail->distinct, detail->experts);
+    else
+        buffer_text(body, "null");
+}
+
+static void append_batches(const struct routing_layer *layer, struct buffer *body)
+{
+    buffer_text(body, ",\"batches\":{");
+    append_steps(layer->detail, body);
     buffer_text(body, "}");
 }
 
@@ -142,9 +152,8 @@ static void append_rates(struct buffer *body, struct policy_hits hits[CACHE_POLI
 }
 
 /* What caches of 1, 2, 4, ... experts would have had of the latest uses. */
-static void append_cache(const struct routing_layer *layer, struct buffer *body)
+static void append_caches(const struct routing_detail *detail, struct buffer *body)
 {
-    const struct routing_detail *detail = layer->detail;
     struct policy_hits hits[CACHE_POLICIES] = {{0}};
     if (!detail->recent) {
         buffer_text(body, ",\"cache\":null");
@@ -160,6 +169,33 @@ static void append_cache(const struct routing_layer *layer, struct buffer *body)
     buffer_text(body, "]");
     for (int i = 0; i < CACHE_POLICIES; i++)
         free(hits[i].depths);
+}
+
+static void append_cache(const struct routing_layer *layer, struct buffer *body)
+{
+    append_caches(layer->detail, body);
+}
+
+/* ---- phases of sequences ---- */
+
+static void append_phase(const struct routing_detail *detail, const char *before,
+                         struct buffer *body)
+{
+    buffer_text(body, before);
+    append_steps(detail, body);
+    append_caches(detail, body);
+    buffer_text(body, "}");
+}
+
+static void append_phases(const struct routing_layer *layer, struct buffer *body)
+{
+    if (!layer->prompt) {
+        buffer_text(body, ",\"phases\":null");
+        return;
+    }
+    append_phase(layer->prompt, ",\"phases\":{\"prompt\":{", body);
+    append_phase(layer->generated, ",\"generated\":{", body);
+    buffer_format(body, "},\"expert_bytes\":%" PRIu64, layer->expert_bytes);
 }
 
 /* ---- in the window ---- */
@@ -262,11 +298,17 @@ static void append_exact(const struct routing_layer *layer, struct buffer *body)
 static const struct {
     const char *name;
     void (*append)(const struct routing_layer *layer, struct buffer *body);
-} PARTS[] = {{"ranks", append_ranks},         {"pairs", append_pairs},
-             {"classes", append_classes},     {"margins", append_margins},
-             {"entropies", append_entropies}, {"coverage", append_coverage},
-             {"batches", append_batches},     {"exact", append_exact},
-             {"cache", append_cache},         {"drift", NULL}}; /* drift is always there */
+} PARTS[] = {{"ranks", append_ranks},
+             {"pairs", append_pairs},
+             {"classes", append_classes},
+             {"margins", append_margins},
+             {"entropies", append_entropies},
+             {"coverage", append_coverage},
+             {"batches", append_batches},
+             {"exact", append_exact},
+             {"cache", append_cache},
+             {"phases", append_phases},
+             {"drift", NULL}}; /* drift is always there */
 
 enum { PART_COUNT = sizeof PARTS / sizeof *PARTS };
 
@@ -276,6 +318,11 @@ static int find_part(const char *name, size_t length)
         if (strlen(PARTS[i].name) == length && memcmp(PARTS[i].name, name, length) == 0)
             return i;
     return -1;
+}
+
+static unsigned bit_of(const char *name)
+{
+    return 1u << find_part(name, strlen(name));
 }
 
 int routing_include_read(const char *text, unsigned *include, struct error *err)
@@ -289,7 +336,7 @@ int routing_include_read(const char *text, unsigned *include, struct error *err)
             return error_set(
                 err, ERROR_INVALID,
                 "include has " QUOTED ", expected ranks, pairs, classes, margins, "
-                "entropies, coverage, batches, exact, cache or drift, separated by commas",
+                "entropies, coverage, batches, exact, cache, phases or drift, separated by commas",
                 item);
         *include |= 1u << part;
     }
@@ -298,8 +345,7 @@ int routing_include_read(const char *text, unsigned *include, struct error *err)
 
 bool routing_include_takes_long(unsigned include)
 {
-    const int cache = find_part("cache", strlen("cache"));
-    return include & 1u << cache;
+    return include & (bit_of("cache") | bit_of("phases"));
 }
 
 void routing_include_append(const struct routing_document *document,
@@ -308,4 +354,31 @@ void routing_include_append(const struct routing_document *document,
     for (int i = 0; i < PART_COUNT; i++)
         if ((document->include & 1u << i) && PARTS[i].append)
             PARTS[i].append(layer, body);
+}
+
+/* A step reads what all its tokens share, and every expert that any of them needs. */
+static double bytes_per_token(const struct routing_document *document, bool generated)
+{
+    const struct routing_layer *first = document->layers;
+    const struct routing_detail *steps = generated ? first->generated : first->prompt;
+    double bytes = (double)document->shared_bytes * (double)steps->batches;
+    for (size_t i = 0; i < document->layer_count; i++) {
+        const struct routing_layer *layer = &document->layers[i];
+        const struct routing_detail *phase = generated ? layer->generated : layer->prompt;
+        bytes += (double)layer->expert_bytes * (double)phase->batch_experts;
+    }
+    return steps->batch_items > 0 ? bytes / (double)steps->batch_items : 0;
+}
+
+void routing_include_append_memory(const struct routing_document *document, struct buffer *body)
+{
+    if (!(document->include & bit_of("phases")) || document->layer_count == 0 ||
+        !document->layers->prompt)
+        return;
+    buffer_format(body, ",\"memory\":{\"shared_bytes\":%" PRIu64 ",\"prompt_bytes_per_token\":",
+                  document->shared_bytes);
+    json_append_double(body, bytes_per_token(document, false));
+    buffer_text(body, ",\"generated_bytes_per_token\":");
+    json_append_double(body, bytes_per_token(document, true));
+    buffer_text(body, "}");
 }

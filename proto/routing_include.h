@@ -19,4 +19,7 @@ bool routing_include_takes_long(unsigned include);
 void routing_include_append(const struct routing_document *document,
                             const struct routing_layer *layer, struct buffer *body);
 
+/* The same about all layers that the document has. */
+void routing_include_append_memory(const struct routing_document *document, struct buffer *body);
+
 #endif

@@ -27,6 +27,10 @@ struct routing_layer {
     const struct moed_gate_counts *before; /* in the window before */
     struct routing_sample reference;       /* of known-good data; without items: none */
     const char *quarantine;                /* JSON: a list of its experts there; NULL: none */
+    /* Of models of sequences, since the load: what tokens of prompts chose in each step, and what
+     * generated ones did; NULL: as `detail`, and of other models. */
+    const struct routing_detail *prompt, *generated;
+    uint64_t expert_bytes; /* of one expert's weights */
 };
 
 struct routing_document {
@@ -39,6 +43,8 @@ struct routing_document {
     const struct routing_layer *layers; /* [layer_count] */
     size_t layer_count;
     unsigned include; /* routing_include.h */
+    /* Of models of sequences: bytes of weights that every step reads, whatever experts it needs. */
+    uint64_t shared_bytes;
 };
 
 /* Whether every expert serves every item. */

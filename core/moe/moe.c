@@ -223,6 +223,15 @@ static int check_formats(const struct scope *scope, struct config_node *node, st
     return format_key(scope, node, "weigh", 3, err);
 }
 
+/* Of the weights of one expert, without the layers that run for all of them. */
+static uint64_t expert_bytes(const struct experts *experts)
+{
+    uint64_t bytes = 0;
+    for (size_t i = experts->split; i < experts->chains[0].count; i++)
+        bytes += experts->chains[0].layers[i].cost.active_bytes;
+    return bytes;
+}
+
 static void add_sizes(struct loading *loading, struct moe *moe)
 {
     loading->moe = xrealloc(loading->moe, (loading->moe_count + 1) * sizeof *loading->moe);
@@ -231,6 +240,8 @@ static void add_sizes(struct loading *loading, struct moe *moe)
                                                           .slots = moe->slots,
                                                           .weighs_inputs = moe->weighs_inputs};
     moe->index = loading->moe_count++;
+    for (size_t i = 0; i < moe->gate_count; i++)
+        loading->gates[moe->gates[i].index].expert_bytes = expert_bytes(&moe->experts);
 }
 
 static int moe_build(struct layer *layer, const struct scope *scope, struct config_node *node,

@@ -235,15 +235,6 @@ static size_t prompt_rows(const struct sequence *sequence, const struct moed_spa
                : least(span->rows, sequence->prompt - span->position);
 }
 
-static void count_prompt(struct stats *stats, const struct sequence *sequence,
-                         const struct moed_span *span, size_t row,
-                         const struct tally_batch *decided)
-{
-    const size_t rows = prompt_rows(sequence, span);
-    if (rows > 0)
-        stats_count_prompt(stats, sequence->counted && !sequence->asked, decided, row, row + rows);
-}
-
 static void count_step(struct sequences *sequences, uint64_t compute_ns)
 {
     const struct step *step = &sequences->step;
@@ -254,8 +245,11 @@ static void count_step(struct sequences *sequences, uint64_t compute_ns)
     const struct tally_batch decided = {.rows = step->rows, .routing = routing, .at = stats_now()};
     stats_add_batch(sequences->stats, step->rows, (double)compute_ns / 1e9);
     size_t row = 0;
-    for (size_t i = 0; i < step->spans; row += step->span[i++].rows)
-        count_prompt(sequences->stats, step->sequences[i], &step->span[i], row, &decided);
+    for (size_t i = 0; i < step->spans; row += step->span[i++].rows) {
+        const struct sequence *sequence = step->sequences[i];
+        stats_count_span(sequences->stats, sequence->counted && !sequence->asked, &decided, row,
+                         row + prompt_rows(sequence, &step->span[i]), row + step->span[i].rows);
+    }
     row = 0;
     for (size_t i = 0, first = 0; i < step->spans; first = row) {
         const struct sequence *sequence = step->sequences[i];

@@ -92,7 +92,8 @@ static struct routing_layer layer_of(const struct model *model, const struct sta
         .recent = counted->recent->gates[index],
         .earlier = counted->earlier->gates[index],
         .before = counted->before->gates[index],
-        .reference = model->references[index]};
+        .reference = model->references[index],
+        .expert_bytes = gate->expert_bytes};
 }
 
 /* The details of the layers that are asked for; NULL when none are included. */
@@ -108,6 +109,32 @@ static struct routing_detail *details_of(const struct model *model, const struct
         routing_detail_fill(&details[i]);
     }
     return details;
+}
+
+/* What a phase's tokens chose in the layers that are asked for; NULL: as above, or not a model of
+ * sequences. */
+static struct routing_detail *phase_of(const struct model *model, const struct query *query,
+                                       enum phase phase)
+{
+    if (!query->include || !model_has_sequences(model))
+        return NULL;
+    struct routing_detail *details = xcalloc(model->info->gate_count, sizeof *details);
+    for (size_t i = query->first; i < query->end; i++) {
+        const struct moed_gate_info *gate = &model->info->gates[i];
+        routing_detail_init_steps(&details[i], gate->experts, gate->top_k);
+        model_stats_phase(model->stats, phase, i, &details[i]);
+        routing_detail_fill(&details[i]);
+    }
+    return details;
+}
+
+/* What is left of what a row reads without its experts. */
+static uint64_t shared_bytes(const struct moed_model_info *info)
+{
+    uint64_t bytes = info->active_bytes;
+    for (size_t i = 0; info->sequence && i < info->gate_count; i++)
+        bytes -= info->gates[i].top_k * info->gates[i].expert_bytes;
+    return bytes;
 }
 
 static void free_details(struct routing_detail *details, const struct query *query)
@@ -146,9 +173,13 @@ static void write_document(const struct model *model, const struct query *query,
     struct stats_window counted;
     stats_window_init(&counted, model->stats, query->window, query->tag, true, stats_now());
     struct routing_detail *details = details_of(model, query);
+    struct routing_detail *prompt = phase_of(model, query, PHASE_PROMPT);
+    struct routing_detail *generated = phase_of(model, query, PHASE_GENERATED);
     for (size_t i = query->first; i < query->end; i++) {
         layers[i] = layer_of(model, &counted, i);
         layers[i].detail = details ? &details[i] : NULL;
+        layers[i].prompt = prompt ? &prompt[i] : NULL;
+        layers[i].generated = generated ? &generated[i] : NULL;
         layers[i].quarantine = quarantine_of(model, i);
     }
     const struct routing_document document = {.model = model->name,
@@ -161,10 +192,13 @@ static void write_document(const struct model *model, const struct query *query,
                                               .tag_count = list_tags(model->stats, tags),
                                               .layers = layers + query->first,
                                               .layer_count = query->end - query->first,
-                                              .include = query->include};
+                                              .include = query->include,
+                                              .shared_bytes = shared_bytes(model->info)};
     routing_write(&document, body);
     stats_window_close(&counted);
     free_details(details, query);
+    free_details(prompt, query);
+    free_details(generated, query);
     for (size_t i = query->first; i < query->end; i++)
         free((char *)layers[i].quarantine);
     free(layers);

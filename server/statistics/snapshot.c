@@ -12,7 +12,7 @@
 
 /* ---- the header ---- */
 
-/* Version 1 had no seconds of experts, and is still read. */
+/* Version 1 had no seconds of experts and no batches by their number, and is still read. */
 static const char FORMAT[] = "moed routing 2\n";
 
 enum {
@@ -57,7 +57,7 @@ struct snapshot_time snapshot_time(void)
 struct walk {
     struct packed packed;
     uint64_t now; /* at the time of writing, in the clock of who writes or reads */
-    bool untimed; /* of version 1 */
+    bool first;   /* version 1 */
     const struct moed_model_info *info;
     struct model_stats *stats;
 };
@@ -97,7 +97,7 @@ static void walk_gate(struct walk *walk, struct moed_gate_counts *counts)
         packed_sum(packed, &expert->weight);
         packed_sum(packed, &expert->magnitude);
         packed_sum(packed, &expert->probability);
-        if (!walk->untimed)
+        if (!walk->first)
             packed_sum(packed, &expert->seconds);
     }
 }
@@ -162,12 +162,14 @@ static void walk_table(struct packed *packed, struct routing_detail *detail, siz
     packed->failed |= !table;
 }
 
-static void walk_detail(struct packed *packed, struct routing_detail *detail)
+static void walk_detail(struct walk *walk, struct routing_detail *detail)
 {
+    struct packed *packed = &walk->packed;
     packed_count(packed, &detail->batches);
     packed_count(packed, &detail->batch_items);
     packed_count(packed, &detail->batch_experts);
-    for (size_t i = 0; i < DETAIL_TABLES; i++)
+    const size_t tables = walk->first ? DETAIL_TABLES - 1 : DETAIL_TABLES;
+    for (size_t i = 0; i < tables; i++)
         walk_table(packed, detail, i);
 }
 
@@ -179,7 +181,7 @@ static void write_details(struct walk *walk)
         struct routing_detail sum;
         routing_detail_init(&sum, gate->experts, gate->top_k, classes);
         model_stats_detail(walk->stats, i, &sum);
-        walk_detail(&walk->packed, &sum);
+        walk_detail(walk, &sum);
         routing_detail_close(&sum);
     }
 }
@@ -447,7 +449,7 @@ enum snapshot_kind snapshot_read(struct model_stats *stats, const struct moed_mo
         error_set(err, ERROR_INVALID, "no routing statistics of version 1 or 2, or damaged");
         return SNAPSHOT_DAMAGED;
     }
-    walk.untimed = data[VERSION_AT] == '1';
+    walk.first = data[VERSION_AT] == '1';
     walk.packed.at += HEADER_BYTES;
     packed_index(&walk.packed, &wall, UINT64_MAX);
     const uint64_t gone = time->wall > wall ? time->wall - wall : 0; /* the clock may be set back */
@@ -457,7 +459,7 @@ enum snapshot_kind snapshot_read(struct model_stats *stats, const struct moed_mo
         return SNAPSHOT_OTHER;
     }
     for (size_t i = 0; !walk.packed.failed && i < info->gate_count; i++)
-        walk_detail(&walk.packed, &stats->loop[stats->loops].details[i]);
+        walk_detail(&walk, &stats->loop[stats->loops].details[i]);
     read_tags(&walk);
     if (!walk.packed.failed && walk.packed.at == walk.packed.end)
         return SNAPSHOT_READ;

@@ -81,13 +81,26 @@ void stats_need_details(struct stats *stats, const struct moed_model_info *info,
     for (size_t i = 0; i < info->gate_count; i++)
         routing_detail_init(&stats->details[i], info->gates[i].experts, info->gates[i].top_k,
                             classes);
+    for (int phase = 0; info->sequence && phase < PHASE_COUNT; phase++) {
+        stats->phases[phase] = xcalloc(info->gate_count, sizeof **stats->phases);
+        for (size_t i = 0; i < info->gate_count; i++)
+            routing_detail_init_steps(&stats->phases[phase][i], info->gates[i].experts,
+                                      info->gates[i].top_k);
+    }
+}
+
+static void free_details(const struct stats *stats, struct routing_detail *details)
+{
+    for (size_t i = 0; details && i < stats->routing[TAG_NONE]->gate_count; i++)
+        routing_detail_close(&details[i]);
+    free(details);
 }
 
 void stats_close(struct stats *stats)
 {
-    for (size_t i = 0; stats->details && i < stats->routing[TAG_NONE]->gate_count; i++)
-        routing_detail_close(&stats->details[i]);
-    free(stats->details);
+    free_details(stats, stats->details);
+    for (int phase = 0; phase < PHASE_COUNT; phase++)
+        free_details(stats, stats->phases[phase]);
     for (size_t tag = 0; tag < stats->tag_count; tag++)
         tally_free(stats->routing[tag]);
     free(stats->routing);
@@ -144,15 +157,21 @@ static void count_classes(struct stats *stats, const struct tally_batch *batch, 
     }
 }
 
-static void count_details(struct stats *stats, const struct tally_batch *batch, size_t first,
-                          size_t end)
+static void count_choices(const struct stats *stats, struct routing_detail *details,
+                          const struct tally_batch *batch, size_t first, size_t end)
 {
     for (size_t i = 0; i < stats->routing[TAG_NONE]->gate_count; i++) {
         const struct moed_routing *routing = batch->routing[i];
         const size_t items = routing->items / batch->rows;
-        routing_detail_count(&stats->details[i], routing->choice + first * items * routing->top_k,
+        routing_detail_count(&details[i], routing->choice + first * items * routing->top_k,
                              (end - first) * items, stats->batches);
     }
+}
+
+static void count_details(struct stats *stats, const struct tally_batch *batch, size_t first,
+                          size_t end)
+{
+    count_choices(stats, stats->details, batch, first, end);
     for (size_t row = first; batch->scores && row < end; row++)
         count_classes(stats, batch, row);
 }
@@ -182,14 +201,17 @@ void stats_count(struct stats *stats, size_t tag, const struct tally_batch *batc
     uv_mutex_unlock(&stats->mutex);
 }
 
-void stats_count_prompt(struct stats *stats, bool counted, const struct tally_batch *batch,
-                        size_t first, size_t end)
+void stats_count_span(struct stats *stats, bool counted, const struct tally_batch *batch,
+                      size_t first, size_t generated, size_t end)
 {
     uv_mutex_lock(&stats->mutex);
-    stats->sequences.tokens[PHASE_PROMPT] += end - first;
-    if (counted)
+    stats->sequences.tokens[PHASE_PROMPT] += generated - first;
+    if (counted) {
         sequence_stats_count_prompt(&stats->sequences, batch->routing,
-                                    stats->routing[TAG_NONE]->gate_count, first, end);
+                                    stats->routing[TAG_NONE]->gate_count, first, generated);
+        count_choices(stats, stats->phases[PHASE_PROMPT], batch, first, generated);
+        count_choices(stats, stats->phases[PHASE_GENERATED], batch, generated, end);
+    }
     uv_mutex_unlock(&stats->mutex);
 }
 
@@ -344,6 +366,16 @@ void model_stats_detail(struct model_stats *stats, size_t gate, struct routing_d
     }
 }
 
+void model_stats_phase(struct model_stats *stats, enum phase phase, size_t gate,
+                       struct routing_detail *total)
+{
+    for (size_t i = 0; i < stats->loops; i++) {
+        uv_mutex_lock(&stats->loop[i].mutex);
+        routing_detail_add(total, &stats->loop[i].phases[phase][gate]);
+        uv_mutex_unlock(&stats->loop[i].mutex);
+    }
+}
+
 struct tally *model_stats_totals(struct model_stats *stats, size_t tag)
 {
     struct tally *totals = NULL;
@@ -431,6 +463,9 @@ static void reset_details(struct stats *shard)
     uv_mutex_lock(&shard->mutex);
     for (size_t i = 0; i < shard->routing[TAG_NONE]->gate_count; i++)
         routing_detail_reset(&shard->details[i]);
+    for (int phase = 0; phase < PHASE_COUNT; phase++)
+        for (size_t i = 0; shard->phases[phase] && i < shard->routing[TAG_NONE]->gate_count; i++)
+            routing_detail_reset(&shard->phases[phase][i]);
     uv_mutex_unlock(&shard->mutex);
 }
 

@@ -67,6 +67,9 @@ struct stats {
     uint64_t rejected[REJECT_COUNT];
     struct sequence_stats sequences;
     struct routing_detail *details; /* [gate_count]; owned; NULL in a sum */
+    /* [gate_count] of the prompts' rows of each step, and of the others; owned; NULL in a sum and
+     * for models without sequences */
+    struct routing_detail *phases[PHASE_COUNT];
     size_t tag_count;
     struct tally **routing; /* [tag_count] by tag; owned; NULL, but for the first: no rows yet */
 };
@@ -94,11 +97,11 @@ void stats_count(struct stats *stats, size_t tag, const struct tally_batch *batc
 void stats_count_intervened(struct stats *stats, size_t tag, const struct tally_batch *batch,
                             size_t first, size_t end);
 
-/* Counts rows of prompts [first, end) of the last batch (`counted`: their experts, too), tokens
- * that were found in the cache, and a generated token with the time since the request's arrival, or
- * since the token before it. */
-void stats_count_prompt(struct stats *stats, bool counted, const struct tally_batch *batch,
-                        size_t first, size_t end);
+/* Counts rows [first, end) of a sequence in the last batch, of a prompt up to `generated`
+ * (`counted`: their experts, too), tokens that were found in the cache, and a generated token with
+ * the time since the request's arrival, or since the token before it. */
+void stats_count_span(struct stats *stats, bool counted, const struct tally_batch *batch,
+                      size_t first, size_t generated, size_t end);
 void stats_add_cached(struct stats *stats, size_t tokens);
 void stats_add_token(struct stats *stats, bool first, double seconds);
 
@@ -150,6 +153,10 @@ void stats_snapshot(struct model_stats *stats, const struct moed_model_info *inf
 
 /* Adds the details of a gate, of all loops, to `total`. */
 void model_stats_detail(struct model_stats *stats, size_t gate, struct routing_detail *total);
+
+/* The same of what a phase's rows chose in the steps since the load. */
+void model_stats_phase(struct model_stats *stats, enum phase phase, size_t gate,
+                       struct routing_detail *total);
 
 /* From now on windows and details begin here. Counters for rate() are not touched: they never fall.
  */

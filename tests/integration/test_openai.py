@@ -125,6 +125,29 @@ class CompletionsTest(OpenAICase):
             self.assertTrue(all(len(experts) == 2 and set(experts) <= {0, 1, 2, 3} for experts in layer["experts"]))
             self.assertTrue(all(abs(sum(weights) - 1) < 1e-5 for weights in layer["weights"]))
 
+    def test_prompt_and_generated_tokens_are_told_apart(self):
+        """Different experts of each step, of both kinds, and what weights a token costs to read."""
+        before = self.phases()
+        routed = self.say("abcdefgh", max_tokens=12, seed=3, routing=True)["routing"]["layers"]
+        after = self.phases()
+        memory, shared = {"prompt": 0, "generated": 0}, after["memory"]["shared_bytes"]
+        for layer, earlier, chosen in zip(after["layers"], before["layers"], routed, strict=True):
+            tokens = len(chosen["experts"]) - 11  # of the prompt, in one step; then 11 steps of one
+            together = len({expert for experts in chosen["experts"][:tokens] for expert in experts})
+            for phase, steps, busy in (("prompt", 1, together), ("generated", 11, 2)):
+                now, then = layer["phases"][phase], earlier["phases"][phase]
+                self.assertEqual(now["count"] - then["count"], steps)
+                self.assertEqual(np.subtract(now["experts"], then["experts"]).tolist(), [steps * (n == busy) for n in (1, 2, 3, 4)])
+                self.assertAlmostEqual(now["mean_experts"], np.average([1, 2, 3, 4], weights=now["experts"]), delta=1e-9)
+                self.assertEqual([point["size"] for point in now["cache"]], [1, 2])
+                memory[phase] += layer["expert_bytes"] * now["mean_experts"] / now["mean_rows"]
+        for phase, bytes_ in memory.items():
+            rows = after["layers"][0]["phases"][phase]["mean_rows"]
+            self.assertAlmostEqual(after["memory"][f"{phase}_bytes_per_token"], bytes_ + shared / rows, delta=1e-6)
+
+    def phases(self):
+        return self.client.get(f"/v2/models/{NAME}/routing?include=phases").json
+
     def test_routing_as_other_clients_read_it(self):
         asked = {"prompt": "abc", "max_tokens": 4, "seed": 1}
         layers = self.ask(**asked, routing=True)["choices"][0]["routing"]["layers"]

@@ -186,7 +186,7 @@ def mi_bits(counts):
 
 
 class IncludeTest(RoutingCase):
-    everything = "ranks,pairs,classes,margins,entropies,coverage,batches,cache,exact,drift"
+    everything = "ranks,pairs,classes,margins,entropies,coverage,batches,cache,phases,exact,drift"
 
     def test_by_numpy(self):
         rows = np.random.default_rng(6).normal(size=(90, 6)).astype(np.float32)
@@ -216,6 +216,9 @@ class IncludeTest(RoutingCase):
         batches = layer["batches"]
         self.assertAlmostEqual(batches["count"] * batches["mean_rows"], 90, delta=1e-9)
         self.assertLessEqual(batches["mean_experts"], n)
+        self.assertEqual(sum(batches["experts"]), batches["count"])
+        self.assertAlmostEqual(np.average(range(1, n + 1), weights=batches["experts"]), batches["mean_experts"], delta=1e-9)
+        self.assertIsNone(layer["phases"])
 
     def check_classes(self, table, first, classes, n):
         counts = [[int(((first == i) & (classes == c)).sum()) for c in range(3)] for i in range(n)]

@@ -124,7 +124,7 @@ class RestartTest(StateCase):
         answer = client.post("/v2/models/two-layers/routing/snapshot", b"")
         self.assertEqual(answer.status, 200, answer.body)
         document = timeless(answer.json)
-        self.assertEqual(document, self.document(client, f"?include={EVERYTHING},cache"))
+        self.assertEqual(document, self.document(client, f"?include={EVERYTHING},cache,phases"))
         self.assertEqual(self.value(client, "moed_state_written_total"), 1)
         server.signal(signal.SIGKILL)
         server.wait()
@@ -141,7 +141,7 @@ class RestartTest(StateCase):
         server, client = self.start(state=None)
         self.send(client)
         document = timeless(client.post("/v2/models/two-layers/routing/snapshot", b"").json)
-        self.assertEqual(document, self.document(client, f"?include={EVERYTHING},cache"))
+        self.assertEqual(document, self.document(client, f"?include={EVERYTHING},cache,phases"))
         self.assertNotIn(b"moed_state_", client.get("/metrics").body)
         server.stop()
 

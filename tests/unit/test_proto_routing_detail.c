@@ -44,6 +44,7 @@ START_TEST(details_are_counted_item_by_item)
     ck_assert_uint_eq(sum.batches, 4);
     ck_assert_uint_eq(sum.batch_items, 8);
     ck_assert_uint_eq(sum.batch_experts, 2 * (3 + 2));
+    ck_assert_mem_eq(sum.distinct, (COUNTS(0, 2, 2)), 3 * sizeof(uint64_t));
     routing_detail_reset(&sum);
     ck_assert_uint_eq(sum.batches + sum.ranks[0] + sum.pairs[2], 0);
     routing_detail_close(&detail);

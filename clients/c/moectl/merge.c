@@ -185,20 +185,40 @@ static int add_pairs(json_t *into, json_t *from, struct moed_client_error *err)
 
 /* ---- batches ---- */
 
-static void add_batches(json_t *into, json_t *from)
+static int add_batches(json_t *into, json_t *from, const char *key, struct moed_client_error *err)
 {
     static const char *const MEANS[] = {"mean_rows", "mean_experts"};
-    json_t *a = json_object_get(into, "batches"), *b = json_object_get(from, "batches");
+    json_t *a = json_object_get(into, key), *b = json_object_get(from, key);
     json_t *sum = json_is_object(a) && json_is_object(b) ? json_deep_copy(a) : NULL;
     json_t *count = sum ? sum_of(json_object_get(a, "count"), json_object_get(b, "count")) : NULL;
     if (!count) {
         json_decref(sum);
-        json_object_del(into, "batches");
-        return;
+        json_object_del(into, key);
+        return 0;
     }
     add_means(sum, b, MEANS, LENGTH(MEANS), "count");
+    json_object_del(sum, "cache");
     json_object_set_new(sum, "count", count);
-    json_object_set_new(into, "batches", sum);
+    int result = add_member(sum, b, "experts", err);
+    json_object_set_new(into, key, sum);
+    return result;
+}
+
+/* Of a language model: the same for tokens of prompts and for generated ones. */
+static int add_phases(json_t *into, json_t *from, struct moed_client_error *err)
+{
+    static const char *const PHASES[] = {"prompt", "generated"};
+    json_t *a = json_object_get(into, "phases"), *b = json_object_get(from, "phases");
+    if (!json_is_object(a) || !json_is_object(b)) {
+        json_object_del(into, "phases");
+        return 0;
+    }
+    json_t *sum = json_deep_copy(a);
+    json_object_set_new(into, "phases", sum);
+    for (size_t i = 0; i < LENGTH(PHASES); i++)
+        if (add_batches(sum, b, PHASES[i], err) != 0)
+            return -1;
+    return 0;
 }
 
 /* ---- experts and layers ---- */
@@ -243,7 +263,8 @@ static int add_layer(json_t *into, json_t *from, struct moed_client_error *err)
         add_members(into, from, ADDED_OF_LAYER, LENGTH(ADDED_OF_LAYER), err) != 0 ||
         exact_add(into, from, err) != 0)
         return -1;
-    add_batches(into, from);
+    if (add_batches(into, from, "batches", err) != 0 || add_phases(into, from, err) != 0)
+        return -1;
     return add_pairs(into, from, err);
 }
 
@@ -281,6 +302,7 @@ int merge_add(json_t *into, json_t *from, struct moed_client_error *err)
         }
     }
     add_tags(into, from);
+    json_object_del(into, "memory");
     double seconds = fmax(number(into, "seconds"), number(from, "seconds"));
     if (!isnan(seconds))
         json_object_set_new(into, "seconds", json_real(seconds));
