@@ -1,12 +1,16 @@
 """Real traffic, a real Prometheus and the alerting rules of deploy/prometheus: silent when all is well, loud when not.
 
-    python3 tests/soak/alerts.py [--healthy SECONDS]
+    python3 tests/soak/alerts.py [--before SECONDS]
 
-Serves fashion-mnist, sends it the test images, then only seven of the ten classes, then replaces the model by one whose
-gate has gone wrong and gives nearly everything to one expert, then sends nothing. Prometheus scrapes every second. So
-that this takes minutes and not hours, the rules are used with windows of one minute in place of five and without their
-`for`; what the server itself calls dying still takes five minutes. Prints which alert fired when. Exit status 0: those
-and only those that were expected.
+Serves fourteen copies of fashion-mnist and sends each its own order of labelled test images. Ten stay as they are. After
+a while things go wrong with the others: three of the ten classes are sent no more; the last matrix of expert 3 becomes
+zero; the gate no longer chooses expert 3; the gate gives nearly everything to expert 0. Prometheus scrapes every second.
+So that this takes minutes and not days, the rules are used with windows of one minute in place of five minutes and of an
+hour, of 15 minutes in place of a day, and without their `for`; what the server itself calls dying still takes five
+minutes. In the end nothing is sent, and all must be silent. 14 minutes.
+
+Prints a table: which alert fired when, and what the routing document and /metrics said then. Exit status 0: those and
+only those fired that were expected, and each was to be seen in all three.
 
 Needs the Debian packages prometheus, dataset-fashion-mnist and python3-numpy.
 """
@@ -24,6 +28,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.parse
 import urllib.request
 
 import numpy as np
@@ -37,9 +42,11 @@ from support.server import Server  # noqa: E402
 MODEL = "fashion-mnist"
 DATA = "/usr/share/datasets/fashion-mnist/t10k-{}-ubyte.gz"
 REMOVED_CLASSES = (2, 4, 6)  # pullover, coat, shirt: what expert 2 is for
-ROWS, PAUSE_SECONDS = 8, 0.05
-DYING_SECONDS = 400  # five minutes, and what it takes to be sure
-DRIFT_SECONDS, IDLE_SECONDS = 90, 150
+DEAD = 3
+HEALTHY = 10
+ROWS, ROUND_SECONDS = 16, 1.0  # to each model
+WRONG_SECONDS = 420  # five minutes, and what it takes to be sure
+IDLE_SECONDS = 400
 
 
 def read(name, offset):
@@ -47,38 +54,104 @@ def read(name, offset):
         return np.frombuffer(file.read(), np.uint8, offset=offset)
 
 
+# --- what goes wrong --------------------------------------------------------------------------------------------
+
+def silence_expert(tensors):
+    tensors[f"moe.experts.{DEAD}.out.weight"] = np.zeros_like(tensors[f"moe.experts.{DEAD}.out.weight"])
+
+
+def avoid_expert(tensors):
+    tensors["moe.gate.out.bias"][DEAD] -= 1000
+
+
+def collapse(tensors):
+    """The gate prefers experts 0 and 1 whatever it sees, and gives expert 0 nearly all the weight."""
+    tensors["moe.gate.out.bias"] = np.array([200, 150, 0, 0, 0], np.float32)
+
+
+class Case:
+    """A model, what happens to it, and which alerts must and may follow."""
+
+    def __init__(self, name, title, classes=range(10), edit=None, must=(), may=()):
+        self.name, self.title, self.edit, self.must, self.may = name, title, edit, must, may
+        self.classes = classes
+        self.first = {}  # alert: (seconds after, what the document says, what /metrics says)
+
+
+CASES = [
+    *(Case(f"well-{i}", "all is well") for i in range(HEALTHY)),
+    Case("moves", "three classes are sent no more", [c for c in range(10) if c not in REMOVED_CLASSES],
+         must=["MoedRoutingDrift"]),
+    Case("breaks", f"expert {DEAD}'s last matrix is zero", edit=silence_expert, must=["MoedExpertFailing"]),
+    # Those who do its work now are wrong more often.
+    Case("dies", f"the gate avoids expert {DEAD}", edit=avoid_expert, must=["MoedRoutingDrift", "MoedExpertDying"],
+         may=["MoedExpertFailing"]),
+    Case("collapses", "the gate gives expert 0 everything", edit=collapse,
+         must=["MoedExpertCollapse", "MoedRoutingDrift", "MoedExpertDying"], may=["MoedExpertFailing"]),
+]
+
+
+def edit_model(directory, edit):
+    """Puts an edited copy in the model's place; the server is to load it."""
+    copy = directory + ".new"
+    shutil.copytree(directory, copy)
+    path = os.path.join(copy, "model.safetensors")
+    tensors = {name: np.array(tensor) for name, tensor in safetensors.read(path).items()}
+    edit(tensors)
+    safetensors.write(path, tensors)
+    os.rename(directory, os.path.join(os.path.dirname(os.path.dirname(directory)), os.path.basename(directory) + ".old"))
+    os.rename(copy, directory)
+
+
+# --- traffic and Prometheus -------------------------------------------------------------------------------------
+
 class Traffic:
-    """Rows of the test images, of the classes it is told to send; none: no requests."""
+    """A request with ROWS labelled images to every model in each round, of the classes that its case sends now."""
 
     def __init__(self, url):
-        self.url = f"{url}/v1/models/{MODEL}:predict"
+        self.url = url
         self.images, self.labels = read("images-idx3", 16).reshape(-1, 784), read("labels-idx1", 8)
-        self.failed, self.sent = 0, 0
-        self.send(())
+        self.failed, self.rounds, self.wrong, self.idle = 0, 0, False, False
         self.stopped = threading.Event()
         self.thread = threading.Thread(target=self.run)
         self.thread.start()
 
-    def send(self, classes):
-        self.rows = np.flatnonzero(np.isin(self.labels, classes))
+    def predict(self, case, random):
+        classes = case.classes if self.wrong else range(10)
+        rows = random.choice(np.flatnonzero(np.isin(self.labels, classes)), ROWS)
+        body = json.dumps({"instances": self.images[rows].tolist(), "labels": self.labels[rows].tolist()}).encode()
+        try:
+            request = urllib.request.Request(f"{self.url}/v1/models/{case.name}:predict", body)
+            urllib.request.urlopen(request, timeout=60).read()
+        except OSError as failure:
+            self.failed += 1
+            print(f"    a request failed: {failure}")
 
     def run(self):
-        random = np.random.default_rng(1)
-        while not self.stopped.wait(PAUSE_SECONDS):
-            rows = self.rows
-            if len(rows) == 0:
+        randoms = [np.random.default_rng(i) for i in range(len(CASES))]
+        due = time.monotonic()
+        while not self.stopped.wait(max(0, due - time.monotonic())):
+            due = time.monotonic() + ROUND_SECONDS
+            if self.idle:
                 continue
-            body = json.dumps({"instances": self.images[random.choice(rows, ROWS)].tolist()}).encode()
-            try:
-                urllib.request.urlopen(urllib.request.Request(self.url, body)).read()
-                self.sent += 1
-            except OSError as failure:
-                self.failed += 1
-                print(f"    a request failed: {failure}")
+            for case, random in zip(CASES, randoms):
+                self.predict(case, random)
+            self.rounds += 1
 
     def stop(self):
         self.stopped.set()
         self.thread.join()
+
+
+def fast(rules):
+    """The rules with shorter windows. The server says what dies in its window of five minutes; it has no other.
+
+    Those on the server keep their `for`: a scrape that is late on a busy machine is no server that is down.
+    """
+    rules = rules.replace("rate5m", "RATE").replace("5m", "1m").replace("RATE", "rate5m")
+    rules = rules.replace("[1h]", "[1m]").replace("[1d]", "[15m]")
+    routing, server = rules.split("  - name: moed-server\n")
+    return re.sub(r"^ +for: .*\n", "", routing, flags=re.M) + "  - name: moed-server\n" + server
 
 
 class Prometheus:
@@ -88,9 +161,7 @@ class Prometheus:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.url = f"http://127.0.0.1:{free.getsockname()[1]}"
         with open(os.path.join(ROOT, "deploy", "prometheus", "rules.yml"), encoding="utf-8") as file:
-            rules = file.read().replace("rate5m", "RATE").replace("5m", "1m").replace("RATE", "rate5m")
-        # The server says what dies in its window of five minutes; it has no other.
-        rules = re.sub(r"^ +for: .*\n", "", rules, flags=re.M)
+            rules = fast(file.read())
         with open(os.path.join(directory, "rules.yml"), "w", encoding="utf-8") as file:
             file.write(rules)
         config = {"global": {"scrape_interval": "1s", "evaluation_interval": "1s"}, "rule_files": ["rules.yml"],
@@ -102,13 +173,23 @@ class Prometheus:
         self.process = subprocess.Popen(["prometheus", f"--config.file={path}", f"--storage.tsdb.path={directory}/data",
                                          f"--web.listen-address={self.url[7:]}"], stderr=self.log, stdout=self.log)
 
+    def get(self, path):
+        with urllib.request.urlopen(self.url + path, timeout=30) as reply:
+            return json.load(reply)["data"]
+
     def firing(self):
+        """{(model, alert)}; the model is "" where it is about none. None: it does not answer."""
         try:
-            with urllib.request.urlopen(f"{self.url}/api/v1/alerts", timeout=5) as reply:
-                alerts = json.load(reply)["data"]["alerts"]
+            alerts = self.get("/api/v1/alerts")["alerts"]
         except OSError:
-            return set()
-        return {alert["labels"]["alertname"] for alert in alerts if alert["state"] == "firing"}
+            return None
+        return {(alert["labels"].get("model", ""), alert["labels"]["alertname"]) for alert in alerts
+                if alert["state"] == "firing"}
+
+    def value(self, expression):
+        """Of an expression with one result; NaN: it has none."""
+        results = self.get("/api/v1/query?query=" + urllib.parse.quote(expression))["result"]
+        return float(results[0]["value"][1]) if results else float("nan")
 
     def close(self):
         self.process.terminate()
@@ -116,76 +197,151 @@ class Prometheus:
         self.log.close()
 
 
-def break_gate(source, target):
-    """A copy whose gate prefers experts 0 and 1 whatever it sees, and gives expert 0 nearly all the weight."""
-    shutil.copytree(source, target)
-    path = os.path.join(target, "model.safetensors")
-    tensors = {name: np.array(tensor) for name, tensor in safetensors.read(path).items()}
-    tensors["moe.gate.out.bias"] = np.array([200, 150, 0, 0, 0], np.float32)
-    safetensors.write(path, tensors)
+# --- what is to be seen -----------------------------------------------------------------------------------------
 
+class Watch:
+    """What fires, and what the routing document and /metrics say when it does so first."""
 
-class Story:
-    """What fired in each chapter, and whether that was expected."""
+    def __init__(self, url, prometheus):
+        self.url, self.prometheus, self.wrong = url, prometheus, []
 
-    def __init__(self, prometheus):
-        self.prometheus, self.wrong = prometheus, []
+    def layer(self, case, window):
+        with urllib.request.urlopen(f"{self.url}/v2/models/{case.name}/routing?window={window}", timeout=30) as reply:
+            return json.load(reply)["layers"][0]
 
-    def chapter(self, name, seconds, must=(), may=()):
-        """Watches for so long, or until all that must fire has; `may`: what may fire as well."""
-        began, first = time.monotonic(), {}
-        while time.monotonic() < began + seconds and not (must and set(must) <= set(first)):
-            for alert in self.prometheus.firing():
-                first.setdefault(alert, time.monotonic() - began)
+    def metric(self, name, case, labels, function="max"):
+        return self.prometheus.value(f'{function}({name}{{model="{case.name}",{labels}}})')
+
+    def drift(self, case):
+        seen = self.layer(case, "1m")["drift"]["reference"]
+        psi, p = (self.metric(f"moed_layer_drift_{key}", case, 'window="1m"') for key in ("psi", "p_value"))
+        return (f"psi {seen['psi']:.2f}, p_value {seen['p_value']:.1g}", f"psi {psi:.2f}, p_value {p:.1g}",
+                min(seen["psi"], psi) > 0.1 and max(seen["p_value"], p) < 0.001)
+
+    def dying(self, case):
+        seen, count = self.layer(case, "5m")["dying"], self.metric("moed_layer_dying_experts", case, "")
+        return f"dying {seen}", f"dying_experts {count:.0f}", DEAD in seen and count == len(seen)
+
+    def failing(self, case):
+        """The expert that is worst compared with the time before."""
+        accuracy = [expert["accuracy"] or 0 for expert in self.layer(case, "1m")["experts"]]
+        ratio = ('moed:expert_accuracy:increase1h{{model="{0}"}} / moed:expert_accuracy:increase1d{{model="{0}"}}'
+                 .format(case.name))
+        results = self.prometheus.get("/api/v1/query?query=" + urllib.parse.quote(f"bottomk(1, {ratio})"))["result"]
+        expert = int(results[0]["metric"]["expert"])
+        gauge = self.metric("moed_expert_accuracy_ratio", case, f'window="1m",expert="{expert}"')
+        return (f"expert {expert}: accuracy {accuracy[expert]:.2f}", f"accuracy_ratio {gauge:.2f}",
+                case.name != "breaks" or (expert == DEAD and max(accuracy[expert], gauge) < 0.7))
+
+    def collapsed(self, case):
+        share = self.layer(case, "1m")["experts"][0]["weight_share"]
+        recorded = self.prometheus.value(f'max(moed:expert_weight_share:rate5m{{model="{case.name}"}})')
+        return f"weight_share {share:.2f}", f"weight share {recorded:.2f}", min(share, recorded) > 0.7
+
+    def evidence(self, case, alert):
+        return {"MoedRoutingDrift": self.drift, "MoedExpertDying": self.dying, "MoedExpertFailing": self.failing,
+                "MoedExpertCollapse": self.collapsed}.get(alert, lambda _: ("", "", True))(case)
+
+    def look(self, began):
+        cases = {case.name: case for case in CASES}
+        for name, alert in self.prometheus.firing() or ():
+            case = cases.get(name)
+            if not case:
+                self.note(f"{alert} fired")
+            elif alert not in case.first:
+                document, metrics, seen = self.evidence(case, alert)
+                case.first[alert] = (time.monotonic() - began, document, metrics)
+                if not seen:
+                    self.note(f"{name}: {alert}, but {document}; {metrics}")
+
+    def note(self, what):
+        if what not in self.wrong:
+            self.wrong.append(what)
+
+    def run(self, seconds):
+        began = time.monotonic()
+        while time.monotonic() < began + seconds:
+            self.look(began)
             time.sleep(1)
-        print(f"{name}, {time.monotonic() - began:.0f} s: "
-              + (", ".join(f"{alert} after {after:.0f} s" for alert, after in first.items()) or "silent"), flush=True)
-        self.wrong += [f"{name}: {alert} did not fire" for alert in must if alert not in first]
-        self.wrong += [f"{name}: {alert} fired" for alert in first if alert not in (*must, *may)]
 
-    def quiet(self, name, seconds):
+    def until_quiet(self, seconds):
         """Waits until nothing fires."""
         began = time.monotonic()
-        while time.monotonic() < began + seconds and self.prometheus.firing():
+        while (firing := self.prometheus.firing()) != set() and time.monotonic() < began + seconds:
             time.sleep(1)
-        still = self.prometheus.firing()
-        print(f"{name}: silent after {time.monotonic() - began:.0f} s" if not still else f"{name}: {still} fire on", flush=True)
-        self.wrong += [f"{name}: {alert} fires on" for alert in still]
+        for name, alert in firing or ():
+            self.note(f"{name}: {alert} fires on")
+        if firing is None:
+            self.note("Prometheus does not answer")
+        return time.monotonic() - began
+
+    def judge(self):
+        for case in CASES:
+            for alert in set(case.must) - set(case.first):
+                self.note(f"{case.name}: {alert} did not fire")
+            for alert in set(case.first) - set(case.must) - set(case.may):
+                self.note(f"{case.name}: {alert} fired")
+
+    def worst_of_well(self):
+        """The furthest that the ten healthy streams ever were from silence."""
+        well = 'model=~"well-.*"'
+        over = {"psi": f'max(max_over_time(moed_layer_drift_psi{{{well},window="1m"}}[20m]))',
+                "p": f'min(min_over_time(moed_layer_drift_p_value{{{well},window="1m"}}[20m]))',
+                "dying": f"max(max_over_time(moed_layer_dying_experts{{{well}}}[20m]))"}
+        worst = {key: self.prometheus.value(expression) for key, expression in over.items()}
+        return f"psi at most {worst['psi']:.3f}, p_value at least {worst['p']:.2g}, dying {worst['dying']:.0f}"
+
+
+def print_table(watch, worst, rounds):
+    print(f"\n{rounds} requests of {ROWS} labelled rows to each of {len(CASES)} models\n")
+    print(f"{'what happens':<34} {'alert':<20} {'after':>6}  {'routing document':<34} /metrics")
+    print(f"{f'nothing ({HEALTHY} models)':<34} {'none':<20} {'':>6}  {'':<34} {worst}")
+    for case in CASES[HEALTHY:]:
+        for alert, (after, document, metrics) in sorted(case.first.items(), key=lambda item: item[1][0]):
+            print(f"{case.title:<34} {alert:<20} {after:>4.0f} s  {document:<34} {metrics}")
+    for wrong in watch.wrong:
+        print(f"WRONG {wrong}")
+
+
+# --- the run ----------------------------------------------------------------------------------------------------
+
+def replay(watch, traffic, models, server, before):
+    watch.run(before)
+    if any(case.first for case in CASES):
+        watch.note("something fired before anything went wrong")
+    for case in CASES:
+        if case.edit:
+            edit_model(os.path.join(models, case.name), case.edit)
+    traffic.wrong = True
+    server.signal(signal.SIGHUP)
+    watch.run(WRONG_SECONDS)
+    watch.judge()
+    worst = watch.worst_of_well()
+    traffic.idle = True
+    quiet = watch.until_quiet(IDLE_SECONDS)
+    print_table(watch, worst, traffic.rounds)
+    print(f"nothing is sent any more: silent after {quiet:.0f} s; {traffic.failed} requests failed")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--healthy", type=int, default=120, help="seconds of healthy traffic")
+    parser.add_argument("--before", type=int, default=120, help="seconds until something goes wrong")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         models = os.path.join(directory, "models")
-        shutil.copytree(os.path.join(ROOT, "deploy", "models", MODEL), os.path.join(models, MODEL))
+        for case in CASES:
+            shutil.copytree(os.path.join(ROOT, "deploy", "models", MODEL), os.path.join(models, case.name))
         with Server(models) as server:
             prometheus = Prometheus(directory, server.url[7:])
             traffic = Traffic(server.url)
-            story = Story(prometheus)
+            watch = Watch(server.url, prometheus)
             try:
-                traffic.send(range(10))
-                story.chapter("all classes", options.healthy)
-                traffic.send([c for c in range(10) if c not in REMOVED_CLASSES])
-                story.chapter("three classes less", DRIFT_SECONDS, must=["MoedRoutingDrift"])
-                traffic.send(range(10))
-                story.quiet("all classes again", IDLE_SECONDS)
-                break_gate(os.path.join(models, MODEL), os.path.join(directory, "broken"))
-                os.rename(os.path.join(models, MODEL), os.path.join(directory, "old"))
-                os.rename(os.path.join(directory, "broken"), os.path.join(models, MODEL))
-                server.signal(signal.SIGHUP)
-                story.chapter("a broken gate", DYING_SECONDS, must=["MoedExpertCollapse", "MoedRoutingDrift", "MoedExpertDying"])
-                traffic.send(())
-                story.quiet("nothing sent", DYING_SECONDS)
+                replay(watch, traffic, models, server, options.before)
             finally:
                 traffic.stop()
                 prometheus.close()
-            print(f"{traffic.sent} requests, {traffic.failed} failed")
             server.stop()
-    for wrong in story.wrong:
-        print(f"WRONG {wrong}")
-    return 1 if story.wrong or traffic.failed else 0
+    return 1 if watch.wrong or traffic.failed else 0
 
 
 if __name__ == "__main__":
