@@ -4,6 +4,7 @@
 import {bars, cells, element, heatMap, lines, number, percent, seconds} from "/ui/charts.js";
 import {Speak} from "/ui/speak.js";
 import {TryIt} from "/ui/tryit.js";
+import {Worth} from "/ui/worth.js";
 
 const SLOW_MS = 4000, HISTORY = 150;
 const $ = (id) => document.getElementById(id);
@@ -255,7 +256,7 @@ function drawLayer(layer) {
 
 function drawClasses(layer) {
   const classes = layer.classes;
-  $("classes-section").hidden = !classes?.counts?.length;
+  $("classes-section").hidden = $("worth-section").hidden = !classes?.counts?.length;
   if ($("classes-section").hidden) return;
   const names = classes.labels ?? classes.counts[0].map((_, c) => String(c));
   const columns = names.map((_, c) => classes.counts.reduce((sum, row) => sum + row[c], 0));
@@ -265,6 +266,7 @@ function drawClasses(layer) {
       const part = columns[c] ? row[c] / columns[c] : 0;
       return {text: columns[c] ? percent(part, 0) : "–", strength: part};
     })})));
+  worth.show(state.model, layer.name, names);
   $("classes-mi").textContent = classes.mi_bits === undefined ? "" : `The expert tells ${number(classes.mi_bits)} bits of the class.`;
 }
 
@@ -322,6 +324,7 @@ async function refreshModels() {
 // ---- beginning ----
 
 const tryIt = new TryIt($("try-body"), json, () => setTimeout(slow, 50));
+const worth = new Worth($("worth-section"));
 const speak = new Speak($("try-body"), json, () => setTimeout(slow, 50));
 
 $("choice").addEventListener("submit", (event) => event.preventDefault());

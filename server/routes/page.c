@@ -21,6 +21,7 @@ ASSET(charts, "charts.js");
 ASSET(tryit, "tryit.js");
 ASSET(samples, "samples.js");
 ASSET(speak, "speak.js");
+ASSET(worth, "worth.js");
 
 struct asset {
     const char *path, *type;
@@ -38,6 +39,7 @@ static const struct asset ASSETS[] = {
     {"/ui/tryit.js", JAVASCRIPT, page_tryit_begin, page_tryit_end},
     {"/ui/samples.js", JAVASCRIPT, page_samples_begin, page_samples_end},
     {"/ui/speak.js", JAVASCRIPT, page_speak_begin, page_speak_end},
+    {"/ui/worth.js", JAVASCRIPT, page_worth_begin, page_worth_end},
 };
 
 static void send_asset(struct exchange *exchange, const struct asset *asset)

@@ -4,7 +4,7 @@ import {chromium} from "playwright-core";
 
 const [url, work] = process.argv.slice(2);
 const VIEWS = [
-  {name: "desk-light", model: "fashion-mnist", width: 1280, height: 900, scheme: "light", sample: "ankle boot"},
+  {name: "desk-light", model: "fashion-mnist", width: 1280, height: 900, scheme: "light", sample: "ankle boot", worth: true},
   {name: "desk-dark", model: "large", width: 1280, height: 900, scheme: "dark"},
   {name: "phone-dark", model: "fashion-mnist-attentive", width: 390, height: 844, scheme: "dark", sample: "trouser"},
   {name: "phone-light", model: "adult-mmoe", width: 390, height: 844, scheme: "light", send: true},
@@ -59,6 +59,26 @@ async function speak(page, view, say) {
   await page.locator("#tryit").screenshot({path: `${work}/${view.name}-alone.png`});
 }
 
+// What `moectl ablate` has written is drawn as experts by classes; what it has not is refused in words.
+async function weigh(page, view, say) {
+  const file = "#worth-section input", status = "#worth-section [role=status]";
+  const study = JSON.parse(fs.readFileSync(`${work}/ablation.json`, "utf8"));
+  await page.setInputFiles(file, {name: "rows.json", mimeType: "application/json", buffer: Buffer.from('{"rows": 1}')});
+  await page.waitForSelector(`${status}.bad`);
+  await page.setInputFiles(file, `${work}/ablation.json`);
+  await page.waitForFunction((n) => document.querySelectorAll("#worth-section tbody tr").length === n, study.by_class.length + 2);
+  for (const done of ["silenced", "excluded"]) {
+    await page.selectOption("#worth-section select", done);
+    const {experts} = study.layers[0], cell = page.locator("#worth-section tbody tr >> nth=0").locator("td");
+    for (const [i, shown] of (await cell.allTextContents()).entries()) {
+      const points = 100 * (experts[i][done].accuracy - study.accuracy);
+      if (Math.abs(Number(shown.replace("−", "-")) - points) > 0.051) say(`expert ${i} ${done}: ${shown}, the file has ${points}`);
+    }
+  }
+  await page.locator("#worth-section").screenshot({path: `${work}/${view.name}-worth.png`});
+  await page.locator("#classes-section").screenshot({path: `${work}/${view.name}-classes.png`});
+}
+
 async function look(browser, view) {
   const page = await browser.newPage({viewport: {width: view.width, height: view.height}, colorScheme: view.scheme});
   const say = (what) => problems.push(`${view.name}: ${what}`);
@@ -71,7 +91,9 @@ async function look(browser, view) {
   if (view.sample) await page.selectOption("#tryit select", view.sample);
   if (view.send) await page.click("#tryit .action.main");
   await page.waitForTimeout(WATCH_MS);
+  await page.waitForFunction(() => moed.live);
   if (view.sample || view.send) await page.waitForSelector("#tryit .answers");
+  if (view.worth) await weigh(page, view, say);
   await page.screenshot({path: `${work}/${view.name}.png`, fullPage: true});
   const {width, frames, rows} = await page.evaluate(() => ({width: document.documentElement.scrollWidth, frames: moed.frames, rows: moed.live.rows}));
   if (width > view.width) say(`the page is ${width} pixels wide`);

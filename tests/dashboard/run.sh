@@ -11,7 +11,7 @@ cd "$(dirname "$0")/../.."
 . deploy/packages.sh
 install_packages $BUILD_PACKAGES dataset-fashion-mnist python3-numpy chromium fonts-dejavu-core
 command -v npm >/dev/null || install_packages nodejs npm
-cmake --preset release >/dev/null && cmake --build --preset release --target moed >/dev/null
+cmake --preset release >/dev/null && cmake --build --preset release --target moed moectl >/dev/null
 work=$PWD/build/dashboard
 mkdir -p "$work"
 cp tests/dashboard/package.json tests/dashboard/check.mjs "$work/"

@@ -16,10 +16,10 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 sys.path[:0] = [os.path.join(ROOT, "tests", "integration"), os.path.join(ROOT, "clients", "python")]
 
 from moed import safetensors  # noqa: E402
-from support.server import Server  # noqa: E402
+from support.server import BINARY, Server  # noqa: E402
 
 LAYERS, EXPERTS, SIZE, TOP_K = 64, 256, 8, 8
-TEST_IMAGES = "/usr/share/datasets/fashion-mnist/t10k-images-idx3-ubyte.gz"  # of Debian's package
+TEST_SET = "/usr/share/datasets/fashion-mnist/t10k-{}-ubyte.gz"  # of Debian's package
 IMAGES = ("fashion-mnist", "fashion-mnist-attentive")
 
 
@@ -46,11 +46,25 @@ def write_large_model(directory):
         json.dump(config, file)
 
 
+def read(name, offset):
+    with gzip.open(TEST_SET.format(name)) as file:
+        return np.frombuffer(file.read(), np.uint8, offset=offset)
+
+
+def ablate(url, work):
+    """Leaves `ablation.json`: what each expert of fashion-mnist is worth on some test images."""
+    images = read("images-idx3", 16).reshape(-1, 1, 28, 28)[:500].astype(np.float32)
+    np.savez(os.path.join(work, "rows.npz"), image=images, labels=read("labels-idx1", 8)[:500])
+    moectl = os.path.join(os.path.dirname(BINARY), "moectl")
+    with open(os.path.join(work, "ablation.json"), "w", encoding="ascii") as file:
+        subprocess.run([moectl, "ablate", "fashion-mnist", os.path.join(work, "rows.npz"), "--json", "--url", url],
+                       stdout=file, check=True)
+
+
 def keep_busy(url, stop):
     """A few dozen requests a second until `stop`."""
     random = np.random.default_rng(1)
-    with gzip.open(TEST_IMAGES) as file:
-        images = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 784)
+    images = read("images-idx3", 16).reshape(-1, 784)
     while not stop.wait(0.02):
         rows = images[random.integers(0, len(images), random.integers(1, 8))]
         for model, instances in [(name, rows.tolist()) for name in IMAGES] + [("large", random.standard_normal((4, SIZE)).tolist())]:
@@ -65,6 +79,7 @@ def main():
         shutil.copytree(os.path.join(ROOT, "deploy", "models"), models)
         write_large_model(os.path.join(models, "large"))
         with Server(models) as server:
+            ablate(server.url, work)
             stop = threading.Event()
             traffic = threading.Thread(target=keep_busy, args=(server.url, stop))
             traffic.start()
