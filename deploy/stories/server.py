@@ -26,7 +26,8 @@ class Server:
     def __init__(self, binary, source, directory):
         if not os.access(binary, os.X_OK):
             raise Failed(f"{binary} is missing: build the server first, or name it with --moed")
-        self.model = os.path.join(directory, "models", MODEL)
+        self.name = os.path.basename(source)
+        self.model = os.path.join(directory, "models", self.name)
         shutil.copytree(source, self.model)
         self.path = os.path.join(directory, "log")
         with open(self.path, "w", encoding="utf-8") as log:
@@ -86,14 +87,14 @@ class Server:
         request = json.dumps({"parameters": parameters, "inputs": [
             {"name": "image", "shape": [len(images), 1, 28, 28], "datatype": "UINT8",
              "parameters": {"binary_data_size": len(data)}}]}).encode()
-        self.exchange(f"/v2/models/{MODEL}/infer", request + data,
+        self.exchange(f"/v2/models/{self.name}/infer", request + data,
                       {"Inference-Header-Content-Length": str(len(request))})
 
     def routing(self, query=""):
-        return self.exchange(f"/v2/models/{MODEL}/routing{query}")
+        return self.exchange(f"/v2/models/{self.name}/routing{query}")
 
     def reset(self):
-        self.exchange(f"/v2/models/{MODEL}/routing/reset", b"")
+        self.exchange(f"/v2/models/{self.name}/routing/reset", b"")
 
     def stop(self):
         if self.process.poll() is None:
