@@ -1,48 +1,27 @@
-/* A client that leaves is noted, and what is made for it thrown away: the thread may still have the
- * exchange. */
+/* A client that leaves is noted, and what is made for it thrown away. */
 #include "server/background.h"
 
 #include <stdlib.h>
 
 #include "core/memory.h"
-#include "server/routes/describe.h"
 
-struct background {
-    uv_work_t work;
-    struct exchange *exchange;
-    background_make *make;
-    void *context;
-    struct buffer body;
-    struct error err;
-    bool gone; /* the client has left */
-};
-
-static void work(uv_work_t *work)
+static void on_work(uv_work_t *request)
 {
-    struct background *background = work->data;
-    background->make(background->exchange, background->context, &background->body,
-                     &background->err);
+    struct background *background = request->data;
+    background->work(background);
 }
 
-static void after_work(uv_work_t *work, int status)
+static void on_end(uv_work_t *request, int status)
 {
     (void)status; /* nobody cancels it */
-    struct background *background = work->data;
-    struct exchange *exchange = background->exchange;
-    exchange->owner = NULL;
-    exchange->on_disconnect = NULL;
+    struct background *background = request->data;
+    background->exchange->owner = NULL;
+    background->exchange->on_disconnect = NULL;
     if (background->gone) {
         background->err = (struct error)ERROR_INIT;
         error_set(&background->err, ERROR_DISCONNECTED, "the client went away");
     }
-    if (background->err.code != ERROR_NONE) {
-        buffer_close(&background->body);
-        exchange_reply_error(exchange, &background->err);
-    } else {
-        describe_reply(exchange, 200, NULL, &background->body);
-    }
-    free(background->context);
-    free(background);
+    background->end(background);
 }
 
 static void on_disconnect(struct exchange *exchange)
@@ -51,15 +30,62 @@ static void on_disconnect(struct exchange *exchange)
     background->gone = true; /* the thread may be writing `err` */
 }
 
-void background_answer(uv_loop_t *loop, struct exchange *exchange, background_make *make,
-                       void *context)
+void background_run(uv_loop_t *loop, struct background *background)
 {
-    struct background *background = xcalloc(1, sizeof *background);
-    *background = (struct background){.exchange = exchange, .make = make, .context = context};
-    describe_new(&background->body);
-    background->work.data = background;
-    exchange->owner = background;
-    exchange->on_disconnect = on_disconnect;
-    if (uv_queue_work(loop, &background->work, work, after_work) != 0)
+    background->request.data = background;
+    background->exchange->owner = background;
+    background->exchange->on_disconnect = on_disconnect;
+    if (uv_queue_work(loop, &background->request, on_work, on_end) != 0)
         abort(); /* fails only without a function to run */
+}
+
+/* ---- answers ---- */
+
+/* The largest text or document; what a request can make longer is bounded before. */
+enum { MAX_ANSWER_BYTES = 256 << 20 };
+
+struct answer {
+    struct background background;
+    background_make *make;
+    void *context;
+    void (*release)(void *context);
+    struct buffer body;
+};
+
+static void make_answer(struct background *background)
+{
+    struct answer *answer = (struct answer *)background;
+    const int failed =
+        answer->make(background->exchange, answer->context, &answer->body, &background->err);
+    (void)failed; /* the end looks at `err` */
+}
+
+static void end_answer(struct background *background)
+{
+    struct answer *answer = (struct answer *)background;
+    if (background->err.code != ERROR_NONE)
+        exchange_reply_error(background->exchange, &background->err);
+    else
+        exchange_reply(background->exchange, 200, NULL, &answer->body);
+    buffer_close(&answer->body);
+    if (answer->release)
+        answer->release(answer->context);
+    free(answer);
+}
+
+void background_answer(uv_loop_t *loop, struct exchange *exchange, background_make *make,
+                       void *context, void (*release)(void *context))
+{
+    struct answer *answer = xcalloc(1, sizeof *answer);
+    *answer = (struct answer){.background = {exchange, .work = make_answer, .end = end_answer},
+                              .make = make,
+                              .context = context,
+                              .release = release};
+    buffer_init(&answer->body, MAX_ANSWER_BYTES);
+    if (loop) {
+        background_run(loop, &answer->background);
+        return;
+    }
+    make_answer(&answer->background);
+    end_answer(&answer->background);
 }

@@ -83,7 +83,7 @@ TAILQ_HEAD(sequence_list, sequence);
 
 /* Rows of one step. */
 struct step {
-    size_t rows, spans, wanted, prompt_rows;
+    size_t rows, spans, wanted;
     int32_t *tokens;                /* [step_tokens] */
     struct moed_span *span;         /* [max_sequences] */
     struct sequence **sequences;    /* [max_sequences] of the spans */

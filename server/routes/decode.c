@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 #include "core/memory.h"
-#include "server/http/http.h"
+#include "server/background.h"
 #include "server/models/model.h"
 
 /* A loop scans at least this much in two milliseconds; handing it over costs some hundredths of
@@ -14,13 +14,11 @@
 enum { LONG_BODY_BYTES = 1 << 20 };
 
 struct decoding {
-    uv_work_t work;
+    struct background background;
     struct job *job;
     const struct infer_limits *limits;
     void (*on_decoded)(struct job *job, struct error *err);
     void **numbers; /* [input_count]; NULL: the input is read from the body */
-    struct error err;
-    bool gone; /* the client has left */
 };
 
 static int decode(struct job *job, const struct infer_limits *limits, struct error *err)
@@ -37,6 +35,7 @@ static int decode(struct job *job, const struct infer_limits *limits, struct err
 /* Replaces an input's JSON by its numbers. */
 static int read_input(struct decoding *decoding, size_t index)
 {
+    struct error *err = &decoding->background.err;
     struct infer_request *request = &decoding->job->request;
     const struct signature_tensor *tensor = &request->signature->inputs[index];
     struct infer_input *input = &request->inputs[index];
@@ -44,10 +43,9 @@ static int read_input(struct decoding *decoding, size_t index)
     struct infer_reader reader;
     void *numbers = decoding->numbers[index] = malloc(bytes);
     if (!numbers)
-        return error_set(&decoding->err, ERROR_UNAVAILABLE, "no memory for %zu rows",
-                         request->rows);
+        return error_set(err, ERROR_UNAVAILABLE, "no memory for %zu rows", request->rows);
     infer_reader_init(&reader, request, index);
-    if (infer_reader_rows(&reader, request->rows, numbers, &decoding->err) != 0)
+    if (infer_reader_rows(&reader, request->rows, numbers, err) != 0)
         return -1;
     input->data = numbers;
     input->length = bytes;
@@ -56,12 +54,11 @@ static int read_input(struct decoding *decoding, size_t index)
     return 0;
 }
 
-/* On one of libuv's threads. */
-static void work(uv_work_t *work)
+static void work(struct background *background)
 {
-    struct decoding *decoding = work->data;
+    struct decoding *decoding = (struct decoding *)background;
     struct job *job = decoding->job;
-    if (decode(job, decoding->limits, &decoding->err) != 0)
+    if (decode(job, decoding->limits, &background->err) != 0)
         return;
     size_t count = job->request.signature->input_count;
     decoding->numbers = xcalloc(count, sizeof *decoding->numbers);
@@ -70,25 +67,12 @@ static void work(uv_work_t *work)
             return;
 }
 
-static void on_disconnect(struct exchange *exchange)
+static void end(struct background *background)
 {
-    struct decoding *decoding = exchange->owner;
-    decoding->gone = true; /* the thread may be writing `err` */
-}
-
-static void after_work(uv_work_t *work, int status)
-{
-    (void)status; /* nobody cancels it */
-    struct decoding *decoding = work->data;
+    struct decoding *decoding = (struct decoding *)background;
     struct job *job = decoding->job;
     size_t count = job->model->signature.input_count;
-    job->exchange->owner = NULL;
-    job->exchange->on_disconnect = NULL;
-    if (decoding->gone) {
-        decoding->err = (struct error)ERROR_INIT;
-        error_set(&decoding->err, ERROR_DISCONNECTED, "the client went away");
-    }
-    decoding->on_decoded(job, &decoding->err);
+    decoding->on_decoded(job, &background->err);
     for (size_t i = 0; decoding->numbers && i < count; i++)
         free(decoding->numbers[i]);
     free(decoding->numbers);
@@ -99,14 +83,11 @@ static void decode_on_a_thread(uv_loop_t *loop, struct job *job, const struct in
                                void (*on_decoded)(struct job *job, struct error *err))
 {
     struct decoding *decoding = xcalloc(1, sizeof *decoding);
-    decoding->job = job;
-    decoding->limits = limits;
-    decoding->on_decoded = on_decoded;
-    decoding->work.data = decoding;
-    job->exchange->owner = decoding;
-    job->exchange->on_disconnect = on_disconnect;
-    if (uv_queue_work(loop, &decoding->work, work, after_work) != 0)
-        abort(); /* fails only without a function to run */
+    *decoding = (struct decoding){.background = {job->exchange, .work = work, .end = end},
+                                  .job = job,
+                                  .limits = limits,
+                                  .on_decoded = on_decoded};
+    background_run(loop, &decoding->background);
 }
 
 void decode_job(uv_loop_t *loop, struct job *job, const struct infer_limits *limits,

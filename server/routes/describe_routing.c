@@ -207,11 +207,12 @@ static void write_document(const struct model *model, const struct query *query,
 
 /* ---- answers ---- */
 
-static void make_document(const struct exchange *exchange, void *context, struct buffer *body,
-                          struct error *err)
+static int make_document(const struct exchange *exchange, void *context, struct buffer *body,
+                         struct error *err)
 {
     (void)err;
     write_document(exchange->model, context, body);
+    return 0;
 }
 
 void describe_routing(const struct api *api, struct exchange *exchange, const struct target *target)
@@ -231,7 +232,7 @@ void describe_routing(const struct api *api, struct exchange *exchange, const st
     if (routing_include_takes_long(query.include)) {
         struct query *copy = xcalloc(1, sizeof *copy);
         *copy = query;
-        background_answer(api->live->loop, exchange, make_document, copy);
+        background_answer(api->live->loop, exchange, make_document, copy, free);
         return;
     }
     describe_new(&body);
@@ -263,22 +264,19 @@ void describe_routing_reset(const struct api *api, struct exchange *exchange,
     describe_reply(exchange, 200, NULL, &body);
 }
 
-struct snapshot {
-    struct state *state;
-};
-
-static void make_snapshot(const struct exchange *exchange, void *context, struct buffer *body,
-                          struct error *err)
+static int make_snapshot(const struct exchange *exchange, void *context, struct buffer *body,
+                         struct error *err)
 {
-    const struct snapshot *snapshot = context;
     const struct query everything = {.window = WINDOW_ALL,
                                      .tag = STATS_ALL_TAGS,
                                      .end = exchange->model->info->gate_count,
                                      .include = ROUTING_INCLUDE_ALL};
-    if (state_save(snapshot->state, exchange->model, err) == 0)
-        write_document(exchange->model, &everything, body);
-    else
+    if (state_save(context, exchange->model, err) != 0) {
         error_prefix(err, "the snapshot was not written");
+        return -1;
+    }
+    write_document(exchange->model, &everything, body);
+    return 0;
 }
 
 void describe_routing_snapshot(const struct api *api, struct exchange *exchange,
@@ -287,7 +285,5 @@ void describe_routing_snapshot(const struct api *api, struct exchange *exchange,
     (void)target;
     if (!takes_no_query(exchange))
         return;
-    struct snapshot *snapshot = xcalloc(1, sizeof *snapshot);
-    snapshot->state = api->state;
-    background_answer(api->live->loop, exchange, make_snapshot, snapshot);
+    background_answer(api->live->loop, exchange, make_snapshot, api->state, NULL);
 }

@@ -92,7 +92,7 @@ static void generation_end(struct generation *generation)
     disown(generation);
     note_times(generation);
     if (generation->answering && generation->events.failed)
-        exchange_abort(generation->exchange, &generation->error);
+        exchange_abort(generation->exchange, &generation->background.err);
     else if (generation->answering)
         exchange_end(generation->exchange);
     else
@@ -141,7 +141,7 @@ static bool on_token(struct sequence *sequence)
 {
     struct choice *choice = choice_of(sequence);
     struct generation *generation = choice->generation;
-    if (generation->gone || generation->error.code != ERROR_NONE)
+    if (generation->gone || generation->background.err.code != ERROR_NONE)
         return false;
     const bool goes_on = generation_add_token(choice);
     if (goes_on && generation->request->stream && sequence->count < sequence->limit)
@@ -155,10 +155,10 @@ static void on_end(struct sequence *sequence)
     struct choice *choice = choice_of(sequence);
     struct generation *generation = choice->generation;
     const bool failed = sequence->error.code != ERROR_NONE;
-    if (failed && generation->error.code == ERROR_NONE) {
-        generation->error = sequence->error;
+    if (failed && generation->background.err.code == ERROR_NONE) {
+        generation->background.err = sequence->error;
         cancel_choices(generation);
-    } else if (!failed && generation->error.code == ERROR_NONE) {
+    } else if (!failed && generation->background.err.code == ERROR_NONE) {
         generation_end_text(choice);
     }
     leave(generation);
@@ -189,7 +189,7 @@ static void on_disconnect(struct exchange *exchange)
     struct generation *generation = exchange->owner;
     reject(generation, REJECT_DISCONNECTED);
     generation->gone = true;
-    error_set(&generation->error, ERROR_DISCONNECTED, "the client went away");
+    error_set(&generation->background.err, ERROR_DISCONNECTED, "the client went away");
     uv_timer_start(&generation->all->farewell, on_farewell, 0, 0);
 }
 
@@ -223,7 +223,7 @@ static void on_deadlines(uv_timer_t *timer)
         if (generation->gone || !is_late(generation, now))
             continue;
         reject(generation, REJECT_DEADLINE);
-        error_set(&generation->error, ERROR_DEADLINE,
+        error_set(&generation->background.err, ERROR_DEADLINE,
                   "the request did not begin within %.0f ms of its arrival",
                   (double)(generation->deadline_ns - generation->exchange->received_ns) / 1e6);
         give_up(generation); /* which ends it */
@@ -293,8 +293,6 @@ static void own(struct generation *generation)
 
 static int start(struct generation *generation, struct error *err)
 {
-    if (generation->gone)
-        return error_set(err, ERROR_DISCONNECTED, "the client went away");
     generation->lane = lanes_sequences(generation->all->lanes, generation->model, err);
     if (!generation->lane)
         return -1;
@@ -315,39 +313,24 @@ static enum reject_reason reason_of(enum error_code code)
                                         : REJECT_INVALID;
 }
 
-/* The request has been read. */
-static void on_prepared(struct generation *generation)
+static void read_request(struct background *background)
 {
-    struct error *err = &generation->error;
+    struct generation *generation = (struct generation *)background;
+    const int failed = generation_prepare(generation, &background->err);
+    (void)failed; /* the end looks at `err` */
+}
+
+static void on_read(struct background *background)
+{
+    struct generation *generation = (struct generation *)background;
     struct exchange *exchange = generation->exchange;
-    exchange->owner = NULL;
-    exchange->on_disconnect = NULL;
     exchange->log_decode_ns = uv_hrtime() - exchange->log_decode_ns;
     if (generation->model)
         exchange->model = model_hold(generation->model);
-    if (err->code == ERROR_NONE && start(generation, err) == 0)
+    if (background->err.code == ERROR_NONE && start(generation, &background->err) == 0)
         return;
-    reject(generation, reason_of(err->code));
-    if (err->code == ERROR_OVERLOADED && generation->lane)
-        exchange->retry_after_s = sequences_retry_after(generation->lane);
+    reject(generation, reason_of(background->err.code));
     generation_end(generation);
-}
-
-static void work(uv_work_t *request)
-{
-    struct generation *generation = request->data;
-    generation_prepare(generation);
-}
-
-static void after_work(uv_work_t *request, int status)
-{
-    (void)status; /* nobody cancels it */
-    on_prepared(request->data);
-}
-
-static void on_early_disconnect(struct exchange *exchange)
-{
-    ((struct generation *)exchange->owner)->gone = true;
 }
 
 void generation_request(struct generations *all, struct exchange *exchange,
@@ -355,25 +338,22 @@ void generation_request(struct generations *all, struct exchange *exchange,
 {
     static const char *const PREFIXES[] = {"cmpl", "chatcmpl", "embd"};
     struct generation *generation = xcalloc(1, sizeof *generation);
+    generation->background = (struct background){exchange, .work = read_request, .end = on_read};
     generation->all = all;
     generation->exchange = exchange;
     generation->kind = kind;
     generation->catalog = catalog_hold(all->lanes->catalog);
     generation->created = (int64_t)time(NULL);
-    generation->work.data = generation;
     buffer_init(&generation->events, all->max_response_bytes);
     snprintf(generation->id, sizeof generation->id, "%s-%.20s", PREFIXES[kind],
              exchange->request_id);
     exchange->log_decode_ns = uv_hrtime();
     if (exchange->body_length < LONG_BODY_BYTES) {
-        work(&generation->work);
-        on_prepared(generation);
-        return;
+        read_request(&generation->background);
+        on_read(&generation->background);
+    } else {
+        background_run(all->loop, &generation->background);
     }
-    exchange->owner = generation;
-    exchange->on_disconnect = on_early_disconnect;
-    if (uv_queue_work(all->loop, &generation->work, work, after_work) != 0)
-        abort(); /* fails only without a function to run */
 }
 
 void generations_init(struct generations *all, uv_loop_t *loop, struct lanes *lanes,

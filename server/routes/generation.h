@@ -8,8 +8,8 @@
 
 #include "proto/infer.h"
 #include "proto/openai.h"
+#include "server/background.h"
 #include "server/compute/lanes.h"
-#include "server/http/http.h"
 #include "server/statistics/attribution.h"
 
 enum generation_kind { GENERATE_COMPLETION, GENERATE_CHAT, GENERATE_EMBEDDINGS };
@@ -45,6 +45,7 @@ struct choice {
 };
 
 struct generation {
+    struct background background; /* first; `err`: why the request fails */
     struct generations *all;
     struct exchange *exchange;
     struct catalog *catalog; /* held while the request is read */
@@ -69,8 +70,6 @@ struct generation {
     bool gone;              /* the client is */
     struct buffer events;   /* that the client has not taken */
     size_t events_taken;
-    struct error error;
-    uv_work_t work;
     TAILQ_ENTRY(generation) link;
 };
 
@@ -86,8 +85,8 @@ void generation_request(struct generations *all, struct exchange *exchange,
 
 /* ---- parts of it; private to generation*.c ---- */
 
-/* Reads the body, finds the model and makes tokens, or sets generation->error; any thread. */
-void generation_prepare(struct generation *generation);
+/* Reads the body, finds the model and makes tokens, or fails with an error; any thread. */
+MUST_CHECK int generation_prepare(struct generation *generation, struct error *err);
 
 /* Decides how many tokens a choice may have, once its lane is known. */
 MUST_CHECK int generation_set_limit(struct choice *choice, struct error *err);

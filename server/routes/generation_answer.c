@@ -24,7 +24,8 @@ bool generation_add_token(struct choice *choice)
     choice->tokens++;
     choice->at_stop = language && text_stream_add(&choice->stream, token, &choice->text);
     if (choice->text.failed)
-        buffer_error(&choice->text, "an answer", "ask for fewer tokens", &generation->error);
+        buffer_error(&choice->text, "an answer", "ask for fewer tokens",
+                     &generation->background.err);
     return !choice->at_stop && !choice->text.failed;
 }
 
@@ -159,8 +160,8 @@ void generation_answer(struct generation *generation)
     struct exchange *exchange = generation->exchange;
     const uint64_t began = uv_hrtime();
     struct buffer body;
-    if (generation->error.code != ERROR_NONE) {
-        exchange_reply_error(exchange, &generation->error);
+    if (generation->background.err.code != ERROR_NONE) {
+        exchange_reply_error(exchange, &generation->background.err);
         return;
     }
     buffer_init(&body, generation->all->max_response_bytes);
@@ -179,7 +180,8 @@ void generation_answer(struct generation *generation)
 static bool buffer_has_failed(struct generation *generation)
 {
     if (generation->events.failed)
-        buffer_error(&generation->events, "an answer", "ask for fewer tokens", &generation->error);
+        buffer_error(&generation->events, "an answer", "ask for fewer tokens",
+                     &generation->background.err);
     return generation->events.failed;
 }
 
@@ -246,15 +248,15 @@ void generation_write_event(struct choice *choice)
 
 static void write_failure(struct generation *generation)
 {
-    exchange_note_error(generation->exchange, generation->error.text);
-    openai_write_error_chunk(&generation->error, &generation->events);
+    exchange_note_error(generation->exchange, generation->background.err.text);
+    openai_write_error_chunk(&generation->background.err, &generation->events);
 }
 
 void generation_write_end(struct generation *generation)
 {
     const struct openai_answer answer = answer_of(generation);
     const struct openai_usage usage = usage_of(generation);
-    const bool failed = generation->error.code != ERROR_NONE;
+    const bool failed = generation->background.err.code != ERROR_NONE;
     if (failed && !generation->answering)
         return; /* the status says so */
     if (failed)

@@ -1,6 +1,5 @@
 /* From a body to prompts of tokens. On any thread: it uses nothing but the request, its catalog and
  * models, which do not change. */
-#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -232,9 +231,8 @@ static int make_choices(struct generation *generation, struct error *err)
     return 0;
 }
 
-void generation_prepare(struct generation *generation)
+int generation_prepare(struct generation *generation, struct error *err)
 {
-    struct error *err = &generation->error;
     int failed = read_body(generation, err) != 0;
     if (failed)
         find_refused_model(generation);
@@ -248,7 +246,7 @@ void generation_prepare(struct generation *generation)
                                 &generation->overrides, err) != 0;
     if (!failed)
         failed = make_choices(generation, err) != 0;
-    assert(!failed || err->code != ERROR_NONE);
+    return failed ? -1 : 0;
 }
 
 /* ---- on the loop's thread ---- */

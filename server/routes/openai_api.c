@@ -7,6 +7,7 @@
 #include "core/memory.h"
 #include "proto/openai.h"
 #include "proto/v1.h"
+#include "server/background.h"
 #include "server/routes/describe.h"
 #include "server/routes/generation.h"
 #include "server/routes/openai.h"
@@ -80,16 +81,7 @@ void openai_embeddings(const struct api *api, struct exchange *exchange,
 
 /* ---- text alone ---- */
 
-enum { MAX_TEXT_ANSWER = 256 << 20, LONG_BODY_BYTES = 4 << 10 };
-
-struct text_work {
-    uv_work_t work;
-    struct exchange *exchange;
-    struct catalog *catalog; /* held */
-    int (*run)(struct text_work *work, struct error *err);
-    struct buffer body; /* of the answer */
-    struct error err;
-};
+enum { MAX_TEXT_BYTES = 256 << 20, LONG_BODY_BYTES = 4 << 10 };
 
 static const struct language *language_of(const struct catalog *catalog, const char *name,
                                           struct error *err)
@@ -100,10 +92,10 @@ static const struct language *language_of(const struct catalog *catalog, const c
     return model ? model->language : NULL;
 }
 
-static int tokenize(const struct text_work *work, const struct openai_text *request,
+static int tokenize(const struct catalog *catalog, const struct openai_text *request,
                     struct buffer *body, struct error *err)
 {
-    const struct language *language = language_of(work->catalog, request->model, err);
+    const struct language *language = language_of(catalog, request->model, err);
     const struct openai_prompt *input = &request->input.items[0];
     struct token_ids tokens;
     if (!language || language_encode(language, input->text, input->length, request->add_special,
@@ -114,26 +106,26 @@ static int tokenize(const struct text_work *work, const struct openai_text *requ
     return 0;
 }
 
-static int run_tokenize(struct text_work *work, struct error *err)
+static int make_tokens(const struct exchange *exchange, void *catalog, struct buffer *body,
+                       struct error *err)
 {
     struct openai_text request;
-    const struct exchange *exchange = work->exchange;
     if (openai_read_tokenize(exchange->body, exchange->body_length, &request, err) != 0)
         return -1;
-    const int result = tokenize(work, &request, &work->body, err);
+    const int result = tokenize(catalog, &request, body, err);
     openai_text_close(&request);
     return result;
 }
 
-static int detokenize(const struct text_work *work, const struct openai_text *request,
+static int detokenize(const struct catalog *catalog, const struct openai_text *request,
                       struct buffer *body, struct error *err)
 {
-    const struct language *language = language_of(work->catalog, request->model, err);
+    const struct language *language = language_of(catalog, request->model, err);
     const struct openai_prompt *input = &request->input.items[0];
     struct buffer text;
     if (!language)
         return -1;
-    buffer_init(&text, MAX_TEXT_ANSWER);
+    buffer_init(&text, MAX_TEXT_BYTES);
     int result = language_decode(language, input->ids, input->count, true, &text, err);
     if (result == 0 && text.failed)
         result = buffer_error(&text, "the text", "send fewer tokens", err);
@@ -143,86 +135,62 @@ static int detokenize(const struct text_work *work, const struct openai_text *re
     return result;
 }
 
-static int run_detokenize(struct text_work *work, struct error *err)
+static int make_text(const struct exchange *exchange, void *catalog, struct buffer *body,
+                     struct error *err)
 {
     struct openai_text request;
-    const struct exchange *exchange = work->exchange;
     if (openai_read_detokenize(exchange->body, exchange->body_length, &request, err) != 0)
         return -1;
-    const int result = detokenize(work, &request, &work->body, err);
+    const int result = detokenize(catalog, &request, body, err);
     openai_text_close(&request);
     return result;
 }
 
-static int run_apply_template(struct text_work *work, struct error *err)
+static int make_prompt(const struct exchange *exchange, void *catalog, struct buffer *body,
+                       struct error *err)
 {
     struct openai_chat request;
     struct buffer text;
-    const struct exchange *exchange = work->exchange;
     if (openai_read_chat(exchange->body, exchange->body_length, &request, err) != 0)
         return -1;
     buffer_init(&text, TOKENIZER_MAX_TEXT_BYTES);
-    const struct model *model = openai_find_model(work->catalog, request.generation.model, err);
+    const struct model *model = openai_find_model(catalog, request.generation.model, err);
     const int result = model ? openai_render_chat(model, &request, &text, err) : -1;
     if (result == 0)
-        openai_write_prompt(text.data, text.length, &work->body);
+        openai_write_prompt(text.data, text.length, body);
     buffer_close(&text);
     openai_chat_close(&request);
     return result;
 }
 
-static void on_work(uv_work_t *request)
+static void release(void *catalog)
 {
-    struct text_work *work = request->data;
-    (void)work->run(work, &work->err); /* the end looks at it */
+    catalog_release(catalog);
 }
 
-static void after_work(uv_work_t *request, int status)
+static void answer(const struct api *api, struct exchange *exchange, background_make *make)
 {
-    struct text_work *work = request->data;
-    (void)status; /* nobody cancels it */
-    if (work->err.code != ERROR_NONE)
-        exchange_reply_error(work->exchange, &work->err);
-    else
-        exchange_reply(work->exchange, 200, NULL, &work->body);
-    buffer_close(&work->body);
-    catalog_release(work->catalog);
-    free(work);
-}
-
-static void start_work(const struct api *api, struct exchange *exchange,
-                       int (*run)(struct text_work *work, struct error *err))
-{
-    struct text_work *work = xcalloc(1, sizeof *work);
-    work->exchange = exchange;
-    work->catalog = catalog_hold(api->lanes->catalog);
-    work->run = run;
-    work->work.data = work;
-    buffer_init(&work->body, MAX_TEXT_ANSWER);
-    if (exchange->body_length < LONG_BODY_BYTES) {
-        on_work(&work->work);
-        after_work(&work->work, 0);
-    } else if (uv_queue_work(api->generations->loop, &work->work, on_work, after_work) != 0) {
-        abort(); /* fails only without a function to run */
-    }
+    const bool is_long = exchange->body_length >= LONG_BODY_BYTES;
+    background_answer(is_long ? api->generations->loop : NULL, exchange, make,
+                      catalog_hold(api->lanes->catalog), release);
 }
 
 void openai_tokenize(const struct api *api, struct exchange *exchange, const struct target *target)
 {
     (void)target;
-    start_work(api, exchange, run_tokenize);
+    answer(api, exchange, make_tokens);
 }
 
 void openai_detokenize(const struct api *api, struct exchange *exchange,
                        const struct target *target)
 {
     (void)target;
-    start_work(api, exchange, run_detokenize);
+    answer(api, exchange, make_text);
 }
 
 void openai_apply_template(const struct api *api, struct exchange *exchange,
                            const struct target *target)
 {
     (void)target;
-    start_work(api, exchange, run_apply_template);
+    answer(api, exchange, make_prompt);
 }

@@ -8,31 +8,23 @@
 
 #include "core/memory.h"
 #include "proto/json.h"
+#include "server/background.h"
 #include "server/log.h"
-#include "server/routes/describe.h"
 #include "server/routes/live.h"
 #include "server/statistics/quarantine.h"
 
-struct saving {
-    uv_work_t work;
-    struct exchange *exchange; /* holds the model */
-    char *layer;
-    struct error err;
-    bool gone; /* the client has left */
-};
-
-static void work(uv_work_t *work)
-{
-    struct saving *saving = work->data;
-    if (quarantine_save(saving->exchange->model->quarantine, &saving->err) != 0)
-        return; /* the answer says so */
-}
-
 /* {"layer", "quarantine": [...], "kept"}; kept: after a restart, too. */
-static void append_answer(const struct model *model, const char *layer, bool kept,
-                          struct buffer *body)
+static int save(const struct exchange *exchange, void *context, struct buffer *body,
+                struct error *err)
 {
+    const struct model *model = exchange->model;
+    const char *layer = context;
+    struct error unkept = ERROR_INIT;
     size_t gate = 0;
+    (void)err;
+    if (quarantine_save(model->quarantine, &unkept) != 0)
+        log_message(LOG_WARNING, "quarantine_not_kept", "%s: forgotten at the next start",
+                    unkept.text);
     while (strcmp(model->info->gates[gate].name, layer) != 0)
         gate++;
     buffer_text(body, "{\"layer\":");
@@ -40,50 +32,9 @@ static void append_answer(const struct model *model, const char *layer, bool kep
     char *list = quarantine_text(model->quarantine, model, gate);
     buffer_text(body, ",\"quarantine\":");
     buffer_text(body, list);
-    buffer_format(body, ",\"kept\":%s}", kept ? "true" : "false");
+    buffer_format(body, ",\"kept\":%s}", unkept.code == ERROR_NONE ? "true" : "false");
     free(list);
-}
-
-static void after_work(uv_work_t *work, int status)
-{
-    (void)status; /* nobody cancels it */
-    struct saving *saving = work->data;
-    struct exchange *exchange = saving->exchange;
-    const bool kept = saving->err.code == ERROR_NONE;
-    struct buffer body;
-    exchange->owner = NULL;
-    exchange->on_disconnect = NULL;
-    if (!kept)
-        log_message(LOG_WARNING, "quarantine_not_kept", "%s: forgotten at the next start",
-                    saving->err.text);
-    if (saving->gone) {
-        struct error err = ERROR_INIT;
-        error_set(&err, ERROR_DISCONNECTED, "the client went away");
-        exchange_reply_error(exchange, &err);
-    } else {
-        describe_new(&body);
-        append_answer(exchange->model, saving->layer, kept, &body);
-        describe_reply(exchange, 200, NULL, &body);
-    }
-    free(saving->layer);
-    free(saving);
-}
-
-static void on_disconnect(struct exchange *exchange)
-{
-    struct saving *saving = exchange->owner;
-    saving->gone = true;
-}
-
-static void save(const struct api *api, struct exchange *exchange, const char *layer)
-{
-    struct saving *saving = xcalloc(1, sizeof *saving);
-    *saving = (struct saving){.exchange = exchange, .layer = xstrdup(layer)};
-    saving->work.data = saving;
-    exchange->owner = saving;
-    exchange->on_disconnect = on_disconnect;
-    if (uv_queue_work(api->live->loop, &saving->work, work, after_work) != 0)
-        abort(); /* fails only without a function to run */
+    return 0;
 }
 
 /* Who, when, by which request. */
@@ -120,11 +71,11 @@ static void change(const struct api *api, struct exchange *exchange, const struc
     if (result == 0) {
         log_message(LOG_WARNING, "quarantine", "%s version %s: expert %zu of %s is %s quarantine",
                     model->name, model->version, expert, layer, in ? "in" : "no longer in");
-        save(api, exchange, layer);
+        background_answer(api->live->loop, exchange, save, layer, free);
     } else {
         exchange_reply_error(exchange, &err);
+        free(layer);
     }
-    free(layer);
 }
 
 void quarantine_put_in(const struct api *api, struct exchange *exchange,
