@@ -120,7 +120,8 @@ static void on_drain_asked(uv_async_t *asked)
 
 /* ---- starting ---- */
 
-uint64_t loop_share(const struct options *options, uint64_t whole, uint64_t least)
+/* What of `whole` each loop gets: all of it when there is one, and at least `least`. */
+static uint64_t loop_share(const struct options *options, uint64_t whole, uint64_t least)
 {
     uint64_t share = (whole + options->loops - 1) / options->loops;
     return share > least ? share : least;

@@ -69,9 +69,6 @@ void loop_run(struct loop *loop);
 void loop_stop(struct loop *loop);
 void loop_close(struct loop *loop);
 
-/* What of `whole` each loop gets: all of it when there is one, and at least `least`. */
-uint64_t loop_share(const struct options *options, uint64_t whole, uint64_t least);
-
 /* Compute threads of one loop. */
 unsigned loop_threads(const struct options *options);
 

@@ -330,6 +330,8 @@ static void on_read(struct background *background)
     if (background->err.code == ERROR_NONE && start(generation, &background->err) == 0)
         return;
     reject(generation, reason_of(background->err.code));
+    if (background->err.code == ERROR_OVERLOADED && generation->lane)
+        exchange->retry_after_s = sequences_retry_after(generation->lane);
     generation_end(generation);
 }
 

@@ -251,7 +251,7 @@ class OverloadTest(OpenAICase):
                         events = list(stream)
                         assert stream.done and events[-1]["choices"][0]["finish_reason"] == "length"
                     else:
-                        assert stream.answer.headers["Retry-After"], stream.answer.headers
+                        assert int(stream.answer.headers["Retry-After"]) >= 1, stream.answer.headers
             return outcomes
 
         run_threads(10, client)
