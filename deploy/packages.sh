@@ -6,12 +6,12 @@
 # To build the server and the C client, to show the server at work (quickstart.sh), and to test it all
 # (tests/run.sh).
 BUILD_PACKAGES="build-essential cmake ninja-build pkg-config
-    libmicrohttpd-dev libgnutls28-dev libuv1-dev libjansson-dev libutf8proc-dev libopenblas-dev libcurl4-openssl-dev zlib1g-dev"
+    libmicrohttpd-dev libgnutls28-dev libnghttp2-dev libuv1-dev libjansson-dev libutf8proc-dev libopenblas-dev libcurl4-openssl-dev zlib1g-dev"
 SHOW_PACKAGES="python3 curl dataset-fashion-mnist"
-TEST_PACKAGES="ccache check clang libclang-rt-14-dev clang-format python3-numpy python3-torch prometheus"
+TEST_PACKAGES="libprotobuf-c-dev protobuf-c-compiler ccache check clang libclang-rt-14-dev clang-format python3-numpy python3-torch prometheus"
 # To build for AArch64 and run the result here.
 AARCH64_PACKAGES="gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static
-    libmicrohttpd-dev:arm64 libgnutls28-dev:arm64 libuv1-dev:arm64 libjansson-dev:arm64 libutf8proc-dev:arm64 libopenblas-dev:arm64 zlib1g-dev:arm64 check:arm64"
+    libmicrohttpd-dev:arm64 libgnutls28-dev:arm64 libnghttp2-dev:arm64 libuv1-dev:arm64 libjansson-dev:arm64 libutf8proc-dev:arm64 libopenblas-dev:arm64 zlib1g-dev:arm64 check:arm64"
 
 # Seconds between lines of progress without a terminal.
 PROGRESS_SECONDS=15

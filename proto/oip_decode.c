@@ -109,6 +109,30 @@ static int decode_header_length(const char *text, size_t length, size_t *json_le
     return 0;
 }
 
+static int decode_json(struct oip_decoder *decoder, const char *json, size_t length)
+{
+    if (envelope_init(&decoder->envelope, json, length, decoder->err) != 0)
+        return -1;
+    int result = decode_request(decoder);
+    envelope_close(&decoder->envelope);
+    if (result != 0)
+        infer_request_close(decoder->request);
+    return result;
+}
+
+int oip_decode_with_tensors(const struct signature *signature, const struct buffer *json,
+                            const struct oip_tensor *tensors, const struct infer_limits *limits,
+                            struct infer_request *request, struct error *err)
+{
+    *request = (struct infer_request){.signature = signature};
+    struct oip_decoder decoder = {.signature = signature,
+                                  .limits = limits,
+                                  .request = request,
+                                  .tensors = tensors,
+                                  .err = err};
+    return decode_json(&decoder, json->data, json->length);
+}
+
 int oip_decode(const struct signature *signature, const struct infer_body *body,
                const struct infer_limits *limits, struct infer_request *request, struct error *err)
 {
@@ -123,11 +147,5 @@ int oip_decode(const struct signature *signature, const struct infer_body *body,
         return decode_raw(&decoder, body->bytes, body->length);
     decoder.tail = body->bytes + json_length;
     decoder.tail_end = body->bytes + body->length;
-    if (envelope_init(&decoder.envelope, body->bytes, json_length, err) != 0)
-        return -1;
-    int result = decode_request(&decoder);
-    envelope_close(&decoder.envelope);
-    if (result != 0)
-        infer_request_close(request);
-    return result;
+    return decode_json(&decoder, body->bytes, json_length);
 }

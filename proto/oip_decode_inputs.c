@@ -12,6 +12,7 @@
 /* One entry of "inputs" while it is read. */
 struct input_entry {
     const json_t *object;
+    size_t position; /* in the list */
     char where[OIP_WHERE_BYTES];
     const struct signature_tensor *tensor;
     struct infer_input *input;
@@ -161,31 +162,55 @@ static int decode_json_data(struct oip_decoder *decoder, const struct input_entr
     return 0;
 }
 
-static int decode_binary_data(struct oip_decoder *decoder, const struct input_entry *entry,
-                              size_t bytes)
+/* What messages call the number of an input's bytes. */
+static const char *size_name(const struct oip_decoder *decoder)
+{
+    return decoder->tensors ? "the number of its bytes" : "'binary_data_size'";
+}
+
+static int check_binary_size(struct oip_decoder *decoder, const struct input_entry *entry,
+                             size_t bytes)
 {
     size_t elements = decoder->request->rows * entry->tensor->elements;
     size_t expected = elements * datatype_bytes(entry->input->datatype);
     if (entry->input->datatype == DATATYPE_BYTES && bytes / 4 < elements)
         return error_set(decoder->err, ERROR_INVALID,
-                         "%s: 'binary_data_size' is %zu, too few for %zu words with their lengths",
-                         entry->where, bytes, elements);
+                         "%s: %s is %zu, too few for %zu words with their lengths", entry->where,
+                         size_name(decoder), bytes, elements);
     if (entry->input->datatype != DATATYPE_BYTES && bytes != expected)
         return error_set(decoder->err, ERROR_INVALID,
-                         "%s: 'binary_data_size' is %zu, expected %zu (%zu rows of %zu %s)",
-                         entry->where, bytes, expected, decoder->request->rows,
+                         "%s: %s is %zu, expected %zu (%zu rows of %zu %s)", entry->where,
+                         size_name(decoder), bytes, expected, decoder->request->rows,
                          entry->tensor->elements, datatype_name(entry->input->datatype));
-    size_t left = (size_t)(decoder->tail_end - decoder->tail);
-    if (bytes > left)
-        return error_set(decoder->err, ERROR_INVALID,
-                         "%s: 'binary_data_size' is %zu, but %zu bytes are left after the JSON: is "
-                         "the header Inference-Header-Content-Length right?",
-                         entry->where, bytes, left);
-    entry->input->binary = true;
-    entry->input->data = decoder->tail;
-    entry->input->length = bytes;
-    decoder->tail += bytes;
     return 0;
+}
+
+/* The next bytes behind the JSON. */
+static const char *take_tail(struct oip_decoder *decoder, const struct input_entry *entry,
+                             size_t bytes)
+{
+    size_t left = (size_t)(decoder->tail_end - decoder->tail);
+    if (bytes > left) {
+        error_set(decoder->err, ERROR_INVALID,
+                  "%s: 'binary_data_size' is %zu, but %zu bytes are left after the JSON: is "
+                  "the header Inference-Header-Content-Length right?",
+                  entry->where, bytes, left);
+        return NULL;
+    }
+    decoder->tail += bytes;
+    return decoder->tail - bytes;
+}
+
+static int decode_binary_data(struct oip_decoder *decoder, const struct input_entry *entry,
+                              size_t bytes)
+{
+    if (check_binary_size(decoder, entry, bytes) != 0)
+        return -1;
+    entry->input->binary = true;
+    entry->input->length = bytes;
+    entry->input->data = decoder->tensors ? decoder->tensors[entry->position].bytes
+                                          : take_tail(decoder, entry, bytes);
+    return entry->input->data ? 0 : -1;
 }
 
 /* Exactly one of "data" and "binary_data_size" says where the numbers are. */
@@ -251,7 +276,7 @@ static int decode_name(struct oip_decoder *decoder, struct input_entry *entry)
 
 static int decode_input(struct oip_decoder *decoder, const json_t *object, size_t position)
 {
-    struct input_entry entry = {.object = object};
+    struct input_entry entry = {.object = object, .position = position};
     snprintf(entry.where, sizeof entry.where, "inputs[%zu]", position);
     if (!json_is_object(object))
         return error_set(decoder->err, ERROR_INVALID, "%s is %s, expected an object", entry.where,

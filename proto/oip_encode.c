@@ -1,4 +1,6 @@
 /* Encodes answers of the Open Inference Protocol: JSON, then binary tensors. */
+#include "proto/oip_encode.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,7 +10,6 @@
 #include "proto/json.h"
 #include "proto/number.h"
 #include "proto/oip.h"
-#include "proto/oip_outputs.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
                "binary tensors are little-endian and copied as they are");
@@ -129,20 +130,44 @@ static void encode_numbers(struct encoder *encoder, const struct oip_output *out
         json_append_floats(encoder->json, values, count);
 }
 
+struct oip_output oip_answered(const struct infer_request *request,
+                               const struct infer_output *requested, size_t *top)
+{
+    struct oip_output output = oip_output_of(request->signature, requested);
+    *top =
+        requested->classification < output.elements ? requested->classification : output.elements;
+    if (*top == 0)
+        return output;
+    output.datatype = DATATYPE_BYTES;
+    output.dims[0] = *top;
+    output.rank = 1;
+    return output;
+}
+
+void oip_append_binary(const struct infer_request *request, const struct infer_result *result,
+                       const struct infer_output *requested, struct buffer *binary)
+{
+    size_t top;
+    struct buffer none;
+    buffer_init(&none, binary->limit);
+    struct encoder encoder = {request, result, &none, binary};
+    struct oip_output output = oip_answered(request, requested, &top);
+    if (top > 0)
+        encode_classes(&encoder, &output, top, true);
+    else
+        encode_numbers(&encoder, &output, true);
+    binary->failed |= none.failed;
+    binary->no_memory |= none.no_memory;
+}
+
 /* ---- the answer ---- */
 
 /* The C++ client takes any "parameters" of an output as a sign of binary data, so a JSON output has
  * none. Its data is flat because that client cannot read nested lists. */
 static void encode_output(struct encoder *encoder, const struct infer_output *requested)
 {
-    struct oip_output output = oip_output_of(encoder->request->signature, requested);
-    size_t top =
-        requested->classification < output.elements ? requested->classification : output.elements;
-    if (top > 0) {
-        output.datatype = DATATYPE_BYTES;
-        output.dims[0] = top;
-        output.rank = 1;
-    }
+    size_t top;
+    struct oip_output output = oip_answered(encoder->request, requested, &top);
     char rows[24];
     snprintf(rows, sizeof rows, "%zu", encoder->request->rows);
     oip_append_name(encoder->json, &output);

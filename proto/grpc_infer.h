@@ -1,0 +1,14 @@
+/* The two halves of protocol_grpc. */
+#ifndef PROTO_GRPC_INFER_H
+#define PROTO_GRPC_INFER_H
+
+#include "proto/protocol.h"
+
+MUST_CHECK int grpc_infer_decode(const struct signature *signature, const struct infer_body *body,
+                                 const struct infer_limits *limits, struct infer_request *request,
+                                 struct error *err);
+MUST_CHECK int grpc_infer_encode(const struct infer_request *request,
+                                 const struct infer_result *result, struct buffer *message,
+                                 size_t *json_length, struct error *err);
+
+#endif
