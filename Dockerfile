@@ -12,7 +12,7 @@ FROM ${BASE} AS build
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends \
         build-essential cmake ninja-build pkg-config \
-        libmicrohttpd-dev libgnutls28-dev libuv1-dev libjansson-dev libutf8proc-dev libopenblas-dev zlib1g-dev \
+        libmicrohttpd-dev libgnutls28-dev libnghttp2-dev libuv1-dev libjansson-dev libutf8proc-dev libopenblas-dev zlib1g-dev \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY CMakeLists.txt CMakePresets.json ./

@@ -98,6 +98,8 @@ static void on_drain_timeout(uv_timer_t *timer)
     size_t lost = http_drain_end(loop->main.http, on_lost, loop);
     if (loop->admin.http)
         lost += http_drain_end(loop->admin.http, on_lost, loop);
+    if (loop->rpc.grpc)
+        lost += grpc_drain_end(loop->rpc.grpc, on_lost, loop);
     if (lost == 0)
         return;
     log_message(LOG_ERROR, "drain_timeout", "%zu requests were not answered within %llu ms", lost,
@@ -112,10 +114,12 @@ static void on_drain_asked(uv_async_t *asked)
     uv_timer_start(&loop->drain_limit, on_drain_timeout, timeout_ms, 0);
     changes_refuse(&loop->changes);
     live_end(&loop->live);
-    loop->draining = loop->admin.http ? 2 : 1;
+    loop->draining = 1u + (loop->admin.http != NULL) + (loop->rpc.grpc != NULL);
     http_drain(loop->main.http, DRAIN_GRACE_MS, (unsigned)timeout_ms, on_drained, loop);
     if (loop->admin.http)
         http_drain(loop->admin.http, DRAIN_GRACE_MS, (unsigned)timeout_ms, on_drained, loop);
+    if (loop->rpc.grpc)
+        grpc_drain(loop->rpc.grpc, DRAIN_GRACE_MS, (unsigned)timeout_ms, on_drained, loop);
 }
 
 /* ---- starting ---- */
@@ -183,7 +187,8 @@ static void init_lanes(struct loop *loop)
 }
 
 /* Listens where `where` says; the rest of it is filled in here. */
-static int start_listener(struct listener *listener, struct http_options *where, struct error *err)
+static int start_listener(struct listener *listener, struct http_options *where, bool is_grpc,
+                          struct error *err)
 {
     const struct loop_shared *shared = listener->loop->shared;
     const struct options *options = shared->options;
@@ -198,8 +203,18 @@ static int start_listener(struct listener *listener, struct http_options *where,
                                              .on_request = on_request,
                                              .write_error = routes_write_error,
                                              .on_finished = on_finished};
-    listener->http = http_new(&listener->loop->uv, where, &callbacks, err);
-    return listener->http ? 0 : -1;
+    if (is_grpc)
+        listener->grpc = grpc_new(&listener->loop->uv, where, &callbacks, err);
+    else
+        listener->http = http_new(&listener->loop->uv, where, &callbacks, err);
+    return listener->grpc || listener->http ? 0 : -1;
+}
+
+static enum http_listening listening_of(const struct loop *loop)
+{
+    return loop->shared->options->loops == 1 ? HTTP_LISTEN_ALONE
+           : is_first(loop)                  ? HTTP_LISTEN_FIRST
+                                             : HTTP_LISTEN_JOIN;
 }
 
 static int start_main(struct loop *loop, uint16_t port, struct error *err)
@@ -208,11 +223,18 @@ static int start_main(struct loop *loop, uint16_t port, struct error *err)
     struct http_options where = {.host = options->host,
                                  .port = port,
                                  .given_fd = loop->shared->given_fd,
-                                 .listening = options->loops == 1 ? HTTP_LISTEN_ALONE
-                                              : is_first(loop)    ? HTTP_LISTEN_FIRST
-                                                                  : HTTP_LISTEN_JOIN};
+                                 .listening = listening_of(loop)};
     loop->main.loop = loop;
-    return start_listener(&loop->main, &where, err);
+    return start_listener(&loop->main, &where, false, err);
+}
+
+static int start_grpc(struct loop *loop, uint16_t port, struct error *err)
+{
+    const struct options *options = loop->shared->options;
+    struct http_options where = {
+        .host = options->host, .port = port, .listening = listening_of(loop)};
+    loop->rpc.loop = loop;
+    return options->grpc_port ? start_listener(&loop->rpc, &where, true, err) : 0;
 }
 
 static int start_admin(struct loop *loop, struct error *err)
@@ -228,25 +250,35 @@ static int start_admin(struct loop *loop, struct error *err)
                                  .port = address.port,
                                  .path = address.path,
                                  .listening = HTTP_LISTEN_ALONE};
-    return start_listener(&loop->admin, &where, err);
+    return start_listener(&loop->admin, &where, false, err);
 }
 
-static int start_http(struct loop *loop, uint16_t port, struct error *err)
+static void close_listeners(struct loop *loop)
 {
-    if (start_main(loop, port, err) != 0)
-        return -1;
-    if (start_admin(loop, err) != 0) {
+    if (loop->main.http)
         http_close(loop->main.http);
+    if (loop->admin.http)
+        http_close(loop->admin.http);
+    if (loop->rpc.grpc)
+        grpc_close(loop->rpc.grpc);
+}
+
+static int start_listeners(struct loop *loop, const struct loop_ports *ports, struct error *err)
+{
+    if (start_main(loop, ports->http, err) != 0 || start_admin(loop, err) != 0 ||
+        start_grpc(loop, ports->grpc, err) != 0) {
+        close_listeners(loop);
         return -1;
     }
     struct loop_totals *totals = &loop->shared->totals->loop[loop->index];
     totals->http = loop->main.http;
     totals->admin = loop->admin.http;
+    totals->grpc = loop->rpc.grpc;
     return 0;
 }
 
-int loop_start(struct loop *loop, const struct loop_shared *shared, size_t index, uint16_t port,
-               struct error *err)
+int loop_start(struct loop *loop, const struct loop_shared *shared, size_t index,
+               const struct loop_ports *ports, struct error *err)
 {
     const struct options *options = shared->options;
     const struct infer_limits limits = {.max_rows = options->max_request_rows,
@@ -278,7 +310,7 @@ int loop_start(struct loop *loop, const struct loop_shared *shared, size_t index
                              .totals = shared->totals,
                              .live = &loop->live,
                              .state = shared->state};
-    if (start_http(loop, port, err) == 0)
+    if (start_listeners(loop, ports, err) == 0)
         return 0;
     predict_close(&loop->predict);
     generations_close(&loop->generations);
@@ -290,9 +322,7 @@ int loop_start(struct loop *loop, const struct loop_shared *shared, size_t index
 
 void loop_stop(struct loop *loop)
 {
-    http_close(loop->main.http);
-    if (loop->admin.http)
-        http_close(loop->admin.http);
+    close_listeners(loop);
     predict_close(&loop->predict);
     generations_close(&loop->generations);
     scheduler_close(&loop->scheduler);

@@ -3,6 +3,7 @@
 #define SERVER_LOOP_H
 
 #include "server/access_log.h"
+#include "server/grpc/grpc.h"
 #include "server/models/changes.h"
 #include "server/models/loader.h"
 #include "server/routes/api.h"
@@ -28,7 +29,8 @@ struct loop_shared {
 /* Where a loop accepts connections. */
 struct listener {
     struct loop *loop;
-    struct http *http;
+    struct http *http; /* one of both */
+    struct grpc *grpc;
     bool is_admin;
 };
 
@@ -45,6 +47,7 @@ struct loop {
     struct live live;
     struct api api;
     struct listener main, admin; /* admin.http: NULL unless there is one, of the first loop */
+    struct listener rpc;         /* rpc.grpc: NULL unless there is one */
     unsigned draining;           /* listeners that have not drained */
     struct access_log access_log;
     uv_async_t published; /* there is a new catalog */
@@ -54,10 +57,14 @@ struct loop {
     atomic_bool alive;     /* which is this */
 };
 
-/* Listens on `port`, which the first loop binds (0: any) and the others join; serves once it is
- * run. On error nothing is left but what loop_close() takes. */
+/* What the first loop binds (0: any) and the others join. */
+struct loop_ports {
+    uint16_t http, grpc;
+};
+
+/* Listens, and serves once it is run. On error nothing is left but what loop_close() takes. */
 MUST_CHECK int loop_start(struct loop *loop, const struct loop_shared *shared, size_t index,
-                          uint16_t port, struct error *err);
+                          const struct loop_ports *ports, struct error *err);
 
 /* Whether the loop has turned since this was called last. From any thread. */
 bool loop_is_alive(struct loop *loop);

@@ -219,6 +219,21 @@ static int limit_connections(struct server *server, struct error *err)
     return server->limits ? 0 : -1;
 }
 
+/* The ports of the next loop: those of the first one, once there is one. */
+static struct loop_ports ports_of(const struct server *server)
+{
+    const struct options *options = server->options;
+    const struct loop *first = server->count > 0 ? &server->loops[0] : NULL;
+    struct loop_ports ports = {.http = (uint16_t)options->port};
+    if (options->grpc_port)
+        ports.grpc = (uint16_t)options_grpc_port(options);
+    if (first)
+        ports.http = http_port(first->main.http);
+    if (first && first->rpc.grpc)
+        ports.grpc = grpc_port(first->rpc.grpc);
+    return ports;
+}
+
 static int start_loops(struct server *server, struct error *err)
 {
     server->shared = (struct loop_shared){.options = server->options,
@@ -234,9 +249,8 @@ static int start_loops(struct server *server, struct error *err)
                                           .context = server};
     while (server->count < server->options->loops) {
         struct loop *loop = &server->loops[server->count];
-        uint16_t port =
-            server->count ? http_port(server->loops[0].main.http) : (uint16_t)server->options->port;
-        if (loop_start(loop, &server->shared, server->count, port, err) != 0) {
+        struct loop_ports ports = ports_of(server);
+        if (loop_start(loop, &server->shared, server->count, &ports, err) != 0) {
             loop_close(loop);
             return -1;
         }
@@ -408,6 +422,9 @@ static void serve(struct server *server)
     server->serving = server->count;
     log_message(LOG_INFO, "bound", "%s port %u; loading models from %s", server->options->host,
                 http_port(server->loops[0].main.http), server->options->models);
+    if (server->loops[0].rpc.grpc)
+        log_message(LOG_INFO, "grpc_listening", "gRPC on %s port %u", server->options->host,
+                    grpc_port(server->loops[0].rpc.grpc));
     for (size_t i = 1; i < server->count; i++)
         if (uv_thread_create(&server->loops[i].thread, run_thread, &server->loops[i]) != 0) {
             /* the port is shared already: half a server must not stay */

@@ -251,6 +251,7 @@ part_release() {
     check release-unit count_unit unit_tests build/release
     check release-generic count_python generic_integration_tests build/release/moed test_golden
     check openai-client count_python openai_client_tests
+    check triton-client count_python triton_client_tests
     check install count_one installed_files build/release
 }
 
@@ -343,6 +344,20 @@ openai_python() {
 openai_client_tests() {
     client=$(openai_python)
     (cd tests/integration && MOED_BINARY=$root/build/release/moed "$client" -m unittest -v test_openai_client)
+}
+
+# Python with Triton's client, likewise.
+triton_python() {
+    build/tritonclient/bin/python -c 'import tritonclient.grpc' 2>/dev/null || {
+        "$python" -m venv --system-site-packages build/tritonclient &&
+            build/tritonclient/bin/pip install --quiet 'tritonclient[grpc]==2.61.0'
+    } >/dev/null 2>&1 || rm -rf build/tritonclient
+    if [ -x build/tritonclient/bin/python ]; then echo "$root/build/tritonclient/bin/python"; else echo "$python"; fi
+}
+
+triton_client_tests() {
+    client=$(triton_python)
+    (cd tests/integration && MOED_BINARY=$root/build/release/moed "$client" -m unittest -v test_grpc)
 }
 
 part_python() {

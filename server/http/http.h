@@ -39,6 +39,16 @@ struct http_header {
 };
 
 struct model;
+struct protocol;
+struct exchange;
+
+/* What an exchange that did not come over HTTP does instead (server/grpc/). Its answers are whole,
+ * and it has no query. */
+struct exchange_edge {
+    const char *(*header_in)(const struct exchange *exchange, const char *name);
+    void (*reply)(struct exchange *exchange, int status, struct buffer *body);
+    void (*reply_error)(struct exchange *exchange, const struct error *err);
+};
 
 struct exchange {
     /* the request; borrowed by the handler until exchange_reply() */
@@ -47,10 +57,13 @@ struct exchange {
     const char *path; /* as sent, without the query; routes decode their own segments */
     const char *body; /* NULL when empty */
     size_t body_length;
-    char client[HTTP_ADDRESS_BYTES]; /* the other end's numeric address */
-    bool awaits_body;                /* known before it is read */
-    bool certified;                  /* by the client CA of TLS */
-    uint64_t received_ns;            /* uv_hrtime() when its first byte was seen */
+    char client[HTTP_ADDRESS_BYTES];  /* the other end's numeric address */
+    bool awaits_body;                 /* known before it is read */
+    bool certified;                   /* by the client CA of TLS */
+    uint64_t received_ns;             /* uv_hrtime() when its first byte was seen */
+    const struct exchange_edge *edge; /* NULL: HTTP */
+    const struct protocol *protocol;  /* of its body, if its edge has its own; NULL: the route's */
+    uint64_t timeout_us;              /* its edge's; the client waits no longer; 0: not said */
 
     /* the answer so far; exchange_header() and exchange_reply() fill it */
     int status; /* 499: the client left before its request was whole; nothing was sent */
@@ -61,7 +74,7 @@ struct exchange {
 
     /* for the handler: what the log line and the metrics say of this exchange */
     struct model *model;      /* held; on_finished() lets go of it; NULL: none */
-    const char *log_protocol; /* "oip" | "v1" | NULL */
+    const char *log_protocol; /* "oip" | "v1" | "grpc" | "openai" | NULL */
     size_t log_rows;
     char token_name[HTTP_TOKEN_NAME_BYTES];                              /* "": none was given */
     char request_id[HTTP_REQUEST_ID_BYTES];                              /* "": not known yet */

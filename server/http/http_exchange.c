@@ -203,6 +203,10 @@ void exchange_reply(struct exchange *public, int status, const char *content_typ
                     struct buffer *body)
 {
     struct http_exchange *exchange = (struct http_exchange *)public;
+    if (public->edge) {
+        public->edge->reply(public, status, body);
+        return;
+    }
     end_hand_over(exchange);
     if (body->failed) {
         struct error err = ERROR_INIT;
@@ -242,8 +246,13 @@ unsigned exchange_retry_after(const struct exchange *exchange)
 
 void exchange_set_error(struct http_exchange *exchange, const char *text)
 {
-    free((char *)exchange->public.error_text);
-    exchange->public.error_text = xstrdup(text);
+    exchange_note_error(&exchange->public, text);
+}
+
+void exchange_note_error(struct exchange *exchange, const char *text)
+{
+    free((char *)exchange->error_text);
+    exchange->error_text = xstrdup(text);
 }
 
 static struct http_header *add_header(struct exchange *exchange, const char *name)
@@ -265,15 +274,14 @@ void exchange_literal_header(struct exchange *exchange, const char *name, const 
     add_header(exchange, name)->literal = value;
 }
 
-void exchange_note_error(struct exchange *exchange, const char *text)
-{
-    exchange_set_error((struct http_exchange *)exchange, text);
-}
-
 void exchange_reply_error(struct exchange *public, const struct error *err)
 {
     struct http_exchange *exchange = (struct http_exchange *)public;
     struct buffer body;
+    if (public->edge) {
+        public->edge->reply_error(public, err);
+        return;
+    }
     buffer_init(&body, HTTP_ERROR_MAX_BYTES);
     exchange_set_error(exchange, err->text);
     write_error(exchange, err, &body);

@@ -42,7 +42,7 @@ void http_receive_open(struct connection *connection)
     }
     http->by_fd[fd] = connection;
     if (http->options.tls)
-        connection->tls = http_tls_new(http->options.tls, connection->fd);
+        connection->tls = http_tls_new(http->options.tls, connection->fd, "http/1.1");
     buffer_init(&connection->held, HTTP_SCRATCH_BYTES);
     http_receive_next(connection);
 }

@@ -57,6 +57,8 @@ static const char *value_of(char *colon, char *end)
 const char *exchange_header_in(const struct exchange *public, const char *name)
 {
     struct http_exchange *exchange = (struct http_exchange *)public;
+    if (public->edge)
+        return public->edge->header_in(public, name);
     char *end = exchange->header + exchange->header_length;
     char *line = memchr(exchange->header, '\n', exchange->header_length);
     size_t length = strlen(name);
@@ -90,6 +92,8 @@ int exchange_query(const struct exchange *public, const char *name, char *text, 
                    struct error *err)
 {
     struct http_exchange *exchange = (struct http_exchange *)public;
+    if (public->edge)
+        return 0;
     char *at = exchange->header + exchange->query.at, *end = at + exchange->query.length;
     size_t length = strlen(name);
     while (at < end) {
@@ -131,6 +135,8 @@ static int refuse_name(const char *const *names, const char *name, size_t length
 int exchange_query_names(const struct exchange *public, const char *const *names, struct error *err)
 {
     const struct http_exchange *exchange = (const struct http_exchange *)public;
+    if (public->edge)
+        return 0;
     const char *at = exchange->header + exchange->query.at, *end = at + exchange->query.length;
     while (at < end) {
         const char *next = memchr(at, '&', (size_t)(end - at));

@@ -181,9 +181,10 @@ static ssize_t pull(gnutls_transport_ptr_t context, void *bytes, size_t size)
     return count;
 }
 
-struct http_tls *http_tls_new(struct tls *shared, int fd)
+struct http_tls *http_tls_new(struct tls *shared, int fd, const char *protocol)
 {
-    static const gnutls_datum_t HTTP = {(unsigned char *)"http/1.1", 8};
+    const gnutls_datum_t spoken = {(unsigned char *)(uintptr_t)protocol,
+                                   (unsigned)strlen(protocol)};
     struct http_tls *tls = xcalloc(1, sizeof *tls);
     tls->fd = fd;
     tls->identity = hold(shared);
@@ -193,7 +194,7 @@ struct http_tls *http_tls_new(struct tls *shared, int fd)
     if (gnutls_priority_set(tls->session, shared->priorities) != 0 ||
         gnutls_credentials_set(tls->session, GNUTLS_CRD_CERTIFICATE, tls->identity->credentials) !=
             0 ||
-        gnutls_alpn_set_protocols(tls->session, &HTTP, 1, 0) != 0)
+        gnutls_alpn_set_protocols(tls->session, &spoken, 1, 0) != 0)
         out_of_memory();
     if (shared->options->client_ca)
         gnutls_certificate_server_set_request(tls->session, GNUTLS_CERT_REQUEST);

@@ -34,8 +34,10 @@ MUST_CHECK int tls_reload(struct tls *tls, bool *changed, struct error *err);
 
 struct http_tls;
 
-/* NULL when there is no memory. Closes nothing but what it made. */
-struct http_tls *http_tls_new(struct tls *tls, int fd);
+/* `protocol`: what is spoken inside, by its name in ALPN, a literal. Closes nothing but what it
+ * made.
+ */
+struct http_tls *http_tls_new(struct tls *tls, int fd, const char *protocol);
 void http_tls_free(struct http_tls *tls);
 
 /* recvmsg(2) of plain bytes; the handshake comes first. Fewer than there is room for means that

@@ -16,6 +16,7 @@ struct options {
     char *models;                  /* model repository directory; required */
     char *host;                    /* 127.0.0.1 */
     uint64_t port;                 /* 8080; 0: any */
+    char *grpc_port;               /* NULL: no gRPC; a number; 0: any */
     char *weights;                 /* stored | int8: matrices rounded to 8 bits */
     char *load;                    /* map | copy */
     char *cors_origin;             /* NULL, or origins with commas between, or "*" */
@@ -68,6 +69,9 @@ struct options {
 MUST_CHECK int options_init(struct options *options, int argc, char *const argv[],
                             struct error *err);
 void options_close(struct options *options);
+
+/* The number that grpc_port, which must be set, is; UINT64_MAX if it is none. */
+uint64_t options_grpc_port(const struct options *options);
 
 /* The options part of `moed help serve`: every option with its default, wrapped for a terminal. */
 void options_help(FILE *out);

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/text.h"
 #include "server/http/listen_address.h"
 #include "server/options/options.h"
 #include "server/options/options_file.h"
@@ -196,6 +197,10 @@ static int check_together(const struct options *options, struct error *err)
         error_prefix(err, "admin_listen");
         return -1;
     }
+    if (options->grpc_port && options_grpc_port(options) > UINT16_MAX)
+        return error_set(err, ERROR_INVALID,
+                         "grpc_port is \"%.32s\", expected a number from 0 to 65535",
+                         options->grpc_port);
     if (!options->tls_cert != !options->tls_key || (options->tls_client_ca && !options->tls_cert))
         return error_set(err, ERROR_INVALID,
                          "tls_cert and tls_key belong together, and tls_client_ca needs both");
@@ -220,6 +225,13 @@ int options_init(struct options *options, int argc, char *const argv[], struct e
         return -1;
     }
     return 0;
+}
+
+uint64_t options_grpc_port(const struct options *options)
+{
+    uint64_t port;
+    const char *end = text_whole_number(options->grpc_port, &port);
+    return end && *end == '\0' ? port : UINT64_MAX;
 }
 
 void options_close(struct options *options)

@@ -27,6 +27,12 @@ const struct option_row OPTIONS[OPTION_ROWS] = {
      "The port to listen on. 0 lets the system pick a free one, which the line \"listening on\" "
      "names; tests and several servers on one machine want that."},
 
+    {"grpc_port", OPTION_STRING, AT(grpc_port), 0, 0, "", NULL, "N", NULL,
+     "The port of the Open Inference Protocol over gRPC, at the same address, with the same "
+     "tokens, "
+     "limits and TLS. 0 lets the system pick a free one, which the line \"grpc_listening\" of the "
+     "log names. Without it there is no gRPC."},
+
     {"weights", OPTION_CHOICE, AT(weights), 0, 0, "stored", NULL, "stored|int8", NULL,
      "stored or int8. int8 rounds the matrices of linear, glu and attention layers to 8 bits when "
      "models are "

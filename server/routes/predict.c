@@ -173,11 +173,18 @@ static bool wants_routing(const struct infer_request *request)
     return wanted;
 }
 
+/* The client's own: of its request, or of the call that carries it. 0: none. */
+static uint64_t asked_timeout_us(const struct job *job)
+{
+    uint64_t of_request = job->request.timeout_us, of_call = job->exchange->timeout_us;
+    return of_call > 0 && (of_request == 0 || of_call < of_request) ? of_call : of_request;
+}
+
 static void set_deadline(const struct predict *predict, struct job *job)
 {
     uint64_t own_ms = job->model->limits.queue_timeout_ms;
     uint64_t timeout_ns = own_ms == SERVING_UNSET ? predict->queue_timeout_ns : own_ms * 1000000;
-    uint64_t asked_us = job->request.timeout_us;
+    uint64_t asked_us = asked_timeout_us(job);
     if (asked_us > 0 && asked_us < timeout_ns / 1000)
         timeout_ns = asked_us * 1000;
     job->deadline_ns = job->exchange->received_ns + timeout_ns;

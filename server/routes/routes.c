@@ -301,8 +301,7 @@ static int find_target(const struct api *api, const struct route *route,
                        const struct route_params *params, struct target *target, struct error *err)
 {
     *target = (struct target){.name = params->model,
-                              .version = *params->version ? params->version : NULL,
-                              .protocol = route->protocol};
+                              .version = *params->version ? params->version : NULL};
     if (!(route->flags & (NEEDS_MODEL | KNOWS_MODEL)))
         return 0;
     target->model = catalog_find(api->lanes->catalog, target->name, target->version, err);
@@ -310,10 +309,18 @@ static int find_target(const struct api *api, const struct route *route,
     return target->model || (is_known && (route->flags & KNOWS_MODEL)) ? 0 : -1;
 }
 
-/* For the log and the metrics; NULL: no request for predictions. */
-static const char *protocol_of(const struct route *route)
+/* Inference in the protocol of the route, or that of the exchange's edge. */
+static const struct protocol *protocol_of(const struct route *route,
+                                          const struct exchange *exchange)
 {
-    return route->protocol ? route->protocol->name : route->flags & COUNTED ? "openai" : NULL;
+    return route->protocol && exchange->protocol ? exchange->protocol : route->protocol;
+}
+
+/* For the log and the metrics; NULL: no request for predictions. */
+static const char *protocol_name(const struct route *route, const struct exchange *exchange)
+{
+    const struct protocol *protocol = protocol_of(route, exchange);
+    return protocol ? protocol->name : route->flags & COUNTED ? "openai" : NULL;
 }
 
 /* What is open to strangers must not take bodies from them, which fill the memory that the requests
@@ -344,7 +351,7 @@ int routes_admit(const struct api *api, struct exchange *exchange, bool on_admin
     if (result == 0)
         return 0;
     if (route)
-        exchange->log_protocol = protocol_of(route);
+        exchange->log_protocol = protocol_name(route, exchange);
     request_id_set(exchange, NULL);
     return -1;
 }
@@ -369,7 +376,7 @@ static void dispatch(const struct api *api, struct exchange *exchange, bool expa
     enum coding coding = CODING_IDENTITY;
     const struct route *route = match(exchange, &params, &takes);
     if (takes)
-        exchange->log_protocol = protocol_of(route);
+        exchange->log_protocol = protocol_name(route, exchange);
     struct error absent = ERROR_INIT; /* may be set for a model that is known but not served */
     const int failed = takes   ? find_target(api, route, &params, &target, &absent)
                        : route ? method_not_allowed(exchange, route, &absent)
@@ -379,6 +386,7 @@ static void dispatch(const struct api *api, struct exchange *exchange, bool expa
         exchange_reply_error(exchange, &absent);
         return;
     }
+    target.protocol = protocol_of(route, exchange);
     model_release(exchange->model);
     exchange->model = target.model ? model_hold(target.model) : NULL;
     if (!expanded && (route->flags & NEEDS_BODY) &&

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "core/memory.h"
+#include "server/grpc/grpc.h"
 #include "server/http/http.h"
 
 struct totals *totals_new(size_t loops)
@@ -32,6 +33,8 @@ unsigned totals_connections(const struct totals *totals)
         count += http_connections(totals->loop[i].http);
         if (totals->loop[i].admin)
             count += http_connections(totals->loop[i].admin);
+        if (totals->loop[i].grpc)
+            count += grpc_connections(totals->loop[i].grpc);
     }
     return count;
 }

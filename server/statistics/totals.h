@@ -5,10 +5,12 @@
 
 #include "server/statistics/stats.h"
 
+struct grpc;
 struct http;
 
 struct loop_totals {
     const struct http *http, *admin;      /* count their connections; borrowed from the loop */
+    const struct grpc *grpc;              /* the same; NULL: none, like `admin` */
     uv_mutex_t mutex;                     /* guards the next */
     struct request_counts other_requests; /* those that reached no model */
 };

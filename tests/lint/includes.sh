@@ -8,6 +8,7 @@ cd "$(dirname "$0")/../.." || exit 2
 done <<'RULES' | sed 's/$/    <- not allowed here/' | grep .
 microhttpd\.h                     server/http/http_(callbacks|mhd)\.c
 gnutls/[^>]*                      server/(access/tokens|http/http_tls|probe_tls)\.c
+nghttp2/[^>]*                     server/grpc/
 uv\.h                             server/|clients/[a-z]+/
 jansson\.h                        proto/|core/(load|family)/|core/parse_json|server/options/|server/main\.c|clients/[a-z]+/
 cblas\.h                          core/dense/

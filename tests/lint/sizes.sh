@@ -1,7 +1,7 @@
 #!/bin/sh
 # Prints every C function with more LINES or PARAMETERS and every C file with more FILE_LINES. A
 # function reaches from a brace in the first column to its counterpart. on_access() has the
-# parameters that libmicrohttpd gives it.
+# parameters that libmicrohttpd gives it, on_field() and read_message() have libnghttp2's.
 #
 #   sh tests/lint/sizes.sh [LINES FILE_LINES PARAMETERS [ROOM]]      default: 40 500 6, every room
 cd "$(dirname "$0")/../.." || exit 2
@@ -24,7 +24,7 @@ cd "$(dirname "$0")/../.." || exit 2
     /^{/ {
         begin = head != "" ? begin_head : FNR
         n = head != "" ? parameters(head) : 0
-        if (n > most_parameters && head !~ / on_access\(/) print FILENAME ":" begin ": a function of " n " parameters"
+        if (n > most_parameters && head !~ / (on_access|on_field|read_message)\(/) print FILENAME ":" begin ": a function of " n " parameters"
         open = 0
     }
     /^}/ && begin {

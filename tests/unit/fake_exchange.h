@@ -4,6 +4,7 @@
 #ifndef TEST_FAKE_EXCHANGE_H
 #define TEST_FAKE_EXCHANGE_H
 
+#include "server/grpc/grpc.h"
 #include "server/http/http.h"
 #include "support.h"
 
@@ -110,6 +111,12 @@ unsigned http_connections(const struct http *http)
 {
     (void)http;
     return 3;
+}
+
+unsigned grpc_connections(const struct grpc *grpc)
+{
+    (void)grpc;
+    return 1;
 }
 
 #endif
