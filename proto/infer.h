@@ -34,7 +34,12 @@ enum {
     INFER_MAX_OUTPUTS = 64,
 };
 
-enum infer_source { INFER_OUTPUT, INFER_ROUTING_EXPERTS, INFER_ROUTING_WEIGHTS };
+enum infer_source {
+    INFER_OUTPUT,
+    INFER_ROUTING_EXPERTS,
+    INFER_ROUTING_WEIGHTS,
+    INFER_ROUTING_PROBABILITIES
+};
 
 struct infer_output {
     enum infer_source source;
@@ -84,6 +89,7 @@ struct infer_request {
     uint64_t timeout_us; /* the client's own deadline; 0: none */
     uint64_t priority;   /* 1 is the highest; 0: the default */
     bool routing;        /* V1: answer with each row's routing */
+    bool probabilities;  /* V1: and with those of all experts */
     bool columns;        /* V1: came as columns, and is answered so */
     bool non_finite;     /* binary data may hold NaN and infinities */
     char **texts;        /* [signature->input_count] rows of objects, by input; owned; NULL: none */
@@ -127,6 +133,8 @@ struct infer_result {
     const int32_t *const
         *routing_experts;                /* [signature->gate_count] [rows * items_per_row, top_k] */
     const float *const *routing_weights; /* the same shape */
+    /* [signature->gate_count] [rows * items_per_row, experts]; NULL where nobody asked */
+    const float *const *routing_probabilities;
 };
 
 #endif

@@ -42,7 +42,7 @@ static int decode_output_name(struct oip_decoder *decoder, const char *name,
                               struct infer_output *requested)
 {
     const struct infer_request *request = decoder->request;
-    size_t i = 0, count = oip_output_count(decoder->signature);
+    size_t i = 0, count = oip_output_end(decoder->signature);
     struct oip_output output;
     for (; i < count; i++) {
         output = oip_output_at(decoder->signature, i);

@@ -114,6 +114,8 @@ static const void *result_values(const struct encoder *encoder, const struct oip
         return encoder->result->routing_experts[output->index];
     case INFER_ROUTING_WEIGHTS:
         return encoder->result->routing_weights[output->index];
+    case INFER_ROUTING_PROBABILITIES:
+        return encoder->result->routing_probabilities[output->index];
     }
     return NULL;
 }

@@ -1,4 +1,4 @@
-/* Outputs are numbered: the model's own first, then two for each gate. */
+/* Outputs are numbered: the model's own first, then two for each gate, then one more for each. */
 #include "proto/oip_outputs.h"
 
 #include <assert.h>
@@ -10,6 +10,11 @@
 size_t oip_output_count(const struct signature *signature)
 {
     return signature->output_count + 2 * signature->gate_count;
+}
+
+size_t oip_output_end(const struct signature *signature)
+{
+    return oip_output_count(signature) + signature->gate_count;
 }
 
 static struct oip_output model_output(const struct signature *signature, size_t index)
@@ -33,17 +38,21 @@ static struct oip_output routing_output(const struct signature *signature, size_
                                         enum infer_source source)
 {
     const struct signature_gate *gate = &signature->gates[index];
-    bool experts = source == INFER_ROUTING_EXPERTS;
+    static const char *const WHAT[] = {[INFER_ROUTING_EXPERTS] = ".experts",
+                                       [INFER_ROUTING_WEIGHTS] = ".weights",
+                                       [INFER_ROUTING_PROBABILITIES] = ".probabilities"};
+    const size_t numbers =
+        source == INFER_ROUTING_PROBABILITIES ? gate->experts : gate->top_k; /* of an item */
     struct oip_output output = {
         .source = source,
         .index = index,
-        .datatype = experts ? DATATYPE_INT32 : DATATYPE_FP32,
-        .name = {"routing.", gate->name, experts ? ".experts" : ".weights"},
-        .elements = gate->items_per_row * gate->top_k,
+        .datatype = source == INFER_ROUTING_EXPERTS ? DATATYPE_INT32 : DATATYPE_FP32,
+        .name = {"routing.", gate->name, WHAT[source]},
+        .elements = gate->items_per_row * numbers,
     };
     if (gate->items_per_row > 1)
         output.dims[output.rank++] = gate->items_per_row;
-    output.dims[output.rank++] = gate->top_k;
+    output.dims[output.rank++] = numbers;
     return output;
 }
 
@@ -51,6 +60,9 @@ struct oip_output oip_output_at(const struct signature *signature, size_t i)
 {
     if (i < signature->output_count)
         return model_output(signature, i);
+    if (i >= oip_output_count(signature))
+        return routing_output(signature, i - oip_output_count(signature),
+                              INFER_ROUTING_PROBABILITIES);
     size_t routing = i - signature->output_count;
     return routing_output(signature, routing / 2,
                           routing % 2 == 0 ? INFER_ROUTING_EXPERTS : INFER_ROUTING_WEIGHTS);

@@ -15,7 +15,12 @@ struct oip_output {
     size_t elements; /* per row */
 };
 
+/* Those that documents list. */
 size_t oip_output_count(const struct signature *signature);
+
+/* With those behind them, which a request may only name: routing.<layer>.probabilities of all
+ * experts (FP32). */
+size_t oip_output_end(const struct signature *signature);
 
 /* Output i of those offered. */
 struct oip_output oip_output_at(const struct signature *signature, size_t i);

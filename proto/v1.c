@@ -51,12 +51,30 @@ static void all_outputs(struct infer_request *request)
         request->outputs[i] = (struct infer_output){.source = INFER_OUTPUT, .index = i};
 }
 
+/* "routing": true, or an object that says what more is wanted. */
+static int read_routing(const json_t *root, struct infer_request *request, struct error *err)
+{
+    const json_t *routing = json_object_get(root, "routing");
+    const char *key;
+    json_t *value;
+    if (!json_is_object(routing))
+        return member_bool(root, NULL, "routing", &request->routing, err);
+    json_object_foreach ((json_t *)routing, key, value) {
+        if (strcmp(key, "probabilities") != 0)
+            return error_set(err, ERROR_INVALID,
+                             "'routing' has an unknown member " QUOTED ", expected 'probabilities'",
+                             key);
+    }
+    request->routing = true;
+    return member_bool(routing, "'routing'", "probabilities", &request->probabilities, err);
+}
+
 static int decode(struct envelope *envelope, const struct infer_limits *limits,
                   struct infer_request *request, struct error *err)
 {
     size_t priority = 0;
     if (check_members(envelope->root, err) != 0 ||
-        member_bool(envelope->root, NULL, "routing", &request->routing, err) != 0 ||
+        read_routing(envelope->root, request, err) != 0 ||
         member_size(envelope->root, NULL, "priority", &priority, err) != 0)
         return -1;
     request->priority = priority;
@@ -132,34 +150,41 @@ static void append_prediction(const struct infer_request *request,
     buffer_text(body, "}");
 }
 
-/* The [items_per_row, top_k] (or [top_k]) list of one row's routing: experts, or weights. */
+/* The [items_per_row, top_k] (or [top_k]) list of one row's routing: experts, or weights;
+ * probabilities are of all experts. */
 static void append_routed_row(const struct infer_result *result, const struct signature *signature,
-                              size_t layer, size_t row, bool experts, struct buffer *body)
+                              size_t layer, size_t row, enum infer_source what, struct buffer *body)
 {
     const struct signature_gate *gate = &signature->gates[layer];
+    const size_t numbers = what == INFER_ROUTING_PROBABILITIES ? gate->experts : gate->top_k;
     bool nested = gate->items_per_row > 1;
     buffer_text(body, nested ? "[" : "");
     for (size_t item = 0; item < gate->items_per_row; item++) {
-        size_t at = (row * gate->items_per_row + item) * gate->top_k;
+        size_t at = (row * gate->items_per_row + item) * numbers;
         buffer_text(body, item > 0 ? ",[" : "[");
-        if (experts)
-            json_append_integers(body, result->routing_experts[layer] + at, gate->top_k);
+        if (what == INFER_ROUTING_EXPERTS)
+            json_append_integers(body, result->routing_experts[layer] + at, numbers);
+        else if (what == INFER_ROUTING_WEIGHTS)
+            json_append_floats(body, result->routing_weights[layer] + at, numbers);
         else
-            json_append_floats(body, result->routing_weights[layer] + at, gate->top_k);
+            json_append_floats(body, result->routing_probabilities[layer] + at, numbers);
         buffer_text(body, "]");
     }
     buffer_text(body, nested ? "]" : "");
 }
 
 static void append_routed_rows(const struct infer_request *request,
-                               const struct infer_result *result, size_t layer, bool experts,
-                               struct buffer *body)
+                               const struct infer_result *result, size_t layer,
+                               enum infer_source what, struct buffer *body)
 {
-    buffer_text(body, experts ? "\"experts\":[" : ",\"weights\":[");
+    static const char *const KEYS[] = {[INFER_ROUTING_EXPERTS] = "\"experts\":[",
+                                       [INFER_ROUTING_WEIGHTS] = ",\"weights\":[",
+                                       [INFER_ROUTING_PROBABILITIES] = ",\"probabilities\":["};
+    buffer_text(body, KEYS[what]);
     for (size_t row = 0; row < request->rows; row++) {
         if (row > 0)
             buffer_text(body, ",");
-        append_routed_row(result, request->signature, layer, row, experts, body);
+        append_routed_row(result, request->signature, layer, row, what, body);
     }
     buffer_text(body, "]");
 }
@@ -213,8 +238,10 @@ static void append_routing(const struct infer_request *request, const struct inf
             buffer_text(body, ",");
         json_append_string(body, request->signature->gates[layer].name);
         buffer_text(body, ":{");
-        append_routed_rows(request, result, layer, true, body);
-        append_routed_rows(request, result, layer, false, body);
+        append_routed_rows(request, result, layer, INFER_ROUTING_EXPERTS, body);
+        append_routed_rows(request, result, layer, INFER_ROUTING_WEIGHTS, body);
+        if (request->probabilities)
+            append_routed_rows(request, result, layer, INFER_ROUTING_PROBABILITIES, body);
         buffer_text(body, "}");
     }
     buffer_text(body, "}");

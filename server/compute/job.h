@@ -41,6 +41,7 @@ struct job {
     float **outputs;
     int32_t **routing_experts; /* NULL unless wants_routing, like the weights */
     float **routing_weights;
+    float **routing_probabilities; /* [gate_count]; NULL of gates that the request does not ask */
     int32_t **first; /* [gate_count] the expert each item ranked first, for the judgement of
                         answers; NULL unless there are labels, or may be
                         (server/statistics/judgement.h) */

@@ -110,6 +110,10 @@ static void scatter(const struct once *once, const struct batch *batch,
                   segment->rows, numbers * sizeof(int32_t));
         copy_rows(job->routing_weights[i], segment->job_row, routing->weight, batch_row,
                   segment->rows, numbers * sizeof(float));
+        numbers = info->gates[i].items_per_row * info->gates[i].experts;
+        if (job->routing_probabilities[i])
+            copy_rows(job->routing_probabilities[i], segment->job_row, routing->probability,
+                      batch_row, segment->rows, numbers * sizeof(float));
     }
 }
 

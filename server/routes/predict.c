@@ -27,6 +27,7 @@ static void job_free(struct job *job)
     free(job->outputs);
     free(job->routing_experts);
     free(job->routing_weights);
+    free(job->routing_probabilities);
     free(job->first);
     model_release(job->model);
     free(job);
@@ -44,6 +45,7 @@ static int encode(const struct job *job, struct buffer *body, size_t *json_lengt
         .outputs = (const float *const *)job->outputs,
         .routing_experts = (const int32_t *const *)job->routing_experts,
         .routing_weights = (const float *const *)job->routing_weights,
+        .routing_probabilities = (const float *const *)job->routing_probabilities,
     };
     return job->protocol->encode(&job->request, &result, body, json_length, err);
 }
@@ -125,6 +127,42 @@ static bool may_be_judged(const struct job *job)
            job->model->info->gate_count > 0 && (job->request.labels || job->request.id);
 }
 
+static bool wants_probabilities(const struct infer_request *request, size_t gate)
+{
+    bool wanted = request->probabilities;
+    for (size_t i = 0; i < request->output_count; i++)
+        wanted |= request->outputs[i].source == INFER_ROUTING_PROBABILITIES &&
+                  request->outputs[i].index == gate;
+    return wanted;
+}
+
+/* Of a gate's probabilities for all rows; 0: nobody asked. */
+static size_t probability_numbers(const struct job *job, size_t gate)
+{
+    const struct moed_gate_info *info = &job->model->info->gates[gate];
+    return wants_probabilities(&job->request, gate)
+               ? job->request.rows * info->items_per_row * info->experts
+               : 0;
+}
+
+/* From `next` on; returns what comes behind. */
+static float *place_routing(struct job *job, float *next)
+{
+    const struct moed_model_info *info = job->model->info;
+    job->routing_experts = xcalloc(info->gate_count, sizeof *job->routing_experts);
+    job->routing_weights = xcalloc(info->gate_count, sizeof *job->routing_weights);
+    job->routing_probabilities = xcalloc(info->gate_count, sizeof *job->routing_probabilities);
+    for (size_t i = 0; job->wants_routing && i < info->gate_count; i++) {
+        size_t count = job->request.rows * info->gates[i].items_per_row * info->gates[i].top_k;
+        job->routing_experts[i] = (int32_t *)next;
+        job->routing_weights[i] = next + count;
+        next += 2 * count;
+        job->routing_probabilities[i] = probability_numbers(job, i) > 0 ? next : NULL;
+        next += probability_numbers(job, i);
+    }
+    return next;
+}
+
 /* One block for the results of all rows. The client decides its size, so it may not be had. */
 static int allocate_results(struct job *job, struct error *err)
 {
@@ -134,7 +172,8 @@ static int allocate_results(struct job *job, struct error *err)
     for (size_t i = 0; i < info->output_count; i++)
         numbers += rows * info->outputs[i].elements;
     for (size_t i = 0; job->wants_routing && i < info->gate_count; i++)
-        numbers += 2 * rows * info->gates[i].items_per_row * info->gates[i].top_k;
+        numbers += 2 * rows * info->gates[i].items_per_row * info->gates[i].top_k +
+                   probability_numbers(job, i);
     for (size_t i = 0; may_be_judged(job) && i < info->gate_count; i++)
         numbers += rows * info->gates[i].items_per_row;
     /* int32 and float share the block: both have four bytes. */
@@ -144,18 +183,11 @@ static int allocate_results(struct job *job, struct error *err)
                          "no memory for the answer to %zu rows; come back later or send fewer",
                          rows);
     job->outputs = xcalloc(info->output_count, sizeof *job->outputs);
-    job->routing_experts = xcalloc(info->gate_count, sizeof *job->routing_experts);
-    job->routing_weights = xcalloc(info->gate_count, sizeof *job->routing_weights);
     for (size_t i = 0; i < info->output_count; i++) {
         job->outputs[i] = next;
         next += rows * info->outputs[i].elements;
     }
-    for (size_t i = 0; job->wants_routing && i < info->gate_count; i++) {
-        size_t count = rows * info->gates[i].items_per_row * info->gates[i].top_k;
-        job->routing_experts[i] = (int32_t *)next;
-        job->routing_weights[i] = next + count;
-        next += 2 * count;
-    }
+    next = place_routing(job, next);
     if (may_be_judged(job))
         job->first = xcalloc(info->gate_count + 1, sizeof *job->first); /* no array of 0 */
     for (size_t i = 0; job->first && i < info->gate_count; i++) {

@@ -70,6 +70,11 @@ def entropy(shares):
     return -sum(share * math.log2(share) for share in shares if share > 0)
 
 
+def in_units(values):
+    """The sum of each column as the server keeps it: every number rounded to 2^-32."""
+    return np.rint(values.astype(np.float64) * 2 ** 32).sum(axis=0) / 2 ** 32
+
+
 class FiguresTest(RoutingCase):
     def test_before_any_row(self):
         for window in WINDOWS:
@@ -93,6 +98,35 @@ class FiguresTest(RoutingCase):
                     self.check_counts(layer, *routed[layer["name"]], experts)
                     self.check_figures(layer)
                     self.check_distribution(layer, reference[3])
+
+    def test_sums_are_those_of_what_requests_are_given(self):
+        """The probabilities of all experts, in both protocols, are the very numbers that statistics count."""
+        rows = np.random.default_rng(7).normal(size=(70, 6)).astype(np.float32)
+        answer = self.client.post("/v1/models/two-layers:predict", {"instances": rows[:40].tolist(), "routing": {"probabilities": True}})
+        self.assertEqual(answer.status, 200, answer.body)
+        names = [f"routing.{name}.probabilities" for name in ("first", "second")]
+        other = self.client.infer("two-layers", {"inputs": [{"name": "x", "shape": [30, 6], "datatype": "FP32", "data": rows[40:].ravel().tolist()}],
+                                                 "outputs": [{"name": name} for name in names]})
+        self.assertEqual(other.status, 200, other.body)
+        for layer, output in zip(self.get("/v2/models/two-layers/routing")["layers"], other.json["outputs"], strict=True):
+            n = len(layer["experts"])
+            self.assertEqual((output["datatype"], output["shape"]), ("FP32", [30, n]))
+            p = np.concatenate([np.array(answer.json["routing"][layer["name"]]["probabilities"], np.float32),
+                                np.array(output["data"], np.float32).reshape(30, n)])
+            self.assertEqual(p.shape, (70, n))
+            self.assertEqual([expert["probability"] for expert in layer["experts"]], in_units(p).tolist())
+            first, second = np.sort(p, axis=1)[:, [-1, -2]].T
+            self.assertEqual(layer["margin"], in_units(first - second) / 70)
+            bits = -(p.astype(np.float64) * np.log2(p.astype(np.float64))).sum(axis=1).mean()
+            self.assertAlmostEqual(layer["gate_entropy_bits"], bits, delta=1e-6)  # computed in float32
+            self.assertAlmostEqual(layer["usage_entropy_bits"], entropy(in_units(p) / 70), delta=1e-9)
+
+    def test_probabilities_are_asked_for_by_their_name(self):
+        for routing in ({"probability": True}, {"probabilities": 1}):
+            answer = self.client.post("/v1/models/tiny:predict", {"instances": [[1, 2, 3, 4]], "routing": routing})
+            self.assertEqual(answer.status, 400, answer.body)
+        answer = self.client.post("/v1/models/tiny:predict", {"instances": [[1, 2, 3, 4]], "routing": {}})
+        self.assertEqual(set(answer.json["routing"]["moe"]), {"experts", "weights"})
 
     def check_counts(self, layer, chosen, weights, experts):
         rows, top_k = chosen.shape

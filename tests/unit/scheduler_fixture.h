@@ -102,6 +102,7 @@ struct posted {
     float *y;
     int32_t *experts;
     float *weights;
+    float *probabilities; /* NULL: not asked */
     bool finished;
 };
 
@@ -150,6 +151,7 @@ static inline struct posted *new_job(const char *name, size_t rows, float value)
     job->job.outputs = &job->y;
     job->job.routing_experts = &job->experts;
     job->job.routing_weights = &job->weights;
+    job->job.routing_probabilities = &job->probabilities;
     return job;
 }
 

@@ -55,9 +55,10 @@ struct fake_result {
     float outputs[8 * 4];
     int32_t experts[2][8 * 2];
     float weights[2][8 * 2];
+    float probabilities[2][8 * 6];
     const float *output_list[1];
     const int32_t *expert_list[2];
-    const float *weight_list[2];
+    const float *weight_list[2], *probability_list[2];
     struct infer_result result;
 };
 
@@ -71,12 +72,16 @@ static inline void fake_result_init(struct fake_result *fake)
         fake->weights[0][i] = i % 2 ? 0.25f : 0.75f;
         fake->weights[1][i] = 1;
     }
+    for (int i = 0; i < 96; i++)
+        fake->probabilities[i / 48][i % 48] = (float)(i % 8) / 8;
     fake->output_list[0] = fake->outputs;
     for (int i = 0; i < 2; i++) {
         fake->expert_list[i] = fake->experts[i];
         fake->weight_list[i] = fake->weights[i];
+        fake->probability_list[i] = fake->probabilities[i];
     }
-    fake->result = (struct infer_result){fake->output_list, fake->expert_list, fake->weight_list};
+    fake->result = (struct infer_result){fake->output_list, fake->expert_list, fake->weight_list,
+                                         fake->probability_list};
 }
 
 #endif

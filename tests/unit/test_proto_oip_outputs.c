@@ -36,9 +36,24 @@ START_TEST(lists_the_routing_of_each_layer)
 }
 END_TEST
 
+START_TEST(probabilities_are_there_for_who_asks)
+{
+    ck_assert_uint_eq(oip_output_end(&digits_model), 7);
+    struct oip_output output = oip_output_at(&digits_model, 6);
+    ck_assert(oip_output_is_named(&output, "routing.blocks.1.probabilities"));
+    ck_assert_int_eq(output.source, INFER_ROUTING_PROBABILITIES);
+    ck_assert_int_eq(output.datatype, DATATYPE_FP32);
+    ck_assert_uint_eq(output.index, 1);
+    ck_assert_uint_eq(output.rank, 2);
+    ck_assert_uint_eq(output.dims[0], 2);
+    ck_assert_uint_eq(output.dims[1], 3);
+    ck_assert_uint_eq(output.elements, 6);
+}
+END_TEST
+
 START_TEST(finds_what_a_request_names)
 {
-    for (size_t i = 0; i < oip_output_count(&digits_model); i++) {
+    for (size_t i = 0; i < oip_output_end(&digits_model); i++) {
         struct oip_output offered = oip_output_at(&digits_model, i);
         struct oip_output found =
             oip_output_of(&digits_model,
@@ -82,4 +97,5 @@ START_TEST(appends_shapes)
 END_TEST
 
 RUN_TESTS("proto/oip_outputs", lists_the_models_own_first, lists_the_routing_of_each_layer,
-          finds_what_a_request_names, names_match_whole, appends_shapes)
+          probabilities_are_there_for_who_asks, finds_what_a_request_names, names_match_whole,
+          appends_shapes)

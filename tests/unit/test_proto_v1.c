@@ -261,6 +261,14 @@ START_TEST(predictions_and_routing)
                   "\"weights\":[[0.75,0.25],[0.75,0.25]]},"
                   "\"blocks.1\":{\"experts\":[[[0],[1]],[[2],[0]]],"
                   "\"weights\":[[[1.0],[1.0]],[[1.0],[1.0]]]}}}");
+    request.rows = 1;
+    request.probabilities = true;
+    check_encoded(&request, &fake.result,
+                  "{\"predictions\":[[0.0,0.15625,0.3125,0.46875]],"
+                  "\"routing\":{\"moe\":{\"experts\":[[0,1]],\"weights\":[[0.75,0.25]],"
+                  "\"probabilities\":[[0.0,0.125,0.25,0.375,0.5]]},"
+                  "\"blocks.1\":{\"experts\":[[[0],[1]]],\"weights\":[[[1.0],[1.0]]],"
+                  "\"probabilities\":[[[0.0,0.125,0.25],[0.375,0.5,0.625]]]}}}");
 }
 END_TEST
 
