@@ -9,11 +9,12 @@ import inspect
 import operator
 import os
 import traceback
+import warnings
 
 import torch
 from torch import fx, nn
 
-from moed import fx_functions, fx_joins  # noqa: F401  (their handlers)
+from moed import export_trace, fx_functions, fx_joins  # noqa: F401  (their handlers)
 from moed.adapters import adapter_of
 from moed.blocks_of_attention import is_attention
 from moed.blocks_of_experts import is_block
@@ -168,7 +169,21 @@ class _Value(fx.Proxy):
 
 
 def _record(module, rows, path):
-    """(graph, the value of each of its nodes)"""
+    """(graph, the value of each of its nodes), by torch.fx; what that cannot follow by torch.export, where it is."""
+    try:
+        return _record_with_fx(module, rows, path)
+    except ExportError as error:
+        if not export_trace.available():
+            raise
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return export_trace.record(module, rows, path, _Tracer(path, rows).is_leaf_module)
+        except Exception:  # fx has said by path and line what is wrong
+            raise error from None
+
+
+def _record_with_fx(module, rows, path):
     tracer = _Tracer(path, rows)
     try:
         return tracer.trace(module), tracer.values

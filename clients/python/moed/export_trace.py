@@ -1,0 +1,193 @@
+"""Records with torch.export the forward() that torch.fx cannot follow, in the words that fx would have used.
+
+torch.export runs the code with tensors that are tensors, where fx puts proxies in their place: einops, type-checking
+libraries and isinstance(x, torch.Tensor) take them. What a checkpoint has as a layer of its own stays one call: while
+the code is recorded, such modules call the operator moed::leaf. The operators of the recorded graph become the
+functions of PyTorch that fx_functions.py and fx_joins.py know.
+"""
+
+import copy
+import operator
+import os
+import re
+from typing import Any, Callable, Dict, List, Tuple
+
+import torch
+from torch import fx, nn
+from torch.nn import functional
+from torch.utils import _pytree
+
+from moed.ops import ExportError
+
+FUNCTIONS = {"linear": functional.linear, "gelu": functional.gelu, "silu": functional.silu, "elu": functional.elu,
+             "leaky_relu": functional.leaky_relu, "hardtanh": functional.hardtanh, "hardswish": functional.hardswish,
+             "hardsigmoid": functional.hardsigmoid, "mish": functional.mish, "softplus": functional.softplus,
+             "log_softmax": functional.log_softmax, "softmax": torch.softmax, "dropout": functional.dropout,
+             "adaptive_avg_pool2d": functional.adaptive_avg_pool2d, "avg_pool2d": functional.avg_pool2d,
+             "max_pool2d": functional.max_pool2d, "relu6": functional.relu6, "view": torch.reshape,
+             "_unsafe_view": torch.reshape, "bmm": torch.matmul, "mm": torch.matmul, "true_divide": torch.div}
+METHODS = {"contiguous": "contiguous", "clone": "clone", "detach": "detach", "alias": "contiguous", "to": "to",
+           "_to_copy": "to", "expand": "expand", "repeat": "repeat", "lift_fresh_copy": "clone", "type_as": "type_as",
+           "float": "float"}
+ASSERTS = re.compile(r"_assert|sym_constrain|_check")
+Values = Dict[fx.Node, Any]
+_leaves: Dict[str, Callable] = {}  # what moed::leaf calls, while something is recorded
+_library: List[Any] = []
+
+
+def available() -> bool:
+    """Whether the installed PyTorch has torch.export and operators with shapes of their own."""
+    return hasattr(torch, "export") and hasattr(getattr(torch, "library", None), "register_fake")
+
+
+def record(module: nn.Module, rows: torch.Tensor, path: str, is_leaf: Callable) -> Tuple[fx.Graph, Values]:
+    """(graph, the value of each of its nodes). Raises ExportError or whatever torch.export raises.
+
+    Args:
+        module: whose forward() is recorded.
+        rows: an example of its one input.
+        path: of the module, for messages.
+        is_leaf: (submodule, name) -> whether it stays one call.
+    """
+    _define()
+    leaves = {name: part for name, part in module.named_modules() if name and is_leaf(part, name)}
+    leaves = {name: part for name, part in leaves.items()
+              if not any(name.startswith(f"{other}.") for other in leaves)}
+    try:
+        for name, part in leaves.items():
+            _leaves[name] = copy.deepcopy(part)  # whose weights torch.export does not see
+            part.forward = _calling(name)  # type: ignore[method-assign]
+        program = torch.export.export(module, (rows.clone(),), strict=False)
+    finally:
+        for name, part in leaves.items():
+            part.__dict__.pop("forward", None)
+            _leaves.pop(name, None)
+    return _Rewriter(module, program, rows, path).graph_and_values()
+
+
+# ---- calls that stay one ----
+
+def _define() -> None:
+    if _library:
+        return
+    library = torch.library.Library("moed", "DEF")
+    library.define("leaf(Tensor x, str name) -> Tensor[]")
+    library.impl("leaf", _run_leaf, "CompositeExplicitAutograd")
+    torch.library.register_fake("moed::leaf", _shapes_of_leaf, lib=library)
+    _library.append(library)
+
+
+def _run_leaf(x: torch.Tensor, name: str) -> List[torch.Tensor]:
+    result = _leaves[name](x)
+    return [result] if isinstance(result, torch.Tensor) else list(result)
+
+
+def _shapes_of_leaf(x: torch.Tensor, name: str) -> List[torch.Tensor]:
+    from torch._subclasses.fake_tensor import unset_fake_temporarily
+    with unset_fake_temporarily(), torch.no_grad():
+        results = _run_leaf(torch.zeros(tuple(x.shape), dtype=x.dtype), name)
+    return [x.new_empty(result.shape, dtype=result.dtype) for result in results]
+
+
+def _calling(name: str) -> Callable:
+    def forward(x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        if args or kwargs:
+            raise ExportError(f"{name}: a layer has one input")
+        results = torch.ops.moed.leaf(x, name)
+        return results[0] if len(results) == 1 else tuple(results)
+    return forward
+
+
+# ---- the same graph in other words ----
+
+class _Rewriter:
+    def __init__(self, module: nn.Module, program: Any, rows: torch.Tensor, path: str):
+        self.module, self.program, self.rows, self.path = module, program, rows, path
+        self.graph, self.values = fx.Graph(), {}  # type: Tuple[fx.Graph, Values]
+        self.new: Dict[fx.Node, Any] = {}
+
+    def graph_and_values(self) -> Tuple[fx.Graph, Values]:
+        for node in self.program.graph.nodes:
+            if node.op == "placeholder":
+                self.placeholder(node)
+            elif node.op == "call_function" and not ASSERTS.search(_name(node)):
+                self.new[node] = self.call(node)
+            elif node.op == "output":
+                wanted = set(self.program.graph_signature.user_outputs)
+                flat = [self.new[given] for given in node.args[0] if given.name in wanted]
+                self.graph.output(_pytree.tree_unflatten(flat, self.program.call_spec.out_spec))
+        return self.graph, self.values
+
+    def placeholder(self, node: fx.Node) -> None:
+        """The input, or a weight or constant, which become attributes."""
+        signature = self.program.graph_signature
+        for names in (signature.inputs_to_parameters, signature.inputs_to_buffers):
+            if node.name in names:
+                value = self.program.state_dict.get(names[node.name], self.program.constants.get(names[node.name]))
+                self.new[node] = self.add(node, "get_attr", names[node.name], (), {}, value)
+                return
+        constants = signature.inputs_to_lifted_tensor_constants
+        if node.name in constants:
+            value = self.program.constants[constants[node.name]]
+            self.new[node] = self.add(node, "get_attr", constants[node.name], (), {}, value)
+        else:
+            self.new[node] = self.add(node, "placeholder", "x", (), {}, self.rows.clone())
+
+    def add(self, node: fx.Node, op: str, target: Any, args: Any, kwargs: Any, value: Any = None) -> fx.Node:
+        created = self.graph.create_node(op, target, tuple(args), dict(kwargs), name=node.name.replace("p_", "", 1))
+        created.meta["path"], created.meta["line"] = self.place(node), _line(node)
+        self.values[created] = self.run(created) if value is None else value
+        return created
+
+    def run(self, node: fx.Node) -> Any:
+        args, kwargs = (fx.node.map_arg(given, self.values.get) for given in (node.args, node.kwargs))
+        if node.op == "call_module":
+            return self.module.get_submodule(node.target)(*args)  # type: ignore[arg-type]
+        if node.op == "call_method":
+            return getattr(args[0], node.target)(*args[1:], **kwargs)  # type: ignore[arg-type]
+        return node.target(*args, **kwargs)  # type: ignore[operator]
+
+    def place(self, node: fx.Node) -> str:
+        stack = list((node.meta.get("nn_module_stack") or {}).values())
+        inner = stack[-1][0] if stack else ""
+        return f"{self.path}.{inner}" if inner else self.path
+
+    def call(self, node: fx.Node) -> Any:
+        name = _name(node)
+        args, kwargs = (fx.node.map_arg(given, self.new.get) for given in (node.args, node.kwargs))
+        if name == "leaf":
+            return self.add(node, "call_module", args[1], args[:1], {})
+        if name == "getitem" and _name(node.args[0]) == "leaf":  # type: ignore[arg-type]
+            results = self.values[args[0]]
+            return args[0] if isinstance(results, torch.Tensor) else self.add(node, "call_function", node.target, args,
+                                                                              kwargs)
+        if name == "slice":
+            given: List[Any] = list(args)
+            source, axis, start, end, step = given + [0, None, None, 1][len(given) - 1:]
+            size = self.values[source].shape[axis]
+            index = (*[slice(None)] * axis, slice(start or 0, size if end is None else min(end, size), step))
+            plain = self.values[source][index].shape == self.values[source].shape
+            return source if plain else self.add(node, "call_function", operator.getitem, (source, index), {})
+        if name == "layer_norm":
+            return self.add(node, "call_function", functional.layer_norm, args[:5], kwargs)
+        if name in METHODS:
+            return self.add(node, "call_method", METHODS[name], args, {key: value for key, value in kwargs.items()
+                                                                       if key in ("dtype",)})
+        target = FUNCTIONS.get(name) or getattr(torch, name, None) or node.target
+        if name in ("softmax", "log_softmax"):  # what stands third is a dtype
+            args, kwargs = args[:1], {"dim": args[1]}
+        return self.add(node, "call_function", target, args, kwargs)
+
+
+def _name(node: fx.Node) -> str:
+    """Of the operator, without overload and in-place mark."""
+    target = node.target
+    packet = getattr(target, "overloadpacket", None)
+    return str(getattr(packet or target, "__name__", target)).split(".")[0]
+
+
+def _line(node: fx.Node) -> str:
+    """Of the caller's code."""
+    found = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
+    own = [(file, line) for file, line in found if os.sep + "torch" + os.sep not in file]
+    return f"{os.path.basename(own[-1][0])}:{own[-1][1]}" if own else ""
