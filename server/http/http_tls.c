@@ -59,7 +59,9 @@ static int add_file(gnutls_hash_hd_t hash, const char *path, gnutls_datum_t *fil
     if (failed)
         return error_set(err, ERROR_INVALID, "cannot read %.200s: %s", path,
                          gnutls_strerror(failed));
-    return gnutls_hash(hash, file->data, file->size);
+    return gnutls_hash(hash, file->data, file->size) == 0
+               ? 0
+               : error_set(err, ERROR_INTERNAL, "GnuTLS cannot hash %.200s", path);
 }
 
 /* What the files hold is read once, so that key and certificate are those that are checked. */

@@ -209,7 +209,8 @@ static int make_choices(struct generation *generation, struct error *err)
     const struct sampler_options *recommended =
         model->language ? language_sampling(model->language) : &SAMPLER_DEFAULTS;
     uint64_t seed = 0;
-    uv_random(NULL, NULL, &seed, sizeof seed, 0, NULL);
+    if (uv_random(NULL, NULL, &seed, sizeof seed, 0, NULL) != 0)
+        seed = uv_hrtime(); /* better than the same text for everybody */
     const struct sampler_options sampling =
         openai_sampler_options(&generation->request->sampling, recommended, seed);
     if (!chat && openai_check_ids(prompts, model_vocabulary(model), err) != 0)

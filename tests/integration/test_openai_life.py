@@ -1,10 +1,12 @@
 """Sequences beside each other: what load, clients that leave, stops and reloads do to answers and streams, what is
 counted of them, and experts that are out of service."""
 
+import gzip
 import json
 import os
 import re
 import threading
+import time
 
 import numpy as np
 
@@ -99,6 +101,24 @@ class TogetherTest(OpenAICase):
         self.wait_for(lambda: self.sequences()[0] == 1, "it does not begin")
         connection.reset()
         self.wait_for(lambda: self.sequences() == (0, 0, 0), "the sequence is still there")
+
+    def test_clients_may_leave_while_a_thread_has_their_body(self):
+        text, rows = "word " * 100000, [[1, 2, 3, 4]] * 100000
+        packed = gzip.compress(json.dumps({"instances": rows[:1000]}).encode())
+        bodies = ((COMPLETIONS, {"prompt": text}), (CHAT, {"messages": [{"role": "user", "content": text}]}),
+                  (EMBEDDINGS, {"input": text}), ("/tokenize", {"content": text}), ("/detokenize", {"tokens": [97] * 100000}),
+                  ("/apply-template", {"messages": [{"role": "user", "content": text}]}),
+                  ("/v1/models/tiny:predict", {"instances": rows}), ("/v1/models/tiny:predict", packed))
+        for path, body in bodies:
+            body, headers = (body, {"Content-Encoding": "gzip"}) if body == packed else (json.dumps(body).encode(), {})
+            for seconds in (0, 0.005):
+                connection = Connection(self.server.port)
+                connection.send(request_bytes("POST", path, body, headers))
+                time.sleep(seconds)
+                connection.reset()
+        self.ask(prompt="a", max_tokens=1)
+        self.wait_for(lambda: self.metrics().sum("moed_connections") <= 2, "they are held")
+        self.assertEqual(self.sequences(), (0, 0, 0))
 
     def test_a_slow_reader_stops_only_itself(self):
         # More than the sockets' buffers take.
