@@ -28,9 +28,24 @@ bool cors_is_preflight(const struct exchange *exchange)
            exchange_header_in(exchange, "Access-Control-Request-Method");
 }
 
-static bool answer_preflight(struct exchange *exchange)
+void cors_mark(const char *allowed, struct exchange *exchange)
 {
-    if (!cors_is_preflight(exchange))
+    const char *origin = exchange_header_in(exchange, "Origin");
+    if (!allowed || !origin)
+        return;
+    bool anybody = strcmp(allowed, "*") == 0;
+    if (!anybody)
+        exchange_header(exchange, "Vary", "Origin");
+    if (!cors_allows(allowed, origin))
+        return;
+    exchange_header(exchange, "Access-Control-Allow-Origin", anybody ? "*" : origin);
+    exchange_header(exchange, "Access-Control-Expose-Headers", "*");
+}
+
+bool cors_answer(const char *allowed, struct exchange *exchange)
+{
+    const char *origin = exchange_header_in(exchange, "Origin");
+    if (!origin || !cors_allows(allowed, origin) || !cors_is_preflight(exchange))
         return false;
     struct buffer nothing;
     buffer_init(&nothing, 16);
@@ -40,19 +55,4 @@ static bool answer_preflight(struct exchange *exchange)
     exchange_reply(exchange, 204, NULL, &nothing);
     buffer_close(&nothing);
     return true;
-}
-
-bool cors_apply(const char *allowed, struct exchange *exchange)
-{
-    const char *origin = exchange_header_in(exchange, "Origin");
-    if (!allowed || !origin)
-        return false;
-    bool anybody = strcmp(allowed, "*") == 0;
-    if (!anybody)
-        exchange_header(exchange, "Vary", "Origin");
-    if (!cors_allows(allowed, origin))
-        return false;
-    exchange_header(exchange, "Access-Control-Allow-Origin", anybody ? "*" : origin);
-    exchange_header(exchange, "Access-Control-Expose-Headers", "*");
-    return answer_preflight(exchange);
 }

@@ -12,9 +12,11 @@ bool cors_is_preflight(const struct exchange *exchange);
 /* Whether pages of that origin may ask. */
 bool cors_allows(const char *allowed, const char *origin);
 
-/* Adds what a browser wants to see before it shows an answer to a page of the request's Origin.
- * `allowed`: "*", or origins with commas between; NULL: nobody. Whether it was a preflight, which
- * is answered now. */
-bool cors_apply(const char *allowed, struct exchange *exchange);
+/* Adds what a browser wants to see before it shows an answer, also a refusal, to a page of the
+ * request's Origin. `allowed`: "*", or origins with commas between; NULL: nobody. */
+void cors_mark(const char *allowed, struct exchange *exchange);
+
+/* Answers the preflight of a page that may ask; false: it is none. */
+bool cors_answer(const char *allowed, struct exchange *exchange);
 
 #endif

@@ -341,6 +341,7 @@ int routes_admit(const struct api *api, struct exchange *exchange, bool on_admin
     struct route_params params;
     bool takes;
     const struct route *route = match(exchange, &params, &takes);
+    cors_mark(api->options->cors_origin, exchange);
     bool is_open = cors_is_preflight(exchange) || (route && route->role == ROLE_HEALTH);
     int result;
     if (is_open)
@@ -414,6 +415,6 @@ static void on_expanded(const struct api *api, struct exchange *exchange, struct
 void routes_dispatch(const struct api *api, struct exchange *exchange)
 {
     struct error err = ERROR_INIT;
-    if (!cors_apply(api->options->cors_origin, exchange))
+    if (!cors_answer(api->options->cors_origin, exchange))
         dispatch(api, exchange, false, &err);
 }

@@ -102,7 +102,7 @@ class TokensCase(ServerCase):
 
 
 class TokensTest(TokensCase):
-    options = {"model_control": "explicit", "load_model": "*", "log_level": "info"}
+    options = {"model_control": "explicit", "load_model": "*", "log_level": "info", "cors_origin": "https://a.example"}
 
     def test_health_is_open(self):
         for path in HEALTH:
@@ -126,6 +126,12 @@ class TokensTest(TokensCase):
                 error = self.new_client().request(method, path, b"{}" if method == "POST" else b"", headers)
                 self.assert_error(error, status)
                 self.assertEqual(error.json["error"]["type"], "invalid_request_error", path)
+
+    def test_pages_of_allowed_origins_see_why_they_are_refused(self):
+        for path, body in (("/v2", b""), ("/v1/completions", b"{}")):
+            for origin, seen in (("https://a.example", "https://a.example"), ("https://b.example", None)):
+                answer = self.new_client().request("POST", path, body, {"Origin": origin})
+                self.assertEqual((answer.status, answer.headers.get("access-control-allow-origin")), (401, seen), path)
 
     def test_roles(self):
         for path, allowed in (("/v2", ("client", "root")), ("/metrics", ("prometheus", "root")),
