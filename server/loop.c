@@ -33,12 +33,14 @@ static int on_header(struct exchange *exchange, void *context, struct error *err
 static void on_request(struct exchange *exchange, void *context)
 {
     const struct listener *listener = context;
+    trace_begin(listener->loop->shared->trace, exchange);
     routes_dispatch(&listener->loop->api, exchange);
 }
 
 static void on_finished(const struct exchange *exchange, uint64_t duration_ns, void *context)
 {
     struct loop *loop = ((struct listener *)context)->loop;
+    trace_end(loop->shared->trace, exchange, duration_ns);
     access_log_finished(&loop->access_log, exchange, duration_ns, loop->shared->totals,
                         loop->index);
 }
@@ -277,6 +279,14 @@ static int start_listeners(struct loop *loop, const struct loop_ports *ports, st
     return 0;
 }
 
+static void init_log(struct loop *loop)
+{
+    const struct options *options = loop->shared->options;
+    uint64_t most = options->log_max_per_second;
+    loop->access_log = (struct access_log){.slow_ns = options->log_slow_ms * 1000000,
+                                           .per_second = most ? loop_share(options, most, 1) : 0};
+}
+
 int loop_start(struct loop *loop, const struct loop_shared *shared, size_t index,
                const struct loop_ports *ports, struct error *err)
 {
@@ -287,10 +297,7 @@ int loop_start(struct loop *loop, const struct loop_shared *shared, size_t index
     loop->shared = shared;
     loop->index = index;
     loop->alive = true;
-    loop->access_log = (struct access_log){
-        .slow_ns = options->log_slow_ms * 1000000,
-        .per_second =
-            options->log_max_per_second ? loop_share(options, options->log_max_per_second, 1) : 0};
+    init_log(loop);
     init_lanes(loop);
     if (open_loop(loop, err) != 0 ||
         scheduler_init(&loop->scheduler, &loop->uv, loop_threads(options), lanes_on_empty,
@@ -309,7 +316,8 @@ int loop_start(struct loop *loop, const struct loop_shared *shared, size_t index
                              .stopping = shared->stopping,
                              .totals = shared->totals,
                              .live = &loop->live,
-                             .state = shared->state};
+                             .state = shared->state,
+                             .trace = shared->trace};
     if (start_listeners(loop, ports, err) == 0)
         return 0;
     predict_close(&loop->predict);

@@ -8,6 +8,7 @@
 #include "server/models/loader.h"
 #include "server/routes/api.h"
 #include "server/routes/live.h"
+#include "server/trace.h"
 
 /* What the loops of a server share. All of it outlives them. */
 struct loop_shared {
@@ -18,7 +19,8 @@ struct loop_shared {
     struct loader *loader; /* has the newest catalog */
     struct totals *totals;
     struct state *state; /* where statistics are kept */
-    int given_fd;        /* listens already, see http.h; 0: none */
+    struct trace *trace;
+    int given_fd; /* listens already, see http.h; 0: none */
     const atomic_bool *stopping;
     /* A loop's drain has ended; whether every accepted request was answered. On that loop's thread.
      */

@@ -242,6 +242,7 @@ static int start_loops(struct server *server, struct error *err)
                                           .tls = server->tls,
                                           .loader = &server->loader,
                                           .state = &server->state,
+                                          .trace = &server->trace,
                                           .totals = server->totals,
                                           .given_fd = server->service.given_fd,
                                           .stopping = &server->stopping,
@@ -382,7 +383,8 @@ static void restrict_files(struct server *server)
 /* When every socket is there. */
 static void restrict_calls(const struct server *server)
 {
-    bool calls_restricted = is_sandboxed(server->options) && sandbox_restrict_calls();
+    bool calls_restricted =
+        is_sandboxed(server->options) && sandbox_restrict_calls(trace_is_on(&server->trace));
     bool both = calls_restricted && server->files_restricted;
     if (is_sandboxed(server->options))
         log_message(both ? LOG_INFO : LOG_WARNING, "sandbox", "seccomp %s, Landlock %s",
@@ -394,7 +396,9 @@ static int start(struct server *server, struct error *err)
 {
     const struct options *options = server->options;
     if (limit_connections(server, err) != 0 || moed_survive_truncation(err) != 0 ||
-        access_init(&server->access, options, err) != 0 || start_tls(server, err) != 0)
+        access_init(&server->access, options, err) != 0 || start_tls(server, err) != 0 ||
+        trace_start(&server->trace, options->trace_endpoint, (unsigned)options->trace_rate, err) !=
+            0)
         return -1;
     state_init(&server->state, options->state, options->state_interval_ms * 1000000);
     quarantine_init(&server->quarantine, &server->state);
@@ -467,6 +471,7 @@ int server_run(const struct options *options, struct error *err)
     loader_close(&server.loader);
     quarantine_close(&server.quarantine);
     state_close(&server.state);
+    trace_close(&server.trace);
     free(server.loops);
     totals_free(server.totals);
     http_limits_free(server.limits);

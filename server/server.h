@@ -27,6 +27,7 @@ struct server {
     struct totals *totals;
     struct loader loader;
     struct state state; /* where statistics are kept */
+    struct trace trace;
     struct quarantine quarantine;
     struct loop_shared shared; /* what loops see of the above */
     struct service service;

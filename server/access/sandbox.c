@@ -103,8 +103,6 @@ static const int FORBIDDEN[] = {
     SYS_kill,
 #endif
     /* sockets: a server has all that it needs */
-    SYS_socket,
-    SYS_connect,
     SYS_bind,
     SYS_listen,
     /* other processes */
@@ -183,7 +181,14 @@ static const int FORBIDDEN[] = {
 #endif
 };
 
-enum { FORBIDDEN_COUNT = sizeof FORBIDDEN / sizeof *FORBIDDEN, FRAME_COUNT = 16 };
+/* To reach others. */
+static const int CALLING_OUT[] = {SYS_socket, SYS_connect};
+
+enum {
+    FORBIDDEN_COUNT = sizeof FORBIDDEN / sizeof *FORBIDDEN,
+    CALLING_OUT_COUNT = sizeof CALLING_OUT / sizeof *CALLING_OUT,
+    FRAME_COUNT = 16
+};
 
 #define AT(field)     offsetof(struct seccomp_data, field)
 #define LOAD(field)   BPF_STMT(BPF_LD | BPF_W | BPF_ABS, AT(field))
@@ -214,19 +219,27 @@ static size_t forbid_processes(struct sock_filter *code)
 #endif
 }
 
-bool sandbox_restrict_calls(void)
+static size_t forbid(struct sock_filter *code, const int *calls, size_t count)
 {
-    struct sock_filter code[FRAME_COUNT + 2 * FORBIDDEN_COUNT] = {
+    for (size_t i = 0; i < count; i++) {
+        code[2 * i] = (struct sock_filter)ONLY((unsigned)calls[i]);
+        code[2 * i + 1] = (struct sock_filter)FAIL(EPERM);
+    }
+    return 2 * count;
+}
+
+bool sandbox_restrict_calls(bool calls_out)
+{
+    struct sock_filter code[FRAME_COUNT + 2 * (FORBIDDEN_COUNT + CALLING_OUT_COUNT)] = {
         LOAD(arch),  UNLESS(ARCHITECTURE),
         FAIL(EPERM), /* the numbers below mean other calls there */
         LOAD(nr),    BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, 0x40000000, 0, 1), /* and in x32 */
         FAIL(EPERM),
     };
     size_t count = 6;
-    for (size_t i = 0; i < FORBIDDEN_COUNT; i++) {
-        code[count++] = (struct sock_filter)ONLY((unsigned)FORBIDDEN[i]);
-        code[count++] = (struct sock_filter)FAIL(EPERM);
-    }
+    count += forbid(code + count, FORBIDDEN, FORBIDDEN_COUNT);
+    if (!calls_out)
+        count += forbid(code + count, CALLING_OUT, CALLING_OUT_COUNT);
     count += forbid_processes(code + count);
     code[count++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
     const struct sock_fprog program = {(unsigned short)count, code};
@@ -234,8 +247,9 @@ bool sandbox_restrict_calls(void)
            syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program) == 0;
 }
 #else
-bool sandbox_restrict_calls(void)
+bool sandbox_restrict_calls(bool calls_out)
 {
+    (void)calls_out;
     return false;
 }
 #endif

@@ -13,9 +13,9 @@
  * if the kernel does not have it. */
 bool sandbox_restrict_files(const char *state, const char *socket);
 
-/* Seccomp: from now on no thread starts a process, makes or connects a socket, traces or signals
- * another process, or uses a part of the kernel that a server does not need. These fail with EPERM.
- * False if the kernel does not allow it. */
-bool sandbox_restrict_calls(void);
+/* Seccomp: from now on no thread starts a process, makes or connects a socket (unless it
+ * `calls_out`), traces or signals another process, or uses a part of the kernel that a server does
+ * not need. These fail with EPERM. False if the kernel does not allow it. */
+bool sandbox_restrict_calls(bool calls_out);
 
 #endif

@@ -19,6 +19,7 @@
 #include "core/error.h"
 #include "core/memory.h"
 #include "proto/buffer.h"
+#include "proto/trace_context.h"
 #include "server/http/http_listen.h"
 #include "server/http/http_status.h"
 
@@ -64,6 +65,8 @@ struct exchange {
     const struct exchange_edge *edge; /* NULL: HTTP */
     const struct protocol *protocol;  /* of its body, if its edge has its own; NULL: the route's */
     uint64_t timeout_us;              /* its edge's; the client waits no longer; 0: not said */
+    uint64_t whole_ns;                /* when its last was; 0 unless it may be traced */
+    struct trace_context trace;
 
     /* the answer so far; exchange_header() and exchange_reply() fill it */
     int status; /* 499: the client left before its request was whole; nothing was sent */

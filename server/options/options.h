@@ -60,6 +60,8 @@ struct options {
     char *log_format;            /* logfmt | json */
     uint64_t log_slow_ms;        /* 5000; 0: never */
     uint64_t log_max_per_second; /* 0: all */
+    const char *trace_endpoint;  /* of a collector; NULL: nothing is traced */
+    uint64_t trace_rate;         /* 1000 */
     char *log_level;             /* error | warning | info | debug; info logs every request */
 };
 

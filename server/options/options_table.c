@@ -180,7 +180,8 @@ const struct option_row OPTIONS[OPTION_ROWS] = {
     {"tls_client_ca", OPTION_STRING, AT(tls_client_ca), 0, 0, "", NULL, "FILE", NULL,
      "A PEM file of who signs the certificates of clients. Everything but health then takes one."},
     {"sandbox", OPTION_CHOICE, AT(sandbox), 0, 0, "on", NULL, "on|off", NULL,
-     "on: once it serves, the process can start no other, make no connection, trace nobody, and "
+     "on: once it serves, the process can start no other, make no connection (but to "
+     "trace_endpoint), trace nobody, and "
      "change no file but those of its state (seccomp and Landlock, as far as the kernel has them; "
      "the log says so). Then it can write no core file either: off is for debugging."},
 
@@ -226,6 +227,12 @@ const struct option_row OPTIONS[OPTION_ROWS] = {
     {"log_max_per_second", OPTION_COUNT, AT(log_max_per_second), 0, 1000000, "0", NULL, "N", NULL,
      "The most requests logged in a second, at level info and at level warning each. The next line "
      "says how many were not (unwritten=N). 0 logs all."},
+    {"trace_endpoint", OPTION_STRING, AT(trace_endpoint), 0, 0, "", NULL, "URL", NULL,
+     "Where a collector takes OpenTelemetry's traces (OTLP/HTTP): http://HOST[:PORT][/PATH], by "
+     "default port 4318 and /v1/traces. A request whose header traceparent says so is traced, and "
+     "one in trace_rate of those without. Empty: nothing is."},
+    {"trace_rate", OPTION_COUNT, AT(trace_rate), 0, 1000000000, "1000", NULL, "N", NULL,
+     "With trace_endpoint: of requests without a traceparent, one in so many is traced. 0: none."},
 };
 
 _Static_assert(sizeof(struct options) == OPTION_ROWS * sizeof(uint64_t),

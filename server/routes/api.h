@@ -12,6 +12,7 @@
 #include "server/routes/generation.h"
 #include "server/routes/predict.h"
 #include "server/statistics/totals.h"
+#include "server/trace.h"
 
 struct api {
     const struct options *options;
@@ -24,6 +25,7 @@ struct api {
     struct changes *changes;     /* of the repository, that clients wait for */
     struct live *live;           /* event streams of this loop */
     struct state *state;         /* where statistics are kept */
+    struct trace *trace;
 };
 
 /* What a request's path names. */

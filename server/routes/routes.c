@@ -24,6 +24,7 @@
 #include "server/routes/repository_api.h"
 #include "server/routes/request_id.h"
 #include "server/routes/request_times.h"
+#include "server/routes/trace_api.h"
 #include "server/statistics/recorder.h"
 
 enum route_flags {
@@ -161,6 +162,10 @@ static const struct route ROUTES[] = {
      "the log's settings"},
     {HTTP_POST, "/v2/logging", logging_api_set, NULL, ROLE_ADMIN, NEEDS_BODY,
      "changes the log's settings"},
+    {HTTP_GET, "/v2/trace/setting", trace_api_get, NULL, ROLE_METRICS, 0,
+     "the settings of traces"},
+    {HTTP_POST, "/v2/trace/setting", trace_api_set, NULL, ROLE_ADMIN, NEEDS_BODY,
+     "changes how many requests are traced"},
     {HTTP_GET, "/healthz", describe_live, NULL, ROLE_HEALTH, VITAL,
      "whether the server lives"},
     {HTTP_GET, "/livez", describe_live, NULL, ROLE_HEALTH, VITAL,

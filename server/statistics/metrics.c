@@ -189,6 +189,20 @@ static void state(const struct state *state, struct prometheus_page *page)
     }
 }
 
+static void traces(const struct trace *trace, struct prometheus_page *page)
+{
+    if (!trace_is_on(trace))
+        return;
+    prometheus_family(page, "moed_trace_spans_sent_total", "counter",
+                      "Requests whose spans the collector of traces took.");
+    prometheus_sample(page, "moed_trace_spans_sent_total", NULL, 0,
+                      (double)atomic_load(&trace->sent));
+    prometheus_family(page, "moed_trace_spans_lost_total", "counter",
+                      "Requests whose spans it did not take, or that had no room to wait.");
+    prometheus_sample(page, "moed_trace_spans_lost_total", NULL, 0,
+                      (double)atomic_load(&trace->lost));
+}
+
 static void server_wide(struct metrics *all)
 {
     const struct prometheus_label version = {"version", MOED_VERSION};
@@ -199,6 +213,7 @@ static void server_wide(struct metrics *all)
                       "Log lines lost because nobody read standard error in time.");
     prometheus_sample(&all->page, "moed_log_dropped_total", NULL, 0, (double)log_dropped());
     state(all->api->state, &all->page);
+    traces(all->api->trace, &all->page);
     prometheus_family(&all->page, "moed_build_info", "gauge", "1, labelled with the version.");
     prometheus_sample(&all->page, "moed_build_info", &version, 1, 1);
     configuration(all);

@@ -15,8 +15,9 @@ from support.http import Client
 from support.server import SHIPPED_MODELS, ServerCase, run
 
 ADMIN = (("/v2/repository/models/clusters/load", b""), ("/v2/repository/models/clusters/unload", b""),
-         ("/v2/models/clusters/routing/reset", b""), ("/v2/logging", b"{}"))
-METRICS = ("/metrics", "/v2/models/stats", "/v2/models/clusters/routing", "/v2/logging")
+         ("/v2/models/clusters/routing/reset", b""), ("/v2/logging", b"{}"),
+         ("/v2/trace/setting", b"{}"))
+METRICS = ("/metrics", "/v2/models/stats", "/v2/models/clusters/routing", "/v2/logging", "/v2/trace/setting")
 HEALTH = ("/", "/healthz", "/livez", "/readyz", "/health", "/v2/health/live", "/v2/health/ready")
 
 

@@ -77,7 +77,7 @@ START_TEST(calls_that_a_server_does_not_need)
     int had = socket(AF_INET, SOCK_STREAM, 0), pair[2];
     ck_assert_int_ge(had, 0);
     ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
-    if (!sandbox_restrict_calls())
+    if (!sandbox_restrict_calls(false))
         return; /* qemu-user has no seccomp */
     check_calls(had);
     make_a_thread();
@@ -102,7 +102,7 @@ START_TEST(threads_that_are_there_are_bound_too)
     bool ready = false;
     void *result;
     pthread_create(&thread, NULL, check_from_a_thread, &ready);
-    bool restricted = sandbox_restrict_calls();
+    bool restricted = sandbox_restrict_calls(false);
     *(volatile bool *)&ready = true;
     pthread_join(thread, &result);
     ck_assert(!restricted || result);
