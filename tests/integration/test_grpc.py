@@ -2,6 +2,8 @@
 
 import os
 import re
+import shutil
+import subprocess
 import threading
 import unittest
 
@@ -255,6 +257,32 @@ class TokenTest(GrpcCase):
         self.assert_refused(code.PERMISSION_DENIED, "a token with the role admin", self.stub.RepositoryModelLoad,
                             service_pb2.RepositoryModelLoadRequest(model_name="tiny"), metadata=own)
         self.assertNotIn(self.tokens["predict"], self.server.log())
+
+
+@unittest.skipUnless(shutil.which("openssl"), "openssl is missing")
+class TlsTest(GrpcCase):
+    @classmethod
+    def start(cls, **options):
+        cls.pem, key = (os.path.join(cls._directory.name, name) for name in (".pem", ".key"))
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+                        "-keyout", key, "-out", cls.pem, "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"],
+                       check=True, capture_output=True, timeout=60)
+        return super().start(tls_cert=cls.pem, tls_key=key, **options)
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.client.close()  # of plain HTTP
+
+    def test_calls_inside_of_tls(self):
+        with open(self.pem, "rb") as file:
+            credentials = grpc.ssl_channel_credentials(file.read())
+        with grpc.secure_channel(f"localhost:{grpc_port(self.server)}", credentials) as channel:
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            rows = np.tile(ROWS, (147, 1))[:1024]
+            answers = [call.result() for call in [stub.ModelInfer.future(self.request(rows)) for _ in range(20)]]
+            self.assertEqual({len(answer.raw_output_contents[0]) for answer in answers}, {1024 * 2 * 4})
+        self.assert_refused(grpc.StatusCode.UNAVAILABLE, "", self.stub.ServerLive, service_pb2.ServerLiveRequest())
 
 
 class DrainTest(GrpcCase):

@@ -1,0 +1,176 @@
+"""gRPC without a client library: frames by hand, clients that hang up, flood, or speak something else."""
+
+import os
+import re
+import socket
+import struct
+import time
+import unittest
+
+from support.http import PATIENCE_SECONDS
+from support.models import Tiny
+from support.server import ServerCase
+
+DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY = 0, 1, 3, 4, 6, 7
+END_STREAM, END_HEADERS = 1, 4
+SERVICE = "/inference.GRPCInferenceService/"
+LIVE = b"\0\0\0\0\x02\x08\x01"  # ServerLiveResponse{live: true} behind its prefix
+
+
+def frame(kind, flags=0, stream=0, payload=b""):
+    return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
+
+
+def field(name, value):
+    """A literal header field without indexing, as HPACK has it."""
+    assert len(name) < 127 and len(value) < 127
+    return b"\0" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
+
+
+def header(stream, method, flags=END_HEADERS, **more):
+    fields = {":method": "POST", ":scheme": "http", ":path": SERVICE + method, ":authority": "localhost",
+              "content-type": "application/grpc", "te": "trailers", **more}
+    return frame(HEADERS, flags, stream, b"".join(field(*pair) for pair in fields.items()))
+
+
+def message(stream, body=b""):
+    return frame(DATA, END_STREAM, stream, b"\0" + struct.pack(">I", len(body)) + body)
+
+
+class Peer:
+    """A connection on which frames are written and read."""
+
+    def __init__(self, port):
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS)
+        self.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS))
+
+    def send(self, data):
+        self.socket.sendall(data)
+
+    def receive(self, count):
+        data = b""
+        while len(data) < count:
+            piece = self.socket.recv(count - len(data))
+            if not piece:
+                raise ConnectionError("closed")
+            data += piece
+        return data
+
+    def frame(self):
+        """(kind, flags, stream, payload)"""
+        head = self.receive(9)
+        kind, flags, stream = struct.unpack(">BBI", head[3:])
+        return kind, flags, stream, self.receive(int.from_bytes(head[:3], "big"))
+
+    def until(self, kind):
+        while True:
+            found = self.frame()
+            if found[0] == kind:
+                return found
+
+    def is_closed(self):
+        try:
+            while True:
+                self.frame()
+        except (ConnectionError, OSError) as error:
+            return not isinstance(error, TimeoutError)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.socket.close()
+
+
+class HostileTest(ServerCase):
+    options = {"grpc_port": 0, "log_level": "info", "idle_timeout_ms": 700, "request_timeout_ms": 700,
+               "max_connections_per_ip": 40}
+
+    @staticmethod
+    def models(directory):
+        Tiny().write(os.path.join(directory, "tiny"))
+
+    @property
+    def port(self):
+        return int(re.search(r"gRPC on \S+ port (\d+)", self.server.log())[1])
+
+    def tearDown(self):
+        with Peer(self.port) as peer:  # whatever was sent, others are served
+            self.assert_live(peer, 1)
+
+    def assert_live(self, peer, stream):
+        peer.send(header(stream, "ServerLive") + message(stream))
+        self.assertEqual(peer.until(DATA)[3], LIVE)
+
+    def test_calls_in_a_row(self):
+        with Peer(self.port) as peer:
+            for stream in range(1, 21, 2):
+                self.assert_live(peer, stream)
+
+    def test_other_protocols_are_closed(self):
+        for hello in (b"GET /v2 HTTP/1.1\r\nHost: x\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00", os.urandom(200)):
+            with socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_SECONDS) as raw:
+                raw.sendall(hello + bytes(64))
+                try:
+                    while raw.recv(4096):
+                        pass
+                except ConnectionResetError:
+                    pass
+
+    def test_malformed_frames_end_the_connection(self):
+        for bad in (frame(DATA, 0, 0, b"x"), frame(SETTINGS, 0, 0, b"123"), frame(HEADERS, END_HEADERS, 1, b"\xff\xff\xff"),
+                    frame(PING, 0, 0, b"short"), frame(HEADERS, END_HEADERS, 2, b""), frame(9, 0, 1, b"")):
+            with Peer(self.port) as peer:
+                peer.send(bad)
+                self.assertTrue(peer.is_closed(), bad)
+
+    def test_hung_up_calls(self):
+        for sent in (header(1, "ServerLive"), header(1, "ModelInfer") + frame(DATA, 0, 1, b"\0\0\0\1\0" + bytes(100)),
+                     header(1, "ServerLive") + message(1)):
+            with Peer(self.port) as peer:
+                peer.send(sent)
+
+    def test_silent_and_idle_clients_are_sent_away(self):
+        with socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_SECONDS) as silent, Peer(self.port) as idle:
+            self.assertEqual(idle.until(GOAWAY)[3][4:], bytes(4))
+            self.assertTrue(idle.is_closed())
+            self.assertEqual(silent.recv(1), b"")
+
+    def test_slow_requests_are_refused(self):
+        with Peer(self.port) as peer:
+            peer.send(header(1, "ModelInfer") + frame(DATA, 0, 1, b"\0\0\0"))
+            kind, flags, stream, payload = peer.until(HEADERS)
+            self.assertEqual((flags & END_STREAM, stream), (END_STREAM, 1))
+            self.assertEqual(peer.until(RST_STREAM)[3], bytes(4))
+            self.assert_live(peer, 3)
+
+    def test_floods_are_sent_away(self):
+        for flood in (frame(PING, 0, 0, bytes(8)), frame(SETTINGS), b"".join((header(1, "ServerLive"), frame(RST_STREAM, 0, 1, b"\0\0\0\x08")))):
+            with Peer(self.port) as peer:
+                try:
+                    for stream in range(1, 8001, 2):
+                        peer.send(flood.replace(struct.pack(">I", 1) + b"\0", struct.pack(">I", stream) + b"\0")
+                                  if flood[3] != HEADERS else
+                                  header(stream, "ServerLive") + frame(RST_STREAM, 0, stream, b"\0\0\0\x08"))
+                except OSError:
+                    pass  # sent away in the middle
+                self.assertTrue(peer.is_closed())
+
+    def test_connections_of_one_address_are_bounded(self):
+        peers = []
+        try:
+            for _ in range(60):
+                peers.append(socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_SECONDS))
+            closed = 0
+            deadline = time.monotonic() + PATIENCE_SECONDS
+            for peer in peers[-15:]:
+                self.assertLess(time.monotonic(), deadline)
+                closed += peer.recv(1) == b""
+            self.assertEqual(closed, 15)
+        finally:
+            for peer in peers:
+                peer.close()
+
+
+if __name__ == "__main__":
+    unittest.main()
