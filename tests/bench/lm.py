@@ -79,7 +79,7 @@ def differences(said):
 
 
 def compare(options, shape, weights):
-    """The figures of one form of one model, or None."""
+    """The figures of one form of one model, after each round those so far; none if moed does not know the form."""
     servers = contenders(options, shape, weights)
     rounds = {name: [] for name in servers}
     speeds, said = [], {}
@@ -91,12 +91,10 @@ def compare(options, shape, weights):
                 rounds[name].append(lm_load.measure(server, options.only or PARTS))
             print(f"    {shape} {weights} {name}: {lm_report.line(rounds[name][-1])}", flush=True)
         speeds.append(bandwidth(options.threads))
-    if not servers:
-        return None
-    return {"shape": shape, "weights": weights, "bandwidth": speeds, "answers": differences(said),
-            "numbers_per_token": lm_models.numbers_per_token(lm_models.SHAPES[shape]),
-            "servers": {name: {key: bench.summary([values[key] for values in of]) for key in of[0]}
-                        for name, of in rounds.items()}}
+        yield {"shape": shape, "weights": weights, "bandwidth": speeds, "answers": differences(said),
+               "numbers_per_token": lm_models.numbers_per_token(lm_models.SHAPES[shape]),
+               "servers": {name: {key: bench.summary([values[key] for values in of]) for key in of[0]}
+                           for name, of in rounds.items()}}
 
 
 def write(results, directory):
@@ -135,10 +133,11 @@ def main():
                "threads": options.threads, "arguments": sys.argv[1:], "points": []}
     for shape in shapes:
         for weights in forms:
-            point = compare(options, shape, weights)
-            results["points"] += [point] if point else []
-            results["machine"]["load_after"] = bench.load_average()
-            write(results, options.out)
+            done = list(results["points"])
+            for point in compare(options, shape, weights):
+                results["points"] = [*done, point]
+                results["machine"]["load_after"] = bench.load_average()
+                write(results, options.out)
 
 
 if __name__ == "__main__":

@@ -149,12 +149,12 @@ def mixed_load(server):
     reader.start()
     while len(times) < 3 and reader.is_alive():
         time.sleep(0.01)
-    long = threading.Thread(target=complete, args=(server, prompt(LONG), 1))
-    long.start()
-    time.sleep(0.1)
-    begin = time.monotonic()
-    _, first = complete(server, prompt(SHORT), 1)
-    long.join()
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        long = pool.submit(complete, server, prompt(LONG), 1)
+        time.sleep(0.1)
+        begin = time.monotonic()
+        _, first = complete(server, prompt(SHORT), 1)
+        long.result()
     end = time.monotonic()
     stop.set()
     reader.join()
