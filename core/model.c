@@ -221,8 +221,10 @@ static int read_config(struct moed_model *model, struct config_node *root,
                               .kv_f32 = options && options->kv == MOED_KV_F32,
                               .views = model->family.views,
                               .layers_left = MAX_LAYERS};
-    struct scope scope = {.loading = &loading,
-                          .int8 = options && options->weights == MOED_WEIGHTS_INT8};
+    static const unsigned bits[] = {[MOED_WEIGHTS_INT8] = 8, [MOED_WEIGHTS_INT4] = 4};
+    struct scope scope = {.loading = &loading};
+    if (options)
+        scope.precision = (struct precision){bits[options->weights], options->f32_activations};
     if (read_header(model, &loading, root, err) != 0 ||
         model_read_inputs(model, &scope, root, err) != 0 ||
         build_layers(model, &scope, root, err) != 0 ||

@@ -117,10 +117,11 @@ struct moed_intervention; /* core/intervention.h */
 /* How a model stores the matrices of its linear, glu and attention layers. */
 enum moed_weights {
     MOED_WEIGHTS_STORED, /* in the precision of the checkpoint */
-    /* In 8 bits with one scale per output: less memory to read, and answers that differ slightly
-     * (core/dense/gemm.h). Gates keep their stored precision: for the same input, routing is
-     * unchanged. */
+    /* In 8 or 4 bits with a scale for every 32 inputs of an output (core/dense/integers.h): less
+     * memory to read, and answers that differ slightly. Gates keep their stored precision: for the
+     * same input, routing is unchanged. */
     MOED_WEIGHTS_INT8,
+    MOED_WEIGHTS_INT4,
 };
 
 /* How sessions keep the keys and values of attention. */
@@ -131,6 +132,7 @@ enum moed_kv {
 
 struct moed_load_options {
     enum moed_weights weights;
+    bool f32_activations; /* of INT8 and INT4 weights: inputs are not rounded to 8 bits */
     enum moed_kv kv;
     bool copy; /* map no file: its bytes are read at once, and later changes do not matter */
 };
@@ -295,9 +297,9 @@ struct moed_routing {
 /* Of the gate info->gates[index]. */
 const struct moed_routing *moed_routing(const struct moed_scratch *scratch, size_t index);
 
-/* The matrix kernel in use, for logs and benchmarks: "avx512", "avx2", "neon", "generic" or
- * "openblas". The environment variable MOED_KERNEL names one; if this machine cannot run it,
- * "generic" is used. */
+/* The matrix kernel in use, for logs and benchmarks: "avx512vnni", "avx512", "avxvnni",
+ * "avx2", "dotprod", "neon", "generic" or "openblas". The environment variable MOED_KERNEL names
+ * one; if this machine cannot run it, "generic" is used. */
 const char *moed_kernel_name(void);
 
 /* Returns -1 with an error if MOED_KERNEL names a kernel that does not exist or cannot run here. */

@@ -315,6 +315,14 @@ static void on_started(const struct error *err, void *context)
     }
 }
 
+/* Options are checked when they are read. */
+static enum moed_weights weights_of(const char *name)
+{
+    return strcmp(name, "int8") == 0   ? MOED_WEIGHTS_INT8
+           : strcmp(name, "int4") == 0 ? MOED_WEIGHTS_INT4
+                                       : MOED_WEIGHTS_STORED;
+}
+
 static void init_loader(struct server *server)
 {
     const struct options *options = server->options;
@@ -330,7 +338,8 @@ static void init_loader(struct server *server)
                                   .step_tokens = options->step_tokens,
                                   .threads = loop_threads(options),
                                   .max_tags = options->max_tags,
-                                  .int8 = strcmp(options->weights, "int8") == 0,
+                                  .weights = weights_of(options->weights),
+                                  .f32_activations = strcmp(options->activations, "f32") == 0,
                                   .kv_f32 = strcmp(options->kv_cache, "f32") == 0,
                                   .copy = strcmp(options->load, "copy") == 0,
                                   .quarantine = &server->quarantine}},

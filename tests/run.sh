@@ -19,7 +19,7 @@ PARTS="$LANE_1 $LANE_2"
 FUZZ_SECONDS=5
 
 # Tests that depend on the instruction set: numbers, and what reads and writes them.
-NUMERIC_UNIT_TESTS='activation|attention|combine|conv|dispatch|experts|functions|gate|gemm|golden|graph|layer|lengths|_moe$|norm|pages|pool|projection|residual|number_list'
+NUMERIC_UNIT_TESTS='activation|attention|combine|conv|dispatch|experts|functions|gate|gemm|golden|graph|integers|layer|lengths|_moe$|norm|pages|pool|projection|residual|number_list'
 
 # Tests of what reads and writes text, which a compiler may get wrong, too.
 TEXT_UNIT_TESTS='^test_(families|openai|proto|sampler|text)'

@@ -70,10 +70,15 @@ static void multiply_block(const struct product *product, size_t panel, size_t f
     const char *source = (const char *)weights->panels + (panel * k + from) * bytes;
     size_t share = depth * bytes / product->tiles;
     const char *ahead = source + (product->tiles == 1 ? PREFETCH_BYTES : depth * bytes);
+    size_t groups = (k + SCALED_INPUTS - 1) / SCALED_INPUTS;
+    const float *scales = weights->scales;
+    scales = scales ? scales + (panel * groups + from / SCALED_INPUTS) * PANEL : NULL;
     const float *x = product->x + (product->offsets ? 0 : from);
     for (size_t row = 0; row < product->rows; row += product->height, ahead += share) {
         struct tile tile = {.source = source,
                             .panel_pitch = k * PANEL,
+                            .scales = scales,
+                            .scales_pitch = groups * PANEL,
                             .ahead = ahead,
                             .ahead_pitch = bytes / product->tiles,
                             .x = x + row * product->x_pitch,
@@ -87,6 +92,12 @@ static void multiply_block(const struct product *product, size_t panel, size_t f
                             .columns = n - column};
         run_tile(&tile, (unsigned)min_size(product->height, product->rows - row), wide);
     }
+}
+
+/* Blocks begin where a scale does. */
+static size_t whole_groups(size_t depth)
+{
+    return (depth + SCALED_INPUTS - 1) / SCALED_INPUTS * SCALED_INPUTS;
 }
 
 static void windows_all(const struct packed *weights, const struct windows *windows,
@@ -106,7 +117,7 @@ static void windows_all(const struct packed *weights, const struct windows *wind
                               .height = height,
                               .tiles = tiles,
                               .span = tiles == 1 ? panels_for((unsigned)rows) : 1,
-                              .depth = (k + blocks - 1) / blocks};
+                              .depth = whole_groups((k + blocks - 1) / blocks)};
     for (size_t panel = weights->first / PANEL, step; panel < panels; panel += step) {
         bool wide = product.span > 1 && panels - panel >= product.span;
         step = wide ? product.span : 1;

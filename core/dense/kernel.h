@@ -19,6 +19,7 @@
 struct packed {
     const void *panels; /* [panels, k, panel] of dtype; 64-byte aligned */
     enum dtype dtype;
+    const float *scales; /* of I8: [panels, k / 32 rounded up, panel]; else NULL */
     size_t n, k;
     /* Outputs to compute, [first, end): `first` begins a panel, `end` another one, or is n. The
      * rest of y is left alone. */

@@ -66,7 +66,9 @@ INLINE vec operand(const struct tile *tile, enum source source, size_t k, unsign
     case SOURCE_F16:
         return load_f16((const uint16_t *)tile->source + at + v % 2 * LANES);
     case SOURCE_I8:
-        return load_i8((const int8_t *)tile->source + at + v % 2 * LANES);
+        return load_i8((const int8_t *)tile->source + at + v % 2 * LANES) *
+               load(tile->scales + v / 2 * tile->scales_pitch + k / SCALED_INPUTS * PANEL +
+                    v % 2 * LANES);
     default:
         return load((const float *)tile->source + tile->offsets[k] + v * tile->vector_pitch);
     }

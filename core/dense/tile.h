@@ -13,10 +13,15 @@
  * offsets; or columns found through offsets. */
 enum source { SOURCE_F32, SOURCE_BF16, SOURCE_F16, SOURCE_I8, SOURCE_WINDOWS, SOURCE_COLUMNS };
 
+/* I8 weights have a scale for so many inputs of an output. */
+enum { SCALED_INPUTS = 32 };
+
 /* A tile: rows of x times panels of weights, over `k` inputs. */
 struct tile {
     const void *source;    /* first panel, or X's first column */
     size_t panel_pitch;    /* numbers from one panel to the next */
+    const float *scales;   /* SOURCE_I8: the first panel's, PANEL for every 32 inputs */
+    size_t scales_pitch;   /* from one panel's to the next's */
     size_t vector_pitch;   /* SOURCE_COLUMNS: from the first vector to the second */
     const size_t *offsets; /* SOURCE_WINDOWS, SOURCE_COLUMNS */
     const char *ahead;     /* what to prefetch meanwhile, `ahead_pitch` bytes for every k */

@@ -15,7 +15,7 @@ int projection_build(struct projection *projection, const struct scope *scope, c
     n = n ? n : tensor->dims[0];
     struct moed_shape shape = {.rank = 2, .dims = {n, k}};
     if (tensor_expect(tensor, &shape, err) != 0 ||
-        (scope->int8 ? gemm_init_int8 : gemm_init)(&projection->gemm, tensor, n, k, err) != 0)
+        gemm_init_rounded(&projection->gemm, &scope->precision, tensor, n, k, err) != 0)
         return -1;
     tensor_drop_pages(tensor);
     scope->cost->parameters += tensor->elements;

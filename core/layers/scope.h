@@ -6,6 +6,7 @@
 #ifndef CORE_SCOPE_H
 #define CORE_SCOPE_H
 
+#include "core/dense/gemm.h"
 #include "core/layers/cost.h"
 #include "core/load/config.h"
 #include "core/load/safetensors.h"
@@ -55,8 +56,8 @@ struct scope {
     size_t outer_bytes; /* of prefix: the part before the layer's own name */
     int depth;
     size_t categories; /* if the part reads categories, their number; 0: it reads quantities */
-    bool int8;         /* matrices in 8 bits; never those of a gate */
-    bool no_moe;       /* gates, experts, inputs and outputs hold no MoE layer of their own */
+    struct precision precision; /* of matrices; those of a gate are as stored */
+    bool no_moe; /* gates, experts, inputs and outputs hold no MoE layer of their own */
     const struct moed_shape *operands; /* of the values that a layer joins to its input */
     size_t positions;                  /* of rows of different length; 0: all have the same */
     bool padded; /* the first axis of what the part reads are such positions */

@@ -8,7 +8,7 @@
 
 #include "core/error.h"
 
-/* I8 exists only in memory: gemm_init_int8() makes it from the others. U8 and F8_E4M3 are stored
+/* I8 exists only in memory: gemm_init_rounded() makes it from the others. U8 and F8_E4M3 are stored
  * only, in blocks that a view decodes (core/load/view.h). */
 enum dtype { DTYPE_F32, DTYPE_F16, DTYPE_BF16, DTYPE_I8, DTYPE_U8, DTYPE_F8_E4M3 };
 

@@ -246,8 +246,8 @@ struct model *model_load(const char *directory, const char *name, const char *ve
                          const struct model_options *options, const struct serving *serving,
                          struct error *err)
 {
-    const struct moed_load_options load = {.weights = options->int8 ? MOED_WEIGHTS_INT8
-                                                                    : MOED_WEIGHTS_STORED,
+    const struct moed_load_options load = {.weights = options->weights,
+                                           .f32_activations = options->f32_activations,
                                            .kv = options->kv_f32 ? MOED_KV_F32 : MOED_KV_F16,
                                            .copy = options->copy};
     struct moed_model *engine = moed_model_load(directory, &load, err);

@@ -23,9 +23,10 @@ struct model_options {
     size_t step_tokens;    /* the same, of models of sequences */
     unsigned threads;      /* of the warm-up's scratch */
     size_t max_tags;       /* that its statistics tell apart */
-    bool int8;             /* matrices in 8 bits */
-    bool kv_f32;           /* keys and values in F32, not F16 */
-    bool copy;             /* files are copied, not mapped */
+    enum moed_weights weights;
+    bool f32_activations;          /* beside weights of integers */
+    bool kv_f32;                   /* keys and values in F32, not F16 */
+    bool copy;                     /* files are copied, not mapped */
     struct quarantine *quarantine; /* of the process; NULL: none */
 };
 

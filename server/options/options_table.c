@@ -33,14 +33,17 @@ const struct option_row OPTIONS[OPTION_ROWS] = {
      "limits and TLS. 0 lets the system pick a free one, which the line \"grpc_listening\" of the "
      "log names. Without it there is no gRPC."},
 
-    {"weights", OPTION_CHOICE, AT(weights), 0, 0, "stored", NULL, "stored|int8", NULL,
-     "stored or int8. int8 rounds the matrices of linear, glu and attention layers to 8 bits when "
-     "models are "
-     "loaded, "
-     "with a scale for each output. Reading weights is what small batches wait for where they are "
-     "many: these take a quarter of the memory of F32, half of that of F16 and BF16. Answers "
-     "differ a "
-     "little; gates keep what is stored."},
+    {"weights", OPTION_CHOICE, AT(weights), 0, 0, "stored", NULL, "stored|int8|int4", NULL,
+     "How the matrices of linear, glu and attention layers are kept. stored: in the precision of "
+     "the checkpoint. int8, int4: rounded to 8 or 4 bits when models are loaded, with a scale for "
+     "every 32 numbers. Reading weights is what small batches wait for where they are many: these "
+     "take about a half or a quarter of the memory of F16 and BF16. Answers differ a little, with "
+     "int4 more. Gates, embeddings, norms and convolutions keep what is stored."},
+    {"activations", OPTION_CHOICE, AT(activations), 0, 0, "int8", NULL, "int8|f32", NULL,
+     "What matrices of integers are multiplied with (--weights). int8: a layer's input is rounded "
+     "to 8 bits, with a scale for every 32 numbers of a row, and products are sums of integers. "
+     "f32: it is not rounded, which is slower, and int4 then takes the memory of int8. Either way "
+     "a row's answer does not depend on its batch."},
 
     {"load", OPTION_CHOICE, AT(load), 0, 0, "map", NULL, "map|copy", NULL,
      "How checkpoint files are read. map: as they are needed, from files that must not be changed "

@@ -21,7 +21,7 @@ struct option_row {
     const char *help;
 };
 
-enum { OPTION_ROWS = 50 };
+enum { OPTION_ROWS = 51 };
 
 extern const struct option_row OPTIONS[OPTION_ROWS];
 

@@ -97,9 +97,26 @@ static int ours_f16_init(struct problem *problem)
     return ours_init(problem, DTYPE_F16, gemm_init);
 }
 
+static int int8_init(struct gemm *gemm, const struct tensor *tensor, size_t n, size_t k,
+                     struct error *err)
+{
+    return gemm_init_rounded(gemm, &(struct precision){.bits = 8}, tensor, n, k, err);
+}
+
+static int int4_init(struct gemm *gemm, const struct tensor *tensor, size_t n, size_t k,
+                     struct error *err)
+{
+    return gemm_init_rounded(gemm, &(struct precision){.bits = 4}, tensor, n, k, err);
+}
+
 static int ours_int8_init(struct problem *problem)
 {
-    return ours_init(problem, DTYPE_F32, gemm_init_int8);
+    return ours_init(problem, DTYPE_F32, int8_init);
+}
+
+static int ours_int4_init(struct problem *problem)
+{
+    return ours_init(problem, DTYPE_F32, int4_init);
 }
 
 static void ours_run(void *context)
@@ -206,6 +223,7 @@ static const struct contender {
     {"moed bf16", ours_bf16_init, ours_run, ours_close, false},
     {"moed f16", ours_f16_init, ours_run, ours_close, false},
     {"moed int8", ours_int8_init, ours_run, ours_close, true},
+    {"moed int4", ours_int4_init, ours_run, ours_close, true},
     {"OpenBLAS", openblas_init, openblas_run, openblas_close, false},
 #ifdef BENCH_DNNL
     {"oneDNN f32", onednn_f32_init, onednn_run, onednn_close, false},

@@ -357,8 +357,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         write_file("model.safetensors", data + 4 + config, size - 4 - config);
 
     struct error err = ERROR_INIT;
-    const struct moed_load_options options = {.weights = size % 2 ? MOED_WEIGHTS_INT8
-                                                                  : MOED_WEIGHTS_STORED};
+    const struct moed_load_options options = {.weights = (enum moed_weights)(size % 3),
+                                              .f32_activations = size % 2};
     struct moed_model *model = moed_model_load(directory, &options, &err);
     require(model ? err.code == ERROR_NONE : err.code != ERROR_NONE && *err.text);
     if (model && is_affordable(model))

@@ -176,8 +176,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     require(file != NULL);
     size_t count = size - (size_t)(end + 1 - data);
     require(fwrite(end + 1, 1, count, file) == count && fclose(file) == 0);
-    const struct moed_load_options options = {.weights = size % 2 ? MOED_WEIGHTS_INT8
-                                                                  : MOED_WEIGHTS_STORED};
+    const struct moed_load_options options = {.weights = (enum moed_weights)(size % 3),
+                                              .f32_activations = size % 2};
     struct moed_model *model = moed_model_load(directory, &options, &err);
     require(model ? err.code == ERROR_NONE : err.code != ERROR_NONE && *err.text);
     if (model && moed_model_info(model)->family &&

@@ -171,15 +171,14 @@ static void check_family(const char *family)
     safetensors_free(file);
 }
 
-/* Weights in 8 bits: close to what they stand for. */
-static void check_int8(const char *family)
+/* Weights of integers: logits are close to those of what the weights stand for. */
+static void check_rounded(const char *family, const struct moed_load_options *options, float most)
 {
     struct error err = ERROR_INIT;
     char path[PATH_MAX];
-    const struct moed_load_options options = {.weights = MOED_WEIGHTS_INT8};
     snprintf(path, sizeof path, FAMILIES "%s", family);
     struct moed_model *whole = moed_model_load(path, NULL, &err);
-    struct moed_model *small = moed_model_load(path, &options, &err);
+    struct moed_model *small = moed_model_load(path, options, &err);
     ck_assert_msg(whole && small, "%s", err.text);
     const struct moed_model *const models[] = {whole, small};
     float *logits[2], square = 0, difference = 0;
@@ -202,7 +201,7 @@ static void check_int8(const char *family)
         square += logits[0][i] * logits[0][i];
         difference += (logits[0][i] - logits[1][i]) * (logits[0][i] - logits[1][i]);
     }
-    ck_assert_msg(difference > 0 && difference < 0.01f * square, "%s: %g of %g", family,
+    ck_assert_msg(difference > 0 && difference < most * square, "%s: %g of %g", family,
                   (double)difference, (double)square);
     free(logits[0]);
     free(logits[1]);
@@ -210,12 +209,17 @@ static void check_int8(const char *family)
     moed_model_free(whole);
 }
 
-START_TEST(weights_in_8_bits_change_logits_little)
+START_TEST(weights_of_integers_change_logits_little)
 {
-    check_int8("olmoe");
-    check_int8("qwen3_moe");
-    check_int8("gpt_oss_mxfp4");
-    check_int8("granitemoe");
+    static const char *const families[] = {"olmoe", "qwen3_moe", "gpt_oss_mxfp4", "granitemoe"};
+    const struct moed_load_options eight = {.weights = MOED_WEIGHTS_INT8},
+                                   four = {.weights = MOED_WEIGHTS_INT4},
+                                   mixed = {MOED_WEIGHTS_INT8, .f32_activations = true};
+    for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
+        check_rounded(families[i], &eight, 0.01f);
+        check_rounded(families[i], &mixed, 0.01f);
+        check_rounded(families[i], &four, 0.2f);
+    }
 }
 END_TEST
 
@@ -240,4 +244,4 @@ START_TEST(logits_and_experts_are_those_of_transformers)
 END_TEST
 
 TEST_MAIN("families", logits_and_experts_are_those_of_transformers,
-          weights_in_8_bits_change_logits_little)
+          weights_of_integers_change_logits_little)

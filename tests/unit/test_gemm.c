@@ -221,79 +221,6 @@ START_TEST(half_precision_weights_are_exact)
 }
 END_TEST
 
-/* An output whose largest weight is 127 times a power of two is exact; then a row of zeros, and
- * numbers that are rounded to the nearest 127th of the largest. */
-START_TEST(eight_bits_hold_integers_and_round_the_rest)
-{
-    static const float w[] = {127, -3, 0, 63.5f, -0.5f, 32, 0, 0, 0, 1, 0.5f, -0.252f};
-    if (!use_kernel(_i))
-        return;
-    const struct tensor tensor = tensor_of(DTYPE_F32, 4, 3, w);
-    struct error err = ERROR_INIT;
-    struct gemm gemm;
-    float y[8];
-    ck_assert_int_eq(gemm_init_int8(&gemm, &tensor, 4, 3, &err), 0);
-    gemm_rows(&gemm, FLOATS(1, 1, 1, 1, 10, 100), 2, FLOATS(1, 0, 5, 0), y);
-    expect_close(
-        y,
-        FLOATS(125, 95, 5, (127 + 64 - 32) / 127.0f, 98, 3258.5f, 5, (127 + 640 - 3200) / 127.0f),
-        8);
-    gemm_close(&gemm);
-}
-END_TEST
-
-/* Any number of outputs and rows, within the weights' error bound. */
-START_TEST(eight_bits_are_near_what_they_round)
-{
-    enum { N = 67, K = 130, ROWS = 9 };
-    float w[N * K], x[ROWS * K], expected[ROWS * N], y[ROWS * N], alone[N];
-    if (!use_kernel(_i))
-        return;
-    for (size_t i = 0; i < N * K; i++)
-        w[i] = sinf((float)i) * (float)(i / K + 1);
-    for (size_t i = 0; i < ROWS * K; i++)
-        x[i] = cosf((float)i);
-    const struct tensor tensor = tensor_of(DTYPE_F32, N, K, w);
-    multiply_by_hand(&tensor, x, ROWS, NULL, expected);
-    struct error err = ERROR_INIT;
-    struct gemm gemm;
-    ck_assert_int_eq(gemm_init_int8(&gemm, &tensor, N, K, &err), 0);
-    gemm_rows(&gemm, x, ROWS, NULL, y);
-    for (size_t i = 0; i < ROWS * N; i++)
-        ck_assert_float_le(fabsf(y[i] - expected[i]), (float)(i % N + 1) / 254 * K);
-    for (size_t row = 0; row < ROWS; row++) {
-        gemm_rows(&gemm, x + row * K, 1, NULL, alone);
-        if (strcmp(kernels[_i], "openblas") != 0)
-            ck_assert_mem_eq(alone, y + row * N, sizeof alone);
-    }
-    gemm_close(&gemm);
-}
-END_TEST
-
-START_TEST(eight_bits_of_the_smallest_and_of_what_is_not_finite)
-{
-    static const float tiny[] = {1e-45f, -2e-43f, 1e-45f, 0};
-    static const float bad[] = {1, 2, NAN, 0, INFINITY, 0};
-    struct tensor tensor = tensor_of(DTYPE_F32, 2, 2, tiny);
-    struct error err = ERROR_INIT;
-    struct gemm gemm;
-    float y[2];
-    if (!use_kernel(_i))
-        return;
-    ck_assert_int_eq(gemm_init_int8(&gemm, &tensor, 2, 2, &err), 0);
-    gemm_rows(&gemm, FLOATS(1, 1), 1, NULL, y);
-    ck_assert(fabsf(y[0]) < 1e-42f && y[1] == 0);
-    gemm_close(&gemm);
-    for (size_t skip = 0; skip < 2; skip++) {
-        tensor = tensor_of(DTYPE_F32, 1, 4, bad + 2 * skip);
-        err = (struct error)ERROR_INIT;
-        ck_assert_int_ne(gemm_init_int8(&gemm, &tensor, 1, 4, &err), 0);
-        ck_assert_ptr_nonnull(strstr(err.text, "output 0 are not all finite"));
-        gemm_close(&gemm);
-    }
-}
-END_TEST
-
 START_TEST(linear_maps_the_last_axis)
 {
     const struct stored tensors[] = {STORED("l.weight", DIMS(3, 2), 1, 0, 0, 1, 1, 1),
@@ -336,9 +263,6 @@ int main(void)
     tcase_add_loop_test(tests, a_product_known_by_heart, 0, KERNELS);
     tcase_add_loop_test(tests, a_row_has_the_same_bits_in_every_batch, 0, KERNELS);
     tcase_add_loop_test(tests, half_precision_weights_are_exact, 0, KERNELS);
-    tcase_add_loop_test(tests, eight_bits_hold_integers_and_round_the_rest, 0, KERNELS);
-    tcase_add_loop_test(tests, eight_bits_are_near_what_they_round, 0, KERNELS);
-    tcase_add_loop_test(tests, eight_bits_of_the_smallest_and_of_what_is_not_finite, 0, KERNELS);
     tcase_add_loop_test(tests, linear_maps_the_last_axis, 0, KERNELS);
     tcase_add_test(tests, linear_says_what_it_is);
     tcase_add_test(tests, openblas_knows_the_processor);

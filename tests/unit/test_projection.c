@@ -6,6 +6,8 @@
 static const char *const kernels[] = {"avx512", "avx2", "neon", "generic", "openblas"};
 enum { KERNELS = sizeof kernels / sizeof *kernels };
 
+static const struct precision PRECISIONS[] = {{0}, {.bits = 8}, {.bits = 4}, {8, true}};
+
 static void fill(float *values, size_t count, uint32_t seed)
 {
     for (size_t i = 0; i < count; i++)
@@ -47,16 +49,17 @@ START_TEST(parts_give_the_bits_of_the_whole)
     fill(w, MOST * K, 1);
     fill(x, ROWS * K, 2);
     fill(bias, MOST, 3);
-    for (size_t i = 0; i < 2 * sizeof outputs / sizeof *outputs; i++) {
+    for (size_t i = 0; i < 4 * sizeof outputs / sizeof *outputs; i++) {
         struct gemm gemm;
-        const size_t n = outputs[i / 2];
+        const size_t n = outputs[i / 4];
         const struct tensor tensor = {.name = "w",
                                       .dtype = DTYPE_F32,
                                       .rank = 2,
                                       .dims = {n, K},
                                       .elements = n * K,
                                       .data = w};
-        ck_assert_int_eq((i % 2 ? gemm_init_int8 : gemm_init)(&gemm, &tensor, n, K, NULL), 0);
+        const struct precision *precision = &PRECISIONS[i % 4];
+        ck_assert_int_eq(gemm_init_rounded(&gemm, precision, &tensor, n, K, NULL), 0);
         for (size_t rows = 1; rows <= ROWS; rows += 1 + rows / 2)
             check_parts(&gemm, x, rows, rows % 2 ? bias : NULL);
         gemm_close(&gemm);

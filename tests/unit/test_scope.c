@@ -15,12 +15,12 @@ static struct scope enter(const struct scope *outer, const char *part)
 
 START_TEST(names_grow_part_by_part)
 {
-    struct scope model = {.int8 = true}, moe = enter(&model, "moe"), experts, layer;
+    struct scope model = {.precision = {.bits = 8}}, moe = enter(&model, "moe"), experts, layer;
     struct error err = ERROR_INIT;
     ck_assert_int_eq(scope_enter(&experts, &moe, &node, &err, "experts.%d", 3), 0);
     layer = enter(&experts, "fc1");
     ck_assert_str_eq(layer.prefix, "moe.experts.3.fc1.");
-    ck_assert(layer.int8);
+    ck_assert_uint_eq(layer.precision.bits, 8);
     ck_assert_str_eq(scope_around(&layer).prefix, "moe.experts.3.");
     ck_assert_str_eq(moe.prefix, "moe.");
 }

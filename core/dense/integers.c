@@ -1,0 +1,230 @@
+/* Computes tiles of products of integers: rows of inputs times panels of weights. CMakeLists.txt
+ * compiles this file once for every instruction set (integers_isa.h). */
+#include "core/dense/integers.h"
+
+#include "core/dense/integers_isa.h"
+
+#define PASTE_INTEGERS(isa) integers_##isa
+#define INTEGERS_OF(isa)    PASTE_INTEGERS(isa)
+#define QUOTE(isa)          #isa
+#define NAME_OF(isa)        QUOTE(isa)
+
+enum { PANEL = 2 * LANES };
+
+typedef uint8_t octets __attribute__((vector_size(LANES * 4)));
+
+/* Of an input, as it is multiplied. */
+INLINE size_t input_bytes(unsigned bits)
+{
+    return WIDE_INPUTS && bits == 8 ? sizeof(int16_t) : sizeof(int8_t);
+}
+
+/* Some rows times one panel. */
+struct tile {
+    const uint8_t *weights; /* [groups] */
+    const char *x;          /* [rows, groups * GROUP] inputs */
+    size_t x_pitch;         /* bytes from row to row */
+    const float *scales;    /* [rows, groups] */
+    const int32_t *starts;
+    size_t groups;
+    const float *bias; /* [columns]; NULL: y holds partial sums, or sums begin with zero */
+    bool resumed;
+    float *y;
+    size_t y_pitch, columns; /* at most PANEL count */
+};
+
+INLINE integers load(const uint8_t *from)
+{
+    integers value;
+    memcpy(&value, from, sizeof value);
+    return value;
+}
+
+INLINE floats first_value(const struct tile *tile, unsigned row, unsigned v)
+{
+    floats value = {0};
+    size_t column = (size_t)v * LANES;
+    const float *from = tile->resumed ? tile->y + row * tile->y_pitch : tile->bias;
+    if (from && column + LANES <= tile->columns)
+        memcpy(&value, from + column, sizeof value);
+    else if (from && column < tile->columns)
+        memcpy(&value, from + column, (tile->columns - column) * sizeof(float));
+    return value;
+}
+
+INLINE void store(const struct tile *tile, unsigned row, unsigned v, floats value)
+{
+    size_t column = (size_t)v * LANES;
+    float *to = tile->y + row * tile->y_pitch + column;
+    if (column + LANES <= tile->columns)
+        memcpy(to, &value, sizeof value);
+    else if (column < tile->columns)
+        memcpy(to, &value, (tile->columns - column) * sizeof(float));
+}
+
+INLINE const uint8_t *group_of(const struct tile *tile, unsigned bits, size_t g)
+{
+    return tile->weights + g * integer_group_bytes(bits, PANEL);
+}
+
+/* Adds a quad of both halves of the panel. */
+INLINE void add_quad(const struct tile *tile, unsigned bits, const integers weights[2],
+                     const char *quad, const unsigned rows, integers sum[MAX_ROWS][2])
+{
+#pragma GCC unroll 8
+    for (unsigned row = 0; row < rows; row++, quad += tile->x_pitch)
+#pragma GCC unroll 2
+        for (unsigned v = 0; v < 2; v++)
+            sum[row][v] = bits == 8 ? add_8(sum[row][v], weights[v], (const void *)quad)
+                                    : add_4(sum[row][v], weights[v], (const void *)quad);
+}
+
+/* Adds group g: S of every row and output. */
+INLINE void add_group(const struct tile *tile, unsigned bits, size_t g, const unsigned rows,
+                      integers sum[MAX_ROWS][2])
+{
+    const uint8_t *weights = group_of(tile, bits, g) + PANEL * sizeof(uint16_t);
+    size_t step = QUAD * input_bytes(bits);
+    const char *x = tile->x + g * QUADS * step;
+#pragma GCC unroll 8
+    for (unsigned q = 0; q < QUADS; q++, x += step) {
+        const uint8_t *from = weights + q * bits / 8 * PANEL * QUAD;
+        integers both[2] = {load(from), load(from + LANES * QUAD)};
+#pragma GCC unroll 2
+        for (unsigned v = 0; v < 2 && bits == 4; v++)
+            both[v] = (integers)((octets)(q % 2 ? both[v] >> 4 : both[v]) & 15);
+        add_quad(tile, bits, both, x, rows, sum);
+    }
+}
+
+INLINE integers first(unsigned bits, int32_t start)
+{
+    return bits == 8 ? first_8(start) : first_4(start);
+}
+
+INLINE integers total(unsigned bits, integers sum, int32_t start)
+{
+    return bits == 8 ? sum : total_4(sum, start);
+}
+
+/* Adds S * x_scale * w_scale of group g. */
+INLINE void scale_group(const struct tile *tile, unsigned bits, size_t g, const unsigned rows,
+                        integers sum[MAX_ROWS][2], floats y[MAX_ROWS][2])
+{
+    integers pairs = load(group_of(tile, bits, g));
+    floats scales[2] = {(floats)(pairs << 16), (floats)(pairs & (int32_t)0xFFFF0000)};
+#pragma GCC unroll 8
+    for (unsigned row = 0; row < rows; row++) {
+        size_t at = row * tile->groups + g;
+#pragma GCC unroll 2
+        for (unsigned v = 0; v < 2; v++) {
+            integers whole = total(bits, sum[row][v], tile->starts[at]);
+            y[row][v] = multiply_add(__builtin_convertvector(whole, floats) * tile->scales[at],
+                                     scales[v], y[row][v]);
+        }
+    }
+}
+
+/* Callers pass constants for bits and rows: the loops unroll, and the sums live in registers. */
+INLINE void compute(const struct tile *tile, unsigned bits, const unsigned rows)
+{
+    floats y[MAX_ROWS][2];
+    integers sum[MAX_ROWS][2];
+    for (unsigned row = 0; row < rows; row++)
+        for (unsigned v = 0; v < 2; v++)
+            y[row][v] = first_value(tile, row, v);
+    for (size_t g = 0; g < tile->groups; g++) {
+#pragma GCC unroll 8
+        for (unsigned row = 0; row < rows; row++)
+            sum[row][0] = sum[row][1] = first(bits, tile->starts[row * tile->groups + g]);
+        add_group(tile, bits, g, rows, sum);
+        scale_group(tile, bits, g, rows, sum, y);
+    }
+    for (unsigned row = 0; row < rows; row++)
+        for (unsigned v = 0; v < 2; v++)
+            store(tile, row, v, y[row][v]);
+}
+
+static void run_tile(const struct tile *tile, unsigned bits, size_t rows)
+{
+    switch (rows) {
+#define CASE(r)                                                                                    \
+    case r:                                                                                        \
+        if (bits == 8)                                                                             \
+            compute(tile, 8, r);                                                                   \
+        else                                                                                       \
+            compute(tile, 4, r);                                                                   \
+        break;
+        CASE(1)
+        CASE(2)
+#if MAX_ROWS >= 4
+        CASE(3)
+        CASE(4)
+#endif
+#if MAX_ROWS == 8
+        CASE(5)
+        CASE(6)
+        CASE(7)
+        CASE(8)
+#endif
+#undef CASE
+    }
+}
+
+/* Tiles are of nearly equal height: 5 rows become 3 + 2, not 4 + 1. */
+static void add_panel(const struct tile *panel, unsigned bits, size_t rows)
+{
+    size_t tiles = (rows + MAX_ROWS - 1) / MAX_ROWS, height = (rows + tiles - 1) / tiles;
+    for (size_t row = 0; row < rows; row += height) {
+        struct tile tile = *panel;
+        tile.x += row * panel->x_pitch;
+        tile.scales += row * panel->groups;
+        tile.starts += row * panel->groups;
+        tile.y += row * panel->y_pitch;
+        run_tile(&tile, bits, rows - row < height ? rows - row : height);
+    }
+}
+
+static void add_panels(const struct integer_weights *weights, const struct integer_inputs *inputs,
+                       const void *x, const float *bias, float *y)
+{
+    unsigned bits = weights->bits;
+    size_t bytes = integer_group_bytes(bits, PANEL);
+    for (size_t column = weights->first; column < weights->end; column += PANEL) {
+        size_t group = column / PANEL * weights->groups + inputs->from;
+        struct tile panel = {.weights = weights->panels + group * bytes,
+                             .x = x,
+                             .x_pitch = inputs->groups * GROUP * input_bytes(bits),
+                             .scales = inputs->scales,
+                             .starts = inputs->starts,
+                             .groups = inputs->groups,
+                             .bias = bias ? bias + column : NULL,
+                             .resumed = inputs->from > 0,
+                             .y = y + column,
+                             .y_pitch = weights->n,
+                             .columns = weights->n - column};
+        add_panel(&panel, bits, inputs->rows);
+    }
+}
+
+static void add(const struct integer_weights *weights, const struct integer_inputs *inputs,
+                const float *bias, float *y)
+{
+#if WIDE_INPUTS
+    if (weights->bits == 8) {
+        int16_t wide[BLOCK_NUMBERS];
+        widen(inputs->values, inputs->rows * inputs->groups * GROUP, wide);
+        add_panels(weights, inputs, wide, bias, y);
+        return;
+    }
+#endif
+    add_panels(weights, inputs, inputs->values, bias, y);
+}
+
+static bool usable(void)
+{
+    return USABLE;
+}
+
+const struct integer_kernel INTEGERS_OF(INTEGERS) = {
+    .name = NAME_OF(INTEGERS), .usable = usable, .panel = PANEL, .add = add};

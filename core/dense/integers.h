@@ -1,0 +1,79 @@
+/* Products of integers: weights in 8 or 4 bits, inputs in 8, both with a scale for every group of
+ * 32 numbers along k.
+ *
+ *   y[r, i] = bias[i] + sum over groups g of S(r, i, g) * x_scale[r, g] * w_scale[i, g]
+ *   S(r, i, g) = sum over the group's 32 numbers of x[r, k] * w[i, k]
+ *
+ * S is a sum of integers: exact in any order, and as a float, because it is below 2^24. The rest
+ * has one order, groups upwards, and one rounding, fma(S * x_scale, w_scale, sum). So every kernel
+ * gives the same bits, whatever the batch or the thread. The format is that of llama.cpp's Q8_0 and
+ * Q4_0 but for the scales, which are BF16. Private to core/dense. */
+#ifndef CORE_INTEGERS_H
+#define CORE_INTEGERS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { GROUP = 32, QUAD = 4, QUADS = GROUP / QUAD };
+
+/* Weights W[n, k] as kernels read them: panels of `panel` consecutive outputs; of a panel, groups
+ * one after the other. A group is
+ *
+ *   uint16_t scales[panel]         BF16, output i beside output i + panel / 2 (as in struct packed)
+ *   uint8_t weights[8][panel][4]   8 bits: quads of consecutive inputs; a weight plus 128
+ *   uint8_t weights[4][panel][4]   4 bits: quads 2q and 2q + 1, in the lower and upper half of a
+ *                                  byte; a weight plus 8
+ *
+ * Missing outputs and inputs weigh nothing. */
+struct integer_weights {
+    const uint8_t *panels; /* 64-byte aligned */
+    unsigned bits;         /* 8 or 4 */
+    size_t n, groups;
+    size_t first, end; /* outputs to compute, as in struct packed */
+};
+
+/* What stands for a weight of 0. */
+static inline int integer_zero(unsigned bits)
+{
+    return bits == 8 ? 128 : 8;
+}
+
+static inline size_t integer_group_bytes(unsigned bits, size_t panel)
+{
+    return panel * (sizeof(uint16_t) + GROUP * bits / 8);
+}
+
+/* Inputs of a block: so many rows times groups that they stay in a cache. */
+enum { BLOCK_NUMBERS = 1 << 14, BLOCK_ROWS_MOST = 64 };
+
+struct integer_inputs {
+    int8_t values[BLOCK_NUMBERS];          /* [rows, groups * GROUP] -127..127 */
+    float scales[BLOCK_NUMBERS / GROUP];   /* [rows, groups] */
+    int32_t starts[BLOCK_NUMBERS / GROUP]; /* [rows, groups] -zero times the sum of the values */
+    size_t rows, groups;
+    size_t from; /* of the weights' groups */
+};
+
+struct integer_kernel {
+    const char *name;
+    bool (*usable)(void); /* on this machine */
+    size_t panel;
+    /* Adds a block to y[rows, n], or begins with it, and with `bias` (may be NULL), if it is the
+     * first: from == 0. */
+    void (*add)(const struct integer_weights *weights, const struct integer_inputs *inputs,
+                const float *bias, float *y);
+};
+
+/* That of kernel_get()'s machine. */
+const struct integer_kernel *integer_kernel_get(void);
+
+extern const struct integer_kernel integers_generic;
+#ifdef MOED_X86
+extern const struct integer_kernel integers_avx2, integers_avxvnni, integers_avx512vnni;
+#endif
+#ifdef MOED_NEON
+extern const struct integer_kernel integers_dotprod;
+#endif
+
+#endif

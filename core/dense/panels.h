@@ -1,0 +1,24 @@
+/* Panels: what packed weights are cut into, outputs side by side. */
+#ifndef CORE_PANELS_H
+#define CORE_PANELS_H
+
+#include <stddef.h>
+
+#include "core/load/tensor.h"
+
+/* Outputs [first, end) of a product, as gemm_columns() cuts them: whole panels. */
+struct columns_of {
+    size_t first, end;
+};
+
+/* A cache line. */
+enum { PANEL_ALIGNMENT = 64 };
+
+/* Memory for panels at the alignment of cache lines, large ones at that of huge pages; free() it.
+ * NULL: there is none. */
+void *panels_new(size_t bytes);
+
+/* Says that there is no memory for the tensor's weights. Returns -1. */
+int panels_error(const struct tensor *tensor, struct error *err);
+
+#endif

@@ -1,0 +1,22 @@
+/* Floats to integers with a scale for every group of 32: value = integer * scale. */
+#ifndef CORE_QUANTIZE_H
+#define CORE_QUANTIZE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/dense/integers.h"
+
+/* Inputs in 8 bits, a scale of largest / 127. `values` has whole groups; numbers beyond `count` are
+ * zeros. A group with a number that is not finite gets NaN as its scale; one whose largest is below
+ * 2^-100 becomes zeros. starts[g]: the sum of the group's values times -zero. */
+void quantize_inputs(const float *x, size_t count, int zero, int8_t *values, float *scales,
+                     int32_t *starts);
+
+/* Weights in `bits` bits: from -127 to 127, with the largest / 127 as scale, or from -8 to 7, with
+ * the scale of least square error among a few. Scales are BF16. Returns -1 if a weight is not
+ * finite. */
+int quantize_weights(const float *weights, size_t count, unsigned bits, int8_t *integers,
+                     uint16_t *scales);
+
+#endif

@@ -1,0 +1,161 @@
+/* Rounds weights output by output when they are packed, and inputs block by block when they are
+ * multiplied. A block lies on the stack: no scratch has to be planned for it, and rounding the
+ * inputs once more for each part of the outputs costs little beside the product. */
+#include "core/dense/rounded.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/dense/integers.h"
+#include "core/dense/quantize.h"
+
+static size_t groups_of(size_t k)
+{
+    return (k + GROUP - 1) / GROUP;
+}
+
+/* ---- packing ---- */
+
+int rounded_output_init(struct rounded_output *output, const struct tensor *tensor, size_t k,
+                        unsigned bits, struct error *err)
+{
+    *output = (struct rounded_output){.tensor = tensor, .k = k, .bits = bits};
+    output->floats = malloc(k * sizeof *output->floats);
+    output->integers = malloc(groups_of(k) * GROUP * sizeof *output->integers);
+    output->scales = malloc(groups_of(k) * sizeof *output->scales);
+    if (output->floats && output->integers && output->scales)
+        return 0;
+    rounded_output_close(output);
+    return panels_error(tensor, err);
+}
+
+void rounded_output_close(struct rounded_output *output)
+{
+    free(output->floats);
+    free(output->integers);
+    free(output->scales);
+}
+
+int rounded_output_read(struct rounded_output *output, size_t i, struct error *err)
+{
+    tensor_part_to_f32(output->tensor, i * output->k, output->k, output->floats);
+    if (quantize_weights(output->floats, output->k, output->bits, output->integers,
+                         output->scales) == 0)
+        return 0;
+    return error_set(err, ERROR_INVALID,
+                     "tensor '%s': the weights of output %zu are not all finite, which %u bits "
+                     "cannot hold",
+                     output->tensor->name, i, output->bits);
+}
+
+/* Quads of an output's group, `pitch` bytes apart. */
+static void put_quads(const int8_t *integers, unsigned bits, size_t pitch, uint8_t *to)
+{
+    for (size_t q = 0; q < QUADS; q += 8 / bits, to += pitch)
+        for (size_t i = q * QUAD; i < (q + 1) * QUAD; i++)
+            to[i % QUAD] = bits == 8 ? (uint8_t)(integers[i] + integer_zero(8))
+                                     : (uint8_t)((integers[i] + integer_zero(4)) |
+                                                 (integers[i + QUAD] + integer_zero(4)) << 4);
+}
+
+static void put_output(const struct rounded *rounded, size_t i, const struct rounded_output *output)
+{
+    size_t panel = rounded->kernel->panel, at = i % panel;
+    size_t bytes = integer_group_bytes(rounded->bits, panel);
+    uint8_t *group = (uint8_t *)rounded->panels + i / panel * rounded->groups * bytes;
+    size_t place = at % (panel / 2) * 2 + at / (panel / 2);
+    for (size_t g = 0; g < rounded->groups; g++, group += bytes) {
+        memcpy(group + place * sizeof *output->scales, output->scales + g, sizeof *output->scales);
+        put_quads(output->integers + g * GROUP, rounded->bits, panel * QUAD,
+                  group + panel * sizeof *output->scales + at * QUAD);
+    }
+}
+
+/* Missing outputs of the last panel are zeros. */
+static int allocate(struct rounded *rounded, const struct tensor *tensor, struct error *err)
+{
+    size_t panel = rounded->kernel->panel, panels = (rounded->n + panel - 1) / panel;
+    size_t each = rounded->groups * integer_group_bytes(rounded->bits, panel);
+    rounded->bytes = panels * each;
+    rounded->panels = panels_new(rounded->bytes);
+    if (!rounded->panels)
+        return panels_error(tensor, err);
+    memset((char *)rounded->panels + (panels - 1) * each, 0, each);
+    return 0;
+}
+
+int rounded_init(struct rounded *rounded, unsigned bits, const struct tensor *tensor, size_t n,
+                 size_t k, struct error *err)
+{
+    struct rounded_output output;
+    *rounded = (struct rounded){
+        .kernel = integer_kernel_get(), .n = n, .k = k, .groups = groups_of(k), .bits = bits};
+    if (allocate(rounded, tensor, err) != 0 ||
+        rounded_output_init(&output, tensor, k, bits, err) != 0)
+        return -1;
+    int result = 0;
+    for (size_t i = 0; i < n && result == 0; i++) {
+        result = rounded_output_read(&output, i, err);
+        if (result == 0)
+            put_output(rounded, i, &output);
+    }
+    rounded_output_close(&output);
+    return result;
+}
+
+void rounded_close(struct rounded *rounded)
+{
+    free(rounded->panels);
+}
+
+/* ---- products ---- */
+
+static size_t min_size(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+static void quantize_block(const struct rounded *rounded, const float *x,
+                           struct integer_inputs *inputs)
+{
+    size_t first = inputs->from * GROUP,
+           count = min_size(inputs->groups * GROUP, rounded->k - first);
+    for (size_t row = 0; row < inputs->rows; row++) {
+        size_t group = row * inputs->groups;
+        quantize_inputs(x + row * rounded->k + first, count, integer_zero(rounded->bits),
+                        inputs->values + group * GROUP, inputs->scales + group,
+                        inputs->starts + group);
+    }
+}
+
+/* Few enough rows for a block. */
+static void multiply_rows(const struct rounded *rounded, const struct integer_weights *weights,
+                          const float *x, size_t rows, const float *bias, float *y)
+{
+    struct integer_inputs inputs;
+    size_t depth = BLOCK_NUMBERS / GROUP / rows;
+    inputs.rows = rows;
+    for (inputs.from = 0; inputs.from < weights->groups; inputs.from += depth) {
+        inputs.groups = min_size(depth, weights->groups - inputs.from);
+        quantize_block(rounded, x, &inputs);
+        rounded->kernel->add(weights, &inputs, bias, y);
+    }
+}
+
+void rounded_part(const struct rounded *rounded, const struct columns_of *columns, const float *x,
+                  size_t rows, const float *bias, float *y)
+{
+    struct integer_weights weights = {.panels = rounded->panels,
+                                      .bits = rounded->bits,
+                                      .n = rounded->n,
+                                      .groups = rounded->groups,
+                                      .first = columns->first,
+                                      .end = columns->end};
+    size_t blocks = (rows + BLOCK_ROWS_MOST - 1) / BLOCK_ROWS_MOST;
+    for (size_t block = 0, row = 0; block < blocks; block++) {
+        size_t end = rows * (block + 1) / blocks;
+        multiply_rows(rounded, &weights, x + row * rounded->k, end - row, bias,
+                      y + row * rounded->n);
+        row = end;
+    }
+}

@@ -1,0 +1,42 @@
+/* Weights that are rounded to integers, and multiplied with inputs that are rounded alike
+ * (integers.h). Private to gemm.c. */
+#ifndef CORE_ROUNDED_H
+#define CORE_ROUNDED_H
+
+#include "core/dense/panels.h"
+
+struct integer_kernel;
+
+struct rounded {
+    const struct integer_kernel *kernel; /* NULL: there are none */
+    size_t n, k, groups;                 /* outputs, inputs; groups of inputs */
+    unsigned bits;                       /* 8 or 4 */
+    void *panels;                        /* owned */
+    size_t bytes;                        /* of panels */
+};
+
+/* Packs `tensor`, whose elements are read as [n, k]. Fails if one is not finite. */
+MUST_CHECK int rounded_init(struct rounded *rounded, unsigned bits, const struct tensor *tensor,
+                            size_t n, size_t k, struct error *err);
+void rounded_close(struct rounded *rounded);
+
+/* As gemm_part(). */
+void rounded_part(const struct rounded *rounded, const struct columns_of *columns, const float *x,
+                  size_t rows, const float *bias, float *y);
+
+/* One output's weights after the other: as floats, and rounded to `bits` bits. */
+struct rounded_output {
+    const struct tensor *tensor;
+    size_t k;
+    unsigned bits;
+    float *floats;    /* [k] */
+    int8_t *integers; /* [k, rounded up to groups] */
+    uint16_t *scales; /* [groups] BF16 */
+};
+
+MUST_CHECK int rounded_output_init(struct rounded_output *output, const struct tensor *tensor,
+                                   size_t k, unsigned bits, struct error *err);
+MUST_CHECK int rounded_output_read(struct rounded_output *output, size_t i, struct error *err);
+void rounded_output_close(struct rounded_output *output);
+
+#endif

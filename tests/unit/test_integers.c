@@ -1,0 +1,317 @@
+/* Weights in 8 and 4 bits: the bits of their products are those of the formula in
+ * core/dense/integers.h, computed here one number at a time, with every kernel of this machine. */
+#include <float.h>
+#include <math.h>
+
+#include "core/dense/gemm.h"
+#include "core/moed.h"
+#include "support.h"
+
+static const char *const kernels[] = {"avx512vnni", "avx512", "avxvnni", "avx2",
+                                      "dotprod",    "neon",   "generic", "openblas"};
+enum { KERNELS = sizeof kernels / sizeof *kernels, GROUP = 32 };
+
+/* Each test has its own process, which chooses its kernel once. */
+static bool use_kernel(int index)
+{
+    setenv("MOED_KERNEL", kernels[index], 1);
+    return strcmp(moed_kernel_name(), kernels[index]) == 0;
+}
+
+static struct tensor tensor_of(size_t n, size_t k, const float *data)
+{
+    return (struct tensor){.name = "w",
+                           .dtype = DTYPE_F32,
+                           .rank = 2,
+                           .dims = {n, k},
+                           .elements = n * k,
+                           .data = data};
+}
+
+static void init(struct gemm *gemm, unsigned bits, bool f32_inputs, const struct tensor *tensor)
+{
+    struct error err = ERROR_INIT;
+    const struct precision precision = {bits, f32_inputs};
+    ck_assert_msg(
+        gemm_init_rounded(gemm, &precision, tensor, tensor->dims[0], tensor->dims[1], &err) == 0,
+        "%s", err.text);
+}
+
+/* ---- the formula ---- */
+
+/* Numbers that are integers times a power of two already: what rounding must find again. The
+ * largest of a group has the largest integer, 127, or -8 with 4 bits. */
+struct integers {
+    size_t rows, k;
+    int *integers; /* [rows, k] */
+    float *scales; /* [rows, groups] */
+    float *values; /* [rows, k] */
+};
+
+static size_t groups_of(size_t k)
+{
+    return (k + GROUP - 1) / GROUP;
+}
+
+static struct integers new_rounded(size_t rows, size_t k, unsigned bits, uint32_t state)
+{
+    struct integers made = {.rows = rows, .k = k};
+    made.integers = xcalloc(rows * k, sizeof *made.integers);
+    made.scales = xcalloc(rows * groups_of(k), sizeof *made.scales);
+    made.values = xcalloc(rows * k, sizeof *made.values);
+    for (size_t i = 0; i < rows * k; i++) {
+        size_t group = i / k * groups_of(k) + i % k / GROUP;
+        bool begins = i % k % GROUP == 0;
+        if (begins) /* a row's groups differ, and one is zero now and then */
+            made.scales[group] =
+                next_random(&state) % 8 == 0 ? 0 : ldexpf(1, (int)(next_random(&state) % 9) - 12);
+        int random = (int)(next_random(&state) % 255) - 127;
+        int integer = bits == 8 ? (begins ? 127 : random) : begins ? -8 : random % 8;
+        made.integers[i] = made.scales[group] > 0 ? integer : 0;
+        made.values[i] = (float)made.integers[i] * made.scales[group];
+    }
+    return made;
+}
+
+static void free_rounded(struct integers *made)
+{
+    free(made->integers);
+    free(made->scales);
+    free(made->values);
+}
+
+static float by_hand(const struct integers *x, size_t row, const struct integers *w, size_t output,
+                     float sum)
+{
+    for (size_t g = 0; g < groups_of(x->k); g++) {
+        int exact = 0;
+        for (size_t k = g * GROUP; k < x->k && k < (g + 1) * GROUP; k++)
+            exact += x->integers[row * x->k + k] * w->integers[output * x->k + k];
+        sum = fmaf((float)exact * x->scales[row * groups_of(x->k) + g],
+                   w->scales[output * groups_of(x->k) + g], sum);
+    }
+    return sum;
+}
+
+/* y starts as NaN, of which nothing may remain. */
+static void check_size(unsigned bits, size_t n, size_t k, size_t rows)
+{
+    struct integers w = new_rounded(n, k, bits, (uint32_t)(n + 1));
+    struct integers x = new_rounded(rows, k, 8, (uint32_t)(rows + 1));
+    float *bias = rows % 2 ? new_integers(n, 3) : NULL, *y = xmalloc(rows * n * sizeof *y);
+    const struct tensor tensor = tensor_of(n, k, w.values);
+    struct gemm gemm;
+    init(&gemm, bits, false, &tensor);
+    memset(y, 0xff, rows * n * sizeof *y);
+    gemm_rows(&gemm, x.values, rows, bias, y);
+    for (size_t i = 0; i < rows * n; i++) {
+        float expected = by_hand(&x, i / n, &w, i % n, bias ? bias[i % n] : 0);
+        ck_assert_msg(memcmp(&y[i], &expected, sizeof expected) == 0,
+                      "%u bits, n %zu k %zu rows %zu: [%zu] is %g, expected %g", bits, n, k, rows,
+                      i, (double)y[i], (double)expected);
+    }
+    gemm_close(&gemm);
+    free(bias);
+    free(y);
+    free_rounded(&x);
+    free_rounded(&w);
+}
+
+START_TEST(products_have_the_bits_of_the_formula)
+{
+    static const size_t outputs[] = {1, 7, 8, 17, 33, 66}, inputs[] = {1, 31, 32, 33, 130};
+    if (!use_kernel(_i))
+        return;
+    for (unsigned bits = 4; bits <= 8; bits += 4) {
+        for (size_t i = 0; i < sizeof outputs / sizeof *outputs; i++)
+            for (size_t j = 0; j < sizeof inputs / sizeof *inputs; j++)
+                for (size_t rows = 1; rows <= 17; rows++)
+                    check_size(bits, outputs[i], inputs[j], rows);
+        check_size(bits, 33, 1100, 70); /* blocks of rows, and of inputs */
+        check_size(bits, 5, 17000, 1);
+    }
+}
+END_TEST
+
+/* ---- any numbers ---- */
+
+enum { N = 67, K = 1130, ROWS = 70 };
+
+static float *new_numbers(size_t count, uint32_t state)
+{
+    float *values = xmalloc(count * sizeof *values);
+    for (size_t i = 0; i < count; i++)
+        values[i] = ((float)(next_random(&state) % 2001) / 1000 - 1) * (float)(i % 7);
+    return values;
+}
+
+static uint32_t checksum(const float *y, size_t count)
+{
+    uint32_t sum = 2166136261u;
+    for (size_t i = 0; i < count; i++) {
+        uint32_t bits;
+        memcpy(&bits, &y[i], sizeof bits);
+        sum = (sum ^ bits) * 16777619u;
+    }
+    return sum;
+}
+
+START_TEST(a_row_has_the_same_bits_in_every_batch)
+{
+    float *w = new_numbers((size_t)N * K, 7), *x = new_numbers((size_t)ROWS * K, 13);
+    static float all[ROWS * N], y[ROWS * N];
+    const struct tensor tensor = tensor_of(N, K, w);
+    for (unsigned bits = 4; bits <= 8 && use_kernel(_i); bits += 4) {
+        struct gemm gemm;
+        init(&gemm, bits, false, &tensor);
+        gemm_rows(&gemm, x, ROWS, NULL, all);
+        for (size_t first = 0; first < ROWS; first += 13)
+            for (size_t rows = 1; first + rows <= ROWS; rows += 1 + rows / 8) {
+                gemm_rows(&gemm, x + first * K, rows, NULL, y);
+                ck_assert_msg(memcmp(y, all + first * N, rows * N * sizeof *y) == 0,
+                              "%u bits: rows [%zu, %zu) differ from the whole batch", bits, first,
+                              first + rows);
+            }
+        gemm_close(&gemm);
+    }
+    free(w);
+    free(x);
+}
+END_TEST
+
+/* Rounding gives the same bits on every machine, too: these checksums were computed once. */
+START_TEST(kernels_give_the_same_bits)
+{
+    float *w = new_numbers((size_t)N * K, 7), *x = new_numbers((size_t)ROWS * K, 13);
+    static float y[ROWS * N];
+    const struct tensor tensor = tensor_of(N, K, w);
+    for (unsigned bits = 4; bits <= 8 && use_kernel(_i); bits += 4) {
+        struct gemm gemm;
+        init(&gemm, bits, false, &tensor);
+        gemm_rows(&gemm, x, ROWS, NULL, y);
+        ck_assert_uint_eq(checksum(y, ROWS * N), bits == 4 ? 936788164u : 1049095477u);
+        gemm_close(&gemm);
+    }
+    free(w);
+    free(x);
+}
+END_TEST
+
+/* Relative to the largest numbers: weights and inputs are off by half an integer at most. */
+static void check_distance(unsigned bits, bool f32_inputs, double most)
+{
+    float *w = new_numbers((size_t)N * K, 7), *x = new_numbers((size_t)ROWS * K, 13);
+    static float y[ROWS * N];
+    const struct tensor tensor = tensor_of(N, K, w);
+    struct gemm gemm;
+    double off = 0, square = 0;
+    init(&gemm, bits, f32_inputs, &tensor);
+    gemm_rows(&gemm, x, ROWS, NULL, y);
+    for (size_t i = 0; i < ROWS * N; i++) {
+        double sum = 0;
+        for (size_t k = 0; k < K; k++)
+            sum += (double)x[i / N * K + k] * (double)w[i % N * K + k];
+        off += (sum - (double)y[i]) * (sum - (double)y[i]);
+        square += sum * sum;
+    }
+    ck_assert_msg(off > 0 && off < most * most * square, "%u bits: off by %g, expected %g", bits,
+                  sqrt(off / square), most);
+    gemm_close(&gemm);
+    free(w);
+    free(x);
+}
+
+START_TEST(products_are_near_what_they_round)
+{
+    if (!use_kernel(_i))
+        return;
+    check_distance(8, false, 0.02);
+    check_distance(8, true, 0.02);
+    check_distance(4, false, 0.2);
+    check_distance(4, true, 0.2);
+}
+END_TEST
+
+START_TEST(four_bits_take_half_the_memory_of_eight)
+{
+    static float w[64 * 64];
+    const struct tensor tensor = tensor_of(64, 64, w);
+    struct gemm eight, four;
+    if (!use_kernel(_i))
+        return;
+    init(&eight, 8, false, &tensor);
+    init(&four, 4, false, &tensor);
+    ck_assert_uint_eq(eight.bytes, 64 * 2 * (GROUP + 2));
+    ck_assert_uint_eq(four.bytes, 64 * 2 * (GROUP / 2 + 2));
+    gemm_close(&eight);
+    gemm_close(&four);
+}
+END_TEST
+
+/* ---- extremes ---- */
+
+START_TEST(the_smallest_are_zero_and_the_largest_are_held)
+{
+    const struct tensor tensor =
+        tensor_of(3, 2, FLOATS(1e-45f, -2e-38f, FLT_MAX, -FLT_MAX, -0.5f, 1));
+    float y[6];
+    for (unsigned bits = 4; bits <= 8 && use_kernel(_i); bits += 4) {
+        struct gemm gemm;
+        init(&gemm, bits, false, &tensor);
+        gemm_rows(&gemm, FLOATS(1, 1, 1e-44f, 0), 2, NULL, y);
+        ck_assert(y[0] == 0 && y[3] == 0 && y[5] == 0);
+        ck_assert_float_le(fabsf(y[1]), FLT_MAX / 4);
+        ck_assert_float_le(fabsf(y[2] - 0.5f), 0.1f);
+        gemm_close(&gemm);
+    }
+}
+END_TEST
+
+START_TEST(inputs_that_are_not_finite_give_nan)
+{
+    static const float w[2 * 40] = {[0] = 1, [45] = 2};
+    const struct tensor tensor = tensor_of(2, 40, w);
+    float x[3 * 40] = {1, [40 + 35] = NAN, [80] = INFINITY}, y[6];
+    for (unsigned bits = 4; bits <= 8 && use_kernel(_i); bits += 4) {
+        struct gemm gemm;
+        init(&gemm, bits, false, &tensor);
+        gemm_rows(&gemm, x, 3, NULL, y);
+        ck_assert(fabsf(y[0] - 1) < 0.01f && y[1] == 0);
+        for (size_t i = 2; i < 6; i++)
+            ck_assert(isnan(y[i]));
+        gemm_close(&gemm);
+    }
+}
+END_TEST
+
+START_TEST(weights_that_are_not_finite_are_refused)
+{
+    static const float bad[] = {1, 2, NAN, 0, INFINITY, 0};
+    if (!use_kernel(_i))
+        return;
+    for (size_t skip = 0; skip < 4; skip++) {
+        const struct tensor tensor = tensor_of(1, 4, bad + skip % 2 * 2);
+        struct error err = ERROR_INIT;
+        struct gemm gemm;
+        const struct precision precision = {.bits = skip < 2 ? 4 : 8};
+        ck_assert_int_ne(gemm_init_rounded(&gemm, &precision, &tensor, 1, 4, &err), 0);
+        ck_assert_ptr_nonnull(strstr(err.text, "output 0 are not all finite"));
+        gemm_close(&gemm);
+    }
+}
+END_TEST
+
+int main(void)
+{
+    TCase *tests = tcase_create("integers");
+    tcase_set_timeout(tests, TEST_SECONDS);
+    tcase_add_loop_test(tests, products_have_the_bits_of_the_formula, 0, KERNELS);
+    tcase_add_loop_test(tests, a_row_has_the_same_bits_in_every_batch, 0, KERNELS);
+    tcase_add_loop_test(tests, kernels_give_the_same_bits, 0, KERNELS);
+    tcase_add_loop_test(tests, products_are_near_what_they_round, 0, KERNELS);
+    tcase_add_loop_test(tests, four_bits_take_half_the_memory_of_eight, 0, KERNELS);
+    tcase_add_loop_test(tests, the_smallest_are_zero_and_the_largest_are_held, 0, KERNELS);
+    tcase_add_loop_test(tests, inputs_that_are_not_finite_give_nan, 0, KERNELS);
+    tcase_add_loop_test(tests, weights_that_are_not_finite_are_refused, 0, KERNELS);
+    return run_suite("integers", tests);
+}
