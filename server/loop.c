@@ -139,6 +139,23 @@ unsigned loop_threads(const struct options *options)
     return (unsigned)loop_share(options, threads, 1);
 }
 
+static void nothing(uv_work_t *work)
+{
+    (void)work;
+}
+
+static void nothing_done(uv_work_t *work, int status)
+{
+    (void)work, (void)status;
+}
+
+/* libuv starts its threads with the first work for them, and ends the process if it cannot: better
+ * now than when a large request meets a machine that is short of memory. */
+static int start_threads(struct loop *loop)
+{
+    return uv_queue_work(&loop->uv, &loop->first_work, nothing, nothing_done);
+}
+
 /* Each of these takes descriptors, of which there may be none left. */
 static int open_loop(struct loop *loop, struct error *err)
 {
@@ -154,6 +171,8 @@ static int open_loop(struct loop *loop, struct error *err)
         status = uv_async_init(&loop->uv, &loop->published, on_published);
     if (status == 0)
         status = uv_async_init(&loop->uv, &loop->life_asked, on_life_asked);
+    if (status == 0)
+        status = start_threads(loop);
     if (status == 0)
         return changes_init(&loop->changes, &loop->uv, loop->shared->loader, err);
     return error_set(err, ERROR_INTERNAL, "cannot start an event loop: %s", uv_strerror(status));

@@ -53,6 +53,7 @@ struct loop {
     unsigned draining;           /* listeners that have not drained */
     struct access_log access_log;
     uv_async_t published; /* there is a new catalog */
+    uv_work_t first_work;
     uv_async_t drain_asked;
     uv_timer_t drain_limit;
     uv_async_t life_asked; /* for a sign of life, */
