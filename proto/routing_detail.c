@@ -141,12 +141,21 @@ static void count_experts(struct routing_detail *detail, const int32_t *choice)
     }
 }
 
+/* Once: a sequence has one item at a time, for which looking whether they are there would cost more
+ * than counting. */
+static void make_tables(struct routing_detail *detail)
+{
+    static const enum table OF_CHOICES[] = {RANKS, PAIRS, DISTINCT, SEEN};
+    for (size_t i = 0; i < sizeof OF_CHOICES / sizeof *OF_CHOICES; i++)
+        (void)has_table(detail, OF_CHOICES[i]);
+    detail->made = true;
+}
+
 void routing_detail_count(struct routing_detail *detail, const int32_t *choice, size_t items,
                           uint64_t batch)
 {
-    const bool paired = has_table(detail, PAIRS);
-    (void)has_table(detail, RANKS), (void)has_table(detail, SEEN);
-    (void)has_table(detail, DISTINCT);
+    if (!detail->made)
+        make_tables(detail);
     need_recent(detail);
     for (size_t item = 0; item < items; item++, choice += detail->top_k) {
         if (*choice < 0) /* padding */
@@ -158,7 +167,7 @@ void routing_detail_count(struct routing_detail *detail, const int32_t *choice, 
         }
         detail->batch_items++;
         count_experts(detail, choice);
-        if (paired)
+        if (detail->pairs)
             count_pairs(detail, choice);
     }
 }

@@ -19,6 +19,7 @@ enum { DETAIL_RECENT = 1 << 14 };
 struct routing_detail {
     size_t experts, top_k, classes; /* classes 0: the model has none */
     unsigned left_out;              /* bits, by table (routing_detail.c) */
+    bool made;                      /* tables of choices are there, or left out */
     uint64_t *ranks;                /* [experts, top_k] items that chose it at that rank */
     uint64_t *pairs;     /* [experts, experts], i < j: items that chose both. Left out where every
                             item chooses every expert or one, and for more than 256 experts */

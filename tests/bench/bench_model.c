@@ -64,7 +64,7 @@ static void add_statistics(struct run *run)
     stats_add_batch(&run->stats, run->rows, 0);
     const struct tally_batch batch = {.rows = run->rows,
                                       .routing = routing,
-                                      .now = uv_hrtime(),
+                                      .at = stats_now(),
                                       .scores = run->y,
                                       .classes = run->out <= 1000 ? run->out : 0};
     stats_count(&run->stats, TAG_NONE, &batch, 0, run->rows);
