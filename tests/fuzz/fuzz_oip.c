@@ -10,7 +10,8 @@ static void check_answer(const struct infer_request *request)
     static const int32_t experts[EXCHANGE_MAX_NUMBERS] = {0, 4, 2};
     const float *floats[] = {numbers, numbers};
     const int32_t *integers[] = {experts, experts};
-    const struct infer_result result = {floats, integers, floats};
+    const struct infer_result result = {
+        .outputs = floats, .routing_experts = integers, .routing_weights = floats};
     struct buffer body;
     buffer_init(&body, 1 << 16);
     size_t json_length;
