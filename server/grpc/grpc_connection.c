@@ -27,12 +27,15 @@ static struct grpc_connection *connection_of(struct grpc_session *session)
 /* A connection counts as idle after this long: before, its first call may be on its way. */
 enum { SURELY_IDLE_MS = 10 };
 
+/* Other loops may close what is in the list. So a connection leaves it before it is read from, and
+ * comes back when that has begun no call. */
 static void note_idle(struct grpc_connection *connection, bool idle)
 {
     struct grpc *grpc = connection->grpc;
     if (connection->idle == idle)
         return;
     uv_mutex_lock(&grpc->idle_mutex);
+    connection->idle_since_ms = connection->session.idle_since_ms;
     if (idle)
         TAILQ_INSERT_TAIL(&grpc->idle_list, connection, idle_link);
     else
@@ -53,7 +56,7 @@ static struct grpc_connection *longest_idle(struct grpc *grpc, uint64_t now_ms)
     TAILQ_FOREACH(connection, &grpc->idle_list, idle_link)
     {
         int unread = 0;
-        if (now_ms < connection->session.idle_since_ms + SURELY_IDLE_MS)
+        if (now_ms < connection->idle_since_ms + SURELY_IDLE_MS)
             return NULL;
         if (connection->has_slot && ioctl(connection->fd, FIONREAD, &unread) == 0 && unread == 0)
             return connection;
@@ -66,7 +69,7 @@ static uint64_t longest_idle_since(struct http_idle *idle, uint64_t now_ms)
     struct grpc *grpc = grpc_of(idle);
     uv_mutex_lock(&grpc->idle_mutex);
     const struct grpc_connection *connection = longest_idle(grpc, now_ms);
-    uint64_t since_ms = connection ? connection->session.idle_since_ms : UINT64_MAX;
+    uint64_t since_ms = connection ? connection->idle_since_ms : UINT64_MAX;
     uv_mutex_unlock(&grpc->idle_mutex);
     return since_ms;
 }
@@ -222,6 +225,7 @@ static bool receive_all(struct grpc_connection *connection)
 static void on_poll(uv_poll_t *poll, int status, int events)
 {
     struct grpc_connection *connection = poll->data;
+    note_idle(connection, false);
     if (status < 0 || ((events & UV_READABLE) && !receive_all(connection))) {
         grpc_connection_close(connection);
         return;

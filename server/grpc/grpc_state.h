@@ -30,9 +30,10 @@ struct grpc_connection {
     bool awaits_writable;  /* the socket is full */
     const uint8_t *unsent; /* the session's, and the socket does not take them yet */
     size_t unsent_length;
-    uint64_t moved_ms; /* when bytes were last sent, or there were none to send */
-    bool idle;         /* in grpc->idle_list */
-    bool wants_flush;  /* in grpc->flushes */
+    uint64_t moved_ms;      /* when bytes were last sent, or there were none to send */
+    bool idle;              /* in grpc->idle_list */
+    uint64_t idle_since_ms; /* the session's, when it came there */
+    bool wants_flush;       /* in grpc->flushes */
     TAILQ_ENTRY(grpc_connection) link, flush_link, idle_link;
 };
 

@@ -1,7 +1,6 @@
 """tritonclient over gRPC, unmodified, as a client; skipped where it is not installed (tests/run.sh installs it)."""
 
 import os
-import re
 import shutil
 import subprocess
 import threading
@@ -24,10 +23,6 @@ except ImportError:
 ROWS = np.random.default_rng(1).normal(size=(7, 4)).astype(np.float32)
 
 
-def grpc_port(server):
-    return int(re.search(r"gRPC on \S+ port (\d+)", server.log())[1])
-
-
 @unittest.skipUnless(grpc, "the package tritonclient[grpc] is not installed")
 class GrpcCase(ServerCase):
     options = {"threads": 2, "grpc_port": 0, "log_level": "info"}
@@ -40,12 +35,12 @@ class GrpcCase(ServerCase):
 
     def setUp(self):
         self.triton = self.connect(self.server)
-        self.channel = grpc.insecure_channel(f"127.0.0.1:{grpc_port(self.server)}")
+        self.channel = grpc.insecure_channel(f"127.0.0.1:{self.server.grpc_port}")
         self.addCleanup(self.channel.close)
         self.stub = service_pb2_grpc.GRPCInferenceServiceStub(self.channel)
 
     def connect(self, server):
-        client = triton.InferenceServerClient(f"127.0.0.1:{grpc_port(server)}")
+        client = triton.InferenceServerClient(f"127.0.0.1:{server.grpc_port}")
         self.addCleanup(client.close)
         return client
 
@@ -277,7 +272,7 @@ class TlsTest(GrpcCase):
     def test_calls_inside_of_tls(self):
         with open(self.pem, "rb") as file:
             credentials = grpc.ssl_channel_credentials(file.read())
-        with grpc.secure_channel(f"localhost:{grpc_port(self.server)}", credentials) as channel:
+        with grpc.secure_channel(f"localhost:{self.server.grpc_port}", credentials) as channel:
             stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
             rows = np.tile(ROWS, (147, 1))[:1024]
             answers = [call.result() for call in [stub.ModelInfer.future(self.request(rows)) for _ in range(20)]]
@@ -290,7 +285,7 @@ class DrainTest(GrpcCase):
         server = self.start(drain_timeout_ms=60000)
         self.addCleanup(server.kill)
         slow = self.request(np.zeros((4, 4), np.float32), model="slow")
-        with grpc.insecure_channel(f"127.0.0.1:{grpc_port(server)}") as channel:
+        with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
             stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
             stub.ServerLive(service_pb2.ServerLiveRequest())
             calls = [stub.ModelInfer.future(slow) for _ in range(3)]

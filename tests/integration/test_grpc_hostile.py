@@ -1,7 +1,6 @@
 """gRPC without a client library: frames by hand, clients that hang up, flood, or speak something else."""
 
 import os
-import re
 import socket
 import struct
 import time
@@ -92,7 +91,7 @@ class HostileTest(ServerCase):
 
     @property
     def port(self):
-        return int(re.search(r"gRPC on \S+ port (\d+)", self.server.log())[1])
+        return self.server.grpc_port
 
     def tearDown(self):
         with Peer(self.port) as peer:  # whatever was sent, others are served
@@ -170,6 +169,31 @@ class HostileTest(ServerCase):
         finally:
             for peer in peers:
                 peer.close()
+
+
+class SlotsTest(ServerCase):
+    options = {"grpc_port": 0, "log_level": "info", "max_connections": 3}
+
+    @staticmethod
+    def models(directory):
+        Tiny().write(os.path.join(directory, "tiny"))
+
+    def test_idle_connections_give_way_to_each_other(self):
+        port = self.server.grpc_port
+        peers = [Peer(port) for _ in range(3)]
+        for peer in peers:
+            peer.send(header(1, "ServerLive") + message(1))
+            self.assertEqual(peer.until(DATA)[3], LIVE)
+        time.sleep(0.05)
+        self.assertEqual(self.client.get("/v2").status, 200)  # takes the place of the first
+        self.assertTrue(peers[0].is_closed())
+        time.sleep(0.05)
+        with Peer(port) as another:  # takes that of the second
+            another.send(header(1, "ServerLive") + message(1))
+            self.assertEqual(another.until(DATA)[3], LIVE)
+        self.assertTrue(peers[1].is_closed())
+        for peer in peers:
+            peer.socket.close()
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ START_SECONDS, STOP_SECONDS = 300, 300
 # The default of 10 s is short for large batches under sanitizers on a busy machine.
 QUEUE_TIMEOUT_MS = 300000
 SANITIZER_WORDS = re.compile(r"AddressSanitizer|LeakSanitizer|ThreadSanitizer|runtime error:|Assertion")
+GRPC_LISTENING = re.compile(r"gRPC on \S+ port (\d+)")
 LISTENING = re.compile(r"^listening on (https?://\S+:(\d+))$", re.MULTILINE)
 
 
@@ -74,6 +75,17 @@ class Server:
                 raise AssertionError(f"the server died at its start, status {self.process.returncode}:\n{self.log()}")
             time.sleep(0.01)
         raise AssertionError(f"the server is not up after {START_SECONDS} s:\n{self.log()}")
+
+    @property
+    def grpc_port(self):
+        """Of --grpc-port; needs the log's level to be info. The log is written by a thread of its own."""
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            found = GRPC_LISTENING.search(self.log())
+            if found:
+                return int(found[1])
+            time.sleep(0.01)
+        raise AssertionError(f"the log names no port of gRPC:\n{self.log()}")
 
     def log(self):
         """All output so far."""
