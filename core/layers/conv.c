@@ -102,7 +102,7 @@ static enum conv_way choose_way(const struct conv *conv)
     size_t channels = conv->out_channels / conv->groups, panel = kernel->panel;
     size_t windows = conv->out_h * conv->out_w;
     if (conv->in_channels == conv->groups && channels <= FEW_FILTERS)
-        return BY_CHANNELS;
+        return conv_planes_suit(conv) ? BY_PLANES : BY_CHANNELS;
     if (conv->out_w % kernel->lanes == 0 && windows % (2 * kernel->lanes) == 0)
         return BY_LINES;
     if (!kernel->windows || windows * round_up(channels, panel) >
@@ -157,7 +157,7 @@ static int pack(struct conv *conv, struct layer *layer, const struct scope *scop
                 struct error *err)
 {
     const struct tensor *stored = tensor_peek(scope, "weight");
-    if (conv->way == BY_CHANNELS)
+    if (conv->way == BY_CHANNELS || conv->way == BY_PLANES)
         return 0;
     if ((packs_panels(conv) ? pack_panels(conv, layer, stored->name, err)
                             : pack_groups(conv, err)) != 0)
@@ -232,7 +232,8 @@ static int plan(struct conv *conv, struct layer *layer, const struct scope *scop
     if (conv->k > MAX_ROW_ELEMENTS || conv->padded_elements > MAX_ROW_ELEMENTS)
         return config_error(node, NULL, err, "one row needs more than %d numbers of workspace",
                             MAX_ROW_ELEMENTS);
-    if (place_taps(conv, err) != 0 || plan_columns(conv, err) != 0)
+    if (place_taps(conv, err) != 0 || plan_columns(conv, err) != 0 ||
+        (conv->way == BY_PLANES && conv_planes_plan(conv, err) != 0))
         return -1;
     plan_workspace(&layer->plan, conv->padded_elements + conv_product_floats(conv));
     if (layer->plan.workspace > MAX_ROW_ELEMENTS)
@@ -294,7 +295,7 @@ static void conv_forward(const struct layer *layer, const struct run *run, size_
     size_t most = conv->way == BY_IMAGES ? conv_images_at_once(conv) : 1;
     for (size_t row = 0; row < rows; row += most) {
         size_t count = rows - row < most ? rows - row : most;
-        for (size_t group = 0; group < conv->groups; group++)
+        for (size_t group = 0; group < (conv->way == BY_PLANES ? 1 : conv->groups); group++)
             CONV_PRODUCTS[conv->way](conv, group, count, x + group * in_group, run_workspace(run),
                                      y + group * out_group);
         x += count * layer->in_elements;
@@ -314,6 +315,8 @@ static void conv_free(struct layer *layer)
     array_close(&conv->weight);
     array_close(&conv->bias);
     free(conv->window);
+    free(conv->sources);
+    free(conv->kept);
     free((size_t *)conv->columns.panel_offsets);
 }
 

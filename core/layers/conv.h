@@ -7,10 +7,10 @@
 #include "core/layers/layer.h"
 #include "core/layers/weights.h"
 
-enum conv_way { BY_LINES, BY_WINDOWS, BY_IMAGES, BY_COLUMNS, BY_CHANNELS, CONV_WAYS };
+enum conv_way { BY_LINES, BY_WINDOWS, BY_IMAGES, BY_COLUMNS, BY_CHANNELS, BY_PLANES, CONV_WAYS };
 
 struct conv {
-    struct array weight; /* [out, k]; freed after packing, used by channels */
+    struct array weight; /* [out, k]; freed after packing, used by channels and by planes */
     float *packed; /* by lines, by columns: [groups, out/groups, k] as the kernel reads them */
     struct gemm *panels; /* by windows, by images: [groups] */
     struct array bias;
@@ -29,6 +29,7 @@ struct conv {
     size_t padded_elements;    /* of one channel group, with what the kernel reads beyond */
     bool direct;               /* the image is read where it is */
     size_t *window;            /* [k] where each tap's first window begins in the padded image */
+    int32_t *sources, *kept;   /* by planes: the tables (conv_planes.c) */
     struct columns columns;    /* by lines, by columns, by channels; owns panel_offsets */
 };
 
@@ -45,5 +46,11 @@ typedef void conv_product(const struct conv *conv, size_t group, size_t rows, co
 extern conv_product *const CONV_PRODUCTS[CONV_WAYS];
 
 size_t conv_images_at_once(const struct conv *conv);
+
+/* By planes: whether groups of one input channel are so small, and the tables that it reads. The
+ * product is of all groups: x and y are those of the row. */
+bool conv_planes_suit(const struct conv *conv);
+MUST_CHECK int conv_planes_plan(struct conv *conv, struct error *err);
+conv_product conv_by_planes;
 
 #endif

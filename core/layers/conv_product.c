@@ -7,6 +7,7 @@
  * - by columns: windows of all lines at once. The few results whose windows wrapped around an edge
  *   are dropped
  * - by channels: like that, for groups of one input channel, whose few taps stay in registers
+ * - by planes: the same with a stride, or of tiny images (conv_planes.c)
  *
  * All walk a window's taps in the same order. */
 #include <string.h>
@@ -241,11 +242,9 @@ static void by_images(const struct conv *conv, size_t group, size_t rows, const 
                        y + row * out_row(conv));
 }
 
-conv_product *const CONV_PRODUCTS[CONV_WAYS] = {[BY_LINES] = by_lines,
-                                                [BY_WINDOWS] = by_windows,
-                                                [BY_IMAGES] = by_images,
-                                                [BY_COLUMNS] = by_columns,
-                                                [BY_CHANNELS] = by_channels};
+conv_product *const CONV_PRODUCTS[CONV_WAYS] = {
+    [BY_LINES] = by_lines,     [BY_WINDOWS] = by_windows,   [BY_IMAGES] = by_images,
+    [BY_COLUMNS] = by_columns, [BY_CHANNELS] = by_channels, [BY_PLANES] = conv_by_planes};
 
 size_t conv_product_floats(const struct conv *conv)
 {
@@ -259,6 +258,8 @@ size_t conv_product_floats(const struct conv *conv)
         return conv_images_at_once(conv) * out_plane(conv) * (conv->k + channels);
     case BY_COLUMNS:
         return channels * wide + conv->columns.panel_floats;
+    case BY_PLANES:
+        return wide + 1 + conv->in_h * conv->in_w;
     default:
         return wide;
     }

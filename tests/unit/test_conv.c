@@ -124,39 +124,48 @@ static void check_shape(const struct shape *s)
     free(expected);
 }
 
+static const struct shape SHAPES[] = {
+    {3, 7, 5, 4, 3, 3, 1, 1, 1},
+    {3, 7, 5, 4, 3, 3, 2, 1, 1},
+    {4, 6, 6, 8, 2, 3, 1, 0, 2},
+    {4, 6, 6, 4, 3, 3, 1, 2, 4},
+    {1, 28, 28, 7, 5, 5, 1, 0, 1},
+    {2, 4, 9, 13, 1, 1, 3, 0, 1},
+    {2, 3, 3, 2, 5, 5, 1, 1, 1},
+    {1, 1, 1, 1, 3, 3, 1, 1, 1},
+    {2, 9, 9, 3, 4, 2, 3, 2, 1},
+    {1, 5, 100, 2, 3, 3, 1, 1, 1},
+    {6, 5, 5, 9, 5, 5, 1, 0, 3},
+    {1, 2, 2, 1, 1, 1, 1, 5, 1},
+    /* groups of one channel, tiny or with a stride: windows of one, two, four and more octs */
+    {5, 2, 2, 5, 3, 3, 1, 1, 5},
+    {3, 2, 2, 6, 3, 3, 1, 1, 3},
+    {4, 4, 4, 4, 3, 3, 2, 1, 4},
+    {3, 8, 7, 3, 5, 5, 1, 2, 3},
+    {5, 9, 11, 5, 3, 2, 2, 1, 5},
+    {4, 8, 8, 12, 5, 5, 3, 2, 4},
+    {2, 40, 37, 2, 3, 3, 2, 1, 2},
+    /* lines of whole vectors, one, two and three of them */
+    {2, 8, 8, 13, 3, 3, 1, 1, 1},
+    {3, 6, 16, 25, 3, 3, 1, 1, 1},
+    {2, 4, 32, 7, 3, 3, 1, 1, 1},
+    {4, 4, 48, 6, 3, 3, 1, 1, 2},
+    {2, 3, 16, 4, 1, 1, 1, 0, 1},
+    /* enough channels for vectors of channels; windows and channels that are not multiples of
+     * four */
+    {3, 9, 17, 64, 3, 3, 2, 1, 1},
+    {2, 7, 7, 34, 3, 3, 1, 1, 1},
+    {4, 5, 6, 66, 2, 2, 1, 0, 2},
+    {1, 1, 200, 35, 1, 50, 50, 0, 1},
+};
+
 /* Runs with every kernel; each test has its own process, which chooses its kernel once. */
 START_TEST(many_shapes_follow_the_definition)
 {
     static const char *const kernels[] = {"avx512", "avx2", "neon", "generic"};
-    static const struct shape shapes[] = {
-        {3, 7, 5, 4, 3, 3, 1, 1, 1},
-        {3, 7, 5, 4, 3, 3, 2, 1, 1},
-        {4, 6, 6, 8, 2, 3, 1, 0, 2},
-        {4, 6, 6, 4, 3, 3, 1, 2, 4},
-        {1, 28, 28, 7, 5, 5, 1, 0, 1},
-        {2, 4, 9, 13, 1, 1, 3, 0, 1},
-        {2, 3, 3, 2, 5, 5, 1, 1, 1},
-        {1, 1, 1, 1, 3, 3, 1, 1, 1},
-        {2, 9, 9, 3, 4, 2, 3, 2, 1},
-        {1, 5, 100, 2, 3, 3, 1, 1, 1},
-        {6, 5, 5, 9, 5, 5, 1, 0, 3},
-        {1, 2, 2, 1, 1, 1, 1, 5, 1},
-        /* lines of whole vectors, one, two and three of them */
-        {2, 8, 8, 13, 3, 3, 1, 1, 1},
-        {3, 6, 16, 25, 3, 3, 1, 1, 1},
-        {2, 4, 32, 7, 3, 3, 1, 1, 1},
-        {4, 4, 48, 6, 3, 3, 1, 1, 2},
-        {2, 3, 16, 4, 1, 1, 1, 0, 1},
-        /* enough channels for vectors of channels; windows and channels that are not multiples of
-         * four */
-        {3, 9, 17, 64, 3, 3, 2, 1, 1},
-        {2, 7, 7, 34, 3, 3, 1, 1, 1},
-        {4, 5, 6, 66, 2, 2, 1, 0, 2},
-        {1, 1, 200, 35, 1, 50, 50, 0, 1},
-    };
     setenv("MOED_KERNEL", kernels[_i], 1);
-    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
-        check_shape(&shapes[i]);
+    for (size_t i = 0; i < sizeof SHAPES / sizeof *SHAPES; i++)
+        check_shape(&SHAPES[i]);
 }
 END_TEST
 

@@ -187,8 +187,8 @@ RESTATED = (
 PAPERS = (
     Row("arXiv 2302.14703, expectation", "as it is", shape(lambda: foreign.Expectation(5, 12, 3), (12,))),
     Row("arXiv 2302.14703, attentive, its key after a ReLU", "as it is", shape(lambda: MoE([
-        nn.Sequential(nn.Linear(12, 8), nn.Linear(8, 3)) for _ in range(5)], moed.nn.AttentiveGate(
-            nn.Linear(12, 8), 8, "0")), (12,)), why="written with moed.nn, as the recipes are"),
+        nn.Sequential(nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 3)) for _ in range(5)], moed.nn.AttentiveGate(
+            nn.Linear(12, 8), 8, "1")), (12,)), why="written with moed.nn, as the recipes are"),
     Row("arXiv 2208.02813, residual experts, a convolution as router", "as it is",
         shape(lambda: foreign.RoutedImages(4), (3, 8, 8), output_name=["output", None, None, None])),
 )
@@ -288,7 +288,7 @@ def rechub(kind, *arguments, history=False):
 
 LUCID, ST, CTR, HUB = "mixture_of_experts", "st_moe_pytorch", "deepctr_torch", "torch_rechub"
 PACKAGES = (
-    Row("lucidrains MoE, policy all, capacity 8 and 1", "as it is",
+    Row("lucidrains MoE, policy all, capacity reached", "as it is",
         lucidrains(second_policy_eval="all", capacity_factor_eval=1.0), None, LUCID),
     Row("lucidrains MoE as it comes", "refused", lucidrains(), None, LUCID, "random at evaluation"),
     Row("st-moe, top-2, threshold 0", "as it is",
