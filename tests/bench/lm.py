@@ -42,21 +42,28 @@ def bandwidth(threads):
     return best
 
 
-def moed_command(options, shape, weights):
-    return [options.moed, "serve", "--models", os.path.join(options.cache, shape), "--port", "0", "--threads",
-            str(options.threads), "--weights", weights, "--kv-cache-mb", "512", "--log-level", "error"]
+def moed_command(options, models, weights, *more):
+    return [options.moed, "serve", "--models", models, "--port", "0", "--threads", str(options.threads), "--weights", weights,
+            "--kv-cache-mb", "512", "--log-level", "error", *more]
+
+
+def knows(options, weights):
+    """Whether moed has a form of weights, by a model that loads at once."""
+    try:
+        with lm_load.Server(moed_command(options, os.path.dirname(lm_models.TINY), weights, "--model-control", "explicit",
+                                         "--load-model", "tiny-lm")):
+            return True
+    except lm_load.Refused as refused:
+        print(f"    {weights}: skipped: {refused}", flush=True)
+        return False
 
 
 def contenders(options, shape, weights):
-    """{name: a function that makes its server}; forms of weights that moed does not know are skipped."""
-    model = os.path.join(options.cache, shape, shape)
-    moed = moed_command(options, shape, weights)
-    try:
-        with lm_load.Server(moed):
-            pass
-    except lm_load.Refused as refused:
-        print(f"    {shape} {weights}: skipped: {str(refused).strip().splitlines()[-1]}", flush=True)
+    """{name: a function that makes its server}; none for a form of weights that moed does not know."""
+    if not knows(options, weights):
         return {}
+    model = os.path.join(options.cache, shape, shape)
+    moed = moed_command(options, os.path.dirname(model), weights)
     servers = {"moed": lambda: lm_load.Server(moed)}
     for kind in lm_llama.TYPES[weights]:
         gguf = lm_llama.as_gguf(options.cache, options.python, model, kind)

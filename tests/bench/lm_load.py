@@ -19,7 +19,7 @@ import time
 DECODED = {1: 48, 4: 32, 16: 24} # tokens of each sequence
 PROMPT = 16
 SHORT, LONG = 32, 2000
-TIMEOUT = 120
+TIMEOUT = 300
 
 
 def free_port():
@@ -40,9 +40,11 @@ class Server:
         self.process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL, stderr=self.log)
         try:
             while not self._ready():
-                if self.process.poll() is not None or time.monotonic() - begin > TIMEOUT:
+                if self.process.poll() is not None:
                     self.log.seek(0)
-                    raise Refused(self.log.read()[-2000:])
+                    raise Refused(self.log.read()[-2000:].strip())
+                if time.monotonic() - begin > TIMEOUT:
+                    raise SystemExit(f"lm: {' '.join(self.command)}: not ready after {TIMEOUT} s")
                 time.sleep(0.02)
         except BaseException:
             self.__exit__()
@@ -76,7 +78,7 @@ class Server:
 
 
 class Refused(Exception):
-    """A server that did not start, with what it said."""
+    """A server that ended instead of serving, with what it said."""
 
 
 def prompt(count):
