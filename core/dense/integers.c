@@ -79,6 +79,15 @@ INLINE void add_quad(const struct tile *tile, unsigned bits, const integers weig
                                     : add_4(sum[row][v], weights[v], (const void *)quad);
 }
 
+/* Few rows wait for memory, and hardware prefetches a single stream of weights poorly. */
+enum { PREFETCH_BYTES = 2048, CACHE_LINE = 64 };
+
+INLINE void prefetch(const uint8_t *from)
+{
+    for (size_t at = 0; at < (size_t)PANEL * QUAD; at += CACHE_LINE)
+        __builtin_prefetch(from + PREFETCH_BYTES + at);
+}
+
 /* Adds group g: S of every row and output. */
 INLINE void add_group(const struct tile *tile, unsigned bits, size_t g, const unsigned rows,
                       integers sum[MAX_ROWS][2])
@@ -90,6 +99,7 @@ INLINE void add_group(const struct tile *tile, unsigned bits, size_t g, const un
     for (unsigned q = 0; q < QUADS; q++, x += step) {
         const uint8_t *from = weights + q * bits / 8 * PANEL * QUAD;
         integers both[2] = {load(from), load(from + LANES * QUAD)};
+        prefetch(from);
 #pragma GCC unroll 2
         for (unsigned v = 0; v < 2 && bits == 4; v++)
             both[v] = (integers)((octets)(q % 2 ? both[v] >> 4 : both[v]) & 15);
