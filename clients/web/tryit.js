@@ -122,8 +122,9 @@ export class TryIt {
     Object.assign(this, {parent, json, onAnswer, shares: new Map()});
   }
 
-  // What all traffic does in a layer, for the comparison.
+  // What all traffic does in a layer, for the comparison; before the first row there is none.
   traffic(layer) {
+    if (!layer.rows) return;
     const weighted = layer.top_k === layer.experts.length;
     this.shares.set(layer.name, new Map(layer.experts.map((e) => [e.index, weighted ? e.weight_share : e.share])));
   }
