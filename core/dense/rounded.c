@@ -53,9 +53,9 @@ static void put_quads(const int8_t *integers, unsigned bits, size_t pitch, uint8
 {
     for (size_t q = 0; q < QUADS; q += 8 / bits, to += pitch)
         for (size_t i = q * QUAD; i < (q + 1) * QUAD; i++)
-            to[i % QUAD] = bits == 8 ? (uint8_t)(integers[i] + integer_zero(8))
-                                     : (uint8_t)((integers[i] + integer_zero(4)) |
-                                                 (integers[i + QUAD] + integer_zero(4)) << 4);
+            to[i % QUAD] = (uint8_t)(bits == 8 ? integers[i] + integer_zero(8)
+                                               : (integers[i] + integer_zero(4)) |
+                                                     (integers[i + QUAD] + integer_zero(4)) << 4);
 }
 
 static void put_output(const struct rounded *rounded, size_t i, const struct rounded_output *output)
