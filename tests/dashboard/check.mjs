@@ -15,6 +15,14 @@ const FRAME_MS = 16.7, WATCH_MS = 10000;
 const axe = fs.readFileSync(`${work}/node_modules/axe-core/axe.min.js`, "utf8");
 const problems = [];
 
+// page.waitForFunction() evaluates text while it waits, which the page's policy forbids.
+async function until(page, holds, argument) {
+  for (const end = Date.now() + 30000; !(await page.evaluate(holds, argument));) {
+    if (Date.now() > end) throw new Error(`waited in vain for ${holds}`);
+    await page.waitForTimeout(50);
+  }
+}
+
 const said = (page) => page.locator("#tryit [role=status]").textContent();
 
 // Waiting is by selectors: waitForFunction evaluates text, which the page's policy forbids.
@@ -67,7 +75,7 @@ async function weigh(page, view, say) {
   await page.setInputFiles(file, {name: "rows.json", mimeType: "application/json", buffer: Buffer.from('{"rows": 1}')});
   await page.waitForSelector(`${status}.bad`);
   await page.setInputFiles(file, `${work}/ablation.json`);
-  await page.waitForFunction((n) => document.querySelectorAll("#worth-section tbody tr").length === n, study.by_class.length + 2);
+  await until(page, (n) => document.querySelectorAll("#worth-section tbody tr").length === n, study.by_class.length + 2);
   for (const done of ["silenced", "excluded"]) {
     await page.selectOption("#worth-section select", done);
     const {experts} = study.layers[0], cell = page.locator("#worth-section tbody tr >> nth=0").locator("td");
@@ -92,7 +100,7 @@ async function look(browser, view) {
   if (view.sample) await page.selectOption("#tryit select", view.sample);
   if (view.send) await page.click("#tryit .action.main");
   await page.waitForTimeout(WATCH_MS);
-  await page.waitForFunction(() => moed.live);
+  await until(page, () => moed.live);
   if (view.sample || view.send) await page.waitForSelector("#tryit .answers");
   if (view.worth) await weigh(page, view, say);
   await page.screenshot({path: `${work}/${view.name}.png`, fullPage: true});
