@@ -10,7 +10,7 @@ from bench import BUILD, figure, geometric_mean, ratio, spread, summary, table
 ROWS = (1, 2, 4, 8, 16, 32, 64, 512)
 QUICK_ROWS = (1, 4, 32)
 F32_BYTES = 4
-OURS = ("moed f32", "moed bf16", "moed f16", "moed int8")
+OURS = ("moed f32", "moed bf16", "moed f16", "moed int8", "moed int4")
 BASELINES = ("OpenBLAS", "OpenBLAS best", "oneDNN f32", "LIBXSMM f32", "oneDNN bf16")
 
 

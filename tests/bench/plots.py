@@ -9,8 +9,8 @@ from matplotlib.ticker import LogLocator, NullLocator  # noqa: E402
 
 from bench_gemm import by_shape  # noqa: E402
 
-COLOURS = {"moed f32": "#0b5fa5", "moed bf16": "#3f9be0", "moed f16": "#9accf2", "moed int8": "#123a5e", "OpenBLAS": "#c0392b",
-           "OpenBLAS best": "#e59866", "oneDNN f32": "#4d4d4d", "oneDNN bf16": "#a6a6a6", "LIBXSMM f32": "#2e8b57",
+COLOURS = {"moed f32": "#0b5fa5", "moed bf16": "#3f9be0", "moed f16": "#9accf2", "moed int8": "#123a5e",
+           "moed int4": "#6a51a3", "OpenBLAS": "#c0392b", "OpenBLAS best": "#e59866", "oneDNN f32": "#4d4d4d", "oneDNN bf16": "#a6a6a6", "LIBXSMM f32": "#2e8b57",
            "moed": "#0b5fa5", "PyTorch": "#c0392b", "oneDNN": "#4d4d4d", "FastAPI": "#c0392b", "ceiling": "#a6a6a6"}
 
 
