@@ -27,11 +27,20 @@
     __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&                     \
         __builtin_cpu_supports("avx512vnni")
 #elif defined(ISA_AVXVNNI)
+#include <cpuid.h>
 #include <immintrin.h>
+
+/* Some compilers' __builtin_cpu_supports() does not know it: bit 4 of EAX, leaf 7, subleaf 1. */
+static inline bool has_avxvnni(void)
+{
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 4);
+}
+
 #define INTEGERS avxvnni
 #define LANES    8
 #define MAX_ROWS 4
-#define USABLE   __builtin_cpu_supports("avxvnni") && __builtin_cpu_supports("fma")
+#define USABLE   __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_avxvnni()
 #elif defined(ISA_AVX2)
 #include <immintrin.h>
 #define INTEGERS    avx2
