@@ -100,9 +100,10 @@ INLINE void add_group(const struct tile *tile, unsigned bits, size_t g, const un
         const uint8_t *from = weights + q * bits / 8 * PANEL * QUAD;
         integers both[2] = {load(from), load(from + LANES * QUAD)};
         prefetch(from);
-#pragma GCC unroll 2
-        for (unsigned v = 0; v < 2 && bits == 4; v++)
-            both[v] = (integers)((octets)(q % 2 ? both[v] >> 4 : both[v]) & 15);
+        if (bits == 4) {
+            both[0] = (integers)((octets)(q % 2 ? both[0] >> 4 : both[0]) & 15);
+            both[1] = (integers)((octets)(q % 2 ? both[1] >> 4 : both[1]) & 15);
+        }
         add_quad(tile, bits, both, x, rows, sum);
     }
 }
