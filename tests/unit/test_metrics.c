@@ -15,6 +15,7 @@ static struct lanes lanes;
 static struct options options;
 static struct api api;
 static struct state kept; /* nowhere */
+static struct trace untraced;
 static char *repository;
 
 #define MOE_LAYER(name)                                                                            \
@@ -49,8 +50,11 @@ static void begin(void)
     options.weights = (char[]){"stored"};
     options.loops = 1;
     lanes.catalog = catalog;
-    api =
-        (struct api){.options = &options, .lanes = &lanes, .totals = totals_new(1), .state = &kept};
+    api = (struct api){.options = &options,
+                       .lanes = &lanes,
+                       .totals = totals_new(1),
+                       .state = &kept,
+                       .trace = &untraced};
 }
 
 static void end(void)

@@ -105,11 +105,13 @@ static struct exchange dispatch_to(enum http_method method, const char *path)
     struct exchange exchange = {.method = method, .method_text = "GET", .path = path};
     reply_error = ERROR_NONE;
     static struct state kept; /* nowhere */
+    static struct trace untraced;
     const struct api api = {.options = &options,
                             .lanes = &lanes,
                             .stopping = &stopping,
                             .totals = totals,
-                            .state = &kept};
+                            .state = &kept,
+                            .trace = &untraced};
     if (!lanes.catalog)
         (lanes.catalog = catalog_new(NULL, 0))->complete = true;
     routes_dispatch(&api, &exchange);
