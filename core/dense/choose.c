@@ -15,10 +15,12 @@ struct choice {
 
 /* The best first. */
 static const struct choice KERNELS[] = {
-#ifdef MOED_X86
+#ifdef MOED_X86_NEWER
     {"avx512vnni", &kernel_avx512, &integers_avx512vnni},
     {"avx512", &kernel_avx512, &integers_avx2},
     {"avxvnni", &kernel_avx2, &integers_avxvnni},
+#endif
+#ifdef MOED_X86
     {"avx2", &kernel_avx2, &integers_avx2},
 #endif
 #ifdef MOED_NEON

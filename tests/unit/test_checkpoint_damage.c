@@ -277,7 +277,7 @@ static size_t header_end(const struct bytes *file)
 
 /* Sanitizers take several times as long for each flip; the release build makes all of them. */
 #ifdef MOED_SANITIZED
-enum { EVERY_BIT = 3, SOME_BITS = 17 };
+enum { EVERY_BIT = 7, SOME_BITS = 41 };
 #else
 enum { EVERY_BIT = 1, SOME_BITS = 5 };
 #endif

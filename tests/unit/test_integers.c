@@ -117,6 +117,12 @@ static void check_size(unsigned bits, size_t n, size_t k, size_t rows)
     free_rounded(&w);
 }
 
+#ifdef MOED_SANITIZED
+enum { ROWS_STEP = 4 };
+#else
+enum { ROWS_STEP = 1 };
+#endif
+
 START_TEST(products_have_the_bits_of_the_formula)
 {
     static const size_t outputs[] = {1, 7, 8, 17, 33, 66}, inputs[] = {1, 31, 32, 33, 130};
@@ -125,7 +131,7 @@ START_TEST(products_have_the_bits_of_the_formula)
     for (unsigned bits = 4; bits <= 8; bits += 4) {
         for (size_t i = 0; i < sizeof outputs / sizeof *outputs; i++)
             for (size_t j = 0; j < sizeof inputs / sizeof *inputs; j++)
-                for (size_t rows = 1; rows <= 17; rows++)
+                for (size_t rows = 1; rows <= 17; rows += ROWS_STEP)
                     check_size(bits, outputs[i], inputs[j], rows);
         check_size(bits, 33, 1100, 70); /* blocks of rows, and of inputs */
         check_size(bits, 5, 17000, 1);
