@@ -23,7 +23,10 @@ ABSENT = {"moed_dropped_total", "moed_expert_weight_sum", "moed_layer_drift_js_b
           "moed_tokens_total", "moed_prompt_cached_tokens_total", "moed_sequences_running", "moed_sequences_waiting",
           "moed_kv_pages_used", "moed_kv_pages", "moed_first_token_seconds", "moed_next_token_seconds",
           "moed_expert_prompt_selected_total", "moed_state_written_total", "moed_state_failures_total",
-          "moed_state_damaged_total", "moed_state_written_timestamp_seconds"}
+          "moed_state_damaged_total", "moed_state_written_timestamp_seconds",
+          # With a collector of traces: test_trace.py has one.
+          "moed_trace_spans_sent_total", "moed_trace_spans_lost_total"}
+
 # What promtool says of names that are as they should be.
 REMARKS = {'use base unit "bytes" instead of "bits"', 'non-histogram and non-summary metrics should not have "_sum" suffix'}
 TINY = {"model": "tiny", "version": "1"}

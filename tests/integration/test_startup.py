@@ -23,7 +23,7 @@ OPTIONS = ["config", "models", "host", "port", "weights", "load", "cors-origin",
            "queue-timeout-ms", "max-request-rows", "non-finite", "max-body-bytes", "max-total-body-bytes", "max-connections",
            "max-connections-per-ip", "request-timeout-ms", "idle-timeout-ms", "drain-delay-ms", "drain-timeout-ms",
            "max-expert-series", "max-tags", "log-level", "log-format", "log-slow-ms", "log-max-per-second", "admin",
-           "trace-endpoint", "trace-rate",
+           "trace-endpoint", "trace-rate", "grpc-port", "activations",
            "admin-listen", "rate-burst", "rate-limit", "sandbox", "tokens", "state",
            "state-interval-ms", "tls-cert", "tls-key", "tls-client-ca"]
 
