@@ -125,7 +125,7 @@ class LogTest(ProcessCase):
     def test_what_an_operator_should_hear_of_is_a_warning(self):
         write_slow(os.path.join(self.directory, "slow"), seconds=0.2)
         process, reader = self.start("--log-level", "warning", "--max-queue-rows", "1", "--max-request-rows", "1",
-                                     "--max-batch-rows", "1", "--threads", "1")
+                                     "--max-batch-rows", "1", "--threads", "1", "--queue-timeout-ms", "60000")
         answers = set()
         while 429 not in answers:  # on a busy machine six requests may come one after another
             answers.update(Background(6, lambda _: self.client().predict("slow", ROWS["instances"]).status).join())
