@@ -123,7 +123,7 @@ class LogTest(ProcessCase):
         self.assertIn("event=drained", text)
 
     def test_what_an_operator_should_hear_of_is_a_warning(self):
-        write_slow(os.path.join(self.directory, "slow"), seconds=0.2)
+        write_slow(os.path.join(self.directory, "slow"), seconds=0.05)
         process, reader = self.start("--log-level", "warning", "--max-queue-rows", "1", "--max-request-rows", "1",
                                      "--max-batch-rows", "1", "--threads", "1", "--queue-timeout-ms", "60000")
         answers = set()
