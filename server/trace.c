@@ -36,37 +36,42 @@ static void export_spans(struct trace *trace, const struct otlp_span *spans, siz
     tell(&err, failing);
 }
 
-/* Takes what waits, at most one export; returns how many. With the mutex held. */
-static size_t take(struct trace *trace, struct otlp_span *spans)
+/* After a failure the rest is lost at once: who cannot be reached is not waited for again and
+ * again.
+ */
+static void export_all(struct trace *trace, const struct otlp_span *spans, size_t count,
+                       bool *failing)
 {
-    size_t count = trace->count < SPANS_PER_EXPORT ? trace->count : SPANS_PER_EXPORT;
-    memcpy(spans, trace->waiting, count * sizeof *spans);
-    trace->count -= count;
-    memmove(trace->waiting, trace->waiting + count, trace->count * sizeof *spans);
-    return count;
+    for (size_t at = 0, part; at < count; at += part) {
+        part = count - at < SPANS_PER_EXPORT ? count - at : SPANS_PER_EXPORT;
+        if (at > 0 && *failing)
+            atomic_fetch_add(&trace->lost, part);
+        else
+            export_spans(trace, spans + at, part, failing);
+    }
 }
 
+/* What waits is exchanged for an empty array, so that loops, which add to it, do not wait. */
 static void run(void *context)
 {
     struct trace *trace = context;
-    struct otlp_span *spans = xcalloc(SPANS_PER_EXPORT, sizeof *spans);
+    struct otlp_span *taken = xcalloc(TRACE_MOST_WAITING, sizeof *taken);
     bool failing = false;
     uv_mutex_lock(&trace->mutex);
     while (!trace->ending || trace->count > 0) {
         if (!trace->ending && trace->count < SPANS_PER_EXPORT)
             uv_cond_timedwait(&trace->wake, &trace->mutex, (uint64_t)EXPORT_MS * 1000000);
-        size_t count = take(trace, spans);
+        struct otlp_span *spans = trace->waiting;
+        size_t count = trace->count;
+        trace->waiting = taken;
+        trace->count = 0;
         uv_mutex_unlock(&trace->mutex);
-        if (count > 0)
-            export_spans(trace, spans, count, &failing);
+        export_all(trace, spans, count, &failing);
+        taken = spans;
         uv_mutex_lock(&trace->mutex);
-        if (failing && trace->ending) {
-            atomic_fetch_add(&trace->lost, trace->count);
-            trace->count = 0;
-        }
     }
     uv_mutex_unlock(&trace->mutex);
-    free(spans);
+    free(taken);
 }
 
 void trace_add(struct trace *trace, const struct otlp_span *span)
