@@ -3,7 +3,8 @@
 #include "core/layers/projection.h"
 #include "support.h"
 
-static const char *const kernels[] = {"avx512", "avx2", "neon", "generic", "openblas"};
+static const char *const kernels[] = {"avx512vnni", "avx512", "avxvnni", "avx2",
+                                      "dotprod",    "neon",   "generic", "openblas"};
 enum { KERNELS = sizeof kernels / sizeof *kernels };
 
 static const struct precision PRECISIONS[] = {{0}, {.bits = 8}, {.bits = 4}, {8, true}};
@@ -67,18 +68,29 @@ START_TEST(parts_give_the_bits_of_the_whole)
 }
 END_TEST
 
-static const char *const layers[] = {
-    "[{'op':'relu'},{'op':'linear','name':'a'},{'op':'tanh'}]",
-    "[{'op':'glu','name':'a'}]",
-    "[{'op':'glu','name':'a','limit':3,'alpha':1.7,'shift':1},{'op':'relu'}]",
-    ("[{'op':'moe','name':'m','gate':{'layers':[{'op':'linear','name':'g'}],'top_k':2},"
-     "'experts':{'count':2,'layers':[{'op':'glu','name':'a'},{'op':'tanh'}]}}]"),
+#define LINEAR "[{'op':'relu'},{'op':'linear','name':'a'},{'op':'tanh'}]"
+#define GLU    "[{'op':'glu','name':'a'}]"
+
+static const struct {
+    const char *layers;
+    struct moed_load_options options;
+} LARGE[] = {
+    {LINEAR, {0}},
+    {LINEAR, {.weights = MOED_WEIGHTS_INT8}},
+    {LINEAR, {.weights = MOED_WEIGHTS_INT8, .f32_activations = true}},
+    {GLU, {0}},
+    {GLU, {.weights = MOED_WEIGHTS_INT4}},
+    {"[{'op':'glu','name':'a','limit':3,'alpha':1.7,'shift':1},{'op':'relu'}]", {0}},
+    {"[{'op':'moe','name':'m','gate':{'layers':[{'op':'linear','name':'g'}],'top_k':2},"
+     "'experts':{'count':2,'layers':[{'op':'glu','name':'a'},{'op':'tanh'}]}}]",
+     {0}},
 };
 
 enum { IN = 700, OUT = 3003, ROWS = 9 };
 
-static struct moed_model *load_large(const char *list)
+static struct moed_model *load_large(const char *list, const struct moed_load_options *options)
 {
+    struct error err = ERROR_INIT;
     static const char *const names[] = {"a.weight",
                                         "a.gate.weight",
                                         "a.up.weight",
@@ -99,16 +111,20 @@ static struct moed_model *load_large(const char *list)
         tensors[i] =
             (struct stored){.name = names[from + i], .rank = 2, .dims = {n, IN}, .values = values};
     }
-    struct moed_model *model = load_model(config, tensors, count);
+    char *directory = new_directory();
+    write_checkpoint(directory, config, tensors, count);
+    struct moed_model *model = moed_model_load(directory, options, &err);
+    ck_assert_msg(model != NULL, "%s", err.text);
     for (size_t i = 0; i < count; i++)
         free((float *)tensors[i].values);
+    free(directory);
     free(config);
     return model;
 }
 
 START_TEST(threads_change_no_bit_of_a_large_layer)
 {
-    struct moed_model *model = load_large(layers[_i]);
+    struct moed_model *model = load_large(LARGE[_i].layers, &LARGE[_i].options);
     float *x = xmalloc(ROWS * IN * sizeof *x);
     float *expected = xmalloc(ROWS * OUT * sizeof *x), *y = xmalloc(ROWS * OUT * sizeof *x);
     fill(x, ROWS * IN, 5);
@@ -133,7 +149,7 @@ int main(void)
     TCase *tests = tcase_create("projection");
     tcase_add_loop_test(tests, parts_give_the_bits_of_the_whole, 0, KERNELS);
     tcase_add_loop_test(tests, threads_change_no_bit_of_a_large_layer, 0,
-                        sizeof layers / sizeof *layers);
+                        sizeof LARGE / sizeof *LARGE);
     tcase_set_timeout(tests, TEST_SECONDS);
     return run_suite("projection", tests);
 }
