@@ -10,6 +10,7 @@ import time
 import numpy as np
 
 from support.http import HOST, Closed, Connection, request_bytes
+from support.prometheus import Metrics
 
 from clients import infer_bytes
 from site_of_fault import WIDTH, try_fault
@@ -109,8 +110,7 @@ def idle(site):
 
 
 def open_connections(connection):
-    page = connection.request("GET", "/metrics").body.decode()
-    return sum(float(line.split()[-1]) for line in page.splitlines() if line.startswith("moed_connections"))
+    return Metrics(connection.request("GET", "/metrics").body.decode()).sum("moed_connections")
 
 
 def descriptors(site):
@@ -209,7 +209,7 @@ def faults(models):
     yield fault("half-open", half_open)
     yield fault("reset storm", reset_storm)
     yield fault("idle connections", idle, grows_mb=1000, max_connections=12000)
-    yield fault("descriptors exhausted", descriptors, may_lose=True)  # an idle connection gives way to a new one
+    yield fault("descriptors exhausted", descriptors, gives_way=True)  # the longest idle connection, to a new one
     yield fault("smuggling", smuggling)
     yield fault("JSON oddities", oddities)
     yield fault("NaN, infinities, denormals", not_numbers)
