@@ -198,12 +198,6 @@ class TokensTest(TokensCase):
             time.sleep(0.7)  # within the limit of wrong tokens
         self.assertEqual(self.client.get("/v2", bearer(token)).status, status)
 
-    def await_log(self, word):
-        deadline = time.monotonic() + 60
-        while not re.search(word, self.server.log()) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        self.assertRegex(self.server.log(), word)
-
 
 class UnixClient(http.client.HTTPConnection):
     def __init__(self, path):

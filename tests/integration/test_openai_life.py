@@ -134,7 +134,9 @@ class TogetherTest(OpenAICase):
             self.assertEqual(self.sequences()[0], 4)
             received = b""
             while b"[DONE]" not in received[-100:]:
-                received += slow.socket.recv(1 << 20)
+                piece = slow.socket.recv(1 << 20)
+                self.assertTrue(piece, "closed before its end")
+                received += piece
             self.assertIn(b'"finish_reason":"length"', received.replace(b": ", b":"))
 
 

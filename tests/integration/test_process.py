@@ -13,7 +13,7 @@ import tempfile
 import time
 import unittest
 
-from support.http import HOST, Client
+from support.http import HOST, PATIENCE_SECONDS, Client
 from support.models import Tiny, write_slow
 from support.prometheus import Metrics
 from support.server import BINARY, LISTENING, RUNNING_URL, START_SECONDS, STOP_SECONDS, environment
@@ -126,8 +126,9 @@ class LogTest(ProcessCase):
         write_slow(os.path.join(self.directory, "slow"), seconds=0.05)
         process, reader = self.start("--log-level", "warning", "--max-queue-rows", "1", "--max-request-rows", "1",
                                      "--max-batch-rows", "1", "--threads", "1", "--queue-timeout-ms", "60000")
-        answers = set()
+        answers, deadline = set(), time.monotonic() + PATIENCE_SECONDS
         while 429 not in answers:  # on a busy machine six requests may come one after another
+            self.assertLess(time.monotonic(), deadline, "never refused")
             answers.update(Background(6, lambda _: self.client().predict("slow", ROWS["instances"]).status).join())
             self.assertLessEqual(answers, {200, 429})
         line_of(reader, re.compile(r"level=warning event=request client=127\.0\.0\.1 .*status=429"))

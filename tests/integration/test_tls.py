@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import signal
 import socket
@@ -74,12 +73,6 @@ class TlsCase(ServerCase):
         connection = Secure(self.server.port, context or self.context())
         self.addCleanup(connection.close)
         return connection
-
-    def await_log(self, word):
-        deadline = time.monotonic() + 60
-        while not re.search(word, self.server.log()) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        self.assertRegex(self.server.log(), word)
 
 
 class TlsTest(TlsCase):

@@ -176,6 +176,12 @@ class ServerCase(unittest.TestCase):
         self.addCleanup(client.close)
         return client
 
+    def await_log(self, pattern):
+        deadline = time.monotonic() + 60
+        while not re.search(pattern, self.server.log()) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        self.assertRegex(self.server.log(), pattern)
+
     def assert_error(self, answer, status, *words):
         """Expects a JSON error whose message contains all the words, whichever protocol's."""
         self.assertEqual(answer.status, status, answer.body)
