@@ -238,6 +238,40 @@ START_TEST(products_are_near_what_they_round)
 }
 END_TEST
 
+/* Weights that rounding finds again: what is left is the order of a sum, of several blocks of
+ * inputs. */
+START_TEST(f32_inputs_meet_each_weight_with_its_scale)
+{
+    enum { OUTPUTS = 35, INPUTS = 3300, BATCH = 29 };
+    static float y[BATCH * OUTPUTS], alone[OUTPUTS];
+    float *x = new_numbers((size_t)BATCH * INPUTS, 5);
+    for (unsigned bits = 4; bits <= 8 && use_kernel(_i); bits += 4) {
+        struct integers w = new_rounded(OUTPUTS, INPUTS, bits, 9);
+        const struct tensor tensor = tensor_of(OUTPUTS, INPUTS, w.values);
+        struct gemm gemm;
+        init(&gemm, bits, true, &tensor);
+        gemm_rows(&gemm, x, BATCH, NULL, y);
+        for (size_t i = 0; i < BATCH * OUTPUTS; i++) {
+            double sum = 0, size = 0;
+            for (size_t k = 0; k < INPUTS; k++) {
+                double product = (double)x[i / OUTPUTS * INPUTS + k] *
+                                 (double)w.values[i % OUTPUTS * INPUTS + k];
+                sum += product;
+                size += fabs(product);
+            }
+            ck_assert_double_eq_tol((double)y[i], sum, 1e-5 * size);
+        }
+        for (size_t row = 0; row < BATCH && strcmp(kernels[_i], "openblas") != 0; row++) {
+            gemm_rows(&gemm, x + row * INPUTS, 1, NULL, alone);
+            ck_assert_mem_eq(alone, y + row * OUTPUTS, sizeof alone);
+        }
+        gemm_close(&gemm);
+        free_rounded(&w);
+    }
+    free(x);
+}
+END_TEST
+
 START_TEST(four_bits_take_half_the_memory_of_eight)
 {
     static float w[64 * 64];
@@ -295,11 +329,11 @@ START_TEST(weights_that_are_not_finite_are_refused)
     static const float bad[] = {1, 2, NAN, 0, INFINITY, 0};
     if (!use_kernel(_i))
         return;
-    for (size_t skip = 0; skip < 4; skip++) {
-        const struct tensor tensor = tensor_of(1, 4, bad + skip % 2 * 2);
+    for (size_t i = 0; i < 8; i++) {
+        const struct tensor tensor = tensor_of(1, 4, bad + i % 2 * 2);
         struct error err = ERROR_INIT;
         struct gemm gemm;
-        const struct precision precision = {.bits = skip < 2 ? 4 : 8};
+        const struct precision precision = {i & 2 ? 4 : 8, i & 4};
         ck_assert_int_ne(gemm_init_rounded(&gemm, &precision, &tensor, 1, 4, &err), 0);
         ck_assert_ptr_nonnull(strstr(err.text, "output 0 are not all finite"));
         gemm_close(&gemm);
@@ -315,6 +349,7 @@ int main(void)
     tcase_add_loop_test(tests, a_row_has_the_same_bits_in_every_batch, 0, KERNELS);
     tcase_add_loop_test(tests, kernels_give_the_same_bits, 0, KERNELS);
     tcase_add_loop_test(tests, products_are_near_what_they_round, 0, KERNELS);
+    tcase_add_loop_test(tests, f32_inputs_meet_each_weight_with_its_scale, 0, KERNELS);
     tcase_add_loop_test(tests, four_bits_take_half_the_memory_of_eight, 0, KERNELS);
     tcase_add_loop_test(tests, the_smallest_are_zero_and_the_largest_are_held, 0, KERNELS);
     tcase_add_loop_test(tests, inputs_that_are_not_finite_give_nan, 0, KERNELS);
