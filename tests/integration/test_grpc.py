@@ -131,6 +131,9 @@ class ClientTest(GrpcCase):
                             service_pb2.ModelMetadataRequest())
         self.assert_refused(code.INVALID_ARGUMENT, "input 'x': shape is [7,3], expected [rows,4]", self.stub.ModelInfer,
                             self.request(ROWS[:, :3]))
+        request = self.request()
+        request.parameters["priority"].string_param = "high"
+        self.assert_refused(code.INVALID_ARGUMENT, "priority", self.stub.ModelInfer, request)
         self.assert_refused(code.RESOURCE_EXHAUSTED, "the limit is 1024", self.stub.ModelInfer,
                             self.request(np.zeros((1025, 4), np.float32)))
         self.assert_refused(code.INVALID_ARGUMENT, "unknown input 'z': model 'tiny' has 'x'", self.stub.ModelInfer,
