@@ -3,11 +3,8 @@
  * All groups of a row are convolved in one loop. Where every number of a padded image comes from is
  * looked up in a table made at load; a few windows are computed, and no more. The taps are walked
  * in the same order as by channels, so results have the same bits. */
-#include <stdlib.h>
-#include <string.h>
-
 #include "core/dense/vector.h"
-#include "core/layers/conv.h"
+#include "core/layers/conv_filter.h"
 #include "core/memory.h"
 
 /* Beyond, lines are long enough to be copied. */
@@ -16,6 +13,12 @@ enum { TINY_WIDTH = 4, MOST_ELEMENTS = 1024 };
 bool conv_planes_suit(const struct conv *conv)
 {
     return (conv->stride > 1 || conv->in_w <= TINY_WIDTH) && conv->padded_elements <= MOST_ELEMENTS;
+}
+
+/* Of an image of one channel. */
+static size_t padded_of(const struct conv *conv)
+{
+    return conv->padded_elements - COLUMN_SLACK;
 }
 
 /* Which number of a 0 and the image behind it stands at an element of the padded image. */
@@ -31,8 +34,7 @@ static int32_t source_of(const struct conv *conv, size_t element)
 
 int conv_planes_plan(struct conv *conv, struct error *err)
 {
-    size_t plane = conv->out_h * conv->out_w;
-    size_t padded = conv->phases_h * conv->phases_w * conv->line_h * conv->line_w;
+    size_t plane = conv->out_h * conv->out_w, padded = padded_of(conv);
     if (!(conv->sources = calloc_checked(padded, sizeof *conv->sources, err)) ||
         !(conv->kept = calloc_checked(plane, sizeof *conv->kept, err)))
         return -1;
@@ -43,39 +45,16 @@ int conv_planes_plan(struct conv *conv, struct error *err)
     return 0;
 }
 
-typedef float oct __attribute__((vector_size(8 * sizeof(float))));
-
-/* `octs` is a constant where this is called: the sums stay in registers. */
-static inline __attribute__((always_inline)) void some_windows(const struct conv *conv,
-                                                               const float *taps, float bias,
-                                                               const float *image, float *y,
-                                                               size_t octs)
-{
-    oct sum[4], value;
-#pragma GCC unroll 4
-    for (size_t v = 0; v < octs; v++)
-        sum[v] = (oct){0} + bias;
-    for (size_t t = 0; t < conv->k; t++) {
-        const float *from = image + conv->window[t], tap = taps[t];
-#pragma GCC unroll 4
-        for (size_t v = 0; v < octs; v++) {
-            memcpy(&value, from + v * 8, sizeof value);
-            sum[v] += value * tap;
-        }
-    }
-    memcpy(y, sum, octs * sizeof *sum);
-}
-
 static inline __attribute__((always_inline)) void filter(const struct conv *conv, const float *taps,
                                                          float bias, const float *image, float *y)
 {
     size_t i = 0, count = conv->columns.count;
     for (; i + 16 < count; i += 32)
-        some_windows(conv, taps, bias, image + i, y + i, 4);
+        filter_windows(conv, taps, bias, image + i, y + i, 4);
     if (i + 8 < count)
-        some_windows(conv, taps, bias, image + i, y + i, 2);
+        filter_windows(conv, taps, bias, image + i, y + i, 2);
     else if (i < count)
-        some_windows(conv, taps, bias, image + i, y + i, 1);
+        filter_windows(conv, taps, bias, image + i, y + i, 1);
 }
 
 /* plane: [1 + in_h * in_w] */
@@ -84,8 +63,7 @@ VECTORIZED static void convolve(const struct conv *conv, const float *restrict x
                                 float *restrict y)
 {
     size_t channels = conv->out_channels / conv->groups, in = conv->in_h * conv->in_w;
-    size_t out = conv->out_h * conv->out_w;
-    size_t padded = conv->phases_h * conv->phases_w * conv->line_h * conv->line_w;
+    size_t out = conv->out_h * conv->out_w, padded = padded_of(conv);
     const float *taps = conv->weight.values, *bias = conv->bias.values;
     const int32_t *restrict sources = conv->sources, *restrict kept = conv->kept;
     plane[0] = 0;

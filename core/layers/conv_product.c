@@ -13,7 +13,7 @@
 #include <string.h>
 
 #include "core/dense/vector.h"
-#include "core/layers/conv.h"
+#include "core/layers/conv_filter.h"
 
 static const float *bias_of(const struct conv *conv, size_t group)
 {
@@ -106,29 +106,12 @@ static void by_columns(const struct conv *conv, size_t group, size_t rows, const
 
 /* ---- by channels ---- */
 
-typedef float oct __attribute__((vector_size(8 * sizeof(float))));
-
-/* One filter over `count` windows, of which up to COLUMN_SLACK more are computed. */
+/* One filter over all windows, and up to COLUMN_SLACK more. */
 VECTORIZED static void filter_plane(const struct conv *conv, const float *taps, float bias,
                                     const float *image, float *y)
 {
-    enum { OCTS = 4, AT_ONCE = OCTS * 8 };
-    size_t count = conv->columns.count, k = conv->k;
-    for (size_t i = 0; i < count; i += AT_ONCE) {
-        oct sum[OCTS], value;
-#pragma GCC unroll 4
-        for (size_t v = 0; v < OCTS; v++)
-            sum[v] = (oct){0} + bias;
-        for (size_t t = 0; t < k; t++) {
-            const float *from = image + conv->window[t] + i, tap = taps[t];
-#pragma GCC unroll 4
-            for (size_t v = 0; v < OCTS; v++) {
-                memcpy(&value, from + v * 8, sizeof value);
-                sum[v] += value * tap;
-            }
-        }
-        memcpy(y + i, sum, sizeof sum);
-    }
+    for (size_t i = 0; i < conv->columns.count; i += OCTS_AT_ONCE * OCT)
+        filter_windows(conv, taps, bias, image + i, y + i, OCTS_AT_ONCE);
 }
 
 static void by_channels(const struct conv *conv, size_t group, size_t rows, const float *x,
