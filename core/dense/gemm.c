@@ -9,12 +9,6 @@
 #include "core/dense/kernel.h"
 #include "core/half.h"
 
-/* An output's place in a panel. BF16 weights are stored in pairs (struct packed). */
-static size_t place(size_t column, size_t panel, bool paired)
-{
-    return paired ? column % (panel / 2) * 2 + column / (panel / 2) : column;
-}
-
 /* Packs panel by panel: for every k, `panel` outputs side by side; missing ones stay zero. Goes in
  * blocks of k whose destination fits the first-level cache, so that packing is as fast as
  * reading. */
@@ -28,7 +22,7 @@ enum { PACK_BLOCK = 64 };
             for (size_t block = 0; block < k; block += PACK_BLOCK) {                               \
                 size_t end = k - block < PACK_BLOCK ? k : block + PACK_BLOCK;                      \
                 for (size_t column = 0; column < panel && first + column < n; column++) {          \
-                    type *const out = to + place(column, panel, paired);                           \
+                    type *const out = to + (paired ? paired_place(column, panel) : column);        \
                     for (size_t i = block; i < end; i++)                                           \
                         out[i * panel] = weights[(first + column) * k + i];                        \
                 }                                                                                  \
@@ -98,7 +92,7 @@ int gemm_init(struct gemm *gemm, const struct tensor *tensor, size_t n, size_t k
 /* Rounded weights as struct packed has them. A kernel that cannot read integers gets floats. */
 static void put_output(const struct gemm *gemm, size_t i, const struct rounded_output *output)
 {
-    size_t panel = gemm->panel, k = gemm->k, groups = (k + GROUP - 1) / GROUP;
+    size_t panel = gemm->panel, k = gemm->k, groups = integer_groups(k);
     size_t first = i / panel * k * panel + i % panel;
     float *scales = gemm->scales ? gemm->scales + i / panel * groups * panel + i % panel : NULL;
     for (size_t j = 0; j < k; j++) {
@@ -118,7 +112,7 @@ static int allocate_numbers(struct gemm *gemm, const struct tensor *tensor, stru
     size_t panels = (gemm->n + gemm->panel - 1) / gemm->panel;
     size_t each = gemm->k * gemm->panel * dtype_bytes(gemm->dtype);
     bool scaled = gemm->dtype == DTYPE_I8;
-    size_t scales = panels * ((gemm->k + GROUP - 1) / GROUP) * gemm->panel;
+    size_t scales = panels * integer_groups(gemm->k) * gemm->panel;
     gemm->bytes = panels * each + (scaled ? scales * sizeof *gemm->scales : 0);
     gemm->panels = panels_new(panels * each);
     gemm->scales = scaled ? calloc(scales, sizeof *gemm->scales) : NULL;
@@ -182,8 +176,7 @@ void gemm_part(const struct gemm *gemm, const struct columns_of *columns, const 
                              .scales = gemm->scales,
                              .n = gemm->n,
                              .k = gemm->k,
-                             .first = columns->first,
-                             .end = columns->end};
+                             .columns = *columns};
     if (gemm->rounded.kernel)
         rounded_part(&gemm->rounded, columns, x, rows, bias, y);
     else
@@ -207,7 +200,10 @@ struct columns_of gemm_columns(const struct gemm *gemm, size_t part, size_t part
 void gemm_windows(const struct gemm *gemm, const struct windows *windows, const float *bias,
                   float *y)
 {
-    struct packed weights = {
-        .panels = gemm->panels, .dtype = gemm->dtype, .n = gemm->n, .k = gemm->k, .end = gemm->n};
+    struct packed weights = {.panels = gemm->panels,
+                             .dtype = gemm->dtype,
+                             .n = gemm->n,
+                             .k = gemm->k,
+                             .columns = {0, gemm->n}};
     gemm->kernel->windows(&weights, windows, bias, y);
 }

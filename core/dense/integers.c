@@ -6,8 +6,6 @@
 
 #define PASTE_INTEGERS(isa) integers_##isa
 #define INTEGERS_OF(isa)    PASTE_INTEGERS(isa)
-#define QUOTE(isa)          #isa
-#define NAME_OF(isa)        QUOTE(isa)
 
 enum { PANEL = 2 * LANES };
 
@@ -201,7 +199,7 @@ static void add_panels(const struct integer_weights *weights, const struct integ
 {
     unsigned bits = weights->bits;
     size_t bytes = integer_group_bytes(bits, PANEL);
-    for (size_t column = weights->first; column < weights->end; column += PANEL) {
+    for (size_t column = weights->columns.first; column < weights->columns.end; column += PANEL) {
         size_t group = column / PANEL * weights->groups + inputs->from;
         struct tile panel = {.weights = weights->panels + group * bytes,
                              .x = x,
@@ -237,5 +235,4 @@ static bool usable(void)
     return USABLE;
 }
 
-const struct integer_kernel INTEGERS_OF(INTEGERS) = {
-    .name = NAME_OF(INTEGERS), .usable = usable, .panel = PANEL, .add = add};
+const struct integer_kernel INTEGERS_OF(INTEGERS) = {.usable = usable, .panel = PANEL, .add = add};

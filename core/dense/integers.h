@@ -15,12 +15,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "core/dense/panels.h"
+
 enum { GROUP = 32, QUAD = 4, QUADS = GROUP / QUAD };
 
 /* Weights W[n, k] as kernels read them: panels of `panel` consecutive outputs; of a panel, groups
  * one after the other. A group is
  *
- *   uint16_t scales[panel]         BF16, output i beside output i + panel / 2 (as in struct packed)
+ *   uint16_t scales[panel]         BF16, in pairs (paired_place())
  *   uint8_t weights[8][panel][4]   8 bits: quads of consecutive inputs; a weight plus 128
  *   uint8_t weights[4][panel][4]   4 bits: quads 2q and 2q + 1, in the lower and upper half of a
  *                                  byte; a weight plus 8
@@ -30,8 +32,13 @@ struct integer_weights {
     const uint8_t *panels; /* 64-byte aligned */
     unsigned bits;         /* 8 or 4 */
     size_t n, groups;
-    size_t first, end; /* outputs to compute, as in struct packed */
+    struct columns_of columns; /* to compute; the rest of y is left alone */
 };
+
+static inline size_t integer_groups(size_t k)
+{
+    return (k + GROUP - 1) / GROUP;
+}
 
 /* What stands for a weight of 0. */
 static inline int integer_zero(unsigned bits)
@@ -56,7 +63,6 @@ struct integer_inputs {
 };
 
 struct integer_kernel {
-    const char *name;
     bool (*usable)(void); /* on this machine */
     size_t panel;
     /* Adds a block to y[rows, n], or begins with it, and with `bias` (may be NULL), if it is the

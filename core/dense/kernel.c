@@ -6,11 +6,9 @@
 
 #include "core/dense/tile.h"
 
-/* For avx2: kernel_avx2 and "avx2". */
+/* For avx2: kernel_avx2. */
 #define PASTE_KERNEL(isa) kernel_##isa
 #define KERNEL_OF(isa)    PASTE_KERNEL(isa)
-#define QUOTE(isa)        #isa
-#define NAME_OF(isa)      QUOTE(isa)
 
 static size_t min_size(size_t a, size_t b)
 {
@@ -104,7 +102,7 @@ static void windows_all(const struct packed *weights, const struct windows *wind
                         const float *bias, float *y)
 {
     size_t rows = windows->count;
-    size_t k = weights->k, panels = (weights->end + PANEL - 1) / PANEL;
+    size_t k = weights->k, panels = (weights->columns.end + PANEL - 1) / PANEL;
     size_t height = tile_rows(rows), tiles = (rows + height - 1) / height;
     size_t blocks = tiles == 1 ? 1 : (k + MAX_DEPTH - 1) / MAX_DEPTH;
     struct product product = {.weights = weights,
@@ -118,7 +116,7 @@ static void windows_all(const struct packed *weights, const struct windows *wind
                               .tiles = tiles,
                               .span = tiles == 1 ? panels_for((unsigned)rows) : 1,
                               .depth = whole_groups((k + blocks - 1) / blocks)};
-    for (size_t panel = weights->first / PANEL, step; panel < panels; panel += step) {
+    for (size_t panel = weights->columns.first / PANEL, step; panel < panels; panel += step) {
         bool wide = product.span > 1 && panels - panel >= product.span;
         step = wide ? product.span : 1;
         for (size_t from = 0; from < k; from += product.depth)
@@ -222,8 +220,7 @@ static bool usable(void)
     return USABLE;
 }
 
-const struct kernel KERNEL_OF(ISA) = {.name = NAME_OF(ISA),
-                                      .usable = usable,
+const struct kernel KERNEL_OF(ISA) = {.usable = usable,
                                       .lanes = LANES,
                                       .panel = PANEL,
                                       .reads_bf16 = true,

@@ -11,19 +11,18 @@
 #include <stddef.h>
 
 #include "core/dense/attend.h"
+#include "core/dense/panels.h"
 #include "core/load/tensor.h"
 
 /* Weights W[n, k] as the kernel reads them: panels of `panel` consecutive outputs, each with one
- * number per output for every k in turn. BF16 numbers are stored in pairs, output i beside output i
- * + panel / 2: a shift and a mask widen them. The last panel is padded with zeros. */
+ * number per output for every k in turn; BF16 numbers in pairs (paired_place()). The last panel is
+ * padded with zeros. */
 struct packed {
     const void *panels; /* [panels, k, panel] of dtype; 64-byte aligned */
     enum dtype dtype;
     const float *scales; /* of I8: [panels, k / 32 rounded up, panel]; else NULL */
     size_t n, k;
-    /* Outputs to compute, [first, end): `first` begins a panel, `end` another one, or is n. The
-     * rest of y is left alone. */
-    size_t first, end;
+    struct columns_of columns; /* to compute; the rest of y is left alone */
 };
 
 /* A convolution's windows along a line: input k of window w is x[w * pitch + offsets[k]]. */
@@ -55,7 +54,6 @@ struct columns {
 };
 
 struct kernel {
-    const char *name;
     bool (*usable)(void);                 /* on this machine */
     size_t lanes, panel;                  /* numbers of a vector, of a panel */
     bool reads_f16, reads_bf16, reads_i8; /* otherwise such weights are packed as F32 */

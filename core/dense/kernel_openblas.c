@@ -55,7 +55,7 @@ static bool usable(void)
 static void multiply_rows(const struct packed *weights, const float *x, size_t rows,
                           const float *bias, float *y)
 {
-    size_t first = weights->first, count = weights->end - first;
+    size_t first = weights->columns.first, count = weights->columns.end - first;
     int n = (int)count, k = (int)weights->k;
     const float *panels = (const float *)weights->panels + first * weights->k;
     for (size_t row = 0; bias && row < rows; row++)
@@ -96,8 +96,7 @@ static void multiply_columns(const struct filters *filters, const struct columns
     kernel_generic.columns(filters, columns, x, y, y_pitch);
 }
 
-const struct kernel kernel_openblas = {.name = "openblas",
-                                       .usable = usable,
+const struct kernel kernel_openblas = {.usable = usable,
                                        .lanes = 4, /* as for kernel_generic's columns */
                                        .panel = 1,
                                        .rows = multiply_rows,

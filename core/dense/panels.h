@@ -6,10 +6,17 @@
 
 #include "core/load/tensor.h"
 
-/* Outputs [first, end) of a product, as gemm_columns() cuts them: whole panels. */
+/* Outputs [first, end) of a product: `first` begins a panel, `end` another one, or is n. */
 struct columns_of {
     size_t first, end;
 };
+
+/* Where a panel keeps an output's number of 16 bits: output i is beside output i + panel / 2, so
+ * that a shift and a mask widen both. */
+static inline size_t paired_place(size_t output, size_t panel)
+{
+    return output % (panel / 2) * 2 + output / (panel / 2);
+}
 
 /* A cache line. */
 enum { PANEL_ALIGNMENT = 64 };

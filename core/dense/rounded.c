@@ -9,11 +9,6 @@
 #include "core/dense/integers.h"
 #include "core/dense/quantize.h"
 
-static size_t groups_of(size_t k)
-{
-    return (k + GROUP - 1) / GROUP;
-}
-
 /* ---- packing ---- */
 
 int rounded_output_init(struct rounded_output *output, const struct tensor *tensor, size_t k,
@@ -21,8 +16,8 @@ int rounded_output_init(struct rounded_output *output, const struct tensor *tens
 {
     *output = (struct rounded_output){.tensor = tensor, .k = k, .bits = bits};
     output->floats = malloc(k * sizeof *output->floats);
-    output->integers = malloc(groups_of(k) * GROUP * sizeof *output->integers);
-    output->scales = malloc(groups_of(k) * sizeof *output->scales);
+    output->integers = malloc(integer_groups(k) * GROUP * sizeof *output->integers);
+    output->scales = malloc(integer_groups(k) * sizeof *output->scales);
     if (output->floats && output->integers && output->scales)
         return 0;
     rounded_output_close(output);
@@ -63,7 +58,7 @@ static void put_output(const struct rounded *rounded, size_t i, const struct rou
     size_t panel = rounded->kernel->panel, at = i % panel;
     size_t bytes = integer_group_bytes(rounded->bits, panel);
     uint8_t *group = (uint8_t *)rounded->panels + i / panel * rounded->groups * bytes;
-    size_t place = at % (panel / 2) * 2 + at / (panel / 2);
+    size_t place = paired_place(at, panel);
     for (size_t g = 0; g < rounded->groups; g++, group += bytes) {
         memcpy(group + place * sizeof *output->scales, output->scales + g, sizeof *output->scales);
         put_quads(output->integers + g * GROUP, rounded->bits, panel * QUAD,
@@ -89,7 +84,7 @@ int rounded_init(struct rounded *rounded, unsigned bits, const struct tensor *te
 {
     struct rounded_output output;
     *rounded = (struct rounded){
-        .kernel = integer_kernel_get(), .n = n, .k = k, .groups = groups_of(k), .bits = bits};
+        .kernel = integer_kernel_get(), .n = n, .k = k, .groups = integer_groups(k), .bits = bits};
     if (allocate(rounded, tensor, err) != 0 ||
         rounded_output_init(&output, tensor, k, bits, err) != 0)
         return -1;
@@ -149,8 +144,7 @@ void rounded_part(const struct rounded *rounded, const struct columns_of *column
                                       .bits = rounded->bits,
                                       .n = rounded->n,
                                       .groups = rounded->groups,
-                                      .first = columns->first,
-                                      .end = columns->end};
+                                      .columns = *columns};
     size_t blocks = (rows + BLOCK_ROWS_MOST - 1) / BLOCK_ROWS_MOST;
     for (size_t block = 0, row = 0; block < blocks; block++) {
         size_t end = rows * (block + 1) / blocks;
