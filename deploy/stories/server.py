@@ -30,9 +30,10 @@ class Server:
         self.model = os.path.join(directory, "models", self.name)
         shutil.copytree(source, self.model)
         self.path = os.path.join(directory, "log")
+        settings = {name: value for name, value in os.environ.items() if not name.startswith("MOED_")}
         with open(self.path, "w", encoding="utf-8") as log:
             self.process = subprocess.Popen([binary, "serve", "--models", os.path.dirname(self.model), "--port", "0",
-                                             "--admin", "true"], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+                                             "--admin", "true"], stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=settings)
         self.url = self._wait(r"^listening on (http://\S+)$")[0]
 
     def _log(self):
