@@ -121,5 +121,4 @@ def percentile(values, part):
 
 
 def resident_mb(server):
-    with open(f"/proc/{server.process.pid}/status", encoding="ascii") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith("VmRSS:")) / 1024
+    return server.resident_kb() / 1024

@@ -63,11 +63,6 @@ MIX = [
 BROKEN_OFF = 4  # of a hundred: half a request, then the client is gone
 
 
-def resident_kb(process):
-    with open(f"/proc/{process.pid}/status", encoding="ascii") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith("VmRSS:"))
-
-
 def client(port, requests, seed, progress):
     """Sends `count` requests of the mix and cuts some connections off."""
     chance, connection = random.Random(seed), Connection(port)
@@ -102,7 +97,7 @@ def sample(server, load, progress):
     """[(requests done, resident KB)] while the load lasts."""
     samples = []
     while load.is_running():
-        samples.append((progress.done, resident_kb(server.process)))
+        samples.append((progress.done, server.resident_kb()))
         time.sleep(0.2)
     return samples
 

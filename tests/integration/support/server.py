@@ -87,6 +87,10 @@ class Server:
             time.sleep(0.01)
         raise AssertionError(f"the log names no port of gRPC:\n{self.log()}")
 
+    def resident_kb(self):
+        with open(f"/proc/{self.process.pid}/status", encoding="ascii") as file:
+            return next(int(line.split()[1]) for line in file if line.startswith("VmRSS:"))
+
     def log(self):
         """All output so far."""
         return os.pread(self._log.fileno(), 1 << 26, 0).decode(errors="replace")
