@@ -6,7 +6,6 @@ compared with the module itself; the first one that gives the same answers is wh
 is refused.
 """
 
-import copy
 import itertools
 import math
 from collections import OrderedDict
@@ -16,6 +15,7 @@ import torch
 from torch import nn
 
 from moed.attention import Attention, matrix_of
+from moed.blocks_of_experts import first_output, random_copy
 from moed.modules import Residual, RMSNorm
 from moed.ops import ExportError
 
@@ -68,10 +68,10 @@ def is_attention(module: nn.Module) -> bool:
 def attention_block(module: nn.Module, row: torch.Tensor, path: str) -> nn.Module:
     """The layers that it is: Attention, perhaps after a norm or in a residual. Raises ExportError if none fits."""
     inner = module.module if isinstance(module, Given) else module
-    trials = [_random_copy(module, seed) for seed in range(2)]
+    trials = [random_copy(module, seed, spread=2.0) for seed in range(2)]
     rows = torch.randn((3, *row.shape[1:]), generator=torch.Generator().manual_seed(7))
     try:
-        expected = [_first(trial(rows.clone())) for trial in trials]
+        expected = [first_output(trial(rows.clone())) for trial in trials]
     except Exception as error:  # whatever the module's code says
         raise ExportError(f"{path}: does not accept rows of shape {list(row.shape[1:])}: {error}") from None
     if row.dim() == 3:
@@ -281,17 +281,3 @@ def _answers(trial: nn.Module, settings: _Settings, rows: torch.Tensor, expected
     largest = float(expected.abs().max())
     return got.shape == expected.shape and math.isfinite(largest) and torch.allclose(got, expected, rtol=1e-4,
                                                                                      atol=2e-5 * largest)
-
-
-def _random_copy(module: nn.Module, seed: int) -> nn.Module:
-    """With weights that hide nothing."""
-    generator = torch.Generator().manual_seed(seed)
-    trial = copy.deepcopy(module)
-    for tensor in trial.parameters():
-        values = torch.randn(tensor.shape, generator=generator)
-        tensor.data = 2 * values / tensor.shape[-1] ** 0.5 if tensor.dim() > 1 else 1 + 0.5 * values
-    return trial
-
-
-def _first(result: Any) -> torch.Tensor:
-    return result if isinstance(result, torch.Tensor) else result[0]

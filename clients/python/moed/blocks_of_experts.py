@@ -41,14 +41,14 @@ def is_block(module: nn.Module) -> bool:
 
 def block(module: nn.Module, row: torch.Tensor, path: str) -> nn.Module:
     """The block as MoE, perhaps followed by a softmax. Raises ExportError if no policy gives its answers."""
-    trials = [_random_copy(module, seed) for seed in range(2)]
+    trials = [random_copy(module, seed) for seed in range(2)]
     generator = torch.Generator().manual_seed(7)
     rows = torch.randn((3, *row.shape[1:]), generator=generator)
     if row.dim() == 3:  # alike positions all want the same experts: what capacity there is shows
         rows[1] = rows[1, :1]
         rows[2, ::2] = rows[2, :1]
     try:
-        expected = [_first(trial(rows.clone())) for trial in trials]
+        expected = [first_output(trial(rows.clone())) for trial in trials]
     except Exception as error:  # whatever the block's code says
         raise ExportError(f"{path}: does not accept rows of shape {list(row.shape[1:])}: {error}") from None
     settings = _settings(module)
@@ -138,14 +138,14 @@ def _attributes(module: nn.Module, names: tuple) -> list:
 
 # ---- trying ----
 
-def _random_copy(module: nn.Module, seed: int) -> nn.Module:
-    """With weights that hide nothing: routers often begin at zero."""
+def random_copy(module: nn.Module, seed: int, spread: float = 1.0) -> nn.Module:
+    """With weights that hide nothing: routers often begin at zero. spread: of what a matrix gives for such inputs."""
     generator = torch.Generator().manual_seed(seed)
     trial = copy.deepcopy(module)
     tensors = [*trial.parameters(), *(value for name, value in trial.named_buffers() if name.endswith(BIASES))]
     for tensor in tensors:
         values = torch.randn(tensor.shape, generator=generator)
-        tensor.data = values / tensor.shape[-1] ** 0.5 if tensor.dim() > 1 else 1 + 0.5 * values
+        tensor.data = spread * values / tensor.shape[-1] ** 0.5 if tensor.dim() > 1 else 1 + 0.5 * values
     return trial
 
 
@@ -173,7 +173,7 @@ def _build(module: nn.Module, choice: _Choice, policy: _Policy, row: torch.Tenso
     return mixture.eval()
 
 
-def _first(result: Any) -> torch.Tensor:
+def first_output(result: Any) -> torch.Tensor:
     """The block's output, where it also gives losses or logits."""
     if isinstance(result, dict):
         result = tuple(result.values())
