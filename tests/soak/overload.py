@@ -89,7 +89,8 @@ async def measure_rows(port, seconds, server, report):
     bound = 2 * (QUEUE_ROWS + BATCH_ROWS) / min(before, after, goodput)  # half of a batch may go to shorter ones
     waits = sorted({int(o.headers["retry-after"]) for o in refused})
     report.add("capacity before, after", f"{before:.0f}, {after:.0f} rows/s")
-    report.add("asked for", f"{sum(o.rows for o in outcomes) / seconds:.0f} rows/s in {len(outcomes)} requests")
+    asked = sum(o.rows for o in outcomes) / seconds
+    report.add("asked for", f"{asked:.0f} rows/s in {len(outcomes)} requests, {asked / mean:.1f} times the mean of both")
     report.add("goodput", f"{goodput:.0f} rows/s, {100 * goodput / mean:.0f} % of capacity", goodput >= 0.95 * min(before, after))
     for rows in (1, 8, 64):
         of = [o.seconds for o in answered if o.rows == rows]
