@@ -203,7 +203,7 @@ static void fill_info(struct moed_model *model)
         .gates = model->gates,
         .parameters = cost.parameters,
         .active_parameters = cost.active_parameters,
-        .active_bytes = cost.active_bytes,
+        .shared_bytes = cost.shared_bytes,
         .macs_per_row = cost.macs,
         .weight_bytes = cost.weight_bytes,
         .scratch_bytes_per_row = model->plan.most * sizeof(float),

@@ -94,7 +94,7 @@ struct moed_model_info {
     const struct moed_gate_info *gates;
     uint64_t parameters;            /* stored numbers */
     uint64_t active_parameters;     /* read for one row, without unselected experts */
-    uint64_t active_bytes;          /* of those */
+    uint64_t shared_bytes;          /* of weights that every row reads, whatever it selects */
     uint64_t macs_per_row;          /* multiply-accumulates, without unselected experts */
     uint64_t weight_bytes;          /* resident weights: mapped, converted or packed */
     uint64_t scratch_bytes_per_row; /* allocated by moed_scratch_new() per row */

@@ -125,7 +125,7 @@ static int pack_panels(struct conv *conv, struct layer *layer, const char *name,
     if (!conv->panels)
         return -1;
     layer->cost.weight_bytes -= conv->weight.count * sizeof(float);
-    layer->cost.active_bytes -= conv->weight.count * sizeof(float);
+    layer->cost.shared_bytes -= conv->weight.count * sizeof(float);
     for (size_t group = 0; group < conv->groups; group++) {
         const struct tensor part = {.name = (char *)name,
                                     .dtype = DTYPE_F32,
@@ -134,7 +134,7 @@ static int pack_panels(struct conv *conv, struct layer *layer, const char *name,
         if (gemm_init(&conv->panels[group], &part, channels, conv->k, err) != 0)
             return -1;
         layer->cost.weight_bytes += conv->panels[group].bytes;
-        layer->cost.active_bytes += conv->panels[group].bytes;
+        layer->cost.shared_bytes += conv->panels[group].bytes;
     }
     return 0;
 }

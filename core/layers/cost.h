@@ -7,7 +7,7 @@
 struct cost {
     uint64_t parameters, weight_bytes; /* stored numbers; resident bytes */
     uint64_t active_parameters, macs;  /* parameters that one row reads; its multiply-adds */
-    uint64_t active_bytes;             /* of the parameters that one row reads */
+    uint64_t shared_bytes;             /* that every row reads, whichever experts it selects */
 };
 
 /* Adds the weights of `from`, whether a row uses them or not. */
@@ -22,7 +22,7 @@ static inline void cost_add_work(struct cost *cost, const struct cost *from, uin
 {
     cost->active_parameters += times * from->active_parameters;
     cost->macs += times * from->macs;
-    cost->active_bytes += times * from->active_bytes;
+    cost->shared_bytes += times * from->shared_bytes;
 }
 
 static inline void cost_add(struct cost *cost, const struct cost *from)

@@ -45,7 +45,7 @@ static int embedding_build(struct layer *layer, const struct scope *scope, struc
         return config_error(node, NULL, err, "%zu vectors for an input of %zu categories",
                             embedding->count, scope->categories);
     layer->cost.active_parameters = layer->in_elements * embedding->size;
-    layer->cost.active_bytes = layer->cost.active_parameters * dtype_bytes(embedding->table->dtype);
+    layer->cost.shared_bytes = layer->cost.active_parameters * dtype_bytes(embedding->table->dtype);
     struct moed_shape out = layer->in;
     out.dims[out.rank++] = embedding->size;
     return layer_set_out(layer, node, &out, err);

@@ -21,7 +21,7 @@ int projection_build(struct projection *projection, const struct scope *scope, c
     scope->cost->parameters += tensor->elements;
     scope->cost->active_parameters += tensor->elements;
     scope->cost->weight_bytes += projection->gemm.bytes;
-    scope->cost->active_bytes += projection->gemm.bytes;
+    scope->cost->shared_bytes += projection->gemm.bytes;
     return 0;
 }
 

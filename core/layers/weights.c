@@ -78,7 +78,7 @@ int array_build(struct array *array, const struct scope *scope, const char *suff
     scope->cost->parameters += tensor->elements;
     scope->cost->active_parameters += tensor->elements;
     scope->cost->weight_bytes += tensor->elements * sizeof(float);
-    scope->cost->active_bytes += tensor->elements * sizeof(float);
+    scope->cost->shared_bytes += tensor->elements * sizeof(float);
     if (tensor->dtype == DTYPE_F32 && (uintptr_t)tensor->data % sizeof(float) == 0) {
         array->values = tensor->data;
         return 0;

@@ -194,6 +194,15 @@ static void plan_steps(struct moe *moe)
     }
 }
 
+/* Of the weights of one expert, without the layers that run for all of them. */
+static uint64_t expert_bytes(const struct experts *experts)
+{
+    uint64_t bytes = 0;
+    for (size_t i = experts->split; i < experts->chains[0].count; i++)
+        bytes += experts->chains[0].layers[i].cost.shared_bytes;
+    return bytes;
+}
+
 /* The weights of everything. Of the work, every expert's layers before the split, and those after
  * it of the chosen experts. Several gates may choose the same experts; no more than there are is
  * run. */
@@ -210,6 +219,7 @@ static struct cost cost_of(const struct moe *moe)
     for (size_t i = 0; i < experts->chains[0].count; i++)
         cost_add_work(&cost, &experts->chains[0].layers[i].cost,
                       i < experts->split ? experts->count : chosen);
+    cost.shared_bytes -= chosen * expert_bytes(experts);
     cost.macs *= moe->items_per_row;
     return cost;
 }
@@ -221,15 +231,6 @@ static int check_formats(const struct scope *scope, struct config_node *node, st
         if (format_key(scope, node, keys[i], 2, err) != 0)
             return -1;
     return format_key(scope, node, "weigh", 3, err);
-}
-
-/* Of the weights of one expert, without the layers that run for all of them. */
-static uint64_t expert_bytes(const struct experts *experts)
-{
-    uint64_t bytes = 0;
-    for (size_t i = experts->split; i < experts->chains[0].count; i++)
-        bytes += experts->chains[0].layers[i].cost.active_bytes;
-    return bytes;
 }
 
 static void add_sizes(struct loading *loading, struct moe *moe)

@@ -128,15 +128,6 @@ static struct routing_detail *phase_of(const struct model *model, const struct q
     return details;
 }
 
-/* What is left of what a row reads without its experts. */
-static uint64_t shared_bytes(const struct moed_model_info *info)
-{
-    uint64_t bytes = info->active_bytes;
-    for (size_t i = 0; info->sequence && i < info->gate_count; i++)
-        bytes -= info->gates[i].top_k * info->gates[i].expert_bytes;
-    return bytes;
-}
-
 static void free_details(struct routing_detail *details, const struct query *query)
 {
     for (size_t i = query->first; details && i < query->end; i++)
@@ -193,7 +184,7 @@ static void write_document(const struct model *model, const struct query *query,
                                               .layers = layers + query->first,
                                               .layer_count = query->end - query->first,
                                               .include = query->include,
-                                              .shared_bytes = shared_bytes(model->info)};
+                                              .shared_bytes = model->info->shared_bytes};
     routing_write(&document, body);
     stats_window_close(&counted);
     free_details(details, query);

@@ -222,6 +222,26 @@ START_TEST(what_it_costs)
 }
 END_TEST
 
+/* Gates may select more experts, counted twice, than there are. */
+START_TEST(what_is_read_whatever_is_selected)
+{
+    struct moed_model *model = load_model(
+        "{'model_type':'moed','format_version':2,'input':{'shape':[2]},'layers':[{'op':'moe',"
+        "'name':'m','gates':[{'name':'a','layers':[{'op':'linear','name':'g'}],'top_k':2},"
+        "{'name':'b','layers':[{'op':'linear','name':'g'}],'top_k':2}],"
+        "'experts':{'count':3,'layers':[{'op':'linear','name':'fc'}]}}]}",
+        (struct stored[]){STORED("m.gates.a.g.weight", DIMS(3, 2), 1, 0, 0, 1, 1, 1),
+                          STORED("m.gates.b.g.weight", DIMS(3, 2), 1, 0, 0, 1, 1, 1),
+                          three_experts[1], three_experts[2], three_experts[3]},
+        5);
+    const struct moed_model_info *info = moed_model_info(model);
+    ck_assert_uint_gt(info->gates[1].expert_bytes, 0);
+    ck_assert_uint_eq(info->gates[0].expert_bytes, info->gates[1].expert_bytes);
+    ck_assert_uint_eq(info->shared_bytes, info->weight_bytes - 3 * info->gates[0].expert_bytes);
+    moed_model_free(model);
+}
+END_TEST
+
 #define MOE(name, gate, experts)                                                                   \
     "{'op':'moe'" name ",'gate':{'layers':[{'op':'flatten'}]" gate "},"                            \
     "'experts':{'count':2,'layers':[" experts "]}}"
@@ -291,4 +311,5 @@ TEST_MAIN("moe", weighted_sum_of_the_chosen_experts, dense_when_top_k_is_left_ou
           a_mixture_of_probabilities_is_one, select_bias_and_scale_come_from_the_checkpoint,
           layers_are_routed_each_by_its_own_gate, attentive_gates_look_at_the_experts,
           attentive_gates_of_many_rows_and_threads, the_key_may_be_the_experts_output,
-          what_it_costs, gates_that_do_not_fit_are_refused, keys_that_do_not_fit_are_refused)
+          what_it_costs, what_is_read_whatever_is_selected, gates_that_do_not_fit_are_refused,
+          keys_that_do_not_fit_are_refused)
