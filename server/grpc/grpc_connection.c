@@ -195,21 +195,21 @@ void grpc_connection_flush(struct grpc_connection *connection)
 
 /* ---- receiving ---- */
 
-static ssize_t receive_bytes(struct grpc_connection *connection)
+static ssize_t receive_bytes(struct grpc_connection *connection, size_t room)
 {
-    struct iovec into = {connection->grpc->scratch, GRPC_SCRATCH_BYTES};
+    struct iovec into = {connection->grpc->scratch, room};
     struct msghdr message = {.msg_iov = &into, .msg_iovlen = 1};
     return connection->tls ? http_tls_receive(connection->tls, &into, 1)
                            : recvmsg(connection->fd, &message, MSG_DONTWAIT);
 }
 
-/* What GnuTLS has read ahead does not wake the loop, so with TLS everything is read; what a client
- * can send is bounded by the session's window. Returns false when the client is gone. */
-static bool receive_all(struct grpc_connection *connection)
+/* Reads once, so that a client that always sends leaves the loop to others; but all of what GnuTLS
+ * has read ahead, which does not wake the loop. Returns false when the client is gone. */
+static bool receive(struct grpc_connection *connection)
 {
-    ssize_t count;
-    do {
-        count = receive_bytes(connection);
+    size_t room = GRPC_SCRATCH_BYTES;
+    while (room > 0 && !connection->failed) {
+        ssize_t count = receive_bytes(connection, room);
         if (count < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
             return true;
         if (count <= 0)
@@ -218,7 +218,8 @@ static bool receive_all(struct grpc_connection *connection)
         if (grpc_session_receive(&connection->session, connection->grpc->scratch, (size_t)count) !=
             0)
             connection->failed = true;
-    } while (connection->tls && !connection->failed);
+        room = connection->tls ? http_tls_ahead(connection->tls) : 0;
+    }
     return true;
 }
 
@@ -226,7 +227,7 @@ static void on_poll(uv_poll_t *poll, int status, int events)
 {
     struct grpc_connection *connection = poll->data;
     note_idle(connection, false);
-    if (status < 0 || ((events & UV_READABLE) && !receive_all(connection))) {
+    if (status < 0 || ((events & UV_READABLE) && !receive(connection))) {
         grpc_connection_close(connection);
         return;
     }

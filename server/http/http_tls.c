@@ -293,6 +293,11 @@ ssize_t http_tls_receive(struct http_tls *tls, const struct iovec *into, int cou
     return fail(may_come_later(result) ? EAGAIN : ECONNRESET);
 }
 
+size_t http_tls_ahead(const struct http_tls *tls)
+{
+    return gnutls_record_check_pending(tls->session);
+}
+
 /* A record that was made and not sent is sent first; its bytes are those that come again. */
 static ssize_t send_record(struct http_tls *tls, const char *bytes, size_t size)
 {

@@ -44,6 +44,9 @@ void http_tls_free(struct http_tls *tls);
  * there are no more for now. */
 ssize_t http_tls_receive(struct http_tls *tls, const struct iovec *into, int count);
 
+/* Plain bytes that were read from the socket, which shows them no more; less than a record's. */
+size_t http_tls_ahead(const struct http_tls *tls);
+
 /* send(2) of plain bytes. After EAGAIN the caller sends the same bytes again. */
 ssize_t http_tls_send(struct http_tls *tls, const void *bytes, size_t size);
 
