@@ -277,14 +277,16 @@ void grpc_connection_open(struct grpc *grpc, int fd, const struct sockaddr_stora
         grpc_connection_close(connection);
 }
 
-/* A client that takes nothing for as long as it may be idle is cut. */
+/* A client that takes nothing for as long as it may be idle is cut. One that has said nothing can
+ * be told nothing of a drain. */
 void grpc_connection_expire(struct grpc_connection *connection, uint64_t now_ms)
 {
     const struct http_options *options = &connection->grpc->options;
     bool stuck =
         connection->awaits_writable && now_ms >= connection->moved_ms + options->idle_timeout_ms;
     bool silent =
-        !connection->heard && now_ms >= connection->moved_ms + options->request_timeout_ms;
+        !connection->heard && (connection->session.draining ||
+                               now_ms >= connection->moved_ms + options->request_timeout_ms);
     if (stuck || silent)
         grpc_connection_close(connection);
     else

@@ -165,6 +165,14 @@ class TimeoutsTest(HostileCase):
             self.assertEqual(peer.until(RST_STREAM)[3], bytes(4))
             self.assert_live(peer, 3)
 
+    def test_a_silent_client_keeps_no_drain_waiting(self):
+        server = self.start(drain_timeout_ms=60000, request_timeout_ms=60000)
+        self.addCleanup(server.kill)
+        with socket.create_connection(("127.0.0.1", server.grpc_port)):
+            time.sleep(0.05)  # it is accepted
+            server.signal()
+            server.assert_clean(server.wait(45))
+
 
 class SlotsTest(TinyCase):
     options = {"grpc_port": 0, "log_level": "info", "max_connections": 3}
