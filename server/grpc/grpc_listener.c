@@ -38,24 +38,17 @@ static void pause_listening(struct grpc *grpc)
     uv_timer_start(&grpc->listen_pause, listen_again, PAUSE_MS, 0);
 }
 
-static bool take_slot(struct grpc *grpc)
-{
-    struct http_limits *limits = grpc->options.limits;
-    return http_limits_take_slot(limits) ||
-           (http_limits_close_idle(limits) && http_limits_take_slot(limits));
-}
-
 static bool is_exhausted(int reason)
 {
     return reason == EMFILE || reason == ENFILE || reason == ENOBUFS || reason == ENOMEM;
 }
 
-/* Returns whether to go on. */
+/* Returns whether to go on: other errors concern this one connection only (accept(2)). */
 static bool accept_one(struct grpc *grpc)
 {
     struct sockaddr_storage address;
     socklen_t length = sizeof address;
-    if (!take_slot(grpc)) {
+    if (!http_limits_take_or_free_slot(grpc->options.limits)) {
         pause_listening(grpc);
         return false;
     }
@@ -69,9 +62,12 @@ static bool accept_one(struct grpc *grpc)
     http_limits_return_slot(grpc->options.limits);
     if (fd >= 0)
         close(fd);
-    else if (is_exhausted(reason))
+    else if (is_exhausted(reason)) {
+        http_limits_close_idle(grpc->options.limits);
         pause_listening(grpc);
-    return fd >= 0 || reason == EINTR || reason == ECONNABORTED;
+        return false;
+    }
+    return fd >= 0 || (reason != EAGAIN && reason != EWOULDBLOCK);
 }
 
 static void on_listening(uv_poll_t *poll, int status, int events)

@@ -93,17 +93,10 @@ static bool reserve_has_room(struct http *http)
     return has_room && (http->beyond_limit < HTTP_MAX_BEYOND_LIMIT || shut_lingering(http));
 }
 
-static bool take_slot(struct http *http)
-{
-    struct http_limits *limits = http->options.limits;
-    return http_limits_take_slot(limits) ||
-           (http_limits_close_idle(limits) && http_limits_take_slot(limits));
-}
-
 bool connection_promote(struct connection *connection)
 {
     struct http *http = connection->http;
-    if (!take_slot(http))
+    if (!http_limits_take_or_free_slot(http->options.limits))
         return false;
     connection_leave_reserve(connection);
     connection->has_slot = true;
@@ -172,7 +165,7 @@ static bool accept_one(struct http *http)
         http->backlog_waits = http_backlog_waits(http);
         if (!http->backlog_waits)
             return false;
-        has_slot = take_slot(http);
+        has_slot = http_limits_take_or_free_slot(http->options.limits);
     }
     if (!has_slot && !reserve_has_room(http)) {
         pause_listening(http, RESERVE_MS);

@@ -103,6 +103,12 @@ bool http_limits_close_idle(struct http_limits *limits)
     return closed;
 }
 
+bool http_limits_take_or_free_slot(struct http_limits *limits)
+{
+    return http_limits_take_slot(limits) ||
+           (http_limits_close_idle(limits) && http_limits_take_slot(limits));
+}
+
 /* ---- addresses ---- */
 
 static void read_address(const struct sockaddr *from, uint8_t address[static 16])

@@ -37,6 +37,9 @@ void http_limits_leave(struct http_limits *limits, struct http_idle *idle);
 
 /* Takes a slot; false if all are taken. Each one is given back once. */
 bool http_limits_take_slot(struct http_limits *limits);
+
+/* The same, if need be that of a connection that has been idle. */
+bool http_limits_take_or_free_slot(struct http_limits *limits);
 void http_limits_return_slot(struct http_limits *limits);
 
 /* Closes the connection that has been idle the longest in any loop; its slot is then free. False if
