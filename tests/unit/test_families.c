@@ -216,9 +216,9 @@ START_TEST(weights_of_integers_change_logits_little)
                                    four = {.weights = MOED_WEIGHTS_INT4},
                                    mixed = {MOED_WEIGHTS_INT8, .f32_activations = true};
     for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
-        check_rounded(families[i], &eight, 0.01f);
-        check_rounded(families[i], &mixed, 0.01f);
-        check_rounded(families[i], &four, 0.2f);
+        check_rounded(families[i], &eight, 0.002f);
+        check_rounded(families[i], &mixed, 0.002f);
+        check_rounded(families[i], &four, 0.1f);
     }
 }
 END_TEST

@@ -231,10 +231,10 @@ START_TEST(products_are_near_what_they_round)
 {
     if (!use_kernel(_i))
         return;
-    check_distance(8, false, 0.02);
-    check_distance(8, true, 0.02);
-    check_distance(4, false, 0.2);
-    check_distance(4, true, 0.2);
+    check_distance(8, false, 0.009);
+    check_distance(8, true, 0.007);
+    check_distance(4, false, 0.09);
+    check_distance(4, true, 0.09);
 }
 END_TEST
 
