@@ -116,7 +116,8 @@ void grpc_connection_close(struct grpc_connection *connection)
     if (connection->wants_flush)
         TAILQ_REMOVE(&grpc->flushes, connection, flush_link);
     TAILQ_REMOVE(&grpc->connections, connection, link);
-    uv_poll_stop(&connection->poll);
+    /* Before the descriptor, whose number the next accept() of any loop gets. */
+    uv_close((uv_handle_t *)&connection->poll, on_closed);
     if (connection->tls)
         http_tls_end(connection->tls);
     http_tls_free(connection->tls);
@@ -125,7 +126,6 @@ void grpc_connection_close(struct grpc_connection *connection)
     if (connection->address_counted)
         http_limits_return_address(grpc->options.limits, (struct sockaddr *)&connection->address);
     grpc->count--;
-    uv_close((uv_handle_t *)&connection->poll, on_closed);
 }
 
 /* ---- sending ---- */

@@ -48,7 +48,10 @@ static bool accept_one(struct grpc *grpc)
 {
     struct sockaddr_storage address;
     socklen_t length = sizeof address;
-    if (!http_limits_take_or_free_slot(grpc->options.limits)) {
+    bool has_slot = http_limits_take_slot(grpc->options.limits);
+    if (!has_slot && !http_listen_waits(grpc->listen_fd))
+        return false;
+    if (!has_slot && !http_limits_take_or_free_slot(grpc->options.limits)) {
         pause_listening(grpc);
         return false;
     }

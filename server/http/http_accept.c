@@ -7,7 +7,6 @@
  * is refused with 503 if that takes too long. When the reserve is full too, its oldest connections
  * make room, so that a new one always gets in within milliseconds. */
 #include <errno.h>
-#include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -115,12 +114,6 @@ void http_promote(struct http *http)
 
 /* ---- accepting ---- */
 
-bool http_backlog_waits(const struct http *http)
-{
-    struct pollfd listening = {.fd = http->listen_fd, .events = POLLIN};
-    return poll(&listening, 1, 0) > 0;
-}
-
 static void on_listening(uv_poll_t *poll, int status, int events)
 {
     (void)status, (void)events;
@@ -162,7 +155,7 @@ static bool accept_one(struct http *http)
     socklen_t length = sizeof address;
     bool has_slot = http_limits_take_slot(http->options.limits);
     if (!has_slot) {
-        http->backlog_waits = http_backlog_waits(http);
+        http->backlog_waits = http_listen_waits(http->listen_fd);
         if (!http->backlog_waits)
             return false;
         has_slot = http_limits_take_or_free_slot(http->options.limits);

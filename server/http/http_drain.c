@@ -39,7 +39,7 @@ static void empty_backlog(struct http *http)
     uint64_t since_ms = uv_now(http->loop) - http->drain_since_ms;
     uint64_t limit_ms = http->syns_dropped ? http->drain_timeout_ms / 2 : http->drain_grace_ms;
     bool handshakes = http->syns_dropped && since_ms < HANDSHAKE_MS;
-    bool waits = http_backlog_waits(http);
+    bool waits = http_listen_waits(http->listen_fd);
     if (since_ms >= limit_ms || (!waits && !handshakes))
         http_stop_listening(http);
 }

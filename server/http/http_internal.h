@@ -41,8 +41,6 @@ void http_stop_listening(struct http *http);
 /* Closes a handle unless it was never started or is closing already; `http` outlives it. */
 void http_close_handle(struct http *http, uv_handle_t *handle);
 
-bool http_backlog_waits(const struct http *http);
-
 /* Called before and after each run of libmicrohttpd. */
 void http_accept(struct http *http);
 void http_accepted(struct http *http);

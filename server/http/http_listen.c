@@ -6,7 +6,7 @@
 #include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
-#include <stdbool.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -110,6 +110,12 @@ int http_listen_given(int given, uint16_t *bound, struct error *err)
         close(fd);
     return error_set(err, ERROR_INTERNAL, "cannot use the listening socket that was given: %s",
                      strerror(reason));
+}
+
+bool http_listen_waits(int fd)
+{
+    struct pollfd listening = {.fd = fd, .events = POLLIN};
+    return poll(&listening, 1, 0) > 0;
 }
 
 static int too_few_files(uint64_t connections, rlim_t beside, rlim_t allowed, struct error *err)

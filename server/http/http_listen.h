@@ -3,6 +3,7 @@
 #ifndef SERVER_HTTP_LISTEN_H
 #define SERVER_HTTP_LISTEN_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <uv.h>
 
@@ -26,6 +27,9 @@ MUST_CHECK int http_listen_given(int fd, uint16_t *bound, struct error *err);
 /* Listens on a Unix socket, to which the owner and the group of its file may connect. The file of a
  * server that was killed is replaced. Who closes the socket removes the file. */
 MUST_CHECK int http_listen_unix(const char *path, struct error *err);
+
+/* Whether a connection waits to be accepted. Ask before another has to give way to it. */
+bool http_listen_waits(int fd);
 
 /* Puts in `connections` how many may be open in the process: `wanted`, or, if that is 0, as many as
  * the limit of open files allows, at most HTTP_DEFAULT_CONNECTIONS. Raises the soft limit if

@@ -179,9 +179,14 @@ class SlotsTest(TinyCase):
 
     def test_idle_connections_give_way_to_each_other(self):
         port = self.server.grpc_port
-        peers = [Peer(port) for _ in range(3)]
+        peers = []
+        for _ in range(3):
+            time.sleep(0.05)  # they have been idle for long when the next one comes, to which none need give way
+            peers.append(Peer(port))
+            peers[-1].send(header(1, "ServerLive") + message(1))
+            self.assertEqual(peers[-1].until(DATA)[3], LIVE)
         for peer in peers:
-            peer.send(header(1, "ServerLive") + message(1))
+            peer.send(header(3, "ServerLive") + message(3))
             self.assertEqual(peer.until(DATA)[3], LIVE)
         time.sleep(0.05)
         self.assertEqual(self.client.get("/v2").status, 200)  # takes the place of the first
