@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/un.h>
 
 #include "clients/c/internal.h"
 
@@ -11,7 +12,8 @@ enum { DEFAULT_TIMEOUT_SECONDS = 60 };
 
 struct moed_client {
     CURL *curl;
-    char *url;                          /* without a slash at its end */
+    char *url;                          /* as given, without a slash at its end */
+    const char *base;                   /* what URLs of requests begin with; `url` or static */
     struct curl_slist *fields;          /* sent with every request */
     struct moed_client_options options; /* strings are not read after the handle is made */
     char reason[CURL_ERROR_SIZE];
@@ -121,22 +123,56 @@ static int add_fields(struct moed_client *client, struct moed_client_error *err)
     return add_field(client, "Moed-Statistics", options->uncounted ? "off" : NULL, err);
 }
 
+static int take_copy(struct moed_client *client, const char *url, struct moed_client_error *err)
+{
+    client->url = strdup(url);
+    return client->url ? 0 : client_no_memory(err);
+}
+
+static int take_socket(struct moed_client *client, const char *url, struct moed_client_error *err)
+{
+    size_t most = sizeof((struct sockaddr_un *)NULL)->sun_path - 1, length = strlen(url + 5);
+    if (length == 0 || length > most)
+        return client_fail(err, MOED_CLIENT_INVALID,
+                           "'%.200s': expected unix: and the path of a socket, 1 to %zu bytes", url,
+                           most);
+    client->base = "http://localhost";
+    return take_copy(client, url, err);
+}
+
 static int take_url(struct moed_client *client, const char *url, struct moed_client_error *err)
 {
+    if (url && strncmp(url, "unix:", 5) == 0)
+        return take_socket(client, url, err);
     size_t scheme = url && strncmp(url, "http://", 7) == 0    ? 7
                     : url && strncmp(url, "https://", 8) == 0 ? 8
                                                               : 0;
     if (!scheme || !url[scheme] || strpbrk(url, " \t\r\n?#"))
         return client_fail(err, MOED_CLIENT_INVALID,
-                           "'%.200s' is not the URL of a server: expected http://HOST[:PORT] or "
-                           "https://HOST[:PORT]",
+                           "'%.200s' is not the URL of a server: expected http://HOST[:PORT], "
+                           "https://HOST[:PORT] or unix:PATH",
                            url ? url : "");
-    client->url = strdup(url);
-    if (!client->url)
-        return client_no_memory(err);
+    if (take_copy(client, url, err) != 0)
+        return -1;
+    client->base = client->url;
     for (size_t length = strlen(client->url); client->url[length - 1] == '/'; length--)
         client->url[length - 1] = '\0';
     return 0;
+}
+
+/* Both strings are copied by curl. */
+static CURLcode set_transport(const struct moed_client *client)
+{
+    CURLcode code = CURLE_OK;
+    if (client->base != client->url) {
+        curl_easy_setopt(client->curl, CURLOPT_PROXY, ""); /* no proxy leads to a file */
+        code = curl_easy_setopt(client->curl, CURLOPT_UNIX_SOCKET_PATH, client->url + 5);
+    }
+    if (code == CURLE_OK && client->options.ca_file) {
+        curl_easy_setopt(client->curl, CURLOPT_CAPATH, NULL); /* these, and not the system's too */
+        code = curl_easy_setopt(client->curl, CURLOPT_CAINFO, client->options.ca_file);
+    }
+    return code;
 }
 
 static int set_up(struct moed_client *client, const char *url, struct moed_client_error *err)
@@ -144,7 +180,7 @@ static int set_up(struct moed_client *client, const char *url, struct moed_clien
     if (take_url(client, url, err) != 0 || add_fields(client, err) != 0)
         return -1;
     client->curl = curl_easy_init();
-    if (!client->curl)
+    if (!client->curl || set_transport(client) != CURLE_OK)
         return client_no_memory(err);
     curl_easy_setopt(client->curl, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(client->curl, CURLOPT_TCP_NODELAY, 1L);
@@ -220,8 +256,11 @@ static int unreachable(const struct moed_client *client, CURLcode code,
                            client->url, CLIENT_MAX_ANSWER_BYTES);
     if (code == CURLE_ABORTED_BY_CALLBACK)
         return client_fail(err, MOED_CLIENT_CANCELLED, "%s: cancelled", client->url);
-    return client_fail(err, MOED_CLIENT_UNREACHABLE, "%s: no answer: %s", client->url,
-                       *client->reason ? client->reason : curl_easy_strerror(code));
+    const char *reason = *client->reason ? client->reason : curl_easy_strerror(code);
+    if (code == CURLE_SSL_CACERT_BADFILE)
+        return client_fail(err, MOED_CLIENT_INVALID, "%s: cannot use the CA file: %s", client->url,
+                           reason);
+    return client_fail(err, MOED_CLIENT_UNREACHABLE, "%s: no answer: %s", client->url, reason);
 }
 
 /* ---- an exchange ---- */
@@ -279,12 +318,12 @@ static void free_call_fields(const struct moed_client *client, struct curl_slist
 static int perform(struct moed_client *client, const struct moed_client_call *call,
                    struct collector *collector, struct moed_client_error *err)
 {
-    size_t bytes = strlen(client->url) + strlen(call->path) + 1;
+    size_t bytes = strlen(client->base) + strlen(call->path) + 1;
     char *url = malloc(bytes);
     struct curl_slist *fields = call_fields(client, call);
     CURLcode code = CURLE_OUT_OF_MEMORY;
     if (url && fields) {
-        snprintf(url, bytes, "%s%s", client->url, call->path);
+        snprintf(url, bytes, "%s%s", client->base, call->path);
         *client->reason = '\0';
         set_body(client->curl, call);
         curl_easy_setopt(client->curl, CURLOPT_URL, url);

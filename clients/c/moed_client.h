@@ -55,12 +55,14 @@ struct moed_client_options {
     double timeout_seconds; /* of one call, from connecting to the answer's last byte; 60 */
     const char *token;      /* sent as `Authorization: Bearer`; none */
     const char *tag;        /* sent as `Moed-Tag`: whose traffic this is; none */
+    const char *ca_file;    /* PEM: who may have signed the server's certificate; the system's */
     bool uncounted;         /* `Moed-Statistics: off`: requests are left out of the statistics */
     bool (*cancelled)(void *context); /* asked about once a second during a call; NULL: never */
     void *context;
 };
 
-/* `url` is http://HOST[:PORT][/PREFIX] or https://. Connects with the first call. */
+/* `url` is http://HOST[:PORT][/PREFIX], https://, or unix:PATH of a Unix socket. Connects with the
+ * first call. */
 MOED_CLIENT_API struct moed_client *moed_client_new(const char *url,
                                                     const struct moed_client_options *options,
                                                     struct moed_client_error *err);

@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import json
 import os
 import re
 import signal
@@ -12,6 +13,7 @@ import time
 import unittest
 
 from support.http import Client
+from support.moectl import moectl, needs_moectl
 from support.server import SHIPPED_MODELS, ServerCase, run
 
 ADMIN = (("/v2/repository/models/clusters/load", b""), ("/v2/repository/models/clusters/unload", b""),
@@ -252,6 +254,17 @@ class AdminListenerTest(ServerCase):
             for _ in range(5):
                 admin = stack.enter_context(contextlib.closing(UnixClient(self.socket)))
                 self.assertEqual(admin.ask("GET", "/livez")[0], 200)
+
+    @needs_moectl
+    def test_moectl(self):
+        elsewhere = {"http_proxy": "http://127.0.0.1:1", "NO_PROXY": ""}  # no proxy leads to a socket
+        done = moectl("routing", "clusters", "--json", url=f"unix:{self.socket}", env=elsewhere)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(json.loads(done.stdout)["model"], "clusters")
+        done = moectl("routing", "clusters", "--url", f"unix:{self.socket}.gone")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(f"unix:{self.socket}.gone: no answer: ", done.stderr)
+        self.assertIn("a socket, 1 to 107 bytes", moectl("models", "--url", f"unix:/{'x' * 107}").stderr)
 
     def test_two_servers_do_not_share_it(self):
         done = run("serve", "--models", SHIPPED_MODELS, "--port", "0", "--admin-listen", f"unix:{self.socket}")

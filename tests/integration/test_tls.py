@@ -13,6 +13,7 @@ import unittest
 import warnings
 
 from support.http import Closed, Connection, request_bytes
+from support.moectl import moectl, needs_moectl
 from support.models import Tiny, write_slow
 from support.server import ServerCase, run
 
@@ -212,6 +213,21 @@ class TlsTest(TlsCase):
         self.assertEqual(run("probe", "--port", port, "--tls").returncode, 0)
         self.assertEqual(run("probe", "--port", port, env={"MOED_TLS_CERT": "x"}).returncode, 0)
         self.assertEqual(run("probe", "--port", port).returncode, 1)
+
+    @needs_moectl
+    def test_moectl(self):
+        known = self.path("known.pem")  # another test replaces server.pem
+        with open(known, "w", encoding="ascii") as file:
+            file.write(ssl.get_server_certificate(("127.0.0.1", self.server.port)))
+        done = moectl("models", "--names", "--ca", known, url=self.server.url)
+        self.assertEqual((done.returncode, done.stdout), (0, "slow\ntiny\n"), done.stderr)
+        done = moectl("models", "--names", url=self.server.url, env={"MOED_CA": known})
+        self.assertEqual(done.returncode, 0, done.stderr)
+        for ca, words in ((None, "no answer: .*certificate"), (self.path("clients.pem"), "no answer: .*certificate"),
+                          ("/nowhere.pem", "cannot use the CA file: .*nowhere")):
+            done = moectl("models", *(["--ca", ca] if ca else []), url=self.server.url)
+            self.assertEqual(done.returncode, 1)
+            self.assertRegex(done.stderr, words)
 
     def test_a_drain(self):
         server = self.start()

@@ -11,7 +11,11 @@ enum { FOR_DOCUMENTS = FOR_ROUTING | FOR_TOP | FOR_EXPORT };
 
 const struct option_row OPTIONS[] = {
     {"url", OPTION_TEXT, AT(url), 0, 0, "http://127.0.0.1:8080", "URL", FOR_SERVER,
-     "The server: http://HOST:PORT or https://HOST. MOED_URL sets it too."},
+     "The server: http://HOST:PORT, https://HOST, or unix:PATH of a Unix socket, as --admin-listen "
+     "makes one. MOED_URL sets it too."},
+    {"ca", OPTION_TEXT, AT(ca), 0, 0, NULL, "FILE", FOR_SERVER,
+     "PEM with the CAs of which one has signed the certificate of an https server, or that "
+     "certificate itself. Without it the system's. MOED_CA sets it too."},
     {"token", OPTION_TEXT, AT(token), 0, 0, NULL, "TOKEN", FOR_SERVER,
      "Sent as Authorization: Bearer, for a server or a proxy that asks for one. MOED_TOKEN sets it "
      "too, unseen by other users of this machine."},

@@ -12,6 +12,7 @@ static const struct {
     const char *name, *what;
 } ENVIRONMENT[] = {
     {"MOED_URL", "The server, unless --url says otherwise."},
+    {"MOED_CA", "The CAs of the server, unless --ca says otherwise."},
     {"MOED_TOKEN", "The token, unless --token says otherwise: what a command line holds, other "
                    "users of the machine can read."},
     {"NO_COLOR", "If set and not empty, nothing is coloured."},

@@ -10,6 +10,7 @@ struct moed_client *connect_client(const struct settings *settings, struct moed_
     const struct moed_client_options options = {
         .timeout_seconds = settings->timeout,
         .token = settings->token,
+        .ca_file = settings->ca,
         .tag = settings->tag,
         .uncounted = settings->uncounted,
     };

@@ -154,6 +154,13 @@ static int check_operands(const struct settings *settings, const struct command 
     return 0;
 }
 
+static void take_environment(const char *name, const char **value)
+{
+    const char *found = getenv(name);
+    if (found && *found)
+        *value = found;
+}
+
 int settings_read(struct settings *settings, const struct command *command, char *arguments[],
                   size_t count, struct moed_client_error *err)
 {
@@ -161,11 +168,9 @@ int settings_read(struct settings *settings, const struct command *command, char
     for (size_t i = 0; i < OPTION_ROWS; i++)
         if (OPTIONS[i].value && set_value(settings, &OPTIONS[i], OPTIONS[i].value, err) != 0)
             return -1;
-    const char *url = getenv("MOED_URL"), *token = getenv("MOED_TOKEN");
-    if (url && *url)
-        settings->url = url;
-    if (token && *token)
-        settings->token = token;
+    take_environment("MOED_URL", &settings->url);
+    take_environment("MOED_TOKEN", &settings->token);
+    take_environment("MOED_CA", &settings->ca);
     if (read_arguments(settings, command, arguments, count, err) != 0)
         return -1;
     return check_operands(settings, command, err);

@@ -28,7 +28,7 @@ enum {
 
 /* What the command line says. Strings borrow from it or from the environment. */
 struct settings {
-    const char *url, *token, *tag;
+    const char *url, *token, *ca, *tag;
     double timeout; /* seconds */
     const char *version, *window, *layer, *include;
     const char *format, *value, *from, *output;

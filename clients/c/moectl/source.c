@@ -123,6 +123,7 @@ static int start(struct source *source, struct moed_client_error *err)
     const struct moed_client_options options = {
         .timeout_seconds = source->settings.timeout,
         .token = source->settings.token,
+        .ca_file = source->settings.ca,
         .cancelled = is_stopped,
         .context = source,
     };
