@@ -1,26 +1,20 @@
 // The page's state and how it stays fresh: an event stream for the chosen model's routing, and a look every few
 // seconds at what changes more slowly.
 
+import {ask, events, json, whenToken} from "/ui/ask.js";
 import {bars, cells, element, heatMap, lines, number, percent, seconds} from "/ui/charts.js";
 import {Speak} from "/ui/speak.js";
 import {TryIt} from "/ui/tryit.js";
 import {Worth} from "/ui/worth.js";
 
-const SLOW_MS = 4000, HISTORY = 150;
+const SLOW_MS = 4000, AGAIN_MS = 3000, HISTORY = 150;
 const $ = (id) => document.getElementById(id);
 
-const state = {model: null, layer: 0, window: "1m", live: null, document: null, models: [], before: null, source: null,
+const state = {model: null, layer: 0, window: "1m", live: null, document: null, models: [], before: null, stop: null,
   frames: []};
 const history = {};
 
 // ---- fetching ----
-
-async function json(path, options) {
-  const reply = await fetch(path, options);
-  const body = await reply.json();
-  if (!reply.ok) throw new Error(body.error ?? reply.statusText);
-  return body;
-}
 
 function modelPath(rest = "") {
   return `/v2/models/${encodeURIComponent(state.model)}${rest}`;
@@ -73,21 +67,36 @@ async function openTrial(name) {
 
 // ---- live routing ----
 
-function listen() {
-  state.source?.close();
-  const source = state.source = new EventSource(modelPath(`/routing/live?window=${state.window}`));
-  source.onmessage = (event) => {
-    if (source !== state.source) return;
-    state.live = JSON.parse(event.data);
-    connected(true);
-    requestAnimationFrame(drawLive);
-  };
-  source.onerror = () => source === state.source && connected(false);
+// By fetch(), since an EventSource can send no token.
+async function listen() {
+  state.stop?.abort();
+  const {signal} = state.stop = new AbortController();
+  const path = modelPath(`/routing/live?window=${state.window}`);
+  while (!signal.aborted) {
+    try {
+      for await (const event of events(await ask(path, {signal}))) {
+        if (signal.aborted) return;
+        state.live = event;
+        connected();
+        requestAnimationFrame(drawLive);
+      }
+      lost();
+    } catch (error) {
+      if (!signal.aborted) lost(error);
+    }
+    await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
+  }
 }
 
-function connected(is) {
-  $("connection").textContent = is ? "live" : "no connection; trying again";
-  $("connection").className = is ? "" : "lost";
+function connected() {
+  $("connection").textContent = "live";
+  $("connection").className = "";
+}
+
+// A TypeError is all that browsers say of a server that is not there.
+function lost(error) {
+  $("connection").textContent = error && !(error instanceof TypeError) ? error.message : "no connection; trying again";
+  $("connection").className = "lost";
 }
 
 function remember(key, value) {
@@ -293,7 +302,7 @@ async function slow() {
   if (!state.model) return;
   const model = state.model;
   try {
-    const [document_, page] = await Promise.all([routingDocument(), fetch("/metrics").then((reply) => reply.text())]);
+    const [document_, page] = await Promise.all([routingDocument(), ask("/metrics").then((reply) => reply.text())]);
     if (model !== state.model) return;
     const now = parseMetrics(page);
     now.at = performance.now();
@@ -306,7 +315,7 @@ async function slow() {
     drawClasses(layer);
     drawPairs(layer);
     tryIt.traffic(layer);
-  } catch { connected(false); }
+  } catch (error) { lost(error); }
 }
 
 async function refreshModels() {
@@ -318,14 +327,14 @@ async function refreshModels() {
       const ready = state.models.filter((entry) => entry.state === "READY").map((entry) => entry.name);
       if (ready.length) choose(ready.includes(wanted) ? wanted : ready[0]);
     }
-  } catch { connected(false); }
+  } catch (error) { lost(error); }
 }
 
 // ---- beginning ----
 
-const tryIt = new TryIt($("try-body"), json, () => setTimeout(slow, 50));
+const tryIt = new TryIt($("try-body"), () => setTimeout(slow, 50));
 const worth = new Worth($("worth-section"));
-const speak = new Speak($("try-body"), json, () => setTimeout(slow, 50));
+const speak = new Speak($("try-body"), () => setTimeout(slow, 50));
 
 $("choice").addEventListener("submit", (event) => event.preventDefault());
 $("window").addEventListener("change", (event) => { state.window = event.target.value; listen(); slow(); });
@@ -334,7 +343,20 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => stat
 addEventListener("resize", () => state.live && drawLive());
 window.moed = state; // for tests and for the curious
 
-json("/v2").then((server) => { $("version").textContent = server.version; }).catch(() => {});
-await refreshModels();
+async function begin() {
+  json("/v2").then((server) => { $("version").textContent = server.version; }).catch(() => {});
+  await refreshModels();
+}
+
+// What was refused without it is asked for again.
+whenToken(async () => {
+  const before = state.model;
+  await begin();
+  if (!before || before !== state.model) return;
+  listen();
+  slow();
+  openTrial(state.model);
+});
+await begin();
 setInterval(refreshModels, 3 * SLOW_MS);
 setInterval(slow, SLOW_MS);

@@ -1,6 +1,7 @@
 // A language model, tried by hand: its answer streams, and every token shows which experts made it. A layers x experts
 // map moves while it speaks.
 
+import {ask, events, json} from "/ui/ask.js";
 import {cells, element, heatMap, number, percent} from "/ui/charts.js";
 
 const TOKENS = 100, TICK_MS = 40, FADING = 0.85, HUE = 137.5; // degrees from one expert's colour to the next: neighbours differ most
@@ -8,22 +9,8 @@ const FIRST_PROMPT = "And it came to pass";
 
 // ---- the reply ----
 
-async function* events(reply) {
-  const reader = reply.body.pipeThrough(new TextDecoderStream()).getReader();
-  for (let rest = ""; ;) {
-    const {value, done} = await reader.read();
-    if (done) return;
-    const parts = (rest + value).split("\n\n");
-    rest = parts.pop();
-    for (const part of parts)
-      if (part.startsWith("data: ") && part !== "data: [DONE]") yield JSON.parse(part.slice(6));
-  }
-}
-
-async function ask(path, body, signal) {
-  const reply = await fetch(path, {method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify(body), signal});
-  if (!reply.ok) throw new Error((await reply.json()).error?.message ?? reply.statusText);
-  return reply;
+function post(path, body, signal) {
+  return ask(path, {method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify(body), signal});
 }
 
 // Parts of a character come as "bytes:\xe2\x80" in completions; chats have the bytes of all tokens.
@@ -88,8 +75,8 @@ function nameOf(text) {
 }
 
 export class Speak {
-  constructor(parent, json, onAnswer) {
-    Object.assign(this, {parent, json, onAnswer});
+  constructor(parent, onAnswer) {
+    Object.assign(this, {parent, onAnswer});
   }
 
   close() {
@@ -101,7 +88,7 @@ export class Speak {
     this.close();
     Object.assign(this, {model, messages: [], counts: [], selected: null});
     this.parent.replaceChildren(element("p", {class: "hint"}, "…"));
-    const {layers} = await this.json(`/v2/models/${encodeURIComponent(model)}/routing`);
+    const {layers} = await json(`/v2/models/${encodeURIComponent(model)}/routing`);
     if (model !== this.model) return;
     this.counts = layers.map((layer) => layer.experts.length);
     this.layout(layers, most);
@@ -194,7 +181,7 @@ export class Speak {
     const began = performance.now();
     let usage = null, how = "";
     try {
-      for await (const event of events(await ask(`/v1/${this.mode.value}`, this.body(), signal))) {
+      for await (const event of events(await post(`/v1/${this.mode.value}`, this.body(), signal))) {
         if (event.error) throw new Error(event.error.message);
         usage = event.usage ?? usage;
         if (event.choices?.[0]) heard.push(event.choices[0]);

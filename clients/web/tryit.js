@@ -1,6 +1,7 @@
 // A request made by hand: drawn, filled into a form made of the metadata, or written as JSON. The answer comes with
 // its routing, beside what all traffic does.
 
+import {json} from "/ui/ask.js";
 import {element, percent, number} from "/ui/charts.js";
 import {samples} from "/ui/samples.js";
 
@@ -118,8 +119,8 @@ function answerRows(output, labels) {
 }
 
 export class TryIt {
-  constructor(parent, json, onAnswer) {
-    Object.assign(this, {parent, json, onAnswer, shares: new Map()});
+  constructor(parent, onAnswer) {
+    Object.assign(this, {parent, onAnswer, shares: new Map()});
   }
 
   // What all traffic does in a layer, for the comparison; before the first row there is none.
@@ -136,7 +137,7 @@ export class TryIt {
     const path = `/v2/models/${encodeURIComponent(model)}`;
     let metadata;
     try {
-      metadata = await this.json(path);
+      metadata = await json(path);
     } catch (error) {
       this.parent.replaceChildren(element("p", {class: "bad"}, error.message));
       return;
@@ -157,7 +158,7 @@ export class TryIt {
         shape: [1, ...input.shape.slice(1)], data: this.fillers[i].data()}));
       const outputs = this.metadata.outputs.map(({name}) => ({name}));
       const began = performance.now();
-      const reply = await this.json(`${path}/infer`, {method: "POST", headers: {"Content-Type": "application/json"},
+      const reply = await json(`${path}/infer`, {method: "POST", headers: {"Content-Type": "application/json"},
         body: JSON.stringify({inputs, outputs})});
       this.show(reply, performance.now() - began);
       this.onAnswer();

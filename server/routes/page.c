@@ -17,6 +17,7 @@
 ASSET(index, "index.html");
 ASSET(style, "style.css");
 ASSET(app, "app.js");
+ASSET(ask, "ask.js");
 ASSET(charts, "charts.js");
 ASSET(tryit, "tryit.js");
 ASSET(samples, "samples.js");
@@ -35,6 +36,7 @@ static const struct asset INDEX = {"/", "text/html; charset=utf-8", page_index_b
 static const struct asset ASSETS[] = {
     {"/ui/style.css", "text/css; charset=utf-8", page_style_begin, page_style_end},
     {"/ui/app.js", JAVASCRIPT, page_app_begin, page_app_end},
+    {"/ui/ask.js", JAVASCRIPT, page_ask_begin, page_ask_end},
     {"/ui/charts.js", JAVASCRIPT, page_charts_begin, page_charts_end},
     {"/ui/tryit.js", JAVASCRIPT, page_tryit_begin, page_tryit_end},
     {"/ui/samples.js", JAVASCRIPT, page_samples_begin, page_samples_end},

@@ -2,7 +2,7 @@
 import fs from "fs";
 import {chromium} from "playwright-core";
 
-const [url, work] = process.argv.slice(2);
+const [url, work, closedUrl, token] = process.argv.slice(2);
 const VIEWS = [
   {name: "desk-light", model: "fashion-mnist", width: 1280, height: 900, scheme: "light", sample: "ankle boot", worth: true},
   {name: "desk-dark", model: "large", width: 1280, height: 900, scheme: "dark"},
@@ -10,6 +10,10 @@ const VIEWS = [
   {name: "phone-light", model: "adult-mmoe", width: 390, height: 844, scheme: "light", send: true},
   {name: "desk-speak", model: "tiny-lm", width: 1280, height: 900, scheme: "light", speak: "completions"},
   {name: "phone-speak", model: "tiny-lm", width: 390, height: 844, scheme: "dark", speak: "chat/completions"},
+];
+const CLOSED = [
+  {name: "desk-token", width: 1280, height: 900, scheme: "light"},
+  {name: "phone-token", width: 390, height: 844, scheme: "dark"},
 ];
 const FRAME_MS = 16.7, WATCH_MS = 10000;
 const axe = fs.readFileSync(`${work}/node_modules/axe-core/axe.min.js`, "utf8");
@@ -108,14 +112,59 @@ async function look(browser, view) {
   if (width > view.width) say(`the page is ${width} pixels wide`);
   const sorted = [...frames].sort((a, b) => a - b), median = sorted[Math.floor(sorted.length / 2)];
   if (!(median < FRAME_MS)) say(`a frame takes ${median} ms`);
+  await judge(page, say);
+  console.log(`${view.name.padEnd(12)} ${view.model.padEnd(24)} ${frames.length} frames, median ${median.toFixed(1)} ms, slowest ${sorted.at(-1).toFixed(1)} ms; ${rows} rows`);
+  await page.close();
+}
+
+async function judge(page, say) {
   const {violations} = await page.evaluate(`${axe}; axe.run()`);
   for (const {id, impact, nodes} of violations) say(`axe: ${id} (${impact}) at ${nodes[0].html.slice(0, 100)}`);
-  console.log(`${view.name.padEnd(12)} ${view.model.padEnd(24)} ${frames.length} frames, median ${median.toFixed(1)} ms, slowest ${sorted.at(-1).toFixed(1)} ms; ${rows} rows`);
+}
+
+// A server with tokens: the page asks a person for one, sends nothing until it has it, and keeps it for the tab.
+async function enter(browser, view) {
+  const page = await browser.newPage({viewport: {width: view.width, height: view.height}, colorScheme: view.scheme});
+  const say = (what) => problems.push(`${view.name}: ${what}`);
+  let asked = 0;
+  page.on("console", (message) => message.type() === "error" && !/status of 401/.test(message.text()) && say(`console: ${message.text()}`));
+  page.on("pageerror", (error) => say(error.message));
+  page.on("request", () => { asked++; });
+  await page.goto(`${closedUrl}/`);
+  await page.waitForSelector("#access:not([hidden])");
+  await page.waitForTimeout(500);
+  asked = 0;
+  await page.waitForTimeout(5000);
+  if (asked) say(`${asked} requests while a person is asked`);
+  await judge(page, say);
+  const overhang = await page.evaluate(() => document.getElementById("token").getBoundingClientRect().right - document.getElementById("access").getBoundingClientRect().right);
+  if (overhang > 0) say("the field is wider than its form");
+  await page.screenshot({path: `${work}/${view.name}-asked.png`});
+  await page.fill("#token", "wrong");
+  await page.keyboard.press("Enter");
+  await page.waitForSelector("#access-said:has-text('token')");
+  await page.screenshot({path: `${work}/${view.name}-wrong.png`});
+  await page.fill("#token", token);
+  await page.click("#access .action.main");
+  await page.waitForSelector("#connection:has-text('live')");
+  await page.selectOption("#tryit select", "ankle boot");
+  await page.waitForSelector("#tryit .answers");
+  await page.reload();
+  await page.waitForSelector("#connection:has-text('live')");
+  if (await page.isVisible("#access")) say("a page that was loaded again asks again");
+  await page.waitForSelector("#tiles b");
+  await judge(page, say);
+  await page.screenshot({path: `${work}/${view.name}.png`});
+  await page.click("#another");
+  await page.waitForSelector("#access:not([hidden])");
+  if (await page.evaluate(() => sessionStorage.length)) say("the token before is still kept");
+  console.log(`${view.name.padEnd(12)} a token was asked for, refused, taken, kept, and given up`);
   await page.close();
 }
 
 const browser = await chromium.launch({executablePath: "/usr/bin/chromium", args: ["--no-sandbox"]});
 for (const view of VIEWS) await look(browser, view);
+for (const view of CLOSED) await enter(browser, view);
 await browser.close();
 for (const problem of problems) console.log(`PROBLEM ${problem}`);
 console.log(problems.length ? `${problems.length} problems` : "no problems");

@@ -16,7 +16,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 sys.path[:0] = [os.path.join(ROOT, "tests", "integration"), os.path.join(ROOT, "clients", "python")]
 
 from moed import safetensors  # noqa: E402
-from support.server import BINARY, Server  # noqa: E402
+from support.server import BINARY, Server, run  # noqa: E402
 
 LAYERS, EXPERTS, SIZE, TOP_K = 64, 256, 8, 8
 TEST_SET = "/usr/share/datasets/fashion-mnist/t10k-{}-ubyte.gz"  # of Debian's package
@@ -78,16 +78,23 @@ def main():
         models = os.path.join(directory, "models")
         shutil.copytree(os.path.join(ROOT, "deploy", "models"), models)
         write_large_model(os.path.join(models, "large"))
-        with Server(models) as server:
+        closed = os.path.join(directory, "closed")
+        shutil.copytree(os.path.join(models, "fashion-mnist"), os.path.join(closed, "fashion-mnist"))
+        token, line = run("token", "--role", "metrics,predict").stdout.split("\n")[:2]
+        with open(os.path.join(directory, "tokens"), "w", encoding="ascii") as file:
+            file.write(line + "\n")
+        with Server(models) as server, Server(closed, tokens=os.path.join(directory, "tokens")) as guarded:
             ablate(server.url, work)
             stop = threading.Event()
             traffic = threading.Thread(target=keep_busy, args=(server.url, stop))
             traffic.start()
             try:
-                status = subprocess.run(["node", os.path.join(work, "check.mjs"), server.url, work], check=False).returncode
+                status = subprocess.run(["node", os.path.join(work, "check.mjs"), server.url, work, guarded.url, token],
+                                        check=False).returncode
             finally:
                 stop.set()
                 traffic.join()
+            guarded.stop()
             server.stop()
     return status
 
