@@ -188,7 +188,7 @@ class SlotsTest(TinyCase):
         for peer in peers:
             peer.send(header(3, "ServerLive") + message(3))
             self.assertEqual(peer.until(DATA)[3], LIVE)
-        time.sleep(0.05)
+            time.sleep(0.05)  # the first is the longest idle one, in whichever loop
         self.assertEqual(self.client.get("/v2").status, 200)  # takes the place of the first
         self.assertTrue(peers[0].is_closed())
         time.sleep(0.05)
