@@ -48,7 +48,9 @@ static void on_finished(const struct exchange *exchange, uint64_t duration_ns, v
 static void on_published(uv_async_t *published)
 {
     struct loop *loop = published->data;
-    lanes_serve(&loop->lanes, loader_take(loop->shared->loader, loop->index));
+    uint64_t number;
+    lanes_serve(&loop->lanes, loader_take(loop->shared->loader, &number));
+    loader_taken(loop->shared->loader, loop->index, number);
 }
 
 static void on_damaged(void *context)
@@ -204,7 +206,7 @@ static void init_lanes(struct loop *loop)
         .context = loop,
     };
     lanes_init(&loop->lanes, &loop->scheduler, &once, &sequences,
-               loader_take(loop->shared->loader, loop->index));
+               loader_newest(loop->shared->loader));
 }
 
 /* Listens where `where` says; the rest of it is filled in here. */

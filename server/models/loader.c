@@ -26,14 +26,21 @@ static void on_change(void *context)
     loader->options.on_published(loader->options.context);
 }
 
-struct catalog *loader_take(struct loader *loader, size_t loop)
+struct catalog *loader_take(struct loader *loader, uint64_t *published)
 {
     uv_mutex_lock(&loader->mutex);
     struct catalog *newest = catalog_hold(loader->newest);
-    loader->taken[loop] = loader->published;
-    uv_cond_signal(&loader->wake);
+    *published = loader->published;
     uv_mutex_unlock(&loader->mutex);
     return newest;
+}
+
+void loader_taken(struct loader *loader, size_t loop, uint64_t published)
+{
+    uv_mutex_lock(&loader->mutex);
+    loader->taken[loop] = published;
+    uv_cond_signal(&loader->wake);
+    uv_mutex_unlock(&loader->mutex);
 }
 
 struct catalog *loader_newest(struct loader *loader)
@@ -76,7 +83,9 @@ static void look(struct loader *loader, enum repository_look why)
 {
     struct error err = ERROR_INIT;
     uint64_t before = loader->published; /* which only this thread changes */
-    if (repository_look(&loader->repository, why, &err) != 0)
+    int result = repository_look(&loader->repository, why, &err);
+    await_loops(loader);
+    if (result != 0)
         log_message(LOG_ERROR, "reload_failed", "%s; what was served is served on", err.text);
     else if (!atomic_load(&loader->stopping) && (why == LOOK_ASKED || loader->published != before))
         log_message(LOG_INFO, "reloaded", "%zu models", loader->newest->count);
@@ -106,6 +115,7 @@ static bool start(struct loader *loader)
     int result = repository_look(&loader->repository, LOOK_START, &err);
     if (result == 0 && loader->options.strict)
         result = repository_check(&loader->repository, &err);
+    await_loops(loader);
     if (atomic_load(&loader->stopping))
         return false;
     loader->options.on_started(result == 0 ? NULL : &err, loader->options.context);

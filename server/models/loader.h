@@ -50,7 +50,7 @@ struct loader {
     bool working;                        /* in the middle of something */
     struct catalog *newest;              /* held */
     uint64_t published;                  /* catalogs, so far */
-    uint64_t *taken;                     /* [loops] how many there were when it took one */
+    uint64_t *taken; /* [loops] how many there were when it last served a new one */
 };
 
 /* Reads nothing yet: the newest catalog is empty. */
@@ -68,8 +68,10 @@ void loader_check(struct loader *loader);
 /* Asks for a change; any thread. on_done is called in any case, also when the loader is stopped. */
 void loader_submit(struct loader *loader, struct loader_change *change);
 
-/* The newest catalog, held for a loop, which will use no older one from now on. */
-struct catalog *loader_take(struct loader *loader, size_t loop);
+/* The newest catalog, held for a loop, and how many there have been. The loop then says that it
+ * serves it, and no older one from now on. */
+struct catalog *loader_take(struct loader *loader, uint64_t *published);
+void loader_taken(struct loader *loader, size_t loop, uint64_t published);
 
 /* The same for somebody else, who may use older ones. Any thread. */
 struct catalog *loader_newest(struct loader *loader);
