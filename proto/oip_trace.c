@@ -1,4 +1,4 @@
-/* Triton's numbers are strings. "OFF" is a rate of 0: none but those whose client asks for it. */
+/* Triton's numbers are strings. */
 #include "proto/oip_trace.h"
 
 #include <inttypes.h>
@@ -10,27 +10,35 @@
 
 enum { MAX_HEAP = 1 << 20, MAX_RATE = 1000000000 };
 
-static int read_rate(const char *text, unsigned *rate, struct error *err)
+static int read_rate(const json_t *rate, struct oip_trace *settings, struct error *err)
 {
     uint64_t value;
+    const char *text = json_string_value(rate);
+    if (!text)
+        return error_set(err, ERROR_INVALID,
+                         "trace_rate is %s, expected a string of a whole number up to %d",
+                         member_type(rate), MAX_RATE);
     const char *end = text_whole_number(text, &value);
     if (!end || *end || value > MAX_RATE)
         return error_set(err, ERROR_INVALID,
                          "trace_rate is " QUOTED ", expected a string of a whole number up to %d",
                          text, MAX_RATE);
-    *rate = (unsigned)value;
+    settings->rate = (unsigned)value;
+    settings->off &= value == 0;
     return 0;
 }
 
-static int read_level(const json_t *levels, unsigned *rate, struct error *err)
+static int read_level(const json_t *levels, struct oip_trace *settings, struct error *err)
 {
     const char *level = json_string_value(json_array_get(levels, 0));
     if (json_array_size(levels) != 1 || !level ||
         (strcmp(level, "OFF") != 0 && strcmp(level, "TIMESTAMPS") != 0))
         return error_set(err, ERROR_INVALID, "trace_level: expected [\"OFF\"] or [\"TIMESTAMPS\"]");
-    if (strcmp(level, "OFF") == 0)
-        *rate = 0;
-    return 0;
+    settings->off = strcmp(level, "OFF") == 0;
+    if (settings->off || settings->rate > 0 || !settings->has_collector)
+        return 0; /* the last is refused by who knows what else was asked for */
+    return error_set(err, ERROR_INVALID,
+                     "trace_level is TIMESTAMPS, but trace_rate is 0: send a trace_rate, too");
 }
 
 static int read_settings(const json_t *root, struct oip_trace *settings, struct error *err)
@@ -49,10 +57,9 @@ static int read_settings(const json_t *root, struct oip_trace *settings, struct 
                              key);
     }
     if ((value = json_object_get(root, "trace_rate")))
-        result =
-            read_rate(json_is_string(value) ? json_string_value(value) : "", &settings->rate, err);
+        result = read_rate(value, settings, err);
     if (result == 0 && (value = json_object_get(root, "trace_level")))
-        result = read_level(value, &settings->rate, err);
+        result = read_level(value, settings, err);
     return result;
 }
 
@@ -66,7 +73,7 @@ int oip_decode_trace(const char *body, size_t length, struct oip_trace *settings
                          fault.reason);
     int result = read_settings(root, &read, err);
     json_decref(root);
-    if (result == 0 && !read.on && read.rate > 0)
+    if (result == 0 && !read.has_collector && !(read.off && read.rate == 0))
         return error_set(err, ERROR_INVALID,
                          "there is no collector to send traces to: start the server with "
                          "--trace-endpoint");
@@ -80,5 +87,5 @@ void oip_trace_document(const struct oip_trace *settings, struct buffer *body)
     buffer_format(body,
                   "{\"trace_level\":[\"%s\"],\"trace_rate\":\"%u\",\"trace_count\":\"-1\","
                   "\"log_frequency\":\"0\",\"trace_file\":\"\",\"trace_mode\":\"opentelemetry\"}",
-                  settings->rate > 0 ? "TIMESTAMPS" : "OFF", settings->rate);
+                  settings->rate > 0 && !settings->off ? "TIMESTAMPS" : "OFF", settings->rate);
 }

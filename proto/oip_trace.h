@@ -9,7 +9,8 @@
 #include "proto/buffer.h"
 
 struct oip_trace {
-    bool on;       /* there is a collector */
+    bool has_collector;
+    bool off;      /* "OFF": none but those whose client asks for it. A new rate ends it */
     unsigned rate; /* of requests without a trace one in so many; 0: none, as without a collector */
 };
 

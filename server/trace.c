@@ -22,15 +22,22 @@ static void tell(const struct error *err, bool *failing)
     *failing = err->code != ERROR_NONE;
 }
 
+static uint64_t end_of_patience(void)
+{
+    return uv_hrtime() + (uint64_t)TRACE_PATIENCE_S * 1000000000;
+}
+
 static void export_spans(struct trace *trace, const struct otlp_span *spans, size_t count,
                          bool *failing)
 {
     struct error err = ERROR_INIT;
     struct buffer body;
+    uint64_t until_ns = end_of_patience(), end_ns = atomic_load(&trace->end_ns);
+    until_ns = end_ns < until_ns ? end_ns : until_ns;
     buffer_init(&body, MAX_EXPORT_BYTES);
     otlp_encode(spans, count, MOED_VERSION, &body);
     int result = body.failed ? buffer_error(&body, "an export of spans", "they are lost", &err)
-                             : trace_post(&trace->collector, &body, &err);
+                             : trace_post(&trace->collector, &body, until_ns, &err);
     buffer_close(&body);
     atomic_fetch_add(result == 0 ? &trace->sent : &trace->lost, count);
     tell(&err, failing);
@@ -97,6 +104,7 @@ bool trace_is_on(const struct trace *trace)
 int trace_start(struct trace *trace, const char *url, unsigned rate, struct error *err)
 {
     atomic_store(&trace->rate, rate);
+    atomic_store(&trace->end_ns, UINT64_MAX);
     if (!url || !*url)
         return 0;
     if (trace_collector_read(&trace->collector, url, err) != 0)
@@ -116,6 +124,7 @@ void trace_close(struct trace *trace)
     if (trace->has_thread) {
         uv_mutex_lock(&trace->mutex);
         trace->ending = true;
+        atomic_store(&trace->end_ns, end_of_patience());
         uv_cond_signal(&trace->wake);
         uv_mutex_unlock(&trace->mutex);
         uv_thread_join(&trace->thread);

@@ -22,6 +22,7 @@ struct trace_collector {
 struct trace {
     struct trace_collector collector; /* host "": nothing is traced, and only the next is there */
     atomic_uint rate;                 /* of requests without a trace one in so many; 0: none */
+    atomic_bool off;                  /* none of them, whatever the rate */
     atomic_ullong candidates;
     atomic_ullong sent, lost;
     uv_thread_t thread;
@@ -30,6 +31,7 @@ struct trace {
     struct otlp_span *waiting; /* [count], room for TRACE_MOST_WAITING */
     size_t count;
     bool ending, has_thread;
+    atomic_ullong end_ns; /* when the thread gives up; UINT64_MAX until trace_close() */
 };
 
 enum { TRACE_MOST_WAITING = 2048 };
@@ -38,8 +40,11 @@ enum { TRACE_MOST_WAITING = 2048 };
 MUST_CHECK int trace_collector_read(struct trace_collector *collector, const char *url,
                                     struct error *err);
 
-/* `url` NULL or "": nothing is traced. The thread sends until trace_close(), which takes at most
- * some seconds for what waits. */
+/* `url` NULL or "": nothing is traced. The thread sends until trace_close(), which gives it
+ * TRACE_PATIENCE_S for what waits; what a collector has not taken by then is lost. Only a name that
+ * must be looked up may take longer. */
+enum { TRACE_PATIENCE_S = 5 };
+
 MUST_CHECK int trace_start(struct trace *trace, const char *url, unsigned rate, struct error *err);
 void trace_close(struct trace *trace);
 
@@ -52,8 +57,8 @@ void trace_end(struct trace *trace, const struct exchange *exchange, uint64_t du
 /* Hands a span to the sending thread; one that has no room is counted as lost. */
 void trace_add(struct trace *trace, const struct otlp_span *span);
 
-/* Sends one export and waits for the answer, for at most some seconds. */
+/* Sends one export and waits for the answer, until uv_hrtime() is `until_ns`. */
 MUST_CHECK int trace_post(const struct trace_collector *collector, const struct buffer *body,
-                          struct error *err);
+                          uint64_t until_ns, struct error *err);
 
 #endif

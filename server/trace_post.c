@@ -2,16 +2,14 @@
  * is libmicrohttpd's in this process (server/http/http_hooks.c). */
 #include <errno.h>
 #include <netdb.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/time.h>
 #include <unistd.h>
 
 #include "core/text.h"
 #include "server/trace.h"
-
-enum { PATIENCE_S = 5, MAX_READS = 64 };
 
 /* ---- where ---- */
 
@@ -33,8 +31,9 @@ int trace_collector_read(struct trace_collector *collector, const char *url, str
     if (port > 0 &&
         (port >= sizeof collector->port || text_whole_number(after + 1, &number) != path))
         number = 0;
+    bool closed = !bracketed || at[host - 1] == ']';
     host -= bracketed ? 2 : 0;
-    if (number < 1 || number > 65535 || host == 0 || host >= sizeof collector->host ||
+    if (number < 1 || !closed || number > 65535 || host == 0 || host >= sizeof collector->host ||
         strlen(path) >= sizeof collector->path || strpbrk(url, " \t\r\n") ||
         (*path && *path != '/'))
         return error_set(err, ERROR_INVALID,
@@ -47,16 +46,41 @@ int trace_collector_read(struct trace_collector *collector, const char *url, str
 
 /* ---- one exchange ---- */
 
-/* A connected socket whose calls wait for so long at most. */
-static int open_connection(const struct addrinfo *address)
+/* The rest of the time, for poll(2) and the like. */
+static int left_ms(uint64_t until_ns)
 {
-    const struct timeval patience = {.tv_sec = PATIENCE_S};
-    int fd = socket(address->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0)
+    uint64_t now = uv_hrtime();
+    return now < until_ns ? (int)((until_ns - now) / 1000000) + 1 : 0;
+}
+
+static int await(int fd, short event, uint64_t until_ns)
+{
+    struct pollfd wanted = {.fd = fd, .events = event};
+    int ready;
+    do
+        ready = poll(&wanted, 1, left_ms(until_ns));
+    while (ready < 0 && errno == EINTR);
+    errno = ready == 0 ? ETIMEDOUT : errno;
+    return ready > 0 ? 0 : -1;
+}
+
+static int connect_in_time(int fd, const struct addrinfo *address, uint64_t until_ns)
+{
+    int reason = 0;
+    socklen_t size = sizeof reason;
+    if (connect(fd, address->ai_addr, address->ai_addrlen) == 0)
+        return 0;
+    if (errno != EINPROGRESS || await(fd, POLLOUT, until_ns) != 0 ||
+        getsockopt(fd, SOL_SOCKET, SO_ERROR, &reason, &size) != 0)
         return -1;
-    if (setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience) == 0 &&
-        setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience) == 0 &&
-        connect(fd, address->ai_addr, address->ai_addrlen) == 0)
+    errno = reason;
+    return reason == 0 ? 0 : -1;
+}
+
+static int open_connection(const struct addrinfo *address, uint64_t until_ns)
+{
+    int fd = socket(address->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0 || connect_in_time(fd, address, until_ns) == 0)
         return fd;
     int reason = errno;
     close(fd);
@@ -64,11 +88,12 @@ static int open_connection(const struct addrinfo *address)
     return -1;
 }
 
-static int send_all(int fd, const char *bytes, size_t count)
+static int send_all(int fd, const char *bytes, size_t count, uint64_t until_ns)
 {
     while (count > 0) {
         ssize_t sent = write(fd, bytes, count); /* SIGPIPE is ignored */
-        if (sent <= 0 && errno != EINTR)
+        if (sent < 0 && errno == EAGAIN ? await(fd, POLLOUT, until_ns) != 0
+                                        : sent <= 0 && errno != EINTR)
             return -1;
         bytes += sent > 0 ? sent : 0;
         count -= sent > 0 ? (size_t)sent : 0;
@@ -76,36 +101,44 @@ static int send_all(int fd, const char *bytes, size_t count)
     return 0;
 }
 
-/* A collector that is cut off in the middle of its answer might not keep what it got. */
-static void read_rest(int fd)
+/* Whether nothing of the answer is to come. Without a Content-Length it ends with the connection.
+ */
+static bool is_whole(const char *answer, size_t length)
 {
-    char rest[4096];
-    ssize_t got = 1;
-    for (size_t i = 0; i < MAX_READS && got > 0; i++)
-        got = read(fd, rest, sizeof rest);
+    static const char name[] = "\r\nContent-Length:";
+    uint64_t body;
+    const char *end = strstr(answer, "\r\n\r\n"), *field = strcasestr(answer, name);
+    if (!end || !field || field > end)
+        return false;
+    field += strlen(name);
+    field += strspn(field, " \t");
+    return text_whole_number(field, &body) && body <= length - (size_t)(end + 4 - answer);
 }
 
-static int read_answer(int fd, struct error *err)
+/* Reads to the end, for a collector that is cut off in the middle of its answer might not keep what
+ * it got; but no more than fits, and only as long as there is time. */
+static int read_answer(int fd, uint64_t until_ns, struct error *err)
 {
-    char line[sizeof "HTTP/1.1 200"] = "";
+    char answer[4096] = "";
     size_t length = 0;
-    while (length < sizeof line - 1) {
-        ssize_t got = read(fd, line + length, sizeof line - 1 - length);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got <= 0)
-            return error_set(err, ERROR_UNAVAILABLE, "it did not answer in time");
-        length += (size_t)got;
+    while (length < sizeof answer - 1 && !is_whole(answer, length)) {
+        ssize_t got = read(fd, answer + length, sizeof answer - 1 - length);
+        if (got == 0 || (got < 0 && errno != EINTR && errno != EAGAIN) ||
+            (got < 0 && errno == EAGAIN && await(fd, POLLIN, until_ns) != 0))
+            break;
+        length += got > 0 ? (size_t)got : 0;
     }
-    read_rest(fd);
-    text_make_printable(line);
-    if (strncmp(line, "HTTP/1.", strlen("HTTP/1.")) == 0 && line[strlen("HTTP/1.1 ")] == '2')
+    answer[strcspn(answer, "\r\n")] = '\0';
+    text_make_printable(answer);
+    if (length < strlen("HTTP/1.1 200"))
+        return error_set(err, ERROR_UNAVAILABLE, "it did not answer in time");
+    if (strncmp(answer, "HTTP/1.", strlen("HTTP/1.")) == 0 && answer[strlen("HTTP/1.1 ")] == '2')
         return 0;
-    return error_set(err, ERROR_UNAVAILABLE, "it answered '%s', expected status 200", line);
+    return error_set(err, ERROR_UNAVAILABLE, "it answered '%.64s', expected status 200", answer);
 }
 
 static int deliver(const struct trace_collector *collector, const struct buffer *body,
-                   const struct addrinfo *addresses, struct error *err)
+                   const struct addrinfo *addresses, uint64_t until_ns, struct error *err)
 {
     char head[TRACE_HOST_BYTES + TRACE_PATH_BYTES + 128];
     int length = snprintf(head, sizeof head,
@@ -114,19 +147,19 @@ static int deliver(const struct trace_collector *collector, const struct buffer 
                           collector->path, collector->host, collector->port, body->length);
     int fd = -1;
     for (const struct addrinfo *each = addresses; each && fd < 0; each = each->ai_next)
-        fd = open_connection(each);
+        fd = open_connection(each, until_ns);
     if (fd < 0)
         return error_set(err, ERROR_UNAVAILABLE, "%s", strerror(errno));
-    int result =
-        send_all(fd, head, (size_t)length) == 0 && send_all(fd, body->data, body->length) == 0
-            ? read_answer(fd, err)
-            : error_set(err, ERROR_UNAVAILABLE, "%s", strerror(errno));
+    int result = send_all(fd, head, (size_t)length, until_ns) == 0 &&
+                         send_all(fd, body->data, body->length, until_ns) == 0
+                     ? read_answer(fd, until_ns, err)
+                     : error_set(err, ERROR_UNAVAILABLE, "%s", strerror(errno));
     close(fd);
     return result;
 }
 
 int trace_post(const struct trace_collector *collector, const struct buffer *body,
-               struct error *err)
+               uint64_t until_ns, struct error *err)
 {
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *addresses;
     struct error own = ERROR_INIT;
@@ -134,7 +167,7 @@ int trace_post(const struct trace_collector *collector, const struct buffer *bod
     if (failure != 0)
         error_set(&own, ERROR_UNAVAILABLE, "%s", gai_strerror(failure));
     else {
-        (void)deliver(collector, body, addresses, &own);
+        (void)deliver(collector, body, addresses, until_ns, &own);
         freeaddrinfo(addresses);
     }
     return own.code == ERROR_NONE

@@ -26,7 +26,7 @@ static bool is_sampled(struct trace *trace, const struct exchange *exchange)
 {
     if (has_parent(exchange))
         return exchange->trace.sampled;
-    unsigned rate = atomic_load(&trace->rate);
+    unsigned rate = atomic_load(&trace->off) ? 0 : atomic_load(&trace->rate);
     return rate > 0 && atomic_fetch_add(&trace->candidates, 1) % rate == 0;
 }
 

@@ -7,7 +7,9 @@
 static struct oip_trace settings_of(const struct trace *trace)
 {
     bool on = trace_is_on(trace);
-    return (struct oip_trace){.on = on, .rate = on ? atomic_load(&trace->rate) : 0};
+    return (struct oip_trace){.has_collector = on,
+                              .off = !on || atomic_load(&trace->off),
+                              .rate = on ? atomic_load(&trace->rate) : 0};
 }
 
 static void reply(const struct api *api, struct exchange *exchange)
@@ -36,5 +38,6 @@ void trace_api_set(const struct api *api, struct exchange *exchange, const struc
         return;
     }
     atomic_store(&api->trace->rate, settings.rate);
+    atomic_store(&api->trace->off, settings.off);
     reply(api, exchange);
 }

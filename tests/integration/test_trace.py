@@ -123,7 +123,7 @@ class TraceTest(ServerCase):
         while self.lost() < lost + 1 and time.monotonic() < deadline:
             time.sleep(0.05)
         self.assertEqual(self.lost(), lost + 1)
-        self.assertIn("it answered 'HTTP/1.1 500', expected status 200", self.server.log())
+        self.assertIn("it answered 'HTTP/1.1 500 Internal Server Error', expected status 200", self.server.log())
 
 
 if __name__ == "__main__":

@@ -141,14 +141,22 @@ static int decode(const char *text, struct oip_trace *settings, struct error *er
 
 START_TEST(settings_that_can_be_changed)
 {
-    struct oip_trace settings = {.on = true, .rate = 5};
-    ck_assert_int_eq(decode("{\"trace_rate\":\"7\",\"trace_level\":[\"TIMESTAMPS\"]}", &settings,
-                            &(struct error)ERROR_INIT),
-                     0);
-    ck_assert_uint_eq(settings.rate, 7);
-    ck_assert_int_eq(decode("{\"trace_level\":[\"OFF\"]}", &settings, &(struct error)ERROR_INIT),
-                     0);
-    ck_assert_uint_eq(settings.rate, 0);
+    static const struct {
+        const char *text;
+        bool off;
+        unsigned rate;
+    } good[] = {{"{\"trace_rate\":\"7\",\"trace_level\":[\"TIMESTAMPS\"]}", false, 7},
+                {"{\"trace_level\":[\"OFF\"]}", true, 7},
+                {"{\"trace_level\":[\"TIMESTAMPS\"]}", false, 7},
+                {"{\"trace_level\":[\"OFF\"],\"trace_rate\":\"8\"}", true, 8},
+                {"{\"trace_rate\":\"9\"}", false, 9},
+                {"{\"trace_rate\":\"0\"}", false, 0}};
+    struct oip_trace settings = {.has_collector = true, .rate = 5};
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        ck_assert_int_eq(decode(good[i].text, &settings, &(struct error)ERROR_INIT), 0);
+        ck_assert_msg(settings.off == good[i].off && settings.rate == good[i].rate, "%s",
+                      good[i].text);
+    }
 }
 END_TEST
 
@@ -156,7 +164,8 @@ START_TEST(settings_that_cannot)
 {
     static const struct {
         const char *text, *message;
-    } bad[] = {{"{\"trace_rate\":7}", "expected a string of a whole number"},
+    } bad[] = {{"{\"trace_rate\":7}", "trace_rate is a number, expected a string"},
+               {"{\"trace_rate\":\"0\",\"trace_level\":[\"TIMESTAMPS\"]}", "trace_rate is 0"},
                {"{\"trace_rate\":\"-1\"}", "trace_rate is '-1'"},
                {"{\"trace_rate\":\"9999999999\"}", "up to 1000000000"},
                {"{\"trace_level\":[\"TENSORS\"]}", "expected [\"OFF\"]"},
@@ -164,17 +173,21 @@ START_TEST(settings_that_cannot)
                {"{\"trace_file\":\"/x\"}", "setting 'trace_file' cannot be changed"},
                {"[]", "expected an object"},
                {"{", "malformed JSON"}};
-    struct oip_trace settings = {.on = true, .rate = 5};
+    struct oip_trace settings = {.has_collector = true, .rate = 5};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct error err = ERROR_INIT;
         ck_assert_int_eq(decode(bad[i].text, &settings, &err), -1);
         ck_assert_msg(strstr(err.text, bad[i].message) != NULL, "%s: %s", bad[i].text, err.text);
         ck_assert_uint_eq(settings.rate, 5);
     }
-    settings = (struct oip_trace){0};
+    settings = (struct oip_trace){.off = true};
     struct error err = ERROR_INIT;
     ck_assert_int_eq(decode("{}", &settings, &err), 0);
+    ck_assert_int_eq(decode("{\"trace_rate\":\"0\"}", &settings, &err), 0);
     ck_assert_int_eq(decode("{\"trace_rate\":\"1\"}", &settings, &err), -1);
+    ck_assert(strstr(err.text, "--trace-endpoint") != NULL);
+    err = (struct error)ERROR_INIT;
+    ck_assert_int_eq(decode("{\"trace_level\":[\"TIMESTAMPS\"]}", &settings, &err), -1);
     ck_assert(strstr(err.text, "--trace-endpoint") != NULL);
 }
 END_TEST
