@@ -11,6 +11,7 @@
 #include "server/options/options.h"
 #include "server/options/options_file.h"
 #include "server/options/options_value.h"
+#include "server/trace.h"
 
 #define ENVIRONMENT_PREFIX "MOED_"
 
@@ -173,6 +174,32 @@ static int check_required(struct options *options, struct error *err)
     return 0;
 }
 
+/* Two listeners at one address: the second could not be bound. */
+static int check_listeners(const struct options *options, struct error *err)
+{
+    struct listen_address admin = {0};
+    if (options->admin_listen && listen_address_read(&admin, options->admin_listen, err) != 0) {
+        error_prefix(err, "admin_listen");
+        return -1;
+    }
+    uint64_t grpc = options->grpc_port ? options_grpc_port(options) : 0;
+    if (grpc > UINT16_MAX)
+        return error_set(err, ERROR_INVALID,
+                         "grpc_port is \"%.32s\", expected a number from 0 to 65535",
+                         options->grpc_port);
+    if (grpc > 0 && grpc == options->port)
+        return error_set(err, ERROR_INVALID,
+                         "port and grpc_port are both %u, expected a port for each",
+                         (unsigned)grpc);
+    if (admin.port > 0 && strcmp(admin.host, options->host) == 0 &&
+        (admin.port == options->port || admin.port == grpc))
+        return error_set(err, ERROR_INVALID,
+                         "admin_listen is \"%.200s\", which %s has already, expected a port for "
+                         "each",
+                         options->admin_listen, admin.port == grpc ? "grpc_port" : "port");
+    return 0;
+}
+
 /* What no single option's range can say. */
 static int check_together(const struct options *options, struct error *err)
 {
@@ -192,15 +219,11 @@ static int check_together(const struct options *options, struct error *err)
         return error_set(err, ERROR_INVALID,
                          "load_model is for model_control explicit; with %s every model is loaded",
                          options->model_control);
-    struct listen_address address;
-    if (options->admin_listen && listen_address_read(&address, options->admin_listen, err) != 0) {
-        error_prefix(err, "admin_listen");
+    struct trace_collector collector;
+    if (check_listeners(options, err) != 0 ||
+        (options->trace_endpoint &&
+         trace_collector_read(&collector, options->trace_endpoint, err) != 0))
         return -1;
-    }
-    if (options->grpc_port && options_grpc_port(options) > UINT16_MAX)
-        return error_set(err, ERROR_INVALID,
-                         "grpc_port is \"%.32s\", expected a number from 0 to 65535",
-                         options->grpc_port);
     if (!options->tls_cert != !options->tls_key || (options->tls_client_ca && !options->tls_cert))
         return error_set(err, ERROR_INVALID,
                          "tls_cert and tls_key belong together, and tls_client_ca needs both");

@@ -233,7 +233,8 @@ const struct option_row OPTIONS[OPTION_ROWS] = {
     {"trace_endpoint", OPTION_STRING, AT(trace_endpoint), 0, 0, "", NULL, "URL", NULL,
      "Where a collector takes OpenTelemetry's traces (OTLP/HTTP): http://HOST[:PORT][/PATH], by "
      "default port 4318 and /v1/traces. A request whose header traceparent says so is traced, and "
-     "one in trace_rate of those without. Empty: nothing is."},
+     "one in trace_rate of those without. Empty: nothing is. Spans that wait when the server stops "
+     "have 5 seconds beyond drain_timeout_ms."},
     {"trace_rate", OPTION_COUNT, AT(trace_rate), 0, 1000000000, "1000", NULL, "N", NULL,
      "With trace_endpoint: of requests without a traceparent, one in so many is traced. 0: none."},
 };

@@ -245,6 +245,35 @@ START_TEST(a_variable_that_names_no_option_is_refused)
 }
 END_TEST
 
+START_TEST(listeners_need_addresses_of_their_own)
+{
+    ck_assert_int_eq(-1, INIT("--models", "m", "--grpc-port", "8080"));
+    ck_assert_ptr_nonnull(strstr(err.text, "port and grpc_port are both 8080"));
+    err = (struct error)ERROR_INIT;
+    ck_assert_int_eq(-1, INIT("--models", "m", "--admin-listen", "127.0.0.1:8080"));
+    ck_assert_ptr_nonnull(strstr(err.text, "which port has already"));
+    err = (struct error)ERROR_INIT;
+    ck_assert_int_eq(0, INIT("--models", "m", "--grpc-port", "0", "--port", "0", "--admin-listen",
+                             "127.0.0.1:0"));
+    options_close(&options);
+}
+END_TEST
+
+START_TEST(a_collector_must_be_one)
+{
+    static const char *const BAD[] = {"https://h",  "http://",        "http://[::1",
+                                      "http://h:0", "http://h:99999", "http://h/a b"};
+    for (size_t i = 0; i < sizeof BAD / sizeof *BAD; i++) {
+        err = (struct error)ERROR_INIT;
+        ck_assert_int_eq(-1, INIT("--models", "m", "--trace-endpoint", BAD[i]));
+        ck_assert_ptr_nonnull(strstr(err.text, "trace_endpoint is"));
+    }
+    err = (struct error)ERROR_INIT;
+    ck_assert_int_eq(0, INIT("--models", "m", "--trace-endpoint", "http://[::1]:4318/x"));
+    options_close(&options);
+}
+END_TEST
+
 START_TEST(a_request_must_fit)
 {
     ck_assert_int_eq(-1, INIT("--models", "m", "--max-queue-rows", "4"));
@@ -344,6 +373,8 @@ int main(void)
     tcase_add_test(tests, a_bad_environment_is_refused_with_its_name);
     tcase_add_test(tests, a_variable_that_names_no_option_is_refused);
     tcase_add_test(tests, a_request_must_fit);
+    tcase_add_test(tests, listeners_need_addresses_of_their_own);
+    tcase_add_test(tests, a_collector_must_be_one);
     tcase_add_test(tests, a_kubernetes_service_link_is_not_a_setting);
     tcase_add_test(tests, the_shipped_file_is_the_sample);
     tcase_add_test(tests, the_sample_uncommented_is_the_defaults);
