@@ -11,6 +11,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "core/text.h"
 #include "server/log.h"
 
 enum { FIRST_GIVEN_FD = 3 };
@@ -49,13 +50,27 @@ void service_notify(const struct service *service, const char *state)
 
 /* ---- what is given ---- */
 
+static int read_number(const char *name, const char *text, uint64_t *number, struct error *err)
+{
+    const char *end = text_whole_number(text, number);
+    if (end && *end == '\0')
+        return 0;
+    return error_set(err, ERROR_INVALID,
+                     "the service manager's %s is \"%.60s\", expected a whole number", name, text);
+}
+
 /* A variable's number if it is meant for this process; 0 if not, or if there is none. */
-static uint64_t number_for_us(const char *name, const char *pid_name)
+static int number_for_us(const char *name, const char *pid_name, uint64_t *number,
+                         struct error *err)
 {
     const char *text = getenv(name), *pid = getenv(pid_name);
-    if (!text || (pid && strtoll(pid, NULL, 10) != getpid()))
+    uint64_t whose = (uint64_t)getpid();
+    *number = 0;
+    if (!text)
         return 0;
-    return strtoull(text, NULL, 10);
+    if (pid && read_number(pid_name, pid, &whose, err) != 0)
+        return -1;
+    return whose == (uint64_t)getpid() ? read_number(name, text, number, err) : 0;
 }
 
 static int option_of(int fd, int option)
@@ -93,13 +108,16 @@ int service_init(struct service *service, struct error *err)
     static const char *const READ[] = {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID",
                                        "LISTEN_FDS",    "LISTEN_PID",    "LISTEN_FDNAMES"};
     const char *notify = getenv("NOTIFY_SOCKET");
+    uint64_t watchdog_us, sockets;
     *service = (struct service){.notify_fd = -1};
     if (notify && *notify && open_notify(service, notify, err) != 0)
         return -1;
+    if (number_for_us("WATCHDOG_USEC", "WATCHDOG_PID", &watchdog_us, err) != 0)
+        return -1;
     if (service->notify_fd >= 0)
-        service->watchdog_ms = number_for_us("WATCHDOG_USEC", "WATCHDOG_PID") / 1000;
-    if (getenv("LISTEN_PID") &&
-        take_socket(service, number_for_us("LISTEN_FDS", "LISTEN_PID"), err) != 0)
+        service->watchdog_ms = watchdog_us / 1000;
+    if (getenv("LISTEN_PID") && (number_for_us("LISTEN_FDS", "LISTEN_PID", &sockets, err) != 0 ||
+                                 take_socket(service, sockets, err) != 0))
         return -1;
     for (size_t i = 0; i < sizeof READ / sizeof *READ; i++)
         unsetenv(READ[i]);

@@ -92,6 +92,8 @@ class ServiceTest(unittest.TestCase):
         self.refused("gives 2 sockets, expected one", given=given, LISTEN_FDS="2")
         unix = self.opened(socket.socket(socket.AF_UNIX))
         self.refused("is not one that listens for TCP", given=unix, LISTEN_FDS="1")
+        self.refused('LISTEN_FDS is \\"x\\", expected a whole number', given=given, LISTEN_FDS="x")
+        self.refused('WATCHDOG_USEC is \\"-1\\", expected a whole number', WATCHDOG_USEC="-1")
         self.refused("expected a path or @NAME", NOTIFY_SOCKET="relative")
         self.refused("cannot reach the service manager at /nowhere", NOTIFY_SOCKET="/nowhere")
 
