@@ -9,7 +9,8 @@
  *   2. http_drain() in every loop: the backlog is accepted, the listening socket closed, every
  *      answer closes its connection, idle connections are closed after a grace;
  *   3. a loop's last connection is gone: its thread ends, the first loop's when all are; exit 0.
- * drain_timeout_ms bounds steps 2 and 3; a second signal ends the process at once. */
+ * drain_timeout_ms bounds steps 2 and 3; a second signal ends the process at once, unless it came
+ * with the first: timeout(1) signals its child and then the group in which it is. */
 #include "server/server.h"
 
 #include <signal.h>
@@ -27,6 +28,9 @@
 /* How long the end of the process waits for whoever reads the log; the second, when it was told to
  * end at once. */
 enum { LOG_PATIENCE_MS = 1000, LOG_IMPATIENCE_MS = 100 };
+
+/* Signals that come within this time of the first say the same. */
+enum { ONE_SIGNAL_MS = 200 };
 
 /* ---- draining ---- */
 
@@ -65,10 +69,14 @@ static void ask_for_drain(uv_timer_t *timer)
 static void on_signal(uv_signal_t *handle, int number)
 {
     struct server *server = handle->data;
+    uint64_t now_ms = uv_hrtime() / 1000000;
     if (atomic_exchange(&server->stopping, true)) {
+        if (now_ms < server->stopping_since_ms + ONE_SIGNAL_MS)
+            return;
         log_stop(LOG_IMPATIENCE_MS);
         _exit(128 + number);
     }
+    server->stopping_since_ms = now_ms;
     log_message(LOG_INFO, "stopping", "%s: not ready any more, serving for another %llu ms",
                 number == SIGTERM  ? "SIGTERM"
                 : number == SIGINT ? "SIGINT"
@@ -448,7 +456,8 @@ static void serve(struct server *server)
     loop_run(&server->loops[0]);
     for (size_t i = 1; i < server->count; i++)
         uv_thread_join(&server->loops[i].thread);
-    log_message(LOG_INFO, "drained", "every accepted request was answered");
+    if (server->fault.code == ERROR_NONE)
+        log_message(LOG_INFO, "drained", "every accepted request was answered");
     if (!state_stop(&server->state) || !loader_stop(&server->loader)) {
         log_stop(LOG_PATIENCE_MS);
         _exit(0); /* a disk is slow, or the loader has a model in hand, which may take long */

@@ -39,6 +39,7 @@ struct server {
     uv_async_t failed;     /* this is sent */
 
     /* On the first loop: */
+    uint64_t stopping_since_ms; /* when the signal came */
     uv_signal_t terminate, interrupt, quit, hang_up;
     uv_timer_t drain_delay;
     uv_timer_t statistics; /* moves the windows on */

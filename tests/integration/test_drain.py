@@ -144,8 +144,13 @@ class InFlightTest(DrainCase):
             connection.send(REQUEST[:-1])
             time.sleep(0.1)
             self.server.signal()
-            time.sleep(0.2)
-            self.server.signal()
+            self.server.signal()  # with the first, as timeout(1) does
+            time.sleep(0.1)
+            self.assertIsNone(self.server.process.poll())
+            deadline = time.monotonic() + 30
+            while self.server.process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.3)
+                self.server.signal()
             self.assertEqual(self.server.wait(), 128 + signal.SIGTERM)
 
 
