@@ -57,6 +57,10 @@ static int read_routing(const json_t *root, struct infer_request *request, struc
     const json_t *routing = json_object_get(root, "routing");
     const char *key;
     json_t *value;
+    if (routing && !json_is_boolean(routing) && !json_is_object(routing))
+        return error_set(err, ERROR_INVALID,
+                         "'routing' is %s, expected true, false or {\"probabilities\": true}",
+                         member_type(routing));
     if (!json_is_object(routing))
         return member_bool(root, NULL, "routing", &request->routing, err);
     json_object_foreach ((json_t *)routing, key, value) {

@@ -274,6 +274,10 @@ static int check_deadline(const struct once *once, const struct job *job, struct
     const double wait_ns = pace_wait_ns(&once->pace, rows);
     if ((double)job->submitted_ns + wait_ns <= (double)job->deadline_ns)
         return 0;
+    if (job->submitted_ns >= job->deadline_ns)
+        return error_set(
+            err, ERROR_DEADLINE,
+            "the time that this request may take had passed before it could be queued");
     return error_set(err, ERROR_OVERLOADED,
                      "the queue is full: the %zu rows before this request take %.0f ms, more than "
                      "the %.0f ms that it may wait",

@@ -252,6 +252,7 @@ static enum reject_reason reason_of(enum error_code code)
 {
     return code == ERROR_OVERLOADED     ? REJECT_QUEUE_FULL
            : code == ERROR_DISCONNECTED ? REJECT_DISCONNECTED
+           : code == ERROR_DEADLINE     ? REJECT_DEADLINE
                                         : REJECT_INVALID;
 }
 

@@ -133,13 +133,16 @@ class DeadlineTest(OverloadCase):
         self.assertGreater(float(waited()[1]), 40, "all of its time was in the queue")
         self.assertEqual(self.rejected("deadline"), before + 1)
         self.assertEqual(first.answer().status, 200)
+        none = self.client.infer("slow", slow_request(parameters={"timeout": 1}))
+        self.assert_error(none, 504, "had passed before")
+        self.assertEqual(self.rejected("deadline"), before + 2)
 
     def test_who_would_be_late_is_refused_at_once(self):
         end = self.rows_computed() + 2  # while others waited: the speed is known
         connections = [self.send_slow() for _ in range(4)]
         self.wait_until(lambda: self.rows_computed() >= end, "not computing")
         late = self.connect()
-        late.send(slow_bytes(parameters={"timeout": 10000}))
+        late.send(slow_bytes(parameters={"timeout": 60000}))
         answer = late.answer()
         self.assert_error(answer, 429, "before this request take", "it may wait")
         self.assertIn(int(answer.headers["retry-after"]), range(1, 31))

@@ -99,7 +99,8 @@ START_TEST(wrong_members_are_refused)
     refused("{\"instances\":[[1]],\"routng\":true}",
             "unknown member 'routng', expected 'instances' or 'inputs', 'routing', 'tag', "
             "'labels', 'experts', 'priority', 'signature_name' or 'parameters'");
-    refused("{\"instances\":[[1]],\"routing\":1}", "'routing' is a number, expected true or false");
+    refused("{\"instances\":[[1]],\"routing\":1}",
+            "'routing' is a number, expected true, false or {\"probabilities\": true}");
     refused("{\"instances\":[[1,2,3,4,5,6]],\"parameters\":{\"x\":[1,,2]}}",
             "malformed JSON at byte 50 (line 1, column 51): unexpected token near ','");
 }
