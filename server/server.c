@@ -9,8 +9,8 @@
  *   2. http_drain() in every loop: the backlog is accepted, the listening socket closed, every
  *      answer closes its connection, idle connections are closed after a grace;
  *   3. a loop's last connection is gone: its thread ends, the first loop's when all are; exit 0.
- * drain_timeout_ms bounds steps 2 and 3; a second signal ends the process at once, unless it came
- * with the first: timeout(1) signals its child and then the group in which it is. */
+ * drain_timeout_ms bounds steps 2 and 3; a second signal ends the process at once, unless it comes
+ * with the first, as timeout(1) sends it. */
 #include "server/server.h"
 
 #include <signal.h>
@@ -25,12 +25,9 @@
 #include "server/http/listen_address.h"
 #include "server/log.h"
 
-/* How long the end of the process waits for whoever reads the log; the second, when it was told to
- * end at once. */
-enum { LOG_PATIENCE_MS = 1000, LOG_IMPATIENCE_MS = 100 };
-
-/* Signals that come within this time of the first say the same. */
-enum { ONE_SIGNAL_MS = 200 };
+/* How long the end of the process waits for whoever reads the log; the same if it was told to end
+ * at once; and how far apart signals are that say the same. */
+enum { LOG_PATIENCE_MS = 1000, LOG_IMPATIENCE_MS = 100, ONE_SIGNAL_MS = 200 };
 
 /* ---- draining ---- */
 
