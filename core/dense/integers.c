@@ -97,7 +97,8 @@ INLINE void add_group(const struct tile *tile, unsigned bits, size_t g, const un
     for (unsigned q = 0; q < QUADS; q++, x += step) {
         const uint8_t *from = weights + q * bits / 8 * PANEL * QUAD;
         integers both[2] = {load(from), load(from + LANES * QUAD)};
-        prefetch(from);
+        if (bits == 8 || q % 2 == 0) /* quads of 4 bits share their bytes in twos */
+            prefetch(from);
         if (bits == 4) {
             both[0] = (integers)((octets)(q % 2 ? both[0] >> 4 : both[0]) & 15);
             both[1] = (integers)((octets)(q % 2 ? both[1] >> 4 : both[1]) & 15);

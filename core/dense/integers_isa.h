@@ -125,6 +125,14 @@ INLINE void widen(const int8_t *values, size_t count, int16_t *wide)
     }
 }
 
+/* Adds now. Otherwise GCC adds in another order, which keeps the products of a group until its end,
+ * on the stack: with 4 bits that takes a third longer. */
+INLINE integers add_now(integers sum)
+{
+    __asm__("" : "+x"(sum));
+    return sum;
+}
+
 INLINE integers first_8(int32_t start)
 {
     return (integers)_mm256_set1_epi32(start);
@@ -134,8 +142,8 @@ INLINE integers add_8(integers sum, integers weights, const int16_t *x)
 {
     __m256i even = _mm256_and_si256((__m256i)weights, _mm256_set1_epi16(0xFF));
     __m256i odd = _mm256_srli_epi16((__m256i)weights, 8);
-    sum += (integers)_mm256_madd_epi16(even, quad_256(x));
-    return sum + (integers)_mm256_madd_epi16(odd, quad_256(x + 2));
+    sum = add_now(sum + (integers)_mm256_madd_epi16(even, quad_256(x)));
+    return add_now(sum + (integers)_mm256_madd_epi16(odd, quad_256(x + 2)));
 }
 
 /* Sixteen numbers of 16 bits: at most 8 x 2 products below 16 x 128, which fit. */
@@ -148,7 +156,7 @@ INLINE integers first_4(int32_t start)
 INLINE integers add_4(integers sum, integers weights, const int8_t *x)
 {
     __m256i pairs = _mm256_maddubs_epi16((__m256i)weights, quad_256(x));
-    return (integers)_mm256_add_epi16((__m256i)sum, pairs);
+    return add_now((integers)_mm256_add_epi16((__m256i)sum, pairs));
 }
 
 INLINE integers total_4(integers sum, int32_t start)
