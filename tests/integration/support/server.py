@@ -51,13 +51,13 @@ def run(*arguments, env=None, timeout=START_SECONDS):
 class Server:
     """A `moed serve` process. Options are keyword arguments: max_batch_rows=1 is --max-batch-rows 1."""
 
-    def __init__(self, models=SHIPPED_MODELS, env=None, **options):
+    def __init__(self, models=SHIPPED_MODELS, env=None, binary=BINARY, **options):
         options = {"models": models, "port": 0, "log_level": "warning", "loops": os.environ.get("MOED_TEST_LOOPS"),
                    "queue_timeout_ms": QUEUE_TIMEOUT_MS, **options}
         flags = [part for name, value in options.items() if value is not None
                  for part in ("--" + name.replace("_", "-"), str(value))]
         self._log = tempfile.TemporaryFile(mode="w+")
-        self.process = subprocess.Popen([BINARY, "serve", *flags], env=environment(env), stdout=self._log,
+        self.process = subprocess.Popen([binary, "serve", *flags], env=environment(env), stdout=self._log,
                                         stderr=self._log, stdin=subprocess.DEVNULL)
         try:
             self.url, self.port = self._await_listening()
