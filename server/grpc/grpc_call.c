@@ -17,12 +17,12 @@ struct grpc_call *grpc_call_new(struct grpc_edge *edge, const char *client, uint
     call->edge = edge;
     call->since_ms = now_ms;
     buffer_init(&call->header, GRPC_HEADER_MAX_BYTES);
-    struct exchange *public = &call->public;
-    public->method = HTTP_POST;
-    public->method_text = "POST";
-    public->path = "";
-    public->received_ns = uv_hrtime();
-    snprintf(public->client, sizeof public->client, "%s", client);
+    struct exchange *exchange = &call->public;
+    exchange->method = HTTP_POST;
+    exchange->method_text = "POST";
+    exchange->path = "";
+    exchange->received_ns = uv_hrtime();
+    snprintf(exchange->client, sizeof exchange->client, "%s", client);
     return call;
 }
 
@@ -125,30 +125,30 @@ static int unimplemented(const struct grpc_call *call, struct error *err)
  * does not exist takes a token all the same. */
 int grpc_call_admit(struct grpc_call *call, struct error *err)
 {
-    struct exchange *public = &call->public;
+    struct exchange *exchange = &call->public;
     const struct http_callbacks *callbacks = call->edge->callbacks;
     const char *path = grpc_call_field(call, ":path"), *timeout;
-    public->path = path ? path : "";
+    exchange->path = path ? path : "";
     if (call->header_too_large)
         return error_set(err, ERROR_HEADER_TOO_LARGE,
                          "the header has more than %d bytes, or there is no room for it",
                          GRPC_HEADER_MAX_BYTES);
-    call->method = grpc_method_find(public->path);
+    call->method = grpc_method_find(exchange->path);
     if (call->method) {
         (void)!grpc_method_path(call->method, "m", "", call->path, err); /* has a name */
-        public->method = call->method->method;
-        public->path = call->path;
-        public->protocol = call->method->protocol;
+        exchange->method = call->method->method;
+        exchange->path = call->path;
+        exchange->protocol = call->method->protocol;
     }
-    public->awaits_body = !call->method || call->method->question != GRPC_NOTHING;
+    exchange->awaits_body = !call->method || call->method->question != GRPC_NOTHING;
     if (call->method && call->method->question == GRPC_SERVICE)
-    public->awaits_body = false; /* health is asked without a body */
-    int refused = callbacks->on_header(public, callbacks->context, err);
-    public->path = path ? path : "";
+        exchange->awaits_body = false; /* health is asked without a body */
+    int refused = callbacks->on_header(exchange, callbacks->context, err);
+    exchange->path = path ? path : "";
     if (refused)
         return -1;
     timeout = grpc_call_field(call, "grpc-timeout");
-    if (timeout && grpc_read_timeout(timeout, &public->timeout_us, err) != 0)
+    if (timeout && grpc_read_timeout(timeout, &exchange->timeout_us, err) != 0)
         return -1;
     return call->method ? check_encoding(call, err) : unimplemented(call, err);
 }
@@ -232,22 +232,32 @@ int grpc_call_end(struct grpc_call *call, struct error *err)
     return prepare(call, err);
 }
 
+bool grpc_call_is_vital(struct grpc_call *call)
+{
+    struct exchange *exchange = &call->public;
+    const char *path = exchange->path;
+    exchange->path = call->path;
+    bool vital = call->edge->callbacks->is_vital(exchange, call->edge->callbacks->context);
+    exchange->path = path;
+    return vital;
+}
+
 void grpc_call_hand_over(struct grpc_call *call)
 {
-    struct exchange *public = &call->public;
-    const char *path = public->path;
+    struct exchange *exchange = &call->public;
+    const char *path = exchange->path;
     const struct http_callbacks *callbacks = call->edge->callbacks;
     call->state = CALL_HANDED;
     TAILQ_INSERT_TAIL(&call->edge->handed, call, handed_link);
     call->edge->handed_count++;
-    size_t received = public->body_length;
-    public->body = call->body.length ? call->body.data : NULL;
-    public->body_length = call->body.length;
-    public->path = call->path;
-    callbacks->on_request(public, callbacks->context);
-    public->path = path;
+    size_t received = exchange->body_length;
+    exchange->body = call->body.length ? call->body.data : NULL;
+    exchange->body_length = call->body.length;
+    exchange->path = call->path;
+    callbacks->on_request(exchange, callbacks->context);
+    exchange->path = path;
     if (!call->method->protocol)
-    public->body_length = received; /* for the report */
+        exchange->body_length = received; /* for the report */
 }
 
 void grpc_call_take_back(struct grpc_call *call)
@@ -262,6 +272,6 @@ void grpc_call_take_back(struct grpc_call *call)
 void grpc_call_set_sending(struct grpc_call *call)
 {
     call->state = CALL_SENDING;
-    call->since_ms = uv_hrtime() / 1000000;
+    call->since_ms = grpc_now_ms();
     close_request(call);
 }

@@ -21,6 +21,11 @@ enum {
 
 struct grpc_session;
 
+static inline uint64_t grpc_now_ms(void)
+{
+    return uv_hrtime() / 1000000;
+}
+
 enum grpc_call_state {
     CALL_RECEIVING, /* since `since_ms` */
     CALL_HANDED,    /* the handler has it */
@@ -87,6 +92,9 @@ MUST_CHECK int grpc_call_receive(struct grpc_call *call, const void *bytes, size
 
 /* Nothing more comes: checks that the message is whole, and prepares the exchange of its route. */
 MUST_CHECK int grpc_call_end(struct grpc_call *call, struct error *err);
+
+/* Whether a call that is whole is served even if every connection is in use. */
+bool grpc_call_is_vital(struct grpc_call *call);
 
 /* Gives the call to the handler. It may have answered on return. */
 void grpc_call_hand_over(struct grpc_call *call);

@@ -2,7 +2,8 @@
  *
  * The session's bytes are sent before the loop waits (grpc_listener.c), so that all answers of a
  * turn go out together, and no connection is closed while a handler is at work. Like HTTP's, a
- * connection without calls gives way to a new one when every slot is taken. */
+ * connection without calls gives way to a new one when every slot is taken. If there is none, a new
+ * one enters a small reserve, where only health is told, until a slot is free. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
@@ -101,6 +102,36 @@ void grpc_connections_join_limits(struct grpc *grpc)
     http_limits_join(grpc->options.limits, &grpc->idle);
 }
 
+/* ---- the reserve ---- */
+
+static void leave_reserve(struct grpc_connection *connection)
+{
+    if (!connection->reserved)
+        return;
+    TAILQ_REMOVE(&connection->grpc->reserve, connection, reserve_link);
+    connection->grpc->reserve_count--;
+    connection->reserved = false;
+}
+
+static void enter_reserve(struct grpc_connection *connection)
+{
+    connection->reserved = true;
+    TAILQ_INSERT_TAIL(&connection->grpc->reserve, connection, reserve_link);
+    connection->grpc->reserve_count++;
+}
+
+static bool may_serve(struct grpc_session *session, struct grpc_call *call)
+{
+    struct grpc_connection *connection = connection_of(session);
+    if (!connection->reserved || grpc_call_is_vital(call))
+        return true;
+    if (!http_limits_take_or_free_slot(connection->grpc->options.limits))
+        return false;
+    leave_reserve(connection);
+    connection->has_slot = true;
+    return true;
+}
+
 /* ---- closing ---- */
 
 static void on_closed(uv_handle_t *handle)
@@ -112,6 +143,7 @@ void grpc_connection_close(struct grpc_connection *connection)
 {
     struct grpc *grpc = connection->grpc;
     note_idle(connection, false);
+    leave_reserve(connection);
     grpc_session_close(&connection->session);
     if (connection->wants_flush)
         TAILQ_REMOVE(&grpc->flushes, connection, flush_link);
@@ -246,15 +278,16 @@ static void describe_client(struct grpc_connection *connection)
               sizeof connection->session.client);
 }
 
-void grpc_connection_open(struct grpc *grpc, int fd, const struct sockaddr_storage *address)
+void grpc_connection_open(struct grpc *grpc, int fd, const struct sockaddr_storage *address,
+                          bool has_slot)
 {
     int on = 1;
     struct grpc_connection *connection = xcalloc(1, sizeof *connection);
     connection->grpc = grpc;
     connection->fd = fd;
     connection->address = *address;
-    connection->has_slot = true;
-    connection->moved_ms = grpc_now_ms();
+    connection->has_slot = has_slot;
+    connection->moved_ms = connection->opened_ms = grpc_now_ms();
     connection->poll.data = connection;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     if (uv_poll_init(grpc->loop, &connection->poll, fd) != 0) {
@@ -266,12 +299,17 @@ void grpc_connection_open(struct grpc *grpc, int fd, const struct sockaddr_stora
     connection->tls = grpc->options.tls ? http_tls_new(grpc->options.tls, fd, "h2") : NULL;
     connection->address_counted =
         http_limits_take_address(grpc->options.limits, (const struct sockaddr *)address);
-    connection->session = (struct grpc_session){
-        .edge = &grpc->edge, .tls = connection->tls, .owner = connection, .on_output = on_output};
+    connection->session = (struct grpc_session){.edge = &grpc->edge,
+                                                .tls = connection->tls,
+                                                .owner = connection,
+                                                .on_output = on_output,
+                                                .may_serve = may_serve};
     describe_client(connection);
     grpc_session_open(&connection->session, connection->moved_ms);
     TAILQ_INSERT_TAIL(&grpc->connections, connection, link);
     grpc->count++;
+    if (!has_slot)
+        enter_reserve(connection);
     note_idle(connection, true);
     if (!connection->address_counted || uv_poll_start(&connection->poll, UV_READABLE, on_poll) != 0)
         grpc_connection_close(connection);

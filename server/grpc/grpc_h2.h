@@ -36,6 +36,7 @@ struct grpc_session {
     bool draining;          /* no new calls: over with the last one */
     void *owner;
     void (*on_output)(struct grpc_session *session); /* there may be bytes to take */
+    bool (*may_serve)(struct grpc_session *session, struct grpc_call *call);
 };
 
 #endif

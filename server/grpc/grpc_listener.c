@@ -13,8 +13,12 @@ enum {
     /* New connections in one turn, so that they do not starve the others. */
     ACCEPT_AT_MOST = 16,
 
-    /* When every slot is taken, or descriptors have run out: how soon to try again. */
-    PAUSE_MS = 100,
+    /* How long a connection may stay in a full reserve: a call that was sent at once has come by
+     * then. */
+    RESERVE_MS = 10,
+
+    /* When descriptors have run out: how soon to try again. */
+    EXHAUSTED_MS = 100,
 };
 
 /* ---- accepting ---- */
@@ -26,21 +30,33 @@ static void listen_again(uv_timer_t *pause)
 {
     struct grpc *grpc = pause->data;
     if (grpc->listen_fd >= 0 && uv_poll_start(&grpc->listening, UV_READABLE, on_listening) != 0)
-        uv_timer_start(pause, listen_again, PAUSE_MS, 0);
+        uv_timer_start(pause, listen_again, EXHAUSTED_MS, 0);
 }
 
 /* Leaves new connections in the backlog for a while. */
-static void pause_listening(struct grpc *grpc)
+static void pause_listening(struct grpc *grpc, unsigned ms)
 {
     if (grpc->draining)
         return;
     uv_poll_stop(&grpc->listening);
-    uv_timer_start(&grpc->listen_pause, listen_again, PAUSE_MS, 0);
+    uv_timer_start(&grpc->listen_pause, listen_again, ms, 0);
 }
 
 static bool is_exhausted(int reason)
 {
     return reason == EMFILE || reason == ENFILE || reason == ENOBUFS || reason == ENOMEM;
+}
+
+/* The oldest makes room: health was asked at once, and of the others each call is refused. */
+static bool reserve_has_room(struct grpc *grpc)
+{
+    struct grpc_connection *oldest = TAILQ_FIRST(&grpc->reserve);
+    if (grpc->reserve_count < GRPC_RESERVE)
+        return true;
+    if (grpc_now_ms() < oldest->opened_ms + RESERVE_MS)
+        return false;
+    grpc_connection_close(oldest);
+    return true;
 }
 
 /* Returns whether to go on: other errors concern this one connection only (accept(2)). */
@@ -51,23 +67,25 @@ static bool accept_one(struct grpc *grpc)
     bool has_slot = http_limits_take_slot(grpc->options.limits);
     if (!has_slot && !http_listen_waits(grpc->listen_fd))
         return false;
-    if (!has_slot && !http_limits_take_or_free_slot(grpc->options.limits)) {
-        pause_listening(grpc);
+    has_slot = has_slot || http_limits_take_or_free_slot(grpc->options.limits);
+    if (!has_slot && !reserve_has_room(grpc)) {
+        pause_listening(grpc, RESERVE_MS);
         return false;
     }
     int fd = accept4(grpc->listen_fd, (struct sockaddr *)&address, &length,
                      SOCK_NONBLOCK | SOCK_CLOEXEC);
     int reason = errno;
     if (fd >= 0 && http_limits_admit(grpc->options.limits, (struct sockaddr *)&address)) {
-        grpc_connection_open(grpc, fd, &address);
+        grpc_connection_open(grpc, fd, &address, has_slot);
         return true;
     }
-    http_limits_return_slot(grpc->options.limits);
+    if (has_slot)
+        http_limits_return_slot(grpc->options.limits);
     if (fd >= 0)
         close(fd);
     else if (is_exhausted(reason)) {
         http_limits_close_idle(grpc->options.limits);
-        pause_listening(grpc);
+        pause_listening(grpc, EXHAUSTED_MS);
         return false;
     }
     return fd >= 0 || (reason != EAGAIN && reason != EWOULDBLOCK);
@@ -188,6 +206,7 @@ static struct grpc *allocate(uv_loop_t *loop, const struct http_options *options
     TAILQ_INIT(&grpc->edge.handed);
     TAILQ_INIT(&grpc->connections);
     TAILQ_INIT(&grpc->flushes);
+    TAILQ_INIT(&grpc->reserve);
     TAILQ_INIT(&grpc->idle_list);
     grpc->listening.data = grpc->flush.data = grpc->tick.data = grpc->listen_pause.data = grpc;
     if (uv_mutex_init(&grpc->idle_mutex) != 0)

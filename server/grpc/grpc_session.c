@@ -17,11 +17,6 @@
 /* A client that takes its answer more slowly than this may be trying to exhaust memory. */
 enum { SLOWEST_READER_BYTES_PER_MS = 16 };
 
-static uint64_t clock_ms(void)
-{
-    return uv_hrtime() / 1000000;
-}
-
 /* ---- calls ---- */
 
 static struct grpc_call *call_of(nghttp2_session *h2, int32_t stream)
@@ -31,7 +26,7 @@ static struct grpc_call *call_of(nghttp2_session *h2, int32_t stream)
 
 static void begin_call(struct grpc_session *session, int32_t stream)
 {
-    struct grpc_call *call = grpc_call_new(session->edge, session->client, clock_ms());
+    struct grpc_call *call = grpc_call_new(session->edge, session->client, grpc_now_ms());
     call->public.edge = &grpc_answer_edge;
     call->public.certified = session->tls && http_tls_is_certified(session->tls);
     call->session = session;
@@ -47,7 +42,7 @@ static void end_call(struct grpc_session *session, struct grpc_call *call)
 {
     TAILQ_REMOVE(&session->calls, call, link);
     session->call_count--;
-    session->idle_since_ms = clock_ms();
+    session->idle_since_ms = grpc_now_ms();
     call->session = NULL;
     if (call->state == CALL_HANDED) {
         void (*on_disconnect)(struct exchange *) = call->public.on_disconnect;
@@ -69,7 +64,7 @@ static void end_call(struct grpc_session *session, struct grpc_call *call)
 static bool may_send(struct grpc_session *session)
 {
     enum { MOST = 1000 * GRPC_IDLE_FRAMES_AT_ONCE };
-    uint64_t now = clock_ms();
+    uint64_t now = grpc_now_ms();
     session->frames += (now - session->frames_ms) * GRPC_IDLE_FRAMES_PER_SECOND;
     session->frames_ms = now;
     if (session->frames > MOST)
@@ -236,7 +231,7 @@ void grpc_session_open(struct grpc_session *session, uint64_t now_ms)
         {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, GRPC_HEADER_MAX_BYTES}};
     TAILQ_INIT(&session->calls);
     session->idle_since_ms = now_ms;
-    session->frames_ms = clock_ms();
+    session->frames_ms = grpc_now_ms();
     session->frames = 1000 * GRPC_IDLE_FRAMES_AT_ONCE;
     session->h2 = new_h2(session);
     if (nghttp2_submit_settings(session->h2, NGHTTP2_FLAG_NONE, settings,
@@ -255,6 +250,17 @@ void grpc_session_close(struct grpc_session *session)
     session->h2 = NULL;
 }
 
+static void serve(struct grpc_session *session, struct grpc_call *call)
+{
+    struct error err = ERROR_INIT;
+    if (session->may_serve(session, call)) {
+        grpc_call_hand_over(call);
+        return;
+    }
+    error_set(&err, ERROR_UNAVAILABLE, HTTP_ALL_TAKEN);
+    grpc_answer_error(call, &err);
+}
+
 /* A handler that answers at once may end other calls, so each search begins anew. */
 static void hand_over_calls(struct grpc_session *session)
 {
@@ -262,7 +268,7 @@ static void hand_over_calls(struct grpc_session *session)
     while (call) {
         bool ready = call->whole && call->state == CALL_RECEIVING;
         if (ready)
-            grpc_call_hand_over(call);
+            serve(session, call);
         call = ready ? TAILQ_FIRST(&session->calls) : TAILQ_NEXT(call, link);
     }
 }

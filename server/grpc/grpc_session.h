@@ -5,7 +5,7 @@
 
 #include "server/grpc/grpc_h2.h"
 
-/* Needs edge, client, owner and on_output to be set. */
+/* Needs edge, client, owner, on_output and may_serve to be set. */
 void grpc_session_open(struct grpc_session *session, uint64_t now_ms);
 
 /* Tells the handler of every call that its client is gone. */

@@ -12,6 +12,9 @@ enum {
     /* How often deadlines are looked at. */
     GRPC_TICK_MS = 100,
 
+    /* Connections without a slot. */
+    GRPC_RESERVE = 8,
+
     /* For reading from sockets. */
     GRPC_SCRATCH_BYTES = 64 << 10,
 };
@@ -24,7 +27,9 @@ struct grpc_connection {
     struct http_tls *tls; /* owned; NULL: plain */
     struct sockaddr_storage address;
     bool address_counted;
-    atomic_bool has_slot;  /* of http_limits; given up by whoever needs it, maybe another loop */
+    atomic_bool has_slot; /* of http_limits; given up by whoever needs it, maybe another loop */
+    bool reserved;        /* in grpc->reserve, because there was no slot */
+    uint64_t opened_ms;
     bool heard;            /* something has come: with TLS, the handshake is over */
     bool failed;           /* closed once what there is has been sent */
     bool awaits_writable;  /* the socket is full */
@@ -34,7 +39,7 @@ struct grpc_connection {
     bool idle;              /* in grpc->idle_list */
     uint64_t idle_since_ms; /* the session's, when it came there */
     bool wants_flush;       /* in grpc->flushes */
-    TAILQ_ENTRY(grpc_connection) link, flush_link, idle_link;
+    TAILQ_ENTRY(grpc_connection) link, flush_link, idle_link, reserve_link;
 };
 
 TAILQ_HEAD(grpc_connections, grpc_connection);
@@ -50,6 +55,8 @@ struct grpc {
 
     atomic_uint count; /* of connections; other threads may look */
     struct grpc_connections connections, flushes;
+    struct grpc_connections reserve; /* the oldest first */
+    unsigned reserve_count;
     struct http_idle idle;             /* how the limits see this loop */
     uv_mutex_t idle_mutex;             /* guards the next */
     struct grpc_connections idle_list; /* without calls, the longest idle first */
@@ -66,13 +73,9 @@ struct grpc {
     void *drained_context;
 };
 
-static inline uint64_t grpc_now_ms(void)
-{
-    return uv_hrtime() / 1000000;
-}
-
-/* Serves a socket that was accepted, whose slot is taken. */
-void grpc_connection_open(struct grpc *grpc, int fd, const struct sockaddr_storage *address);
+/* Serves a socket that was accepted, whose slot is taken; or, without one, in the reserve. */
+void grpc_connection_open(struct grpc *grpc, int fd, const struct sockaddr_storage *address,
+                          bool has_slot);
 
 /* Closes it, whatever is under way. */
 void grpc_connection_close(struct grpc_connection *connection);

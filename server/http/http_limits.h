@@ -13,6 +13,8 @@
 
 #include "core/error.h"
 
+#define HTTP_ALL_TAKEN "every connection is in use; come back later"
+
 struct http_limits;
 
 /* A loop's idle connections, which may be asked to give way (see http_accept.c). Both functions are

@@ -32,8 +32,6 @@ enum {
 };
 
 /* Why a connection beyond the limit gets 503. */
-#define HTTP_ALL_TAKEN "every connection is in use; come back later"
-
 struct MHD_Connection;
 struct MHD_Daemon;
 struct MHD_Response;

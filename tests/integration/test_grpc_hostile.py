@@ -200,6 +200,39 @@ class SlotsTest(TinyCase):
             peer.socket.close()
 
 
+class ReserveTest(TinyCase):
+    options = {"grpc_port": 0, "log_level": "info", "max_connections": 3, "request_timeout_ms": 600000,
+               "idle_timeout_ms": 600000}
+
+    def test_health_is_told_when_every_connection_is_in_use(self):
+        port = self.server.grpc_port
+        with contextlib.ExitStack() as stack:
+            busy = [stack.enter_context(Peer(port)) for _ in range(3)]
+            for peer in busy:
+                peer.send(header(1, "ServerLive") + message(1) + header(3, "ModelInfer"))
+                self.assertEqual(peer.until(DATA)[3], LIVE)
+            for _ in range(40):  # who says nothing makes room
+                stack.enter_context(Peer(port))
+            last = stack.enter_context(Peer(port))
+            last.send(header(1, "ServerLive") + message(1))
+            self.assertEqual(last.until(DATA)[3], LIVE)
+            last.send(header(3, "ServerMetadata") + message(3))
+            while (answer := last.until(HEADERS))[2] != 3:
+                pass
+            self.assertTrue(answer[1] & END_STREAM, "it has an answer")
+            self.assertEqual(self.client.get("/v2/health/live").status, 200)
+            busy[0].socket.close()
+            stream, kind = 5, None
+            while kind != DATA and stream < 2000:  # once the server has seen that a slot is free
+                time.sleep(0.02)
+                last.send(header(stream, "ServerMetadata") + message(stream))
+                while (answer := last.frame())[2] != stream or answer[0] not in (HEADERS, DATA):
+                    pass
+                kind = answer[0] if answer[0] == DATA or answer[1] & END_STREAM else last.until(DATA)[0]
+                stream += 2
+            self.assertEqual(kind, DATA)
+
+
 class AddressTest(TinyCase):
     """A server of its own: nothing else closes connections here."""
 
