@@ -55,7 +55,9 @@ announce() {
     if [ "$count" -eq 0 ]; then
         echo "  1. Packages: everything needed is installed."
     else
-        echo "  1. Install $count missing packages and what they need, with apt: up to 300 MB, minutes."
+        [ "$count" -eq 1 ] && what="1 missing package and what it needs" ||
+            what="$count missing packages and what they need"
+        echo "  1. Install $what, with apt: up to 300 MB, minutes."
     fi
     if [ -x "$root/build/quickstart/moed" ]; then
         echo "  2. Build what has changed."
