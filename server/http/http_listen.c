@@ -15,7 +15,7 @@
 
 /* Descriptors needed beside those of connections: for standard streams, a model being read and
  * signals; and for each loop's socket, epoll sets, wake-ups and connections beyond the limit. */
-enum { FILES_BESIDE_CONNECTIONS = 48, FILES_PER_LOOP = 64 };
+enum { FILES_BESIDE_CONNECTIONS = 48, FILES_PER_LOOP = 56 };
 
 /* A socket bound to `address`, or -1 with errno set. SO_REUSEADDR lets a restarted server bind
  * while its predecessor's connections are in TIME_WAIT. */

@@ -149,6 +149,12 @@ static inline int peer_on_header(struct exchange *exchange, void *context, struc
     return error_set(err, ERROR_UNAUTHENTICATED, "not known: %.40s", token);
 }
 
+static inline bool peer_may_serve(struct grpc_session *session, struct grpc_call *call)
+{
+    (void)session, (void)call;
+    return true;
+}
+
 static inline void peer_on_output(struct grpc_session *session)
 {
     (void)session;
@@ -166,8 +172,11 @@ static inline void peer_open(struct peer *peer, struct http_limits *limits)
                                         .on_finished = peer_on_finished}};
     peer->edge = (struct grpc_edge){.options = &peer->options, .callbacks = &peer->callbacks};
     TAILQ_INIT(&peer->edge.handed);
-    peer->session = (struct grpc_session){
-        .edge = &peer->edge, .client = "127.0.0.1", .owner = peer, .on_output = peer_on_output};
+    peer->session = (struct grpc_session){.edge = &peer->edge,
+                                          .client = "127.0.0.1",
+                                          .owner = peer,
+                                          .on_output = peer_on_output,
+                                          .may_serve = peer_may_serve};
     grpc_session_open(&peer->session, uv_hrtime() / 1000000);
 }
 

@@ -229,12 +229,12 @@ START_TEST(connections_adapt_to_the_limit_of_open_files)
     ck_assert_uint_eq(connections, HTTP_DEFAULT_CONNECTIONS);
     allow_files(1024);
     ck_assert_int_eq(http_limit_connections(0, 1, &connections, &err), 0);
-    ck_assert_uint_eq(connections, 928);
+    ck_assert_uint_eq(connections, 920);
     ck_assert_int_eq(http_limit_connections(0, 4, &connections, &err), 0);
-    ck_assert_uint_eq(connections, 784);
-    ck_assert_int_eq(http_limit_connections(928, 1, &connections, &err), 0);
-    ck_assert_int_eq(http_limit_connections(929, 1, &connections, &err), -1);
-    ck_assert_ptr_nonnull(strstr(err.text, "929 connections need 1025 open files, but at most "
+    ck_assert_uint_eq(connections, 752);
+    ck_assert_int_eq(http_limit_connections(920, 1, &connections, &err), 0);
+    ck_assert_int_eq(http_limit_connections(921, 1, &connections, &err), -1);
+    ck_assert_ptr_nonnull(strstr(err.text, "921 connections need 1025 open files, but at most "
                                            "1024 are allowed"));
     ck_assert_ptr_nonnull(strstr(err.text, "raise that limit or lower max_connections"));
     allow_files(64);
