@@ -108,11 +108,18 @@ static void count_pairs(struct routing_detail *detail, const int32_t *choice)
         }
 }
 
+bool routing_detail_has_uses(const struct routing_detail *detail)
+{
+    return detail->top_k < detail->experts && detail->experts <= UINT16_MAX;
+}
+
 /* Without memory there is none, now; the next batch tries again. */
 static void need_recent(struct routing_detail *detail)
 {
-    if (!detail->recent && detail->top_k < detail->experts && detail->experts <= UINT16_MAX)
+    if (!detail->recent && routing_detail_has_uses(detail)) {
         detail->recent = calloc(DETAIL_RECENT, sizeof *detail->recent);
+        detail->room = DETAIL_RECENT;
+    }
 }
 
 /* The first item of the batch that chose the expert: the batch has one more. */
@@ -208,14 +215,23 @@ static void add_table(struct routing_detail *to, const struct routing_detail *fr
 
 static void add_recent(struct routing_detail *to, const struct routing_detail *from)
 {
-    const size_t kept = from->recorded < DETAIL_RECENT ? from->recorded : DETAIL_RECENT;
+    const size_t kept = from->recorded < from->room ? from->recorded : from->room;
     uint16_t *both =
         from->recent && kept > 0 ? realloc(to->recent, (to->recorded + kept) * sizeof *both) : NULL;
     if (!both)
         return;
     to->recent = both;
     for (uint64_t i = from->recorded - kept; i < from->recorded; i++)
-        to->recent[to->recorded++] = from->recent[i % DETAIL_RECENT];
+        to->recent[to->recorded++] = from->recent[i % from->room];
+    to->room = to->recorded;
+}
+
+void routing_detail_keep_latest(struct routing_detail *sum, size_t uses)
+{
+    if (sum->recorded <= uses)
+        return;
+    memmove(sum->recent, sum->recent + (sum->recorded - uses), uses * sizeof *sum->recent);
+    sum->recorded = sum->room = uses;
 }
 
 void routing_detail_add(struct routing_detail *to, const struct routing_detail *from)

@@ -28,10 +28,10 @@ struct routing_detail {
     uint64_t *distinct;  /* [experts] batches that kept 1, 2, ... experts busy */
     uint64_t batches;    /* executed with items that are counted */
     uint64_t batch_items, batch_experts; /* sums over them; experts: distinct ones */
-    uint16_t *recent; /* [DETAIL_RECENT] a ring of choices in their order. Left out where every item
-                         chooses every expert. Of a sum: [recorded], those of one counter after
-                         those of the other */
+    uint16_t *recent;  /* [room] a ring of choices in their order. Left out where every item chooses
+                          every expert. Of a sum: those of one counter after those of the other */
     uint64_t recorded; /* choices, ever; of a sum: in `recent` */
+    size_t room;       /* DETAIL_RECENT; of a sum: as many as are recorded */
     uint64_t latest;   /* number of the latest batch */
     size_t busy;       /* experts that it has kept busy so far */
     uint64_t *seen;    /* [experts] number of the latest batch that chose it; never in a sum */
@@ -57,6 +57,11 @@ void routing_detail_label(struct routing_detail *detail, size_t expert, size_t c
 
 /* Allocates what a sum consists of, so that tables without counts are zero, not NULL. */
 void routing_detail_fill(struct routing_detail *detail);
+
+/* Whether such a gate's latest uses are kept. */
+bool routing_detail_has_uses(const struct routing_detail *detail);
+/* Of a sum: gives up all but the latest uses. */
+void routing_detail_keep_latest(struct routing_detail *sum, size_t uses);
 
 /* One of the tables that add up, in a fixed order, for who stores them; `make`: allocated if need
  * be. *cells receives its numbers. NULL: not there; left out for good if *left_out. */

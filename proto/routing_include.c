@@ -142,7 +142,7 @@ static void append_rates(struct buffer *body, struct policy_hits hits[CACHE_POLI
         if (size != next)
             continue;
         next *= 2;
-        buffer_format(body, "%s{\"size\":%zu", size > 1 ? "," : "", size);
+        buffer_format(body, "%s{\"size\":%zu,\"uses\":%" PRIu64, size > 1 ? "," : "", size, uses);
         for (int i = 0; i < CACHE_POLICIES; i++) {
             buffer_format(body, ",\"%s\":", NAMES[i]);
             json_append_double(body, (double)hits[i].hits / (double)uses);

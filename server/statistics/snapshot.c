@@ -9,16 +9,19 @@
 #include "core/memory.h"
 #include "proto/annotation.h"
 #include "server/access/packed.h"
+#include "server/statistics/snapshot_detail.h"
 
 /* ---- the header ---- */
 
-/* Version 1 had no seconds of experts and no batches by their number, and is still read. */
-static const char FORMAT[] = "moed routing 2\n";
+/* Version 1 had no seconds of experts and no batches by their number, version 2 no latest uses and
+ * no phases of sequences. Both are still read. */
+static const char FORMAT[] = "moed routing 3\n";
 
 enum {
     FORMAT_BYTES = sizeof FORMAT - 1,
     VERSION_AT = FORMAT_BYTES - 2,
-    HEADER_BYTES = FORMAT_BYTES + 8
+    HEADER_BYTES = FORMAT_BYTES + 8,
+    VERSION = 3
 };
 
 void snapshot_seal(void *bytes, size_t length)
@@ -33,8 +36,8 @@ void snapshot_seal(void *bytes, size_t length)
 
 static bool is_sealed(const unsigned char *data, size_t length)
 {
-    if (length < HEADER_BYTES || memcmp(data, FORMAT, VERSION_AT) != 0 ||
-        (data[VERSION_AT] != '1' && data[VERSION_AT] != '2') || data[VERSION_AT + 1] != '\n')
+    if (length < HEADER_BYTES || memcmp(data, FORMAT, VERSION_AT) != 0 || data[VERSION_AT] < '1' ||
+        data[VERSION_AT] > '0' + VERSION || data[VERSION_AT + 1] != '\n')
         return false;
     uint64_t sum = hash_bytes(HASH_BASIS, data + HEADER_BYTES, length - HEADER_BYTES);
     for (size_t i = 0; i < 8; i++, sum >>= 8)
@@ -57,7 +60,8 @@ struct snapshot_time snapshot_time(void)
 struct walk {
     struct packed packed;
     uint64_t now; /* at the time of writing, in the clock of who writes or reads */
-    bool first;   /* version 1 */
+    int version;
+    bool uses; /* the latest uses are written */
     const struct moed_model_info *info;
     struct model_stats *stats;
 };
@@ -97,7 +101,7 @@ static void walk_gate(struct walk *walk, struct moed_gate_counts *counts)
         packed_sum(packed, &expert->weight);
         packed_sum(packed, &expert->magnitude);
         packed_sum(packed, &expert->probability);
-        if (!walk->first)
+        if (walk->version > 1)
             packed_sum(packed, &expert->seconds);
     }
 }
@@ -142,48 +146,51 @@ static void walk_optional(struct walk *walk, struct tally **tally)
 
 /* ---- details ---- */
 
-static void walk_table(struct packed *packed, struct routing_detail *detail, size_t index)
+/* Closes the sum. */
+static void write_sum(struct walk *walk, struct routing_detail *sum)
 {
-    enum { NOTHING, SOME, LEFT_OUT, STATES };
-    size_t cells;
-    bool left_out;
-    uint64_t *table = routing_detail_table(detail, index, false, &cells, &left_out);
-    uint64_t state = left_out ? LEFT_OUT : table ? SOME : NOTHING;
-    packed_index(packed, &state, STATES);
-    if (packed->failed || state == NOTHING)
-        return;
-    if (state == LEFT_OUT) {
-        routing_detail_leave_out(detail, index);
-        return;
-    }
-    table = routing_detail_table(detail, index, true, &cells, &left_out);
-    if (table)
-        walk_counts(packed, table, cells);
-    packed->failed |= !table;
-}
-
-static void walk_detail(struct walk *walk, struct routing_detail *detail)
-{
-    struct packed *packed = &walk->packed;
-    packed_count(packed, &detail->batches);
-    packed_count(packed, &detail->batch_items);
-    packed_count(packed, &detail->batch_experts);
-    const size_t tables = walk->first ? DETAIL_TABLES - 1 : DETAIL_TABLES;
-    for (size_t i = 0; i < tables; i++)
-        walk_table(packed, detail, i);
+    if (!walk->uses)
+        routing_detail_keep_latest(sum, 0);
+    snapshot_walk_detail(&walk->packed, VERSION, sum);
+    routing_detail_close(sum);
 }
 
 static void write_details(struct walk *walk)
 {
-    const size_t classes = walk->stats->loop[0].details[0].classes;
+    struct routing_detail sum;
     for (size_t i = 0; i < walk->info->gate_count; i++) {
         const struct moed_gate_info *gate = &walk->info->gates[i];
-        struct routing_detail sum;
+        const size_t classes = walk->stats->loop[0].details[i].classes;
         routing_detail_init(&sum, gate->experts, gate->top_k, classes);
         model_stats_detail(walk->stats, i, &sum);
-        walk_detail(walk, &sum);
-        routing_detail_close(&sum);
+        write_sum(walk, &sum);
     }
+    for (int phase = 0; walk->info->sequence && phase < PHASE_COUNT; phase++)
+        for (size_t i = 0; i < walk->info->gate_count; i++) {
+            const struct moed_gate_info *gate = &walk->info->gates[i];
+            routing_detail_init_steps(&sum, gate->experts, gate->top_k);
+            model_stats_phase(walk->stats, (enum phase)phase, i, &sum);
+            write_sum(walk, &sum);
+        }
+}
+
+static void read_detail(struct walk *walk, struct routing_detail *detail)
+{
+    if (walk->packed.failed)
+        return;
+    snapshot_walk_detail(&walk->packed, walk->version, detail);
+    routing_detail_keep_latest(detail, model_stats_uses(walk->stats));
+}
+
+static void read_details(struct walk *walk)
+{
+    struct stats *before = &walk->stats->loop[walk->stats->loops];
+    const bool phases = walk->info->sequence && walk->version >= 3;
+    for (size_t i = 0; i < walk->info->gate_count; i++)
+        read_detail(walk, &before->details[i]);
+    for (int phase = 0; phases && phase < PHASE_COUNT; phase++)
+        for (size_t i = 0; i < walk->info->gate_count; i++)
+            read_detail(walk, &before->phases[phase][i]);
 }
 
 /* ---- the gates it is about ---- */
@@ -201,6 +208,8 @@ static bool walk_gates(struct walk *walk)
     struct packed *packed = &walk->packed;
     bool same = true;
     walk_same(packed, walk->info->gate_count, &same);
+    if (walk->version >= 3)
+        walk_same(packed, walk->info->sequence, &same);
     for (size_t i = 0; same && i < walk->info->gate_count; i++) {
         const struct moed_gate_info *gate = &walk->info->gates[i];
         char name[2 * NAME_MAX_BYTES + 2];
@@ -417,8 +426,7 @@ static void write_all(struct walk *walk, const struct snapshot_time *time, bool 
     buffer_append(walk->packed.out, sum, sizeof sum);
     packed_index(&walk->packed, &wall, UINT64_MAX);
     (void)walk_gates(walk);
-    if (walk->info->gate_count > 0)
-        write_details(walk);
+    write_details(walk);
     write_tags(walk, windows);
     if (!walk->packed.out->failed)
         snapshot_seal(walk->packed.out->data, walk->packed.out->length);
@@ -427,13 +435,20 @@ static void write_all(struct walk *walk, const struct snapshot_time *time, bool 
 int snapshot_write(struct model_stats *stats, const struct moed_model_info *info,
                    const struct snapshot_time *time, struct buffer *body, struct error *err)
 {
-    struct walk walk = {.packed = {.out = body}, .now = time->now, .info = info, .stats = stats};
-    write_all(&walk, time, true);
-    if (body->failed && !body->no_memory) {
+    static const struct {
+        bool uses, windows;
+    } TRIES[] = {{true, true}, {false, true}, {false, false}};
+    struct walk walk = {.packed = {.out = body}, .now = time->now, .version = VERSION};
+    walk.info = info;
+    walk.stats = stats;
+    for (size_t i = 0; i < sizeof TRIES / sizeof *TRIES; i++) {
         const size_t limit = body->limit;
         buffer_close(body);
         buffer_init(body, limit);
-        write_all(&walk, time, false);
+        walk.uses = TRIES[i].uses;
+        write_all(&walk, time, TRIES[i].windows);
+        if (!body->failed || body->no_memory)
+            break;
     }
     return body->failed ? buffer_error(body, "the snapshot", "statistics are not kept", err) : 0;
 }
@@ -446,10 +461,10 @@ enum snapshot_kind snapshot_read(struct model_stats *stats, const struct moed_mo
     struct walk walk = {.packed = {.at = data, .end = data + length}, .info = info, .stats = stats};
     uint64_t wall;
     if (!is_sealed(data, length)) {
-        error_set(err, ERROR_INVALID, "no routing statistics of version 1 or 2, or damaged");
+        error_set(err, ERROR_INVALID, "no routing statistics of version 1, 2 or 3, or damaged");
         return SNAPSHOT_DAMAGED;
     }
-    walk.first = data[VERSION_AT] == '1';
+    walk.version = data[VERSION_AT] - '0';
     walk.packed.at += HEADER_BYTES;
     packed_index(&walk.packed, &wall, UINT64_MAX);
     const uint64_t gone = time->wall > wall ? time->wall - wall : 0; /* the clock may be set back */
@@ -458,8 +473,7 @@ enum snapshot_kind snapshot_read(struct model_stats *stats, const struct moed_mo
         error_set(err, ERROR_INVALID, "the statistics are of other gates or classes");
         return SNAPSHOT_OTHER;
     }
-    for (size_t i = 0; !walk.packed.failed && i < info->gate_count; i++)
-        walk_detail(&walk, &stats->loop[stats->loops].details[i]);
+    read_details(&walk);
     read_tags(&walk);
     if (!walk.packed.failed && walk.packed.at == walk.packed.end)
         return SNAPSHOT_READ;

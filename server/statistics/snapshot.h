@@ -1,5 +1,5 @@
 /* What of a model's statistics outlives the process, as bytes: the counts of all tags since the
- * load with the marks of their windows, labels and details.
+ * load with the marks of their windows, labels, details and, of models of sequences, phases.
  *
  * A header names the format and its version and has a checksum of what follows: when it was
  * written, the gates that it is about, then the counts. Times are ages, so that neither a clock
@@ -10,8 +10,8 @@
 #include "proto/buffer.h"
 #include "server/statistics/stats.h"
 
-/* Some hundred thousand experts with all their windows. What is larger goes without windows, what
- * is larger still is not kept. */
+/* Some hundred thousand experts with all their windows. What is larger goes without the latest uses
+ * of experts, then without windows; what is larger still is not kept. */
 enum { SNAPSHOT_MAX_BYTES = 64 << 20 };
 
 /* One moment in two clocks. */

@@ -357,23 +357,37 @@ uint64_t model_stats_rows(struct model_stats *stats, size_t tag, bool before_too
 
 /* ---- windows ---- */
 
+size_t model_stats_uses(const struct model_stats *stats)
+{
+    return stats->loops * DETAIL_RECENT;
+}
+
+static void add_detail(struct stats *shard, const struct routing_detail *detail,
+                       struct routing_detail *total)
+{
+    uv_mutex_lock(&shard->mutex);
+    routing_detail_add(total, detail);
+    uv_mutex_unlock(&shard->mutex);
+}
+
+/* What came before this process comes first. */
 void model_stats_detail(struct model_stats *stats, size_t gate, struct routing_detail *total)
 {
-    for (size_t i = 0; i <= stats->loops; i++) {
-        uv_mutex_lock(&stats->loop[i].mutex);
-        routing_detail_add(total, &stats->loop[i].details[gate]);
-        uv_mutex_unlock(&stats->loop[i].mutex);
-    }
+    struct stats *loop = stats->loop, *before = &loop[stats->loops];
+    add_detail(before, &before->details[gate], total);
+    for (size_t i = 0; i < stats->loops; i++)
+        add_detail(&loop[i], &loop[i].details[gate], total);
+    routing_detail_keep_latest(total, model_stats_uses(stats));
 }
 
 void model_stats_phase(struct model_stats *stats, enum phase phase, size_t gate,
                        struct routing_detail *total)
 {
-    for (size_t i = 0; i < stats->loops; i++) {
-        uv_mutex_lock(&stats->loop[i].mutex);
-        routing_detail_add(total, &stats->loop[i].phases[phase][gate]);
-        uv_mutex_unlock(&stats->loop[i].mutex);
-    }
+    struct stats *loop = stats->loop, *before = &loop[stats->loops];
+    add_detail(before, &before->phases[phase][gate], total);
+    for (size_t i = 0; i < stats->loops; i++)
+        add_detail(&loop[i], &loop[i].phases[phase][gate], total);
+    routing_detail_keep_latest(total, model_stats_uses(stats));
 }
 
 struct tally *model_stats_totals(struct model_stats *stats, size_t tag)

@@ -151,12 +151,17 @@ bool model_stats_fit(const struct model_stats *stats, const struct moed_model_in
 void stats_snapshot(struct model_stats *stats, const struct moed_model_info *info,
                     struct stats *total);
 
-/* Adds the details of a gate, of all loops, to `total`. */
+/* Adds the details of a gate, of this process and of those before it, to `total`, which is empty.
+ */
 void model_stats_detail(struct model_stats *stats, size_t gate, struct routing_detail *total);
 
-/* The same of what a phase's rows chose in the steps since the load. */
+/* The same of what a phase's rows chose in each step. */
 void model_stats_phase(struct model_stats *stats, enum phase phase, size_t gate,
                        struct routing_detail *total);
+
+/* How many of the latest uses of experts the loops keep together, with those of the processes
+ * before: not more with every restart. */
+size_t model_stats_uses(const struct model_stats *stats);
 
 /* From now on windows and details begin here. Counters for rate() are not touched: they never fall.
  */

@@ -8,7 +8,7 @@
 
 static const struct moed_gate_info GATES[] = {{.name = "a", .experts = 2, .top_k = 1},
                                               {.name = "b", .experts = 3, .top_k = 2}};
-static const struct moed_model_info INFO = {.gate_count = 2, .gates = GATES};
+static const struct moed_model_info INFO = {.gate_count = 2, .gates = GATES, .sequence = true};
 static const uint64_t NOW = UINT64_C(1) << 60;
 
 static void look(struct model_stats *stats)
@@ -17,6 +17,12 @@ static void look(struct model_stats *stats)
         struct stats_window of;
         stats_window_init(&of, stats, (enum window)window, STATS_ALL_TAGS, true, NOW);
         stats_window_close(&of);
+    }
+    for (size_t i = 0; i < INFO.gate_count; i++) {
+        struct routing_detail sum;
+        routing_detail_init_steps(&sum, GATES[i].experts, GATES[i].top_k);
+        model_stats_phase(stats, PHASE_GENERATED, i, &sum);
+        routing_detail_close(&sum);
     }
     model_stats_tick(stats, NOW + 1000000000000);
 }

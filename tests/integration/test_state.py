@@ -12,13 +12,14 @@ import unittest
 import numpy as np
 
 from support.http import Client
+from support.language import NAME, Words
 from support.models import Tiny, TwoLayers
 from support.moectl import moectl, needs_moectl
 from support.prometheus import Metrics
 from support.server import Server
 
 ROWS = np.random.default_rng(6).normal(size=(60, 6)).astype(np.float32)
-EVERYTHING = "ranks,pairs,classes,margins,entropies,coverage,batches,exact"
+EVERYTHING = "ranks,pairs,classes,margins,entropies,coverage,batches,exact,cache,phases"
 
 
 class StateCase(unittest.TestCase):
@@ -124,14 +125,12 @@ class RestartTest(StateCase):
         answer = client.post("/v2/models/two-layers/routing/snapshot", b"")
         self.assertEqual(answer.status, 200, answer.body)
         document = timeless(answer.json)
-        self.assertEqual(document, self.document(client, f"?include={EVERYTHING},cache,phases"))
+        self.assertEqual(document, self.document(client, f"?include={EVERYTHING}"))
         self.assertEqual(self.value(client, "moed_state_written_total"), 1)
         server.signal(signal.SIGKILL)
         server.wait()
         server, client = self.start()
         again = timeless(client.post("/v2/models/two-layers/versions/1/routing/snapshot", b"").json)
-        for layer in document["layers"] + again["layers"]:
-            del layer["cache"]  # of this process's uses only
         self.assertEqual(again, document)
         self.assertEqual(client.post("/v2/models/two-layers/routing/snapshot?window=1m", b"").status, 400)
         self.assertEqual(client.get("/v2/models/two-layers/routing/snapshot").status, 405)
@@ -141,7 +140,7 @@ class RestartTest(StateCase):
         server, client = self.start(state=None)
         self.send(client)
         document = timeless(client.post("/v2/models/two-layers/routing/snapshot", b"").json)
-        self.assertEqual(document, self.document(client, f"?include={EVERYTHING},cache,phases"))
+        self.assertEqual(document, self.document(client, f"?include={EVERYTHING}"))
         self.assertNotIn(b"moed_state_", client.get("/metrics").body)
         server.stop()
 
@@ -156,6 +155,67 @@ class RestartTest(StateCase):
         self.assertEqual(self.document(client)["rows"], 0)
         self.assertEqual(self.value(client, "moed_state_damaged_total"), 0)
         server.stop()
+
+
+class PhasesTest(StateCase):
+    """Prompts and generated tokens of a language model apart."""
+
+    PROMPTS = ("once upon", "a time", "0123456789")
+
+    def speak(self, client, prompts):
+        for prompt in prompts:
+            seed = self.PROMPTS.index(prompt)
+            answer = client.post("/v1/completions", {"prompt": prompt, "max_tokens": 9 + seed, "seed": seed})
+            self.assertEqual(answer.status, 200, answer.body)
+
+    def phases(self, client):
+        document = client.get(f"/v2/models/{NAME}/routing?include=phases,cache,batches").json
+        return document["memory"], [[layer[key] for key in ("phases", "cache", "batches")] for layer in document["layers"]]
+
+    def replica(self, prompts):
+        server, client = self.start(state=None)
+        self.speak(client, prompts)
+        path = os.path.join(self.models, f"{server.port}.json")
+        with open(path, "wb") as file:
+            file.write(client.post(f"/v2/models/{NAME}/routing/snapshot", b"").body)
+        server.stop()
+        return path
+
+    def test_a_restart(self):
+        Words().write(os.path.join(self.models, NAME))
+        server, client = self.start()
+        self.speak(client, self.PROMPTS)
+        before = self.phases(client)
+        self.assertEqual(before[1][0][0]["generated"]["count"], sum(range(8, 11)))
+        server.stop()
+        for _ in range(2):
+            server, client = self.start()
+            self.assertEqual(self.phases(client), before)
+            server.stop()
+        server, client = self.start()
+        self.speak(client, self.PROMPTS[:1])
+        (phases, _, _), _ = self.phases(client)[1]
+        self.assertEqual(phases["generated"]["count"], sum(range(8, 11)) + 8)
+        self.assertEqual(phases["prompt"]["count"], 4)
+        server.stop()
+
+    @needs_moectl
+    def test_replicas_merge_exactly(self):
+        Words().write(os.path.join(self.models, NAME))
+        whole, *parts = (self.replica(prompts) for prompts in (self.PROMPTS, self.PROMPTS[:1], self.PROMPTS[1:]))
+        done = moectl("merge", *parts)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        merged = json.loads(done.stdout)
+        with open(whole, encoding="utf-8") as file:
+            expected = json.load(file)
+        self.assertEqual(merged["memory"], expected["memory"])
+        for layer, other in zip(merged["layers"], expected["layers"], strict=True):
+            self.assertEqual(layer["batches"], other["batches"])
+            for phase in ("prompt", "generated"):
+                one, two = layer["phases"][phase], other["phases"][phase]
+                for steps in (one, two):  # every replica's cache is its own
+                    steps["cache"] = [(size["size"], size["uses"]) for size in steps["cache"]]
+                self.assertEqual(one, two, phase)
 
 
 class DirectoryTest(StateCase):
@@ -263,7 +323,8 @@ class MergeTest(StateCase):
                 self.assertEqual(layer[key], other[key], key)
             self.assertEqual(sorted(map(tuple, layer["pairs"] or [])), sorted(map(tuple, other["pairs"] or [])))
             self.assertEqual(layer["classes"]["counts"], other["classes"]["counts"])
-            self.assertEqual(layer["batches"]["count"], other["batches"]["count"])
+            self.assertEqual(layer["batches"], other["batches"])
+            self.assertEqual([size["uses"] for size in layer["cache"]], [size["uses"] for size in other["cache"]])
             for expert, same in zip(layer["experts"], other["experts"]):
                 self.assertEqual(expert, same)
             for key in ("usage_entropy_bits", "imbalance", "weight_imbalance", "balancedness", "cv", "jain",

@@ -105,7 +105,7 @@ START_TEST(what_cannot_be_merged_is_gone_and_named)
     ck_assert_ptr_null(json_object_get(layer, "dying"));
     ck_assert_ptr_null(json_object_get(layer, "drift"));
     ck_assert_ptr_null(json_object_get(expert, "ece"));
-    equal(merged, "not_merged", "['drift', 'dying', 'cache', 'coverage', 'ece']");
+    equal(merged, "not_merged", "['drift', 'dying', 'coverage', 'ece']");
     ck_assert(number(merged, "merged") == 2);
     json_decref(merged);
 }
@@ -151,7 +151,44 @@ START_TEST(exact_sums_are_exact)
     ck_assert(number(expert, "labelled") == 2 && number(expert, "accuracy") == 0.5);
     ck_assert(number(expert, "log_loss") == 0.5 && number(expert, "ece") == 0.25);
     equal(layer, "batches", "{'count': 4, 'mean_rows': 1.0, 'mean_experts': 1.0}");
-    equal(merged, "not_merged", "['drift', 'dying', 'cache', 'coverage']");
+    equal(merged, "not_merged", "['drift', 'dying', 'coverage']");
+    json_decref(merged);
+}
+END_TEST
+
+#define PHASE(steps, rows, experts, distinct, uses, hits)                                          \
+    "{'count': " steps ", 'mean_rows': " rows ", 'mean_experts': " experts                         \
+    ", 'experts': " distinct ", 'cache': [{'size': 1, 'uses': " uses ", 'lru': " hits              \
+    ", 'lfu': 0.0, 'belady': 1.0}]}"
+#define PHASES(prompt, generated)                                                                  \
+    "{'memory': {'shared_bytes': 100}, 'layers': [{'name': 'a', 'rows': 1, 'top_k': 1, "           \
+    "'phases': {'prompt': " prompt ", 'generated': " generated                                     \
+    "}, 'expert_bytes': 10, 'experts': [{'index': 0, 'selected': 1}]}]}"
+
+/* To the bit what one server would say of 3 + 4 steps with 10 + 1 rows, whose means are no binary
+ * fractions. A phase without steps has null for its caches. */
+START_TEST(phases_add_up)
+{
+    json_t *merged = merged_of(
+        PHASES(PHASE("3", "3.3333333333333335", "1.6666666666666667", "[1, 2]", "3",
+                     "0.66666666666666663"),
+               "{'count': 0, 'mean_rows': 0.0, 'mean_experts': 0.0, 'experts': [0, 0], 'cache': "
+               "null}"),
+        PHASES(PHASE("4", "0.25", "1.0", "[4, 0]", "7", "0.42857142857142855"),
+               PHASE("1", "1.0", "2.0", "[0, 1]", "2", "0.5")));
+    json_t *layer = json_array_get(json_object_get(merged, "layers"), 0);
+    json_t *prompt = json_object_get(json_object_get(layer, "phases"), "prompt");
+    json_t *cache = json_array_get(json_object_get(prompt, "cache"), 0);
+    json_t *memory = json_object_get(merged, "memory");
+    ck_assert(number(prompt, "count") == 7 && number(prompt, "mean_rows") == 11.0 / 7);
+    ck_assert(number(prompt, "mean_experts") == 9.0 / 7);
+    equal(prompt, "experts", "[5, 2]");
+    ck_assert(number(cache, "uses") == 10 && number(cache, "lru") == 5.0 / 10);
+    ck_assert(number(cache, "belady") == 1);
+    equal(json_object_get(layer, "phases"), "generated",
+          PHASE("1", "1.0", "2.0", "[0, 1]", "2", "0.5"));
+    ck_assert(number(memory, "prompt_bytes_per_token") == (7 * 100 + 10 * 9) / 11.0);
+    ck_assert(number(memory, "generated_bytes_per_token") == 100 + 10 * 2);
     json_decref(merged);
 }
 END_TEST
@@ -185,5 +222,5 @@ START_TEST(what_differs_is_named)
 END_TEST
 
 TEST_MAIN("moectl merge", counts_add_up_and_means_are_weighted, figures_follow_from_the_sums,
-          what_cannot_be_merged_is_gone_and_named, exact_sums_are_exact, what_only_one_has_is_gone,
-          what_differs_is_named)
+          what_cannot_be_merged_is_gone_and_named, exact_sums_are_exact, phases_add_up,
+          what_only_one_has_is_gone, what_differs_is_named)

@@ -10,7 +10,7 @@ static const uint64_t SECOND = 1000000000;
 
 static const struct moed_gate_info gates[] = {{.name = "a", .experts = 2, .top_k = 1},
                                               {.name = "b.c", .experts = 3, .top_k = 2}};
-static const struct moed_model_info info = {.gate_count = 2, .gates = gates};
+static const struct moed_model_info info = {.gate_count = 2, .gates = gates, .sequence = true};
 
 enum { CLASSES = 2, LOOPS = 2, MAX_TAGS = 3 };
 
@@ -60,6 +60,7 @@ static void serve(struct model_stats *stats, size_t loop, const char *tag, int32
     stats_add_batch(&stats->loop[loop], 1, 0.1);
     stats_count(&stats->loop[loop], index, &batch, 0, 1);
     stats_judge(&stats->loop[loop], index, &answered, &label);
+    stats_count_span(&stats->loop[loop], true, &batch, 0, expert == 0, 1);
 }
 
 /* Twenty minutes of traffic; then, of some seconds. */
@@ -132,6 +133,35 @@ static void check_window(struct model_stats *one, uint64_t now, struct model_sta
     }
 }
 
+static void check_same_details(const struct routing_detail *one, const struct routing_detail *other)
+{
+    const size_t experts = one->experts;
+    ck_assert_uint_eq(one->batches, other->batches);
+    ck_assert_uint_eq(one->batch_items, other->batch_items);
+    ck_assert_uint_eq(one->batch_experts, other->batch_experts);
+    ck_assert_mem_eq(one->distinct, other->distinct, experts * sizeof *one->distinct);
+    ck_assert_uint_eq(one->recorded, other->recorded);
+    ck_assert_uint_gt(one->recorded, 0);
+    ck_assert_mem_eq(one->recent, other->recent, one->recorded * sizeof *one->recent);
+}
+
+/* What a phase has counted, and the latest uses of experts. */
+static void check_phases(struct model_stats *one, struct model_stats *other)
+{
+    for (int phase = 0; phase < PHASE_COUNT; phase++)
+        for (size_t gate = 0; gate < info.gate_count; gate++) {
+            struct routing_detail a, b;
+            routing_detail_init_steps(&a, gates[gate].experts, gates[gate].top_k);
+            routing_detail_init_steps(&b, gates[gate].experts, gates[gate].top_k);
+            model_stats_phase(one, (enum phase)phase, gate, &a);
+            model_stats_phase(other, (enum phase)phase, gate, &b);
+            ck_assert_uint_eq(a.batches, phase == PHASE_PROMPT ? 800 : 400);
+            check_same_details(&a, &b);
+            routing_detail_close(&a);
+            routing_detail_close(&b);
+        }
+}
+
 /* The new process's clock stands at steps of all windows, as the old one's does, so that windows
  * are the same to the row. */
 START_TEST(what_is_written_is_read)
@@ -153,10 +183,11 @@ START_TEST(what_is_written_is_read)
         ck_assert_mem_eq(a.ranks, b.ranks, gates[gate].experts * gates[gate].top_k * 8);
         ck_assert_mem_eq(a.truth, b.truth, gates[gate].experts * CLASSES * 8);
         ck_assert_uint_eq(a.batches, 1200);
-        ck_assert_uint_eq(b.batches, 1200);
+        check_same_details(&a, &b);
         routing_detail_close(&a);
         routing_detail_close(&b);
     }
+    check_phases(one, other);
     /* Counters of /metrics are the new process's own. */
     ck_assert_uint_eq(model_stats_rows(other, TAG_FIRST, false), 0);
     ck_assert_uint_eq(model_stats_rows(other, TAG_FIRST, true), 240);
@@ -259,13 +290,16 @@ START_TEST(other_gates_are_told_apart)
     struct buffer body;
     write_snapshot(one, 1201 * SECOND, SECOND, &body);
     struct moed_gate_info changed[] = {gates[0], gates[1]};
-    const struct moed_model_info other = {.gate_count = 2, .gates = changed};
+    struct moed_model_info other = {.gate_count = 2, .gates = changed, .sequence = true};
     ck_assert_int_eq(kind_of(&other, CLASSES, body.data, body.length), SNAPSHOT_READ);
     ck_assert_int_eq(kind_of(&other, CLASSES + 1, body.data, body.length), SNAPSHOT_OTHER);
     changed[1].name = "b.d";
     ck_assert_int_eq(kind_of(&other, CLASSES, body.data, body.length), SNAPSHOT_OTHER);
     changed[1] = gates[1];
     changed[0].experts = 3;
+    ck_assert_int_eq(kind_of(&other, CLASSES, body.data, body.length), SNAPSHOT_OTHER);
+    changed[0] = gates[0];
+    other.sequence = false;
     ck_assert_int_eq(kind_of(&other, CLASSES, body.data, body.length), SNAPSHOT_OTHER);
     buffer_close(&body);
     model_stats_release(one);
@@ -299,13 +333,69 @@ START_TEST(damage_is_noticed)
 }
 END_TEST
 
-/* What does not fit goes without its windows. */
-START_TEST(windows_are_left_out_where_there_is_no_room)
+static uint64_t uses_of(struct model_stats *stats)
+{
+    struct routing_detail sum;
+    routing_detail_init_steps(&sum, gates[0].experts, gates[0].top_k);
+    model_stats_phase(stats, PHASE_GENERATED, 0, &sum);
+    const uint64_t uses = sum.recorded;
+    routing_detail_close(&sum);
+    return uses;
+}
+
+/* As many as the loops have room for, the latest, however often a process is started anew. */
+START_TEST(uses_of_many_processes_are_bounded)
+{
+    struct buffer body;
+    struct model_stats *stats = stats_new(MAX_TAGS, SECOND);
+    for (int process = 0; process < 4; process++) {
+        for (size_t row = 0; row < DETAIL_RECENT; row++)
+            serve(stats, 0, NULL, 1, 2 * SECOND);
+        const size_t most = (size_t)(process + 1) * DETAIL_RECENT;
+        ck_assert_uint_eq(uses_of(stats),
+                          most < model_stats_uses(stats) ? most : model_stats_uses(stats));
+        write_snapshot(stats, 3 * SECOND, SECOND, &body);
+        model_stats_release(stats);
+        stats = read_snapshot(&body, MAX_TAGS, 3 * SECOND, SECOND);
+        buffer_close(&body);
+    }
+    model_stats_release(stats);
+}
+END_TEST
+
+/* Files that earlier versions of the program have written; the gates were of rows. */
+START_TEST(earlier_versions_are_read)
+{
+    static const struct moed_gate_info then[] = {{.name = "a", .experts = 2, .top_k = 1},
+                                                 {.name = "b", .experts = 3, .top_k = 2}};
+    const struct moed_model_info of = {.gate_count = 2, .gates = then, .sequence = true};
+    static const char *const PATHS[] = {MOED_TEST_DATA "/fuzz/corpus/snapshot/tags",
+                                        MOED_TEST_DATA "/fuzz/corpus/snapshot/version-2"};
+    char bytes[8192];
+    for (size_t i = 0; i < sizeof PATHS / sizeof *PATHS; i++) {
+        FILE *file = fopen(PATHS[i], "rb");
+        ck_assert_ptr_nonnull(file);
+        const size_t length = fread(bytes, 1, sizeof bytes, file);
+        fclose(file);
+        ck_assert_int_eq(kind_of(&of, CLASSES, bytes, length), SNAPSHOT_READ);
+    }
+}
+END_TEST
+
+/* What does not fit goes without the latest uses, then without windows. */
+START_TEST(what_there_is_no_room_for_is_left_out)
 {
     struct model_stats *one = served(SECOND);
     struct error err = ERROR_INIT;
     const struct snapshot_time time = {1201 * SECOND, SECOND};
     struct buffer body;
+    buffer_init(&body, 130000);
+    ck_assert_msg(snapshot_write(one, &info, &time, &body, &err) == 0, "%s", err.text);
+    struct model_stats *windows = read_snapshot(&body, MAX_TAGS, 9999 * SECOND, SECOND);
+    ck_assert_uint_ge(rows_in(windows, WINDOW_1M, 9999 * SECOND), 60);
+    ck_assert_uint_eq(uses_of(windows), 0);
+    model_stats_release(windows);
+    buffer_close(&body);
     buffer_init(&body, 8000);
     ck_assert_msg(snapshot_write(one, &info, &time, &body, &err) == 0, "%s", err.text);
     struct model_stats *other = read_snapshot(&body, MAX_TAGS, 9999 * SECOND, 11 * SECOND);
@@ -323,4 +413,5 @@ END_TEST
 
 TEST_MAIN("snapshot", what_is_written_is_read, what_happened_before_was_before,
           tags_without_a_place_are_other, a_reset_outlives_the_process, other_gates_are_told_apart,
-          damage_is_noticed, windows_are_left_out_where_there_is_no_room)
+          damage_is_noticed, uses_of_many_processes_are_bounded, earlier_versions_are_read,
+          what_there_is_no_room_for_is_left_out)

@@ -200,8 +200,10 @@ const struct command COMMANDS[] = {
      "the sums. `seconds` is the longest. Model, version, window, layers and experts must be the "
      "same.\n"
      "What cannot be had from two documents is left out: drift (needs the reference), dying (needs "
-     "the time of each request), cache (needs their order), coverage, and ece unless the documents "
-     "have the part exact. \"not_merged\" in the result names them. Documents with exact (moectl "
+     "the time of each request), coverage, and ece unless the documents have the part exact. "
+     "Caches "
+     "are those of the replicas, each its own. \"not_merged\" in the result names them. Documents "
+     "with exact (moectl "
      "routing MODEL --json --include exact, or POST .../routing/snapshot) add up to the last "
      "digit.",
      {{"moectl merge a.json b.json -o all.json", "One document of two replicas."},

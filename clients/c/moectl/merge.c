@@ -9,11 +9,12 @@
 #include "clients/c/moectl/document.h"
 #include "clients/c/moectl/figures.h"
 #include "clients/c/moectl/merge_exact.h"
+#include "clients/c/moectl/merge_steps.h"
 #include "clients/c/moectl/run.h"
 
-/* Members of a layer that follow from more than its counts: a reference, the order of requests, the
- * time of each. */
-static const char *const NOT_MERGED[] = {"drift", "dying", "cache", "coverage"};
+/* Members of a layer that follow from more than its counts: a reference, the time of each request.
+ */
+static const char *const NOT_MERGED[] = {"drift", "dying", "coverage"};
 /* Members of a layer, or of its experts, that are added, element by element. */
 static const char *const ADDED_OF_LAYER[] = {"rows",    "dropped", "intervened", "ranks",
                                              "classes", "truth",   "margins",    "entropies"};
@@ -183,44 +184,6 @@ static int add_pairs(json_t *into, json_t *from, struct moed_client_error *err)
     return result;
 }
 
-/* ---- batches ---- */
-
-static int add_batches(json_t *into, json_t *from, const char *key, struct moed_client_error *err)
-{
-    static const char *const MEANS[] = {"mean_rows", "mean_experts"};
-    json_t *a = json_object_get(into, key), *b = json_object_get(from, key);
-    json_t *sum = json_is_object(a) && json_is_object(b) ? json_deep_copy(a) : NULL;
-    json_t *count = sum ? sum_of(json_object_get(a, "count"), json_object_get(b, "count")) : NULL;
-    if (!count) {
-        json_decref(sum);
-        json_object_del(into, key);
-        return 0;
-    }
-    add_means(sum, b, MEANS, LENGTH(MEANS), "count");
-    json_object_del(sum, "cache");
-    json_object_set_new(sum, "count", count);
-    int result = add_member(sum, b, "experts", err);
-    json_object_set_new(into, key, sum);
-    return result;
-}
-
-/* Of a language model: the same for tokens of prompts and for generated ones. */
-static int add_phases(json_t *into, json_t *from, struct moed_client_error *err)
-{
-    static const char *const PHASES[] = {"prompt", "generated"};
-    json_t *a = json_object_get(into, "phases"), *b = json_object_get(from, "phases");
-    if (!json_is_object(a) || !json_is_object(b)) {
-        json_object_del(into, "phases");
-        return 0;
-    }
-    json_t *sum = json_deep_copy(a);
-    json_object_set_new(into, "phases", sum);
-    for (size_t i = 0; i < LENGTH(PHASES); i++)
-        if (add_batches(sum, b, PHASES[i], err) != 0)
-            return -1;
-    return 0;
-}
-
 /* ---- experts and layers ---- */
 
 static void add_idle(json_t *into, json_t *from)
@@ -263,7 +226,7 @@ static int add_layer(json_t *into, json_t *from, struct moed_client_error *err)
         add_members(into, from, ADDED_OF_LAYER, LENGTH(ADDED_OF_LAYER), err) != 0 ||
         exact_add(into, from, err) != 0)
         return -1;
-    if (add_batches(into, from, "batches", err) != 0 || add_phases(into, from, err) != 0)
+    if (steps_add(into, from, err) != 0)
         return -1;
     return add_pairs(into, from, err);
 }
@@ -302,7 +265,7 @@ int merge_add(json_t *into, json_t *from, struct moed_client_error *err)
         }
     }
     add_tags(into, from);
-    json_object_del(into, "memory");
+    steps_add_memory(into, from);
     double seconds = fmax(number(into, "seconds"), number(from, "seconds"));
     if (!isnan(seconds))
         json_object_set_new(into, "seconds", json_real(seconds));
@@ -403,6 +366,7 @@ int merge_finish(json_t *merged, size_t documents, struct moed_client_error *err
         exact_finish(document->layers[i].json);
     }
     document_free(document);
+    steps_finish_memory(merged);
     json_t *gone = json_array();
     for (size_t i = 0; i < LENGTH(NOT_MERGED); i++)
         json_array_append_new(gone, json_string(NOT_MERGED[i]));
