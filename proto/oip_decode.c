@@ -124,7 +124,7 @@ int oip_decode_with_tensors(const struct signature *signature, const struct buff
                             const struct oip_tensor *tensors, const struct infer_limits *limits,
                             struct infer_request *request, struct error *err)
 {
-    *request = (struct infer_request){.signature = signature};
+    *request = (struct infer_request){.signature = signature, .non_finite = limits->non_finite};
     struct oip_decoder decoder = {.signature = signature,
                                   .limits = limits,
                                   .request = request,

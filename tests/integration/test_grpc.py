@@ -109,6 +109,10 @@ class ClientTest(GrpcCase):
             typed = self.stub.ModelInfer(self.request(values, datatype=datatype, **{field: values.ravel().tolist()}))
             self.assertEqual((raw.raw_output_contents[0], typed.raw_output_contents[0]), (expected, expected), datatype)
 
+    def test_nan_is_refused(self):
+        self.assert_refused(grpc.StatusCode.INVALID_ARGUMENT, "is not a finite number", self.stub.ModelInfer,
+                            self.request(np.full((1, 4), np.nan, np.float32)))
+
     def test_routing_classes_and_what_if(self):
         rows = np.random.default_rng(2).normal(size=(3, 6)).astype(np.float32)
         asked = [triton.InferRequestedOutput("score", class_count=1), triton.InferRequestedOutput("routing.first.experts")]
@@ -205,7 +209,7 @@ class ClientTest(GrpcCase):
 
 class LimitsTest(GrpcCase):
     options = {**GrpcCase.options, "max_body_bytes": 4096, "model_control": "explicit", "load_model": "tiny",
-               "admin": "true", "loops": 2}
+               "admin": "true", "loops": 2, "non_finite": "accept"}
 
     def test_repository(self):
         self.assertFalse(self.triton.is_model_ready("two-layers"))
@@ -225,6 +229,13 @@ class LimitsTest(GrpcCase):
                                     self.request(np.zeros((1000, 4), np.float32)))
         self.assertNotIn("grpc-retry-pushback-ms", dict(error.trailing_metadata()))
         self.assertEqual(len(self.stub.ModelInfer(self.request()).outputs), 1)
+
+    def test_nan_where_it_is_accepted(self):
+        rows = ROWS.copy()
+        rows[0] = np.nan, np.inf, -np.inf, 1
+        answer = self.triton.infer("tiny", [self.tensor(rows)]).as_numpy("y")
+        self.assertTrue(np.isnan(answer[0]).any())
+        np.testing.assert_array_equal(answer[1:], self.triton.infer("tiny", [self.tensor()]).as_numpy("y")[1:])
 
     def test_loops_share_the_port(self):
         for _ in range(8):

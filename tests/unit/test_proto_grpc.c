@@ -1,5 +1,7 @@
 /* gRPC's messages, written field by field: what is read, what is refused, and documents as
  * messages. */
+#include <math.h>
+
 #include "proto/grpc.h"
 #include "proto/wire.h"
 #include "test_proto_support.h"
@@ -59,15 +61,20 @@ struct decoding {
     int result;
 };
 
-static struct decoding decode(struct buffer *message)
+static struct decoding decode_within(struct buffer *message, const struct infer_limits *limits)
 {
     struct decoding decoding = {.copy = guarded_copy(message->data, message->length),
                                 .err = ERROR_INIT};
     const struct infer_body body = {decoding.copy.text, decoding.copy.length, NULL};
     decoding.result =
-        protocol_grpc.decode(&digits_model, &body, &test_limits, &decoding.request, &decoding.err);
+        protocol_grpc.decode(&digits_model, &body, limits, &decoding.request, &decoding.err);
     buffer_close(message);
     return decoding;
+}
+
+static struct decoding decode(struct buffer *message)
+{
+    return decode_within(message, &test_limits);
 }
 
 static void finish(struct decoding *decoding)
@@ -136,6 +143,36 @@ START_TEST(typed_contents_may_come_in_any_form)
         struct decoding decoding = decode(&messages[i]);
         ck_assert_msg(decoding.result == 0, "%zu: %s", i, decoding.err.text);
         check_row(&decoding.request, ROW);
+        finish(&decoding);
+    }
+}
+END_TEST
+
+/* Raw or not, where the server accepts them, and nowhere else. */
+START_TEST(nan_and_infinities_are_accepted_as_over_http)
+{
+    static const float WILD[6] = {NAN, INFINITY, -INFINITY, 4, 5, 6};
+    for (int i = 0; i < 4; i++) {
+        struct infer_limits limits = test_limits;
+        struct buffer message = new_message(), contents = new_message();
+        limits.non_finite = i & 1;
+        if (i & 2) {
+            wire_append_bytes(&contents, 6, WILD, sizeof WILD);
+            put(&message, 5, new_input("FP32", &contents));
+        } else {
+            buffer_close(&contents);
+            put(&message, 5, new_input("FP32", NULL));
+            wire_append_bytes(&message, 7, WILD, sizeof WILD);
+        }
+        struct decoding decoding = decode_within(&message, &limits);
+        float values[6];
+        struct infer_reader reader;
+        ck_assert_msg(decoding.result == 0, "%s", decoding.err.text);
+        infer_reader_init(&reader, &decoding.request, 0);
+        ck_assert_int_eq(infer_reader_rows(&reader, 1, values, &decoding.err),
+                         limits.non_finite ? 0 : -1);
+        if (limits.non_finite)
+            ck_assert_mem_eq(values, WILD, sizeof WILD);
         finish(&decoding);
     }
 }
@@ -392,7 +429,8 @@ START_TEST(documents_become_messages)
 END_TEST
 
 RUN_TESTS("proto grpc", raw_tensors_are_read_in_place, typed_contents_may_come_in_any_form,
-          integers_are_widened, parameters_are_those_of_http, wrong_tensors_are_refused,
-          wrong_contents_are_refused, parameters_that_are_wrong_are_refused, contents_are_bounded,
+          nan_and_infinities_are_accepted_as_over_http, integers_are_widened,
+          parameters_are_those_of_http, wrong_tensors_are_refused, wrong_contents_are_refused,
+          parameters_that_are_wrong_are_refused, contents_are_bounded,
           malformed_messages_are_refused, cut_messages_are_safe, names_are_read,
           requests_become_json, documents_become_messages)
