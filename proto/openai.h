@@ -75,6 +75,7 @@ struct openai_generation {
     bool ignore_eos; /* an extension for benchmarks: the end of sequence does not end the answer */
     bool stream, include_usage;
     const char *user; /* NULL: not given; the tag of the statistics */
+    int priority;     /* below 0: before others that wait; above: behind them */
     enum openai_routing_form routing;
     const json_t *experts; /* what is asked of the gates (overrides.h); NULL: nothing */
 };
@@ -100,6 +101,7 @@ struct openai_embeddings {
     bool base64;
     size_t dimensions; /* 0: all */
     const char *user;  /* NULL: not given */
+    int priority;
 };
 
 /* POST /tokenize, POST /detokenize */

@@ -136,6 +136,18 @@ int openai_whole(const json_t *root, const char *key, size_t least, size_t most,
     return 0;
 }
 
+int openai_priority(const json_t *root, int *priority, struct error *err)
+{
+    double number = 0;
+    if (openai_number(root, "priority", INT32_MIN, INT32_MAX, &number, err) != 0)
+        return -1;
+    if (number != floor(number))
+        return error_set(err, ERROR_INVALID, "'priority' is %.10g, expected a whole number",
+                         number);
+    *priority = (int)number;
+    return 0;
+}
+
 /* ---- prompts ---- */
 
 void openai_prompts_close(struct openai_prompts *prompts)

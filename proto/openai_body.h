@@ -29,6 +29,9 @@ MUST_CHECK int openai_number(const json_t *root, const char *key, double least, 
 MUST_CHECK int openai_whole(const json_t *root, const char *key, size_t least, size_t most,
                             size_t *value, struct error *err);
 
+/* "priority", which is vLLM's: the lower, the earlier; 0 if absent. */
+MUST_CHECK int openai_priority(const json_t *root, int *priority, struct error *err);
+
 /* A text, token ids, or a list of either. On failure there is nothing to close. */
 MUST_CHECK int openai_prompts_read(const json_t *root, const char *key,
                                    struct openai_prompts *prompts, struct error *err);

@@ -231,6 +231,7 @@ static int read_generation(const json_t *root, struct openai_generation *generat
         return -1;
     if (member_bool(root, NULL, "ignore_eos", &generation->ignore_eos, err) != 0 ||
         member_string(root, NULL, "user", &generation->user, err) != 0 ||
+        openai_priority(root, &generation->priority, err) != 0 ||
         member_object(root, NULL, "experts", &generation->experts, err) != 0)
         return -1;
     return read_routing(root, &generation->routing, err);

@@ -12,7 +12,8 @@ static int read_embeddings(const json_t *root, struct openai_embeddings *request
         member_string(root, NULL, "model", &request->model, err) != 0 ||
         member_string(root, NULL, "encoding_format", &format, err) != 0 ||
         openai_whole(root, "dimensions", 1, INT32_MAX, &request->dimensions, err) != 0 ||
-        member_string(root, NULL, "user", &request->user, err) != 0)
+        member_string(root, NULL, "user", &request->user, err) != 0 ||
+        openai_priority(root, &request->priority, err) != 0)
         return -1;
     request->base64 = strcmp(format, "base64") == 0;
     if (!request->base64 && strcmp(format, "float") != 0)

@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "proto/protocol.h"
+#include "server/compute/priority.h"
 
 struct model;
 struct moed_intervention;
@@ -17,9 +18,6 @@ struct once;
 struct exchange;
 struct predict;
 struct flow;
-
-/* As clients number them, for Triton's (proto/PROTOCOL.md). */
-enum job_priority { PRIORITY_HIGH = 1, PRIORITY_NORMAL = 2, PRIORITY_LOW = 3 };
 
 struct job {
     struct predict *predict;

@@ -5,6 +5,7 @@
 
 #include "core/sampler.h"
 #include "server/compute/pace.h"
+#include "server/compute/priority.h"
 #include "server/compute/scheduler.h"
 #include "server/models/model.h"
 
@@ -50,7 +51,8 @@ struct sequence {
     bool scores_prompt; /* and of the prompt's */
     size_t top;         /* with so many alternatives */
     size_t place;       /* among the sequences of its request */
-    size_t queued;      /* tokens that count against the limit of the queue while it waits */
+    enum job_priority priority;
+    size_t queued; /* tokens that count against the limit of the queue while it waits */
     bool keeps_routing;
     const struct moed_intervention *asked; /* of the gates, with what is in quarantine; NULL: the
                                               request asks for nothing */
@@ -74,7 +76,8 @@ struct sequence {
                                         is part of `asked` */
     struct sampler_history *history;
     enum sequence_state state;
-    uint64_t turn; /* those with the least run first */
+    uint64_t turn;   /* those of a priority with the least run first */
+    unsigned passed; /* how many of a higher priority went before it */
     bool in_step, paused;
     TAILQ_ENTRY(sequence) link;
 };

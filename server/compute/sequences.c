@@ -65,7 +65,8 @@ static void begin_session(struct sequences *sequences, struct sequence *sequence
     sequences_leave_queue(sequences, sequence);
     TAILQ_INSERT_TAIL(&sequences->running, sequence, link);
     sequences->running_count++;
-    sequences->turn = sequence->turn;
+    if (sequence->turn > sequences->turn)
+        sequences->turn = sequence->turn;
     sequence->state = SEQUENCE_RUNS;
     if (sequence->session)
         sequence->rows = sequence->cached = moed_session_length(sequence->session);
@@ -274,6 +275,9 @@ int sequences_check(const struct sequences *sequences, size_t prompt, size_t lim
 /* Many prompts in one request are convenient, not a way to more than one's share. */
 enum { MOST_QUEUES_IN_A_REQUEST = 64 };
 
+/* Sequences of a higher priority that may go before one that waits already: it runs in the end. */
+enum { MOST_PASSED = 16 };
+
 size_t sequences_queued(const struct sequences *sequences, size_t prompts, size_t tokens)
 {
     const size_t half = sequences->options.max_queue_tokens / 2;
@@ -304,12 +308,21 @@ unsigned sequences_retry_after(const struct sequences *sequences)
 
 /* Requests take turns: the n-th prompt of one waits for the first n of those that came before, and
  * for none of what comes after those (start-time fair queueing, Goyal, Vin and Cheng 1996). */
+static bool goes_before(const struct sequence *sequence, const struct sequence *waiting)
+{
+    return sequence->priority == waiting->priority
+               ? sequence->turn < waiting->turn
+               : sequence->priority < waiting->priority && waiting->passed < MOST_PASSED;
+}
+
 static void queue(struct sequences *sequences, struct sequence *sequence)
 {
     struct sequence *before = TAILQ_LAST(&sequences->waiting, sequence_list);
     sequence->turn = sequences->turn + sequence->place;
-    while (before && before->turn > sequence->turn)
+    while (before && goes_before(sequence, before)) {
+        before->passed += sequence->priority < before->priority;
         before = TAILQ_PREV(before, sequence_list, link);
+    }
     if (before)
         TAILQ_INSERT_AFTER(&sequences->waiting, before, sequence, link);
     else

@@ -3,7 +3,8 @@
  * A step takes the next token of every running sequence, and beside them chunks of prompts, up to a
  * bound on its rows: a long prompt stops nobody's tokens. A sequence runs once the positions it may
  * need at most are reserved for it, so nothing that runs is ever taken back; until then it waits,
- * the oldest first. What a sequence says depends on nothing but its own tokens and options.
+ * by priority and then the oldest first. What a sequence says depends on nothing but its own tokens
+ * and options.
  *
  * Loop thread only, but for the step itself: the forward pass and the choice of tokens. */
 #ifndef SERVER_SEQUENCES_H

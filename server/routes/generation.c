@@ -234,6 +234,13 @@ static void on_deadlines(uv_timer_t *timer)
 
 /* ---- the beginning ---- */
 
+static enum job_priority priority_of(const struct openai_generation *request)
+{
+    return request->priority < 0   ? PRIORITY_HIGH
+           : request->priority > 0 ? PRIORITY_LOW
+                                   : PRIORITY_NORMAL;
+}
+
 static int submit_choices(struct generation *generation, struct error *err)
 {
     const size_t count = generation->choice_count;
@@ -251,6 +258,7 @@ static int submit_choices(struct generation *generation, struct error *err)
         sequence->counted = generation->attribution.counted;
         sequence->asked = generation->asked;
         sequence->place = i;
+        sequence->priority = priority_of(generation->request);
         sequence->queued = sequence->prompt < queued ? sequence->prompt : queued;
         queued -= sequence->queued;
         generation->unfinished++;

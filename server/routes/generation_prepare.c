@@ -22,7 +22,8 @@ static int read_embeddings(struct generation *generation, const char *body, size
     if (openai_read_embeddings(body, length, &generation->embeddings, err) != 0)
         return -1;
     generation->plain = (struct openai_generation){.model = generation->embeddings.model,
-                                                   .user = generation->embeddings.user};
+                                                   .user = generation->embeddings.user,
+                                                   .priority = generation->embeddings.priority};
     generation->request = &generation->plain;
     return 0;
 }

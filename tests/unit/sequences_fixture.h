@@ -65,6 +65,7 @@ static struct asked *prepare(size_t prompt, size_t wanted, uint32_t seed)
                                        .tokens = xcalloc(prompt + wanted, sizeof(int32_t)),
                                        .prompt = prompt,
                                        .limit = prompt + wanted,
+                                       .priority = PRIORITY_NORMAL,
                                        .sampling = SAMPLER_DEFAULTS,
                                        .counted = true}};
     sequence->queued = prompt;

@@ -91,7 +91,8 @@ START_TEST(a_long_completion_has_everything)
         "'top_k':7,'min_p':0.25,'repetition_penalty':1.5,'frequency_penalty':-2,"
         "'presence_penalty':2,'seed':-1,'logit_bias':{'50256':-100,'3':2.5},'logprobs':5,"
         "'echo':true,'stop':['a','\\n'],'stream':true,'stream_options':{'include_usage':true},"
-        "'user':'u','routing':'base64','n':1,'best_of':1,'suffix':'','ignore_eos':true,"
+        "'user':'u','priority':-3,'routing':'base64','n':1,'best_of':1,'suffix':'','ignore_eos':"
+        "true,"
         "'store':true,'metadata':{'a':'b'}}");
     const struct openai_generation *generation = &request.generation;
     ck_assert_str_eq(generation->model, "tiny");
@@ -101,7 +102,7 @@ START_TEST(a_long_completion_has_everything)
     ck_assert_int_eq(request.prompts.items[0].ids[2], 3);
     ck_assert_int_eq(request.prompts.items[1].ids[0], 4);
     ck_assert(request.echo && generation->stream && generation->include_usage);
-    ck_assert(generation->logprobs && generation->ignore_eos);
+    ck_assert(generation->logprobs && generation->ignore_eos && generation->priority == -3);
     ck_assert_uint_eq(generation->top_logprobs, 5);
     ck_assert_uint_eq(generation->max_tokens, 0);
     ck_assert_uint_eq(generation->stop_count, 2);
@@ -130,7 +131,8 @@ START_TEST(null_counts_as_absent)
     struct openai_completion request = completion(
         "{'model':null,'prompt':['a','b'],'max_tokens':null,'temperature':null,'top_p':null,"
         "'top_k':null,'seed':null,'logit_bias':null,'logprobs':null,'echo':null,'stop':null,"
-        "'stream':null,'stream_options':null,'user':null,'routing':null,'n':null,'suffix':null,"
+        "'stream':null,'stream_options':null,'user':null,'priority':null,'routing':null,'n':null,'"
+        "suffix':null,"
         "'response_format':null,'tools':null}");
     ck_assert_uint_eq(request.prompts.count, 2);
     ck_assert_str_eq(request.prompts.items[1].text, "b");
@@ -293,6 +295,7 @@ static const struct {
     {COMPLETION, "{" P ",'stream_options':{'include_usage':1}}", "'include_usage' is a number"},
     {COMPLETION, "{" P ",'echo':'yes'}", "'echo' is a string"},
     {COMPLETION, "{" P ",'user':5}", "'user' is a number"},
+    {COMPLETION, "{" P ",'priority':0.5}", "'priority' is 0.5, expected a whole number"},
     {COMPLETION, "{" P ",'routing':'json'}", "'routing' is 'json', expected true, false"},
     {COMPLETION, "{" P ",'routing':1}", "'routing' is a number"},
     {COMPLETION, "{" P ",'return_routed_experts':1}", "'return_routed_experts' is a number"},

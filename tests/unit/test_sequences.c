@@ -222,6 +222,43 @@ START_TEST(requests_take_turns)
 }
 END_TEST
 
+static struct asked *ask_with(enum job_priority priority)
+{
+    struct asked *one = prepare(2, priority == PRIORITY_HIGH ? 1 : 20, 1);
+    one->sequence.priority = priority;
+    submit(one);
+    return one;
+}
+
+START_TEST(a_higher_priority_goes_before)
+{
+    start(1, 8, CONTEXT_POSITIONS);
+    ask(2, 8, 1);
+    step(); /* it runs */
+    const struct asked *low = ask_with(PRIORITY_LOW), *normal = ask_with(PRIORITY_NORMAL),
+                       *high = ask_with(PRIORITY_HIGH), *later = ask_with(PRIORITY_HIGH);
+    run_until(3);
+    ck_assert(high->ended && later->ended && !normal->ended);
+    run_until(4);
+    ck_assert(normal->ended && !low->ended);
+    run_until(5);
+}
+END_TEST
+
+START_TEST(a_low_priority_runs_in_the_end)
+{
+    start(1, 8, CONTEXT_POSITIONS);
+    ask(2, 8, 1);
+    step();
+    const struct asked *low = ask_with(PRIORITY_LOW);
+    for (int i = 0; i < 20; i++)
+        ask_with(PRIORITY_HIGH);
+    run_until(18); /* that which ran, 16 that pass, and this one */
+    ck_assert(low->ended);
+    run_until(22);
+}
+END_TEST
+
 START_TEST(many_prompts_leave_half_of_the_queue)
 {
     struct error err = ERROR_INIT;
@@ -345,6 +382,8 @@ int main(void)
     tcase_add_test(tests, what_never_fits_is_refused);
     tcase_add_test(tests, a_full_queue_refuses);
     tcase_add_test(tests, requests_take_turns);
+    tcase_add_test(tests, a_higher_priority_goes_before);
+    tcase_add_test(tests, a_low_priority_runs_in_the_end);
     tcase_add_test(tests, many_prompts_leave_half_of_the_queue);
     tcase_add_test(tests, one_that_is_given_up_frees_its_pages);
     tcase_add_test(tests, one_that_is_being_computed_ends_with_the_step);
