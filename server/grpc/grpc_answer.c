@@ -135,10 +135,12 @@ static ssize_t read_message(nghttp2_session *h2, int32_t stream, uint8_t *bytes,
 {
     struct grpc_call *call = source->ptr;
     (void)h2, (void)stream, (void)context;
-    size_t left = call->answer.length - call->answer_taken;
-    size_t taken = left < size ? left : size;
-    if (taken > 0)
-        memcpy(bytes, call->answer.data + call->answer_taken, taken);
+    size_t at = call->answer_taken, left = GRPC_PREFIX_BYTES + call->answer.length - at;
+    size_t taken = left < size ? left : size, head = 0;
+    for (; head < taken && at + head < GRPC_PREFIX_BYTES; head++)
+        bytes[head] = call->answer_prefix[at + head];
+    if (taken > head)
+        memcpy(bytes + head, call->answer.data + (at + head - GRPC_PREFIX_BYTES), taken - head);
     call->answer_taken += taken;
     if (taken == left) {
         *flags |= NGHTTP2_DATA_FLAG_EOF | NGHTTP2_DATA_FLAG_NO_END_STREAM;
@@ -147,20 +149,15 @@ static ssize_t read_message(nghttp2_session *h2, int32_t stream, uint8_t *bytes,
     return (ssize_t)taken;
 }
 
-static void append_prefix(struct buffer *answer, size_t length)
-{
-    const unsigned char prefix[GRPC_PREFIX_BYTES] = {
-        0, (unsigned char)(length >> 24), (unsigned char)(length >> 16),
-        (unsigned char)(length >> 8), (unsigned char)length};
-    buffer_append(answer, prefix, sizeof prefix);
-}
-
 /* Takes the message. */
 static void send_message(struct grpc_call *call, struct buffer *message)
 {
     struct fields fields;
     nghttp2_data_provider provider = {.source = {.ptr = call}, .read_callback = read_message};
-    call->public.reply_length = message->length;
+    size_t length = message->length;
+    for (size_t i = GRPC_PREFIX_BYTES - 1; i > 0; i--, length >>= 8)
+        call->answer_prefix[i] = (unsigned char)length;
+    call->public.reply_length = GRPC_PREFIX_BYTES + message->length;
     call->answer = *message;
     *message = (struct buffer){0};
     if (is_left(call))
@@ -174,7 +171,7 @@ static void send_message(struct grpc_call *call, struct buffer *message)
 static void reply_error(struct exchange *exchange, const struct error *err)
 {
     struct grpc_call *call = (struct grpc_call *)exchange;
-    struct buffer json;
+    struct buffer defaults = {0}; /* the message with every field at its default */
     grpc_call_take_back(call);
     /* As Triton has it, a model that does not exist is not ready. */
     bool is_unready = err->code == ERROR_NOT_FOUND && call->method->answer == GRPC_READY;
@@ -184,9 +181,7 @@ static void reply_error(struct exchange *exchange, const struct error *err)
     }
     exchange->status = error_http_status(err->code);
     grpc_call_note_error(call, err->text);
-    buffer_init(&json, GRPC_PREFIX_BYTES);
-    append_prefix(&json, 0); /* the message with every field at its default */
-    send_message(call, &json);
+    send_message(call, &defaults);
 }
 
 /* Whether a document of this status is the answer, and no error. */
@@ -196,26 +191,26 @@ static bool is_answer(const struct grpc_call *call, int status)
     return status == 200 || answer == GRPC_READY || answer == GRPC_SERVING;
 }
 
+/* A protocol's document is the message, and moves there. */
 static int write_message(const struct grpc_call *call, int status, struct buffer *document,
                          struct buffer *message, struct error *err)
 {
-    buffer_init(message, document->limit + GRPC_PREFIX_BYTES);
+    buffer_init(message, document->limit);
     if (document->failed)
         return error_set(err, ERROR_INTERNAL,
                          "the answer is larger than the server's limit or its memory");
     if (!is_answer(call, status))
         return error_set(err, ERROR_INTERNAL, "the route answered with status %d", status);
-    append_prefix(message, 0);
-    if (call->method->protocol)
-        buffer_append(message, document->data, document->length);
-    else if (grpc_encode(call->method->answer, document->data, document->length, message, err) != 0)
+    if (call->method->protocol) {
+        *message = *document;
+        *document = (struct buffer){0};
+    } else if (grpc_encode(call->method->answer, document->data, document->length, message, err) !=
+               0) {
         return -1;
-    if (message->failed || message->length - GRPC_PREFIX_BYTES > UINT32_MAX)
-        return error_set(err, ERROR_UNAVAILABLE, "no memory for the answer");
-    struct buffer prefix = {
-        .data = message->data, .capacity = GRPC_PREFIX_BYTES, .limit = GRPC_PREFIX_BYTES};
-    append_prefix(&prefix, message->length - GRPC_PREFIX_BYTES);
-    return 0;
+    }
+    return message->failed || message->length > UINT32_MAX
+               ? error_set(err, ERROR_UNAVAILABLE, "no memory for the answer")
+               : 0;
 }
 
 static void reply(struct exchange *exchange, int status, struct buffer *document)

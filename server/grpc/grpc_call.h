@@ -62,8 +62,9 @@ struct grpc_call {
     size_t counted;             /* bytes that count in the limit of all bodies */
     char path[GRPC_PATH_BYTES]; /* of the route of HTTP */
 
-    struct buffer answer; /* the message, with its prefix */
-    size_t answer_taken;
+    unsigned char answer_prefix[GRPC_PREFIX_BYTES];
+    struct buffer answer;        /* the message */
+    size_t answer_taken;         /* bytes of both */
     TAILQ_ENTRY(grpc_call) link; /* of its session */
     TAILQ_ENTRY(grpc_call) handed_link;
 };
