@@ -43,15 +43,17 @@ static int next_numbered(struct decoder *decoder, struct wire_reader *reader, ui
 
 /* ---- parameters, and the fields that are strings ---- */
 
-/* Appends all entries of a map as members, behind those that `first` says are there, and the end of
- * the object. */
+/* Appends all entries of a map as members, but the one named `ignored`, and the end of the object.
+ * `first`: there is no member yet. */
 static int append_parameters(struct decoder *decoder, struct wire_reader reader, uint32_t number,
-                             bool first)
+                             bool first, const char *ignored)
 {
     struct wire_field entry;
     bool labels = reader.cursor == decoder->message.cursor; /* those of the request itself */
     int more;
     while ((more = next_numbered(decoder, &reader, number, WIRE_BYTES, &entry)) == 1) {
+        if (ignored && grpc_parameter_is(&reader, &entry, ignored))
+            continue;
         if (grpc_append_parameter(&reader, &entry, labels, first, &decoder->json, decoder->err) !=
             0)
             return -1;
@@ -211,7 +213,8 @@ static int append_input(struct decoder *decoder, struct wire_reader reader, size
         return -1;
     buffer_format(json, ",\"parameters\":{\"binary_data_size\":%zu",
                   decoder->tensors[index].length);
-    if (append_parameters(decoder, reader, INPUT_PARAMETERS, false) != 0)
+    /* KServe's client sends the size, too: how long the tensor is, is what counts. */
+    if (append_parameters(decoder, reader, INPUT_PARAMETERS, false, "binary_data_size") != 0)
         return -1;
     buffer_text(json, "}");
     return 0;
@@ -281,7 +284,7 @@ static int append_output(struct decoder *decoder, struct wire_reader reader, siz
     if (append_member(decoder, reader, OUTPUT_NAME, "name") != 0)
         return -1;
     buffer_text(&decoder->json, ",\"parameters\":{");
-    if (append_parameters(decoder, reader, OUTPUT_PARAMETERS, true) != 0)
+    if (append_parameters(decoder, reader, OUTPUT_PARAMETERS, true, NULL) != 0)
         return -1;
     buffer_text(&decoder->json, "}");
     return 0;
@@ -298,7 +301,9 @@ static int write_json(struct decoder *decoder)
     if (append_member(decoder, decoder->message, ID, "id") != 0)
         return -1;
     buffer_text(json, ",\"parameters\":{");
-    if (append_parameters(decoder, decoder->message, PARAMETERS, true) != 0)
+    /* perf_analyzer always asks for an empty last response, which only streams have. */
+    if (append_parameters(decoder, decoder->message, PARAMETERS, true,
+                          "triton_enable_empty_final_response") != 0)
         return -1;
     buffer_text(json, ",\"inputs\":");
     if (append_list(decoder, INPUTS, append_input) != 0)

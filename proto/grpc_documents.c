@@ -195,6 +195,17 @@ static void append_message(struct buffer *message, const json_t *object,
     }
 }
 
+/* Extensions whose methods only HTTP has. */
+static void drop_extensions_of_http(json_t *metadata)
+{
+    json_t *extensions = json_object_get(metadata, "extensions");
+    for (size_t i = json_array_size(extensions); i-- > 0;) {
+        const char *name = json_string_value(json_array_get(extensions, i));
+        if (name && (strcmp(name, "logging") == 0 || strcmp(name, "trace") == 0))
+            (void)json_array_remove(extensions, i); /* it is there */
+    }
+}
+
 int grpc_encode(enum grpc_answer answer, const char *json, size_t length, struct buffer *message,
                 struct error *err)
 {
@@ -202,6 +213,8 @@ int grpc_encode(enum grpc_answer answer, const char *json, size_t length, struct
     json_t *document = json_loadb(json, length, 0, NULL); /* ours */
     if (!document)
         return error_set(err, ERROR_UNAVAILABLE, "no memory for the answer");
+    if (answer == GRPC_SERVER_METADATA)
+        drop_extensions_of_http(document);
     if (answer == GRPC_SERVING)
         wire_append_number(
             message, 1, json_is_true(json_object_get(document, "ready")) ? SERVING : NOT_SERVING);

@@ -117,6 +117,17 @@ static int read_entry(struct wire_reader reader, struct wire_field *key, struct 
     return more == 0 ? wire_check_type(value, WIRE_BYTES, "a parameter's value", err) : -1;
 }
 
+bool grpc_parameter_is(const struct wire_reader *outer, const struct wire_field *entry,
+                       const char *name)
+{
+    struct wire_field key, message;
+    struct error ignored = ERROR_INIT; /* said when it is appended */
+    return entry->type == WIRE_BYTES &&
+           read_entry(wire_reader_of(outer, entry), &key, &message, &ignored) == 0 &&
+           key.type == WIRE_BYTES && key.length == strlen(name) &&
+           memcmp(key.bytes, name, key.length) == 0;
+}
+
 int grpc_append_parameter(const struct wire_reader *outer, const struct wire_field *entry,
                           bool labels, bool first, struct buffer *json, struct error *err)
 {

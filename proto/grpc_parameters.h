@@ -11,6 +11,10 @@ MUST_CHECK int grpc_append_parameter(const struct wire_reader *outer,
                                      const struct wire_field *entry, bool labels, bool first,
                                      struct buffer *json, struct error *err);
 
+/* Whether the entry of a map has this name. */
+bool grpc_parameter_is(const struct wire_reader *outer, const struct wire_field *entry,
+                       const char *name);
+
 /* Appends a string field as a JSON string. */
 MUST_CHECK int grpc_append_string(const struct wire_field *field, const char *what,
                                   struct buffer *json, struct error *err);

@@ -10,8 +10,9 @@ void oip_server_metadata(const char *version, struct buffer *body)
 {
     buffer_text(body, "{\"name\":\"moed\",\"version\":");
     json_append_string(body, version);
-    buffer_text(body, ",\"extensions\":[\"binary_tensor_data\",\"classification\",\"model_"
-                      "configuration\",\"model_repository\",\"statistics\",\"logging\"]}");
+    buffer_text(body,
+                ",\"extensions\":[\"binary_tensor_data\",\"classification\",\"model_"
+                "configuration\",\"model_repository\",\"statistics\",\"logging\",\"trace\"]}");
 }
 
 /* The datatype that clients should send; others that hold the same numbers are accepted too. */

@@ -73,7 +73,9 @@ class ClientTest(GrpcCase):
         self.assertTrue(self.triton.is_server_live() and self.triton.is_server_ready())
         self.assertTrue(self.triton.is_model_ready("tiny") and self.triton.is_model_ready("tiny", "1"))
         self.assertFalse(self.triton.is_model_ready("none") or self.triton.is_model_ready("tiny", "2"))
-        self.assertEqual(self.triton.get_server_metadata(as_json=True), self.client.get("/v2").json)
+        http, metadata = self.client.get("/v2").json, self.triton.get_server_metadata(as_json=True)
+        self.assertEqual((metadata["name"], metadata["version"]), (http["name"], http["version"]))
+        self.assertEqual(sorted({*http["extensions"]} - {*metadata["extensions"]}), ["logging", "trace"])
         over_http = self.client.get("/v2/models/two-layers").json
         metadata = self.triton.get_model_metadata("two-layers")
         self.assertEqual((metadata.name, list(metadata.versions), metadata.platform), ("two-layers", ["1"], "moed"))
@@ -123,6 +125,12 @@ class ClientTest(GrpcCase):
                                     parameters={"experts": '{"first":{"exclude":[0,1,2]}}', "tag": "canary"})
         self.assertEqual(without.as_numpy("routing.first.experts").ravel().tolist(), [3, 3, 3])
         self.assertIn("exclude", without.get_response().parameters["experts"].string_param)
+
+    def test_what_perf_analyzer_and_kserve_always_send(self):
+        request = self.request()
+        request.parameters["triton_enable_empty_final_response"].bool_param = True
+        request.inputs[0].parameters["binary_data_size"].int64_param = 4 * ROWS.size
+        self.assertEqual(len(self.stub.ModelInfer(request).outputs), 1)
 
     def test_errors_have_codes_and_the_messages_of_http(self):
         code = grpc.StatusCode

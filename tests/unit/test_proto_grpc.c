@@ -120,6 +120,23 @@ START_TEST(raw_tensors_are_read_in_place)
 }
 END_TEST
 
+START_TEST(what_clients_always_send_is_ignored)
+{
+    struct buffer message = new_message(), input = new_input("FP32", NULL);
+    put_parameter(&input, 4, "binary_data_size", 2, NULL, 24);
+    put_parameter(&input, 4, "other", 2, NULL, 24);
+    put(&message, 5, input);
+    put_parameter(&message, 4, "triton_enable_empty_final_response", 1, NULL, 1);
+    put_parameter(&message, 4, "tag", 3, "me", 0);
+    wire_append_bytes(&message, 7, ROW, sizeof ROW);
+    struct decoding decoding = decode(&message);
+    ck_assert_msg(decoding.result == 0, "%s", decoding.err.text);
+    ck_assert_str_eq(decoding.request.tag, "me");
+    check_row(&decoding.request, ROW);
+    finish(&decoding);
+}
+END_TEST
+
 static struct buffer with_contents(const char *datatype, struct buffer contents)
 {
     struct buffer message = new_message();
@@ -278,8 +295,9 @@ START_TEST(parameters_that_are_wrong_are_refused)
     ck_assert_ptr_nonnull(strstr(decoding.err.text, "parameter 'labels': expected a string"));
     finish(&decoding);
     message = new_message();
-    put_parameter(&message, 4, "triton_x", 1, NULL, 1);
-    refused(message, "parameter 'triton_x': names that begin with 'triton_' are reserved");
+    put_parameter(&message, 4, "triton_enable_empty_final_responses", 1, NULL, 1);
+    refused(message, "parameter 'triton_enable_empty_final_responses': names that begin with "
+                     "'triton_' are reserved");
     message = new_message();
     put_parameter(&message, 4, "tag", 3, "\xFF", 0);
     refused(message, "a parameter's value: byte 0 is not text in UTF-8");
@@ -425,12 +443,17 @@ START_TEST(documents_become_messages)
     check_message(GRPC_MODEL_CONFIG,
                   "{\"max_batch_size\":300,\"input\":[{\"data_type\":\"TYPE_FP32\"}]}",
                   "\x0A\x07\x20\xAC\x02\x2A\x02\x10\x0B", 9);
+    check_message(GRPC_SERVER_METADATA, "{\"extensions\":[\"logging\",\"a\",\"trace\",\"b\"]}",
+                  "\x1A\x01"
+                  "a\x1A\x01"
+                  "b",
+                  6);
 }
 END_TEST
 
-RUN_TESTS("proto grpc", raw_tensors_are_read_in_place, typed_contents_may_come_in_any_form,
-          nan_and_infinities_are_accepted_as_over_http, integers_are_widened,
-          parameters_are_those_of_http, wrong_tensors_are_refused, wrong_contents_are_refused,
-          parameters_that_are_wrong_are_refused, contents_are_bounded,
+RUN_TESTS("proto grpc", raw_tensors_are_read_in_place, what_clients_always_send_is_ignored,
+          typed_contents_may_come_in_any_form, nan_and_infinities_are_accepted_as_over_http,
+          integers_are_widened, parameters_are_those_of_http, wrong_tensors_are_refused,
+          wrong_contents_are_refused, parameters_that_are_wrong_are_refused, contents_are_bounded,
           malformed_messages_are_refused, cut_messages_are_safe, names_are_read,
           requests_become_json, documents_become_messages)

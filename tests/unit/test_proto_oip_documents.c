@@ -14,9 +14,10 @@ START_TEST(server_metadata)
     struct buffer body;
     buffer_init(&body, 1 << 16);
     oip_server_metadata("1.2.3", &body);
-    check_body(&body, "{\"name\":\"moed\",\"version\":\"1.2.3\","
-                      "\"extensions\":[\"binary_tensor_data\",\"classification\",\"model_"
-                      "configuration\",\"model_repository\",\"statistics\",\"logging\"]}");
+    check_body(&body,
+               "{\"name\":\"moed\",\"version\":\"1.2.3\","
+               "\"extensions\":[\"binary_tensor_data\",\"classification\",\"model_"
+               "configuration\",\"model_repository\",\"statistics\",\"logging\",\"trace\"]}");
 }
 END_TEST
 
