@@ -50,6 +50,7 @@ struct grpc_call {
     enum grpc_call_state state;
     bool whole; /* the request is; it waits to be handed over */
     bool cut;   /* its stream is being reset */
+    bool left;  /* the client has reset it */
     uint64_t since_ms;
     const struct grpc_method *method; /* NULL: not known */
 

@@ -51,7 +51,7 @@ static void end_call(struct grpc_session *session, struct grpc_call *call)
             on_disconnect(&call->public);
         return;
     }
-    if (call->state == CALL_RECEIVING) {
+    if (call->state == CALL_RECEIVING && call->public.status == 0) {
         call->public.status = error_http_status(ERROR_DISCONNECTED);
         grpc_call_note_error(call, "the client left before its request was whole");
     }
@@ -163,6 +163,8 @@ static int on_frame(nghttp2_session *h2, const nghttp2_frame *frame, void *conte
     struct grpc_call *call = call_of(h2, frame->hd.stream_id);
     if (is_idle_frame(frame) && count_idle_frame(context) != 0)
         return NGHTTP2_ERR_CALLBACK_FAILURE;
+    if (call && frame->hd.type == NGHTTP2_RST_STREAM)
+        call->left = true;
     if (!call || (frame->hd.type != NGHTTP2_HEADERS && frame->hd.type != NGHTTP2_DATA))
         return 0;
     if (frame->hd.type == NGHTTP2_HEADERS && frame->headers.cat == NGHTTP2_HCAT_REQUEST)
@@ -183,12 +185,24 @@ static int on_data(nghttp2_session *h2, uint8_t flags, int32_t stream, const uin
     return 0;
 }
 
+/* libnghttp2 has reset the stream of a request that breaks the rules of HTTP/2. */
+static void note_breach(struct grpc_call *call, uint32_t code)
+{
+    struct error err = ERROR_INIT;
+    error_set(&err, ERROR_INVALID, "the request is not as HTTP/2 has it: %s",
+              nghttp2_http2_strerror(code));
+    call->public.status = error_http_status(err.code);
+    grpc_call_note_error(call, err.text);
+}
+
 static int on_stream_close(nghttp2_session *h2, int32_t stream, uint32_t code, void *context)
 {
-    (void)code;
     struct grpc_call *call = call_of(h2, stream);
-    if (call)
-        end_call(context, call);
+    if (!call)
+        return 0;
+    if (call->state == CALL_RECEIVING && !call->left && code != NGHTTP2_NO_ERROR)
+        note_breach(call, code);
+    end_call(context, call);
     return 0;
 }
 

@@ -248,6 +248,13 @@ START_TEST(a_call_outlives_its_session)
 }
 END_TEST
 
+START_TEST(a_header_that_http2_forbids_is_the_clients_fault)
+{
+    put_call(&in, 1, SERVICE "ServerLive", "Upper-Case", "x");
+    refused(400, "the request is not as HTTP/2 has it: PROTOCOL_ERROR");
+}
+END_TEST
+
 START_TEST(a_call_that_is_not_whole_is_reported)
 {
     put_call(&in, 1, SERVICE "ModelReady", NULL, NULL);
@@ -433,6 +440,7 @@ int main(void)
                                   http_1_is_refused,
                                   a_cancelled_call_is_answered_into_the_void,
                                   a_call_outlives_its_session,
+                                  a_header_that_http2_forbids_is_the_clients_fault,
                                   a_call_that_is_not_whole_is_reported,
                                   slow_requests_are_refused,
                                   idle_clients_are_told_to_go,
