@@ -222,9 +222,11 @@ static int read_config(struct moed_model *model, struct config_node *root,
                               .views = model->family.views,
                               .layers_left = MAX_LAYERS};
     static const unsigned bits[] = {[MOED_WEIGHTS_INT8] = 8, [MOED_WEIGHTS_INT4] = 4};
-    struct scope scope = {.loading = &loading};
-    if (options)
-        scope.precision = (struct precision){bits[options->weights], options->f32_activations};
+    struct scope scope = {.loading = &loading, .precision.store = &model->weights};
+    if (options) {
+        scope.precision.bits = bits[options->weights];
+        scope.precision.f32_inputs = options->f32_activations;
+    }
     if (read_header(model, &loading, root, err) != 0 ||
         model_read_inputs(model, &scope, root, err) != 0 ||
         build_layers(model, &scope, root, err) != 0 ||
@@ -307,6 +309,7 @@ void moed_model_free(struct moed_model *model)
     model_free_inputs(model);
     free_outputs(model);
     family_close(&model->family);
+    panels_store_close(&model->weights);
     safetensors_free(model->tensors);
     for (size_t i = 0; i < model->gate_count; i++) {
         free((char *)model->gates[i].name);

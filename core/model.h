@@ -43,7 +43,8 @@ struct output {
 
 struct moed_model {
     struct safetensors *tensors;
-    struct family family; /* all 0 unless config.json is a published one */
+    struct panels_store weights; /* of matrices, packed */
+    struct family family;        /* all 0 unless config.json is a published one */
     size_t input_count, output_count;
     struct moed_tensor_info *input_info, *output_info; /* their names are owned */
     struct input *inputs;

@@ -50,8 +50,8 @@ static const void *aligned(const struct tensor *tensor, enum dtype dtype, void *
 }
 
 /* `weights`: [n, k] of gemm->dtype. */
-static int pack(struct gemm *gemm, const struct tensor *tensor, const void *weights,
-                struct error *err)
+static int pack(struct gemm *gemm, struct panels_store *store, const struct tensor *tensor,
+                const void *weights, struct error *err)
 {
     size_t panel = gemm->panel, n = gemm->n, k = gemm->k;
     size_t panels = (n + panel - 1) / panel, size = dtype_bytes(gemm->dtype);
@@ -60,7 +60,7 @@ static int pack(struct gemm *gemm, const struct tensor *tensor, const void *weig
         return tensor_error(tensor, err, ERROR_INVALID, " is too large");
     bytes = (bytes + PANEL_ALIGNMENT - 1) / PANEL_ALIGNMENT * PANEL_ALIGNMENT;
     gemm->bytes += bytes;
-    gemm->panels = weights ? panels_new(bytes) : NULL;
+    gemm->panels = weights ? panels_new(store, bytes) : NULL;
     if (!gemm->panels)
         return panels_error(tensor, err);
     if (n % panel != 0) /* only the last panel has columns without an output */
@@ -78,15 +78,20 @@ static enum dtype packed_dtype(const struct kernel *kernel, enum dtype stored)
     return kept ? stored : DTYPE_F32;
 }
 
-int gemm_init(struct gemm *gemm, const struct tensor *tensor, size_t n, size_t k, struct error *err)
+/* Weights as they are stored; `gemm` has everything else. */
+static int pack_stored(struct gemm *gemm, struct panels_store *store, const struct tensor *tensor,
+                       struct error *err)
 {
-    const struct kernel *kernel = kernel_get();
-    const enum dtype dtype = packed_dtype(kernel, tensor->dtype);
     void *owned;
-    *gemm = (struct gemm){.kernel = kernel, .n = n, .k = k, .dtype = dtype, .panel = kernel->panel};
-    int result = pack(gemm, tensor, aligned(tensor, dtype, &owned), err);
+    gemm->dtype = packed_dtype(gemm->kernel, tensor->dtype);
+    int result = pack(gemm, store, tensor, aligned(tensor, gemm->dtype, &owned), err);
     free(owned);
     return result;
+}
+
+int gemm_init(struct gemm *gemm, const struct tensor *tensor, size_t n, size_t k, struct error *err)
+{
+    return gemm_init_rounded(gemm, &(struct precision){0}, tensor, n, k, err);
 }
 
 /* Rounded weights as struct packed has them. A kernel that cannot read integers gets floats. */
@@ -107,14 +112,15 @@ static void put_output(const struct gemm *gemm, size_t i, const struct rounded_o
 }
 
 /* Missing outputs of the last panel are zeros. */
-static int allocate_numbers(struct gemm *gemm, const struct tensor *tensor, struct error *err)
+static int allocate_numbers(struct gemm *gemm, struct panels_store *store,
+                            const struct tensor *tensor, struct error *err)
 {
     size_t panels = (gemm->n + gemm->panel - 1) / gemm->panel;
     size_t each = gemm->k * gemm->panel * dtype_bytes(gemm->dtype);
     bool scaled = gemm->dtype == DTYPE_I8;
     size_t scales = panels * integer_groups(gemm->k) * gemm->panel;
     gemm->bytes = panels * each + (scaled ? scales * sizeof *gemm->scales : 0);
-    gemm->panels = panels_new(panels * each);
+    gemm->panels = panels_new(store, panels * each);
     gemm->scales = scaled ? calloc(scales, sizeof *gemm->scales) : NULL;
     if (!gemm->panels || (scaled && !gemm->scales))
         return panels_error(tensor, err);
@@ -123,12 +129,13 @@ static int allocate_numbers(struct gemm *gemm, const struct tensor *tensor, stru
 }
 
 /* Rounded weights, f32 inputs. */
-static int pack_numbers(struct gemm *gemm, unsigned bits, const struct tensor *tensor,
-                        struct error *err)
+static int pack_numbers(struct gemm *gemm, const struct precision *precision,
+                        const struct tensor *tensor, struct error *err)
 {
     struct rounded_output output;
-    if (allocate_numbers(gemm, tensor, err) != 0 ||
-        rounded_output_init(&output, tensor, gemm->k, bits, err) != 0)
+    gemm->dtype = gemm->kernel->reads_i8 ? DTYPE_I8 : DTYPE_F32;
+    if (allocate_numbers(gemm, precision->store, tensor, err) != 0 ||
+        rounded_output_init(&output, tensor, gemm->k, precision->bits, err) != 0)
         return -1;
     int result = 0;
     for (size_t i = 0; i < gemm->n && result == 0; i++) {
@@ -144,17 +151,16 @@ int gemm_init_rounded(struct gemm *gemm, const struct precision *precision,
                       const struct tensor *tensor, size_t n, size_t k, struct error *err)
 {
     const struct kernel *kernel = kernel_get();
+    bool stored = precision->store;
+    *gemm =
+        (struct gemm){.kernel = kernel, .n = n, .k = k, .panel = kernel->panel, .stored = stored};
     if (precision->bits == 0)
-        return gemm_init(gemm, tensor, n, k, err);
-    *gemm = (struct gemm){.kernel = kernel,
-                          .n = n,
-                          .k = k,
-                          .panel = kernel->panel,
-                          .dtype = kernel->reads_i8 ? DTYPE_I8 : DTYPE_F32};
+        return pack_stored(gemm, precision->store, tensor, err);
     if (precision->f32_inputs)
-        return pack_numbers(gemm, precision->bits, tensor, err);
+        return pack_numbers(gemm, precision, tensor, err);
     gemm->panel = integer_kernel_get()->panel;
-    if (rounded_init(&gemm->rounded, precision->bits, tensor, n, k, err) != 0)
+    gemm->rounded = (struct rounded){.n = n, .k = k, .bits = precision->bits, .stored = stored};
+    if (rounded_init(&gemm->rounded, precision->store, tensor, err) != 0)
         return -1;
     gemm->bytes = gemm->rounded.bytes;
     return 0;
@@ -163,7 +169,8 @@ int gemm_init_rounded(struct gemm *gemm, const struct precision *precision,
 void gemm_close(struct gemm *gemm)
 {
     rounded_close(&gemm->rounded);
-    free(gemm->panels);
+    if (!gemm->stored)
+        free(gemm->panels);
     free(gemm->scales);
     *gemm = (struct gemm){0};
 }

@@ -21,6 +21,7 @@ struct windows; /* kernel.h */
 struct precision {
     unsigned bits; /* 0: as stored; 8 or 4 */
     bool f32_inputs;
+    struct panels_store *store; /* whose they are; NULL: each matrix has its own memory */
 };
 
 struct gemm {
@@ -30,8 +31,9 @@ struct gemm {
     struct rounded rounded; /* or, for f32 inputs: */
     enum dtype dtype;       /* as packed */
     float *scales;          /* [panels, k / 32 rounded up, panel] of I8. Owned */
-    void *panels;           /* owned */
-    size_t bytes;           /* resident */
+    void *panels;           /* the store's; without one, owned */
+    bool stored;
+    size_t bytes; /* resident */
 };
 
 /* Packs `tensor`, whose elements are read as [n, k]. The tensor is not read again; call

@@ -21,9 +21,20 @@ static inline size_t paired_place(size_t output, size_t panel)
 /* A cache line. */
 enum { PANEL_ALIGNMENT = 64 };
 
-/* Memory for panels at the alignment of cache lines, large ones at that of huge pages; free() it.
- * NULL: there is none. */
-void *panels_new(size_t bytes);
+/* The panels of a model's matrices. Those of some size lie side by side in blocks of huge pages: a
+ * matrix by itself, an expert's for instance, is hardly larger than such a page or smaller, and
+ * most of it would lie in small ones. All 0: empty. */
+struct panels_store {
+    void **blocks; /* [count] owned */
+    size_t count;
+    char *next; /* what is left of the last shared block */
+    size_t left;
+};
+
+/* Memory for panels at the alignment of cache lines. It belongs to `store`; with NULL, the caller
+ * frees it. NULL: there is none. */
+void *panels_new(struct panels_store *store, size_t bytes);
+void panels_store_close(struct panels_store *store);
 
 /* Says that there is no memory for the tensor's weights. Returns -1. */
 int panels_error(const struct tensor *tensor, struct error *err);

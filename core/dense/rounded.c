@@ -67,29 +67,30 @@ static void put_output(const struct rounded *rounded, size_t i, const struct rou
 }
 
 /* Missing outputs of the last panel are zeros. */
-static int allocate(struct rounded *rounded, const struct tensor *tensor, struct error *err)
+static int allocate(struct rounded *rounded, struct panels_store *store,
+                    const struct tensor *tensor, struct error *err)
 {
     size_t panel = rounded->kernel->panel, panels = (rounded->n + panel - 1) / panel;
     size_t each = rounded->groups * integer_group_bytes(rounded->bits, panel);
     rounded->bytes = panels * each;
-    rounded->panels = panels_new(rounded->bytes);
+    rounded->panels = panels_new(store, rounded->bytes);
     if (!rounded->panels)
         return panels_error(tensor, err);
     memset((char *)rounded->panels + (panels - 1) * each, 0, each);
     return 0;
 }
 
-int rounded_init(struct rounded *rounded, unsigned bits, const struct tensor *tensor, size_t n,
-                 size_t k, struct error *err)
+int rounded_init(struct rounded *rounded, struct panels_store *store, const struct tensor *tensor,
+                 struct error *err)
 {
     struct rounded_output output;
-    *rounded = (struct rounded){
-        .kernel = integer_kernel_get(), .n = n, .k = k, .groups = integer_groups(k), .bits = bits};
-    if (allocate(rounded, tensor, err) != 0 ||
-        rounded_output_init(&output, tensor, k, bits, err) != 0)
+    rounded->kernel = integer_kernel_get();
+    rounded->groups = integer_groups(rounded->k);
+    if (allocate(rounded, store, tensor, err) != 0 ||
+        rounded_output_init(&output, tensor, rounded->k, rounded->bits, err) != 0)
         return -1;
     int result = 0;
-    for (size_t i = 0; i < n && result == 0; i++) {
+    for (size_t i = 0; i < rounded->n && result == 0; i++) {
         result = rounded_output_read(&output, i, err);
         if (result == 0)
             put_output(rounded, i, &output);
@@ -100,7 +101,8 @@ int rounded_init(struct rounded *rounded, unsigned bits, const struct tensor *te
 
 void rounded_close(struct rounded *rounded)
 {
-    free(rounded->panels);
+    if (!rounded->stored)
+        free(rounded->panels);
 }
 
 /* ---- products ---- */

@@ -11,13 +11,15 @@ struct rounded {
     const struct integer_kernel *kernel; /* NULL: there are none */
     size_t n, k, groups;                 /* outputs, inputs; groups of inputs */
     unsigned bits;                       /* 8 or 4 */
-    void *panels;                        /* owned */
-    size_t bytes;                        /* of panels */
+    void *panels;                        /* the store's; without one, owned */
+    bool stored;
+    size_t bytes; /* of panels */
 };
 
-/* Packs `tensor`, whose elements are read as [n, k]. Fails if one is not finite. */
-MUST_CHECK int rounded_init(struct rounded *rounded, unsigned bits, const struct tensor *tensor,
-                            size_t n, size_t k, struct error *err);
+/* Packs `tensor`, whose elements are read as [n, k]. Fails if one is not finite. `rounded` has n,
+ * k, bits and stored; `store` is as panels_new() has it. */
+MUST_CHECK int rounded_init(struct rounded *rounded, struct panels_store *store,
+                            const struct tensor *tensor, struct error *err);
 void rounded_close(struct rounded *rounded);
 
 /* As gemm_part(). */

@@ -221,6 +221,32 @@ START_TEST(half_precision_weights_are_exact)
 }
 END_TEST
 
+/* One after the other in a block, or in one of their own if they are small or too large for it. */
+START_TEST(matrices_of_a_model_lie_side_by_side)
+{
+    enum { SMALL = 1000, LARGE = 300000, HUGE = 40 << 20 };
+    static const size_t sizes[] = {LARGE, SMALL, LARGE, HUGE, LARGE};
+    struct panels_store store = {0};
+    char *panels[5];
+    for (size_t i = 0; i < 5; i++) {
+        panels[i] = panels_new(&store, sizes[i]);
+        ck_assert_ptr_nonnull(panels[i]);
+        ck_assert_uint_eq((uintptr_t)panels[i] % PANEL_ALIGNMENT, 0);
+        memset(panels[i], 1, 1000);
+    }
+    size_t step = (LARGE + PANEL_ALIGNMENT - 1) / PANEL_ALIGNMENT * PANEL_ALIGNMENT;
+    ck_assert_ptr_eq(panels[2], panels[0] + step);
+    ck_assert_ptr_eq(panels[4], panels[2] + step);
+    for (size_t i = 0; i < 200; i++) { /* more than a block */
+        char *more = panels_new(&store, LARGE);
+        ck_assert_ptr_nonnull(more);
+        memset(more + LARGE - 1, 1, 1);
+    }
+    ck_assert_uint_eq(store.count, 4);
+    panels_store_close(&store);
+}
+END_TEST
+
 START_TEST(linear_maps_the_last_axis)
 {
     const struct stored tensors[] = {STORED("l.weight", DIMS(3, 2), 1, 0, 0, 1, 1, 1),
@@ -263,6 +289,7 @@ int main(void)
     tcase_add_loop_test(tests, a_product_known_by_heart, 0, KERNELS);
     tcase_add_loop_test(tests, a_row_has_the_same_bits_in_every_batch, 0, KERNELS);
     tcase_add_loop_test(tests, half_precision_weights_are_exact, 0, KERNELS);
+    tcase_add_test(tests, matrices_of_a_model_lie_side_by_side);
     tcase_add_loop_test(tests, linear_maps_the_last_axis, 0, KERNELS);
     tcase_add_test(tests, linear_says_what_it_is);
     tcase_add_test(tests, openblas_knows_the_processor);
