@@ -87,6 +87,13 @@ total() { # COLUMN
     awk -v column="$1" '{ sum += $column } END { print sum + 0 }' "$counts"
 }
 
+# The table of tests/clients/main.py: a row for each client.
+count_clients() {
+    awk -v status="$2" '
+        / passed \|$/ { good++ } / FAILED \|$/ { bad++ } / skipped: [^|]*\|$/ { skipped++ }
+        END { print good + 0, (status && !bad ? 1 : bad + 0), skipped + 0 }' "$1"
+}
+
 # A comparison with a library that may be missing prints "skipped: ...".
 count_oracle() {
     if grep -q '^skipped' "$1"; then echo 0 0 1; else count_one "$1" "$2"; fi
@@ -252,6 +259,7 @@ part_release() {
     check release-generic count_python generic_integration_tests build/release/moed test_golden
     check openai-client count_python openai_client_tests
     check triton-client count_python triton_client_tests
+    check other-clients count_clients sh tests/clients/run.sh curl java
     check install count_one installed_files build/release
 }
 
