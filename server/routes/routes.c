@@ -183,6 +183,11 @@ static const struct route ROUTES[] = {
 
 /* ---- the table as a document ---- */
 
+static bool tells_readiness(const struct route *route)
+{
+    return route->handle == describe_ready || (route->flags & KNOWS_MODEL);
+}
+
 static void describe_openapi(const struct api *api, struct exchange *exchange,
                              const struct target *target)
 {
@@ -197,7 +202,9 @@ static void describe_openapi(const struct api *api, struct exchange *exchange,
                                            .path = ROUTES[i].pattern,
                                            .summary = ROUTES[i].summary,
                                            .tag = role_name(ROUTES[i].role),
-                                           .has_body = ROUTES[i].flags & NEEDS_BODY};
+                                           .has_body = ROUTES[i].flags & NEEDS_BODY,
+                                           .openai_errors = ROUTES[i].flags & OPENAI_ERRORS,
+                                           .tells_readiness = tells_readiness(&ROUTES[i])};
     describe_new(&body);
     openapi_document(MOED_VERSION, routes, COUNT, &body);
     describe_reply(exchange, 200, NULL, &body);

@@ -1,6 +1,8 @@
 """Documents about the server and its models: health, metadata, configuration, lists."""
 
+import json
 import os
+import re
 import unittest
 
 from support.models import Tiny, TwoLayers
@@ -61,15 +63,33 @@ class OpenApiTest(DocumentsCase):
                 with self.subTest(f"{method} {path}"):
                     self.assertEqual({parameter["name"] for parameter in operation["parameters"]}, names)
                     self.assertTrue(operation["summary"])
-                    self.assertLessEqual({"200", "default"}, set(operation["responses"]))
+                    self.assertLessEqual({"200", "400", "503"}, set(operation["responses"]))
                     if "live" in path or "ui" in path:
                         continue  # has no end; is not of a model
                     asked = path.replace("{m}", "tiny").replace("{v}", "2")
                     answer = self.client.request(method.upper(), asked)
                     self.assertNotIn(answer.status, (404, 405))
                     self.assertLess(answer.status, 500)
+                    declared = operation["responses"][str(answer.status)]
+                    if "$ref" in declared:
+                        declared = document["components"]["responses"][declared["$ref"].rsplit("/", 1)[1]]
+                    self.assertIn(answer.headers["content-type"].split(";")[0], declared["content"])
         self.assertIn("/v1/models/{m}:predict", document["paths"])
         self.assertEqual(set(document["paths"]["/v2/logging"]), {"get", "post"})
+
+    def test_bodies_are_described(self):
+        document = self.get("/openapi.json")
+        schemas = document["components"]["schemas"]
+        for name in re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(document)):
+            self.assertIn(name, schemas)
+        v1 = schemas["PredictRequest"]["properties"]
+        self.assertIn("priority", v1)
+        self.assertIn("probabilities", v1["routing"]["oneOf"][1]["properties"])
+        self.assertIn("priority", schemas["InferRequest"]["properties"]["parameters"]["properties"])
+        for path, methods in document["paths"].items():
+            for method in {"post", "delete"} & set(methods):
+                if "requestBody" in methods[method]:
+                    self.assertIn("schema", methods[method]["requestBody"]["content"]["application/json"], path)
 
 
 class CorsTest(DocumentsCase):
