@@ -46,6 +46,8 @@ static const struct form FORMS[] = {
     {"/apply-template", "ChatRequest", JSON_TYPE},
     {"/routing/live", NULL, "\"text/event-stream\":{}"},
     {"/metrics", NULL, "\"text/plain\":{},\"application/openmetrics-text\":{}"},
+    {"/start_expert_distribution_record", NULL, "\"text/plain\":{}"},
+    {"/stop_expert_distribution_record", NULL, "\"text/plain\":{}"},
     {"/ui/{m}", NULL, "\"text/css\":{},\"text/javascript\":{}"},
 };
 

@@ -52,6 +52,8 @@ class HealthTest(DocumentsCase):
 
 
 class OpenApiTest(DocumentsCase):
+    options = {**DocumentsCase.options, "admin": "true"}
+
     def test_it_describes_what_is_there(self):
         document = self.get("/openapi.json")
         self.assertEqual(document["openapi"], "3.1.0")
