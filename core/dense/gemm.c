@@ -184,8 +184,9 @@ void gemm_part(const struct gemm *gemm, const struct columns_of *columns, const 
                              .n = gemm->n,
                              .k = gemm->k,
                              .columns = *columns};
+    struct rounded_product product = {&gemm->rounded, bias, y};
     if (gemm->rounded.kernel)
-        rounded_part(&gemm->rounded, columns, x, rows, bias, y);
+        rounded_parts(&product, 1, columns, x, rows);
     else
         gemm->kernel->rows(&weights, x, rows, bias, y);
 }
@@ -193,6 +194,20 @@ void gemm_part(const struct gemm *gemm, const struct columns_of *columns, const 
 void gemm_rows(const struct gemm *gemm, const float *x, size_t rows, const float *bias, float *y)
 {
     gemm_part(gemm, &(struct columns_of){0, gemm->n}, x, rows, bias, y);
+}
+
+void gemm_part_of_both(const struct gemm_product products[2], const struct columns_of *columns,
+                       const float *x, size_t rows)
+{
+    struct rounded_product both[2];
+    for (size_t i = 0; i < 2; i++) {
+        const struct gemm_product *of = &products[i];
+        both[i] = (struct rounded_product){&of->gemm->rounded, of->bias, of->y};
+        if (!of->gemm->rounded.kernel)
+            gemm_part(of->gemm, columns, x, rows, of->bias, of->y);
+    }
+    if (products->gemm->rounded.kernel)
+        rounded_parts(both, 2, columns, x, rows);
 }
 
 struct columns_of gemm_columns(const struct gemm *gemm, size_t part, size_t parts)

@@ -58,6 +58,18 @@ struct columns_of gemm_columns(const struct gemm *gemm, size_t part, size_t part
 void gemm_part(const struct gemm *gemm, const struct columns_of *columns, const float *x,
                size_t rows, const float *bias, float *y);
 
+/* What a matrix makes of inputs. */
+struct gemm_product {
+    const struct gemm *gemm;
+    const float *bias; /* [n] may be NULL */
+    float *y;          /* [rows, n] */
+};
+
+/* gemm_part() of two matrices with the same inputs, as many outputs and the same precision: inputs
+ * are rounded once for both. */
+void gemm_part_of_both(const struct gemm_product products[2], const struct columns_of *columns,
+                       const float *x, size_t rows);
+
 /* Like gemm_rows() with windows for rows. F32 weights only, and only if kernel->windows is set. */
 void gemm_windows(const struct gemm *gemm, const struct windows *windows, const float *bias,
                   float *y);

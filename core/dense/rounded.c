@@ -125,33 +125,33 @@ static void quantize_block(const struct rounded *rounded, const float *x,
     }
 }
 
-/* Few enough rows for a block. */
-static void multiply_rows(const struct rounded *rounded, const struct integer_weights *weights,
-                          const float *x, size_t rows, const float *bias, float *y)
+/* Of some rows, from `row` on. */
+static void add_block(const struct rounded_product *product, const struct columns_of *columns,
+                      const struct integer_inputs *inputs, size_t row)
 {
-    struct integer_inputs inputs;
-    size_t depth = BLOCK_NUMBERS / GROUP / rows;
-    inputs.rows = rows;
-    for (inputs.from = 0; inputs.from < weights->groups; inputs.from += depth) {
-        inputs.groups = min_size(depth, weights->groups - inputs.from);
-        quantize_block(rounded, x, &inputs);
-        rounded->kernel->add(weights, &inputs, bias, y);
-    }
-}
-
-void rounded_part(const struct rounded *rounded, const struct columns_of *columns, const float *x,
-                  size_t rows, const float *bias, float *y)
-{
+    const struct rounded *rounded = product->weights;
     struct integer_weights weights = {.panels = rounded->panels,
                                       .bits = rounded->bits,
                                       .n = rounded->n,
                                       .groups = rounded->groups,
                                       .columns = *columns};
+    rounded->kernel->add(&weights, inputs, product->bias, product->y + row * rounded->n);
+}
+
+void rounded_parts(const struct rounded_product *products, size_t count,
+                   const struct columns_of *columns, const float *x, size_t rows)
+{
+    const struct rounded *rounded = products->weights;
+    struct integer_inputs inputs;
     size_t blocks = (rows + BLOCK_ROWS_MOST - 1) / BLOCK_ROWS_MOST;
-    for (size_t block = 0, row = 0; block < blocks; block++) {
-        size_t end = rows * (block + 1) / blocks;
-        multiply_rows(rounded, &weights, x + row * rounded->k, end - row, bias,
-                      y + row * rounded->n);
-        row = end;
+    for (size_t block = 0, row = 0; block < blocks; block++, row += inputs.rows) {
+        inputs.rows = rows * (block + 1) / blocks - row;
+        size_t depth = BLOCK_NUMBERS / GROUP / inputs.rows;
+        for (inputs.from = 0; inputs.from < rounded->groups; inputs.from += depth) {
+            inputs.groups = min_size(depth, rounded->groups - inputs.from);
+            quantize_block(rounded, x + row * rounded->k, &inputs);
+            for (size_t i = 0; i < count; i++)
+                add_block(&products[i], columns, &inputs, row);
+        }
     }
 }

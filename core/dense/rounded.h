@@ -22,9 +22,16 @@ MUST_CHECK int rounded_init(struct rounded *rounded, struct panels_store *store,
                             const struct tensor *tensor, struct error *err);
 void rounded_close(struct rounded *rounded);
 
-/* As gemm_part(). */
-void rounded_part(const struct rounded *rounded, const struct columns_of *columns, const float *x,
-                  size_t rows, const float *bias, float *y);
+struct rounded_product {
+    const struct rounded *weights;
+    const float *bias; /* [n] may be NULL */
+    float *y;          /* [rows, n] */
+};
+
+/* As gemm_part(): inputs are rounded once for all products, of weights that differ in their
+ * numbers only. */
+void rounded_parts(const struct rounded_product *products, size_t count,
+                   const struct columns_of *columns, const float *x, size_t rows);
 
 /* One output's weights after the other: as floats, and rounded to `bits` bits. */
 struct rounded_output {

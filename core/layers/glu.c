@@ -126,9 +126,12 @@ static void glu_part(void *context, size_t index, unsigned worker)
     size_t n = glu->gate.gemm.n;
     struct columns_of columns = gemm_columns(&glu->gate.gemm, index, job->parts);
     (void)worker;
-    projection_part(&glu->gate, &columns, job->vectors, job->x, job->y);
-    projection_part(&glu->up, &columns, job->vectors, job->x, job->up);
-    for (size_t at = columns.first; at < job->vectors * n && columns.first < columns.end; at += n)
+    const struct gemm_product both[2] = {{&glu->gate.gemm, glu->gate.bias.values, job->y},
+                                         {&glu->up.gemm, glu->up.bias.values, job->up}};
+    if (columns.first == columns.end)
+        return;
+    gemm_part_of_both(both, &columns, job->x, job->vectors);
+    for (size_t at = columns.first; at < job->vectors * n; at += n)
         multiply_gated(glu, columns.end - columns.first, job->up + at, job->y + at);
 }
 
