@@ -2,9 +2,13 @@
  * colons and strings. The grammar is left to jansson. */
 #include "core/parse_json.h"
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+
+#include "core/memory.h"
 
 /* Bytes of heap that jansson 2.14 takes with glibc's allocator on a 64-bit machine, measured and
  * rounded up: a container with its first table; a list's slot with its number; an object's pair; a
@@ -45,7 +49,8 @@ static void refuse_excess(struct json_fault *fault, size_t position, size_t stri
 
 /* False with a fault where the tree's cost exceeds `max_heap`, or lists and objects are nested more
  * deeply than jansson follows them. */
-static bool is_bounded(const char *text, const char *end, size_t max_heap, struct json_fault *fault)
+static bool is_bounded(const char *text, const char *end, size_t max_heap, size_t *whole,
+                       struct json_fault *fault)
 {
     size_t cost = 0;
     ptrdiff_t depth = 0;
@@ -65,8 +70,31 @@ static bool is_bounded(const char *text, const char *end, size_t max_heap, struc
         }
         c = next;
     }
+    *whole = cost;
     return true;
 }
+
+/* ---- jansson's memory ---- */
+
+/* Of less it is not asked whether it is there: core/memory.h. */
+enum { LARGE_BYTES = 32 << 10 };
+/* While jansson reads a string it has it in a buffer that doubles, and then in a copy. */
+enum { STRING_SHARE = 4 };
+
+static void use_xmalloc(void)
+{
+    json_set_alloc_funcs(xmalloc, free);
+}
+
+static bool has_room(size_t cost, size_t length)
+{
+    size_t bytes = cost + STRING_SHARE * length;
+    void *room = bytes < LARGE_BYTES ? NULL : malloc(bytes);
+    free(room);
+    return bytes < LARGE_BYTES || room;
+}
+
+/* ---- reading ---- */
 
 /* jansson counts the bytes it has read, so the last byte of the offending token is one before. */
 static size_t offset_of(const json_error_t *error)
@@ -80,9 +108,6 @@ static json_t *explain(struct json_fault *fault, const json_error_t *error)
 {
     enum json_error_code code = json_error_code(error);
     size_t offset = offset_of(error);
-    /* Most failed allocations in jansson leave no message. */
-    if (code == json_error_out_of_memory || !*error->text)
-        return refuse(fault, JSON_FAULT_NO_MEMORY, offset, "no memory for the parsed text");
     /* jansson's messages about NUL name one of its flags. */
     if (code == json_error_null_character || code == json_error_null_byte_in_key)
         return refuse(fault, JSON_FAULT_MALFORMED, offset, "a string holds \\u0000, a NUL");
@@ -92,17 +117,27 @@ static json_t *explain(struct json_fault *fault, const json_error_t *error)
 json_t *parse_json(const char *text, size_t length, size_t flags, size_t max_heap,
                    struct json_fault *fault)
 {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
     json_error_t error = {0};
+    size_t cost;
     const char *nul = length ? memchr(text, '\0', length) : NULL;
     if (nul)
         return refuse(fault, JSON_FAULT_MALFORMED, (size_t)(nul - text), "a NUL byte");
     if (length >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0)
         return refuse(fault, JSON_FAULT_MALFORMED, 0,
                       "a byte-order mark (EF BB BF), which JSON must not begin with");
-    if (!is_bounded(text, text + length, max_heap, fault))
+    if (!is_bounded(text, text + length, max_heap, &cost, fault))
         return NULL;
+    if (!has_room(cost, length))
+        return refuse(fault, JSON_FAULT_NO_MEMORY, 0, "no memory for the parsed text");
+    pthread_once(&once, use_xmalloc);
     json_t *tree = json_loadb(text, length, flags | JSON_REJECT_DUPLICATES, &error);
     return tree ? tree : explain(fault, &error);
+}
+
+enum error_code json_fault_code(const struct json_fault *fault)
+{
+    return fault->kind == JSON_FAULT_NO_MEMORY ? ERROR_UNAVAILABLE : ERROR_INVALID;
 }
 
 void json_line_and_column(const char *text, size_t position, size_t *line, size_t *column)

@@ -2,12 +2,19 @@
  *
  * jansson allocates up to eighty times the text it reads, ignores a NUL after a number, and names
  * its own flags in messages. A pass over the text before jansson sees it adds up the memory that
- * the tree would take, and refuses text that is too expensive or invalid for those reasons. */
+ * the tree would take, and refuses text that is too expensive or invalid for those reasons.
+ *
+ * After some of its own failed allocations jansson goes on without a byte of a string, and reads
+ * and writes behind its end when that was the quote. So before jansson sees a large text, as much
+ * memory as it can take is allocated and freed; and from the first call on, an allocation of
+ * jansson that fails nevertheless ends the process, as core/memory.h has it. */
 #ifndef CORE_PARSE_JSON_H
 #define CORE_PARSE_JSON_H
 
 #include <jansson.h>
 #include <stddef.h>
+
+#include "core/error.h"
 
 enum json_fault_kind {
     JSON_FAULT_MALFORMED,
@@ -27,6 +34,9 @@ struct json_fault {
  * refused. The caller drops the reference. NULL with `fault` filled if the text is refused. */
 json_t *parse_json(const char *text, size_t length, size_t flags, size_t max_heap,
                    struct json_fault *fault);
+
+/* INVALID, or UNAVAILABLE where memory ran out: the text may be fine. */
+enum error_code json_fault_code(const struct json_fault *fault);
 
 /* Line and column of byte `position`, both from 1; columns are bytes. */
 void json_line_and_column(const char *text, size_t position, size_t *line, size_t *column);

@@ -85,6 +85,12 @@ void buffer_format(struct buffer *buffer, const char *format, ...)
     buffer->length += (size_t)bytes;
 }
 
+void buffer_fail_with(struct buffer *buffer, const struct buffer *source)
+{
+    buffer->failed = buffer->failed || source->failed;
+    buffer->no_memory = buffer->no_memory || source->no_memory;
+}
+
 int buffer_error(const struct buffer *buffer, const char *what, const char *advice,
                  struct error *err)
 {

@@ -28,6 +28,9 @@ void buffer_text(struct buffer *buffer, const char *text);
 void buffer_format(struct buffer *buffer, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
+/* What comes from a buffer that failed fails with it. */
+void buffer_fail_with(struct buffer *buffer, const struct buffer *source);
+
 /* Records why a failed buffer failed: no memory for `what`, or "<what> is longer than ... bytes:
  * <advice>". Returns -1. */
 int buffer_error(const struct buffer *buffer, const char *what, const char *advice,

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "core/memory.h"
+#include "core/parse_json.h"
 #include "proto/grpc.h"
 #include "proto/grpc_parameters.h"
 #include "proto/wire.h"
@@ -210,7 +211,8 @@ int grpc_encode(enum grpc_answer answer, const char *json, size_t length, struct
                 struct error *err)
 {
     enum { SERVING = 1, NOT_SERVING };
-    json_t *document = json_loadb(json, length, 0, NULL); /* ours */
+    struct json_fault fault;
+    json_t *document = parse_json(json, length, 0, SIZE_MAX, &fault); /* ours */
     if (!document)
         return error_set(err, ERROR_UNAVAILABLE, "no memory for the answer");
     if (answer == GRPC_SERVER_METADATA)

@@ -32,8 +32,11 @@ static int append_labels(const struct wire_field *value, struct buffer *json, st
 {
     struct json_fault fault = {.reason = "no list"};
     json_t *list = parse_json(value->bytes, value->length, 0, MAX_LABELS_HEAP, &fault);
-    char *text = json_is_array(list) ? json_dumps(list, JSON_COMPACT) : NULL;
+    bool is_list = json_is_array(list);
+    char *text = is_list ? json_dumps(list, JSON_COMPACT) : NULL;
     json_decref(list);
+    if (is_list ? !text : fault.kind == JSON_FAULT_NO_MEMORY)
+        return error_set(err, ERROR_UNAVAILABLE, "no memory for parameter 'labels'");
     if (!text)
         return error_set(err, ERROR_INVALID,
                          "parameter 'labels': expected a string that holds a JSON list (%s)",

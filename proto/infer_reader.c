@@ -293,6 +293,8 @@ static int read_word(struct infer_reader *reader, int32_t *category, struct erro
     struct json_fault fault;
     json_t *string = parse_json(reader->cursor, (size_t)(after - reader->cursor),
                                 JSON_DECODE_ANY | JSON_ALLOW_NUL, MAX_WORD_HEAP, &fault);
+    if (!string && fault.kind == JSON_FAULT_NO_MEMORY)
+        return error_set(err, ERROR_UNAVAILABLE, "%s", fault.reason);
     if (!string)
         return unexpected(reader, "a string", err);
     int result = infer_store_word(reader, 0, json_string_value(string), json_string_length(string),

@@ -383,7 +383,7 @@ void text_stream_close(struct text_stream *stream)
 static bool pass_on(struct text_stream *stream, struct buffer *out)
 {
     bool stopped = stops_add(&stream->stops, stream->piece.data, stream->piece.length, out);
-    out->failed = out->failed || stream->piece.failed;
+    buffer_fail_with(out, &stream->piece);
     stream->piece.length = 0;
     return stopped;
 }

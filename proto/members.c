@@ -37,6 +37,14 @@ static int wrong_type(const char *where, const char *key, const json_t *value, c
                      where ? ": " : "", key, member_type(value), expected);
 }
 
+int member_no_tree(const struct json_fault *fault, struct error *err)
+{
+    if (fault->kind == JSON_FAULT_NO_MEMORY)
+        return error_set(err, ERROR_UNAVAILABLE, "%s", fault->reason);
+    return error_set(err, ERROR_INVALID, "malformed JSON at byte %zu: %s", fault->position,
+                     fault->reason);
+}
+
 int member_missing(const char *where, const char *key, const char *expected, struct error *err)
 {
     return error_set(err, ERROR_INVALID, "%s%s'%s' is missing%s, expected %s", where ? where : "",

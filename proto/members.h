@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "core/error.h"
+#include "core/parse_json.h"
 
 /* The printf format for text from a client: long enough to recognise, short enough to leave room
  * for the rest of the message. */
@@ -29,6 +30,9 @@ MUST_CHECK int member_object(const json_t *object, const char *where, const char
                              const json_t **value, struct error *err);
 MUST_CHECK int member_list(const json_t *object, const char *where, const char *key,
                            const json_t **value, struct error *err);
+
+/* Records why a body could not be parsed. Returns -1. */
+int member_no_tree(const struct json_fault *fault, struct error *err);
 
 /* Records that a required member is missing. */
 int member_missing(const char *where, const char *key, const char *expected, struct error *err);

@@ -53,8 +53,7 @@ int oip_decode_logging(const char *body, size_t length, struct oip_logging *sett
     struct oip_logging read = *settings;
     json_t *root = parse_json(body, length, 0, MAX_HEAP, &fault);
     if (!root)
-        return error_set(err, ERROR_INVALID, "malformed JSON at byte %zu: %s", fault.position,
-                         fault.reason);
+        return member_no_tree(&fault, err);
     int result = read_settings(root, &read, err);
     json_decref(root);
     if (result == 0)

@@ -12,11 +12,10 @@ enum { MAX_HEAP = 1 << 20 };
 /* An object; NULL with an error. The caller drops the reference. */
 static json_t *read_object(const char *body, size_t length, struct error *err)
 {
-    struct json_fault fault;
+    struct json_fault fault = {JSON_FAULT_NO_MEMORY, 0, "no memory for the parsed text"};
     json_t *root = length > 0 ? parse_json(body, length, 0, MAX_HEAP, &fault) : json_object();
     if (!root)
-        error_set(err, ERROR_INVALID, "malformed JSON at byte %zu: %s", fault.position,
-                  fault.reason);
+        member_no_tree(&fault, err);
     if (!root || json_is_object(root))
         return root;
     error_set(err, ERROR_INVALID, "the body is %s, expected an object", member_type(root));

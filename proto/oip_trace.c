@@ -69,8 +69,7 @@ int oip_decode_trace(const char *body, size_t length, struct oip_trace *settings
     struct oip_trace read = *settings;
     json_t *root = parse_json(body, length, 0, MAX_HEAP, &fault);
     if (!root)
-        return error_set(err, ERROR_INVALID, "malformed JSON at byte %zu: %s", fault.position,
-                         fault.reason);
+        return member_no_tree(&fault, err);
     int result = read_settings(root, &read, err);
     json_decref(root);
     if (result == 0 && !read.has_collector && !(read.off && read.rate == 0))

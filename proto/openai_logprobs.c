@@ -157,6 +157,6 @@ void openai_write_logprobs(const struct openai_answer *answer, const struct open
         append_chat(answer, choice, &bytes, body);
     else
         append_completion(answer, choice, &bytes, body);
-    body->failed = body->failed || bytes.failed;
+    buffer_fail_with(body, &bytes);
     buffer_close(&bytes);
 }

@@ -81,8 +81,7 @@ static void append_array(const struct openai_routing *routing, const char *befor
     buffer_text(body, before);
     base64_append(body, packed.data, packed.length);
     buffer_text(body, "\"");
-    body->failed = body->failed || packed.failed;
-    body->no_memory = body->no_memory || packed.no_memory;
+    buffer_fail_with(body, &packed);
     buffer_close(&packed);
 }
 

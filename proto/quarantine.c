@@ -30,8 +30,7 @@ static json_t *parse(const char *text, size_t length, struct error *err)
     struct json_fault fault;
     json_t *root = parse_json(text, length, 0, MAX_HEAP, &fault);
     if (!root)
-        error_set(err, ERROR_INVALID, "malformed JSON at byte %zu: %s", fault.position,
-                  fault.reason);
+        member_no_tree(&fault, err);
     return root;
 }
 

@@ -178,7 +178,7 @@ int serving_parse(struct serving *serving, const char *text, size_t length, stru
     if (!root) {
         size_t line, column;
         json_line_and_column(text, fault.position, &line, &column);
-        return error_set(err, ERROR_INVALID, "line %zu, column %zu: %s", line, column,
+        return error_set(err, json_fault_code(&fault), "line %zu, column %zu: %s", line, column,
                          fault.reason);
     }
     serving_init(&read);

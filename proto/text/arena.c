@@ -30,8 +30,10 @@ static struct arena_block *new_block(struct arena *arena, size_t size)
     if (size > arena->limit)
         return NULL;
     struct arena_block *block = calloc(1, sizeof *block + size);
-    if (!block)
+    if (!block) {
+        arena->no_memory = true;
         return NULL;
+    }
     arena->limit -= size;
     block->size = size;
     return block;

@@ -2,6 +2,7 @@
 #ifndef PROTO_TEXT_ARENA_H
 #define PROTO_TEXT_ARENA_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 struct arena_block;
@@ -9,6 +10,7 @@ struct arena_block;
 struct arena {
     struct arena_block *blocks;
     size_t left, limit; /* in the newest block; of all bytes still to give */
+    bool no_memory;     /* memory ran out; the limit was not reached */
 };
 
 void arena_init(struct arena *arena, size_t limit);

@@ -22,7 +22,8 @@ json_t *node_load(const char *path, struct error *err)
     json_t *tree = text ? parse_json(text, length, JSON_ALLOW_NUL, TREE_MAX_BYTES, &fault) : NULL;
     if (text && !tree) {
         json_line_and_column(text, fault.position, &line, &column);
-        error_set(err, ERROR_INVALID, "line %zu, column %zu: %s", line, column, fault.reason);
+        error_set(err, json_fault_code(&fault), "line %zu, column %zu: %s", line, column,
+                  fault.reason);
     }
     if (!tree)
         error_prefix(err, "%s", path);

@@ -176,8 +176,7 @@ void normalizer_run(const struct normalizer *normalizer, const char *text, size_
         to->length = 0;
         run_step(&normalizer->steps[i], to, i ? other.data : text, i ? other.length : length,
                  steps_left);
-        to->failed = to->failed || other.failed;
-        to->no_memory = to->no_memory || other.no_memory;
+        buffer_fail_with(to, &other);
     }
     buffer_close(&other);
 }

@@ -178,6 +178,8 @@ int splitter_run(const struct splitter *splitter, struct pieces *pieces, bool fi
     if (whole.length > 0)
         buffer_append(&pieces->list, &whole, sizeof whole);
     int result = 0;
+    if (pieces->list.failed)
+        result = buffer_error(&pieces->list, "the list of words", "send shorter text", err);
     for (size_t i = 0; i < splitter->count && result == 0; i++) {
         const struct stage *stage = &splitter->stages[i];
         next.text.length = next.list.length = 0;

@@ -63,7 +63,7 @@ bool stops_add(struct stops *stops, const char *piece, size_t length, struct buf
             break;
     }
     buffer_append(out, held->data, at);
-    out->failed = out->failed || held->failed;
+    buffer_fail_with(out, held);
     if (at > 0)
         memmove(held->data, held->data + at, held->length - at);
     held->length = verdict == STOPS ? 0 : held->length - at;

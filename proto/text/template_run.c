@@ -215,8 +215,9 @@ void run_statements(struct run *run, const struct template_node *node)
         run->position = node->position;
         if (run_step(run, 1))
             run_statement(run, node);
-        if (run->out->failed)
+        if (run->out->failed && !run->out->no_memory)
             run_fail(run, "the text is too long");
+        run->failed = run->failed || run->out->failed; /* the caller looks at the buffer */
     }
     run_leave(run);
 }

@@ -28,6 +28,16 @@ struct value run_fail(struct run *run, const char *format, ...)
     return (struct value){.kind = VALUE_UNDEFINED};
 }
 
+/* Where memory ran out the template is not to blame. */
+static void fail_for_memory(struct run *run, bool no_memory)
+{
+    if (!no_memory)
+        run_fail(run, "the template takes too much memory");
+    else if (!run->failed)
+        error_set(run->err, ERROR_UNAVAILABLE, "no memory for the text of the chat");
+    run->failed = true;
+}
+
 bool run_step(struct run *run, size_t steps)
 {
     if (run->steps_left < steps)
@@ -51,7 +61,7 @@ void *run_take(struct run *run, size_t bytes)
 {
     void *memory = run->failed ? NULL : arena_take(&run->arena, bytes);
     if (!memory)
-        run_fail(run, "the template takes too much memory");
+        fail_for_memory(run, run->arena.no_memory);
     return memory;
 }
 
@@ -87,7 +97,7 @@ struct value value_of_buffer(struct run *run, struct buffer *buffer)
     char *copy = buffer->failed ? NULL : run_take(run, buffer->length + 1);
     size_t length = buffer->length;
     if (!copy)
-        run_fail(run, "the template takes too much memory");
+        fail_for_memory(run, buffer->no_memory || run->arena.no_memory);
     else if (length > 0)
         memcpy(copy, buffer->data, length);
     buffer_close(buffer);

@@ -41,8 +41,8 @@ struct tokenizer *tokenizer_new(const char *json, size_t length, struct error *e
     if (!tree) {
         size_t line, column;
         json_line_and_column(json, fault.position, &line, &column);
-        error_set(err, fault.kind == JSON_FAULT_NO_MEMORY ? ERROR_UNAVAILABLE : ERROR_INVALID,
-                  "line %zu, column %zu: %s", line, column, fault.reason);
+        error_set(err, json_fault_code(&fault), "line %zu, column %zu: %s", line, column,
+                  fault.reason);
         return NULL;
     }
     struct tokenizer *tokenizer = xcalloc(1, sizeof *tokenizer);

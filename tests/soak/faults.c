@@ -49,24 +49,41 @@ extern void *__libc_calloc(size_t count, size_t bytes);
 extern void *__libc_realloc(void *memory, size_t bytes);
 extern void *__libc_memalign(size_t alignment, size_t bytes);
 
+/* Those of AddressSanitizer, in a process that has it. */
+#define OF_SANITIZER __attribute__((weak))
+OF_SANITIZER void *__interceptor_malloc(size_t bytes);
+OF_SANITIZER void *__interceptor_calloc(size_t count, size_t bytes);
+OF_SANITIZER void *__interceptor_realloc(void *memory, size_t bytes);
+OF_SANITIZER void *__interceptor_aligned_alloc(size_t alignment, size_t bytes);
+
 void *malloc(size_t bytes)
 {
-    return fails() ? NULL : __libc_malloc(bytes);
+    if (fails())
+        return NULL;
+    return __interceptor_malloc ? __interceptor_malloc(bytes) : __libc_malloc(bytes);
 }
 
 void *calloc(size_t count, size_t bytes)
 {
-    return fails() ? NULL : __libc_calloc(count, bytes);
+    if (fails())
+        return NULL;
+    return __interceptor_calloc ? __interceptor_calloc(count, bytes) : __libc_calloc(count, bytes);
 }
 
 void *realloc(void *memory, size_t bytes)
 {
-    return fails() ? NULL : __libc_realloc(memory, bytes);
+    if (fails())
+        return NULL;
+    return __interceptor_realloc ? __interceptor_realloc(memory, bytes)
+                                 : __libc_realloc(memory, bytes);
 }
 
 void *aligned_alloc(size_t alignment, size_t bytes)
 {
-    return fails() ? NULL : __libc_memalign(alignment, bytes);
+    if (fails())
+        return NULL;
+    return __interceptor_aligned_alloc ? __interceptor_aligned_alloc(alignment, bytes)
+                                       : __libc_memalign(alignment, bytes);
 }
 
 /* ---- time ---- */

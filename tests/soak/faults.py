@@ -5,7 +5,8 @@
 Each fault has a server of its own and a good client that asks for two models and for health all the while; its answers
 must stay the same bit for bit. A line of the table says what was injected, how many of the good client's requests were
 lost and the slowest of them, the resident memory and by how much it grew, and how soon new connections were answered.
-Exit status 1 if any fault did more than its line allows. As root it also fills a disk and makes one read-only.
+Exit status 1 if any fault did more than its line allows. With MOED_BINARY=build/asan/moed failing allocations are tried
+under AddressSanitizer. As root it also fills a disk and makes one read-only.
 """
 
 import argparse
@@ -27,7 +28,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="faults whose names contain this")
     parser.add_argument("--allocations", type=int, default=60,
-                        help="how many of the first 5,000 allocations fail, each in a server of its own if that ends it")
+                        help="how many allocations fail, each in a server of its own if that ends it; 0: all of some 7,000")
     parser.add_argument("--json", help="also write the table there")
     options = parser.parse_args()
     began, rows = time.monotonic(), []

@@ -1,6 +1,9 @@
 /* Memory sized by a client or a file may run out: every such allocation is made to fail in turn.
  * Each time there must be an error, no leak and no half-made state. Small allocations never fail
  * here, because their failure ends the process on purpose (core/memory.h). */
+#include <jansson.h>
+
+#include "core/parse_json.h"
 #include "proto/envelope.h"
 #include "proto/text/tokenizer.h"
 #include "server/compute/queue.h"
@@ -52,8 +55,24 @@ UNWATCHED void *aligned_alloc(size_t alignment, size_t bytes)
     return fails(bytes) ? NULL : REAL(aligned_alloc)(alignment, bytes);
 }
 
+static void *never_fails(size_t bytes)
+{
+    return REAL(malloc)(bytes);
+}
+
+/* Jansson's own allocations end the process; what is allocated before to see whether there is room
+ * may fail. */
+static void spare_jansson(void)
+{
+    struct json_fault fault;
+    json_decref(parse_json("{}", 2, 0, 1 << 10, &fault)); /* sets the server's allocator */
+    json_set_alloc_funcs(never_fails, free);
+}
+
 static void fail_large(size_t which)
 {
+    if (which == 1)
+        spare_jansson();
     fail_at = which;
     large_count = 0;
 }
@@ -163,7 +182,7 @@ START_TEST(loading_many_tensors)
 }
 END_TEST
 
-/* jansson fails without a message; the error must have one. */
+/* Where there is no room for the tree the text is not to blame. */
 START_TEST(parsing_requests)
 {
     char *body;
@@ -188,7 +207,7 @@ START_TEST(parsing_requests)
         }
         if (!failed()) {
             ck_assert_msg(result == 0, "%s", err.text);
-            ck_assert_uint_ge(which - 1, 4);
+            ck_assert_uint_ge(which - 1, 2);
             break;
         }
         ck_assert_int_eq(err.code, ERROR_UNAVAILABLE);
