@@ -23,7 +23,9 @@ int trace_collector_read(struct trace_collector *collector, const char *url, str
                          "collector beside the server may speak TLS to others",
                          url);
     bool bracketed = *at == '[';
-    size_t host = bracketed ? strcspn(at, "]") + 1 : strcspn(at, ":/");
+    size_t host = strcspn(at, bracketed ? "]" : ":/");
+    bool closed = !bracketed || at[host] == ']';
+    host += bracketed && closed;
     const char *after = at + host;
     size_t port = *after == ':' ? strcspn(after + 1, "/") : 0;
     const char *path = *after == ':' ? after + 1 + port : after;
@@ -31,8 +33,7 @@ int trace_collector_read(struct trace_collector *collector, const char *url, str
     if (port > 0 &&
         (port >= sizeof collector->port || text_whole_number(after + 1, &number) != path))
         number = 0;
-    bool closed = !bracketed || at[host - 1] == ']';
-    host -= bracketed ? 2 : 0;
+    host -= bracketed && closed ? 2 : 0;
     if (number < 1 || !closed || number > 65535 || host == 0 || host >= sizeof collector->host ||
         strlen(path) >= sizeof collector->path || strpbrk(url, " \t\r\n") ||
         (*path && *path != '/'))
