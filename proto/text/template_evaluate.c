@@ -75,9 +75,13 @@ static struct value joined_lists(struct run *run, const struct value *a, const s
 static struct value repeated(struct run *run, const struct value *text, const struct value *times)
 {
     struct buffer buffer;
+    const struct text one = text->text;
+    const int64_t count = one.length > 0 && value_whole(times) > 0 ? value_whole(times) : 0;
     run_buffer(run, &buffer);
-    for (int64_t i = 0; i < value_whole(times) && !buffer.failed && run_step(run, 1); i++)
-        buffer_append(&buffer, text->text.bytes, text->text.length);
+    if (count > 0 && (uint64_t)count > buffer.limit / one.length)
+        buffer.failed = true; /* before much of it is written */
+    for (int64_t i = 0; i < count && !buffer.failed && run_step(run, 1); i++)
+        buffer_append(&buffer, one.bytes, one.length);
     return value_of_buffer(run, &buffer);
 }
 
@@ -385,7 +389,7 @@ static struct value evaluate(struct run *run, const struct template_node *node)
 struct value run_evaluate(struct run *run, const struct template_node *node)
 {
     struct value value = {.kind = VALUE_UNDEFINED};
-    if (!run_step(run, 1) || !run_enter(run))
+    if (!run_step(run, NODE_STEPS) || !run_enter(run))
         return value;
     run->position = node->position;
     value = evaluate(run, node);

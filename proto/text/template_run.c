@@ -139,7 +139,7 @@ static void run_for(struct run *run, const struct template_node *node)
     if (!loop)
         return;
     loop->items = items.list;
-    for (; loop->index < items.list->count && run_step(run, 1); loop->index++) {
+    for (; loop->index < items.list->count && run_step(run, NODE_STEPS); loop->index++) {
         struct scope *outer = template_scope_enter(run, run->scope);
         if (!outer)
             return;
@@ -213,7 +213,7 @@ void run_statements(struct run *run, const struct template_node *node)
         return;
     for (; node && !run->failed && run->jump == JUMP_NONE; node = node->next) {
         run->position = node->position;
-        if (run_step(run, 1))
+        if (run_step(run, NODE_STEPS))
             run_statement(run, node);
         if (run->out->failed && !run->out->no_memory)
             run_fail(run, "the text is too long");

@@ -221,7 +221,8 @@ static struct value function_range(struct call *call)
     if (step == 0 || !call->given[0] || start < -INT32_MAX || start > INT32_MAX ||
         stop < -INT32_MAX || stop > INT32_MAX || step < -INT32_MAX || step > INT32_MAX)
         return run_fail(run, "range: expected start, stop and a step that is not 0");
-    for (int64_t i = start; (step > 0 ? i < stop : i > stop) && run_step(run, 1); i += step) {
+    for (int64_t i = start; (step > 0 ? i < stop : i > stop) && run_step(run, NODE_STEPS);
+         i += step) {
         if (list.list->count == RANGE_MAX)
             return run_fail(run, "range: more than %d numbers", RANGE_MAX);
         list_add(run, list, value_integer(i));

@@ -105,8 +105,9 @@ struct value run_fail(struct run *run, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
 /* Counts steps; false, and failed, when there are too many. Reading text is a step for so many
- * bytes, wherever nothing that is made of it takes memory instead. */
-enum { STEP_BYTES = 16 };
+ * bytes, wherever nothing that is made of it takes memory instead; a node takes as long as several.
+ */
+enum { STEP_BYTES = 16, NODE_STEPS = 4 };
 bool run_step(struct run *run, size_t steps);
 
 /* One level deeper into values or nodes; false, and failed, at the limit. */

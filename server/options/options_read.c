@@ -44,10 +44,14 @@ static void option_name_of(const char *variable, size_t length, char name[OPTION
         *at = *at >= 'A' && *at <= 'Z' ? (char)(*at - 'A' + 'a') : *at;
 }
 
-/* The kernel is the engine's to read; moectl reads the server's URL and a token. */
+/* The kernel is the engine's to read; moectl reads the server's URL, a token and a CA. */
 static bool is_of_others(const char *name)
 {
-    return strcmp(name, "kernel") == 0 || strcmp(name, "url") == 0 || strcmp(name, "token") == 0;
+    static const char *const OTHERS[] = {"kernel", "url", "token", "ca"};
+    for (size_t i = 0; i < sizeof OTHERS / sizeof *OTHERS; i++)
+        if (strcmp(name, OTHERS[i]) == 0)
+            return true;
+    return false;
 }
 
 /* One variable, "NAME=value", that begins with MOED_. */

@@ -297,7 +297,9 @@ START_TEST(a_kubernetes_service_link_is_not_a_setting)
     setenv("MOED_CANARY_PORT", "tcp://10.96.0.8:8080", 1);
     setenv("MOED_CANARY_SERVICE_HOST", "10.96.0.8", 1);
     setenv("MOED_KERNEL", "generic", 1);
-    setenv("MOED_URL", "http://127.0.0.1:8080", 1); /* moectl's */
+    setenv("MOED_URL", "http://127.0.0.1:8080", 1); /* moectl's, */
+    setenv("MOED_TOKEN", "t", 1);
+    setenv("MOED_CA", "ca.pem", 1);
     ck_assert_int_eq(0, INIT("--models", "m"));
     ck_assert_uint_eq(8080, options.port);
     options_close(&options);

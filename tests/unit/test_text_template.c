@@ -144,6 +144,8 @@ START_TEST(bounds_what_it_takes)
 {
     expect_failure("{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}",
                    "takes too m"); /* memory or steps, whichever comes first */
+    expect_failure("{{ 'ab' * 1000000000 }}", "takes too much memory");
+    expect_failure("{{ '' * 9223372036854775807 ~ 'x' * -1 ~ x() }}", "x");
     expect_failure("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "goes too deep");
     expect_failure("{% set n = namespace(x='ab') %}{% for a in range(99) %}"
                    "{% set n.x = n.x + n.x %}{% endfor %}",
