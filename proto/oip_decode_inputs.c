@@ -74,7 +74,7 @@ static int decode_rows(struct oip_decoder *decoder, const struct input_entry *en
         limit = decoder->limits->max_rows;
     if (rows > (double)limit)
         return error_set(decoder->err, ERROR_TOO_LARGE,
-                         "%s: the shape has %.0f rows, the limit is %zu in one request",
+                         "%s: the shape has %.15g rows, the limit is %zu in one request",
                          entry->where, rows, limit);
     size_t count = (size_t)rows;
     if (decoder->request->rows != 0 && decoder->request->rows != count)

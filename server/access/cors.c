@@ -17,6 +17,36 @@ static bool is_listed(const char *allowed, const char *origin)
     return false;
 }
 
+enum { ORIGIN_BYTES = 63 };
+
+/* What browsers send: scheme, host and maybe a port, and nothing behind them. */
+static bool is_origin(const char *item, size_t length)
+{
+    const char *end = item + length, *host = memmem(item, length, "://", strlen("://"));
+    if (!host || host == item || length > ORIGIN_BYTES)
+        return false;
+    host += strlen("://");
+    for (const char *c = item; c < end; c++)
+        if ((unsigned char)*c <= ' ' || (*c == '/' && c >= host))
+            return false;
+    return host < end;
+}
+
+int cors_check(const char *allowed, struct error *err)
+{
+    const char *list = allowed, *item;
+    size_t length;
+    if (!allowed || strcmp(allowed, "*") == 0)
+        return 0;
+    while (text_next_item(&list, &item, &length))
+        if (!is_origin(item, length))
+            return error_set(err, ERROR_INVALID,
+                             "cors_origin has \"%.*s\", expected https://HOST[:PORT] of at most "
+                             "%d bytes without a path, or * for all",
+                             length < 100 ? (int)length : 100, item, ORIGIN_BYTES);
+    return 0;
+}
+
 bool cors_allows(const char *allowed, const char *origin)
 {
     return allowed && (strcmp(allowed, "*") == 0 || is_listed(allowed, origin));

@@ -4,7 +4,12 @@
 
 #include <stdbool.h>
 
+#include "core/error.h"
+
 struct exchange;
+
+/* -1 with an error where an origin of the option could never be a browser's. */
+MUST_CHECK int cors_check(const char *allowed, struct error *err);
 
 /* Whether a browser asks what it may ask for: without credentials, and for nothing else. */
 bool cors_is_preflight(const struct exchange *exchange);

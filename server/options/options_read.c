@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "core/text.h"
+#include "server/access/cors.h"
 #include "server/http/listen_address.h"
 #include "server/options/options.h"
 #include "server/options/options_file.h"
@@ -224,7 +225,7 @@ static int check_together(const struct options *options, struct error *err)
                          "load_model is for model_control explicit; with %s every model is loaded",
                          options->model_control);
     struct trace_collector collector;
-    if (check_listeners(options, err) != 0 ||
+    if (check_listeners(options, err) != 0 || cors_check(options->cors_origin, err) != 0 ||
         (options->trace_endpoint &&
          trace_collector_read(&collector, options->trace_endpoint, err) != 0))
         return -1;

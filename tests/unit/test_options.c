@@ -259,6 +259,25 @@ START_TEST(listeners_need_addresses_of_their_own)
 }
 END_TEST
 
+START_TEST(origins_must_be_what_browsers_send)
+{
+    static const char *const BAD[] = {
+        "a.example",           "https://a.example/",         "https://a b", "https://", "://a",
+        "https://a.example,*", "https://a.example,,http://b"};
+    for (size_t i = 0; i < sizeof BAD / sizeof *BAD; i++) {
+        err = (struct error)ERROR_INIT;
+        ck_assert_int_eq(-1, INIT("--models", "m", "--cors-origin", BAD[i]));
+        ck_assert_ptr_nonnull(strstr(err.text, "cors_origin has \""));
+    }
+    err = (struct error)ERROR_INIT;
+    ck_assert_int_eq(0,
+                     INIT("--models", "m", "--cors-origin", "https://a.example,http://[::1]:80"));
+    options_close(&options);
+    ck_assert_int_eq(0, INIT("--models", "m", "--cors-origin", "*"));
+    options_close(&options);
+}
+END_TEST
+
 START_TEST(a_collector_must_be_one)
 {
     static const char *const BAD[] = {"https://h",  "http://",        "http://[::1",
@@ -377,6 +396,7 @@ int main(void)
     tcase_add_test(tests, a_request_must_fit);
     tcase_add_test(tests, listeners_need_addresses_of_their_own);
     tcase_add_test(tests, a_collector_must_be_one);
+    tcase_add_test(tests, origins_must_be_what_browsers_send);
     tcase_add_test(tests, a_kubernetes_service_link_is_not_a_setting);
     tcase_add_test(tests, the_shipped_file_is_the_sample);
     tcase_add_test(tests, the_sample_uncommented_is_the_defaults);
