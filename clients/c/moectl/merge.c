@@ -10,6 +10,7 @@
 #include "clients/c/moectl/figures.h"
 #include "clients/c/moectl/merge_exact.h"
 #include "clients/c/moectl/merge_steps.h"
+#include "clients/c/moectl/merge_values.h"
 #include "clients/c/moectl/run.h"
 
 /* Members of a layer that follow from more than its counts: a reference, the time of each request.
@@ -25,96 +26,7 @@ static const char *const MEANS_OF_EXPERT[] = {"accuracy", "log_loss"};
 /* Members of a layer that are means over its rows. */
 static const char *const MEANS_OF_LAYER[] = {"gate_entropy_bits", "margin"};
 
-/* ---- sums ---- */
-
-static int differ(const char *what, struct moed_client_error *err)
-{
-    return fail_with(err, "'%s' differs", what);
-}
-
-/* The sum of two numbers; NULL: a count overflows. */
-static json_t *sum_of(json_t *a, json_t *b)
-{
-    json_int_t sum;
-    if (!json_is_integer(a) || !json_is_integer(b))
-        return json_real(json_number_value(a) + json_number_value(b));
-    if (__builtin_add_overflow(json_integer_value(a), json_integer_value(b), &sum))
-        return NULL;
-    return json_integer(sum);
-}
-
-static json_t *added(json_t *a, json_t *b, const char *key, struct moed_client_error *err);
-
-static json_t *added_arrays(json_t *a, json_t *b, const char *key, struct moed_client_error *err)
-{
-    json_t *sum = json_array();
-    for (size_t i = 0; i < json_array_size(a); i++) {
-        json_t *element = added(json_array_get(a, i), json_array_get(b, i), key, err);
-        if (!element) {
-            json_decref(sum);
-            return NULL;
-        }
-        json_array_append_new(sum, element);
-    }
-    return sum;
-}
-
-/* Numbers called counts, rows or sum are added; what is the same in both stays; the rest goes. */
-static json_t *added_objects(json_t *a, json_t *b, struct moed_client_error *err)
-{
-    json_t *sum = json_object(), *value;
-    const char *key;
-    json_object_foreach (a, key, value) {
-        json_t *other = json_object_get(b, key), *member = NULL;
-        if (strcmp(key, "counts") == 0 || strcmp(key, "rows") == 0 || strcmp(key, "sum") == 0) {
-            member = added(value, other, key, err);
-            if (!member) {
-                json_decref(sum);
-                return NULL;
-            }
-        } else if (json_equal(value, other))
-            member = json_incref(value);
-        if (member)
-            json_object_set_new(sum, key, member);
-    }
-    return sum;
-}
-
-/* A new reference; NULL: they are not of one shape. */
-static json_t *added(json_t *a, json_t *b, const char *key, struct moed_client_error *err)
-{
-    json_t *sum = NULL;
-    if (json_is_number(a) && json_is_number(b))
-        sum = sum_of(a, b);
-    else if (json_is_array(a) && json_is_array(b) && json_array_size(a) == json_array_size(b))
-        sum = added_arrays(a, b, key, err);
-    else if (json_is_object(a) && json_is_object(b))
-        sum = added_objects(a, b, err);
-    if (!sum)
-        differ(key, err);
-    return sum;
-}
-
-/* A member that only one of them has cannot be added: it goes. */
-static int add_member(json_t *into, json_t *from, const char *key, struct moed_client_error *err)
-{
-    json_t *a = json_object_get(into, key), *b = json_object_get(from, key);
-    if (!a || !b || json_is_null(a) || json_is_null(b)) {
-        json_object_del(into, key);
-        return 0;
-    }
-    json_t *sum = added(a, b, key, err);
-    return sum ? json_object_set_new(into, key, sum) : -1;
-}
-
-static int add_members(json_t *into, json_t *from, const char *const *keys, size_t count,
-                       struct moed_client_error *err)
-{
-    for (size_t i = 0; i < count; i++)
-        if (add_member(into, from, keys[i], err) != 0)
-            return -1;
-    return 0;
-}
+/* ---- means ---- */
 
 static double number(json_t *object, const char *key)
 {
@@ -154,15 +66,15 @@ static int add_pair(json_t *pairs, json_t *index, json_t *pair, struct moed_clie
 {
     char key[48];
     if (!pair_key(pair, key))
-        return differ("pairs", err);
+        return merge_differs("pairs", err);
     json_t *known = json_object_get(index, key);
     if (!known) {
         json_t *copy = json_deep_copy(pair);
         json_object_set(index, key, copy);
         return json_array_append_new(pairs, copy);
     }
-    json_t *sum = sum_of(json_array_get(known, 2), json_array_get(pair, 2));
-    return sum ? json_array_set_new(known, 2, sum) : differ("pairs", err);
+    json_t *sum = merge_sum(json_array_get(known, 2), json_array_get(pair, 2));
+    return sum ? json_array_set_new(known, 2, sum) : merge_differs("pairs", err);
 }
 
 /* [[i, j, rows], ...]: each document lists the pairs that it has. */
@@ -198,17 +110,17 @@ static void add_idle(json_t *into, json_t *from)
 static int add_expert(json_t *into, json_t *from, struct moed_client_error *err)
 {
     if (!json_equal(json_object_get(into, "index"), json_object_get(from, "index")))
-        return differ("index", err);
+        return merge_differs("index", err);
     add_means(into, from, MEANS_OF_EXPERT, LENGTH(MEANS_OF_EXPERT), "labelled");
     add_idle(into, from);
     json_object_del(into, "ece");
-    return add_members(into, from, ADDED_OF_EXPERT, LENGTH(ADDED_OF_EXPERT), err);
+    return merge_members(into, from, ADDED_OF_EXPERT, LENGTH(ADDED_OF_EXPERT), err);
 }
 
 static int add_experts(json_t *into, json_t *from, struct moed_client_error *err)
 {
     if (json_array_size(into) != json_array_size(from))
-        return differ("experts", err);
+        return merge_differs("experts", err);
     for (size_t i = 0; i < json_array_size(into); i++)
         if (add_expert(json_array_get(into, i), json_array_get(from, i), err) != 0)
             return -1;
@@ -220,10 +132,10 @@ static int add_layer(json_t *into, json_t *from, struct moed_client_error *err)
     static const char *const SAME[] = {"name", "top_k"};
     for (size_t i = 0; i < LENGTH(SAME); i++)
         if (!json_equal(json_object_get(into, SAME[i]), json_object_get(from, SAME[i])))
-            return differ(SAME[i], err);
+            return merge_differs(SAME[i], err);
     add_means(into, from, MEANS_OF_LAYER, LENGTH(MEANS_OF_LAYER), "rows");
     if (add_experts(json_object_get(into, "experts"), json_object_get(from, "experts"), err) != 0 ||
-        add_members(into, from, ADDED_OF_LAYER, LENGTH(ADDED_OF_LAYER), err) != 0 ||
+        merge_members(into, from, ADDED_OF_LAYER, LENGTH(ADDED_OF_LAYER), err) != 0 ||
         exact_add(into, from, err) != 0)
         return -1;
     if (steps_add(into, from, err) != 0)
@@ -253,9 +165,9 @@ int merge_add(json_t *into, json_t *from, struct moed_client_error *err)
     for (size_t i = 0; i < LENGTH(SAME); i++)
         if (!json_equal(json_object_get(into, SAME[i]), json_object_get(from, SAME[i])) &&
             (json_object_get(into, SAME[i]) || json_object_get(from, SAME[i])))
-            return differ(SAME[i], err);
+            return merge_differs(SAME[i], err);
     if (json_array_size(layers) != json_array_size(others))
-        return differ("layers", err);
+        return merge_differs("layers", err);
     for (size_t i = 0; i < json_array_size(layers); i++) {
         if (add_layer(json_array_get(layers, i), json_array_get(others, i), err) != 0) {
             char place[32];
@@ -269,7 +181,7 @@ int merge_add(json_t *into, json_t *from, struct moed_client_error *err)
     double seconds = fmax(number(into, "seconds"), number(from, "seconds"));
     if (!isnan(seconds))
         json_object_set_new(into, "seconds", json_real(seconds));
-    return add_member(into, from, "rows", err);
+    return merge_member(into, from, "rows", err);
 }
 
 /* ---- what follows from the sums ---- */

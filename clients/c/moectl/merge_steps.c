@@ -5,13 +5,11 @@
 #include <math.h>
 #include <string.h>
 
+#include "clients/c/moectl/merge_values.h"
+
 static const char *const PHASES[] = {"prompt", "generated"};
 
-static int differ(const char *what, struct moed_client_error *err)
-{
-    return fail_with(err, "'%s' differs", what);
-}
-
+/* 0 if there is no such number. */
 static double number(const json_t *object, const char *key)
 {
     return json_number_value(json_object_get(object, key));
@@ -20,18 +18,18 @@ static double number(const json_t *object, const char *key)
 /* ---- caches ---- */
 
 /* Hits add up, for each replica has a cache of its own. */
-static int add_cache_size(json_t *into, const json_t *from, struct moed_client_error *err)
+static int add_cache_size(json_t *into, json_t *from, struct moed_client_error *err)
 {
     static const char *const POLICIES[] = {"lru", "lfu", "belady"};
     const double a = number(into, "uses"), b = number(from, "uses");
     if (number(into, "size") != number(from, "size"))
-        return differ("cache", err);
+        return merge_differs("cache", err);
     for (size_t i = 0; i < LENGTH(POLICIES); i++) {
         const double hits =
             round(number(into, POLICIES[i]) * a) + round(number(from, POLICIES[i]) * b);
         json_object_set_new(into, POLICIES[i], json_real(hits / (a + b)));
     }
-    return json_object_set_new(into, "uses", json_integer((json_int_t)(a + b)));
+    return merge_member(into, from, "uses", err);
 }
 
 static bool has_uses(const json_t *cache)
@@ -40,7 +38,7 @@ static bool has_uses(const json_t *cache)
 }
 
 /* A cache is null before the first use; servers before this one did not say how many uses. */
-static int add_caches(json_t *into, const json_t *from, struct moed_client_error *err)
+static int add_caches(json_t *into, json_t *from, struct moed_client_error *err)
 {
     json_t *cache = json_object_get(into, "cache"), *other = json_object_get(from, "cache");
     if (json_is_null(cache) && (json_is_null(other) || has_uses(other)))
@@ -52,7 +50,7 @@ static int add_caches(json_t *into, const json_t *from, struct moed_client_error
         return 0;
     }
     if (json_array_size(cache) != json_array_size(other))
-        return differ("cache", err);
+        return merge_differs("cache", err);
     for (size_t i = 0; i < json_array_size(cache); i++)
         if (add_cache_size(json_array_get(cache, i), json_array_get(other, i), err) != 0)
             return -1;
@@ -66,23 +64,7 @@ static double sum_behind(const json_t *steps, const char *mean)
     return round(number(steps, mean) * number(steps, "count"));
 }
 
-static int add_distinct(json_t *into, const json_t *from, struct moed_client_error *err)
-{
-    json_t *sum = json_object_get(into, "experts"), *added = json_object_get(from, "experts");
-    if (!json_is_array(sum) || !json_is_array(added)) {
-        json_object_del(into, "experts");
-        return 0;
-    }
-    if (json_array_size(sum) != json_array_size(added))
-        return differ("experts", err);
-    for (size_t i = 0; i < json_array_size(sum); i++)
-        json_array_set_new(sum, i,
-                           json_integer(json_integer_value(json_array_get(sum, i)) +
-                                        json_integer_value(json_array_get(added, i))));
-    return 0;
-}
-
-static int add_steps(json_t *into, const json_t *from, struct moed_client_error *err)
+static int add_steps(json_t *into, json_t *from, struct moed_client_error *err)
 {
     static const char *const MEANS[] = {"mean_rows", "mean_experts"};
     const double count = number(into, "count") + number(from, "count");
@@ -90,8 +72,8 @@ static int add_steps(json_t *into, const json_t *from, struct moed_client_error 
         const double sum = sum_behind(into, MEANS[i]) + sum_behind(from, MEANS[i]);
         json_object_set_new(into, MEANS[i], json_real(sum / fmax(count, 1)));
     }
-    json_object_set_new(into, "count", json_integer((json_int_t)count));
-    return add_distinct(into, from, err);
+    return merge_member(into, from, "count", err) == 0 ? merge_member(into, from, "experts", err)
+                                                       : -1;
 }
 
 static int add_phases(json_t *into, json_t *from, struct moed_client_error *err)
@@ -99,7 +81,7 @@ static int add_phases(json_t *into, json_t *from, struct moed_client_error *err)
     for (size_t i = 0; i < LENGTH(PHASES); i++) {
         json_t *phase = json_object_get(into, PHASES[i]), *other = json_object_get(from, PHASES[i]);
         if (!phase || !other)
-            return differ(PHASES[i], err);
+            return merge_differs(PHASES[i], err);
         if (add_steps(phase, other, err) != 0 || add_caches(phase, other, err) != 0)
             return -1;
     }
@@ -127,7 +109,7 @@ int steps_add(json_t *into, json_t *from, struct moed_client_error *err)
     if (in_both(into, from, "phases")) {
         a = json_object_get(into, "phases"), b = json_object_get(from, "phases");
         if (number(into, "expert_bytes") != number(from, "expert_bytes"))
-            return differ("expert_bytes", err);
+            return merge_differs("expert_bytes", err);
         if (add_phases(a, b, err) != 0)
             return -1;
     }
