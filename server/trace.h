@@ -25,13 +25,13 @@ struct trace {
     atomic_bool off;                  /* none of them, whatever the rate */
     atomic_ullong candidates;
     atomic_ullong sent, lost;
+    atomic_ullong end_ns; /* when the thread gives up; UINT64_MAX until trace_close() */
     uv_thread_t thread;
     uv_mutex_t mutex; /* guards the rest */
     uv_cond_t wake;
     struct otlp_span *waiting; /* [count], room for TRACE_MOST_WAITING */
     size_t count;
     bool ending, has_thread;
-    atomic_ullong end_ns; /* when the thread gives up; UINT64_MAX until trace_close() */
 };
 
 enum { TRACE_MOST_WAITING = 2048 };
@@ -40,11 +40,11 @@ enum { TRACE_MOST_WAITING = 2048 };
 MUST_CHECK int trace_collector_read(struct trace_collector *collector, const char *url,
                                     struct error *err);
 
+enum { TRACE_PATIENCE_S = 5 };
+
 /* `url` NULL or "": nothing is traced. The thread sends until trace_close(), which gives it
  * TRACE_PATIENCE_S for what waits; what a collector has not taken by then is lost. Only a name that
  * must be looked up may take longer. */
-enum { TRACE_PATIENCE_S = 5 };
-
 MUST_CHECK int trace_start(struct trace *trace, const char *url, unsigned rate, struct error *err);
 void trace_close(struct trace *trace);
 

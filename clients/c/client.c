@@ -257,6 +257,11 @@ static int unreachable(const struct moed_client *client, CURLcode code,
     if (code == CURLE_ABORTED_BY_CALLBACK)
         return client_fail(err, MOED_CLIENT_CANCELLED, "%s: cancelled", client->url);
     const char *reason = *client->reason ? client->reason : curl_easy_strerror(code);
+    long system_error = 0;
+    if (code == CURLE_COULDNT_CONNECT && client->base != client->url &&
+        curl_easy_getinfo(client->curl, CURLINFO_OS_ERRNO, &system_error) == CURLE_OK &&
+        system_error != 0)
+        reason = strerror((int)system_error); /* curl tells of a port, of which there is none */
     if (code == CURLE_SSL_CACERT_BADFILE)
         return client_fail(err, MOED_CLIENT_INVALID, "%s: cannot use the CA file: %s", client->url,
                            reason);

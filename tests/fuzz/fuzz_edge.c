@@ -56,7 +56,7 @@ static void read_options(void)
         abort();
 }
 
-static void start_loader(struct error *err)
+static void init_loader(void)
 {
     const struct loader_options loading = {
         .repository = {.directory = options.models,
@@ -68,8 +68,6 @@ static void start_loader(struct error *err)
         .on_started = on_started,
         .on_look = on_look};
     loader_init(&loader, &loading);
-    if (err->code != ERROR_NONE)
-        abort();
 }
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
@@ -84,7 +82,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     signal(SIGPIPE, SIG_IGN);
     log_set_level((enum log_level) - 1);
     read_options();
-    start_loader(&err);
+    init_loader();
     if (access_init(&access, &options, &err) != 0)
         abort();
     shared = (struct loop_shared){.options = &options,

@@ -263,7 +263,7 @@ class AdminListenerTest(ServerCase):
         self.assertEqual(json.loads(done.stdout)["model"], "clusters")
         done = moectl("routing", "clusters", "--url", f"unix:{self.socket}.gone")
         self.assertEqual(done.returncode, 1)
-        self.assertIn(f"unix:{self.socket}.gone: no answer: ", done.stderr)
+        self.assertIn(f"unix:{self.socket}.gone: no answer: No such file or directory", done.stderr)
         self.assertIn("a socket, 1 to 107 bytes", moectl("models", "--url", f"unix:/{'x' * 107}").stderr)
 
     def test_two_servers_do_not_share_it(self):
