@@ -139,6 +139,22 @@ class Clients:
     def java(self):
         return self.program("java", os.path.join(PROGRAMS, "Http.java"))
 
+    def generated(self, language, *command):
+        """A client on stubs made from Triton's definition of the protocol, then from proto/inference.proto."""
+        for definition in ("triton", "moed"):
+            home = os.path.join(HOME, "grpc", f"{language}-{definition}")
+            version = self.program(*(part.format(home=home, jars=os.path.join(HOME, "grpc", "jars")) for part in command))[0]
+        return version, ("stubs of Triton's protocol, then of proto/inference.proto: health, inference with raw and typed tensors, 50 at "
+                         "once, errors, load and unload; metadata, configuration, statistics and index as HTTP has them")
+
+    def grpc_go(self):
+        return self.generated("go", "{home}/client")
+
+    def grpc_java(self):
+        if not os.path.exists(os.path.join(HOME, "grpc", "java-moed", "classes", "Grpc.class")):
+            raise Missing("no stubs for Java")
+        return self.generated("java", "java", "-cp", "{home}/classes:{jars}/*", "Grpc")
+
     def grpcurl(self):
         program = os.path.join(HOME, "go", "grpcurl")
         proto = ["-plaintext", "-import-path", os.path.join(ROOT, "proto"), "-proto", "inference.proto"]
@@ -191,10 +207,11 @@ class Clients:
 
 
 ALL = ["curl", "kserve", "tritonclient", "perf_analyzer", "mlserver", "openai-python", "openai-js", "prometheus-client", "promtool",
-       "go", "java", "grpcurl"]
+       "go", "java", "grpc-go", "grpc-java", "grpcurl"]
 NAMES = {"kserve": "kserve SDK", "tritonclient": "Triton's Python clients", "mlserver": "MLServer's client",
          "openai-python": "OpenAI's Python client", "openai-js": "OpenAI's JavaScript client", "go": "Go's net/http",
-         "java": "java.net.http.HttpClient"}
+         "java": "java.net.http.HttpClient", "grpc-go": "grpc-go, as Triton's Go client",
+         "grpc-java": "grpc-java, as Triton's Java client"}
 
 
 def result_of(clients, name):

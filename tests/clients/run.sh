@@ -5,7 +5,7 @@
 #   sh tests/clients/run.sh CLIENT...      only these: see `python3 tests/clients/main.py --help`
 #   sh tests/clients/run.sh schemathesis   requests at random as /openapi.json describes them, minutes
 #
-# Installs them below build/clients, each of one version, from PyPI, npm, Go's proxy and Debian: about 1.3 GB.
+# Installs them below build/clients, each of one version, from PyPI, npm, Go's proxy, Maven Central and Debian: about 1.3 GB.
 # What cannot be installed is skipped with the reason. MOED_BINARY is the server (default
 # build/release/moed). Exit status 0: none failed.
 set -u
@@ -68,6 +68,12 @@ is_wanted() { [ "$wanted" = "  " ] || case $wanted in *" $1 "*) ;; *) return 1 ;
     python_package prometheus-client prometheus-client==0.26.0
 ! is_wanted perf_analyzer || install perf_analyzer 2.47.0 perf_analyzer
 ! is_wanted openai-js || install openai-js 7.59.0 openai_js
+if is_wanted grpc-go || is_wanted grpc-java; then
+    install tritonclient 2.61.0 python_package tritonclient 'tritonclient[http,grpc]==2.61.0'
+    sources="tests/clients/grpc_stubs.sh tests/clients/programs/grpc.go tests/clients/programs/Grpc.java proto/inference.proto"
+    # shellcheck disable=SC2086
+    install grpc "$(cat $sources | cksum | cut -d ' ' -f 1)" sh tests/clients/grpc_stubs.sh "$home"
+fi
 ! is_wanted grpcurl || install grpcurl 1.9.3 grpcurl
 case $wanted in *" schemathesis "*)
     install schemathesis 4.32.5 python_package schemathesis schemathesis==4.32.5 ;;
