@@ -55,3 +55,10 @@ void *calloc_checked(size_t count, size_t bytes, struct error *err)
         error_set(err, ERROR_INTERNAL, "no memory for %zu entries of %zu bytes", count, bytes);
     return memory;
 }
+
+void *calloc_counted(size_t count, size_t bytes, uint64_t *total, struct error *err)
+{
+    void *memory = calloc_checked(count, bytes, err);
+    *total += memory ? (uint64_t)count * bytes : 0;
+    return memory;
+}

@@ -5,6 +5,7 @@
 #define CORE_MEMORY_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 struct error;
 
@@ -20,5 +21,8 @@ char *xstrdup(const char *text);
 
 /* Zeroed memory, sized by a client or a file; NULL with an error if there is not enough. */
 void *calloc_checked(size_t count, size_t bytes, struct error *err);
+
+/* The same; adds what it has allocated to *total. */
+void *calloc_counted(size_t count, size_t bytes, uint64_t *total, struct error *err);
 
 #endif

@@ -182,7 +182,7 @@ static void plan_forward(struct moed_model *model)
         plan_passing_part(plan, &model->outputs[i].chain.plan, 1);
 }
 
-static void fill_info(struct moed_model *model)
+static void fill_info(struct moed_model *model, bool copied)
 {
     struct moed_model_info *info = &model->info;
     struct cost cost = model->chain.cost;
@@ -206,6 +206,7 @@ static void fill_info(struct moed_model *model)
         .shared_bytes = cost.shared_bytes,
         .macs_per_row = cost.macs,
         .weight_bytes = cost.weight_bytes,
+        .mapped_bytes = copied ? 0 : cost.mapped_bytes,
         .scratch_bytes_per_row = model->plan.most * sizeof(float),
         .sequence = model->context > 0,
         .context = model->context,
@@ -226,6 +227,7 @@ static int read_config(struct moed_model *model, struct config_node *root,
     if (options) {
         scope.precision.bits = bits[options->weights];
         scope.precision.f32_inputs = options->f32_activations;
+        scope.precision.sizes_only = loading.headers_only = options->headers_only;
     }
     if (read_header(model, &loading, root, err) != 0 ||
         model_read_inputs(model, &scope, root, err) != 0 ||
@@ -272,7 +274,8 @@ struct moed_model *moed_model_load(const char *directory, const struct moed_load
     if (snprintf(path, sizeof path, "%s/config.json", directory) >= (int)sizeof path)
         error_set(err, ERROR_INVALID, "path too long");
     else if (config_open(&root, path, err) == 0) {
-        model->tensors = safetensors_open(directory, options && options->copy, err);
+        bool copies = options && options->copy && !options->headers_only;
+        model->tensors = safetensors_open(directory, copies, err);
         if (model->tensors)
             result = read_any_config(model, &root, options, err);
         config_close(&root);
@@ -283,7 +286,7 @@ struct moed_model *moed_model_load(const char *directory, const struct moed_load
         return NULL;
     }
     plan_forward(model);
-    fill_info(model);
+    fill_info(model, options && options->copy);
     return model;
 }
 

@@ -97,6 +97,7 @@ struct moed_model_info {
     uint64_t shared_bytes;          /* of weights that every row reads, whatever it selects */
     uint64_t macs_per_row;          /* multiply-accumulates, without unselected experts */
     uint64_t weight_bytes;          /* resident weights: mapped, converted or packed */
+    uint64_t mapped_bytes;          /* of them: those that stay in mapped files */
     uint64_t scratch_bytes_per_row; /* allocated by moed_scratch_new() per row */
     /* Rows are the positions of sequences, at most `context` each: a span is one, or the next part
      * of one. `context` is 0 for other models. */
@@ -135,6 +136,9 @@ struct moed_load_options {
     bool f32_activations; /* of INT8 and INT4 weights: inputs are not rounded to 8 bits */
     enum moed_kv kv;
     bool copy; /* map no file: its bytes are read at once, and later changes do not matter */
+    /* Reads headers only, in a moment and with little memory: the model tells all about itself, and
+     * runs no forward pass. That weights are finite is not checked. */
+    bool headers_only;
 };
 
 /* Loads a checkpoint directory (core/CHECKPOINT.md). `options` may be NULL: all members 0. The
@@ -192,6 +196,9 @@ MUST_CHECK struct moed_scratch *moed_scratch_new(const struct moed_model *model,
                                                  const struct moed_scratch_options *options,
                                                  struct error *err);
 void moed_scratch_free(struct moed_scratch *scratch);
+
+/* What it has allocated. */
+uint64_t moed_scratch_bytes(const struct moed_scratch *scratch);
 
 /* Consecutive rows of a batch that belong together: the rows of one request, or the next positions
  * of one sequence, which see what its session keeps of earlier positions. */

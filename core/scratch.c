@@ -12,10 +12,11 @@ static const size_t MOED_SCRATCH_LIMIT = (size_t)4 << 30;
 /* Bytes of a cache line and of the widest vector. */
 enum { ALIGNMENT = 64 };
 
-static float *allocate(size_t floats, struct error *err)
+static float *allocate(struct moed_scratch *scratch, size_t floats, struct error *err)
 {
     size_t bytes = (floats * sizeof(float) + ALIGNMENT) / ALIGNMENT * ALIGNMENT;
     float *memory = aligned_alloc(ALIGNMENT, bytes);
+    scratch->bytes += bytes;
     if (!memory)
         error_set(err, ERROR_INTERNAL, "no memory for %zu bytes of activations", bytes);
     return memory;
@@ -64,6 +65,7 @@ static int allocate_routing(struct moed_scratch *scratch, bool distributions, st
                          scratch->max_rows * model->gates[i].items_per_row, distributions,
                          err) != 0)
             return -1;
+        scratch->bytes += scratch->routing[i].bytes;
     }
     scratch->dispatches = xcalloc(model->moe_count, sizeof *scratch->dispatches);
     for (size_t i = 0; i < model->moe_count; i++) {
@@ -71,6 +73,7 @@ static int allocate_routing(struct moed_scratch *scratch, bool distributions, st
         if (dispatch_init(&scratch->dispatches[i], &model->moe[i],
                           scratch->max_rows * model->moe[i].items_per_row, distributions, err) != 0)
             return -1;
+        scratch->bytes += scratch->dispatches[i].bytes;
     }
     return 0;
 }
@@ -80,8 +83,8 @@ static int allocate_all(struct moed_scratch *scratch, bool distributions, struct
     const struct moed_model *model = scratch->model;
     size_t workspace = model->plan.workspace;
     scratch->workspace_stride = (workspace + ALIGNMENT) / ALIGNMENT * ALIGNMENT;
-    scratch->arena = allocate(scratch->max_rows * model->plan.most, err);
-    scratch->workspaces = allocate(scratch->threads * scratch->workspace_stride, err);
+    scratch->arena = allocate(scratch, scratch->max_rows * model->plan.most, err);
+    scratch->workspaces = allocate(scratch, scratch->threads * scratch->workspace_stride, err);
     if (!scratch->arena || !scratch->workspaces)
         return -1;
     return allocate_routing(scratch, distributions, err);
@@ -116,6 +119,11 @@ void moed_scratch_free(struct moed_scratch *scratch)
     free(scratch->workspaces);
     free(scratch->arena);
     free(scratch);
+}
+
+uint64_t moed_scratch_bytes(const struct moed_scratch *scratch)
+{
+    return scratch->bytes;
 }
 
 struct run scratch_run(struct moed_scratch *scratch, struct moed_team *team)

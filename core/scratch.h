@@ -8,6 +8,7 @@
 struct moed_scratch {
     const struct moed_model *model; /* borrowed */
     size_t max_rows, threads;
+    uint64_t bytes;    /* of all that follows */
     float *arena;      /* [max_rows, plan.most of the model] */
     float *workspaces; /* [threads, workspace_stride] */
     size_t workspace_stride;

@@ -13,12 +13,9 @@
 #include "core/text.h"
 #include "proto/json.h"
 #include "proto/language.h"
+#include "server/inspect_memory.h"
+#include "server/loop.h"
 #include "server/models/repository.h"
-
-/* Rows of the batch whose scratch memory is reported: the server's default. */
-enum { REPORTED_BATCH_ROWS = 64 };
-/* Positions of sequences whose memory is reported. */
-enum { REPORTED_POSITIONS = 1000 };
 
 static void print_shape(FILE *out, const struct moed_shape *shape)
 {
@@ -34,15 +31,6 @@ static void print_count(FILE *out, double value)
     for (; value >= 1000 && unit + 1 < sizeof units / sizeof *units; unit++)
         value /= 1000;
     fprintf(out, unit ? "%.2f%s" : "%.0f%s", value, units[unit]);
-}
-
-static void print_bytes(FILE *out, double value)
-{
-    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
-    size_t unit = 0;
-    for (; value >= 1024 && unit + 1 < sizeof units / sizeof *units; unit++)
-        value /= 1024;
-    fprintf(out, unit ? "%.1f %s" : "%.0f %s", value, units[unit]);
 }
 
 /* Names and descriptions come from the checkpoint. Returns the bytes printed. */
@@ -127,22 +115,8 @@ static void print_family(FILE *out, const struct moed_model_info *info)
     }
 }
 
-static void print_memory(FILE *out, const struct moed_model_info *info)
-{
-    fputs("Memory      ", out);
-    print_bytes(out, (double)info->weight_bytes);
-    fputs(" of weights, ", out);
-    print_bytes(out, (double)info->scratch_bytes_per_row * REPORTED_BATCH_ROWS);
-    fprintf(out, " for batches of %d rows\n", REPORTED_BATCH_ROWS);
-    if (!info->sequence)
-        return;
-    fputs("            ", out);
-    print_bytes(out, (double)info->position_bytes * REPORTED_POSITIONS);
-    fprintf(out, " of keys and values for %d tokens; sequences of up to %zu\n", REPORTED_POSITIONS,
-            info->context);
-}
-
-static void print_text(const char *directory, const struct moed_model *model, FILE *out)
+static void print_text(const char *directory, const struct moed_model *model,
+                       const struct inspect_memory *memory, FILE *out)
 {
     const struct moed_model_info *info = moed_model_info(model);
     fprintf(out, "%s\n", directory);
@@ -163,7 +137,7 @@ static void print_text(const char *directory, const struct moed_model *model, FI
     fputs(" active for one row (", out);
     print_count(out, (double)info->macs_per_row);
     fputs(" multiply-adds)\n", out);
-    print_memory(out, info);
+    inspect_memory_print(memory, info, out);
 }
 
 static void json_shape(struct buffer *body, const struct moed_shape *shape)
@@ -246,7 +220,8 @@ static void json_family(struct buffer *body, const struct moed_model_info *info)
     buffer_text(body, "]");
 }
 
-static void print_json(const char *directory, const struct moed_model *model, FILE *out)
+static void print_json(const char *directory, const struct moed_model *model,
+                       const struct inspect_memory *memory, FILE *out)
 {
     const struct moed_model_info *info = moed_model_info(model);
     struct buffer body;
@@ -263,10 +238,13 @@ static void print_json(const char *directory, const struct moed_model *model, FI
     json_tensors(&body, "outputs", info->outputs, info->output_count);
     buffer_format(&body,
                   ",\"parameters\":%llu,\"active_parameters\":%llu,\"macs_per_row\":%llu,"
-                  "\"weight_bytes\":%llu,\"scratch_bytes_per_row\":%llu,\"layers\":[",
+                  "\"weight_bytes\":%llu,\"mapped_bytes\":%llu,\"scratch_bytes_per_row\":%llu",
                   (unsigned long long)info->parameters, (unsigned long long)info->active_parameters,
                   (unsigned long long)info->macs_per_row, (unsigned long long)info->weight_bytes,
+                  (unsigned long long)info->mapped_bytes,
                   (unsigned long long)info->scratch_bytes_per_row);
+    inspect_memory_json(memory, info, &body);
+    buffer_text(&body, ",\"layers\":[");
     moed_model_visit(model, json_layer, &body);
     buffer_text(&body, "]}\n");
     fwrite(body.data, 1, body.length, out);
@@ -294,7 +272,7 @@ static int check_name(const char *directory, struct error *err)
 
 struct listing {
     FILE *out;
-    bool json;
+    const struct inspect_options *options;
     size_t count; /* checkpoints printed */
 };
 
@@ -313,26 +291,36 @@ static int check_text(const char *directory, const struct moed_model *model, str
     return result;
 }
 
-static int list_checkpoint(const char *directory, struct listing *listing, struct error *err)
+static int list_model(const char *directory, const struct moed_model *model,
+                      struct listing *listing, struct error *err)
 {
-    if (check_name(directory, err) != 0)
+    struct inspect_memory memory;
+    if (check_text(directory, model, err) != 0 ||
+        inspect_memory(&memory, directory, model, listing->options->server, err) != 0)
         return -1;
-    struct moed_model *model = moed_model_load(directory, NULL, err);
-    if (!model)
-        return -1;
-    if (check_text(directory, model, err) != 0) {
-        moed_model_free(model);
-        return -1;
-    }
-    if (listing->json) {
-        print_json(directory, model, listing->out);
+    if (listing->options->json) {
+        print_json(directory, model, &memory, listing->out);
     } else {
         fputs(listing->count > 0 ? "\n" : "", listing->out);
-        print_text(directory, model, listing->out);
+        print_text(directory, model, &memory, listing->out);
     }
     listing->count++;
-    moed_model_free(model);
     return 0;
+}
+
+static int list_checkpoint(const char *directory, struct listing *listing, struct error *err)
+{
+    const struct model_options options = loop_model_options(listing->options->server);
+    struct moed_load_options load = model_load_options(&options);
+    load.headers_only = !listing->options->check;
+    if (check_name(directory, err) != 0)
+        return -1;
+    struct moed_model *model = moed_model_load(directory, &load, err);
+    if (!model)
+        return -1;
+    int result = list_model(directory, model, listing, err);
+    moed_model_free(model);
+    return result;
 }
 
 static bool is_checkpoint(const char *directory)
@@ -368,9 +356,10 @@ static int list_below(const char *directory, int levels, struct listing *listing
     return result;
 }
 
-int inspect(const char *directory, bool json, FILE *out, struct error *err)
+int inspect(const char *directory, const struct inspect_options *options, FILE *out,
+            struct error *err)
 {
-    struct listing listing = {.out = out, .json = json};
+    struct listing listing = {.out = out, .options = options};
     if (!is_checkpoint(directory) && list_below(directory, REPOSITORY_LEVELS, &listing, err) != 0)
         return -1;
     return listing.count > 0 ? 0 : list_checkpoint(directory, &listing, err);

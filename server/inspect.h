@@ -6,10 +6,18 @@
 #include <stdio.h>
 
 #include "core/error.h"
+#include "server/options/options.h"
+
+struct inspect_options {
+    const struct options *server; /* with which it would be served */
+    bool json;                    /* a line with one JSON object for each instead of text */
+    bool check;                   /* read and pack all weights, too, as the server does */
+};
 
 /* Prints architecture, experts, parameters and memory of the checkpoint in `directory`; of a model
- * repository those of every model, in the order of their names. `json`: a line with one JSON object
- * for each instead of text. -1 with an error at the first one that cannot be loaded. */
-MUST_CHECK int inspect(const char *directory, bool json, FILE *out, struct error *err);
+ * repository those of every model, in the order of their names. Only headers are read, unless
+ * `check` is set. -1 with an error at the first one that cannot be served. */
+MUST_CHECK int inspect(const char *directory, const struct inspect_options *options, FILE *out,
+                       struct error *err);
 
 #endif

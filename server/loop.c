@@ -129,7 +129,7 @@ static void on_drain_asked(uv_async_t *asked)
 /* ---- starting ---- */
 
 /* What of `whole` each loop gets: all of it when there is one, and at least `least`. */
-static uint64_t loop_share(const struct options *options, uint64_t whole, uint64_t least)
+uint64_t loop_share(const struct options *options, uint64_t whole, uint64_t least)
 {
     uint64_t share = (whole + options->loops - 1) / options->loops;
     return share > least ? share : least;
@@ -139,6 +139,27 @@ unsigned loop_threads(const struct options *options)
 {
     uint64_t threads = options->threads ? options->threads : cpu_count("");
     return (unsigned)loop_share(options, threads, 1);
+}
+
+/* Options are checked when they are read. */
+static enum moed_weights weights_of(const char *name)
+{
+    return strcmp(name, "int8") == 0   ? MOED_WEIGHTS_INT8
+           : strcmp(name, "int4") == 0 ? MOED_WEIGHTS_INT4
+                                       : MOED_WEIGHTS_STORED;
+}
+
+struct model_options loop_model_options(const struct options *options)
+{
+    return (struct model_options){.loops = options->loops,
+                                  .max_batch_rows = options->max_batch_rows,
+                                  .step_tokens = options->step_tokens,
+                                  .threads = loop_threads(options),
+                                  .max_tags = options->max_tags,
+                                  .weights = weights_of(options->weights),
+                                  .f32_activations = strcmp(options->activations, "f32") == 0,
+                                  .kv_f32 = strcmp(options->kv_cache, "f32") == 0,
+                                  .copy = strcmp(options->load, "copy") == 0};
 }
 
 static void nothing(uv_work_t *work)

@@ -79,7 +79,13 @@ void loop_run(struct loop *loop);
 void loop_stop(struct loop *loop);
 void loop_close(struct loop *loop);
 
+/* One loop's share of what all have, and no less than `least`. */
+uint64_t loop_share(const struct options *options, uint64_t whole, uint64_t least);
+
 /* Compute threads of one loop. */
 unsigned loop_threads(const struct options *options);
+
+/* How models are loaded that loops will serve; without a quarantine. */
+struct model_options loop_model_options(const struct options *options);
 
 #endif

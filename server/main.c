@@ -7,6 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/memory.h"
 #include "core/moed.h"
 #include "server/access/tokens.h"
 #include "server/inspect.h"
@@ -62,35 +63,73 @@ static void help_serve(FILE *out)
     options_help(out);
 }
 
+/* A word of inspect's own. False: it is something else. */
+static bool read_inspect_flag(struct inspect_options *wanted, const char *argument)
+{
+    bool *flag = strcmp(argument, "--json") == 0    ? &wanted->json
+                 : strcmp(argument, "--check") == 0 ? &wanted->check
+                                                    : NULL;
+    if (flag)
+        *flag = true;
+    return flag;
+}
+
+/* Options of the server follow the directory, which takes the place of its --models: `server` is
+ * for argc + 1 arguments. Returns how many they are; 0 with an error. */
+static int read_inspect(struct inspect_options *wanted, int argc, char *argv[],
+                        const char *server[], struct error *err)
+{
+    int count = 0;
+    for (int i = 0; i < argc; i++) {
+        if (read_inspect_flag(wanted, argv[i]))
+            continue;
+        if (count == 0 && argv[i][0] == '-') {
+            error_set(err, ERROR_INVALID, "inspect: unexpected argument '%s'", argv[i]);
+            return 0;
+        }
+        if (count == 0)
+            server[count++] = "--models";
+        server[count++] = argv[i];
+    }
+    if (count == 0)
+        error_set(err, ERROR_INVALID,
+                  "inspect: expected the directory of a checkpoint or of a repository");
+    return count;
+}
+
 static int run_inspect(int argc, char *argv[])
 {
     struct error err = ERROR_INIT;
-    bool json = false;
-    const char *directory = NULL;
-    for (int i = 0; i < argc; i++) {
-        if (strcmp(argv[i], "--json") == 0)
-            json = true;
-        else if (argv[i][0] == '-' || directory)
-            error_set(&err, ERROR_INVALID, "inspect: unexpected argument '%s'", argv[i]);
-        else
-            directory = argv[i];
-    }
-    if (!directory)
-        error_set(&err, ERROR_INVALID,
-                  "inspect: expected the directory of a checkpoint or of a repository");
-    if (err.code != ERROR_NONE || moed_kernel_check(&err) != 0)
+    struct options options;
+    struct inspect_options wanted = {.server = &options};
+    const char **server = xcalloc((size_t)argc + 1, sizeof *server);
+    int count = read_inspect(&wanted, argc, argv, server, &err);
+    bool refused = count == 0 || moed_kernel_check(&err) != 0 ||
+                   options_init(&options, count, (char *const *)server, &err) != 0;
+    free(server);
+    if (refused)
         return usage(&err, "inspect");
-    return inspect(directory, json, stdout, &err) == 0 ? EXIT_SUCCESS : fail(&err);
+    int result = inspect(options.models, &wanted, stdout, &err);
+    options_close(&options);
+    return result == 0 ? EXIT_SUCCESS : fail(&err);
 }
 
 static void help_inspect(FILE *out)
 {
     fputs(
-        "Checks a checkpoint directory as the server would and prints its architecture, experts,\n"
-        "parameters (in all, and active for one row) and memory. --json prints one JSON object.\n"
+        "Reads the headers of a checkpoint, published or moed's own, and prints its architecture,\n"
+        "experts, parameters (in all, and active for one row) and what memory it takes when it is\n"
+        "served: weights in each form, scratch, keys and values. Nothing large is read: that "
+        "takes\n"
+        "a moment, and little memory. Options of 'moed serve' may follow, by which the server "
+        "would\n"
+        "differ; its environment variables and --config count, too.\n\n"
+        "  --json     print one JSON object\n"
+        "  --check    load the weights, too, exactly as the server does\n\n"
         "Of a model repository every model is inspected in turn, with --json one line for each.\n\n"
         "  moed inspect deploy/models/fashion-mnist\n"
-        "  moed inspect deploy/models\n",
+        "  moed inspect deploy/models/tiny-lm --weights int8 --kv-cache-mb 64\n"
+        "  moed inspect --check deploy/models\n",
         out);
 }
 
@@ -135,8 +174,8 @@ static int run_check(int argc, char *argv[])
 static void help_check(FILE *out)
 {
     fputs("Reads the options as 'serve' would, from the same sources, and says what is wrong with\n"
-          "them. Exit status: 0 right, 2 wrong. It starts no server; 'moed inspect DIR' checks "
-          "models.\n\n"
+          "them. Exit status: 0 right, 2 wrong. It starts no server; 'moed inspect --check DIR' "
+          "checks models.\n\n"
           "  moed check-config --config moed.conf\n",
           out);
 }
@@ -222,7 +261,7 @@ static void help_help(FILE *out)
 
 static const struct command COMMANDS[] = {
     {"serve", "--models DIR [OPTION...]", "serve the models of a directory", run_serve, help_serve},
-    {"inspect", "[--json] DIR", "describe a checkpoint or all of a repository", run_inspect,
+    {"inspect", "[--json] DIR [OPTION...]", "describe checkpoints and their memory", run_inspect,
      help_inspect},
     {"probe", "[OPTION...]", "ask a running server whether it is ready", run_probe, help_probe},
     {"check-config", "[OPTION...]", "check options without starting", run_check, help_check},

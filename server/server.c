@@ -320,34 +320,17 @@ static void on_started(const struct error *err, void *context)
     }
 }
 
-/* Options are checked when they are read. */
-static enum moed_weights weights_of(const char *name)
-{
-    return strcmp(name, "int8") == 0   ? MOED_WEIGHTS_INT8
-           : strcmp(name, "int4") == 0 ? MOED_WEIGHTS_INT4
-                                       : MOED_WEIGHTS_STORED;
-}
-
 static void init_loader(struct server *server)
 {
     const struct options *options = server->options;
     bool polls = strcmp(options->model_control, "poll") == 0;
     bool by_name = strcmp(options->model_control, "explicit") == 0;
-    const struct loader_options loader = {
+    struct loader_options loader = {
         .repository = {.directory = options->models,
                        .state = &server->state,
                        .may_be_empty = polls || by_name,
                        .by_name = by_name,
-                       .models = {.loops = options->loops,
-                                  .max_batch_rows = options->max_batch_rows,
-                                  .step_tokens = options->step_tokens,
-                                  .threads = loop_threads(options),
-                                  .max_tags = options->max_tags,
-                                  .weights = weights_of(options->weights),
-                                  .f32_activations = strcmp(options->activations, "f32") == 0,
-                                  .kv_f32 = strcmp(options->kv_cache, "f32") == 0,
-                                  .copy = strcmp(options->load, "copy") == 0,
-                                  .quarantine = &server->quarantine}},
+                       .models = loop_model_options(options)},
         .poll_ns = polls ? options->model_poll_ms * 1000000 : 0,
         .wanted = options->load_model,
         .strict = options->strict_start,
@@ -357,6 +340,7 @@ static void init_loader(struct server *server)
         .on_started = on_started,
         .on_look = on_look,
     };
+    loader.repository.models.quarantine = &server->quarantine;
     loader_init(&server->loader, &loader);
 }
 

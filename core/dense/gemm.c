@@ -49,18 +49,23 @@ static const void *aligned(const struct tensor *tensor, enum dtype dtype, void *
     return *owned;
 }
 
+/* Sets gemm->bytes of weights as they are stored. */
+static int size_stored(struct gemm *gemm, const struct tensor *tensor, struct error *err)
+{
+    size_t panels = (gemm->n + gemm->panel - 1) / gemm->panel, bytes;
+    if (__builtin_mul_overflow(panels * gemm->panel * dtype_bytes(gemm->dtype), gemm->k, &bytes))
+        return tensor_error(tensor, err, ERROR_INVALID, " is too large");
+    gemm->bytes = (bytes + PANEL_ALIGNMENT - 1) / PANEL_ALIGNMENT * PANEL_ALIGNMENT;
+    return 0;
+}
+
 /* `weights`: [n, k] of gemm->dtype. */
 static int pack(struct gemm *gemm, struct panels_store *store, const struct tensor *tensor,
                 const void *weights, struct error *err)
 {
     size_t panel = gemm->panel, n = gemm->n, k = gemm->k;
     size_t panels = (n + panel - 1) / panel, size = dtype_bytes(gemm->dtype);
-    size_t bytes;
-    if (__builtin_mul_overflow(panels * panel * size, k, &bytes))
-        return tensor_error(tensor, err, ERROR_INVALID, " is too large");
-    bytes = (bytes + PANEL_ALIGNMENT - 1) / PANEL_ALIGNMENT * PANEL_ALIGNMENT;
-    gemm->bytes += bytes;
-    gemm->panels = weights ? panels_new(store, bytes) : NULL;
+    gemm->panels = weights ? panels_new(store, gemm->bytes) : NULL;
     if (!gemm->panels)
         return panels_error(tensor, err);
     if (n % panel != 0) /* only the last panel has columns without an output */
@@ -79,12 +84,16 @@ static enum dtype packed_dtype(const struct kernel *kernel, enum dtype stored)
 }
 
 /* Weights as they are stored; `gemm` has everything else. */
-static int pack_stored(struct gemm *gemm, struct panels_store *store, const struct tensor *tensor,
-                       struct error *err)
+static int pack_stored(struct gemm *gemm, const struct precision *precision,
+                       const struct tensor *tensor, struct error *err)
 {
     void *owned;
     gemm->dtype = packed_dtype(gemm->kernel, tensor->dtype);
-    int result = pack(gemm, store, tensor, aligned(tensor, gemm->dtype, &owned), err);
+    if (size_stored(gemm, tensor, err) != 0)
+        return -1;
+    if (precision->sizes_only)
+        return 0;
+    int result = pack(gemm, precision->store, tensor, aligned(tensor, gemm->dtype, &owned), err);
     free(owned);
     return result;
 }
@@ -112,7 +121,7 @@ static void put_output(const struct gemm *gemm, size_t i, const struct rounded_o
 }
 
 /* Missing outputs of the last panel are zeros. */
-static int allocate_numbers(struct gemm *gemm, struct panels_store *store,
+static int allocate_numbers(struct gemm *gemm, const struct precision *precision,
                             const struct tensor *tensor, struct error *err)
 {
     size_t panels = (gemm->n + gemm->panel - 1) / gemm->panel;
@@ -120,7 +129,9 @@ static int allocate_numbers(struct gemm *gemm, struct panels_store *store,
     bool scaled = gemm->dtype == DTYPE_I8;
     size_t scales = panels * integer_groups(gemm->k) * gemm->panel;
     gemm->bytes = panels * each + (scaled ? scales * sizeof *gemm->scales : 0);
-    gemm->panels = panels_new(store, panels * each);
+    if (precision->sizes_only)
+        return 0;
+    gemm->panels = panels_new(precision->store, panels * each);
     gemm->scales = scaled ? calloc(scales, sizeof *gemm->scales) : NULL;
     if (!gemm->panels || (scaled && !gemm->scales))
         return panels_error(tensor, err);
@@ -134,8 +145,11 @@ static int pack_numbers(struct gemm *gemm, const struct precision *precision,
 {
     struct rounded_output output;
     gemm->dtype = gemm->kernel->reads_i8 ? DTYPE_I8 : DTYPE_F32;
-    if (allocate_numbers(gemm, precision->store, tensor, err) != 0 ||
-        rounded_output_init(&output, tensor, gemm->k, precision->bits, err) != 0)
+    if (allocate_numbers(gemm, precision, tensor, err) != 0)
+        return -1;
+    if (precision->sizes_only)
+        return 0;
+    if (rounded_output_init(&output, tensor, gemm->k, precision->bits, err) != 0)
         return -1;
     int result = 0;
     for (size_t i = 0; i < gemm->n && result == 0; i++) {
@@ -155,14 +169,15 @@ int gemm_init_rounded(struct gemm *gemm, const struct precision *precision,
     *gemm =
         (struct gemm){.kernel = kernel, .n = n, .k = k, .panel = kernel->panel, .stored = stored};
     if (precision->bits == 0)
-        return pack_stored(gemm, precision->store, tensor, err);
+        return pack_stored(gemm, precision, tensor, err);
     if (precision->f32_inputs)
         return pack_numbers(gemm, precision, tensor, err);
     gemm->panel = integer_kernel_get()->panel;
     gemm->rounded = (struct rounded){.n = n, .k = k, .bits = precision->bits, .stored = stored};
-    if (rounded_init(&gemm->rounded, precision->store, tensor, err) != 0)
-        return -1;
+    rounded_size(&gemm->rounded);
     gemm->bytes = gemm->rounded.bytes;
+    if (!precision->sizes_only && rounded_init(&gemm->rounded, precision->store, tensor, err) != 0)
+        return -1;
     return 0;
 }
 

@@ -22,6 +22,7 @@ struct precision {
     unsigned bits; /* 0: as stored; 8 or 4 */
     bool f32_inputs;
     struct panels_store *store; /* whose they are; NULL: each matrix has its own memory */
+    bool sizes_only; /* nothing is read or packed: the gemm has its sizes, and is not multiplied */
 };
 
 struct gemm {

@@ -70,22 +70,26 @@ static void put_output(const struct rounded *rounded, size_t i, const struct rou
 static int allocate(struct rounded *rounded, struct panels_store *store,
                     const struct tensor *tensor, struct error *err)
 {
-    size_t panel = rounded->kernel->panel, panels = (rounded->n + panel - 1) / panel;
-    size_t each = rounded->groups * integer_group_bytes(rounded->bits, panel);
-    rounded->bytes = panels * each;
+    size_t each = rounded->groups * integer_group_bytes(rounded->bits, rounded->kernel->panel);
     rounded->panels = panels_new(store, rounded->bytes);
     if (!rounded->panels)
         return panels_error(tensor, err);
-    memset((char *)rounded->panels + (panels - 1) * each, 0, each);
+    memset((char *)rounded->panels + rounded->bytes - each, 0, each);
     return 0;
+}
+
+void rounded_size(struct rounded *rounded)
+{
+    rounded->kernel = integer_kernel_get();
+    rounded->groups = integer_groups(rounded->k);
+    size_t panel = rounded->kernel->panel, panels = (rounded->n + panel - 1) / panel;
+    rounded->bytes = panels * rounded->groups * integer_group_bytes(rounded->bits, panel);
 }
 
 int rounded_init(struct rounded *rounded, struct panels_store *store, const struct tensor *tensor,
                  struct error *err)
 {
     struct rounded_output output;
-    rounded->kernel = integer_kernel_get();
-    rounded->groups = integer_groups(rounded->k);
     if (allocate(rounded, store, tensor, err) != 0 ||
         rounded_output_init(&output, tensor, rounded->k, rounded->bits, err) != 0)
         return -1;

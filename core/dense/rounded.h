@@ -16,8 +16,11 @@ struct rounded {
     size_t bytes; /* of panels */
 };
 
-/* Packs `tensor`, whose elements are read as [n, k]. Fails if one is not finite. `rounded` has n,
- * k, bits and stored; `store` is as panels_new() has it. */
+/* Fills in what follows from n, k and bits. */
+void rounded_size(struct rounded *rounded);
+
+/* Packs `tensor`, whose elements are read as [n, k]. Fails if one is not finite. `rounded` has its
+ * sizes, and `stored`; `store` is as panels_new() has it. */
 MUST_CHECK int rounded_init(struct rounded *rounded, struct panels_store *store,
                             const struct tensor *tensor, struct error *err);
 void rounded_close(struct rounded *rounded);

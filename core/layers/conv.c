@@ -118,8 +118,10 @@ static bool packs_panels(const struct conv *conv)
     return conv->way == BY_WINDOWS || conv->way == BY_IMAGES;
 }
 
-static int pack_panels(struct conv *conv, struct layer *layer, const char *name, struct error *err)
+static int pack_panels(struct conv *conv, struct layer *layer, const struct scope *scope,
+                       const char *name, struct error *err)
 {
+    const struct precision precision = {.sizes_only = scope->precision.sizes_only};
     size_t channels = conv->out_channels / conv->groups;
     conv->panels = calloc_checked(conv->groups, sizeof *conv->panels, err);
     if (!conv->panels)
@@ -131,7 +133,7 @@ static int pack_panels(struct conv *conv, struct layer *layer, const char *name,
                                     .dtype = DTYPE_F32,
                                     .elements = channels * conv->k,
                                     .data = conv->weight.values + group * channels * conv->k};
-        if (gemm_init(&conv->panels[group], &part, channels, conv->k, err) != 0)
+        if (gemm_init_rounded(&conv->panels[group], &precision, &part, channels, conv->k, err) != 0)
             return -1;
         layer->cost.weight_bytes += conv->panels[group].bytes;
         layer->cost.shared_bytes += conv->panels[group].bytes;
@@ -159,8 +161,10 @@ static int pack(struct conv *conv, struct layer *layer, const struct scope *scop
     const struct tensor *stored = tensor_peek(scope, "weight");
     if (conv->way == BY_CHANNELS || conv->way == BY_PLANES)
         return 0;
-    if ((packs_panels(conv) ? pack_panels(conv, layer, stored->name, err)
-                            : pack_groups(conv, err)) != 0)
+    layer->cost.mapped_bytes -= conv->weight.mapped_bytes;
+    if (packs_panels(conv) && pack_panels(conv, layer, scope, stored->name, err) != 0)
+        return -1;
+    if (!packs_panels(conv) && !scope->loading->headers_only && pack_groups(conv, err) != 0)
         return -1;
     array_close(&conv->weight);
     tensor_drop_pages(stored);

@@ -6,6 +6,7 @@
 
 struct cost {
     uint64_t parameters, weight_bytes; /* stored numbers; resident bytes */
+    uint64_t mapped_bytes;             /* of these: in the checkpoint's files */
     uint64_t active_parameters, macs;  /* parameters that one row reads; its multiply-adds */
     uint64_t shared_bytes;             /* that every row reads, whichever experts it selects */
 };
@@ -15,6 +16,7 @@ static inline void cost_add_weights(struct cost *cost, const struct cost *from)
 {
     cost->parameters += from->parameters;
     cost->weight_bytes += from->weight_bytes;
+    cost->mapped_bytes += from->mapped_bytes;
 }
 
 /* Adds the work of `from`, done `times` times for one row. */

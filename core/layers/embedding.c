@@ -25,7 +25,9 @@ static int claim_table(struct embedding *embedding, const struct scope *scope, s
     embedding->size = embedding->table->dims[1];
     tensor_leave_pages(embedding->table);
     scope->cost->parameters += embedding->table->elements;
-    scope->cost->weight_bytes += embedding->table->elements * dtype_bytes(embedding->table->dtype);
+    size_t bytes = embedding->table->elements * dtype_bytes(embedding->table->dtype);
+    scope->cost->weight_bytes += bytes;
+    scope->cost->mapped_bytes += tensor_is_in_place(embedding->table) ? bytes : 0;
     return 0;
 }
 

@@ -53,7 +53,7 @@ static int batch_norm_build(struct layer *layer, const struct scope *scope,
     for (size_t i = 0; i < 4 && result == 0; i++)
         result =
             (i < 2 ? array_build_optional : array_build)(&parts[i], scope, suffix[i], &shape, err);
-    for (size_t i = 0; i < channels && result == 0; i++)
+    for (size_t i = 0; i < channels && result == 0 && !scope->loading->headers_only; i++)
         if (!(parts[3].values[i] + eps > 0))
             result = tensor_error(tensor_peek(scope, suffix[3]), err, ERROR_INVALID,
                                   ": entry %zu is not positive", i);
@@ -62,6 +62,8 @@ static int batch_norm_build(struct layer *layer, const struct scope *scope,
     for (size_t i = 0; i < 4; i++)
         array_close(&parts[i]);
     layer->cost.macs = layer->in_elements;
+    layer->cost.weight_bytes = layer->cost.shared_bytes = 2 * channels * sizeof(float);
+    layer->cost.mapped_bytes = 0;
     return result == 0 ? layer_set_out(layer, node, &layer->in, err) : -1;
 }
 

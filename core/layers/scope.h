@@ -32,6 +32,7 @@ struct moe_sizes {
 struct loading {
     struct safetensors *tensors;
     struct views *views; /* of them, which layers see instead; NULL: layers see the tensors */
+    bool headers_only;   /* tensors have no numbers that may be read */
     int format;          /* format_version of the config */
     size_t context;      /* positions of a sequence; 0: rows are independent */
     bool kv_f32;         /* sessions keep keys and values as f32 */

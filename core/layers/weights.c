@@ -48,6 +48,11 @@ struct tensor *tensor_claim(const struct scope *scope, const char *suffix, struc
         return NULL;
     }
     tensor->used = true;
+    if (scope->loading->headers_only) {
+        if (scope->loading->views)
+            view_place(tensor);
+        return tensor;
+    }
     if (scope->loading->views && view_read(tensor, err) != 0)
         return NULL;
     return tensor_check_finite(tensor, err) == 0 ? tensor : NULL;
@@ -67,6 +72,20 @@ int tensor_expect(const struct tensor *tensor, const struct moed_shape *shape, s
                         shape_text(&found, a), shape_text(shape, b));
 }
 
+/* Zeros that take no memory, of headers only. */
+static int convert(struct array *array, const struct scope *scope, const struct tensor *tensor,
+                   struct error *err)
+{
+    array->owned = calloc(tensor->elements, sizeof(float));
+    if (!array->owned)
+        return tensor_error(tensor, err, ERROR_INTERNAL, ": no memory");
+    if (!scope->loading->headers_only)
+        tensor_to_f32(tensor, array->owned);
+    tensor_drop_pages(tensor);
+    array->values = array->owned;
+    return 0;
+}
+
 int array_build(struct array *array, const struct scope *scope, const char *suffix,
                 const struct moed_shape *shape, struct error *err)
 {
@@ -79,17 +98,14 @@ int array_build(struct array *array, const struct scope *scope, const char *suff
     scope->cost->active_parameters += tensor->elements;
     scope->cost->weight_bytes += tensor->elements * sizeof(float);
     scope->cost->shared_bytes += tensor->elements * sizeof(float);
-    if (tensor->dtype == DTYPE_F32 && (uintptr_t)tensor->data % sizeof(float) == 0) {
+    if (tensor->data && tensor->dtype == DTYPE_F32 &&
+        (uintptr_t)tensor->data % sizeof(float) == 0) {
         array->values = tensor->data;
+        array->mapped_bytes = tensor_is_in_place(tensor) ? array->count * sizeof(float) : 0;
+        scope->cost->mapped_bytes += array->mapped_bytes;
         return 0;
     }
-    array->owned = malloc(tensor->elements * sizeof(float));
-    if (!array->owned)
-        return tensor_error(tensor, err, ERROR_INTERNAL, ": no memory");
-    tensor_to_f32(tensor, array->owned);
-    tensor_drop_pages(tensor);
-    array->values = array->owned;
-    return 0;
+    return convert(array, scope, tensor, err);
 }
 
 int array_build_optional(struct array *array, const struct scope *scope, const char *suffix,

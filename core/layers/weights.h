@@ -19,6 +19,7 @@ struct array {
     const float *values; /* NULL: absent */
     float *owned;
     size_t count;
+    size_t mapped_bytes; /* 0: they are not in a file */
 };
 
 /* Claims the tensor <prefix><suffix>, which must have that shape, and charges the scope for it. */

@@ -109,6 +109,11 @@ int tensor_check_finite(const struct tensor *tensor, struct error *err)
     return 0;
 }
 
+bool tensor_is_in_place(const struct tensor *tensor)
+{
+    return tensor->data && !(tensor->copy && *tensor->copy);
+}
+
 static void drop_pages(const struct tensor *tensor)
 {
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
@@ -124,14 +129,14 @@ void tensor_drop_pages(const struct tensor *tensor)
     if (tensor->copy && *tensor->copy) {
         free(*tensor->copy);
         *tensor->copy = NULL;
-    } else if (!tensor->kept) {
+    } else if (tensor->data && !tensor->kept) {
         drop_pages(tensor);
     }
 }
 
 void tensor_leave_pages(const struct tensor *tensor)
 {
-    if (tensor->mapped && !(tensor->copy && *tensor->copy))
+    if (tensor->mapped && tensor_is_in_place(tensor))
         drop_pages(tensor);
 }
 

@@ -22,7 +22,7 @@ struct tensor {
     size_t rank;
     size_t dims[TENSOR_MAX_RANK];
     size_t elements;
-    const void *data; /* in the mapping; little-endian, any alignment */
+    const void *data; /* in the mapping; little-endian, any alignment. NULL: not read */
     bool mapped;      /* pages that are dropped can be read again */
     bool kept;        /* another layer reads the same numbers: its pages stay */
     void **copy;      /* of a view: the place of its numbers' copy, which may be NULL; else NULL */
@@ -44,6 +44,9 @@ int dtype_parse(const char *name, enum dtype *dtype);
 /* Releases the memory of a tensor whose numbers have been packed. Nobody may read it again: pages
  * of a mapped file would be read anew, those of a copied file are zeros, a view's copy is gone. */
 void tensor_drop_pages(const struct tensor *tensor);
+
+/* Whether its numbers are read where the file has them. */
+bool tensor_is_in_place(const struct tensor *tensor);
 
 /* Releases the pages of a tensor that may be read again: those of a mapped file. */
 void tensor_leave_pages(const struct tensor *tensor);

@@ -225,13 +225,20 @@ static bool is_consecutive(const struct view *view)
            part->column_stride == 1 && (part->row_stride == part->columns || part->rows == 1);
 }
 
+bool view_place(struct tensor *tensor)
+{
+    struct view *view = (struct view *)tensor;
+    if (!is_consecutive(view))
+        return false;
+    tensor->data = at(view->parts[0].source, view->parts[0].first);
+    return true;
+}
+
 int view_read(struct tensor *tensor, struct error *err)
 {
     struct view *view = (struct view *)tensor;
-    if (is_consecutive(view)) {
-        tensor->data = at(view->parts[0].source, view->parts[0].first);
+    if (view_place(tensor))
         return 0;
-    }
     view->copy = malloc(tensor->elements * dtype_bytes(tensor->dtype));
     if (!view->copy)
         return tensor_error(tensor, err, ERROR_INTERNAL, ": no memory for a copy");

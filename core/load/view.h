@@ -48,7 +48,11 @@ MUST_CHECK int views_sort(struct views *views, struct error *err);
 struct tensor *views_find(const struct views *views, const char *name);
 const struct tensor *views_unused(const struct views *views);
 
-/* Reads the numbers of a tensor that views_find() gave. */
+/* Gives a tensor of views_find() its numbers, if the file has them as they are wanted. Whether it
+ * does. */
+bool view_place(struct tensor *tensor);
+
+/* The same, or else makes a copy of them. */
 MUST_CHECK int view_read(struct tensor *tensor, struct error *err);
 
 #endif

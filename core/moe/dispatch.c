@@ -137,18 +137,21 @@ void dispatch_pairs(struct dispatch *dispatch, const struct run *run, size_t fir
 int dispatch_init(struct dispatch *dispatch, const struct moe_sizes *sizes, size_t max_items,
                   bool timed, struct error *err)
 {
-    const size_t selections = max_items * sizes->slots;
-    *dispatch = (struct dispatch){.experts = sizes->experts, .slots = sizes->slots};
-    if (!(dispatch->item = calloc_checked(selections, sizeof *dispatch->item, err)) ||
-        !(dispatch->position = calloc_checked(selections, sizeof *dispatch->position, err)) ||
-        !(dispatch->tasks = calloc_checked(selections, sizeof *dispatch->tasks, err)) ||
-        (sizes->weighs_inputs && !(dispatch->input_weight = calloc_checked(
-                                       selections, sizeof *dispatch->input_weight, err))))
+    const size_t selections = max_items * sizes->slots, experts = sizes->experts;
+    uint64_t *bytes = &dispatch->bytes;
+    *dispatch = (struct dispatch){.experts = experts, .slots = sizes->slots};
+    if (!(dispatch->item = calloc_counted(selections, sizeof *dispatch->item, bytes, err)) ||
+        !(dispatch->position =
+              calloc_counted(selections, sizeof *dispatch->position, bytes, err)) ||
+        !(dispatch->tasks = calloc_counted(selections, sizeof *dispatch->tasks, bytes, err)) ||
+        (sizes->weighs_inputs && !(dispatch->input_weight = calloc_counted(
+                                       selections, sizeof *dispatch->input_weight, bytes, err))) ||
+        !(dispatch->first = calloc_counted(experts + 1, sizeof *dispatch->first, bytes, err)) ||
+        !(dispatch->last_item = calloc_counted(experts, sizeof *dispatch->last_item, bytes, err)) ||
+        !(dispatch->last_position =
+              calloc_counted(experts, sizeof *dispatch->last_position, bytes, err)))
         return -1;
-    timing_init(&dispatch->timing, sizes->experts, timed);
-    dispatch->first = xcalloc(sizes->experts + 1, sizeof *dispatch->first);
-    dispatch->last_item = xcalloc(sizes->experts, sizeof *dispatch->last_item);
-    dispatch->last_position = xcalloc(sizes->experts, sizeof *dispatch->last_position);
+    *bytes += timing_init(&dispatch->timing, experts, timed);
     return 0;
 }
 

@@ -9,6 +9,7 @@
 
 /* Pairs sorted by expert, within an expert by item; lives in the scratch. */
 struct dispatch {
+    uint64_t bytes; /* allocated */
     size_t items, experts;
     size_t slots;            /* selections per item: those of the first gate, of the second, ... */
     uint32_t *first;         /* [experts + 1] first position of each expert's pairs */

@@ -178,7 +178,7 @@ int gate_build(struct gate *gate, const struct scope *outer, struct config_node 
         return -1;
     scope.cost = &gate->cost;
     scope.no_moe = true;
-    scope.precision = (struct precision){0};
+    scope.precision = (struct precision){.sizes_only = outer->precision.sizes_only};
     if (add_info(gate, scope.loading, node, gated, name, err) != 0 ||
         build_layers(gate, &scope, node, &in, err) != 0 ||
         build_own_tensors(gate, &scope, node, gated->experts, err) != 0)

@@ -10,6 +10,7 @@ struct placing;
 
 /* Lives in the scratch. */
 struct routing {
+    uint64_t bytes;                /* allocated */
     struct moed_routing decisions; /* what moed_routing() hands out; points to the arrays below */
     int32_t *expert, *choice;
     float *weight;

@@ -20,13 +20,14 @@ struct pace {
     float ns_of_pair; /* in the last one that was timed */
 };
 
-void timing_init(struct timing *timing, size_t experts, bool wanted)
+size_t timing_init(struct timing *timing, size_t experts, bool wanted)
 {
     *timing = (struct timing){0};
     if (!wanted)
-        return;
+        return 0;
     timing->paces = xcalloc(experts * SIZES, sizeof *timing->paces);
     timing->seconds = xcalloc(experts, sizeof *timing->seconds);
+    return experts * (SIZES * sizeof *timing->paces + sizeof *timing->seconds);
 }
 
 void timing_close(struct timing *timing)

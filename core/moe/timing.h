@@ -24,8 +24,8 @@ struct timing {
                            that were not run, whatever it was */
 };
 
-/* `wanted`: else nothing is timed. */
-void timing_init(struct timing *timing, size_t experts, bool wanted);
+/* `wanted`: else nothing is timed. Returns the bytes that it has allocated. */
+size_t timing_init(struct timing *timing, size_t experts, bool wanted);
 void timing_close(struct timing *timing);
 
 /* The task's `ns` becomes 1 if it is to be timed, else 0. macs: of the task. */

@@ -29,7 +29,7 @@ END {
     print "    esac"
     print "    case ${COMP_WORDS[1]} in"
     print "    serve | check-config) COMPREPLY=($(compgen -W '--config" options " --help' -- \"$cur\")) ;;"
-    print "    inspect) COMPREPLY=($(compgen -d -W '--json --help' -- \"$cur\")) ;;"
+    print "    inspect) COMPREPLY=($(compgen -d -W '--json --check --help' -- \"$cur\")) ;;"
     print "    probe) COMPREPLY=($(compgen -W '--live --tls --host --port --timeout-ms --help' -- \"$cur\")) ;;"
     print "    help) COMPREPLY=($(compgen -W 'serve check-config inspect probe sample-config token help' -- \"$cur\")) ;;"
     print "    esac"

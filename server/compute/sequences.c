@@ -186,13 +186,12 @@ static const struct lane_kind SEQUENCES = {ready, cost, begin, run, finish, empt
 
 /* ---- what the server asks of it ---- */
 
-/* Positions that the cache has room for; no more than the most sequences may need. */
-static size_t cache_positions(const struct sequences *sequences)
+size_t sequences_positions(const struct moed_model_info *info,
+                           const struct sequences_options *options)
 {
-    const uint64_t bytes = sequences->lane.model->info->position_bytes;
-    const size_t context = (sequences->context + MOED_PAGE_POSITIONS - 1) / MOED_PAGE_POSITIONS;
-    const size_t most = sequences->options.max_sequences * context * MOED_PAGE_POSITIONS;
-    const size_t fit = bytes ? sequences->options.cache_bytes / bytes : most;
+    const size_t context = (info->context + MOED_PAGE_POSITIONS - 1) / MOED_PAGE_POSITIONS;
+    const size_t most = options->max_sequences * context * MOED_PAGE_POSITIONS;
+    const size_t fit = info->position_bytes ? options->cache_bytes / info->position_bytes : most;
     return fit < most ? fit : most;
 }
 
@@ -233,7 +232,8 @@ struct sequences *sequences_new(struct model *model, struct scheduler *scheduler
     sequences->scratch = moed_scratch_new(model->engine, &wanted, &cause);
     sequences->sampler = sampler_scratch_new(sequences->width, &cause);
     if (model_keeps_positions(model))
-        sequences->pages = moed_pages_new(model->engine, cache_positions(sequences), &cause);
+        sequences->pages =
+            moed_pages_new(model->engine, sequences_positions(model->info, options), &cause);
     if (cause.code == ERROR_NONE && step_init(sequences, &cause) == 0) {
         sequences_show(sequences);
         tell_memory(sequences);

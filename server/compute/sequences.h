@@ -17,6 +17,10 @@ MUST_CHECK struct sequences *sequences_new(struct model *model, struct scheduler
                                            const struct sequences_options *options,
                                            struct error *err);
 
+/* Positions that the cache has room for; no more than the most sequences may need. */
+size_t sequences_positions(const struct moed_model_info *info,
+                           const struct sequences_options *options);
+
 /* Whether a sequence of so many positions can ever run; the error says what is too long. */
 MUST_CHECK int sequences_check(const struct sequences *sequences, size_t prompt, size_t limit,
                                struct error *err);

@@ -12,6 +12,7 @@
 #include "core/hash.h"
 #include "core/memory.h"
 #include "proto/annotation.h"
+#include "server/log.h"
 
 /* ---- what its clients see ---- */
 
@@ -204,6 +205,7 @@ static int warm_up(struct model *model, const struct model_options *options, uin
     struct moed_scratch *scratch = moed_scratch_new(model->engine, &wanted, err);
     if (!scratch)
         return -1;
+    model->scratch_bytes = moed_scratch_bytes(scratch);
     void **inputs = xcalloc(info->input_count, sizeof *inputs);
     float **outputs = xcalloc(info->output_count, sizeof *outputs);
     bool failed = false;
@@ -242,14 +244,19 @@ static int load_language(struct model *model, const char *directory, struct erro
     return pooling_load(&model->pooling, directory, err);
 }
 
+struct moed_load_options model_load_options(const struct model_options *options)
+{
+    return (struct moed_load_options){.weights = options->weights,
+                                      .f32_activations = options->f32_activations,
+                                      .kv = options->kv_f32 ? MOED_KV_F32 : MOED_KV_F16,
+                                      .copy = options->copy};
+}
+
 struct model *model_load(const char *directory, const char *name, const char *version,
                          const struct model_options *options, const struct serving *serving,
                          struct error *err)
 {
-    const struct moed_load_options load = {.weights = options->weights,
-                                           .f32_activations = options->f32_activations,
-                                           .kv = options->kv_f32 ? MOED_KV_F32 : MOED_KV_F16,
-                                           .copy = options->copy};
+    const struct moed_load_options load = model_load_options(options);
     struct moed_model *engine = moed_model_load(directory, &load, err);
     if (!engine)
         return NULL;
@@ -276,6 +283,21 @@ struct model *model_load(const char *directory, const char *name, const char *ve
     error_prefix(err, "%s", directory);
     model_release(model);
     return NULL;
+}
+
+void model_tell_loaded(const struct model *model)
+{
+    const struct moed_model_info *info = model->info;
+    char positions[64] = "";
+    if (model_has_sequences(model))
+        snprintf(positions, sizeof positions, ", %llu for each position of a sequence",
+                 (unsigned long long)info->position_bytes);
+    log_message(LOG_INFO, "model_loaded",
+                "%s version %s: %llu parameters; bytes: %llu of weights, %llu of them in mapped "
+                "files, %llu of scratch for each loop%s",
+                model->name, model->version, (unsigned long long)info->parameters,
+                (unsigned long long)info->weight_bytes, (unsigned long long)info->mapped_bytes,
+                (unsigned long long)model->scratch_bytes, positions);
 }
 
 bool model_adopt_stats(struct model *model, const struct model *other)

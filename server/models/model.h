@@ -40,6 +40,7 @@ struct model {
     struct language *language; /* NULL: it takes and gives numbers */
     struct pooling pooling;    /* of an encoder's rows */
     int64_t loaded;            /* when; seconds since 1970 */
+    uint64_t scratch_bytes;    /* of each loop */
     uint64_t cost_per_row; /* multiply-accumulates, or what takes as long, as the warm-up showed */
     struct signature signature;
     struct signature_tensor *tensors; /* inputs, then outputs; the signature points into it */
@@ -61,6 +62,9 @@ MUST_CHECK struct model *model_load(const char *directory, const char *name, con
                                     const struct model_options *options,
                                     const struct serving *serving, struct error *err);
 
+/* Logs what it takes. */
+void model_tell_loaded(const struct model *model);
+
 /* For models nobody else has seen yet: goes on with the counters of another if its gates are alike.
  * Whether they are. */
 bool model_adopt_stats(struct model *model, const struct model *other);
@@ -80,6 +84,9 @@ static inline bool model_keeps_positions(const struct model *model)
     return model->info->position_bytes + model->info->session_bytes > 0;
 }
 
+/* What `moed serve` loads models with. */
+struct moed_load_options model_load_options(const struct model_options *options);
+
 /* Whether its output says how likely each token is to follow. */
 static inline bool model_generates(const struct model *model)
 {
@@ -90,11 +97,16 @@ static inline bool model_generates(const struct model *model)
 }
 
 /* Whether it makes a vector of each token that knows all the others: an encoder. */
+static inline bool info_embeds(const struct moed_model_info *info)
+{
+    return info->sequence && info->position_bytes + info->session_bytes == 0 &&
+           info->input_count == 1 && info->inputs[0].categories > 0 &&
+           info->outputs[0].shape.rank == 1;
+}
+
 static inline bool model_embeds(const struct model *model)
 {
-    const struct moed_model_info *info = model->info;
-    return info->sequence && !model_keeps_positions(model) && info->input_count == 1 &&
-           info->inputs[0].categories > 0 && info->outputs[0].shape.rank == 1;
+    return info_embeds(model->info);
 }
 
 /* Of a model of sequences: token ids are below it. */
@@ -107,11 +119,16 @@ static inline size_t model_vocabulary(const struct model *model)
 enum { MODEL_MAX_TEXT_ROWS = 8192 };
 
 /* Rows of a step of sequences, where the server's option says `option`. */
+static inline size_t info_step_rows(const struct moed_model_info *info, size_t option)
+{
+    const size_t context = info->context;
+    const size_t whole = context < MODEL_MAX_TEXT_ROWS ? context : MODEL_MAX_TEXT_ROWS;
+    return info_embeds(info) && whole > option ? whole : option;
+}
+
 static inline size_t model_step_rows(const struct model *model, size_t option)
 {
-    const size_t context = model->info->context;
-    const size_t whole = context < MODEL_MAX_TEXT_ROWS ? context : MODEL_MAX_TEXT_ROWS;
-    return model_embeds(model) && whole > option ? whole : option;
+    return info_step_rows(model->info, option);
 }
 
 /* Another holder; returns `model`. Any thread that holds it, or a catalog that does, may. */

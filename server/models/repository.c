@@ -153,16 +153,6 @@ static void fail_version(const struct repository_model *model, struct repository
     set_state(version, MODEL_READY, text);
 }
 
-static void tell_loaded(const struct model *model)
-{
-    char memory[64] = "";
-    if (model_has_sequences(model))
-        snprintf(memory, sizeof memory, ", and %llu bytes for each position of a sequence",
-                 (unsigned long long)model->info->position_bytes);
-    log_message(LOG_INFO, "model_loaded", "%s version %s: %llu parameters%s", model->name,
-                model->version, (unsigned long long)model->info->parameters, memory);
-}
-
 static void load_version(struct repository *repository, const struct repository_model *model,
                          struct repository_version *version)
 {
@@ -185,7 +175,7 @@ static void load_version(struct repository *repository, const struct repository_
     version->model = loaded;
     version->failed = false;
     set_state(version, MODEL_READY, "");
-    tell_loaded(loaded);
+    model_tell_loaded(loaded);
 }
 
 static bool needs_load(const struct repository_model *model,

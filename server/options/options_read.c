@@ -45,10 +45,11 @@ static void option_name_of(const char *variable, size_t length, char name[OPTION
         *at = *at >= 'A' && *at <= 'Z' ? (char)(*at - 'A' + 'a') : *at;
 }
 
-/* The kernel is the engine's to read; moectl reads the server's URL, a token and a CA. */
+/* The kernel is the engine's to read; moectl reads the server's URL, a token and a CA; the Python
+ * package where this program is. */
 static bool is_of_others(const char *name)
 {
-    static const char *const OTHERS[] = {"kernel", "url", "token", "ca"};
+    static const char *const OTHERS[] = {"kernel", "url", "token", "ca", "binary"};
     for (size_t i = 0; i < sizeof OTHERS / sizeof *OTHERS; i++)
         if (strcmp(name, OTHERS[i]) == 0)
             return true;

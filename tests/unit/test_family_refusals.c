@@ -208,6 +208,16 @@ static char *with_frequencies(void)
     return directory;
 }
 
+static int run_inspect(const char *directory, bool json, FILE *out, struct error *err)
+{
+    char *arguments[] = {"--models", (char *)directory};
+    struct options options;
+    ck_assert_int_eq(options_init(&options, 2, arguments, err), 0);
+    int result = inspect(directory, &(struct inspect_options){&options, json, false}, out, err);
+    options_close(&options);
+    return result;
+}
+
 START_TEST(inspect_shows_the_translation_and_what_is_ignored)
 {
     struct error err = ERROR_INIT;
@@ -219,16 +229,16 @@ START_TEST(inspect_shows_the_translation_and_what_is_ignored)
         "input   tokens [] of 128 categories\n",
         "moe layers.1.moe",
         "6 experts, 2 serve a row",
-        "keys and values for 1000 tokens; sequences of up to 64\n",
+        "for a sequence of 64, the longest\n",
     };
     FILE *out = open_memstream(&text, &length);
-    ck_assert_msg(inspect(directory, false, out, &err) == 0, "%s", err.text);
+    ck_assert_msg(run_inspect(directory, false, out, &err) == 0, "%s", err.text);
     fclose(out);
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
         expect_text(text, parts[i]);
     free(text);
     out = open_memstream(&text, &length);
-    ck_assert_int_eq(inspect(directory, true, out, &err), 0);
+    ck_assert_int_eq(run_inspect(directory, true, out, &err), 0);
     fclose(out);
     json_t *json = json_loads(text, 0, NULL);
     ck_assert_str_eq(json_string_value(json_object_get(json, "model_type")), "olmoe");

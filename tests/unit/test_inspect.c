@@ -18,6 +18,23 @@ static const struct stored tensors[] = {
     {"m.experts.2.fc.weight", 2, {2, 4}, zeros, NULL},
 };
 
+/* As the command line has it. */
+static int run_inspect_with(const char *directory, bool json, bool check, FILE *out,
+                            struct error *err)
+{
+    char *arguments[] = {"--models", (char *)directory};
+    struct options options;
+    ck_assert_int_eq(options_init(&options, 2, arguments, err), 0);
+    int result = inspect(directory, &(struct inspect_options){&options, json, check}, out, err);
+    options_close(&options);
+    return result;
+}
+
+static int run_inspect(const char *directory, bool json, FILE *out, struct error *err)
+{
+    return run_inspect_with(directory, json, false, out, err);
+}
+
 /* The printed text; the caller frees it. */
 static char *print(const char *config, bool json)
 {
@@ -26,7 +43,7 @@ static char *print(const char *config, bool json)
     struct error err = ERROR_INIT;
     write_checkpoint(directory, config, tensors, 4);
     FILE *out = open_memstream(&text, &length);
-    int result = inspect(directory, json, out, &err);
+    int result = run_inspect(directory, json, out, &err);
     fclose(out);
     ck_assert_msg(result == 0, "%s", err.text);
     free(directory);
@@ -125,7 +142,7 @@ START_TEST(a_bad_checkpoint_prints_nothing)
     size_t length;
     struct error err = ERROR_INIT;
     FILE *out = open_memstream(&text, &length);
-    ck_assert_int_eq(inspect(directory, false, out, &err), -1);
+    ck_assert_int_eq(run_inspect(directory, false, out, &err), -1);
     fclose(out);
     ck_assert_uint_eq(length, 0);
     expect_text(err.text, directory);
@@ -144,12 +161,30 @@ START_TEST(the_directory_has_a_name_that_can_be_served)
         struct error err = ERROR_INIT;
         snprintf(path, sizeof path, "%s/%s", directory, names[i]);
         write_checkpoint(path, config, tensors, 4);
-        ck_assert_int_eq(inspect(path, false, stdout, &err), -1);
+        ck_assert_int_eq(run_inspect(path, false, stdout, &err), -1);
         expect_text(err.text, "cannot be served under its name");
     }
     free(directory);
 }
 END_TEST
 
-TEST_MAIN("inspect", the_directory_has_a_name_that_can_be_served, text_names_what_there_is,
+START_TEST(weights_are_read_only_to_check_them)
+{
+    const float bad[] = {NAN, 0, 0, 0, 0, 0, 0, 0};
+    struct stored damaged[] = {tensors[0], tensors[1], tensors[2], tensors[3]};
+    char config[1024], *directory = new_directory();
+    struct error err = ERROR_INIT;
+    FILE *out = fopen("/dev/null", "w");
+    damaged[2].values = bad;
+    write_checkpoint(directory, with_description(config, sizeof config, ""), damaged, 4);
+    ck_assert_int_eq(run_inspect_with(directory, false, false, out, &err), 0);
+    ck_assert_int_eq(run_inspect_with(directory, false, true, out, &err), -1);
+    expect_text(err.text, "NaN");
+    fclose(out);
+    free(directory);
+}
+END_TEST
+
+TEST_MAIN("inspect", weights_are_read_only_to_check_them,
+          the_directory_has_a_name_that_can_be_served, text_names_what_there_is,
           json_holds_the_same, json_stays_json_whatever_the_names, a_bad_checkpoint_prints_nothing)

@@ -31,7 +31,7 @@ static struct tensor tensor_of(size_t n, size_t k, const float *data)
 static void init(struct gemm *gemm, unsigned bits, bool f32_inputs, const struct tensor *tensor)
 {
     struct error err = ERROR_INIT;
-    const struct precision precision = {bits, f32_inputs, NULL};
+    const struct precision precision = {.bits = bits, .f32_inputs = f32_inputs};
     ck_assert_msg(
         gemm_init_rounded(gemm, &precision, tensor, tensor->dims[0], tensor->dims[1], &err) == 0,
         "%s", err.text);
@@ -333,7 +333,7 @@ START_TEST(weights_that_are_not_finite_are_refused)
         const struct tensor tensor = tensor_of(1, 4, bad + i % 2 * 2);
         struct error err = ERROR_INIT;
         struct gemm gemm;
-        const struct precision precision = {i & 2 ? 4 : 8, i & 4, NULL};
+        const struct precision precision = {.bits = i & 2 ? 4 : 8, .f32_inputs = i & 4};
         ck_assert_int_ne(gemm_init_rounded(&gemm, &precision, &tensor, 1, 4, &err), 0);
         ck_assert_ptr_nonnull(strstr(err.text, "output 0 are not all finite"));
         gemm_close(&gemm);

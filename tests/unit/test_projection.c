@@ -7,7 +7,8 @@ static const char *const kernels[] = {"avx512vnni", "avx512", "avxvnni", "avx2",
                                       "dotprod",    "neon",   "generic", "openblas"};
 enum { KERNELS = sizeof kernels / sizeof *kernels };
 
-static const struct precision PRECISIONS[] = {{0}, {.bits = 8}, {.bits = 4}, {8, true, NULL}};
+static const struct precision PRECISIONS[] = {
+    {0}, {.bits = 8}, {.bits = 4}, {.bits = 8, .f32_inputs = true}};
 
 static void fill(float *values, size_t count, uint32_t seed)
 {

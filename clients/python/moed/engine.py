@@ -29,10 +29,16 @@ def find() -> Optional[str]:
     return shutil.which("moed") or (os.path.normpath(checkout) if os.access(checkout, os.X_OK) else None)
 
 
+def _environment() -> Dict[str, str]:
+    """This process's, without options of servers."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("MOED_")}
+
+
 def inspect(binary: str, directory: str) -> None:
     """Raises EngineError with the server's words if it would refuse the checkpoint."""
     try:
-        done = subprocess.run([binary, "inspect", directory], capture_output=True, text=True, timeout=START_SECONDS)
+        done = subprocess.run([binary, "inspect", "--check", directory], capture_output=True, text=True,
+                              timeout=START_SECONDS, env=_environment())
     except (OSError, subprocess.TimeoutExpired) as error:
         raise EngineError(f"{binary} inspect: {error}") from None
     if done.returncode != 0:
@@ -48,7 +54,7 @@ class Engine:
         self._process = subprocess.Popen(
             [binary, "serve", "--models", models, "--port", "0", "--threads", "1", "--queue-timeout-ms", "60000"],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self._log,
-            env={key: value for key, value in os.environ.items() if not key.startswith("MOED_")})
+            env=_environment())
         try:
             self.client = Client(self._address(), timeout=START_SECONDS)
         except BaseException:
