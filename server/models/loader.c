@@ -1,8 +1,10 @@
 /* One thing at a time: changes that were asked for, then looks, then freeing. */
 #include "server/models/loader.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "core/memory.h"
 #include "core/text.h"
@@ -91,6 +93,18 @@ static void look(struct loader *loader, enum repository_look why)
         log_message(LOG_INFO, "reloaded", "%zu models", loader->newest->count);
 }
 
+/* What is served comes first: a batch is as slow as the slowest of its threads, whose turns a load
+ * would take. At this distance it is left a tenth of a busy core, so it ends, and nobody waits long
+ * for a lock that it holds. Linux has a priority for each thread. */
+enum { LOADER_NICE = 10 };
+
+static void give_way(void)
+{
+    if (setpriority(PRIO_PROCESS, 0, getpriority(PRIO_PROCESS, 0) + LOADER_NICE) != 0)
+        log_message(LOG_WARNING, "loader_priority",
+                    "cannot be lowered, so loading will slow requests down: %s", strerror(errno));
+}
+
 static void want_by_name(struct loader *loader)
 {
     const char *wanted = loader->options.wanted ? loader->options.wanted : "", *item;
@@ -118,6 +132,7 @@ static bool start(struct loader *loader)
     await_loops(loader);
     if (atomic_load(&loader->stopping))
         return false;
+    give_way();
     loader->options.on_started(result == 0 ? NULL : &err, loader->options.context);
     return result == 0;
 }

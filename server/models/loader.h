@@ -1,5 +1,5 @@
 /* The loader thread: reads, packs and warms up models away from the loops, and frees them there,
- * for both take long.
+ * for both take long. Once the first look has ended it does so at a lower priority than theirs.
  *
  * The repository is the thread's own. Of what changes in it the thread publishes a catalog and
  * wakes the loops, each of which takes the newest and lets go of the one before. Who asked for a

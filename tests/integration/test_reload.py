@@ -105,6 +105,15 @@ class ReloadTest(ReloadCase):
         self.assertEqual(self.count("event=model_loaded"), 1)
         self.server.stop()
 
+    def test_the_loader_gives_way(self):
+        """One thread has a lower priority than those that serve."""
+        self.reload()
+        own = os.getpriority(os.PRIO_PROCESS, 0)
+        threads = [int(thread) for thread in os.listdir(f"/proc/{self.server.process.pid}/task")]
+        nice = sorted(os.getpriority(os.PRIO_PROCESS, thread) for thread in threads)
+        self.assertEqual(nice, [own] * (len(nice) - 1) + [min(19, own + 10)])
+        self.server.stop()
+
     def test_a_bad_model_harms_nobody(self):
         before = self.answer()
         Tiny(3).write(self.path("good"))
