@@ -89,24 +89,53 @@ static uint16_t quantize_8(const float *group, float largest, int8_t *integers)
     return scale;
 }
 
-/* Numbers as integers of 4 bits times `scale`. Returns how far off those are, squared, if the
- * largest number is `largest`. */
-INLINE float round_to_4(const float *values, float largest, float scale, int8_t *integers)
+/* Written as vectors, which compilers do not make of a loop with these choices. */
+typedef float lanes_of __attribute__((vector_size(DOT_LANES * sizeof(float))));
+typedef int32_t masks_of __attribute__((vector_size(DOT_LANES * sizeof(int32_t))));
+
+/* Keeps numbers within those of 4 bits. */
+INLINE void cut_off(lanes_of *values)
 {
-    float cut[GROUP], lanes[DOT_LANES] = {0}, error = 0, inverse = 1 / scale;
-    for (size_t i = 0; i < GROUP; i++) {
-        float value = values[i] * inverse;
-        value = value > 7 ? 7 : value;
-        cut[i] = value < -8 ? -8 : value;
-    }
-    round_group(cut, 1, integers);
-    for (size_t i = 0; i < GROUP; i++) {
-        float off = (values[i] * inverse - (float)integers[i]) * (scale / largest);
-        lanes[i % DOT_LANES] += off * off;
+    lanes_of most = (lanes_of){0} + 7, least = (lanes_of){0} - 8;
+    masks_of above = *values > most, below = *values < least;
+    *values = (lanes_of)((above & (masks_of)most) | (below & (masks_of)least) |
+                         (~(above | below) & (masks_of)*values));
+}
+
+/* Numbers times `inverse`, and those as integers of 4 bits. */
+INLINE void round_to_4(const float *values, float inverse, lanes_of *scaled, lanes_of *rounded)
+{
+    memcpy(scaled, values, sizeof *scaled);
+    *scaled *= inverse;
+    *rounded = *scaled;
+    cut_off(rounded);
+    *rounded = *rounded + TO_INTEGER - TO_INTEGER;
+}
+
+/* How far off numbers are as integers of 4 bits times `scale`, squared, if the largest number is
+ * `largest`. */
+INLINE float error_in_4(const float *values, float largest, float scale)
+{
+    lanes_of errors = {0}, scaled, rounded;
+    float error = 0, inverse = 1 / scale, unit = scale / largest;
+    for (size_t i = 0; i < GROUP; i += DOT_LANES) {
+        round_to_4(values + i, inverse, &scaled, &rounded);
+        lanes_of off = (scaled - rounded) * unit;
+        errors += off * off;
     }
     for (size_t lane = 0; lane < DOT_LANES; lane++)
-        error += lanes[lane];
+        error += errors[lane];
     return error;
+}
+
+INLINE void integers_of_4(const float *values, float scale, int8_t *integers)
+{
+    lanes_of scaled, rounded;
+    for (size_t i = 0; i < GROUP; i += DOT_LANES) {
+        round_to_4(values + i, 1 / scale, &scaled, &rounded);
+        for (size_t lane = 0; lane < DOT_LANES; lane++)
+            integers[i + lane] = (int8_t)rounded[lane];
+    }
 }
 
 /* 4 bits hold -8 but not 8, so the largest number becomes about -8: scales may be negative. Smaller
@@ -119,15 +148,14 @@ VECTORIZED static uint16_t quantize_4(const float *group, float largest, int8_t 
     for (size_t i = 0; i < GROUP; i++)
         largest = group[i] == -largest ? -largest : largest;
     for (size_t i = 0; i < sizeof MOST / sizeof *MOST; i++) {
-        int8_t rounded[GROUP];
         uint16_t scale = bfloat_near(largest / MOST[i]);
-        float error = round_to_4(group, largest, float_of_bfloat(scale), rounded);
+        float error = error_in_4(group, largest, float_of_bfloat(scale));
         if (error < least) {
             least = error;
             best = scale;
-            memcpy(integers, rounded, sizeof rounded);
         }
     }
+    integers_of_4(group, float_of_bfloat(best), integers);
     return best;
 }
 
