@@ -89,74 +89,70 @@ static uint16_t quantize_8(const float *group, float largest, int8_t *integers)
     return scale;
 }
 
-/* Written as vectors, which compilers do not make of a loop with these choices. */
-typedef float lanes_of __attribute__((vector_size(DOT_LANES * sizeof(float))));
-typedef int32_t masks_of __attribute__((vector_size(DOT_LANES * sizeof(int32_t))));
+/* 4 bits hold -8 but not 8, so the largest number becomes about -8: scales may be negative. Smaller
+ * ones cut the largest off and hold the others better. All are tried at once, a lane each. */
+enum { SCALES = 8 };
+static const float MOST[SCALES] = {-8, -7.5f, -8.5f, -7, -9, -6.5f, -8, -8};
+typedef float per_scale __attribute__((vector_size(SCALES * sizeof(float))));
+typedef int32_t per_scale_bits __attribute__((vector_size(SCALES * sizeof(int32_t))));
 
-/* Keeps numbers within those of 4 bits. */
-INLINE void cut_off(lanes_of *values)
+/* Numbers in units of their scales as integers of 4 bits. */
+INLINE void round_to_4(per_scale *numbers)
 {
-    lanes_of most = (lanes_of){0} + 7, least = (lanes_of){0} - 8;
-    masks_of above = *values > most, below = *values < least;
-    *values = (lanes_of)((above & (masks_of)most) | (below & (masks_of)least) |
-                         (~(above | below) & (masks_of)*values));
+    per_scale_bits most = (per_scale_bits)((per_scale){0} + 7),
+                   least = (per_scale_bits)((per_scale){0} - 8), bits = (per_scale_bits)*numbers;
+    per_scale_bits above = *numbers > 7, below = *numbers < -8;
+    bits = (above & most) | (~above & bits);
+    bits = (below & least) | (~below & bits);
+    *numbers = (per_scale)bits + TO_INTEGER - TO_INTEGER;
 }
 
-/* Numbers times `inverse`, and those as integers of 4 bits. */
-INLINE void round_to_4(const float *values, float inverse, lanes_of *scaled, lanes_of *rounded)
+/* How far off numbers are as integers of 4 bits times each scale, squared, if the largest number
+ * is `largest`. */
+INLINE void errors_in_4(const float *values, float largest, const per_scale *scales,
+                        per_scale *errors)
 {
-    memcpy(scaled, values, sizeof *scaled);
-    *scaled *= inverse;
-    *rounded = *scaled;
-    cut_off(rounded);
-    *rounded = *rounded + TO_INTEGER - TO_INTEGER;
-}
-
-/* How far off numbers are as integers of 4 bits times `scale`, squared, if the largest number is
- * `largest`. */
-INLINE float error_in_4(const float *values, float largest, float scale)
-{
-    lanes_of errors = {0}, scaled, rounded;
-    float error = 0, inverse = 1 / scale, unit = scale / largest;
-    for (size_t i = 0; i < GROUP; i += DOT_LANES) {
-        round_to_4(values + i, inverse, &scaled, &rounded);
-        lanes_of off = (scaled - rounded) * unit;
-        errors += off * off;
-    }
-    for (size_t lane = 0; lane < DOT_LANES; lane++)
-        error += errors[lane];
-    return error;
+    per_scale sums[DOT_LANES] = {0}, inverse = 1 / *scales, unit = *scales / largest;
+    for (size_t i = 0; i < GROUP; i += DOT_LANES)
+#pragma GCC unroll 8
+        for (size_t lane = 0; lane < DOT_LANES; lane++) {
+            per_scale scaled = values[i + lane] * inverse, rounded = scaled;
+            round_to_4(&rounded);
+            per_scale off = (scaled - rounded) * unit;
+            sums[lane] += off * off;
+        }
+    *errors = sums[0];
+    for (size_t lane = 1; lane < DOT_LANES; lane++)
+        *errors += sums[lane];
 }
 
 INLINE void integers_of_4(const float *values, float scale, int8_t *integers)
 {
-    lanes_of scaled, rounded;
-    for (size_t i = 0; i < GROUP; i += DOT_LANES) {
-        round_to_4(values + i, 1 / scale, &scaled, &rounded);
-        for (size_t lane = 0; lane < DOT_LANES; lane++)
-            integers[i + lane] = (int8_t)rounded[lane];
+    float inverse = 1 / scale, cut[GROUP];
+    for (size_t i = 0; i < GROUP; i++) {
+        float value = values[i] * inverse;
+        value = value > 7 ? 7 : value;
+        cut[i] = value < -8 ? -8 : value;
     }
+    round_group(cut, 1, integers);
 }
 
-/* 4 bits hold -8 but not 8, so the largest number becomes about -8: scales may be negative. Smaller
- * ones cut the largest off and hold the others better. */
 VECTORIZED static uint16_t quantize_4(const float *group, float largest, int8_t *integers)
 {
-    static const float MOST[] = {-8, -7.5f, -8.5f, -7, -9, -6.5f};
-    float least = INFINITY;
-    uint16_t best = 0;
+    uint16_t scales[SCALES];
+    per_scale tried, errors;
+    size_t best = 0;
     for (size_t i = 0; i < GROUP; i++)
         largest = group[i] == -largest ? -largest : largest;
-    for (size_t i = 0; i < sizeof MOST / sizeof *MOST; i++) {
-        uint16_t scale = bfloat_near(largest / MOST[i]);
-        float error = error_in_4(group, largest, float_of_bfloat(scale));
-        if (error < least) {
-            least = error;
-            best = scale;
-        }
+    for (size_t i = 0; i < SCALES; i++) {
+        scales[i] = bfloat_near(largest / MOST[i]);
+        tried[i] = float_of_bfloat(scales[i]);
     }
-    integers_of_4(group, float_of_bfloat(best), integers);
-    return best;
+    errors_in_4(group, largest, &tried, &errors);
+    for (size_t i = 1; i < SCALES; i++)
+        best = errors[i] < errors[best] ? i : best;
+    integers_of_4(group, tried[best], integers);
+    return scales[best];
 }
 
 int quantize_weights(const float *weights, size_t count, unsigned bits, int8_t *integers,
