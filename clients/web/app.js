@@ -1,6 +1,7 @@
 // The page's state and how it stays fresh: an event stream for the chosen model's routing, and a look every few
 // seconds at what changes more slowly.
 
+import {LIMIT_PSI, MIN_LABELLED, accuracyBefore, alarmsOf, hasMoved, otherLayers, quiet} from "/ui/alarms.js";
 import {ask, events, json, whenToken} from "/ui/ask.js";
 import {bars, cells, element, heatMap, lines, number, percent, seconds} from "/ui/charts.js";
 import {Speak} from "/ui/speak.js";
@@ -13,6 +14,7 @@ const $ = (id) => document.getElementById(id);
 const state = {model: null, layer: 0, window: "1m", live: null, document: null, models: [], before: null, stop: null,
   frames: []};
 const history = {};
+const OF_LAYER = ["gate entropy", "usage entropy", "margin", "drift", "accuracy", "lowest accuracy"];
 
 // ---- fetching ----
 
@@ -152,10 +154,14 @@ $("heat").addEventListener("keydown", (event) => {
   if (step) { chooseLayer(state.layer + step); event.preventDefault(); }
 });
 
+function forgetLayer() {
+  for (const key of OF_LAYER) delete history[key];
+}
+
 function chooseLayer(index) {
   if (!state.live?.layers[index]) return;
   state.layer = index;
-  for (const key of ["gate entropy", "usage entropy", "margin"]) delete history[key];
+  forgetLayer();
   drawLive();
   slow();
 }
@@ -166,6 +172,12 @@ async function routingDocument() {
   const name = state.live?.layers[state.layer]?.name;
   const layer = name === undefined ? "" : `&layer=${encodeURIComponent(name)}`;
   return json(modelPath(`/routing?window=${state.window}&include=classes,pairs${layer}`));
+}
+
+// Labels are judged against what was so before the window, which the window `all` has not.
+async function sinceLoad(layer) {
+  if (state.window === "all" || !layer.experts.some((e) => e.labelled)) return null;
+  return (await json(modelPath(`/routing?window=all&layer=${encodeURIComponent(layer.name)}`))).layers[0];
 }
 
 // Prometheus' text: {name: [{labels, value}]}
@@ -222,14 +234,14 @@ function drawServing(now) {
   state.before = Object.assign(now, {model: state.model});
 }
 
-function figure(name, value) {
-  return [element("dt", {}, name), element("dd", {}, value)];
+function figure(name, value, bad = false) {
+  return [element("dt", {}, name), element("dd", bad ? {class: "bad"} : {}, value)];
 }
 
-function drift(name, compared) {
+function drift(name, compared, alarming) {
   if (!compared) return [];
   const sure = compared.p_value === null ? "too few rows to say" : `p ${number(compared.p_value, 4)}`;
-  return figure(name, `PSI ${number(compared.psi)}, ${number(compared.js_bits)} bits, ${sure}`);
+  return figure(name, `PSI ${number(compared.psi)}, ${number(compared.js_bits)} bits, ${sure}`, alarming && hasMoved(compared));
 }
 
 // Experts that an administrator has taken out of service: who, when and why.
@@ -238,11 +250,36 @@ function quarantine(layer) {
     `${entry.reason || "no reason given"} (${entry.by}, ${new Date(entry.since * 1000).toLocaleString("en")})`));
 }
 
-function drawLayer(layer) {
+function drawAlarms(alarms, layer, others) {
+  const count = alarms.length + others.size, summary = count ? `${count} ${count === 1 ? "alarm" : "alarms"}` : quiet(layer);
+  if ($("alarm-summary").textContent !== summary) $("alarm-summary").textContent = summary;
+  $("alarms").classList.toggle("raised", count > 0);
+  $("alarm-list").replaceChildren(...alarms.map((alarm) => element("li", {}, element("b", {}, alarm.kind), ` ${alarm.text}`)),
+    ...[...others].map(([name, kind]) => element("li", {}, element("b", {}, kind), " in ", element("button", {type: "button", class: "action",
+      onclick: () => chooseLayer(state.live?.layers.findIndex((one) => one.name === name))}, `layer ${name}`))));
+}
+
+// Accuracies of the experts that came first for labelled rows, and what they were before.
+function drawQuality(layer, before, notes) {
+  const judged = layer.experts.filter((e) => e.labelled), enough = judged.filter((e) => e.labelled >= MIN_LABELLED);
+  const rows = judged.reduce((sum, e) => sum + e.labelled, 0);
+  $("quality").hidden = !rows;
+  remember("accuracy", rows ? judged.reduce((sum, e) => sum + e.accuracy * e.labelled, 0) / rows : null);
+  remember("lowest accuracy", enough.length ? Math.min(...enough.map((e) => e.accuracy)) : null);
+  if (!rows) return;
+  const hidden = bars($("accuracies"), judged.map((e) => ({name: String(e.index), value: e.accuracy,
+    reference: before[layer.experts.indexOf(e)], note: notes.get(e.index), pale: e.labelled < MIN_LABELLED})), {top: 1, lowest: true});
+  $("quality-hint").textContent = `How often the answer was right, by the expert that came first, of ${rows.toLocaleString("en")} rows with labels` +
+    `${before.some((value) => value !== null) ? "; the mark is its accuracy before this window" : ""}.` +
+    `${enough.length < judged.length ? ` Pale: of fewer than ${MIN_LABELLED}.` : ""}${hidden > 0 ? ` The lowest; ${hidden} more are in the table.` : ""}`;
+}
+
+function drawLayer(layer, before, notes) {
   const weighted = layer.top_k === layer.experts.length;
   $("shares-hint").textContent = `Share of ${weighted ? "the combine weight (every expert serves every row)" : "the selections"}` +
     `${layer.experts.some((e) => e.reference_share !== undefined) ? "; the mark is the reference of the checkpoint" : ""}.`;
-  const rows = layer.experts.map((e) => ({name: String(e.index), value: weighted ? e.weight_share : e.share, reference: e.reference_share}));
+  const rows = layer.experts.map((e) => ({name: String(e.index), value: weighted ? e.weight_share : e.share, reference: e.reference_share,
+    note: notes.get(e.index)}));
   const hidden = bars($("shares"), rows);
   if (hidden > 0) $("shares-hint").textContent += ` The largest; ${hidden} more are in the table.`;
   const quality = layer.experts.some((e) => e.labelled);
@@ -258,9 +295,9 @@ function drawLayer(layer) {
     ...figure("entropy of the gate", `${number(layer.gate_entropy_bits)} bits`), ...figure("margin", number(layer.margin)),
     ...figure("effective experts", number(layer.effective_experts, 2)),
     ...figure("imbalance", `${number(layer.imbalance, 2)} (weight ${number(layer.weight_imbalance, 2)})`),
-    ...figure("unused", String(layer.unused)), ...figure("dying", layer.dying?.length ? layer.dying.join(", ") : "none"),
+    ...figure("unused", String(layer.unused)), ...figure("dying", layer.dying?.length ? layer.dying.join(", ") : "none", layer.dying?.length > 0),
     ...(layer.dropped !== undefined ? figure("dropped", layer.dropped.toLocaleString("en")) : []),
-    ...drift("drift from the reference", layer.drift?.reference), ...drift("drift from the window before", layer.drift?.previous));
+    ...drift("drift from the reference", layer.drift?.reference, true), ...drift("drift from the window before", layer.drift?.previous, false));
 }
 
 function drawClasses(layer) {
@@ -291,8 +328,10 @@ function drawTime() {
   const of = (key) => history[key] ?? [];
   $("time").replaceChildren(
     lines("Entropy", "bits", [{name: "gate", points: of("gate entropy")}, {name: "usage", points: of("usage entropy")}], (v) => number(v)),
-    lines("Margin", "", [{points: of("margin")}], (v) => number(v)),
-    lines("Drift", "PSI", [{points: of("drift")}], (v) => number(v)),
+    lines("Margin", "", [{points: of("margin")}], (v) => number(v), {top: 1}),
+    lines("Drift", "PSI", [{points: of("drift")}], (v) => number(v), {top: 1.5 * LIMIT_PSI, limit: LIMIT_PSI}),
+    ...(of("accuracy").some((point) => point !== null) ? [lines("Accuracy", "", [{name: "all experts", points: of("accuracy")},
+      {name: "lowest", points: of("lowest accuracy")}], (v) => percent(v), {top: 1})] : []),
     lines("Requests per second", "", [{points: of("requests")}], (v) => number(v, 1)),
     lines("Latency", "", [{name: "p99", points: of("p99")}, {name: "median", points: of("p50")}], seconds),
     lines("Rows waiting", "", [{points: of("queue")}], (v) => number(v, 0)));
@@ -309,9 +348,14 @@ async function slow() {
     drawServing(now);
     const layer = document_.layers[0];
     if (!layer) return;
+    const before = accuracyBefore(layer, await sinceLoad(layer));
+    if (model !== state.model) return;
     state.document = document_;
     remember("drift", layer.drift?.reference?.psi);
-    drawLayer(layer);
+    const alarms = alarmsOf(layer, before), notes = new Map(alarms.map(({expert, kind}) => [expert, kind]));
+    drawAlarms(alarms, layer, otherLayers(now, model, document_.version, state.window, layer.name));
+    drawLayer(layer, before, notes);
+    drawQuality(layer, before, notes);
     drawClasses(layer);
     drawPairs(layer);
     tryIt.traffic(layer);
@@ -337,7 +381,7 @@ const worth = new Worth($("worth-section"));
 const speak = new Speak($("try-body"), () => setTimeout(slow, 50));
 
 $("choice").addEventListener("submit", (event) => event.preventDefault());
-$("window").addEventListener("change", (event) => { state.window = event.target.value; listen(); slow(); });
+$("window").addEventListener("change", (event) => { state.window = event.target.value; forgetLayer(); listen(); slow(); });
 $("layer").addEventListener("change", (event) => chooseLayer(Number(event.target.value)));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => state.live && drawLive());
 addEventListener("resize", () => state.live && drawLive());

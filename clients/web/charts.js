@@ -104,24 +104,32 @@ export function heatMap(canvas, layers, chosen) {
   return {width, height};
 }
 
-// ---- bars: share of each expert, a tick where the reference has it ----
+// ---- bars: a part for each expert, a tick where it is expected, a note on those that need a look ----
 
-const BAR = 20, NAME = 46, VALUE = 62, MAX_BARS = 16;
+const BAR = 20, NAME = 46, NOTED = 76, VALUE = 62, MAX_BARS = 16;
 
-export function bars(parent, rows) {
-  const shown = rows.length <= MAX_BARS ? rows
-    : [...rows].sort((a, b) => b.value - a.value).slice(0, MAX_BARS);
-  const width = parent.clientWidth || 420, most = Math.max(1e-9, ...shown.map((row) => Math.max(row.value, row.reference ?? 0)));
-  const scale = (width - NAME - VALUE) / most;
+// The noted ones first, then the largest (or the lowest).
+function chosenBars(rows, lowest) {
+  if (rows.length <= MAX_BARS) return rows;
+  const order = (row) => (row.note ? -2 : 0) + (lowest ? row.value : -row.value);
+  return [...rows].sort((a, b) => order(a) - order(b)).slice(0, MAX_BARS);
+}
+
+// rows: [{name, value, reference, note, pale}]; `top` is the value that fills the width, by default the largest. How many
+// there was no room for.
+export function bars(parent, rows, {top, lowest = false} = {}) {
+  const shown = chosenBars(rows, lowest), name = shown.some((row) => row.note) ? NOTED : NAME;
+  const width = parent.clientWidth || 420, most = top ?? Math.max(1e-9, ...shown.map((row) => Math.max(row.value, row.reference ?? 0)));
+  const scale = (width - name - VALUE) / most;
   const svg = shape("svg", {viewBox: `0 0 ${width} ${shown.length * BAR}`, role: "img",
-    "aria-label": shown.slice(0, 8).map((row) => `expert ${row.name}: ${percent(row.value)}`).join(", ")});
+    "aria-label": shown.slice(0, 8).map((row) => `expert ${row.name}${row.note ? ` (${row.note})` : ""}: ${percent(row.value)}`).join(", ")});
   shown.forEach((row, i) => {
     const y = i * BAR;
-    svg.append(shape("text", {x: 0, y: y + 14, class: "name"}, row.name),
-      shape("rect", {x: NAME, y: y + 4, width: Math.max(0, row.value * scale), height: BAR - 8, class: "bar"}),
+    svg.append(shape("text", {x: 0, y: y + 14, class: row.note ? "name noted" : "name"}, row.note ? `${row.name} ${row.note}` : row.name),
+      shape("rect", {x: name, y: y + 4, width: Math.max(0, row.value * scale), height: BAR - 8, class: row.note ? "bar noted" : row.pale ? "bar pale" : "bar"}),
       shape("text", {x: width, y: y + 14, "text-anchor": "end"}, percent(row.value)));
     if (row.reference !== undefined && row.reference !== null) {
-      const x = NAME + row.reference * scale;
+      const x = name + row.reference * scale;
       svg.append(shape("line", {x1: x, x2: x, y1: y + 2, y2: y + BAR - 2, class: "tick"}));
     }
   });
@@ -131,26 +139,29 @@ export function bars(parent, rows) {
 
 // ---- a line over time ----
 
-export function lines(title, unit, series, format) {
+// `top` is the least that the height stands for, so that noise looks like noise; `limit` is drawn across.
+export function lines(title, unit, series, format, {top: least = 1e-9, limit} = {}) {
   const width = 300, height = 80;
   const points = series.flatMap((one) => one.points.filter((p) => p !== null && Number.isFinite(p)));
-  const top = Math.max(1e-9, ...points);
+  const top = Math.max(least, ...points), heightOf = (value) => height - 2 - (height - 8) * value / top;
   const last = series.map((one) => one.points.at(-1));
   const svg = shape("svg", {viewBox: `0 0 ${width} ${height}`, role: "img",
     "aria-label": `${title}: ${series.map((one, i) => `${one.name || "now"} ${format(last[i])}`).join(", ")}`});
   svg.append(shape("line", {x1: 0, x2: width, y1: height - 1, y2: height - 1, class: "axis"}));
+  if (limit) svg.append(shape("line", {x1: 0, x2: width, y1: heightOf(limit), y2: heightOf(limit), class: "limit"}));
   series.forEach((one, index) => {
     const step = width / Math.max(1, one.points.length - 1);
     let path = "", pen = "M";
     one.points.forEach((point, i) => {
       if (point === null || !Number.isFinite(point)) { pen = "M"; return; }
-      path += `${pen}${(i * step).toFixed(1)},${(height - 2 - (height - 8) * point / top).toFixed(1)}`;
+      path += `${pen}${(i * step).toFixed(1)},${heightOf(point).toFixed(1)}`;
       pen = "L";
     });
     svg.append(shape("path", {d: path || "M0,0", class: index ? "line second" : "line"}));
   });
-  const now = series.map((one, i) => `${one.name ? `${one.name} ` : ""}${format(last[i])}`).join(", ");
-  return element("div", {}, element("h3", {}, title), svg, element("p", {}, `${now}${unit ? ` ${unit}` : ""}`));
+  const now = series.flatMap((one, i) => [i ? ", " : "", element("span", {class: series.length > 1 ? `of-line${i ? " second" : ""}` : ""}, one.name ?? ""),
+    `${one.name ? " " : ""}${format(last[i])}`]);
+  return element("div", {}, element("h3", {}, title), svg, element("p", {}, ...now, unit ? ` ${unit}` : "", limit ? `, limit ${format(limit)}` : ""));
 }
 
 // ---- a table whose cells are shaded ----

@@ -17,6 +17,7 @@
 ASSET(index, "index.html");
 ASSET(style, "style.css");
 ASSET(app, "app.js");
+ASSET(alarms, "alarms.js");
 ASSET(ask, "ask.js");
 ASSET(charts, "charts.js");
 ASSET(tryit, "tryit.js");
@@ -36,6 +37,7 @@ static const struct asset INDEX = {"/", "text/html; charset=utf-8", page_index_b
 static const struct asset ASSETS[] = {
     {"/ui/style.css", "text/css; charset=utf-8", page_style_begin, page_style_end},
     {"/ui/app.js", JAVASCRIPT, page_app_begin, page_app_end},
+    {"/ui/alarms.js", JAVASCRIPT, page_alarms_begin, page_alarms_end},
     {"/ui/ask.js", JAVASCRIPT, page_ask_begin, page_ask_end},
     {"/ui/charts.js", JAVASCRIPT, page_charts_begin, page_charts_end},
     {"/ui/tryit.js", JAVASCRIPT, page_tryit_begin, page_tryit_end},

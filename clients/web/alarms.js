@@ -1,0 +1,66 @@
+// What an operator should look at, in words: the limits are those of deploy/prometheus/rules.yml.
+
+import {number, percent} from "/ui/charts.js";
+
+export const LIMIT_PSI = 0.1, MIN_LABELLED = 100;
+const CHANCE = 0.001, FAILING = 0.8;
+
+const right = (expert) => (expert?.labelled ? expert.accuracy * expert.labelled : 0);
+
+// Each expert's accuracy on the rows since the load that are not in the layer's window; null where too few had labels.
+export function accuracyBefore(layer, sinceLoad) {
+  return layer.experts.map((expert, i) => {
+    const whole = sinceLoad?.experts[i], labelled = (whole?.labelled ?? 0) - (expert.labelled ?? 0);
+    return labelled >= MIN_LABELLED ? (right(whole) - right(expert)) / labelled : null;
+  });
+}
+
+export function hasMoved(drift) {
+  return Boolean(drift) && drift.psi > LIMIT_PSI && drift.p_value !== null && drift.p_value < CHANCE;
+}
+
+function movedMost(layer) {
+  const dense = layer.top_k === layer.experts.length;
+  const [most] = layer.experts.filter((e) => typeof e.reference_share === "number")
+    .map((e) => ({index: e.index, now: dense ? e.weight_share : e.share, reference: e.reference_share}))
+    .sort((a, b) => Math.abs(b.now - b.reference) - Math.abs(a.now - a.reference));
+  return most ? ` Most of all expert ${most.index}: ${percent(most.now)} in place of ${percent(most.reference)}.` : "";
+}
+
+// [{kind, expert (not of drift), text}] of one layer.
+export function alarmsOf(layer, before) {
+  const found = [], drift = layer.drift?.reference;
+  if (hasMoved(drift))
+    found.push({kind: "drift", text: `Rows are routed otherwise than in the checkpoint's reference: PSI ${number(drift.psi)}, beyond chance.${movedMost(layer)}`});
+  for (const expert of layer.dying ?? [])
+    found.push({kind: "dying", expert, text: `Expert ${expert} was used in the last hour and, beyond chance, not in the last five minutes.`});
+  layer.experts.forEach((e, i) => {
+    if (before[i] !== null && e.labelled >= MIN_LABELLED && e.accuracy < FAILING * before[i])
+      found.push({kind: "failing", expert: e.index, text: `Expert ${e.index} is right for ${percent(e.accuracy)} of ${e.labelled.toLocaleString("en")} labelled rows; ` +
+        `before this window it was right for ${percent(before[i])}.`});
+  });
+  return found;
+}
+
+// What was looked for and not found, or could not be.
+export function quiet(layer) {
+  if (!layer.rows) return "No rows in this window.";
+  const drift = layer.drift?.reference;
+  return (drift ? "Rows are routed as in the checkpoint's reference. " : "There is no reference to compare the routing with. ") +
+    `No expert is dying. ${layer.experts.some((e) => e.labelled) ? "None is failing." : "Without labels nobody knows whether one is failing."}`;
+}
+
+// {layer: "drift" or "dying"} of the other layers, from /metrics, which has no window `all`.
+export function otherLayers(families, model, version, window, shown) {
+  const span = window === "all" ? "1h" : window, found = new Map();
+  const value = (name, layer) => families[name]?.find(({labels}) => labels.model === model && labels.version === version &&
+    labels.layer === layer && labels.window === span)?.value;
+  for (const {labels, value: psi} of families.moed_layer_drift_psi ?? [])
+    if (labels.model === model && labels.version === version && labels.window === span &&
+        hasMoved({psi, p_value: value("moed_layer_drift_p_value", labels.layer) ?? null}))
+      found.set(labels.layer, "drift");
+  for (const {labels, value: dying} of families.moed_layer_dying_experts ?? [])
+    if (labels.model === model && labels.version === version && dying > 0) found.set(labels.layer, "dying");
+  found.delete(shown);
+  return found;
+}
