@@ -120,22 +120,26 @@ static void put_output(const struct gemm *gemm, size_t i, const struct rounded_o
     }
 }
 
-/* Missing outputs of the last panel are zeros. */
+/* Scales follow the numbers. Missing outputs of the last panel are zeros. */
 static int allocate_numbers(struct gemm *gemm, const struct precision *precision,
                             const struct tensor *tensor, struct error *err)
 {
     size_t panels = (gemm->n + gemm->panel - 1) / gemm->panel;
     size_t each = gemm->k * gemm->panel * dtype_bytes(gemm->dtype);
+    size_t numbers = (panels * each + PANEL_ALIGNMENT - 1) / PANEL_ALIGNMENT * PANEL_ALIGNMENT;
     bool scaled = gemm->dtype == DTYPE_I8;
-    size_t scales = panels * integer_groups(gemm->k) * gemm->panel;
-    gemm->bytes = panels * each + (scaled ? scales * sizeof *gemm->scales : 0);
+    size_t scales = scaled ? integer_groups(gemm->k) * gemm->panel : 0; /* of a panel */
+    gemm->bytes = numbers + panels * scales * sizeof *gemm->scales;
     if (precision->sizes_only)
         return 0;
-    gemm->panels = panels_new(precision->store, panels * each);
-    gemm->scales = scaled ? calloc(scales, sizeof *gemm->scales) : NULL;
-    if (!gemm->panels || (scaled && !gemm->scales))
+    gemm->panels = panels_new(precision->store, gemm->bytes);
+    if (!gemm->panels)
         return panels_error(tensor, err);
     memset((char *)gemm->panels + (panels - 1) * each, 0, each);
+    if (scaled) {
+        gemm->scales = (float *)(void *)((char *)gemm->panels + numbers);
+        memset(gemm->scales + (panels - 1) * scales, 0, scales * sizeof *gemm->scales);
+    }
     return 0;
 }
 
@@ -186,7 +190,6 @@ void gemm_close(struct gemm *gemm)
     rounded_close(&gemm->rounded);
     if (!gemm->stored)
         free(gemm->panels);
-    free(gemm->scales);
     *gemm = (struct gemm){0};
 }
 

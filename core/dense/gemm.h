@@ -31,7 +31,7 @@ struct gemm {
     size_t panel;           /* outputs are packed together by this many */
     struct rounded rounded; /* or, for f32 inputs: */
     enum dtype dtype;       /* as packed */
-    float *scales;          /* [panels, k / 32 rounded up, panel] of I8. Owned */
+    float *scales;          /* [panels, k / 32 rounded up, panel] of I8, behind the panels */
     void *panels;           /* the store's; without one, owned */
     bool stored;
     size_t bytes; /* resident */
