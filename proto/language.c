@@ -123,9 +123,9 @@ static int read_sampling(struct language *language, const struct json_node *conf
     if (!sample)
         return 0;
     if (node_member(config, "top_k").json) {
-        if (node_integer(config, "top_k", 0, INT32_MAX, &top_k, err) != 0)
+        if (node_integer(config, "top_k", -1, INT32_MAX, &top_k, err) != 0)
             return -1;
-        sampling->top_k = (size_t)top_k;
+        sampling->top_k = top_k < 0 ? 0 : (size_t)top_k; /* either is said for: all */
     }
     if (read_number(config, "temperature", (struct range){0, 100, false}, &sampling->temperature,
                     err) != 0 ||

@@ -37,9 +37,10 @@ MUST_CHECK int openai_prompts_read(const json_t *root, const char *key,
                                    struct openai_prompts *prompts, struct error *err);
 void openai_prompts_close(struct openai_prompts *prompts);
 
-/* The members that completions and chats share; the root is taken over, also on failure. */
-MUST_CHECK int openai_generation_read(json_t *root, struct openai_generation *generation,
-                                      struct error *err);
+/* The members that completions and chats share; the root is taken over, also on failure.
+ * "max_tokens" is at least `least_tokens`. */
+MUST_CHECK int openai_generation_read(json_t *root, size_t least_tokens,
+                                      struct openai_generation *generation, struct error *err);
 void openai_generation_close(struct openai_generation *generation);
 
 #endif

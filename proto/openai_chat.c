@@ -68,16 +68,24 @@ static json_t *join_parts(const json_t *parts, const char *where, struct error *
     return joined;
 }
 
-/* The content as templates read it: a string, or None. A new reference; NULL with an error. */
-static json_t *read_content(const json_t *message, const char *where, struct error *err)
+/* The content as templates read it: a string; None for an answer without one. A new reference; NULL
+ * with an error. */
+static json_t *read_content(const json_t *message, const char *role, const char *where,
+                            struct error *err)
 {
     json_t *content = json_object_get(message, "content");
     if (json_is_array(content))
         return join_parts(content, where, err);
     if (json_is_string(content))
         return json_incref(content);
-    if (!content || json_is_null(content))
+    if (json_is_null(content) && strcmp(role, "assistant") == 0)
         return json_null();
+    if (!content || json_is_null(content)) {
+        error_set(err, ERROR_INVALID,
+                  "'%s.content' is %s, expected a string or a list of text parts", where,
+                  content ? "null" : "missing");
+        return NULL;
+    }
     error_set(err, ERROR_INVALID,
               "'messages' has %s as the content of %s, expected a string or a list of text parts",
               member_type(content), where);
@@ -105,7 +113,7 @@ static json_t *read_message(const json_t *message, size_t index, struct error *e
     }
     if (openai_refuse_members(message, "'messages'", UNSUPPORTED_OF_MESSAGE, err) != 0)
         return NULL;
-    json_t *content = read_content(message, where, err);
+    json_t *content = read_content(message, role, where, err);
     if (!content)
         return NULL;
     json_t *copy = json_copy((json_t *)message);
@@ -189,30 +197,20 @@ static int read_logprobs(const json_t *root, struct openai_generation *generatio
     return 0;
 }
 
-/* The newer name of max_tokens wins. */
-static int read_max_tokens(const json_t *root, struct openai_generation *generation,
-                           struct error *err)
-{
-    if (openai_whole(root, "max_completion_tokens", 1, OPENAI_MAX_TOKENS, &generation->max_tokens,
-                     err) != 0)
-        return -1;
-    if (generation->max_tokens == 0)
-        return error_set(err, ERROR_INVALID, "'max_tokens' is 0, expected at least 1");
-    return 0;
-}
-
 int openai_read_chat(const char *body, size_t length, struct openai_chat *request,
                      struct error *err)
 {
     *request = (struct openai_chat){0};
     struct openai_generation *generation = &request->generation;
-    if (openai_generation_read(openai_body(body, length, err), generation, err) != 0)
+    if (openai_generation_read(openai_body(body, length, err), 1, generation, err) != 0)
         return -1;
     request->variables = json_object();
     if (openai_refuse_members(generation->root, NULL, UNSUPPORTED, err) == 0 &&
         read_variables(generation->root, request->variables, err) == 0 &&
         read_logprobs(generation->root, generation, err) == 0 &&
-        read_max_tokens(generation->root, generation, err) == 0)
+        /* the newer name wins */
+        openai_whole(generation->root, "max_completion_tokens", 1, OPENAI_MAX_TOKENS,
+                     &generation->max_tokens, err) == 0)
         return 0;
     openai_chat_close(request);
     return -1;

@@ -220,13 +220,14 @@ static int read_routing(const json_t *root, enum openai_routing_form *form, stru
     return 0;
 }
 
-static int read_generation(const json_t *root, struct openai_generation *generation,
-                           struct error *err)
+static int read_generation(const json_t *root, size_t least_tokens,
+                           struct openai_generation *generation, struct error *err)
 {
     if (member_string(root, NULL, "model", &generation->model, err) != 0 ||
         openai_refuse_members(root, NULL, UNSUPPORTED, err) != 0 ||
         read_sampling(root, &generation->sampling, err) != 0 ||
-        openai_whole(root, "max_tokens", 0, OPENAI_MAX_TOKENS, &generation->max_tokens, err) != 0 ||
+        openai_whole(root, "max_tokens", least_tokens, OPENAI_MAX_TOKENS, &generation->max_tokens,
+                     err) != 0 ||
         read_stops(root, generation, err) != 0 || read_stream(root, generation, err) != 0)
         return -1;
     if (member_bool(root, NULL, "ignore_eos", &generation->ignore_eos, err) != 0 ||
@@ -237,10 +238,11 @@ static int read_generation(const json_t *root, struct openai_generation *generat
     return read_routing(root, &generation->routing, err);
 }
 
-int openai_generation_read(json_t *root, struct openai_generation *generation, struct error *err)
+int openai_generation_read(json_t *root, size_t least_tokens, struct openai_generation *generation,
+                           struct error *err)
 {
     *generation = (struct openai_generation){.root = root, .max_tokens = SIZE_MAX};
-    if (root && read_generation(root, generation, err) == 0)
+    if (root && read_generation(root, least_tokens, generation, err) == 0)
         return 0;
     openai_generation_close(generation);
     return -1;
@@ -272,7 +274,7 @@ int openai_read_completion(const char *body, size_t length, struct openai_comple
 {
     *request = (struct openai_completion){0};
     struct openai_generation *generation = &request->generation;
-    if (openai_generation_read(openai_body(body, length, err), generation, err) != 0)
+    if (openai_generation_read(openai_body(body, length, err), 0, generation, err) != 0)
         return -1;
     if (openai_prompts_read(generation->root, "prompt", &request->prompts, err) == 0 &&
         read_logprobs(generation->root, generation, err) == 0 &&

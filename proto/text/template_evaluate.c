@@ -14,12 +14,14 @@ static struct value whole_arithmetic(struct run *run, enum operation operation, 
 {
     int64_t result = 0;
     bool divides = operation == OPERATION_FLOOR_DIVIDE || operation == OPERATION_MODULO;
-    if (divides && (b == 0 || (b == -1 && a == INT64_MIN)))
+    if (divides && b == 0)
         return run_fail(run, "division by zero");
+    if (operation == OPERATION_MODULO && b == -1)
+        return value_integer(0); /* what processors do not compute of the least number */
     bool overflow = operation == OPERATION_ADD        ? __builtin_add_overflow(a, b, &result)
                     : operation == OPERATION_SUBTRACT ? __builtin_sub_overflow(a, b, &result)
                     : operation == OPERATION_MULTIPLY ? __builtin_mul_overflow(a, b, &result)
-                                                      : false;
+                                                      : divides && b == -1 && a == INT64_MIN;
     if (overflow)
         return run_fail(run, "a number is too large");
     if (!divides)

@@ -117,6 +117,12 @@ START_TEST(recommended_sampling_is_for_models_that_sample)
     ck_assert_uint_eq(sampling->top_k, 20);
     language_free(language);
     write_json(directory, "generation_config.json",
+               "{'do_sample':true,'temperature':null,'top_k':-1,'top_p':null,'min_p':null}");
+    language = load(directory);
+    ck_assert_uint_eq(language_sampling(language)->top_k, 0);
+    ck_assert_float_eq(language_sampling(language)->top_p, 1);
+    language_free(language);
+    write_json(directory, "generation_config.json",
                "{'temperature':0.6,'top_k':'x','repetition_penalty':1.05}");
     language = load(directory);
     ck_assert_float_eq(language_sampling(language)->temperature, 1);

@@ -130,6 +130,25 @@ static void expect_failure(const char *source, const char *message)
     buffer_close(&text);
 }
 
+/* The least whole number has no opposite. */
+START_TEST(divides_by_minus_one)
+{
+    static const char source[] = "{% set least = -9223372036854775807 - 1 %}{{ least % -1 }} "
+                                 "{{ 7 % -1 }} {{ 7 // -1 }}";
+    struct error err = ERROR_INIT;
+    struct buffer text;
+    buffer_init(&text, 1 << 16);
+    json_t *variables = json_object();
+    ck_assert_msg(render(source, strlen(source), variables, 0, &text, &err) == 0, "%s", err.text);
+    ck_assert_uint_eq(text.length, strlen("0 0 -7"));
+    ck_assert_mem_eq(text.data, "0 0 -7", text.length);
+    json_decref(variables);
+    buffer_close(&text);
+    expect_failure("{{ (-9223372036854775807 - 1) // -1 }}", "a number is too large");
+    expect_failure("{{ 7 % 0 }}", "division by zero");
+}
+END_TEST
+
 START_TEST(says_where_it_failed)
 {
     expect_failure("a\n{{ nobody.name }}", "line 2, column 11: 'nobody' is undefined");
@@ -289,8 +308,9 @@ END_TEST
 
 int main(void)
 {
-    const TTest *const tests[] = {agrees_with_jinja2, says_where_it_failed, bounds_what_it_takes,
-                                  reading_text_costs, bounds_its_nesting,   loads_what_a_model_has};
+    const TTest *const tests[] = {agrees_with_jinja2,    says_where_it_failed, divides_by_minus_one,
+                                  bounds_what_it_takes,  reading_text_costs,   bounds_its_nesting,
+                                  loads_what_a_model_has};
     Suite *suite = suite_create("text_template");
     TCase *tcase = tcase_create("text_template");
     tcase_set_timeout(tcase, TEST_SECONDS);
