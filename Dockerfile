@@ -4,26 +4,24 @@
 # (docker run moed serve --max-batch-rows 128). Other models: -v /my/models:/srv/moed/models:ro.
 # --build-arg OPENBLAS=libopenblas.so.0 adds the library that MOED_KERNEL=openblas loads, about 40 MB.
 #
+# For amd64 and arm64: docker buildx build --platform linux/amd64,linux/arm64 .
+# The build stage cross-compiles, so nothing is emulated. It takes BuildKit (Docker 23 or later) or buildah.
+#
 # The image has the server, its shared libraries, their licences and a list of all of these
 # (/usr/share/doc/moed/sbom.spdx.json). It has no shell and no package manager.
 
 ARG BASE=debian:12-slim
-FROM ${BASE} AS build
-RUN apt-get update \
-    && apt-get install --yes --no-install-recommends \
-        build-essential cmake ninja-build pkg-config \
-        libmicrohttpd-dev libgnutls28-dev libnghttp2-dev libuv1-dev libjansson-dev libutf8proc-dev libopenblas-dev zlib1g-dev \
-    && rm -rf /var/lib/apt/lists/*
+FROM --platform=$BUILDPLATFORM ${BASE} AS build
 WORKDIR /src
+ARG TARGETARCH
+COPY deploy/container deploy/container
+RUN sh deploy/container/build.sh packages
 COPY CMakeLists.txt CMakePresets.json ./
 COPY core core
 COPY proto proto
 COPY server server
 COPY clients/web clients/web
-RUN cmake --preset release -DMOED_TESTS=OFF -DMOED_CLIENT=OFF \
-    && cmake --build --preset release \
-    && cmake --install build/release --prefix /usr --strip
-COPY deploy/container deploy/container
+RUN sh deploy/container/build.sh program
 ARG OPENBLAS=
 RUN sh deploy/container/root.sh /usr/bin/moed /image ${OPENBLAS}
 

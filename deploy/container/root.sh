@@ -10,17 +10,35 @@ set -eu
 program=$1
 root=$2
 shift 2
+. "$(dirname "$0")/target.sh"
 
-# A file and all that it is linked with, each at its own path.
+# What a file is linked with, by name, and its loader, by path. ldd would run the loader, but the program may be for
+# another architecture. libc also names the loader, which it finds loaded.
+needed_by() { # FILE
+    LC_ALL=C "$triplet-readelf" --program-headers --dynamic "$1" |
+        sed -n '/NEEDED.*\[ld-linux/d; s|.*interpreter: \(.*\)]|\1|p; s|.*(NEEDED) .*\[\(.*\)]|\1|p'
+}
+
+# Where the loader would find a library.
+path_of() { # NAME_OR_PATH
+    for directory in "" "/lib/$triplet/" "/usr/lib/$triplet/"; do
+        case $directory$1 in
+        /*) [ ! -e "$directory$1" ] || { echo "$directory$1" && return; } ;;
+        esac
+    done
+    echo "root.sh: no $1 here" >&2
+    return 1
+}
+
+# A file and all that it is linked with, each at its own path. Prints what it copied.
 copy_with_libraries() { # FILE
-    {
-        echo "$1"
-        ldd "$1" | sed -n 's|.* => \(/[^ ]*\) .*|\1|p; s|^[[:space:]]*\(/[^ ]*\) .*|\1|p'
-    } | while read -r file; do
-        [ ! -e "$root$file" ] || continue
-        mkdir -p "$root$(dirname "$file")"
-        cp --dereference --preserve=mode "$file" "$root$file"
-        echo "$file"
+    [ ! -e "$root$1" ] || return 0
+    mkdir -p "$root$(dirname "$1")"
+    cp --dereference --preserve=mode "$1" "$root$1"
+    echo "$1"
+    for name in $(needed_by "$1"); do
+        found=$(path_of "$name")
+        copy_with_libraries "$found"
     done
 }
 
@@ -42,8 +60,7 @@ echo 'hosts: files dns' >"$root/etc/nsswitch.conf"
 files=$(mktemp)
 copy_with_libraries "$program" >"$files"
 for library in "$@"; do
-    path=$(ldconfig -p | sed -n "s|.*$library .*=> ||p" | head -n 1)
-    [ -n "$path" ] || { echo "root.sh: no $library here" >&2; exit 1; }
+    path=$(path_of "$library")
     copy_with_libraries "$path" >>"$files"
 done
 
@@ -54,7 +71,7 @@ for package in $packages; do
     cp --dereference "/usr/share/doc/$name/copyright" "$root/usr/share/doc/$name/"
 done
 
-version=$("$program" --version | sed 's/.* //')
+version=$(sed -n 's/^project(moed VERSION \([0-9.]*\) .*/\1/p' CMakeLists.txt)
 here=$(dirname "$0")
 # shellcheck disable=SC2086 # a word per package
 sh "$here/sbom.sh" "$version" $packages >"$root/usr/share/doc/moed/sbom.spdx.json"
