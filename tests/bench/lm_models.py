@@ -80,8 +80,9 @@ def random_bf16(random, count):
     return (bits & 0x80FF) + np.uint16(0x3B80)
 
 
-def write_weights(path, config):
-    tensors, header, end = tensors_of(config), {}, 0
+def write_weights(path, tensors):
+    """Norms are ones, biases zeros."""
+    header, end = {}, 0
     for name, shape in tensors.items():
         begin, end = end, end + 2 * math.prod(shape)
         header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [begin, end]}
@@ -90,10 +91,10 @@ def write_weights(path, config):
     random = np.random.default_rng(1)
     with open(path, "wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for shape in tensors.values():
+        for name, shape in tensors.items():
             left = math.prod(shape)
             if len(shape) == 1:
-                file.write(np.full(left, 0x3F80, np.uint16).tobytes())
+                file.write(np.full(left, 0 if name.endswith("bias") else 0x3F80, np.uint16).tobytes())
                 continue
             for at in range(0, left, PIECE):
                 file.write(random_bf16(random, min(PIECE, left - at)).tobytes())
@@ -117,6 +118,6 @@ def write_model(directory, shape):
     write_tokenizer(directory, SHAPES[shape]["vocab_size"])
     with open(os.path.join(directory, "generation_config.json"), "w", encoding="ascii") as file:
         json.dump({}, file)
-    write_weights(os.path.join(directory, "model.safetensors"), SHAPES[shape])
+    write_weights(os.path.join(directory, "model.safetensors"), tensors_of(SHAPES[shape]))
     with open(os.path.join(directory, "config.json"), "w", encoding="ascii") as file:
         json.dump(SHAPES[shape], file)
