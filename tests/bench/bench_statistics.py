@@ -2,10 +2,11 @@
 
     PYTHONPATH=clients/python /usr/bin/python3 tests/bench/bench_statistics.py [--rounds N] [--quick]
 
-Two things are measured, both as CPU time, which a busy machine disturbs less than the clock on the wall:
+Three things are measured, all as CPU time, which a busy machine disturbs less than the clock on the wall:
 
 engine   a forward pass in one process, with all that is counted (distributions, counts, ranks, pairs, classes, times
          of experts) and with none of it
+steps    steps of one row of a language model, the same way (bench_sequence.c)
 server   requests with an id and labels to one server over one connection, in turns with a tag, and with
          `Moed-Statistics: off`, which leaves out what is counted, kept for feedback and judged
 
@@ -20,6 +21,7 @@ import http.client
 import json
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 
@@ -28,7 +30,7 @@ import numpy as np
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path[:0] = [os.path.join(ROOT, "tests", "integration"), os.path.join(ROOT, "clients", "python")]
 
-from bench import table  # noqa: E402
+from bench import BUILD, table  # noqa: E402
 from bench_model import Engine  # noqa: E402
 from support.server import SHIPPED_MODELS, Server  # noqa: E402
 
@@ -36,6 +38,7 @@ IMAGES = os.path.join(ROOT, "tests", "data", "samples", "t10k-images-idx3-ubyte.
 MODELS, ROWS = ("clusters", "mnist"), (1, 64)
 REQUESTS = 100  # of a turn
 TOKENS = 24
+LANGUAGE_MODEL = "tiny-lm"
 
 
 def inputs_of(model, rows):
@@ -79,6 +82,18 @@ def engine_points(rounds):
                     points[model, rows] = compare(
                         lambda on: engine.microseconds("moed" if on else "uncounted", rows), rounds)
     return points
+
+
+# --- steps of a language model ----------------------------------------------------------------------------------
+
+def step_point(rounds):
+    """(us with, us without, [lower quartile, median, upper quartile] of what a round has more, in us)."""
+    program = os.path.join(BUILD, "bench_sequence")
+    done = subprocess.run([program, os.path.join(SHIPPED_MODELS, LANGUAGE_MODEL), str(rounds)], capture_output=True,
+                          text=True, check=True)
+    on, off = zip(*[[float(number) / 1e3 for number in line.split()] for line in done.stdout.splitlines()])
+    more = statistics.quantiles([a - b for a, b in zip(on, off)], n=4)
+    return statistics.median(on), statistics.median(off), more
 
 
 # --- the server -------------------------------------------------------------------------------------------------
@@ -125,7 +140,7 @@ def infer_requests(server, model, rows):
 
 
 def text_requests(server):
-    body = {"model": "tiny-lm", "prompt": "It was the best of times", "max_tokens": TOKENS, "temperature": 0,
+    body = {"model": LANGUAGE_MODEL, "prompt": "It was the best of times", "max_tokens": TOKENS, "temperature": 0,
             "logit_bias": {"0": -100, "2": -100}}
     return Requests(server, "/v1/completions", body, REQUESTS // 50)
 
@@ -136,19 +151,25 @@ def server_points(rounds):
         for model in MODELS:
             for rows in ROWS:
                 points[model, rows] = compare(infer_requests(server, model, rows).turn, rounds)
-        points["tiny-lm", TOKENS] = compare(text_requests(server).turn, rounds)
+        points[LANGUAGE_MODEL, TOKENS] = compare(text_requests(server).turn, rounds)
         server.stop()
     return points
 
 
 # --- results ----------------------------------------------------------------------------------------------------
 
-def print_results(engine, server):
+def print_results(engine, step, server):
     rows = [[model, count, f"{on:.2f}", f"{off:.2f}", f"{extra:+.1f} %", f"{on - off:.2f}",
              f"{100 * (on - off) / server[model, count][1]:+.2f} %"] for (model, count), (on, off, extra) in engine.items()]
     print("A forward pass, CPU us:\n")
     print(table(["model", "rows", "on", "off", "on / off", "us more", "of what the server spends on them"], rows))
     rows = [[model, count, f"{on:.1f}", f"{off:.1f}", f"{extra:+.1f} %"] for (model, count), (on, off, extra) in server.items()]
+    on, off, more = step
+    token = server[LANGUAGE_MODEL, TOKENS][1] / TOKENS
+    print(f"A step of one row of {LANGUAGE_MODEL}, CPU us; of what the server spends on a token, {token:.0f} us:\n")
+    print(table(["on", "off", "us more (quartiles)", "of a token"],
+                [[f"{on:.1f}", f"{off:.1f}", f"{more[1]:.2f} ({more[0]:.2f} to {more[2]:.2f})",
+                  f"{100 * more[1] / token:+.1f} % ({100 * more[0] / token:+.1f} to {100 * more[2] / token:+.1f})"]]))
     print("A request, CPU us of the server; rows, or tokens generated:\n")
     print(table(["model", "rows", "counted", "Moed-Statistics: off", "on / off"], rows))
 
@@ -159,7 +180,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="a few rounds, to see that it works")
     options = parser.parse_args()
     rounds = 4 if options.quick else options.rounds
-    print_results(engine_points(rounds), server_points(rounds))
+    print_results(engine_points(rounds), step_point(rounds), server_points(rounds))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ echo "==> build/bench"
 log=$root/build/bench.log
 mkdir -p "$root/build"
 if ! (cd "$root" && cmake --preset release -B build/bench -DMOED_TESTS=ON -DMOED_BENCH=ON &&
-    cmake --build build/bench --target moed bench_gemm bench_model bench_ceiling) >"$log" 2>&1; then
+    cmake --build build/bench --target moed bench_gemm bench_model bench_sequence bench_ceiling) >"$log" 2>&1; then
     tail -n 40 "$log" >&2
     exit 1
 fi
