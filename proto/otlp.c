@@ -45,6 +45,7 @@ static void append_attributes(struct buffer *body, const struct otlp_span *span)
                   "\"%d\"}}",
                   span->status);
     append_text(body, "http.request.method", span->method);
+    append_text(body, "http.route", span->route);
     append_text(body, "url.path", span->path);
     append_text(body, "client.address", span->client);
     append_text(body, "moed.request_id", span->request_id);
@@ -73,7 +74,7 @@ static void append_request(struct buffer *body, const struct otlp_span *span)
     if (memcmp(span->context.parent, none, sizeof none) != 0)
         append_id(body, "parentSpanId", span->context.parent, SPAN_ID_BYTES);
     buffer_format(body, "\"kind\":%d,\"name\":", KIND_SERVER);
-    json_append_string(body, span->method);
+    json_append_string(body, span->name);
     buffer_text(body, ",");
     append_times(body, span->start_ns, span->duration_ns);
     append_attributes(body, span);

@@ -23,6 +23,7 @@ struct otlp_span {
     uint64_t start_ns; /* since 1970 */
     uint64_t duration_ns;
     uint64_t stage_ns[OTLP_STAGES]; /* 0: the stage has no span */
+    char name[96], route[80];       /* of bounded cardinality; route "": none */
     char method[8], path[128], client[48], request_id[64];
     char model[64], version[32]; /* "": none */
     size_t rows;

@@ -39,6 +39,37 @@ static uint64_t now_since_1970(void)
 
 #define COPY(to, from) snprintf((to), sizeof(to), "%s", (from))
 
+/* "/v2/models/{m}" as "/v2/models/{model}", cut to what fits. */
+static void spell_route(const char *pattern, char *route, size_t size)
+{
+    static const char *const NAMES[][2] = {{"{m}", "{model}"}, {"{v}", "{version}"}};
+    size_t length = 0;
+    while (*pattern && length + 1 < size) {
+        const char *name = NULL;
+        for (size_t i = 0; i < sizeof NAMES / sizeof *NAMES && !name; i++)
+            if (strncmp(pattern, NAMES[i][0], strlen(NAMES[i][0])) == 0)
+                name = NAMES[i][1];
+        const int added = name ? snprintf(route + length, size - length, "%s", name)
+                               : snprintf(route + length, size - length, "%c", *pattern);
+        length += (size_t)added;
+        pattern += name ? strlen("{m}") : 1;
+    }
+}
+
+/* As OpenTelemetry's conventions have it: method and route over HTTP, service and method over gRPC.
+ */
+static void name_request(const struct exchange *exchange, struct otlp_span *span)
+{
+    if (exchange->edge) {
+        COPY(span->name, exchange->path + (*exchange->path == '/'));
+        return;
+    }
+    if (exchange->log_route)
+        spell_route(exchange->log_route, span->route, sizeof span->route);
+    snprintf(span->name, sizeof span->name, "%s%s%s", span->method, *span->route ? " " : "",
+             span->route);
+}
+
 static void describe(const struct exchange *exchange, uint64_t duration_ns, struct otlp_span *span)
 {
     *span = (struct otlp_span){.context = exchange->trace,
@@ -53,6 +84,7 @@ static void describe(const struct exchange *exchange, uint64_t duration_ns, stru
     span->stage_ns[OTLP_ENCODE] = exchange->log_encode_ns;
     COPY(span->method, exchange->method_text);
     COPY(span->path, exchange->path);
+    name_request(exchange, span);
     COPY(span->client, exchange->client);
     COPY(span->request_id, exchange->request_id);
     if (exchange->model) {

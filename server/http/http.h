@@ -78,6 +78,7 @@ struct exchange {
     /* for the handler: what the log line and the metrics say of this exchange */
     struct model *model;      /* held; on_finished() lets go of it; NULL: none */
     const char *log_protocol; /* "oip" | "v1" | "grpc" | "openai" | NULL */
+    const char *log_route;    /* the pattern that the path has matched; static; NULL: none */
     size_t log_rows;
     char token_name[HTTP_TOKEN_NAME_BYTES];                              /* "": none was given */
     char request_id[HTTP_REQUEST_ID_BYTES];                              /* "": not known yet */

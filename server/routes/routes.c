@@ -335,6 +335,12 @@ static const char *protocol_name(const struct route *route, const struct exchang
     return protocol ? protocol->name : route->flags & COUNTED ? "openai" : NULL;
 }
 
+static void note_route(const struct route *route, struct exchange *exchange)
+{
+    exchange->log_protocol = protocol_name(route, exchange);
+    exchange->log_route = route->pattern;
+}
+
 /* What is open to strangers must not take bodies from them, which fill the memory that the requests
  * of others need. */
 static int refuse_open_body(struct exchange *exchange, const struct route *route, bool takes,
@@ -364,7 +370,7 @@ int routes_admit(const struct api *api, struct exchange *exchange, bool on_admin
     if (result == 0)
         return 0;
     if (route)
-        exchange->log_protocol = protocol_name(route, exchange);
+        note_route(route, exchange);
     request_id_set(exchange, NULL);
     return -1;
 }
@@ -389,7 +395,7 @@ static void dispatch(const struct api *api, struct exchange *exchange, bool expa
     enum coding coding = CODING_IDENTITY;
     const struct route *route = match(exchange, &params, &takes);
     if (takes)
-        exchange->log_protocol = protocol_name(route, exchange);
+        note_route(route, exchange);
     struct error absent = ERROR_INIT; /* may be set for a model that is known but not served */
     const int failed = takes   ? find_target(api, route, &params, &target, &absent)
                        : route ? method_not_allowed(exchange, route, &absent)

@@ -78,10 +78,10 @@ class TraceTest(ServerCase):
         self.assertEqual(self.trace(**{"X-Request-Id": "mine"}).status, 200)
         request = self.spans(1)[0]
         self.assertEqual((request["traceId"], request["parentSpanId"], request["name"], request["kind"]),
-                         (TRACE, PARENT, "POST", 2))
+                         (TRACE, PARENT, "POST /v1/models/{model}:predict", 2))
         found = attributes(request)
         self.assertEqual({**found, "client.address": HOST},
-                         {"http.request.method": "POST", "url.path": "/v1/models/tiny:predict",
+                         {"http.request.method": "POST", "http.route": "/v1/models/{model}:predict", "url.path": "/v1/models/tiny:predict",
                           "http.response.status_code": "200", "client.address": HOST, "moed.request_id": "mine",
                           "moed.model": "tiny", "moed.version": found["moed.version"], "moed.rows": "3"})
         start, end = int(request["startTimeUnixNano"]), int(request["endTimeUnixNano"])

@@ -105,11 +105,13 @@ START_TEST(a_request_and_its_stages)
                                  .duration_ns = 100,
                                  .stage_ns = {10, 20, 0, 40, 0},
                                  .method = "POST",
+                                 .name = "POST /v1/{model}",
+                                 .route = "/v1/{model}",
                                  .path = "/v1/\"\xff",
                                  .model = "m",
                                  .rows = 3,
                                  .status = 503},
-                                {.method = "GET", .status = 404}};
+                                {.method = "GET", .name = "GET", .status = 404}};
     ck_assert(trace_context_read("00-" TRACE "-" PARENT "-01", &spans[0].context));
     json_t *root = encode(spans, 2), *list, *request;
     int failed =
@@ -118,6 +120,7 @@ START_TEST(a_request_and_its_stages)
     ck_assert_uint_eq(json_array_size(list), 5);
     request = json_array_get(list, 0);
     ck_assert_str_eq(text_of(request, "traceId"), TRACE);
+    ck_assert_str_eq(text_of(request, "name"), "POST /v1/{model}");
     ck_assert_str_eq(text_of(request, "spanId"), "0100000000000000");
     ck_assert_str_eq(text_of(request, "parentSpanId"), PARENT);
     ck_assert_str_eq(text_of(request, "startTimeUnixNano"), "1700000000123456789");
