@@ -19,6 +19,15 @@
 static const uint64_t FAILURE_NS = 6000000000;
 enum { FAILURES_AT_ONCE = 10 };
 
+/* Whoever empties the file to lock everybody out may: it is taken, and said. */
+static void warn_if_empty(const struct tokens *tokens, const char *path)
+{
+    if (tokens->count == 0)
+        log_message(LOG_WARNING, "no_tokens",
+                    "%s has no tokens: all requests but those for health are refused with 401",
+                    path);
+}
+
 int access_init(struct access *access, const struct options *options, struct error *err)
 {
     *access = (struct access){.options = options};
@@ -32,7 +41,10 @@ int access_init(struct access *access, const struct options *options, struct err
     if (!options->tokens)
         return 0;
     access->tokens = tokens_read(options->tokens, err);
-    return access->tokens ? 0 : -1;
+    if (!access->tokens)
+        return -1;
+    warn_if_empty(access->tokens, options->tokens);
+    return 0;
 }
 
 void access_close(struct access *access)
@@ -70,8 +82,9 @@ void access_reload(struct access *access)
         return;
     }
     size_t count = tokens->count;
+    warn_if_empty(tokens, access->options->tokens);
     if (replace(access, tokens))
-        log_message(LOG_INFO, "tokens", "%zu tokens", count);
+        log_message(LOG_INFO, "tokens", "%zu token%s", count, count == 1 ? "" : "s");
 }
 
 /* ---- a request ---- */

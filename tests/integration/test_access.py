@@ -190,6 +190,11 @@ class TokensTest(TokensCase):
         self.server.signal(signal.SIGHUP)
         self.await_log("tokens_failed")
         self.assertEqual(self.client.get("/v2", bearer(new[0])).status, 200)  # those before stay
+        with open(self.path, "w") as file:
+            file.write("# nobody\n")
+        self.server.signal(signal.SIGHUP)
+        self.await_log("no_tokens")
+        self.await_status(new[0], 401)
         self.write(self.tokens)
         self.server.signal(signal.SIGHUP)
         self.await_status(self.tokens["client"][0], 200)
