@@ -48,7 +48,8 @@ static void print_gates(FILE *out, const struct moed_layer_info *layer)
 {
     const struct moed_gate_info *gate = layer->gates;
     if (layer->gate_count == 1) {
-        fprintf(out, ", %zu experts, %zu serve a %s", gate->experts, gate->top_k,
+        fprintf(out, ", %zu expert%s, %zu serve%s a %s", gate->experts,
+                gate->experts == 1 ? "" : "s", gate->top_k, gate->top_k == 1 ? "s" : "",
                 gate->items_per_row > 1 ? "position" : "row");
         return;
     }

@@ -246,6 +246,21 @@ static void refused(const struct moed_client_call *call, const struct moed_clien
     json_decref(root);
 }
 
+/* What to do about a failure of TLS, which curl tells in the words of OpenSSL. */
+static const char *advice_for(CURLcode code)
+{
+    switch (code) {
+    case CURLE_SSL_CONNECT_ERROR:
+        return "; a server without TLS is http://";
+    case CURLE_UNSUPPORTED_PROTOCOL: /* the alert of TLS for "GET /" is taken for HTTP/0.9 */
+        return "; a server with TLS is https://";
+    case CURLE_PEER_FAILED_VERIFICATION:
+        return "; give its CA, or the certificate itself, as the CA file (moectl: --ca)";
+    default:
+        return "";
+    }
+}
+
 static int unreachable(const struct moed_client *client, CURLcode code,
                        const struct collector *collector, struct moed_client_error *err)
 {
@@ -262,10 +277,13 @@ static int unreachable(const struct moed_client *client, CURLcode code,
         curl_easy_getinfo(client->curl, CURLINFO_OS_ERRNO, &system_error) == CURLE_OK &&
         system_error != 0)
         reason = strerror((int)system_error); /* curl tells of a port, of which there is none */
-    if (code == CURLE_SSL_CACERT_BADFILE)
-        return client_fail(err, MOED_CLIENT_INVALID, "%s: cannot use the CA file: %s", client->url,
-                           reason);
-    return client_fail(err, MOED_CLIENT_UNREACHABLE, "%s: no answer: %s", client->url, reason);
+    if (code == CURLE_SSL_CACERT_BADFILE)     /* and the reason names it */
+        return client_fail(err, MOED_CLIENT_INVALID,
+                           "%s: cannot use the CA file: %s; expected a file of certificates in PEM "
+                           "that may be read",
+                           client->url, reason);
+    return client_fail(err, MOED_CLIENT_UNREACHABLE, "%s: no answer: %s%s", client->url, reason,
+                       advice_for(code));
 }
 
 /* ---- an exchange ---- */

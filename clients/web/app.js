@@ -3,7 +3,7 @@
 
 import {LIMIT_PSI, MIN_LABELLED, accuracyBefore, alarmsOf, hasMoved, otherLayers, quiet} from "/ui/alarms.js";
 import {ask, events, json, whenToken} from "/ui/ask.js";
-import {bars, cells, element, heatMap, lines, number, percent, seconds} from "/ui/charts.js";
+import {bars, cells, counted, element, heatMap, lines, number, percent, seconds} from "/ui/charts.js";
 import {Speak} from "/ui/speak.js";
 import {TryIt} from "/ui/tryit.js";
 import {Worth} from "/ui/worth.js";
@@ -124,7 +124,7 @@ function drawLive() {
   heatMap($("heat"), live.layers, live.layers.length > 1 ? state.layer : -1);
   const left = live.layers_left_out ? ` ${live.layers_left_out} layers do not fit in here.` : "";
   $("heat-hint").textContent = live.rows
-    ? `${live.rows.toLocaleString("en")} rows in ${Math.round(live.seconds)} s. A line for each layer, a cell for each expert; the stronger, the larger its share of ` +
+    ? `${counted(live.rows, "row")} in ${Math.round(live.seconds)} s. A line for each layer, a cell for each expert; the stronger, the larger its share of ` +
       `${layer?.of === "weight" ? "the combine weight" : "the selections"}.${left}`
     : "No rows in this window. Send some, or try one below.";
   $("heat").setAttribute("aria-label", layer ? `Shares of ${layer.share.length} experts in ${live.layers.length} layers; ` +
@@ -251,7 +251,7 @@ function quarantine(layer) {
 }
 
 function drawAlarms(alarms, layer, others) {
-  const count = alarms.length + others.size, summary = count ? `${count} ${count === 1 ? "alarm" : "alarms"}` : quiet(layer);
+  const count = alarms.length + others.size, summary = count ? counted(count, "alarm") : quiet(layer);
   if ($("alarm-summary").textContent !== summary) $("alarm-summary").textContent = summary;
   $("alarms").classList.toggle("raised", count > 0);
   $("alarm-list").replaceChildren(...alarms.map((alarm) => element("li", {}, element("b", {}, alarm.kind), ` ${alarm.text}`)),
@@ -269,7 +269,7 @@ function drawQuality(layer, before, notes) {
   if (!rows) return;
   const hidden = bars($("accuracies"), judged.map((e) => ({name: String(e.index), value: e.accuracy,
     reference: before[layer.experts.indexOf(e)], note: notes.get(e.index), pale: e.labelled < MIN_LABELLED})), {top: 1, lowest: true});
-  $("quality-hint").textContent = `How often the answer was right, by the expert that came first, of ${rows.toLocaleString("en")} rows with labels` +
+  $("quality-hint").textContent = `How often the answer was right, by the expert that came first, of ${counted(rows, "row")} with labels` +
     `${before.some((value) => value !== null) ? "; the mark is its accuracy before this window" : ""}.` +
     `${enough.length < judged.length ? ` Pale: of fewer than ${MIN_LABELLED}.` : ""}${hidden > 0 ? ` The lowest; ${hidden} more are in the table.` : ""}`;
 }

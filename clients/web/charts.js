@@ -32,6 +32,11 @@ export function number(value, digits = 3) {
   return Math.abs(value) >= 1e5 ? Math.round(value).toLocaleString("en") : String(+value.toFixed(digits));
 }
 
+// "1 row", "2,000 rows".
+export function counted(count, what) {
+  return `${count.toLocaleString("en")} ${what}${count === 1 ? "" : "s"}`;
+}
+
 export function seconds(value) {
   if (value === null || value === undefined || !Number.isFinite(value)) return "–";
   if (value < 1e-3) return `${(1e6 * value).toFixed(0)} µs`;

@@ -271,8 +271,9 @@ static void restore(struct quarantine *quarantine)
         quarantine_read_list(text, length, quarantine->entries, &quarantine->count, &err) == 0) {
         atomic_store(&quarantine->change, quarantine->count > 0);
         if (quarantine->count > 0)
-            log_message(LOG_WARNING, "quarantine", "%zu experts are in quarantine, as %s/%s says",
-                        quarantine->count, directory, FILE_NAME);
+            log_message(LOG_WARNING, "quarantine", "%zu expert%s in quarantine, as %s/%s says",
+                        quarantine->count, quarantine->count == 1 ? " is" : "s are", directory,
+                        FILE_NAME);
     } else {
         bool moved = state_file_set_aside(directory, FILE_NAME);
         log_message(LOG_WARNING, "state_damaged",

@@ -223,11 +223,13 @@ class TlsTest(TlsCase):
         self.assertEqual((done.returncode, done.stdout), (0, "slow\ntiny\n"), done.stderr)
         done = moectl("models", "--names", url=self.server.url, env={"MOED_CA": known})
         self.assertEqual(done.returncode, 0, done.stderr)
-        for ca, words in ((None, "no answer: .*certificate"), (self.path("clients.pem"), "no answer: .*certificate"),
-                          ("/nowhere.pem", "cannot use the CA file: .*nowhere")):
+        for ca, words in ((None, "no answer: .*certificate.*--ca"), (self.path("clients.pem"), "no answer: .*certificate"),
+                          ("/nowhere.pem", "cannot use the CA file: .*/nowhere.pem; expected a file of certificates in PEM")):
             done = moectl("models", *(["--ca", ca] if ca else []), url=self.server.url)
             self.assertEqual(done.returncode, 1)
             self.assertRegex(done.stderr, words)
+        done = moectl("models", url=self.server.url.replace("https", "http"))
+        self.assertRegex(done.stderr, "no answer: .*; a server with TLS is https://")
 
     def test_a_drain(self):
         server = self.start()

@@ -65,7 +65,7 @@ START_TEST(text_names_what_there_is)
         "input   x [4]\n",
         "output  y [2]\n",
         "moe m",
-        "3 experts, 1 serve a row",
+        "3 experts, 1 serves a row",
         "gate\n",
         "experts (each)\n",
         "linear fc",

@@ -176,7 +176,13 @@ START_TEST(documents_of_different_models_are_refused)
     struct document *a = document_of(1, 1, 2, SELECTED(1, 0), "");
     struct document *b = document_of(1, 1, 3, SELECTED(1, 0, 0), "");
     ck_assert_ptr_null(report_make(a, b, 0, &err));
-    ck_assert_msg(strstr(err.text, "layer 'moe'") != NULL, "%s", err.text);
+    ck_assert_msg(strstr(err.text, "layer 'moe' of one document, 1 of 3 experts") != NULL, "%s",
+                  err.text);
+    free(b->model);
+    b->model = strdup("other");
+    err = (struct moed_client_error){0};
+    ck_assert_ptr_null(report_make(a, b, 0, &err));
+    ck_assert_msg(strstr(err.text, "is of model 'other'") != NULL, "%s", err.text);
     document_free(a);
     document_free(b);
 }

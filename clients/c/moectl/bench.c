@@ -135,7 +135,8 @@ static void print_result(const struct settings *settings, const struct load_plan
     else
         printf("%s: %zu connections, one request at a time on each", settings->operands[0],
                plan->connections);
-    printf(", %zu rows each%s\n\n", rows, result->interrupted ? " (interrupted)" : "");
+    printf(", %zu row%s each%s\n\n", rows, rows == 1 ? "" : "s",
+           result->interrupted ? " (interrupted)" : "");
     printf("%llu answers in %.2f s: %.1f requests/s, %.1f rows/s; %llu failed\n",
            (unsigned long long)result->latency.count, result->seconds, per_second(result),
            per_second(result) * (double)rows, (unsigned long long)result->failed);

@@ -157,6 +157,13 @@ static void print_figures(FILE *out, const struct layer *layer)
     print_drift(out, layer, "previous", "the window before");
 }
 
+void layer_print_size(const struct layer *layer, FILE *out)
+{
+    fprintf(out, "   %llu row%s, %zu of %zu expert%s serve%s a row\n",
+            (unsigned long long)layer->rows, layer->rows == 1 ? "" : "s", layer->top_k,
+            layer->expert_count, layer->expert_count == 1 ? "" : "s", layer->top_k == 1 ? "s" : "");
+}
+
 void layer_print(const struct terminal *terminal, const struct layer *layer, bool ranked)
 {
     FILE *out = terminal->out;
@@ -164,8 +171,7 @@ void layer_print(const struct terminal *terminal, const struct layer *layer, boo
     terminal_paint(terminal, PAINT_BOLD);
     fputs(layer->name, out);
     terminal_paint(terminal, PAINT_PLAIN);
-    fprintf(out, "   %llu rows, %zu of %zu experts serve a row\n", (unsigned long long)layer->rows,
-            layer->top_k, layer->expert_count);
+    layer_print_size(layer, out);
     terminal_paint(terminal, PAINT_DIM);
     fprintf(out, "%8s %12s%9s%9s%9s%*s  bar: %s\n", "expert", "selected", "share", "weight", "top1",
             has_reference(layer) ? REFERENCE_COLUMNS : 0, has_reference(layer) ? "expected" : "",

@@ -69,8 +69,9 @@ static void print_output(const struct moed_client_tensor *tensor)
     } else if (ends_with(tensor->name, ".experts") && tensor->rank > 0) {
         char *name = printable(tensor->name + 8);
         name[strlen(name) - strlen(".experts")] = '\0';
-        printf("  %-8s%s, %lld experts serve a row\n", "gate", name,
-               (long long)tensor->dims[tensor->rank - 1]);
+        const long long experts = (long long)tensor->dims[tensor->rank - 1];
+        printf("  %-8s%s, %lld %s a row\n", "gate", name, experts,
+               experts == 1 ? "expert serves" : "experts serve");
         free(name);
     }
 }

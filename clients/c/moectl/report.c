@@ -373,15 +373,26 @@ static void compare_layers(json_t *findings, const struct layer *now, const stru
 static int compare(json_t *findings, const struct document *now, const struct document *before,
                    struct moed_client_error *err)
 {
+    if (strcmp(now->model, before->model) != 0)
+        return fail_with(
+            err,
+            "one document is of model '%.64s', the other of '%.64s': expected two of one model",
+            before->model, now->model);
     if (now->layer_count != before->layer_count)
-        return fail_with(err, "the documents have %zu and %zu layers", before->layer_count,
+        return fail_with(err,
+                         "version %.32s of '%.64s' has %zu layers, version %.32s has %zu: there is "
+                         "nothing to compare",
+                         before->version, now->model, before->layer_count, now->version,
                          now->layer_count);
     for (size_t i = 0; i < now->layer_count; i++) {
         const struct layer *layer = &now->layers[i], *earlier = &before->layers[i];
         if (strcmp(layer->name, earlier->name) != 0 ||
             layer->expert_count != earlier->expert_count || layer->top_k != earlier->top_k)
-            return fail_with(err, "layer '%.64s' of one document is not layer '%.64s' of the other",
-                             earlier->name, layer->name);
+            return fail_with(err,
+                             "layer '%.64s' of one document, %zu of %zu experts, is not layer "
+                             "'%.64s' of the other, %zu of %zu",
+                             earlier->name, earlier->top_k, earlier->expert_count, layer->name,
+                             layer->top_k, layer->expert_count);
         if (layer->rows > 0 && earlier->rows > 0)
             compare_layers(findings, layer, earlier);
     }

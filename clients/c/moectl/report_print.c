@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "clients/c/moectl/layer_view.h"
 #include "clients/c/moectl/report.h"
 #include "clients/c/moectl/run.h"
 #include "clients/c/moectl/terminal.h"
@@ -32,8 +33,7 @@ static void print_layer(const struct terminal *terminal, const struct layer *lay
     terminal_paint(terminal, PAINT_BOLD);
     printf("\n%s", layer->name);
     terminal_paint(terminal, PAINT_PLAIN);
-    printf("   %llu rows, %zu of %zu experts serve a row\n", (unsigned long long)layer->rows,
-           layer->top_k, layer->expert_count);
+    layer_print_size(layer, stdout);
     json_array_foreach(findings, i, finding)
     {
         const char *kind = text_of(finding, "kind");
@@ -49,18 +49,28 @@ static void print_layer(const struct terminal *terminal, const struct layer *lay
         puts("  nothing stands out");
 }
 
-static void print_findings(const struct document *document, json_t *findings)
+/* `before`: what it is compared with; NULL: nothing. */
+static void print_findings(const struct document *document, const struct document *before,
+                           json_t *findings)
 {
     struct terminal terminal = terminal_of_output();
-    printf("%s version %s, window %s\n", document->model, document->version, document->window);
+    printf("%s version %s, window %s", document->model, document->version, document->window);
+    if (before)
+        printf("; before: version %s, window %s", before->version, before->window);
+    putchar('\n');
     for (size_t i = 0; i < document->layer_count; i++)
         print_layer(&terminal, &document->layers[i], findings);
 }
 
-static void print_json(const struct document *document, json_t *findings)
+static void print_json(const struct document *document, const struct document *before,
+                       json_t *findings)
 {
     json_t *root = json_pack("{s:s, s:s, s:s, s:O}", "model", document->model, "version",
                              document->version, "window", document->window, "findings", findings);
+    if (before)
+        json_object_set_new(
+            root, "before",
+            json_pack("{s:s, s:s}", "version", before->version, "window", before->window));
     json_dumpf(root, stdout, JSON_INDENT(2));
     putchar('\n');
     json_decref(root);
@@ -85,9 +95,9 @@ int run_report(const struct settings *settings, struct moed_client_error *err)
     struct document *now = !two || before ? read_operand(settings, two, err) : NULL;
     json_t *findings = now ? report_make(now, before, settings->cache, err) : NULL;
     if (findings && settings->json)
-        print_json(now, findings);
+        print_json(now, before, findings);
     else if (findings)
-        print_findings(now, findings);
+        print_findings(now, before, findings);
     json_decref(findings);
     document_free(now);
     document_free(before);
