@@ -111,7 +111,7 @@ class ReloadTest(ReloadCase):
         own = os.getpriority(os.PRIO_PROCESS, 0)
         threads = [int(thread) for thread in os.listdir(f"/proc/{self.server.process.pid}/task")]
         nice = sorted(os.getpriority(os.PRIO_PROCESS, thread) for thread in threads)
-        self.assertEqual(nice, [own] * (len(nice) - 1) + [min(19, own + 10)])
+        self.assertEqual(nice, [own] * (len(nice) - 1) + [min(19, own + 5)])
         self.server.stop()
 
     def test_a_bad_model_harms_nobody(self):
