@@ -57,16 +57,17 @@ static void spell_route(const char *pattern, char *route, size_t size)
 }
 
 /* As OpenTelemetry's conventions have it: method and route over HTTP, service and method over gRPC.
- */
+ * What is not known has one name, so that clients cannot make up any number of them. */
 static void name_request(const struct exchange *exchange, struct otlp_span *span)
 {
     if (exchange->edge) {
-        COPY(span->name, exchange->path + (*exchange->path == '/'));
+        COPY(span->name, exchange->log_route ? exchange->path + 1 : "gRPC");
         return;
     }
     if (exchange->log_route)
         spell_route(exchange->log_route, span->route, sizeof span->route);
-    snprintf(span->name, sizeof span->name, "%s%s%s", span->method, *span->route ? " " : "",
+    snprintf(span->name, sizeof span->name, "%s%s%s",
+             exchange->method == HTTP_OTHER ? "HTTP" : span->method, *span->route ? " " : "",
              span->route);
 }
 

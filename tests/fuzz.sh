@@ -10,7 +10,7 @@ minutes=${1:-10}
 only=${2:-}
 cd "$(dirname "$0")/.."
 
-# What a log says of its run: executions, covered edges and features, inputs, the longest input's ms.
+# What a log says of its run: executions, covered edges and features, inputs, the longest input's seconds.
 row() {
     awk -v target="$1" '
         / cov: / { for (i = 1; i < NF; i++) { if ($i == "cov:") edges = $(i + 1); if ($i == "ft:") features = $(i + 1)

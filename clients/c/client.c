@@ -251,11 +251,12 @@ static const char *advice_for(CURLcode code)
 {
     switch (code) {
     case CURLE_SSL_CONNECT_ERROR:
-        return "; a server without TLS is http://";
+        return "; if the server has no TLS, it is http://";
     case CURLE_UNSUPPORTED_PROTOCOL: /* the alert of TLS for "GET /" is taken for HTTP/0.9 */
         return "; a server with TLS is https://";
     case CURLE_PEER_FAILED_VERIFICATION:
-        return "; give its CA, or the certificate itself, as the CA file (moectl: --ca)";
+        return "; if its CA is a private one, give it, or the certificate itself, as the CA file "
+               "(moectl: --ca)";
     default:
         return "";
     }

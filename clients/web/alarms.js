@@ -43,11 +43,17 @@ export function alarmsOf(layer, before) {
 }
 
 // What was looked for and not found, or could not be.
-export function quiet(layer) {
+export function quiet(layer, before) {
   if (!layer.rows) return "No rows in this window.";
   const drift = layer.drift?.reference;
-  return (drift ? "Rows are routed as in the checkpoint's reference. " : "There is no reference to compare the routing with. ") +
-    `No expert is dying. ${layer.experts.some((e) => e.labelled) ? "None is failing." : "Without labels nobody knows whether one is failing."}`;
+  const moved = !drift ? "There is no reference to compare the routing with."
+    : drift.p_value === null ? "There are too few rows to compare the routing with the checkpoint's reference."
+      : "Rows are routed as in the checkpoint's reference.";
+  const compared = layer.experts.some((e, i) => before[i] !== null && e.labelled >= MIN_LABELLED);
+  const failing = compared ? "None is failing." : layer.experts.some((e) => e.labelled)
+    ? "There are too few labels, in this window or before it, to say whether one is failing."
+    : "Without labels nobody knows whether one is failing.";
+  return `${moved} No expert is dying. ${failing}`;
 }
 
 // {layer: "drift" or "dying"} of the other layers, from /metrics, which has no window `all`.

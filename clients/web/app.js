@@ -250,8 +250,8 @@ function quarantine(layer) {
     `${entry.reason || "no reason given"} (${entry.by}, ${new Date(entry.since * 1000).toLocaleString("en")})`));
 }
 
-function drawAlarms(alarms, layer, others) {
-  const count = alarms.length + others.size, summary = count ? counted(count, "alarm") : quiet(layer);
+function drawAlarms(alarms, layer, before, others) {
+  const count = alarms.length + others.size, summary = count ? counted(count, "alarm") : quiet(layer, before);
   if ($("alarm-summary").textContent !== summary) $("alarm-summary").textContent = summary;
   $("alarms").classList.toggle("raised", count > 0);
   $("alarm-list").replaceChildren(...alarms.map((alarm) => element("li", {}, element("b", {}, alarm.kind), ` ${alarm.text}`)),
@@ -347,13 +347,14 @@ async function slow() {
     now.at = performance.now();
     drawServing(now);
     const layer = document_.layers[0];
+    $("alarms").hidden = !layer;
     if (!layer) return;
     const before = accuracyBefore(layer, await sinceLoad(layer));
     if (model !== state.model) return;
     state.document = document_;
     remember("drift", layer.drift?.reference?.psi);
     const alarms = alarmsOf(layer, before), notes = new Map(alarms.map(({expert, kind}) => [expert, kind]));
-    drawAlarms(alarms, layer, otherLayers(now, model, document_.version, state.window, layer.name));
+    drawAlarms(alarms, layer, before, otherLayers(now, model, document_.version, state.window, layer.name));
     drawLayer(layer, before, notes);
     drawQuality(layer, before, notes);
     drawClasses(layer);

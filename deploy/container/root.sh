@@ -36,7 +36,11 @@ copy_with_libraries() { # FILE
     mkdir -p "$root$(dirname "$1")"
     cp --dereference --preserve=mode "$1" "$root$1"
     echo "$1"
-    for name in $(needed_by "$1"); do
+    needed=$(needed_by "$1")
+    case $1 in
+    */moed) [ -n "$needed" ] || { echo "root.sh: cannot tell what $1 is linked with" >&2 && return 1; } ;;
+    esac
+    for name in $needed; do
         found=$(path_of "$name")
         copy_with_libraries "$found"
     done

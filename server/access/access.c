@@ -23,9 +23,10 @@ enum { FAILURES_AT_ONCE = 10 };
 static void warn_if_empty(const struct tokens *tokens, const char *path)
 {
     if (tokens->count == 0)
-        log_message(LOG_WARNING, "no_tokens",
-                    "%s has no tokens: all requests but those for health are refused with 401",
-                    path);
+        log_message(
+            LOG_WARNING, "no_tokens",
+            "%s has no tokens: all requests but those for health and the page are refused with 401",
+            path);
 }
 
 int access_init(struct access *access, const struct options *options, struct error *err)

@@ -134,6 +134,7 @@ int grpc_call_admit(struct grpc_call *call, struct error *err)
                          "the header has more than %d bytes, or there is no room for it",
                          GRPC_HEADER_MAX_BYTES);
     call->method = grpc_method_find(exchange->path);
+    exchange->method = HTTP_OTHER; /* no route takes it */
     if (call->method) {
         (void)!grpc_method_path(call->method, "m", "", call->path, err); /* has a name */
         exchange->method = call->method->method;

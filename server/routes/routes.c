@@ -335,10 +335,11 @@ static const char *protocol_name(const struct route *route, const struct exchang
     return protocol ? protocol->name : route->flags & COUNTED ? "openai" : NULL;
 }
 
-static void note_route(const struct route *route, struct exchange *exchange)
+/* `takes`: any method may be asked for, but not of any route. */
+static void note_route(const struct route *route, bool takes, struct exchange *exchange)
 {
     exchange->log_protocol = protocol_name(route, exchange);
-    exchange->log_route = route->pattern;
+    exchange->log_route = takes ? route->pattern : NULL;
 }
 
 /* What is open to strangers must not take bodies from them, which fill the memory that the requests
@@ -370,7 +371,7 @@ int routes_admit(const struct api *api, struct exchange *exchange, bool on_admin
     if (result == 0)
         return 0;
     if (route)
-        note_route(route, exchange);
+        note_route(route, takes, exchange);
     request_id_set(exchange, NULL);
     return -1;
 }
@@ -395,7 +396,7 @@ static void dispatch(const struct api *api, struct exchange *exchange, bool expa
     enum coding coding = CODING_IDENTITY;
     const struct route *route = match(exchange, &params, &takes);
     if (takes)
-        note_route(route, exchange);
+        note_route(route, true, exchange);
     struct error absent = ERROR_INIT; /* may be set for a model that is known but not served */
     const int failed = takes   ? find_target(api, route, &params, &target, &absent)
                        : route ? method_not_allowed(exchange, route, &absent)
