@@ -155,7 +155,7 @@ void moed_forward(const struct moed_model *model, struct moed_scratch *scratch,
     const struct chain *chain = &model->chain;
     bool direct = model_output_is_direct(model) && !batch->wanted;
     size_t rows = count_rows(model, batch), wanted = rows;
-    assert(!batch->wanted || model->context > 0);
+    assert(!model->headers_only && (!batch->wanted || model->context > 0));
     assert(rows >= 1 && rows <= scratch->max_rows && team_size(team) <= scratch->threads);
     struct run run = scratch_run(scratch, team);
     run.spans = batch->spans;

@@ -287,6 +287,7 @@ struct moed_model *moed_model_load(const char *directory, const struct moed_load
     }
     plan_forward(model);
     fill_info(model, options && options->copy);
+    model->headers_only = options && options->headers_only;
     return model;
 }
 

@@ -64,6 +64,7 @@ struct moed_model {
     size_t session_bytes, position_bytes; /* of a session */
     size_t window; /* no position looks further back, itself included; 0: to the first */
     char *description;
+    bool headers_only; /* it has no numbers, and is not run */
     struct moed_model_info info;
 };
 

@@ -90,7 +90,8 @@ static uint16_t quantize_8(const float *group, float largest, int8_t *integers)
 }
 
 /* 4 bits hold -8 but not 8, so the largest number becomes about -8: scales may be negative. Smaller
- * ones cut the largest off and hold the others better. All are tried at once, a lane each. */
+ * ones cut the largest off and hold the others better. All are tried at once, a lane each; the
+ * first one again in the lanes that are left. */
 enum { SCALES = 8 };
 static const float MOST[SCALES] = {-8, -7.5f, -8.5f, -7, -9, -6.5f, -8, -8};
 typedef float per_scale __attribute__((vector_size(SCALES * sizeof(float))));

@@ -14,6 +14,7 @@
 
 #include "core/gate_counts.h"
 #include "core/moed.h"
+#include "fuzz_directory.h"
 #include "libfuzzer.h"
 
 enum { LISTED = 1u << 31 };
@@ -25,7 +26,7 @@ enum { MAX_SCRATCH_BYTES = 64 << 20, MAX_STEPS = 1 << 24 };
  * 4096 wide. */
 enum { MAX_POOLED = 1 << 12 };
 
-static char directory[] = "/dev/shm/moed-fuzz-XXXXXX";
+static char directory[FUZZ_DIRECTORY_BYTES];
 
 static void require(int condition)
 {
@@ -52,10 +53,7 @@ static void remove_directory(void)
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
     (void)argc, (void)argv;
-    if (!mkdtemp(directory)) {
-        memcpy(directory, "/tmp/moed-fuzz-XXXXXX", sizeof "/tmp/moed-fuzz-XXXXXX");
-        require(mkdtemp(directory) != NULL);
-    }
+    make_fuzz_directory(directory);
     atexit(remove_directory);
     return 0;
 }

@@ -12,11 +12,12 @@
 #include <unistd.h>
 
 #include "core/moed.h"
+#include "fuzz_directory.h"
 #include "libfuzzer.h"
 
 enum { MAX_NAME = 32, TOKENS = 3, MAX_SCRATCH_BYTES = 64 << 20, MAX_STEPS = 1 << 24 };
 
-static char directory[] = "/dev/shm/moed-fuzz-XXXXXX";
+static char directory[FUZZ_DIRECTORY_BYTES];
 
 static void require(int condition)
 {
@@ -41,7 +42,7 @@ static void remove_directory(void)
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
     (void)argc, (void)argv;
-    require(mkdtemp(directory) != NULL);
+    make_fuzz_directory(directory);
     atexit(remove_directory);
     return 0;
 }

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "fuzz_directory.h"
 #include "libfuzzer.h"
 #include "server/log.h"
 #include "server/models/repository.h"
@@ -135,12 +136,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     static const enum repository_look LOOKS[] = {LOOK_START, LOOK_POLL, LOOK_POLL, LOOK_ASKED};
     struct repository repository;
     struct error err = ERROR_INIT;
-    snprintf(root, sizeof root, "/dev/shm/moed-fuzz-XXXXXX");
-    if (!mkdtemp(root)) { /* no memory file system: on the disk */
-        snprintf(root, sizeof root, "/tmp/moed-fuzz-XXXXXX");
-        if (!mkdtemp(root))
-            abort();
-    }
+    make_fuzz_directory(root);
     const struct repository_options options = {
         .directory = root,
         .may_be_empty = true,
