@@ -71,6 +71,9 @@ static void measure_sequences(struct inspect_memory *memory, const struct moed_m
     const struct sequences_options sequences = {
         .max_sequences = loop_share(options, options->max_sequences, 1),
         .cache_bytes = loop_share(options, options->kv_cache_mb << 20, 0)};
+    const size_t wanted = sequences_most_wanted(info, sequences.max_sequences, memory->rows);
+    memory->scratch =
+        plus(memory->scratch, times(wanted, info->outputs[0].elements * sizeof(float)));
     memory->positions = sequences_positions(info, &sequences);
     memory->cache = times(memory->positions, info->position_bytes);
     memory->state = times(sequences.max_sequences, info->session_bytes);

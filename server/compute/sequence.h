@@ -133,4 +133,8 @@ static inline struct sequences *sequences_of(struct lane *lane)
 /* Frees what belongs to an ended sequence, or to one that was never submitted. */
 void sequence_close(struct sequence *sequence, const struct moed_model_info *info);
 
+/* Rows of a step whose output is kept, at most. */
+size_t sequences_most_wanted(const struct moed_model_info *info, size_t max_sequences,
+                             size_t step_rows);
+
 #endif

@@ -16,9 +16,17 @@ enum {
     SCORED_ROWS = 32,
 };
 
+size_t sequences_most_wanted(const struct moed_model_info *info, size_t max_sequences,
+                             size_t step_rows)
+{
+    const bool keeps_positions = info->position_bytes + info->session_bytes > 0;
+    return keeps_positions ? max_sequences + SCORED_ROWS : step_rows;
+}
+
 static size_t most_wanted(const struct sequences *sequences)
 {
-    return sequences->pages ? sequences->options.max_sequences + SCORED_ROWS : sequences->step_rows;
+    return sequences_most_wanted(sequences->lane.model->info, sequences->options.max_sequences,
+                                 sequences->step_rows);
 }
 
 int step_init(struct sequences *sequences, struct error *err)

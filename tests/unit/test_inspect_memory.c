@@ -114,6 +114,11 @@ START_TEST(options_count)
     struct inspect_memory a = measure(directory, few, 6), b = measure(directory, many, 8);
     struct moed_model *model = load(directory, MOED_WEIGHTS_STORED, false, true);
     const struct moed_model_info *info = moed_model_info(model);
+    struct error err = ERROR_INIT;
+    struct moed_scratch *scratch = new_scratch(model, a.rows, 1, &err);
+    ck_assert_uint_eq(a.scratch, moed_scratch_bytes(scratch) + /* logits of 2 and 32 rows */
+                                     (2 + 32) * info->outputs[0].elements * sizeof(float));
+    moed_scratch_free(scratch);
     ck_assert_uint_eq(a.positions, 2 * info->context); /* as many as can be used */
     ck_assert_uint_eq(a.cache, a.positions * info->position_bytes);
     ck_assert_uint_eq(a.context, info->context * info->position_bytes);
