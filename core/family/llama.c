@@ -230,6 +230,7 @@ static void read_ernie(struct translation *t, struct decoder *decoder)
     read_real(t, "moe_norm_min", 1e-12);   /* a sum of softmax scores is above every such bound */
     route(decoder, "softmax", "sum");
     read_tied(t, decoder, true);
+    ignore_prefix(t, "model.mtp_"); /* layers that guess further tokens */
 }
 
 static void read_glm4_moe(struct translation *t, struct decoder *decoder)

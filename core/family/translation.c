@@ -102,6 +102,7 @@ static void read_fp8(struct translation *t, struct config_node *own)
     int32_t *block = NULL;
     size_t count = 0;
     config_has(own, "activation_scheme"); /* activations stay f32 */
+    config_has(own, "scale_fmt");         /* of activations; factors of weights are F32 */
     if (config_choice(own, "fmt", formats, 0, &format, t->err) != 0 ||
         config_integers(own, "weight_block_size", within(1, INT32_MAX), &block, &count, t->err) !=
             0)
@@ -130,97 +131,10 @@ void read_quantization(struct translation *t)
         return;
 }
 
-/* Keys of configs that say nothing about what a model computes from tokens: how it was trained, how
- * it is generated from, how transformers runs and saves it. */
-static const char *const HARMLESS[] = {
-    "_attn_implementation",
-    "_attn_implementation_autoset",
-    "_name_or_path",
-    "add_cross_attention",
-    "architectures",
-    "attention_dropout",
-    "attn_pdrop",
-    "auto_map",
-    "bad_words_ids",
-    "begin_suppress_tokens",
-    "bos_token_id",
-    "chunk_size_feed_forward",
-    "cross_attention_hidden_size",
-    "decoder_start_token_id",
-    "diversity_penalty",
-    "do_sample",
-    "dtype",
-    "early_stopping",
-    "embd_pdrop",
-    "encoder_no_repeat_ngram_size",
-    "eod_token_id",
-    "eos_token_id",
-    "exponential_decay_length_penalty",
-    "finetuning_task",
-    "forced_bos_token_id",
-    "forced_eos_token_id",
-    "hidden_dropout",
-    "id2label",
-    "initial_context_length",
-    "initializer_range",
-    "input_jitter_noise",
-    "is_decoder",
-    "is_encoder_decoder",
-    "label2id",
-    "length_penalty",
-    "max_length",
-    "min_length",
-    "model_type",
-    "no_repeat_ngram_size",
-    "num_beam_groups",
-    "num_beams",
-    "num_return_sequences",
-    "output_attentions",
-    "output_hidden_states",
-    "output_router_logits",
-    "output_scores",
-    "pad_token_id",
-    "prefix",
-    "pretraining_tp",
-    "problem_type",
-    "pruned_heads",
-    "remove_invalid_values",
-    "repetition_penalty",
-    "resid_pdrop",
-    "return_dict",
-    "return_dict_in_generate",
-    "router_aux_loss_coef",
-    "sep_token_id",
-    "suppress_tokens",
-    "task_specific_params",
-    "temperature",
-    "tf_legacy_loss",
-    "tie_encoder_decoder",
-    "tokenizer_class",
-    "top_k",
-    "top_p",
-    "torch_dtype",
-    "torchscript",
-    "transformers_version",
-    "typical_p",
-    "use_bfloat16",
-    "use_cache",
-    "aux_loss_alpha",
-    "seq_aux",
-};
-
-static bool is_harmless(const char *key)
-{
-    for (size_t i = 0; i < sizeof HARMLESS / sizeof *HARMLESS; i++)
-        if (strcmp(key, HARMLESS[i]) == 0)
-            return true;
-    return false;
-}
-
 void read_done(struct translation *t)
 {
     for (const char *key = NULL; !translation_failed(t) && (key = config_next_key(t->config, key));)
-        if (!config_was_asked(t->config, key) && !is_harmless(key))
+        if (!config_was_asked(t->config, key) && !read_settled(t, key))
             config_error(t->config, NULL, t->err,
                          "the key '%.60s' is not known for model_type \"%s\"", key,
                          t->family->name);

@@ -41,6 +41,9 @@ void read_only_flag(struct translation *t, const char *key, bool only);
 void read_only_size(struct translation *t, const char *key, size_t only);
 /* "quantization_config": MXFP4, or FP8 in blocks; which tensors are is seen from the tensors. */
 void read_quantization(struct translation *t);
+/* Whether the key is known beside those that were asked for; any value but the one that is computed
+ * is refused. */
+bool read_settled(struct translation *t, const char *key);
 /* Ends the reading: refuses keys that nobody asked for, unless they are known not to matter for
  * what a model computes. */
 void read_done(struct translation *t);

@@ -186,13 +186,42 @@ START_TEST(what_does_not_matter_is_accepted)
 }
 END_TEST
 
-/* Another shard with a tensor that inference does not need. */
-static char *with_frequencies(void)
+/* What is in configs of models that are published, beside what transformers writes itself. */
+START_TEST(keys_of_published_configs_are_known)
 {
-    char path[PATH_MAX], *directory = edited("olmoe", "{}");
+    static const struct refusal cases[] = {
+        {"qwen3_moe",
+         "{\"qkv_bias\":false,\"use_qk_norm\":true,\"shared_expert_intermediate_size\":0}",
+         "{\"qkv_bias\":true}"},
+        {"qwen2", "{\"use_mrope\":false}", "{\"use_mrope\":true}"},
+        {"llama", "{\"is_llama_config\":true,\"rope_interleaved\":false,\"unsloth_fixed\":true}",
+         "{\"rope_interleaved\":true}"},
+        {"nomic_bert", "{\"add_pooling_layer\":false}", "{\"add_pooling_layer\":true}"},
+        {"ernie4_5_moe",
+         "{\"use_rmsnorm\":true,\"is_quantized\":false,\"num_nextn_predict_layers\":1}",
+         "{\"use_rmsnorm\":false}"},
+        {"hunyuan_v1_moe",
+         "{\"add_classification_head\":false,\"vit_patch\":1,\"im_end_id\":6,\"n_group\":false,"
+         "\"dense_list\":[4096,0],\"norm_type\":\"rms\",\"moe_layer_num_skipped\":0}",
+         "{\"moe_layer_num_skipped\":1}"},
+        {"qwen3_fp8",
+         "{\"quantization_config\":{\"quant_method\":\"fp8\",\"scale_fmt\":\"ue8m0\","
+         "\"weight_block_size\":[128,128]}}",
+         "{\"scale_fmt\":\"ue8m0\"}"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        load_edited(cases[i].family, cases[i].edit, NULL);
+        load_edited(cases[i].family, cases[i].part, "config.json: ");
+    }
+}
+END_TEST
+
+/* Another shard with a tensor of this name. */
+static char *with_tensor(const char *family, const char *name)
+{
+    char path[PATH_MAX], *directory = edited(family, "{}");
     struct error err = ERROR_INIT;
     struct tensor *tensor;
-    static const char name[] = "model.layers.0.self_attn.rotary_emb.inv_freq";
     json_t *map = json_object();
     struct safetensors *file = safetensors_open(directory, false, &err);
     ck_assert_msg(file != NULL, "%s", err.text);
@@ -218,10 +247,23 @@ static int run_inspect(const char *directory, bool json, FILE *out, struct error
     return result;
 }
 
+START_TEST(tensors_of_layers_that_guess_are_ignored)
+{
+    struct error err = ERROR_INIT;
+    char *directory = with_tensor("ernie4_5_moe", "model.mtp_emb_norm.0.weight");
+    struct moed_model *model = moed_model_load(directory, NULL, &err);
+    ck_assert_msg(model != NULL, "%s", err.text);
+    ck_assert_uint_eq(moed_model_info(model)->ignored_count, 1);
+    moed_model_free(model);
+    free(directory);
+}
+END_TEST
+
 START_TEST(inspect_shows_the_translation_and_what_is_ignored)
 {
     struct error err = ERROR_INIT;
-    char *directory = with_frequencies(), *text;
+    static const char name[] = "model.layers.0.self_attn.rotary_emb.inv_freq";
+    char *directory = with_tensor("olmoe", name), *text;
     size_t length;
     static const char *const parts[] = {
         "translated from model_type olmoe\n",
@@ -251,4 +293,6 @@ END_TEST
 
 TEST_MAIN("family_refusals", what_is_not_understood_is_refused_by_name,
           sizes_that_do_not_fit_the_tensors_are_refused, a_file_of_many_small_experts_is_refused,
-          what_does_not_matter_is_accepted, inspect_shows_the_translation_and_what_is_ignored)
+          what_does_not_matter_is_accepted, keys_of_published_configs_are_known,
+          tensors_of_layers_that_guess_are_ignored,
+          inspect_shows_the_translation_and_what_is_ignored)
