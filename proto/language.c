@@ -61,12 +61,13 @@ static int read_file(struct language *language, const char *directory, const cha
     return result;
 }
 
+/* A negative id says that there is none, as in transformers: no token has it. */
 static int add_stop(struct language *language, const struct json_node *node, int64_t id,
                     struct error *err)
 {
-    if (id < 0 || id > INT32_MAX)
+    if (id > INT32_MAX)
         return node_error(node, err, ERROR_INVALID, "%lld is no token id", (long long)id);
-    if (language_is_stop(language, (int32_t)id))
+    if (id < 0 || language_is_stop(language, (int32_t)id))
         return 0;
     if (language->stop_count == LANGUAGE_MAX_STOPS)
         return node_error(node, err, ERROR_INVALID, "expected at most %d ids", LANGUAGE_MAX_STOPS);
@@ -129,7 +130,7 @@ static int read_sampling(struct language *language, const struct json_node *conf
     }
     if (read_number(config, "temperature", (struct range){0, 100, false}, &sampling->temperature,
                     err) != 0 ||
-        read_number(config, "top_p", (struct range){0, 1, true}, &sampling->top_p, err) != 0)
+        read_number(config, "top_p", (struct range){0, 1, false}, &sampling->top_p, err) != 0)
         return -1;
     return read_number(config, "min_p", (struct range){0, 1, false}, &sampling->min_p, err);
 }

@@ -102,6 +102,24 @@ START_TEST(eos_ids_come_from_three_files)
 }
 END_TEST
 
+START_TEST(what_transformers_takes_for_none_is_none)
+{
+    char *directory = directory_with("llama3");
+    write_json(directory, "config.json", "{'model_type':'x','eos_token_id':7}");
+    write_json(directory, "generation_config.json",
+               "{'eos_token_id':-1,'do_sample':true,'top_p':0}");
+    struct language *language = load(directory);
+    ck_assert(language_is_stop(language, 7) && !language_is_stop(language, -1));
+    ck_assert_float_eq(language_sampling(language)->top_p, 0);
+    language_free(language);
+    write_json(directory, "generation_config.json", "{'eos_token_id':[9,-1]}");
+    language = load(directory);
+    ck_assert(language_is_stop(language, 9) && !language_is_stop(language, -1));
+    language_free(language);
+    free(directory);
+}
+END_TEST
+
 START_TEST(recommended_sampling_is_for_models_that_sample)
 {
     char *directory = directory_with("llama3");
@@ -137,13 +155,11 @@ START_TEST(what_is_wrong_in_files_is_refused_by_name)
     expect_load_refused("generation_config.json", "[]", "expected an object");
     expect_load_refused("generation_config.json", "{", "line 1, column");
     expect_load_refused("generation_config.json", "{'eos_token_id':'x'}", "eos_token_id: expected");
-    expect_load_refused("generation_config.json", "{'eos_token_id':[1,-1]}",
-                        "eos_token_id[1]: -1 is no token id");
     expect_load_refused("generation_config.json", "{'eos_token_id':[4294967296]}",
                         "eos_token_id[0]: 4294967296 is no token id");
     expect_load_refused("generation_config.json", "{'do_sample':1}", "do_sample: expected");
-    expect_load_refused("generation_config.json", "{'do_sample':true,'top_p':0}",
-                        "top_p: expected a number above 0, at most 1");
+    expect_load_refused("generation_config.json", "{'do_sample':true,'top_p':-0.1}",
+                        "top_p: expected a number from 0, at most 1");
     expect_load_refused("generation_config.json", "{'do_sample':true,'temperature':-1}",
                         "temperature: expected a number from 0");
     expect_load_refused("generation_config.json", "{'do_sample':true,'top_k':1.5}", "top_k");
@@ -442,10 +458,10 @@ START_TEST(a_stream_that_does_not_fit_says_so)
 END_TEST
 
 TEST_MAIN("language", a_directory_without_a_tokenizer_has_no_language, a_tokenizer_alone_suffices,
-          eos_ids_come_from_three_files, recommended_sampling_is_for_models_that_sample,
-          what_is_wrong_in_files_is_refused_by_name, too_many_eos_ids_are_refused,
-          ids_must_fit_the_model, configured_ends_replace_the_post_processor,
-          templates_come_from_a_file_a_text_or_a_list,
+          eos_ids_come_from_three_files, what_transformers_takes_for_none_is_none,
+          recommended_sampling_is_for_models_that_sample, what_is_wrong_in_files_is_refused_by_name,
+          too_many_eos_ids_are_refused, ids_must_fit_the_model,
+          configured_ends_replace_the_post_processor, templates_come_from_a_file_a_text_or_a_list,
           a_template_that_is_not_supported_refuses_chats_only,
           bytes_of_tokens_are_those_inside_a_text, tokens_have_places_in_a_prompt,
           streams_hold_back_characters_and_stops, bad_stops_are_refused,
