@@ -24,6 +24,8 @@ enum {
     OPENAI_MAX_PROMPTS = 2048,
     /* Most tokens that one answer may ask for, whatever the model: keeps sums from overflowing. */
     OPENAI_MAX_TOKENS = 1 << 24,
+    /* Tokens that end an answer, beside those of the model. */
+    OPENAI_MAX_STOP_TOKENS = 64,
 };
 
 /* ---- requests ---- */
@@ -72,6 +74,9 @@ struct openai_generation {
     size_t top_logprobs; /* alternatives per token, at most SAMPLER_MAX_TOP */
     const char *stops[STOPS_MAX];
     size_t stop_count;
+    int32_t
+        stop_tokens[OPENAI_MAX_STOP_TOKENS]; /* that end the answer as its end of sequence does */
+    size_t stop_token_count;
     bool ignore_eos; /* an extension for benchmarks: the end of sequence does not end the answer */
     bool stream, include_usage;
     const char *user; /* NULL: not given; the tag of the statistics */
@@ -140,10 +145,11 @@ struct sampler_options openai_sampler_options(const struct openai_sampling *samp
                                               const struct sampler_options *recommended,
                                               uint64_t seed);
 
-/* Refuses ids that are not below the vocabulary, of prompts and of logit_bias. */
+/* Refuses ids that are not below the vocabulary, of prompts, of logit_bias and of stop_token_ids.
+ */
 MUST_CHECK int openai_check_ids(const struct openai_prompts *prompts, size_t vocabulary,
                                 struct error *err);
-MUST_CHECK int openai_check_biases(const struct openai_sampling *sampling, size_t vocabulary,
+MUST_CHECK int openai_check_tokens(const struct openai_generation *generation, size_t vocabulary,
                                    struct error *err);
 
 /* ---- answers ---- */

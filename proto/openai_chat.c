@@ -207,10 +207,7 @@ int openai_read_chat(const char *body, size_t length, struct openai_chat *reques
     request->variables = json_object();
     if (openai_refuse_members(generation->root, NULL, UNSUPPORTED, err) == 0 &&
         read_variables(generation->root, request->variables, err) == 0 &&
-        read_logprobs(generation->root, generation, err) == 0 &&
-        /* the newer name wins */
-        openai_whole(generation->root, "max_completion_tokens", 1, OPENAI_MAX_TOKENS,
-                     &generation->max_tokens, err) == 0)
+        read_logprobs(generation->root, generation, err) == 0)
         return 0;
     openai_chat_close(request);
     return -1;

@@ -17,7 +17,6 @@ static const struct openai_unsupported UNSUPPORTED[] = {
     {"use_beam_search", ""},
     {"length_penalty", "1"},
     {"min_tokens", ""},
-    {"stop_token_ids", ""},
     {"bad_words", ""},
     {"allowed_token_ids", ""},
     {"prompt_logprobs", ""},
@@ -145,9 +144,16 @@ struct sampler_options openai_sampler_options(const struct openai_sampling *samp
     };
 }
 
-int openai_check_biases(const struct openai_sampling *sampling, size_t vocabulary,
+int openai_check_tokens(const struct openai_generation *generation, size_t vocabulary,
                         struct error *err)
 {
+    const struct openai_sampling *sampling = &generation->sampling;
+    for (size_t i = 0; i < generation->stop_token_count; i++)
+        if ((size_t)generation->stop_tokens[i] >= vocabulary)
+            return error_set(err, ERROR_INVALID,
+                             "'stop_token_ids' has %d, which is not in the model's vocabulary of "
+                             "%zu",
+                             (int)generation->stop_tokens[i], vocabulary);
     for (size_t i = 0; i < sampling->bias_count; i++)
         if ((size_t)sampling->biases[i].token >= vocabulary)
             return error_set(err, ERROR_INVALID,
@@ -178,6 +184,29 @@ static int read_stops(const json_t *root, struct openai_generation *generation, 
                              "'stop' has a string of %zu bytes, expected 1 to %d", length,
                              STOP_MAX_BYTES);
         generation->stops[generation->stop_count++] = json_string_value(text);
+    }
+    return 0;
+}
+
+/* "stop_token_ids", as vLLM and SGLang have it. */
+static int read_stop_tokens(const json_t *root, struct openai_generation *generation,
+                            struct error *err)
+{
+    const json_t *list = NULL;
+    size_t index;
+    json_t *item;
+    if (member_list(root, NULL, "stop_token_ids", &list, err) != 0)
+        return -1;
+    if (json_array_size(list) > OPENAI_MAX_STOP_TOKENS)
+        return error_set(err, ERROR_INVALID, "'stop_token_ids' has %zu ids, at most %d are allowed",
+                         json_array_size(list), OPENAI_MAX_STOP_TOKENS);
+    json_array_foreach((json_t *)list, index, item)
+    {
+        const json_int_t id = json_integer_value(item);
+        if (!json_is_integer(item) || id < 0 || id > INT32_MAX)
+            return error_set(err, ERROR_INVALID,
+                             "'stop_token_ids' has at [%zu] what is no token id", index);
+        generation->stop_tokens[generation->stop_token_count++] = (int32_t)id;
     }
     return 0;
 }
@@ -228,7 +257,11 @@ static int read_generation(const json_t *root, size_t least_tokens,
         read_sampling(root, &generation->sampling, err) != 0 ||
         openai_whole(root, "max_tokens", least_tokens, OPENAI_MAX_TOKENS, &generation->max_tokens,
                      err) != 0 ||
-        read_stops(root, generation, err) != 0 || read_stream(root, generation, err) != 0)
+        /* the newer name wins */
+        openai_whole(root, "max_completion_tokens", least_tokens, OPENAI_MAX_TOKENS,
+                     &generation->max_tokens, err) != 0 ||
+        read_stops(root, generation, err) != 0 || read_stop_tokens(root, generation, err) != 0 ||
+        read_stream(root, generation, err) != 0)
         return -1;
     if (member_bool(root, NULL, "ignore_eos", &generation->ignore_eos, err) != 0 ||
         member_string(root, NULL, "user", &generation->user, err) != 0 ||

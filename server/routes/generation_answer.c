@@ -9,13 +9,24 @@
 
 /* ---- text ---- */
 
+/* The end of sequence, or a token that the request ends with. */
+static bool ends(const struct generation *generation, int32_t token)
+{
+    const struct openai_generation *request = generation->request;
+    const struct language *language = generation->model->language;
+    for (size_t i = 0; i < request->stop_token_count; i++)
+        if (request->stop_tokens[i] == token)
+            return true;
+    return language && !request->ignore_eos && language_is_stop(language, token);
+}
+
 bool generation_add_token(struct choice *choice)
 {
     struct generation *generation = choice->generation;
     const struct language *language = generation->model->language;
     const struct sequence *sequence = &choice->sequence;
     const int32_t token = sequence->tokens[sequence->count - 1];
-    if (language && !generation->request->ignore_eos && language_is_stop(language, token)) {
+    if (ends(generation, token)) {
         choice->finish = OPENAI_STOP;
         return false;
     }

@@ -93,7 +93,7 @@ static int find_model(struct generation *generation, struct error *err)
         return error_set(err, ERROR_INVALID,
                          "'stop': model '%s' has no tokenizer, and answers with token ids",
                          model->name);
-    return openai_check_biases(&generation->request->sampling, model_vocabulary(model), err);
+    return openai_check_tokens(generation->request, model_vocabulary(model), err);
 }
 
 /* ---- prompts ---- */

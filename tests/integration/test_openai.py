@@ -68,6 +68,12 @@ class CompletionsTest(OpenAICase):
         answer = self.ask(prompt="a", max_tokens=9, logit_bias={str(EOS): 100}, ignore_eos=True)
         self.assertEqual(answer["choices"][0]["finish_reason"], "length")
 
+    def test_an_answer_ends_at_the_tokens_that_a_request_names(self):
+        text = self.say(max_tokens=40, seed=1)["text"]
+        choice = self.say(max_tokens=40, seed=1, stop_token_ids=[ord(text[10]), EOS], ignore_eos=True)
+        self.assertEqual((choice["finish_reason"], choice["text"]), ("stop", text[:text.index(text[10])]))
+        self.refused(400, "vocabulary", param="stop_token_ids", prompt="a", stop_token_ids=[VOCABULARY])
+
     def test_stop_strings_are_cut_off(self):
         text = self.say(max_tokens=40, seed=1)["text"]
         stop = text[10:13]

@@ -278,6 +278,7 @@ static const struct {
     {COMPLETION, "{" P ",'seed':1.5}", "'seed' is not whole"},
     {COMPLETION, "{" P ",'seed':'a'}", "'seed' is a string"},
     {COMPLETION, "{" P ",'max_tokens':-1}", "expected a number from 0 to 16777216"},
+    {COMPLETION, "{" P ",'max_completion_tokens':-1}", "'max_completion_tokens' is -1"},
     {COMPLETION, "{" P ",'max_tokens':1e9}", "'max_tokens' is 1000000000"},
     {COMPLETION, "{" P ",'logit_bias':[]}", "'logit_bias' is a list"},
     {COMPLETION, "{" P ",'logit_bias':{'a':1}}", "'logit_bias' has the key 'a'"},
@@ -291,6 +292,7 @@ static const struct {
     {COMPLETION,
      "{" P ",'stop':['1','2','3','4','5','6','7','8','9','0','1','2','3','4','5','6','7']}",
      "'stop' has 17 strings, at most 16"},
+    {COMPLETION, "{" P ",'stop_token_ids':[1,-1]}", "'stop_token_ids' has at [1] what is no"},
     {COMPLETION, "{" P ",'stream':1}", "'stream' is a number"},
     {COMPLETION, "{" P ",'stream_options':true}", "'stream_options' is a boolean"},
     {COMPLETION, "{" P ",'stream_options':{'include_usage':1}}", "'include_usage' is a number"},
@@ -419,13 +421,16 @@ START_TEST(a_context_of_ids_fits)
 }
 END_TEST
 
-START_TEST(biases_are_checked_against_the_vocabulary)
+START_TEST(tokens_are_checked_against_the_vocabulary)
 {
-    struct error err = ERROR_INIT;
-    struct openai_completion request = completion("{'prompt':'a','logit_bias':{'9':1,'99':-1}}");
-    ck_assert_int_eq(openai_check_biases(&request.generation.sampling, 100, &err), 0);
-    ck_assert_int_eq(openai_check_biases(&request.generation.sampling, 99, &err), -1);
-    ck_assert_msg(strstr(err.text, "'logit_bias' has the token 99") != NULL, "%s", err.text);
+    struct error bias = ERROR_INIT, stop = ERROR_INIT;
+    struct openai_completion request =
+        completion("{'prompt':'a','logit_bias':{'9':1,'99':-1},'stop_token_ids':[3,7]}");
+    ck_assert_int_eq(openai_check_tokens(&request.generation, 100, &bias), 0);
+    ck_assert_int_eq(openai_check_tokens(&request.generation, 99, &bias), -1);
+    ck_assert_msg(strstr(bias.text, "'logit_bias' has the token 99") != NULL, "%s", bias.text);
+    ck_assert_int_eq(openai_check_tokens(&request.generation, 7, &stop), -1);
+    ck_assert_msg(strstr(stop.text, "'stop_token_ids' has 7") != NULL, "%s", stop.text);
     openai_completion_close(&request);
 }
 END_TEST
@@ -447,20 +452,17 @@ START_TEST(embeddings_and_texts_are_read)
     ck_assert(embeddings.base64);
     openai_embeddings_close(&embeddings);
     guarded_free(&body);
-
     body = json_of("{'content':'a b','add_special':true}");
     ck_assert_int_eq(openai_read_tokenize(body.text, body.length, &text, &err), 0);
     ck_assert_str_eq(text.input.items[0].text, "a b");
     ck_assert(text.add_special);
     openai_text_close(&text);
     guarded_free(&body);
-
     body = json_of("{'model':'m','tokens':[7,8]}");
     ck_assert_int_eq(openai_read_detokenize(body.text, body.length, &text, &err), 0);
     ck_assert_int_eq(text.input.items[0].ids[1], 8);
     openai_text_close(&text);
     guarded_free(&body);
-
     body = json_of("{'tokens':[]}");
     ck_assert_int_eq(openai_read_detokenize(body.text, body.length, &text, &err), 0);
     ck_assert_uint_eq(text.input.count, 1);
@@ -472,19 +474,17 @@ END_TEST
 
 int main(void)
 {
-    const TTest *const tests[] = {
-        a_short_completion_has_defaults,
-        a_long_completion_has_everything,
-        null_counts_as_absent,
-        prompts_have_four_forms,
-        what_asks_for_nothing_is_no_obstacle,
-        messages_become_variables,
-        a_chat_has_its_own_names,
-        bodies_are_bounded,
-        a_context_of_ids_fits,
-        biases_are_checked_against_the_vocabulary,
-        embeddings_and_texts_are_read,
-    };
+    const TTest *const tests[] = {a_short_completion_has_defaults,
+                                  a_long_completion_has_everything,
+                                  null_counts_as_absent,
+                                  prompts_have_four_forms,
+                                  what_asks_for_nothing_is_no_obstacle,
+                                  messages_become_variables,
+                                  a_chat_has_its_own_names,
+                                  bodies_are_bounded,
+                                  a_context_of_ids_fits,
+                                  tokens_are_checked_against_the_vocabulary,
+                                  embeddings_and_texts_are_read};
     Suite *suite = suite_create("openai_read");
     TCase *tcase = tcase_create("openai_read");
     tcase_set_timeout(tcase, TEST_SECONDS);
