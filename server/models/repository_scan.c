@@ -13,6 +13,7 @@
 #include "core/memory.h"
 #include "core/text.h"
 #include "server/log.h"
+#include "server/models/serving_file.h"
 
 /* ---- one directory ---- */
 
@@ -33,13 +34,6 @@ static const char *missing(const char *directory)
         !is_file(directory, "model.safetensors.index.json"))
         return "no model.safetensors in it";
     return NULL;
-}
-
-/* A version is a positive integer as OIP clients write it: digits, no sign, no leading zero. */
-static bool is_version(const char *name)
-{
-    return *name >= '1' && *name <= '9' && strlen(name) <= 18 &&
-           name[strspn(name, "0123456789")] == '\0';
 }
 
 static void pass_over(bool tell, const char *path, const char *reason)
@@ -86,33 +80,6 @@ static int each_directory(const char *path, bool tell,
 }
 
 /* ---- serving.json ---- */
-
-/* Back to the server's options where there is no file. */
-static int read_serving(struct serving *serving, const char *directory, struct error *err)
-{
-    char path[PATH_MAX];
-    if (snprintf(path, sizeof path, "%s/serving.json", directory) >= (int)sizeof path ||
-        !is_file(directory, "serving.json")) {
-        serving_close(serving);
-        return 0;
-    }
-    char *text = xmalloc(SERVING_MAX_BYTES + 1);
-    FILE *file = fopen(path, "re");
-    size_t length = file ? fread(text, 1, SERVING_MAX_BYTES + 1, file) : 0;
-    int result = 0;
-    if (!file || ferror(file))
-        result = error_set(err, ERROR_INVALID, "cannot be read: %s", strerror(errno));
-    else if (length > SERVING_MAX_BYTES)
-        result = error_set(err, ERROR_INVALID, "is longer than %d bytes", SERVING_MAX_BYTES);
-    else
-        result = serving_parse(serving, text, length, err);
-    if (result != 0)
-        error_prefix(err, "%s", path);
-    if (file)
-        fclose(file);
-    free(text);
-    return result;
-}
 
 /* Of what serving.json says about the names of versions: no version is loaded again for it, but it
  * must be shown. */
@@ -205,7 +172,7 @@ static void look_at_version(const char *path, const char *name, void *context)
 {
     struct inside *inside = context;
     const char *lack = missing(path);
-    if (!is_version(name)) {
+    if (!serving_is_version(name)) {
         if (!lack)
             pass_over(inside->tell, path,
                       "a version is a number such as 1 or 12, without leading zeros");
@@ -286,7 +253,7 @@ static void scan_inside(struct repository_model *model, const char *path, bool t
     if (!name_is_valid(model->name, MAX_MODEL_NAME))
         error_set(&err, ERROR_INVALID, "%s: a model's name is at most %d " NAME_ALPHABET, path,
                   MAX_MODEL_NAME);
-    else if (read_serving(&model->serving, path, &err) == 0 &&
+    else if (serving_read(&model->serving, path, &err) == 0 &&
              each_directory(path, tell, look_at_version, &inside, &err) == 0) {
         if (flat && inside.complete)
             error_set(&err, ERROR_INVALID,

@@ -132,6 +132,23 @@ START_TEST(options_count)
 }
 END_TEST
 
+/* A model's own max_batch_rows, which lies beside its versions if it has some. */
+START_TEST(a_models_own_limit_counts)
+{
+    static char *arguments[] = {"--models", "x"};
+    char from[PATH_MAX], to[PATH_MAX], *directory = new_directory();
+    snprintf(from, sizeof from, "%s", DATA "checkpoints/good/scorer");
+    snprintf(to, sizeof to, "%s/7", directory);
+    ck_assert_int_eq(symlink(from, to), 0);
+    struct inspect_memory plain = measure(from, arguments, 2);
+    write_json(directory, "serving.json", "{'limits':{'max_batch_rows':3}}");
+    struct inspect_memory limited = measure(to, arguments, 2);
+    ck_assert_uint_eq(limited.rows, 3);
+    ck_assert_uint_lt(limited.scratch, plain.scratch);
+    free(directory);
+}
+END_TEST
+
 /* A context and layers whose product no number holds. */
 START_TEST(sums_end_at_the_largest_number)
 {
@@ -150,4 +167,4 @@ START_TEST(sums_end_at_the_largest_number)
 END_TEST
 
 TEST_MAIN("inspect_memory", headers_tell_what_families_take, headers_tell_what_own_checkpoints_take,
-          options_count, sums_end_at_the_largest_number)
+          options_count, a_models_own_limit_counts, sums_end_at_the_largest_number)

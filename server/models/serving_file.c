@@ -1,0 +1,67 @@
+#include "server/models/serving_file.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "core/memory.h"
+
+bool serving_is_version(const char *name)
+{
+    return *name >= '1' && *name <= '9' && strlen(name) <= 18 &&
+           name[strspn(name, "0123456789")] == '\0';
+}
+
+/* False: there is no such file. */
+static bool find(char path[PATH_MAX], const char *directory)
+{
+    struct stat status;
+    return snprintf(path, PATH_MAX, "%s/serving.json", directory) < PATH_MAX &&
+           stat(path, &status) == 0 && !S_ISDIR(status.st_mode);
+}
+
+int serving_read(struct serving *serving, const char *directory, struct error *err)
+{
+    char path[PATH_MAX];
+    if (!find(path, directory)) {
+        serving_close(serving);
+        return 0;
+    }
+    char *text = xmalloc(SERVING_MAX_BYTES + 1);
+    FILE *file = fopen(path, "re");
+    size_t length = file ? fread(text, 1, SERVING_MAX_BYTES + 1, file) : 0;
+    int result = 0;
+    if (!file || ferror(file))
+        result = error_set(err, ERROR_INVALID, "cannot be read: %s", strerror(errno));
+    else if (length > SERVING_MAX_BYTES)
+        result = error_set(err, ERROR_INVALID, "is longer than %d bytes", SERVING_MAX_BYTES);
+    else
+        result = serving_parse(serving, text, length, err);
+    if (result != 0)
+        error_prefix(err, "%s", path);
+    if (file)
+        fclose(file);
+    free(text);
+    return result;
+}
+
+/* Versions may be links: the path is taken as it is written. */
+int serving_read_for(struct serving *serving, const char *checkpoint, struct error *err)
+{
+    char path[PATH_MAX], *above = xstrdup(checkpoint);
+    size_t end = strlen(above);
+    while (end > 1 && above[end - 1] == '/')
+        above[--end] = '\0';
+    char *slash = strrchr(above, '/');
+    const bool is_version = serving_is_version(slash ? slash + 1 : above);
+    if (slash)
+        slash[slash == above] = '\0'; /* "/" stays */
+    const char *parent = slash ? above : ".";
+    const int result =
+        serving_read(serving, is_version && !find(path, checkpoint) ? parent : checkpoint, err);
+    free(above);
+    return result;
+}
