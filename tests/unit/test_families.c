@@ -223,10 +223,155 @@ START_TEST(weights_of_integers_change_logits_little)
 }
 END_TEST
 
+/* ---- the same bits ---- */
+
+enum { BESIDE = 2, MOST_TOKENS = 64 };
+
+/* Two sequences of a family, which are computed beside each other or not. */
+struct pair {
+    const struct moed_model *model;
+    struct moed_scratch *scratch;
+    size_t count[BESIDE], vocabulary;
+    int32_t tokens[BESIDE][MOST_TOKENS];
+};
+
+static void read_pair(struct pair *pair, const char *family)
+{
+    struct error err = ERROR_INIT;
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, FAMILIES "%s/expected", family);
+    struct safetensors *file = safetensors_open(path, false, &err);
+    ck_assert_msg(file != NULL, "%s", err.text);
+    for (size_t s = 0; s < BESIDE; s++) {
+        const struct tensor *stored = expected(file, "tokens", s, SIZE_MAX);
+        pair->count[s] = stored->elements;
+        for (size_t i = 0; i < stored->elements; i++)
+            pair->tokens[s][i] = (int32_t)numbers(stored)[i];
+    }
+    safetensors_free(file);
+}
+
+/* The next chunks of the sequences that have some left, at most `chunk[s]` tokens of each, in one
+ * pass. Returns whether there were any. */
+static bool run_next(struct pair *pair, struct moed_team *team,
+                     struct moed_session *const sessions[BESIDE], const size_t chunk[BESIDE],
+                     float *const logits[BESIDE])
+{
+    struct moed_span spans[BESIDE];
+    int32_t tokens[BESIDE * MOST_TOKENS];
+    size_t of[BESIDE], count = 0, rows = 0;
+    for (size_t s = 0; s < BESIDE; s++) {
+        const size_t done = moed_session_length(sessions[s]), left = pair->count[s] - done;
+        const size_t next = left < chunk[s] ? left : chunk[s];
+        if (next == 0)
+            continue;
+        of[count] = s;
+        spans[count++] = (struct moed_span){.rows = next, .position = done, .session = sessions[s]};
+        memcpy(tokens + rows, pair->tokens[s] + done, next * sizeof *tokens);
+        rows += next;
+    }
+    float *y = xcalloc(rows + 1, pair->vocabulary * sizeof *y), *from = y;
+    const void *const inputs[] = {tokens};
+    if (rows > 0)
+        moed_forward(pair->model, pair->scratch, team,
+                     &(struct moed_batch){.spans = spans,
+                                          .span_count = count,
+                                          .inputs = inputs,
+                                          .outputs = &(float *const){y}});
+    for (size_t i = 0; i < count; from += spans[i++].rows * pair->vocabulary)
+        memcpy(logits[of[i]] + spans[i].position * pair->vocabulary, from,
+               spans[i].rows * pair->vocabulary * sizeof *y);
+    free(y);
+    return rows > 0;
+}
+
+/* All of both, in chunks of so many tokens; 0: the other one first. */
+static void run_pair(struct pair *pair, struct moed_team *team, const size_t chunk[BESIDE],
+                     float *const logits[BESIDE])
+{
+    struct error err = ERROR_INIT;
+    struct moed_session *sessions[BESIDE];
+    struct moed_pages *pages = moed_pages_new(pair->model, BESIDE * MOST_TOKENS, &err);
+    const size_t rest[BESIDE] = {MOST_TOKENS, MOST_TOKENS};
+    ck_assert_msg(pages != NULL, "%s", err.text);
+    for (size_t s = 0; s < BESIDE; s++) {
+        sessions[s] = moed_session_new(pages, &err);
+        ck_assert_int_eq(moed_session_reserve(sessions[s], pair->count[s]), 0);
+    }
+    while (run_next(pair, team, sessions, chunk, logits))
+        ;
+    (void)run_next(pair, team, sessions, rest, logits);
+    for (size_t s = 0; s < BESIDE; s++)
+        moed_session_free(sessions[s]);
+    moed_pages_free(pages);
+}
+
+static void check_pair(struct pair *pair, struct moed_team *team, const char *family)
+{
+    static const size_t ways[][BESIDE] = {{1, 5}, {5, 1}, {MOST_TOKENS, 1}, {1, MOST_TOKENS}},
+                        alone[BESIDE] = {MOST_TOKENS, 0},
+                        together[BESIDE] = {MOST_TOKENS, MOST_TOKENS};
+    const bool chunks = moed_model_info(pair->model)->position_bytes > 0; /* or all at once */
+    float *right[BESIDE], *logits[BESIDE];
+    for (size_t s = 0; s < BESIDE; s++) {
+        right[s] = xcalloc(MOST_TOKENS, pair->vocabulary * sizeof **right);
+        logits[s] = xcalloc(MOST_TOKENS, pair->vocabulary * sizeof **logits);
+    }
+    run_pair(pair, NULL, alone, right);
+    for (size_t way = 0; way < (chunks ? 9 : 2); way++) {
+        run_pair(pair, way % 2 ? team : NULL, way == 0 || !chunks ? together : ways[(way - 1) / 2],
+                 logits);
+        for (size_t s = 0; s < BESIDE; s++)
+            ck_assert_msg(memcmp(logits[s], right[s],
+                                 pair->count[s] * pair->vocabulary * sizeof **right) == 0,
+                          "%s, sequence %zu: other bits in way %zu", family, s, way);
+    }
+    for (size_t s = 0; s < BESIDE; s++) {
+        free(right[s]);
+        free(logits[s]);
+    }
+}
+
 static int is_visible(const struct dirent *entry)
 {
     return entry->d_name[0] != '.' && !strchr(entry->d_name, '.');
 }
+
+/* As it is served: keys and values in F16, weights stored or rounded; beside another sequence, in
+ * chunks, on two threads. */
+START_TEST(no_neighbour_chunk_or_thread_changes_a_bit)
+{
+    static const struct moed_load_options forms[] = {{.weights = MOED_WEIGHTS_STORED},
+                                                     {.weights = MOED_WEIGHTS_INT8},
+                                                     {.weights = MOED_WEIGHTS_INT4},
+                                                     {MOED_WEIGHTS_INT8, .f32_activations = true}};
+    struct dirent **entries;
+    int count = scandir(FAMILIES, &entries, is_visible, alphasort);
+    struct moed_team *team = moed_team_new(2);
+    team_fork_from(team, 0);
+    for (int i = 0; i < count; i++) {
+        const char *family = entries[i]->d_name;
+        char path[PATH_MAX];
+        snprintf(path, sizeof path, FAMILIES "%s", family);
+        struct pair pair;
+        read_pair(&pair, family);
+        for (size_t form = 0; form < sizeof forms / sizeof *forms; form++) {
+            struct error err = ERROR_INIT;
+            struct moed_model *model = moed_model_load(path, &forms[form], &err);
+            ck_assert_msg(model != NULL, "%s", err.text);
+            pair.model = model;
+            pair.vocabulary = moed_model_info(model)->outputs[0].elements;
+            pair.scratch = new_scratch(model, BESIDE * MOST_TOKENS, 2, NULL);
+            check_pair(&pair, team, family);
+            moed_scratch_free(pair.scratch);
+            moed_model_free(model);
+        }
+        free(entries[i]);
+    }
+    free(entries);
+    moed_team_free(team);
+}
+END_TEST
 
 START_TEST(logits_and_experts_are_those_of_transformers)
 {
@@ -244,4 +389,4 @@ START_TEST(logits_and_experts_are_those_of_transformers)
 END_TEST
 
 TEST_MAIN("families", logits_and_experts_are_those_of_transformers,
-          weights_of_integers_change_logits_little)
+          weights_of_integers_change_logits_little, no_neighbour_chunk_or_thread_changes_a_bit)
