@@ -5,7 +5,7 @@ A Client may be used by any number of threads and after fork(): it keeps one con
     client = Client("http://127.0.0.1:8080")
     client.predict("fashion-mnist", images)["predictions"]     KServe V1, JSON
     client.infer("fashion-mnist", images)["probabilities"]     Open Inference Protocol V2, binary tensors
-    client.infer("adult", {"numeric": rows, "job": numbers})   the same for a model of several inputs
+    client.infer("adult", {"numeric": rows, "job": words})     the same for a model of several inputs
 """
 
 import http.client
@@ -57,12 +57,14 @@ class Client:
         retries: how often a request that the server refused for the moment (429, 503) is sent again. It waits as long
             as the answer's Retry-After says, else 0.1 s, then 0.2 s and so on. 0: never.
         retry_seconds: the longest that all these waits of one request may be together; what would wait longer fails.
+        token: of a server that asks for one (`moed token` makes it).
 
     Raises:
         ValueError: the URL is none.
     """
 
-    def __init__(self, url: str, timeout: float = 60.0, retries: int = 2, retry_seconds: float = 10.0):
+    def __init__(self, url: str, timeout: float = 60.0, retries: int = 2, retry_seconds: float = 10.0,
+                 token: Optional[str] = None):
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"{url!r} is not an http:// or https:// URL")
@@ -70,6 +72,7 @@ class Client:
         self.timeout = timeout
         self.retries = retries
         self.retry_seconds = retry_seconds
+        self._always = {} if token is None else {"Authorization": f"Bearer {token}"}
         self._prefix = parts.path.rstrip("/")
         self._parts = parts
         self._metadata: Dict[Tuple[str, Optional[str]], List[dict]] = {}
@@ -116,7 +119,9 @@ class Client:
 
         Args:
             model: its name.
-            rows: what numpy makes an array of, for the model's one input.
+            rows: what numpy makes an array of, for the model's one input. Of several {input: such}, or a list of rows
+                that are {input: value}. A value may be a word where the model has some for its categories, and None
+                where it has a value for what is missing.
             routing: also give each row's experts.
             version: one of the model's versions; None: the latest.
 
@@ -130,9 +135,11 @@ class Client:
         Raises:
             RequestError, Unreachable, ProtocolError
         """
-        body = {"instances": np.asarray(rows).tolist(), **({"routing": True} if routing else {})}
+        columns = isinstance(rows, dict)
+        body = {"inputs" if columns else "instances": _plain(rows), **({"routing": True} if routing else {})}
         answer = self._json("POST", f"/v1/{_model_path(model, version)}:predict", body)
-        result = {"predictions": _predictions(_member(answer, "predictions"))}
+        found = _member(answer, "outputs" if columns else "predictions")
+        result: Dict[str, Any] = {"predictions": _predictions(found)}
         if routing:
             result["routing"] = {layer: {key: np.asarray(values) for key, values in chosen.items()}
                                  for layer, chosen in _member(answer, "routing").items()}
@@ -145,7 +152,8 @@ class Client:
         Args:
             model: its name.
             rows: what numpy makes an array of, or {input: such} for a model of several inputs. Arrays are converted to
-                the type that the model asks for.
+                the type that the model asks for. Categories that have words may be given as words or as integers; None
+                stands for a missing value where the model has one for it.
             outputs: names of those wanted, such as "routing.moe.experts"; None: all but the routing.
             binary: False sends and asks for JSON numbers instead.
             version: one of the model's versions; None: the latest.
@@ -157,7 +165,8 @@ class Client:
             {output: array}, [rows, ...] each.
 
         Raises:
-            ValueError: the inputs are others, or numbers given for categories are not whole.
+            ValueError: the inputs are others, numbers given for categories are not whole, words are mixed with numbers,
+                or a value is None and the model has none for it.
             RequestError, Unreachable, ProtocolError
         """
         tensors = self._tensors(model, version, rows)
@@ -207,9 +216,9 @@ class Client:
             given = sorted(rows) if isinstance(rows, dict) else "one array"
             raise ValueError(f"{model} takes the inputs {sorted(types)}, not {given}")
         for name, datatype in types.items():
-            if datatype not in NUMPY_TYPES:
+            if datatype != "BYTES" and datatype not in NUMPY_TYPES:
                 raise ProtocolError(f"{model}: input {name} takes {datatype}, which this client cannot send")
-        return [(name, datatype, _converted(name, rows[name], datatype)) for name, datatype in types.items()]
+        return [(entry["name"], *_converted(entry, rows[entry["name"]])) for entry in self._metadata[key]]
 
     def _json(self, method: str, path: str, body: Union[dict, None] = None) -> Any:
         content = None if body is None else json.dumps(body).encode()
@@ -249,11 +258,10 @@ class Client:
         except (OSError, http.client.HTTPException) as error:
             raise Unreachable(f"{self.url}: {error}") from error
 
-    @staticmethod
-    def _send_once(connection: http.client.HTTPConnection, method: str, path: str, body: Optional[bytes],
+    def _send_once(self, connection: http.client.HTTPConnection, method: str, path: str, body: Optional[bytes],
                    headers: Mapping[str, str]) -> Tuple[http.client.HTTPResponse, bytes]:
         try:
-            connection.request(method, path, body=body, headers=dict(headers))
+            connection.request(method, path, body=body, headers={**self._always, **headers})
             response = connection.getresponse()
             return response, response.read()
         except BaseException:
@@ -276,20 +284,63 @@ def _model_path(model, version):
 
 
 def _predictions(rows):
-    """An array of the rows; of rows that are objects, an array for each of their members."""
+    """An array of the rows, or for each output if there are several."""
+    if isinstance(rows, dict):  # columns
+        return {name: np.asarray(column) for name, column in rows.items()}
     if not rows or not isinstance(rows[0], dict):
         return np.asarray(rows)
     return {name: np.asarray([_member(row, name) for row in rows]) for name in rows[0]}
 
 
-def _converted(name, rows, datatype):
-    """The rows in the type that the input takes. A model that takes categories takes no fractions of them."""
-    given = np.asarray(rows)
+def _plain(rows):
+    """What json can write: arrays and numpy's numbers, wherever they are, as lists and numbers."""
+    if isinstance(rows, dict):
+        return {name: _plain(value) for name, value in rows.items()}
+    if isinstance(rows, (list, tuple)):
+        return [_plain(value) for value in rows]
+    return rows if rows is None or isinstance(rows, (str, int, float)) else np.asarray(rows).tolist()
+
+
+def _converted(entry, rows):
+    """(datatype, array) of what the input takes. A model that takes categories takes no fractions of them."""
+    name, datatype = entry["name"], entry["datatype"]
+    given = _given(name, rows, entry.get("parameters", {}))
+    if given.dtype.kind == "O":
+        return datatype, _words(name, given, datatype)
+    datatype = "INT32" if datatype == "BYTES" else datatype  # of the categories that have words
     with np.errstate(invalid="ignore"):
         array = np.ascontiguousarray(given, dtype=NUMPY_TYPES[datatype])
     if array.dtype.kind in "iu" and not np.array_equal(array, given):
         raise ValueError(f"input {name} takes {datatype}, and not every number given is one")
-    return array
+    return datatype, array
+
+
+def _given(name, rows, values):
+    """An array of numbers, or of objects if there are words. The model's own value is where None was: binary tensors
+    have no null."""
+    given = np.asarray(rows)
+    if given.dtype.kind not in "OSU":
+        return given
+    given = np.asarray(rows, dtype=object)  # else numpy makes texts of numbers that are beside texts
+    words = any(isinstance(value, (str, bytes)) for value in given.flat)
+    missing = np.array([value is None for value in given.flat], dtype=bool).reshape(given.shape)
+    if missing.any():
+        if "missing" not in values:
+            raise ValueError(f"input {name}: element {int(missing.argmax())} is None, which the model has no value for")
+        instead = values["missing"]
+        given = np.where(missing, values["words"][int(instead)] if words and "words" in values else instead, given)
+    return given if words else np.asarray(given.tolist())
+
+
+def _words(name, given, datatype):
+    """An array of bytes as objects."""
+    if datatype != "BYTES":
+        raise ValueError(f"input {name} takes {datatype}, not words")
+    for index, value in enumerate(given.flat):
+        if not isinstance(value, (str, bytes)):
+            raise ValueError(f"input {name}: element {index} is {value!r}, and others are words")
+    return np.array([value.encode() if isinstance(value, str) else value for value in given.flat],
+                    dtype=object).reshape(given.shape)
 
 
 def _inference_request(tensors, outputs, binary):
@@ -298,16 +349,25 @@ def _inference_request(tensors, outputs, binary):
     for name, datatype, array in tensors:
         description = {"name": name, "shape": list(array.shape), "datatype": datatype}
         if binary:
-            description["parameters"] = {"binary_data_size": array.nbytes}
-            data += array.tobytes()
+            content = _bytes(array)
+            description["parameters"] = {"binary_data_size": len(content)}
+            data += content
         else:
-            description["data"] = array.ravel().tolist()
+            description["data"] = [value.decode() if isinstance(value, bytes) else value
+                                   for value in array.ravel().tolist()]
         request["inputs"].append(description)
     if outputs is not None:
         request["outputs"] = [{"name": name, "parameters": {"binary_data": binary}} for name in outputs]
     elif binary:
         request["parameters"] = {"binary_data_output": True}
     return json.dumps(request).encode(), data
+
+
+def _bytes(array):
+    """A binary tensor; of words each has its length before it."""
+    if array.dtype.kind != "O":
+        return array.tobytes()
+    return b"".join(len(word).to_bytes(4, "little") + word for word in array.flat)
 
 
 def _decode_outputs(headers, content):

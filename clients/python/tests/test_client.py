@@ -85,6 +85,17 @@ class PredictTest(ClientCase):
         np.testing.assert_array_equal(result["routing"]["moe"]["experts"], [[4, 0]])
         self.assertTrue(json.loads(self.sent()[3])["routing"])
 
+    def test_rows_of_several_inputs(self):
+        self.answer("/v1/models/m:predict", {"predictions": [[1], [2]], "outputs": [[1], [2]]})
+        rows = [{"age": np.float32(3), "job": "x"}, {"age": None, "job": np.str_("y")}]
+        np.testing.assert_array_equal(self.client.predict("m", rows)["predictions"], [[1], [2]])
+        self.assertEqual(json.loads(self.sent()[3]), {"instances": [{"age": 3, "job": "x"}, {"age": None, "job": "y"}]})
+        columns = {"age": np.float32([3, 4]), "job": ["x", "y"]}
+        np.testing.assert_array_equal(self.client.predict("m", columns)["predictions"], [[1], [2]])
+        self.assertEqual(json.loads(self.sent()[3]), {"inputs": {"age": [3, 4], "job": ["x", "y"]}})
+        self.answer("/v1/models/m:predict", {"outputs": {"a": [[1], [2]], "b": [3, 4]}})
+        np.testing.assert_array_equal(self.client.predict("m", columns)["predictions"]["b"], [3, 4])
+
     def test_model_names_are_quoted(self):
         self.answer("/v1/models/a%2Fb%20c:predict", {"predictions": []})
         self.client.predict("a/b c", [[1]])
@@ -165,9 +176,52 @@ class InferTest(ClientCase):
         for rows in ({"x": [[1]]}, {"x": [[1]], "z": [[1]]}, [[1]]):
             with self.subTest(rows), self.assertRaisesRegex(ValueError, r"two takes the inputs \['x', 'y'\], not"):
                 self.client.infer("two", rows)
-        self.answer("/v2/models/odd", {"inputs": [{"name": "x", "datatype": "BYTES"}]})
-        with self.assertRaisesRegex(ProtocolError, "odd: input x takes BYTES"):
+        self.answer("/v2/models/odd", {"inputs": [{"name": "x", "datatype": "FP8"}]})
+        with self.assertRaisesRegex(ProtocolError, "odd: input x takes FP8"):
             self.client.infer("odd", [[1]])
+
+    def answer_words(self):
+        values = {"categories": 3, "words": ["red", "grün", "?"], "unknown": 2, "missing": 1}
+        self.answer("/v2/models/m", {"inputs": [
+            {"name": "colour", "datatype": "BYTES", "shape": [-1, 1], "parameters": values},
+            {"name": "age", "datatype": "FP32", "shape": [-1, 1], "parameters": {"missing": 40.0}},
+            {"name": "kind", "datatype": "INT32", "shape": [-1, 1], "parameters": {"categories": 2}}]})
+        self.answer_binary(("p", "FP32", np.float32([[1]])))
+
+    def sent_for(self, **rows):
+        """(datatype, tensor) of the colour; the tensors of all inputs."""
+        self.client.infer("m", {"colour": [["red"], ["grün"]], "age": [[1], [2]], "kind": [[0], [1]], **rows})
+        size = int(self.sent()[2][JSON_LENGTH])
+        request, tensors, found = json.loads(self.sent()[3][:size]), self.sent()[3][size:], []
+        for entry in request["inputs"]:
+            length = entry["parameters"]["binary_data_size"]
+            found, tensors = [*found, tensors[:length]], tensors[length:]
+        return request["inputs"][0]["datatype"], found
+
+    def test_words(self):
+        self.answer_words()
+        words = b"\x03\0\0\0red" + b"\x05\0\0\0gr\xc3\xbcn"
+        for colour in ([["red"], ["grün"]], np.array([["red"], ["grün"]]), [["red"], [None]], [[b"red"], [None]]):
+            with self.subTest(colour):
+                datatype, tensors = self.sent_for(colour=colour)
+                self.assertEqual((datatype, tensors[0]), ("BYTES", words))
+        for colour in ([[0], [1]], np.int64([[0], [1]]), [[0], [None]]):
+            with self.subTest(colour):
+                datatype, tensors = self.sent_for(colour=colour)
+                self.assertEqual((datatype, tensors[0]), ("INT32", np.int32([0, 1]).tobytes()))
+        self.answer("/v2/models/m/infer", {"outputs": [{"name": "p", "datatype": "FP32", "shape": [1], "data": [1]}]})
+        self.client.infer("m", {"colour": [["grün"]], "age": [[1]], "kind": [[0]]}, binary=False)
+        self.assertEqual(json.loads(self.sent()[3])["inputs"][0],
+                         {"name": "colour", "shape": [1, 1], "datatype": "BYTES", "data": ["grün"]})
+
+    def test_missing_values(self):
+        self.answer_words()
+        self.assertEqual(self.sent_for(age=[[None], [2.5]])[1][1], np.float32([40, 2.5]).tobytes())
+        for rows, message in (({"kind": [[None], [1]]}, "input kind: element 0 is None, which the model has no"),
+                              ({"colour": [["red"], [1]]}, "input colour: element 1 is 1, and others are words"),
+                              ({"kind": [["a"], ["b"]]}, "input kind takes INT32, not words")):
+            with self.subTest(rows), self.assertRaisesRegex(ValueError, message):
+                self.sent_for(**rows)
 
     def test_bf16_is_widened(self):
         self.answer_binary(("p", "BF16", np.uint16([0x3F80, 0xC000])))
@@ -314,6 +368,14 @@ class FailureTest(ClientCase):
             os._exit(0 if right else 1)
         self.assertEqual((right, os.waitpid(child, 0)[1]), (True, 0))
         self.assertEqual(len({address for *_, address in self.server.requests}), 2)
+
+    def test_a_token_is_sent(self):
+        self.answer("/v1/models", {"models": []})
+        self.client.models()
+        self.assertNotIn("Authorization", self.sent()[2])
+        with Client(self.client.url, token="moed_x") as client:
+            client.models()
+        self.assertEqual(self.sent()[2]["Authorization"], "Bearer moed_x")
 
     def test_nobody_listens(self):
         with socket.socket() as unused:

@@ -231,6 +231,19 @@ class EngineTest(ExportCase):
         outputs = {"a": moed.nn.Output(nn.Linear(5, 2)), "b": moed.nn.Output(nn.Linear(5, 1))}
         moed.export(moed.nn.MultiTask(inputs, nn.Sequential(), outputs), None, self.path)
 
+    def test_words_and_missing_values(self):
+        job = moed.nn.Input((1,), words=["clerk", "cook", "?"], unknown=2, missing=2, layers=nn.Embedding(3, 2))
+        inputs = {"job": job, "age": moed.nn.Input((1,), missing=40.0)}
+        moed.export(moed.nn.MultiTask(inputs, nn.Linear(3, 2), {"y": moed.nn.Output()}), None, self.path)
+        with engine.Engine(ENGINE, self.folder) as server:
+            ask = server.client.infer
+            words = ask("model", {"job": [["cook"], ["x"], [None]], "age": [[1], [2], [None]]})["y"]
+            plain = ask("model", {"job": [[1], [2], [2]], "age": [[1], [2], [40]]})["y"]
+            rows = [{"job": "cook", "age": 1}, {"job": "x", "age": 2}, {}]
+            found = server.client.predict("model", rows)["predictions"]
+            np.testing.assert_array_equal(np.float32(found), words)
+        np.testing.assert_array_equal(words, plain)
+
     def test_nothing_between_input_and_output(self):
         """The server takes no empty list of layers, wherever there may be one."""
         for module in (nn.Identity(), nn.Sequential(nn.Dropout()), MoE([nn.Identity()] * 2, Gate(nn.Linear(4, 2))),
