@@ -103,6 +103,14 @@ static bool may_run(struct sequences *sequences, struct sequence *sequence)
     return false;
 }
 
+/* Where nothing runs every page is free: memory is short, and nobody's end will change that. */
+static void refuse(struct sequences *sequences, struct sequence *sequence)
+{
+    error_set(&sequence->error, ERROR_UNAVAILABLE, "no memory for a sequence of %zu tokens",
+              sequence->limit);
+    sequences_end(sequences, sequence);
+}
+
 /* Takes sequences from the queue. One that cannot be had waits, and so do those behind it, or it
  * might wait forever. */
 static void admit(struct sequences *sequences)
@@ -111,8 +119,11 @@ static void admit(struct sequences *sequences)
     const uint64_t now = uv_hrtime();
     while ((sequence = TAILQ_FIRST(&sequences->waiting))) {
         if (!may_run(sequences, sequence)) {
-            sequences->blocked = true;
-            break;
+            sequences->blocked = sequences->running_count > 0;
+            if (sequences->blocked)
+                break;
+            refuse(sequences, sequence);
+            continue;
         }
         begin_session(sequences, sequence);
         pace_left(&sequences->pace, sequence->queued, now, sequences->waiting_count > 0);

@@ -324,8 +324,8 @@ static enum reject_reason reason_of(enum error_code code)
 static void read_request(struct background *background)
 {
     struct generation *generation = (struct generation *)background;
-    const int failed = generation_prepare(generation, &background->err);
-    (void)failed; /* the end looks at `err` */
+    if (generation_prepare(generation, &background->err) != 0) /* the end looks at `err` */
+        error_set(&background->err, ERROR_UNAVAILABLE, "no memory for the request");
 }
 
 static void on_read(struct background *background)

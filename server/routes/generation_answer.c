@@ -20,6 +20,15 @@ static bool ends(const struct generation *generation, int32_t token)
     return language && !request->ignore_eos && language_is_stop(language, token);
 }
 
+/* What lacks a part is no answer. */
+static bool text_has_failed(struct choice *choice)
+{
+    if (choice->text.failed)
+        buffer_error(&choice->text, "an answer", "ask for fewer tokens",
+                     &choice->generation->background.err);
+    return choice->text.failed;
+}
+
 bool generation_add_token(struct choice *choice)
 {
     struct generation *generation = choice->generation;
@@ -34,16 +43,15 @@ bool generation_add_token(struct choice *choice)
         choice->offsets[choice->tokens] = (int32_t)(choice->echoed + choice->stream.characters);
     choice->tokens++;
     choice->at_stop = language && text_stream_add(&choice->stream, token, &choice->text);
-    if (choice->text.failed)
-        buffer_error(&choice->text, "an answer", "ask for fewer tokens",
-                     &generation->background.err);
-    return !choice->at_stop && !choice->text.failed;
+    return !text_has_failed(choice) && !choice->at_stop;
 }
 
 void generation_end_text(struct choice *choice)
 {
     if (choice->has_stream && !choice->at_stop)
         choice->at_stop = text_stream_end(&choice->stream, &choice->text);
+    if (text_has_failed(choice))
+        return;
     if (choice->at_stop)
         choice->finish = OPENAI_STOP;
     else if (choice->finish == OPENAI_UNFINISHED)

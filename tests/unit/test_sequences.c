@@ -183,6 +183,25 @@ START_TEST(what_has_no_room_waits_its_turn)
 }
 END_TEST
 
+START_TEST(what_lacks_memory_waits_for_nobody)
+{
+    struct error err = ERROR_INIT;
+    start(4, 8, 64);
+    /* Takes all pages, unknown to the lane: as if there were no memory for a session. */
+    struct moed_session *greedy = moed_session_new(lane->pages, &err);
+    ck_assert_int_eq(moed_session_reserve(greedy, 64), 0);
+    struct asked *first = ask(10, 20, 1), *second = ask(10, 20, 2);
+    step();
+    ck_assert(first->ended && second->ended);
+    ck_assert_int_eq(first->sequence.error.code, ERROR_UNAVAILABLE);
+    expect_text(first->sequence.error.text, "no memory for a sequence of 30 tokens");
+    moed_session_free(greedy);
+    struct asked *third = ask(10, 20, 3);
+    run_until(3);
+    expect_said(third);
+}
+END_TEST
+
 START_TEST(what_never_fits_is_refused)
 {
     start(4, 8, 64);
@@ -379,6 +398,7 @@ int main(void)
     tcase_add_test(tests, a_prompt_is_scored_without_an_answer);
     tcase_add_test(tests, routing_is_kept_for_every_row);
     tcase_add_test(tests, what_has_no_room_waits_its_turn);
+    tcase_add_test(tests, what_lacks_memory_waits_for_nobody);
     tcase_add_test(tests, what_never_fits_is_refused);
     tcase_add_test(tests, a_full_queue_refuses);
     tcase_add_test(tests, requests_take_turns);
