@@ -3,11 +3,26 @@
  * JSON document. */
 #include "core/error.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "core/text.h"
+
+enum error_code error_of_errno(int number)
+{
+    switch (number) {
+    case ENOMEM:
+    case EMFILE:
+    case ENFILE:
+        return ERROR_UNAVAILABLE;
+    case EIO:
+        return ERROR_INTERNAL;
+    default:
+        return ERROR_INVALID;
+    }
+}
 
 int error_set(struct error *err, enum error_code code, const char *format, ...)
 {

@@ -48,6 +48,10 @@ struct error {
 /* Marks every function that returns -1 or NULL with an error: callers must look at the result. */
 #define MUST_CHECK __attribute__((warn_unused_result))
 
+/* What the file or the machine has failed with: whoever lacks memory or descriptors may try again,
+ * a disk that cannot be read is nobody's mistake, and all else is wrong with what was named. */
+enum error_code error_of_errno(int number);
+
 /* Records an error unless one is recorded already (the first is nearest the cause). `err` may be
  * NULL. Always returns -1, so that a failing function can `return error_set(...)`. */
 int error_set(struct error *err, enum error_code code, const char *format, ...)

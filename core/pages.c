@@ -46,8 +46,8 @@ static int allocate(struct moed_pages *pages, size_t bytes, struct error *err)
         return -1;
     pages->memory = aligned_alloc(ALIGNMENT, (bytes / ALIGNMENT + 1) * ALIGNMENT);
     if (!pages->memory)
-        return error_set(err, ERROR_INTERNAL, "no memory for %zu pages of %zu bytes", pages->total,
-                         pages->page_bytes);
+        return error_set(err, ERROR_UNAVAILABLE, "no memory for %zu pages of %zu bytes",
+                         pages->total, pages->page_bytes);
     madvise(pages->memory, bytes, MADV_HUGEPAGE); /* advice: without it attention is slower */
     init_lists(pages);
     return 0;

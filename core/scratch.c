@@ -18,7 +18,7 @@ static float *allocate(struct moed_scratch *scratch, size_t floats, struct error
     float *memory = aligned_alloc(ALIGNMENT, bytes);
     scratch->bytes += bytes;
     if (!memory)
-        error_set(err, ERROR_INTERNAL, "no memory for %zu bytes of activations", bytes);
+        error_set(err, ERROR_UNAVAILABLE, "no memory for %zu bytes of activations", bytes);
     return memory;
 }
 

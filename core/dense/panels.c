@@ -65,5 +65,5 @@ void panels_store_close(struct panels_store *store)
 
 int panels_error(const struct tensor *tensor, struct error *err)
 {
-    return tensor_error(tensor, err, ERROR_INTERNAL, ": no memory for its weights");
+    return tensor_error(tensor, err, ERROR_UNAVAILABLE, ": no memory for its weights");
 }

@@ -78,7 +78,7 @@ static int convert(struct array *array, const struct scope *scope, const struct 
 {
     array->owned = calloc(tensor->elements, sizeof(float));
     if (!array->owned)
-        return tensor_error(tensor, err, ERROR_INTERNAL, ": no memory");
+        return tensor_error(tensor, err, ERROR_UNAVAILABLE, ": no memory");
     if (!scope->loading->headers_only)
         tensor_to_f32(tensor, array->owned);
     tensor_drop_pages(tensor);

@@ -52,7 +52,7 @@ static int read_text(const char *path, char **text, size_t *length, struct error
     *text = NULL;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* do not wait for a pipe's writer */
     if (fd < 0)
-        return error_set(err, ERROR_INVALID, "%s: cannot open: %s", path, strerror(errno));
+        return error_set(err, error_of_errno(errno), "%s: cannot open: %s", path, strerror(errno));
     if (fstat(fd, &status) != 0 || !S_ISREG(status.st_mode))
         error_set(err, ERROR_INVALID, "%s: not a regular file", path);
     else if (status.st_size > MAX_CONFIG_BYTES)
@@ -64,7 +64,7 @@ static int read_text(const char *path, char **text, size_t *length, struct error
                (got = read(fd, *text + *length, (size_t)status.st_size - *length)) > 0)
             *length += (size_t)got;
         if (got < 0) {
-            error_set(err, ERROR_INVALID, "%s: cannot read: %s", path, strerror(errno));
+            error_set(err, error_of_errno(errno), "%s: cannot read: %s", path, strerror(errno));
             free(*text);
             *text = NULL;
         }
@@ -82,7 +82,7 @@ int config_open(struct config_node *root, const char *path, struct error *err)
         return -1;
     json_t *json = parse_json(text, length, 0, MAX_CONFIG_HEAP, &fault);
     if (!json && fault.kind == JSON_FAULT_NO_MEMORY) {
-        error_set(err, ERROR_INTERNAL, "%s: %s", path, fault.reason);
+        error_set(err, ERROR_UNAVAILABLE, "%s: %s", path, fault.reason);
     } else if (!json) {
         json_line_and_column(text, fault.position, &line, &column);
         error_set(err, ERROR_INVALID, "%s: line %zu, column %zu: %s", path, line, column,

@@ -116,14 +116,14 @@ static int fill(struct file_map *map, int fd, const char *path, bool copy, struc
                      copy ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_PRIVATE, copy ? -1 : fd, 0);
     if (map->base == MAP_FAILED) {
         map->base = NULL;
-        return error_set(err, ERROR_INVALID, "%s: cannot %s: %s", path, copy ? "copy" : "map",
-                         strerror(errno));
+        return error_set(err, error_of_errno(errno), "%s: cannot %s: %s", path,
+                         copy ? "copy" : "map", strerror(errno));
     }
     if (!copy)
         map->slot = add_slot(map->base, map->bytes);
     if (!copy || read_all(fd, map->base, map->bytes) == 0)
         return 0;
-    error_set(err, ERROR_INVALID, "%s: cannot read: %s", path, strerror(errno));
+    error_set(err, error_of_errno(errno), "%s: cannot read: %s", path, strerror(errno));
     file_map_close(map);
     return -1;
 }
@@ -136,7 +136,7 @@ int file_map_init(struct file_map *map, const char *path, size_t least, bool cop
     *map = (struct file_map){0};
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* do not wait for a pipe's writer */
     if (fd < 0)
-        return error_set(err, ERROR_INVALID, "%s: cannot open: %s", path, strerror(errno));
+        return error_set(err, error_of_errno(errno), "%s: cannot open: %s", path, strerror(errno));
     if (fstat(fd, &status) != 0 || !S_ISREG(status.st_mode)) {
         error_set(err, ERROR_INVALID, "%s: not a regular file", path);
     } else if ((size_t)status.st_size < least) {

@@ -103,7 +103,7 @@ static struct tensor *append_tensor(struct safetensors *file, const char *name, 
         size_t capacity = file->tensor_capacity ? 2 * file->tensor_capacity : 64;
         struct tensor *grown = realloc(file->tensors, capacity * sizeof *grown);
         if (!grown) {
-            error_set(err, ERROR_INTERNAL, "no memory for %zu tensors", capacity);
+            error_set(err, ERROR_UNAVAILABLE, "no memory for %zu tensors", capacity);
             return NULL;
         }
         file->tensors = grown;
@@ -244,7 +244,7 @@ static int parse_file(struct safetensors *file, struct mapping *mapping, struct 
     json_t *header =
         parse_json((const char *)base + 8, (size_t)header_bytes, 0, MAX_HEADER_HEAP, &fault);
     if (!header && fault.kind == JSON_FAULT_NO_MEMORY)
-        return error_set(err, ERROR_INTERNAL, "%s: header: %s", mapping->name, fault.reason);
+        return error_set(err, ERROR_UNAVAILABLE, "%s: header: %s", mapping->name, fault.reason);
     if (!header)
         return error_set(err, ERROR_INVALID, "%s: header cannot be read at byte %zu: %s",
                          mapping->name, 8 + fault.position, fault.reason);

@@ -241,7 +241,7 @@ int view_read(struct tensor *tensor, struct error *err)
         return 0;
     view->copy = malloc(tensor->elements * dtype_bytes(tensor->dtype));
     if (!view->copy)
-        return tensor_error(tensor, err, ERROR_INTERNAL, ": no memory for a copy");
+        return tensor_error(tensor, err, ERROR_UNAVAILABLE, ": no memory for a copy");
     char *to = view->copy;
     for (size_t i = 0; i < view->part_count; i++) {
         const struct view_part *part = &view->parts[i];

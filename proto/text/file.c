@@ -16,7 +16,7 @@ char *file_read(const char *path, size_t most, size_t *length, struct error *err
     struct stat status;
     char *bytes = NULL;
     if (!file || fstat(fileno(file), &status) != 0)
-        error_set(err, errno == ENOENT ? ERROR_NOT_FOUND : ERROR_INVALID,
+        error_set(err, errno == ENOENT ? ERROR_NOT_FOUND : error_of_errno(errno),
                   "cannot open the file: %m");
     else if (!S_ISREG(status.st_mode))
         error_set(err, ERROR_INVALID, "is not a regular file");

@@ -217,9 +217,9 @@ static int warm_up(struct model *model, const struct model_options *options, uin
     for (size_t i = 0; i < info->output_count; i++)
         outputs[i] = zeros(&info->outputs[i], rows, &failed);
     struct moed_batch batch = {.inputs = (const void *const *)inputs, .outputs = outputs};
-    int result =
-        failed ? error_set(err, ERROR_INTERNAL, "no memory for %llu rows", (unsigned long long)rows)
-               : run_rows(model, scratch, &batch, rows, err);
+    int result = failed ? error_set(err, ERROR_UNAVAILABLE, "no memory for %llu rows",
+                                    (unsigned long long)rows)
+                        : run_rows(model, scratch, &batch, rows, err);
     for (size_t i = 0; i < info->input_count; i++)
         free(inputs[i]);
     for (size_t i = 0; i < info->output_count; i++)
@@ -238,7 +238,7 @@ static int load_language(struct model *model, const char *directory, struct erro
         return 0;
     model->language = language_load(directory, &cause);
     if (!model->language && cause.code != ERROR_NOT_FOUND)
-        return error_set(err, ERROR_INVALID, "%s", cause.text);
+        return error_set(err, cause.code, "%s", cause.text);
     if (model->language && language_check(model->language, model_vocabulary(model), err) != 0)
         return -1;
     return pooling_load(&model->pooling, directory, err);

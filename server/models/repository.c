@@ -139,17 +139,19 @@ bool repository_reap(struct repository *repository)
 /* ---- loading ---- */
 
 static void fail_version(const struct repository_model *model, struct repository_version *version,
-                         const char *reason)
+                         const struct error *err)
 {
     version->failed = true;
+    version->cause = err->code;
     version->failures++;
-    log_message(LOG_ERROR, "model_failed", "%s version %s: %s", model->name, version->text, reason);
+    log_message(LOG_ERROR, "model_failed", "%s version %s: %s", model->name, version->text,
+                err->text);
     if (!version->model) {
-        set_state(version, MODEL_UNAVAILABLE, reason);
+        set_state(version, MODEL_UNAVAILABLE, err->text);
         return;
     }
     char text[ERROR_TEXT_BYTES + 64];
-    snprintf(text, sizeof text, "what was loaded before is served: %s", reason);
+    snprintf(text, sizeof text, "what was loaded before is served: %s", err->text);
     set_state(version, MODEL_READY, text);
 }
 
@@ -159,13 +161,14 @@ static void load_version(struct repository *repository, const struct repository_
     struct error err = ERROR_INIT;
     version->attempted = version->found;
     if (!version->found) {
-        fail_version(model, version, "serving.json wants this version, and it is not there");
+        error_set(&err, ERROR_NOT_FOUND, "serving.json wants this version, and it is not there");
+        fail_version(model, version, &err);
         return;
     }
     struct model *loaded = model_load(version->path, model->name, version->text,
                                       &repository->options.models, &model->serving, &err);
     if (!loaded) {
-        fail_version(model, version, err.text);
+        fail_version(model, version, &err);
         return;
     }
     if (!version->model || !model_adopt_stats(loaded, version->model))
@@ -233,15 +236,15 @@ static void update(struct repository *repository, struct repository_model *model
 static void drop_damaged(struct repository *repository, struct repository_model *model,
                          struct repository_version *version)
 {
-    char reason[ERROR_TEXT_BYTES];
-    snprintf(reason, sizeof reason,
-             "%.256s: a file was truncated while it was served: replace files by renaming others "
-             "onto them, or use --load copy",
-             version->path);
+    struct error err = ERROR_INIT;
+    error_set(&err, ERROR_INVALID,
+              "%.256s: a file was truncated while it was served: replace files by renaming others "
+              "onto them, or use --load copy",
+              version->path);
     const uint64_t attempted = version->attempted;
     unload(repository, version);
     version->attempted = attempted;
-    fail_version(model, version, reason);
+    fail_version(model, version, &err);
     model->changed = true;
 }
 
@@ -330,6 +333,12 @@ int repository_check(const struct repository *repository, struct error *err)
 
 /* ---- by name ---- */
 
+/* Who asks is told whether to mend the model, as by Triton, or to ask again. */
+static enum error_code code_of_failure(enum error_code cause)
+{
+    return cause == ERROR_UNAVAILABLE || cause == ERROR_INTERNAL ? cause : ERROR_INVALID;
+}
+
 int repository_load(struct repository *repository, const char *name, struct error *err)
 {
     struct repository_model *model = scan_model(repository, name, err);
@@ -341,13 +350,15 @@ int repository_load(struct repository *repository, const char *name, struct erro
     update(repository, model, LOOK_ASKED);
     show(repository, false);
     if (model->fault)
-        return error_set(err, ERROR_INVALID, "failed to load '%s': %s", name, model->fault);
+        return error_set(err, code_of_failure(model->fault_code), "failed to load '%s': %s", name,
+                         model->fault);
     if (is_stopping(repository))
         return error_set(err, ERROR_UNAVAILABLE, "the server is stopping");
     for (size_t i = 0; i < model->count; i++)
         if (model->versions[i]->failed)
-            return error_set(err, ERROR_INVALID, "failed to load '%s' version %s: %s", name,
-                             model->versions[i]->text, model->versions[i]->reason);
+            return error_set(err, code_of_failure(model->versions[i]->cause),
+                             "failed to load '%s' version %s: %s", name, model->versions[i]->text,
+                             model->versions[i]->reason);
     return 0;
 }
 

@@ -61,7 +61,7 @@ static int each_directory(const char *path, bool tell,
     struct dirent **entries;
     int count = scandir(path, &entries, NULL, alphasort);
     if (count < 0)
-        return error_set(err, ERROR_INVALID, "%s: cannot read the directory: %s", path,
+        return error_set(err, error_of_errno(errno), "%s: cannot read the directory: %s", path,
                          strerror(errno));
     for (int i = 0; i < count; i++) {
         char child[PATH_MAX];
@@ -188,10 +188,11 @@ static void look_at_version(const char *path, const char *name, void *context)
         add_version(inside->model, path, name);
 }
 
-static void set_fault(struct repository_model *model, const char *text)
+static void set_fault(struct repository_model *model, const struct error *err)
 {
-    model->fault = xstrdup(text);
-    model->changed |= !model->told || strcmp(model->told, text) != 0;
+    model->fault = xstrdup(err->text);
+    model->fault_code = err->code;
+    model->changed |= !model->told || strcmp(model->told, err->text) != 0;
 }
 
 static bool is_specific(const struct serving *serving, uint64_t number)
@@ -232,14 +233,19 @@ static void forget_versions(struct repository_model *model)
     model->found = false;
 }
 
-/* Whether it holds a checkpoint, or half of one. */
-static bool is_model(const char *path)
+/* Whether it holds a checkpoint, or half of one; NULL, or why not. What may not be read is a model
+ * if it is called like one, and else the system's: a new volume has a lost+found of root's. */
+static const char *no_model(const char *path, const char *name)
 {
     struct inside inside = {.tell = false};
     if (is_file(path, "config.json"))
-        return true;
-    return each_directory(path, false, look_at_version, &inside, NULL) != 0 || inside.complete ||
-           inside.half[0];
+        return NULL;
+    if (each_directory(path, false, look_at_version, &inside, NULL) != 0)
+        return name_is_valid(name, MAX_MODEL_NAME) ? NULL
+                                                   : "it cannot be read, and no model is called so";
+    return inside.complete || inside.half[0]
+               ? NULL
+               : "neither config.json nor a version directory (1, 2, ...) in it";
 }
 
 /* Fills a model whose versions are forgotten. */
@@ -271,7 +277,7 @@ static void scan_inside(struct repository_model *model, const char *path, bool t
     }
     model->changed |= names_of(&model->serving) != names;
     if (err.code != ERROR_NONE)
-        set_fault(model, err.text);
+        set_fault(model, &err);
 }
 
 struct scan {
@@ -283,9 +289,9 @@ struct scan {
 static void scan_directory(const char *path, const char *name, void *context)
 {
     struct scan *scan = context;
-    if (!find_model(scan->repository, name) && !is_model(path)) {
-        pass_over(scan->tell, path,
-                  "neither config.json nor a version directory (1, 2, ...) in it");
+    const char *reason = find_model(scan->repository, name) ? NULL : no_model(path, name);
+    if (reason) {
+        pass_over(scan->tell, path, reason);
         return;
     }
     struct repository_model *model = scan_model_of(scan->repository, name);
@@ -303,8 +309,10 @@ int scan_repository(struct repository *repository, bool tell, struct error *err)
         return -1;
     for (size_t i = 0; i < repository->count; i++) {
         struct repository_model *model = repository->models[i];
+        struct error absent = {ERROR_NOT_FOUND,
+                               "it was asked for, and there is no such model in the repository"};
         if (model->wanted && !model->found)
-            set_fault(model, "it was asked for, and there is no such model in the repository");
+            set_fault(model, &absent);
         model->changed |= model->told && !model->fault;
         select_versions(repository, model);
     }
@@ -318,7 +326,7 @@ struct repository_model *scan_model(struct repository *repository, const char *n
     int length = snprintf(path, sizeof path, "%s/%s", repository->options.directory, name);
     if (!name_is_valid(name, MAX_MODEL_NAME) || *name == '.' || !*name ||
         length >= (int)sizeof path || !is_directory(path, false) ||
-        (!find_model(repository, name) && !is_model(path))) {
+        (!find_model(repository, name) && no_model(path, name))) {
         error_set(err, ERROR_NOT_FOUND, "there is no model '%.128s' in the repository", name);
         return NULL;
     }

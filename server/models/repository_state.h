@@ -19,6 +19,7 @@ struct repository_version {
     bool settled;       /* found is what was seen */
     bool selected;      /* it should be served */
     bool failed;        /* it should be served as it is on the disk, and cannot be */
+    enum error_code cause; /* of that */
     struct model *model;   /* held while it is served; NULL else */
     struct model *leaving; /* held: served no more, and maybe still used by requests */
     enum model_state state;
@@ -31,7 +32,8 @@ struct repository_model {
     bool found;  /* there is a directory */
     bool wanted; /* by name */
     char *fault; /* of the model as a whole: nothing of it is loaded or unloaded; NULL: none */
-    char *told;  /* the fault at the look before */
+    enum error_code fault_code;
+    char *told;        /* the fault at the look before */
     uint64_t failures; /* times that a fault was found */
     bool changed;      /* since on_change() was called last */
     struct serving serving;

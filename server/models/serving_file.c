@@ -35,7 +35,7 @@ int serving_read(struct serving *serving, const char *directory, struct error *e
     size_t length = file ? fread(text, 1, SERVING_MAX_BYTES + 1, file) : 0;
     int result = 0;
     if (!file || ferror(file))
-        result = error_set(err, ERROR_INVALID, "cannot be read: %s", strerror(errno));
+        result = error_set(err, error_of_errno(errno), "cannot be read: %s", strerror(errno));
     else if (length > SERVING_MAX_BYTES)
         result = error_set(err, ERROR_INVALID, "is longer than %d bytes", SERVING_MAX_BYTES);
     else

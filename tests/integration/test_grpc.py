@@ -1,6 +1,7 @@
 """tritonclient over gRPC, unmodified, as a client; skipped where it is not installed (tests/run.sh installs it)."""
 
 import os
+import resource
 import shutil
 import subprocess
 import threading
@@ -231,6 +232,15 @@ class LimitsTest(GrpcCase):
         with self.assertRaises(InferenceServerException) as caught:
             self.triton.load_model("none")
         self.assertEqual(caught.exception.status(), "StatusCode.NOT_FOUND")
+        server = self.server.process.pid
+        limits = resource.prlimit(server, resource.RLIMIT_NOFILE)
+        resource.prlimit(server, resource.RLIMIT_NOFILE, (3, limits[1]))
+        try:
+            with self.assertRaises(InferenceServerException) as caught:
+                self.triton.load_model("two-layers")
+        finally:
+            resource.prlimit(server, resource.RLIMIT_NOFILE, limits)
+        self.assertEqual(caught.exception.status(), "StatusCode.UNAVAILABLE")
 
     def test_messages_are_bounded(self):
         error = self.assert_refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "bytes, the limit is 4096", self.stub.ModelInfer,

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import resource
 import shutil
 import signal
 import threading
@@ -96,6 +97,22 @@ class ChangesTest(RepositoryCase):
         self.assert_error(self.change("a", "load", body=b'{"parameters": {"config": "{}"}}'), 400, "config")
         self.assert_error(self.change("a", "load", body=b"["), 400, "malformed JSON")
         self.assertEqual(self.client.get("/v2/repository/models/a/load").status, 405)
+
+    def test_who_lacks_descriptors_may_ask_again(self):
+        before = self.client.predict("a", ROW).json
+        shutil.rmtree(self.path("a"))
+        Tiny(seed=9).write(self.path("a"))
+        server = self.server.process.pid
+        limits = resource.prlimit(server, resource.RLIMIT_NOFILE)
+        resource.prlimit(server, resource.RLIMIT_NOFILE, (3, limits[1]))
+        try:
+            answer = self.change("a", "load")
+        finally:
+            resource.prlimit(server, resource.RLIMIT_NOFILE, limits)
+        self.assert_error(answer, 503, "failed to load 'a'", "Too many open files")
+        self.assertEqual(self.client.predict("a", ROW).json, before)
+        self.load("a")
+        self.assertNotEqual(self.client.predict("a", ROW).json, before)
 
     def test_an_unload_answers_what_was_accepted(self):
         write_elementwise(self.path("slow"), layers=400)

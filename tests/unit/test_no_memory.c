@@ -103,7 +103,7 @@ static size_t expect_load_survives(const char *config, const struct stored *tens
             return which - 1;
         }
         ck_assert_msg(!model, "loaded without its allocation %zu", which);
-        ck_assert_int_eq(err.code, ERROR_INTERNAL);
+        ck_assert_int_eq(err.code, ERROR_UNAVAILABLE);
         expect_text(err.text, "memory");
     }
 }
@@ -235,7 +235,7 @@ START_TEST(making_a_scratch)
             break;
         }
         ck_assert_ptr_null(scratch);
-        ck_assert_int_eq(err.code, ERROR_INTERNAL);
+        ck_assert_int_eq(err.code, ERROR_UNAVAILABLE);
         expect_text(err.text, "no memory");
     }
     moed_model_free(model);
@@ -353,7 +353,7 @@ START_TEST(making_pages_and_reserving_them)
         struct moed_pages *pages = moed_pages_new(model, POSITIONS, &err);
         if (!pages) {
             ck_assert(failed());
-            ck_assert_int_eq(err.code, ERROR_INTERNAL);
+            ck_assert_int_eq(err.code, ERROR_UNAVAILABLE);
             continue;
         }
         struct moed_session *session = moed_session_new(pages, &err);

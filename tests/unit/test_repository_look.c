@@ -47,6 +47,37 @@ START_TEST(what_is_not_there_completely_is_passed_over)
 }
 END_TEST
 
+static void set_mode(const char *name, mode_t mode)
+{
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s/%s", directory, name);
+    ck_assert_int_eq(chmod(path, mode), 0);
+}
+
+/* As a user whom a new file system gives a lost+found of root's. */
+START_TEST(what_may_not_be_read_is_a_model_if_it_is_called_like_one)
+{
+    put_model("good", 1);
+    make_directory("lost+found");
+    make_directory("locked");
+    set_mode("good", 0755);
+    set_mode("lost+found", 0);
+    set_mode("locked", 0);
+    set_mode("", 0755);
+    ck_assert_int_eq(chmod(support_root, 0755), 0);
+    if (geteuid() == 0)
+        ck_assert_int_eq(seteuid(65534), 0);
+    open_and_keep(&(struct repository_options){0});
+    if (getuid() == 0)
+        ck_assert_int_eq(seteuid(0), 0);
+    ck_assert_uint_eq(catalog->status_count, 2);
+    expect_state("good", "1", MODEL_READY, "");
+    expect_state("locked", "", MODEL_UNAVAILABLE, "locked: cannot read the directory: Permission");
+    set_mode("lost+found", 0700);
+    set_mode("locked", 0700);
+}
+END_TEST
+
 START_TEST(what_failed_is_tried_again_when_it_changes)
 {
     put_model("m", 1);
@@ -248,6 +279,7 @@ END_TEST
 
 TEST_MAIN_WITH("repository_look", begin, end, one_broken_model_harms_no_other,
                what_is_not_there_completely_is_passed_over,
+               what_may_not_be_read_is_a_model_if_it_is_called_like_one,
                what_failed_is_tried_again_when_it_changes,
                the_policy_says_which_versions_are_served, a_failed_version_leaves_the_old_one,
                a_limit_is_the_models, models_are_loaded_by_name,
