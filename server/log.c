@@ -10,7 +10,9 @@
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <uv.h>
 
@@ -28,7 +30,7 @@ enum {
 /* Standard error is one per process, and so is this. */
 static struct {
     atomic_int threshold, format;
-    atomic_bool started;
+    atomic_bool started, to_journal;
     atomic_uint_fast64_t dropped;
     uv_thread_t thread;
     uv_mutex_t mutex; /* guards all below */
@@ -56,6 +58,17 @@ void log_set_format(enum log_format format)
     atomic_store_explicit(&writer.format, (int)format, memory_order_relaxed);
 }
 
+void log_detect_journal(void)
+{
+    const char *stream = getenv("JOURNAL_STREAM"); /* its device and inode, by systemd */
+    unsigned long long device, inode;
+    struct stat status;
+    const bool found = stream && sscanf(stream, "%llu:%llu", &device, &inode) == 2 &&
+                       fstat(STDERR_FILENO, &status) == 0 && status.st_dev == device &&
+                       status.st_ino == inode;
+    atomic_store(&writer.to_journal, found);
+}
+
 bool log_enabled(enum log_level level)
 {
     return (int)level <= atomic_load_explicit(&writer.threshold, memory_order_relaxed);
@@ -69,6 +82,18 @@ uint64_t log_dropped(void)
 static void count_dropped(uint64_t lines)
 {
     atomic_fetch_add_explicit(&writer.dropped, lines, memory_order_relaxed);
+}
+
+/* What the journal takes for a line's priority, and does not show (sd-daemon(3)). */
+static void mark(struct log_line *line, enum log_level level)
+{
+    static const char *const PRIORITIES[] = {"<3>", "<4>", "<6>", "<7>"};
+    enum { MARK_BYTES = 3 };
+    if (!atomic_load_explicit(&writer.to_journal, memory_order_relaxed))
+        return;
+    memmove(line->text + MARK_BYTES, line->text, line->length);
+    memcpy(line->text, PRIORITIES[level], MARK_BYTES);
+    line->length += MARK_BYTES;
 }
 
 /* ---- the ring ---- */
@@ -111,6 +136,7 @@ static void tell_of_dropped(void)
     log_number(&line, "lines", dropped - writer.told);
     log_number(&line, "total", dropped);
     log_line_end(&line);
+    mark(&line, LOG_WARNING);
     put(line.text, line.length, 0);
     writer.told = dropped;
 }
@@ -244,6 +270,7 @@ void log_end(struct log_line *line)
     if (line->length == 0)
         return;
     log_line_end(line);
+    mark(line, line->level);
     write_line(line->text, line->length, line->level);
     line->length = 0;
 }
@@ -273,5 +300,6 @@ void log_listening(const char *url)
     } else {
         line.length = (size_t)snprintf(line.text, sizeof line.text, "listening on %.1000s\n", url);
     }
+    mark(&line, LOG_INFO);
     write_line(line.text, line.length, LOG_ERROR);
 }

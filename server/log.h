@@ -22,6 +22,10 @@ bool log_enabled(enum log_level level);
 
 void log_set_format(enum log_format format);
 
+/* Whether standard error is systemd's journal: lines then begin with their priority ("<4>"), which
+ * the journal keeps, so that `journalctl --priority warning` finds them. */
+void log_detect_journal(void);
+
 /* Starts the writing thread. -1 with an error if it cannot be started. */
 MUST_CHECK int log_start(struct error *err);
 

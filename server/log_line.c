@@ -26,10 +26,10 @@ enum log_level log_level_from_name(const char *name)
     return LOG_LEVEL_COUNT;
 }
 
-/* Bytes that still fit, besides the end of the line. */
+/* Bytes that still fit, besides the end of the line and a mark before it (server/log.c). */
 static size_t room(const struct log_line *line)
 {
-    return sizeof line->text - strlen("}\n") - line->length;
+    return sizeof line->text - strlen("}\n<3>") - line->length;
 }
 
 /* Appends all of it or nothing (-1). */

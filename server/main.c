@@ -44,6 +44,7 @@ static int run_serve(int argc, char *argv[])
         return usage(&err, "serve");
     log_set_level(log_level_from_name(options.log_level));
     log_set_format(strcmp(options.log_format, "json") == 0 ? LOG_JSON : LOG_LOGFMT);
+    log_detect_journal();
     int status = server_run(&options, &err);
     options_close(&options);
     if (status >= 0)

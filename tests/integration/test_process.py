@@ -44,12 +44,14 @@ class ProcessCase(unittest.TestCase):
         self.directory = directory.name
         Tiny().write(os.path.join(self.directory, "tiny"))
 
-    def start(self, *flags, listening=LISTENING, **settings):
+    def start(self, *flags, listening=LISTENING, journal=False, **settings):
         """A server whose standard error is a pipe of the smallest size that nobody reads any more."""
         reader, writer = os.pipe()
         self.addCleanup(os.close, reader)
+        pipe = os.fstat(writer)
+        extra = {"JOURNAL_STREAM": f"{pipe.st_dev}:{pipe.st_ino + (not journal)}"}
         process = subprocess.Popen([BINARY, "serve", "--models", self.directory, "--port", "0", *flags],
-                                   env=environment(), stderr=writer, stdin=subprocess.DEVNULL, **settings)
+                                   env=environment(extra), stderr=writer, stdin=subprocess.DEVNULL, **settings)
         os.close(writer)
         self.addCleanup(self.end, process)
         self.port = int(line_of(reader, listening)[2])
@@ -152,6 +154,17 @@ class LogTest(ProcessCase):
         for key in ("queue_ms", "compute_ms", "encode_ms", "ms"):
             self.assertGreaterEqual(request[key], 0)
         self.assertEqual(lines[-1]["event"], "drained")
+
+    def test_the_journal_is_told_the_level(self):
+        process, reader = self.start("--log-max-per-second", "0", journal=True,
+                                     listening=re.compile(r"^<6>listening on (http://\S+:(\d+))$", re.M))
+        self.assertEqual(self.client().get("/v2").status, 200)
+        self.assert_stops(process)
+        text = ""
+        while piece := os.read(reader, 1 << 16):
+            text += piece.decode()
+        self.assertRegex(text, r"(?m)^<6>time=\S+ level=info event=request .*status=200")
+        self.assertEqual([line for line in text.splitlines() if not re.match("<[3467]>", line)], [])
 
     def test_every_request_has_an_id(self):
         process, reader = self.start()
