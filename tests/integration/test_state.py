@@ -322,7 +322,9 @@ class MergeTest(StateCase):
             for key in ("rows", "ranks", "margins", "entropies", "gate_entropy_bits", "margin", "unused"):
                 self.assertEqual(layer[key], other[key], key)
             self.assertEqual(sorted(map(tuple, layer["pairs"] or [])), sorted(map(tuple, other["pairs"] or [])))
-            self.assertEqual(layer["classes"]["counts"], other["classes"]["counts"])
+            for table, same in ((layer["classes"], other["classes"]), (layer["classes"]["truth"], other["classes"]["truth"])):
+                self.assertEqual(table["counts"], same["counts"])
+                self.assertAlmostEqual(table["mi_bits"], same["mi_bits"], delta=1e-12)
             self.assertEqual(layer["batches"], other["batches"])
             self.assertEqual([size["uses"] for size in layer["cache"]], [size["uses"] for size in other["cache"]])
             for expert, same in zip(layer["experts"], other["experts"]):

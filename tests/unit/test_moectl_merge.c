@@ -125,6 +125,52 @@ START_TEST(what_only_one_has_is_gone)
 }
 END_TEST
 
+#define CLASSES(labelled, truth)                                                                   \
+    "{'layers': [{'name': 'a', 'rows': 4, 'top_k': 1, 'experts': [{'index': 0, 'selected': "       \
+    "4" labelled "}], 'classes': {'labels': null, 'counts': [[2, 2]], 'mi_bits': 0.0" truth "}}]}"
+#define TRUTH ", 'truth': {'counts': [[3, 1]], 'mi_bits': 0.0}"
+
+static void check_labels(const char *a, const char *b, const char *labelled, const char *truth)
+{
+    json_t *merged = merged_of(a, b);
+    json_t *layer = json_array_get(json_object_get(merged, "layers"), 0);
+    json_t *classes = json_object_get(layer, "classes");
+    equal(json_array_get(json_object_get(layer, "experts"), 0), "labelled", labelled);
+    equal(classes, "counts", "[[4, 4]]");
+    equal(json_object_get(classes, "truth"), "counts", truth);
+    ck_assert(number(json_object_get(classes, "truth"), "mi_bits") == 0);
+    json_decref(merged);
+}
+
+/* Of two replicas, also of two that say the same, and where they came to one only. */
+START_TEST(labels_add_up)
+{
+    const char *known = CLASSES(", 'labelled': 4, 'accuracy': 0.5", TRUTH), *none = CLASSES("", "");
+    check_labels(known, known, "8", "[[6, 2]]");
+    check_labels(known,
+                 CLASSES(", 'labelled': 1, 'accuracy': 1.0",
+                         ", 'truth': {'counts': [[0, 1]], 'mi_bits': 0.0}"),
+                 "5", "[[3, 2]]");
+    check_labels(known, none, "4", "[[3, 1]]");
+    check_labels(none, known, "4", "[[3, 1]]");
+}
+END_TEST
+
+#define QUARANTINE(list)                                                                           \
+    "{'layers': [{'name': 'a', 'rows': 4, 'top_k': 1, 'experts': [{'index': 0, 'selected': 4}], "  \
+    "'quarantine': [" list "]}]}"
+
+START_TEST(who_is_in_quarantine_anywhere_is_listed)
+{
+    json_t *merged =
+        merged_of(QUARANTINE("{'expert': 2, 'reason': 'x'}"),
+                  QUARANTINE("{'expert': 1, 'reason': 'y'}, {'expert': 2, 'reason': 'z'}"));
+    equal(json_array_get(json_object_get(merged, "layers"), 0), "quarantine",
+          "[{'expert': 2, 'reason': 'x'}, {'expert': 1, 'reason': 'y'}]");
+    json_decref(merged);
+}
+END_TEST
+
 #define EXACT(items, entropy, weight, more)                                                        \
     "{'layers': [{'name': 'a', 'rows': " items ", 'top_k': 1, 'gate_entropy_bits': 0.1, "          \
     "'batches': {'count': " items ", 'mean_rows': 1.0, 'mean_experts': 1.0}, 'experts': "          \
@@ -223,4 +269,5 @@ END_TEST
 
 TEST_MAIN("moectl merge", counts_add_up_and_means_are_weighted, figures_follow_from_the_sums,
           what_cannot_be_merged_is_gone_and_named, exact_sums_are_exact, phases_add_up,
-          what_only_one_has_is_gone, what_differs_is_named)
+          what_only_one_has_is_gone, labels_add_up, who_is_in_quarantine_anywhere_is_listed,
+          what_differs_is_named)

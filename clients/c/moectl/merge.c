@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "clients/c/moectl/document.h"
-#include "clients/c/moectl/figures.h"
+#include "clients/c/moectl/merge_classes.h"
 #include "clients/c/moectl/merge_exact.h"
 #include "clients/c/moectl/merge_steps.h"
 #include "clients/c/moectl/merge_values.h"
@@ -17,8 +17,8 @@
  */
 static const char *const NOT_MERGED[] = {"drift", "dying", "coverage"};
 /* Members of a layer, or of its experts, that are added, element by element. */
-static const char *const ADDED_OF_LAYER[] = {"rows",    "dropped", "intervened", "ranks",
-                                             "classes", "truth",   "margins",    "entropies"};
+static const char *const ADDED_OF_LAYER[] = {"rows",  "dropped", "intervened",
+                                             "ranks", "margins", "entropies"};
 static const char *const ADDED_OF_EXPERT[] = {
     "selected", "top1", "dropped", "labelled", "weight", "probability", "compute_seconds", "ranks"};
 /* Members of an expert that are means over its labelled rows. */
@@ -107,10 +107,19 @@ static void add_idle(json_t *into, json_t *from)
     json_object_set_new(into, "idle_seconds", idle);
 }
 
+/* Labels may have come to one replica only. */
+static void count_no_labels(json_t *expert, json_t *other)
+{
+    if (json_object_get(other, "labelled") && !json_object_get(expert, "labelled"))
+        json_object_set_new(expert, "labelled", json_integer(0));
+}
+
 static int add_expert(json_t *into, json_t *from, struct moed_client_error *err)
 {
     if (!json_equal(json_object_get(into, "index"), json_object_get(from, "index")))
         return merge_differs("index", err);
+    count_no_labels(into, from);
+    count_no_labels(from, into);
     add_means(into, from, MEANS_OF_EXPERT, LENGTH(MEANS_OF_EXPERT), "labelled");
     add_idle(into, from);
     json_object_del(into, "ece");
@@ -127,6 +136,21 @@ static int add_experts(json_t *into, json_t *from, struct moed_client_error *err
     return 0;
 }
 
+/* An expert that any replica routes around is listed, as that replica has it. */
+static void add_quarantine(json_t *into, json_t *from)
+{
+    json_t *list = json_object_get(into, "quarantine"), *entry, *known;
+    size_t i, j;
+    json_array_foreach(json_object_get(from, "quarantine"), i, entry)
+    {
+        bool found = false;
+        json_array_foreach(list, j, known) found =
+            found || json_equal(json_object_get(known, "expert"), json_object_get(entry, "expert"));
+        if (!found)
+            json_array_append(list, entry);
+    }
+}
+
 static int add_layer(json_t *into, json_t *from, struct moed_client_error *err)
 {
     static const char *const SAME[] = {"name", "top_k"};
@@ -136,10 +160,10 @@ static int add_layer(json_t *into, json_t *from, struct moed_client_error *err)
     add_means(into, from, MEANS_OF_LAYER, LENGTH(MEANS_OF_LAYER), "rows");
     if (add_experts(json_object_get(into, "experts"), json_object_get(from, "experts"), err) != 0 ||
         merge_members(into, from, ADDED_OF_LAYER, LENGTH(ADDED_OF_LAYER), err) != 0 ||
-        exact_add(into, from, err) != 0)
+        exact_add(into, from, err) != 0 || steps_add(into, from, err) != 0 ||
+        classes_add(into, from, err) != 0)
         return -1;
-    if (steps_add(into, from, err) != 0)
-        return -1;
+    add_quarantine(into, from);
     return add_pairs(into, from, err);
 }
 
@@ -186,33 +210,6 @@ int merge_add(json_t *into, json_t *from, struct moed_client_error *err)
 
 /* ---- what follows from the sums ---- */
 
-/* I(expert; class) in bits, of counts [experts][classes]. */
-static double mutual_information(json_t *counts)
-{
-    size_t rows = json_array_size(counts), columns = json_array_size(json_array_get(counts, 0));
-    double *cells = xcalloc(rows * columns, sizeof *cells), *by_row = xcalloc(rows, sizeof *by_row);
-    double *by_column = xcalloc(columns, sizeof *by_column);
-    for (size_t i = 0; i < rows * columns; i++) {
-        json_t *cell = json_array_get(json_array_get(counts, i / columns), i % columns);
-        cells[i] = json_number_value(cell);
-        by_row[i / columns] += cells[i];
-        by_column[i % columns] += cells[i];
-    }
-    double bits = entropy_bits(by_row, rows) + entropy_bits(by_column, columns) -
-                  entropy_bits(cells, rows * columns);
-    free(cells);
-    free(by_row);
-    free(by_column);
-    return fmax(bits, 0);
-}
-
-static void finish_classes(json_t *layer, const char *key)
-{
-    json_t *classes = json_object_get(layer, key), *counts = json_object_get(classes, "counts");
-    if (json_array_size(counts) > 0)
-        json_object_set_new(classes, "mi_bits", json_real(mutual_information(counts)));
-}
-
 static void finish_experts(const struct layer *layer)
 {
     json_t *list = json_object_get(layer->json, "experts");
@@ -256,8 +253,7 @@ static void finish_layer(const struct layer *layer)
     set_figure(layer->json, "effective_experts", layer->effective_experts);
     json_object_set_new(layer->json, "unused", json_integer((json_int_t)layer->unused));
     finish_experts(layer);
-    finish_classes(layer->json, "classes");
-    finish_classes(layer->json, "truth");
+    classes_finish(layer->json);
     for (size_t i = 0; i < LENGTH(NOT_MERGED); i++)
         json_object_del(layer->json, NOT_MERGED[i]);
 }

@@ -1,0 +1,59 @@
+/* Counts add up; what the expert says of the class follows from the sums. */
+#include "clients/c/moectl/merge_classes.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "clients/c/moectl/figures.h"
+#include "clients/c/moectl/merge_values.h"
+
+int classes_add(json_t *into, json_t *from, struct moed_client_error *err)
+{
+    json_t *a = json_object_get(into, "classes"), *b = json_object_get(from, "classes");
+    json_t *truth = json_object_get(a, "truth"), *other = json_object_get(b, "truth");
+    if (!json_is_object(a) || !json_is_object(b)) {
+        json_object_del(into, "classes");
+        return 0;
+    }
+    if (!json_equal(json_object_get(a, "labels"), json_object_get(b, "labels")))
+        return merge_differs("labels", err);
+    if (!truth && other)
+        json_object_set_new(a, "truth", json_deep_copy(other));
+    else if (truth && other && merge_member(truth, other, "counts", err) != 0)
+        return -1;
+    return merge_member(a, b, "counts", err);
+}
+
+/* I(expert; class) in bits, of counts [experts][classes]. */
+static double mutual_information(json_t *counts)
+{
+    size_t rows = json_array_size(counts), columns = json_array_size(json_array_get(counts, 0));
+    double *cells = xcalloc(rows * columns, sizeof *cells), *by_row = xcalloc(rows, sizeof *by_row);
+    double *by_column = xcalloc(columns, sizeof *by_column);
+    for (size_t i = 0; i < rows * columns; i++) {
+        json_t *cell = json_array_get(json_array_get(counts, i / columns), i % columns);
+        cells[i] = json_number_value(cell);
+        by_row[i / columns] += cells[i];
+        by_column[i % columns] += cells[i];
+    }
+    double bits = entropy_bits(by_row, rows) + entropy_bits(by_column, columns) -
+                  entropy_bits(cells, rows * columns);
+    free(cells);
+    free(by_row);
+    free(by_column);
+    return fmax(bits, 0);
+}
+
+static void finish_table(json_t *table)
+{
+    json_t *counts = json_object_get(table, "counts");
+    if (json_array_size(counts) > 0)
+        json_object_set_new(table, "mi_bits", json_real(mutual_information(counts)));
+}
+
+void classes_finish(json_t *layer)
+{
+    json_t *classes = json_object_get(layer, "classes");
+    finish_table(classes);
+    finish_table(json_object_get(classes, "truth"));
+}
