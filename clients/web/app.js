@@ -3,7 +3,7 @@
 
 import {LIMIT_PSI, MIN_LABELLED, accuracyBefore, alarmsOf, hasMoved, otherLayers, quiet} from "/ui/alarms.js";
 import {ask, events, json, whenToken} from "/ui/ask.js";
-import {bars, cells, counted, element, heatMap, lines, number, percent, seconds} from "/ui/charts.js";
+import {bars, cells, chance, counted, element, heatMap, histogram, lines, number, percent, seconds} from "/ui/charts.js";
 import {Speak} from "/ui/speak.js";
 import {TryIt} from "/ui/tryit.js";
 import {Worth} from "/ui/worth.js";
@@ -11,8 +11,8 @@ import {Worth} from "/ui/worth.js";
 const SLOW_MS = 4000, AGAIN_MS = 3000, HISTORY = 150;
 const $ = (id) => document.getElementById(id);
 
-const state = {model: null, layer: 0, window: "1m", live: null, document: null, models: [], before: null, stop: null,
-  frames: []};
+const state = {model: null, layer: 0, window: "1m", live: null, document: null, models: [], before: null, first: null,
+  stop: null, frames: [], spread: {latency: [], rows: []}};
 const history = {};
 const OF_LAYER = ["gate entropy", "usage entropy", "margin", "drift", "accuracy", "lowest accuracy"];
 
@@ -42,8 +42,8 @@ function drawModels() {
   const list = $("models"), focused = document.activeElement?.dataset?.model;
   list.replaceChildren(...[...names.values()].map((entry) => element("li", {}, element("button", {
     type: "button", "data-model": entry.name, "aria-current": String(entry.name === state.model),
-    disabled: entry.state !== "READY", title: entry.state === "READY" ? "" : `${entry.state}: ${entry.reason ?? ""}`,
-    onclick: () => choose(entry.name)}, entry.name))));
+    disabled: entry.state !== "READY", onclick: () => choose(entry.name)}, entry.name),
+    ...(entry.state === "READY" ? [] : [element("span", {class: "hint"}, ` ${entry.state.toLowerCase()}${entry.reason ? `: ${entry.reason}` : ""}`)]))));
   if (focused) list.querySelector(`[data-model="${CSS.escape(focused)}"]`)?.focus();
 }
 
@@ -119,6 +119,7 @@ function drawLayers() {
 
 function drawLive() {
   const began = performance.now(), live = state.live;
+  if (!live) return; // another model was chosen since
   drawLayers();
   const layer = live.layers[state.layer];
   heatMap($("heat"), live.layers, live.layers.length > 1 ? state.layer : -1);
@@ -197,20 +198,29 @@ function total(families, name, where = () => true) {
   return (families[name] ?? []).filter((s) => s.labels.model === state.model && where(s.labels)).reduce((sum, s) => sum + s.value, 0);
 }
 
-// The q-quantile of a histogram's growth between two looks; the upper end of its bucket.
-function quantile(now, before, name, q) {
-  const bounds = new Map();
+// What a histogram has grown by between two looks: [[upper end, count]], rising.
+function growth(now, before, name) {
+  const upTo = new Map();
   for (const [families, sign] of [[now, 1], [before, -1]])
     for (const {labels, value} of families[`${name}_bucket`] ?? [])
-      if (labels.model === state.model) bounds.set(labels.le, (bounds.get(labels.le) ?? 0) + sign * value);
-  const sorted = [...bounds].map(([le, count]) => [le === "+Inf" ? Infinity : Number(le), count]).sort((a, b) => a[0] - b[0]);
-  const all = sorted.at(-1)?.[1] ?? 0;
-  if (!all) return null;
-  return sorted.find(([, count]) => count >= q * all)[0];
+      if (labels.model === state.model) upTo.set(labels.le, (upTo.get(labels.le) ?? 0) + sign * value);
+  const sorted = [...upTo].map(([le, count]) => [le === "+Inf" ? Infinity : Number(le), count]).sort((a, b) => a[0] - b[0]);
+  return sorted.map(([end, count], i) => [end, count - (i ? sorted[i - 1][1] : 0)]);
+}
+
+// The upper end of the range that holds the q-quantile.
+function quantile(parts, q) {
+  const all = parts.reduce((sum, [, count]) => sum + count, 0);
+  let seen = 0;
+  return all ? parts.find(([, count]) => (seen += count) >= q * all)[0] : null;
 }
 
 function tile(name, value) {
   return element("div", {}, element("b", {}, value), element("span", {}, name));
+}
+
+function startOf(families) {
+  return families.process_start_time_seconds?.[0]?.value;
 }
 
 function drawServing(now) {
@@ -219,7 +229,7 @@ function drawServing(now) {
     const time = (now.at - before.at) / 1000;
     const rate = (name, where) => Math.max(0, total(now, name, where) - total(before, name, where)) / time;
     const bad = rate("moed_requests_total", (labels) => labels.code >= "400");
-    const p50 = quantile(now, before, "moed_request_seconds", 0.5), p99 = quantile(now, before, "moed_request_seconds", 0.99);
+    const latest = growth(now, before, "moed_request_seconds"), p50 = quantile(latest, 0.5), p99 = quantile(latest, 0.99);
     const batches = rate("moed_batch_rows_count");
     remember("requests", rate("moed_requests_total"));
     remember("p50", p50);
@@ -232,6 +242,8 @@ function drawServing(now) {
       tile("errors/s", number(bad, 2)), ...(memory ? [tile("memory of the server", `${Math.round(memory / 1e6)} MB`)] : []));
   }
   state.before = Object.assign(now, {model: state.model});
+  if (state.first?.model !== state.model || startOf(state.first) !== startOf(now)) state.first = now;
+  state.spread = {latency: growth(now, state.first, "moed_request_seconds"), rows: growth(now, state.first, "moed_batch_rows")};
 }
 
 function figure(name, value, bad = false) {
@@ -240,7 +252,7 @@ function figure(name, value, bad = false) {
 
 function drift(name, compared, alarming) {
   if (!compared) return [];
-  const sure = compared.p_value === null ? "too few rows to say" : `p ${number(compared.p_value, 4)}`;
+  const sure = compared.p_value === null ? "too few rows to say" : chance(compared.p_value);
   return figure(name, `PSI ${number(compared.psi)}, ${number(compared.js_bits)} bits, ${sure}`, alarming && hasMoved(compared));
 }
 
@@ -334,15 +346,22 @@ function drawTime() {
       {name: "lowest", points: of("lowest accuracy")}], (v) => percent(v), {top: 1})] : []),
     lines("Requests per second", "", [{points: of("requests")}], (v) => number(v, 1)),
     lines("Latency", "", [{name: "p99", points: of("p99")}, {name: "median", points: of("p50")}], seconds),
-    lines("Rows waiting", "", [{points: of("queue")}], (v) => number(v, 0)));
+    lines("Rows waiting", "", [{points: of("queue")}], (v) => number(v, 0)),
+    histogram("Requests by latency", "request", state.spread.latency, seconds),
+    histogram("Batches by their rows", "batch", state.spread.rows, (v) => number(v, 0)));
+}
+
+// What is looked at; an answer to an earlier choice is not drawn.
+function chosen() {
+  return JSON.stringify([state.model, state.layer, state.window]);
 }
 
 async function slow() {
   if (!state.model) return;
-  const model = state.model;
+  const model = state.model, asked = chosen();
   try {
     const [document_, page] = await Promise.all([routingDocument(), ask("/metrics").then((reply) => reply.text())]);
-    if (model !== state.model) return;
+    if (asked !== chosen()) return;
     const now = parseMetrics(page);
     now.at = performance.now();
     drawServing(now);
@@ -350,7 +369,7 @@ async function slow() {
     $("alarms").hidden = !layer;
     if (!layer) return;
     const before = accuracyBefore(layer, await sinceLoad(layer));
-    if (model !== state.model) return;
+    if (asked !== chosen()) return;
     state.document = document_;
     remember("drift", layer.drift?.reference?.psi);
     const alarms = alarmsOf(layer, before), notes = new Map(alarms.map(({expert, kind}) => [expert, kind]));

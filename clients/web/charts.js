@@ -32,9 +32,14 @@ export function number(value, digits = 3) {
   return Math.abs(value) >= 1e5 ? Math.round(value).toLocaleString("en") : String(+value.toFixed(digits));
 }
 
+// The probability of a test. A server says 0 of what no double can hold.
+export function chance(p) {
+  return p < 1e-300 ? "p < 1e-300" : `p ${number(p, 4)}`;
+}
+
 // "1 row", "2,000 rows".
 export function counted(count, what) {
-  return `${count.toLocaleString("en")} ${what}${count === 1 ? "" : "s"}`;
+  return `${count.toLocaleString("en")} ${count === 1 ? what : what.endsWith("ch") ? `${what}es` : `${what}s`}`;
 }
 
 export function seconds(value) {
@@ -167,6 +172,29 @@ export function lines(title, unit, series, format, {top: least = 1e-9, limit} = 
   const now = series.flatMap((one, i) => [i ? ", " : "", element("span", {class: series.length > 1 ? `of-line${i ? " second" : ""}` : ""}, one.name ?? ""),
     `${one.name ? " " : ""}${format(last[i])}`]);
   return element("div", {}, element("h3", {}, title), svg, element("p", {}, ...now, unit ? ` ${unit}` : "", limit ? `, limit ${format(limit)}` : ""));
+}
+
+// ---- how many in each range ----
+
+const RANGES = 8;
+
+// parts: [[upper end, count]], rising; drawn from the first range that has any to the last. `what` is counted.
+export function histogram(title, what, parts, format) {
+  const width = 300, height = 80, all = parts.reduce((sum, [, count]) => sum + count, 0);
+  const named = parts.map(([end, count], i) => ({count, name: end === Infinity ? `more than ${format(parts[i - 1]?.[0] ?? 0)}` : `up to ${format(end)}`}));
+  const first = named.findIndex(({count}) => count), shown = all ? named.slice(first, named.findLastIndex(({count}) => count) + 1) : [];
+  const most = Math.max(1, ...shown.map(({count}) => count)), step = width / Math.max(RANGES, shown.length);
+  const svg = shape("svg", {viewBox: `0 0 ${width} ${height}`, role: "img",
+    "aria-label": `${title}: ${shown.map(({name, count}) => `${name} ${percent(count / all, 0)}`).join(", ") || "none yet"}`});
+  svg.append(shape("line", {x1: 0, x2: width, y1: height - 1, y2: height - 1, class: "axis"}));
+  shown.forEach(({name, count}, i) => {
+    const bar = shape("rect", {x: i * step + 1, width: step - 2, y: height - 1 - (height - 8) * count / most, height: (height - 8) * count / most, class: "bar"});
+    bar.append(shape("title", {}, `${name}: ${counted(count, what)}`));
+    svg.append(bar);
+  });
+  const peak = shown.find(({count}) => count === most);
+  return element("div", {}, element("h3", {}, title), svg, element("p", {}, all ? `${counted(all, what)}; ` +
+    `${shown.length > 1 ? `${shown[0].name} … ${shown.at(-1).name}, most ` : ""}${peak.name} (${percent(peak.count / all, 0)})` : "none yet"));
 }
 
 // ---- a table whose cells are shaded ----

@@ -92,6 +92,36 @@ async function weigh(page, view, say) {
   await page.locator("#classes-section").screenshot({path: `${work}/${view.name}-classes.png`});
 }
 
+// What is too small for a double, a model that cannot be served, and the histograms are told in words.
+async function read(page, say) {
+  const chances = await page.evaluate(async () => {
+    const {chance} = await import("/ui/charts.js");
+    return [0, 1e-250, 0.03].map(chance).join("; ");
+  });
+  if (chances !== "p < 1e-300; p 1.0e-250; p 0.03") say(`probabilities are told as ${chances}`);
+  const models = await page.locator("#models").textContent();
+  if (!models.includes("broken unavailable: ")) say(`of a model that cannot be served: ${models}`);
+  for (const title of ["Requests by latency", "Batches by their rows"])
+    await page.waitForSelector(`#time svg[aria-label^="${title}: up to"]`);
+}
+
+// An answer about the window before, which comes when another was chosen, is not drawn.
+async function overtake(page, say) {
+  const slow = "**/routing?window=all&layer=*";
+  await page.route(slow, async (route) => {
+    await new Promise((resolve) => setTimeout(resolve, 1500));
+    await route.continue().catch(() => {});
+  });
+  await page.waitForRequest(slow);
+  await page.selectOption("#window", "5m");
+  await page.evaluate(() => { moed.document = null; });
+  await until(page, () => moed.document);
+  const drawn = await page.evaluate(() => moed.document.window);
+  if (drawn !== "5m") say(`the window is 5m, and the figures are of ${drawn}`);
+  await page.unrouteAll({behavior: "ignoreErrors"});
+  await page.selectOption("#window", "1m");
+}
+
 async function look(browser, view) {
   const page = await browser.newPage({viewport: {width: view.width, height: view.height}, colorScheme: view.scheme});
   const say = (what) => problems.push(`${view.name}: ${what}`);
@@ -106,7 +136,11 @@ async function look(browser, view) {
   await page.waitForTimeout(WATCH_MS);
   await until(page, () => moed.live);
   if (view.sample || view.send) await page.waitForSelector("#tryit .answers");
-  if (view.worth) await weigh(page, view, say);
+  if (view.worth) {
+    await read(page, say);
+    await overtake(page, say);
+    await weigh(page, view, say);
+  }
   await page.screenshot({path: `${work}/${view.name}.png`, fullPage: true});
   const {width, frames, rows} = await page.evaluate(() => ({width: document.documentElement.scrollWidth, frames: moed.frames, rows: moed.live.rows}));
   if (width > view.width) say(`the page is ${width} pixels wide`);

@@ -64,11 +64,12 @@ def ablate(url, work):
 def keep_busy(url, stop):
     """A few dozen requests a second until `stop`."""
     random = np.random.default_rng(1)
-    images = read("images-idx3", 16).reshape(-1, 784)
+    images, labels = read("images-idx3", 16).reshape(-1, 784), read("labels-idx1", 8)
     while not stop.wait(0.02):
-        rows = images[random.integers(0, len(images), random.integers(1, 8))]
-        for model, instances in [(name, rows.tolist()) for name in IMAGES] + [("large", random.standard_normal((4, SIZE)).tolist())]:
-            body = json.dumps({"instances": instances}).encode()
+        some = random.integers(0, len(images), random.integers(1, 8))
+        labelled = {"instances": images[some].tolist(), "labels": labels[some].tolist()}
+        for model, request in [(name, labelled) for name in IMAGES] + [("large", {"instances": random.standard_normal((4, SIZE)).tolist()})]:
+            body = json.dumps(request).encode()
             urllib.request.urlopen(urllib.request.Request(f"{url}/v1/models/{model}:predict", body)).read()
 
 
@@ -78,6 +79,9 @@ def main():
         models = os.path.join(directory, "models")
         shutil.copytree(os.path.join(ROOT, "deploy", "models"), models)
         write_large_model(os.path.join(models, "large"))
+        os.mkdir(os.path.join(models, "broken"))
+        with open(os.path.join(models, "broken", "config.json"), "w", encoding="ascii") as file:
+            file.write("{}")
         closed = os.path.join(directory, "closed")
         shutil.copytree(os.path.join(models, "fashion-mnist"), os.path.join(closed, "fashion-mnist"))
         token, line = run("token", "--role", "metrics,predict").stdout.split("\n")[:2]
