@@ -8,7 +8,7 @@
 
 /* ---- tables ---- */
 
-enum table { RANKS, PAIRS, PREDICTED, TRUTH, DISTINCT, SEEN, TABLE_COUNT };
+enum table { RANKS, PAIRS, PREDICTED, TRUTH, DISTINCT, CORRECT, SEEN, TABLE_COUNT };
 
 _Static_assert((int)SEEN == (int)DETAIL_TABLES, "all but the last add up");
 
@@ -25,6 +25,7 @@ static uint64_t **table_of(struct routing_detail *detail, enum table table, size
                              [PREDICTED] = {&detail->predicted, experts * detail->classes},
                              [TRUTH] = {&detail->truth, experts * detail->classes},
                              [DISTINCT] = {&detail->distinct, experts},
+                             [CORRECT] = {&detail->correct, experts * detail->classes},
                              [SEEN] = {&detail->seen, experts}};
     *cells = tables[table].cells;
     return tables[table].place;
@@ -95,6 +96,7 @@ void routing_detail_reset(struct routing_detail *detail)
     }
     detail->batches = detail->batch_items = detail->batch_experts = detail->latest = 0;
     detail->recorded = 0;
+    detail->left_out &= ~(1u << CORRECT); /* a snapshot may have had the labels without it */
 }
 
 /* ---- counting ---- */
@@ -185,10 +187,14 @@ void routing_detail_predict(struct routing_detail *detail, size_t expert, size_t
         detail->predicted[expert * detail->classes + class]++;
 }
 
-void routing_detail_label(struct routing_detail *detail, size_t expert, size_t class)
+void routing_detail_label(struct routing_detail *detail, size_t expert, size_t class, bool right)
 {
-    if (expert < detail->experts && class < detail->classes && has_table(detail, TRUTH))
+    if (expert >= detail->experts || class >= detail->classes)
+        return;
+    if (has_table(detail, TRUTH))
         detail->truth[expert * detail->classes + class]++;
+    if (has_table(detail, CORRECT))
+        detail->correct[expert * detail->classes + class] += right;
 }
 
 /* ---- arithmetic ---- */
@@ -270,4 +276,37 @@ double routing_mutual_information(const uint64_t *counts, size_t rows, size_t co
         by_column += weighed(sum);
     }
     return all > 0 ? fmax((weighed(all) + both - by_row - by_column) / (double)all, 0) : 0;
+}
+
+double routing_dispatch_entropy(const uint64_t *counts, size_t rows, size_t columns)
+{
+    uint64_t all = 0;
+    double by_row = 0, both = 0;
+    for (size_t row = 0; row < rows; row++) {
+        uint64_t sum = 0;
+        for (size_t column = 0; column < columns; column++) {
+            sum += counts[row * columns + column];
+            both += weighed(counts[row * columns + column]);
+        }
+        by_row += weighed(sum);
+        all += sum;
+    }
+    return all > 0 ? fmax((by_row - both) / (double)all, 0) : 0;
+}
+
+static double chosen(const struct routing_detail *detail, size_t expert)
+{
+    double sum = 0;
+    for (size_t rank = 0; rank < detail->top_k; rank++)
+        sum += (double)detail->ranks[expert * detail->top_k + rank];
+    return sum;
+}
+
+double routing_lift(const struct routing_detail *detail, size_t i, size_t j)
+{
+    if (!detail->ranks || !detail->pairs)
+        return 0;
+    const double apart = chosen(detail, i) * chosen(detail, j);
+    const double both = (double)detail->pairs[i * detail->experts + j];
+    return apart > 0 ? both * (double)detail->batch_items / apart : 0;
 }

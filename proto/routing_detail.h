@@ -26,6 +26,7 @@ struct routing_detail {
     uint64_t *predicted; /* [experts, classes] items that ranked it first, by the class answered */
     uint64_t *truth;     /* the same by the true class, where that came to be known */
     uint64_t *distinct;  /* [experts] batches that kept 1, 2, ... experts busy */
+    uint64_t *correct;   /* [experts, classes] those in `truth` that were answered so */
     uint64_t batches;    /* executed with items that are counted */
     uint64_t batch_items, batch_experts; /* sums over them; experts: distinct ones */
     uint16_t *recent;  /* [room] a ring of choices in their order. Left out where every item chooses
@@ -50,10 +51,10 @@ void routing_detail_reset(struct routing_detail *detail);
 void routing_detail_count(struct routing_detail *detail, const int32_t *choice, size_t items,
                           uint64_t batch);
 
-/* Counts the class, answered or true, of an item that ranked `expert` first. Ignores an expert that
- * does not exist: -1, for padding. */
+/* Counts the class, answered or true, of an item that ranked `expert` first. Ignores an expert or a
+ * class that does not exist: -1, for padding, or not known. right: the class was answered. */
 void routing_detail_predict(struct routing_detail *detail, size_t expert, size_t class);
-void routing_detail_label(struct routing_detail *detail, size_t expert, size_t class);
+void routing_detail_label(struct routing_detail *detail, size_t expert, size_t class, bool right);
 
 /* Allocates what a sum consists of, so that tables without counts are zero, not NULL. */
 void routing_detail_fill(struct routing_detail *detail);
@@ -65,7 +66,7 @@ void routing_detail_keep_latest(struct routing_detail *sum, size_t uses);
 
 /* One of the tables that add up, in a fixed order, for who stores them; `make`: allocated if need
  * be. *cells receives its numbers. NULL: not there; left out for good if *left_out. */
-enum { DETAIL_TABLES = 5 };
+enum { DETAIL_TABLES = 6 };
 uint64_t *routing_detail_table(struct routing_detail *detail, size_t index, bool make,
                                size_t *cells, bool *left_out);
 void routing_detail_leave_out(struct routing_detail *detail, size_t index);
@@ -76,5 +77,12 @@ void routing_detail_add(struct routing_detail *to, const struct routing_detail *
 /* Mutual information of row and column of a table of counts, in bits: H(row) + H(column) -
  * H(both); 0 without counts. */
 double routing_mutual_information(const uint64_t *counts, size_t rows, size_t columns);
+/* H(column | row), in bits: 0 when every row has one column; 0 without counts. */
+double routing_dispatch_entropy(const uint64_t *counts, size_t rows, size_t columns);
+
+/* Of a sum: how many times as often as by chance experts i and j are chosen together: items that
+ * chose both x items / (items that chose i x items that chose j); 0 if one was never chosen, or
+ * ranks are left out. */
+double routing_lift(const struct routing_detail *detail, size_t i, size_t j);
 
 #endif

@@ -45,6 +45,23 @@ static void append_ranks(const struct routing_layer *layer, struct buffer *body)
     append_table(body, layer->detail->ranks, layer->detail->experts, layer->detail->top_k);
 }
 
+/* In the order of the pairs. */
+static void append_lifts(const struct routing_detail *detail, struct buffer *body)
+{
+    const bool known = detail->pairs && detail->ranks;
+    const char *separator = "";
+    buffer_text(body, known ? ",\"lifts\":[" : ",\"lifts\":null");
+    for (size_t i = 0; known && i < detail->experts; i++)
+        for (size_t j = i + 1; j < detail->experts; j++) {
+            if (detail->pairs[i * detail->experts + j] == 0)
+                continue;
+            buffer_text(body, separator);
+            json_append_double(body, routing_lift(detail, i, j));
+            separator = ",";
+        }
+    buffer_text(body, known ? "]" : "");
+}
+
 static void append_pairs(const struct routing_layer *layer, struct buffer *body)
 {
     const struct routing_detail *detail = layer->detail;
@@ -61,6 +78,7 @@ static void append_pairs(const struct routing_layer *layer, struct buffer *body)
             separator = ",";
         }
     buffer_text(body, detail->pairs ? "]" : "");
+    append_lifts(detail, body);
 }
 
 static void append_class_table(const struct routing_detail *detail, const uint64_t *table,
@@ -71,6 +89,9 @@ static void append_class_table(const struct routing_detail *detail, const uint64
     buffer_text(body, ",\"mi_bits\":");
     json_append_double(
         body, table ? routing_mutual_information(table, detail->experts, detail->classes) : 0);
+    buffer_text(body, ",\"dispatch_entropy_bits\":");
+    json_append_double(
+        body, table ? routing_dispatch_entropy(table, detail->experts, detail->classes) : 0);
 }
 
 static bool has_counts(const uint64_t *table, size_t count)
@@ -98,6 +119,8 @@ static void append_classes(const struct routing_layer *layer, struct buffer *bod
     if (has_counts(detail->truth, detail->experts * detail->classes)) {
         buffer_text(body, ",\"truth\":{");
         append_class_table(detail, detail->truth, body);
+        buffer_text(body, ",\"correct\":");
+        append_table(body, detail->correct, detail->experts, detail->classes);
         buffer_text(body, "}");
     }
     buffer_text(body, "}");

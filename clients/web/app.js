@@ -172,7 +172,7 @@ function chooseLayer(index) {
 async function routingDocument() {
   const name = state.live?.layers[state.layer]?.name;
   const layer = name === undefined ? "" : `&layer=${encodeURIComponent(name)}`;
-  return json(modelPath(`/routing?window=${state.window}&include=classes,pairs${layer}`));
+  return json(modelPath(`/routing?window=${state.window}&include=classes,pairs,ranks${layer}`));
 }
 
 // Labels are judged against what was so before the window, which the window `all` has not.
@@ -328,12 +328,15 @@ function drawClasses(layer) {
   $("classes-mi").textContent = classes.mi_bits === undefined ? "" : `The expert tells ${number(classes.mi_bits)} bits of the class.`;
 }
 
+// Pairs, their lifts and ranks are of all rows since the load.
 function drawPairs(layer) {
-  const pairs = [...(layer.pairs ?? [])].sort((a, b) => b[2] - a[2]).slice(0, 20).filter((pair) => pair[2] > 0);
+  const routed = (layer.ranks ?? []).reduce((sum, [first]) => sum + first, 0);
+  const pairs = (layer.pairs ?? []).map(([i, j, rows], at) => ({i, j, rows, lift: layer.lifts?.[at]})).sort((a, b) => b.rows - a.rows).slice(0, 20);
   $("pairs-section").hidden = layer.top_k < 2 || layer.top_k === layer.experts.length || !pairs.length;
   if ($("pairs-section").hidden) return;
-  cells($("pairs"), "experts", ["rows", "share of rows"], pairs.map(([i, j, rows]) => ({name: `${i} and ${j}`,
-    values: [{text: rows.toLocaleString("en"), strength: 0}, {text: percent(rows / layer.rows), strength: rows / pairs[0][2]}]})));
+  cells($("pairs"), "experts", ["rows", "share of rows", "lift"], pairs.map(({i, j, rows, lift}) => ({name: `${i} and ${j}`,
+    values: [{text: rows.toLocaleString("en"), strength: 0}, {text: routed ? percent(rows / routed) : "–", strength: rows / pairs[0].rows},
+      {text: number(lift, 2), strength: 0}]})));
 }
 
 function drawTime() {

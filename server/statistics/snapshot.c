@@ -14,14 +14,14 @@
 /* ---- the header ---- */
 
 /* Version 1 had no seconds of experts and no batches by their number, version 2 no latest uses and
- * no phases of sequences. Both are still read. */
-static const char FORMAT[] = "moed routing 3\n";
+ * no phases of sequences, version 3 no right answers by class. All are still read. */
+static const char FORMAT[] = "moed routing 4\n";
 
 enum {
     FORMAT_BYTES = sizeof FORMAT - 1,
     VERSION_AT = FORMAT_BYTES - 2,
     HEADER_BYTES = FORMAT_BYTES + 8,
-    VERSION = 3
+    VERSION = 4
 };
 
 void snapshot_seal(void *bytes, size_t length)

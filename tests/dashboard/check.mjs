@@ -103,6 +103,9 @@ async function read(page, say) {
   if (!models.includes("broken unavailable: ")) say(`of a model that cannot be served: ${models}`);
   for (const title of ["Requests by latency", "Batches by their rows"])
     await page.waitForSelector(`#time svg[aria-label^="${title}: up to"]`);
+  const shares = await page.locator("#pairs tbody td:nth-of-type(2)").allTextContents();
+  const sum = shares.reduce((all, share) => all + parseFloat(share), 0);
+  if (Math.abs(sum - 100) > 1) say(`two experts serve each row, and pairs have ${sum} % of them`);
 }
 
 // An answer about the window before, which comes when another was chosen, is not drawn.

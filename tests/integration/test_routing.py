@@ -7,7 +7,7 @@ import unittest
 
 import numpy as np
 
-from support.http import Connection, request_bytes
+from support.http import Client, Connection, request_bytes
 from support.models import LinearMoe, Tiny, TwoLayers, write_checkpoint
 from support.prometheus import Metrics
 from support.server import ServerCase
@@ -76,6 +76,24 @@ def in_units(values):
 
 
 class FiguresTest(RoutingCase):
+    def test_over_several_loops(self):
+        """Rows over twelve connections to three loops: each figure is that of all of them."""
+        server = self.start(loops=3)
+        self.addCleanup(server.stop)
+        rows = np.random.default_rng(6).normal(size=(90, 6)).astype(np.float32)
+        clients = [Client(server.port) for _ in range(12)]
+        for client in clients:
+            self.addCleanup(client.close)
+        answers = [client.predict("two-layers", part.tolist(), routing=True) for client, part in zip(clients, np.array_split(rows, 12))]
+        _, *references = TwoLayers().forward(rows)
+        document = clients[0].get("/v2/models/two-layers/routing?window=1m").json
+        for layer, reference, experts in zip(document["layers"], references, (4, 5)):
+            chosen, weights = (np.concatenate([np.array(answer.json["routing"][layer["name"]][what]) for answer in answers])
+                               for what in ("experts", "weights"))
+            self.check_counts(layer, chosen, weights.astype(np.float32), experts)
+            self.check_figures(layer)
+            self.check_distribution(layer, reference[3])
+
     def test_before_any_row(self):
         for window in WINDOWS:
             document = self.get(f"/v2/models/tiny/routing?window={window}")
@@ -214,9 +232,19 @@ class DriftTest(RoutingCase):
         self.assertEqual(page.series("moed_layer_drift_psi"), [])
 
 
+def dispatch_entropy_bits(counts):
+    """H(class | expert) of counts [experts][classes]."""
+    counts = np.array(counts)
+    return sum(row.sum() / counts.sum() * entropy(row / row.sum()) for row in counts if row.sum())
+
+
 def mi_bits(counts):
     p = np.array(counts) / np.sum(counts)
     return entropy(p.sum(axis=0)) + entropy(p.sum(axis=1)) - entropy(p.ravel())
+
+
+def table_of(first, classes, n):
+    return [[int(((first == i) & (classes == c)).sum()) for c in range(3)] for i in range(n)]
 
 
 class IncludeTest(RoutingCase):
@@ -235,6 +263,8 @@ class IncludeTest(RoutingCase):
                 self.check_choices(layer, chosen, n)
                 self.check_classes(layer["classes"], chosen[:, 0], predicted, n)
                 self.check_classes(layer["classes"]["truth"], chosen[:, 0], truth, n)
+                right = predicted == truth
+                self.assertEqual(layer["classes"]["truth"]["correct"], table_of(chosen[right, 0], truth[right], n))
                 self.assertEqual(layer["classes"]["labels"], TwoLayers.labels)
                 self.check_histograms(layer, reference[3], n)
 
@@ -244,6 +274,11 @@ class IncludeTest(RoutingCase):
         used = [(chosen == i).any(axis=1) for i in range(n)]
         pairs = [[i, j, int((used[i] & used[j]).sum())] for i in range(n) for j in range(i + 1, n)]
         self.assertEqual(layer["pairs"], [pair for pair in pairs if pair[2]] if k > 1 else None)
+        if k == 1:
+            self.assertIsNone(layer["lifts"])
+        else:
+            np.testing.assert_allclose(layer["lifts"], [both / 90 / (used[i].mean() * used[j].mean()) for i, j, both in layer["pairs"]],
+                                       atol=1e-9)
         shares = np.sort([expert["share"] for expert in layer["experts"]])[::-1].cumsum()
         self.assertEqual([point["experts"] for point in layer["coverage"]], list(range(1, n + 1)))
         np.testing.assert_allclose([point["share"] for point in layer["coverage"]], shares, atol=1e-9)
@@ -255,9 +290,10 @@ class IncludeTest(RoutingCase):
         self.assertIsNone(layer["phases"])
 
     def check_classes(self, table, first, classes, n):
-        counts = [[int(((first == i) & (classes == c)).sum()) for c in range(3)] for i in range(n)]
+        counts = table_of(first, classes, n)
         self.assertEqual(table["counts"], counts)
         self.assertAlmostEqual(table["mi_bits"], mi_bits(counts), delta=1e-9)
+        self.assertAlmostEqual(table["dispatch_entropy_bits"], dispatch_entropy_bits(counts), delta=1e-9)
 
     def check_histograms(self, layer, p, n):
         first, second = np.sort(p, axis=1)[:, [-1, -2]].T

@@ -66,6 +66,11 @@ def timeless(document):
     return document
 
 
+def lifted(layer):
+    """The pairs and their lifts, whatever their order."""
+    return sorted((*pair, round(lift, 12)) for pair, lift in zip(layer.get("pairs") or [], layer.get("lifts") or [], strict=True))
+
+
 def take_times(document):
     """Takes out what the experts took, which no two servers have the same; returns it, in units of 2^-32 s."""
     units = []
@@ -321,10 +326,12 @@ class MergeTest(StateCase):
             self.assertEqual(layer["exact"], other["exact"])
             for key in ("rows", "ranks", "margins", "entropies", "gate_entropy_bits", "margin", "unused"):
                 self.assertEqual(layer[key], other[key], key)
-            self.assertEqual(sorted(map(tuple, layer["pairs"] or [])), sorted(map(tuple, other["pairs"] or [])))
+            self.assertEqual(lifted(layer), lifted(other))
             for table, same in ((layer["classes"], other["classes"]), (layer["classes"]["truth"], other["classes"]["truth"])):
                 self.assertEqual(table["counts"], same["counts"])
-                self.assertAlmostEqual(table["mi_bits"], same["mi_bits"], delta=1e-12)
+                self.assertEqual(table.get("correct"), same.get("correct"))
+                for key in ("mi_bits", "dispatch_entropy_bits"):
+                    self.assertAlmostEqual(table[key], same[key], delta=1e-12)
             self.assertEqual(layer["batches"], other["batches"])
             self.assertEqual([size["uses"] for size in layer["cache"]], [size["uses"] for size in other["cache"]])
             for expert, same in zip(layer["experts"], other["experts"]):

@@ -128,9 +128,10 @@ END_TEST
 #define CLASSES(labelled, truth)                                                                   \
     "{'layers': [{'name': 'a', 'rows': 4, 'top_k': 1, 'experts': [{'index': 0, 'selected': "       \
     "4" labelled "}], 'classes': {'labels': null, 'counts': [[2, 2]], 'mi_bits': 0.0" truth "}}]}"
-#define TRUTH ", 'truth': {'counts': [[3, 1]], 'mi_bits': 0.0}"
+#define TRUTH ", 'truth': {'counts': [[3, 1]], 'mi_bits': 0.0, 'correct': [[2, 0]]}"
 
-static void check_labels(const char *a, const char *b, const char *labelled, const char *truth)
+static void check_labels(const char *a, const char *b, const char *labelled, const char *truth,
+                         const char *correct)
 {
     json_t *merged = merged_of(a, b);
     json_t *layer = json_array_get(json_object_get(merged, "layers"), 0);
@@ -138,7 +139,9 @@ static void check_labels(const char *a, const char *b, const char *labelled, con
     equal(json_array_get(json_object_get(layer, "experts"), 0), "labelled", labelled);
     equal(classes, "counts", "[[4, 4]]");
     equal(json_object_get(classes, "truth"), "counts", truth);
+    equal(json_object_get(classes, "truth"), "correct", correct);
     ck_assert(number(json_object_get(classes, "truth"), "mi_bits") == 0);
+    ck_assert(number(classes, "dispatch_entropy_bits") == 1); /* one expert, two classes alike */
     json_decref(merged);
 }
 
@@ -146,13 +149,13 @@ static void check_labels(const char *a, const char *b, const char *labelled, con
 START_TEST(labels_add_up)
 {
     const char *known = CLASSES(", 'labelled': 4, 'accuracy': 0.5", TRUTH), *none = CLASSES("", "");
-    check_labels(known, known, "8", "[[6, 2]]");
+    check_labels(known, known, "8", "[[6, 2]]", "[[4, 0]]");
     check_labels(known,
                  CLASSES(", 'labelled': 1, 'accuracy': 1.0",
-                         ", 'truth': {'counts': [[0, 1]], 'mi_bits': 0.0}"),
-                 "5", "[[3, 2]]");
-    check_labels(known, none, "4", "[[3, 1]]");
-    check_labels(none, known, "4", "[[3, 1]]");
+                         ", 'truth': {'counts': [[0, 1]], 'mi_bits': 0.0, 'correct': [[0, 1]]}"),
+                 "5", "[[3, 2]]", "[[2, 1]]");
+    check_labels(known, none, "4", "[[3, 1]]", "[[2, 0]]");
+    check_labels(none, known, "4", "[[3, 1]]", "[[2, 0]]");
 }
 END_TEST
 

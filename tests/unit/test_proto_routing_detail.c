@@ -33,14 +33,19 @@ START_TEST(details_are_counted_item_by_item)
     routing_detail_count(&detail, choice, 1, 2);
     ck_assert_ptr_null(detail.predicted);
     routing_detail_predict(&detail, 2, 3);
-    routing_detail_label(&detail, 0, 1);
-    routing_detail_label(&detail, 0, 4); /* no such class */
+    routing_detail_label(&detail, 0, 1, true);
+    routing_detail_label(&detail, 0, 1, false);
+    routing_detail_label(&detail, 0, 4, true); /* no such class */
     routing_detail_add(&sum, &detail);
     routing_detail_add(&sum, &detail);
     ck_assert_mem_eq(sum.ranks, (COUNTS(2, 4, 2, 0, 4, 4)), 6 * sizeof(uint64_t));
     ck_assert_mem_eq(sum.pairs, (COUNTS(0, 0, 6, 0, 0, 2, 0, 0, 0)), 9 * sizeof(uint64_t));
     ck_assert_uint_eq(sum.predicted[2 * 4 + 3], 2);
-    ck_assert_uint_eq(sum.truth[0 * 4 + 1], 2);
+    ck_assert_uint_eq(sum.truth[0 * 4 + 1], 4);
+    ck_assert_uint_eq(sum.correct[0 * 4 + 1], 2);
+    check_near(routing_lift(&sum, 0, 2), 6 * 8 / (6.0 * 8)); /* 0 is chosen by 6 of 8, 2 by all */
+    check_near(routing_lift(&sum, 1, 2), 2 * 8 / (2.0 * 8));
+    check_near(routing_lift(&sum, 0, 1), 0);
     ck_assert_uint_eq(sum.batches, 4);
     ck_assert_uint_eq(sum.batch_items, 8);
     ck_assert_uint_eq(sum.batch_experts, 2 * (3 + 2));
@@ -62,7 +67,7 @@ START_TEST(details_are_bounded)
     routing_detail_init(&sum, 512, 2, 1000);
     routing_detail_count(&large, choice, 1, 1);
     routing_detail_predict(&large, 511, 999);
-    routing_detail_label(&large, 511, 999);
+    routing_detail_label(&large, 511, 999, true);
     routing_detail_count(&all, (const int32_t[]){0, 1}, 1, 1);
     ck_assert_ptr_null(large.pairs);
     ck_assert_ptr_null(large.predicted);
@@ -75,6 +80,7 @@ START_TEST(details_are_bounded)
     ck_assert_ptr_nonnull(sum.ranks);
     routing_detail_add(&sum, &large);
     ck_assert_ptr_null(sum.ranks); /* part of it would be a wrong count */
+    check_near(routing_lift(&sum, 0, 511), 0);
     routing_detail_close(&sum);
     routing_detail_close(&large);
     routing_detail_close(&all);
@@ -89,7 +95,8 @@ START_TEST(padding_has_no_details)
     routing_detail_init(&detail, 3, 2, 4);
     routing_detail_count(&detail, choice, 3, 1);
     routing_detail_predict(&detail, (size_t)choice[0], 3);
-    routing_detail_label(&detail, (size_t)choice[0], 3);
+    routing_detail_label(&detail, (size_t)choice[0], 3, true);
+    routing_detail_label(&detail, 0, (size_t)-1, false); /* not known */
     ck_assert_mem_eq(detail.ranks, (COUNTS(0, 1, 1, 0, 0, 0)), 6 * sizeof(uint64_t));
     ck_assert_mem_eq(detail.pairs, (COUNTS(0, 1, 0, 0, 0, 0, 0, 0, 0)), 9 * sizeof(uint64_t));
     ck_assert_uint_eq(detail.batch_items, 1);
@@ -108,5 +115,28 @@ START_TEST(mutual_information_by_hand)
 }
 END_TEST
 
+START_TEST(dispatch_entropy_by_hand)
+{
+    check_near(routing_dispatch_entropy(COUNTS(5, 0, 0, 5), 2, 2), 0);
+    check_near(routing_dispatch_entropy(COUNTS(5, 5, 0, 0), 2, 2), 1);
+    check_near(routing_dispatch_entropy(COUNTS(5, 5, 4, 0), 2, 2), 10 / 14.0);
+    check_near(routing_dispatch_entropy(COUNTS(0, 0, 0, 0), 2, 2), 0);
+}
+END_TEST
+
+/* Pairs that are three times as frequent as independent choices, and never: i with i + 3. */
+START_TEST(lift_tells_pairs_from_chance)
+{
+    static const int32_t choice[] = {0, 3, 1, 4, 2, 5, 3, 0, 4, 1, 5, 2};
+    struct routing_detail sum;
+    routing_detail_init(&sum, 6, 2, 0);
+    routing_detail_count(&sum, choice, 6, 1);
+    check_near(routing_lift(&sum, 0, 3), 2 * 6 / (2.0 * 2));
+    check_near(routing_lift(&sum, 0, 1), 0);
+    routing_detail_close(&sum);
+}
+END_TEST
+
 RUN_TESTS("proto/routing_detail", details_are_counted_item_by_item, details_are_bounded,
-          padding_has_no_details, mutual_information_by_hand)
+          padding_has_no_details, mutual_information_by_hand, dispatch_entropy_by_hand,
+          lift_tells_pairs_from_chance)

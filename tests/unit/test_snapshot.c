@@ -363,22 +363,67 @@ START_TEST(uses_of_many_processes_are_bounded)
 }
 END_TEST
 
+/* The gates of earlier versions' files. */
+static const struct moed_gate_info then[] = {{.name = "a", .experts = 2, .top_k = 1},
+                                             {.name = "b", .experts = 3, .top_k = 2}};
+static const struct moed_model_info of_then = {.gate_count = 2, .gates = then, .sequence = true};
+
+static size_t read_file(const char *path, char *bytes, size_t most)
+{
+    FILE *file = fopen(path, "rb");
+    ck_assert_ptr_nonnull(file);
+    const size_t length = fread(bytes, 1, most, file);
+    fclose(file);
+    return length;
+}
+
 /* Files that earlier versions of the program have written; the gates were of rows. */
 START_TEST(earlier_versions_are_read)
 {
-    static const struct moed_gate_info then[] = {{.name = "a", .experts = 2, .top_k = 1},
-                                                 {.name = "b", .experts = 3, .top_k = 2}};
-    const struct moed_model_info of = {.gate_count = 2, .gates = then, .sequence = true};
     static const char *const PATHS[] = {MOED_TEST_DATA "/fuzz/corpus/snapshot/tags",
-                                        MOED_TEST_DATA "/fuzz/corpus/snapshot/version-2"};
+                                        MOED_TEST_DATA "/fuzz/corpus/snapshot/version-2",
+                                        MOED_TEST_DATA "/fuzz/corpus/snapshot/version-3"};
     char bytes[8192];
     for (size_t i = 0; i < sizeof PATHS / sizeof *PATHS; i++) {
-        FILE *file = fopen(PATHS[i], "rb");
-        ck_assert_ptr_nonnull(file);
-        const size_t length = fread(bytes, 1, sizeof bytes, file);
-        fclose(file);
-        ck_assert_int_eq(kind_of(&of, CLASSES, bytes, length), SNAPSHOT_READ);
+        const size_t length = read_file(PATHS[i], bytes, sizeof bytes);
+        ck_assert_int_eq(kind_of(&of_then, CLASSES, bytes, length), SNAPSHOT_READ);
     }
+}
+END_TEST
+
+static bool knows_right_answers(struct model_stats *stats, uint64_t *labels)
+{
+    struct routing_detail sum;
+    routing_detail_init(&sum, 2, 1, CLASSES);
+    model_stats_detail(stats, 0, &sum);
+    routing_detail_fill(&sum);
+    *labels = 0;
+    for (size_t i = 0; sum.truth && i < 2 * CLASSES; i++)
+        *labels += sum.truth[i];
+    const bool knows = sum.correct;
+    routing_detail_close(&sum);
+    return knows;
+}
+
+/* Labels of whose answers nothing is known: no part of them is told as right, until a reset. */
+START_TEST(right_answers_are_of_all_labels)
+{
+    char bytes[8192];
+    uint64_t labels;
+    struct error err = ERROR_INIT;
+    const struct snapshot_time time = {100 * SECOND, SECOND};
+    const size_t length =
+        read_file(MOED_TEST_DATA "/fuzz/corpus/snapshot/version-3", bytes, sizeof bytes);
+    struct model_stats *stats = model_stats_new(&of_then, CLASSES, LOOPS, MAX_TAGS, SECOND);
+    ck_assert_int_eq(snapshot_read(stats, &of_then, &time, bytes, length, &err), SNAPSHOT_READ);
+    serve(stats, 0, NULL, 1, 101 * SECOND);
+    ck_assert(!knows_right_answers(stats, &labels));
+    ck_assert_uint_eq(labels, 12 + 1);
+    model_stats_reset(stats, 102 * SECOND);
+    serve(stats, 0, NULL, 1, 103 * SECOND);
+    ck_assert(knows_right_answers(stats, &labels));
+    ck_assert_uint_eq(labels, 1);
+    model_stats_release(stats);
 }
 END_TEST
 
@@ -414,4 +459,4 @@ END_TEST
 TEST_MAIN("snapshot", what_is_written_is_read, what_happened_before_was_before,
           tags_without_a_place_are_other, a_reset_outlives_the_process, other_gates_are_told_apart,
           damage_is_noticed, uses_of_many_processes_are_bounded, earlier_versions_are_read,
-          what_there_is_no_room_for_is_left_out)
+          right_answers_are_of_all_labels, what_there_is_no_room_for_is_left_out)

@@ -83,7 +83,26 @@ static int read_experts(json_t *list, struct layer *layer, struct moed_client_er
     return 0;
 }
 
-static int read_layer(json_t *json, struct layer *layer, struct moed_client_error *err)
+/* Pairs are counted since the load, and so are ranks; what a window has selected is less. */
+static void read_chosen(json_t *json, struct layer *layer, bool windowed)
+{
+    json_t *ranks = json_object_get(json, "ranks"), *count;
+    const bool ranked = json_array_size(ranks) == layer->expert_count;
+    layer->routed = ranked ? 0 : windowed ? NAN : (double)layer->rows;
+    for (size_t i = 0; i < layer->expert_count; i++) {
+        struct expert *expert = &layer->experts[i];
+        size_t rank;
+        expert->chosen = ranked ? 0 : windowed ? NAN : (double)expert->selected;
+        json_array_foreach(ranked ? json_array_get(ranks, i) : NULL, rank, count)
+        {
+            expert->chosen += json_number_value(count);
+            layer->routed += rank == 0 ? json_number_value(count) : 0;
+        }
+    }
+}
+
+static int read_layer(json_t *json, struct layer *layer, bool windowed,
+                      struct moed_client_error *err)
 {
     uint64_t top_k = 0;
     layer->json = json;
@@ -101,6 +120,7 @@ static int read_layer(json_t *json, struct layer *layer, struct moed_client_erro
     layer->usage_entropy_bits = number_of(json, "usage_entropy_bits");
     layer->gate_entropy_bits = number_of(json, "gate_entropy_bits");
     layer->margin = number_of(json, "margin");
+    read_chosen(json, layer, windowed);
     layer_derive(layer);
     return 0;
 }
@@ -111,10 +131,11 @@ static int read_layers(struct document *document, struct moed_client_error *err)
     size_t count = json_array_size(list);
     if (!json_is_array(list) || count > MAX_LAYERS)
         return fail_with(err, "not a routing document: there is no list of 'layers'");
+    const bool windowed = strcmp(document->window, "all") != 0;
     document->layers = xcalloc(count, sizeof *document->layers);
     document->layer_count = count;
     for (size_t i = 0; i < count; i++) {
-        if (read_layer(json_array_get(list, i), &document->layers[i], err) != 0) {
+        if (read_layer(json_array_get(list, i), &document->layers[i], windowed, err) != 0) {
             char place[32];
             snprintf(place, sizeof place, "layers[%zu]", i);
             fail_in(err, place);

@@ -17,12 +17,14 @@ struct expert {
     double probability;     /* sum of the gate's distribution */
     double reference_share; /* what the checkpoint expects */
     double idle_seconds;
+    double chosen; /* rows that chose it, of those whose pairs are counted; NAN: not known */
     double labelled, accuracy, log_loss, ece;
 };
 
 struct layer {
     char *name; /* printable */
     uint64_t rows, dropped;
+    double routed; /* rows whose pairs are counted, in any window since the load; NAN: not known */
     size_t top_k, expert_count;
     struct expert *experts;
     bool dense;    /* the gate uses every expert for every row: only weights tell them apart */

@@ -210,6 +210,37 @@ int merge_add(json_t *into, json_t *from, struct moed_client_error *err)
 
 /* ---- what follows from the sums ---- */
 
+/* Where an expert is in the layer's list; as many as there are: nowhere. */
+static size_t place_of(const struct layer *layer, json_t *index)
+{
+    size_t i = 0;
+    while (i < layer->expert_count &&
+           (json_int_t)layer->experts[i].index != json_integer_value(index))
+        i++;
+    return i;
+}
+
+/* Of the pairs in their order. They want the ranks. */
+static void finish_lifts(const struct layer *layer)
+{
+    json_t *pair, *lifts = json_array();
+    size_t i;
+    json_object_del(layer->json, "lifts");
+    json_array_foreach(json_object_get(layer->json, "pairs"), i, pair)
+    {
+        const size_t a = place_of(layer, json_array_get(pair, 0));
+        const size_t b = place_of(layer, json_array_get(pair, 1));
+        const size_t n = layer->expert_count;
+        const double apart =
+            a < n && b < n ? layer->experts[a].chosen * layer->experts[b].chosen : 0;
+        const double both = json_number_value(json_array_get(pair, 2));
+        json_array_append_new(lifts, json_real(apart > 0 ? both * layer->routed / apart : 0));
+    }
+    if (json_object_get(layer->json, "ranks") && json_object_get(layer->json, "pairs"))
+        json_object_set(layer->json, "lifts", lifts);
+    json_decref(lifts);
+}
+
 static void finish_experts(const struct layer *layer)
 {
     json_t *list = json_object_get(layer->json, "experts");
@@ -253,6 +284,7 @@ static void finish_layer(const struct layer *layer)
     set_figure(layer->json, "effective_experts", layer->effective_experts);
     json_object_set_new(layer->json, "unused", json_integer((json_int_t)layer->unused));
     finish_experts(layer);
+    finish_lifts(layer);
     classes_finish(layer->json);
     for (size_t i = 0; i < LENGTH(NOT_MERGED); i++)
         json_object_del(layer->json, NOT_MERGED[i]);

@@ -17,15 +17,20 @@ int classes_add(json_t *into, json_t *from, struct moed_client_error *err)
     }
     if (!json_equal(json_object_get(a, "labels"), json_object_get(b, "labels")))
         return merge_differs("labels", err);
+    static const char *const ADDED[] = {"counts", "correct"};
     if (!truth && other)
         json_object_set_new(a, "truth", json_deep_copy(other));
-    else if (truth && other && merge_member(truth, other, "counts", err) != 0)
+    else if (truth && other && merge_members(truth, other, ADDED, LENGTH(ADDED), err) != 0)
         return -1;
     return merge_member(a, b, "counts", err);
 }
 
-/* I(expert; class) in bits, of counts [experts][classes]. */
-static double mutual_information(json_t *counts)
+/* What follows from counts [experts][classes]: H(expert), H(class) and H of both, in bits. */
+struct entropies {
+    double expert, class, both;
+};
+
+static struct entropies entropies_of(json_t *counts)
 {
     size_t rows = json_array_size(counts), columns = json_array_size(json_array_get(counts, 0));
     double *cells = xcalloc(rows * columns, sizeof *cells), *by_row = xcalloc(rows, sizeof *by_row);
@@ -36,19 +41,23 @@ static double mutual_information(json_t *counts)
         by_row[i / columns] += cells[i];
         by_column[i % columns] += cells[i];
     }
-    double bits = entropy_bits(by_row, rows) + entropy_bits(by_column, columns) -
-                  entropy_bits(cells, rows * columns);
+    const struct entropies bits = {entropy_bits(by_row, rows), entropy_bits(by_column, columns),
+                                   entropy_bits(cells, rows * columns)};
     free(cells);
     free(by_row);
     free(by_column);
-    return fmax(bits, 0);
+    return bits;
 }
 
 static void finish_table(json_t *table)
 {
     json_t *counts = json_object_get(table, "counts");
-    if (json_array_size(counts) > 0)
-        json_object_set_new(table, "mi_bits", json_real(mutual_information(counts)));
+    if (json_array_size(counts) == 0)
+        return;
+    const struct entropies bits = entropies_of(counts);
+    json_object_set_new(table, "mi_bits", json_real(fmax(bits.expert + bits.class - bits.both, 0)));
+    json_object_set_new(table, "dispatch_entropy_bits",
+                        json_real(fmax(bits.both - bits.expert, 0)));
 }
 
 void classes_finish(json_t *layer)
