@@ -114,6 +114,10 @@ START_TEST(chance)
     close_to(same_probability(a, b, 4, 1), 0.08845728241986568);
     close_to(same_probability(a, none, 4, 1), 1);
     ck_assert_double_gt(same_probability(a, b, 4, 2), same_probability(a, b, 4, 1));
+    char text[CHANCE_BYTES];
+    ck_assert_str_eq(chance_text(0, text), "< 1e-300");
+    ck_assert_str_eq(chance_text(3.25e-250, text), "3.2e-250");
+    ck_assert_str_eq(chance_text(0.5, text), "0.5");
 }
 END_TEST
 

@@ -1,4 +1,5 @@
 /* What is found in a routing document, and what is not: each kind once on either side of chance. */
+#include <math.h>
 #include <string.h>
 
 #include "clients/c/moectl/report.h"
@@ -118,6 +119,33 @@ START_TEST(redundant_experts_go_together)
 }
 END_TEST
 
+/* Pairs of all rows, selections of the last minute: who went together then is not known, unless
+ * there are ranks, which count as pairs do. */
+START_TEST(pairs_are_not_compared_with_a_window)
+{
+    static const char HEAD[] = "{\"model\": \"m\", \"version\": \"1\", \"window\": \"1m\", "
+                               "\"layers\": [{\"name\": \"moe\", \"rows\": 10, \"top_k\": 2";
+    static const char TAIL[] = ", \"experts\": [{\"index\": 0, \"selected\": 5}, {\"index\": 1, "
+                               "\"selected\": 5}, {\"index\": 2, \"selected\": 10}], \"pairs\": "
+                               "[[0, 1, 50], [0, 2, 450], [1, 2, 500]]";
+    static const char *const RANKS[] = {"", ", \"ranks\": [[50, 450], [50, 500], [900, 50]]",
+                                        ", \"ranks\": [[30, 22], [25, 25], [945, 953]]"};
+    for (size_t i = 0; i < 3; i++) {
+        char text[1024];
+        struct moed_client_error err = {0};
+        snprintf(text, sizeof text, "%s%s%s}]}", HEAD, TAIL, RANKS[i]);
+        struct document *document = document_read(text, strlen(text), "test", &err);
+        ck_assert_msg(document != NULL, "%s", err.text);
+        json_t *findings = report_of(document, NULL, 0), *finding = found(findings, "redundant");
+        ck_assert_int_eq(finding != NULL, i == 2);
+        if (finding)
+            ck_assert(fabs(json_number_value(json_object_get(finding, "lift")) -
+                           50 * 1000 / (52.0 * 50)) < 1e-9);
+        json_decref(findings);
+    }
+}
+END_TEST
+
 START_TEST(dying_experts_and_recorded_drift_are_passed_on)
 {
     json_t *findings = report_of(
@@ -190,6 +218,6 @@ END_TEST
 
 TEST_MAIN("moectl report", an_even_layer_is_quiet, hot_and_unused_want_more_than_chance,
           a_gate_collapses_or_cannot_decide, few_rows_say_nothing_of_a_gate,
-          redundant_experts_go_together, dying_experts_and_recorded_drift_are_passed_on,
-          a_cache_holds_the_most_used, what_moved_is_told_apart_from_chance,
-          documents_of_different_models_are_refused)
+          redundant_experts_go_together, pairs_are_not_compared_with_a_window,
+          dying_experts_and_recorded_drift_are_passed_on, a_cache_holds_the_most_used,
+          what_moved_is_told_apart_from_chance, documents_of_different_models_are_refused)

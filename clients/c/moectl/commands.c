@@ -37,7 +37,7 @@ const struct option_row OPTIONS[] = {
      "Leaves these requests out of the server's statistics."},
     {"include", OPTION_TEXT, AT(include), 0, 0, NULL, "LIST", FOR_ROUTING,
      "Further parts of the document, with --json: ranks,pairs,classes,margins,entropies,coverage,"
-     "batches,cache,exact or some of them, as far as the server has them."},
+     "batches,cache,phases,exact or some of them, as far as the server has them."},
     {"from", OPTION_TEXT, AT(from), 0, 0, NULL, "FILE", FOR_ROUTING | FOR_EXPORT,
      "Reads a routing document from a file, - from standard input, instead of asking a server."},
 
@@ -183,8 +183,8 @@ const struct command COMMANDS[] = {
      "however many experts it chose; rows count as independent.\n"
      "An expert is hot with more than one and a half times its even part, beyond three standard "
      "deviations. Redundant are experts of which one is chosen with nearly every row (95 %) of the "
-     "other: for that the document needs the pairs (moectl routing MODEL --json --include "
-     "pairs).",
+     "other: for that the document needs the pairs and the ranks (moectl routing MODEL --json "
+     "--include pairs,ranks).",
      {{"moectl report monday.json", "What there is to say about Monday."},
       {"moectl report monday.json friday.json --layer moe", "And what has changed by Friday."},
       {"moectl routing mnist --json | moectl report -", "About the traffic so far."}},

@@ -2,6 +2,7 @@
 #include "clients/c/moectl/figures.h"
 
 #include <math.h>
+#include <stdio.h>
 
 /* ---- one distribution ---- */
 
@@ -109,4 +110,12 @@ double same_probability(const double *a, const double *b, size_t count, double p
         g += g_term(a[i], together * sum_a / all) + g_term(b[i], together * sum_b / all);
     }
     return chi_square_tail(g / per_row, degrees);
+}
+
+const char *chance_text(double chance, char text[CHANCE_BYTES])
+{
+    if (chance < 1e-300)
+        return "< 1e-300";
+    snprintf(text, CHANCE_BYTES, "%.2g", chance);
+    return text;
 }

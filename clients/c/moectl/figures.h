@@ -20,6 +20,10 @@ double stability_index(const double *p, double n, const double *q, double m, siz
  * without data. */
 double same_probability(const double *a, const double *b, size_t count, double per_row);
 
+/* A probability in words, "0.03": what no double can hold is not 0. */
+enum { CHANCE_BYTES = 16 };
+const char *chance_text(double chance, char text[CHANCE_BYTES]);
+
 /* P(X >= x) of the chi-square distribution. */
 double chi_square_tail(double x, double degrees);
 

@@ -4,6 +4,8 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "clients/c/moectl/figures.h"
+
 enum { FIXED_COLUMNS = 56, REFERENCE_COLUMNS = 9, LEAST_BAR = 8, MOST_BAR = 40 };
 
 /* An expert with so many times its even part is worth a look. */
@@ -126,13 +128,14 @@ static void print_drift(FILE *out, const struct layer *layer, const char *agains
 {
     json_t *drift = json_object_get(json_object_get(layer->json, "drift"), against);
     json_t *p = json_object_get(drift, "p_value");
+    char text[CHANCE_BYTES];
     if (!json_is_object(drift))
         return;
     fprintf(out, "  drift against %s: JS %.4f bits, PSI %.3f, ", words,
             json_number_value(json_object_get(drift, "js_bits")),
             json_number_value(json_object_get(drift, "psi")));
     if (json_is_number(p))
-        fprintf(out, "p %.2g\n", json_number_value(p));
+        fprintf(out, "p %s\n", chance_text(json_number_value(p), text));
     else
         fputs("too few rows to tell\n", out);
 }

@@ -223,18 +223,19 @@ static void judge_pair(json_t *findings, const struct layer *layer, json_t *pair
 {
     const struct expert *a = by_index(layer, json_array_get(pair, 0));
     const struct expert *b = by_index(layer, json_array_get(pair, 1));
-    double together = json_number_value(json_array_get(pair, 2)), rows = (double)layer->rows;
-    if (!a || !b || a->selected == 0 || b->selected == 0)
+    double together = json_number_value(json_array_get(pair, 2));
+    if (!a || !b || !(a->chosen > 0) || !(b->chosen > 0))
         return;
-    double fewer = fmin((double)a->selected, (double)b->selected);
-    double expected = (double)a->selected * (double)b->selected / rows;
-    if (together < REDUNDANT_PART * fewer ||
+    double fewer = fmin(a->chosen, b->chosen);
+    double expected = a->chosen * b->chosen / layer->routed;
+    if (!(together >= REDUNDANT_PART * fewer) ||
         together - expected < CERTAIN_SIGMAS * sqrt(fmax(expected, 1)))
         return;
     json_t *finding = find(findings, layer, "redundant",
                            "experts %llu and %llu go together: in %.0f %% of the rows of the rarer "
                            "one, %.1f times as often as by chance",
                            index_of(a), index_of(b), 100 * together / fewer, together / expected);
+    figure(finding, "lift", together / expected);
     json_object_set_new(finding, "experts",
                         json_pack("[I, I]", (json_int_t)a->index, (json_int_t)b->index));
 }
@@ -345,6 +346,7 @@ static void compare_layers(json_t *findings, const struct layer *now, const stru
     size_t n = now->expert_count;
     double *p = xcalloc(n, sizeof *p), *q = xcalloc(n, sizeof *q);
     double *a = xcalloc(n, sizeof *a), *b = xcalloc(n, sizeof *b);
+    char text[CHANCE_BYTES];
     for (size_t i = 0; i < n; i++) {
         p[i] = expert_load(now, &now->experts[i]);
         q[i] = expert_load(before, &before->experts[i]);
@@ -355,10 +357,10 @@ static void compare_layers(json_t *findings, const struct layer *now, const stru
     double psi = stability_index(p, (double)now->rows, q, (double)before->rows, n);
     double chance = same_probability(a, b, n, now->dense ? 1 : (double)now->top_k);
     bool moved = psi > DRIFT_PSI && chance < CHANCE;
-    json_t *finding =
-        find(findings, now, moved ? "drift" : "stable",
-             "%s: JS %.4f bits, PSI %.3f, probability by chance %.2g",
-             moved ? "the traffic has moved" : "the traffic has not moved much", js, psi, chance);
+    json_t *finding = find(findings, now, moved ? "drift" : "stable",
+                           "%s: JS %.4f bits, PSI %.3f, probability by chance %s",
+                           moved ? "the traffic has moved" : "the traffic has not moved much", js,
+                           psi, chance_text(chance, text));
     figure(finding, "js_bits", js);
     figure(finding, "psi", psi);
     figure(finding, "p_value", chance);
