@@ -5,14 +5,22 @@ import os
 import re
 import shutil
 import subprocess
+import sys
+import tempfile
 import time
 import unittest
 
 import numpy as np
 
+from support.fashion import DIRECTORY
+from support.http import Client
 from support.models import Tiny, TwoLayers
 from support.prometheus import Metrics
-from support.server import ServerCase
+from support.server import ROOT, Server, ServerCase
+
+sys.path.append(os.path.join(ROOT, "tests", "soak"))
+
+import alerts  # noqa: E402
 
 PAGE = os.path.join(os.path.dirname(__file__), "../../proto/METRICS.md")
 # Families that these models, or a server with these options, have no series of.
@@ -192,6 +200,37 @@ class SumsTest(MetricsCase):
         # 3 x 4 for the gate, 3 experts of 2 x 4, four bytes each: nothing else is resident.
         self.assertGreaterEqual(page.value("moed_model_bytes", **TINY), 4 * (12 + 24))
         self.assertEqual(page.sum("moed_build_info"), 1)
+
+
+@unittest.skipUnless(shutil.which("prometheus") and os.path.isdir(DIRECTORY), "prometheus or dataset-fashion-mnist is missing")
+class ScrapedTest(unittest.TestCase):
+    """A real Prometheus with the rules of deploy/prometheus, whose windows tests/soak/alerts.py makes short: a gate that gives one
+    expert everything is told of, healthy and idle models are not."""
+
+    def test_rules_fire_on_a_collapse_and_on_nothing_else(self):
+        directory = self.enterContext(tempfile.TemporaryDirectory())
+        models = os.path.join(directory, "models")
+        for name in ("collapsed", "well", "idle"):
+            shutil.copytree(os.path.join(ROOT, "deploy", "models", "fashion-mnist"), os.path.join(models, name))
+        alerts.edit_model(os.path.join(models, "collapsed"), alerts.collapse)
+        server = self.enterContext(Server(models))
+        prometheus = alerts.Prometheus(directory, server.url[7:])
+        self.addCleanup(prometheus.close)
+        images = alerts.read("images-idx3", 16).reshape(-1, 784)
+        firing, deadline = set(), time.monotonic() + 120
+        with Client(server.port) as client:
+            for rows in np.array_split(images, 50):
+                for model in ("collapsed", "well"):
+                    self.assertEqual(client.predict(model, rows.tolist()).status, 200)
+                firing = prometheus.firing() or set()
+                if ("collapsed", "MoedExpertCollapse") in firing or time.monotonic() > deadline:
+                    break
+                time.sleep(0.5)
+        self.assertIn(("collapsed", "MoedExpertCollapse"), firing)
+        self.assertEqual({model for model, _ in firing}, {"collapsed"})
+        self.assertEqual(prometheus.value('up{job="moed"}'), 1)
+        self.assertGreater(prometheus.value('sum(moed_layer_rows_total{model="well"})'), 0)
+        server.stop()
 
 
 class FewSeriesTest(MetricsCase):
