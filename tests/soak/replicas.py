@@ -1,6 +1,6 @@
 """Three replicas behind HAProxy, under load: one is killed, one drained, one upgraded. No request may be lost.
 
-    python3 tests/soak/replicas.py [--clients 12] [--seconds 3] [--new-binary FILE]
+    python3 tests/soak/replicas.py [--clients 12] [--seconds 3] [--upgrade-to BINARY]
 
 Needs Debian's haproxy, which runs deploy/proxy/haproxy.cfg as it is. Clients send rows that are different in every
 request, through the proxy, which names the replica that answered. A third of them ask for a slow model, so that
@@ -8,12 +8,16 @@ requests are under way wherever a replica is killed. `seconds`: how long the loa
 after what happens. At the end `moectl merge` adds up the replicas' statistics; they must be, to the last digit, those of
 one server that was asked for the same rows. What a replica has counted since its last snapshot is lost when it is killed;
 its snapshot is taken while nobody asks, so that the rows are known, and they are left out of the comparison.
+With MOED_BINARY=OLD and --upgrade-to NEW the replicas run an older build, and one of them is upgraded to a newer one, which
+reads what the older one kept and serves beside it (MOECTL_BINARY=... names the newer moectl, which merges both).
 Exit status 1 if a request fails or the statistics differ.
 """
 
 import argparse
 import asyncio
 import csv
+import glob
+import hashlib
 import json
 import os
 import shutil
@@ -86,6 +90,14 @@ class Replica:
             subprocess.run(["curl", "-sSf", "--unix-socket", self.admin, "-X", "POST", "-o", "/dev/null",
                             f"http://localhost/v2/models/{model}/routing/snapshot"], check=True)
 
+    def kept(self):
+        """The formats of what is in its directory."""
+        formats = set()
+        for path in glob.glob(os.path.join(self.directory, "state", "*.routing")):
+            with open(path, "rb") as file:
+                formats.add(file.readline().decode().strip())
+        return " and ".join(sorted(formats))
+
     def document(self, model):
         return self.moectl("routing", model, "--json", "--include", "exact")
 
@@ -94,6 +106,12 @@ class Replica:
         began = time.monotonic()
         self.server.stop()
         return time.monotonic() - began
+
+
+def build_of(binary):
+    """Tells builds of one version apart."""
+    with open(binary, "rb") as file:
+        return hashlib.sha256(file.read()).hexdigest()[:8]
 
 
 class Proxy:
@@ -287,9 +305,13 @@ def run(options, directory):
         def upgraded():
             Tiny().write(os.path.join(three.models, "tiny"))
             binary = os.path.join(directory, "moed-new")
-            shutil.copy(options.new_binary, binary)
+            shutil.copy(options.upgrade_to, binary)
+            three.snapshot()
+            before = three.kept()
             remark = restart(three, proxy, binary=binary)
-            return f"{remark}; now {os.path.basename(binary)} with {' and '.join(three.moectl('models', '--names').split())}"
+            three.snapshot()
+            return (f"{remark}; build {build_of(BINARY)} is {build_of(binary)}, `{before}` is `{three.kept()}`, "
+                    f"and it serves {' and '.join(three.moectl('models', '--names').split())}")
 
         table.phase(f"`kill -9` of replica {one.name}", lambda: kill(one, proxy))
         load.pause()
@@ -311,7 +333,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clients", type=int, default=12)
     parser.add_argument("--seconds", type=float, default=3)
-    parser.add_argument("--new-binary", default=BINARY, metavar="FILE", help="what the upgraded replica runs; default: a copy of the same")
+    parser.add_argument("--upgrade-to", default=BINARY, metavar="BINARY", help="what the upgraded replica runs; default: a copy of the same")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         return run(options, directory)
