@@ -1,10 +1,12 @@
 """The checkpoint directory on disk: written beside its place and renamed, so it appears whole or not at all."""
 
 import json
+import math
 import os
 import re
 import shutil
 import tempfile
+from collections.abc import Mapping
 
 import torch
 
@@ -12,6 +14,7 @@ from moed import safetensors
 from moed.ops import ExportError, require
 
 CONFIG_COLUMNS = 100
+MOST_NESTED = 16  # lists of layers
 CHECKPOINT_FILE = re.compile(r"config\.json|model\.safetensors(\.index\.json)?|model-\d+-of-\d+\.safetensors")
 VALID_MODEL = re.compile(r"(?!\.)[A-Za-z0-9_.-]{1,128}")
 
@@ -25,6 +28,24 @@ def check_place(directory):
             "is the model's name on a server: at most 128 letters, digits, '_', '-' or '.', not beginning with a dot")
     _refuse_foreign(directory)
     return directory
+
+
+def plain(value, path="", depth=0):
+    """What json can write and a server reads, or ExportError: numbers of numpy and PyTorch as Python's own, no NaN or
+    infinity, no text with a NUL or half a character, lists of layers not nested deeper than a server's."""
+    require(depth <= MOST_NESTED, path, f"lists of layers are nested more than {MOST_NESTED} deep")
+    if isinstance(value, Mapping):
+        return {key: plain(item, f"{path}.{key}" if path else str(key), depth + (key == "layers"))
+                for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item, f"{path}[{index}]", depth) for index, item in enumerate(value)]
+    value = value.tolist() if hasattr(value, "tolist") else value
+    if isinstance(value, float):
+        require(math.isfinite(value), path, f"{value} is no number that a checkpoint can hold")
+    if isinstance(value, str):
+        whole = "\0" not in value and not any("\ud800" <= letter <= "\udfff" for letter in value)
+        require(whole, path, f"{value!r} holds a NUL or half a character")
+    return value
 
 
 def write(directory, config, tensors, dtype, max_shard_bytes=None, check=None):

@@ -14,10 +14,11 @@ from torch import nn
 from moed.adapters import adapt, adapter_of
 from moed.blocks_of_attention import Given, attention_block, is_attention
 from moed.blocks_of_experts import block, is_block
+from moed.functions import AdaptiveAvgPool2d
 from moed.fx_trace import is_ours, trace, traceable
 from moed.graph import PLAIN, Graph
 from moed.layers import AttentiveGate, Capacity, Gate, MoE, MultiGateMoE
-from moed.modules import CheckpointSequential, FirstResult, Residual
+from moed.modules import CheckpointSequential, FirstResult, Reshape, Residual
 from moed.ops import INFERENCE_NO_OPS, OP_OF_MODULE, OPS, REQUIRED, ExportError, default_of, require
 from moed.transformer_layers import of_pytorch
 
@@ -111,11 +112,12 @@ class Describer:
             described = self.leaf(layer, row, path, scope, prefix + name)
         if prefix + name == self.key_layer and described["op"] != "residual":
             described = {"op": described["op"], "name": self.key_layer, **described}
+        advice = "of one number per row keep the axis: leave squeeze(-1) or view(-1) out" if self.categories is None \
+            else "columns of categories are inputs of their own, each with its embedding, in a moed.nn.MultiTask"
         self.categories = None
         out = _run(layer, row, path, others)
         require(2 <= out.dim() <= 1 + MOST_AXES, path,
-                f"gives rows of shape {list(out.shape[1:])}; a server's have 1 to {MOST_AXES} axes (of one number per "
-                "row keep the axis: leave squeeze(-1) or view(-1) out)")
+                f"gives rows of shape {list(out.shape[1:])}; a server's have 1 to {MOST_AXES} axes ({advice})")
         return [described], out
 
     def residual(self, layer, row, path, scope, prefix, name):
@@ -143,7 +145,9 @@ class Describer:
         return {"op": op_name, **({"name": name} if tensors else {}), **given}
 
     def check_embedding(self, layer, path):
-        require(self.categories is not None, path, "an embedding is the first layer of an Input with categories only")
+        require(self.categories is not None, path,
+                "an embedding looks up integers: give integers as example_inputs, as in torch.zeros(1, 3, "
+                "dtype=torch.long), or make it the first layer of a moed.nn.Input with categories (moed.nn.MultiTask)")
         require(self.categories <= layer.num_embeddings, path,
                 f"the table has {layer.num_embeddings} rows for {self.categories} categories")
 
@@ -327,9 +331,23 @@ def _expanded(module, row, path):
     if not is_ours(module) and is_attention(module):
         return attention_block(given, row, path)
     require(given is module, path, "a layer has one input")
+    module = _in_our_terms(module, row)
     if traceable(module):
         return trace(module, row, path)
     return of_pytorch(module, path) if type(module) in (nn.TransformerEncoder, nn.TransformerEncoderLayer) else module
+
+
+def _in_our_terms(module, row):
+    """PyTorch's modules of shapes and pools that are more general than the op of their name."""
+    flattened = type(module) is nn.Flatten and module.start_dim > 0 and \
+        (module.start_dim, module.end_dim % row.dim()) != (1, row.dim() - 1)
+    if flattened or type(module) is nn.Unflatten and module.dim not in (0, -row.dim()):
+        return Reshape(*module(row).shape[1:])
+    if type(module) is nn.AdaptiveAvgPool2d and row.dim() == 4:
+        size = module.output_size if isinstance(module.output_size, tuple) else (module.output_size,) * 2
+        if size != (1, 1) or row.shape[-1] != row.shape[-2]:
+            return AdaptiveAvgPool2d(tuple(own or given for own, given in zip(size, row.shape[-2:])))
+    return module
 
 
 def _value_name(prefix, name):

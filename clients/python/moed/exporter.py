@@ -9,20 +9,22 @@ import os
 import re
 from typing import Any, Mapping, Optional, Sequence, Union
 
+import numpy as np
 import torch
 from torch import nn
 
 from moed import checkpoint, engine, reference
-from moed.describe import Describer, nothing
+from moed.describe import MOST_AXES, Describer, nothing
 from moed.loader import build, load
 from moed.multitask import MultiTask, Output, join
-from moed.ops import require
+from moed.ops import ExportError, require
 from moed.prepare import evaluated, folded
 from moed.subject import Subject, subject_of, whole_model
 from moed.verify import check_engine, check_package, outcome, sample_rows
 
 PathLike = Union[str, "os.PathLike[str]"]
 VALID_TENSOR = re.compile(r"(?!routing\.)[^\s\x00-\x1F\x7F]{1,128}")
+MOST_WORD_BYTES = 256
 DTYPES = {"f32": "F32", "f16": "F16", "bf16": "BF16"}
 
 
@@ -72,6 +74,7 @@ def export(model: nn.Module, example_inputs: Any, directory: PathLike, *, input_
     require(routing_reference is None or reference_rows is None, "reference_rows",
             "measure what routing_reference says")
     require(dtype in DTYPES, "dtype", f"{dtype!r} is not one of {', '.join(DTYPES)}")
+    require(description is None or isinstance(description, str), "description", f"{description!r} is no text")
     directory = checkpoint.check_place(directory)
     given, model = model, whole_model(model, example_inputs)
     if isinstance(model, MultiTask):
@@ -83,9 +86,10 @@ def export(model: nn.Module, example_inputs: Any, directory: PathLike, *, input_
     describer = Describer()
     with torch.no_grad(), torch.random.fork_rng(devices=[]):  # new layers draw initial weights
         parts = _model(describer, folded(model))
-        config = {"model_type": "moed", "format_version": describer.format, "description": description, **parts}
+        config = {"model_type": "moed", "format_version": describer.format, "description": description or "", **parts}
         if routing_reference is not None:
             config["routing_reference"] = reference.checked(routing_reference, describer.expert_counts)
+        config = checkpoint.plain(config)
         tensors = {name: torch.from_numpy(values) for name, values in describer.tensors.items()}
         rows = sample_rows(dict(zip(model.input_names, model.inputs)))
         expected = outcome(getattr(model, "original", model), rows, "model")
@@ -140,13 +144,20 @@ def _model(describer, model):
 
 def _input(describer, name, entry):
     """(config, what enters the model's layers)"""
-    config = {"name": _checked_name(name, "inputs"), "shape": [int(size) for size in entry.shape]}
+    shape = [int(size) for size in entry.shape]
+    require(0 < len(shape) <= MOST_AXES or not shape and entry.categories is not None and entry.length is None, name,
+            f"rows have the shape {shape}; a server's have 1 to {MOST_AXES} axes")
+    require(0 not in shape, name, f"rows have the shape {shape}, of no numbers")
+    config = {"name": _checked_name(name, "inputs"), "shape": shape}
     if entry.preprocess is not None:
         config["preprocess"] = _checked_preprocess(entry.preprocess, entry.shape)
     if entry.categories is not None:
         config["categories"] = int(entry.categories)
     if entry.values or entry.length is not None:
         describer.need(3)
+        for word in entry.values.get("words", []):
+            require(len(word.encode(errors="replace")) <= MOST_WORD_BYTES, name,
+                    f"the word {word[:40]!r}... has more than {MOST_WORD_BYTES} bytes")
         config.update(entry.values, **({} if entry.length is None else {"length": entry.length}))
     row = entry.preprocessed(_example_row(entry.shape, entry.categories))
     if entry.layers is not None:
@@ -180,18 +191,33 @@ def _checked_labels(labels):
     """As strings: numpy's, integers, bytes."""
     require(not isinstance(labels, (str, bytes)), "labels", f"{labels!r} is one text; give a list of them")
     labels = labels.tolist() if hasattr(labels, "tolist") else list(labels)
-    return [label.decode() if isinstance(label, bytes) else str(label) for label in labels]
+    require(None not in labels, "labels", f"the one of element {labels.index(None) if None in labels else 0} is None")
+    return [label.decode(errors="surrogateescape") if isinstance(label, bytes) else str(label) for label in labels]
 
 
 def _checked_preprocess(preprocess, shape):
+    require(isinstance(preprocess, Mapping), "preprocess", f"{preprocess!r} is no dict of scale, mean and std")
     unknown = set(preprocess) - {"scale", "mean", "std"}
     require(not unknown, "preprocess", f"unknown keys {sorted(unknown)}; there are scale, mean and std")
+    given = {key: _numbers(values, key) for key, values in preprocess.items() if values is not None}
     for key in ("mean", "std"):
-        values = preprocess.get(key)
-        require(values is None or len(values) in (1, shape[0]), "preprocess",
-                f"{key} has {len(values or [])} values, but the input has {shape[0]} channels")
-    require(all(value != 0 for value in preprocess.get("std", [])), "preprocess", "std has a zero")
-    return dict(preprocess)
+        require(len(given.get(key, [0])) in (1, shape[0]), "preprocess",
+                f"{key} has {len(given.get(key, []))} values, but the input has {shape[0]} channels")
+    for key in ("scale", "std"):
+        require(0 not in given.get(key, []), "preprocess", f"{key} has a zero")
+    require(len(given.get("scale", [1])) == 1, "preprocess", "scale is one number")
+    return {key: values[0] if key == "scale" else values for key, values in given.items()}
+
+
+def _numbers(values, key):
+    """A list of them: of a number, a list, an array or a tensor."""
+    try:
+        numbers = np.asarray(values, dtype=np.float64).reshape(-1)
+    except (TypeError, ValueError):
+        raise ExportError(f"preprocess: {key} is {values!r}; it must be a number or a list of numbers") from None
+    require(bool((np.abs(numbers) <= np.finfo(np.float32).max).all()), "preprocess",
+            f"{key} is {values!r}; a number of it is not finite in float32")
+    return numbers.tolist()
 
 
 def _example_row(shape, categories):

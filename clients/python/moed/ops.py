@@ -4,6 +4,7 @@ describe.py asks a row to describe a module, loader.py asks it to build one. Add
 hold layers of their own, residual and moe, are in describe.py and loader.py.
 """
 
+import math
 from typing import Callable, NamedTuple, Tuple
 
 import torch
@@ -69,7 +70,7 @@ def build_linear(keys, tensors):
 def conv_padding(module, path):
     """The number of zeros; "same" where that is not one number on both sides of every axis."""
     if module.padding != "same":
-        return one_int(module.padding, path, "padding")
+        return 0 if module.padding == "valid" else one_int(module.padding, path, "padding")
     sizes = set(module.kernel_size)
     size = sizes.pop()
     return "same" if sizes or size % 2 == 0 else size // 2
@@ -77,7 +78,6 @@ def conv_padding(module, path):
 
 def describe_conv(module, row, path):
     require(module.padding_mode == "zeros", path, f"padding_mode {module.padding_mode!r} is not zeros")
-    require(module.padding != "valid", path, "padding 'valid': give 0 instead")
     require(one_int(module.dilation, path, "dilation") == 1, path, f"dilation {module.dilation} is not 1")
     keys = {"stride": one_int(module.stride, path, "stride"), "padding": conv_padding(module, path),
             "groups": module.groups}
@@ -150,11 +150,8 @@ def describe_max_pool(module, row, path):
 
 
 def describe_avg_pool(module, row, path):
-    if isinstance(module, nn.AdaptiveAvgPool2d):
-        height, width = row.shape[-2:]
-        require(one_int(module.output_size, path, "output_size") == 1 and height == width, path,
-                f"output_size {module.output_size} of {height} x {width}: only one number of a square can be pooled to")
-        return {"kernel": height, "stride": height, "padding": 0}, {}
+    if isinstance(module, nn.AdaptiveAvgPool2d):  # to one number of a square; others are adaptive_avg_pool2d
+        return {"kernel": row.shape[-1], "stride": row.shape[-1], "padding": 0}, {}
     require(module.divisor_override is None, path, "divisor_override is set")
     keys = pool_keys(module, path)
     require(module.count_include_pad or keys["padding"] == 0, path, "count_include_pad is off with padding")
@@ -298,9 +295,16 @@ def describe_prelu(module, row, path):
 
 
 def describe_clamp(module, row, path):
-    if isinstance(module, nn.Hardtanh):
-        return {"min": module.min_val, "max": module.max_val}, {}
-    return {"min": module.min, "max": module.max}, {}
+    low, high = (module.min_val, module.max_val) if isinstance(module, nn.Hardtanh) else (module.min, module.max)
+    low, high = None if low == -math.inf else low, None if high == math.inf else high
+    require(low is not None or high is not None, path, "clamps to nothing: leave it out")
+    require(low is None or high is None or low <= high, path, f"min {low} is above max {high}")
+    return {"min": low, "max": high}, {}
+
+
+def describe_softplus(module, row, path):
+    require(module.beta > 0, path, f"beta {module.beta} is not above 0")
+    return {"beta": module.beta, "threshold": module.threshold}, {}
 
 
 def describe_group_norm(module, row, path):
@@ -390,7 +394,8 @@ OPS = {
     "leaky_relu": Op({"slope": 0.01}, (nn.LeakyReLU,), *settings(nn.LeakyReLU, "slope", slope="negative_slope"), 3),
     "elu": Op({"alpha": 1.0}, (nn.ELU,), *settings(nn.ELU, "alpha"), 3),
     "prelu": Op({}, (nn.PReLU,), describe_prelu, lambda keys, tensors: nn.PReLU(tensors["weight"].numel()), 3),
-    "softplus": Op({"beta": 1, "threshold": 20}, (nn.Softplus,), *settings(nn.Softplus, "beta", "threshold"), 3),
+    "softplus": Op({"beta": 1, "threshold": 20}, (nn.Softplus,), describe_softplus,
+                   lambda keys, tensors: nn.Softplus(keys["beta"], keys["threshold"]), 3),
     "mish": plain(nn.Mish, 3),
     "hardswish": plain(nn.Hardswish, 3),
     "hardsigmoid": plain(nn.Hardsigmoid, 3),

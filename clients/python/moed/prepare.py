@@ -14,6 +14,7 @@ from typing import Any, Iterator, TypeVar
 import torch
 from torch import nn
 from torch.nn.utils import parametrize, prune
+from torch.optim.swa_utils import AveragedModel
 
 from moed.multitask import MultiTask
 from moed.ops import ExportError, require
@@ -23,12 +24,14 @@ spectral_norm = importlib.import_module("torch.nn.utils.spectral_norm")
 weight_norm = importlib.import_module("torch.nn.utils.weight_norm")
 
 Module = TypeVar("Module", bound=nn.Module)
-PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 
 
 def evaluated(model: MultiTask) -> MultiTask:
     """A copy in evaluation mode that computes what the model computes."""
     model = copied(model)
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        require(not tensor.is_meta, re.sub(r"^layers\b", "model", name), "has no values: it is on the device 'meta'")
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if child is not without_wrapper(child):
@@ -49,9 +52,9 @@ def folded(model: MultiTask) -> MultiTask:
 
 
 def without_wrapper(module: nn.Module) -> nn.Module:
-    """What nn.DataParallel or torch.compile has been put around."""
+    """What nn.DataParallel, torch.compile or an average of weights has been put around."""
     while True:
-        if isinstance(module, PARALLEL):
+        if isinstance(module, WRAPPERS):
             module = module.module
         elif type(module).__name__ == "OptimizedModule" and hasattr(module, "_orig_mod"):
             module = module._orig_mod
@@ -65,10 +68,24 @@ def copied(model: Module) -> Module:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return copy.deepcopy(model, memo)
+            return copy.deepcopy(model, dict(memo))
     except Exception as error:  # whatever the caller keeps on the module
-        raise ExportError(f"model: cannot be copied ({type(error).__name__}: {str(error).splitlines()[0]}); take what "
-                          "is no part of the model off the module before exporting") from None
+        raise ExportError(f"{_uncopied(model, memo)}: cannot be copied ({type(error).__name__}: "
+                          f"{str(error).splitlines()[0]:.100}); take what is no part of the model off the module "
+                          "before exporting") from None
+
+
+def _uncopied(model: nn.Module, memo: "dict[int, torch.Tensor]") -> str:
+    """The attribute that cannot be copied."""
+    for path, module in model.named_modules():
+        for name, value in vars(module).items():
+            if name in ("_parameters", "_buffers", "_modules"):
+                continue
+            try:
+                copy.deepcopy(value, dict(memo))
+            except Exception:
+                return re.sub(r"^layers\b|^$", "model", path) + f".{name}"
+    return "model"
 
 
 def _kept_results(model: nn.Module) -> Iterator[torch.Tensor]:

@@ -1,5 +1,6 @@
 """`routing_reference`: how a checkpoint's gates route known-good data, with which a server compares its traffic."""
 
+import math
 from typing import Any, Dict, Iterator, List, Mapping, Tuple
 
 import torch
@@ -83,14 +84,20 @@ def _share(values: torch.Tensor) -> List[float]:
 
 def checked(reference: Mapping[str, Any], experts: Mapping[str, int]) -> Dict[str, Dict[str, Any]]:
     """What a caller says, as config.json has it."""
+    require(isinstance(reference, Mapping), "routing_reference", f"{reference!r} is no dict by MoE layer")
     for name, entry in reference.items():
         require(name in experts, "routing_reference", f"{name!r} is not a MoE layer; there are {sorted(experts)}")
         unknown = set(entry) - {*LISTS, "rows"}
         require(not unknown, "routing_reference", f"{name} has unknown keys {sorted(unknown)}; there are "
                                                   f"{', '.join(LISTS)} and rows")
+        for key in ("share", "rows"):
+            require(key in entry, "routing_reference", f"{name} has no {key}")
         for key in LISTS:
-            require(key in entry or key != "share", "routing_reference", f"{name} has no share")
             require(len(entry.get(key, "e" * experts[name])) == experts[name], "routing_reference",
                     f"{name} has {experts[name]} experts, but {len(entry.get(key, ''))} numbers of {key} are given")
+            values = [float(value) for value in entry.get(key, [1])]
+            require(min(values) >= 0 and 0 < sum(values) < math.inf, "routing_reference",
+                    f"{name}: {key} has a number that is negative or not finite, or all are 0")
+        require(int(entry["rows"]) == entry["rows"] > 0, "routing_reference", f"{name}: {entry['rows']} rows")
     return {name: {**{key: [float(value) for value in entry[key]] for key in LISTS if key in entry},
                    "rows": int(entry["rows"])} for name, entry in reference.items()}

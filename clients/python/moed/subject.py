@@ -1,6 +1,7 @@
 """A caller's plain module seen as a MultiTask: what its one input and its outputs are."""
 
 import inspect
+import numbers
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import torch
@@ -51,8 +52,9 @@ def subject_of(model: nn.Module, example_inputs: Any, input_name: str, output_na
     """A copy in evaluation mode, with what the arguments of export() say about it."""
     require(isinstance(model, nn.Module), "model", f"is {type(model).__name__}, not an nn.Module")
     example = _example(example_inputs)
-    if not example.is_floating_point():
+    if not example.is_floating_point() or categories is not None:
         categories = _categories(model, categories)
+    require(categories is None or preprocess is None, "preprocess", "of categories, which are no quantities")
     entry = Input(example.shape[1:], categories, preprocess)
     entry.as_integers = not example.is_floating_point()
     subject = evaluated(Subject(input_name, entry, model))
@@ -86,7 +88,9 @@ def _categories(model: nn.Module, categories: Optional[int]) -> int:
     if categories is None:
         require(len(sizes) == 1, "example_inputs", "are integers; say with categories=n that they are 0 to n - 1")
         categories = sizes.pop()
-    return categories
+    require(isinstance(categories, numbers.Integral) and 0 < int(categories) < 1 << 31, "categories",
+            f"is {categories!r}; it is how many there are, 1 to 2^31 - 1")
+    return int(categories)
 
 
 def _outputs(result: Any, names: Union[str, Sequence[Optional[str]]]) -> Tuple[Optional[List[Key]], List[str]]:

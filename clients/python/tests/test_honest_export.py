@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
+from torch.optim.swa_utils import AveragedModel
 
 import moed
 from moed import engine, verify
@@ -18,6 +19,11 @@ from moed.nn import AttentiveGate, Gate, MoE
 from tests import ENGINE
 from tests.export_case import ExportCase, expert, export, named
 from tests.test_fx_trace import calling
+
+
+class Kept:
+    def __init__(self, loss):
+        self.loss = loss
 
 
 class Twice(nn.Module):
@@ -118,12 +124,17 @@ class WrapperTest(ExportCase):
         export(nn.DataParallel(module), self.path, (4,))
         self.assertEqual([layer["op"] for layer in self.config()["layers"]], ["linear", "relu"])
         self.assertIsNotNone(module.loss.grad_fn)
+        export(AveragedModel(nn.Sequential(nn.Linear(4, 4))), self.path, (4,))
+        self.assertEqual([layer["op"] for layer in self.config()["layers"]], ["linear"])
 
     def test_what_cannot_be_copied(self):
         module = nn.Linear(4, 4)
         module.log = open(os.devnull)
         self.addCleanup(module.log.close)
-        self.assert_refused(module, (4,), r"model: cannot be copied \(TypeError: .*take what is no part of the")
+        self.assert_refused(module, (4,), r"model.log: cannot be copied \(TypeError: .*take what is no part of the")
+        inner = nn.Sequential(nn.Linear(4, 4))
+        inner[0].kept = Kept(inner[0](torch.ones(4)))
+        self.assert_refused(nn.Sequential(inner), (4,), r"model.0.0.kept: cannot be copied \(RuntimeError: ")
 
     def test_a_train_of_its_own_and_arguments_with_defaults(self):
         class Trained(nn.Module):
@@ -165,6 +176,19 @@ class WrapperTest(ExportCase):
         moed.export(positions, torch.zeros(1, 3, dtype=torch.long), self.path, categories=7)
         self.assertEqual(self.config()["layers"], [{"op": "position_embedding", "name": "add"}])
 
+    def test_what_to_do_about_integers(self):
+        table = nn.Sequential(nn.Embedding(7, 4), nn.Flatten(), nn.Linear(12, 2))
+        self.assert_refused(table, (3,), r"model.0: an embedding looks up integers: give integers as example_inputs")
+        columns = calling(lambda self, x: torch.cat([self.a(x[:, 0]), self.b(x[:, 1])], 1), a=nn.Embedding(7, 4),
+                          b=nn.Embedding(5, 4))
+        with self.assertRaisesRegex(moed.ExportError, "columns of categories are inputs of their own"):
+            moed.export(columns, torch.zeros(1, 2, dtype=torch.long), self.path, categories=5)
+        for wrong in (0, -1, "3", 2.0, 1 << 31):
+            with self.subTest(wrong), self.assertRaisesRegex(moed.ExportError, "categories: is .*how many there are"):
+                moed.export(table, torch.zeros(1, 3, dtype=torch.long), self.path, categories=wrong)
+        with self.assertRaisesRegex(moed.ExportError, "preprocess: of categories, which are no quantities"):
+            moed.export(table, torch.zeros(1, 3, dtype=torch.long), self.path, preprocess={"mean": [1.0]})
+
     def test_a_course_that_depends_on_values_is_blamed_on_its_module(self):
         block = calling(lambda self, x: self.fc(x) if x.sum() > 0 else x, fc=nn.Linear(4, 4))
         outer = calling(lambda self, x: self.block(x), block=block)
@@ -189,6 +213,49 @@ class ServerRulesTest(ExportCase):
         for labels in ([0, 1], np.array(["0", "1"]), np.array([0, 1]), [b"0", "1"], range(2)):
             export(nn.Linear(4, 2), self.path, (4,), labels=labels)
             self.assertEqual(self.config()["output"]["labels"], ["0", "1"])
+
+    def test_arguments_without_an_engine(self):
+        """Refused by the package alone: where there is no engine a server would find out."""
+        def reference(**entry):
+            return {"routing_reference": {"moe": entry}}
+        moe = MoE([nn.Linear(4, 2) for _ in range(2)], Gate(nn.Linear(4, 2), top_k=1))
+        for settings, message in (
+                ({"description": 3}, "description: 3 is no text"),
+                ({"description": "a\0"}, "description: .* holds a NUL"),
+                ({"labels": ["a", "\ud800"]}, r"labels\[1\]: .* half a character"),
+                ({"labels": [b"\xff", "b"]}, r"labels\[0\]: .* half a character"),
+                ({"labels": ["a", None]}, "labels: the one of element 1 is None"),
+                ({"output_name": "a\ud800"}, "name: .* half a character"),
+                ({"preprocess": {"mean": ["a"]}}, r"preprocess: mean is \['a'\]; it must be"),
+                ({"preprocess": {"std": [float("nan")]}}, "preprocess: std is .*not finite in float32"),
+                ({"preprocess": {"mean": [1e39]}}, "preprocess: mean is .*not finite in float32"),
+                ({"preprocess": {"scale": 0}}, "preprocess: scale has a zero"),
+                ({"preprocess": [1]}, r"preprocess: \[1\] is no dict"),
+                (reference(share=[1, -1], rows=1), "routing_reference: moe: share has a number that is negative"),
+                (reference(share=[0, 0], rows=1), "routing_reference: moe: share .* all are 0"),
+                (reference(share=[1, 1], rows=0), "routing_reference: moe: 0 rows"),
+                (reference(share=[1, 1]), "routing_reference: moe has no rows"),
+                ({"routing_reference": [1]}, "is no dict by MoE layer")):
+            with self.subTest(settings):
+                self.assert_refused(moe, (4,), message, **settings)
+        nested = nn.Linear(4, 4)
+        for _ in range(17):
+            nested = moed.nn.Residual(nested)
+        for module, shape, message in (
+                (nn.Flatten(), (1,) * 7, "input: rows have the shape .*1 to 6 axes"),
+                (nn.Flatten(), (2, 0), "input: rows have the shape .*of no numbers"),
+                (nested, (4,), "nested more than 16 deep"), (nn.Softplus(-1), (4,), "beta -1 is not above 0"),
+                (nn.Linear(4, 2, device="meta"), (4,), "model.weight: has no values"),
+                (calling(lambda self, x: x.clamp(2, 1)), (4,), "min 2 is above max 1")):
+            with self.subTest(message):
+                self.assert_refused(module, shape, message)
+
+    def test_numbers_may_be_numpys_and_pytorchs(self):
+        settings = {"mean": torch.tensor([1.0]), "std": np.float32(2), "scale": np.float64(3)}
+        export(moed.nn.Scale(np.float32(0.5)), self.path, (4,), preprocess=settings)
+        self.assertEqual(self.config()["input"]["preprocess"], {"mean": [1.0], "std": [2.0], "scale": 3.0})
+        export(calling(lambda self, x: x.clamp(0, float("inf"))), self.path, (4,))
+        self.assertEqual(self.config()["layers"], [{"op": "clamp", "min": 0}])
 
     def test_a_link_is_refused_before_anything_is_written(self):
         target = os.path.join(self.folder, "target")
