@@ -312,20 +312,35 @@ function drawLayer(layer, before, notes) {
     ...drift("drift from the reference", layer.drift?.reference, true), ...drift("drift from the window before", layer.drift?.previous, false));
 }
 
+const CLASSES = {
+  predicted: "Rows of each predicted class by the expert that came first, as a share of the class, since the load.",
+  truth: "Rows of each true class by the expert that came first, as a share of the class, of all rows with labels since the load.",
+  accuracy: "How often the answer was right, by the true class and the expert that came first, since the load; the stronger, the more of the class goes wrong there.",
+};
+
+// What is chosen, or what there is: true classes are known once labels came.
+function classesOf(classes) {
+  const of = $("classes-of");
+  of.options[1].disabled = !classes.truth?.counts;
+  of.options[2].disabled = !classes.truth?.correct;
+  if (of.selectedOptions[0].disabled) of.value = "predicted";
+  return of.value;
+}
+
 function drawClasses(layer) {
-  const classes = layer.classes;
+  const classes = layer.classes, most = 40;
   $("classes-section").hidden = $("worth-section").hidden = !classes?.counts?.length;
   if ($("classes-section").hidden) return;
-  const names = classes.labels ?? classes.counts[0].map((_, c) => String(c));
-  const columns = names.map((_, c) => classes.counts.reduce((sum, row) => sum + row[c], 0));
-  const most = 40;
+  const what = classesOf(classes), {counts, correct, mi_bits: bits} = what === "predicted" ? classes : classes.truth;
+  const names = classes.labels ?? counts[0].map((_, c) => String(c));
+  const columns = names.map((_, c) => counts.reduce((sum, row) => sum + row[c], 0));
+  const share = (rows, c) => ({text: columns[c] ? percent(rows / columns[c], 0) : "–", strength: columns[c] ? rows / columns[c] : 0});
+  const right = (rows, good, c) => ({text: rows ? percent(good / rows, 0) : "–", strength: columns[c] ? (rows - good) / columns[c] : 0});
+  $("classes-hint").textContent = CLASSES[what];
   cells($("classes"), "class", layer.experts.map((e) => `expert ${e.index}`).slice(0, most), names.map((name, c) => ({name,
-    values: classes.counts.slice(0, most).map((row) => {
-      const part = columns[c] ? row[c] / columns[c] : 0;
-      return {text: columns[c] ? percent(part, 0) : "–", strength: part};
-    })})));
+    values: counts.slice(0, most).map((row, e) => (what === "accuracy" ? right(row[c], correct[e][c], c) : share(row[c], c)))})));
   worth.show(state.model, layer.name, names);
-  $("classes-mi").textContent = classes.mi_bits === undefined ? "" : `The expert tells ${number(classes.mi_bits)} bits of the class.`;
+  $("classes-mi").textContent = bits === undefined ? "" : `The expert tells ${number(bits)} bits of the ${what === "predicted" ? "" : "true "}class.`;
 }
 
 // Pairs, their lifts and ranks are of all rows since the load.
@@ -405,6 +420,7 @@ const speak = new Speak($("try-body"), () => setTimeout(slow, 50));
 
 $("choice").addEventListener("submit", (event) => event.preventDefault());
 $("window").addEventListener("change", (event) => { state.window = event.target.value; forgetLayer(); listen(); slow(); });
+$("classes-of").addEventListener("change", () => state.document && drawClasses(state.document.layers[0]));
 $("layer").addEventListener("change", (event) => chooseLayer(Number(event.target.value)));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => state.live && drawLive());
 addEventListener("resize", () => state.live && drawLive());

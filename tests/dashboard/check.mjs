@@ -108,6 +108,19 @@ async function read(page, say) {
   if (Math.abs(sum - 100) > 1) say(`two experts serve each row, and pairs have ${sum} % of them`);
 }
 
+// Each expert's accuracy on each class, as the routing document has it.
+async function accuracies(page, view, say) {
+  await page.selectOption("#classes-of", "accuracy");
+  const wrong = await page.evaluate(() => {
+    const {counts, correct} = moed.document.layers[0].classes.truth, rows = [...document.querySelectorAll("#classes tbody tr")];
+    return counts.flatMap((row, e) => row.map((n, c) => [rows[c].querySelectorAll("td")[e].textContent, n ? `${(100 * correct[e][c] / n).toFixed(0)} %` : "–"]))
+      .filter(([shown, expected]) => shown !== expected);
+  });
+  if (wrong.length) say(`accuracies by class: ${wrong.join("; ")}`);
+  await page.locator("#classes-section").screenshot({path: `${work}/${view.name}-accuracy.png`});
+  await page.selectOption("#classes-of", "predicted");
+}
+
 // An answer about the window before, which comes when another was chosen, is not drawn.
 async function overtake(page, say) {
   const slow = "**/routing?window=all&layer=*";
@@ -141,6 +154,7 @@ async function look(browser, view) {
   if (view.sample || view.send) await page.waitForSelector("#tryit .answers");
   if (view.worth) {
     await read(page, say);
+    await accuracies(page, view, say);
     await overtake(page, say);
     await weigh(page, view, say);
   }

@@ -67,6 +67,14 @@ class DocumentsTest(MoectlCase):
         self.assertRegex(table, r"top1 expected  bar")
         self.assertRegex(table, r"(?m)^ +0 .*%    12.5%  ")
 
+    def test_who_is_in_quarantine_is_told(self):
+        document = json.loads(self.moectl("routing", "two-layers", "--json", "--layer", "first"))
+        document["layers"][0]["quarantine"] = [{"expert": 2, "reason": "gives \033[31mNaN"}, {"expert": 3, "reason": ""}]
+        for command in (("routing", "--from", "-"), ("report", "-")):
+            shown = self.moectl(*command, input=json.dumps(document))
+            self.assertRegex(shown, r"expert 2 is in quarantine: gives [^\033]*NaN")
+            self.assertIn("expert 3 is in quarantine: no reason given", shown)
+
     def test_routing_as_csv(self):
         lines = list(csv.DictReader(io.StringIO(self.moectl("routing", "two-layers", "--csv", "--layer", "second"))))
         _, _, second = TwoLayers().forward(self.rows)

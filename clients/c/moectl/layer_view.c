@@ -140,6 +140,20 @@ static void print_drift(FILE *out, const struct layer *layer, const char *agains
         fputs("too few rows to tell\n", out);
 }
 
+static void print_quarantine(FILE *out, const struct layer *layer)
+{
+    size_t i;
+    json_t *entry;
+    json_array_foreach(json_object_get(layer->json, "quarantine"), i, entry)
+    {
+        const char *text = json_string_value(json_object_get(entry, "reason"));
+        char *reason = printable(text && *text ? text : "no reason given");
+        fprintf(out, "  expert %lld is in quarantine: %s\n",
+                (long long)json_integer_value(json_object_get(entry, "expert")), reason);
+        free(reason);
+    }
+}
+
 static void print_figures(FILE *out, const struct layer *layer)
 {
     fprintf(out, "  imbalance %.2f", layer->imbalance);
@@ -156,6 +170,7 @@ static void print_figures(FILE *out, const struct layer *layer)
     print_dying(out, layer);
     if (layer->dropped)
         fprintf(out, "  dropped for lack of capacity: %llu\n", (unsigned long long)layer->dropped);
+    print_quarantine(out, layer);
     print_drift(out, layer, "reference", "the reference");
     print_drift(out, layer, "previous", "the window before");
 }

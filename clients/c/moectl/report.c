@@ -166,6 +166,23 @@ static void judge_dying(json_t *findings, const struct layer *layer)
     }
 }
 
+/* Others do its work, and nobody should wonder why. */
+static void tell_quarantine(json_t *findings, const struct layer *layer)
+{
+    size_t i;
+    json_t *entry;
+    json_array_foreach(json_object_get(layer->json, "quarantine"), i, entry)
+    {
+        const char *text = json_string_value(json_object_get(entry, "reason"));
+        char *reason = printable(text && *text ? text : "no reason given");
+        json_t *index = json_object_get(entry, "expert");
+        json_t *finding = find(findings, layer, "quarantine", "expert %lld is in quarantine: %s",
+                               (long long)json_integer_value(index), reason);
+        json_object_set(finding, "expert", index);
+        free(reason);
+    }
+}
+
 /* How likely an even gate would give loads of so little entropy: the G test against even parts,
  * each row standing for one selection. */
 static double chance_of_bits(const struct layer *layer, double bits, double most)
@@ -411,6 +428,7 @@ json_t *report_make(const struct document *now, const struct document *before, u
             find(findings, layer, "idle", "no rows: nothing to say");
             continue;
         }
+        tell_quarantine(findings, layer);
         judge_gate(findings, layer);
         judge_experts(findings, layer);
         judge_dying(findings, layer);
