@@ -152,6 +152,20 @@ static int check_listener(const struct access *access, enum role role, struct er
                      role == ROLE_ADMIN ? "administration" : "monitoring");
 }
 
+/* With a GET, such as for a picture, a browser tells no origin, and whose page it is only to HTTPS
+ * and this machine; what it does not say of is refused. */
+static bool is_of_a_page(const struct exchange *exchange)
+{
+    static const char BROWSER[] = "Mozilla/";
+    const char *site = exchange_header_in(exchange, "Sec-Fetch-Site");
+    const char *agent = exchange_header_in(exchange, "User-Agent");
+    if (exchange->method != HTTP_GET && exchange->method != HTTP_HEAD)
+        return false;
+    if (site)
+        return strcmp(site, "same-origin") != 0 && strcmp(site, "none") != 0;
+    return agent && strncmp(agent, BROWSER, strlen(BROWSER)) == 0;
+}
+
 /* Any web page may have a browser send a POST here. Where no token is asked for, administration is
  * not for pages of others. */
 static int check_origin(const struct access *access, const struct exchange *exchange,
@@ -160,6 +174,8 @@ static int check_origin(const struct access *access, const struct exchange *exch
     const char *origin = exchange_header_in(exchange, "Origin");
     const char *host = exchange_header_in(exchange, "Host");
     const char *of = origin ? strstr(origin, "://") : NULL;
+    if (!origin && is_of_a_page(exchange))
+        return error_set(err, ERROR_FORBIDDEN, "pages may not change the server by GET: send POST");
     if (!origin || (of && host && strcasecmp(of + strlen("://"), host) == 0) ||
         cors_allows(access->options->cors_origin, origin))
         return 0;

@@ -76,6 +76,18 @@ class OpenTest(ServerCase):
             self.assertEqual(self.client.post(*reset, headers).status, status, origin)
         self.assertEqual(self.client.post(*reset).status, 200)
 
+    def test_nor_by_a_picture(self):
+        """With a GET, which SGLang's clients send too, a browser tells no origin."""
+        for headers, status in (({"Sec-Fetch-Site": "cross-site", "User-Agent": "Mozilla/5.0"}, 403),
+                                ({"Sec-Fetch-Site": "same-site"}, 403), ({"User-Agent": "Mozilla/5.0 (X11)"}, 403),
+                                ({"Sec-Fetch-Site": "none", "User-Agent": "Mozilla/5.0"}, 200),
+                                ({"Sec-Fetch-Site": "same-origin", "User-Agent": "Mozilla/5.0"}, 200),
+                                ({"User-Agent": "curl/7.88.1"}, 200), ({}, 200)):
+            answer = self.client.get("/start_expert_distribution_record", headers)
+            self.assertEqual(answer.status, status, (headers, answer.body))
+        reading = self.client.get("/metrics", {"Sec-Fetch-Site": "cross-site"})
+        self.assertEqual(reading.status, 200)
+
     def test_what_is_open_takes_no_body(self):
         for method, path, headers, status in (
                 ("GET", "/healthz", {}, 413), ("POST", "/v2/health/live", {}, 405),
