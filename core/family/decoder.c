@@ -44,6 +44,7 @@ void decoder_read(struct translation *t, struct decoder *decoder, double eps)
     read_only(t, "hidden_act", "silu");
     if (!translation_failed(t) && decoder->layer_count > MAX_DECODER_LAYERS)
         config_error(t->config, "num_hidden_layers", t->err, "more than %d", MAX_DECODER_LAYERS);
+    t->bare = !is_stored(t, "model.embed_tokens.weight") && is_stored(t, "embed_tokens.weight");
     if (translation_failed(t))
         decoder->layer_count = 0;
     decoder->layers = xcalloc(decoder->layer_count + 1, sizeof *decoder->layers);
@@ -161,6 +162,8 @@ json_t *decoder_attention(struct translation *t, const struct decoder *decoder, 
     }
     if (decoder->normalizes_late)
         json_object_set_new(json, "qk_norm_late", json_true());
+    if (t->bare)
+        json_object_set_new(json, "keep", json_false());
     if (decoder->clip != 0)
         json_object_set_new(json, "clip", json_real(decoder->clip));
     if (decoder->attention_scale != 0)
@@ -262,7 +265,7 @@ static void add_gate(struct translation *t, const struct decoder *decoder, size_
     struct tensor_name bias =
         named("%s.%s", from.text, names->select_bias ? names->select_bias : "");
     const size_t dims[] = {1, decoder->expert_count};
-    const struct tensor *found = safetensors_find(t->tensors, bias.text);
+    const struct tensor *found = find_tensor(t, bias.text);
     bool nested = found && found->rank == 2; /* ERNIE's is [1, experts] */
     if (!names->select_bias)
         return;
@@ -356,12 +359,15 @@ static json_t *input_json(struct translation *t, const struct decoder *decoder)
                      (json_int_t)decoder->vocabulary, "layers", layers);
 }
 
-/* A tied head reads the table of the embedding, unless the file has another one. */
+/* A trunk alone gives a vector for every token: an embedder. A tied head reads the table of the
+ * embedding, unless the file has another one. */
 static json_t *output_json(struct translation *t, const struct decoder *decoder)
 {
     const size_t size[] = {decoder->vocabulary, decoder->hidden};
     bool tied = decoder->tied && !is_stored(t, "lm_head.weight");
     json_t *norm = norm_layer(t, decoder, "norm", decoder->names.final_norm);
+    if (t->bare)
+        return json_pack("{s:s, s:[o]}", "name", "embeddings", "layers", norm);
     json_t *layers = json_pack("[o, o]", norm, linear_layer("lm_head"));
     add_matrix(t, "lm_head.weight", tied ? "model.embed_tokens.weight" : "lm_head.weight", size[0],
                size[1]);
@@ -399,7 +405,11 @@ json_t *decoder_translate(struct translation *t, const struct decoder *decoder)
         ignore_further_layers(t, decoder);
     read_quantization(t);
     read_done(t);
-    if (decoder->tied)
+    if (t->bare && decoder->attention != decoder_attention)
+        config_error(t->config, NULL, t->err,
+                     "its tensors have no head, and its layers keep more "
+                     "of a text than embeddings need");
+    if (decoder->tied && !t->bare)
         keep_table(t);
     json_t *input = input_json(t, decoder);
     for (size_t i = 0; i < decoder->layer_count && !translation_failed(t); i++)

@@ -56,7 +56,7 @@ static json_t *translate(struct translation *t, const char *type)
 int family_translate(struct family *family, struct config_node *published,
                      struct safetensors *tensors, struct error *err)
 {
-    struct translation t = {family, published, tensors, err};
+    struct translation t = {.family = family, .config = published, .tensors = tensors, .err = err};
     const char *type;
     *family = (struct family){.views = views_new()};
     if (config_text(published, "model_type", NULL, &type, err) != 0)

@@ -142,9 +142,16 @@ void read_done(struct translation *t)
 
 /* ---- tensors ------------------------------------------------------------------------------ */
 
+struct tensor *find_tensor(const struct translation *t, const char *name)
+{
+    static const char whole[] = "model.";
+    bool cut = t->bare && strncmp(name, whole, sizeof whole - 1) == 0;
+    return safetensors_find(t->tensors, cut ? name + sizeof whole - 1 : name);
+}
+
 bool is_stored(const struct translation *t, const char *name)
 {
-    return safetensors_find(t->tensors, name) != NULL;
+    return find_tensor(t, name) != NULL;
 }
 
 static bool has_shape(const struct tensor *tensor, size_t rank, const size_t *dims)
@@ -158,7 +165,7 @@ static struct tensor *find_stored(struct translation *t, const char *name, size_
     char found[SHAPE_TEXT_BYTES], expected[SHAPE_TEXT_BYTES];
     if (translation_failed(t))
         return NULL;
-    struct tensor *tensor = safetensors_find(t->tensors, name);
+    struct tensor *tensor = find_tensor(t, name);
     if (!tensor)
         error_set(t->err, ERROR_INVALID, "%s: tensor '%s' is missing", safetensors_name(t->tensors),
                   name);
@@ -273,7 +280,7 @@ static void ignore(struct translation *t, struct tensor *tensor)
 
 void ignore_tensor(struct translation *t, const char *name)
 {
-    struct tensor *tensor = safetensors_find(t->tensors, name);
+    struct tensor *tensor = find_tensor(t, name);
     if (tensor)
         ignore(t, tensor);
 }

@@ -15,6 +15,7 @@ struct translation {
     struct config_node *config;
     struct safetensors *tensors;
     struct error *err;
+    bool bare; /* a trunk alone is stored: names lack the "model." that they begin with here */
 };
 
 bool translation_failed(const struct translation *t);
@@ -50,6 +51,8 @@ void read_done(struct translation *t);
 
 /* ---- tensors ---- */
 
+/* NULL: there is none. */
+struct tensor *find_tensor(const struct translation *t, const char *name);
 bool is_stored(const struct translation *t, const char *name);
 
 /* Each makes a view `to` of what is stored as `from`, which must have that shape. A matrix may be

@@ -55,8 +55,12 @@ static int read_scores(struct attention *attention, struct config_node *node, st
     int64_t window;
     double scale = 0, clip;
     if (config_flag(node, "causal", attention->over_sequence, &attention->causal, err) != 0 ||
+        config_flag(node, "keep", attention->over_sequence && attention->causal, &attention->kept,
+                    err) != 0 ||
         config_integer(node, "window", 0, within(1, MAX_ROW_ELEMENTS), &window, err) != 0)
         return -1;
+    if (attention->kept && !(attention->over_sequence && attention->causal))
+        return config_error(node, "keep", err, "only causal attention over a sequence can keep");
     attention->window = (size_t)window;
     attention->root = config_has(node, "scale") ? 0 : sqrtf((float)attention->head_dim);
     if (attention->root == 0 && config_real(node, "scale", NULL, &scale, err) != 0)
@@ -122,8 +126,9 @@ static int build_tensors(struct attention *attention, const struct scope *scope,
 
 static int format_3_keys(const struct scope *scope, struct config_node *node, struct error *err)
 {
-    static const char *const keys[] = {"kv_heads", "head_dim", "causal", "window", "scale",
-                                       "rotary",   "qk_norm",  "over",   "clip",   "qk_norm_late"};
+    static const char *const keys[] = {"kv_heads", "head_dim",     "causal",  "window",
+                                       "scale",    "rotary",       "qk_norm", "over",
+                                       "clip",     "qk_norm_late", "keep"};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
         if (format_key(scope, node, keys[i], 3, err) != 0)
             return -1;
@@ -173,7 +178,7 @@ static int attention_build(struct layer *layer, const struct scope *scope, struc
         layer_set_out(layer, node, &layer->in, err) != 0 ||
         build_tensors(attention, scope, err) != 0)
         return -1;
-    scope->loading->sees_ahead |= attention->over_sequence && !attention->causal;
+    scope->loading->sees_ahead |= attention->over_sequence && !attention->kept;
     if (attention->over_sequence)
         attention_sequence_plan(attention, layer);
     else

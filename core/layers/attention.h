@@ -21,6 +21,7 @@ struct attention {
     bool normalizes_late; /* queries and keys after they are turned, not before */
     float clip;           /* of queries, keys and values; 0: none */
     bool causal, half;    /* half: sessions keep keys and values as binary16 */
+    bool kept;            /* sessions keep them at all: rows of a sequence may come part by part */
     float root, scale;    /* scores are divided by root, or, if it is 0, multiplied by scale */
     float eps;
     size_t qkv, context; /* places */

@@ -2,8 +2,8 @@
  * earlier ones.
  *
  * All rows' queries, keys and values are computed, then keys and values are stored, then every
- * query goes over the positions that it sees, block by block (core/dense/attend.h). A layer that is
- * not causal needs no session: what a span's rows see are the span's own. The order of every sum
+ * query goes over the positions that it sees, block by block (core/dense/attend.h). A layer that
+ * keeps nothing needs no session: what a span's rows see are the span's own. The order of every sum
  * follows from the positions alone, so chunks, batches, cached prefixes and threads change no bit.
  *
  * A page holds, for each layer, keys [kv_heads, head_dim, ATTEND_POSITIONS], then values [kv_heads,
@@ -61,7 +61,7 @@ void attention_sequence_plan(struct attention *attention, struct layer *layer)
     attention->context = plan_floats(&layer->plan, inner);
     plan_workspace(&layer->plan, state_floats(attention) + max_size(2 * block_floats(attention),
                                                                     attention->head_dim + kept));
-    if (attention->causal) {
+    if (attention->kept) {
         layer->memory.per_position = 2 * kept * number_bytes(attention);
         layer->memory.window = attention->window;
     }
@@ -133,7 +133,7 @@ static void prepare(const struct sequences *all, const struct moed_span *span, s
     for (size_t head = 0; head < attention->heads + attention->kv_heads; head++)
         rotary_turn_by(rotary, workspace, sine, qkv + head * width);
     attention_after_turn(attention, qkv);
-    if (attention->causal)
+    if (attention->kept)
         store(all, span, position, qkv + attention->heads * width, workspace + width);
 }
 
@@ -270,7 +270,7 @@ static void attend_block(const struct sequences *all, const struct task *task, s
     const struct attention *attention = all->attention;
     size_t group = heads_per_group(attention);
     struct attended block =
-        attention->causal ? kept_block(all, task, page) : own_block(all, task, page);
+        attention->kept ? kept_block(all, task, page) : own_block(all, task, page);
     for (size_t row = 0, next; row < task->rows; row = next) {
         struct attended other = block;
         see(all, task, row, page, &block);

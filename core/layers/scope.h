@@ -44,7 +44,7 @@ struct loading {
     size_t moe_count;
     /* What a session keeps for all layers so far. */
     size_t session_bytes, position_bytes;
-    bool sees_ahead; /* a layer looks at later positions of a sequence */
+    bool sees_ahead; /* a layer must be given all positions of a sequence at once */
     size_t window;   /* the widest; SIZE_MAX: a layer looks back to the first position */
 };
 

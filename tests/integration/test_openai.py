@@ -13,7 +13,7 @@ from support.language import ASSISTANT, CONTEXT, EOS, NAME, USER, VOCABULARY, Wo
 from support.openai import CHAT, COMPLETIONS, EMBEDDINGS, OpenAICase
 from support.server import ROOT
 
-ENCODER = os.path.join(ROOT, "tests", "data", "families", "nomic_bert")
+ENCODER, EMBEDDER = (os.path.join(ROOT, "tests", "data", "families", name) for name in ("nomic_bert", "qwen3_embedding"))
 
 
 def tensor(path, name):
@@ -281,11 +281,15 @@ class EmbeddingsTest(OpenAICase):
     @staticmethod
     def models(directory):
         Words().write(os.path.join(directory, NAME))
-        shutil.copytree(ENCODER, os.path.join(directory, "encoder"), ignore=shutil.ignore_patterns("expected"))
+        for path, name in ((ENCODER, "encoder"), (EMBEDDER, "embedder")):
+            shutil.copytree(path, os.path.join(directory, name), ignore=shutil.ignore_patterns("expected"))
+        os.mkdir(os.path.join(directory, "embedder", "1_Pooling"))
+        with open(os.path.join(directory, "embedder", "1_Pooling", "config.json"), "w", encoding="utf-8") as file:
+            json.dump({"pooling_mode_lasttoken": True, "pooling_mode_mean_tokens": False}, file)
 
-    def embed(self, **body):
-        answer = self.ask(EMBEDDINGS, model="encoder", **body)
-        self.assertEqual((answer["object"], answer["model"]), ("list", "encoder"))
+    def embed(self, model="encoder", **body):
+        answer = self.ask(EMBEDDINGS, model=model, **body)
+        self.assertEqual((answer["object"], answer["model"]), ("list", model))
         self.assertEqual([entry["index"] for entry in answer["data"]], list(range(len(answer["data"]))))
         return [entry["embedding"] for entry in answer["data"]]
 
@@ -297,6 +301,14 @@ class EmbeddingsTest(OpenAICase):
             mean = tensor(path, f"logits.{i}").mean(axis=0)
             np.testing.assert_allclose(together[i], mean / np.linalg.norm(mean), rtol=1e-3, atol=1e-5)
             self.assertEqual(self.embed(input=text), [together[i]]) # the same bits alone
+
+    def test_a_decoders_trunk_embeds(self):
+        path = os.path.join(EMBEDDER, "expected", "model.safetensors")
+        texts = [tensor(path, f"tokens.{i}").astype(int).tolist() for i in range(3)]
+        for i, vector in enumerate(self.embed("embedder", input=texts)):
+            last = tensor(path, f"logits.{i}")[-1]
+            np.testing.assert_allclose(vector, last / np.linalg.norm(last), rtol=1e-3, atol=1e-5)
+        self.refused(400, "generates no text", param="model", model="embedder", prompt=[1])
 
     def test_many_texts(self):
         texts = [[1 + i % 20] * (1 + i % 60) for i in range(200)]

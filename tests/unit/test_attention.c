@@ -196,44 +196,49 @@ END_TEST
     "'inputs':[{'name':'t','shape':[],'categories':3,'layers':[{'op':'embedding','name':'e'}]}]"
 #define OVER "{'op':'attention','name':'a','heads':1,'over':'sequence'}"
 
+static const struct {
+    const char *config, *message;
+} REFUSED[] = {
+    {"{'model_type':'moed','format_version':3," SEQUENCE_INPUT ",'layers':[" OVER "]}",
+     "layers[0].over: a model of sequences needs a \"context\""},
+    {"{'model_type':'moed','format_version':3," SEQUENCE_INPUT
+     ",'layers':[{'op':'short_conv','name':'c'}]}",
+     "layers[0]: a model of sequences needs a \"context\""},
+    {"{'model_type':'moed','format_version':2,'context':8," SEQUENCE_INPUT
+     ",'layers':[{'op':'relu'}]}",
+     "context"},
+    {"{'model_type':'moed','format_version':3,'context':0," SEQUENCE_INPUT
+     ",'layers':[{'op':'relu'}]}",
+     "context"},
+    {"{'model_type':'moed','format_version':3,'context':8,'input':{'shape':[2,2]},"
+     "'layers':[" OVER "]}",
+     "attention works on rows of [size] over a sequence"},
+    {"{'model_type':'moed','format_version':3,'context':8," SEQUENCE_INPUT
+     ",'layers':[{'op':'attention','name':'a','heads':1,'over':'sequence','causal':false,"
+     "'keep':true}]}",
+     "layers[0].keep: only causal attention over a sequence can keep"},
+    {"{'model_type':'moed','format_version':3,'context':8,'input':{'shape':[]},'layers':[{'op':"
+     "'relu'}]}",
+     "input.shape: expected a list of 1 to 6 sizes"},
+    {"{'model_type':'moed','format_version':3,'context':8," SEQUENCE_INPUT
+     ",'layers':[{'op':'relu'}],'outputs':[{'name':'o','layers':[" OVER "]}]}",
+     "outputs[0].layers[0].over: attention over a sequence stands among the model's layers"},
+    {"{'model_type':'moed','format_version':3,'context':8," SEQUENCE_INPUT
+     ",'layers':[{'op':'relu'}],'outputs':[{'name':'o','layers':[{'op':'short_conv'}]}]}",
+     "outputs[0].layers[0]: short_conv over a sequence stands among the model's layers"},
+    {"{'model_type':'moed','format_version':3,'context':8," SEQUENCE_INPUT
+     ",'layers':[{'op':'moe','name':'m','gate':{'layers':[" OVER
+     "]},'experts':{'count':1,'layers':[{'op':'relu'}]}}]}",
+     "stands among the model's layers"},
+};
+
 START_TEST(bad_configs_are_refused)
 {
     const struct stored tensors[] = {STORED("e.weight", DIMS(3, 1), 1, 2, 3),
                                      STORED("a.in_proj_weight", DIMS(3, 1), 1, 2, 3),
                                      STORED("a.out_proj.weight", DIMS(1, 1), 1)};
-    static const struct {
-        const char *config, *message;
-    } bad[] = {
-        {"{'model_type':'moed','format_version':3," SEQUENCE_INPUT ",'layers':[" OVER "]}",
-         "layers[0].over: a model of sequences needs a \"context\""},
-        {"{'model_type':'moed','format_version':3," SEQUENCE_INPUT
-         ",'layers':[{'op':'short_conv','name':'c'}]}",
-         "layers[0]: a model of sequences needs a \"context\""},
-        {"{'model_type':'moed','format_version':2,'context':8," SEQUENCE_INPUT
-         ",'layers':[{'op':'relu'}]}",
-         "context"},
-        {"{'model_type':'moed','format_version':3,'context':0," SEQUENCE_INPUT
-         ",'layers':[{'op':'relu'}]}",
-         "context"},
-        {"{'model_type':'moed','format_version':3,'context':8,'input':{'shape':[2,2]},"
-         "'layers':[" OVER "]}",
-         "attention works on rows of [size] over a sequence"},
-        {"{'model_type':'moed','format_version':3,'context':8,'input':{'shape':[]},'layers':[{'op':"
-         "'relu'}]}",
-         "input.shape: expected a list of 1 to 6 sizes"},
-        {"{'model_type':'moed','format_version':3,'context':8," SEQUENCE_INPUT
-         ",'layers':[{'op':'relu'}],'outputs':[{'name':'o','layers':[" OVER "]}]}",
-         "outputs[0].layers[0].over: attention over a sequence stands among the model's layers"},
-        {"{'model_type':'moed','format_version':3,'context':8," SEQUENCE_INPUT
-         ",'layers':[{'op':'relu'}],'outputs':[{'name':'o','layers':[{'op':'short_conv'}]}]}",
-         "outputs[0].layers[0]: short_conv over a sequence stands among the model's layers"},
-        {"{'model_type':'moed','format_version':3,'context':8," SEQUENCE_INPUT
-         ",'layers':[{'op':'moe','name':'m','gate':{'layers':[" OVER
-         "]},'experts':{'count':1,'layers':[{'op':'relu'}]}}]}",
-         "stands among the model's layers"},
-    };
-    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
-        expect_config_refused(bad[i].config, tensors, 3, bad[i].message);
+    for (size_t i = 0; i < sizeof REFUSED / sizeof *REFUSED; i++)
+        expect_config_refused(REFUSED[i].config, tensors, 3, REFUSED[i].message);
 }
 END_TEST
 

@@ -87,6 +87,7 @@ FAMILIES = {
     "qwen3_bf16": ("qwen3", dict(SMALL, head_dim=8, num_hidden_layers=1, tie_word_embeddings=True)),
     "qwen3_fp8": ("qwen3", dict(SMALL, head_dim=40, num_hidden_layers=1)),
     "qwen3": ("qwen3", dict(SMALL, head_dim=16, tie_word_embeddings=True)),
+    "qwen3_embedding": ("qwen3", dict(SMALL, head_dim=8, num_hidden_layers=2, tie_word_embeddings=True)),
     "llama": ("llama", dict(SMALL, attention_bias=True, mlp_bias=True, rope_parameters=dict(
         rope_type="llama3", rope_theta=10000.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
         original_max_position_embeddings=16))),
@@ -275,7 +276,9 @@ def make(family):
     config = transformers.AutoConfig.for_model(model_type, **keys)
     config._attn_implementation = "eager"
     config._experts_implementation = "eager"
-    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    trunk = family.endswith("_embedding")  # without a head; its "logits" are vectors
+    kind = transformers.AutoModel if trunk else transformers.AutoModelForCausalLM
+    model = kind.from_config(config, dtype=torch.float32).eval()
     randomize(model)
     if family.endswith("_bf16"):
         model.to(torch.bfloat16).save_pretrained(directory)
@@ -290,7 +293,8 @@ def make(family):
     for s, tokens in enumerate(SEQUENCES):
         seen.clear()
         with torch.no_grad():
-            logits = model(torch.tensor([tokens]), use_cache=False).logits[0]
+            output = model(torch.tensor([tokens]), use_cache=False)
+            logits = (output.last_hidden_state if trunk else output.logits)[0]
         expected[f"tokens.{s}"] = torch.tensor(tokens).float()
         expected[f"logits.{s}"] = logits.contiguous()
         for m, (ids, weights) in enumerate(seen):
