@@ -3,7 +3,8 @@
  * The session's bytes are sent before the loop waits (grpc_listener.c), so that all answers of a
  * turn go out together, and no connection is closed while a handler is at work. Like HTTP's, a
  * connection without calls gives way to a new one when every slot is taken. If there is none, a new
- * one enters a small reserve, where only health is told, until a slot is free. */
+ * one enters a small reserve, where only health is told, until a slot is free. Other calls do not
+ * wait there as HTTP's do: connections with calls are kept for long. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>

@@ -173,6 +173,17 @@ class Clients:
         assert call("ModelStatistics", name=MODEL)["modelStats"], "no statistics"
         return "1.9.3", "Go's gRPC: health, metadata, inference, statistics, from proto/inference.proto"
 
+    def openapi(self):
+        program = os.path.join(HOME, "openapi-spec-validator", "bin", "openapi-spec-validator")
+        if not shutil.which(program):
+            raise Missing("no openapi-spec-validator")
+        path = os.path.join(self.directory, "whole.json")
+        run("curl", "-sS", "--fail", "-o", path, f"{self.http}/openapi.json")
+        assert run(program, "--schema", "3.1", path).rstrip().endswith(": OK")
+        with open(path, encoding="utf-8") as file:
+            count = sum(map(len, json.load(file)["paths"].values()))
+        return run(program, "--version").split()[-1], f"read /openapi.json with its {count} operations as OpenAPI 3.1, and found nothing wrong"
+
     def described(self):
         """The server's OpenAPI document in a file, with the names of models that there are."""
         document = json.loads(run("curl", "-sS", "--fail", f"{self.http}/openapi.json"))
@@ -207,10 +218,10 @@ class Clients:
 
 
 ALL = ["curl", "kserve", "tritonclient", "perf_analyzer", "mlserver", "openai-python", "openai-js", "prometheus-client", "promtool",
-       "go", "java", "grpc-go", "grpc-java", "grpcurl"]
+       "go", "java", "grpc-go", "grpc-java", "grpcurl", "openapi"]
 NAMES = {"kserve": "kserve SDK", "tritonclient": "Triton's Python clients", "mlserver": "MLServer's client",
          "openai-python": "OpenAI's Python client", "openai-js": "OpenAI's JavaScript client", "go": "Go's net/http",
-         "java": "java.net.http.HttpClient", "grpc-go": "grpc-go, as Triton's Go client",
+         "java": "java.net.http.HttpClient", "openapi": "openapi-spec-validator", "grpc-go": "grpc-go, as Triton's Go client",
          "grpc-java": "grpc-java, as Triton's Java client"}
 
 

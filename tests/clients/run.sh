@@ -74,6 +74,8 @@ if is_wanted grpc-go || is_wanted grpc-java; then
     # shellcheck disable=SC2086
     install grpc "$(cat $sources | cksum | cut -d ' ' -f 1)" sh tests/clients/grpc_stubs.sh "$home"
 fi
+! is_wanted openapi || install openapi-spec-validator 0.9.0 \
+    python_package openapi-spec-validator openapi-spec-validator==0.9.0
 ! is_wanted grpcurl || install grpcurl 1.9.3 grpcurl
 case $wanted in *" schemathesis "*)
     install schemathesis 4.32.5 python_package schemathesis schemathesis==4.32.5 ;;

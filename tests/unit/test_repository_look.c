@@ -28,6 +28,9 @@ START_TEST(what_is_not_there_completely_is_passed_over)
     static const char *const others[] = {"lost+found", "__pycache__", ".snapshots", "empty", "m"};
     for (size_t i = 0; i < sizeof others / sizeof *others; i++)
         make_directory(others[i]);
+    char itself[PATH_MAX];
+    snprintf(itself, sizeof itself, "%s/itself", directory);
+    ck_assert_int_eq(symlink("itself", itself), 0);
     put_model("m/1", 1);
     make_directory("m/2"); /* empty */
     make_directory("m/3");
