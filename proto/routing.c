@@ -159,7 +159,7 @@ static void append_layer(const struct routing_document *document, const struct r
 
 void routing_write(const struct routing_document *document, struct buffer *body)
 {
-    buffer_text(body, "{\"model\":");
+    buffer_format(body, "{\"format\":%d,\"model\":", ROUTING_FORMAT);
     json_append_string(body, document->model);
     buffer_text(body, ",\"version\":");
     json_append_string(body, document->version);

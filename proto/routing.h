@@ -5,6 +5,10 @@
 #include "proto/buffer.h"
 #include "proto/routing_layer.h"
 
+/* The document's own version. It grows when a member goes or means something else; a new member
+ * leaves it as it is. */
+enum { ROUTING_FORMAT = 1 };
+
 void routing_write(const struct routing_document *document, struct buffer *body);
 
 /* What a live view needs of it, in at most `max_bytes`: of each layer its figures and one share for

@@ -3,8 +3,8 @@
  *
  * Each window moves by steps of a twelfth of its length and is remembered twice over, so that it
  * can be compared with the one before. A remembered total takes as much memory as the counts
- * themselves: 80 bytes for each expert, and 336 more once labels have come. There are at most
- * WINDOW_COUNT * HISTORY_MARKS of them, 6 KiB for each expert and with labels 32 KiB, of each tag
+ * themselves: 96 bytes for each expert, and 336 more once labels have come. There are at most
+ * WINDOW_COUNT * HISTORY_MARKS of them, 8 KiB for each expert and with labels 34 KiB, of each tag
  * in use; none for steps in which nothing was counted. */
 #ifndef SERVER_HISTORY_H
 #define SERVER_HISTORY_H

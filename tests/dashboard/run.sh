@@ -1,5 +1,6 @@
 #!/bin/sh
-# The dashboard in a real browser: `sh tests/dashboard/run.sh`; `sh tests/dashboard/run.sh stories` is stories.py.
+# The dashboard in a real browser: `sh tests/dashboard/run.sh`; `sh tests/dashboard/run.sh stories` is stories.py, and
+# `sh tests/dashboard/run.sh pictures` pictures.py.
 #
 # Installs Debian's chromium and, in build/dashboard, playwright-core and axe-core; builds the server, serves the
 # shipped models and one of 64 layers with 256 experts, sends traffic, opens the page at desktop and phone width in
@@ -19,5 +20,8 @@ cp tests/dashboard/package.json tests/dashboard/*.mjs "$work/"
 if [ "${1:-}" = stories ]; then
     shift
     exec /usr/bin/python3 tests/dashboard/stories.py "$work" "$@"
+fi
+if [ "${1:-}" = pictures ]; then
+    exec /usr/bin/python3 tests/dashboard/pictures.py "$work"
 fi
 PYTHONPATH=clients/python exec /usr/bin/python3 tests/dashboard/serve.py "$work"

@@ -66,6 +66,8 @@ START_TEST(what_is_no_document_is_refused)
 {
     refused("", "line 1");
     refused("[]", "layers");
+    refused("{\"format\": 2, \"layers\": []}", "'format' is 2, and this moectl reads 1");
+    refused("{\"format\": \"1\", \"layers\": []}", "'format'");
     refused("{\"layers\": [{}]}", "layers[0]: there is no 'name'");
     refused("{\"layers\": [{\"name\": \"a\", \"rows\": -1}]}", "'rows' is not a count");
     refused("{\"layers\": [{\"name\": \"a\", \"rows\": 1.5}]}", "'rows' is not a count");

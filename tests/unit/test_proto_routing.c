@@ -317,7 +317,8 @@ static struct routing_layer layer_of(const char *name, const struct moed_gate_co
 }
 
 static const char DOCUMENT[] =
-    "{\"model\":\"digits\",\"version\":\"3\",\"window\":\"1m\",\"seconds\":60.5,\"rows\":2,"
+    "{\"format\":1,\"model\":\"digits\",\"version\":\"3\",\"window\":\"1m\",\"seconds\":60.5,"
+    "\"rows\":2,"
     "\"tags\":[\"a\",\"other\"],\"layers\":[{\"name\":\"moe\",\"rows\":2,\"intervened\":7,"
     "\"top_k\":2,\"experts\":["
     "{\"index\":0,\"selected\":3,\"share\":0.75,\"weight\":1.5,\"weight_share\":0.75,"
@@ -411,8 +412,9 @@ START_TEST(document_without_layers)
     buffer_init(&body, 1 << 16);
     routing_write(&document, &body);
     buffer_append(&body, "", 1);
-    ck_assert_str_eq(body.data, "{\"model\":\"dense\",\"version\":\"1\",\"window\":\"all\","
-                                "\"seconds\":0,\"rows\":0,\"tags\":[],\"layers\":[]}");
+    ck_assert_str_eq(body.data,
+                     "{\"format\":1,\"model\":\"dense\",\"version\":\"1\",\"window\":\"all\","
+                     "\"seconds\":0,\"rows\":0,\"tags\":[],\"layers\":[]}");
     buffer_close(&body);
 }
 END_TEST

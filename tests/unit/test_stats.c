@@ -281,6 +281,18 @@ START_TEST(earlier_and_recent_do_not_overlap)
 }
 END_TEST
 
+/* What proto/PROTOCOL.md says that an expert takes: for each loop and tag, for a tag's windows, and
+ * more of both once labels have come. */
+START_TEST(an_expert_takes_what_is_documented)
+{
+    const size_t marks = WINDOW_COUNT * HISTORY_MARKS;
+    ck_assert_uint_eq(sizeof(struct moed_expert_counts), 96);
+    ck_assert_uint_eq(sizeof(struct routing_quality), 336);
+    ck_assert_uint_le(marks * sizeof(struct moed_expert_counts), 8 << 10);
+    ck_assert_uint_le(marks * sizeof(struct routing_quality), 26 << 10);
+}
+END_TEST
+
 START_TEST(tags_count_apart)
 {
     struct model_stats *stats = model_stats_new(&info, 0, 2, 2, 0);
@@ -383,7 +395,7 @@ START_TEST(windows_have_names)
 END_TEST
 
 TEST_MAIN("stats", windows_slide, a_window_says_what_it_spans, earlier_and_recent_do_not_overlap,
-          tags_count_apart, a_batch_is_counted_once, a_reset_lets_counters_be, windows_have_names,
-          loops_add_up, reasons_have_words, requests_count_by_protocol_and_status,
-          counters_begin_at_zero, routing_adds_up, histograms_reach_from_microseconds_to_timeouts,
-          bounds_ascend)
+          an_expert_takes_what_is_documented, tags_count_apart, a_batch_is_counted_once,
+          a_reset_lets_counters_be, windows_have_names, loops_add_up, reasons_have_words,
+          requests_count_by_protocol_and_status, counters_begin_at_zero, routing_adds_up,
+          histograms_reach_from_microseconds_to_timeouts, bounds_ascend)

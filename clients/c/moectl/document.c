@@ -9,6 +9,9 @@
 
 enum { MAX_LAYERS = 1 << 16, MAX_EXPERTS = 1 << 20 };
 
+/* Of routing documents (ROUTING_FORMAT of the server). */
+enum { FORMAT = 1 };
+
 /* ---- values ---- */
 
 static double number_of(json_t *object, const char *key)
@@ -147,6 +150,16 @@ static int read_layers(struct document *document, struct moed_client_error *err)
 
 /* ---- documents ---- */
 
+/* What a later format means is not known. Documents of servers before the first have none. */
+static int check_format(json_t *json, struct moed_client_error *err)
+{
+    json_t *format = json_object_get(json, "format");
+    if (!format || (json_is_integer(format) && json_integer_value(format) == FORMAT))
+        return 0;
+    return fail_with(err, "'format' is %lld, and this moectl reads %d: take that of the server",
+                     (long long)json_integer_value(format), FORMAT);
+}
+
 struct document *document_read(const char *text, size_t length, const char *name,
                                struct moed_client_error *err)
 {
@@ -161,7 +174,9 @@ struct document *document_read(const char *text, size_t length, const char *name
         document->version = text_of(document->json, "version", "");
         document->window = text_of(document->json, "window", "all");
         document->seconds = number_of(document->json, "seconds");
-        result = read_layers(document, err);
+        result = check_format(document->json, err);
+        if (result == 0)
+            result = read_layers(document, err);
     }
     if (result == 0)
         return document;
