@@ -88,6 +88,16 @@ def table(title, layers, key):
         print(f"    {i:>6}" + "".join(f"{percent(layer['experts'][i][key]):>16}" for layer in layers.values()))
 
 
+def accuracies(layer):
+    """By class and expert, where there are enough rows to say."""
+    truth = layer["classes"]["truth"]
+    print("\n    Accuracy, by the true class and the expert that came first, of at least five rows")
+    print(f"    {'class':<12}" + "".join(f"{i:>8}" for i in range(EXPERTS)))
+    for c, name in enumerate(LABELS):
+        print(f"    {name:<12}" + "".join(f"{percent(right[c] / counted[c] if counted[c] >= 5 else None):>8}"
+                                         for right, counted in zip(truth["correct"], truth["counts"])))
+
+
 def figures(layers, keys):
     print(f"\n    {'':>24}" + "".join(f"{name:>16}" for name in layers))
     for key in keys:
@@ -100,6 +110,8 @@ def number(layer, key):
         value = None if value is None else value[part]
     if value is None:
         return "-"
+    if key.endswith("p_value") and value < 1e-300:
+        return "< 1e-300"  # what no double can hold
     return str(value) if isinstance(value, (int, list)) else f"{value:.2g}" if value < 0.001 else f"{value:.3f}"
 
 
@@ -128,6 +140,7 @@ def an_expert_dies(server, images, arguments):
     table(f"Share of the selections; expert {DEAD}'s last matrix becomes zero, then the gate avoids it", layers,
           "share")
     table("Accuracy, by the expert that came first", layers, "accuracy")
+    accuracies(well)
     figures(layers, BALANCE)
     accuracy = [column(layer, "accuracy") for layer in (well, broken)]
     check(accuracy[1][DEAD] < 0.8 * accuracy[0][DEAD], "broken: the expert is right far less often (MoedExpertFailing)")
