@@ -13,10 +13,13 @@ import random
 import struct
 import subprocess
 import sys
+import threading
 import unicodedata
+from itertools import islice
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+TEXTS_AT_ONCE = 1000
 ADD_SPECIAL, SKIP_SPECIAL = 1, 2
 FAILED = 0xFFFFFFFF
 
@@ -40,16 +43,27 @@ class Probe:
     def text(self):
         return self.process.stdout.read(self.number()).decode()
 
-    def ask(self, text, flags):
-        """Ids, the text they decode to, and the same streamed."""
-        data = text.encode()
-        self.process.stdin.write(struct.pack("<II", flags, len(data)) + data)
+    def write(self, questions):
+        for text, flags in questions:
+            data = text.encode()
+            self.process.stdin.write(struct.pack("<II", flags, len(data)) + data)
         self.process.stdin.flush()
+
+    def answer(self):
+        """Ids, the text they decode to, and the same streamed."""
         count = self.number()
         if count == FAILED:
             return self.text(), None, None
         ids = list(struct.unpack(f"<{count}i", self.process.stdout.read(4 * count)))
         return ids, self.text(), self.text()
+
+    def ask(self, questions):
+        """Answers to texts with flags, which are read while the questions are written."""
+        writer = threading.Thread(target=self.write, args=(questions,))
+        writer.start()
+        answers = [self.answer() for _ in questions]
+        writer.join()
+        return answers
 
     def close(self):
         self.process.stdin.close()
@@ -104,6 +118,13 @@ def same_decoding(text, whole):
     return text == whole or "\ufffd" in whole
 
 
+def answered(probe, given):
+    """Each text with its flags and the probe's answer; all flags in turn."""
+    while questions := [(text, number & 3) for number, text in enumerate(islice(given, TEXTS_AT_ONCE), 1)]:
+        for (text, flags), answer in zip(questions, probe.ask(questions), strict=True):
+            yield text, flags, answer
+
+
 def compare(path, characters, strings):
     """Prints the first differences; returns how many there are."""
     from tokenizers import Tokenizer
@@ -111,11 +132,10 @@ def compare(path, characters, strings):
     tokenizer.no_truncation()
     tokenizer.no_padding()
     probe, different, count = Probe(path), 0, 0
-    for count, text in enumerate(texts(tokenizer, characters, strings), 1):
-        flags = count & 3
+    for text, flags, (ids, whole, parts) in answered(probe, texts(tokenizer, characters, strings)):
+        count += 1
         wanted = tokenizer.encode(text, add_special_tokens=bool(flags & ADD_SPECIAL)).ids
         decoded = tokenizer.decode(wanted, skip_special_tokens=bool(flags & SKIP_SPECIAL))
-        ids, whole, parts = probe.ask(text, flags)
         if ids == wanted and decoded == whole and same_decoding(parts, whole):
             continue
         different += 1
