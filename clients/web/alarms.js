@@ -27,12 +27,15 @@ function movedMost(layer) {
   return most ? ` Most of all expert ${most.index}: ${percent(most.now)} in place of ${percent(most.reference)}.` : "";
 }
 
-// [{kind, expert (not of drift), text}] of one layer.
+// Whom an administrator has taken out of service.
+const quarantined = (layer) => (layer.quarantine ?? []).map(({expert}) => expert);
+
+// [{kind, expert (not of drift), text}] of one layer. Who is in quarantine is not chosen, and nobody need be told.
 export function alarmsOf(layer, before) {
-  const found = [], drift = layer.drift?.reference;
+  const found = [], drift = layer.drift?.reference, out = quarantined(layer);
   if (hasMoved(drift))
     found.push({kind: "drift", text: `Rows are routed otherwise than in the checkpoint's reference: PSI ${number(drift.psi)}, beyond chance.${movedMost(layer)}`});
-  for (const expert of layer.dying ?? [])
+  for (const expert of (layer.dying ?? []).filter((index) => !out.includes(index)))
     found.push({kind: "dying", expert, text: `Expert ${expert} was used in the last hour and, beyond chance, not in the last five minutes.`});
   layer.experts.forEach((e, i) => {
     if (before[i] !== null && e.labelled >= MIN_LABELLED && e.accuracy < FAILING * before[i])
@@ -53,7 +56,8 @@ export function quiet(layer, before) {
   const failing = compared ? "None is failing." : layer.experts.some((e) => e.labelled)
     ? "There are too few labels, in this window or before it, to say whether one is failing."
     : "Without labels nobody knows whether one is failing.";
-  return `${moved} No expert is dying. ${failing}`;
+  const out = quarantined(layer);
+  return `${moved} No expert is dying. ${failing}${out.length ? ` In quarantine: ${out.join(", ")}.` : ""}`;
 }
 
 // {layer: "drift" or "dying"} of the other layers, from /metrics, which has no window `all`.

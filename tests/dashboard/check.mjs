@@ -99,6 +99,12 @@ async function read(page, say) {
     return [0, 1e-250, 0.03].map(chance).join("; ");
   });
   if (chances !== "p < 1e-300; p 1.0e-250; p 0.03") say(`probabilities are told as ${chances}`);
+  const dying = await page.evaluate(async () => {
+    const {alarmsOf, quiet} = await import("/ui/alarms.js");
+    const layer = {rows: 9, experts: [], dying: [1, 3], quarantine: [{expert: 3}]};
+    return `${alarmsOf(layer, []).map(({expert}) => expert)} ${quiet(layer, []).includes("In quarantine: 3.")}`;
+  });
+  if (dying !== "1 true") say(`of a dying expert and one in quarantine: ${dying}`);
   const models = await page.locator("#models").textContent();
   if (!models.includes("broken unavailable: ")) say(`of a model that cannot be served: ${models}`);
   for (const title of ["Requests by latency", "Batches by their rows"])

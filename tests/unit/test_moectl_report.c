@@ -161,6 +161,19 @@ START_TEST(dying_experts_and_recorded_drift_are_passed_on)
 }
 END_TEST
 
+START_TEST(who_is_in_quarantine_is_not_dying)
+{
+    json_t *findings = report_of(
+        document_of(1000, 1, 4, SELECTED(250, 250, 250, 250),
+                    ", \"dying\": [2, 3], \"quarantine\": [{\"expert\": 2, \"reason\": \"NaN\"}]"),
+        NULL, 0);
+    ck_assert_int_eq(json_integer_value(json_object_get(found(findings, "dying"), "expert")), 3);
+    ck_assert_str_eq(json_string_value(json_object_get(found(findings, "quarantine"), "text")),
+                     "expert 2 is in quarantine: NaN");
+    json_decref(findings);
+}
+END_TEST
+
 START_TEST(a_cache_holds_the_most_used)
 {
     static const char CACHE[] =
@@ -219,5 +232,6 @@ END_TEST
 TEST_MAIN("moectl report", an_even_layer_is_quiet, hot_and_unused_want_more_than_chance,
           a_gate_collapses_or_cannot_decide, few_rows_say_nothing_of_a_gate,
           redundant_experts_go_together, pairs_are_not_compared_with_a_window,
-          dying_experts_and_recorded_drift_are_passed_on, a_cache_holds_the_most_used,
-          what_moved_is_told_apart_from_chance, documents_of_different_models_are_refused)
+          dying_experts_and_recorded_drift_are_passed_on, who_is_in_quarantine_is_not_dying,
+          a_cache_holds_the_most_used, what_moved_is_told_apart_from_chance,
+          documents_of_different_models_are_refused)

@@ -152,12 +152,27 @@ static void judge_experts(json_t *findings, const struct layer *layer)
 
 /* ---- one layer ---- */
 
+static bool is_in_quarantine(const struct layer *layer, json_t *index)
+{
+    size_t i;
+    json_t *entry;
+    json_array_foreach(json_object_get(layer->json, "quarantine"), i, entry)
+    {
+        if (json_equal(json_object_get(entry, "expert"), index))
+            return true;
+    }
+    return false;
+}
+
+/* Who is in quarantine is not chosen, which is told of anyway. */
 static void judge_dying(json_t *findings, const struct layer *layer)
 {
     size_t i;
     json_t *index;
     json_array_foreach(json_object_get(layer->json, "dying"), i, index)
     {
+        if (is_in_quarantine(layer, index))
+            continue;
         json_t *finding = find(findings, layer, "dying",
                                "expert %lld is dying: used in the last hour, not in its last five "
                                "minutes",
