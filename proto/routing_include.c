@@ -45,23 +45,6 @@ static void append_ranks(const struct routing_layer *layer, struct buffer *body)
     append_table(body, layer->detail->ranks, layer->detail->experts, layer->detail->top_k);
 }
 
-/* In the order of the pairs. */
-static void append_lifts(const struct routing_detail *detail, struct buffer *body)
-{
-    const bool known = detail->pairs && detail->ranks;
-    const char *separator = "";
-    buffer_text(body, known ? ",\"lifts\":[" : ",\"lifts\":null");
-    for (size_t i = 0; known && i < detail->experts; i++)
-        for (size_t j = i + 1; j < detail->experts; j++) {
-            if (detail->pairs[i * detail->experts + j] == 0)
-                continue;
-            buffer_text(body, separator);
-            json_append_double(body, routing_lift(detail, i, j));
-            separator = ",";
-        }
-    buffer_text(body, known ? "]" : "");
-}
-
 static void append_pairs(const struct routing_layer *layer, struct buffer *body)
 {
     const struct routing_detail *detail = layer->detail;
@@ -78,7 +61,24 @@ static void append_pairs(const struct routing_layer *layer, struct buffer *body)
             separator = ",";
         }
     buffer_text(body, detail->pairs ? "]" : "");
-    append_lifts(detail, body);
+}
+
+/* In the order of the pairs. */
+static void append_lifts(const struct routing_layer *layer, struct buffer *body)
+{
+    const struct routing_detail *detail = layer->detail;
+    const bool known = detail->pairs && detail->ranks;
+    const char *separator = "";
+    buffer_text(body, known ? ",\"lifts\":[" : ",\"lifts\":null");
+    for (size_t i = 0; known && i < detail->experts; i++)
+        for (size_t j = i + 1; j < detail->experts; j++) {
+            if (detail->pairs[i * detail->experts + j] == 0)
+                continue;
+            buffer_text(body, separator);
+            json_append_double(body, routing_lift(detail, i, j));
+            separator = ",";
+        }
+    buffer_text(body, known ? "]" : "");
 }
 
 static void append_class_table(const struct routing_detail *detail, const uint64_t *table,
@@ -321,17 +321,12 @@ static void append_exact(const struct routing_layer *layer, struct buffer *body)
 static const struct {
     const char *name;
     void (*append)(const struct routing_layer *layer, struct buffer *body);
-} PARTS[] = {{"ranks", append_ranks},
-             {"pairs", append_pairs},
-             {"classes", append_classes},
-             {"margins", append_margins},
-             {"entropies", append_entropies},
-             {"coverage", append_coverage},
-             {"batches", append_batches},
-             {"exact", append_exact},
-             {"cache", append_cache},
-             {"phases", append_phases},
-             {"drift", NULL}}; /* drift is always there */
+} PARTS[] = {{"ranks", append_ranks},       {"pairs", append_pairs},
+             {"lifts", append_lifts},       {"classes", append_classes},
+             {"margins", append_margins},   {"entropies", append_entropies},
+             {"coverage", append_coverage}, {"batches", append_batches},
+             {"exact", append_exact},       {"cache", append_cache},
+             {"phases", append_phases},     {"drift", NULL}}; /* drift is always there */
 
 enum { PART_COUNT = sizeof PARTS / sizeof *PARTS };
 
@@ -358,7 +353,7 @@ int routing_include_read(const char *text, unsigned *include, struct error *err)
         if (part < 0)
             return error_set(
                 err, ERROR_INVALID,
-                "include has " QUOTED ", expected ranks, pairs, classes, margins, "
+                "include has " QUOTED ", expected ranks, pairs, lifts, classes, margins, "
                 "entropies, coverage, batches, exact, cache, phases or drift, separated by commas",
                 item);
         *include |= 1u << part;

@@ -343,15 +343,17 @@ function drawClasses(layer) {
   $("classes-mi").textContent = bits === undefined ? "" : `The expert tells ${number(bits)} bits of the ${what === "predicted" ? "" : "true "}class.`;
 }
 
-// Pairs, their lifts and ranks are of all rows since the load.
+// Pairs and ranks are of all rows since the load. The lift says how many times as often as by chance a pair is chosen.
 function drawPairs(layer) {
+  const chosen = (layer.ranks ?? []).map((ranks) => ranks.reduce((a, b) => a + b, 0));
   const routed = (layer.ranks ?? []).reduce((sum, [first]) => sum + first, 0);
-  const pairs = (layer.pairs ?? []).map(([i, j, rows], at) => ({i, j, rows, lift: layer.lifts?.[at]})).sort((a, b) => b.rows - a.rows).slice(0, 20);
+  const of = new Map(layer.experts.map((e, i) => [e.index, chosen[i]]));
+  const pairs = [...(layer.pairs ?? [])].sort((a, b) => b[2] - a[2]).slice(0, 20);
   $("pairs-section").hidden = layer.top_k < 2 || layer.top_k === layer.experts.length || !pairs.length;
   if ($("pairs-section").hidden) return;
-  cells($("pairs"), "experts", ["rows", "share of rows", "lift"], pairs.map(({i, j, rows, lift}) => ({name: `${i} and ${j}`,
-    values: [{text: rows.toLocaleString("en"), strength: 0}, {text: routed ? percent(rows / routed) : "–", strength: rows / pairs[0].rows},
-      {text: number(lift, 2), strength: 0}]})));
+  cells($("pairs"), "experts", ["rows", "share of rows", "lift"], pairs.map(([i, j, rows]) => ({name: `${i} and ${j}`,
+    values: [{text: rows.toLocaleString("en"), strength: 0}, {text: routed ? percent(rows / routed) : "–", strength: rows / pairs[0][2]},
+      {text: routed ? number(rows * routed / (of.get(i) * of.get(j)), 2) : "–", strength: 0}]})));
 }
 
 function drawTime() {

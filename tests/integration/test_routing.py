@@ -248,7 +248,7 @@ def table_of(first, classes, n):
 
 
 class IncludeTest(RoutingCase):
-    everything = "ranks,pairs,classes,margins,entropies,coverage,batches,cache,phases,exact,drift"
+    everything = "ranks,pairs,lifts,classes,margins,entropies,coverage,batches,cache,phases,exact,drift"
 
     def test_by_numpy(self):
         rows = np.random.default_rng(6).normal(size=(90, 6)).astype(np.float32)
@@ -502,7 +502,7 @@ class QueryTest(RoutingCase):
                                ("window=", "window is '', expected 1m, 5m, 1h or all"),
                                ("window=" + "1" * 100, "window"),
                                ("window=%zz", "window"),
-                               ("include=ranks,rank", "include has 'rank', expected ranks, pairs, "),
+                               ("include=ranks,rank", "include has 'rank', expected ranks, pairs, lifts, "),
                                ("include=,", "include has ','"),
                                ("tag=nobody", "tag is 'nobody', and no request with it was counted"),
                                ("layer=third", "layer is 'third', and no gate of the model is called so"),

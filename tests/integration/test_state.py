@@ -19,7 +19,7 @@ from support.prometheus import Metrics
 from support.server import Server
 
 ROWS = np.random.default_rng(6).normal(size=(60, 6)).astype(np.float32)
-EVERYTHING = "ranks,pairs,classes,margins,entropies,coverage,batches,exact,cache,phases"
+EVERYTHING = "ranks,pairs,lifts,classes,margins,entropies,coverage,batches,exact,cache,phases"
 
 
 class StateCase(unittest.TestCase):

@@ -36,7 +36,8 @@ const struct option_row OPTIONS[] = {
     {"uncounted", OPTION_FLAG, AT(uncounted), 0, 0, NULL, NULL, FOR_PREDICT | FOR_BENCH,
      "Leaves these requests out of the server's statistics."},
     {"include", OPTION_TEXT, AT(include), 0, 0, NULL, "LIST", FOR_ROUTING,
-     "Further parts of the document, with --json: ranks,pairs,classes,margins,entropies,coverage,"
+     "Further parts of the document, with --json: "
+     "ranks,pairs,lifts,classes,margins,entropies,coverage,"
      "batches,cache,phases,exact or some of them, as far as the server has them."},
     {"from", OPTION_TEXT, AT(from), 0, 0, NULL, "FILE", FOR_ROUTING | FOR_EXPORT,
      "Reads a routing document from a file, - from standard input, instead of asking a server."},

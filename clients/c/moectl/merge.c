@@ -223,9 +223,12 @@ static size_t place_of(const struct layer *layer, json_t *index)
 /* Of the pairs in their order. They want the ranks. */
 static void finish_lifts(const struct layer *layer)
 {
-    json_t *pair, *lifts = json_array();
+    json_t *pair, *lifts;
     size_t i;
+    if (!json_object_get(layer->json, "lifts"))
+        return;
     json_object_del(layer->json, "lifts");
+    lifts = json_array();
     json_array_foreach(json_object_get(layer->json, "pairs"), i, pair)
     {
         const size_t a = place_of(layer, json_array_get(pair, 0));
