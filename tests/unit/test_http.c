@@ -115,11 +115,11 @@ START_TEST(an_answer_much_later)
 }
 END_TEST
 
-/* Work that no descriptor announces must not wait for the next tick: that would take 20 s in
+/* Work that no descriptor announces must not wait for the next tick: that would take a minute in
  * all. */
 START_TEST(the_loop_does_not_sleep_on_pipelined_requests)
 {
-    enum { REQUESTS = 200 };
+    enum { REQUESTS = 600 };
     const uint64_t began = uv_hrtime();
     start();
     struct client *client = connect_client();
@@ -127,7 +127,7 @@ START_TEST(the_loop_does_not_sleep_on_pipelined_requests)
         send(client->fd, "GET / HTTP/1.1\r\nHost: x\r\n\r\n", 27, 0);
     while (finished.count < REQUESTS)
         uv_run(&loop, UV_RUN_ONCE);
-    ck_assert_uint_lt(uv_hrtime() - began, UINT64_C(15000000000));
+    ck_assert_uint_lt(uv_hrtime() - began, UINT64_C(40000000000));
     disconnect_client(client);
 }
 END_TEST

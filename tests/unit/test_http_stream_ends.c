@@ -14,11 +14,12 @@ static void vanish(struct reader *reader, enum vanishing how)
     close_reader(reader);
 }
 
-static void expect_cancelled_within_a_second(void)
+/* Long before the time for which a client may take nothing; on an idle machine within a second. */
+static void expect_cancelled_soon(void)
 {
     uint64_t began = uv_hrtime();
     WAIT_FOR(sources[0].gone == 1 && finished.count == 1);
-    ck_assert_uint_lt(uv_hrtime() - began, 1000 * 1000000ull);
+    ck_assert_uint_lt(uv_hrtime() - began, PATIENCE_MS / 2 * 1000000ull);
     WAIT_FOR(http_connections(http) == 0);
     ck_assert_str_eq("the client was gone before the answer ended", finished.error);
 }
@@ -33,7 +34,7 @@ START_TEST(a_reader_that_vanishes_between_parts_is_noticed)
     WAIT_FOR(has_body(&reader, PIECE));
     wait_ms(50);
     vanish(&reader, (enum vanishing)_i);
-    expect_cancelled_within_a_second();
+    expect_cancelled_soon();
 }
 END_TEST
 
@@ -44,7 +45,7 @@ START_TEST(a_reader_that_vanishes_with_bytes_on_the_way_is_noticed)
     WAIT_FOR(source_count == 1);
     wait_ms(200);
     vanish(&reader, (enum vanishing)_i);
-    expect_cancelled_within_a_second();
+    expect_cancelled_soon();
 }
 END_TEST
 
