@@ -15,6 +15,7 @@ import json
 import math
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import torch
@@ -76,6 +77,8 @@ FAMILIES = {
     "deepseek_v2_groups": ("deepseek_v2", dict(MLA, q_lora_rank=12, topk_method="group_limited_greedy", n_group=4,
                                                topk_group=2, num_hidden_layers=1, first_k_dense_replace=0)),
     "deepseek_v3": ("deepseek_v3", dict(MLA, q_lora_rank=12, n_group=4, topk_group=2, num_mtp_layers=0)),
+    "deepseek_v3_fp8": ("deepseek_v3", dict(MLA, qk_nope_head_dim=40, v_head_dim=24, q_lora_rank=12, n_group=4,
+                                            topk_group=2, num_mtp_layers=0)),
     "glm4_moe_lite": ("glm4_moe_lite", dict(MLA, q_lora_rank=12)),
     "lfm2_moe": ("lfm2_moe", dict(SMALL, moe_intermediate_size=8, num_experts=6, num_experts_per_tok=2,
                                   num_dense_layers=1, num_hidden_layers=3, conv_bias=True, routed_scaling_factor=1.3,
@@ -144,21 +147,25 @@ def quantize_mxfp4(model, directory):
 def quantize_fp8(model, directory):
     """The layers' matrices as F8_E4M3 with a factor for each block of 128 x 128."""
     tensors = load_file(directory / "model.safetensors")
+    meant = dict(tensors)
     generator = torch.Generator().manual_seed(3)
-    for name in [name for name in tensors if name.endswith("proj.weight")]:
+    for name in [name for name in tensors if name.endswith(("proj.weight", "mqa.weight"))]:
         weight = tensors[name]
         grid = [(size + 127) // 128 for size in weight.shape]
         scales = 0.002 * (1 + torch.rand(grid, generator=generator))
         each = scales.repeat_interleave(128, 0).repeat_interleave(128, 1)[:weight.shape[0], :weight.shape[1]]
         tensors[name] = (weight / each).to(torch.float8_e4m3fn)
         tensors[name + "_scale_inv"] = scales
-        with torch.no_grad():
-            model.get_parameter(name).copy_(tensors[name].float() * each)
+        meant[name] = tensors[name].float() * each
+    with tempfile.TemporaryDirectory() as plain:
+        shutil.copy(directory / "config.json", plain)
+        edit(Path(plain), meant, {})
+        model.load_state_dict(transformers.AutoModelForCausalLM.from_pretrained(plain, dtype=torch.float32).state_dict())
     edit(directory, tensors, {"quantization_config": {"quant_method": "fp8", "activation_scheme": "dynamic",
                                                       "fmt": "e4m3", "weight_block_size": [128, 128]}})
 
 
-QUANTIZED = {"gpt_oss_mxfp4": quantize_mxfp4, "qwen3_fp8": quantize_fp8}
+QUANTIZED = {"gpt_oss_mxfp4": quantize_mxfp4, "qwen3_fp8": quantize_fp8, "deepseek_v3_fp8": quantize_fp8}
 
 
 class Nomic:
