@@ -18,7 +18,7 @@ struct language {
     struct tokenizer *tokenizer;         /* owned */
     struct chat_template *chat_template; /* owned; NULL: no chats, because of `refusal` */
     char refusal[ERROR_TEXT_BYTES];
-    /* tokenizer_config.json says what is put around a text, in place of the post-processor. */
+    /* tokenizer_config.json says what is put around a text: the post-processor puts nothing. */
     bool around;
     int32_t before, after; /* -1: nothing */
     int32_t stops[LANGUAGE_MAX_STOPS];
@@ -163,7 +163,20 @@ static bool is_true(const struct json_node *config, const char *key)
     return json_is_true(json_object_get(config->json, key));
 }
 
-/* As in transformers 5: either key, whatever its value, replaces the post-processor. */
+/* Whether tokenizer.json puts tokens around a text. */
+static int find_around(const struct language *language, bool *around, struct error *err)
+{
+    struct token_ids tokens;
+    if (tokenizer_encode(language->tokenizer, "", 0, true, &tokens, err) != 0)
+        return -1;
+    *around = tokens.count > 0;
+    token_ids_close(&tokens);
+    return 0;
+}
+
+/* What tokenizer.json puts around a text counts, whatever add_bos_token and add_eos_token say, as
+ * in transformers 5. Where it puts nothing there, they count, as they did when they were written
+ * (DeepSeek). */
 static int read_tokens(struct language *language, const struct json_node *config, struct error *err)
 {
     int32_t bos, eos;
@@ -172,8 +185,10 @@ static int read_tokens(struct language *language, const struct json_node *config
         return -1;
     if (eos >= 0 && add_stop(language, config, eos, err) != 0)
         return -1;
-    if (!json_object_get(config->json, "add_bos_token") &&
-        !json_object_get(config->json, "add_eos_token"))
+    bool around;
+    if (find_around(language, &around, err) != 0)
+        return -1;
+    if (around)
         return 0;
     bool add_bos = is_true(config, "add_bos_token") && node_member(config, "bos_token").json;
     bool add_eos = is_true(config, "add_eos_token") && node_member(config, "eos_token").json;
@@ -182,7 +197,7 @@ static int read_tokens(struct language *language, const struct json_node *config
                           "%s is not in tokenizer.json, and add_%s says that texts have it",
                           add_bos && bos < 0 ? "bos_token" : "eos_token",
                           add_bos && bos < 0 ? "bos_token" : "eos_token");
-    language->around = true;
+    language->around = add_bos || add_eos;
     language->before = add_bos ? bos : -1;
     language->after = add_eos ? eos : -1;
     return 0;
