@@ -1,31 +1,33 @@
 #!/bin/sh
-# The chart and KServe's runtime, read as an API server reads them, without a cluster.
+# The chart and KServe's runtime, read as an API server reads them, without a cluster, and the file of Compose.
 #
-#   sh tests/kubernetes/run.sh
+#   sh tests/deploy/run.sh
 #
-# Builds Helm and a program of Kubernetes' own parts (decode.go) from Go's module proxy, once, below build/kubernetes: some
-# minutes, and 1 GB in Go's caches. Definitions (CRDs) are those that KServe and the Prometheus operator publish in their modules.
-# Exit status 0: every object of every rendering is accepted, and misspelt ones are not.
+# Builds Helm, a program of Kubernetes' own parts (decode.go) and that of the Compose specification from Go's module proxy, once, below
+# build/deploy: some minutes, and 1 GB in Go's caches. Definitions (CRDs) are those that KServe and the Prometheus operator publish in
+# their modules. Exit status 0: all of it is accepted, and what is misspelt is not.
 set -eu
 
 cd "$(dirname "$0")/../.."
-home=$PWD/build/kubernetes
+home=$PWD/build/deploy
 HELM=v3.16.4
+COMPOSE=v2.4.7
 KUBERNETES=v0.31.3
 KSERVE=github.com/kserve/kserve@v0.15.2
 OPERATOR=github.com/prometheus-operator/prometheus-operator@v0.79.2
 mkdir -p "$home"
 
-say() { echo "kubernetes: $*"; }
+say() { echo "deploy: $*"; }
 
 # The directory of a module that is downloaded.
 module() { (cd "$home" && go mod download -json "$1" | sed -n 's/^\t"Dir": "\(.*\)",*$/\1/p'); }
 
 [ -x "$home/helm" ] || GOBIN=$home go install "helm.sh/helm/v3/cmd/helm@$HELM"
-if ! cmp -s tests/kubernetes/decode.go "$home/decode.go" || [ ! -x "$home/decode" ]; then
+[ -x "$home/compose" ] || { GOBIN=$home go install "github.com/compose-spec/compose-go/v2/cmd@$COMPOSE" && mv "$home/cmd" "$home/compose"; }
+if ! cmp -s tests/deploy/decode.go "$home/decode.go" || [ ! -x "$home/decode" ]; then
     (
-        cp tests/kubernetes/decode.go "$home/" && cd "$home" && rm -f go.mod go.sum
-        go mod init moed.test/kubernetes 2>/dev/null
+        cp tests/deploy/decode.go "$home/" && cd "$home" && rm -f go.mod go.sum
+        go mod init moed.test/deploy 2>/dev/null
         go get "k8s.io/apiextensions-apiserver@$KUBERNETES" "k8s.io/apimachinery@$KUBERNETES" "k8s.io/client-go@$KUBERNETES" 2>/dev/null
         go build -o decode decode.go
     )
@@ -58,3 +60,18 @@ render --set models.volume.image.reference=registry.example/models:1,models.subP
 accepted "KServe" <deploy/kserve/servingruntime.yaml
 render | sed 's/readOnlyRootFilesystem/readOnlyRootFileSystem/' | refused "a chart with a misspelt field"
 sed 's/autoSelect/autoselect/' deploy/kserve/servingruntime.yaml | refused "a runtime with a misspelt field"
+
+# Its paths are relative to its directory, where docker compose goes by itself.
+(cd deploy/compose && "$home/compose" -format json compose.yaml) >"$home/compose.json"
+python3 - "$home/compose.json" <<'CHECK'
+import json, os, sys
+with open(sys.argv[1], encoding="utf-8") as file:
+    services = json.load(file)["services"]
+for service in services.values():
+    for mounted in (volume["source"] for volume in service.get("volumes") or [] if volume["type"] == "bind"):
+        assert os.path.exists(mounted), f"{mounted} is mounted, and not there"
+print("deploy: Compose:", *services, "and what they mount")
+CHECK
+sed 's/cap_drop/capdrop/' deploy/compose/compose.yaml >"$home/misspelt.yaml"
+! "$home/compose" "$home/misspelt.yaml" >/dev/null 2>&1 || { say "a misspelt service is accepted"; exit 1; }
+say "a misspelt service is refused, as it should be"
