@@ -274,7 +274,8 @@ static int check_name(const char *directory, struct error *err)
 struct listing {
     FILE *out;
     const struct inspect_options *options;
-    size_t count; /* checkpoints printed */
+    size_t count;   /* checkpoints printed */
+    size_t refused; /* those that cannot be served; said on standard error */
 };
 
 /* The text side of a model of sequences, as the server reads it. */
@@ -336,32 +337,47 @@ static int is_visible(const struct dirent *entry)
     return entry->d_name[0] != '.';
 }
 
+/* As in the server, a checkpoint that cannot be served hides no other. */
+static void list_one(const char *directory, struct listing *listing)
+{
+    struct error err = ERROR_INIT;
+    if (list_checkpoint(directory, listing, &err) == 0)
+        return;
+    listing->refused++;
+    fflush(listing->out);
+    fprintf(stderr, "moed: %s\n", err.text);
+}
+
 /* The checkpoints of a repository are <name>/ or <name>/<version>/: two levels below it. */
 enum { REPOSITORY_LEVELS = 2 };
 
-static int list_below(const char *directory, int levels, struct listing *listing, struct error *err)
+static void list_below(const char *directory, int levels, struct listing *listing)
 {
     struct dirent **entries;
-    int count = levels > 0 ? scandir(directory, &entries, is_visible, versionsort) : -1, result = 0;
+    int count = levels > 0 ? scandir(directory, &entries, is_visible, versionsort) : -1;
     for (int i = 0; i < count; i++) {
         char path[PATH_MAX];
         int length = snprintf(path, sizeof path, "%s/%s", directory, entries[i]->d_name);
         free(entries[i]);
-        if (result != 0 || (size_t)length >= sizeof path)
+        if ((size_t)length >= sizeof path)
             continue;
-        result = is_checkpoint(path) ? list_checkpoint(path, listing, err)
-                                     : list_below(path, levels - 1, listing, err);
+        if (is_checkpoint(path))
+            list_one(path, listing);
+        else
+            list_below(path, levels - 1, listing);
     }
     if (count >= 0)
         free(entries);
-    return result;
 }
 
 int inspect(const char *directory, const struct inspect_options *options, FILE *out,
             struct error *err)
 {
     struct listing listing = {.out = out, .options = options};
-    if (!is_checkpoint(directory) && list_below(directory, REPOSITORY_LEVELS, &listing, err) != 0)
-        return -1;
+    if (!is_checkpoint(directory))
+        list_below(directory, REPOSITORY_LEVELS, &listing);
+    if (listing.refused > 0)
+        return error_set(err, ERROR_INVALID, "%s: %zu of %zu checkpoints cannot be served",
+                         directory, listing.refused, listing.refused + listing.count);
     return listing.count > 0 ? 0 : list_checkpoint(directory, &listing, err);
 }

@@ -15,8 +15,9 @@ struct inspect_options {
 };
 
 /* Prints architecture, experts, parameters and memory of the checkpoint in `directory`; of a model
- * repository those of every model, in the order of their names. Only headers are read, unless
- * `check` is set. -1 with an error at the first one that cannot be served. */
+ * repository those of every model, in the order of their names; why one of them cannot be served
+ * goes to standard error. Only headers are read, unless `check` is set. -1 with an error if any
+ * cannot be served. */
 MUST_CHECK int inspect(const char *directory, const struct inspect_options *options, FILE *out,
                        struct error *err);
 

@@ -127,7 +127,8 @@ static void help_inspect(FILE *out)
         "differ; its environment variables and --config count, too.\n\n"
         "  --json     print one JSON object\n"
         "  --check    load the weights, too, exactly as the server does\n\n"
-        "Of a model repository every model is inspected in turn, with --json one line for each.\n\n"
+        "Of a model repository every model is inspected in turn, with --json one line for each.\n"
+        "Models that cannot be served are told on standard error, and the exit status is 1.\n\n"
         "  moed inspect deploy/models/fashion-mnist\n"
         "  moed inspect deploy/models/tiny-lm --weights int8 --kv-cache-mb 64\n"
         "  moed inspect --check deploy/models\n",

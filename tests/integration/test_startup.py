@@ -368,8 +368,11 @@ class InspectTest(StartupCase):
         self.assertEqual([json.loads(line)["directory"] for line in ended.stdout.splitlines()], expected)
         text = run("inspect", self.directory).stdout
         self.assertEqual([line for line in text.splitlines() if line.startswith("/")], expected)
-        self.write("two-layers/config.json", "[]")
-        self.refuse(FAILED, ["two-layers/config.json"], "inspect", self.directory)
+        self.write("tiny/2/config.json", "[]")
+        ended = run("inspect", "--json", self.directory)
+        self.assertEqual(ended.returncode, FAILED)
+        self.assertEqual([json.loads(line)["directory"] for line in ended.stdout.splitlines()], expected[1:])
+        self.assertRegex(ended.stderr, r"tiny/2/config\.json: .*\n.*: 1 of 3 checkpoints cannot be served\n")
 
     def test_output_that_cannot_be_written(self):
         with open("/dev/full", "w", encoding="utf-8") as full:
