@@ -10,15 +10,17 @@
 #include "server/routes/request_times.h"
 #include "server/statistics/totals.h"
 
-static bool is_slow(const struct access_log *log, uint64_t duration_ns)
+static bool is_slow(const struct access_log *log, const struct exchange *exchange,
+                    uint64_t duration_ns)
 {
-    return log->slow_ns > 0 && duration_ns > log->slow_ns;
+    return log->slow_ns > 0 && duration_ns > log->slow_ns && !exchange->endless;
 }
 
-static enum log_level level_of(const struct access_log *log, int status, uint64_t duration_ns)
+static enum log_level level_of(const struct access_log *log, const struct exchange *exchange,
+                               uint64_t duration_ns)
 {
-    bool ours = status >= 500 || status == error_http_status(ERROR_OVERLOADED);
-    return ours || is_slow(log, duration_ns) ? LOG_WARNING : LOG_INFO;
+    bool ours = exchange->status >= 500 || exchange->status == error_http_status(ERROR_OVERLOADED);
+    return ours || is_slow(log, exchange, duration_ns) ? LOG_WARNING : LOG_INFO;
 }
 
 /* In a flood, the first lines of each second say what it is about. */
@@ -53,7 +55,7 @@ static void log_exchange(struct access_log *log, const struct exchange *exchange
                          uint64_t duration_ns)
 {
     struct log_line line;
-    enum log_level level = level_of(log, exchange->status, duration_ns);
+    enum log_level level = level_of(log, exchange, duration_ns);
     if (!log_enabled(level) || !may_write(log, level))
         return;
     log_begin(&line, level, "request");
@@ -69,7 +71,7 @@ static void log_exchange(struct access_log *log, const struct exchange *exchange
     if (*exchange->token_name)
         log_text(&line, "token", exchange->token_name);
     add_inference(&line, exchange);
-    if (is_slow(log, duration_ns))
+    if (is_slow(log, exchange, duration_ns))
         log_text(&line, "slow", "true");
     if (exchange->error_text)
         log_text(&line, "error", exchange->error_text);

@@ -74,6 +74,7 @@ struct exchange {
     struct http_header reply_headers[HTTP_MAX_REPLY_HEADERS];
     size_t reply_header_count;
     unsigned retry_after_s; /* of 429 and 503; 0: a second */
+    bool endless;           /* it goes on until the client leaves, which is no failure, nor slow */
 
     /* for the handler: what the log line and the metrics say of this exchange */
     struct model *model;      /* held; on_finished() lets go of it; NULL: none */

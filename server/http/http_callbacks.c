@@ -125,7 +125,7 @@ static void abandon(struct http_exchange *exchange)
     struct error err = ERROR_INIT;
     if (!exchange->stream.begun)
         http_leave_handed_over(exchange);
-    else if (exchange->public.method != HTTP_HEAD)
+    else if (exchange->public.method != HTTP_HEAD && !exchange->public.endless)
         exchange_set_error(exchange, "the client was gone before the answer ended");
     exchange->connection = NULL;
     if (handler_has_it) {
@@ -159,7 +159,7 @@ static void end_exchange(struct connection *connection)
 /* For the log and the metrics, an answer that did not go out whole is none. */
 static void note_cut(struct http_exchange *exchange)
 {
-    if (exchange->public.status == 0 || exchange->public.error_text)
+    if (exchange->public.status == 0 || exchange->public.error_text || exchange->public.endless)
         return;
     exchange->public.status = error_http_status(ERROR_DISCONNECTED);
     exchange_set_error(exchange, "the client did not take the whole answer");

@@ -128,6 +128,7 @@ void live_routing(const struct api *api, struct exchange *exchange, const struct
     api->live->count++;
     exchange->owner = stream;
     exchange->on_disconnect = on_disconnect;
+    exchange->endless = true;
     uv_timer_init(api->live->loop, &stream->timer);
     stream->timer.data = stream;
     uv_timer_start(&stream->timer, on_time, EVENT_MS, EVENT_MS);

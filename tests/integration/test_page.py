@@ -103,6 +103,18 @@ class LiveTest(ServerCase):
     def test_wrong_window(self):
         self.assert_error(self.client.get(f"/v2/models/{self.MODEL}/routing/live?window=2m"), 400, "1m, 5m, 1h or all")
 
+    def test_who_stops_watching_is_no_failure(self):
+        server = self.start(log_slow_ms=1, log_level="info")
+        self.addCleanup(server.stop)
+        stream = Stream(server.port, f"/v2/models/{self.MODEL}/routing/live")
+        stream.event()
+        stream.connection.close()
+        deadline = time.monotonic() + 60
+        while not (line := re.search(r".* event=request .*/routing/live .*", server.log())) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        self.assertRegex(line[0], r"level=info .* status=200 ")
+        self.assertNotRegex(line[0], "slow=|error=")
+
     def test_a_stop_ends_it(self):
         server = self.start()
         stream = Stream(server.port, f"/v2/models/{self.MODEL}/routing/live")
