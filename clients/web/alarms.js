@@ -4,6 +4,9 @@ import {number, percent} from "/ui/charts.js";
 
 export const LIMIT_PSI = 0.1, MIN_LABELLED = 100;
 const CHANCE = 0.001, FAILING = 0.8;
+// Collapse: so much of the combine weight is one expert's, and the gate's choices vary by half of the hour's bits or differ
+// from the reference by so many. Of fewer rows than these nothing is said.
+const COLLAPSED = 0.8, LOST_BITS = 0.5, MOVED_BITS = 0.1, MIN_ROWS = 100;
 
 const right = (expert) => (expert?.labelled ? expert.accuracy * expert.labelled : 0);
 
@@ -30,9 +33,20 @@ function movedMost(layer) {
 // Whom an administrator has taken out of service.
 const quarantined = (layer) => (layer.quarantine ?? []).map(({expert}) => expert);
 
-// [{kind, expert (not of drift), text}] of one layer. Who is in quarantine is not chosen, and nobody need be told.
-export function alarmsOf(layer, before) {
-  const found = [], drift = layer.drift?.reference, out = quarantined(layer);
+// Does one expert nearly all the work, unlike in the hour, or in the checkpoint's reference?
+function collapsed(layer, hourBits) {
+  const drift = layer.drift?.reference;
+  const moved = drift && drift.js_bits > MOVED_BITS && drift.p_value !== null && drift.p_value < CHANCE;
+  if (layer.rows < MIN_ROWS || !(moved || layer.usage_entropy_bits < LOST_BITS * hourBits)) return undefined;
+  return layer.experts.find((e) => e.weight_share > COLLAPSED);
+}
+
+// [{kind, expert (not of drift), text}] of one layer, whose usage had hourBits of entropy in the last hour. Who is in quarantine
+// is not chosen, and nobody need be told.
+export function alarmsOf(layer, before, hourBits) {
+  const found = [], drift = layer.drift?.reference, out = quarantined(layer), one = collapsed(layer, hourBits);
+  if (one)
+    found.push({kind: "collapse", expert: one.index, text: `Expert ${one.index} has ${percent(one.weight_share)} of the combine weight: it does nearly all the work.`});
   if (hasMoved(drift))
     found.push({kind: "drift", text: `Rows are routed otherwise than in the checkpoint's reference: PSI ${number(drift.psi)}, beyond chance.${movedMost(layer)}`});
   for (const expert of (layer.dying ?? []).filter((index) => !out.includes(index)))

@@ -392,7 +392,7 @@ async function slow() {
     if (asked !== chosen()) return;
     state.document = document_;
     remember("drift", layer.drift?.reference?.psi);
-    const alarms = alarmsOf(layer, before), notes = new Map(alarms.map(({expert, kind}) => [expert, kind]));
+    const alarms = alarmsOf(layer, before, hourBits(now, document_, layer)), notes = new Map(alarms.map(({expert, kind}) => [expert, kind]));
     drawAlarms(alarms, layer, before, otherLayers(now, model, document_.version, state.window, layer.name));
     drawLayer(layer, before, notes);
     drawQuality(layer, before, notes);
@@ -400,6 +400,12 @@ async function slow() {
     drawPairs(layer);
     tryIt.traffic(layer);
   } catch (error) { lost(error); }
+}
+
+// The entropy of the layer's usage in the last hour.
+function hourBits(families, {model, version}, layer) {
+  return families.moed_layer_usage_entropy_bits?.find(({labels}) => labels.model === model && labels.version === version &&
+    labels.layer === layer.name && labels.window === "1h")?.value;
 }
 
 async function refreshModels() {
