@@ -99,7 +99,8 @@ static int read_status(int fd, struct probe_tls *tls, int64_t deadline, struct e
             continue;
         }
         if (got <= 0)
-            return error_set(err, ERROR_INTERNAL, "the connection was closed without an answer");
+            return error_set(err, ERROR_INTERNAL, "the connection was closed without an answer%s",
+                             tls ? "" : "; a server with TLS is asked with --tls");
         filled += (size_t)got;
     }
     text_make_printable(line);

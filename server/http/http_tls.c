@@ -58,7 +58,7 @@ static int add_file(gnutls_hash_hd_t hash, const char *path, gnutls_datum_t *fil
     int failed = gnutls_load_file(path, file);
     if (failed)
         return error_set(err, ERROR_INVALID, "cannot read %.200s: %s", path,
-                         gnutls_strerror(failed));
+                         failed == GNUTLS_E_FILE_ERROR ? strerror(errno) : gnutls_strerror(failed));
     return gnutls_hash(hash, file->data, file->size) == 0
                ? 0
                : error_set(err, ERROR_INTERNAL, "GnuTLS cannot hash %.200s", path);

@@ -212,7 +212,9 @@ class TlsTest(TlsCase):
         port = str(self.server.port)
         self.assertEqual(run("probe", "--port", port, "--tls").returncode, 0)
         self.assertEqual(run("probe", "--port", port, env={"MOED_TLS_CERT": "x"}).returncode, 0)
-        self.assertEqual(run("probe", "--port", port).returncode, 1)
+        plain = run("probe", "--port", port)
+        self.assertEqual(plain.returncode, 1)
+        self.assertIn("without an answer; a server with TLS is asked with --tls", plain.stderr)
 
     @needs_moectl
     def test_moectl(self):
@@ -281,7 +283,7 @@ class OptionsTest(unittest.TestCase):
         with tempfile.TemporaryDirectory() as models:
             done = run("serve", "--models", models, "--port", "0", "--tls-cert", "/nowhere", "--tls-key", "/nowhere")
             self.assertEqual(done.returncode, 1)
-            self.assertIn("cannot read /nowhere", done.stderr)
+            self.assertIn("cannot read /nowhere: No such file or directory", done.stderr)
 
 
 if __name__ == "__main__":
