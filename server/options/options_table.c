@@ -38,7 +38,8 @@ const struct option_row OPTIONS[OPTION_ROWS] = {
      "the checkpoint. int8, int4: rounded to 8 or 4 bits when models are loaded, with a scale for "
      "every 32 numbers. Reading weights is what small batches wait for where they are many: these "
      "take about a half or a quarter of the memory of F16 and BF16. Answers differ a little, with "
-     "int4 more, although an output's own layers, such as a language model's head, have 8 bits then, "
+     "int4 more, although an output's own layers, such as a language model's head, have 8 bits "
+     "then, "
      "too. Gates, embeddings, norms and convolutions keep what is stored."},
     {"activations", OPTION_CHOICE, AT(activations), 0, 0, "int8", NULL, "int8|f32", NULL,
      "What matrices of integers are multiplied with (--weights). int8: a layer's input is rounded "

@@ -229,8 +229,8 @@ START_TEST(a_head_has_eight_bits_where_others_have_four)
     struct moed_model *models[2];
     for (size_t i = 0; i < 2; i++) {
         struct error err = ERROR_INIT;
-        const struct moed_load_options options = {.weights = i ? MOED_WEIGHTS_INT4
-                                                               : MOED_WEIGHTS_INT8};
+        const struct moed_load_options options = {.weights =
+                                                      i ? MOED_WEIGHTS_INT4 : MOED_WEIGHTS_INT8};
         models[i] = moed_model_load(FAMILIES "olmoe", &options, &err);
         ck_assert_msg(models[i] != NULL, "%s", err.text);
     }
@@ -408,5 +408,5 @@ START_TEST(logits_and_experts_are_those_of_transformers)
 END_TEST
 
 TEST_MAIN("families", logits_and_experts_are_those_of_transformers,
-          weights_of_integers_change_logits_little,
-          a_head_has_eight_bits_where_others_have_four, no_neighbour_chunk_or_thread_changes_a_bit)
+          weights_of_integers_change_logits_little, a_head_has_eight_bits_where_others_have_four,
+          no_neighbour_chunk_or_thread_changes_a_bit)
