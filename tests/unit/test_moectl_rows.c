@@ -143,6 +143,23 @@ START_TEST(archives_that_lie)
 }
 END_TEST
 
+/* An entry of 2 bytes that would be 512 MiB, as no deflate packs them. */
+START_TEST(archives_that_claim_too_much)
+{
+    enum { DIRECTORY = 32, END = DIRECTORY + 46 };
+    memset(file, 0, 100);
+    memcpy(file, "PK\3\4", 4);
+    memcpy(file + DIRECTORY, "PK\1\2", 4);
+    file[DIRECTORY + 10] = 8; /* deflated */
+    file[DIRECTORY + 20] = 2;
+    file[DIRECTORY + 27] = 32;
+    memcpy(file + END, "PK\5\6", 4);
+    file[END + 10] = 1;
+    file[END + 16] = DIRECTORY;
+    refused(1, file, END + 22, "too large");
+}
+END_TEST
+
 START_TEST(parts_of_rows)
 {
     struct inputs inputs;
@@ -158,4 +175,4 @@ START_TEST(parts_of_rows)
 END_TEST
 
 TEST_MAIN("moectl rows", npy_in_the_models_shape_or_flat, npy_that_cannot_be, json_in_every_form,
-          json_that_cannot_be, archives_that_lie, parts_of_rows)
+          json_that_cannot_be, archives_that_lie, archives_that_claim_too_much, parts_of_rows)

@@ -114,13 +114,22 @@ static const unsigned char *find_packed(const struct archive *archive, const str
     return there ? local + begin : NULL;
 }
 
+/* Deflate packs at most so many bytes into one. A directory that claims more is given no memory. */
+enum { DEFLATE_MOST = 1032 };
+
+static bool may_hold(const struct entry *entry)
+{
+    if (entry->method == STORED)
+        return entry->packed == entry->bytes;
+    return entry->method == DEFLATED && entry->bytes / DEFLATE_MOST <= entry->packed;
+}
+
 /* The entry's content; the caller frees. */
 static char *unpack(struct archive *archive, const struct entry *entry,
                     struct moed_client_error *err)
 {
     const unsigned char *packed = find_packed(archive, entry);
-    bool stored = entry->method == STORED && entry->packed == entry->bytes;
-    if (!packed || (!stored && entry->method != DEFLATED) || entry->bytes > archive->left) {
+    if (!packed || !may_hold(entry) || entry->bytes > archive->left) {
         fail_with(err, "it is damaged, too large or compressed in an unknown way");
         return NULL;
     }
@@ -128,7 +137,7 @@ static char *unpack(struct archive *archive, const struct entry *entry,
     char *data = malloc(entry->bytes + 1);
     if (!data)
         fail_with(err, "no memory for %zu bytes", entry->bytes);
-    else if (stored)
+    else if (entry->method == STORED)
         memcpy(data, packed, entry->bytes);
     else if (inflate_entry(packed, entry, data) != 0) {
         damaged(err);
