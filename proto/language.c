@@ -370,6 +370,8 @@ int language_locate(const struct language *language, const struct token_ids *tok
         characters += unicode_count(piece.data, piece.length);
         piece.length = 0;
     }
+    if (result == 0 && piece.failed)
+        result = buffer_error(&piece, "the places of tokens", "ask for fewer", err);
     detokenizer_close(&detokenizer);
     buffer_close(&piece);
     return result;

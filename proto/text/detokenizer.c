@@ -312,6 +312,14 @@ int detokenizer_add(struct detokenizer *detokenizer, int32_t id, struct buffer *
     return 0;
 }
 
+/* What lacks a part is no text. */
+static void fail_with_parts(struct buffer *text, const struct detokenizer *detokenizer)
+{
+    buffer_fail_with(text, &detokenizer->one);
+    buffer_fail_with(text, &detokenizer->next);
+    buffer_fail_with(text, &detokenizer->bytes);
+}
+
 void detokenizer_end(struct detokenizer *detokenizer, struct buffer *text)
 {
     const struct decoder *decoder = &detokenizer->tokenizer->decoder;
@@ -320,6 +328,7 @@ void detokenizer_end(struct detokenizer *detokenizer, struct buffer *text)
         emit_bytes(detokenizer, text, false, true);
     else
         end_run(detokenizer, text);
+    fail_with_parts(text, detokenizer);
 }
 
 bool tokenizer_token_bytes(const struct tokenizer *tokenizer, int32_t id, struct buffer *bytes)
@@ -339,6 +348,7 @@ bool tokenizer_token_bytes(const struct tokenizer *tokenizer, int32_t id, struct
         buffer_append(bytes, &(char){(char)byte}, 1);
     else
         buffer_append(bytes, detokenizer.one.data, detokenizer.one.length);
+    fail_with_parts(bytes, &detokenizer);
     detokenizer_close(&detokenizer);
     return true;
 }

@@ -7,6 +7,7 @@ report is a fault of its own, and a leak that is found at the end."""
 import collections
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -25,6 +26,8 @@ LAST_WORDS = "out of memory"
 HANGS_SECONDS = 20
 ENCODER = os.path.join(ROOT, "tests", "data", "families", "nomic_bert")
 DATA, HEADERS, SETTINGS, END_STREAM, END_HEADERS = 0, 1, 4, 1, 4
+# Asked again, these say the same.
+FIXED = (":predict", "/infer", "/v1/completions", "/v1/chat/completions", "/v1/embeddings", "/tokenize", "/detokenize", "/apply-template")
 
 
 def write_repository(directory):
@@ -42,12 +45,18 @@ class Http:
         body = body if isinstance(body, bytes) else json.dumps(body).encode()
         names = {name.replace("_", "-"): value for name, value in headers.items()}
         self.name, self.endless = f"{method} {path}", endless
+        self.is_fixed = path.endswith(FIXED) and b'"stream": true' not in body
         self.data = request_bytes(method, path, body, {"Connection": "close", **names})
 
     def ask(self, bare):
         """The status; 0: none has come."""
         self.answer = answer = exchange(bare.port, self.data, lambda text: self.endless and b"\n\n" in text)
         return int(answer[9:12]) if answer.startswith(b"HTTP/1.1 ") and b"\r\n\r\n" in answer else 0
+
+
+    def said(self):
+        """What does not depend on when it is asked; None: nothing."""
+        return re.sub(rb'"(id|created)": ?("[^"]*"|\d+)', b"", self.answer.partition(b"\r\n\r\n")[2]) if self.is_fixed else None
 
 
 class Grpc:
@@ -61,6 +70,9 @@ class Grpc:
         self.name = f"gRPC {method}"
         self.data = (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS) + frame(HEADERS, END_HEADERS, 1, block) +
                      frame(DATA, END_STREAM, 1, b"\0" + struct.pack(">I", len(message)) + message))
+
+    def said(self):
+        return None
 
     def ask(self, bare):
         """1: a message, 2: a status without one; 0: nothing has come."""
@@ -111,7 +123,7 @@ class Step:
     """A request, and those that must have been answered before."""
 
     def __init__(self, request, *before):
-        self.request, self.before = request, before
+        self.request, self.before, self.said = request, before, None
 
 
 def script():
@@ -298,6 +310,8 @@ def try_one(bare, step, n, expected, tally):
         tally.unreached += 1
     elif status == expected:
         tally.same += 1
+        if status == 200 and step.request.said() != step.said:
+            tally.wrong.append(f"{where}: answers {step.request.said()[-300:]}, expected {step.said[-300:]}")
     else:
         tally.other[status] += 1
         if 400 <= status < 500:
@@ -312,6 +326,7 @@ def allocations(models, preload, directory, count):
     steps, tally, number = list(script()), Tally(), 0
     for step in steps:  # what is allocated once and for all
         bare.count(step)
+        step.said = step.request.said()
     counted = [bare.count(step) for step in steps]
     total = sum(allocated for _, allocated in counted)
     count = min(count or total, total)

@@ -5,6 +5,7 @@
 
 #include "core/parse_json.h"
 #include "proto/envelope.h"
+#include "proto/text/detokenizer.h"
 #include "proto/text/tokenizer.h"
 #include "server/compute/queue.h"
 #include "support.h"
@@ -27,12 +28,13 @@ void *REAL(realloc)(void *memory, size_t bytes);
 #define UNWATCHED __attribute__((no_sanitize("address"), no_sanitize("thread")))
 
 enum { LARGE = 32 << 10 };
-static size_t fail_at; /* which large allocation fails, counted from 1; 0: none */
+static size_t least = LARGE; /* bytes of an allocation that may fail */
+static size_t fail_at;       /* which large allocation fails, counted from 1; 0: none */
 static size_t large_count;
 
 UNWATCHED static bool fails(size_t bytes)
 {
-    return fail_at > 0 && bytes >= LARGE && ++large_count == fail_at;
+    return fail_at > 0 && bytes >= least && ++large_count == fail_at;
 }
 
 UNWATCHED void *malloc(size_t bytes)
@@ -291,6 +293,34 @@ END_TEST
 
 /* ---- text ---- */
 
+/* Here small ones fail, too: a token that lacked them had no bytes, and nobody was told. */
+START_TEST(decoding_tokens)
+{
+    static const int32_t ids[] = {300, 301, 302};
+    struct error err = ERROR_INIT;
+    struct tokenizer *tokenizer = tokenizer_load(MOED_TEST_DATA "/data/text/qwen2.json", &err);
+    ck_assert_msg(tokenizer != NULL, "%s", err.text);
+    least = 1;
+    for (size_t which = 1, happened = true; happened; which++) {
+        struct buffer bytes, text;
+        struct error decoding = ERROR_INIT;
+        buffer_init(&bytes, SIZE_MAX);
+        buffer_init(&text, SIZE_MAX);
+        fail_large(which);
+        tokenizer_token_bytes(tokenizer, ids[0], &bytes);
+        const int result = tokenizer_decode(tokenizer, ids, 3, false, &text, &decoding);
+        happened = failed();
+        ck_assert(happened == (bytes.failed || result != 0));
+        ck_assert(result == 0 || decoding.code == ERROR_UNAVAILABLE);
+        ck_assert(!happened || which < 100);
+        buffer_close(&bytes);
+        buffer_close(&text);
+    }
+    least = LARGE;
+    tokenizer_free(tokenizer);
+}
+END_TEST
+
 /* Loads and encodes until no allocation is left to fail; returns how many there were. */
 static size_t expect_encoding_survives(const char *path, const char *text, size_t length)
 {
@@ -373,5 +403,5 @@ START_TEST(making_pages_and_reserving_them)
 END_TEST
 
 TEST_MAIN("no memory", loading_large_weights, loading_a_large_configuration, loading_many_tensors,
-          parsing_requests, making_a_scratch, queueing_a_job, encoding_text,
+          parsing_requests, making_a_scratch, queueing_a_job, encoding_text, decoding_tokens,
           making_pages_and_reserving_them)
