@@ -100,8 +100,8 @@ export class Speak {
 
   layout(layers, most) {
     this.prompt = element("textarea", {id: "speak-prompt", rows: 3, maxlength: 100000}, FIRST_PROMPT);
-    this.mode = element("select", {onchange: () => this.restart()}, element("option", {value: "completions"}, "go on with a text"),
-      element("option", {value: "chat/completions"}, "answer, in a chat"));
+    this.mode = element("select", {onchange: () => this.restart()}, element("option", {value: "completions"}, "continue the text"),
+      element("option", {value: "chat/completions"}, "answer in a chat"));
     this.count = element("input", {type: "number", min: 1, max: most, value: Math.min(TOKENS, most), required: true});
     this.temperature = element("input", {type: "number", min: 0, max: 2, step: "any", placeholder: "the model's"});
     this.seed = element("input", {type: "number", min: 0, step: 1, placeholder: "any"});
@@ -116,11 +116,11 @@ export class Speak {
     this.heat = element("canvas", {role: "img", class: "map", "aria-label": "Experts of the answer, layer by layer"});
     this.detail = element("div", {class: "detail"});
     const form = element("form", {onsubmit: (event) => { event.preventDefault(); this.speak(); }},
-      element("label", {for: "speak-prompt"}, "Say something to it"), this.prompt,
-      element("div", {class: "row"}, labelled("It is to", this.mode), labelled("tokens at most", this.count),
+      element("label", {for: "speak-prompt"}, "Prompt"), this.prompt,
+      element("div", {class: "row"}, labelled("task", this.mode), labelled("max. tokens", this.count),
         labelled("temperature", this.temperature, "0: always the likeliest token"), labelled("seed", this.seed, "The same seed gives the same answer")),
       element("div", {class: "row"}, this.send, this.halt, element("button", {type: "button", class: "action", onclick: () => this.restart()}, "Clear"),
-        element("label", {}, this.slowly, " show no more than a person can watch"),
+        element("label", {}, this.slowly, " show one token at a time"),
         labelled("colour tokens by the first expert of layer", this.tint)), this.status, this.speech);
     this.parent.replaceChildren(element("div", {class: "try"}, form, element("div", {class: "listening"}, element("h3", {}, "Experts of this answer"), this.heat, this.detail)));
     this.restart();
