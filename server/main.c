@@ -1,4 +1,5 @@
 /* moed: the command line. Exit status: 0 done, 1 failed, 2 wrong usage. */
+#include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
 #include <stdio.h>
@@ -162,24 +163,43 @@ static void help_probe(FILE *out)
         out);
 }
 
+/* What the server could not start without. */
+static int check_files(const struct options *options, struct error *err)
+{
+    const char *const files[][2] = {{"models", options->models},
+                                    {"tokens", options->tokens},
+                                    {"tls_cert", options->tls_cert},
+                                    {"tls_key", options->tls_key},
+                                    {"tls_client_ca", options->tls_client_ca}};
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++)
+        if (files[i][1] && access(files[i][1], R_OK) != 0)
+            return error_set(err, ERROR_INVALID, "%s: cannot read %s: %s", files[i][0], files[i][1],
+                             strerror(errno));
+    return 0;
+}
+
 static int run_check(int argc, char *argv[])
 {
     struct error err = ERROR_INIT;
     struct options options;
     if (moed_kernel_check(&err) != 0 || options_init(&options, argc, argv, &err) != 0)
         return usage(&err, "check-config");
+    int result = check_files(&options, &err);
     options_close(&options);
+    if (result != 0)
+        return usage(&err, "check-config");
     puts("moed: the options are right");
     return EXIT_SUCCESS;
 }
 
 static void help_check(FILE *out)
 {
-    fputs("Reads the options as 'serve' would, from the same sources, and says what is wrong with\n"
-          "them. Exit status: 0 right, 2 wrong. It starts no server; 'moed inspect --check DIR' "
-          "checks models.\n\n"
-          "  moed check-config --config moed.conf\n",
-          out);
+    fputs(
+        "Reads the options as 'serve' would, from the same sources, and says what is wrong with\n"
+        "them, and whether the files of models, tokens and TLS can be read. Exit status: 0 right,\n"
+        "2 wrong. It starts no server; 'moed inspect --check DIR' checks models.\n\n"
+        "  moed check-config --config moed.conf\n",
+        out);
 }
 
 static int run_sample(int argc, char *argv[])

@@ -242,6 +242,9 @@ class OptionsTest(StartupCase):
         self.refuse(USAGE, ["moed.conf line 1", "prot"], "check-config", "--models", SHIPPED_MODELS, "--config",
                     self.write("moed.conf", "prot = 1"))
         self.refuse(USAGE, ["--models", "required"], "check-config")
+        reason = "cannot read /nowhere: No such file or directory"
+        self.refuse(USAGE, ["models: " + reason], "check-config", "--models", "/nowhere")
+        self.refuse(USAGE, ["tokens: " + reason], "check-config", "--models", SHIPPED_MODELS, "--tokens", "/nowhere")
 
     def test_a_value_is_missing(self):
         self.refuse(USAGE, ["--port", "missing"], "serve", "--models", SHIPPED_MODELS, "--port")
