@@ -16,6 +16,8 @@ from typing import Any, Callable, Dict, Optional, Union
 
 from torch import nn
 
+from moed.prepare import evaluate
+
 Adapter = Callable[..., nn.Module]
 _adapters: Dict[Any, Adapter] = {}
 
@@ -52,4 +54,4 @@ def adapt(function: Adapter, module: nn.Module, row: Any) -> nn.Module:
     made = function(module, row) if len(inspect.signature(function).parameters) > 1 else function(module)
     if row.dim() == 2 and getattr(made, "route", None) == "positions":
         made.route = "rows"
-    return made.eval()
+    return evaluate(made)

@@ -15,10 +15,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from moed.functions import ReLU2
 from moed.gates import Capacity, Gate, Groups
 from moed.layers import MoE
 from moed.modules import GLU
 from moed.ops import ExportError
+from moed.prepare import evaluate
 
 EXPERTS = ("experts", "models", "expert", "local_experts", "moe_experts")
 ROUTERS = ("gate", "router", "gating", "gate_network", "routing", "w_gate", "wg")
@@ -27,11 +29,15 @@ BIASES = ("e_score_correction_bias", "expert_bias", "select_bias", "score_bias")
 SCALES = ("routed_scaling_factor", "scale", "moe_scale", "routing_scale")
 FACTORS = ("capacity_factor_eval", "eval_capacity_factor", "capacity_factor")
 SHARED = ("shared_expert", "shared_experts", "shared_mlp")
+ADVICE = "say what it is with moed.register_adapter (clients/python/PORTING.md)"
 INNER = ("experts", "expert_list")  # of a module around a ModuleList
+PLAIN = (("w1", "w2"), ("up_proj", "down_proj"))  # without a gate: lucidrains, Nemotron-H
 POLICIES = (("softmax", "sum"), ("softmax", "none"), ("none", "softmax"), ("sigmoid", "sum"), ("sigmoid", "none"),
-            ("none", "none"))
+            ("none", "none"), ("sqrt_softplus", "sum"), ("sqrt_softplus", "none"))
 ACTIVATIONS = {"silu": functional.silu, "gelu": functional.gelu, "relu": torch.relu, "sigmoid": torch.sigmoid,
                "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh")}
+
+SAMPLES = torch.linspace(-3, 3, 31)
 
 
 def is_block(module: nn.Module) -> bool:
@@ -45,19 +51,26 @@ def block(module: nn.Module, row: torch.Tensor, path: str) -> nn.Module:
     generator = torch.Generator().manual_seed(7)
     rows = torch.randn((3, *row.shape[1:]), generator=generator)
     if row.dim() == 3:  # alike positions all want the same experts: what capacity there is shows
-        rows[1] = rows[1, :1]
-        rows[2, ::2] = rows[2, :1]
+        rows[1] = rows[1, :1].clone()
+        rows[2, ::2] = rows[2, :1].clone()
     try:
         expected = [first_output(trial(rows.clone())) for trial in trials]
     except Exception as error:  # whatever the block's code says
         raise ExportError(f"{path}: does not accept rows of shape {list(row.shape[1:])}: {error}") from None
-    settings = _settings(module)
-    for choice in _choices(module, row):
+    if not all(bool(torch.isfinite(answer).all()) for answer in expected):
+        raise ExportError(f"{path}: {type(module).__name__} gives numbers that are not finite for random weights, so "
+                          f"that its routing policy cannot be found by trying; {ADVICE}")
+    try:
+        settings, choices = _settings(module), list(_choices(module, row))
+    except Exception as error:  # weights that fit together in a way that we do not know
+        raise ExportError(f"{path}: the experts of {type(module).__name__} are packed in a way that we do not know "
+                          f"({error}); {ADVICE}") from None
+    for choice in choices:
         for policy in settings:
             if all(_answers(trial, choice, policy, rows, answer) for trial, answer in zip(trials, expected)):
                 return _build(module, choice, policy, row)
     raise ExportError(f"{path}: {type(module).__name__} has experts and a router, but no routing policy that we know "
-                      "gives its answers; say what it is with moed.register_adapter (clients/python/PORTING.md)")
+                      f"gives its answers; {ADVICE}")
 
 
 class _Choice(NamedTuple):
@@ -145,7 +158,8 @@ def random_copy(module: nn.Module, seed: int, spread: float = 1.0) -> nn.Module:
     tensors = [*trial.parameters(), *(value for name, value in trial.named_buffers() if name.endswith(BIASES))]
     for tensor in tensors:
         values = torch.randn(tensor.shape, generator=generator)
-        tensor.data = spread * values / tensor.shape[-1] ** 0.5 if tensor.dim() > 1 else 1 + 0.5 * values
+        inputs = tensor.shape[-1] if tensor.dim() < 4 else tensor[0].numel()  # of a convolution all of its window
+        tensor.data = spread * values / inputs ** 0.5 if tensor.dim() > 1 else 1 + 0.5 * values
     return trial
 
 
@@ -170,7 +184,7 @@ def _build(module: nn.Module, choice: _Choice, policy: _Policy, row: torch.Tenso
     mixture: nn.Module = MoE(experts, gate, choice.route, shared, shared_gate, weigh=policy.weigh)
     if choice.softmax:
         mixture = nn.Sequential(OrderedDict(moe=mixture, probabilities=nn.Softmax(dim=-1)))
-    return mixture.eval()
+    return evaluate(mixture)
 
 
 def first_output(result: Any) -> torch.Tensor:
@@ -265,8 +279,14 @@ def _holds_experts(module: nn.Module) -> bool:
     names = {*module._parameters, *module._modules}
     inner = any(isinstance(getattr(module, name, None), nn.ModuleList) for name in INNER)
     packed = any(group <= names for group in ({"gate_up_proj", "down_proj"}, {"input_linear", "output_linear"}))
-    plain = {"w1", "w2"} <= set(module._parameters) and module._parameters["w1"].dim() == 3
+    plain = any(_is_packed(module, *names) for names in PLAIN)
     return inner or packed or plain or {"w1", "v1", "w2"} <= set(getattr(module._modules.get("mlp"), "_parameters", ()))
+
+
+def _is_packed(module: nn.Module, *names: str) -> bool:
+    """Whether it has these tensors of all experts."""
+    weights = [module._parameters.get(name) for name in names]
+    return all(weight is not None and weight.dim() == 3 for weight in weights)
 
 
 def _experts(module: nn.Module) -> Iterator[List[nn.Module]]:
@@ -291,15 +311,18 @@ def _of_holder(holder: nn.Module) -> Iterator[List[nn.Module]]:
                           weights.get("down_proj_bias"))
     elif hasattr(holder, "input_linear") and hasattr(holder, "output_linear"):
         yield from _gated(holder, holder.input_linear.weight, holder.output_linear.weight, None, None)
-    elif {"w1", "w2"} <= set(weights) and weights["w1"].dim() == 3:
-        yield from _plain(holder, weights)
+    elif _is_packed(holder, "w1", "w2"):
+        yield _plain(holder, weights["w1"].transpose(1, 2), weights["w2"].transpose(1, 2))
+    elif _is_packed(holder, "up_proj", "down_proj"):
+        yield _plain(holder, weights["up_proj"], weights["down_proj"])
     elif isinstance(getattr(holder, "mlp", None), nn.Module) and {"w1", "v1", "w2"} <= set(holder.mlp._parameters):
         yield _databricks(holder.mlp)
 
 
 def _gated(holder: Any, gate_up: torch.Tensor, down: torch.Tensor, gate_up_bias: Optional[torch.Tensor],
            down_bias: Optional[torch.Tensor]) -> Iterator[List[nn.Module]]:
-    """gate_up [E, 2 I, H] or [E, H, 2 I]; gate and up one after the other or by turns."""
+    """gate_up [E, 2 I, H] or [E, H, 2 I]; gate and up one after the other or by turns. Those without a down are
+    identities (LongCat's zero experts)."""
     for transposed, by_turns in itertools.product((False, True), repeat=2):
         if transposed:
             gate_up_, down_ = gate_up.transpose(1, 2), down.transpose(1, 2)
@@ -309,8 +332,9 @@ def _gated(holder: Any, gate_up: torch.Tensor, down: torch.Tensor, gate_up_bias:
             continue
         half = gate_up_.shape[1] // 2
         gate, up = (slice(0, None, 2), slice(1, None, 2)) if by_turns else (slice(0, half), slice(half, None))
-        yield [_gated_expert(holder, _slice(gate_up_, gate_up_bias, i, gate), _slice(gate_up_, gate_up_bias, i, up),
-                             _slice(down_, down_bias, i)) for i in range(len(gate_up_))]
+        experts = [_gated_expert(holder, _slice(gate_up_, gate_up_bias, i, gate), _slice(gate_up_, gate_up_bias, i, up),
+                                 _slice(down_, down_bias, i)) for i in range(len(down_))]
+        yield experts + [nn.Identity()] * (len(gate_up_) - len(down_))
 
 
 def _slice(weights: torch.Tensor, biases: Optional[torch.Tensor], expert: int, part: slice = slice(None)) -> nn.Linear:
@@ -318,39 +342,42 @@ def _slice(weights: torch.Tensor, biases: Optional[torch.Tensor], expert: int, p
 
 
 def _gated_expert(holder: Any, gate: nn.Linear, up: nn.Linear, down: nn.Linear) -> nn.Module:
-    if hasattr(holder, "limit") and hasattr(holder, "alpha"):  # GPT-OSS
-        layer = GLU(gate.in_features, gate.out_features, "silu", limit=float(holder.limit), alpha=float(holder.alpha),
-                    shift=1.0)
-        layer.gate, layer.up = gate, up
-        return nn.Sequential(OrderedDict(glu=layer, down=down))
-    for name in ("act_fn", "activation", "act", "activation_fn"):
-        if callable(getattr(holder, name, None)):
-            return _glu(gate, up, down, getattr(holder, name))
-    return _glu(gate, up, down, functional.silu)
+    limit = getattr(holder, "limit", None)
+    limit = float(limit) if isinstance(limit, (int, float)) else None
+    if limit is not None and hasattr(holder, "alpha"):  # GPT-OSS
+        return _glu(gate, up, down, GLU(1, 1, "silu", limit=limit, alpha=float(holder.alpha), shift=1.0))
+    activation = next((getattr(holder, name) for name in ("act_fn", "activation", "act", "activation_fn")
+                       if callable(getattr(holder, name, None))), functional.silu)
+    return _glu(gate, up, down, GLU(1, 1, _name_of(activation), limit=limit))
 
 
-def _glu(gate: nn.Linear, up: nn.Linear, down: nn.Linear, activation: Any) -> nn.Module:
-    samples = torch.linspace(-3, 3, 31)
+def _glu(gate: nn.Linear, up: nn.Linear, down: nn.Linear, layer: GLU) -> nn.Module:
+    layer.gate, layer.up = gate, up
+    return nn.Sequential(OrderedDict(glu=layer, down=down))
+
+
+def _name_of(activation: Any) -> str:
     for name, function in ACTIVATIONS.items():
-        if torch.allclose(activation(samples.clone()), function(samples), rtol=1e-5, atol=1e-6):
-            layer = GLU(gate.in_features, gate.out_features, name)
-            layer.gate, layer.up = gate, up
-            return nn.Sequential(OrderedDict(glu=layer, down=down))
+        if torch.allclose(activation(SAMPLES.clone()), function(SAMPLES), rtol=1e-5, atol=1e-6):
+            return name
     raise ValueError("no gated linear unit has this activation")
 
 
-def _plain(holder: Any, weights: dict) -> Iterator[List[nn.Module]]:
-    """w1 [E, H, I], w2 [E, I, H], an activation between."""
-    activation = getattr(holder, "act", None) or nn.ReLU()
-    yield [nn.Sequential(OrderedDict(w1=_linear(w1.t()), act=activation, w2=_linear(w2.t())))
-           for w1, w2 in zip(weights["w1"], weights["w2"])]
+def _plain(holder: Any, first: torch.Tensor, second: torch.Tensor) -> List[nn.Module]:
+    """first [E, I, H], second [E, H, I], an activation between."""
+    activation = getattr(holder, "act", None) or getattr(holder, "act_fn", None) or nn.ReLU()
+    if torch.allclose(activation(SAMPLES.clone()), SAMPLES.relu().square()):
+        activation = ReLU2()
+    return [nn.Sequential(OrderedDict(w1=_linear(w1), act=activation, w2=_linear(w2)))
+            for w1, w2 in zip(first, second)]
 
 
 def _databricks(mlp: Any) -> List[nn.Module]:
     """DBRX: w1, v1 and w2 [E I, H], one expert under the other."""
     shape = (mlp.moe_num_experts, mlp.ffn_hidden_size, mlp.hidden_size)
     w1, v1, w2 = (weight.view(shape) for weight in (mlp.w1, mlp.v1, mlp.w2))
-    return [_glu(_linear(w1[i]), _linear(v1[i]), _linear(w2[i].t()), mlp.activation_fn) for i in range(shape[0])]
+    activation = _name_of(mlp.activation_fn)
+    return [_glu(_linear(w1[i]), _linear(v1[i]), _linear(w2[i].t()), GLU(1, 1, activation)) for i in range(shape[0])]
 
 
 def _linear(weight: torch.Tensor, bias: Optional[torch.Tensor] = None) -> nn.Linear:

@@ -59,7 +59,8 @@ def _dropout(translation, node):
 def _reshape(translation, node):
     if translation.values[node].shape[:1] != (translation.rows,):
         translation.refuse(node, "only within a row, not across rows")
-    return node.args[0], modules.Reshape(*translation.shape(node))
+    gathers = translation.values[node.args[0]].shape[:1] != (translation.rows,)
+    return node.args[0], modules.Reshape(*translation.shape(node), gathers=gathers)
 
 
 def _squeeze(translation, node):

@@ -206,7 +206,12 @@ def _translate(module, rows, path, keys):
 def _compare(module, translated, rows, path, keys):
     result, (trunk, *branches) = module(rows.clone()), translated
     for key, branch in zip([None] if keys is None else keys, branches or [nn.Identity()]):
-        _compare_tensors(module, entry_of(result, key), branch(trunk(rows.clone())), path)
+        try:
+            got = branch(trunk(rows.clone()))
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise ExportError(f"{path}: the layers that {type(module).__name__} calls do not fit one after the other: "
+                              f"{str(error).splitlines()[0]}") from None
+        _compare_tensors(module, entry_of(result, key), got, path)
 
 
 def _compare_tensors(module, expected, got, path):

@@ -48,14 +48,19 @@ class Scale(nn.Module):
 
 
 class Reshape(nn.Module):
-    """Gives every row the shape `shape`."""
+    """Gives every row the shape `shape`.
 
-    def __init__(self, *shape):
+    gathers: x may have the positions of all rows in its first axis, as MoE blocks leave them that flatten what they are
+    given. Only where such a block is recorded; in a checkpoint rows are rows.
+    """
+
+    def __init__(self, *shape, gathers=False):
         super().__init__()
         self.shape = tuple(int(size) for size in shape)
+        self.gathers = gathers
 
     def forward(self, x):
-        return x.reshape(x.shape[0], *self.shape)
+        return x.reshape(-1 if self.gathers else x.shape[0], *self.shape)
 
 
 class _Reduction(nn.Module):

@@ -37,8 +37,7 @@ def evaluated(model: MultiTask) -> MultiTask:
             if child is not without_wrapper(child):
                 setattr(parent, name, without_wrapper(child))
     model = model.cpu().float()
-    _evaluate(model)
-    return model
+    return evaluate(model)
 
 
 def folded(model: MultiTask) -> MultiTask:
@@ -103,13 +102,13 @@ def _kept_results(model: nn.Module) -> Iterator[torch.Tensor]:
             pending, depth = inner, depth + 1
 
 
-def _evaluate(model: nn.Module) -> None:
+def evaluate(model: Module) -> Module:
     """eval(), unless a module has a train() of its own that trains: eval() would call it."""
     if all("mode" in inspect.signature(type(module).train).parameters for module in model.modules()):
-        model.eval()
-        return
+        return model.eval()
     for module in model.modules():
         module.training = False
+    return model
 
 
 # ---- what changes a result from outside forward() ----

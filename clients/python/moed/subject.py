@@ -11,7 +11,7 @@ from moed import recommenders  # noqa: F401  (its adapters)
 from moed.adapters import adapter_of
 from moed.multitask import Input, MultiTask, Output
 from moed.ops import require
-from moed.prepare import copied, evaluated, without_wrapper
+from moed.prepare import copied, evaluate, evaluated, without_wrapper
 
 Key = Union[str, int]
 ROWS = 3  # an unlikely size of anything else
@@ -43,7 +43,7 @@ def whole_model(model: nn.Module, example_inputs: Any) -> nn.Module:
     parameters = list(inspect.signature(adapter).parameters.values()) if adapter is not None else []
     if adapter is None or len(parameters) > 1 and parameters[1].default is inspect.Parameter.empty:
         return model
-    made = adapter(copied(without_wrapper(model)).eval(), *([example_inputs] if len(parameters) > 1 else []))
+    made = adapter(evaluate(copied(without_wrapper(model))), *([example_inputs] if len(parameters) > 1 else []))
     return made if isinstance(made, MultiTask) else model
 
 

@@ -23,6 +23,7 @@ import moed
 from moed import adapters, engine, verify
 from moed.graph import Add
 from moed.nn import GLU, Capacity, Gate, MoE
+from recipes import backbones
 from tests import ENGINE, foreign, test_adapters, test_own_attention
 
 SIZE, COUNT, POSITIONS, ROWS = 16, 4, 6, 64
@@ -39,7 +40,26 @@ class Row(NamedTuple):
 
 
 MODELS = "transformers.models"
-MORE = (("cohere2_moe", "Cohere2MoeConfig", "Cohere2MoeSparseMoeBlock", test_adapters.MOE),)
+MOE, LOCAL = test_adapters.MOE, test_adapters.LOCAL
+DEEPSEEK = {**MOE, "n_routed_experts": 8, "n_shared_experts": 1}
+DBRX = {"ffn_hidden_size": 24, "moe_num_experts": 4, "moe_top_k": 2, "hidden_size": 16}
+# family, config, block, settings, what is said of it
+MORE = (
+    ("cohere2_moe", "Cohere2MoeConfig", "Cohere2MoeSparseMoeBlock", MOE, ""),
+    ("deepseek_v2", "DeepseekV2Config", "DeepseekV2Moe", {**DEEPSEEK, "topk_method": "greedy"}, ", greedy"),
+    ("deepseek_v3", "DeepseekV3Config", "DeepseekV3MoE", {**DEEPSEEK, "n_group": 2, "topk_group": 1}, ", 2/1 groups"),
+    ("deepseek_v3", "DeepseekV3Config", "DeepseekV3MoE",
+     {**DEEPSEEK, "n_group": 1, "topk_group": 1, "norm_topk_prob": False}, ", no groups, not normalised"),
+    ("dbrx", "DbrxConfig", "DbrxFFN",
+     {"d_model": 16, "ffn_config": {**DBRX, "moe_normalize_expert_weights": 2.0}}, ", p = 2"),
+    ("phimoe", "PhimoeConfig", "PhimoeSparseMoeBlock", {**LOCAL, "router_jitter_noise": 0.2}, ", jitter 0.2"))
+REFUSED = (
+    ("nllb_moe", "NllbMoeConfig", "NllbMoeSparseMLP", (24,), {"d_model": 16, "num_experts": 4},
+     "its own experts read a mask as indices; three lines, as above, say what NLLB is"),
+    ("zaya", "ZayaConfig", "ZayaSparseMoeBlock", (0,), {"num_experts": 4}, "the router has a state across layers"),
+    ("kolibri1", "Kolibri1Config", "Kolibri1SparseMoeBlock", (), MOE, "a bias on the logits, but sigmoid weights"),
+    ("inkling", "InklingConfig", "InklingMoE", (), MOE, "shared experts inside the normalisation"),
+    ("jetmoe", "JetMoeConfig", "JetMoeMoA", (), LOCAL, "experts are parts of attention"))
 
 
 # ---- re-stated systems whose packages PyPI does not have, or that need a GPU ----
@@ -47,15 +67,15 @@ MORE = (("cohere2_moe", "Cohere2MoeConfig", "Cohere2MoeSparseMoeBlock", test_ada
 class Routed(nn.Module):
     """Experts and a router under names of their own; `policy` makes (weights, indices) of a group's logits."""
 
-    def __init__(self, policy, experts=None, groups=False):
+    def __init__(self, policy, experts=None, groups=0):
         super().__init__()
         self.policy, self.groups = policy, groups
         self.pick = nn.Linear(SIZE, COUNT, bias=False)
         self.workers = nn.ModuleList(experts or [expert() for _ in range(COUNT)])
 
     def forward(self, x):
-        parts = x if self.groups else [x.reshape(-1, SIZE)]
-        return torch.stack([self.group(part) for part in parts]).reshape(x.shape)
+        parts = x.split(self.groups or len(x))  # so many rows are a group
+        return torch.cat([self.group(part.reshape(-1, SIZE)) for part in parts]).reshape(x.shape)
 
     def group(self, x):
         weights, indices = self.policy(self.pick(x))
@@ -87,21 +107,30 @@ def top_share(logits):
     return values / values.sum(-1, keepdim=True), indices
 
 
+def top_share_of_three(logits):
+    values, indices = logits.softmax(-1).topk(3)
+    return values / values.sum(-1, keepdim=True), indices
+
+
 def top_one(logits):
     """DeepSpeed top-1, Switch."""
     return logits.softmax(-1).topk(1)
 
 
-def dropping(renormalize=False, score=False, k=2, factor=1.0):
-    """GShard, DeepSpeed and NLLB (dropped, then normalised), V-MoE (batch-prioritised): first choices first."""
+def dropping(renormalize=False, order="choice", k=2, factor=1.0):
+    """GShard, DeepSpeed and NLLB (dropped, then normalised), V-MoE (batch-prioritised): who is placed first."""
     def policy(logits):
         scores = logits.softmax(-1)
         values, indices = scores.topk(k)
-        order = values[:, 0].argsort(descending=True, stable=True) if score else torch.arange(len(values))
-        line = functional.one_hot(indices[order].t().reshape(-1), COUNT).cumsum(0)
-        place = torch.empty(k, len(values), dtype=torch.long)
-        place[:, order] = line.gather(1, indices[order].t().reshape(-1, 1)).reshape(k, -1)
-        kept = place.t() <= math.ceil(len(values) * factor / COUNT)
+        items, choices = torch.arange(len(values)).repeat_interleave(k), torch.arange(k).repeat(len(values))
+        best = {"choice": items, "item": items * k + choices, "score": -values[:, 0][items], "pair": -values.flatten()}
+        line = best[order].argsort(stable=True)
+        if order in ("choice", "score"):
+            line = line[choices[line].argsort(stable=True)]
+        taken = functional.one_hot(indices.flatten()[line], COUNT).cumsum(0)
+        place = torch.empty(len(line), dtype=torch.long)
+        place[line] = taken.gather(1, indices.flatten()[line].unsqueeze(1)).squeeze(1)
+        kept = place.reshape(-1, k) <= math.ceil(len(values) * factor / COUNT)
         values = values * kept
         return values / values.sum(-1, keepdim=True).clamp_min(1e-9) if renormalize else values, indices
     return policy
@@ -167,12 +196,19 @@ DROPPED = {"factor": 1.0, "round": "up"}
 RESTATED = (
     Row("FastMoE, naive gate", "three lines", routed(top_logits), saying(score="none", top_k=2, normalize="softmax")),
     Row("Tutel, top-2; DeepSpeed top-2 without drops", "three lines", routed(top_share), saying(**SHARE)),
-    Row("DeepSpeed top-1 without drops", "three lines", routed(top_one), saying(top_k=1)),
-    Row("DeepSpeed top-2 with drops; NLLB-MoE, its default", "three lines", routed(dropping(True), groups=True),
+    Row("Tutel, top-3", "three lines", routed(top_share_of_three), saying(top_k=3, normalize="sum")),
+    Row("Tutel, DeepSpeed, top-1 without drops", "three lines", routed(top_one), saying(top_k=1)),
+    Row("DeepSpeed top-k, drop policy probs", "three lines", routed(dropping(True, "pair")),
+        saying(**SHARE, capacity=Capacity(**DROPPED, order="pair", renormalize=True))),
+    Row("DeepSpeed top-k, drop policy position", "three lines", routed(dropping(True, "item")),
+        saying(**SHARE, capacity=Capacity(**DROPPED, order="item", renormalize=True))),
+    Row("V-MoE, groups of four images", "three lines", routed(dropping(), groups=4),
+        saying(top_k=2, capacity=Capacity(**DROPPED, rows=4))),
+    Row("DeepSpeed top-2 with drops; NLLB-MoE, its default", "three lines", routed(dropping(True), groups=1),
         saying(**SHARE, capacity=Capacity(**DROPPED, rows=1, renormalize=True))),
-    Row("V-MoE, a group of one image", "three lines", routed(dropping(), groups=True),
+    Row("V-MoE, a group of one image", "three lines", routed(dropping(), groups=1),
         saying(top_k=2, capacity=Capacity(**DROPPED, rows=1))),
-    Row("V-MoE as released, Tutel and NLLB batch-prioritised", "three lines", routed(dropping(score=True), groups=True),
+    Row("V-MoE as released, Tutel and NLLB batch-prioritised", "three lines", routed(dropping(order="score"), groups=1),
         saying(top_k=2, capacity=Capacity(**DROPPED, rows=1, order="score"))),
     Row("Gemma 4, its experts", "three lines", routed(scaled), saying(**SHARE, expert_scale=SCALES)),
     Row("DeepSeek-V4, its learned router", "three lines", routed(root_softplus),
@@ -184,21 +220,51 @@ RESTATED = (
         saying(**SHARE)),
     Row("Soft MoE; expert choice", "refused", routed(spread), why="experts choose items"),
 )
+
+
+def attentive(module):
+    gate = moed.nn.AttentiveGate(nn.Sequential(module.gate.fc1, nn.ReLU()), 8, "1", top_k=module.k, normalize="sum")
+    gate.query, gate.key = module.query, module.key
+    return MoE([nn.Sequential(e.fc1, nn.ReLU(), e.fc2, nn.Softmax(dim=-1)) for e in module.experts], gate)
+
+
+def filters(expert):
+    cubed = [moed.nn.Cube()] if expert.cubed else []
+    return nn.Sequential(expert.conv1, *cubed, moed.nn.Sum(-1), moed.nn.Reshape(2, 3), moed.nn.Sum(-1))
+
+
 PAPERS = (
     Row("arXiv 2302.14703, expectation", "as it is", shape(lambda: foreign.Expectation(5, 12, 3), (12,))),
-    Row("arXiv 2302.14703, attentive, its key after a ReLU", "as it is", shape(lambda: MoE([
-        nn.Sequential(nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 3)) for _ in range(5)], moed.nn.AttentiveGate(
-            nn.Linear(12, 8), 8, "1")), (12,)), why="written with moed.nn, as the recipes are"),
+    Row("arXiv 2302.14703, expectation, 15 experts", "as it is", shape(lambda: foreign.Expectation(15, 12, 3), (12,))),
+    *(Row(f"arXiv 2302.14703, top-{k} of 15{' (stochastic in evaluation)' if k == 1 else ''}", "as it is",
+          shape(lambda k=k: foreign.Selected(15, 12, 3, k), (12,))) for k in (1, 2, 4)),
+    *(Row(f"arXiv 2302.14703, attentive{f', top-{k}' if k < 5 else ''}, its key after a ReLU", "three lines",
+          shape(lambda k=k: foreign.Attentive(5, 12, 3, k), (12,)), attentive, adapts=foreign.Attentive)
+      for k in (5, 1, 2)),
+    *(Row(f"arXiv 2208.02813, synthetic, {kind} filters", "three lines",
+          shape(lambda kind=kind: foreign.RoutedPatches(4, kind == "cubed"), (1, 20)), filters,
+          why="of the experts, which stack along the rows' axis", adapts=foreign.RoutedPatches.Filters)
+      for kind in ("cubed", "linear")),
     Row("arXiv 2208.02813, residual experts, a convolution as router", "as it is",
         shape(lambda: foreign.RoutedImages(4), (3, 8, 8), output_name=["output", None, None, None])),
 )
+BACKBONES = tuple(
+    Row(f"arXiv 2208.02813, {name} experts of 32x32 images", "as it is",
+        shape(lambda make=make: foreign.RoutedImages(2, lambda: make(5)), (3, 32, 32),
+              output_name=["output", None, None, None]))
+    for name, make in (("MobileNetV2", backbones.mobilenetv2), ("ResNet18", backbones.resnet18)))
 
 
 def hugging_face():
-    for family, config, block, settings in (*test_adapters.TRANSFORMERS, *MORE):
-        yield Row(f"transformers {block}", "as it is", whole(
-            lambda given=(family, config, block, settings): test_adapters.of_transformers(
-                given[0], given[1], given[2], **given[3])), None, "transformers")
+    for family, config, block, settings, *said in (*test_adapters.TRANSFORMERS, *MORE):
+        arguments = said.pop() if said and isinstance(said[-1], tuple) else ()
+        yield Row(f"transformers {block}{''.join(said)}", "as it is", whole(
+            lambda given=(family, config, block, *arguments), settings=settings: test_adapters.of_transformers(
+                *given, **settings)), None, "transformers")
+    for family, config, block, arguments, settings, why in REFUSED:
+        yield Row(f"transformers {block}", "refused", whole(
+            lambda given=(family, config, block, *arguments), settings=settings: test_adapters.of_transformers(
+                *given, **settings)), None, "transformers", why)
     yield Row("transformers JetMoeMoE (a bias after the sum)", "three lines", whole(
         lambda: test_adapters.of_transformers(
             "jetmoe", "JetMoeConfig", "JetMoeMoE", num_local_experts=4, num_experts_per_tok=2)), jetmoe, "transformers",
@@ -249,7 +315,8 @@ def blocks():
     yield Row("Llama 4: the weight multiplies the input", "as it is", shape(lambda: foreign.InputScaled(router(
         "mixtral", 1), packed()), row), why="logits above 17, whose sigmoids are 1, are ties")
     yield Row("Switch: so many positions of a row", "as it is", shape(lambda: foreign.Dropping(4, 8, 6, 2), row))
-    yield Row("davidmrau, k = 2", "as it is", shape(lambda: foreign.NoisyTopK(8, 8, 3, 2), (8,)))
+    for k in (1, 2, 4, 8):
+        yield Row(f"davidmrau, k = {k}", "as it is", shape(lambda k=k: foreign.NoisyTopK(8, 8, 3, k), (8,)))
     yield Row("attention of one's own, causal, rotary, grouped", "as it is",
               shape(lambda: test_own_attention.Model(test_own_attention.Separate(), True), row))
 
@@ -290,22 +357,32 @@ LUCID, ST, CTR, HUB = "mixture_of_experts", "st_moe_pytorch", "deepctr_torch", "
 PACKAGES = (
     Row("lucidrains MoE, policy all, capacity reached", "as it is",
         lucidrains(second_policy_eval="all", capacity_factor_eval=1.0), None, LUCID),
+    Row("lucidrains hierarchical MoE", "refused", whole(lambda: importlib.import_module(
+        "mixture_of_experts").HeirarchicalMoE(SIZE, num_experts=(2, 2), second_policy_eval="all")), None, LUCID,
+        "mixtures nest"),
+    Row("Soft MoE", "refused", whole(lambda: importlib.import_module("soft_moe_pytorch").SoftMoE(
+        SIZE, seq_len=POSITIONS, num_experts=COUNT)), None, "soft_moe_pytorch", "experts choose items"),
     Row("lucidrains MoE as it comes", "refused", lucidrains(), None, LUCID, "random at evaluation"),
     Row("st-moe, top-2, threshold 0", "as it is",
         st_moe(gating_top_n=2, threshold_eval=0.0, capacity_factor_eval=8.0), None, ST),
+    Row("st-moe, top-2, threshold 0, drops", "as it is",
+        st_moe(gating_top_n=2, threshold_eval=0.0, capacity_factor_eval=1.0), None, ST),
     Row("st-moe, top-3, threshold 0", "as it is",
         st_moe(gating_top_n=3, threshold_eval=0.0, capacity_factor_eval=8.0), None, ST),
     Row("DeepCTR-Torch MMOE", "adapter", deepctr("MMOE"), None, CTR),
-    Row("DeepCTR-Torch PLE, 2 levels", "adapter", deepctr("PLE", num_levels=2), None, CTR),
+    Row("DeepCTR-Torch MMOE with batch norms", "adapter", deepctr("MMOE", dnn_use_bn=True), None, CTR),
+    *(Row(f"DeepCTR-Torch PLE, levels: {levels}", "adapter", deepctr("PLE", num_levels=levels), None, CTR)
+      for levels in (1, 2, 3)),
     Row("DeepCTR-Torch MMOE with a history", "adapter", deepctr("MMOE", True), None, CTR),
     Row("Torch-RecHub MMOE", "adapter", rechub("MMOE", 3), None, HUB),
-    Row("Torch-RecHub PLE, 2 levels", "adapter", rechub("PLE", 2, 2, 1), None, HUB),
+    *(Row(f"Torch-RecHub PLE, levels: {levels}", "adapter", rechub("PLE", levels, 2, 1), None, HUB)
+      for levels in (1, 2)),
     Row("Torch-RecHub MMOE with a history", "adapter", rechub("MMOE", 3, history=True), None, HUB),
 )
 
 
 def rows():
-    return [*PAPERS, *hugging_face(), *blocks(), *PACKAGES, *RESTATED]
+    return [*PAPERS, *BACKBONES, *hugging_face(), *blocks(), *PACKAGES, *RESTATED]
 
 
 # ---- running them ----
@@ -374,10 +451,11 @@ def _own_answers(module, given, loaded):
 def main():
     parser = argparse.ArgumentParser(prog="python3 -m tests.field", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args()
+    parser.add_argument("--only", default="", metavar="TEXT", help="only systems with TEXT in their name")
+    only = parser.parse_args().only
     failed = 0
     print("| system | how | tested with | largest difference | experts alike |\n|---|---|---|---|---|")
-    for row in rows():
+    for row in [row for row in rows() if only in row.system]:
         try:
             outcome = run(row, ENGINE)
         except ImportError:

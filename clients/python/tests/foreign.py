@@ -53,6 +53,41 @@ class ClampedExperts(nn.Module):
         return ((up + 1) * gate * torch.sigmoid(gate * self.alpha)) @ self.down_proj[index] + self.down_proj_bias[index]
 
 
+class LimitedExperts(PackedExperts):
+    """DeepSeek-V4: both halves clamped, nothing else of GPT-OSS."""
+
+    limit = 0.5
+
+    def one(self, index, x):
+        gate, up = functional.linear(x, self.gate_up_proj[index]).chunk(2, dim=-1)
+        gate, up = gate.clamp(max=self.limit), up.clamp(-self.limit, self.limit)
+        return functional.linear(self.act_fn(gate) * up, self.down_proj[index])
+
+
+class ZeroExperts(PackedExperts):
+    """LongCat: the last ones give what they are given, and have no down_proj."""
+
+    def __init__(self, count, zeros, size, inner):
+        super().__init__(count, size, inner)
+        self.down_proj = nn.Parameter(self.down_proj[:-zeros].detach())
+
+    def one(self, index, x):
+        return super().one(index, x) if index < len(self.down_proj) else x
+
+
+class UngatedExperts(nn.Module):
+    """Nemotron-H: up_proj and down_proj, relu squared between."""
+
+    def __init__(self, count, size, inner):
+        super().__init__()
+        self.count, self.act_fn = count, lambda x: functional.relu(x).square()
+        self.up_proj = nn.Parameter(torch.randn(count, inner, size) / 4)
+        self.down_proj = nn.Parameter(torch.randn(count, size, inner) / 4)
+
+    def one(self, index, x):
+        return functional.linear(self.act_fn(functional.linear(x, self.up_proj[index])), self.down_proj[index])
+
+
 class ModuleExperts(nn.ModuleList):
     """A module per expert."""
 
@@ -100,6 +135,10 @@ class TopKRouter(nn.Module):
     def _gpt_oss(self, logits):
         weights, indices = logits.topk(self.top_k)
         return weights.softmax(-1), indices
+
+    def _deepseek_v4(self, logits):
+        weights, indices = functional.softplus(logits).sqrt().topk(self.top_k)
+        return weights / weights.sum(-1, keepdim=True), indices
 
     def _deepseek_v3(self, logits):
         scores = logits.sigmoid()
@@ -253,6 +292,69 @@ class Expectation(nn.Module):
         return torch.sum(self.gate_outputs.unsqueeze(-1).repeat(1, 1, y.shape[2]) * y, 1)
 
 
+class Selected(Expectation):
+    """The same with the k likeliest experts. With one it is what their stochastic gates do in evaluation."""
+
+    def __init__(self, count, size, classes, k):
+        super().__init__(count, size, classes)
+        self.k = k
+
+    def forward(self, inputs, T=1.0):
+        y = torch.stack([expert(inputs) for expert in self.experts], 1)
+        values, indices = self.gate(inputs, T).topk(self.k)
+        weights = torch.zeros(y.shape[:2]).scatter(1, indices, values / values.sum(1, keepdim=True))
+        return torch.sum(weights.unsqueeze(-1) * y, 1)
+
+
+class Attentive(Expectation):
+    """The same code's attentive gate: its hidden vector against those of all experts, after the ReLU."""
+
+    def __init__(self, count, size, classes, k):
+        super().__init__(count, size, classes)
+        self.k, self.query, self.key = k, nn.Linear(8, 8, bias=False), nn.Linear(8, 8, bias=False)
+
+    def forward(self, inputs, T=1.0):
+        hidden = torch.stack([functional.relu(expert.fc1(inputs)) for expert in self.experts], 1)
+        query = self.query(functional.relu(self.gate.fc1(inputs)))
+        weights = torch.softmax((self.key(hidden) @ query.unsqueeze(-1)).squeeze(-1) / 8 ** 0.5, 1)
+        values, indices = weights.topk(self.k)
+        weights = torch.zeros_like(weights).scatter(1, indices, values / values.sum(1, keepdim=True))
+        return torch.sum(weights.unsqueeze(-1) * torch.stack([expert(inputs) for expert in self.experts], 1), 1)
+
+
+class RoutedPatches(nn.Module):
+    """arXiv 2208.02813's synthetic code: filters over patches, cubed or not, summed; the weight is the raw logit."""
+
+    class Filters(nn.Module):
+        def __init__(self, cubed):
+            super().__init__()
+            self.cubed, self.conv1 = cubed, nn.Conv1d(1, 6, 5, 5, bias=False)
+
+        def forward(self, x):
+            x = self.conv1(x)
+            x = torch.sum(x ** 3 if self.cubed else x, 2)
+            return torch.stack([torch.sum(x[:, :3], 1), torch.sum(x[:, 3:], 1)]).transpose(1, 0)
+
+    class Router(nn.Module):
+        def __init__(self, count):
+            super().__init__()
+            self.conv1 = nn.Conv1d(1, count, 5, 5, bias=False)
+
+        def forward(self, x):
+            return torch.sum(self.conv1(x), 2)
+
+    def __init__(self, count, cubed):
+        super().__init__()
+        self.router = self.Router(count)
+        self.models = nn.ModuleList(self.Filters(cubed) for _ in range(count))
+
+    def forward(self, x):
+        gate, index = self.router(x).topk(k=1, dim=-1)
+        mask = functional.one_hot(index.squeeze(-1), len(self.models)).float()
+        output = torch.stack([model(x) for model in self.models])
+        return functional.softmax(torch.einsum("be,ebc->bc", gate * mask, output), dim=1)
+
+
 class RoutedImages(nn.Module):
     """arXiv 2208.02813's code: a convolution as the router, one expert a row, a softmax after the sum, four results."""
 
@@ -278,10 +380,10 @@ class RoutedImages(nn.Module):
             out += self.shortcut(x)
             return self.linear(functional.avg_pool2d(functional.relu(out), 4).flatten(1))
 
-    def __init__(self, count):
+    def __init__(self, count, expert=None):
         super().__init__()
         self.router = self.Router(count)
-        self.models = nn.ModuleList(self.Expert() for _ in range(count))
+        self.models = nn.ModuleList((expert or self.Expert)() for _ in range(count))
 
     def forward(self, x):
         select = functional.softmax(self.router(x), dim=1)
@@ -308,3 +410,10 @@ class InputScaled(Block):
         weights, indices = self.gate(x.view(-1, x.shape[-1]))[0].topk(1)
         flat = x.view(-1, x.shape[-1]) * weights.sigmoid()
         return each_expert(self.experts, flat, indices, torch.ones_like(weights)).view(x.shape)
+
+
+class Flattening(InputScaled):
+    """Llama 4, too, leaves the positions of all rows in one axis."""
+
+    def forward(self, x):
+        return super().forward(x).view(-1, x.shape[-1]), self.gate(x.view(-1, x.shape[-1]))

@@ -27,6 +27,11 @@ def randomised(module):
     return module
 
 
+class Exploding(nn.Module):
+    def forward(self, x):
+        return (1e4 * x).exp()
+
+
 class AdapterCase(ExportCase):
     def assert_taken(self, module, shape, gate, **settings):
         """Exports the module, which compares it with the checkpoint, and returns the MoE layer of config.json."""
@@ -86,9 +91,44 @@ class BlocksTest(AdapterCase):
         self.assert_taken(foreign.Dropping(4, SIZE, INNER, 2), (7, SIZE),
                           {"score": "softmax", "top_k": 2, "normalize": "none", "capacity": {"places": 2, "rows": 1}})
 
+    def test_experts_of_other_kinds(self):
+        layer = self.assert_taken(foreign.Block(router("deepseek-v4"), foreign.LimitedExperts(COUNT, SIZE, INNER)),
+                                  self.SHAPE, {"score": "sqrt_softplus", "top_k": 2, "normalize": "sum"})
+        self.assertEqual(layer["experts"]["layers"][0], {"op": "glu", "name": "glu", "limit": 0.5})
+        layer = self.assert_taken(foreign.Block(router("mixtral"), foreign.ZeroExperts(COUNT, 3, SIZE, INNER)),
+                                  self.SHAPE, self.SUM)
+        self.assertEqual((layer["experts"]["count"], layer["experts"]["identity"]), (COUNT, 3))
+        layer = self.assert_taken(foreign.Block(router("mixtral"), foreign.UngatedExperts(COUNT, SIZE, INNER)),
+                                  self.SHAPE, self.SUM)
+        self.assertEqual([part["op"] for part in layer["experts"]["layers"]], ["linear", "relu2", "linear"])
+
+    def test_what_random_weights_make_infinite(self):
+        block = foreign.NoisyTopK(8, SIZE, 3, 2)
+        for part in block.experts:
+            part[1] = Exploding()
+        self.assert_refused(nn.Sequential(block), (SIZE,), "model.0: NoisyTopK gives numbers that are not finite")
+
+    def test_packed_in_a_way_that_we_do_not_know(self):
+        experts = foreign.PackedExperts(COUNT, SIZE, INNER)
+        experts.down_proj = nn.Parameter(torch.randn(COUNT + 1, SIZE, INNER))
+        self.assert_refused(nn.Sequential(foreign.Block(router("mixtral"), experts)), self.SHAPE,
+                            "model.0: the experts of Block are packed in a way that we do not know")
+
+    def test_positions_left_in_one_axis(self):
+        class Decoder(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.mlp = foreign.Flattening(router("mixtral", 1), foreign.PackedExperts(COUNT, SIZE, INNER))
+
+            def forward(self, x):
+                hidden, _ = self.mlp(x)
+                return (x + hidden.view(x.shape)).mean(1)
+        self.assert_taken(Decoder(), self.SHAPE, {"score": "sigmoid", "top_k": 1, "normalize": "none"})
+
     def test_the_papers_own_classes(self):
         layer = self.assert_taken(foreign.Expectation(4, 12, 3), (12,), {"score": "softmax", "normalize": "sum"})
         self.assertEqual([part["op"] for part in layer["gate"]["layers"]][-1], "scale")  # no softmax before the gate's
+        self.assert_taken(foreign.Selected(4, 12, 3, 2), (12,), self.SUM)
         layer = self.assert_taken(foreign.RoutedImages(4), (3, 8, 8),
                                   {"score": "softmax", "top_k": 1, "normalize": "none"},
                                   output_name=["probabilities", None, None, None])
@@ -169,6 +209,17 @@ class RegistryTest(AdapterCase):
             return nn.Sequential(moed.nn.MoE(module.workers, moed.nn.Gate(module.pick, top_k=1, normalize="sum")))
         self.assert_taken(self.Theirs(), (4,), {"score": "softmax", "top_k": 1, "normalize": "sum"})
 
+    def test_a_train_of_its_own(self):
+        """Of the class that has the adapter."""
+        class Trains(self.Theirs):
+            def train(self, loader, epochs):
+                raise AssertionError("export does not train")
+
+        @moed.register_adapter(Trains)
+        def adapt(module):
+            return moed.nn.MoE(module.workers, moed.nn.Gate(module.pick, top_k=1, normalize="sum"))
+        self.assert_taken(Trains(), (4,), {"score": "softmax", "top_k": 1, "normalize": "sum"})
+
     def test_an_adapter_that_is_wrong(self):
         moed.register_adapter(self.Theirs)(
             lambda module: moed.nn.MoE(module.workers, moed.nn.Gate(module.pick, top_k=2, normalize="sum")))
@@ -216,7 +267,14 @@ TRANSFORMERS = (
         "moe_num_experts": 4, "moe_k": 2, "moe_intermediate_size": 12}),
     ("lfm2_moe", "Lfm2MoeConfig", "Lfm2MoeSparseMoeBlock", MOE),
     ("hunyuan_v1_moe", "HunYuanMoEV1Config", "HunYuanMoEV1Moe", {"num_experts": 4, "moe_topk": 2}),
-    ("flex_olmo", "FlexOlmoConfig", "FlexOlmoSparseMoeBlock", MOE))
+    ("flex_olmo", "FlexOlmoConfig", "FlexOlmoSparseMoeBlock", MOE),
+    ("llama4", "Llama4TextConfig", "Llama4TextMoe", {"num_local_experts": 4, "num_experts_per_tok": 1}),
+    ("longcat_flash", "LongcatFlashConfig", "LongcatFlashMoE", {
+        "n_routed_experts": 4, "zero_expert_num": 2, "expert_ffn_hidden_size": 12, "num_experts_per_tok": 2}),
+    ("nemotron_h", "NemotronHConfig", "NemotronHMoE", {
+        **MOE, "n_routed_experts": 4, "moe_shared_expert_intermediate_size": 20, "n_group": 1, "topk_group": 1}),
+    ("deepseek_v4", "DeepseekV4Config", "DeepseekV4SparseMoeBlock", {
+        **LOCAL, "n_routed_experts": 4, "moe_intermediate_size": 12, "mlp_layer_types": ["moe"]}, (0,)))
 
 
 class PackagesTest(ExportCase):
@@ -235,10 +293,10 @@ class PackagesTest(ExportCase):
 
     def test_transformers(self):
         self.package("transformers")
-        for family, config, block, settings in TRANSFORMERS:
+        for family, config, block, settings, *arguments in TRANSFORMERS:
             with self.subTest(family):
                 try:
-                    module = of_transformers(family, config, block, **settings)
+                    module = of_transformers(family, config, block, *sum(arguments, ()), **settings)
                 except (ImportError, AttributeError) as missing:
                     self.skipTest(f"{family}: {missing}")
                 self.try_block(module)
