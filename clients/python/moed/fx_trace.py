@@ -215,7 +215,7 @@ def _compare(module, translated, rows, path, keys):
 
 
 def _compare_tensors(module, expected, got, path):
-    scale = expected.abs().max().clamp_min(1.0).item()
+    scale = torch.nan_to_num(expected.abs(), nan=0.0, posinf=0.0).max().clamp_min(1.0).item()
     same = (got.shape == expected.shape and got.dtype == expected.dtype
             and torch.allclose(got, expected, rtol=1e-4, atol=1e-5 * scale, equal_nan=True))
     require(same, path, f"{type(module).__name__} computes something else than the layers it calls, one after the "

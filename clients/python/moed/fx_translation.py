@@ -166,16 +166,20 @@ class Translation:
 
     def call(self, node):
         layer = self.modules[node.target]
-        others = [*node.args[1:], *node.kwargs.values()]
-        if not node.args or not isinstance(node.args[0], fx.Node) or not all(map(self.is_same_for_all, others)):
+        given, named = list(node.args), dict(node.kwargs)
+        first = next(iter(inspect.signature(layer.forward).parameters), None)
+        if not given and first in named:  # called by name
+            given = [named.pop(first)]
+        others = [*given[1:], *named.values()]
+        if not given or not isinstance(given[0], fx.Node) or not all(map(self.is_same_for_all, others)):
             self.refuse(node, "a layer has one input")
         if others:
-            args, kwargs = fx.node.map_arg((node.args[1:], dict(node.kwargs)), self.values.get)
+            args, kwargs = fx.node.map_arg((tuple(given[1:]), named), self.values.get)
             layer = Given(layer, tuple(args), dict(kwargs))
         if isinstance(self.values[node], (tuple, list)):
             layer = modules.FirstResult(layer)  # the others are refused where they are used
         step = (node.target.replace(".", "_"), layer, f"{self.path}.{node.target}")
-        return Entry(node, node.args[0], [] if type(layer) in INFERENCE_NO_OPS else [step], (), 0)
+        return Entry(node, given[0], [] if type(layer) in INFERENCE_NO_OPS else [step], (), 0)
 
     # ---- what handlers ask ----
 

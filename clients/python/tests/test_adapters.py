@@ -21,7 +21,8 @@ def randomised(module):
     for name, tensor in module.state_dict().items():
         if tensor.is_floating_point():
             values = torch.rand(tensor.shape, generator=generator)
-            tensor.copy_(values + 0.5 if name.endswith("running_var") else values * 2 - 1)
+            reach = (3 / tensor[0].numel()) ** 0.5 if tensor.dim() == 4 else 1  # deep networks do not overflow
+            tensor.copy_(values + 0.5 if name.endswith("running_var") else reach * (values * 2 - 1))
     for part in module.modules():
         part.training = False
     return module

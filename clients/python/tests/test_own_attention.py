@@ -120,6 +120,14 @@ class OwnAttentionTest(ExportCase):
         self.assertEqual(self.attention_of(Model(Separate(2, 2)))["rotary"],
                          {"dims": 4, "theta": 500.0, "interleaved": False})
 
+    def test_called_by_names(self):
+        """As transformers' layers call theirs."""
+        class Named(Model):
+            def forward(self, x):
+                mask = torch.full((x.shape[1], x.shape[1]), -math.inf).triu(1)
+                return self.head((x + self.attention(x=self.norm(x), mask=mask)).mean(1))
+        self.assertTrue(self.attention_of(Named(Separate()))["causal"])
+
     def test_packed_projections(self):
         for by_heads in (False, True):
             for norm in (False, True):
