@@ -54,8 +54,10 @@ render() { "$home/helm" template release deploy/helm/moed --kube-version 1.31.0 
 
 "$home/helm" lint --strict deploy/helm/moed >/dev/null
 render | accepted "chart"
+scraped=serviceMonitor.authorization.credentials.name=p,serviceMonitor.authorization.credentials.key=token
+scraped=$scraped,serviceMonitor.tlsConfig.serverName=moed.example,serviceMonitor.tlsConfig.ca.secret.name=s,serviceMonitor.tlsConfig.ca.secret.key=ca.crt
 render --set autoscaling.enabled=true,autoscaling.targetQueueRows=100,serviceMonitor.enabled=true,tokens.secret=t,tls.secret=s,admin.port=8081 \
-    --set models.volume.persistentVolumeClaim.claimName=models | accepted "chart, everything on"
+    --set "models.volume.persistentVolumeClaim.claimName=models,$scraped" | accepted "chart, everything on"
 render --set models.volume.image.reference=registry.example/models:1,models.subPath=v1 | accepted "chart, models in an image volume"
 accepted "KServe" <deploy/kserve/servingruntime.yaml
 render | sed 's/readOnlyRootFilesystem/readOnlyRootFileSystem/' | refused "a chart with a misspelt field"

@@ -120,6 +120,18 @@ class ChartTest(unittest.TestCase):
         self.assertIn('value: "16777216"', page)
         self.assertIn("terminationGracePeriodSeconds: 45", page)
 
+    def test_with_tls_the_service_and_prometheus_know(self):
+        page = tool("helm", "template", "release", CHART, *self.OPTIONS, "--set", "tls.secret=pair")
+        self.assertIn("appProtocol: https}", page)
+        self.assertIn("scheme: https\n", page)
+        self.assertNotIn("scheme: http\n", page)
+
+    def test_with_tokens_prometheus_needs_one(self):
+        ended = subprocess.run(["helm", "template", "release", CHART, *self.OPTIONS, "--set", "tokens.secret=lines"],
+                               capture_output=True, text=True, timeout=120, check=False)
+        self.assertNotEqual(ended.returncode, 0)
+        self.assertIn("authorization", ended.stderr)
+
     def test_a_misspelt_value_is_refused(self):
         ended = subprocess.run(["helm", "template", "release", CHART, *self.OPTIONS, "--set", "replcas=3"],
                                capture_output=True, text=True, timeout=120, check=False)
