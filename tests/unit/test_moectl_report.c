@@ -94,6 +94,30 @@ START_TEST(a_gate_collapses_or_cannot_decide)
 }
 END_TEST
 
+/* Selections are even, the weight is not, and the reference knows nothing of it. */
+START_TEST(one_expert_has_the_weight)
+{
+    static const char DOCUMENT[] =
+        "{\"model\": \"m\", \"version\": \"1\", \"layers\": [{\"name\": \"moe\", \"rows\": 100, "
+        "\"top_k\": 2, \"drift\": {\"reference\": {\"js_bits\": %s, \"psi\": 2, \"p_value\": %s}}, "
+        "\"experts\": [{\"index\": 0, \"selected\": 70, \"weight\": 10}, {\"index\": 1, "
+        "\"selected\": 70, \"weight\": %s}, {\"index\": 2, \"selected\": 60, \"weight\": 5}]}]}";
+    static const char *const CASES[][3] = {
+        {"0.2", "0", "85"}, {"0.2", "0", "55"}, {"0.05", "0", "85"}, {"0.2", "0.5", "85"}};
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        char text[1024];
+        struct moed_client_error err = {0};
+        snprintf(text, sizeof text, DOCUMENT, CASES[i][0], CASES[i][1], CASES[i][2]);
+        struct document *document = document_read(text, strlen(text), "test", &err);
+        ck_assert_msg(document != NULL, "%s", err.text);
+        json_t *findings = report_of(document, NULL, 0);
+        ck_assert_ptr_null(found(findings, "collapsed"));
+        ck_assert_int_eq(found(findings, "alone") != NULL, i == 0);
+        json_decref(findings);
+    }
+}
+END_TEST
+
 /* Two rows are always of one or two experts. */
 START_TEST(few_rows_say_nothing_of_a_gate)
 {
@@ -231,7 +255,7 @@ END_TEST
 
 TEST_MAIN("moectl report", an_even_layer_is_quiet, hot_and_unused_want_more_than_chance,
           a_gate_collapses_or_cannot_decide, few_rows_say_nothing_of_a_gate,
-          redundant_experts_go_together, pairs_are_not_compared_with_a_window,
-          dying_experts_and_recorded_drift_are_passed_on, who_is_in_quarantine_is_not_dying,
-          a_cache_holds_the_most_used, what_moved_is_told_apart_from_chance,
-          documents_of_different_models_are_refused)
+          one_expert_has_the_weight, redundant_experts_go_together,
+          pairs_are_not_compared_with_a_window, dying_experts_and_recorded_drift_are_passed_on,
+          who_is_in_quarantine_is_not_dying, a_cache_holds_the_most_used,
+          what_moved_is_told_apart_from_chance, documents_of_different_models_are_refused)

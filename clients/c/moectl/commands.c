@@ -176,8 +176,10 @@ const struct command COMMANDS[] = {
      FOR_REPORT,
      1,
      2,
-     "Reads a routing document and says who is hot, unused, dying, redundant or failing, whether a "
-     "gate has collapsed or is undecided, and, if the document says, what a cache of n experts "
+     "Reads a routing document and says who is hot, unused, dying, redundant or failing, or has "
+     "nearly "
+     "all the weight, whether a gate has collapsed or is undecided, and, if the document says, "
+     "what a cache of n experts "
      "would do. With a second "
      "document also what has moved from the first to the second: Jensen-Shannon divergence, PSI, "
      "and the probability that chance alone did it. That is a G test, in which a row counts once "

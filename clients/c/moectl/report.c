@@ -18,6 +18,8 @@ static const double UNDECIDED_ROWS = 30;  /* that a mean is of */
 static const double COLLAPSED_FACTOR = 1.1;
 static const double REDUNDANT_PART = 0.95; /* of the rows of one, in common with the other */
 static const double DRIFT_PSI = 0.1;       /* the usual limit of "stable" */
+static const double ALONE_PART = 0.8;      /* of the combine weight, as in MoedExpertCollapse */
+static const double ALONE_BITS = 0.1;      /* from the reference, as there */
 
 enum { LISTED_CHANGES = 5 };
 
@@ -241,6 +243,24 @@ static void judge_recorded_drift(json_t *findings, const struct layer *layer, co
            "psi", psi);
 }
 
+/* With several experts for each row shares may be even while one has all the weight. */
+static void judge_alone(json_t *findings, const struct layer *layer)
+{
+    json_t *drift = json_object_get(json_object_get(layer->json, "drift"), "reference");
+    json_t *p = json_object_get(drift, "p_value");
+    double bits = json_number_value(json_object_get(drift, "js_bits"));
+    if (!(bits > ALONE_BITS) || !json_is_number(p) || json_number_value(p) > CHANCE)
+        return;
+    for (size_t i = 0; i < layer->expert_count; i++) {
+        const struct expert *expert = &layer->experts[i];
+        if (expert->weight_share > ALONE_PART)
+            figure(find(findings, layer, "alone",
+                        "expert %llu has %.1f %% of the combine weight, unlike in the reference",
+                        index_of(expert), 100 * expert->weight_share),
+                   "weight_share", expert->weight_share);
+    }
+}
+
 /* ---- pairs ---- */
 
 static const struct expert *by_index(const struct layer *layer, json_t *index)
@@ -445,6 +465,7 @@ json_t *report_make(const struct document *now, const struct document *before, u
         }
         tell_quarantine(findings, layer);
         judge_gate(findings, layer);
+        judge_alone(findings, layer);
         judge_experts(findings, layer);
         judge_dying(findings, layer);
         judge_pairs(findings, layer);
