@@ -132,6 +132,8 @@ def _model(describer, model):
     layers, row = describer.layers(layers, row, "model", "")
     if layers and layers[0]["op"] == "embedding":
         inputs[first]["layers"] = [layers.pop(0)]
+        if "result" in inputs[first]["layers"][0]:
+            _read_as_input(layers, inputs[first]["layers"][0].pop("result"))
     layers = layers or [nothing(row)]
     outputs = [_output(describer, *named, row) for named in zip(model.output_names, model.outputs)]
     plain_input = len(inputs) == 1 and not {"categories", "layers", "missing"} & set(inputs[0])
@@ -140,6 +142,15 @@ def _model(describer, model):
         describer.need(2)
     return {**({"input": inputs[0]} if plain_input else {"inputs": inputs}), "layers": layers,
             **({"output": outputs[0]} if plain_output else {"outputs": outputs})}
+
+
+def _read_as_input(layers, name):
+    """What these layers read by this name is now what enters them."""
+    for layer in layers:
+        if layer.get("input") == name:
+            layer["input"] = "input"
+        if "of" in layer:
+            layer["of"] = ["input" if other == name else other for other in layer["of"]]
 
 
 def _input(describer, name, entry):

@@ -23,7 +23,6 @@ import moed
 from moed import adapters, engine, verify
 from moed.graph import Add
 from moed.nn import GLU, Capacity, Gate, MoE
-from recipes import backbones
 from tests import ENGINE, foreign, test_adapters, test_own_attention
 
 SIZE, COUNT, POSITIONS, ROWS = 16, 4, 6, 64
@@ -58,8 +57,8 @@ REFUSED = (
      "its own experts read a mask as indices; three lines, as above, say what NLLB is"),
     ("zaya", "ZayaConfig", "ZayaSparseMoeBlock", (0,), {"num_experts": 4}, "the router has a state across layers"),
     ("kolibri1", "Kolibri1Config", "Kolibri1SparseMoeBlock", (), MOE, "a bias on the logits, but sigmoid weights"),
-    ("inkling", "InklingConfig", "InklingMoE", (), MOE, "shared experts inside the normalisation"),
-    ("jetmoe", "JetMoeConfig", "JetMoeMoA", (), LOCAL, "experts are parts of attention"))
+    ("inkling", "InklingTextConfig", "InklingMoE", (), {**MOE, "n_routed_experts": 4},
+     "shared experts inside the normalisation"))
 
 
 # ---- re-stated systems whose packages PyPI does not have, or that need a GPU ----
@@ -248,13 +247,6 @@ PAPERS = (
     Row("arXiv 2208.02813, residual experts, a convolution as router", "as it is",
         shape(lambda: foreign.RoutedImages(4), (3, 8, 8), output_name=["output", None, None, None])),
 )
-BACKBONES = tuple(
-    Row(f"arXiv 2208.02813, {name} experts of 32x32 images", "as it is",
-        shape(lambda make=make: foreign.RoutedImages(2, lambda: make(5)), (3, 32, 32),
-              output_name=["output", None, None, None]))
-    for name, make in (("MobileNetV2", backbones.mobilenetv2), ("ResNet18", backbones.resnet18)))
-
-
 def hugging_face():
     for family, config, block, settings, *said in (*test_adapters.TRANSFORMERS, *MORE):
         arguments = said.pop() if said and isinstance(said[-1], tuple) else ()
@@ -382,7 +374,7 @@ PACKAGES = (
 
 
 def rows():
-    return [*PAPERS, *BACKBONES, *hugging_face(), *blocks(), *PACKAGES, *RESTATED]
+    return [*PAPERS, *hugging_face(), *blocks(), *PACKAGES, *RESTATED]
 
 
 # ---- running them ----

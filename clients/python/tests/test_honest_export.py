@@ -176,6 +176,15 @@ class WrapperTest(ExportCase):
         moed.export(positions, torch.zeros(1, 3, dtype=torch.long), self.path, categories=7)
         self.assertEqual(self.config()["layers"], [{"op": "position_embedding", "name": "add"}])
 
+    def test_an_embedding_that_several_layers_read(self):
+        def forward(self, ids):
+            x = self.words(ids)
+            return torch.cat([self.a(x), x, torch.tanh(self.b(x)) * x], -1)
+        model = calling(forward, words=nn.Embedding(7, 4), a=nn.Linear(4, 4), b=nn.Linear(4, 4))
+        moed.export(model, torch.zeros(1, 3, dtype=torch.long), self.path)
+        ids = torch.randint(0, 7, (5, 3))
+        torch.testing.assert_close(moed.load(self.path)(ids), model(ids))
+
     def test_what_to_do_about_integers(self):
         table = nn.Sequential(nn.Embedding(7, 4), nn.Flatten(), nn.Linear(12, 2))
         self.assert_refused(table, (3,), r"model.0: an embedding looks up integers: give integers as example_inputs")
