@@ -23,6 +23,7 @@ import moed
 from moed import adapters, engine, verify
 from moed.graph import Add
 from moed.nn import GLU, Capacity, Gate, MoE
+from recipes import backbones
 from tests import ENGINE, foreign, test_adapters, test_own_attention
 
 SIZE, COUNT, POSITIONS, ROWS = 16, 4, 6, 64
@@ -247,6 +248,12 @@ PAPERS = (
     Row("arXiv 2208.02813, residual experts, a convolution as router", "as it is",
         shape(lambda: foreign.RoutedImages(4), (3, 8, 8), output_name=["output", None, None, None])),
 )
+BACKBONES = tuple(
+    Row(f"arXiv 2208.02813, {name} for 32x32 images", "as it is", shape(lambda make=make: make(5), (3, 32, 32)),
+        why="an expert alone")
+    for name, make in (("MobileNetV2", backbones.mobilenetv2), ("ResNet18", backbones.resnet18)))
+
+
 def hugging_face():
     for family, config, block, settings, *said in (*test_adapters.TRANSFORMERS, *MORE):
         arguments = said.pop() if said and isinstance(said[-1], tuple) else ()
@@ -374,7 +381,7 @@ PACKAGES = (
 
 
 def rows():
-    return [*PAPERS, *hugging_face(), *blocks(), *PACKAGES, *RESTATED]
+    return [*PAPERS, *BACKBONES, *hugging_face(), *blocks(), *PACKAGES, *RESTATED]
 
 
 # ---- running them ----
