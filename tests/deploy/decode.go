@@ -1,5 +1,6 @@
-// Reads Kubernetes objects from standard input as an API server does: its own kinds strictly by its types, others by
-// the definitions (CRDs) in the files that are named. Prints each kind; exit status 1 if any object would be refused.
+// Reads Kubernetes objects from standard input as an API server does: its own kinds strictly by its types and then by
+// its validation, others by the definitions (CRDs) in the files that are named; then looks whether what the objects
+// say of each other is so. Prints each kind; exit status 1 if any object would be refused, or would do nothing.
 package main
 
 import (
@@ -15,9 +16,7 @@ import (
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/pruning"
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/validation"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/runtime/serializer"
 	documents "k8s.io/apimachinery/pkg/util/yaml"
-	"k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/yaml"
 )
 
@@ -54,26 +53,42 @@ func readDefinitions(paths []string) map[schema.GroupVersionKind]definition {
 	return known
 }
 
-// What is wrong with an object of a kind that a CRD defines.
-func check(document []byte, by definition) error {
+// An object of a kind that a CRD defines.
+func decodeCustom(document []byte, by definition) (map[string]interface{}, error) {
 	var object map[string]interface{}
 	if err := yaml.UnmarshalStrict(document, &object); err != nil {
-		return err
+		return nil, err
 	}
 	if wrong := validation.ValidateCustomResource(nil, object, by.validator); len(wrong) > 0 {
-		return wrong.ToAggregate()
+		return nil, wrong.ToAggregate()
 	}
 	options := structural.UnknownFieldPathOptions{TrackUnknownFieldPaths: true}
 	if unknown := pruning.PruneWithOptions(object, by.schema, true, options); len(unknown) > 0 {
-		return fmt.Errorf("unknown fields: %v", unknown)
+		return nil, fmt.Errorf("unknown fields: %v", unknown)
 	}
-	return nil
+	return object, nil
+}
+
+// Reads an object and puts it among the others.
+func read(document []byte, kind schema.GroupVersionKind, known map[schema.GroupVersionKind]definition, all *objects) error {
+	if by, custom := known[kind]; custom {
+		object, err := decodeCustom(document, by)
+		if err != nil {
+			return err
+		}
+		return all.addCustom(kind.Kind, object)
+	}
+	object, err := decodeValid(document)
+	if err != nil {
+		return err
+	}
+	return all.add(kind.Kind, object)
 }
 
 func main() {
 	known, status := readDefinitions(os.Args[1:]), 0
-	strict := serializer.NewCodecFactory(scheme.Scheme, serializer.EnableStrict).UniversalDeserializer()
 	reader := documents.NewYAMLReader(bufio.NewReader(os.Stdin))
+	var all objects
 	for {
 		document, err := reader.Read()
 		if err == io.EOF {
@@ -85,18 +100,16 @@ func main() {
 		if len(bytes.TrimSpace(document)) == 0 || named.Kind == "" {
 			continue
 		}
-		by, custom := known[schema.FromAPIVersionAndKind(named.APIVersion, named.Kind)]
-		if custom {
-			err = check(document, by)
-		} else {
-			_, _, err = strict.Decode(document, nil, nil)
-		}
-		if err != nil {
+		if err := read(document, schema.FromAPIVersionAndKind(named.APIVersion, named.Kind), known, &all); err != nil {
 			fmt.Printf("%s %s: REFUSED: %v\n", named.APIVersion, named.Kind, err)
 			status = 1
 			continue
 		}
 		fmt.Printf("%s %s\n", named.APIVersion, named.Kind)
+	}
+	for _, wrong := range all.unrelated() {
+		fmt.Printf("WRONG: %s\n", wrong)
+		status = 1
 	}
 	os.Exit(status)
 }
