@@ -10,10 +10,14 @@
 #include "server/routes/request_times.h"
 #include "server/statistics/totals.h"
 
+/* A text takes as long as it is: of a language model's requests, those are slow that waited. */
 static bool is_slow(const struct access_log *log, const struct exchange *exchange,
                     uint64_t duration_ns)
 {
-    return log->slow_ns > 0 && duration_ns > log->slow_ns && !exchange->endless;
+    const char *protocol = exchange->log_protocol;
+    const bool text = protocol && strcmp(protocol, "openai") == 0;
+    const uint64_t ns = text ? exchange->log_queue_ns : duration_ns;
+    return log->slow_ns > 0 && ns > log->slow_ns && !exchange->endless;
 }
 
 static enum log_level level_of(const struct access_log *log, const struct exchange *exchange,

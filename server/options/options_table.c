@@ -228,7 +228,8 @@ const struct option_row OPTIONS[OPTION_ROWS] = {
     {"log_format", OPTION_CHOICE, AT(log_format), 0, 0, "logfmt", NULL, "logfmt|json", NULL,
      "logfmt writes key=value pairs, json an object on each line, with the same keys."},
     {"log_slow_ms", OPTION_COUNT, AT(log_slow_ms), 0, DAY_MS, "5000", NULL, "MILLISECONDS", NULL,
-     "A request that takes longer is logged at level warning, with slow=true. 0: none is."},
+     "A request that takes longer is logged at level warning, with slow=true; one of a language "
+     "model that waits longer, for its text takes as long as it is. 0: none is."},
     {"log_max_per_second", OPTION_COUNT, AT(log_max_per_second), 0, 1000000, "0", NULL, "N", NULL,
      "The most requests logged in a second, at level info and at level warning each. The next line "
      "says how many were not (unwritten=N). 0 logs all."},

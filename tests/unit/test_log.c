@@ -7,7 +7,10 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "server/access_log.h"
+#include "server/http/http.h"
 #include "server/log.h"
+#include "server/statistics/totals.h"
 
 /* Standard error goes to a file while a test runs; log writes are read back from it. */
 static FILE *captured;
@@ -283,6 +286,36 @@ START_TEST(a_full_buffer_keeps_room_for_errors)
 }
 END_TEST
 
+/* ---- slow requests ---- */
+
+static bool is_slow(const char *protocol, uint64_t queue_ms, uint64_t ms)
+{
+    struct totals *totals = totals_new(1);
+    struct access_log log = {.slow_ns = 5000000000};
+    const struct exchange exchange = {.method_text = "POST",
+                                      .path = "/",
+                                      .status = 200,
+                                      .log_protocol = protocol,
+                                      .log_queue_ns = queue_ms * 1000000};
+    access_log_finished(&log, &exchange, ms * 1000000, totals, 0);
+    totals_free(totals);
+    const char *line = strstr(logged(), "event=request");
+    ck_assert_ptr_nonnull(line);
+    const bool slow = strstr(line, "slow=true");
+    ck_assert(!strstr(logged(), "level=warning") == !slow);
+    ck_assert_int_eq(ftruncate(fileno(captured), 0), 0);
+    return slow;
+}
+
+START_TEST(a_long_text_is_not_slow)
+{
+    ck_assert(is_slow("v1", 0, 5001));
+    ck_assert(!is_slow("v1", 0, 4999));
+    ck_assert(!is_slow("openai", 0, 60000));
+    ck_assert(is_slow("openai", 5001, 60000));
+}
+END_TEST
+
 int main(void)
 {
     TCase *tests = tcase_create("log");
@@ -299,6 +332,7 @@ int main(void)
     tcase_add_test(tests, lines_of_several_threads_do_not_mix);
     tcase_add_test(tests, lines_of_several_threads_reach_the_writer_whole);
     tcase_add_test(tests, a_full_buffer_keeps_room_for_errors);
+    tcase_add_test(tests, a_long_text_is_not_slow);
     Suite *suite = suite_create("log");
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
