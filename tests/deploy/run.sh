@@ -4,7 +4,7 @@
 #   sh tests/deploy/run.sh
 #
 # Builds Helm, a program of Kubernetes' own parts (decode.go, validate.go, relations.go) and that of the Compose specification from Go's module proxy, once, below
-# build/deploy: some minutes, and 1 GB in Go's caches. Definitions (CRDs) are those that KServe and the Prometheus operator publish in
+# build/deploy: ten minutes of two busy cores, and gigabytes in Go's caches. Definitions (CRDs) are those that KServe and the Prometheus operator publish in
 # their modules. Exit status 0: all of it is accepted, and what is misspelt is not.
 set -eu
 
