@@ -219,7 +219,7 @@ class MultiTaskTest(ExportCase):
                 ({"x": Input((12,), layers=nn.Softsign())}, {"y": Output()}, "inputs.x: Softsign has no op"),
                 ({"x": Input((1,), categories=9, layers=nn.Embedding(8, 2))}, {"y": Output()},
                  "inputs.x: the table has 8 rows for 9 categories"),
-                ({"x": Input((1,), layers=nn.Embedding(8, 2))}, {"y": Output()}, "inputs.x: an embedding looks up integers"),
+                ({"x": Input((1,), layers=nn.Embedding(8, 2))}, {"y": Output()}, "inputs.x: an embedding looks up"),
                 ({"x": Input((1,), categories=9, layers=nn.Embedding(9, 2, max_norm=1))}, {"y": Output()},
                  "inputs.x: max_norm is set")):
             with self.subTest(message):
