@@ -19,9 +19,10 @@ static void check_stream(const struct tokenizer *tokenizer, const struct token_i
     struct buffer text;
     buffer_init(&text, 1 << 20);
     detokenizer_init(&detokenizer, tokenizer, false);
-    for (size_t i = 0; i < tokens->count; i++) {
+    for (size_t i = 0, before = 0; i < tokens->count; i++, before = text.length) {
         require(detokenizer_add(&detokenizer, tokens->ids[i], &text, &err) == 0);
-        require(unicode_check(text.data ? text.data : "", text.length) == text.length);
+        const size_t added = text.length - before; /* whole characters */
+        require(unicode_check(added ? text.data + before : "", added) == added);
     }
     detokenizer_end(&detokenizer, &text);
     detokenizer_close(&detokenizer);
