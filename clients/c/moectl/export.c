@@ -77,14 +77,18 @@ static double value_of(const struct expert *expert, const char *value)
     }
 }
 
-/* Experts are numbered to the largest index: gates of one layer may choose among some of them. */
+/* A document is believed so many experts of a layer, and so many of all layers. */
+enum { MOST_EXPERTS = 1 << 20, MOST_VALUES = 1 << 26 };
+
+/* Experts are numbered to the largest index: gates of one layer may choose among some of them. 0:
+ * too many. */
 static size_t width_of(const struct layer *layer)
 {
     uint64_t most = 0;
     for (size_t i = 0; i < layer->expert_count; i++)
         if (layer->experts[i].index > most)
             most = layer->experts[i].index;
-    return most < 1 << 20 ? (size_t)most + 1 : 0;
+    return most < MOST_EXPERTS ? (size_t)most + 1 : 0;
 }
 
 static int fill_row(struct matrix *matrix, const struct layer *layer, size_t row,
@@ -113,7 +117,13 @@ int matrix_init(struct matrix *matrix, const struct document *document, const ch
     matrix->first = document->layers[0].name;
     matrix->layers = document->layer_count;
     matrix->experts = width_of(&document->layers[0]);
-    matrix->values = calloc(matrix->layers * matrix->experts + 1, sizeof *matrix->values);
+    if (matrix->experts == 0)
+        return fail_with(err, "layer '%.64s' has an expert of index %d or more", matrix->first,
+                         MOST_EXPERTS);
+    if (matrix->layers > MOST_VALUES / matrix->experts)
+        return fail_with(err, "%zu layers of %zu experts are too many", matrix->layers,
+                         matrix->experts);
+    matrix->values = calloc(matrix->layers * matrix->experts, sizeof *matrix->values);
     if (!matrix->values)
         return fail_with(err, "no memory for %zu layers", matrix->layers);
     for (size_t i = 0; i < matrix->layers; i++)

@@ -68,6 +68,8 @@ static const struct array *find_array(const struct inputs *inputs, const char *n
 static int fit_all(struct inputs *inputs, const struct moed_client_model *model,
                    struct moed_client_error *err)
 {
+    if (model->input_count == 0)
+        return fail_with(err, "the model names no input");
     inputs->tensors = xcalloc(model->input_count, sizeof *inputs->tensors);
     inputs->count = model->input_count;
     for (size_t i = 0; i < model->input_count; i++) {
@@ -163,7 +165,7 @@ static int make_array(struct array *array, const struct moed_client_tensor *inpu
     array->datatype = input->datatype == MOED_CLIENT_FP32 ? MOED_CLIENT_FP32 : MOED_CLIENT_INT32;
     array->rank = 1;
     if (__builtin_mul_overflow(numbers_per_row(input), rows, &numbers) || numbers == 0 ||
-        !(array->data = calloc(numbers, sizeof(float))))
+        numbers > MAX_FILE_BYTES / sizeof(float) || !(array->data = calloc(numbers, sizeof(float))))
         return fail_with(err, "cannot make %zu rows for input '%.64s'", rows, input->name);
     array->bytes = numbers * sizeof(float);
     fill(array, numbers, input->categories);

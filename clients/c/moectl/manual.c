@@ -180,7 +180,10 @@ static void completion_command(FILE *out, const struct command *command)
             fprintf(out, " --%s", OPTIONS[i].name);
     fputs("\"\n", out);
     if (strstr(command->operands, "MODEL"))
-        fputs("        [[ $word == -* ]] || words=$(moectl models --names 2>/dev/null)\n", out);
+        /* compgen -W expands words as the shell does: a server's names may be nothing but names. */
+        fputs("        [[ $word == -* ]] || words=$(moectl models --names 2>/dev/null |\n"
+              "            LC_ALL=C grep -xE '[A-Za-z0-9_.][A-Za-z0-9_.-]*')\n",
+              out);
     else if (strstr(command->operands, "COMMAND"))
         fputs("        [[ $word == -* ]] || words=$commands\n", out);
     else if (*command->operands)

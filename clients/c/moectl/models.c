@@ -66,7 +66,7 @@ static void print_output(const struct moed_client_tensor *tensor)
 {
     if (strncmp(tensor->name, "routing.", 8) != 0) {
         print_tensor("output", tensor);
-    } else if (ends_with(tensor->name, ".experts") && tensor->rank > 0) {
+    } else if (ends_with(tensor->name + 8, ".experts") && tensor->rank > 0) {
         char *name = printable(tensor->name + 8);
         name[strlen(name) - strlen(".experts")] = '\0';
         const long long experts = (long long)tensor->dims[tensor->rank - 1];

@@ -203,17 +203,28 @@ static bool ends_in(const char *text, const char *end)
     return length >= tail && strcmp(text + length - tail, end) == 0;
 }
 
+/* Whether there are so many rows, of at least one number each: the library has compared sizes with
+ * bytes, which says nothing about the others where one is 0. */
+static bool has_rows(const struct moed_client_tensor *tensor, size_t rows)
+{
+    bool fits = tensor->rank > 0 && (size_t)tensor->dims[0] == rows;
+    for (size_t axis = 1; axis < tensor->rank; axis++)
+        fits = fits && tensor->dims[axis] > 0;
+    return fits;
+}
+
 /* Whether every output has so many rows and the weights are those of the experts before them. */
 static int check_rows(const struct moed_client_result *result, size_t rows,
                       struct moed_client_error *err)
 {
     for (size_t i = 0; i < result->output_count; i++) {
         const struct moed_client_tensor *tensor = &result->outputs[i];
-        if (tensor->rank == 0 || (size_t)tensor->dims[0] != rows)
+        if (!has_rows(tensor, rows))
             return fail_with(err, "the answer's '%.64s' is not one of %zu rows", tensor->name,
                              rows);
         if (ends_in(tensor->name, ".weights") && is_routing(tensor->name) &&
-            (i == 0 || !ends_in(tensor[-1].name, ".experts") || tensor->bytes != tensor[-1].bytes))
+            (i == 0 || !ends_in(tensor[-1].name, ".experts") ||
+             numbers_per_row(tensor) != numbers_per_row(&tensor[-1])))
             return fail_with(err, "the answer's '%.64s' has no experts that it fits", tensor->name);
     }
     return 0;

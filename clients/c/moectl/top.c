@@ -264,8 +264,11 @@ static int print_lines(struct top *top, int signals, struct moed_client_error *e
             *err = failure;
             return -1;
         }
-        if (result != 0)
-            fprintf(stderr, "moectl: %s\n", failure.text);
+        if (result != 0) {
+            char *text = printable(failure.text);
+            fprintf(stderr, "moectl: %s\n", text);
+            free(text);
+        }
         printed++;
     }
     return 0;

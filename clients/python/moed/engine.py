@@ -12,7 +12,7 @@ import numpy as np
 
 from moed.client import Client
 
-LISTENING = re.compile(r"listening on (http://[^\s\"]+)")
+LISTENING = re.compile(r"^listening on (http://\S+)\n", re.M)  # a whole line: a refused model's reason may hold the words
 START_SECONDS = 120
 
 

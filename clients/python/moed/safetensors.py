@@ -97,6 +97,9 @@ def files(directory):
     if os.path.exists(index):
         with open(index, encoding="utf-8") as file:
             names = sorted(set(json.load(file)["weight_map"].values()))
+        for name in names:  # as the server wants it
+            if not name or "/" in name or name == "..":
+                raise FormatError(f"{index}: {name!r} is no file beside it")
     return [os.path.join(directory, name) for name in names]
 
 
