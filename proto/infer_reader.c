@@ -22,6 +22,8 @@ enum {
     /* Numbers scanned before they are checked and rounded: few enough to stay in the first-level
      * cache. */
     CHUNK = 256,
+    /* Of integers beyond doubles, which are taken one by one, so few are scanned in vain. */
+    LARGE_CHUNK = 8,
     /* jansson's for one string, and more than any word takes. */
     MAX_WORD_HEAP = 1 << 16,
 };
@@ -266,8 +268,11 @@ static size_t read_chunk(struct infer_reader *reader, size_t count, void *values
 {
     double numbers[CHUNK];
     const char *start = reader->cursor;
-    if (count > CHUNK)
-        count = CHUNK;
+    const enum datatype range = range_of(reader);
+    const bool large = range == DATATYPE_INT64 || range == DATATYPE_UINT64;
+    const size_t most = large && !reader->tensor->categories ? LARGE_CHUNK : CHUNK;
+    if (count > most)
+        count = most;
     size_t scanned =
         number_scan_list(&reader->cursor, base_of(reader), reader->end, numbers, count);
     size_t held = reader->tensor->categories

@@ -135,7 +135,7 @@ static double hypergeometric_tail(double all, double special, double drawn, doub
         const double term =
             exp(log_choices(special, some) + log_choices(all - special, drawn - some) - ways);
         sum += term;
-        if (term < sum * 1e-12)
+        if (term <= sum * 1e-12) /* 0, too: it may be too small for a number from the beginning */
             break;
     }
     return sum;

@@ -137,6 +137,10 @@ static uint32_t read_escape(struct parser *parser, struct set *set)
 
 static uint32_t read_class_character(struct parser *parser, struct set *set)
 {
+    if (!*parser->at) {
+        refuse(parser, "the class has no end");
+        return 0;
+    }
     if (skip(parser, "\\"))
         return read_escape(parser, set);
     if (*parser->at == '[' || strncmp(parser->at, "&&", 2) == 0) {

@@ -359,7 +359,8 @@ static int fill_set(const struct tokenizer *tokenizer, struct added_set *set, bo
         result = add_word(tokenizer, &set->texts, i, &list[words], err);
         words += list[words].length > 0;
     }
-    lexicon_init(&set->lexicon, &set->texts, list, words);
+    /* Without memory for a text there is none to look at. */
+    lexicon_init(&set->lexicon, &set->texts, list, result == 0 ? words : 0);
     return result;
 }
 

@@ -13,6 +13,19 @@
 enum { TOKENIZER_MAX_FILE_BYTES = 128 << 20 };
 #define TOKENIZER_MAX_TREE_BYTES ((size_t)2 << 30)
 
+/* What is put around a text is tokens that there are. */
+static int check_around(const struct tokenizer *tokenizer, const struct json_node *post_processor,
+                        struct error *err)
+{
+    const struct around *const sides[] = {&tokenizer->before, &tokenizer->after};
+    for (size_t side = 0; side < 2; side++)
+        for (size_t i = 0; i < sides[side]->count; i++)
+            if ((size_t)sides[side]->ids[i] >= tokenizer->vocabulary.size)
+                return node_error(post_processor, err, ERROR_INVALID, "no token has the id %d",
+                                  (int)sides[side]->ids[i]);
+    return 0;
+}
+
 static int read_parts(struct tokenizer *tokenizer, const struct json_node *root, struct error *err)
 {
     struct json_node normalizer = node_member(root, "normalizer");
@@ -31,7 +44,9 @@ static int read_parts(struct tokenizer *tokenizer, const struct json_node *root,
         read_decoder(&tokenizer->decoder, &decoder, err) != 0 ||
         read_model(tokenizer, &model, err) != 0)
         return -1;
-    return read_added_tokens(tokenizer, &added, err);
+    if (read_added_tokens(tokenizer, &added, err) != 0)
+        return -1;
+    return check_around(tokenizer, &post_processor, err);
 }
 
 struct tokenizer *tokenizer_new(const char *json, size_t length, struct error *err)

@@ -51,6 +51,8 @@ int vocabulary_put(struct vocabulary *vocabulary, size_t id, const char *text, s
         return buffer_error(&vocabulary->texts, "the vocabulary", "no tokenizer needs so much",
                             err);
     vocabulary->tokens[id] = (struct token){offset, (uint16_t)length, TOKEN_PRESENT};
+    if (length > vocabulary->longest)
+        vocabulary->longest = length;
     return 0;
 }
 

@@ -28,6 +28,7 @@ struct token {
 struct vocabulary {
     struct token *tokens; /* by id; absent ids have no flags */
     size_t size;          /* highest id + 1 */
+    size_t longest;       /* bytes of the longest token */
     struct buffer texts;
     int32_t *slots; /* the model's tokens by hash; -1: free */
     size_t slot_mask;

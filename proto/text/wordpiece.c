@@ -19,6 +19,9 @@ static int32_t longest(const struct wordpiece *wordpiece, bool continues, const 
 {
     char text[WORDPIECE_MAX_PREFIX + 4 * WORDPIECE_MAX_CHARACTERS];
     size_t before = continues ? strlen(wordpiece->prefix) : 0;
+    const size_t most = wordpiece->vocabulary->longest;
+    while (before + (size_t)(end - *start) > most && end > *start) /* no token is longer */
+        end = unicode_previous(end);
     memcpy(text, wordpiece->prefix, before);
     memcpy(text + before, *start, (size_t)(end - *start));
     for (; end > *start; end = unicode_previous(end)) {

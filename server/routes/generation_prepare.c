@@ -170,6 +170,20 @@ static int render(struct choice *choice, struct error *err)
 
 /* ---- choices ---- */
 
+/* An output may tell of fewer tokens than there are: tables are padded. */
+static int check_scored(const struct choice *choice, struct error *err)
+{
+    const struct sequence *sequence = &choice->sequence;
+    const size_t told = choice->generation->model->info->outputs[0].elements;
+    for (size_t i = 1; i < sequence->prompt; i++)
+        if ((size_t)sequence->tokens[i] >= told)
+            return error_set(err, ERROR_INVALID,
+                             "'logprobs': token %d of the prompt is not among the %zu of which the "
+                             "model tells how likely they are",
+                             (int)sequence->tokens[i], told);
+    return 0;
+}
+
 static int init_choice(struct choice *choice, const struct sampler_options *sampling,
                        struct error *err)
 {
@@ -190,6 +204,8 @@ static int init_choice(struct choice *choice, const struct sampler_options *samp
         sequence->vector = calloc_checked(size, sizeof *sequence->vector, err);
         return sequence->vector ? 0 : -1;
     }
+    if (sequence->scores_prompt && check_scored(choice, err) != 0)
+        return -1;
     choice->tokens = sequence->prompt;
     choice->tokens_sent = generation->completion.echo ? 0 : sequence->prompt;
     if (!language)

@@ -57,6 +57,7 @@ static const char *const REFUSALS[][2] = {
     {"(ab)+", "at byte 4 ('+'): a group that repeats"},
     {"a+?", "a quantifier of a quantifier"},
     {"[a", "the class has no end"},
+    {"[a-", "the class has no end"},
     {"[a&&b]", "at byte 2"},
     {"[[:alpha:]]", "a class inside a class"},
     {"\\p{Han}", "no such general category"},
