@@ -12,7 +12,8 @@ import numpy as np
 
 from moed.client import Client
 
-LISTENING = re.compile(r"^listening on (http://\S+)\n", re.M)  # a whole line: a refused model's reason may hold the words
+# A whole line: the reason why a model is refused may hold the words.
+LISTENING = re.compile(r"^listening on (http://\S+)\n", re.M)
 START_SECONDS = 120
 
 
