@@ -256,42 +256,47 @@ static double weighed(uint64_t count)
     return count > 0 ? (double)count * log2((double)count) : 0;
 }
 
-double routing_mutual_information(const uint64_t *counts, size_t rows, size_t columns)
+/* Of a table of counts: what all entropies of it are made of. */
+struct weighed_table {
+    uint64_t all;
+    double by_row, each; /* sums of weighed() over rows' sums, over counts */
+};
+
+static struct weighed_table weigh(const uint64_t *counts, size_t rows, size_t columns)
 {
-    uint64_t all = 0;
-    double by_row = 0, by_column = 0, both = 0;
+    struct weighed_table table = {0};
     for (size_t row = 0; row < rows; row++) {
         uint64_t sum = 0;
         for (size_t column = 0; column < columns; column++) {
             sum += counts[row * columns + column];
-            both += weighed(counts[row * columns + column]);
+            table.each += weighed(counts[row * columns + column]);
         }
-        by_row += weighed(sum);
-        all += sum;
+        table.by_row += weighed(sum);
+        table.all += sum;
     }
+    return table;
+}
+
+double routing_mutual_information(const uint64_t *counts, size_t rows, size_t columns)
+{
+    const struct weighed_table table = weigh(counts, rows, columns);
+    double by_column = 0;
     for (size_t column = 0; column < columns; column++) {
         uint64_t sum = 0;
         for (size_t row = 0; row < rows; row++)
             sum += counts[row * columns + column];
         by_column += weighed(sum);
     }
-    return all > 0 ? fmax((weighed(all) + both - by_row - by_column) / (double)all, 0) : 0;
+    return table.all > 0 ? fmax((weighed(table.all) + table.each - table.by_row - by_column) /
+                                    (double)table.all,
+                                0)
+                         : 0;
 }
 
 double routing_dispatch_entropy(const uint64_t *counts, size_t rows, size_t columns)
 {
-    uint64_t all = 0;
-    double by_row = 0, both = 0;
-    for (size_t row = 0; row < rows; row++) {
-        uint64_t sum = 0;
-        for (size_t column = 0; column < columns; column++) {
-            sum += counts[row * columns + column];
-            both += weighed(counts[row * columns + column]);
-        }
-        by_row += weighed(sum);
-        all += sum;
-    }
-    return all > 0 ? fmax((by_row - both) / (double)all, 0) : 0;
+    const struct weighed_table table = weigh(counts, rows, columns);
+    return table.all > 0 ? fmax((table.by_row - table.each) / (double)table.all, 0) : 0;
 }
 
 static double chosen(const struct routing_detail *detail, size_t expert)
