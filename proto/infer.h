@@ -107,6 +107,7 @@ struct infer_reader {
     const struct signature_tensor *tensor;
     const char *cursor, *end;
     size_t elements_left;
+    bool beyond_doubles; /* an integer that no double holds has come */
     /* JSON only: the open lists around the cursor. */
     size_t depth;
     struct infer_list {

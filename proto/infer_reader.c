@@ -22,7 +22,7 @@ enum {
     /* Numbers scanned before they are checked and rounded: few enough to stay in the first-level
      * cache. */
     CHUNK = 256,
-    /* Of integers beyond doubles, which are taken one by one, so few are scanned in vain. */
+    /* Integers beyond doubles are taken one by one: where one was, so few are scanned in vain. */
     LARGE_CHUNK = 8,
     /* jansson's for one string, and more than any word takes. */
     MAX_WORD_HEAP = 1 << 16,
@@ -268,9 +268,7 @@ static size_t read_chunk(struct infer_reader *reader, size_t count, void *values
 {
     double numbers[CHUNK];
     const char *start = reader->cursor;
-    const enum datatype range = range_of(reader);
-    const bool large = range == DATATYPE_INT64 || range == DATATYPE_UINT64;
-    const size_t most = large && !reader->tensor->categories ? LARGE_CHUNK : CHUNK;
+    const size_t most = reader->beyond_doubles ? LARGE_CHUNK : CHUNK;
     if (count > most)
         count = most;
     size_t scanned =
@@ -283,8 +281,10 @@ static size_t read_chunk(struct infer_reader *reader, size_t count, void *values
         number_scan_list(&reader->cursor, base_of(reader), reader->end, numbers, held);
     }
     if (held == 0 && scanned > 0 && is_beyond_doubles(range_of(reader), numbers[0]) &&
-        !reader->tensor->categories)
+        !reader->tensor->categories) {
+        reader->beyond_doubles = true;
         held = read_large_integer(reader, values);
+    }
     reader->elements_left -= held;
     return held;
 }

@@ -104,3 +104,9 @@ size_t *layer_ranking(const struct layer *layer)
     qsort_r(ranking, layer->expert_count, sizeof *ranking, compare_loads, (void *)layer);
     return ranking;
 }
+
+char *quarantine_reason(const json_t *entry)
+{
+    const char *text = json_string_value(json_object_get(entry, "reason"));
+    return printable(text && *text ? text : "no reason given");
+}

@@ -146,8 +146,7 @@ static void print_quarantine(FILE *out, const struct layer *layer)
     json_t *entry;
     json_array_foreach(json_object_get(layer->json, "quarantine"), i, entry)
     {
-        const char *text = json_string_value(json_object_get(entry, "reason"));
-        char *reason = printable(text && *text ? text : "no reason given");
+        char *reason = quarantine_reason(entry);
         fprintf(out, "  expert %lld is in quarantine: %s\n",
                 (long long)json_integer_value(json_object_get(entry, "expert")), reason);
         free(reason);

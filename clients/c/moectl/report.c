@@ -190,8 +190,7 @@ static void tell_quarantine(json_t *findings, const struct layer *layer)
     json_t *entry;
     json_array_foreach(json_object_get(layer->json, "quarantine"), i, entry)
     {
-        const char *text = json_string_value(json_object_get(entry, "reason"));
-        char *reason = printable(text && *text ? text : "no reason given");
+        char *reason = quarantine_reason(entry);
         json_t *index = json_object_get(entry, "expert");
         json_t *finding = find(findings, layer, "quarantine", "expert %lld is in quarantine: %s",
                                (long long)json_integer_value(index), reason);
