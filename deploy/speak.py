@@ -13,12 +13,15 @@ import os
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 
 PROMPTS = ("And it came to pass, that", "Emma was", ":hacker: n.")  # one for each kind of text that tiny-lm has learned
 TOKENS, SEED, TEMPERATURE = 40, 1, 0.7
 MOST_EXPERTS = 4
 SHADES = " ░▒▓█"
+SILENCE_SECONDS = 60  # without a byte
+LINE_BYTES = 64 << 20  # of a stream; a line holds one token or a few, and the experts of the whole prompt
 
 
 class Failed(Exception):
@@ -29,25 +32,33 @@ def colour(text, code):
     return f"\033[{code}m{text}\033[0m" if sys.stdout.isatty() and "NO_COLOR" not in os.environ else text
 
 
+def shown(text):
+    """A model may say anything, and a terminal obeys what it is sent."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
+
+
 def answer_to(url, body):
     """The reply, whose lines are still to come."""
     request = urllib.request.Request(f"{url}/v1/completions", json.dumps(body).encode(),
                                      {"Content-Type": "application/json"})
     try:
-        return urllib.request.urlopen(request, timeout=60)
+        return urllib.request.urlopen(request, timeout=SILENCE_SECONDS)
     except urllib.error.HTTPError as error:
-        raise Failed(f"{error.url} answered {error.code}: {error.read().decode(errors='replace')}") from None
+        text = error.read(LINE_BYTES).decode(errors="replace")
+        raise Failed(f"{error.url} answered {error.code}: {shown(text)}") from None
     except OSError as error:
         raise Failed(f"{url}: {error}") from None
 
 
 def events(reply):
     """The documents of a stream of events."""
-    for line in reply:
+    while line := reply.readline(LINE_BYTES):
+        if len(line) == LINE_BYTES:
+            raise Failed(f"a line of the answer has {LINE_BYTES} bytes or more")
         if line.startswith(b"data: ") and line.strip() != b"data: [DONE]":
             document = json.loads(line[len(b"data: "):])
             if "error" in document:
-                raise Failed(document["error"]["message"])
+                raise Failed(shown(document["error"]["message"]))
             yield document
 
 
@@ -61,7 +72,7 @@ def speak(url, model, prompt, arguments):
         for event in events(reply):
             usage = event.get("usage") or usage
             for choice in event["choices"]:
-                print(choice["text"].replace("\n", "\n    "), end="", flush=True)
+                print(shown(choice["text"]).replace("\n", "\n    "), end="", flush=True)
                 for layer in choice.get("routing", {"layers": []})["layers"]:
                     layers[layer["name"]] += layer["experts"]
     print()
@@ -76,7 +87,7 @@ def bar(counts, experts):
 
 def show_experts(url, model, layers, prompt_tokens):
     """Of the rows that made the answer's tokens: the last of the prompt and all that follow."""
-    with urllib.request.urlopen(f"{url}/v2/models/{model}/routing", timeout=60) as reply:
+    with urllib.request.urlopen(f"{url}/v2/models/{urllib.parse.quote(model, safe='')}/routing", timeout=SILENCE_SECONDS) as reply:
         sizes = {layer["name"]: len(layer["experts"]) for layer in json.load(reply)["layers"]}
     for name, rows in layers.items():
         counts = collections.Counter(expert for row in rows[prompt_tokens - 1:] for expert in row if expert >= 0)

@@ -8,22 +8,30 @@ A Client may be used by any number of threads and after fork(): it keeps one con
     client.infer("adult", {"numeric": rows, "job": words})     the same for a model of several inputs
 """
 
+import contextlib
 import http.client
 import json
 import os
+import re
+import ssl
 import threading
 import time
 import weakref
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
-from urllib.parse import quote, urlsplit
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
+from urllib.parse import SplitResult, quote, urlsplit
 
 import numpy as np
+
+from moed.connection import BadCoding, Connection, TooLong, read_answer
 
 # Datatypes of the Open Inference Protocol that numpy has. BF16 is numpy's missing one, see _decode.
 NUMPY_TYPES = {"BOOL": "?", "UINT8": "u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8", "INT8": "i1",
                "INT16": "<i2", "INT32": "<i4", "INT64": "<i8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8"}
 BUSY = (429, 503)  # refused for the moment
 FIRST_WAIT = 0.1  # seconds, where the server does not say
+MAX_ANSWER_BYTES = 256 << 20
+MAX_TIMEOUT = 1e6  # seconds, which every system can wait
+MAX_REASON = 1000  # characters of a refusal
 JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
 
 
@@ -48,63 +56,87 @@ class ProtocolError(MoedError):
     """The answer is not what the protocol promises."""
 
 
+class _Connections:
+    """Of one process: one for each thread. Those of the process before fork() are its own."""
+
+    def __init__(self) -> None:
+        self.process = os.getpid()
+        self.of_thread = threading.local()
+        self.lock = threading.Lock()
+        self.all: weakref.WeakSet = weakref.WeakSet()
+
+    def mine(self, url: SplitResult, tls: Optional[ssl.SSLContext]) -> Connection:
+        connection: Optional[Connection] = getattr(self.of_thread, "connection", None)
+        if connection is None:
+            connection = self.of_thread.connection = Connection(url, tls)
+            with self.lock:
+                self.all.add(connection)
+        return connection
+
+    def close(self) -> None:
+        with self.lock:
+            connections = list(self.all)
+        for connection in connections:
+            connection.close()
+
+
+@contextlib.contextmanager
+def _of_an_answer() -> Iterator[None]:
+    """Around the reading of an answer: what a confused server sends is no error of the caller."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        raise ProtocolError(f"the answer cannot be read: {type(error).__name__}: {error}") from None
+
+
 class Client:
     """A moed server.
 
     Args:
         url: "http://host:port" or https, with a path if the server is behind one.
-        timeout: seconds that one exchange may take.
+        timeout: seconds that one exchange may take, from connecting to the answer's last byte, sent again or not. Only
+            the look-up of the host's name is not in it.
         retries: how often a request that the server refused for the moment (429, 503) is sent again. It waits as long
             as the answer's Retry-After says, else 0.1 s, then 0.2 s and so on. 0: never.
-        retry_seconds: the longest that all these waits of one request may be together; what would wait longer fails.
+        retry_seconds: the longest that all these waits of one request may be together; what would wait longer, or
+            beyond the timeout, fails.
         token: of a server that asks for one (`moed token` makes it).
+        max_answer_bytes: an answer of more is not taken, and ends in a ProtocolError.
+        ca_file: PEM with the CAs of which one has signed the certificate of an https server; None: the system's.
 
     Raises:
-        ValueError: the URL is none.
+        ValueError: the URL is none, the timeout no time, the token none.
+        OSError: the CA file cannot be used.
     """
 
     def __init__(self, url: str, timeout: float = 60.0, retries: int = 2, retry_seconds: float = 10.0,
-                 token: Optional[str] = None):
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"{url!r} is not an http:// or https:// URL")
+                 token: Optional[str] = None, max_answer_bytes: int = MAX_ANSWER_BYTES, ca_file: Optional[str] = None):
+        if not 0 < timeout <= MAX_TIMEOUT:
+            raise ValueError(f"the timeout is {timeout!r}, not seconds from more than 0 to {MAX_TIMEOUT:g}")
+        if token is not None and not re.fullmatch("[!-~]+", token):
+            raise ValueError("the token is empty, or has blanks or characters beyond ASCII")
+        self._parts = _parts(url)
+        self._tls = ssl.create_default_context(cafile=ca_file) if self._parts.scheme == "https" else None
         self.url = url.rstrip("/")
         self.timeout = timeout
         self.retries = retries
         self.retry_seconds = retry_seconds
+        self.max_answer_bytes = max_answer_bytes
         self._always = {} if token is None else {"Authorization": f"Bearer {token}"}
-        self._prefix = parts.path.rstrip("/")
-        self._parts = parts
+        self._prefix = self._parts.path.rstrip("/")
         self._metadata: Dict[Tuple[str, Optional[str]], List[dict]] = {}
-        self._start()
+        self._connections = _Connections()
 
-    def _start(self) -> None:
-        """In a process that has no connections yet. Those of the process before fork() are its own."""
-        self._process = os.getpid()
-        self._of_thread = threading.local()
-        self._lock = threading.Lock()
-        self._connections: weakref.WeakSet = weakref.WeakSet()
-
-    def _connection(self) -> http.client.HTTPConnection:
-        if self._process != os.getpid():
-            self._start()
-        connection: Optional[http.client.HTTPConnection] = getattr(self._of_thread, "connection", None)
-        if connection is None:
-            https = self._parts.scheme == "https"
-            make = http.client.HTTPSConnection if https else http.client.HTTPConnection
-            connection = make(str(self._parts.hostname), self._parts.port, timeout=self.timeout)
-            self._of_thread.connection = connection
-            with self._lock:
-                self._connections.add(connection)
-        return connection
+    def _connection(self) -> Connection:
+        connections = self._connections
+        if connections.process != os.getpid():  # changed as one, so that no thread can see half of it
+            connections = self._connections = _Connections()
+        return connections.mine(self._parts, self._tls)
 
     def close(self) -> None:
         """Closes the connections of all threads of this process; the next request opens new ones."""
-        if self._process == os.getpid():
-            with self._lock:
-                connections = list(self._connections)
-            for connection in connections:
-                connection.close()
+        if self._connections.process == os.getpid():
+            self._connections.close()
 
     def __enter__(self) -> "Client":
         return self
@@ -138,12 +170,13 @@ class Client:
         columns = isinstance(rows, dict)
         body = {"inputs" if columns else "instances": _plain(rows), **({"routing": True} if routing else {})}
         answer = self._json("POST", f"/v1/{_model_path(model, version)}:predict", body)
-        found = _member(answer, "outputs" if columns else "predictions")
-        result: Dict[str, Any] = {"predictions": _predictions(found)}
-        if routing:
-            result["routing"] = {layer: {key: np.asarray(values) for key, values in chosen.items()}
-                                 for layer, chosen in _member(answer, "routing").items()}
-        return result
+        with _of_an_answer():
+            found = _member(answer, "outputs" if columns else "predictions")
+            result: Dict[str, Any] = {"predictions": _predictions(found)}
+            if routing:
+                result["routing"] = {layer: {key: np.asarray(values) for key, values in chosen.items()}
+                                     for layer, chosen in _member(answer, "routing").items()}
+            return result
 
     def infer(self, model: str, rows: Any, outputs: Optional[Sequence[str]] = None, binary: bool = True,
               version: Optional[str] = None) -> Dict[str, np.ndarray]:
@@ -176,14 +209,16 @@ class Client:
         if binary:
             headers = {"Content-Type": "application/octet-stream", JSON_LENGTH_HEADER: str(len(request))}
         answered, content = self._exchange("POST", path, request + data, headers)
-        return _decode_outputs(answered, content)
+        with _of_an_answer():
+            return _decode_outputs(answered, content)
 
     # --- models and state ---------------------------------------------------------------------------------------
 
     def models(self) -> List[str]:
         """Names of the models the server lists."""
         models = _member(self._json("GET", "/v1/models"), "models")
-        return [model["name"] if isinstance(model, dict) else model for model in models]
+        with _of_an_answer():
+            return [model["name"] if isinstance(model, dict) else model for model in models]
 
     def metadata(self, model: str, version: Optional[str] = None) -> Dict[str, Any]:
         """What the model takes and gives."""
@@ -209,7 +244,8 @@ class Client:
         key = (model, version)
         if key not in self._metadata:
             self._metadata[key] = _member(self.metadata(model, version), "inputs")
-        types = {_member(entry, "name"): _member(entry, "datatype") for entry in self._metadata[key]}
+        with _of_an_answer():
+            types = {_member(entry, "name"): _member(entry, "datatype") for entry in self._metadata[key]}
         if not isinstance(rows, dict) and len(types) == 1:
             rows = {name: rows for name in types}
         if not isinstance(rows, dict) or set(rows) != set(types):
@@ -230,55 +266,84 @@ class Client:
                   ) -> Tuple[http.client.HTTPMessage, bytes]:
         """(headers, body) of a 200 answer. Sending again is safe, for no request of this client changes the server."""
         left, again = self.retry_seconds, self.retries if retries is None else retries
+        end = time.monotonic() + self.timeout
         for attempt in range(again + 1):
-            response, content = self._send(method, self._prefix + path, body, headers or {})
+            response, content = self._send(method, self._prefix + path, body, headers or {}, end)
             if response.status == 200:
                 return response.headers, content
             wait = _wait(response, attempt)
-            if response.status not in BUSY or attempt == again or wait > left:
+            if response.status not in BUSY or attempt == again or wait > min(left, end - time.monotonic()):
                 break
             left -= wait
             time.sleep(wait)
         raise RequestError(response.status, _error_text(response, content))
 
-    def _send(self, method: str, path: str, body: Optional[bytes], headers: Mapping[str, str]
+    def _send(self, method: str, path: str, body: Optional[bytes], headers: Mapping[str, str], end: float
               ) -> Tuple[http.client.HTTPResponse, bytes]:
-        """A server may close an idle connection at any moment, even while we write: then, once, on a new one."""
-        connection = self._connection()
-        reused = connection.sock is not None
         try:
-            return self._send_once(connection, method, path, body, headers)
-        except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError) as error:
-            if not reused:
-                raise Unreachable(f"{self.url}: {error}") from error
-        except (OSError, http.client.HTTPException) as error:
-            raise Unreachable(f"{self.url}: {error}") from error
-        try:
-            return self._send_once(connection, method, path, body, headers)
+            return self._send_again(method, path, body, {**self._always, **headers}, end)
+        except TooLong:
+            raise ProtocolError(f"{self.url}: an answer of more than {self.max_answer_bytes} bytes; Client's "
+                                "max_answer_bytes bounds it") from None
+        except BadCoding as error:
+            raise ProtocolError(f"{self.url}: {error}") from None
         except (OSError, http.client.HTTPException) as error:
             raise Unreachable(f"{self.url}: {error}") from error
 
-    def _send_once(self, connection: http.client.HTTPConnection, method: str, path: str, body: Optional[bytes],
+    def _send_again(self, method: str, path: str, body: Optional[bytes], headers: Mapping[str, str], end: float
+                    ) -> Tuple[http.client.HTTPResponse, bytes]:
+        """A server may close an idle connection at any moment, even while we write: then, once, on a new one."""
+        connection = self._connection()
+        connection.begin(end)
+        reused = connection.sock is not None
+        try:
+            return self._send_once(connection, method, path, body, headers)
+        except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError):
+            if not reused:
+                raise
+        return self._send_once(connection, method, path, body, headers)
+
+    def _send_once(self, connection: Connection, method: str, path: str, body: Optional[bytes],
                    headers: Mapping[str, str]) -> Tuple[http.client.HTTPResponse, bytes]:
         try:
-            connection.request(method, path, body=body, headers={**self._always, **headers})
+            connection.request(method, path, body=body, headers=dict(headers))
             response = connection.getresponse()
-            return response, response.read()
+            return response, read_answer(response, self.max_answer_bytes)
         except BaseException:
             # Half an exchange left on the connection would be read as the next one's answer.
             connection.close()
             raise
 
 
+def _parts(url: str) -> SplitResult:
+    parts = urlsplit(url)
+    if (parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment
+            or re.search("[^!-~]", parts.path) or re.search(r"[\x00- \x7f]", url)):
+        raise ValueError(f"{url!r} is not an http:// or https:// URL of a server")
+    if parts.username is not None:
+        raise ValueError("the URL has a user's name in it, which nobody would be sent; a token is given as token=")
+    if parts.port == 0:
+        raise ValueError(f"{url!r} has port 0, where no server is")
+    return parts
+
+
+def _number(text: str) -> Optional[int]:
+    """Of a header: digits. int() also takes blanks, underscores, signs and the digits of other scripts."""
+    return int(text) if re.fullmatch("[0-9]{1,18}", text) else None
+
+
 def _wait(response: http.client.HTTPResponse, attempt: int) -> float:
     """Seconds until a refused request is sent again."""
-    text = response.headers.get("Retry-After", "")
-    return float(text) if text.isdigit() else FIRST_WAIT * 2 ** attempt
+    seconds = _number(response.headers.get("Retry-After", ""))
+    return FIRST_WAIT * 2 ** attempt if seconds is None else float(seconds)
 
 
 # --- the Open Inference Protocol's bytes ------------------------------------------------------------------------
 
 def _model_path(model, version):
+    for name in (model, "latest" if version is None else str(version)):
+        if not name.strip("."):
+            raise ValueError(f"{name!r} cannot be a name: in a path it would be a step up")
     path = f"models/{quote(model, safe='')}"
     return path if version is None else f"{path}/versions/{quote(str(version), safe='')}"
 
@@ -387,9 +452,10 @@ def _decode_outputs(headers, content):
 
 
 def _length(text, limit):
-    if not text.isdigit() or int(text) > limit:
+    length = _number(text)
+    if length is None or length > limit:
         raise ProtocolError(f"{JSON_LENGTH_HEADER} is {text!r} in an answer of {limit} bytes")
-    return int(text)
+    return length
 
 
 def _decode(name, datatype, shape, data, size):
@@ -406,7 +472,7 @@ def _decode(name, datatype, shape, data, size):
 def _parse_json(content):
     try:
         return json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ProtocolError(f"the answer is not JSON: {error}") from None
 
 
@@ -421,6 +487,7 @@ def _error_text(response, content):
     """The server's own words; the reason phrase when something in between answered."""
     try:
         error = json.loads(content)["error"]
-        return str(error["message"] if isinstance(error, dict) else error)  # OpenAI's routes have an object
-    except (ValueError, KeyError, TypeError):
+        text = str(error["message"] if isinstance(error, dict) else error)  # OpenAI's routes have an object
+        return text if len(text) <= MAX_REASON else text[:MAX_REASON] + "..."
+    except (ValueError, KeyError, TypeError, RecursionError):
         return response.reason or "no explanation"
