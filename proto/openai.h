@@ -234,8 +234,9 @@ void openai_write_prompt(const char *text, size_t length,
 /* GET /v1/models: OpenAI's "data" and KServe V1's "models" in one document. */
 struct openai_model {
     const char *name;
-    int64_t created; /* seconds since 1970; when it was loaded */
-    size_t context;  /* positions; 0: not a language model */
+    int64_t created;               /* seconds since 1970; when it was loaded */
+    size_t context;                /* positions; 0: not a language model */
+    bool generates, chats, embeds; /* which routes take it */
 };
 void openai_write_models(const struct openai_model *models, size_t count, struct buffer *body);
 

@@ -185,6 +185,18 @@ void openai_write_prompt(const char *text, size_t length, struct buffer *body)
     buffer_text(body, "}");
 }
 
+static void write_capabilities(const struct openai_model *model, struct buffer *body)
+{
+    static const char *const NAMES[] = {"completion", "chat", "embedding"};
+    const bool has[] = {model->generates, model->chats, model->embeds};
+    size_t written = 0;
+    for (size_t i = 0; i < sizeof has / sizeof *has; i++)
+        if (has[i])
+            buffer_format(body, "%s\"%s\"", written++ ? "," : ",\"capabilities\":[", NAMES[i]);
+    if (written > 0)
+        buffer_text(body, "]");
+}
+
 void openai_write_model_members(const struct openai_model *model, struct buffer *body)
 {
     buffer_text(body, "\"id\":");
@@ -193,6 +205,7 @@ void openai_write_model_members(const struct openai_model *model, struct buffer 
                   model->created);
     if (model->context > 0)
         buffer_format(body, ",\"max_model_len\":%zu", model->context);
+    write_capabilities(model, body);
 }
 
 void openai_write_models(const struct openai_model *models, size_t count, struct buffer *body)

@@ -4,6 +4,7 @@
 import {LIMIT_PSI, MIN_LABELLED, accuracyBefore, alarmsOf, hasMoved, otherLayers, quiet} from "/ui/alarms.js";
 import {ask, events, json, whenToken} from "/ui/ask.js";
 import {bars, cells, chance, counted, element, heatMap, histogram, lines, number, percent, seconds} from "/ui/charts.js";
+import {modelIn} from "/ui/given.js";
 import {Speak} from "/ui/speak.js";
 import {TryIt} from "/ui/tryit.js";
 import {Worth} from "/ui/worth.js";
@@ -61,9 +62,9 @@ function choose(name) {
 // A language model says how long its texts may be, and is spoken to.
 async function openTrial(name) {
   speak.close();
-  const {max_model_len: most} = await json(`/v1/models/${encodeURIComponent(name)}`).catch(() => ({}));
+  const {max_model_len: most, capabilities} = await json(`/v1/models/${encodeURIComponent(name)}`).catch(() => ({}));
   if (name !== state.model) return;
-  if (most) speak.open(name, most).catch((error) => speak.fail(error));
+  if (capabilities?.includes("completion")) speak.open(name, most).catch((error) => speak.fail(error));
   else tryIt.open(name);
 }
 
@@ -413,7 +414,7 @@ async function refreshModels() {
     state.models = await repository();
     drawModels();
     if (!state.models.some((entry) => entry.name === state.model)) {
-      const wanted = decodeURIComponent(location.hash.slice(1));
+      const wanted = modelIn(location.hash);
       const ready = state.models.filter((entry) => entry.state === "READY").map((entry) => entry.name);
       if (ready.length) choose(ready.includes(wanted) ? wanted : ready[0]);
     }

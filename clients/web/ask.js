@@ -1,6 +1,8 @@
 // Requests to the server. If it asks for a token, a person is asked for it once, and nothing is sent until it is there.
 // The token is kept by the tab until it is closed, and sent in a header, to this server only.
 
+import {isToken} from "/ui/given.js";
+
 const KEY = "moed-token";
 
 const form = document.getElementById("access"), field = document.getElementById("token"),
@@ -28,7 +30,12 @@ function askPerson(reason) {
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();
-  use(field.value.trim());
+  const given = field.value.trim();
+  if (!isToken(given)) {
+    said.textContent = "no token has blanks, or characters beyond ASCII";
+    return;
+  }
+  use(given);
   field.value = "";
   form.hidden = true;
   onToken();

@@ -25,7 +25,8 @@ class Picture {
     this.context = this.canvas.getContext("2d", {willReadFrequently: true});
     this.clear();
     this.canvas.addEventListener("pointerdown", (event) => { this.canvas.setPointerCapture(event.pointerId); this.last = this.at(event); this.draw(event); });
-    this.canvas.addEventListener("pointermove", (event) => event.buttons && this.draw(event));
+    this.canvas.addEventListener("pointermove", (event) => event.buttons && this.last && this.draw(event));
+    this.canvas.addEventListener("pointerup", () => { this.last = null; }); // a line begins on the canvas
     const choice = element("select", {"aria-label": "A sample", onchange: () => this.show(choice.value)},
       element("option", {value: ""}, "a sample …"), ...Object.keys(samples).map((name) => element("option", {}, name)));
     this.element = element("div", {}, this.canvas, element("div", {class: "row"}, choice,

@@ -16,8 +16,14 @@
 
 static struct openai_model describe(const struct model *model)
 {
-    return (struct openai_model){
-        .name = model->name, .created = model->loaded, .context = model->info->context};
+    const bool generates = model_generates(model);
+    return (struct openai_model){.name = model->name,
+                                 .created = model->loaded,
+                                 .context = model->info->context,
+                                 .generates = generates,
+                                 .chats = generates && model->language &&
+                                          !language_chat_refusal(model->language),
+                                 .embeds = model_embeds(model)};
 }
 
 void openai_models(const struct api *api, struct exchange *exchange, const struct target *target)

@@ -20,6 +20,7 @@ ASSET(app, "app.js");
 ASSET(alarms, "alarms.js");
 ASSET(ask, "ask.js");
 ASSET(charts, "charts.js");
+ASSET(given, "given.js");
 ASSET(tryit, "tryit.js");
 ASSET(samples, "samples.js");
 ASSET(speak, "speak.js");
@@ -40,6 +41,7 @@ static const struct asset ASSETS[] = {
     {"/ui/alarms.js", JAVASCRIPT, page_alarms_begin, page_alarms_end},
     {"/ui/ask.js", JAVASCRIPT, page_ask_begin, page_ask_end},
     {"/ui/charts.js", JAVASCRIPT, page_charts_begin, page_charts_end},
+    {"/ui/given.js", JAVASCRIPT, page_given_begin, page_given_end},
     {"/ui/tryit.js", JAVASCRIPT, page_tryit_begin, page_tryit_end},
     {"/ui/samples.js", JAVASCRIPT, page_samples_begin, page_samples_end},
     {"/ui/speak.js", JAVASCRIPT, page_speak_begin, page_speak_end},

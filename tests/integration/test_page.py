@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import shutil
+import subprocess
 import time
 import unittest
 
@@ -33,6 +35,18 @@ class PageTest(ServerCase):
             if path.endswith(".js"):
                 found |= set(re.findall(r'from "([^"]+)"', asset.body.decode()))
         self.assertEqual(self.get("/ui/none.js").status, 404)
+
+    @unittest.skipUnless(shutil.which("node"), "there is no node")
+    def test_an_address_and_a_token_may_be_anything(self):
+        asset = self.get("/ui/given.js", "*/*").body.decode()
+        script = asset + r"""
+            const hashes = ["", "#", "#mnist", "#a%2Fb", "#%", "#%zz", "#%E0%A4", "#constructor"];
+            const tokens = ["", "moed_x", "a b", "a\n", "\u2013", "\u00e9", "\u{1F600}"];
+            console.log(JSON.stringify([hashes.map(modelIn), tokens.map(isToken)]));"""
+        done = subprocess.run(["node", "--input-type=module", "-e", script], capture_output=True, text=True, check=True)
+        self.assertEqual(json.loads(done.stdout), [["", "", "mnist", "a/b", "%", "%zz", "%E0%A4", "constructor"],
+                                                   [False, True, False, False, False, False, False]])
+        self.assertNotIn(b"decodeURIComponent", self.get("/ui/app.js", "*/*").body)
 
     def test_policy(self):
         for path in ("/", "/ui/app.js"):

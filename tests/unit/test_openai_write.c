@@ -290,10 +290,16 @@ START_TEST(small_documents)
     openai_write_prompt("", 0, &body);
     expect_body(&body, "{'tokens':[1,22]}{'tokens':[]}{'content':'a\\n'}{'prompt':''}");
     body = new_body();
-    openai_write_models((const struct openai_model[]){{"a", 5, 0}, {"b", 6, 2048}}, 2, &body);
-    expect_body(&body, "{'object':'list','data':[{'id':'a','object':'model','created':5,"
-                       "'owned_by':'moed'},{'id':'b','object':'model','created':6,"
-                       "'owned_by':'moed','max_model_len':2048}],'models':['a','b']}");
+    openai_write_models((const struct openai_model[]){{"a", 5, 0, false, false, false},
+                                                      {"b", 6, 2048, true, true, false},
+                                                      {"c", 7, 512, false, false, true}},
+                        3, &body);
+    expect_body(&body,
+                "{'object':'list','data':[{'id':'a','object':'model','created':5,"
+                "'owned_by':'moed'},{'id':'b','object':'model','created':6,"
+                "'owned_by':'moed','max_model_len':2048,'capabilities':['completion','chat']},"
+                "{'id':'c','object':'model','created':7,'owned_by':'moed','max_model_len':512,"
+                "'capabilities':['embedding']}],'models':['a','b','c']}");
 }
 END_TEST
 
