@@ -7,12 +7,17 @@
 #include <sys/un.h>
 
 #include "clients/c/internal.h"
+#include "clients/c/text.h"
 
-enum { DEFAULT_TIMEOUT_SECONDS = 60 };
+enum {
+    DEFAULT_TIMEOUT_SECONDS = 60,
+    DEFAULT_MAX_ANSWER_BYTES = 256 << 20, /* a confused server must not fill our memory */
+};
 
 struct moed_client {
     CURL *curl;
     char *url;                          /* as given, without a slash at its end */
+    char *shown;                        /* the same for errors: without a password */
     const char *base;                   /* what URLs of requests begin with; `url` or static */
     struct curl_slist *fields;          /* sent with every request */
     struct moed_client_options options; /* strings are not read after the handle is made */
@@ -24,7 +29,7 @@ struct moed_client {
 /* Grows by doubling; always NUL-terminated once there is a byte. */
 struct collector {
     char *data;
-    size_t length, capacity;
+    size_t length, capacity, most;
     bool too_long, no_memory;
 };
 
@@ -45,7 +50,7 @@ static size_t collect(char *bytes, size_t size, size_t count, void *context)
 {
     struct collector *collector = context;
     size_t length = size * count;
-    if (length > CLIENT_MAX_ANSWER_BYTES - collector->length) {
+    if (length > collector->most - collector->length) {
         collector->too_long = true;
         return CURL_WRITEFUNC_ERROR;
     }
@@ -129,6 +134,17 @@ static int take_copy(struct moed_client *client, const char *url, struct moed_cl
     return client->url ? 0 : client_no_memory(err);
 }
 
+static int no_url(const char *url, struct moed_client_error *err)
+{
+    char *shown = text_without_password(url);
+    client_fail(err, MOED_CLIENT_INVALID,
+                "'%.200s' is not the URL of a server: expected http://HOST[:PORT], "
+                "https://HOST[:PORT] or unix:PATH",
+                shown ? shown : "");
+    free(shown);
+    return -1;
+}
+
 static int take_socket(struct moed_client *client, const char *url, struct moed_client_error *err)
 {
     size_t most = sizeof((struct sockaddr_un *)NULL)->sun_path - 1, length = strlen(url + 5);
@@ -148,10 +164,7 @@ static int take_url(struct moed_client *client, const char *url, struct moed_cli
                     : url && strncmp(url, "https://", 8) == 0 ? 8
                                                               : 0;
     if (!scheme || !url[scheme] || strpbrk(url, " \t\r\n?#"))
-        return client_fail(err, MOED_CLIENT_INVALID,
-                           "'%.200s' is not the URL of a server: expected http://HOST[:PORT], "
-                           "https://HOST[:PORT] or unix:PATH",
-                           url ? url : "");
+        return no_url(url ? url : "", err);
     if (take_copy(client, url, err) != 0)
         return -1;
     client->base = client->url;
@@ -179,11 +192,13 @@ static int set_up(struct moed_client *client, const char *url, struct moed_clien
 {
     if (take_url(client, url, err) != 0 || add_fields(client, err) != 0)
         return -1;
+    client->shown = text_without_password(client->url);
     client->curl = curl_easy_init();
-    if (!client->curl || set_transport(client) != CURLE_OK)
+    if (!client->shown || !client->curl || set_transport(client) != CURLE_OK)
         return client_no_memory(err);
     curl_easy_setopt(client->curl, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(client->curl, CURLOPT_TCP_NODELAY, 1L);
+    curl_easy_setopt(client->curl, CURLOPT_PATH_AS_IS, 1L);
     curl_easy_setopt(client->curl, CURLOPT_PROTOCOLS_STR, "http,https");
     curl_easy_setopt(client->curl, CURLOPT_ERRORBUFFER, client->reason);
     curl_easy_setopt(client->curl, CURLOPT_WRITEFUNCTION, collect);
@@ -211,6 +226,8 @@ struct moed_client *moed_client_new(const char *url, const struct moed_client_op
         client->options = *options;
     if (!(client->options.timeout_seconds > 0 && client->options.timeout_seconds < 1e6))
         client->options.timeout_seconds = DEFAULT_TIMEOUT_SECONDS;
+    if (client->options.max_answer_bytes == 0)
+        client->options.max_answer_bytes = DEFAULT_MAX_ANSWER_BYTES;
     if (set_up(client, url, err) != 0) {
         moed_client_free(client);
         return NULL;
@@ -225,6 +242,7 @@ void moed_client_free(struct moed_client *client)
     curl_easy_cleanup(client->curl);
     curl_slist_free_all(client->fields);
     free(client->url);
+    free(client->shown);
     free(client);
 }
 
@@ -268,10 +286,11 @@ static int unreachable(const struct moed_client *client, CURLcode code,
     if (collector->no_memory || code == CURLE_OUT_OF_MEMORY)
         return client_no_memory(err);
     if (collector->too_long)
-        return client_fail(err, MOED_CLIENT_PROTOCOL, "%s: an answer of more than %d bytes",
-                           client->url, CLIENT_MAX_ANSWER_BYTES);
+        return client_fail(err, MOED_CLIENT_PROTOCOL,
+                           "%s: an answer of more than %zu bytes (moectl: --max-answer-mb)",
+                           client->shown, collector->most);
     if (code == CURLE_ABORTED_BY_CALLBACK)
-        return client_fail(err, MOED_CLIENT_CANCELLED, "%s: cancelled", client->url);
+        return client_fail(err, MOED_CLIENT_CANCELLED, "%s: cancelled", client->shown);
     const char *reason = *client->reason ? client->reason : curl_easy_strerror(code);
     long system_error = 0;
     if (code == CURLE_COULDNT_CONNECT && client->base != client->url &&
@@ -282,19 +301,38 @@ static int unreachable(const struct moed_client *client, CURLcode code,
         return client_fail(err, MOED_CLIENT_INVALID,
                            "%s: cannot use the CA file: %s; expected a file of certificates in PEM "
                            "that may be read",
-                           client->url, reason);
-    return client_fail(err, MOED_CLIENT_UNREACHABLE, "%s: no answer: %s%s", client->url, reason,
+                           client->shown, reason);
+    return client_fail(err, MOED_CLIENT_UNREACHABLE, "%s: no answer: %s%s", client->shown, reason,
                        advice_for(code));
 }
 
 /* ---- an exchange ---- */
 
+/* Digits and nothing else; 0: absent, or no number, as Retry-After may be a date. */
 static size_t number_field(CURL *curl, const char *name)
 {
+    enum { MOST_DIGITS = 18 };
     struct curl_header *field;
     if (curl_easy_header(curl, name, 0, CURLH_HEADER, -1, &field) != CURLHE_OK)
         return 0;
-    return strtoull(field->value, NULL, 10);
+    const size_t digits = strspn(field->value, "0123456789");
+    return digits <= MOST_DIGITS && !field->value[digits] ? strtoull(field->value, NULL, 10) : 0;
+}
+
+/* Whoever puts names into a path must not be able to make a request of it. */
+static int check_call(const struct moed_client_call *call, struct moed_client_error *err)
+{
+    const char *method = call->method, *path = call->path;
+    if (!method || !*method || method[strspn(method, "ABCDEFGHIJKLMNOPQRSTUVWXYZ")])
+        return client_fail(err, MOED_CLIENT_INVALID, "'%.20s' is no method of HTTP",
+                           method ? method : "");
+    bool fits = path && *path == '/';
+    for (const char *at = path; fits && *at; at++)
+        fits = *at > ' ' && *at < 0x7F && *at != '#';
+    return fits ? 0
+                : client_fail(err, MOED_CLIENT_INVALID,
+                              "'%.200s' is no path: expected /..., percent-encoded",
+                              path ? path : "");
 }
 
 static void set_body(CURL *curl, const struct moed_client_call *call)
@@ -364,8 +402,10 @@ static int perform(struct moed_client *client, const struct moed_client_call *ca
 int moed_client_exchange(struct moed_client *client, const struct moed_client_call *call,
                          struct moed_client_answer *answer, struct moed_client_error *err)
 {
-    struct collector collector = {0};
+    struct collector collector = {.most = client->options.max_answer_bytes};
     *answer = (struct moed_client_answer){0};
+    if (check_call(call, err) != 0)
+        return -1;
     if (collector_grow(&collector, 1) != 0)
         return client_no_memory(err);
     *collector.data = '\0';

@@ -107,6 +107,15 @@ char *moed_client_metrics(struct moed_client *client, struct moed_client_error *
     return text_at(client, "/metrics", err);
 }
 
+char *moed_client_metadata(struct moed_client *client, const char *model, const char *version,
+                           struct moed_client_error *err)
+{
+    char *path = client_model_path("v2", model, version, "", err);
+    char *text = path ? text_at(client, path, err) : NULL;
+    free(path);
+    return text;
+}
+
 char *moed_client_routing(struct moed_client *client, const char *model, const char *version,
                           const struct moed_client_routing_query *query,
                           struct moed_client_error *err)

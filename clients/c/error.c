@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "clients/c/internal.h"
+#include "clients/c/text.h"
 
 int client_fail(struct moed_client_error *err, enum moed_client_code code, const char *format, ...)
 {
@@ -13,6 +14,7 @@ int client_fail(struct moed_client_error *err, enum moed_client_code code, const
     va_start(arguments, format);
     vsnprintf(err->text, sizeof err->text, format, arguments);
     va_end(arguments);
+    text_keep_whole(err->text);
     return -1;
 }
 

@@ -8,8 +8,6 @@
 #include "clients/c/moed_client.h"
 
 enum {
-    /* An answer larger than this is not taken: a confused server must not fill our memory. */
-    CLIENT_MAX_ANSWER_BYTES = 1 << 30,
     /* Nesting and length of JSON are bounded by jansson and by the answer. */
     CLIENT_MAX_LIST = 1 << 20,
 };

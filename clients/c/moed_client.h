@@ -59,6 +59,7 @@ struct moed_client_options {
     bool uncounted;         /* `Moed-Statistics: off`: requests are left out of the statistics */
     bool (*cancelled)(void *context); /* asked about once a second during a call; NULL: never */
     void *context;
+    size_t max_answer_bytes; /* an answer of more is not taken; 256 MiB */
 };
 
 /* `url` is http://HOST[:PORT][/PREFIX], https://, or unix:PATH of a Unix socket. Connects with the
@@ -78,6 +79,9 @@ MOED_CLIENT_API char *moed_client_models(struct moed_client *client, /* GET /v1/
                                          struct moed_client_error *err);
 MOED_CLIENT_API char *moed_client_metrics(struct moed_client *client, /* Prometheus text */
                                           struct moed_client_error *err);
+/* GET /v2/models/{m}: JSON. `version` NULL: the newest. */
+MOED_CLIENT_API char *moed_client_metadata(struct moed_client *client, const char *model,
+                                           const char *version, struct moed_client_error *err);
 
 /* What the server is asked for; NULL: not asked, the server's default holds. */
 struct moed_client_routing_query {
@@ -190,8 +194,9 @@ MOED_CLIENT_API const struct moed_client_tensor *moed_client_result_output(
  */
 
 struct moed_client_call {
-    const char *method; /* "GET", "POST", "DELETE" */
-    char *path;         /* below the handle's URL, "/v2/health/ready"; percent-encoded */
+    const char *method; /* "GET", "POST", "DELETE": letters, nothing else */
+    char *path;         /* below the handle's URL, "/v2/health/ready"; percent-encoded: a blank, a
+                         * control character or a fragment (#) is refused */
     char *body;         /* NULL: none */
     size_t length;      /* of the body */
     size_t json_length; /* sent as Inference-Header-Content-Length; 0: not sent */

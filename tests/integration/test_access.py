@@ -161,6 +161,15 @@ class TokensTest(TokensCase):
         for path, body in ADMIN[2:] + ADMIN[:1]:
             self.assertEqual(self.client.post(path, body, bearer(self.tokens["root"][0])).status, 200, path)
 
+    @needs_moectl
+    def test_moectl_with_a_token_that_reads_statistics_only(self):
+        env = {"MOED_TOKEN": self.tokens["prometheus"][0]}
+        for command in (("top", "--count", "1"), ("top", "clusters", "--count", "1"), ("routing", "clusters")):
+            done = moectl(*command, url=self.server.url, env=env)
+            self.assertEqual((done.returncode, done.stderr), (0, ""), command)
+        self.assertIn(" moe rows=", moectl("top", "clusters", "--count", "1", url=self.server.url, env=env).stdout)
+        self.assertIn("403", moectl("models", url=self.server.url, env=env).stderr)
+
     def test_names_are_logged_and_tokens_are_not(self):
         self.get("/v2?who", "client")
         self.await_log(r"path=/v2 status=200 .* token=client")

@@ -27,13 +27,14 @@ class Hostile(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     model = {"name": "m", "versions": ["1"], "platform": "moed", "outputs": [{"name": "p", "datatype": "FP32", "shape": [-1, 3]}],
              "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 2]}]}
-    names, answer = ["m"], answer_of()
+    names, answer, listing = ["m"], answer_of(), {}
+    refusal, posts = None, 0  # of every POST but the first
 
     def log_message(self, *_):
         pass
 
-    def reply(self, body, **headers):
-        self.send_response(200)
+    def reply(self, body, status=200, **headers):
+        self.send_response(status)
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
         self.send_header("Content-Length", str(len(body)))
@@ -41,10 +42,16 @@ class Hostile(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def do_GET(self):
-        self.reply(json.dumps({"models": self.names} if self.path == "/v1/models" else self.model).encode())
+        listing = {"models": self.names, **self.listing}
+        answer = listing if self.path == "/v1/models" else self.model
+        self.reply(answer if isinstance(answer, bytes) else json.dumps(answer).encode())
 
     def do_POST(self):
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        type(self).posts += 1
+        if self.refusal and self.posts > 1:
+            self.reply(json.dumps({"error": self.refusal}, ensure_ascii=False).encode(), status=400)
+            return
         head, data = self.answer
         self.reply(head + data, Inference_Header_Content_Length=str(len(head)))
 
@@ -53,10 +60,16 @@ class Hostile(http.server.BaseHTTPRequestHandler):
 class HostileTest(unittest.TestCase):
     def serve(self, **says):
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Hostile,), says))
+        server.handle_error = lambda *_: None  # moectl may hang up
         threading.Thread(target=server.serve_forever, daemon=True).start()
         self.addCleanup(server.server_close)
         self.addCleanup(server.shutdown)
         return f"http://127.0.0.1:{server.server_port}"
+
+    def shown(self, *arguments, url=None):
+        done = subprocess.run([MOECTL, *arguments], env=moectl_environment(url), capture_output=True, encoding="utf-8", check=False)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout
 
     def refused(self, part, *arguments, url=None, status=1):
         done = subprocess.run([MOECTL, *arguments], env=moectl_environment(url), capture_output=True, text=True, check=False)
@@ -89,6 +102,81 @@ class HostileTest(unittest.TestCase):
                               text=True, check=False)
         self.assertEqual(done.returncode, 0, done.stderr)
         self.refused("names no input", "predict", "m", self.file([[0, 0]]), url=self.serve(model={**Hostile.model, "inputs": []}))
+
+    CONTROLS = "\u0007\u007f\u009b2J\u061c\u200f\u2028\u2029\u202e\u2066"  # what a terminal obeys, and some text
+    NAME = f"gr\u00fcn{CONTROLS}\U0001f600"
+
+    def assert_harmless(self, text):
+        for letter in set(self.CONTROLS) - set("2J"):
+            self.assertNotIn(letter, text)
+        self.assertIn("gr\u00fcn", text)
+
+    def test_json_holds_nothing_that_a_terminal_obeys(self):
+        model = {**Hostile.model, "name": self.NAME, "outputs": [{"name": self.NAME, "datatype": "FP32", "shape": [-1, 1]}]}
+        url = self.serve(model=model, answer=answer_of((self.NAME, "FP32", [1, 1], 4)))
+        layer = {**ROUTING["layers"][0], "name": self.NAME, "quarantine": [{"expert": 0, "reason": self.NAME}]}
+        document = self.file({**ROUTING, "model": self.NAME, "layers": [layer]})
+        for command, says in ((("models", "--json"), lambda said: said[0]["name"]),
+                              (("predict", "m", self.file([[0, 0]]), "--json"), lambda said: [*said["outputs"]][0]),
+                              (("routing", "--from", document, "--json"), lambda said: said["layers"][0]["quarantine"][0]["reason"]),
+                              (("merge", document, document), lambda said: said["model"])):
+            with self.subTest(command):
+                text = self.shown(*command, url=url)
+                self.assert_harmless(text)
+                self.assertEqual(says(json.loads(text)), self.NAME)
+        for command in (("models",), ("models", "--names"), ("predict", "m", self.file([[0, 0]])), ("routing", "--from", document),
+                        ("routing", "--from", document, "--csv"), ("report", document), ("report", document, "--json"),
+                        ("export", "--from", document, "--format", "csv")):
+            with self.subTest(command):
+                self.assert_harmless(self.shown(*command, url=self.serve(model=model, names=[self.NAME], answer=answer_of(
+                    (self.NAME, "FP32", [1, 1], 4)))))
+
+    def test_names_are_cut_between_characters(self):
+        for shift in range(3):  # so that every place of a character comes to the end of the room there is
+            name = "x" * shift + "\u20ac" * 600
+            layer = {"name": name, "rows": 100000, "top_k": 1,
+                     "experts": [{"index": i, "selected": 100000 * (i == 0)} for i in range(4)],
+                     "quarantine": [{"expert": 1, "reason": name}]}
+            said = json.loads(self.shown("report", self.file({**ROUTING, "layers": [layer]}), "--json"))
+            self.assertIn("quarantine", [finding["kind"] for finding in said["findings"]])
+            done = subprocess.run([MOECTL, "bench", "m", "--requests", "1", "--json"], capture_output=True, check=False,
+                                  env=moectl_environment(self.serve(refusal=name)))
+            self.assertIn("\u20ac", json.loads(done.stdout)["errors"][0]["text"])
+
+    def test_an_answer_without_end(self):
+        url = self.serve(model=b" " * (3 << 20))
+        self.refused("more than 1048576 bytes (moectl: --max-answer-mb)", "predict", "m", "--max-answer-mb", "1", url=url)
+        self.refused("expected a whole number from 1 to", "models", "--max-answer-mb", "0", url=url, status=2)
+        self.refused("expected a whole number from 1 to", "models", "--max-answer-mb", "0x10", url=url, status=2)
+
+    def test_names_that_would_be_other_requests(self):
+        for name in ("..", "a\r\nX: y", "a b#c"):
+            url = self.serve(names=[name], model={**Hostile.model, "name": "other"})
+            if name == "..":
+                self.refused("cannot be the name of a model", "models", "--json", url=url)
+            else:
+                self.assertEqual(json.loads(self.shown("models", "--json", url=url))[0]["name"], "other")
+
+    def test_a_model_is_not_left_out_in_silence(self):
+        self.refused("the metadata of 'm' is no JSON object", "models", "--json", url=self.serve(model=b"[1"))
+
+    def test_a_password_is_not_told(self):
+        url = self.serve().replace("http://", "http://me:secret@")
+        for where in (url, "http://me:secret@127.0.0.1:1"):
+            for command in (("models", "--json"), ("top", "--count", "1")):
+                done = subprocess.run([MOECTL, *command, "--url", where], env=moectl_environment(), capture_output=True,
+                                      text=True, check=False)
+                self.assertNotIn("secret", done.stdout + done.stderr)
+
+    def test_kinds_of_models(self):
+        said = [{"id": "m", "max_model_len": 512, "capabilities": ["completion", "chat"]}, 3, {"id": 4},
+                {"id": "e", "capabilities": ["embedding"]}, {"id": "t", "capabilities": ["completion", 7]}]
+        url = self.serve(names=["m", "e", "t", "x"], listing={"data": said})
+        heads = [line for line in self.shown("models", url=url).splitlines() if not line.startswith(" ")]
+        self.assertEqual([head.partition("   ")[2] for head in heads],
+                         ["language model, 512 tokens", "embedder", "language model, no chat", ""])
+        self.assertEqual([model.get("capabilities") for model in json.loads(self.shown("models", "--json", url=url))],
+                         [["completion", "chat"], ["embedding"], ["completion", 7], None])
 
     def test_completion_runs_no_name(self):
         with tempfile.TemporaryDirectory() as folder:

@@ -87,7 +87,7 @@ START_TEST(names_cannot_command_a_terminal)
     struct document *document = read(
         "{\"model\": \"a\\u001b[2Jb\\u0085\", \"layers\": [{\"name\": \"\\u0007\", \"rows\": 0, "
         "\"top_k\": 1, \"experts\": [{\"index\": 0, \"selected\": 0}]}]}");
-    ck_assert_str_eq(document->model, "a?[2Jb??");
+    ck_assert_str_eq(document->model, "a?[2Jb?");
     ck_assert_str_eq(document->layers[0].name, "?");
     document_free(document);
 }

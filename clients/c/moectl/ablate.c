@@ -10,6 +10,7 @@
 
 #include "clients/c/moectl/document.h"
 #include "clients/c/moectl/inputs.h"
+#include "clients/c/moectl/print_json.h"
 #include "clients/c/moectl/run.h"
 
 enum { MAX_CLASSES = 1000 };
@@ -305,8 +306,7 @@ static int study_all(struct study *study, const struct document *document,
             result = study_expert(study, &plain, layer, e, experts, err);
     }
     if (result == 0 && study->settings->json) {
-        json_dumpf(root, stdout, JSON_COMPACT);
-        putchar('\n');
+        print_json(stdout, root, JSON_COMPACT);
     }
     json_decref(root);
     outcome_close(&plain);

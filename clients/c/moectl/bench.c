@@ -6,6 +6,7 @@
 
 #include "clients/c/moectl/inputs.h"
 #include "clients/c/moectl/load.h"
+#include "clients/c/moectl/print_json.h"
 #include "clients/c/moectl/run.h"
 
 enum {
@@ -129,12 +130,13 @@ static void print_errors(const struct load_result *result)
 static void print_result(const struct settings *settings, const struct load_plan *plan,
                          const struct load_result *result, size_t rows)
 {
+    char *model = printable(settings->operands[0]);
     if (plan->rate > 0)
-        printf("%s: %g requests/s on at most %zu connections", settings->operands[0], plan->rate,
+        printf("%s: %g requests/s on at most %zu connections", model, plan->rate,
                plan->connections);
     else
-        printf("%s: %zu connections, one request at a time on each", settings->operands[0],
-               plan->connections);
+        printf("%s: %zu connections, one request at a time on each", model, plan->connections);
+    free(model);
     printf(", %zu row%s each%s\n\n", rows, rows == 1 ? "" : "s",
            result->interrupted ? " (interrupted)" : "");
     printf("%llu answers in %.2f s: %.1f requests/s, %.1f rows/s; %llu failed\n",
@@ -172,21 +174,21 @@ static json_t *json_errors(const struct load_result *result)
     return list;
 }
 
-static void print_json(const struct settings *settings, const struct load_plan *plan,
-                       const struct load_result *result, size_t rows)
+static void show_json(const struct settings *settings, const struct load_plan *plan,
+                      const struct load_result *result, size_t rows)
 {
-    json_t *root =
-        json_pack("{s:s, s:I, s:I, s:f, s:f, s:I, s:I, s:f, s:f, s:b, s:o, s:o, s:o}", "model",
-                  settings->operands[0], "connections", (json_int_t)plan->connections,
-                  "rows_per_request", (json_int_t)rows, "rate", plan->rate, "seconds",
-                  result->seconds, "answers", (json_int_t)result->latency.count, "failed",
-                  (json_int_t)result->failed, "requests_per_second", per_second(result),
-                  "rows_per_second", per_second(result) * (double)rows, "interrupted",
-                  result->interrupted, "latency_ms", json_latency(&result->latency), "service_ms",
-                  json_latency(&result->service), "errors", json_errors(result));
-    json_dumpf(root, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
-    putchar('\n');
+    char *model = printable(settings->operands[0]);
+    json_t *root = json_pack(
+        "{s:s, s:I, s:I, s:f, s:f, s:I, s:I, s:f, s:f, s:b, s:o, s:o, s:o}", "model", model,
+        "connections", (json_int_t)plan->connections, "rows_per_request", (json_int_t)rows, "rate",
+        plan->rate, "seconds", result->seconds, "answers", (json_int_t)result->latency.count,
+        "failed", (json_int_t)result->failed, "requests_per_second", per_second(result),
+        "rows_per_second", per_second(result) * (double)rows, "interrupted", result->interrupted,
+        "latency_ms", json_latency(&result->latency), "service_ms", json_latency(&result->service),
+        "errors", json_errors(result));
+    print_json(stdout, root, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
     json_decref(root);
+    free(model);
 }
 
 /* Failed requests are a result; that there is no other is a failure. */
@@ -194,7 +196,7 @@ static int report(const struct settings *settings, const struct load_plan *plan,
                   const struct load_result *result, size_t rows, struct moed_client_error *err)
 {
     if (settings->json)
-        print_json(settings, plan, result, rows);
+        show_json(settings, plan, result, rows);
     else
         print_result(settings, plan, result, rows);
     if (result->latency.count > 0 || result->interrupted)

@@ -21,6 +21,8 @@ const struct option_row OPTIONS[] = {
      "too, unseen by other users of this machine."},
     {"timeout", OPTION_NUMBER, AT(timeout), 0.001, 86400, "60", "SECONDS", FOR_SERVER,
      "How long one request may take."},
+    {"max-answer-mb", OPTION_COUNT, AT(max_answer_mb), 1, 1048576, "256", "N", FOR_SERVER,
+     "Megabytes that one answer may have: a confused server must not fill this machine's memory."},
 
     {"version", OPTION_TEXT, AT(version), 0, 0, NULL, "VERSION",
      FOR_PREDICT | FOR_DOCUMENTS | FOR_BENCH | FOR_ABLATE,

@@ -11,6 +11,7 @@
 #include "clients/c/moectl/merge_exact.h"
 #include "clients/c/moectl/merge_steps.h"
 #include "clients/c/moectl/merge_values.h"
+#include "clients/c/moectl/print_json.h"
 #include "clients/c/moectl/run.h"
 
 /* Members of a layer that follow from more than its counts: a reference, the time of each request.
@@ -340,8 +341,7 @@ static int write_merged(json_t *merged, const char *path, struct moed_client_err
     FILE *out = path ? fopen(path, "we") : stdout;
     if (!out)
         return fail_with(err, "cannot write %.300s: %s", path, strerror(errno));
-    json_dumpf(merged, out, JSON_INDENT(2) | JSON_REAL_PRECISION(17));
-    fputc('\n', out);
+    print_json(out, merged, JSON_INDENT(2) | JSON_REAL_PRECISION(17));
     return out == stdout ? 0 : finish_output(out, path, err);
 }
 

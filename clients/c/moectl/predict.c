@@ -5,8 +5,10 @@
 #include <string.h>
 
 #include "clients/c/moectl/inputs.h"
+#include "clients/c/moectl/print_json.h"
 #include "clients/c/moectl/run.h"
 #include "clients/c/moectl/terminal.h"
+#include "clients/c/text.h"
 
 /* ---- what is asked for ---- */
 
@@ -125,6 +127,7 @@ static void print_class(const char *text, size_t length)
 {
     char copy[256];
     snprintf(copy, sizeof copy, "%.*s", (int)length, text);
+    text_keep_whole(copy);
     char *index = strchr(copy, ':'), *label = index ? strchr(index + 1, ':') : NULL;
     if (!index)
         return;
@@ -270,8 +273,7 @@ static int predict_all(const struct settings *settings, struct moed_client *clie
         result = predict_part(client, &request, first, root, err);
     }
     if (result == 0 && root) {
-        json_dumpf(root, stdout, JSON_COMPACT | JSON_REAL_PRECISION(9));
-        putchar('\n');
+        print_json(stdout, root, JSON_COMPACT | JSON_REAL_PRECISION(9));
     }
     json_decref(root);
     free(outputs);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "clients/c/moectl/figures.h"
+#include "clients/c/text.h"
 
 /* Thresholds. A finding wants both a large effect and one that is not chance. */
 static const double HOT_FACTOR = 1.5;        /* times the even part */
@@ -37,6 +38,7 @@ static json_t *find(json_t *findings, const struct layer *layer, const char *kin
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
+    text_keep_whole(text);
     json_t *finding =
         json_pack("{s:s, s:s, s:s}", "layer", layer->name, "kind", kind, "text", text);
     json_array_append_new(findings, finding);

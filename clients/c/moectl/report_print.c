@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "clients/c/moectl/layer_view.h"
+#include "clients/c/moectl/print_json.h"
 #include "clients/c/moectl/report.h"
 #include "clients/c/moectl/run.h"
 #include "clients/c/moectl/terminal.h"
@@ -62,8 +63,8 @@ static void print_findings(const struct document *document, const struct documen
         print_layer(&terminal, &document->layers[i], findings);
 }
 
-static void print_json(const struct document *document, const struct document *before,
-                       json_t *findings)
+static void show_json(const struct document *document, const struct document *before,
+                      json_t *findings)
 {
     json_t *root = json_pack("{s:s, s:s, s:s, s:O}", "model", document->model, "version",
                              document->version, "window", document->window, "findings", findings);
@@ -71,8 +72,7 @@ static void print_json(const struct document *document, const struct document *b
         json_object_set_new(
             root, "before",
             json_pack("{s:s, s:s}", "version", before->version, "window", before->window));
-    json_dumpf(root, stdout, JSON_INDENT(2));
-    putchar('\n');
+    print_json(stdout, root, JSON_INDENT(2));
     json_decref(root);
 }
 
@@ -95,7 +95,7 @@ int run_report(const struct settings *settings, struct moed_client_error *err)
     struct document *now = !two || before ? read_operand(settings, two, err) : NULL;
     json_t *findings = now ? report_make(now, before, settings->cache, err) : NULL;
     if (findings && settings->json)
-        print_json(now, before, findings);
+        show_json(now, before, findings);
     else if (findings)
         print_findings(now, before, findings);
     json_decref(findings);

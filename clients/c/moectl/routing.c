@@ -7,6 +7,7 @@
 #include "clients/c/moectl/document.h"
 #include "clients/c/moectl/export.h"
 #include "clients/c/moectl/layer_view.h"
+#include "clients/c/moectl/print_json.h"
 #include "clients/c/moectl/run.h"
 
 static void print_table(const struct document *document)
@@ -38,8 +39,7 @@ int run_routing(const struct settings *settings, struct moed_client_error *err)
     if (!document)
         return -1;
     if (settings->json) {
-        json_dumpf(document->json, stdout, JSON_INDENT(2));
-        putchar('\n');
+        print_json(stdout, document->json, JSON_INDENT(2));
     } else if (settings->csv)
         export_csv(document, stdout);
     else

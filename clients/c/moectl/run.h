@@ -24,7 +24,8 @@ int run_help(const struct settings *settings, struct moed_client_error *err);
 MUST_CHECK struct moed_client *connect_client(const struct settings *settings,
                                               struct moed_client_error *err);
 
-/* The names of what is served: a list of strings. The caller decrefs. */
+/* The names of what is served: a list of strings, from the repository's index, which the role
+ * metrics may read. The caller decrefs. */
 MUST_CHECK json_t *fetch_names(struct moed_client *client, struct moed_client_error *err);
 
 #endif

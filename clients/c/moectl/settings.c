@@ -44,7 +44,8 @@ static int set_number(struct settings *settings, const struct option_row *row, c
                       struct moed_client_error *err)
 {
     char *end = NULL;
-    double number = *text >= '0' && *text <= '9' ? strtod(text, &end) : NAN;
+    bool decimal = *text >= '0' && *text <= '9' && !text[strspn(text, "0123456789.eE+-")];
+    double number = decimal ? strtod(text, &end) : NAN;
     bool whole = row->type == OPTION_COUNT;
     if (!end || *end || !(number >= row->minimum && number <= row->maximum) ||
         (whole && number != floor(number)))

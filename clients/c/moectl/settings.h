@@ -30,6 +30,7 @@ enum {
 struct settings {
     const char *url, *token, *ca, *tag;
     double timeout; /* seconds */
+    uint64_t max_answer_mb;
     const char *version, *window, *layer, *include;
     const char *format, *value, *from, *output;
     bool json, csv, names;

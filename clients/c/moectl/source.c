@@ -124,6 +124,7 @@ static int start(struct source *source, struct moed_client_error *err)
         .timeout_seconds = source->settings.timeout,
         .token = source->settings.token,
         .ca_file = source->settings.ca,
+        .max_answer_bytes = (size_t)source->settings.max_answer_mb << 20,
         .cancelled = is_stopped,
         .context = source,
     };

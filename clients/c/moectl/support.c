@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "clients/c/text.h"
+
 /* ---- errors and memory ---- */
 
 int fail_with(struct moed_client_error *err, const char *format, ...)
@@ -17,6 +19,7 @@ int fail_with(struct moed_client_error *err, const char *format, ...)
     va_start(arguments, format);
     vsnprintf(err->text, sizeof err->text, format, arguments);
     va_end(arguments);
+    text_keep_whole(err->text);
     return -1;
 }
 
@@ -24,10 +27,11 @@ void fail_in(struct moed_client_error *err, const char *context)
 {
     char text[sizeof err->text];
     snprintf(text, sizeof text, "%.200s: %.300s", context, err->text);
+    text_keep_whole(text);
     memcpy(err->text, text, sizeof text);
 }
 
-static void *checked(void *memory)
+void *xchecked(void *memory)
 {
     if (memory)
         return memory;
@@ -37,45 +41,29 @@ static void *checked(void *memory)
 
 void *xcalloc(size_t count, size_t bytes)
 {
-    return checked(calloc(count ? count : 1, bytes ? bytes : 1));
+    return xchecked(calloc(count ? count : 1, bytes ? bytes : 1));
 }
 
 char *xstrdup(const char *text)
 {
-    return checked(strdup(text));
+    return xchecked(strdup(text));
 }
 
 /* ---- text ---- */
 
-static bool continues(char c)
-{
-    return ((unsigned char)c & 0xC0) == 0x80;
-}
-
-/* Bytes of the character at `text`; 0: not UTF-8, or a control character. Overlong forms and
- * surrogates are let through: they harm no terminal. */
-static size_t character(const char *text)
-{
-    unsigned char first = (unsigned char)*text;
-    if (first < 0x80)
-        return first >= ' ' && first != 0x7F;
-    size_t bytes = first >= 0xF0 ? 4 : first >= 0xE0 ? 3 : 2;
-    if (first < 0xC2 || first > 0xF4)
-        return 0;
-    for (size_t i = 1; i < bytes; i++)
-        if (!continues(text[i]))
-            return 0;
-    return first == 0xC2 && (unsigned char)text[1] < 0xA0 ? 0 : bytes;
-}
-
 char *printable(const char *text)
 {
-    char *copy = xstrdup(text);
-    for (char *at = copy; *at;) {
-        size_t bytes = character(at);
-        if (bytes == 0)
-            *at = '?';
-        at += bytes ? bytes : 1;
+    char *copy = xcalloc(strlen(text) + 1, 1), *to = copy;
+    while (*text) {
+        uint32_t code;
+        const size_t bytes = text_character(text, &code);
+        if (bytes == 0 || text_is_control(code)) {
+            *to++ = '?';
+        } else {
+            memcpy(to, text, bytes);
+            to += bytes;
+        }
+        text += bytes ? bytes : 1;
     }
     return copy;
 }
@@ -84,7 +72,7 @@ size_t text_columns(const char *text)
 {
     size_t columns = 0;
     for (; *text; text++)
-        columns += !continues(*text);
+        columns += ((unsigned char)*text & 0xC0) != 0x80;
     return columns;
 }
 

@@ -23,10 +23,11 @@ void fail_in(struct moed_client_error *err, const char *context);
 /* A small allocation that fails ends the process: a tool has nobody to tell. What a file sizes is
  * allocated by malloc() and checked. The caller frees. */
 void *xcalloc(size_t count, size_t bytes);
+void *xchecked(void *memory);
 char *xstrdup(const char *text);
 
-/* A copy in which control characters and bytes that are not UTF-8 are '?': names come from servers
- * and files, and a terminal obeys what it is sent. The caller frees. */
+/* A copy in which what a terminal obeys and bytes that are not UTF-8 are '?': names come from
+ * servers and files. The caller frees. */
 char *printable(const char *text);
 
 /* Columns that the text takes: its characters. */

@@ -7,6 +7,7 @@
 
 #include "clients/c/moectl/layer_view.h"
 #include "clients/c/moectl/top.h"
+#include "clients/c/text.h"
 
 enum { HEAD_LINES = 3 };
 
@@ -73,7 +74,7 @@ static void print_title(const struct top *top)
 {
     const struct terminal *terminal = &top->terminal;
     const struct snapshot *now = top->now;
-    char *url = printable(top->settings->url);
+    char *address = xchecked(text_without_password(top->settings->url)), *url = printable(address);
     char clock[16];
     time_t seconds = time(NULL);
     struct tm local;
@@ -81,6 +82,7 @@ static void print_title(const struct top *top)
     fprintf(terminal->out, "moectl top  %s  %s  every %g s%s\n", clock, url,
             top->settings->interval, top->paused ? "  HELD" : "");
     free(url);
+    free(address);
     if (!now || !now->document) {
         fputs("waiting for the server\n", terminal->out);
         return;
