@@ -11,6 +11,7 @@ import argparse
 import copy
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -53,25 +54,30 @@ def read(directory: str) -> Tuple[Dict[str, Any], Tensors]:
 
 
 def write(directory: str, config: Dict[str, Any], tensors: Tensors) -> None:
-    """Into a new directory, which appears when it is complete."""
-    if os.path.exists(directory):
+    """Into a new directory, which appears when it is complete, for whom the umask says."""
+    if os.path.lexists(directory):
         raise PruneError(f"{directory}: exists; it is left alone")
     parent = os.path.dirname(os.path.abspath(directory))
     os.makedirs(parent, exist_ok=True)
-    staged = tempfile.mkdtemp(prefix=".prune-", dir=parent)
+    staging = tempfile.mkdtemp(prefix=".prune-", dir=parent)
+    staged = os.path.join(staging, "checkpoint")
     try:
+        os.mkdir(staged)
         safetensors.write_stored(os.path.join(staged, "model.safetensors"), tensors)
         with open(os.path.join(staged, "config.json"), "w", encoding="utf-8") as file:
             json.dump(config, file, ensure_ascii=False, indent=1)
             file.write("\n")
-        os.chmod(staged, 0o755)
         os.rename(staged, directory)
-    except BaseException:
-        shutil.rmtree(staged, ignore_errors=True)
-        raise
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 # ---- pruning ----
+
+
+def _index(text: str) -> Optional[int]:
+    """An expert's number as tensors' names have it. int() also takes "1_0", " 1", "+1" and other scripts' digits."""
+    return int(text) if re.fullmatch("0|[1-9][0-9]{0,8}", text) else None
 
 
 def moe_layers(layers: List[Dict[str, Any]]) -> Iterator[Dict[str, Any]]:
@@ -169,8 +175,11 @@ def _prune_layer(config: Dict[str, Any], layer: Dict[str, Any], dropped: Set[int
     for tensor in [key for key in tensors if key.startswith(prefix)]:
         expert, _, rest = tensor[len(prefix):].partition(".")
         values = tensors.pop(tensor)
-        if int(expert) in number:
-            tensors[f"{prefix}{number[int(expert)]}.{rest}"] = values
+        index = _index(expert)
+        if index is None or index >= count:
+            raise PruneError(f"tensor '{tensor}': '{expert}' is none of the layer's {count} experts")
+        if index in number:
+            tensors[f"{prefix}{number[index]}.{rest}"] = values
 
 
 def prune(config: Dict[str, Any], tensors: Tensors, drops: Dict[str, Set[int]]) -> Tuple[Dict[str, Any], Tensors]:
@@ -246,8 +255,10 @@ def read_drops(text: str) -> Dict[str, Set[int]]:
     drops: Dict[str, Set[int]] = {}
     for part in text.split(","):
         layer, colon, expert = part.rpartition(":")
-        _require(bool(colon and layer) and expert.isdecimal(), f"--drop '{part}'", "expected LAYER:EXPERT")
-        drops.setdefault(layer, set()).add(int(expert))
+        index = _index(expert)
+        if not (colon and layer) or index is None:
+            raise PruneError(f"--drop '{part}': expected LAYER:EXPERT")
+        drops.setdefault(layer, set()).add(index)
     return drops
 
 
@@ -269,7 +280,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
         if options.rows:
             with np.load(options.rows) as rows:
                 print("\n".join(compare(options.directory, options.output, dict(rows))))
-    except (PruneError, engine.EngineError, OSError, ValueError, KeyError) as error:
+    except (PruneError, engine.EngineError, OSError, ValueError, KeyError, RecursionError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
     return 0

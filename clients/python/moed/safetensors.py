@@ -5,6 +5,7 @@ same bytes: the order is the caller's, the header has no spaces but the padding 
 """
 
 import json
+import math
 import os
 from collections import namedtuple
 
@@ -109,7 +110,7 @@ def _split(path, content):
         raise FormatError(f"{path}: the header length {size} does not fit a file of {len(content)} bytes")
     try:
         header = json.loads(content[8:8 + size])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FormatError(f"{path}: the header is not JSON: {error}") from None
     if not isinstance(header, dict):
         raise FormatError(f"{path}: the header is not a JSON object")
@@ -119,7 +120,8 @@ def _split(path, content):
 def _tensor(path, name, entry, data):
     try:
         dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
-        expected = DTYPES[dtype][0] * int(np.prod(shape, dtype=np.int64))
+        sizes = isinstance(shape, list) and all(type(size) is int and size >= 0 for size in shape)
+        expected = DTYPES[dtype][0] * math.prod(shape) if sizes else -1  # no product that wraps around
         if not (0 <= begin <= end <= len(data) and end - begin == expected):
             raise FormatError(f"{path}: {name}: bytes {begin}..{end} do not hold a {dtype} tensor of shape {shape}")
     except (KeyError, TypeError, ValueError) as error:

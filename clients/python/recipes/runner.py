@@ -7,6 +7,7 @@ leaves its row in RESULTS/<recipe>/<variant>-seed<seed>.json and is not run agai
 
 import argparse
 import contextlib
+import copy
 import json
 import os
 import shlex
@@ -18,6 +19,7 @@ import torch
 from recipes.idx import DataMissing
 
 SAVE_SECONDS = 30
+HEX = "float in hexadecimal"  # PyTorch 1.13 reads no float with weights_only
 
 
 class Job:
@@ -112,7 +114,7 @@ class Runner:
         torch.manual_seed(seed)
         job = self.recipe.job(variant, self.read(variant), model, self.options.epochs)
         with contextlib.suppress(FileNotFoundError):
-            job.restore(torch.load(self.state_path(variant, seed)))
+            job.restore(read_state(self.state_path(variant, seed)))
         return job
 
     def run(self, variant, seed):
@@ -212,8 +214,26 @@ def write_file(path, text):
 
 def save_state(path, state):
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    torch.save(state, path + ".new")
+    torch.save(_changed(state, lambda value: {HEX: value.hex()} if isinstance(value, float) else value), path + ".new")
     os.replace(path + ".new", path)
+
+
+def read_state(path):
+    """Tensors and plain values only: a pickle may name any function to be called, and results are passed on."""
+    state = torch.load(path, weights_only=True)
+    return _changed(state, lambda value: float.fromhex(value[HEX]) if type(value) is dict and HEX in value else value)
+
+
+def _changed(value, change):
+    """A copy of a state, with what change() makes of each value in it."""
+    changed = change(value)
+    if changed is not value:
+        return changed
+    if isinstance(value, dict):
+        made = copy.copy(value)  # an OrderedDict with what state_dict() has put beside its entries
+        made.update({key: _changed(item, change) for key, item in value.items()})
+        return made
+    return type(value)(_changed(item, change) for item in value) if isinstance(value, (list, tuple)) else value
 
 
 def parser(recipe):

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import os
+import pickle
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,16 @@ from recipes.mnist import Mnist
 from recipes.normalized import NormalizedGD
 
 ROWS = {"train": 240, "t10k": 60}
+
+
+class Calls:
+    """Its pickle calls a function."""
+
+    def __init__(self, function, *arguments):
+        self.function, self.arguments = function, arguments
+
+    def __reduce__(self):
+        return self.function, self.arguments
 
 
 def write_idx(path, array):
@@ -145,7 +156,7 @@ class RunnerTest(FolderCase):
     SHORT = ("--epochs", "4", "--seeds", "7", "--variant", "moe-similarity")
 
     def state(self, results):
-        return torch.load(os.path.join(self.folder, results, "work", "mnist", "moe-similarity-seed7.pt"))
+        return runner.read_state(os.path.join(self.folder, results, "work", "mnist", "moe-similarity-seed7.pt"))
 
     def interrupt_after(self, epochs):
         """Runs the recipe, saving after every epoch, until it is killed in the one after."""
@@ -172,6 +183,16 @@ class RunnerTest(FolderCase):
         for row in (resumed, whole):
             del row["cpu_seconds"]
         self.assertEqual(resumed, whole)
+
+    def test_a_state_cannot_call_anything(self):
+        """Results are passed on, and a pickle may name any function to be called."""
+        self.interrupt_after(2)
+        path = os.path.join(self.folder, "interrupted", "work", "mnist", "moe-similarity-seed7.pt")
+        made = os.path.join(self.folder, "made")
+        torch.save({**self.state("interrupted"), "history": Calls(os.mkdir, made)}, path)
+        with self.assertRaises(pickle.UnpicklingError):
+            self.run_recipe(*self.SHORT, results="interrupted")
+        self.assertFalse(os.path.exists(made))
 
     def test_what_is_there_is_not_run_again(self):
         row, = self.run_recipe(*self.SHORT)

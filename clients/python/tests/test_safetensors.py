@@ -68,6 +68,15 @@ class SafetensorsTest(unittest.TestCase):
                     file.write(content)
                 safetensors.read(self.path)
 
+    def test_sizes_are_whole_and_their_product_does_not_wrap(self):
+        for shape in ([1 << 32, 1 << 32], [0, -1], [-1, -3], [3.0], [True, 3], "3", [[3]], None):
+            data = bytes(12 if shape in ([-1, -3], [3.0], [True, 3]) else 0)
+            header = json.dumps({"a": {"dtype": "F32", "shape": shape, "data_offsets": [0, len(data)]}}).encode()
+            with open(self.path, "wb") as file:
+                file.write(len(header).to_bytes(8, "little") + header + data)
+            with self.subTest(shape), self.assertRaises(safetensors.FormatError):
+                safetensors.read(self.path)
+
 
 if __name__ == "__main__":
     unittest.main()
