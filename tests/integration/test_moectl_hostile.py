@@ -178,6 +178,12 @@ class HostileTest(unittest.TestCase):
         self.assertEqual([model.get("capabilities") for model in json.loads(self.shown("models", "--json", url=url))],
                          [["completion", "chat"], ["embedding"], ["completion", 7], None])
 
+    def test_a_sequence_is_asked_elsewhere(self):
+        tokens = {"name": "tokens", "datatype": "INT32", "shape": [-1], "parameters": {"categories": 20}}
+        url = self.serve(model={**Hostile.model, "inputs": [tokens]})
+        self.refused("a language model is asked at /v1/completions", "predict", "m", self.file([[0, 0]]), url=url)
+        self.assertIn("tokens INT32[-1], 20 categories\n", self.shown("models", url=url))
+
     def test_completion_runs_no_name(self):
         with tempfile.TemporaryDirectory() as folder:
             ran = os.path.join(folder, "ran")

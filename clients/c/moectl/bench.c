@@ -132,10 +132,11 @@ static void print_result(const struct settings *settings, const struct load_plan
 {
     char *model = printable(settings->operands[0]);
     if (plan->rate > 0)
-        printf("%s: %g requests/s on at most %zu connections", model, plan->rate,
-               plan->connections);
+        printf("%s: %g requests/s on at most %zu connection%s", model, plan->rate,
+               plan->connections, plan->connections == 1 ? "" : "s");
     else
-        printf("%s: %zu connections, one request at a time on each", model, plan->connections);
+        printf("%s: %zu connection%s, one request at a time on each", model, plan->connections,
+               plan->connections == 1 ? "" : "s");
     free(model);
     printf(", %zu row%s each%s\n\n", rows, rows == 1 ? "" : "s",
            result->interrupted ? " (interrupted)" : "");

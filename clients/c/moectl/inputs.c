@@ -33,6 +33,12 @@ static int fit(const struct moed_client_tensor *input, const struct array *array
         return fail_with(err, "input '%.64s' takes %zu numbers a row, which %zu are no multiple of",
                          input->name, numbers, elements);
     size_t rows = elements / numbers;
+    if (array->rank > 1 && input->rank == 1)
+        return fail_with(
+            err,
+            "input '%.64s' is a sequence, and takes no rows: a language model is asked "
+            "at /v1/completions, an embedder at /v1/embeddings",
+            input->name);
     if (array->rank > 1 && (size_t)array->dims[0] != rows && rows > 1)
         return fail_with(err, "input '%.64s': %lld rows of %zu numbers, expected %zu numbers a row",
                          input->name, (long long)array->dims[0], elements / (size_t)array->dims[0],

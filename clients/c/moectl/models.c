@@ -108,14 +108,17 @@ json_t *fetch_names(struct moed_client *client, struct moed_client_error *err)
 
 /* ---- the table ---- */
 
-/* "image FP32[-1,1,28,28]" */
+/* "image FP32[-1,1,28,28]", "occupation INT32[-1,1], 15 categories" */
 static void print_tensor(const char *title, const struct moed_client_tensor *tensor)
 {
     char *name = printable(tensor->name);
     printf("  %-8s%s %s[", title, name, moed_client_datatype_name(tensor->datatype));
     for (size_t i = 0; i < tensor->rank; i++)
         printf("%s%lld", i ? "," : "", (long long)tensor->dims[i]);
-    fputs("]\n", stdout);
+    putchar(']');
+    if (tensor->categories > 0)
+        printf(", %zu categories", tensor->categories);
+    putchar('\n');
     free(name);
 }
 

@@ -149,9 +149,9 @@ static int check_operands(const struct settings *settings, const struct command 
     if (settings->operand_count < command->least_operands)
         return fail_with(err, "expected: moectl %s %s", command->name, command->operands);
     if (settings->operand_count > command->most_operands)
-        return fail_with(err, "unexpected argument '%.100s'; expected: moectl %s %s",
+        return fail_with(err, "unexpected argument '%.100s'; expected: moectl %s%s%s",
                          settings->operands[command->most_operands], command->name,
-                         command->operands);
+                         *command->operands ? " " : "", command->operands);
     return 0;
 }
 

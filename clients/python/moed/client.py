@@ -257,7 +257,7 @@ class Client:
         return [(entry["name"], *_converted(entry, rows[entry["name"]])) for entry in self._metadata[key]]
 
     def _json(self, method: str, path: str, body: Union[dict, None] = None) -> Any:
-        content = None if body is None else json.dumps(body).encode()
+        content = None if body is None else _json_bytes(body)
         _, answer = self._exchange(method, path, content, {"Content-Type": "application/json"} if body else {})
         return _parse_json(answer)
 
@@ -366,6 +366,13 @@ def _plain(rows):
     return rows if rows is None or isinstance(rows, (str, int, float)) else np.asarray(rows).tolist()
 
 
+def _json_bytes(document):
+    try:
+        return json.dumps(document, allow_nan=False).encode()
+    except ValueError as error:
+        raise ValueError(f"JSON cannot hold the rows, but infer(), which sends binary tensors, can: {error}") from None
+
+
 def _converted(entry, rows):
     """(datatype, array) of what the input takes. A model that takes categories takes no fractions of them."""
     name, datatype = entry["name"], entry["datatype"]
@@ -425,7 +432,7 @@ def _inference_request(tensors, outputs, binary):
         request["outputs"] = [{"name": name, "parameters": {"binary_data": binary}} for name in outputs]
     elif binary:
         request["parameters"] = {"binary_data_output": True}
-    return json.dumps(request).encode(), data
+    return _json_bytes(request), data
 
 
 def _bytes(array):

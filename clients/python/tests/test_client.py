@@ -96,6 +96,12 @@ class PredictTest(ClientCase):
         self.answer("/v1/models/m:predict", {"outputs": {"a": [[1], [2]], "b": [3, 4]}})
         np.testing.assert_array_equal(self.client.predict("m", columns)["predictions"]["b"], [3, 4])
 
+    def test_json_has_no_nan(self):
+        for value in (float("nan"), float("inf")):
+            with self.subTest(value), self.assertRaisesRegex(ValueError, "JSON cannot hold the rows, but infer()"):
+                self.client.predict("m", [[value]])
+        self.assertEqual(self.server.requests, [])
+
     def test_model_names_are_quoted(self):
         self.answer("/v1/models/a%2Fb%20c:predict", {"predictions": []})
         self.client.predict("a/b c", [[1]])
