@@ -24,16 +24,16 @@ install(FILES ${CMAKE_BINARY_DIR}/moed.bash RENAME moed
 file(READ deploy/systemd/moed.service UNIT)
 string(REPLACE "/usr/local/bin/" "/usr/bin/" UNIT "${UNIT}")
 string(REPLACE "/etc/moed.conf" "/etc/moed/moed.conf" UNIT "${UNIT}")
-string(REPLACE "\n[Service]" "ConditionDirectoryNotEmpty=/var/lib/moed/models\n\n[Service]" UNIT "${UNIT}")
 file(CONFIGURE OUTPUT debian/moed.service CONTENT "${UNIT}" @ONLY)
 file(READ ${CONF} PACKAGED_CONF)
-string(REPLACE "#models = /srv/moed/models" "models = /var/lib/moed/models" PACKAGED_CONF "${PACKAGED_CONF}")
+string(REPLACE "#models = /srv/moed/models" "models = /usr/share/moed/models" PACKAGED_CONF "${PACKAGED_CONF}")
 file(CONFIGURE OUTPUT debian/moed.conf CONTENT "${PACKAGED_CONF}" @ONLY)
 install(FILES ${CMAKE_BINARY_DIR}/debian/moed.service DESTINATION /lib/systemd/system
     COMPONENT debian EXCLUDE_FROM_ALL)
 install(FILES ${CMAKE_BINARY_DIR}/debian/moed.conf DESTINATION /etc/moed
     COMPONENT debian EXCLUDE_FROM_ALL)
-install(DIRECTORY DESTINATION /var/lib/moed/models COMPONENT debian EXCLUDE_FROM_ALL)
+# Nobody but the package manager writes these; the operator's lie where `models` says.
+install(DIRECTORY deploy/models/ DESTINATION /usr/share/moed/models COMPONENT debian EXCLUDE_FROM_ALL)
 
 set(CPACK_GENERATOR DEB)
 set(CPACK_PACKAGE_CONTACT "The moed authors <moed@localhost>")

@@ -50,15 +50,19 @@ inside apt-get update || true
 inside apt-get install --yes --no-install-recommends /tmp/moed.deb || { tail -n 20 "$log"; fail "it cannot be installed"; }
 inside moed --version || fail "the program does not run"
 for file in /etc/moed/moed.conf /lib/systemd/system/moed.service /usr/share/bash-completion/completions/moed \
-    /usr/bin/moed /usr/bin/moectl /var/lib/moed/models; do
+    /usr/bin/moed /usr/bin/moectl /usr/share/moed/models/clusters/config.json; do
     [ -e "$box$file" ] || fail "$file is missing"
 done
+[ ! -e "$box/var/lib/moed" ] || fail "something lies where the service may write"
+[ -z "$(find "$box/usr/share/moed" ! -user root -o -perm /022)" ] || fail "others than root may write models"
 say "installed with its libraries; $(chroot "$box" moed --version)"
 
-# The operator's file survives an upgrade; the models a purge.
+# The operator's file survives an upgrade; models that an earlier package had served are told of, and stay.
 echo '# changed' >>"$box/etc/moed/moed.conf"
+mkdir -p "$box/var/lib/moed/models"
 cp -r deploy/models/clusters "$box/var/lib/moed/models/"
 inside dpkg --install /tmp/moed.deb || fail "it cannot be installed over itself"
+tail -n 20 "$log" | grep -q '^moed: /var/lib/moed/models is not served' || fail "models are left in silence"
 tail -n 1 "$box/etc/moed/moed.conf" | grep -q changed || fail "an upgrade replaced the configuration"
 chroot "$box" moed serve --config /etc/moed/moed.conf --port 0 >"$box/tmp/log" 2>&1 &
 server=$!
@@ -68,9 +72,11 @@ until grep -q 'listening on' "$box/tmp/log"; do
     [ $waited -lt 600 ] || { kill -KILL $server; fail "it does not start with the package's configuration"; }
     sleep 0.1
 done
+url=$(sed -n 's/^listening on //p' "$box/tmp/log")
+chroot "$box" moectl models --names --url "$url" | grep -qx clusters || fail "the package's models are not served"
 kill -TERM $server
 wait $server || fail "SIGTERM ended it with $?"
-say "serves /var/lib/moed/models, keeps a changed configuration"
+say "serves /usr/share/moed/models, keeps a changed configuration"
 
 inside dpkg --remove moed || fail "it cannot be removed"
 [ -e "$box/etc/moed/moed.conf" ] || fail "removing took the configuration"

@@ -103,6 +103,33 @@ class ImageTest(unittest.TestCase):
                          {f"{name}-dev" for name in libraries if name != "libc6"} | set(tools))
 
 
+class UnitTest(unittest.TestCase):
+    """The unit with the lines that are offered as comments, as systemd reads it."""
+
+    def setUp(self):
+        with open(os.path.join(DEPLOY, "systemd", "moed.service"), encoding="utf-8") as file:
+            self.unit = re.sub(r"^#(?=(LoadCredential|Environment)=)", "", file.read(), flags=re.M)
+
+    def test_every_credential_is_given_to_an_option(self):
+        files = dict(re.findall(r"^LoadCredential=(\w+):(/etc/moed/\S+)$", self.unit, re.M))
+        given = re.findall(r"^Environment=MOED_(\w+)=%d/(\w+)$", self.unit, re.M)
+        self.assertEqual({name.lower(): name.lower() for name in files}, {option.lower(): name for option, name in given})
+        self.assertEqual(set(files), {"tokens", "tls_cert", "tls_key", "tls_client_ca"})
+        with open(os.path.join(DEPLOY, "moed.conf"), encoding="utf-8") as file:
+            options = set(re.findall(r"^#(\w+) = ", file.read(), re.M))
+        self.assertLessEqual(set(files), options)
+
+    @unittest.skipUnless(shutil.which("systemd-analyze"), "there is no systemd-analyze")
+    def test_systemd_understands_it(self):
+        with tempfile.TemporaryDirectory() as directory:
+            path = os.path.join(directory, "moed.service")
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(self.unit.replace("/usr/local/bin/moed", "/bin/true"))
+            ended = subprocess.run(["systemd-analyze", "verify", "--man=no", path], capture_output=True, text=True,
+                                   timeout=60, check=False)
+        self.assertEqual((ended.returncode, ended.stderr), (0, ""))
+
+
 @unittest.skipUnless(shutil.which("helm"), "helm is missing")
 class ChartTest(unittest.TestCase):
     OPTIONS = ["--kube-version", "1.31.0", "--set", "autoscaling.enabled=true,autoscaling.targetQueueRows=100,"
@@ -125,6 +152,12 @@ class ChartTest(unittest.TestCase):
         self.assertIn("appProtocol: https}", page)
         self.assertIn("scheme: https\n", page)
         self.assertNotIn("scheme: http\n", page)
+
+    def test_secrets_are_for_the_servers_group_only(self):
+        page = tool("helm", "template", "release", CHART, "--kube-version", "1.31.0", "--set", "tls.secret=pair,tokens.secret=lines")
+        self.assertEqual(page.count("defaultMode: 0440}"), 2)
+        self.assertIn("fsGroup: 10001\n", page)
+        self.assertNotIn("fsGroup", tool("helm", "template", "release", CHART, *self.OPTIONS))
 
     def test_with_tokens_prometheus_needs_one(self):
         ended = subprocess.run(["helm", "template", "release", CHART, *self.OPTIONS, "--set", "tokens.secret=lines"],
