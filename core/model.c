@@ -224,7 +224,8 @@ static int read_config(struct moed_model *model, struct config_node *root,
     struct loading loading = {.tensors = model->tensors,
                               .kv_f32 = options && options->kv == MOED_KV_F32,
                               .views = model->family.views,
-                              .layers_left = MAX_LAYERS};
+                              .layers_left = MAX_LAYERS,
+                              .bytes_left = MAX_UNSTORED_BYTES};
     static const unsigned bits[] = {[MOED_WEIGHTS_INT8] = 8, [MOED_WEIGHTS_INT4] = 4};
     struct scope scope = {.loading = &loading, .precision.store = &model->weights};
     if (options) {

@@ -49,7 +49,8 @@ static int check_size(const struct attention *attention, const struct config_nod
                         MAX_ROW_ELEMENTS);
 }
 
-static int read_scores(struct attention *attention, struct config_node *node, struct error *err)
+static int read_scores(struct attention *attention, const struct scope *scope,
+                       struct config_node *node, struct error *err)
 {
     static const double none = 0;
     int64_t window;
@@ -71,7 +72,7 @@ static int read_scores(struct attention *attention, struct config_node *node, st
     if (clip < 0)
         return config_error(node, "clip", err, "expected a number of at least 0");
     attention->clip = (float)clip;
-    return rotary_build(&attention->rotary, node, attention->head_dim,
+    return rotary_build(&attention->rotary, scope, node, attention->head_dim,
                         attention->over_sequence ? 0 : attention->positions, err);
 }
 
@@ -174,7 +175,8 @@ static int attention_build(struct layer *layer, const struct scope *scope, struc
     if (format_3_keys(scope, node, err) != 0 ||
         read_over(attention, layer, scope, node, err) != 0 ||
         read_heads(attention, node, err) != 0 || check_size(attention, node, err) != 0 ||
-        read_scores(attention, node, err) != 0 || build_norms(attention, scope, node, err) != 0 ||
+        read_scores(attention, scope, node, err) != 0 ||
+        build_norms(attention, scope, node, err) != 0 ||
         layer_set_out(layer, node, &layer->in, err) != 0 ||
         build_tensors(attention, scope, err) != 0)
         return -1;

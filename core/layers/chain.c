@@ -13,6 +13,9 @@
 
 /* ---- building ----------------------------------------------------------------------------- */
 
+/* With the state of its op, of which a list of layers is one of the largest. */
+enum { LAYER_BYTES = sizeof(struct layer) + sizeof(struct chain) };
+
 /* Finds a place in the sessions for what the layer keeps of a sequence. */
 static int place_memory(struct layer *layer, const struct scope *scope, struct config_node *node,
                         struct error *err)
@@ -255,6 +258,8 @@ int chain_build(struct chain *chain, const struct scope *scope, struct config_no
     if (count > scope->loading->layers_left)
         return config_error(node, key, err, "the model has more than %d layers", MAX_LAYERS);
     scope->loading->layers_left -= count;
+    if (scope_take(scope, node, "layers", count, LAYER_BYTES, err) != 0)
+        return -1;
     chain->layers = calloc_checked(count, sizeof *chain->layers, err);
     if (!chain->layers)
         return -1;

@@ -219,6 +219,24 @@ static int plan_columns(struct conv *conv, struct error *err)
     return conv->way == BY_LINES || conv->way == BY_COLUMNS ? place_panel(conv, err) : 0;
 }
 
+/* What is made beside the packed weights: taps, tables of tiny images, and a product for each
+ * group, of which a depthwise filter of a few numbers may have millions. */
+static int take_tables(const struct conv *conv, const struct scope *scope,
+                       const struct config_node *node, struct error *err)
+{
+    if (scope_take(scope, node, "taps", conv->k, 2 * sizeof *conv->window, err) != 0)
+        return -1;
+    if (conv->way == BY_PLANES)
+        return scope_take(scope, node, "tables", conv->padded_elements + conv->out_h * conv->out_w,
+                          sizeof *conv->sources, err);
+    if (!packs_panels(conv))
+        return 0;
+    const size_t channels = conv->out_channels / conv->groups;
+    const size_t padding = round_up(channels, kernel_get()->panel) - channels;
+    return scope_take(scope, node, "groups", conv->groups,
+                      sizeof *conv->panels + padding * conv->k * sizeof(float), err);
+}
+
 static int plan(struct conv *conv, struct layer *layer, const struct scope *scope,
                 const struct config_node *node, struct error *err)
 {
@@ -236,7 +254,8 @@ static int plan(struct conv *conv, struct layer *layer, const struct scope *scop
     if (conv->k > MAX_ROW_ELEMENTS || conv->padded_elements > MAX_ROW_ELEMENTS)
         return config_error(node, NULL, err, "one row needs more than %d numbers of workspace",
                             MAX_ROW_ELEMENTS);
-    if (place_taps(conv, err) != 0 || plan_columns(conv, err) != 0 ||
+    if (take_tables(conv, scope, node, err) != 0 || place_taps(conv, err) != 0 ||
+        plan_columns(conv, err) != 0 ||
         (conv->way == BY_PLANES && conv_planes_plan(conv, err) != 0))
         return -1;
     plan_workspace(&layer->plan, conv->padded_elements + conv_product_floats(conv));

@@ -40,7 +40,8 @@ static int read_size(struct config_node *node, const char *key, bool optional, s
     return 0;
 }
 
-static int read_keys(struct latent *latent, struct config_node *node, struct error *err)
+static int read_keys(struct latent *latent, const struct scope *scope, struct config_node *node,
+                     struct error *err)
 {
     static const double otherwise = 1e-6;
     struct attention *attention = &latent->attention;
@@ -63,7 +64,7 @@ static int read_keys(struct latent *latent, struct config_node *node, struct err
     if (attention->heads > MAX_ROW_ELEMENTS / (attention->head_dim + latent->plain + latent->value))
         return config_error(node, "heads", err, "queries exceed %d elements a row",
                             MAX_ROW_ELEMENTS);
-    return rotary_build(&latent->rotary, node, latent->turned, 0, err);
+    return rotary_build(&latent->rotary, scope, node, latent->turned, 0, err);
 }
 
 static int build_norm(struct array *norm, const struct scope *scope, const char *suffix,
@@ -151,8 +152,8 @@ static int latent_build(struct layer *layer, const struct scope *scope, struct c
     attention->half = !scope->loading->kv_f32;
     attention->positions = 1;
     attention->size = layer->in.dims[0];
-    if (read_keys(latent, node, err) != 0 || layer_set_out(layer, node, &layer->in, err) != 0 ||
-        build_tensors(latent, scope, err) != 0)
+    if (read_keys(latent, scope, node, err) != 0 ||
+        layer_set_out(layer, node, &layer->in, err) != 0 || build_tensors(latent, scope, err) != 0)
         return -1;
     plan(latent, layer);
     return 0;

@@ -6,6 +6,33 @@
  * than to fork. */
 static const size_t LARGE = 2 << 20;
 
+/* Packed as the kernel reads it a matrix of one output may be thirty times what the file has. An
+ * f32 for each number is its due; the rest is padding. */
+static int take_padding(const struct scope *scope, const struct tensor *tensor,
+                        const struct gemm *gemm, struct error *err)
+{
+    size_t due = tensor->elements * sizeof(float);
+    if (gemm->bytes <= due || scope_takes(scope, 1, gemm->bytes - due))
+        return 0;
+    return tensor_error(
+        tensor, err, ERROR_INVALID,
+        ": packed it takes %zu bytes; a model may take %d MiB that its files do not "
+        "hold, of which %zu bytes are left",
+        gemm->bytes, MAX_UNSTORED_BYTES >> 20, scope->loading->bytes_left);
+}
+
+/* Knows how much it will be before anything is allocated. */
+static int pack(struct projection *projection, const struct scope *scope,
+                const struct tensor *tensor, size_t n, size_t k, struct error *err)
+{
+    struct precision sizes = scope->precision;
+    sizes.sizes_only = true;
+    if (gemm_init_rounded(&projection->gemm, &sizes, tensor, n, k, err) != 0 ||
+        take_padding(scope, tensor, &projection->gemm, err) != 0)
+        return -1;
+    return gemm_init_rounded(&projection->gemm, &scope->precision, tensor, n, k, err);
+}
+
 int projection_build(struct projection *projection, const struct scope *scope, const char *suffix,
                      size_t n, size_t k, struct error *err)
 {
@@ -14,8 +41,7 @@ int projection_build(struct projection *projection, const struct scope *scope, c
         return -1;
     n = n ? n : tensor->dims[0];
     struct moed_shape shape = {.rank = 2, .dims = {n, k}};
-    if (tensor_expect(tensor, &shape, err) != 0 ||
-        gemm_init_rounded(&projection->gemm, &scope->precision, tensor, n, k, err) != 0)
+    if (tensor_expect(tensor, &shape, err) != 0 || pack(projection, scope, tensor, n, k, err) != 0)
         return -1;
     tensor_drop_pages(tensor);
     scope->cost->parameters += tensor->elements;

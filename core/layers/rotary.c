@@ -154,8 +154,8 @@ static int fill_tables(struct rotary *rotary, size_t positions, struct error *er
     return 0;
 }
 
-int rotary_build(struct rotary *rotary, struct config_node *node, size_t head_dim, size_t positions,
-                 struct error *err)
+int rotary_build(struct rotary *rotary, const struct scope *scope, struct config_node *node,
+                 size_t head_dim, size_t positions, struct error *err)
 {
     static const double one = 1;
     struct config_node own;
@@ -175,7 +175,9 @@ int rotary_build(struct rotary *rotary, struct config_node *node, size_t head_di
     rotary->first = interleaved ? 2 : 1;
     rotary->distance = interleaved ? 1 : rotary->pairs;
     if (read_frequencies(&own, rotary->pairs, &rotary->frequencies, err) != 0 ||
-        fill_tables(rotary, positions, err) != 0)
+        scope_take(scope, &own, "cosines and sines", positions * rotary->pairs,
+                   2 * sizeof *rotary->cosine, err) != 0 ||
+        (!scope->loading->headers_only && fill_tables(rotary, positions, err) != 0))
         return -1;
     return config_done(&own, err);
 }

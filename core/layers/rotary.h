@@ -3,7 +3,7 @@
 #ifndef CORE_ROTARY_H
 #define CORE_ROTARY_H
 
-#include "core/load/config.h"
+#include "core/layers/scope.h"
 
 struct rotary {
     size_t pairs;           /* that are turned; 0: none */
@@ -15,8 +15,9 @@ struct rotary {
 
 /* Reads node["rotary"], if it is there, for heads of `head_dim` numbers, and fills tables for so
  * many positions. */
-MUST_CHECK int rotary_build(struct rotary *rotary, struct config_node *node, size_t head_dim,
-                            size_t positions, struct error *err);
+MUST_CHECK int rotary_build(struct rotary *rotary, const struct scope *scope,
+                            struct config_node *node, size_t head_dim, size_t positions,
+                            struct error *err);
 void rotary_close(struct rotary *rotary);
 
 /* Turns one head's vector, which stands at `position`, one of the table's. */

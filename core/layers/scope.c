@@ -29,6 +29,26 @@ struct scope scope_around(const struct scope *scope)
     return outer;
 }
 
+bool scope_takes(const struct scope *scope, size_t count, size_t bytes)
+{
+    size_t wanted;
+    if (__builtin_mul_overflow(count, bytes, &wanted) || wanted > scope->loading->bytes_left)
+        return false;
+    scope->loading->bytes_left -= wanted;
+    return true;
+}
+
+int scope_take(const struct scope *scope, const struct config_node *node, const char *what,
+               size_t count, size_t bytes, struct error *err)
+{
+    if (scope_takes(scope, count, bytes))
+        return 0;
+    return config_error(node, NULL, err,
+                        "%s: %zu of %zu bytes; a model may take %d MiB that its files do not hold, "
+                        "of which %zu bytes are left",
+                        what, count, bytes, MAX_UNSTORED_BYTES >> 20, scope->loading->bytes_left);
+}
+
 int format_key(const struct scope *scope, struct config_node *node, const char *key, int since,
                struct error *err)
 {

@@ -14,9 +14,14 @@
 
 /* Nested lists of layers: bounds recursion over an untrusted config. */
 enum { MAX_LAYER_DEPTH = 16 };
-/* Layers of a model, including those of every expert: a few megabytes. A small config.json can
- * describe a million layers in each of 4096 experts, for which there is no memory. */
+/* Layers of a model, including those of every expert. A small config.json can describe a million
+ * layers in each of 4096 experts, for which there is no memory. */
 enum { MAX_LAYERS = 1 << 18 };
+/* What a model may take in all that no byte of its files stands for: its layers and experts
+ * themselves, tables that they make, padding of packed weights, the counters of its gates. The
+ * largest published models take a tenth of it. A small config.json can ask for it in every layer.
+ */
+enum { MAX_UNSTORED_BYTES = 512 << 20 };
 /* "moe.experts.123." and a layer's own name. */
 enum { MAX_TENSOR_NAME = 256 };
 
@@ -37,6 +42,7 @@ struct loading {
     size_t context;      /* positions of a sequence; 0: rows are independent */
     bool kv_f32;         /* sessions keep keys and values as f32 */
     size_t layers_left;  /* of MAX_LAYERS */
+    size_t bytes_left;   /* of MAX_UNSTORED_BYTES */
     /* Each MoE layer appends its own, in order of execution. */
     struct moed_gate_info *gates; /* [gate_count] */
     size_t gate_count;
@@ -73,6 +79,14 @@ int scope_enter(struct scope *scope, const struct scope *outer, struct config_no
 
 /* The scope around a layer: that of the list that contains it. */
 struct scope scope_around(const struct scope *scope);
+
+/* Takes `count` times `bytes` from what the model may take that no file holds; false: it is more
+ * than is left. To be asked before anything of a size that a config chooses is allocated. */
+bool scope_takes(const struct scope *scope, size_t count, size_t bytes);
+
+/* The same, with an error at `node` that says what wanted it. */
+MUST_CHECK int scope_take(const struct scope *scope, const struct config_node *node,
+                          const char *what, size_t count, size_t bytes, struct error *err);
 
 /* Refuses `key`, if present, in a config whose format is older than `since`. */
 MUST_CHECK int format_key(const struct scope *scope, struct config_node *node, const char *key,

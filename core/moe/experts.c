@@ -62,6 +62,8 @@ int experts_build(struct experts *experts, const struct scope *scope, struct con
         format_key(scope, &own, "inputs", 2, err) != 0 ||
         config_integer(&own, "count", CONFIG_REQUIRED, within(1, MAX_EXPERTS), &count, err) != 0 ||
         config_integer(&own, "identity", 0, within(0, count - 1), &identities, err) != 0 ||
+        scope_take(scope, &own, "experts", (size_t)count,
+                   sizeof *experts->chains + sizeof *experts->inputs, err) != 0 ||
         read_inputs(&entries, &own, (size_t)count, item, routes_positions, err) != 0)
         return -1;
     experts->item_elements = moed_shape_elements(item);

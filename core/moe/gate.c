@@ -76,10 +76,15 @@ static int build_layers(struct gate *gate, const struct scope *scope, struct con
     return 0;
 }
 
+/* What is kept to count each expert of a gate (core/gate_counts.h), by whoever serves the model:
+ * for each event loop, and for a few of the windows that it looks back. */
+enum { COUNTED_BYTES = 1024 };
+
 /* A gate's statistics go by the layer's name, with that of a gate that is one of several. */
-static int add_info(struct gate *gate, struct loading *loading, struct config_node *node,
+static int add_info(struct gate *gate, const struct scope *scope, struct config_node *node,
                     const struct gated *gated, const char *name, struct error *err)
 {
+    struct loading *loading = scope->loading;
     char full[MAX_TENSOR_NAME];
     snprintf(full, sizeof full, "%s%s%s", gated->layer, *name ? "." : "", name);
     for (size_t i = 0; i < loading->gate_count; i++)
@@ -88,6 +93,9 @@ static int add_info(struct gate *gate, struct loading *loading, struct config_no
                                 "two MoE layers or gates are called '%s'", full);
     if (loading->gate_count == MAX_GATES)
         return config_error(node, NULL, err, "the model has more than %d gates", MAX_GATES);
+    if (scope_take(scope, node, "counters of experts", gate->policy.experts, COUNTED_BYTES, err) !=
+        0)
+        return -1;
     loading->gates = xrealloc(loading->gates, (loading->gate_count + 1) * sizeof *loading->gates);
     gate->index = loading->gate_count++;
     loading->gates[gate->index] =
@@ -179,7 +187,7 @@ int gate_build(struct gate *gate, const struct scope *outer, struct config_node 
     scope.cost = &gate->cost;
     scope.no_moe = true;
     scope.precision = (struct precision){.sizes_only = outer->precision.sizes_only};
-    if (add_info(gate, scope.loading, node, gated, name, err) != 0 ||
+    if (add_info(gate, &scope, node, gated, name, err) != 0 ||
         build_layers(gate, &scope, node, &in, err) != 0 ||
         build_own_tensors(gate, &scope, node, gated->experts, err) != 0)
         return -1;
