@@ -150,6 +150,10 @@ MUST_CHECK struct moed_model *moed_model_load(const char *directory,
                                               struct error *err);
 void moed_model_free(struct moed_model *model);
 
+/* Why a directory without safetensors has no weights that are read, and what to do about it, if it
+ * has PyTorch's; else NULL. */
+const char *moed_pickled_weights(const char *directory);
+
 /* Process-wide, once: from now on a checkpoint file that is truncated while it is mapped does not
  * end the process by SIGBUS. Its model reads zeros, and is damaged. */
 MUST_CHECK int moed_survive_truncation(struct error *err);

@@ -8,11 +8,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/load/config.h"
 #include "core/load/file_map.h"
 #include "core/memory.h"
+#include "core/moed.h"
 #include "core/parse_json.h"
 
 /* A false header length must not cause a huge parse: this is the limit of the reference
@@ -25,9 +27,12 @@ enum { MAX_SHARDS = 4096 };
 
 #define SINGLE "model.safetensors"
 #define INDEX  "model.safetensors.index.json"
+#define PICKLE "pytorch_model.bin"
 
 struct mapping {
-    char *name; /* file name inside the checkpoint directory */
+    char *name;   /* file name inside the checkpoint directory */
+    dev_t device; /* with inode: which file it is, under whatever name */
+    ino_t inode;
     struct file_map map;
     const char *data;  /* after the header: the tensors' bytes, */
     size_t data_bytes; /* and how many there are */
@@ -48,14 +53,32 @@ struct extent {
     const char *name;
 };
 
-static int map_file(const char *directory, const char *name, bool copy, struct mapping *mapping,
-                    struct error *err)
+/* One file listed under thousands of names would be read as often. What is not there is for
+ * file_map_init() to tell. */
+static int check_is_new(const struct safetensors *file, const char *path, const char *name,
+                        struct mapping *mapping, struct error *err)
+{
+    struct stat status;
+    if (stat(path, &status) != 0)
+        return 0;
+    mapping->device = status.st_dev;
+    mapping->inode = status.st_ino;
+    for (size_t i = 0; i < file->mapping_count; i++)
+        if (file->mappings[i].device == status.st_dev && file->mappings[i].inode == status.st_ino)
+            return error_set(err, ERROR_INVALID, INDEX ": %s and %s are one file",
+                             file->mappings[i].name, name);
+    return 0;
+}
+
+static int map_file(const struct safetensors *file, const char *directory, const char *name,
+                    struct mapping *mapping, struct error *err)
 {
     char path[PATH_MAX];
     if (snprintf(path, sizeof path, "%s/%s", directory, name) >= (int)sizeof path)
         return error_set(err, ERROR_INVALID, "%s: path too long", name);
     *mapping = (struct mapping){0};
-    if (file_map_init(&mapping->map, path, sizeof(uint64_t), copy, err) != 0)
+    if (check_is_new(file, path, name, mapping, err) != 0 ||
+        file_map_init(&mapping->map, path, sizeof(uint64_t), file->copy, err) != 0)
         return -1;
     mapping->name = xstrdup(name);
     return 0;
@@ -263,7 +286,7 @@ static int open_shard(struct safetensors *file, const char *directory, const cha
         return error_set(err, ERROR_INVALID, INDEX ": more than %d shards", MAX_SHARDS);
     file->mappings = xrealloc(file->mappings, (file->mapping_count + 1) * sizeof *file->mappings);
     struct mapping *mapping = &file->mappings[file->mapping_count];
-    if (map_file(directory, name, file->copy, mapping, err) != 0)
+    if (map_file(file, directory, name, mapping, err) != 0)
         return -1;
     file->mapping_count++;
     return parse_file(file, mapping, err);
@@ -307,16 +330,21 @@ static int check_index(const struct safetensors *file, json_t *weight_map, struc
     return 0;
 }
 
+static bool has_file(const char *directory, const char *name)
+{
+    char path[PATH_MAX];
+    return snprintf(path, sizeof path, "%s/%s", directory, name) < (int)sizeof path &&
+           access(path, F_OK) == 0;
+}
+
 /* A single file beside an index would be ambiguous, unless it is one of the shards. */
 static int check_single_file(const struct safetensors *file, const char *directory,
                              struct error *err)
 {
-    char path[PATH_MAX];
     for (size_t i = 0; i < file->mapping_count; i++)
         if (strcmp(file->mappings[i].name, SINGLE) == 0)
             return 0;
-    if (snprintf(path, sizeof path, "%s/" SINGLE, directory) < (int)sizeof path &&
-        access(path, F_OK) == 0)
+    if (has_file(directory, SINGLE))
         return error_set(err, ERROR_INVALID,
                          "both " SINGLE " and " INDEX " are there, and the index does not list "
                          "the file: keep one of them");
@@ -359,6 +387,24 @@ static int sort_tensors(struct safetensors *file, struct error *err)
     return 0;
 }
 
+const char *moed_pickled_weights(const char *directory)
+{
+    if (!has_file(directory, PICKLE) && !has_file(directory, PICKLE ".index.json"))
+        return NULL;
+    return "no " SINGLE " in it; " PICKLE
+           ", which would be executed, not read, is to be converted, "
+           "in Python: transformers.AutoModelForCausalLM.from_pretrained(DIRECTORY)"
+           ".save_pretrained(DIRECTORY, safe_serialization=True)";
+}
+
+static int open_single(struct safetensors *file, const char *directory, struct error *err)
+{
+    const char *pickled = has_file(directory, SINGLE) ? NULL : moed_pickled_weights(directory);
+    if (pickled)
+        return error_set(err, ERROR_NOT_FOUND, "%s", pickled);
+    return open_shard(file, directory, SINGLE, err);
+}
+
 struct safetensors *safetensors_open(const char *directory, bool copy, struct error *err)
 {
     char index[PATH_MAX];
@@ -372,7 +418,7 @@ struct safetensors *safetensors_open(const char *directory, bool copy, struct er
     else if (access(index, F_OK) == 0)
         result = open_index(file, directory, index, err);
     else
-        result = open_shard(file, directory, SINGLE, err);
+        result = open_single(file, directory, err);
     if (result != 0 || sort_tensors(file, err) != 0) {
         safetensors_free(file);
         return NULL;

@@ -11,6 +11,7 @@
 
 #include "core/hash.h"
 #include "core/memory.h"
+#include "core/moed.h"
 #include "core/text.h"
 #include "server/log.h"
 #include "server/models/serving_file.h"
@@ -28,11 +29,12 @@ static bool is_file(const char *directory, const char *name)
 /* What a checkpoint directory lacks, which may still be being copied; NULL: nothing. */
 static const char *missing(const char *directory)
 {
+    const char *pickled = moed_pickled_weights(directory);
     if (!is_file(directory, "config.json"))
         return "no config.json in it";
     if (!is_file(directory, "model.safetensors") &&
         !is_file(directory, "model.safetensors.index.json"))
-        return "no model.safetensors in it";
+        return pickled ? pickled : "no model.safetensors in it";
     return NULL;
 }
 

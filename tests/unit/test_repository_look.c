@@ -43,6 +43,9 @@ START_TEST(what_is_not_there_completely_is_passed_over)
     ck_assert_uint_eq(catalog->status_count, 2);
     ck_assert_int_eq(factor_of("m", NULL), 1);
     expect_state("half", "", MODEL_UNAVAILABLE, "half/3: no model.safetensors in it");
+    write_in("half/3", "pytorch_model.bin", "");
+    look(LOOK_ASKED);
+    expect_state("half", "", MODEL_UNAVAILABLE, "it; pytorch_model.bin, which would be executed");
     put_model("half/3", 1);
     look(LOOK_ASKED);
     ck_assert_int_eq(factor_of("half", NULL), 1);

@@ -282,6 +282,22 @@ START_TEST(a_shard_with_tensors_the_index_lacks_is_refused)
 }
 END_TEST
 
+/* However it is named: it would be read as often as it is listed. */
+START_TEST(one_file_is_one_shard)
+{
+    char from[PATH_MAX], to[PATH_MAX];
+    write_safetensors(directory, "one.safetensors", NO_TENSORS, 0);
+    snprintf(from, sizeof from, "%s/one.safetensors", directory);
+    snprintf(to, sizeof to, "%s/two.safetensors", directory);
+    ck_assert_int_eq(symlink("one.safetensors", to), 0);
+    write_index("{'a':'one.safetensors','b':'two.safetensors'}");
+    expect_open_fails("one.safetensors and two.safetensors are one file");
+    ck_assert(unlink(to) == 0 && link(from, to) == 0);
+    err = (struct error)ERROR_INIT;
+    expect_open_fails("one.safetensors and two.safetensors are one file");
+}
+END_TEST
+
 START_TEST(shards_stay_in_the_directory)
 {
     static const char *const maps[] = {"{'a':'../one.safetensors'}", "{'a':'/etc/passwd'}",
@@ -301,6 +317,21 @@ START_TEST(a_missing_file_is_named)
 END_TEST
 
 /* A pipe would block the loader until a writer came. */
+START_TEST(pickled_weights_are_to_be_converted)
+{
+    static const char *const files[] = {"pytorch_model.bin", "pytorch_model.bin.index.json"};
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        err = (struct error)ERROR_INIT;
+        free(directory);
+        directory = new_directory();
+        write_file(directory, files[i], "", 0);
+        expect_open_fails(
+            "pytorch_model.bin, which would be executed, not read, is to be converted, in "
+            "Python: transformers.");
+    }
+}
+END_TEST
+
 START_TEST(only_regular_files_are_read)
 {
     char path[PATH_MAX];
@@ -352,6 +383,7 @@ TEST_MAIN_WITH("safetensors", begin, end, finds_tensors_by_name, every_dtype_rea
                not_finite_elements_are_found_wherever_they_are,
                unused_tensors_come_in_order_of_names, shards_form_one_set,
                a_tensor_in_two_shards_is_refused, a_shard_with_tensors_the_index_lacks_is_refused,
-               shards_stay_in_the_directory, a_missing_file_is_named, only_regular_files_are_read,
+               one_file_is_one_shard, shards_stay_in_the_directory, a_missing_file_is_named,
+               pickled_weights_are_to_be_converted, only_regular_files_are_read,
                an_index_without_bound_is_not_parsed, an_endless_path_is_refused,
                nothing_to_free_is_fine)
