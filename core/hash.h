@@ -1,5 +1,5 @@
-/* FNV-1a, for tables and to notice changes. Whoever chooses the bytes can make it collide: the
- * callers say why that does no harm. */
+/* Hashes: one for tables, which nobody outside the process can make collide, and one that is the
+ * same everywhere, to notice changes. */
 #ifndef CORE_HASH_H
 #define CORE_HASH_H
 
@@ -9,7 +9,8 @@
 
 #define HASH_BASIS UINT64_C(0xCBF29CE484222325)
 
-/* Goes on from `hash`: HASH_BASIS, or what this returned for the bytes before. */
+/* FNV-1a. Goes on from `hash`: HASH_BASIS, or what this returned for the bytes before. Whoever
+ * chooses the bytes can make it collide: for tables use hash_key(). */
 static inline uint64_t hash_bytes(uint64_t hash, const void *bytes, size_t count)
 {
     for (size_t i = 0; i < count; i++)
@@ -17,12 +18,16 @@ static inline uint64_t hash_bytes(uint64_t hash, const void *bytes, size_t count
     return hash;
 }
 
-/* For a table: its low bits depend on all bytes. */
-static inline uint64_t hash_key(const void *bytes, size_t count)
-{
-    uint64_t hash = hash_bytes(HASH_BASIS, bytes, count);
-    return hash ^ hash >> 32;
-}
+struct hash_secret {
+    uint64_t numbers[2];
+};
+
+/* SipHash-1-3 (Aumasson and Bernstein 2012). */
+uint64_t hash_sip(const struct hash_secret *secret, const void *bytes, size_t count);
+
+/* The same with a random secret of the process: what is in a table must not depend on it, only how
+ * long it takes to find. */
+uint64_t hash_key(const void *bytes, size_t count);
 
 static inline uint64_t hash_text(const char *text)
 {

@@ -176,12 +176,13 @@ void pages_release(struct moed_pages *pages, uint32_t page)
 
 /* ---- tokens ---- */
 
-/* Whoever makes collisions gets long buckets, and no other's page. */
+/* Of a bucket only: pages are told apart by what was hashed. */
 static uint64_t hash_of(uint64_t parent, const int32_t *tokens)
 {
-    uint64_t hash = hash_bytes(HASH_BASIS, &parent, sizeof parent);
-    hash = hash_bytes(hash, tokens, MOED_PAGE_POSITIONS * sizeof *tokens);
-    return hash ^ hash >> 32;
+    int32_t all[MOED_PAGE_POSITIONS + 2];
+    memcpy(all, &parent, sizeof parent);
+    memcpy(all + 2, tokens, MOED_PAGE_POSITIONS * sizeof *tokens);
+    return hash_key(all, sizeof all);
 }
 
 static uint32_t *bucket_of(const struct moed_pages *pages, uint64_t hash)

@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <stdlib.h>
 
+#include "core/hash.h"
 #include "core/memory.h"
 
 struct sampler_history *sampler_history_new(size_t tokens, struct error *err)
@@ -33,7 +34,7 @@ void sampler_history_free(struct sampler_history *history)
 
 static struct sampler_seen *find_or_add(struct sampler_history *history, int32_t token)
 {
-    size_t slot = (uint32_t)token * UINT32_C(2654435769) & history->slot_mask;
+    size_t slot = hash_key(&token, sizeof token) & history->slot_mask;
     for (; history->slots[slot] != 0; slot = (slot + 1) & history->slot_mask) {
         struct sampler_seen *seen = &history->seen[history->slots[slot] - 1];
         if (seen->token == token)

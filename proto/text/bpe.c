@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/hash.h"
 #include "proto/text/unicode.h"
 
 struct symbol {
@@ -21,7 +22,10 @@ struct candidate {
 
 int bpe_init(struct bpe *bpe, const struct vocabulary *vocabulary, size_t merges, struct error *err)
 {
-    *bpe = (struct bpe){.vocabulary = vocabulary, .unknown = -1};
+    *bpe = (struct bpe){.vocabulary = vocabulary,
+                        .unknown = -1,
+                        .secret = hash_text("secret of merges"),
+                        .factor = hash_text("factor of merges") | 1};
     memset(bpe->byte_ids, 0xFF, sizeof bpe->byte_ids);
     size_t slots = 16;
     while (slots < merges * 2)
@@ -44,11 +48,18 @@ void bpe_close(struct bpe *bpe)
     bpe->merges = NULL;
 }
 
+/* By a factor that nobody outside the process knows: this is asked for every pair of a text. */
+static size_t hash_of(const struct bpe *bpe, int32_t left, int32_t right)
+{
+    const uint64_t pair = (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
+    const unsigned __int128 product = (unsigned __int128)(pair ^ bpe->secret) * bpe->factor;
+    return (size_t)((uint64_t)(product >> 64) ^ (uint64_t)product);
+}
+
 /* The pair's merge, or the free slot where it would be. */
 static struct merge *slot_of(const struct bpe *bpe, int32_t left, int32_t right)
 {
-    uint64_t hash = ((uint64_t)(uint32_t)left << 32 | (uint32_t)right) * 0x9E3779B97F4A7C15;
-    size_t slot = (size_t)(hash >> 32) & bpe->slot_mask;
+    size_t slot = hash_of(bpe, left, right) & bpe->slot_mask;
     struct merge *merge = &bpe->merges[slot];
     while (merge->left >= 0 && !(merge->left == left && merge->right == right)) {
         slot = (slot + 1) & bpe->slot_mask;

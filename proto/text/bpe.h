@@ -18,7 +18,8 @@ struct merge {
 
 struct bpe {
     const struct vocabulary *vocabulary;
-    struct merge *merges; /* by hash of the pair; owned */
+    struct merge *merges;    /* by hash of the pair; owned */
+    uint64_t secret, factor; /* of that hash; factor: odd */
     size_t slot_mask;
     bool fuse_unknown, ignore_merges; /* the latter: a word that is a token is not taken apart */
     int32_t unknown;                  /* -1: unknown characters are left out */

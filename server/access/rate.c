@@ -5,8 +5,8 @@
 #include <arpa/inet.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
+#include "core/hash.h"
 #include "core/memory.h"
 
 /* The most clients that are known at a time, and how many share a place. */
@@ -22,8 +22,6 @@ void rate_init(struct rate *rate, uint64_t interval_ns, uint64_t burst)
     *rate = (struct rate){.interval_ns = interval_ns, .burst = burst};
     if (interval_ns == 0)
         return;
-    if (getrandom(&rate->seed, sizeof rate->seed, GRND_NONBLOCK) < 0)
-        rate->seed = uv_hrtime(); /* early at boot */
     if (uv_mutex_init(&rate->mutex) != 0)
         out_of_memory();
     rate->clients = xcalloc((size_t)PLACES * CLIENTS_OF_A_PLACE, sizeof *rate->clients);
@@ -54,13 +52,7 @@ static bool read_address(const char *client, uint8_t address[static 16])
 
 static struct rate_client *place_of(const struct rate *rate, const uint8_t address[static 16])
 {
-    uint64_t halves[2], hash = rate->seed;
-    memcpy(halves, address, sizeof halves);
-    for (int i = 0; i < 2; i++) {
-        hash = (hash ^ halves[i]) * 0x9E3779B97F4A7C15;
-        hash ^= hash >> 32;
-    }
-    return rate->clients + hash % PLACES * CLIENTS_OF_A_PLACE;
+    return rate->clients + hash_key(address, 16) % PLACES * CLIENTS_OF_A_PLACE;
 }
 
 /* The client's bucket; if it has none, that of the client whose bucket is the fullest. */

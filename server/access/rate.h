@@ -15,7 +15,6 @@ struct rate_client;
 struct rate {
     uint64_t interval_ns; /* one more each; 0: no limit */
     uint64_t burst;       /* at once, at most */
-    uint64_t seed;        /* nobody can choose addresses that share a place */
     uv_mutex_t mutex;     /* guards the next */
     struct rate_client *clients;
 };

@@ -23,8 +23,7 @@ static int by_name_and_version(const void *a, const void *b)
     return order;
 }
 
-/* Where the name is, or the free slot where it would be. Names are the operator's, who has no
- * reason to make them collide. */
+/* Where the name is, or the free slot where it would be. */
 static size_t *slot_of(const struct catalog *catalog, const char *name)
 {
     size_t at = hash_text(name) & (catalog->slot_count - 1);

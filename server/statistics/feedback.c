@@ -33,7 +33,6 @@ void feedback_close(struct feedback *feedback)
     uv_mutex_destroy(&feedback->mutex);
 }
 
-/* A client that makes its ids collide slows down its own feedback. */
 static size_t bucket_of(const char *id)
 {
     return hash_text(id) % FEEDBACK_BUCKETS;
