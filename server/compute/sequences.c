@@ -2,6 +2,7 @@
  * closed between steps only. */
 #include "server/compute/sequences.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 
@@ -223,11 +224,7 @@ static void tell_memory(const struct sequences *sequences)
 struct sequences *sequences_new(struct model *model, struct scheduler *scheduler,
                                 const struct sequences_options *options, struct error *err)
 {
-    if (!info_steps(model->info)) {
-        error_set(err, ERROR_INVALID, "the rows of '%s' are no single tokens with one output",
-                  model->name);
-        return NULL;
-    }
+    assert(info_steps(model->info)); /* others are not loaded */
     struct error cause = ERROR_INIT;
     struct sequences *sequences = xcalloc(1, sizeof *sequences);
     const struct moed_scratch_options wanted = {.max_rows =

@@ -230,6 +230,32 @@ static int warm_up(struct model *model, const struct model_options *options, uin
     return result;
 }
 
+/* Whether requests can ask anything of it: a step of sequences takes tokens and gives one output.
+ */
+static int check_sequences(const struct model *model, struct error *err)
+{
+    const struct moed_model_info *info = model->info;
+    const struct moed_tensor_info *input = &info->inputs[0], *output = &info->outputs[0];
+    if (!info->sequence || model_generates(model) || model_embeds(model))
+        return 0;
+    if (info->input_count != 1 || input->categories == 0 || input->elements != 1)
+        return error_set(err, ERROR_INVALID,
+                         "config.json: inputs: with a \"context\" expected one, of a single token: "
+                         "\"shape\": [] and \"categories\"");
+    if (info->output_count != 1)
+        return error_set(err, ERROR_INVALID,
+                         "config.json: outputs: %zu, with a \"context\" expected one",
+                         info->output_count);
+    if (model_keeps_positions(model))
+        return error_set(err, ERROR_INVALID,
+                         "config.json: outputs[0]: %zu numbers for %zu tokens, expected at most "
+                         "one for each",
+                         output->elements, input->categories);
+    return error_set(err, ERROR_INVALID,
+                     "config.json: outputs[0]: %zu axes, of an encoder expected one",
+                     output->shape.rank);
+}
+
 /* The text side of a model of sequences, if its directory has one. */
 static int load_language(struct model *model, const char *directory, struct error *err)
 {
@@ -276,7 +302,7 @@ struct model *model_load(const char *directory, const char *name, const char *ve
     model->loaded = (int64_t)time(NULL);
     model->stats = model_stats_new(model->info, model_classes(model), options->loops,
                                    options->max_tags, stats_now());
-    if (load_language(model, directory, err) == 0 &&
+    if (check_sequences(model, err) == 0 && load_language(model, directory, err) == 0 &&
         warm_up(model, options, serving->warm_up_rows, err) == 0 && !moed_model_is_damaged(engine))
         return model;
     error_set(err, ERROR_INVALID, "its weights were truncated while they were read");
