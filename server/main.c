@@ -2,9 +2,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <libgen.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -178,13 +181,36 @@ static int check_files(const struct options *options, struct error *err)
     return 0;
 }
 
+/* The server makes the last part of its path if it is not there. */
+static int check_state(const char *directory, struct error *err)
+{
+    char parent[PATH_MAX];
+    struct stat status;
+    if (!directory)
+        return 0;
+    if (stat(directory, &status) != 0 && errno == ENOENT) {
+        char *copy = xstrdup(directory);
+        snprintf(parent, sizeof parent, "%s/.", dirname(copy));
+        free(copy);
+        return access(parent, W_OK | X_OK) == 0
+                   ? 0
+                   : error_set(err, ERROR_INVALID, "state: cannot make %s: %s", directory,
+                               strerror(errno));
+    }
+    snprintf(parent, sizeof parent, "%s/.", directory);
+    if (access(parent, R_OK | W_OK | X_OK) != 0)
+        return error_set(err, ERROR_INVALID, "state: cannot write to %s: %s", directory,
+                         strerror(errno));
+    return 0;
+}
+
 static int run_check(int argc, char *argv[])
 {
     struct error err = ERROR_INIT;
     struct options options;
     if (moed_kernel_check(&err) != 0 || options_init(&options, argc, argv, &err) != 0)
         return usage(&err, "check-config");
-    int result = check_files(&options, &err);
+    int result = check_files(&options, &err) != 0 ? -1 : check_state(options.state, &err);
     options_close(&options);
     if (result != 0)
         return usage(&err, "check-config");
@@ -196,8 +222,10 @@ static void help_check(FILE *out)
 {
     fputs(
         "Reads the options as 'serve' would, from the same sources, and says what is wrong with\n"
-        "them, and whether the files of models, tokens and TLS can be read. Exit status: 0 right,\n"
-        "2 wrong. It starts no server; 'moed inspect --check DIR' checks models.\n\n"
+        "them, and whether the files of models, tokens and TLS can be read, and the directory of\n"
+        "`state` written. Exit status: 0 right, 2 wrong. It starts no server; 'moed inspect "
+        "--check\n"
+        "DIR' checks models.\n\n"
         "  moed check-config --config moed.conf\n",
         out);
 }

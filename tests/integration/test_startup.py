@@ -246,6 +246,14 @@ class OptionsTest(StartupCase):
         self.refuse(USAGE, ["models: " + reason], "check-config", "--models", "/nowhere")
         self.refuse(USAGE, ["tokens: " + reason], "check-config", "--models", SHIPPED_MODELS, "--tokens", "/nowhere")
 
+    def test_check_config_looks_at_the_state(self):
+        for state in (self.directory, os.path.join(self.directory, "new")):
+            self.assertEqual(run("check-config", "--models", SHIPPED_MODELS, "--state", state).returncode, 0)
+        for state, reason in (("/nowhere/state", "cannot make /nowhere/state: No such file or directory"),
+                              (config := self.write("moed.conf", ""), f"cannot write to {config}: Not a directory")):
+            self.refuse(USAGE, ["state: " + reason], "check-config", "--models", SHIPPED_MODELS, "--state", state)
+        self.assertFalse(os.path.exists(os.path.join(self.directory, "new")))
+
     def test_a_value_is_missing(self):
         self.refuse(USAGE, ["--port", "missing"], "serve", "--models", SHIPPED_MODELS, "--port")
 
