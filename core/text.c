@@ -48,7 +48,18 @@ size_t utf8_character_of(const char *text, size_t length)
 bool utf8_is_control(const char *character)
 {
     const unsigned char *bytes = (const unsigned char *)character;
-    return bytes[0] < 0x20 || bytes[0] == 0x7F || (bytes[0] == 0xC2 && bytes[1] < 0xA0);
+    switch (bytes[0]) {
+    case 0xC2: /* C1 */
+        return bytes[1] < 0xA0;
+    case 0xD8: /* U+061C */
+        return bytes[1] == 0x9C;
+    case 0xE2: /* U+200E, U+200F, U+2028 to U+202E; U+2066 to U+2069 */
+        if (bytes[1] == 0x80)
+            return bytes[2] == 0x8E || bytes[2] == 0x8F || (bytes[2] >= 0xA8 && bytes[2] <= 0xAE);
+        return bytes[1] == 0x81 && bytes[2] >= 0xA6 && bytes[2] <= 0xA9;
+    default:
+        return bytes[0] < 0x20 || bytes[0] == 0x7F;
+    }
 }
 
 void text_make_printable(char *text)
@@ -59,7 +70,7 @@ void text_make_printable(char *text)
             text += bytes;
             continue;
         }
-        /* Byte by byte: the second byte of a C1 control is not a character either. */
+        /* Byte by byte: what follows the first byte of a control is not a character either. */
         *text++ = '?';
     }
 }

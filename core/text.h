@@ -20,7 +20,8 @@ size_t utf8_character(const char *text);
  * for a character that `length` cuts. */
 size_t utf8_character_of(const char *text, size_t length);
 
-/* Whether a character is a control: C0, DEL or C1, which are line breaks and terminal escapes. */
+/* Whether a character is obeyed instead of shown: C0, DEL and C1, which are line breaks and
+ * terminal escapes, U+2028 and U+2029, and what turns the direction of the text around it. */
 bool utf8_is_control(const char *character);
 
 /* Replaces every control character and every byte that is not UTF-8 by '?', for text from a file or

@@ -91,13 +91,15 @@ static const char *shorthand(char c)
 }
 
 /* JSON escapes characters only: a byte that is none becomes the replacement character. `bytes` of a
- * control character: one, or two of C1, whose second byte is its number. */
+ * control character: at most three. */
 static size_t escape_json(char out[ESCAPED_BYTES], const char *text, size_t bytes)
 {
     if (bytes == 0)
         return (size_t)snprintf(out, ESCAPED_BYTES, "%s", UTF8_REPLACEMENT);
-    return (size_t)snprintf(out, ESCAPED_BYTES, "\\u%04x",
-                            (unsigned)(unsigned char)text[bytes - 1]);
+    unsigned code = (unsigned char)text[0] & (bytes == 1 ? 0x7Fu : bytes == 2 ? 0x1Fu : 0x0Fu);
+    for (size_t i = 1; i < bytes; i++)
+        code = code << 6 | ((unsigned char)text[i] & 0x3Fu);
+    return (size_t)snprintf(out, ESCAPED_BYTES, "\\u%04x", code);
 }
 
 static size_t escape_bytes(char out[ESCAPED_BYTES], const char *text, size_t count)

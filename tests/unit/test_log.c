@@ -87,6 +87,7 @@ static const struct {
     {"\xc2\x9b"
      "31m",
      "key=\"\\xc2\\x9b31m\"\n"},                            /* C1: the one-byte CSI */
+    {"a\xe2\x80\xae.", "key=\"a\\xe2\\x80\\xae.\"\n"},      /* from right to left */
     {"\xff\xfe", "key=\"\\xff\\xfe\"\n"},                   /* never UTF-8 */
     {"\xc0\xaf", "key=\"\\xc0\\xaf\"\n"},                   /* overlong */
     {"\xe0\x80\xaf", "key=\"\\xe0\\x80\\xaf\"\n"},          /* overlong */
@@ -109,6 +110,7 @@ static const struct {
     {"say \"hi\"\\\n", "\"say \\\"hi\\\"\\\\\\n\""},
     {"\x1b[31m", "\"\\u001b[31m\""},
     {"\xc2\x9b", "\"\\u009b\""},
+    {"\xe2\x80\xa8\xd8\x9c\xe2\x81\xa9", "\"\\u2028\\u061c\\u2069\""},
     {"\xff\xc3\xbc", "\"\xef\xbf\xbd\xc3\xbc\""},
 };
 

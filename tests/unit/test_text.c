@@ -51,4 +51,24 @@ START_TEST(stops_at_the_end_of_a_cut_character)
 }
 END_TEST
 
-RUN_TESTS("text", accepts_each_length, refuses_everything_else, stops_at_the_end_of_a_cut_character)
+START_TEST(controls_are_not_shown)
+{
+    static const char *const SHOWN[][2] = {
+        {"a\x1b[2J\x7f", "a?[2J?"},
+        {"\xC2\x85\xC2\xA0", "??\xC2\xA0"},
+        {"\xE2\x80\x8E\xE2\x80\x8F\xE2\x80\x90", "??????\xE2\x80\x90"},
+        {"\xE2\x80\xA7\xE2\x80\xA8\xE2\x80\xAE\xE2\x80\xAF", "\xE2\x80\xA7??????\xE2\x80\xAF"},
+        {"\xE2\x81\xA5\xE2\x81\xA6\xE2\x81\xA9\xE2\x81\xAA", "\xE2\x81\xA5??????\xE2\x81\xAA"},
+        {"\xD8\x9C\xD8\x9B\xE2\x82\xAC", "??\xD8\x9B\xE2\x82\xAC"},
+    };
+    for (size_t i = 0; i < sizeof SHOWN / sizeof *SHOWN; i++) {
+        char text[32];
+        snprintf(text, sizeof text, "%s", SHOWN[i][0]);
+        text_make_printable(text);
+        ck_assert_str_eq(text, SHOWN[i][1]);
+    }
+}
+END_TEST
+
+RUN_TESTS("text", accepts_each_length, refuses_everything_else, stops_at_the_end_of_a_cut_character,
+          controls_are_not_shown)
