@@ -12,6 +12,9 @@ enum table { RANKS, PAIRS, PREDICTED, TRUTH, DISTINCT, CORRECT, SEEN, TABLE_COUN
 
 _Static_assert((int)SEEN == (int)DETAIL_TABLES, "all but the last add up");
 
+/* In left_out, after those of the tables. */
+enum { QUALITY_BIT = 1u << TABLE_COUNT };
+
 /* A table's place in the struct, and how many numbers it has; 0: such a gate has none. */
 static uint64_t **table_of(struct routing_detail *detail, enum table table, size_t *cells)
 {
@@ -65,6 +68,34 @@ uint64_t *routing_detail_table(struct routing_detail *detail, size_t index, bool
     return *table_of(detail, table, cells);
 }
 
+void routing_detail_leave_out_quality(struct routing_detail *detail)
+{
+    detail->left_out |= QUALITY_BIT;
+    free(detail->quality);
+    detail->quality = NULL;
+}
+
+static bool has_quality(struct routing_detail *detail)
+{
+    const size_t cells = detail->experts * detail->classes;
+    if (detail->quality || (detail->left_out & QUALITY_BIT))
+        return detail->quality;
+    if (cells > 0 && cells <= DETAIL_MAX_QUALITIES)
+        detail->quality = calloc(cells, sizeof *detail->quality);
+    if (!detail->quality)
+        detail->left_out |= QUALITY_BIT;
+    return detail->quality;
+}
+
+struct routing_quality *routing_detail_quality(struct routing_detail *detail, bool make,
+                                               bool *left_out)
+{
+    if (make)
+        (void)has_quality(detail);
+    *left_out = detail->left_out & QUALITY_BIT;
+    return detail->quality;
+}
+
 void routing_detail_init(struct routing_detail *detail, size_t experts, size_t top_k,
                          size_t classes)
 {
@@ -84,6 +115,7 @@ void routing_detail_close(struct routing_detail *detail)
     detail->recent = NULL;
     for (int i = 0; i < TABLE_COUNT; i++)
         routing_detail_leave_out(detail, (size_t)i);
+    routing_detail_leave_out_quality(detail);
 }
 
 void routing_detail_reset(struct routing_detail *detail)
@@ -94,9 +126,12 @@ void routing_detail_reset(struct routing_detail *detail)
         if (*place)
             memset(*place, 0, cells * sizeof **place);
     }
+    if (detail->quality)
+        memset(detail->quality, 0, detail->experts * detail->classes * sizeof *detail->quality);
     detail->batches = detail->batch_items = detail->batch_experts = detail->latest = 0;
     detail->recorded = 0;
-    detail->left_out &= ~(1u << CORRECT); /* a snapshot may have had the labels without it */
+    /* a snapshot may have had the labels without them */
+    detail->left_out &= ~(1u << CORRECT | QUALITY_BIT);
 }
 
 /* ---- counting ---- */
@@ -187,14 +222,18 @@ void routing_detail_predict(struct routing_detail *detail, size_t expert, size_t
         detail->predicted[expert * detail->classes + class]++;
 }
 
-void routing_detail_label(struct routing_detail *detail, size_t expert, size_t class, bool right)
+void routing_detail_label(struct routing_detail *detail, size_t expert, size_t class,
+                          const struct routing_verdict *verdict)
 {
+    const size_t cell = expert * detail->classes + class;
     if (expert >= detail->experts || class >= detail->classes)
         return;
     if (has_table(detail, TRUTH))
-        detail->truth[expert * detail->classes + class]++;
+        detail->truth[cell]++;
     if (has_table(detail, CORRECT))
-        detail->correct[expert * detail->classes + class] += right;
+        detail->correct[cell] += verdict->correct;
+    if (has_quality(detail))
+        routing_quality_count(&detail->quality[cell], verdict);
 }
 
 /* ---- arithmetic ---- */
@@ -217,6 +256,16 @@ static void add_table(struct routing_detail *to, const struct routing_detail *fr
     uint64_t *sum = *table_of(to, table, &cells);
     for (size_t i = 0; i < cells; i++)
         sum[i] += added[i];
+}
+
+static void add_quality(struct routing_detail *to, const struct routing_detail *from)
+{
+    if (from->left_out & QUALITY_BIT)
+        routing_detail_leave_out_quality(to);
+    if (!from->quality || !has_quality(to))
+        return;
+    for (size_t i = 0; i < to->experts * to->classes; i++)
+        routing_quality_add(&to->quality[i], &from->quality[i], 1);
 }
 
 static void add_recent(struct routing_detail *to, const struct routing_detail *from)
@@ -245,6 +294,7 @@ void routing_detail_add(struct routing_detail *to, const struct routing_detail *
     add_recent(to, from);
     for (int i = 0; i < SEEN; i++)
         add_table(to, from, (enum table)i);
+    add_quality(to, from);
     to->batches += from->batches;
     to->batch_items += from->batch_items;
     to->batch_experts += from->batch_experts;

@@ -8,11 +8,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "proto/routing_quality.h"
+
 /* Numbers per table, 2 MiB: what would take more is left out. Pairs of 256 experts are 512 KiB. */
 enum { DETAIL_MAX_CELLS = 1 << 18, DETAIL_MAX_PAIRED = 256 };
 
 /* The latest uses of experts that each counter keeps, 32 KiB. */
 enum { DETAIL_RECENT = 1 << 14 };
+
+/* Cells of `quality`, 336 bytes each: 2.6 MiB. What would take more is left out. */
+enum { DETAIL_MAX_QUALITIES = 1 << 13 };
 
 /* Tables are owned, and allocated by the first item that needs them. NULL: nothing was counted in
  * it yet, or it is left out because it is too large or there was no memory for it. */
@@ -27,7 +32,8 @@ struct routing_detail {
     uint64_t *truth;     /* the same by the true class, where that came to be known */
     uint64_t *distinct;  /* [experts] batches that kept 1, 2, ... experts busy */
     uint64_t *correct;   /* [experts, classes] those in `truth` that were answered so */
-    uint64_t batches;    /* executed with items that are counted */
+    struct routing_quality *quality;     /* [experts, classes] what those answers were worth */
+    uint64_t batches;                    /* executed with items that are counted */
     uint64_t batch_items, batch_experts; /* sums over them; experts: distinct ones */
     uint16_t *recent;  /* [room] a ring of choices in their order. Left out where every item chooses
                           every expert. Of a sum: those of one counter after those of the other */
@@ -52,9 +58,10 @@ void routing_detail_count(struct routing_detail *detail, const int32_t *choice, 
                           uint64_t batch);
 
 /* Counts the class, answered or true, of an item that ranked `expert` first. Ignores an expert or a
- * class that does not exist: -1, for padding, or not known. right: the class was answered. */
+ * class that does not exist: -1, for padding, or not known. */
 void routing_detail_predict(struct routing_detail *detail, size_t expert, size_t class);
-void routing_detail_label(struct routing_detail *detail, size_t expert, size_t class, bool right);
+void routing_detail_label(struct routing_detail *detail, size_t expert, size_t class,
+                          const struct routing_verdict *verdict);
 
 /* Allocates what a sum consists of, so that tables without counts are zero, not NULL. */
 void routing_detail_fill(struct routing_detail *detail);
@@ -70,6 +77,11 @@ enum { DETAIL_TABLES = 6 };
 uint64_t *routing_detail_table(struct routing_detail *detail, size_t index, bool make,
                                size_t *cells, bool *left_out);
 void routing_detail_leave_out(struct routing_detail *detail, size_t index);
+
+/* The same for `quality`, of experts x classes cells. */
+struct routing_quality *routing_detail_quality(struct routing_detail *detail, bool make,
+                                               bool *left_out);
+void routing_detail_leave_out_quality(struct routing_detail *detail);
 
 /* to += from, of the same sizes. A table that one of them has left out is left out of the sum. */
 void routing_detail_add(struct routing_detail *to, const struct routing_detail *from);

@@ -94,12 +94,55 @@ static void append_class_table(const struct routing_detail *detail, const uint64
         body, table ? routing_dispatch_entropy(table, detail->experts, detail->classes) : 0);
 }
 
-static bool has_counts(const uint64_t *table, size_t count)
+static bool has_labels(const struct routing_detail *detail)
 {
     bool has = false;
-    for (size_t i = 0; table && i < count; i++)
-        has |= table[i] > 0;
+    for (size_t i = 0; detail->truth && i < detail->experts * detail->classes; i++)
+        has |= detail->truth[i] > 0;
     return has;
+}
+
+static double log_loss_of(const struct quality_figures *figures)
+{
+    return figures->log_loss;
+}
+
+static double ece_of(const struct quality_figures *figures)
+{
+    return figures->ece;
+}
+
+/* One figure of each expert and class; null where no item of the class ranked the expert first, and
+ * for all when that was not counted. */
+static void append_qualities(const struct routing_detail *detail,
+                             double (*figure)(const struct quality_figures *), struct buffer *body)
+{
+    if (!detail->quality) {
+        buffer_text(body, "null");
+        return;
+    }
+    for (size_t i = 0; i < detail->experts * detail->classes; i++) {
+        const struct quality_figures figures = routing_quality_figures(&detail->quality[i]);
+        buffer_text(body, i == 0 ? "[[" : i % detail->classes == 0 ? "],[" : ",");
+        if (figures.labelled > 0)
+            json_append_double(body, figure(&figures));
+        else
+            buffer_text(body, "null");
+    }
+    buffer_text(body, "]]");
+}
+
+static void append_truth(const struct routing_detail *detail, struct buffer *body)
+{
+    buffer_text(body, ",\"truth\":{");
+    append_class_table(detail, detail->truth, body);
+    buffer_text(body, ",\"correct\":");
+    append_table(body, detail->correct, detail->experts, detail->classes);
+    buffer_text(body, ",\"log_loss\":");
+    append_qualities(detail, log_loss_of, body);
+    buffer_text(body, ",\"ece\":");
+    append_qualities(detail, ece_of, body);
+    buffer_text(body, "}");
 }
 
 static void append_classes(const struct routing_layer *layer, struct buffer *body)
@@ -116,13 +159,8 @@ static void append_classes(const struct routing_layer *layer, struct buffer *bod
     }
     buffer_text(body, layer->class_labels ? "]," : "null,");
     append_class_table(detail, detail->predicted, body);
-    if (has_counts(detail->truth, detail->experts * detail->classes)) {
-        buffer_text(body, ",\"truth\":{");
-        append_class_table(detail, detail->truth, body);
-        buffer_text(body, ",\"correct\":");
-        append_table(body, detail->correct, detail->experts, detail->classes);
-        buffer_text(body, "}");
-    }
+    if (has_labels(detail))
+        append_truth(detail, body);
     buffer_text(body, "}");
 }
 
@@ -287,7 +325,7 @@ static void append_sum(struct buffer *body, const char *before, __int128 sum)
 
 static void append_exact_quality(struct buffer *body, const struct routing_quality *quality)
 {
-    append_sum(body, ",\"log_loss\":", quality->log_loss);
+    append_sum(body, "\"log_loss\":", quality->log_loss);
     buffer_text(body, ",\"bins\":[");
     for (size_t i = 0; i < QUALITY_BINS; i++) {
         const struct quality_bin *bin = &quality->bins[i];
@@ -296,6 +334,20 @@ static void append_exact_quality(struct buffer *body, const struct routing_quali
         buffer_text(body, "]");
     }
     buffer_text(body, "]");
+}
+
+/* [experts][classes], since the load; {}: no item. */
+static void append_exact_classes(const struct routing_detail *detail, struct buffer *body)
+{
+    buffer_text(body, ",\"classes\":");
+    for (size_t i = 0; i < detail->experts * detail->classes; i++) {
+        const struct routing_quality *quality = &detail->quality[i];
+        buffer_text(body, i == 0 ? "[[{" : i % detail->classes == 0 ? "],[{" : ",{");
+        if (routing_quality_figures(quality).labelled > 0)
+            append_exact_quality(body, quality);
+        buffer_text(body, "}");
+    }
+    buffer_text(body, "]]");
 }
 
 static void append_exact(const struct routing_layer *layer, struct buffer *body)
@@ -309,11 +361,16 @@ static void append_exact(const struct routing_layer *layer, struct buffer *body)
         append_sum(body, ",\"magnitude\":", counts->expert[i].magnitude);
         append_sum(body, ",\"probability\":", counts->expert[i].probability);
         append_sum(body, ",\"compute_seconds\":", counts->expert[i].seconds);
-        if (layer->quality)
+        if (layer->quality) {
+            buffer_text(body, ",");
             append_exact_quality(body, &layer->quality[i]);
+        }
         buffer_text(body, "}");
     }
-    buffer_text(body, "]}");
+    buffer_text(body, "]");
+    if (has_labels(layer->detail) && layer->detail->quality)
+        append_exact_classes(layer->detail, body);
+    buffer_text(body, "}");
 }
 
 /* ---- by name ---- */

@@ -317,13 +317,17 @@ const CLASSES = {
   predicted: "Rows of each predicted class by the expert that came first, as a share of the class, since the load.",
   truth: "Rows of each true class by the expert that came first, as a share of the class, of all rows with labels since the load.",
   accuracy: "How often the answer was right, by the true class and the expert that came first, since the load; the stronger, the more of the class goes wrong there.",
+  log_loss: "Mean of -ln p of the true class, in nats, by that class and the expert that came first, since the load: 0 is right and sure of it.",
+  ece: "How far confidence is from accuracy (expected calibration error), by the true class and the expert that came first, since the load. With few rows it is large by chance; point at a cell for its rows.",
 };
+// The member of classes.truth that each of them needs.
+const NEEDS = {truth: "counts", accuracy: "correct", log_loss: "log_loss", ece: "ece"};
 
 // What is chosen, or what there is: true classes are known once labels came.
 function classesOf(classes) {
   const of = $("classes-of");
-  of.options[1].disabled = !classes.truth?.counts;
-  of.options[2].disabled = !classes.truth?.correct;
+  for (const option of of.options)
+    option.disabled = option.value !== "predicted" && !classes.truth?.[NEEDS[option.value]];
   if (of.selectedOptions[0].disabled) of.value = "predicted";
   return of.value;
 }
@@ -332,14 +336,21 @@ function drawClasses(layer) {
   const classes = layer.classes, most = 40;
   $("classes-section").hidden = $("worth-section").hidden = !classes?.counts?.length;
   if ($("classes-section").hidden) return;
-  const what = classesOf(classes), {counts, correct, mi_bits: bits} = what === "predicted" ? classes : classes.truth;
+  const what = classesOf(classes), table = what === "predicted" ? classes : classes.truth, {counts, mi_bits: bits} = table;
   const names = classes.labels ?? counts[0].map((_, c) => String(c));
   const columns = names.map((_, c) => counts.reduce((sum, row) => sum + row[c], 0));
-  const share = (rows, c) => ({text: columns[c] ? percent(rows / columns[c], 0) : "–", strength: columns[c] ? rows / columns[c] : 0});
-  const right = (rows, good, c) => ({text: rows ? percent(good / rows, 0) : "–", strength: columns[c] ? (rows - good) / columns[c] : 0});
+  const part = (rows, c) => (columns[c] ? rows / columns[c] : 0);
+  const cell = {
+    predicted: (rows, e, c) => ({text: columns[c] ? percent(part(rows, c), 0) : "–", strength: part(rows, c)}),
+    accuracy: (rows, e, c) => ({text: rows ? percent(table.correct[e][c] / rows, 0) : "–", strength: part(rows - table.correct[e][c], c)}),
+    log_loss: (rows, e, c) => ({text: rows ? number(table.log_loss[e][c], 2) : "–",
+      strength: part(rows, c) * Math.min(1, table.log_loss[e][c] / Math.log(names.length))}),
+    ece: (rows, e, c) => ({text: rows ? percent(table.ece[e][c], 0) : "–", strength: part(rows, c) * table.ece[e][c]}),
+  };
+  cell.truth = cell.predicted;
   $("classes-hint").textContent = CLASSES[what];
   cells($("classes"), "class", layer.experts.map((e) => `expert ${e.index}`).slice(0, most), names.map((name, c) => ({name,
-    values: counts.slice(0, most).map((row, e) => (what === "accuracy" ? right(row[c], correct[e][c], c) : share(row[c], c)))})));
+    values: counts.slice(0, most).map((row, e) => ({...cell[what](row[c], e, c), title: `${row[c].toLocaleString("en")} rows`}))})));
   worth.show(state.model, layer.name, names);
   $("classes-mi").textContent = bits === undefined ? "" : `The expert tells ${number(bits)} bits of the ${what === "predicted" ? "" : "true "}class.`;
 }

@@ -204,7 +204,7 @@ export function cells(table, corner, columns, rows) {
   const head = element("tr", {}, element("th", {scope: "col"}, corner),
     ...columns.map((name) => element("th", {scope: "col"}, name)));
   const body = rows.map((row) => element("tr", {}, element("th", {scope: "row"}, row.name), ...row.values.map((value) => {
-    const cell = element("td", {}, value.text);
+    const cell = element("td", value.title ? {title: value.title} : {}, value.text);
     cell.style.background = `rgba(${r}, ${g}, ${b}, ${(0.5 * value.strength).toFixed(3)})`;
     return cell;
   })));

@@ -81,27 +81,33 @@ void tally_need_quality(struct tally *tally)
         tally->quality[i] = xcalloc(tally->gates[i]->experts, sizeof **tally->quality);
 }
 
-static void judge_row(struct tally *tally, const struct answered_rows *rows, size_t row,
-                      size_t truth)
+static void judge_row(struct tally *tally, struct routing_detail *details,
+                      const struct answered_rows *rows, size_t row, size_t truth)
 {
     const struct routing_verdict verdict =
         routing_judge(rows->scores + row * rows->classes, rows->classes, truth);
     tally->labelled++;
     for (size_t i = 0; i < tally->gate_count; i++) {
         const size_t items = rows->items_per_row[i];
-        for (size_t item = row * items; item < (row + 1) * items; item++)
-            if (rows->first[i][item] >= 0) /* padding is -1 */
-                routing_quality_count(&tally->quality[i][rows->first[i][item]], &verdict);
+        for (size_t item = row * items; item < (row + 1) * items; item++) {
+            const int32_t expert = rows->first[i][item];
+            if (expert < 0) /* padding */
+                continue;
+            routing_quality_count(&tally->quality[i][expert], &verdict);
+            if (details)
+                routing_detail_label(&details[i], (size_t)expert, truth, &verdict);
+        }
     }
 }
 
 /* A model that was reloaded may have more classes than the one that answered. */
-void tally_judge(struct tally *tally, const struct answered_rows *rows, const int32_t *labels)
+void tally_judge(struct tally *tally, struct routing_detail *details,
+                 const struct answered_rows *rows, const int32_t *labels)
 {
     tally_need_quality(tally);
     for (size_t row = 0; row < rows->rows; row++)
         if (labels[row] >= 0 && (size_t)labels[row] < rows->classes)
-            judge_row(tally, rows, row, (size_t)labels[row]);
+            judge_row(tally, details, rows, row, (size_t)labels[row]);
 }
 
 static void add_quality(struct tally *to, const struct tally *from, int sign)

@@ -6,6 +6,7 @@
 
 #include "core/gate_counts.h"
 #include "core/moed.h"
+#include "proto/routing_detail.h"
 #include "proto/routing_quality.h"
 
 struct tally {
@@ -48,8 +49,10 @@ struct answered_rows {
                                       ranked first, by the gate's indices */
 };
 
-/* Counts rows whose true classes labels[rows] are known; -1: that one is not. */
-void tally_judge(struct tally *tally, const struct answered_rows *rows, const int32_t *labels);
+/* Counts rows whose true classes labels[rows] are known; -1: that one is not. details[gate_count]
+ * count them too; NULL: there are none. */
+void tally_judge(struct tally *tally, struct routing_detail *details,
+                 const struct answered_rows *rows, const int32_t *labels);
 
 /* From now on it has room for quality. */
 void tally_need_quality(struct tally *tally);

@@ -14,14 +14,15 @@
 /* ---- the header ---- */
 
 /* Version 1 had no seconds of experts and no batches by their number, version 2 no latest uses and
- * no phases of sequences, version 3 no right answers by class. All are still read. */
-static const char FORMAT[] = "moed routing 4\n";
+ * no phases of sequences, version 3 no right answers by class, version 4 no quality by class. All
+ * are still read. */
+static const char FORMAT[] = "moed routing 5\n";
 
 enum {
     FORMAT_BYTES = sizeof FORMAT - 1,
     VERSION_AT = FORMAT_BYTES - 2,
     HEADER_BYTES = FORMAT_BYTES + 8,
-    VERSION = 4
+    VERSION = 5
 };
 
 void snapshot_seal(void *bytes, size_t length)
@@ -106,16 +107,6 @@ static void walk_gate(struct walk *walk, struct moed_gate_counts *counts)
     }
 }
 
-static void walk_quality(struct packed *packed, struct routing_quality *quality)
-{
-    packed_sum(packed, &quality->log_loss);
-    for (size_t i = 0; i < QUALITY_BINS; i++) {
-        packed_count(packed, &quality->bins[i].items);
-        packed_count(packed, &quality->bins[i].correct);
-        packed_sum(packed, &quality->bins[i].confidence);
-    }
-}
-
 static void walk_tally(struct walk *walk, struct tally *tally)
 {
     struct packed *packed = &walk->packed;
@@ -129,7 +120,7 @@ static void walk_tally(struct walk *walk, struct tally *tally)
         tally_need_quality(tally);
     for (size_t i = 0; tally->quality && i < tally->gate_count; i++)
         for (size_t e = 0; e < tally->gates[i]->experts; e++)
-            walk_quality(packed, &tally->quality[i][e]);
+            snapshot_walk_quality(packed, &tally->quality[i][e]);
 }
 
 /* NULL: zero. The caller owns what was read. */
@@ -461,7 +452,8 @@ enum snapshot_kind snapshot_read(struct model_stats *stats, const struct moed_mo
     struct walk walk = {.packed = {.at = data, .end = data + length}, .info = info, .stats = stats};
     uint64_t wall;
     if (!is_sealed(data, length)) {
-        error_set(err, ERROR_INVALID, "no routing statistics of version 1, 2 or 3, or damaged");
+        error_set(err, ERROR_INVALID, "no routing statistics of version 1 to %d, or damaged",
+                  VERSION);
         return SNAPSHOT_DAMAGED;
     }
     walk.version = data[VERSION_AT] - '0';

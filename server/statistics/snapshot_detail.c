@@ -1,7 +1,20 @@
-/* Sums, then tables, then the latest uses in their order. */
+/* Sums, then tables, then the quality of cells, then the latest uses in their order. */
 #include "server/statistics/snapshot_detail.h"
 
 #include <stdlib.h>
+#include <string.h>
+
+void snapshot_walk_quality(struct packed *packed, struct routing_quality *quality)
+{
+    packed_sum(packed, &quality->log_loss);
+    for (size_t i = 0; i < QUALITY_BINS; i++) {
+        packed_count(packed, &quality->bins[i].items);
+        packed_count(packed, &quality->bins[i].correct);
+        packed_sum(packed, &quality->bins[i].confidence);
+    }
+}
+
+enum { NOTHING, SOME, LEFT_OUT, STATES };
 
 static void walk_cells(struct packed *packed, uint64_t *cells, size_t count)
 {
@@ -11,7 +24,6 @@ static void walk_cells(struct packed *packed, uint64_t *cells, size_t count)
 
 static void walk_table(struct packed *packed, struct routing_detail *detail, size_t index)
 {
-    enum { NOTHING, SOME, LEFT_OUT, STATES };
     size_t cells;
     bool left_out;
     uint64_t *table = routing_detail_table(detail, index, false, &cells, &left_out);
@@ -27,6 +39,34 @@ static void walk_table(struct packed *packed, struct routing_detail *detail, siz
     if (table)
         walk_cells(packed, table, cells);
     packed->failed |= !table;
+}
+
+/* Most pairs of an expert and a class have no items. */
+static void walk_cell(struct packed *packed, struct routing_quality *cell)
+{
+    static const struct routing_quality NONE;
+    bool some = memcmp(cell, &NONE, sizeof NONE) != 0;
+    packed_flag(packed, &some);
+    if (some)
+        snapshot_walk_quality(packed, cell);
+}
+
+static void walk_qualities(struct packed *packed, struct routing_detail *detail)
+{
+    bool left_out;
+    struct routing_quality *cells = routing_detail_quality(detail, false, &left_out);
+    uint64_t state = left_out ? LEFT_OUT : cells ? SOME : NOTHING;
+    packed_index(packed, &state, STATES);
+    if (packed->failed || state == NOTHING)
+        return;
+    if (state == LEFT_OUT) {
+        routing_detail_leave_out_quality(detail);
+        return;
+    }
+    cells = routing_detail_quality(detail, true, &left_out);
+    packed->failed |= !cells;
+    for (size_t i = 0; cells && i < detail->experts * detail->classes; i++)
+        walk_cell(packed, &cells[i]);
 }
 
 /* Room for uses that are read, each of which takes a byte at least. */
@@ -59,11 +99,15 @@ void snapshot_walk_detail(struct packed *packed, int version, struct routing_det
     packed_count(packed, &detail->batches);
     packed_count(packed, &detail->batch_items);
     packed_count(packed, &detail->batch_experts);
-    static const size_t TABLES[] = {0, 4, 5, 5, DETAIL_TABLES}; /* by version */
+    static const size_t TABLES[] = {0, 4, 5, 5, DETAIL_TABLES, DETAIL_TABLES}; /* by version */
     for (size_t i = 0; i < TABLES[version]; i++)
         walk_table(packed, detail, i);
     if (version < 4 && detail->truth)
         routing_detail_leave_out(detail, DETAIL_TABLES - 1);
+    if (version >= 5)
+        walk_qualities(packed, detail);
+    else if (detail->truth)
+        routing_detail_leave_out_quality(detail);
     if (version >= 3)
         walk_uses(packed, detail);
 }

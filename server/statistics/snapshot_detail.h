@@ -8,4 +8,7 @@
 /* Writes a sum, or reads into details that nothing was counted in. version: of the snapshot. */
 void snapshot_walk_detail(struct packed *packed, int version, struct routing_detail *detail);
 
+/* Of one expert, or of one expert and class. */
+void snapshot_walk_quality(struct packed *packed, struct routing_quality *quality);
+
 #endif

@@ -232,27 +232,11 @@ void stats_add_token(struct stats *stats, bool first, double seconds)
     uv_mutex_unlock(&stats->mutex);
 }
 
-static void label_details(struct stats *stats, const struct answered_rows *rows,
-                          const int32_t *labels)
-{
-    for (size_t row = 0; row < rows->rows; row++) {
-        const float *scores = rows->scores + row * rows->classes;
-        const bool right = routing_predicted(scores, rows->classes) == (size_t)labels[row];
-        for (size_t i = 0; i < stats->routing[TAG_NONE]->gate_count; i++)
-            for (size_t item = 0; item < rows->items_per_row[i]; item++)
-                routing_detail_label(&stats->details[i],
-                                     (size_t)rows->first[i][row * rows->items_per_row[i] + item],
-                                     (size_t)labels[row], right);
-    }
-}
-
 void stats_judge(struct stats *stats, size_t tag, const struct answered_rows *rows,
                  const int32_t *labels)
 {
     uv_mutex_lock(&stats->mutex);
-    tally_judge(tally_of(stats, tag), rows, labels);
-    if (stats->details)
-        label_details(stats, rows, labels);
+    tally_judge(tally_of(stats, tag), stats->details, rows, labels);
     uv_mutex_unlock(&stats->mutex);
 }
 

@@ -54,17 +54,40 @@ class FeedbackCase(ServerCase):
         p /= p.sum(axis=1, keepdims=True)
         confidence, correct = p.max(axis=1), p.argmax(axis=1) == truth
         loss, part = -np.log(p[np.arange(len(p)), truth]), np.minimum((confidence * 10).astype(int), 9)
+
+        def figures(mine):
+            if not mine.any():
+                return None, None, None
+            gaps = [abs(correct[mine & (part == b)].sum() - confidence[mine & (part == b)].sum()) for b in range(10)]
+            return correct[mine].mean(), loss[mine].mean(), sum(gaps) / mine.sum()
+
         for experts, first in zip(self.experts(query), (layer[:, 0] for layer in chosen)):
             for expert in experts:
                 mine = first == expert["index"]
                 self.assertEqual(expert["labelled"], mine.sum())
-                if not mine.any():
-                    self.assertIsNone(expert["accuracy"])
-                    continue
-                self.assertAlmostEqual(expert["accuracy"], correct[mine].mean(), delta=1e-9)
-                self.assertAlmostEqual(expert["log_loss"], loss[mine].mean(), delta=1e-9)
-                gaps = [abs(correct[mine & (part == b)].sum() - confidence[mine & (part == b)].sum()) for b in range(10)]
-                self.assertAlmostEqual(expert["ece"], sum(gaps) / mine.sum(), delta=1e-9)
+                self.check_figures([expert[key] for key in ("accuracy", "log_loss", "ece")], figures(mine))
+        return figures
+
+    def check_figures(self, values, expected):
+        for value, wanted in zip(values, expected, strict=True):
+            if wanted is None:
+                self.assertIsNone(value)
+            else:
+                self.assertAlmostEqual(value, wanted, delta=1e-9)
+
+    def check_classes(self, figures, chosen, truth, include="classes"):
+        """The same by true class, since the load; figures: those of a mask over the rows, as check() gives them."""
+        layers = self.client.get(f"/v2/models/two-layers/routing?include={include}").json["layers"]
+        for layer, first in zip(layers, (layer[:, 0] for layer in chosen)):
+            table = layer["classes"]["truth"]
+            for i, expert in enumerate(layer["experts"]):
+                for c in range(3):
+                    mine = (first == expert["index"]) & (truth == c)
+                    self.assertEqual(table["counts"][i][c], mine.sum())
+                    if mine.any():
+                        self.assertEqual(table["correct"][i][c], round(figures(mine)[0] * mine.sum()))
+                    self.check_figures([table[key][i][c] for key in ("log_loss", "ece")], figures(mine)[1:])
+        return layers
 
 
 class LabelsTest(FeedbackCase):
@@ -72,7 +95,8 @@ class LabelsTest(FeedbackCase):
         self.assertNotIn("labelled", self.experts()[0][0])
         scores, *chosen = self.infer(self.rows, labels=self.truth.tolist())
         for query in ("", "?window=1m"):
-            self.check(scores, chosen, self.truth, query)
+            figures = self.check(scores, chosen, self.truth, query)
+        self.check_classes(figures, chosen, self.truth)
         page = Metrics(self.client.get("/metrics").body.decode())
         self.assertEqual(page.sum("moed_expert_labelled_total", layer="first", **TWO), 40)
         for expert in self.experts()[0]:
@@ -98,7 +122,27 @@ class LabelsTest(FeedbackCase):
             answer = self.feedback(f"id-{i}", self.truth[10 * i:10 * i + 10].tolist())
             self.assertEqual(answer, {"id": f"id-{i}", "labelled": 10})
         scores, *chosen = (np.concatenate(part) for part in zip(*parts))
-        self.check(scores, chosen, self.truth)
+        self.check_classes(self.check(scores, chosen, self.truth), chosen, self.truth)
+
+    def test_sums_by_class_are_exact(self):
+        """The integers behind the figures, for who adds up replicas."""
+        self.assertNotIn("classes", self.client.get("/v2/models/two-layers/routing?include=exact").json["layers"][0]["exact"])
+        scores, *chosen = self.infer(self.rows, labels=self.truth.tolist())
+        layers = self.check_classes(self.check(scores, chosen, self.truth), chosen, self.truth, "classes,exact")
+        empty = 0
+        for layer in layers:
+            truth, exact = layer["classes"]["truth"], layer["exact"]["classes"]
+            for i, c in np.ndindex(len(exact), 3):
+                if truth["counts"][i][c] == 0:
+                    self.assertEqual(exact[i][c], {})
+                    empty += 1
+                    continue
+                bins = np.array([[items, correct, int(sum_)] for items, correct, sum_ in exact[i][c]["bins"]])
+                n, right, _ = bins.sum(axis=0)
+                self.assertEqual((n, right), (truth["counts"][i][c], truth["correct"][i][c]))
+                self.assertEqual(truth["log_loss"][i][c], int(exact[i][c]["log_loss"]) / 2**32 / n)
+                self.assertAlmostEqual(truth["ece"][i][c], np.abs(bins[:, 1] - bins[:, 2] / 2**32).sum() / n, delta=1e-15)
+        self.assertGreater(empty, 0)
 
     def test_answers_are_the_same_with_labels(self):
         body = {"instances": self.rows.tolist(), "routing": True}

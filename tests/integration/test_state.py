@@ -329,7 +329,8 @@ class MergeTest(StateCase):
             self.assertEqual(lifted(layer), lifted(other))
             for table, same in ((layer["classes"], other["classes"]), (layer["classes"]["truth"], other["classes"]["truth"])):
                 self.assertEqual(table["counts"], same["counts"])
-                self.assertEqual(table.get("correct"), same.get("correct"))
+                for key in ("correct", "log_loss", "ece"):
+                    self.assertEqual(table.get(key), same.get(key), key)
                 for key in ("mi_bits", "dispatch_entropy_bits"):
                     self.assertAlmostEqual(table[key], same[key], delta=1e-12)
             self.assertEqual(layer["batches"], other["batches"])

@@ -159,6 +159,73 @@ START_TEST(labels_add_up)
 }
 END_TEST
 
+#define QUALITY(counts, more, exact)                                                               \
+    "{'layers': [{'name': 'a', 'rows': 4, 'top_k': 1, 'experts': [{'index': 0, 'selected': 4}], "  \
+    "'classes': {'labels': null, 'counts': [[2, 2]], 'truth': {'counts': [" counts                 \
+    "], 'correct': [[1, 0]]" more "}}" exact "}]}"
+#define SUMS(cells) ", 'exact': {'experts': [{'magnitude': '1'}], 'classes': [[" cells "]]}"
+#define CELL(log_loss, items, correct, confidence)                                                 \
+    "{'log_loss': '" log_loss "', 'bins': [[0, 0, '0'], [" items ", " correct ", '" confidence     \
+    "']]}"
+
+static json_t *truth_of(json_t *merged)
+{
+    json_t *layer = json_array_get(json_object_get(merged, "layers"), 0);
+    return json_object_get(json_object_get(layer, "classes"), "truth");
+}
+
+/* NULL: it is not there. */
+static void equal_or_gone(json_t *object, const char *key, const char *expected)
+{
+    if (expected)
+        equal(object, key, expected);
+    else
+        ck_assert_ptr_null(json_object_get(object, key));
+}
+
+static void check_quality(const char *a, const char *b, const char *log_loss, const char *ece,
+                          const char *gone)
+{
+    json_t *merged = merged_of(a, b);
+    ck_assert_ptr_nonnull(truth_of(merged));
+    equal_or_gone(truth_of(merged), "log_loss", log_loss);
+    equal_or_gone(truth_of(merged), "ece", ece);
+    equal(merged, "not_merged", gone);
+    json_decref(merged);
+}
+
+#define WITHOUT_ECE "['drift', 'dying', 'coverage', 'ece']"
+
+/* Means over the items of each cell; calibration only from sums. Cells without items have none. */
+START_TEST(quality_by_class_is_a_mean)
+{
+    const char *one = QUALITY("[3, 0]", ", 'log_loss': [[0.5, null]], 'ece': [[0.25, null]]", "");
+    const char *other = QUALITY("[1, 2]", ", 'log_loss': [[2.5, 0.75]], 'ece': [[0, 0]]", "");
+    check_quality(one, other, "[[1.0, 0.75]]", NULL, WITHOUT_ECE);
+    check_quality(other, one, "[[1.0, 0.75]]", NULL, WITHOUT_ECE);
+    check_quality(one, one, "[[0.5, null]]", NULL, WITHOUT_ECE);
+    /* left out by one of them, or never heard of */
+    check_quality(one, QUALITY("[1, 2]", ", 'log_loss': null, 'ece': null", ""), NULL, NULL,
+                  WITHOUT_ECE);
+    check_quality(QUALITY("[1, 2]", "", ""), one, NULL, NULL, WITHOUT_ECE);
+}
+END_TEST
+
+START_TEST(quality_by_class_is_exact_from_sums)
+{
+    const char *one =
+        QUALITY("[3, 0]", ", 'log_loss': [[9, null]], 'ece': [[9, null]]",
+                SUMS(CELL("6442450944", "3", "1", "10737418240") ", {}")); /* 1.5, 2.5 */
+    const char *other = QUALITY("[1, 2]", ", 'log_loss': [[9, 9]], 'ece': [[9, 9]]",
+                                SUMS(CELL("10737418240", "1", "1", "2147483648") ", " CELL(
+                                    "4294967296", "2", "1", "4294967296"))); /* 2.5, 0.5; 1, 1 */
+    check_quality(one, other, "[[1.0, 0.5]]", "[[0.25, 0.0]]", "['drift', 'dying', 'coverage']");
+    check_quality(other, one, "[[1.0, 0.5]]", "[[0.25, 0.0]]", "['drift', 'dying', 'coverage']");
+    /* sums of a part of the items only */
+    check_quality(one, QUALITY("[1, 2]", "", SUMS("{}, {}")), NULL, NULL, WITHOUT_ECE);
+}
+END_TEST
+
 #define QUARANTINE(list)                                                                           \
     "{'layers': [{'name': 'a', 'rows': 4, 'top_k': 1, 'experts': [{'index': 0, 'selected': 4}], "  \
     "'quarantine': [" list "]}]}"
@@ -272,5 +339,6 @@ END_TEST
 
 TEST_MAIN("moectl merge", counts_add_up_and_means_are_weighted, figures_follow_from_the_sums,
           what_cannot_be_merged_is_gone_and_named, exact_sums_are_exact, phases_add_up,
-          what_only_one_has_is_gone, labels_add_up, who_is_in_quarantine_anywhere_is_listed,
+          what_only_one_has_is_gone, labels_add_up, quality_by_class_is_a_mean,
+          quality_by_class_is_exact_from_sums, who_is_in_quarantine_anywhere_is_listed,
           what_differs_is_named)

@@ -21,6 +21,19 @@ static void check_near(double value, double expected)
         __VA_ARGS__                                                                                \
     }
 
+static const struct routing_verdict RIGHT = {.correct = true, .confidence = 0.75, .log_loss = 0.25};
+static const struct routing_verdict WRONG = {.confidence = 0.5, .log_loss = 1.5};
+
+/* Both, twice. */
+static void check_quality(const struct routing_detail *sum)
+{
+    const struct quality_figures figures = routing_quality_figures(&sum->quality[0 * 4 + 1]);
+    ck_assert_uint_eq(figures.labelled, 4);
+    check_near(figures.log_loss, (0.25 + 1.5) / 2);
+    check_near(figures.ece, (2 * 0.25 + 2 * 0.5) / 4);
+    ck_assert_uint_eq(routing_quality_figures(&sum->quality[0 * 4 + 2]).labelled, 0);
+}
+
 START_TEST(details_are_counted_item_by_item)
 {
     static const int32_t choice[] = {2, 0, 0, 2, 1, 2};
@@ -33,9 +46,10 @@ START_TEST(details_are_counted_item_by_item)
     routing_detail_count(&detail, choice, 1, 2);
     ck_assert_ptr_null(detail.predicted);
     routing_detail_predict(&detail, 2, 3);
-    routing_detail_label(&detail, 0, 1, true);
-    routing_detail_label(&detail, 0, 1, false);
-    routing_detail_label(&detail, 0, 4, true); /* no such class */
+    ck_assert_ptr_null(detail.quality);
+    routing_detail_label(&detail, 0, 1, &RIGHT);
+    routing_detail_label(&detail, 0, 1, &WRONG);
+    routing_detail_label(&detail, 0, 4, &RIGHT); /* no such class */
     routing_detail_add(&sum, &detail);
     routing_detail_add(&sum, &detail);
     ck_assert_mem_eq(sum.ranks, (COUNTS(2, 4, 2, 0, 4, 4)), 6 * sizeof(uint64_t));
@@ -43,6 +57,7 @@ START_TEST(details_are_counted_item_by_item)
     ck_assert_uint_eq(sum.predicted[2 * 4 + 3], 2);
     ck_assert_uint_eq(sum.truth[0 * 4 + 1], 4);
     ck_assert_uint_eq(sum.correct[0 * 4 + 1], 2);
+    check_quality(&sum);
     check_near(routing_lift(&sum, 0, 2), 6 * 8 / (6.0 * 8)); /* 0 is chosen by 6 of 8, 2 by all */
     check_near(routing_lift(&sum, 1, 2), 2 * 8 / (2.0 * 8));
     check_near(routing_lift(&sum, 0, 1), 0);
@@ -52,6 +67,7 @@ START_TEST(details_are_counted_item_by_item)
     ck_assert_mem_eq(sum.distinct, (COUNTS(0, 2, 2)), 3 * sizeof(uint64_t));
     routing_detail_reset(&sum);
     ck_assert_uint_eq(sum.batches + sum.ranks[0] + sum.pairs[2], 0);
+    ck_assert_uint_eq(routing_quality_figures(&sum.quality[0 * 4 + 1]).labelled, 0);
     routing_detail_close(&detail);
     routing_detail_close(&sum);
 }
@@ -67,10 +83,11 @@ START_TEST(details_are_bounded)
     routing_detail_init(&sum, 512, 2, 1000);
     routing_detail_count(&large, choice, 1, 1);
     routing_detail_predict(&large, 511, 999);
-    routing_detail_label(&large, 511, 999, true);
+    routing_detail_label(&large, 511, 999, &RIGHT);
     routing_detail_count(&all, (const int32_t[]){0, 1}, 1, 1);
     ck_assert_ptr_null(large.pairs);
     ck_assert_ptr_null(large.predicted);
+    ck_assert_ptr_null(large.quality);
     ck_assert_ptr_null(all.pairs);
     ck_assert_uint_eq(large.ranks[511 * 2 + 1], 1);
     free(large.ranks); /* as if there had been no memory for it */
@@ -87,6 +104,22 @@ START_TEST(details_are_bounded)
 }
 END_TEST
 
+/* More cells than quality may have, whose labels and right answers are counted. */
+START_TEST(quality_of_too_many_classes_is_left_out)
+{
+    struct routing_detail many, sum;
+    routing_detail_init(&many, 8, 2, DETAIL_MAX_QUALITIES / 8 + 1);
+    routing_detail_init(&sum, 8, 2, DETAIL_MAX_QUALITIES / 8 + 1);
+    routing_detail_label(&many, 1, 2, &RIGHT);
+    routing_detail_add(&sum, &many);
+    ck_assert_uint_eq(sum.truth[DETAIL_MAX_QUALITIES / 8 + 1 + 2], 1);
+    ck_assert_uint_eq(sum.correct[DETAIL_MAX_QUALITIES / 8 + 1 + 2], 1);
+    ck_assert_ptr_null(sum.quality);
+    routing_detail_close(&many);
+    routing_detail_close(&sum);
+}
+END_TEST
+
 /* Positions behind the end of a short row have no choice. */
 START_TEST(padding_has_no_details)
 {
@@ -95,8 +128,9 @@ START_TEST(padding_has_no_details)
     routing_detail_init(&detail, 3, 2, 4);
     routing_detail_count(&detail, choice, 3, 1);
     routing_detail_predict(&detail, (size_t)choice[0], 3);
-    routing_detail_label(&detail, (size_t)choice[0], 3, true);
-    routing_detail_label(&detail, 0, (size_t)-1, false); /* not known */
+    routing_detail_label(&detail, (size_t)choice[0], 3, &RIGHT);
+    routing_detail_label(&detail, 0, (size_t)-1, &WRONG); /* not known */
+    ck_assert_ptr_null(detail.quality);
     ck_assert_mem_eq(detail.ranks, (COUNTS(0, 1, 1, 0, 0, 0)), 6 * sizeof(uint64_t));
     ck_assert_mem_eq(detail.pairs, (COUNTS(0, 1, 0, 0, 0, 0, 0, 0, 0)), 9 * sizeof(uint64_t));
     ck_assert_uint_eq(detail.batch_items, 1);
@@ -138,5 +172,5 @@ START_TEST(lift_tells_pairs_from_chance)
 END_TEST
 
 RUN_TESTS("proto/routing_detail", details_are_counted_item_by_item, details_are_bounded,
-          padding_has_no_details, mutual_information_by_hand, dispatch_entropy_by_hand,
-          lift_tells_pairs_from_chance)
+          quality_of_too_many_classes_is_left_out, padding_has_no_details,
+          mutual_information_by_hand, dispatch_entropy_by_hand, lift_tells_pairs_from_chance)

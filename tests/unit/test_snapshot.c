@@ -182,6 +182,7 @@ START_TEST(what_is_written_is_read)
         model_stats_detail(other, gate, &b);
         ck_assert_mem_eq(a.ranks, b.ranks, gates[gate].experts * gates[gate].top_k * 8);
         ck_assert_mem_eq(a.truth, b.truth, gates[gate].experts * CLASSES * 8);
+        ck_assert_mem_eq(a.quality, b.quality, gates[gate].experts * CLASSES * sizeof *a.quality);
         ck_assert_uint_eq(a.batches, 1200);
         check_same_details(&a, &b);
         routing_detail_close(&a);
@@ -382,7 +383,8 @@ START_TEST(earlier_versions_are_read)
 {
     static const char *const PATHS[] = {MOED_TEST_DATA "/fuzz/corpus/snapshot/tags",
                                         MOED_TEST_DATA "/fuzz/corpus/snapshot/version-2",
-                                        MOED_TEST_DATA "/fuzz/corpus/snapshot/version-3"};
+                                        MOED_TEST_DATA "/fuzz/corpus/snapshot/version-3",
+                                        MOED_TEST_DATA "/fuzz/corpus/snapshot/version-4"};
     char bytes[8192];
     for (size_t i = 0; i < sizeof PATHS / sizeof *PATHS; i++) {
         const size_t length = read_file(PATHS[i], bytes, sizeof bytes);
@@ -391,39 +393,51 @@ START_TEST(earlier_versions_are_read)
 }
 END_TEST
 
-static bool knows_right_answers(struct model_stats *stats, uint64_t *labels)
+struct known {
+    uint64_t labels;
+    bool right, quality; /* of all of them */
+};
+
+static struct known known_of(struct model_stats *stats)
 {
+    struct known known = {0};
     struct routing_detail sum;
     routing_detail_init(&sum, 2, 1, CLASSES);
     model_stats_detail(stats, 0, &sum);
     routing_detail_fill(&sum);
-    *labels = 0;
     for (size_t i = 0; sum.truth && i < 2 * CLASSES; i++)
-        *labels += sum.truth[i];
-    const bool knows = sum.correct;
+        known.labels += sum.truth[i];
+    known.right = sum.correct;
+    known.quality = sum.quality;
     routing_detail_close(&sum);
-    return knows;
+    return known;
 }
 
-/* Labels of whose answers nothing is known: no part of them is told as right, until a reset. */
-START_TEST(right_answers_are_of_all_labels)
+static void check_labels(const char *path, uint64_t labels, bool right)
 {
     char bytes[8192];
-    uint64_t labels;
     struct error err = ERROR_INIT;
     const struct snapshot_time time = {100 * SECOND, SECOND};
-    const size_t length =
-        read_file(MOED_TEST_DATA "/fuzz/corpus/snapshot/version-3", bytes, sizeof bytes);
+    const size_t length = read_file(path, bytes, sizeof bytes);
     struct model_stats *stats = model_stats_new(&of_then, CLASSES, LOOPS, MAX_TAGS, SECOND);
     ck_assert_int_eq(snapshot_read(stats, &of_then, &time, bytes, length, &err), SNAPSHOT_READ);
     serve(stats, 0, NULL, 1, 101 * SECOND);
-    ck_assert(!knows_right_answers(stats, &labels));
-    ck_assert_uint_eq(labels, 12 + 1);
+    struct known known = known_of(stats);
+    ck_assert(known.right == right && !known.quality);
+    ck_assert_uint_eq(known.labels, labels + 1);
     model_stats_reset(stats, 102 * SECOND);
     serve(stats, 0, NULL, 1, 103 * SECOND);
-    ck_assert(knows_right_answers(stats, &labels));
-    ck_assert_uint_eq(labels, 1);
+    known = known_of(stats);
+    ck_assert(known.right && known.quality);
+    ck_assert_uint_eq(known.labels, 1);
     model_stats_release(stats);
+}
+
+/* Labels of whose answers nothing is known: no part of them is told as right, until a reset. */
+START_TEST(answers_are_judged_for_all_labels)
+{
+    check_labels(MOED_TEST_DATA "/fuzz/corpus/snapshot/version-3", 12, false);
+    check_labels(MOED_TEST_DATA "/fuzz/corpus/snapshot/version-4", 12, true);
 }
 END_TEST
 
@@ -459,4 +473,4 @@ END_TEST
 TEST_MAIN("snapshot", what_is_written_is_read, what_happened_before_was_before,
           tags_without_a_place_are_other, a_reset_outlives_the_process, other_gates_are_told_apart,
           damage_is_noticed, uses_of_many_processes_are_bounded, earlier_versions_are_read,
-          right_answers_are_of_all_labels, what_there_is_no_room_for_is_left_out)
+          answers_are_judged_for_all_labels, what_there_is_no_room_for_is_left_out)

@@ -294,6 +294,15 @@ static void finish_layer(const struct layer *layer)
         json_object_del(layer->json, NOT_MERGED[i]);
 }
 
+static bool is_calibrated(json_t *merged)
+{
+    json_t *layers = json_object_get(merged, "layers"), *layer;
+    bool calibrated = json_object_get(json_array_get(layers, 0), "exact");
+    size_t i;
+    json_array_foreach(layers, i, layer) calibrated &= classes_are_calibrated(layer);
+    return calibrated;
+}
+
 int merge_finish(json_t *merged, size_t documents, struct moed_client_error *err)
 {
     size_t l;
@@ -314,7 +323,7 @@ int merge_finish(json_t *merged, size_t documents, struct moed_client_error *err
     json_t *gone = json_array();
     for (size_t i = 0; i < LENGTH(NOT_MERGED); i++)
         json_array_append_new(gone, json_string(NOT_MERGED[i]));
-    if (!json_object_get(json_array_get(json_object_get(merged, "layers"), 0), "exact"))
+    if (!is_calibrated(merged))
         json_array_append_new(gone, json_string("ece"));
     json_object_set_new(merged, "merged", json_integer((json_int_t)documents));
     return json_object_set_new(merged, "not_merged", gone);

@@ -3,6 +3,7 @@
 #define MOECTL_MERGE_CLASSES_H
 
 #include <jansson.h>
+#include <stdbool.h>
 
 #include "clients/c/moectl/run.h"
 
@@ -11,7 +12,10 @@
  * shape, or a count overflows. */
 int classes_add(json_t *into, json_t *from, struct moed_client_error *err);
 
-/* Computes what follows from the counts of a layer. */
+/* Computes what follows from the counts and the exact sums of a layer. */
 void classes_finish(json_t *layer);
+
+/* Whether the true classes of a finished layer, if it has any, still have their calibration. */
+bool classes_are_calibrated(json_t *layer);
 
 #endif

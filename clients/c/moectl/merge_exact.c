@@ -108,13 +108,17 @@ int exact_add(json_t *into, json_t *from, struct moed_client_error *err)
 
 /* ---- what follows from them ---- */
 
-/* As the server does: null where there is nothing to divide by. */
-static void set_number(json_t *object, const char *key, double value)
+json_t *exact_number(double value)
 {
-    json_object_set_new(object, key, isfinite(value) ? json_real(value) : json_null());
+    return isfinite(value) ? json_real(value) : json_null();
 }
 
-static void finish_quality(json_t *expert, json_t *exact)
+static void set_number(json_t *object, const char *key, double value)
+{
+    json_object_set_new(object, key, exact_number(value));
+}
+
+bool exact_quality_of(json_t *exact, struct exact_quality *quality)
 {
     json_t *bin, *bins = json_object_get(exact, "bins");
     double labelled = 0, correct = 0, gaps = 0;
@@ -126,12 +130,24 @@ static void finish_quality(json_t *expert, json_t *exact)
         correct += right;
         gaps += fabs(right - value_of(json_array_get(bin, 2)));
     }
-    if (!json_is_array(bins) || !(labelled >= 0 && labelled < 0x1p53))
+    *quality = (struct exact_quality){
+        .labelled = labelled,
+        .accuracy = correct / labelled,
+        .log_loss = value_of(json_object_get(exact, "log_loss")) / labelled,
+        .ece = gaps / labelled,
+    };
+    return json_is_array(bins) && labelled >= 0 && labelled < 0x1p53;
+}
+
+static void finish_quality(json_t *expert, json_t *exact)
+{
+    struct exact_quality quality;
+    if (!exact_quality_of(exact, &quality))
         return;
-    json_object_set_new(expert, "labelled", json_integer((json_int_t)labelled));
-    set_number(expert, "accuracy", correct / labelled);
-    set_number(expert, "log_loss", value_of(json_object_get(exact, "log_loss")) / labelled);
-    set_number(expert, "ece", gaps / labelled);
+    json_object_set_new(expert, "labelled", json_integer((json_int_t)quality.labelled));
+    set_number(expert, "accuracy", quality.accuracy);
+    set_number(expert, "log_loss", quality.log_loss);
+    set_number(expert, "ece", quality.ece);
 }
 
 static double total_magnitude(json_t *experts)
