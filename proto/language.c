@@ -298,6 +298,11 @@ int language_encode(const struct language *language, const char *text, size_t le
     return around ? surround(language, tokens, err) : 0;
 }
 
+size_t language_fewest(const struct language *language, const char *text, size_t length)
+{
+    return tokenizer_fewest(language->tokenizer, text, length);
+}
+
 /* ---- chats ---- */
 
 const char *language_chat_refusal(const struct language *language)

@@ -40,6 +40,9 @@ MUST_CHECK int language_check(const struct language *language, size_t vocabulary
 MUST_CHECK int language_encode(const struct language *language, const char *text, size_t length,
                                bool special, struct token_ids *tokens, struct error *err);
 
+/* How many ids a text has at least, by its bytes alone (tokenizer.h). */
+size_t language_fewest(const struct language *language, const char *text, size_t length);
+
 /* ---- chats ---- */
 
 /* Why there are no chats: no template, or what in it is not supported, with line and column. NULL:

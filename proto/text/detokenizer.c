@@ -360,7 +360,7 @@ int tokenizer_decode(const struct tokenizer *tokenizer, const int32_t *ids, size
     detokenizer_init(&detokenizer, tokenizer, skip_special);
     detokenizer.whole = true;
     int result = 0;
-    for (size_t i = 0; i < count && result == 0; i++)
+    for (size_t i = 0; i < count && result == 0 && !text->failed; i++)
         result = detokenizer_add(&detokenizer, ids[i], text, err);
     detokenizer_end(&detokenizer, text);
     detokenizer_close(&detokenizer);

@@ -39,6 +39,11 @@ MUST_CHECK int tokenizer_encode(const struct tokenizer *tokenizer, const char *t
                                 bool add_special, struct token_ids *tokens, struct error *err);
 void token_ids_close(struct token_ids *tokens);
 
+/* How many tokens a text has at least, by its bytes alone: they over those of the longest token. 0
+ * where that proves nothing: a tokenizer may leave white space out, or have one token for all that
+ * it does not know. */
+size_t tokenizer_fewest(const struct tokenizer *tokenizer, const char *text, size_t length);
+
 /* ---- ids to text ---- */
 
 /* Appends the text of all ids, as the library does: bytes that are not UTF-8 become U+FFFD.

@@ -68,8 +68,10 @@ struct tokenizer *tokenizer_new(const char *json, size_t length, struct error *e
 #ifdef __GLIBC__
     malloc_trim(0); /* the tree took some hundred megabytes that nothing else asks for soon */
 #endif
-    if (result == 0)
+    if (result == 0) {
+        tokenizer_find_bound(tokenizer);
         return tokenizer;
+    }
     tokenizer_free(tokenizer);
     return NULL;
 }

@@ -36,6 +36,12 @@ struct tokenizer {
     struct added_token *added; /* owned */
     size_t added_count;
     struct added_set raw, normalized;
+    size_t longest; /* bytes of text that one token stands for */
+    size_t
+        shrinks_by; /* how often as many bytes text that is not ASCII may have had; 0: no bound */
 };
+
+/* Fills in the last two, once all else is there. */
+void tokenizer_find_bound(struct tokenizer *tokenizer);
 
 #endif

@@ -98,6 +98,19 @@ static int find_model(struct generation *generation, struct error *err)
 
 /* ---- prompts ---- */
 
+/* What cannot fit is not tokenized first. */
+static int check_length(const struct model *model, const char *text, size_t length,
+                        struct error *err)
+{
+    const size_t fewest = language_fewest(model->language, text, length);
+    if (fewest <= model->info->context)
+        return 0;
+    return error_set(err, ERROR_INVALID,
+                     "%zu bytes of prompt, at least %zu tokens, exceed the model's context of %zu "
+                     "tokens",
+                     length, fewest, model->info->context);
+}
+
 static int encode(struct choice *choice, const char *text, size_t length, bool special,
                   struct error *err)
 {
@@ -106,7 +119,8 @@ static int encode(struct choice *choice, const char *text, size_t length, bool s
     if (!model->language)
         return error_set(err, ERROR_INVALID, "'%s': model '%s' has no tokenizer: give token ids",
                          PROMPTS[choice->generation->kind], model->name);
-    if (language_encode(model->language, text, length, special, &tokens, err) != 0)
+    if (check_length(model, text, length, err) != 0 ||
+        language_encode(model->language, text, length, special, &tokens, err) != 0)
         return -1;
     choice->sequence.tokens = tokens.ids;
     choice->sequence.prompt = tokens.count;

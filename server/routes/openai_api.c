@@ -87,7 +87,7 @@ void openai_embeddings(const struct api *api, struct exchange *exchange,
 
 /* ---- text alone ---- */
 
-enum { MAX_TEXT_BYTES = 256 << 20, LONG_BODY_BYTES = 4 << 10 };
+enum { LONG_BODY_BYTES = 4 << 10 };
 
 static const struct language *language_of(const struct catalog *catalog, const char *name,
                                           struct error *err)
@@ -131,10 +131,8 @@ static int detokenize(const struct catalog *catalog, const struct openai_text *r
     struct buffer text;
     if (!language)
         return -1;
-    buffer_init(&text, MAX_TEXT_BYTES);
-    int result = language_decode(language, input->ids, input->count, true, &text, err);
-    if (result == 0 && text.failed)
-        result = buffer_error(&text, "the text", "send fewer tokens", err);
+    buffer_init(&text, TOKENIZER_MAX_TEXT_BYTES);
+    const int result = language_decode(language, input->ids, input->count, true, &text, err);
     if (result == 0)
         openai_write_content(text.data, text.length, body);
     buffer_close(&text);

@@ -11,7 +11,7 @@ import numpy as np
 
 from support.language import ASSISTANT, CONTEXT, EOS, NAME, USER, VOCABULARY, Words
 from support.openai import CHAT, COMPLETIONS, EMBEDDINGS, OpenAICase
-from support.server import ROOT
+from support.server import ROOT, SHIPPED_MODELS
 
 ENCODER, EMBEDDER = (os.path.join(ROOT, "tests", "data", "families", name) for name in ("nomic_bert", "qwen3_embedding"))
 
@@ -275,6 +275,34 @@ class TextTest(OpenAICase):
         tokens = self.ask("/tokenize", content=text)["tokens"]
         self.assertEqual(tokens, list(text.encode()))
         self.assertEqual(self.ask("/detokenize", tokens=tokens), {"content": text})
+
+
+class BoundsTest(OpenAICase):
+    """Of a tokenizer with long tokens: 47 dashes in three bytes each are one."""
+
+    DASHES = 1072
+
+    @staticmethod
+    def models(directory):
+        shutil.copytree(os.path.join(SHIPPED_MODELS, "tiny-lm"), os.path.join(directory, "tiny-lm"))
+
+    def test_a_text_of_tokens_is_bounded(self):
+        one = self.ask("/detokenize", tokens=[self.DASHES])["content"].encode(errors="replace")
+        self.assertGreater(len(one), 30)
+        fits = self.ask("/detokenize", tokens=[self.DASHES] * 10000)["content"].encode()
+        self.assertGreater(len(fits), 300000)
+        self.refused(413, "the decoded text is longer than 4194304 bytes: decode fewer tokens", path="/detokenize",
+                     tokens=[self.DASHES] * 200000)
+
+    def test_what_cannot_fit_is_not_tokenized(self):
+        longest = 96  # bytes of a token as tokenizer.json writes them
+        for path, body in ((COMPLETIONS, lambda text: {"prompt": text}),
+                           (CHAT, lambda text: {"messages": [{"role": "user", "content": text}]})):
+            for text, sure in (("-" * 512 * longest, False), ("-" * 513 * longest, True), ("—" * 9 * 513 * longest, True)):
+                error = self.refused(400, "exceed", "the model's context of 512 tokens", path=path, max_tokens=1, **body(text))
+                if sure or path == COMPLETIONS:
+                    self.assertEqual("at least" in error["message"], sure, error["message"])
+        self.ask(prompt="— " * 100, max_tokens=1)
 
 
 class EmbeddingsTest(OpenAICase):

@@ -64,6 +64,7 @@ static void expect_case(const struct tokenizer *tokenizer, const json_t *golden)
     ck_assert_msg(tokenizer_encode(tokenizer, copy.text, copy.length, special, &tokens, &err) == 0,
                   "%s", err.text);
     expect_ids(&tokens, json_object_get(golden, "ids"), json_string_value(text));
+    ck_assert_uint_le(tokenizer_fewest(tokenizer, copy.text, copy.length), tokens.count);
     expect_decoded(tokenizer, &tokens, json_is_true(json_object_get(golden, "skip_special")),
                    json_object_get(golden, "decoded"));
     token_ids_close(&tokens);
@@ -241,6 +242,78 @@ START_TEST(text_that_grows_is_refused)
 }
 END_TEST
 
+/* ---- what lengths say ---- */
+
+/* Of a text that repeats `part`. Returns how many tokens it is said to have at least. */
+static size_t check_fewest(const struct tokenizer *tokenizer, const char *part, size_t length)
+{
+    enum { TIMES = 30 };
+    struct error err = ERROR_INIT;
+    struct token_ids tokens;
+    char *text = xmalloc(TIMES * length + 1);
+    for (size_t i = 0; i < TIMES; i++)
+        memcpy(text + i * length, part, length);
+    const size_t fewest = tokenizer_fewest(tokenizer, text, TIMES * length);
+    ck_assert_msg(tokenizer_encode(tokenizer, text, TIMES * length, false, &tokens, &err) == 0,
+                  "%s", err.text);
+    ck_assert_msg(fewest <= tokens.count, "%d times '%.*s' has %zu tokens, not %zu", TIMES,
+                  (int)length, part, tokens.count, fewest);
+    token_ids_close(&tokens);
+    free(text);
+    return fewest;
+}
+
+/* Every token's own text, with which the most bytes go into a token, and what is shortened before.
+ * Returns how many tokens a thousand of one letter have at least. */
+static size_t check_bound(const struct tokenizer *tokenizer)
+{
+    static const char *const SHRINKING[] = {
+        "\xE1\xBF\xAF",                         /* a grave accent, alone */
+        "\xE2\x84\xAA",                         /* the sign for Kelvin */
+        "\xE1\x84\x80\xE1\x85\xA1\xE1\x86\xA8", /* the parts of a syllable */
+        "\xCE\xB1\xCC\x93\xCC\x80\xCD\x85",     /* a letter with three marks */
+        "e\xCC\x81",
+        "\xF0\x9D\x90\x80", /* a bold A */
+        " \t\n",
+        "<unk>",
+    };
+    struct error err = ERROR_INIT;
+    for (size_t id = 0; id < tokenizer_size(tokenizer); id++) {
+        const int32_t one = (int32_t)id;
+        struct buffer text;
+        buffer_init(&text, 1 << 16);
+        if (tokenizer_decode(tokenizer, &one, 1, false, &text, &err) == 0 && text.length > 0)
+            (void)check_fewest(tokenizer, text.data, text.length);
+        buffer_close(&text);
+    }
+    for (size_t i = 0; i < sizeof SHRINKING / sizeof *SHRINKING; i++)
+        (void)check_fewest(tokenizer, SHRINKING[i], strlen(SHRINKING[i]));
+    char letters[1000];
+    memset(letters, 'a', sizeof letters);
+    return tokenizer_fewest(tokenizer, letters, sizeof letters);
+}
+
+START_TEST(lengths_promise_too_little_at_most)
+{
+    size_t proved = 0;
+    glob_t found;
+    ck_assert_int_eq(glob(MOED_TEST_DATA "/data/text/*.golden.json", 0, NULL, &found), 0);
+    for (size_t i = 0; i < found.gl_pathc; i++) {
+        char path[1024];
+        const size_t name = strlen(found.gl_pathv[i]) - strlen(".golden.json");
+        snprintf(path, sizeof path, "%.*s.json", (int)name, found.gl_pathv[i]);
+        struct tokenizer *tokenizer = load(path);
+        const size_t fewest = check_bound(tokenizer);
+        proved += fewest > 0;
+        if (strstr(path, "bert") || strstr(path, "words") || strstr(path, "roberta"))
+            ck_assert_msg(fewest == 0, "%s has one token for all that it does not know", path);
+        tokenizer_free(tokenizer);
+    }
+    globfree(&found);
+    ck_assert_uint_ge(proved, 10);
+}
+END_TEST
+
 /* ---- files ---- */
 
 #define MODEL "'model':{'type':'BPE','vocab':{'a':0,'b':1,'ab':2},'merges':['a b']}"
@@ -319,10 +392,15 @@ END_TEST
 
 int main(void)
 {
-    const TTest *const tests[] = {agrees_with_the_library,     tells_of_its_vocabulary,
-                                  long_texts_take_linear_time, refuses_what_is_no_text,
-                                  refuses_ids_without_a_token, many_costly_pieces_are_refused,
-                                  text_that_grows_is_refused,  names_the_file};
+    const TTest *const tests[] = {agrees_with_the_library,
+                                  tells_of_its_vocabulary,
+                                  long_texts_take_linear_time,
+                                  refuses_what_is_no_text,
+                                  refuses_ids_without_a_token,
+                                  many_costly_pieces_are_refused,
+                                  text_that_grows_is_refused,
+                                  lengths_promise_too_little_at_most,
+                                  names_the_file};
     Suite *suite = suite_create("text_tokenizer");
     TCase *tcase = tcase_create("text_tokenizer");
     tcase_set_timeout(tcase, TEST_SECONDS);
