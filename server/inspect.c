@@ -15,6 +15,7 @@
 #include "proto/language.h"
 #include "server/inspect_memory.h"
 #include "server/loop.h"
+#include "server/models/model_name.h"
 #include "server/models/repository.h"
 
 static void print_shape(FILE *out, const struct moed_shape *shape)
@@ -260,13 +261,9 @@ static int check_name(const char *directory, struct error *err)
     char *path = realpath(directory, NULL);
     if (!path)
         return 0; /* loading says what is wrong */
-    const char *name = strrchr(path, '/') + 1;
-    int result = 0;
-    if (*name == '.' || !name_is_valid(name, MAX_MODEL_NAME))
-        result = error_set(err, ERROR_INVALID,
-                           "%s: cannot be served under its name: expected at most %d " NAME_ALPHABET
-                           ", not beginning with a dot",
-                           path, MAX_MODEL_NAME);
+    const int result = model_name_check(strrchr(path, '/') + 1, err);
+    if (result != 0)
+        error_prefix(err, "%s: cannot be served under its name", path);
     free(path);
     return result;
 }

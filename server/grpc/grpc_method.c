@@ -68,7 +68,9 @@ int grpc_method_path(const struct grpc_method *method, const char *name, const c
     }
     if (!*name)
         return error_set(err, ERROR_INVALID, "the request names no model");
-    char *to = append_encoded(append(path, method->before), name);
+    /* not the path that is the statistics of all models: what asks for a model gets none else */
+    char *to = append(path, method->before);
+    to = strcmp(name, "stats") == 0 ? append(to, "%73tats") : append_encoded(to, name);
     if (*version)
         to = append_encoded(append(to, "/versions/"), version);
     append(to, method->behind);

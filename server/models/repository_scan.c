@@ -258,9 +258,8 @@ static void scan_inside(struct repository_model *model, const char *path, bool t
     bool flat = is_file(path, "config.json");
     const uint64_t names = names_of(&model->serving);
     model->found = true;
-    if (!name_is_valid(model->name, MAX_MODEL_NAME))
-        error_set(&err, ERROR_INVALID, "%s: a model's name is at most %d " NAME_ALPHABET, path,
-                  MAX_MODEL_NAME);
+    if (model_name_check(model->name, &err) != 0)
+        error_prefix(&err, "%s", path);
     else if (serving_read(&model->serving, path, &err) == 0 &&
              each_directory(path, tell, look_at_version, &inside, &err) == 0) {
         if (flat && inside.complete)

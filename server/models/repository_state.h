@@ -4,9 +4,7 @@
 
 #include "proto/serving.h"
 #include "server/models/catalog.h"
-
-/* Longest model name: it becomes a metric label and part of every log line. */
-enum { MAX_MODEL_NAME = 128 };
+#include "server/models/model_name.h"
 
 /* One version, known because it is on the disk, or because it is or was served. */
 struct repository_version {

@@ -70,6 +70,17 @@ class ChangesTest(RepositoryCase):
         self.load("d")
         self.assertEqual(self.status("d"), 200)
 
+    def test_no_model_hides_behind_the_statistics_of_all(self):
+        """/v2/models/stats is a path of its own: a model of that name would answer for them, or they for it."""
+        Tiny().write(self.path("stats"))
+        answer = self.change("stats", "load")
+        self.assertEqual(answer.status, 400, answer.body)
+        self.assertIn("/v2/models/stats are the statistics of all models; rename the directory", answer.json["error"])
+        reasons = {entry["name"]: entry.get("reason") for entry in self.client.post("/v2/repository/index", {}).json}
+        self.assertIn("cannot be called so", reasons["stats"])
+        self.assertEqual(len(self.client.get("/v2/models/stats").json["model_stats"]), 2)
+        self.assertEqual(self.client.get("/v2/models/%73tats").status, 503)
+
     def test_a_look_leaves_unloaded_what_is_unloaded(self):
         self.unload("a")
         shutil.rmtree(self.path("b"))

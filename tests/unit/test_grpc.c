@@ -398,6 +398,9 @@ START_TEST(paths_are_those_of_routes)
     ck_assert_str_eq(path, "/v2/models/stats");
     ck_assert_int_eq(grpc_method_path(statistics, "a:b", "7", path, &err), 0);
     ck_assert_str_eq(path, "/v2/models/a%3Ab/versions/7/stats");
+    const struct grpc_method *metadata = grpc_method_find(SERVICE "ModelMetadata");
+    ck_assert_int_eq(grpc_method_path(metadata, "stats", "", path, &err), 0);
+    ck_assert_str_ne(path, "/v2/models/stats");
     ck_assert_ptr_null(grpc_method_find(SERVICE "Nothing"));
     memset(name, '/', sizeof name - 1);
     name[sizeof name - 1] = '\0';

@@ -16,7 +16,7 @@ from moed.ops import ExportError, require
 CONFIG_COLUMNS = 100
 MOST_NESTED = 16  # lists of layers
 CHECKPOINT_FILE = re.compile(r"config\.json|model\.safetensors(\.index\.json)?|model-\d+-of-\d+\.safetensors")
-VALID_MODEL = re.compile(r"(?!\.)[A-Za-z0-9_.-]{1,128}")
+VALID_MODEL = re.compile(r"(?!\.|stats$)[A-Za-z0-9_.-]{1,128}")
 
 
 def check_place(directory):
@@ -25,7 +25,8 @@ def check_place(directory):
     require(not os.path.islink(directory), directory, "is a symbolic link; export to a new directory and change the "
                                                       "link, or name what it points to")
     require(VALID_MODEL.fullmatch(os.path.basename(directory)), directory,
-            "is the model's name on a server: at most 128 letters, digits, '_', '-' or '.', not beginning with a dot")
+            "is the model's name on a server: at most 128 letters, digits, '_', '-' or '.', not beginning with a dot, "
+            "and not 'stats'")
     _refuse_foreign(directory)
     return directory
 

@@ -214,7 +214,7 @@ class ServerRulesTest(ExportCase):
     def test_names(self):
         for setting in ({"output_name": "my output"}, {"input_name": ""}, {"output_name": "routing.moe.experts"}):
             self.assert_refused(nn.Linear(4, 4), (4,), "is no name: at most 128", **setting)
-        for directory in ("bad+name", "with blank", ".hidden", "x" * 129):
+        for directory in ("bad+name", "with blank", ".hidden", "stats", "x" * 129):
             with self.assertRaisesRegex(moed.ExportError, "is the model's name on a server"):
                 moed.export(nn.Linear(4, 4), torch.zeros(1, 4), os.path.join(self.folder, directory))
 
