@@ -37,6 +37,15 @@ int error_set(struct error *err, enum error_code code, const char *format, ...)
     return -1;
 }
 
+void error_in(struct error *err, const char *path)
+{
+    const size_t length = strlen(path);
+    const bool names = err && strncmp(err->text, path, length) == 0 &&
+                       (err->text[length] == ':' || err->text[length] == '/');
+    if (!names)
+        error_prefix(err, "%s", path);
+}
+
 void error_prefix(struct error *err, const char *format, ...)
 {
     if (!err || err->code == ERROR_NONE)

@@ -60,4 +60,8 @@ int error_set(struct error *err, enum error_code code, const char *format, ...)
 /* Prepends "context: " to a recorded error, for callers that know the file or the model. */
 void error_prefix(struct error *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* The same with a path, unless the error begins with it already, or with that of something in it.
+ */
+void error_in(struct error *err, const char *path);
+
 #endif

@@ -285,7 +285,7 @@ struct moed_model *moed_model_load(const char *directory, const struct moed_load
         config_close(&root);
     }
     if (result != 0) {
-        error_prefix(err, "%s", directory);
+        error_in(err, directory);
         moed_model_free(model);
         return NULL;
     }

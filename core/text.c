@@ -75,6 +75,13 @@ void text_make_printable(char *text)
     }
 }
 
+void text_hide_user(const char *url, char *to, size_t size)
+{
+    const char *at = strrchr(url, '@'), *scheme = strstr(url, "://");
+    const size_t kept = scheme && at && scheme < at ? (size_t)(scheme - url) + strlen("://") : 0;
+    snprintf(to, size, "%.*s%s%s", (int)kept, url, at ? "***" : "", at ? at : url);
+}
+
 /* ---- names ---- */
 
 bool name_is_valid(const char *name, size_t max_bytes)

@@ -28,6 +28,10 @@ bool utf8_is_control(const char *character);
  * a client that goes to a terminal or a log. */
 void text_make_printable(char *text);
 
+/* Copies a URL with "***" for a name and a password in it, for messages: all up to its last '@',
+ * since a password may hold what should have been encoded. Text that does not fit is cut. */
+void text_hide_user(const char *url, char *to, size_t size);
+
 /* White space of JSON. */
 static inline bool text_is_space(char c)
 {

@@ -130,6 +130,8 @@ def main():
     parser.add_argument("--data", default="/usr/share/datasets/fashion-mnist", metavar="DIR")
     parser.add_argument("models", nargs="+", metavar="MODEL")
     arguments = parser.parse_args()
+    if "@" in arguments.url:
+        parser.error("--url: a name or a password in an address is not sent")
     pixels, labels = test_set(arguments.data)
     last = len(labels) - FEW - MANY
     if not 0 <= arguments.first <= last:

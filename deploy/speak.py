@@ -104,6 +104,8 @@ def main():
     parser.add_argument("model", metavar="MODEL")
     parser.add_argument("prompts", nargs="*", metavar="PROMPT", default=PROMPTS)
     arguments = parser.parse_args()
+    if "@" in arguments.url:
+        parser.error("--url: a name or a password in an address is not sent")
     url = arguments.url.rstrip("/")
     for prompt in arguments.prompts:
         began = time.monotonic()

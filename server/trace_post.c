@@ -16,12 +16,14 @@
 int trace_collector_read(struct trace_collector *collector, const char *url, struct error *err)
 {
     static const char scheme[] = "http://";
+    char shown[256];
     const char *at = url + strlen(scheme);
+    text_hide_user(url, shown, sizeof shown);
     if (strncmp(url, scheme, strlen(scheme)) != 0)
         return error_set(err, ERROR_INVALID,
                          "trace_endpoint is \"%.200s\", expected http://HOST[:PORT][/PATH]; a "
                          "collector beside the server may speak TLS to others",
-                         url);
+                         shown);
     bool bracketed = *at == '[';
     size_t host = strcspn(at, bracketed ? "]" : ":/");
     bool closed = !bracketed || at[host] == ']';
@@ -35,10 +37,10 @@ int trace_collector_read(struct trace_collector *collector, const char *url, str
         number = 0;
     host -= bracketed && closed ? 2 : 0;
     if (number < 1 || !closed || number > 65535 || host == 0 || host >= sizeof collector->host ||
-        strlen(path) >= sizeof collector->path || strpbrk(url, " \t\r\n") ||
-        (*path && *path != '/'))
+        memchr(at, '@', host) || strlen(path) >= sizeof collector->path ||
+        strpbrk(url, " \t\r\n") || (*path && *path != '/'))
         return error_set(err, ERROR_INVALID,
-                         "trace_endpoint is \"%.200s\", expected http://HOST[:PORT][/PATH]", url);
+                         "trace_endpoint is \"%.200s\", expected http://HOST[:PORT][/PATH]", shown);
     snprintf(collector->port, sizeof collector->port, "%u", (unsigned)number);
     snprintf(collector->path, sizeof collector->path, "%s", *path && path[1] ? path : "/v1/traces");
     snprintf(collector->host, sizeof collector->host, "%.*s", (int)host, at + bracketed);

@@ -50,13 +50,23 @@ void text_keep_whole(char *text)
     *to = '\0';
 }
 
+/* A password that holds what should have been encoded ends the host where a port would be. */
+static bool is_no_port(const char *start, size_t end)
+{
+    const size_t colon = *start == '[' ? end : strcspn(start, ":");
+    const size_t digits = colon < end ? strspn(start + colon + 1, "0123456789") : 0;
+    return colon < end && (digits == 0 || colon + 1 + digits < end);
+}
+
 char *text_without_password(const char *url)
 {
     char *copy = strdup(url), *start = copy ? strstr(copy, "://") : NULL;
-    if (!start)
+    if (!copy || strncmp(copy, "unix:", 5) == 0)
         return copy;
-    start += 3;
+    start = start ? start + 3 : copy;
     size_t host = 0, end = strcspn(start, "/?#");
+    if (is_no_port(start, end))
+        end = strlen(start);
     for (size_t i = 0; i < end; i++)
         if (start[i] == '@')
             host = i + 1;

@@ -35,15 +35,20 @@ static bool is_origin(const char *item, size_t length)
 int cors_check(const char *allowed, struct error *err)
 {
     const char *list = allowed, *item;
+    char origin[256], shown[128];
     size_t length;
     if (!allowed || strcmp(allowed, "*") == 0)
         return 0;
-    while (text_next_item(&list, &item, &length))
-        if (!is_origin(item, length))
-            return error_set(err, ERROR_INVALID,
-                             "cors_origin has \"%.*s\", expected https://HOST[:PORT] of at most "
-                             "%d bytes without a path, or * for all",
-                             length < 100 ? (int)length : 100, item, ORIGIN_BYTES);
+    while (text_next_item(&list, &item, &length)) {
+        if (is_origin(item, length))
+            continue;
+        snprintf(origin, sizeof origin, "%.*s", length < 255 ? (int)length : 255, item);
+        text_hide_user(origin, shown, sizeof shown);
+        return error_set(err, ERROR_INVALID,
+                         "cors_origin has \"%.100s\", expected https://HOST[:PORT] of at most %d "
+                         "bytes without a path, or * for all",
+                         shown, ORIGIN_BYTES);
+    }
     return 0;
 }
 

@@ -306,7 +306,7 @@ struct model *model_load(const char *directory, const char *name, const char *ve
         warm_up(model, options, serving->warm_up_rows, err) == 0 && !moed_model_is_damaged(engine))
         return model;
     error_set(err, ERROR_INVALID, "its weights were truncated while they were read");
-    error_prefix(err, "%s", directory);
+    error_in(err, directory);
     model_release(model);
     return NULL;
 }

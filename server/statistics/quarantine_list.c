@@ -276,9 +276,11 @@ static void restore(struct quarantine *quarantine)
                         FILE_NAME);
     } else {
         bool moved = state_file_set_aside(directory, FILE_NAME);
+        if (text)
+            error_prefix(&err, "%s/%s", directory, FILE_NAME);
         log_message(LOG_WARNING, "state_damaged",
-                    "%s/%s: %s; it %s renamed to %s.damaged, and no expert is in quarantine",
-                    directory, FILE_NAME, err.text, moved ? "is" : "cannot be", FILE_NAME);
+                    "%s; it %s renamed to %s.damaged, and no expert is in quarantine", err.text,
+                    moved ? "is" : "cannot be", FILE_NAME);
     }
     free(text);
 }

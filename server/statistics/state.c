@@ -68,8 +68,8 @@ static void set_aside(struct state *state, const char *name, const struct error 
     const bool moved = state_file_set_aside(state->directory, name);
     atomic_fetch_add(&state->damaged, 1);
     log_message(LOG_WARNING, "state_damaged",
-                "%s/%s: %s; it %s renamed to %s.damaged, counting begins anew", state->directory,
-                name, err->text, moved ? "is" : "cannot be", name);
+                "%s; it %s renamed to %s.damaged, counting begins anew", err->text,
+                moved ? "is" : "cannot be", name);
 }
 
 void state_restore(struct state *state, struct model *model)
@@ -87,8 +87,10 @@ void state_restore(struct state *state, struct model *model)
     struct model_stats *stats = model_stats_new(
         model->info, model_classes(model), model->stats->loops, model->stats->tags.most, time.now);
     enum snapshot_kind kind = SNAPSHOT_DAMAGED;
-    if (err.code == ERROR_NONE)
+    if (err.code == ERROR_NONE) {
         kind = snapshot_read(stats, model->info, &time, bytes, length, &err);
+        error_prefix(&err, "%s/%s", state->directory, name);
+    }
     free(bytes);
     if (kind == SNAPSHOT_READ) {
         struct model_stats *empty = model->stats;
@@ -97,8 +99,7 @@ void state_restore(struct state *state, struct model *model)
         log_message(LOG_INFO, "state_restored", "%s version %s goes on counting from %s/%s",
                     model->name, model->version, state->directory, name);
     } else if (kind == SNAPSHOT_OTHER) {
-        log_message(LOG_INFO, "state_ignored", "%s/%s: %s; counting begins anew", state->directory,
-                    name, err.text);
+        log_message(LOG_INFO, "state_ignored", "%s; counting begins anew", err.text);
     } else {
         set_aside(state, name, &err);
     }

@@ -248,11 +248,12 @@ END_TEST
 START_TEST(a_password_is_not_told)
 {
     static const char *const URLS[] = {"http://me:secret@127.0.0.1:1/", "ftp://me:secret@host",
-                                       "http://me:secret@127.0.0.1:1/a b"};
+                                       "http://me:secret@127.0.0.1:1/a b", "me:secret@host",
+                                       "http://me:s/secret@127.0.0.1:1"};
     for (size_t i = 0; i < sizeof URLS / sizeof *URLS; i++) {
         struct moed_client_error err = {0};
         struct moed_client *client = moed_client_new(URLS[i], NULL, &err);
-        ck_assert_int_eq(client != NULL, i == 0);
+        ck_assert_int_eq(client != NULL, i == 0 || i == 4);
         if (client)
             ck_assert_ptr_null(moed_client_server(client, &err));
         moed_client_free(client);

@@ -75,6 +75,10 @@ START_TEST(an_address_without_its_password)
         {"http://a@b@host", "http://host"},
         {"https://host/a@b", "https://host/a@b"},
         {"unix:/run/a@b", "unix:/run/a@b"},
+        {"me:secret@host", "host"},
+        {"http://me:se/cr?et@host/a", "http://host/a"},
+        {"http://host:80/a@b", "http://host:80/a@b"},
+        {"http://[::1]:80/a@b", "http://[::1]:80/a@b"},
         {"http://", "http://"},
     };
     for (size_t i = 0; i < sizeof URLS / sizeof *URLS; i++) {

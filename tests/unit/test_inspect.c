@@ -151,11 +151,36 @@ START_TEST(a_bad_checkpoint_prints_nothing)
 }
 END_TEST
 
+/* Wherever in it the fault is. */
+START_TEST(a_path_is_told_once)
+{
+    static const char *const FILES[] = {"config.json", "model.safetensors",
+                                        "model.safetensors.index.json"};
+    char config[1024], path[PATH_MAX];
+    with_description(config, sizeof config, "");
+    for (size_t i = 0; i < sizeof FILES / sizeof *FILES; i++) {
+        struct error err = ERROR_INIT;
+        char *directory = new_directory();
+        write_checkpoint(directory, config, tensors, 4);
+        snprintf(path, sizeof path, "%s/model.safetensors", directory);
+        ck_assert_int_eq(remove(path), 0);
+        snprintf(path, sizeof path, "%s/%s", directory, FILES[i]);
+        FILE *file = fopen(path, "w");
+        fputs("{", file);
+        fclose(file);
+        ck_assert_int_eq(run_inspect(directory, false, stdout, &err), -1);
+        const char *first = strstr(err.text, directory);
+        ck_assert_msg(first && !strstr(first + 1, directory), "%s", err.text);
+        free(directory);
+    }
+}
+END_TEST
+
 /* A checkpoint is not sound if a server refuses the name of its directory. */
 START_TEST(the_directory_has_a_name_that_can_be_served)
 {
     char config[1024], path[PATH_MAX], *directory = new_directory();
-    static const char *const names[] = {"a+b", ".hidden", "a b"};
+    static const char *const names[] = {"a+b", ".hidden", "a b", "stats"};
     with_description(config, sizeof config, "");
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         struct error err = ERROR_INIT;
@@ -187,4 +212,5 @@ END_TEST
 
 TEST_MAIN("inspect", weights_are_read_only_to_check_them,
           the_directory_has_a_name_that_can_be_served, text_names_what_there_is,
-          json_holds_the_same, json_stays_json_whatever_the_names, a_bad_checkpoint_prints_nothing)
+          json_holds_the_same, json_stays_json_whatever_the_names, a_bad_checkpoint_prints_nothing,
+          a_path_is_told_once)

@@ -70,5 +70,26 @@ START_TEST(controls_are_not_shown)
 }
 END_TEST
 
-RUN_TESTS("text", accepts_each_length, refuses_everything_else, stops_at_the_end_of_a_cut_character,
-          controls_are_not_shown)
+static void check_hidden(const char *url, const char *expected)
+{
+    char shown[64];
+    text_hide_user(url, shown, sizeof shown);
+    ck_assert_str_eq(shown, expected);
+}
+
+START_TEST(who_asks_is_hidden_in_addresses)
+{
+    check_hidden("http://host:1/path", "http://host:1/path");
+    check_hidden("http://name:secret@host:1/path", "http://***@host:1/path");
+    check_hidden("http://name:s/ec@re?t@host", "http://***@host"); /* not encoded */
+    check_hidden("name:secret@host", "***@host");
+    check_hidden("name:s://e@host", "name:s://***@host");
+    check_hidden("", "");
+    char cut[12];
+    text_hide_user("http://name:secret@host", cut, sizeof cut);
+    ck_assert_str_eq(cut, "http://***@");
+}
+END_TEST
+
+RUN_TESTS("text", who_asks_is_hidden_in_addresses, accepts_each_length, refuses_everything_else,
+          stops_at_the_end_of_a_cut_character, controls_are_not_shown)

@@ -109,10 +109,25 @@ START_TEST(who_is_not_there)
 }
 END_TEST
 
+START_TEST(a_collector_is_asked_without_a_password)
+{
+    static const char *const URLS[] = {"http://name:secret@host:4318", "http://name:secret@host",
+                                       "https://name:secret@host", "name:secret@host",
+                                       "http://secret@host/v1/traces"};
+    for (size_t i = 0; i < sizeof URLS / sizeof *URLS; i++) {
+        struct trace_collector collector;
+        struct error err = ERROR_INIT;
+        ck_assert_int_eq(trace_collector_read(&collector, URLS[i], &err), -1);
+        ck_assert_msg(!strstr(err.text, "secret") && strstr(err.text, "***@host"), "%s", err.text);
+    }
+}
+END_TEST
+
 static void begin(void)
 {
     signal(SIGPIPE, SIG_IGN);
 }
 
 TEST_MAIN_WITH("trace post", begin, NULL, the_end_of_the_answer_is_seen,
-               who_says_nothing_is_not_waited_for, nor_is_who_never_ends, who_is_not_there)
+               who_says_nothing_is_not_waited_for, nor_is_who_never_ends, who_is_not_there,
+               a_collector_is_asked_without_a_password)

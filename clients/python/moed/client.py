@@ -319,12 +319,18 @@ def _parts(url: str) -> SplitResult:
     parts = urlsplit(url)
     if (parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment
             or re.search("[^!-~]", parts.path) or re.search(r"[\x00- \x7f]", url)):
-        raise ValueError(f"{url!r} is not an http:// or https:// URL of a server")
+        raise ValueError(f"{_shown(url)!r} is not an http:// or https:// URL of a server")
     if parts.username is not None:
         raise ValueError("the URL has a user's name in it, which nobody would be sent; a token is given as token=")
-    if parts.port == 0:
-        raise ValueError(f"{url!r} has port 0, where no server is")
-    return parts
+    with contextlib.suppress(ValueError):  # it tells what is there instead of a number: of a password, maybe
+        if parts.port != 0:
+            return parts
+    raise ValueError(f"{_shown(url)!r} has no port from 1 to 65535 where one should be")
+
+
+def _shown(url: str) -> str:
+    """Without a name and a password, up to the last @: a password may hold what should have been encoded."""
+    return re.sub(r"^(.*?://|).*@", r"\1", url, flags=re.DOTALL)
 
 
 def _number(text: str) -> Optional[int]:

@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 import time
+import traceback
 import unittest
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -390,6 +391,13 @@ class FailureTest(ClientCase):
                 self.assertFalse(client.ready())
                 with self.assertRaises(Unreachable):
                     client.models()
+
+    def test_errors_tell_no_passwords(self):
+        for url in ("http://name:secret@host", "ftp://name:secret@host", "name:secret@host", "http://name:secret/@host",
+                    "http://name:secret?@host", "http://name:secret #@host"):
+            with self.subTest(url), self.assertRaises(ValueError) as caught:
+                Client(url)
+            self.assertNotIn("secret", "".join(traceback.format_exception(caught.exception)))
 
     def test_bad_urls_are_refused_at_once(self):
         for url in ("127.0.0.1:8080", "ftp://host", "http://"):
