@@ -96,7 +96,8 @@ static void append_dying(const struct routing_layer *layer, struct buffer *body)
     const char *separator = "";
     buffer_text(body, ",\"dying\":[");
     for (size_t i = 0; i < layer->counts->experts; i++) {
-        if (!routing_is_dying(layer->earlier, layer->recent, routing_is_dense(layer), i))
+        if ((layer->quarantined && layer->quarantined[i]) ||
+            !routing_is_dying(layer->earlier, layer->recent, routing_is_dense(layer), i))
             continue;
         buffer_format(body, "%s%zu", separator, routing_expert_index(layer->expert_index, i));
         separator = ",";

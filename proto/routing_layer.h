@@ -27,6 +27,7 @@ struct routing_layer {
     const struct moed_gate_counts *before; /* in the window before */
     struct routing_sample reference;       /* of known-good data; without items: none */
     const char *quarantine;                /* JSON: a list of its experts there; NULL: none */
+    const bool *quarantined;               /* [experts] the same; NULL: none */
     /* Of models of sequences, since the load: what tokens of prompts chose in each step, and what
      * generated ones did; NULL: as `detail`, and of other models. */
     const struct routing_detail *prompt, *generated;

@@ -37,19 +37,20 @@ const quarantined = (layer) => (layer.quarantine ?? []).map(({expert}) => expert
 function collapsed(layer, hourBits) {
   const drift = layer.drift?.reference;
   const moved = drift && drift.js_bits > MOVED_BITS && drift.p_value !== null && drift.p_value < CHANCE;
-  if (layer.rows < MIN_ROWS || !(moved || layer.usage_entropy_bits < LOST_BITS * hourBits)) return undefined;
+  const serving = layer.experts.length - quarantined(layer).length; // the last one does all the work
+  if (layer.rows < MIN_ROWS || serving < 2 || !(moved || layer.usage_entropy_bits < LOST_BITS * hourBits)) return undefined;
   return layer.experts.find((e) => e.weight_share > COLLAPSED);
 }
 
 // [{kind, expert (not of drift), text}] of one layer, whose usage had hourBits of entropy in the last hour. Who is in quarantine
-// is not chosen, and nobody need be told.
+// is not among the dying.
 export function alarmsOf(layer, before, hourBits) {
-  const found = [], drift = layer.drift?.reference, out = quarantined(layer), one = collapsed(layer, hourBits);
+  const found = [], drift = layer.drift?.reference, one = collapsed(layer, hourBits);
   if (one)
     found.push({kind: "collapse", expert: one.index, text: `Expert ${one.index} has ${percent(one.weight_share)} of the combine weight: it does nearly all the work.`});
   if (hasMoved(drift))
     found.push({kind: "drift", text: `Rows are routed otherwise than in the checkpoint's reference: PSI ${number(drift.psi)}, beyond chance.${movedMost(layer)}`});
-  for (const expert of (layer.dying ?? []).filter((index) => !out.includes(index)))
+  for (const expert of layer.dying ?? [])
     found.push({kind: "dying", expert, text: `Expert ${expert} was used in the last hour and, beyond chance, not in the last five minutes.`});
   layer.experts.forEach((e, i) => {
     if (before[i] !== null && e.labelled >= MIN_LABELLED && e.accuracy < FAILING * before[i])

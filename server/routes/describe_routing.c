@@ -156,6 +156,15 @@ static char *quarantine_of(const struct model *model, size_t gate)
     return quarantine_text(model->quarantine, model, gate);
 }
 
+static void free_layers(struct routing_layer *layers, const struct query *query)
+{
+    for (size_t i = query->first; i < query->end; i++) {
+        free((char *)layers[i].quarantine);
+        free((bool *)layers[i].quarantined);
+    }
+    free(layers);
+}
+
 static void write_document(const struct model *model, const struct query *query,
                            struct buffer *body)
 {
@@ -172,6 +181,7 @@ static void write_document(const struct model *model, const struct query *query,
         layers[i].prompt = prompt ? &prompt[i] : NULL;
         layers[i].generated = generated ? &generated[i] : NULL;
         layers[i].quarantine = quarantine_of(model, i);
+        layers[i].quarantined = quarantine_marks(model->quarantine, model, i);
     }
     const struct routing_document document = {.model = model->name,
                                               .version = model->version,
@@ -190,9 +200,7 @@ static void write_document(const struct model *model, const struct query *query,
     free_details(details, query);
     free_details(prompt, query);
     free_details(generated, query);
-    for (size_t i = query->first; i < query->end; i++)
-        free((char *)layers[i].quarantine);
-    free(layers);
+    free_layers(layers, query);
     free(tags);
 }
 

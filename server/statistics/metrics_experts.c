@@ -220,31 +220,23 @@ static void per_expert_quality(struct metrics *all)
 
 /* ---- quarantine ---- */
 
-static bool is_among(size_t expert, const size_t *experts, size_t count)
-{
-    for (size_t i = 0; i < count; i++)
-        if (experts[i] == expert)
-            return true;
-    return false;
-}
-
 /* Of the experts that serve only if there is room for all experts' series. */
 static void quarantine_samples(struct metrics *all, const struct metrics_model *entry, size_t index,
                                bool all_experts)
 {
     const struct moed_gate_info *gate = &entry->model->info->gates[index];
-    size_t experts[QUARANTINE_MAX_ENTRIES];
     struct prometheus_label labels[METRICS_INNER_LABELS];
-    const size_t count = quarantine_experts(entry->model->quarantine, entry->model, index, experts);
+    bool *marks = quarantine_marks(entry->model->quarantine, entry->model, index);
     metrics_label_gate(labels, entry->model, index);
-    for (size_t i = 0; (all_experts || count > 0) && i < gate->experts; i++) {
+    for (size_t i = 0; (all_experts || marks) && i < gate->experts; i++) {
         char text[EXPERT_BYTES];
-        bool is_in = is_among(routing_expert_index(gate->expert_index, i), experts, count);
+        const bool is_in = marks && marks[i];
         label_expert(labels, gate, i, text);
         if (is_in || all_experts)
             prometheus_sample(&all->page, "moed_expert_quarantined", labels, METRICS_INNER_LABELS,
                               is_in);
     }
+    free(marks);
 }
 
 static void quarantined(struct metrics *all, bool all_experts)

@@ -77,6 +77,7 @@ struct view {
     struct routing_figures figures;
     const struct moed_gate_info *gate;
     const struct moed_gate_counts *recent, *earlier; /* NULL unless the window is 5m */
+    const bool *quarantined;                         /* [experts]; NULL: none of them */
 };
 
 static double imbalance(const struct view *view)
@@ -109,7 +110,8 @@ static double dying(const struct view *view)
     bool dense = view->gate->top_k == view->gate->experts;
     double count = 0;
     for (size_t i = 0; i < view->gate->experts; i++)
-        count += routing_is_dying(view->earlier, view->recent, dense, i);
+        if (!view->quarantined || !view->quarantined[i])
+            count += routing_is_dying(view->earlier, view->recent, dense, i);
     return count;
 }
 
@@ -123,6 +125,7 @@ static void window_samples(struct metrics *all, const struct gauge *gauge,
                            const struct metrics_model *entry, size_t gate)
 {
     struct prometheus_label labels[METRICS_INNER_LABELS];
+    bool *marks = quarantine_marks(entry->model->quarantine, entry->model, gate);
     metrics_label_gate(labels, entry->model, gate);
     for (int window = 0; window < WINDOW_COUNT; window++) {
         const struct stats_window *of = &entry->windows[window];
@@ -132,11 +135,12 @@ static void window_samples(struct metrics *all, const struct gauge *gauge,
             continue;
         const struct view view = {routing_figures_of(counts), &entry->model->info->gates[gate],
                                   of->recent ? of->recent->gates[gate] : NULL,
-                                  of->earlier ? of->earlier->gates[gate] : NULL};
+                                  of->earlier ? of->earlier->gates[gate] : NULL, marks};
         labels[METRICS_GATE_LABELS] = (struct prometheus_label){"window", name};
         prometheus_sample(&all->page, gauge->name, labels, METRICS_INNER_LABELS,
                           gauge->value(&view));
     }
+    free(marks);
 }
 
 static void gate_gauges(struct metrics *all)
@@ -150,7 +154,9 @@ static void gate_gauges(struct metrics *all)
         {"moed_layer_unused_experts", "Experts that no row of the window has selected.", unused,
          false},
         {"moed_layer_dying_experts",
-         "Experts used in the hour and, beyond chance, not in its last five minutes.", dying, true},
+         "Experts used in the hour and, beyond chance, not in its last five minutes; without those "
+         "in quarantine.",
+         dying, true},
         {"moed_layer_usage_entropy_bits",
          "Entropy of the mean gate distribution: log2(experts) when all are used alike.",
          usage_entropy, false},

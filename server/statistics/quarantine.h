@@ -53,9 +53,8 @@ MUST_CHECK int quarantine_save(struct quarantine *quarantine, struct error *err)
 /* The list of a gate's experts in quarantine as JSON, [...]; the caller frees it. */
 char *quarantine_text(struct quarantine *quarantine, const struct model *model, size_t gate);
 
-/* The same by the layer's indices. Returns how many. */
-size_t quarantine_experts(struct quarantine *quarantine, const struct model *model, size_t gate,
-                          size_t experts[QUARANTINE_MAX_ENTRIES]);
+/* Of each of the gate's experts whether it is in; NULL: none is. The caller frees it. */
+bool *quarantine_marks(struct quarantine *quarantine, const struct model *model, size_t gate);
 
 /* What holds for the model's rows now; the caller lets go of it. NULL: nothing, which costs reading
  * one number while the list has always been empty. */

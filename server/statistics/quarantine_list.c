@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/memory.h"
+#include "proto/routing_layer.h"
 #include "server/log.h"
 #include "server/models/model.h"
 #include "server/statistics/quarantine.h"
@@ -225,18 +226,26 @@ char *quarantine_text(struct quarantine *quarantine, const struct model *model, 
     return list;
 }
 
-size_t quarantine_experts(struct quarantine *quarantine, const struct model *model, size_t gate,
-                          size_t experts[QUARANTINE_MAX_ENTRIES])
+static void mark(const struct moed_gate_info *gate, size_t expert, bool **marks)
 {
-    size_t count = 0;
+    for (size_t i = 0; i < gate->experts; i++)
+        if (routing_expert_index(gate->expert_index, i) == expert) {
+            *marks = *marks ? *marks : xcalloc(gate->experts, sizeof **marks);
+            (*marks)[i] = true;
+        }
+}
+
+bool *quarantine_marks(struct quarantine *quarantine, const struct model *model, size_t gate)
+{
+    bool *marks = NULL;
     if (!quarantine || atomic_load(&quarantine->change) == 0)
-        return 0;
+        return NULL;
     uv_mutex_lock(&quarantine->mutex);
     for (size_t i = 0; i < quarantine->count; i++)
         if (is_at_gate(&quarantine->entries[i], model, gate))
-            experts[count++] = quarantine->entries[i].expert;
+            mark(&model->info->gates[gate], quarantine->entries[i].expert, &marks);
     uv_mutex_unlock(&quarantine->mutex);
-    return count;
+    return marks;
 }
 
 /* ---- the file ---- */

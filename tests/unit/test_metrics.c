@@ -381,6 +381,55 @@ START_TEST(routing_is_shown_per_layer_and_expert)
 }
 END_TEST
 
+/* Rows that choose two of four, at a time before now. */
+static void count_rows(size_t rows, int32_t first, int32_t second, uint64_t at)
+{
+    const int32_t expert[] = {first, second};
+    const struct moed_routing routing = {.items = 1,
+                                         .experts = 4,
+                                         .top_k = 2,
+                                         .expert = expert,
+                                         .choice = expert,
+                                         .weight = FLOATS(0.75f, 0.25f)};
+    const struct moed_routing *const routed[] = {&routing, &routing};
+    for (size_t i = 0; i < rows; i++)
+        stats_count(stats_of(0), TAG_NONE,
+                    &(struct tally_batch){.rows = 1, .routing = routed, .at = at}, 0, 1);
+}
+
+/* Twenty minutes ago every row chose expert 0, since then none does. */
+START_TEST(who_is_in_quarantine_is_not_dying)
+{
+    const uint64_t now = stats_now(), minute = UINT64_C(60000000000);
+    struct quarantine quarantine = {
+        .count = 1,
+        .entries = {
+            {.model = (char[]){"once"}, .version = (char[]){"1"}, .layer = (char[]){"m2"}}}};
+    struct model_stats *stats = catalog->models[0]->stats;
+    ck_assert_int_eq(uv_mutex_init(&quarantine.mutex), 0);
+    model_stats_reset(stats, now - 30 * minute);
+    count_rows(40, 0, 1, now - 20 * minute);
+    model_stats_tick(stats, now - 10 * minute);
+    count_rows(40, 1, 2, now - minute);
+    struct page *page = read_page();
+    expect_value(page, "moed_layer_dying_experts" LAYER ",window=\"5m\"}", 1);
+    expect_value(page, "moed_expert_quarantined" LAYER ",expert=\"0\"}", 0);
+    free_page(page);
+    atomic_store(&quarantine.change, 1);
+    catalog->models[0]->quarantine = &quarantine;
+    page = read_page();
+    catalog->models[0]->quarantine = NULL;
+    expect_value(page, "moed_layer_dying_experts" LAYER ",window=\"5m\"}", 0);
+    expect_value(page, "moed_expert_quarantined" LAYER ",expert=\"0\"}", 1);
+    expect_value(page,
+                 "moed_layer_dying_experts{model=\"once\",version=\"1\",layer=\"m1\",window="
+                 "\"5m\"}",
+                 1);
+    free_page(page);
+    uv_mutex_destroy(&quarantine.mutex);
+}
+END_TEST
+
 /* A sum that may fall is no counter. */
 START_TEST(weights_of_either_sign_are_a_gauge)
 {
@@ -432,5 +481,5 @@ END_TEST
 TEST_MAIN_WITH("metrics", begin, end, a_page_before_the_first_request, all_promised_names_are_there,
                requests_are_counted_where_they_went, rejections_are_those_of_a_version,
                histograms_are_cumulative, routing_is_shown_per_layer_and_expert,
-               weights_of_either_sign_are_a_gauge, openmetrics_ends, expert_series_are_bounded,
-               labels_are_escaped)
+               who_is_in_quarantine_is_not_dying, weights_of_either_sign_are_a_gauge,
+               openmetrics_ends, expert_series_are_bounded, labels_are_escaped)

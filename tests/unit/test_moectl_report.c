@@ -185,6 +185,39 @@ START_TEST(dying_experts_and_recorded_drift_are_passed_on)
 }
 END_TEST
 
+static bool collapsed(const char *more)
+{
+    json_t *findings = report_of(document_of(1000, 1, 4, SELECTED(1000, 0, 0, 0), more), NULL, 0),
+           *finding;
+    bool is = false;
+    size_t i;
+    json_array_foreach(findings, i, finding)
+    {
+        is |= strcmp(json_string_value(json_object_get(finding, "kind")), "collapsed") == 0;
+    }
+    json_decref(findings);
+    return is;
+}
+
+START_TEST(who_is_left_has_not_collapsed)
+{
+    ck_assert(collapsed(""));
+    ck_assert(collapsed(", \"quarantine\": [{\"expert\": 2}]"));
+    ck_assert(!collapsed(", \"quarantine\": [{\"expert\": 2}, {\"expert\": 1}, {\"expert\": 3}]"));
+}
+END_TEST
+
+START_TEST(who_is_in_quarantine_is_not_unused)
+{
+    json_t *findings =
+        report_of(document_of(1000, 1, 4, SELECTED(400, 600, 0, 0),
+                              ", \"quarantine\": [{\"expert\": 2, \"reason\": \"NaN\"}]"),
+                  NULL, 0);
+    ck_assert_int_eq(json_integer_value(json_object_get(found(findings, "unused"), "expert")), 3);
+    json_decref(findings);
+}
+END_TEST
+
 START_TEST(who_is_in_quarantine_is_not_dying)
 {
     json_t *findings = report_of(
@@ -257,5 +290,6 @@ TEST_MAIN("moectl report", an_even_layer_is_quiet, hot_and_unused_want_more_than
           a_gate_collapses_or_cannot_decide, few_rows_say_nothing_of_a_gate,
           one_expert_has_the_weight, redundant_experts_go_together,
           pairs_are_not_compared_with_a_window, dying_experts_and_recorded_drift_are_passed_on,
+          who_is_left_has_not_collapsed, who_is_in_quarantine_is_not_unused,
           who_is_in_quarantine_is_not_dying, a_cache_holds_the_most_used,
           what_moved_is_told_apart_from_chance, documents_of_different_models_are_refused)

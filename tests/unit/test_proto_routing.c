@@ -399,6 +399,12 @@ START_TEST(document_names_the_dying)
     routing_write(&document, &body);
     buffer_append(&body, "", 1);
     ck_assert_ptr_nonnull(strstr(body.data, "\"dying\":[4,9]"));
+    buffer_close(&body);
+    buffer_init(&body, 1 << 16);
+    layer.quarantined = (const bool[]){true, true, false};
+    routing_write(&document, &body);
+    buffer_append(&body, "", 1);
+    ck_assert_ptr_nonnull(strstr(body.data, "\"dying\":[9]"));
     moed_gate_counts_free(earlier);
     moed_gate_counts_free(recent);
     buffer_close(&body);

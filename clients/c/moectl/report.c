@@ -69,6 +69,19 @@ static double sigmas(const struct layer *layer, double load)
     return (load - even) / sqrt(even * (1 - even) / rows);
 }
 
+/* Who is in quarantine is not chosen, which is told of anyway. */
+static bool is_in_quarantine(const struct layer *layer, json_int_t index)
+{
+    size_t i;
+    json_t *entry;
+    json_array_foreach(json_object_get(layer->json, "quarantine"), i, entry)
+    {
+        if (json_integer_value(json_object_get(entry, "expert")) == index)
+            return true;
+    }
+    return false;
+}
+
 static void judge_load(json_t *findings, const struct layer *layer, const struct expert *expert)
 {
     double load = expert_load(layer, expert), part = load * (double)layer->expert_count;
@@ -81,7 +94,8 @@ static void judge_load(json_t *findings, const struct layer *layer, const struct
                  index_of(expert), 100 * load, by_weight ? "weight" : "selections", part);
         of_expert(finding, expert);
         figure(finding, "load", load);
-    } else if (by_weight && part < NEGLIGIBLE_FACTOR) {
+    } else if (by_weight && part < NEGLIGIBLE_FACTOR &&
+               !is_in_quarantine(layer, (json_int_t)expert->index)) {
         json_t *finding = find(findings, layer, "negligible",
                                "expert %llu makes next to nothing of the answers: %.2f %% of the "
                                "weight",
@@ -101,7 +115,7 @@ static double chance_of_none(const struct layer *layer)
 static void judge_unused(json_t *findings, const struct layer *layer, const struct expert *expert)
 {
     double chance = chance_of_none(layer);
-    if (expert->selected > 0)
+    if (expert->selected > 0 || is_in_quarantine(layer, (json_int_t)expert->index))
         return;
     json_t *finding =
         chance < CHANCE
@@ -156,26 +170,14 @@ static void judge_experts(json_t *findings, const struct layer *layer)
 
 /* ---- one layer ---- */
 
-static bool is_in_quarantine(const struct layer *layer, json_t *index)
-{
-    size_t i;
-    json_t *entry;
-    json_array_foreach(json_object_get(layer->json, "quarantine"), i, entry)
-    {
-        if (json_equal(json_object_get(entry, "expert"), index))
-            return true;
-    }
-    return false;
-}
-
-/* Who is in quarantine is not chosen, which is told of anyway. */
+/* Earlier servers had those in quarantine among them. */
 static void judge_dying(json_t *findings, const struct layer *layer)
 {
     size_t i;
     json_t *index;
     json_array_foreach(json_object_get(layer->json, "dying"), i, index)
     {
-        if (is_in_quarantine(layer, index))
+        if (is_in_quarantine(layer, json_integer_value(index)))
             continue;
         json_t *finding = find(findings, layer, "dying",
                                "expert %lld is dying: used in the last hour, not in its last five "
@@ -217,8 +219,10 @@ static void judge_gate(json_t *findings, const struct layer *layer)
     double bits = entropy_bits(loads, layer->expert_count), in_use = exp2(bits);
     double least = layer->dense ? 1 : (double)layer->top_k;
     double most = log2((double)layer->expert_count);
+    size_t serving =
+        layer->expert_count - json_array_size(json_object_get(layer->json, "quarantine"));
     free(loads);
-    if (layer->expert_count > layer->top_k + 1 && in_use < COLLAPSED_FACTOR * least &&
+    if (serving > layer->top_k + 1 && in_use < COLLAPSED_FACTOR * least &&
         chance_of_bits(layer, bits, most) < CHANCE)
         figure(find(findings, layer, "collapsed",
                     "the gate has collapsed: the work is that of %.2f experts of %zu", in_use,
