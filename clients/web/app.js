@@ -6,10 +6,10 @@ import {ask, events, json, whenToken} from "/ui/ask.js";
 import {bars, cells, chance, counted, element, heatMap, histogram, lines, number, percent, seconds} from "/ui/charts.js";
 import {modelIn} from "/ui/given.js";
 import {Speak} from "/ui/speak.js";
-import {TryIt} from "/ui/tryit.js";
+import {TryIt, appeal} from "/ui/tryit.js";
 import {Worth} from "/ui/worth.js";
 
-const SLOW_MS = 4000, AGAIN_MS = 3000, HISTORY = 150;
+const SLOW_MS = 4000, AGAIN_MS = 3000, HISTORY = 150, LOOKED_AT = 32;
 const $ = (id) => document.getElementById(id);
 
 const state = {model: null, layer: 0, window: "1m", live: null, document: null, models: [], before: null, first: null,
@@ -343,7 +343,7 @@ function drawClasses(layer) {
   const cell = {
     predicted: (rows, e, c) => ({text: columns[c] ? percent(part(rows, c), 0) : "–", strength: part(rows, c)}),
     accuracy: (rows, e, c) => ({text: rows ? percent(table.correct[e][c] / rows, 0) : "–", strength: part(rows - table.correct[e][c], c)}),
-    log_loss: (rows, e, c) => ({text: rows ? number(table.log_loss[e][c], 2) : "–",
+    log_loss: (rows, e, c) => ({text: rows ? table.log_loss[e][c].toFixed(2) : "–",
       strength: part(rows, c) * Math.min(1, table.log_loss[e][c] / Math.log(names.length))}),
     ece: (rows, e, c) => ({text: rows ? percent(table.ece[e][c], 0) : "–", strength: part(rows, c) * table.ece[e][c]}),
   };
@@ -420,14 +420,22 @@ function hourBits(families, {model, version}, layer) {
     labels.layer === layer.name && labels.window === "1h")?.value;
 }
 
+// The model that shows most; of equal ones, and beyond those that are looked at, the first.
+async function mostAppealing(names) {
+  const appeals = await Promise.all(names.slice(0, LOOKED_AT).map((name) => json(`/v2/models/${encodeURIComponent(name)}`).then(appeal, () => 0)));
+  return names[appeals.indexOf(Math.max(...appeals))];
+}
+
 async function refreshModels() {
   try {
     state.models = await repository();
     drawModels();
-    if (!state.models.some((entry) => entry.name === state.model)) {
+    const before = state.model;
+    if (!state.models.some((entry) => entry.name === before)) {
       const wanted = modelIn(location.hash);
-      const ready = state.models.filter((entry) => entry.state === "READY").map((entry) => entry.name);
-      if (ready.length) choose(ready.includes(wanted) ? wanted : ready[0]);
+      const ready = [...new Set(state.models.filter((entry) => entry.state === "READY").map((entry) => entry.name))];
+      const name = ready.includes(wanted) ? wanted : await mostAppealing(ready);
+      if (name && state.model === before) choose(name); // nobody was faster
     }
   } catch (error) { lost(error); }
 }

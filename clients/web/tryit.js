@@ -16,6 +16,13 @@ function isPicture(input) {
   return input.datatype === "FP32" && elements(input.shape) === SIDE * SIDE;
 }
 
+// How much of what there is a first look at a model shows: something that anybody can draw, a character best of all; then
+// any picture; then forms and numbers.
+export function appeal({inputs, outputs}) {
+  if (inputs.length !== 1 || !isPicture(inputs[0])) return 0;
+  return outputs.some(({parameters}) => parameters?.labels?.every((label) => label.length === 1)) ? 2 : 1;
+}
+
 // ---- ways to fill an input; each has an element and data() ----
 
 class Picture {

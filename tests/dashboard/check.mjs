@@ -131,6 +131,17 @@ async function accuracies(page, view, say) {
   });
   if (wrong.length) say(`accuracies by class: ${wrong.join("; ")}`);
   await page.locator("#classes-section").screenshot({path: `${work}/${view.name}-accuracy.png`});
+  for (const what of ["log_loss", "ece"]) {
+    await page.selectOption("#classes-of", what);
+    const odd = await page.evaluate((key) => {
+      const {counts, [key]: values} = moed.document.layers[0].classes.truth, rows = [...document.querySelectorAll("#classes tbody tr")];
+      const text = (value) => (value === null ? "–" : key === "ece" ? `${(100 * value).toFixed(0)} %` : value.toFixed(2));
+      return counts.flatMap((row, e) => row.map((n, c) => [rows[c].querySelectorAll("td")[e], text(values[e][c]), `${n.toLocaleString("en")} rows`]))
+        .filter(([cell, expected, title]) => cell.textContent !== expected || cell.title !== title).map(([cell, expected]) => `${cell.textContent}, not ${expected}`);
+    }, what);
+    if (odd.length) say(`${what} by class: ${odd.join("; ")}`);
+    await page.locator("#classes-section").screenshot({path: `${work}/${view.name}-${what}.png`});
+  }
   await page.selectOption("#classes-of", "predicted");
 }
 
@@ -181,6 +192,28 @@ async function look(browser, view) {
   await page.close();
 }
 
+// Nobody has named a model: the page opens on one that can be drawn for, and a stroke is a one.
+async function open(browser) {
+  const page = await browser.newPage({viewport: {width: 1280, height: 900}, colorScheme: "light"});
+  const say = (what) => problems.push(`first look: ${what}`);
+  page.on("pageerror", (error) => say(error.message));
+  await page.goto(`${url}/`);
+  await page.locator("#tryit canvas.draw").scrollIntoViewIfNeeded();
+  const model = await page.evaluate(() => moed.model), box = await page.locator("#tryit canvas.draw").boundingBox();
+  if (model !== "mnist") say(`it opens on ${model}`);
+  await page.mouse.move(box.x + box.width / 2, box.y + 0.2 * box.height);
+  await page.mouse.down();
+  await page.mouse.move(box.x + box.width / 2, box.y + 0.8 * box.height, {steps: 10});
+  await page.mouse.up();
+  await page.click("#tryit .action.main");
+  await page.waitForSelector("#tryit .answers .first");
+  const answer = await page.locator("#tryit .answers .first >> nth=0").textContent();
+  if (answer !== "1") say(`a stroke is ${answer}`);
+  await page.screenshot({path: `${work}/first-look.png`});
+  console.log(`first look   ${model}: a stroke is ${answer}`);
+  await page.close();
+}
+
 async function judge(page, say) {
   const {violations} = await page.evaluate(`${axe}; axe.run()`);
   for (const {id, impact, nodes} of violations) say(`axe: ${id} (${impact}) at ${nodes[0].html.slice(0, 100)}`);
@@ -227,6 +260,7 @@ async function enter(browser, view) {
 }
 
 const browser = await chromium.launch({executablePath: "/usr/bin/chromium", args: ["--no-sandbox"]});
+await open(browser);
 for (const view of VIEWS) await look(browser, view);
 for (const view of CLOSED) await enter(browser, view);
 await browser.close();
