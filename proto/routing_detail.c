@@ -51,7 +51,7 @@ static bool has_table(struct routing_detail *detail, enum table table)
     uint64_t **place = table_of(detail, table, &cells);
     if (*place || (detail->left_out & 1u << table))
         return *place;
-    if (cells > 0 && cells <= DETAIL_MAX_CELLS)
+    if (cells > 0 && cells <= DETAIL_MAX_CELLS && cells <= detail->part)
         *place = calloc(cells, sizeof **place);
     if (!*place)
         detail->left_out |= 1u << table;
@@ -80,7 +80,8 @@ static bool has_quality(struct routing_detail *detail)
     const size_t cells = detail->experts * detail->classes;
     if (detail->quality || (detail->left_out & QUALITY_BIT))
         return detail->quality;
-    if (cells > 0 && cells <= DETAIL_MAX_QUALITIES)
+    const size_t numbers = cells * sizeof *detail->quality / sizeof(uint64_t);
+    if (cells > 0 && cells <= DETAIL_MAX_QUALITIES && numbers <= detail->part)
         detail->quality = calloc(cells, sizeof *detail->quality);
     if (!detail->quality)
         detail->left_out |= QUALITY_BIT;
@@ -97,14 +98,15 @@ struct routing_quality *routing_detail_quality(struct routing_detail *detail, bo
 }
 
 void routing_detail_init(struct routing_detail *detail, size_t experts, size_t top_k,
-                         size_t classes)
+                         size_t classes, size_t gates)
 {
-    *detail = (struct routing_detail){.experts = experts, .top_k = top_k, .classes = classes};
+    *detail = (struct routing_detail){
+        .experts = experts, .top_k = top_k, .classes = classes, .part = DETAIL_ALL_CELLS / gates};
 }
 
 void routing_detail_init_steps(struct routing_detail *detail, size_t experts, size_t top_k)
 {
-    routing_detail_init(detail, experts, top_k, 0);
+    routing_detail_init(detail, experts, top_k, 0, 1);
     routing_detail_leave_out(detail, RANKS);
     routing_detail_leave_out(detail, PAIRS);
 }

@@ -10,8 +10,10 @@
 
 #include "proto/routing_quality.h"
 
-/* Numbers per table, 2 MiB: what would take more is left out. Pairs of 256 experts are 512 KiB. */
-enum { DETAIL_MAX_CELLS = 1 << 18, DETAIL_MAX_PAIRED = 256 };
+/* Numbers per table, 2 MiB, and in tables of a kind of all gates of a model, 64 MiB, of which each
+ * gate has its part: what would take more is left out. Pairs of 256 experts are 512 KiB: 128 gates
+ * have theirs. */
+enum { DETAIL_MAX_CELLS = 1 << 18, DETAIL_ALL_CELLS = 1 << 23, DETAIL_MAX_PAIRED = 256 };
 
 /* The latest uses of experts that each counter keeps, 32 KiB. */
 enum { DETAIL_RECENT = 1 << 14 };
@@ -23,6 +25,7 @@ enum { DETAIL_MAX_QUALITIES = 1 << 13 };
  * it yet, or it is left out because it is too large or there was no memory for it. */
 struct routing_detail {
     size_t experts, top_k, classes; /* classes 0: the model has none */
+    size_t part;                    /* of DETAIL_ALL_CELLS */
     unsigned left_out;              /* bits, by table (routing_detail.c) */
     bool made;                      /* tables of choices are there, or left out */
     uint64_t *ranks;                /* [experts, top_k] items that chose it at that rank */
@@ -44,8 +47,9 @@ struct routing_detail {
     uint64_t *seen;    /* [experts] number of the latest batch that chose it; never in a sum */
 };
 
+/* Of one of `gates` gates of a model. */
 void routing_detail_init(struct routing_detail *detail, size_t experts, size_t top_k,
-                         size_t classes);
+                         size_t classes, size_t gates);
 /* Only batches and the latest uses. */
 void routing_detail_init_steps(struct routing_detail *detail, size_t experts, size_t top_k);
 void routing_detail_close(struct routing_detail *detail);

@@ -104,7 +104,8 @@ static struct routing_detail *details_of(const struct model *model, const struct
     struct routing_detail *details = xcalloc(model->info->gate_count, sizeof *details);
     for (size_t i = query->first; i < query->end; i++) {
         const struct moed_gate_info *gate = &model->info->gates[i];
-        routing_detail_init(&details[i], gate->experts, gate->top_k, model_classes(model));
+        routing_detail_init(&details[i], gate->experts, gate->top_k, model_classes(model),
+                            model->info->gate_count);
         model_stats_detail(model->stats, i, &details[i]);
         routing_detail_fill(&details[i]);
     }

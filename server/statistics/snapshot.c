@@ -152,7 +152,7 @@ static void write_details(struct walk *walk)
     for (size_t i = 0; i < walk->info->gate_count; i++) {
         const struct moed_gate_info *gate = &walk->info->gates[i];
         const size_t classes = walk->stats->loop[0].details[i].classes;
-        routing_detail_init(&sum, gate->experts, gate->top_k, classes);
+        routing_detail_init(&sum, gate->experts, gate->top_k, classes, walk->info->gate_count);
         model_stats_detail(walk->stats, i, &sum);
         write_sum(walk, &sum);
     }

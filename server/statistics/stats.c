@@ -80,7 +80,7 @@ void stats_need_details(struct stats *stats, const struct moed_model_info *info,
     stats->details = xcalloc(info->gate_count, sizeof *stats->details);
     for (size_t i = 0; i < info->gate_count; i++)
         routing_detail_init(&stats->details[i], info->gates[i].experts, info->gates[i].top_k,
-                            classes);
+                            classes, info->gate_count);
     for (int phase = 0; info->sequence && phase < PHASE_COUNT; phase++) {
         stats->phases[phase] = xcalloc(info->gate_count, sizeof **stats->phases);
         for (size_t i = 0; i < info->gate_count; i++)

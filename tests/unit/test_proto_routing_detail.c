@@ -38,8 +38,8 @@ START_TEST(details_are_counted_item_by_item)
 {
     static const int32_t choice[] = {2, 0, 0, 2, 1, 2};
     struct routing_detail detail, sum;
-    routing_detail_init(&detail, 3, 2, 4);
-    routing_detail_init(&sum, 3, 2, 4);
+    routing_detail_init(&detail, 3, 2, 4, 1);
+    routing_detail_init(&sum, 3, 2, 4, 1);
     ck_assert_ptr_null(detail.ranks); /* nothing is allocated for gates without traffic */
     routing_detail_count(&detail, choice, 2, 1);
     routing_detail_count(&detail, choice + 4, 1, 1); /* of the same batch */
@@ -78,9 +78,9 @@ START_TEST(details_are_bounded)
 {
     struct routing_detail large, all, sum;
     int32_t choice[2] = {0, 511};
-    routing_detail_init(&large, 512, 2, 1000);
-    routing_detail_init(&all, 2, 2, 0);
-    routing_detail_init(&sum, 512, 2, 1000);
+    routing_detail_init(&large, 512, 2, 1000, 1);
+    routing_detail_init(&all, 2, 2, 0, 1);
+    routing_detail_init(&sum, 512, 2, 1000, 1);
     routing_detail_count(&large, choice, 1, 1);
     routing_detail_predict(&large, 511, 999);
     routing_detail_label(&large, 511, 999, &RIGHT);
@@ -108,8 +108,8 @@ END_TEST
 START_TEST(quality_of_too_many_classes_is_left_out)
 {
     struct routing_detail many, sum;
-    routing_detail_init(&many, 8, 2, DETAIL_MAX_QUALITIES / 8 + 1);
-    routing_detail_init(&sum, 8, 2, DETAIL_MAX_QUALITIES / 8 + 1);
+    routing_detail_init(&many, 8, 2, DETAIL_MAX_QUALITIES / 8 + 1, 1);
+    routing_detail_init(&sum, 8, 2, DETAIL_MAX_QUALITIES / 8 + 1, 1);
     routing_detail_label(&many, 1, 2, &RIGHT);
     routing_detail_add(&sum, &many);
     ck_assert_uint_eq(sum.truth[DETAIL_MAX_QUALITIES / 8 + 1 + 2], 1);
@@ -120,12 +120,33 @@ START_TEST(quality_of_too_many_classes_is_left_out)
 }
 END_TEST
 
+/* Hundreds of gates have no hundreds of the largest tables. */
+START_TEST(details_of_all_gates_are_bounded)
+{
+    struct routing_detail few, many;
+    const int32_t choice[2] = {0, 255};
+    routing_detail_init(&few, 256, 2, 6, 128);
+    routing_detail_init(&many, 256, 2, 6, 131);
+    routing_detail_count(&few, choice, 1, 1);
+    routing_detail_count(&many, choice, 1, 1);
+    ck_assert_uint_eq(few.pairs[255], 1);
+    ck_assert_ptr_null(many.pairs);
+    ck_assert_uint_eq(many.ranks[0], 1);
+    routing_detail_label(&few, 1, 2, &RIGHT);
+    routing_detail_label(&many, 1, 2, &RIGHT);
+    ck_assert_ptr_nonnull(few.quality);
+    ck_assert_ptr_null(many.quality);
+    routing_detail_close(&few);
+    routing_detail_close(&many);
+}
+END_TEST
+
 /* Positions behind the end of a short row have no choice. */
 START_TEST(padding_has_no_details)
 {
     static const int32_t choice[] = {-1, -1, 1, 0, -1, -1};
     struct routing_detail detail;
-    routing_detail_init(&detail, 3, 2, 4);
+    routing_detail_init(&detail, 3, 2, 4, 1);
     routing_detail_count(&detail, choice, 3, 1);
     routing_detail_predict(&detail, (size_t)choice[0], 3);
     routing_detail_label(&detail, (size_t)choice[0], 3, &RIGHT);
@@ -163,7 +184,7 @@ START_TEST(lift_tells_pairs_from_chance)
 {
     static const int32_t choice[] = {0, 3, 1, 4, 2, 5, 3, 0, 4, 1, 5, 2};
     struct routing_detail sum;
-    routing_detail_init(&sum, 6, 2, 0);
+    routing_detail_init(&sum, 6, 2, 0, 1);
     routing_detail_count(&sum, choice, 6, 1);
     check_near(routing_lift(&sum, 0, 3), 2 * 6 / (2.0 * 2));
     check_near(routing_lift(&sum, 0, 1), 0);
@@ -172,5 +193,6 @@ START_TEST(lift_tells_pairs_from_chance)
 END_TEST
 
 RUN_TESTS("proto/routing_detail", details_are_counted_item_by_item, details_are_bounded,
-          quality_of_too_many_classes_is_left_out, padding_has_no_details,
-          mutual_information_by_hand, dispatch_entropy_by_hand, lift_tells_pairs_from_chance)
+          quality_of_too_many_classes_is_left_out, details_of_all_gates_are_bounded,
+          padding_has_no_details, mutual_information_by_hand, dispatch_entropy_by_hand,
+          lift_tells_pairs_from_chance)

@@ -176,8 +176,8 @@ START_TEST(what_is_written_is_read)
         check_window(one, end, other, later, (enum window)window);
     for (size_t gate = 0; gate < info.gate_count; gate++) {
         struct routing_detail a, b;
-        routing_detail_init(&a, gates[gate].experts, gates[gate].top_k, CLASSES);
-        routing_detail_init(&b, gates[gate].experts, gates[gate].top_k, CLASSES);
+        routing_detail_init(&a, gates[gate].experts, gates[gate].top_k, CLASSES, 2);
+        routing_detail_init(&b, gates[gate].experts, gates[gate].top_k, CLASSES, 2);
         model_stats_detail(one, gate, &a);
         model_stats_detail(other, gate, &b);
         ck_assert_mem_eq(a.ranks, b.ranks, gates[gate].experts * gates[gate].top_k * 8);
@@ -402,7 +402,7 @@ static struct known known_of(struct model_stats *stats)
 {
     struct known known = {0};
     struct routing_detail sum;
-    routing_detail_init(&sum, 2, 1, CLASSES);
+    routing_detail_init(&sum, 2, 1, CLASSES, 2);
     model_stats_detail(stats, 0, &sum);
     routing_detail_fill(&sum);
     for (size_t i = 0; sum.truth && i < 2 * CLASSES; i++)

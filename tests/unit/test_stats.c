@@ -351,7 +351,7 @@ START_TEST(a_reset_lets_counters_be)
     ck_assert_uint_eq(of.tally->gates[0]->expert[0].selected, 1);
     ck_assert_uint_eq(of.tally->gates[0]->expert[1].selected, 0);
     stats_window_close(&of);
-    routing_detail_init(&detail, 3, 2, 0);
+    routing_detail_init(&detail, 3, 2, 0, 1);
     model_stats_detail(stats, 1, &detail);
     ck_assert_uint_eq(detail.batch_items, 1);
     ck_assert_uint_eq(detail.batches, 1);
@@ -375,7 +375,7 @@ START_TEST(a_batch_is_counted_once)
         serve_row(&stats->loop[0], TAG_FIRST, 0, SECOND);
     }
     stats_add_batch(&stats->loop[0], 1, 0.1); /* whose rows are not counted */
-    routing_detail_init(&detail, 3, 2, 0);
+    routing_detail_init(&detail, 3, 2, 0, 1);
     model_stats_detail(stats, 1, &detail);
     ck_assert_uint_eq(detail.batches, 2);
     ck_assert_uint_eq(detail.batch_items, 6);
