@@ -237,6 +237,9 @@ async function enter(browser, view) {
   const overhang = await page.evaluate(() => document.getElementById("token").getBoundingClientRect().right - document.getElementById("access").getBoundingClientRect().right);
   if (overhang > 0) say("the field is wider than its form");
   await page.screenshot({path: `${work}/${view.name}-asked.png`});
+  await page.fill("#token", "w\u2013g");
+  await page.keyboard.press("Enter");
+  await page.waitForSelector("#access-said:has-text('no token has')");
   await page.fill("#token", "wrong");
   await page.keyboard.press("Enter");
   await page.waitForSelector("#access-said:has-text('token')");
@@ -259,10 +262,30 @@ async function enter(browser, view) {
   await page.close();
 }
 
+// An address may hold anything: the page then shows its first model. A stroke that begins outside of the drawing is none.
+async function wander(browser) {
+  for (const hash of ["#%", "#%E0%A4", "#constructor", "#no-such-model"]) {
+    const page = await browser.newPage();
+    page.on("pageerror", (error) => problems.push(`${hash}: ${error.message}`));
+    await page.goto(`${url}/${hash}`);
+    await page.waitForSelector("#models button[aria-current=true]", {timeout: 20000}).catch(() => problems.push(`${hash}: no model is shown`));
+    await page.click("#models button[data-model=mnist]");
+    const canvas = await page.waitForSelector("#tryit canvas");
+    await canvas.scrollIntoViewIfNeeded();
+    const box = await canvas.boundingBox();
+    await page.mouse.move(box.x - 5, box.y + 5);
+    await page.mouse.down();
+    await page.mouse.move(box.x + 20, box.y + 20, {steps: 4});
+    await page.mouse.up();
+    await page.close();
+  }
+}
+
 const browser = await chromium.launch({executablePath: "/usr/bin/chromium", args: ["--no-sandbox"]});
 await open(browser);
 for (const view of VIEWS) await look(browser, view);
 for (const view of CLOSED) await enter(browser, view);
+await wander(browser);
 await browser.close();
 for (const problem of problems) console.log(`PROBLEM ${problem}`);
 console.log(problems.length ? `${problems.length} problems` : "no problems");
