@@ -101,16 +101,17 @@ async function read(page, say) {
   if (chances !== "p < 1e-300; p 1.0e-250; p 0.03") say(`probabilities are told as ${chances}`);
   const dying = await page.evaluate(async () => {
     const {alarmsOf, quiet} = await import("/ui/alarms.js");
-    const layer = {rows: 9, experts: [], dying: [1, 3], quarantine: [{expert: 3}]};
+    const layer = {rows: 9, experts: [], dying: [1], quarantine: [{expert: 3}]}; // the server has them apart
     return `${alarmsOf(layer, []).map(({expert}) => expert)} ${quiet(layer, []).includes("In quarantine: 3.")}`;
   });
   const collapsed = await page.evaluate(async () => {
     const {alarmsOf} = await import("/ui/alarms.js");
     const layer = (rows, share) => ({rows, usage_entropy_bits: 0.4, experts: [{index: 0, weight_share: 1 - share}, {index: 1, weight_share: share}]});
-    return [[layer(100, 0.9), 1], [layer(99, 0.9), 1], [layer(100, 0.7), 1], [layer(100, 0.9), 0.7], [layer(100, 0.9), undefined]]
+    return [[layer(100, 0.9), 1], [layer(99, 0.9), 1], [layer(100, 0.7), 1], [layer(100, 0.9), 0.7], [layer(100, 0.9), undefined],
+      [{...layer(100, 1), quarantine: [{expert: 0}]}, 1]]
       .map(([one, bits]) => alarmsOf(one, [null, null], bits).map(({kind, expert}) => kind + expert)).join(";");
   });
-  if (collapsed !== "collapse1;;;;") say(`of one expert that does all the work: ${collapsed}`);
+  if (collapsed !== "collapse1;;;;;") say(`of one expert that does all the work: ${collapsed}`);
   if (dying !== "1 true") say(`of a dying expert and one in quarantine: ${dying}`);
   const models = await page.locator("#models").textContent();
   if (!models.includes("broken unavailable: ")) say(`of a model that cannot be served: ${models}`);
