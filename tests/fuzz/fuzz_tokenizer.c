@@ -1,4 +1,5 @@
-/* A tokenizer.json, a NUL, a text: loading, encoding, decoding at once and in a stream. */
+/* A tokenizer.json, a NUL, a text: loading, encoding, decoding at once and in a stream; what its
+ * length says of its tokens. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -43,6 +44,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct token_ids tokens;
     if (nul && tokenizer_encode(tokenizer, nul + 1, size - length - 1, true, &tokens, &err) == 0) {
         struct buffer text;
+        require(tokenizer_fewest(tokenizer, nul + 1, size - length - 1) <= tokens.count);
         buffer_init(&text, 1 << 20);
         bool known = tokenizer_decode(tokenizer, tokens.ids, tokens.count, true, &text, &err) == 0;
         if (known)
