@@ -9,7 +9,6 @@ from torch.nn import functional
 from moed import modules
 from moed.fx_translation import HANDLERS, Join, Named
 from moed.graph import Add, Concat, Multiply
-from moed.ops import ExportError
 
 
 def _operands(translation, node):
@@ -75,14 +74,11 @@ def _add(translation, node):
 def _sum(translation, node, a, b):
     """x + f(x) is a residual, where nothing else reads what is inside f."""
     first, last = sorted((a, b), key=translation.order.get)
-    if first is not last and translation.values[first].shape == translation.values[last].shape:
-        try:
-            if translation.private(first, last) and set(last.users) == {node}:
-                return first, modules.Residual(translation.between(first, last))
-        except ExportError:  # it does not come from x alone
-            pass
     if first is last:
         return first, modules.Scale(2.0)
+    same_shape = translation.values[first].shape == translation.values[last].shape
+    if same_shape and set(last.users) == {node} and translation.private(first, last):
+        return first, modules.Residual(translation.between(first, last))
     _same_rank(translation, node, a, b)
     return a, Join(Add(), (b,))
 

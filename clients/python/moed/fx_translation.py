@@ -212,9 +212,20 @@ class Translation:
         return axis % rank - 1
 
     def private(self, start, end):
-        """Whether nothing but `end` reads what lies between it and `start`."""
-        inside = self.before(end)
-        return all(set(entry.node.users) <= inside for entry in self.entries(start, end) if entry.node is not end)
+        """Whether `end` comes from `start` alone, and nothing else reads what lies between.
+
+        Looks at no layer: sums ask it of each other, and would walk all that lies before them again and again.
+        """
+        between, pending = set(), [end]
+        while pending:
+            node = pending.pop()
+            if node is start or node in between or self.is_fixed(node):
+                continue
+            if node is self.input:
+                return False
+            between.add(node)
+            pending += node.all_input_nodes
+        return all(set(node.users) <= between for node in between if node is not end)
 
     def is_same_for_all(self, given):
         """Whether what a call is given has no part of the row in it."""

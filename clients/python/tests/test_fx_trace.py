@@ -1,12 +1,14 @@
 """Modules with a forward() of their own: what becomes layers, and what is refused."""
 
 import unittest
+from unittest import mock
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from moed import modules
+from moed.fx_translation import Translation
 from moed.layers import Gate, MoE
 from tests.export_case import ExportCase, export, named
 
@@ -193,6 +195,16 @@ class RoundTripTest(ExportCase):
                 return 2 * super().forward(x)
         self.assert_returns(named(twice=Doubled(nn.Linear(4, 4), nn.ReLU())), (4,))
         self.assertEqual(self.config()["layers"][-1], {"op": "scale", "value": 2.0})
+
+    def test_many_sums_look_at_each_call_a_few_times(self):
+        def forward(self, x):
+            for number in range(12):
+                x = getattr(self, f"long{number}")(x) + getattr(self, f"short{number}")(x)
+            return x
+        layers = {f"{way}{number}": nn.Linear(4, 4) for way in ("long", "short") for number in range(12)}
+        with mock.patch.object(Translation, "entry", autospec=True, side_effect=Translation.entry) as entry:
+            self.assert_returns(calling(forward, **layers), (4,))
+        self.assertLess(entry.call_count, 12 * 3 * 10)
 
 
 class RefusalTest(ExportCase):
