@@ -249,16 +249,18 @@ void moed_client_free(struct moed_client *client)
 /* ---- what went wrong ---- */
 
 /* {"error": "text"}, or {"error": {"message": "text"}} as OpenAI's clients expect it. */
-static void refused(const struct moed_client_call *call, const struct moed_client_answer *answer,
-                    struct moed_client_error *err)
+static void refused(const struct moed_client *client, const struct moed_client_call *call,
+                    const struct moed_client_answer *answer, struct moed_client_error *err)
 {
     json_t *root = answer->body ? json_loadb(answer->body, answer->length, 0, NULL) : NULL;
     json_t *error = json_object_get(root, "error");
     const char *text = json_string_value(error);
     if (!text)
         text = json_string_value(json_object_get(error, "message"));
-    client_fail(err, MOED_CLIENT_REFUSED, "%s %.120s: %d: %.340s", call->method, call->path,
-                answer->status, text ? text : "no reason was given");
+    const bool lacks_token = answer->status == 401 && !client->options.token;
+    client_fail(err, MOED_CLIENT_REFUSED, "%s %.120s: %d: %.300s%s", call->method, call->path,
+                answer->status, text ? text : "no reason was given",
+                lacks_token ? " (moectl: MOED_TOKEN or --token)" : "");
     if (err)
         err->status = answer->status;
     json_decref(root);
@@ -423,7 +425,7 @@ int moed_client_exchange(struct moed_client *client, const struct moed_client_ca
     };
     if (status / 100 == 2)
         return 0;
-    refused(call, answer, err);
+    refused(client, call, answer, err);
     if (err)
         err->retry_after_seconds = (double)number_field(client->curl, "Retry-After");
     moed_client_answer_close(answer);

@@ -169,6 +169,8 @@ class TokensTest(TokensCase):
             self.assertEqual((done.returncode, done.stderr), (0, ""), command)
         self.assertIn(" moe rows=", moectl("top", "clusters", "--count", "1", url=self.server.url, env=env).stdout)
         self.assertIn("403", moectl("models", url=self.server.url, env=env).stderr)
+        self.assertIn("(moectl: MOED_TOKEN or --token)", moectl("models", url=self.server.url).stderr)
+        self.assertNotIn("MOED_TOKEN", moectl("models", url=self.server.url, env={"MOED_TOKEN": "moed_wrong"}).stderr)
 
     def test_names_are_logged_and_tokens_are_not(self):
         self.get("/v2?who", "client")

@@ -18,11 +18,11 @@ import threading
 import time
 import weakref
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
-from urllib.parse import SplitResult, quote, urlsplit
+from urllib.parse import SplitResult, quote
 
 import numpy as np
 
-from moed.connection import BadCoding, Connection, TooLong, read_answer
+from moed.connection import BadCoding, Connection, TooLong, address_of, read_answer
 
 # Datatypes of the Open Inference Protocol that numpy has. BF16 is numpy's missing one, see _decode.
 NUMPY_TYPES = {"BOOL": "?", "UINT8": "u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8", "INT8": "i1",
@@ -115,7 +115,7 @@ class Client:
             raise ValueError(f"the timeout is {timeout!r}, not seconds from more than 0 to {MAX_TIMEOUT:g}")
         if token is not None and not re.fullmatch("[!-~]+", token):
             raise ValueError("the token is empty, or has blanks or characters beyond ASCII")
-        self._parts = _parts(url)
+        self._parts = address_of(url)
         self._tls = ssl.create_default_context(cafile=ca_file) if self._parts.scheme == "https" else None
         self.url = url.rstrip("/")
         self.timeout = timeout
@@ -313,24 +313,6 @@ class Client:
             # Half an exchange left on the connection would be read as the next one's answer.
             connection.close()
             raise
-
-
-def _parts(url: str) -> SplitResult:
-    parts = urlsplit(url)
-    if (parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment
-            or re.search("[^!-~]", parts.path) or re.search(r"[\x00- \x7f]", url)):
-        raise ValueError(f"{_shown(url)!r} is not an http:// or https:// URL of a server")
-    if parts.username is not None:
-        raise ValueError("the URL has a user's name in it, which nobody would be sent; a token is given as token=")
-    with contextlib.suppress(ValueError):  # it tells what is there instead of a number: of a password, maybe
-        if parts.port != 0:
-            return parts
-    raise ValueError(f"{_shown(url)!r} has no port from 1 to 65535 where one should be")
-
-
-def _shown(url: str) -> str:
-    """Without a name and a password, up to the last @: a password may hold what should have been encoded."""
-    return re.sub(r"^(.*?://|).*@", r"\1", url, flags=re.DOTALL)
 
 
 def _number(text: str) -> Optional[int]:

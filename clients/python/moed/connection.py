@@ -4,14 +4,16 @@ http.client has a timeout of each read, so a server that sends a byte now and th
 reads whatever a server sends. Here the socket asks before every wait how long is left.
 """
 
+import contextlib
 import http.client
 import io
+import re
 import socket
 import ssl
 import time
 import zlib
 from typing import Any, Optional
-from urllib.parse import SplitResult
+from urllib.parse import SplitResult, urlsplit
 
 PIECE_BYTES = 1 << 20  # memory grows with what was sent, not with what a header announced
 
@@ -89,6 +91,25 @@ def _connected(host: str, port: int, deadline: _Deadline) -> socket.socket:
             sock.close()
             failure = error
     raise failure
+
+
+def address_of(url: str) -> SplitResult:
+    """The parts of a server's URL, or a ValueError that tells no password."""
+    parts = urlsplit(url)
+    if (parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment
+            or re.search("[^!-~]", parts.path) or re.search(r"[\x00- \x7f]", url)):
+        raise ValueError(f"{_shown(url)!r} is not an http:// or https:// URL of a server")
+    if parts.username is not None:
+        raise ValueError("the URL has a user's name in it, which nobody would be sent; a token is given as token=")
+    with contextlib.suppress(ValueError):  # it tells what is there instead of a number: of a password, maybe
+        if parts.port != 0:
+            return parts
+    raise ValueError(f"{_shown(url)!r} has no port from 1 to 65535 where one should be")
+
+
+def _shown(url: str) -> str:
+    """Without a name and a password, up to the last @: a password may hold what should have been encoded."""
+    return re.sub(r"^(.*?://|).*@", r"\1", url, flags=re.DOTALL)
 
 
 class Connection(http.client.HTTPConnection):
