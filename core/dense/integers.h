@@ -51,8 +51,9 @@ static inline size_t integer_group_bytes(unsigned bits, size_t panel)
     return panel * (sizeof(uint16_t) + GROUP * bits / 8);
 }
 
-/* Inputs of a block: so many rows times groups that they stay in a cache. */
-enum { BLOCK_NUMBERS = 1 << 14, BLOCK_ROWS_MOST = 64 };
+/* Inputs of a block: so many rows times groups that they stay in the second-level cache, beside the
+ * panel that they are multiplied with. Smaller blocks stop and begin sums more often. */
+enum { BLOCK_NUMBERS = 1 << 16, BLOCK_ROWS_MOST = 64 };
 
 struct integer_inputs {
     int8_t values[BLOCK_NUMBERS];          /* [rows, groups * GROUP] -127..127 */
