@@ -7,7 +7,7 @@
 #include "onednn_tools.h"
 
 /* A conv1d is a conv2d of height 1. */
-enum { AXES = 4 };
+enum { AXES = 4, GROUPED_AXES = AXES + 1 };
 
 struct onednn_conv {
     dnnl_memory_desc_t plain_x, plain_y;
@@ -32,17 +32,26 @@ static void copy_in(const dnnl_memory_desc_t *format, const float *numbers, dnnl
 }
 
 struct sizes {
-    size_t weights[AXES], in[AXES], out[AXES];
-    size_t stride, padding;
+    size_t weights[GROUPED_AXES], in[AXES], out[AXES]; /* weights by group */
+    const struct conv_steps *steps;
 };
+
+/* oneDNN takes weights of one group without that axis. */
+static dnnl_memory_desc_t weights_of(const struct sizes *sizes, bool plain)
+{
+    return sizes->steps->groups > 1 ? onednn_tensor(GROUPED_AXES, sizes->weights, dnnl_f32,
+                                                    plain ? dnnl_abcde : dnnl_format_tag_any)
+                                    : onednn_tensor(AXES, sizes->weights + 1, dnnl_f32,
+                                                    plain ? dnnl_abcd : dnnl_format_tag_any);
+}
 
 static void build(struct onednn_conv *conv, const struct sizes *sizes)
 {
-    dnnl_dim_t step = (dnnl_dim_t)sizes->stride, pad = (dnnl_dim_t)sizes->padding;
-    const dnnl_dims_t strides = {step, step}, pads = {sizes->weights[2] > 1 ? pad : 0, pad};
+    dnnl_dim_t step = (dnnl_dim_t)sizes->steps->stride, pad = (dnnl_dim_t)sizes->steps->padding;
+    const dnnl_dims_t strides = {step, step}, pads = {sizes->weights[3] > 1 ? pad : 0, pad};
     const dnnl_memory_desc_t x = onednn_tensor(AXES, sizes->in, dnnl_f32, dnnl_format_tag_any),
-                             w = onednn_tensor(AXES, sizes->weights, dnnl_f32, dnnl_format_tag_any),
-                             b = onednn_tensor(1, sizes->weights, dnnl_f32, dnnl_a),
+                             w = weights_of(sizes, false),
+                             b = onednn_tensor(1, sizes->out + 1, dnnl_f32, dnnl_a),
                              y = onednn_tensor(AXES, sizes->out, dnnl_f32, dnnl_format_tag_any);
     dnnl_convolution_desc_t operation;
     dnnl_primitive_desc_t desc;
@@ -60,23 +69,22 @@ static void build(struct onednn_conv *conv, const struct sizes *sizes)
 }
 
 struct onednn_conv *onednn_conv_new(const struct moed_model_info *info,
-                                    const struct safetensors *weights, size_t stride,
-                                    size_t padding, size_t rows)
+                                    const struct safetensors *weights,
+                                    const struct conv_steps *steps, size_t rows)
 {
     const struct tensor *weight = safetensors_find(weights, "conv.weight");
     const struct tensor *bias = safetensors_find(weights, "conv.bias");
-    struct sizes sizes = {.weights = {weight->dims[0], weight->dims[1],
-                                      weight->rank == AXES ? weight->dims[2] : 1,
+    struct sizes sizes = {.weights = {steps->groups, weight->dims[0] / steps->groups,
+                                      weight->dims[1], weight->rank == AXES ? weight->dims[2] : 1,
                                       weight->dims[weight->rank - 1]},
-                          .stride = stride,
-                          .padding = padding};
+                          .steps = steps};
     struct onednn_conv *conv = bench_memory(sizeof *conv);
     image_dims(sizes.in, rows, &info->inputs->shape);
     image_dims(sizes.out, rows, &info->outputs->shape);
     conv->plain_x = onednn_tensor(AXES, sizes.in, dnnl_f32, dnnl_abcd);
     conv->plain_y = onednn_tensor(AXES, sizes.out, dnnl_f32, dnnl_abcd);
     build(conv, &sizes);
-    const dnnl_memory_desc_t plain = onednn_tensor(AXES, sizes.weights, dnnl_f32, dnnl_abcd),
+    const dnnl_memory_desc_t plain = weights_of(&sizes, true),
                              vector = onednn_tensor(1, bias->dims, dnnl_f32, dnnl_a);
     copy_in(&plain, weight->data, conv->weights);
     copy_in(&vector, bias->data, conv->bias);

@@ -7,14 +7,15 @@
 
 #include "core/load/safetensors.h"
 #include "core/moed.h"
+#include "openblas_conv.h"
 
 struct onednn_conv;
 
 /* Makes a convolution for calls of `rows` rows. The model has one layer, a conv1d or conv2d "conv"
- * with bias; stride and padding cannot be derived from the shapes. */
+ * with bias. */
 struct onednn_conv *onednn_conv_new(const struct moed_model_info *info,
-                                    const struct safetensors *weights, size_t stride,
-                                    size_t padding, size_t rows);
+                                    const struct safetensors *weights,
+                                    const struct conv_steps *steps, size_t rows);
 void onednn_conv_free(struct onednn_conv *conv); /* or NULL */
 
 /* Puts x into oneDNN's format, computes, and takes y out of it. */

@@ -16,7 +16,7 @@ struct onednn_model {
     struct onednn_moe *moe; /* NULL: a convolution */
     bool *seen;             /* [max_rows + 1] row counts that the MoE layer was sized for */
     struct onednn_conv *conv;
-    size_t stride, padding;
+    struct conv_steps steps;
 };
 
 static void must(int result, const struct error *err)
@@ -41,8 +41,7 @@ struct onednn_model *onednn_model_open(const char *directory, const struct moed_
         must(model->seen ? 0 : error_set(&err, ERROR_INTERNAL, "no memory"), &err);
         return model;
     }
-    return conv_read_steps(directory, model->weights, &model->stride, &model->padding) ? model
-                                                                                       : NULL;
+    return conv_read_steps(directory, model->weights, &model->steps) ? model : NULL;
 }
 
 bool onednn_model_size(struct onednn_model *model, size_t rows)
@@ -53,7 +52,7 @@ bool onednn_model_size(struct onednn_model *model, size_t rows)
         return first;
     }
     onednn_conv_free(model->conv);
-    model->conv = onednn_conv_new(model->info, model->weights, model->stride, model->padding, rows);
+    model->conv = onednn_conv_new(model->info, model->weights, &model->steps, rows);
     return true;
 }
 

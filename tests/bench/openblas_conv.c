@@ -16,32 +16,34 @@ struct openblas_conv {
     float *windows; /* [k, out_h * out_w] */
 };
 
-bool conv_read_steps(const char *directory, const struct safetensors *weights, size_t *stride,
-                     size_t *padding)
+bool conv_read_steps(const char *directory, const struct safetensors *weights,
+                     struct conv_steps *steps)
 {
     char path[4096];
     struct config_node root, layer;
     struct error err = ERROR_INIT;
-    int64_t step, pad;
+    int64_t stride, padding, groups;
     if (!safetensors_find(weights, "conv.weight"))
         return false;
     snprintf(path, sizeof path, "%s/config.json", directory);
     if (config_open(&root, path, &err) != 0 || config_item(&root, "layers", 0, &layer, &err) != 0 ||
-        config_integer(&layer, "stride", 1, within(1, 4096), &step, &err) != 0 ||
-        config_integer(&layer, "padding", 0, within(0, 4096), &pad, &err) != 0) {
+        config_integer(&layer, "stride", 1, within(1, 4096), &stride, &err) != 0 ||
+        config_integer(&layer, "padding", 0, within(0, 4096), &padding, &err) != 0 ||
+        config_integer(&layer, "groups", 1, within(1, 65536), &groups, &err) != 0) {
         fprintf(stderr, "bench: %s\n", err.text);
         exit(EXIT_FAILURE);
     }
     config_close(&root);
-    *stride = (size_t)step;
-    *padding = (size_t)pad;
+    *steps = (struct conv_steps){(size_t)stride, (size_t)padding, (size_t)groups};
     return true;
 }
 
 struct openblas_conv *openblas_conv_new(const struct moed_model_info *info,
-                                        const struct safetensors *weights, size_t stride,
-                                        size_t padding)
+                                        const struct safetensors *weights,
+                                        const struct conv_steps *steps)
 {
+    if (steps->groups > 1)
+        return NULL;
     const struct tensor *weight = safetensors_find(weights, "conv.weight");
     const struct moed_shape *in = &info->inputs->shape, *out = &info->outputs->shape;
     const bool flat = weight->rank == 3;
@@ -56,9 +58,9 @@ struct openblas_conv *openblas_conv_new(const struct moed_model_info *info,
                                    .out_w = out->dims[out->rank - 1],
                                    .kernel_h = flat ? 1 : weight->dims[2],
                                    .kernel_w = weight->dims[weight->rank - 1],
-                                   .stride = stride,
-                                   .padding_h = flat ? 0 : padding,
-                                   .padding_w = padding};
+                                   .stride = steps->stride,
+                                   .padding_h = flat ? 0 : steps->padding,
+                                   .padding_w = steps->padding};
     conv->windows = bench_memory(conv->channels * conv->kernel_h * conv->kernel_w * conv->out_h *
                                  conv->out_w * sizeof *conv->windows);
     openblas_set_num_threads(1);

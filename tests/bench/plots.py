@@ -63,11 +63,12 @@ BAR = 0.17  # width, of the places between ticks
 CONV_COLOURS = {**COLOURS, "PyTorch": "#2e8b57"}
 
 
-def conv(result, directory):
+def conv(result, directory, file="conv.png", title="Convolutions"):
     names = list(dict.fromkeys(point["name"] for point in result["points"]))
     contenders = list(result["points"][0]["us"])
     row_counts = sorted({point["rows"] for point in result["points"]})
-    figure, grid = plt.subplots(1, len(row_counts), figsize=(5 * len(row_counts), 4.6), sharey=True, squeeze=False)
+    width = max(5, len(names) / 2)
+    figure, grid = plt.subplots(1, len(row_counts), figsize=(width * len(row_counts), 4.6), sharey=True, squeeze=False)
     for axes, rows in zip(grid[0], row_counts):
         points = [point for point in result["points"] if point["rows"] == rows]
         for index, name in enumerate(contenders):
@@ -80,7 +81,11 @@ def conv(result, directory):
         axes.grid(alpha=0.3, axis="y")
     grid[0][0].set_ylabel("GFLOP/s, one thread")
     _legend(grid[0][-1])
-    _save(figure, os.path.join(directory, "conv.png"), "Convolutions")
+    _save(figure, os.path.join(directory, file), title)
+
+
+def depthwise(result, directory):
+    conv(result, directory, "depthwise.png", "Depthwise convolutions")
 
 
 # The axes of the MoE layer's cost, and the values held fixed.
