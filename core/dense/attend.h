@@ -35,7 +35,7 @@ struct attending {
  * attend: every query sees the block; scores are query * key * scale.
  * widen, narrow: IEEE binary16 to f32, exactly; f32 to the nearest binary16, what is larger than
  * the largest becomes the largest, NaN stays NaN. */
-#define ATTEND_NAME(isa, function) function##_##isa
-#define ATTEND_OF(isa, function)   ATTEND_NAME(isa, function)
+#define FUNCTION_NAME(isa, function) function##_##isa
+#define FUNCTION_OF(isa, function)   FUNCTION_NAME(isa, function)
 
 #endif

@@ -199,8 +199,8 @@ INLINE void attend_all(const struct attended *block, struct attending *queries, 
         attend_together(block, queries, 1, half, scale);
 }
 
-void ATTEND_OF(ISA, attend)(const struct attended *block, struct attending *queries, size_t count,
-                            float scale)
+void FUNCTION_OF(ISA, attend)(const struct attended *block, struct attending *queries, size_t count,
+                              float scale)
 {
     if (block->half)
         attend_all(block, queries, count, true, scale);
@@ -208,7 +208,7 @@ void ATTEND_OF(ISA, attend)(const struct attended *block, struct attending *quer
         attend_all(block, queries, count, false, scale);
 }
 
-void ATTEND_OF(ISA, widen)(const uint16_t *halfs, size_t count, float *floats)
+void FUNCTION_OF(ISA, widen)(const uint16_t *halfs, size_t count, float *floats)
 {
     size_t i = 0;
     for (; i + LANES <= count; i += LANES)
@@ -217,7 +217,7 @@ void ATTEND_OF(ISA, widen)(const uint16_t *halfs, size_t count, float *floats)
         floats[i] = float_of_half(halfs[i]);
 }
 
-void ATTEND_OF(ISA, narrow)(const float *floats, size_t count, uint16_t *halfs)
+void FUNCTION_OF(ISA, narrow)(const float *floats, size_t count, uint16_t *halfs)
 {
     for (size_t i = 0; i < count; i++)
         halfs[i] = half_of_float(floats[i]);

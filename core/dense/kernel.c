@@ -214,6 +214,7 @@ static void columns_all(const struct filters *filters, const struct columns *col
 }
 
 DECLARE_ATTEND(ISA);
+DECLARE_DEPTHWISE(ISA);
 
 static bool usable(void)
 {
@@ -232,6 +233,7 @@ const struct kernel KERNEL_OF(ISA) = {.usable = usable,
                                       .windows = windows_all,
                                       .pack_columns = pack_columns,
                                       .columns = columns_all,
-                                      .attend = ATTEND_OF(ISA, attend),
-                                      .widen = ATTEND_OF(ISA, widen),
-                                      .narrow = ATTEND_OF(ISA, narrow)};
+                                      .depthwise = FUNCTION_OF(ISA, depthwise),
+                                      .attend = FUNCTION_OF(ISA, attend),
+                                      .widen = FUNCTION_OF(ISA, widen),
+                                      .narrow = FUNCTION_OF(ISA, narrow)};

@@ -53,6 +53,19 @@ struct columns {
     size_t span, panel_floats;
 };
 
+/* A convolution whose outputs have one input channel each, `share` consecutive ones the same. It is
+ * computed in bands of output lines. */
+struct depthwise {
+    size_t channels, share; /* outputs */
+    size_t in_h, in_w, out_h, out_w, kernel_h, kernel_w, stride;
+    size_t top, line_w;  /* padding above; pixels of a padded line */
+    size_t band;         /* output lines */
+    const float *packed; /* [blocks of `lanes` channels, 1 + kernel_h * kernel_w, lanes]: biases,
+                            taps */
+    const uint32_t
+        *places; /* [pixels of a band] where they go in its padded image, [pixels, lanes] */
+};
+
 struct kernel {
     bool (*usable)(void);                 /* on this machine */
     size_t lanes, panel;                  /* numbers of a vector, of a panel */
@@ -69,6 +82,10 @@ struct kernel {
     void (*pack_columns)(const float *weights, size_t count, size_t k, float *packed);
     void (*columns)(const struct filters *filters, const struct columns *columns, const float *x,
                     float *y, size_t y_pitch);
+    /* x: [channels / share, in_h, in_w], y: [channels, out_h, out_w]. The workspace, aligned to
+     * cache lines, holds a band's padded image and its results, `lanes` numbers for each pixel.
+     * Products are not fused with sums: all kernels give the same bits. */
+    void (*depthwise)(const struct depthwise *conv, const float *x, float *workspace, float *y);
     /* attend.h */
     void (*attend)(const struct attended *block, struct attending *queries, size_t count,
                    float scale);
@@ -88,10 +105,14 @@ extern const struct kernel kernel_neon;
 
 /* Those that CMakeLists.txt compiles for each instruction set; declared here for kernel.c. */
 #define DECLARE_ATTEND(isa)                                                                        \
-    void ATTEND_OF(isa, attend)(const struct attended *block, struct attending *queries,           \
-                                size_t count, float scale);                                        \
-    void ATTEND_OF(isa, widen)(const uint16_t *halfs, size_t count, float *floats);                \
-    void ATTEND_OF(isa, narrow)(const float *floats, size_t count, uint16_t *halfs)
+    void FUNCTION_OF(isa, attend)(const struct attended *block, struct attending *queries,         \
+                                  size_t count, float scale);                                      \
+    void FUNCTION_OF(isa, widen)(const uint16_t *halfs, size_t count, float *floats);              \
+    void FUNCTION_OF(isa, narrow)(const float *floats, size_t count, uint16_t *halfs)
+
+#define DECLARE_DEPTHWISE(isa)                                                                     \
+    void FUNCTION_OF(isa, depthwise)(const struct depthwise *conv, const float *x,                 \
+                                     float *workspace, float *y)
 
 /* The best usable kernel, or the one the environment variable MOED_KERNEL names. */
 const struct kernel *kernel_get(void);

@@ -96,12 +96,18 @@ static void multiply_columns(const struct filters *filters, const struct columns
     kernel_generic.columns(filters, columns, x, y, y_pitch);
 }
 
+static void depthwise(const struct depthwise *conv, const float *x, float *workspace, float *y)
+{
+    kernel_generic.depthwise(conv, x, workspace, y);
+}
+
 const struct kernel kernel_openblas = {.usable = usable,
                                        .lanes = 4, /* as for kernel_generic's columns */
                                        .panel = 1,
                                        .rows = multiply_rows,
                                        .pack_columns = pack_columns,
                                        .columns = multiply_columns,
+                                       .depthwise = depthwise,
                                        .attend = attend,
                                        .widen = widen,
                                        .narrow = narrow};

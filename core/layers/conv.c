@@ -102,7 +102,7 @@ static enum conv_way choose_way(const struct conv *conv)
     size_t channels = conv->out_channels / conv->groups, panel = kernel->panel;
     size_t windows = conv->out_h * conv->out_w;
     if (conv->in_channels == conv->groups && channels <= FEW_FILTERS)
-        return conv_planes_suit(conv) ? BY_PLANES : BY_CHANNELS;
+        return conv_depthwise_suits(conv) ? BY_DEPTHWISE : BY_CHANNELS;
     if (conv->out_w % kernel->lanes == 0 && windows % (2 * kernel->lanes) == 0)
         return BY_LINES;
     if (!kernel->windows || windows * round_up(channels, panel) >
@@ -159,12 +159,18 @@ static int pack(struct conv *conv, struct layer *layer, const struct scope *scop
                 struct error *err)
 {
     const struct tensor *stored = tensor_peek(scope, "weight");
-    if (conv->way == BY_CHANNELS || conv->way == BY_PLANES)
+    if (conv->way == BY_CHANNELS)
         return 0;
     layer->cost.mapped_bytes -= conv->weight.mapped_bytes;
     if (packs_panels(conv) && pack_panels(conv, layer, scope, stored->name, err) != 0)
         return -1;
-    if (!packs_panels(conv) && !scope->loading->headers_only && pack_groups(conv, err) != 0)
+    if (conv->way == BY_DEPTHWISE) {
+        uint64_t more = (conv_depthwise_packed(conv) - conv->weight.count) * sizeof *conv->packed;
+        layer->cost.weight_bytes += more;
+        layer->cost.shared_bytes += more;
+    }
+    if (!packs_panels(conv) && !scope->loading->headers_only &&
+        (conv->way == BY_DEPTHWISE ? conv_depthwise_pack : pack_groups)(conv, err) != 0)
         return -1;
     array_close(&conv->weight);
     tensor_drop_pages(stored);
@@ -219,16 +225,16 @@ static int plan_columns(struct conv *conv, struct error *err)
     return conv->way == BY_LINES || conv->way == BY_COLUMNS ? place_panel(conv, err) : 0;
 }
 
-/* What is made beside the packed weights: taps, tables of tiny images, and a product for each
+/* What is made beside the packed weights: taps, lanes without a channel, and a product for each
  * group, of which a depthwise filter of a few numbers may have millions. */
 static int take_tables(const struct conv *conv, const struct scope *scope,
                        const struct config_node *node, struct error *err)
 {
     if (scope_take(scope, node, "taps", conv->k, 2 * sizeof *conv->window, err) != 0)
         return -1;
-    if (conv->way == BY_PLANES)
-        return scope_take(scope, node, "tables", conv->padded_elements + conv->out_h * conv->out_w,
-                          sizeof *conv->sources, err);
+    if (conv->way == BY_DEPTHWISE)
+        return scope_take(scope, node, "filters", conv_depthwise_packed(conv), sizeof *conv->packed,
+                          err);
     if (!packs_panels(conv))
         return 0;
     const size_t channels = conv->out_channels / conv->groups;
@@ -254,9 +260,10 @@ static int plan(struct conv *conv, struct layer *layer, const struct scope *scop
     if (conv->k > MAX_ROW_ELEMENTS || conv->padded_elements > MAX_ROW_ELEMENTS)
         return config_error(node, NULL, err, "one row needs more than %d numbers of workspace",
                             MAX_ROW_ELEMENTS);
-    if (take_tables(conv, scope, node, err) != 0 || place_taps(conv, err) != 0 ||
-        plan_columns(conv, err) != 0 ||
-        (conv->way == BY_PLANES && conv_planes_plan(conv, err) != 0))
+    if (take_tables(conv, scope, node, err) != 0)
+        return -1;
+    if (conv->way == BY_DEPTHWISE ? conv_depthwise_plan(conv, err) != 0
+                                  : place_taps(conv, err) != 0 || plan_columns(conv, err) != 0)
         return -1;
     plan_workspace(&layer->plan, conv->padded_elements + conv_product_floats(conv));
     if (layer->plan.workspace > MAX_ROW_ELEMENTS)
@@ -318,7 +325,7 @@ static void conv_forward(const struct layer *layer, const struct run *run, size_
     size_t most = conv->way == BY_IMAGES ? conv_images_at_once(conv) : 1;
     for (size_t row = 0; row < rows; row += most) {
         size_t count = rows - row < most ? rows - row : most;
-        for (size_t group = 0; group < (conv->way == BY_PLANES ? 1 : conv->groups); group++)
+        for (size_t group = 0; group < (conv->way == BY_DEPTHWISE ? 1 : conv->groups); group++)
             CONV_PRODUCTS[conv->way](conv, group, count, x + group * in_group, run_workspace(run),
                                      y + group * out_group);
         x += count * layer->in_elements;
@@ -338,8 +345,7 @@ static void conv_free(struct layer *layer)
     array_close(&conv->weight);
     array_close(&conv->bias);
     free(conv->window);
-    free(conv->sources);
-    free(conv->kept);
+    free((uint32_t *)conv->depthwise.places);
     free((size_t *)conv->columns.panel_offsets);
 }
 

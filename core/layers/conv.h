@@ -7,11 +7,12 @@
 #include "core/layers/layer.h"
 #include "core/layers/weights.h"
 
-enum conv_way { BY_LINES, BY_WINDOWS, BY_IMAGES, BY_COLUMNS, BY_CHANNELS, BY_PLANES, CONV_WAYS };
+enum conv_way { BY_LINES, BY_WINDOWS, BY_IMAGES, BY_COLUMNS, BY_CHANNELS, BY_DEPTHWISE, CONV_WAYS };
 
 struct conv {
-    struct array weight; /* [out, k]; freed after packing, used by channels and by planes */
-    float *packed; /* by lines, by columns: [groups, out/groups, k] as the kernel reads them */
+    struct array weight; /* [out, k]; freed after packing, used by channels */
+    float *packed;       /* by lines, by columns: [groups, out/groups, k] as the kernel reads them;
+                            depthwise: with the biases */
     struct gemm *panels; /* by windows, by images: [groups] */
     struct array bias;
     size_t k; /* in/groups * kernel_h * kernel_w */
@@ -24,13 +25,13 @@ struct conv {
     /* An image is padded and, with a stride, dealt out to phases: phase (p, q) has every
      * stride-th number of every stride-th line from (p, q) on. In a phase windows are neighbours.
      */
-    size_t phases_h, phases_w; /* 1 without a stride */
-    size_t line_h, line_w;     /* of one phase */
-    size_t padded_elements;    /* of one channel group, with what the kernel reads beyond */
-    bool direct;               /* the image is read where it is */
-    size_t *window;            /* [k] where each tap's first window begins in the padded image */
-    int32_t *sources, *kept;   /* by planes: the tables (conv_planes.c) */
-    struct columns columns;    /* by lines, by columns, by channels; owns panel_offsets */
+    size_t phases_h, phases_w;  /* 1 without a stride */
+    size_t line_h, line_w;      /* of one phase */
+    size_t padded_elements;     /* of one channel group, with what the kernel reads beyond */
+    bool direct;                /* the image is read where it is */
+    size_t *window;             /* [k] where each tap's first window begins in the padded image */
+    struct columns columns;     /* by lines, by columns, by channels; owns panel_offsets */
+    struct depthwise depthwise; /* owns places */
 };
 
 /* Writes the image of one channel group as the product reads it. */
@@ -47,10 +48,13 @@ extern conv_product *const CONV_PRODUCTS[CONV_WAYS];
 
 size_t conv_images_at_once(const struct conv *conv);
 
-/* By planes: whether groups of one input channel are so small, and the tables that it reads. The
- * product is of all groups: x and y are those of the row. */
-bool conv_planes_suit(const struct conv *conv);
-MUST_CHECK int conv_planes_plan(struct conv *conv, struct error *err);
-conv_product conv_by_planes;
+/* Depthwise: whether it suits groups of one input channel. Its product is of all groups: x and y
+ * are those of the row. It needs no padded image. */
+bool conv_depthwise_suits(const struct conv *conv);
+MUST_CHECK int conv_depthwise_plan(struct conv *conv, struct error *err);
+MUST_CHECK int conv_depthwise_pack(struct conv *conv, struct error *err);
+size_t conv_depthwise_packed(const struct conv *conv); /* floats */
+size_t conv_depthwise_floats(const struct conv *conv); /* of workspace */
+conv_product conv_by_depthwise;
 
 #endif

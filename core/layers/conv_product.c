@@ -7,13 +7,13 @@
  * - by columns: windows of all lines at once. The few results whose windows wrapped around an edge
  *   are dropped
  * - by channels: like that, for groups of one input channel, whose few taps stay in registers
- * - by planes: the same with a stride, or of tiny images (conv_planes.c)
+ * - depthwise: channels of such groups, where they fill vectors well (conv_depthwise.c)
  *
  * All walk a window's taps in the same order. */
 #include <string.h>
 
 #include "core/dense/vector.h"
-#include "core/layers/conv_filter.h"
+#include "core/layers/conv.h"
 
 static const float *bias_of(const struct conv *conv, size_t group)
 {
@@ -106,12 +106,35 @@ static void by_columns(const struct conv *conv, size_t group, size_t rows, const
 
 /* ---- by channels ---- */
 
+enum { OCT = 8, OCTS_AT_ONCE = 4 };
+typedef float oct __attribute__((vector_size(OCT * sizeof(float))));
+
+/* One filter over the next windows of the padded image, whose sums stay in registers. */
+static inline __attribute__((always_inline)) void filter_windows(const struct conv *conv,
+                                                                 const float *taps, float bias,
+                                                                 const float *image, float *y)
+{
+    oct sum[OCTS_AT_ONCE], value;
+#pragma GCC unroll 4
+    for (size_t v = 0; v < OCTS_AT_ONCE; v++)
+        sum[v] = (oct){0} + bias;
+    for (size_t t = 0; t < conv->k; t++) {
+        const float *from = image + conv->window[t], tap = taps[t];
+#pragma GCC unroll 4
+        for (size_t v = 0; v < OCTS_AT_ONCE; v++) {
+            memcpy(&value, from + v * OCT, sizeof value);
+            sum[v] += value * tap;
+        }
+    }
+    memcpy(y, sum, sizeof sum);
+}
+
 /* One filter over all windows, and up to COLUMN_SLACK more. */
 VECTORIZED static void filter_plane(const struct conv *conv, const float *taps, float bias,
                                     const float *image, float *y)
 {
     for (size_t i = 0; i < conv->columns.count; i += OCTS_AT_ONCE * OCT)
-        filter_windows(conv, taps, bias, image + i, y + i, OCTS_AT_ONCE);
+        filter_windows(conv, taps, bias, image + i, y + i);
 }
 
 static void by_channels(const struct conv *conv, size_t group, size_t rows, const float *x,
@@ -227,7 +250,7 @@ static void by_images(const struct conv *conv, size_t group, size_t rows, const 
 
 conv_product *const CONV_PRODUCTS[CONV_WAYS] = {
     [BY_LINES] = by_lines,     [BY_WINDOWS] = by_windows,   [BY_IMAGES] = by_images,
-    [BY_COLUMNS] = by_columns, [BY_CHANNELS] = by_channels, [BY_PLANES] = conv_by_planes};
+    [BY_COLUMNS] = by_columns, [BY_CHANNELS] = by_channels, [BY_DEPTHWISE] = conv_by_depthwise};
 
 size_t conv_product_floats(const struct conv *conv)
 {
@@ -241,8 +264,8 @@ size_t conv_product_floats(const struct conv *conv)
         return conv_images_at_once(conv) * out_plane(conv) * (conv->k + channels);
     case BY_COLUMNS:
         return channels * wide + conv->columns.panel_floats;
-    case BY_PLANES:
-        return wide + 1 + conv->in_h * conv->in_w;
+    case BY_DEPTHWISE:
+        return conv_depthwise_floats(conv);
     default:
         return wide;
     }
