@@ -1,6 +1,6 @@
 """Lets a language model of a running moed server speak, and shows which experts spoke.
 
-    python3 deploy/speak.py [--url URL] [--tokens N] [--seed N] MODEL [PROMPT...]
+    python3 deploy/speak.py [--url URL] [--token TOKEN] [--tokens N] [--seed N] MODEL [PROMPT...]
 
 Needs nothing but Python's standard library, so it doubles as an example of OpenAI's protocol with routing: the answer
 comes as events, one token or a few at a time.
@@ -37,15 +37,17 @@ def shown(text):
     return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
 
 
-def answer_to(url, body):
+def answer_to(url, token, body=None):
     """The reply, whose lines are still to come."""
-    request = urllib.request.Request(f"{url}/v1/completions", json.dumps(body).encode(),
-                                     {"Content-Type": "application/json"})
+    request = urllib.request.Request(url, body and json.dumps(body).encode(), {"Content-Type": "application/json"})
+    if token:
+        request.add_unredirected_header("Authorization", f"Bearer {token}")  # for this server only
     try:
         return urllib.request.urlopen(request, timeout=SILENCE_SECONDS)
     except urllib.error.HTTPError as error:
         text = error.read(LINE_BYTES).decode(errors="replace")
-        raise Failed(f"{error.url} answered {error.code}: {shown(text)}") from None
+        hint = " (--token or MOED_TOKEN)" if error.code == 401 and not token else ""
+        raise Failed(shown(f"{error.url} answered {error.code}: {text.rstrip()}{hint}")) from None
     except OSError as error:
         raise Failed(f"{url}: {error}") from None
 
@@ -68,7 +70,7 @@ def speak(url, model, prompt, arguments):
             "seed": arguments.seed, "stream": True, "stream_options": {"include_usage": True}, "routing": True}
     layers, usage = collections.defaultdict(list), None
     print(f"\n    {colour(prompt, 1)}", end="", flush=True)
-    with answer_to(url, body) as reply:
+    with answer_to(f"{url}/v1/completions", arguments.token, body) as reply:
         for event in events(reply):
             usage = event.get("usage") or usage
             for choice in event["choices"]:
@@ -85,20 +87,22 @@ def bar(counts, experts):
     return "".join(SHADES[-(-(len(SHADES) - 1) * counts[expert] // most)] for expert in range(experts))
 
 
-def show_experts(url, model, layers, prompt_tokens):
+def show_experts(url, model, token, layers, prompt_tokens):
     """Of the rows that made the answer's tokens: the last of the prompt and all that follow."""
-    with urllib.request.urlopen(f"{url}/v2/models/{urllib.parse.quote(model, safe='')}/routing", timeout=SILENCE_SECONDS) as reply:
+    with answer_to(f"{url}/v2/models/{urllib.parse.quote(model, safe='')}/routing", token) as reply:
         sizes = {layer["name"]: len(layer["experts"]) for layer in json.load(reply)["layers"]}
     for name, rows in layers.items():
         counts = collections.Counter(expert for row in rows[prompt_tokens - 1:] for expert in row if expert >= 0)
         total = sum(counts.values())
         spoke = ", ".join(f"{expert} ({count / total:.0%})" for expert, count in counts.most_common(MOST_EXPERTS))
-        print(f"      {name:<24} |{bar(counts, sizes[name])}|  most: experts {spoke}")
+        print(f"      {shown(name):<24} |{bar(counts, sizes[name])}|  most: experts {spoke}")
 
 
 def main():
     parser = argparse.ArgumentParser(description="Let a language model of a moed server speak.")
     parser.add_argument("--url", default="http://127.0.0.1:8080")
+    parser.add_argument("--token", default=os.environ.get("MOED_TOKEN"),
+                        help="sent as Authorization: Bearer; better in MOED_TOKEN, unseen by other users of this machine")
     parser.add_argument("--tokens", type=int, default=TOKENS, metavar="N", help=f"at most so many (default {TOKENS})")
     parser.add_argument("--seed", type=int, default=SEED, metavar="N", help="the same seed says the same")
     parser.add_argument("model", metavar="MODEL")
@@ -106,17 +110,23 @@ def main():
     arguments = parser.parse_args()
     if "@" in arguments.url:
         parser.error("--url: a name or a password in an address is not sent")
+    if not (arguments.token or "").isascii() or not (arguments.token or "").isprintable():
+        parser.error("--token: expected printable ASCII")
     url = arguments.url.rstrip("/")
     for prompt in arguments.prompts:
         began = time.monotonic()
         layers, prompt_tokens, tokens = speak(url, arguments.model, prompt, arguments)
-        print(f"      {tokens} tokens in {time.monotonic() - began:.2f} s. Experts chosen for them, by layer:")
-        show_experts(url, arguments.model, layers, prompt_tokens)
+        print(f"      {tokens:d} tokens in {time.monotonic() - began:.2f} s. Experts chosen for them, by layer:")
+        show_experts(url, arguments.model, arguments.token, layers, prompt_tokens)
 
 
 if __name__ == "__main__":
     try:
         main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # who reads has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except Failed as failed:
         sys.exit(f"speak: {failed}")
     except KeyboardInterrupt:

@@ -1,14 +1,23 @@
-"""The requests in the README get the answers that it shows; its example of a stream stands what a server may say."""
+"""The requests in the README get the answers that it shows; its example clients stand what a server may say."""
 
+import gzip
 import http.server
 import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import unittest
 
 from support.server import ROOT, ServerCase
+
+
+def run_script(name, *arguments, **options):
+    """deploy/NAME with arguments."""
+    options = {"capture_output": True, "encoding": "utf-8", "timeout": 60,
+               "env": {**os.environ, "PYTHONIOENCODING": "utf-8"}, **options}
+    return subprocess.run([sys.executable, os.path.join(ROOT, "deploy", name), *arguments], **options)
 
 
 def example(name):
@@ -30,6 +39,88 @@ class ExamplesTest(ServerCase):
         self.assertTrue(outputs["income"][0].endswith(":0:<=50K"), outputs)
         self.assertTrue(outputs["never_married"][0].endswith(":0:no"), outputs)
         self.assertEqual(sorted(outputs["routing.experts.income.experts"]), list(range(8)))
+
+
+    def test_a_reader_that_has_seen_enough(self):
+        """As `| head` does: the pipe's other end is closed."""
+        read, write = os.pipe()
+        os.close(read)
+        done = run_script("speak.py", "--url", self.server.url, "tiny-lm", capture_output=False, stdout=write,
+                          stderr=subprocess.PIPE)
+        os.close(write)
+        self.assertEqual((done.returncode, done.stderr), (1, ""))
+
+
+class Guarded(http.server.BaseHTTPRequestHandler):
+    """Refuses who has no token, and sends who has one elsewhere, where nobody may see it."""
+
+    heard = ()
+
+    def log_message(self, *_):
+        pass
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.heard.append((self.path, self.headers["Authorization"]))
+        if self.headers["Authorization"] is None:
+            body = b'{"error": "\033]0;x\a\xc2\x9b2J takes a token"}\n'
+            self.send_response(401)
+        else:
+            body = b""
+            self.send_response(302)
+            self.send_header("Location", "/elsewhere")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_GET(self):
+        self.heard.append((self.path, self.headers["Authorization"]))
+        self.send_error(404)
+
+
+class TokenTest(unittest.TestCase):
+    """deploy/speak.py and deploy/classify.py at a server that asks for a token."""
+
+    def setUp(self):
+        self.data = tempfile.TemporaryDirectory()
+        self.addCleanup(self.data.cleanup)
+        for name, size in (("images-idx3", 16 + 1010 * 784), ("labels-idx1", 8 + 1010)):
+            with gzip.open(os.path.join(self.data.name, f"t10k-{name}-ubyte.gz"), "wb", 1) as file:
+                file.write(bytes(size))
+        self.handler = type("Handler", (Guarded,), {"heard": []})
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self.handler)
+        self.addCleanup(server.server_close)
+        self.addCleanup(server.shutdown)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        self.scripts = (("speak.py", "--url", url, "m"), ("classify.py", "--url", url, "--data", self.data.name, "m"))
+
+    def run_all(self, *options, token=None):
+        """Of each script: its name, how it ended, the Authorization of its requests."""
+        env = {name: value for name, value in os.environ.items() if name != "MOED_TOKEN"}
+        env.update({"PYTHONIOENCODING": "utf-8"}, **({"MOED_TOKEN": token} if token else {}))
+        for name, *arguments in self.scripts:
+            self.handler.heard.clear()
+            yield name, run_script(name, *options, *arguments, env=env), [header for _, header in self.handler.heard]
+
+    def test_a_refusal_says_where_a_token_goes_and_no_terminal_obeys_it(self):
+        for name, done, heard in self.run_all():
+            self.assertEqual((done.returncode, heard), (1, [None]), name)
+            self.assertIn("answered 401", done.stderr, name)
+            self.assertIn("?]0;x??2J takes a token", done.stderr, name)
+            self.assertIn("(--token or MOED_TOKEN)", done.stderr, name)
+
+    def test_a_token_goes_to_its_server_only(self):
+        for name, done, heard in self.run_all("--token", "moed_1", token="moed_2"):
+            self.assertEqual(heard, ["Bearer moed_1", None], (name, done.stderr))
+        for name, done, heard in self.run_all(token="moed_2"):
+            self.assertEqual(heard, ["Bearer moed_2", None], (name, done.stderr))
+
+    def test_a_token_that_no_header_can_hold(self):
+        for token in ("a\r\nb", "schl\u00fcssel"):
+            for name, done, heard in self.run_all("--token", token):
+                self.assertEqual((done.returncode, heard), (2, []), name)
+                self.assertIn("--token: expected printable ASCII", done.stderr, name)
 
 
 class HostileStream(http.server.BaseHTTPRequestHandler):
@@ -63,9 +154,7 @@ class SpeakTest(unittest.TestCase):
         handler = type("Handler", (HostileStream,), {"lines": lines})
         with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
             threading.Thread(target=server.serve_forever, daemon=True).start()
-            done = subprocess.run([sys.executable, os.path.join(ROOT, "deploy/speak.py"), "--url",
-                                   f"http://127.0.0.1:{server.server_port}", "m", "hello"], capture_output=True,
-                                  encoding="utf-8", timeout=60, env={**os.environ, "PYTHONIOENCODING": "utf-8"})
+            done = run_script("speak.py", "--url", f"http://127.0.0.1:{server.server_port}", "m", "hello")
             server.shutdown()
         return done
 
