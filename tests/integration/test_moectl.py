@@ -132,12 +132,17 @@ class UsageTest(MoectlCase):
                 (["routing", "tiny", "tiny"], "unexpected argument 'tiny'"),
                 (["routing", "tiny", "--window", "2m"], "--window: expected 1m|5m|1h|all, got '2m'"),
                 (["routing", "tiny", "--timeout", "0"], "--timeout: expected a number from 0.001"),
-                (["routing", "tiny", "--widow", "5m"], "routing has no option --widow; there are --window"),
+                (["routing", "tiny", "--widow", "5m"], "routing has no option --widow; there are --url"),
+                (["routing", "--foo"], " --version --window --layer --tag --include --from --json --csv\n"),
                 (["routing", "tiny", "--layer"], "--layer: expected NAME behind it"),
                 (["routing", "tiny", "--json=1"], "--json takes no value"),
                 (["routing", "tiny", "-x"], "two dashes")]:
             with self.subTest(arguments):
                 self.assertIn(words, self.moectl(*arguments, status=2))
+
+    def test_a_model_without_rows_has_no_figures(self):
+        self.assertIn("\n  imbalance -   effective experts -\n  gate entropy -\n", self.moectl("routing", "tiny"))
+        self.assertIn(" imbalance=- unused=", self.moectl("top", "tiny", "--count", "1"))
 
     def test_failures_say_what_and_where(self):
         self.assertIn("404: unknown model 'nope'", self.moectl("routing", "nope", status=1))

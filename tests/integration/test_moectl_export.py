@@ -12,7 +12,7 @@ import numpy as np
 
 from support.http import Client
 from support.models import LinearMoe, TwoLayers, write_checkpoint
-from support.moectl import needs_moectl
+from support.moectl import moectl, needs_moectl
 from test_moectl import MoectlCase
 
 
@@ -119,6 +119,12 @@ class ExportTest(MoectlCase):
         self.assertIn("layer 'first' has 4 experts and 'second' has 5: export one --layer",
                       self.export("lmdeploy", model="two-layers", status=1))
         self.assertEqual(self.export("lmdeploy", "--layer", "second", model="two-layers"), "[[0,0,0,0,0]]\n")
+
+    def test_a_model_without_rows(self):
+        for model, words in (("even", ""), ("two-layers", "moectl: model 'two-layers' has no rows in this document: ")):
+            done = moectl("export", model, "--format", "csv", url=self.server.url)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertEqual(done.stderr[:len(words) or None], words)
 
     def test_wrong_usage(self):
         self.assertIn("--output DIRECTORY", self.export("tensorrt-llm", status=2))

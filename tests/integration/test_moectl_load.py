@@ -64,7 +64,10 @@ class PredictTest(MoectlCase):
             self.assertIn(f"| first {first[1][row, 0]} (1)", line)
 
     def test_wrong_rows(self):
-        self.assertIn("input 'x' takes 6 numbers a row", self.moectl("predict", "two-layers", input="[1]", status=1))
+        for rows, got in (("[1]", "1 number"), ("[[1, 2], [3, 4], [5, 6], [7, 8]]", "4 rows of 2"),
+                          ("[[1, 2, 3], [4, 5, 6], [7, 8, 9], [1, 2, 3]]", "4 rows of 3")):
+            self.assertIn(f"input 'x': expected rows of 6 numbers, got {got}\n",
+                          self.moectl("predict", "two-layers", input=rows, status=1))
         self.assertIn("404", self.moectl("predict", "nope", input="[1]", status=1))
 
 

@@ -357,6 +357,17 @@ static int write_out(const struct settings *settings, const struct document *doc
     return result;
 }
 
+/* A file of zeros is a file: who reads it later cannot tell that nothing was counted. */
+static void tell_of_no_rows(const struct document *document)
+{
+    for (size_t i = 0; i < document->layer_count; i++)
+        if (document->layers[i].rows > 0)
+            return;
+    if (document->layer_count > 0)
+        fprintf(stderr, "moectl: model '%.100s' has no rows in this document: every count is 0\n",
+                document->model);
+}
+
 static int check_settings(const struct settings *settings, struct moed_client_error *err)
 {
     const struct format *format = settings->format ? find_format(settings->format) : NULL;
@@ -379,6 +390,8 @@ int run_export(const struct settings *settings, struct moed_client_error *err)
         return EXIT_USAGE;
     struct document *document = document_fetch(settings, NULL, err);
     int result = document ? write_out(settings, document, err) : -1;
+    if (result == 0)
+        tell_of_no_rows(document);
     document_free(document);
     return result;
 }

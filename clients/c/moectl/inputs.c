@@ -20,6 +20,19 @@ static size_t numbers_per_row(const struct moed_client_tensor *input)
     return numbers;
 }
 
+/* Says what the array has in place of rows of `numbers` numbers. */
+static int refuse_shape(const struct moed_client_tensor *input, size_t numbers,
+                        const struct array *array, size_t elements, struct moed_client_error *err)
+{
+    size_t rows = array->rank > 1 ? (size_t)array->dims[0] : 0;
+    const char *plural = numbers == 1 ? "" : "s";
+    if (rows == 0)
+        return fail_with(err, "input '%.64s': expected rows of %zu number%s, got %zu number%s",
+                         input->name, numbers, plural, elements, elements == 1 ? "" : "s");
+    return fail_with(err, "input '%.64s': expected rows of %zu number%s, got %zu row%s of %zu",
+                     input->name, numbers, plural, rows, rows == 1 ? "" : "s", elements / rows);
+}
+
 /* Rows are counted by the model's shape: an array of another shape that holds the same numbers,
  * such as flat rows, fits. */
 static int fit(const struct moed_client_tensor *input, const struct array *array,
@@ -30,8 +43,7 @@ static int fit(const struct moed_client_tensor *input, const struct array *array
     if (numbers == 0)
         return fail_with(err, "input '%.64s' has no fixed shape", input->name);
     if (elements == 0 || elements % numbers != 0)
-        return fail_with(err, "input '%.64s' takes %zu numbers a row, which %zu are no multiple of",
-                         input->name, numbers, elements);
+        return refuse_shape(input, numbers, array, elements, err);
     size_t rows = elements / numbers;
     if (array->rank > 1 && input->rank == 1)
         return fail_with(
@@ -40,9 +52,7 @@ static int fit(const struct moed_client_tensor *input, const struct array *array
             "at /v1/completions, an embedder at /v1/embeddings",
             input->name);
     if (array->rank > 1 && (size_t)array->dims[0] != rows && rows > 1)
-        return fail_with(err, "input '%.64s': %lld rows of %zu numbers, expected %zu numbers a row",
-                         input->name, (long long)array->dims[0], elements / (size_t)array->dims[0],
-                         numbers);
+        return refuse_shape(input, numbers, array, elements, err);
     *tensor = *input;
     tensor->datatype = array->datatype;
     tensor->dims[0] = (int64_t)rows;

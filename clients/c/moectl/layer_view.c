@@ -153,8 +153,13 @@ static void print_quarantine(FILE *out, const struct layer *layer)
     }
 }
 
-static void print_figures(FILE *out, const struct layer *layer)
+/* Those of nothing are no figures, and a 0 among them would read as one. */
+static void print_balance(FILE *out, const struct layer *layer)
 {
+    if (layer->rows == 0) {
+        fputs("  imbalance -   effective experts -\n  gate entropy -\n", out);
+        return;
+    }
     fprintf(out, "  imbalance %.2f", layer->imbalance);
     print_figure(out, "by weight", layer->weight_imbalance);
     print_figure(out, "effective experts", layer->effective_experts);
@@ -165,6 +170,11 @@ static void print_figures(FILE *out, const struct layer *layer)
                 layer->usage_entropy_bits);
     print_figure(out, "margin", layer->margin);
     fputc('\n', out);
+}
+
+static void print_figures(FILE *out, const struct layer *layer)
+{
+    print_balance(out, layer);
     print_unused(out, layer);
     print_dying(out, layer);
     if (layer->dropped)

@@ -77,18 +77,15 @@ static const struct option_row *find_option(const struct command *command, const
     return NULL;
 }
 
-/* The options that begin alike, or all of them: whoever mistypes one wants to see them. */
+/* Whoever mistypes an option wants to see them all. */
 static int unknown_option(const struct command *command, const char *argument,
                           struct moed_client_error *err)
 {
-    char known[256] = "";
-    for (int pass = 0; pass < 2 && !*known; pass++) {
-        for (size_t i = 0; i < OPTION_ROWS; i++) {
-            size_t used = strlen(known);
-            if (OPTIONS[i].commands & command->bit &&
-                (pass > 0 || OPTIONS[i].name[0] == argument[2]))
-                snprintf(known + used, sizeof known - used, " --%s", OPTIONS[i].name);
-        }
+    char known[MOED_CLIENT_ERROR_BYTES] = "";
+    for (size_t i = 0; i < OPTION_ROWS; i++) {
+        size_t used = strlen(known);
+        if (OPTIONS[i].commands & command->bit)
+            snprintf(known + used, sizeof known - used, " --%s", OPTIONS[i].name);
     }
     return fail_with(err, "%s has no option %.100s; there are%s", command->name, argument, known);
 }

@@ -228,10 +228,13 @@ void top_print_lines(const struct top *top, FILE *out)
                 (unsigned long long)layer->rows);
         if (!isnan(rates.rows))
             fprintf(out, " rows_per_second=%.1f", rates.rows);
-        fprintf(out, " imbalance=%.3f", layer->imbalance);
-        if (!isnan(layer->weight_imbalance))
+        if (layer->rows > 0)
+            fprintf(out, " imbalance=%.3f", layer->imbalance);
+        else
+            fputs(" imbalance=-", out);
+        if (layer->rows > 0 && !isnan(layer->weight_imbalance))
             fprintf(out, " weight_imbalance=%.3f", layer->weight_imbalance);
-        if (!isnan(layer->gate_entropy_bits))
+        if (layer->rows > 0 && !isnan(layer->gate_entropy_bits))
             fprintf(out, " gate_entropy_bits=%.3f", layer->gate_entropy_bits);
         fprintf(out, " unused=%zu busiest=%llu load=%.4f\n", layer->unused,
                 (unsigned long long)first->index, expert_load(layer, first));
