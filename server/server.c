@@ -52,13 +52,18 @@ static void on_all_drained(uv_async_t *all_drained)
     uv_stop(all_drained->loop);
 }
 
+static void drain_loops(struct server *server)
+{
+    for (size_t i = 0; i < server->count; i++)
+        uv_async_send(&server->loops[i].drain_asked);
+}
+
 static void ask_for_drain(uv_timer_t *timer)
 {
     struct server *server = timer->data;
     log_message(LOG_INFO, "draining", "no new connections; %u open",
                 totals_connections(server->totals));
-    for (size_t i = 0; i < server->count; i++)
-        uv_async_send(&server->loops[i].drain_asked);
+    drain_loops(server);
 }
 
 /* ---- signals ---- */
@@ -115,12 +120,13 @@ static void ignore_signals(void)
         signal(IGNORED[i], SIG_IGN);
 }
 
-/* What a start cannot do without has failed: everybody who asked meanwhile is answered. */
+/* What a start cannot do without has failed: everybody who asked meanwhile is answered. Without a
+ * line of it: no model was ever served, and the error that follows is what matters. */
 static void on_failed(uv_async_t *failed)
 {
     struct server *server = failed->data;
     if (!atomic_exchange(&server->stopping, true))
-        ask_for_drain(&server->drain_delay);
+        drain_loops(server);
 }
 
 static int start_signals(struct server *server, struct error *err)

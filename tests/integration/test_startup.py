@@ -52,6 +52,7 @@ class StartupCase(unittest.TestCase):
         fatal = status == FAILED and arguments[0] == "serve"
         self.assertRegex(ended.stderr, r"(?m)^time=\S+ level=error event=fatal message=" if fatal else r"(?m)^moed: ")
         self.assertNotIn("listening", ended.stderr)
+        self.assertNotIn("event=draining", ended.stderr)
 
     def serve(self, **options):
         server = Server(**options)
@@ -66,7 +67,7 @@ class ModelsTest(StartupCase):
         self.refuse(FAILED, words, "serve", "--models", self.directory, "--port", "0", "--strict-start")
 
     def test_no_such_directory(self):
-        self.refuse(FAILED, ["/no/such/place", "No such file"], "serve", "--models", "/no/such/place")
+        self.refuse(FAILED, ["/no/such/place", "No such file"], "serve", "--models", "/no/such/place", "--port", "0")
 
     def test_empty_repository(self):
         self.refuse_models("no models", "config.json")
