@@ -67,12 +67,22 @@ void moed_gate_counts_free(struct moed_gate_counts *counts)
 
 /* ---- counting ---- */
 
+static bool overflows(const float *weight, size_t count)
+{
+    bool beyond = false;
+    for (size_t i = 0; i < count; i++)
+        beyond |= !(fabsf(weight[i]) <= (float)LARGEST); /* NaN, too */
+    return beyond;
+}
+
 static void count_selections(struct moed_gate_counts *counts, const struct moed_routing *routing,
                              size_t item, uint64_t now)
 {
     const size_t k = routing->top_k;
     const int32_t *served = routing->expert + item * k, *choice = routing->choice + item * k;
     const float *weight = routing->weight + item * k;
+    const bool overflowed = overflows(weight, k);
+    counts->overflowed += overflowed;
     counts->expert[choice[0]].top1++;
     for (size_t slot = 0; slot < k && choice[slot] >= 0; slot++) {
         struct moed_expert_counts *expert = &counts->expert[choice[slot]];
@@ -80,7 +90,7 @@ static void count_selections(struct moed_gate_counts *counts, const struct moed_
             expert->dropped++;
             continue;
         }
-        const int64_t units = units_within((double)weight[slot]);
+        const int64_t units = overflowed ? 0 : units_of(rounded((double)weight[slot]));
         expert->selected++;
         expert->weight += units;
         expert->magnitude += units < 0 ? -units : units;
@@ -184,6 +194,7 @@ static void accumulate(struct moed_gate_counts *to, const struct moed_gate_count
     assert(to->experts == from->experts);
     to->items += sign * from->items;
     to->intervened += sign * from->intervened;
+    to->overflowed += sign * from->overflowed;
     to->entropy += wide * from->entropy;
     to->margin += wide * from->margin;
     for (size_t i = 0; i < MOED_HISTOGRAM_PARTS; i++) {

@@ -36,6 +36,8 @@ struct moed_gate_counts {
     size_t experts;
     uint64_t items;
     uint64_t intervened; /* further items, routed as their request asked: in nothing else */
+    uint64_t overflowed; /* items with a combine weight beyond 2^19, or NaN: their weights are in no
+                            sum */
     __int128 entropy;    /* bits: sum over items of -sum_i p_i log2 p_i */
     __int128 margin;     /* sum over items of p(1st) - p(2nd) */
     uint64_t entropies[MOED_HISTOGRAM_PARTS], margins[MOED_HISTOGRAM_PARTS];
@@ -45,8 +47,7 @@ struct moed_gate_counts {
 /* A sum as a number. */
 double moed_sum_value(__int128 sum);
 
-/* The nearest sum. A number beyond 2^19 counts as 2^19, NaN as -2^19: a combine weight of that size
- * means that the model is broken, and must not drown all others. */
+/* The nearest sum. A number beyond 2^19 counts as 2^19, NaN as -2^19. */
 __int128 moed_sum_of(double value);
 
 /* Returns counts that are all zero, in one allocation that the caller frees. Aborts if out of
@@ -56,7 +57,8 @@ void moed_gate_counts_free(struct moed_gate_counts *counts);
 
 /* Counts items [first, end) of a gate's decisions at time `now`, in any unit and from any origin.
  * Sums over distributions do not change if the forward pass kept none (struct
- * moed_scratch_options). */
+ * moed_scratch_options). An item with a combine weight beyond 2^19 is `overflowed` and adds to no
+ * sum of weights: inputs without bounds make such weights, and one would drown all others. */
 void moed_gate_counts_count(struct moed_gate_counts *counts, const struct moed_routing *routing,
                             size_t first, size_t end, uint64_t now);
 

@@ -145,8 +145,10 @@ static void append_layer(const struct routing_document *document, const struct r
     const struct routing_figures figures = routing_figures_of(layer->counts);
     buffer_text(body, "{\"name\":");
     json_append_string(body, layer->name);
-    buffer_format(body, ",\"rows\":%" PRIu64 ",\"intervened\":%" PRIu64 ",\"top_k\":%zu",
-                  layer->counts->items, layer->counts->intervened, layer->top_k);
+    buffer_format(
+        body,
+        ",\"rows\":%" PRIu64 ",\"intervened\":%" PRIu64 ",\"overflowed\":%" PRIu64 ",\"top_k\":%zu",
+        layer->counts->items, layer->counts->intervened, layer->counts->overflowed, layer->top_k);
     append_experts(layer, document->now, body);
     append_figures(&figures, body);
     append_dying(layer, body);

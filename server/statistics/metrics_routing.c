@@ -20,6 +20,11 @@ static double intervened(const struct moed_gate_counts *counts)
     return (double)counts->intervened;
 }
 
+static double overflowed(const struct moed_gate_counts *counts)
+{
+    return (double)counts->overflowed;
+}
+
 static double entropy(const struct moed_gate_counts *counts)
 {
     return moed_sum_value(counts->entropy);
@@ -46,6 +51,9 @@ static void gate_counters(struct metrics *all)
         {"moed_layer_rows_total", "Items that the gate has routed.", rows, false, false},
         {"moed_layer_intervened_rows_total",
          "Items routed as their request asked, which no other figure counts.", intervened, false,
+         false},
+        {"moed_layer_overflowed_rows_total",
+         "Items with a combine weight beyond 2^19, whose weights are in no sum.", overflowed, false,
          false},
         {"moed_layer_gate_entropy_bits_total",
          "Sum over the items of the entropy of the gate's distribution.", entropy, false, true},

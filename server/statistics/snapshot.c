@@ -14,15 +14,15 @@
 /* ---- the header ---- */
 
 /* Version 1 had no seconds of experts and no batches by their number, version 2 no latest uses and
- * no phases of sequences, version 3 no right answers by class, version 4 no quality by class. All
- * are still read. */
-static const char FORMAT[] = "moed routing 5\n";
+ * no phases of sequences, version 3 no right answers by class, version 4 no quality by class,
+ * version 5 no overflowed items. All are still read. */
+static const char FORMAT[] = "moed routing 6\n";
 
 enum {
     FORMAT_BYTES = sizeof FORMAT - 1,
     VERSION_AT = FORMAT_BYTES - 2,
     HEADER_BYTES = FORMAT_BYTES + 8,
-    VERSION = 5
+    VERSION = 6
 };
 
 void snapshot_seal(void *bytes, size_t length)
@@ -89,6 +89,8 @@ static void walk_gate(struct walk *walk, struct moed_gate_counts *counts)
     struct packed *packed = &walk->packed;
     packed_count(packed, &counts->items);
     packed_count(packed, &counts->intervened);
+    if (walk->version > 5)
+        packed_count(packed, &counts->overflowed);
     packed_sum(packed, &counts->entropy);
     packed_sum(packed, &counts->margin);
     walk_counts(packed, counts->entropies, MOED_HISTOGRAM_PARTS);
@@ -288,7 +290,8 @@ static bool is_part(const struct tally *then, const struct tally *now)
     bool part = !then || (now && then->rows <= now->rows && then->labelled <= now->labelled);
     for (size_t i = 0; then && part && i < then->gate_count; i++) {
         const struct moed_gate_counts *one = then->gates[i], *other = now->gates[i];
-        part = one->items <= other->items && one->intervened <= other->intervened;
+        part = one->items <= other->items && one->intervened <= other->intervened &&
+               one->overflowed <= other->overflowed;
         for (size_t e = 0; part && e < one->experts; e++)
             part = one->expert[e].selected <= other->expert[e].selected &&
                    one->expert[e].top1 <= other->expert[e].top1;

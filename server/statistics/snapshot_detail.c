@@ -99,8 +99,9 @@ void snapshot_walk_detail(struct packed *packed, int version, struct routing_det
     packed_count(packed, &detail->batches);
     packed_count(packed, &detail->batch_items);
     packed_count(packed, &detail->batch_experts);
-    static const size_t TABLES[] = {0, 4, 5, 5, DETAIL_TABLES, DETAIL_TABLES}; /* by version */
-    for (size_t i = 0; i < TABLES[version]; i++)
+    static const size_t TABLES[] = {0, 4, 5, 5}; /* by version, those before all */
+    const size_t tables = version < 4 ? TABLES[version] : DETAIL_TABLES;
+    for (size_t i = 0; i < tables; i++)
         walk_table(packed, detail, i);
     if (version < 4 && detail->truth)
         routing_detail_leave_out(detail, DETAIL_TABLES - 1);

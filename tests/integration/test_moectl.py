@@ -67,6 +67,17 @@ class DocumentsTest(MoectlCase):
         self.assertRegex(table, r"top1 expected  bar")
         self.assertRegex(table, r"(?m)^ +0 .*%    12.5%  ")
 
+    def test_rows_of_huge_weights_are_told_and_add_up(self):
+        document = self.client.get("/v2/models/two-layers/routing").json
+        document["layers"][1]["overflowed"] = 2
+        with tempfile.TemporaryDirectory() as directory:
+            path = os.path.join(directory, "routing.json")
+            with open(path, "w") as file:
+                json.dump(document, file)
+            self.assertEqual(self.moectl("routing", "--from", path).count("beyond 2^19, in no sum of weights: 2\n"), 1)
+            merged = json.loads(self.moectl("merge", path, path))
+        self.assertEqual([layer["overflowed"] for layer in merged["layers"]], [0, 4])
+
     def test_who_is_in_quarantine_is_told(self):
         document = json.loads(self.moectl("routing", "two-layers", "--json", "--layer", "first"))
         document["layers"][0]["quarantine"] = [{"expert": 2, "reason": "gives \033[31mNaN"}, {"expert": 3, "reason": ""}]

@@ -1,14 +1,57 @@
 """Routing statistics: every figure of the document equals a recomputation from the rows' own routing."""
 
 import math
+import os
 import unittest
 
 import numpy as np
 
 from support.http import Client
-from support.models import TwoLayers
+from support.models import LinearMoe, TwoLayers, write_checkpoint
 from support.prometheus import Metrics
 from support.routing import WINDOWS, Referred, RoutingCase, entropy, in_units
+
+
+class Unbounded(LinearMoe):
+    """Weights as large as the row makes them."""
+
+    def layer(self):
+        return super().layer() | {"gate": {"layers": [{"op": "linear", "name": "out"}], "score": "none", "top_k": self.top_k,
+                                           "normalize": "none"}}
+
+
+class OverflowTest(RoutingCase):
+    @staticmethod
+    def models(directory):
+        for name, top_k in (("some", 2), ("dense", 3)):
+            moe = Unbounded("moe", 4, 4, experts=3, top_k=top_k, seed=50)
+            write_checkpoint(os.path.join(directory, name), {"input": {"name": "x", "shape": [4]}, "layers": [moe.layer()],
+                                                             "output": {"name": "y"}}, moe.tensors())
+
+    def test_one_row_of_huge_numbers_moves_no_weight(self):
+        rows = np.random.default_rng(8).normal(size=(50, 4)).tolist()
+        for model in ("some", "dense"):
+            with self.subTest(model=model):
+                path = f"/v2/models/{model}/routing?include=exact"
+                self.assertEqual(self.client.predict(model, rows, tag="us").status, 200)
+                (before,) = self.get(path)["layers"]
+                answer = self.client.predict(model, [[3e38] * 4], routing=True, tag="us")
+                self.assertEqual(answer.status, 200, answer.body)
+                chosen, weights = (answer.json["routing"]["moe"][what][0] for what in ("experts", "weights"))
+                self.assertGreater(max(np.abs(weights)), 1e38)
+                for asked in (path, path + "&tag=us", path + "&window=1m"):
+                    (layer,) = self.get(asked)["layers"]
+                    self.assertEqual((layer["rows"], layer["overflowed"]), (51, 1))
+                    for member in ("weight_imbalance", "effective_experts"):
+                        self.assertEqual(layer[member], before[member])
+                    for expert, earlier in zip(layer["experts"], before["experts"], strict=True):
+                        self.assertEqual(expert["selected"], earlier["selected"] + (expert["index"] in chosen))
+                        for member in ("weight", "weight_share"):
+                            self.assertEqual(expert[member], earlier[member])
+                page = Metrics(self.client.get("/metrics").body.decode())
+                labels = {"model": model, "version": "1", "layer": "moe"}
+                self.assertEqual(page.value("moed_layer_overflowed_rows_total", **labels), 1)
+                self.assertEqual(page.value("moed_layer_rows_total", **labels), 51)
 
 
 class FiguresTest(RoutingCase):

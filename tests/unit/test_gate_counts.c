@@ -1,4 +1,5 @@
 /* Gate counts, compared with a reference that keeps every decision and counts from scratch. */
+#include <float.h>
 #include <math.h>
 
 #include "core/gate_counts.h"
@@ -223,6 +224,42 @@ START_TEST(no_weight_poisons_a_sum)
 }
 END_TEST
 
+/* An item of such a weight is counted, and its weights are in no sum: not those that are small. */
+START_TEST(an_overflowed_item_adds_no_weight)
+{
+    static const float BEYOND[] = {FLT_MAX, -FLT_MAX, 0x1.000002p19f, INFINITY, NAN};
+    uint32_t state = 3;
+    decide(4, 3, 2, &state);
+    memset(decided.weight, 0, sizeof decided.weight);
+    for (size_t pair = 0; pair < 8; pair++)
+        decided.expert[pair] = decided.choice[pair] + 100;
+    decided.weight[0] = 0.25f; /* of item 0; item 3 is just within */
+    decided.weight[6] = 0x1p19f;
+    for (size_t i = 0; i < sizeof BEYOND / sizeof *BEYOND; i++) {
+        struct moed_gate_counts *counts = moed_gate_counts_new(3), *sum = moed_gate_counts_new(3);
+        double magnitude = 0, weight = 0, selected = 0;
+        decided.weight[2] = 0.5f;
+        decided.weight[3] = BEYOND[i];
+        moed_gate_counts_count(counts, &decided.routing, 0, 4, 7);
+        moed_gate_counts_add(sum, counts);
+        moed_gate_counts_add(sum, counts);
+        moed_gate_counts_subtract(sum, counts);
+        ck_assert_uint_eq(sum->items, 4);
+        ck_assert_uint_eq(sum->overflowed, 1);
+        for (size_t e = 0; e < 3; e++) {
+            selected += (double)sum->expert[e].selected;
+            weight += moed_sum_value(sum->expert[e].weight);
+            magnitude += moed_sum_value(sum->expert[e].magnitude);
+        }
+        ck_assert_double_eq(selected, 8);
+        ck_assert_double_eq(weight, 0x1p19 + 0.25);
+        ck_assert_double_eq(magnitude, 0x1p19 + 0.25);
+        moed_gate_counts_free(counts);
+        moed_gate_counts_free(sum);
+    }
+}
+END_TEST
+
 START_TEST(experts_remember_when_they_served_last)
 {
     uint32_t state = 1;
@@ -293,5 +330,6 @@ END_TEST
 
 TEST_MAIN("gate counts", fewer_choices_than_slots, any_range_counts_as_the_reference,
           without_distributions_only_choices_count, sums_do_not_depend_on_batches,
-          no_weight_poisons_a_sum, experts_remember_when_they_served_last,
-          integers_are_exact_modulo_2_64, freeing_nothing_is_fine)
+          no_weight_poisons_a_sum, an_overflowed_item_adds_no_weight,
+          experts_remember_when_they_served_last, integers_are_exact_modulo_2_64,
+          freeing_nothing_is_fine)

@@ -320,6 +320,7 @@ static const char DOCUMENT[] =
     "{\"format\":1,\"model\":\"digits\",\"version\":\"3\",\"window\":\"1m\",\"seconds\":60.5,"
     "\"rows\":2,"
     "\"tags\":[\"a\",\"other\"],\"layers\":[{\"name\":\"moe\",\"rows\":2,\"intervened\":7,"
+    "\"overflowed\":3,"
     "\"top_k\":2,\"experts\":["
     "{\"index\":0,\"selected\":3,\"share\":0.75,\"weight\":1.5,\"weight_share\":0.75,"
     "\"reference_share\":0,\"probability\":0,\"top1\":2,\"compute_seconds\":0.5,\"idle_seconds\":2."
@@ -336,7 +337,8 @@ static const char DOCUMENT[] =
     "\"effective_experts\":1.7547653506033232,\"unused\":1,\"dying\":[],"
     "\"drift\":{\"reference\":{\"js_bits\":1,\"psi\":3.244649335495236,\"p_value\":null},"
     "\"previous\":null},\"quarantine\":[]},"
-    "{\"name\":\"later \\\"one\\\"\",\"rows\":0,\"intervened\":0,\"top_k\":2,\"experts\":["
+    "{\"name\":\"later "
+    "\\\"one\\\"\",\"rows\":0,\"intervened\":0,\"overflowed\":0,\"top_k\":2,\"experts\":["
     "{\"index\":2,\"selected\":0,\"share\":0,\"weight\":0,\"weight_share\":0,"
     "\"probability\":0,\"top1\":0,\"compute_seconds\":0,\"dropped\":0,\"idle_seconds\":null},"
     "{\"index\":4,\"selected\":0,\"share\":0,\"weight\":0,\"weight_share\":0,"
@@ -354,6 +356,7 @@ START_TEST(document_has_every_member)
     struct moed_gate_counts *none = counts_of(3, 0, NULL, NULL),
                             *some = counts_of(3, 2, COUNTS(3, 1, 0), SUMS(1.5, 0.5, 0));
     some->intervened = 7;
+    some->overflowed = 3;
     some->expert[0].top1 = 2;
     some->expert[0].seconds = moed_sum_of(0.5);
     some->expert[0].last = 1000000000;

@@ -115,6 +115,7 @@ static int read_layer(json_t *json, struct layer *layer, bool windowed,
     if (read_needed_count(json, "rows", &layer->rows, err) != 0 ||
         read_needed_count(json, "top_k", &top_k, err) != 0 ||
         read_count(json, "dropped", &layer->dropped, err) != 0 ||
+        read_count(json, "overflowed", &layer->overflowed, err) != 0 ||
         read_experts(json_object_get(json, "experts"), layer, err) != 0)
         return -1;
     if (top_k < 1 || top_k > MAX_EXPERTS)

@@ -23,7 +23,7 @@ struct expert {
 
 struct layer {
     char *name; /* printable */
-    uint64_t rows, dropped;
+    uint64_t rows, dropped, overflowed;
     double routed; /* rows whose pairs are counted, in any window since the load; NAN: not known */
     size_t top_k, expert_count;
     struct expert *experts;

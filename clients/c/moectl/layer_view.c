@@ -179,6 +179,9 @@ static void print_figures(FILE *out, const struct layer *layer)
     print_dying(out, layer);
     if (layer->dropped)
         fprintf(out, "  dropped for lack of capacity: %llu\n", (unsigned long long)layer->dropped);
+    if (layer->overflowed)
+        fprintf(out, "  with weights beyond 2^19, in no sum of weights: %llu\n",
+                (unsigned long long)layer->overflowed);
     print_quarantine(out, layer);
     print_drift(out, layer, "reference", "the reference");
     print_drift(out, layer, "previous", "the window before");

@@ -18,7 +18,7 @@
  */
 static const char *const NOT_MERGED[] = {"drift", "dying", "coverage"};
 /* Members of a layer, or of its experts, that are added, element by element. */
-static const char *const ADDED_OF_LAYER[] = {"rows",  "dropped", "intervened",
+static const char *const ADDED_OF_LAYER[] = {"rows",  "dropped", "intervened", "overflowed",
                                              "ranks", "margins", "entropies"};
 static const char *const ADDED_OF_EXPERT[] = {
     "selected", "top1", "dropped", "labelled", "weight", "probability", "compute_seconds", "ranks"};
