@@ -1,17 +1,20 @@
 #!/bin/sh
 # From a bare Debian 12 to predictions with their routing: installs missing packages, builds, serves
-# the shipped models on a free port of this machine, classifies real images and streams text.
+# the shipped models on this machine, classifies real images and streams text.
 #
-#   sh deploy/quickstart.sh          then serves until Ctrl-C
-#   sh deploy/quickstart.sh --once   stops the server after the demonstration
+#   sh deploy/quickstart.sh          then serves until Ctrl-C, on port 8080 if that is free
+#   sh deploy/quickstart.sh --once   stops the server after the demonstration; takes any free port
 #
-# It has its own build directory, build/quickstart, and disturbs no other.
+# It builds moed and moectl in build/release, as the preset does, and keeps that directory's other settings.
 set -eu
 
 # Loading the shipped models takes a fraction of a second; a busy machine may need longer.
 START_SECONDS=30
+# The one that README.md and the clients name.
+PORT=8080
 
 root=$(cd "$(dirname "$0")/.." && pwd)
+binaries=$root/build/release
 server=
 log=
 
@@ -59,17 +62,22 @@ announce() {
             what="$count missing packages and what they need"
         echo "  1. Install $what, with apt: up to 300 MB, minutes."
     fi
-    if [ -x "$root/build/quickstart/moed" ]; then
+    if [ -x "$binaries/moed" ]; then
         echo "  2. Build what has changed."
     else
-        echo "  2. Build the server: about a minute on two idle cores."
+        echo "  2. Build the server and moectl: about a minute on two idle cores."
     fi
     echo "  3. Serve the models in deploy/models; classify images, and let a language model speak: seconds."
+    $once || echo "  4. Serve until Ctrl-C; use another terminal meanwhile."
 }
 
+# Tests need more packages, so a new directory is without. One that is there may have them: it is not changed, but
+# for moectl.
 compile() {
-    (cd "$root" && cmake --preset release -B build/quickstart -DMOED_TESTS=OFF &&
-        cmake --build build/quickstart --target moed)
+    without=-DMOED_TESTS=OFF
+    [ ! -f "$binaries/CMakeCache.txt" ] || without=
+    (cd "$root" && cmake --preset release $without -DMOED_CLIENT=ON &&
+        cmake --build --preset release --target moed moectl)
 }
 
 build() {
@@ -80,22 +88,36 @@ build() {
     fail "the build failed; its whole output is in $build_log"
 }
 
-# Starts the server and waits for the line with its address. The server runs in its own session, so
-# that the terminal's Ctrl-C reaches only this script, which then stops it once.
-start_server() {
-    log=$(mktemp)
-    setsid "$root/build/quickstart/moed" serve --models "$root/deploy/models" --port 0 \
-        --log-level warning 2>"$log" &
+# The server runs in its own session, so that the terminal's Ctrl-C reaches only this script, which then stops it once.
+launch() { # PORT
+    setsid "$binaries/moed" serve --models "$root/deploy/models" --port "$1" --log-level warning 2>"$log" &
     server=$!
+}
+
+# Starts the server and waits for the line with its address. If another holds the port, any free one will do.
+start_server() { # PORT
+    log=$(mktemp)
+    launch "$1"
     deadline=$(($(date +%s) + START_SECONDS))
     while ! url=$(sed -n 's/^listening on //p' "$log") || [ -z "$url" ]; do
         if ! kill -0 "$server" 2>/dev/null; then
+            if [ "$1" -ne 0 ] && grep -q "Address already in use" "$log"; then
+                rm -f "$log"
+                start_server 0
+                return
+            fi
             cat "$log" >&2
             fail "the server did not start"
         fi
         [ "$(date +%s)" -lt "$deadline" ] || fail "the server is not up after $START_SECONDS s"
         sleep 0.05
     done
+}
+
+# What the README's commands have to say instead.
+show_other_port() {
+    echo "    Port $PORT is taken, so this is another one. README.md's commands ask port $PORT: write $url"
+    echo "    instead of http://127.0.0.1:$PORT, give speak.py and classify.py --url $url, and for moectl: export MOED_URL=$url"
 }
 
 show_where_to_go() {
@@ -109,7 +131,8 @@ show_where_to_go() {
     curl $url/v1/models/fashion-mnist:predict -d @$root/deploy/example.json
     python3 $root/deploy/classify.py --url $url --first 4242 fashion-mnist
     python3 $root/deploy/speak.py --url $url tiny-lm "In the beginning"
-    $root/build/quickstart/moed help serve
+    $binaries/moectl --url $url routing fashion-mnist
+    $binaries/moed help serve
 END
 }
 
@@ -125,15 +148,20 @@ step "Packages: a compiler, the libraries, and the Fashion-MNIST images to show"
 install_packages $BUILD_PACKAGES $SHOW_PACKAGES || fail "packages are missing"
 echo "    all installed"
 
-step "Build the server in build/quickstart"
+step "Build the server and moectl in build/release"
 build
-echo "    $("$root/build/quickstart/moed" --version)"
+echo "    $("$binaries/moed" --version)"
 
 step "Serve the models in deploy/models"
 trap stop_server EXIT
 trap interrupted INT TERM HUP
-start_server
+$once && port=0 || port=$PORT
+start_server "$port"
 echo "    listening on $url"
+case $port,$url in
+0,* | *":$PORT") ;;
+*) show_other_port ;;
+esac
 
 step "Classify images from the Fashion-MNIST test set"
 python3 "$root/deploy/classify.py" --url "$url" fashion-mnist fashion-mnist-attentive ||
@@ -149,6 +177,6 @@ if $once; then
     exit 0
 fi
 show_where_to_go
-step "Serving until Ctrl-C"
+step "Serving at $url until Ctrl-C"
 # Not 'wait' alone: a signal ends it, runs its trap, and must not be taken for the server's end.
 wait "$server" || fail "the server ended with status $?: $(cat "$log")"

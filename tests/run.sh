@@ -34,7 +34,7 @@ logs=$root/build/logs
 mkdir -p "$logs"
 . deploy/packages.sh
 
-# The quickstart compiles once more what the release build has compiled.
+# Builds with other options compile much of it once more.
 if [ -z "${CMAKE_C_COMPILER_LAUNCHER-}" ]; then
     export CMAKE_C_COMPILER_LAUNCHER=ccache CCACHE_DIR="$root/build/ccache" CCACHE_BASEDIR="$root"
     export CCACHE_NOHASHDIR=1 CCACHE_IGNOREOPTIONS=-Werror

@@ -1,11 +1,11 @@
 """What each expert is worth, beside what it does: `moectl ablate` and expert by class of two shipped models.
 
-    python3 deploy/stories/worth.py [MODEL...] [--rows N]
+    python3 deploy/stories/worth.py [MODEL...] [--rows N] [--save FILE.npz]
 
 Of fashion-mnist and mnist: sends labelled test images, and prints, by class, which part of its images each expert comes
 first for (include=classes), and how many percentage points of accuracy the class loses without that expert (excluded).
 Checks that the two agree: a class that one expert has mostly to itself loses most without that one. Exit status 1 if
-not. Seconds.
+not. Seconds. --save keeps the labelled rows of one model, as `moectl ablate` takes them.
 
 Needs a built server and moectl, Debian's dataset-fashion-mnist, and nothing but Python's standard library.
 """
@@ -73,11 +73,10 @@ def disagreements(study, layer, shares, names):
             yield f"{name} is expert {owner}'s, and loses more without expert {right.index(min(right))}"
 
 
-def look(server, moectl, rows, directory):
+def look(server, moectl, rows, path):
     images = read(TEST_SETS[server.name], "t10k-images-idx3-ubyte.gz", 16)[:rows * IMAGE_BYTES]
     labels = read(TEST_SETS[server.name], "t10k-labels-idx1-ubyte.gz", 8)[:rows]
     rows = len(labels)
-    path = os.path.join(directory, "rows.npz")
     write_npz(path, {"image": ((rows, 1, 28, 28), images), "labels": ((rows,), labels)})
     study = ablate(moectl, server, path)
     for first in range(0, rows, REQUEST_ROWS):
@@ -96,7 +95,10 @@ def main():
     parser.add_argument("models", nargs="*", metavar="MODEL", default=list(TEST_SETS), help=f"of {', '.join(TEST_SETS)}")
     parser.add_argument("--moed", default=os.environ.get("MOED_BINARY", os.path.join(ROOT, "build", "release", "moed")))
     parser.add_argument("--rows", type=int, default=2000)
+    parser.add_argument("--save", metavar="FILE.npz", help="where to keep the labelled rows of one model")
     arguments = parser.parse_args()
+    if arguments.save and len(arguments.models) != 1:
+        parser.error("--save: expected one MODEL")
     moectl = os.path.join(os.path.dirname(arguments.moed), "moectl")
     wrong = []
     for name in arguments.models:
@@ -105,7 +107,7 @@ def main():
         with tempfile.TemporaryDirectory(prefix="moed-worth-") as directory:
             server = Server(arguments.moed, os.path.join(ROOT, "deploy", "models", name), directory)
             try:
-                wrong += look(server, moectl, arguments.rows, directory)
+                wrong += look(server, moectl, arguments.rows, arguments.save or os.path.join(directory, "rows.npz"))
             finally:
                 server.stop()
     print("\n    " + ("; ".join(wrong) or "the two agree: whose class it is, without that expert it loses most"))
