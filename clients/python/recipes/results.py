@@ -16,7 +16,7 @@ from recipes.mnist import Mnist
 
 INTRODUCTION = """# Results
 
-The papers' tables, trained again by the recipes of this package: on one CPU core, those of CIFAR-10 on a GPU. This page
+The papers' tables, trained again by the recipes of this package: on one CPU core, most of CIFAR-10's on a GPU. This page
 is written by `python3 -m recipes.results` from the rows in `results/`, one file per run; each names the command
 that made it.
 
@@ -62,7 +62,7 @@ CIFAR_TEXT = """
 one per image. "sgd" is how the authors train their single network (momentum SGD, cross entropy of the logits), "ngd"
 how they train their mixture (normalised gradient descent, cross entropy of the softmax's output taken for logits):
 the paper's figures compare "single, sgd" with "moe, ngd", and rows with the same last word are trained alike. The
-small network is ours, for theirs is not published. Accuracies in per cent, on one GPU. The paper takes the epoch that
+small network is ours, for theirs is not published. Accuracies in per cent, on one GPU, or on one core of a CPU (CIFAR-10, single). The paper takes the epoch that
 is best on the test images. "Blurred" are test images blurred as those of training are; the task's own test images are
 sharp. "Best expert alone" answers all test images, without the router, at the last epoch. The dispatch entropy is
 over the ten classes, on the test images as served: 0 when every expert sees one class, ln 10 = 2.303 when the choice
