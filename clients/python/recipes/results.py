@@ -16,8 +16,8 @@ from recipes.mnist import Mnist
 
 INTRODUCTION = """# Results
 
-The papers' tables, trained again by the recipes of this package: on one CPU core, most of CIFAR-10's on a GPU. This page
-is written by `python3 -m recipes.results` from the rows in `results/`, one file per run; each names the command
+The papers' tables, trained again by the recipes of this package: on one CPU core, most of CIFAR-10's on a GPU. This
+page is written by `python3 -m recipes.results` from the rows in `results/`, one file per run; each names the command
 that made it.
 
 Ours are means ± standard deviations over that many seeds; "best run" is the seed that the papers' rule selects, the
@@ -58,15 +58,15 @@ per cent. The dispatch entropy, on the training rows with noise, is 0 when every
 CIFAR_TEXT = """
 ## CIFAR-10 and CIFAR-10-Rotate (arXiv 2208.02813)
 
-`python3 -m recipes.cifar10`, `... cifar10_rotate`: one network, or four of the same kind of which a router picks
-one per image. "sgd" is how the authors train their single network (momentum SGD, cross entropy of the logits), "ngd"
-how they train their mixture (normalised gradient descent, cross entropy of the softmax's output taken for logits):
-the paper's figures compare "single, sgd" with "moe, ngd", and rows with the same last word are trained alike. The
-small network is ours, for theirs is not published. Accuracies in per cent, on one GPU, or on one core of a CPU (CIFAR-10, single). The paper takes the epoch that
-is best on the test images. "Blurred" are test images blurred as those of training are; the task's own test images are
-sharp. "Best expert alone" answers all test images, without the router, at the last epoch. The dispatch entropy is
-over the ten classes, on the test images as served: 0 when every expert sees one class, ln 10 = 2.303 when the choice
-says nothing about the class.
+`python3 -m recipes.cifar10`, `... cifar10_rotate`: one network, or four of the same kind of which a router picks one
+per image. "sgd" is how the authors train their single network (momentum SGD, cross entropy of the logits), "ngd" how
+they train their mixture (normalised gradient descent, cross entropy of the softmax's output taken for logits): the
+paper's figures compare "single, sgd" with "moe, ngd", and rows with the same last word are trained alike. The small
+network is ours, for theirs is not published. Accuracies in per cent, on one GPU, or on one core of a CPU (CIFAR-10,
+single). The paper takes the epoch that is best on the test images. "Blurred" are test images blurred as those of
+training are; the task's own test images are sharp. "Best expert alone" answers all test images, without the router, at
+the last epoch. The dispatch entropy is over the ten classes, on the test images as served: 0 when every expert sees
+one class, ln 10 = 2.303 when the choice says nothing about the class.
 
 """
 ADULT_TEXT = """
