@@ -2,6 +2,7 @@
 #include "server/inspect.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <limits.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -367,6 +368,20 @@ static void list_below(const char *directory, int levels, struct listing *listin
         free(entries);
 }
 
+/* What is wrong with a path below which no checkpoint was found. */
+static int no_checkpoint(const char *directory, struct error *err)
+{
+    DIR *opened = opendir(directory);
+    if (!opened)
+        return error_set(err, error_of_errno(errno), "%s: cannot read the directory: %s", directory,
+                         strerror(errno));
+    closedir(opened);
+    return error_set(err, ERROR_INVALID,
+                     "%s is neither a checkpoint nor a repository of them: expected config.json, "
+                     "NAME/config.json or NAME/VERSION/config.json in it",
+                     directory);
+}
+
 int inspect(const char *directory, const struct inspect_options *options, FILE *out,
             struct error *err)
 {
@@ -376,5 +391,8 @@ int inspect(const char *directory, const struct inspect_options *options, FILE *
     if (listing.refused > 0)
         return error_set(err, ERROR_INVALID, "%s: %zu of %zu checkpoints cannot be served",
                          directory, listing.refused, listing.refused + listing.count);
-    return listing.count > 0 ? 0 : list_checkpoint(directory, &listing, err);
+    if (listing.count > 0)
+        return 0;
+    return is_checkpoint(directory) ? list_checkpoint(directory, &listing, err)
+                                    : no_checkpoint(directory, err);
 }

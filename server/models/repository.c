@@ -278,9 +278,7 @@ static int check_empty(const struct repository *repository, enum repository_look
         served |= is_served(repository->models[i]);
     if (!served && (why != LOOK_START || repository->options.may_be_empty))
         return 0;
-    return error_set(err, ERROR_INVALID,
-                     "%s: no models; expected NAME/config.json or NAME/VERSION/config.json",
-                     repository->options.directory);
+    return scan_no_models(repository->options.directory, err);
 }
 
 /* A fault is told again when somebody asks, else once. */

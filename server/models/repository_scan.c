@@ -320,6 +320,18 @@ int scan_repository(struct repository *repository, bool tell, struct error *err)
     return scan.count;
 }
 
+int scan_no_models(const char *directory, struct error *err)
+{
+    if (is_file(directory, "config.json"))
+        return error_set(err, ERROR_INVALID,
+                         "%s is itself a model: expected the directory above it, whose directories "
+                         "are models",
+                         directory);
+    return error_set(err, ERROR_INVALID,
+                     "%s: no models; expected NAME/config.json or NAME/VERSION/config.json",
+                     directory);
+}
+
 struct repository_model *scan_model(struct repository *repository, const char *name,
                                     struct error *err)
 {

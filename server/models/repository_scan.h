@@ -13,6 +13,9 @@ MUST_CHECK int scan_repository(struct repository *repository, bool tell, struct 
 MUST_CHECK struct repository_model *scan_model(struct repository *repository, const char *name,
                                                struct error *err);
 
+/* The error of a repository without models. Returns -1. */
+int scan_no_models(const char *directory, struct error *err);
+
 /* What is known of a name, found or made, in its place. */
 struct repository_model *scan_model_of(struct repository *repository, const char *name);
 

@@ -72,6 +72,15 @@ class ModelsTest(StartupCase):
     def test_empty_repository(self):
         self.refuse_models("no models", "config.json")
 
+    def test_a_model_in_place_of_a_repository(self):
+        model = os.path.join(SHIPPED_MODELS, "clusters")
+        self.refuse(FAILED, [f"{model} is itself a model: expected the directory above it"], "serve", "--models", model, "--port", "0")
+
+    def test_inspect_of_what_is_no_checkpoint(self):
+        self.refuse(FAILED, [f"{self.directory} is neither a checkpoint nor a repository"], "inspect", self.directory)
+        self.refuse(FAILED, ["/nowhere: cannot read the directory: No such file"], "inspect", "/nowhere")
+        self.refuse(FAILED, [": cannot read the directory: Not a directory"], "inspect", self.write("file", "x"))
+
     def test_directory_without_a_checkpoint(self):
         os.makedirs(self.path("model"))
         self.refuse_models("no models", "NAME/config.json", "NAME/VERSION/config.json")
