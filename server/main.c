@@ -14,6 +14,7 @@
 #include "core/memory.h"
 #include "core/moed.h"
 #include "server/access/tokens.h"
+#include "server/http/http_tls.h"
 #include "server/inspect.h"
 #include "server/log.h"
 #include "server/options/options.h"
@@ -181,6 +182,23 @@ static int check_files(const struct options *options, struct error *err)
     return 0;
 }
 
+/* What the server would read at its start, and refuse as it would. */
+static int check_contents(const struct options *options, struct error *err)
+{
+    const struct tls_options files = {options->tls_cert, options->tls_key, options->tls_client_ca};
+    struct tokens *tokens = options->tokens ? tokens_read(options->tokens, err) : NULL;
+    if (options->tokens && !tokens)
+        return -1;
+    free(tokens);
+    if (options->tokens && tokens_are_open(options->tokens))
+        fprintf(stderr, "moed: warning: " TOKENS_OPEN "\n", options->tokens);
+    struct tls *tls = options->tls_cert ? tls_new(&files, err) : NULL;
+    if (options->tls_cert && !tls)
+        return -1;
+    tls_free(tls);
+    return 0;
+}
+
 /* The server makes the last part of its path if it is not there. */
 static int check_state(const char *directory, struct error *err)
 {
@@ -210,7 +228,9 @@ static int run_check(int argc, char *argv[])
     struct options options;
     if (moed_kernel_check(&err) != 0 || options_init(&options, argc, argv, &err) != 0)
         return usage(&err, "check-config");
-    int result = check_files(&options, &err) != 0 ? -1 : check_state(options.state, &err);
+    int result = check_files(&options, &err) != 0 || check_contents(&options, &err) != 0
+                     ? -1
+                     : check_state(options.state, &err);
     options_close(&options);
     if (result != 0)
         return usage(&err, "check-config");
@@ -220,14 +240,14 @@ static int run_check(int argc, char *argv[])
 
 static void help_check(FILE *out)
 {
-    fputs(
-        "Reads the options as 'serve' would, from the same sources, and says what is wrong with\n"
-        "them, and whether the files of models, tokens and TLS can be read, and the directory of\n"
-        "`state` written. Exit status: 0 right, 2 wrong. It starts no server; 'moed inspect "
-        "--check\n"
-        "DIR' checks models.\n\n"
-        "  moed check-config --config moed.conf\n",
-        out);
+    fputs("Reads the options as 'serve' would, from the same sources, and says what is wrong with\n"
+          "them, whether the models' directory can be read, whether the files of tokens and TLS "
+          "hold\n"
+          "what they should, and whether the directory of `state` can be written. Exit status: 0 "
+          "right,\n"
+          "2 wrong. It starts no server; 'moed inspect --check DIR' checks models.\n\n"
+          "  moed check-config --config moed.conf\n",
+          out);
 }
 
 static int run_sample(int argc, char *argv[])

@@ -19,14 +19,17 @@
 static const uint64_t FAILURE_NS = 6000000000;
 enum { FAILURES_AT_ONCE = 10 };
 
-/* Whoever empties the file to lock everybody out may: it is taken, and said. */
-static void warn_if_empty(const struct tokens *tokens, const char *path)
+/* Whoever empties the file to lock everybody out may: it is taken, and said. So is one that others
+ * may write. */
+static void warn_of(const struct tokens *tokens, const char *path)
 {
     if (tokens->count == 0)
         log_message(
             LOG_WARNING, "no_tokens",
             "%s has no tokens: all requests but those for health and the page are refused with 401",
             path);
+    if (tokens_are_open(path))
+        log_message(LOG_WARNING, "open_tokens", TOKENS_OPEN, path);
 }
 
 int access_init(struct access *access, const struct options *options, struct error *err)
@@ -44,7 +47,7 @@ int access_init(struct access *access, const struct options *options, struct err
     access->tokens = tokens_read(options->tokens, err);
     if (!access->tokens)
         return -1;
-    warn_if_empty(access->tokens, options->tokens);
+    warn_of(access->tokens, options->tokens);
     return 0;
 }
 
@@ -83,7 +86,7 @@ void access_reload(struct access *access)
         return;
     }
     size_t count = tokens->count;
-    warn_if_empty(tokens, access->options->tokens);
+    warn_of(tokens, access->options->tokens);
     if (replace(access, tokens))
         log_message(LOG_INFO, "tokens", "%zu token%s", count, count == 1 ? "" : "s");
 }

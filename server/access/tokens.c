@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 
 #include "core/memory.h"
 #include "core/text.h"
@@ -160,6 +161,13 @@ struct tokens *tokens_read(const char *path, struct error *err)
         return tokens;
     free(tokens);
     return NULL;
+}
+
+bool tokens_are_open(const char *path)
+{
+    struct stat status;
+    return stat(path, &status) == 0 && S_ISREG(status.st_mode) &&
+           (status.st_mode & (S_IWGRP | S_IWOTH)) != 0;
 }
 
 bool tokens_equal(const struct tokens *a, const struct tokens *b)

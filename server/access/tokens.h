@@ -38,6 +38,13 @@ struct tokens {
 /* NULL on error, which names file and line. */
 MUST_CHECK struct tokens *tokens_read(const char *path, struct error *err);
 
+/* With the path. */
+#define TOKENS_OPEN                                                                                \
+    "%s can be written by its group or by all, who can give themselves any role: chmod go-w"
+
+/* Whether others than the file's owner may write it, and so give themselves any role. */
+bool tokens_are_open(const char *path);
+
 /* The token of this text; NULL: there is none. Takes as long whichever it is. */
 const struct token *tokens_find(const struct tokens *tokens, const char *text);
 

@@ -256,6 +256,24 @@ class OptionsTest(StartupCase):
         self.refuse(USAGE, ["models: " + reason], "check-config", "--models", "/nowhere")
         self.refuse(USAGE, ["tokens: " + reason], "check-config", "--models", SHIPPED_MODELS, "--tokens", "/nowhere")
 
+    def test_check_config_reads_what_serve_reads(self):
+        wrong = self.write("wrong", "x")
+        for options in (("--tokens", wrong), ("--tls-cert", wrong, "--tls-key", wrong)):
+            with self.subTest(options):
+                self.refuse(FAILED, [wrong], "serve", "--models", SHIPPED_MODELS, "--port", "0", *options)
+                self.refuse(USAGE, [wrong], "check-config", "--models", SHIPPED_MODELS, *options)
+
+    def test_tokens_that_others_may_write(self):
+        tokens = self.write("tokens", "")
+        for mode, warned in ((0o644, False), (0o660, True), (0o602, True)):
+            with self.subTest(oct(mode)):
+                os.chmod(tokens, mode)
+                ended = run("check-config", "--models", SHIPPED_MODELS, "--tokens", tokens)
+                self.assertEqual((ended.returncode, ended.stdout), (0, "moed: the options are right\n"))
+                self.assertEqual(f"moed: warning: {tokens} can be written by its group or by all" in ended.stderr, warned, ended.stderr)
+                ended = run("serve", "--models", "/nowhere", "--port", "0", "--tokens", tokens)
+                self.assertEqual("event=open_tokens" in ended.stderr, warned, ended.stderr)
+
     def test_check_config_looks_at_the_state(self):
         for state in (self.directory, os.path.join(self.directory, "new")):
             self.assertEqual(run("check-config", "--models", SHIPPED_MODELS, "--state", state).returncode, 0)
