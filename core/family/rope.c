@@ -38,7 +38,8 @@ static void open_own(struct translation *t, struct rope *rope)
     const char *key = config_has(t->config, "rope_parameters") ? "rope_parameters" : "rope_scaling";
     rope->has_own = config_has(t->config, key);
     if (strcmp(key, "rope_parameters") == 0 && config_has(t->config, "rope_scaling"))
-        config_error(t->config, key, t->err, "stands beside \"rope_scaling\"");
+        config_error(t->config, key, t->err,
+                     "\"rope_scaling\" is its older name: one of the two must go");
     if (!rope->has_own || config_object(t->config, key, &rope->own, t->err) != 0) {
         rope->has_own = false;
         return;

@@ -65,7 +65,7 @@ static const struct refusal {
     {"olmoe", "{\"rope_parameters\":{\"rope_type\":\"default\",\"new\":1}}",
      "rope_parameters: unknown key 'new'"},
     {"olmoe", "{\"rope_scaling\":{\"type\":\"linear\",\"factor\":2}}",
-     "rope_parameters: stands beside \"rope_scaling\""},
+     "rope_parameters: \"rope_scaling\" is its older name: one of the two must go"},
     {"llama", "{\"rope_parameters\":{\"rope_type\":\"llama3\"}}",
      "rope_parameters.factor: missing"},
     {"deepseek_v2",
