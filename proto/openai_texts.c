@@ -60,11 +60,37 @@ static int read_text(const json_t *root, const char *key, bool ids, struct opena
     return openai_prompts_read(root, key, &request->input, err);
 }
 
-static int read_body(const char *body, size_t length, const char *key, bool ids,
+static bool is_given(const json_t *root, const char *key)
+{
+    const json_t *value = json_object_get(root, key);
+    return value && !json_is_null(value);
+}
+
+/* In llama.cpp's words, or in those of vLLM, where the marks around a text are added unless it is
+ * told otherwise. */
+static int read_tokenize(const json_t *root, struct openai_text *request, struct error *err)
+{
+    const bool prompt = is_given(root, "prompt");
+    if (prompt && is_given(root, "content"))
+        return error_set(err, ERROR_INVALID, "'content' and 'prompt' are the same, expected one");
+    request->add_special = prompt;
+    if (member_bool(root, NULL, "add_special_tokens", &request->add_special, err) != 0)
+        return -1;
+    return read_text(root, prompt ? "prompt" : "content", false, request, err);
+}
+
+static int read_detokenize(const json_t *root, struct openai_text *request, struct error *err)
+{
+    return read_text(root, "tokens", true, request, err);
+}
+
+static int read_body(const char *body, size_t length,
+                     int (*members)(const json_t *root, struct openai_text *request,
+                                    struct error *err),
                      struct openai_text *request, struct error *err)
 {
     *request = (struct openai_text){.root = openai_body(body, length, err)};
-    if (request->root && read_text(request->root, key, ids, request, err) == 0)
+    if (request->root && members(request->root, request, err) == 0)
         return 0;
     openai_text_close(request);
     return -1;
@@ -73,13 +99,13 @@ static int read_body(const char *body, size_t length, const char *key, bool ids,
 int openai_read_tokenize(const char *body, size_t length, struct openai_text *request,
                          struct error *err)
 {
-    return read_body(body, length, "content", false, request, err);
+    return read_body(body, length, read_tokenize, request, err);
 }
 
 int openai_read_detokenize(const char *body, size_t length, struct openai_text *request,
                            struct error *err)
 {
-    return read_body(body, length, "tokens", true, request, err);
+    return read_body(body, length, read_detokenize, request, err);
 }
 
 void openai_text_close(struct openai_text *request)
