@@ -6,11 +6,14 @@ the code is recorded, such modules call the operator moed::leaf. The operators o
 functions of PyTorch that fx_functions.py and fx_joins.py know.
 """
 
+import contextlib
 import copy
+import importlib
+import logging
 import operator
 import os
 import re
-from typing import Any, Callable, Dict, List, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 import torch
 from torch import fx, nn
@@ -57,12 +60,43 @@ def record(module: nn.Module, rows: torch.Tensor, path: str, is_leaf: Callable) 
         for name, part in leaves.items():
             _leaves[name] = copy.deepcopy(part)  # whose weights torch.export does not see
             part.forward = _calling(name)  # type: ignore[method-assign]
-        program = torch.export.export(module, (rows.clone(),), strict=False)
+        with _quietly():
+            program = torch.export.export(module, (rows.clone(),), strict=False)
     finally:
         for name, part in leaves.items():
             part.__dict__.pop("forward", None)
             _leaves.pop(name, None)
     return _Rewriter(module, program, rows, path).graph_and_values()
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the warnings and the graph that torch.export shows of code it cannot follow: moed says where and why.
+
+    What that code itself prints and logs stays.
+    """
+    printing: Any = None
+    with contextlib.suppress(ImportError):  # where it prints, in the versions that do
+        printing = importlib.import_module("torch.export._trace")
+    loggers = [logger for name, logger in logging.root.manager.loggerDict.items()
+               if name.split(".")[0] == "torch" and isinstance(logger, logging.Logger)]
+    handlers = [handler for logger in loggers for handler in logger.handlers]
+    for handler in handlers:
+        handler.addFilter(_is_asked_for)
+    if printing:
+        printing.print = lambda *args, **kwargs: None
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(_is_asked_for)
+        if printing:
+            del printing.print
+
+
+def _is_asked_for(record: logging.LogRecord) -> bool:
+    """By TORCH_LOGS; warnings come unasked."""
+    return record.levelno < logging.WARNING
 
 
 # ---- calls that stay one ----

@@ -64,6 +64,13 @@ class Capacity(NamedTuple):
         return max(self.minimum, min(items, math.ceil(share) if self.round == "up" else math.floor(share)))
 
 
+def _logits_of(layers):
+    """How many logits a gate's layers give, where the last is an nn.Linear; else None: only a forward pass tells."""
+    while type(layers) is nn.Sequential and len(layers):
+        layers = layers[-1]
+    return layers.out_features if type(layers) is nn.Linear else None
+
+
 class Gate(nn.Module):
     """A plain gate: `layers` map an item to one logit per expert.
 
@@ -103,6 +110,9 @@ class Gate(nn.Module):
             raise ValueError(f"p is {p}, jitter {jitter}; they must be at least 1 and 0")
         if score == "sparsemixer" and (top_k != 2 or normalize != "none" or select_bias is not None):
             raise ValueError("score sparsemixer goes with top_k 2, normalize none and no select_bias")
+        count = _logits_of(layers) if type(self).logits is Gate.logits else None
+        if top_k is not None and count is not None and top_k > count:
+            raise ValueError(f"top_k is {top_k}, but the gate has {count} experts")
         self.layers = layers
         self.score = score
         self.top_k = top_k

@@ -1,5 +1,7 @@
 """Code that torch.fx cannot follow and torch.export can: that it is exported where PyTorch has it, else refused."""
 
+import subprocess
+import sys
 import unittest
 
 import torch
@@ -58,6 +60,25 @@ class ExportTraceTest(ExportCase):
     def test_several_outputs(self):
         moed.export(Several().eval(), torch.zeros(1, 5, 8), self.path)
         self.assertEqual([output["name"] for output in self.config()["outputs"]], ["score", "share"])
+
+    def test_only_moed_speaks_of_what_nothing_can_follow(self):
+        program = """
+import logging, sys, torch, moed
+class Branch(torch.nn.Linear):
+    def forward(self, x):
+        print("printed by the code", file=sys.stderr)
+        logging.getLogger("code").warning("logged by the code")
+        y = super().forward(x)
+        return y if y.sum() > 0 else -y
+try:
+    moed.export(torch.nn.Sequential(Branch(4, 4)), torch.zeros(1, 4), sys.argv[1])
+except moed.ExportError as error:
+    print(error)
+"""
+        done = subprocess.run([sys.executable, "-c", program, self.path], capture_output=True, text=True, check=False)
+        self.assertIn("Branch.forward cannot be followed", done.stdout, done.stderr)
+        self.assertLessEqual(set(done.stderr.splitlines()), {"printed by the code", "logged by the code"})
+        self.assertIn("logged by the code", done.stderr)
 
     def test_refusals(self):
         message = "cumsum|cannot be followed: _Value is no tensor"

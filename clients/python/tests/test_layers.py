@@ -74,6 +74,11 @@ class GateTest(unittest.TestCase):
     def test_top_k_beyond_the_experts_is_refused(self):
         with self.assertRaisesRegex(ValueError, "top_k is 4, but the gate has 3 experts"):
             fixed_gate(top_k=4).route(torch.zeros(1, 3))
+        for layers in (nn.Linear(4, 3), nn.Sequential(nn.Linear(4, 8), nn.Sequential(nn.ReLU(), nn.Linear(8, 3)))):
+            self.assertEqual(Gate(layers, top_k=3).top_k, 3)
+            with self.assertRaisesRegex(ValueError, "top_k is 4, but the gate has 3 experts"):
+                Gate(layers, top_k=4)
+            self.assertEqual(AttentiveGate(layers, 3, "0", top_k=4).top_k, 4)  # of experts, not of hidden numbers
 
     def test_unknown_settings_are_refused(self):
         with self.assertRaisesRegex(ValueError, "score is 'relu'"):
