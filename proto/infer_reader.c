@@ -87,11 +87,11 @@ static size_t expected_children(const struct infer_reader *reader, size_t depth)
 static int wrong_count(const struct infer_reader *reader, size_t depth, struct error *err)
 {
     char place[PLACE_BYTES], shape[SHAPE_TEXT_BYTES];
+    size_t count = envelope_list_entries(reader->open[depth].start, reader->end);
     describe_place(reader, depth, false, place);
-    return error_set(err, ERROR_INVALID, "input '%s': %s has %zu %s, expected %zu (shape %s)",
-                     reader->tensor->name, place,
-                     envelope_list_entries(reader->open[depth].start, reader->end),
-                     reader->open[depth].lists ? "lists" : "numbers",
+    return error_set(err, ERROR_INVALID, "input '%s': %s has %zu %s%s, expected %zu (shape %s)",
+                     reader->tensor->name, place, count,
+                     reader->open[depth].lists ? "list" : "number", count == 1 ? "" : "s",
                      expected_children(reader, depth), describe_shape(reader, depth, shape));
 }
 

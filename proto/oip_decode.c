@@ -76,9 +76,10 @@ static int decode_raw(struct oip_decoder *decoder, const char *body, size_t leng
         return error_set(
             decoder->err, ERROR_INVALID,
             "Inference-Header-Content-Length is 0, so the body should be one row of the "
-            "only input as FP32: it has %zu bytes, model '%s' has %zu inputs, one row "
+            "only input as FP32: it has %zu bytes, model '%s' has %zu input%s, one row "
             "of the first takes %zu bytes",
-            length, signature->model, signature->input_count, expected);
+            length, signature->model, signature->input_count,
+            signature->input_count == 1 ? "" : "s", expected);
     decoder->binary_output = true;
     decoder->request->rows = 1;
     decoder->request->inputs = xcalloc(1, sizeof *decoder->request->inputs);

@@ -269,9 +269,9 @@ int sequences_check(const struct sequences *sequences, size_t prompt, size_t lim
 {
     if (limit > sequences->context)
         return error_set(err, ERROR_INVALID,
-                         "%zu tokens of prompt and at most %zu more exceed the model's context of "
+                         "%zu token%s of prompt and at most %zu more exceed the model's context of "
                          "%zu tokens",
-                         prompt, limit - prompt, sequences->context);
+                         prompt, prompt == 1 ? "" : "s", limit - prompt, sequences->context);
     if (limit > sequences_most(sequences) && !sequences->pages)
         return error_set(err, ERROR_INVALID,
                          "%zu tokens exceed the %zu that are computed at once; an encoder's text "
@@ -279,9 +279,9 @@ int sequences_check(const struct sequences *sequences, size_t prompt, size_t lim
                          prompt, sequences_most(sequences));
     if (limit > sequences_most(sequences))
         return error_set(err, ERROR_INVALID,
-                         "%zu tokens of prompt and at most %zu more exceed the %zu positions that "
+                         "%zu token%s of prompt and at most %zu more exceed the %zu positions that "
                          "the server keeps for all sequences (kv_cache_mb)",
-                         prompt, limit - prompt, sequences_most(sequences));
+                         prompt, prompt == 1 ? "" : "s", limit - prompt, sequences_most(sequences));
     return 0;
 }
 

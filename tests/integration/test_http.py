@@ -274,7 +274,7 @@ class LongBodyTest(HttpCase):
             connection.send(b"}")
             self.assertEqual(health.request("GET", "/v2/health/live").status, 200)
             first = not select.select([connection.socket], [], [], 0)[0]
-            self.assert_error(connection.answer(), 400, "has 1 numbers")
+            self.assert_error(connection.answer(), 400, "has 1 number")
             if first:
                 return
         self.fail("health was answered after the long body every time")

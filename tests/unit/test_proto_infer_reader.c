@@ -82,11 +82,11 @@ START_TEST(counts_must_fit)
     check_error("[[[[1,2,3],[4,5]]]]", 1, DATATYPE_FP32,
                 "input 'image': data[0][0][1] has 2 numbers, expected 3 (shape [3])");
     check_error("[[[[1,2,3]]]]", 1, DATATYPE_FP32,
-                "input 'image': data[0][0] has 1 lists, expected 2 (shape [2,3])");
+                "input 'image': data[0][0] has 1 list, expected 2 (shape [2,3])");
     check_error("[[[[1,2,3],[4,5,6],[7,8,9]]]]", 1, DATATYPE_FP32,
                 "input 'image': data[0][0] has 3 lists, expected 2 (shape [2,3])");
     check_error("[[1,2,3,4,5,6]]", 2, DATATYPE_FP32,
-                "input 'image': data has 1 lists, expected 2 (shape [2,1,2,3])");
+                "input 'image': data has 1 list, expected 2 (shape [2,1,2,3])");
     check_error("[[1,2,3,4,5,6],[1,2,3,4,5,6]]", 1, DATATYPE_FP32,
                 "input 'image': data has 2 lists, expected 1 (shape [1,1,2,3])");
 }

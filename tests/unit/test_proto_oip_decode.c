@@ -136,7 +136,7 @@ END_TEST
 
 START_TEST(raw_body_of_another_size_is_refused)
 {
-    check_refused("12345678", "0", "it has 8 bytes, model 'digits' has 1 inputs");
+    check_refused("12345678", "0", "it has 8 bytes, model 'digits' has 1 input, one row");
     check_refused("", "0", "it has 0 bytes");
     check_refused("", NULL, "the body is empty");
     struct infer_request request;

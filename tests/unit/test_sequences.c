@@ -207,6 +207,7 @@ START_TEST(what_never_fits_is_refused)
     start(4, 8, 64);
     refuse(prepare(60, 5, 1), ERROR_INVALID,
            "60 tokens of prompt and at most 5 more exceed the 64");
+    refuse(prepare(1, 64, 1), ERROR_INVALID, "1 token of prompt and at most 64 more exceed the 64");
     refuse(prepare(60, 5000, 1), ERROR_INVALID, "exceed the model's context of ");
 }
 END_TEST
