@@ -75,11 +75,10 @@ START_TEST(npy_that_cannot_be)
     REFUSE("{'descr': '<f4", 0, "damaged");
     REFUSE("{'shape': (6,), }", 24, "elements of type ''");
     REFUSE("{'descr': '<f4', 'fortran_order': False, 'shape': (7,), }", 28,
-           "takes 6 numbers a row");
+           "expected rows of 6 numbers");
     REFUSE("{'descr': '<f4', 'fortran_order': False, 'shape': (0, 6), }", 0,
-           "takes 6 numbers a row");
-    REFUSE("{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }", 48,
-           "3 rows of 4 numbers");
+           "expected rows of 6 numbers");
+    REFUSE("{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }", 48, "got 3 rows of 4");
     size_t length = npy("{}", 0);
     file[8] = 99;
     refused(1, file, length, "longer than the file");
@@ -119,7 +118,7 @@ START_TEST(json_that_cannot_be)
 #define REFUSE_JSON(count, text, part) refused(count, text, strlen(text), part)
     REFUSE_JSON(1, "", "neither .npy nor .npz");
     REFUSE_JSON(1, "[[1,2", "line 1");
-    REFUSE_JSON(1, "[]", "takes 6 numbers");
+    REFUSE_JSON(1, "[]", "expected rows of 6 numbers");
     REFUSE_JSON(1, "[[1,2,3,4,5,\"6\"]]", "expected a list of rows");
     REFUSE_JSON(1, "{}", "no rows");
     REFUSE_JSON(1, "[[[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]]]", "expected a list of rows");
