@@ -67,12 +67,22 @@ void moed_gate_counts_free(struct moed_gate_counts *counts)
 
 /* ---- counting ---- */
 
-static bool overflows(const float *weight, size_t count)
+/* *mass receives the sum of the absolute weights. */
+static bool overflows(const float *weight, size_t count, double *mass)
 {
     bool beyond = false;
-    for (size_t i = 0; i < count; i++)
+    *mass = 0;
+    for (size_t i = 0; i < count; i++) {
         beyond |= !(fabsf(weight[i]) <= (float)LARGEST); /* NaN, too */
+        *mass += fabs((double)weight[i]);
+    }
     return beyond;
+}
+
+static void count_weight(struct moed_expert_counts *expert, double weight, double part)
+{
+    expert->weight += units_of(rounded(weight));
+    expert->part += units_of(rounded(part));
 }
 
 static void count_selections(struct moed_gate_counts *counts, const struct moed_routing *routing,
@@ -81,7 +91,9 @@ static void count_selections(struct moed_gate_counts *counts, const struct moed_
     const size_t k = routing->top_k;
     const int32_t *served = routing->expert + item * k, *choice = routing->choice + item * k;
     const float *weight = routing->weight + item * k;
-    const bool overflowed = overflows(weight, k);
+    double mass;
+    const bool overflowed = overflows(weight, k, &mass);
+    const double part = mass > 0 ? 1 / mass : 0; /* of a weight of 1 */
     counts->overflowed += overflowed;
     counts->expert[choice[0]].top1++;
     for (size_t slot = 0; slot < k && choice[slot] >= 0; slot++) {
@@ -90,10 +102,9 @@ static void count_selections(struct moed_gate_counts *counts, const struct moed_
             expert->dropped++;
             continue;
         }
-        const int64_t units = overflowed ? 0 : units_of(rounded((double)weight[slot]));
         expert->selected++;
-        expert->weight += units;
-        expert->magnitude += units < 0 ? -units : units;
+        if (!overflowed)
+            count_weight(expert, (double)weight[slot], fabs((double)weight[slot]) * part);
         if (routing->seconds)
             expert->seconds += routing->seconds[served[slot]];
         expert->last = now;
@@ -208,7 +219,7 @@ static void accumulate(struct moed_gate_counts *to, const struct moed_gate_count
         expert->top1 += sign * other->top1;
         expert->dropped += sign * other->dropped;
         expert->weight += wide * other->weight;
-        expert->magnitude += wide * other->magnitude;
+        expert->part += wide * other->part;
         expert->probability += wide * other->probability;
         expert->seconds += wide * other->seconds;
         expert->last = other->last > expert->last ? other->last : expert->last;

@@ -27,7 +27,7 @@ struct moed_expert_counts {
     uint64_t dropped;     /* items that chose it and found no place within its capacity */
     uint64_t last;        /* the latest `now` at which it served one; 0: never */
     __int128 weight;      /* sum of the combine weights given to it */
-    __int128 magnitude;   /* sum of their absolute values */
+    __int128 part;        /* sum over items of its part of the item's absolute combine weights */
     __int128 probability; /* sum over items of p, the gate's distribution over all experts */
     __int128 seconds;     /* that it took to serve those it served */
 };
@@ -58,7 +58,9 @@ void moed_gate_counts_free(struct moed_gate_counts *counts);
 /* Counts items [first, end) of a gate's decisions at time `now`, in any unit and from any origin.
  * Sums over distributions do not change if the forward pass kept none (struct
  * moed_scratch_options). An item with a combine weight beyond 2^19 is `overflowed` and adds to no
- * sum of weights: inputs without bounds make such weights, and one would drown all others. */
+ * sum of weights. Inputs without bounds make huge weights where a gate does not normalize them, and
+ * one such item would drown a million others in a sum of weights: therefore shares are made of
+ * parts, of which every item has 1 to give. */
 void moed_gate_counts_count(struct moed_gate_counts *counts, const struct moed_routing *routing,
                             size_t first, size_t end, uint64_t now);
 

@@ -33,17 +33,17 @@ uint64_t routing_dropped(const struct moed_gate_counts *counts)
     return sum;
 }
 
-static double magnitudes(const struct moed_gate_counts *counts)
+static double parts(const struct moed_gate_counts *counts)
 {
     __int128 sum = 0;
     for (size_t i = 0; i < counts->experts; i++)
-        sum += counts->expert[i].magnitude;
+        sum += counts->expert[i].part;
     return moed_sum_value(sum);
 }
 
 static double weight_share(const struct moed_gate_counts *counts, size_t expert)
 {
-    return ratio(moed_sum_value(counts->expert[expert].magnitude), magnitudes(counts));
+    return ratio(moed_sum_value(counts->expert[expert].part), parts(counts));
 }
 
 void routing_shares(const struct moed_gate_counts *counts, double *out)
@@ -55,9 +55,9 @@ void routing_shares(const struct moed_gate_counts *counts, double *out)
 
 void routing_weight_shares(const struct moed_gate_counts *counts, double *out)
 {
-    const double sum = magnitudes(counts);
+    const double sum = parts(counts);
     for (size_t i = 0; i < counts->experts; i++)
-        out[i] = ratio(moed_sum_value(counts->expert[i].magnitude), sum);
+        out[i] = ratio(moed_sum_value(counts->expert[i].part), sum);
 }
 
 /* ---- how evenly ---- */
@@ -82,10 +82,10 @@ static void by_selections(const struct moed_gate_counts *counts, struct routing_
 
 static void by_weights(const struct moed_gate_counts *counts, struct routing_figures *figures)
 {
-    const double sum = magnitudes(counts);
+    const double sum = parts(counts);
     double most = 0, entropy = 0;
     for (size_t i = 0; i < counts->experts; i++) {
-        const double share = ratio(moed_sum_value(counts->expert[i].magnitude), sum);
+        const double share = ratio(moed_sum_value(counts->expert[i].part), sum);
         most = fmax(most, share);
         entropy += surprise(share);
     }

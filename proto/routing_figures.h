@@ -1,8 +1,8 @@
 /* What the counts of one gate say: formulas and their units, one place for the JSON document and
  * the metrics. Pure functions.
  *
- * With n experts: s_i is the share of expert i in all selections, w_i its share in the absolute
- * combine weights, pbar_i the mean over the items of p_i, the gate's distribution. */
+ * With n experts: s_i is the share of expert i in all selections, w_i the mean over the items of
+ * its part of the item's absolute combine weights, pbar_i that of p_i, the gate's distribution. */
 #ifndef PROTO_ROUTING_FIGURES_H
 #define PROTO_ROUTING_FIGURES_H
 

@@ -358,7 +358,7 @@ static void append_exact(const struct routing_layer *layer, struct buffer *body)
     buffer_text(body, ",\"experts\":[");
     for (size_t i = 0; i < counts->experts; i++) {
         append_sum(body, i > 0 ? ",{\"weight\":" : "{\"weight\":", counts->expert[i].weight);
-        append_sum(body, ",\"magnitude\":", counts->expert[i].magnitude);
+        append_sum(body, ",\"part\":", counts->expert[i].part);
         append_sum(body, ",\"probability\":", counts->expert[i].probability);
         append_sum(body, ",\"compute_seconds\":", counts->expert[i].seconds);
         if (layer->quality) {

@@ -15,8 +15,8 @@ PANELS = [
      [(f"sum by (model, layer, expert) (rate(moed_expert_selected_total{BY_LAYER}[5m])) / on (model, layer) group_left "
        f"sum by (model, layer) (rate(moed_expert_selected_total{BY_LAYER}[5m]))", "{{layer}} {{expert}}")]),
     ("Share of combine weight", "percentunit", "What to look at where a gate uses every expert.",
-     [(f"sum by (model, layer, expert) (rate(moed_expert_weight_total{BY_LAYER}[5m])) / on (model, layer) group_left "
-       f"sum by (model, layer) (rate(moed_expert_weight_total{BY_LAYER}[5m]))", "{{layer}} {{expert}}")]),
+     [(f"sum by (model, layer, expert) (rate(moed_expert_weight_part_total{BY_LAYER}[5m])) / on (model, layer) group_left "
+       f"sum by (model, layer) (rate(moed_expert_weight_part_total{BY_LAYER}[5m]))", "{{layer}} {{expert}}")]),
     ("Drift from the reference", "short", "Population stability index; by custom 0.1 is small and 0.25 large. Believe it "
      "where the p-value is small.",
      [(f"moed_layer_drift_psi{BY_WINDOW}", "PSI {{layer}} {{instance}}"),

@@ -26,6 +26,11 @@ static double weight(const struct moed_expert_counts *expert)
     return moed_sum_value(expert->weight);
 }
 
+static double part(const struct moed_expert_counts *expert)
+{
+    return moed_sum_value(expert->part);
+}
+
 static double probability(const struct moed_expert_counts *expert)
 {
     return moed_sum_value(expert->probability);
@@ -56,6 +61,8 @@ static const struct expert_family {
      ANY},
     {"moed_expert_compute_seconds_total", "counter", "Time that it took to serve them.", seconds,
      ANY},
+    {"moed_expert_weight_part_total", "counter",
+     "Sum over the items of the expert's part of the item's absolute combine weights.", part, ANY},
     {"moed_expert_weight_total", "counter",
      "Combine weight given to the expert, by gates whose weights are never negative.", weight,
      UNSIGNED},

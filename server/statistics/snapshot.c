@@ -10,19 +10,20 @@
 #include "proto/annotation.h"
 #include "server/access/packed.h"
 #include "server/statistics/snapshot_detail.h"
+#include "server/statistics/snapshot_earlier.h"
 
 /* ---- the header ---- */
 
 /* Version 1 had no seconds of experts and no batches by their number, version 2 no latest uses and
  * no phases of sequences, version 3 no right answers by class, version 4 no quality by class,
- * version 5 no overflowed items. All are still read. */
-static const char FORMAT[] = "moed routing 6\n";
+ * version 5 no overflowed items, version 6 weights in place of parts. All are still read. */
+static const char FORMAT[] = "moed routing 7\n";
 
 enum {
     FORMAT_BYTES = sizeof FORMAT - 1,
     VERSION_AT = FORMAT_BYTES - 2,
     HEADER_BYTES = FORMAT_BYTES + 8,
-    VERSION = 6
+    VERSION = 7
 };
 
 void snapshot_seal(void *bytes, size_t length)
@@ -102,7 +103,7 @@ static void walk_gate(struct walk *walk, struct moed_gate_counts *counts)
         packed_count(packed, &expert->dropped);
         walk_time(walk, &expert->last);
         packed_sum(packed, &expert->weight);
-        packed_sum(packed, &expert->magnitude);
+        packed_sum(packed, &expert->part);
         packed_sum(packed, &expert->probability);
         if (walk->version > 1)
             packed_sum(packed, &expert->seconds);
@@ -330,6 +331,8 @@ static struct tally *read_history(struct walk *walk, struct history *history)
     walk->packed.failed |= !is_part(history->base, totals);
     for (int window = 0; window < WINDOW_COUNT; window++)
         read_marks(walk, history, (enum window)window, totals);
+    if (walk->version < 7)
+        snapshot_make_parts(history, totals);
     return totals;
 }
 

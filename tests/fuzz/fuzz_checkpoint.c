@@ -168,7 +168,7 @@ static void check_counts(const struct moed_gate_info *gate, const struct moed_ro
         selected += expert->selected;
         top1 += expert->top1;
         require(gate->limited || expert->top1 <= expert->selected);
-        require(expert->probability >= 0 && expert->magnitude >= expert->weight);
+        require(expert->probability >= 0 && expert->part >= 0);
         all_dropped += expert->dropped;
     }
     require(counts->entropy >= 0 && counts->margin >= 0 && all_dropped == dropped);

@@ -235,10 +235,10 @@ class ScrapedTest(unittest.TestCase):
 
 
 class FewSeriesTest(MetricsCase):
-    options = {"max_expert_series": 131}
+    options = {"max_expert_series": 143}
 
     def test_above_the_limit_only_aggregates(self):
-        """12 experts, eleven series each at most: one more than allowed. The JSON document still has them all."""
+        """12 experts, twelve series each at most: one more than allowed. The JSON document still has them all."""
         self.client.predict("tiny", [[1, 2, 3, 4]])
         page = self.metrics()
         self.assertNotIn("moed_expert_selected_total", page.families)

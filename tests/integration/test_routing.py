@@ -53,6 +53,28 @@ class OverflowTest(RoutingCase):
                 self.assertEqual(page.value("moed_layer_overflowed_rows_total", **labels), 1)
                 self.assertEqual(page.value("moed_layer_rows_total", **labels), 51)
 
+    def test_one_row_of_large_weights_counts_as_any_other(self):
+        """Weights that are within what is summed: their row has one part of the shares to give, as every row."""
+        rows = np.random.default_rng(8).normal(size=(199, 4)).tolist() + [[3e4] * 4]
+        for model in ("some", "dense"):
+            with self.subTest(model=model):
+                answer = self.client.predict(model, rows, routing=True)
+                chosen, weights = (np.array(answer.json["routing"]["moe"][what]) for what in ("experts", "weights"))
+                self.assertGreater(np.abs(weights).max(), 1e4)
+                self.assertLess(np.abs(weights).max(), 2 ** 19)
+                parts = np.abs(weights) / np.abs(weights).sum(axis=1, keepdims=True)
+                page = Metrics(self.client.get("/metrics").body.decode())
+                for window in WINDOWS:
+                    (layer,) = self.get(f"/v2/models/{model}/routing?window={window}")["layers"]
+                    self.assertEqual((layer["rows"], layer["overflowed"]), (200, 0))
+                    for i, expert in enumerate(layer["experts"]):
+                        usual = parts[:199][chosen[:199] == i].sum() / 199
+                        self.assertAlmostEqual(expert["weight_share"], usual, delta=1 / 199)
+                        self.assertAlmostEqual(expert["weight_share"], parts[chosen == i].sum() / 200, delta=1e-6)
+                        labels = {"model": model, "version": "1", "layer": "moe", "expert": str(i)}
+                        counted = page.value("moed_expert_weight_part_total", **labels)
+                        self.assertAlmostEqual(counted / 200, expert["weight_share"], delta=1e-9)
+
 
 class FiguresTest(RoutingCase):
     def test_over_several_loops(self):
@@ -129,14 +151,15 @@ class FiguresTest(RoutingCase):
         rows, top_k = chosen.shape
         self.assertEqual((layer["rows"], layer["top_k"]), (rows, top_k))
         self.assertEqual([expert["index"] for expert in layer["experts"]], list(range(experts)))
-        total = np.abs(weights.astype(np.float64)).sum()
+        parts = np.abs(weights.astype(np.float64))
+        parts /= parts.sum(axis=1, keepdims=True)
         for i, expert in enumerate(layer["experts"]):
             mine = weights[chosen == i].astype(np.float64)
             self.assertEqual(expert["selected"], len(mine))
             self.assertEqual(expert["top1"], int((chosen[:, 0] == i).sum()))
             self.assertAlmostEqual(expert["share"], len(mine) / (rows * top_k), delta=1e-9)
             self.assertAlmostEqual(expert["weight"], mine.sum(), delta=1e-9 * rows)
-            self.assertAlmostEqual(expert["weight_share"], np.abs(mine).sum() / total, delta=1e-9)
+            self.assertAlmostEqual(expert["weight_share"], parts[chosen == i].sum() / rows, delta=1e-9)
             self.assertEqual(expert["compute_seconds"] > 0, len(mine) > 0)
             if len(mine):
                 self.assertLess(expert["idle_seconds"], 600)

@@ -56,13 +56,23 @@ static void decide(size_t items, size_t experts, size_t top_k, uint32_t *state)
     }
 }
 
+/* Of its item's absolute weights. */
+static double part_of_pair(size_t pair)
+{
+    const size_t k = decided.routing.top_k, first = pair / k * k;
+    double mass = 0;
+    for (size_t i = first; i < first + k; i++)
+        mass += fabs((double)decided.weight[i]);
+    return mass > 0 ? fabs((double)decided.weight[pair]) / mass : 0;
+}
+
 /* Expects the counts of items [first, end) for one expert, found pair by pair. */
 static void expect_expert(const struct moed_gate_counts *counts, size_t expert, size_t first,
                           size_t end)
 {
     const size_t k = decided.routing.top_k;
     uint64_t selected = 0, top1 = 0, dropped = 0;
-    double weight = 0, magnitude = 0, probability = 0;
+    double weight = 0, part = 0, probability = 0;
     for (size_t pair = first * k; pair < end * k; pair++) {
         if (decided.choice[pair] != (int32_t)expert)
             continue;
@@ -70,7 +80,7 @@ static void expect_expert(const struct moed_gate_counts *counts, size_t expert, 
         selected += decided.expert[pair] >= 0;
         dropped += decided.expert[pair] < 0;
         weight += (double)decided.weight[pair];
-        magnitude += fabs((double)decided.weight[pair]);
+        part += part_of_pair(pair);
     }
     for (size_t item = first; item < end; item++)
         probability += (double)decided.probability[item * decided.routing.experts + expert];
@@ -79,7 +89,8 @@ static void expect_expert(const struct moed_gate_counts *counts, size_t expert, 
     ck_assert_uint_eq(counts->expert[expert].dropped, dropped);
     ck_assert(counts->expert[expert].seconds == selected * decided.seconds[100 + expert]);
     ck_assert_double_eq(moed_sum_value(counts->expert[expert].weight), weight);
-    ck_assert_double_eq(moed_sum_value(counts->expert[expert].magnitude), magnitude);
+    ck_assert_double_eq_tol(moed_sum_value(counts->expert[expert].part), part,
+                            (double)(end - first + 1) * 0x1p-32);
     ck_assert_double_eq(moed_sum_value(counts->expert[expert].probability), probability);
 }
 
@@ -237,7 +248,7 @@ START_TEST(an_overflowed_item_adds_no_weight)
     decided.weight[6] = 0x1p19f;
     for (size_t i = 0; i < sizeof BEYOND / sizeof *BEYOND; i++) {
         struct moed_gate_counts *counts = moed_gate_counts_new(3), *sum = moed_gate_counts_new(3);
-        double magnitude = 0, weight = 0, selected = 0;
+        double part = 0, weight = 0, selected = 0;
         decided.weight[2] = 0.5f;
         decided.weight[3] = BEYOND[i];
         moed_gate_counts_count(counts, &decided.routing, 0, 4, 7);
@@ -249,14 +260,37 @@ START_TEST(an_overflowed_item_adds_no_weight)
         for (size_t e = 0; e < 3; e++) {
             selected += (double)sum->expert[e].selected;
             weight += moed_sum_value(sum->expert[e].weight);
-            magnitude += moed_sum_value(sum->expert[e].magnitude);
+            part += moed_sum_value(sum->expert[e].part);
         }
         ck_assert_double_eq(selected, 8);
         ck_assert_double_eq(weight, 0x1p19 + 0.25);
-        ck_assert_double_eq(magnitude, 0x1p19 + 0.25);
+        ck_assert_double_eq(part, 2);
         moed_gate_counts_free(counts);
         moed_gate_counts_free(sum);
     }
+}
+END_TEST
+
+/* Nor does a weight just within drown the others in shares: its item has 1 part to give, as all. */
+START_TEST(no_item_has_more_parts_than_another)
+{
+    uint32_t state = 3;
+    decide(4, 2, 2, &state);
+    for (size_t pair = 0; pair < 8; pair++) {
+        decided.expert[pair] = decided.choice[pair] = (int32_t)(pair % 2);
+        decided.weight[pair] = pair % 2 ? -0.75f : 0.25f;
+    }
+    decided.weight[2] = 0; /* of item 1 */
+    decided.weight[3] = 0x1p-149f;
+    decided.weight[4] = -0x1p19f;
+    decided.weight[6] = decided.weight[7] = 0;
+    struct moed_gate_counts *counts = moed_gate_counts_new(2);
+    moed_gate_counts_count(counts, &decided.routing, 0, 4, 7);
+    ck_assert_uint_eq(counts->overflowed, 0);
+    ck_assert_double_eq(moed_sum_value(counts->expert[0].weight), 0.25 - 0x1p19);
+    ck_assert_double_eq_tol(moed_sum_value(counts->expert[0].part), 0.25 + 1, 2e-6);
+    ck_assert_double_eq_tol(moed_sum_value(counts->expert[1].part), 0.75 + 1, 2e-6);
+    moed_gate_counts_free(counts);
 }
 END_TEST
 
@@ -331,5 +365,5 @@ END_TEST
 TEST_MAIN("gate counts", fewer_choices_than_slots, any_range_counts_as_the_reference,
           without_distributions_only_choices_count, sums_do_not_depend_on_batches,
           no_weight_poisons_a_sum, an_overflowed_item_adds_no_weight,
-          experts_remember_when_they_served_last, integers_are_exact_modulo_2_64,
-          freeing_nothing_is_fine)
+          no_item_has_more_parts_than_another, experts_remember_when_they_served_last,
+          integers_are_exact_modulo_2_64, freeing_nothing_is_fine)

@@ -46,7 +46,7 @@ static void begin(void)
     put_model("once");
     catalog = load_repository(repository, &models, &err);
     ck_assert_msg(catalog != NULL, "%s", err.text);
-    options.max_expert_series = 11 * 3 * 2 * 4;
+    options.max_expert_series = 12 * 3 * 2 * 4;
     options.weights = (char[]){"stored"};
     options.loops = 1;
     lanes.catalog = catalog;
@@ -250,6 +250,7 @@ static const char *const PROMISED[] = {
     "moed_rejected_total",
     "moed_expert_selected_total",
     "moed_expert_weight_total",
+    "moed_expert_weight_part_total",
     "moed_layer_usage_entropy_bits",
     "moed_layer_gate_entropy_bits",
     "moed_layer_imbalance_ratio",
@@ -378,6 +379,7 @@ START_TEST(routing_is_shown_per_layer_and_expert)
     expect_value(page, "moed_expert_selected_total" LAYER ",expert=\"0\"}", 2);
     expect_value(page, "moed_expert_selected_total" LAYER ",expert=\"3\"}", 0);
     expect_value(page, "moed_expert_weight_total" LAYER ",expert=\"0\"}", 1.5);
+    expect_value(page, "moed_expert_weight_part_total" LAYER ",expert=\"0\"}", 1.5);
     free_page(page);
 }
 END_TEST
@@ -458,9 +460,9 @@ END_TEST
 START_TEST(expert_series_are_bounded)
 {
     struct page *page = read_page();
-    ck_assert_uint_eq(count_series(page, "moed_expert_"), 8 * 24); /* accuracy: no labels yet */
+    ck_assert_uint_eq(count_series(page, "moed_expert_"), 9 * 24); /* accuracy: no labels yet */
     free_page(page);
-    options.max_expert_series = 11 * 24 - 1;
+    options.max_expert_series = 12 * 24 - 1;
     page = read_page();
     ck_assert_uint_eq(count_series(page, "moed_expert_"), 0);
     ck_assert_uint_eq(count_series(page, "moed_layer_rows_total"), 6);

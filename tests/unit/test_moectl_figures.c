@@ -50,6 +50,20 @@ START_TEST(figures_follow_from_counts)
 }
 END_TEST
 
+/* A sum of weights of both signs says nothing of who had how much. */
+START_TEST(weight_shares_are_those_of_the_document)
+{
+    struct document *document = read(
+        "{\"layers\": [{\"name\": \"moe\", \"rows\": 8, \"top_k\": 2, \"experts\": [{\"index\": 0, "
+        "\"selected\": 8, \"weight\": 0, \"weight_share\": 0.75}, {\"index\": 1, \"selected\": 8, "
+        "\"weight\": 9, \"weight_share\": 0.25}]}]}");
+    const struct layer *layer = &document->layers[0];
+    close_to(expert_load(layer, &layer->experts[0]), 0.75);
+    close_to(layer->weight_imbalance, 1.5);
+    document_free(document);
+}
+END_TEST
+
 START_TEST(a_layer_without_rows_has_no_figures)
 {
     struct document *document = read("{\"layers\": [{\"name\": \"moe\", \"rows\": 0, \"top_k\": 1, "
@@ -123,5 +137,6 @@ START_TEST(chance)
 }
 END_TEST
 
-TEST_MAIN("moectl figures", figures_follow_from_counts, a_layer_without_rows_has_no_figures,
-          what_is_no_document_is_refused, names_cannot_command_a_terminal, distances, chance)
+TEST_MAIN("moectl figures", figures_follow_from_counts, weight_shares_are_those_of_the_document,
+          a_layer_without_rows_has_no_figures, what_is_no_document_is_refused,
+          names_cannot_command_a_terminal, distances, chance)

@@ -97,6 +97,24 @@ START_TEST(figures_follow_from_the_sums)
 }
 END_TEST
 
+/* Every row has as much to say, whatever its weights are; rows that overflowed have nothing. */
+#define WEIGHED(rows, overflowed, weight, share, other)                                            \
+    "{'layers': [{'name': 'a', 'rows': " rows ", 'overflowed': " overflowed ", 'top_k': 2, "       \
+    "'experts': [{'index': 0, 'selected': " rows ", 'weight': " weight ", 'weight_share': " share  \
+    "}, {'index': 1, 'selected': " rows ", 'weight': 1.0, 'weight_share': " other "}]}]}"
+START_TEST(weight_shares_are_means_over_rows)
+{
+    json_t *merged = merged_of(WEIGHED("9", "1", "-8.0", "0.25", "0.75"),
+                               WEIGHED("2", "0", "500000.0", "0.75", "0.25"));
+    json_t *layer = json_array_get(json_object_get(merged, "layers"), 0);
+    json_t *expert = json_array_get(json_object_get(layer, "experts"), 0);
+    ck_assert(number(expert, "weight") == 499992);
+    ck_assert(fabs(number(expert, "weight_share") - (8 * 0.25 + 2 * 0.75) / 10) < 1e-12);
+    ck_assert(fabs(number(layer, "weight_imbalance") - 1.3) < 1e-12);
+    json_decref(merged);
+}
+END_TEST
+
 START_TEST(what_cannot_be_merged_is_gone_and_named)
 {
     json_t *merged = merged_of(FIRST, SECOND);
@@ -163,7 +181,7 @@ END_TEST
     "{'layers': [{'name': 'a', 'rows': 4, 'top_k': 1, 'experts': [{'index': 0, 'selected': 4}], "  \
     "'classes': {'labels': null, 'counts': [[2, 2]], 'truth': {'counts': [" counts                 \
     "], 'correct': [[1, 0]]" more "}}" exact "}]}"
-#define SUMS(cells) ", 'exact': {'experts': [{'magnitude': '1'}], 'classes': [[" cells "]]}"
+#define SUMS(cells) ", 'exact': {'experts': [{'part': '1'}], 'classes': [[" cells "]]}"
 #define CELL(log_loss, items, correct, confidence)                                                 \
     "{'log_loss': '" log_loss "', 'bins': [[0, 0, '0'], [" items ", " correct ", '" confidence     \
     "']]}"
@@ -246,7 +264,7 @@ END_TEST
     "'batches': {'count': " items ", 'mean_rows': 1.0, 'mean_experts': 1.0}, 'experts': "          \
     "[{'index': 0, 'selected': " items                                                             \
     ", 'weight': 0.1}], 'exact': {'gate_entropy_bits': '" entropy                                  \
-    "', 'margin': '0', 'experts': [{'weight': '" weight "', 'magnitude': '4294967296', "           \
+    "', 'margin': '0', 'experts': [{'weight': '" weight "', 'part': '4294967296', "                \
     "'probability': '-1', 'compute_seconds': '2147483648'" more "}]}}]}"
 
 /* Integers, so that it does not matter who counted what. */
@@ -338,7 +356,7 @@ START_TEST(what_differs_is_named)
 END_TEST
 
 TEST_MAIN("moectl merge", counts_add_up_and_means_are_weighted, figures_follow_from_the_sums,
-          what_cannot_be_merged_is_gone_and_named, exact_sums_are_exact, phases_add_up,
-          what_only_one_has_is_gone, labels_add_up, quality_by_class_is_a_mean,
-          quality_by_class_is_exact_from_sums, who_is_in_quarantine_anywhere_is_listed,
-          what_differs_is_named)
+          weight_shares_are_means_over_rows, what_cannot_be_merged_is_gone_and_named,
+          exact_sums_are_exact, phases_add_up, what_only_one_has_is_gone, labels_add_up,
+          quality_by_class_is_a_mean, quality_by_class_is_exact_from_sums,
+          who_is_in_quarantine_anywhere_is_listed, what_differs_is_named)

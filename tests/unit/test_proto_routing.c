@@ -22,7 +22,7 @@ static struct moed_gate_counts *counts_of(size_t experts, uint64_t items, const 
     for (size_t i = 0; i < experts; i++) {
         counts->expert[i].selected = selected ? selected[i] : 0;
         counts->expert[i].weight = weight ? moed_sum_of(weight[i]) : 0;
-        counts->expert[i].magnitude = weight ? moed_sum_of(fabs(weight[i])) : 0;
+        counts->expert[i].part = weight ? moed_sum_of(fabs(weight[i])) : 0;
     }
     return counts;
 }

@@ -387,7 +387,8 @@ START_TEST(earlier_versions_are_read)
                                         MOED_TEST_DATA "/fuzz/corpus/snapshot/version-2",
                                         MOED_TEST_DATA "/fuzz/corpus/snapshot/version-3",
                                         MOED_TEST_DATA "/fuzz/corpus/snapshot/version-4",
-                                        MOED_TEST_DATA "/fuzz/corpus/snapshot/version-5"};
+                                        MOED_TEST_DATA "/fuzz/corpus/snapshot/version-5",
+                                        MOED_TEST_DATA "/fuzz/corpus/snapshot/version-6"};
     char bytes[8192];
     for (size_t i = 0; i < sizeof PATHS / sizeof *PATHS; i++) {
         const size_t length = read_file(PATHS[i], bytes, sizeof bytes);

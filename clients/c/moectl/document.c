@@ -56,6 +56,7 @@ static int read_expert(json_t *json, struct expert *expert, struct moed_client_e
         read_count(json, "dropped", &expert->dropped, err) != 0)
         return -1;
     expert->weight = number_of(json, "weight");
+    expert->weight_share = number_of(json, "weight_share");
     expert->probability = number_of(json, "probability");
     expert->reference_share = number_of(json, "reference_share");
     expert->idle_seconds = number_of(json, "idle_seconds");

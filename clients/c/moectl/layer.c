@@ -8,24 +8,36 @@
 
 /* ---- what follows from the counts ---- */
 
-static void derive_shares(struct layer *layer)
+/* A document without them is of nobody who knows the parts of rows. */
+static void derive_weight_shares(struct layer *layer)
 {
-    double selections = (double)layer->rows * (double)layer->top_k, weights = 0;
-    layer->dense = layer->top_k == layer->expert_count;
-    layer->weighted = true;
+    double weights = 0;
+    bool told = true;
     for (size_t i = 0; i < layer->expert_count; i++) {
-        const struct expert *expert = &layer->experts[i];
-        layer->weighted = layer->weighted && isfinite(expert->weight);
-        weights += fabs(expert->weight);
-        layer->unused += expert->selected == 0;
+        weights += fabs(layer->experts[i].weight);
+        told = told && isfinite(layer->experts[i].weight_share);
     }
     for (size_t i = 0; i < layer->expert_count; i++) {
         struct expert *expert = &layer->experts[i];
-        expert->share = selections > 0 ? (double)expert->selected / selections : 0;
-        expert->weight_share = !layer->weighted ? NAN
-                               : weights > 0    ? fabs(expert->weight) / weights
-                                                : 0;
+        if (!layer->weighted)
+            expert->weight_share = NAN;
+        else if (!told)
+            expert->weight_share = weights > 0 ? fabs(expert->weight) / weights : 0;
     }
+}
+
+static void derive_shares(struct layer *layer)
+{
+    double selections = (double)layer->rows * (double)layer->top_k;
+    layer->dense = layer->top_k == layer->expert_count;
+    layer->weighted = true;
+    for (size_t i = 0; i < layer->expert_count; i++) {
+        struct expert *expert = &layer->experts[i];
+        layer->weighted = layer->weighted && isfinite(expert->weight);
+        layer->unused += expert->selected == 0;
+        expert->share = selections > 0 ? (double)expert->selected / selections : 0;
+    }
+    derive_weight_shares(layer);
 }
 
 static double bits_of_weights(const struct layer *layer)

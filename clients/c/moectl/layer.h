@@ -13,7 +13,7 @@ struct expert {
     uint64_t index, selected, top1, dropped;
     double share;           /* selected / (rows x top_k) */
     double weight;          /* sum of combine weights */
-    double weight_share;    /* |weight| / sum of |weight| */
+    double weight_share;    /* as the document has it; else |weight| / sum of |weight| */
     double probability;     /* sum of the gate's distribution */
     double reference_share; /* what the checkpoint expects */
     double idle_seconds;

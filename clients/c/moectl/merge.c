@@ -35,11 +35,20 @@ static double number(json_t *object, const char *key)
     return json_is_number(value) ? json_number_value(value) : NAN;
 }
 
-/* Means over `weight` of each; one of nothing does not count. */
-static void add_means(json_t *into, json_t *from, const char *const keys[], size_t count,
-                      const char *weight)
+/* How many each has of what its means are over; a mean over none does not count. */
+struct over {
+    double into, from;
+};
+
+static struct over over(json_t *into, json_t *from, const char *key)
 {
-    double a = number(into, weight), b = number(from, weight);
+    return (struct over){number(into, key), number(from, key)};
+}
+
+static void add_means(json_t *into, json_t *from, const char *const keys[], size_t count,
+                      const struct over *over)
+{
+    const double a = over->into, b = over->from;
     for (size_t i = 0; i < count; i++) {
         double x = number(into, keys[i]), y = number(from, keys[i]);
         double mean = !(b > 0) ? x : !(a > 0) ? y : (x * a + y * b) / (a + b);
@@ -115,24 +124,37 @@ static void count_no_labels(json_t *expert, json_t *other)
         json_object_set_new(expert, "labelled", json_integer(0));
 }
 
-static int add_expert(json_t *into, json_t *from, struct moed_client_error *err)
+static int add_expert(json_t *into, json_t *from, const struct over *weighed,
+                      struct moed_client_error *err)
 {
+    static const char *const WEIGHT_SHARE[] = {"weight_share"};
     if (!json_equal(json_object_get(into, "index"), json_object_get(from, "index")))
         return merge_differs("index", err);
     count_no_labels(into, from);
     count_no_labels(from, into);
-    add_means(into, from, MEANS_OF_EXPERT, LENGTH(MEANS_OF_EXPERT), "labelled");
+    const struct over labelled = over(into, from, "labelled");
+    add_means(into, from, MEANS_OF_EXPERT, LENGTH(MEANS_OF_EXPERT), &labelled);
+    add_means(into, from, WEIGHT_SHARE, 1, weighed);
     add_idle(into, from);
     json_object_del(into, "ece");
     return merge_members(into, from, ADDED_OF_EXPERT, LENGTH(ADDED_OF_EXPERT), err);
 }
 
-static int add_experts(json_t *into, json_t *from, struct moed_client_error *err)
+/* Rows that have a part in the weight shares. */
+static double weighed(json_t *layer)
 {
+    const double overflowed = number(layer, "overflowed");
+    return number(layer, "rows") - (isnan(overflowed) ? 0 : overflowed);
+}
+
+static int add_experts(json_t *layer, json_t *other, struct moed_client_error *err)
+{
+    json_t *into = json_object_get(layer, "experts"), *from = json_object_get(other, "experts");
+    const struct over rows = {weighed(layer), weighed(other)};
     if (json_array_size(into) != json_array_size(from))
         return merge_differs("experts", err);
     for (size_t i = 0; i < json_array_size(into); i++)
-        if (add_expert(json_array_get(into, i), json_array_get(from, i), err) != 0)
+        if (add_expert(json_array_get(into, i), json_array_get(from, i), &rows, err) != 0)
             return -1;
     return 0;
 }
@@ -158,8 +180,9 @@ static int add_layer(json_t *into, json_t *from, struct moed_client_error *err)
     for (size_t i = 0; i < LENGTH(SAME); i++)
         if (!json_equal(json_object_get(into, SAME[i]), json_object_get(from, SAME[i])))
             return merge_differs(SAME[i], err);
-    add_means(into, from, MEANS_OF_LAYER, LENGTH(MEANS_OF_LAYER), "rows");
-    if (add_experts(json_object_get(into, "experts"), json_object_get(from, "experts"), err) != 0 ||
+    const struct over rows = over(into, from, "rows");
+    add_means(into, from, MEANS_OF_LAYER, LENGTH(MEANS_OF_LAYER), &rows);
+    if (add_experts(into, from, err) != 0 ||
         merge_members(into, from, ADDED_OF_LAYER, LENGTH(ADDED_OF_LAYER), err) != 0 ||
         exact_add(into, from, err) != 0 || steps_add(into, from, err) != 0 ||
         classes_add(into, from, err) != 0)

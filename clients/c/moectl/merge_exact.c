@@ -150,24 +150,24 @@ static void finish_quality(json_t *expert, json_t *exact)
     set_number(expert, "ece", quality.ece);
 }
 
-static double total_magnitude(json_t *experts)
+static double total_parts(json_t *experts)
 {
     double sum = 0;
     json_t *exact;
     size_t i;
-    json_array_foreach(experts, i, exact) sum += value_of(json_object_get(exact, "magnitude"));
+    json_array_foreach(experts, i, exact) sum += value_of(json_object_get(exact, "part"));
     return sum;
 }
 
 static void finish_weights(json_t *layer, json_t *experts)
 {
-    const double total = total_magnitude(experts), n = (double)json_array_size(experts);
+    const double total = total_parts(experts), n = (double)json_array_size(experts);
     double bits = 0, most = 0;
     for (size_t i = 0; i < json_array_size(experts); i++) {
         json_t *exact = json_array_get(experts, i);
         json_t *expert = json_array_get(json_object_get(layer, "experts"), i);
-        const double magnitude = value_of(json_object_get(exact, "magnitude"));
-        const double share = total > 0 ? magnitude / total : 0;
+        const double part = value_of(json_object_get(exact, "part"));
+        const double share = total > 0 ? part / total : 0;
         set_number(expert, "weight", value_of(json_object_get(exact, "weight")));
         set_number(expert, "probability", value_of(json_object_get(exact, "probability")));
         set_number(expert, "weight_share", share);

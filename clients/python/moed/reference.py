@@ -24,8 +24,8 @@ def measured(model: MultiTask, rows: Any, experts: Mapping[str, int]) -> Dict[st
         experts: how many each gate has, by the name that the checkpoint gives it.
 
     Returns:
-        {gate: {"share", "weight", "probability", "rows"}}: of each expert its part of the selections and of the
-        absolute combine weights, and the mean of the gate's distribution.
+        {gate: {"share", "weight", "probability", "rows"}}: of each expert its part of the selections, the mean of its
+        part of an item's absolute combine weights, and the mean of the gate's distribution.
     """
     inputs = _checked_rows(model, rows)
     count = len(next(iter(inputs.values())))
@@ -70,9 +70,10 @@ def _routings(model: nn.Module) -> Iterator[Tuple[str, List[int], Routing]]:
 
 
 def _sums(routing: Routing, chosen: List[int]) -> List[torch.Tensor]:
-    """Per expert of a gate, in float64: selections, absolute weights, probabilities."""
+    """Per expert of a gate, in float64: selections, parts of the items' absolute weights, probabilities."""
     served = torch.stack([routing.experts == index for index in chosen])  # [experts, items, k]
     weights = routing.weights.double().abs()
+    weights = weights / weights.sum(dim=-1, keepdim=True).clamp_min(1e-300)
     return [served.sum(dim=(1, 2)).double(), (served * weights).sum(dim=(1, 2)),
             routing.probabilities.double().sum(dim=0)]
 
