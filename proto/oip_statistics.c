@@ -1,4 +1,5 @@
-/* Every key of Triton's document is there; what this server has not, such as a cache, is zero. */
+/* Every key of Triton's document is there, and `nonfinite_count`; what this server has not, such as
+ * a cache, is zero. */
 #include "proto/oip_statistics.h"
 
 #include <inttypes.h>
@@ -25,6 +26,7 @@ void oip_statistics_merge(struct oip_statistics *total, const struct oip_statist
         total->last_inference_ms = statistics->last_inference_ms;
     total->inference_count += statistics->inference_count;
     total->execution_count += statistics->execution_count;
+    total->nonfinite_count += statistics->nonfinite_count;
     add(&total->success, &statistics->success);
     add(&total->fail, &statistics->fail);
     add(&total->queue, &statistics->queue);
@@ -69,9 +71,10 @@ void oip_append_statistics(struct buffer *body, const char *name, const char *ve
     json_append_string(body, version);
     buffer_format(body,
                   ",\"last_inference\":%" PRIu64 ",\"inference_count\":%" PRIu64
-                  ",\"execution_count\":%" PRIu64 ",\"inference_stats\":{",
+                  ",\"execution_count\":%" PRIu64 ",\"nonfinite_count\":%" PRIu64
+                  ",\"inference_stats\":{",
                   statistics->last_inference_ms, statistics->inference_count,
-                  statistics->execution_count);
+                  statistics->execution_count, statistics->nonfinite_count);
     append(body, "", "success", &statistics->success);
     append(body, ",", "fail", &statistics->fail);
     append(body, ",", "queue", &statistics->queue);

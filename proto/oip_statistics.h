@@ -20,6 +20,7 @@ struct oip_statistics {
     uint64_t last_inference_ms; /* since 1970; 0: none yet */
     uint64_t inference_count;   /* rows */
     uint64_t execution_count;   /* batches */
+    uint64_t nonfinite_count;   /* of the rows, those whose answer has a NaN or an infinity */
     struct oip_duration success, fail;
     struct oip_duration queue, compute_input, compute_infer, compute_output; /* of success */
     struct oip_duration batches[OIP_BATCH_SIZES];                            /* [rows - 1] */

@@ -236,11 +236,11 @@ function drawServing(now) {
     remember("p50", p50);
     remember("p99", p99);
     const queue = remember("queue", total(now, "moed_queue_rows")).at(-1);
-    const memory = now.process_resident_memory_bytes?.[0]?.value;
+    const broken = total(now, "moed_nonfinite_rows_total"), memory = now.process_resident_memory_bytes?.[0]?.value;
     $("tiles").replaceChildren(tile("requests/s", number(history.requests.at(-1), 1)), tile("rows/s", number(rate("moed_rows_total"), 1)),
       tile("median latency up to", seconds(p50)), tile("p99 up to", seconds(p99)), tile("rows waiting", number(queue, 0)),
       tile("rows a batch", batches ? number(rate("moed_batch_rows_sum") / batches, 1) : "–"),
-      tile("errors/s", number(bad, 2)), ...(memory ? [tile("memory of the server", `${Math.round(memory / 1e6)} MB`)] : []));
+      tile("errors/s", number(bad, 2)), ...(broken ? [tile("rows without a finite answer", number(broken, 0))] : []), ...(memory ? [tile("memory of the server", `${Math.round(memory / 1e6)} MB`)] : []));
   }
   state.before = Object.assign(now, {model: state.model});
   if (state.first?.model !== state.model || startOf(state.first) !== startOf(now)) state.first = now;

@@ -48,6 +48,8 @@ PANELS = [
      [(f"histogram_quantile(0.99, sum by (le, model) (rate(moed_queue_seconds_bucket{BY_MODEL}[5m])))", "{{model}}")]),
     ("Turned away", "reqps", "Refused or expired without being computed.",
      [(f"sum by (model, reason) (rate(moed_rejected_total{BY_MODEL}[1m]))", "{{model}} {{reason}}")]),
+    ("Rows without a finite answer", "short", "A NaN or an infinity is in it: null in JSON.",
+     [(f"sum by (model) (increase(moed_nonfinite_rows_total{BY_MODEL}[5m]))", "{{model}}")]),
     ("Rows per batch", "short", "",
      [(f"sum by (model) (rate(moed_batch_rows_sum{BY_MODEL}[5m])) / "
        f"sum by (model) (rate(moed_batch_rows_count{BY_MODEL}[5m]))", "{{model}}")]),

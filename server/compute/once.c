@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/memory.h"
+#include "server/compute/finite.h"
 #include "server/statistics/attribution.h"
 
 static const struct once *const_once(const struct lane *lane)
@@ -136,6 +137,21 @@ static bool alike(const struct job *job, const struct job *other)
     return job->counted == other->counted && job->tag == other->tag && !job->asked == !other->asked;
 }
 
+/* Rows with an output that JSON has only null for. */
+static size_t nonfinite_rows(const struct moed_model_info *info, const struct batch *batch)
+{
+    size_t found = 0;
+    for (size_t row = 0; row < batch->rows; row++) {
+        bool finite = true;
+        for (size_t i = 0; i < info->output_count; i++) {
+            const size_t elements = info->outputs[i].elements;
+            finite &= all_finite(batch->outputs[i] + row * elements, elements);
+        }
+        found += !finite;
+    }
+    return found;
+}
+
 /* Neighbours that are alike are counted together, which is all of them most of the time. */
 static void count_batch(const struct once *once, const struct batch *batch, uint64_t compute_ns)
 {
@@ -151,6 +167,7 @@ static void count_batch(const struct once *once, const struct batch *batch, uint
         .scores = model->class_output < 0 ? NULL : batch->outputs[model->class_output],
         .classes = model_classes(model)};
     stats_add_batch(once->stats, batch->rows, (double)compute_ns / 1e9);
+    stats_add_nonfinite(once->stats, nonfinite_rows(model->info, batch));
     for (size_t i = 0, first = 0, end; i < batch->segment_count; first = end) {
         const struct job *job = batch->segments[i].job;
         for (end = first; i < batch->segment_count && alike(job, batch->segments[i].job); i++)

@@ -94,6 +94,7 @@ struct step {
     float *logits;                  /* [wanted at most, vocabulary] */
     struct sampler_choice *choices; /* [wanted at most] */
     struct error *errors;           /* [max_sequences] of choosing */
+    size_t nonfinite;               /* wanted rows, or texts, that were computed to no number */
 };
 
 /* What of a lane is in the shard's gauges: two lanes may share a shard, that of a model and that of

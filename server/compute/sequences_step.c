@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/memory.h"
+#include "server/compute/finite.h"
 #include "server/compute/sequences_end.h"
 
 enum {
@@ -181,7 +182,7 @@ static void choose(struct sequences *sequences, const struct sequence *sequence,
     else
         failed = sampler_score(logits, sequence->tokens[position + 1], sequence->top,
                                sequences->sampler, &step->choices[index], err);
-    (void)failed; /* delivery looks at `err` */
+    step->nonfinite += failed != 0; /* delivery looks at `err` */
 }
 
 static void choose_tokens(struct sequences *sequences)
@@ -195,13 +196,14 @@ static void choose_tokens(struct sequences *sequences)
                        &step->errors[i]);
 }
 
-static void pool_texts(const struct sequences *sequences)
+static void pool_texts(struct sequences *sequences)
 {
-    const struct step *step = &sequences->step;
+    struct step *step = &sequences->step;
     const float *rows = step->logits;
     for (size_t i = 0; i < step->spans; i++) {
         pooling_run(&sequences->lane.model->pooling, rows, step->span[i].rows, sequences->width,
                     step->sequences[i]->vector);
+        step->nonfinite += !all_finite(step->sequences[i]->vector, sequences->width);
         rows += step->span[i].rows * sequences->width;
     }
 }
@@ -221,6 +223,7 @@ void step_run(struct sequences *sequences, struct moed_team *team)
     moed_forward(sequences->lane.model->engine, sequences->scratch, team, &batch);
     for (size_t i = 0; i < step->spans; i++)
         step->errors[i] = (struct error)ERROR_INIT;
+    step->nonfinite = 0;
     if (sequences->pages)
         choose_tokens(sequences);
     else
@@ -252,6 +255,7 @@ static void count_step(struct sequences *sequences, uint64_t compute_ns)
         routing[i] = moed_routing(sequences->scratch, i);
     const struct tally_batch decided = {.rows = step->rows, .routing = routing, .at = stats_now()};
     stats_add_batch(sequences->stats, step->rows, (double)compute_ns / 1e9);
+    stats_add_nonfinite(sequences->stats, step->nonfinite);
     size_t row = 0;
     for (size_t i = 0; i < step->spans; row += step->span[i++].rows) {
         const struct sequence *sequence = step->sequences[i];

@@ -70,6 +70,11 @@ static double rows_total(const struct metrics_model *entry)
     return (double)entry->stats.rows;
 }
 
+static double nonfinite_rows_total(const struct metrics_model *entry)
+{
+    return (double)entry->stats.times.nonfinite_count;
+}
+
 static double feedback_lost_total(const struct metrics_model *entry)
 {
     return (double)feedback_lost(&entry->model->stats->feedback);
@@ -98,6 +103,10 @@ static void per_model(struct metrics *all)
         double (*value)(const struct metrics_model *entry);
     } families[] = {
         {"moed_rows_total", "counter", "Rows computed.", rows_total},
+        {"moed_nonfinite_rows_total", "counter",
+         "Rows whose answer is not finite; of language models, positions for which no token can be "
+         "chosen.",
+         nonfinite_rows_total},
         {"moed_feedback_lost_total", "counter",
          "Requests with labels for an answer that was not, or no longer, remembered.",
          feedback_lost_total},

@@ -144,6 +144,15 @@ void stats_add_batch(struct stats *stats, size_t rows, double seconds)
     uv_mutex_unlock(&stats->mutex);
 }
 
+void stats_add_nonfinite(struct stats *stats, size_t rows)
+{
+    if (rows == 0)
+        return;
+    uv_mutex_lock(&stats->mutex);
+    stats->times.nonfinite_count += rows;
+    uv_mutex_unlock(&stats->mutex);
+}
+
 /* The class answered for a row is looked for once, however many gates there are. */
 static void count_classes(struct stats *stats, const struct tally_batch *batch, size_t row)
 {
@@ -250,6 +259,7 @@ void stats_add(struct stats *total, struct stats *stats)
     histogram_add(&total->batch_rows, &stats->batch_rows);
     total->rows += stats->rows;
     total->queue_rows += stats->queue_rows;
+    oip_statistics_merge(&total->times, &stats->times);
     for (int reason = 0; reason < REJECT_COUNT; reason++)
         total->rejected[reason] += stats->rejected[reason];
     sequence_stats_add(&total->sequences, &stats->sequences);

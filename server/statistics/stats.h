@@ -89,6 +89,9 @@ void stats_add_wait(struct stats *stats, double seconds);
 /* Adds one computed batch, to which what is counted until the next belongs. */
 void stats_add_batch(struct stats *stats, size_t rows, double seconds);
 
+/* Of its rows, those whose answer has a NaN or an infinity. */
+void stats_add_nonfinite(struct stats *stats, size_t rows);
+
 /* Counts what the gates decided for rows [first, end) of a batch, on behalf of a tag. */
 void stats_count(struct stats *stats, size_t tag, const struct tally_batch *batch, size_t first,
                  size_t end);

@@ -131,7 +131,7 @@ class StatisticsTest(DocumentsCase):
         self.assertEqual(self.client.predict("two-layers", [[0]]).status, 400)
         (model,) = self.get("/v2/models/two-layers/stats")["model_stats"]
         self.assertEqual(list(model), ["name", "version", "last_inference", "inference_count", "execution_count",
-                                       "inference_stats", "response_stats", "batch_stats", "memory_usage"])
+                                       "nonfinite_count", "inference_stats", "response_stats", "batch_stats", "memory_usage"])
         self.assertEqual((model["name"], model["version"]), ("two-layers", "1"))
         self.assertEqual((model["inference_count"], model["execution_count"]), (5, 3))
         self.assertGreater(model["last_inference"], 1.6e12)

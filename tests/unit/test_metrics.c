@@ -260,6 +260,7 @@ static const char *const PROMISED[] = {
     "moed_layer_rows_total",
     "moed_layer_intervened_rows_total",
     "moed_layer_overflowed_rows_total",
+    "moed_nonfinite_rows_total",
     "moed_layer_gate_entropy_bits_total",
     "moed_layer_margin_total",
     "moed_expert_probability_total",
