@@ -88,16 +88,20 @@ static void on_signal(uv_signal_t *handle, int number)
     uv_timer_start(&server->drain_delay, ask_for_drain, server->options->drain_delay_ms, 0);
 }
 
-/* Tokens and certificate. */
-static void reload_access(struct server *server)
+/* Tokens and certificate. Who `asked` is told, too, that they are as they were: systemd's copies of
+ * them are, whatever has become of the files. */
+static void reload_access(struct server *server, bool asked)
 {
     struct error err = ERROR_INIT;
     bool changed = false;
-    access_reload(&server->access);
-    if (server->tls && tls_reload(server->tls, &changed, &err) != 0)
+    access_reload(&server->access, asked);
+    if (!server->tls)
+        return;
+    if (tls_reload(server->tls, &changed, &err) != 0)
         log_message(LOG_ERROR, "certificate_failed", "%s; the one before stays", err.text);
-    if (changed)
-        log_message(LOG_INFO, "certificate", "new connections get that of %s",
+    else if (changed || asked)
+        log_message(LOG_INFO, "certificate",
+                    changed ? "new connections get that of %s" : "%s is the same as before",
                     server->options->tls_cert);
 }
 
@@ -105,7 +109,7 @@ static void on_hang_up(uv_signal_t *handle, int number)
 {
     (void)number;
     struct server *server = handle->data;
-    reload_access(server);
+    reload_access(server, true);
     log_message(LOG_INFO, "reloading", "SIGHUP: looking for models in %s", server->options->models);
     loader_look(&server->loader);
 }
@@ -308,7 +312,7 @@ static void on_published(void *context)
 /* What is read again together with the models. */
 static void on_look(void *context)
 {
-    reload_access(context);
+    reload_access(context, false);
 }
 
 static void on_started(const struct error *err, void *context)

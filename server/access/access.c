@@ -75,7 +75,7 @@ static bool replace(struct access *access, struct tokens *tokens)
     return changed;
 }
 
-void access_reload(struct access *access)
+void access_reload(struct access *access, bool tell)
 {
     struct error err = ERROR_INIT;
     if (!access->options->tokens)
@@ -87,8 +87,10 @@ void access_reload(struct access *access)
     }
     size_t count = tokens->count;
     warn_of(tokens, access->options->tokens);
-    if (replace(access, tokens))
-        log_message(LOG_INFO, "tokens", "%zu token%s", count, count == 1 ? "" : "s");
+    const bool changed = replace(access, tokens);
+    if (changed || tell)
+        log_message(LOG_INFO, "tokens", "%zu token%s%s", count, count == 1 ? "" : "s",
+                    changed ? "" : ", the same as before");
 }
 
 /* ---- a request ---- */

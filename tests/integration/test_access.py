@@ -204,6 +204,8 @@ class TokensTest(TokensCase):
     def test_reload(self):
         new = make("--role", "predict", "--name", "new")
         self.assertEqual(self.client.get("/v2", bearer(new[0])).status, 401)
+        self.server.signal(signal.SIGHUP)
+        self.await_log('event=tokens message="[0-9]+ tokens, the same as before"')
         self.write({"new": new, "root": self.tokens["root"]})
         self.server.signal(signal.SIGHUP)
         self.await_status(new[0], 200)

@@ -201,9 +201,9 @@ START_TEST(with_tokens_only_health_is_open)
         ck_assert_str_eq(exchange.reply_headers[0].name, "WWW-Authenticate");
     }
     log_set_level(LOG_ERROR);
-    access_reload(&access_);
+    access_reload(&access_, true);
     remove(path);
-    access_reload(&access_);
+    access_reload(&access_, true);
     ck_assert_uint_eq(access_.tokens->count, 1);
     access_close(&access_);
 }
