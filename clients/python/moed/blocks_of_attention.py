@@ -32,6 +32,7 @@ SCALES = ("scale", "scaling", "softmax_scale")
 THETAS = ("rope_theta", "theta", "rotary_base", "base", "rope_base")
 ROTARY_SIZES = ("rotary_dim", "rotary_ndims", "rot_dim")
 NORMS = ("norm", "ln", "layer_norm", "layernorm", "norm1", "pre_norm")
+SINKS = ("sinks", "sink", "attn_sinks")
 QUERY_NORMS, KEY_NORMS = ("q_norm", "q_layernorm", "query_norm"), ("k_norm", "k_layernorm", "key_norm")
 MOST_HEADS = 64
 
@@ -58,7 +59,7 @@ class _Parts(NamedTuple):
 
 def is_attention(module: nn.Module) -> bool:
     """Whether it has projections to queries, keys and values and one to its output, under names that we know."""
-    if _child(module, OUT) is None:
+    if _child(module, OUT) is None or any(isinstance(part, nn.Conv1d) for part in module.children()):  # Mamba
         return False
     apart = _child(module, QUERY) is not None
     return apart and (_child(module, PACKED_KEY_VALUE) is not None or None not in (
@@ -153,8 +154,9 @@ def _settings(module: nn.Module, inner: nn.Module, size: int) -> Iterator[_Setti
         choices = itertools.product(_rotaries(module, inner, width), _qk_norms(inner, width, out),
                                     dict.fromkeys([None, *scales, 1.0, size ** -0.5]), (False, True),
                                     [None, *_attributes(inner, WINDOWS)], norms, (False, True))
+        sinks = _sinks(inner, heads) is not None
         for rotary, qk_norm, scale, causal, window, norm, residual in choices:
-            given = {"rotary": rotary, "scale": scale, "causal": causal, "window": window, **qk_norm}
+            given = {"rotary": rotary, "scale": scale, "causal": causal, "window": window, "sinks": sinks, **qk_norm}
             yield _Settings(heads, by_heads, norm, residual, given)
 
 
@@ -165,21 +167,33 @@ def _heads(module: nn.Module, out: int) -> List[int]:
 
 
 def _qk_norms(module: nn.Module, width: int, out: int) -> List[Dict[str, Any]]:
+    found = _norms(module)
+    if found is None:
+        return [{}]
+    eps = [value for value in _attributes(found[0], ("eps", "variance_epsilon")) if isinstance(value, float)]
+    kind = "head" if found[0].weight.numel() == width else "all"
+    return [{"qk_norm": kind, "eps": value} for value in dict.fromkeys([*eps, 1e-6, torch.finfo(torch.float32).eps])]
+
+
+def _sinks(module: nn.Module, heads: int) -> Optional[torch.Tensor]:
+    """A learned logit without a value for each head, or None."""
+    return next((module._parameters[name] for name in SINKS
+                 if module._parameters.get(name) is not None and module._parameters[name].numel() == heads), None)
+
+
+def _norms(module: nn.Module) -> Any:
+    """(of queries, of keys), or None."""
     query, key = ([module._modules[name] for name in names if name in module._modules]
                   for names in (QUERY_NORMS, KEY_NORMS))
-    if not query or not key or getattr(query[0], "weight", None) is None:
-        return [{}]
-    eps = [value for value in _attributes(query[0], ("eps", "variance_epsilon")) if isinstance(value, float)]
-    kind = "head" if query[0].weight.numel() == width else "all"
-    return [{"qk_norm": kind, "eps": value, "norms": (query[0], key[0])}
-            for value in [*eps, 1e-6, torch.finfo(torch.float32).eps]]
+    return (query[0], key[0]) if query and key and getattr(query[0], "weight", None) is not None else None
 
 
 def _rotaries(module: nn.Module, inner: nn.Module, width: int) -> List[Optional[Dict[str, Any]]]:
     """None first; then the angles that tables and buffers hold, then those of the attributes or the usual base."""
     found: List[Dict[str, Any]] = []
-    for frequencies in _frequencies(module, width):
-        found.append({"dims": 2 * len(frequencies), **_as_theta(frequencies)})
+    for frequencies, factor in _frequencies(module, width):
+        stretched = {} if factor == 1 else {"factor": factor}
+        found.append({"dims": 2 * len(frequencies), **_as_theta(frequencies), **stretched})
     sizes = [value for value in _attributes(inner, ROTARY_SIZES) if isinstance(value, int) and 0 < value <= width]
     thetas = [float(value) for value in _attributes(inner, THETAS) if isinstance(value, (int, float))]
     found += [{"dims": size, "theta": theta} for size in [*sizes, width - width % 2]
@@ -188,29 +202,37 @@ def _rotaries(module: nn.Module, inner: nn.Module, width: int) -> List[Optional[
     return [None, *({**one, "interleaved": turns} for one in different for turns in (False, True))]
 
 
-def _frequencies(module: nn.Module, width: int) -> Iterator[torch.Tensor]:
-    """The angles per position that tensors around the module hold: as they are, or as tables of cos and sin."""
+def _frequencies(module: nn.Module, width: int) -> Iterator[Tuple[torch.Tensor, float]]:
+    """The angles per position that tensors around the module hold: as they are, or as tables of cos and sin.
+
+    With each what cos and sin are multiplied by, as YaRN does.
+    """
     tensors = [*_tensors(module.args), *_tensors(list(module.kwargs.values()))] if isinstance(module, Given) else []
     tensors += [buffer for _, buffer in module.named_buffers()]
     tensors += [value for part in module.modules() for value in vars(part).values() if isinstance(value, torch.Tensor)]
     for tensor in tensors:
         if tensor.dim() == 1 and 1 < 2 * len(tensor) <= width and tensor.is_floating_point():
-            yield tensor
+            yield tensor, 1.0
         elif tensor.is_complex() and tensor.dim() >= 2 and 2 * tensor.shape[-1] <= width:
-            yield torch.angle(tensor.reshape(-1, *tensor.shape[-2:])[0] if tensor.dim() > 2 else tensor)[1]
+            yield torch.angle(tensor.reshape(-1, *tensor.shape[-2:])[0] if tensor.dim() > 2 else tensor)[1], 1.0
     tables = [tensor.squeeze() for tensor in tensors if tensor.is_floating_point() and tensor.dim() >= 2]
     for cos, sin in zip(tables, tables[1:]):
-        if cos.shape == sin.shape and cos.dim() == 2 and len(cos) > 1 and bool((cos[0] == 1).all()) and (
+        if cos.shape == sin.shape and cos.dim() == 2 and len(cos) > 1 and bool((cos[0] == cos[0, 0]).all()) and (
                 bool((sin[0] == 0).all())):
-            angles = torch.atan2(sin[1], cos[1])
-            count = angles.shape[-1]
-            half = count // 2
-            if count <= width // 2:
-                yield angles
-            elif count <= width and torch.equal(angles[:half], angles[half:]):
-                yield angles[:half]
-            elif count <= width:
-                yield angles[::2]
+            for angles in _one_of_each(torch.atan2(sin[1], cos[1]), width):
+                yield angles, float(cos[0, 0])
+
+
+def _one_of_each(angles: torch.Tensor, width: int) -> Iterator[torch.Tensor]:
+    """Tables have the angle of every pair once, or twice: half after half, or by turns."""
+    count = angles.shape[-1]
+    half = count // 2
+    if count <= width // 2:
+        yield angles
+    if 1 < count <= width and torch.equal(angles[:half], angles[half:]):
+        yield angles[:half]
+    elif width // 2 < count <= width:
+        yield angles[::2]
 
 
 def _tensors(given: Any) -> Iterator[torch.Tensor]:
@@ -222,13 +244,16 @@ def _tensors(given: Any) -> Iterator[torch.Tensor]:
 
 
 def _as_theta(frequencies: torch.Tensor) -> Dict[str, Any]:
-    """{"theta"} where it says the same, else {"frequencies"}."""
+    """{"theta"} where it says the same, of as few digits as do, else {"frequencies"}."""
     values = frequencies.detach().double()
-    if len(values) > 1 and values[0] == 1 and values[1] > 0:
-        theta = round(float(values[1]) ** -len(values), 3)
-        of_theta = theta ** (-torch.arange(len(values), dtype=torch.float64) / len(values))
-        if torch.allclose(values, of_theta, rtol=1e-5):
-            return {"theta": theta}
+    count = len(values)
+    if count > 1 and abs(float(values[0]) - 1) < 1e-6 and values[-1] > 0:
+        theta = float(values[-1]) ** (-count / (count - 1))
+        for digits in range(1, 8):
+            short = float(f"{theta:.{digits}g}")
+            of_theta = short ** (-torch.arange(count, dtype=torch.float64) / count)
+            if torch.allclose(values, of_theta, rtol=5e-7, atol=0):
+                return {"theta": short}
     return {"frequencies": values.tolist()}
 
 
@@ -255,8 +280,10 @@ def _attributes(module: nn.Module, names: Tuple[str, ...]) -> list:
 def _build(inner: nn.Module, settings: _Settings) -> nn.Module:
     parts = _parts(inner, settings.heads, settings.by_heads, matrix_of(_child(inner, OUT))[0].shape[0])
     given = {key: value for key, value in settings.given.items() if value is not None and value is not False}
-    norms = given.pop("norms", None)
-    layer: nn.Module = Attention.of(*parts, heads=settings.heads, norms=norms, **given)
+    norms = _norms(inner) if "qk_norm" in given else None
+    layer: Any = Attention.of(*parts, heads=settings.heads, norms=norms, **given)
+    if layer.sinks is not None:
+        layer.sinks = nn.Parameter(_sinks(inner, settings.heads).detach().reshape(-1))  # type: ignore[union-attr]
     if settings.norm:
         layer = nn.Sequential(OrderedDict(norm=_own_norm(_norm(inner, parts.out[0].shape[0])), attention=layer))
     return (Residual(layer) if settings.residual else layer).eval()

@@ -14,6 +14,7 @@ from torch import nn
 from moed.adapters import adapt, adapter_of
 from moed.blocks_of_attention import Given, attention_block, is_attention
 from moed.blocks_of_experts import block, is_block
+from moed.blocks_of_norms import norm_of
 from moed.functions import AdaptiveAvgPool2d
 from moed.fx_trace import is_ours, trace, traceable
 from moed.graph import PLAIN, Graph
@@ -331,6 +332,9 @@ def _expanded(module, row, path):
     if not is_ours(module) and is_attention(module):
         return attention_block(given, row, path)
     require(given is module, path, "a layer has one input")
+    norm = None if is_ours(module) or type(module).__module__.startswith("torch.") else norm_of(module)
+    if norm is not None:
+        return norm
     module = _in_our_terms(module, row)
     if traceable(module):
         return trace(module, row, path)

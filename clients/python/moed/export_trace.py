@@ -9,18 +9,17 @@ functions of PyTorch that fx_functions.py and fx_joins.py know.
 import contextlib
 import copy
 import importlib
+import inspect
 import logging
 import operator
 import os
 import re
-from typing import Any, Callable, Dict, Iterator, List, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 
 import torch
 from torch import fx, nn
 from torch.nn import functional
 from torch.utils import _pytree
-
-from moed.ops import ExportError
 
 FUNCTIONS = {"linear": functional.linear, "gelu": functional.gelu, "silu": functional.silu, "elu": functional.elu,
              "leaky_relu": functional.leaky_relu, "hardtanh": functional.hardtanh, "hardswish": functional.hardswish,
@@ -32,9 +31,11 @@ FUNCTIONS = {"linear": functional.linear, "gelu": functional.gelu, "silu": funct
 METHODS = {"contiguous": "contiguous", "clone": "clone", "detach": "detach", "alias": "contiguous", "to": "to",
            "_to_copy": "to", "expand": "expand", "repeat": "repeat", "lift_fresh_copy": "clone", "type_as": "type_as",
            "float": "float"}
+LISTS = (nn.ModuleList, nn.ModuleDict)  # never called: what they hold is
 ASSERTS = re.compile(r"_assert|sym_constrain|_check")
 Values = Dict[fx.Node, Any]
 _leaves: Dict[str, Callable] = {}  # what moed::leaf calls, while something is recorded
+_calls: List["_Call"] = []  # its calls, which it is given the numbers of
 _library: List[Any] = []
 
 
@@ -44,7 +45,7 @@ def available() -> bool:
 
 
 def record(module: nn.Module, rows: torch.Tensor, path: str, is_leaf: Callable) -> Tuple[fx.Graph, Values]:
-    """(graph, the value of each of its nodes). Raises ExportError or whatever torch.export raises.
+    """(graph, the value of each of its nodes). Raises whatever torch.export raises.
 
     Args:
         module: whose forward() is recorded.
@@ -53,20 +54,22 @@ def record(module: nn.Module, rows: torch.Tensor, path: str, is_leaf: Callable) 
         is_leaf: (submodule, name) -> whether it stays one call.
     """
     _define()
-    leaves = {name: part for name, part in module.named_modules() if name and is_leaf(part, name)}
+    leaves = {name: part for name, part in module.named_modules()
+              if name and not isinstance(part, LISTS) and is_leaf(part, name)}
     leaves = {name: part for name, part in leaves.items()
               if not any(name.startswith(f"{other}.") for other in leaves)}
     try:
         for name, part in leaves.items():
             _leaves[name] = copy.deepcopy(part)  # whose weights torch.export does not see
-            part.forward = _calling(name)  # type: ignore[method-assign]
+            part.forward = _calling(name, next(iter(inspect.signature(part.forward).parameters), ""))  # type: ignore[method-assign]
         with _quietly():
             program = torch.export.export(module, (rows.clone(),), strict=False)
+        return _Rewriter(module, program, rows, path).graph_and_values()
     finally:
         for name, part in leaves.items():
             part.__dict__.pop("forward", None)
             _leaves.pop(name, None)
-    return _Rewriter(module, program, rows, path).graph_and_values()
+        _calls.clear()
 
 
 @contextlib.contextmanager
@@ -101,34 +104,62 @@ def _is_asked_for(record: logging.LogRecord) -> bool:
 
 # ---- calls that stay one ----
 
+class _Call:
+    """Of a leaf: what it is given beside x. Tensors go through the operator, the rest stays here."""
+
+    def __init__(self, name: str, args: tuple, kwargs: Dict[str, Any]):
+        self.name = name
+        self.given, self.spec = _pytree.tree_flatten((args, kwargs))
+        self.tensors = [value for value in self.given if isinstance(value, torch.Tensor)]
+        self.result: Any = None  # a tensor, or several things: with a number in place of each tensor
+
+    def arguments(self, tensors: Sequence[Any]) -> Tuple[tuple, Dict[str, Any]]:
+        """(args, kwargs) after x, with these in place of the tensors."""
+        rest = iter(tensors)
+        return _pytree.tree_unflatten([next(rest) if isinstance(value, torch.Tensor) else value
+                                       for value in self.given], self.spec)
+
+    def run(self, x: torch.Tensor, others: List[torch.Tensor]) -> List[torch.Tensor]:
+        args, kwargs = self.arguments(others)
+        self.result = _leaves[self.name](x, *args, **kwargs)
+        return [value for value in _several(self.result) if isinstance(value, torch.Tensor)]
+
+    def answer(self, tensors: List[torch.Tensor]) -> Any:
+        """What the leaf gives, with these in place of the tensors: attention may give (mixed, None)."""
+        rest = iter(tensors)
+        answer = tuple(next(rest) if isinstance(value, torch.Tensor) else value for value in _several(self.result))
+        return answer[0] if isinstance(self.result, torch.Tensor) else answer
+
+
+def _several(result: Any) -> Sequence[Any]:
+    return result if isinstance(result, (tuple, list)) else (result,)
+
+
 def _define() -> None:
     if _library:
         return
     library = torch.library.Library("moed", "DEF")
-    library.define("leaf(Tensor x, str name) -> Tensor[]")
-    library.impl("leaf", _run_leaf, "CompositeExplicitAutograd")
+    library.define("leaf(Tensor x, Tensor[] others, int call) -> Tensor[]")
+    library.impl("leaf", lambda x, others, call: _calls[call].run(x, others), "CompositeExplicitAutograd")
     torch.library.register_fake("moed::leaf", _shapes_of_leaf, lib=library)
     _library.append(library)
 
 
-def _run_leaf(x: torch.Tensor, name: str) -> List[torch.Tensor]:
-    result = _leaves[name](x)
-    return [result] if isinstance(result, torch.Tensor) else list(result)
-
-
-def _shapes_of_leaf(x: torch.Tensor, name: str) -> List[torch.Tensor]:
+def _shapes_of_leaf(x: torch.Tensor, others: List[torch.Tensor], call: int) -> List[torch.Tensor]:
     from torch._subclasses.fake_tensor import unset_fake_temporarily
     with unset_fake_temporarily(), torch.no_grad():
-        results = _run_leaf(torch.zeros(tuple(x.shape), dtype=x.dtype), name)
+        plain = [torch.zeros(tuple(tensor.shape), dtype=tensor.dtype) for tensor in (x, *others)]
+        results = _calls[call].run(plain[0], plain[1:])
     return [x.new_empty(result.shape, dtype=result.dtype) for result in results]
 
 
-def _calling(name: str) -> Callable:
-    def forward(x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        if args or kwargs:
-            raise ExportError(f"{name}: a layer has one input")
-        results = torch.ops.moed.leaf(x, name)
-        return results[0] if len(results) == 1 else tuple(results)
+def _calling(name: str, first: str) -> Callable:
+    """A forward() that is one call of moed::leaf. `first`: what the module calls its input."""
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        x, rest = (args[0], args[1:]) if args else (kwargs.pop(first), ())
+        call = _Call(name, rest, kwargs)
+        _calls.append(call)
+        return call.answer(torch.ops.moed.leaf(x, call.tensors, len(_calls) - 1))
     return forward
 
 
@@ -176,7 +207,7 @@ class _Rewriter:
     def run(self, node: fx.Node) -> Any:
         args, kwargs = (fx.node.map_arg(given, self.values.get) for given in (node.args, node.kwargs))
         if node.op == "call_module":
-            return self.module.get_submodule(node.target)(*args)  # type: ignore[arg-type]
+            return self.module.get_submodule(node.target)(*args, **kwargs)  # type: ignore[arg-type]
         if node.op == "call_method":
             return getattr(args[0], node.target)(*args[1:], **kwargs)  # type: ignore[arg-type]
         return node.target(*args, **kwargs)  # type: ignore[operator]
@@ -190,11 +221,15 @@ class _Rewriter:
         name = _name(node)
         args, kwargs = (fx.node.map_arg(given, self.new.get) for given in (node.args, node.kwargs))
         if name == "leaf":
-            return self.add(node, "call_module", args[1], args[:1], {})
+            called = _calls[args[2]]
+            others, named = called.arguments(args[1])
+            return self.add(node, "call_module", called.name, (args[0], *others), named)
         if name == "getitem" and _name(node.args[0]) == "leaf":  # type: ignore[arg-type]
             results = self.values[args[0]]
-            return args[0] if isinstance(results, torch.Tensor) else self.add(node, "call_function", node.target, args,
-                                                                              kwargs)
+            if isinstance(results, torch.Tensor):
+                return args[0]
+            place = [index for index, value in enumerate(results) if isinstance(value, torch.Tensor)][args[1]]
+            return self.add(node, "call_function", node.target, (args[0], place), kwargs)
         if name == "slice":
             given: List[Any] = list(args)
             source, axis, start, end, step = given + [0, None, None, 1][len(given) - 1:]

@@ -18,6 +18,7 @@ from moed import export_trace, fx_functions, fx_joins  # noqa: F401  (their hand
 from moed.adapters import adapter_of
 from moed.blocks_of_attention import is_attention
 from moed.blocks_of_experts import is_block
+from moed.blocks_of_norms import norm_of
 from moed.fx_translation import Translation, called_name, entry_of
 from moed.ops import ExportError, require
 
@@ -35,6 +36,8 @@ def is_ours(module):
 def traceable(module):
     """Whether its forward() is the caller's own, and not PyTorch's or of a class of this package."""
     if is_ours(module) or adapter_of(module) is not None or is_block(module) or is_attention(module):
+        return False
+    if norm_of(module) is not None:
         return False
     if isinstance(module, nn.Sequential):
         return type(module).forward is not nn.Sequential.forward
@@ -107,10 +110,12 @@ class _Tracer(fx.Tracer):
                 return getattr(args[0], node.target)(*args[1:], **kwargs)
             return node.target(*args, **kwargs)
         except (RuntimeError, ValueError, IndexError, TypeError) as error:
-            given = [value for value in args if isinstance(value, torch.Tensor)]
+            given = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)]
             shapes = ", ".join(str(list(value.shape[1:])) for value in given)
-            raise ExportError(f"{self.inside[0]}.{called_name(node)}: does not accept rows of shape {shapes}: "
-                              f"{str(error).splitlines()[0]}") from None
+            without = [name for name, value in kwargs.items() if value is None]
+            said = f", without {', '.join(without)}" if without else ""
+            raise ExportError(f"{self.inside[0]}.{called_name(node)}: does not accept rows of shape {shapes}{said}: "
+                              f"{str(error).splitlines()[0]} ({node.meta['line']})") from None
 
     def call_module(self, module, forward, args, kwargs):
         if self.making:

@@ -174,7 +174,7 @@ class Translation:
         if not given or not isinstance(given[0], fx.Node) or not all(map(self.is_same_for_all, others)):
             self.refuse(node, "a layer has one input")
         if others:
-            args, kwargs = fx.node.map_arg((tuple(given[1:]), named), self.values.get)
+            args, kwargs = fx.node.map_arg((tuple(given[1:]), named), lambda other: _of_one_row(self.values[other]))
             layer = Given(layer, tuple(args), dict(kwargs))
         if isinstance(self.values[node], (tuple, list)):
             layer = modules.FirstResult(layer)  # the others are refused where they are used
@@ -249,6 +249,12 @@ class Translation:
             self.fixed[node] = _is_number(self.values[node]) or node is not self.input and all(
                 self.is_fixed(before) for before in node.all_input_nodes)
         return self.fixed[node]
+
+
+def _of_one_row(value):
+    """Masks are often repeated for every row; there may be another number of rows."""
+    repeated = isinstance(value, torch.Tensor) and value.dim() > 1 and len(value) == Translation.rows
+    return value[:1] if repeated and torch.equal(value, value[:1].expand_as(value)) else value
 
 
 def _is_number(value):

@@ -36,6 +36,9 @@ def evaluated(model: MultiTask) -> MultiTask:
         for name, child in list(parent.named_children()):
             if child is not without_wrapper(child):
                 setattr(parent, name, without_wrapper(child))
+    for module in model.modules():
+        if getattr(getattr(module, "config", None), "use_cache", False) is True:
+            module.config.use_cache = False  # type: ignore[union-attr]  # of transformers: for a next call
     model = model.cpu().float()
     return evaluate(model)
 

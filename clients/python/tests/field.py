@@ -24,7 +24,7 @@ from moed import adapters, engine, verify
 from moed.graph import Add
 from moed.nn import GLU, Capacity, Gate, MoE
 from recipes import backbones
-from tests import ENGINE, foreign, test_adapters, test_own_attention
+from tests import ENGINE, field_whole, foreign, test_adapters, test_own_attention
 
 SIZE, COUNT, POSITIONS, ROWS = 16, 4, 6, 64
 
@@ -352,6 +352,20 @@ def rechub(kind, *arguments, history=False):
     return make
 
 
+def decoders():
+    """Whole, from the numbers of words to a logit for each word at each position."""
+    words = torch.zeros(1, POSITIONS, dtype=torch.long)
+    for name, settings, *why in (*field_whole.DECODERS, *field_whole.REFUSED):
+        said = ", a window" if "sliding_window" in settings else ""
+        yield Row(f"transformers {name}ForCausalLM{said}", "refused" if why else "as it is",
+                  lambda name=name, settings=settings: (field_whole.causal_lm(name, **settings), words, {}), None,
+                  "transformers", "".join(why))
+    yield Row("Mixtral's decoder layers in a model of one's own, causal, rotary", "as it is",
+              shape(field_whole.Decoder, (POSITIONS, SIZE)))
+    yield Row("Qwen3-MoE's and GPT-OSS's: q_norm, k_norm, sinks, a window", "as it is", shape(
+        lambda: field_whole.Decoder(qk_norm=True, sinks=True, window=3, width=8), (POSITIONS, SIZE)))
+
+
 LUCID, ST, CTR, HUB = "mixture_of_experts", "st_moe_pytorch", "deepctr_torch", "torch_rechub"
 PACKAGES = (
     Row("lucidrains MoE, policy all, capacity reached", "as it is",
@@ -381,7 +395,7 @@ PACKAGES = (
 
 
 def rows():
-    return [*PAPERS, *BACKBONES, *hugging_face(), *blocks(), *PACKAGES, *RESTATED]
+    return [*PAPERS, *BACKBONES, *hugging_face(), *decoders(), *blocks(), *PACKAGES, *RESTATED]
 
 
 # ---- running them ----
