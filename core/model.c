@@ -230,7 +230,7 @@ static int read_config(struct moed_model *model, struct config_node *root,
     struct scope scope = {.loading = &loading, .precision.store = &model->weights};
     if (options) {
         scope.precision.bits = bits[options->weights];
-        scope.precision.f32_inputs = options->f32_activations;
+        scope.precision.inputs = options->activations;
         scope.precision.sizes_only = loading.headers_only = options->headers_only;
     }
     if (read_header(model, &loading, root, err) != 0 ||

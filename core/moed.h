@@ -132,9 +132,17 @@ enum moed_kv {
     MOED_KV_F32,
 };
 
+/* What such a matrix is multiplied with. */
+enum moed_activations {
+    MOED_ACTIVATIONS_INT8, /* with weights of integers inputs rounded alike, else F32 */
+    /* With BF16 weights inputs rounded alike, too, if moed_multiplies_bf16(). */
+    MOED_ACTIVATIONS_BF16,
+    MOED_ACTIVATIONS_F32, /* inputs as they are */
+};
+
 struct moed_load_options {
     enum moed_weights weights;
-    bool f32_activations; /* of INT8 and INT4 weights: inputs are not rounded to 8 bits */
+    enum moed_activations activations;
     enum moed_kv kv;
     bool copy; /* map no file: its bytes are read at once, and later changes do not matter */
     /* Reads headers only, in a moment and with little memory: the model tells all about itself, and
@@ -313,6 +321,9 @@ const struct moed_routing *moed_routing(const struct moed_scratch *scratch, size
  * "avx2", "dotprod", "neon", "generic" or "openblas". The environment variable MOED_KERNEL names
  * one; if this machine cannot run it, "generic" is used. */
 const char *moed_kernel_name(void);
+
+/* Whether this machine's kernel has products of BF16. */
+bool moed_multiplies_bf16(void);
 
 /* Returns -1 with an error if MOED_KERNEL names a kernel that does not exist or cannot run here. */
 MUST_CHECK int moed_kernel_check(struct error *err);

@@ -149,6 +149,13 @@ static enum moed_weights weights_of(const char *name)
                                        : MOED_WEIGHTS_STORED;
 }
 
+static enum moed_activations activations_of(const char *name)
+{
+    return strcmp(name, "bf16") == 0  ? MOED_ACTIVATIONS_BF16
+           : strcmp(name, "f32") == 0 ? MOED_ACTIVATIONS_F32
+                                      : MOED_ACTIVATIONS_INT8;
+}
+
 struct model_options loop_model_options(const struct options *options)
 {
     return (struct model_options){.loops = options->loops,
@@ -157,7 +164,7 @@ struct model_options loop_model_options(const struct options *options)
                                   .threads = loop_threads(options),
                                   .max_tags = options->max_tags,
                                   .weights = weights_of(options->weights),
-                                  .f32_activations = strcmp(options->activations, "f32") == 0,
+                                  .activations = activations_of(options->activations),
                                   .kv_f32 = strcmp(options->kv_cache, "f32") == 0,
                                   .copy = strcmp(options->load, "copy") == 0};
 }

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/dense/bfloats.h"
 #include "core/dense/integers.h"
 #include "core/dense/kernel.h"
 #include "core/moed.h"
@@ -11,24 +12,25 @@ struct choice {
     const char *name;
     const struct kernel *floats;
     const struct integer_kernel *integers;
+    const struct bfloat_kernel *bfloats; /* where the machine has it; NULL: there is none */
 };
 
 /* The best first. */
 static const struct choice KERNELS[] = {
 #ifdef MOED_X86_NEWER
-    {"avx512vnni", &kernel_avx512, &integers_avx512vnni},
-    {"avx512", &kernel_avx512, &integers_avx2},
-    {"avxvnni", &kernel_avx2, &integers_avxvnni},
+    {"avx512vnni", &kernel_avx512, &integers_avx512vnni, &bfloats_avx512},
+    {"avx512", &kernel_avx512, &integers_avx2, &bfloats_avx512},
+    {"avxvnni", &kernel_avx2, &integers_avxvnni, NULL},
 #endif
 #ifdef MOED_X86
-    {"avx2", &kernel_avx2, &integers_avx2},
+    {"avx2", &kernel_avx2, &integers_avx2, NULL},
 #endif
 #ifdef MOED_NEON
-    {"dotprod", &kernel_neon, &integers_dotprod},
-    {"neon", &kernel_neon, &integers_generic},
+    {"dotprod", &kernel_neon, &integers_dotprod, NULL},
+    {"neon", &kernel_neon, &integers_generic, NULL},
 #endif
-    {"generic", &kernel_generic, &integers_generic},
-    {"openblas", &kernel_openblas, &integers_generic},
+    {"generic", &kernel_generic, &integers_generic, NULL},
+    {"openblas", &kernel_openblas, &integers_generic, NULL},
 };
 
 enum { KERNEL_COUNT = sizeof KERNELS / sizeof *KERNELS, GENERIC = KERNEL_COUNT - 2 };
@@ -65,6 +67,17 @@ const struct kernel *kernel_get(void)
 const struct integer_kernel *integer_kernel_get(void)
 {
     return get()->integers;
+}
+
+const struct bfloat_kernel *bfloat_kernel_get(void)
+{
+    const struct bfloat_kernel *kernel = get()->bfloats;
+    return kernel && kernel->usable() ? kernel : NULL;
+}
+
+bool moed_multiplies_bf16(void)
+{
+    return bfloat_kernel_get() != NULL;
 }
 
 const char *moed_kernel_name(void)

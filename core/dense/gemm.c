@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/dense/bfloats.h"
 #include "core/dense/integers.h"
 #include "core/dense/kernel.h"
 #include "core/half.h"
@@ -32,6 +33,21 @@ enum { PACK_BLOCK = 64 };
 PACK(float)
 PACK(uint16_t)
 
+/* As struct bfloat_kernel has them. */
+static void pack_pairs(const uint16_t *weights, size_t n, size_t k, size_t panel, uint16_t *to)
+{
+    size_t even = whole_pairs(k);
+    for (size_t first = 0; first < n; first += panel, to += even * panel)
+        for (size_t block = 0; block < even; block += PACK_BLOCK) {
+            size_t end = even - block < PACK_BLOCK ? even : block + PACK_BLOCK;
+            for (size_t column = 0; column < panel && first + column < n; column++) {
+                const uint16_t *const from = weights + (first + column) * k;
+                for (size_t i = block; i < end; i++)
+                    to[i / 2 * 2 * panel + column * 2 + i % 2] = i < k ? from[i] : 0;
+            }
+        }
+}
+
 /* The tensor's numbers at their natural alignment: in place, or a copy to free. */
 static const void *aligned(const struct tensor *tensor, enum dtype dtype, void **owned)
 {
@@ -49,11 +65,18 @@ static const void *aligned(const struct tensor *tensor, enum dtype dtype, void *
     return *owned;
 }
 
+/* Numbers that a panel has for each of its outputs. */
+static size_t packed_inputs(const struct gemm *gemm)
+{
+    return gemm->bfloats ? whole_pairs(gemm->k) : gemm->k;
+}
+
 /* Sets gemm->bytes of weights as they are stored. */
 static int size_stored(struct gemm *gemm, const struct tensor *tensor, struct error *err)
 {
     size_t panels = (gemm->n + gemm->panel - 1) / gemm->panel, bytes;
-    if (__builtin_mul_overflow(panels * gemm->panel * dtype_bytes(gemm->dtype), gemm->k, &bytes))
+    if (__builtin_mul_overflow(panels * gemm->panel * dtype_bytes(gemm->dtype), packed_inputs(gemm),
+                               &bytes))
         return tensor_error(tensor, err, ERROR_INVALID, " is too large");
     gemm->bytes = (bytes + PANEL_ALIGNMENT - 1) / PANEL_ALIGNMENT * PANEL_ALIGNMENT;
     return 0;
@@ -64,13 +87,16 @@ static int pack(struct gemm *gemm, struct panels_store *store, const struct tens
                 const void *weights, struct error *err)
 {
     size_t panel = gemm->panel, n = gemm->n, k = gemm->k;
-    size_t panels = (n + panel - 1) / panel, size = dtype_bytes(gemm->dtype);
+    size_t panels = (n + panel - 1) / panel;
+    size_t each = packed_inputs(gemm) * panel * dtype_bytes(gemm->dtype);
     gemm->panels = weights ? panels_new(store, gemm->bytes) : NULL;
     if (!gemm->panels)
         return panels_error(tensor, err);
     if (n % panel != 0) /* only the last panel has columns without an output */
-        memset((char *)gemm->panels + (panels - 1) * k * panel * size, 0, k * panel * size);
-    if (gemm->dtype == DTYPE_F32)
+        memset((char *)gemm->panels + (panels - 1) * each, 0, each);
+    if (gemm->bfloats)
+        pack_pairs(weights, n, k, panel, gemm->panels);
+    else if (gemm->dtype == DTYPE_F32)
         pack_float(weights, n, k, panel, false, gemm->panels);
     else
         pack_uint16_t(weights, n, k, panel, gemm->dtype == DTYPE_BF16, gemm->panels);
@@ -88,6 +114,10 @@ static int pack_stored(struct gemm *gemm, const struct precision *precision,
                        const struct tensor *tensor, struct error *err)
 {
     void *owned;
+    if (precision->inputs == MOED_ACTIVATIONS_BF16 && tensor->dtype == DTYPE_BF16)
+        gemm->bfloats = bfloat_kernel_get();
+    if (gemm->bfloats)
+        gemm->panel = gemm->bfloats->panel;
     gemm->dtype = packed_dtype(gemm->kernel, tensor->dtype);
     if (size_stored(gemm, tensor, err) != 0)
         return -1;
@@ -174,7 +204,7 @@ int gemm_init_rounded(struct gemm *gemm, const struct precision *precision,
         (struct gemm){.kernel = kernel, .n = n, .k = k, .panel = kernel->panel, .stored = stored};
     if (precision->bits == 0)
         return pack_stored(gemm, precision, tensor, err);
-    if (precision->f32_inputs)
+    if (precision->inputs == MOED_ACTIVATIONS_F32)
         return pack_numbers(gemm, precision, tensor, err);
     gemm->panel = integer_kernel_get()->panel;
     gemm->rounded = (struct rounded){.n = n, .k = k, .bits = precision->bits, .stored = stored};
@@ -205,6 +235,8 @@ void gemm_part(const struct gemm *gemm, const struct columns_of *columns, const 
     struct rounded_product product = {&gemm->rounded, bias, y};
     if (gemm->rounded.kernel)
         rounded_parts(&product, 1, columns, x, rows);
+    else if (gemm->bfloats)
+        gemm->bfloats->rows(&weights, x, rows, bias, y);
     else
         gemm->kernel->rows(&weights, x, rows, bias, y);
 }

@@ -2,9 +2,9 @@
  *
  * Weights are packed once at load into the layout the kernel walks (kernel.h), in their stored
  * dtype if the kernel can read it: F16 and BF16 weights stay half as large and are widened in
- * registers; or rounded to integers, which are multiplied as such (integers.h). Every output
- * element is summed in one fixed order, so a row's bits do not depend on how many rows are
- * multiplied together. */
+ * registers, or BF16 ones multiplied as such (bfloats.h); or rounded to integers, which are
+ * multiplied as such (integers.h). Every output element is summed in one fixed order, so a row's
+ * bits do not depend on how many rows are multiplied together. */
 #ifndef CORE_GEMM_H
 #define CORE_GEMM_H
 
@@ -12,27 +12,30 @@
 #include <stddef.h>
 
 #include "core/dense/rounded.h"
+#include "core/moed.h"
 
+struct bfloat_kernel;
 struct kernel;
 struct windows; /* kernel.h */
 
 /* How weights are kept: as they are stored, or as integers with a scale for every 32 inputs of an
- * output. Those are multiplied with inputs that are rounded alike, or with f32. */
+ * output; and what they are multiplied with. */
 struct precision {
     unsigned bits; /* 0: as stored; 8 or 4 */
-    bool f32_inputs;
+    enum moed_activations inputs;
     struct panels_store *store; /* whose they are; NULL: each matrix has its own memory */
     bool sizes_only; /* nothing is read or packed: the gemm has its sizes, and is not multiplied */
 };
 
 struct gemm {
     const struct kernel *kernel;
-    size_t n, k;            /* outputs, inputs */
-    size_t panel;           /* outputs are packed together by this many */
-    struct rounded rounded; /* or, for f32 inputs: */
-    enum dtype dtype;       /* as packed */
-    float *scales;          /* [panels, k / 32 rounded up, panel] of I8, behind the panels */
-    void *panels;           /* the store's; without one, owned */
+    size_t n, k;                         /* outputs, inputs */
+    size_t panel;                        /* outputs are packed together by this many */
+    struct rounded rounded;              /* or, without its kernel: */
+    const struct bfloat_kernel *bfloats; /* NULL: inputs are F32 */
+    enum dtype dtype;                    /* as packed */
+    float *scales; /* [panels, k / 32 rounded up, panel] of I8, behind the panels */
+    void *panels;  /* the store's; without one, owned */
     bool stored;
     size_t bytes; /* resident */
 };

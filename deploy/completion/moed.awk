@@ -21,7 +21,7 @@ END {
     print "    --models) COMPREPLY=($(compgen -d -- \"$cur\")); return ;;"
     print "    --config) COMPREPLY=($(compgen -f -- \"$cur\")); return ;;"
     print "    --weights) COMPREPLY=($(compgen -W 'stored int8 int4' -- \"$cur\")); return ;;"
-    print "    --activations) COMPREPLY=($(compgen -W 'int8 f32' -- \"$cur\")); return ;;"
+    print "    --activations) COMPREPLY=($(compgen -W 'int8 bf16 f32' -- \"$cur\")); return ;;"
     print "    --load) COMPREPLY=($(compgen -W 'map copy' -- \"$cur\")); return ;;"
     print "    --model-control) COMPREPLY=($(compgen -W 'none poll explicit' -- \"$cur\")); return ;;"
     print "    --log-format) COMPREPLY=($(compgen -W 'logfmt json' -- \"$cur\")); return ;;"

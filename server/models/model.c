@@ -273,7 +273,7 @@ static int load_language(struct model *model, const char *directory, struct erro
 struct moed_load_options model_load_options(const struct model_options *options)
 {
     return (struct moed_load_options){.weights = options->weights,
-                                      .f32_activations = options->f32_activations,
+                                      .activations = options->activations,
                                       .kv = options->kv_f32 ? MOED_KV_F32 : MOED_KV_F16,
                                       .copy = options->copy};
 }

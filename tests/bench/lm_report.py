@@ -17,7 +17,7 @@ FIGURES = (("decode_1", "decode, 1 sequence, tokens/s", 1, False),
            ("rss", "resident, MiB", 2 ** 20, True),
            ("anonymous", "of it no file", 2 ** 20, True))
 # Bytes of a number, with the scales.
-BYTES = {"stored": 2, "int8": 8.5 / 8, "int4": 4.5 / 8}
+BYTES = {"stored": 2, "bf16": 2, "int8": 8.5 / 8, "int4": 4.5 / 8}
 
 
 def line(values):

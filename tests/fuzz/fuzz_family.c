@@ -178,7 +178,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     size_t count = size - (size_t)(end + 1 - data);
     require(fwrite(end + 1, 1, count, file) == count && fclose(file) == 0);
     const struct moed_load_options options = {.weights = (enum moed_weights)(size % 3),
-                                              .f32_activations = size % 2};
+                                              .activations = (enum moed_activations)(size / 3 % 3)};
     struct moed_model *model = moed_model_load(directory, &options, &err);
     require(model ? err.code == ERROR_NONE : err.code != ERROR_NONE && *err.text);
     if (model && moed_model_info(model)->family &&

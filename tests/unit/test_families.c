@@ -215,7 +215,7 @@ START_TEST(weights_of_integers_change_logits_little)
     static const char *const families[] = {"olmoe", "qwen3_moe", "gpt_oss_mxfp4", "granitemoe"};
     const struct moed_load_options eight = {.weights = MOED_WEIGHTS_INT8},
                                    four = {.weights = MOED_WEIGHTS_INT4},
-                                   mixed = {MOED_WEIGHTS_INT8, .f32_activations = true};
+                                   mixed = {MOED_WEIGHTS_INT8, .activations = MOED_ACTIVATIONS_F32};
     for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
         check_rounded(families[i], &eight, 0.002f);
         check_rounded(families[i], &mixed, 0.002f);

@@ -9,13 +9,13 @@
 #define DATA MOED_TEST_DATA "/data/"
 
 static struct moed_model *load(const char *directory, enum moed_weights weights,
-                               bool f32_activations, bool headers_only)
+                               enum moed_activations activations, bool headers_only)
 {
     struct error err = ERROR_INIT;
     struct moed_model *model = moed_model_load(
         directory,
         &(struct moed_load_options){
-            .weights = weights, .f32_activations = f32_activations, .headers_only = headers_only},
+            .weights = weights, .activations = activations, .headers_only = headers_only},
         &err);
     ck_assert_msg(model != NULL, "%s", err.text);
     return model;
@@ -31,10 +31,11 @@ static uint64_t scratch_bytes(const struct moed_model *model)
     return bytes;
 }
 
-static void compare(const char *directory, enum moed_weights weights, bool f32_activations)
+static void compare(const char *directory, enum moed_weights weights,
+                    enum moed_activations activations)
 {
-    struct moed_model *whole = load(directory, weights, f32_activations, false),
-                      *headers = load(directory, weights, f32_activations, true);
+    struct moed_model *whole = load(directory, weights, activations, false),
+                      *headers = load(directory, weights, activations, true);
     const struct moed_model_info *a = moed_model_info(whole), *b = moed_model_info(headers);
     const uint64_t figures[][2] = {
         {a->weight_bytes, b->weight_bytes},
@@ -70,8 +71,9 @@ static int compare_all(const char *parent)
         if (snprintf(config, sizeof config, "%s/config.json", path) < (int)sizeof config &&
             access(config, F_OK) == 0) {
             for (int form = 0; form < WEIGHT_FORMS; form++)
-                compare(path, (enum moed_weights)form, false);
-            compare(path, MOED_WEIGHTS_INT8, true);
+                compare(path, (enum moed_weights)form, MOED_ACTIVATIONS_INT8);
+            compare(path, MOED_WEIGHTS_INT8, MOED_ACTIVATIONS_F32);
+            compare(path, MOED_WEIGHTS_STORED, MOED_ACTIVATIONS_BF16);
             models++;
         }
         free(entries[i]);
@@ -98,7 +100,7 @@ static struct inspect_memory measure(const char *directory, char *arguments[], i
     struct error err = ERROR_INIT;
     struct options options;
     struct inspect_memory memory;
-    struct moed_model *model = load(directory, MOED_WEIGHTS_STORED, false, true);
+    struct moed_model *model = load(directory, MOED_WEIGHTS_STORED, MOED_ACTIVATIONS_INT8, true);
     ck_assert_msg(options_init(&options, count, arguments, &err) == 0, "%s", err.text);
     ck_assert_msg(inspect_memory(&memory, directory, model, &options, &err) == 0, "%s", err.text);
     options_close(&options);
@@ -112,7 +114,7 @@ START_TEST(options_count)
                 *many[] = {"--models", "x", "--threads", "4", "--loops", "2", "--kv-cache-mb", "1"};
     const char *directory = DATA "families/qwen3_moe";
     struct inspect_memory a = measure(directory, few, 6), b = measure(directory, many, 8);
-    struct moed_model *model = load(directory, MOED_WEIGHTS_STORED, false, true);
+    struct moed_model *model = load(directory, MOED_WEIGHTS_STORED, MOED_ACTIVATIONS_INT8, true);
     const struct moed_model_info *info = moed_model_info(model);
     struct error err = ERROR_INIT;
     struct moed_scratch *scratch = new_scratch(model, a.rows, 1, &err);

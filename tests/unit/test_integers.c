@@ -28,10 +28,11 @@ static struct tensor tensor_of(size_t n, size_t k, const float *data)
                            .data = data};
 }
 
-static void init(struct gemm *gemm, unsigned bits, bool f32_inputs, const struct tensor *tensor)
+static void init(struct gemm *gemm, unsigned bits, enum moed_activations inputs,
+                 const struct tensor *tensor)
 {
     struct error err = ERROR_INIT;
-    const struct precision precision = {.bits = bits, .f32_inputs = f32_inputs};
+    const struct precision precision = {.bits = bits, .inputs = inputs};
     ck_assert_msg(
         gemm_init_rounded(gemm, &precision, tensor, tensor->dims[0], tensor->dims[1], &err) == 0,
         "%s", err.text);
@@ -101,7 +102,7 @@ static void check_size(unsigned bits, size_t n, size_t k, size_t rows)
     float *bias = rows % 2 ? new_integers(n, 3) : NULL, *y = xmalloc(rows * n * sizeof *y);
     const struct tensor tensor = tensor_of(n, k, w.values);
     struct gemm gemm;
-    init(&gemm, bits, false, &tensor);
+    init(&gemm, bits, MOED_ACTIVATIONS_INT8, &tensor);
     memset(y, 0xff, rows * n * sizeof *y);
     gemm_rows(&gemm, x.values, rows, bias, y);
     for (size_t i = 0; i < rows * n; i++) {
@@ -169,7 +170,7 @@ START_TEST(a_row_has_the_same_bits_in_every_batch)
     const struct tensor tensor = tensor_of(N, K, w);
     for (unsigned bits = 4; bits <= 8 && use_kernel(_i); bits += 4) {
         struct gemm gemm;
-        init(&gemm, bits, false, &tensor);
+        init(&gemm, bits, MOED_ACTIVATIONS_INT8, &tensor);
         gemm_rows(&gemm, x, ROWS, NULL, all);
         for (size_t first = 0; first < ROWS; first += 13)
             for (size_t rows = 1; first + rows <= ROWS; rows += 1 + rows / 8) {
@@ -193,7 +194,7 @@ START_TEST(kernels_give_the_same_bits)
     const struct tensor tensor = tensor_of(N, K, w);
     for (unsigned bits = 4; bits <= 8 && use_kernel(_i); bits += 4) {
         struct gemm gemm;
-        init(&gemm, bits, false, &tensor);
+        init(&gemm, bits, MOED_ACTIVATIONS_INT8, &tensor);
         gemm_rows(&gemm, x, ROWS, NULL, y);
         ck_assert_uint_eq(checksum(y, ROWS * N), bits == 4 ? 936788164u : 1049095477u);
         gemm_close(&gemm);
@@ -204,14 +205,14 @@ START_TEST(kernels_give_the_same_bits)
 END_TEST
 
 /* Relative to the largest numbers: weights and inputs are off by half an integer at most. */
-static void check_distance(unsigned bits, bool f32_inputs, double most)
+static void check_distance(unsigned bits, enum moed_activations inputs, double most)
 {
     float *w = new_numbers((size_t)N * K, 7), *x = new_numbers((size_t)ROWS * K, 13);
     static float y[ROWS * N];
     const struct tensor tensor = tensor_of(N, K, w);
     struct gemm gemm;
     double off = 0, square = 0;
-    init(&gemm, bits, f32_inputs, &tensor);
+    init(&gemm, bits, inputs, &tensor);
     gemm_rows(&gemm, x, ROWS, NULL, y);
     for (size_t i = 0; i < ROWS * N; i++) {
         double sum = 0;
@@ -231,10 +232,10 @@ START_TEST(products_are_near_what_they_round)
 {
     if (!use_kernel(_i))
         return;
-    check_distance(8, false, 0.009);
-    check_distance(8, true, 0.007);
-    check_distance(4, false, 0.09);
-    check_distance(4, true, 0.09);
+    check_distance(8, MOED_ACTIVATIONS_INT8, 0.009);
+    check_distance(8, MOED_ACTIVATIONS_F32, 0.007);
+    check_distance(4, MOED_ACTIVATIONS_INT8, 0.09);
+    check_distance(4, MOED_ACTIVATIONS_F32, 0.09);
 }
 END_TEST
 
@@ -249,7 +250,7 @@ START_TEST(f32_inputs_meet_each_weight_with_its_scale)
         struct integers w = new_rounded(OUTPUTS, INPUTS, bits, 9);
         const struct tensor tensor = tensor_of(OUTPUTS, INPUTS, w.values);
         struct gemm gemm;
-        init(&gemm, bits, true, &tensor);
+        init(&gemm, bits, MOED_ACTIVATIONS_F32, &tensor);
         gemm_rows(&gemm, x, BATCH, NULL, y);
         for (size_t i = 0; i < BATCH * OUTPUTS; i++) {
             double sum = 0, size = 0;
@@ -279,8 +280,8 @@ START_TEST(four_bits_take_half_the_memory_of_eight)
     struct gemm eight, four;
     if (!use_kernel(_i))
         return;
-    init(&eight, 8, false, &tensor);
-    init(&four, 4, false, &tensor);
+    init(&eight, 8, MOED_ACTIVATIONS_INT8, &tensor);
+    init(&four, 4, MOED_ACTIVATIONS_INT8, &tensor);
     ck_assert_uint_eq(eight.bytes, 64 * 2 * (GROUP + 2));
     ck_assert_uint_eq(four.bytes, 64 * 2 * (GROUP / 2 + 2));
     gemm_close(&eight);
@@ -297,7 +298,7 @@ START_TEST(the_smallest_are_zero_and_the_largest_are_held)
     float y[6];
     for (unsigned bits = 4; bits <= 8 && use_kernel(_i); bits += 4) {
         struct gemm gemm;
-        init(&gemm, bits, false, &tensor);
+        init(&gemm, bits, MOED_ACTIVATIONS_INT8, &tensor);
         gemm_rows(&gemm, FLOATS(1, 1, 1e-44f, 0), 2, NULL, y);
         ck_assert(y[0] == 0 && y[3] == 0 && y[5] == 0);
         ck_assert_float_le(fabsf(y[1]), FLT_MAX / 4);
@@ -314,7 +315,7 @@ START_TEST(inputs_that_are_not_finite_give_nan)
     float x[3 * 40] = {1, [40 + 35] = NAN, [80] = INFINITY}, y[6];
     for (unsigned bits = 4; bits <= 8 && use_kernel(_i); bits += 4) {
         struct gemm gemm;
-        init(&gemm, bits, false, &tensor);
+        init(&gemm, bits, MOED_ACTIVATIONS_INT8, &tensor);
         gemm_rows(&gemm, x, 3, NULL, y);
         ck_assert(fabsf(y[0] - 1) < 0.01f && y[1] == 0);
         for (size_t i = 2; i < 6; i++)
@@ -333,7 +334,8 @@ START_TEST(weights_that_are_not_finite_are_refused)
         const struct tensor tensor = tensor_of(1, 4, bad + i % 2 * 2);
         struct error err = ERROR_INIT;
         struct gemm gemm;
-        const struct precision precision = {.bits = i & 2 ? 4 : 8, .f32_inputs = i & 4};
+        const struct precision precision = {
+            .bits = i & 2 ? 4 : 8, .inputs = i & 4 ? MOED_ACTIVATIONS_F32 : MOED_ACTIVATIONS_INT8};
         ck_assert_int_ne(gemm_init_rounded(&gemm, &precision, &tensor, 1, 4, &err), 0);
         ck_assert_ptr_nonnull(strstr(err.text, "output 0 are not all finite"));
         gemm_close(&gemm);

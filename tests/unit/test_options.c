@@ -120,7 +120,7 @@ static const struct {
      "--log-level: expected error|warning|info|debug, got \"verbose\""},
     {"--log-level", "error|warning", "--log-level: expected error|warning|info|debug, got"},
     {"--weights", "int", "--weights: expected stored|int8|int4, got \"int\""},
-    {"--activations", "f16", "--activations: expected int8|f32, got \"f16\""},
+    {"--activations", "f16", "--activations: expected int8|bf16|f32, got \"f16\""},
     {"--weights", "int88", "--weights: expected stored|int8|int4, got \"int88\""},
     {"--max-batch-row", "1", "unknown option --max-batch-row; did you mean --max-batch-rows?"},
     {"--max_batch_rows", "1", "unknown option --max_batch_rows; did you mean --max-batch-rows?"},

@@ -8,7 +8,7 @@ static const char *const kernels[] = {"avx512vnni", "avx512", "avxvnni", "avx2",
 enum { KERNELS = sizeof kernels / sizeof *kernels };
 
 static const struct precision PRECISIONS[] = {
-    {0}, {.bits = 8}, {.bits = 4}, {.bits = 8, .f32_inputs = true}};
+    {0}, {.bits = 8}, {.bits = 4}, {.bits = 8, .inputs = MOED_ACTIVATIONS_F32}};
 
 static void fill(float *values, size_t count, uint32_t seed)
 {
@@ -78,7 +78,7 @@ static const struct {
 } LARGE[] = {
     {LINEAR, {0}},
     {LINEAR, {.weights = MOED_WEIGHTS_INT8}},
-    {LINEAR, {.weights = MOED_WEIGHTS_INT8, .f32_activations = true}},
+    {LINEAR, {.weights = MOED_WEIGHTS_INT8, .activations = MOED_ACTIVATIONS_F32}},
     {GLU, {0}},
     {GLU, {.weights = MOED_WEIGHTS_INT4}},
     {"[{'op':'glu','name':'a','limit':3,'alpha':1.7,'shift':1},{'op':'relu'}]", {0}},
