@@ -77,7 +77,7 @@ INLINE void add_quad(const struct tile *tile, unsigned bits, const integers weig
                                     : add_4(sum[row][v], weights[v], (const void *)quad);
 }
 
-/* Few rows wait for memory, and hardware prefetches a single stream of weights poorly. */
+/* Some processors prefetch a single stream of weights poorly by themselves. */
 enum { PREFETCH_BYTES = 2048, CACHE_LINE = 64 };
 
 INLINE void prefetch(const uint8_t *from)
@@ -97,7 +97,7 @@ INLINE void add_group(const struct tile *tile, unsigned bits, size_t g, const un
     for (unsigned q = 0; q < QUADS; q++, x += step) {
         const uint8_t *from = weights + q * bits / 8 * PANEL * QUAD;
         integers both[2] = {load(from), load(from + LANES * QUAD)};
-        if (bits == 8 || q % 2 == 0) /* quads of 4 bits share their bytes in twos */
+        if (PREFETCHES(bits, rows) && (bits == 8 || q % 2 == 0)) /* 4 bits: two quads share bytes */
             prefetch(from);
         if (bits == 4) {
             both[0] = (integers)((octets)(q % 2 ? both[0] >> 4 : both[0]) & 15);
