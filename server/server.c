@@ -234,14 +234,6 @@ static int limit_connections(struct server *server, struct error *err)
     return server->limits ? 0 : -1;
 }
 
-static void explain_activations(const struct options *options)
-{
-    if (strcmp(options->activations, "bf16") == 0 && !moed_multiplies_bf16())
-        log_message(LOG_WARNING, "f32_activations",
-                    "kernel %s has no products of BF16: inputs of BF16 matrices are not rounded",
-                    moed_kernel_name());
-}
-
 /* The ports of the next loop: those of the first one, once there is one. */
 static struct loop_ports ports_of(const struct server *server)
 {
@@ -411,7 +403,6 @@ static void restrict_calls(const struct server *server)
 static int start(struct server *server, struct error *err)
 {
     const struct options *options = server->options;
-    explain_activations(options);
     if (limit_connections(server, err) != 0 || moed_survive_truncation(err) != 0 ||
         access_init(&server->access, options, err) != 0 || start_tls(server, err) != 0 ||
         trace_start(&server->trace, options->trace_endpoint, (unsigned)options->trace_rate, err) !=

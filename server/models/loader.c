@@ -106,6 +106,14 @@ static void give_way(void)
                     "cannot be lowered, so loading will slow requests down: %s", strerror(errno));
 }
 
+static void explain_activations(const struct model_options *models)
+{
+    if (models->activations == MOED_ACTIVATIONS_BF16 && !moed_multiplies_bf16())
+        log_message(LOG_WARNING, "f32_activations",
+                    "kernel %s has no products of BF16: inputs of BF16 matrices are not rounded",
+                    moed_kernel_name());
+}
+
 static void want_by_name(struct loader *loader)
 {
     const char *wanted = loader->options.wanted ? loader->options.wanted : "", *item;
@@ -134,6 +142,7 @@ static bool start(struct loader *loader)
     if (atomic_load(&loader->stopping))
         return false;
     give_way();
+    explain_activations(&loader->repository.options.models);
     loader->options.on_started(result == 0 ? NULL : &err, loader->options.context);
     return result == 0;
 }

@@ -297,6 +297,11 @@ class OptionsTest(StartupCase):
                     self.refuse(USAGE, ["MOED_KERNEL", "generic", f'"{name}"'], *command, SHIPPED_MODELS,
                                 env={"MOED_KERNEL": name})
 
+    def test_a_kernel_without_products_of_bf16_says_so(self):
+        server = self.serve(activations="bf16", env={"MOED_KERNEL": "generic"})
+        self.assertRegex(server.log(), "level=warning event=f32_activations .*kernel generic has no products of BF16")
+        server.stop()
+
     def test_a_request_larger_than_the_queue(self):
         self.refuse(USAGE, ["max_request_rows (1024) exceeds max_queue_rows (4)"], "serve", "--models", SHIPPED_MODELS,
                     "--max-queue-rows", "4")
