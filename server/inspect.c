@@ -13,11 +13,12 @@
 #include "core/moed.h"
 #include "core/text.h"
 #include "proto/json.h"
-#include "proto/language.h"
 #include "server/inspect_memory.h"
 #include "server/loop.h"
 #include "server/models/model_name.h"
+#include "server/models/model_parts.h"
 #include "server/models/repository.h"
+#include "server/models/serving_file.h"
 
 static void print_shape(FILE *out, const struct moed_shape *shape)
 {
@@ -276,27 +277,11 @@ struct listing {
     size_t refused; /* those that cannot be served; said on standard error */
 };
 
-/* The text side of a model of sequences, as the server reads it. */
-static int check_text(const char *directory, const struct moed_model *model, struct error *err)
-{
-    const struct moed_model_info *info = moed_model_info(model);
-    struct error cause = ERROR_INIT;
-    if (!info->sequence)
-        return 0;
-    struct language *language = language_load(directory, &cause);
-    if (!language)
-        return cause.code == ERROR_NOT_FOUND ? 0 : error_set(err, ERROR_INVALID, "%s", cause.text);
-    int result = language_check(language, info->inputs[0].categories, err);
-    language_free(language);
-    return result;
-}
-
 static int list_model(const char *directory, const struct moed_model *model,
-                      struct listing *listing, struct error *err)
+                      const struct serving *serving, struct listing *listing, struct error *err)
 {
     struct inspect_memory memory;
-    if (check_text(directory, model, err) != 0 ||
-        inspect_memory(&memory, directory, model, listing->options->server, err) != 0)
+    if (inspect_memory(&memory, directory, model, serving, listing->options->server, err) != 0)
         return -1;
     if (listing->options->json) {
         print_json(directory, model, &memory, listing->out);
@@ -308,18 +293,31 @@ static int list_model(const char *directory, const struct moed_model *model,
     return 0;
 }
 
-static int list_checkpoint(const char *directory, struct listing *listing, struct error *err)
+static int list_parts(const char *directory, const struct serving *serving, struct listing *listing,
+                      struct error *err)
 {
     const struct model_options options = loop_model_options(listing->options->server);
     struct moed_load_options load = model_load_options(&options);
+    struct model_parts parts;
     load.headers_only = !listing->options->check;
-    if (check_name(directory, err) != 0)
+    if (model_parts_load(&parts, directory, &load, err) != 0)
         return -1;
-    struct moed_model *model = moed_model_load(directory, &load, err);
-    if (!model)
-        return -1;
-    int result = list_model(directory, model, listing, err);
-    moed_model_free(model);
+    int result = list_model(directory, parts.engine, serving, listing, err);
+    model_parts_close(&parts);
+    return result;
+}
+
+/* In the order in which a server looks at it (server/models/repository_scan.c). */
+static int list_checkpoint(const char *directory, struct listing *listing, struct error *err)
+{
+    struct serving serving;
+    serving_init(&serving);
+    int result = -1;
+    if (check_name(directory, err) == 0 && serving_read_for(&serving, directory, err) == 0)
+        result = model_lacks(directory)
+                     ? error_set(err, ERROR_INVALID, "%s: %s", directory, model_lacks(directory))
+                     : list_parts(directory, &serving, listing, err);
+    serving_close(&serving);
     return result;
 }
 

@@ -4,7 +4,6 @@
 
 #include "server/compute/sequences.h"
 #include "server/loop.h"
-#include "server/models/serving_file.h"
 
 static const char *const FORMS[WEIGHT_FORMS] = {
     [MOED_WEIGHTS_STORED] = "stored", [MOED_WEIGHTS_INT8] = "int8", [MOED_WEIGHTS_INT4] = "int4"};
@@ -50,18 +49,11 @@ static int measure_weights(struct inspect_memory *memory, const char *directory,
 }
 
 /* Of a batch or a step: a model may have a limit of its own. */
-static int measure_rows(struct inspect_memory *memory, const char *directory,
-                        const struct moed_model_info *info, const struct model_options *options,
-                        struct error *err)
+static uint64_t most_rows(const struct moed_model_info *info, const struct serving *serving,
+                          const struct model_options *options)
 {
-    struct serving serving;
-    serving_init(&serving);
-    const int result = serving_read_for(&serving, directory, err);
-    memory->rows = info->sequence
-                       ? info_step_rows(info, options->step_tokens)
-                       : serving_limit(serving.limits.max_batch_rows, options->max_batch_rows);
-    serving_close(&serving);
-    return result;
+    return info->sequence ? info_step_rows(info, options->step_tokens)
+                          : serving_limit(serving->limits.max_batch_rows, options->max_batch_rows);
 }
 
 static int measure_scratch(struct inspect_memory *memory, const struct moed_model *model,
@@ -94,12 +86,13 @@ static void measure_sequences(struct inspect_memory *memory, const struct moed_m
 }
 
 int inspect_memory(struct inspect_memory *memory, const char *directory,
-                   const struct moed_model *model, const struct options *options, struct error *err)
+                   const struct moed_model *model, const struct serving *serving,
+                   const struct options *options, struct error *err)
 {
     const struct model_options own = loop_model_options(options);
     *memory = (struct inspect_memory){.loops = options->loops};
+    memory->rows = most_rows(moed_model_info(model), serving, &own);
     if (measure_weights(memory, directory, model, &own, err) != 0 ||
-        measure_rows(memory, directory, moed_model_info(model), &own, err) != 0 ||
         measure_scratch(memory, model, &own, err) != 0)
         return -1;
     if (moed_model_info(model)->sequence)

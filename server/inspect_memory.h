@@ -4,6 +4,7 @@
 
 #include "core/moed.h"
 #include "proto/buffer.h"
+#include "proto/serving.h"
 #include "server/options/options.h"
 
 enum { WEIGHT_FORMS = MOED_WEIGHTS_INT4 + 1 };
@@ -23,11 +24,11 @@ struct inspect_memory {
     uint64_t total;   /* the chosen weights, and all loops */
 };
 
-/* `model` is loaded from `directory` with these options. -1 with an error if it cannot be served
- * with them. */
+/* `model` is loaded from `directory` with these options, and has `serving`'s of its own. -1 with an
+ * error if it cannot be served with them. */
 MUST_CHECK int inspect_memory(struct inspect_memory *memory, const char *directory,
-                              const struct moed_model *model, const struct options *options,
-                              struct error *err);
+                              const struct moed_model *model, const struct serving *serving,
+                              const struct options *options, struct error *err);
 
 void inspect_memory_print(const struct inspect_memory *memory, const struct moed_model_info *info,
                           FILE *out);

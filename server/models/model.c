@@ -13,6 +13,7 @@
 #include "core/memory.h"
 #include "proto/annotation.h"
 #include "server/log.h"
+#include "server/models/model_parts.h"
 
 /* ---- what its clients see ---- */
 
@@ -230,46 +231,6 @@ static int warm_up(struct model *model, const struct model_options *options, uin
     return result;
 }
 
-/* Whether requests can ask anything of it: a step of sequences takes tokens and gives one output.
- */
-static int check_sequences(const struct model *model, struct error *err)
-{
-    const struct moed_model_info *info = model->info;
-    const struct moed_tensor_info *input = &info->inputs[0], *output = &info->outputs[0];
-    if (!info->sequence || model_generates(model) || model_embeds(model))
-        return 0;
-    if (info->input_count != 1 || input->categories == 0 || input->elements != 1)
-        return error_set(err, ERROR_INVALID,
-                         "config.json: inputs: with a \"context\" expected one, of a single token: "
-                         "\"shape\": [] and \"categories\"");
-    if (info->output_count != 1)
-        return error_set(err, ERROR_INVALID,
-                         "config.json: outputs: %zu, with a \"context\" expected one",
-                         info->output_count);
-    if (model_keeps_positions(model))
-        return error_set(err, ERROR_INVALID,
-                         "config.json: outputs[0]: %zu numbers for %zu tokens, expected at most "
-                         "one for each",
-                         output->elements, input->categories);
-    return error_set(err, ERROR_INVALID,
-                     "config.json: outputs[0]: %zu axes, of an encoder expected one",
-                     output->shape.rank);
-}
-
-/* The text side of a model of sequences, if its directory has one. */
-static int load_language(struct model *model, const char *directory, struct error *err)
-{
-    struct error cause = ERROR_INIT;
-    if (!model_has_sequences(model))
-        return 0;
-    model->language = language_load(directory, &cause);
-    if (!model->language && cause.code != ERROR_NOT_FOUND)
-        return error_set(err, cause.code, "%s", cause.text);
-    if (model->language && language_check(model->language, model_vocabulary(model), err) != 0)
-        return -1;
-    return pooling_load(&model->pooling, directory, err);
-}
-
 struct moed_load_options model_load_options(const struct model_options *options)
 {
     return (struct moed_load_options){.weights = options->weights,
@@ -283,8 +244,8 @@ struct model *model_load(const char *directory, const char *name, const char *ve
                          struct error *err)
 {
     const struct moed_load_options load = model_load_options(options);
-    struct moed_model *engine = moed_model_load(directory, &load, err);
-    if (!engine)
+    struct model_parts parts;
+    if (model_parts_load(&parts, directory, &load, err) != 0)
         return NULL;
     struct model *model = xcalloc(1, sizeof *model);
     atomic_init(&model->holders, 1);
@@ -292,8 +253,10 @@ struct model *model_load(const char *directory, const char *name, const char *ve
     model->version = xstrdup(version);
     model->version_number = strtoull(version, NULL, 10);
     model->limits = serving->limits;
-    model->engine = engine;
-    model->info = moed_model_info(engine);
+    model->engine = parts.engine;
+    model->info = moed_model_info(parts.engine);
+    model->language = parts.language;
+    model->pooling = parts.pooling;
     model->quarantine = options->quarantine;
     if (uv_mutex_init(&model->mutex) != 0)
         out_of_memory();
@@ -302,8 +265,8 @@ struct model *model_load(const char *directory, const char *name, const char *ve
     model->loaded = (int64_t)time(NULL);
     model->stats = model_stats_new(model->info, model_classes(model), options->loops,
                                    options->max_tags, stats_now());
-    if (check_sequences(model, err) == 0 && load_language(model, directory, err) == 0 &&
-        warm_up(model, options, serving->warm_up_rows, err) == 0 && !moed_model_is_damaged(engine))
+    if (warm_up(model, options, serving->warm_up_rows, err) == 0 &&
+        !moed_model_is_damaged(model->engine))
         return model;
     error_set(err, ERROR_INVALID, "its weights were truncated while they were read");
     error_in(err, directory);

@@ -14,6 +14,7 @@
 #include "proto/serving.h"
 #include "proto/signature.h"
 #include "proto/words.h"
+#include "server/models/model_info.h"
 #include "server/statistics/quarantine.h"
 #include "server/statistics/stats.h"
 
@@ -78,36 +79,17 @@ static inline bool model_has_sequences(const struct model *model)
     return model->info->sequence;
 }
 
-/* Whether a sequence of it has a session; those of an encoder are computed at once. */
 static inline bool model_keeps_positions(const struct model *model)
 {
-    return model->info->position_bytes + model->info->session_bytes > 0;
+    return info_keeps_positions(model->info);
 }
 
 /* What `moed serve` loads models with. */
 struct moed_load_options model_load_options(const struct model_options *options);
 
-/* Whether its rows are single tokens, for each of which it has one output: what a step of sequences
- * gives and takes (server/compute/sequences_step.c). */
-static inline bool info_steps(const struct moed_model_info *info)
-{
-    return info->sequence && info->input_count == 1 && info->inputs[0].categories > 0 &&
-           info->inputs[0].elements == 1 && info->output_count == 1;
-}
-
-/* Whether its output says how likely each token is to follow. */
 static inline bool model_generates(const struct model *model)
 {
-    const struct moed_model_info *info = model->info;
-    return info_steps(info) && model_keeps_positions(model) &&
-           info->outputs[0].elements <= info->inputs[0].categories;
-}
-
-/* Whether it makes a vector of each token that knows all the others: an encoder. */
-static inline bool info_embeds(const struct moed_model_info *info)
-{
-    return info_steps(info) && info->position_bytes + info->session_bytes == 0 &&
-           info->outputs[0].shape.rank == 1;
+    return info_generates(model->info);
 }
 
 static inline bool model_embeds(const struct model *model)

@@ -14,6 +14,7 @@
 #include "core/moed.h"
 #include "core/text.h"
 #include "server/log.h"
+#include "server/models/model_parts.h"
 #include "server/models/serving_file.h"
 
 /* ---- one directory ---- */
@@ -24,18 +25,6 @@ static bool is_file(const char *directory, const char *name)
     struct stat status;
     snprintf(path, sizeof path, "%s/%s", directory, name);
     return stat(path, &status) == 0 && !S_ISDIR(status.st_mode);
-}
-
-/* What a checkpoint directory lacks, which may still be being copied; NULL: nothing. */
-static const char *missing(const char *directory)
-{
-    const char *pickled = moed_pickled_weights(directory);
-    if (!is_file(directory, "config.json"))
-        return "no config.json in it";
-    if (!is_file(directory, "model.safetensors") &&
-        !is_file(directory, "model.safetensors.index.json"))
-        return pickled ? pickled : "no model.safetensors in it";
-    return NULL;
 }
 
 static void pass_over(bool tell, const char *path, const char *reason)
@@ -173,7 +162,7 @@ struct inside {
 static void look_at_version(const char *path, const char *name, void *context)
 {
     struct inside *inside = context;
-    const char *lack = missing(path);
+    const char *lack = model_lacks(path);
     if (!serving_is_version(name)) {
         if (!lack)
             pass_over(inside->tell, path,
@@ -266,8 +255,8 @@ static void scan_inside(struct repository_model *model, const char *path, bool t
             error_set(&err, ERROR_INVALID,
                       "%s: config.json beside version directories: expected one or the other",
                       path);
-        else if (flat && missing(path))
-            error_set(&err, ERROR_INVALID, "%s: %s", path, missing(path));
+        else if (flat && model_lacks(path))
+            error_set(&err, ERROR_INVALID, "%s: %s", path, model_lacks(path));
         else if (flat)
             add_version(model, path, "1");
         else if (!inside.complete && inside.half[0])

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "server/inspect_memory.h"
+#include "server/models/serving_file.h"
 #include "support.h"
 
 #define DATA MOED_TEST_DATA "/data/"
@@ -100,10 +101,15 @@ static struct inspect_memory measure(const char *directory, char *arguments[], i
     struct error err = ERROR_INIT;
     struct options options;
     struct inspect_memory memory;
+    struct serving serving;
     struct moed_model *model = load(directory, MOED_WEIGHTS_STORED, MOED_ACTIVATIONS_INT8, true);
+    serving_init(&serving);
+    ck_assert_int_eq(serving_read_for(&serving, directory, &err), 0);
     ck_assert_msg(options_init(&options, count, arguments, &err) == 0, "%s", err.text);
-    ck_assert_msg(inspect_memory(&memory, directory, model, &options, &err) == 0, "%s", err.text);
+    ck_assert_msg(inspect_memory(&memory, directory, model, &serving, &options, &err) == 0, "%s",
+                  err.text);
     options_close(&options);
+    serving_close(&serving);
     moed_model_free(model);
     return memory;
 }
