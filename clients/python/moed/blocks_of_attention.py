@@ -72,13 +72,13 @@ def attention_block(module: nn.Module, row: torch.Tensor, path: str) -> nn.Modul
     trials = [random_copy(module, seed, spread=2.0) for seed in range(2)]
     rows = torch.randn((3, *row.shape[1:]), generator=torch.Generator().manual_seed(7))
     try:
-        expected = [first_output(trial(rows.clone())) for trial in trials]
+        expected = [trial(rows.clone()) for trial in trials]
     except Exception as error:  # whatever the module's code says
         raise ExportError(f"{path}: does not accept rows of shape {list(row.shape[1:])}: {error}") from None
     if row.dim() == 3:
-        for settings in _settings(module, inner, row.shape[-1]):
+        for settings in _settings(module, inner, row.shape[-1], expected[0]):
             if all(_answers(trial, settings, rows, answer) for trial, answer in zip(trials, expected)):
-                return _build(inner, settings)
+                return _build(module, settings, module(rows))
     raise ExportError(f"{path}: {type(inner).__name__} has projections to queries, keys and values, but no attention "
                       "that we know gives its answers; say what it is with moed.register_adapter and "
                       "moed.nn.Attention.of (clients/python/PORTING.md)")
@@ -138,26 +138,27 @@ def _split(matrix: tuple, sizes: List[int]) -> List[tuple]:
 class _Settings(NamedTuple):
     heads: int
     by_heads: bool
+    bias: Optional[int]  # which of the additive biases around the module; None: none
     norm: bool
     residual: bool
     given: Dict[str, Any]
 
 
-def _settings(module: nn.Module, inner: nn.Module, size: int) -> Iterator[_Settings]:
+def _settings(module: nn.Module, inner: nn.Module, size: int, result: Any) -> Iterator[_Settings]:
     """In the order in which they are tried."""
     out = matrix_of(_child(inner, OUT))[0].shape[1]
     packings = (False, True) if _child(inner, PACKED) or _child(inner, PACKED_KEY_VALUE) else (False,)
     norms = (False, True) if _norm(inner, size) is not None else (False,)
     for heads, by_heads in itertools.product(_heads(inner, out), packings):
-        width = out // heads
+        width, biases = out // heads, range(len(_biases(module, result, heads)))
         scales = [float(value) for value in _attributes(inner, SCALES) if isinstance(value, float)]
         choices = itertools.product(_rotaries(module, inner, width), _qk_norms(inner, width, out),
                                     dict.fromkeys([None, *scales, 1.0, size ** -0.5]), (False, True),
-                                    [None, *_attributes(inner, WINDOWS)], norms, (False, True))
+                                    [None, *_attributes(inner, WINDOWS)], [None, *biases], norms, (False, True))
         sinks = _sinks(inner, heads) is not None
-        for rotary, qk_norm, scale, causal, window, norm, residual in choices:
+        for rotary, qk_norm, scale, causal, window, bias, norm, residual in choices:
             given = {"rotary": rotary, "scale": scale, "causal": causal, "window": window, "sinks": sinks, **qk_norm}
-            yield _Settings(heads, by_heads, norm, residual, given)
+            yield _Settings(heads, by_heads, bias, norm, residual, given)
 
 
 def _heads(module: nn.Module, out: int) -> List[int]:
@@ -179,6 +180,17 @@ def _sinks(module: nn.Module, heads: int) -> Optional[torch.Tensor]:
     """A learned logit without a value for each head, or None."""
     return next((module._parameters[name] for name in SINKS
                  if module._parameters.get(name) is not None and module._parameters[name].numel() == heads), None)
+
+
+def _biases(module: nn.Module, result: Any, heads: int) -> List[torch.Tensor]:
+    """A number for each head and pair of positions, the same for every row: what the module is given, keeps or gives.
+
+    T5's attention gives its relative positions to those that follow.
+    """
+    tensors = [*_around(module), *_tensors(result[1:] if isinstance(result, (tuple, list)) else [])]
+    found = [tensor[0] if tensor.dim() == 4 and len(tensor) == 1 else tensor for tensor in tensors]
+    return [tensor for tensor in found if tensor.is_floating_point() and tensor.dim() == 3 and len(tensor) == heads
+            and tensor.shape[1] == tensor.shape[2]]
 
 
 def _norms(module: nn.Module) -> Any:
@@ -207,9 +219,7 @@ def _frequencies(module: nn.Module, width: int) -> Iterator[Tuple[torch.Tensor, 
 
     With each what cos and sin are multiplied by, as YaRN does.
     """
-    tensors = [*_tensors(module.args), *_tensors(list(module.kwargs.values()))] if isinstance(module, Given) else []
-    tensors += [buffer for _, buffer in module.named_buffers()]
-    tensors += [value for part in module.modules() for value in vars(part).values() if isinstance(value, torch.Tensor)]
+    tensors = _around(module)
     for tensor in tensors:
         if tensor.dim() == 1 and 1 < 2 * len(tensor) <= width and tensor.is_floating_point():
             yield tensor, 1.0
@@ -233,6 +243,14 @@ def _one_of_each(angles: torch.Tensor, width: int) -> Iterator[torch.Tensor]:
         yield angles[:half]
     elif width // 2 < count <= width:
         yield angles[::2]
+
+
+def _around(module: nn.Module) -> List[torch.Tensor]:
+    """What it is called with, and what it keeps."""
+    tensors = [*_tensors(module.args), *_tensors(list(module.kwargs.values()))] if isinstance(module, Given) else []
+    tensors += [buffer for _, buffer in module.named_buffers()]
+    return tensors + [value for part in module.modules() for value in vars(part).values()
+                      if isinstance(value, torch.Tensor)]
 
 
 def _tensors(given: Any) -> Iterator[torch.Tensor]:
@@ -277,10 +295,14 @@ def _attributes(module: nn.Module, names: Tuple[str, ...]) -> list:
 
 # ---- trying ----
 
-def _build(inner: nn.Module, settings: _Settings) -> nn.Module:
+def _build(module: nn.Module, settings: _Settings, result: Any) -> nn.Module:
+    """result: what the module gives, other layers' biases among it."""
+    inner: nn.Module = module.module if isinstance(module, Given) else module
     parts = _parts(inner, settings.heads, settings.by_heads, matrix_of(_child(inner, OUT))[0].shape[0])
     given = {key: value for key, value in settings.given.items() if value is not None and value is not False}
     norms = _norms(inner) if "qk_norm" in given else None
+    if settings.bias is not None:
+        given["bias"] = _biases(module, result, settings.heads)[settings.bias].detach().clone()
     layer: Any = Attention.of(*parts, heads=settings.heads, norms=norms, **given)
     if layer.sinks is not None:
         layer.sinks = nn.Parameter(_sinks(inner, settings.heads).detach().reshape(-1))  # type: ignore[union-attr]
@@ -300,9 +322,9 @@ def _own_norm(norm: Any) -> nn.Module:
     return layer
 
 
-def _answers(trial: nn.Module, settings: _Settings, rows: torch.Tensor, expected: torch.Tensor) -> bool:
+def _answers(trial: nn.Module, settings: _Settings, rows: torch.Tensor, result: Any) -> bool:
     try:
-        got = _build(trial.module if isinstance(trial, Given) else trial, settings)(rows.clone())
+        got, expected = _build(trial, settings, result)(rows.clone()), first_output(result)
     except Exception:  # parts that do not fit together
         return False
     largest = float(expected.abs().max())

@@ -5,6 +5,7 @@ they are a plain list; where values are read elsewhere, or joined, a graph.Graph
 """
 
 import inspect
+import operator
 from typing import Any, Callable, Dict, NamedTuple
 
 import torch
@@ -246,9 +247,21 @@ class Translation:
     def is_fixed(self, node):
         """Whether a value is the same for all rows of a shape. Their number counts as fixed: comparing shows it."""
         if node not in self.fixed:
-            self.fixed[node] = _is_number(self.values[node]) or node is not self.input and all(
-                self.is_fixed(before) for before in node.all_input_nodes)
+            self.fixed[node] = _is_number(self.values[node]) or self.is_by_the_way(node) or (
+                node is not self.input and all(self.is_fixed(before) for before in node.all_input_nodes))
         return self.fixed[node]
+
+    def is_by_the_way(self, node):
+        """Whether it is what a module gives beside its first result, and gives for all rows: relative positions."""
+        if node.target is not operator.getitem or node.args[0].op != "call_module" or node.args[1] in (0, slice(None)):
+            return False
+        call, value = node.args[0], self.values[node]
+        args, kwargs = fx.node.map_arg((call.args, call.kwargs), self.values.get)
+        given = args[0] if args else next(iter(kwargs.values()), None)
+        if not all(isinstance(part, torch.Tensor) and part.is_floating_point() for part in (given, value)):
+            return False
+        other = self.modules[call.target](given.flip(0) + 1, *args[1:], **kwargs) if args else None
+        return other is not None and torch.equal(other[node.args[1]], value)
 
 
 def _of_one_row(value):

@@ -1,8 +1,9 @@
 """A caller's plain module seen as a MultiTask: what its one input and its outputs are."""
 
+import contextlib
 import inspect
 import numbers
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple, Union
 
 import torch
 from torch import nn
@@ -53,7 +54,7 @@ def subject_of(model: nn.Module, example_inputs: Any, input_name: str, output_na
     require(isinstance(model, nn.Module), "model", f"is {type(model).__name__}, not an nn.Module")
     example = _example(example_inputs)
     if not example.is_floating_point() or categories is not None:
-        categories = _categories(model, categories)
+        categories = _categories(model, categories, example)
     require(categories is None or preprocess is None, "preprocess", "of categories, which are no quantities")
     entry = Input(example.shape[1:], categories, preprocess)
     entry.as_integers = not example.is_floating_point()
@@ -83,14 +84,32 @@ def _example(example: Any) -> torch.Tensor:
     return example
 
 
-def _categories(model: nn.Module, categories: Optional[int]) -> int:
-    sizes = {module.num_embeddings for module in model.modules() if isinstance(module, nn.Embedding)}
+def _categories(model: nn.Module, categories: Optional[int], example: torch.Tensor) -> int:
     if categories is None:
+        sizes = {part.num_embeddings for part in model.modules() if isinstance(part, nn.Embedding)}
+        sizes = sizes if len(sizes) < 2 else _looked_up(model, example)
         require(len(sizes) == 1, "example_inputs", "are integers; say with categories=n that they are 0 to n - 1")
         categories = sizes.pop()
     require(isinstance(categories, numbers.Integral) and 0 < int(categories) < 1 << 31, "categories",
             f"is {categories!r}; it is how many there are, 1 to 2^31 - 1")
     return int(categories)
+
+
+def _looked_up(model: nn.Module, example: torch.Tensor) -> Set[int]:
+    """Sizes of the embeddings that the input itself goes to: others are of positions, or of distances between them."""
+    found: Set[int] = set()
+
+    def note(part: Any, given: tuple) -> None:
+        if len(given) > 0 and given[0].shape == example.shape and torch.equal(given[0], example):
+            found.add(part.num_embeddings)
+
+    trial, example = evaluate(copied(without_wrapper(model))).cpu().float(), example[:1].cpu()
+    for part in trial.modules():
+        if isinstance(part, nn.Embedding):
+            part.register_forward_pre_hook(note)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), contextlib.suppress(Exception):
+        trial(example)  # what it cannot do is said where it is described
+    return found
 
 
 def _outputs(result: Any, names: Union[str, Sequence[Optional[str]]]) -> Tuple[Optional[List[Key]], List[str]]:

@@ -4,18 +4,20 @@ The model is run as the caller gave it, before anything was folded or taken apar
 loader and, where `moed` is found, by the C engine, which also says whether a server would take it. Rows are random
 ones and those at edges: zeros, ones, large and small numbers, first and last categories.
 
-A row whose answer jumps when its numbers change in the seventh digit is at an edge of the router's choice (two equal
-logits, say). There neither side is wrong, and it is not compared.
+A row whose answer jumps when its numbers, or the logits of a gate, change in the seventh digit is at an edge of the
+router's choice (two equal logits, say). There neither side is wrong, and it is not compared.
 """
 
+import contextlib
 import os
-from typing import Any, Dict, List
+from typing import Any, Dict, Iterator, List, Tuple
 
 import numpy as np
 import torch
 
 from moed import engine
 from moed.client import MoedError
+from moed.gates import Gate
 from moed.layers import MoE, MultiGateMoE
 from moed.loader import LoadedModel
 from moed.multitask import Input
@@ -78,7 +80,7 @@ def outcome(model: Any, rows: Tensors, path: str) -> Tensors:
 def check_package(expected: Tensors, loaded: LoadedModel, rows: Tensors, path: str) -> None:
     """The package's own loader."""
     got = _answers(loaded, rows)
-    _check(expected, got, _steady(loaded, rows, got), path, "the checkpoint computes")
+    _check(expected, got, _steady(loaded, rows, got)[0], path, "the checkpoint computes")
 
 
 def check_engine(binary: str, directory: str, loaded: LoadedModel, rows: Tensors, path: str) -> None:
@@ -97,14 +99,18 @@ def check_answers(answers: Dict[str, np.ndarray], loaded: LoadedModel, rows: Ten
     """A server's answers, outputs and the experts of each row, against the loader's."""
     expected = _answers(loaded, rows)
     experts = _experts(loaded)
-    steady = _steady(loaded, rows, expected)
+    steady, settled = _steady(loaded, rows, expected)
     got = {name: torch.from_numpy(values.copy()) for name, values in answers.items()}
     _check(expected, got, steady, path, "the server computes")
     for name, chosen in experts.items():
-        # As sets: of those chosen, the order of two that are nearly equal is nobody's promise.
-        same = [values.reshape(len(steady), -1, chosen.shape[-1]).sort(dim=-1).values for values in (got[name], chosen)]
-        require(bool((same[0] == same[1]).flatten(1).all(dim=1)[steady].all()), path,
+        require(bool(_same_sets(got[name], chosen, len(steady))[steady & settled].all()), path,
                 f"'{name}': the server chooses other experts than the model")
+
+
+def _same_sets(got: torch.Tensor, chosen: torch.Tensor, rows: int) -> torch.Tensor:
+    """[rows] of bool. Of those chosen, the order of two that are nearly equal is nobody's promise."""
+    first, second = (values.reshape(rows, -1, chosen.shape[-1]).sort(dim=-1).values for values in (got, chosen))
+    return (first == second).flatten(1).all(dim=1)
 
 
 def _experts(loaded: LoadedModel) -> Tensors:
@@ -126,20 +132,41 @@ def _answers(model: Any, rows: Tensors) -> Tensors:
     return answers if isinstance(answers, dict) else {model.output_names[0]: answers}
 
 
-def _steady(loaded: LoadedModel, rows: Tensors, answers: Tensors) -> torch.Tensor:
-    """[rows] of bool: those that are not at an edge of a decision, and have finite answers.
+def _steady(loaded: LoadedModel, rows: Tensors, answers: Tensors) -> Tuple[torch.Tensor, torch.Tensor]:
+    """[rows] of bool, two: those whose answers are finite and at no edge of a decision; whose experts are at none.
 
-    Nudges come in pairs of opposite sign: of equal logits the one finds the largest first, the other the smallest.
+    `answers` are those of the latest pass. Nudges come in pairs of opposite sign: of equal logits the one finds the
+    largest first, the other the smallest.
     """
     steady = torch.ones(len(next(iter(rows.values()))), dtype=torch.bool)
     for values in answers.values():
         steady &= torch.isfinite(values).reshape(len(values), -1).all(dim=1)
+    settled, chosen = torch.ones_like(steady), _experts(loaded)
     for seed in range(2):
         for sign in (1, -1):
-            others = _answers(loaded, _nudged(rows, seed, sign * NUDGE))
+            with _nudged_logits(loaded, seed, sign * NUDGE):
+                others = _answers(loaded, _nudged(rows, seed, sign * NUDGE))
             for name, values in answers.items():
                 steady &= _same(others[name], values)
-    return steady
+            for name, experts in _experts(loaded).items():
+                settled &= _same_sets(experts, chosen[name], len(steady))
+    return steady, settled
+
+
+@contextlib.contextmanager
+def _nudged_logits(loaded: LoadedModel, seed: int, size: float) -> Iterator[None]:
+    """Logits that differ by rounding alone, of inputs that are next to nothing, are not told apart by their inputs."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def nudge(module: Any, given: tuple, logits: torch.Tensor) -> torch.Tensor:
+        largest = torch.nan_to_num(logits, 0.0, 0.0, 0.0).abs().amax(-1, keepdim=True)
+        return logits + size * largest * torch.randn(logits.shape, generator=generator)
+    hooks = [gate.layers.register_forward_hook(nudge) for gate in loaded.modules() if isinstance(gate, Gate)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _nudged(rows: Tensors, seed: int, size: float) -> Tensors:

@@ -360,6 +360,8 @@ def decoders():
         yield Row(f"transformers {name}ForCausalLM{said}", "refused" if why else "as it is",
                   lambda name=name, settings=settings: (field_whole.causal_lm(name, **settings), words, {}), None,
                   "transformers", "".join(why))
+    yield Row("transformers SwitchTransformersEncoderModel, relative positions, capacity", "as it is",
+              lambda: (field_whole.switch_encoder(), words, {}), None, "transformers")
     yield Row("Mixtral's decoder layers in a model of one's own, causal, rotary", "as it is",
               shape(field_whole.Decoder, (POSITIONS, SIZE)))
     yield Row("Qwen3-MoE's and GPT-OSS's: q_norm, k_norm, sinks, a window", "as it is", shape(

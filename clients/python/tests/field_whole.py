@@ -40,6 +40,13 @@ def causal_lm(name, **settings):
     return getattr(package, f"{name}ForCausalLM")(config).eval()
 
 
+def switch_encoder():
+    package = importlib.import_module("transformers")
+    return package.SwitchTransformersEncoderModel(package.SwitchTransformersConfig(
+        d_model=SIZE, d_kv=4, d_ff=24, num_layers=4, num_sparse_encoder_layers=2, num_heads=HEADS, num_experts=4,
+        expert_capacity=3, vocab_size=WORDS, pad_token_id=0)).eval()
+
+
 # ---- decoders of the same shape: rotary tables and a mask go from the model to its layers ----
 
 class Norm(nn.Module):

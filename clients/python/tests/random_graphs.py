@@ -18,7 +18,7 @@ from torch import nn
 
 import moed
 from moed import checkpoint, engine, functions, graph, loader, modules, verify
-from moed.nn import GLU, Gate, MoE, RMSNorm, SelfAttention
+from moed.nn import GLU, Attention, Capacity, Gate, MoE, RMSNorm, SelfAttention
 from tests import ENGINE
 
 SEEDS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "graph_seeds.txt")
@@ -41,8 +41,13 @@ def _conv(module, axes):
         if len(shape) != axes + 1 or min(shape[1:]) < 3:
             return None
         groups = pick.choice([1, shape[0]])
-        return module(shape[0], groups * pick.randint(1, 3), pick.choice([1, 3]), stride=pick.randint(1, 2),
-                      padding=pick.randint(0, 1), groups=groups, bias=pick.random() < 0.8)
+        kernel = pick.choice([1, 3, 3, 5])
+        if kernel == 5:
+            padding, stride = pick.randint(1, 2), pick.randint(1, 3)
+        else:
+            padding, stride = pick.randint(0, 1), pick.randint(1, 2)
+        return module(shape[0], groups * pick.randint(1, 3), kernel, stride=stride, padding=padding, groups=groups,
+                      bias=pick.random() < 0.8)
     return make
 
 
@@ -59,8 +64,27 @@ def _axis(module):
 
 
 def _attention(pick, shape):
-    return SelfAttention(shape[1], pick.choice([heads for heads in (1, 2, 3) if shape[1] % heads == 0])) if len(
-        shape) == 2 else None
+    if len(shape) != 2:
+        return None
+    if pick.random() < 0.4:
+        return SelfAttention(shape[1], pick.choice([heads for heads in (1, 2, 3) if shape[1] % heads == 0]))
+    heads, head_dim = pick.choice([1, 2, 4]), pick.choice([2, 4, 6])
+    rotary = pick.choice([None, {"theta": 100.0}, {"theta": 1e4, "interleaved": True}, {"dims": 2, "factor": 1.3},
+                          {"frequencies": [1.0], "dims": 2}])
+    layer = Attention(
+        shape[1], heads, kv_heads=pick.choice([count for count in (1, 2, 4) if heads % count == 0]), head_dim=head_dim,
+        causal=pick.random() < 0.5, window=pick.choice([None, None, 1, 2]), scale=pick.choice([None, None, 0.7]),
+        rotary=rotary, qk_norm=pick.choice(["none", "none", "head", "all"]), sinks=pick.random() < 0.3,
+        bias=torch.randn(heads, shape[0], shape[0]) if pick.random() < 0.3 else None, linear_bias=pick.random() < 0.7)
+    for weight in layer.parameters():
+        weight.data = torch.randn(weight.shape) / weight.shape[-1] ** 0.5
+    return layer
+
+
+def _glu(pick, shape):
+    limits = {"limit": 0.5, "alpha": 1.7, "shift": 1.0} if pick.random() < 0.3 else {}
+    activation = "silu" if limits else pick.choice(list(GLU.ACTIVATIONS))
+    return GLU(shape[-1], pick.randint(2, 6), activation, **limits)
 
 
 def _slice(pick, shape):
@@ -110,8 +134,7 @@ LAYERS = {
     "l2_normalize": lambda pick, shape: functions.L2Normalize(pick.randrange(len(shape))),
     "position_embedding": lambda pick, shape: modules.PositionEmbedding(*shape),
     "class_token": lambda pick, shape: modules.ClassToken(shape[1]) if len(shape) == 2 else None,
-    "glu": lambda pick, shape: GLU(shape[-1], pick.randint(2, 6), pick.choice(list(GLU.ACTIVATIONS))),
-    "attention": _attention, "add": _constant(graph.Add), "multiply": _constant(graph.Multiply),
+    "glu": _glu, "attention": _attention, "add": _constant(graph.Add), "multiply": _constant(graph.Multiply),
 }
 ELSEWHERE = ("embedding", "concat")  # of integers; among the joins
 
@@ -135,8 +158,18 @@ def _experts(pick, size):
     hidden, outputs, gated = pick.randint(2, 8), pick.choice([size, 4]), pick.random() < 0.4
     count = pick.choice([2, 3, 4, 6])
     first = (lambda: GLU(size, hidden, "silu", bias=False)) if gated else (lambda: nn.Linear(size, hidden))
-    return [nn.Sequential(first(), nn.Identity() if gated else nn.ReLU(), nn.Linear(hidden, outputs))
-            for _ in range(count)], outputs
+    experts = [nn.Sequential(first(), nn.Identity() if gated else nn.ReLU(), nn.Linear(hidden, outputs))
+               for _ in range(count)]
+    if outputs == size and count > 2 and pick.random() < 0.2:
+        experts[-1] = nn.Identity()
+    return experts, outputs
+
+
+def _capacity(pick):
+    """Of a row's items: how many rows there are is the client's choice."""
+    size = {"places": pick.randint(1, 3)} if pick.random() < 0.5 else {
+        "factor": pick.uniform(0.5, 2), "minimum": pick.randint(1, 2), "round": pick.choice(["down", "up"])}
+    return Capacity(**size, rows=1, order=pick.choice(["choice", "item", "score", "pair"]))
 
 
 def _mixture(pick, shape):
@@ -144,15 +177,22 @@ def _mixture(pick, shape):
     experts, outputs = _experts(pick, shape[-1])
     count = len(experts)
     score, normalize = pick.choice([("softmax", "none"), ("softmax", "sum"), ("none", "softmax"), ("sigmoid", "sum"),
-                                    ("sigmoid", "none"), ("softmax", "lp")])
+                                    ("sigmoid", "none"), ("softmax", "lp"), ("sqrt_softplus", "sum"),
+                                    ("sparsemixer", "none")])
     policy = {"top_k": pick.choice([None, *range(1, count + 1)]), "score": score, "normalize": normalize,
-              "scale": pick.choice([None, 1.5]), "select_bias": pick.choice([None, [0.1 * i for i in range(count)]])}
+              "scale": pick.choice([None, 1.5]), "select_bias": pick.choice([None, [0.1 * i for i in range(count)]]),
+              "expert_scale": pick.choice([None, None, [1 + 0.5 * i for i in range(count)]])}
+    if score == "sparsemixer":
+        policy.update(top_k=2, select_bias=None)
     if count % 2 == 0 and (policy["top_k"] or count) <= count // 2 and pick.random() < 0.4:
         policy["groups"] = {"count": 2, "keep": 1, "by": pick.choice(["top2", "max"])}
+    if policy["top_k"] is not None and len(shape) > 1 and pick.random() < 0.3:
+        policy["capacity"] = _capacity(pick)
     shared = nn.Linear(shape[-1], outputs) if pick.random() < 0.3 else None
     gate = nn.Linear(shape[-1], 1, bias=False) if shared is not None and pick.random() < 0.5 else None
     router = Gate(nn.Linear(shape[-1], count), **policy)
-    return MoE(experts, router, "positions" if len(shape) > 1 else "rows", shared, gate)
+    return MoE(experts, router, "positions" if len(shape) > 1 else "rows", shared, gate,
+               weigh=pick.choice(["outputs", "outputs", "outputs", "inputs"]))
 
 
 def _join(pick, shapes, index):

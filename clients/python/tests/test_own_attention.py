@@ -82,6 +82,48 @@ class Complex(nn.Module):
         return self.wo(torch.einsum("bhqk,bkhd->bqhd", scores.softmax(-1), v).flatten(2))
 
 
+class Relative(nn.Module):
+    """T5's: a number for every distance, learned by the first layer and handed to the next. Not scaled."""
+
+    def __init__(self, first):
+        super().__init__()
+        self.n_heads = 2
+        self.q, self.k, self.v, self.o = (nn.Linear(SIZE, SIZE, bias=False) for _ in range(4))
+        self.distances = nn.Embedding(2 * POSITIONS, 2) if first else None
+
+    def forward(self, x, position_bias=None):
+        q, k, v = (layer(x).unflatten(-1, (2, -1)).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        if position_bias is None:
+            at = torch.arange(x.shape[1])
+            position_bias = self.distances(at - at.unsqueeze(1) + POSITIONS).permute(2, 0, 1).unsqueeze(0)
+        shares = torch.softmax(q @ k.transpose(2, 3) + position_bias, -1)
+        return self.o((shares @ v).transpose(1, 2).flatten(2)), position_bias, shares
+
+
+class Two(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = Relative(True), Relative(False)
+
+    def forward(self, x):
+        mixed, bias, _ = self.first(x)
+        return x + self.second(x + mixed, position_bias=bias)[0]
+
+
+class Slopes(Packed):
+    """ALiBi's, in a buffer."""
+
+    def __init__(self):
+        super().__init__()
+        at = torch.arange(POSITIONS).float()
+        self.register_buffer("slopes", -(at - at.unsqueeze(1)).abs() * torch.tensor([0.5, 0.25]).reshape(2, 1, 1))
+
+    def forward(self, x):
+        q, k, v = self.to_qkv(x).view(*x.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        shares = torch.softmax(q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5 + self.slopes, -1)
+        return self.to_out((shares @ v).transpose(1, 2).reshape(x.shape))
+
+
 class Model(nn.Module):
     def __init__(self, attention, causal=False, table=None):
         super().__init__()
@@ -138,6 +180,21 @@ class OwnAttentionTest(ExportCase):
         layer = self.attention_of(Model(Complex(), True, torch.polar(torch.ones_like(angles), angles)))
         self.assertEqual(layer["rotary"], {"dims": 6, "theta": 100.0, "interleaved": True})
         self.assertEqual((layer["head_dim"], layer["causal"]), (6, True))
+
+    def test_relative_positions(self):
+        self.assertEqual(self.attention_of(Two()), {"heads": 2, "scale": 1.0, "result": "second"})
+        biases = [values for name, values in self.tensors().items() if name.endswith("bias") and values.ndim == 3]
+        self.assertEqual([values.shape for values in biases], 2 * [(2, POSITIONS, POSITIONS)])
+        self.assertTrue((biases[0] == biases[1]).all())
+        self.attention_of(Model(Slopes()))
+        self.assertEqual([name for name in self.tensors() if name.endswith("attention.bias")], ["attention.bias"])
+
+    def test_what_depends_on_the_row_is_no_position(self):
+        class Shares(Two):
+            def forward(self, x):
+                mixed, _, shares = self.first(x)
+                return x + self.second(x + mixed, position_bias=shares)[0]
+        self.assert_refused(trained_like(Shares()), (POSITIONS, SIZE), "model.second: .*: a layer has one input")
 
     def test_three_lines(self):
         class Theirs(nn.Module):
