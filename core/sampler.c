@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/dense/vector.h"
+#include "core/dense/math.h"
 #include "core/memory.h"
 #include "core/sampler_select.h"
 
@@ -69,27 +69,6 @@ VECTORIZED static bool largest(const float *values, size_t count, float *max)
     }
     *max = max_of(lanes, LANES);
     return !bad && *max > -INFINITY;
-}
-
-/* e^x of x <= 0, within two units in the last place, and 0 for what is below the normal numbers.
- * Unlike expf() it is no call, so that loops over it are vectorized. */
-static inline float exp_below(float x)
-{
-    x = x < -87.0f ? -87.0f : x;
-    float turns = x * 1.44269504f + 12582912.0f; /* 1.5 * 2^23: rounds to a whole number */
-    float whole = turns - 12582912.0f;
-    float r = x - whole * 0.693359375f + whole * 2.12194440e-4f; /* ln 2 in two parts */
-    float p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * (r * r) + r + 1.0f;
-    int32_t bits = ((int32_t)whole + 127) << 23;
-    float power;
-    memcpy(&power, &bits, sizeof power);
-    return x <= -87.0f ? 0 : p * power;
 }
 
 /* weights = exp((values - max) * scale) */

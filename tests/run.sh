@@ -19,7 +19,7 @@ PARTS="$LANE_1 $LANE_2"
 FUZZ_SECONDS=3
 
 # Tests that depend on the instruction set: numbers, and what reads and writes them.
-NUMERIC_UNIT_TESTS='activation|attention|bfloats|combine|conv|dispatch|experts|functions|gate|gemm|golden|graph|integers|layer|lengths|_moe$|norm|pages|pool|projection|residual|number_list'
+NUMERIC_UNIT_TESTS='activation|attention|bfloats|combine|conv|dispatch|experts|functions|gate|gemm|golden|graph|integers|layer|lengths|math|_moe$|norm|pages|pool|projection|residual|number_list'
 
 # Numbers of language models. (What reads their text is built by clang for fuzzing.)
 LANGUAGE_UNIT_TESTS='^test_(families|sampler)'

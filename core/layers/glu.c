@@ -20,7 +20,7 @@ struct glu {
 typedef void gate_up(size_t count, const float *restrict up, float *restrict y);
 
 #define GATE_UP(name, activation)                                                                  \
-    static void name##_up(size_t count, const float *restrict up, float *restrict y)               \
+    VECTORIZED static void name##_up(size_t count, const float *restrict up, float *restrict y)    \
     {                                                                                              \
         for (size_t i = 0; i < count; i++)                                                         \
             y[i] = activation(y[i]) * up[i];                                                       \
@@ -44,10 +44,11 @@ static void bend(const struct glu *glu, size_t count, float *gate, float *up)
 }
 
 /* v * sigmoid(alpha * v) */
-static void sharp_silu_up(float alpha, size_t count, const float *restrict up, float *restrict y)
+VECTORIZED static void sharp_silu_up(float alpha, size_t count, const float *restrict up,
+                                     float *restrict y)
 {
     for (size_t i = 0; i < count; i++)
-        y[i] = y[i] / (1.0f + expf(-alpha * y[i])) * up[i];
+        y[i] = times_sigmoid(y[i], alpha * y[i]) * up[i];
 }
 
 static int read_bends(struct glu *glu, const struct scope *scope, struct config_node *node,

@@ -1,0 +1,25 @@
+/* Functions that are no calls, beside those of the C library in double precision. */
+#include "core/dense/math.h"
+#include "support.h"
+
+/* Every 997th float of both signs, among them the smallest and the largest. */
+START_TEST(functions_without_calls_are_near_the_exact_ones)
+{
+    for (uint32_t bits = 0; bits <= 0x7F800000; bits += 997) {
+        float x;
+        memcpy(&x, &bits, sizeof x);
+        for (int sign = 0; sign < 2; sign++, x = -x) {
+            ck_assert_double_eq_tol((double)error_function(x), erf((double)x), 1.2e-7);
+            ck_assert_double_eq_tol((double)times_sigmoid(1, x), 1 / (1 + exp(-(double)x)), 1.2e-7);
+        }
+        if (x < 87)
+            ck_assert_double_eq_tol((double)exp_below(-x) / exp(-(double)x), 1, 1.5e-7);
+    }
+    ck_assert(error_function(INFINITY) == 1 && error_function(-INFINITY) == -1);
+    ck_assert(silu(INFINITY) == INFINITY && exp_below(-INFINITY) == 0);
+    ck_assert(isnan(error_function(NAN)) && isnan(exp_below(NAN)) && isnan(silu(NAN)));
+    ck_assert(isnan(gelu_erf(NAN)) && signbit(error_function(-0.0f)));
+}
+END_TEST
+
+TEST_MAIN("math", functions_without_calls_are_near_the_exact_ones)
