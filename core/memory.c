@@ -52,7 +52,8 @@ void *calloc_checked(size_t count, size_t bytes, struct error *err)
 {
     void *memory = calloc(count ? count : 1, bytes);
     if (!memory)
-        error_set(err, ERROR_UNAVAILABLE, "no memory for %zu entries of %zu bytes", count, bytes);
+        error_set(err, ERROR_UNAVAILABLE, "no memory for %zu %s of %zu bytes", count,
+                  count == 1 ? "entry" : "entries", bytes);
     return memory;
 }
 

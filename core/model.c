@@ -10,6 +10,7 @@
 #include "core/load/file_map.h"
 #include "core/memory.h"
 #include "core/reference.h"
+#include "core/text.h"
 
 static int read_labels(struct output *output, struct moed_tensor_info *tensor,
                        struct config_node *node, struct error *err)
@@ -29,7 +30,8 @@ static int read_labels(struct output *output, struct moed_tensor_info *tensor,
     if (!output->labels)
         return -1;
     if (count != classes)
-        return config_error(node, "labels", err, "%zu labels for %zu classes", count, classes);
+        return config_error(node, "labels", err, "%zu label%s for %zu %s", count, text_s(count),
+                            classes, classes == 1 ? "class" : "classes");
     tensor->label_count = count;
     tensor->labels = (const char *const *)output->labels;
     return 0;

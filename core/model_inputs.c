@@ -5,6 +5,7 @@
 
 #include "core/memory.h"
 #include "core/model.h"
+#include "core/text.h"
 
 static int read_preprocess(struct preprocess *preprocess, struct config_node *input,
                            struct error *err)
@@ -130,8 +131,9 @@ static int read_words(struct input *input, struct moed_tensor_info *tensor,
     if (!input->words)
         return -1;
     if (tensor->categories == 0 || count != tensor->categories)
-        return config_error(node, "words", err, "%zu words for %zu categories", count,
-                            tensor->categories);
+        return config_error(node, "words", err, "%zu word%s for %zu %s", count, text_s(count),
+                            tensor->categories,
+                            tensor->categories == 1 ? "category" : "categories");
     tensor->words = (const char *const *)input->words;
     return check_words(tensor->words, count, node, err);
 }

@@ -6,6 +6,7 @@
 
 #include "core/memory.h"
 #include "core/moed.h"
+#include "core/text.h"
 
 /* One number per expert, none negative and not all 0. */
 static int read_list(struct config_node *node, const char *key, size_t experts, double **values,
@@ -16,7 +17,8 @@ static int read_list(struct config_node *node, const char *key, size_t experts, 
     if (config_reals(node, key, values, &count, err) != 0)
         return -1;
     if (count != experts)
-        return config_error(node, key, err, "%zu shares for %zu experts", count, experts);
+        return config_error(node, key, err, "%zu share%s for %zu expert%s", count, text_s(count),
+                            experts, text_s(experts));
     for (size_t i = 0; i < count; i++) {
         if ((*values)[i] < 0)
             return config_error(node, key, err, "entry %zu is negative", i);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "core/memory.h"
+#include "core/text.h"
 
 /* Bounds the activations of one scratch: a config whose shapes multiply to more is refused, not
  * allocated. */
@@ -49,9 +50,10 @@ static int check_size(const struct moed_model *model, const struct moed_scratch_
         bytes > MOED_SCRATCH_LIMIT)
         return error_set(
             err, ERROR_INVALID,
-            "%zu rows of %zu bytes of activations and %u threads of %zu bytes exceed %zu "
+            "%zu row%s of %zu bytes of activations and %u thread%s of %zu bytes exceed %zu "
             "bytes; use smaller batches or fewer threads",
-            options->max_rows, per_row, options->threads, workspace, MOED_SCRATCH_LIMIT);
+            options->max_rows, text_s(options->max_rows), per_row, options->threads,
+            text_s(options->threads), workspace, MOED_SCRATCH_LIMIT);
     return 0;
 }
 

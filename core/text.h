@@ -47,6 +47,14 @@ static inline int text_hex_digit(char c)
     return letter >= 'a' && letter <= 'f' ? letter - 'a' + 10 : -1;
 }
 
+/* ---- counts ---- */
+
+/* What a noun ends with behind its number: "1 row", "2 rows". */
+static inline const char *text_s(uint64_t count)
+{
+    return count == 1 ? "" : "s";
+}
+
 /* ---- names ---- */
 
 /* Bounds names of layers and gates; those of models may be longer. NAME_ALPHABET describes valid

@@ -115,8 +115,8 @@ int annotation_read_labels(struct envelope *envelope, const json_t *object,
         return -1;
     if (count == request->rows)
         return 0;
-    return error_set(err, ERROR_INVALID, "'labels' has %zu entries, expected %zu, one per row",
-                     count, request->rows);
+    return error_set(err, ERROR_INVALID, "'labels' has %zu %s, expected %zu, one per row", count,
+                     count == 1 ? "entry" : "entries", request->rows);
 }
 
 static int decode_feedback(struct envelope *envelope, const struct signature *signature,

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "core/memory.h"
+#include "core/text.h"
 
 /* Where a datatype's elements are, and what they are read as. */
 struct contents_kind {
@@ -107,8 +108,8 @@ static int add_packed(struct contents *contents, const struct wire_reader *outer
     if (kind->type == WIRE_VARINT)
         return result;
     if (field->length % kind->bytes != 0)
-        return error_set(contents->err, ERROR_INVALID, "%s has %zu bytes, expected %zu for each",
-                         kind->name, field->length, kind->bytes);
+        return error_set(contents->err, ERROR_INVALID, "%s has %zu byte%s, expected %zu for each",
+                         kind->name, field->length, text_s(field->length), kind->bytes);
     contents->piece = field->bytes;
     return add(contents, field->length / kind->bytes, field->bytes, field->length);
 }
@@ -166,7 +167,8 @@ int grpc_read_contents(struct wire_reader reader, enum datatype *datatype, size_
         return 0;
     *owned = contents.out = malloc(contents.bytes + 1);
     if (!contents.out)
-        return error_set(err, ERROR_UNAVAILABLE, "no memory for %zu elements", contents.count);
+        return error_set(err, ERROR_UNAVAILABLE, "no memory for %zu element%s", contents.count,
+                         text_s(contents.count));
     (void)!pass(&contents, reader); /* as before */
     tensor->bytes = *owned;
     return 0;

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/memory.h"
+#include "core/text.h"
 #include "proto/grpc.h"
 #include "proto/grpc_contents.h"
 #include "proto/grpc_infer.h"
@@ -237,9 +238,8 @@ static int count_tensors(struct decoder *decoder)
                          decoder->input_count, ENVELOPE_MAX_LITERALS / 2);
     if (decoder->raw_count > 0 && decoder->raw_count != decoder->input_count)
         return error_set(decoder->err, ERROR_INVALID,
-                         "raw_input_contents has %zu tensors, expected one for each of the %zu "
-                         "inputs",
-                         decoder->raw_count, decoder->input_count);
+                         "raw_input_contents has %zu tensor%s, expected one for each input: %zu",
+                         decoder->raw_count, text_s(decoder->raw_count), decoder->input_count);
     decoder->tensors = xcalloc(decoder->input_count + 1, sizeof *decoder->tensors);
     decoder->owned = xcalloc(decoder->input_count + 1, sizeof *decoder->owned);
     return 0;

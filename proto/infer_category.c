@@ -52,8 +52,8 @@ int infer_store_word(const struct infer_reader *reader, size_t index, const char
     text_make_printable(shown);
     return error_set(
         err, ERROR_INVALID,
-        "%s is \"%s\", which is none of its %zu words; the model's metadata lists them", place,
-        shown, tensor->words->count);
+        "%s is \"%s\", which is none of its %zu word%s; the model's metadata lists them", place,
+        shown, tensor->words->count, text_s(tensor->words->count));
 }
 
 int infer_store_missing(const struct infer_reader *reader, void *value, struct error *err)

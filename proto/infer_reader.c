@@ -422,9 +422,10 @@ static int read_binary_words(struct infer_reader *reader, size_t count, int32_t 
     }
     if (reader->elements_left > 0 || reader->cursor == reader->end)
         return 0;
-    return error_set(err, ERROR_INVALID, "input '%s': %zu bytes follow the %zu words",
+    return error_set(err, ERROR_INVALID, "input '%s': %zu byte%s too many for %zu word%s",
                      reader->tensor->name, (size_t)(reader->end - reader->cursor),
-                     count_all(reader));
+                     text_s((size_t)(reader->end - reader->cursor)), count_all(reader),
+                     text_s(count_all(reader)));
 }
 
 static int read_binary_categories(struct infer_reader *reader, size_t count, int32_t *categories,

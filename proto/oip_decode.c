@@ -62,8 +62,9 @@ static int decode_request(struct oip_decoder *decoder)
         return -1;
     if (decoder->tail != decoder->tail_end)
         return error_set(decoder->err, ERROR_INVALID,
-                         "%zu bytes after the JSON belong to no input's 'binary_data_size'",
-                         (size_t)(decoder->tail_end - decoder->tail));
+                         "%zu byte%s after the JSON beyond every input's 'binary_data_size'",
+                         (size_t)(decoder->tail_end - decoder->tail),
+                         text_s((size_t)(decoder->tail_end - decoder->tail)));
     return envelope_check_rest(&decoder->envelope, decoder->err);
 }
 
@@ -77,9 +78,9 @@ static int decode_raw(struct oip_decoder *decoder, const char *body, size_t leng
             decoder->err, ERROR_INVALID,
             "Inference-Header-Content-Length is 0, so the body should be one row of the "
             "only input as FP32: it has %zu bytes, model '%s' has %zu input%s, one row "
-            "of the first takes %zu bytes",
-            length, signature->model, signature->input_count,
-            signature->input_count == 1 ? "" : "s", expected);
+            "of the first takes %zu byte%s",
+            length, signature->model, signature->input_count, text_s(signature->input_count),
+            expected, text_s(expected));
     decoder->binary_output = true;
     decoder->request->rows = 1;
     decoder->request->inputs = xcalloc(1, sizeof *decoder->request->inputs);

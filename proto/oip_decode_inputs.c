@@ -79,8 +79,8 @@ static int decode_rows(struct oip_decoder *decoder, const struct input_entry *en
     size_t count = (size_t)rows;
     if (decoder->request->rows != 0 && decoder->request->rows != count)
         return error_set(decoder->err, ERROR_INVALID,
-                         "%s: the shape has %zu rows, the inputs before it have %zu", entry->where,
-                         count, decoder->request->rows);
+                         "%s: the shape has %zu row%s, the inputs before it have %zu", entry->where,
+                         count, text_s(count), decoder->request->rows);
     decoder->request->rows = count;
     return 0;
 }
@@ -132,8 +132,9 @@ static int not_numbers(struct oip_decoder *decoder, const struct input_entry *en
 {
     const json_t *first = json_array_get(data, 0);
     if (!first)
-        return error_set(decoder->err, ERROR_INVALID, "%s: 'data' is empty, expected %zu numbers",
-                         entry->where, decoder->request->rows * entry->tensor->elements);
+        return error_set(decoder->err, ERROR_INVALID, "%s: 'data' is empty, expected %zu number%s",
+                         entry->where, decoder->request->rows * entry->tensor->elements,
+                         text_s(decoder->request->rows * entry->tensor->elements));
     return error_set(decoder->err, ERROR_INVALID, "%s: 'data' begins with %s, expected numbers",
                      entry->where,
                      json_is_array(first) ? "lists without values" : member_type(first));
@@ -155,8 +156,9 @@ static int decode_json_data(struct oip_decoder *decoder, const struct input_entr
     size_t numbers = decoder->request->rows * entry->tensor->elements;
     if (numbers > literal->length)
         return error_set(decoder->err, ERROR_INVALID,
-                         "%s: 'data' has %zu bytes, too few for the %zu numbers of its shape",
-                         entry->where, literal->length, numbers);
+                         "%s: 'data' has %zu byte%s, too few for the %zu number%s of its shape",
+                         entry->where, literal->length, text_s(literal->length), numbers,
+                         text_s(numbers));
     entry->input->data = literal->text;
     entry->input->length = literal->length;
     return 0;
@@ -175,13 +177,14 @@ static int check_binary_size(struct oip_decoder *decoder, const struct input_ent
     size_t expected = elements * datatype_bytes(entry->input->datatype);
     if (entry->input->datatype == DATATYPE_BYTES && bytes / 4 < elements)
         return error_set(decoder->err, ERROR_INVALID,
-                         "%s: %s is %zu, too few for %zu words with their lengths", entry->where,
-                         size_name(decoder), bytes, elements);
+                         "%s: %s is %zu, too few for %zu word%s with their lengths", entry->where,
+                         size_name(decoder), bytes, elements, text_s(elements));
     if (entry->input->datatype != DATATYPE_BYTES && bytes != expected)
         return error_set(decoder->err, ERROR_INVALID,
-                         "%s: %s is %zu, expected %zu (%zu rows of %zu %s)", entry->where,
+                         "%s: %s is %zu, expected %zu (%zu row%s of %zu %s)", entry->where,
                          size_name(decoder), bytes, expected, decoder->request->rows,
-                         entry->tensor->elements, datatype_name(entry->input->datatype));
+                         text_s(decoder->request->rows), entry->tensor->elements,
+                         datatype_name(entry->input->datatype));
     return 0;
 }
 
@@ -192,7 +195,7 @@ static const char *take_tail(struct oip_decoder *decoder, const struct input_ent
     size_t left = (size_t)(decoder->tail_end - decoder->tail);
     if (bytes > left) {
         error_set(decoder->err, ERROR_INVALID,
-                  "%s: 'binary_data_size' is %zu, but %zu bytes are left after the JSON: is "
+                  "%s: 'binary_data_size' is %zu, and after the JSON there is room for %zu: is "
                   "the header Inference-Header-Content-Length right?",
                   entry->where, bytes, left);
         return NULL;

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/memory.h"
+#include "core/text.h"
 #include "proto/json.h"
 #include "proto/members.h"
 
@@ -48,8 +49,8 @@ static int refuse_expert(const struct reader *reader, const char *key, size_t at
                          reader->where, key, at, member_type(value));
     if (gate->expert_index)
         return error_set(reader->err, ERROR_INVALID,
-                         "%s: '%s'[%zu] is %.17g, which is none of its %zu experts", reader->where,
-                         key, at, json_number_value(value), gate->experts);
+                         "%s: '%s'[%zu] is %.17g, which is none of its %zu expert%s", reader->where,
+                         key, at, json_number_value(value), gate->experts, text_s(gate->experts));
     return error_set(reader->err, ERROR_INVALID,
                      "%s: '%s'[%zu] is %.17g, expected an expert from 0 to %zu", reader->where, key,
                      at, json_number_value(value), gate->experts - 1);
@@ -78,8 +79,9 @@ static int check_length(const struct reader *reader, const char *key, const json
     if (entries <= reader->gate->experts)
         return 0;
     return error_set(reader->err, ERROR_INVALID,
-                     "%s: '%s' has %zu entries, and the gate has %zu experts", reader->where, key,
-                     entries, reader->gate->experts);
+                     "%s: '%s' has %zu %s, and the gate has %zu expert%s", reader->where, key,
+                     entries, entries == 1 ? "entry" : "entries", reader->gate->experts,
+                     text_s(reader->gate->experts));
 }
 
 /* Marks the experts that a list names. Returns whether it is there; -1 with an error. */

@@ -115,8 +115,9 @@ static int read_entries(const json_t *root, struct quarantine_entry *entries, si
         return error_set(err, ERROR_INVALID, "no list of experts in quarantine");
     if (version != FILE_VERSION || json_array_size(list) > QUARANTINE_MAX_ENTRIES)
         return error_set(err, ERROR_INVALID,
-                         "version %zu with %zu entries, expected version %d with up to %d", version,
-                         json_array_size(list), FILE_VERSION, QUARANTINE_MAX_ENTRIES);
+                         "version %zu with %zu %s, expected version %d with up to %d", version,
+                         json_array_size(list), json_array_size(list) == 1 ? "entry" : "entries",
+                         FILE_VERSION, QUARANTINE_MAX_ENTRIES);
     for (size_t i = 0; i < json_array_size(list); i++) {
         ++*count;
         if (read_entry(json_array_get(list, i), &entries[i], err) != 0)

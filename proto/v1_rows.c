@@ -43,8 +43,8 @@ static int refuse_instances(const json_t *instances, const struct signature_tens
                          "input '%s': instances[0] does not begin with numbers, expected %zu",
                          input->name, input->elements);
     return error_set(err, ERROR_INVALID,
-                     "input '%s': instances[0] is %s, expected a list of %zu numbers", input->name,
-                     member_type(first), input->elements);
+                     "input '%s': instances[0] is %s, expected a list of %zu number%s", input->name,
+                     member_type(first), input->elements, text_s(input->elements));
 }
 
 /* The most common mistake is a single row without the list around it. It is reported first:
@@ -60,14 +60,15 @@ static int check_values(const struct envelope_literal *literal, const struct sig
                          "...}, ...]}",
                          signature->model, signature->input_count, input->name);
     if (first != '[' && input->elements > 1)
-        return error_set(err, ERROR_INVALID,
-                         "input '%s': instances[0] is %s, expected a list of %zu numbers: each row "
-                         "is a list of its own",
-                         input->name,
-                         first == '"'   ? "a string"
-                         : first == 'n' ? "null"
-                                        : "a number",
-                         input->elements);
+        return error_set(
+            err, ERROR_INVALID,
+            "input '%s': instances[0] is %s, expected a list of %zu number%s: each row "
+            "is a list of its own",
+            input->name,
+            first == '"'   ? "a string"
+            : first == 'n' ? "null"
+                           : "a number",
+            input->elements, text_s(input->elements));
     return 0;
 }
 
@@ -266,8 +267,8 @@ static int decode_column(struct envelope *envelope, const struct infer_limits *l
         return error_set(err, ERROR_INVALID, "input '%s': expected a list with one entry a row",
                          name);
     if (request->rows && request->rows != literal->entries)
-        return error_set(err, ERROR_INVALID, "input '%s' has %zu rows, the inputs before it %zu",
-                         name, literal->entries, request->rows);
+        return error_set(err, ERROR_INVALID, "input '%s' has %zu row%s, the inputs before it %zu",
+                         name, literal->entries, text_s(literal->entries), request->rows);
     use_literal(&request->inputs[index], "inputs", literal);
     return set_rows(request, limits, "inputs", literal->entries, err);
 }
@@ -282,8 +283,9 @@ static int decode_columns(struct envelope *envelope, const struct infer_limits *
     if (!json_is_object(columns)) {
         if (signature->input_count == 1)
             return decode_column(envelope, limits, request, 0, columns, err);
-        return error_set(err, ERROR_INVALID, "'inputs' is %s, expected an object with %zu inputs",
-                         member_type(columns), signature->input_count);
+        return error_set(err, ERROR_INVALID, "'inputs' is %s, expected an object with %zu input%s",
+                         member_type(columns), signature->input_count,
+                         text_s(signature->input_count));
     }
     for (size_t i = 0; i < signature->input_count; i++) {
         const char *name = signature->inputs[i].name;

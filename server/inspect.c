@@ -57,9 +57,9 @@ static void print_gates(FILE *out, const struct moed_layer_info *layer)
         return;
     }
     for (size_t i = 0; i < layer->gate_count; i++, gate++)
-        fprintf(out, "%s %s %zu of %zu experts",
+        fprintf(out, "%s %s %zu of %zu expert%s",
                 i ? "," : ", gates:", gate->name + strlen(layer->name) + 1, gate->top_k,
-                gate->experts);
+                gate->experts, text_s(gate->experts));
 }
 
 static void print_role(FILE *out, const struct moed_layer_info *layer)
@@ -101,7 +101,8 @@ static void print_tensors(FILE *out, const char *title, const struct moed_tensor
         fputc(' ', out);
         print_shape(out, &tensors[i].shape);
         if (tensors[i].categories)
-            fprintf(out, " of %zu categories", tensors[i].categories);
+            fprintf(out, " of %zu %s", tensors[i].categories,
+                    tensors[i].categories == 1 ? "category" : "categories");
         fputc('\n', out);
     }
 }
@@ -387,8 +388,9 @@ int inspect(const char *directory, const struct inspect_options *options, FILE *
     if (!is_checkpoint(directory))
         list_below(directory, REPOSITORY_LEVELS, &listing);
     if (listing.refused > 0)
-        return error_set(err, ERROR_INVALID, "%s: %zu of %zu checkpoints cannot be served",
-                         directory, listing.refused, listing.refused + listing.count);
+        return error_set(err, ERROR_INVALID, "%s: %zu of %zu checkpoint%s cannot be served",
+                         directory, listing.refused, listing.refused + listing.count,
+                         text_s(listing.refused + listing.count));
     if (listing.count > 0)
         return 0;
     return is_checkpoint(directory) ? list_checkpoint(directory, &listing, err)

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/memory.h"
+#include "core/text.h"
 #include "server/access_log.h"
 #include "server/cpu.h"
 #include "server/http/listen_address.h"
@@ -106,8 +107,8 @@ static void on_drain_timeout(uv_timer_t *timer)
         lost += grpc_drain_end(loop->rpc.grpc, on_lost, loop);
     if (lost == 0)
         return;
-    log_message(LOG_ERROR, "drain_timeout", "%zu requests were not answered within %llu ms", lost,
-                (unsigned long long)loop->shared->options->drain_timeout_ms);
+    log_message(LOG_ERROR, "drain_timeout", "%zu request%s without an answer within %llu ms", lost,
+                text_s(lost), (unsigned long long)loop->shared->options->drain_timeout_ms);
     loop->shared->on_drained(loop->shared->context, false);
 }
 

@@ -167,8 +167,8 @@ static int read_output(json_t *entry, struct moed_client_tensor *tensor, const c
     tensor->bytes = (size_t)bytes;
     if (!size_fits(tensor, *at))
         return client_fail(err, MOED_CLIENT_PROTOCOL,
-                           "the answer's '%.100s' has %zu bytes, which its shape does not",
-                           tensor->name, tensor->bytes);
+                           "the answer's '%.100s' has %zu byte%s, which its shape does not",
+                           tensor->name, tensor->bytes, tensor->bytes == 1 ? "" : "s");
     tensor->data = *at;
     *at += tensor->bytes;
     *left -= tensor->bytes;
@@ -204,7 +204,8 @@ static int read_outputs(struct holder *holder, const char *data, size_t left,
     json_t *list = json_object_get(holder->root, "outputs");
     size_t count = json_array_size(list);
     if (count > CLIENT_MAX_LIST)
-        return client_fail(err, MOED_CLIENT_PROTOCOL, "the answer has %zu outputs", count);
+        return client_fail(err, MOED_CLIENT_PROTOCOL, "the answer has %zu output%s", count,
+                           count == 1 ? "" : "s");
     struct moed_client_tensor *outputs = calloc(count + 1, sizeof *outputs);
     holder->result.outputs = outputs;
     holder->result.output_count = count;
@@ -214,8 +215,8 @@ static int read_outputs(struct holder *holder, const char *data, size_t left,
         if (read_output(json_array_get(list, i), &outputs[i], &data, &left, err) != 0)
             return -1;
     if (left > 0)
-        return client_fail(err, MOED_CLIENT_PROTOCOL, "%zu bytes behind the answer's last tensor",
-                           left);
+        return client_fail(err, MOED_CLIENT_PROTOCOL, "%zu byte%s behind the answer's last tensor",
+                           left, left == 1 ? "" : "s");
     return keep_data(holder, outputs, count, err);
 }
 
@@ -225,8 +226,8 @@ static int read_result(struct holder *holder, const struct moed_client_answer *a
     size_t json = answer->json_length ? answer->json_length : answer->length;
     if (json > answer->length)
         return client_fail(err, MOED_CLIENT_PROTOCOL,
-                           "the answer has %zu bytes, and %zu of JSON in them", answer->length,
-                           json);
+                           "the answer has %zu byte%s, and %zu of JSON in them", answer->length,
+                           answer->length == 1 ? "" : "s", json);
     holder->root = client_parse(answer->body, json, "the answer", err);
     if (!holder->root)
         return -1;

@@ -107,7 +107,8 @@ static const char **read_versions(json_t *list, size_t *count, struct moed_clien
 {
     *count = json_array_size(list);
     if (*count > CLIENT_MAX_LIST) {
-        client_fail(err, MOED_CLIENT_PROTOCOL, "the answer has %zu versions", *count);
+        client_fail(err, MOED_CLIENT_PROTOCOL, "the answer has %zu version%s", *count,
+                    *count == 1 ? "" : "s");
         return NULL;
     }
     const char **versions = calloc(*count + 1, sizeof *versions);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/memory.h"
+#include "core/text.h"
 
 const struct decoder_names decoder_names = {
     .attention_norm = "input_layernorm",
@@ -67,8 +68,9 @@ void decoder_read_windows(struct translation *t, struct decoder *decoder, size_t
         config_texts(t->config, "layer_types", &list, &count, t->err) != 0)
         return;
     if (count != decoder->layer_count)
-        config_error(t->config, "layer_types", t->err, "%zu entries for %zu layers", count,
-                     decoder->layer_count);
+        config_error(t->config, "layer_types", t->err, "%zu %s for %zu layer%s", count,
+                     count == 1 ? "entry" : "entries", decoder->layer_count,
+                     text_s(decoder->layer_count));
     for (size_t i = 0; i < count && !translation_failed(t); i++) {
         bool slides = strcmp(list[i], types[1]) == 0;
         if (!slides && strcmp(list[i], types[0]) != 0)

@@ -5,6 +5,7 @@
 
 #include "core/family/decoder.h"
 #include "core/family/families.h"
+#include "core/text.h"
 
 /* What moed's latent_attention is told; core/layers/latent.c explains the words. */
 struct latent {
@@ -143,8 +144,9 @@ static void read_dense_layers(struct translation *t, struct decoder *decoder, in
         config_texts(t->config, "mlp_layer_types", &types, &count, t->err) != 0)
         return;
     if (count != decoder->layer_count)
-        config_error(t->config, "mlp_layer_types", t->err, "%zu entries for %zu layers", count,
-                     decoder->layer_count);
+        config_error(t->config, "mlp_layer_types", t->err, "%zu %s for %zu layer%s", count,
+                     count == 1 ? "entry" : "entries", decoder->layer_count,
+                     text_s(decoder->layer_count));
     for (size_t i = 0; i < count && !translation_failed(t); i++) {
         decoder->layers[i].sparse = strcmp(types[i], "sparse") == 0;
         if (!decoder->layers[i].sparse && strcmp(types[i], "dense") != 0)

@@ -2,6 +2,7 @@
  * dtypes; a window in every other layer, sinks, biases everywhere. */
 #include "core/family/decoder.h"
 #include "core/family/families.h"
+#include "core/text.h"
 
 /* Where the numbers of one expert's matrices lie. */
 struct packing {
@@ -32,8 +33,8 @@ static void find_blocks(struct translation *t, const char *from, const size_t di
     size_t blocks[] = {dims[0], dims[1], dims[2] / MXFP4_BLOCK, MXFP4_BLOCK / 2};
     if (dims[2] % MXFP4_BLOCK != 0)
         error_set(t->err, ERROR_INVALID,
-                  "config.json: rows of %zu numbers do not make blocks of %d", dims[2],
-                  MXFP4_BLOCK);
+                  "config.json: rows of %zu number%s cannot make blocks of %d", dims[2],
+                  text_s(dims[2]), MXFP4_BLOCK);
     part->source = stored_bytes(t, named("%s_blocks", from).text, 4, blocks);
     part->scales = stored_bytes(t, named("%s_scales", from).text, 3, blocks);
     part->row_stride = dims[2];

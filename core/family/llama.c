@@ -6,6 +6,7 @@
 
 #include "core/family/decoder.h"
 #include "core/family/families.h"
+#include "core/text.h"
 
 struct difference {
     const char *model_type;
@@ -373,8 +374,9 @@ static void read_lfm2_layers(struct translation *t, struct decoder *decoder)
         config_texts(t->config, "layer_types", &types, &count, t->err) != 0)
         return;
     if (count != decoder->layer_count)
-        config_error(t->config, "layer_types", t->err, "%zu entries for %zu layers", count,
-                     decoder->layer_count);
+        config_error(t->config, "layer_types", t->err, "%zu %s for %zu layer%s", count,
+                     count == 1 ? "entry" : "entries", decoder->layer_count,
+                     text_s(decoder->layer_count));
     for (size_t i = 0; i < count && !translation_failed(t); i++) {
         decoder->layers[i].sparse = i >= (size_t)dense;
         decoder->layers[i].convolves = strcmp(types[i], "conv") == 0;

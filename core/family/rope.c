@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/text.h"
+
 /* "rope_parameters" or "rope_scaling", and what may stand beside it in the root. */
 struct rope {
     struct config_node own;
@@ -62,8 +64,8 @@ static void read_common(struct translation *t, struct rope *rope,
                   "original_max_position_embeddings of at least 1 are expected");
     rope->dims = translation_failed(t) ? 2 : (size_t)((double)head_dim * rope->partial);
     if (rope->dims % 2 != 0 || rope->dims == 0)
-        error_set(t->err, ERROR_INVALID, "config.json: %zu numbers of a head do not make pairs",
-                  rope->dims);
+        error_set(t->err, ERROR_INVALID, "config.json: %zu number%s of a head cannot make pairs",
+                  rope->dims, text_s(rope->dims));
 }
 
 /* ---- the types ---------------------------------------------------------------------------- */
@@ -138,7 +140,8 @@ static void translate_longrope(struct translation *t, struct rope *rope, json_t 
         return;
     json_t *frequencies = json_array();
     if (count != pairs)
-        config_error(&rope->own, "short_factor", t->err, "%zu numbers for %zu pairs", count, pairs);
+        config_error(&rope->own, "short_factor", t->err, "%zu number%s for %zu pair%s", count,
+                     text_s(count), pairs, text_s(pairs));
     for (size_t j = 0; j < count && !translation_failed(t); j++) {
         if (!(factors[j] > 0))
             config_error(&rope->own, "short_factor", t->err, "entry %zu is not above 0", j);

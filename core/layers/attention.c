@@ -13,6 +13,7 @@
 #include "core/dense/math.h"
 #include "core/layers/ops.h"
 #include "core/memory.h"
+#include "core/text.h"
 
 static int read_heads(struct attention *attention, struct config_node *node, struct error *err)
 {
@@ -31,8 +32,8 @@ static int read_heads(struct attention *attention, struct config_node *node, str
                        &head_dim, err) != 0)
         return -1;
     if (heads % kv_heads != 0)
-        return config_error(node, "kv_heads", err, "%lld does not divide %lld heads",
-                            (long long)kv_heads, (long long)heads);
+        return config_error(node, "kv_heads", err, "%lld does not divide %lld head%s",
+                            (long long)kv_heads, (long long)heads, text_s((uint64_t)heads));
     attention->heads = (size_t)heads;
     attention->kv_heads = (size_t)kv_heads;
     attention->head_dim = (size_t)head_dim;

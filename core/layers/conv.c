@@ -66,8 +66,8 @@ static int claim_weight(struct layer *layer, const struct scope *scope, size_t a
     if (!weight)
         return tensor_claim(scope, "weight", err) ? 0 : -1; /* says what is missing */
     if (weight->rank != axes + 2)
-        return tensor_error(weight, err, ERROR_INVALID, " has %zu axes, expected %zu", weight->rank,
-                            axes + 2);
+        return tensor_error(weight, err, ERROR_INVALID, " has %zu %s, expected %zu", weight->rank,
+                            weight->rank == 1 ? "axis" : "axes", axes + 2);
     conv->out_channels = weight->dims[0];
     conv->kernel_h = axes == 2 ? weight->dims[2] : 1;
     conv->kernel_w = weight->dims[axes + 1];

@@ -4,6 +4,7 @@
 #include "core/layers/ops.h"
 #include "core/layers/weights.h"
 #include "core/memory.h"
+#include "core/text.h"
 
 /* embedding: each integer of a row selects a row of the table, which stays as it is stored: a few
  * of its rows are read at a time. */
@@ -16,8 +17,8 @@ static int claim_table(struct embedding *embedding, const struct scope *scope, s
 {
     const struct tensor *weight = tensor_peek(scope, "weight");
     if (weight && weight->rank != 2)
-        return tensor_error(weight, err, ERROR_INVALID, " has %zu axes, expected [count, size]",
-                            weight->rank);
+        return tensor_error(weight, err, ERROR_INVALID, " has %zu %s, expected [count, size]",
+                            weight->rank, weight->rank == 1 ? "axis" : "axes");
     embedding->table = tensor_claim(scope, "weight", err);
     if (!embedding->table)
         return -1;
@@ -44,8 +45,9 @@ static int embedding_build(struct layer *layer, const struct scope *scope, struc
     if (claim_table(embedding, scope, err) != 0)
         return -1;
     if (scope->categories > embedding->count)
-        return config_error(node, NULL, err, "%zu vectors for an input of %zu categories",
-                            embedding->count, scope->categories);
+        return config_error(node, NULL, err, "%zu vector%s for an input of %zu %s",
+                            embedding->count, text_s(embedding->count), scope->categories,
+                            scope->categories == 1 ? "category" : "categories");
     layer->cost.active_parameters = layer->in_elements * embedding->size;
     layer->cost.shared_bytes = layer->cost.active_parameters * dtype_bytes(embedding->table->dtype);
     struct moed_shape out = layer->in;

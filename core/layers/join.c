@@ -78,9 +78,10 @@ static int keep_padding(struct layer *layer, const struct scope *scope, struct c
     layer->padded = scope->padded || scope->padded_operands;
     if (layer->padded && out->dims[0] != scope->positions)
         return config_error(node, NULL, err,
-                            "the result would have %zu entries, of which %zu may "
+                            "the result would have %zu %s, of which %zu may "
                             "be padding",
-                            out->dims[0], scope->positions);
+                            out->dims[0], out->dims[0] == 1 ? "entry" : "entries",
+                            scope->positions);
     return 0;
 }
 
@@ -94,8 +95,8 @@ static int build_weight(struct join *join, const struct scope *scope, const stru
     if (!tensor)
         return 0;
     if (tensor->rank > out->rank)
-        return tensor_error(tensor, err, ERROR_INVALID, " has %zu axes, the rows have %zu",
-                            tensor->rank, out->rank);
+        return tensor_error(tensor, err, ERROR_INVALID, " has %zu %s, the rows have %zu",
+                            tensor->rank, tensor->rank == 1 ? "axis" : "axes", out->rank);
     stored.rank = tensor->rank;
     for (size_t i = 0; i < out->rank; i++)
         shape.dims[i] = 1;

@@ -6,6 +6,7 @@
 #include "core/layers/ops.h"
 #include "core/layers/weights.h"
 #include "core/memory.h"
+#include "core/text.h"
 
 /* batch_norm over [channels, ...]: y = (x - running_mean) / sqrt(running_var + eps) * weight +
  * bias, folded at load into one multiply-add per element. */
@@ -203,8 +204,8 @@ static int group_norm_build(struct layer *layer, const struct scope *scope,
         return -1;
     norm->groups = (size_t)groups;
     if (channels % norm->groups != 0)
-        return config_error(node, "groups", err, "%zu channels do not make %zu equal groups",
-                            channels, norm->groups);
+        return config_error(node, "groups", err, "%zu channel%s cannot make %zu equal groups",
+                            channels, text_s(channels), norm->groups);
     if (array_build_optional(&norm->weight, scope, "weight", &shape, err) != 0 ||
         array_build_optional(&norm->bias, scope, "bias", &shape, err) != 0)
         return -1;

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 #include "core/memory.h"
+#include "core/text.h"
 
 enum { LINEAR, LLAMA3, YARN };
 
@@ -130,7 +131,8 @@ static int read_frequencies(struct config_node *node, size_t pairs, double **fre
         return 0;
     free(*frequencies);
     *frequencies = NULL;
-    return config_error(node, "frequencies", err, "%zu numbers for %zu pairs", count, pairs);
+    return config_error(node, "frequencies", err, "%zu number%s for %zu pair%s", count,
+                        text_s(count), pairs, text_s(pairs));
 }
 
 void rotary_angles(const struct rotary *rotary, size_t position, float *cosine, float *sine)
@@ -170,7 +172,8 @@ int rotary_build(struct rotary *rotary, const struct scope *scope, struct config
         config_real(&own, "factor", &one, &rotary->factor, err) != 0)
         return -1;
     if (dims % 2 != 0)
-        return config_error(&own, "dims", err, "%lld numbers do not make pairs", (long long)dims);
+        return config_error(&own, "dims", err, "%lld number%s cannot make pairs", (long long)dims,
+                            text_s((uint64_t)dims));
     rotary->pairs = (size_t)dims / 2;
     rotary->first = interleaved ? 2 : 1;
     rotary->distance = interleaved ? 1 : rotary->pairs;

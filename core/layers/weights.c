@@ -63,8 +63,8 @@ int tensor_expect(const struct tensor *tensor, const struct moed_shape *shape, s
     struct moed_shape found = {.rank = tensor->rank};
     char a[SHAPE_TEXT_BYTES], b[SHAPE_TEXT_BYTES];
     if (tensor->rank > MOED_MAX_RANK)
-        return tensor_error(tensor, err, ERROR_INVALID, " has %zu axes, expected %zu", tensor->rank,
-                            shape->rank);
+        return tensor_error(tensor, err, ERROR_INVALID, " has %zu %s, expected %zu", tensor->rank,
+                            tensor->rank == 1 ? "axis" : "axes", shape->rank);
     memcpy(found.dims, tensor->dims, tensor->rank * sizeof *tensor->dims);
     if (shape_equal(&found, shape))
         return 0;

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "core/memory.h"
+#include "core/text.h"
 
 /* ---- what the handler knows ---- */
 
@@ -140,8 +141,8 @@ int file_map_init(struct file_map *map, const char *path, size_t least, bool cop
     if (fstat(fd, &status) != 0 || !S_ISREG(status.st_mode)) {
         error_set(err, ERROR_INVALID, "%s: not a regular file", path);
     } else if ((size_t)status.st_size < least) {
-        error_set(err, ERROR_INVALID, "%s: %lld bytes, too short for a safetensors file", path,
-                  (long long)status.st_size);
+        error_set(err, ERROR_INVALID, "%s: %lld byte%s, too short for a safetensors file", path,
+                  (long long)status.st_size, text_s((uint64_t)status.st_size));
     } else {
         map->bytes = (size_t)status.st_size;
         result = fill(map, fd, path, copy, err);

@@ -16,6 +16,7 @@
 #include "core/memory.h"
 #include "core/moed.h"
 #include "core/parse_json.h"
+#include "core/text.h"
 
 /* A false header length must not cause a huge parse: this is the limit of the reference
  * implementation. The heap suffices for 150,000 tensors in one file, and stops a header of empty
@@ -126,7 +127,8 @@ static struct tensor *append_tensor(struct safetensors *file, const char *name, 
         size_t capacity = file->tensor_capacity ? 2 * file->tensor_capacity : 64;
         struct tensor *grown = realloc(file->tensors, capacity * sizeof *grown);
         if (!grown) {
-            error_set(err, ERROR_UNAVAILABLE, "no memory for %zu tensors", capacity);
+            error_set(err, ERROR_UNAVAILABLE, "no memory for %zu tensor%s", capacity,
+                      text_s(capacity));
             return NULL;
         }
         file->tensors = grown;
@@ -199,13 +201,14 @@ static int check_extents(struct extent *extents, size_t count, size_t data_bytes
             return error_set(err, ERROR_INVALID, "%s: tensor '%s' overlaps tensor '%s'", file,
                              extents[i].name, extents[i - 1].name);
         if (extents[i].begin > end)
-            return error_set(err, ERROR_INVALID, "%s: %zu unused bytes before tensor '%s'", file,
-                             extents[i].begin - end, extents[i].name);
+            return error_set(err, ERROR_INVALID, "%s: %zu unused byte%s before tensor '%s'", file,
+                             extents[i].begin - end, text_s(extents[i].begin - end),
+                             extents[i].name);
         end = extents[i].end;
     }
     if (end != data_bytes)
-        return error_set(err, ERROR_INVALID, "%s: %zu unused bytes after the last tensor", file,
-                         data_bytes - end);
+        return error_set(err, ERROR_INVALID, "%s: %zu unused byte%s after the last tensor", file,
+                         data_bytes - end, text_s(data_bytes - end));
     return 0;
 }
 
@@ -259,8 +262,9 @@ static int parse_file(struct safetensors *file, struct mapping *mapping, struct 
         header_bytes = header_bytes << 8 | base[i];
     if (header_bytes > MAX_HEADER_BYTES || header_bytes > mapping->map.bytes - 8)
         return error_set(err, ERROR_INVALID,
-                         "%s: header of %llu bytes does not fit the file (%zu bytes)",
-                         mapping->name, (unsigned long long)header_bytes, mapping->map.bytes);
+                         "%s: header of %llu byte%s does not fit the file (%zu byte%s)",
+                         mapping->name, (unsigned long long)header_bytes, text_s(header_bytes),
+                         mapping->map.bytes, text_s(mapping->map.bytes));
     mapping->data = (const char *)base + 8 + header_bytes;
     mapping->data_bytes = mapping->map.bytes - 8 - (size_t)header_bytes;
     struct json_fault fault;
@@ -318,8 +322,9 @@ static int open_shards(struct safetensors *file, const char *directory, json_t *
 static int check_index(const struct safetensors *file, json_t *weight_map, struct error *err)
 {
     if (json_object_size(weight_map) != file->tensor_count)
-        return error_set(err, ERROR_INVALID, INDEX " lists %zu tensors, its shards hold %zu",
-                         json_object_size(weight_map), file->tensor_count);
+        return error_set(err, ERROR_INVALID, INDEX " lists %zu tensor%s, its shards hold %zu",
+                         json_object_size(weight_map), text_s(json_object_size(weight_map)),
+                         file->tensor_count);
     for (size_t i = 0; i < file->tensor_count; i++) {
         const struct tensor *tensor = &file->tensors[i];
         const char *listed = json_string_value(json_object_get(weight_map, tensor->name));

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "core/memory.h"
+#include "core/text.h"
 
 static int build_expert(struct experts *experts, size_t index, const struct scope *outer,
                         struct config_node *node, const struct moed_shape *in, struct error *err)
@@ -48,7 +49,8 @@ static int read_inputs(int32_t **entries, struct config_node *node, size_t count
     if (given == count)
         return 0;
     free(*entries);
-    return config_error(node, "inputs", err, "%zu entries for %zu experts", given, count);
+    return config_error(node, "inputs", err, "%zu %s for %zu expert%s", given,
+                        given == 1 ? "entry" : "entries", count, text_s(count));
 }
 
 int experts_build(struct experts *experts, const struct scope *scope, struct config_node *node,

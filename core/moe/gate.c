@@ -40,8 +40,8 @@ static int find_key_layer(struct gate *gate, struct config_node *node,
         if (elements != gate->hidden)
             return config_error(
                 node, "key_layer", err,
-                "expert %zu's '%.40s' gives %zu numbers, the gate's hidden vector has %zu", i, name,
-                elements, gate->hidden);
+                "expert %zu's '%.40s' gives %zu number%s, the gate's hidden vector has %zu", i,
+                name, elements, text_s(elements), gate->hidden);
     }
     return 0;
 }

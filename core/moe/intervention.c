@@ -5,6 +5,7 @@
 
 #include "core/memory.h"
 #include "core/moe/policy.h"
+#include "core/text.h"
 
 struct moed_intervention *moed_intervention_new(const struct moed_model_info *info)
 {
@@ -115,16 +116,16 @@ static int check_groups(const struct moed_gate_info *gate,
     }
     if (groups < gate->groups_kept)
         return error_set(err, ERROR_INVALID,
-                         "gate '%s': %zu groups of experts are left, and it chooses from %zu",
-                         gate->name, groups, gate->groups_kept);
+                         "gate '%s': %zu group%s of experts left, and it chooses from %zu",
+                         gate->name, groups, text_s(groups), gate->groups_kept);
     qsort(sizes, groups, sizeof *sizes, compare_sizes);
     for (size_t i = 0; i < gate->groups_kept; i++)
         fewest += sizes[i];
     if (fewest < top_k)
         return error_set(err, ERROR_INVALID,
-                         "gate '%s': its choice of groups may leave %zu experts, fewer than top_k "
+                         "gate '%s': its choice of groups may leave %zu expert%s, fewer than top_k "
                          "%zu; ask for a smaller \"top_k\"",
-                         gate->name, fewest, top_k);
+                         gate->name, fewest, text_s(fewest), top_k);
     return 0;
 }
 

@@ -2,6 +2,8 @@
  * distinct experts always exists. */
 #include "core/moe/policy.h"
 
+#include "core/text.h"
+
 /* "groups": {"count", "keep", "by"} */
 static int read_groups(struct gate_policy *policy, struct config_node *node, struct error *err)
 {
@@ -18,12 +20,13 @@ static int read_groups(struct gate_policy *policy, struct config_node *node, str
     policy->groups = (size_t)count;
     policy->groups_kept = (size_t)keep;
     if (policy->experts % policy->groups != 0)
-        return config_error(&own, "count", err, "%zu experts do not make %zu equal groups",
-                            policy->experts, policy->groups);
+        return config_error(&own, "count", err, "%zu expert%s cannot make %zu equal groups",
+                            policy->experts, text_s(policy->experts), policy->groups);
     const size_t selectable = policy->experts / policy->groups * policy->groups_kept;
     if (policy->top_k > selectable)
-        return config_error(&own, "keep", err, "%zu groups hold %zu experts, fewer than top_k %zu",
-                            policy->groups_kept, selectable, policy->top_k);
+        return config_error(&own, "keep", err, "%zu expert%s in %zu group%s, fewer than top_k %zu",
+                            selectable, text_s(selectable), policy->groups_kept,
+                            text_s(policy->groups_kept), policy->top_k);
     return config_done(&own, err);
 }
 

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "core/text.h"
 #include "proto/text/template.h"
 #include "proto/text/template_names.h"
 
@@ -88,7 +89,8 @@ static void assign(struct run *run, const struct template_node *target, struct v
     for (; name && !run->failed && place < items.list->count; name = name->next)
         scope_set(run, name->text, items.list->items[place++]);
     if (!run->failed && (name || place < items.list->count))
-        run_fail(run, "%zu values for other than %zu names", items.list->count, place);
+        run_fail(run, "%zu value%s for other than %zu name%s", items.list->count,
+                 text_s(items.list->count), place, text_s(place));
 }
 
 /* ---- statements ---- */

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "core/text.h"
 #include "server/access/cors.h"
 #include "server/access/tokens.h"
 #include "server/http/http.h"
@@ -89,7 +90,7 @@ void access_reload(struct access *access, bool tell)
     warn_of(tokens, access->options->tokens);
     const bool changed = replace(access, tokens);
     if (changed || tell)
-        log_message(LOG_INFO, "tokens", "%zu token%s%s", count, count == 1 ? "" : "s",
+        log_message(LOG_INFO, "tokens", "%zu token%s%s", count, text_s(count),
                     changed ? "" : ", the same as before");
 }
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/memory.h"
+#include "core/text.h"
 #include "server/compute/finite.h"
 #include "server/statistics/attribution.h"
 
@@ -295,11 +296,12 @@ static int check_deadline(const struct once *once, const struct job *job, struct
         return error_set(
             err, ERROR_DEADLINE,
             "the time that this request may take had passed before it could be queued");
-    return error_set(err, ERROR_OVERLOADED,
-                     "the queue is full: the %zu rows before this request take %.0f ms, more than "
-                     "the %.0f ms that it may wait",
-                     rows, wait_ns / 1e6,
-                     ((double)job->deadline_ns - (double)job->submitted_ns) / 1e6);
+    return error_set(
+        err, ERROR_OVERLOADED,
+        "the queue is full: what is before this request, %zu row%s, takes %.0f ms, more than "
+        "the %.0f ms that it may wait",
+        rows, text_s(rows), wait_ns / 1e6,
+        ((double)job->deadline_ns - (double)job->submitted_ns) / 1e6);
 }
 
 int once_submit(struct once *once, struct job *job, struct error *err)

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "core/memory.h"
+#include "core/text.h"
 
 /* Batches kept for reuse: one is computed, and answering its jobs may bring rows for another.
  * Further ones are freed, so that the memory of a burst is given back. */
@@ -39,15 +40,16 @@ void queue_close(struct queue *queue)
 int queue_check(const struct queue *queue, size_t rows, struct error *err)
 {
     if (rows > queue->max_rows - queue->rows)
-        return error_set(err, ERROR_OVERLOADED,
-                         "the queue is full: %zu rows wait, %zu more would exceed the limit of %zu",
-                         queue->rows, rows, queue->max_rows);
+        return error_set(
+            err, ERROR_OVERLOADED,
+            "the queue is full: %zu row%s in it, %zu more would exceed the limit of %zu",
+            queue->rows, text_s(queue->rows), rows, queue->max_rows);
     if (queue->whole_jobs && rows > queue->batch_rows)
         return error_set(
             err, ERROR_TOO_LARGE,
-            "%zu rows, expected at most %zu: the experts of this model have a capacity "
+            "%zu row%s, expected at most %zu: the experts of this model have a capacity "
             "per request, so a request must fit one batch",
-            rows, queue->batch_rows);
+            rows, text_s(rows), queue->batch_rows);
     return 0;
 }
 
@@ -85,8 +87,8 @@ int queue_read(struct queue *queue, struct job *job, struct error *err)
     job->values = malloc(job->request.rows * elements * MOED_ELEMENT_BYTES);
     if (!job->values)
         return error_set(err, ERROR_UNAVAILABLE,
-                         "no memory for the numbers of %zu rows; come back later or send fewer",
-                         job->request.rows);
+                         "no memory for the numbers of %zu row%s; come back later or send fewer",
+                         job->request.rows, text_s(job->request.rows));
     if (read_inputs(queue, job, err) == 0)
         return 0;
     free(job->values);

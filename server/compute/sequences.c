@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "core/memory.h"
+#include "core/text.h"
 #include "server/compute/sequences_end.h"
 #include "server/compute/sequences_step.h"
 #include "server/log.h"
@@ -107,8 +108,8 @@ static bool may_run(struct sequences *sequences, struct sequence *sequence)
 /* Where nothing runs every page is free: memory is short, and nobody's end will change that. */
 static void refuse(struct sequences *sequences, struct sequence *sequence)
 {
-    error_set(&sequence->error, ERROR_UNAVAILABLE, "no memory for a sequence of %zu tokens",
-              sequence->limit);
+    error_set(&sequence->error, ERROR_UNAVAILABLE, "no memory for a sequence of %zu token%s",
+              sequence->limit, text_s(sequence->limit));
     sequences_end(sequences, sequence);
 }
 
@@ -310,8 +311,8 @@ int sequences_check_room(const struct sequences *sequences, size_t prompts, size
     if (sequences->waiting_count == 0 || queued + sequences->queued <= most)
         return 0;
     return error_set(err, ERROR_OVERLOADED,
-                     "the queue is full: %zu tokens wait, %zu more would exceed the limit of %zu",
-                     sequences->queued, queued, most);
+                     "the queue is full: %zu token%s in it, %zu more would exceed the limit of %zu",
+                     sequences->queued, text_s(sequences->queued), queued, most);
 }
 
 unsigned sequences_retry_after(const struct sequences *sequences)

@@ -9,6 +9,7 @@
 #include <strings.h>
 
 #include "core/memory.h"
+#include "core/text.h"
 #include "server/grpc/grpc_status.h"
 
 struct grpc_call *grpc_call_new(struct grpc_edge *edge, const char *client, uint64_t now_ms)
@@ -227,8 +228,8 @@ static int prepare(struct grpc_call *call, struct error *err)
 int grpc_call_end(struct grpc_call *call, struct error *err)
 {
     if (call->prefix_length < GRPC_PREFIX_BYTES || call->body.length < call->message_length)
-        return error_set(err, ERROR_INVALID, "the stream ends after %zu bytes of a message of %zu",
-                         call->body.length, call->message_length);
+        return error_set(err, ERROR_INVALID, "the stream ends after %zu byte%s of a message of %zu",
+                         call->body.length, text_s(call->body.length), call->message_length);
     call->public.body_length = call->body.length;
     return prepare(call, err);
 }

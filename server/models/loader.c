@@ -90,7 +90,8 @@ static void look(struct loader *loader, enum repository_look why)
     if (result != 0)
         log_message(LOG_ERROR, "reload_failed", "%s; what was served is served on", err.text);
     else if (!atomic_load(&loader->stopping) && (why == LOOK_ASKED || loader->published != before))
-        log_message(LOG_INFO, "reloaded", "%zu models", loader->newest->count);
+        log_message(LOG_INFO, "reloaded", "%zu model%s", loader->newest->count,
+                    text_s(loader->newest->count));
 }
 
 /* What is served comes first: a batch is as slow as the slowest of its threads, whose turns a load

@@ -11,6 +11,7 @@
 
 #include "core/hash.h"
 #include "core/memory.h"
+#include "core/text.h"
 #include "proto/annotation.h"
 #include "server/log.h"
 #include "server/models/model_parts.h"
@@ -218,8 +219,8 @@ static int warm_up(struct model *model, const struct model_options *options, uin
     for (size_t i = 0; i < info->output_count; i++)
         outputs[i] = zeros(&info->outputs[i], rows, &failed);
     struct moed_batch batch = {.inputs = (const void *const *)inputs, .outputs = outputs};
-    int result = failed ? error_set(err, ERROR_UNAVAILABLE, "no memory for %llu rows",
-                                    (unsigned long long)rows)
+    int result = failed ? error_set(err, ERROR_UNAVAILABLE, "no memory for %llu row%s",
+                                    (unsigned long long)rows, text_s(rows))
                         : run_rows(model, scratch, &batch, rows, err);
     for (size_t i = 0; i < info->input_count; i++)
         free(inputs[i]);

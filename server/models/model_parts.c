@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
+#include "core/text.h"
 #include "server/models/model_info.h"
 
 /* ---- what is there ---- */
@@ -47,12 +48,13 @@ static int check_sequences(const struct moed_model_info *info, struct error *err
                          info->output_count);
     if (info_keeps_positions(info))
         return error_set(err, ERROR_INVALID,
-                         "config.json: outputs[0]: %zu numbers for %zu tokens, expected at most "
+                         "config.json: outputs[0]: %zu number%s for %zu token%s, expected at most "
                          "one for each",
-                         output->elements, input->categories);
+                         output->elements, text_s(output->elements), input->categories,
+                         text_s(input->categories));
     return error_set(err, ERROR_INVALID,
-                     "config.json: outputs[0]: %zu axes, of an encoder expected one",
-                     output->shape.rank);
+                     "config.json: outputs[0]: %zu %s, of an encoder expected one",
+                     output->shape.rank, output->shape.rank == 1 ? "axis" : "axes");
 }
 
 /* The text side of a model of sequences, if its directory has one. */

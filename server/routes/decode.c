@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "core/memory.h"
+#include "core/text.h"
 #include "server/background.h"
 #include "server/models/model.h"
 
@@ -43,7 +44,8 @@ static int read_input(struct decoding *decoding, size_t index)
     struct infer_reader reader;
     void *numbers = decoding->numbers[index] = malloc(bytes);
     if (!numbers)
-        return error_set(err, ERROR_UNAVAILABLE, "no memory for %zu rows", request->rows);
+        return error_set(err, ERROR_UNAVAILABLE, "no memory for %zu row%s", request->rows,
+                         text_s(request->rows));
     infer_reader_init(&reader, request, index);
     if (infer_reader_rows(&reader, request->rows, numbers, err) != 0)
         return -1;

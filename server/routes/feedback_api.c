@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include "core/text.h"
 #include "proto/annotation.h"
 #include "proto/json.h"
 #include "server/routes/describe.h"
@@ -24,8 +25,8 @@ static struct remembered *find(struct feedback *feedback, const struct feedback_
     struct remembered *answer = feedback_take(feedback, request->id, request->rows, &has);
     if (!answer && has > 0)
         error_set(err, ERROR_INVALID,
-                  "'labels' has %zu entries, the request with id '%.64s' had %zu rows",
-                  request->rows, request->id, has);
+                  "'labels' has %zu %s, the request with id '%.64s' had %zu row%s", request->rows,
+                  request->rows == 1 ? "entry" : "entries", request->id, has, text_s(has));
     else if (!answer)
         error_set(err, ERROR_NOT_FOUND,
                   "no recent answer with id '%.64s' waits for labels: its model had another "

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/memory.h"
+#include "core/text.h"
 #include "proto/overrides.h"
 #include "proto/text/unicode.h"
 #include "server/routes/generation.h"
@@ -105,10 +106,11 @@ static int check_length(const struct model *model, const char *text, size_t leng
     const size_t fewest = language_fewest(model->language, text, length);
     if (fewest <= model->info->context)
         return 0;
-    return error_set(err, ERROR_INVALID,
-                     "%zu bytes of prompt, at least %zu tokens, exceed the model's context of %zu "
-                     "tokens",
-                     length, fewest, model->info->context);
+    return error_set(
+        err, ERROR_INVALID,
+        "%zu byte%s of prompt, at least %zu token%s, exceed the model's context of %zu "
+        "tokens",
+        length, text_s(length), fewest, text_s(fewest), model->info->context);
 }
 
 static int encode(struct choice *choice, const char *text, size_t length, bool special,
@@ -292,7 +294,8 @@ static int resize(int32_t **list, size_t tokens, struct error *err)
 {
     int32_t *resized = realloc(*list, tokens * sizeof *resized);
     if (!resized)
-        return error_set(err, ERROR_UNAVAILABLE, "no memory for %zu tokens", tokens);
+        return error_set(err, ERROR_UNAVAILABLE, "no memory for %zu token%s", tokens,
+                         text_s(tokens));
     *list = resized;
     return 0;
 }

@@ -8,6 +8,7 @@
 
 #include "core/intervention.h"
 #include "core/memory.h"
+#include "core/text.h"
 #include "server/routes/decode.h"
 #include "server/routes/request_id.h"
 #include "server/routes/what_if.h"
@@ -180,8 +181,8 @@ static int allocate_results(struct job *job, struct error *err)
     float *next = job->results = malloc(numbers * sizeof(float));
     if (!next)
         return error_set(err, ERROR_UNAVAILABLE,
-                         "no memory for the answer to %zu rows; come back later or send fewer",
-                         rows);
+                         "no memory for the answer to %zu row%s; come back later or send fewer",
+                         rows, text_s(rows));
     job->outputs = xcalloc(info->output_count, sizeof *job->outputs);
     for (size_t i = 0; i < info->output_count; i++) {
         job->outputs[i] = next;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/memory.h"
+#include "core/text.h"
 #include "proto/routing_layer.h"
 #include "server/log.h"
 #include "server/models/model.h"
@@ -67,8 +68,8 @@ static int ask(struct moed_intervention **asked, const struct model *model,
                          entry->layer);
     int32_t expert = moed_gate_find_expert(gate, (int64_t)entry->expert);
     if (expert < 0)
-        return error_set(err, ERROR_INVALID, "gate '%s' has no expert %zu, but %zu experts",
-                         gate->name, entry->expert, gate->experts);
+        return error_set(err, ERROR_INVALID, "gate '%s' has no expert %zu, but %zu expert%s",
+                         gate->name, entry->expert, gate->experts, text_s(gate->experts));
     struct moed_intervention *more = copy_of(*asked, info);
     moed_intervention_exclude(more, info, index, expert);
     struct moed_intervention *finished = copy_of(more, info);

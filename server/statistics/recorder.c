@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/text.h"
 #include "server/routes/describe.h"
 
 /* ---- one model ---- */
@@ -96,8 +97,9 @@ static int check_matrix(const struct model *model, struct error *err)
     for (size_t i = 1; i < info->gate_count; i++)
         if (info->gates[i].experts != info->gates[0].experts)
             return error_set(err, ERROR_INVALID,
-                             "layer '%.64s' has %zu experts and '%.64s' %zu: a record is a matrix",
-                             info->gates[0].name, info->gates[0].experts, info->gates[i].name,
+                             "layer '%.64s' has %zu expert%s and '%.64s' %zu: a record is a matrix",
+                             info->gates[0].name, info->gates[0].experts,
+                             text_s(info->gates[0].experts), info->gates[i].name,
                              info->gates[i].experts);
     return 0;
 }

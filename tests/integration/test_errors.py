@@ -191,7 +191,7 @@ class BinaryTest(ErrorsCase):
 
     def test_bytes_missing_or_left_over(self):
         self.assert_error(self.infer(binary_request(ROW), ROW.tobytes()[:-1]), 400, "binary_data_size")
-        self.assert_error(self.infer(binary_request(ROW), ROW.tobytes() + b"\0"), 400, "1 bytes after the JSON")
+        self.assert_error(self.infer(binary_request(ROW), ROW.tobytes() + b"\0"), 400, "1 byte after the JSON")
 
     def test_data_twice_or_not_at_all(self):
         request = {"inputs": [tensor(ROW, data=[1, 2, 3, 4], parameters={"binary_data_size": 16})]}

@@ -144,7 +144,7 @@ class DeadlineTest(OverloadCase):
         late = self.connect()
         late.send(slow_bytes(parameters={"timeout": 60000}))
         answer = late.answer()
-        self.assert_error(answer, 429, "before this request take", "it may wait")
+        self.assert_error(answer, 429, "what is before this request", "it may wait")
         self.assertIn(int(answer.headers["retry-after"]), range(1, 31))
         for connection in connections:
             self.assertEqual(connection.answer().status, 200)

@@ -314,10 +314,10 @@ START_TEST(what_a_gate_cannot_do_is_refused)
     gate.groups_kept = 2;
     gate.group_experts = 2;
     expect_no(&gate, 0x04, 0, "1 expert of group 1 is left, and groups are valued by their best 2");
-    expect_no(&gate, 0x3F, 0, "1 groups of experts are left, and it chooses from 2");
+    expect_no(&gate, 0x3F, 0, "1 group of experts left, and it chooses from 2");
     gate.group_experts = 1;
     gate.groups_kept = 1;
-    expect_no(&gate, 0x04, 0, "its choice of groups may leave 1 experts, fewer than top_k 2");
+    expect_no(&gate, 0x04, 0, "its choice of groups may leave 1 expert, fewer than top_k 2");
 }
 END_TEST
 

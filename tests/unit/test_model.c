@@ -193,7 +193,7 @@ START_TEST(what_is_not_understood_is_refused)
     expect_small_refused(INPUT "'licence':'none',", "", "unknown key 'licence'");
     expect_small_refused(INPUT, ",'output':{'nam':'y'}", "output: unknown key 'nam'");
     expect_small_refused(INPUT, ",'output':{'labels':['a']}",
-                         "output.labels: 1 labels for 5 classes");
+                         "output.labels: 1 label for 5 classes");
     expect_small_refused("'input':{'shape':[5]},", "", "expected [2, 5]");
 }
 END_TEST
@@ -238,14 +238,14 @@ START_TEST(routing_references_are_checked)
     static const struct {
         const char *reference, *part;
     } cases[] = {
-        {"{'m':{'share':[1],'rows':1}}", "routing_reference.m.share: 1 shares for 3 experts"},
+        {"{'m':{'share':[1],'rows':1}}", "routing_reference.m.share: 1 share for 3 experts"},
         {"{'m':{'share':[1,0,0]}}", "routing_reference.m.rows: missing"},
         {"{'m':{'share':[1,0,0],'rows':0}}", "routing_reference.m.rows: expected an integer"},
         {"{'m':{'share':[1,0,0],'rows':1,'day':2}}", "routing_reference.m: unknown key 'day'"},
         {"{'m':{'share':[1,-1,0],'rows':1}}", "routing_reference.m.share: entry 1 is negative"},
         {"{'m':{'share':[0,0,0],'rows':1}}", "routing_reference.m.share: all are 0"},
         {"{'m':{'share':[1,0,0],'rows':1,'weight':[1]}}",
-         "routing_reference.m.weight: 1 shares for 3 experts"},
+         "routing_reference.m.weight: 1 share for 3 experts"},
         {"{'m':{'share':[1,0,0],'rows':1,'probability':1}}",
          "routing_reference.m.probability: expected"},
         {"{'n':{'share':[1,0,0],'rows':1}}", "routing_reference: no MoE layer is called 'n'"},

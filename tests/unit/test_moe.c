@@ -269,7 +269,7 @@ START_TEST(keys_that_do_not_fit_are_refused)
          "gate.key_layer: no expert layer is called ''"},
         {"[" MOE(",'name':'m'", ",'kind':'attentive','key_layer':'h'",
                  "{'op':'sum','axis':0,'name':'h'}") "]",
-         "expert 0's 'h' gives 1 numbers, the gate's hidden vector has 2"},
+         "expert 0's 'h' gives 1 number, the gate's hidden vector has 2"},
     };
     expect_all_refused(cases, sizeof cases / sizeof *cases);
 }

@@ -247,13 +247,12 @@ START_TEST(wrong_tensors_are_refused)
     put(&message, 5, new_input("FP32", NULL));
     wire_append_bytes(&message, 7, ROW, sizeof ROW);
     wire_append_bytes(&message, 7, ROW, sizeof ROW);
-    refused(message, "raw_input_contents has 2 tensors, expected one for each of the 1 inputs");
+    refused(message, "raw_input_contents has 2 tensors, expected one for each input: 1");
 
     message = new_message();
     put(&message, 5, new_input("FP32", NULL));
     wire_append_bytes(&message, 7, ROW, 20);
-    refused(message,
-            "input 'image': the number of its bytes is 20, expected 24 (1 rows of 6 FP32)");
+    refused(message, "input 'image': the number of its bytes is 20, expected 24 (1 row of 6 FP32)");
 }
 END_TEST
 

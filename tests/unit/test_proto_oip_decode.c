@@ -113,7 +113,7 @@ END_TEST
 
 START_TEST(bytes_after_the_json_must_belong)
 {
-    check_refused("{" IMAGE "}1234", "86", "4 bytes after the JSON belong to no input");
+    check_refused("{" IMAGE "}1234", "86", "4 bytes after the JSON beyond every input");
 }
 END_TEST
 

@@ -199,13 +199,13 @@ END_TEST
 START_TEST(binary_sizes_must_match)
 {
     check_refused(&digits_model, BINARY("20"), 20,
-                  "input 'image': 'binary_data_size' is 20, expected 24 (1 rows of 6 FP32)");
+                  "input 'image': 'binary_data_size' is 20, expected 24 (1 row of 6 FP32)");
     check_refused(
         &digits_model, BINARY("24"), 20,
-        "input 'image': 'binary_data_size' is 24, but 20 bytes are left after the JSON: is "
+        "input 'image': 'binary_data_size' is 24, and after the JSON there is room for 20: is "
         "the header Inference-Header-Content-Length right?");
     check_refused(&digits_model, BINARY("24"), 25,
-                  "1 bytes after the JSON belong to no input's 'binary_data_size'");
+                  "1 byte after the JSON beyond every input's 'binary_data_size'");
     check_refused(&digits_model, BINARY("-1"), 0,
                   "input 'image': 'binary_data_size' is -1, expected a whole number from 0");
 }

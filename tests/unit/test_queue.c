@@ -407,7 +407,7 @@ START_TEST(a_full_queue_refuses_at_once)
     expect_push(&b);
     ck_assert_int_eq(push(&c, &err), -1);
     ck_assert_int_eq(err.code, ERROR_OVERLOADED);
-    expect_text(err.text, "12 rows wait, 1 more would exceed the limit of 12");
+    expect_text(err.text, "12 rows in it, 1 more would exceed the limit of 12");
     ck_assert_uint_eq(queue.rows, 12);
     queue_recycle(&queue, take());
     ck_assert_int_eq(push(&d, NULL), -1);

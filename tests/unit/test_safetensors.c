@@ -278,7 +278,7 @@ START_TEST(a_shard_with_tensors_the_index_lacks_is_refused)
     const struct stored tensors[] = {STORED("a", DIMS(1), 1), STORED("b", DIMS(1), 2)};
     write_safetensors(directory, "one.safetensors", tensors, 2, 0);
     write_index("{'a':'one.safetensors'}");
-    expect_open_fails("lists 1 tensors, its shards hold 2");
+    expect_open_fails("lists 1 tensor, its shards hold 2");
 }
 END_TEST
 

@@ -218,7 +218,7 @@ START_TEST(a_full_queue_refuses)
     ask(1000, 1, 1); /* alone it may be longer than the queue */
     step();
     ask(500, 1, 2);
-    refuse(prepare(1, 1, 3), ERROR_OVERLOADED, "500 tokens wait, 1 more would exceed");
+    refuse(prepare(1, 1, 3), ERROR_OVERLOADED, "500 tokens in it, 1 more would exceed");
     run_until(2);
     ask(1, 1, 4);
     run_until(3);

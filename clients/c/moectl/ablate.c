@@ -126,8 +126,8 @@ static int ask(struct study *study, const char *parameters, size_t first, size_t
     int status = result ? 0 : -1;
     if (result && (!scores || scores->datatype != MOED_CLIENT_FP32 ||
                    scores->bytes != count * study->classes * sizeof(float)))
-        status = fail_with(err, "the answer is not one score for each of %zu classes and %zu rows",
-                           study->classes, count);
+        status = fail_with(err, "the answer is not one score for each of %zu classes and %zu row%s",
+                           study->classes, count, ending(count));
     for (size_t i = 0; status == 0 && i < count; i++)
         judge_row(study, outcome, first + i, (const float *)scores->data + i * study->classes,
                   !parameters);
@@ -241,14 +241,15 @@ static void print_outcome(const struct study *study, const struct outcome *plain
 static void print_head(const struct study *study, const struct outcome *plain)
 {
     char *name = printable(study->model->name);
-    printf("%s: %zu rows of %zu classes, accuracy %.4f, log loss %.4f\n", name, study->inputs.rows,
-           study->classes, plain->accuracy, plain->log_loss);
+    printf("%s: %zu row%s of %zu classes, accuracy %.4f, log loss %.4f\n", name, study->inputs.rows,
+           ending(study->inputs.rows), study->classes, plain->accuracy, plain->log_loss);
     free(name);
 }
 
 static void print_layer(const struct layer *layer)
 {
-    printf("\n%s: %zu experts, top_k %zu\n", layer->name, layer->expert_count, layer->top_k);
+    printf("\n%s: %zu expert%s, top_k %zu\n", layer->name, layer->expert_count,
+           ending(layer->expert_count), layer->top_k);
     printf("        %-41s  %-41s\n", "  excluded", "  silenced");
     printf("expert  %8s  %8s  %7s  %12s  %8s  %8s  %7s  %12s\n", "accuracy", "log loss", "changed",
            "worst class", "accuracy", "log loss", "changed", "worst class");
@@ -360,8 +361,8 @@ static int read_labels(struct study *study, struct moed_client_error *err)
         if (strcmp(study->inputs.arrays.list[i].name, "labels") == 0)
             array = &study->inputs.arrays.list[i];
     if (!array || array->rank != 1 || (size_t)array->dims[0] != study->inputs.rows)
-        return fail_with(err, "expected an array 'labels' of integers, one for each of %zu rows",
-                         study->inputs.rows);
+        return fail_with(err, "expected an array 'labels' of integers, one for each of %zu row%s",
+                         study->inputs.rows, ending(study->inputs.rows));
     study->labels = xcalloc(study->inputs.rows, sizeof *study->labels);
     study->answered = xcalloc(study->inputs.rows, sizeof *study->answered);
     study->members = xcalloc(study->classes, sizeof *study->members);

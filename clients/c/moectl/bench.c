@@ -44,8 +44,7 @@ static int make_calls(const struct settings *settings, const struct inputs *inpu
 {
     size_t most = inputs->rows / calls->rows;
     if (most == 0)
-        return fail_with(err, "%zu rows are too few for requests of %zu", inputs->rows,
-                         calls->rows);
+        return fail_with(err, "too few rows for requests of %zu: %zu", calls->rows, inputs->rows);
     most = most < MOST_CALLS ? most : MOST_CALLS;
     calls->list = xcalloc(most, sizeof *calls->list);
     struct moed_client_tensor *part = xcalloc(inputs->count, sizeof *part);
@@ -122,7 +121,8 @@ static void print_errors(const struct load_result *result)
 {
     for (size_t i = 0; i < result->error_kinds; i++) {
         char *text = printable(result->errors[i].text);
-        printf("  %llu times: %s\n", (unsigned long long)result->errors[i].count, text);
+        printf("  %llu time%s: %s\n", (unsigned long long)result->errors[i].count,
+               ending(result->errors[i].count), text);
         free(text);
     }
 }
@@ -140,9 +140,10 @@ static void print_result(const struct settings *settings, const struct load_plan
     free(model);
     printf(", %zu row%s each%s\n\n", rows, rows == 1 ? "" : "s",
            result->interrupted ? " (interrupted)" : "");
-    printf("%llu answers in %.2f s: %.1f requests/s, %.1f rows/s; %llu failed\n",
-           (unsigned long long)result->latency.count, result->seconds, per_second(result),
-           per_second(result) * (double)rows, (unsigned long long)result->failed);
+    printf("%llu answer%s in %.2f s: %.1f requests/s, %.1f rows/s; %llu failed\n",
+           (unsigned long long)result->latency.count, ending(result->latency.count),
+           result->seconds, per_second(result), per_second(result) * (double)rows,
+           (unsigned long long)result->failed);
     print_errors(result);
     printf("\n%-10s", "ms");
     for (size_t i = 0; i < LENGTH(PERCENTILES); i++)

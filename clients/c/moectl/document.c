@@ -74,7 +74,7 @@ static int read_experts(json_t *list, struct layer *layer, struct moed_client_er
         return fail_with(err, "expected a list of 1 to %d 'experts'", MAX_EXPERTS);
     layer->experts = calloc(count, sizeof *layer->experts);
     if (!layer->experts)
-        return fail_with(err, "no memory for %zu experts", count);
+        return fail_with(err, "no memory for %zu expert%s", count, ending(count));
     layer->expert_count = count;
     for (size_t i = 0; i < count; i++) {
         if (read_expert(json_array_get(list, i), &layer->experts[i], err) != 0) {

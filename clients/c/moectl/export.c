@@ -95,9 +95,9 @@ static int fill_row(struct matrix *matrix, const struct layer *layer, size_t row
                     struct moed_client_error *err)
 {
     if (width_of(layer) != matrix->experts)
-        return fail_with(err,
-                         "layer '%.64s' has %zu experts and '%.64s' has %zu: export one --layer",
-                         matrix->first, matrix->experts, layer->name, width_of(layer));
+        return fail_with(
+            err, "layer '%.64s' has %zu expert%s and '%.64s' has %zu: export one --layer",
+            matrix->first, matrix->experts, ending(matrix->experts), layer->name, width_of(layer));
     for (size_t i = 0; i < layer->expert_count; i++) {
         double value = value_of(&layer->experts[i], matrix->value);
         if (isnan(value))
@@ -121,11 +121,11 @@ int matrix_init(struct matrix *matrix, const struct document *document, const ch
         return fail_with(err, "layer '%.64s' has an expert of index %d or more", matrix->first,
                          MOST_EXPERTS);
     if (matrix->layers > MOST_VALUES / matrix->experts)
-        return fail_with(err, "%zu layers of %zu experts are too many", matrix->layers,
+        return fail_with(err, "too many layers and experts: %zu of %zu", matrix->layers,
                          matrix->experts);
     matrix->values = calloc(matrix->layers * matrix->experts, sizeof *matrix->values);
     if (!matrix->values)
-        return fail_with(err, "no memory for %zu layers", matrix->layers);
+        return fail_with(err, "no memory for %zu layer%s", matrix->layers, ending(matrix->layers));
     for (size_t i = 0; i < matrix->layers; i++)
         if (fill_row(matrix, &document->layers[i], i, err) != 0) {
             matrix_close(matrix);

@@ -94,14 +94,14 @@ static int fit_all(struct inputs *inputs, const struct moed_client_model *model,
         if (!array)
             return fail_with(err,
                              "no array for input '%.64s': expected one of that name for each of "
-                             "the model's %zu inputs",
-                             input->name, model->input_count);
+                             "the model's %zu input%s",
+                             input->name, model->input_count, ending(model->input_count));
         if (fit(input, array, &inputs->tensors[i], err) != 0)
             return -1;
         size_t rows = (size_t)inputs->tensors[i].dims[0];
         if (i > 0 && rows != inputs->rows)
-            return fail_with(err, "input '%.64s' has %zu rows, '%.64s' %zu", input->name, rows,
-                             model->inputs[0].name, inputs->rows);
+            return fail_with(err, "input '%.64s' has %zu row%s, '%.64s' %zu", input->name, rows,
+                             ending(rows), model->inputs[0].name, inputs->rows);
         inputs->rows = rows;
     }
     return 0;
@@ -182,7 +182,8 @@ static int make_array(struct array *array, const struct moed_client_tensor *inpu
     array->rank = 1;
     if (__builtin_mul_overflow(numbers_per_row(input), rows, &numbers) || numbers == 0 ||
         numbers > MAX_FILE_BYTES / sizeof(float) || !(array->data = calloc(numbers, sizeof(float))))
-        return fail_with(err, "cannot make %zu rows for input '%.64s'", rows, input->name);
+        return fail_with(err, "cannot make %zu row%s for input '%.64s'", rows, ending(rows),
+                         input->name);
     array->bytes = numbers * sizeof(float);
     fill(array, numbers, input->categories);
     return 0;

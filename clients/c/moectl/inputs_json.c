@@ -55,7 +55,7 @@ static int add_array(struct arrays *arrays, const char *name, json_t *rows,
         arrays->list = list;
     if (!list || !data) {
         free(data);
-        return fail_with(err, "no memory for %zu numbers", numbers);
+        return fail_with(err, "no memory for %zu number%s", numbers, ending(numbers));
     }
     copy_numbers(rows, data);
     bool flat = json_is_number(json_array_get(rows, 0));

@@ -153,8 +153,9 @@ static bool watch(struct shared *shared, const sigset_t *signals)
             atomic_store(&shared->stop, true);
         }
         if (shown)
-            fprintf(stderr, "\r%.0f s: %llu answers ", (double)(now() - shared->begin) / 1e9,
-                    (unsigned long long)atomic_load(&shared->answered));
+            fprintf(stderr, "\r%.0f s: %llu answer%s ", (double)(now() - shared->begin) / 1e9,
+                    (unsigned long long)atomic_load(&shared->answered),
+                    ending(atomic_load(&shared->answered)));
     }
     if (shown)
         fputs("\r\033[K", stderr);
@@ -249,7 +250,8 @@ struct load_result *load_run(const struct settings *settings, const struct load_
         run_workers(workers, &shared, &signals, result);
         status = opening_failed(workers, started, err);
     } else
-        fail_with(err, "no memory for %zu connections", plan->connections);
+        fail_with(err, "no memory for %zu connection%s", plan->connections,
+                  ending(plan->connections));
     for (size_t i = 0; i < started; i++) {
         gather(result, &workers[i]);
         moed_client_free(workers[i].client);

@@ -117,7 +117,7 @@ static void print_tensor(const char *title, const struct moed_client_tensor *ten
         printf("%s%lld", i ? "," : "", (long long)tensor->dims[i]);
     putchar(']');
     if (tensor->categories > 0)
-        printf(", %zu categories", tensor->categories);
+        printf(", %zu %s", tensor->categories, tensor->categories == 1 ? "category" : "categories");
     putchar('\n');
     free(name);
 }
@@ -152,7 +152,7 @@ static void print_kind(json_t *entry)
         return;
     printf("   %s", generates ? "language model" : "embedder");
     if (tokens > 0)
-        printf(", %lld tokens", tokens);
+        printf(", %lld token%s", tokens, ending((uint64_t)tokens));
     if (generates && !does(entry, "chat"))
         fputs(", no chat", stdout);
 }

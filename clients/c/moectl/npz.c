@@ -174,7 +174,8 @@ int npz_read(const char *data, size_t length, struct arrays *arrays, struct moed
         return damaged(err);
     size_t count = read16(end + 10), at = read32(end + 16);
     if (count == 0 || count > MAX_ENTRIES)
-        return fail_with(err, "%zu arrays in the archive, expected 1 to %d", count, MAX_ENTRIES);
+        return fail_with(err, "%zu array%s in the archive, expected 1 to %d", count, ending(count),
+                         MAX_ENTRIES);
     arrays->list = xcalloc(count, sizeof *arrays->list);
     while (arrays->count < count) {
         struct entry entry;

@@ -223,8 +223,8 @@ static int check_rows(const struct moed_client_result *result, size_t rows,
     for (size_t i = 0; i < result->output_count; i++) {
         const struct moed_client_tensor *tensor = &result->outputs[i];
         if (!has_rows(tensor, rows))
-            return fail_with(err, "the answer's '%.64s' is not one of %zu rows", tensor->name,
-                             rows);
+            return fail_with(err, "the answer's '%.64s' is not one of %zu row%s", tensor->name,
+                             rows, ending(rows));
         if (ends_in(tensor->name, ".weights") && is_routing(tensor->name) &&
             (i == 0 || !ends_in(tensor[-1].name, ".experts") ||
              numbers_per_row(tensor) != numbers_per_row(&tensor[-1])))

@@ -121,9 +121,9 @@ static void judge_unused(json_t *findings, const struct layer *layer, const stru
         chance < CHANCE
             ? find(findings, layer, "unused", "expert %llu was never selected", index_of(expert))
             : find(findings, layer, "unseen",
-                   "expert %llu was not selected yet, but %llu rows are too few to say that it is "
+                   "expert %llu was not selected yet, but of %llu row%s, too few to say that it is "
                    "unused",
-                   index_of(expert), (unsigned long long)layer->rows);
+                   index_of(expert), (unsigned long long)layer->rows, ending(layer->rows));
     of_expert(finding, expert);
     figure(finding, "chance", chance);
 }
@@ -438,11 +438,12 @@ static int compare(json_t *findings, const struct document *now, const struct do
             "one document is of model '%.64s', the other of '%.64s': expected two of one model",
             before->model, now->model);
     if (now->layer_count != before->layer_count)
-        return fail_with(err,
-                         "version %.32s of '%.64s' has %zu layers, version %.32s has %zu: there is "
-                         "nothing to compare",
-                         before->version, now->model, before->layer_count, now->version,
-                         now->layer_count);
+        return fail_with(
+            err,
+            "version %.32s of '%.64s' has %zu layer%s, version %.32s has %zu: there is "
+            "nothing to compare",
+            before->version, now->model, before->layer_count, ending(before->layer_count),
+            now->version, now->layer_count);
     for (size_t i = 0; i < now->layer_count; i++) {
         const struct layer *layer = &now->layers[i], *earlier = &before->layers[i];
         if (strcmp(layer->name, earlier->name) != 0 ||

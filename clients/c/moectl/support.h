@@ -30,6 +30,12 @@ char *xstrdup(const char *text);
  * servers and files. The caller frees. */
 char *printable(const char *text);
 
+/* What a noun ends with behind its number: "1 row", "2 rows". */
+static inline const char *ending(uint64_t count)
+{
+    return count == 1 ? "" : "s";
+}
+
 /* Columns that the text takes: its characters. */
 size_t text_columns(const char *text);
 

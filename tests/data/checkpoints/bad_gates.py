@@ -30,8 +30,8 @@ GROUPS = [
     ("groups_without_count", encoder, [drop(GATE + ".groups.count")], [AT_GATE + ".groups.count: missing"]),
     ("groups_without_keep", encoder, [drop(GATE + ".groups.keep")], [AT_GATE + ".groups.keep: missing"]),
     ("groups_unknown_key", encoder, [put(GATE + ".groups.top", 2)], [AT_GATE + ".groups: unknown key 'top'"]),
-    ("groups_top_k_over_those_kept", encoder, [put(GATE + ".top_k", 3)], [AT_GATE + ".groups.keep: 1 groups hold 2"]),
-    ("groups_of_a_dense_gate", encoder, [drop(GATE + ".top_k")], [AT_GATE + ".groups.keep: 1 groups hold 2"]),
+    ("groups_top_k_over_those_kept", encoder, [put(GATE + ".top_k", 3)], [AT_GATE + ".groups.keep: 2 experts in 1 group"]),
+    ("groups_of_a_dense_gate", encoder, [drop(GATE + ".top_k")], [AT_GATE + ".groups.keep: 2 experts in 1 group"]),
 ]
 
 CAPACITY = [

@@ -94,7 +94,7 @@ FILE = [
     ("hole_between", small, [header(lambda h: [h[n]["data_offsets"].__setitem__(i, h[n]["data_offsets"][i] + 4)
                                                for n in list(h)[1:] for i in (0, 1)]), bytes_at_end(b"\0" * 4)],
      [f"{WEIGHTS}: 4 unused bytes before tensor 'moe.experts.0.fc.weight'"]),
-    ("bytes_after_last", small, [bytes_at_end(b"\0")], [WEIGHTS + ": 1 unused bytes after the last tensor"]),
+    ("bytes_after_last", small, [bytes_at_end(b"\0")], [WEIGHTS + ": 1 unused byte after the last tensor"]),
     ("only_data", small, [file(WEIGHTS, container(b"{}", b"\0" * 4))], [WEIGHTS + ": 4 unused bytes after"]),
     ("same_bytes_twice", small, [entry("moe.experts.1.fc.weight", data_offsets=[32, 80])],
      [WEIGHTS + ": tensor 'moe.experts.", "overlaps tensor 'moe.experts."]),
@@ -172,7 +172,7 @@ SHARDS = [
     ("index_absolute_path", every_op, [index({"a": "/etc/hostname"})],
      [INDEX + ": weight_map['a'] must be a file name"]),
     ("index_shard_missing", every_op, [no_file(SHARD)], [SHARD + ": cannot open"]),
-    ("index_lists_too_few", every_op, [index({"conv.weight": SHARD})], [INDEX, "lists 1 tensors", "hold 8"]),
+    ("index_lists_too_few", every_op, [index({"conv.weight": SHARD})], [INDEX, "lists 1 tensor", "hold 8"]),
     ("index_lists_too_many", every_op, [index({"a": SHARD, **{str(i): SHARD for i in range(99)}})],
      [INDEX, "lists 100 tensors", "hold 8"]),
     ("index_misspells_tensor", every_op, [index_text(b"conv.weight", b"cnov.weight")], [INDEX, "'conv.weight'"]),
