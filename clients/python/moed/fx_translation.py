@@ -156,7 +156,8 @@ class Translation:
             return self.call(node)
         handler = HANDLERS.get(node.target) if node.op in ("call_function", "call_method") else None
         if handler is None:
-            self.refuse(node, "no layer of a checkpoint does that")
+            self.refuse(node, "no layer of a checkpoint does that; if the module as a whole is something that one has, "
+                              "say so with moed.register_adapter (clients/python/PORTING.md)")
         source, *layers = handler(self, node)
         steps, others, at = [], (), 0
         for layer in layers:

@@ -1,4 +1,4 @@
-"""MMOE and PLE of DeepCTR-Torch and Torch-RecHub as MultiTask: what register_adapter is given for whole models.
+"""Multi-task models of DeepCTR-Torch and Torch-RecHub as MultiTask: what register_adapter is given for whole models.
 
 Their one tensor, or dict, of features becomes an input per feature, categories with their embeddings; every task is an
 output. `original` of what is returned runs the library's own model on the same rows, for the comparison of export().
@@ -27,15 +27,29 @@ class Recommender(MultiTask):
     """With the model that it was made of, out of reach of what walks modules."""
 
     def __init__(self, inputs: Dict[str, Input], layers: nn.Module, towers: Dict[str, nn.Module], original: Any):
-        outputs = {task: Output(nn.Sequential(Select(index), tower))
-                   for index, (task, tower) in enumerate(towers.items())}
-        super().__init__(inputs, layers, outputs)
+        super().__init__(inputs, layers, {task: Output(tower) for task, tower in towers.items()})
         self._original = (original,)
 
     def original(self, rows: Dict[str, torch.Tensor]) -> Dict[str, torch.Tensor]:
         """The answers of the model that this was made of."""
         answers = self._original[0](rows)
         return {task: answers[:, index:index + 1] for index, task in enumerate(self.output_names)}
+
+
+def selected(towers: Dict[str, nn.Module]) -> Dict[str, nn.Module]:
+    """Each of its own task's mixture, in order."""
+    return {task: nn.Sequential(Select(index), tower) for index, (task, tower) in enumerate(towers.items())}
+
+
+class _Product(nn.Module):
+    """Of two towers of the same: that of ESMM's click and conversion."""
+
+    def __init__(self, first: nn.Module, second: nn.Module):
+        super().__init__()
+        self.first, self.second = first, second
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.first(x) * self.second(x)
 
 
 def mmoe(experts: Sequence[nn.Module], gates: Dict[str, nn.Module]) -> nn.Module:
@@ -111,7 +125,7 @@ def _table(weight: torch.Tensor) -> nn.Embedding:
 
 # ---- DeepCTR-Torch ----
 
-def _deepctr(model: Any, layers: nn.Module) -> Recommender:
+def _deepctr(model: Any, layers: nn.Module, towers: Dict[str, nn.Module]) -> Recommender:
     inputs: Dict[str, Input] = {}
     # In the order in which DeepCTR puts them side by side: categories, sequences of such, numbers.
     for feature in sorted(model.dnn_feature_columns,
@@ -136,10 +150,13 @@ def _deepctr(model: Any, layers: nn.Module) -> Recommender:
         for name, (begin, end) in columns:
             table[:, begin:end] = rows[name].float()
         return model(table)
-    towers = {_name(task): nn.Sequential(*([model.tower_dnn[index]] if model.tower_dnn_hidden_units else []),
-                                         model.tower_dnn_final_layer[index], model.out[index])
-              for index, task in enumerate(model.task_names)}
     return Recommender(inputs, layers, towers, original)
+
+
+def _deepctr_towers(model: Any) -> Dict[str, nn.Module]:
+    return {_name(task): nn.Sequential(*([model.tower_dnn[index]] if model.tower_dnn_hidden_units else []),
+                                       model.tower_dnn_final_layer[index], model.out[index])
+            for index, task in enumerate(model.task_names)}
 
 
 @register_adapter("deepctr_torch.models.multitask.mmoe.MMOE")
@@ -147,7 +164,7 @@ def deepctr_mmoe(model: Any) -> Recommender:
     gates = {_name(task): nn.Sequential(*([model.gate_dnn[index]] if model.gate_dnn_hidden_units else []),
                                         model.gate_dnn_final_layer[index])
              for index, task in enumerate(model.task_names)}
-    return _deepctr(model, mmoe(model.expert_dnn, gates))
+    return _deepctr(model, mmoe(model.expert_dnn, gates), selected(_deepctr_towers(model)))
 
 
 @register_adapter("deepctr_torch.models.multitask.ple.PLE")
@@ -161,14 +178,27 @@ def deepctr_ple(model: Any) -> Recommender:
         levels.append(ple_level([_name(task) for task in model.task_names], model.specific_experts[level],
                                 list(model.shared_experts[level][0])[:model.shared_expert_num], gates,
                                 shared_gate if level < model.num_levels - 1 else None, level > 0))
-    return _deepctr(model, _levels(levels))
+    return _deepctr(model, _levels(levels), selected(_deepctr_towers(model)))
+
+
+@register_adapter("deepctr_torch.models.multitask.sharedbottom.SharedBottom")
+def deepctr_shared_bottom(model: Any) -> Recommender:
+    return _deepctr(model, _named("bottom", model.bottom_dnn), _deepctr_towers(model))
+
+
+@register_adapter("deepctr_torch.models.multitask.esmm.ESMM")
+def deepctr_esmm(model: Any) -> Recommender:
+    click, conversion = (nn.Sequential(*layers, model.out) for layers in (
+        (model.ctr_dnn, model.ctr_dnn_final_layer), (model.cvr_dnn, model.cvr_dnn_final_layer)))
+    return _deepctr(model, nn.Sequential(), {"ctr": click, "ctcvr": _Product(click, conversion)})
 
 
 # ---- Torch-RecHub ----
 
-def _rechub(model: Any, layers: nn.Module, example: Any) -> Recommender:
+def _rechub(model: Any, layers: nn.Module, towers: Dict[str, nn.Module], example: Any) -> Recommender:
     inputs: Dict[str, Input] = {}
-    for feature in sorted(model.features, key=lambda feature: not hasattr(feature, "vocab_size")):  # dense ones last
+    features = model.features if hasattr(model, "features") else [*model.user_features, *model.item_features]
+    for feature in sorted(features, key=lambda feature: not hasattr(feature, "vocab_size")):  # dense ones last
         if not hasattr(feature, "vocab_size"):
             inputs[feature.name] = Input((feature.embed_dim,))
             continue
@@ -177,14 +207,17 @@ def _rechub(model: Any, layers: nn.Module, example: Any) -> Recommender:
             inputs[feature.name] = _sequence(feature, table, example)
         else:
             inputs[feature.name] = Input((1,), feature.vocab_size, layers=table)
-    single = {feature.name for feature in model.features if not hasattr(feature, "pooling")}
+    single = {feature.name for feature in features if not hasattr(feature, "pooling")}
 
     def original(rows: Dict[str, torch.Tensor]) -> torch.Tensor:
         return model({name: values.squeeze(1) if name in single and values.shape[1] == 1 else values
                       for name, values in rows.items()})
-    towers = {f"task{index}": nn.Sequential(tower, last)
-              for index, (tower, last) in enumerate(zip(model.towers, model.predict_layers))}
     return Recommender(inputs, layers, towers, original)
+
+
+def _rechub_towers(model: Any) -> Dict[str, nn.Module]:
+    return {f"task{index}": nn.Sequential(tower, last)
+            for index, (tower, last) in enumerate(zip(model.towers, model.predict_layers))}
 
 
 def _sequence(feature: Any, table: nn.Embedding, example: Any) -> Input:
@@ -204,7 +237,7 @@ def _logits(gate: Any) -> nn.Module:
 @register_adapter("torch_rechub.models.multi_task.mmoe.MMOE")
 def rechub_mmoe(model: Any, example: Any = None) -> Recommender:
     gates = {f"task{index}": _logits(gate) for index, gate in enumerate(model.gates)}
-    return _rechub(model, mmoe(model.experts, gates), example)
+    return _rechub(model, mmoe(model.experts, gates), selected(_rechub_towers(model)), example)
 
 
 @register_adapter("torch_rechub.models.multi_task.ple.PLE")
@@ -217,4 +250,36 @@ def rechub_ple(model: Any, example: Any = None) -> Recommender:
         levels.append(ple_level([f"task{task}" for task in range(level.n_task)], specific, level.experts_shared,
                                 [_logits(gate) for gate in level.gates_specific],
                                 None if shared_gate is None else _logits(shared_gate), index > 0))
-    return _rechub(model, _levels(levels), example)
+    return _rechub(model, _levels(levels), selected(_rechub_towers(model)), example)
+
+
+@register_adapter("torch_rechub.models.multi_task.shared_bottom.SharedBottom")
+def rechub_shared_bottom(model: Any, example: Any = None) -> Recommender:
+    return _rechub(model, _named("bottom", model.bottom_mlp), _rechub_towers(model), example)
+
+
+@register_adapter("torch_rechub.models.multi_task.esmm.ESMM")
+def rechub_esmm(model: Any, example: Any = None) -> Recommender:
+    conversion, click = (nn.Sequential(tower, nn.Sigmoid()) for tower in (model.tower_cvr, model.tower_ctr))
+    towers = {"cvr": conversion, "ctr": click, "ctcvr": _Product(click, conversion)}
+    return _rechub(model, nn.Sequential(), towers, example)
+
+
+class _Transfers(nn.Module):
+    """AITM: every task's own network, with what attention takes over from the task before it. (tasks, size)"""
+
+    def __init__(self, model: Any):
+        super().__init__()
+        self.bottoms, self.info_gates, self.aits = model.bottoms, model.info_gates, model.aits
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        own = [bottom(x) for bottom in self.bottoms]
+        for task, (gate, transfer) in enumerate(zip(self.info_gates, self.aits), 1):
+            own[task] = transfer(torch.cat([own[task].unsqueeze(1), gate(own[task - 1]).unsqueeze(1)], dim=1))
+        return torch.stack(own, dim=1)
+
+
+@register_adapter("torch_rechub.models.multi_task.aitm.AITM")
+def rechub_aitm(model: Any, example: Any = None) -> Recommender:
+    towers = {f"task{index}": nn.Sequential(tower, nn.Sigmoid()) for index, tower in enumerate(model.towers)}
+    return _rechub(model, _Transfers(model), selected(towers), example)

@@ -24,7 +24,7 @@ from moed import adapters, engine, verify
 from moed.graph import Add
 from moed.nn import GLU, Capacity, Gate, MoE
 from recipes import backbones
-from tests import ENGINE, field_whole, foreign, test_adapters, test_own_attention
+from tests import ENGINE, field_recommenders, field_whole, foreign, test_adapters, test_own_attention
 
 SIZE, COUNT, POSITIONS, ROWS = 16, 4, 6, 64
 
@@ -329,29 +329,6 @@ def st_moe(**settings):
     return whole(lambda: importlib.import_module("st_moe_pytorch").MoE(dim=SIZE, num_experts=COUNT, **settings))
 
 
-def deepctr(kind, history=False, **settings):
-    def make():
-        from deepctr_torch.inputs import DenseFeat, SparseFeat, VarLenSparseFeat
-        model = getattr(importlib.import_module(f"deepctr_torch.models.multitask.{kind.lower()}"), kind)
-        columns = [SparseFeat("a", 5, embedding_dim=4), DenseFeat("d", 1), SparseFeat("b", 7, embedding_dim=4)]
-        columns += [VarLenSparseFeat(SparseFeat("h", 6, embedding_dim=4), 5, "mean")] if history else []
-        return model(columns, expert_dnn_hidden_units=(8, 6), tower_dnn_hidden_units=(4,),
-                     gate_dnn_hidden_units=(5,), **settings), None, {}
-    return make
-
-
-def rechub(kind, *arguments, history=False):
-    def make():
-        from torch_rechub.basic.features import DenseFeature, SequenceFeature, SparseFeature
-        from torch_rechub.models import multi_task
-        features = [SparseFeature("a", vocab_size=5, embed_dim=4), DenseFeature("d")]
-        features += [SequenceFeature("h", 6, 4, "mean", padding_idx=0)] if history else []
-        tasks, towers = ["classification", "regression"], [{"dims": [4]}, {"dims": [4]}]
-        model = getattr(multi_task, kind)(features, tasks, *arguments, {"dims": [6]}, towers)
-        return model, {"h": torch.zeros(1, 5)} if history else None, {}
-    return make
-
-
 def decoders():
     """Whole, from the numbers of words to a logit for each word at each position."""
     words = torch.zeros(1, POSITIONS, dtype=torch.long)
@@ -362,12 +339,15 @@ def decoders():
                   "transformers", "".join(why))
     yield Row("transformers SwitchTransformersEncoderModel, relative positions, capacity", "as it is",
               lambda: (field_whole.switch_encoder(), words, {}), None, "transformers")
+    yield Row("SwinV2-MoE", "refused", shape(field_whole.SwinBlock, (64, SIZE)),
+              why="windows are cut and shifted across positions")
     yield Row("Mixtral's decoder layers in a model of one's own, causal, rotary", "as it is",
               shape(field_whole.Decoder, (POSITIONS, SIZE)))
     yield Row("Qwen3-MoE's and GPT-OSS's: q_norm, k_norm, sinks, a window", "as it is", shape(
         lambda: field_whole.Decoder(qk_norm=True, sinks=True, window=3, width=8), (POSITIONS, SIZE)))
 
 
+deepctr, rechub = field_recommenders.deepctr, field_recommenders.rechub
 LUCID, ST, CTR, HUB = "mixture_of_experts", "st_moe_pytorch", "deepctr_torch", "torch_rechub"
 PACKAGES = (
     Row("lucidrains MoE, policy all, capacity reached", "as it is",
@@ -388,10 +368,14 @@ PACKAGES = (
     Row("DeepCTR-Torch MMOE with batch norms", "adapter", deepctr("MMOE", dnn_use_bn=True), None, CTR),
     *(Row(f"DeepCTR-Torch PLE, levels: {levels}", "adapter", deepctr("PLE", num_levels=levels), None, CTR)
       for levels in (1, 2, 3)),
+    *(Row(f"DeepCTR-Torch {kind}, no mixture", "adapter", deepctr(kind, True), None, CTR)
+      for kind in ("ESMM", "SharedBottom")),
     Row("DeepCTR-Torch MMOE with a history", "adapter", deepctr("MMOE", True), None, CTR),
     Row("Torch-RecHub MMOE", "adapter", rechub("MMOE", 3), None, HUB),
     *(Row(f"Torch-RecHub PLE, levels: {levels}", "adapter", rechub("PLE", levels, 2, 1), None, HUB)
       for levels in (1, 2)),
+    *(Row(f"Torch-RecHub {kind}, no mixture", "adapter", rechub(kind, history=kind != "ESMM"), None, HUB)
+      for kind in ("ESMM", "AITM", "SharedBottom")),
     Row("Torch-RecHub MMOE with a history", "adapter", rechub("MMOE", 3, history=True), None, HUB),
 )
 

@@ -4,6 +4,7 @@ import importlib
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from tests import foreign
 
@@ -143,3 +144,43 @@ class Decoder(nn.Module):
         for layer in self.layers:
             hidden = layer(hidden, position_embeddings=tables, attention_mask=mask, cache=None)
         return self.head(self.norm(hidden))
+
+
+# ---- SwinV2-MoE, of its definition ----
+
+class WindowAttention(nn.Module):
+    """Cosine attention within windows of side x side positions, with a bias that a network makes of distances."""
+
+    def __init__(self, size, side, heads):
+        super().__init__()
+        self.num_heads = heads
+        self.logit_scale = nn.Parameter(torch.log(10 * torch.ones(heads, 1, 1)))
+        self.cpb_mlp = nn.Sequential(nn.Linear(2, 16), nn.ReLU(), nn.Linear(16, heads, bias=False))
+        at = torch.cartesian_prod(torch.arange(side), torch.arange(side)).float()
+        distance = at.unsqueeze(1) - at
+        self.register_buffer("distances", torch.sign(distance) * torch.log2(distance.abs() + 1))
+        self.qkv, self.proj = nn.Linear(size, 3 * size), nn.Linear(size, size)
+
+    def forward(self, x):
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        scores = functional.normalize(q, dim=-1) @ functional.normalize(k, dim=-1).transpose(-2, -1)
+        bias = 16 * torch.sigmoid(self.cpb_mlp(self.distances).permute(2, 0, 1))
+        shares = torch.softmax(scores * self.logit_scale.clamp(max=4.6).exp() + bias, -1)
+        return self.proj((shares @ v).transpose(1, 2).flatten(2))
+
+
+class SwinBlock(nn.Module):
+    """Positions of an image of 8 x 8 patches; windows of 4 x 4, shifted by two."""
+
+    def __init__(self, shift=2):
+        super().__init__()
+        self.attn, self.norm1, self.norm2 = WindowAttention(SIZE, 4, 2), nn.LayerNorm(SIZE), nn.LayerNorm(SIZE)
+        self.mlp = foreign.Block(foreign.TopKRouter("mixtral", 4, SIZE, 1), foreign.PackedExperts(4, SIZE, 12))
+        self.shift = shift
+
+    def forward(self, x):
+        image = torch.roll(x.view(-1, 8, 8, SIZE), (-self.shift, -self.shift), (1, 2))
+        windows = image.view(-1, 2, 4, 2, 4, SIZE).permute(0, 1, 3, 2, 4, 5).reshape(-1, 16, SIZE)
+        mixed = self.attn(windows).view(-1, 2, 2, 4, 4, SIZE).permute(0, 1, 3, 2, 4, 5).reshape(-1, 8, 8, SIZE)
+        x = x + self.norm1(torch.roll(mixed, (self.shift, self.shift), (1, 2)).reshape(x.shape))
+        return x + self.norm2(self.mlp(x))

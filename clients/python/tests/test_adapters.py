@@ -9,7 +9,7 @@ from torch.nn import functional
 
 import moed
 from moed import adapters, recommenders
-from tests import foreign
+from tests import field_recommenders, foreign
 from tests.export_case import ExportCase, routings
 
 SIZE, INNER, COUNT = 8, 6, 8
@@ -335,6 +335,9 @@ class PackagesTest(ExportCase):
                 history = VarLenSparseFeat(SparseFeat("h", 6, embedding_dim=4), 5, pool, length)
                 moed.export(randomised(MMOE([*columns, history], **sizes)), None, self.path)
         self.assertEqual(self.config()["inputs"][2]["length"], "n")
+        for kind in ("ESMM", "SharedBottom"):
+            moed.export(randomised(field_recommenders.deepctr(kind, True)()[0]), None, self.path)
+            self.assertEqual([entry["name"] for entry in self.config()["outputs"]], ["ctr", "ctcvr"])
 
     def test_rechub(self):
         self.package("torch_rechub")
@@ -350,6 +353,11 @@ class PackagesTest(ExportCase):
             history = SequenceFeature("h", 6, 4, pool, padding_idx=padding)
             model = randomised(MMOE([features[0], history, *features[1:]], tasks, 3, {"dims": [6]}, towers))
             moed.export(model, {"h": torch.zeros(1, 5, dtype=torch.long)}, self.path)
+        for kind, outputs in (("ESMM", ["cvr", "ctr", "ctcvr"]), ("AITM", ["task0", "task1"]),
+                              ("SharedBottom", ["task0", "task1"])):
+            model, example, _ = field_recommenders.rechub(kind, history=kind != "ESMM")()
+            moed.export(randomised(model), example, self.path)
+            self.assertEqual([entry["name"] for entry in self.config()["outputs"]], outputs)
 
 
 if __name__ == "__main__":

@@ -52,6 +52,10 @@ class DecodersTest(ExportCase):
                             "model.self_attn: does not accept rows of shape .6, 16., without cache, "
                             r"position_embeddings, attention_mask: .*field_whole.py:\d+")
 
+    def test_windows(self):
+        self.assert_refused(field_whole.SwinBlock(), (64, field_whole.SIZE),
+                            r"model: roll\(.*no layer of a checkpoint.*register_adapter.*field_whole.py:\d+\)")
+
     def test_transformers(self):
         try:
             import transformers  # noqa: F401
