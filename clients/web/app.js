@@ -128,7 +128,7 @@ function drawLive() {
   $("heat-hint").textContent = live.rows
     ? `${counted(live.rows, "row")} in ${Math.round(live.seconds)} s. A line for each layer, a cell for each expert; the stronger, the larger its share of ` +
       `${layer?.of === "weight" ? "the combine weight" : "the selections"}.${left}`
-    : "No rows in this window. Send some, or try one below.";
+    : "No rows in this window. Send some, or try one above.";
   $("heat").setAttribute("aria-label", layer ? `Shares of ${layer.share.length} experts in ${live.layers.length} layers; ` +
     `${layer.name}: largest ${percent(Math.max(...layer.share))}, ${layer.unused} unused` : "no layers");
   remember("gate entropy", live.rows ? layer?.gate_entropy_bits : null);

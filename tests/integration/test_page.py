@@ -37,6 +37,10 @@ class PageTest(ServerCase):
         self.assertEqual(self.get("/ui/none.js").status, 404)
 
     @unittest.skipUnless(shutil.which("node"), "there is no node")
+    def test_what_can_be_tried_is_seen_without_scrolling(self):
+        page = self.get("/").body.decode()
+        self.assertLess(page.index('id="tryit"'), page.index('id="routing"'))
+
     def test_an_address_and_a_token_may_be_anything(self):
         asset = self.get("/ui/given.js", "*/*").body.decode()
         script = asset + r"""
