@@ -94,6 +94,15 @@ START_TEST(a_gate_collapses_or_cannot_decide)
 }
 END_TEST
 
+START_TEST(overflowed_rows_are_told)
+{
+    json_t *findings = report_of(
+        document_of(1000, 1, 4, SELECTED(250, 250, 250, 250), ", \"overflowed\": 3"), NULL, 0);
+    ck_assert(json_number_value(json_object_get(found(findings, "overflowed"), "rows")) == 3);
+    json_decref(findings);
+}
+END_TEST
+
 /* Selections are even, the weight is not, and the reference knows nothing of it. */
 START_TEST(one_expert_has_the_weight)
 {
@@ -287,8 +296,8 @@ START_TEST(documents_of_different_models_are_refused)
 END_TEST
 
 TEST_MAIN("moectl report", an_even_layer_is_quiet, hot_and_unused_want_more_than_chance,
-          a_gate_collapses_or_cannot_decide, few_rows_say_nothing_of_a_gate,
-          one_expert_has_the_weight, redundant_experts_go_together,
+          a_gate_collapses_or_cannot_decide, overflowed_rows_are_told,
+          few_rows_say_nothing_of_a_gate, one_expert_has_the_weight, redundant_experts_go_together,
           pairs_are_not_compared_with_a_window, dying_experts_and_recorded_drift_are_passed_on,
           who_is_left_has_not_collapsed, who_is_in_quarantine_is_not_unused,
           who_is_in_quarantine_is_not_dying, a_cache_holds_the_most_used,

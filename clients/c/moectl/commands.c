@@ -134,7 +134,10 @@ const struct command COMMANDS[] = {
      "choice) and silenced (chosen as ever, and giving nothing), and shows what that changes: "
      "accuracy, log loss in nats, the rows that are answered otherwise, and the class that loses "
      "most. FILE is .npz with an array for each input and one more, labels: the class of each row, "
-     "by index. The model needs an output of one number for each class, probabilities or logits.\n"
+     "by index, as numpy.savez('test.npz', image=rows, labels=labels) writes it for a model whose "
+     "input is called image; deploy/stories/worth.py MODEL --save test.npz makes one of the test "
+     "images of fashion-mnist or mnist. The model needs an output of one number for each class, "
+     "probabilities or logits.\n"
      "The server counts nothing of it. A dash stands for what the gate cannot do; --json says why, "
      "and has the accuracy of every class.",
      {{"moectl ablate fashion-mnist test.npz", "A table: which experts could be done without."},

@@ -248,6 +248,17 @@ static void judge_recorded_drift(json_t *findings, const struct layer *layer, co
            "psi", psi);
 }
 
+static void tell_overflowed(json_t *findings, const struct layer *layer)
+{
+    if (layer->overflowed > 0)
+        figure(find(findings, layer, "overflowed",
+                    "%llu of %llu row%s had weights beyond 2^19, which are in no figure of the "
+                    "weight: inputs far from what the model was made for",
+                    (unsigned long long)layer->overflowed, (unsigned long long)layer->rows,
+                    ending(layer->rows)),
+               "rows", (double)layer->overflowed);
+}
+
 /* With several experts for each row shares may be even while one has all the weight. */
 static void judge_alone(json_t *findings, const struct layer *layer)
 {
@@ -470,6 +481,7 @@ json_t *report_make(const struct document *now, const struct document *before, u
             continue;
         }
         tell_quarantine(findings, layer);
+        tell_overflowed(findings, layer);
         judge_gate(findings, layer);
         judge_alone(findings, layer);
         judge_experts(findings, layer);

@@ -11,7 +11,8 @@
 static enum paint paint_of(const char *kind)
 {
     static const char *const BAD[] = {"unused", "dying", "collapsed", "failing"};
-    static const char *const WARN[] = {"hot", "negligible", "undecided", "drift", "redundant"};
+    static const char *const WARN[] = {"hot",       "negligible", "undecided", "drift",
+                                       "redundant", "alone",      "overflowed"};
     for (size_t i = 0; i < LENGTH(BAD); i++)
         if (strcmp(kind, BAD[i]) == 0)
             return PAINT_BAD;
