@@ -10,7 +10,7 @@ import tempfile
 import threading
 import unittest
 
-from support.server import ROOT, ServerCase
+from support.server import BINARY, ROOT, ServerCase
 
 
 def run_script(name, *arguments, **options):
@@ -43,12 +43,14 @@ class ExamplesTest(ServerCase):
 
     def test_a_reader_that_has_seen_enough(self):
         """As `| head` does: the pipe's other end is closed."""
-        read, write = os.pipe()
-        os.close(read)
-        done = run_script("speak.py", "--url", self.server.url, "tiny-lm", capture_output=False, stdout=write,
-                          stderr=subprocess.PIPE)
-        os.close(write)
-        self.assertEqual((done.returncode, done.stderr), (1, ""))
+        for arguments in (("speak.py", "--url", self.server.url, "tiny-lm"),
+                          ("stories/worth.py", "--moed", BINARY, "--rows", "50", "mnist")):
+            with self.subTest(arguments[0]):
+                read, write = os.pipe()
+                os.close(read)
+                done = run_script(*arguments, capture_output=False, stdout=write, stderr=subprocess.PIPE)
+                os.close(write)
+                self.assertEqual((done.returncode, done.stderr), (1, ""))
 
 
 class Guarded(http.server.BaseHTTPRequestHandler):
