@@ -217,7 +217,9 @@ static void fill_info(struct moed_model *model, bool copied)
         .context = model->context,
         .session_bytes = model->session_bytes,
         .position_bytes = model->position_bytes,
+        .kind_count = model->kind_count,
     };
+    memcpy(info->kinds, model->kinds, sizeof info->kinds);
 }
 
 static int read_config(struct moed_model *model, struct config_node *root,
@@ -226,6 +228,7 @@ static int read_config(struct moed_model *model, struct config_node *root,
     struct loading loading = {.tensors = model->tensors,
                               .kv_f32 = options && options->kv == MOED_KV_F32,
                               .views = model->family.views,
+                              .kind_count = 1,
                               .layers_left = MAX_LAYERS,
                               .bytes_left = MAX_UNSTORED_BYTES};
     static const unsigned bits[] = {[MOED_WEIGHTS_INT8] = 8, [MOED_WEIGHTS_INT4] = 4};
@@ -248,7 +251,8 @@ static int read_config(struct moed_model *model, struct config_node *root,
             "of earlier ones: a sequence is given at once, or part by part");
     model->session_bytes = loading.session_bytes;
     model->position_bytes = loading.position_bytes;
-    model->window = loading.window == SIZE_MAX ? 0 : loading.window;
+    model->kind_count = loading.kind_count;
+    memcpy(model->kinds, loading.kinds, sizeof model->kinds);
     return config_done(root, err);
 }
 

@@ -62,7 +62,8 @@ struct moed_model {
     struct moe_sizes *moe; /* [moe_count] */
     size_t moe_count;
     size_t session_bytes, position_bytes; /* of a session */
-    size_t window; /* no position looks further back, itself included; 0: to the first */
+    size_t kind_count;
+    struct moed_kind kinds[MOED_MAX_KINDS];
     char *description;
     bool headers_only; /* it has no numbers, and is not run */
     struct moed_model_info info;

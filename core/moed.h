@@ -80,6 +80,14 @@ struct moed_gate_info {
     struct moed_routing_reference *reference; /* NULL: the checkpoint has none */
 };
 
+/* The layers of a model that look back equally far, and what they keep of a position. */
+struct moed_kind {
+    size_t window; /* positions, the present one included; 0: back to the first */
+    uint64_t position_bytes;
+};
+
+enum { MOED_MAX_KINDS = 4 };
+
 /* Everything a front end may know about a model. Borrowed: lives as long as the model. */
 struct moed_model_info {
     const char *description;    /* "" if the checkpoint has none */
@@ -106,6 +114,10 @@ struct moed_model_info {
     /* What a session keeps for a sequence as a whole and for each of its positions. If both are 0,
      * rows need no session; otherwise every span of a forward pass does. */
     uint64_t session_bytes, position_bytes;
+    /* By what looks back how far: position_bytes is their sum. The first is that of layers without
+     * a window, even if there are none. */
+    size_t kind_count;
+    struct moed_kind kinds[MOED_MAX_KINDS];
 };
 
 struct moed_model;
@@ -238,16 +250,29 @@ struct moed_batch {
 /* Memory for the positions of sequences, in pages of MOED_PAGE_POSITIONS. */
 enum { MOED_PAGE_POSITIONS = 32 };
 
-/* Pages for `positions` positions in all, in one allocation, which takes memory as it is used. One
- * thread at a time may call what takes pages or sessions of them, forward passes apart: those use
- * only the sessions of their spans, and may run beside. `model` must outlive them. NULL if there is
- * not so much memory. */
-MUST_CHECK struct moed_pages *moed_pages_new(const struct moed_model *model, size_t positions,
-                                             struct error *err);
+/* What there are pages for: `positions` positions in all. Layers with a window see only the last of
+ * a sequence's, and have pages for no more than `sequences` sequences hold at a time, whose next
+ * spans have `step_rows` rows together at most. 0 sequences: any number, and any spans. */
+struct moed_room {
+    size_t positions, sequences, step_rows;
+};
+
+/* What these pages take at most; UINT64_MAX if that is more. */
+uint64_t moed_room_bytes(const struct moed_model_info *info, const struct moed_room *room);
+
+/* Of layers of this kind. */
+size_t moed_room_pages(const struct moed_kind *kind, const struct moed_room *room);
+
+/* Pages of all kinds, one allocation for each, which takes memory as it is used. One thread at a
+ * time may call what takes pages or sessions of them, forward passes apart: those use only the
+ * sessions of their spans, and may run beside. `model` must outlive them. NULL if there is not so
+ * much memory. */
+MUST_CHECK struct moed_pages *moed_pages_new(const struct moed_model *model,
+                                             const struct moed_room *room, struct error *err);
 void moed_pages_free(struct moed_pages *pages); /* after its sessions */
 
-/* How many there are; that sessions have; that only the prefix cache has, which gives them away
- * when they are wanted. */
+/* How many there are, of all kinds; that sessions have, or have been promised of layers without a
+ * window; that only the prefix cache has, which gives them away when they are wanted. */
 size_t moed_pages_total(const struct moed_pages *pages);
 size_t moed_pages_used(const struct moed_pages *pages);
 size_t moed_pages_idle(const struct moed_pages *pages);
@@ -259,19 +284,25 @@ MUST_CHECK struct moed_session *moed_session_new(struct moed_pages *pages, struc
 /* Gives its pages back; those that are full stay findable until they are wanted. */
 void moed_session_free(struct moed_session *session);
 
-/* Gives the session pages for `positions` positions in all, which forward passes may then reach. -1
- * if there are not so many free, or if that exceeds the model's context: then nothing has changed.
- */
+/* Promises the session pages for `positions` positions in all: moed_session_reserve() gives them
+ * whatever others take meanwhile, if moed_session_share() follows every forward pass and if the
+ * rows for which sessions have reserved, and not yet been shared, fit the room's step_rows. -1 if
+ * there are not so many to promise, or if that exceeds the model's context: then nothing has
+ * changed. */
+MUST_CHECK int moed_session_promise(struct moed_session *session, size_t positions);
+
+/* Gives the session pages for `positions` positions in all, which forward passes may then reach,
+ * and promises them if they were not promised. -1 as above. */
 MUST_CHECK int moed_session_reserve(struct moed_session *session, size_t positions);
 
-/* Lets an empty session, reserved or not, begin with positions that another one has computed for
- * the same first tokens without intervention: full pages of them, and never all `count`, so that a
- * row is left to compute. Not for a sequence that will have interventions. Returns the session's
- * new length. */
+/* Lets a session of which nothing was asked yet begin with positions that another one has computed
+ * for the same first tokens without intervention: full pages of them, as far as layers with a
+ * window still have theirs, and never all `count`, so that a row is left to compute. Not for a
+ * sequence that will have interventions. Returns the session's new length. */
 size_t moed_session_find_prefix(struct moed_session *session, const int32_t *tokens, size_t count);
 
 /* To be called between forward passes: lets other sessions find the full pages that this one has
- * computed so far, and gives back those that are behind the windows of all layers. */
+ * computed so far, and gives back those of layers with a window that are behind it. */
 void moed_session_share(struct moed_session *session);
 
 /* The number of positions it has seen. */
@@ -279,7 +310,7 @@ size_t moed_session_length(const struct moed_session *session);
 
 /* Forgets the positions from `length` on, and gives back their pages and what was reserved: reserve
  * again to go on. `length` is at most moed_session_length(); it is 0 or just that for a model with
- * session_bytes, or whose layers all have windows. */
+ * session_bytes, or with layers that have a window. */
 void moed_session_truncate(struct moed_session *session, size_t length);
 
 /* Runs 1..max_rows rows through the model on `team` (borrowed for the call; NULL: the calling

@@ -10,19 +10,23 @@
 #include "core/layers/layer.h"
 #include "core/pages.h"
 
-struct entry {
-    uint32_t page;
-    uint64_t serial; /* of the page, or of its like, that others find; of the first `shared` */
+/* A session's pages of one kind, in order. */
+struct held {
+    uint32_t *table; /* [held of capacity] */
+    size_t first;    /* those before are behind the window, and given back */
 };
 
 struct moed_session {
     struct moed_pages *pages; /* borrowed */
     size_t length; /* positions that all layers have seen; during a forward pass, those before it */
     char *state;   /* what is kept of the sequence as a whole */
-    struct entry *table; /* [held of capacity] its pages, in order */
-    int32_t *tokens;     /* [capacity * MOED_PAGE_POSITIONS] of the positions so far */
+    struct held kinds[MOED_MAX_KINDS]; /* as its model has them */
+    /* [capacity] of the pages of the first kind, or of their likes, that others find; of the first
+     * `shared` */
+    uint64_t *serials;
+    int32_t *tokens; /* [capacity * MOED_PAGE_POSITIONS] of the positions so far */
     size_t held, capacity;
-    size_t first;    /* pages before this one are behind every window, and given back */
+    size_t promised; /* pages of each kind, with those it has; of a window, as many as it spans */
     size_t writable; /* positions that forward passes may reach */
     size_t shared;   /* the first pages that others find, or their like */
     bool intervened; /* what it has computed is not what its tokens alone give */
@@ -39,8 +43,8 @@ static inline void *session_sequence(const struct moed_session *session, const s
 static inline void *session_page(const struct moed_session *session, const struct layer *layer,
                                  size_t page)
 {
-    const struct moed_pages *pages = session->pages;
-    return pages->memory + session->table[page].page * pages->page_bytes +
+    size_t kind = layer->memory.kind;
+    return page_memory(&session->pages->kinds[kind], session->kinds[kind].table[page]) +
            MOED_PAGE_POSITIONS * layer->memory.position_at;
 }
 

@@ -75,14 +75,17 @@ static void measure_sequences(struct inspect_memory *memory, const struct moed_m
 {
     const struct sequences_options sequences = {
         .max_sequences = loop_share(options, options->max_sequences, 1),
+        .step_tokens = options->step_tokens,
         .cache_bytes = loop_share(options, options->kv_cache_mb << 20, 0)};
     const size_t wanted = sequences_most_wanted(info, sequences.max_sequences, memory->rows);
     memory->scratch =
         plus(memory->scratch, times(wanted, info->outputs[0].elements * sizeof(float)));
-    memory->positions = sequences_positions(info, &sequences);
-    memory->cache = times(memory->positions, info->position_bytes);
+    memory->room = sequences_room(info, &sequences);
+    memory->cache = moed_room_bytes(info, &memory->room);
     memory->state = times(sequences.max_sequences, info->session_bytes);
-    memory->context = plus(times(info->context, info->position_bytes), info->session_bytes);
+    const struct moed_room longest = {
+        .positions = info->context, .sequences = 1, .step_rows = memory->rows};
+    memory->context = plus(moed_room_bytes(info, &longest), info->session_bytes);
 }
 
 int inspect_memory(struct inspect_memory *memory, const char *directory,
@@ -127,13 +130,29 @@ static void print_weights(const struct inspect_memory *memory, int form, FILE *o
     fputc('\n', out);
 }
 
+/* The first kind has no layers where all have a window. */
+static void print_kinds(const struct inspect_memory *memory, const struct moed_model_info *info,
+                        FILE *out)
+{
+    for (size_t i = 0, told = 0; i < info->kind_count; i++) {
+        const struct moed_kind *kind = &info->kinds[i];
+        if (kind->position_bytes == 0 && info->kind_count > 1)
+            continue;
+        fprintf(out, "%s%zu tokens of ", told++ ? ", " : "",
+                moed_room_pages(kind, &memory->room) * MOED_PAGE_POSITIONS);
+        inspect_print_bytes(out, kind->position_bytes);
+        if (kind->window)
+            fprintf(out, " in windows of %zu", kind->window);
+    }
+}
+
 static void print_sequences(const struct inspect_memory *memory, const struct moed_model_info *info,
                             FILE *out)
 {
     fputs("            ", out);
     inspect_print_bytes(out, memory->cache);
-    fprintf(out, " of keys and values: %llu tokens of ", (unsigned long long)memory->positions);
-    inspect_print_bytes(out, info->position_bytes);
+    fputs(" of keys and values: ", out);
+    print_kinds(memory, info, out);
     fputs("; ", out);
     inspect_print_bytes(out, memory->context);
     fprintf(out, " for a sequence of %zu, the longest\n", info->context);
@@ -174,6 +193,18 @@ static void json_number(struct buffer *body, const char *key, uint64_t value)
     buffer_format(body, ",\"%s\":%llu", key, (unsigned long long)value);
 }
 
+static void json_kinds(const struct inspect_memory *memory, const struct moed_model_info *info,
+                       struct buffer *body)
+{
+    buffer_text(body, ",\"kinds\":[");
+    for (size_t i = 0; i < info->kind_count; i++)
+        buffer_format(body, "%s{\"window\":%zu,\"position_bytes\":%llu,\"positions\":%zu}",
+                      i ? "," : "", info->kinds[i].window,
+                      (unsigned long long)info->kinds[i].position_bytes,
+                      moed_room_pages(&info->kinds[i], &memory->room) * MOED_PAGE_POSITIONS);
+    buffer_text(body, "]");
+}
+
 void inspect_memory_json(const struct inspect_memory *memory, const struct moed_model_info *info,
                          struct buffer *body)
 {
@@ -187,10 +218,11 @@ void inspect_memory_json(const struct inspect_memory *memory, const struct moed_
     json_number(body, "rows", memory->rows);
     json_number(body, "scratch_bytes", memory->scratch);
     if (info->sequence) {
-        json_number(body, "positions", memory->positions);
+        json_number(body, "positions", memory->room.positions);
         json_number(body, "cache_bytes", memory->cache);
         json_number(body, "state_bytes", memory->state);
         json_number(body, "context_bytes", memory->context);
+        json_kinds(memory, info, body);
     }
     json_number(body, "total_bytes", memory->total);
     buffer_text(body, "}");

@@ -17,10 +17,11 @@ struct inspect_memory {
     enum moed_weights chosen;   /* by the options */
     uint64_t loops;
     unsigned threads; /* of each loop */
-    /* Of each loop: rows of a batch or a step, and its scratch, outputs included; positions of its
-     * cache of keys and values; what that takes, and the most sequences' own state. */
-    uint64_t rows, scratch, positions, cache, state;
-    uint64_t context; /* the keys and values of one sequence of all positions that it may have */
+    /* Of each loop: rows of a batch or a step, and its scratch, outputs included; its cache of keys
+     * and values; what that takes, and the most sequences' own state. */
+    uint64_t rows, scratch, cache, state;
+    struct moed_room room;
+    uint64_t context; /* what one sequence of all positions that it may have holds at most */
     uint64_t total;   /* the chosen weights, and all loops */
 };
 

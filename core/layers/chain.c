@@ -16,6 +16,24 @@
 /* With the state of its op, of which a list of layers is one of the largest. */
 enum { LAYER_BYTES = sizeof(struct layer) + sizeof(struct chain) };
 
+/* Finds the kind of layers that look back as far. A window of all positions is none. */
+static int find_kind(struct layer *layer, const struct scope *scope, struct config_node *node,
+                     struct error *err)
+{
+    struct loading *loading = scope->loading;
+    struct memory *memory = &layer->memory;
+    if (loading->context > 0 && memory->window >= loading->context)
+        memory->window = 0;
+    for (memory->kind = 0; memory->kind < loading->kind_count; memory->kind++)
+        if (loading->kinds[memory->kind].window == memory->window)
+            return 0;
+    if (loading->kind_count == MOED_MAX_KINDS)
+        return config_error(node, NULL, err, "layers with more than %d different windows",
+                            MOED_MAX_KINDS - 1);
+    loading->kinds[loading->kind_count++].window = memory->window;
+    return 0;
+}
+
 /* Finds a place in the sessions for what the layer keeps of a sequence. */
 static int place_memory(struct layer *layer, const struct scope *scope, struct config_node *node,
                         struct error *err)
@@ -30,12 +48,14 @@ static int place_memory(struct layer *layer, const struct scope *scope, struct c
                             "'%s' keeps memory of a sequence, whose rows a gate or an expert does "
                             "not see one after the other",
                             layer->op->name);
+    if (memory->per_position && find_kind(layer, scope, node, err) != 0)
+        return -1;
+    struct moed_kind *kind = &loading->kinds[memory->kind];
     memory->sequence_at = loading->session_bytes;
-    memory->position_at = loading->position_bytes;
+    memory->position_at = kind->position_bytes;
     loading->session_bytes += (memory->per_sequence + cache_line - 1) / cache_line * cache_line;
     loading->position_bytes += memory->per_position;
-    if (memory->per_position)
-        loading->window = max_size(loading->window, memory->window ? memory->window : SIZE_MAX);
+    kind->position_bytes += memory->per_position;
     layer->collective = true;
     return 0;
 }

@@ -113,7 +113,8 @@ struct layer_op {
 struct memory {
     size_t per_sequence, per_position;
     size_t window; /* the layer looks at so many positions, the present one included; 0: at all */
-    size_t sequence_at, position_at; /* where, among the memory of all layers */
+    size_t kind;   /* of layers that look back as far */
+    size_t sequence_at, position_at; /* where, among the memory of all layers, or of the kind */
 };
 
 /* Which values of its list a layer reads, and what it gives: VALUE_BEFORE, VALUE_INPUT or

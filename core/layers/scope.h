@@ -51,7 +51,8 @@ struct loading {
     /* What a session keeps for all layers so far. */
     size_t session_bytes, position_bytes;
     bool sees_ahead; /* a layer must be given all positions of a sequence at once */
-    size_t window;   /* the widest; SIZE_MAX: a layer looks back to the first position */
+    size_t kind_count;
+    struct moed_kind kinds[MOED_MAX_KINDS]; /* the first without a window */
 };
 
 struct scope {

@@ -13,7 +13,7 @@ struct sequences_options {
     size_t loop;             /* which shard of the statistics is this loop's */
     size_t max_sequences;    /* that run at a time */
     size_t step_tokens;      /* rows of a step; more than max_sequences */
-    size_t cache_bytes;      /* of keys and values */
+    size_t cache_bytes;      /* of keys and values, at most */
     size_t max_queue_tokens; /* of the prompts that wait; a prompt alone may be longer */
     unsigned threads;        /* of the compute team */
     /* The model's files were truncated while they were mapped; called once for a model. */
@@ -111,6 +111,7 @@ struct sequences {
     struct moed_scratch *scratch;
     struct sampler_scratch *sampler;
     struct moed_pages *pages;     /* of keys and values; NULL: it is an encoder, which has none */
+    struct moed_room room;        /* which these have */
     size_t context;               /* the most positions of a sequence */
     size_t step_rows;             /* at most */
     size_t width;                 /* of an output's row: the vocabulary, or an encoder's vector */

@@ -84,7 +84,7 @@ static bool open_session(struct sequences *sequences, struct sequence *sequence)
         return false;
     if (may_begin_later(sequence))
         moed_session_find_prefix(session, sequence->tokens, sequence->prompt);
-    if (moed_session_reserve(session, sequence->limit) != 0) {
+    if (moed_session_promise(session, sequence->limit) != 0) {
         moed_session_free(session);
         return false;
     }
@@ -199,26 +199,36 @@ static const struct lane_kind SEQUENCES = {ready, cost, begin, run, finish, empt
 
 /* ---- what the server asks of it ---- */
 
-size_t sequences_positions(const struct moed_model_info *info,
-                           const struct sequences_options *options)
+/* Windows of twice the sequences: what a window sees at the end of one, or of a beginning that many
+ * have in common, stays until others need it, so that the next goes on there. */
+struct moed_room sequences_room(const struct moed_model_info *info,
+                                const struct sequences_options *options)
 {
     const size_t context = (info->context + MOED_PAGE_POSITIONS - 1) / MOED_PAGE_POSITIONS;
-    const size_t most = options->max_sequences * context * MOED_PAGE_POSITIONS;
-    const size_t fit = info->position_bytes ? options->cache_bytes / info->position_bytes : most;
-    return fit < most ? fit : most;
+    size_t least = 0, most = options->max_sequences * context; /* pages */
+    struct moed_room room = {.sequences = 2 * options->max_sequences,
+                             .step_rows = info_step_rows(info, options->step_tokens)};
+    while (least < most) {
+        const size_t middle = most - (most - least) / 2;
+        room.positions = middle * MOED_PAGE_POSITIONS;
+        if (moed_room_bytes(info, &room) <= options->cache_bytes)
+            least = middle;
+        else
+            most = middle - 1;
+    }
+    room.positions = least * MOED_PAGE_POSITIONS;
+    return room;
 }
 
 static void tell_memory(const struct sequences *sequences)
 {
     const struct model *model = sequences->lane.model;
-    const size_t positions =
-        sequences->pages ? moed_pages_total(sequences->pages) * MOED_PAGE_POSITIONS : 0;
     log_message(
         LOG_INFO, "sequences",
         "%s version %s: keys and values of %zu positions in at most %llu MB; %zu sequences, "
         "%zu tokens a step",
-        model->name, model->version, positions,
-        (unsigned long long)(positions * model->info->position_bytes >> 20),
+        model->name, model->version, sequences->room.positions,
+        (unsigned long long)(moed_room_bytes(model->info, &sequences->room) >> 20),
         sequences->options.max_sequences, sequences->step_rows);
 }
 
@@ -245,9 +255,10 @@ struct sequences *sequences_new(struct model *model, struct scheduler *scheduler
     TAILQ_INIT(&sequences->running);
     sequences->scratch = moed_scratch_new(model->engine, &wanted, &cause);
     sequences->sampler = sampler_scratch_new(sequences->width, &cause);
-    if (model_keeps_positions(model))
-        sequences->pages =
-            moed_pages_new(model->engine, sequences_positions(model->info, options), &cause);
+    if (model_keeps_positions(model)) {
+        sequences->room = sequences_room(model->info, options);
+        sequences->pages = moed_pages_new(model->engine, &sequences->room, &cause);
+    }
     if (cause.code == ERROR_NONE && step_init(sequences, &cause) == 0) {
         sequences_show(sequences);
         tell_memory(sequences);
@@ -260,8 +271,7 @@ struct sequences *sequences_new(struct model *model, struct scheduler *scheduler
 
 size_t sequences_most(const struct sequences *sequences)
 {
-    const size_t kept = sequences->pages ? moed_pages_total(sequences->pages) * MOED_PAGE_POSITIONS
-                                         : sequences->step_rows;
+    const size_t kept = sequences->pages ? sequences->room.positions : sequences->step_rows;
     return kept < sequences->context ? kept : sequences->context;
 }
 

@@ -1,9 +1,9 @@
 /* A lane of sequences, which grow by a token a step.
  *
  * A step takes the next token of every running sequence, and beside them chunks of prompts, up to a
- * bound on its rows: a long prompt stops nobody's tokens. A sequence runs once the positions it may
- * need at most are reserved for it, so nothing that runs is ever taken back; until then it waits,
- * by priority and then the oldest first. What a sequence says depends on nothing but its own tokens
+ * bound on its rows: a long prompt stops nobody's tokens. A sequence runs once it was promised the
+ * pages that it may need at most, so nothing that runs is ever taken back; until then it waits, by
+ * priority and then the oldest first. What a sequence says depends on nothing but its own tokens
  * and options.
  *
  * Loop thread only, but for the step itself: the forward pass and the choice of tokens. */
@@ -17,9 +17,9 @@ MUST_CHECK struct sequences *sequences_new(struct model *model, struct scheduler
                                            const struct sequences_options *options,
                                            struct error *err);
 
-/* Positions that the cache has room for; no more than the most sequences may need. */
-size_t sequences_positions(const struct moed_model_info *info,
-                           const struct sequences_options *options);
+/* What a cache of options->cache_bytes has room for; no more than the most sequences may need. */
+struct moed_room sequences_room(const struct moed_model_info *info,
+                                const struct sequences_options *options);
 
 /* Whether a sequence of so many positions can ever run; the error says what is too long. */
 MUST_CHECK int sequences_check(const struct sequences *sequences, size_t prompt, size_t limit,

@@ -1,6 +1,7 @@
 /* What a step has, computes and brings. */
 #include "server/compute/sequences_step.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -87,6 +88,13 @@ static const struct moed_intervention *intervention_of(const struct sequence *se
     return sequence->quarantined ? sequence->quarantined->rows : sequence->asked;
 }
 
+/* What it was promised when it began. */
+static void reserve(struct sequence *sequence, size_t positions)
+{
+    const bool has = !sequence->session || moed_session_reserve(sequence->session, positions) == 0;
+    assert(has);
+}
+
 static void add_span(struct sequences *sequences, struct sequence *sequence, size_t rows)
 {
     struct step *step = &sequences->step;
@@ -101,6 +109,7 @@ static void add_span(struct sequences *sequences, struct sequence *sequence, siz
     }
     if (taken == 0)
         return;
+    reserve(sequence, sequence->rows + taken);
     memcpy(step->tokens + step->rows, sequence->tokens + sequence->rows,
            taken * sizeof *step->tokens);
     step->span[step->spans] = (struct moed_span){.rows = taken,
@@ -327,8 +336,7 @@ static size_t deliver(struct sequences *sequences, size_t at, size_t row, size_t
         error_set(&sequence->error, step->errors[at].code, "%s", step->errors[at].text);
     keep_routing(sequences, sequence, row, span->rows);
     sequence->rows += span->rows;
-    if (sequence->session &&
-        sequence->rows / MOED_PAGE_POSITIONS > span->position / MOED_PAGE_POSITIONS)
+    if (sequence->session)
         moed_session_share(sequence->session);
     for (size_t i = 0; i < span->rows; i++) {
         const size_t next = span->position + i + 1;

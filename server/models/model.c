@@ -180,7 +180,7 @@ static int run_rows(struct model *model, struct moed_scratch *scratch, struct mo
     batch->span_count = 1;
     struct moed_pages *pages = NULL;
     if (model_keeps_positions(model)) {
-        pages = moed_pages_new(model->engine, rows, err);
+        pages = moed_pages_new(model->engine, &(struct moed_room){.positions = rows}, err);
         span.session = pages ? moed_session_new(pages, err) : NULL;
         if (!span.session) {
             moed_pages_free(pages);

@@ -99,7 +99,8 @@ const struct option_row OPTIONS[OPTION_ROWS] = {
     {"kv_cache_mb", OPTION_COUNT, AT(kv_cache_mb), 1, 16777216, "1024", NULL, "MEBIBYTES", NULL,
      "Memory for keys and values of all sequences of a language model, of each loop its share. A "
      "request waits until there is room for its prompt and max_tokens; one that never fits is "
-     "refused with 400. A model takes no more than max_sequences times its context needs."},
+     "refused with 400. Layers with a sliding window keep no more than it sees. A model takes no "
+     "more than max_sequences times its context needs."},
     {"kv_cache", OPTION_CHOICE, AT(kv_cache), 0, 0, "f16", NULL, "f16|f32", NULL,
      "How keys and values are kept. f32 takes twice the memory and differs from f16 in the last "
      "digits of a token's logits; it is what other implementations are compared with."},

@@ -59,7 +59,7 @@ static void per_model(struct metrics *all)
         {"moed_sequences_waiting", "gauge", "Sequences that wait for room or for their turn.",
          waiting},
         {"moed_kv_pages_used", "gauge",
-         "Pages of keys and values that running sequences have reserved.", pages_used},
+         "Pages of keys and values that running sequences have or were promised.", pages_used},
         {"moed_kv_pages", "gauge", "Pages of keys and values in all, of 32 positions each.", pages},
     };
     for (size_t i = 0; i < sizeof FAMILIES / sizeof *FAMILIES; i++) {

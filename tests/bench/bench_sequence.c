@@ -110,7 +110,7 @@ int main(int argc, char *argv[])
     run.info = moed_model_info(model);
     if (!run.info->sequence)
         fail("this is no language model");
-    run.pages = moed_pages_new(model, 4 * STEPS, &err);
+    run.pages = moed_pages_new(model, &(struct moed_room){.positions = 4 * STEPS}, &err);
     if (!run.pages)
         fail(err.text);
     run.logits = bench_memory(run.info->outputs[0].elements * sizeof *run.logits);

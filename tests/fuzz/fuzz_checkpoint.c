@@ -198,7 +198,8 @@ static bool open_sessions(const struct moed_model *model, struct moed_span *span
     const struct moed_model_info *info = moed_model_info(model);
     if (info->position_bytes + info->session_bytes == 0)
         return true;
-    *pages = moed_pages_new(model, count * MOED_PAGE_POSITIONS, &err);
+    *pages =
+        moed_pages_new(model, &(struct moed_room){.positions = count * MOED_PAGE_POSITIONS}, &err);
     require(*pages || (err.code != ERROR_NONE && *err.text));
     for (size_t i = 0; *pages && i < count; i++)
         require((spans[i].session = moed_session_new(*pages, &err)) != NULL &&

@@ -118,7 +118,8 @@ static void run(const struct moed_model *model, size_t chunk, float *y)
     const struct moed_model_info *info = moed_model_info(model);
     const struct moed_scratch_options options = {TOKENS, 1, .distributions = true};
     struct moed_scratch *scratch = moed_scratch_new(model, &options, &err);
-    struct moed_pages *pages = moed_pages_new(model, TOKENS, &err);
+    struct moed_pages *pages =
+        moed_pages_new(model, &(struct moed_room){.positions = TOKENS}, &err);
     struct moed_session *session = pages ? moed_session_new(pages, &err) : NULL;
     int32_t tokens[TOKENS];
     for (int i = 0; i < TOKENS; i++)

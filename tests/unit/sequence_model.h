@@ -12,6 +12,7 @@ enum { SEQUENCE_TOKENS = 19, SEQUENCE_SIZE = 20, SEQUENCE_CONTEXT = 512, SEQUENC
 struct attention_options {
     const char *name;
     size_t heads, kv_heads, head_dim, window;
+    bool alternates; /* the window is that of the first layer alone */
     bool causal, sinks, bias;
     double scale;          /* 0: 1 / sqrt(head_dim) */
     const char *qk_norm;   /* NULL, "head", "all" */
@@ -89,7 +90,7 @@ static inline void print_attention(FILE *config, size_t layer,
             "'causal':%s,'heads':%zu,'kv_heads':%zu,'head_dim':%zu",
             layer, options->causal ? "true" : "false", options->heads, options->kv_heads,
             options->head_dim);
-    if (options->window)
+    if (options->window && !(options->alternates && layer > 0))
         fprintf(config, ",'window':%zu", options->window);
     if (options->scale != 0)
         fprintf(config, ",'scale':%g", options->scale);

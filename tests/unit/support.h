@@ -306,7 +306,7 @@ static inline struct moed_session *new_session(const struct moed_model *model, s
                                                struct moed_pages **pages)
 {
     struct error err = ERROR_INIT;
-    *pages = moed_pages_new(model, positions, &err);
+    *pages = moed_pages_new(model, &(struct moed_room){.positions = positions}, &err);
     ck_assert_msg(*pages != NULL, "%s", err.text);
     struct moed_session *session = moed_session_new(*pages, &err);
     ck_assert_msg(session != NULL, "%s", err.text);

@@ -64,7 +64,8 @@ static void keep_routing(struct case_of *run, size_t first, size_t count)
 static void run_chunks(struct case_of *run, size_t chunk)
 {
     struct error err = ERROR_INIT;
-    struct moed_pages *pages = moed_pages_new(run->model, run->rows, &err);
+    struct moed_pages *pages =
+        moed_pages_new(run->model, &(struct moed_room){.positions = run->rows}, &err);
     ck_assert_msg(pages != NULL, "%s", err.text);
     run->session = moed_session_new(pages, &err);
     ck_assert_msg(run->session != NULL, "%s", err.text);
@@ -310,7 +311,8 @@ static void run_pair(struct pair *pair, struct moed_team *team, const size_t chu
 {
     struct error err = ERROR_INIT;
     struct moed_session *sessions[BESIDE];
-    struct moed_pages *pages = moed_pages_new(pair->model, BESIDE * MOST_TOKENS, &err);
+    struct moed_pages *pages =
+        moed_pages_new(pair->model, &(struct moed_room){.positions = BESIDE * MOST_TOKENS}, &err);
     const size_t rest[BESIDE] = {MOST_TOKENS, MOST_TOKENS};
     ck_assert_msg(pages != NULL, "%s", err.text);
     for (size_t s = 0; s < BESIDE; s++) {

@@ -127,12 +127,12 @@ START_TEST(options_count)
     ck_assert_uint_eq(a.scratch, moed_scratch_bytes(scratch) + /* logits of 2 and 32 rows */
                                      (2 + 32) * info->outputs[0].elements * sizeof(float));
     moed_scratch_free(scratch);
-    ck_assert_uint_eq(a.positions, 2 * info->context); /* as many as can be used */
-    ck_assert_uint_eq(a.cache, a.positions * info->position_bytes);
+    ck_assert_uint_eq(a.room.positions, 2 * info->context); /* as many as can be used */
+    ck_assert_uint_eq(a.cache, a.room.positions * info->position_bytes);
     ck_assert_uint_eq(a.context, info->context * info->position_bytes);
     ck_assert_uint_eq(a.total, info->weight_bytes + a.scratch + a.cache);
     ck_assert_uint_eq(b.threads, 2);
-    ck_assert_uint_eq(b.positions, 8 * info->context); /* half of 16 sequences */
+    ck_assert_uint_eq(b.room.positions, 8 * info->context); /* half of 16 sequences */
     ck_assert_uint_eq(b.total, info->weight_bytes + 2 * (b.scratch + b.cache));
     ck_assert_uint_lt(a.weights[MOED_WEIGHTS_INT8].bytes, a.weights[MOED_WEIGHTS_STORED].bytes);
     ck_assert_uint_lt(a.weights[MOED_WEIGHTS_INT4].bytes, a.weights[MOED_WEIGHTS_INT8].bytes);

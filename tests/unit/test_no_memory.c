@@ -380,7 +380,8 @@ START_TEST(making_pages_and_reserving_them)
     for (which = 1;; which++) {
         struct error err = ERROR_INIT;
         fail_large(which);
-        struct moed_pages *pages = moed_pages_new(model, POSITIONS, &err);
+        struct moed_pages *pages =
+            moed_pages_new(model, &(struct moed_room){.positions = POSITIONS}, &err);
         if (!pages) {
             ck_assert(failed());
             ck_assert_int_eq(err.code, ERROR_UNAVAILABLE);

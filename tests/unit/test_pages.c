@@ -1,82 +1,21 @@
 /* Pages: admission, prefixes found again, reference counts, and a random life of many sessions
- * against what they should give. */
+ * against what they should give. What layers with a window need: test_page_windows.c. */
 #include "core/intervention.h"
-#include "core/model.h"
-#include "core/session.h"
-#include "sequence_model.h"
+#include "pages_fixture.h"
 
 static const struct attention_options plain = {"plain",        2,           1,          8,
                                                .causal = true, .rotary = 8, .moe = true};
-static const struct attention_options windowed = {"windowed",    2, 2, 4, .window = 40,
-                                                  .causal = true};
 
-enum { PAGE = MOED_PAGE_POSITIONS };
-
-/* A model, an engine and an arena. */
-struct arena {
-    struct sequence_weights weights;
-    struct moed_model *model;
-    struct moed_pages *pages;
-    struct engine engine;
-};
-
-static struct arena *new_arena(const struct attention_options *options, size_t pages)
+static struct arena *new_pages(size_t pages)
 {
-    struct error err = ERROR_INIT;
-    struct arena *arena = xcalloc(1, sizeof *arena);
-    arena->model = new_sequence_model(options, MOED_KV_F16, &arena->weights);
-    arena->pages = moed_pages_new(arena->model, pages * PAGE, &err);
-    ck_assert_msg(arena->pages != NULL, "%s", err.text);
-    arena->engine = new_engine(arena->model, LONGEST, 1);
-    return arena;
-}
-
-static void free_arena(struct arena *arena)
-{
-    ck_assert_uint_eq(moed_pages_used(arena->pages), 0);
-    moed_pages_free(arena->pages);
-    free_engine(&arena->engine);
-    free_weights(&arena->weights);
-    moed_model_free(arena->model);
-    free(arena);
-}
-
-static struct moed_session *open_session(const struct arena *arena)
-{
-    struct moed_session *session = moed_session_new(arena->pages, NULL);
-    ck_assert_ptr_nonnull(session);
-    return session;
-}
-
-/* Runs the next `rows` of these tokens; y: those rows' logits. */
-static void run(const struct arena *arena, struct moed_session *session, const int32_t *tokens,
-                size_t rows, float *y)
-{
-    const size_t done = moed_session_length(session);
-    const struct moed_span span = {.rows = rows, .position = done, .session = session};
-    const void *const inputs[] = {tokens + done};
-    float *const outputs[] = {y};
-    moed_forward(arena->model, arena->engine.scratch, NULL,
-                 &(struct moed_batch){&span, 1, inputs, outputs, NULL});
-}
-
-/* [count, WIDTH] what the tokens should give; the caller frees. */
-static float *expected_of(const struct arena *arena, const int32_t *tokens, size_t count)
-{
-    struct moed_pages *pages;
-    struct moed_session *session = new_session(arena->model, count, &pages);
-    float *y = xmalloc(count * WIDTH * sizeof *y);
-    run(arena, session, tokens, count, y);
-    moed_session_free(session);
-    moed_pages_free(pages);
-    return y;
+    return new_arena(&plain, &(struct moed_room){.positions = pages * PAGE});
 }
 
 /* ---- admission ---- */
 
 START_TEST(what_does_not_fit_is_refused_when_it_is_reserved)
 {
-    struct arena *arena = new_arena(&plain, 4);
+    struct arena *arena = new_pages(4);
     struct moed_session *a = open_session(arena), *b = open_session(arena);
     ck_assert_uint_eq(moed_pages_total(arena->pages), 4);
     ck_assert_int_eq(moed_session_reserve(a, 3 * PAGE - 1), 0);
@@ -124,7 +63,7 @@ static void expect_prefix(const struct arena *arena, const int32_t *tokens, size
 
 START_TEST(a_prefix_is_found_by_its_tokens)
 {
-    struct arena *arena = new_arena(&plain, 16);
+    struct arena *arena = new_pages(16);
     int32_t tokens[LONGEST];
     fill_tokens(tokens, LONGEST, 3);
     expect_prefix(arena, tokens, 100, 0);
@@ -147,7 +86,7 @@ END_TEST
 START_TEST(running_sequences_share)
 {
     static float y[LONGEST * WIDTH];
-    struct arena *arena = new_arena(&plain, 5);
+    struct arena *arena = new_pages(5);
     int32_t tokens[LONGEST];
     fill_tokens(tokens, LONGEST, 9);
     struct moed_session *first = open_session(arena), *second = open_session(arena);
@@ -171,7 +110,7 @@ END_TEST
 START_TEST(going_back_into_a_shared_page_changes_no_other)
 {
     static float y[LONGEST * WIDTH];
-    struct arena *arena = new_arena(&plain, 6);
+    struct arena *arena = new_pages(6);
     int32_t tokens[LONGEST], others[LONGEST];
     fill_tokens(tokens, LONGEST, 12);
     memcpy(others, tokens, sizeof tokens);
@@ -209,7 +148,7 @@ END_TEST
 START_TEST(a_found_page_is_gone_on_with)
 {
     static float y[LONGEST * WIDTH];
-    struct arena *arena = new_arena(&plain, 8);
+    struct arena *arena = new_pages(8);
     int32_t tokens[LONGEST], others[LONGEST];
     fill_tokens(tokens, LONGEST, 14);
     memcpy(others, tokens, sizeof tokens);
@@ -230,7 +169,7 @@ END_TEST
  */
 START_TEST(the_oldest_prefix_gives_way)
 {
-    struct arena *arena = new_arena(&plain, 6);
+    struct arena *arena = new_pages(6);
     int32_t a[LONGEST], b[LONGEST], c[LONGEST];
     fill_tokens(a, LONGEST, 31);
     fill_tokens(b, LONGEST, 32);
@@ -256,30 +195,33 @@ END_TEST
 START_TEST(a_hash_alone_finds_nothing)
 {
     int32_t tokens[PAGE], others[PAGE];
-    struct arena *arena = new_arena(&plain, 4);
+    struct arena *arena = new_pages(4);
     struct moed_pages *pages = arena->pages;
     fill_tokens(tokens, PAGE, 1);
     fill_tokens(others, PAGE, 2);
-    const uint32_t a = pages_take(pages), b = pages_take(pages), c = pages_take(pages);
-    const uint64_t first = pages_keep(pages, a, 0, tokens);
-    const uint64_t second = pages_keep(pages, b, first, others);
+    struct page *list = pages->kinds[0].list;
+    const uint32_t a = pages_take(pages, 0), b = pages_take(pages, 0), c = pages_take(pages, 0);
+    ck_assert_uint_eq(pages_keep(pages, a, 0, tokens), a);
+    const uint64_t first = list[a].serial;
+    ck_assert_uint_eq(pages_keep(pages, b, first, others), b);
+    const uint64_t second = list[b].serial;
     ck_assert_uint_ne(first, second);
     ck_assert_uint_eq(pages_find(pages, first, others), b);
     /* Now as if a, b and the page that is looked for had one hash. */
-    ck_assert_uint_ne(pages_keep(pages, c, second, others), second);
-    const uint64_t hash = pages->list[c].hash;
+    ck_assert_uint_eq(pages_keep(pages, c, second, others), c);
+    const uint64_t hash = list[c].hash;
     pages_forget(pages, c);
-    pages->list[a] = (struct page){.holders = 1, .hash = hash, .serial = first, .next = b};
-    pages->list[b].hash = hash;
-    pages->list[b].next = NO_PAGE;
+    list[a] = (struct page){.holders = 1, .hash = hash, .serial = first, .next = b};
+    list[b].hash = hash;
+    list[b].next = NO_PAGE;
     for (size_t i = 0; i <= pages->bucket_mask; i++)
         pages->buckets[i] = a;
     ck_assert_uint_eq(pages_find(pages, second, others), NO_PAGE);
-    pages->list[b].parent = second;
+    list[b].parent = second;
     ck_assert_uint_eq(pages_find(pages, second, others), b);
-    pages_release(pages, a);
-    pages_release(pages, b);
-    pages_release(pages, c);
+    pages_release(pages, 0, a);
+    pages_release(pages, 0, b);
+    pages_release(pages, 0, c);
     free_arena(arena);
 }
 END_TEST
@@ -289,7 +231,7 @@ START_TEST(interventions_are_not_shared)
 {
     static float y[LONGEST * WIDTH];
     struct error err = ERROR_INIT;
-    struct arena *arena = new_arena(&plain, 4);
+    struct arena *arena = new_pages(4);
     int32_t tokens[2 * PAGE];
     fill_tokens(tokens, 2 * PAGE, 4);
     struct moed_session *session = open_session(arena);
@@ -311,33 +253,6 @@ START_TEST(interventions_are_not_shared)
 }
 END_TEST
 
-START_TEST(pages_behind_every_window_are_given_back)
-{
-    static float y[LONGEST * WIDTH];
-    struct arena *arena = new_arena(&windowed, LONGEST / PAGE + 1);
-    int32_t tokens[LONGEST];
-    fill_tokens(tokens, LONGEST, 8);
-    float *expected = expected_of(arena, tokens, LONGEST);
-    struct moed_session *session = open_session(arena);
-    ck_assert_int_eq(moed_session_reserve(session, LONGEST), 0);
-    const size_t reserved = moed_pages_used(arena->pages);
-    for (size_t done = 0; done < LONGEST; done++) {
-        run(arena, session, tokens, 1, y + done * WIDTH);
-        moed_session_share(session);
-        /* The next position, done + 1, sees those from done - 38 on. */
-        const size_t left = done + 2 > 40 ? (done + 2 - 40) / PAGE : 0;
-        ck_assert_uint_eq(moed_pages_used(arena->pages), reserved - left);
-    }
-    ck_assert_mem_eq(y, expected, LONGEST * WIDTH * sizeof *y);
-    moed_session_truncate(session, 0); /* which gives back none of them again */
-    ck_assert_uint_eq(moed_pages_used(arena->pages), 0);
-    moed_session_free(session);
-    expect_prefix(arena, tokens, LONGEST, LONGEST / PAGE * PAGE);
-    free(expected);
-    free_arena(arena);
-}
-END_TEST
-
 /* ---- a random life ---- */
 
 enum { LIVES = 6, STRINGS = 5, LENGTH = 4 * PAGE + 9, ARENA = 14 };
@@ -345,7 +260,7 @@ enum { LIVES = 6, STRINGS = 5, LENGTH = 4 * PAGE + 9, ARENA = 14 };
 /* A session, the string whose tokens it is given, and what they should give. */
 struct life {
     struct moed_session *session; /* NULL: none now */
-    size_t string, reserved;
+    size_t string, reserved, promised;
 };
 
 struct world {
@@ -356,57 +271,48 @@ struct world {
     uint32_t state;
 };
 
-/* Every page's holders are the sessions that have it; what nobody has is free or idle. */
 static void check_pages(const struct world *world)
 {
-    const struct moed_pages *pages = world->arena->pages;
-    uint32_t holders[ARENA] = {0};
-    size_t used = 0, free_pages = 0, idle = 0;
+    struct moed_session *sessions[LIVES];
+    size_t promised = 0;
     for (size_t i = 0; i < LIVES; i++) {
-        const struct moed_session *session = world->lives[i].session;
-        for (size_t j = 0; session && j < session->held; j++)
-            holders[session->table[j].page]++;
+        sessions[i] = world->lives[i].session;
+        promised += sessions[i] ? sessions[i]->promised - sessions[i]->held : 0;
     }
-    for (size_t i = 0; i < ARENA; i++) {
-        ck_assert_uint_eq(pages->list[i].holders, holders[i]);
-        used += holders[i] > 0;
-    }
-    for (uint32_t i = pages->first_free; i != NO_PAGE; i = pages->list[i].after, free_pages++)
-        ck_assert_uint_eq(holders[i], 0);
-    for (uint32_t i = pages->list[ARENA].after; i != ARENA; i = pages->list[i].after, idle++)
-        ck_assert(holders[i] == 0 && pages->list[i].serial != 0);
-    ck_assert_uint_eq(used, moed_pages_used(pages));
-    ck_assert_uint_eq(idle, moed_pages_idle(pages));
-    ck_assert_uint_eq(used + idle + free_pages, ARENA);
+    const size_t used = check_kind(world->arena->pages, 0, sessions, LIVES);
+    ck_assert_uint_eq(used + promised, moed_pages_used(world->arena->pages));
+    ck_assert_uint_le(used + promised, ARENA);
 }
 
 static void begin_life(struct world *world, struct life *life)
 {
     life->string = next_random(&world->state) % STRINGS;
-    life->reserved = 0;
     life->session = open_session(world->arena);
-    if (next_random(&world->state) % 3 == 0 && moed_session_reserve(life->session, LENGTH) == 0)
-        life->reserved = LENGTH;
     if (next_random(&world->state) % 4)
         moed_session_find_prefix(life->session, world->tokens[life->string],
                                  1 + next_random(&world->state) % LENGTH);
-    const size_t length = moed_session_length(life->session);
-    life->reserved = length > life->reserved ? length : life->reserved;
+    life->reserved = life->promised = moed_session_length(life->session);
 }
 
-/* Succeeds if and only if there are so many pages. */
-static void reserve(struct world *world, struct life *life)
+/* Succeeds if and only if there are so many pages to promise, or if they were promised. */
+static void ask_for(struct world *world, struct life *life, bool now)
 {
     const struct moed_session *session = life->session;
+    const struct page_kind *kind = &world->arena->pages->kinds[0];
     const size_t length = session->length, whole = length / PAGE;
     const size_t positions = length + next_random(&world->state) % (LENGTH - length + 1);
     const size_t wanted = (positions + PAGE - 1) / PAGE;
-    size_t more = wanted > session->held ? wanted - session->held : 0;
-    if (length % PAGE && world->arena->pages->list[session->table[whole].page].holders > 1)
+    size_t more = wanted > session->promised ? wanted - session->promised : 0;
+    if (length % PAGE && kind->list[session->kinds[0].table[whole]].holders > 1)
         more++;
-    const bool fits = positions <= life->reserved || more <= pages_available(world->arena->pages);
-    ck_assert_int_eq(moed_session_reserve(life->session, positions), fits ? 0 : -1);
-    if (fits && positions > life->reserved)
+    const bool fits = positions <= life->reserved || more <= pages_to_promise(world->arena->pages);
+    ck_assert(fits || positions > life->promised);
+    ck_assert_int_eq(now ? moed_session_reserve(life->session, positions)
+                         : moed_session_promise(life->session, positions),
+                     fits ? 0 : -1);
+    if (fits && positions > life->promised)
+        life->promised = positions;
+    if (fits && now && positions > life->reserved)
         life->reserved = positions;
 }
 
@@ -428,7 +334,7 @@ static void go_back(struct world *world, struct life *life)
     const size_t kept = length ? next_random(&world->state) % (length + 1) : 0;
     const size_t other = next_random(&world->state) % STRINGS;
     moed_session_truncate(life->session, kept);
-    life->reserved = kept;
+    life->reserved = life->promised = kept;
     if (memcmp(world->tokens[life->string], world->tokens[other], kept * sizeof(int32_t)) == 0)
         life->string = other;
 }
@@ -456,9 +362,12 @@ static void live(struct world *world, struct life *life)
         break;
     case 7:
     case 8:
+        ask_for(world, life, false);
+        break;
     case 9:
     case 10:
-        reserve(world, life);
+    case 11:
+        ask_for(world, life, true);
         break;
     default:
         go_on(world, life);
@@ -467,7 +376,7 @@ static void live(struct world *world, struct life *life)
 
 START_TEST(any_life_of_sessions_gives_what_it_should)
 {
-    struct world world = {.arena = new_arena(&plain, ARENA), .state = 5};
+    struct world world = {.arena = new_pages(ARENA), .state = 5};
     for (size_t i = 0; i < STRINGS; i++) {
         fill_tokens(world.tokens[i], LENGTH, 70 + (uint32_t)i);
         if (i > 0)
@@ -490,4 +399,4 @@ TEST_MAIN("pages", what_does_not_fit_is_refused_when_it_is_reserved,
           a_prefix_is_found_by_its_tokens, running_sequences_share,
           going_back_into_a_shared_page_changes_no_other, a_found_page_is_gone_on_with,
           the_oldest_prefix_gives_way, a_hash_alone_finds_nothing, interventions_are_not_shared,
-          pages_behind_every_window_are_given_back, any_life_of_sessions_gives_what_it_should)
+          any_life_of_sessions_gives_what_it_should)

@@ -12,7 +12,8 @@ static void generate(const struct asked *one, int32_t *tokens)
     struct moed_scratch *scratch = new_scratch(model->engine, 1, 1, NULL);
     struct sampler_scratch *sampler = sampler_scratch_new(TOKENS, &err);
     struct sampler_history *history = sampler_history_new(sequence->limit, &err);
-    struct moed_pages *pages = moed_pages_new(model->engine, sequence->limit, &err);
+    struct moed_pages *pages =
+        moed_pages_new(model->engine, &(struct moed_room){.positions = sequence->limit}, &err);
     struct moed_session *session = moed_session_new(pages, &err);
     ck_assert_int_eq(moed_session_reserve(session, sequence->limit), 0);
     memcpy(tokens, sequence->tokens, sequence->prompt * sizeof *tokens);

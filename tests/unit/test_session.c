@@ -312,10 +312,11 @@ START_TEST(sessions_are_bounded)
 {
     struct error err = ERROR_INIT;
     struct moed_model *model = load(causal_config);
-    ck_assert_ptr_null(moed_pages_new(model, (size_t)1 << 40, &err));
+    ck_assert_ptr_null(
+        moed_pages_new(model, &(struct moed_room){.positions = (size_t)1 << 40}, &err));
     ck_assert_int_eq(err.code, ERROR_INVALID);
     expect_text(err.text, "1099511627776 positions of 128 bytes");
-    ck_assert_ptr_null(moed_pages_new(model, SIZE_MAX, NULL));
+    ck_assert_ptr_null(moed_pages_new(model, &(struct moed_room){.positions = SIZE_MAX}, NULL));
     moed_pages_free(NULL);
     moed_session_free(NULL);
     moed_model_free(model);
