@@ -22,6 +22,7 @@ from moed.layers import AttentiveGate, Capacity, Gate, MoE, MultiGateMoE
 from moed.modules import CheckpointSequential, FirstResult, Reshape, Residual
 from moed.ops import INFERENCE_NO_OPS, OP_OF_MODULE, OPS, REQUIRED, ExportError, default_of, require
 from moed.transformer_layers import of_pytorch
+from moed.words import counted
 
 VALID_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 INVALID_NAME = "{!r} is no name: at most 64 letters, digits, '_' or '-'"
@@ -232,11 +233,11 @@ class Describer:
             self.add({"query.weight": gate.query.weight, "key.weight": gate.key.weight}, path, scope[:-1])
         if gate.select_bias is not None:
             require(len(gate.select_bias) == count, path,
-                    f"select_bias has {len(gate.select_bias)} numbers for {count} experts")
+                    f"select_bias has {counted(len(gate.select_bias), 'number')} for {counted(count, 'expert')}")
             self.add({"select_bias": gate.select_bias}, path, scope[:-1])
         if gate.expert_scale is not None:
             require(len(gate.expert_scale) == count, path,
-                    f"expert_scale has {len(gate.expert_scale)} numbers for {count} experts")
+                    f"expert_scale has {counted(len(gate.expert_scale), 'number')} for {counted(count, 'expert')}")
             self.add({"expert_scale": gate.expert_scale}, path, scope[:-1])
             self.need(3)
         return config

@@ -11,6 +11,7 @@ from torch import nn
 
 from moed.gates import AttentiveGate, Capacity, Gate, Groups, Routing, sparsemixer
 from moed.modules import real_entries
+from moed.words import counted
 
 __all__ = ["AttentiveGate", "Capacity", "Gate", "Groups", "MoE", "MultiGateMoE", "Routing", "sparsemixer"]
 
@@ -28,7 +29,7 @@ class _Mixture(nn.Module):
         super().__init__()
         self.experts = nn.ModuleList(experts)
         if expert_inputs is not None and len(expert_inputs) != len(self.experts):
-            raise ValueError(f"{len(expert_inputs)} expert_inputs for {len(self.experts)} experts")
+            raise ValueError(f"{len(expert_inputs)} expert_inputs for {counted(len(self.experts), 'expert')}")
         self.expert_inputs = None if expert_inputs is None else list(expert_inputs)
         self.routing = None
         self.logits = None
@@ -215,7 +216,8 @@ class MultiGateMoE(_Mixture):
             if name not in self.gates or not indices or sorted(set(indices)) != indices:
                 raise ValueError(f"gate_experts {name!r}: {indices} is no ascending list for one of {list(self.gates)}")
             if indices[0] < 0 or indices[-1] >= len(self.experts):
-                raise ValueError(f"gate_experts {name!r}: {indices} is not within {len(self.experts)} experts")
+                raise ValueError(f"gate_experts {name!r}: {indices} is not within "
+                                 f"{counted(len(self.experts), 'expert')}")
         if set(self.gate_inputs) != set(self.gates):
             raise ValueError(f"gate_inputs are for {list(self.gate_inputs)}; the gates are {list(self.gates)}")
 

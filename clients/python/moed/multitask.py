@@ -15,6 +15,7 @@ from torch import nn
 
 from moed import lengths
 from moed.layers import MultiGateMoE
+from moed.words import counted
 
 
 class Input(nn.Module):
@@ -46,7 +47,8 @@ class Input(nn.Module):
             words = [str(word) for word in words]
             categories = len(words) if categories is None else categories
             if len(words) != categories or len(set(words)) != categories:
-                raise ValueError(f"words: {len(set(words))} different words for {categories} categories")
+                raise ValueError(f"words: {counted(len(set(words)), 'different word')} for "
+                                 f"{counted(categories, 'category', 'categories')}")
         if categories is not None and preprocess is not None:
             raise ValueError("categories are no quantities: they take no preprocess")
         if unknown is not None and not 0 <= unknown < (categories or 0):

@@ -21,6 +21,7 @@ import numpy as np
 
 from moed import engine, safetensors
 from moed.safetensors import Stored
+from moed.words import counted
 
 LEAST_PROBABILITY = 1e-15
 
@@ -240,7 +241,7 @@ def compare(before: str, after: str, rows: Dict[str, np.ndarray]) -> List[str]:
     output = _class_output(old)
     if output:
         changed = (old[output].argmax(axis=1) != new[output].argmax(axis=1)).mean()
-        lines.append(f"output '{output}': {changed:.2%} of {len(old[output])} rows are answered otherwise")
+        lines.append(f"output '{output}': {changed:.2%} of {counted(len(old[output]), 'row')} answered otherwise")
         if labels is not None:
             lines.append(f"before: {_quality(old[output], labels)}")
             lines.append(f"after:  {_quality(new[output], labels)}")

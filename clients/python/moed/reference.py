@@ -10,6 +10,7 @@ from moed.gates import Routing
 from moed.layers import MoE, MultiGateMoE
 from moed.multitask import MultiTask
 from moed.ops import require
+from moed.words import counted
 
 BATCH_ROWS = 256
 LISTS = ("share", "weight", "probability")
@@ -95,7 +96,8 @@ def checked(reference: Mapping[str, Any], experts: Mapping[str, int]) -> Dict[st
             require(key in entry, "routing_reference", f"{name} has no {key}")
         for key in LISTS:
             require(len(entry.get(key, "e" * experts[name])) == experts[name], "routing_reference",
-                    f"{name} has {experts[name]} experts, but {len(entry.get(key, ''))} numbers of {key} are given")
+                    f"{name} has {counted(experts[name], 'expert')}, but "
+                    f"{counted(len(entry.get(key, '')), 'number')} of {key}")
             values = [float(value) for value in entry.get(key, [1])]
             require(min(values) >= 0 and 0 < sum(values) < math.inf, "routing_reference",
                     f"{name}: {key} has a number that is negative or not finite, or all are 0")

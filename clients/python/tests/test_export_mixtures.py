@@ -128,7 +128,7 @@ class MixtureTest(ExportCase):
                 ({"reference_rows": torch.zeros(3, 12), "routing_reference": {}},
                  "measure what routing_reference says"),
                 ({"routing_reference": {"moe": {"share": [1, 1], "weight": [1], "rows": 1}}},
-                 "moe has 2 experts, but 1 numbers of weight"),
+                 "moe has 2 experts, but 1 number of weight"),
                 ({"routing_reference": {"moe": {"share": [1, 1], "row": 1, "rows": 1}}}, "unknown keys")):
             with self.assertRaisesRegex(ValueError, message):
                 export(moe, self.path, (12,), **settings)
