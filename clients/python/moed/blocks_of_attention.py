@@ -62,7 +62,7 @@ def is_attention(module: nn.Module) -> bool:
     if _child(module, OUT) is None or any(isinstance(part, nn.Conv1d) for part in module.children()):  # Mamba
         return False
     apart = _child(module, QUERY) is not None
-    return apart and (_child(module, PACKED_KEY_VALUE) is not None or None not in (
+    return _by_head(module) is not None or apart and (_child(module, PACKED_KEY_VALUE) is not None or None not in (
         _child(module, KEY), _child(module, VALUE))) or _child(module, PACKED) is not None
 
 
@@ -97,9 +97,27 @@ def _child(module: nn.Module, names: Tuple[str, ...]) -> Optional[nn.Module]:
     return None
 
 
+def _by_head(module: nn.Module) -> Optional[nn.ModuleList]:
+    """A list of heads that have projections of their own, side by side before the last one."""
+    for part in module.children():
+        if isinstance(part, nn.ModuleList) and len(part) > 0 and all(
+                _child(head, names) is not None for head in part for names in (QUERY, KEY, VALUE)):
+            return part
+    return None
+
+
+def _beside_each_other(layers: List[Any]) -> tuple:
+    weights, biases = zip(*map(matrix_of, layers))
+    return torch.cat(weights), None if biases[0] is None else torch.cat(biases)
+
+
 def _parts(module: nn.Module, heads: int, by_heads: bool, size: int) -> _Parts:
     out = matrix_of(_child(module, OUT))
-    query = _child(module, QUERY)
+    apart, query = _by_head(module), _child(module, QUERY)  # type: Any, Any
+    if apart is not None:
+        query, key, value = (_beside_each_other([_child(head, names) for head in apart])
+                             for names in (QUERY, KEY, VALUE))
+        return _Parts(query, key, value, out)
     if query is not None:
         together = _child(module, PACKED_KEY_VALUE)
         if together is None:
@@ -163,6 +181,9 @@ def _settings(module: nn.Module, inner: nn.Module, size: int, result: Any) -> It
 
 def _heads(module: nn.Module, out: int) -> List[int]:
     named = [value for value in _attributes(module, HEADS) if isinstance(value, int) and 0 < value and out % value == 0]
+    apart = _by_head(module)
+    if apart is not None:
+        return [len(apart)]
     others = [heads for heads in range(1, min(out, MOST_HEADS) + 1) if out % heads == 0]
     return named[:1] or others
 

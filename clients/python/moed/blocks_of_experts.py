@@ -70,7 +70,14 @@ def block(module: nn.Module, row: torch.Tensor, path: str) -> nn.Module:
             if all(_answers(trial, choice, policy, rows, answer) for trial, answer in zip(trials, expected)):
                 return _build(module, choice, policy, row)
     raise ExportError(f"{path}: {type(module).__name__} has experts and a router, but no routing policy that we know "
-                      f"gives its answers; {ADVICE}")
+                      f"gives its answers{_beside(module)}; {ADVICE}")
+
+
+def _beside(module: nn.Module) -> str:
+    """Layers around a mixture in one forward are what most often keeps it from being found."""
+    others = [name for name, part in module._modules.items() if name not in (*EXPERTS, *ROUTERS, *SHARED)
+              and isinstance(part, nn.Module) and list(part.parameters())]
+    return f" ({', '.join(others)} beside them: give the mixture a module of its own)" if others else ""
 
 
 class _Choice(NamedTuple):
@@ -257,10 +264,26 @@ def _bias(module: nn.Module) -> Optional[torch.Tensor]:
 def _shared(module: nn.Module) -> tuple:
     for name in SHARED:
         shared = getattr(module, name, None)
+        if isinstance(shared, nn.ModuleList):
+            shared = _Together(shared) if len(shared) > 1 else next(iter(shared), None)
         if isinstance(shared, nn.Module):
             gate = getattr(module, "shared_expert_gate", None)
             return shared, gate if isinstance(gate, nn.Linear) else None
     return None, None
+
+
+class _Together(nn.Module):
+    """The sum of several shared experts."""
+
+    def __init__(self, experts: nn.ModuleList):
+        super().__init__()
+        self.experts = experts
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        total = self.experts[0](x)
+        for expert in self.experts[1:]:
+            total = total + expert(x)
+        return total
 
 
 # ---- reading the experts ----

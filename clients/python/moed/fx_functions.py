@@ -163,6 +163,7 @@ def _entries(translation, node, source, index):
     if len(plain) < len(index):
         at = index.index(Ellipsis)
         index = (*index[:at], *[slice(None)] * (len(shape) - len(plain)), *index[at + 1:])
+    index = tuple(_alone(entry, size) if isinstance(entry, list) else entry for entry, size in zip(index, shape))
     if index[:1] != (slice(None),) or not all(isinstance(entry, (int, slice)) for entry in index):
         translation.refuse(node, "only entries and slices of a row's axes, as in x[:, 0] and x[:, 1:3]")
     cut = [(axis, *entry.indices(shape[axis])) for axis, entry in enumerate(index)
@@ -172,6 +173,11 @@ def _entries(translation, node, source, index):
     single = [(axis, entry % shape[axis]) for axis, entry in enumerate(index) if isinstance(entry, int)]
     return [*(functions.Slice(axis - 1, start, end) for axis, start, end, _ in cut),
             *(modules.Select(entry, axis - 1) for axis, entry in reversed(single))]
+
+
+def _alone(entry, size):
+    """x[:, [-1]], which keeps the axis."""
+    return slice(entry[0] % size, entry[0] % size + 1) if len(entry) == 1 and isinstance(entry[0], int) else entry
 
 
 def _narrow(translation, node):

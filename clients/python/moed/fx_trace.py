@@ -216,7 +216,12 @@ def _compare(module, translated, rows, path, keys):
         except (RuntimeError, ValueError, IndexError) as error:
             raise ExportError(f"{path}: the layers that {type(module).__name__} calls do not fit one after the other: "
                               f"{str(error).splitlines()[0]}") from None
-        _compare_tensors(module, entry_of(result, key), got, path)
+        expected = entry_of(result, key)
+        again = entry_of(module(rows.clone()), key)
+        require(expected.shape != again.shape or torch.equal(torch.nan_to_num(expected), torch.nan_to_num(again)), path,
+                f"{type(module).__name__} gives two answers to the same rows: something in it is random at evaluation, "
+                "or remembers; noise belongs behind `if self.training`")
+        _compare_tensors(module, expected, got, path)
 
 
 def _compare_tensors(module, expected, got, path):

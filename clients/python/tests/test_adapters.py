@@ -71,6 +71,17 @@ class BlocksTest(AdapterCase):
             layer = self.assert_taken(block, self.SHAPE, {"score": "softmax", "top_k": 2, "normalize": "none"})
             self.assertEqual(layer["shared"].get("gate"), None if gate is None else "sigmoid")
 
+    def test_shared_experts_in_a_list(self):
+        for count in (1, 2):
+            layer = self.assert_taken(foreign.WithoutLoss(COUNT, SIZE, INNER, count), self.SHAPE,
+                                      {"score": "sigmoid", "top_k": 2, "normalize": "sum"})
+            self.assertEqual(len([name for name in self.tensors() if ".shared." in name]), 3 * count)
+            self.assertIn("shared", layer)
+
+    def test_layers_beside_a_mixture(self):
+        self.assert_refused(foreign.WithHead(SIZE), (SIZE, 7),
+                            r"model: WithHead has experts and a router.*\(head beside them: give the mixture a module")
+
     def test_clamped_experts(self):
         block = foreign.Block(router("gpt-oss"), foreign.ClampedExperts(COUNT, SIZE, INNER))
         layer = self.assert_taken(block, self.SHAPE, self.SUM)

@@ -88,6 +88,16 @@ class OutsideForwardTest(ExportCase):
             self.assert_refused(MoE([nn.Linear(4, 4), nn.Linear(4, 4)], Gate(nn.Linear(4, 2), top_k=1)), (4,),
                                 "model: gives two answers to the same rows")
 
+    def test_noise_between_layers(self):
+        noisy = calling(lambda self, x: self.a(x) + torch.randn(4) * self.b(x), a=nn.Linear(4, 4), b=nn.Linear(4, 4))
+        self.assert_refused(noisy, (4,), r"model: \w+ gives two answers to the same rows.*behind `if self.training`")
+
+    def test_the_last_of_an_axis_in_brackets(self):
+        module = calling(lambda self, x: self.a(x[:, [-1], :]) + self.a(x)[:, [0]], a=nn.Linear(4, 4))
+        export(module, self.path, (3, 4))
+        slices = [layer for layer in self.config()["layers"] if layer["op"] == "slice"]
+        self.assertEqual([(layer.get("start", 0), layer.get("end", 3)) for layer in slices], [(2, 3), (0, 1)])
+
     def test_the_comparison_itself(self):
         """A translation gone wrong, whatever the reason, is found."""
         from moed import ops

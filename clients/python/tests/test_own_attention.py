@@ -110,6 +110,29 @@ class Two(nn.Module):
         return x + self.second(x + mixed, position_bias=bias)[0]
 
 
+class Head(nn.Module):
+    """One head, scaled by the size of a position: as in lectures on GPT."""
+
+    def __init__(self):
+        super().__init__()
+        self.key, self.query, self.value = (nn.Linear(SIZE, SIZE // 2, bias=False) for _ in range(3))
+        self.register_buffer("tril", torch.tril(torch.ones(POSITIONS, POSITIONS)), persistent=False)
+
+    def forward(self, x):
+        shares = self.query(x) @ self.key(x).transpose(-2, -1) * SIZE ** -0.5
+        shares = functional.softmax(shares.masked_fill(self.tril[:x.shape[1], :x.shape[1]] == 0, -math.inf), dim=-1)
+        return shares @ self.value(x)
+
+
+class Heads(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.heads, self.proj = nn.ModuleList(Head() for _ in range(2)), nn.Linear(SIZE, SIZE)
+
+    def forward(self, x):
+        return self.proj(torch.cat([head(x) for head in self.heads], dim=-1))
+
+
 class Slopes(Packed):
     """ALiBi's, in a buffer."""
 
@@ -174,6 +197,10 @@ class OwnAttentionTest(ExportCase):
         for by_heads in (False, True):
             for norm in (False, True):
                 self.assertEqual(self.attention_of(Model(Packed(by_heads, norm))), {"heads": 2})
+
+    def test_a_module_for_each_head(self):
+        layer = self.attention_of(Model(Heads()))
+        self.assertEqual((layer["heads"], layer["causal"], round(layer["scale"], 6)), (2, True, round(SIZE ** -0.5, 6)))
 
     def test_complex_numbers_from_a_table(self):
         angles = torch.outer(torch.arange(POSITIONS).float(), 100.0 ** (-torch.arange(3) / 3))
