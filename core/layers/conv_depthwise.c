@@ -7,7 +7,7 @@
 /* A band's image and results stay in the second-level cache. */
 enum { BAND_FLOATS = 32 << 10 };
 
-/* Lines beyond are long enough to be convolved by channels nearly as well. */
+/* Lines beyond are long enough to be convolved by channels nearly as well, lanes being busy. */
 enum { SHORT_LINE = 16 };
 
 static size_t band_lines(const struct conv *conv, size_t band)
@@ -35,7 +35,7 @@ static size_t blocks_of(const struct conv *conv)
 bool conv_depthwise_suits(const struct conv *conv)
 {
     size_t lanes = blocks_of(conv) * kernel_get()->lanes;
-    size_t quarters = conv->stride > 1 ? 1 : conv->out_w <= SHORT_LINE ? 2 : 3; /* to be busy */
+    size_t quarters = (conv->stride > 1 ? 1 : 2) + (conv->out_w > SHORT_LINE); /* to be busy */
     return band_floats(conv, 1) <= BAND_FLOATS && 4 * conv->out_channels >= quarters * lanes;
 }
 
