@@ -102,7 +102,7 @@ def compare(options, shape, weights):
             for name, values in rounds[-1].items():
                 print(f"    {shape} {weights} {name}: {lm_report.line(values)}", flush=True)
             yield {"shape": shape, "weights": weights, "bandwidth": bench.summary(speeds), "answers": differences(said),
-                   "numbers_per_token": lm_models.numbers_per_token(lm_models.SHAPES[shape]),
+                   "bytes_per_token": lm_models.bytes_per_token(lm_models.SHAPES[shape], weights),
                    "servers": {name: {key: bench.summary([of[name][key] for of in rounds]) for key in rounds[0][name]}
                                for name in servers}}
 

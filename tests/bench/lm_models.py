@@ -8,6 +8,7 @@ word for every further token, so that each has a text to stream.
 import json
 import math
 import os
+import re
 import shutil
 
 import numpy as np
@@ -63,14 +64,23 @@ def tensors_of(config):
     return {**tensors, "model.norm.weight": (config["hidden_size"],), "lm_head.weight": table}
 
 
-def numbers_per_token(config):
-    """Numbers of matrices that one token reads: all but the embedding and the experts that are not chosen."""
+def bytes_of(config, name, weights):
+    """Of a number of a tensor as moed keeps it, with the scales."""
+    if weights in ("stored", "bf16") or name.endswith(("norm.weight", "mlp.gate.weight")):
+        return 2
+    layer, few = re.match(r"model\.layers\.(\d+)\.", name), max(1, config["num_hidden_layers"] // 8)
+    outermost = not layer or not few <= int(layer.group(1)) < config["num_hidden_layers"] - few
+    gated = name.endswith(("gate_proj.weight", "up_proj.weight"))
+    return (8.5 if weights == "int8" or (outermost and not gated) else 4.5) / 8
+
+
+def bytes_per_token(config, weights):
+    """Bytes of matrices that one token reads: of all but the embedding and the experts that are not chosen."""
     total = 0
     for name, shape in tensors_of(config).items():
-        if ".experts." in name:
-            total += math.prod(shape) * config["num_experts_per_tok"] / config["num_experts"]
-        elif not name.startswith("model.embed"):
-            total += math.prod(shape)
+        used = config["num_experts_per_tok"] / config["num_experts"] if ".experts." in name else 1
+        if not name.startswith("model.embed"):
+            total += math.prod(shape) * used * bytes_of(config, name, weights)
     return total
 
 

@@ -16,8 +16,6 @@ FIGURES = (("decode_1", "decode, 1 sequence, tokens/s", 1, False),
            ("load_s", "load, s", 1, True),
            ("rss", "resident, MiB", 2 ** 20, True),
            ("anonymous", "of it no file", 2 ** 20, True))
-# Bytes of a number, with the scales.
-BYTES = {"stored": 2, "bf16": 2, "int8": 8.5 / 8, "int4": 4.5 / 8}
 
 
 def line(values):
@@ -47,7 +45,7 @@ def share(point):
     rate = point["servers"]["moed"].get("decode_1")
     if not rate:
         return ""
-    used = {"values": [value * point["numbers_per_token"] * BYTES[point["weights"]] for value in rate["values"]]}
+    used = {"values": [value * point["bytes_per_token"] for value in rate["values"]]}
     part = bench.ratio(used, point["bandwidth"])
     return (f"Decoding one sequence reads {bench.figure(statistics.median(used['values']) / 1e9)} GB/s of weights, "
             f"{100 * part['median']:.0f} % ({100 * part['low']:.0f}-{100 * part['high']:.0f}) of what two threads read at best "
