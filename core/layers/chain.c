@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "core/layers/ops.h"
+#include "core/layers/outermost.h"
 #include "core/memory.h"
 #include "core/text.h"
 
@@ -264,14 +265,35 @@ void chain_init(struct chain *chain, const struct moed_shape *in)
     chain->in_elements = chain->out_elements = chain->max_elements = moed_shape_elements(in);
 }
 
+/* Builds all layers of the list, for which there is room. */
+static int build_layers(struct chain *chain, const struct scope *scope, struct config_node *list,
+                        const char *key, size_t count, struct error *err)
+{
+    struct scope inner = *scope;
+    bool whole = inner.depth++ == 0; /* the list of a whole model, or of its input or output */
+    size_t residuals = 0, before = 0;
+    if (whole && residuals_count(list, key, count, &residuals, err) != 0)
+        return -1;
+    for (; chain->count < count; chain->count++) {
+        struct layer *layer = &chain->layers[chain->count];
+        inner.outermost = whole ? residuals_are_outermost(before, residuals) : scope->outermost;
+        if (build_next(chain, &inner, list, key, err) != 0) {
+            layer_close(layer);
+            return -1;
+        }
+        before += layer->op == &op_residual;
+        chain_add(chain, layer);
+    }
+    return check_values(chain, list, key, err);
+}
+
 int chain_build(struct chain *chain, const struct scope *scope, struct config_node *node,
                 const char *key, const struct moed_shape *in, struct error *err)
 {
-    struct scope inner = *scope;
     size_t count;
     chain_init(chain, in);
     chain->padded_in = chain->padded = scope->padded;
-    if (inner.depth++ == MAX_LAYER_DEPTH)
+    if (scope->depth == MAX_LAYER_DEPTH)
         return config_error(node, key, err, "layers are nested more than %d deep", MAX_LAYER_DEPTH);
     if (config_list(node, key, &count, err) != 0)
         return -1;
@@ -283,16 +305,7 @@ int chain_build(struct chain *chain, const struct scope *scope, struct config_no
     chain->layers = calloc_checked(count, sizeof *chain->layers, err);
     if (!chain->layers)
         return -1;
-    for (; chain->count < count; chain->count++) {
-        struct layer *layer = &chain->layers[chain->count];
-        if (build_next(chain, &inner, node, key, err) != 0) {
-            layer_close(layer);
-            chain_close(chain);
-            return -1;
-        }
-        chain_add(chain, layer);
-    }
-    if (check_values(chain, node, key, err) != 0) {
+    if (build_layers(chain, scope, node, key, count, err) != 0) {
         chain_close(chain);
         return -1;
     }

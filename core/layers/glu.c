@@ -80,16 +80,18 @@ static int glu_build(struct layer *layer, const struct scope *scope, struct conf
                      struct error *err)
 {
     struct glu *glu = layer->state = xcalloc(1, sizeof *glu);
+    struct scope own = *scope;
+    own.outermost = false; /* the most of a model's weights, whose errors cost least */
     if (layer->in.rank == 0)
         return config_error(node, NULL, err, "glu needs at least one axis");
     struct moed_shape out = layer->in;
     size_t *last = &out.dims[out.rank - 1];
     if (config_choice(node, "activation", NAMES, 0, &glu->activation, err) != 0 ||
         read_bends(glu, scope, node, err) != 0 ||
-        projection_build(&glu->gate, scope, "gate.weight", 0, *last, err) != 0 ||
-        projection_build_bias(&glu->gate, scope, "gate.bias", err) != 0 ||
-        projection_build(&glu->up, scope, "up.weight", glu->gate.gemm.n, *last, err) != 0 ||
-        projection_build_bias(&glu->up, scope, "up.bias", err) != 0)
+        projection_build(&glu->gate, &own, "gate.weight", 0, *last, err) != 0 ||
+        projection_build_bias(&glu->gate, &own, "gate.bias", err) != 0 ||
+        projection_build(&glu->up, &own, "up.weight", glu->gate.gemm.n, *last, err) != 0 ||
+        projection_build_bias(&glu->up, &own, "up.bias", err) != 0)
         return -1;
     glu->vectors = layer->in_elements / *last;
     *last = glu->gate.gemm.n;

@@ -21,16 +21,25 @@ static int take_padding(const struct scope *scope, const struct tensor *tensor,
         gemm->bytes, MAX_UNSTORED_BYTES >> 20, scope->loading->bytes_left);
 }
 
+/* Errors of the outermost residuals cost most. */
+static struct precision precision_of(const struct scope *scope)
+{
+    struct precision precision = scope->precision;
+    if (scope->outermost && precision.bits == 4)
+        precision.bits = 8;
+    return precision;
+}
+
 /* Knows how much it will be before anything is allocated. */
 static int pack(struct projection *projection, const struct scope *scope,
                 const struct tensor *tensor, size_t n, size_t k, struct error *err)
 {
-    struct precision sizes = scope->precision;
+    struct precision precision = precision_of(scope), sizes = precision;
     sizes.sizes_only = true;
     if (gemm_init_rounded(&projection->gemm, &sizes, tensor, n, k, err) != 0 ||
         take_padding(scope, tensor, &projection->gemm, err) != 0)
         return -1;
-    return gemm_init_rounded(&projection->gemm, &scope->precision, tensor, n, k, err);
+    return gemm_init_rounded(&projection->gemm, &precision, tensor, n, k, err);
 }
 
 int projection_build(struct projection *projection, const struct scope *scope, const char *suffix,

@@ -1,6 +1,8 @@
 /* Products whose outputs are shared out: parts together give the bits of the whole, with every
- * kernel and type of weights; large layers give the same with any number of threads. */
+ * kernel and type of weights; large layers give the same with any number of threads. Which matrices
+ * have how many bits. */
 #include "core/layers/projection.h"
+#include "core/model.h"
 #include "support.h"
 
 static const char *const kernels[] = {"avx512vnni", "avx512", "avxvnni", "avx2",
@@ -145,12 +147,82 @@ START_TEST(threads_change_no_bit_of_a_large_layer)
 }
 END_TEST
 
+/* ---- where 4 bits are 8 ---- */
+
+enum { SIDE = 32, MOST_RESIDUALS = 96, MATRICES = 3 };
+
+struct residuals {
+    char names[MATRICES * MOST_RESIDUALS][32];
+    struct stored tensors[MATRICES * MOST_RESIDUALS];
+    char list[64 * MOST_RESIDUALS * MATRICES];
+};
+
+/* So many residuals of a GLU and a linear layer, in 4 bits. */
+static struct moed_model *load_residuals(size_t count)
+{
+    static float values[SIDE * SIDE];
+    static const char *const of[MATRICES] = {"g%zu.gate.weight", "g%zu.up.weight", "l%zu.weight"};
+    const struct moed_load_options options = {.weights = MOED_WEIGHTS_INT4};
+    struct error err = ERROR_INIT;
+    struct residuals *all = xcalloc(1, sizeof *all);
+    size_t length = (size_t)sprintf(all->list, "[");
+    for (size_t i = 0; i < count; i++) {
+        length += (size_t)sprintf(all->list + length,
+                                  "%s{'op':'residual','layers':[{'op':'glu','name':'g%zu'},"
+                                  "{'op':'linear','name':'l%zu'}]}",
+                                  i ? "," : "", i, i);
+        for (size_t m = 0; m < MATRICES; m++) {
+            size_t at = MATRICES * i + m;
+            sprintf(all->names[at], of[m], i);
+            all->tensors[at] = (struct stored){
+                .name = all->names[at], .rank = 2, .dims = {SIDE, SIDE}, .values = values};
+        }
+    }
+    strcat(all->list, "]");
+    char *config = config_of("[32]", all->list), *directory = new_directory();
+    strstr(config, "'format_version':1")[strlen("'format_version':")] = '3';
+    write_checkpoint(directory, config, all->tensors, MATRICES * count);
+    struct moed_model *model = moed_model_load(directory, &options, &err);
+    ck_assert_msg(model != NULL, "%s", err.text);
+    free(directory);
+    free(config);
+    free(all);
+    return model;
+}
+
+static size_t matrix_bytes(unsigned bits)
+{
+    struct rounded rounded = {.n = SIDE, .k = SIDE, .bits = bits};
+    rounded_size(&rounded);
+    return rounded.bytes;
+}
+
+START_TEST(the_outermost_residuals_have_eight_bits_but_for_glus)
+{
+    static const struct {
+        size_t residuals, outermost; /* at either end */
+    } cases[] = {{1, 1}, {2, 2}, {4, 2}, {5, 2}, {8, 2}, {31, 2}, {32, 4}, {47, 4}, {96, 12}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const size_t count = cases[i].residuals, few = cases[i].outermost;
+        struct moed_model *model = load_residuals(count);
+        for (size_t at = 0; at < count; at++) {
+            bool outermost = at < few || at + few >= count;
+            ck_assert_msg(model->chain.layers[at].cost.weight_bytes ==
+                              2 * matrix_bytes(4) + matrix_bytes(outermost ? 8 : 4),
+                          "%zu of %zu", at, count);
+        }
+        moed_model_free(model);
+    }
+}
+END_TEST
+
 int main(void)
 {
     TCase *tests = tcase_create("projection");
     tcase_add_loop_test(tests, parts_give_the_bits_of_the_whole, 0, KERNELS);
     tcase_add_loop_test(tests, threads_change_no_bit_of_a_large_layer, 0,
                         sizeof LARGE / sizeof *LARGE);
+    tcase_add_test(tests, the_outermost_residuals_have_eight_bits_but_for_glus);
     tcase_set_timeout(tests, TEST_SECONDS);
     return run_suite("projection", tests);
 }
