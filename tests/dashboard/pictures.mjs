@@ -12,13 +12,13 @@ async function open(model, width) {
   return page;
 }
 
-// From the top to what a person tries; below are tables.
+// From the top to what changes while the page is open; below are tables.
 async function images() {
   const page = await open("fashion-mnist", 1280);
   await page.waitForTimeout(WATCH_MS);
-  await page.selectOption("#tryit select", "ankle boot");
+  await page.selectOption("#tryit select", "trouser");
   await page.waitForSelector("#tryit .answers");
-  const {bottom} = await page.evaluate(() => document.getElementById("tryit").getBoundingClientRect());
+  const {bottom} = await page.evaluate(() => document.querySelector("[aria-labelledby=h-time]").getBoundingClientRect());
   await page.screenshot({path: `${work}/fashion-mnist.png`, fullPage: true, clip: {x: 0, y: 0, width: 1280, height: Math.ceil(bottom) + 12}});
 }
 
