@@ -35,7 +35,9 @@ static size_t blocks_of(const struct conv *conv)
 bool conv_depthwise_suits(const struct conv *conv)
 {
     size_t lanes = blocks_of(conv) * kernel_get()->lanes;
-    size_t quarters = (conv->stride > 1 ? 1 : 2) + (conv->out_w > SHORT_LINE); /* to be busy */
+    size_t quarters = conv->stride > 1 ? 1 : 2; /* to be busy */
+    if (conv->out_w > SHORT_LINE)
+        quarters++;
     return band_floats(conv, 1) <= BAND_FLOATS && 4 * conv->out_channels >= quarters * lanes;
 }
 
