@@ -13,13 +13,12 @@ Needs a built server, Debian's dataset-fashion-mnist, and nothing but Python's s
 import argparse
 import gzip
 import os
-import sys
 import tempfile
 import time
 
 import svg
 
-from server import IMAGE_BYTES, MODEL, Failed, Server
+from server import IMAGE_BYTES, MODEL, Failed, Server, run
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 DATA = "/usr/share/datasets/fashion-mnist"
@@ -260,14 +259,4 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
-        status = main()
-        sys.stdout.flush()
-        sys.exit(status)
-    except BrokenPipeError:  # who reads has seen enough, as `head` has
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except Failed as failed:
-        sys.exit(f"stories: {failed}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run("stories", main)

@@ -7,6 +7,7 @@ import shutil
 import signal
 import struct
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -18,6 +19,21 @@ START_SECONDS = 60
 
 class Failed(Exception):
     """The message is for the person at the terminal."""
+
+
+def run(name, main):
+    """Ends the program with main()'s status, and without a traceback for who reads no more, as `head`, or has enough."""
+    try:
+        status = main()
+        sys.stdout.flush()
+        sys.exit(status)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Failed as failed:
+        sys.exit(f"{name}: {failed}")
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 class Server:

@@ -16,11 +16,10 @@ import json
 import os
 import struct
 import subprocess
-import sys
 import tempfile
 import zipfile
 
-from server import IMAGE_BYTES, Failed, Server
+from server import IMAGE_BYTES, Failed, Server, run
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 TEST_SETS = {"fashion-mnist": "/usr/share/datasets/fashion-mnist", "mnist": os.path.join(ROOT, "tests", "data", "samples")}
@@ -59,6 +58,9 @@ def print_table(study, layer, shares, names):
     print(f"    {'':<12} {'first expert, share of the class':^35}    {'points lost without the expert':^35}")
     print(f"    {'class':<12} " + "".join(f"{e:>7}" for e in experts) + "    " + "".join(f"{e:>7}" for e in experts))
     for c, name in enumerate(names):
+        if study["by_class"][c] is None:
+            print(f"    {name:<12} none of these rows")
+            continue
         lost = [100 * (study["by_class"][c] - expert["excluded"]["by_class"][c]) for expert in layer["experts"]]
         print(f"    {name:<12} " + "".join(f"{share:>7.0%}" for share in shares[c]) + "    " + "".join(f"{points:>7.1f}" for points in lost))
     lost = [100 * (study["accuracy"] - expert["excluded"]["accuracy"]) for expert in layer["experts"]]
@@ -115,12 +117,4 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
-        status = main()
-        sys.stdout.flush()
-        sys.exit(status)
-    except BrokenPipeError:  # who reads has seen enough, as `head` has
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except Failed as failed:
-        sys.exit(f"worth: {failed}")
+    run("worth", main)

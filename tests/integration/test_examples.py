@@ -40,6 +40,10 @@ class ExamplesTest(ServerCase):
         self.assertTrue(outputs["never_married"][0].endswith(":0:no"), outputs)
         self.assertEqual(sorted(outputs["routing.experts.income.experts"]), list(range(8)))
 
+    def test_a_class_without_rows(self):
+        done = run_script("stories/worth.py", "--moed", BINARY, "--rows", "50", "mnist")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertRegex(done.stdout, r"\n +8 +none of these rows\n")
 
     def test_a_reader_that_has_seen_enough(self):
         """As `| head` does: the pipe's other end is closed."""
