@@ -80,7 +80,17 @@ compile() {
         cmake --build --preset release --target moed moectl)
 }
 
+# CMake keeps whole paths: it builds nothing in the build directory of a checkout that was copied or renamed.
+refuse_moved() {
+    cache=$binaries/CMakeCache.txt
+    [ -f "$cache" ] || return 0
+    made_for=$(sed -n 's/^CMAKE_HOME_DIRECTORY:INTERNAL=//p' "$cache")
+    [ -z "$made_for" ] || [ "$made_for" -ef "$root" ] ||
+        fail "build/release was made for $made_for, and this is $root. Remove it, and run this again: rm -r $(quoted "$binaries")"
+}
+
 build() {
+    refuse_moved
     build_log=$root/build/quickstart.log
     mkdir -p "$root/build"
     with_progress "$build_log" compile && return
@@ -120,19 +130,28 @@ show_other_port() {
     echo "    instead of http://127.0.0.1:$PORT, give speak.py and classify.py --url $url, and for moectl: export MOED_URL=$url"
 }
 
+# A name as a shell reads it, whatever is in it.
+quoted() {
+    case $1 in
+    *[!A-Za-z0-9_./-]*) printf "'%s'" "$(printf %s "$1" | sed "s/'/'\\\\''/g")" ;;
+    *) printf %s "$1" ;;
+    esac
+}
+
 show_where_to_go() {
-    step "The server is at $url; some things to try"
+    step "The server is at $url; some things to try in another terminal"
     cat <<END
     $url/        in a browser: the dashboard, live; choose tiny-lm and talk to it
+    cd $(quoted "$root")
     curl $url/v1/models
     curl $url/v2/models/fashion-mnist
     curl $url/v2/models/fashion-mnist/routing
     curl $url/metrics
-    curl $url/v1/models/fashion-mnist:predict -d @$root/deploy/example.json
-    python3 $root/deploy/classify.py --url $url --first 4242 fashion-mnist
-    python3 $root/deploy/speak.py --url $url tiny-lm "In the beginning"
-    $binaries/moectl --url $url routing fashion-mnist
-    $binaries/moed help serve
+    curl $url/v1/models/fashion-mnist:predict -d @deploy/example.json
+    python3 deploy/classify.py --url $url --first 4242 fashion-mnist
+    python3 deploy/speak.py --url $url tiny-lm "In the beginning"
+    build/release/moectl routing fashion-mnist --url $url
+    build/release/moed help serve
 END
 }
 
