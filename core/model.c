@@ -56,8 +56,7 @@ static int read_output(struct moed_model *model, const struct scope *scope,
     inner.padded = model->chain.padded;
     inner.positions = model_positions(model);
     /* Nothing behind an output's own layers evens out what they get wrong. */
-    if (inner.precision.bits == 4)
-        inner.precision.bits = 8;
+    precision_refine(&inner.precision);
     if (model_name_tensor(model->output_info, index, node, listed ? NULL : "output", err) != 0)
         return -1;
     if (listed && config_has(node, "layers") &&

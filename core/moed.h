@@ -132,9 +132,9 @@ enum moed_weights {
     MOED_WEIGHTS_STORED, /* in the precision of the checkpoint */
     /* In 8 or 4 bits with a scale for every 32 inputs of an output (core/dense/integers.h): less
      * memory to read, and answers that differ slightly. Gates keep their stored precision: for the
-     * same input, routing is unchanged. With INT4, too, 8 bits have an output's own layers, such as
-     * a language model's head, and in the first and last eighth of a model's residuals all but glu
-     * layers. */
+     * same input, routing is unchanged. With INT4 an output's own layers, such as a language
+     * model's head, have 6 bits, and in the first and last eighth of a model's residuals all but
+     * glu layers. */
     MOED_WEIGHTS_INT8,
     MOED_WEIGHTS_INT4,
 };

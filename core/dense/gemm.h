@@ -21,11 +21,18 @@ struct windows; /* kernel.h */
 /* How weights are kept: as they are stored, or as integers with a scale for every 32 inputs of an
  * output; and what they are multiplied with. */
 struct precision {
-    unsigned bits; /* 0: as stored; 8 or 4 */
+    unsigned bits; /* 0: as stored; 8, 6 or 4 */
     enum moed_activations inputs;
     struct panels_store *store; /* whose they are; NULL: each matrix has its own memory */
     bool sizes_only; /* nothing is read or packed: the gemm has its sizes, and is not multiplied */
 };
+
+/* For matrices whose errors cost most. */
+static inline void precision_refine(struct precision *precision)
+{
+    if (precision->bits == 4)
+        precision->bits = 6;
+}
 
 struct gemm {
     const struct kernel *kernel;
@@ -46,7 +53,7 @@ MUST_CHECK int gemm_init(struct gemm *gemm, const struct tensor *tensor, size_t 
                          struct error *err);
 
 /* Like gemm_init(), as `precision` says. Fails if integers are wanted and a weight is not finite.
- * With f32 inputs weights of 4 bits take the memory of 8. */
+ * With f32 inputs weights of fewer bits take the memory of 8. */
 MUST_CHECK int gemm_init_rounded(struct gemm *gemm, const struct precision *precision,
                                  const struct tensor *tensor, size_t n, size_t k,
                                  struct error *err);

@@ -73,8 +73,9 @@ INLINE void add_quad(const struct tile *tile, unsigned bits, const integers weig
     for (unsigned row = 0; row < rows; row++, quad += tile->x_pitch)
 #pragma GCC unroll 2
         for (unsigned v = 0; v < 2; v++)
-            sum[row][v] = bits == 8 ? add_8(sum[row][v], weights[v], (const void *)quad)
-                                    : add_4(sum[row][v], weights[v], (const void *)quad);
+            sum[row][v] = bits == 8   ? add_8(sum[row][v], weights[v], (const void *)quad)
+                          : bits == 6 ? add_6(sum[row][v], weights[v], (const void *)quad)
+                                      : add_4(sum[row][v], weights[v], (const void *)quad);
 }
 
 /* Some processors prefetch a single stream of weights poorly by themselves. */
@@ -86,6 +87,22 @@ INLINE void prefetch(const uint8_t *from)
         __builtin_prefetch(from + PREFETCH_BYTES + at);
 }
 
+/* Quad q of half a panel's outputs; `weights`: of the panel's group, from that half on. */
+INLINE integers unpack(const uint8_t *weights, unsigned bits, unsigned q)
+{
+    const size_t pitch = (size_t)PANEL * QUAD;
+    const uint8_t *three = weights + q / 4 * 3 * pitch;
+    if (bits == 8)
+        return load(weights + q * pitch);
+    if (bits == 4)
+        return (integers)((octets)(load(weights + q / 2 * pitch) >> q % 2 * 4) & 15);
+    if (q % 4 < 3)
+        return (integers)((octets)load(three + q % 4 * pitch) & 63);
+    return (integers)(((octets)(load(three) >> 2) & 48) |
+                      ((octets)(load(three + pitch) >> 4) & 12) |
+                      ((octets)(load(three + 2 * pitch) >> 6) & 3));
+}
+
 /* Adds group g: S of every row and output. */
 INLINE void add_group(const struct tile *tile, unsigned bits, size_t g, const unsigned rows,
                       integers sum[MAX_ROWS][2])
@@ -95,26 +112,21 @@ INLINE void add_group(const struct tile *tile, unsigned bits, size_t g, const un
     const char *x = tile->x + g * QUADS * step;
 #pragma GCC unroll 8
     for (unsigned q = 0; q < QUADS; q++, x += step) {
-        const uint8_t *from = weights + q * bits / 8 * PANEL * QUAD;
-        integers both[2] = {load(from), load(from + LANES * QUAD)};
-        if (PREFETCHES(bits, rows) && (bits == 8 || q % 2 == 0)) /* 4 bits: two quads share bytes */
-            prefetch(from);
-        if (bits == 4) {
-            both[0] = (integers)((octets)(q % 2 ? both[0] >> 4 : both[0]) & 15);
-            both[1] = (integers)((octets)(q % 2 ? both[1] >> 4 : both[1]) & 15);
-        }
+        integers both[2] = {unpack(weights, bits, q), unpack(weights + LANES * QUAD, bits, q)};
+        if (PREFETCHES(bits, rows) && q * bits % 8 == 0) /* quads share bytes */
+            prefetch(weights + q * bits / 8 * PANEL * QUAD);
         add_quad(tile, bits, both, x, rows, sum);
     }
 }
 
 INLINE integers first(unsigned bits, int32_t start)
 {
-    return bits == 8 ? first_8(start) : first_4(start);
+    return bits == 8 ? first_8(start) : bits == 6 ? first_6(start) : first_4(start);
 }
 
 INLINE integers total(unsigned bits, integers sum, int32_t start)
 {
-    return bits == 8 ? sum : total_4(sum, start);
+    return bits == 4 ? total_4(sum, start) : sum;
 }
 
 /* Adds S * x_scale * w_scale of group g. */
@@ -162,6 +174,8 @@ static void run_tile(const struct tile *tile, unsigned bits, size_t rows)
     case r:                                                                                        \
         if (bits == 8)                                                                             \
             compute(tile, 8, r);                                                                   \
+        else if (bits == 6)                                                                        \
+            compute(tile, 6, r);                                                                   \
         else                                                                                       \
             compute(tile, 4, r);                                                                   \
         break;

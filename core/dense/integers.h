@@ -1,5 +1,5 @@
-/* Products of integers: weights in 8 or 4 bits, inputs in 8, both with a scale for every group of
- * 32 numbers along k.
+/* Products of integers: weights in 8, 6 or 4 bits, inputs in 8, both with a scale for every group
+ * of 32 numbers along k.
  *
  *   y[r, i] = bias[i] + sum over groups g of S(r, i, g) * x_scale[r, g] * w_scale[i, g]
  *   S(r, i, g) = sum over the group's 32 numbers of x[r, k] * w[i, k]
@@ -26,11 +26,13 @@ enum { GROUP = 32, QUAD = 4, QUADS = GROUP / QUAD };
  *   uint8_t weights[8][panel][4]   8 bits: quads of consecutive inputs; a weight plus 128
  *   uint8_t weights[4][panel][4]   4 bits: quads 2q and 2q + 1, in the lower and upper half of a
  *                                  byte; a weight plus 8
+ *   uint8_t weights[6][panel][4]   6 bits: quads 4q to 4q + 2 in the lower 6 bits of three bytes,
+ * whose upper 2 are quad 4q + 3, highest first; a weight plus 32
  *
  * Missing outputs and inputs weigh nothing. */
 struct integer_weights {
     const uint8_t *panels; /* 64-byte aligned */
-    unsigned bits;         /* 8 or 4 */
+    unsigned bits;         /* 8, 6 or 4 */
     size_t n, groups;
     struct columns_of columns; /* to compute; the rest of y is left alone */
 };
@@ -43,7 +45,7 @@ static inline size_t integer_groups(size_t k)
 /* What stands for a weight of 0. */
 static inline int integer_zero(unsigned bits)
 {
-    return bits == 8 ? 128 : 8;
+    return 1 << (bits - 1);
 }
 
 static inline size_t integer_group_bytes(unsigned bits, size_t panel)

@@ -5,8 +5,8 @@
  *   MAX_ROWS       rows of a tile: MAX_ROWS x 2 sums fit the registers with what is added to them
  *   USABLE         an expression: can this machine run it?
  *   WIDE_INPUTS    8-bit weights are multiplied with inputs of 16 bits, which widen() makes
- *   add_8, add_4   add the products of LANES quads of weights, as they are packed, with one quad of
- *                  inputs to LANES sums, which began as first_8(start), first_4(start)
+ *   add_8, add_6,  add the products of LANES quads of weights, each with its zero, with one quad of
+ *   add_4          inputs to LANES sums, which began as first_8(start), first_6(start) ...
  *   total_4        those sums, where they have another form meanwhile
  *   multiply_add   fma(a, b, c)
  *   PREFETCHES     whether a tile prefetches weights. Zen 4, which is what AVX-512 VNNI was
@@ -153,6 +153,18 @@ INLINE integers add_8(integers sum, integers weights, const int16_t *x)
     return add_now(sum + (integers)_mm256_madd_epi16(odd, quad_256(x + 2)));
 }
 
+/* Two products of 16 bits, at most 2 x 63 x 127, fit. */
+INLINE integers first_6(int32_t start)
+{
+    return (integers)_mm256_set1_epi32(start);
+}
+
+INLINE integers add_6(integers sum, integers weights, const int8_t *x)
+{
+    __m256i pairs = _mm256_maddubs_epi16((__m256i)weights, quad_256(x));
+    return add_now(sum + (integers)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+
 /* Sixteen numbers of 16 bits: at most 8 x 2 products below 16 x 128, which fit. */
 INLINE integers first_4(int32_t start)
 {
@@ -186,7 +198,7 @@ INLINE integers add_products(integers sum, integers weights, const int8_t *x)
                                              _mm256_set1_epi32(quad_at(x)));
 }
 #elif defined(ISA_DOTPROD)
-/* Both factors are signed: weights of 4 bits are small enough, and add_8() makes those of 8 so. */
+/* Both factors are signed: weights of 6 bits are small enough, and add_8() makes those of 8 so. */
 INLINE integers add_products(integers sum, integers weights, const int8_t *x)
 {
     return (integers)vdotq_s32((int32x4_t)sum, (int8x16_t)weights,
@@ -204,14 +216,24 @@ INLINE integers add_products(integers sum, integers weights, const int8_t *x)
 }
 #endif
 
-INLINE integers first_4(int32_t start)
+INLINE integers first_6(int32_t start)
 {
     return (integers){0} + start;
 }
 
-INLINE integers add_4(integers sum, integers weights, const int8_t *x)
+INLINE integers add_6(integers sum, integers weights, const int8_t *x)
 {
     return add_products(sum, weights, x);
+}
+
+INLINE integers first_4(int32_t start)
+{
+    return first_6(start);
+}
+
+INLINE integers add_4(integers sum, integers weights, const int8_t *x)
+{
+    return add_6(sum, weights, x);
 }
 
 INLINE integers total_4(integers sum, int32_t start)

@@ -82,9 +82,10 @@ static uint16_t bfloat_near(float value)
     return (uint16_t)((bits + 0x8000) >> 16);
 }
 
-static uint16_t quantize_8(const float *group, float largest, int8_t *integers)
+/* 8 bits or 6. */
+static uint16_t quantize_evenly(const float *group, float largest, unsigned bits, int8_t *integers)
 {
-    uint16_t scale = bfloat_above(largest / 127);
+    uint16_t scale = bfloat_above(largest / (float)((1 << (bits - 1)) - 1));
     round_group(group, 1 / float_of_bfloat(scale), integers);
     return scale;
 }
@@ -169,7 +170,8 @@ int quantize_weights(const float *weights, size_t count, unsigned bits, int8_t *
             memset(integers, 0, GROUP);
             *scales = 0;
         } else {
-            *scales = (bits == 8 ? quantize_8 : quantize_4)(group, largest, integers);
+            *scales = bits == 4 ? quantize_4(group, largest, integers)
+                                : quantize_evenly(group, largest, bits, integers);
         }
     }
     return 0;

@@ -43,14 +43,27 @@ int rounded_output_read(struct rounded_output *output, size_t i, struct error *e
                      output->tensor->name, i, output->bits);
 }
 
+/* Octet n of the `bits` that hold eight weights, one of each quad (integers.h). */
+static unsigned octet_of(const uint8_t weights[QUADS], unsigned bits, size_t n)
+{
+    const uint8_t *four = weights + n / 3 * 4;
+    if (bits == 8)
+        return weights[n];
+    if (bits == 4)
+        return weights[2 * n] | (unsigned)weights[2 * n + 1] << 4;
+    return four[n % 3] | (four[3] >> (4 - n % 3 * 2) & 3u) << 6;
+}
+
 /* Quads of an output's group, `pitch` bytes apart. */
 static void put_quads(const int8_t *integers, unsigned bits, size_t pitch, uint8_t *to)
 {
-    for (size_t q = 0; q < QUADS; q += 8 / bits, to += pitch)
-        for (size_t i = q * QUAD; i < (q + 1) * QUAD; i++)
-            to[i % QUAD] = (uint8_t)(bits == 8 ? integers[i] + integer_zero(8)
-                                               : (integers[i] + integer_zero(4)) |
-                                                     (integers[i + QUAD] + integer_zero(4)) << 4);
+    for (size_t i = 0; i < QUAD; i++) {
+        uint8_t weights[QUADS];
+        for (size_t q = 0; q < QUADS; q++)
+            weights[q] = (uint8_t)(integers[q * QUAD + i] + integer_zero(bits));
+        for (size_t n = 0; n < bits; n++)
+            to[n * pitch + i] = (uint8_t)octet_of(weights, bits, n);
+    }
 }
 
 static void put_output(const struct rounded *rounded, size_t i, const struct rounded_output *output)

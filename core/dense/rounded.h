@@ -10,7 +10,7 @@ struct integer_kernel;
 struct rounded {
     const struct integer_kernel *kernel; /* NULL: there are none */
     size_t n, k, groups;                 /* outputs, inputs; groups of inputs */
-    unsigned bits;                       /* 8 or 4 */
+    unsigned bits;                       /* 8, 6 or 4 */
     void *panels;                        /* the store's; without one, owned */
     bool stored;
     size_t bytes; /* of panels */

@@ -25,8 +25,8 @@ static int take_padding(const struct scope *scope, const struct tensor *tensor,
 static struct precision precision_of(const struct scope *scope)
 {
     struct precision precision = scope->precision;
-    if (scope->outermost && precision.bits == 4)
-        precision.bits = 8;
+    if (scope->outermost)
+        precision_refine(&precision);
     return precision;
 }
 

@@ -38,7 +38,7 @@ const struct option_row OPTIONS[OPTION_ROWS] = {
      "the checkpoint. int8, int4: rounded to 8 or 4 bits when models are loaded, with a scale for "
      "every 32 numbers. Reading weights is what small batches wait for where they are many: these "
      "take about a half or three tenths of the memory of F16 and BF16. Answers differ a little, "
-     "with int4 more, although what matters most has 8 bits then, too: an output's own layers, "
+     "with int4 more, although what matters most has 6 bits then: an output's own layers, "
      "such as a language model's head, and all but glu layers in the first and the last eighth of "
      "a model's residuals. Gates, embeddings, norms and convolutions keep what is stored."},
     {"activations", OPTION_CHOICE, AT(activations), 0, 0, "int8", NULL, "int8|bf16|f32", NULL,

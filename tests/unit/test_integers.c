@@ -1,4 +1,4 @@
-/* Weights in 8 and 4 bits: the bits of their products are those of the formula in
+/* Weights in 8, 6 and 4 bits: the bits of their products are those of the formula in
  * core/dense/integers.h, computed here one number at a time, with every kernel of this machine. */
 #include <float.h>
 #include <math.h>
@@ -41,7 +41,7 @@ static void init(struct gemm *gemm, unsigned bits, enum moed_activations inputs,
 /* ---- the formula ---- */
 
 /* Numbers that are integers times a power of two already: what rounding must find again. The
- * largest of a group has the largest integer, 127, or -8 with 4 bits. */
+ * largest of a group has the largest integer, 127, 31 or -8. */
 struct integers {
     size_t rows, k;
     int *integers; /* [rows, k] */
@@ -67,7 +67,9 @@ static struct integers new_rounded(size_t rows, size_t k, unsigned bits, uint32_
             made.scales[group] =
                 next_random(&state) % 8 == 0 ? 0 : ldexpf(1, (int)(next_random(&state) % 9) - 12);
         int random = (int)(next_random(&state) % 255) - 127;
-        int integer = bits == 8 ? (begins ? 127 : random) : begins ? -8 : random % 8;
+        int integer = bits == 8   ? (begins ? 127 : random)
+                      : bits == 6 ? (begins ? 31 : random % 32)
+                                  : (begins ? -8 : random % 8);
         made.integers[i] = made.scales[group] > 0 ? integer : 0;
         made.values[i] = (float)made.integers[i] * made.scales[group];
     }
@@ -129,7 +131,7 @@ START_TEST(products_have_the_bits_of_the_formula)
     static const size_t outputs[] = {1, 7, 8, 17, 33, 66}, inputs[] = {1, 31, 32, 33, 130};
     if (!use_kernel(_i))
         return;
-    for (unsigned bits = 4; bits <= 8; bits += 4) {
+    for (unsigned bits = 4; bits <= 8; bits += 2) {
         for (size_t i = 0; i < sizeof outputs / sizeof *outputs; i++)
             for (size_t j = 0; j < sizeof inputs / sizeof *inputs; j++)
                 for (size_t rows = 1; rows <= 17; rows += ROWS_STEP)
@@ -168,7 +170,7 @@ START_TEST(a_row_has_the_same_bits_in_every_batch)
     float *w = new_numbers((size_t)N * K, 7), *x = new_numbers((size_t)ROWS * K, 13);
     static float all[ROWS * N], y[ROWS * N];
     const struct tensor tensor = tensor_of(N, K, w);
-    for (unsigned bits = 4; bits <= 8 && use_kernel(_i); bits += 4) {
+    for (unsigned bits = 4; bits <= 8 && use_kernel(_i); bits += 2) {
         struct gemm gemm;
         init(&gemm, bits, MOED_ACTIVATIONS_INT8, &tensor);
         gemm_rows(&gemm, x, ROWS, NULL, all);
@@ -189,14 +191,15 @@ END_TEST
 /* Rounding gives the same bits on every machine, too: these checksums were computed once. */
 START_TEST(kernels_give_the_same_bits)
 {
+    static const uint32_t sums[] = {936788164u, 2966663483u, 1049095477u};
     float *w = new_numbers((size_t)N * K, 7), *x = new_numbers((size_t)ROWS * K, 13);
     static float y[ROWS * N];
     const struct tensor tensor = tensor_of(N, K, w);
-    for (unsigned bits = 4; bits <= 8 && use_kernel(_i); bits += 4) {
+    for (unsigned bits = 4; bits <= 8 && use_kernel(_i); bits += 2) {
         struct gemm gemm;
         init(&gemm, bits, MOED_ACTIVATIONS_INT8, &tensor);
         gemm_rows(&gemm, x, ROWS, NULL, y);
-        ck_assert_uint_eq(checksum(y, ROWS * N), bits == 4 ? 936788164u : 1049095477u);
+        ck_assert_uint_eq(checksum(y, ROWS * N), sums[bits / 2 - 2]);
         gemm_close(&gemm);
     }
     free(w);
@@ -234,6 +237,8 @@ START_TEST(products_are_near_what_they_round)
         return;
     check_distance(8, MOED_ACTIVATIONS_INT8, 0.009);
     check_distance(8, MOED_ACTIVATIONS_F32, 0.007);
+    check_distance(6, MOED_ACTIVATIONS_INT8, 0.03);
+    check_distance(6, MOED_ACTIVATIONS_F32, 0.03);
     check_distance(4, MOED_ACTIVATIONS_INT8, 0.09);
     check_distance(4, MOED_ACTIVATIONS_F32, 0.09);
 }
@@ -246,7 +251,7 @@ START_TEST(f32_inputs_meet_each_weight_with_its_scale)
     enum { OUTPUTS = 35, INPUTS = 3300, BATCH = 29 };
     static float y[BATCH * OUTPUTS], alone[OUTPUTS];
     float *x = new_numbers((size_t)BATCH * INPUTS, 5);
-    for (unsigned bits = 4; bits <= 8 && use_kernel(_i); bits += 4) {
+    for (unsigned bits = 4; bits <= 8 && use_kernel(_i); bits += 2) {
         struct integers w = new_rounded(OUTPUTS, INPUTS, bits, 9);
         const struct tensor tensor = tensor_of(OUTPUTS, INPUTS, w.values);
         struct gemm gemm;
@@ -273,18 +278,21 @@ START_TEST(f32_inputs_meet_each_weight_with_its_scale)
 }
 END_TEST
 
-START_TEST(four_bits_take_half_the_memory_of_eight)
+START_TEST(fewer_bits_take_less_memory)
 {
     static float w[64 * 64];
     const struct tensor tensor = tensor_of(64, 64, w);
-    struct gemm eight, four;
+    struct gemm eight, six, four;
     if (!use_kernel(_i))
         return;
     init(&eight, 8, MOED_ACTIVATIONS_INT8, &tensor);
+    init(&six, 6, MOED_ACTIVATIONS_INT8, &tensor);
     init(&four, 4, MOED_ACTIVATIONS_INT8, &tensor);
     ck_assert_uint_eq(eight.bytes, 64 * 2 * (GROUP + 2));
+    ck_assert_uint_eq(six.bytes, 64 * 2 * (GROUP * 3 / 4 + 2));
     ck_assert_uint_eq(four.bytes, 64 * 2 * (GROUP / 2 + 2));
     gemm_close(&eight);
+    gemm_close(&six);
     gemm_close(&four);
 }
 END_TEST
@@ -296,7 +304,7 @@ START_TEST(the_smallest_are_zero_and_the_largest_are_held)
     const struct tensor tensor =
         tensor_of(3, 2, FLOATS(1e-45f, -2e-38f, FLT_MAX, -FLT_MAX, -0.5f, 1));
     float y[6];
-    for (unsigned bits = 4; bits <= 8 && use_kernel(_i); bits += 4) {
+    for (unsigned bits = 4; bits <= 8 && use_kernel(_i); bits += 2) {
         struct gemm gemm;
         init(&gemm, bits, MOED_ACTIVATIONS_INT8, &tensor);
         gemm_rows(&gemm, FLOATS(1, 1, 1e-44f, 0), 2, NULL, y);
@@ -313,7 +321,7 @@ START_TEST(inputs_that_are_not_finite_give_nan)
     static const float w[2 * 40] = {[0] = 1, [45] = 2};
     const struct tensor tensor = tensor_of(2, 40, w);
     float x[3 * 40] = {1, [40 + 35] = NAN, [80] = INFINITY}, y[6];
-    for (unsigned bits = 4; bits <= 8 && use_kernel(_i); bits += 4) {
+    for (unsigned bits = 4; bits <= 8 && use_kernel(_i); bits += 2) {
         struct gemm gemm;
         init(&gemm, bits, MOED_ACTIVATIONS_INT8, &tensor);
         gemm_rows(&gemm, x, 3, NULL, y);
@@ -352,7 +360,7 @@ int main(void)
     tcase_add_loop_test(tests, kernels_give_the_same_bits, 0, KERNELS);
     tcase_add_loop_test(tests, products_are_near_what_they_round, 0, KERNELS);
     tcase_add_loop_test(tests, f32_inputs_meet_each_weight_with_its_scale, 0, KERNELS);
-    tcase_add_loop_test(tests, four_bits_take_half_the_memory_of_eight, 0, KERNELS);
+    tcase_add_loop_test(tests, fewer_bits_take_less_memory, 0, KERNELS);
     tcase_add_loop_test(tests, the_smallest_are_zero_and_the_largest_are_held, 0, KERNELS);
     tcase_add_loop_test(tests, inputs_that_are_not_finite_give_nan, 0, KERNELS);
     tcase_add_loop_test(tests, weights_that_are_not_finite_are_refused, 0, KERNELS);
