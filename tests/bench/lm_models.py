@@ -71,7 +71,7 @@ def bytes_of(config, name, weights):
     layer, few = re.match(r"model\.layers\.(\d+)\.", name), max(1, config["num_hidden_layers"] // 8)
     outermost = not layer or not few <= int(layer.group(1)) < config["num_hidden_layers"] - few
     gated = name.endswith(("gate_proj.weight", "up_proj.weight"))
-    return (8.5 if weights == "int8" or (outermost and not gated) else 4.5) / 8
+    return (8.5 if weights == "int8" else 6.5 if outermost and not gated else 4.5) / 8
 
 
 def bytes_per_token(config, weights):
