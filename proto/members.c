@@ -2,6 +2,7 @@
 #include "proto/members.h"
 
 #include <math.h>
+#include <string.h>
 
 const char *member_type(const json_t *value)
 {
@@ -109,4 +110,55 @@ int member_list(const json_t *object, const char *where, const char *key, const 
     if (member)
         *value = member;
     return 0;
+}
+
+/* ---- misspelt names ---- */
+
+enum { SHORTEST_MISSPELT = 4 };
+
+static char fold(char letter)
+{
+    return letter == '-'                    ? '_'
+           : letter >= 'A' && letter <= 'Z' ? (char)(letter - 'A' + 'a')
+                                            : letter;
+}
+
+static bool is_equal(const char *a, const char *b)
+{
+    while (*a && fold(*a) == fold(*b))
+        a++, b++;
+    return !*a && !*b;
+}
+
+/* The same but for case, "_" and "-": maxTokens, max-tokens. */
+static bool is_written_otherwise(const char *a, const char *b)
+{
+    for (;;) {
+        while (fold(*a) == '_')
+            a++;
+        while (fold(*b) == '_')
+            b++;
+        if (!*a || fold(*a) != fold(*b))
+            return !*a && !*b;
+        a++, b++;
+    }
+}
+
+static bool is_one_letter_away(const char *a, const char *b)
+{
+    while (*a && fold(*a) == fold(*b))
+        a++, b++;
+    if (!*a || !*b)
+        return (!*a || !a[1]) && (!*b || !b[1]);
+    const bool swapped = fold(a[0]) == fold(b[1]) && fold(a[1]) == fold(b[0]);
+    return is_equal(a + 1, b) || is_equal(a, b + 1) || is_equal(a + 1, b + 1) ||
+           (swapped && is_equal(a + 2, b + 2));
+}
+
+enum likeness member_likeness(const char *name, const char *known)
+{
+    if (is_written_otherwise(name, known))
+        return WRITTEN_OTHERWISE;
+    return strlen(known) >= SHORTEST_MISSPELT && is_one_letter_away(name, known) ? ONE_LETTER
+                                                                                 : UNLIKE;
 }

@@ -31,6 +31,15 @@ MUST_CHECK int member_object(const json_t *object, const char *where, const char
 MUST_CHECK int member_list(const json_t *object, const char *where, const char *key,
                            const json_t **value, struct error *err);
 
+/* How much an unknown name looks like a misspelt `known` one. Names of up to three letters are too
+ * short to have a wrong one. */
+enum likeness {
+    UNLIKE,
+    ONE_LETTER,        /* is missing, added, another or swapped with the next */
+    WRITTEN_OTHERWISE, /* the same but for case, "_" and "-" */
+};
+enum likeness member_likeness(const char *name, const char *known);
+
 /* Records why a body could not be parsed. Returns -1. */
 int member_no_tree(const struct json_fault *fault, struct error *err);
 

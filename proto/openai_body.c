@@ -44,56 +44,6 @@ char *openai_model_of(const char *body, size_t length)
     return copy;
 }
 
-/* ---- members that are not supported ---- */
-
-bool openai_asks(const json_t *value)
-{
-    if (json_is_number(value))
-        return json_number_value(value) != 0;
-    if (json_is_string(value))
-        return json_string_length(value) > 0;
-    if (json_is_array(value))
-        return json_array_size(value) > 0;
-    return json_is_object(value) ? json_object_size(value) > 0 : json_is_true(value);
-}
-
-static bool is_word_of(const char *text, const char *words)
-{
-    size_t length = strlen(text);
-    for (const char *word = words; *word;) {
-        size_t size = strcspn(word, " ");
-        if (size == length && memcmp(word, text, size) == 0)
-            return true;
-        word += size + strspn(word + size, " ");
-    }
-    return false;
-}
-
-/* A string, a list of one string, an object whose "type" it is, or a number. */
-static bool is_harmless(const json_t *value, const char *harmless)
-{
-    if (json_is_array(value) && json_array_size(value) == 1)
-        value = json_array_get(value, 0);
-    if (json_is_object(value))
-        value = json_object_get(value, "type");
-    if (json_is_number(value))
-        return *harmless && json_number_value(value) == atof(harmless);
-    return json_is_string(value) && is_word_of(json_string_value(value), harmless);
-}
-
-int openai_refuse_members(const json_t *object, const char *where,
-                          const struct openai_unsupported *table, struct error *err)
-{
-    for (; table->key; table++) {
-        const json_t *value = json_object_get(object, table->key);
-        if (openai_asks(value) && !is_harmless(value, table->harmless))
-            return error_set(err, ERROR_INVALID, "%s%s'%s' is not supported%s%s",
-                             where ? where : "", where ? ": " : "", table->key,
-                             *table->harmless ? ", other than " : "", table->harmless);
-    }
-    return 0;
-}
-
 /* ---- numbers ---- */
 
 /* `what` is what the member is instead. */

@@ -5,18 +5,34 @@
 #include "core/memory.h"
 #include "proto/openai_body.h"
 
-static const struct openai_unsupported UNSUPPORTED[] = {
-    {"tools", ""},           {"tool_choice", "none auto"},
-    {"functions", ""},       {"function_call", "none auto"},
-    {"audio", ""},           {"modalities", "text"},
-    {"prediction", ""},      {"web_search_options", ""},
-    {"verbosity", "medium"}, {"echo", ""},
-    {"chat_template", ""},   {"continue_final_message", ""},
-    {"documents", ""},       {NULL, NULL},
+/* Of a chat, beside those of completions. */
+static const struct openai_member OWN[] = {
+    {"messages", NULL},
+    {"logprobs", NULL},
+    {"top_logprobs", NULL},
+    {"reasoning_effort", NULL},
+    {"chat_template_kwargs", NULL},
+    {"add_generation_prompt", NULL},
+    /* would change an answer, and are not there */
+    {"tools", ""},
+    {"tool_choice", "none auto"},
+    {"functions", ""},
+    {"function_call", "none auto"},
+    {"audio", ""},
+    {"modalities", "text"},
+    {"prediction", ""},
+    {"web_search_options", ""},
+    {"verbosity", "medium"},
+    /* of other servers */
+    {"echo", ""},
+    {"chat_template", ""},
+    {"continue_final_message", ""},
+    {"documents", ""},
+    {NULL, NULL},
 };
 
 /* Of a message; a call's arguments are text here and an object in templates. */
-static const struct openai_unsupported UNSUPPORTED_OF_MESSAGE[] = {
+static const struct openai_member UNSUPPORTED_OF_MESSAGE[] = {
     {"tool_calls", ""},
     {"function_call", ""},
     {"audio", ""},
@@ -202,11 +218,10 @@ int openai_read_chat(const char *body, size_t length, struct openai_chat *reques
 {
     *request = (struct openai_chat){0};
     struct openai_generation *generation = &request->generation;
-    if (openai_generation_read(openai_body(body, length, err), 1, generation, err) != 0)
+    if (openai_generation_read(openai_body(body, length, err), OWN, 1, generation, err) != 0)
         return -1;
     request->variables = json_object();
-    if (openai_refuse_members(generation->root, NULL, UNSUPPORTED, err) == 0 &&
-        read_variables(generation->root, request->variables, err) == 0 &&
+    if (read_variables(generation->root, request->variables, err) == 0 &&
         read_logprobs(generation->root, generation, err) == 0)
         return 0;
     openai_chat_close(request);

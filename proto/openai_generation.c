@@ -7,12 +7,35 @@
 #include "core/text.h"
 #include "proto/openai_body.h"
 
-/* What would change an answer and is not there. Members that nobody lists are ignored: clients send
- * what other servers know, and much of it is for the server only (store, metadata, ...). */
-static const struct openai_unsupported UNSUPPORTED[] = {
+/* Of completions and chats alike. */
+static const struct openai_member SHARED[] = {
+    {"model", NULL},
+    {"temperature", NULL},
+    {"top_p", NULL},
+    {"top_k", NULL},
+    {"min_p", NULL},
+    {"repetition_penalty", NULL},
+    {"frequency_penalty", NULL},
+    {"presence_penalty", NULL},
+    {"seed", NULL},
+    {"logit_bias", NULL},
+    {"max_tokens", NULL},
+    {"max_completion_tokens", NULL},
+    {"stop", NULL},
+    {"stop_token_ids", NULL},
+    {"stream", NULL},
+    {"stream_options", NULL},
+    {"ignore_eos", NULL},
+    {"user", NULL},
+    {"priority", NULL},
+    {"experts", NULL},
+    {"routing", NULL},
+    {"return_routed_experts", NULL},
+    /* would change an answer, and are not there */
     {"n", "1"},
     {"best_of", "1"},
     {"suffix", ""},
+    {"response_format", "text"},
     /* of other servers */
     {"use_beam_search", ""},
     {"length_penalty", "1"},
@@ -29,11 +52,11 @@ static const struct openai_unsupported UNSUPPORTED[] = {
     {"grammar", ""},
     {"json_schema", ""},
     {"typical_p", "1"},
+    {"top_a", ""},
     {"mirostat", ""},
     {"dry_multiplier", ""},
     {"xtc_probability", ""},
     {"no_repeat_ngram_size", ""},
-    {"response_format", "text"},
     {NULL, NULL},
 };
 
@@ -217,9 +240,13 @@ static int read_stream(const json_t *root, struct openai_generation *generation,
     if (member_bool(root, NULL, "stream", &generation->stream, err) != 0 ||
         member_object(root, NULL, "stream_options", &options, err) != 0)
         return -1;
-    return options ? member_bool(options, "'stream_options'", "include_usage",
-                                 &generation->include_usage, err)
-                   : 0;
+    if (!options)
+        return 0;
+    static const struct openai_member MEMBERS[] = {{"include_usage", NULL}, {NULL, NULL}};
+    if (openai_check_members(options, "'stream_options'", MEMBERS, NULL, err) != 0)
+        return -1;
+    return member_bool(options, "'stream_options'", "include_usage", &generation->include_usage,
+                       err);
 }
 
 /* "routing": true, false, "base64" or "npy"; or SGLang's own word, "return_routed_experts": true.
@@ -253,7 +280,6 @@ static int read_generation(const json_t *root, size_t least_tokens,
                            struct openai_generation *generation, struct error *err)
 {
     if (member_string(root, NULL, "model", &generation->model, err) != 0 ||
-        openai_refuse_members(root, NULL, UNSUPPORTED, err) != 0 ||
         read_sampling(root, &generation->sampling, err) != 0 ||
         openai_whole(root, "max_tokens", least_tokens, OPENAI_MAX_TOKENS, &generation->max_tokens,
                      err) != 0 ||
@@ -271,11 +297,12 @@ static int read_generation(const json_t *root, size_t least_tokens,
     return read_routing(root, &generation->routing, err);
 }
 
-int openai_generation_read(json_t *root, size_t least_tokens, struct openai_generation *generation,
-                           struct error *err)
+int openai_generation_read(json_t *root, const struct openai_member *own, size_t least_tokens,
+                           struct openai_generation *generation, struct error *err)
 {
     *generation = (struct openai_generation){.root = root, .max_tokens = SIZE_MAX};
-    if (root && read_generation(root, least_tokens, generation, err) == 0)
+    if (root && openai_check_members(root, NULL, own, SHARED, err) == 0 &&
+        read_generation(root, least_tokens, generation, err) == 0)
         return 0;
     openai_generation_close(generation);
     return -1;
@@ -306,8 +333,10 @@ int openai_read_completion(const char *body, size_t length, struct openai_comple
                            struct error *err)
 {
     *request = (struct openai_completion){0};
+    static const struct openai_member OWN[] = {
+        {"prompt", NULL}, {"logprobs", NULL}, {"echo", NULL}, {NULL, NULL}};
     struct openai_generation *generation = &request->generation;
-    if (openai_generation_read(openai_body(body, length, err), 0, generation, err) != 0)
+    if (openai_generation_read(openai_body(body, length, err), OWN, 0, generation, err) != 0)
         return -1;
     if (openai_prompts_read(generation->root, "prompt", &request->prompts, err) == 0 &&
         read_logprobs(generation->root, generation, err) == 0 &&

@@ -6,9 +6,11 @@
 
 static int read_embeddings(const json_t *root, struct openai_embeddings *request, struct error *err)
 {
-    static const struct openai_unsupported UNSUPPORTED[] = {{"experts", ""}, {NULL, NULL}};
+    static const struct openai_member MEMBERS[] = {
+        {"model", NULL}, {"input", NULL},    {"encoding_format", NULL}, {"dimensions", NULL},
+        {"user", NULL},  {"priority", NULL}, {"experts", ""},           {NULL, NULL}};
     const char *format = "float";
-    if (openai_refuse_members(root, NULL, UNSUPPORTED, err) != 0 ||
+    if (openai_check_members(root, NULL, MEMBERS, NULL, err) != 0 ||
         member_string(root, NULL, "model", &request->model, err) != 0 ||
         member_string(root, NULL, "encoding_format", &format, err) != 0 ||
         openai_whole(root, "dimensions", 1, INT32_MAX, &request->dimensions, err) != 0 ||
@@ -70,6 +72,14 @@ static bool is_given(const json_t *root, const char *key)
  * told otherwise. */
 static int read_tokenize(const json_t *root, struct openai_text *request, struct error *err)
 {
+    static const struct openai_member MEMBERS[] = {{"model", NULL},
+                                                   {"content", NULL},
+                                                   {"prompt", NULL},
+                                                   {"add_special", NULL},
+                                                   {"add_special_tokens", NULL},
+                                                   {NULL, NULL}};
+    if (openai_check_members(root, NULL, MEMBERS, NULL, err) != 0)
+        return -1;
     const bool prompt = is_given(root, "prompt");
     if (prompt && is_given(root, "content"))
         return error_set(err, ERROR_INVALID, "'content' and 'prompt' are the same, expected one");
@@ -81,6 +91,9 @@ static int read_tokenize(const json_t *root, struct openai_text *request, struct
 
 static int read_detokenize(const json_t *root, struct openai_text *request, struct error *err)
 {
+    static const struct openai_member MEMBERS[] = {{"model", NULL}, {"tokens", NULL}, {NULL, NULL}};
+    if (openai_check_members(root, NULL, MEMBERS, NULL, err) != 0)
+        return -1;
     return read_text(root, "tokens", true, request, err);
 }
 

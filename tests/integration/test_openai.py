@@ -397,6 +397,21 @@ class ErrorsTest(OpenAICase):
             self.assertEqual(list(answer.json), ["error"])
             self.assertTrue(answer.json["error"]["message"])
 
+    def test_misspelt_members_are_named(self):
+        """Every member that /openapi.json has."""
+        schemas = self.client.get("/openapi.json").json["components"]["schemas"]
+        shared, tokens = schemas["Sampling"]["properties"], [1]
+        bodies = ((COMPLETIONS, schemas["CompletionRequest"]["allOf"][1], shared, {"prompt": "a"}),
+                  (CHAT, schemas["ChatRequest"]["allOf"][1], shared, {"messages": [{"role": "user", "content": "a"}]}),
+                  ("/v1/embeddings", schemas["EmbeddingRequest"], {}, {"input": "a"}),
+                  ("/tokenize", schemas["TokenizeRequest"], {}, {"content": "a"}),
+                  ("/detokenize", schemas["DetokenizeRequest"], {}, {"tokens": tokens}),
+                  ("/apply-template", schemas["ChatRequest"]["allOf"][1], shared, {"messages": [{"role": "user", "content": "a"}]}))
+        for path, own, others, body in bodies:
+            for name in {**own["properties"], **others}:
+                with self.subTest(path, name=name):
+                    self.refused(400, f"did you mean '{name}'?", path=path, param=name.upper(), **body, **{name.upper(): 1})
+
     def test_what_is_too_much_is_named(self):
         self.refused(413, "a string of 10000000 bytes", prompt="a" * 10_000_000)
         self.refused(413, "too many values", prompt=[1] * 1_000_000)

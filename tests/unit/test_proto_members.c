@@ -110,5 +110,50 @@ START_TEST(missing_members_are_named)
 }
 END_TEST
 
+static const struct {
+    const char *name, *known;
+    enum likeness likeness;
+} NAMES[] = {
+    {"max_token", "max_tokens", ONE_LETTER},    /* missing */
+    {"max_tokenss", "max_tokens", ONE_LETTER},  /* added */
+    {"temperatura", "temperature", ONE_LETTER}, /* another */
+    {"tempreature", "temperature", ONE_LETTER}, /* swapped */
+    {"etmperature", "temperature", ONE_LETTER},
+    {"temperatuer", "temperature", ONE_LETTER},
+    {"emperature", "temperature", ONE_LETTER},
+    {"xtemperature", "temperature", ONE_LETTER},
+    {"stpo", "stop", ONE_LETTER},
+    {"sto", "stop", ONE_LETTER},
+    {"top_K", "top_k", WRITTEN_OTHERWISE},
+    {"top-k", "top_k", WRITTEN_OTHERWISE},
+    {"topK", "top_k", WRITTEN_OTHERWISE},
+    {"maxTokens", "max_tokens", WRITTEN_OTHERWISE},
+    {"Max_Token", "max_tokens", ONE_LETTER},
+    {"_max__tokens_", "max_tokens", WRITTEN_OTHERWISE},
+    {"N", "n", WRITTEN_OTHERWISE},
+    {"m", "n", UNLIKE},
+    {"no", "n", UNLIKE},
+    {"", "n", UNLIKE},
+    {"", "stop", UNLIKE},
+    {"tag", "tags", ONE_LETTER},
+    {"top_p", "top_k", ONE_LETTER},
+    {"tags", "tag", UNLIKE}, /* a short one */
+    {"max_token_count", "max_tokens", UNLIKE},
+    {"max_tok", "max_tokens", UNLIKE},
+    {"min_tokens", "max_tokens", UNLIKE},
+    {"metadata", "messages", UNLIKE},
+    {"stopp ", "stop", UNLIKE},
+    {"spot", "stop", UNLIKE},
+};
+
+START_TEST(misspelt_names_are_told_from_others)
+{
+    for (size_t i = 0; i < sizeof NAMES / sizeof *NAMES; i++)
+        ck_assert_msg(member_likeness(NAMES[i].name, NAMES[i].known) == NAMES[i].likeness,
+                      "'%s' and '%s'", NAMES[i].name, NAMES[i].known);
+}
+END_TEST
+
 RUN_TESTS("proto/members", reads_each_type, absent_and_null_leave_the_default,
-          wrong_types_are_named, sizes_are_whole_and_bounded, missing_members_are_named)
+          wrong_types_are_named, sizes_are_whole_and_bounded, missing_members_are_named,
+          misspelt_names_are_told_from_others)
