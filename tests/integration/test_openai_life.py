@@ -266,7 +266,7 @@ class OverloadTest(OpenAICase):
         def client(number):
             outcomes = []
             for i in range(5):
-                with Stream(self.server.port, COMPLETIONS, {"prompt": f"client {number}", "max_tokens": 20,
+                with Stream(self.server.port, COMPLETIONS, {"prompt": f"client {number}", "max_tokens": 100,
                                                             "seed": i}) as stream:
                     outcomes.append(stream.answer.status)
                     if stream.answer.status == 200:
