@@ -8,8 +8,9 @@ models   a second model's latency, without and with a flood for the first.
 texts    five times as many streams of deploy/models/tiny-lm as are computed at a time: each ends as it should, or is
          refused at once; no page of keys and values is left in use.
 
-Clients and server share the machine. Exit status 1 if a figure misses its bound; latencies have bounds only where the
-machine is otherwise idle (--strict).
+The server has a CPU of its own, and its clients the others: what they take is then no part of the figures, which are those
+of a server with one CPU. Exit status 1 if a figure misses its bound; latencies have bounds only where the machine is
+otherwise idle (--strict).
 """
 
 import argparse
@@ -31,6 +32,7 @@ from support.server import SHIPPED_MODELS, Server
 TIMES = 5
 TURNS = 4
 FILLING = 1.5  # seconds until a queue is full
+STARTING = 0.5  # seconds until as many requests end as begin
 QUEUE_ROWS, BATCH_ROWS = 512, 32
 ROW_NUMBERS = 4
 STREAMS = 80  # five times --max-sequences
@@ -68,21 +70,39 @@ def mix_of(model):
     return [(weight, rows, infer_bytes(model, rows, ROW_NUMBERS)) for weight, rows in ((60, 1), (30, 8), (10, 64))]
 
 
+class Cpu:
+    """How much of the time a process has had a CPU."""
+
+    def __init__(self, process):
+        self.process, self.began, self.before = process, time.monotonic(), self._seconds(process)
+
+    @staticmethod
+    def _seconds(process):
+        with open(f"/proc/{process}/stat", encoding="ascii") as file:
+            user, system = file.read().rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+    def share(self):
+        return (self._seconds(self.process) - self.before) / (time.monotonic() - self.began)
+
+
 async def measure_rows(port, seconds, server, report):
     """In turns, so that a busy machine disturbs both alike: what can be computed, and what is of five times as much."""
     pool, mix = Pool(port), mix_of("flooded")
-    turn, outcomes, capacities, goodputs, asked = seconds / TURNS, [], [], [], 0
+    turn, outcomes, capacities, goodputs, asked, busy = seconds / TURNS, [], [], [], 0, []
 
     async def capacity():
-        began = time.monotonic()
-        return rows_per_second(await closed_loop(pool, mix, 12, turn), began, began + turn)
+        began = time.monotonic() + STARTING
+        return rows_per_second(await closed_loop(pool, mix, 12, STARTING + turn), began, began + turn)
 
     await open_loop(pool, mix, TIMES * await capacity(), FILLING)  # buffers of a full queue
     resident = resident_mb(server)
     for _ in range(TURNS):
         capacities.append(await capacity())
         began = time.monotonic() + FILLING
+        cpus = Cpu(server.process.pid), Cpu(os.getpid())
         flood = await open_loop(pool, mix, TIMES * capacities[-1], FILLING + turn)
+        busy.append([cpu.share() for cpu in cpus])
         goodputs.append(rows_per_second(flood, began, began + turn))
         asked += sum(o.rows for o in flood) / (FILLING + turn) / TURNS
         outcomes += flood
@@ -98,6 +118,8 @@ async def measure_rows(port, seconds, server, report):
     report.add("asked for", f"{asked:.0f} rows/s in {len(outcomes)} requests, {asked / capacity:.1f} times the capacity")
     report.add("goodput", f"{', '.join(f'{rate:.0f}' for rate in goodputs)} rows/s, {100 * goodput / capacity:.0f} % of the capacity",
                goodput >= 0.95 * capacity)
+    shares = [f"{100 * sum(of) / TURNS:.0f} %" for of in zip(*busy)]
+    report.add("CPU in the flood", f"server {shares[0]} of the one that it has, clients {shares[1]} of one")
     for rows in (1, 8, 64):
         of = [o.seconds for o in answered if o.rows == rows]
         report.add(f"answered, {rows} rows", f"{len(of)} of {sum(o.rows == rows for o in outcomes)}, p50 {percentile(of, .5) * 1e3:.0f} ms, "
@@ -185,6 +207,17 @@ async def measure_texts(port, seconds, server, report):
     report.add("pages in use afterwards", f"{used:.0f}", used == 0)
 
 
+# ---- the whole ------------------------------------------------------------------------------------------------------
+
+def start(models, cpus, **options):
+    """A ready server on the first of the CPUs, or on all if there is one; this process keeps to the others."""
+    os.sched_setaffinity(0, cpus[:1])
+    server = Server(models, **options)
+    os.sched_setaffinity(0, cpus[1:] or cpus)
+    await_ready(server.port)
+    return server
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=20)
@@ -192,7 +225,7 @@ def main():
     parser.add_argument("--strict", action="store_true", help="the machine is idle: latencies have bounds, too")
     parser.add_argument("--json", help="also write the figures there")
     options = parser.parse_args()
-    report = Report()
+    report, cpus = Report(), sorted(os.sched_getaffinity(0))
     limits = {"log_level": "error", "max_queue_rows": QUEUE_ROWS, "max_request_rows": 128, "max_batch_rows": BATCH_ROWS,
               "queue_timeout_ms": 60000}
     print("| figure | measured | |\n|---|---|---|")
@@ -200,8 +233,7 @@ def main():
         if options.only != "texts":
             write_convolutions(os.path.join(models, "flooded"), 2)
             write_convolutions(os.path.join(models, "other"), 3)
-            with Server(models, **limits) as server:
-                await_ready(server.port)
+            with start(models, cpus, **limits) as server:
                 if options.only != "models":
                     asyncio.run(measure_rows(server.port, options.seconds, server, report))
                 if options.only != "rows":
@@ -209,8 +241,7 @@ def main():
                 server.stop()
         if options.only in (None, "texts"):
             os.symlink(os.path.join(SHIPPED_MODELS, "tiny-lm"), os.path.join(models, "tiny-lm"))
-            with Server(models, model_control="explicit", load_model="tiny-lm", max_sequences=STREAMS // TIMES, **limits) as server:
-                await_ready(server.port)
+            with start(models, cpus, model_control="explicit", load_model="tiny-lm", max_sequences=STREAMS // TIMES, **limits) as server:
                 asyncio.run(measure_texts(server.port, options.seconds, server, report))
                 server.stop()
     if options.json:
