@@ -224,24 +224,20 @@ function startOf(families) {
   return families.process_start_time_seconds?.[0]?.value;
 }
 
+// Rates are of two looks at one model: at the first there are none, and those of the model before are gone.
 function drawServing(now) {
-  const before = state.before;
-  if (before && before.model === state.model) {
-    const time = (now.at - before.at) / 1000;
-    const rate = (name, where) => Math.max(0, total(now, name, where) - total(before, name, where)) / time;
-    const bad = rate("moed_requests_total", (labels) => labels.code >= "400");
-    const latest = growth(now, before, "moed_request_seconds"), p50 = quantile(latest, 0.5), p99 = quantile(latest, 0.99);
-    const batches = rate("moed_batch_rows_count");
-    remember("requests", rate("moed_requests_total"));
-    remember("p50", p50);
-    remember("p99", p99);
-    const queue = remember("queue", total(now, "moed_queue_rows")).at(-1);
-    const broken = total(now, "moed_nonfinite_rows_total"), memory = now.process_resident_memory_bytes?.[0]?.value;
-    $("tiles").replaceChildren(tile("requests/s", number(history.requests.at(-1), 1)), tile("rows/s", number(rate("moed_rows_total"), 1)),
-      tile("median latency up to", seconds(p50)), tile("p99 up to", seconds(p99)), tile("rows waiting", number(queue, 0)),
-      tile("rows a batch", batches ? number(rate("moed_batch_rows_sum") / batches, 1) : "–"),
-      tile("errors/s", number(bad, 2)), ...(broken ? [tile("rows without a finite answer", number(broken, 0))] : []), ...(memory ? [tile("memory of the server", `${Math.round(memory / 1e6)} MB`)] : []));
-  }
+  const before = state.before?.model === state.model ? state.before : null, time = before && (now.at - before.at) / 1000;
+  const rate = (name, where) => before && Math.max(0, total(now, name, where) - total(before, name, where)) / time;
+  const latest = before ? growth(now, before, "moed_request_seconds") : [], p50 = quantile(latest, 0.5), p99 = quantile(latest, 0.99);
+  const requests = rate("moed_requests_total"), batches = rate("moed_batch_rows_count"), queue = total(now, "moed_queue_rows");
+  if (before) for (const [key, value] of Object.entries({requests, p50, p99, queue})) remember(key, value);
+  const broken = total(now, "moed_nonfinite_rows_total"), memory = now.process_resident_memory_bytes?.[0]?.value;
+  $("tiles").replaceChildren(tile("requests/s", number(requests, 1)), tile("rows/s", number(rate("moed_rows_total"), 1)),
+    tile("median latency up to", seconds(p50)), tile("p99 up to", seconds(p99)), tile("rows waiting", number(queue, 0)),
+    tile("rows a batch", batches ? number(rate("moed_batch_rows_sum") / batches, 1) : "–"),
+    tile("errors/s", number(rate("moed_requests_total", (labels) => labels.code >= "400"), 2)),
+    ...(broken ? [tile("rows without a finite answer", number(broken, 0))] : []),
+    ...(memory ? [tile("memory of the server", `${Math.round(memory / 1e6)} MB`)] : []));
   state.before = Object.assign(now, {model: state.model});
   if (state.first?.model !== state.model || startOf(state.first) !== startOf(now)) state.first = now;
   state.spread = {latency: growth(now, state.first, "moed_request_seconds"), rows: growth(now, state.first, "moed_batch_rows")};
@@ -426,14 +422,17 @@ async function mostAppealing(names) {
   return names[appeals.indexOf(Math.max(...appeals))];
 }
 
+function readyModels() {
+  return [...new Set(state.models.filter((entry) => entry.state === "READY").map((entry) => entry.name))];
+}
+
 async function refreshModels() {
   try {
     state.models = await repository();
     drawModels();
     const before = state.model;
     if (!state.models.some((entry) => entry.name === before)) {
-      const wanted = modelIn(location.hash);
-      const ready = [...new Set(state.models.filter((entry) => entry.state === "READY").map((entry) => entry.name))];
+      const wanted = modelIn(location.hash), ready = readyModels();
       const name = ready.includes(wanted) ? wanted : await mostAppealing(ready);
       if (name && state.model === before) choose(name); // nobody was faster
     }
@@ -452,6 +451,11 @@ $("classes-of").addEventListener("change", () => state.document && drawClasses(s
 $("layer").addEventListener("change", (event) => chooseLayer(Number(event.target.value)));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => state.live && drawLive());
 addEventListener("resize", () => state.live && drawLive());
+// Back and Forward, a link, an edited address.
+addEventListener("hashchange", () => {
+  const wanted = modelIn(location.hash);
+  if (readyModels().includes(wanted)) choose(wanted);
+});
 window.moed = state; // for tests and for the curious
 
 async function begin() {

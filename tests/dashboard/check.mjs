@@ -263,6 +263,23 @@ async function enter(browser, view) {
   await page.close();
 }
 
+// The model is part of the address: Back shows the one before, and no figure of the one that was left.
+async function back(browser) {
+  const page = await browser.newPage();
+  const shows = (name) => page.waitForSelector(`#models button[data-model=${name}][aria-current=true]`, {timeout: 10000})
+    .catch(() => problems.push(`back: ${name} is not shown at ${page.url()}`));
+  await page.goto(`${url}/#mnist`);
+  await shows("mnist");
+  await page.waitForSelector("#tiles >> text=memory of the server", {timeout: 3000}).catch(() => problems.push("back: figures come late"));
+  await page.click("#models button[data-model=clusters]");
+  await shows("clusters");
+  await page.goBack();
+  await shows("mnist");
+  await page.evaluate(() => { location.hash = "no-such-model"; });
+  await shows("mnist");
+  await page.close();
+}
+
 // An address may hold anything: the page then shows its first model. A stroke that begins outside of the drawing is none.
 async function wander(browser) {
   for (const hash of ["#%", "#%E0%A4", "#constructor", "#no-such-model"]) {
@@ -287,6 +304,7 @@ await open(browser);
 for (const view of VIEWS) await look(browser, view);
 for (const view of CLOSED) await enter(browser, view);
 await wander(browser);
+await back(browser);
 await browser.close();
 for (const problem of problems) console.log(`PROBLEM ${problem}`);
 console.log(problems.length ? `${problems.length} problems` : "no problems");
