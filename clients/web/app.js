@@ -299,11 +299,12 @@ function drawLayer(layer, before, notes) {
       ...[e.selected.toLocaleString("en"), percent(e.share), percent(e.weight_share), percent(layer.rows ? e.probability / layer.rows : null),
         e.top1.toLocaleString("en"), ...(quality ? [percent(e.accuracy)] : []),
         e.idle_seconds === null ? "never used" : seconds(e.idle_seconds)].map((text) => element("td", {}, text))))));
+  const mean = (value, digits) => number(layer.rows ? value : null, digits);
   $("figures").replaceChildren(...quarantine(layer), ...figure("rows", layer.rows.toLocaleString("en")), ...figure("experts, of which a row takes", `${layer.experts.length}, ${layer.top_k}`),
-    ...figure("entropy of usage", `${number(layer.usage_entropy_bits)} of ${number(Math.log2(layer.experts.length))} bits`),
-    ...figure("entropy of the gate", `${number(layer.gate_entropy_bits)} bits`), ...figure("margin", number(layer.margin)),
-    ...figure("effective experts", number(layer.effective_experts, 2)),
-    ...figure("imbalance", `${number(layer.imbalance, 2)} (weight ${number(layer.weight_imbalance, 2)})`),
+    ...figure("entropy of usage", `${mean(layer.usage_entropy_bits)} of ${number(Math.log2(layer.experts.length))} bits`),
+    ...figure("entropy of the gate", `${mean(layer.gate_entropy_bits)} bits`), ...figure("margin", mean(layer.margin)),
+    ...figure("effective experts", mean(layer.effective_experts, 2)),
+    ...figure("imbalance", `${mean(layer.imbalance, 2)} (weight ${mean(layer.weight_imbalance, 2)})`),
     ...figure("unused", String(layer.unused)), ...figure("dying", layer.dying?.length ? layer.dying.join(", ") : "none", layer.dying?.length > 0),
     ...(layer.dropped !== undefined ? figure("dropped", layer.dropped.toLocaleString("en")) : []),
     ...drift("drift from the reference", layer.drift?.reference, true), ...drift("drift from the window before", layer.drift?.previous, false));

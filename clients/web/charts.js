@@ -32,6 +32,12 @@ export function number(value, digits = 3) {
   return Math.abs(value) >= 1e5 ? Math.round(value).toLocaleString("en") : String(+value.toFixed(digits));
 }
 
+// Of classes, or parts of one; a lone number from 0 to 1 may be anything.
+export function areProbabilities(values, labelled) {
+  const sum = values.reduce((all, value) => all + value, 0);
+  return values.every((value) => value >= 0 && value <= 1) && sum > 0 && (labelled || Math.abs(sum - 1) < 1e-3 && values.length > 1);
+}
+
 // The probability of a test. A server says 0 of what no double can hold.
 export function chance(p) {
   return p < 1e-300 ? "p < 1e-300" : `p ${number(p, 4)}`;

@@ -2,7 +2,7 @@
 // its routing, beside what all traffic does.
 
 import {json} from "/ui/ask.js";
-import {element, percent, number} from "/ui/charts.js";
+import {areProbabilities, element, percent, number} from "/ui/charts.js";
 import {samples} from "/ui/samples.js";
 
 const MAX_FIELDS = 64, MAX_ANSWERS = 10, MAX_EXPERTS = 12, SIDE = 28, BRIGHT = 255;
@@ -121,7 +121,7 @@ function meter(part, second = false) {
 function answerRows(output, labels) {
   const values = output.data.map((value, i) => ({name: labels?.[i] ?? String(i), value}));
   const shown = values.length > 1 ? [...values].sort((a, b) => b.value - a.value).slice(0, MAX_ANSWERS) : values;
-  const isProbability = values.every(({value}) => value >= 0 && value <= 1);
+  const isProbability = areProbabilities(output.data, Boolean(labels));
   return shown.flatMap(({name, value}, i) => [element("span", {class: i ? "" : "first"}, name),
     isProbability ? meter(value) : element("span"), element("output", {}, isProbability ? percent(value, 2) : number(value))]);
 }

@@ -52,6 +52,15 @@ class PageTest(ServerCase):
                                                    [False, True, False, False, False, False, False]])
         self.assertNotIn(b"decodeURIComponent", self.get("/ui/app.js", "*/*").body)
 
+    @unittest.skipUnless(shutil.which("node"), "there is no node")
+    def test_not_every_number_below_one_is_a_probability(self):
+        script = self.get("/ui/charts.js", "*/*").body.decode() + r"""
+            const cases = [[[0.25, 0.75], false], [[0.9, 0.8], true], [[0.9, 0.8], false], [[0.7], false], [[0.7], true],
+                           [[0, 0, 0], true], [[-0.1, 1.1], true], [[NaN, 0.5], true]];
+            console.log(JSON.stringify(cases.map(([values, labelled]) => areProbabilities(values, labelled))));"""
+        done = subprocess.run(["node", "--input-type=module", "-e", script], capture_output=True, text=True, check=True)
+        self.assertEqual(json.loads(done.stdout), [True, True, False, False, True, False, False, False])
+
     def test_policy(self):
         for path in ("/", "/ui/app.js"):
             headers = self.get(path).headers
