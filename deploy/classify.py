@@ -8,12 +8,15 @@ KServe V1 JSON, many as one binary request of the Open Inference Protocol.
 
 import argparse
 import gzip
+import http.client
 import json
 import os
+import re
 import struct
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 
 LABELS = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
@@ -59,8 +62,14 @@ def exchange(url, token, body=None, headers=None):
         text = error.read(ERROR_BYTES).decode(errors="replace")
         hint = " (--token or MOED_TOKEN)" if error.code == 401 and not token else ""
         raise Failed(shown(f"{url} answered {error.code}: {text.rstrip()}{hint}")) from None
-    except OSError as error:
+    except http.client.HTTPException:
+        raise Failed(f"{url}: no answer of HTTP; a server with TLS is https://") from None
+    except (OSError, ValueError) as error:
         raise Failed(f"{url}: {error}") from None
+
+
+def quoted(model):
+    return urllib.parse.quote(model, safe="")
 
 
 def rows_of(image):
@@ -70,7 +79,7 @@ def rows_of(image):
 def predict(url, token, model, images):
     """KServe V1: nested lists in, probabilities and routing out."""
     body = json.dumps({"instances": [[rows_of(image)] for image in images], "routing": True}).encode()
-    _, answer = exchange(f"{url}/v1/models/{model}:predict", token, body)
+    _, answer = exchange(f"{url}/v1/models/{quoted(model)}:predict", token, body)
     return json.loads(answer)
 
 
@@ -81,7 +90,7 @@ def infer(url, token, model, images):
         "inputs": [{"name": "image", "shape": [len(images), 1, SIDE, SIDE], "datatype": "UINT8",
                     "parameters": {"binary_data_size": len(data)}}],
         "outputs": [{"name": "probabilities", "parameters": {"binary_data": True}}]}).encode()
-    headers, answer = exchange(f"{url}/v2/models/{model}/infer", token, request + data,
+    headers, answer = exchange(f"{url}/v2/models/{quoted(model)}/infer", token, request + data,
                                {"Inference-Header-Content-Length": str(len(request))})
     tensor = answer[int(headers["Inference-Header-Content-Length"]):]
     return struct.unpack(f"<{len(tensor) // 4}f", tensor)
@@ -118,7 +127,7 @@ def show_many(url, token, model, images, labels):
 
 
 def show_utilisation(url, token, model):
-    statistics = json.loads(exchange(f"{url}/v2/models/{model}/routing", token)[1])
+    statistics = json.loads(exchange(f"{url}/v2/models/{quoted(model)}/routing", token)[1])
     for layer in statistics["layers"]:
         print(f"    layer '{shown(layer['name'])}' after {layer['rows']} rows:\n"
               "    expert  rows served  first choice  weight")
@@ -144,6 +153,8 @@ def main():
     parser.add_argument("--data", default="/usr/share/datasets/fashion-mnist", metavar="DIR")
     parser.add_argument("models", nargs="+", metavar="MODEL")
     arguments = parser.parse_args()
+    if not re.match(r"https?://(\[[\da-fA-F:.]+\]|[^][/?#]+)(:|/|$)", arguments.url):
+        parser.error(f"--url: expected http://HOST:PORT or https://HOST:PORT, got '{arguments.url}'")
     if "@" in arguments.url:
         parser.error("--url: a name or a password in an address is not sent")
     if not (arguments.token or "").isascii() or not (arguments.token or "").isprintable():

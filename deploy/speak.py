@@ -8,8 +8,10 @@ comes as events, one token or a few at a time.
 
 import argparse
 import collections
+import http.client
 import json
 import os
+import re
 import sys
 import time
 import urllib.error
@@ -48,13 +50,22 @@ def answer_to(url, token, body=None):
         text = error.read(LINE_BYTES).decode(errors="replace")
         hint = " (--token or MOED_TOKEN)" if error.code == 401 and not token else ""
         raise Failed(shown(f"{error.url} answered {error.code}: {text.rstrip()}{hint}")) from None
-    except OSError as error:
+    except http.client.HTTPException:
+        raise Failed(f"{url}: no answer of HTTP; a server with TLS is https://") from None
+    except (OSError, ValueError) as error:
         raise Failed(f"{url}: {error}") from None
+
+
+def line_of(reply):
+    try:
+        return reply.readline(LINE_BYTES)
+    except (OSError, http.client.HTTPException) as error:
+        raise Failed(f"the answer broke off: {error}") from None
 
 
 def events(reply):
     """The documents of a stream of events."""
-    while line := reply.readline(LINE_BYTES):
+    while line := line_of(reply):
         if len(line) == LINE_BYTES:
             raise Failed(f"a line of the answer has {LINE_BYTES} bytes or more")
         if line.startswith(b"data: ") and line.strip() != b"data: [DONE]":
@@ -69,15 +80,19 @@ def speak(url, model, prompt, arguments):
     body = {"model": model, "prompt": prompt, "max_tokens": arguments.tokens, "temperature": TEMPERATURE,
             "seed": arguments.seed, "stream": True, "stream_options": {"include_usage": True}, "routing": True}
     layers, usage = collections.defaultdict(list), None
-    print(f"\n    {colour(prompt, 1)}", end="", flush=True)
     with answer_to(f"{url}/v1/completions", arguments.token, body) as reply:
-        for event in events(reply):
-            usage = event.get("usage") or usage
-            for choice in event["choices"]:
-                print(shown(choice["text"]).replace("\n", "\n    "), end="", flush=True)
-                for layer in choice.get("routing", {"layers": []})["layers"]:
-                    layers[layer["name"]] += layer["experts"]
-    print()
+        print(f"\n    {colour(prompt, 1)}", end="", flush=True)
+        try:
+            for event in events(reply):
+                usage = event.get("usage") or usage
+                for choice in event["choices"]:
+                    print(shown(choice["text"]).replace("\n", "\n    "), end="", flush=True)
+                    for layer in choice.get("routing", {"layers": []})["layers"]:
+                        layers[layer["name"]] += layer["experts"]
+        finally:
+            print()
+    if usage is None:
+        raise Failed("the answer broke off")
     return layers, usage["prompt_tokens"], usage["completion_tokens"]
 
 
@@ -108,6 +123,8 @@ def main():
     parser.add_argument("model", metavar="MODEL")
     parser.add_argument("prompts", nargs="*", metavar="PROMPT", default=PROMPTS)
     arguments = parser.parse_args()
+    if not re.match(r"https?://(\[[\da-fA-F:.]+\]|[^][/?#]+)(:|/|$)", arguments.url):
+        parser.error(f"--url: expected http://HOST:PORT or https://HOST:PORT, got '{arguments.url}'")
     if "@" in arguments.url:
         parser.error("--url: a name or a password in an address is not sent")
     if not (arguments.token or "").isascii() or not (arguments.token or "").isprintable():

@@ -1,5 +1,6 @@
 """A moed server of its own on a free port, and its requests. Python's standard library only."""
 
+import http.client
 import json
 import os
 import re
@@ -94,7 +95,7 @@ class Server:
                 return json.loads(answer.read())
         except urllib.error.HTTPError as error:
             raise Failed(f"{path} answered {error.code}: {error.read().decode(errors='replace')}") from None
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             raise Failed(f"{self.url}{path}: {error}") from None
 
     def send(self, images, labels, tag=None):

@@ -4,6 +4,7 @@ import gzip
 import http.server
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -122,6 +123,35 @@ class TokenTest(unittest.TestCase):
         for name, done, heard in self.run_all(token="moed_2"):
             self.assertEqual(heard, ["Bearer moed_2", None], (name, done.stderr))
 
+    def test_addresses_that_are_none(self):
+        for url in ("localhost:8080", "http://", "ftp://127.0.0.1", "", "https:/127.0.0.1", "http://[1"):
+            for name, *_, model in self.scripts:
+                done = run_script(name, "--url", url, "--data" if name == "classify.py" else "--tokens",
+                                  self.data.name if name == "classify.py" else "1", model)
+                with self.subTest(name, url=url):
+                    self.assertIn(done.returncode, (1, 2))
+                    self.assertNotIn("Traceback", done.stderr)
+
+    def test_a_server_that_speaks_no_http(self):
+        """As one with TLS does, to who says http://."""
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            def answer():
+                while True:
+                    try:
+                        connection, _ = listener.accept()
+                    except OSError:
+                        return
+                    with connection:
+                        connection.recv(1 << 20)
+                        connection.sendall(b"\x15\x03\x03\x00\x02\x02\x16")
+            threading.Thread(target=answer, daemon=True).start()
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            for name, _, _, *arguments in self.scripts:
+                done = run_script(name, "--url", url, *arguments)
+                self.assertEqual((done.returncode, done.stdout.strip()), (1, "m" if name == "classify.py" else ""), done.stderr)
+                self.assertRegex(done.stderr, r"^\w+: \S+: no answer of HTTP; a server with TLS is https://\n$")
+            listener.shutdown(socket.SHUT_RDWR)
+
     def test_a_token_that_no_header_can_hold(self):
         for token in ("a\r\nb", "schl\u00fcssel"):
             for name, done, heard in self.run_all("--token", token):
@@ -175,9 +205,13 @@ class SpeakTest(unittest.TestCase):
         self.assertIn("grün?]0;x??2J?", done.stdout)
         self.assertEqual(self.speak(self.event(error={"message": "\033[2Jno"})).stderr, "speak: ?[2Jno\n")
 
+    def test_an_answer_that_breaks_off(self):
+        done = self.speak(self.event(choices=[{"text": "grün"}]))
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (1, "\n    hellogrün\n", "speak: the answer broke off\n"))
+
     def test_a_line_without_an_end(self):
         done = self.speak(*[b"x" * (1 << 20)] * 80)
-        self.assertEqual((done.returncode, done.stdout), (1, "\n    hello"))
+        self.assertEqual((done.returncode, done.stdout), (1, "\n    hello\n"))
         self.assertIn("a line of the answer has 67108864 bytes or more", done.stderr)
 
 
