@@ -2,12 +2,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
-#include <libgen.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -20,6 +17,7 @@
 #include "server/options/options.h"
 #include "server/probe.h"
 #include "server/server.h"
+#include "server/statistics/state_directory.h"
 
 enum { EXIT_USAGE = 2 };
 
@@ -199,38 +197,19 @@ static int check_contents(const struct options *options, struct error *err)
     return 0;
 }
 
-/* The server makes the last part of its path if it is not there. */
-static int check_state(const char *directory, struct error *err)
-{
-    char parent[PATH_MAX];
-    struct stat status;
-    if (!directory)
-        return 0;
-    if (stat(directory, &status) != 0 && errno == ENOENT) {
-        char *copy = xstrdup(directory);
-        snprintf(parent, sizeof parent, "%s/.", dirname(copy));
-        free(copy);
-        return access(parent, W_OK | X_OK) == 0
-                   ? 0
-                   : error_set(err, ERROR_INVALID, "state: cannot make %s: %s", directory,
-                               strerror(errno));
-    }
-    snprintf(parent, sizeof parent, "%s/.", directory);
-    if (access(parent, R_OK | W_OK | X_OK) != 0)
-        return error_set(err, ERROR_INVALID, "state: cannot write to %s: %s", directory,
-                         strerror(errno));
-    return 0;
-}
-
 static int run_check(int argc, char *argv[])
 {
     struct error err = ERROR_INIT;
     struct options options;
     if (moed_kernel_check(&err) != 0 || options_init(&options, argc, argv, &err) != 0)
         return usage(&err, "check-config");
-    int result = check_files(&options, &err) != 0 || check_contents(&options, &err) != 0
-                     ? -1
-                     : check_state(options.state, &err);
+    int result = check_files(&options, &err);
+    if (result == 0)
+        result = check_contents(&options, &err);
+    if (result == 0 && options.state && state_directory_check(options.state, &err) != 0) {
+        error_prefix(&err, "state");
+        result = -1;
+    }
     options_close(&options);
     if (result != 0)
         return usage(&err, "check-config");

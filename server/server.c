@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "core/memory.h"
+#include "server/access/credentials.h"
 #include "server/access/sandbox.h"
 #include "server/http/http_listen.h"
 #include "server/http/listen_address.h"
@@ -88,28 +89,11 @@ static void on_signal(uv_signal_t *handle, int number)
     uv_timer_start(&server->drain_delay, ask_for_drain, server->options->drain_delay_ms, 0);
 }
 
-/* Tokens and certificate. Who `asked` is told, too, that they are as they were: systemd's copies of
- * them are, whatever has become of the files. */
-static void reload_access(struct server *server, bool asked)
-{
-    struct error err = ERROR_INIT;
-    bool changed = false;
-    access_reload(&server->access, asked);
-    if (!server->tls)
-        return;
-    if (tls_reload(server->tls, &changed, &err) != 0)
-        log_message(LOG_ERROR, "certificate_failed", "%s; the one before stays", err.text);
-    else if (changed || asked)
-        log_message(LOG_INFO, "certificate",
-                    changed ? "new connections get that of %s" : "%s is the same as before",
-                    server->options->tls_cert);
-}
-
 static void on_hang_up(uv_signal_t *handle, int number)
 {
     (void)number;
     struct server *server = handle->data;
-    reload_access(server, true);
+    credentials_reload(&server->access, server->tls, true);
     log_message(LOG_INFO, "reloading", "SIGHUP: looking for models in %s", server->options->models);
     loader_look(&server->loader);
 }
@@ -312,7 +296,8 @@ static void on_published(void *context)
 /* What is read again together with the models. */
 static void on_look(void *context)
 {
-    reload_access(context, false);
+    struct server *server = context;
+    credentials_reload(&server->access, server->tls, false);
 }
 
 static void on_started(const struct error *err, void *context)

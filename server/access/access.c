@@ -76,22 +76,15 @@ static bool replace(struct access *access, struct tokens *tokens)
     return changed;
 }
 
-void access_reload(struct access *access, bool tell)
+int access_reload(struct access *access, size_t *count, bool *changed, struct error *err)
 {
-    struct error err = ERROR_INIT;
-    if (!access->options->tokens)
-        return;
-    struct tokens *tokens = tokens_read(access->options->tokens, &err);
-    if (!tokens) {
-        log_message(LOG_ERROR, "tokens_failed", "%s; the tokens before stay", err.text);
-        return;
-    }
-    size_t count = tokens->count;
+    struct tokens *tokens = tokens_read(access->options->tokens, err);
+    if (!tokens)
+        return -1;
     warn_of(tokens, access->options->tokens);
-    const bool changed = replace(access, tokens);
-    if (changed || tell)
-        log_message(LOG_INFO, "tokens", "%zu token%s%s", count, text_s(count),
-                    changed ? "" : ", the same as before");
+    *count = tokens->count;
+    *changed = replace(access, tokens);
+    return 0;
 }
 
 /* ---- a request ---- */

@@ -27,9 +27,10 @@ struct access {
 MUST_CHECK int access_init(struct access *access, const struct options *options, struct error *err);
 void access_close(struct access *access);
 
-/* Reads the tokens again. If that fails, says so in the log, and those before stay. tell: the log
- * has it also if they are the same. */
-void access_reload(struct access *access, bool tell);
+/* Reads the tokens again; puts in `count` how many there are now, and in `changed` whether they are
+ * others. On error nothing changes. With --tokens only. */
+MUST_CHECK int access_reload(struct access *access, size_t *count, bool *changed,
+                             struct error *err);
 
 /* 0 if the request, on the admin listener or not, may have the route. Otherwise -1 with an error;
  * headers of the answer that go with it are added. Notes the name of the token for the log. */

@@ -1,20 +1,17 @@
 /* One thread writes; what loads a model reads. */
 #include "server/statistics/state.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/memory.h"
 #include "server/log.h"
 #include "server/statistics/snapshot.h"
+#include "server/statistics/state_directory.h"
 #include "server/statistics/state_file.h"
 
-enum { PATH_BYTES = 4096, NAME_BYTES = 512 };
+enum { NAME_BYTES = 512 };
 
 /* How long the end of the process waits for the disk. */
 enum { STOP_PATIENCE_MS = 5000, STOP_STEP_MS = 5 };
@@ -135,30 +132,16 @@ static void thread_main(void *argument)
 
 /* ---- life ---- */
 
-/* A descriptor with the directory's lock; -1 and a word in the log. */
-static int lock_directory(const char *directory)
-{
-    char path[PATH_BYTES];
-    if (mkdir(directory, 0750) != 0 && errno != EEXIST)
-        log_message(LOG_WARNING, "state_not_used", "cannot make %s: %s", directory,
-                    strerror(errno));
-    snprintf(path, sizeof path, "%.4000s/.lock", directory);
-    const int lock = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0640);
-    if (lock >= 0 && flock(lock, LOCK_EX | LOCK_NB) == 0)
-        return lock;
-    log_message(LOG_WARNING, "state_not_used", "%s: %s; statistics begin anew and are not kept",
-                path, errno == EWOULDBLOCK ? "another server uses the directory" : strerror(errno));
-    if (lock >= 0)
-        close(lock);
-    return -1;
-}
-
 void state_init(struct state *state, const char *directory, uint64_t interval_ns)
 {
     *state = (struct state){.directory = directory, .interval_ns = interval_ns, .lock = -1};
     if (!directory)
         return;
-    state->lock = lock_directory(directory);
+    struct error err = ERROR_INIT;
+    state->lock = state_directory_lock(directory, &err);
+    if (state->lock < 0)
+        log_message(LOG_WARNING, "state_not_used", "%s; statistics begin anew and are not kept",
+                    err.text);
     if (uv_mutex_init(&state->mutex) != 0 || uv_mutex_init(&state->writing) != 0 ||
         uv_cond_init(&state->wake) != 0)
         out_of_memory();

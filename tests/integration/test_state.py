@@ -291,7 +291,7 @@ class DirectoryTest(StateCase):
         first, client = self.start(state_interval_ms=100)
         self.send(client)
         second, other = self.start(state_interval_ms=100)
-        self.assertIn("another server uses the directory", second.log())
+        self.assertIn(f"another server uses {self.state}", second.log())
         self.assertEqual(self.document(other)["rows"], 0)
         second.stop()
         first.stop()
