@@ -2,6 +2,8 @@
 """Prints deploy/grafana/dashboards/moed.json: rows of panels in a few lines each, where Grafana wants hundreds."""
 
 import json
+import os
+import sys
 
 BY_MODEL = '{job=~"$job", model=~"$model"}'
 BY_LAYER = '{job=~"$job", model=~"$model", layer=~"$layer"}'
@@ -109,4 +111,8 @@ def dashboard():
 
 
 if __name__ == "__main__":
-    print(json.dumps(dashboard(), indent=1))
+    try:
+        print(json.dumps(dashboard(), indent=1), flush=True)
+    except BrokenPipeError:  # who reads has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

@@ -281,6 +281,10 @@ def main(arguments: Optional[List[str]] = None) -> int:
         if options.rows:
             with np.load(options.rows) as rows:
                 print("\n".join(compare(options.directory, options.output, dict(rows))))
+        sys.stdout.flush()
+    except BrokenPipeError:  # who reads has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (PruneError, engine.EngineError, OSError, ValueError, KeyError, RecursionError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1

@@ -3,6 +3,8 @@
 import copy
 import os
 import stat
+import subprocess
+import sys
 import tempfile
 import unittest
 
@@ -63,6 +65,19 @@ class PruneTest(unittest.TestCase):
         for text in ("a:\u0661", "a:1_0", "a: 1", "a:+1", "a:", ":1", "a", ""):
             with self.subTest(text), self.assertRaisesRegex(prune.PruneError, "expected LAYER:EXPERT"):
                 prune.read_drops(text)
+
+    def test_who_reads_no_more_sees_no_fault(self):
+        source = os.path.join(self.folder, "source")
+        prune.write(source, CONFIG, tensors(0, 1, 2))
+        reader, writer = os.pipe()
+        os.close(reader)
+        try:
+            ended = subprocess.run([sys.executable, "-m", "moed.prune", source, self.out, "--drop", "moe:1"],
+                                   stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+        finally:
+            os.close(writer)
+        self.assertEqual((ended.returncode, ended.stderr), (1, ""))
+        self.assertEqual(prune.read(self.out)[0]["layers"][0]["experts"]["count"], 2)
 
 
 if __name__ == "__main__":
