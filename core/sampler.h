@@ -5,14 +5,16 @@
  * The steps and their order are those of Hugging Face's generate(), with OpenAI's two penalties
  * behind its own; l is a token's logit:
  *
- *   logit_bias          l += bias
- *   repetition_penalty  l = l > 0 ? l / r : l * r             tokens of the prompt and of the
- * answer frequency, presence l -= count * f + (count > 0) * p      tokens of the answer temperature
- * 0       the largest l; of equal ones the lower id temperature t       l /= t top_k the k largest
- * l; of equal ones the lower ids top_p               the fewest of these, likeliest first, whose
- * probabilities reach top_p min_p               of these, those with at least min_p times the
- * largest probability draw                from the softmax of what is left, by a number in [0, 1)
- * that is a hash of (seed, position)
+ *   logit_bias            l += bias
+ *   repetition_penalty    l = l > 0 ? l / r : l * r; tokens of the prompt and of the answer
+ *   frequency, presence   l -= count * f + (count > 0) * p; tokens of the answer
+ *   temperature 0         the largest l; of equal ones the lower id
+ *   temperature t         l /= t
+ *   top_k                 the k largest l; of equal ones the lower ids
+ *   top_p                 the fewest of these, likeliest first, whose probabilities reach top_p
+ *   min_p                 of these, those with at least min_p times the largest probability
+ *   draw                  from the softmax of what is left, by a number in [0, 1) that is a
+ *                         hash of (seed, position)
  *
  * Log probabilities are those of the model: log softmax of the logits as they come, before any
  * step. They do not change with the options, and sum up to a text's likelihood. */
