@@ -37,7 +37,8 @@ static int read_labels(struct output *output, struct moed_tensor_info *tensor,
     return 0;
 }
 
-size_t model_positions(const struct moed_model *model)
+/* Positions of rows of different length in the model's layers and outputs; 0: there are none. */
+static size_t positions_of(const struct moed_model *model)
 {
     const struct input *input = &model->inputs[model->data];
     return model->data_count == 1 && input->has_lengths
@@ -54,7 +55,7 @@ static int read_output(struct moed_model *model, const struct scope *scope,
     struct scope inner = *scope;
     inner.no_moe = true;
     inner.padded = model->chain.padded;
-    inner.positions = model_positions(model);
+    inner.positions = positions_of(model);
     /* Nothing behind an output's own layers evens out what they get wrong. */
     precision_refine(&inner.precision);
     if (model_name_tensor(model->output_info, index, node, listed ? NULL : "output", err) != 0)
@@ -130,7 +131,7 @@ static int build_layers(struct moed_model *model, const struct scope *scope,
                         struct config_node *root, struct error *err)
 {
     struct scope inner = *scope;
-    inner.positions = model_positions(model);
+    inner.positions = positions_of(model);
     inner.padded = model->data_count == 1 && model->inputs[model->data].padded;
     int result = chain_build(&model->chain, &inner, root, "layers", &model->joined, err);
     model->gates = scope->loading->gates;

@@ -80,9 +80,6 @@ MUST_CHECK int model_name_tensor(struct moed_tensor_info *tensors, size_t index,
                                  struct config_node *node, const char *otherwise,
                                  struct error *err);
 
-/* Positions of rows of different length in the model's layers and outputs; 0: there are none. */
-size_t model_positions(const struct moed_model *model);
-
 /* Whether the only output is that of the model's layers, which then write it directly to its
  * destination. */
 bool model_output_is_direct(const struct moed_model *model);

@@ -69,8 +69,8 @@ static void append_tensor(struct buffer *message, const struct infer_request *re
     append_part(message, RAW_OUTPUT_CONTENTS, &part);
 }
 
-int grpc_infer_encode(const struct infer_request *request, const struct infer_result *result,
-                      struct buffer *message, size_t *json_length, struct error *err)
+static int encode(const struct infer_request *request, const struct infer_result *result,
+                  struct buffer *message, size_t *json_length, struct error *err)
 {
     *json_length = 0;
     wire_append_text(message, MODEL_NAME, request->signature->model);
@@ -88,4 +88,4 @@ int grpc_infer_encode(const struct infer_request *request, const struct infer_re
     return 0;
 }
 
-const struct protocol protocol_grpc = {"grpc", grpc_infer_decode, grpc_infer_encode};
+const struct protocol protocol_grpc = {"grpc", grpc_infer_decode, encode};

@@ -1,4 +1,4 @@
-/* The two halves of protocol_grpc. */
+/* The half of protocol_grpc that reads. */
 #ifndef PROTO_GRPC_INFER_H
 #define PROTO_GRPC_INFER_H
 
@@ -7,8 +7,5 @@
 MUST_CHECK int grpc_infer_decode(const struct signature *signature, const struct infer_body *body,
                                  const struct infer_limits *limits, struct infer_request *request,
                                  struct error *err);
-MUST_CHECK int grpc_infer_encode(const struct infer_request *request,
-                                 const struct infer_result *result, struct buffer *message,
-                                 size_t *json_length, struct error *err);
 
 #endif

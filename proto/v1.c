@@ -299,14 +299,3 @@ void v1_model_status(const char *model, bool ready, const char *const *versions,
     }
     buffer_text(body, "]}");
 }
-
-void v1_model_list(const char *const *names, size_t count, struct buffer *body)
-{
-    buffer_text(body, "{\"models\":[");
-    for (size_t i = 0; i < count; i++) {
-        if (i > 0)
-            buffer_text(body, ",");
-        json_append_string(body, names[i]);
-    }
-    buffer_text(body, "]}");
-}

@@ -20,7 +20,4 @@ void v1_model_ready(const char *model, bool ready, struct buffer *body);
 void v1_model_status(const char *model, bool ready, const char *const *versions, size_t count,
                      struct buffer *body);
 
-/* GET /v1/models: {"models": [...]}. */
-void v1_model_list(const char *const *names, size_t count, struct buffer *body);
-
 #endif

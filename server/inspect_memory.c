@@ -107,7 +107,8 @@ int inspect_memory(struct inspect_memory *memory, const char *directory,
 
 /* ---- for people ---- */
 
-void inspect_print_bytes(FILE *out, uint64_t bytes)
+/* 1234567 -> 1.2 MiB */
+static void print_bytes(FILE *out, uint64_t bytes)
 {
     static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
     double value = (double)bytes;
@@ -120,11 +121,11 @@ void inspect_print_bytes(FILE *out, uint64_t bytes)
 static void print_weights(const struct inspect_memory *memory, int form, FILE *out)
 {
     fputs(form == 0 ? "Memory      " : "            ", out);
-    inspect_print_bytes(out, memory->weights[form].bytes);
+    print_bytes(out, memory->weights[form].bytes);
     fprintf(out, " of weights with --weights %s", FORMS[form]);
     if (memory->weights[form].mapped) {
         fputs(", ", out);
-        inspect_print_bytes(out, memory->weights[form].mapped);
+        print_bytes(out, memory->weights[form].mapped);
         fputs(" of them in mapped files", out);
     }
     fputc('\n', out);
@@ -140,7 +141,7 @@ static void print_kinds(const struct inspect_memory *memory, const struct moed_m
             continue;
         fprintf(out, "%s%zu tokens of ", told++ ? ", " : "",
                 moed_room_pages(kind, &memory->room) * MOED_PAGE_POSITIONS);
-        inspect_print_bytes(out, kind->position_bytes);
+        print_bytes(out, kind->position_bytes);
         if (kind->window)
             fprintf(out, " in windows of %zu", kind->window);
     }
@@ -150,18 +151,18 @@ static void print_sequences(const struct inspect_memory *memory, const struct mo
                             FILE *out)
 {
     fputs("            ", out);
-    inspect_print_bytes(out, memory->cache);
+    print_bytes(out, memory->cache);
     fputs(" of keys and values: ", out);
     print_kinds(memory, info, out);
     fputs("; ", out);
-    inspect_print_bytes(out, memory->context);
+    print_bytes(out, memory->context);
     fprintf(out, " for a sequence of %zu, the longest\n", info->context);
     if (!memory->state)
         return;
     fputs("            ", out);
-    inspect_print_bytes(out, memory->state);
+    print_bytes(out, memory->state);
     fputs(" of state: ", out);
-    inspect_print_bytes(out, info->session_bytes);
+    print_bytes(out, info->session_bytes);
     fputs(" for a sequence\n", out);
 }
 
@@ -171,14 +172,14 @@ void inspect_memory_print(const struct inspect_memory *memory, const struct moed
     for (int form = 0; form < WEIGHT_FORMS; form++)
         print_weights(memory, form, out);
     fputs("            ", out);
-    inspect_print_bytes(out, memory->scratch);
+    print_bytes(out, memory->scratch);
     fprintf(out, " of scratch: %s of %llu %s, %u thread%s\n", info->sequence ? "steps" : "batches",
             (unsigned long long)memory->rows, info->sequence ? "tokens" : "rows", memory->threads,
             memory->threads == 1 ? "" : "s");
     if (info->sequence && info->position_bytes + info->session_bytes > 0)
         print_sequences(memory, info, out);
     fputs("            ", out);
-    inspect_print_bytes(out, memory->total);
+    print_bytes(out, memory->total);
     fprintf(out, " in all with --weights %s", FORMS[memory->chosen]);
     if (memory->loops > 1)
         fprintf(out, " and %llu loops, each with its own scratch, keys and values",

@@ -38,7 +38,4 @@ void inspect_memory_print(const struct inspect_memory *memory, const struct moed
 void inspect_memory_json(const struct inspect_memory *memory, const struct moed_model_info *info,
                          struct buffer *body);
 
-/* 1234567 -> 1.2 MiB */
-void inspect_print_bytes(FILE *out, uint64_t bytes);
-
 #endif

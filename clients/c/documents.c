@@ -13,7 +13,9 @@ static bool is_unreserved(char c)
            c == '_' || c == '.' || c == '~';
 }
 
-char *client_escape(const char *text)
+/* The text with everything but unreserved characters percent-encoded. The caller frees; NULL: no
+ * memory. */
+static char *escape(const char *text)
 {
     static const char DIGITS[] = "0123456789ABCDEF";
     char *escaped = malloc(3 * strlen(text) + 1), *to = escaped;
@@ -47,7 +49,7 @@ char *client_model_path(const char *protocol, const char *model, const char *ver
                     is_name(model) ? "version" : "model");
         return NULL;
     }
-    char *name = client_escape(model), *number = client_escape(version ? version : "");
+    char *name = escape(model), *number = escape(version ? version : "");
     char *path = NULL;
     if (!name || !number ||
         asprintf(&path, "/%s/models/%s%s%s%s", protocol, name, version ? "/versions/" : "", number,
@@ -65,7 +67,7 @@ static int add_query(char **path, const char *key, const char *value)
 {
     if (!value)
         return 0;
-    char *escaped = client_escape(value), *longer = NULL;
+    char *escaped = escape(value), *longer = NULL;
     int length = escaped ? asprintf(&longer, "%s%c%s=%s", *path, strchr(*path, '?') ? '&' : '?',
                                     key, escaped)
                          : -1;

@@ -22,9 +22,6 @@ int client_no_memory(struct moed_client_error *err);
 char *client_model_path(const char *protocol, const char *model, const char *version,
                         const char *suffix, struct moed_client_error *err);
 
-/* The text with everything but unreserved characters percent-encoded. The caller frees. */
-char *client_escape(const char *text);
-
 /* Parses JSON of an answer; `what` names it in the error. The caller decrefs. */
 json_t *client_parse(const char *text, size_t length, const char *what,
                      struct moed_client_error *err);

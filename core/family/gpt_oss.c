@@ -7,7 +7,7 @@
 /* Where the numbers of one expert's matrices lie. */
 struct packing {
     struct view_part up, down; /* of the first expert; up: its gate */
-    size_t up_after_gate, up_next, down_next;
+    size_t up_after_gate;
 };
 
 /* [experts, hidden, 2 size] and [experts, size, hidden]: transposed. */

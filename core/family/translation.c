@@ -278,13 +278,6 @@ static void ignore(struct translation *t, struct tensor *tensor)
     family->ignored[family->ignored_count++] = xstrdup(tensor->name);
 }
 
-void ignore_tensor(struct translation *t, const char *name)
-{
-    struct tensor *tensor = find_tensor(t, name);
-    if (tensor)
-        ignore(t, tensor);
-}
-
 void ignore_suffix(struct translation *t, const char *suffix)
 {
     struct tensor *tensor;

@@ -72,9 +72,7 @@ void add_part(struct translation *t, const char *to, size_t rank, const struct v
 /* Queries, keys and values, each `rows[i]` x `columns`, one below the other. */
 void add_stack(struct translation *t, const char *to, const struct tensor_name from[3],
                const size_t rows[3], size_t columns);
-/* A tensor that inference does not need, if it is there. */
-void ignore_tensor(struct translation *t, const char *name);
-/* All whose name ends or begins so. */
+/* Tensors that inference does not need: all whose name ends or begins so. */
 void ignore_suffix(struct translation *t, const char *suffix);
 void ignore_prefix(struct translation *t, const char *prefix);
 

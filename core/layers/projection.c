@@ -73,13 +73,6 @@ void projection_forward(const struct projection *projection, size_t vectors, con
     gemm_rows(&projection->gemm, x, vectors, projection->bias.values, y);
 }
 
-void projection_part(const struct projection *projection, const struct columns_of *columns,
-                     size_t vectors, const float *x, float *y)
-{
-    if (columns->first < columns->end)
-        gemm_part(&projection->gemm, columns, x, vectors, projection->bias.values, y);
-}
-
 bool projection_is_large(const struct projection *projection)
 {
     return projection->gemm.n * projection->gemm.k >= LARGE;
@@ -103,9 +96,12 @@ struct shared_product {
 static void multiply_part(void *context, size_t index, unsigned worker)
 {
     const struct shared_product *product = context;
-    struct columns_of columns = gemm_columns(&product->projection->gemm, index, product->parts);
+    const struct projection *projection = product->projection;
+    struct columns_of columns = gemm_columns(&projection->gemm, index, product->parts);
     (void)worker;
-    projection_part(product->projection, &columns, product->vectors, product->x, product->y);
+    if (columns.first < columns.end)
+        gemm_part(&projection->gemm, &columns, product->x, product->vectors,
+                  projection->bias.values, product->y);
 }
 
 void projection_share(const struct projection *projection, struct moed_team *team, size_t vectors,

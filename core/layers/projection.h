@@ -34,10 +34,9 @@ void projection_share(const struct projection *projection, struct moed_team *tea
 /* Whether that pays for a single vector: a layer of such a matrix is collective. */
 bool projection_is_large(const struct projection *projection);
 
-/* In how many parts outputs are shared out, and one of them: some columns of y. */
+/* In how many parts outputs are shared out. */
 size_t projection_parts(const struct moed_team *team);
-void projection_part(const struct projection *projection, const struct columns_of *columns,
-                     size_t vectors, const float *x, float *y);
+
 void projection_close(struct projection *projection);
 
 #endif

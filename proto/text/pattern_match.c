@@ -8,7 +8,7 @@
 /* Published patterns look at a character a dozen times at most. */
 enum { STEPS_PER_BYTE = 256 };
 
-bool set_holds(const struct set *set, uint32_t c)
+static bool set_holds(const struct set *set, uint32_t c)
 {
     if (c < 128)
         return set->ascii[c / 64] >> c % 64 & 1;

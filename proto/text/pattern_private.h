@@ -42,6 +42,4 @@ struct pattern {
     int first;
 };
 
-bool set_holds(const struct set *set, uint32_t c);
-
 #endif

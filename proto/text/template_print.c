@@ -12,8 +12,9 @@ enum { FLOAT_BYTES = 40 };
 
 /* ---- numbers ---- */
 
-/* Shortest digits that read back; written without exponent from 1e-4 to below 1e16. */
-void print_float(struct buffer *to, double number)
+/* Python's repr() of a float: the shortest digits that read back, without an exponent from 1e-4 to
+ * below 1e16. */
+static void print_float(struct buffer *to, double number)
 {
     char text[FLOAT_BYTES];
     if (!isfinite(number))

@@ -173,7 +173,5 @@ struct json_style {
 };
 void value_print_json(struct run *run, struct buffer *to, const struct value *value,
                       const struct json_style *style);
-/* Python's repr() of a float. */
-void print_float(struct buffer *to, double number);
 
 #endif

@@ -105,10 +105,3 @@ bool unicode_is_word(uint32_t c)
                    (c >= 0x1F150 && c <= 0x1F169) || (c >= 0x1F170 && c <= 0x1F189);
     return (unicode_class(c) & words) || circled || c == 0x200C || c == 0x200D;
 }
-
-bool unicode_is_punctuation(uint32_t c)
-{
-    if (c < 0x80)
-        return c > ' ' && c < 0x7F && !((c | 0x20) - 'a' < 26 || c - '0' < 10);
-    return unicode_class(c) & CLASS_P;
-}

@@ -17,7 +17,6 @@
 #define CLASS_ND    0x200u
 #define CLASS_NL    0x400u
 #define CLASS_PC    0x1000u
-#define CLASS_P     0x7F000u
 #define CLASS_CC    (1u << 26)
 #define CLASS_CF    (1u << 27)
 #define CLASS_CO    (1u << 29)
@@ -46,6 +45,5 @@ uint32_t unicode_class_named(const char *name, size_t length);
 
 bool unicode_is_space(uint32_t c);
 bool unicode_is_word(uint32_t c);
-bool unicode_is_punctuation(uint32_t c);
 
 #endif

@@ -77,6 +77,15 @@ static double value_of(const struct expert *expert, const char *value)
     }
 }
 
+/* One figure of every layer and expert. */
+struct matrix {
+    const char *value; /* which: "selected", "top1", "weight", "probability" */
+    const char *first; /* the first layer's name */
+    bool counts;       /* whole numbers */
+    size_t layers, experts;
+    double *values; /* [layers, experts] */
+};
+
 /* A document is believed so many experts of a layer, and so many of all layers. */
 enum { MOST_EXPERTS = 1 << 20, MOST_VALUES = 1 << 26 };
 
@@ -108,8 +117,14 @@ static int fill_row(struct matrix *matrix, const struct layer *layer, size_t row
     return 0;
 }
 
-int matrix_init(struct matrix *matrix, const struct document *document, const char *value,
-                struct moed_client_error *err)
+static void matrix_close(struct matrix *matrix)
+{
+    free(matrix->values);
+    matrix->values = NULL;
+}
+
+static int matrix_init(struct matrix *matrix, const struct document *document, const char *value,
+                       struct moed_client_error *err)
 {
     *matrix = (struct matrix){.value = value, .counts = *value == 's' || *value == 't'};
     if (document->layer_count == 0)
@@ -132,12 +147,6 @@ int matrix_init(struct matrix *matrix, const struct document *document, const ch
             return -1;
         }
     return 0;
-}
-
-void matrix_close(struct matrix *matrix)
-{
-    free(matrix->values);
-    matrix->values = NULL;
 }
 
 /* Values of a row between separators. */

@@ -87,14 +87,6 @@ double expert_load(const struct layer *layer, const struct expert *expert)
     return layer->dense && layer->weighted ? expert->weight_share : expert->share;
 }
 
-double layer_number(const struct layer *layer, const char *key, const char *inner)
-{
-    json_t *value = json_object_get(layer->json, key);
-    if (inner)
-        value = json_object_get(value, inner);
-    return json_is_number(value) ? json_number_value(value) : NAN;
-}
-
 /* ---- ranking ---- */
 
 static int compare_loads(const void *a, const void *b, void *context)

@@ -48,7 +48,4 @@ size_t *layer_ranking(const struct layer *layer);
 /* Why an expert is in quarantine, by an entry of the layer's "quarantine"; the caller frees. */
 char *quarantine_reason(const json_t *entry);
 
-/* A number of the layer's JSON, at a path of two keys (the second may be NULL); NAN: absent. */
-double layer_number(const struct layer *layer, const char *key, const char *inner);
-
 #endif

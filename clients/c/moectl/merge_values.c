@@ -18,11 +18,13 @@ json_t *merge_sum(json_t *a, json_t *b)
     return json_integer(sum);
 }
 
+static json_t *added(json_t *a, json_t *b, const char *key, struct moed_client_error *err);
+
 static json_t *added_arrays(json_t *a, json_t *b, const char *key, struct moed_client_error *err)
 {
     json_t *sum = json_array();
     for (size_t i = 0; i < json_array_size(a); i++) {
-        json_t *element = merge_added(json_array_get(a, i), json_array_get(b, i), key, err);
+        json_t *element = added(json_array_get(a, i), json_array_get(b, i), key, err);
         if (!element) {
             json_decref(sum);
             return NULL;
@@ -40,7 +42,7 @@ static json_t *added_objects(json_t *a, json_t *b, struct moed_client_error *err
     json_object_foreach (a, key, value) {
         json_t *other = json_object_get(b, key), *member = NULL;
         if (strcmp(key, "counts") == 0 || strcmp(key, "rows") == 0 || strcmp(key, "sum") == 0) {
-            member = merge_added(value, other, key, err);
+            member = added(value, other, key, err);
             if (!member) {
                 json_decref(sum);
                 return NULL;
@@ -53,7 +55,9 @@ static json_t *added_objects(json_t *a, json_t *b, struct moed_client_error *err
     return sum;
 }
 
-json_t *merge_added(json_t *a, json_t *b, const char *key, struct moed_client_error *err)
+/* Numbers and arrays are added, of objects what counts. A new reference; NULL with an error: they
+ * are not of one shape, or a count overflows. */
+static json_t *added(json_t *a, json_t *b, const char *key, struct moed_client_error *err)
 {
     json_t *sum = NULL;
     if (json_is_number(a) && json_is_number(b))
@@ -74,7 +78,7 @@ int merge_member(json_t *into, json_t *from, const char *key, struct moed_client
         json_object_del(into, key);
         return 0;
     }
-    json_t *sum = merge_added(a, b, key, err);
+    json_t *sum = added(a, b, key, err);
     return sum ? json_object_set_new(into, key, sum) : -1;
 }
 

@@ -12,10 +12,6 @@ int merge_differs(const char *what, struct moed_client_error *err);
 /* The sum of two numbers; NULL: a count overflows. */
 json_t *merge_sum(json_t *a, json_t *b);
 
-/* Numbers and arrays are added, of objects what counts. A new reference; NULL with an error: they
- * are not of one shape, or a count overflows. */
-json_t *merge_added(json_t *a, json_t *b, const char *key, struct moed_client_error *err);
-
 /* Adds a member. One that only one of them has cannot be added: it goes. */
 int merge_member(json_t *into, json_t *from, const char *key, struct moed_client_error *err);
 int merge_members(json_t *into, json_t *from, const char *const *keys, size_t count,

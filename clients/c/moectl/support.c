@@ -68,14 +68,6 @@ char *printable(const char *text)
     return copy;
 }
 
-size_t text_columns(const char *text)
-{
-    size_t columns = 0;
-    for (; *text; text++)
-        columns += ((unsigned char)*text & 0xC0) != 0x80;
-    return columns;
-}
-
 void print_wrapped(FILE *out, int indent, int columns, const char *text)
 {
     size_t room = (size_t)(columns - indent);

@@ -36,9 +36,6 @@ static inline const char *ending(uint64_t count)
     return count == 1 ? "" : "s";
 }
 
-/* Columns that the text takes: its characters. */
-size_t text_columns(const char *text);
-
 /* Prints `text` in lines of at most `columns`, each behind `indent` blanks. */
 void print_wrapped(FILE *out, int indent, int columns, const char *text);
 

@@ -15,13 +15,6 @@ struct top {
     bool ranked, help, paused, leave;
 };
 
-/* What happened between the last two snapshots; NAN: not known. */
-struct rates {
-    double rows, requests, failed; /* per second */
-    double p50, p99;               /* seconds */
-};
-struct rates top_rates(const struct top *top);
-
 /* Draws the whole screen in one write, and keeps `scroll` within what there is. */
 void top_draw(struct top *top);
 

@@ -21,6 +21,12 @@ static const char HELP[] = "\n"
 
 /* ---- rates ---- */
 
+/* What happened between the last two snapshots; NAN: not known. */
+struct rates {
+    double rows, requests, failed; /* per second */
+    double p50, p99;               /* seconds */
+};
+
 static double rows_of(const struct snapshot *snapshot)
 {
     double rows = 0;
@@ -29,7 +35,7 @@ static double rows_of(const struct snapshot *snapshot)
     return rows;
 }
 
-struct rates top_rates(const struct top *top)
+static struct rates rates_of(const struct top *top)
 {
     struct rates rates = {NAN, NAN, NAN, NAN, NAN};
     const struct snapshot *now = top->now, *before = top->before;
@@ -99,7 +105,7 @@ static void print_title(const struct top *top)
 static void print_status(const struct top *top)
 {
     const struct terminal *terminal = &top->terminal;
-    struct rates rates = top_rates(top);
+    struct rates rates = rates_of(top);
     if (top->now && top->now->err.code != MOED_CLIENT_OK) {
         char *text = printable(top->now->err.text);
         terminal_paint(terminal, PAINT_BAD);
@@ -215,7 +221,7 @@ void top_draw(struct top *top)
 void top_print_lines(const struct top *top, FILE *out)
 {
     const struct document *document = top->now->document;
-    struct rates rates = top_rates(top);
+    struct rates rates = rates_of(top);
     char clock[32];
     time_t seconds = time(NULL);
     struct tm local;
