@@ -87,7 +87,8 @@ static int read_outputs(struct moed_model *model, const struct scope *scope,
     struct config_items items = {
         .owner = "a model", .one = "output", .many = "outputs", .most = MAX_TENSORS};
     struct config_node node;
-    if (format_key(scope, root, "outputs", 2, err) != 0 || config_items(&items, root, err) != 0)
+    if (config_since(root, 2, scope->loading->format, KEYS("outputs"), err) != 0 ||
+        config_items(&items, root, err) != 0)
         return -1;
     model->output_info = xcalloc(items.count, sizeof *model->output_info);
     model->outputs = xcalloc(items.count, sizeof *model->outputs);
@@ -118,7 +119,7 @@ static int read_header(struct moed_model *model, struct loading *loading, struct
         return -1;
     loading->format = (int)version;
     if (config_has(root, "context") &&
-        (format_key(&(struct scope){.loading = loading}, root, "context", 3, err) != 0 ||
+        (config_since(root, 3, loading->format, KEYS("context"), err) != 0 ||
          config_integer(root, "context", CONFIG_REQUIRED, within(1, MAX_CONTEXT), &context, err) !=
              0))
         return -1;

@@ -163,11 +163,9 @@ static int read_substitutes(struct moed_tensor_info *tensor, struct config_node 
 static int read_values(struct input *input, struct moed_tensor_info *tensor,
                        const struct scope *scope, struct config_node *node, struct error *err)
 {
-    static const char *const keys[] = {"words", "unknown", "missing"};
-    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
-        if (format_key(scope, node, keys[i], 3, err) != 0)
-            return -1;
-    if (read_words(input, tensor, node, err) != 0)
+    if (config_since(node, 3, scope->loading->format, KEYS("words", "unknown", "missing"), err) !=
+            0 ||
+        read_words(input, tensor, node, err) != 0)
         return -1;
     return read_substitutes(tensor, node, err);
 }
@@ -177,7 +175,7 @@ static int read_listed_input(struct input *input, struct moed_tensor_info *tenso
                              const struct scope *scope, struct config_node *node, struct error *err)
 {
     int64_t categories;
-    if (format_key(scope, node, "length", 3, err) != 0 ||
+    if (config_since(node, 3, scope->loading->format, KEYS("length"), err) != 0 ||
         (config_has(node, "length") &&
          config_text(node, "length", NULL, &input->length_name, err) != 0))
         return -1;
@@ -294,7 +292,8 @@ int model_read_inputs(struct moed_model *model, const struct scope *scope, struc
     struct config_items items = {
         .owner = "a model", .one = "input", .many = "inputs", .most = MAX_TENSORS};
     struct config_node node;
-    if (format_key(scope, root, "inputs", 2, err) != 0 || config_items(&items, root, err) != 0)
+    if (config_since(root, 2, scope->loading->format, KEYS("inputs"), err) != 0 ||
+        config_items(&items, root, err) != 0)
         return -1;
     model->input_info = xcalloc(items.count, sizeof *model->input_info);
     model->inputs = xcalloc(items.count, sizeof *model->inputs);

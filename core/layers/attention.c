@@ -126,29 +126,9 @@ static int build_tensors(struct attention *attention, const struct scope *scope,
     return array_build_optional(&attention->bias, scope, "bias", &bias, err);
 }
 
-static int format_3_keys(const struct scope *scope, struct config_node *node, struct error *err)
-{
-    static const char *const keys[] = {"kv_heads", "head_dim",     "causal",  "window",
-                                       "scale",    "rotary",       "qk_norm", "over",
-                                       "clip",     "qk_norm_late", "keep"};
-    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
-        if (format_key(scope, node, keys[i], 3, err) != 0)
-            return -1;
-    return 0;
-}
-
-int attention_check_sequence(const struct scope *scope, struct config_node *node, struct error *err)
-{
-    const char *key = config_has(node, "over") ? "over" : NULL;
-    if (scope->no_moe)
-        return config_error(node, key, err,
-                            "%s over a sequence stands among the model's layers or in a residual "
-                            "of them",
-                            scope->op);
-    if (scope->loading->context == 0)
-        return config_error(node, key, err, "a model of sequences needs a \"context\"");
-    return 0;
-}
+static const char *const FORMAT_3_KEYS[] = {"kv_heads",     "head_dim", "causal",  "window",
+                                            "scale",        "rotary",   "qk_norm", "over",
+                                            "qk_norm_late", "clip",     "keep",    NULL};
 
 /* "over": what a position is. */
 static int read_over(struct attention *attention, const struct layer *layer,
@@ -166,14 +146,14 @@ static int read_over(struct attention *attention, const struct layer *layer,
     attention->positions = attention->over_sequence ? 1 : layer->in.dims[0];
     attention->size = layer->in.dims[layer->in.rank - 1];
     attention->half = !scope->loading->kv_f32;
-    return attention->over_sequence ? attention_check_sequence(scope, node, err) : 0;
+    return attention->over_sequence ? scope_check_sequence(scope, node, err) : 0;
 }
 
 static int attention_build(struct layer *layer, const struct scope *scope, struct config_node *node,
                            struct error *err)
 {
     struct attention *attention = layer->state = xcalloc(1, sizeof *attention);
-    if (format_3_keys(scope, node, err) != 0 ||
+    if (config_since(node, 3, scope->loading->format, FORMAT_3_KEYS, err) != 0 ||
         read_over(attention, layer, scope, node, err) != 0 ||
         read_heads(attention, node, err) != 0 || check_size(attention, node, err) != 0 ||
         read_scores(attention, scope, node, err) != 0 ||

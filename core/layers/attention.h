@@ -1,6 +1,6 @@
 /* What the parts of attention share: attention.c builds it, attention_rows.c runs it over the
  * positions of one row, attention_sequence.c over the rows of a sequence, latent.c over those with
- * keys and values of its own. Private to them and to short_conv.c. */
+ * keys and values of its own. Private to them. */
 #ifndef CORE_ATTENTION_H
 #define CORE_ATTENTION_H
 
@@ -62,9 +62,6 @@ void attention_sequence_plan(struct attention *attention, struct layer *layer);
 /* What comes between its two projections: from its place `qkv` to its place `context`. */
 void attention_sequence_attend(const struct attention *attention, const struct layer *layer,
                                const struct run *run, size_t rows);
-/* Refuses to build a layer of a sequence where there is none. */
-MUST_CHECK int attention_check_sequence(const struct scope *scope, struct config_node *node,
-                                        struct error *err);
 void attention_sequence_forward(const struct layer *layer, const struct run *run, size_t rows,
                                 const float *x, float *y);
 

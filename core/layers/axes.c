@@ -52,14 +52,10 @@ static int reduction_build(struct layer *layer, struct config_node *node, int64_
                            struct error *err)
 {
     struct reduction *reduction = layer->state = xcalloc(1, sizeof *reduction);
-    int64_t rank = (int64_t)layer->in.rank;
     struct moed_shape out = {.rank = 0};
-    int64_t axis;
-    if (rank == 0)
-        return config_error(node, "axis", err, "%s needs at least one axis", layer->op->name);
-    if (config_integer(node, "axis", otherwise, within(-rank, rank - 1), &axis, err) != 0)
+    size_t at;
+    if (layer_read_axis(layer, node, otherwise, &at, err) != 0)
         return -1;
-    size_t at = (size_t)(axis < 0 ? axis + rank : axis);
     reduction->outer = reduction->inner = 1;
     for (size_t i = 0; i < layer->in.rank; i++) {
         if (i == at)
@@ -130,7 +126,7 @@ static int select_build(struct layer *layer, const struct scope *scope, struct c
     if (config_is_text(node, "index")) {
         reduction->last = true;
         reduction->index = reduction->axis - 1;
-        return format_key(scope, node, "index", 3, err) != 0
+        return config_since(node, 3, scope->loading->format, KEYS("index"), err) != 0
                    ? -1
                    : config_choice(node, "index", names, -1, &last, err);
     }
@@ -184,12 +180,12 @@ static int slice_build(struct layer *layer, const struct scope *scope, struct co
                        struct error *err)
 {
     (void)scope;
-    struct reduction *reduction;
-    int64_t axis, start, end;
+    size_t axis;
+    int64_t start, end;
     if (reduction_build(layer, node, 0, err) != 0 ||
-        config_integer(node, "axis", 0, within(INT64_MIN, INT64_MAX), &axis, err) != 0)
+        layer_read_axis(layer, node, 0, &axis, err) != 0)
         return -1;
-    reduction = layer->state;
+    struct reduction *reduction = layer->state;
     int64_t size = (int64_t)reduction->axis;
     if (config_integer(node, "start", 0, within(0, size - 1), &start, err) != 0 ||
         config_integer(node, "end", size, within(start + 1, size), &end, err) != 0)
@@ -198,7 +194,7 @@ static int slice_build(struct layer *layer, const struct scope *scope, struct co
     if (reduction->masked)
         return config_error(node, "axis", err, "the first axis ends in padding");
     struct moed_shape out = layer->in;
-    out.dims[axis < 0 ? axis + (int64_t)out.rank : axis] = (size_t)(end - start);
+    out.dims[axis] = (size_t)(end - start);
     return layer_set_out(layer, node, &out, err);
 }
 

@@ -35,7 +35,7 @@ static int read_padding(struct conv *conv, const struct scope *scope, struct con
         conv->top = conv->bottom = axes == 2 ? (size_t)padding : 0;
         return 0;
     }
-    if (format_key(scope, node, "padding", 3, err) != 0 ||
+    if (config_since(node, 3, scope->loading->format, KEYS("padding"), err) != 0 ||
         config_choice(node, "padding", names, -1, &same, err) != 0)
         return -1;
     if (conv->stride != 1)

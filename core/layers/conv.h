@@ -2,6 +2,8 @@
 #ifndef CORE_CONV_H
 #define CORE_CONV_H
 
+#include <string.h>
+
 #include "core/dense/gemm.h"
 #include "core/dense/kernel.h"
 #include "core/layers/layer.h"
@@ -33,6 +35,19 @@ struct conv {
     struct columns columns;     /* by lines, by columns, by channels; owns panel_offsets */
     struct depthwise depthwise; /* owns places */
 };
+
+/* Copies a line of an image. It has a few dozen numbers, for which a call of memcpy costs more than
+ * the copying. Returns the end of the copy. */
+static inline float *conv_copy_line(float *to, const float *from, size_t count)
+{
+    enum { STEP = 8 };
+    size_t i = 0;
+    for (; i + STEP <= count; i += STEP)
+        memcpy(to + i, from + i, STEP * sizeof *to);
+    for (; i < count; i++)
+        to[i] = from[i];
+    return to + count;
+}
 
 /* Writes the image of one channel group as the product reads it. */
 void conv_pad(const struct conv *conv, const float *image, float *to);

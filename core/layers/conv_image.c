@@ -5,19 +5,8 @@
 #include "core/dense/vector.h"
 #include "core/layers/conv.h"
 
-/* Lines are a few dozen numbers, for which a call of memcpy costs more than the copying. */
-static inline float *copy_line(float *to, const float *from, size_t count)
-{
-    enum { STEP = 8 };
-    size_t i = 0;
-    for (; i + STEP <= count; i += STEP)
-        memcpy(to + i, from + i, STEP * sizeof *to);
-    for (; i < count; i++)
-        to[i] = from[i];
-    return to + count;
-}
-
-/* A few numbers, in pieces like copy_line()'s: up to seven more are cleared, which come next. */
+/* A few numbers, in pieces like conv_copy_line()'s: up to seven more are cleared, which come next.
+ */
 static inline float *zeros(float *to, size_t count)
 {
     static const float none[8];
@@ -34,7 +23,7 @@ static inline float *pad_channel(const struct conv *conv, const float *image, fl
     for (size_t h = 0; h < conv->in_h; h++, image += conv->in_w) {
         if (h > 0)
             to = zeros(to, conv->right + conv->left);
-        to = copy_line(to, image, conv->in_w);
+        to = conv_copy_line(to, image, conv->in_w);
     }
     return zeros(to, conv->right + conv->bottom * conv->line_w);
 }

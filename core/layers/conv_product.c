@@ -70,17 +70,6 @@ static void by_lines(const struct conv *conv, size_t group, size_t rows, const f
     kernel_get()->columns(&filters, &columns, padded(conv, x, workspace), y, out_plane(conv));
 }
 
-/* Lines are short: a call of memcpy costs more than the copying. */
-static inline void copy_line(float *to, const float *from, size_t count)
-{
-    enum { STEP = 8 };
-    size_t i = 0;
-    for (; i + STEP <= count; i += STEP)
-        memcpy(to + i, from + i, STEP * sizeof *to);
-    for (; i < count; i++)
-        to[i] = from[i];
-}
-
 /* Result lines are as wide as those of the image; their tails, where windows wrapped around its
  * edge, are left behind. */
 VECTORIZED static void keep_lines(const struct conv *conv, const float *wide, size_t channels,
@@ -88,7 +77,7 @@ VECTORIZED static void keep_lines(const struct conv *conv, const float *wide, si
 {
     for (size_t channel = 0; channel < channels; channel++)
         for (size_t oh = 0; oh < conv->out_h; oh++, y += conv->out_w)
-            copy_line(y, wide + channel * pitch + oh * conv->line_w, conv->out_w);
+            conv_copy_line(y, wide + channel * pitch + oh * conv->line_w, conv->out_w);
 }
 
 static void by_columns(const struct conv *conv, size_t group, size_t rows, const float *x,

@@ -54,15 +54,11 @@ VECTORIZED static void sharp_silu_up(float alpha, size_t count, const float *res
 static int read_bends(struct glu *glu, const struct scope *scope, struct config_node *node,
                       struct error *err)
 {
-    static const char *const keys[] = {"limit", "alpha", "shift"};
     static const double one = 1, zero = 0;
     double limit = INFINITY, alpha, shift;
-    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
-        if (format_key(scope, node, keys[i], 3, err) != 0)
-            return -1;
-        glu->bent |= config_has(node, keys[i]);
-    }
-    if ((config_has(node, "limit") && config_real(node, "limit", NULL, &limit, err) != 0) ||
+    glu->bent = config_has(node, "limit") || config_has(node, "alpha") || config_has(node, "shift");
+    if (config_since(node, 3, scope->loading->format, KEYS("limit", "alpha", "shift"), err) != 0 ||
+        (config_has(node, "limit") && config_real(node, "limit", NULL, &limit, err) != 0) ||
         config_real(node, "alpha", &one, &alpha, err) != 0 ||
         config_real(node, "shift", &zero, &shift, err) != 0)
         return -1;

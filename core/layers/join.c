@@ -252,17 +252,13 @@ static int concat_build(struct layer *layer, const struct scope *scope, struct c
                         struct error *err)
 {
     struct concat *concat = layer->state = xcalloc(1, sizeof *concat);
-    int64_t rank = (int64_t)layer->in.rank;
     struct moed_shape out = layer->in;
     char a[SHAPE_TEXT_BYTES], b[SHAPE_TEXT_BYTES];
-    int64_t axis;
-    if (rank == 0 || layer->links.operand_count == 0)
-        return config_error(node, "of", err,
-                            rank ? "missing; expected a list of names"
-                                 : "concat needs at least one axis");
-    if (config_integer(node, "axis", 0, within(-rank, rank - 1), &axis, err) != 0)
+    size_t at;
+    if (layer_read_axis(layer, node, 0, &at, err) != 0)
         return -1;
-    size_t at = (size_t)(axis < 0 ? axis + rank : axis);
+    if (layer->links.operand_count == 0)
+        return config_error(node, "of", err, "missing; expected a list of names");
     layer->padded = scope->padded || scope->padded_operands;
     if (layer->padded && at == 0)
         return config_error(node, "axis", err, "the first axis ends in padding");

@@ -146,7 +146,7 @@ static int latent_build(struct layer *layer, const struct scope *scope, struct c
     struct attention *attention = &latent->attention;
     if (layer->in.rank != 1)
         return config_error(node, NULL, err, "latent_attention works on rows of [size]");
-    if (attention_check_sequence(scope, node, err) != 0)
+    if (scope_check_sequence(scope, node, err) != 0)
         return -1;
     attention->over_sequence = attention->causal = attention->kept = true;
     attention->half = !scope->loading->kv_f32;

@@ -147,4 +147,9 @@ struct layer {
 MUST_CHECK int layer_set_out(struct layer *layer, const struct config_node *node,
                              const struct moed_shape *shape, struct error *err);
 
+/* The axis of the input that node's "axis" names, below 0 from the end; `otherwise` stands in for
+ * an absent one (CONFIG_REQUIRED: it is required). Refuses an input without axes. */
+MUST_CHECK int layer_read_axis(const struct layer *layer, struct config_node *node,
+                               int64_t otherwise, size_t *axis, struct error *err);
+
 #endif

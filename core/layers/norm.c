@@ -263,17 +263,13 @@ static int l2_normalize_build(struct layer *layer, const struct scope *scope,
                               struct config_node *node, struct error *err)
 {
     struct l2_norm *norm = layer->state = xcalloc(1, sizeof *norm);
-    int64_t rank = (int64_t)layer->in.rank;
     double otherwise = 1e-12;
-    int64_t axis;
-    if (rank == 0)
-        return config_error(node, "axis", err, "l2_normalize needs at least one axis");
-    if (config_integer(node, "axis", -1, within(-rank, rank - 1), &axis, err) != 0 ||
+    size_t at;
+    if (layer_read_axis(layer, node, -1, &at, err) != 0 ||
         config_real(node, "eps", &otherwise, &norm->eps, err) != 0)
         return -1;
     if (!((float)norm->eps > 0))
         return config_error(node, "eps", err, "expected a number above 0 that f32 can hold");
-    size_t at = (size_t)(axis < 0 ? axis + rank : axis);
     if (scope->padded && at == 0)
         return config_error(node, "axis", err, "the first axis ends in padding");
     layer->padded = scope->padded;

@@ -49,10 +49,15 @@ int scope_take(const struct scope *scope, const struct config_node *node, const 
                         what, count, bytes, MAX_UNSTORED_BYTES >> 20, scope->loading->bytes_left);
 }
 
-int format_key(const struct scope *scope, struct config_node *node, const char *key, int since,
-               struct error *err)
+int scope_check_sequence(const struct scope *scope, struct config_node *node, struct error *err)
 {
-    if (scope->loading->format < since && config_has(node, key))
-        return config_error(node, key, err, "needs \"format_version\": %d", since);
+    const char *key = config_has(node, "over") ? "over" : NULL;
+    if (scope->no_moe)
+        return config_error(node, key, err,
+                            "%s over a sequence stands among the model's layers or in a residual "
+                            "of them",
+                            scope->op);
+    if (scope->loading->context == 0)
+        return config_error(node, key, err, "a model of sequences needs a \"context\"");
     return 0;
 }

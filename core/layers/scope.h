@@ -76,8 +76,9 @@ struct scope {
 
 /* Makes the scope of a part of `outer`, whose tensor names begin with the formatted text and '.'.
  * Refuses names that would be too long, at `node`. */
-int scope_enter(struct scope *scope, const struct scope *outer, struct config_node *node,
-                struct error *err, const char *format, ...) __attribute__((format(printf, 5, 6)));
+MUST_CHECK int scope_enter(struct scope *scope, const struct scope *outer, struct config_node *node,
+                           struct error *err, const char *format, ...)
+    __attribute__((format(printf, 5, 6)));
 
 /* The scope around a layer: that of the list that contains it. */
 struct scope scope_around(const struct scope *scope);
@@ -90,8 +91,8 @@ bool scope_takes(const struct scope *scope, size_t count, size_t bytes);
 MUST_CHECK int scope_take(const struct scope *scope, const struct config_node *node,
                           const char *what, size_t count, size_t bytes, struct error *err);
 
-/* Refuses `key`, if present, in a config whose format is older than `since`. */
-MUST_CHECK int format_key(const struct scope *scope, struct config_node *node, const char *key,
-                          int since, struct error *err);
+/* Refuses a layer over the rows of a sequence where there is none. */
+MUST_CHECK int scope_check_sequence(const struct scope *scope, struct config_node *node,
+                                    struct error *err);
 
 #endif

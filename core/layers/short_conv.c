@@ -7,8 +7,8 @@
 #include <stdlib.h>
 
 #include "core/dense/vector.h"
-#include "core/layers/attention.h"
 #include "core/layers/ops.h"
+#include "core/layers/projection.h"
 #include "core/memory.h"
 #include "core/session.h"
 
@@ -41,7 +41,7 @@ static int short_conv_build(struct layer *layer, const struct scope *scope,
     size_t size = conv->size = layer->in_elements;
     if (layer->in.rank != 1)
         return config_error(node, NULL, err, "short_conv works on rows of [size]");
-    if (attention_check_sequence(scope, node, err) != 0 ||
+    if (scope_check_sequence(scope, node, err) != 0 ||
         layer_set_out(layer, node, &layer->in, err) != 0 ||
         projection_build(&conv->in, scope, "in_proj.weight", 3 * size, size, err) != 0 ||
         projection_build_bias(&conv->in, scope, "in_proj.bias", err) != 0 ||

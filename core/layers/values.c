@@ -87,8 +87,7 @@ int values_link(struct values *values, struct layer *layer, const struct scope *
     const char *name = "";
     *sources->in = *sources->before;
     layer->padded_in = sources->before_padded;
-    if (format_key(scope, node, "input", 3, err) != 0 ||
-        format_key(scope, node, "result", 3, err) != 0)
+    if (config_since(node, 3, scope->loading->format, KEYS("input", "result"), err) != 0)
         return -1;
     if (config_has(node, "input")) {
         if (config_text(node, "input", NULL, &name, err) != 0)

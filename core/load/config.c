@@ -341,6 +341,15 @@ int config_items_at(const struct config_items *items, struct config_node *node, 
                          : config_object(node, items->one, child, err);
 }
 
+int config_since(struct config_node *node, int since, int format, const char *const keys[],
+                 struct error *err)
+{
+    for (; format < since && *keys; keys++)
+        if (config_has(node, *keys))
+            return config_error(node, *keys, err, "needs \"format_version\": %d", since);
+    return 0;
+}
+
 bool config_was_asked(const struct config_node *node, const char *key)
 {
     bool asked = false;

@@ -94,6 +94,11 @@ MUST_CHECK int config_items(struct config_items *items, struct config_node *node
 MUST_CHECK int config_items_at(const struct config_items *items, struct config_node *node,
                                size_t index, struct config_node *child, struct error *err);
 
+/* Refuses keys that came with format_version `since` in a config of an earlier `format`. */
+MUST_CHECK int config_since(struct config_node *node, int since, int format,
+                            const char *const keys[], struct error *err);
+#define KEYS(...) ((const char *const[]){__VA_ARGS__, NULL})
+
 /* Refuses keys that no getter asked for. */
 MUST_CHECK int config_done(struct config_node *node, struct error *err);
 

@@ -56,12 +56,13 @@ static int read_inputs(int32_t **entries, struct config_node *node, size_t count
 int experts_build(struct experts *experts, const struct scope *scope, struct config_node *node,
                   const struct moed_shape *item, bool routes_positions, struct error *err)
 {
+    const int format = scope->loading->format;
     struct config_node own;
     int64_t count, identities;
     int32_t *entries;
     if (config_object(node, "experts", &own, err) != 0 ||
-        format_key(scope, &own, "identity", 3, err) != 0 ||
-        format_key(scope, &own, "inputs", 2, err) != 0 ||
+        config_since(&own, 3, format, KEYS("identity"), err) != 0 ||
+        config_since(&own, 2, format, KEYS("inputs"), err) != 0 ||
         config_integer(&own, "count", CONFIG_REQUIRED, within(1, MAX_EXPERTS), &count, err) != 0 ||
         config_integer(&own, "identity", 0, within(0, count - 1), &identities, err) != 0 ||
         scope_take(scope, &own, "experts", (size_t)count,

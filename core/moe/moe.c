@@ -224,15 +224,6 @@ static struct cost cost_of(const struct moe *moe)
     return cost;
 }
 
-static int check_formats(const struct scope *scope, struct config_node *node, struct error *err)
-{
-    static const char *const keys[] = {"gates", "route", "shared"};
-    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
-        if (format_key(scope, node, keys[i], 2, err) != 0)
-            return -1;
-    return format_key(scope, node, "weigh", 3, err);
-}
-
 static void add_sizes(struct loading *loading, struct moe *moe)
 {
     loading->moe = xrealloc(loading->moe, (loading->moe_count + 1) * sizeof *loading->moe);
@@ -249,13 +240,16 @@ static int moe_build(struct layer *layer, const struct scope *scope, struct conf
                      struct error *err)
 {
     struct moe *moe = layer->state = xcalloc(1, sizeof *moe);
+    const int format = scope->loading->format;
     if (scope->no_moe)
         return config_error(node, NULL, err,
                             "a MoE layer stands among the model's layers or in a residual of them, "
                             "not inside a gate, an expert, an input or an output");
     if (!*layer->name)
         return config_error(node, "name", err, "missing; a MoE layer needs a name");
-    if (check_formats(scope, node, err) != 0 || read_route(moe, layer, node, err) != 0)
+    if (config_since(node, 2, format, KEYS("gates", "route", "shared"), err) != 0 ||
+        config_since(node, 3, format, KEYS("weigh"), err) != 0 ||
+        read_route(moe, layer, node, err) != 0)
         return -1;
     bool routes_positions = moe->item.rank != layer->in.rank;
     if (scope->padded && !routes_positions)

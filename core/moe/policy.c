@@ -54,27 +54,19 @@ static int read_places(struct capacity *capacity, struct config_node *node, stru
     return 0;
 }
 
-static int check_capacity_format(struct config_node *node, int format, struct error *err)
-{
-    static const char *const keys[] = {"places", "round", "rows", "order", "renormalize"};
-    for (size_t i = 0; format < 3 && i < sizeof keys / sizeof *keys; i++)
-        if (config_has(node, keys[i]))
-            return config_error(node, keys[i], err, "needs \"format_version\": 3");
-    return 0;
-}
-
 /* "capacity" */
 static int read_capacity(struct gate_policy *policy, struct config_node *node, int format,
                          struct error *err)
 {
     static const char *const orders[] = {"choice", "item", "score", "pair", NULL};
+    static const char *const newer[] = {"places", "round", "rows", "order", "renormalize", NULL};
     struct capacity *capacity = &policy->capacity;
     struct config_node own;
     int64_t rows;
     if (!config_has(node, "capacity"))
         return 0;
     if (config_object(node, "capacity", &own, err) != 0 ||
-        check_capacity_format(&own, format, err) != 0 || read_places(capacity, &own, err) != 0 ||
+        config_since(&own, 3, format, newer, err) != 0 || read_places(capacity, &own, err) != 0 ||
         config_integer(&own, "rows", 0, within(1, INT32_MAX), &rows, err) != 0 ||
         config_choice(&own, "order", orders, PLACE_CHOICES, &capacity->order, err) != 0 ||
         config_flag(&own, "renormalize", false, &capacity->renormalizes, err) != 0)
@@ -84,15 +76,6 @@ static int read_capacity(struct gate_policy *policy, struct config_node *node, i
     if (capacity->renormalizes && policy->normalize != &normalize_sum)
         return config_error(&own, "renormalize", err, "goes with normalize \"sum\" only");
     return config_done(&own, err);
-}
-
-static int refuse_early(struct config_node *node, int format, struct error *err)
-{
-    static const char *const keys[] = {"groups", "capacity"};
-    for (size_t i = 0; format < 2 && i < sizeof keys / sizeof *keys; i++)
-        if (config_has(node, keys[i]))
-            return config_error(node, keys[i], err, "needs \"format_version\": 2");
-    return 0;
 }
 
 int policy_read(struct gate_policy *policy, struct config_node *node, int format, struct error *err)
@@ -108,8 +91,8 @@ int policy_read(struct gate_policy *policy, struct config_node *node, int format
         return -1;
     policy->top_k = (size_t)top_k;
     policy->scale = (float)scale;
-    if (refuse_early(node, format, err) != 0 || read_groups(policy, node, err) != 0 ||
-        read_capacity(policy, node, format, err) != 0 ||
+    if (config_since(node, 2, format, KEYS("groups", "capacity"), err) != 0 ||
+        read_groups(policy, node, err) != 0 || read_capacity(policy, node, format, err) != 0 ||
         (policy->score->check && policy->score->check(policy, node, err) != 0))
         return -1;
     return policy->normalize->check ? policy->normalize->check(policy, node, err) : 0;

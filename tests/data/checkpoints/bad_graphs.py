@@ -88,7 +88,7 @@ JOINS = [
      ["tensor 'b.weight' has 2 axes, the rows have 1"]),
     ("concat_nothing", graph, [model([2], {"op": "concat"})], [FIRST + ".of: missing"]),
     ("concat_scalar", graph, [model([1], {"op": "sum", "axis": 0, "result": "a"}, {"op": "concat", "of": ["a"]})],
-     [SECOND + ".of: concat needs at least one axis"]),
+     [SECOND + ".axis: concat needs at least one axis"]),
     ("concat_axis", graph, [model([2], named("a"), {"op": "concat", "of": ["a"], "axis": 1})],
      [SECOND + ".axis: expected an integer from -1 to 0"]),
     ("concat_other_size", graph, [model([2, 3], named("a"), {"op": "transpose"}, {"op": "concat", "of": ["a"]})],
