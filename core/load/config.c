@@ -1,17 +1,14 @@
 /* Every getter records the key that it was asked for, then checks presence, type and range. */
 #include "core/load/config.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <float.h>
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
+#include "core/file.h"
 #include "core/memory.h"
 #include "core/parse_json.h"
 
@@ -45,41 +42,14 @@ int config_error(const struct config_node *node, const char *key, struct error *
                      key ? key : "", *path || key ? ": " : "", message);
 }
 
-/* Reads the regular file at `path`; the caller frees *text. */
-static int read_text(const char *path, char **text, size_t *length, struct error *err)
-{
-    struct stat status;
-    *text = NULL;
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* do not wait for a pipe's writer */
-    if (fd < 0)
-        return error_set(err, error_of_errno(errno), "%s: cannot open: %s", path, strerror(errno));
-    if (fstat(fd, &status) != 0 || !S_ISREG(status.st_mode))
-        error_set(err, ERROR_INVALID, "%s: not a regular file", path);
-    else if (status.st_size > MAX_CONFIG_BYTES)
-        error_set(err, ERROR_INVALID, "%s: larger than %d bytes", path, MAX_CONFIG_BYTES);
-    else if ((*text = calloc_checked((size_t)status.st_size, 1, err))) {
-        ssize_t got = 0;
-        *length = 0;
-        while (*length < (size_t)status.st_size &&
-               (got = read(fd, *text + *length, (size_t)status.st_size - *length)) > 0)
-            *length += (size_t)got;
-        if (got < 0) {
-            error_set(err, error_of_errno(errno), "%s: cannot read: %s", path, strerror(errno));
-            free(*text);
-            *text = NULL;
-        }
-    }
-    close(fd);
-    return *text ? 0 : -1;
-}
-
 int config_open(struct config_node *root, const char *path, struct error *err)
 {
-    char *text;
-    size_t length = 0, line, column;
+    struct error cause = ERROR_INIT;
+    size_t length, line, column;
     struct json_fault fault;
-    if (read_text(path, &text, &length, err) != 0)
-        return -1;
+    char *text = file_read(path, MAX_CONFIG_BYTES, &length, &cause);
+    if (!text)
+        return error_set(err, cause.code, "%s: %s", path, cause.text);
     json_t *json = parse_json(text, length, 0, MAX_CONFIG_HEAP, &fault);
     if (!json && fault.kind == JSON_FAULT_NO_MEMORY) {
         error_set(err, ERROR_UNAVAILABLE, "%s: %s", path, fault.reason);

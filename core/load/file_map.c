@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/file.h"
 #include "core/memory.h"
 #include "core/text.h"
 
@@ -96,20 +97,6 @@ int file_map_survive(struct error *err)
 
 /* ---- maps ---- */
 
-static int read_all(int fd, char *bytes, size_t count)
-{
-    size_t done = 0;
-    while (done < count) {
-        const ssize_t taken = read(fd, bytes + done, count - done);
-        if (taken == 0)
-            errno = ENODATA; /* truncated meanwhile */
-        if (taken == 0 || (taken < 0 && errno != EINTR))
-            return -1;
-        done += taken > 0 ? (size_t)taken : 0;
-    }
-    return 0;
-}
-
 /* Anonymous pages, which can be given back one by one like those of a file. */
 static int fill(struct file_map *map, int fd, const char *path, bool copy, struct error *err)
 {
@@ -122,7 +109,7 @@ static int fill(struct file_map *map, int fd, const char *path, bool copy, struc
     }
     if (!copy)
         map->slot = add_slot(map->base, map->bytes);
-    if (!copy || read_all(fd, map->base, map->bytes) == 0)
+    if (!copy || file_read_bytes(fd, map->base, map->bytes) == 0)
         return 0;
     error_set(err, error_of_errno(errno), "%s: cannot read: %s", path, strerror(errno));
     file_map_close(map);

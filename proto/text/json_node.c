@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/file.h"
 #include "core/parse_json.h"
-#include "proto/text/file.h"
 
 enum { PATH_BYTES = 200, MESSAGE_BYTES = 400 };
 

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "proto/text/file.h"
+#include "core/file.h"
 #include "proto/text/json_node.h"
 #include "proto/text/template.h"
 #include "proto/text/template_node.h"

@@ -5,9 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/file.h"
 #include "core/memory.h"
 #include "core/parse_json.h"
-#include "proto/text/file.h"
 
 /* Published files have up to 35 MB; jansson takes some six times that, and gives it back. */
 enum { TOKENIZER_MAX_FILE_BYTES = 128 << 20 };

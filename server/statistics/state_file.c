@@ -5,10 +5,9 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
-#include "core/memory.h"
+#include "core/file.h"
 
 enum { PATH_BYTES = 4096 };
 
@@ -75,31 +74,20 @@ int state_file_replace(const char *directory, const char *name, const struct buf
 
 /* ---- reading ---- */
 
-void *state_file_read(const char *directory, const char *name, size_t most, size_t *length,
+char *state_file_read(const char *directory, const char *name, size_t most, size_t *length,
                       struct error *err)
 {
-    struct stat status;
     char path[PATH_BYTES];
     path_of(directory, name, "", path);
     const int file = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    char *bytes = NULL;
-    *length = 0;
-    if (file < 0 && errno == ENOENT)
-        return NULL;
-    if (file < 0 || fstat(file, &status) != 0)
-        fail(err, "read", path);
-    else if (!S_ISREG(status.st_mode) || (size_t)status.st_size > most)
-        error_set(err, ERROR_INVALID, "%.300s is no file of at most %zu bytes", path, most);
-    else
-        bytes = calloc_checked((size_t)status.st_size + 1, 1, err);
-    for (ssize_t some = 1; bytes && some > 0 && *length < (size_t)status.st_size;) {
-        some = read(file, bytes + *length, (size_t)status.st_size - *length);
-        *length += some > 0 ? (size_t)some : 0;
-        if (some < 0)
+    if (file < 0) {
+        if (errno != ENOENT)
             fail(err, "read", path);
+        return NULL;
     }
-    if (file >= 0)
-        close(file);
+    char *bytes = file_read_open(file, most, length, err);
+    if (!bytes)
+        error_prefix(err, "%.300s", path);
     return bytes;
 }
 

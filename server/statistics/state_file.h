@@ -12,8 +12,8 @@ MUST_CHECK int state_file_replace(const char *directory, const char *name,
 
 /* All of it, with a NUL behind; the caller frees. NULL with an error, or without one if there is no
  * such file. One of more than `most` bytes is an error. */
-void *state_file_read(const char *directory, const char *name, size_t most, size_t *length,
-                      struct error *err);
+MUST_CHECK char *state_file_read(const char *directory, const char *name, size_t most,
+                                 size_t *length, struct error *err);
 
 /* Renames it to NAME.damaged. */
 bool state_file_set_aside(const char *directory, const char *name);

@@ -15,12 +15,12 @@ cblas\.h                          core/dense/
 utf8proc\.h                       proto/text/
 proto/text/[a-z_]*_private\.h     proto/text/
 proto/(?!buffer\.h|text/)[^"]*    proto/[a-z0-9_]+\.[ch]|server/
-core/(error|half|hash|memory|text)\.h  core/|proto/|server/
+core/(error|file|half|hash|memory|text)\.h  core/|proto/|server/
 core/gate_counts\.h               core/|proto/|server/
 core/(moed|intervention)\.h       core/|server/
 core/sampler\.h                   core/|proto/|server/
 core/parse_json\.h                core/|proto/
-core/(?!(error|gate_counts|half|hash|intervention|memory|moed|parse_json|sampler|text)\.h)[^"]*    core/
+core/(?!(error|file|gate_counts|half|hash|intervention|memory|moed|parse_json|sampler|text)\.h)[^"]*    core/
 proto/[^"]*                       proto/|server/
 server/[^"]*                      server/
 \.\./[^"]*                        nowhere

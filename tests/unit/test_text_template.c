@@ -281,7 +281,8 @@ START_TEST(loads_what_a_model_has)
 {
     char directory[] = "/tmp/moed-template-XXXXXX";
     ck_assert_ptr_nonnull(mkdtemp(directory));
-    expect_not_loaded(directory, ERROR_NOT_FOUND, "tokenizer_config.json: cannot open the file");
+    expect_not_loaded(directory, ERROR_NOT_FOUND,
+                      "tokenizer_config.json: cannot open: No such file");
     write_file(directory, "tokenizer_config.json", "{\"bos_token\": \"<s>\"}");
     expect_not_loaded(directory, ERROR_NOT_FOUND, "there is no chat_template");
     write_file(directory, "tokenizer_config.json", "{\"bos_token\": 1,}");

@@ -382,11 +382,10 @@ START_TEST(names_the_file)
 {
     struct error err = ERROR_INIT;
     ck_assert_ptr_null(tokenizer_load("/nowhere/tokenizer.json", &err));
-    ck_assert_str_eq(err.text,
-                     "/nowhere/tokenizer.json: cannot open the file: No such file or directory");
+    ck_assert_str_eq(err.text, "/nowhere/tokenizer.json: cannot open: No such file or directory");
     struct error directory = ERROR_INIT;
     ck_assert_ptr_null(tokenizer_load("/", &directory));
-    ck_assert_msg(strstr(directory.text, "is not a regular file") != NULL, "%s", directory.text);
+    ck_assert_msg(strstr(directory.text, "not a regular file") != NULL, "%s", directory.text);
 }
 END_TEST
 
