@@ -59,25 +59,51 @@ void decoder_read_experts(struct translation *t, struct decoder *decoder, const 
     decoder->expert_size = read_size(t, size, 0);
 }
 
-void decoder_read_windows(struct translation *t, struct decoder *decoder, size_t window)
+int *decoder_read_types(struct translation *t, const struct decoder *decoder, const char *key,
+                        const char *const names[])
 {
-    static const char *const types[] = {"full_attention", "sliding_attention", NULL};
     const char **list = NULL;
     size_t count = 0;
-    if (translation_failed(t) || !config_has(t->config, "layer_types") ||
-        config_texts(t->config, "layer_types", &list, &count, t->err) != 0)
-        return;
+    if (translation_failed(t) || config_texts(t->config, key, &list, &count, t->err) != 0)
+        return NULL;
+    int *types = xcalloc(count, sizeof *types);
     if (count != decoder->layer_count)
-        config_error(t->config, "layer_types", t->err, "%zu %s for %zu layer%s", count,
+        config_error(t->config, key, t->err, "%zu %s for %zu layer%s", count,
                      count == 1 ? "entry" : "entries", decoder->layer_count,
                      text_s(decoder->layer_count));
     for (size_t i = 0; i < count && !translation_failed(t); i++) {
-        bool slides = strcmp(list[i], types[1]) == 0;
-        if (!slides && strcmp(list[i], types[0]) != 0)
-            config_error(t->config, "layer_types", t->err, "\"%.40s\" is not supported", list[i]);
-        decoder->layers[i].window = slides ? window : 0;
+        while (names[types[i]] && strcmp(names[types[i]], list[i]) != 0)
+            types[i]++;
+        if (!names[types[i]])
+            config_error(t->config, key, t->err, "\"%.40s\" is not supported", list[i]);
     }
     free(list);
+    if (!translation_failed(t))
+        return types;
+    free(types);
+    return NULL;
+}
+
+void decoder_read_windows(struct translation *t, struct decoder *decoder, size_t window)
+{
+    static const char *const names[] = {"full_attention", "sliding_attention", NULL};
+    int *types = config_has(t->config, "layer_types")
+                     ? decoder_read_types(t, decoder, "layer_types", names)
+                     : NULL;
+    for (size_t i = 0; types && i < decoder->layer_count; i++)
+        decoder->layers[i].window = types[i] == 1 ? window : 0;
+    free(types);
+}
+
+void decoder_read_first_dense(struct translation *t, struct decoder *decoder, const char *key,
+                              int64_t otherwise)
+{
+    int64_t dense;
+    if (translation_failed(t) ||
+        config_integer(t->config, key, otherwise, within(0, INT32_MAX), &dense, t->err) != 0)
+        return;
+    for (size_t i = 0; i < decoder->layer_count; i++)
+        decoder->layers[i].sparse = i >= (size_t)dense;
 }
 
 void family_decoder_close(struct decoder *decoder)

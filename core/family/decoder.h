@@ -72,6 +72,13 @@ void family_decoder_close(struct decoder *decoder);
 /* Experts' numbers, by the keys that say them. */
 void decoder_read_experts(struct translation *t, struct decoder *decoder, const char *count,
                           const char *top_k, const char *size);
+/* Reads the list `key`, which has one of `names` (NULL-terminated) for each layer, as their indices
+ * there: [layer_count], which the caller frees. NULL after an error. */
+MUST_CHECK int *decoder_read_types(struct translation *t, const struct decoder *decoder,
+                                   const char *key, const char *const names[]);
+/* How many of the first layers have no experts; all others have. */
+void decoder_read_first_dense(struct translation *t, struct decoder *decoder, const char *key,
+                              int64_t otherwise);
 /* "layer_types", if it is there: which layers have the window. */
 void decoder_read_windows(struct translation *t, struct decoder *decoder, size_t window);
 

@@ -5,7 +5,6 @@
 
 #include "core/family/decoder.h"
 #include "core/family/families.h"
-#include "core/text.h"
 
 /* What moed's latent_attention is told; core/layers/latent.c explains the words. */
 struct latent {
@@ -132,27 +131,13 @@ static void read_experts(struct translation *t, struct decoder *decoder)
 /* "first_k_dense_replace", or the newer list. */
 static void read_dense_layers(struct translation *t, struct decoder *decoder, int64_t otherwise)
 {
-    int64_t dense = otherwise;
-    const char **types = NULL;
-    size_t count = 0;
-    if (translation_failed(t) || config_integer(t->config, "first_k_dense_replace", otherwise,
-                                                within(0, INT32_MAX), &dense, t->err) != 0)
-        return;
-    for (size_t i = 0; i < decoder->layer_count; i++)
-        decoder->layers[i].sparse = i >= (size_t)dense;
-    if (!config_has(t->config, "mlp_layer_types") ||
-        config_texts(t->config, "mlp_layer_types", &types, &count, t->err) != 0)
-        return;
-    if (count != decoder->layer_count)
-        config_error(t->config, "mlp_layer_types", t->err, "%zu %s for %zu layer%s", count,
-                     count == 1 ? "entry" : "entries", decoder->layer_count,
-                     text_s(decoder->layer_count));
-    for (size_t i = 0; i < count && !translation_failed(t); i++) {
-        decoder->layers[i].sparse = strcmp(types[i], "sparse") == 0;
-        if (!decoder->layers[i].sparse && strcmp(types[i], "dense") != 0)
-            config_error(t->config, "mlp_layer_types", t->err, "\"%.40s\" is not supported",
-                         types[i]);
-    }
+    static const char *const names[] = {"dense", "sparse", NULL};
+    decoder_read_first_dense(t, decoder, "first_k_dense_replace", otherwise);
+    int *types = config_has(t->config, "mlp_layer_types")
+                     ? decoder_read_types(t, decoder, "mlp_layer_types", names)
+                     : NULL;
+    for (size_t i = 0; types && i < decoder->layer_count; i++)
+        decoder->layers[i].sparse = types[i] == 1;
     free(types);
 }
 

@@ -6,7 +6,6 @@
 
 #include "core/family/decoder.h"
 #include "core/family/families.h"
-#include "core/text.h"
 
 struct difference {
     const char *model_type;
@@ -236,7 +235,6 @@ static void read_ernie(struct translation *t, struct decoder *decoder)
 
 static void read_glm4_moe(struct translation *t, struct decoder *decoder)
 {
-    int64_t dense = 1;
     decoder->qkv_bias = read_flag(t, "attention_bias", false);
     decoder->qk_norm = read_flag(t, "use_qk_norm", false) ? QK_NORM_HEAD : QK_NORM_NONE;
     decoder->names.select_bias = "gate.e_score_correction_bias";
@@ -248,11 +246,7 @@ static void read_glm4_moe(struct translation *t, struct decoder *decoder)
     decoder->groups = read_size(t, "n_group", 1);
     decoder->groups_kept = read_size(t, "topk_group", 1);
     decoder->groups_by = decoder->groups > 1 ? "top2" : NULL;
-    if (!translation_failed(t) && config_integer(t->config, "first_k_dense_replace", 1,
-                                                 within(0, INT32_MAX), &dense, t->err) != 0)
-        return;
-    for (size_t i = 0; i < decoder->layer_count; i++)
-        decoder->layers[i].sparse = i >= (size_t)dense;
+    decoder_read_first_dense(t, decoder, "first_k_dense_replace", 1);
     route(decoder, "sigmoid", read_flag(t, "norm_topk_prob", true) ? "sum" : "none");
     read_tied(t, decoder, false);
     decoder->further_layers = true;
@@ -365,24 +359,11 @@ static void name_as_lfm2(struct decoder *decoder)
 
 static void read_lfm2_layers(struct translation *t, struct decoder *decoder)
 {
-    const char **types = NULL;
-    size_t count = 0;
-    int64_t dense = 2;
-    if (translation_failed(t) ||
-        config_integer(t->config, "num_dense_layers", 2, within(0, INT32_MAX), &dense, t->err) !=
-            0 ||
-        config_texts(t->config, "layer_types", &types, &count, t->err) != 0)
-        return;
-    if (count != decoder->layer_count)
-        config_error(t->config, "layer_types", t->err, "%zu %s for %zu layer%s", count,
-                     count == 1 ? "entry" : "entries", decoder->layer_count,
-                     text_s(decoder->layer_count));
-    for (size_t i = 0; i < count && !translation_failed(t); i++) {
-        decoder->layers[i].sparse = i >= (size_t)dense;
-        decoder->layers[i].convolves = strcmp(types[i], "conv") == 0;
-        if (!decoder->layers[i].convolves && strcmp(types[i], "full_attention") != 0)
-            config_error(t->config, "layer_types", t->err, "\"%.40s\" is not supported", types[i]);
-    }
+    static const char *const names[] = {"full_attention", "conv", NULL};
+    decoder_read_first_dense(t, decoder, "num_dense_layers", 2);
+    int *types = decoder_read_types(t, decoder, "layer_types", names);
+    for (size_t i = 0; types && i < decoder->layer_count; i++)
+        decoder->layers[i].convolves = types[i] == 1;
     free(types);
 }
 
