@@ -359,18 +359,12 @@ bool value_contains(struct run *run, const struct value *whole, const struct val
     return false;
 }
 
-static int64_t count_characters(struct text text)
-{
-    int64_t count = 0;
-    for (size_t i = 0; i < text.length; i++)
-        count += (text.bytes[i] & 0xC0) != 0x80;
-    return count;
-}
-
 int64_t value_length(struct run *run, const struct value *value)
 {
     if (value->kind == VALUE_TEXT)
-        return run_step(run, value->text.length / STEP_BYTES) ? count_characters(value->text) : 0;
+        return run_step(run, value->text.length / STEP_BYTES)
+                   ? (int64_t)unicode_count(value->text.bytes, value->text.length)
+                   : 0;
     if (value->kind == VALUE_LIST && !value->list->generator)
         return (int64_t)value->list->count;
     if (value->kind == VALUE_DICT)

@@ -10,7 +10,7 @@
 
 /* ---- what is there ---- */
 
-static bool is_file(const char *directory, const char *name)
+bool model_has_file(const char *directory, const char *name)
 {
     char path[PATH_MAX + 64];
     struct stat status;
@@ -21,10 +21,10 @@ static bool is_file(const char *directory, const char *name)
 const char *model_lacks(const char *directory)
 {
     const char *pickled = moed_pickled_weights(directory);
-    if (!is_file(directory, "config.json"))
+    if (!model_has_file(directory, "config.json"))
         return "no config.json in it";
-    if (!is_file(directory, "model.safetensors") &&
-        !is_file(directory, "model.safetensors.index.json"))
+    if (!model_has_file(directory, "model.safetensors") &&
+        !model_has_file(directory, "model.safetensors.index.json"))
         return pickled ? pickled : "no model.safetensors in it";
     return NULL;
 }

@@ -13,6 +13,9 @@ struct model_parts {
     struct pooling pooling;    /* of an encoder's rows */
 };
 
+/* Whether a checkpoint directory has a file of that name, or a link to one. */
+bool model_has_file(const char *directory, const char *name);
+
 /* What a checkpoint directory lacks, which may still be being copied; NULL: nothing. */
 const char *model_lacks(const char *directory);
 

@@ -19,14 +19,6 @@
 
 /* ---- one directory ---- */
 
-static bool is_file(const char *directory, const char *name)
-{
-    char path[PATH_MAX + 64];
-    struct stat status;
-    snprintf(path, sizeof path, "%s/%s", directory, name);
-    return stat(path, &status) == 0 && !S_ISDIR(status.st_mode);
-}
-
 static void pass_over(bool tell, const char *path, const char *reason)
 {
     if (tell)
@@ -229,7 +221,7 @@ static void forget_versions(struct repository_model *model)
 static const char *no_model(const char *path, const char *name)
 {
     struct inside inside = {.tell = false};
-    if (is_file(path, "config.json"))
+    if (model_has_file(path, "config.json"))
         return NULL;
     if (each_directory(path, false, look_at_version, &inside, NULL) != 0)
         return name_is_valid(name, MAX_MODEL_NAME) ? NULL
@@ -244,7 +236,7 @@ static void scan_inside(struct repository_model *model, const char *path, bool t
 {
     struct error err = ERROR_INIT;
     struct inside inside = {.model = model, .tell = tell};
-    bool flat = is_file(path, "config.json");
+    bool flat = model_has_file(path, "config.json");
     const uint64_t names = names_of(&model->serving);
     model->found = true;
     if (model_name_check(model->name, &err) != 0)
@@ -311,7 +303,7 @@ int scan_repository(struct repository *repository, bool tell, struct error *err)
 
 int scan_no_models(const char *directory, struct error *err)
 {
-    if (is_file(directory, "config.json"))
+    if (model_has_file(directory, "config.json"))
         return error_set(err, ERROR_INVALID,
                          "%s is itself a model: expected the directory above it, whose directories "
                          "are models",
