@@ -2,71 +2,38 @@
 #include "server/probe.h"
 
 #include <errno.h>
-#include <netdb.h>
 #include <poll.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
+#include <uv.h>
 
 #include "core/text.h"
+#include "server/dial.h"
 #include "server/probe_tls.h"
 
 enum { DEFAULT_TIMEOUT_MS = 2000, MAX_TIMEOUT_MS = 600000 };
 enum { STATUS_LINE_BYTES = sizeof "HTTP/1.1 200" - 1 };
 
-/* ---- time ---- */
-
-static int64_t now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
-/* Waits until `events` are possible on the socket. */
-static int await(int fd, short events, int64_t deadline, struct error *err)
-{
-    for (;;) {
-        int64_t left = deadline - now_ms();
-        struct pollfd entry = {.fd = fd, .events = events};
-        int ready = poll(&entry, 1, left > 0 ? (int)left : 0);
-        if (ready > 0)
-            return 0;
-        if (ready == 0)
-            return error_set(err, ERROR_TIMEOUT, "no answer in time");
-        if (errno != EINTR)
-            return error_set(err, ERROR_INTERNAL, "poll: %s", strerror(errno));
-    }
-}
-
 /* ---- one exchange ---- */
 
-static int connect_to(int fd, const struct addrinfo *address, int64_t deadline, struct error *err)
+/* Why dial() or dial_await() failed. */
+static int unanswered(struct error *err)
 {
-    int reason = 0;
-    socklen_t size = sizeof reason;
-    if (connect(fd, address->ai_addr, address->ai_addrlen) == 0)
-        return 0;
-    if (errno != EINPROGRESS)
-        return error_set(err, ERROR_INTERNAL, "%s", strerror(errno));
-    if (await(fd, POLLOUT, deadline, err) != 0)
-        return -1;
-    if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &reason, &size) != 0)
-        reason = errno;
-    return reason == 0 ? 0 : error_set(err, ERROR_INTERNAL, "%s", strerror(reason));
+    return errno == ETIMEDOUT ? error_set(err, ERROR_TIMEOUT, "no answer in time")
+                              : error_set(err, ERROR_INTERNAL, "%s", strerror(errno));
 }
 
-static int shake_hands(int fd, struct probe_tls *tls, int64_t deadline, struct error *err)
+static int shake_hands(int fd, struct probe_tls *tls, uint64_t until_ns, struct error *err)
 {
     while (probe_tls_connect(tls) != 0) {
         if (errno != EAGAIN)
             return error_set(err, ERROR_INTERNAL, "TLS: the handshake failed");
-        if (await(fd, POLLIN, deadline, err) != 0)
-            return -1;
+        if (dial_await(fd, POLLIN, until_ns) != 0)
+            return unanswered(err);
     }
     return 0;
 }
@@ -74,18 +41,18 @@ static int shake_hands(int fd, struct probe_tls *tls, int64_t deadline, struct e
 /* The request is a few dozen bytes: a new connection takes them at once. */
 static int ask(int fd, struct probe_tls *tls, const struct probe *probe, struct error *err)
 {
-    char request[512];
+    char request[512], host[DIAL_HOST_BYTES];
     int length = snprintf(request, sizeof request,
-                          "GET %s HTTP/1.1\r\nHost: %.200s\r\n"
+                          "GET %s HTTP/1.1\r\nHost: %s\r\n"
                           "User-Agent: moed-probe\r\n"
                           "Connection: close\r\n\r\n",
-                          probe->path, probe->host);
+                          probe->path, dial_host(host, probe->host, probe->port));
     ssize_t sent = tls ? probe_tls_send(tls, request, (size_t)length)
                        : send(fd, request, (size_t)length, MSG_NOSIGNAL);
     return sent == length ? 0 : error_set(err, ERROR_INTERNAL, "the request could not be sent");
 }
 
-static int read_status(int fd, struct probe_tls *tls, int64_t deadline, struct error *err)
+static int read_status(int fd, struct probe_tls *tls, uint64_t until_ns, struct error *err)
 {
     char line[STATUS_LINE_BYTES + 1] = "";
     size_t filled = 0;
@@ -94,8 +61,8 @@ static int read_status(int fd, struct probe_tls *tls, int64_t deadline, struct e
         size_t room = STATUS_LINE_BYTES - filled;
         ssize_t got = tls ? probe_tls_receive(tls, at, room) : recv(fd, at, room, 0);
         if (got < 0 && errno == EAGAIN) {
-            if (await(fd, POLLIN, deadline, err) != 0)
-                return -1;
+            if (dial_await(fd, POLLIN, until_ns) != 0)
+                return unanswered(err);
             continue;
         }
         if (got <= 0)
@@ -112,20 +79,18 @@ static int read_status(int fd, struct probe_tls *tls, int64_t deadline, struct e
                : error_set(err, ERROR_UNAVAILABLE, "status %s, expected 200", status);
 }
 
-static int try_address(const struct probe *probe, const struct addrinfo *address, int64_t deadline,
+static int try_address(const struct probe *probe, const struct addrinfo *address, uint64_t until_ns,
                        struct error *err)
 {
-    int fd = socket(address->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int fd = dial(address, until_ns);
     if (fd < 0)
-        return error_set(err, ERROR_INTERNAL, "socket: %s", strerror(errno));
-    int result = connect_to(fd, address, deadline, err);
+        return unanswered(err);
     struct probe_tls *tls = probe->tls ? probe_tls_new(fd) : NULL;
-    if (result == 0 && tls)
-        result = shake_hands(fd, tls, deadline, err);
+    int result = tls ? shake_hands(fd, tls, until_ns, err) : 0;
     if (result == 0)
         result = ask(fd, tls, probe, err);
     if (result == 0)
-        result = read_status(fd, tls, deadline, err);
+        result = read_status(fd, tls, until_ns, err);
     probe_tls_free(tls);
     close(fd);
     return result;
@@ -133,7 +98,7 @@ static int try_address(const struct probe *probe, const struct addrinfo *address
 
 int probe_ask(const struct probe *probe, struct error *err)
 {
-    int64_t deadline = now_ms() + probe->timeout_ms;
+    uint64_t until_ns = uv_hrtime() + (uint64_t)probe->timeout_ms * 1000000;
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *addresses;
     int failure = getaddrinfo(probe->host, probe->port, &hints, &addresses);
     if (failure != 0)
@@ -142,7 +107,7 @@ int probe_ask(const struct probe *probe, struct error *err)
     struct error last = ERROR_INIT;
     for (struct addrinfo *each = addresses; each && result != 0; each = each->ai_next) {
         last = (struct error)ERROR_INIT;
-        result = try_address(probe, each, deadline, &last);
+        result = try_address(probe, each, until_ns, &last);
     }
     freeaddrinfo(addresses);
     return result == 0

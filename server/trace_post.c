@@ -5,10 +5,10 @@
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "core/text.h"
+#include "server/dial.h"
 #include "server/trace.h"
 
 /* ---- where ---- */
@@ -49,53 +49,11 @@ int trace_collector_read(struct trace_collector *collector, const char *url, str
 
 /* ---- one exchange ---- */
 
-/* The rest of the time, for poll(2) and the like. */
-static int left_ms(uint64_t until_ns)
-{
-    uint64_t now = uv_hrtime();
-    return now < until_ns ? (int)((until_ns - now) / 1000000) + 1 : 0;
-}
-
-static int await(int fd, short event, uint64_t until_ns)
-{
-    struct pollfd wanted = {.fd = fd, .events = event};
-    int ready;
-    do
-        ready = poll(&wanted, 1, left_ms(until_ns));
-    while (ready < 0 && errno == EINTR);
-    errno = ready == 0 ? ETIMEDOUT : errno;
-    return ready > 0 ? 0 : -1;
-}
-
-static int connect_in_time(int fd, const struct addrinfo *address, uint64_t until_ns)
-{
-    int reason = 0;
-    socklen_t size = sizeof reason;
-    if (connect(fd, address->ai_addr, address->ai_addrlen) == 0)
-        return 0;
-    if (errno != EINPROGRESS || await(fd, POLLOUT, until_ns) != 0 ||
-        getsockopt(fd, SOL_SOCKET, SO_ERROR, &reason, &size) != 0)
-        return -1;
-    errno = reason;
-    return reason == 0 ? 0 : -1;
-}
-
-static int open_connection(const struct addrinfo *address, uint64_t until_ns)
-{
-    int fd = socket(address->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0 || connect_in_time(fd, address, until_ns) == 0)
-        return fd;
-    int reason = errno;
-    close(fd);
-    errno = reason;
-    return -1;
-}
-
 static int send_all(int fd, const char *bytes, size_t count, uint64_t until_ns)
 {
     while (count > 0) {
         ssize_t sent = write(fd, bytes, count); /* SIGPIPE is ignored */
-        if (sent < 0 && errno == EAGAIN ? await(fd, POLLOUT, until_ns) != 0
+        if (sent < 0 && errno == EAGAIN ? dial_await(fd, POLLOUT, until_ns) != 0
                                         : sent <= 0 && errno != EINTR)
             return -1;
         bytes += sent > 0 ? sent : 0;
@@ -127,7 +85,7 @@ static int read_answer(int fd, uint64_t until_ns, struct error *err)
     while (length < sizeof answer - 1 && !is_whole(answer, length)) {
         ssize_t got = read(fd, answer + length, sizeof answer - 1 - length);
         if (got == 0 || (got < 0 && errno != EINTR && errno != EAGAIN) ||
-            (got < 0 && errno == EAGAIN && await(fd, POLLIN, until_ns) != 0))
+            (got < 0 && errno == EAGAIN && dial_await(fd, POLLIN, until_ns) != 0))
             break;
         length += got > 0 ? (size_t)got : 0;
     }
@@ -143,14 +101,15 @@ static int read_answer(int fd, uint64_t until_ns, struct error *err)
 static int deliver(const struct trace_collector *collector, const struct buffer *body,
                    const struct addrinfo *addresses, uint64_t until_ns, struct error *err)
 {
-    char head[TRACE_HOST_BYTES + TRACE_PATH_BYTES + 128];
-    int length = snprintf(head, sizeof head,
-                          "POST %s HTTP/1.1\r\nHost: %s:%s\r\nContent-Type: application/json\r\n"
-                          "Content-Length: %zu\r\nConnection: close\r\n\r\n",
-                          collector->path, collector->host, collector->port, body->length);
+    char head[DIAL_HOST_BYTES + TRACE_PATH_BYTES + 128], host[DIAL_HOST_BYTES];
+    int length =
+        snprintf(head, sizeof head,
+                 "POST %s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\n"
+                 "Content-Length: %zu\r\nConnection: close\r\n\r\n",
+                 collector->path, dial_host(host, collector->host, collector->port), body->length);
     int fd = -1;
     for (const struct addrinfo *each = addresses; each && fd < 0; each = each->ai_next)
-        fd = open_connection(each, until_ns);
+        fd = dial(each, until_ns);
     if (fd < 0)
         return error_set(err, ERROR_UNAVAILABLE, "%s", strerror(errno));
     int result = send_all(fd, head, (size_t)length, until_ns) == 0 &&
