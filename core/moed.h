@@ -134,7 +134,7 @@ enum moed_weights {
      * memory to read, and answers that differ slightly. Gates keep their stored precision: for the
      * same input, routing is unchanged. With INT4 an output's own layers, such as a language
      * model's head, have 6 bits, and in the first and last eighth of a model's residuals all but
-     * glu layers. */
+     * glu layers. What is stored in MXFP4 is held exactly, in its 4 bits. */
     MOED_WEIGHTS_INT8,
     MOED_WEIGHTS_INT4,
 };

@@ -173,6 +173,13 @@ static int allocate_numbers(struct gemm *gemm, const struct precision *precision
     return 0;
 }
 
+static enum integer_format format_of(const struct precision *precision, const struct tensor *tensor)
+{
+    if (tensor->fp4)
+        return INTEGER_FP4;
+    return precision->bits == 8 ? INTEGER_8 : precision->bits == 6 ? INTEGER_6 : INTEGER_4;
+}
+
 /* Rounded weights, f32 inputs. */
 static int pack_numbers(struct gemm *gemm, const struct precision *precision,
                         const struct tensor *tensor, struct error *err)
@@ -183,7 +190,7 @@ static int pack_numbers(struct gemm *gemm, const struct precision *precision,
         return -1;
     if (precision->sizes_only)
         return 0;
-    if (rounded_output_init(&output, tensor, gemm->k, precision->bits, err) != 0)
+    if (rounded_output_init(&output, tensor, gemm->k, format_of(precision, tensor), err) != 0)
         return -1;
     int result = 0;
     for (size_t i = 0; i < gemm->n && result == 0; i++) {
@@ -202,12 +209,13 @@ int gemm_init_rounded(struct gemm *gemm, const struct precision *precision,
     bool stored = precision->store;
     *gemm =
         (struct gemm){.kernel = kernel, .n = n, .k = k, .panel = kernel->panel, .stored = stored};
-    if (precision->bits == 0)
+    if (precision->bits == 0 && !(tensor->fp4 && precision->inputs != MOED_ACTIVATIONS_BF16))
         return pack_stored(gemm, precision, tensor, err);
-    if (precision->inputs == MOED_ACTIVATIONS_F32)
+    if (precision->bits == 0 || precision->inputs == MOED_ACTIVATIONS_F32)
         return pack_numbers(gemm, precision, tensor, err);
     gemm->panel = integer_kernel_get()->panel;
-    gemm->rounded = (struct rounded){.n = n, .k = k, .bits = precision->bits, .stored = stored};
+    gemm->rounded =
+        (struct rounded){.n = n, .k = k, .format = format_of(precision, tensor), .stored = stored};
     rounded_size(&gemm->rounded);
     gemm->bytes = gemm->rounded.bytes;
     if (!precision->sizes_only && rounded_init(&gemm->rounded, precision->store, tensor, err) != 0)

@@ -12,9 +12,9 @@ enum { PANEL = 2 * LANES };
 typedef uint8_t octets __attribute__((vector_size(LANES * 4)));
 
 /* Of an input, as it is multiplied. */
-INLINE size_t input_bytes(unsigned bits)
+INLINE size_t input_bytes(enum integer_format format)
 {
-    return WIDE_INPUTS && bits == 8 ? sizeof(int16_t) : sizeof(int8_t);
+    return WIDE_INPUTS && format == INTEGER_8 ? sizeof(int16_t) : sizeof(int8_t);
 }
 
 /* Some rows times one panel. */
@@ -60,22 +60,23 @@ INLINE void store(const struct tile *tile, unsigned row, unsigned v, floats valu
         memcpy(to, &value, (tile->columns - column) * sizeof(float));
 }
 
-INLINE const uint8_t *group_of(const struct tile *tile, unsigned bits, size_t g)
+INLINE const uint8_t *group_of(const struct tile *tile, enum integer_format format, size_t g)
 {
-    return tile->weights + g * integer_group_bytes(bits, PANEL);
+    return tile->weights + g * integer_group_bytes(format, PANEL);
 }
 
 /* Adds a quad of both halves of the panel. */
-INLINE void add_quad(const struct tile *tile, unsigned bits, const integers weights[2],
+INLINE void add_quad(const struct tile *tile, enum integer_format format, const integers weights[2],
                      const char *quad, const unsigned rows, integers sum[MAX_ROWS][2])
 {
 #pragma GCC unroll 8
     for (unsigned row = 0; row < rows; row++, quad += tile->x_pitch)
 #pragma GCC unroll 2
         for (unsigned v = 0; v < 2; v++)
-            sum[row][v] = bits == 8   ? add_8(sum[row][v], weights[v], (const void *)quad)
-                          : bits == 6 ? add_6(sum[row][v], weights[v], (const void *)quad)
-                                      : add_4(sum[row][v], weights[v], (const void *)quad);
+            sum[row][v] = format == INTEGER_8 ? add_8(sum[row][v], weights[v], (const void *)quad)
+                          : format == INTEGER_4
+                              ? add_4(sum[row][v], weights[v], (const void *)quad)
+                              : add_6(sum[row][v], weights[v], (const void *)quad);
 }
 
 /* Some processors prefetch a single stream of weights poorly by themselves. */
@@ -88,14 +89,17 @@ INLINE void prefetch(const uint8_t *from)
 }
 
 /* Quad q of half a panel's outputs; `weights`: of the panel's group, from that half on. */
-INLINE integers unpack(const uint8_t *weights, unsigned bits, unsigned q)
+INLINE integers unpack(const uint8_t *weights, enum integer_format format, unsigned q)
 {
     const size_t pitch = (size_t)PANEL * QUAD;
     const uint8_t *three = weights + q / 4 * 3 * pitch;
-    if (bits == 8)
+    if (format == INTEGER_8)
         return load(weights + q * pitch);
-    if (bits == 4)
-        return (integers)((octets)(load(weights + q / 2 * pitch) >> q % 2 * 4) & 15);
+    octets codes = (octets)(load(weights + q / 2 * pitch) >> q % 2 * 4) & 15;
+    if (format == INTEGER_4)
+        return (integers)codes;
+    if (format == INTEGER_FP4)
+        return fp4_numbers((integers)codes);
     if (q % 4 < 3)
         return (integers)((octets)load(three + q % 4 * pitch) & 63);
     return (integers)(((octets)(load(three) >> 2) & 48) |
@@ -104,51 +108,53 @@ INLINE integers unpack(const uint8_t *weights, unsigned bits, unsigned q)
 }
 
 /* Adds group g: S of every row and output. */
-INLINE void add_group(const struct tile *tile, unsigned bits, size_t g, const unsigned rows,
-                      integers sum[MAX_ROWS][2])
+INLINE void add_group(const struct tile *tile, enum integer_format format, size_t g,
+                      const unsigned rows, integers sum[MAX_ROWS][2])
 {
-    const uint8_t *weights = group_of(tile, bits, g) + PANEL * sizeof(uint16_t);
-    size_t step = QUAD * input_bytes(bits);
+    const uint8_t *weights = group_of(tile, format, g) + PANEL * sizeof(uint16_t);
+    size_t step = QUAD * input_bytes(format);
     const char *x = tile->x + g * QUADS * step;
 #pragma GCC unroll 8
     for (unsigned q = 0; q < QUADS; q++, x += step) {
-        integers both[2] = {unpack(weights, bits, q), unpack(weights + LANES * QUAD, bits, q)};
-        if (PREFETCHES(bits, rows) && q * bits % 8 == 0) /* quads share bytes */
-            prefetch(weights + q * bits / 8 * PANEL * QUAD);
-        add_quad(tile, bits, both, x, rows, sum);
+        integers both[2] = {unpack(weights, format, q), unpack(weights + LANES * QUAD, format, q)};
+        if (PREFETCHES(format, rows) && q * integer_bits(format) % 8 == 0) /* quads share bytes */
+            prefetch(weights + q * integer_bits(format) / 8 * PANEL * QUAD);
+        add_quad(tile, format, both, x, rows, sum);
     }
 }
 
-INLINE integers first(unsigned bits, int32_t start)
+INLINE integers first(enum integer_format format, int32_t start)
 {
-    return bits == 8 ? first_8(start) : bits == 6 ? first_6(start) : first_4(start);
+    return format == INTEGER_8   ? first_8(start)
+           : format == INTEGER_4 ? first_4(start)
+                                 : first_6(start);
 }
 
-INLINE integers total(unsigned bits, integers sum, int32_t start)
+INLINE integers total(enum integer_format format, integers sum, int32_t start)
 {
-    return bits == 4 ? total_4(sum, start) : sum;
+    return format == INTEGER_4 ? total_4(sum, start) : sum;
 }
 
 /* Adds S * x_scale * w_scale of group g. */
-INLINE void scale_group(const struct tile *tile, unsigned bits, size_t g, const unsigned rows,
-                        integers sum[MAX_ROWS][2], floats y[MAX_ROWS][2])
+INLINE void scale_group(const struct tile *tile, enum integer_format format, size_t g,
+                        const unsigned rows, integers sum[MAX_ROWS][2], floats y[MAX_ROWS][2])
 {
-    integers pairs = load(group_of(tile, bits, g));
+    integers pairs = load(group_of(tile, format, g));
     floats scales[2] = {(floats)(pairs << 16), (floats)(pairs & (int32_t)0xFFFF0000)};
 #pragma GCC unroll 8
     for (unsigned row = 0; row < rows; row++) {
         size_t at = row * tile->groups + g;
 #pragma GCC unroll 2
         for (unsigned v = 0; v < 2; v++) {
-            integers whole = total(bits, sum[row][v], tile->starts[at]);
+            integers whole = total(format, sum[row][v], tile->starts[at]);
             y[row][v] = multiply_add(__builtin_convertvector(whole, floats) * tile->scales[at],
                                      scales[v], y[row][v]);
         }
     }
 }
 
-/* Callers pass constants for bits and rows: the loops unroll, and the sums live in registers. */
-INLINE void compute(const struct tile *tile, unsigned bits, const unsigned rows)
+/* Callers pass constants for format and rows: the loops unroll, and the sums live in registers. */
+INLINE void compute(const struct tile *tile, enum integer_format format, const unsigned rows)
 {
     floats y[MAX_ROWS][2];
     integers sum[MAX_ROWS][2];
@@ -158,26 +164,39 @@ INLINE void compute(const struct tile *tile, unsigned bits, const unsigned rows)
     for (size_t g = 0; g < tile->groups; g++) {
 #pragma GCC unroll 8
         for (unsigned row = 0; row < rows; row++)
-            sum[row][0] = sum[row][1] = first(bits, tile->starts[row * tile->groups + g]);
-        add_group(tile, bits, g, rows, sum);
-        scale_group(tile, bits, g, rows, sum, y);
+            sum[row][0] = sum[row][1] = first(format, tile->starts[row * tile->groups + g]);
+        add_group(tile, format, g, rows, sum);
+        scale_group(tile, format, g, rows, sum, y);
     }
     for (unsigned row = 0; row < rows; row++)
         for (unsigned v = 0; v < 2; v++)
             store(tile, row, v, y[row][v]);
 }
 
-static void run_tile(const struct tile *tile, unsigned bits, size_t rows)
+INLINE void compute_any(const struct tile *tile, enum integer_format format, const unsigned rows)
+{
+    switch (format) {
+    case INTEGER_8:
+        compute(tile, INTEGER_8, rows);
+        break;
+    case INTEGER_6:
+        compute(tile, INTEGER_6, rows);
+        break;
+    case INTEGER_4:
+        compute(tile, INTEGER_4, rows);
+        break;
+    case INTEGER_FP4:
+        compute(tile, INTEGER_FP4, rows);
+        break;
+    }
+}
+
+static void run_tile(const struct tile *tile, enum integer_format format, size_t rows)
 {
     switch (rows) {
 #define CASE(r)                                                                                    \
     case r:                                                                                        \
-        if (bits == 8)                                                                             \
-            compute(tile, 8, r);                                                                   \
-        else if (bits == 6)                                                                        \
-            compute(tile, 6, r);                                                                   \
-        else                                                                                       \
-            compute(tile, 4, r);                                                                   \
+        compute_any(tile, format, r);                                                              \
         break;
         CASE(1)
         CASE(2)
@@ -196,7 +215,7 @@ static void run_tile(const struct tile *tile, unsigned bits, size_t rows)
 }
 
 /* Tiles are of nearly equal height: 5 rows become 3 + 2, not 4 + 1. */
-static void add_panel(const struct tile *panel, unsigned bits, size_t rows)
+static void add_panel(const struct tile *panel, enum integer_format format, size_t rows)
 {
     size_t tiles = (rows + MAX_ROWS - 1) / MAX_ROWS, height = (rows + tiles - 1) / tiles;
     for (size_t row = 0; row < rows; row += height) {
@@ -205,20 +224,20 @@ static void add_panel(const struct tile *panel, unsigned bits, size_t rows)
         tile.scales += row * panel->groups;
         tile.starts += row * panel->groups;
         tile.y += row * panel->y_pitch;
-        run_tile(&tile, bits, rows - row < height ? rows - row : height);
+        run_tile(&tile, format, rows - row < height ? rows - row : height);
     }
 }
 
 static void add_panels(const struct integer_weights *weights, const struct integer_inputs *inputs,
                        const void *x, const float *bias, float *y)
 {
-    unsigned bits = weights->bits;
-    size_t bytes = integer_group_bytes(bits, PANEL);
+    enum integer_format format = weights->format;
+    size_t bytes = integer_group_bytes(format, PANEL);
     for (size_t column = weights->columns.first; column < weights->columns.end; column += PANEL) {
         size_t group = column / PANEL * weights->groups + inputs->from;
         struct tile panel = {.weights = weights->panels + group * bytes,
                              .x = x,
-                             .x_pitch = inputs->groups * GROUP * input_bytes(bits),
+                             .x_pitch = inputs->groups * GROUP * input_bytes(format),
                              .scales = inputs->scales,
                              .starts = inputs->starts,
                              .groups = inputs->groups,
@@ -227,7 +246,7 @@ static void add_panels(const struct integer_weights *weights, const struct integ
                              .y = y + column,
                              .y_pitch = weights->n,
                              .columns = weights->n - column};
-        add_panel(&panel, bits, inputs->rows);
+        add_panel(&panel, format, inputs->rows);
     }
 }
 
@@ -235,7 +254,7 @@ static void add(const struct integer_weights *weights, const struct integer_inpu
                 const float *bias, float *y)
 {
 #if WIDE_INPUTS
-    if (weights->bits == 8) {
+    if (weights->format == INTEGER_8) {
         int16_t wide[BLOCK_NUMBERS];
         widen(inputs->values, inputs->rows * inputs->groups * GROUP, wide);
         add_panels(weights, inputs, wide, bias, y);

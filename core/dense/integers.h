@@ -15,9 +15,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "core/dense/integer_format.h"
 #include "core/dense/panels.h"
 
 enum { GROUP = 32, QUAD = 4, QUADS = GROUP / QUAD };
+
+/* 0, 1, 2, 3, 4, 6, 8, 12 and the same below 0, plus 12: twice the numbers of MXFP4. Its scales are
+ * powers of two, so that FP4 holds it exactly. */
+enum { FP4_MOST = 12 };
+static const uint8_t FP4_NUMBERS[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
 
 /* Weights W[n, k] as kernels read them: panels of `panel` consecutive outputs; of a panel, groups
  * one after the other. A group is
@@ -26,13 +32,15 @@ enum { GROUP = 32, QUAD = 4, QUADS = GROUP / QUAD };
  *   uint8_t weights[8][panel][4]   8 bits: quads of consecutive inputs; a weight plus 128
  *   uint8_t weights[4][panel][4]   4 bits: quads 2q and 2q + 1, in the lower and upper half of a
  *                                  byte; a weight plus 8
- *   uint8_t weights[6][panel][4]   6 bits: quads 4q to 4q + 2 in the lower 6 bits of three bytes,
- * whose upper 2 are quad 4q + 3, highest first; a weight plus 32
+ *   uint8_t weights[6][panel][4]   6 bits: quads 4q to 4q + 2 in the lower 6 bits of three bytes;
+ *                                  the upper 2 are quad 4q + 3, highest first; a weight plus 32
+ *   uint8_t weights[4][panel][4]   FP4: as 4 bits, but each is the place of a weight plus 12 in
+ *                                  FP4_NUMBERS
  *
  * Missing outputs and inputs weigh nothing. */
 struct integer_weights {
     const uint8_t *panels; /* 64-byte aligned */
-    unsigned bits;         /* 8, 6 or 4 */
+    enum integer_format format;
     size_t n, groups;
     struct columns_of columns; /* to compute; the rest of y is left alone */
 };
@@ -42,15 +50,21 @@ static inline size_t integer_groups(size_t k)
     return (k + GROUP - 1) / GROUP;
 }
 
-/* What stands for a weight of 0. */
-static inline int integer_zero(unsigned bits)
+/* Of a weight, as it is kept. */
+static inline unsigned integer_bits(enum integer_format format)
 {
-    return 1 << (bits - 1);
+    return format == INTEGER_8 ? 8 : format == INTEGER_6 ? 6 : 4;
 }
 
-static inline size_t integer_group_bytes(unsigned bits, size_t panel)
+/* What is multiplied for a weight of 0. */
+static inline int integer_zero(enum integer_format format)
 {
-    return panel * (sizeof(uint16_t) + GROUP * bits / 8);
+    return format == INTEGER_FP4 ? FP4_MOST : 1 << (integer_bits(format) - 1);
+}
+
+static inline size_t integer_group_bytes(enum integer_format format, size_t panel)
+{
+    return panel * (sizeof(uint16_t) + GROUP * integer_bits(format) / 8);
 }
 
 /* Inputs of a block: so many rows times groups that they stay in the second-level cache, beside the

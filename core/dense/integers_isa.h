@@ -5,8 +5,10 @@
  *   MAX_ROWS       rows of a tile: MAX_ROWS x 2 sums fit the registers with what is added to them
  *   USABLE         an expression: can this machine run it?
  *   WIDE_INPUTS    8-bit weights are multiplied with inputs of 16 bits, which widen() makes
+ *   fp4_numbers    the FP4_NUMBERS of places, in octets
  *   add_8, add_6,  add the products of LANES quads of weights, each with its zero, with one quad of
- *   add_4          inputs to LANES sums, which began as first_8(start), first_6(start) ...
+ *   add_4          inputs to LANES sums, which began as first_8(start), first_6(start) ...;
+ *                  add_6 also those of FP4
  *   total_4        those sums, where they have another form meanwhile
  *   multiply_add   fma(a, b, c)
  *   PREFETCHES     whether a tile prefetches weights. Zen 4, which is what AVX-512 VNNI was
@@ -23,10 +25,10 @@
 
 #if defined(ISA_AVX512VNNI)
 #include <immintrin.h>
-#define INTEGERS               avx512vnni
-#define LANES                  16
-#define MAX_ROWS               8
-#define PREFETCHES(bits, rows) ((bits) == 4 && (rows) > 4)
+#define INTEGERS                 avx512vnni
+#define LANES                    16
+#define MAX_ROWS                 8
+#define PREFETCHES(format, rows) (integer_bits(format) == 4 && (rows) > 4)
 #define USABLE                                                                                     \
     __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&                     \
         __builtin_cpu_supports("avx512vnni")
@@ -68,7 +70,7 @@ static inline bool has_avxvnni(void)
 #endif
 
 #ifndef PREFETCHES
-#define PREFETCHES(bits, rows) true
+#define PREFETCHES(format, rows) true
 #endif
 #ifndef WIDE_INPUTS
 #define WIDE_INPUTS 0
@@ -107,6 +109,37 @@ INLINE floats multiply_add(floats a, floats b, floats c)
     for (size_t lane = 0; lane < LANES; lane++)
         c[lane] = fmaf(a[lane], b[lane], c[lane]);
     return c;
+}
+#endif
+
+/* ---- numbers of FP4 ---- */
+
+#if defined(ISA_AVX512VNNI)
+INLINE integers fp4_numbers(integers places)
+{
+    __m128i numbers = _mm_loadu_si128((const __m128i *)(const void *)FP4_NUMBERS);
+    return (integers)_mm512_shuffle_epi8(_mm512_broadcast_i32x4(numbers), (__m512i)places);
+}
+#elif defined(ISA_AVXVNNI) || defined(ISA_AVX2)
+INLINE integers fp4_numbers(integers places)
+{
+    __m128i numbers = _mm_loadu_si128((const __m128i *)(const void *)FP4_NUMBERS);
+    return (integers)_mm256_shuffle_epi8(_mm256_broadcastsi128_si256(numbers), (__m256i)places);
+}
+#elif defined(ISA_DOTPROD)
+INLINE integers fp4_numbers(integers places)
+{
+    return (integers)vqtbl1q_u8(vld1q_u8(FP4_NUMBERS), (uint8x16_t)places);
+}
+#else
+INLINE integers fp4_numbers(integers places)
+{
+    uint8_t octets[sizeof places];
+    memcpy(octets, &places, sizeof octets);
+    for (size_t i = 0; i < sizeof octets; i++)
+        octets[i] = FP4_NUMBERS[octets[i]];
+    memcpy(&places, octets, sizeof places);
+    return places;
 }
 #endif
 

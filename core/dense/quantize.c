@@ -82,12 +82,22 @@ static uint16_t bfloat_near(float value)
     return (uint16_t)((bits + 0x8000) >> 16);
 }
 
-/* 8 bits or 6. */
-static uint16_t quantize_evenly(const float *group, float largest, unsigned bits, int8_t *integers)
+static uint16_t quantize_evenly(const float *group, float largest, float most, int8_t *integers)
 {
-    uint16_t scale = bfloat_above(largest / (float)((1 << (bits - 1)) - 1));
+    uint16_t scale = bfloat_above(largest / most);
     round_group(group, 1 / float_of_bfloat(scale), integers);
     return scale;
+}
+
+/* The largest is 1, 1.5, 2, 3, 4 or 6 times a power of two. With an eighth of its own power as the
+ * scale it becomes 8 or 12, and whatever may stand beside it one of FP4's numbers. */
+static uint16_t quantize_fp4(const float *group, float largest, int8_t *integers)
+{
+    int exponent;
+    frexpf(largest, &exponent);
+    float scale = ldexpf(1, exponent - 4);
+    round_group(group, 1 / scale, integers);
+    return bfloat_near(scale);
 }
 
 /* 4 bits hold -8 but not 8, so the largest number becomes about -8: scales may be negative. Smaller
@@ -157,8 +167,23 @@ VECTORIZED static uint16_t quantize_4(const float *group, float largest, int8_t 
     return scales[best];
 }
 
-int quantize_weights(const float *weights, size_t count, unsigned bits, int8_t *integers,
-                     uint16_t *scales)
+static uint16_t quantize_group(const float *group, float largest, enum integer_format format,
+                               int8_t *integers)
+{
+    switch (format) {
+    case INTEGER_8:
+        return quantize_evenly(group, largest, 127, integers);
+    case INTEGER_6:
+        return quantize_evenly(group, largest, 31, integers);
+    case INTEGER_4:
+        return quantize_4(group, largest, integers);
+    default:
+        return quantize_fp4(group, largest, integers);
+    }
+}
+
+int quantize_weights(const float *weights, size_t count, enum integer_format format,
+                     int8_t *integers, uint16_t *scales)
 {
     for (size_t done = 0; done < count; done += GROUP, integers += GROUP, scales++) {
         float padded[GROUP];
@@ -170,8 +195,7 @@ int quantize_weights(const float *weights, size_t count, unsigned bits, int8_t *
             memset(integers, 0, GROUP);
             *scales = 0;
         } else {
-            *scales = bits == 4 ? quantize_4(group, largest, integers)
-                                : quantize_evenly(group, largest, bits, integers);
+            *scales = quantize_group(group, largest, format, integers);
         }
     }
     return 0;

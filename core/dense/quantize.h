@@ -13,10 +13,10 @@
 void quantize_inputs(const float *x, size_t count, int zero, int8_t *values, float *scales,
                      int32_t *starts);
 
-/* Weights in `bits` bits: from -127 to 127 or from -31 to 31, with the largest / 127 or 31 as
- * scale, or from -8 to 7, with the scale of least square error among a few. Scales are BF16.
- * Returns -1 if a weight is not finite. */
-int quantize_weights(const float *weights, size_t count, unsigned bits, int8_t *integers,
-                     uint16_t *scales);
+/* Weights from -127 to 127 or from -31 to 31, with the largest / 127 or 31 as scale, or from -8 to
+ * 7, with the scale of least square error among a few; FP4 from what MXFP4 holds, exactly. Scales
+ * are BF16. Returns -1 if a weight is not finite. */
+int quantize_weights(const float *weights, size_t count, enum integer_format format,
+                     int8_t *integers, uint16_t *scales);
 
 #endif

@@ -26,6 +26,7 @@ struct tensor {
     bool mapped;      /* pages that are dropped can be read again */
     bool kept;        /* another layer reads the same numbers: its pages stay */
     void **copy;      /* of a view: the place of its numbers' copy, which may be NULL; else NULL */
+    bool fp4;         /* what MXFP4 holds, in whole blocks of each row */
     bool used;        /* some layer has claimed it */
 };
 

@@ -61,6 +61,7 @@ static struct view *view_new(const char *name, const struct view_part *parts, si
                               .shard = parts->source->shard,
                               .dtype = part_dtype(parts),
                               .mapped = parts->source->mapped,
+                              .fp4 = true,
                               .copy = &view->copy};
     view->key = xstrdup(name);
     view->part_count = count;
@@ -69,6 +70,7 @@ static struct view *view_new(const char *name, const struct view_part *parts, si
         tensor->dims[0] += parts[i].rows;
         tensor->dtype = part_dtype(&parts[i]) == tensor->dtype ? tensor->dtype : DTYPE_F32;
         tensor->kept |= parts[i].source->kept;
+        tensor->fp4 &= parts[i].source->dtype == DTYPE_U8;
         parts[i].source->used = true;
         if (parts[i].scales)
             parts[i].scales->used = true;

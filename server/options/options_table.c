@@ -40,7 +40,8 @@ const struct option_row OPTIONS[OPTION_ROWS] = {
      "take about a half or three tenths of the memory of F16 and BF16. Answers differ a little, "
      "with int4 more, although what matters most has 6 bits then: an output's own layers, "
      "such as a language model's head, and all but glu layers in the first and the last eighth of "
-     "a model's residuals. Gates, embeddings, norms and convolutions keep what is stored."},
+     "a model's residuals. Matrices in MXFP4 keep their 4 bits, exactly. Gates, embeddings, norms "
+     "and convolutions keep what is stored."},
     {"activations", OPTION_CHOICE, AT(activations), 0, 0, "int8", NULL, "int8|bf16|f32", NULL,
      "What the matrices of linear, glu and attention layers are multiplied with. int8: those of "
      "integers (--weights) with inputs rounded to 8 bits, with a scale for every 32 numbers of a "

@@ -245,6 +245,32 @@ START_TEST(a_head_has_six_bits_where_others_have_four)
 }
 END_TEST
 
+/* Of a model of one decoder layer: its attention and its experts. */
+static void read_bytes(enum moed_weights weights, size_t bytes[2])
+{
+    struct error err = ERROR_INIT;
+    const struct moed_load_options options = {.weights = weights};
+    struct moed_model *model = moed_model_load(FAMILIES "gpt_oss_mxfp4", &options, &err);
+    ck_assert_msg(model != NULL, "%s", err.text);
+    const struct layer *last = &model->chain.layers[model->chain.count - 1];
+    bytes[0] = last[-1].cost.weight_bytes;
+    bytes[1] = last->cost.weight_bytes;
+    moed_model_free(model);
+}
+
+START_TEST(mxfp4_keeps_its_four_bits)
+{
+    size_t stored[2], eight[2], four[2];
+    read_bytes(MOED_WEIGHTS_STORED, stored);
+    read_bytes(MOED_WEIGHTS_INT8, eight);
+    read_bytes(MOED_WEIGHTS_INT4, four);
+    ck_assert_uint_eq(eight[1], four[1]);
+    ck_assert_uint_gt(eight[0], four[0]);
+    /* Three experts of three matrices; a number has 8 bits beside f32 inputs, a scale 32. */
+    ck_assert_uint_eq(stored[1] - four[1], 9 * 32 * (32 * 1 + 4 - (32 / 2 + 2)));
+}
+END_TEST
+
 /* ---- the same bits ---- */
 
 enum { BESIDE = 2, MOST_TOKENS = 64 };
@@ -412,4 +438,4 @@ END_TEST
 
 TEST_MAIN("families", logits_and_experts_are_those_of_transformers,
           weights_of_integers_change_logits_little, a_head_has_six_bits_where_others_have_four,
-          no_neighbour_chunk_or_thread_changes_a_bit)
+          mxfp4_keeps_its_four_bits, no_neighbour_chunk_or_thread_changes_a_bit)

@@ -1,4 +1,4 @@
-/* Weights in 8, 6 and 4 bits: the bits of their products are those of the formula in
+/* Weights in 8, 6 and 4 bits and FP4: the bits of their products are those of the formula in
  * core/dense/integers.h, computed here one number at a time, with every kernel of this machine. */
 #include <float.h>
 #include <math.h>
@@ -18,6 +18,9 @@ static bool use_kernel(int index)
     return strcmp(moed_kernel_name(), kernels[index]) == 0;
 }
 
+/* Bits of weights, or those of MXFP4. */
+enum { FP4 = 2 };
+
 static struct tensor tensor_of(size_t n, size_t k, const float *data)
 {
     return (struct tensor){.name = "w",
@@ -29,19 +32,21 @@ static struct tensor tensor_of(size_t n, size_t k, const float *data)
 }
 
 static void init(struct gemm *gemm, unsigned bits, enum moed_activations inputs,
-                 const struct tensor *tensor)
+                 const struct tensor *weights)
 {
     struct error err = ERROR_INIT;
-    const struct precision precision = {.bits = bits, .inputs = inputs};
+    const struct precision precision = {.bits = bits == FP4 ? 4 : bits, .inputs = inputs};
+    struct tensor tensor = *weights;
+    tensor.fp4 = bits == FP4;
     ck_assert_msg(
-        gemm_init_rounded(gemm, &precision, tensor, tensor->dims[0], tensor->dims[1], &err) == 0,
+        gemm_init_rounded(gemm, &precision, &tensor, tensor.dims[0], tensor.dims[1], &err) == 0,
         "%s", err.text);
 }
 
 /* ---- the formula ---- */
 
 /* Numbers that are integers times a power of two already: what rounding must find again. The
- * largest of a group has the largest integer, 127, 31 or -8. */
+ * largest of a group has the largest integer, 127, 31, -8 or 12. */
 struct integers {
     size_t rows, k;
     int *integers; /* [rows, k] */
@@ -52,6 +57,22 @@ struct integers {
 static size_t groups_of(size_t k)
 {
     return (k + GROUP - 1) / GROUP;
+}
+
+static int random_integer(unsigned bits, bool largest, uint32_t *state)
+{
+    static const int magnitudes[] = {0, 1, 2, 3, 4, 6, 8, 12};
+    int random = (int)(next_random(state) % 255) - 127;
+    switch (bits) {
+    case 8:
+        return largest ? 127 : random;
+    case 6:
+        return largest ? 31 : random % 32;
+    case 4:
+        return largest ? -8 : random % 8;
+    default:
+        return largest ? 12 : magnitudes[abs(random) % 8] * (random < 0 ? -1 : 1);
+    }
 }
 
 static struct integers new_rounded(size_t rows, size_t k, unsigned bits, uint32_t state)
@@ -66,10 +87,7 @@ static struct integers new_rounded(size_t rows, size_t k, unsigned bits, uint32_
         if (begins) /* a row's groups differ, and one is zero now and then */
             made.scales[group] =
                 next_random(&state) % 8 == 0 ? 0 : ldexpf(1, (int)(next_random(&state) % 9) - 12);
-        int random = (int)(next_random(&state) % 255) - 127;
-        int integer = bits == 8   ? (begins ? 127 : random)
-                      : bits == 6 ? (begins ? 31 : random % 32)
-                                  : (begins ? -8 : random % 8);
+        int integer = random_integer(bits, begins, &state);
         made.integers[i] = made.scales[group] > 0 ? integer : 0;
         made.values[i] = (float)made.integers[i] * made.scales[group];
     }
@@ -131,7 +149,7 @@ START_TEST(products_have_the_bits_of_the_formula)
     static const size_t outputs[] = {1, 7, 8, 17, 33, 66}, inputs[] = {1, 31, 32, 33, 130};
     if (!use_kernel(_i))
         return;
-    for (unsigned bits = 4; bits <= 8; bits += 2) {
+    for (unsigned bits = FP4; bits <= 8; bits += 2) {
         for (size_t i = 0; i < sizeof outputs / sizeof *outputs; i++)
             for (size_t j = 0; j < sizeof inputs / sizeof *inputs; j++)
                 for (size_t rows = 1; rows <= 17; rows += ROWS_STEP)
@@ -251,7 +269,7 @@ START_TEST(f32_inputs_meet_each_weight_with_its_scale)
     enum { OUTPUTS = 35, INPUTS = 3300, BATCH = 29 };
     static float y[BATCH * OUTPUTS], alone[OUTPUTS];
     float *x = new_numbers((size_t)BATCH * INPUTS, 5);
-    for (unsigned bits = 4; bits <= 8 && use_kernel(_i); bits += 2) {
+    for (unsigned bits = FP4; bits <= 8 && use_kernel(_i); bits += 2) {
         struct integers w = new_rounded(OUTPUTS, INPUTS, bits, 9);
         const struct tensor tensor = tensor_of(OUTPUTS, INPUTS, w.values);
         struct gemm gemm;
@@ -282,18 +300,21 @@ START_TEST(fewer_bits_take_less_memory)
 {
     static float w[64 * 64];
     const struct tensor tensor = tensor_of(64, 64, w);
-    struct gemm eight, six, four;
+    struct gemm eight, six, four, fp4;
     if (!use_kernel(_i))
         return;
     init(&eight, 8, MOED_ACTIVATIONS_INT8, &tensor);
     init(&six, 6, MOED_ACTIVATIONS_INT8, &tensor);
     init(&four, 4, MOED_ACTIVATIONS_INT8, &tensor);
+    init(&fp4, FP4, MOED_ACTIVATIONS_INT8, &tensor);
     ck_assert_uint_eq(eight.bytes, 64 * 2 * (GROUP + 2));
     ck_assert_uint_eq(six.bytes, 64 * 2 * (GROUP * 3 / 4 + 2));
     ck_assert_uint_eq(four.bytes, 64 * 2 * (GROUP / 2 + 2));
+    ck_assert_uint_eq(fp4.bytes, four.bytes);
     gemm_close(&eight);
     gemm_close(&six);
     gemm_close(&four);
+    gemm_close(&fp4);
 }
 END_TEST
 
@@ -333,6 +354,34 @@ START_TEST(inputs_that_are_not_finite_give_nan)
 }
 END_TEST
 
+/* A group's largest number may be any of them, and its scale any power of two. */
+START_TEST(what_mxfp4_holds_is_kept_exactly)
+{
+    static const float numbers[] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6};
+    const float one = 1;
+    if (!use_kernel(_i))
+        return;
+    for (size_t largest = 1; largest < 8; largest++)
+        for (int exponent = -90; exponent <= 90; exponent += 9) {
+            float w[GROUP], y[GROUP], x[GROUP * GROUP] = {0};
+            for (size_t i = 0; i < GROUP; i++) {
+                w[i] = ldexpf(numbers[i % (largest + 1)], exponent) * (i % 3 ? 1 : -1);
+                x[i * GROUP + i] = one;
+            }
+            const struct tensor tensor = tensor_of(1, GROUP, w);
+            for (int inputs = 0; inputs < 2; inputs++) {
+                struct gemm gemm;
+                init(&gemm, FP4, inputs ? MOED_ACTIVATIONS_F32 : MOED_ACTIVATIONS_INT8, &tensor);
+                gemm_rows(&gemm, x, GROUP, NULL, y);
+                for (size_t i = 0; i < GROUP; i++)
+                    ck_assert_msg(fabsf(y[i] - w[i]) <= 1e-6f * fabsf(w[i]), "%g times 2^%d is %g",
+                                  (double)numbers[i % (largest + 1)], exponent, (double)y[i]);
+                gemm_close(&gemm);
+            }
+        }
+}
+END_TEST
+
 START_TEST(weights_that_are_not_finite_are_refused)
 {
     static const float bad[] = {1, 2, NAN, 0, INFINITY, 0};
@@ -360,6 +409,7 @@ int main(void)
     tcase_add_loop_test(tests, kernels_give_the_same_bits, 0, KERNELS);
     tcase_add_loop_test(tests, products_are_near_what_they_round, 0, KERNELS);
     tcase_add_loop_test(tests, f32_inputs_meet_each_weight_with_its_scale, 0, KERNELS);
+    tcase_add_loop_test(tests, what_mxfp4_holds_is_kept_exactly, 0, KERNELS);
     tcase_add_loop_test(tests, fewer_bits_take_less_memory, 0, KERNELS);
     tcase_add_loop_test(tests, the_smallest_are_zero_and_the_largest_are_held, 0, KERNELS);
     tcase_add_loop_test(tests, inputs_that_are_not_finite_give_nan, 0, KERNELS);

@@ -190,9 +190,9 @@ static struct moed_model *load_residuals(size_t count)
     return model;
 }
 
-static size_t matrix_bytes(unsigned bits)
+static size_t matrix_bytes(enum integer_format format)
 {
-    struct rounded rounded = {.n = SIDE, .k = SIDE, .bits = bits};
+    struct rounded rounded = {.n = SIDE, .k = SIDE, .format = format};
     rounded_size(&rounded);
     return rounded.bytes;
 }
@@ -208,7 +208,8 @@ START_TEST(the_outermost_residuals_have_six_bits_but_for_glus)
         for (size_t at = 0; at < count; at++) {
             bool outermost = at < few || at + few >= count;
             ck_assert_msg(model->chain.layers[at].cost.weight_bytes ==
-                              2 * matrix_bytes(4) + matrix_bytes(outermost ? 6 : 4),
+                              2 * matrix_bytes(INTEGER_4) +
+                                  matrix_bytes(outermost ? INTEGER_6 : INTEGER_4),
                           "%zu of %zu", at, count);
         }
         moed_model_free(model);
