@@ -162,3 +162,37 @@ enum likeness member_likeness(const char *name, const char *known)
     return strlen(known) >= SHORTEST_MISSPELT && is_one_letter_away(name, known) ? ONE_LETTER
                                                                                  : UNLIKE;
 }
+
+int member_misspelt(const char *where, const char *key, const char *known, struct error *err)
+{
+    return error_set(err, ERROR_INVALID, "%s%s" QUOTED " is unknown, did you mean '%s'?",
+                     where ? where : "", where ? ": " : "", key, known);
+}
+
+/* NULL: the key is one of the names, or looks like none. */
+static const char *meant(const char *key, const char *const *names)
+{
+    enum likeness most = UNLIKE;
+    const char *found = NULL;
+    for (; *names; names++) {
+        if (strcmp(*names, key) == 0)
+            return NULL;
+        const enum likeness likeness = member_likeness(key, *names);
+        found = likeness > most ? *names : found;
+        most = likeness > most ? likeness : most;
+    }
+    return found;
+}
+
+int member_check_spelling(const json_t *object, const char *where, const char *const *names,
+                          struct error *err)
+{
+    const char *key;
+    json_t *value;
+    json_object_foreach ((json_t *)object, key, value) {
+        const char *known = json_is_null(value) ? NULL : meant(key, names);
+        if (known)
+            return member_misspelt(where, key, known, err);
+    }
+    return 0;
+}

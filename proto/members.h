@@ -40,6 +40,13 @@ enum likeness {
 };
 enum likeness member_likeness(const char *name, const char *known);
 
+/* Refuses a member that is none of the names, which end with NULL, and looks like one of them. */
+MUST_CHECK int member_check_spelling(const json_t *object, const char *where,
+                                     const char *const *names, struct error *err);
+
+/* Records that a member is unknown, and which one it looks like. Returns -1. */
+int member_misspelt(const char *where, const char *key, const char *known, struct error *err);
+
 /* Records why a body could not be parsed. Returns -1. */
 int member_no_tree(const struct json_fault *fault, struct error *err);
 

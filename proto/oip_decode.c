@@ -29,9 +29,12 @@ static int decode_id(struct oip_decoder *decoder)
 /* Unknown parameters are ignored, such as sequence_*: the protocol allows every model its own. */
 static int decode_parameters(struct oip_decoder *decoder)
 {
+    static const char *const NAMES[] = {"binary_data_output", "tag", "labels", "experts", "timeout",
+                                        "priority",           NULL};
     const json_t *parameters = NULL;
     size_t timeout = 0, priority = 0;
     if (member_object(decoder->envelope.root, NULL, "parameters", &parameters, decoder->err) != 0 ||
+        member_check_spelling(parameters, "parameters", NAMES, decoder->err) != 0 ||
         member_bool(parameters, "parameters", "binary_data_output", &decoder->binary_output,
                     decoder->err) != 0 ||
         annotation_read_tag(parameters, "parameters", decoder->request, decoder->err) != 0 ||
@@ -54,7 +57,9 @@ static int decode_parameters(struct oip_decoder *decoder)
 
 static int decode_request(struct oip_decoder *decoder)
 {
-    if (decode_id(decoder) != 0 || decode_parameters(decoder) != 0 ||
+    static const char *const NAMES[] = {"id", "parameters", "inputs", "outputs", NULL};
+    if (member_check_spelling(decoder->envelope.root, NULL, NAMES, decoder->err) != 0 ||
+        decode_id(decoder) != 0 || decode_parameters(decoder) != 0 ||
         oip_decode_inputs(decoder) != 0 || oip_decode_outputs(decoder) != 0 ||
         annotation_read_labels(&decoder->envelope,
                                json_object_get(decoder->envelope.root, "parameters"),

@@ -64,8 +64,13 @@ static int decode_output_name(struct oip_decoder *decoder, const char *name,
 static int decode_output_parameters(struct oip_decoder *decoder, const json_t *object,
                                     const char *where, struct infer_output *requested)
 {
+    static const char *const NAMES[] = {"name", "parameters", NULL};
+    static const char *const PARAMETERS[] = {"binary_data", "classification",
+                                             "shared_memory_region", NULL};
     const json_t *parameters = NULL;
-    if (member_object(object, where, "parameters", &parameters, decoder->err) != 0 ||
+    if (member_check_spelling(object, where, NAMES, decoder->err) != 0 ||
+        member_object(object, where, "parameters", &parameters, decoder->err) != 0 ||
+        member_check_spelling(parameters, where, PARAMETERS, decoder->err) != 0 ||
         member_bool(parameters, where, "binary_data", &requested->binary, decoder->err) != 0 ||
         member_size(parameters, where, "classification", &requested->classification,
                     decoder->err) != 0)

@@ -92,8 +92,7 @@ static int check_spelling(const json_t *object, const char *where,
             continue;
         const char *near = meant((const struct openai_member *const[]){table, more}, key);
         if (near)
-            return error_set(err, ERROR_INVALID, "%s%s" QUOTED " is unknown, did you mean '%s'?",
-                             where ? where : "", where ? ": " : "", key, near);
+            return member_misspelt(where, key, near, err);
     }
     return 0;
 }

@@ -84,6 +84,38 @@ START_TEST(refuses_wrong_members)
 }
 END_TEST
 
+START_TEST(misspelt_members_are_refused)
+{
+    check_refused("{\"output\":[{\"name\":\"scores\"}]," IMAGE "}", NULL,
+                  "'output' is unknown, did you mean 'outputs'?");
+    check_refused("{\"ID\":\"a\"," IMAGE "}", NULL, "'ID' is unknown, did you mean 'id'?");
+    check_refused("{\"parameters\":{\"priorty\":1}," IMAGE "}", NULL,
+                  "parameters: 'priorty' is unknown, did you mean 'priority'?");
+    check_refused("{\"parameters\":{\"binary_data_ouput\":true}," IMAGE "}", NULL,
+                  "did you mean 'binary_data_output'?");
+    check_refused("{\"outputs\":[{\"name\":\"scores\",\"parameter\":{}}]," IMAGE "}", NULL,
+                  "did you mean 'parameters'?");
+    check_refused("{\"outputs\":[{\"name\":\"scores\",\"parameters\":{\"clasification\":1}}]," IMAGE
+                  "}",
+                  NULL, "did you mean 'classification'?");
+}
+END_TEST
+
+/* Of Triton's and MLServer's clients, and of a model of one's own. */
+START_TEST(parameters_of_others_are_ignored)
+{
+    struct guarded copy = guarded_text("{\"parameters\":{\"sequence_id\":1,\"sequence_start\":true,"
+                                       "\"sequence_end\":true,\"headers\":{},"
+                                       "\"content_type\":\"np\",\"threshold\":0.5,\"tags\":[],"
+                                       "\"priorty\":null},\"model_name\":\"m\"," IMAGE "}");
+    struct infer_request request;
+    struct error err;
+    ck_assert_msg(decode(&copy, NULL, &request, &err) == 0, "%s", err.text);
+    infer_request_close(&request);
+    guarded_free(&copy);
+}
+END_TEST
+
 START_TEST(id_is_bounded)
 {
     char body[512];
@@ -164,6 +196,6 @@ START_TEST(every_cut_is_refused)
 END_TEST
 
 RUN_TESTS("proto/oip_decode", fills_the_request, members_may_be_absent_or_null,
-          refuses_wrong_members, id_is_bounded, header_length_is_a_number_in_range,
-          bytes_after_the_json_must_belong, raw_body_is_one_row,
-          raw_body_of_another_size_is_refused, every_cut_is_refused)
+          refuses_wrong_members, misspelt_members_are_refused, parameters_of_others_are_ignored,
+          id_is_bounded, header_length_is_a_number_in_range, bytes_after_the_json_must_belong,
+          raw_body_is_one_row, raw_body_of_another_size_is_refused, every_cut_is_refused)
