@@ -81,6 +81,28 @@ class ExamplesTest(ServerCase):
         self.assertIn("probabilities Ankle boot", table("fashion-mnist", "example.json"))
         self.assertIn("income <=50K 0.7144, >50K 0.2856", table("adult-mmoe", "example-adult.json"))
 
+    def test_rows_as_v1_has_them(self):
+        rows = [{"numeric": [37, 77516, 13, 2174, 40], "workclass": 7, "occupation": 1, "race": 4, "sex": 1, "native-country": 39},
+                {"sex": 0, "numeric": [50, 83311, 13, 0, 13], "workclass": 6, "occupation": 4, "race": 2, "native-country": [3]}]
+        columns = {name: [row[name] if isinstance(row[name], list) else [row[name]] for row in rows] for name in rows[0]}
+        answer = self.client.post("/v1/models/adult-mmoe:predict", {"inputs": columns})
+        self.assertEqual(answer.status, 200, answer.body)
+        for body in (rows, {"instances": rows}, {"inputs": columns}, columns):
+            shown = json.loads(moectl("predict", "adult-mmoe", "--json", url=self.server.url, input=json.dumps(body)).stdout)
+            for name, values in answer.json["outputs"].items():
+                np.testing.assert_array_equal(np.float32(shown["outputs"][name]), np.float32(values))
+
+    def test_rows_that_differ(self):
+        row = {"numeric": [1, 2, 3, 4, 5], "workclass": 1}
+        for rows, what in (([row, {**row, "sex": 1}], "row 1: 'sex' is not in the rows before"),
+                           ([row, {"workclass": 1}], "row 1: expected the 2 inputs of the rows before, got 1"),
+                           ([row, [1]], "row 1: expected an object of inputs, as row 0 is one"),
+                           ([[1], row], "the rows: expected a list of rows, each of numbers"), ([{}], "there are no rows"),
+                           ([{"numeric": {"a": 1}}], "'numeric': expected a list of rows, each of numbers")):
+            done = moectl("predict", "adult-mmoe", url=self.server.url, input=json.dumps(rows))
+            self.assertEqual((done.returncode, done.stdout), (1, ""))
+            self.assertIn(what, done.stderr)
+
     def test_bench_makes_inputs_for_every_model(self):
         for model in ("adult-mmoe", "clusters"):
             done = moectl("bench", model, "--requests", 20, "--rows", 3, "--json", url=self.server.url)

@@ -111,11 +111,9 @@ const struct command COMMANDS[] = {
      2,
      "Sends the rows of a file to a model, in binary, and shows the answers with the experts that "
      "gave them and their weights. FILE is NumPy's .npy; .npz with an array for each input; or "
-     "JSON: "
-     "a list of rows, {\"instances\": rows}, {\"input\": rows, ...}, or a whole request of the "
-     "Open "
-     "Inference Protocol. Without FILE, or with -, standard input.\n"
-     "Rows may be flat or in the model's shape.",
+     "JSON: a list of rows, {\"instances\": rows}, {\"input\": rows, ...}, or a whole request of "
+     "KServe V1 or the Open Inference Protocol. Without FILE, or with -, standard input.\n"
+     "Rows may be flat, in the model's shape, or objects of its inputs.",
      {{"moectl predict fashion-mnist deploy/example.json",
        "One image, three classes, two experts."},
       {"moectl predict adult-mmoe deploy/example-adult.json --top 1",

@@ -98,6 +98,48 @@ static int add_members(struct arrays *arrays, json_t *root, struct moed_client_e
     return arrays->count > 0 ? 0 : fail_with(err, "there are no rows");
 }
 
+static int add_row(json_t *columns, json_t *row, size_t index, struct moed_client_error *err)
+{
+    const char *name;
+    json_t *value;
+    if (!json_is_object(row))
+        return fail_with(err, "row %zu: expected an object of inputs, as row 0 is one", index);
+    json_object_foreach (row, name, value) {
+        json_t *column = json_object_get(columns, name);
+        if (!column && index > 0)
+            return fail_with(err, "row %zu: '%.64s' is not in the rows before", index, name);
+        if (!column) {
+            column = json_array();
+            json_object_set_new(columns, name, column);
+        }
+        if (json_array_append(column, value) != 0)
+            return fail_with(err, "no memory for row %zu", index);
+    }
+    if (json_object_size(row) != json_object_size(columns))
+        return fail_with(err, "row %zu: expected the %zu inputs of the rows before, got %zu", index,
+                         json_object_size(columns), json_object_size(row));
+    return 0;
+}
+
+/* [{input: value, ...}, ...]: KServe V1's rows of several inputs. */
+static int add_rows(struct arrays *arrays, json_t *rows, struct moed_client_error *err)
+{
+    if (!json_is_object(json_array_get(rows, 0)))
+        return add_array(arrays, "", rows, err);
+    json_t *columns = json_object(), *row;
+    size_t i;
+    int result = 0;
+    json_array_foreach(rows, i, row)
+    {
+        if ((result = add_row(columns, row, i, err)) != 0)
+            break;
+    }
+    if (result == 0)
+        result = add_members(arrays, columns, err);
+    json_decref(columns);
+    return result;
+}
+
 int json_arrays(const char *text, size_t length, struct arrays *arrays,
                 struct moed_client_error *err)
 {
@@ -111,11 +153,11 @@ int json_arrays(const char *text, size_t length, struct arrays *arrays,
         result = fail_with(err, "neither .npy nor .npz, and as JSON: line %d, column %d: %s",
                            at.line, at.column, at.text);
     else if (json_is_array(root) || instances)
-        result = add_array(arrays, "", instances ? instances : root, err);
+        result = add_rows(arrays, instances ? instances : root, err);
     else if (json_is_array(inputs) && json_is_object(json_array_get(inputs, 0)))
         result = add_inputs(arrays, inputs, err);
     else
-        result = add_members(arrays, root, err);
+        result = add_members(arrays, json_is_object(inputs) ? inputs : root, err);
     json_decref(root);
     return result;
 }
