@@ -43,11 +43,12 @@ stop_server() {
     return $status
 }
 
+# Says so last: where the terminal is closed or nobody reads any more, each word fails.
 interrupted() {
     trap - EXIT
-    echo
+    trap '' PIPE
     stop_server || fail "the server ended with status $?"
-    echo "The server has answered everything and stopped."
+    { echo && echo "The server has answered everything and stopped."; } 2>/dev/null || true
     exit 0
 }
 
@@ -173,7 +174,7 @@ echo "    $("$binaries/moed" --version)"
 
 step "Serve the models in deploy/models"
 trap stop_server EXIT
-trap interrupted INT TERM HUP
+trap interrupted INT TERM HUP PIPE
 $once && port=0 || port=$PORT
 start_server "$port"
 echo "    listening on $url"

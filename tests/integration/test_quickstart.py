@@ -3,6 +3,7 @@ documents say about moectl.
 """
 
 import os
+import pty
 import re
 import shutil
 import signal
@@ -88,6 +89,36 @@ class ServingTest(QuickstartCase):
         process.send_signal(signal.SIGINT)
         self.assertIn("answered everything and stopped", process.stdout.read())
         self.assertEqual(process.wait(TIMEOUT_SECONDS), 0)
+
+
+    def assert_stopped(self, said):
+        address = re.search(r"listening on http://([\d.]+):(\d+)", said)
+        with self.assertRaises(ConnectionRefusedError, msg="the server was left behind"):
+            socket.create_connection((address[1], int(address[2])))
+
+    def test_a_reader_that_has_seen_enough(self):
+        """As `| head` does, while the script itself is speaking."""
+        with open(os.path.join(self.root, "deploy", "classify.py"), "w", encoding="utf-8") as file:
+            file.write("import time\ntime.sleep(1)\n")
+        process = subprocess.Popen(["sh", self.script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8",
+                                   env=environment())
+        self.addCleanup(process.wait)
+        self.addCleanup(process.terminate)
+        said = "".join(iter(process.stdout.readline, "==> Classify images from the Fashion-MNIST test set\n"))
+        process.stdout.close()
+        process.wait(TIMEOUT_SECONDS)
+        self.assert_stopped(said)
+
+    def test_a_terminal_that_is_closed(self):
+        pid, terminal = pty.fork()
+        if pid == 0:
+            os.execvpe("sh", ["sh", self.script], environment({"PYTHONIOENCODING": "utf-8"}))
+        said = b""
+        while b"==> Serving at" not in said:
+            said += os.read(terminal, 1 << 16)
+        os.close(terminal)
+        os.waitpid(pid, 0)
+        self.assert_stopped(said.decode())
 
 
 class MovedTest(QuickstartCase):
