@@ -23,7 +23,12 @@ class Failed(Exception):
 
 
 def run(name, main):
-    """Ends the program with main()'s status, and without a traceback for who reads no more, as `head`, or has enough."""
+    """Ends the program with main()'s status, and without a traceback for who reads no more, as `head`, or has enough.
+
+    However it ends, it leaves no server behind.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda received, _: sys.exit(128 + received))
     try:
         status = main()
         sys.stdout.flush()
@@ -51,7 +56,11 @@ class Server:
         with open(self.path, "w", encoding="utf-8") as log:
             self.process = subprocess.Popen([binary, "serve", "--models", os.path.dirname(self.model), "--port", "0",
                                              "--admin", "true"], stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=settings)
-        self.url = self._wait(r"^listening on (http://\S+)$")[0]
+        try:
+            self.url = self._wait(r"^listening on (http://\S+)$")[0]
+        except BaseException:
+            self.stop()
+            raise
 
     def _log(self):
         with open(self.path, encoding="utf-8", errors="replace") as log:

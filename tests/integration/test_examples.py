@@ -4,11 +4,13 @@ import gzip
 import http.server
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 import unittest
 
 from support.server import BINARY, ROOT, ServerCase
@@ -45,6 +47,23 @@ class ExamplesTest(ServerCase):
         done = run_script("stories/worth.py", "--moed", BINARY, "--rows", "50", "mnist")
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         self.assertRegex(done.stdout, r"\n +8 +none of these rows\n")
+
+    def test_no_server_is_left_behind(self):
+        """SIGHUP is what a terminal sends that is closed."""
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            with self.subTest(number.name):
+                worth = subprocess.Popen([sys.executable, os.path.join(ROOT, "deploy", "stories", "worth.py"), "--moed", BINARY],
+                                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                children = f"/proc/{worth.pid}/task/{worth.pid}/children"
+                deadline = time.monotonic() + 60
+                while time.monotonic() < deadline:
+                    with open(children, encoding="ascii") as file:
+                        server = file.read().split()
+                    if server:
+                        break
+                worth.send_signal(number)
+                self.assertEqual(worth.wait(60), 128 + number)
+                self.assertFalse(os.path.exists(f"/proc/{server[0]}"))
 
     def test_a_reader_that_has_seen_enough(self):
         """As `| head` does: the pipe's other end is closed."""
