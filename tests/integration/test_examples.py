@@ -55,12 +55,11 @@ class ExamplesTest(ServerCase):
                 worth = subprocess.Popen([sys.executable, os.path.join(ROOT, "deploy", "stories", "worth.py"), "--moed", BINARY],
                                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
                 children = f"/proc/{worth.pid}/task/{worth.pid}/children"
-                deadline = time.monotonic() + 60
-                while time.monotonic() < deadline:
+                server, deadline = [], time.monotonic() + 60
+                while not server and time.monotonic() < deadline:
                     with open(children, encoding="ascii") as file:
-                        server = file.read().split()
-                    if server:
-                        break
+                        server = [pid for pid in file.read().split() if os.readlink(f"/proc/{pid}/exe") == BINARY]
+                time.sleep(0.5)  # so that worth.py knows of it
                 worth.send_signal(number)
                 self.assertEqual(worth.wait(60), 128 + number)
                 self.assertFalse(os.path.exists(f"/proc/{server[0]}"))
