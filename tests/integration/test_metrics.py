@@ -15,6 +15,7 @@ import numpy as np
 
 from support.fashion import DIRECTORY
 from support.http import Client
+from support.language import NAME, Words
 from support.models import Tiny, TwoLayers
 from support.prometheus import Metrics
 from support.server import ROOT, Server, ServerCase
@@ -244,6 +245,21 @@ class FewSeriesTest(MetricsCase):
         self.assertNotIn("moed_expert_selected_total", page.families)
         self.assertEqual(len(page.series("moed_layer_imbalance_ratio")), 3)
         self.assertEqual(len(self.client.get("/v2/models/tiny/routing").json["layers"][0]["experts"]), 3)
+
+
+class LanguageSeriesTest(unittest.TestCase):
+    def expert_series(self, most):
+        with tempfile.TemporaryDirectory() as models:
+            Words().write(os.path.join(models, NAME))
+            with Server(models, max_expert_series=most) as server, Client(server.port) as client:
+                page = Metrics(client.get("/metrics").body.decode())
+                server.stop()
+        return sum(len(page.series(name)) for name in page.families if name.startswith("moed_expert_"))
+
+    def test_the_limit_is_what_the_page_has(self):
+        """8 experts of a language model, eight series each."""
+        self.assertEqual(self.expert_series(64), 64)
+        self.assertEqual(self.expert_series(63), 0)
 
 
 if __name__ == "__main__":
