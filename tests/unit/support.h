@@ -53,6 +53,16 @@ static inline FILE *create_file(const char *directory, const char *name)
     return file;
 }
 
+/* Reads at most `most` bytes of a file; returns how many it has. */
+static inline size_t load_file(const char *path, char *bytes, size_t most)
+{
+    FILE *file = fopen(path, "rb");
+    ck_assert_msg(file != NULL, "cannot open %s", path);
+    const size_t length = fread(bytes, 1, most, file);
+    fclose(file);
+    return length;
+}
+
 static inline void write_file(const char *directory, const char *name, const void *bytes,
                               size_t count)
 {

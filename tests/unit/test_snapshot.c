@@ -371,15 +371,6 @@ static const struct moed_gate_info then[] = {{.name = "a", .experts = 2, .top_k 
                                              {.name = "b", .experts = 3, .top_k = 2}};
 static const struct moed_model_info of_then = {.gate_count = 2, .gates = then, .sequence = true};
 
-static size_t read_file(const char *path, char *bytes, size_t most)
-{
-    FILE *file = fopen(path, "rb");
-    ck_assert_ptr_nonnull(file);
-    const size_t length = fread(bytes, 1, most, file);
-    fclose(file);
-    return length;
-}
-
 /* Files that earlier versions of the program have written; the gates were of rows. */
 START_TEST(earlier_versions_are_read)
 {
@@ -388,10 +379,11 @@ START_TEST(earlier_versions_are_read)
                                         MOED_TEST_DATA "/fuzz/corpus/snapshot/version-3",
                                         MOED_TEST_DATA "/fuzz/corpus/snapshot/version-4",
                                         MOED_TEST_DATA "/fuzz/corpus/snapshot/version-5",
-                                        MOED_TEST_DATA "/fuzz/corpus/snapshot/version-6"};
+                                        MOED_TEST_DATA "/fuzz/corpus/snapshot/version-6",
+                                        MOED_TEST_DATA "/fuzz/corpus/snapshot/version-7"};
     char bytes[8192];
     for (size_t i = 0; i < sizeof PATHS / sizeof *PATHS; i++) {
-        const size_t length = read_file(PATHS[i], bytes, sizeof bytes);
+        const size_t length = load_file(PATHS[i], bytes, sizeof bytes);
         ck_assert_int_eq(kind_of(&of_then, CLASSES, bytes, length), SNAPSHOT_READ);
     }
 }
@@ -422,7 +414,7 @@ static void check_labels(const char *path, uint64_t labels, bool right)
     char bytes[8192];
     struct error err = ERROR_INIT;
     const struct snapshot_time time = {100 * SECOND, SECOND};
-    const size_t length = read_file(path, bytes, sizeof bytes);
+    const size_t length = load_file(path, bytes, sizeof bytes);
     struct model_stats *stats = model_stats_new(&of_then, CLASSES, LOOPS, MAX_TAGS, SECOND);
     ck_assert_int_eq(snapshot_read(stats, &of_then, &time, bytes, length, &err), SNAPSHOT_READ);
     serve(stats, 0, NULL, 1, 101 * SECOND);

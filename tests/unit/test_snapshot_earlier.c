@@ -10,15 +10,6 @@ static const struct moed_gate_info gates[] = {{.name = "a", .experts = 2, .top_k
                                               {.name = "b", .experts = 3, .top_k = 2}};
 static const struct moed_model_info info = {.gate_count = 2, .gates = gates, .sequence = true};
 
-static size_t read_file(const char *path, char *bytes, size_t most)
-{
-    FILE *file = fopen(path, "rb");
-    ck_assert_ptr_nonnull(file);
-    const size_t length = fread(bytes, 1, most, file);
-    fclose(file);
-    return length;
-}
-
 /* All weights of gate a were -1/4, of gate b 1/2 and 1/4. There were no parts before version 7;
  * each row has 1 of them to give. */
 static void check_parts(struct model_stats *stats, enum window window)
@@ -42,7 +33,7 @@ START_TEST(weights_become_parts)
     struct error err = ERROR_INIT;
     const struct snapshot_time time = {100 * SECOND, SECOND};
     const size_t length =
-        read_file(MOED_TEST_DATA "/fuzz/corpus/snapshot/version-6", bytes, sizeof bytes);
+        load_file(MOED_TEST_DATA "/fuzz/corpus/snapshot/version-6", bytes, sizeof bytes);
     struct model_stats *stats = model_stats_new(&info, 2, 2, 3, SECOND);
     ck_assert_int_eq(snapshot_read(stats, &info, &time, bytes, length, &err), SNAPSHOT_READ);
     check_parts(stats, WINDOW_ALL);
