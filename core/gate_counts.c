@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/dense/vector.h"
 #include "core/memory.h"
 #include "core/moed.h"
 
@@ -79,10 +80,30 @@ static bool overflows(const float *weight, size_t count, double *mass)
     return beyond;
 }
 
-static void count_weight(struct moed_expert_counts *expert, double weight, double part)
+/* What all pairs of an item have to know of the others. */
+struct weighing {
+    bool overflowed;
+    double part; /* of a weight of 1 */
+};
+
+static inline struct weighing weigh(struct moed_gate_counts *counts, const float *weight, size_t k)
 {
+    double mass;
+    const bool overflowed = overflows(weight, k, &mass);
+    counts->overflowed += overflowed;
+    return (struct weighing){overflowed, mass > 0 ? 1 / mass : 0};
+}
+
+static inline void count_served(struct moed_expert_counts *expert, const struct weighing *weighing,
+                                double weight, uint64_t seconds, uint64_t now)
+{
+    expert->selected++;
+    expert->seconds += seconds;
+    expert->last = now;
+    if (weighing->overflowed)
+        return;
     expert->weight += units_of(rounded(weight));
-    expert->part += units_of(rounded(part));
+    expert->part += units_of(rounded(fabs(weight) * weighing->part));
 }
 
 static void count_selections(struct moed_gate_counts *counts, const struct moed_routing *routing,
@@ -91,23 +112,15 @@ static void count_selections(struct moed_gate_counts *counts, const struct moed_
     const size_t k = routing->top_k;
     const int32_t *served = routing->expert + item * k, *choice = routing->choice + item * k;
     const float *weight = routing->weight + item * k;
-    double mass;
-    const bool overflowed = overflows(weight, k, &mass);
-    const double part = mass > 0 ? 1 / mass : 0; /* of a weight of 1 */
-    counts->overflowed += overflowed;
+    const struct weighing weighing = weigh(counts, weight, k);
     counts->expert[choice[0]].top1++;
     for (size_t slot = 0; slot < k && choice[slot] >= 0; slot++) {
         struct moed_expert_counts *expert = &counts->expert[choice[slot]];
-        if (served[slot] < 0) {
+        if (served[slot] < 0)
             expert->dropped++;
-            continue;
-        }
-        expert->selected++;
-        if (!overflowed)
-            count_weight(expert, (double)weight[slot], fabs((double)weight[slot]) * part);
-        if (routing->seconds)
-            expert->seconds += routing->seconds[served[slot]];
-        expert->last = now;
+        else
+            count_served(expert, &weighing, (double)weight[slot],
+                         routing->seconds ? routing->seconds[served[slot]] : 0, now);
     }
 }
 
@@ -119,34 +132,41 @@ static inline size_t part_of(float value, float parts_per_unit)
     return part < MOED_HISTOGRAM_PARTS - 1 ? (size_t)part : MOED_HISTOGRAM_PARTS - 1;
 }
 
-static void count_certainty(struct moed_gate_counts *counts, const struct moed_routing *routing,
-                            size_t first, size_t end)
+/* Of some items, each so many numbers after the one before. */
+struct distributions {
+    size_t items;
+    const float *entropy, *margin, *probability;
+    size_t pitch, probability_pitch;
+};
+
+static void count_certainty(struct moed_gate_counts *counts, const struct distributions *of)
 {
     const float parts = MOED_HISTOGRAM_PARTS;
     const float per_bit = counts->experts > 1 ? parts / log2f((float)counts->experts) : 0;
     double entropy = 0, margin = 0;
-    for (size_t item = first; item < end; item++) {
-        entropy += rounded((double)routing->entropy[item]);
-        margin += rounded((double)routing->margin[item]);
-        counts->entropies[part_of(routing->entropy[item], per_bit)]++;
-        counts->margins[part_of(routing->margin[item], parts)]++;
+    for (size_t item = 0; item < of->items; item++) {
+        const float bits = of->entropy[item * of->pitch], ahead = of->margin[item * of->pitch];
+        entropy += rounded((double)bits);
+        margin += rounded((double)ahead);
+        counts->entropies[part_of(bits, per_bit)]++;
+        counts->margins[part_of(ahead, parts)]++;
     }
     counts->entropy += units_of(entropy);
     counts->margin += units_of(margin);
 }
 
 /* Some experts at a time, so that their sums stay in registers or close. */
-static void count_probabilities(struct moed_gate_counts *counts, const struct moed_routing *routing,
-                                size_t first, size_t end)
+static VECTORIZED void count_probabilities(struct moed_gate_counts *counts,
+                                           const struct distributions *of)
 {
     enum { AT_A_TIME = 16 };
     const size_t experts = counts->experts;
     for (size_t from = 0; from < experts; from += AT_A_TIME) {
         const size_t some = experts - from < AT_A_TIME ? experts - from : AT_A_TIME;
         double sum[AT_A_TIME] = {0};
-        for (size_t item = first; item < end; item++)
+        for (size_t item = 0; item < of->items; item++)
             for (size_t e = 0; e < some; e++)
-                sum[e] += rounded((double)routing->probability[item * experts + from + e]);
+                sum[e] += rounded((double)of->probability[item * of->probability_pitch + from + e]);
         for (size_t e = 0; e < some; e++)
             counts->expert[from + e].probability += units_of(sum[e]);
     }
@@ -163,8 +183,15 @@ static void count_items(struct moed_gate_counts *counts, const struct moed_routi
         count_selections(counts, routing, item, now);
     for (size_t from = first; routing->probability && from < end; from += EXACT_ITEMS) {
         const size_t to = end - from < EXACT_ITEMS ? end : from + EXACT_ITEMS;
-        count_certainty(counts, routing, from, to);
-        count_probabilities(counts, routing, from, to);
+        const struct distributions of = {.items = to - from,
+                                         .entropy = routing->entropy + from,
+                                         .margin = routing->margin + from,
+                                         .probability =
+                                             routing->probability + from * counts->experts,
+                                         .pitch = 1,
+                                         .probability_pitch = counts->experts};
+        count_certainty(counts, &of);
+        count_probabilities(counts, &of);
     }
 }
 
@@ -185,6 +212,93 @@ void moed_gate_counts_count(struct moed_gate_counts *counts, const struct moed_r
         if (routed)
             count_items(counts, routing, first, to, now);
     }
+}
+
+/* ---- records ---- */
+
+/* In place of the time of a pair that was dropped. */
+static const uint64_t DROPPED = UINT64_MAX;
+
+/* Where the parts of a record are, in their order. */
+struct record {
+    uint64_t *seconds;  /* [top_k] of each pair */
+    int32_t *choice;    /* [top_k] */
+    float *weight;      /* [top_k] */
+    float *certainty;   /* entropy, margin */
+    float *probability; /* [experts] */
+};
+
+static inline struct record record_at(const void *record, size_t k)
+{
+    uint64_t *const seconds = (uint64_t *)record;
+    int32_t *const choice = (int32_t *)(seconds + k);
+    float *const weight = (float *)(choice + k);
+    return (struct record){seconds, choice, weight, weight + k, weight + k + 2};
+}
+
+size_t moed_gate_record_bytes(size_t experts, size_t top_k)
+{
+    const size_t bytes = top_k * (sizeof(uint64_t) + sizeof(int32_t) + sizeof(float)) +
+                         (2 + experts) * sizeof(float);
+    return (bytes + 7) / 8 * 8;
+}
+
+void moed_gate_record_write(void *record, const struct moed_routing *routing, size_t item)
+{
+    const size_t k = routing->top_k, experts = routing->experts;
+    const struct record to = record_at(record, k);
+    const int32_t *const served = routing->expert + item * k;
+    assert(is_routed(routing, item));
+    for (size_t slot = 0; slot < k; slot++) {
+        to.seconds[slot] = served[slot] < 0 ? DROPPED : routing->seconds[served[slot]];
+        to.choice[slot] = routing->choice[item * k + slot];
+        to.weight[slot] = routing->weight[item * k + slot];
+    }
+    to.certainty[0] = routing->entropy[item];
+    to.certainty[1] = routing->margin[item];
+    memcpy(to.probability, routing->probability + item * experts, experts * sizeof(float));
+}
+
+const int32_t *moed_gate_record_choice(const void *record, size_t top_k)
+{
+    return record_at(record, top_k).choice;
+}
+
+static void count_record(struct moed_gate_counts *counts, const struct record *record, size_t k,
+                         uint64_t now)
+{
+    const struct weighing weighing = weigh(counts, record->weight, k);
+    counts->expert[record->choice[0]].top1++;
+    for (size_t slot = 0; slot < k && record->choice[slot] >= 0; slot++) {
+        struct moed_expert_counts *expert = &counts->expert[record->choice[slot]];
+        if (record->seconds[slot] == DROPPED)
+            expert->dropped++;
+        else
+            count_served(expert, &weighing, (double)record->weight[slot], record->seconds[slot],
+                         now);
+    }
+}
+
+void moed_gate_counts_count_records(struct moed_gate_counts *counts, const void *records,
+                                    size_t top_k, size_t count, const uint64_t *times)
+{
+    const size_t bytes = moed_gate_record_bytes(counts->experts, top_k);
+    const size_t pitch = bytes / sizeof(float);
+    const struct record first = record_at(records, top_k);
+    assert(count <= EXACT_ITEMS);
+    counts->items += count;
+    for (size_t i = 0; i < count; i++) {
+        const struct record record = record_at((const char *)records + i * bytes, top_k);
+        count_record(counts, &record, top_k, times[i]);
+    }
+    const struct distributions of = {.items = count,
+                                     .entropy = first.certainty,
+                                     .margin = first.certainty + 1,
+                                     .probability = first.probability,
+                                     .pitch = pitch,
+                                     .probability_pitch = pitch};
+    count_certainty(counts, &of);
+    count_probabilities(counts, &of);
 }
 
 void moed_gate_counts_count_intervened(struct moed_gate_counts *counts,

@@ -64,6 +64,21 @@ void moed_gate_counts_free(struct moed_gate_counts *counts);
 void moed_gate_counts_count(struct moed_gate_counts *counts, const struct moed_routing *routing,
                             size_t first, size_t end, uint64_t now);
 
+/* A copy of what was decided for one item, to be counted when the forward pass is long gone: all of
+ * it side by side in memory, in so many bytes, a multiple of 8. */
+size_t moed_gate_record_bytes(size_t experts, size_t top_k);
+
+/* Of an item that was routed, by a forward pass that has kept distributions. */
+void moed_gate_record_write(void *record, const struct moed_routing *routing, size_t item);
+
+/* [top_k] as in struct moed_routing. */
+const int32_t *moed_gate_record_choice(const void *record, size_t top_k);
+
+/* Counts `count` records, one after the other in memory, of items routed at times[count]: the same
+ * as counting each item by itself. */
+void moed_gate_counts_count_records(struct moed_gate_counts *counts, const void *records,
+                                    size_t top_k, size_t count, const uint64_t *times);
+
 /* Counts the same items as routed otherwise than the gate decides (core/intervention.h). */
 void moed_gate_counts_count_intervened(struct moed_gate_counts *counts,
                                        const struct moed_routing *routing, size_t first,

@@ -138,12 +138,12 @@ void routing_detail_reset(struct routing_detail *detail)
 
 /* ---- counting ---- */
 
-static void count_pairs(struct routing_detail *detail, const int32_t *choice)
+static void count_pairs(uint64_t *pairs, size_t experts, const int32_t *choice, size_t k)
 {
-    for (size_t a = 0; a < detail->top_k; a++)
-        for (size_t b = a + 1; b < detail->top_k && choice[b] >= 0; b++) {
+    for (size_t a = 0; a < k; a++)
+        for (size_t b = a + 1; b < k && choice[b] >= 0; b++) {
             const size_t i = (size_t)choice[a], j = (size_t)choice[b];
-            detail->pairs[i < j ? i * detail->experts + j : j * detail->experts + i]++;
+            pairs[i < j ? i * experts + j : j * experts + i]++;
         }
 }
 
@@ -161,30 +161,40 @@ static void need_recent(struct routing_detail *detail)
     }
 }
 
-/* The first item of the batch that chose the expert: the batch has one more. */
-static void count_busy(struct routing_detail *detail, size_t expert)
-{
-    detail->seen[expert] = detail->latest;
-    detail->batch_experts++;
-    if (!detail->distinct)
-        return;
-    if (detail->busy > 0)
-        detail->distinct[detail->busy - 1]--;
-    detail->distinct[detail->busy++]++;
-}
-
-static void count_experts(struct routing_detail *detail, const int32_t *choice)
+/* Returns how many of an item's experts no item of the batch chose before. */
+static size_t count_experts(struct routing_detail *detail, const int32_t *choice, uint64_t batch)
 {
     const size_t k = detail->top_k;
+    uint64_t *const ranks = detail->ranks, *const seen = detail->seen;
+    uint16_t *const recent = detail->recent;
+    uint64_t recorded = detail->recorded;
+    size_t first = 0;
     for (size_t rank = 0; rank < k && choice[rank] >= 0; rank++) {
         const size_t expert = (size_t)choice[rank];
-        if (detail->ranks)
-            detail->ranks[expert * k + rank]++;
-        if (detail->recent)
-            detail->recent[detail->recorded++ % DETAIL_RECENT] = (uint16_t)expert;
-        if (detail->seen && detail->seen[expert] != detail->latest)
-            count_busy(detail, expert);
+        if (ranks)
+            ranks[expert * k + rank]++;
+        if (recent)
+            recent[recorded++ % DETAIL_RECENT] = (uint16_t)expert;
+        if (seen) {
+            first += seen[expert] != batch;
+            seen[expert] = batch;
+        }
     }
+    detail->recorded = recorded;
+    return first;
+}
+
+/* The batch now keeps `more` experts busy beyond those it did. */
+static void count_busy(struct routing_detail *detail, size_t more)
+{
+    if (more == 0)
+        return;
+    detail->batch_experts += more;
+    if (detail->distinct && detail->busy > 0)
+        detail->distinct[detail->busy - 1]--;
+    detail->busy += more;
+    if (detail->distinct)
+        detail->distinct[detail->busy - 1]++;
 }
 
 /* Once: a sequence has one item at a time, for which looking whether they are there would cost more
@@ -200,22 +210,28 @@ static void make_tables(struct routing_detail *detail)
 void routing_detail_count(struct routing_detail *detail, const int32_t *choice, size_t items,
                           uint64_t batch)
 {
+    size_t counted = 0, busy = 0;
     if (!detail->made)
         make_tables(detail);
     need_recent(detail);
-    for (size_t item = 0; item < items; item++, choice += detail->top_k) {
+    for (const int32_t *end = choice + items * detail->top_k; choice < end;
+         choice += detail->top_k) {
         if (*choice < 0) /* padding */
             continue;
-        if (detail->latest != batch) {
-            detail->batches++;
-            detail->latest = batch;
-            detail->busy = 0;
-        }
-        detail->batch_items++;
-        count_experts(detail, choice);
+        counted++;
+        busy += count_experts(detail, choice, batch);
         if (detail->pairs)
-            count_pairs(detail, choice);
+            count_pairs(detail->pairs, detail->experts, choice, detail->top_k);
     }
+    if (counted == 0)
+        return;
+    if (detail->latest != batch) {
+        detail->batches++;
+        detail->latest = batch;
+        detail->busy = 0;
+    }
+    detail->batch_items += counted;
+    count_busy(detail, busy);
 }
 
 void routing_detail_predict(struct routing_detail *detail, size_t expert, size_t class)

@@ -17,9 +17,9 @@ static void thread_main(void *argument)
         uv_mutex_unlock(&engine->mutex);
         uint64_t began = uv_hrtime();
         lane->kind->run(lane, engine->team);
-        uint64_t compute_ns = uv_hrtime() - began;
+        lane->ended_ns = uv_hrtime();
         uv_mutex_lock(&engine->mutex);
-        engine->compute_ns = compute_ns;
+        engine->compute_ns = lane->ended_ns - began;
         engine->computed = true;
         uv_async_send(&engine->done);
     }

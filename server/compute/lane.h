@@ -48,6 +48,7 @@ struct lane {
     bool busy;           /* a piece has begun and not finished */
     bool listed;         /* in the scheduler's list: it has or had work */
     uint64_t turn_ns;    /* compute time that it has had, in the scheduler's virtual time */
+    uint64_t ended_ns;   /* when the latest piece was computed */
     TAILQ_ENTRY(lane) link;
 };
 

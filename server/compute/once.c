@@ -164,7 +164,7 @@ static void count_batch(const struct once *once, const struct batch *batch, uint
     const struct tally_batch decided = {
         .rows = batch->rows,
         .routing = routing,
-        .at = stats_now(),
+        .at = stats_time(once->lane.ended_ns),
         .scores = model->class_output < 0 ? NULL : batch->outputs[model->class_output],
         .classes = model_classes(model)};
     stats_add_batch(once->stats, batch->rows, (double)compute_ns / 1e9);

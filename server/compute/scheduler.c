@@ -19,9 +19,9 @@ static void run_here(struct lane *lane)
     lane->kind->begin(lane, 0);
     uint64_t began = uv_hrtime();
     lane->kind->run(lane, NULL);
-    uint64_t compute_ns = uv_hrtime() - began;
+    lane->ended_ns = uv_hrtime();
     lane->busy = false;
-    lane->kind->finish(lane, compute_ns);
+    lane->kind->finish(lane, lane->ended_ns - began);
 }
 
 /* ---- the compute thread ---- */

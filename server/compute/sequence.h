@@ -90,6 +90,7 @@ struct step {
     int32_t *tokens;                /* [step_tokens] */
     struct moed_span *span;         /* [max_sequences] */
     struct sequence **sequences;    /* [max_sequences] of the spans */
+    struct step_span *counted;      /* [max_sequences] those that are counted */
     bool *wants;                    /* [step_tokens] rows whose logits are wanted */
     float *logits;                  /* [wanted at most, vocabulary] */
     struct sampler_choice *choices; /* [wanted at most] */

@@ -40,6 +40,7 @@ int step_init(struct sequences *sequences, struct error *err)
     step->wants = xcalloc(rows, sizeof *step->wants);
     step->span = xcalloc(spans, sizeof *step->span);
     step->sequences = xcalloc(spans, sizeof(struct sequence *));
+    step->counted = xcalloc(spans, sizeof *step->counted);
     step->errors = xcalloc(spans, sizeof *step->errors);
     step->choices = xcalloc(most, sizeof *step->choices);
     step->logits = calloc_checked(most, sequences->width * sizeof *step->logits, err);
@@ -52,6 +53,7 @@ void step_close(struct step *step)
     free(step->wants);
     free(step->span);
     free(step->sequences);
+    free(step->counted);
     free(step->errors);
     free(step->choices);
     free(step->logits);
@@ -241,12 +243,6 @@ void step_run(struct sequences *sequences, struct moed_team *team)
 
 /* ---- counting ---- */
 
-static bool alike(const struct sequence *sequence, const struct sequence *other)
-{
-    return sequence->counted == other->counted && sequence->tag == other->tag &&
-           !sequence->asked == !other->asked;
-}
-
 /* Rows of a prompt among those of a span. */
 static size_t prompt_rows(const struct sequence *sequence, const struct moed_span *span)
 {
@@ -262,24 +258,26 @@ static void count_step(struct sequences *sequences, uint64_t compute_ns)
     const struct moed_routing *routing[gates + 1]; /* no array of 0 */
     for (size_t i = 0; i < gates; i++)
         routing[i] = moed_routing(sequences->scratch, i);
-    const struct tally_batch decided = {.rows = step->rows, .routing = routing, .at = stats_now()};
-    stats_add_batch(sequences->stats, step->rows, (double)compute_ns / 1e9);
-    stats_add_nonfinite(sequences->stats, step->nonfinite);
-    size_t row = 0;
-    for (size_t i = 0; i < step->spans; row += step->span[i++].rows) {
+    const struct tally_batch decided = {
+        .rows = step->rows, .routing = routing, .at = stats_time(sequences->lane.ended_ns)};
+    size_t counted = 0, prompts = 0;
+    for (size_t i = 0, row = 0; i < step->spans; row += step->span[i++].rows) {
         const struct sequence *sequence = step->sequences[i];
-        stats_count_span(sequences->stats, sequence->counted && !sequence->asked, &decided, row,
-                         row + prompt_rows(sequence, &step->span[i]), row + step->span[i].rows);
-    }
-    row = 0;
-    for (size_t i = 0, first = 0; i < step->spans; first = row) {
-        const struct sequence *sequence = step->sequences[i];
-        for (; i < step->spans && alike(sequence, step->sequences[i]); i++)
-            row += step->span[i].rows;
+        const size_t prompt = prompt_rows(sequence, &step->span[i]);
+        prompts += prompt;
         if (sequence->counted)
-            (sequence->asked ? stats_count_intervened
-                             : stats_count)(sequences->stats, sequence->tag, &decided, first, row);
+            step->counted[counted++] = (struct step_span){.first = row,
+                                                          .generated = row + prompt,
+                                                          .end = row + step->span[i].rows,
+                                                          .tag = sequence->tag,
+                                                          .intervened = sequence->asked};
     }
+    const struct step_counts counts = {.seconds = (double)compute_ns / 1e9,
+                                       .prompt_rows = prompts,
+                                       .nonfinite = step->nonfinite,
+                                       .spans = step->counted,
+                                       .span_count = counted};
+    stats_add_step(sequences->stats, &decided, &counts);
 }
 
 /* What a row costs as measured, which has attention and choosing in it. */

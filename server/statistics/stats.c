@@ -1,4 +1,4 @@
-/* Counts of one served model, under one mutex. */
+/* Counts of one loop for one served model, under one mutex. */
 #include "server/statistics/stats.h"
 
 #include <stdlib.h>
@@ -87,6 +87,7 @@ void stats_need_details(struct stats *stats, const struct moed_model_info *info,
             routing_detail_init_steps(&stats->phases[phase][i], info->gates[i].experts,
                                       info->gates[i].top_k);
     }
+    pending_init(&stats->pending, info);
 }
 
 static void free_details(const struct stats *stats, struct routing_detail *details)
@@ -98,6 +99,7 @@ static void free_details(const struct stats *stats, struct routing_detail *detai
 
 void stats_close(struct stats *stats)
 {
+    pending_close(&stats->pending);
     free_details(stats, stats->details);
     for (int phase = 0; phase < PHASE_COUNT; phase++)
         free_details(stats, stats->phases[phase]);
@@ -133,14 +135,19 @@ void stats_add_wait(struct stats *stats, double seconds)
     uv_mutex_unlock(&stats->mutex);
 }
 
-void stats_add_batch(struct stats *stats, size_t rows, double seconds)
+static void add_batch(struct stats *stats, size_t rows, double seconds)
 {
-    uv_mutex_lock(&stats->mutex);
     histogram_observe(&stats->compute_seconds, seconds);
     histogram_observe(&stats->batch_rows, (double)rows);
     oip_statistics_add_batch(&stats->times, rows, (uint64_t)(seconds * 1e9));
     stats->rows += rows;
     stats->batches++;
+}
+
+void stats_add_batch(struct stats *stats, size_t rows, double seconds)
+{
+    uv_mutex_lock(&stats->mutex);
+    add_batch(stats, rows, seconds);
     uv_mutex_unlock(&stats->mutex);
 }
 
@@ -166,21 +173,15 @@ static void count_classes(struct stats *stats, const struct tally_batch *batch, 
     }
 }
 
-static void count_choices(const struct stats *stats, struct routing_detail *details,
-                          const struct tally_batch *batch, size_t first, size_t end)
+static void count_details(struct stats *stats, const struct tally_batch *batch, size_t first,
+                          size_t end)
 {
     for (size_t i = 0; i < stats->routing[TAG_NONE]->gate_count; i++) {
         const struct moed_routing *routing = batch->routing[i];
         const size_t items = routing->items / batch->rows;
-        routing_detail_count(&details[i], routing->choice + first * items * routing->top_k,
+        routing_detail_count(&stats->details[i], routing->choice + first * items * routing->top_k,
                              (end - first) * items, stats->batches);
     }
-}
-
-static void count_details(struct stats *stats, const struct tally_batch *batch, size_t first,
-                          size_t end)
-{
-    count_choices(stats, stats->details, batch, first, end);
     for (size_t row = first; batch->scores && row < end; row++)
         count_classes(stats, batch, row);
 }
@@ -210,17 +211,108 @@ void stats_count(struct stats *stats, size_t tag, const struct tally_batch *batc
     uv_mutex_unlock(&stats->mutex);
 }
 
-void stats_count_span(struct stats *stats, bool counted, const struct tally_batch *batch,
-                      size_t first, size_t generated, size_t end)
+/* ---- steps ---- */
+
+static void count_choices(const struct stats *stats, struct routing_detail *details,
+                          const struct tally_batch *batch, size_t first, size_t end)
+{
+    for (size_t i = 0; i < stats->routing[TAG_NONE]->gate_count; i++) {
+        const struct moed_routing *routing = batch->routing[i];
+        const size_t items = routing->items / batch->rows;
+        routing_detail_count(&details[i], routing->choice + first * items * routing->top_k,
+                             (end - first) * items, stats->batches);
+    }
+}
+
+/* Neighbours of one tag are counted in it at once. */
+static void count_spans(struct stats *stats, const struct tally_batch *batch,
+                        const struct step_span *spans, size_t count)
+{
+    for (size_t i = 0, end; i < count; i = end) {
+        for (end = i + 1; end < count && spans[end].tag == spans[i].tag &&
+                          spans[end].first == spans[end - 1].end;)
+            end++;
+        tally_count(tally_of(stats, spans[i].tag), batch, spans[i].first, spans[end - 1].end);
+    }
+    for (size_t i = 0; i < count; i++) {
+        const struct step_span *span = &spans[i];
+        count_choices(stats, stats->phases[PHASE_PROMPT], batch, span->first, span->generated);
+        count_choices(stats, stats->phases[PHASE_GENERATED], batch, span->generated, span->end);
+        count_details(stats, batch, span->first, span->end);
+    }
+}
+
+static void add_pending(struct pending *pending, const struct tally_batch *batch,
+                        const struct step_span *span, uint64_t number)
+{
+    for (size_t row = span->first; row < span->end; row++)
+        pending_add(pending, batch, row,
+                    &(struct pending_row){number, span->tag, row < span->generated});
+}
+
+/* Gate after gate: what one row is counted in is still in the cache for the next. */
+static void count_pending_details(struct stats *stats)
+{
+    const struct pending *pending = &stats->pending;
+    for (size_t i = 0; i < pending->gate_count; i++)
+        for (size_t row = 0; row < pending->count; row++) {
+            const struct pending_row *of = &pending->rows[row];
+            const enum phase phase = of->prompt ? PHASE_PROMPT : PHASE_GENERATED;
+            const int32_t *choice = pending_choice(&pending->gates[i], row);
+            routing_detail_count(&stats->phases[phase][i], choice, 1, of->batch);
+            routing_detail_count(&stats->details[i], choice, 1, of->batch);
+        }
+}
+
+static void count_pending(struct stats *stats)
+{
+    struct pending *pending = &stats->pending;
+    for (size_t row = 0, end; row < pending->count; row = end) {
+        const size_t tag = pending->rows[row].tag;
+        for (end = row + 1; end < pending->count && pending->rows[end].tag == tag;)
+            end++;
+        pending_tally(pending, tally_of(stats, tag), row, end);
+    }
+    count_pending_details(stats);
+    pending->count = 0;
+}
+
+/* Counts what does not wait: the experts of prompts, and rows that were routed as asked. Leaves the
+ * other spans in `spans`, and returns how many there are. */
+static size_t count_at_once(struct stats *stats, const struct tally_batch *batch,
+                            struct step_span *spans, size_t count)
+{
+    const size_t gates = stats->routing[TAG_NONE]->gate_count;
+    size_t left = 0;
+    for (size_t i = 0; i < count; i++) {
+        const struct step_span *span = &spans[i];
+        if (span->intervened) {
+            tally_count_intervened(tally_of(stats, span->tag), batch, span->first, span->end);
+            continue;
+        }
+        if (span->first < span->generated)
+            sequence_stats_count_prompt(&stats->sequences, batch->routing, gates, span->first,
+                                        span->generated);
+        spans[left++] = *span;
+    }
+    return left;
+}
+
+void stats_add_step(struct stats *stats, const struct tally_batch *batch,
+                    const struct step_counts *step)
 {
     uv_mutex_lock(&stats->mutex);
-    stats->sequences.tokens[PHASE_PROMPT] += generated - first;
-    if (counted) {
-        sequence_stats_count_prompt(&stats->sequences, batch->routing,
-                                    stats->routing[TAG_NONE]->gate_count, first, generated);
-        count_choices(stats, stats->phases[PHASE_PROMPT], batch, first, generated);
-        count_choices(stats, stats->phases[PHASE_GENERATED], batch, generated, end);
-    }
+    add_batch(stats, batch->rows, step->seconds);
+    stats->times.nonfinite_count += step->nonfinite;
+    stats->sequences.tokens[PHASE_PROMPT] += step->prompt_rows;
+    const size_t count = count_at_once(stats, batch, step->spans, step->span_count);
+    const bool waits = pending_takes(&stats->pending, batch);
+    if (!waits || !pending_has_room(&stats->pending, batch))
+        count_pending(stats);
+    for (size_t i = 0; waits && i < count; i++)
+        add_pending(&stats->pending, batch, &step->spans[i], stats->batches);
+    if (!waits)
+        count_spans(stats, batch, step->spans, count);
     uv_mutex_unlock(&stats->mutex);
 }
 
@@ -249,9 +341,22 @@ void stats_judge(struct stats *stats, size_t tag, const struct answered_rows *ro
     uv_mutex_unlock(&stats->mutex);
 }
 
-void stats_add(struct stats *total, struct stats *stats)
+/* ---- reading ---- */
+
+void stats_lock(struct stats *stats)
 {
     uv_mutex_lock(&stats->mutex);
+    count_pending(stats);
+}
+
+void stats_unlock(struct stats *stats)
+{
+    uv_mutex_unlock(&stats->mutex);
+}
+
+void stats_add(struct stats *total, struct stats *stats)
+{
+    stats_lock(stats);
     request_counts_merge(&total->requests, &stats->requests);
     histogram_add(&total->request_seconds, &stats->request_seconds);
     histogram_add(&total->queue_seconds, &stats->queue_seconds);
@@ -266,229 +371,5 @@ void stats_add(struct stats *total, struct stats *stats)
     for (size_t tag = 0; tag < stats->tag_count; tag++)
         if (stats->routing[tag])
             tally_add(total->routing[TAG_NONE], stats->routing[tag]);
-    uv_mutex_unlock(&stats->mutex);
-}
-
-/* ---- all shards of a model ---- */
-
-uint64_t stats_now(void)
-{
-    return (UINT64_C(1) << 61) + uv_hrtime(); /* 73 years */
-}
-
-struct model_stats *model_stats_new(const struct moed_model_info *info, size_t classes,
-                                    size_t loops, size_t max_tags, uint64_t now)
-{
-    struct model_stats *stats = xcalloc(1, sizeof *stats + (loops + 1) * sizeof *stats->loop);
-    atomic_init(&stats->holders, 1);
-    if (uv_mutex_init(&stats->mutex) != 0)
-        out_of_memory();
-    tags_init(&stats->tags, max_tags);
-    feedback_init(&stats->feedback);
-    size_t tags = tags_end(&stats->tags);
-    stats->histories = xcalloc(tags, sizeof *stats->histories);
-    for (size_t tag = 0; tag < tags; tag++)
-        history_init(&stats->histories[tag], NULL, now);
-    stats->loops = loops;
-    for (size_t i = 0; i <= loops; i++) {
-        stats_init(&stats->loop[i], info, tags);
-        stats_need_details(&stats->loop[i], info, classes);
-    }
-    return stats;
-}
-
-struct model_stats *model_stats_hold(struct model_stats *stats)
-{
-    atomic_fetch_add_explicit(&stats->holders, 1, memory_order_relaxed);
-    return stats;
-}
-
-void model_stats_release(struct model_stats *stats)
-{
-    if (atomic_fetch_sub(&stats->holders, 1) > 1)
-        return;
-    for (size_t i = 0; i <= stats->loops; i++)
-        stats_close(&stats->loop[i]);
-    for (size_t tag = 0; tag < tags_end(&stats->tags); tag++)
-        history_close(&stats->histories[tag]);
-    free(stats->histories);
-    tally_free(stats->recorded.from);
-    tally_free(stats->recorded.until);
-    tags_close(&stats->tags);
-    feedback_close(&stats->feedback);
-    uv_mutex_destroy(&stats->mutex);
-    free(stats);
-}
-
-bool model_stats_fit(const struct model_stats *stats, const struct moed_model_info *info,
-                     size_t classes)
-{
-    const struct stats *shard = &stats->loop[0];
-    bool fits = tally_fits(shard->routing[TAG_NONE], info);
-    for (size_t i = 0; fits && i < info->gate_count; i++)
-        fits =
-            shard->details[i].top_k == info->gates[i].top_k && shard->details[i].classes == classes;
-    return fits;
-}
-
-void stats_snapshot(struct model_stats *stats, const struct moed_model_info *info,
-                    struct stats *total)
-{
-    stats_init(total, info, 1);
-    for (size_t i = 0; i < stats->loops; i++)
-        stats_add(total, &stats->loop[i]);
-}
-
-uint64_t model_stats_rows(struct model_stats *stats, size_t tag, bool before_too)
-{
-    uint64_t rows = 0;
-    for (size_t i = 0; i < stats->loops + before_too; i++) {
-        uv_mutex_lock(&stats->loop[i].mutex);
-        const struct tally *tally = stats->loop[i].routing[tag];
-        rows += tally ? tally->rows : 0;
-        uv_mutex_unlock(&stats->loop[i].mutex);
-    }
-    return rows;
-}
-
-/* ---- windows ---- */
-
-size_t model_stats_uses(const struct model_stats *stats)
-{
-    return stats->loops * DETAIL_RECENT;
-}
-
-static void add_detail(struct stats *shard, const struct routing_detail *detail,
-                       struct routing_detail *total)
-{
-    uv_mutex_lock(&shard->mutex);
-    routing_detail_add(total, detail);
-    uv_mutex_unlock(&shard->mutex);
-}
-
-/* What came before this process comes first. */
-void model_stats_detail(struct model_stats *stats, size_t gate, struct routing_detail *total)
-{
-    struct stats *loop = stats->loop, *before = &loop[stats->loops];
-    add_detail(before, &before->details[gate], total);
-    for (size_t i = 0; i < stats->loops; i++)
-        add_detail(&loop[i], &loop[i].details[gate], total);
-    routing_detail_keep_latest(total, model_stats_uses(stats));
-}
-
-void model_stats_phase(struct model_stats *stats, enum phase phase, size_t gate,
-                       struct routing_detail *total)
-{
-    struct stats *loop = stats->loop, *before = &loop[stats->loops];
-    add_detail(before, &before->phases[phase][gate], total);
-    for (size_t i = 0; i < stats->loops; i++)
-        add_detail(&loop[i], &loop[i].phases[phase][gate], total);
-    routing_detail_keep_latest(total, model_stats_uses(stats));
-}
-
-struct tally *model_stats_totals(struct model_stats *stats, size_t tag)
-{
-    struct tally *totals = NULL;
-    for (size_t i = 0; i <= stats->loops; i++) {
-        struct stats *shard = &stats->loop[i];
-        uv_mutex_lock(&shard->mutex);
-        if (totals && shard->routing[tag])
-            tally_add(totals, shard->routing[tag]);
-        else if (shard->routing[tag])
-            totals = tally_copy(shard->routing[tag]);
-        uv_mutex_unlock(&shard->mutex);
-    }
-    return totals;
-}
-
-void model_stats_tick(struct model_stats *stats, uint64_t now)
-{
-    uv_mutex_lock(&stats->mutex);
-    for (size_t tag = 0; tag < tags_end(&stats->tags); tag++) {
-        if (!history_is_due(&stats->histories[tag], now))
-            continue;
-        struct tally *totals = model_stats_totals(stats, tag);
-        history_tick(&stats->histories[tag], totals, now);
-        tally_free(totals);
-    }
-    uv_mutex_unlock(&stats->mutex);
-}
-
-/* to += until - then; NULL: nothing had been counted. */
-static void add_difference(struct tally *to, const struct tally *until, const struct tally *then)
-{
-    if (until)
-        tally_add(to, until);
-    if (then)
-        tally_subtract(to, then);
-}
-
-static void add_tag(struct stats_window *of, struct model_stats *stats, enum window window,
-                    size_t tag)
-{
-    uint64_t began, ignored;
-    const struct history *history = &stats->histories[tag];
-    const struct tally *begin = history_begin(history, window, 0, of->now, &began);
-    const struct tally *before = history_begin(history, window, 1, of->now, &ignored);
-    const struct tally *recent = history_begin(history, WINDOW_5M, 0, of->now, &ignored);
-    const struct tally *hour = history_begin(history, WINDOW_1H, 0, of->now, &ignored);
-    struct tally *totals = model_stats_totals(stats, tag);
-    of->seconds = (double)(of->now - began) / 1e9; /* the same for every tag */
-    add_difference(of->tally, totals, begin);
-    if (of->before) {
-        add_difference(of->before, begin, before);
-        add_difference(of->recent, totals, recent);
-        add_difference(of->earlier, recent, hour);
-    }
-    tally_free(totals);
-}
-
-void stats_window_init(struct stats_window *of, struct model_stats *stats, enum window window,
-                       int tag, bool compared, uint64_t now)
-{
-    const struct tally *like = stats->loop[0].routing[TAG_NONE];
-    *of = (struct stats_window){.now = now, .tally = tally_empty(like)};
-    if (compared) {
-        of->before = tally_empty(like);
-        of->recent = tally_empty(like);
-        of->earlier = tally_empty(like);
-    }
-    uv_mutex_lock(&stats->mutex);
-    for (size_t i = 0; i < tags_end(&stats->tags); i++)
-        if (tag == STATS_ALL_TAGS || i == (size_t)tag)
-            add_tag(of, stats, window, i);
-    uv_mutex_unlock(&stats->mutex);
-}
-
-void stats_window_close(struct stats_window *of)
-{
-    tally_free(of->tally);
-    tally_free(of->before);
-    tally_free(of->recent);
-    tally_free(of->earlier);
-}
-
-static void reset_details(struct stats *shard)
-{
-    uv_mutex_lock(&shard->mutex);
-    for (size_t i = 0; i < shard->routing[TAG_NONE]->gate_count; i++)
-        routing_detail_reset(&shard->details[i]);
-    for (int phase = 0; phase < PHASE_COUNT; phase++)
-        for (size_t i = 0; shard->phases[phase] && i < shard->routing[TAG_NONE]->gate_count; i++)
-            routing_detail_reset(&shard->phases[phase][i]);
-    uv_mutex_unlock(&shard->mutex);
-}
-
-void model_stats_reset(struct model_stats *stats, uint64_t now)
-{
-    uv_mutex_lock(&stats->mutex);
-    for (size_t tag = 0; tag < tags_end(&stats->tags); tag++) {
-        struct tally *totals = model_stats_totals(stats, tag);
-        history_close(&stats->histories[tag]);
-        history_init(&stats->histories[tag], totals, now);
-        tally_free(totals);
-    }
-    for (size_t i = 0; i <= stats->loops; i++)
-        reset_details(&stats->loop[i]);
-    uv_mutex_unlock(&stats->mutex);
+    stats_unlock(stats);
 }

@@ -15,6 +15,7 @@
 #include "proto/routing_detail.h"
 #include "server/statistics/feedback.h"
 #include "server/statistics/history.h"
+#include "server/statistics/pending.h"
 #include "server/statistics/sequence_stats.h"
 #include "server/statistics/tags.h"
 
@@ -70,6 +71,7 @@ struct stats {
     /* [gate_count] of the prompts' rows of each step, and of the others; owned; NULL in a sum and
      * for models without sequences */
     struct routing_detail *phases[PHASE_COUNT];
+    struct pending pending; /* rows that are in none of these yet */
     size_t tag_count;
     struct tally **routing; /* [tag_count] by tag; owned; NULL, but for the first: no rows yet */
 };
@@ -100,17 +102,38 @@ void stats_count(struct stats *stats, size_t tag, const struct tally_batch *batc
 void stats_count_intervened(struct stats *stats, size_t tag, const struct tally_batch *batch,
                             size_t first, size_t end);
 
-/* Counts rows [first, end) of a sequence in the last batch, of a prompt up to `generated`
- * (`counted`: their experts, too), tokens that were found in the cache, and a generated token with
- * the time since the request's arrival, or since the token before it. */
-void stats_count_span(struct stats *stats, bool counted, const struct tally_batch *batch,
-                      size_t first, size_t generated, size_t end);
+/* The rows [first, end) of one sequence in a step, of a prompt up to `generated`. */
+struct step_span {
+    size_t first, generated, end;
+    size_t tag;
+    bool intervened; /* routed as its request asked */
+};
+
+/* What is counted of a step of sequences beside what the gates decided. */
+struct step_counts {
+    double seconds;
+    size_t prompt_rows;      /* of prompts, counted or not */
+    size_t nonfinite;        /* as for stats_add_nonfinite() */
+    struct step_span *spans; /* [span_count] those that are counted, in order; this changes them */
+    size_t span_count;
+};
+
+/* Adds a computed step. Rows of small ones wait (server/statistics/pending.h). */
+void stats_add_step(struct stats *stats, const struct tally_batch *batch,
+                    const struct step_counts *step);
+
+/* Counts tokens that were found in the cache, and a generated token with the time since the
+ * request's arrival, or since the token before it. */
 void stats_add_cached(struct stats *stats, size_t tokens);
 void stats_add_token(struct stats *stats, bool first, double seconds);
 
 /* Counts the true classes labels[rows] of answered rows; -1: not known. */
 void stats_judge(struct stats *stats, size_t tag, const struct answered_rows *rows,
                  const int32_t *labels);
+
+/* Takes the mutex, for who reads what is counted of gates: no row waits any more. */
+void stats_lock(struct stats *stats);
+void stats_unlock(struct stats *stats);
 
 /* total += stats, with all tags in one. `stats` may be another thread's, `total` is the caller's.
  */
@@ -123,8 +146,10 @@ struct recorded {
 };
 
 /* The clock of routing statistics: uv_hrtime() since an origin long before it, so that what was
- * counted before this process, or this machine, was started has a time, too. */
+ * counted before this process, or this machine, was started has a time, too. stats_time(): of such
+ * a moment. */
 uint64_t stats_now(void);
+uint64_t stats_time(uint64_t hrtime);
 
 /* All shards. Held by models: a reload makes a new model, which goes on with the old one's. */
 struct model_stats {
@@ -146,7 +171,8 @@ struct model_stats *model_stats_new(const struct moed_model_info *info, size_t c
 struct model_stats *model_stats_hold(struct model_stats *stats);
 void model_stats_release(struct model_stats *stats);
 
-/* Whether they count what this model has: as many gates, of as many experts. */
+/* Whether they count what this model has: as many gates, of as many experts, for rows or for
+ * sequences. */
 bool model_stats_fit(const struct model_stats *stats, const struct moed_model_info *info,
                      size_t classes);
 

@@ -2,10 +2,10 @@
  *
  *   bench_sequence CHECKPOINT ROUNDS
  *
- * Two sessions go through the same tokens, one row a step, as one that generates does: one keeps
- * distributions and counts as the server does, the other keeps and counts nothing. They take turns
- * every BLOCK steps. For each round a line with the nanoseconds of a step of the first and of the
- * second, of the CPU time. */
+ * Three sessions go through the same tokens, one row a step, as one that generates does: one keeps
+ * distributions and counts as the server does, one keeps them and counts nothing, one keeps and
+ * counts nothing. They take turns every BLOCK steps. For each round a line with the nanoseconds of
+ * a step of each, of the CPU time. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -13,7 +13,7 @@
 #include "core/moed.h"
 #include "server/statistics/stats.h"
 
-enum { BLOCK = 64, BLOCKS = 6, STEPS = BLOCK * BLOCKS };
+enum { BLOCK = 64, BLOCKS = 6, STEPS = BLOCK * BLOCKS, SIDES = 3 };
 
 struct side {
     struct moed_scratch *scratch;
@@ -28,7 +28,8 @@ struct run {
     struct moed_pages *pages;
     struct stats stats;
     float *logits;
-    struct side sides[2];
+    uint64_t now; /* for statistics: a server has read the clock to know what a step took */
+    struct side sides[SIDES];
 };
 
 static void fail(const char *what)
@@ -43,10 +44,9 @@ static void add_statistics(struct run *run, const struct side *side)
     const struct moed_routing *routing[run->info->gate_count + 1]; /* no array of 0 */
     for (size_t i = 0; i < run->info->gate_count; i++)
         routing[i] = moed_routing(side->scratch, i);
-    const struct tally_batch batch = {.rows = 1, .routing = routing, .at = stats_now()};
-    stats_add_batch(&run->stats, 1, 1e-4);
-    stats_count_span(&run->stats, true, &batch, 0, 0, 1);
-    stats_count(&run->stats, TAG_NONE, &batch, 0, 1);
+    const struct tally_batch batch = {.rows = 1, .routing = routing, .at = run->now};
+    struct step_span span = {.end = 1, .tag = TAG_NONE};
+    stats_add_step(&run->stats, &batch, &(struct step_counts){1e-4, 0, 0, &span, 1});
     stats_add_token(&run->stats, false, 1e-4);
 }
 
@@ -65,6 +65,7 @@ static void step(struct run *run, const struct side *side, size_t position)
 static void block(struct run *run, struct side *side, size_t first)
 {
     const double begin = bench_seconds();
+    run->now = stats_now();
     for (size_t position = first; position < first + BLOCK; position++)
         step(run, side, position);
     side->seconds += bench_seconds() - begin;
@@ -72,24 +73,23 @@ static void block(struct run *run, struct side *side, size_t first)
 
 static void round_of(struct run *run, size_t number)
 {
-    for (size_t i = 0; i < 2; i++) {
+    for (size_t i = 0; i < SIDES; i++) {
         moed_session_truncate(run->sides[i].session, 0);
         if (moed_session_reserve(run->sides[i].session, STEPS) != 0)
             fail("no room for the sequences");
         run->sides[i].seconds = 0;
     }
-    for (size_t i = 0; i < BLOCKS; i++) {
-        const size_t first = (number + i) % 2;
-        block(run, &run->sides[first], i * BLOCK);
-        block(run, &run->sides[!first], i * BLOCK);
-    }
-    printf("%.1f %.1f\n", run->sides[0].seconds * 1e9 / STEPS, run->sides[1].seconds * 1e9 / STEPS);
+    for (size_t i = 0; i < BLOCKS; i++)
+        for (size_t turn = 0; turn < SIDES; turn++)
+            block(run, &run->sides[(number + i + turn) % SIDES], i * BLOCK);
+    for (size_t i = 0; i < SIDES; i++)
+        printf("%.1f%c", run->sides[i].seconds * 1e9 / STEPS, i + 1 < SIDES ? ' ' : '\n');
 }
 
-static void init_side(struct run *run, struct side *side, bool counts)
+static void init_side(struct run *run, struct side *side, bool keeps, bool counts)
 {
     struct error err = ERROR_INIT;
-    const struct moed_scratch_options options = {1, 1, .distributions = counts};
+    const struct moed_scratch_options options = {1, 1, .distributions = keeps};
     side->counts = counts;
     side->scratch = moed_scratch_new(run->model, &options, &err);
     side->session = side->scratch ? moed_session_new(run->pages, &err) : NULL;
@@ -110,14 +110,15 @@ int main(int argc, char *argv[])
     run.info = moed_model_info(model);
     if (!run.info->sequence)
         fail("this is no language model");
-    run.pages = moed_pages_new(model, &(struct moed_room){.positions = 4 * STEPS}, &err);
+    run.pages = moed_pages_new(model, &(struct moed_room){.positions = 2 * SIDES * STEPS}, &err);
     if (!run.pages)
         fail(err.text);
     run.logits = bench_memory(run.info->outputs[0].elements * sizeof *run.logits);
     stats_init(&run.stats, run.info, 1);
     stats_need_details(&run.stats, run.info, 0);
-    init_side(&run, &run.sides[0], true);
-    init_side(&run, &run.sides[1], false);
+    init_side(&run, &run.sides[0], true, true);
+    init_side(&run, &run.sides[1], true, false);
+    init_side(&run, &run.sides[2], false, false);
     for (size_t i = 0, rounds = (size_t)atol(argv[2]); i < rounds; i++)
         round_of(&run, i);
     return EXIT_SUCCESS; /* the system frees the rest */

@@ -91,7 +91,7 @@ def step_point(rounds):
     program = os.path.join(BUILD, "bench_sequence")
     done = subprocess.run([program, os.path.join(SHIPPED_MODELS, LANGUAGE_MODEL), str(rounds)], capture_output=True,
                           text=True, check=True)
-    on, off = zip(*[[float(number) / 1e3 for number in line.split()] for line in done.stdout.splitlines()])
+    on, _, off = zip(*[[float(number) / 1e3 for number in line.split()] for line in done.stdout.splitlines()])
     more = statistics.quantiles([a - b for a, b in zip(on, off)], n=4)
     return statistics.median(on), statistics.median(off), more
 

@@ -1,6 +1,7 @@
 /* Gate counts, compared with a reference that keeps every decision and counts from scratch. */
 #include <float.h>
 #include <math.h>
+#include <stdlib.h>
 
 #include "core/gate_counts.h"
 #include "support.h"
@@ -223,6 +224,39 @@ START_TEST(sums_do_not_depend_on_batches)
 }
 END_TEST
 
+/* With dropped pairs, weights without bounds, and times that do not ascend. */
+START_TEST(records_count_as_their_items)
+{
+    enum { TOP_K = 3 };
+    uint32_t state = 77;
+    decide(MOST_ITEMS, MOST_EXPERTS, TOP_K, &state);
+    fill_fractions(decided.probability, MOST_ITEMS * MOST_EXPERTS, &state);
+    fill_fractions(decided.entropy, MOST_ITEMS, &state);
+    decided.weight[5] = INFINITY;
+    decided.choice[8] = decided.expert[8] = -1; /* fewer were asked for */
+    const size_t bytes = moed_gate_record_bytes(MOST_EXPERTS, TOP_K);
+    char *records = malloc(MOST_ITEMS * bytes);
+    uint64_t times[MOST_ITEMS];
+    struct moed_gate_counts *one = moed_gate_counts_new(MOST_EXPERTS),
+                            *other = moed_gate_counts_new(MOST_EXPERTS);
+    for (size_t item = 0; item < MOST_ITEMS; item++) {
+        times[item] = 1 + next_random(&state) % 100;
+        moed_gate_record_write(records + item * bytes, &decided.routing, item);
+        ck_assert_mem_eq(moed_gate_record_choice(records + item * bytes, TOP_K),
+                         decided.choice + item * TOP_K, TOP_K * sizeof *decided.choice);
+        moed_gate_counts_count(one, &decided.routing, item, item + 1, times[item]);
+    }
+    memset(&decided, 0, sizeof decided);
+    moed_gate_counts_count_records(other, records, TOP_K, 7, times);
+    moed_gate_counts_count_records(other, records + 7 * bytes, TOP_K, MOST_ITEMS - 7, times + 7);
+    ck_assert_uint_eq(one->overflowed, 1);
+    ck_assert_mem_eq(one, other, sizeof *one + MOST_EXPERTS * sizeof(struct moed_expert_counts));
+    free(records);
+    moed_gate_counts_free(one);
+    moed_gate_counts_free(other);
+}
+END_TEST
+
 START_TEST(no_weight_poisons_a_sum)
 {
     ck_assert_double_eq(moed_sum_value(moed_sum_of(0.375)), 0.375);
@@ -364,6 +398,6 @@ END_TEST
 
 TEST_MAIN("gate counts", fewer_choices_than_slots, any_range_counts_as_the_reference,
           without_distributions_only_choices_count, sums_do_not_depend_on_batches,
-          no_weight_poisons_a_sum, an_overflowed_item_adds_no_weight,
+          records_count_as_their_items, no_weight_poisons_a_sum, an_overflowed_item_adds_no_weight,
           no_item_has_more_parts_than_another, experts_remember_when_they_served_last,
           integers_are_exact_modulo_2_64, freeing_nothing_is_fine)

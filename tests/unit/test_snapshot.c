@@ -58,10 +58,10 @@ static void serve(struct model_stats *stats, size_t loop, const char *tag, int32
                                            .items_per_row = one_item,
                                            .first = (const int32_t *const[]){first, first}};
     const size_t index = tag ? tags_index(&stats->tags, tag) : TAG_NONE;
-    stats_add_batch(&stats->loop[loop], 1, 0.1);
-    stats_count(&stats->loop[loop], index, &batch, 0, 1);
+    struct step_span span = {.generated = expert == 0, .end = 1, .tag = index};
+    stats_add_step(&stats->loop[loop], &batch,
+                   &(struct step_counts){0.1, expert == 0, 0, &span, 1});
     stats_judge(&stats->loop[loop], index, &answered, &label);
-    stats_count_span(&stats->loop[loop], true, &batch, 0, expert == 0, 1);
 }
 
 /* Twenty minutes of traffic; then, of some seconds. */

@@ -332,6 +332,22 @@ START_TEST(tags_count_apart)
 END_TEST
 
 /* Windows and details begin anew; what rate() reads goes on. */
+/* A model of sequences counts more than one of rows. */
+START_TEST(only_alike_models_go_on_with_counters)
+{
+    struct moed_model_info other = info;
+    struct model_stats *stats = model_stats_new(&info, 0, 1, 1, SECOND);
+    ck_assert(model_stats_fit(stats, &other, 0));
+    ck_assert(!model_stats_fit(stats, &other, 2));
+    other.sequence = true;
+    ck_assert(!model_stats_fit(stats, &other, 0));
+    other.sequence = false;
+    other.gate_count = 1;
+    ck_assert(!model_stats_fit(stats, &other, 0));
+    model_stats_release(stats);
+}
+END_TEST
+
 START_TEST(a_reset_lets_counters_be)
 {
     struct model_stats *stats = model_stats_new(&info, 0, 2, 1, 0);
@@ -396,6 +412,7 @@ END_TEST
 
 TEST_MAIN("stats", windows_slide, a_window_says_what_it_spans, earlier_and_recent_do_not_overlap,
           an_expert_takes_what_is_documented, tags_count_apart, a_batch_is_counted_once,
-          a_reset_lets_counters_be, windows_have_names, loops_add_up, reasons_have_words,
-          requests_count_by_protocol_and_status, counters_begin_at_zero, routing_adds_up,
-          histograms_reach_from_microseconds_to_timeouts, bounds_ascend)
+          only_alike_models_go_on_with_counters, a_reset_lets_counters_be, windows_have_names,
+          loops_add_up, reasons_have_words, requests_count_by_protocol_and_status,
+          counters_begin_at_zero, routing_adds_up, histograms_reach_from_microseconds_to_timeouts,
+          bounds_ascend)
