@@ -8,7 +8,8 @@ engine   a forward pass in one process, with all that is counted (distributions,
          of experts) and with none of it
 steps    steps of one row of a language model, the same way (bench_sequence.c)
 server   requests with an id and labels to one server over one connection, in turns with a tag, and with
-         `Moed-Statistics: off`, which leaves out what is counted, kept for feedback and judged
+         `Moed-Statistics: off`, which leaves out what is counted, kept for feedback and judged; texts also over
+         sixteen connections at a time
 
 A forward pass of a small model takes microseconds, a request tens of them. What the statistics of a row cost is
 therefore also given as a part of what the server spends on it: the bar is 1 %. Needs build/bench
@@ -24,6 +25,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 
 import numpy as np
 
@@ -38,6 +40,7 @@ IMAGES = os.path.join(ROOT, "tests", "data", "samples", "t10k-images-idx3-ubyte.
 MODELS, ROWS = ("clusters", "mnist"), (1, 64)
 REQUESTS = 100  # of a turn
 TOKENS = 24
+TOGETHER = 16  # texts at a time
 LANGUAGE_MODEL = "tiny-lm"
 
 
@@ -145,6 +148,23 @@ def text_requests(server):
     return Requests(server, "/v1/completions", body, REQUESTS // 50)
 
 
+class Crowd:
+    """Texts that are generated together."""
+
+    def __init__(self, server):
+        self.all = [text_requests(server) for _ in range(TOGETHER)]
+
+    def turn(self, counted):
+        """CPU time of the server for one of them."""
+        before = cpu_microseconds(self.all[0].pid)
+        threads = [threading.Thread(target=one.send, args=[counted]) for one in self.all]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return (cpu_microseconds(self.all[0].pid) - before) / TOGETHER
+
+
 def server_points(rounds):
     points = {}
     with Server(SHIPPED_MODELS) as server:
@@ -152,6 +172,7 @@ def server_points(rounds):
             for rows in ROWS:
                 points[model, rows] = compare(infer_requests(server, model, rows).turn, rounds)
         points[LANGUAGE_MODEL, TOKENS] = compare(text_requests(server).turn, rounds)
+        points[f"{LANGUAGE_MODEL}, {TOGETHER} at a time", TOKENS] = compare(Crowd(server).turn, rounds)
         server.stop()
     return points
 
