@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-struct error;
+#include "core/error.h"
 
 /* Reports the failure on standard error, without allocating, and aborts. Called by the x-functions
  * and wherever a library could not allocate. */
@@ -20,9 +20,9 @@ void *xrealloc(void *memory, size_t bytes);
 char *xstrdup(const char *text);
 
 /* Zeroed memory, sized by a client or a file; NULL with an error if there is not enough. */
-void *calloc_checked(size_t count, size_t bytes, struct error *err);
+MUST_CHECK void *calloc_checked(size_t count, size_t bytes, struct error *err);
 
 /* The same; adds what it has allocated to *total. */
-void *calloc_counted(size_t count, size_t bytes, uint64_t *total, struct error *err);
+MUST_CHECK void *calloc_counted(size_t count, size_t bytes, uint64_t *total, struct error *err);
 
 #endif

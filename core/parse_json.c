@@ -28,8 +28,7 @@ static json_t *refuse(struct json_fault *fault, enum json_fault_kind kind, size_
     return NULL;
 }
 
-/* Returns the byte after the string that starts at `quote`, or `end` when it does not end. */
-static const char *skip_string(const char *quote, const char *end)
+const char *json_string_end(const char *quote, const char *end)
 {
     const char *c = quote + 1;
     while (c < end && *c != '"')
@@ -55,7 +54,7 @@ static bool is_bounded(const char *text, const char *end, size_t max_heap, size_
     size_t cost = 0;
     ptrdiff_t depth = 0;
     for (const char *c = text; c < end;) {
-        const char *next = *c == '"' ? skip_string(c, end) : c + 1;
+        const char *next = *c == '"' ? json_string_end(c, end) : c + 1;
         const size_t position = (size_t)(c - text), string = *c == '"' ? (size_t)(next - c) : 0;
         cost += COST_OF[(unsigned char)*c] + 2 * string; /* the token and its decoded text */
         depth += (*c == '[' || *c == '{') - (*c == ']' || *c == '}');

@@ -32,8 +32,11 @@ struct json_fault {
 /* Parses `length` bytes, which need not end with a NUL. `max_heap` bounds the memory of the tree,
  * in bytes; the estimate errs on the high side. `flags` are jansson's; duplicate keys are always
  * refused. The caller drops the reference. NULL with `fault` filled if the text is refused. */
-json_t *parse_json(const char *text, size_t length, size_t flags, size_t max_heap,
-                   struct json_fault *fault);
+MUST_CHECK json_t *parse_json(const char *text, size_t length, size_t flags, size_t max_heap,
+                              struct json_fault *fault);
+
+/* The byte after the string of JSON that starts at `quote`; `end` if it does not end before. */
+const char *json_string_end(const char *quote, const char *end);
 
 /* INVALID, or UNAVAILABLE where memory ran out: the text may be fine. */
 enum error_code json_fault_code(const struct json_fault *fault);

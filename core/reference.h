@@ -9,7 +9,7 @@
 MUST_CHECK int references_read(struct moed_gate_info *gates, size_t gate_count,
                                struct config_node *root, struct error *err);
 
-/* NULL is let be. */
+/* `reference` may be NULL. */
 void reference_free(struct moed_routing_reference *reference);
 
 #endif

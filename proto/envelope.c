@@ -59,14 +59,6 @@ static int refuse(const struct envelope *envelope, const char *at, const struct 
     return malformed(envelope, at, fault->reason, err);
 }
 
-const char *envelope_string_end(const char *quote, const char *end)
-{
-    const char *c = quote + 1;
-    while (c < end && *c != '"')
-        c += *c == '\\' && c + 1 < end ? 2 : 1;
-    return c < end ? c + 1 : end;
-}
-
 static int nest(struct envelope *envelope, struct nesting *nesting, const char *at,
                 struct error *err)
 {
@@ -173,7 +165,7 @@ static int measure_list(struct envelope *envelope, const char *list, struct nest
     *literal = (struct envelope_literal){.text = list, .entries = 1};
     for (const char *c = list; c < end;) {
         if (*c == '"') {
-            c = envelope_string_end(c, end);
+            c = json_string_end(c, end);
         } else {
             if (nest(envelope, nesting, c++, err) != 0)
                 return -1;
@@ -201,7 +193,7 @@ size_t envelope_list_entries(const char *list, const char *end)
             break;
         depth += class == OPEN_LIST || class == OPEN_OBJECT;
         entries += class == COMMA && depth == 0;
-        c = class == QUOTE ? envelope_string_end(c, end) : c + 1;
+        c = class == QUOTE ? json_string_end(c, end) : c + 1;
     }
     return entries;
 }
@@ -257,7 +249,7 @@ static int cut_literals(struct envelope *envelope, const char *rows, struct buff
             continue;
         }
         if (class == QUOTE) {
-            c = envelope_string_end(c, end);
+            c = json_string_end(c, end);
             continue;
         }
         if (class != ORDINARY && class != COMMA && nest(envelope, &nesting, c, err) != 0)

@@ -66,9 +66,6 @@ MUST_CHECK json_t *envelope_list(struct envelope *envelope, json_t *list, struct
 /* Refuses malformed JSON in the literals that nobody claimed. */
 MUST_CHECK int envelope_check_rest(struct envelope *envelope, struct error *err);
 
-/* The byte after the string that starts at `quote`; `end` if it does not end before. */
-const char *envelope_string_end(const char *quote, const char *end);
-
 /* Entries of the outermost list at `list`, whose brackets match before `end`. */
 size_t envelope_list_entries(const char *list, const char *end);
 

@@ -30,14 +30,15 @@ struct decoder {
     struct error *err;
 };
 
-/* Reads on to the next field with this number: 1, 0 at the end, or -1. */
+/* Reads on to the next field with this number, which is of bytes: 1, 0 at the end, or -1. */
 static int next_numbered(struct decoder *decoder, struct wire_reader *reader, uint32_t number,
-                         enum wire_type type, struct wire_field *field)
+                         struct wire_field *field)
 {
     int more;
     while ((more = wire_next(reader, field, decoder->err)) == 1 && field->number != number)
         ;
-    if (more == 1 && wire_check_type(field, type, "a field of the request", decoder->err) != 0)
+    if (more == 1 &&
+        wire_check_type(field, WIRE_BYTES, "a field of the request", decoder->err) != 0)
         return -1;
     return more;
 }
@@ -52,7 +53,7 @@ static int append_parameters(struct decoder *decoder, struct wire_reader reader,
     struct wire_field entry;
     bool labels = reader.cursor == decoder->message.cursor; /* those of the request itself */
     int more;
-    while ((more = next_numbered(decoder, &reader, number, WIRE_BYTES, &entry)) == 1) {
+    while ((more = next_numbered(decoder, &reader, number, &entry)) == 1) {
         if (ignored && grpc_parameter_is(&reader, &entry, ignored))
             continue;
         if (grpc_append_parameter(&reader, &entry, labels, first, &decoder->json, decoder->err) !=
@@ -70,7 +71,7 @@ static int append_member(struct decoder *decoder, struct wire_reader reader, uin
 {
     struct wire_field field, last = {.type = WIRE_BYTES, .bytes = ""};
     int more;
-    while ((more = next_numbered(decoder, &reader, number, WIRE_BYTES, &field)) == 1)
+    while ((more = next_numbered(decoder, &reader, number, &field)) == 1)
         last = field;
     if (more < 0)
         return -1;
@@ -250,8 +251,8 @@ static int find_raw_tensors(struct decoder *decoder)
     struct wire_reader reader = decoder->message;
     struct wire_field field;
     int more;
-    for (size_t i = 0;
-         (more = next_numbered(decoder, &reader, RAW_INPUT_CONTENTS, WIRE_BYTES, &field)) == 1; i++)
+    for (size_t i = 0; (more = next_numbered(decoder, &reader, RAW_INPUT_CONTENTS, &field)) == 1;
+         i++)
         decoder->tensors[i] = (struct oip_tensor){field.bytes, field.length};
     return more;
 }
@@ -266,7 +267,7 @@ static int append_list(struct decoder *decoder, uint32_t number,
     size_t index = 0;
     int more;
     buffer_text(&decoder->json, "[");
-    while ((more = next_numbered(decoder, &reader, number, WIRE_BYTES, &field)) == 1) {
+    while ((more = next_numbered(decoder, &reader, number, &field)) == 1) {
         if (append(decoder, wire_reader_of(&reader, &field), index++) != 0)
             return -1;
         if (decoder->json.failed)

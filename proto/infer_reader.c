@@ -294,7 +294,7 @@ static size_t read_chunk(struct infer_reader *reader, size_t count, void *values
 /* Reads the string at the cursor as a word. */
 static int read_word(struct infer_reader *reader, int32_t *category, struct error *err)
 {
-    const char *after = envelope_string_end(reader->cursor, reader->end);
+    const char *after = json_string_end(reader->cursor, reader->end);
     struct json_fault fault;
     json_t *string = parse_json(reader->cursor, (size_t)(after - reader->cursor),
                                 JSON_DECODE_ANY | JSON_ALLOW_NUL, MAX_WORD_HEAP, &fault);

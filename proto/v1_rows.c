@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/memory.h"
+#include "core/parse_json.h"
 #include "core/text.h"
 #include "proto/members.h"
 
@@ -125,7 +126,7 @@ static int read_name(struct objects *objects, size_t *index)
     const char *name = objects->c + 1;
     if (objects->c == objects->end || *objects->c != '"')
         return refuse(objects, "the name of an input");
-    objects->c = envelope_string_end(objects->c, objects->end);
+    objects->c = json_string_end(objects->c, objects->end);
     size_t length = (size_t)(objects->c - name) - 1;
     for (*index = 0; *index < signature->input_count; ++*index) {
         const char *known = signature->inputs[*index].name;
@@ -152,7 +153,7 @@ static int read_value(struct objects *objects, struct span *value)
         if (c == '{' || (depth == 0 && (c == ',' || c == '}' || text_is_space(c))))
             break;
         if (c == '"') {
-            objects->c = envelope_string_end(objects->c, objects->end);
+            objects->c = json_string_end(objects->c, objects->end);
             continue;
         }
         objects->c++;

@@ -40,7 +40,7 @@ MUST_CHECK int tensor_check_finite(const struct tensor *tensor, struct error *er
 size_t dtype_bytes(enum dtype dtype);
 
 /* A stored dtype by its name in the container. Returns -1 for any other. `name` may be NULL. */
-int dtype_parse(const char *name, enum dtype *dtype);
+MUST_CHECK int dtype_parse(const char *name, enum dtype *dtype);
 
 /* Releases the memory of a tensor whose numbers have been packed. Nobody may read it again: pages
  * of a mapped file would be read anew, those of a copied file are zeros, a view's copy is gone. */

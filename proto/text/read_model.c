@@ -47,15 +47,15 @@ static int read_vocabulary(struct vocabulary *vocabulary, const struct json_node
     return vocabulary_index(vocabulary, err);
 }
 
-/* A member that names a token; -1 where it is null. */
-static int read_token(const struct vocabulary *vocabulary, const struct json_node *model,
-                      const char *key, int32_t *id, struct error *err)
+/* "unk_token"; -1 where it is null. */
+static int read_unknown(const struct vocabulary *vocabulary, const struct json_node *model,
+                        int32_t *id, struct error *err)
 {
     const char *text;
     *id = -1;
-    if (!node_member(model, key).json)
+    if (!node_member(model, "unk_token").json)
         return 0;
-    if (node_text(model, key, NULL, &text, err) != 0)
+    if (node_text(model, "unk_token", NULL, &text, err) != 0)
         return -1;
     *id = vocabulary_find(vocabulary, text, strlen(text));
     return 0;
@@ -170,7 +170,7 @@ static int read_bpe(void *target, const struct json_node *node, struct error *er
     if (node_bool(node, "byte_fallback", &(bool){false}, &bytes, err) != 0 ||
         node_bool(node, "fuse_unk", &(bool){false}, &bpe->fuse_unknown, err) != 0 ||
         node_bool(node, "ignore_merges", &(bool){false}, &bpe->ignore_merges, err) != 0 ||
-        read_token(bpe->vocabulary, node, "unk_token", &bpe->unknown, err) != 0)
+        read_unknown(bpe->vocabulary, node, &bpe->unknown, err) != 0)
         return -1;
     if (unknown.json && bpe->unknown < 0 && !knows_all_bytes(bpe))
         return node_error(&unknown, err, ERROR_INVALID, "it is not in the vocabulary");
@@ -251,7 +251,7 @@ static int read_wordpiece(void *target, const struct json_node *node, struct err
     if (node_text(node, "continuing_subword_prefix", NULL, &prefix, err) != 0 ||
         node_integer(node, "max_input_chars_per_word", 1, WORDPIECE_MAX_CHARACTERS,
                      &wordpiece->max_characters, err) != 0 ||
-        read_token(&tokenizer->vocabulary, node, "unk_token", &wordpiece->unknown, err) != 0)
+        read_unknown(&tokenizer->vocabulary, node, &wordpiece->unknown, err) != 0)
         return -1;
     if (strlen(prefix) > WORDPIECE_MAX_PREFIX)
         return node_error(node, err, ERROR_TOO_LARGE, "continuing_subword_prefix: at most %d bytes",

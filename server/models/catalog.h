@@ -58,7 +58,7 @@ struct catalog *catalog_new(struct model **models, size_t count);
 /* Another holder; returns `catalog`. */
 struct catalog *catalog_hold(struct catalog *catalog);
 
-/* NULL is let go of, too. */
+/* `catalog` may be NULL. */
 void catalog_release(struct catalog *catalog);
 
 /* `version`: a number or a label; NULL: the pinned version, else the highest. On failure NULL and

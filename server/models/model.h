@@ -122,7 +122,7 @@ static inline size_t model_step_rows(const struct model *model, size_t option)
 /* Another holder; returns `model`. Any thread that holds it, or a catalog that does, may. */
 struct model *model_hold(struct model *model);
 
-/* NULL is let go of, too. */
+/* `model` may be NULL. */
 void model_release(struct model *model);
 
 /* The most rows of one request, where the server's option says `option`. */

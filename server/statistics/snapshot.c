@@ -79,9 +79,9 @@ static void walk_time(struct walk *walk, uint64_t *time)
 
 /* ---- counts ---- */
 
-static void walk_counts(struct packed *packed, uint64_t *counts, size_t count)
+static void walk_histogram(struct packed *packed, uint64_t counts[MOED_HISTOGRAM_PARTS])
 {
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < MOED_HISTOGRAM_PARTS; i++)
         packed_count(packed, &counts[i]);
 }
 
@@ -94,8 +94,8 @@ static void walk_gate(struct walk *walk, struct moed_gate_counts *counts)
         packed_count(packed, &counts->overflowed);
     packed_sum(packed, &counts->entropy);
     packed_sum(packed, &counts->margin);
-    walk_counts(packed, counts->entropies, MOED_HISTOGRAM_PARTS);
-    walk_counts(packed, counts->margins, MOED_HISTOGRAM_PARTS);
+    walk_histogram(packed, counts->entropies);
+    walk_histogram(packed, counts->margins);
     for (size_t i = 0; i < counts->experts; i++) {
         struct moed_expert_counts *expert = &counts->expert[i];
         packed_count(packed, &expert->selected);
