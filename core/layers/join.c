@@ -1,8 +1,8 @@
-/* add, multiply, concat: layers that join their input with other values of their list.
+/* add, multiply, divide, concat: layers that join their input with other values of their list.
  *
- *     add, multiply   the input, then the values of "of", the tensor `weight`, the number "value";
- *                     an axis of size 1 is repeated, as in PyTorch
- *     concat          the input, then the values of "of", along "axis" */
+ *     add, multiply, divide   the input with the values of "of", the tensor `weight`, the number
+ *                             "value"; an axis of size 1 is repeated, as in PyTorch
+ *     concat                  the input, then the values of "of", along "axis" */
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,7 +11,7 @@
 #include "core/layers/weights.h"
 #include "core/memory.h"
 
-/* ---- add, multiply ---- */
+/* ---- add, multiply, divide ---- */
 
 /* How an operand of some shape is read for a result of another: element i[0], i[1], ... at
  * sum i[a] * stride[a]; a stride is 0 along axes that are repeated. */
@@ -141,8 +141,8 @@ static int join_build(struct layer *layer, const struct scope *scope, struct con
     return 0;
 }
 
-/* y = x, y += x or y *= x over a line. */
-enum function { COPY, ADD, MULTIPLY };
+/* y = x, y += x, y *= x or y /= x over a line. */
+enum function { COPY, ADD, MULTIPLY, DIVIDE };
 
 static inline void apply(enum function function, const float *x, size_t stride, size_t count,
                          float *y)
@@ -159,6 +159,10 @@ static inline void apply(enum function function, const float *x, size_t stride, 
     case MULTIPLY:
         for (size_t i = 0; i < count; i++)
             y[i] *= x[i * stride];
+        break;
+    case DIVIDE:
+        for (size_t i = 0; i < count; i++)
+            y[i] /= x[i * stride];
         break;
     }
 }
@@ -213,11 +217,8 @@ static inline void join_forward(enum function function, const struct layer *laye
         apply_all(function, layer, &join->operands[i], rows, run->operands[i - 1], y);
     if (join->weight.values)
         apply_all(function, layer, &join->constant, rows, join->weight.values, y);
-    if (join->has_value) {
-        float value = join->value;
-        for (size_t i = 0; i < rows * layer->out_elements; i++)
-            y[i] = function == ADD ? y[i] + value : y[i] * value;
-    }
+    if (join->has_value)
+        apply_line(function, &join->value, 0, rows * layer->out_elements, y);
 }
 
 VECTORIZED static void add_forward(const struct layer *layer, const struct run *run, size_t rows,
@@ -230,6 +231,12 @@ VECTORIZED static void multiply_forward(const struct layer *layer, const struct 
                                         size_t rows, const float *x, float *y)
 {
     join_forward(MULTIPLY, layer, run, rows, x, y);
+}
+
+VECTORIZED static void divide_forward(const struct layer *layer, const struct run *run, size_t rows,
+                                      const float *x, float *y)
+{
+    join_forward(DIVIDE, layer, run, rows, x, y);
 }
 
 static void join_free(struct layer *layer)
@@ -316,6 +323,13 @@ const struct layer_op op_multiply = {.name = "multiply",
                                      .build = join_build,
                                      .forward = multiply_forward,
                                      .free = join_free};
+const struct layer_op op_divide = {.name = "divide",
+                                   .padding = PADDING_OWN,
+                                   .format = 3,
+                                   .joins = true,
+                                   .build = join_build,
+                                   .forward = divide_forward,
+                                   .free = join_free};
 const struct layer_op op_concat = {.name = "concat",
                                    .padding = PADDING_OWN,
                                    .format = 3,

@@ -17,7 +17,7 @@ extern const struct layer_op op_select, op_transpose, op_max, op_slice;         
 extern const struct layer_op op_relu, op_gelu, op_silu, op_tanh, op_sigmoid, op_softmax, op_cube,
     op_scale, op_leaky_relu, op_elu, op_prelu, op_softplus, op_mish, op_hardswish, op_hardsigmoid,
     op_relu2, op_relu6, op_clamp, op_exp, op_log, op_sqrt, op_log_softmax;        /* activation.c */
-extern const struct layer_op op_add, op_multiply, op_concat;                      /* join.c */
+extern const struct layer_op op_add, op_multiply, op_divide, op_concat;           /* join.c */
 extern const struct layer_op op_residual;                                         /* residual.c */
 extern const struct layer_op op_embedding, op_position_embedding, op_class_token; /* embedding.c */
 extern const struct layer_op op_glu;                                              /* glu.c */

@@ -169,6 +169,19 @@ case_3(
     op("multiply", of=["row"], value=-0.75),
     op("multiply", of=["column"]),
 )
+case_3(
+    "divide_repeats_axes",
+    [4, 5],
+    op("mean", axis=1),
+    op("exp"),
+    result("column", op("reshape", shape=[4, 1])),
+    reads("input", op("mean", axis=0)),
+    op("exp"),
+    result("row", op("reshape", shape=[1, 5])),
+    reads("input", op("divide", of=["column", "row"], value=-1.5)),
+)
+case_3("divide_value", [2, 3], op("divide", value=-0.37))
+case_3("divide_per_channel", [3, 4, 5], constant("divide", "scale", 3, 1, 1, value=2))
 case_3("add_value", [7], op("add", value=-1.25), op("add", value=0))
 case_3("multiply_value", [2, 3], op("multiply", value=-0.37))
 case_3("multiply_layer_scale", [3, 5], constant("multiply", "scale", 5))

@@ -369,11 +369,15 @@ def multiply(layer, tensor, values):
     return math.prod(values[1:] + constants(layer, tensor), start=values[0])
 
 
+def divide(layer, tensor, values):
+    return values[0] / math.prod(values[1:] + constants(layer, tensor))
+
+
 def concat(layer, tensor, values):
     return np.concatenate(values, batch_axis(layer.get("axis", 0)))
 
 
-JOINS = {"add": add, "multiply": multiply, "concat": concat}
+JOINS = {"add": add, "multiply": multiply, "divide": divide, "concat": concat}
 
 OPS = {
     "linear": linear,

@@ -42,7 +42,7 @@ class Graph(CheckpointSequential):
 
 
 class _Join(nn.Module):
-    """Base of Add and Multiply: the input, the other values, the parameter `weight`, the number `value`, in this order.
+    """Base of Add, Multiply and Divide: the input, then the other values, the parameter `weight`, the number `value`.
 
     An axis of size 1 is repeated; the rows of all values have the same number of axes.
     """
@@ -67,6 +67,13 @@ class Multiply(_Join):
     def forward(self, x, *others):
         for other in (*others, *self.constants()):
             x = x * other
+        return x
+
+
+class Divide(_Join):
+    def forward(self, x, *others):
+        for other in (*others, *self.constants()):
+            x = x / other
         return x
 
 

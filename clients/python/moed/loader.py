@@ -15,7 +15,7 @@ from moed.ops import OPS, REQUIRED, default_of
 
 __all__ = ["LoadError", "LoadedModel", "load", "preprocess"]
 
-JOINS = ("add", "multiply", "concat")
+JOINS = ("add", "multiply", "divide", "concat")
 FORMATS = (1, 2, 3)
 # By the format that brought them.
 POLICY_KEYS = {1: {"score", "top_k", "normalize", "scale"}, 2: {"p", "jitter", "groups", "capacity"}}

@@ -391,6 +391,7 @@ OPS = {
     "transpose": plain(modules.Transpose, 2),
     "add": Op({"value": None}, (graph.Add,), describe_join, build_join(graph.Add), 3),
     "multiply": Op({"value": None}, (graph.Multiply,), describe_join, build_join(graph.Multiply), 3),
+    "divide": Op({"value": None}, (graph.Divide,), describe_join, build_join(graph.Divide), 3),
     "leaky_relu": Op({"slope": 0.01}, (nn.LeakyReLU,), *settings(nn.LeakyReLU, "slope", slope="negative_slope"), 3),
     "elu": Op({"alpha": 1.0}, (nn.ELU,), *settings(nn.ELU, "alpha"), 3),
     "prelu": Op({}, (nn.PReLU,), describe_prelu, lambda keys, tensors: nn.PReLU(tensors["weight"].numel()), 3),

@@ -136,7 +136,7 @@ LAYERS = {
     "class_token": lambda pick, shape: modules.ClassToken(shape[1]) if len(shape) == 2 else None,
     "glu": _glu, "attention": _attention, "add": _constant(graph.Add), "multiply": _constant(graph.Multiply),
 }
-ELSEWHERE = ("embedding", "concat")  # of integers; among the joins
+ELSEWHERE = ("embedding", "concat", "divide")  # of integers; among the joins; in graphs of functions
 
 
 class Model(nn.Module):

@@ -23,7 +23,7 @@ def bad(name, edit, *parts):
 
 NEW = ("leaky_relu", "elu", "prelu", "softplus", "mish", "hardswish", "hardsigmoid", "relu2", "relu6", "clamp", "exp",
        "log", "sqrt", "log_softmax", "group_norm", "l2_normalize", "max", "slice", "adaptive_avg_pool2d", "multiply",
-       "concat")
+       "divide", "concat")
 
 CASES = [bad(f"{op}_in_format_2", model([2], op, version=2), f"{FIRST}.op: '{op}' needs \"format_version\": 3")
          for op in NEW] + [
