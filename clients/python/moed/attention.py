@@ -52,20 +52,21 @@ class Attention(nn.Module):
         scale: of the products; None: 1 / sqrt(head_dim).
         rotary: {"theta", "dims", "interleaved", "factor", "frequencies", "scaling"}; None: none.
         qk_norm: "none", "head" or "all": queries and keys divided by their root mean square, of each head or of all.
+        qk_norm_late: this comes after rotation. clip: queries, keys and values are kept within -clip to clip before it.
         sinks: whether every head has a learned logit without a value. bias: (heads, positions, positions) or None.
 
     Shape: (rows, positions, size) -> the same.
     """
 
     def __init__(self, size, heads, kv_heads=None, head_dim=None, causal=False, window=None, scale=None, rotary=None,
-                 qk_norm="none", eps=1e-6, sinks=False, bias=None, linear_bias=True):
+                 qk_norm="none", eps=1e-6, sinks=False, bias=None, linear_bias=True, qk_norm_late=False, clip=0.0):
         super().__init__()
         self.heads = heads
         self.kv_heads = heads if kv_heads is None else kv_heads
         self.head_dim = size // heads if head_dim is None else head_dim
         self.causal, self.window, self.scale = causal, window, scale
         self.rotary = rotary
-        self.qk_norm, self.eps = qk_norm, eps
+        self.qk_norm, self.eps, self.qk_norm_late, self.clip = qk_norm, eps, qk_norm_late, clip
         inner = self.heads * self.head_dim
         projected = inner + 2 * self.kv_heads * self.head_dim
         self.in_proj_weight = nn.Parameter(torch.empty(projected, size).normal_(std=0.02))
@@ -109,11 +110,16 @@ class Attention(nn.Module):
         rows, positions, _ = x.shape
         sizes = [count * self.head_dim for count in (self.heads, self.kv_heads, self.kv_heads)]
         q, k, v = functional.linear(x, self.in_proj_weight, self.in_proj_bias).split(sizes, dim=-1)
-        if self.qk_norm != "none":
+        if self.qk_norm != "none" and not self.qk_norm_late:
             q, k = self._normal(q, self.q_norm.weight), self._normal(k, self.k_norm.weight)
+        if self.clip > 0:
+            q, k, v = (part.clamp(-self.clip, self.clip) for part in (q, k, v))
         q, k, v = (part.reshape(rows, positions, -1, self.head_dim).transpose(1, 2) for part in (q, k, v))
         if self.rotary is not None:
             q, k = self._turned(q), self._turned(k)
+        if self.qk_norm != "none" and self.qk_norm_late:
+            q, k = (self._normal(part.transpose(1, 2).flatten(2), norm.weight).unflatten(-1, (-1, self.head_dim))
+                    .transpose(1, 2) for part, norm in ((q, self.q_norm), (k, self.k_norm)))
         k, v = (part.repeat_interleave(self.heads // self.kv_heads, dim=1) for part in (k, v))
         scores = q @ k.transpose(-1, -2) * (self.head_dim ** -0.5 if self.scale is None else self.scale)
         if self.bias is not None:

@@ -18,6 +18,7 @@ from moed.attention import Attention, matrix_of
 from moed.blocks_of_experts import first_output, random_copy
 from moed.modules import Residual, RMSNorm
 from moed.ops import ExportError
+from moed.places import unfit
 
 QUERY = ("q_proj", "query", "q", "wq", "to_q", "q_lin", "Wq", "query_proj", "W_q", "w_q", "fc_q", "linear_q")
 KEY = tuple(name.replace("query", "key").replace("q", "k") for name in QUERY)
@@ -33,7 +34,9 @@ THETAS = ("rope_theta", "theta", "rotary_base", "base", "rope_base")
 ROTARY_SIZES = ("rotary_dim", "rotary_ndims", "rot_dim")
 NORMS = ("norm", "ln", "layer_norm", "layernorm", "norm1", "pre_norm")
 SINKS = ("sinks", "sink", "attn_sinks")
-QUERY_NORMS, KEY_NORMS = ("q_norm", "q_layernorm", "query_norm"), ("k_norm", "k_layernorm", "key_norm")
+QUERY_NORMS = ("q_norm", "q_layernorm", "query_norm", "query_layernorm")
+KEY_NORMS = ("k_norm", "k_layernorm", "key_norm", "key_layernorm")
+CLIPS = ("clip_qkv",)
 MOST_HEADS = 64
 
 
@@ -59,11 +62,11 @@ class _Parts(NamedTuple):
 
 def is_attention(module: nn.Module) -> bool:
     """Whether it has projections to queries, keys and values and one to its output, under names that we know."""
-    if _child(module, OUT) is None or any(isinstance(part, nn.Conv1d) for part in module.children()):  # Mamba
+    if child(module, OUT) is None or any(isinstance(part, nn.Conv1d) for part in module.children()):  # Mamba
         return False
-    apart = _child(module, QUERY) is not None
-    return _by_head(module) is not None or apart and (_child(module, PACKED_KEY_VALUE) is not None or None not in (
-        _child(module, KEY), _child(module, VALUE))) or _child(module, PACKED) is not None
+    apart = child(module, QUERY) is not None
+    return _by_head(module) is not None or apart and (child(module, PACKED_KEY_VALUE) is not None or None not in (
+        child(module, KEY), child(module, VALUE))) or child(module, PACKED) is not None
 
 
 def attention_block(module: nn.Module, row: torch.Tensor, path: str) -> nn.Module:
@@ -74,19 +77,19 @@ def attention_block(module: nn.Module, row: torch.Tensor, path: str) -> nn.Modul
     try:
         expected = [trial(rows.clone()) for trial in trials]
     except Exception as error:  # whatever the module's code says
-        raise ExportError(f"{path}: does not accept rows of shape {list(row.shape[1:])}: {error}") from None
+        raise unfit(path, row, error) from None
     if row.dim() == 3:
         for settings in _settings(module, inner, row.shape[-1], expected[0]):
             if all(_answers(trial, settings, rows, answer) for trial, answer in zip(trials, expected)):
                 return _build(module, settings, module(rows))
-    raise ExportError(f"{path}: {type(inner).__name__} has projections to queries, keys and values, but no attention "
+    raise ExportError(path, f"{type(inner).__name__} has projections to queries, keys and values, but no attention "
                       "that we know gives its answers; say what it is with moed.register_adapter and "
                       "moed.nn.Attention.of (clients/python/PORTING.md)")
 
 
 # ---- reading the projections ----
 
-def _child(module: nn.Module, names: Tuple[str, ...]) -> Optional[nn.Module]:
+def child(module: nn.Module, names: Tuple[str, ...]) -> Optional[nn.Module]:
     """The linear layer of one of these names; of a Sequential that ends in dropout the linear layer in it."""
     for name in names:
         found = module._modules.get(name)
@@ -101,7 +104,7 @@ def _by_head(module: nn.Module) -> Optional[nn.ModuleList]:
     """A list of heads that have projections of their own, side by side before the last one."""
     for part in module.children():
         if isinstance(part, nn.ModuleList) and len(part) > 0 and all(
-                _child(head, names) is not None for head in part for names in (QUERY, KEY, VALUE)):
+                child(head, names) is not None for head in part for names in (QUERY, KEY, VALUE)):
             return part
     return None
 
@@ -112,19 +115,19 @@ def _beside_each_other(layers: List[Any]) -> tuple:
 
 
 def _parts(module: nn.Module, heads: int, by_heads: bool, size: int) -> _Parts:
-    out = matrix_of(_child(module, OUT))
-    apart, query = _by_head(module), _child(module, QUERY)  # type: Any, Any
+    out = matrix_of(child(module, OUT))
+    apart, query = _by_head(module), child(module, QUERY)  # type: Any, Any
     if apart is not None:
-        query, key, value = (_beside_each_other([_child(head, names) for head in apart])
+        query, key, value = (_beside_each_other([child(head, names) for head in apart])
                              for names in (QUERY, KEY, VALUE))
         return _Parts(query, key, value, out)
     if query is not None:
-        together = _child(module, PACKED_KEY_VALUE)
+        together = child(module, PACKED_KEY_VALUE)
         if together is None:
-            return _Parts(matrix_of(query), matrix_of(_child(module, KEY)), matrix_of(_child(module, VALUE)), out)
+            return _Parts(matrix_of(query), matrix_of(child(module, KEY)), matrix_of(child(module, VALUE)), out)
         key, value = _cut(matrix_of(together), heads, by_heads, 2)
         return _Parts(matrix_of(query), key, value, out)
-    weight, bias = matrix_of(_child(module, PACKED))
+    weight, bias = matrix_of(child(module, PACKED))
     inner = out[0].shape[1]
     if len(weight) == 3 * inner:
         query, key, value = _cut((weight, bias), heads, by_heads, 3)
@@ -164,23 +167,24 @@ class _Settings(NamedTuple):
 
 def _settings(module: nn.Module, inner: nn.Module, size: int, result: Any) -> Iterator[_Settings]:
     """In the order in which they are tried."""
-    out = matrix_of(_child(inner, OUT))[0].shape[1]
-    packings = (False, True) if _child(inner, PACKED) or _child(inner, PACKED_KEY_VALUE) else (False,)
+    out = matrix_of(child(inner, OUT))[0].shape[1]
+    packings = (False, True) if child(inner, PACKED) or child(inner, PACKED_KEY_VALUE) else (False,)
     norms = (False, True) if _norm(inner, size) is not None else (False,)
     for heads, by_heads in itertools.product(_heads(inner, out), packings):
         width, biases = out // heads, range(len(_biases(module, result, heads)))
-        scales = [float(value) for value in _attributes(inner, SCALES) if isinstance(value, float)]
-        choices = itertools.product(_rotaries(module, inner, width), _qk_norms(inner, width, out),
+        scales = [float(value) for value in attributes(inner, SCALES) if isinstance(value, float)]
+        choices = itertools.product(rotaries(module, inner, width), _qk_norms(inner, width, out),
                                     dict.fromkeys([None, *scales, 1.0, size ** -0.5]), (False, True),
-                                    [None, *_attributes(inner, WINDOWS)], [None, *biases], norms, (False, True))
-        sinks = _sinks(inner, heads) is not None
+                                    [None, *attributes(inner, WINDOWS)], [None, *biases], norms, (False, True))
+        sinks, clip = _sinks(inner, heads) is not None, next(iter(attributes(inner, CLIPS)), None)
         for rotary, qk_norm, scale, causal, window, bias, norm, residual in choices:
-            given = {"rotary": rotary, "scale": scale, "causal": causal, "window": window, "sinks": sinks, **qk_norm}
+            given = {"rotary": rotary, "scale": scale, "causal": causal, "window": window, "sinks": sinks, "clip": clip,
+                     **qk_norm}
             yield _Settings(heads, by_heads, bias, norm, residual, given)
 
 
 def _heads(module: nn.Module, out: int) -> List[int]:
-    named = [value for value in _attributes(module, HEADS) if isinstance(value, int) and 0 < value and out % value == 0]
+    named = [value for value in attributes(module, HEADS) if isinstance(value, int) and 0 < value and out % value == 0]
     apart = _by_head(module)
     if apart is not None:
         return [len(apart)]
@@ -192,9 +196,10 @@ def _qk_norms(module: nn.Module, width: int, out: int) -> List[Dict[str, Any]]:
     found = _norms(module)
     if found is None:
         return [{}]
-    eps = [value for value in _attributes(found[0], ("eps", "variance_epsilon")) if isinstance(value, float)]
+    eps = [value for value in attributes(found[0], ("eps", "variance_epsilon")) if isinstance(value, float)]
     kind = "head" if found[0].weight.numel() == width else "all"
-    return [{"qk_norm": kind, "eps": value} for value in dict.fromkeys([*eps, 1e-6, torch.finfo(torch.float32).eps])]
+    return [{"qk_norm": kind, "eps": value, "qk_norm_late": late} for late in (False, True)
+            for value in dict.fromkeys([*eps, 1e-6, torch.finfo(torch.float32).eps])]
 
 
 def _sinks(module: nn.Module, heads: int) -> Optional[torch.Tensor]:
@@ -221,14 +226,14 @@ def _norms(module: nn.Module) -> Any:
     return (query[0], key[0]) if query and key and getattr(query[0], "weight", None) is not None else None
 
 
-def _rotaries(module: nn.Module, inner: nn.Module, width: int) -> List[Optional[Dict[str, Any]]]:
+def rotaries(module: nn.Module, inner: nn.Module, width: int) -> List[Optional[Dict[str, Any]]]:
     """None first; then the angles that tables and buffers hold, then those of the attributes or the usual base."""
     found: List[Dict[str, Any]] = []
     for frequencies, factor in _frequencies(module, width):
         stretched = {} if factor == 1 else {"factor": factor}
         found.append({"dims": 2 * len(frequencies), **_as_theta(frequencies), **stretched})
-    sizes = [value for value in _attributes(inner, ROTARY_SIZES) if isinstance(value, int) and 0 < value <= width]
-    thetas = [float(value) for value in _attributes(inner, THETAS) if isinstance(value, (int, float))]
+    sizes = [value for value in attributes(inner, ROTARY_SIZES) if isinstance(value, int) and 0 < value <= width]
+    thetas = [float(value) for value in attributes(inner, THETAS) if isinstance(value, (int, float))]
     found += [{"dims": size, "theta": theta} for size in [*sizes, width - width % 2]
               for theta in dict.fromkeys([*thetas, 10000.0]) if size > 1]
     different = [one for index, one in enumerate(found) if one not in found[:index]]
@@ -305,7 +310,7 @@ def _norm(module: nn.Module, size: int) -> Optional[nn.Module]:
     return None
 
 
-def _attributes(module: nn.Module, names: Tuple[str, ...]) -> list:
+def attributes(module: nn.Module, names: Tuple[str, ...]) -> list:
     """Values of these attributes of the module and its configuration, each once."""
     places = [module, getattr(module, "config", None), getattr(module, "args", None)]
     places += [part for part in module.children() if not list(part.parameters(recurse=False))]
@@ -319,7 +324,7 @@ def _attributes(module: nn.Module, names: Tuple[str, ...]) -> list:
 def _build(module: nn.Module, settings: _Settings, result: Any) -> nn.Module:
     """result: what the module gives, other layers' biases among it."""
     inner: nn.Module = module.module if isinstance(module, Given) else module
-    parts = _parts(inner, settings.heads, settings.by_heads, matrix_of(_child(inner, OUT))[0].shape[0])
+    parts = _parts(inner, settings.heads, settings.by_heads, matrix_of(child(inner, OUT))[0].shape[0])
     given = {key: value for key, value in settings.given.items() if value is not None and value is not False}
     norms = _norms(inner) if "qk_norm" in given else None
     if settings.bias is not None:

@@ -19,7 +19,8 @@ from moed.functions import ReLU2
 from moed.gates import Capacity, Gate, Groups
 from moed.layers import MoE
 from moed.modules import GLU
-from moed.ops import ExportError
+from moed.ops import ExportError, require
+from moed.places import unfit
 from moed.prepare import evaluate
 
 EXPERTS = ("experts", "models", "expert", "local_experts", "moe_experts")
@@ -30,6 +31,9 @@ SCALES = ("routed_scaling_factor", "scale", "moe_scale", "routing_scale")
 FACTORS = ("capacity_factor_eval", "eval_capacity_factor", "capacity_factor")
 SHARED = ("shared_expert", "shared_experts", "shared_mlp")
 ADVICE = "say what it is with moed.register_adapter (clients/python/PORTING.md)"
+NOT_TOLD = "A checkpoint's items choose so many experts each, by themselves: not experts items, nor as many as needed"
+RANDOM = "{} gives two answers to the same rows: something in it is random at evaluation, or remembers; noise " \
+    "belongs behind `if self.training`"
 INNER = ("experts", "expert_list")  # of a module around a ModuleList
 PLAIN = (("w1", "w2"), ("up_proj", "down_proj"))  # without a gate: lucidrains, Nemotron-H
 POLICIES = (("softmax", "sum"), ("softmax", "none"), ("none", "softmax"), ("sigmoid", "sum"), ("sigmoid", "none"),
@@ -37,12 +41,14 @@ POLICIES = (("softmax", "sum"), ("softmax", "none"), ("none", "softmax"), ("sigm
 ACTIVATIONS = {"silu": functional.silu, "gelu": functional.gelu, "relu": torch.relu, "sigmoid": torch.sigmoid,
                "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh")}
 
+LISTS = (nn.ModuleList, nn.ModuleDict)
 SAMPLES = torch.linspace(-3, 3, 31)
 
 
 def is_block(module: nn.Module) -> bool:
     """Whether it has experts and a router under names that we know."""
-    return _holder(module) is not None and any(hasattr(module, name) for name in ROUTERS)
+    known = any(hasattr(module, name) for name in ROUTERS)
+    return known and not isinstance(module, LISTS) and _holder(module) is not None
 
 
 def block(module: nn.Module, row: torch.Tensor, path: str) -> nn.Module:
@@ -54,23 +60,25 @@ def block(module: nn.Module, row: torch.Tensor, path: str) -> nn.Module:
         rows[1] = rows[1, :1].clone()
         rows[2, ::2] = rows[2, :1].clone()
     try:
-        expected = [first_output(trial(rows.clone())) for trial in trials]
+        expected, again = ([first_output(trial(rows.clone())) for trial in trials] for _ in range(2))
     except Exception as error:  # whatever the block's code says
-        raise ExportError(f"{path}: does not accept rows of shape {list(row.shape[1:])}: {error}") from None
+        raise unfit(path, row, error) from None
+    require(all(torch.equal(torch.nan_to_num(first), torch.nan_to_num(second))
+                for first, second in zip(expected, again)), path, RANDOM.format(type(module).__name__))
     if not all(bool(torch.isfinite(answer).all()) for answer in expected):
-        raise ExportError(f"{path}: {type(module).__name__} gives numbers that are not finite for random weights, so "
+        raise ExportError(path, f"{type(module).__name__} gives numbers that are not finite for random weights, so "
                           f"that its routing policy cannot be found by trying; {ADVICE}")
     try:
         settings, choices = _settings(module), list(_choices(module, row))
     except Exception as error:  # weights that fit together in a way that we do not know
-        raise ExportError(f"{path}: the experts of {type(module).__name__} are packed in a way that we do not know "
+        raise ExportError(path, f"the experts of {type(module).__name__} are packed in a way that we do not know "
                           f"({error}); {ADVICE}") from None
     for choice in choices:
         for policy in settings:
             if all(_answers(trial, choice, policy, rows, answer) for trial, answer in zip(trials, expected)):
                 return _build(module, choice, policy, row)
-    raise ExportError(f"{path}: {type(module).__name__} has experts and a router, but no routing policy that we know "
-                      f"gives its answers{_beside(module)}; {ADVICE}")
+    raise ExportError(path, f"{type(module).__name__} has experts and a router, but no routing policy that we know "
+                      f"gives its answers{_beside(module)}. {NOT_TOLD}; {ADVICE}")
 
 
 def _beside(module: nn.Module) -> str:
@@ -113,41 +121,41 @@ def _choices(module: nn.Module, row: torch.Tensor) -> Iterator[_Choice]:
 def _settings(module: nn.Module) -> List[_Policy]:
     """Policies in the order in which they are tried: those that the block's attributes speak for."""
     count = len(next(_experts(module)))
-    named = [value for value in _attributes(module, TOP_K) if isinstance(value, int) and 0 < value <= count]
+    named = [value for value in attributes(module, TOP_K) if isinstance(value, int) and 0 < value <= count]
     top_ks = list(dict.fromkeys([*named, count, 1, 2]))
-    scales = [float(value) for value in _attributes(module, SCALES) if isinstance(value, (int, float))] + [None]
+    scales = [float(value) for value in attributes(module, SCALES) if isinstance(value, (int, float))] + [None]
     biased = [True, False] if _bias(module) is not None else [False]
     policies = [_Policy(k, score, normalize, scale, bias, group) for k in top_ks for scale in dict.fromkeys(scales)
                 for bias in biased for group in _groups(module, count) for score, normalize in POLICIES]
     policies += [_Policy(k, "softmax", "lp", p=float(p)) for k in top_ks
-                 for p in _attributes(module, ("moe_normalize_expert_weights",)) if p]
+                 for p in attributes(module, ("moe_normalize_expert_weights",)) if p]
     policies += [_Policy(2, "sparsemixer", "none", jitter=float(jitter))
-                 for jitter in _attributes(module, ("router_jitter_noise",)) if isinstance(jitter, float)]
+                 for jitter in attributes(module, ("router_jitter_noise",)) if isinstance(jitter, float)]
     plain = [_Policy(k, score, normalize) for k in top_ks for score, normalize in POLICIES]
-    policies += [policy._replace(capacity=capacity) for capacity in _capacities(module) for policy in plain]
+    policies += [policy._replace(capacity=capacity) for capacity in capacities(module) for policy in plain]
     return policies + [policy._replace(weigh="inputs") for policy in plain]
 
 
-def _capacities(module: nn.Module) -> List[Capacity]:
+def capacities(module: nn.Module) -> List[Capacity]:
     """Per row of positions, as most packages count, or per batch; so many places, or by a factor."""
     fixed = [Capacity(places=value, rows=rows, order=order, renormalize=again)
-             for value in _attributes(module, ("expert_capacity",)) if isinstance(value, int) and value > 0
+             for value in attributes(module, ("expert_capacity",)) if isinstance(value, int) and value > 0
              for rows in (1, None) for order in ("choice", "score") for again in (False, True)]
     return fixed + [Capacity(float(factor), minimum, rounding, rows=rows)
-                    for factor in _attributes(module, FACTORS)
+                    for factor in attributes(module, FACTORS)
                     if isinstance(factor, (int, float)) and factor > 0
                     for rows in (1, None) for minimum in (4, 1) for rounding in ("down", "up")]
 
 
 def _groups(module: nn.Module, count: int) -> list:
-    number = [value for value in _attributes(module, ("n_group", "num_group", "num_expert_group")) if value]
-    keep = [value for value in _attributes(module, ("topk_group", "topk_groups")) if value]
+    number = [value for value in attributes(module, ("n_group", "num_group", "num_expert_group")) if value]
+    keep = [value for value in attributes(module, ("topk_group", "topk_groups")) if value]
     if not number or not keep or number[0] >= count:
         return [None]
     return [Groups(number[0], keep[0], by) for by in ("top2", "max")] + [None]
 
 
-def _attributes(module: nn.Module, names: tuple) -> list:
+def attributes(module: nn.Module, names: tuple) -> list:
     """Values of these attributes of the block, its router, experts and their configurations, each once."""
     places: List[Any] = [module, *(getattr(module, name, None) for name in (*ROUTERS, *EXPERTS))]
     places += [getattr(place, "config", None) for place in places]
@@ -227,9 +235,9 @@ def _matrices(router: nn.Module) -> Iterator[tuple]:
 def _linears(matrices: Any, count: int) -> Iterator[nn.Module]:
     for weight, bias in matrices:
         if weight.shape[0] == count:
-            yield _linear(weight, bias)
+            yield with_linear(weight, bias)
         if weight.shape[1] == count:
-            yield _linear(weight.t(), bias)
+            yield with_linear(weight.t(), bias)
 
 
 def _networks(router: nn.Module) -> Iterator[nn.Module]:
@@ -297,7 +305,7 @@ def _holder(module: nn.Module) -> Optional[nn.Module]:
 
 
 def _holds_experts(module: nn.Module) -> bool:
-    if isinstance(module, (nn.ModuleList, nn.ModuleDict)):
+    if isinstance(module, LISTS):
         return len(module) > 1
     names = {*module._parameters, *module._modules}
     inner = any(isinstance(getattr(module, name, None), nn.ModuleList) for name in INNER)
@@ -320,7 +328,7 @@ def _experts(module: nn.Module) -> Iterator[List[nn.Module]]:
 
 
 def _of_holder(holder: nn.Module) -> Iterator[List[nn.Module]]:
-    if isinstance(holder, (nn.ModuleList, nn.ModuleDict)):
+    if isinstance(holder, LISTS):
         parts = list(holder.values() if isinstance(holder, nn.ModuleDict) else holder)
         if len(parts) > 1:
             yield parts
@@ -361,7 +369,7 @@ def _gated(holder: Any, gate_up: torch.Tensor, down: torch.Tensor, gate_up_bias:
 
 
 def _slice(weights: torch.Tensor, biases: Optional[torch.Tensor], expert: int, part: slice = slice(None)) -> nn.Linear:
-    return _linear(weights[expert, part], None if biases is None else biases[expert, part])
+    return with_linear(weights[expert, part], None if biases is None else biases[expert, part])
 
 
 def _gated_expert(holder: Any, gate: nn.Linear, up: nn.Linear, down: nn.Linear) -> nn.Module:
@@ -391,7 +399,7 @@ def _plain(holder: Any, first: torch.Tensor, second: torch.Tensor) -> List[nn.Mo
     activation = getattr(holder, "act", None) or getattr(holder, "act_fn", None) or nn.ReLU()
     if torch.allclose(activation(SAMPLES.clone()), SAMPLES.relu().square()):
         activation = ReLU2()
-    return [nn.Sequential(OrderedDict(w1=_linear(w1), act=activation, w2=_linear(w2)))
+    return [nn.Sequential(OrderedDict(w1=with_linear(w1), act=activation, w2=with_linear(w2)))
             for w1, w2 in zip(first, second)]
 
 
@@ -400,10 +408,11 @@ def _databricks(mlp: Any) -> List[nn.Module]:
     shape = (mlp.moe_num_experts, mlp.ffn_hidden_size, mlp.hidden_size)
     w1, v1, w2 = (weight.view(shape) for weight in (mlp.w1, mlp.v1, mlp.w2))
     activation = _name_of(mlp.activation_fn)
-    return [_glu(_linear(w1[i]), _linear(v1[i]), _linear(w2[i].t()), GLU(1, 1, activation)) for i in range(shape[0])]
+    parts = ((with_linear(w1[i]), with_linear(v1[i]), with_linear(w2[i].t())) for i in range(shape[0]))
+    return [_glu(gate, up, down, GLU(1, 1, activation)) for gate, up, down in parts]
 
 
-def _linear(weight: torch.Tensor, bias: Optional[torch.Tensor] = None) -> nn.Linear:
+def with_linear(weight: torch.Tensor, bias: Optional[torch.Tensor] = None) -> nn.Linear:
     layer = nn.Linear(1, 1, bias=bias is not None)  # whose weights nobody draws
     layer.out_features, layer.in_features = weight.shape
     layer.weight = nn.Parameter(weight.detach())

@@ -64,7 +64,7 @@ def write(directory, config, tensors, dtype, max_shard_bytes=None, check=None):
         try:
             _write_weights(staged, tensors, dtype, max_shard_bytes)
         except safetensors.FormatError as error:
-            raise ExportError(str(error)) from None
+            raise ExportError(directory, str(error)) from None
         with open(os.path.join(staged, "config.json"), "w", encoding="utf-8") as file:
             file.write(_readable(config) + "\n")
         if check is not None:

@@ -5,6 +5,7 @@ so a layer that does not fit its input is found here and named. A module of the 
 fx_trace.py.
 """
 
+import contextlib
 import re
 from collections import OrderedDict
 
@@ -12,8 +13,10 @@ import torch
 from torch import nn
 
 from moed.adapters import adapt, adapter_of
+from moed.blocks_of_any_name import any_block, looks_like_block, marked
 from moed.blocks_of_attention import Given, attention_block, is_attention
 from moed.blocks_of_experts import block, is_block
+from moed.blocks_of_latent import is_latent, latent_block
 from moed.blocks_of_norms import norm_of
 from moed.functions import AdaptiveAvgPool2d
 from moed.fx_trace import is_ours, trace, traceable
@@ -21,13 +24,22 @@ from moed.graph import PLAIN, Graph
 from moed.layers import AttentiveGate, Capacity, Gate, MoE, MultiGateMoE
 from moed.modules import CheckpointSequential, FirstResult, Reshape, Residual
 from moed.ops import INFERENCE_NO_OPS, OP_OF_MODULE, OPS, REQUIRED, ExportError, default_of, require
+from moed.places import unfit
+from moed.recommenders import pooled
 from moed.transformer_layers import of_pytorch
-from moed.words import counted
+from moed.words import counted, short
 
 VALID_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 INVALID_NAME = "{!r} is no name: at most 64 letters, digits, '_' or '-'"
 MOST_AXES = 6
 MIXTURES = (MoE, MultiGateMoE)
+OTHER_WAY = f"; the ops are {', '.join(OPS)}, residual and moe. If it is made of these, a forward() that says so is " \
+    "recorded: write it out, or say with moed.register_adapter what it is (clients/python/PORTING.md)"
+STEP_BY_STEP = ", which has no state from step to step; nn.{} with batch_first=True is unrolled over its positions"
+WAYS = {"LSTMCell": STEP_BY_STEP.format("LSTM"), "GRUCell": STEP_BY_STEP.format("GRU"),
+        "RNNCell": STEP_BY_STEP.format("RNN"),
+        "MultiheadAttention": "; in a Sequential nobody gives it keys and values: call it in a forward(), as in "
+                              "self.attention(x, x, x)[0]"}
 
 
 class Describer:
@@ -68,11 +80,13 @@ class Describer:
     def layers(self, module, row, path, scope, prefix=""):
         """(list of layer objects, output row) of a Sequential; of a single layer, as if it were in one."""
         module = _expanded(module, row, path)
-        if not isinstance(module, nn.Sequential):
+        alone = not isinstance(module, nn.Sequential)
+        if alone:
             module = nn.Sequential(OrderedDict({"moe" if type(module) in MIXTURES else "0": module}))
         objects, values = [], {"input": row}
         for name, layer in module._modules.items():  # named_children() leaves out a layer that stands there twice
-            own_path = isinstance(module, CheckpointSequential) and module.paths[name] or f"{path}.{name}"
+            own_path = path if alone else \
+                isinstance(module, CheckpointSequential) and module.paths[name] or f"{path}.{name}"
             links = module.links[name] if isinstance(module, Graph) else PLAIN
             source, others = row if links.input is None else values[links.input], [values[other] for other in links.of]
             described, row = self.layer(layer, source, own_path, scope, prefix, name, others)
@@ -105,14 +119,15 @@ class Describer:
         layer = _expanded(layer, row, path)
         if isinstance(layer, nn.Sequential):
             return self.layers(layer, row, path, scope, f"{prefix}{name}_")
-        require(VALID_NAME.fullmatch(prefix + name), path, INVALID_NAME.format(prefix + name))
+        require(VALID_NAME.fullmatch(name), path, INVALID_NAME.format(name))
+        whole = short(prefix + name)
         if type(layer) in MIXTURES:
-            described = self.mixture(layer, row, path, scope, prefix + name)
+            described = self.mixture(layer, row, path, scope, whole)
         elif type(layer) is Residual:
             described = self.residual(layer, row, path, scope, prefix, name)
         else:
-            described = self.leaf(layer, row, path, scope, prefix + name)
-        if prefix + name == self.key_layer and described["op"] != "residual":
+            described = self.leaf(layer, row, path, scope, whole)
+        if whole == self.key_layer and described["op"] != "residual":
             described = {"op": described["op"], "name": self.key_layer, **described}
         advice = "of one number per row keep the axis: leave squeeze(-1) or view(-1) out" if self.categories is None \
             else "columns of categories are inputs of their own, each with its embedding, in a moed.nn.MultiTask"
@@ -134,17 +149,26 @@ class Describer:
 
     def leaf(self, layer, row, path, scope, name):
         op_name = OP_OF_MODULE.get(type(layer))
-        require(op_name is not None, path, f"{type(layer).__name__} has no op in the checkpoint format; the ops are "
-                                           f"{', '.join(OPS)}, residual and moe")
+        require(op_name is not None, path, f"{type(layer).__name__} has no op in the checkpoint format"
+                                           f"{WAYS.get(type(layer).__name__, OTHER_WAY)}")
         if op_name == "embedding":
             self.check_embedding(layer, path)
         op = OPS[op_name]
         keys, tensors = op.describe(layer, row, path)
         given = {key: value for key, value in keys.items()
                  if default_of(op, key, keys) is REQUIRED or value != default_of(op, key, keys)}
+        name = self.free_name(scope, name, tensors)
         self.add(tensors, path, scope + name)
         self.need(max(op.since, op.since_of(given, tensors)))
         return {"op": op_name, **({"name": name} if tensors else {}), **given}
+
+    def free_name(self, scope, name, tensors):
+        """A layer that is called again elsewhere has its tensors twice."""
+        free, count = name, 1
+        while any(f"{scope}{free}.{tensor}" in self.tensors for tensor in tensors):
+            count += 1
+            free = short(f"{name}_{count}")
+        return free
 
     def check_embedding(self, layer, path):
         require(self.categories is not None, path,
@@ -323,27 +347,53 @@ def _expanded(module, row, path):
     if adapter is not None:
         return _expanded(adapt(adapter, module, row), row, path)
     if not is_ours(module) and is_block(module):
-        try:
-            return block(module, row, path)
-        except ExportError as error:
-            try:
-                return trace(module, row, path)
-            except ExportError:
-                raise error from None
+        return _block(module, row, path)
+    if marked(module):
+        return any_block(module, row, path)
+    if not is_ours(module) and is_latent(module):
+        return latent_block(given, row, path)
     if not is_ours(module) and is_attention(module):
         return attention_block(given, row, path)
     require(given is module, path, "a layer has one input")
     norm = None if is_ours(module) or type(module).__module__.startswith("torch.") else norm_of(module)
     if norm is not None:
         return norm
-    module = _in_our_terms(module, row)
+    module = _in_our_terms(module, row, path)
     if traceable(module):
-        return trace(module, row, path)
+        return _recorded(module, row, path)
     return of_pytorch(module, path) if type(module) in (nn.TransformerEncoder, nn.TransformerEncoderLayer) else module
 
 
-def _in_our_terms(module, row):
+def _block(module, row, path):
+    """An MoE block: by the names of its parts, or recorded, or by any parts."""
+    try:
+        return block(module, row, path)
+    except ExportError as error:
+        for otherwise in (trace, any_block):
+            with contextlib.suppress(ExportError):
+                return otherwise(module, row, path)
+        raise error from None
+
+
+def _recorded(module, row, path):
+    """A module of the caller's own; one that cannot be recorded may be an MoE block."""
+    try:
+        return trace(module, row, path)
+    except ExportError as error:
+        if looks_like_block(module):
+            with contextlib.suppress(ExportError):
+                return any_block(module, row, path)
+        raise error from None
+
+
+def _in_our_terms(module, row, path):
     """PyTorch's modules of shapes and pools that are more general than the op of their name."""
+    if type(module) is nn.EmbeddingBag:
+        require(module.mode != "max" or module.padding_idx is None, path,
+                "the largest of no entries: of a list of padding alone it gives 0, a checkpoint what padding is set to")
+        table = nn.Embedding.from_pretrained(module.weight, freeze=False)
+        table.max_norm = module.max_norm
+        return pooled("bag", table, module.mode, module.padding_idx)
     flattened = type(module) is nn.Flatten and module.start_dim > 0 and \
         (module.start_dim, module.end_dim % row.dim()) != (1, row.dim() - 1)
     if flattened or type(module) is nn.Unflatten and module.dim not in (0, -row.dim()):
@@ -357,7 +407,7 @@ def _in_our_terms(module, row):
 
 def _value_name(prefix, name):
     """"input" is the list's own input, wherever it is read."""
-    return name if name == "input" else (prefix + name)[-64:]
+    return name if name == "input" else short(prefix + name)
 
 
 def _name_input(before, described, given, name):
@@ -366,7 +416,7 @@ def _name_input(before, described, given, name):
     if not readers or not before and given is None:
         return
     if given is None:
-        given = before[-1].setdefault("result", name[-64:])
+        given = before[-1].setdefault("result", short(name))
     for layer in readers:
         if layer.get("input") == "input":
             layer["input"] = given
@@ -394,7 +444,7 @@ def _output(layer, row, path, others=()):
     try:
         return layer(row, *others)
     except (RuntimeError, ValueError, IndexError) as error:
-        raise ExportError(f"{path}: does not accept rows of shape {list(row.shape[1:])}: {error}") from None
+        raise unfit(path, row, error) from None
 
 
 def trailing_identities(experts):

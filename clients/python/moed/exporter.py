@@ -18,6 +18,7 @@ from moed.describe import MOST_AXES, Describer, nothing
 from moed.loader import build, load
 from moed.multitask import MultiTask, Output, join
 from moed.ops import ExportError, require
+from moed.places import placed
 from moed.prepare import evaluated, folded
 from moed.subject import Subject, subject_of, whole_model
 from moed.verify import check_engine, check_package, outcome, sample_rows
@@ -76,13 +77,39 @@ def export(model: nn.Module, example_inputs: Any, directory: PathLike, *, input_
     require(dtype in DTYPES, "dtype", f"{dtype!r} is not one of {', '.join(DTYPES)}")
     require(description is None or isinstance(description, str), "description", f"{description!r} is no text")
     directory = checkpoint.check_place(directory)
-    given, model = model, whole_model(model, example_inputs)
-    if isinstance(model, MultiTask):
-        require((example_inputs is None or model is not given) and preprocess is None and labels is None, "model",
-                "a MultiTask's inputs and outputs have shapes, preprocessing and labels of their own")
-        model = evaluated(model)
-    else:
-        model = subject_of(model, example_inputs, input_name, output_name, preprocess, categories, labels)
+    try:
+        subject = _subject(model, example_inputs, input_name, output_name, preprocess, categories, labels)
+    except ExportError as error:
+        raise placed(error, model) from None
+    try:
+        _write(subject, directory, description, dtype, routing_reference, max_shard_bytes, reference_rows)
+    except ExportError as error:
+        raise placed(error, subject, lambda: _sample(subject)) from None
+
+
+def export_shape(module: nn.Module, directory: PathLike, input_shape: Optional[Sequence[int]] = None,
+                 **settings: Any) -> None:
+    """moed.export.export of the last release: the shape of a row in place of example inputs."""
+    require(input_shape is not None or isinstance(module, MultiTask), "input_shape",
+            "is missing: the shape of one row, without the batch axis")
+    export(module, None if input_shape is None else torch.zeros(1, *input_shape), directory, **settings)
+
+
+def _subject(given, example_inputs, input_name, output_name, preprocess, categories, labels):
+    """A copy of the model as a MultiTask, with what the arguments of export() say about it."""
+    model = whole_model(given, example_inputs)
+    if not isinstance(model, MultiTask):
+        return subject_of(model, example_inputs, input_name, output_name, preprocess, categories, labels)
+    require((example_inputs is None or model is not given) and preprocess is None and labels is None, "model",
+            "a MultiTask's inputs and outputs have shapes, preprocessing and labels of their own")
+    return evaluated(model)
+
+
+def _sample(model):
+    return sample_rows(dict(zip(model.input_names, model.inputs)))
+
+
+def _write(model, directory, description, dtype, routing_reference, max_shard_bytes, reference_rows):
     describer = Describer()
     with torch.no_grad(), torch.random.fork_rng(devices=[]):  # new layers draw initial weights
         parts = _model(describer, folded(model))
@@ -91,7 +118,7 @@ def export(model: nn.Module, example_inputs: Any, directory: PathLike, *, input_
             config["routing_reference"] = reference.checked(routing_reference, describer.expert_counts)
         config = checkpoint.plain(config)
         tensors = {name: torch.from_numpy(values) for name, values in describer.tensors.items()}
-        rows = sample_rows(dict(zip(model.input_names, model.inputs)))
+        rows = _sample(model)
         expected = outcome(getattr(model, "original", model), rows, "model")
         loaded = build(config, tensors, directory)
         check_package(expected, loaded, rows, "model")
@@ -103,14 +130,6 @@ def export(model: nn.Module, example_inputs: Any, directory: PathLike, *, input_
             if binary is not None:
                 check_engine(binary, staged, load(staged), rows, "model")
         checkpoint.write(directory, config, describer.tensors, DTYPES[dtype], max_shard_bytes, check)
-
-
-def export_shape(module: nn.Module, directory: PathLike, input_shape: Optional[Sequence[int]] = None,
-                 **settings: Any) -> None:
-    """moed.export.export of the last release: the shape of a row in place of example inputs."""
-    require(input_shape is not None or isinstance(module, MultiTask), "input_shape",
-            "is missing: the shape of one row, without the batch axis")
-    export(module, None if input_shape is None else torch.zeros(1, *input_shape), directory, **settings)
 
 
 # --- the parts of config.json -----------------------------------------------------------------------------------
@@ -225,7 +244,7 @@ def _numbers(values, key):
     try:
         numbers = np.asarray(values, dtype=np.float64).reshape(-1)
     except (TypeError, ValueError):
-        raise ExportError(f"preprocess: {key} is {values!r}; it must be a number or a list of numbers") from None
+        raise ExportError("preprocess", f"{key} is {values!r}; it must be a number or a list of numbers") from None
     require(bool((np.abs(numbers) <= np.finfo(np.float32).max).all()), "preprocess",
             f"{key} is {values!r}; a number of it is not finite in float32")
     return numbers.tolist()

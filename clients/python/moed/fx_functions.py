@@ -40,8 +40,8 @@ def _functional_softmax(translation, node):
 def _softmax_layer(translation, node, source, axis, dtype):
     if axis is None or dtype is not None:
         translation.refuse(node, "softmax needs its dim, and no dtype")
-    translation.row_axis(node, source, axis)
-    return source, nn.Softmax(dim=axis)
+    last = translation.row_axis(node, source, axis) == len(translation.shape(source)) - 1
+    return source, nn.Softmax(dim=-1 if last else axis)
 
 
 def _gelu(translation, node):
@@ -59,6 +59,8 @@ def _dropout(translation, node):
 def _reshape(translation, node):
     if translation.values[node].shape[:1] != (translation.rows,):
         translation.refuse(node, "only within a row, not across rows")
+    if translation.values[node].shape == translation.values[node.args[0]].shape:
+        return (node.args[0],)
     gathers = translation.values[node.args[0]].shape[:1] != (translation.rows,)
     return node.args[0], modules.Reshape(*translation.shape(node), gathers=gathers)
 
@@ -140,7 +142,7 @@ def _part(translation, node, source, index):
         return _attention(translation, node, source, index)
     if called is not None and index in (0, -len(translation.values[source])):
         return (source,)  # an adapter says what layer it is
-    if source.target in (torch.chunk, torch.split, "chunk", "split"):
+    if source.target in (torch.chunk, torch.split, torch.split_with_sizes, "chunk", "split"):
         return _piece(translation, node, source, index)
     if source.target in (torch.max, "max") and index == 0:
         value, axis, keepdim = translation.bind(source, "input", "dim", keepdim=False)
@@ -197,7 +199,7 @@ def _attention(translation, node, call, index):
     try:
         layer = modules.SelfAttention.of(attention)
     except ValueError as error:
-        raise ExportError(f"{path}: {error}") from None
+        raise ExportError(path, str(error)) from None
     return given[0], Named(call.target.replace(".", "_"), layer, path)
 
 
@@ -266,6 +268,31 @@ def _matmul(translation, node):
     return source, _named(translation, node, nn.Linear(*weight.shape, bias=False), weight=weight.t())
 
 
+def _convolution(layer_type):
+    def handle(translation, node):
+        source, *given, stride, padding, dilation, groups = translation.bind(
+            node, "input", "weight", bias=None, stride=1, padding=0, dilation=1, groups=1)
+        weight, bias = _weights(translation, node, *given)
+        out, inner, *kernel = weight.shape
+        layer = layer_type(inner * groups, out, tuple(kernel), stride, padding, dilation, groups, bias is not None)
+        return source, _named(translation, node, layer, weight=weight, bias=bias)
+    return handle
+
+
+def _group_norm(translation, node):
+    source, groups, *given, eps = translation.bind(node, "input", "num_groups", weight=None, bias=None, eps=1e-5)
+    weight, bias = _weights(translation, node, *given)
+    layer = nn.GroupNorm(groups, translation.shape(source)[0], eps)
+    return source, _named(translation, node, layer, weight=weight, bias=bias)
+
+
+def _rms_norm(translation, node):
+    source, shape, *given, eps = translation.bind(node, "input", "normalized_shape", weight=None, eps=None)
+    (weight,) = _weights(translation, node, *given)
+    layer = modules.RMSNorm(tuple(shape), torch.finfo(torch.float32).eps if eps is None else eps)
+    return source, _named(translation, node, layer, weight=layer.weight if weight is None else weight)
+
+
 def _layer_norm(translation, node):
     source, shape, *given, eps = translation.bind(node, "input", "normalized_shape", weight=None, bias=None, eps=1e-5)
     weight, bias = _weights(translation, node, *given)
@@ -318,6 +345,10 @@ for _targets, _handler in (
         ((functional.linear,), _linear),
         ((torch.matmul, operator.matmul, "matmul"), _matmul),
         ((functional.layer_norm,), _layer_norm),
+        ((functional.group_norm,), _group_norm),
+        ((getattr(functional, "rms_norm", None),), _rms_norm),
+        ((functional.conv1d, torch.conv1d), _convolution(nn.Conv1d)),
+        ((functional.conv2d, torch.conv2d), _convolution(nn.Conv2d)),
         ((functional.adaptive_avg_pool2d,), _pool(nn.AdaptiveAvgPool2d)),
         ((functional.max_pool2d,), _pool(nn.MaxPool2d)),
         ((functional.avg_pool2d,), _pool(nn.AvgPool2d))):

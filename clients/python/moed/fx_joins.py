@@ -7,8 +7,9 @@ from torch import fx, nn
 from torch.nn import functional
 
 from moed import modules
+from moed.functions import Clamp
 from moed.fx_translation import HANDLERS, Join, Named
-from moed.graph import Add, Concat, Multiply
+from moed.graph import Add, Concat, Divide, Multiply
 
 
 def _operands(translation, node):
@@ -123,9 +124,17 @@ def _product(translation, node, a, b):
 def _divide(translation, node):
     a, b = _operands(translation, node)
     number = _number(translation, b)
-    if not number or not _is_row(translation, a):
-        translation.refuse(node, "only division by a number that is not zero")
-    return a, modules.Scale(1 / number)
+    if number == 0:
+        translation.refuse(node, "division by zero")
+    if number is not None and _is_row(translation, a):
+        return a, modules.Scale(1 / number)
+    if not _is_row(translation, b):
+        return a, _constant(translation, node, Divide, a, b)
+    if _is_row(translation, a):
+        _same_rank(translation, node, a, b)
+        return a, Join(Divide(), (b,))
+    one = b, Clamp(1.0, 1.0), Join(Divide(), (b,))
+    return (*one, _constant(translation, node, Multiply, b, a)) if _number(translation, a) != 1 else one
 
 
 def _power(translation, node):
@@ -251,8 +260,8 @@ for _targets, _handler in (
         ((operator.add, operator.iadd, torch.add, "add", "add_"), _add),
         ((operator.sub, operator.isub, torch.sub, "sub"), _subtract),
         ((operator.neg, torch.neg, "neg"), _negate),
-        ((operator.mul, operator.imul, torch.mul, "mul"), _multiply),
-        ((operator.truediv, torch.div, "div"), _divide),
+        ((operator.mul, operator.imul, torch.mul, "mul", "mul_"), _multiply),
+        ((operator.truediv, operator.itruediv, torch.div, "div", "true_divide", torch.true_divide), _divide),
         ((operator.pow, torch.pow, "pow"), _power),
         ((torch.square, "square"), _square),
         ((torch.cat, torch.concat), _concatenate),

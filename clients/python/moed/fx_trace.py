@@ -4,26 +4,31 @@ fx_translation.py makes layers of the calls. They are then run against the modul
 with random ones (a weight that is zero would hide a mistake), so that what is exported is what was meant, or nothing.
 """
 
+import contextlib
 import copy
 import inspect
 import operator
-import os
-import traceback
 import warnings
 
 import torch
 from torch import fx, nn
+from torch.utils import _pytree as pytree
 
-from moed import export_trace, fx_functions, fx_joins  # noqa: F401  (their handlers)
+from moed import export_trace, fx_functions, fx_joins, fx_numbers  # noqa: F401  (their handlers)
 from moed.adapters import adapter_of
+from moed.blocks_of_any_name import MARK, looks_like_block, marked
 from moed.blocks_of_attention import is_attention
-from moed.blocks_of_experts import is_block
+from moed.blocks_of_experts import RANDOM, is_block
+from moed.blocks_of_latent import is_latent
 from moed.blocks_of_norms import norm_of
+from moed.fx_moved import Moved, begin, follow
+from moed.fx_simpler import SIMPLER, is_row
 from moed.fx_translation import Translation, called_name, entry_of
 from moed.ops import ExportError, require
+from moed.places import callers_line, line_of, unsteady
+from moed.prepare import as_it_was
+from moed.words import first_line
 
-TORCH = os.path.dirname(torch.__file__)
-PACKAGE = os.path.dirname(os.path.abspath(__file__))
 ROWS = Translation.rows
 OURS = ("moed.attention", "moed.modules", "moed.layers", "moed.gates", "moed.graph", "moed.functions")
 
@@ -33,11 +38,21 @@ def is_ours(module):
     return any(base.__module__ in OURS for base in type(module).__mro__)
 
 
+# PyTorch's modules that are calls of functions which there are simpler terms for.
+FUNCTIONS = tuple(getattr(nn, name) for name in (
+    "GLU", "AvgPool1d", "MaxPool1d", "AdaptiveAvgPool1d", "AdaptiveMaxPool1d", "AdaptiveMaxPool2d", "CELU", "SELU",
+    "Softsign", "LogSigmoid", "Tanhshrink", "CosineSimilarity", "ZeroPad1d", "ZeroPad2d", "ConstantPad1d",
+    "ConstantPad2d", "ReplicationPad1d", "ReplicationPad2d", "Upsample") if hasattr(nn, name))
+
+
 def traceable(module):
-    """Whether its forward() is the caller's own, and not PyTorch's or of a class of this package."""
-    if is_ours(module) or adapter_of(module) is not None or is_block(module) or is_attention(module):
+    """Whether its forward() is the caller's own, or PyTorch's and made of functions, and not of this package."""
+    if type(module) in FUNCTIONS or type(module) in (nn.Softmax, nn.LogSoftmax) and module.dim != -1:
+        return True
+    if is_ours(module) or adapter_of(module) is not None or is_block(module) or is_attention(module) \
+            or is_latent(module):
         return False
-    if norm_of(module) is not None:
+    if norm_of(module) is not None or marked(module):
         return False
     if isinstance(module, nn.Sequential):
         return type(module).forward is not nn.Sequential.forward
@@ -50,6 +65,31 @@ def trace(module, row, path, keys=None):
     Where forward() gives several things, keys say which of them are wanted, and a list is returned: the layers that all
     share, then for each key those that follow.
     """
+    try:
+        return _traced(module, row, path, keys)
+    except ExportError as error:
+        inner = _may_be_block(module, error.path[len(path) + 1:].split(" ")[0])
+        if inner is None:
+            raise
+        setattr(inner, MARK, True)  # one call, which describe.py looks into
+        try:
+            return trace(module, row, path, keys)
+        except ExportError:
+            raise error from None
+
+
+def _may_be_block(module, place):
+    """The innermost submodule around a place that cannot be recorded that may be an MoE block, and was not tried."""
+    while place:
+        with contextlib.suppress(AttributeError):
+            inner = module.get_submodule(place)
+            if not hasattr(inner, MARK) and not is_ours(inner) and looks_like_block(inner):
+                return inner
+        place = place.rpartition(".")[0]
+    return None
+
+
+def _traced(module, row, path, keys):
     generator = torch.Generator().manual_seed(0)
     rows = row.repeat((ROWS,) + (1,) * (row.dim() - 1))
     if row.is_floating_point():
@@ -88,7 +128,8 @@ class _Tracer(fx.Tracer):
 
     def create_node(self, *args, **kwargs):
         node = super().create_node(*args, **kwargs)
-        node.meta["path"], node.meta["line"] = self.inside[-1], _callers_line(inspect.currentframe())
+        node.meta["path"] = self.inside[-1]
+        node.meta["line"] = callers_line(inspect.currentframe(), _record_with_fx.__code__)
         if node.op != "output":
             self.making = True
             try:
@@ -114,8 +155,8 @@ class _Tracer(fx.Tracer):
             shapes = ", ".join(str(list(value.shape[1:])) for value in given)
             without = [name for name, value in kwargs.items() if value is None]
             said = f", without {', '.join(without)}" if without else ""
-            raise ExportError(f"{self.inside[0]}.{called_name(node)}: does not accept rows of shape {shapes}{said}: "
-                              f"{str(error).splitlines()[0]} ({node.meta['line']})") from None
+            raise ExportError(f"{self.inside[0]}.{called_name(node)}", f"does not accept rows of shape {shapes}{said}: "
+                              f"{first_line(error)}", node.meta["line"]) from None
 
     def call_module(self, module, forward, args, kwargs):
         if self.making:
@@ -136,17 +177,6 @@ class _Tracer(fx.Tracer):
         require(len(names) == 1, self.inside[0],
                 f"{type(self.root).__name__}.forward takes {names}; a layer has one input")
         return root_fn, [self.root, self.create_proxy("placeholder", names[0], (), {})]
-
-
-def _callers_line(frame):
-    """"model.py:12" of the innermost frame that is neither PyTorch's nor this package's."""
-    while frame is not None and _is_ours(frame.f_code.co_filename):
-        frame = frame.f_back
-    return f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}" if frame is not None else ""
-
-
-def _is_ours(filename):
-    return filename.startswith((TORCH, PACKAGE, "<"))
 
 
 class _Value(fx.Proxy):
@@ -191,20 +221,104 @@ def _record(module, rows, path):
 def _record_with_fx(module, rows, path):
     tracer = _Tracer(path, rows)
     try:
-        return tracer.trace(module), tracer.values
+        with as_it_was(module):  # losses that it keeps are none, while it is recorded
+            return tracer.trace(module), tracer.values
     except ExportError:
         raise
     except Exception as error:  # whatever the caller's code makes of values that are not there
         where = tracer.inside[-1]
         inner = module.get_submodule(where[len(path) + 1:]) if where != path else module
-        lines = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_ours(frame.filename)]
-        line = f" ({os.path.basename(lines[-1].filename)}:{lines[-1].lineno})" if lines else ""
-        raise ExportError(f"{where}: {type(inner).__name__}.forward cannot be followed: "
-                          f"{str(error).splitlines()[0]}{line}{ADVICE}") from None
+        raise ExportError(where, f"{type(inner).__name__}.forward cannot be followed: {first_line(error)}{ADVICE}",
+                          line_of(error)) from None
+
+
+class _Simplifier(_Tracer):
+    """Goes through a recorded graph, and makes calls that have simpler terms in those."""
+
+    def __init__(self, module, rows, path):
+        super().__init__(path, rows)
+        self.root, self.graph, self.tensor_attrs = module, fx.Graph(), {}
+        self.origin, self.rowwise = None, set()
+
+    def create_node(self, *args, **kwargs):
+        node = super().create_node(*args, **kwargs)
+        node.meta.update(self.origin.meta)
+        if node.op == "placeholder" or any(before in self.rowwise for before in node.all_input_nodes):
+            self.rowwise.add(node)
+        return node
+
+    def is_row(self, node):
+        return node in self.rowwise
+
+    def fixed_value(self, given):
+        """What a value is that is the same for every row."""
+        return self.values[given.node] if isinstance(given, fx.Proxy) else given
+
+    def simplified(self, graph):
+        """(graph, the value of each of its nodes)"""
+        new = {}
+        for self.origin in graph.nodes:
+            args, kwargs = (fx.node.map_arg(given, new.get) for given in (self.origin.args, self.origin.kwargs))
+            new[self.origin] = self.call(self.origin, args, kwargs)
+        for node in reversed(self.graph.nodes):
+            if not node.users and node.op not in ("placeholder", "output"):
+                self.graph.erase_node(node)
+        return self.graph, self.values
+
+    def call(self, node, args, kwargs):
+        if node.target is operator.getitem and isinstance(args[0], tuple):
+            return args[0][args[1]]
+        given, named = (fx.node.map_arg(part, self.proxy) for part in (args, kwargs))
+        first = next(iter(args), None)
+        if node.op == "call_module" and isinstance(first, Moved) and self.works_on_last_axis(node, first):
+            result = Moved(self.create_proxy(node.op, node.target, (first.value,), {}, node.name), first.place)
+        elif node.op in ("call_function", "call_method"):
+            result = self.create_proxy(node.op, node.target, given, named, node.name)
+        else:
+            args, kwargs = (pytree.tree_map(_real, part) for part in (given, named))
+            return self.create_node(node.op, node.target, *(fx.node.map_aggregate(part, _node_of)
+                                                            for part in (args, kwargs)), node.name, node.type)
+        return result if isinstance(result, Moved) else \
+            tuple(map(_node_of, result)) if isinstance(result, tuple) else result.node
+
+    def works_on_last_axis(self, node, given):
+        """A layer of PyTorch's that takes any axes before the last."""
+        kinds = (nn.Linear, nn.LayerNorm, nn.Dropout, nn.ReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Identity)
+        return isinstance(self.root.get_submodule(node.target), kinds) and given.place < given.rank - 1
+
+    def plain_call(self, method, *args):
+        """As it is: what simpler terms there are have been looked for."""
+        return super().create_proxy("call_method", method, args, {})
+
+    def create_proxy(self, kind, target, args, kwargs, *rest, **more):
+        """In simpler terms, which may have such in turn."""
+        result = NotImplemented
+        if kind in ("call_function", "call_method") and not self.making:
+            with contextlib.suppress(TypeError, ValueError, IndexError, AttributeError):  # arguments of another kind
+                result = self.in_other_words(target, args, kwargs)
+        if result is not NotImplemented:
+            return result
+        args, kwargs = (pytree.tree_map(_real, part) for part in (args, kwargs))
+        return super().create_proxy(kind, target, tuple(args), kwargs, *rest, **more)
+
+    def in_other_words(self, target, args, kwargs):
+        if any(isinstance(part, Moved) for part in pytree.tree_flatten((args, kwargs))[0]):
+            return follow(target, args, kwargs)
+        result = begin(target, args, kwargs, is_row)
+        return SIMPLER[target](*args, **kwargs) if result is NotImplemented and target in SIMPLER else result
+
+
+def _real(given):
+    return given.real() if isinstance(given, Moved) else given
+
+
+def _node_of(given):
+    return given.node if isinstance(given, fx.Proxy) else given
 
 
 def _translate(module, rows, path, keys):
     graph, values = _record(module, rows, path)
+    graph, values = _Simplifier(module, rows, path).simplified(graph)
     return Translation(module, graph, values, path).layers(keys)
 
 
@@ -214,13 +328,14 @@ def _compare(module, translated, rows, path, keys):
         try:
             got = branch(trunk(rows.clone()))
         except (RuntimeError, ValueError, IndexError) as error:
-            raise ExportError(f"{path}: the layers that {type(module).__name__} calls do not fit one after the other: "
-                              f"{str(error).splitlines()[0]}") from None
+            raise ExportError(path, f"the layers that {type(module).__name__} calls do not fit one after the other: "
+                              f"{first_line(error)}") from None
         expected = entry_of(result, key)
         again = entry_of(module(rows.clone()), key)
-        require(expected.shape != again.shape or torch.equal(torch.nan_to_num(expected), torch.nan_to_num(again)), path,
-                f"{type(module).__name__} gives two answers to the same rows: something in it is random at evaluation, "
-                "or remembers; noise belongs behind `if self.training`")
+        if expected.shape == again.shape and not torch.equal(torch.nan_to_num(expected), torch.nan_to_num(again)):
+            place = unsteady(module, rows, path)
+            inner = module.get_submodule(place[len(path) + 1:])
+            raise ExportError(place, RANDOM.format(type(inner).__name__))
         _compare_tensors(module, expected, got, path)
 
 

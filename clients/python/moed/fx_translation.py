@@ -14,8 +14,16 @@ from torch import fx, nn
 from moed import graph, modules
 from moed.blocks_of_attention import Given
 from moed.ops import INFERENCE_NO_OPS, ExportError, require
+from moed.words import short
 
 HANDLERS: Dict[Any, Callable] = {}  # by function, and by method name; filled by fx_functions.py and fx_joins.py
+
+
+# What a MoE layer does, and nothing else.
+CHOICES = ("topk", "sort", "argsort", "argmax", "nonzero", "gather", "scatter", "scatter_add", "index_add", "one_hot")
+CHOOSING = "a checkpoint chooses by values in its MoE layers alone. Of a mixture say with moed.register_adapter " \
+    "which gate and experts it has (clients/python/PORTING.md); positions that are left out, as in a mixture of " \
+    "depths, have no words there"
 
 
 class Named(NamedTuple):
@@ -122,7 +130,7 @@ class Translation:
         named.update(real[other] for entry in entries for other in entry.others)
         if not named:
             return modules.CheckpointSequential([step for entry in entries for step in entry.steps])
-        names = {node: node.name[:60] for node in named} | {start: "input"}
+        names = {node: short(node.name) for node in named} | {start: "input"}
         steps, links = [], []
         for entry, (source, is_before) in zip(entries, reads):
             steps += entry.steps
@@ -156,8 +164,9 @@ class Translation:
             return self.call(node)
         handler = HANDLERS.get(node.target) if node.op in ("call_function", "call_method") else None
         if handler is None:
-            self.refuse(node, "no layer of a checkpoint does that; if the module as a whole is something that one has, "
-                              "say so with moed.register_adapter (clients/python/PORTING.md)")
+            self.refuse(node, CHOOSING if called_name(node).rstrip("_") in CHOICES else
+                        "no layer of a checkpoint does that; if the module as a whole is something that one has, "
+                        "say so with moed.register_adapter (clients/python/PORTING.md)")
         source, *layers = handler(self, node)
         steps, others, at = [], (), 0
         for layer in layers:
@@ -190,9 +199,8 @@ class Translation:
 
     def refuse(self, node, reason):
         given = [str(arg) for arg in node.args] + [f"{key}={value}" for key, value in node.kwargs.items()]
-        line = node.meta.get("line")
-        raise ExportError(f"{node.meta.get('path', self.path)}: {called_name(node)}({', '.join(given)}): {reason}"
-                          f"{f' ({line})' if line else ''}")
+        raise ExportError(node.meta.get("path", self.path), f"{called_name(node)}({', '.join(given)}): {reason}",
+                          node.meta.get("line", ""))
 
     def bind(self, node, *names, **defaults):
         """The arguments of a call by name; those without a default first. The first is always the tensor."""

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from moed.words import short
+
 
 def batch_axis(axis, x):
     """The axis of `x`, batch axis included, that `axis` of a row is."""
@@ -105,7 +107,8 @@ class CheckpointSequential(nn.Sequential):
         super().__init__()
         self.paths = {}
         for name, layer, path in steps:
-            unique = name if not hasattr(self, name) else f"{name}_{len(self._modules)}"
+            name = short(name)
+            unique = name if not hasattr(self, name) else short(f"{name}_{len(self._modules)}")
             self.add_module(unique, layer)
             self.paths[unique] = path
 

@@ -19,12 +19,19 @@ INFERENCE_NO_OPS = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d)
 
 
 class ExportError(ValueError):
-    """The module cannot be expressed as a checkpoint. The message starts with the path of the submodule."""
+    """The module cannot be expressed as a checkpoint: the path of the submodule, why, and "file.py:12" where known."""
+
+    def __init__(self, path, reason, line=""):
+        super().__init__(path, reason, line)
+        self.path, self.reason, self.line = str(path), reason, line
+
+    def __str__(self):
+        return f"{self.path}: {self.reason}{f' ({self.line})' if self.line else ''}"
 
 
 def require(condition, path, reason):
     if not condition:
-        raise ExportError(f"{path}: {reason}")
+        raise ExportError(path, reason)
 
 
 class Op(NamedTuple):
@@ -243,7 +250,8 @@ def without_biases(module, owners, tensors):
     return module
 
 
-ATTENTION_KEYS = ("kv_heads", "head_dim", "causal", "window", "scale", "rotary", "qk_norm", "eps")
+ATTENTION_KEYS = ("kv_heads", "head_dim", "causal", "window", "scale", "rotary", "qk_norm", "eps", "qk_norm_late",
+                  "clip")
 
 
 def describe_attention(module, row, path):
@@ -265,7 +273,7 @@ def build_attention(keys, tensors):
     own = {key: keys[key] for key in ATTENTION_KEYS}
     plain_keys = {"head_dim", "kv_heads", "window", "scale", "rotary"}
     if all(own[key] is None for key in plain_keys) and not own["causal"] and own["qk_norm"] == "none" \
-            and not {"sinks", "bias"} & set(tensors):
+            and not own["clip"] and not {"sinks", "bias"} & set(tensors):
         module = modules.SelfAttention(size, keys["heads"])
     else:
         module = attention.Attention(size, keys["heads"], sinks="sinks" in tensors, bias=tensors.get("bias"), **own)
@@ -383,7 +391,8 @@ OPS = {
     "glu": Op({"activation": "silu", "limit": None, "alpha": 1.0, "shift": 0.0}, (modules.GLU,), describe_glu,
               build_glu, 2, ("gate.weight", "gate.bias", "up.weight", "up.bias"), glu_since),
     "attention": Op({"heads": REQUIRED, "kv_heads": None, "head_dim": None, "causal": False, "window": None,
-                     "scale": None, "rotary": None, "qk_norm": "none", "eps": 1e-6},
+                     "scale": None, "rotary": None, "qk_norm": "none", "eps": 1e-6, "qk_norm_late": False,
+                     "clip": 0.0},
                     (modules.SelfAttention, attention.Attention), describe_attention, build_attention, 2,
                     ("out_proj.weight", "out_proj.bias", "q_norm.weight", "k_norm.weight"), attention_since),
     "select": Op({"index": REQUIRED, "axis": 0}, (modules.Select,), describe_select,

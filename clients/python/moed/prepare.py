@@ -4,6 +4,7 @@ What changes a module's result without being in its forward() is folded into the
 pruning, parametrizations) or refused with its path (hooks, a replaced forward, a module that stays in training mode).
 """
 
+import contextlib
 import copy
 import importlib
 import inspect
@@ -18,6 +19,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from moed.multitask import MultiTask
 from moed.ops import ExportError, require
+from moed.recurrent import unroll
+from moed.words import first_line
 
 # torch.nn.utils has functions of the same names.
 spectral_norm = importlib.import_module("torch.nn.utils.spectral_norm")
@@ -49,8 +52,14 @@ def folded(model: MultiTask) -> MultiTask:
     with torch.no_grad():
         for name, module in list(model.named_modules()):
             _fold(module)
-            _check(module, re.sub(r"^layers\b|^$", "model", name))
-    return model
+            _check(module, _path(name))
+        unroll(model, _path)
+    return evaluate(model)
+
+
+def _path(name: str) -> str:
+    """Of a submodule of the MultiTask, as the caller knows it."""
+    return re.sub(r"^layers\b|^$", "model", name)
 
 
 def without_wrapper(module: nn.Module) -> nn.Module:
@@ -72,9 +81,24 @@ def copied(model: Module) -> Module:
             warnings.simplefilter("ignore")
             return copy.deepcopy(model, dict(memo))
     except Exception as error:  # whatever the caller keeps on the module
-        raise ExportError(f"{_uncopied(model, memo)}: cannot be copied ({type(error).__name__}: "
-                          f"{str(error).splitlines()[0]:.100}); take what is no part of the model off the module "
-                          "before exporting") from None
+        raise ExportError(_uncopied(model, memo), f"cannot be copied ({type(error).__name__}: "
+                          f"{first_line(error):.100}); take what is no part of the model off the module before "
+                          "exporting") from None
+
+
+@contextlib.contextmanager
+def as_it_was(model: nn.Module) -> Iterator[None]:
+    """Gives the modules back, in the end, what they kept of results before."""
+    before = [(module, {name: copy.copy(value) if type(value) in (list, dict) else value
+                        for name, value in vars(module).items() if not name.startswith("_")})
+              for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, kept in before:
+            for name in [name for name in vars(module) if not name.startswith("_") and name not in kept]:
+                del vars(module)[name]
+            vars(module).update(kept)
 
 
 def _uncopied(model: nn.Module, memo: "dict[int, torch.Tensor]") -> str:

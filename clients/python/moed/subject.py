@@ -16,6 +16,7 @@ from moed.prepare import copied, evaluate, evaluated, without_wrapper
 
 Key = Union[str, int]
 ROWS = 3  # an unlikely size of anything else
+TABLES = (nn.Embedding, nn.EmbeddingBag)
 
 
 class Subject(MultiTask):
@@ -86,7 +87,7 @@ def _example(example: Any) -> torch.Tensor:
 
 def _categories(model: nn.Module, categories: Optional[int], example: torch.Tensor) -> int:
     if categories is None:
-        sizes = {part.num_embeddings for part in model.modules() if isinstance(part, nn.Embedding)}
+        sizes = {part.num_embeddings for part in model.modules() if isinstance(part, TABLES)}
         sizes = sizes if len(sizes) < 2 else _looked_up(model, example)
         require(len(sizes) == 1, "example_inputs", "are integers; say with categories=n that they are 0 to n - 1")
         categories = sizes.pop()
@@ -105,7 +106,7 @@ def _looked_up(model: nn.Module, example: torch.Tensor) -> Set[int]:
 
     trial, example = evaluate(copied(without_wrapper(model))).cpu().float(), example[:1].cpu()
     for part in trial.modules():
-        if isinstance(part, nn.Embedding):
+        if isinstance(part, TABLES):
             part.register_forward_pre_hook(note)
     with torch.no_grad(), torch.random.fork_rng(devices=[]), contextlib.suppress(Exception):
         trial(example)  # what it cannot do is said where it is described

@@ -35,7 +35,7 @@ def _encoder_layer(layer, path):
     try:
         attention = modules.SelfAttention.of(layer.self_attn)
     except ValueError as error:
-        raise ExportError(f"{path}.self_attn: {error}") from None
+        raise ExportError(f"{path}.self_attn", str(error)) from None
     return _block(layer.norm_first, ("self_attn", attention, f"{path}.self_attn"),
                   ("norm1", layer.norm1, f"{path}.norm1"),
                   [("linear1", layer.linear1, f"{path}.linear1"), ("activation", _activation(layer, path), path),

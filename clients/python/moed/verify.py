@@ -22,6 +22,7 @@ from moed.layers import MoE, MultiGateMoE
 from moed.loader import LoadedModel
 from moed.multitask import Input
 from moed.ops import ExportError, require
+from moed.places import line_of
 
 Tensors = Dict[str, torch.Tensor]
 
@@ -70,7 +71,8 @@ def outcome(model: Any, rows: Tensors, path: str) -> Tensors:
         first, second = (_answers(model, {name: values.clone() for name, values in rows.items()}) for _ in range(2))
     except Exception as error:  # whatever the caller's code says
         shapes = {name: list(values.shape[1:]) for name, values in rows.items()}
-        raise ExportError(f"{path}: does not accept rows of shape {shapes}: {type(error).__name__}: {error}") from None
+        raise ExportError(path, f"does not accept rows of shape {shapes}: {type(error).__name__}: {error}",
+                          line_of(error)) from None
     for name, values in first.items():
         require(torch.equal(torch.nan_to_num(values), torch.nan_to_num(second[name])), path,
                 "gives two answers to the same rows: something in it is random at evaluation, or remembers")
@@ -91,7 +93,7 @@ def check_engine(binary: str, directory: str, loaded: LoadedModel, rows: Tensors
             arrays = {name: values.numpy() for name, values in rows.items()}
             answers = server.answers(os.path.basename(directory), arrays)
     except (engine.EngineError, MoedError) as error:
-        raise ExportError(f"{path}: the server refuses the checkpoint: {error}") from None
+        raise ExportError(path, f"the server refuses the checkpoint: {error}") from None
     check_answers(answers, loaded, rows, path)
 
 
@@ -205,7 +207,7 @@ def _refuse(name: str, got: torch.Tensor, expected: torch.Tensor, wrong: torch.T
     rows: List[int] = wrong.nonzero().flatten().tolist()
     kind = EDGES[rows[0]] if rows[0] < len(EDGES) else "random numbers"
     difference = float((got - expected)[wrong].abs().max())
-    raise ExportError(f"{path}: {who} something else than the model: output '{name}' differs by up to "
+    raise ExportError(path, f"{who} something else than the model: output '{name}' differs by up to "
                       f"{difference:.3g} in {len(rows)} of {len(wrong)} rows (the first of {kind}). Does the model "
                       "change a tensor in place that it uses again, keep something between calls, or depend on the "
                       "other rows of a batch?")

@@ -24,7 +24,7 @@ from moed import adapters, engine, verify
 from moed.graph import Add
 from moed.nn import GLU, Capacity, Gate, MoE
 from recipes import backbones
-from tests import ENGINE, field_recommenders, field_whole, foreign, test_adapters, test_own_attention
+from tests import ENGINE, field_recommenders, field_whole, foreign, test_adapters, test_own_attention, written_models
 
 SIZE, COUNT, POSITIONS, ROWS = 16, 4, 6, 64
 
@@ -333,7 +333,8 @@ def decoders():
     """Whole, from the numbers of words to a logit for each word at each position."""
     words = torch.zeros(1, POSITIONS, dtype=torch.long)
     for name, settings, *why in (*field_whole.DECODERS, *field_whole.REFUSED):
-        said = ", a window" if "sliding_window" in settings else ""
+        said = next((said for key, said in field_whole.SAID.items() if key in settings), "")
+        said += ", queries of the whole" if settings.get("q_lora_rank", 8) is None else ""
         yield Row(f"transformers {name}ForCausalLM{said}", "refused" if why else "as it is",
                   lambda name=name, settings=settings: (field_whole.causal_lm(name, **settings), words, {}), None,
                   "transformers", "".join(why))
@@ -380,8 +381,22 @@ PACKAGES = (
 )
 
 
+def written():
+    for model in written_models.MODELS:
+        why = "" if model.mixtures else "all experts are run, as in the model"
+        yield Row(f"{model.name}", "refused" if model.refused else "as it is",
+                  lambda model=model: (model.make(), model.example, model.settings), None, "", WHY_NOT.get(
+                      model.name, why))
+
+
+WHY_NOT = {"GPT of a tutorial, always noisy": "random at evaluation", "expert choice": "experts choose items",
+           "top-p": "as many experts as an item needs", "mixture of depths": "positions are left out",
+           "Gumbel-softmax in evaluation": "random at evaluation",
+           "two inputs in one forward": "of several inputs a moed.nn.MultiTask is made"}
+
+
 def rows():
-    return [*PAPERS, *BACKBONES, *hugging_face(), *decoders(), *blocks(), *PACKAGES, *RESTATED]
+    return [*PAPERS, *BACKBONES, *hugging_face(), *decoders(), *blocks(), *PACKAGES, *RESTATED, *written()]
 
 
 # ---- running them ----

@@ -15,6 +15,9 @@ COMMON = {"hidden_size": SIZE, "intermediate_size": 24, "moe_intermediate_size":
           "num_experts_per_tok": 2, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 GROUPS = {"n_group": 1, "topk_group": 1, "n_shared_experts": 1, "first_k_dense_replace": 1}
 FULL = {"layer_types": ["full_attention", "full_attention"]}
+LATENT = {"num_key_value_heads": HEADS, "q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 4,
+          "qk_nope_head_dim": 4, "v_head_dim": 4, **GROUPS}
+STATES = {"mamba_d_state": 4, "mamba_dt_rank": 4, "attn_layer_period": 2, "attn_layer_offset": 1}
 DECODERS = (
     ("Mixtral", {}), ("Mixtral", {"sliding_window": 3}), ("Olmoe", {}),
     ("Qwen2Moe", {"shared_expert_intermediate_size": 20}), ("Qwen3Moe", {}), ("GraniteMoe", {}),
@@ -23,15 +26,13 @@ DECODERS = (
     ("Glm4Moe", GROUPS), ("Dots1", GROUPS),
     ("Ernie4_5_Moe", {"moe_num_experts": 4, "moe_k": 2, "moe_num_shared_experts": 1}), ("FlexOlmo", {}),
     ("MiniMaxM2", {}), ("Cohere2Moe", {}), ("MiniMax", FULL),
-    ("Lfm2Moe", {**FULL, "num_dense_layers": 1, "norm_eps": 1e-5}))
-LATENT = {"num_key_value_heads": HEADS, "q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 4,
-          "qk_nope_head_dim": 4, "v_head_dim": 4, **GROUPS}
-REFUSED = (
-    ("DeepseekV2", LATENT, "keys and values come of a latent"),
-    ("DeepseekV3", LATENT, "keys and values come of a latent"),
-    ("HunYuanMoEV1", {"moe_topk": 2}, "queries and keys are normalised after they are turned"),
-    ("JetMoe", {"kv_channels": 4}, "experts are parts of attention"),
-    ("Jamba", {"mamba_d_state": 4, "mamba_dt_rank": 4}, "a state that is carried from position to position"))
+    ("Lfm2Moe", {**FULL, "num_dense_layers": 1, "norm_eps": 1e-5}), ("Olmoe", {"clip_qkv": 0.5}),
+    ("HunYuanMoEV1", {"moe_topk": 2}), ("DeepseekV2", LATENT), ("DeepseekV3", LATENT),
+    ("DeepseekV3", {**LATENT, "q_lora_rank": None}), ("Jamba", STATES))
+REFUSED = (("JetMoe", {"kv_channels": 4}, "experts are parts of attention"),)
+# What is said of them beside their name, by a setting.
+SAID = {"sliding_window": ", a window", "clip_qkv": ", clipped", "mamba_d_state": ", its state step by step",
+        "qk_rope_head_dim": ", latent attention"}
 
 
 def causal_lm(name, **settings):

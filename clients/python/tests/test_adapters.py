@@ -11,6 +11,7 @@ import moed
 from moed import adapters, recommenders
 from tests import field_recommenders, foreign
 from tests.export_case import ExportCase, routings
+from tests.test_fx_trace import calling
 
 SIZE, INNER, COUNT = 8, 6, 8
 
@@ -38,7 +39,8 @@ class AdapterCase(ExportCase):
         """Exports the module, which compares it with the checkpoint, and returns the MoE layer of config.json."""
         randomised(module)
         moed.export(module, torch.zeros(1, *shape), self.path, **settings)
-        layer = next(layer for layer in self.config()["layers"] if layer["op"] == "moe")
+        layers = [inner for layer in self.config()["layers"] for inner in (layer, *layer.get("layers", []))]
+        layer = next(layer for layer in layers if layer["op"] == "moe")
         described = {key: value for key, value in layer["gate"].items() if key != "layers"}
         self.assertEqual(described, gate)
         return layer
@@ -79,8 +81,17 @@ class BlocksTest(AdapterCase):
             self.assertIn("shared", layer)
 
     def test_layers_beside_a_mixture(self):
-        self.assert_refused(foreign.WithHead(SIZE), (SIZE, 7),
-                            r"model: WithHead has experts and a router.*\(head beside them: give the mixture a module")
+        """Recorded where that is possible; else the refusal says what is in the way."""
+        moed.export(foreign.WithHead(SIZE).eval(), torch.zeros(1, SIZE, 7), self.path)
+        self.assertNotIn("moe", [layer["op"] for layer in self.config()["layers"]])
+
+        class Chosen(foreign.WithHead):
+            def forward(self, x):
+                weights = torch.softmax(self.gate(x.mean(2)), 1)
+                best = torch.stack([self.experts[int(index)](row) for index, row in zip(weights.argmax(1), x)])
+                return self.head(best.mean(-1)).sin()
+        with self.assertRaisesRegex(moed.ExportError, r"Chosen has experts and a router.*\(head beside them: give"):
+            moed.export(Chosen(SIZE).eval(), torch.zeros(1, SIZE, 7), self.path)
 
     def test_clamped_experts(self):
         block = foreign.Block(router("gpt-oss"), foreign.ClampedExperts(COUNT, SIZE, INNER))
@@ -197,8 +208,13 @@ class RegistryTest(AdapterCase):
             self.pick, self.workers = nn.Linear(4, 3), nn.ModuleList(nn.Linear(4, 4) for _ in range(3))
 
         def forward(self, x):
-            best = self.pick(x).argmax(-1)
+            best = self.pick(x.abs()).argmax(-1)  # of a gate that nobody would try
             return torch.stack([self.workers[index](row) for index, row in zip(best.tolist(), x)])
+
+    @staticmethod
+    def gate_of(module):
+        """The gate that it is."""
+        return calling(lambda self, x: self.pick(x.abs()), pick=module.pick)
 
     def setUp(self):
         super().setUp()
@@ -211,14 +227,15 @@ class RegistryTest(AdapterCase):
 
         @moed.register_adapter(self.Theirs)
         def adapt(module):
-            return moed.nn.MoE(module.workers, moed.nn.Gate(module.pick, top_k=1, normalize="sum"))
+            return moed.nn.MoE(module.workers, moed.nn.Gate(self.gate_of(module), top_k=1, normalize="sum"))
         self.assert_taken(model, (6,), {"score": "softmax", "top_k": 1, "normalize": "sum"})
 
     def test_by_name_and_with_an_example(self):
         @moed.register_adapter(f"{__name__}.RegistryTest.Theirs")
         def adapt(module, row):
             self.assertEqual(row.shape, (1, 4))
-            return nn.Sequential(moed.nn.MoE(module.workers, moed.nn.Gate(module.pick, top_k=1, normalize="sum")))
+            gate = moed.nn.Gate(self.gate_of(module), top_k=1, normalize="sum")
+            return nn.Sequential(moed.nn.MoE(module.workers, gate))
         self.assert_taken(self.Theirs(), (4,), {"score": "softmax", "top_k": 1, "normalize": "sum"})
 
     def test_a_train_of_its_own(self):
@@ -229,12 +246,12 @@ class RegistryTest(AdapterCase):
 
         @moed.register_adapter(Trains)
         def adapt(module):
-            return moed.nn.MoE(module.workers, moed.nn.Gate(module.pick, top_k=1, normalize="sum"))
+            return moed.nn.MoE(module.workers, moed.nn.Gate(self.gate_of(module), top_k=1, normalize="sum"))
         self.assert_taken(Trains(), (4,), {"score": "softmax", "top_k": 1, "normalize": "sum"})
 
     def test_an_adapter_that_is_wrong(self):
         moed.register_adapter(self.Theirs)(
-            lambda module: moed.nn.MoE(module.workers, moed.nn.Gate(module.pick, top_k=2, normalize="sum")))
+            lambda module: moed.nn.MoE(module.workers, moed.nn.Gate(self.gate_of(module), top_k=2, normalize="sum")))
         self.assert_refused(randomised(self.Theirs()), (4,), "model: the checkpoint computes something else than")
 
     def test_what_is_no_class(self):

@@ -151,7 +151,7 @@ class MixtureTest(ExportCase):
                  r"model.moe.shared_gate: is not nn.Linear\(12, 1, bias=False\)"),
                 (MultiGateMoE(experts(2), {"a b": gate}), "model.moe.gates.a b: 'a b' is no name"),
                 (MultiGateMoE(experts(2), {"a": Gate(nn.Linear(12, 3))}), "model.moe.gates.a: 3 logits for 2 experts"),
-                (MultiGateMoE(experts(2), {"a": Gate(nn.Softsign())}), "model.moe.gates.a.layers.0: Softsign has no")):
+                (MultiGateMoE(experts(2), {"a": Gate(nn.RReLU())}), "model.moe.gates.a.layers: RReLU has no")):
             with self.subTest(message):
                 self.assert_refused(named(moe=moe), (12,), message)
 
@@ -216,7 +216,7 @@ class MultiTaskTest(ExportCase):
         for inputs, outputs, message in (
                 ({"x": Input((12,), layers=moe)}, {"y": Output()}, "inputs.x: a MoE layer in an input or an output"),
                 ({"x": Input((12,))}, {"y": Output(named(moe=moe))}, "outputs.y.moe: a MoE layer in an input"),
-                ({"x": Input((12,), layers=nn.Softsign())}, {"y": Output()}, "inputs.x: Softsign has no op"),
+                ({"x": Input((12,), layers=nn.RReLU())}, {"y": Output()}, "inputs.x: RReLU has no op"),
                 ({"x": Input((1,), categories=9, layers=nn.Embedding(8, 2))}, {"y": Output()},
                  "inputs.x: the table has 8 rows for 9 categories"),
                 ({"x": Input((1,), layers=nn.Embedding(8, 2))}, {"y": Output()}, "inputs.x: an embedding looks up"),

@@ -47,7 +47,7 @@ class Several(Checked):
 
 class Unknown(nn.Module):
     def forward(self, x):
-        return checked(x).cumsum(1)
+        return checked(x).sin()
 
 
 class ExportTraceTest(ExportCase):
@@ -81,7 +81,7 @@ except moed.ExportError as error:
         self.assertIn("logged by the code", done.stderr)
 
     def test_refusals(self):
-        message = "cumsum|cannot be followed: _Value is no tensor"
+        message = "sin|cannot be followed: _Value is no tensor"
         self.assert_refused(nn.Sequential(Unknown()), (5, 8), message)
         if not export_trace.available():
             self.assert_refused(Checked(), (5, 8), r"Checked.forward cannot be followed.*test_export_trace.py:\d+")

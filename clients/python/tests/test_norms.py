@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+import moed
 from moed.blocks_of_norms import norm_of
 from moed.modules import RMSNorm
 from tests.export_case import ExportCase
@@ -63,6 +64,7 @@ class NormsTest(ExportCase):
             self.assertIsNone(norm_of(Written(norm)))
         self.assertIsNone(norm_of(nn.PReLU(SIZE)))
 
-    def test_refused_by_line(self):
-        self.assert_refused(nn.Sequential(Written(by_deviation)), (3, SIZE),
-                            r"model.0: truediv.*division by a number.*test_norms.py:\d+\)")
+    def test_one_that_is_neither(self):
+        """By the deviation, of one less than there are: recorded as it is written."""
+        moed.export(nn.Sequential(Written(by_deviation)).eval(), torch.zeros(1, 3, SIZE), self.path)
+        self.assertIn("divide", [layer["op"] for layer in self.config()["layers"]])

@@ -75,7 +75,7 @@ class PyTorchTest(ExportCase):
         for layer, message in (
                 (nn.TransformerEncoderLayer(8, 2, 16), "model.block: batch_first is off"),
                 (self.layer(activation=functional.elu), "model.block: activation elu is not relu, gelu or silu"),
-                (self.layer(activation=nn.Softsign()), "model.block: Softsign has no op"),
+                (self.layer(activation=nn.RReLU()), "model.block: RReLU has no op"),
                 (nn.TransformerDecoderLayer(8, 2, batch_first=True), "model.block: TransformerDecoderLayer has no op"),
                 (nn.MultiheadAttention(8, 2), "model.block: MultiheadAttention has no op"),
                 (modules.PositionEmbedding(4, 8),
