@@ -58,7 +58,7 @@ class ExamplesTest(ServerCase):
                 server, deadline = [], time.monotonic() + 60
                 while not server and time.monotonic() < deadline:
                     with open(children, encoding="ascii") as file:
-                        server = [pid for pid in file.read().split() if os.readlink(f"/proc/{pid}/exe") == BINARY]
+                        server = [pid for pid in file.read().split() if os.readlink(f"/proc/{pid}/exe") == os.path.realpath(BINARY)]
                 time.sleep(0.5)  # so that worth.py knows of it
                 worth.send_signal(number)
                 self.assertEqual(worth.wait(60), 128 + number)
