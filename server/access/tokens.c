@@ -2,6 +2,7 @@
 #include "server/access/tokens.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <gnutls/crypto.h>
 #include <gnutls/gnutls.h>
 #include <stdio.h>
@@ -9,6 +10,7 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "core/memory.h"
 #include "core/text.h"
@@ -148,12 +150,27 @@ static int read_lines(FILE *file, const char *path, struct tokens **tokens, stru
                : 0;
 }
 
+/* No pipe: it is read on the loop, again at each reload, and a pipe's writer may never come. */
+static FILE *open_regular(const char *path, struct error *err)
+{
+    struct stat status;
+    FILE *file = NULL;
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0 || fstat(fd, &status) != 0)
+        error_set(err, ERROR_INVALID, "cannot open %.200s: %s", path, strerror(errno));
+    else if (!S_ISREG(status.st_mode))
+        error_set(err, ERROR_INVALID, "%.200s is not a regular file", path);
+    else if (!(file = fdopen(fd, "r")))
+        error_set(err, ERROR_INVALID, "cannot open %.200s: %s", path, strerror(errno));
+    if (!file && fd >= 0)
+        close(fd);
+    return file;
+}
+
 struct tokens *tokens_read(const char *path, struct error *err)
 {
     struct tokens *tokens = xcalloc(1, sizeof *tokens);
-    FILE *file = fopen(path, "re");
-    if (!file)
-        error_set(err, ERROR_INVALID, "cannot open %.200s: %s", path, strerror(errno));
+    FILE *file = open_regular(path, err);
     int result = file ? read_lines(file, path, &tokens, err) : -1;
     if (file)
         fclose(file);

@@ -1,12 +1,12 @@
 #include "server/models/serving_file.h"
 
-#include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
+#include "core/file.h"
 #include "core/memory.h"
 
 bool serving_is_version(const char *name)
@@ -30,20 +30,11 @@ int serving_read(struct serving *serving, const char *directory, struct error *e
         serving_close(serving);
         return 0;
     }
-    char *text = xmalloc(SERVING_MAX_BYTES + 1);
-    FILE *file = fopen(path, "re");
-    size_t length = file ? fread(text, 1, SERVING_MAX_BYTES + 1, file) : 0;
-    int result = 0;
-    if (!file || ferror(file))
-        result = error_set(err, error_of_errno(errno), "cannot be read: %s", strerror(errno));
-    else if (length > SERVING_MAX_BYTES)
-        result = error_set(err, ERROR_INVALID, "is longer than %d bytes", SERVING_MAX_BYTES);
-    else
-        result = serving_parse(serving, text, length, err);
+    size_t length;
+    char *text = file_read(path, SERVING_MAX_BYTES, &length, err);
+    const int result = text ? serving_parse(serving, text, length, err) : -1;
     if (result != 0)
         error_prefix(err, "%s", path);
-    if (file)
-        fclose(file);
     free(text);
     return result;
 }

@@ -206,6 +206,10 @@ START_TEST(with_tokens_only_health_is_open)
     ck_assert(count == 1 && !changed);
     remove(path);
     ck_assert_int_eq(access_reload(&access_, &count, &changed, &err), -1);
+    ck_assert_int_eq(mkfifo(path, 0600), 0); /* whose writer nobody waits for */
+    err = (struct error)ERROR_INIT;
+    ck_assert_int_eq(access_reload(&access_, &count, &changed, &err), -1);
+    ck_assert_msg(strstr(err.text, "is not a regular file") != NULL, "%s", err.text);
     ck_assert_uint_eq(access_.tokens->count, 1);
     access_close(&access_);
 }

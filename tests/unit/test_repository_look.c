@@ -143,6 +143,20 @@ START_TEST(the_policy_says_which_versions_are_served)
 }
 END_TEST
 
+START_TEST(nobody_waits_for_a_pipes_writer)
+{
+    char pipe[PATH_MAX];
+    make_directory("m");
+    put_model("m/1", 1);
+    open_and_keep(&(struct repository_options){0});
+    snprintf(pipe, sizeof pipe, "%s/m/serving.json", directory);
+    ck_assert_int_eq(mkfifo(pipe, 0600), 0);
+    look(LOOK_ASKED);
+    expect_state("m", "", MODEL_UNAVAILABLE, "m/serving.json: not a regular file");
+    ck_assert_int_eq(factor_of("m", NULL), 1);
+}
+END_TEST
+
 START_TEST(a_failed_version_leaves_the_old_one)
 {
     make_directory("m");
@@ -287,7 +301,7 @@ TEST_MAIN_WITH("repository_look", begin, end, one_broken_model_harms_no_other,
                what_is_not_there_completely_is_passed_over,
                what_may_not_be_read_is_a_model_if_it_is_called_like_one,
                what_failed_is_tried_again_when_it_changes,
-               the_policy_says_which_versions_are_served, a_failed_version_leaves_the_old_one,
-               a_limit_is_the_models, models_are_loaded_by_name,
-               a_reload_keeps_what_has_not_changed, an_empty_directory_is_an_accident,
-               a_look_that_is_stopped_loads_nothing_more)
+               the_policy_says_which_versions_are_served, nobody_waits_for_a_pipes_writer,
+               a_failed_version_leaves_the_old_one, a_limit_is_the_models,
+               models_are_loaded_by_name, a_reload_keeps_what_has_not_changed,
+               an_empty_directory_is_an_accident, a_look_that_is_stopped_loads_nothing_more)
