@@ -31,7 +31,7 @@ def depthwise(network, channels, size, kernel, stride):
     return name, (channels, size, size), channels, (kernel, kernel), stride, kernel // 2, channels
 
 
-# Those of MobileNetV2, for images of 32 x 32 and of 224 x 224; of kernels of 5 x 5, MobileNetV3's.
+# Those of MobileNetV2, for images of 32 x 32 and of 224 x 224; of kernels of 5 x 5, MobileNetV3's; of few channels.
 DEPTHWISE = (*(depthwise("MobileNetV2, 32x32", *shape) for shape in (
     (32, 16, 3, 1), (96, 16, 3, 2), (144, 8, 3, 1), (144, 8, 3, 2), (192, 4, 3, 1), (192, 4, 3, 2), (384, 2, 3, 1),
     (576, 2, 3, 2))),
@@ -40,7 +40,9 @@ DEPTHWISE = (*(depthwise("MobileNetV2, 32x32", *shape) for shape in (
         (384, 14, 3, 1), (576, 14, 3, 1), (576, 14, 3, 2), (960, 7, 3, 1))),
     *(depthwise("MobileNetV3, 32x32", *shape) for shape in ((72, 8, 5, 2), (120, 4, 5, 1), (672, 2, 5, 1))),
     *(depthwise("MobileNetV3, 224x224", *shape) for shape in (
-        (72, 56, 5, 2), (120, 28, 5, 1), (672, 14, 5, 2), (960, 7, 5, 1))))
+        (72, 56, 5, 2), (120, 28, 5, 1), (672, 14, 5, 2), (960, 7, 5, 1))),
+    *(depthwise("few", *shape) for shape in (
+        (2, 112, 3, 1), (4, 16, 3, 1), (4, 56, 3, 2), (7, 112, 3, 2), (4, 112, 5, 2))))
 ROWS, QUICK_ROWS = (1, 8, 64), (8,)
 INPUT_ROWS, LARGE_INPUT_ROWS, LARGE_ROW = 128, 64, 100_000
 CONTENDERS = ("moed", "OpenBLAS", "OpenBLAS best", "oneDNN", "PyTorch")
