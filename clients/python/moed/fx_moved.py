@@ -11,6 +11,8 @@ from typing import Any, Callable, Dict, List, Optional, Sequence
 import torch
 from torch.nn import functional
 
+from moed.fx_simpler import MOVES, order_of_move
+
 MOVED: Dict[Any, Callable] = {}  # by function, and by method name: of calls that are given a Moved
 ALONG = {torch.sum: torch.sum, "sum": torch.sum, torch.mean: torch.mean, "mean": torch.mean, torch.amax: torch.amax,
          "amax": torch.amax}
@@ -89,6 +91,8 @@ def _order(target: Any, args: Sequence[Any], kwargs: Dict[str, Any]) -> Optional
     if target in (torch.permute, "permute"):
         axes = args[1] if isinstance(args[1], (list, tuple)) else args[1:]
         return [axis % rank for axis in axes]
+    if target in MOVES:
+        return order_of_move(rank, *args[1:], **kwargs)
     if target in (torch.transpose, "transpose", torch.swapaxes, "swapaxes"):
         a, b = kwargs.get("dim0", args[1] if len(args) > 1 else 0), kwargs.get("dim1", args[2] if len(args) > 2 else 1)
     elif rank == 2 and (target in (torch.t, "t") or target is getattr and args[1] in ("T", "mT")):

@@ -7,7 +7,7 @@ which of them are the same for every row.
 
 import math
 import operator
-from typing import Any, Callable, Dict, Optional, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import torch
 from torch.nn import functional
@@ -77,14 +77,22 @@ def _attribute(x: Any, name: str) -> Any:
     return x.transpose(-1, -2) if name in ("mT", "mH") and x.dim() > 2 else NotImplemented
 
 
-@simpler(torch.movedim, "movedim", torch.moveaxis, "moveaxis")
-def _movedim(x: Any, source: Any, destination: Any) -> Any:
-    sources, destinations = ([axis % x.dim() for axis in ([given] if isinstance(given, int) else given)]
+MOVES = (torch.movedim, "movedim", torch.moveaxis, "moveaxis")
+
+
+def order_of_move(rank: int, source: Any, destination: Any) -> List[int]:
+    """Where the axes were that movedim() gives."""
+    sources, destinations = ([axis % rank for axis in ([given] if isinstance(given, int) else given)]
                              for given in (source, destination))
-    order = [axis for axis in range(x.dim()) if axis not in sources]
+    order = [axis for axis in range(rank) if axis not in sources]
     for place, axis in sorted(zip(destinations, sources)):
         order.insert(place, axis)
-    return x.permute(*order)
+    return order
+
+
+@simpler(*MOVES)
+def _movedim(x: Any, source: Any, destination: Any) -> Any:
+    return x.permute(*order_of_move(x.dim(), source, destination))
 
 
 def along_last(function: Callable, x: Any, axis: int) -> Any:

@@ -3,7 +3,8 @@
     python3 -m tests.random_graphs --count 5000 [--seed 0] [--keep]      in clients/python; MOED_BINARY names the engine
 
 A model is a row of steps; each takes any earlier value and makes a new one, with a layer of the op table, a sum, a
-product or a concatenation of several, a residual, or a mixture of experts. What a seed makes depends on nothing else.
+product or a concatenation of several, a residual, or a mixture of experts; from seed 1000000 on also with functions
+that a forward() may contain. What a seed makes depends on nothing else.
 Seeds that once failed are in graph_seeds.txt, which the tests try first; --keep adds to it.
 """
 
@@ -15,6 +16,7 @@ import tempfile
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 import moed
 from moed import checkpoint, engine, functions, graph, loader, modules, verify
@@ -208,7 +210,34 @@ def _join(pick, shapes, index):
     return {"add": torch.add, "multiply": torch.mul, "subtract": torch.sub}[kind], others
 
 
-def _step(pick, shapes):
+# Functions of x that have simpler terms (fx_simpler.py, fx_numbers.py, fx_moved.py); `axis` is one of a row.
+WORDS = (
+    lambda x, axis, order: x.permute(0, *order), lambda x, axis, order: x.permute(*order, 0).movedim(-1, 0),
+    lambda x, axis, order: torch.softmax(x, dim=axis), lambda x, axis, order: x / (1 + x.abs()),
+    lambda x, axis, order: (x - x.mean(axis, keepdim=True)) / torch.sqrt(x.var(axis, unbiased=False, keepdim=True) + 1),
+    lambda x, axis, order: torch.roll(x, 1, axis) - x.flip(axis), lambda x, axis, order: x.cumsum(axis),
+    lambda x, axis, order: torch.cat([x, x.repeat_interleave(2, axis)], axis),
+    lambda x, axis, order: torch.maximum(x, -x) - torch.logsumexp(x, axis, keepdim=True),
+    lambda x, axis, order: torch.stack([x, x * 2, torch.tanh(x)]).sum(0),
+    lambda x, axis, order: torch.stack([x, torch.sigmoid(x)]).softmax(0)[1],
+    lambda x, axis, order: x.unsqueeze(-1) * torch.arange(1.0, 4.0),
+    lambda x, axis, order: x[..., None].expand(*x.shape, 2).mean(-1),
+    lambda x, axis, order: torch.einsum("bi,bj->bij", x.flatten(1)[:, :6], torch.tanh(x.flatten(1)[:, :5])),
+    lambda x, axis, order: functional.softmax(x @ x.transpose(-1, -2) / 4, -1) @ x,  # of rows of two axes and more
+)
+FROM_WORDS = 1_000_000  # seeds from here on have functions among the layers
+
+
+def _word(pick, shape):
+    word, axis = pick.choice(WORDS[:-1] if len(shape) < 2 else WORDS), pick.randrange(len(shape)) + 1
+    order = pick.sample(range(1, len(shape) + 1), len(shape))
+    return lambda x: word(x, axis, order)
+
+
+def _step(pick, shapes, words):
+    if words and pick.random() < 0.4:
+        index = pick.randrange(len(shapes))
+        return _word(pick, shapes[index]), [index]
     index = pick.choice([len(shapes) - 1, len(shapes) - 1, pick.randrange(len(shapes))])
     shape, kind = shapes[index], pick.random()
     if kind < 0.25:
@@ -229,7 +258,7 @@ def model_of(seed):
     torch.manual_seed(seed)
     shapes, steps, wanted = [pick.choice(SHAPES)], [], pick.randint(1, 9)
     while len(steps) < wanted:
-        layer, read = _step(pick, shapes)
+        layer, read = _step(pick, shapes, seed >= FROM_WORDS)
         if layer is None:
             continue
         if isinstance(layer, nn.Module):

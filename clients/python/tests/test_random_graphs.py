@@ -20,6 +20,12 @@ class RandomGraphsTest(unittest.TestCase):
             seen |= found
         self.assertEqual(set(random_graphs.LAYERS) - seen, set())  # every op was there
 
+    def test_functions_among_the_layers(self):
+        begin = random_graphs.FROM_WORDS
+        failures, empty, found = random_graphs.try_seeds(range(begin, begin + 40), ENGINE)
+        self.assertEqual((failures, empty), ({}, []))
+        self.assertIn("divide", found)
+
     def test_every_op_of_the_table_takes_part(self):
         self.assertEqual(set(ops.OPS), {*random_graphs.LAYERS, *random_graphs.ELSEWHERE})
 
