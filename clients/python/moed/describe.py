@@ -444,6 +444,8 @@ def _output(layer, row, path, others=()):
     try:
         return layer(row, *others)
     except (RuntimeError, ValueError, IndexError) as error:
+        with contextlib.suppress(RuntimeError, ValueError, IndexError):  # PyTorch's norms of one number refuse one row
+            return layer(*(torch.cat([value, value]) for value in (row, *others)))[:1]
         raise unfit(path, row, error) from None
 
 

@@ -7,6 +7,7 @@ import unittest
 import torch
 from torch import nn
 
+import moed
 from moed import modules, safetensors
 from moed.layers import AttentiveGate, Gate, MoE
 from moed.loader import LoadError, load
@@ -150,6 +151,12 @@ class ConfigTest(ExportCase):
         module = named(moe=MoE([nn.Linear(4, 4)], Gate(nn.Linear(4, 1))))
         module(torch.randn(2, 4)).sum().backward()
         export(module, self.path, (4,))
+
+
+class OneNumberTest(ExportCase):
+    def test_norms_of_one_number(self):
+        """Which PyTorch refuses of one row, and takes of two."""
+        moed.export(nn.Sequential(nn.GroupNorm(3, 3)).eval(), torch.zeros(1, 3, 1), self.path)
 
 
 class RefusalTest(ExportCase):
