@@ -240,6 +240,8 @@ def _concatenate(translation, node):
         return parts[1], Named(parts[0].name, layer, translation.place(node))
     if not all(_is_row(translation, part) for part in parts):
         translation.refuse(node, "only values of the row, and a learned token before the positions of a row")
+    if len(parts) == 1:
+        return (parts[0],)
     return parts[0], Join(Concat(translation.row_axis(node, parts[0], axis)), tuple(parts[1:]))
 
 
@@ -249,6 +251,8 @@ def _stack(translation, node):
     rank = translation.values[node].dim()
     if axis % rank == 0 or rank < 3 or not all(_is_row(translation, part) for part in parts):
         translation.refuse(node, "only values of the row, along an axis of a row")
+    if len(parts) == 1:
+        return parts[0], modules.Reshape(*translation.shape(node))
     axis, shape = axis % rank - 1, translation.shape(parts[0])
     join = Join(Concat(min(axis, len(shape) - 1)), tuple(parts[1:]))
     if axis < len(shape):

@@ -170,6 +170,11 @@ class WordsTest(ExportCase):
         self.ops(Deep(3), ROW)
         self.assertEqual(len(self.tensors()), 32)
 
+    def test_one_value_alone(self):
+        """Beside which nothing is put, in a list of one or an axis of one entry."""
+        one = calling(lambda self, x: torch.stack([torch.cat([self.a(x)], 1)], 1).flip(1).sum(1), a=linear())
+        self.assertEqual(self.ops(one, ROW)[0], "linear")
+
     def test_a_layer_that_is_called_within_and_without(self):
         module = calling(lambda self, x: x + torch.tanh(self.a(self.a(x))) + self.a(torch.tanh(x)), a=linear())
         self.ops(module, ROW)
