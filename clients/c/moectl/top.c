@@ -21,11 +21,13 @@ static void put(const char *text)
         return; /* the terminal is gone: its hang-up ends us */
 }
 
-/* The other screen, no cursor, lines cut at the edge; keys one by one and unseen. */
+/* The other screen, no cursor, lines cut at the edge; keys one by one and unseen. Ctrl-C and Ctrl-Z
+ * throw nothing away that is on its way to the terminal, where half a sequence would be left. */
 static void enter_screen(const struct termios *usual)
 {
     struct termios raw = *usual;
     raw.c_lflag &= ~(tcflag_t)(ICANON | ECHO);
+    raw.c_lflag |= NOFLSH;
     raw.c_cc[VMIN] = 0;
     raw.c_cc[VTIME] = 0;
     tcsetattr(STDIN_FILENO, TCSANOW, &raw);

@@ -98,6 +98,11 @@ class Program:
     def echoes(self):
         return bool(termios.tcgetattr(self.terminal)[3] & termios.ECHO)
 
+    @property
+    def keeps_output(self):
+        """Of what is on its way to the terminal, whether it stays when a key sends a signal."""
+        return bool(termios.tcgetattr(self.terminal)[3] & termios.NOFLSH)
+
     def read(self, seconds):
         if not select.select([self.terminal], [], [], seconds)[0]:
             return False
