@@ -207,9 +207,10 @@ int gemm_init_rounded(struct gemm *gemm, const struct precision *precision,
 {
     const struct kernel *kernel = kernel_get();
     bool stored = precision->store;
+    bool kept_fp4 = tensor->fp4 && precision->inputs != MOED_ACTIVATIONS_BF16;
     *gemm =
         (struct gemm){.kernel = kernel, .n = n, .k = k, .panel = kernel->panel, .stored = stored};
-    if (precision->bits == 0 && !(tensor->fp4 && precision->inputs != MOED_ACTIVATIONS_BF16))
+    if (precision->bits == 0 && !kept_fp4)
         return pack_stored(gemm, precision, tensor, err);
     if (precision->bits == 0 || precision->inputs == MOED_ACTIVATIONS_F32)
         return pack_numbers(gemm, precision, tensor, err);

@@ -173,6 +173,7 @@ INLINE void compute(const struct tile *tile, enum integer_format format, const u
             store(tile, row, v, y[row][v]);
 }
 
+/* Likewise; makes a constant of the format. */
 INLINE void compute_any(const struct tile *tile, enum integer_format format, const unsigned rows)
 {
     switch (format) {
