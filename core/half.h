@@ -1,4 +1,4 @@
-/* 16-bit floating-point numbers to f32, exactly, and back. */
+/* 16-bit floating-point numbers to f32, exactly, and back; 8-bit ones to f32. */
 #ifndef CORE_HALF_H
 #define CORE_HALF_H
 
@@ -51,6 +51,13 @@ static inline uint16_t half_of_float(float value)
     }
     uint32_t odd = magnitude >> 13 & 1u;
     return (uint16_t)(sign | ((magnitude + 0xFFFu + odd - ((127u - 15u) << 23)) >> 13));
+}
+
+/* E4M3: sign, 4 exponent bits biased by 7, 3 of mantissa. As a half's, which are biased by 15, they
+ * are 2^-8 of the number. The one number that is NaN, of either sign, is not looked for. */
+static inline float float_of_fp8(uint8_t fp8)
+{
+    return float_of_half((uint16_t)((fp8 & 0x80u) << 8 | (fp8 & 0x7Fu) << 7)) * 0x1p8f;
 }
 
 /* bfloat16 is the upper half of binary32. */

@@ -32,6 +32,7 @@ enum { PACK_BLOCK = 64 };
 
 PACK(float)
 PACK(uint16_t)
+PACK(uint8_t)
 
 /* As struct bfloat_kernel has them. */
 static void pack_pairs(const uint16_t *weights, size_t n, size_t k, size_t panel, uint16_t *to)
@@ -105,8 +106,54 @@ static int pack(struct gemm *gemm, struct panels_store *store, const struct tens
 
 static enum dtype packed_dtype(const struct kernel *kernel, enum dtype stored)
 {
-    bool kept = stored == DTYPE_F16 ? kernel->reads_f16 : kernel->reads_bf16;
+    bool kept = stored == DTYPE_F16       ? kernel->reads_f16
+                : stored == DTYPE_F8_E4M3 ? kernel->reads_f8
+                                          : kernel->reads_bf16;
     return kept ? stored : DTYPE_F32;
+}
+
+/* Scales follow the numbers. Missing outputs of the last panel are zeros. */
+static int allocate_scaled(struct gemm *gemm, const struct precision *precision,
+                           const struct tensor *tensor, struct error *err)
+{
+    size_t panels = (gemm->n + gemm->panel - 1) / gemm->panel;
+    size_t each = gemm->k * gemm->panel * dtype_bytes(gemm->dtype);
+    size_t numbers = (panels * each + PANEL_ALIGNMENT - 1) / PANEL_ALIGNMENT * PANEL_ALIGNMENT;
+    bool scaled = gemm->dtype != DTYPE_F32;
+    size_t scales = scaled ? integer_groups(gemm->k) * gemm->panel : 0; /* of a panel */
+    gemm->bytes = numbers + panels * scales * sizeof *gemm->scales;
+    if (precision->sizes_only)
+        return 0;
+    gemm->panels = panels_new(precision->store, gemm->bytes);
+    if (!gemm->panels)
+        return panels_error(tensor, err);
+    memset((char *)gemm->panels + (panels - 1) * each, 0, each);
+    if (scaled) {
+        gemm->scales = (float *)(void *)((char *)gemm->panels + numbers);
+        memset(gemm->scales + (panels - 1) * scales, 0, scales * sizeof *gemm->scales);
+    }
+    return 0;
+}
+
+/* Of output i. */
+static float *scales_of(const struct gemm *gemm, size_t i)
+{
+    return gemm->scales + i / gemm->panel * integer_groups(gemm->k) * gemm->panel + i % gemm->panel;
+}
+
+static int pack_fp8(struct gemm *gemm, const struct precision *precision,
+                    const struct tensor *tensor, struct error *err)
+{
+    size_t groups = integer_groups(gemm->k);
+    if (allocate_scaled(gemm, precision, tensor, err) != 0)
+        return -1;
+    if (precision->sizes_only)
+        return 0;
+    pack_uint8_t(tensor->data, gemm->n, gemm->k, gemm->panel, false, gemm->panels);
+    for (size_t i = 0; i < gemm->n; i++)
+        for (size_t g = 0; g < groups; g++)
+            scales_of(gemm, i)[g * gemm->panel] = tensor->scales[i * groups + g] * FP8_UNIT;
+    return 0;
 }
 
 /* Weights as they are stored; `gemm` has everything else. */
@@ -119,6 +166,8 @@ static int pack_stored(struct gemm *gemm, const struct precision *precision,
     if (gemm->bfloats)
         gemm->panel = gemm->bfloats->panel;
     gemm->dtype = packed_dtype(gemm->kernel, tensor->dtype);
+    if (gemm->dtype == DTYPE_F8_E4M3)
+        return pack_fp8(gemm, precision, tensor, err);
     if (size_stored(gemm, tensor, err) != 0)
         return -1;
     if (precision->sizes_only)
@@ -136,41 +185,17 @@ int gemm_init(struct gemm *gemm, const struct tensor *tensor, size_t n, size_t k
 /* Rounded weights as struct packed has them. A kernel that cannot read integers gets floats. */
 static void put_output(const struct gemm *gemm, size_t i, const struct rounded_output *output)
 {
-    size_t panel = gemm->panel, k = gemm->k, groups = integer_groups(k);
+    size_t panel = gemm->panel, k = gemm->k;
     size_t first = i / panel * k * panel + i % panel;
-    float *scales = gemm->scales ? gemm->scales + i / panel * groups * panel + i % panel : NULL;
     for (size_t j = 0; j < k; j++) {
         float scale = float_of_bfloat(output->scales[j / GROUP]);
-        if (scales) {
+        if (gemm->scales) {
             ((int8_t *)gemm->panels)[first + j * panel] = output->integers[j];
-            scales[j / GROUP * panel] = scale;
+            scales_of(gemm, i)[j / GROUP * panel] = scale;
         } else {
             ((float *)gemm->panels)[first + j * panel] = (float)output->integers[j] * scale;
         }
     }
-}
-
-/* Scales follow the numbers. Missing outputs of the last panel are zeros. */
-static int allocate_numbers(struct gemm *gemm, const struct precision *precision,
-                            const struct tensor *tensor, struct error *err)
-{
-    size_t panels = (gemm->n + gemm->panel - 1) / gemm->panel;
-    size_t each = gemm->k * gemm->panel * dtype_bytes(gemm->dtype);
-    size_t numbers = (panels * each + PANEL_ALIGNMENT - 1) / PANEL_ALIGNMENT * PANEL_ALIGNMENT;
-    bool scaled = gemm->dtype == DTYPE_I8;
-    size_t scales = scaled ? integer_groups(gemm->k) * gemm->panel : 0; /* of a panel */
-    gemm->bytes = numbers + panels * scales * sizeof *gemm->scales;
-    if (precision->sizes_only)
-        return 0;
-    gemm->panels = panels_new(precision->store, gemm->bytes);
-    if (!gemm->panels)
-        return panels_error(tensor, err);
-    memset((char *)gemm->panels + (panels - 1) * each, 0, each);
-    if (scaled) {
-        gemm->scales = (float *)(void *)((char *)gemm->panels + numbers);
-        memset(gemm->scales + (panels - 1) * scales, 0, scales * sizeof *gemm->scales);
-    }
-    return 0;
 }
 
 static enum integer_format format_of(const struct precision *precision, const struct tensor *tensor)
@@ -186,7 +211,7 @@ static int pack_numbers(struct gemm *gemm, const struct precision *precision,
 {
     struct rounded_output output;
     gemm->dtype = gemm->kernel->reads_i8 ? DTYPE_I8 : DTYPE_F32;
-    if (allocate_numbers(gemm, precision, tensor, err) != 0)
+    if (allocate_scaled(gemm, precision, tensor, err) != 0)
         return -1;
     if (precision->sizes_only)
         return 0;

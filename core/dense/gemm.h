@@ -1,10 +1,10 @@
 /* Dense algebra: the one interface between the layers and the matrix kernels.
  *
  * Weights are packed once at load into the layout the kernel walks (kernel.h), in their stored
- * dtype if the kernel can read it: F16 and BF16 weights stay half as large and are widened in
- * registers, or BF16 ones multiplied as such (bfloats.h); or rounded to integers, which are
- * multiplied as such (integers.h). Every output element is summed in one fixed order, so a row's
- * bits do not depend on how many rows are multiplied together. */
+ * dtype if the kernel can read it: F16, BF16 and FP8 weights stay as small as they are and are
+ * widened in registers, or BF16 ones multiplied as such (bfloats.h); or rounded to integers, which
+ * are multiplied as such (integers.h). Every output element is summed in one fixed order, so a
+ * row's bits do not depend on how many rows are multiplied together. */
 #ifndef CORE_GEMM_H
 #define CORE_GEMM_H
 
@@ -41,7 +41,7 @@ struct gemm {
     struct rounded rounded;              /* or, without its kernel: */
     const struct bfloat_kernel *bfloats; /* NULL: inputs are F32 */
     enum dtype dtype;                    /* as packed */
-    float *scales; /* [panels, k / 32 rounded up, panel] of I8, behind the panels */
+    float *scales; /* [panels, k / 32 rounded up, panel] of I8 and FP8, behind the panels */
     void *panels;  /* the store's; without one, owned */
     bool stored;
     size_t bytes; /* resident */

@@ -8,14 +8,19 @@
  *   USABLE      an expression: can this machine run it?
  *   LOAD_F16(p) LANES 16-bit floats at p as a vector of floats; optional
  *   LOAD_I8(p)  LANES 8-bit integers at p as a vector of floats; optional
+ *   LOAD_F8(p)  LANES numbers of FP8 (E4M3) at p as floats, 2^-8 of each; where LOAD_F16 is: they
+ *               are widened to halfs first, whose exponents are biased by 8 more
  *
- * Everything else is written once, with GCC's vector extensions: only widening F16 and I8 needs
- * intrinsics. */
+ * Everything else is written once, with GCC's vector extensions: only widening F16, I8 and FP8
+ * needs intrinsics. */
 #ifndef CORE_ISA_H
 #define CORE_ISA_H
 
 #include <stdbool.h>
 #include <stdint.h>
+
+/* What is left of a signed octet, widened and shifted by 7: all bits but the sign's second. */
+enum { FP8_AS_HALF = (int16_t)0xBFFF };
 
 /* 32 registers of 16 floats. */
 #if defined(ISA_AVX512)
@@ -30,6 +35,9 @@
 #define LOAD_F16(from) (vec) _mm512_cvtph_ps(LOAD_16(from))
 #define LOAD_8(from)   _mm_loadu_si128((const __m128i *)(const void *)(from))
 #define LOAD_I8(from)  (vec) _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(LOAD_8(from)))
+#define LOAD_F8(from)                                                                              \
+    (vec) _mm512_cvtph_ps(_mm256_and_si256(                                                        \
+        _mm256_slli_epi16(_mm256_cvtepi8_epi16(LOAD_8(from)), 7), _mm256_set1_epi16(FP8_AS_HALF)))
 
 /* 16 registers of 8 floats. */
 #elif defined(ISA_AVX2)
@@ -52,6 +60,9 @@ static inline bool has_f16c(void)
 #define LOAD_F16(from) (vec) _mm256_cvtph_ps(LOAD_16(from))
 #define LOAD_8(from)   _mm_loadl_epi64((const __m128i *)(const void *)(from))
 #define LOAD_I8(from)  (vec) _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(LOAD_8(from)))
+#define LOAD_F8(from)                                                                              \
+    (vec) _mm256_cvtph_ps(_mm_and_si128(_mm_slli_epi16(_mm_cvtepi8_epi16(LOAD_8(from)), 7),        \
+                                        _mm_set1_epi16(FP8_AS_HALF)))
 
 /* AArch64: 32 registers of 4 floats, on every machine. */
 #elif defined(ISA_NEON)
@@ -59,12 +70,17 @@ static inline bool has_f16c(void)
 #include <string.h>
 
 /* Widens four integers. NEON loads eight, but after the last panel only four are readable. */
-static inline float32x4_t neon_widen_i8(const int8_t *from)
+static inline int16x4_t neon_four(const void *from)
 {
     uint32_t four;
     memcpy(&four, from, sizeof four);
-    int16x8_t wide = vmovl_s8(vreinterpret_s8_u64(vcreate_u64(four)));
-    return vcvtq_f32_s32(vmovl_s16(vget_low_s16(wide)));
+    return vget_low_s16(vmovl_s8(vreinterpret_s8_u64(vcreate_u64(four))));
+}
+
+static inline float32x4_t neon_widen_f8(const void *from)
+{
+    int16x4_t halfs = vand_s16(vshl_n_s16(neon_four(from), 7), vdup_n_s16(FP8_AS_HALF));
+    return vcvt_f32_f16(vreinterpret_f16_s16(halfs));
 }
 
 #define ISA            neon
@@ -72,7 +88,8 @@ static inline float32x4_t neon_widen_i8(const int8_t *from)
 #define MAX_ROWS       12
 #define USABLE         true
 #define LOAD_F16(from) (vec) vcvt_f32_f16(vld1_f16((const float16_t *)(const void *)(from)))
-#define LOAD_I8(from)  (vec) neon_widen_i8(from)
+#define LOAD_I8(from)  (vec) vcvtq_f32_s32(vmovl_s16(neon_four(from)))
+#define LOAD_F8(from)  (vec) neon_widen_f8(from)
 
 /* Any machine; on x86-64 this is SSE2. */
 #else

@@ -49,11 +49,10 @@ enum { PREFETCH_BYTES = 2048 };
 static compute_tile *tile_of(const struct product *product)
 {
     static compute_tile *const of_dtype[] = {
-        [DTYPE_F32] = TILE_OF(ISA, f32),
-        [DTYPE_BF16] = TILE_OF(ISA, bf16),
+        [DTYPE_F32] = TILE_OF(ISA, f32), [DTYPE_BF16] = TILE_OF(ISA, bf16),
         [DTYPE_I8] = TILE_OF(ISA, i8),
 #ifdef LOAD_F16
-        [DTYPE_F16] = TILE_OF(ISA, f16),
+        [DTYPE_F16] = TILE_OF(ISA, f16), [DTYPE_F8_E4M3] = TILE_OF(ISA, f8),
 #endif
     };
     return product->offsets ? TILE_OF(ISA, windows) : of_dtype[product->weights->dtype];
@@ -68,9 +67,9 @@ static void multiply_block(const struct product *product, size_t panel, size_t f
     const char *source = (const char *)weights->panels + (panel * k + from) * bytes;
     size_t share = depth * bytes / product->tiles;
     const char *ahead = source + (product->tiles == 1 ? PREFETCH_BYTES : depth * bytes);
-    size_t groups = (k + SCALED_INPUTS - 1) / SCALED_INPUTS;
+    size_t groups = (k + SCALED_GROUP - 1) / SCALED_GROUP;
     const float *scales = weights->scales;
-    scales = scales ? scales + (panel * groups + from / SCALED_INPUTS) * PANEL : NULL;
+    scales = scales ? scales + (panel * groups + from / SCALED_GROUP) * PANEL : NULL;
     const float *x = product->x + (product->offsets ? 0 : from);
     for (size_t row = 0; row < product->rows; row += product->height, ahead += share) {
         struct tile tile = {.source = source,
@@ -95,7 +94,7 @@ static void multiply_block(const struct product *product, size_t panel, size_t f
 /* Blocks begin where a scale does. */
 static size_t whole_groups(size_t depth)
 {
-    return (depth + SCALED_INPUTS - 1) / SCALED_INPUTS * SCALED_INPUTS;
+    return (depth + SCALED_GROUP - 1) / SCALED_GROUP * SCALED_GROUP;
 }
 
 static void windows_all(const struct packed *weights, const struct windows *windows,
@@ -228,6 +227,7 @@ const struct kernel KERNEL_OF(ISA) = {.usable = usable,
                                       .reads_i8 = true,
 #ifdef LOAD_F16
                                       .reads_f16 = true,
+                                      .reads_f8 = true,
 #endif
                                       .rows = rows_all,
                                       .windows = windows_all,

@@ -20,10 +20,14 @@
 struct packed {
     const void *panels; /* [panels, k, panel] of dtype; 64-byte aligned */
     enum dtype dtype;
-    const float *scales; /* of I8: [panels, k / 32 rounded up, panel]; else NULL */
+    const float *scales; /* [panels, k / SCALED_GROUP rounded up, panel] of I8; of F8_E4M3, FP8_UNIT
+                            times as large; else NULL */
     size_t n, k;
     struct columns_of columns; /* to compute; the rest of y is left alone */
 };
+
+/* Kernels read FP8 as halfs, which are 2^-8 of it. */
+#define FP8_UNIT 0x1p8f
 
 /* A convolution's windows along a line: input k of window w is x[w * pitch + offsets[k]]. */
 struct windows {
@@ -67,9 +71,9 @@ struct depthwise {
 };
 
 struct kernel {
-    bool (*usable)(void);                 /* on this machine */
-    size_t lanes, panel;                  /* numbers of a vector, of a panel */
-    bool reads_f16, reads_bf16, reads_i8; /* otherwise such weights are packed as F32 */
+    bool (*usable)(void);                           /* on this machine */
+    size_t lanes, panel;                            /* numbers of a vector, of a panel */
+    bool reads_f16, reads_bf16, reads_i8, reads_f8; /* otherwise such weights are packed as F32 */
     /* y[rows, n] = x[rows, k] W^T + bias; bias may be NULL. */
     void (*rows)(const struct packed *weights, const float *x, size_t rows, const float *bias,
                  float *y);

@@ -53,6 +53,22 @@ INLINE vec load_i8(const int8_t *from)
 #endif
 }
 
+INLINE vec load_f8(const uint8_t *from)
+{
+#ifdef LOAD_F8
+    return LOAD_F8(from);
+#else
+    (void)from;
+    return (vec){0};
+#endif
+}
+
+INLINE vec scale(const struct tile *tile, size_t k, unsigned v)
+{
+    return load(tile->scales + v / 2 * tile->scales_pitch + k / SCALED_GROUP * PANEL +
+                v % 2 * LANES);
+}
+
 /* Vector v of the k-th weights. */
 INLINE vec operand(const struct tile *tile, enum source source, size_t k, unsigned v)
 {
@@ -66,9 +82,9 @@ INLINE vec operand(const struct tile *tile, enum source source, size_t k, unsign
     case SOURCE_F16:
         return load_f16((const uint16_t *)tile->source + at + v % 2 * LANES);
     case SOURCE_I8:
-        return load_i8((const int8_t *)tile->source + at + v % 2 * LANES) *
-               load(tile->scales + v / 2 * tile->scales_pitch + k / SCALED_INPUTS * PANEL +
-                    v % 2 * LANES);
+        return load_i8((const int8_t *)tile->source + at + v % 2 * LANES) * scale(tile, k, v);
+    case SOURCE_F8:
+        return load_f8((const uint8_t *)tile->source + at + v % 2 * LANES) * scale(tile, k, v);
     default:
         return load((const float *)tile->source + tile->offsets[k] + v * tile->vector_pitch);
     }
@@ -114,7 +130,7 @@ enum { CACHE_LINE = 64 };
 
 INLINE void prefetch(const struct tile *tile, enum source source, size_t k)
 {
-    size_t bytes = PANEL * (source == SOURCE_I8                             ? 1
+    size_t bytes = PANEL * (source == SOURCE_I8 || source == SOURCE_F8      ? 1
                             : source == SOURCE_BF16 || source == SOURCE_F16 ? 2
                                                                             : sizeof(float));
     for (size_t line = 0; line < bytes; line += CACHE_LINE)

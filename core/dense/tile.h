@@ -8,19 +8,25 @@
 #include <stddef.h>
 
 #include "core/dense/isa.h"
+#include "core/load/tensor.h"
 
 /* What a tile multiplies: packed weights of a dtype; packed F32 weights with inputs found through
  * offsets; or columns found through offsets. */
-enum source { SOURCE_F32, SOURCE_BF16, SOURCE_F16, SOURCE_I8, SOURCE_WINDOWS, SOURCE_COLUMNS };
-
-/* I8 weights have a scale for so many inputs of an output. */
-enum { SCALED_INPUTS = 32 };
+enum source {
+    SOURCE_F32,
+    SOURCE_BF16,
+    SOURCE_F16,
+    SOURCE_I8,
+    SOURCE_F8,
+    SOURCE_WINDOWS,
+    SOURCE_COLUMNS,
+};
 
 /* A tile: rows of x times panels of weights, over `k` inputs. */
 struct tile {
     const void *source;    /* first panel, or X's first column */
     size_t panel_pitch;    /* numbers from one panel to the next */
-    const float *scales;   /* SOURCE_I8: the first panel's, PANEL for every 32 inputs */
+    const float *scales;   /* SOURCE_I8, SOURCE_F8: the first panel's, PANEL for every 32 inputs */
     size_t scales_pitch;   /* from one panel's to the next's */
     size_t vector_pitch;   /* SOURCE_COLUMNS: from the first vector to the second */
     const size_t *offsets; /* SOURCE_WINDOWS, SOURCE_COLUMNS */
@@ -50,6 +56,6 @@ typedef void compute_tile(const struct tile *tile, unsigned rows, bool wide);
 #define TILE_OF(isa, source)   TILE_NAME(isa, source)
 
 compute_tile TILE_OF(ISA, f32), TILE_OF(ISA, bf16), TILE_OF(ISA, f16), TILE_OF(ISA, i8),
-    TILE_OF(ISA, windows), TILE_OF(ISA, columns);
+    TILE_OF(ISA, f8), TILE_OF(ISA, windows), TILE_OF(ISA, columns);
 
 #endif

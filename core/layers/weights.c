@@ -42,7 +42,7 @@ struct tensor *tensor_claim(const struct scope *scope, const char *suffix, struc
         tensor_error(tensor, err, ERROR_INVALID, " is claimed by two layers of that name");
         return NULL;
     }
-    if (!dtype_is_plain(tensor->dtype)) {
+    if (!dtype_is_plain(tensor->dtype) && !scope->loading->views) {
         tensor_error(tensor, err, ERROR_INVALID, ": dtype %s is not one of F32, F16, BF16",
                      dtype_name(tensor->dtype));
         return NULL;

@@ -2,6 +2,7 @@
  * copied. */
 #include "core/load/tensor.h"
 
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +12,7 @@
 
 #include "core/dense/convert.h"
 #include "core/dense/vector.h"
+#include "core/half.h"
 
 static const struct {
     const char *name;
@@ -83,16 +85,46 @@ VECTORIZED static bool has_exponent16(const void *data, size_t count, uint16_t e
     return found;
 }
 
+VECTORIZED static bool has_fp8_nan(const uint8_t *bytes, size_t count)
+{
+    uint8_t found = 0;
+    for (size_t i = 0; i < count; i++)
+        found |= (bytes[i] & 0x7F) == 0x7F;
+    return found;
+}
+
 static bool all_finite(enum dtype dtype, const void *data, size_t count)
 {
+    if (dtype == DTYPE_F8_E4M3)
+        return !has_fp8_nan(data, count);
     if (dtype == DTYPE_F32)
         return !has_exponent32(data, count, 0x7F800000);
     return !has_exponent16(data, count, dtype == DTYPE_F16 ? 0x7C00 : 0x7F80);
 }
 
+static size_t groups_of_row(const struct tensor *tensor)
+{
+    return (tensor->dims[tensor->rank - 1] + SCALED_GROUP - 1) / SCALED_GROUP;
+}
+
+/* With larger ones products with FP8's largest number, or with a scale's own unit (kernel.h), could
+ * overflow. */
+static int check_scales(const struct tensor *tensor, struct error *err)
+{
+    size_t count = tensor->elements / tensor->dims[tensor->rank - 1] * groups_of_row(tensor);
+    for (size_t i = 0; i < count; i++)
+        if (!(fabsf(tensor->scales[i]) <= 0x1p100f))
+            return tensor_error(tensor, err, ERROR_INVALID,
+                                ": a block's scale is %g, expected at most 2^100",
+                                (double)tensor->scales[i]);
+    return 0;
+}
+
 int tensor_check_finite(const struct tensor *tensor, struct error *err)
 {
     enum { AT_ONCE = 1 << 14 };
+    if (tensor->scales && check_scales(tensor, err) != 0)
+        return -1;
     const char *data = tensor->data;
     size_t bytes = dtype_bytes(tensor->dtype);
     for (size_t done = 0; done < tensor->elements; done += AT_ONCE) {
@@ -140,6 +172,16 @@ void tensor_leave_pages(const struct tensor *tensor)
         drop_pages(tensor);
 }
 
+static void fp8_to_f32(const struct tensor *tensor, size_t first, size_t count, float *values)
+{
+    const uint8_t *bytes = tensor->data;
+    size_t columns = tensor->dims[tensor->rank - 1], groups = groups_of_row(tensor);
+    for (size_t i = first; i < first + count; i++) {
+        float scale = tensor->scales[i / columns * groups + i % columns / SCALED_GROUP];
+        *values++ = float_of_fp8(bytes[i]) * scale;
+    }
+}
+
 void tensor_part_to_f32(const struct tensor *tensor, size_t first, size_t count, float *values)
 {
     const char *data = (const char *)tensor->data + first * dtype_bytes(tensor->dtype);
@@ -153,9 +195,11 @@ void tensor_part_to_f32(const struct tensor *tensor, size_t first, size_t count,
     case DTYPE_BF16:
         convert_bf16_to_f32(data, count, values);
         break;
+    case DTYPE_F8_E4M3:
+        fp8_to_f32(tensor, first, count, values);
+        break;
     case DTYPE_I8: /* not stored */
     case DTYPE_U8: /* read by views only */
-    case DTYPE_F8_E4M3:
         break;
     }
 }

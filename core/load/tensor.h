@@ -8,9 +8,12 @@
 
 #include "core/error.h"
 
-/* I8 exists only in memory: gemm_init_rounded() makes it from the others. U8 and F8_E4M3 are stored
- * only, in blocks that a view decodes (core/load/view.h). */
+/* I8 exists only in memory: gemm_init_rounded() makes it from the others. U8 is stored only, in
+ * blocks that a view decodes (core/load/view.h), which also gives F8_E4M3 its scales. */
 enum dtype { DTYPE_F32, DTYPE_F16, DTYPE_BF16, DTYPE_I8, DTYPE_U8, DTYPE_F8_E4M3 };
+
+/* Numbers of a row that share a scale. */
+enum { SCALED_GROUP = 32 };
 
 /* A stored tensor may have more axes than a row: expert and output axes come first. */
 enum { TENSOR_MAX_RANK = 8 };
@@ -27,14 +30,16 @@ struct tensor {
     bool kept;        /* another layer reads the same numbers: its pages stay */
     void **copy;      /* of a view: the place of its numbers' copy, which may be NULL; else NULL */
     bool fp4;         /* what MXFP4 holds, in whole blocks of each row */
-    bool used;        /* some layer has claimed it */
+    const float *scales; /* of F8_E4M3: [rows, columns / SCALED_GROUP rounded up] */
+    bool used;           /* some layer has claimed it */
 };
 
 /* Records "<file>: tensor '<name>'<message>". Returns -1. */
 int tensor_error(const struct tensor *tensor, struct error *err, enum error_code code,
                  const char *format, ...) __attribute__((format(printf, 4, 5)));
 
-/* Refuses a tensor with an element that is NaN or infinite. Reads all of it. */
+/* Refuses a tensor with an element that is NaN or infinite, or a scale beyond 2^100. Reads all of
+ * it. */
 MUST_CHECK int tensor_check_finite(const struct tensor *tensor, struct error *err);
 
 size_t dtype_bytes(enum dtype dtype);
@@ -52,7 +57,7 @@ bool tensor_is_in_place(const struct tensor *tensor);
 /* Releases the pages of a tensor that may be read again: those of a mapped file. */
 void tensor_leave_pages(const struct tensor *tensor);
 
-/* Whether layers can read the dtype: it is F32, F16 or BF16. */
+/* Whether it is F32, F16 or BF16. */
 bool dtype_is_plain(enum dtype dtype);
 const char *dtype_name(enum dtype dtype);
 

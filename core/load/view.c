@@ -1,4 +1,5 @@
-/* Copies go row by row; blocks are decoded exactly: MXFP4 to BF16, FP8 to F32. */
+/* Copies go row by row. MXFP4's blocks are decoded exactly, to BF16; FP8's numbers stay as they
+ * are, with a scale for so many of a row as lie in one block, however the matrix is cut. */
 #include "core/load/view.h"
 
 #include <math.h>
@@ -41,13 +42,26 @@ void views_free(struct views *views)
     free(views);
 }
 
+/* Numbers from one row of blocks to the next. */
+static size_t width_of(const struct tensor *source)
+{
+    return source->dims[source->rank - 1];
+}
+
+static bool has_whole_rows(const struct view_part *part)
+{
+    size_t width = width_of(part->source);
+    return part->column_stride == 1 && part->columns == width && part->first % width == 0 &&
+           part->row_stride % width == 0;
+}
+
 static enum dtype part_dtype(const struct view_part *part)
 {
     switch (part->source->dtype) {
     case DTYPE_U8:
         return DTYPE_BF16;
     case DTYPE_F8_E4M3:
-        return DTYPE_F32;
+        return has_whole_rows(part) ? DTYPE_F8_E4M3 : DTYPE_F32;
     default:
         return part->source->dtype;
     }
@@ -138,26 +152,19 @@ static const char *at(const struct tensor *tensor, size_t index)
     return (const char *)tensor->data + index * dtype_bytes(tensor->dtype);
 }
 
-/* Sign, four bits of exponent, three of mantissa; no infinities. */
-static float float_of_fp8(uint8_t bits)
+static float fp8_scale(const struct view_part *part, size_t index)
 {
-    const int exponent = bits >> 3 & 15, mantissa = bits & 7;
-    if ((bits & 0x7F) == 0x7F)
-        return NAN;
-    const float magnitude =
-        exponent ? ldexpf((float)(8 + mantissa), exponent - 10) : ldexpf((float)mantissa, -9);
-    return bits & 0x80 ? -magnitude : magnitude;
+    size_t width = width_of(part->source), across = (width + FP8_BLOCK - 1) / FP8_BLOCK;
+    size_t block = index / width / FP8_BLOCK * across + index % width / FP8_BLOCK;
+    float scale;
+    memcpy(&scale, at(part->scales, block), sizeof scale);
+    return scale;
 }
 
 static float fp8_number(const struct view_part *part, size_t index)
 {
-    const struct tensor *source = part->source, *scales = part->scales;
-    size_t width = source->dims[source->rank - 1];
-    size_t across = (width + FP8_BLOCK - 1) / FP8_BLOCK;
-    size_t block = index / width / FP8_BLOCK * across + index % width / FP8_BLOCK;
-    float scale;
-    memcpy(&scale, at(scales, block), sizeof scale);
-    return float_of_fp8((uint8_t)*at(source, index)) * scale;
+    uint8_t bits = (uint8_t)*at(part->source, index);
+    return (bits & 0x7F) == 0x7F ? NAN : float_of_fp8(bits) * fp8_scale(part, index);
 }
 
 static float number(const struct view_part *part, size_t index)
@@ -209,7 +216,7 @@ static void read_row(const struct view *view, const struct view_part *part, size
     if (source->dtype == DTYPE_U8) {
         for (size_t j = 0; j < part->columns; j += MXFP4_BLOCK)
             read_mxfp4(part, (first + j) / MXFP4_BLOCK, (uint16_t *)(void *)to + j);
-    } else if (view->tensor.dtype != source->dtype || part->scales) {
+    } else if (view->tensor.dtype != source->dtype) {
         for (size_t j = 0; j < part->columns; j++)
             ((float *)(void *)to)[j] = number(part, first + j * part->column_stride);
     } else if (part->column_stride == 1) {
@@ -236,14 +243,43 @@ bool view_place(struct tensor *tensor)
     return true;
 }
 
+/* Scales of all rows, one after the other. */
+static void read_scales(const struct view *view, float *to)
+{
+    for (size_t i = 0; i < view->part_count; i++) {
+        const struct view_part *part = &view->parts[i];
+        for (size_t row = 0; row < part->rows; row++)
+            for (size_t j = 0; j < part->columns; j += SCALED_GROUP)
+                *to++ = fp8_scale(part, part->first + row * part->row_stride + j);
+    }
+}
+
+/* Its numbers; behind them, where there are any, its scales. */
+static int allocate_copy(struct view *view, struct error *err)
+{
+    struct tensor *tensor = &view->tensor;
+    size_t numbers = tensor->elements * dtype_bytes(tensor->dtype), scales = 0;
+    if (tensor->dtype == DTYPE_F8_E4M3) {
+        numbers = (numbers + sizeof(float) - 1) / sizeof(float) * sizeof(float);
+        scales = tensor->dims[0] * ((tensor->dims[1] + SCALED_GROUP - 1) / SCALED_GROUP);
+    }
+    view->copy = malloc(numbers + scales * sizeof(float));
+    if (!view->copy)
+        return tensor_error(tensor, err, ERROR_UNAVAILABLE, ": no memory for a copy");
+    if (scales) {
+        tensor->scales = (float *)(void *)((char *)view->copy + numbers);
+        read_scales(view, (float *)(void *)((char *)view->copy + numbers));
+    }
+    return 0;
+}
+
 int view_read(struct tensor *tensor, struct error *err)
 {
     struct view *view = (struct view *)tensor;
     if (view_place(tensor))
         return 0;
-    view->copy = malloc(tensor->elements * dtype_bytes(tensor->dtype));
-    if (!view->copy)
-        return tensor_error(tensor, err, ERROR_UNAVAILABLE, ": no memory for a copy");
+    if (allocate_copy(view, err) != 0)
+        return -1;
     char *to = view->copy;
     for (size_t i = 0; i < view->part_count; i++) {
         const struct view_part *part = &view->parts[i];

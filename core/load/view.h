@@ -22,7 +22,7 @@ struct view_part {
     size_t first, rows, columns, row_stride, column_stride;
 };
 
-/* Checkpoints' own numbers per block. */
+/* Checkpoints' own numbers per block. FP8's are whole groups of a row (tensor.h). */
 enum { MXFP4_BLOCK = 32, FP8_BLOCK = 128 };
 
 /* Several times what the largest published models have: a few hundred megabytes. A small file can
@@ -37,7 +37,8 @@ void views_free(struct views *views);
 
 /* Adds a tensor called `name`: the parts, one after the other, as [rows of all, columns] or, with
  * `rank` 1, as one list. The parts must lie inside their sources, which become used. MXFP4 gives
- * BF16 and FP8 F32; parts of different dtypes give F32. -1: there would be more than MAX_VIEWS. */
+ * BF16; FP8 stays where its rows are whole, or else gives F32, as do parts of different dtypes. -1:
+ * there would be more than MAX_VIEWS. */
 MUST_CHECK int views_add(struct views *views, const char *name, size_t rank,
                          const struct view_part *parts, size_t count, struct error *err);
 

@@ -1,5 +1,7 @@
-/* 16-bit floats to f32: exact for every bit pattern, at any alignment. */
+/* 16-bit floats and FP8 to f32: exact for every bit pattern, 16 bits at any alignment. */
 #include "core/dense/convert.h"
+#include "core/half.h"
+#include "core/load/tensor.h"
 #include "support.h"
 
 static float f16(uint16_t bits)
@@ -92,6 +94,57 @@ START_TEST(any_alignment_will_do)
 }
 END_TEST
 
+/* The definition of E4M3. */
+static float fp8_by_definition(unsigned bits)
+{
+    const int exponent = bits >> 3 & 15, mantissa = bits & 7;
+    const float magnitude =
+        exponent == 0 ? ldexpf((float)mantissa, -9) : ldexpf((float)(8 + mantissa), exponent - 10);
+    return bits & 0x80 ? -magnitude : magnitude;
+}
+
+START_TEST(fp8_is_exact_for_every_finite_pattern)
+{
+    ck_assert(float_of_fp8(0x7E) == 448);
+    for (unsigned bits = 0; bits < 256; bits++)
+        if ((bits & 0x7F) != 0x7F)
+            ck_assert_uint_eq(bits_of(float_of_fp8((uint8_t)bits)),
+                              bits_of(fp8_by_definition(bits)));
+}
+END_TEST
+
+/* Two rows of 40, each with two scales. */
+START_TEST(fp8_has_its_group_s_scale)
+{
+    float scales[4] = {1, 0.5f, -3, 0x1p100f}, values[4];
+    uint8_t bytes[80];
+    memset(bytes, 0x38, sizeof bytes); /* 1 */
+    struct tensor tensor = {.name = "w",
+                            .shard = "file",
+                            .dtype = DTYPE_F8_E4M3,
+                            .rank = 2,
+                            .dims = {2, 40},
+                            .elements = 80,
+                            .data = bytes,
+                            .scales = scales};
+    struct error err = ERROR_INIT;
+    tensor_part_to_f32(&tensor, 30, 4, values);
+    expect_close(values, FLOATS(1, 1, 0.5f, 0.5f), 4);
+    tensor_part_to_f32(&tensor, 39, 2, values);
+    expect_close(values, FLOATS(0.5f, -3), 2);
+    ck_assert_int_eq(tensor_check_finite(&tensor, &err), 0);
+    bytes[77] = 0xFF;
+    ck_assert_int_ne(tensor_check_finite(&tensor, &err), 0);
+    ck_assert_ptr_nonnull(strstr(err.text, "element 77 of 80 is NaN"));
+    for (size_t i = 0; i < 3; i++) {
+        err = (struct error)ERROR_INIT;
+        scales[3] = FLOATS(0x1.1p100f, INFINITY, NAN)[i];
+        ck_assert_int_ne(tensor_check_finite(&tensor, &err), 0);
+        ck_assert_ptr_nonnull(strstr(err.text, "a block's scale is"));
+    }
+}
+END_TEST
+
 TEST_MAIN("convert", f16_of_known_numbers, f16_of_zero_infinity_and_nan,
           f16_is_exact_for_every_finite_pattern, bf16_is_the_upper_half_of_a_float,
-          any_alignment_will_do)
+          any_alignment_will_do, fp8_is_exact_for_every_finite_pattern, fp8_has_its_group_s_scale)

@@ -245,12 +245,12 @@ START_TEST(a_head_has_six_bits_where_others_have_four)
 }
 END_TEST
 
-/* Of a model of one decoder layer: its attention and its experts. */
-static void read_bytes(enum moed_weights weights, size_t bytes[2])
+/* Of a model of one decoder layer: its attention and its experts or network. */
+static void read_bytes(const char *path, enum moed_weights weights, size_t bytes[2])
 {
     struct error err = ERROR_INIT;
     const struct moed_load_options options = {.weights = weights};
-    struct moed_model *model = moed_model_load(FAMILIES "gpt_oss_mxfp4", &options, &err);
+    struct moed_model *model = moed_model_load(path, &options, &err);
     ck_assert_msg(model != NULL, "%s", err.text);
     const struct layer *last = &model->chain.layers[model->chain.count - 1];
     bytes[0] = last[-1].cost.weight_bytes;
@@ -261,13 +261,24 @@ static void read_bytes(enum moed_weights weights, size_t bytes[2])
 START_TEST(mxfp4_keeps_its_four_bits)
 {
     size_t stored[2], eight[2], four[2];
-    read_bytes(MOED_WEIGHTS_STORED, stored);
-    read_bytes(MOED_WEIGHTS_INT8, eight);
-    read_bytes(MOED_WEIGHTS_INT4, four);
+    read_bytes(FAMILIES "gpt_oss_mxfp4", MOED_WEIGHTS_STORED, stored);
+    read_bytes(FAMILIES "gpt_oss_mxfp4", MOED_WEIGHTS_INT8, eight);
+    read_bytes(FAMILIES "gpt_oss_mxfp4", MOED_WEIGHTS_INT4, four);
     ck_assert_uint_eq(eight[1], four[1]);
     ck_assert_uint_gt(eight[0], four[0]);
     /* Three experts of three matrices; a number has 8 bits beside f32 inputs, a scale 32. */
     ck_assert_uint_eq(stored[1] - four[1], 9 * 32 * (32 * 1 + 4 - (32 / 2 + 2)));
+}
+END_TEST
+
+/* As F32 they had three times as many bytes as rounded to 8 bits. */
+START_TEST(fp8_keeps_its_eight_bits)
+{
+    size_t stored[2], eight[2];
+    read_bytes(FAMILIES "qwen3_fp8", MOED_WEIGHTS_STORED, stored);
+    read_bytes(FAMILIES "qwen3_fp8", MOED_WEIGHTS_INT8, eight);
+    ck_assert_uint_lt(stored[0], 2 * eight[0]);
+    ck_assert_uint_lt(stored[1], 2 * eight[1]);
 }
 END_TEST
 
@@ -438,4 +449,5 @@ END_TEST
 
 TEST_MAIN("families", logits_and_experts_are_those_of_transformers,
           weights_of_integers_change_logits_little, a_head_has_six_bits_where_others_have_four,
-          mxfp4_keeps_its_four_bits, no_neighbour_chunk_or_thread_changes_a_bit)
+          mxfp4_keeps_its_four_bits, fp8_keeps_its_eight_bits,
+          no_neighbour_chunk_or_thread_changes_a_bit)

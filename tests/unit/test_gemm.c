@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 
 #include "core/dense/gemm.h"
+#include "core/dense/kernel.h"
 #include "core/load/safetensors.h"
 #include "core/moed.h"
 #include "support.h"
@@ -221,6 +222,51 @@ START_TEST(half_precision_weights_are_exact)
 }
 END_TEST
 
+/* Every number of FP8, subnormals too, with scales of any power: the bits are those of F32 weights.
+ */
+static void check_fp8(size_t n, size_t k, size_t rows)
+{
+    const size_t groups = (k + SCALED_GROUP - 1) / SCALED_GROUP;
+    uint8_t *codes = xmalloc(n * k);
+    float *scales = xmalloc(n * groups * sizeof *scales), *x = new_integers(rows * k, 1);
+    float *numbers = xmalloc(n * k * sizeof *numbers), *y = xmalloc(2 * rows * n * sizeof *y);
+    for (size_t i = 0; i < n * k; i++)
+        codes[i] = (uint8_t)(i * 37 % 127 + (i & 128));
+    for (size_t i = 0; i < n * groups; i++)
+        scales[i] = ldexpf(1.1f + (float)i, (int)(i % 60) - 30) * (i % 3 ? 1 : -1);
+    struct tensor small = tensor_of(DTYPE_F8_E4M3, n, k, codes);
+    small.scales = scales;
+    tensor_to_f32(&small, numbers);
+    const struct tensor large = tensor_of(DTYPE_F32, n, k, numbers);
+    struct gemm kept, floats;
+    init(&kept, &small);
+    init(&floats, &large);
+    gemm_rows(&kept, x, rows, NULL, y);
+    gemm_rows(&floats, x, rows, NULL, y + rows * n);
+    ck_assert_mem_eq(y, y + rows * n, rows * n * sizeof *y);
+    if (kept.kernel->reads_f8 && n % kept.panel == 0)
+        ck_assert_uint_eq(kept.bytes, n * (k + groups * sizeof *scales));
+    gemm_close(&kept);
+    gemm_close(&floats);
+    free(codes);
+    free(scales);
+    free(x);
+    free(numbers);
+    free(y);
+}
+
+START_TEST(fp8_weights_stay_and_are_exact)
+{
+    if (!use_kernel(_i))
+        return;
+    for (size_t rows = 1; rows < 14; rows++) {
+        check_fp8(32, 128, rows);
+        check_fp8(77, 45, rows);
+    }
+    check_fp8(64, 3200, 40); /* in blocks */
+}
+END_TEST
+
 /* One after the other in a block, or in one of their own if they are small or too large for it. */
 START_TEST(matrices_of_a_model_lie_side_by_side)
 {
@@ -289,6 +335,7 @@ int main(void)
     tcase_add_loop_test(tests, a_product_known_by_heart, 0, KERNELS);
     tcase_add_loop_test(tests, a_row_has_the_same_bits_in_every_batch, 0, KERNELS);
     tcase_add_loop_test(tests, half_precision_weights_are_exact, 0, KERNELS);
+    tcase_add_loop_test(tests, fp8_weights_stay_and_are_exact, 0, KERNELS);
     tcase_add_test(tests, matrices_of_a_model_lie_side_by_side);
     tcase_add_loop_test(tests, linear_maps_the_last_axis, 0, KERNELS);
     tcase_add_test(tests, linear_says_what_it_is);
