@@ -10,7 +10,8 @@
 
 enum table { RANKS, PAIRS, PREDICTED, TRUTH, DISTINCT, CORRECT, SEEN, TABLE_COUNT };
 
-_Static_assert((int)SEEN == (int)DETAIL_TABLES, "all but the last add up");
+_Static_assert((int)SEEN == (int)DETAIL_TABLES && (int)PAIRS == (int)DETAIL_PAIRS,
+               "all but the last add up");
 
 /* In left_out, after those of the tables. */
 enum { QUALITY_BIT = 1u << TABLE_COUNT };
@@ -18,13 +19,12 @@ enum { QUALITY_BIT = 1u << TABLE_COUNT };
 /* A table's place in the struct, and how many numbers it has; 0: such a gate has none. */
 static uint64_t **table_of(struct routing_detail *detail, enum table table, size_t *cells)
 {
-    const size_t experts = detail->experts, k = detail->top_k;
-    const bool paired = k > 1 && k < experts && experts <= DETAIL_MAX_PAIRED;
+    const size_t experts = detail->experts, k = detail->top_k, side = detail->busiest.side;
     const struct {
         uint64_t **place;
         size_t cells;
     } tables[TABLE_COUNT] = {[RANKS] = {&detail->ranks, experts * k},
-                             [PAIRS] = {&detail->pairs, paired ? experts * experts : 0},
+                             [PAIRS] = {&detail->pairs, side * side},
                              [PREDICTED] = {&detail->predicted, experts * detail->classes},
                              [TRUTH] = {&detail->truth, experts * detail->classes},
                              [DISTINCT] = {&detail->distinct, experts},
@@ -49,7 +49,8 @@ static bool has_table(struct routing_detail *detail, enum table table)
 {
     size_t cells;
     uint64_t **place = table_of(detail, table, &cells);
-    if (*place || (detail->left_out & 1u << table))
+    if (*place || (detail->left_out & 1u << table) ||
+        (table == PAIRS && routing_detail_wants_busiest(detail)))
         return *place;
     if (cells > 0 && cells <= DETAIL_MAX_CELLS && cells <= detail->part)
         *place = calloc(cells, sizeof **place);
@@ -102,11 +103,13 @@ void routing_detail_init(struct routing_detail *detail, size_t experts, size_t t
 {
     *detail = (struct routing_detail){
         .experts = experts, .top_k = top_k, .classes = classes, .part = DETAIL_ALL_CELLS / gates};
+    detail->busiest.side = routing_busiest_side(experts, top_k, detail->part);
 }
 
 void routing_detail_init_steps(struct routing_detail *detail, size_t experts, size_t top_k)
 {
     routing_detail_init(detail, experts, top_k, 0, 1);
+    detail->busiest.side = 0;
     routing_detail_leave_out(detail, RANKS);
     routing_detail_leave_out(detail, PAIRS);
 }
@@ -118,10 +121,21 @@ void routing_detail_close(struct routing_detail *detail)
     for (int i = 0; i < TABLE_COUNT; i++)
         routing_detail_leave_out(detail, (size_t)i);
     routing_detail_leave_out_quality(detail);
+    routing_busiest_forget(&detail->busiest);
+}
+
+static void forget_busiest(struct routing_detail *detail)
+{
+    if (!routing_detail_has_busiest(detail))
+        return;
+    routing_busiest_forget(&detail->busiest);
+    free(detail->pairs);
+    detail->pairs = NULL;
 }
 
 void routing_detail_reset(struct routing_detail *detail)
 {
+    forget_busiest(detail);
     for (int i = 0; i < TABLE_COUNT; i++) {
         size_t cells;
         uint64_t **place = table_of(detail, (enum table)i, &cells);
@@ -138,13 +152,30 @@ void routing_detail_reset(struct routing_detail *detail)
 
 /* ---- counting ---- */
 
-static void count_pairs(uint64_t *pairs, size_t experts, const int32_t *choice, size_t k)
+static void count_pairs(struct routing_detail *detail, const int32_t *choice)
 {
+    const size_t experts = detail->experts, k = detail->top_k;
+    if (detail->busiest.expert) {
+        routing_busiest_count(&detail->busiest, detail->pairs, choice, k);
+        return;
+    }
     for (size_t a = 0; a < k; a++)
         for (size_t b = a + 1; b < k && choice[b] >= 0; b++) {
             const size_t i = (size_t)choice[a], j = (size_t)choice[b];
-            pairs[i < j ? i * experts + j : j * experts + i]++;
+            detail->pairs[i < j ? i * experts + j : j * experts + i]++;
         }
+}
+
+void routing_detail_choose(struct routing_detail *detail, const uint16_t *expert, uint64_t since)
+{
+    const size_t side = detail->busiest.side;
+    uint64_t *pairs = calloc(side * side, sizeof *pairs);
+    if (!pairs || routing_busiest_choose(&detail->busiest, detail->experts, expert, since) != 0) {
+        free(pairs);
+        return;
+    }
+    free(detail->pairs);
+    detail->pairs = pairs;
 }
 
 bool routing_detail_has_uses(const struct routing_detail *detail)
@@ -221,7 +252,7 @@ void routing_detail_count(struct routing_detail *detail, const int32_t *choice, 
         counted++;
         busy += count_experts(detail, choice, batch);
         if (detail->pairs)
-            count_pairs(detail->pairs, detail->experts, choice, detail->top_k);
+            count_pairs(detail, choice);
     }
     if (counted == 0)
         return;
@@ -307,9 +338,20 @@ void routing_detail_keep_latest(struct routing_detail *sum, size_t uses)
     sum->recorded = sum->room = uses;
 }
 
+static void add_busiest(struct routing_detail *to, const struct routing_detail *from)
+{
+    if (from->busiest.expert && routing_detail_wants_busiest(to))
+        routing_detail_choose(to, from->busiest.expert, from->busiest.since);
+    if (!to->busiest.expert)
+        return;
+    to->busiest.items += from->busiest.items;
+    to->busiest.outside += from->busiest.outside;
+}
+
 void routing_detail_add(struct routing_detail *to, const struct routing_detail *from)
 {
     add_recent(to, from);
+    add_busiest(to, from);
     for (int i = 0; i < SEEN; i++)
         add_table(to, from, (enum table)i);
     add_quality(to, from);
@@ -367,19 +409,28 @@ double routing_dispatch_entropy(const uint64_t *counts, size_t rows, size_t colu
     return table.all > 0 ? fmax((table.by_row - table.each) / (double)table.all, 0) : 0;
 }
 
-static double chosen(const struct routing_detail *detail, size_t expert)
+bool routing_has_lifts(const struct routing_detail *detail)
+{
+    return detail->pairs && (detail->busiest.expert || detail->ranks);
+}
+
+/* Items that chose the expert of a row of pairs. */
+static double chosen(const struct routing_detail *detail, size_t row)
 {
     double sum = 0;
+    if (detail->busiest.expert)
+        return (double)detail->pairs[row * detail->busiest.side + row];
     for (size_t rank = 0; rank < detail->top_k; rank++)
-        sum += (double)detail->ranks[expert * detail->top_k + rank];
+        sum += (double)detail->ranks[row * detail->top_k + rank];
     return sum;
 }
 
 double routing_lift(const struct routing_detail *detail, size_t i, size_t j)
 {
-    if (!detail->ranks || !detail->pairs)
+    if (!routing_has_lifts(detail))
         return 0;
+    const uint64_t items = detail->busiest.expert ? detail->busiest.items : detail->batch_items;
     const double apart = chosen(detail, i) * chosen(detail, j);
-    const double both = (double)detail->pairs[i * detail->experts + j];
-    return apart > 0 ? both * (double)detail->batch_items / apart : 0;
+    const double both = (double)detail->pairs[i * detail->busiest.side + j];
+    return apart > 0 ? both * (double)items / apart : 0;
 }

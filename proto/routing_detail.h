@@ -8,12 +8,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "proto/routing_busiest.h"
 #include "proto/routing_quality.h"
 
 /* Numbers per table, 2 MiB, and in tables of a kind of all gates of a model, 64 MiB, of which each
- * gate has its part: what would take more is left out. Pairs of 256 experts are 512 KiB: 128 gates
- * have theirs. */
-enum { DETAIL_MAX_CELLS = 1 << 18, DETAIL_ALL_CELLS = 1 << 23, DETAIL_MAX_PAIRED = 256 };
+ * gate has its part: what would take more is left out, but for pairs, which are then those of the
+ * busiest experts. Pairs of 256 experts are 512 KiB: 128 gates have theirs. */
+enum { DETAIL_MAX_CELLS = 1 << 18, DETAIL_ALL_CELLS = 1 << 23 };
 
 /* The latest uses of experts that each counter keeps, 32 KiB. */
 enum { DETAIL_RECENT = 1 << 14 };
@@ -29,8 +30,10 @@ struct routing_detail {
     unsigned left_out;              /* bits, by table (routing_detail.c) */
     bool made;                      /* tables of choices are there, or left out */
     uint64_t *ranks;                /* [experts, top_k] items that chose it at that rank */
-    uint64_t *pairs;     /* [experts, experts], i < j: items that chose both. Left out where every
-                            item chooses every expert or one, and for more than 256 experts */
+    struct routing_busiest busiest; /* whose pairs are counted */
+    uint64_t *pairs; /* [busiest.side, busiest.side], i < j: items that chose both. Left out where
+                        every item chooses every expert or one; NULL, too, before the busiest are
+                        chosen, where they are not all */
     uint64_t *predicted; /* [experts, classes] items that ranked it first, by the class answered */
     uint64_t *truth;     /* the same by the true class, where that came to be known */
     uint64_t *distinct;  /* [experts] batches that kept 1, 2, ... experts busy */
@@ -75,9 +78,29 @@ bool routing_detail_has_uses(const struct routing_detail *detail);
 /* Of a sum: gives up all but the latest uses. */
 void routing_detail_keep_latest(struct routing_detail *sum, size_t uses);
 
+/* Whether pairs are only those of the busiest experts, and whether these have still to be chosen.
+ */
+static inline bool routing_detail_has_busiest(const struct routing_detail *detail)
+{
+    return detail->busiest.side > 0 && detail->busiest.side < detail->experts;
+}
+static inline bool routing_detail_wants_busiest(const struct routing_detail *detail)
+{
+    return routing_detail_has_busiest(detail) && !detail->busiest.expert;
+}
+
+/* Chooses them: expert[busiest.side], ascending. Without memory nothing is chosen. */
+void routing_detail_choose(struct routing_detail *detail, const uint16_t *expert, uint64_t since);
+
+/* The expert of a row of `pairs`. */
+static inline size_t routing_detail_paired(const struct routing_detail *detail, size_t row)
+{
+    return detail->busiest.expert ? detail->busiest.expert[row] : row;
+}
+
 /* One of the tables that add up, in a fixed order, for who stores them; `make`: allocated if need
  * be. *cells receives its numbers. NULL: not there; left out for good if *left_out. */
-enum { DETAIL_TABLES = 6 };
+enum { DETAIL_PAIRS = 1, DETAIL_TABLES = 6 };
 uint64_t *routing_detail_table(struct routing_detail *detail, size_t index, bool make,
                                size_t *cells, bool *left_out);
 void routing_detail_leave_out(struct routing_detail *detail, size_t index);
@@ -87,7 +110,8 @@ struct routing_quality *routing_detail_quality(struct routing_detail *detail, bo
                                                bool *left_out);
 void routing_detail_leave_out_quality(struct routing_detail *detail);
 
-/* to += from, of the same sizes. A table that one of them has left out is left out of the sum. */
+/* to += from, of the same sizes and busiest experts, where both have chosen them. A table that one
+ * of them has left out is left out of the sum. */
 void routing_detail_add(struct routing_detail *to, const struct routing_detail *from);
 
 /* Mutual information of row and column of a table of counts, in bits: H(row) + H(column) -
@@ -96,9 +120,10 @@ double routing_mutual_information(const uint64_t *counts, size_t rows, size_t co
 /* H(column | row), in bits: 0 when every row has one column; 0 without counts. */
 double routing_dispatch_entropy(const uint64_t *counts, size_t rows, size_t columns);
 
-/* Of a sum: how many times as often as by chance experts i and j are chosen together: items that
- * chose both x items / (items that chose i x items that chose j); 0 if one was never chosen, or
- * ranks are left out. */
+/* Of a sum: how many times as often as by chance the experts of rows i and j of `pairs` are chosen
+ * together: items that chose both x items / (items that chose i x items that chose j); 0 if one was
+ * never chosen. */
+bool routing_has_lifts(const struct routing_detail *detail);
 double routing_lift(const struct routing_detail *detail, size_t i, size_t j);
 
 #endif

@@ -45,19 +45,42 @@ static void append_ranks(const struct routing_layer *layer, struct buffer *body)
     append_table(body, layer->detail->ranks, layer->detail->experts, layer->detail->top_k);
 }
 
+/* Which experts those are, and since when; null: they are still to be chosen. */
+static void append_busiest(const struct routing_layer *layer, uint64_t now, struct buffer *body)
+{
+    const struct routing_detail *detail = layer->detail;
+    const struct routing_busiest *busiest = &detail->busiest;
+    buffer_text(body, ",\"pairs_of\":");
+    if (!detail->pairs) {
+        buffer_text(body, "null");
+        return;
+    }
+    buffer_format(body,
+                  "{\"rows\":%" PRIu64 ",\"outside\":%" PRIu64 ",\"seconds\":", busiest->items,
+                  busiest->outside);
+    json_append_double(body, now > busiest->since ? (double)(now - busiest->since) / 1e9 : 0);
+    for (size_t i = 0; i < busiest->side; i++)
+        buffer_format(body, "%s[%zu,%" PRIu64 "]", i > 0 ? "," : ",\"experts\":[",
+                      routing_expert_index(layer->expert_index, busiest->expert[i]),
+                      detail->pairs[i * busiest->side + i]);
+    buffer_text(body, "]}");
+}
+
 static void append_pairs(const struct routing_layer *layer, struct buffer *body)
 {
     const struct routing_detail *detail = layer->detail;
+    const size_t side = detail->busiest.side;
     const char *separator = "";
     buffer_text(body, detail->pairs ? ",\"pairs\":[" : ",\"pairs\":null");
-    for (size_t i = 0; detail->pairs && i < detail->experts; i++)
-        for (size_t j = i + 1; j < detail->experts; j++) {
-            const uint64_t rows = detail->pairs[i * detail->experts + j];
+    for (size_t i = 0; detail->pairs && i < side; i++)
+        for (size_t j = i + 1; j < side; j++) {
+            const uint64_t rows = detail->pairs[i * side + j];
             if (rows == 0)
                 continue;
-            buffer_format(body, "%s[%zu,%zu,%" PRIu64 "]", separator,
-                          routing_expert_index(layer->expert_index, i),
-                          routing_expert_index(layer->expert_index, j), rows);
+            buffer_format(
+                body, "%s[%zu,%zu,%" PRIu64 "]", separator,
+                routing_expert_index(layer->expert_index, routing_detail_paired(detail, i)),
+                routing_expert_index(layer->expert_index, routing_detail_paired(detail, j)), rows);
             separator = ",";
         }
     buffer_text(body, detail->pairs ? "]" : "");
@@ -67,12 +90,13 @@ static void append_pairs(const struct routing_layer *layer, struct buffer *body)
 static void append_lifts(const struct routing_layer *layer, struct buffer *body)
 {
     const struct routing_detail *detail = layer->detail;
-    const bool known = detail->pairs && detail->ranks;
+    const size_t side = detail->busiest.side;
+    const bool known = routing_has_lifts(detail);
     const char *separator = "";
     buffer_text(body, known ? ",\"lifts\":[" : ",\"lifts\":null");
-    for (size_t i = 0; known && i < detail->experts; i++)
-        for (size_t j = i + 1; j < detail->experts; j++) {
-            if (detail->pairs[i * detail->experts + j] == 0)
+    for (size_t i = 0; known && i < side; i++)
+        for (size_t j = i + 1; j < side; j++) {
+            if (detail->pairs[i * side + j] == 0)
                 continue;
             buffer_text(body, separator);
             json_append_double(body, routing_lift(detail, i, j));
@@ -429,6 +453,8 @@ void routing_include_append(const struct routing_document *document,
     for (int i = 0; i < PART_COUNT; i++)
         if ((document->include & 1u << i) && PARTS[i].append)
             PARTS[i].append(layer, body);
+    if ((document->include & bit_of("pairs")) && routing_detail_has_busiest(layer->detail))
+        append_busiest(layer, document->now, body);
 }
 
 /* A step reads what all its tokens share, and every expert that any of them needs. */

@@ -352,14 +352,17 @@ function drawClasses(layer) {
   $("classes-mi").textContent = bits === undefined ? "" : `The expert tells ${number(bits)} bits of the ${what === "predicted" ? "" : "true "}class.`;
 }
 
-// Pairs and ranks are of all rows since the load. The lift says how many times as often as by chance a pair is chosen.
+// Pairs and ranks are of all rows since the load, pairs of the busiest experts of those since these were chosen. The lift says how
+// many times as often as by chance a pair is chosen.
 function drawPairs(layer) {
-  const chosen = (layer.ranks ?? []).map((ranks) => ranks.reduce((a, b) => a + b, 0));
-  const routed = (layer.ranks ?? []).reduce((sum, [first]) => sum + first, 0);
-  const of = new Map(layer.experts.map((e, i) => [e.index, chosen[i]]));
+  const busiest = layer.pairs_of, ranks = layer.ranks ?? [];
+  const routed = busiest ? busiest.rows : ranks.reduce((sum, [first]) => sum + first, 0);
+  const of = new Map(busiest ? busiest.experts : ranks.map((row, i) => [layer.experts[i].index, row.reduce((a, b) => a + b, 0)]));
   const pairs = [...(layer.pairs ?? [])].sort((a, b) => b[2] - a[2]).slice(0, 20);
   $("pairs-section").hidden = layer.top_k < 2 || layer.top_k === layer.experts.length || !pairs.length;
   if ($("pairs-section").hidden) return;
+  $("pairs-hint").textContent = busiest ? `Among the ${busiest.experts.length} busiest of ${layer.experts.length} experts, since these were chosen`
+    : "Since the load";
   cells($("pairs"), "experts", ["rows", "share of rows", "lift"], pairs.map(([i, j, rows]) => ({name: `${i} and ${j}`,
     values: [{text: rows.toLocaleString("en"), strength: 0}, {text: routed ? percent(rows / routed) : "–", strength: rows / pairs[0][2]},
       {text: routed ? number(rows * routed / (of.get(i) * of.get(j)), 2) : "–", strength: 0}]})));

@@ -105,13 +105,16 @@ static void add_detail(struct stats *shard, const struct routing_detail *detail,
     stats_unlock(shard);
 }
 
-/* What came before this process comes first. */
+/* What came before this process comes first. No experts are chosen meanwhile, nor forgotten: all
+ * shards have the same busiest. */
 void model_stats_detail(struct model_stats *stats, size_t gate, struct routing_detail *total)
 {
     struct stats *loop = stats->loop, *before = &loop[stats->loops];
+    uv_mutex_lock(&stats->mutex);
     add_detail(before, &before->details[gate], total);
     for (size_t i = 0; i < stats->loops; i++)
         add_detail(&loop[i], &loop[i].details[gate], total);
+    uv_mutex_unlock(&stats->mutex);
     routing_detail_keep_latest(total, model_stats_uses(stats));
 }
 
@@ -138,19 +141,6 @@ struct tally *model_stats_totals(struct model_stats *stats, size_t tag)
         stats_unlock(shard);
     }
     return totals;
-}
-
-void model_stats_tick(struct model_stats *stats, uint64_t now)
-{
-    uv_mutex_lock(&stats->mutex);
-    for (size_t tag = 0; tag < tags_end(&stats->tags); tag++) {
-        if (!history_is_due(&stats->histories[tag], now))
-            continue;
-        struct tally *totals = model_stats_totals(stats, tag);
-        history_tick(&stats->histories[tag], totals, now);
-        tally_free(totals);
-    }
-    uv_mutex_unlock(&stats->mutex);
 }
 
 /* to += until - then; NULL: nothing had been counted. */
@@ -205,6 +195,70 @@ void stats_window_close(struct stats_window *of)
     tally_free(of->before);
     tally_free(of->recent);
     tally_free(of->earlier);
+}
+
+/* ---- the busiest experts ---- */
+
+static bool wants_busiest(const struct model_stats *stats)
+{
+    const struct stats *shard = &stats->loop[0];
+    bool wants = false;
+    for (size_t i = 0; i < shard->routing[TAG_NONE]->gate_count; i++)
+        wants |= routing_detail_wants_busiest(&shard->details[i]);
+    return wants;
+}
+
+static void choose(struct model_stats *stats, size_t gate, const uint16_t *expert, uint64_t now)
+{
+    for (size_t i = 0; i <= stats->loops; i++) {
+        stats_lock(&stats->loop[i]);
+        routing_detail_choose(&stats->loop[i].details[gate], expert, now);
+        stats_unlock(&stats->loop[i]);
+    }
+}
+
+/* By what was selected since the load, or the last reset. */
+static void choose_busiest(struct model_stats *stats, size_t gate,
+                           const struct moed_gate_counts *counts, uint64_t now)
+{
+    const struct routing_detail *detail = &stats->loop[0].details[gate];
+    uint16_t busiest[BUSIEST_MAX];
+    uint64_t *selected = xcalloc(counts->experts, sizeof *selected), all = 0;
+    for (size_t i = 0; i < counts->experts; i++)
+        all += selected[i] = counts->expert[i].selected;
+    if (all >= BUSIEST_ENOUGH * counts->experts) {
+        routing_busiest_find(selected, counts->experts, detail->busiest.side, busiest);
+        choose(stats, gate, busiest, now);
+    }
+    free(selected);
+}
+
+static void choose_all(struct model_stats *stats, uint64_t now)
+{
+    struct stats_window all = {.now = now, .tally = tally_empty(stats->loop[0].routing[TAG_NONE])};
+    for (size_t tag = 0; tag < tags_end(&stats->tags); tag++)
+        add_tag(&all, stats, WINDOW_ALL, tag);
+    for (size_t i = 0; i < all.tally->gate_count; i++)
+        if (routing_detail_wants_busiest(&stats->loop[0].details[i]))
+            choose_busiest(stats, i, all.tally->gates[i], now);
+    stats_window_close(&all);
+}
+
+void model_stats_tick(struct model_stats *stats, uint64_t now)
+{
+    bool due = false;
+    uv_mutex_lock(&stats->mutex);
+    for (size_t tag = 0; tag < tags_end(&stats->tags); tag++) {
+        if (!history_is_due(&stats->histories[tag], now))
+            continue;
+        due = true;
+        struct tally *totals = model_stats_totals(stats, tag);
+        history_tick(&stats->histories[tag], totals, now);
+        tally_free(totals);
+    }
+    if (due && wants_busiest(stats))
+        choose_all(stats, now);
+    uv_mutex_unlock(&stats->mutex);
 }
 
 static void reset_details(struct stats *shard)

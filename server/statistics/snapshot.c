@@ -16,14 +16,15 @@
 
 /* Version 1 had no seconds of experts and no batches by their number, version 2 no latest uses and
  * no phases of sequences, version 3 no right answers by class, version 4 no quality by class,
- * version 5 no overflowed items, version 6 weights in place of parts. All are still read. */
-static const char FORMAT[] = "moed routing 7\n";
+ * version 5 no overflowed items, version 6 weights in place of parts, version 7 no pairs of the
+ * busiest experts. All are still read. */
+static const char FORMAT[] = "moed routing 8\n";
 
 enum {
     FORMAT_BYTES = sizeof FORMAT - 1,
     VERSION_AT = FORMAT_BYTES - 2,
     HEADER_BYTES = FORMAT_BYTES + 8,
-    VERSION = 7
+    VERSION = 8
 };
 
 void snapshot_seal(void *bytes, size_t length)
@@ -146,6 +147,8 @@ static void write_sum(struct walk *walk, struct routing_detail *sum)
     if (!walk->uses)
         routing_detail_keep_latest(sum, 0);
     snapshot_walk_detail(&walk->packed, VERSION, sum);
+    if (sum->busiest.expert)
+        walk_time(walk, &sum->busiest.since);
     routing_detail_close(sum);
 }
 
@@ -173,15 +176,28 @@ static void read_detail(struct walk *walk, struct routing_detail *detail)
     if (walk->packed.failed)
         return;
     snapshot_walk_detail(&walk->packed, walk->version, detail);
+    if (detail->busiest.expert)
+        walk_time(walk, &detail->busiest.since);
     routing_detail_keep_latest(detail, model_stats_uses(walk->stats));
+}
+
+/* The loops go on with the same. */
+static void read_busiest(struct walk *walk, size_t gate)
+{
+    struct stats *loop = walk->stats->loop;
+    const struct routing_busiest *busiest = &loop[walk->stats->loops].details[gate].busiest;
+    for (size_t i = 0; busiest->expert && i < walk->stats->loops; i++)
+        routing_detail_choose(&loop[i].details[gate], busiest->expert, busiest->since);
 }
 
 static void read_details(struct walk *walk)
 {
     struct stats *before = &walk->stats->loop[walk->stats->loops];
     const bool phases = walk->info->sequence && walk->version >= 3;
-    for (size_t i = 0; i < walk->info->gate_count; i++)
+    for (size_t i = 0; i < walk->info->gate_count; i++) {
         read_detail(walk, &before->details[i]);
+        read_busiest(walk, i);
+    }
     for (int phase = 0; phases && phase < PHASE_COUNT; phase++)
         for (size_t i = 0; i < walk->info->gate_count; i++)
             read_detail(walk, &before->phases[phase][i]);

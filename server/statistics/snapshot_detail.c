@@ -22,14 +22,16 @@ static void walk_cells(struct packed *packed, uint64_t *cells, size_t count)
         packed_count(packed, &cells[i]);
 }
 
-static void walk_table(struct packed *packed, struct routing_detail *detail, size_t index)
+/* `counted`: who wrote it knew the table. */
+static void walk_table(struct packed *packed, struct routing_detail *detail, size_t index,
+                       bool counted)
 {
     size_t cells;
     bool left_out;
     uint64_t *table = routing_detail_table(detail, index, false, &cells, &left_out);
     uint64_t state = left_out ? LEFT_OUT : table ? SOME : NOTHING;
     packed_index(packed, &state, STATES);
-    if (packed->failed || state == NOTHING)
+    if (packed->failed || state == NOTHING || (state == LEFT_OUT && !counted))
         return;
     if (state == LEFT_OUT) {
         routing_detail_leave_out(detail, index);
@@ -94,6 +96,29 @@ static void walk_uses(struct packed *packed, struct routing_detail *detail)
     }
 }
 
+/* Those whose pairs are counted. */
+static void walk_busiest(struct packed *packed, struct routing_detail *detail)
+{
+    const struct routing_busiest *busiest = &detail->busiest;
+    uint16_t expert[BUSIEST_MAX] = {0};
+    bool chosen = busiest->expert;
+    uint64_t at = 0;
+    packed_flag(packed, &chosen);
+    for (size_t i = 0; chosen && !packed->failed && i < busiest->side; i++) {
+        uint64_t next = busiest->expert ? busiest->expert[i] : 0;
+        packed_index(packed, &next, detail->experts);
+        packed->failed |= i > 0 && next <= at;
+        expert[i] = (uint16_t)(at = next);
+    }
+    if (!chosen || packed->failed)
+        return;
+    if (!packed->out)
+        routing_detail_choose(detail, expert, 0);
+    packed->failed |= !busiest->expert;
+    packed_count(packed, &detail->busiest.items);
+    packed_count(packed, &detail->busiest.outside);
+}
+
 void snapshot_walk_detail(struct packed *packed, int version, struct routing_detail *detail)
 {
     packed_count(packed, &detail->batches);
@@ -101,8 +126,11 @@ void snapshot_walk_detail(struct packed *packed, int version, struct routing_det
     packed_count(packed, &detail->batch_experts);
     static const size_t TABLES[] = {0, 4, 5, 5}; /* by version, those before all */
     const size_t tables = version < 4 ? TABLES[version] : DETAIL_TABLES;
+    const bool busiest = routing_detail_has_busiest(detail);
+    if (version >= 8 && busiest)
+        walk_busiest(packed, detail);
     for (size_t i = 0; i < tables; i++)
-        walk_table(packed, detail, i);
+        walk_table(packed, detail, i, version >= 8 || !busiest || i != DETAIL_PAIRS);
     if (version < 4 && detail->truth)
         routing_detail_leave_out(detail, DETAIL_TABLES - 1);
     if (version >= 5)

@@ -196,7 +196,8 @@ size_t model_stats_uses(const struct model_stats *stats);
  */
 void model_stats_reset(struct model_stats *stats, uint64_t now);
 
-/* Moves the windows on; every HISTORY_TICK_MS or so. Any thread. */
+/* Moves the windows on, and chooses the busiest experts of gates that have too many for a table of
+ * all pairs; every HISTORY_TICK_MS or so. Any thread. */
 void model_stats_tick(struct model_stats *stats, uint64_t now);
 
 /* Rows ever counted on behalf of a tag, by this process or by those before it, too. */

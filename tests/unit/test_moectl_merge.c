@@ -115,6 +115,49 @@ START_TEST(weight_shares_are_means_over_rows)
 }
 END_TEST
 
+/* Pairs of the busiest experts, of which 2 and 5 are those of both; 3 and 7 of one. */
+#define BUSIEST(pairs, lifts, of)                                                                  \
+    "{'layers': [{'name': 'a', 'rows': 9, 'top_k': 2, 'experts': [{'index': 2, 'selected': 9}, "   \
+    "{'index': 3, 'selected': 9}, {'index': 5, 'selected': 0}, {'index': 7, 'selected': 0}], "     \
+    "'pairs': " pairs ", 'lifts': " lifts ", 'pairs_of': " of "}]}"
+START_TEST(pairs_of_the_busiest_of_both_add_up)
+{
+    json_t *merged = merged_of(
+        BUSIEST("[[2, 3, 4], [2, 5, 1]]", "[0, 0]",
+                "{'rows': 5, 'outside': 2, 'seconds': 8.5, 'experts': [[2, 5], [3, 4], [5, 2]]}"),
+        BUSIEST("[[2, 5, 2], [5, 7, 6]]", "[0, 0]",
+                "{'rows': 10, 'outside': 3, 'seconds': 2.5, 'experts': [[2, 3], [5, 8], [7, 6]]}"));
+    json_t *layer = json_array_get(json_object_get(merged, "layers"), 0);
+    equal(layer, "pairs", "[[2, 5, 3]]");
+    equal(layer, "pairs_of",
+          "{'rows': 15, 'outside': 15, 'seconds': 8.5, 'experts': [[2, 8], [5, 10]]}");
+    equal(layer, "lifts", "[0.5625]"); /* 3 x 15 / (8 x 10) */
+    json_decref(merged);
+}
+END_TEST
+
+/* One that has not chosen them has counted no pair; one that counts all pairs counts others. */
+START_TEST(pairs_of_the_busiest_of_one)
+{
+    static const char OF_TWO[] =
+        BUSIEST("[[2, 3, 4]]", "[1]",
+                "{'rows': 4, 'outside': 0, 'seconds': 8.5, 'experts': [[2, 4], [3, 4]]}");
+    static const char NONE_YET[] = BUSIEST("null", "null", "null");
+    for (int turn = 0; turn < 2; turn++) {
+        json_t *merged = turn ? merged_of(OF_TWO, NONE_YET) : merged_of(NONE_YET, OF_TWO);
+        json_t *layer = json_array_get(json_object_get(merged, "layers"), 0);
+        equal(layer, "pairs", "[[2, 3, 4]]");
+        equal(layer, "lifts", "[1.0]");
+        json_decref(merged);
+    }
+    json_t *merged = merged_of(NONE_YET, NONE_YET);
+    json_t *layer = json_array_get(json_object_get(merged, "layers"), 0);
+    equal(layer, "pairs", "null");
+    equal(layer, "lifts", "null");
+    json_decref(merged);
+}
+END_TEST
+
 START_TEST(what_cannot_be_merged_is_gone_and_named)
 {
     json_t *merged = merged_of(FIRST, SECOND);
@@ -356,7 +399,8 @@ START_TEST(what_differs_is_named)
 END_TEST
 
 TEST_MAIN("moectl merge", counts_add_up_and_means_are_weighted, figures_follow_from_the_sums,
-          weight_shares_are_means_over_rows, what_cannot_be_merged_is_gone_and_named,
+          weight_shares_are_means_over_rows, pairs_of_the_busiest_of_both_add_up,
+          pairs_of_the_busiest_of_one, what_cannot_be_merged_is_gone_and_named,
           exact_sums_are_exact, phases_add_up, what_only_one_has_is_gone, labels_add_up,
           quality_by_class_is_a_mean, quality_by_class_is_exact_from_sums,
           who_is_in_quarantine_anywhere_is_listed, what_differs_is_named)

@@ -130,7 +130,8 @@ START_TEST(details_of_all_gates_are_bounded)
     routing_detail_count(&few, choice, 1, 1);
     routing_detail_count(&many, choice, 1, 1);
     ck_assert_uint_eq(few.pairs[255], 1);
-    ck_assert_ptr_null(many.pairs);
+    ck_assert_ptr_null(many.pairs); /* of the busiest 253, once these are known */
+    ck_assert_uint_eq(many.busiest.side, 253);
     ck_assert_uint_eq(many.ranks[0], 1);
     routing_detail_label(&few, 1, 2, &RIGHT);
     routing_detail_label(&many, 1, 2, &RIGHT);
@@ -192,7 +193,74 @@ START_TEST(lift_tells_pairs_from_chance)
 }
 END_TEST
 
+/* 300 experts: those whose pairs are counted are all but the first 44. */
+static void choose_last(struct routing_detail *detail)
+{
+    uint64_t selected[300];
+    uint16_t busiest[BUSIEST_MAX];
+    for (size_t i = 0; i < 300; i++)
+        selected[i] = i / 2;
+    routing_busiest_find(selected, 300, BUSIEST_MAX, busiest);
+    ck_assert_uint_eq(busiest[0], 44);
+    ck_assert_uint_eq(busiest[255], 299);
+    routing_detail_choose(detail, busiest, 7);
+}
+
+static void check_busiest(const struct routing_detail *sum)
+{
+    const size_t side = BUSIEST_MAX;
+    ck_assert_uint_eq(sum->busiest.since, 7);
+    ck_assert_uint_eq(sum->busiest.items, 6);
+    ck_assert_uint_eq(sum->busiest.outside, 2 * (3 + 2));
+    ck_assert_uint_eq(sum->pairs[0 * side + 255], 4);
+    ck_assert_uint_eq(sum->pairs[1 * side + 255], 0);
+    ck_assert_uint_eq(routing_detail_paired(sum, 255), 299);
+    check_near(routing_lift(sum, 0, 255), 4 * 6 / (4.0 * 4));
+    check_near(routing_lift(sum, 0, 1), 0);
+}
+
+/* Where a table of all pairs would be too large. */
+START_TEST(pairs_of_the_busiest_are_counted)
+{
+    /* none outside, two of three pairs, all */
+    static const int32_t choice[] = {299, 44, -1, 44, 43, 299, 45, 0, 1};
+    struct routing_detail detail, sum;
+    routing_detail_init(&detail, 300, 3, 0, 1);
+    routing_detail_init(&sum, 300, 3, 0, 1);
+    ck_assert(routing_detail_has_busiest(&detail) && routing_detail_wants_busiest(&detail));
+    routing_detail_count(&detail, choice, 3, 1);
+    routing_detail_add(&sum, &detail);
+    ck_assert_ptr_null(sum.pairs);
+    choose_last(&detail);
+    ck_assert(!routing_detail_wants_busiest(&detail));
+    routing_detail_count(&detail, choice, 3, 2);
+    routing_detail_add(&sum, &detail);
+    routing_detail_add(&sum, &detail);
+    check_busiest(&sum);
+    routing_detail_reset(&detail); /* they are chosen anew */
+    ck_assert(routing_detail_wants_busiest(&detail) && !detail.pairs);
+    routing_detail_count(&detail, choice, 3, 3);
+    routing_detail_close(&sum);
+    routing_detail_close(&detail);
+}
+END_TEST
+
+/* Of several with as many selections the lower ones. */
+START_TEST(the_busiest_are_found)
+{
+    uint16_t busiest[3];
+    routing_busiest_find(COUNTS(5, 7, 5, 0, 9, 5), 6, 3, busiest);
+    ck_assert_mem_eq(busiest, ((const uint16_t[]){0, 1, 4}), sizeof busiest);
+    ck_assert_uint_eq(routing_busiest_side(4096, 1, DETAIL_ALL_CELLS), 0);
+    ck_assert_uint_eq(routing_busiest_side(8, 8, DETAIL_ALL_CELLS), 0);
+    ck_assert_uint_eq(routing_busiest_side(256, 2, DETAIL_ALL_CELLS), 256);
+    ck_assert_uint_eq(routing_busiest_side(257, 2, DETAIL_ALL_CELLS), 256);
+    ck_assert_uint_eq(routing_busiest_side(257, 2, 99), 9);
+    ck_assert_uint_eq(routing_busiest_side(257, 2, 3), 0);
+}
+END_TEST
+
 RUN_TESTS("proto/routing_detail", details_are_counted_item_by_item, details_are_bounded,
           quality_of_too_many_classes_is_left_out, details_of_all_gates_are_bounded,
           padding_has_no_details, mutual_information_by_hand, dispatch_entropy_by_hand,
-          lift_tells_pairs_from_chance)
+          lift_tells_pairs_from_chance, pairs_of_the_busiest_are_counted, the_busiest_are_found)

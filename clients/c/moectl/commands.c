@@ -189,8 +189,9 @@ const struct command COMMANDS[] = {
      "however many experts it chose; rows count as independent.\n"
      "An expert is hot with more than one and a half times its even part, beyond three standard "
      "deviations. Redundant are experts of which one is chosen with nearly every row (95 %) of the "
-     "other: for that the document needs the pairs and the ranks (moectl routing MODEL --json "
-     "--include pairs,ranks).",
+     "other, of more than 256 experts only among the busiest: for that the document needs the "
+     "pairs "
+     "and the ranks (moectl routing MODEL --json --include pairs,ranks).",
      {{"moectl report monday.json", "What there is to say about Monday."},
       {"moectl report monday.json friday.json --layer moe", "And what has changed by Friday."},
       {"moectl routing mnist --json | moectl report -", "About the traffic so far."}},

@@ -105,6 +105,32 @@ static void read_chosen(json_t *json, struct layer *layer, bool windowed)
     }
 }
 
+static struct expert *find_expert(const struct layer *layer, json_t *index)
+{
+    for (size_t i = 0; json_is_integer(index) && i < layer->expert_count; i++)
+        if ((json_int_t)layer->experts[i].index == json_integer_value(index))
+            return &layer->experts[i];
+    return NULL;
+}
+
+/* Pairs of the busiest experts come with what is counted of those, and of no other. */
+static void read_busiest(json_t *busiest, struct layer *layer)
+{
+    json_t *entry;
+    size_t i;
+    if (!json_is_object(busiest))
+        return;
+    layer->routed = number_of(busiest, "rows");
+    for (i = 0; i < layer->expert_count; i++)
+        layer->experts[i].chosen = NAN;
+    json_array_foreach(json_object_get(busiest, "experts"), i, entry)
+    {
+        struct expert *expert = find_expert(layer, json_array_get(entry, 0));
+        if (expert)
+            expert->chosen = json_number_value(json_array_get(entry, 1));
+    }
+}
+
 static int read_layer(json_t *json, struct layer *layer, bool windowed,
                       struct moed_client_error *err)
 {
@@ -126,6 +152,7 @@ static int read_layer(json_t *json, struct layer *layer, bool windowed,
     layer->gate_entropy_bits = number_of(json, "gate_entropy_bits");
     layer->margin = number_of(json, "margin");
     read_chosen(json, layer, windowed);
+    read_busiest(json_object_get(json, "pairs_of"), layer);
     layer_derive(layer);
     return 0;
 }

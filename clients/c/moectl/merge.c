@@ -9,6 +9,7 @@
 #include "clients/c/moectl/document.h"
 #include "clients/c/moectl/merge_classes.h"
 #include "clients/c/moectl/merge_exact.h"
+#include "clients/c/moectl/merge_pairs.h"
 #include "clients/c/moectl/merge_steps.h"
 #include "clients/c/moectl/merge_values.h"
 #include "clients/c/moectl/print_json.h"
@@ -57,53 +58,6 @@ static void add_means(json_t *into, json_t *from, const char *const keys[], size
         else
             json_object_set_new(into, keys[i], json_real(mean));
     }
-}
-
-/* ---- pairs ---- */
-
-/* "i,j", under which a pair is found. */
-static bool pair_key(json_t *pair, char key[48])
-{
-    json_t *i = json_array_get(pair, 0), *j = json_array_get(pair, 1);
-    if (json_array_size(pair) != 3 || !json_is_integer(i) || !json_is_integer(j))
-        return false;
-    snprintf(key, 48, "%lld,%lld", (long long)json_integer_value(i),
-             (long long)json_integer_value(j));
-    return true;
-}
-
-static int add_pair(json_t *pairs, json_t *index, json_t *pair, struct moed_client_error *err)
-{
-    char key[48];
-    if (!pair_key(pair, key))
-        return merge_differs("pairs", err);
-    json_t *known = json_object_get(index, key);
-    if (!known) {
-        json_t *copy = json_deep_copy(pair);
-        json_object_set(index, key, copy);
-        return json_array_append_new(pairs, copy);
-    }
-    json_t *sum = merge_sum(json_array_get(known, 2), json_array_get(pair, 2));
-    return sum ? json_array_set_new(known, 2, sum) : merge_differs("pairs", err);
-}
-
-/* [[i, j, rows], ...]: each document lists the pairs that it has. */
-static int add_pairs(json_t *into, json_t *from, struct moed_client_error *err)
-{
-    json_t *pairs = json_object_get(into, "pairs"), *others = json_object_get(from, "pairs");
-    if (!pairs || !others) {
-        json_object_del(into, "pairs");
-        return 0;
-    }
-    json_t *index = json_object(), *sums = json_array();
-    int result = 0;
-    for (size_t i = 0; result == 0 && i < json_array_size(pairs); i++)
-        result = add_pair(sums, index, json_array_get(pairs, i), err);
-    for (size_t i = 0; result == 0 && i < json_array_size(others); i++)
-        result = add_pair(sums, index, json_array_get(others, i), err);
-    json_decref(index);
-    json_object_set_new(into, "pairs", sums);
-    return result;
 }
 
 /* ---- experts and layers ---- */
@@ -188,7 +142,7 @@ static int add_layer(json_t *into, json_t *from, struct moed_client_error *err)
         classes_add(into, from, err) != 0)
         return -1;
     add_quarantine(into, from);
-    return add_pairs(into, from, err);
+    return pairs_add(into, from, err);
 }
 
 /* ---- documents ---- */
@@ -244,15 +198,10 @@ static size_t place_of(const struct layer *layer, json_t *index)
     return i;
 }
 
-/* Of the pairs in their order. They want the ranks. */
-static void finish_lifts(const struct layer *layer)
+static json_t *lifts_of(const struct layer *layer)
 {
-    json_t *pair, *lifts;
+    json_t *pair, *lifts = json_array();
     size_t i;
-    if (!json_object_get(layer->json, "lifts"))
-        return;
-    json_object_del(layer->json, "lifts");
-    lifts = json_array();
     json_array_foreach(json_object_get(layer->json, "pairs"), i, pair)
     {
         const size_t a = place_of(layer, json_array_get(pair, 0));
@@ -263,9 +212,21 @@ static void finish_lifts(const struct layer *layer)
         const double both = json_number_value(json_array_get(pair, 2));
         json_array_append_new(lifts, json_real(apart > 0 ? both * layer->routed / apart : 0));
     }
-    if (json_object_get(layer->json, "ranks") && json_object_get(layer->json, "pairs"))
-        json_object_set(layer->json, "lifts", lifts);
-    json_decref(lifts);
+    return lifts;
+}
+
+/* Of the pairs in their order. They want the ranks, or what comes with the busiest experts. */
+static void finish_lifts(const struct layer *layer)
+{
+    json_t *json = layer->json, *pairs = json_object_get(json, "pairs");
+    if (!json_object_get(json, "lifts"))
+        return;
+    if (json_is_null(pairs))
+        json_object_set_new(json, "lifts", json_null());
+    else if (pairs && (json_object_get(json, "ranks") || json_object_get(json, "pairs_of")))
+        json_object_set_new(json, "lifts", lifts_of(layer));
+    else
+        json_object_del(json, "lifts");
 }
 
 static void finish_experts(const struct layer *layer)
