@@ -8,6 +8,7 @@ import unittest
 
 import numpy as np
 
+from support.http import Client
 from support.models import Tiny, TwoLayers
 from support.moectl import MOECTL, moectl, moectl_environment, needs_moectl
 from support.screen import Program
@@ -60,7 +61,7 @@ class TopTest(MoectlCase):
         self.leave(program)
 
     def test_keys(self):
-        program = self.top()
+        program = self.top("tiny")
         program.await_text(r"tiny version 1  \(1 of 2\)")
         program.type("n")
         program.await_text(r"two-layers version 1  \(2 of 2\)")
@@ -81,6 +82,26 @@ class TopTest(MoectlCase):
         program.type("h ")
         program.await_text("HELD")
         self.leave(program)
+
+    def test_the_busiest_model(self):
+        """The first until one has rows; then that one, whatever comes for others."""
+        server = self.start()
+        self.addCleanup(server.kill)
+        client = Client(server.port)
+        self.addCleanup(client.close)
+        program = Program([MOECTL, "top", "--interval", "0.1", "--url", server.url], moectl_environment())
+        self.addCleanup(program.close)
+        program.await_text(r"tiny version 1  \(1 of 2\)")
+        self.assertEqual(client.predict("two-layers", self.rows).status, 200)
+        program.await_text(r"two-layers version 1  \(2 of 2\)")
+        for _ in range(2):
+            self.assertEqual(client.predict("tiny", [[1, 2, 3, 4]] * 90).status, 200)
+        self.assertEqual(client.predict("two-layers", self.rows[:7]).status, 200)
+        program.await_text(r"two-layers version 1  \(2 of 2\)", r"second   97 rows")
+        again = moectl("top", "--count", "1", url=server.url)
+        self.assertIn(" tiny moe rows=180 ", again.stdout)
+        self.leave(program)
+        server.stop()
 
     def test_resizing_and_scrolling(self):
         program = self.top("two-layers", lines=40)

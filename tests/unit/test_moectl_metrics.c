@@ -9,6 +9,9 @@ static const char PAGE[] = "# TYPE moed_requests_total counter\n"
                            "moed_requests_total{model=\"ab\",version=\"1\",code=\"200\"} 1000\n"
                            "moed_requests_total{submodel=\"a\",code=\"200\"} 1000\n"
                            "moed_queue_rows{model=\"a\",version=\"1\"} 7\n"
+                           "moed_rows_total{model=\"a\",version=\"1\"} 8\n"
+                           "moed_rows_total{model=\"a\",version=\"2\"} 5\n"
+                           "moed_rows_total{model=\"ab\",version=\"1\"} 100\n"
                            "moed_request_seconds_bucket{model=\"a\",version=\"1\",le=\"0.1\"} 10\n"
                            "moed_request_seconds_bucket{model=\"a\",version=\"1\",le=\"0.2\"} 30\n"
                            "moed_request_seconds_bucket{model=\"a\",version=\"1\",le=\"+Inf\"} 40\n"
@@ -28,6 +31,7 @@ START_TEST(one_model_is_summed_over_versions)
     close_to(metrics.requests, 45);
     close_to(metrics.failed, 3);
     close_to(metrics.queue_rows, 7);
+    close_to(metrics_rows(PAGE, "a"), 13);
     ck_assert_uint_eq(metrics.buckets, 3);
     close_to(metrics.below[2], 40);
 }
@@ -39,6 +43,7 @@ START_TEST(what_is_not_there_is_not_a_number)
     metrics_read(&metrics, PAGE, "b");
     ck_assert(isnan(metrics.requests) && isnan(metrics.queue_rows) && metrics.buckets == 0);
     ck_assert(isnan(metrics_percentile(&metrics, &metrics, 0.5)));
+    close_to(metrics_rows(PAGE, "b"), 0);
 }
 END_TEST
 

@@ -164,12 +164,13 @@ const struct command COMMANDS[] = {
      FOR_TOP,
      0,
      1,
-     "Shows the routing of a model live, like top(1): rows and requests per second, latencies and "
+     "Shows the routing of a model live, without MODEL of the busiest since the server's start, "
+     "like top(1): rows and requests per second, latencies and "
      "queue, and for every MoE layer its experts with bars. Keys: n and p turn to the next and the "
      "previous model, w changes the window, s sorts by load, Space holds the picture, the arrows "
      "scroll, h explains, q leaves.\n"
      "Where standard output is no terminal it prints a line per layer and interval instead.",
-     {{"moectl top", "The first model of the server; n turns to the next."},
+     {{"moectl top", "The busiest model of the server; n turns to the next."},
       {"moectl top fashion-mnist --window 5m --interval 1", "Each second, the last five minutes."},
       {"moectl top fashion-mnist --count 3 | cat", "Three times a line per layer, for a log."}},
      run_top},

@@ -107,6 +107,18 @@ void metrics_read(struct metrics *metrics, const char *text, const char *model)
     }
 }
 
+double metrics_rows(const char *text, const char *model)
+{
+    double rows = 0;
+    for (const char *line = text; *line; line += strcspn(line, "\n"), line += *line == '\n') {
+        struct sample sample;
+        if (read_sample(line, &sample) && is_named(&sample, "moed_rows_total") &&
+            has_label(&sample, "model", model))
+            rows += strtod(sample.value, NULL);
+    }
+    return rows;
+}
+
 double metrics_percentile(const struct metrics *now, const struct metrics *before, double part)
 {
     if (now->buckets == 0 || now->buckets != before->buckets)

@@ -18,6 +18,9 @@ struct metrics {
 /* `text` is a page in Prometheus' text format. */
 void metrics_read(struct metrics *metrics, const char *text, const char *model);
 
+/* Rows of the model that were computed; 0: none, or not on the page. */
+double metrics_rows(const char *text, const char *model);
+
 /* Seconds that `part` of the requests between two pages took at most, to the buckets' resolution
  * (linear within one, as Prometheus has it); NAN when there were none. */
 double metrics_percentile(const struct metrics *now, const struct metrics *before, double part);

@@ -15,6 +15,7 @@
 struct source {
     struct settings settings; /* the thread's own, but for model and window */
     struct moed_client *client;
+    char *busiest; /* the thread's own: shown where no model is wanted; NULL: none has rows */
     pthread_t thread;
     pthread_mutex_t mutex;
     pthread_cond_t wake;
@@ -45,30 +46,67 @@ void snapshot_free(struct snapshot *snapshot)
 
 /* ---- the thread ---- */
 
-/* The metrics are worth having, but not needed. */
-static void fetch_metrics(struct source *source, struct snapshot *snapshot)
+static bool is_served(json_t *names, const char *model)
 {
-    char *text = moed_client_metrics(source->client, NULL);
-    metrics_read(&snapshot->metrics, text ? text : "", snapshot->model);
-    free(text);
+    json_t *name;
+    size_t i;
+    json_array_foreach(names, i, name)
+    {
+        if (strcmp(json_string_value(name), model) == 0)
+            return true;
+    }
+    return false;
 }
 
-/* Takes over `model`. */
+/* Of several the first; NULL: there are no models. */
+static const char *find_busiest(json_t *names, const char *metrics, double *most)
+{
+    const char *busiest = json_string_value(json_array_get(names, 0));
+    json_t *name;
+    size_t i;
+    *most = 0;
+    json_array_foreach(names, i, name)
+    {
+        const double rows = metrics_rows(metrics, json_string_value(name));
+        if (rows > *most) {
+            busiest = json_string_value(name);
+            *most = rows;
+        }
+    }
+    return busiest;
+}
+
+/* It stays the same as long as it is served, once it has rows: a picture that jumps shows nothing.
+ * The caller frees it. */
+static char *busiest_model(struct source *source, json_t *names, const char *metrics)
+{
+    double rows;
+    if (source->busiest && is_served(names, source->busiest))
+        return xstrdup(source->busiest);
+    const char *busiest = find_busiest(names, metrics, &rows);
+    free(source->busiest);
+    source->busiest = busiest && rows > 0 ? xstrdup(busiest) : NULL;
+    return busiest ? xstrdup(busiest) : NULL;
+}
+
+/* Takes over `model`. The metrics are worth having, but not needed. */
 static struct snapshot *fetch(struct source *source, char *model, const char *window)
 {
     struct snapshot *snapshot = xcalloc(1, sizeof *snapshot);
     snapshot->names = fetch_names(source->client, &snapshot->err);
-    snapshot->model = model;
-    if (!model && json_array_size(snapshot->names) > 0)
-        snapshot->model = xstrdup(json_string_value(json_array_get(snapshot->names, 0)));
+    char *text = snapshot->names ? moed_client_metrics(source->client, NULL) : NULL;
+    const char *metrics = text ? text : "";
+    snapshot->model =
+        model || !snapshot->names ? model : busiest_model(source, snapshot->names, metrics);
     if (snapshot->names && !snapshot->model)
         fail_with(&snapshot->err, "the server has no models");
     if (snapshot->model && snapshot->names) {
         source->settings.window = window;
         snapshot->document = document_of_model(&source->settings, source->client, snapshot->model,
                                                NULL, &snapshot->err);
-        fetch_metrics(source, snapshot);
+        metrics_read(&snapshot->metrics, metrics, snapshot->model);
     }
+    free(text);
     snapshot->time = now();
     return snapshot;
 }
@@ -152,6 +190,7 @@ static void close_all(struct source *source)
     pthread_mutex_destroy(&source->mutex);
     snapshot_free(source->newest);
     free(source->model);
+    free(source->busiest);
     free(source);
 }
 

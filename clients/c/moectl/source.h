@@ -32,7 +32,8 @@ int source_fd(const struct source *source);
 /* The newest snapshot, which the caller frees; NULL: there is none since the last one. */
 struct snapshot *source_take(struct source *source);
 
-/* From now on this model (NULL: the first one) and window (NULL: all), the next snapshot at once.
+/* From now on this model (NULL: the busiest since the server's start) and window (NULL: all), the
+ * next snapshot at once.
  */
 void source_ask(struct source *source, const char *model, const char *window);
 
