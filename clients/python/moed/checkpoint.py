@@ -8,9 +8,10 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 
-from moed import safetensors
+from moed import safetensors, strict_json
 from moed.ops import ExportError, require
 
 CONFIG_COLUMNS = 100
@@ -103,12 +104,14 @@ def _shards(tensors, width, max_bytes):
 
 def read(directory):
     """(config.json, tensors by name as float32)"""
-    with open(os.path.join(directory, "config.json"), encoding="utf-8") as file:
-        config = json.load(file)
-    tensors = {}
-    for path in safetensors.files(directory):
-        tensors.update(safetensors.read(path))
-    return config, {name: torch.from_numpy(values.astype("float32")) for name, values in tensors.items()}
+    path = os.path.join(directory, "config.json")
+    with open(path, "rb") as file:
+        config = strict_json.parse(file.read(), path)
+    tensors = {name: values.astype("float32") for name, values in safetensors.read_all(directory).items()}
+    for name, values in tensors.items():
+        if not np.isfinite(values).all():
+            raise safetensors.FormatError(f"{directory}: {name} holds values that are not finite")
+    return config, {name: torch.from_numpy(values) for name, values in tensors.items()}
 
 
 def _refuse_foreign(directory):

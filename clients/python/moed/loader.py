@@ -1,34 +1,21 @@
 """Loads a checkpoint directory back as a PyTorch module: the reference the server is compared with.
 
-Weights come as they are stored, so a model kept in F16 is measured with the rounding its users get. Anything the
-format does not define is refused, as in the server.
+Weights come as they are stored, so a model kept in F16 is measured with the rounding its users get. What the server
+refuses is refused first, by the rules of rules_model.py; here only what passed is built.
 """
 
 from torch import nn
 
-from moed import checkpoint
+from moed import checkpoint, rules_model
+from moed.config_node import LoadError
 from moed.graph import PLAIN, Graph, Links
 from moed.layers import AttentiveGate, Gate, MoE, MultiGateMoE
 from moed.modules import CheckpointSequential, Residual
 from moed.multitask import Input, MultiTask, Output, preprocess
-from moed.ops import OPS, REQUIRED, default_of
+from moed.ops import OPS, default_of
+from moed.rules import JOINS
 
 __all__ = ["LoadError", "LoadedModel", "load", "preprocess"]
-
-JOINS = ("add", "multiply", "divide", "concat")
-FORMATS = (1, 2, 3)
-# By the format that brought them.
-POLICY_KEYS = {1: {"score", "top_k", "normalize", "scale"}, 2: {"p", "jitter", "groups", "capacity"}}
-MIXTURE_KEYS = {1: {"gate", "experts"}, 2: {"gates", "route", "shared"}, 3: {"weigh"}}
-EXPERTS_KEYS = {1: {"count", "layers"}, 2: {"inputs"}, 3: {"identity"}}
-INPUT_KEYS = {1: {"name", "shape", "preprocess"}, 2: {"categories", "layers"},
-              3: {"words", "unknown", "missing", "length"}}
-OUTPUT_KEYS = {1: {"name", "labels"}, 2: {"layers"}}
-
-
-class LoadError(ValueError):
-    """The directory is not a checkpoint of a format this reads."""
-
 
 class LoadedModel(MultiTask):
     """A checkpoint with its preprocessing; `config` is its config.json. Takes the raw rows clients send.
@@ -63,18 +50,15 @@ def load(directory):
 
 def build(config, tensors, directory):
     """The same of config.json and tensors by name, which are used up; `directory` is for messages."""
-    if config.get("model_type") != "moed" or config.get("format_version") not in FORMATS:
-        raise LoadError(f"{directory}: config.json is of model_type {config.get('model_type')!r}, format_version "
-                        f"{config.get('format_version')!r}; this reads moed, 1 to 3")
-    if "context" in config:
-        raise LoadError(f"{directory}: a model of sequences, with a \"context\", which this package does not load")
+    try:
+        rules_model.check(config, tensors)
+    except LoadError as error:
+        raise LoadError(f"{directory}: {error}") from None
     reader = _Reader(tensors, config["format_version"])
-    inputs = {entry["name"]: reader.input(dict(entry)) for entry in _one_or_several(config, "input")}
+    inputs = {entry.get("name", "input"): reader.input(entry) for entry in _one_or_several(config, "input")}
     layers = reader.layers(config["layers"], "")
-    outputs = {entry.get("name", "output"): reader.output(dict(entry))
+    outputs = {entry.get("name", "output"): reader.output(entry)
                for entry in _one_or_several(config, "output", {})}
-    if tensors:
-        raise LoadError(f"{directory}: no layer uses the tensors {sorted(tensors)}")
     try:
         return LoadedModel(config, inputs, layers, outputs).eval()
     except ValueError as error:
@@ -83,11 +67,7 @@ def build(config, tensors, directory):
 
 def _one_or_several(config, key, default=None):
     """The entries of `inputs`, or the one of `input`; the same of outputs."""
-    if key + "s" in config and config["format_version"] >= 2:
-        return config[key + "s"]
-    if key not in config and default is None:
-        raise LoadError(f"config.json: {key} is missing")
-    return [config.get(key, default)]
+    return config[key + "s"] if key + "s" in config else [config.get(key, default)]
 
 
 class _Reader:
@@ -97,54 +77,38 @@ class _Reader:
         self.tensors = tensors
         self.version = version
 
-    def check(self, path, keys, known):
-        """Refuses keys that are not in `known`, which lists them by format."""
-        unknown = set(keys).difference(*(known[version] for version in known if version <= self.version))
-        if unknown:
-            raise LoadError(f"{path}: unknown keys {sorted(unknown)} in format {self.version}")
-
     def input(self, keys):
-        self.check(f"input {keys['name']}", keys, INPUT_KEYS)
         layers = self.layers(keys["layers"], "") if "layers" in keys else None
         return Input(keys["shape"], keys.get("categories"), keys.get("preprocess"), layers, words=keys.get("words"),
                      unknown=keys.get("unknown"), missing=keys.get("missing"), length=keys.get("length"))
 
     def output(self, keys):
-        self.check(f"output {keys.get('name')}", keys, OUTPUT_KEYS)
         return Output(self.layers(keys["layers"], "") if "layers" in keys else None, keys.get("labels"))
 
     def layers(self, objects, scope):
         objects = [dict(layer) for layer in objects]
-        links = [self.links(layer, f"{scope}{layer.get('name') or layer.get('op')}") for layer in objects]
+        links = [self.links(layer) for layer in objects]
         # PyTorch's names have no dots.
-        steps = [(layer.get("name", f"{layer.get('op')}_{index}").replace(".", "_"), self.layer(layer, scope), None)
+        steps = [((layer.get("name") or f"{layer['op']}_{index}").replace(".", "_"), self.layer(layer, scope), None)
                  for index, layer in enumerate(objects)]
         return CheckpointSequential(steps) if all(link == PLAIN for link in links) else Graph(steps, links)
 
-    def links(self, keys, path):
+    def links(self, keys):
         """Takes the keys that name values out of a layer's."""
-        self.check(path, {"input", "result"} & set(keys), {3: {"input", "result"}})
-        joins = keys.get("op") in JOINS
-        return Links(keys.pop("input", None), tuple(keys.pop("of", ()) if joins else ()), keys.pop("result", None))
+        others = tuple(keys.pop("of", ())) if keys["op"] in JOINS else ()
+        return Links(keys.pop("input", None), others, keys.pop("result", None))
 
     def layer(self, keys, scope):
-        op, name = keys.pop("op", None), keys.pop("name", None)
+        op, name = keys.pop("op"), keys.pop("name", None)
         if op == "moe":
             return self.moe(keys, f"{scope}{name}.")
         if op == "residual":
             return Residual(self.layers(keys["layers"], scope))
-        if op not in OPS or OPS[op].since > self.version:
-            raise LoadError(f"{scope}{name or op}: unknown op {op!r} in format {self.version}")
         return self.leaf(OPS[op], keys, f"{scope}{name or op}")
 
     def leaf(self, op, keys, path):
-        unknown = set(keys) - set(op.keys)
-        if unknown or op.since_of(keys, ()) > self.version:
-            raise LoadError(f"{path}: unknown keys {sorted(unknown or keys)} in format {self.version}")
         for key in op.keys:
             keys.setdefault(key, default_of(op, key, keys))
-            if keys[key] is REQUIRED:
-                raise LoadError(f"{path}: {key} is missing")
         tensors = self.take(path + ".", op.dotted)
         try:
             module = op.build(keys, tensors)
@@ -166,8 +130,6 @@ class _Reader:
 
     def moe(self, keys, scope):
         experts = keys["experts"]
-        self.check(scope[:-1], keys, MIXTURE_KEYS)
-        self.check(scope + "experts", experts, EXPERTS_KEYS)
         identities = experts.get("identity", 0)
         modules = [self.layers(experts["layers"], f"{scope}experts.{index}.")
                    for index in range(experts["count"] - identities)] + [nn.Identity() for _ in range(identities)]
@@ -200,14 +162,11 @@ class _Reader:
         return {"shared": layers, "shared_gate": gate}
 
     def gate(self, keys, scope):
-        kind, key_layer = keys.pop("kind", None), keys.pop("key_layer", "").replace(".", "_")
+        kind, key_layer = keys.pop("kind", "plain"), keys.pop("key_layer", "").replace(".", "_")
         layers = self.layers(keys.pop("layers"), scope)
-        self.check(scope[:-1], keys, POLICY_KEYS)
-        if kind not in (None, "attentive"):
-            raise LoadError(f"{scope[:-1]}: unknown kind {kind!r}")
         keys["select_bias"] = self.tensors.pop(scope + "select_bias", None)
         keys["expert_scale"] = self.tensors.pop(scope + "expert_scale", None) if self.version >= 3 else None
-        if kind is None:
+        if kind == "plain":
             return Gate(layers, **keys)
         query, key = self.tensors.pop(scope + "query.weight"), self.tensors.pop(scope + "key.weight")
         gate = AttentiveGate(layers, query.shape[0], key_layer, **keys)

@@ -10,6 +10,8 @@
 It takes the raw values that clients will send, so what is trained is what is served.
 """
 
+import math
+
 import torch
 from torch import nn
 
@@ -30,8 +32,8 @@ class Input(nn.Module):
         words: what clients may call the categories, in order; without `categories` it says how many there are.
         unknown: the category that stands for words and integers that are none of them; None: they are refused.
         missing: the value or category that stands for null; None: it is refused.
-        length: the name of another input, Input((1,), categories=shape[0] + 1), which says how many entries of the
-            first axis each row has. The others are padding, which no result depends on (moed.lengths).
+        length: the name of another input, Input((1,), categories=shape[0] + 1) or fewer, which says how many entries
+            of the first axis each row has. The others are padding, which no result depends on (moed.lengths).
 
     Shape:
         raw: [rows, *shape]
@@ -138,10 +140,12 @@ def _check_length(name, entry, inputs):
     other = inputs.get(entry.length)
     if other is None:
         raise ValueError(f"{name}: no input is called {entry.length!r}, its length")
-    if not entry.shape or other.shape != (1,) or other.categories != entry.shape[0] + 1 or (
+    if not entry.shape:
+        raise ValueError(f"{name}: rows without an axis have no length")
+    most = entry.shape[0] + 1
+    if math.prod(other.shape) != 1 or not 2 <= (other.categories or 0) <= most or (
             other.layers is not None or other.length is not None):
-        raise ValueError(f"{name}: its length {entry.length!r} is not Input((1,), categories={entry.shape[0] + 1})"
-                         if entry.shape else f"{name}: rows without an axis have no length")
+        raise ValueError(f"{name}: its length {entry.length!r} is not Input((1,), categories={most}), or fewer")
 
 
 def join(entered):

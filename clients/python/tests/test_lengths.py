@@ -112,4 +112,4 @@ class LengthsTest(ExportCase):
                 self.assert_refused(of_rows(layers), None, message)
         for settings, message in (({"length": "m"}, "no input is called 'm'"), ({"length": "n"}, "is not Input")):
             with self.assertRaisesRegex(ValueError, message):
-                MultiTask({"x": Input((7, 2), **settings), "n": Input((1,), categories=4)}, nn.Linear(2, 2), {})
+                MultiTask({"x": Input((7, 2), **settings), "n": Input((1,), categories=9)}, nn.Linear(2, 2), {})
