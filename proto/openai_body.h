@@ -10,7 +10,8 @@ MUST_CHECK json_t *openai_body(const char *body, size_t length, struct error *er
 
 /* A member of a request. `harmless` is NULL if it is supported. Else it would change the answer in
  * a way that is not supported, and `harmless` lists what it may be all the same, separated by
- * blanks; null, false, 0 and what is empty it may be anyway. */
+ * blanks: numbers, and then it must be one of them, or words. Null it may be anyway, and false, 0
+ * and what is empty where no number is expected. */
 struct openai_member {
     const char *key, *harmless;
 };

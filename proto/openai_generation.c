@@ -38,7 +38,7 @@ static const struct openai_member SHARED[] = {
     {"response_format", "text"},
     /* of other servers */
     {"use_beam_search", ""},
-    {"length_penalty", "1"},
+    {"length_penalty", "0 1"},
     {"min_tokens", ""},
     {"bad_words", ""},
     {"allowed_token_ids", ""},
@@ -51,7 +51,7 @@ static const struct openai_member SHARED[] = {
     {"guided_grammar", ""},
     {"grammar", ""},
     {"json_schema", ""},
-    {"typical_p", "1"},
+    {"typical_p", "0 1"},
     {"top_a", ""},
     {"mirostat", ""},
     {"dry_multiplier", ""},

@@ -29,16 +29,28 @@ static bool is_word_of(const char *text, const char *words)
     return false;
 }
 
-/* A string, a list of one string, an object whose "type" it is, or a number. */
+/* A string, a list of one string, or an object whose "type" it is. */
 static bool is_harmless(const json_t *value, const char *harmless)
 {
     if (json_is_array(value) && json_array_size(value) == 1)
         value = json_array_get(value, 0);
     if (json_is_object(value))
         value = json_object_get(value, "type");
-    if (json_is_number(value))
-        return *harmless && json_number_value(value) == atof(harmless);
     return json_is_string(value) && is_word_of(json_string_value(value), harmless);
+}
+
+static bool is_number_of(const json_t *value, const char *numbers)
+{
+    char *end;
+    for (const char *at = numbers; *at; at = end + strspn(end, " "))
+        if (strtod(at, &end) == json_number_value(value))
+            return true;
+    return false;
+}
+
+static bool are_numbers(const char *harmless)
+{
+    return *harmless >= '0' && *harmless <= '9';
 }
 
 int openai_refuse_members(const json_t *object, const char *where,
@@ -46,7 +58,14 @@ int openai_refuse_members(const json_t *object, const char *where,
 {
     for (; table->key; table++) {
         const json_t *value = table->harmless ? json_object_get(object, table->key) : NULL;
-        if (openai_asks(value) && !is_harmless(value, table->harmless))
+        if (!value || json_is_null(value))
+            continue;
+        const bool number = are_numbers(table->harmless);
+        if (number && !json_is_number(value))
+            return error_set(err, ERROR_INVALID, "%s%s'%s' is %s, expected a number",
+                             where ? where : "", where ? ": " : "", table->key, member_type(value));
+        if (number ? !is_number_of(value, table->harmless)
+                   : openai_asks(value) && !is_harmless(value, table->harmless))
             return error_set(err, ERROR_INVALID, "%s%s'%s' is not supported%s%s",
                              where ? where : "", where ? ": " : "", table->key,
                              *table->harmless ? ", other than " : "", table->harmless);

@@ -58,7 +58,7 @@ static int read_members(enum route route, const char *members, struct error *err
 static const struct {
     enum route route;
     const char *members, *message;
-} MISSPELT[] = {
+} REFUSED[] = {
     {COMPLETION, ",\"max_token\":3", "'max_token' is unknown, did you mean 'max_tokens'?"},
     {COMPLETION, ",\"temprature\":0", "'temprature' is unknown, did you mean 'temperature'?"},
     {COMPLETION, ",\"top_K\":1", "'top_K' is unknown, did you mean 'top_k'?"},
@@ -75,16 +75,27 @@ static const struct {
     {EMBEDDINGS, ",\"dimension\":2", "'dimension' is unknown, did you mean 'dimensions'?"},
     {TOKENIZE, ",\"add_specials\":true", "did you mean 'add_special'?"},
     {DETOKENIZE, ",\"Model\":\"a\"", "'Model' is unknown, did you mean 'model'?"},
+    /* what is not supported, by a number of another type, too */
+    {COMPLETION, ",\"n\":0", "'n' is not supported, other than 1"},
+    {COMPLETION, ",\"n\":[1]", "'n' is a list, expected a number"},
+    {COMPLETION, ",\"n\":\"1\"", "'n' is a string, expected a number"},
+    {COMPLETION, ",\"n\":\"\"", "'n' is a string, expected a number"},
+    {COMPLETION, ",\"n\":{}", "'n' is an object, expected a number"},
+    {COMPLETION, ",\"n\":true", "'n' is a boolean, expected a number"},
+    {COMPLETION, ",\"n\":false", "'n' is a boolean, expected a number"},
+    {COMPLETION, ",\"best_of\":\"1\"", "'best_of' is a string, expected a number"},
+    {CHAT, ",\"n\":[1]", "'n' is a list, expected a number"},
+    {CHAT, ",\"typical_p\":[1]", "'typical_p' is a list, expected a number"},
 };
 
-START_TEST(misspelt_members_are_refused)
+START_TEST(what_is_misspelt_or_not_supported_is_refused)
 {
-    for (size_t i = 0; i < sizeof MISSPELT / sizeof *MISSPELT; i++) {
+    for (size_t i = 0; i < sizeof REFUSED / sizeof *REFUSED; i++) {
         struct error err = ERROR_INIT;
-        ck_assert_msg(read_members(MISSPELT[i].route, MISSPELT[i].members, &err) == -1,
-                      "%s was read", MISSPELT[i].members);
-        ck_assert_msg(err.code == ERROR_INVALID && strstr(err.text, MISSPELT[i].message),
-                      "'%s' is not in: %s", MISSPELT[i].message, err.text);
+        ck_assert_msg(read_members(REFUSED[i].route, REFUSED[i].members, &err) == -1, "%s was read",
+                      REFUSED[i].members);
+        ck_assert_msg(err.code == ERROR_INVALID && strstr(err.text, REFUSED[i].message),
+                      "'%s' is not in: %s", REFUSED[i].message, err.text);
     }
 }
 END_TEST
@@ -142,5 +153,5 @@ START_TEST(null_is_no_misspelt_member)
 }
 END_TEST
 
-RUN_TESTS("openai_members", misspelt_members_are_refused, members_of_others_are_ignored,
-          null_is_no_misspelt_member)
+RUN_TESTS("openai_members", what_is_misspelt_or_not_supported_is_refused,
+          members_of_others_are_ignored, null_is_no_misspelt_member)

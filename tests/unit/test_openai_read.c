@@ -162,7 +162,7 @@ START_TEST(what_asks_for_nothing_is_no_obstacle)
     struct openai_completion request = completion(
         "{'prompt':'a','n':1,'response_format':{'type':'text'},'min_tokens':0,'top_k':-1,"
         "'stop_token_ids':[],'length_penalty':1.0,'stop':[],'logit_bias':{},'mirostat':0,"
-        "'grammar':'','use_beam_search':false,'typical_p':1}");
+        "'grammar':'','use_beam_search':false,'typical_p':0}");
     ck_assert_uint_eq(request.generation.sampling.top_k, 0);
     openai_completion_close(&request);
     struct openai_chat other =
