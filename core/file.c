@@ -24,13 +24,21 @@ int file_read_bytes(int fd, char *bytes, size_t count)
     return 0;
 }
 
+/* Whatever the reason: a regular file that is open is the machine's to read. */
+static void unreadable(struct error *err)
+{
+    const enum error_code code = error_of_errno(errno);
+    error_set(err, code == ERROR_INVALID ? ERROR_INTERNAL : code, "cannot read: %s",
+              strerror(errno));
+}
+
 char *file_read_open(int fd, size_t most, size_t *length, struct error *err)
 {
     struct stat status;
     char *bytes = NULL;
     int result = -1;
     if (fstat(fd, &status) != 0)
-        error_set(err, error_of_errno(errno), "cannot read: %s", strerror(errno));
+        unreadable(err);
     else if (!S_ISREG(status.st_mode))
         error_set(err, ERROR_INVALID, "not a regular file");
     else if ((uint64_t)status.st_size > most)
@@ -39,7 +47,7 @@ char *file_read_open(int fd, size_t most, size_t *length, struct error *err)
         *length = (size_t)status.st_size;
         result = file_read_bytes(fd, bytes, *length);
         if (result != 0)
-            error_set(err, error_of_errno(errno), "cannot read: %s", strerror(errno));
+            unreadable(err);
     }
     close(fd);
     if (result == 0)

@@ -205,14 +205,18 @@ static int read_tokens(struct language *language, const struct json_node *config
 
 /* ---- life ---- */
 
-/* A model whose template is not supported still completes text. */
-static void load_chat_template(struct language *language, const char *directory)
+/* A model whose template is not supported still completes text; one that the machine cannot read
+ * now is no reason to refuse chats as long as the model is served. */
+static int load_chat_template(struct language *language, const char *directory, struct error *err)
 {
-    struct error err = ERROR_INIT;
-    language->chat_template = chat_template_load(directory, &err);
+    struct error own = ERROR_INIT;
+    language->chat_template = chat_template_load(directory, &own);
+    if (own.code == ERROR_UNAVAILABLE || own.code == ERROR_INTERNAL)
+        return error_set(err, own.code, "%s", own.text);
     if (!language->chat_template)
         snprintf(language->refusal, sizeof language->refusal, "%s",
-                 err.code == ERROR_NOT_FOUND ? "the model has no chat template" : err.text);
+                 own.code == ERROR_NOT_FOUND ? "the model has no chat template" : own.text);
+    return 0;
 }
 
 static int load_parts(struct language *language, const char *directory, struct error *err)
@@ -234,12 +238,11 @@ struct language *language_load(const char *directory, struct error *err)
     struct language *language = xcalloc(1, sizeof *language);
     language->sampling = SAMPLER_DEFAULTS;
     language->before = language->after = -1;
-    if (load_parts(language, directory, err) != 0) {
-        language_free(language);
-        return NULL;
-    }
-    load_chat_template(language, directory);
-    return language;
+    if (load_parts(language, directory, err) == 0 &&
+        load_chat_template(language, directory, err) == 0)
+        return language;
+    language_free(language);
+    return NULL;
 }
 
 void language_free(struct language *language)

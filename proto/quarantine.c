@@ -110,8 +110,13 @@ static int read_entries(const json_t *root, struct quarantine_entry *entries, si
 {
     const json_t *list = NULL;
     size_t version = 0;
-    if (!json_is_object(root) || member_size(root, NULL, "version", &version, err) != 0 ||
-        member_list(root, NULL, "quarantine", &list, err) != 0)
+    if (!json_is_object(root) || member_size(root, NULL, "version", &version, err) != 0)
+        return error_set(err, ERROR_INVALID, "no list of experts in quarantine");
+    if (version > FILE_VERSION)
+        return error_set(err, ERROR_UNSUPPORTED,
+                         "version %zu, of a newer moed; this one knows version %d", version,
+                         FILE_VERSION);
+    if (member_list(root, NULL, "quarantine", &list, err) != 0)
         return error_set(err, ERROR_INVALID, "no list of experts in quarantine");
     if (version != FILE_VERSION || json_array_size(list) > QUARANTINE_MAX_ENTRIES)
         return error_set(err, ERROR_INVALID,

@@ -37,7 +37,8 @@ void quarantine_append_entry(const struct quarantine_entry *entry, struct buffer
 void quarantine_write_list(const struct quarantine_entry *entries, size_t count,
                            struct buffer *body);
 
-/* Fills entries [QUARANTINE_MAX_ENTRIES]. On error there is nothing to close. */
+/* Fills entries [QUARANTINE_MAX_ENTRIES]. On error there is nothing to close; ERROR_UNSUPPORTED: it
+ * is of a newer version. */
 MUST_CHECK int quarantine_read_list(const char *text, size_t length,
                                     struct quarantine_entry *entries, size_t *count,
                                     struct error *err);

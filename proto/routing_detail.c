@@ -124,7 +124,7 @@ void routing_detail_close(struct routing_detail *detail)
     routing_busiest_forget(&detail->busiest);
 }
 
-static void forget_busiest(struct routing_detail *detail)
+void routing_detail_forget_busiest(struct routing_detail *detail)
 {
     if (!routing_detail_has_busiest(detail))
         return;
@@ -135,7 +135,7 @@ static void forget_busiest(struct routing_detail *detail)
 
 void routing_detail_reset(struct routing_detail *detail)
 {
-    forget_busiest(detail);
+    routing_detail_forget_busiest(detail);
     for (int i = 0; i < TABLE_COUNT; i++) {
         size_t cells;
         uint64_t **place = table_of(detail, (enum table)i, &cells);

@@ -89,6 +89,9 @@ static inline bool routing_detail_wants_busiest(const struct routing_detail *det
     return routing_detail_has_busiest(detail) && !detail->busiest.expert;
 }
 
+/* None are chosen, and no pairs counted. */
+void routing_detail_forget_busiest(struct routing_detail *detail);
+
 /* Chooses them: expert[busiest.side], ascending. Without memory nothing is chosen. */
 void routing_detail_choose(struct routing_detail *detail, const uint16_t *expert, uint64_t since);
 

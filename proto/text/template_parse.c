@@ -401,6 +401,9 @@ struct chat_template *chat_template_new(const char *source, size_t length, struc
     chat_template->source = copy_source(source, length);
     if (chat_template->source && parse_template(chat_template, err) == 0)
         return chat_template;
+    if (chat_template->source && !chat_template->arena.no_memory)
+        error_set(err, ERROR_TOO_LARGE, "a template may take at most %d bytes when it is read",
+                  TEMPLATE_MAX_TREE_BYTES);
     error_set(err, ERROR_UNAVAILABLE, "no memory for a template");
     chat_template_free(chat_template);
     return NULL;

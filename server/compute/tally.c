@@ -140,6 +140,16 @@ void tally_subtract(struct tally *from, const struct tally *then)
     add_quality(from, then, -1);
 }
 
+void tally_join(struct tally **to, struct tally *from)
+{
+    if (*to && from)
+        tally_add(*to, from);
+    if (*to)
+        tally_free(from);
+    else
+        *to = from;
+}
+
 bool tally_fits(const struct tally *tally, const struct moed_model_info *info)
 {
     bool fits = tally->gate_count == info->gate_count;

@@ -61,6 +61,9 @@ void tally_need_quality(struct tally *tally);
 void tally_add(struct tally *to, const struct tally *from);
 void tally_subtract(struct tally *from, const struct tally *then);
 
+/* *to += from, where NULL is zero; takes over `from`. */
+void tally_join(struct tally **to, struct tally *from);
+
 /* Whether they have as many gates, of as many experts. */
 bool tally_fits(const struct tally *tally, const struct moed_model_info *info);
 

@@ -9,6 +9,7 @@
 #include "core/memory.h"
 #include "core/text.h"
 #include "server/log.h"
+#include "server/statistics/quarantine.h"
 
 /* How often the thread looks whether loops and requests have let go of something. */
 static const uint64_t LOOK_AGAIN_NS = 50 * 1000 * 1000;
@@ -131,10 +132,23 @@ static void want_by_name(struct loader *loader)
     }
 }
 
+/* Without the list of experts in quarantine no model is loaded: it is tried again so often. */
+static const uint64_t TRY_AGAIN_NS = UINT64_C(2000000000);
+
+/* Whether the models wait for it. */
+static bool waits_for_list(const struct loader *loader, struct error *err)
+{
+    return quarantine_read(loader->repository.options.models.quarantine, err) != 0;
+}
+
 /* False when there is nothing more to do than to wait for the end. */
 static bool start(struct loader *loader)
 {
-    struct error err = ERROR_INIT;
+    struct error err = ERROR_INIT, unread = ERROR_INIT;
+    loader->waits = waits_for_list(loader, &unread);
+    if (loader->waits)
+        log_message(LOG_ERROR, "quarantine_unread", "%s; no model is loaded until it can be read",
+                    unread.text);
     want_by_name(loader);
     int result = repository_look(&loader->repository, LOOK_START, &err);
     if (result == 0 && loader->options.strict)
@@ -221,12 +235,20 @@ static void serve(struct loader *loader)
 {
     uint64_t looked_ns = uv_hrtime();
     while (!atomic_load(&loader->stopping)) {
+        loader->working = loader->waits; /* a disk may hang */
         uv_mutex_unlock(&loader->mutex);
         bool some_leave = repository_reap(&loader->repository);
+        bool waited = loader->waits;
+        loader->waits = waited && waits_for_list(loader, NULL);
         uint64_t poll_ns = until_poll(loader, looked_ns);
         uv_mutex_lock(&loader->mutex);
+        loader->asked |= waited && !loader->waits;
+        loader->working = false;
+        uint64_t patience_ns = some_leave      ? LOOK_AGAIN_NS
+                               : loader->waits ? TRY_AGAIN_NS
+                                               : UINT64_MAX;
         if (!atomic_load(&loader->stopping))
-            await_work(loader, some_leave && poll_ns > LOOK_AGAIN_NS ? LOOK_AGAIN_NS : poll_ns);
+            await_work(loader, poll_ns < patience_ns ? poll_ns : patience_ns);
         if (!atomic_load(&loader->stopping))
             work(loader, &looked_ns);
     }

@@ -246,7 +246,8 @@ struct model *model_load(const char *directory, const char *name, const char *ve
 {
     const struct moed_load_options load = model_load_options(options);
     struct model_parts parts;
-    if (model_parts_load(&parts, directory, &load, err) != 0)
+    if (quarantine_read(options->quarantine, err) != 0 ||
+        model_parts_load(&parts, directory, &load, err) != 0)
         return NULL;
     struct model *model = xcalloc(1, sizeof *model);
     atomic_init(&model->holders, 1);

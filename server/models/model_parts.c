@@ -1,8 +1,10 @@
 /* Weights and shapes first, then what its sequences are, then their text. */
 #include "server/models/model_parts.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/stat.h>
 
 #include "core/text.h"
@@ -16,6 +18,26 @@ bool model_has_file(const char *directory, const char *name)
     struct stat status;
     snprintf(path, sizeof path, "%s/%s", directory, name);
     return stat(path, &status) == 0 && !S_ISDIR(status.st_mode);
+}
+
+bool model_is_absent(int number)
+{
+    return number == ENOENT || number == ENOTDIR || number == ELOOP || number == ENAMETOOLONG;
+}
+
+int model_can_be_seen(const char *directory, struct error *err)
+{
+    static const char *const NAMES[] = {"config.json", "model.safetensors",
+                                        "model.safetensors.index.json"};
+    for (size_t i = 0; i < sizeof NAMES / sizeof *NAMES; i++) {
+        char path[PATH_MAX + 64];
+        struct stat status;
+        snprintf(path, sizeof path, "%s/%s", directory, NAMES[i]);
+        if (stat(path, &status) != 0 && !model_is_absent(errno))
+            return error_set(err, error_of_errno(errno), "%s: cannot be looked at: %s", path,
+                             strerror(errno));
+    }
+    return 0;
 }
 
 const char *model_lacks(const char *directory)

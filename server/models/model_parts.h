@@ -16,6 +16,13 @@ struct model_parts {
 /* Whether a checkpoint directory has a file of that name, or a link to one. */
 bool model_has_file(const char *directory, const char *name);
 
+/* Whether stat() has failed because there is nothing; else it is there, or may be, and cannot be
+ * looked at now: a disk, a network or the rights of a directory above it. */
+bool model_is_absent(int number);
+
+/* -1 with an error if it cannot be said what a checkpoint directory lacks. */
+MUST_CHECK int model_can_be_seen(const char *directory, struct error *err);
+
 /* What a checkpoint directory lacks, which may still be being copied; NULL: nothing. */
 const char *model_lacks(const char *directory);
 

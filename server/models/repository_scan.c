@@ -25,15 +25,17 @@ static void pass_over(bool tell, const char *path, const char *reason)
         log_message(LOG_INFO, "passed_over", "%s: %s", path, reason);
 }
 
-/* Whether `path` is a directory, or why it is not one that can be read. */
-static bool is_directory(const char *path, bool tell)
+/* Whether `path`, of which readdir() says the type, is a directory, or why it is none. One that
+ * cannot be looked at now may be: a model that is served must not be taken for gone. */
+static bool is_directory(const char *path, unsigned char type, bool tell)
 {
     struct stat status;
-    if (stat(path, &status) != 0) {
-        pass_over(tell, path, strerror(errno));
-        return false;
-    }
-    return S_ISDIR(status.st_mode);
+    if (stat(path, &status) == 0)
+        return S_ISDIR(status.st_mode);
+    if (!model_is_absent(errno) && type != DT_REG)
+        return true;
+    pass_over(tell, path, strerror(errno));
+    return false;
 }
 
 /* Calls `each` for every directory in `path` that is not hidden, in order of names. */
@@ -54,7 +56,7 @@ static int each_directory(const char *path, bool tell,
             ;
         else if (name[0] == '.')
             pass_over(tell, child, "names that begin with a dot are no models");
-        else if (is_directory(child, tell))
+        else if (is_directory(child, entries[i]->d_type, tell))
             each(child, name, context);
         free(entries[i]);
     }
@@ -149,6 +151,7 @@ struct inside {
     bool tell;
     bool complete;       /* a version is */
     char half[PATH_MAX]; /* a version that is not complete; "": none */
+    struct error unseen; /* a version that cannot be looked at now */
 };
 
 static void look_at_version(const char *path, const char *name, void *context)
@@ -161,6 +164,8 @@ static void look_at_version(const char *path, const char *name, void *context)
                       "a version is a number such as 1 or 12, without leading zeros");
         return;
     }
+    if (lack && model_can_be_seen(path, &inside->unseen) != 0)
+        return;
     if (lack) {
         pass_over(inside->tell, path, lack);
         snprintf(inside->half, sizeof inside->half, "%s: %s", path, lack);
@@ -226,7 +231,7 @@ static const char *no_model(const char *path, const char *name)
     if (each_directory(path, false, look_at_version, &inside, NULL) != 0)
         return name_is_valid(name, MAX_MODEL_NAME) ? NULL
                                                    : "it cannot be read, and no model is called so";
-    return inside.complete || inside.half[0]
+    return inside.complete || inside.half[0] || inside.unseen.code != ERROR_NONE
                ? NULL
                : "neither config.json nor a version directory (1, 2, ...) in it";
 }
@@ -243,7 +248,9 @@ static void scan_inside(struct repository_model *model, const char *path, bool t
         error_prefix(&err, "%s", path);
     else if (serving_read(&model->serving, path, &err) == 0 &&
              each_directory(path, tell, look_at_version, &inside, &err) == 0) {
-        if (flat && inside.complete)
+        if (inside.unseen.code != ERROR_NONE)
+            err = inside.unseen;
+        else if (flat && inside.complete)
             error_set(&err, ERROR_INVALID,
                       "%s: config.json beside version directories: expected one or the other",
                       path);
@@ -319,7 +326,7 @@ struct repository_model *scan_model(struct repository *repository, const char *n
     char path[PATH_MAX];
     int length = snprintf(path, sizeof path, "%s/%s", repository->options.directory, name);
     if (!name_is_valid(name, MAX_MODEL_NAME) || *name == '.' || !*name ||
-        length >= (int)sizeof path || !is_directory(path, false) ||
+        length >= (int)sizeof path || !is_directory(path, DT_UNKNOWN, false) ||
         (!find_model(repository, name) && no_model(path, name))) {
         error_set(err, ERROR_NOT_FOUND, "there is no model '%.128s' in the repository", name);
         return NULL;

@@ -1,5 +1,6 @@
 #include "server/models/serving_file.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,6 +9,7 @@
 
 #include "core/file.h"
 #include "core/memory.h"
+#include "server/models/model_parts.h"
 
 bool serving_is_version(const char *name)
 {
@@ -15,12 +17,14 @@ bool serving_is_version(const char *name)
            name[strspn(name, "0123456789")] == '\0';
 }
 
-/* False: there is no such file. */
+/* False: there is no such file. One that cannot be looked at now is there: without its policy other
+ * versions would be served. */
 static bool find(char path[PATH_MAX], const char *directory)
 {
     struct stat status;
-    return snprintf(path, PATH_MAX, "%s/serving.json", directory) < PATH_MAX &&
-           stat(path, &status) == 0 && !S_ISDIR(status.st_mode);
+    if (snprintf(path, PATH_MAX, "%s/serving.json", directory) >= PATH_MAX)
+        return false;
+    return stat(path, &status) == 0 ? !S_ISDIR(status.st_mode) : !model_is_absent(errno);
 }
 
 int serving_read(struct serving *serving, const char *directory, struct error *err)

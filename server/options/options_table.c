@@ -222,7 +222,8 @@ const struct option_row OPTIONS[OPTION_ROWS] = {
      "A directory of this server's own, in which routing statistics survive a restart: a snapshot "
      "of "
      "each model every state_interval_ms and at the end. A damaged one is renamed and counting "
-     "begins anew; a full disk is a warning. Without it statistics begin anew with the process."},
+     "begins anew; one that cannot be read now is kept, and tried again; a full disk is a warning. "
+     "Without it statistics begin anew with the process."},
     {"state_interval_ms", OPTION_COUNT, AT(state_interval_ms), 100, DAY_MS, "60000", NULL,
      "MILLISECONDS", NULL,
      "How often statistics are written to the directory `state`: what a crash may lose."},

@@ -82,6 +82,22 @@ void history_close(struct history *history)
             tally_free(history->rings[i].marks[j].totals);
 }
 
+void history_join(struct history *history, struct history *earlier, const struct tally *totals,
+                  uint64_t now)
+{
+    struct history joined;
+    history_init(&joined, totals, now);
+    tally_free(joined.base);
+    joined.base = history->base;
+    tally_join(&joined.base, earlier->base);
+    joined.began = history->began < earlier->began ? history->began : earlier->began;
+    history->base = earlier->base = NULL;
+    history_close(history);
+    history_close(earlier);
+    *earlier = (struct history){0};
+    *history = joined;
+}
+
 bool history_is_due(const struct history *history, uint64_t now)
 {
     bool due = false;

@@ -47,6 +47,12 @@ void history_close(struct history *history);
 void history_add_mark(struct history *history, enum window window, uint64_t time,
                       struct tally *totals);
 
+/* Puts another one of an earlier process, which it closes, before this one: both are counted from
+ * the earlier of their beginnings. `totals` are those of both together (NULL: zero), and windows
+ * begin anew with them. */
+void history_join(struct history *history, struct history *earlier, const struct tally *totals,
+                  uint64_t now);
+
 /* Remembers the totals (NULL: zero) where a step has ended since the last call. To be called about
  * as often as the shortest step ends; a late call counts what came meanwhile to the step before. */
 void history_tick(struct history *history, const struct tally *totals, uint64_t now);

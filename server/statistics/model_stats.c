@@ -1,5 +1,6 @@
 /* All shards of a model, and their windows. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/memory.h"
 #include "server/statistics/stats.h"
@@ -283,5 +284,66 @@ void model_stats_reset(struct model_stats *stats, uint64_t now)
     }
     for (size_t i = 0; i <= stats->loops; i++)
         reset_details(&stats->loop[i]);
+    uv_mutex_unlock(&stats->mutex);
+}
+
+/* ---- what was read late ---- */
+
+static void join_tag(struct model_stats *stats, size_t tag, struct model_stats *earlier,
+                     size_t from, uint64_t now)
+{
+    struct stats *before = &stats->loop[stats->loops];
+    struct tally *counted = earlier->loop[earlier->loops].routing[from], *totals;
+    if (counted) {
+        stats_lock(before);
+        tally_join(&before->routing[tag], tally_copy(counted));
+        stats_unlock(before);
+        if (stats->recorded.from)
+            tally_add(stats->recorded.from, counted); /* it was not counted meanwhile */
+        if (stats->recorded.until)
+            tally_add(stats->recorded.until, counted);
+    }
+    totals = model_stats_totals(stats, tag);
+    history_join(&stats->histories[tag], &earlier->histories[from], totals, now);
+    tally_free(totals);
+}
+
+/* Pairs of other experts than those that are counted now cannot be added to them. */
+static void join_busiest(struct model_stats *stats, size_t gate, struct routing_detail *earlier)
+{
+    const struct routing_detail *now = &stats->loop[0].details[gate];
+    const size_t bytes = now->busiest.side * sizeof *now->busiest.expert;
+    if (earlier->busiest.expert && routing_detail_wants_busiest(now))
+        choose(stats, gate, earlier->busiest.expert, earlier->busiest.since);
+    if (earlier->busiest.expert &&
+        (!now->busiest.expert || memcmp(now->busiest.expert, earlier->busiest.expert, bytes) != 0))
+        routing_detail_forget_busiest(earlier);
+}
+
+static void join_details(struct model_stats *stats, struct model_stats *earlier)
+{
+    struct stats *to = &stats->loop[stats->loops];
+    const struct stats *from = &earlier->loop[earlier->loops];
+    for (size_t i = 0; i < to->routing[TAG_NONE]->gate_count; i++)
+        join_busiest(stats, i, &earlier->loop[earlier->loops].details[i]);
+    stats_lock(to);
+    for (size_t i = 0; i < to->routing[TAG_NONE]->gate_count; i++) {
+        routing_detail_add(&to->details[i], &from->details[i]);
+        for (int phase = 0; phase < PHASE_COUNT && to->phases[phase]; phase++)
+            routing_detail_add(&to->phases[phase][i], &from->phases[phase][i]);
+    }
+    stats_unlock(to);
+}
+
+void model_stats_join(struct model_stats *stats, struct model_stats *earlier, uint64_t now)
+{
+    uv_mutex_lock(&stats->mutex);
+    for (size_t from = 0; from < tags_end(&earlier->tags); from++) {
+        const char *name = from == TAG_NONE ? "" : tags_name(&earlier->tags, from);
+        if (name)
+            join_tag(stats, from == TAG_NONE ? TAG_NONE : tags_index(&stats->tags, name), earlier,
+                     from, now);
+    }
+    join_details(stats, earlier);
     uv_mutex_unlock(&stats->mutex);
 }

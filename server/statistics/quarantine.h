@@ -2,7 +2,8 @@
  * model: rows are routed around them, whatever their requests ask for, until they are let out.
  *
  * One list serves the whole process; any thread may call. It is kept in quarantine.json of the
- * state directory, if there is one. What it means for a model is worked out when the first row
+ * state directory, if there is one. While that cannot be read nobody knows which experts must not
+ * serve, and no model is loaded. What it means for a model is worked out when the first row
  * comes after a change. A version that was replaced keeps what its gates can still do. */
 #ifndef SERVER_QUARANTINE_H
 #define SERVER_QUARANTINE_H
@@ -23,6 +24,7 @@ struct quarantine {
     struct quarantine_entry entries[QUARANTINE_MAX_ENTRIES];
     size_t count;
     uv_mutex_t writing; /* one file at a time */
+    atomic_bool unread; /* the file is; the list is empty until then */
 };
 
 /* What a model's rows are asked of, as long as somebody holds it. Immutable. */
@@ -33,9 +35,13 @@ struct quarantined {
     struct moed_intervention *rows;  /* the same, finished: for requests that ask nothing */
 };
 
-/* Reads what is kept. A damaged file is set aside with a warning. */
 void quarantine_init(struct quarantine *quarantine, struct state *state);
 void quarantine_close(struct quarantine *quarantine);
+
+/* Reads what is kept, once; for the thread that loads models, before each (NULL: there is no
+ * quarantine). A damaged file is set aside with a warning; -1 with an error if it cannot be read,
+ * or only by a newer moed. */
+MUST_CHECK int quarantine_read(struct quarantine *quarantine, struct error *err);
 
 /* Takes an expert out of service; if it is already, for this reason from now on. Takes over the
  * entry, whose model and version become those of `model`. -1 with an error if there is no such

@@ -269,30 +269,58 @@ int quarantine_save(struct quarantine *quarantine, struct error *err)
     return result;
 }
 
-static void restore(struct quarantine *quarantine)
+static void take(struct quarantine *quarantine, struct quarantine_entry *entries, size_t count)
 {
+    uv_mutex_lock(&quarantine->mutex);
+    memcpy(quarantine->entries, entries, count * sizeof *entries);
+    quarantine->count = count;
+    atomic_store(&quarantine->change, count > 0);
+    uv_mutex_unlock(&quarantine->mutex);
+    if (count > 0)
+        log_message(LOG_WARNING, "quarantine", "%zu expert%s in quarantine, as %s/%s says", count,
+                    count == 1 ? " is" : "s are", quarantine->state->directory, FILE_NAME);
+}
+
+static void set_aside(struct state *state, const struct error *err)
+{
+    const bool ours = state->lock >= 0;
+    const bool moved = ours && state_file_set_aside(state->directory, FILE_NAME);
+    atomic_fetch_add(&state->damaged, 1);
+    log_message(LOG_WARNING, "state_damaged",
+                "%s; it %s renamed to %s.damaged, and no expert is "
+                "in quarantine",
+                err->text, moved ? "is" : "cannot be", FILE_NAME);
+}
+
+/* Reading takes no lock: files are replaced whole. */
+static int restore(struct quarantine *quarantine, struct error *err)
+{
+    struct error own = ERROR_INIT;
+    struct quarantine_entry entries[QUARANTINE_MAX_ENTRIES];
     const char *directory = quarantine->state->directory;
-    struct error err = ERROR_INIT;
-    size_t length;
-    char *text = state_file_read(directory, FILE_NAME, QUARANTINE_MAX_FILE_BYTES, &length, &err);
-    if (!text && err.code == ERROR_NONE)
-        return;
-    if (text &&
-        quarantine_read_list(text, length, quarantine->entries, &quarantine->count, &err) == 0) {
-        atomic_store(&quarantine->change, quarantine->count > 0);
-        if (quarantine->count > 0)
-            log_message(LOG_WARNING, "quarantine", "%zu expert%s in quarantine, as %s/%s says",
-                        quarantine->count, quarantine->count == 1 ? " is" : "s are", directory,
-                        FILE_NAME);
-    } else {
-        bool moved = state_file_set_aside(directory, FILE_NAME);
-        if (text)
-            error_prefix(&err, "%s/%s", directory, FILE_NAME);
-        log_message(LOG_WARNING, "state_damaged",
-                    "%s; it %s renamed to %s.damaged, and no expert is in quarantine", err.text,
-                    moved ? "is" : "cannot be", FILE_NAME);
-    }
+    size_t length, count;
+    char *text = state_file_read(directory, FILE_NAME, QUARANTINE_MAX_FILE_BYTES, &length, &own);
+    if (text && quarantine_read_list(text, length, entries, &count, &own) == 0)
+        take(quarantine, entries, count);
+    else if (text)
+        error_prefix(&own, "%s/%s", directory, FILE_NAME);
     free(text);
+    if (own.code == ERROR_NONE)
+        return 0;
+    if (!state_file_is_wrong(&own))
+        return error_set(err, own.code, "%.400s: it says which experts must not serve", own.text);
+    set_aside(quarantine->state, &own);
+    return 0;
+}
+
+int quarantine_read(struct quarantine *quarantine, struct error *err)
+{
+    if (!quarantine || !atomic_load(&quarantine->unread))
+        return 0;
+    if (restore(quarantine, err) != 0)
+        return -1;
+    atomic_store(&quarantine->unread, false);
+    return 0;
 }
 
 void quarantine_init(struct quarantine *quarantine, struct state *state)
@@ -301,8 +329,7 @@ void quarantine_init(struct quarantine *quarantine, struct state *state)
     quarantine->state = state;
     if (uv_mutex_init(&quarantine->mutex) != 0 || uv_mutex_init(&quarantine->writing) != 0)
         out_of_memory();
-    if (state->directory && state->lock >= 0)
-        restore(quarantine);
+    atomic_init(&quarantine->unread, state->directory != NULL);
 }
 
 void quarantine_close(struct quarantine *quarantine)

@@ -37,10 +37,23 @@ void snapshot_seal(void *bytes, size_t length)
         data[FORMAT_BYTES + i] = (unsigned char)(sum >> 8 * i);
 }
 
+/* The number behind the format's name; 0: it is none of ours. */
+static unsigned version_of(const unsigned char *data, size_t length)
+{
+    enum { MOST_DIGITS = 4 };
+    unsigned version = 0;
+    size_t at = VERSION_AT;
+    if (length < HEADER_BYTES || memcmp(data, FORMAT, VERSION_AT) != 0 || data[at] == '0')
+        return 0;
+    for (; at < VERSION_AT + MOST_DIGITS && data[at] >= '0' && data[at] <= '9'; at++)
+        version = 10 * version + (unsigned)(data[at] - '0');
+    return data[at] == '\n' ? version : 0;
+}
+
 static bool is_sealed(const unsigned char *data, size_t length)
 {
-    if (length < HEADER_BYTES || memcmp(data, FORMAT, VERSION_AT) != 0 || data[VERSION_AT] < '1' ||
-        data[VERSION_AT] > '0' + VERSION || data[VERSION_AT + 1] != '\n')
+    const unsigned version = version_of(data, length);
+    if (version == 0 || version > VERSION)
         return false;
     uint64_t sum = hash_bytes(HASH_BASIS, data + HEADER_BYTES, length - HEADER_BYTES);
     for (size_t i = 0; i < 8; i++, sum >>= 8)
@@ -352,42 +365,16 @@ static struct tally *read_history(struct walk *walk, struct history *history)
     return totals;
 }
 
-static void add_tally(struct tally **to, struct tally *from)
-{
-    if (*to && from)
-        tally_add(*to, from);
-    if (*to)
-        tally_free(from);
-    else
-        *to = from;
-}
-
 /* A tag for which this server has no place joins "other", whose windows begin anew. */
-static void join_history(struct history *history, struct history *other, const struct tally *totals,
-                         uint64_t now)
-{
-    struct history joined;
-    history_init(&joined, totals, now);
-    tally_free(joined.base);
-    joined.base = history->base;
-    history->base = NULL;
-    add_tally(&joined.base, other->base);
-    other->base = NULL;
-    joined.began = history->began < other->began ? history->began : other->began;
-    history_close(history);
-    history_close(other);
-    *history = joined;
-}
-
 static void read_tag(struct walk *walk, size_t tag)
 {
     struct stats *before = &walk->stats->loop[walk->stats->loops];
     struct history *history = &walk->stats->histories[tag], read = {0};
     const bool joins = before->routing[tag] && before->routing[tag]->rows > 0;
     struct tally *totals = read_history(walk, &read);
-    add_tally(&before->routing[tag], totals);
+    tally_join(&before->routing[tag], totals);
     if (joins) {
-        join_history(history, &read, before->routing[tag], walk->now);
+        history_join(history, &read, before->routing[tag], walk->now);
         return;
     }
     history_close(history);
@@ -473,6 +460,12 @@ enum snapshot_kind snapshot_read(struct model_stats *stats, const struct moed_mo
     const unsigned char *data = bytes;
     struct walk walk = {.packed = {.at = data, .end = data + length}, .info = info, .stats = stats};
     uint64_t wall;
+    if (version_of(data, length) > VERSION) {
+        error_set(err, ERROR_UNSUPPORTED,
+                  "routing statistics of version %u, of a newer moed; this one knows 1 to %d",
+                  version_of(data, length), VERSION);
+        return SNAPSHOT_NEWER;
+    }
     if (!is_sealed(data, length)) {
         error_set(err, ERROR_INVALID, "no routing statistics of version 1 to %d, or damaged",
                   VERSION);

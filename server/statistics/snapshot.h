@@ -32,7 +32,8 @@ MUST_CHECK int snapshot_write(struct model_stats *stats, const struct moed_model
 enum snapshot_kind {
     SNAPSHOT_READ,
     SNAPSHOT_OTHER,  /* of other gates or classes: right, and of no use */
-    SNAPSHOT_DAMAGED /* or of another program or version */
+    SNAPSHOT_NEWER,  /* of a later version of this program, which will want it */
+    SNAPSHOT_DAMAGED /* or of another program */
 };
 
 /* Reads a snapshot into statistics that nothing was counted in. Unless the result is SNAPSHOT_READ

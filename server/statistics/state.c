@@ -21,6 +21,102 @@ static void name_of(const struct model *model, char name[NAME_BYTES])
     snprintf(name, NAME_BYTES, "%s.%s.routing", model->name, model->version);
 }
 
+/* ---- reading ---- */
+
+static void set_aside(struct state *state, const char *name, const struct error *err)
+{
+    const bool moved = state_file_set_aside(state->directory, name);
+    atomic_fetch_add(&state->damaged, 1);
+    log_message(LOG_WARNING, "state_damaged",
+                "%s; it %s renamed to %s.damaged, counting begins anew", err->text,
+                moved ? "is" : "cannot be", name);
+}
+
+enum kept {
+    KEPT_NOTHING, /* that a model could go on with */
+    KEPT_READ,
+    KEPT_UNREAD /* it is there, and cannot be read now, or only by a newer moed: it stays so */
+};
+
+/* KEPT_NOTHING without an error: there is no file. */
+static enum kept read_file(const struct state *state, const struct model *model, const char *name,
+                           struct model_stats *stats, struct error *err)
+{
+    const struct snapshot_time time = snapshot_time();
+    size_t length;
+    char *bytes = state_file_read(state->directory, name, SNAPSHOT_MAX_BYTES, &length, err);
+    if (!bytes)
+        return err->code == ERROR_NONE || state_file_is_wrong(err) ? KEPT_NOTHING : KEPT_UNREAD;
+    const enum snapshot_kind kind = snapshot_read(stats, model->info, &time, bytes, length, err);
+    free(bytes);
+    error_prefix(err, "%s/%s", state->directory, name);
+    if (kind == SNAPSHOT_OTHER) {
+        log_message(LOG_INFO, "state_ignored", "%s; counting begins anew", err->text);
+        *err = (struct error)ERROR_INIT;
+    }
+    return kind == SNAPSHOT_READ ? KEPT_READ : kind == SNAPSHOT_NEWER ? KEPT_UNREAD : KEPT_NOTHING;
+}
+
+/* What is kept of a model: KEPT_READ with statistics of its own, which are the caller's;
+ * KEPT_UNREAD with an error. */
+static enum kept look(struct state *state, const struct model *model, struct model_stats **stats,
+                      struct error *err)
+{
+    char name[NAME_BYTES];
+    struct error own = ERROR_INIT;
+    *stats = model_stats_new(model->info, model_classes(model), model->stats->loops,
+                             model->stats->tags.most, stats_now());
+    name_of(model, name);
+    const enum kept kept = read_file(state, model, name, *stats, &own);
+    if (kept == KEPT_READ) {
+        log_message(LOG_INFO, "state_restored", "%s version %s goes on counting from %s/%s",
+                    model->name, model->version, state->directory, name);
+        return kept;
+    }
+    model_stats_release(*stats);
+    *stats = NULL;
+    if (kept == KEPT_UNREAD)
+        error_set(err, own.code, "%s: it is left as it is", own.text);
+    else if (own.code != ERROR_NONE)
+        set_aside(state, name, &own);
+    return kept;
+}
+
+void state_restore(struct state *state, struct model *model)
+{
+    struct error err = ERROR_INIT;
+    struct model_stats *stats;
+    if (!state || !state->directory || state->lock < 0)
+        return;
+    const enum kept kept = look(state, model, &stats, &err);
+    if (kept == KEPT_UNREAD) {
+        atomic_store(&model->stats->unread, true);
+        log_message(LOG_WARNING, "state_unread", "%s; counting begins anew, and is not kept",
+                    err.text);
+    }
+    if (kept == KEPT_READ) {
+        model_stats_release(model->stats);
+        model->stats = stats;
+    }
+}
+
+/* What could not be read when the model was loaded. */
+static int restore_late(struct state *state, const struct model *model, struct error *err)
+{
+    struct model_stats *stats;
+    if (!atomic_load(&model->stats->unread))
+        return 0;
+    const enum kept kept = look(state, model, &stats, err);
+    if (kept == KEPT_UNREAD)
+        return -1;
+    if (kept == KEPT_READ) {
+        model_stats_join(model->stats, stats, stats_now());
+        model_stats_release(stats);
+    }
+    atomic_store(&model->stats->unread, false);
+    return 0;
+}
+
 /* ---- writing ---- */
 
 /* The same failure is told once, not every minute. With `writing` held. */
@@ -33,74 +129,41 @@ static void tell(struct state *state, const struct error *err)
     snprintf(state->told, sizeof state->told, "%s", err->text);
 }
 
-int state_save(struct state *state, const struct model *model, struct error *err)
+static int write_file(struct state *state, const struct model *model, struct error *err)
 {
-    struct error own = ERROR_INIT;
     const struct snapshot_time time = snapshot_time();
     struct buffer body;
     char name[NAME_BYTES];
+    if (restore_late(state, model, err) != 0)
+        return -1;
+    name_of(model, name);
+    buffer_init(&body, SNAPSHOT_MAX_BYTES);
+    int result = snapshot_write(model->stats, model->info, &time, &body, err);
+    if (result == 0)
+        result = state_file_replace(state->directory, name, &body, err);
+    if (result == 0)
+        atomic_store(&state->last_written_seconds, time.wall / 1000000000);
+    buffer_close(&body);
+    return result;
+}
+
+int state_save(struct state *state, const struct model *model, struct error *err)
+{
+    struct error own = ERROR_INIT;
+    int result = -1;
     if (!state->directory)
         return 0;
-    name_of(model, name);
     uv_mutex_lock(&state->writing);
-    buffer_init(&body, SNAPSHOT_MAX_BYTES);
     if (state->lock < 0)
         error_set(&own, ERROR_UNAVAILABLE, "%.300s is not this server's to write",
                   state->directory);
-    else if (snapshot_write(model->stats, model->info, &time, &body, &own) == 0 &&
-             state_file_replace(state->directory, name, &body, &own) == 0)
-        atomic_store(&state->last_written_seconds, time.wall / 1000000000);
-    buffer_close(&body);
-    atomic_fetch_add(own.code == ERROR_NONE ? &state->written : &state->failures, 1);
+    else
+        result = write_file(state, model, &own);
+    atomic_fetch_add(result == 0 ? &state->written : &state->failures, 1);
     if (state->lock >= 0)
         tell(state, &own);
     uv_mutex_unlock(&state->writing);
-    return own.code == ERROR_NONE ? 0 : error_set(err, own.code, "%s", own.text);
-}
-
-/* ---- reading ---- */
-
-static void set_aside(struct state *state, const char *name, const struct error *err)
-{
-    const bool moved = state_file_set_aside(state->directory, name);
-    atomic_fetch_add(&state->damaged, 1);
-    log_message(LOG_WARNING, "state_damaged",
-                "%s; it %s renamed to %s.damaged, counting begins anew", err->text,
-                moved ? "is" : "cannot be", name);
-}
-
-void state_restore(struct state *state, struct model *model)
-{
-    struct error err = ERROR_INIT;
-    const struct snapshot_time time = snapshot_time();
-    char name[NAME_BYTES];
-    size_t length;
-    if (!state || !state->directory || state->lock < 0)
-        return;
-    name_of(model, name);
-    void *bytes = state_file_read(state->directory, name, SNAPSHOT_MAX_BYTES, &length, &err);
-    if (!bytes && err.code == ERROR_NONE)
-        return;
-    struct model_stats *stats = model_stats_new(
-        model->info, model_classes(model), model->stats->loops, model->stats->tags.most, time.now);
-    enum snapshot_kind kind = SNAPSHOT_DAMAGED;
-    if (err.code == ERROR_NONE) {
-        kind = snapshot_read(stats, model->info, &time, bytes, length, &err);
-        error_prefix(&err, "%s/%s", state->directory, name);
-    }
-    free(bytes);
-    if (kind == SNAPSHOT_READ) {
-        struct model_stats *empty = model->stats;
-        model->stats = stats;
-        stats = empty;
-        log_message(LOG_INFO, "state_restored", "%s version %s goes on counting from %s/%s",
-                    model->name, model->version, state->directory, name);
-    } else if (kind == SNAPSHOT_OTHER) {
-        log_message(LOG_INFO, "state_ignored", "%s; counting begins anew", err.text);
-    } else {
-        set_aside(state, name, &err);
-    }
-    model_stats_release(stats);
+    return result == 0 ? 0 : error_set(err, ERROR_UNAVAILABLE, "%s", own.text);
 }
 
 /* ---- the thread ---- */

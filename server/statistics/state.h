@@ -3,8 +3,10 @@
  * a model is loaded.
  *
  * Nothing that is wrong with it keeps the server from serving. What cannot be written is told in
- * the log and the metrics; what cannot be read is renamed to NAME.VERSION.routing.damaged, and
- * counting begins anew. One process uses a directory at a time. */
+ * the log and the metrics; a file that is damaged is renamed to NAME.VERSION.routing.damaged, and
+ * counting begins anew. One that cannot be read, or only by a newer moed, stays as it is, and
+ * nothing is written for its model: it is tried again every interval, and joined with what was
+ * counted since. One process uses a directory at a time. */
 #ifndef SERVER_STATE_H
 #define SERVER_STATE_H
 

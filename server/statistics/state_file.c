@@ -81,7 +81,9 @@ char *state_file_read(const char *directory, const char *name, size_t most, size
     path_of(directory, name, "", path);
     const int file = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     if (file < 0) {
-        if (errno != ENOENT)
+        if (errno == ELOOP)
+            error_set(err, ERROR_INVALID, "%.300s: not a regular file", path);
+        else if (errno != ENOENT && errno != ENOTDIR)
             fail(err, "read", path);
         return NULL;
     }
@@ -89,6 +91,11 @@ char *state_file_read(const char *directory, const char *name, size_t most, size
     if (!bytes)
         error_prefix(err, "%.300s", path);
     return bytes;
+}
+
+bool state_file_is_wrong(const struct error *err)
+{
+    return err->code == ERROR_INVALID || err->code == ERROR_TOO_LARGE;
 }
 
 bool state_file_set_aside(const char *directory, const char *name)

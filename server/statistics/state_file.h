@@ -15,6 +15,10 @@ MUST_CHECK int state_file_replace(const char *directory, const char *name,
 MUST_CHECK char *state_file_read(const char *directory, const char *name, size_t most,
                                  size_t *length, struct error *err);
 
+/* Whether that error is about what is there, which is no file of ours; else it could not be read,
+ * which may be otherwise the next time. */
+bool state_file_is_wrong(const struct error *err);
+
 /* Renames it to NAME.damaged. */
 bool state_file_set_aside(const char *directory, const char *name);
 

@@ -159,6 +159,7 @@ struct model_stats {
     uv_mutex_t mutex;          /* guards the next two; taken before a shard's */
     struct history *histories; /* [tags_end()] by tag */
     struct recorded recorded;
+    atomic_bool unread; /* what is kept of it on the disk is not in it, and is not to be replaced */
     size_t loops;
     struct stats loop[]; /* [loops + 1]; the last is what a process before this one has counted: it
                             is in windows and details, not in the counters of /metrics, of which
@@ -195,6 +196,11 @@ size_t model_stats_uses(const struct model_stats *stats);
 /* From now on windows and details begin here. Counters for rate() are not touched: they never fall.
  */
 void model_stats_reset(struct model_stats *stats, uint64_t now);
+
+/* Adds what a process before this one has counted, read into statistics of its own, when this one
+ * counts already; nothing counts in `earlier`, which is good for nothing afterwards but to be
+ * released. Windows begin anew. Any thread. */
+void model_stats_join(struct model_stats *stats, struct model_stats *earlier, uint64_t now);
 
 /* Moves the windows on, and chooses the busiest experts of gates that have too many for a table of
  * all pairs; every HISTORY_TICK_MS or so. Any thread. */

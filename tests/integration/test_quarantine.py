@@ -3,8 +3,11 @@
 import json
 import os
 import shutil
+import signal
+import socket
 import tempfile
 import threading
+import time
 
 import numpy as np
 
@@ -168,6 +171,54 @@ class KeptTest(ServerCase):
                     self.assertEqual(client.get("/v2/models/tiny/routing").json["layers"][0]["quarantine"], [])
                 server.stop()
             self.assertTrue(os.path.exists(kept + ".damaged"))
+
+    def test_a_list_that_cannot_be_read(self):
+        """Nobody knows which experts must not serve: no model does, until it can be read."""
+        with tempfile.TemporaryDirectory() as state:
+            kept = os.path.join(state, "quarantine.json")
+            options = {"models": self._directory.name, "state": state, "admin": "true"}
+            with Server(**options) as server:
+                with Client(server.port) as client:
+                    self.assertEqual(client.post(PATH, {"layer": "moe", "expert": 2}).status, 200)
+                server.stop()
+            with open(kept, encoding="utf-8") as file:
+                newer = file.read().replace('"version":1,', '"version":2,', 1)
+            os.rename(kept, kept + ".hidden")
+            with socket.socket(socket.AF_UNIX) as there:  # cannot be opened, as where there is no descriptor left
+                there.bind(kept)
+            with Server(**options) as server, Client(server.port) as client:
+                self.assertIn("it says which experts must not serve", server.log())
+                self.assertEqual(client.predict("tiny", [[1, 2, 3, 4]]).status, 503)
+                self.assertEqual(client.get("/v2/health/ready").status, 503)
+                self.assertIn("quarantine.json: No such device", self.reason(client))
+                os.rename(kept + ".hidden", kept)
+                self.await_ready(client)
+                answer = client.predict("tiny", [[1, 2, 3, 4]], routing=True).json
+                self.assertNotIn(2, answer["routing"]["moe"]["experts"][0])
+                self.assertNotIn("damaged", server.log())
+                with Server(**options) as other, Client(other.port) as second:  # it may not write there, but read
+                    answer = second.predict("tiny", [[1, 2, 3, 4]], routing=True).json
+                    self.assertNotIn(2, answer["routing"]["moe"]["experts"][0])
+                    other.stop()
+                server.stop()
+            with open(kept, "w", encoding="utf-8") as file:
+                file.write(newer)
+            with Server(**options) as server, Client(server.port) as client:
+                self.assertIn("version 2, of a newer moed", self.reason(client))
+                server.signal(signal.SIGHUP)
+                os.remove(kept)
+                self.await_ready(client)
+                server.stop()
+
+    @staticmethod
+    def reason(client):
+        return client.post("/v2/repository/index", b"").json[0]["reason"]
+
+    def await_ready(self, client):
+        deadline = time.monotonic() + 60
+        while client.get("/v2/health/ready").status != 200:
+            self.assertLess(time.monotonic(), deadline)
+            time.sleep(0.02)
 
     def test_only_an_administrator(self):
         self.assertEqual(self.client.post(PATH, {"layer": "moe", "expert": 2}).status, 403)

@@ -5,6 +5,7 @@ import os
 import resource
 import shutil
 import signal
+import socket
 import tempfile
 import time
 import unittest
@@ -242,6 +243,66 @@ class DirectoryTest(StateCase):
             server.stop()
         self.assertEqual(sorted(os.listdir(self.state)),
                          [".lock", "two-layers.1.routing", "two-layers.1.routing.damaged"])
+
+    def hide(self):
+        """The file cannot be opened, as where there is no descriptor left, or a disk that fails; returns where it is."""
+        os.rename(self.file, self.file + ".hidden")
+        with socket.socket(socket.AF_UNIX) as there:
+            there.bind(self.file)
+        return self.file + ".hidden"
+
+    def test_what_cannot_be_read_now_is_kept(self):
+        server, client = self.start()
+        self.send(client, tag="a")
+        self.send(client, ROWS[:10], tag="b")
+        self.assertEqual(client.post("/v2/models/two-layers/routing/reset", b"").status, 200)
+        self.send(client, ROWS[:40], tag="b")
+        before = self.document(client, f"?include={EVERYTHING}")
+        server.stop()
+        hidden = self.hide()
+        server, client = self.start(state_interval_ms=100)
+        self.assertIn("counting begins anew, and is not kept", server.log())
+        self.await_value(client, "moed_state_failures_total", 2)
+        self.assertEqual(client.post("/v2/models/two-layers/routing/snapshot", b"").status, 503)
+        self.send(client, ROWS[40:], tag="b")
+        self.assertEqual(self.document(client)["rows"], 20)
+        os.rename(hidden, self.file)
+        self.await_value(client, "moed_state_written_total", 1)
+        self.assertEqual(self.value(client, "moed_state_damaged_total"), 0)
+        self.assertEqual(os.listdir(self.state).count("two-layers.1.routing.damaged"), 0)
+        self.assertEqual(self.document(client)["tags"], ["b", "a"])
+        self.assertEqual(self.document(client, "?tag=b")["rows"], 60)
+        after = self.document(client, f"?include={EVERYTHING}")
+        self.assertEqual(after["rows"], 60)
+        server.stop()
+        server, client = self.start()
+        self.assertEqual(self.document(client, f"?include={EVERYTHING}"), after)
+        self.assertEqual(after["layers"][0]["batches"]["count"], before["layers"][0]["batches"]["count"] + 1)
+        server.stop()
+
+    def test_a_newer_version_finds_its_file_again(self):
+        server, client = self.start()
+        self.send(client)
+        server.stop()
+        with open(self.file, "rb") as file:
+            kept = file.read()
+        for number in (b"9", b"10"):
+            newer = b"moed routing " + number + kept[kept.index(b"\n"):]
+            with open(self.file, "wb") as file:
+                file.write(newer)
+            server, client = self.start(state_interval_ms=100)
+            self.assertIn(f"of version {number.decode()}, of a newer moed", server.log())
+            self.send(client)
+            self.await_value(client, "moed_state_failures_total", 2)
+            self.assertEqual(self.value(client, "moed_state_damaged_total"), 0)
+            server.stop()
+            with open(self.file, "rb") as file:
+                self.assertEqual(file.read(), newer)
+        os.remove(self.file)
+        server, client = self.start()
+        self.send(client)
+        server.stop()
+        self.assertTrue(os.path.exists(self.file))
 
     def test_what_is_no_file(self):
         os.makedirs(self.file)

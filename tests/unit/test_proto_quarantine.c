@@ -78,7 +78,7 @@ START_TEST(a_damaged_file)
         "",
         "{",
         "[]",
-        "{\"version\":2,\"quarantine\":[]}",
+        "{\"version\":0,\"quarantine\":[]}",
         "{\"version\":1,\"quarantine\":{}}",
         "{\"version\":1,\"quarantine\":[{\"layer\":\"moe\",\"expert\":1,\"model\":\"m\"}]}",
         "{\"version\":1,\"quarantine\":[1]}"};
@@ -94,4 +94,18 @@ START_TEST(a_damaged_file)
 }
 END_TEST
 
-RUN_TESTS("proto/quarantine", a_request, a_wrong_request, a_file_comes_back, a_damaged_file)
+/* Not damaged, whatever it looks like: a newer version will want it. */
+START_TEST(a_newer_file)
+{
+    static const char TEXT[] = "{\"version\":2,\"quarantine\":{\"m\":[]}}";
+    struct quarantine_entry *read = xcalloc(QUARANTINE_MAX_ENTRIES, sizeof *read);
+    struct error err = ERROR_INIT;
+    size_t count;
+    ck_assert_int_eq(quarantine_read_list(TEXT, strlen(TEXT), read, &count, &err), -1);
+    ck_assert_int_eq(err.code, ERROR_UNSUPPORTED);
+    free(read);
+}
+END_TEST
+
+RUN_TESTS("proto/quarantine", a_request, a_wrong_request, a_file_comes_back, a_damaged_file,
+          a_newer_file)

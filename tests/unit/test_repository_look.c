@@ -78,9 +78,79 @@ START_TEST(what_may_not_be_read_is_a_model_if_it_is_called_like_one)
         ck_assert_int_eq(seteuid(0), 0);
     ck_assert_uint_eq(catalog->status_count, 2);
     expect_state("good", "1", MODEL_READY, "");
-    expect_state("locked", "", MODEL_UNAVAILABLE, "locked: cannot read the directory: Permission");
+    expect_state("locked", "", MODEL_UNAVAILABLE, "locked/serving.json: cannot open: Permission");
     set_mode("lost+found", 0700);
     set_mode("locked", 0700);
+}
+END_TEST
+
+/* A disk or a network that fails, and rights: what is served must not be taken for gone, nor one
+ * version for another. */
+START_TEST(what_cannot_be_looked_at_now_is_served_on)
+{
+    static const char *const hidden[] = {"m", "m/2", "."};
+    make_directory("m");
+    put_model("m/1", 1);
+    put_model("m/2", 2);
+    put_model("flat", 5);
+    write_in("m", "serving.json", "{'version_policy':{'latest':1}}");
+    open_and_keep(&(struct repository_options){0});
+    ck_assert_int_eq(factor_of("m", NULL), 2);
+    ck_assert_int_eq(chmod(support_root, 0755), 0);
+    set_mode("m", 0755);
+    for (size_t i = 0; i < sizeof hidden / sizeof *hidden; i++) {
+        set_mode(".", 0755);
+        set_mode(hidden[i], 0744); /* its names can be read, and no more */
+        if (geteuid() == 0)
+            ck_assert_int_eq(seteuid(65534), 0);
+        look(LOOK_POLL);
+        look(LOOK_ASKED);
+        if (getuid() == 0)
+            ck_assert_int_eq(seteuid(0), 0);
+        set_mode(hidden[i], 0755);
+        ck_assert_uint_eq(catalog->count, 2);
+        ck_assert_int_eq(factor_of("m", NULL), 2);
+        ck_assert_int_eq(factor_of("flat", NULL), 5);
+        expect_state("m", "", MODEL_UNAVAILABLE, "Permission denied");
+        expect_state("m", "2", MODEL_READY, "");
+    }
+    look(LOOK_ASKED);
+    ck_assert_int_eq(factor_of("m", NULL), 2);
+    ck_assert_int_eq(factor_of("flat", NULL), 5);
+    ck_assert_int_eq(repository_check(&kept, &err), 0);
+}
+END_TEST
+
+/* Nor what serving.json says for nothing. */
+START_TEST(a_policy_that_cannot_be_looked_at_now_holds)
+{
+    char path[PATH_MAX], target[PATH_MAX];
+    make_directory("m");
+    make_directory("else");
+    put_model("m/1", 1);
+    put_model("m/2", 2);
+    write_in("else", "serving.json", "{'version_policy':{'specific':[1]}}");
+    snprintf(path, sizeof path, "%s/m/serving.json", directory);
+    snprintf(target, sizeof target, "%s/else/serving.json", directory);
+    ck_assert_int_eq(symlink(target, path), 0);
+    ck_assert_int_eq(chmod(support_root, 0755), 0);
+    for (const char *const *at = (const char *const[]){"", "m", "m/1", "m/2", NULL}; *at; at++)
+        set_mode(*at, 0755);
+    open_and_keep(&(struct repository_options){0});
+    ck_assert_int_eq(factor_of("m", NULL), 1);
+    if (geteuid() == 0)
+        ck_assert_int_eq(seteuid(65534), 0);
+    else
+        set_mode("else", 0);
+    look(LOOK_ASKED);
+    if (getuid() == 0)
+        ck_assert_int_eq(seteuid(0), 0);
+    set_mode("else", 0700);
+    ck_assert_int_eq(factor_of("m", NULL), 1);
+    expect_state("m", "", MODEL_UNAVAILABLE, "serving.json");
+    look(LOOK_ASKED);
+    ck_assert_int_eq(factor_of("m", NULL), 1);
+    ck_assert_uint_eq(catalog->count, 1);
 }
 END_TEST
 
@@ -300,6 +370,8 @@ END_TEST
 TEST_MAIN_WITH("repository_look", begin, end, one_broken_model_harms_no_other,
                what_is_not_there_completely_is_passed_over,
                what_may_not_be_read_is_a_model_if_it_is_called_like_one,
+               what_cannot_be_looked_at_now_is_served_on,
+               a_policy_that_cannot_be_looked_at_now_holds,
                what_failed_is_tried_again_when_it_changes,
                the_policy_says_which_versions_are_served, nobody_waits_for_a_pipes_writer,
                a_failed_version_leaves_the_old_one, a_limit_is_the_models,
