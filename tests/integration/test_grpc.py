@@ -169,7 +169,8 @@ class ClientTest(GrpcCase):
 
     def test_deadlines(self):
         slow = self.request(np.zeros((1, 4), np.float32), model="slow")
-        calls = [self.stub.ModelInfer.future(slow) for _ in range(4)]
+        many = self.request(np.zeros((6, 4), np.float32), model="slow")
+        calls = [self.stub.ModelInfer.future(many) for _ in range(4)]  # a second or more, so that the next ones wait
         self.assert_refused(grpc.StatusCode.DEADLINE_EXCEEDED, "", self.stub.ModelInfer, slow, timeout=0.02)
         self.assert_refused(grpc.StatusCode.DEADLINE_EXCEEDED, "the request was not computed within 1 ms",
                             self.stub.ModelInfer, self.with_timeout(slow, 1000))
