@@ -25,6 +25,7 @@
 #include "server/http/http_listen.h"
 #include "server/http/listen_address.h"
 #include "server/log.h"
+#include "server/terminal.h"
 
 /* How long the end of the process waits for whoever reads the log; the same if it was told to end
  * at once; and how far apart signals are that say the same. */
@@ -83,6 +84,7 @@ static void on_signal(uv_signal_t *handle, int number)
     log_message(LOG_INFO, "stopping", "%s: not ready any more, serving for another %llu ms",
                 number == SIGTERM  ? "SIGTERM"
                 : number == SIGINT ? "SIGINT"
+                : number == SIGHUP ? "SIGHUP, and the terminal is closed"
                                    : "SIGQUIT",
                 (unsigned long long)server->options->drain_delay_ms);
     service_notify(&server->service, "STOPPING=1");
@@ -91,8 +93,12 @@ static void on_signal(uv_signal_t *handle, int number)
 
 static void on_hang_up(uv_signal_t *handle, int number)
 {
-    (void)number;
     struct server *server = handle->data;
+    if (terminal_is_gone(server->terminal)) {
+        if (!atomic_load(&server->stopping)) /* a shell sends one, and the kernel */
+            on_signal(handle, number);
+        return;
+    }
     credentials_reload(&server->access, server->tls, true);
     log_message(LOG_INFO, "reloading", "SIGHUP: looking for models in %s", server->options->models);
     loader_look(&server->loader);
@@ -444,6 +450,7 @@ int server_run(const struct options *options, struct error *err)
 {
     struct server server = {.options = options,
                             .fault = ERROR_INIT,
+                            .terminal = terminal_of_start(),
                             .loops = xcalloc(options->loops, sizeof *server.loops),
                             .totals = totals_new(options->loops)};
     ignore_signals();

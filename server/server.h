@@ -31,6 +31,7 @@ struct server {
     struct quarantine quarantine;
     struct loop_shared shared; /* what loops see of the above */
     struct service service;
+    int terminal; /* in whose foreground it was started; -1: none */
     bool files_restricted;
     atomic_bool stopping;  /* a signal came: not ready any more */
     atomic_size_t serving; /* loops that have not drained */

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import pty
 import re
 import resource
 import select
@@ -256,6 +257,44 @@ class SignalsTest(ProcessCase):
                 self.send_during_a_request(process, getattr(signal, "SIG" + number))
         line_of(reader, re.compile("event=reloading message=.SIGHUP"))
         self.assert_stops(process)
+
+    def on_a_terminal(self, *before):
+        """A server in the foreground of a terminal, with its log elsewhere: its process, the terminal, the log."""
+        reader, writer = os.pipe()
+        self.addCleanup(os.close, reader)
+        pid, terminal = pty.fork()
+        if pid == 0:
+            os.dup2(writer, 2)
+            os.execve(before[0] if before else BINARY,
+                      [*before, BINARY, "serve", "--models", self.directory, "--port", "0"], environment())
+        os.close(writer)
+        self.port = int(line_of(reader, LISTENING)[2])
+        return pid, terminal, reader
+
+    def test_a_terminal_that_is_closed(self):
+        """Whoever started it there is gone; as long as the terminal is there SIGHUP means look again."""
+        pid, terminal, reader = self.on_a_terminal()
+        os.kill(pid, signal.SIGHUP)
+        line_of(reader, re.compile("event=reloading message=.SIGHUP"))
+        request = Background(1, lambda _: self.client().predict("slow", ROWS["instances"]).status)
+        time.sleep(0.05)
+        os.close(terminal)
+        self.assertEqual(request.join(), [200])
+        line_of(reader, re.compile("event=stopping message=.SIGHUP, and the terminal is closed"))
+        self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), 0)
+
+    def test_a_server_that_a_terminal_has_let_go(self):
+        """As setsid, a service manager or a job in the background: it outlives the terminal, and SIGHUP means look again."""
+        pid, terminal, reader = self.on_a_terminal("/usr/bin/setsid", "--wait")
+        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+            server = int(file.read())
+        os.close(terminal)
+        os.waitpid(pid, 0)
+        os.kill(server, signal.SIGHUP)
+        line_of(reader, re.compile("event=reloading message=.SIGHUP"))
+        self.assertEqual(self.client().get("/v2/health/ready").status, 200)
+        os.kill(server, signal.SIGTERM)
+        line_of(reader, re.compile("event=drained"))
 
     def test_sigquit_drains(self):
         process, reader = self.start()
