@@ -185,6 +185,7 @@ static int check_contents(const struct options *options, struct error *err)
 {
     const struct tls_options files = {options->tls_cert, options->tls_key, options->tls_client_ca};
     struct tokens *tokens = options->tokens ? tokens_read(options->tokens, err) : NULL;
+    error_prefix(err, "tokens");
     if (options->tokens && !tokens)
         return -1;
     free(tokens);
@@ -276,7 +277,9 @@ static int run_token(int argc, char *argv[])
     snprintf(made, sizeof made, "%.20s-%lx", roles, (unsigned long)time(NULL));
     for (char *at = made; !name && *at; at++)
         *at = *at == ',' ? '-' : *at;
-    if (err.code != ERROR_NONE || token_make(roles, name ? name : made, text, line, &err) != 0)
+    if (err.code == ERROR_NONE && token_make(roles, name ? name : made, text, line, &err) != 0)
+        error_prefix(&err, "token");
+    if (err.code != ERROR_NONE)
         return usage(&err, "token");
     fputs("The token, for the client (it is stored nowhere), and its line for the file of "
           "--tokens:\n",

@@ -46,6 +46,7 @@ int access_init(struct access *access, const struct options *options, struct err
     if (!options->tokens)
         return 0;
     access->tokens = tokens_read(options->tokens, err);
+    error_prefix(err, "tokens");
     if (!access->tokens)
         return -1;
     warn_of(access->tokens, options->tokens);

@@ -211,8 +211,14 @@ int token_make(const char *roles, const char *name, char text[TOKEN_TEXT_BYTES],
     uint8_t bytes[32], digest[TOKEN_DIGEST_BYTES];
     char checked[TOKEN_NAME_BYTES], digits[2 * TOKEN_DIGEST_BYTES + 1];
     unsigned bits = 0;
-    if (read_roles(roles, &bits, err) != 0 || read_name(name, checked, err) != 0)
+    if (read_roles(roles, &bits, err) != 0) {
+        error_prefix(err, "--role");
         return -1;
+    }
+    if (read_name(name, checked, err) != 0) {
+        error_prefix(err, "--name");
+        return -1;
+    }
     if (getrandom(bytes, sizeof bytes, 0) != sizeof bytes)
         return error_set(err, ERROR_INTERNAL, "cannot get random bytes: %s", strerror(errno));
     strcpy(text, "moed_");

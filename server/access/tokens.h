@@ -53,8 +53,8 @@ bool tokens_equal(const struct tokens *a, const struct tokens *b);
 
 bool token_may(const struct token *token, enum role role);
 
-/* Makes a new token: its text, and its line of the file, without a newline. -1 with an error if a
- * role or the name is not valid. */
+/* Makes a new token: its text, and its line of the file, without a newline. -1 with an error, which
+ * names the option of `moed token`, if a role or the name is not valid. */
 enum { TOKEN_LINE_BYTES = 160 };
 MUST_CHECK int token_make(const char *roles, const char *name, char text[TOKEN_TEXT_BYTES],
                           char line[TOKEN_LINE_BYTES], struct error *err);

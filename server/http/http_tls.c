@@ -52,12 +52,12 @@ static struct identity *hold(struct tls *tls)
     return identity;
 }
 
-static int add_file(gnutls_hash_hd_t hash, const char *path, gnutls_datum_t *file,
-                    struct error *err)
+static int add_file(gnutls_hash_hd_t hash, const char *option, const char *path,
+                    gnutls_datum_t *file, struct error *err)
 {
     int failed = gnutls_load_file(path, file);
     if (failed)
-        return error_set(err, ERROR_INVALID, "cannot read %.200s: %s", path,
+        return error_set(err, ERROR_INVALID, "%s: cannot read %.200s: %s", option, path,
                          failed == GNUTLS_E_FILE_ERROR ? strerror(errno) : gnutls_strerror(failed));
     return gnutls_hash(hash, file->data, file->size) == 0
                ? 0
@@ -71,14 +71,15 @@ static int use_files(struct identity *identity, const struct tls_options *option
     int failed = gnutls_certificate_set_x509_key_mem(identity->credentials, &files[0], &files[1],
                                                      GNUTLS_X509_FMT_PEM);
     if (failed < 0)
-        return error_set(err, ERROR_INVALID, "certificate %.150s with key %.150s: %s",
+        return error_set(err, ERROR_INVALID, "tls_cert %.150s with tls_key %.150s: %s",
                          options->certificate, options->key, gnutls_strerror(failed));
     if (!options->client_ca)
         return 0;
     int count = gnutls_certificate_set_x509_trust_mem(identity->credentials, &files[2],
                                                       GNUTLS_X509_FMT_PEM);
     return count > 0 ? 0
-                     : error_set(err, ERROR_INVALID, "%.200s: expected certificates in PEM",
+                     : error_set(err, ERROR_INVALID,
+                                 "tls_client_ca: %.200s: expected certificates in PEM",
                                  options->client_ca);
 }
 
@@ -87,13 +88,14 @@ static int read_identity(struct identity *identity, const struct tls_options *op
 {
     gnutls_hash_hd_t hash;
     gnutls_datum_t files[3] = {{0}};
+    static const char *const OPTIONS[3] = {"tls_cert", "tls_key", "tls_client_ca"};
     const char *const paths[3] = {options->certificate, options->key, options->client_ca};
     int result = gnutls_hash_init(&hash, GNUTLS_DIG_SHA256) == 0 ? 0 : -1;
     if (result != 0)
         return error_set(err, ERROR_INTERNAL, "GnuTLS has no SHA-256");
     for (int i = 0; i < 3 && result == 0; i++)
         if (paths[i])
-            result = add_file(hash, paths[i], &files[i], err);
+            result = add_file(hash, OPTIONS[i], paths[i], &files[i], err);
     if (result == 0)
         result = use_files(identity, options, files, err);
     gnutls_hash_deinit(hash, identity->digest);

@@ -151,6 +151,7 @@ static bool start(struct loader *loader)
                     unread.text);
     want_by_name(loader);
     int result = repository_look(&loader->repository, LOOK_START, &err);
+    error_prefix(&err, "models");
     if (result == 0 && loader->options.strict)
         result = repository_check(&loader->repository, &err);
     await_loops(loader);

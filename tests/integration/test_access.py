@@ -40,8 +40,11 @@ class CommandTest(unittest.TestCase):
         self.assertRegex(token, "^moed_[0-9a-f]{64}$")
         self.assertRegex(line, "^[0-9a-f]{64} predict,metrics shop$")
         self.assertNotEqual(make()[0], make("--role=predict")[0])
-        for wrong in (("--role", "root"), ("--name", "a b"), ("--name",), ("x",)):
-            self.assertEqual(run("token", *wrong).returncode, 2)
+        for wrong, word in ((("--role", "root"), "token: --role: expected roles"), (("--name", "a b"), "token: --name: expected a name"),
+                            (("--name",), "got '--name'"), (("x",), "got 'x'")):
+            done = run("token", *wrong)
+            self.assertEqual(done.returncode, 2)
+            self.assertIn(word, done.stderr)
 
     def test_a_file_that_is_wrong_ends_the_start(self):
         with tempfile.TemporaryDirectory() as directory:
@@ -50,8 +53,10 @@ class CommandTest(unittest.TestCase):
                 file.write("# ours\nsecret predict me\n")
             done = run("serve", "--models", directory, "--port", "0", "--tokens", path)
             self.assertEqual(done.returncode, 1)
-            self.assertIn("tokens line 2: expected a SHA-256", done.stderr)
+            self.assertIn(f"tokens: {path} line 2: expected a SHA-256", done.stderr)
             self.assertNotIn("secret", done.stderr)
+            done = run("serve", "--models", directory, "--port", "0", "--tokens", "/nowhere")
+            self.assertIn("tokens: cannot open /nowhere: No such file", done.stderr)
 
 
 class ClosedTest(ServerCase):

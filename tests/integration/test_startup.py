@@ -67,7 +67,7 @@ class ModelsTest(StartupCase):
         self.refuse(FAILED, words, "serve", "--models", self.directory, "--port", "0", "--strict-start")
 
     def test_no_such_directory(self):
-        self.refuse(FAILED, ["/no/such/place", "No such file"], "serve", "--models", "/no/such/place", "--port", "0")
+        self.refuse(FAILED, ["models: /no/such/place", "No such file"], "serve", "--models", "/no/such/place", "--port", "0")
 
     def test_empty_repository(self):
         self.refuse_models("no models", "config.json")

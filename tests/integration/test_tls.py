@@ -285,7 +285,7 @@ class OptionsTest(unittest.TestCase):
         with tempfile.TemporaryDirectory() as models:
             done = run("serve", "--models", models, "--port", "0", "--tls-cert", "/nowhere", "--tls-key", "/nowhere")
             self.assertEqual(done.returncode, 1)
-            self.assertIn("cannot read /nowhere: No such file or directory", done.stderr)
+            self.assertIn("tls_cert: cannot read /nowhere: No such file or directory", done.stderr)
 
 
 if __name__ == "__main__":
