@@ -14,48 +14,91 @@ enum { PATH_BYTES = 4096 };
 
 /* ---- what the directory says ---- */
 
-static const struct {
-    const char *key;
-    int kind; /* -1: not supported */
-} MODES[] = {{"pooling_mode_mean_tokens", POOLING_MEAN}, {"pooling_mode_cls_token", POOLING_FIRST},
-             {"pooling_mode_lasttoken", POOLING_LAST},   {"pooling_mode_max_tokens", POOLING_MAX},
-             {"pooling_mode_mean_sqrt_len_tokens", -1},  {"pooling_mode_weightedmean_tokens", -1}};
+static const struct mode {
+    const char *name, *flag; /* "pooling_mode", and how it was said before: a flag for each */
+    int kind;                /* -1: not supported */
+} MODES[] = {
+    {"mean", "pooling_mode_mean_tokens", POOLING_MEAN},
+    {"cls", "pooling_mode_cls_token", POOLING_FIRST},
+    {"lasttoken", "pooling_mode_lasttoken", POOLING_LAST},
+    {"max", "pooling_mode_max_tokens", POOLING_MAX},
+    {"mean_sqrt_len_tokens", "pooling_mode_mean_sqrt_len_tokens", -1},
+    {"weightedmean", "pooling_mode_weightedmean_tokens", -1},
+};
 
-/* Exactly one mode: several would be vectors behind each other. */
-static int read_mode(struct pooling *pooling, const struct json_node *config, struct error *err)
+enum { MODE_COUNT = sizeof MODES / sizeof *MODES };
+
+static int set_mode(struct pooling *pooling, const struct json_node *node, const char *name,
+                    int kind, struct error *err)
+{
+    if (kind < 0)
+        return node_error(node, err, ERROR_INVALID, "%.40s is not supported", name);
+    pooling->kind = (enum pooling_kind)kind;
+    return 0;
+}
+
+/* Several would be vectors behind each other. */
+static int read_named(struct pooling *pooling, const struct json_node *node, struct error *err)
+{
+    struct json_node mode = *node;
+    size_t i = 0;
+    if (json_is_array(node->json) && json_array_size(node->json) == 1)
+        mode = node_item(node, 0);
+    if (!json_is_string(mode.json))
+        return node_error(node, err, ERROR_INVALID, "expected one mode of pooling");
+    const char *name = json_string_value(mode.json);
+    while (i < MODE_COUNT && strcmp(MODES[i].name, name) != 0)
+        i++;
+    return set_mode(pooling, &mode, name, i < MODE_COUNT ? MODES[i].kind : -1, err);
+}
+
+static int read_flags(struct pooling *pooling, const struct json_node *config, struct error *err)
 {
     const bool otherwise = false;
     size_t chosen = 0;
-    for (size_t i = 0; i < sizeof MODES / sizeof *MODES; i++) {
+    for (size_t i = 0; i < MODE_COUNT; i++) {
         bool on;
-        if (node_bool(config, MODES[i].key, &otherwise, &on, err) != 0)
+        if (node_bool(config, MODES[i].flag, &otherwise, &on, err) != 0)
             return -1;
-        if (!on)
-            continue;
-        if (MODES[i].kind < 0)
-            return node_error(config, err, ERROR_INVALID, "%s is not supported", MODES[i].key);
-        pooling->kind = (enum pooling_kind)MODES[i].kind;
-        chosen++;
+        if (on && set_mode(pooling, config, MODES[i].flag, MODES[i].kind, err) != 0)
+            return -1;
+        chosen += on;
     }
-    if (chosen == 1)
+    if (chosen <= 1)
         return 0;
     return node_error(config, err, ERROR_INVALID, "%zu modes of pooling, expected one", chosen);
 }
+
+static int read_mode(struct pooling *pooling, const struct json_node *config, struct error *err)
+{
+    const struct json_node named = node_member(config, "pooling_mode");
+    return named.json ? read_named(pooling, &named, err) : read_flags(pooling, config, err);
+}
+
+/* What a text goes through, in this order; the last may be missing. Anything else, such as a
+ * matrix behind the vector, would be another vector. */
+static const char *const MODULES[] = {"Transformer", "Pooling", "Normalize"};
 
 static int read_modules(struct pooling *pooling, const struct json_node *list, struct error *err)
 {
     size_t count;
     if (node_list(list, &count, err) != 0)
         return -1;
-    pooling->normalize = false;
     for (size_t i = 0; i < count; i++) {
         const struct json_node module = node_item(list, i);
         const char *type, *dot;
         if (node_text(&module, "type", NULL, &type, err) != 0)
             return -1;
         dot = strrchr(type, '.');
-        pooling->normalize |= strcmp(dot ? dot + 1 : type, "Normalize") == 0;
+        if (i >= 3 || strcmp(dot ? dot + 1 : type, MODULES[i]) != 0)
+            return node_error(&module, err, ERROR_INVALID,
+                              "\"%.80s\" is not supported, only Transformer, Pooling and, if at "
+                              "all, Normalize, in this order",
+                              type);
     }
+    if (count < 2)
+        return node_error(list, err, ERROR_INVALID, "expected a Transformer and a Pooling");
+    pooling->normalize = count == 3;
     return 0;
 }
 
