@@ -2,8 +2,9 @@
  *
  *     [b | c | v] = Win x;  z = b * v;  y = Wout (c * sum_k w_k z of k positions ago) + biases
  *
- * A session keeps the z of the positions before, [taps - 1, size]: that of position p in line p
- * modulo taps - 1. Before the first position they are 0. */
+ * A session keeps the z of the positions before, of each page the last [lines, size]: that of
+ * position p of the page in line p modulo lines. So a page has what comes after it needs, and
+ * others that begin with the same tokens may go on from it. Before the first position z is 0. */
 #include <stdlib.h>
 
 #include "core/dense/vector.h"
@@ -16,6 +17,7 @@ struct short_conv {
     struct projection in, out;
     struct array weight, bias; /* [size, taps], the oldest position's first; [size] */
     size_t size, taps;
+    size_t lines;        /* of a page */
     size_t parts, mixed; /* places */
 };
 
@@ -34,6 +36,13 @@ static int build_weights(struct short_conv *conv, const struct scope *scope, str
     return 0;
 }
 
+/* What a page keeps, shared out to its positions. */
+static size_t position_bytes(const struct short_conv *conv)
+{
+    size_t numbers = conv->lines * conv->size;
+    return (numbers + MOED_PAGE_POSITIONS - 1) / MOED_PAGE_POSITIONS * sizeof(float);
+}
+
 static int short_conv_build(struct layer *layer, const struct scope *scope,
                             struct config_node *node, struct error *err)
 {
@@ -49,28 +58,44 @@ static int short_conv_build(struct layer *layer, const struct scope *scope,
         projection_build(&conv->out, scope, "out_proj.weight", size, size, err) != 0 ||
         projection_build_bias(&conv->out, scope, "out_proj.bias", err) != 0)
         return -1;
-    layer->memory.per_sequence = (conv->taps - 1) * size * sizeof(float);
+    conv->lines = conv->taps < MOED_PAGE_POSITIONS ? conv->taps : MOED_PAGE_POSITIONS;
+    layer->memory.per_position = position_bytes(conv);
+    layer->memory.window = conv->taps;
     layer->cost.macs = 4 * size * size + size * conv->taps;
     conv->parts = plan_floats(&layer->plan, 3 * size);
     conv->mixed = plan_floats(&layer->plan, size);
     return 0;
 }
 
+/* The z of a position. */
+static float *kept_at(const struct short_conv *conv, const struct layer *layer,
+                      const struct moed_session *session, size_t position)
+{
+    float *page = session_page(session, layer, position / MOED_PAGE_POSITIONS);
+    return page + position % MOED_PAGE_POSITIONS % conv->lines * conv->size;
+}
+
+VECTORIZED static void add_tap(const struct short_conv *conv, size_t tap, const float *old,
+                               float *y)
+{
+    const float *weight = conv->weight.values + tap;
+    for (size_t i = 0; i < conv->size; i++)
+        y[i] += weight[i * conv->taps] * old[i];
+}
+
 /* One row: parts [3, size]; y: [size]. */
-VECTORIZED static void mix(const struct short_conv *conv, size_t position, const float *parts,
-                           float *kept, float *y)
+VECTORIZED static void mix(const struct short_conv *conv, const struct layer *layer,
+                           const struct moed_session *session, size_t position, const float *parts,
+                           float *y)
 {
     size_t size = conv->size, lines = conv->taps - 1;
     const float *gate = parts, *open = parts + size, *value = parts + 2 * size;
     const float *weight = conv->weight.values, *bias = conv->bias.values;
-    float *line = kept + position % lines * size; /* the oldest, which this position replaces */
+    float *line = kept_at(conv, layer, session, position);
     for (size_t i = 0; i < size; i++)
         y[i] = bias ? bias[i] : 0.0f;
-    for (size_t tap = 0; tap < lines; tap++) {
-        const float *old = kept + (position + tap) % lines * size;
-        for (size_t i = 0; i < size; i++)
-            y[i] += weight[i * conv->taps + tap] * old[i];
-    }
+    for (size_t tap = lines > position ? lines - position : 0; tap < lines; tap++)
+        add_tap(conv, tap, kept_at(conv, layer, session, position + tap - lines), y);
     for (size_t i = 0; i < size; i++) {
         line[i] = gate[i] * value[i];
         y[i] = (y[i] + weight[i * conv->taps + lines] * line[i]) * open[i];
@@ -86,9 +111,8 @@ static void short_conv_forward(const struct layer *layer, const struct run *run,
     projection_share(&conv->in, run->team, rows, x, parts);
     for (size_t i = 0; i < run->span_count; i++) {
         const struct moed_span *span = &run->spans[i];
-        float *kept = session_sequence(span->session, layer);
         for (size_t j = 0; j < span->rows; j++, row++)
-            mix(conv, span->position + j, parts + row * 3 * conv->size, kept,
+            mix(conv, layer, span->session, span->position + j, parts + row * 3 * conv->size,
                 mixed + row * conv->size);
     }
     projection_share(&conv->out, run->team, rows, mixed, y);

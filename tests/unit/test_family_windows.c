@@ -1,6 +1,6 @@
-/* gpt_oss, whose layers see everything and a window in turns: a prompt of many windows gives the
- * same bits however it is cut, whether its beginning was found, and whoever takes the pages that it
- * gives back. */
+/* gpt_oss, whose layers see everything and a window in turns, and lfm2_moe, whose convolutions see
+ * the last few positions: a prompt of many windows gives the same bits however it is cut, whether
+ * its beginning was found, and whoever takes the pages that it gives back. */
 #include <jansson.h>
 #include <limits.h>
 #include <unistd.h>
@@ -25,19 +25,21 @@ static struct moed_pages *pages;
 static int32_t tokens[COUNT];
 static float expected[COUNT * VOCABULARY];
 
-/* The tiny model of tests/data/families with a longer context. */
-static struct moed_model *load(int window)
+/* A tiny model of tests/data/families with a longer context. */
+static struct moed_model *load(const char *family, int window)
 {
     struct error err = ERROR_INIT;
-    static const char from[] = MOED_TEST_DATA "/data/families/gpt_oss";
-    char path[PATH_MAX], to[PATH_MAX], *directory = new_directory();
+    char from[PATH_MAX], path[2 * PATH_MAX], to[PATH_MAX], *directory = new_directory();
+    snprintf(from, sizeof from, "%s/data/families/%s", MOED_TEST_DATA, family);
     snprintf(path, sizeof path, "%s/config.json", from);
     json_t *config = json_load_file(path, 0, NULL);
     ck_assert_ptr_nonnull(config);
     json_object_set_new(config, "max_position_embeddings", json_integer(CONTEXT));
-    json_object_set_new(config, "sliding_window", json_integer(window));
-    json_object_set_new(json_object_get(config, "rope_parameters"),
-                        "original_max_position_embeddings", json_integer(CONTEXT / 4));
+    if (json_object_get(config, "sliding_window")) {
+        json_object_set_new(config, "sliding_window", json_integer(window));
+        json_object_set_new(json_object_get(config, "rope_parameters"),
+                            "original_max_position_embeddings", json_integer(CONTEXT / 4));
+    }
     snprintf(to, sizeof to, "%s/config.json", directory);
     ck_assert_int_eq(json_dump_file(config, to, 0), 0);
     json_decref(config);
@@ -77,11 +79,11 @@ static void fill_tokens(int32_t *all, size_t count, uint32_t seed)
 }
 
 /* Room for a few windows: what one sequence gives back is what another takes. */
-static void begin(void)
+static void begin(const char *family)
 {
     const struct moed_room room = {
         .positions = 4 * CONTEXT, .sequences = OTHERS + 1, .step_rows = STEP};
-    model = load(WINDOW);
+    model = load(family, WINDOW);
     scratch = new_scratch(model, COUNT, 1, NULL);
     fill_tokens(tokens, COUNT, 5);
     pages = new_pages(&(struct moed_room){.positions = COUNT});
@@ -144,7 +146,7 @@ static size_t compute(size_t chunk, struct beside *beside)
     return found;
 }
 
-START_TEST(a_prompt_of_many_windows_gives_the_same_bits)
+static void check_many_windows(void)
 {
     static const size_t chunks[] = {STEP, 1, 7, 31, 33, 64};
     struct beside beside = {.state = 77};
@@ -156,10 +158,9 @@ START_TEST(a_prompt_of_many_windows_gives_the_same_bits)
     for (size_t i = 0; i < OTHERS; i++)
         moed_session_free(beside.sessions[i]);
 }
-END_TEST
 
-/* What was kept of it has gone to others: it is computed anew. */
-START_TEST(a_prompt_whose_windows_are_gone_is_computed_anew)
+/* What was kept of a prompt has gone to others. */
+static void check_windows_gone(void)
 {
     struct beside beside = {.state = 78};
     ck_assert_uint_eq(compute(50, NULL), 0);
@@ -170,11 +171,32 @@ START_TEST(a_prompt_whose_windows_are_gone_is_computed_anew)
     for (size_t i = 0; i < OTHERS; i++)
         moed_session_free(beside.sessions[i]);
 }
+
+static void with_each_family(void (*check)(void))
+{
+    static const char *const families[] = {"gpt_oss", "lfm2_moe"};
+    for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
+        begin(families[i]);
+        check();
+        end();
+    }
+}
+
+START_TEST(a_prompt_of_many_windows_gives_the_same_bits)
+{
+    with_each_family(check_many_windows);
+}
+END_TEST
+
+START_TEST(a_prompt_whose_windows_are_gone_is_computed_anew)
+{
+    with_each_family(check_windows_gone);
+}
 END_TEST
 
 START_TEST(a_window_of_all_positions_is_none)
 {
-    struct moed_model *wide = load(CONTEXT), *less = load(CONTEXT - 1);
+    struct moed_model *wide = load("gpt_oss", CONTEXT), *less = load("gpt_oss", CONTEXT - 1);
     const struct moed_model_info *a = moed_model_info(wide), *b = moed_model_info(less);
     ck_assert_uint_eq(a->kind_count, 1);
     ck_assert_uint_eq(a->kinds[0].position_bytes, a->position_bytes);
@@ -187,5 +209,5 @@ START_TEST(a_window_of_all_positions_is_none)
 }
 END_TEST
 
-TEST_MAIN_WITH("family windows", begin, end, a_prompt_of_many_windows_gives_the_same_bits,
-               a_prompt_whose_windows_are_gone_is_computed_anew, a_window_of_all_positions_is_none)
+TEST_MAIN("family windows", a_prompt_of_many_windows_gives_the_same_bits,
+          a_prompt_whose_windows_are_gone_is_computed_anew, a_window_of_all_positions_is_none)
