@@ -120,6 +120,26 @@ START_TEST(what_transformers_takes_for_none_is_none)
 }
 END_TEST
 
+/* transformers writes int(1e30) where a tokenizer has no limit. */
+START_TEST(integers_may_be_larger_than_64_bits)
+{
+    char *directory = directory_with("llama3");
+    write_json(directory, "tokenizer_config.json",
+               "{'model_max_length':1000000000000000019884624838656,'a':[-9223372036854775808,"
+               "18446744073709551615,0.12345678901234567890123,1e-7],"
+               "'b':'[10000000000000000000000]','eos_token':'<|im_end|>'}");
+    struct language *language = load(directory);
+    ck_assert(language_is_stop(language, 402));
+    language_free(language);
+    write_json(directory, "generation_config.json",
+               "{'eos_token_id':9223372036854775808,'max_length':100000000000000000000}");
+    struct error err = ERROR_INIT;
+    ck_assert_ptr_null(language_load(directory, &err));
+    expect_text(err.text, "eos_token_id: expected a token id");
+    free(directory);
+}
+END_TEST
+
 START_TEST(recommended_sampling_is_for_models_that_sample)
 {
     char *directory = directory_with("llama3");
@@ -464,9 +484,9 @@ END_TEST
 
 TEST_MAIN("language", a_directory_without_a_tokenizer_has_no_language, a_tokenizer_alone_suffices,
           eos_ids_come_from_three_files, what_transformers_takes_for_none_is_none,
-          recommended_sampling_is_for_models_that_sample, what_is_wrong_in_files_is_refused_by_name,
-          too_many_eos_ids_are_refused, ids_must_fit_the_model,
-          the_post_processor_counts_before_what_is_configured,
+          integers_may_be_larger_than_64_bits, recommended_sampling_is_for_models_that_sample,
+          what_is_wrong_in_files_is_refused_by_name, too_many_eos_ids_are_refused,
+          ids_must_fit_the_model, the_post_processor_counts_before_what_is_configured,
           templates_come_from_a_file_a_text_or_a_list,
           a_template_that_is_not_supported_refuses_chats_only,
           bytes_of_tokens_are_those_inside_a_text, tokens_have_places_in_a_prompt,
