@@ -256,9 +256,9 @@ static void error_kind(enum error_code error, const char **type, const char **co
 /* The name in quotes that a message begins with; its length, 0: it begins with none. */
 static size_t param_of(const char *message)
 {
-    /* those of "topK" and "max-tokens", too */
+    /* those of "topK" and "max-tokens", too, and "messages[0].content" */
     static const char ALPHABET[] = "abcdefghijklmnopqrstuvwxyz_0123456789"
-                                   "ABCDEFGHIJKLMNOPQRSTUVWXYZ-";
+                                   "ABCDEFGHIJKLMNOPQRSTUVWXYZ-[].";
     size_t length = *message == '\'' ? strspn(message + 1, ALPHABET) : 0;
     return length > 0 && message[length + 1] == '\'' ? length : 0;
 }

@@ -325,6 +325,8 @@ START_TEST(errors_name_kind_and_parameter)
     const char *invalid = "invalid_request_error";
     expect_error(ERROR_INVALID, "'top_p' is 2, expected \"less\"", invalid, "top_p", NULL);
     expect_error(ERROR_TOO_LARGE, "'stop_2' '", invalid, "stop_2", NULL);
+    expect_error(ERROR_INVALID, "'messages[0].content' is null", invalid, "messages[0].content",
+                 NULL);
     expect_error(ERROR_INVALID, "'a b' is none", invalid, NULL, NULL);
     expect_error(ERROR_INVALID, "''", invalid, NULL, NULL);
     expect_error(ERROR_INVALID, "'", invalid, NULL, NULL);
