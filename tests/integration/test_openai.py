@@ -305,15 +305,31 @@ class BoundsTest(OpenAICase):
         self.ask(prompt="— " * 100, max_tokens=1)
 
 
+def letters_tokenizer():
+    """Small enough for the encoder's vocabulary: letters, between <s> and </s>."""
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    around = [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}},
+              {"SpecialToken": {"id": "</s>", "type_id": 0}}]
+    return {"version": "1.0", "normalizer": {"type": "Lowercase"}, "pre_tokenizer": None, "decoder": {"type": "Fuse"},
+            "added_tokens": [{"id": i, "content": text, **flags} for i, text in enumerate(("<s>", "</s>"))],
+            "post_processor": {"type": "TemplateProcessing", "single": around, "pair": around, "special_tokens": {
+                text: {"id": text, "ids": [i], "tokens": [text]} for i, text in enumerate(("<s>", "</s>"))}},
+            "model": {"type": "BPE", "vocab": {"<s>": 0, "</s>": 1} | {chr(ord("a") + i): 2 + i for i in range(26)}, "merges": []}}
+
+
 class EmbeddingsTest(OpenAICase):
     @staticmethod
     def models(directory):
         Words().write(os.path.join(directory, NAME))
-        for path, name in ((ENCODER, "encoder"), (EMBEDDER, "embedder")):
+        for path, name in ((ENCODER, "encoder"), (ENCODER, "reader"), (EMBEDDER, "embedder")):
             shutil.copytree(path, os.path.join(directory, name), ignore=shutil.ignore_patterns("expected"))
         os.mkdir(os.path.join(directory, "embedder", "1_Pooling"))
         with open(os.path.join(directory, "embedder", "1_Pooling", "config.json"), "w", encoding="utf-8") as file:
             json.dump({"pooling_mode_lasttoken": True, "pooling_mode_mean_tokens": False}, file)
+        modules = [{"type": f"sentence_transformers.models.{name}"} for name in ("Transformer", "Pooling")]
+        for name, content in (("tokenizer.json", letters_tokenizer()), ("modules.json", modules)):
+            with open(os.path.join(directory, "reader", name), "w", encoding="utf-8") as file:
+                json.dump(content, file)
 
     def embed(self, model="encoder", **body):
         answer = self.ask(EMBEDDINGS, model=model, **body)
@@ -337,6 +353,14 @@ class EmbeddingsTest(OpenAICase):
             last = tensor(path, f"logits.{i}")[-1]
             np.testing.assert_allclose(vector, last / np.linalg.norm(last), rtol=1e-3, atol=1e-5)
         self.refused(400, "generates no text", param="model", model="embedder", prompt=[1])
+
+    def test_texts_are_read_as_the_tokenizer_says(self):
+        one, other = self.embed("reader", input=["Hello", "b"])
+        self.assertEqual(self.embed("reader", input="hello"), [one])
+        self.assertEqual(self.embed("reader", input=[[0, 9, 6, 13, 13, 16, 1], [0, 3, 1]]), [one, other])
+        self.assertGreater(abs(np.linalg.norm(one) - 1), 0.01) # modules.json has no Normalize
+        self.assertEqual(self.ask(EMBEDDINGS, model="reader", input=["Hello", "b"])["usage"],
+                         {"prompt_tokens": 10, "total_tokens": 10})
 
     def test_many_texts(self):
         texts = [[1 + i % 20] * (1 + i % 60) for i in range(200)]
