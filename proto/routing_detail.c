@@ -192,26 +192,34 @@ static void need_recent(struct routing_detail *detail)
     }
 }
 
-/* Returns how many of an item's experts no item of the batch chose before. */
-static size_t count_experts(struct routing_detail *detail, const int32_t *choice, uint64_t batch)
+/* Returns how many experts an item has chosen. */
+static inline size_t count_ranks(struct routing_detail *detail, const int32_t *choice)
 {
     const size_t k = detail->top_k;
-    uint64_t *const ranks = detail->ranks, *const seen = detail->seen;
+    uint64_t *const ranks = detail->ranks;
     uint16_t *const recent = detail->recent;
     uint64_t recorded = detail->recorded;
-    size_t first = 0;
-    for (size_t rank = 0; rank < k && choice[rank] >= 0; rank++) {
+    size_t rank = 0;
+    for (; rank < k && choice[rank] >= 0; rank++) {
         const size_t expert = (size_t)choice[rank];
         if (ranks)
             ranks[expert * k + rank]++;
         if (recent)
             recent[recorded++ % DETAIL_RECENT] = (uint16_t)expert;
-        if (seen) {
-            first += seen[expert] != batch;
-            seen[expert] = batch;
-        }
     }
     detail->recorded = recorded;
+    return rank;
+}
+
+/* Returns how many of an item's experts no item of the batch chose before. */
+static inline size_t count_new(uint64_t *seen, const int32_t *choice, size_t chosen, uint64_t batch)
+{
+    size_t first = 0;
+    for (size_t rank = 0; seen && rank < chosen; rank++) {
+        const size_t expert = (size_t)choice[rank];
+        first += seen[expert] != batch;
+        seen[expert] = batch;
+    }
     return first;
 }
 
@@ -250,7 +258,7 @@ void routing_detail_count(struct routing_detail *detail, const int32_t *choice, 
         if (*choice < 0) /* padding */
             continue;
         counted++;
-        busy += count_experts(detail, choice, batch);
+        busy += count_new(detail->seen, choice, count_ranks(detail, choice), batch);
         if (detail->pairs)
             count_pairs(detail, choice);
     }
@@ -263,6 +271,24 @@ void routing_detail_count(struct routing_detail *detail, const int32_t *choice, 
     }
     detail->batch_items += counted;
     count_busy(detail, busy);
+}
+
+void routing_detail_count_alone(struct routing_detail *detail, const int32_t *choice, size_t pitch,
+                                size_t items)
+{
+    if (!detail->made)
+        make_tables(detail);
+    need_recent(detail);
+    for (size_t i = 0; i < items; i++, choice += pitch) {
+        const size_t chosen = count_ranks(detail, choice);
+        if (detail->pairs)
+            count_pairs(detail, choice);
+        if (detail->distinct)
+            detail->distinct[chosen - 1]++;
+        detail->batch_experts += detail->seen ? chosen : 0;
+    }
+    detail->batches += items;
+    detail->batch_items += items;
 }
 
 void routing_detail_predict(struct routing_detail *detail, size_t expert, size_t class)

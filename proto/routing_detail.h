@@ -64,6 +64,12 @@ void routing_detail_reset(struct routing_detail *detail);
 void routing_detail_count(struct routing_detail *detail, const int32_t *choice, size_t items,
                           uint64_t batch);
 
+/* Counts items that were each all of a batch of their own, which it is cheaper to count: their
+ * choices, each `pitch` numbers after the one before, of which the first is never -1. Batches with
+ * numbers may come before and after, if none of them is one of these. */
+void routing_detail_count_alone(struct routing_detail *detail, const int32_t *choice, size_t pitch,
+                                size_t items);
+
 /* Counts the class, answered or true, of an item that ranked `expert` first. Ignores an expert or a
  * class that does not exist: -1, for padding, or not known. */
 void routing_detail_predict(struct routing_detail *detail, size_t expert, size_t class);

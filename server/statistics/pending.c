@@ -87,6 +87,20 @@ void pending_add(struct pending *pending, const struct tally_batch *batch, size_
     }
 }
 
+static bool is_alone(const struct pending *pending, size_t row)
+{
+    const struct pending_row *of = &pending->rows[row];
+    return (row == 0 || of[-1].batch != of->batch) &&
+           (row + 1 == pending->count || of[1].batch != of->batch);
+}
+
+size_t pending_end_alone(const struct pending *pending, size_t first)
+{
+    while (first < pending->count && is_alone(pending, first))
+        first++;
+    return first;
+}
+
 void pending_tally(const struct pending *pending, struct tally *tally, size_t first, size_t end)
 {
     tally->rows += end - first;

@@ -51,6 +51,11 @@ static inline const int32_t *pending_choice(const struct pending_gate *gate, siz
     return moed_gate_record_choice(gate->records + row * gate->bytes, gate->top_k);
 }
 
+/* The end of the rows from `first` on that were each alone in their step; `first`: that one was
+ * not.
+ */
+size_t pending_end_alone(const struct pending *pending, size_t first);
+
 /* Counts rows [first, end) that wait. */
 void pending_tally(const struct pending *pending, struct tally *tally, size_t first, size_t end);
 

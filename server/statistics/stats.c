@@ -250,18 +250,48 @@ static void add_pending(struct pending *pending, const struct tally_batch *batch
                     &(struct pending_row){number, span->tag, row < span->generated});
 }
 
+/* Of rows of larger steps. */
+static void count_choice(struct stats *stats, size_t gate, size_t row)
+{
+    const struct pending_row *of = &stats->pending.rows[row];
+    const enum phase phase = of->prompt ? PHASE_PROMPT : PHASE_GENERATED;
+    const int32_t *choice = pending_choice(&stats->pending.gates[gate], row);
+    routing_detail_count(&stats->phases[phase][gate], choice, 1, of->batch);
+    routing_detail_count(&stats->details[gate], choice, 1, of->batch);
+}
+
+/* Of rows that were each alone in their step. */
+static void count_alone(struct stats *stats, size_t gate, size_t first, size_t end)
+{
+    const struct pending_gate *of = &stats->pending.gates[gate];
+    const struct pending_row *rows = stats->pending.rows;
+    const size_t pitch = of->bytes / sizeof(int32_t);
+    routing_detail_count_alone(&stats->details[gate], pending_choice(of, first), pitch,
+                               end - first);
+    for (size_t row = first, to; row < end; row = to) {
+        const enum phase phase = rows[row].prompt ? PHASE_PROMPT : PHASE_GENERATED;
+        for (to = row + 1; to < end && rows[to].prompt == rows[row].prompt;)
+            to++;
+        routing_detail_count_alone(&stats->phases[phase][gate], pending_choice(of, row), pitch,
+                                   to - row);
+    }
+}
+
 /* Gate after gate: what one row is counted in is still in the cache for the next. */
 static void count_pending_details(struct stats *stats)
 {
     const struct pending *pending = &stats->pending;
-    for (size_t i = 0; i < pending->gate_count; i++)
-        for (size_t row = 0; row < pending->count; row++) {
-            const struct pending_row *of = &pending->rows[row];
-            const enum phase phase = of->prompt ? PHASE_PROMPT : PHASE_GENERATED;
-            const int32_t *choice = pending_choice(&pending->gates[i], row);
-            routing_detail_count(&stats->phases[phase][i], choice, 1, of->batch);
-            routing_detail_count(&stats->details[i], choice, 1, of->batch);
+    for (size_t row = 0, end; row < pending->count; row = end) {
+        const size_t alone = pending_end_alone(pending, row);
+        for (end = alone; end < pending->count && pending_end_alone(pending, end) == end;)
+            end++;
+        for (size_t i = 0; i < pending->gate_count; i++) {
+            if (alone > row)
+                count_alone(stats, i, row, alone);
+            for (size_t other = alone; other < end; other++)
+                count_choice(stats, i, other);
         }
+    }
 }
 
 static void count_pending(struct stats *stats)
