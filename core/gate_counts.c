@@ -69,7 +69,7 @@ void moed_gate_counts_free(struct moed_gate_counts *counts)
 /* ---- counting ---- */
 
 /* *mass receives the sum of the absolute weights. */
-static bool overflows(const float *weight, size_t count, double *mass)
+static inline bool overflows(const float *weight, size_t count, double *mass)
 {
     bool beyond = false;
     *mass = 0;
@@ -264,34 +264,42 @@ const int32_t *moed_gate_record_choice(const void *record, size_t top_k)
     return record_at(record, top_k).choice;
 }
 
-static void count_record(struct moed_gate_counts *counts, const struct record *record, size_t k,
-                         uint64_t now)
+static inline void count_record(struct moed_gate_counts *counts, const void *from, size_t k,
+                                uint64_t now)
 {
-    const struct weighing weighing = weigh(counts, record->weight, k);
-    counts->expert[record->choice[0]].top1++;
-    for (size_t slot = 0; slot < k && record->choice[slot] >= 0; slot++) {
-        struct moed_expert_counts *expert = &counts->expert[record->choice[slot]];
-        if (record->seconds[slot] == DROPPED)
+    const struct record record = record_at(from, k);
+    const struct weighing weighing = weigh(counts, record.weight, k);
+    counts->expert[record.choice[0]].top1++;
+    for (size_t slot = 0; slot < k && record.choice[slot] >= 0; slot++) {
+        struct moed_expert_counts *expert = &counts->expert[record.choice[slot]];
+        if (record.seconds[slot] == DROPPED)
             expert->dropped++;
         else
-            count_served(expert, &weighing, (double)record->weight[slot], record->seconds[slot],
-                         now);
+            count_served(expert, &weighing, (double)record.weight[slot], record.seconds[slot], now);
     }
 }
 
-void moed_gate_counts_count_records(struct moed_gate_counts *counts, const void *records,
-                                    size_t top_k, size_t count, const uint64_t *times)
+static inline void count_each(struct moed_gate_counts *counts, size_t k,
+                              const struct moed_gate_records *records)
 {
-    const size_t bytes = moed_gate_record_bytes(counts->experts, top_k);
-    const size_t pitch = bytes / sizeof(float);
-    const struct record first = record_at(records, top_k);
-    assert(count <= EXACT_ITEMS);
-    counts->items += count;
-    for (size_t i = 0; i < count; i++) {
-        const struct record record = record_at((const char *)records + i * bytes, top_k);
-        count_record(counts, &record, top_k, times[i]);
-    }
-    const struct distributions of = {.items = count,
+    const char *record = records->first, *time = (const char *)records->time;
+    for (size_t i = 0; i < records->count; i++, record += records->pitch, time += records->pitch)
+        count_record(counts, record, k, *(const uint64_t *)time);
+}
+
+/* Loops over two experts, as most gates choose, are none. */
+void moed_gate_counts_count_records(struct moed_gate_counts *counts, size_t top_k,
+                                    const struct moed_gate_records *records)
+{
+    const size_t pitch = records->pitch / sizeof(float);
+    const struct record first = record_at(records->first, top_k);
+    assert(records->count <= EXACT_ITEMS);
+    counts->items += records->count;
+    if (top_k == 2)
+        count_each(counts, 2, records);
+    else
+        count_each(counts, top_k, records);
+    const struct distributions of = {.items = records->count,
                                      .entropy = first.certainty,
                                      .margin = first.certainty + 1,
                                      .probability = first.probability,

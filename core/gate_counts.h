@@ -74,10 +74,17 @@ void moed_gate_record_write(void *record, const struct moed_routing *routing, si
 /* [top_k] as in struct moed_routing. */
 const int32_t *moed_gate_record_choice(const void *record, size_t top_k);
 
-/* Counts `count` records, one after the other in memory, of items routed at times[count]: the same
- * as counting each item by itself. */
-void moed_gate_counts_count_records(struct moed_gate_counts *counts, const void *records,
-                                    size_t top_k, size_t count, const uint64_t *times);
+/* Records of items that were routed one after the other. Of each the record and the time are so
+ * many bytes, a multiple of 8, behind those of the one before. */
+struct moed_gate_records {
+    const void *first;
+    const uint64_t *time;
+    size_t pitch, count;
+};
+
+/* The same as counting each item by itself. */
+void moed_gate_counts_count_records(struct moed_gate_counts *counts, size_t top_k,
+                                    const struct moed_gate_records *records);
 
 /* Counts the same items as routed otherwise than the gate decides (core/intervention.h). */
 void moed_gate_counts_count_intervened(struct moed_gate_counts *counts,

@@ -152,9 +152,10 @@ void routing_detail_reset(struct routing_detail *detail)
 
 /* ---- counting ---- */
 
-static void count_pairs(struct routing_detail *detail, const int32_t *choice)
+static inline void count_pairs(struct routing_detail *detail, const int32_t *choice, size_t k)
 {
-    const size_t experts = detail->experts, k = detail->top_k;
+    const size_t experts = detail->experts;
+    uint64_t *const pairs = detail->pairs;
     if (detail->busiest.expert) {
         routing_busiest_count(&detail->busiest, detail->pairs, choice, k);
         return;
@@ -162,7 +163,7 @@ static void count_pairs(struct routing_detail *detail, const int32_t *choice)
     for (size_t a = 0; a < k; a++)
         for (size_t b = a + 1; b < k && choice[b] >= 0; b++) {
             const size_t i = (size_t)choice[a], j = (size_t)choice[b];
-            detail->pairs[i < j ? i * experts + j : j * experts + i]++;
+            pairs[i < j ? i * experts + j : j * experts + i]++;
         }
 }
 
@@ -193,9 +194,8 @@ static void need_recent(struct routing_detail *detail)
 }
 
 /* Returns how many experts an item has chosen. */
-static inline size_t count_ranks(struct routing_detail *detail, const int32_t *choice)
+static inline size_t count_ranks(struct routing_detail *detail, const int32_t *choice, size_t k)
 {
-    const size_t k = detail->top_k;
     uint64_t *const ranks = detail->ranks;
     uint16_t *const recent = detail->recent;
     uint64_t recorded = detail->recorded;
@@ -258,9 +258,9 @@ void routing_detail_count(struct routing_detail *detail, const int32_t *choice, 
         if (*choice < 0) /* padding */
             continue;
         counted++;
-        busy += count_new(detail->seen, choice, count_ranks(detail, choice), batch);
+        busy += count_new(detail->seen, choice, count_ranks(detail, choice, detail->top_k), batch);
         if (detail->pairs)
-            count_pairs(detail, choice);
+            count_pairs(detail, choice, detail->top_k);
     }
     if (counted == 0)
         return;
@@ -273,20 +273,33 @@ void routing_detail_count(struct routing_detail *detail, const int32_t *choice, 
     count_busy(detail, busy);
 }
 
+static inline void count_alone(struct routing_detail *detail, const int32_t *choice, size_t pitch,
+                               size_t items, size_t k)
+{
+    uint64_t *const distinct = detail->distinct;
+    uint64_t experts = 0;
+    for (size_t i = 0; i < items; i++, choice += pitch) {
+        const size_t chosen = count_ranks(detail, choice, k);
+        experts += chosen;
+        if (detail->pairs)
+            count_pairs(detail, choice, k);
+        if (distinct)
+            distinct[chosen - 1]++;
+    }
+    detail->batch_experts += detail->seen ? experts : 0;
+}
+
+/* Loops over two experts, as most gates choose, are none. */
 void routing_detail_count_alone(struct routing_detail *detail, const int32_t *choice, size_t pitch,
                                 size_t items)
 {
     if (!detail->made)
         make_tables(detail);
     need_recent(detail);
-    for (size_t i = 0; i < items; i++, choice += pitch) {
-        const size_t chosen = count_ranks(detail, choice);
-        if (detail->pairs)
-            count_pairs(detail, choice);
-        if (detail->distinct)
-            detail->distinct[chosen - 1]++;
-        detail->batch_experts += detail->seen ? chosen : 0;
-    }
+    if (detail->top_k == 2)
+        count_alone(detail, choice, pitch, items, 2);
+    else
+        count_alone(detail, choice, pitch, items, detail->top_k);
     detail->batches += items;
     detail->batch_items += items;
 }

@@ -15,7 +15,7 @@ enum {
 
 static size_t bytes_per_row(const struct moed_model_info *info)
 {
-    size_t bytes = sizeof(struct pending_row) + sizeof(uint64_t);
+    size_t bytes = sizeof(struct pending_row);
     for (size_t i = 0; i < info->gate_count; i++)
         bytes += moed_gate_record_bytes(info->gates[i].experts, info->gates[i].top_k);
     return bytes;
@@ -37,26 +37,21 @@ void pending_init(struct pending *pending, const struct moed_model_info *info)
     *pending = (struct pending){.room = room_of(info)};
     if (pending->room == 0)
         return;
-    pending->rows = xcalloc(pending->room, sizeof *pending->rows);
-    pending->times = xcalloc(pending->room, sizeof *pending->times);
+    pending->pitch = bytes_per_row(info);
+    pending->rows = xcalloc(pending->room, pending->pitch);
     pending->gate_count = info->gate_count;
     pending->gates = xcalloc(info->gate_count, sizeof *pending->gates);
+    size_t at = sizeof(struct pending_row);
     for (size_t i = 0; i < info->gate_count; i++) {
-        const struct moed_gate_info *of = &info->gates[i];
-        struct pending_gate *gate = &pending->gates[i];
-        gate->top_k = of->top_k;
-        gate->bytes = moed_gate_record_bytes(of->experts, of->top_k);
-        gate->records = xcalloc(pending->room, gate->bytes);
+        pending->gates[i] = (struct pending_gate){info->gates[i].top_k, at};
+        at += moed_gate_record_bytes(info->gates[i].experts, info->gates[i].top_k);
     }
 }
 
 void pending_close(struct pending *pending)
 {
-    for (size_t i = 0; i < pending->gate_count; i++)
-        free(pending->gates[i].records);
     free(pending->gates);
     free(pending->rows);
-    free(pending->times);
 }
 
 bool pending_takes(const struct pending *pending, const struct tally_batch *batch)
@@ -78,20 +73,17 @@ bool pending_has_room(const struct pending *pending, const struct tally_batch *b
 void pending_add(struct pending *pending, const struct tally_batch *batch, size_t row,
                  const struct pending_row *about)
 {
-    const size_t place = pending->count++;
-    pending->rows[place] = *about;
-    pending->times[place] = batch->at;
-    for (size_t i = 0; i < pending->gate_count; i++) {
-        const struct pending_gate *gate = &pending->gates[i];
-        moed_gate_record_write(gate->records + place * gate->bytes, batch->routing[i], row);
-    }
+    char *place = pending->rows + pending->count++ * pending->pitch;
+    *(struct pending_row *)place = *about;
+    for (size_t i = 0; i < pending->gate_count; i++)
+        moed_gate_record_write(place + pending->gates[i].at, batch->routing[i], row);
 }
 
 static bool is_alone(const struct pending *pending, size_t row)
 {
-    const struct pending_row *of = &pending->rows[row];
-    return (row == 0 || of[-1].batch != of->batch) &&
-           (row + 1 == pending->count || of[1].batch != of->batch);
+    const uint64_t batch = pending_at(pending, row)->batch;
+    return (row == 0 || pending_at(pending, row - 1)->batch != batch) &&
+           (row + 1 == pending->count || pending_at(pending, row + 1)->batch != batch);
 }
 
 size_t pending_end_alone(const struct pending *pending, size_t first)
@@ -103,10 +95,15 @@ size_t pending_end_alone(const struct pending *pending, size_t first)
 
 void pending_tally(const struct pending *pending, struct tally *tally, size_t first, size_t end)
 {
+    const struct pending_row *row = pending_at(pending, first);
     tally->rows += end - first;
     for (size_t i = 0; i < pending->gate_count; i++) {
         const struct pending_gate *gate = &pending->gates[i];
-        moed_gate_counts_count_records(tally->gates[i], gate->records + first * gate->bytes,
-                                       gate->top_k, end - first, pending->times + first);
+        moed_gate_counts_count_records(
+            tally->gates[i], gate->top_k,
+            &(struct moed_gate_records){.first = (const char *)row + gate->at,
+                                        .time = &row->time,
+                                        .pitch = pending->pitch,
+                                        .count = end - first});
     }
 }

@@ -247,15 +247,15 @@ static void add_pending(struct pending *pending, const struct tally_batch *batch
 {
     for (size_t row = span->first; row < span->end; row++)
         pending_add(pending, batch, row,
-                    &(struct pending_row){number, span->tag, row < span->generated});
+                    &(struct pending_row){batch->at, number, span->tag, row < span->generated});
 }
 
 /* Of rows of larger steps. */
 static void count_choice(struct stats *stats, size_t gate, size_t row)
 {
-    const struct pending_row *of = &stats->pending.rows[row];
+    const struct pending_row *of = pending_at(&stats->pending, row);
     const enum phase phase = of->prompt ? PHASE_PROMPT : PHASE_GENERATED;
-    const int32_t *choice = pending_choice(&stats->pending.gates[gate], row);
+    const int32_t *choice = pending_choice(&stats->pending, gate, row);
     routing_detail_count(&stats->phases[phase][gate], choice, 1, of->batch);
     routing_detail_count(&stats->details[gate], choice, 1, of->batch);
 }
@@ -263,17 +263,16 @@ static void count_choice(struct stats *stats, size_t gate, size_t row)
 /* Of rows that were each alone in their step. */
 static void count_alone(struct stats *stats, size_t gate, size_t first, size_t end)
 {
-    const struct pending_gate *of = &stats->pending.gates[gate];
-    const struct pending_row *rows = stats->pending.rows;
-    const size_t pitch = of->bytes / sizeof(int32_t);
-    routing_detail_count_alone(&stats->details[gate], pending_choice(of, first), pitch,
+    const struct pending *pending = &stats->pending;
+    const size_t pitch = pending->pitch / sizeof(int32_t);
+    routing_detail_count_alone(&stats->details[gate], pending_choice(pending, gate, first), pitch,
                                end - first);
     for (size_t row = first, to; row < end; row = to) {
-        const enum phase phase = rows[row].prompt ? PHASE_PROMPT : PHASE_GENERATED;
-        for (to = row + 1; to < end && rows[to].prompt == rows[row].prompt;)
+        const bool prompt = pending_at(pending, row)->prompt;
+        for (to = row + 1; to < end && pending_at(pending, to)->prompt == prompt;)
             to++;
-        routing_detail_count_alone(&stats->phases[phase][gate], pending_choice(of, row), pitch,
-                                   to - row);
+        routing_detail_count_alone(&stats->phases[prompt ? PHASE_PROMPT : PHASE_GENERATED][gate],
+                                   pending_choice(pending, gate, row), pitch, to - row);
     }
 }
 
@@ -298,8 +297,8 @@ static void count_pending(struct stats *stats)
 {
     struct pending *pending = &stats->pending;
     for (size_t row = 0, end; row < pending->count; row = end) {
-        const size_t tag = pending->rows[row].tag;
-        for (end = row + 1; end < pending->count && pending->rows[end].tag == tag;)
+        const size_t tag = pending_at(pending, row)->tag;
+        for (end = row + 1; end < pending->count && pending_at(pending, end)->tag == tag;)
             end++;
         pending_tally(pending, tally_of(stats, tag), row, end);
     }

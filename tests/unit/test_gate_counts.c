@@ -225,35 +225,44 @@ START_TEST(sums_do_not_depend_on_batches)
 END_TEST
 
 /* With dropped pairs, weights without bounds, and times that do not ascend. */
-START_TEST(records_count_as_their_items)
+static void check_records(size_t k)
 {
-    enum { TOP_K = 3 };
     uint32_t state = 77;
-    decide(MOST_ITEMS, MOST_EXPERTS, TOP_K, &state);
+    decide(MOST_ITEMS, MOST_EXPERTS, k, &state);
     fill_fractions(decided.probability, MOST_ITEMS * MOST_EXPERTS, &state);
     fill_fractions(decided.entropy, MOST_ITEMS, &state);
     decided.weight[5] = INFINITY;
-    decided.choice[8] = decided.expert[8] = -1; /* fewer were asked for */
-    const size_t bytes = moed_gate_record_bytes(MOST_EXPERTS, TOP_K);
-    char *records = malloc(MOST_ITEMS * bytes);
-    uint64_t times[MOST_ITEMS];
+    decided.choice[5 * k - 1] = decided.expert[5 * k - 1] = -1; /* fewer were asked for */
+    const size_t bytes = moed_gate_record_bytes(MOST_EXPERTS, k), pitch = bytes + sizeof(uint64_t);
+    char *records = malloc(MOST_ITEMS * pitch);
     struct moed_gate_counts *one = moed_gate_counts_new(MOST_EXPERTS),
                             *other = moed_gate_counts_new(MOST_EXPERTS);
     for (size_t item = 0; item < MOST_ITEMS; item++) {
-        times[item] = 1 + next_random(&state) % 100;
-        moed_gate_record_write(records + item * bytes, &decided.routing, item);
-        ck_assert_mem_eq(moed_gate_record_choice(records + item * bytes, TOP_K),
-                         decided.choice + item * TOP_K, TOP_K * sizeof *decided.choice);
-        moed_gate_counts_count(one, &decided.routing, item, item + 1, times[item]);
+        uint64_t *time = (uint64_t *)(records + item * pitch + bytes);
+        *time = 1 + next_random(&state) % 100;
+        moed_gate_record_write(records + item * pitch, &decided.routing, item);
+        ck_assert_mem_eq(moed_gate_record_choice(records + item * pitch, k),
+                         decided.choice + item * k, k * sizeof *decided.choice);
+        moed_gate_counts_count(one, &decided.routing, item, item + 1, *time);
     }
     memset(&decided, 0, sizeof decided);
-    moed_gate_counts_count_records(other, records, TOP_K, 7, times);
-    moed_gate_counts_count_records(other, records + 7 * bytes, TOP_K, MOST_ITEMS - 7, times + 7);
+    for (size_t first = 0; first < MOST_ITEMS; first += 7)
+        moed_gate_counts_count_records(
+            other, k,
+            &(struct moed_gate_records){records + first * pitch,
+                                        (const uint64_t *)(records + first * pitch + bytes), pitch,
+                                        MOST_ITEMS - first < 7 ? MOST_ITEMS - first : 7});
     ck_assert_uint_eq(one->overflowed, 1);
     ck_assert_mem_eq(one, other, sizeof *one + MOST_EXPERTS * sizeof(struct moed_expert_counts));
     free(records);
     moed_gate_counts_free(one);
     moed_gate_counts_free(other);
+}
+
+START_TEST(records_count_as_their_items)
+{
+    check_records(2);
+    check_records(3);
 }
 END_TEST
 
