@@ -1,5 +1,7 @@
 """Routing statistics: every figure of the document equals a recomputation from the rows' own routing."""
 
+import gzip
+import json
 import math
 import os
 import unittest
@@ -10,6 +12,7 @@ from support.http import Client
 from support.models import LinearMoe, TwoLayers, write_checkpoint
 from support.prometheus import Metrics
 from support.routing import WINDOWS, Referred, RoutingCase, entropy, in_units
+from support.server import ROOT, SHIPPED_MODELS, ServerCase
 
 
 class Unbounded(LinearMoe):
@@ -232,6 +235,37 @@ class DriftTest(RoutingCase):
         self.assertEqual(layer["drift"], {"reference": None, "previous": None})
         page = Metrics(self.client.get("/metrics").body.decode())
         self.assertEqual(page.series("moed_layer_drift_psi"), [])
+
+
+class ShippedTest(ServerCase):
+    """What is shipped knows how it routes good data, also where a gate uses every expert: by weights."""
+
+    models = None
+
+    def test_good_rows_are_no_drift(self):
+        with gzip.open(os.path.join(ROOT, "tests", "data", "samples", "t10k-images-idx3-ubyte.gz")) as file:
+            images = np.frombuffer(file.read(), np.uint8, offset=16)[:300 * 784].reshape(-1, 1, 28, 28)
+        client = self.new_client()
+        for model in ("mnist", "mnist-attentive"):
+            for part in np.split(images, 3):
+                self.assertEqual(client.predict(model, part.tolist()).status, 200)
+            answer = client.get(f"/v2/models/{model}/routing")
+            (layer,) = answer.json["layers"]
+            drift = layer["drift"]["reference"]
+            self.assertIsNotNone(drift, model)
+            self.assertLess(drift["psi"], 0.1, model)
+            self.assertGreater(drift["p_value"], 0.001, model)
+            # the same digit again and again is none of that
+            for _ in range(3):
+                self.assertEqual(client.predict(model, np.repeat(images[:1], 100, axis=0).tolist()).status, 200)
+            (layer,) = client.get(f"/v2/models/{model}/routing").json["layers"]
+            self.assertLess(layer["drift"]["reference"]["p_value"], 0.001, model)
+
+    def test_every_mixture_has_one(self):
+        for model in ("adult-mmoe", "clusters", "fashion-mnist", "fashion-mnist-attentive", "mnist", "mnist-attentive"):
+            with open(os.path.join(SHIPPED_MODELS, model, "config.json"), encoding="utf-8") as file:
+                for gate, reference in json.load(file)["routing_reference"].items():
+                    self.assertEqual(list(reference), ["share", "weight", "probability", "rows"], (model, gate))
 
 
 if __name__ == "__main__":

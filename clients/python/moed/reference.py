@@ -1,7 +1,7 @@
 """`routing_reference`: how a checkpoint's gates route known-good data, with which a server compares its traffic."""
 
 import math
-from typing import Any, Dict, Iterator, List, Mapping, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, Tuple
 
 import torch
 from torch import nn
@@ -30,10 +30,17 @@ def measured(model: MultiTask, rows: Any, experts: Mapping[str, int]) -> Dict[st
     """
     inputs = _checked_rows(model, rows)
     count = len(next(iter(inputs.values())))
-    sums: Dict[str, List[torch.Tensor]] = {}
+    return summed(model, ({name: values[start:start + BATCH_ROWS] for name, values in inputs.items()}
+                          for start in range(0, count, BATCH_ROWS)), experts)
+
+
+def summed(model: nn.Module, batches: Iterable[Any], experts: Mapping[str, int]) -> Dict[str, Dict[str, Any]]:
+    """The same of any module with MoE layers, run on batches of rows: each what the module takes."""
+    count, sums = 0, {}  # type: int, Dict[str, List[torch.Tensor]]
     with torch.no_grad():
-        for start in range(0, count, BATCH_ROWS):
-            model({name: values[start:start + BATCH_ROWS] for name, values in inputs.items()})
+        for batch in batches:
+            model(batch)
+            count += len(next(iter(batch.values())) if isinstance(batch, Mapping) else batch)
             for name, chosen, routing in _routings(model):
                 parts = _sums(routing, chosen)
                 sums[name] = [a + b for a, b in zip(sums[name], parts)] if name in sums else parts

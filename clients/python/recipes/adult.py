@@ -202,7 +202,8 @@ class Adult(runner.Recipe):
 
     def export(self, variant, model, data, row, options, directory):
         inputs, labels = data["test"]
-        export(model, None, directory, dtype=options.dtype, description=f"Adult census, {variant}: two tasks")
+        export(model, None, directory, dtype=options.dtype, description=f"Adult census, {variant}: two tasks",
+               reference_rows=inputs)
         stored = load(directory)
         measured = figures(stored, inputs, labels, "test")
         facts = card.origin("Adult (UCI repository, CC BY 4.0): 32,561 rows of the 1994 US census to train, 16,281 to "

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from moed import reference
 from moed import routing_metrics as metrics
 from moed.exporter import export
 from moed.layers import Gate, MoE
@@ -237,9 +238,9 @@ class Clusters(runner.Recipe):
         return {**figures, **(routing_figures(model, data) if isinstance(job, MixtureJob) else {})}
 
     def export(self, variant, model, data, row, options, directory):
-        def write(reference):
+        def write(measured):
             export(model, torch.zeros(1, PATCHES * SIZE), directory, input_name="patches", output_name="probabilities",
-                   labels=("-1", "+1"), dtype=options.dtype, routing_reference=reference,
+                   labels=("-1", "+1"), dtype=options.dtype, routing_reference=measured,
                    description=f"Clusters, setting {variant[1]}: {TITLES[variant[3:]]}")
             return load(directory).layers
 
@@ -251,7 +252,7 @@ class Clusters(runner.Recipe):
         if "moe" in variant:
             table = dispatch_table(stored, data["test"])
             share = (table.sum(dim=0).double() / ROWS).tolist()
-            write({"moe": {"share": share, "rows": ROWS}})
+            write(reference.summed(stored, data["test"].x.split(2000), {"moe": EXPERTS}))
             facts.update({"Experts": f"{EXPERTS}, 1 per row", "Rows served, by expert": card.percents(share),
                           "Dispatch entropy": f"{metrics.dispatch_entropy_nats(table):.3f} nats (0: every expert sees "
                                               f"one cluster; at most ln {CLUSTERS} = {np.log(CLUSTERS):.3f})"})

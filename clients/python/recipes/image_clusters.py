@@ -24,6 +24,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from moed import reference
 from moed import routing_metrics as metrics
 from moed.exporter import export
 from moed.layers import MoE
@@ -298,9 +299,9 @@ class ImageRecipe(runner.Recipe):
         model = model.cpu().eval()
         set_mixed(model, False)
 
-        def write(reference):
+        def write(measured):
             export(model, torch.zeros(1, 3, 32, 32), directory, input_name="image", preprocess=self.preprocess,
-                   output_name="probabilities", labels=self.labels, dtype=options.dtype, routing_reference=reference,
+                   output_name="probabilities", labels=self.labels, dtype=options.dtype, routing_reference=measured,
                    description=f"{self.title}: {ABOUT[plan.model]}")
             return load(directory).layers
 
@@ -308,16 +309,9 @@ class ImageRecipe(runner.Recipe):
         facts.update(card.accuracy(training.error_of(stored, stored, images, labels), row["test_error"],
                                    row["train_error"], options.dtype))
         if plan.model == "moe":
-            shares = share(stored, images)
-            write({"moe": {"share": shares, "rows": len(images)}})
-            facts.update({"Experts": f"{EXPERTS}, 1 per row", "Rows served, by expert": card.percents(shares)})
+            measured = reference.summed(stored.eval(), images.split(2000), {"moe": EXPERTS})
+            write(measured)
+            facts.update({"Experts": f"{EXPERTS}, 1 per row",
+                          "Rows served, by expert": card.percents(measured["moe"]["share"])})
         card.write(directory, f"{self.about_images} with {ABOUT[plan.model]}.", facts,
                    "Accuracy and routing were measured on the weights as stored, on all test images.")
-
-
-def share(model, images):
-    """Share of the images that each expert serves."""
-    model.eval()
-    with torch.no_grad():
-        chosen = torch.cat([model.moe.gate.layers(rows).argmax(dim=1) for rows in images.split(2000)])
-    return (torch.bincount(chosen, minlength=EXPERTS).double() / len(images)).tolist()

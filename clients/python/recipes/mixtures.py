@@ -18,7 +18,7 @@ from typing import NamedTuple, Optional, Tuple
 import torch
 from torch import nn
 
-from moed import losses
+from moed import losses, reference
 from moed.exporter import export
 from moed.layers import AttentiveGate, Gate, MoE
 from moed.loader import load
@@ -149,10 +149,10 @@ class MixtureRecipe(runner.Recipe):
             model.gate.top_k, model.gate.normalize = options.top_k, "sum"
         layers = model if kind == "single" else nn.Sequential(OrderedDict(moe=model))
 
-        def write(reference):
+        def write(measured):
             export(layers, torch.zeros(1, *self.shape), directory, input_name="image", preprocess=self.preprocess,
                    output_name="probabilities", labels=self.labels, dtype=options.dtype,
-                   description=f"{self.title}: {TITLES[kind].format(self.experts)}", routing_reference=reference)
+                   description=f"{self.title}: {TITLES[kind].format(self.experts)}", routing_reference=measured)
             return load(directory).layers
 
         stored, facts = write(None), card.origin(self.about_data, options.command, row, model, options.dtype)
@@ -161,7 +161,7 @@ class MixtureRecipe(runner.Recipe):
         if kind != "single":
             # Written twice: the routing reference is that of the stored weights, which exist only after the first time.
             figures = training.evaluate(stored.moe, *data["test"])
-            write({"moe": {"share": figures["share"], "rows": len(data["test"][0])}})
+            write(reference.summed(stored, data["test"][0].split(training.EVALUATION_ROWS), {"moe": self.experts}))
             facts.update(card.routing(figures, self.experts, model.gate.top_k or self.experts))
         card.write(directory, f"Classifies {self.about_images} with {ABOUT[kind].format(self.experts)}.", facts,
                    "Accuracy and routing were measured on the weights as stored, on all test images. Training accuracy "

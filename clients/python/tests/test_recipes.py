@@ -239,7 +239,9 @@ class CheckpointTest(FolderCase):
         model = load(out)
         images, labels = FashionMnist().read(self.folder, "moe")["test"]
         results = training.evaluate(model.layers.moe, images, labels)
-        self.assertEqual(model.config["routing_reference"]["moe"], {"share": results["share"], "rows": 60})
+        reference = model.config["routing_reference"]["moe"]
+        self.assertEqual((reference["share"], reference["rows"]), (results["share"], 60))
+        self.assertEqual(list(reference), ["share", "weight", "probability", "rows"])
         with open(os.path.join(out, "README.md"), encoding="utf-8") as file:
             card = file.read()
         self.assertIn(f"| Test accuracy | {100 * (1 - results['error']):.2f} %", card)
