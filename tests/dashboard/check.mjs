@@ -299,11 +299,32 @@ async function wander(browser) {
   }
 }
 
+// What is offered to try is recognised: clothes by the models of clothes, digits by those of digits.
+async function recognise(browser) {
+  const page = await browser.newPage();
+  for (const model of ["fashion-mnist", "fashion-mnist-attentive", "mnist", "mnist-attentive"]) {
+    await page.goto(`${url}/#${model}`);
+    await page.waitForSelector(`#models button[data-model=${model}][aria-current=true]`);
+    await page.waitForSelector("#tryit canvas");
+    const samples = (await page.locator("#tryit select option").allTextContents()).slice(1);
+    for (const sample of samples.filter((name) => name.startsWith("digit") === model.startsWith("mnist"))) {
+      const answered = page.waitForResponse((response) => response.request().method() === "POST");
+      await page.selectOption("#tryit select", sample);
+      await answered;
+      await page.waitForTimeout(100);
+      const first = await page.locator("#tryit .answers").first().locator("> *").first().textContent();
+      if (!first.toLowerCase().startsWith(sample.replace("digit ", "").toLowerCase())) problems.push(`${model}: '${sample}' is taken for ${first}`);
+    }
+  }
+  await page.close();
+}
+
 const browser = await chromium.launch({executablePath: "/usr/bin/chromium", args: ["--no-sandbox"]});
 await open(browser);
 for (const view of VIEWS) await look(browser, view);
 for (const view of CLOSED) await enter(browser, view);
 await wander(browser);
+await recognise(browser);
 await back(browser);
 await browser.close();
 for (const problem of problems) console.log(`PROBLEM ${problem}`);
