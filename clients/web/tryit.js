@@ -77,9 +77,10 @@ class Fields {
     const categories = input.parameters?.categories, words = input.parameters?.words;
     const count = elements(input.shape);
     this.inputs = Array.from({length: count}, (_, i) => words
-      ? element("select", {}, ...words.map((word, value) => element("option", {value}, word)))
+      ? element("select", {}, ...words.map((word) => element("option", {value: word}, word)))
       : element("input", {type: "number", value: 0, step: categories ? 1 : "any", min: categories ? 0 : undefined,
         max: categories ? categories - 1 : undefined, required: true}));
+    this.words = Boolean(words);
     this.integers = input.datatype.startsWith("INT");
     this.element = element("div", {class: "fields"}, ...this.inputs.flatMap((field, i) => {
       field.id = `try-${input.name}-${i}`;
@@ -88,6 +89,7 @@ class Fields {
   }
 
   data() {
+    if (this.words) return this.inputs.map((field) => field.value);
     return this.inputs.map((field) => (this.integers ? Math.round(Number(field.value)) : Number(field.value)));
   }
 }

@@ -92,8 +92,10 @@ def entries(numeric):
     mean, std = numeric.mean(dim=0).tolist(), numeric.std(dim=0).tolist()
     result = {"numeric": Input((len(NUMERIC),), preprocess={"mean": mean, "std": std})}
     for key, text in CATEGORIES.items():
-        count = len(text.split())
-        result[key] = Input((1,), categories=count, layers=nn.Embedding(count, EMBEDDING))
+        words = text.split()
+        not_known = words.index("?") if "?" in words else None
+        result[key] = Input((1,), layers=nn.Embedding(len(words), EMBEDDING), words=words, unknown=not_known,
+                            missing=not_known)
     return result, len(NUMERIC) + EMBEDDING * len(CATEGORIES)
 
 
@@ -217,8 +219,9 @@ class Adult(runner.Recipe):
 
 
 INPUTS_TEXT = (
-    f"`numeric` is {', '.join(NUMERIC)}, as they are. The other inputs are categories, each by its place from 0 in its "
-    "list:\n\n| input | categories |\n|---|---|\n"
+    f"`numeric` is {', '.join(NUMERIC)}, as they are. The other inputs are categories, each as a word of its list or "
+    "by its place there from 0; what is none of them, or null, is `?` where the list has that:\n\n"
+    "| input | categories |\n|---|---|\n"
     + "".join(f"| `{key}` | {', '.join(text.split())} |\n" for key, text in CATEGORIES.items())
     + "\nThe figures are those of the weights as stored, on all test rows. The data are of 1994 and of one country: a "
       "model of them shows how several gates are served, and decides about nobody.")
