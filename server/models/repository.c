@@ -65,11 +65,6 @@ static bool free_unused(struct model *model)
     return true;
 }
 
-static bool is_known(const struct repository_version *version)
-{
-    return version->found || version->selected || version->model || version->leaving;
-}
-
 static void free_version(struct repository_version *version)
 {
     free(version->path);
@@ -95,7 +90,7 @@ static bool forget_unknown(struct repository *repository)
         struct repository_model *model = repository->models[i];
         size_t left = 0;
         for (size_t j = 0; j < model->count; j++) {
-            if (is_known(model->versions[j]))
+            if (repository_knows(model->versions[j]))
                 model->versions[left++] = model->versions[j];
             else
                 free_version(model->versions[j]);
@@ -138,12 +133,29 @@ bool repository_reap(struct repository *repository)
 
 /* ---- loading ---- */
 
+/* Memory, descriptors or a disk, which may be back the next time. */
+static bool is_the_machine(enum error_code cause)
+{
+    return cause == ERROR_UNAVAILABLE || cause == ERROR_INTERNAL;
+}
+
+/* Each time twice as long: trying may cost the memory and the disk that others lack. */
+static uint64_t longer(uint64_t patience_ns)
+{
+    enum { LEAST_MS = 500, MOST_MS = 300000 };
+    const uint64_t least = UINT64_C(1000000) * LEAST_MS, most = UINT64_C(1000000) * MOST_MS;
+    patience_ns = patience_ns ? 2 * patience_ns : least;
+    return patience_ns < most ? patience_ns : most;
+}
+
 static void fail_version(const struct repository_model *model, struct repository_version *version,
                          const struct error *err)
 {
     version->failed = true;
     version->cause = err->code;
     version->failures++;
+    version->patience_ns = is_the_machine(err->code) ? longer(version->patience_ns) : 0;
+    version->again_ns = uv_hrtime() + version->patience_ns;
     log_message(LOG_ERROR, "model_failed", "%s version %s: %s", model->name, version->text,
                 err->text);
     if (!version->model) {
@@ -177,6 +189,7 @@ static void load_version(struct repository *repository, const struct repository_
         replace(repository, version->model);
     version->model = loaded;
     version->failed = false;
+    version->patience_ns = 0;
     set_state(version, MODEL_READY, "");
     model_tell_loaded(loaded);
 }
@@ -187,7 +200,8 @@ static bool needs_load(const struct repository_model *model,
     if (model->fault || !version->selected)
         return false;
     if (version->found == version->attempted && (version->model || version->failed))
-        return version->failed && why == LOOK_ASKED;
+        return version->failed &&
+               (why == LOOK_ASKED || (version->patience_ns && uv_hrtime() >= version->again_ns));
     return why != LOOK_POLL || version->settled || !version->found;
 }
 
@@ -310,17 +324,11 @@ int repository_look(struct repository *repository, enum repository_look why, str
     return 0;
 }
 
-/* Whether a fault of it is one of the server's: nobody has asked for the others. */
-static bool is_wanted(const struct repository *repository, const struct repository_model *model)
-{
-    return !repository->options.by_name || model->wanted;
-}
-
 int repository_check(const struct repository *repository, struct error *err)
 {
     for (size_t i = 0; i < repository->count; i++) {
         const struct repository_model *model = repository->models[i];
-        if (model->fault && is_wanted(repository, model))
+        if (model->fault && repository_wants(repository, model))
             return error_set(err, ERROR_INVALID, "%s: %s", model->name, model->fault);
         for (size_t j = 0; j < model->count; j++)
             if (model->versions[j]->failed)
@@ -334,7 +342,7 @@ int repository_check(const struct repository *repository, struct error *err)
 /* Who asks is told whether to mend the model, as by Triton, or to ask again. */
 static enum error_code code_of_failure(enum error_code cause)
 {
-    return cause == ERROR_UNAVAILABLE || cause == ERROR_INTERNAL ? cause : ERROR_INVALID;
+    return is_the_machine(cause) ? cause : ERROR_INVALID;
 }
 
 int repository_load(struct repository *repository, const char *name, struct error *err)
@@ -379,93 +387,6 @@ int repository_unload(struct repository *repository, const char *name, struct er
         return 0;
     }
     return error_set(err, ERROR_NOT_FOUND, "there is no model '%.128s' in the repository", name);
-}
-
-/* ---- what others see ---- */
-
-static void add_status(struct catalog *catalog, struct model_status status)
-{
-    catalog->statuses =
-        xrealloc(catalog->statuses, (catalog->status_count + 1) * sizeof *catalog->statuses);
-    status.name = xstrdup(status.name);
-    status.version = xstrdup(status.version);
-    status.reason = xstrdup(status.reason);
-    catalog->statuses[catalog->status_count++] = status;
-}
-
-static void add_label(struct catalog_label **labels, size_t *count, const char *name,
-                      const char *label, uint64_t version)
-{
-    char number[24];
-    snprintf(number, sizeof number, "%llu", (unsigned long long)version);
-    *labels = xrealloc(*labels, (*count + 1) * sizeof **labels);
-    (*labels)[(*count)++] = (struct catalog_label){xstrdup(name), xstrdup(label), xstrdup(number)};
-}
-
-#define LEFT_OUT "left out by the version policy"
-
-static bool is_left_out(const struct repository_version *version)
-{
-    return version->state == MODEL_UNAVAILABLE && version->found && !version->selected &&
-           !*version->reason;
-}
-
-static void show_model(const struct repository *repository, const struct repository_model *model,
-                       struct catalog *catalog)
-{
-    const struct serving *serving = &model->serving;
-    if (model->fault)
-        add_status(catalog, (struct model_status){.name = model->name,
-                                                  .version = (char[]){""},
-                                                  .reason = model->fault,
-                                                  .failed = is_wanted(repository, model),
-                                                  .failures = model->failures});
-    for (size_t i = 0; i < model->count; i++) {
-        struct repository_version *version = model->versions[i];
-        if (is_known(version))
-            add_status(catalog,
-                       (struct model_status){.name = model->name,
-                                             .version = version->text,
-                                             .version_number = version->number,
-                                             .state = version->state,
-                                             .reason = is_left_out(version) ? (char[]){LEFT_OUT}
-                                                                            : version->reason,
-                                             .failed = version->failed,
-                                             .failures = version->failures});
-    }
-    for (size_t i = 0; i < serving->label_count; i++)
-        add_label(&catalog->labels, &catalog->label_count, model->name, serving->labels[i].label,
-                  serving->labels[i].version);
-    if (serving->default_version)
-        add_label(&catalog->pinned, &catalog->pinned_count, model->name, "",
-                  serving->default_version);
-}
-
-static struct model **held_models(const struct repository *repository, size_t *count)
-{
-    struct model **models = NULL;
-    *count = 0;
-    for (size_t i = 0; i < repository->count; i++)
-        for (size_t j = 0; j < repository->models[i]->count; j++) {
-            struct model *model = repository->models[i]->versions[j]->model;
-            if (!model)
-                continue;
-            models = xrealloc(models, (*count + 1) * sizeof(struct model *));
-            models[(*count)++] = model_hold(model);
-        }
-    return models;
-}
-
-struct catalog *repository_catalog(const struct repository *repository)
-{
-    size_t count;
-    struct model **models = held_models(repository, &count);
-    struct catalog *catalog = catalog_new(models, count);
-    for (size_t i = 0; i < repository->count; i++)
-        show_model(repository, repository->models[i], catalog);
-    catalog_sort_labels(catalog);
-    catalog->complete = repository->complete;
-    return catalog;
 }
 
 /* ---- life ---- */

@@ -15,7 +15,8 @@
 enum repository_look {
     LOOK_START,
     LOOK_ASKED, /* what failed is tried again, what is passed over is told again */
-    LOOK_POLL   /* only what has changed is loaded, once it is the same at two looks */
+    LOOK_POLL   /* what has changed is loaded, once it is the same at two looks, and what failed for
+                   want of memory, descriptors or a disk, at growing distances */
 };
 
 void repository_init(struct repository *repository, const struct repository_options *options);

@@ -18,6 +18,8 @@ struct repository_version {
     bool selected;      /* it should be served */
     bool failed;        /* it should be served as it is on the disk, and cannot be */
     enum error_code cause; /* of that */
+    uint64_t patience_ns;  /* how long until it is tried again; 0: until somebody asks */
+    uint64_t again_ns;     /* and when that will be */
     struct model *model;   /* held while it is served; NULL else */
     struct model *leaving; /* held: served no more, and maybe still used by requests */
     enum model_state state;
@@ -62,5 +64,17 @@ struct repository {
     struct model **replaced; /* [replaced_count] held: by newer ones, and maybe still used */
     size_t replaced_count;
 };
+
+static inline bool repository_knows(const struct repository_version *version)
+{
+    return version->found || version->selected || version->model || version->leaving;
+}
+
+/* Whether a fault of it is one of the server's: nobody has asked for the others. */
+static inline bool repository_wants(const struct repository *repository,
+                                    const struct repository_model *model)
+{
+    return !repository->options.by_name || model->wanted;
+}
 
 #endif

@@ -1,4 +1,8 @@
 /* The model repository looked through again: what is kept, replaced, dropped and reported. */
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include "server/statistics/state.h"
 #include "test_repository_support.h"
 
 START_TEST(one_broken_model_harms_no_other)
@@ -151,6 +155,35 @@ START_TEST(a_policy_that_cannot_be_looked_at_now_holds)
     look(LOOK_ASKED);
     ck_assert_int_eq(factor_of("m", NULL), 1);
     ck_assert_uint_eq(catalog->count, 1);
+}
+END_TEST
+
+/* Here the list of experts in quarantine; memory, descriptors and a disk are the same. */
+START_TEST(what_the_machine_failed_is_tried_again_at_polls)
+{
+    struct sockaddr_un there = {.sun_family = AF_UNIX};
+    struct quarantine quarantine;
+    struct state state;
+    put_model("m", 1);
+    char *kept_in = new_directory();
+    snprintf(there.sun_path, sizeof there.sun_path, "%s/quarantine.json", kept_in);
+    const int unreadable = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    ck_assert_int_eq(bind(unreadable, (struct sockaddr *)&there, sizeof there), 0);
+    state_init(&state, kept_in, 1);
+    quarantine_init(&quarantine, &state);
+    open_and_keep(&(struct repository_options){.models.quarantine = &quarantine});
+    expect_state("m", "1", MODEL_UNAVAILABLE, "it says which experts must not serve");
+    ck_assert_int_eq(unlink(there.sun_path), 0);
+    look(LOOK_POLL);
+    ck_assert_uint_eq(status_of("m", "1")->failures, 1); /* not at once again */
+    uv_sleep(600);
+    look(LOOK_POLL);
+    ck_assert_int_eq(factor_of("m", NULL), 1);
+    expect_state("m", "1", MODEL_READY, "");
+    quarantine_close(&quarantine);
+    state_close(&state);
+    close(unreadable);
+    free(kept_in);
 }
 END_TEST
 
@@ -372,6 +405,7 @@ TEST_MAIN_WITH("repository_look", begin, end, one_broken_model_harms_no_other,
                what_may_not_be_read_is_a_model_if_it_is_called_like_one,
                what_cannot_be_looked_at_now_is_served_on,
                a_policy_that_cannot_be_looked_at_now_holds,
+               what_the_machine_failed_is_tried_again_at_polls,
                what_failed_is_tried_again_when_it_changes,
                the_policy_says_which_versions_are_served, nobody_waits_for_a_pipes_writer,
                a_failed_version_leaves_the_old_one, a_limit_is_the_models,

@@ -59,7 +59,8 @@ static inline void open_and_keep(const struct repository_options *more)
 {
     struct repository_options options = *more;
     options.directory = directory;
-    options.models = (struct model_options){.loops = 1, .max_batch_rows = 4, .threads = 1};
+    options.models = (struct model_options){
+        .loops = 1, .max_batch_rows = 4, .threads = 1, .quarantine = more->models.quarantine};
     repository_init(&kept, &options);
     ck_assert_int_eq(repository_look(&kept, LOOK_START, &err), 0);
     catalog = repository_catalog(&kept);
