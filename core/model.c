@@ -350,3 +350,13 @@ const struct moed_model_info *moed_model_info(const struct moed_model *model)
 {
     return &model->info;
 }
+
+void moed_keep_spare_memory(bool keep)
+{
+    panels_keep_spare(keep);
+}
+
+bool moed_has_spare_memory(void)
+{
+    return panels_have_spare();
+}

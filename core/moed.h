@@ -171,6 +171,12 @@ MUST_CHECK struct moed_model *moed_model_load(const char *directory,
                                               struct error *err);
 void moed_model_free(struct moed_model *model);
 
+/* From now on memory of models that are freed is kept for those that are loaded next, which then
+ * load faster and take less of the machine; or, if not `keep`, no longer, and it is freed. Whether
+ * any is kept. Any thread. */
+void moed_keep_spare_memory(bool keep);
+bool moed_has_spare_memory(void);
+
 /* Why a directory without safetensors has no weights that are read, and what to do about it, if it
  * has PyTorch's; else NULL. */
 const char *moed_pickled_weights(const char *directory);

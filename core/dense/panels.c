@@ -1,6 +1,7 @@
 /* Memory for packed weights. */
 #include "core/dense/panels.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
@@ -26,13 +27,79 @@ static void *block_new(size_t bytes)
     return panels;
 }
 
-static void *store_block(struct panels_store *store, size_t bytes)
+/* ---- what models leave to each other ---- */
+
+/* A page that comes from the kernel is cleared first, by a thread that is of no other use
+ * meanwhile; and in a guest whose free pages are given back to its host, the host has to find it:
+ * 500 MB then take more than a second of processor time, in which a virtual core stands still for
+ * milliseconds at a time. So a model that is loaded right after another has gone gets that one's
+ * memory: up to a gigabyte, which nobody who makes room for a model will miss. */
+enum { MOST_SPARE = (1 << 30) / BLOCK };
+
+static struct {
+    pthread_mutex_t mutex;
+    struct spare {
+        struct spare *next; /* lies in the block itself */
+    } * first;
+    unsigned count;
+    bool keep;
+} spare = {.mutex = PTHREAD_MUTEX_INITIALIZER};
+
+static void *take_spare(void)
 {
-    void *block = block_new(bytes);
+    pthread_mutex_lock(&spare.mutex);
+    struct spare *block = spare.first;
+    if (block) {
+        spare.first = block->next;
+        spare.count--;
+    }
+    pthread_mutex_unlock(&spare.mutex);
+    return block;
+}
+
+static void give_back(const struct panels_block *block)
+{
+    pthread_mutex_lock(&spare.mutex);
+    const bool kept = spare.keep && block->shared && spare.count < MOST_SPARE;
+    if (kept) {
+        struct spare *more = block->memory;
+        more->next = spare.first;
+        spare.first = more;
+        spare.count++;
+    }
+    pthread_mutex_unlock(&spare.mutex);
+    if (!kept)
+        free(block->memory);
+}
+
+void panels_keep_spare(bool keep)
+{
+    pthread_mutex_lock(&spare.mutex);
+    spare.keep = keep;
+    pthread_mutex_unlock(&spare.mutex);
+    for (void *block; !keep && (block = take_spare());)
+        free(block);
+}
+
+bool panels_have_spare(void)
+{
+    pthread_mutex_lock(&spare.mutex);
+    const bool some = spare.first;
+    pthread_mutex_unlock(&spare.mutex);
+    return some;
+}
+
+/* ---- a store ---- */
+
+static void *store_block(struct panels_store *store, size_t bytes, bool shared)
+{
+    void *block = shared ? take_spare() : NULL;
+    if (!block)
+        block = block_new(bytes);
     if (!block)
         return NULL;
     store->blocks = xrealloc(store->blocks, (store->count + 1) * sizeof *store->blocks);
-    store->blocks[store->count++] = block;
+    store->blocks[store->count++] = (struct panels_block){block, shared};
     return block;
 }
 
@@ -41,10 +108,10 @@ void *panels_new(struct panels_store *store, size_t bytes)
     if (!store)
         return block_new(bytes);
     if (bytes < SHARING || bytes > BLOCK)
-        return store_block(store, bytes);
+        return store_block(store, bytes, false);
     bytes = (bytes + PANEL_ALIGNMENT - 1) / PANEL_ALIGNMENT * PANEL_ALIGNMENT;
     if (store->left < bytes) {
-        store->next = store_block(store, BLOCK);
+        store->next = store_block(store, BLOCK, true);
         store->left = store->next ? BLOCK : 0;
     }
     if (!store->next)
@@ -58,7 +125,7 @@ void *panels_new(struct panels_store *store, size_t bytes)
 void panels_store_close(struct panels_store *store)
 {
     for (size_t i = 0; i < store->count; i++)
-        free(store->blocks[i]);
+        give_back(&store->blocks[i]);
     free(store->blocks);
     *store = (struct panels_store){0};
 }

@@ -2,6 +2,7 @@
 #ifndef CORE_PANELS_H
 #define CORE_PANELS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "core/load/tensor.h"
@@ -25,7 +26,10 @@ enum { PANEL_ALIGNMENT = 64 };
  * matrix by itself, an expert's for instance, is hardly larger than such a page or smaller, and
  * most of it would lie in small ones. All 0: empty. */
 struct panels_store {
-    void **blocks; /* [count] owned */
+    struct panels_block {
+        void *memory;
+        bool shared; /* of the size of all shared ones */
+    } * blocks;      /* [count] owned */
     size_t count;
     char *next; /* what is left of the last shared block */
     size_t left;
@@ -35,6 +39,11 @@ struct panels_store {
  * frees it. NULL: there is none. */
 void *panels_new(struct panels_store *store, size_t bytes);
 void panels_store_close(struct panels_store *store);
+
+/* Whether shared blocks that stores give back are kept for the next ones; false frees those that
+ * are. Whether there are any. Any thread. */
+void panels_keep_spare(bool keep);
+bool panels_have_spare(void);
 
 /* Says that there is no memory for the tensor's weights. Returns -1. */
 int panels_error(const struct tensor *tensor, struct error *err);

@@ -174,6 +174,17 @@ static void change(struct loader *loader, struct loader_change *change)
     change->on_done(change);
 }
 
+/* Whoever replaces one model often replaces several, one after the other, and those that have gone
+ * leave their memory to those that come. When nothing has come for so long it is freed. */
+static const uint64_t SPARE_NS = UINT64_C(1000000000);
+
+static bool has_spare(const struct loader *loader)
+{
+    if (moed_has_spare_memory() && uv_hrtime() >= loader->worked_ns + SPARE_NS)
+        moed_keep_spare_memory(false);
+    return moed_has_spare_memory();
+}
+
 /* Waits, with the mutex held, until there is something to do; for at most `patience_ns`. */
 static void await_work(struct loader *loader, uint64_t patience_ns)
 {
@@ -208,6 +219,7 @@ static void work(struct loader *loader, uint64_t *looked_ns)
     loader->asked = loader->damaged = false;
     loader->working = true;
     uv_mutex_unlock(&loader->mutex);
+    moed_keep_spare_memory(true);
     if (damaged)
         repository_drop_damaged(&loader->repository);
     if (next)
@@ -218,6 +230,7 @@ static void work(struct loader *loader, uint64_t *looked_ns)
         look(loader, asked ? LOOK_ASKED : LOOK_POLL);
         *looked_ns = uv_hrtime();
     }
+    loader->worked_ns = uv_hrtime();
     uv_mutex_lock(&loader->mutex);
     loader->working = false;
 }
@@ -238,7 +251,7 @@ static void serve(struct loader *loader)
     while (!atomic_load(&loader->stopping)) {
         loader->working = loader->waits; /* a disk may hang */
         uv_mutex_unlock(&loader->mutex);
-        bool some_leave = repository_reap(&loader->repository);
+        bool some_leave = repository_reap(&loader->repository), spare = has_spare(loader);
         bool waited = loader->waits;
         loader->waits = waited && waits_for_list(loader, NULL);
         uint64_t poll_ns = until_poll(loader, looked_ns);
@@ -246,6 +259,7 @@ static void serve(struct loader *loader)
         loader->asked |= waited && !loader->waits;
         loader->working = false;
         uint64_t patience_ns = some_leave      ? LOOK_AGAIN_NS
+                               : spare         ? SPARE_NS
                                : loader->waits ? TRY_AGAIN_NS
                                                : UINT64_MAX;
         if (!atomic_load(&loader->stopping))
@@ -348,6 +362,7 @@ void loader_close(struct loader *loader)
         return;
     catalog_release(loader->newest);
     repository_close(&loader->repository);
+    moed_keep_spare_memory(false);
     free(loader->taken);
     uv_cond_destroy(&loader->wake);
     uv_mutex_destroy(&loader->mutex);

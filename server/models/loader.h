@@ -48,6 +48,7 @@ struct loader {
     bool asked;                          /* to look */
     bool damaged;                        /* some model is */
     bool working;                        /* in the middle of something */
+    uint64_t worked_ns;                  /* when it was, last; the thread's */
     bool waits;                          /* for the list of experts in quarantine; the thread's */
     struct catalog *newest;              /* held */
     uint64_t published;                  /* catalogs, so far */

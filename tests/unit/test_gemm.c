@@ -293,6 +293,43 @@ START_TEST(matrices_of_a_model_lie_side_by_side)
 }
 END_TEST
 
+static void *block_of(struct panels_store *store)
+{
+    enum { LARGE = 300000 };
+    void *panels = panels_new(store, LARGE);
+    ck_assert_ptr_nonnull(panels);
+    memset(panels, 1, LARGE);
+    return panels;
+}
+
+/* What a store gives back is there for the next one, if that is wanted, and up to a bound. */
+START_TEST(memory_goes_to_the_next_model)
+{
+    enum { BLOCKS = 40, LARGE = 32 << 20 };
+    struct panels_store one = {0}, other = {0};
+    panels_keep_spare(true);
+    void *first = block_of(&one);
+    panels_store_close(&one);
+    ck_assert(panels_have_spare());
+    ck_assert_ptr_eq(block_of(&other), first);
+    ck_assert(!panels_have_spare());
+    for (int i = 0; i < BLOCKS; i++)
+        ck_assert_ptr_nonnull(panels_new(&other, LARGE));
+    panels_store_close(&other);
+    size_t kept = 0;
+    for (; panels_have_spare(); kept++)
+        ck_assert_ptr_nonnull(panels_new(&one, LARGE));
+    ck_assert_uint_eq(kept, 32);
+    panels_store_close(&one);
+    ck_assert(panels_have_spare());
+    panels_keep_spare(false);
+    ck_assert(!panels_have_spare());
+    (void)block_of(&one);
+    panels_store_close(&one);
+    ck_assert(!panels_have_spare());
+}
+END_TEST
+
 START_TEST(linear_maps_the_last_axis)
 {
     const struct stored tensors[] = {STORED("l.weight", DIMS(3, 2), 1, 0, 0, 1, 1, 1),
@@ -337,6 +374,7 @@ int main(void)
     tcase_add_loop_test(tests, half_precision_weights_are_exact, 0, KERNELS);
     tcase_add_loop_test(tests, fp8_weights_stay_and_are_exact, 0, KERNELS);
     tcase_add_test(tests, matrices_of_a_model_lie_side_by_side);
+    tcase_add_test(tests, memory_goes_to_the_next_model);
     tcase_add_loop_test(tests, linear_maps_the_last_axis, 0, KERNELS);
     tcase_add_test(tests, linear_says_what_it_is);
     tcase_add_test(tests, openblas_knows_the_processor);
