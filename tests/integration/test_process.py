@@ -21,6 +21,7 @@ from support.server import BINARY, LISTENING, RUNNING_URL, START_SECONDS, STOP_S
 from support.threads import Background
 
 ROWS = {"instances": [[1, 2, 3, 4]]}
+PATIENT = ("--drain-timeout-ms", "300000")  # a slow request under sanitizers on a busy machine
 
 
 def line_of(fd, pattern, seconds=START_SECONDS):
@@ -266,7 +267,7 @@ class SignalsTest(ProcessCase):
         if pid == 0:
             os.dup2(writer, 2)
             os.execve(before[0] if before else BINARY,
-                      [*before, BINARY, "serve", "--models", self.directory, "--port", "0"], environment())
+                      [*before, BINARY, "serve", "--models", self.directory, "--port", "0", *PATIENT], environment())
         os.close(writer)
         self.port = int(line_of(reader, LISTENING)[2])
         return pid, terminal, reader
@@ -297,7 +298,7 @@ class SignalsTest(ProcessCase):
         line_of(reader, re.compile("event=drained"))
 
     def test_sigquit_drains(self):
-        process, reader = self.start()
+        process, reader = self.start(*PATIENT)
         self.send_during_a_request(process, signal.SIGQUIT)
         self.assertEqual(process.wait(STOP_SECONDS), 0)
         line_of(reader, re.compile("event=stopping message=.SIGQUIT"))
