@@ -308,10 +308,9 @@ async function recognise(browser) {
     await page.waitForSelector("#tryit canvas");
     const samples = (await page.locator("#tryit select option").allTextContents()).slice(1);
     for (const sample of samples.filter((name) => name.startsWith("digit") === model.startsWith("mnist"))) {
-      const answered = page.waitForResponse((response) => response.request().method() === "POST");
+      await page.evaluate(() => document.querySelectorAll("#tryit .answers").forEach((answers) => answers.remove())); // the one before
       await page.selectOption("#tryit select", sample);
-      await answered;
-      await page.waitForTimeout(100);
+      await page.waitForSelector("#tryit .answers");
       const first = await page.locator("#tryit .answers").first().locator("> *").first().textContent();
       if (!first.toLowerCase().startsWith(sample.replace("digit ", "").toLowerCase())) problems.push(`${model}: '${sample}' is taken for ${first}`);
     }
