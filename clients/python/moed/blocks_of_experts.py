@@ -173,8 +173,11 @@ def random_copy(module: nn.Module, seed: int, spread: float = 1.0) -> nn.Module:
     tensors = [*trial.parameters(), *(value for name, value in trial.named_buffers() if name.endswith(BIASES))]
     for tensor in tensors:
         values = torch.randn(tensor.shape, generator=generator)
+        if tensor.dim() < 2:
+            tensor.data = 1 + 0.5 * values
+            continue
         inputs = tensor.shape[-1] if tensor.dim() < 4 else tensor[0].numel()  # of a convolution all of its window
-        tensor.data = spread * values / inputs ** 0.5 if tensor.dim() > 1 else 1 + 0.5 * values
+        tensor.data = spread * values / inputs ** 0.5
     return trial
 
 
