@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "core/dense/loads.h"
 #include "core/dense/tile.h"
 
 /* For avx2: kernel_avx2. */
@@ -58,37 +59,66 @@ static compute_tile *tile_of(const struct product *product)
     return product->offsets ? TILE_OF(ISA, windows) : of_dtype[product->weights->dtype];
 }
 
+/* Tile after tile of rows. `tile` has all but what differs between them. */
+static void run_tiles(const struct product *product, compute_tile *run_tile, struct tile tile,
+                      bool wide)
+{
+    const float *const x = tile.x;
+    float *const y = tile.y;
+    const size_t share = tile.k * PANEL * dtype_bytes(product->weights->dtype) / product->tiles;
+    for (size_t row = 0; row < product->rows; row += product->height, tile.ahead += share) {
+        tile.x = x + row * product->x_pitch;
+        tile.y = y + row * tile.y_pitch;
+        run_tile(&tile, (unsigned)min_size(product->height, product->rows - row), wide);
+    }
+}
+
+/* Widening 8 bits takes several instructions, so where a block's weights meet many tiles of rows
+ * they are widened once for all. */
+enum { WIDENED_FROM = 3, WIDENED_NUMBERS = (MAX_DEPTH + SCALED_GROUP) * PANEL };
+
+static void run_widened(const struct product *product, struct tile tile)
+{
+    float widened[WIDENED_NUMBERS];
+    const bool integers = product->weights->dtype == DTYPE_I8;
+    for (size_t i = 0; i < tile.k * PANEL; i += LANES) {
+        const void *const at = (const char *)tile.source + i;
+        vec value = (integers ? load_i8(at) : load_f8(at)) *
+                    load(tile.scales + i / PANEL / SCALED_GROUP * PANEL + i % PANEL);
+        memcpy(widened + i, &value, sizeof value);
+    }
+    tile.source = widened;
+    run_tiles(product, TILE_OF(ISA, f32), tile, false);
+}
+
 static void multiply_block(const struct product *product, size_t panel, size_t from, bool wide)
 {
     const struct packed *weights = product->weights;
-    compute_tile *const run_tile = tile_of(product);
     size_t n = weights->n, k = weights->k, bytes = PANEL * dtype_bytes(weights->dtype);
     size_t column = panel * PANEL, depth = min_size(product->depth, k - from);
-    const char *source = (const char *)weights->panels + (panel * k + from) * bytes;
-    size_t share = depth * bytes / product->tiles;
-    const char *ahead = source + (product->tiles == 1 ? PREFETCH_BYTES : depth * bytes);
     size_t groups = (k + SCALED_GROUP - 1) / SCALED_GROUP;
+    const char *source = (const char *)weights->panels + (panel * k + from) * bytes;
     const float *scales = weights->scales;
-    scales = scales ? scales + (panel * groups + from / SCALED_GROUP) * PANEL : NULL;
-    const float *x = product->x + (product->offsets ? 0 : from);
-    for (size_t row = 0; row < product->rows; row += product->height, ahead += share) {
-        struct tile tile = {.source = source,
-                            .panel_pitch = k * PANEL,
-                            .scales = scales,
-                            .scales_pitch = groups * PANEL,
-                            .ahead = ahead,
-                            .ahead_pitch = bytes / product->tiles,
-                            .x = x + row * product->x_pitch,
-                            .x_pitch = product->x_pitch,
-                            .offsets = product->offsets ? product->offsets + from : NULL,
-                            .k = depth,
-                            .resumed = from > 0,
-                            .bias = product->bias ? product->bias + column : NULL,
-                            .y = product->y + row * n + column,
-                            .y_pitch = n,
-                            .columns = n - column};
-        run_tile(&tile, (unsigned)min_size(product->height, product->rows - row), wide);
-    }
+    struct tile tile = {.source = source,
+                        .panel_pitch = k * PANEL,
+                        .scales =
+                            scales ? scales + (panel * groups + from / SCALED_GROUP) * PANEL : NULL,
+                        .scales_pitch = groups * PANEL,
+                        .ahead = source + (product->tiles == 1 ? PREFETCH_BYTES : depth * bytes),
+                        .ahead_pitch = bytes / product->tiles,
+                        .x = product->x + (product->offsets ? 0 : from),
+                        .x_pitch = product->x_pitch,
+                        .offsets = product->offsets ? product->offsets + from : NULL,
+                        .k = depth,
+                        .resumed = from > 0,
+                        .bias = product->bias ? product->bias + column : NULL,
+                        .y = product->y + column,
+                        .y_pitch = n,
+                        .columns = n - column};
+    if (scales && product->tiles >= WIDENED_FROM)
+        run_widened(product, tile);
+    else
+        run_tiles(product, tile_of(product), tile, wide);
 }
 
 /* Blocks begin where a scale does. */
