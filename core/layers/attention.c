@@ -107,15 +107,17 @@ static int build_norms(struct attention *attention, const struct scope *scope,
 
 static int build_tensors(struct attention *attention, const struct scope *scope, struct error *err)
 {
+    struct scope own = *scope;
+    own.sensitive = true; /* few of an MoE model's weights */
     const struct moed_shape sinks = {1, {attention->heads}};
     size_t positions = attention->positions;
     const struct moed_shape bias = {3, {attention->heads, positions, positions}};
     size_t size = attention->size, inner = attention->heads * attention->head_dim;
-    if (projection_build(&attention->in, scope, "in_proj_weight", attention_projected(attention),
+    if (projection_build(&attention->in, &own, "in_proj_weight", attention_projected(attention),
                          size, err) != 0 ||
-        projection_build_bias(&attention->in, scope, "in_proj_bias", err) != 0 ||
-        projection_build(&attention->out, scope, "out_proj.weight", size, inner, err) != 0 ||
-        projection_build_bias(&attention->out, scope, "out_proj.bias", err) != 0)
+        projection_build_bias(&attention->in, &own, "in_proj_bias", err) != 0 ||
+        projection_build(&attention->out, &own, "out_proj.weight", size, inner, err) != 0 ||
+        projection_build_bias(&attention->out, &own, "out_proj.bias", err) != 0)
         return -1;
     if (scope->loading->format < 3)
         return 0;

@@ -276,7 +276,7 @@ static int build_layers(struct chain *chain, const struct scope *scope, struct c
         return -1;
     for (; chain->count < count; chain->count++) {
         struct layer *layer = &chain->layers[chain->count];
-        inner.outermost = whole ? residuals_are_outermost(before, residuals) : scope->outermost;
+        inner.sensitive = whole ? residuals_are_outermost(before, residuals) : scope->sensitive;
         if (build_next(chain, &inner, list, key, err) != 0) {
             layer_close(layer);
             return -1;

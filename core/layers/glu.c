@@ -77,7 +77,7 @@ static int glu_build(struct layer *layer, const struct scope *scope, struct conf
 {
     struct glu *glu = layer->state = xcalloc(1, sizeof *glu);
     struct scope own = *scope;
-    own.outermost = false; /* the most of a model's weights, whose errors cost least */
+    own.sensitive = false; /* the most of a model's weights, whose errors cost least */
     if (layer->in.rank == 0)
         return config_error(node, NULL, err, "glu needs at least one axis");
     struct moed_shape out = layer->in;

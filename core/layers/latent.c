@@ -108,17 +108,19 @@ static int build_heads(struct latent *latent, const struct scope *scope, struct 
 static int build_tensors(struct latent *latent, const struct scope *scope, struct error *err)
 {
     struct attention *attention = &latent->attention;
+    struct scope own = *scope;
+    own.sensitive = true; /* few of an MoE model's weights */
     size_t size = attention->size;
-    if (build_queries(latent, scope, err) != 0 ||
-        projection_build(&latent->kv_down, scope, "kv_down.weight", attention->head_dim, size,
+    if (build_queries(latent, &own, err) != 0 ||
+        projection_build(&latent->kv_down, &own, "kv_down.weight", attention->head_dim, size,
                          err) != 0 ||
-        projection_build_bias(&latent->kv_down, scope, "kv_down.bias", err) != 0 ||
-        build_norm(&latent->kv_norm, scope, "kv_norm.weight", latent->latent, err) != 0 ||
-        build_heads(latent, scope, err) != 0 ||
-        projection_build(&attention->out, scope, "out_proj.weight", size,
+        projection_build_bias(&latent->kv_down, &own, "kv_down.bias", err) != 0 ||
+        build_norm(&latent->kv_norm, &own, "kv_norm.weight", latent->latent, err) != 0 ||
+        build_heads(latent, &own, err) != 0 ||
+        projection_build(&attention->out, &own, "out_proj.weight", size,
                          attention->heads * latent->value, err) != 0)
         return -1;
-    return projection_build_bias(&attention->out, scope, "out_proj.bias", err);
+    return projection_build_bias(&attention->out, &own, "out_proj.bias", err);
 }
 
 static void plan(struct latent *latent, struct layer *layer)

@@ -21,11 +21,10 @@ static int take_padding(const struct scope *scope, const struct tensor *tensor,
         gemm->bytes, MAX_UNSTORED_BYTES >> 20, scope->loading->bytes_left);
 }
 
-/* Errors of the outermost residuals cost most. */
 static struct precision precision_of(const struct scope *scope)
 {
     struct precision precision = scope->precision;
-    if (scope->outermost)
+    if (scope->sensitive)
         precision_refine(&precision);
     return precision;
 }

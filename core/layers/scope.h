@@ -65,7 +65,7 @@ struct scope {
     int depth;
     size_t categories; /* if the part reads categories, their number; 0: it reads quantities */
     struct precision precision; /* of matrices; those of a gate are as stored */
-    bool outermost;             /* among a model's first or last residuals: precision_refine() */
+    bool sensitive;             /* errors of its matrices cost most: precision_refine() */
     bool no_moe; /* gates, experts, inputs and outputs hold no MoE layer of their own */
     const struct moed_shape *operands; /* of the values that a layer joins to its input */
     size_t positions;                  /* of rows of different length; 0: all have the same */

@@ -1,4 +1,4 @@
-"""A toy language model whose experts can be watched: four million parameters, three kinds of old and public English.
+"""A toy language model whose experts can be watched: nine million parameters, three kinds of old and public English.
 
     apt-get download bible-kjv-text r-cran-janeaustenr jargon-text      (in DIR)
     python3 -m recipes.tiny_lm --data DIR --out CHECKPOINT
@@ -21,8 +21,8 @@ from moed import safetensors
 from recipes import bpe, card, causal_moe, lm_card, public_texts, runner
 
 SHAPE = causal_moe.Shape(vocabulary=2048, hidden=256, layers=4, heads=4, kv_heads=2, head_size=32, experts=16, top_k=2,
-                         expert_size=64, theta=10000.0, eps=1e-6, context=512)
-STEPS, STEP_TOKENS, SHORT, EPOCHS = 100, 2048, 256, 17
+                         expert_size=160, theta=10000.0, eps=1e-6, context=512)
+STEPS, STEP_TOKENS, SHORT, EPOCHS = 100, 2048, 256, 60
 RATE, WARM_UP, LAST_PART, LAST_RATE = 2e-3, 200, 0.25, 0.05
 BETAS, DECAY, LARGEST_GRADIENT = (0.9, 0.98), 0.1, 1.0
 # Experts are kept evenly used until they have formed; then they may follow the text.
