@@ -62,8 +62,8 @@ CIFAR_TEXT = """
 per image. "sgd" is how the authors train their single network (momentum SGD, cross entropy of the logits), "ngd" how
 they train their mixture (normalised gradient descent, cross entropy of the softmax's output taken for logits): the
 paper's figures compare "single, sgd" with "moe, ngd", and rows with the same last word are trained alike. The small
-network is ours, for theirs is not published. Accuracies in per cent, on one GPU, or on one core of a CPU (CIFAR-10,
-single). The paper takes the epoch that is best on the test images. "Blurred" are test images blurred as those of
+network is ours, for theirs is not published. Accuracies in per cent, on one GPU, or on one core of a CPU (CIFAR-10, those
+of 40 epochs). The paper takes the epoch that is best on the test images. "Blurred" are test images blurred as those of
 training are; the task's own test images are sharp. "Best expert alone" answers all test images, without the router, at
 the last epoch. The dispatch entropy is over the ten classes, on the test images as served: 0 when every expert sees
 one class, ln 10 = 2.303 when the choice says nothing about the class.
@@ -232,6 +232,12 @@ def epochs_of(rows):
     return f"{text} of {rows[0]['of_epochs']}" if "of_epochs" in rows[0] else text
 
 
+def whole_and_cut(rows):
+    """Runs that came to their end apart from those that were cut off."""
+    parts = [row for row in rows if "of_epochs" not in row], [row for row in rows if "of_epochs" in row]
+    return [part for part in parts if part]
+
+
 def cifar_line(title, variant, papers, rows):
     model, network, method, *change = variant.split("-")
     theirs = {("single", "sgd"): papers[network][0], ("moe", "ngd"): papers[network][1]}
@@ -246,12 +252,12 @@ def cifar_line(title, variant, papers, rows):
 
 def cifar_section(folder, pictures):
     header = ["data, network, model, trained by", "paper", "best epoch", "last epoch", "last, blurred", "training",
-              "best expert alone", "dispatch entropy", "rows served by each expert, % (seed 0)", "epochs", "seeds"]
+              "best expert alone", "dispatch entropy", "rows served by each expert, % (first seed)", "epochs", "seeds"]
     lines, found = [], {}
     for recipe, title in (("cifar10", "CIFAR-10"), ("cifar10_rotate", "Rotate")):
         found[recipe] = rows_of(os.path.join(folder, recipe))
-        lines += [cifar_line(title, variant, published.CIFAR[recipe], found[recipe][variant])
-                  for variant in PLANS if variant in found[recipe]]
+        lines += [cifar_line(title, variant, published.CIFAR[recipe], rows)
+                  for variant in PLANS for rows in whole_and_cut(found[recipe].get(variant, []))]
     if not lines:
         return ""
     picture = pictures and pictures.cifar(found, folder)
