@@ -339,7 +339,8 @@ class EngineTest(ExportCase):
             export(module, self.path, (4,))
 
     def test_what_the_engine_refuses_is_not_written(self):
-        with mock.patch("moed.describe.VALID_NAME", mock.Mock(fullmatch=lambda name: True)):
+        anything = mock.Mock(fullmatch=lambda name: True)
+        with mock.patch("moed.describe.VALID_NAME", anything), mock.patch("moed.config_node.NAME", anything):
             self.assert_refused(named(**{"f c": nn.Linear(4, 4)}), (4,), "model: the server refuses the checkpoint: ")
 
     def test_an_engine_that_answers_otherwise(self):
