@@ -81,6 +81,22 @@ class ExamplesTest(ServerCase):
         self.assertIn("probabilities Ankle boot", table("fashion-mnist", "example.json"))
         self.assertIn("income <=50K 0.7144, >50K 0.2856", table("adult-mmoe", "example-adult.json"))
 
+    def test_rows_of_words(self):
+        row = {"numeric": [38, 13, 0, 0, 40], "workclass": "Private", "occupation": "Sales", "race": "White", "sex": "Male",
+               "native-country": "Cambodia"}
+        other = {**row, "occupation": "Craft-repair", "race": "Amer-Indian-Eskimo", "native-country": "?"}
+
+        def predicted(rows, *options):
+            return moectl("predict", "adult-mmoe", "-", *options, input=json.dumps(rows), url=self.server.url)
+
+        both = [predicted([each]).stdout.split(None, 1)[1].strip() for each in (row, other)]
+        for options in ((), ("--rows", "1")):
+            table = predicted([row, other, row], *options).stdout.splitlines()
+            self.assertEqual([line.split(None, 1)[1].strip() for line in table], [both[0], both[1], both[0]])
+        self.assertIn('element 0 of row 0 is "Green"', predicted([{**row, "race": "Green"}]).stderr)
+        self.assertIn("'race': expected a list of rows, each of numbers or of texts",
+                      predicted([row, {**other, "race": 3}]).stderr)
+
     def test_rows_as_v1_has_them(self):
         rows = [{"numeric": [37, 77516, 13, 2174, 40], "workclass": 7, "occupation": 1, "race": 4, "sex": 1, "native-country": 39},
                 {"sex": 0, "numeric": [50, 83311, 13, 0, 13], "workclass": 6, "occupation": 4, "race": 2, "native-country": [3]}]

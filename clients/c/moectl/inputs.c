@@ -1,6 +1,8 @@
 /* Rows for a model; see inputs.h. Everything becomes arrays first, which are then fitted. */
 #include "clients/c/moectl/inputs.h"
 
+#include <endian.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,6 +20,33 @@ static size_t numbers_per_row(const struct moed_client_tensor *input)
         if (input->dims[i] < 1 || __builtin_mul_overflow(numbers, (size_t)input->dims[i], &numbers))
             return 0;
     return numbers;
+}
+
+/* Bytes of the first `count` elements. */
+static size_t bytes_of(const struct moed_client_tensor *tensor, size_t count)
+{
+    size_t width = moed_client_datatype_bytes(tensor->datatype), bytes = 0;
+    if (width > 0)
+        return count * width;
+    while (count-- > 0) { /* each text behind its length */
+        uint32_t length;
+        memcpy(&length, (const char *)tensor->data + bytes, sizeof length);
+        bytes += sizeof length + le32toh(length);
+    }
+    return bytes;
+}
+
+static size_t elements_of(const struct array *array)
+{
+    size_t width = moed_client_datatype_bytes(array->datatype), count = 0;
+    if (width > 0)
+        return array->bytes / width;
+    for (size_t at = 0; at < array->bytes; count++) {
+        uint32_t length;
+        memcpy(&length, (const char *)array->data + at, sizeof length);
+        at += sizeof length + le32toh(length);
+    }
+    return count;
 }
 
 /* Says what the array has in place of rows of `numbers` numbers. */
@@ -39,7 +68,7 @@ static int fit(const struct moed_client_tensor *input, const struct array *array
                struct moed_client_tensor *tensor, struct moed_client_error *err)
 {
     size_t numbers = numbers_per_row(input);
-    size_t elements = array->bytes / moed_client_datatype_bytes(array->datatype);
+    size_t elements = elements_of(array);
     if (numbers == 0)
         return fail_with(err, "input '%.64s' has no fixed shape", input->name);
     if (elements == 0 || elements % numbers != 0)
@@ -217,10 +246,11 @@ void inputs_slice(const struct inputs *inputs, size_t first, size_t count,
                   struct moed_client_tensor *tensors)
 {
     for (size_t i = 0; i < inputs->count; i++) {
-        size_t bytes = inputs->tensors[i].bytes / inputs->rows;
-        tensors[i] = inputs->tensors[i];
+        const struct moed_client_tensor *all = &inputs->tensors[i];
+        size_t numbers = numbers_per_row(all), skipped = bytes_of(all, first * numbers);
+        tensors[i] = *all;
         tensors[i].dims[0] = (int64_t)count;
-        tensors[i].data = (const char *)tensors[i].data + first * bytes;
-        tensors[i].bytes = count * bytes;
+        tensors[i].data = (const char *)all->data + skipped;
+        tensors[i].bytes = bytes_of(all, (first + count) * numbers) - skipped;
     }
 }

@@ -1,29 +1,60 @@
-/* Rows in JSON become arrays of doubles, which hold every number of JSON as the server reads it. */
+/* Rows in JSON become arrays of doubles, which hold every number of JSON as the server reads it, or
+ * of texts. */
 #include "clients/c/moectl/inputs_json.h"
 
+#include <endian.h>
 #include <jansson.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { MAX_DEPTH = MOED_CLIENT_MAX_RANK };
 
-/* Numbers in nested lists. SIZE_MAX: something else is in them, or they are nested too deeply. */
-static size_t count_numbers(json_t *value, int depth)
+struct leaves {
+    size_t numbers, texts, text_bytes;
+};
+
+/* Numbers and texts in nested lists. -1: something else is in them, or they are nested too
+ * deeply. */
+static int count_leaves(json_t *value, int depth, struct leaves *leaves)
 {
-    if (json_is_number(value))
-        return 1;
+    if (json_is_number(value)) {
+        leaves->numbers++;
+        return 0;
+    }
+    if (json_is_string(value)) {
+        leaves->texts++;
+        leaves->text_bytes += json_string_length(value);
+        return json_string_length(value) > UINT32_MAX ? -1 : 0;
+    }
     if (!json_is_array(value) || depth == MAX_DEPTH)
-        return SIZE_MAX;
-    size_t count = 0, i;
+        return -1;
+    size_t i;
     json_t *element;
     json_array_foreach(value, i, element)
     {
-        size_t numbers = count_numbers(element, depth + 1);
-        if (numbers == SIZE_MAX)
-            return SIZE_MAX;
-        count += numbers;
+        if (count_leaves(element, depth + 1, leaves) != 0)
+            return -1;
     }
-    return count;
+    return 0;
+}
+
+/* Each text behind its length, as tensors of BYTES have them. */
+static char *copy_texts(json_t *value, char *to)
+{
+    size_t i;
+    json_t *element;
+    if (json_is_string(value)) {
+        uint32_t length = (uint32_t)json_string_length(value), stored = htole32(length);
+        memcpy(to, &stored, sizeof stored);
+        memcpy(to + sizeof stored, json_string_value(value), length);
+        return to + sizeof stored + length;
+    }
+    json_array_foreach(value, i, element)
+    {
+        to = copy_texts(element, to);
+    }
+    return to;
 }
 
 static double *copy_numbers(json_t *value, double *to)
@@ -45,27 +76,34 @@ static double *copy_numbers(json_t *value, double *to)
 static int add_array(struct arrays *arrays, const char *name, json_t *rows,
                      struct moed_client_error *err)
 {
-    size_t numbers = json_is_array(rows) ? count_numbers(rows, 0) : SIZE_MAX;
-    if (numbers == SIZE_MAX)
-        return fail_with(err, "%s%.64s%s: expected a list of rows, each of numbers",
+    struct leaves leaves = {0};
+    if (!json_is_array(rows) || count_leaves(rows, 0, &leaves) != 0 ||
+        (leaves.numbers > 0 && leaves.texts > 0))
+        return fail_with(err, "%s%.64s%s: expected a list of rows, each of numbers or of texts",
                          *name ? "'" : "the rows", name, *name ? "'" : "");
-    double *data = malloc(numbers * sizeof *data + 1);
+    bool texts = leaves.texts > 0;
+    size_t bytes = texts ? leaves.texts * sizeof(uint32_t) + leaves.text_bytes
+                         : leaves.numbers * sizeof(double);
+    void *data = malloc(bytes + 1);
     struct array *list = realloc(arrays->list, (arrays->count + 1) * sizeof *list);
     if (list)
         arrays->list = list;
     if (!list || !data) {
         free(data);
-        return fail_with(err, "no memory for %zu number%s", numbers, ending(numbers));
+        return fail_with(err, "no memory for the rows of '%.64s'", name);
     }
-    copy_numbers(rows, data);
-    bool flat = json_is_number(json_array_get(rows, 0));
+    if (texts)
+        copy_texts(rows, data);
+    else
+        copy_numbers(rows, data);
+    bool flat = !json_is_array(json_array_get(rows, 0));
     list[arrays->count++] = (struct array){
         .name = xstrdup(name),
-        .datatype = MOED_CLIENT_FP64,
+        .datatype = texts ? MOED_CLIENT_BYTES : MOED_CLIENT_FP64,
         .rank = flat ? 1 : 2,
         .dims = {(int64_t)json_array_size(rows), 1},
         .data = data,
-        .bytes = numbers * sizeof *data,
+        .bytes = bytes,
     };
     return 0;
 }
