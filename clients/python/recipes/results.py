@@ -64,9 +64,9 @@ they train their mixture (normalised gradient descent, cross entropy of the soft
 paper's figures compare "single, sgd" with "moe, ngd", and rows with the same last word are trained alike. The small
 network is ours, for theirs is not published. Accuracies in per cent, on one GPU, or on one core of a CPU (CIFAR-10,
 those of 40 epochs). The paper takes the epoch that is best on the test images. "Blurred" are test images blurred as
-those of training are; the task's own test images are sharp. "Best expert alone" answers all test images, without the router, at
-the last epoch. The dispatch entropy is over the ten classes, on the test images as served: 0 when every expert sees
-one class, ln 10 = 2.303 when the choice says nothing about the class.
+those of training are; the task's own test images are sharp. "Best expert alone" answers all test images, without
+the router, at the last epoch. The dispatch entropy is over the ten classes, on the test images as served: 0 when
+every expert sees one class, ln 10 = 2.303 when the choice says nothing about the class.
 
 """
 ADULT_TEXT = """
