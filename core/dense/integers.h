@@ -18,7 +18,7 @@
 #include "core/dense/integer_format.h"
 #include "core/dense/panels.h"
 
-enum { GROUP = 32, QUAD = 4, QUADS = GROUP / QUAD };
+enum { GROUP = SCALED_GROUP, QUAD = 4, QUADS = GROUP / QUAD };
 
 /* 0, 1, 2, 3, 4, 6, 8, 12 and the same below 0, plus 12: twice the numbers of MXFP4. Its scales are
  * powers of two, so that FP4 holds it exactly. */

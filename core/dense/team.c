@@ -25,10 +25,10 @@ struct moed_team {
     uint64_t fork_from; /* multiply-accumulates */
     pthread_mutex_t mutex;
     pthread_cond_t forked, joined;
-    atomic_ulong generation; /* of the current fork */
-    bool open;               /* helpers may still join it */
-    atomic_uint busy;        /* helpers that joined and have not finished */
-    unsigned asleep;         /* helpers that wait for `forked` */
+    atomic_uint generation; /* of the current fork */
+    bool open;              /* helpers may still join it */
+    atomic_uint busy;       /* helpers that joined and have not finished */
+    unsigned asleep;        /* helpers that wait for `forked` */
     bool stopping;
 
     void (*task)(void *context, size_t index, unsigned worker);
@@ -72,20 +72,13 @@ static void give_way(void)
     sched_yield();
 }
 
-/* Whether there is another fork than the one seen, before it takes too long. */
-static bool look_for_fork(const struct moed_team *team, unsigned long seen)
+/* Whether a number becomes `value`, or another one if not `equal`, before it takes too long. */
+static bool look_until(const atomic_uint *number, bool equal, unsigned value)
 {
     for (const uint64_t end = now_ns() + LOOK_NS; now_ns() < end; give_way())
-        if (atomic_load_explicit(&team->generation, memory_order_relaxed) != seen)
+        if ((atomic_load_explicit(number, memory_order_relaxed) == value) == equal)
             return true;
     return false;
-}
-
-static void look_for_join(const struct moed_team *team)
-{
-    for (const uint64_t end = now_ns() + LOOK_NS; now_ns() < end; give_way())
-        if (atomic_load_explicit(&team->busy, memory_order_relaxed) == 0)
-            return;
 }
 
 static void take_tasks(struct moed_team *team, unsigned worker)
@@ -99,7 +92,7 @@ static void take_tasks(struct moed_team *team, unsigned worker)
 }
 
 /* Joins the next fork. False: the team is stopping. */
-static bool wait_for_fork(struct moed_team *team, unsigned long *seen)
+static bool wait_for_fork(struct moed_team *team, unsigned *seen)
 {
     bool looked = false;
     pthread_mutex_lock(&team->mutex);
@@ -112,7 +105,7 @@ static bool wait_for_fork(struct moed_team *team, unsigned long *seen)
             continue;
         }
         pthread_mutex_unlock(&team->mutex);
-        looked = !look_for_fork(team, *seen);
+        looked = !look_until(&team->generation, false, *seen);
         pthread_mutex_lock(&team->mutex);
     }
     *seen = team->generation;
@@ -126,7 +119,7 @@ static void *helper_main(void *argument)
 {
     struct helper *helper = argument;
     struct moed_team *team = helper->team;
-    unsigned long seen = 0;
+    unsigned seen = 0;
     while (wait_for_fork(team, &seen)) {
         take_tasks(team, helper->worker);
         pthread_mutex_lock(&team->mutex);
@@ -212,7 +205,7 @@ void team_run(struct moed_team *team, size_t count,
     pthread_mutex_lock(&team->mutex);
     team->open = false;
     pthread_mutex_unlock(&team->mutex);
-    look_for_join(team);
+    look_until(&team->busy, true, 0);
     pthread_mutex_lock(&team->mutex);
     while (team->busy > 0)
         pthread_cond_wait(&team->joined, &team->mutex);

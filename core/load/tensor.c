@@ -174,11 +174,15 @@ void tensor_leave_pages(const struct tensor *tensor)
 
 static void fp8_to_f32(const struct tensor *tensor, size_t first, size_t count, float *values)
 {
-    const uint8_t *bytes = tensor->data;
-    size_t columns = tensor->dims[tensor->rank - 1], groups = groups_of_row(tensor);
-    for (size_t i = first; i < first + count; i++) {
-        float scale = tensor->scales[i / columns * groups + i % columns / SCALED_GROUP];
-        *values++ = float_of_fp8(bytes[i]) * scale;
+    const uint8_t *bytes = (const uint8_t *)tensor->data + first;
+    size_t columns = tensor->dims[tensor->rank - 1], column = first % columns;
+    const float *scales = tensor->scales + first / columns * groups_of_row(tensor);
+    for (size_t i = 0; i < count; i++) {
+        values[i] = float_of_fp8(bytes[i]) * scales[column / SCALED_GROUP];
+        if (++column == columns) {
+            column = 0;
+            scales += groups_of_row(tensor);
+        }
     }
 }
 
