@@ -22,31 +22,32 @@ static size_t numbers_per_row(const struct moed_client_tensor *input)
     return numbers;
 }
 
-/* Bytes of the first `count` elements. */
-static size_t bytes_of(const struct moed_client_tensor *tensor, size_t count)
+/* Texts lie behind their lengths: how many bytes the one at `at` takes. */
+static size_t text_bytes(const struct array *array, size_t at)
 {
-    size_t width = moed_client_datatype_bytes(tensor->datatype), bytes = 0;
-    if (width > 0)
-        return count * width;
-    while (count-- > 0) { /* each text behind its length */
-        uint32_t length;
-        memcpy(&length, (const char *)tensor->data + bytes, sizeof length);
-        bytes += sizeof length + le32toh(length);
-    }
-    return bytes;
+    uint32_t length;
+    memcpy(&length, (const char *)array->data + at, sizeof length);
+    return sizeof length + le32toh(length);
 }
 
 static size_t elements_of(const struct array *array)
 {
-    size_t width = moed_client_datatype_bytes(array->datatype), count = 0;
-    if (width > 0)
-        return array->bytes / width;
-    for (size_t at = 0; at < array->bytes; count++) {
-        uint32_t length;
-        memcpy(&length, (const char *)array->data + at, sizeof length);
-        at += sizeof length + le32toh(length);
-    }
+    size_t count = 0;
+    if (array->datatype != MOED_CLIENT_BYTES)
+        return array->bytes / moed_client_datatype_bytes(array->datatype);
+    for (size_t at = 0; at < array->bytes; at += text_bytes(array, at))
+        count++;
     return count;
+}
+
+/* Where each row of texts begins, and the last one ends. */
+static size_t *find_rows(const struct array *array, size_t rows, size_t numbers)
+{
+    size_t *row_at = xcalloc(rows + 1, sizeof *row_at), at = 0;
+    for (size_t i = 0; i < rows; i++, row_at[i] = at)
+        for (size_t j = 0; j < numbers; j++)
+            at += text_bytes(array, at);
+    return row_at;
 }
 
 /* Says what the array has in place of rows of `numbers` numbers. */
@@ -116,6 +117,7 @@ static int fit_all(struct inputs *inputs, const struct moed_client_model *model,
     if (model->input_count == 0)
         return fail_with(err, "the model names no input");
     inputs->tensors = xcalloc(model->input_count, sizeof *inputs->tensors);
+    inputs->row_at = xcalloc(model->input_count, sizeof *inputs->row_at);
     inputs->count = model->input_count;
     for (size_t i = 0; i < model->input_count; i++) {
         const struct moed_client_tensor *input = &model->inputs[i];
@@ -128,6 +130,8 @@ static int fit_all(struct inputs *inputs, const struct moed_client_model *model,
         if (fit(input, array, &inputs->tensors[i], err) != 0)
             return -1;
         size_t rows = (size_t)inputs->tensors[i].dims[0];
+        if (array->datatype == MOED_CLIENT_BYTES)
+            inputs->row_at[i] = find_rows(array, rows, numbers_per_row(input));
         if (i > 0 && rows != inputs->rows)
             return fail_with(err, "input '%.64s' has %zu row%s, '%.64s' %zu", input->name, rows,
                              ending(rows), model->inputs[0].name, inputs->rows);
@@ -237,6 +241,9 @@ int inputs_make(struct inputs *inputs, const struct moed_client_model *model, si
 
 void inputs_close(struct inputs *inputs)
 {
+    for (size_t i = 0; i < inputs->count; i++)
+        free(inputs->row_at[i]);
+    free(inputs->row_at);
     free(inputs->tensors);
     arrays_close(&inputs->arrays);
     *inputs = (struct inputs){0};
@@ -246,11 +253,13 @@ void inputs_slice(const struct inputs *inputs, size_t first, size_t count,
                   struct moed_client_tensor *tensors)
 {
     for (size_t i = 0; i < inputs->count; i++) {
-        const struct moed_client_tensor *all = &inputs->tensors[i];
-        size_t numbers = numbers_per_row(all), skipped = bytes_of(all, first * numbers);
-        tensors[i] = *all;
+        const size_t *row_at = inputs->row_at[i];
+        size_t row_bytes = inputs->tensors[i].bytes / inputs->rows;
+        size_t begin = row_at ? row_at[first] : first * row_bytes;
+        size_t end = row_at ? row_at[first + count] : (first + count) * row_bytes;
+        tensors[i] = inputs->tensors[i];
         tensors[i].dims[0] = (int64_t)count;
-        tensors[i].data = (const char *)all->data + skipped;
-        tensors[i].bytes = bytes_of(all, (first + count) * numbers) - skipped;
+        tensors[i].data = (const char *)tensors[i].data + begin;
+        tensors[i].bytes = end - begin;
     }
 }

@@ -6,6 +6,7 @@
 
 struct inputs {
     struct moed_client_tensor *tensors; /* one for each input of the model, in its order */
+    size_t **row_at; /* where its rows begin, and the last ends: of texts; else NULL */
     size_t count, rows;
     struct arrays arrays; /* owns the data */
 };
