@@ -126,7 +126,7 @@ static bool is_next(const struct moed_model *model, const struct moed_span *span
 {
     const struct moed_session *session = span->session;
     if (!session)
-        return span->position == 0 && model->session_bytes == 0 && model->position_bytes == 0;
+        return span->position == 0 && model->position_bytes == 0;
     return session->pages->model == model && span->position == session->length &&
            span->rows <= session->writable - session->length;
 }

@@ -216,7 +216,6 @@ static void fill_info(struct moed_model *model, bool copied)
         .scratch_bytes_per_row = model->plan.most * sizeof(float),
         .sequence = model->context > 0,
         .context = model->context,
-        .session_bytes = model->session_bytes,
         .position_bytes = model->position_bytes,
         .kind_count = model->kind_count,
     };
@@ -245,12 +244,11 @@ static int read_config(struct moed_model *model, struct config_node *root,
         read_outputs(model, &scope, root, err) != 0 || check_all_used(model, err) != 0 ||
         references_read(model->gates, model->gate_count, root, err) != 0)
         return -1;
-    if (loading.sees_ahead && loading.session_bytes + loading.position_bytes > 0)
+    if (loading.sees_ahead && loading.position_bytes > 0)
         return config_error(
             root, "layers", err,
             "one layer sees later positions of a sequence, and another keeps memory "
             "of earlier ones: a sequence is given at once, or part by part");
-    model->session_bytes = loading.session_bytes;
     model->position_bytes = loading.position_bytes;
     model->kind_count = loading.kind_count;
     memcpy(model->kinds, loading.kinds, sizeof model->kinds);

@@ -61,7 +61,7 @@ struct moed_model {
     size_t gate_count;
     struct moe_sizes *moe; /* [moe_count] */
     size_t moe_count;
-    size_t session_bytes, position_bytes; /* of a session */
+    size_t position_bytes; /* of a session */
     size_t kind_count;
     struct moed_kind kinds[MOED_MAX_KINDS];
     char *description;

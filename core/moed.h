@@ -111,9 +111,9 @@ struct moed_model_info {
      * of one. `context` is 0 for other models. */
     bool sequence;
     size_t context;
-    /* What a session keeps for a sequence as a whole and for each of its positions. If both are 0,
-     * rows need no session; otherwise every span of a forward pass does. */
-    uint64_t session_bytes, position_bytes;
+    /* What a session keeps for each position of its sequence. 0: rows need no session; otherwise
+     * every span of a forward pass does. */
+    uint64_t position_bytes;
     /* By what looks back how far: position_bytes is their sum. The first is that of layers without
      * a window, even if there are none. */
     size_t kind_count;
@@ -285,8 +285,8 @@ size_t moed_pages_used(const struct moed_pages *pages);
 size_t moed_pages_idle(const struct moed_pages *pages);
 
 /* The memory of one sequence, as yet of no position. One forward pass at a time may use it, on any
- * thread, with any scratch of the model; meanwhile nothing else may. NULL if memory runs out. */
-MUST_CHECK struct moed_session *moed_session_new(struct moed_pages *pages, struct error *err);
+ * thread, with any scratch of the model; meanwhile nothing else may. */
+struct moed_session *moed_session_new(struct moed_pages *pages);
 
 /* Gives its pages back; those that are full stay findable until they are wanted. */
 void moed_session_free(struct moed_session *session);
@@ -317,7 +317,7 @@ size_t moed_session_length(const struct moed_session *session);
 
 /* Forgets the positions from `length` on, and gives back their pages and what was reserved: reserve
  * again to go on. `length` is at most moed_session_length(); it is 0 or just that for a model with
- * session_bytes, or with layers that have a window. */
+ * layers that have a window. */
 void moed_session_truncate(struct moed_session *session, size_t length);
 
 /* Runs 1..max_rows rows through the model on `team` (borrowed for the call; NULL: the calling

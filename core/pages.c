@@ -72,11 +72,11 @@ static int allocate(struct moed_pages *pages, struct error *err)
     return 0;
 }
 
-/* Whether its rows are tokens, and all that a sequence keeps is in its pages. */
+/* Whether its rows are tokens. */
 static bool has_tokens(const struct moed_model *model)
 {
-    return model->session_bytes == 0 && model->input_count == 1 &&
-           model->input_info[0].categories > 0 && model->input_info[0].elements == 1;
+    return model->input_count == 1 && model->input_info[0].categories > 0 &&
+           model->input_info[0].elements == 1;
 }
 
 /* ---- how many there are ---- */

@@ -9,21 +9,10 @@
 #include "core/memory.h"
 #include "core/model.h"
 
-/* Suits cache lines and the widest vectors. */
-enum { ALIGNMENT = 64 };
-
-struct moed_session *moed_session_new(struct moed_pages *pages, struct error *err)
+struct moed_session *moed_session_new(struct moed_pages *pages)
 {
-    size_t bytes = pages->model->session_bytes; /* of whole cache lines */
     struct moed_session *session = xcalloc(1, sizeof *session);
     session->pages = pages;
-    session->state = aligned_alloc(ALIGNMENT, bytes + ALIGNMENT);
-    if (!session->state) {
-        error_set(err, ERROR_UNAVAILABLE, "no memory for a session of %zu bytes", bytes);
-        free(session);
-        return NULL;
-    }
-    memset(session->state, 0, bytes);
     return session;
 }
 
@@ -53,7 +42,6 @@ void moed_session_free(struct moed_session *session)
         free(session->kinds[i].table);
     free(session->serials);
     free(session->tokens);
-    free(session->state);
     free(session);
 }
 
@@ -257,14 +245,11 @@ void session_advance(struct moed_session *session, const struct moed_span *span,
 
 void moed_session_truncate(struct moed_session *session, size_t length)
 {
-    const struct moed_model *model = session->pages->model;
     size_t whole = length / MOED_PAGE_POSITIONS;
     assert(length <= session->length);
-    assert(length == 0 || length == session->length ||
-           (model->session_bytes == 0 && model->kind_count == 1));
+    assert(length == 0 || length == session->length || session->pages->kind_count == 1);
     give_back(session, pages_of(length));
     if (length == 0) {
-        memset(session->state, 0, model->session_bytes);
         for (size_t i = 0; i < MOED_MAX_KINDS; i++)
             session->kinds[i].first = 0;
         session->intervened = false;

@@ -1,9 +1,8 @@
 /* The memory of a sequence: what its rows leave for later rows. Private to core/.
  *
- * A layer declares how many bytes it keeps for a sequence as a whole (a running state) and for each
- * position (keys and values). The former are the session's own; the latter are in pages, which
- * sequences with the same beginning share. Layers find theirs through the spans of struct run;
- * layers that treat rows independently never look. */
+ * A layer declares how many bytes it keeps for each position (keys and values). They are in pages,
+ * which sequences with the same beginning share. Layers find theirs through the spans of struct
+ * run; layers that treat rows independently never look. */
 #ifndef CORE_SESSION_H
 #define CORE_SESSION_H
 
@@ -19,7 +18,6 @@ struct held {
 struct moed_session {
     struct moed_pages *pages; /* borrowed */
     size_t length; /* positions that all layers have seen; during a forward pass, those before it */
-    char *state;   /* what is kept of the sequence as a whole */
     struct held kinds[MOED_MAX_KINDS]; /* as its model has them */
     /* [capacity] of the pages of the first kind, or of their likes, that others find; of the first
      * `shared` */
@@ -31,12 +29,6 @@ struct moed_session {
     size_t shared;   /* the first pages that others find, or their like */
     bool intervened; /* what it has computed is not what its tokens alone give */
 };
-
-/* layer->memory.per_sequence bytes; zero before the first position. */
-static inline void *session_sequence(const struct moed_session *session, const struct layer *layer)
-{
-    return session->state + layer->memory.sequence_at;
-}
 
 /* layer->memory.per_position bytes for each of the positions of page `page`, contiguous. Undefined
  * until a layer writes them. */

@@ -82,10 +82,9 @@ static void measure_sequences(struct inspect_memory *memory, const struct moed_m
         plus(memory->scratch, times(wanted, info->outputs[0].elements * sizeof(float)));
     memory->room = sequences_room(info, &sequences);
     memory->cache = moed_room_bytes(info, &memory->room);
-    memory->state = times(sequences.max_sequences, info->session_bytes);
     const struct moed_room longest = {
         .positions = info->context, .sequences = 1, .step_rows = memory->rows};
-    memory->context = plus(moed_room_bytes(info, &longest), info->session_bytes);
+    memory->context = moed_room_bytes(info, &longest);
 }
 
 int inspect_memory(struct inspect_memory *memory, const char *directory,
@@ -100,7 +99,7 @@ int inspect_memory(struct inspect_memory *memory, const char *directory,
         return -1;
     if (moed_model_info(model)->sequence)
         measure_sequences(memory, moed_model_info(model), options);
-    const uint64_t each = plus(memory->scratch, plus(memory->cache, memory->state));
+    const uint64_t each = plus(memory->scratch, memory->cache);
     memory->total = plus(memory->weights[memory->chosen].bytes, times(memory->loops, each));
     return 0;
 }
@@ -157,13 +156,6 @@ static void print_sequences(const struct inspect_memory *memory, const struct mo
     fputs("; ", out);
     print_bytes(out, memory->context);
     fprintf(out, " for a sequence of %zu, the longest\n", info->context);
-    if (!memory->state)
-        return;
-    fputs("            ", out);
-    print_bytes(out, memory->state);
-    fputs(" of state: ", out);
-    print_bytes(out, info->session_bytes);
-    fputs(" for a sequence\n", out);
 }
 
 void inspect_memory_print(const struct inspect_memory *memory, const struct moed_model_info *info,
@@ -176,7 +168,7 @@ void inspect_memory_print(const struct inspect_memory *memory, const struct moed
     fprintf(out, " of scratch: %s of %llu %s, %u thread%s\n", info->sequence ? "steps" : "batches",
             (unsigned long long)memory->rows, info->sequence ? "tokens" : "rows", memory->threads,
             memory->threads == 1 ? "" : "s");
-    if (info->sequence && info->position_bytes + info->session_bytes > 0)
+    if (info->sequence && info->position_bytes > 0)
         print_sequences(memory, info, out);
     fputs("            ", out);
     print_bytes(out, memory->total);
@@ -221,7 +213,6 @@ void inspect_memory_json(const struct inspect_memory *memory, const struct moed_
     if (info->sequence) {
         json_number(body, "positions", memory->room.positions);
         json_number(body, "cache_bytes", memory->cache);
-        json_number(body, "state_bytes", memory->state);
         json_number(body, "context_bytes", memory->context);
         json_kinds(memory, info, body);
     }

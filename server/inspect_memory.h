@@ -18,8 +18,8 @@ struct inspect_memory {
     uint64_t loops;
     unsigned threads; /* of each loop */
     /* Of each loop: rows of a batch or a step, and its scratch, outputs included; its cache of keys
-     * and values; what that takes, and the most sequences' own state. */
-    uint64_t rows, scratch, cache, state;
+     * and values, and what that takes. */
+    uint64_t rows, scratch, cache;
     struct moed_room room;
     uint64_t context; /* what one sequence of all positions that it may have holds at most */
     uint64_t total;   /* the chosen weights, and all loops */

@@ -35,26 +35,23 @@ static int find_kind(struct layer *layer, const struct scope *scope, struct conf
     return 0;
 }
 
-/* Finds a place in the sessions for what the layer keeps of a sequence. */
+/* Finds a place in the pages of sessions for what the layer keeps of a position. */
 static int place_memory(struct layer *layer, const struct scope *scope, struct config_node *node,
                         struct error *err)
 {
-    size_t cache_line = 64;
     struct loading *loading = scope->loading;
     struct memory *memory = &layer->memory;
-    if (memory->per_sequence == 0 && memory->per_position == 0)
+    if (memory->per_position == 0)
         return 0;
     if (scope->routed)
         return config_error(node, "op", err,
                             "'%s' keeps memory of a sequence, whose rows a gate or an expert does "
                             "not see one after the other",
                             layer->op->name);
-    if (memory->per_position && find_kind(layer, scope, node, err) != 0)
+    if (find_kind(layer, scope, node, err) != 0)
         return -1;
     struct moed_kind *kind = &loading->kinds[memory->kind];
-    memory->sequence_at = loading->session_bytes;
     memory->position_at = kind->position_bytes;
-    loading->session_bytes += (memory->per_sequence + cache_line - 1) / cache_line * cache_line;
     loading->position_bytes += memory->per_position;
     kind->position_bytes += memory->per_position;
     layer->collective = true;

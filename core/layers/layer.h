@@ -108,13 +108,12 @@ struct layer_op {
     size_t (*gates)(const struct layer *layer);
 };
 
-/* What a session keeps for a layer (core/session.h), in bytes: of the sequence as a whole, and of
- * every position of it. Multiples of 4. */
+/* What a session keeps for a layer (core/session.h). */
 struct memory {
-    size_t per_sequence, per_position;
+    size_t per_position; /* bytes of every position, a multiple of 4 */
     size_t window; /* the layer looks at so many positions, the present one included; 0: at all */
     size_t kind;   /* of layers that look back as far */
-    size_t sequence_at, position_at; /* where, among the memory of all layers, or of the kind */
+    size_t position_at; /* where, among the memory of the kind */
 };
 
 /* Which values of its list a layer reads, and what it gives: VALUE_BEFORE, VALUE_INPUT or
@@ -138,7 +137,7 @@ struct layer {
      * rows, and does not look at spans. */
     bool collective;
     struct plan plan;     /* scratch for each row, and workspace */
-    struct memory memory; /* build sets per_sequence and per_position; nothing inside included */
+    struct memory memory; /* build sets per_position and window; nothing inside included */
     struct cost cost;     /* everything inside included */
     void *state;          /* the op's own; malloc'ed */
 };

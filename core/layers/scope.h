@@ -48,9 +48,8 @@ struct loading {
     size_t gate_count;
     struct moe_sizes *moe; /* [moe_count] */
     size_t moe_count;
-    /* What a session keeps for all layers so far. */
-    size_t session_bytes, position_bytes;
-    bool sees_ahead; /* a layer must be given all positions of a sequence at once */
+    size_t position_bytes; /* what a session keeps of a position for all layers so far */
+    bool sees_ahead;       /* a layer must be given all positions of a sequence at once */
     size_t kind_count;
     struct moed_kind kinds[MOED_MAX_KINDS]; /* the first without a window */
 };

@@ -79,9 +79,7 @@ static void begin_session(struct sequences *sequences, struct sequence *sequence
 /* False: it must wait for another's end. */
 static bool open_session(struct sequences *sequences, struct sequence *sequence)
 {
-    struct moed_session *session = moed_session_new(sequences->pages, NULL);
-    if (!session)
-        return false;
+    struct moed_session *session = moed_session_new(sequences->pages);
     if (may_begin_later(sequence))
         moed_session_find_prefix(session, sequence->tokens, sequence->prompt);
     if (moed_session_promise(session, sequence->limit) != 0) {

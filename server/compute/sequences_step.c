@@ -21,7 +21,7 @@ enum {
 size_t sequences_most_wanted(const struct moed_model_info *info, size_t max_sequences,
                              size_t step_rows)
 {
-    const bool keeps_positions = info->position_bytes + info->session_bytes > 0;
+    const bool keeps_positions = info->position_bytes > 0;
     return keeps_positions ? max_sequences + SCORED_ROWS : step_rows;
 }
 

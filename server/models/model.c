@@ -171,26 +171,24 @@ static uint64_t most_rows(const struct model *model, const struct model_options 
 }
 
 /* One row to see what it costs, then all `rows`. */
-static int run_rows(struct model *model, struct moed_scratch *scratch, struct moed_batch *batch,
-                    uint64_t rows, struct error *err)
+static int run_rows(struct model *model, struct moed_scratch *scratch, const void *const inputs[],
+                    float *const outputs[], uint64_t rows, struct error *err)
 {
     const struct moed_model_info *info = model->info;
     struct moed_span span = {.rows = 1};
-    batch->spans = &span;
-    batch->span_count = 1;
+    const struct moed_batch batch = {
+        .inputs = inputs, .outputs = outputs, .spans = &span, .span_count = 1};
     struct moed_pages *pages = NULL;
     if (model_keeps_positions(model)) {
         pages = moed_pages_new(model->engine, &(struct moed_room){.positions = rows}, err);
-        span.session = pages ? moed_session_new(pages, err) : NULL;
-        if (!span.session) {
-            moed_pages_free(pages);
+        if (!pages)
             return -1;
-        }
+        span.session = moed_session_new(pages);
     }
-    model->cost_per_row = cost_of(info, row_ns(model, scratch, batch, span.session));
+    model->cost_per_row = cost_of(info, row_ns(model, scratch, &batch, span.session));
     span.rows = rows;
     if (rows > 1 && reserve(span.session, rows))
-        moed_forward(model->engine, scratch, NULL, batch);
+        moed_forward(model->engine, scratch, NULL, &batch);
     moed_session_free(span.session);
     moed_pages_free(pages);
     return 0;
@@ -218,10 +216,9 @@ static int warm_up(struct model *model, const struct model_options *options, uin
         inputs[i] = zeros(&info->inputs[i], rows, &failed);
     for (size_t i = 0; i < info->output_count; i++)
         outputs[i] = zeros(&info->outputs[i], rows, &failed);
-    struct moed_batch batch = {.inputs = (const void *const *)inputs, .outputs = outputs};
     int result = failed ? error_set(err, ERROR_UNAVAILABLE, "no memory for %llu row%s",
                                     (unsigned long long)rows, text_s(rows))
-                        : run_rows(model, scratch, &batch, rows, err);
+                        : run_rows(model, scratch, (const void *const *)inputs, outputs, rows, err);
     for (size_t i = 0; i < info->input_count; i++)
         free(inputs[i]);
     for (size_t i = 0; i < info->output_count; i++)

@@ -7,7 +7,7 @@
 /* Whether a sequence of it has a session; those of an encoder are computed at once. */
 static inline bool info_keeps_positions(const struct moed_model_info *info)
 {
-    return info->position_bytes + info->session_bytes > 0;
+    return info->position_bytes > 0;
 }
 
 /* Whether its rows are single tokens, for each of which it has one output: what a step of sequences

@@ -92,9 +92,9 @@ static void init_side(struct run *run, struct side *side, bool keeps, bool count
     const struct moed_scratch_options options = {1, 1, .distributions = keeps};
     side->counts = counts;
     side->scratch = moed_scratch_new(run->model, &options, &err);
-    side->session = side->scratch ? moed_session_new(run->pages, &err) : NULL;
-    if (!side->session)
+    if (!side->scratch)
         fail(err.text);
+    side->session = moed_session_new(run->pages);
 }
 
 int main(int argc, char *argv[])

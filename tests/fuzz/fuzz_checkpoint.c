@@ -196,14 +196,14 @@ static bool open_sessions(const struct moed_model *model, struct moed_span *span
 {
     struct error err = ERROR_INIT;
     const struct moed_model_info *info = moed_model_info(model);
-    if (info->position_bytes + info->session_bytes == 0)
+    if (info->position_bytes == 0)
         return true;
     *pages =
         moed_pages_new(model, &(struct moed_room){.positions = count * MOED_PAGE_POSITIONS}, &err);
     require(*pages || (err.code != ERROR_NONE && *err.text));
     for (size_t i = 0; *pages && i < count; i++)
-        require((spans[i].session = moed_session_new(*pages, &err)) != NULL &&
-                moed_session_reserve(spans[i].session, 1) == 0);
+        spans[i].session = moed_session_new(*pages);
+    require(moed_session_reserve(spans[i].session, 1) == 0);
     return *pages != NULL;
 }
 

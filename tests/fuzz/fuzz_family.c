@@ -120,7 +120,7 @@ static void run(const struct moed_model *model, size_t chunk, float *y)
     struct moed_scratch *scratch = moed_scratch_new(model, &options, &err);
     struct moed_pages *pages =
         moed_pages_new(model, &(struct moed_room){.positions = TOKENS}, &err);
-    struct moed_session *session = pages ? moed_session_new(pages, &err) : NULL;
+    struct moed_session *session = pages ? moed_session_new(pages) : NULL;
     int32_t tokens[TOKENS];
     for (int i = 0; i < TOKENS; i++)
         tokens[i] = (int32_t)((size_t)i * 37 % info->inputs[0].categories);

@@ -1,5 +1,5 @@
 /* Small models with memory: attention over earlier positions, a MoE layer after it, a running
- * state.
+ * sum.
  *
  * Their two ops with memory are the test's own: this header brings its own op_find(), so that the
  * engine's table of ops stays what a checkpoint may name. Include it in one file of a program. */
@@ -87,25 +87,37 @@ static void causal_forward(const struct layer *layer, const struct run *run, siz
 static const struct layer_op op_causal = {
     .name = "causal", .build = causal_build, .forward = causal_forward};
 
-/* ---- decay: a running state, y = state = state / 2 + x ---- */
+/* ---- decay: y is x and half of the y before; a position keeps its y ---- */
 
 static int decay_build(struct layer *layer, const struct scope *scope, struct config_node *node,
                        struct error *err)
 {
     (void)scope;
-    layer->memory.per_sequence = layer->in_elements * sizeof(float);
+    layer->memory.per_position = layer->in_elements * sizeof(float);
     return layer_set_out(layer, node, &layer->in, err);
+}
+
+static float *y_at(const struct layer *layer, const struct moed_session *session, size_t position)
+{
+    float *page = session_page(session, layer, position / MOED_PAGE_POSITIONS);
+    return page + position % MOED_PAGE_POSITIONS * layer->in_elements;
 }
 
 static void decay_forward(const struct layer *layer, const struct run *run, size_t rows,
                           const float *x, float *y)
 {
     (void)rows;
+    static const float nothing[SIZE];
     for (size_t i = 0; i < run->span_count; i++) {
-        float *state = session_sequence(run->spans[i].session, layer);
-        for (size_t row = 0; row < run->spans[i].rows; row++)
+        const struct moed_span *span = &run->spans[i];
+        for (size_t at = span->position; at < span->position + span->rows; at++) {
+            const float *before = at ? y_at(layer, span->session, at - 1) : nothing;
             for (size_t e = 0; e < layer->in_elements; e++)
-                *y++ = state[e] = state[e] / 2 + *x++;
+                y[e] = before[e] / 2 + x[e];
+            memcpy(y_at(layer, span->session, at), y, layer->in_elements * sizeof *y);
+            x += layer->in_elements;
+            y += layer->in_elements;
+        }
     }
 }
 
@@ -137,7 +149,7 @@ const struct layer_op *op_find(const char *name)
 
 static const char causal_config[] = TOKEN_INPUT "[" RESIDUAL(ATTENTION("a")) "," MIXTURE(
     "m") "," RESIDUAL(ATTENTION("b")) "," MIXTURE("n") ",{'op':'linear','name':'out'}]}";
-static const char stateful_config[] = TOKEN_INPUT
+static const char decay_config[] = TOKEN_INPUT
     "[" RESIDUAL(ATTENTION("a")) ",{'op':'decay'}," MIXTURE("m") ",{'op':'linear','name':'out'}]}";
 static const char row_only_config[] = TOKEN_INPUT "[" MIXTURE("m") "]}";
 

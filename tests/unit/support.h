@@ -318,8 +318,7 @@ static inline struct moed_session *new_session(const struct moed_model *model, s
     struct error err = ERROR_INIT;
     *pages = moed_pages_new(model, &(struct moed_room){.positions = positions}, &err);
     ck_assert_msg(*pages != NULL, "%s", err.text);
-    struct moed_session *session = moed_session_new(*pages, &err);
-    ck_assert_msg(session != NULL, "%s", err.text);
+    struct moed_session *session = moed_session_new(*pages);
     ck_assert_int_eq(moed_session_reserve(session, positions), 0);
     return session;
 }

@@ -178,7 +178,6 @@ START_TEST(sequences_are_described)
         ck_assert(info->sequence);
         ck_assert_uint_eq(info->context, SEQUENCE_CONTEXT);
         ck_assert_uint_eq(info->inputs[0].shape.rank, 0);
-        ck_assert_uint_eq(info->session_bytes, 0);
         ck_assert_uint_eq(info->position_bytes,
                           SEQUENCE_LAYERS * 2 * 2 * 12 * (kv == MOED_KV_F32 ? 4 : 2));
         free_weights(&weights);

@@ -67,8 +67,7 @@ static void run_chunks(struct case_of *run, size_t chunk)
     struct moed_pages *pages =
         moed_pages_new(run->model, &(struct moed_room){.positions = run->rows}, &err);
     ck_assert_msg(pages != NULL, "%s", err.text);
-    run->session = moed_session_new(pages, &err);
-    ck_assert_msg(run->session != NULL, "%s", err.text);
+    run->session = moed_session_new(pages);
     ck_assert_int_eq(moed_session_reserve(run->session, run->rows), 0);
     for (size_t at = 0; at < run->rows; at += chunk) {
         size_t count = run->rows - at < chunk ? run->rows - at : chunk;
@@ -355,7 +354,7 @@ static void run_pair(struct pair *pair, struct moed_team *team, const size_t chu
     const size_t rest[BESIDE] = {MOST_TOKENS, MOST_TOKENS};
     ck_assert_msg(pages != NULL, "%s", err.text);
     for (size_t s = 0; s < BESIDE; s++) {
-        sessions[s] = moed_session_new(pages, &err);
+        sessions[s] = moed_session_new(pages);
         ck_assert_int_eq(moed_session_reserve(sessions[s], pair->count[s]), 0);
     }
     while (run_next(pair, team, sessions, chunk, logits))

@@ -87,7 +87,7 @@ static void begin(const char *family)
     scratch = new_scratch(model, COUNT, 1, NULL);
     fill_tokens(tokens, COUNT, 5);
     pages = new_pages(&(struct moed_room){.positions = COUNT});
-    struct moed_session *session = moed_session_new(pages, NULL);
+    struct moed_session *session = moed_session_new(pages);
     run(session, tokens, COUNT, expected);
     moed_session_free(session);
     moed_pages_free(pages);
@@ -120,7 +120,7 @@ static void go_on_beside(struct beside *beside)
     }
     if (!*session) {
         fill_tokens(beside->tokens[i], COUNT, beside->state);
-        *session = moed_session_new(pages, NULL);
+        *session = moed_session_new(pages);
         ck_assert_int_eq(moed_session_promise(*session, COUNT), 0);
     }
     run(*session, beside->tokens[i], 1 + next_random(&beside->state) % STEP, y);
@@ -130,7 +130,7 @@ static void go_on_beside(struct beside *beside)
 static size_t compute(size_t chunk, struct beside *beside)
 {
     static float y[STEP * VOCABULARY];
-    struct moed_session *session = moed_session_new(pages, NULL);
+    struct moed_session *session = moed_session_new(pages);
     const size_t found = moed_session_find_prefix(session, tokens, COUNT);
     ck_assert_int_eq(moed_session_promise(session, COUNT), 0);
     for (size_t done = found, rows; done < COUNT; done += rows) {

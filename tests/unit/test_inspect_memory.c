@@ -47,7 +47,6 @@ static void compare(const char *directory, enum moed_weights weights,
         {a->macs_per_row, b->macs_per_row},
         {a->scratch_bytes_per_row, b->scratch_bytes_per_row},
         {a->position_bytes, b->position_bytes},
-        {a->session_bytes, b->session_bytes},
         {scratch_bytes(whole), scratch_bytes(headers)},
     };
     for (size_t i = 0; i < sizeof figures / sizeof *figures; i++)

@@ -387,7 +387,7 @@ START_TEST(making_pages_and_reserving_them)
             ck_assert_int_eq(err.code, ERROR_UNAVAILABLE);
             continue;
         }
-        struct moed_session *session = moed_session_new(pages, &err);
+        struct moed_session *session = moed_session_new(pages);
         const int reserved = moed_session_reserve(session, POSITIONS);
         const bool happened = failed();
         ck_assert_int_eq(reserved, happened ? -1 : 0);

@@ -14,7 +14,7 @@ static void generate(const struct asked *one, int32_t *tokens)
     struct sampler_history *history = sampler_history_new(sequence->limit, &err);
     struct moed_pages *pages =
         moed_pages_new(model->engine, &(struct moed_room){.positions = sequence->limit}, &err);
-    struct moed_session *session = moed_session_new(pages, &err);
+    struct moed_session *session = moed_session_new(pages);
     ck_assert_int_eq(moed_session_reserve(session, sequence->limit), 0);
     memcpy(tokens, sequence->tokens, sequence->prompt * sizeof *tokens);
     for (size_t i = 0; i < sequence->prompt; i++)
@@ -186,10 +186,9 @@ END_TEST
 
 START_TEST(what_lacks_memory_waits_for_nobody)
 {
-    struct error err = ERROR_INIT;
     start(4, 8, 64);
-    /* Takes all pages, unknown to the lane: as if there were no memory for a session. */
-    struct moed_session *greedy = moed_session_new(lane->pages, &err);
+    /* Takes all pages, unknown to the lane. */
+    struct moed_session *greedy = moed_session_new(lane->pages);
     ck_assert_int_eq(moed_session_reserve(greedy, 64), 0);
     struct asked *first = ask(10, 20, 1), *second = ask(10, 20, 2);
     step();
