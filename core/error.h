@@ -14,6 +14,7 @@
 enum error_code {
     ERROR_NONE,
     ERROR_INVALID,         /* what was given is wrong */
+    ERROR_CONTEXT,         /* more tokens than a model's context, or than the server keeps */
     ERROR_UNAUTHENTICATED, /* who asks did not say who they are */
     ERROR_FORBIDDEN,       /* who asks may not */
     ERROR_NOT_FOUND,       /* no such model, version or route */

@@ -145,10 +145,10 @@ struct sampler_options openai_sampler_options(const struct openai_sampling *samp
                                               const struct sampler_options *recommended,
                                               uint64_t seed);
 
-/* Refuses ids that are not below the vocabulary, of prompts, of logit_bias and of stop_token_ids.
- */
-MUST_CHECK int openai_check_ids(const struct openai_prompts *prompts, size_t vocabulary,
-                                struct error *err);
+/* Refuses ids that are not below the vocabulary, of prompts (which are the member `key`), of
+ * logit_bias and of stop_token_ids. */
+MUST_CHECK int openai_check_ids(const struct openai_prompts *prompts, const char *key,
+                                size_t vocabulary, struct error *err);
 MUST_CHECK int openai_check_tokens(const struct openai_generation *generation, size_t vocabulary,
                                    struct error *err);
 

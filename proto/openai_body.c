@@ -254,13 +254,15 @@ int openai_prompts_read(const json_t *root, const char *key, struct openai_promp
     return -1;
 }
 
-int openai_check_ids(const struct openai_prompts *prompts, size_t vocabulary, struct error *err)
+int openai_check_ids(const struct openai_prompts *prompts, const char *key, size_t vocabulary,
+                     struct error *err)
 {
     for (size_t i = 0; i < prompts->count; i++)
         for (size_t j = 0; j < prompts->items[i].count; j++)
             if ((size_t)prompts->items[i].ids[j] >= vocabulary)
-                return error_set(err, ERROR_INVALID,
-                                 "token id %d is not in the model's vocabulary of %zu",
-                                 (int)prompts->items[i].ids[j], vocabulary);
+                return error_set(
+                    err, ERROR_INVALID,
+                    "'%s' has the token %d, which is not in the model's vocabulary of %zu", key,
+                    (int)prompts->items[i].ids[j], vocabulary);
     return 0;
 }

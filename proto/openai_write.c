@@ -233,6 +233,9 @@ static void error_kind(enum error_code error, const char **type, const char **co
     *type = "invalid_request_error";
     *code = NULL;
     switch (error) {
+    case ERROR_CONTEXT:
+        *code = "context_length_exceeded";
+        break;
     case ERROR_NOT_FOUND:
         *code = "model_not_found";
         break;

@@ -277,17 +277,17 @@ int sequences_check(const struct sequences *sequences, size_t prompt, size_t lim
                     struct error *err)
 {
     if (limit > sequences->context)
-        return error_set(err, ERROR_INVALID,
+        return error_set(err, ERROR_CONTEXT,
                          "%zu token%s of prompt and at most %zu more exceed the model's context of "
                          "%zu tokens",
                          prompt, prompt == 1 ? "" : "s", limit - prompt, sequences->context);
     if (limit > sequences_most(sequences) && !sequences->pages)
-        return error_set(err, ERROR_INVALID,
+        return error_set(err, ERROR_CONTEXT,
                          "%zu tokens exceed the %zu that are computed at once; an encoder's text "
                          "cannot be cut",
                          prompt, sequences_most(sequences));
     if (limit > sequences_most(sequences))
-        return error_set(err, ERROR_INVALID,
+        return error_set(err, ERROR_CONTEXT,
                          "%zu token%s of prompt and at most %zu more exceed the %zu positions that "
                          "the server keeps for all sequences (kv_cache_mb)",
                          prompt, prompt == 1 ? "" : "s", limit - prompt, sequences_most(sequences));

@@ -107,7 +107,7 @@ static int check_length(const struct model *model, const char *text, size_t leng
     if (fewest <= model->info->context)
         return 0;
     return error_set(
-        err, ERROR_INVALID,
+        err, ERROR_CONTEXT,
         "%zu byte%s of prompt, at least %zu token%s, exceed the model's context of %zu "
         "tokens",
         length, text_s(length), fewest, text_s(fewest), model->info->context);
@@ -246,7 +246,9 @@ static int make_choices(struct generation *generation, struct error *err)
         seed = uv_hrtime(); /* better than the same text for everybody */
     const struct sampler_options sampling =
         openai_sampler_options(&generation->request->sampling, recommended, seed);
-    if (!chat && openai_check_ids(prompts, model_vocabulary(model), err) != 0)
+    if (!chat &&
+        openai_check_ids(prompts, generation->kind == GENERATE_EMBEDDINGS ? "input" : "prompt",
+                         model_vocabulary(model), err) != 0)
         return -1;
     generation->choice_count = chat ? 1 : prompts->count;
     generation->choices = xcalloc(generation->choice_count, sizeof *generation->choices);

@@ -135,6 +135,8 @@ static int detokenize(const struct catalog *catalog, const struct openai_text *r
     const int result = language_decode(language, input->ids, input->count, true, &text, err);
     if (result == 0)
         openai_write_content(text.data, text.length, body);
+    else if (err->code == ERROR_INVALID)
+        error_prefix(err, "'tokens'");
     buffer_close(&text);
     return result;
 }

@@ -407,9 +407,10 @@ class ErrorsTest(OpenAICase):
 
     def test_prompts(self):
         self.refused(400, "no tokens", param="prompt", prompt="")
-        self.refused(400, str(VOCABULARY), prompt=[1, VOCABULARY])
-        self.refused(400, "context", prompt="a" * CONTEXT)
-        self.refused(400, "context", prompt="a", max_tokens=CONTEXT)
+        self.refused(400, str(VOCABULARY), param="prompt", prompt=[1, VOCABULARY])
+        self.refused(400, str(VOCABULARY), path="/detokenize", param="tokens", tokens=[1, VOCABULARY])
+        for body in ({"prompt": "a" * CONTEXT}, {"prompt": "a", "max_tokens": CONTEXT}):
+            self.assertEqual(self.refused(400, "context", **body)["code"], "context_length_exceeded")
         self.ask(prompt="a" * (CONTEXT - 1), max_tokens=1)
         self.refused(400, prompt=None)
 

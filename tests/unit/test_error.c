@@ -92,10 +92,10 @@ START_TEST(every_code_has_its_status)
         enum error_code code;
         int status;
     } expected[] = {
-        {ERROR_NONE, 200},        {ERROR_INVALID, 400},    {ERROR_NOT_FOUND, 404},
-        {ERROR_METHOD, 405},      {ERROR_TIMEOUT, 408},    {ERROR_TOO_LARGE, 413},
-        {ERROR_MEDIA_TYPE, 415},  {ERROR_OVERLOADED, 429}, {ERROR_INTERNAL, 500},
-        {ERROR_UNAVAILABLE, 503}, {ERROR_DEADLINE, 504},
+        {ERROR_NONE, 200},      {ERROR_INVALID, 400},     {ERROR_CONTEXT, 400},
+        {ERROR_NOT_FOUND, 404}, {ERROR_METHOD, 405},      {ERROR_TIMEOUT, 408},
+        {ERROR_TOO_LARGE, 413}, {ERROR_MEDIA_TYPE, 415},  {ERROR_OVERLOADED, 429},
+        {ERROR_INTERNAL, 500},  {ERROR_UNAVAILABLE, 503}, {ERROR_DEADLINE, 504},
     };
     for (size_t i = 0; i < sizeof expected / sizeof *expected; i++) {
         ck_assert_int_eq(error_http_status(expected[i].code), expected[i].status);

@@ -331,6 +331,7 @@ START_TEST(errors_name_kind_and_parameter)
     expect_error(ERROR_INVALID, "''", invalid, NULL, NULL);
     expect_error(ERROR_INVALID, "'", invalid, NULL, NULL);
     expect_error(ERROR_INVALID, "'open", invalid, NULL, NULL);
+    expect_error(ERROR_CONTEXT, "long", invalid, NULL, "context_length_exceeded");
     expect_error(ERROR_NOT_FOUND, "no model 'x'", invalid, NULL, "model_not_found");
     expect_error(ERROR_OVERLOADED, "full", "rate_limit_error", NULL, "rate_limit_exceeded");
     expect_error(ERROR_INTERNAL, "failed", "server_error", NULL, NULL);

@@ -205,10 +205,10 @@ END_TEST
 START_TEST(what_never_fits_is_refused)
 {
     start(4, 8, 64);
-    refuse(prepare(60, 5, 1), ERROR_INVALID,
+    refuse(prepare(60, 5, 1), ERROR_CONTEXT,
            "60 tokens of prompt and at most 5 more exceed the 64");
-    refuse(prepare(1, 64, 1), ERROR_INVALID, "1 token of prompt and at most 64 more exceed the 64");
-    refuse(prepare(60, 5000, 1), ERROR_INVALID, "exceed the model's context of ");
+    refuse(prepare(1, 64, 1), ERROR_CONTEXT, "1 token of prompt and at most 64 more exceed the 64");
+    refuse(prepare(60, 5000, 1), ERROR_CONTEXT, "exceed the model's context of ");
 }
 END_TEST
 
