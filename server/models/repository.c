@@ -55,14 +55,24 @@ static void unload(struct repository *repository, struct repository_version *ver
     log_message(LOG_INFO, "model_unloaded", "%s version %s", version->leaving->name, version->text);
 }
 
-/* Lets go of it if nobody else holds it. */
-static bool free_unused(struct model *model)
+static bool is_unused(const struct model *model)
 {
-    if (atomic_load(&model->holders) > 1)
-        return false;
+    return atomic_load(&model->holders) == 1;
+}
+
+/* A version that has gone, and that nobody else uses, counts no more: what it has counted is kept
+ * for whoever loads it again. A version that was loaded again meanwhile has that already. */
+static void keep_stats(struct repository *repository, struct repository_version *version)
+{
+    if (repository->options.state && !version->model &&
+        state_save(repository->options.state, version->leaving, NULL) != 0)
+        return; /* told and counted */
+}
+
+static void free_unused(struct model *model)
+{
     log_message(LOG_INFO, "model_freed", "%s version %s", model->name, model->version);
     model_release(model);
-    return true;
 }
 
 static void free_version(struct repository_version *version)
@@ -111,15 +121,19 @@ bool repository_reap(struct repository *repository)
 {
     bool changed = false, some = false;
     for (size_t i = repository->replaced_count; i-- > 0;)
-        if (free_unused(repository->replaced[i]))
+        if (is_unused(repository->replaced[i])) {
+            free_unused(repository->replaced[i]);
             repository->replaced[i] = repository->replaced[--repository->replaced_count];
+        }
     for (size_t i = 0; i < repository->count; i++)
         for (size_t j = 0; j < repository->models[i]->count; j++) {
             struct repository_version *version = repository->models[i]->versions[j];
-            if (!version->leaving || !free_unused(version->leaving)) {
+            if (!version->leaving || !is_unused(version->leaving)) {
                 some |= version->leaving != NULL;
                 continue;
             }
+            keep_stats(repository, version);
+            free_unused(version->leaving);
             changed = true;
             version->leaving = NULL;
             if (version->state == MODEL_UNLOADING)
@@ -167,6 +181,18 @@ static void fail_version(const struct repository_model *model, struct repository
     set_state(version, MODEL_READY, text);
 }
 
+/* Goes on counting where the version before does, or what is kept of one that has gone: what still
+ * leaves is kept last of all. */
+static void go_on_counting(struct repository *repository, const struct repository_version *version,
+                           struct model *loaded)
+{
+    const struct model *before = version->model;
+    if (!before && repository->options.state && state_is_used(repository->options.state))
+        before = version->leaving;
+    if (!before || !model_adopt_stats(loaded, before))
+        state_restore(repository->options.state, loaded);
+}
+
 static void load_version(struct repository *repository, const struct repository_model *model,
                          struct repository_version *version)
 {
@@ -183,8 +209,7 @@ static void load_version(struct repository *repository, const struct repository_
         fail_version(model, version, &err);
         return;
     }
-    if (!version->model || !model_adopt_stats(loaded, version->model))
-        state_restore(repository->options.state, loaded);
+    go_on_counting(repository, version, loaded);
     if (version->model)
         replace(repository, version->model);
     version->model = loaded;
@@ -409,6 +434,8 @@ void repository_close(struct repository *repository)
     for (size_t i = 0; i < repository->count; i++) {
         struct repository_model *model = repository->models[i];
         for (size_t j = 0; j < model->count; j++) {
+            if (model->versions[j]->leaving)
+                keep_stats(repository, model->versions[j]);
             model_release(model->versions[j]->model);
             model_release(model->versions[j]->leaving);
             free_version(model->versions[j]);

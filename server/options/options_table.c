@@ -220,10 +220,9 @@ const struct option_row OPTIONS[OPTION_ROWS] = {
      "\"other\". Each takes as much memory as the statistics without tags."},
     {"state", OPTION_STRING, AT(state), 0, 0, "", NULL, "DIR", NULL,
      "A directory of this server's own, in which routing statistics survive a restart: a snapshot "
-     "of "
-     "each model every state_interval_ms and at the end. A damaged one is renamed and counting "
-     "begins anew; one that cannot be read now is kept, and tried again; a full disk is a warning. "
-     "Without it statistics begin anew with the process."},
+     "of each model every state_interval_ms, when it is unloaded, and at the end. A damaged one is "
+     "renamed and counting begins anew; one that cannot be read now is kept, and tried again; a "
+     "full disk is a warning. Without it statistics begin anew with the process."},
     {"state_interval_ms", OPTION_COUNT, AT(state_interval_ms), 100, DAY_MS, "60000", NULL,
      "MILLISECONDS", NULL,
      "How often statistics are written to the directory `state`: what a crash may lose."},

@@ -82,11 +82,16 @@ static enum kept look(struct state *state, const struct model *model, struct mod
     return kept;
 }
 
+bool state_is_used(const struct state *state)
+{
+    return state->directory && state->lock >= 0;
+}
+
 void state_restore(struct state *state, struct model *model)
 {
     struct error err = ERROR_INIT;
     struct model_stats *stats;
-    if (!state || !state->directory || state->lock < 0)
+    if (!state || !state_is_used(state))
         return;
     const enum kept kept = look(state, model, &stats, &err);
     if (kept == KEPT_UNREAD) {

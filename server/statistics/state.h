@@ -1,6 +1,6 @@
 /* The state directory: a snapshot of every served version's routing statistics,
- * NAME.VERSION.routing, written every interval and at the end by a thread of its own, and read when
- * a model is loaded.
+ * NAME.VERSION.routing, written every interval and at the end by a thread of its own, once more
+ * when a version has gone, and read when a model is loaded.
  *
  * Nothing that is wrong with it keeps the server from serving. What cannot be written is told in
  * the log and the metrics; a file that is damaged is renamed to NAME.VERSION.routing.damaged, and
@@ -47,6 +47,9 @@ bool state_stop(struct state *state);
 
 /* When the thread has ended. */
 void state_close(struct state *state);
+
+/* Whether anything is kept. */
+bool state_is_used(const struct state *state);
 
 /* For a model that nobody else has seen yet: goes on with what is kept of it. */
 void state_restore(struct state *state, struct model *model);

@@ -12,9 +12,9 @@ import unittest
 
 import numpy as np
 
-from support.http import Client
+from support.http import Client, Connection, request_bytes
 from support.language import NAME, Words
-from support.models import Tiny, TwoLayers
+from support.models import Tiny, TwoLayers, write_slow
 from support.moectl import moectl, needs_moectl
 from support.prometheus import Metrics
 from support.server import Server
@@ -51,9 +51,9 @@ class StateCase(unittest.TestCase):
     def value(self, client, name, **labels):
         return Metrics(client.get("/metrics").body.decode()).value(name, **labels)
 
-    def await_value(self, client, name, least):
+    def await_value(self, client, name, least, **labels):
         deadline = time.monotonic() + 60
-        while self.value(client, name) < least:
+        while self.value(client, name, **labels) < least:
             self.assertLess(time.monotonic(), deadline, name)
             time.sleep(0.02)
 
@@ -160,6 +160,61 @@ class RestartTest(StateCase):
         self.assertIn("of other gates or classes; counting begins anew", server.log())
         self.assertEqual(self.document(client)["rows"], 0)
         self.assertEqual(self.value(client, "moed_state_damaged_total"), 0)
+        server.stop()
+
+
+class UnloadTest(StateCase):
+    """A version that goes takes nothing with it: whoever loads it again finds all that it counted."""
+
+    EXPLICIT = {"model_control": "explicit", "load_model": "*", "state_interval_ms": 3600000}
+
+    def change(self, client, what, model="two-layers"):
+        answer = client.post(f"/v2/repository/models/{model}/{what}", b"")
+        self.assertEqual((answer.status, answer.json), (200, {}))
+
+    def test_unloaded_and_loaded(self):
+        server, client = self.start(**self.EXPLICIT)
+        for _ in range(3):
+            self.send(client, tag="a")
+            before = self.document(client, f"?include={EVERYTHING}")
+            self.change(client, "unload")
+            self.change(client, "load")
+            self.assertEqual(self.document(client, f"?include={EVERYTHING}"), before)
+        self.assertEqual(before["rows"], 180)
+        self.change(client, "unload")
+        server.stop()
+        server, client = self.start()
+        self.assertEqual(self.document(client, f"?include={EVERYTHING}"), before)
+        server.stop()
+
+    def test_gone_from_the_repository(self):
+        server, client = self.start(**self.EXPLICIT | {"model_control": "none", "load_model": None})
+        Tiny().write(os.path.join(self.models, "other"))
+        self.send(client)
+        before = self.document(client, f"?include={EVERYTHING}")
+        away = self.models + ".away"
+        for source, target, status in ((self.models + "/two-layers", away, 404), (away, self.models + "/two-layers", 200)):
+            os.rename(source, target)
+            server.signal(signal.SIGHUP)
+            deadline = time.monotonic() + 60
+            while client.get("/v2/models/two-layers/ready").status != status:
+                self.assertLess(time.monotonic(), deadline)
+                time.sleep(0.02)
+        self.assertEqual(self.document(client, f"?include={EVERYTHING}"), before)
+        server.stop()
+
+    def test_while_requests_still_use_it(self):
+        write_slow(os.path.join(self.models, "slow"), seconds=3)
+        server, client = self.start(**self.EXPLICIT, max_batch_rows=1)
+        one, other = Connection(server.port), Connection(server.port)
+        with one, other:
+            for asking in (one, other):
+                asking.send(request_bytes("POST", "/v1/models/slow:predict", b'{"instances": [[1, 2, 3, 4]]}'))
+            self.await_value(client, "moed_queue_rows", 1, model="slow", version="1")
+            self.change(client, "unload", "slow")
+            self.change(client, "load", "slow")
+            self.assertEqual([asking.answer().status for asking in (one, other)], [200, 200])
+        self.assertEqual(client.get("/v2/models/slow/routing").json["rows"], 2)
         server.stop()
 
 
