@@ -3,11 +3,14 @@
  * A client may be about to send its next request when its last answer goes out. If the socket is
  * closed then, the kernel answers those bytes with a reset, and the client's kernel throws away the
  * answers that were not read yet. So our side is shut first, and what still comes is dropped for a
- * moment. libmicrohttpd closes its descriptor at once; ours is a duplicate. */
+ * moment, or until the client's kernel has all answers, whatever comes last; the drain ends it.
+ * libmicrohttpd closes its descriptor at once; ours is a duplicate. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -30,6 +33,12 @@ static bool drop_unread(const struct http *http, int fd)
         count = recvfrom(fd, http->scratch, HTTP_SCRATCH_BYTES, MSG_DONTWAIT, NULL, NULL);
     while (count > 0);
     return count < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR);
+}
+
+static bool all_has_arrived(int fd)
+{
+    int unacknowledged = 0;
+    return ioctl(fd, SIOCOUTQ, &unacknowledged) != 0 || unacknowledged == 0;
 }
 
 void http_linger(struct connection *connection)
@@ -65,7 +74,8 @@ void http_linger_step(struct http *http)
     struct lingering *lingering = TAILQ_FIRST(&http->lingering), *next;
     for (; lingering; lingering = next) {
         next = TAILQ_NEXT(lingering, link);
-        if (!drop_unread(http, lingering->fd) || uv_now(http->loop) >= lingering->until_ms)
+        if (!drop_unread(http, lingering->fd) ||
+            (uv_now(http->loop) >= lingering->until_ms && all_has_arrived(lingering->fd)))
             end(http, lingering);
     }
 }
