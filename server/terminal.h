@@ -6,7 +6,7 @@
 #include <stdbool.h>
 
 /* Its descriptor, which stays the process's own; -1: the server is a service, a job in the
- * background, or has no terminal. */
+ * background, was started with SIGHUP ignored, or has no terminal. Before SIGHUP is caught. */
 int terminal_of_start(void);
 
 /* Whether it was there and is closed. */

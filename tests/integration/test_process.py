@@ -259,12 +259,13 @@ class SignalsTest(ProcessCase):
         line_of(reader, re.compile("event=reloading message=.SIGHUP"))
         self.assert_stops(process)
 
-    def on_a_terminal(self, *before):
+    def on_a_terminal(self, *before, hangups=signal.SIG_DFL):
         """A server in the foreground of a terminal, with its log elsewhere: its process, the terminal, the log."""
         reader, writer = os.pipe()
         self.addCleanup(os.close, reader)
         pid, terminal = pty.fork()
         if pid == 0:
+            signal.signal(signal.SIGHUP, hangups)  # whatever these tests were started with
             os.dup2(writer, 2)
             os.execve(before[0] if before else BINARY,
                       [*before, BINARY, "serve", "--models", self.directory, "--port", "0", *PATIENT], environment())
@@ -291,6 +292,16 @@ class SignalsTest(ProcessCase):
             server = int(file.read())
         os.close(terminal)
         os.waitpid(pid, 0)
+        self.assert_looks_again(server, reader)
+
+    def test_a_server_that_shall_outlive_its_terminal(self):
+        """As after nohup or trap '' HUP."""
+        pid, terminal, reader = self.on_a_terminal(hangups=signal.SIG_IGN)
+        os.close(terminal)
+        self.assert_looks_again(pid, reader)
+        self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), 0)
+
+    def assert_looks_again(self, server, reader):
         os.kill(server, signal.SIGHUP)
         line_of(reader, re.compile("event=reloading message=.SIGHUP"))
         self.assertEqual(self.client().get("/v2/health/ready").status, 200)
