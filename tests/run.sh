@@ -179,7 +179,7 @@ integration_tests() { # BINARY MODULE...
     (
         export MOED_BINARY="$binary" PYTHON="$python" REPORTS="$reports" WITHOUT_ASLR="$without_aslr"
         cd tests/integration && printf '%s\n' "$@" | xargs -P $INTEGRATION_PROCESSES -n 1 sh -c \
-            '$WITHOUT_ASLR "$PYTHON" -m unittest -v "$0" >"$REPORTS/$0" 2>&1 || exit 1'
+            '$WITHOUT_ASLR timeout 1200 "$PYTHON" -m unittest -v "$0" >"$REPORTS/$0" 2>&1 || exit 1'
     )
     status=$?
     cat "$reports"/*
