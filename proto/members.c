@@ -84,7 +84,8 @@ int member_size(const json_t *object, const char *where, const char *key, size_t
         return wrong_type(where, key, member, "a whole number", err);
     double number = json_number_value(member);
     if (!(number >= 0 && number <= 0x1p53 && number == floor(number)))
-        return error_set(err, ERROR_INVALID, "%s%s'%s' is %.17g, expected a whole number from 0",
+        return error_set(err, ERROR_INVALID,
+                         "%s%s'%s' is %.17g, expected a whole number from 0 to 2^53",
                          where ? where : "", where ? ": " : "", key, number);
     *value = (size_t)number;
     return 0;

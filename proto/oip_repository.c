@@ -2,6 +2,7 @@
 #include "proto/oip_repository.h"
 
 #include <string.h>
+#include <strings.h>
 
 #include "core/parse_json.h"
 #include "proto/json.h"
@@ -25,30 +26,50 @@ static json_t *read_object(const char *body, size_t length, struct error *err)
 
 int oip_decode_index(const char *body, size_t length, bool *ready_only, struct error *err)
 {
+    static const char *const NAMES[] = {"ready", "repository_name", NULL};
     *ready_only = false;
     json_t *root = read_object(body, length, err);
     if (!root)
         return -1;
-    const int result = member_bool(root, NULL, "ready", ready_only, err);
+    int result = member_check_spelling(root, NULL, NAMES, err);
+    if (result == 0)
+        result = member_bool(root, NULL, "ready", ready_only, err);
     json_decref(root);
     return result;
 }
 
+/* What would make another model of it than the repository's. */
+static bool is_override(const char *parameter)
+{
+    return strcmp(parameter, "config") == 0 || strncasecmp(parameter, "file:", 5) == 0;
+}
+
+static int check_parameters(const json_t *parameters, struct error *err)
+{
+    static const char *const NAMES[] = {"config", "unload_dependents", NULL};
+    const char *key;
+    json_t *value;
+    json_object_foreach ((json_t *)parameters, key, value)
+        if (is_override(key))
+            return error_set(err, ERROR_INVALID,
+                             "parameter " QUOTED " is not supported: models are loaded as they "
+                             "are in the repository",
+                             key);
+    return parameters ? member_check_spelling(parameters, "parameters", NAMES, err) : 0;
+}
+
 int oip_decode_change(const char *body, size_t length, struct error *err)
 {
+    static const char *const NAMES[] = {"parameters", NULL};
     const json_t *parameters = NULL;
     json_t *root = read_object(body, length, err);
     if (!root)
         return -1;
-    int result = member_object(root, NULL, "parameters", &parameters, err);
-    const char *key;
-    json_t *value;
-    json_object_foreach ((json_t *)parameters, key, value)
-        if (result == 0 && (strcmp(key, "config") == 0 || strncmp(key, "file:", 5) == 0))
-            result = error_set(err, ERROR_INVALID,
-                               "parameter " QUOTED " is not supported: models are loaded as they "
-                               "are in the repository",
-                               key);
+    int result = member_check_spelling(root, NULL, NAMES, err);
+    if (result == 0)
+        result = member_object(root, NULL, "parameters", &parameters, err);
+    if (result == 0)
+        result = check_parameters(parameters, err);
     json_decref(root);
     return result;
 }

@@ -148,10 +148,13 @@ static ssize_t read_stream(void *context, uint64_t position, char *bytes, size_t
     return count;
 }
 
+/* Of chunks libmicrohttpd sends the last one also after HEAD, where a client takes it for the
+ * beginning of the next answer: there the connection ends instead. */
 void http_mhd_send_stream(struct http_exchange *exchange, const char *content_type)
 {
-    send_response(exchange,
-                  MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_BLOCK_BYTES,
-                                                    read_stream, exchange, NULL),
-                  content_type);
+    struct MHD_Response *response = MHD_create_response_from_callback(
+        MHD_SIZE_UNKNOWN, STREAM_BLOCK_BYTES, read_stream, exchange, NULL);
+    if (response && exchange->public.method == HTTP_HEAD)
+        MHD_set_response_options(response, MHD_RF_HTTP_1_0_COMPATIBLE_STRICT, MHD_RO_END);
+    send_response(exchange, response, content_type);
 }

@@ -110,12 +110,14 @@ int exchange_query(const struct exchange *public, const char *name, char *text, 
     return 0;
 }
 
-static bool is_listed(const char *const *names, const char *name, size_t length)
+/* Its place in the list; behind the end if it is not there. */
+static size_t place_of(const char *const *names, const char *name, size_t length)
 {
-    for (; *names; names++)
-        if (strlen(*names) == length && memcmp(*names, name, length) == 0)
-            return true;
-    return false;
+    size_t place = 0;
+    while (names[place] &&
+           (strlen(names[place]) != length || memcmp(names[place], name, length) != 0))
+        place++;
+    return place;
 }
 
 static int refuse_name(const char *const *names, const char *name, size_t length, struct error *err)
@@ -138,13 +140,17 @@ int exchange_query_names(const struct exchange *public, const char *const *names
     if (public->edge)
         return 0;
     const char *at = exchange->header + exchange->query.at, *end = at + exchange->query.length;
-    while (at < end) {
+    for (unsigned seen = 0; at < end;) {
         const char *next = memchr(at, '&', (size_t)(end - at));
         const char *to = next ? next : end;
         const char *equals = memchr(at, '=', (size_t)(to - at));
         const size_t length = (size_t)((equals ? equals : to) - at);
-        if (to > at && !is_listed(names, at, length))
+        const size_t place = place_of(names, at, length);
+        if (to > at && !names[place])
             return refuse_name(names, at, length, err);
+        if (to > at && (seen & 1u << place))
+            return error_set(err, ERROR_INVALID, "query parameter %s is given twice", names[place]);
+        seen |= to > at ? 1u << place : 0;
         at = next ? next + 1 : end;
     }
     return 0;

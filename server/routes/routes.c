@@ -256,23 +256,37 @@ static int not_found(const struct exchange *exchange, struct error *err)
     return error_set(err, ERROR_NOT_FOUND, "no such path: %.200s", exchange->path);
 }
 
-/* What the path takes: one method, or POST and DELETE. */
-static const char *allowed_of(const struct exchange *exchange, const struct route *route)
+/* HEAD must change nothing, as what an administrator may GET does. */
+static bool route_takes(const struct route *route, enum http_method method)
 {
-    struct route_params params;
-    bool posts = false;
-    for (size_t i = 0; i < sizeof ROUTES / sizeof *ROUTES; i++)
-        posts |= ROUTES[i].method == HTTP_POST &&
-                 route_match(ROUTES[i].pattern, exchange->path, &params);
-    if (route->method == HTTP_DELETE)
-        return posts ? "POST, DELETE" : "DELETE";
-    return route->method == HTTP_POST ? "POST" : "GET, HEAD";
+    if (method == HTTP_HEAD)
+        return route->method == HTTP_GET && route->role != ROLE_ADMIN;
+    return route->method == method;
 }
 
-static int method_not_allowed(struct exchange *exchange, const struct route *route,
-                              struct error *err)
+static bool path_takes(const struct exchange *exchange, enum http_method method)
 {
-    const char *allowed = allowed_of(exchange, route);
+    struct route_params params;
+    for (size_t i = 0; i < sizeof ROUTES / sizeof *ROUTES; i++)
+        if (route_takes(&ROUTES[i], method) &&
+            route_match(ROUTES[i].pattern, exchange->path, &params))
+            return true;
+    return false;
+}
+
+static int method_not_allowed(struct exchange *exchange, struct error *err)
+{
+    static const struct {
+        enum http_method method;
+        const char *name;
+    } METHODS[] = {
+        {HTTP_GET, "GET"}, {HTTP_HEAD, "HEAD"}, {HTTP_POST, "POST"}, {HTTP_DELETE, "DELETE"}};
+    char allowed[sizeof "GET, HEAD, POST, DELETE"] = "";
+    size_t used = 0;
+    for (size_t i = 0; i < sizeof METHODS / sizeof *METHODS; i++)
+        if (path_takes(exchange, METHODS[i].method))
+            used += (size_t)snprintf(allowed + used, sizeof allowed - used, "%s%s",
+                                     used ? ", " : "", METHODS[i].name);
     exchange_header(exchange, "Allow", allowed);
     return error_set(err, ERROR_METHOD, "%.200s takes %s, not %.20s", exchange->path, allowed,
                      exchange->method_text);
@@ -282,13 +296,12 @@ static int method_not_allowed(struct exchange *exchange, const struct route *rou
 static const struct route *match(const struct exchange *exchange, struct route_params *params,
                                  bool *takes)
 {
-    enum http_method method = exchange->method == HTTP_HEAD ? HTTP_GET : exchange->method;
     const struct route *other = NULL;
     *takes = true;
     for (size_t i = 0; i < sizeof ROUTES / sizeof *ROUTES; i++) {
         if (!route_match(ROUTES[i].pattern, exchange->path, params))
             continue;
-        if (ROUTES[i].method == method)
+        if (route_takes(&ROUTES[i], exchange->method))
             return &ROUTES[i];
         other = &ROUTES[i];
     }
@@ -348,7 +361,7 @@ static int refuse_open_body(struct exchange *exchange, const struct route *route
                             struct error *err)
 {
     if (route && !takes)
-        return method_not_allowed(exchange, route, err);
+        return method_not_allowed(exchange, err);
     return error_set(err, ERROR_TOO_LARGE, "%.200s takes no body", exchange->path);
 }
 
@@ -399,7 +412,7 @@ static void dispatch(const struct api *api, struct exchange *exchange, bool expa
         note_route(route, true, exchange);
     struct error absent = ERROR_INIT; /* may be set for a model that is known but not served */
     const int failed = takes   ? find_target(api, route, &params, &target, &absent)
-                       : route ? method_not_allowed(exchange, route, &absent)
+                       : route ? method_not_allowed(exchange, &absent)
                                : not_found(exchange, &absent);
     if (failed) {
         request_id_set(exchange, NULL);

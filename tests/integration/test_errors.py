@@ -6,6 +6,7 @@ import unittest
 
 import numpy as np
 
+from support.http import Client
 from support.models import Tiny
 from support.server import ServerCase
 from test_oip import binary_request, json_request, tensor
@@ -54,6 +55,17 @@ class PathsTest(ErrorsCase):
                 answer = self.client.request(method, path)
                 self.assert_error(answer, 405, path, method, allowed)
                 self.assertEqual(answer.headers["allow"], allowed)
+
+    def test_all_methods_of_a_path_are_told(self):
+        """HEAD is not one where GET changes something, as SGLang's clients ask: what is dumped would be gone."""
+        with self.start(admin="true") as server, Client(server.port) as client:
+            for method, path, allowed in (("PUT", "/v2/logging", "GET, HEAD, POST"),
+                                          ("GET", "/v2/models/tiny/routing/quarantine", "POST, DELETE"),
+                                          ("HEAD", "/start_expert_distribution_record", "GET, POST"),
+                                          ("HEAD", "/dump_expert_distribution_record", "GET, POST")):
+                with self.subTest(f"{method} {path}"):
+                    answer = client.request(method, path)
+                    self.assertEqual((answer.status, answer.headers.get("allow")), (405, allowed))
 
     def test_openai_clients_read_errors_in_their_own_shape(self):
         """Also those of requests that no handler sees."""

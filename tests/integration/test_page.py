@@ -8,7 +8,7 @@ import subprocess
 import time
 import unittest
 
-from support.http import Connection, request_bytes
+from support.http import Closed, Connection, request_bytes
 from support.server import ServerCase
 
 
@@ -129,6 +129,16 @@ class LiveTest(ServerCase):
 
     def test_wrong_window(self):
         self.assert_error(self.client.get(f"/v2/models/{self.MODEL}/routing/live?window=2m"), 400, "1m, 5m, 1h or all")
+
+    def test_head_has_no_body(self):
+        """Also none of chunks, whose end a client would take for the beginning of the next answer."""
+        with Connection(self.server.port) as connection:
+            answer = connection.request("HEAD", f"/v2/models/{self.MODEL}/routing/live")
+            self.assertEqual((answer.status, answer.headers["content-type"]), (200, "text/event-stream"))
+            self.assertEqual(answer.headers.get("connection"), "close")
+            with self.assertRaises(Closed) as caught:
+                connection.answer()
+            self.assertEqual(caught.exception.received, b"")
 
     def test_who_stops_watching_is_no_failure(self):
         server = self.start(log_slow_ms=1, log_level="info")

@@ -149,6 +149,8 @@ class QueryTest(RoutingCase):
                                ("layer=third", "layer is 'third', and no gate of the model is called so"),
                                ("window=1m&windows=5m", "unknown query parameter 'windows', expected window, layer, "
                                                         "tag or include"),
+                               ("window=1m&window=5m", "query parameter window is given twice"),
+                               ("window&window", "query parameter window is given twice"),
                                ("=1", "unknown query parameter ''")):
             answer = self.client.get(f"/v2/models/two-layers/routing?{query}")
             self.assertEqual(answer.status, 400, answer.body)

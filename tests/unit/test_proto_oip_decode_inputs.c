@@ -206,8 +206,9 @@ START_TEST(binary_sizes_must_match)
         "the header Inference-Header-Content-Length right?");
     check_refused(&digits_model, BINARY("24"), 25,
                   "1 byte after the JSON beyond every input's 'binary_data_size'");
-    check_refused(&digits_model, BINARY("-1"), 0,
-                  "input 'image': 'binary_data_size' is -1, expected a whole number from 0");
+    check_refused(
+        &digits_model, BINARY("-1"), 0,
+        "input 'image': 'binary_data_size' is -1, expected a whole number from 0 to 2^53");
 }
 END_TEST
 

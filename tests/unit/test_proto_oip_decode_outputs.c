@@ -104,7 +104,7 @@ START_TEST(wrong_ones_are_refused)
     refused(",\"outputs\":[{\"name\":\"scores\",\"parameters\":{\"binary_data\":1}}]",
             "output 'scores': 'binary_data' is a number, expected true or false");
     refused(",\"outputs\":[{\"name\":\"scores\",\"parameters\":{\"classification\":0.5}}]",
-            "output 'scores': 'classification' is 0.5, expected a whole number from 0");
+            "output 'scores': 'classification' is 0.5, expected a whole number from 0 to 2^53");
     refused(",\"outputs\":[{\"name\":\"scores\",\"parameters\":{\"shared_memory_region\":\"r\"}}]",
             "output 'scores': shared memory is not supported");
     refused(

@@ -140,6 +140,14 @@ START_TEST(bodies_of_the_repository_are_small_objects)
     expect_text(err.text, "parameter 'config' is not supported");
     ck_assert_int_eq(decode_change("{\"parameters\": {\"file:1/model\": \"\"}}"), -1);
     ck_assert_int_eq(decode_change("{\"parameters\": 1}"), -1);
+    ck_assert_int_eq(decode_index("{\"Ready\": true}", &ready), -1);
+    expect_text(err.text, "'Ready' is unknown, did you mean 'ready'?");
+    ck_assert_int_eq(decode_change("{\"parameter\": {\"config\": \"{}\"}}"), -1);
+    expect_text(err.text, "'parameter' is unknown, did you mean 'parameters'?");
+    ck_assert_int_eq(decode_change("{\"parameters\": {\"Config\": \"{}\"}}"), -1);
+    expect_text(err.text, "parameters: 'Config' is unknown, did you mean 'config'?");
+    ck_assert_int_eq(decode_change("{\"parameters\": {\"File:1/model\": \"\"}}"), -1);
+    expect_text(err.text, "parameter 'File:1/model' is not supported");
     ck_assert_int_eq(decode_change("nonsense"), -1);
 }
 END_TEST
