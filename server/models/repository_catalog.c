@@ -24,12 +24,17 @@ static void add_label(struct catalog_label **labels, size_t *count, const char *
     (*labels)[(*count)++] = (struct catalog_label){xstrdup(name), xstrdup(label), xstrdup(number)};
 }
 
-#define LEFT_OUT "left out by the version policy"
-
-static bool is_left_out(const struct repository_version *version)
+/* Why it is not served, where loading it has not been tried. */
+static const char *reason_of(const struct repository *repository,
+                             const struct repository_model *model,
+                             const struct repository_version *version)
 {
-    return version->state == MODEL_UNAVAILABLE && version->found && !version->selected &&
-           !*version->reason;
+    if (version->state != MODEL_UNAVAILABLE || *version->reason || !version->found)
+        return version->reason;
+    if (!repository_wants(repository, model))
+        return "nobody has asked for it";
+    return version->selected ? "new: it is loaded once a poll finds it unchanged"
+                             : "left out by the version policy";
 }
 
 static void show_model(const struct repository *repository, const struct repository_model *model,
@@ -45,15 +50,14 @@ static void show_model(const struct repository *repository, const struct reposit
     for (size_t i = 0; i < model->count; i++) {
         struct repository_version *version = model->versions[i];
         if (repository_knows(version))
-            add_status(catalog,
-                       (struct model_status){.name = model->name,
-                                             .version = version->text,
-                                             .version_number = version->number,
-                                             .state = version->state,
-                                             .reason = is_left_out(version) ? (char[]){LEFT_OUT}
-                                                                            : version->reason,
-                                             .failed = version->failed,
-                                             .failures = version->failures});
+            add_status(catalog, (struct model_status){
+                                    .name = model->name,
+                                    .version = version->text,
+                                    .version_number = version->number,
+                                    .state = version->state,
+                                    .reason = (char *)reason_of(repository, model, version),
+                                    .failed = version->failed,
+                                    .failures = version->failures});
     }
     for (size_t i = 0; i < serving->label_count; i++)
         add_label(&catalog->labels, &catalog->label_count, model->name, serving->labels[i].label,

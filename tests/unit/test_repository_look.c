@@ -204,6 +204,12 @@ START_TEST(what_failed_is_tried_again_when_it_changes)
     ck_assert_int_eq(factor_of("m", NULL), 1);
     ck_assert(catalog_is_ready(catalog));
     ck_assert_int_eq(repository_check(&kept, &err), 0);
+    put_model("later", 2);
+    look(LOOK_POLL);
+    expect_state("later", "1", MODEL_UNAVAILABLE,
+                 "new: it is loaded once a poll finds it unchanged");
+    look(LOOK_POLL);
+    expect_state("later", "1", MODEL_READY, "");
 }
 END_TEST
 
@@ -303,6 +309,7 @@ START_TEST(models_are_loaded_by_name)
     put_model("b", 2);
     open_and_keep(&(struct repository_options){.by_name = true, .may_be_empty = true});
     ck_assert_uint_eq(catalog->count, 0);
+    expect_state("a", "1", MODEL_UNAVAILABLE, "nobody has asked for it");
     ck_assert(catalog_is_ready(catalog));
     ck_assert_int_eq(repository_load(&kept, "b", &err), 0);
     show();
