@@ -2,7 +2,6 @@
 #include "server/access/tokens.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <gnutls/crypto.h>
 #include <gnutls/gnutls.h>
 #include <stdio.h>
@@ -12,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/file.h"
 #include "core/memory.h"
 #include "core/text.h"
 
@@ -130,54 +130,50 @@ static int append_token(struct tokens **tokens, char *line, struct error *err)
     return 0;
 }
 
-static int read_lines(FILE *file, const char *path, struct tokens **tokens, struct error *err)
+/* Cuts the text. */
+static int read_lines(char *text, const char *path, struct tokens **tokens, struct error *err)
 {
-    char line[512]; /* the longest has 64 digits, three roles and a name */
-    for (size_t number = 1; fgets(line, sizeof line, file); number++) {
-        bool is_whole = strchr(line, '\n') || feof(file);
+    size_t number = 1;
+    for (char *line = text, *next; line; line = next, number++) {
+        next = strchr(line, '\n');
+        if (next)
+            *next++ = '\0';
         line[strcspn(line, "#")] = '\0';
-        if (is_whole && strspn(line, " \t\r\n") == strlen(line))
+        if (strspn(line, " \t\r") == strlen(line) || append_token(tokens, line, err) == 0)
             continue;
-        if (!is_whole)
-            error_set(err, ERROR_INVALID, "the line is longer than %zu bytes", sizeof line - 2);
-        if (!is_whole || append_token(tokens, line, err) != 0) {
-            error_prefix(err, "%.200s line %zu", path, number);
-            return -1;
-        }
+        error_prefix(err, "%.200s line %zu", path, number);
+        return -1;
     }
-    return ferror(file)
-               ? error_set(err, ERROR_INVALID, "cannot read %.200s: %s", path, strerror(errno))
-               : 0;
+    return 0;
 }
 
-/* No pipe: it is read on the loop, again at each reload, and a pipe's writer may never come. */
-static FILE *open_regular(const char *path, struct error *err)
+/* No pipe: it is read on the loop, again at each reload, and a pipe's writer may never come. A NUL,
+ * which a crash may leave of a file's end, would hide the tokens behind it. */
+static char *read_text(const char *path, struct error *err)
 {
-    struct stat status;
-    FILE *file = NULL;
-    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0 || fstat(fd, &status) != 0)
-        error_set(err, ERROR_INVALID, "cannot open %.200s: %s", path, strerror(errno));
-    else if (!S_ISREG(status.st_mode))
-        error_set(err, ERROR_INVALID, "%.200s is not a regular file", path);
-    else if (!(file = fdopen(fd, "r")))
-        error_set(err, ERROR_INVALID, "cannot open %.200s: %s", path, strerror(errno));
-    if (!file && fd >= 0)
-        close(fd);
-    return file;
+    enum { MOST_BYTES = TOKENS_MAX * 1024 };
+    size_t length;
+    char *text = file_read(path, MOST_BYTES, &length, err);
+    if (text && memchr(text, '\0', length)) {
+        error_set(err, ERROR_INVALID, "a NUL byte in it");
+        free(text);
+        text = NULL;
+    }
+    if (!text)
+        error_prefix(err, "%.200s", path);
+    return text;
 }
 
 struct tokens *tokens_read(const char *path, struct error *err)
 {
-    struct tokens *tokens = xcalloc(1, sizeof *tokens);
-    FILE *file = open_regular(path, err);
-    int result = file ? read_lines(file, path, &tokens, err) : -1;
-    if (file)
-        fclose(file);
-    if (result == 0)
-        return tokens;
-    free(tokens);
-    return NULL;
+    char *text = read_text(path, err);
+    struct tokens *tokens = text ? xcalloc(1, sizeof *tokens) : NULL;
+    if (text && read_lines(text, path, &tokens, err) != 0) {
+        free(tokens);
+        tokens = NULL;
+    }
+    free(text);
+    return tokens;
 }
 
 bool tokens_are_open(const char *path)

@@ -56,7 +56,7 @@ class CommandTest(unittest.TestCase):
             self.assertIn(f"tokens: {path} line 2: expected a SHA-256", done.stderr)
             self.assertNotIn("secret", done.stderr)
             done = run("serve", "--models", directory, "--port", "0", "--tokens", "/nowhere")
-            self.assertIn("tokens: cannot open /nowhere: No such file", done.stderr)
+            self.assertIn("tokens: /nowhere: cannot open: No such file", done.stderr)
 
 
 class ClosedTest(ServerCase):
