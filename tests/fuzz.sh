@@ -17,10 +17,13 @@ row() {
                                               if ($i == "corp:") split($(i + 1), inputs, "/") } }
         /number_of_executed_units/ { runs = $2 }
         /slowest_unit_time_sec/ { slowest = $2 }
-        /ERROR: / { faults++ }
+        /ERROR: |: runtime error: / { faults++ }
         END { printf "| %s | %s | %s | %s | %s | %s | %d |\n", target, runs, edges, features, inputs[1], slowest, faults }
     ' "build/fuzz/logs/$1"
 }
+
+# Behaviour that is undefined is a fault, as a wrong address is.
+export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 
 cmake --preset fuzz -DMOED_TESTS=ON >/dev/null
 mkdir -p build/fuzz/crashes build/fuzz/logs

@@ -45,6 +45,8 @@ python=/usr/bin/python3
 # One thread per forward pass, as in the server: OpenBLAS' own threads would compete with the tests.
 export OPENBLAS_NUM_THREADS=1
 export PYTHONDONTWRITEBYTECODE=1
+# Behaviour that is undefined ends a test, as a wrong address does.
+export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 
 # One line for each check: "PASSED FAILED SKIPPED". Both lanes append to it.
 counts=$(mktemp)

@@ -195,6 +195,8 @@ void rotary_close(struct rotary *rotary)
 void rotary_turn(const struct rotary *rotary, size_t position, float *x)
 {
     size_t at = position * rotary->pairs;
+    if (rotary->pairs == 0)
+        return; /* and there are no tables */
     rotary_turn_by(rotary, rotary->cosine + at, rotary->sine + at, x);
 }
 
