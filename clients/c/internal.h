@@ -17,6 +17,9 @@ int client_fail(struct moed_client_error *err, enum moed_client_code code, const
     __attribute__((format(printf, 3, 4)));
 int client_no_memory(struct moed_client_error *err);
 
+/* Makes room for `needed` bytes, by doubling; -1: no memory, and all is as it was. */
+int client_grow(char **data, size_t *capacity, size_t needed);
+
 /* "/v2/models/{model}[/versions/{version}]{suffix}", names percent-encoded. The caller frees; NULL:
  * no memory, or a name that cannot be one. */
 char *client_model_path(const char *protocol, const char *model, const char *version,

@@ -52,7 +52,8 @@ struct moed_client;
 
 /* Zero means the default. Strings are copied. */
 struct moed_client_options {
-    double timeout_seconds; /* of one call, from connecting to the answer's last byte; 60 */
+    double timeout_seconds; /* of one call, from connecting to the answer's last byte; 60. Of a
+                             * stream: without an event */
     const char *token;      /* sent as `Authorization: Bearer`; none */
     const char *tag;        /* sent as `Moed-Tag`: whose traffic this is; none */
     const char *ca_file;    /* PEM: who may have signed the server's certificate; the system's */
@@ -215,6 +216,20 @@ MOED_CLIENT_API int moed_client_exchange(struct moed_client *client,
                                          struct moed_client_answer *answer,
                                          struct moed_client_error *err);
 MOED_CLIENT_API void moed_client_answer_close(struct moed_client_answer *answer);
+
+/* One server-sent event: what its `data` lines say, NUL-terminated behind its length, until the
+ * function returns. False: no more of them. */
+typedef bool moed_client_on_event(void *context, const char *data, size_t length);
+
+/* An exchange whose answer is a stream of events (text/event-stream), handed on as they come, such
+ * as of /v1/completions with "stream": true. Returns 0 when the stream ends or `on_event` has ended
+ * it: whether it was whole, its events say (of OpenAI's API "[DONE]" is the last one). The options'
+ * timeout holds for the time between two events, looked at about once a second, and
+ * max_answer_bytes for one event. Any other answer is an error, and one that breaks off. */
+MOED_CLIENT_API int moed_client_stream(struct moed_client *client,
+                                       const struct moed_client_call *call,
+                                       moed_client_on_event *on_event, void *context,
+                                       struct moed_client_error *err);
 
 /* The call that moed_client_infer() makes of a request; needs no connection. The caller closes. */
 MOED_CLIENT_API int moed_client_encode(const struct moed_client_request *request,
