@@ -16,7 +16,7 @@ from support.models import Tiny, TwoLayers
 from support.moectl import MOECTL, moectl, moectl_environment, needs_moectl
 from support.server import ServerCase
 
-COMMANDS = ["models", "predict", "ablate", "routing", "top", "report", "merge", "export", "bench"]
+COMMANDS = ["models", "predict", "generate", "ablate", "routing", "top", "report", "merge", "export", "bench"]
 
 
 class MoectlCase(ServerCase):

@@ -20,22 +20,24 @@ const struct option_row OPTIONS[] = {
      "Sent as Authorization: Bearer, for a server or a proxy that asks for one. MOED_TOKEN sets it "
      "too, unseen by other users of this machine."},
     {"timeout", OPTION_NUMBER, AT(timeout), 0.001, 86400, "60", "SECONDS", FOR_SERVER,
-     "How long one request may take."},
+     "How long one request may take. Of a stream: how long it may be silent."},
     {"max-answer-mb", OPTION_COUNT, AT(max_answer_mb), 1, 1048576, "256", "N", FOR_SERVER,
-     "Megabytes that one answer may have: a confused server must not fill this machine's memory."},
+     "Megabytes that one answer, of a stream one event, may have: a confused server must not fill "
+     "this machine's memory."},
 
     {"version", OPTION_TEXT, AT(version), 0, 0, NULL, "VERSION",
      FOR_PREDICT | FOR_DOCUMENTS | FOR_BENCH | FOR_ABLATE,
      "A version of the model. Without it the newest."},
     {"window", OPTION_CHOICE, AT(window), 0, 0, NULL, "1m|5m|1h|all", FOR_DOCUMENTS,
      "The time that figures cover, up to now. Without it everything since the model was loaded."},
-    {"layer", OPTION_TEXT, AT(layer), 0, 0, NULL, "NAME", FOR_DOCUMENTS | FOR_REPORT | FOR_ABLATE,
-     "One layer only."},
+    {"layer", OPTION_TEXT, AT(layer), 0, 0, NULL, "NAME",
+     FOR_DOCUMENTS | FOR_REPORT | FOR_ABLATE | FOR_GENERATE, "One layer only."},
     {"tag", OPTION_TEXT, AT(tag), 0, 0, NULL, "TAG",
-     FOR_ROUTING | FOR_EXPORT | FOR_PREDICT | FOR_BENCH,
-     "Of routing and export: only what was sent under this tag. Of predict and bench: the tag to "
-     "send under."},
-    {"uncounted", OPTION_FLAG, AT(uncounted), 0, 0, NULL, NULL, FOR_PREDICT | FOR_BENCH,
+     FOR_ROUTING | FOR_EXPORT | FOR_PREDICT | FOR_BENCH | FOR_GENERATE,
+     "Of routing and export: only what was sent under this tag. Of the others: the tag to send "
+     "under."},
+    {"uncounted", OPTION_FLAG, AT(uncounted), 0, 0, NULL, NULL,
+     FOR_PREDICT | FOR_BENCH | FOR_GENERATE,
      "Leaves these requests out of the server's statistics."},
     {"include", OPTION_TEXT, AT(include), 0, 0, NULL, "LIST", FOR_ROUTING,
      "Further parts of the document, with --json: "
@@ -45,8 +47,10 @@ const struct option_row OPTIONS[] = {
      "Reads a routing document from a file, - from standard input, instead of asking a server."},
 
     {"json", OPTION_FLAG, AT(json), 0, 0, NULL, NULL,
-     FOR_MODELS | FOR_PREDICT | FOR_ROUTING | FOR_REPORT | FOR_BENCH | FOR_ABLATE,
-     "JSON instead of a table. Of routing: the server's document as it is."},
+     FOR_MODELS | FOR_PREDICT | FOR_ROUTING | FOR_REPORT | FOR_BENCH | FOR_ABLATE | FOR_GENERATE,
+     "JSON instead of a table. Of routing: the server's document as it is. Of generate: its "
+     "events, "
+     "one a line, as they come."},
     {"csv", OPTION_FLAG, AT(csv), 0, 0, NULL, NULL, FOR_ROUTING,
      "Comma-separated values instead of a table: a line per layer and expert."},
     {"format", OPTION_CHOICE, AT(format), 0, 0, NULL,
@@ -87,6 +91,23 @@ const struct option_row OPTIONS[] = {
     {"input", OPTION_TEXT, AT(input), 0, 0, NULL, "FILE", FOR_BENCH,
      "Rows to send in turn, in the formats of predict. Without it numbers from 0 to 1 in the "
      "model's shape, and any category."},
+    {"chat", OPTION_FLAG, AT(chat), 0, 0, NULL, NULL, FOR_GENERATE,
+     "The prompt is a message of a chat, and the model's chat template makes the text."},
+    {"experts", OPTION_FLAG, AT(experts), 0, 0, NULL, NULL, FOR_GENERATE,
+     "A line for each token: which experts made it, with their weights, in every layer."},
+    {"max-tokens", OPTION_COUNT, AT(max_tokens), 1, 16777216, NULL, "N", FOR_GENERATE,
+     "Tokens of the answer at most. Without it as many as the model's context has room for."},
+    {"temperature", OPTION_PASSED, AT(temperature), 0, 2, NULL, "T", FOR_GENERATE,
+     "0: the likeliest token always. Without it, as without the next two, what the model "
+     "recommends."},
+    {"top-p", OPTION_PASSED, AT(top_p), 0, 1, NULL, "P", FOR_GENERATE,
+     "Only of the likeliest tokens that together have this probability."},
+    {"top-k", OPTION_PASSED, AT(top_k), 0, 1e9, NULL, "K", FOR_GENERATE,
+     "Only of the K likeliest tokens; 0: of all."},
+    {"seed", OPTION_PASSED, AT(seed), 0, 9007199254740992, NULL, "N", FOR_GENERATE,
+     "The same seed says the same."},
+    {"stop", OPTION_TEXT, AT(stop), 0, 0, NULL, "TEXT", FOR_GENERATE,
+     "The answer ends before this text."},
     {"names", OPTION_FLAG, AT(names), 0, 0, NULL, NULL, FOR_MODELS, "Only the names, one a line."},
 };
 
@@ -122,6 +143,26 @@ const struct command COMMANDS[] = {
       {"moectl predict mnist images.npy --json > answers.json", "All numbers, nested by their "
                                                                 "shape."}},
      run_predict},
+    {"generate",
+     "MODEL [PROMPT...]",
+     "let a language model speak",
+     FOR_GENERATE,
+     1,
+     ANY_OPERANDS,
+     "Streams what a language model says after the prompt to standard output, as it comes. Without "
+     "PROMPT, or with -, the prompt is standard input, without the line break at its end. Ctrl-C "
+     "ends the answer.\n"
+     "What a terminal would obey is shown as ?. With --json every event of the server is a line as "
+     "OpenAI's API has it, with the text as it is: in choices[0].text, with --chat in "
+     "choices[0].delta.content; of the last one, usage. The exit status is 1 if the answer broke "
+     "off.",
+     {{"moectl generate tiny-lm Emma was", "What follows these words."},
+      {"moectl generate tiny-lm --experts --max-tokens 20 --seed 1 Emma was",
+       "A line for each token, with the experts that made it."},
+      {"moectl generate tiny-lm --chat 'What is a hacker?'", "An answer."},
+      {"moectl generate tiny-lm --json <prompt.txt | jq -j '.choices[0].text // \"\"'",
+       "The text alone, byte by byte."}},
+     run_generate},
     {"ablate",
      "MODEL FILE",
      "measure what each expert is worth",

@@ -11,6 +11,7 @@ enum { EXIT_USAGE = 2 };
 
 int run_models(const struct settings *settings, struct moed_client_error *err);
 int run_routing(const struct settings *settings, struct moed_client_error *err);
+int run_generate(const struct settings *settings, struct moed_client_error *err);
 int run_predict(const struct settings *settings, struct moed_client_error *err);
 int run_ablate(const struct settings *settings, struct moed_client_error *err);
 int run_bench(const struct settings *settings, struct moed_client_error *err);
@@ -23,6 +24,11 @@ int run_help(const struct settings *settings, struct moed_client_error *err);
 /* A handle as the settings say; the caller frees. */
 MUST_CHECK struct moed_client *connect_client(const struct settings *settings,
                                               struct moed_client_error *err);
+
+/* The same, whose calls end when `cancelled` says so. */
+MUST_CHECK struct moed_client *connect_with(const struct settings *settings,
+                                            bool (*cancelled)(void *context), void *context,
+                                            struct moed_client_error *err);
 
 /* The names of what is served: a list of strings, from the repository's index, which the role
  * metrics may read. The caller decrefs. */

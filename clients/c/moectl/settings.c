@@ -53,6 +53,8 @@ static int set_number(struct settings *settings, const struct option_row *row, c
                          row->name, whole ? "whole " : "", row->minimum, row->maximum, text);
     if (whole)
         *(uint64_t *)field(settings, row) = (uint64_t)number;
+    else if (row->type == OPTION_PASSED)
+        *(const char **)field(settings, row) = text;
     else
         *(double *)field(settings, row) = number;
     return 0;
@@ -61,7 +63,8 @@ static int set_number(struct settings *settings, const struct option_row *row, c
 static int set_value(struct settings *settings, const struct option_row *row, const char *text,
                      struct moed_client_error *err)
 {
-    bool number = row->type == OPTION_COUNT || row->type == OPTION_NUMBER;
+    bool number =
+        row->type == OPTION_COUNT || row->type == OPTION_NUMBER || row->type == OPTION_PASSED;
     return number ? set_number(settings, row, text, err) : set_text(settings, row, text, err);
 }
 

@@ -21,9 +21,10 @@ enum {
     FOR_BENCH = 1 << 7,
     FOR_HELP = 1 << 8,
     FOR_ABLATE = 1 << 9,
+    FOR_GENERATE = 1 << 10,
     /* Those that ask a server. */
-    FOR_SERVER =
-        FOR_MODELS | FOR_PREDICT | FOR_ROUTING | FOR_TOP | FOR_EXPORT | FOR_BENCH | FOR_ABLATE,
+    FOR_SERVER = FOR_MODELS | FOR_PREDICT | FOR_ROUTING | FOR_TOP | FOR_EXPORT | FOR_BENCH |
+                 FOR_ABLATE | FOR_GENERATE,
 };
 
 /* What the command line says. Strings borrow from it or from the environment. */
@@ -39,11 +40,21 @@ struct settings {
     double rate, duration, interval; /* requests per second; seconds; seconds */
     uint64_t concurrency, requests, count, cache;
     const char *input;
+    bool chat, experts;
+    const char *temperature, *top_p, *top_k, *seed, *stop; /* NULL: the server's */
+    uint64_t max_tokens;
     const char *const *operands;
     size_t operand_count;
 };
 
-enum option_type { OPTION_FLAG, OPTION_TEXT, OPTION_CHOICE, OPTION_COUNT, OPTION_NUMBER };
+enum option_type {
+    OPTION_FLAG,
+    OPTION_TEXT,
+    OPTION_CHOICE,
+    OPTION_COUNT,
+    OPTION_NUMBER,
+    OPTION_PASSED, /* a number that is passed on: the field is its text, NULL without it */
+};
 
 struct option_row {
     const char *name; /* without its dashes */
@@ -60,7 +71,7 @@ struct example {
     const char *line, *what;
 };
 
-enum { MAX_EXAMPLES = 4 };
+enum { MAX_EXAMPLES = 4, ANY_OPERANDS = 1 << 20 };
 
 struct command {
     const char *name, *operands, *summary;

@@ -158,14 +158,6 @@ static bool is_stopped(void *context)
 
 static int start(struct source *source, struct moed_client_error *err)
 {
-    const struct moed_client_options options = {
-        .timeout_seconds = source->settings.timeout,
-        .token = source->settings.token,
-        .ca_file = source->settings.ca,
-        .max_answer_bytes = (size_t)source->settings.max_answer_mb << 20,
-        .cancelled = is_stopped,
-        .context = source,
-    };
     pthread_condattr_t attributes;
     pthread_condattr_init(&attributes);
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
@@ -173,7 +165,7 @@ static int start(struct source *source, struct moed_client_error *err)
     pthread_condattr_destroy(&attributes);
     pthread_mutex_init(&source->mutex, NULL);
     source->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    source->client = moed_client_new(source->settings.url, &options, err);
+    source->client = connect_with(&source->settings, is_stopped, source, err);
     if (!source->client)
         return -1;
     if (source->event < 0 || pthread_create(&source->thread, NULL, work, source) != 0)

@@ -51,13 +51,14 @@ char *xstrdup(const char *text)
 
 /* ---- text ---- */
 
-char *printable(const char *text)
+/* `kept` is what of it may stay. */
+static char *harmless(const char *text, const char *kept)
 {
     char *copy = xcalloc(strlen(text) + 1, 1), *to = copy;
     while (*text) {
         uint32_t code;
         const size_t bytes = text_character(text, &code);
-        if (bytes == 0 || text_is_control(code)) {
+        if (bytes == 0 || (text_is_control(code) && !memchr(kept, *text, strlen(kept)))) {
             *to++ = '?';
         } else {
             memcpy(to, text, bytes);
@@ -66,6 +67,16 @@ char *printable(const char *text)
         text += bytes ? bytes : 1;
     }
     return copy;
+}
+
+char *printable(const char *text)
+{
+    return harmless(text, "");
+}
+
+char *printable_text(const char *text)
+{
+    return harmless(text, "\n\t");
 }
 
 void print_wrapped(FILE *out, int indent, int columns, const char *text)
