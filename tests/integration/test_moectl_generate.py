@@ -154,19 +154,24 @@ class Speaking(http.server.BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     pieces, content_type, listing = [], "text/event-stream", {"models": ["m"], "data": []}
+    model = {"name": "m", "versions": ["1"], "outputs": [],
+             "inputs": [{"name": "tokens", "datatype": "INT32", "shape": [-1], "parameters": {"categories": 1000}}]}
 
     def log_message(self, *_):
         pass
 
     def do_GET(self):
-        body = json.dumps(self.listing).encode()
+        body = json.dumps(self.listing if self.path == "/v1/models" else self.model).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 
+    def read_body(self):
+        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+
     def do_POST(self):
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.read_body()
         self.send_response(200 if self.pieces else 400)
         self.send_header("Content-Type", self.content_type)
         self.send_header("Transfer-Encoding", "chunked")
@@ -195,16 +200,18 @@ def routed(tokens, *layers):
 DONE = b"data: [DONE]\n\n"
 
 
-@needs_moectl
-class StreamTest(unittest.TestCase):
-    def serve(self, *pieces, **says):
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Speaking,), {"pieces": pieces, **says}))
+class StreamCase(unittest.TestCase):
+    def serve(self, *pieces, handler=Speaking, **says):
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (handler,), {"pieces": pieces, **says}))
         server.handle_error = lambda *_: None  # moectl may hang up
         threading.Thread(target=server.serve_forever, daemon=True).start()
         self.addCleanup(server.server_close)
         self.addCleanup(server.shutdown)
         return f"http://127.0.0.1:{server.server_port}"
 
+
+@needs_moectl
+class StreamTest(StreamCase):
     def says(self, text, *pieces, options=(), **says):
         done = moectl("generate", "m", *options, "x", url=self.serve(*pieces, **says))
         self.assertEqual((done.returncode, done.stdout), (0, text), done.stderr)

@@ -90,13 +90,17 @@ const struct option_row OPTIONS[] = {
      "How many in all. With --duration what comes first ends it."},
     {"input", OPTION_TEXT, AT(input), 0, 0, NULL, "FILE", FOR_BENCH,
      "Rows to send in turn, in the formats of predict. Without it numbers from 0 to 1 in the "
-     "model's shape, and any category."},
+     "model's shape, and any category. Of a language model prompts: one a line, or a JSON list of "
+     "texts and lists of token ids."},
     {"chat", OPTION_FLAG, AT(chat), 0, 0, NULL, NULL, FOR_GENERATE,
      "The prompt is a message of a chat, and the model's chat template makes the text."},
     {"experts", OPTION_FLAG, AT(experts), 0, 0, NULL, NULL, FOR_GENERATE,
      "A line for each token: which experts made it, with their weights, in every layer."},
-    {"max-tokens", OPTION_COUNT, AT(max_tokens), 1, 16777216, NULL, "N", FOR_GENERATE,
-     "Tokens of the answer at most. Without it as many as the model's context has room for."},
+    {"max-tokens", OPTION_COUNT, AT(max_tokens), 1, 16777216, NULL, "N", FOR_GENERATE | FOR_BENCH,
+     "Tokens of an answer at most. Without it as many as the model's context has room for, and of "
+     "bench 128."},
+    {"prompt-tokens", OPTION_COUNT, AT(prompt_tokens), 1, 16777216, NULL, "N", FOR_BENCH,
+     "Of a language model: token ids in a prompt, which are made up. Without it 256."},
     {"temperature", OPTION_PASSED, AT(temperature), 0, 2, NULL, "T", FOR_GENERATE,
      "0: the likeliest token always. Without it, as without the next two, what the model "
      "recommends."},
@@ -104,8 +108,9 @@ const struct option_row OPTIONS[] = {
      "Only of the likeliest tokens that together have this probability."},
     {"top-k", OPTION_PASSED, AT(top_k), 0, 1e9, NULL, "K", FOR_GENERATE,
      "Only of the K likeliest tokens; 0: of all."},
-    {"seed", OPTION_PASSED, AT(seed), 0, 9007199254740992, NULL, "N", FOR_GENERATE,
-     "The same seed says the same."},
+    {"seed", OPTION_PASSED, AT(seed), 0, 9007199254740992, NULL, "N", FOR_GENERATE | FOR_BENCH,
+     "The same seed says the same. Of bench: the same seed makes up the same prompts; without it "
+     "1."},
     {"stop", OPTION_TEXT, AT(stop), 0, 0, NULL, "TEXT", FOR_GENERATE,
      "The answer ends before this text."},
     {"names", OPTION_FLAG, AT(names), 0, 0, NULL, NULL, FOR_MODELS, "Only the names, one a line."},
@@ -280,13 +285,15 @@ const struct command COMMANDS[] = {
      FOR_BENCH,
      1,
      1,
-     "Sends requests to a model, in binary, and says how many were answered per second and how "
-     "long "
-     "that took: percentiles, to 1/128 of the value, of all answers. Every connection is opened by "
-     "a "
-     "request that is not measured. Failed requests are counted by their status and are not in the "
-     "latencies. Ctrl-C ends it early and shows what there is. The exit status is 1 if nothing was "
-     "answered.\n"
+     "Sends requests to a model, of rows in binary, and says how many were answered per second and "
+     "how long that took: percentiles, to 1/128 of the value, of all answers. Every connection is "
+     "opened by a request that is not measured. Failed requests are counted by their status and "
+     "are not in the latencies. Ctrl-C ends it early and shows what there is. The exit status is 1 "
+     "if nothing was answered.\n"
+     "A language model is sent prompts of random tokens, each another one, and says so many tokens "
+     "as it is asked to, in a stream: also measured are the time to the first token, that from one "
+     "token to the next (what makes no character yet comes with the next), and tokens per second. "
+     "Given prompts (--input) are sent in turn, and answers end where the model ends them.\n"
      "Without --rate the load adapts to the server, and one that stalls hides it: few requests are "
      "sent meanwhile. For latencies as clients see them give the --rate at which these come.",
      {{"moectl bench mnist --concurrency 8", "As fast as eight connections go, for ten seconds."},
@@ -294,8 +301,9 @@ const struct command COMMANDS[] = {
                                                                   "second, left out of the "
                                                                   "statistics."},
       {"moectl bench mnist --requests 1000 --rows 32 --input images.npy --json",
-       "Given rows, 32 in "
-       "each request."}},
+       "Given rows, 32 in each request."},
+      {"moectl bench tiny-lm --concurrency 4 --prompt-tokens 100 --max-tokens 50",
+       "Tokens per second of a language model, and how long they take."}},
      run_bench},
     {"help",
      "[COMMAND]",

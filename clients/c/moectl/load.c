@@ -38,7 +38,7 @@ struct worker {
 
 /* ---- time ---- */
 
-static uint64_t now(void)
+uint64_t load_now(void)
 {
     struct timespec time;
     clock_gettime(CLOCK_MONOTONIC, &time);
@@ -75,37 +75,36 @@ static void add_error(struct load_result *result, int status, uint64_t count, co
     result->failed += count;
 }
 
-/* Sends one request, which was due at `due`. */
-static void send_one(struct worker *worker, const struct moed_client_call *call, uint64_t due)
+static void send_one(struct worker *worker, const struct load_turn *turn)
 {
+    const struct load_plan *plan = worker->shared->plan;
     struct moed_client_error err = {0};
-    struct moed_client_answer answer;
-    uint64_t sent = now();
-    int result = moed_client_exchange(worker->client, call, &answer, &err);
-    uint64_t done = now();
+    uint64_t sent = load_now();
+    int result = plan->send(plan->work, worker->client, turn, &worker->result, &err);
+    uint64_t done = load_now();
     if (result != 0) {
         add_error(&worker->result, err.status, 1, err.text);
         return;
     }
-    latency_add(&worker->result.latency, done - due);
+    latency_add(&worker->result.latency, done - turn->due);
     latency_add(&worker->result.service, done - sent);
     atomic_fetch_add(&worker->shared->answered, 1);
-    moed_client_answer_close(&answer);
 }
 
 /* Takes the next request and waits until it is due. False: there is none. */
-static bool take_turn(struct shared *shared, uint64_t *turn, uint64_t *due)
+static bool take_turn(struct shared *shared, struct load_turn *turn)
 {
     const struct load_plan *plan = shared->plan;
-    *turn = atomic_fetch_add(&shared->next, 1);
-    if (plan->requests && *turn >= plan->requests)
+    turn->number = atomic_fetch_add(&shared->next, 1);
+    if (plan->requests && turn->number >= plan->requests)
         return false;
-    *due = plan->rate > 0 ? shared->begin + (uint64_t)((double)*turn / plan->rate * 1e9) : now();
-    if (plan->duration > 0 && (double)(*due - shared->begin) >= plan->duration * 1e9)
+    turn->due = plan->rate > 0 ? shared->begin + (uint64_t)((double)turn->number / plan->rate * 1e9)
+                               : load_now();
+    if (plan->duration > 0 && (double)(turn->due - shared->begin) >= plan->duration * 1e9)
         return false;
-    while (*due > now() && !atomic_load(&shared->stop)) {
-        uint64_t look = now() + WATCH_MILLISECONDS * 1000000u;
-        sleep_until(*due < look ? *due : look);
+    while (turn->due > load_now() && !atomic_load(&shared->stop)) {
+        uint64_t look = load_now() + WATCH_MILLISECONDS * 1000000u;
+        sleep_until(turn->due < look ? turn->due : look);
     }
     return !atomic_load(&shared->stop);
 }
@@ -114,7 +113,7 @@ static bool take_turn(struct shared *shared, uint64_t *turn, uint64_t *due)
 static void pause_after_failure(const struct worker *worker, uint64_t failed)
 {
     if (worker->result.failed > failed && worker->shared->plan->rate <= 0)
-        sleep_until(now() + 1000000u);
+        sleep_until(load_now() + 1000000u);
 }
 
 static void *work(void *context)
@@ -122,18 +121,17 @@ static void *work(void *context)
     struct worker *worker = context;
     struct shared *shared = worker->shared;
     const struct load_plan *plan = shared->plan;
-    struct moed_client_answer answer;
-    if (moed_client_exchange(worker->client, &plan->calls[0], &answer, &worker->opening) == 0)
-        moed_client_answer_close(&answer);
+    const struct load_turn opening = {.number = LOAD_OPENING, .due = load_now()};
+    (void)!plan->send(plan->work, worker->client, &opening, NULL, &worker->opening);
     pthread_barrier_wait(&shared->ready); /* main() takes the time */
     pthread_barrier_wait(&shared->ready);
-    uint64_t turn, due;
-    while (!atomic_load(&shared->stop) && take_turn(shared, &turn, &due)) {
+    struct load_turn turn;
+    while (!atomic_load(&shared->stop) && take_turn(shared, &turn)) {
         uint64_t failed = worker->result.failed;
-        send_one(worker, &plan->calls[turn % plan->call_count], due);
+        send_one(worker, &turn);
         pause_after_failure(worker, failed);
     }
-    worker->finished = now();
+    worker->finished = load_now();
     atomic_fetch_sub(&shared->running, 1);
     return NULL;
 }
@@ -153,7 +151,7 @@ static bool watch(struct shared *shared, const sigset_t *signals)
             atomic_store(&shared->stop, true);
         }
         if (shown)
-            fprintf(stderr, "\r%.0f s: %llu answer%s ", (double)(now() - shared->begin) / 1e9,
+            fprintf(stderr, "\r%.0f s: %llu answer%s ", (double)(load_now() - shared->begin) / 1e9,
                     (unsigned long long)atomic_load(&shared->answered),
                     ending(atomic_load(&shared->answered)));
     }
@@ -166,6 +164,11 @@ static void gather(struct load_result *result, const struct worker *worker)
 {
     latency_merge(&result->latency, &worker->result.latency);
     latency_merge(&result->service, &worker->result.service);
+    latency_merge(&result->first, &worker->result.first);
+    latency_merge(&result->between, &worker->result.between);
+    result->prompt_tokens += worker->result.prompt_tokens;
+    result->cached_tokens += worker->result.cached_tokens;
+    result->answer_tokens += worker->result.answer_tokens;
     for (size_t i = 0; i < worker->result.error_kinds; i++) {
         const struct load_error *error = &worker->result.errors[i];
         add_error(result, error->status, error->count, error->text);
@@ -211,7 +214,7 @@ static void run_workers(struct worker *workers, struct shared *shared, const sig
     for (size_t i = 0; i < count; i++)
         if (workers[i].opening.code != MOED_CLIENT_OK)
             atomic_store(&shared->stop, true);
-    shared->begin = now();
+    shared->begin = load_now();
     pthread_barrier_wait(&shared->ready);
     result->interrupted = watch(shared, signals);
     for (size_t i = 0; i < count; i++) {

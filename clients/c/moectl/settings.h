@@ -42,7 +42,7 @@ struct settings {
     const char *input;
     bool chat, experts;
     const char *temperature, *top_p, *top_k, *seed, *stop; /* NULL: the server's */
-    uint64_t max_tokens;
+    uint64_t max_tokens, prompt_tokens;
     const char *const *operands;
     size_t operand_count;
 };
