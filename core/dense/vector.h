@@ -33,6 +33,36 @@ static inline float dot(const float *a, const float *b, size_t count)
     return sum;
 }
 
+/* In double: thousands of squares, all of one sign, would lose digits in f32. */
+static inline double total_of(const float *values, size_t count)
+{
+    double lanes[DOT_LANES] = {0}, sum = 0;
+    size_t i = 0;
+    for (; i + DOT_LANES <= count; i += DOT_LANES)
+        for (size_t lane = 0; lane < DOT_LANES; lane++)
+            lanes[lane] += values[i + lane];
+    for (; i < count; i++)
+        sum += values[i];
+    for (size_t lane = 0; lane < DOT_LANES; lane++)
+        sum += lanes[lane];
+    return sum;
+}
+
+/* The squares of what values are off `mean`, likewise. */
+static inline double squares_of(const float *values, double mean, size_t count)
+{
+    double lanes[DOT_LANES] = {0}, sum = 0;
+    size_t i = 0;
+    for (; i + DOT_LANES <= count; i += DOT_LANES)
+        for (size_t lane = 0; lane < DOT_LANES; lane++)
+            lanes[lane] += (values[i + lane] - mean) * (values[i + lane] - mean);
+    for (; i < count; i++)
+        sum += (values[i] - mean) * (values[i] - mean);
+    for (size_t lane = 0; lane < DOT_LANES; lane++)
+        sum += lanes[lane];
+    return sum;
+}
+
 /* The largest of at least one value, none of them NaN. Compares, because fmaxf() would be a
  * call. */
 static inline float max_of(const float *values, size_t count)

@@ -11,6 +11,8 @@
 #include <string.h>
 
 #include "core/dense/math.h"
+#include "core/dense/vector.h"
+#include "core/dense/vector.h"
 #include "core/layers/ops.h"
 #include "core/memory.h"
 #include "core/text.h"
@@ -171,13 +173,11 @@ static int attention_build(struct layer *layer, const struct scope *scope, struc
     return 0;
 }
 
-void attention_normalize(const struct array *weight, float eps, size_t count, float *x)
+VECTORIZED void attention_normalize(const struct array *weight, float eps, size_t count, float *x)
 {
     size_t width = weight->count;
     for (size_t i = 0; weight->values && i < count; i += width, x += width) {
-        double square = 0;
-        for (size_t j = 0; j < width; j++)
-            square += (double)x[j] * (double)x[j];
+        const double square = squares_of(x, 0, width);
         const double inverse = 1.0 / sqrt(square / (double)width + (double)eps);
         for (size_t j = 0; j < width; j++)
             x[j] = (float)(x[j] * inverse) * weight->values[j];

@@ -146,24 +146,18 @@ static int rms_norm_build(struct layer *layer, const struct scope *scope, struct
     return trailing_norm_build(layer, scope, node, false, err);
 }
 
-/* Sums in double: thousands of squares, all of one sign, would lose digits in f32. */
-static void normalize(const struct trailing_norm *norm, const float *x, float *y)
+static inline void normalize(const struct trailing_norm *norm, const float *x, float *y)
 {
-    size_t width = norm->width;
-    double mean = 0, square = 0;
-    for (size_t i = 0; norm->center && i < width; i++)
-        mean += x[i];
-    mean /= (double)width;
-    for (size_t i = 0; i < width; i++)
-        square += (x[i] - mean) * (x[i] - mean);
-    double inverse = 1.0 / sqrt(square / (double)width + norm->eps);
+    const size_t width = norm->width;
+    const double mean = norm->center ? total_of(x, width) / (double)width : 0;
+    const double inverse = 1.0 / sqrt(squares_of(x, mean, width) / (double)width + norm->eps);
     const float *bias = norm->bias.values;
     for (size_t i = 0; i < width; i++)
         y[i] = (float)((x[i] - mean) * inverse) * norm->weight.values[i] + (bias ? bias[i] : 0.0f);
 }
 
-static void trailing_norm_forward(const struct layer *layer, const struct run *run, size_t rows,
-                                  const float *x, float *y)
+VECTORIZED static void trailing_norm_forward(const struct layer *layer, const struct run *run,
+                                             size_t rows, const float *x, float *y)
 {
     (void)run;
     const struct trailing_norm *norm = layer->state;
@@ -218,13 +212,8 @@ static void normalize_group(const struct group_norm *norm, size_t channel, size_
                             size_t plane, const float *x, float *y)
 {
     size_t count = channels * plane;
-    double mean = 0, square = 0;
-    for (size_t i = 0; i < count; i++)
-        mean += x[i];
-    mean /= (double)count;
-    for (size_t i = 0; i < count; i++)
-        square += (x[i] - mean) * (x[i] - mean);
-    double inverse = 1.0 / sqrt(square / (double)count + norm->eps);
+    const double mean = total_of(x, count) / (double)count;
+    const double inverse = 1.0 / sqrt(squares_of(x, mean, count) / (double)count + norm->eps);
     for (size_t c = channel; c < channel + channels; c++) {
         float weight = norm->weight.values ? norm->weight.values[c] : 1.0f;
         float bias = norm->bias.values ? norm->bias.values[c] : 0.0f;
