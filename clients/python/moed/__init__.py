@@ -26,15 +26,16 @@ if TYPE_CHECKING:
     from moed.adapters import register_adapter
     from moed.exporter import export
     from moed.loader import LoadError, load
-    from moed.ops import ExportError
+    from moed.ops import ExportError, ExportWarning
 
 __version__ = "0.1.0"  # CMakeLists.txt has it too, and tests/lint/versions.sh compares them
-__all__ = ["Client", "ExportError", "LoadError", "MoedError", "ProtocolError", "RequestError", "Unreachable",
-           "export", "load", "losses", "nn", "register_adapter", "routing_metrics", "safetensors"]
+__all__ = ["Client", "ExportError", "ExportWarning", "LoadError", "MoedError", "ProtocolError", "RequestError",
+           "Unreachable", "export", "load", "losses", "nn", "register_adapter", "routing_metrics", "safetensors"]
 
 # Imported when first used: (module, name in it), or the module itself.
 _LAZY = {"export": ("moed.exporter", "export"), "load": ("moed.loader", "load"),
-         "ExportError": ("moed.ops", "ExportError"), "LoadError": ("moed.loader", "LoadError"),
+         "ExportError": ("moed.ops", "ExportError"), "ExportWarning": ("moed.ops", "ExportWarning"),
+         "LoadError": ("moed.loader", "LoadError"),
          "losses": ("moed.losses", None), "nn": ("moed.nn", None),
          "register_adapter": ("moed.adapters", "register_adapter"),
          "routing_metrics": ("moed.routing_metrics", None), "safetensors": ("moed.safetensors", None)}

@@ -7,7 +7,7 @@ by each policy and compared with the block, with random weights.
 
 import itertools
 from collections import OrderedDict
-from typing import Any, Iterator, List, NamedTuple, Optional
+from typing import Any, Callable, Iterator, List, NamedTuple, Optional
 
 import torch
 from torch import nn
@@ -24,6 +24,7 @@ from moed.blocks_of_experts import (
     random_copy,
     with_linear,
 )
+from moed.blocks_of_routers import CACHE, recorded_routers
 from moed.functions import L2Normalize
 from moed.gates import Capacity, Gate
 from moed.layers import MoE
@@ -38,6 +39,7 @@ LISTS = (nn.ModuleList, nn.ModuleDict)
 NO_ACTIVATIONS = (nn.Dropout, nn.Softmax, *LISTS, nn.ParameterList)
 MOST_EXPERTS = 512
 MARK = "_moed_block"
+EXPERTS = "experts"  # in the cache of a module
 
 
 def looks_like_block(module: nn.Module) -> bool:
@@ -71,8 +73,18 @@ class _Parts(NamedTuple):
     shared: Optional[nn.Module]
 
 
-def any_block(module: nn.Module, row: torch.Tensor, path: str) -> nn.Module:
-    """The block as MoE. Raises ExportError if nothing that was tried gives its answers."""
+def any_block(module: nn.Module, row: torch.Tensor, path: str, tracer: Callable) -> nn.Module:
+    """The block as MoE. Raises ExportError if nothing that was tried gives its answers.
+
+    tracer: of what can be recorded of a forward() (blocks_of_routers.py).
+    """
+    try:
+        return _found(module, row, path, tracer)
+    finally:
+        vars(module).pop(CACHE, None)
+
+
+def _found(module: nn.Module, row: torch.Tensor, path: str, tracer: Callable) -> nn.Module:
     trials = [_random(module, seed) for seed in range(2)]
     rows = torch.randn((3, *row.shape[1:]), generator=torch.Generator().manual_seed(7))
     try:
@@ -80,13 +92,15 @@ def any_block(module: nn.Module, row: torch.Tensor, path: str) -> nn.Module:
     except Exception as error:  # whatever the block's code says
         raise unfit(path, row, error) from None
     require(all(map(torch.equal, expected, again)), path, RANDOM.format(type(module).__name__))
-    for reading in _readings(module, row):
-        mixed = [_Mixed(trial, reading, rows) for trial in trials]
-        for policy in _policies(module, reading, row) if mixed[0].logits is not None else []:
+    for each in (module, *trials):
+        vars(each)[CACHE] = {EXPERTS: list(_experts(each))}  # they are asked for by every reading
+    for reading in _readings(module, row, tracer):
+        mixed = [_Mixed(trial, reading, rows, tracer) for trial in trials]
+        for policy in _policies(module, reading, row, tracer) if mixed[0].logits is not None else []:
             scale = mixed[0].scale_of(policy, expected[0])
             other = mixed[1].scale_of(policy, expected[1]) if scale is not None else None
             if scale is not None and other is not None and abs(scale - other) < 1e-4 * abs(scale):
-                return _build(module, row, reading, policy, float(f"{scale:.4g}"))
+                return _build(module, row, reading, policy, float(f"{scale:.4g}"), tracer)
     raise ExportError(path, f"{type(module).__name__} may be an MoE block, but no policy gives its answers. {NOT_TOLD}")
 
 
@@ -105,17 +119,17 @@ def _random(module: nn.Module, seed: int) -> nn.Module:
     return evaluate(trial)
 
 
-def _readings(module: nn.Module, row: torch.Tensor) -> Iterator[_Reading]:
+def _readings(module: nn.Module, row: torch.Tensor, tracer: Callable) -> Iterator[_Reading]:
     routes = ("positions", "rows") if row.dim() > 2 else ("rows",)
     for index, experts in enumerate(_experts(module)):
-        routers = len(list(_routers(module, experts, row)))
+        routers = len(list(_routers(module, experts, row, tracer)))
         shares = [None, *range(len(_shared(module, experts)))]
         for shared, router, route in itertools.product(shares, range(routers), routes):
             yield _Reading(index, router, shared, route)
 
 
-def _policies(module: nn.Module, reading: _Reading, row: torch.Tensor) -> Iterator[_Policy]:
-    count = len(_parts(module, reading, row).experts)
+def _policies(module: nn.Module, reading: _Reading, row: torch.Tensor, tracer: Callable) -> Iterator[_Policy]:
+    count = len(_parts(module, reading, row, tracer).experts)
     named = [value for value in attributes(module, TOP_K) if isinstance(value, int) and 0 < value <= count]
     biases = [None, *range(len(_biases(module, count)))]
     for top_k in dict.fromkeys([*named, 1, 2, count]):
@@ -126,9 +140,9 @@ def _policies(module: nn.Module, reading: _Reading, row: torch.Tensor) -> Iterat
             yield from (_Policy(top_k, score, normalize, None, capacity) for score, normalize in POLICIES)
 
 
-def _parts(module: nn.Module, reading: _Reading, row: torch.Tensor) -> _Parts:
+def _parts(module: nn.Module, reading: _Reading, row: torch.Tensor, tracer: Callable) -> _Parts:
     experts = next(itertools.islice(_experts(module), reading.experts, None))
-    router = next(itertools.islice(_routers(module, experts, row), reading.router, None))
+    router = next(itertools.islice(_routers(module, experts, row, tracer), reading.router, None))
     shared = None if reading.shared is None else _shared(module, experts)[reading.shared]
     return _Parts(experts, router, shared)
 
@@ -142,10 +156,10 @@ def _gate(module: nn.Module, parts: _Parts, policy: _Policy, scale: Optional[flo
 class _Mixed:
     """What a trial's parts give: computed once, mixed by every policy."""
 
-    def __init__(self, trial: nn.Module, reading: _Reading, rows: torch.Tensor):
+    def __init__(self, trial: nn.Module, reading: _Reading, rows: torch.Tensor, tracer: Callable):
         self.trial, self.logits, self.shared = trial, None, 0.0  # type: Any, Any, Any
         try:
-            self.parts = _parts(trial, reading, rows[:1])
+            self.parts = _parts(trial, reading, rows[:1], tracer)
             items = rows.reshape(-1, rows.shape[-1]) if reading.route == "positions" else rows
             logits = self.parts.router(items)
             self.outputs = torch.stack([first_output(expert(items)) for expert in self.parts.experts], 1)
@@ -176,8 +190,9 @@ class _Mixed:
         return scale if scale != 0 and torch.allclose(scale * mixed, wanted, rtol=1e-4, atol=1e-5 * largest) else None
 
 
-def _build(module: nn.Module, row: torch.Tensor, reading: _Reading, policy: _Policy, scale: float) -> nn.Module:
-    parts = _parts(module, reading, row)
+def _build(module: nn.Module, row: torch.Tensor, reading: _Reading, policy: _Policy, scale: float,
+           tracer: Callable) -> nn.Module:
+    parts = _parts(module, reading, row, tracer)
     gate = _gate(module, parts, policy, None if scale == 1 else scale)
     return evaluate(MoE(parts.experts, gate, reading.route, parts.shared))
 
@@ -186,6 +201,11 @@ def _build(module: nn.Module, row: torch.Tensor, reading: _Reading, policy: _Pol
 
 def _experts(module: nn.Module) -> Iterator[List[nn.Module]]:
     """Every list of modules, then every set of tensors of one axis more, then pairs of lists of matrices."""
+    kept = vars(module).get(CACHE)
+    return iter(kept[EXPERTS]) if kept else _new_experts(module)
+
+
+def _new_experts(module: nn.Module) -> Iterator[List[nn.Module]]:
     for part in module.children():
         if isinstance(part, LISTS) and 1 < len(part) <= MOST_EXPERTS:
             yield list(part.values() if isinstance(part, nn.ModuleDict) else part)
@@ -209,14 +229,22 @@ def _packed(holder: nn.Module) -> Iterator[List[nn.Module]]:
     for turned in (False, True):
         for order in itertools.permutations(weights):
             sizes = [tensor.shape[2 if turned else 1] for tensor in order]
-            own = [next((bias for bias in biases[index:index + 1] if bias.shape[1] == size), None)
-                   for index, size in enumerate(sizes)] if len(biases) in (0, len(order)) else [None] * len(order)
+            own = _own_biases(biases, sizes)
             if len(order) < 3:
-                for activation in _activations(holder) if len(order) == 2 else [None]:
+                for activation in [*_activations(holder), None] if len(order) == 2 else [None]:
                     yield from _sequences(list(order), turned, own, activation)
             else:
                 for activation in ("silu", "gelu", "relu", "sigmoid", "gelu_tanh"):
                     yield from _gated(list(order), turned, activation)
+
+
+def _own_biases(biases: List[Any], sizes: List[int]) -> List[Any]:
+    """Of each matrix the next bias of its size; none at all where one is left over."""
+    rest, own = list(biases), []
+    for size in sizes:
+        own.append(next((bias for bias in rest if bias.shape[1] == size), None))
+        rest = [bias for bias in rest if bias is not own[-1]]
+    return [None] * len(sizes) if rest else own
 
 
 def _sequences(stacks: List[Any], turned: bool, biases: List[Any], activation: Any) -> Iterator[List[nn.Module]]:
@@ -266,8 +294,8 @@ def _matrices(module: nn.Module) -> List[torch.Tensor]:
     return found
 
 
-def _routers(module: nn.Module, experts: List[nn.Module], row: torch.Tensor) -> Iterator[nn.Module]:
-    """Of an item; then of what is pooled of it."""
+def _routers(module: nn.Module, experts: List[nn.Module], row: torch.Tensor, tracer: Callable) -> Iterator[nn.Module]:
+    """Of an item; then of what is pooled of it; then whatever the code computes before it chooses."""
     count = len(experts)
     plain = [*_linears(module, count), *_networks(module, count)]
     yield from plain
@@ -281,6 +309,7 @@ def _routers(module: nn.Module, experts: List[nn.Module], row: torch.Tensor) -> 
         first_axis = row.dim() == 4  # channels first
         pools = [nn.Sequential(*[Mean(1)] * axes) if first_axis else Mean(0), Select(0), Select(-1), nn.Flatten()]
         yield from (nn.Sequential(pool, router) for pool in pools for router in plain)
+    yield from recorded_routers(module, count, row, tracer)
 
 
 def _linears(module: nn.Module, count: int) -> Iterator[nn.Module]:

@@ -53,6 +53,8 @@ def is_block(module: nn.Module) -> bool:
 
 def block(module: nn.Module, row: torch.Tensor, path: str) -> nn.Module:
     """The block as MoE, perhaps followed by a softmax. Raises ExportError if no policy gives its answers."""
+    require(row.is_floating_point(), path, f"{type(module).__name__} has experts and a router, and is given categories"
+            f"{_beside(module)}; {ADVICE}")
     trials = [random_copy(module, seed) for seed in range(2)]
     generator = torch.Generator().manual_seed(7)
     rows = torch.randn((3, *row.shape[1:]), generator=generator)

@@ -7,6 +7,7 @@ fx_trace.py.
 
 import contextlib
 import re
+import warnings
 from collections import OrderedDict
 
 import torch
@@ -19,11 +20,12 @@ from moed.blocks_of_experts import block, is_block
 from moed.blocks_of_latent import is_latent, latent_block
 from moed.blocks_of_norms import norm_of
 from moed.functions import AdaptiveAvgPool2d
-from moed.fx_trace import is_ours, trace, traceable
+from moed.fx_mixtures import Unplaced
+from moed.fx_trace import is_ours, trace, traceable, tracer
 from moed.graph import PLAIN, Graph
 from moed.layers import AttentiveGate, Capacity, Gate, MoE, MultiGateMoE
 from moed.modules import CheckpointSequential, FirstResult, Reshape, Residual
-from moed.ops import INFERENCE_NO_OPS, OP_OF_MODULE, OPS, REQUIRED, ExportError, default_of, require
+from moed.ops import INFERENCE_NO_OPS, OP_OF_MODULE, OPS, REQUIRED, ExportError, ExportWarning, default_of, require
 from moed.places import unfit
 from moed.recommenders import pooled
 from moed.transformer_layers import of_pytorch
@@ -74,12 +76,16 @@ class Describer:
             require(keys == [0], path, "gives several things; of an MoE block the first can be exported, as in "
                                        "output_name=['output', None]")
             return module, [nn.Sequential()]
-        trunk, *branches = trace(module, row, path, keys)
+        try:
+            trunk, *branches = trace(module, row, path, keys, mixtures=True)
+        except Unplaced as unplaced:
+            trunk, *branches = trace(module, row, path, keys)
+            warnings.warn(str(unplaced), ExportWarning, stacklevel=2)
         return trunk, branches
 
     def layers(self, module, row, path, scope, prefix=""):
         """(list of layer objects, output row) of a Sequential; of a single layer, as if it were in one."""
-        module = _expanded(module, row, path)
+        module = _expanded(module, row, path, self.routes(scope))
         alone = not isinstance(module, nn.Sequential)
         if alone:
             module = nn.Sequential(OrderedDict({"moe" if type(module) in MIXTURES else "0": module}))
@@ -97,6 +103,10 @@ class Describer:
                 values[links.result] = row
             objects += described
         return objects, row
+
+    def routes(self, scope):
+        """Whether a MoE layer may stand here."""
+        return scope == "" and not self.in_branch
 
     def link(self, described, links, prefix, path):
         """Adds the keys by which layers read each other; nested lists' names are joined as those of layers."""
@@ -116,7 +126,7 @@ class Describer:
         """
         if type(layer) in INFERENCE_NO_OPS:
             return [], row
-        layer = _expanded(layer, row, path)
+        layer = _expanded(layer, row, path, self.routes(scope))
         if isinstance(layer, nn.Sequential):
             return self.layers(layer, row, path, scope, f"{prefix}{name}_")
         require(VALID_NAME.fullmatch(name), path, INVALID_NAME.format(name))
@@ -335,21 +345,22 @@ def nothing(row):
     return {"op": "reshape", "shape": list(row.shape[1:])}
 
 
-def _expanded(module, row, path):
+def _expanded(module, row, path, routes):
     """The layers that a module of the caller's own, or one of PyTorch's transformers, is made of; else the module.
 
     Of a class with an adapter what that makes of it; of an MoE block what can be found out, or else be recorded.
+    routes: whether a MoE layer may stand here.
     """
     if type(module) is FirstResult:
-        return _expanded(module.module, row, path)
+        return _expanded(module.module, row, path, routes)
     given, module = module, module.module if type(module) is Given else module
     adapter = adapter_of(module)
     if adapter is not None:
-        return _expanded(adapt(adapter, module, row), row, path)
+        return _expanded(adapt(adapter, module, row), row, path, routes)
     if not is_ours(module) and is_block(module):
-        return _block(module, row, path)
+        return _block(module, row, path, routes)
     if marked(module):
-        return any_block(module, row, path)
+        return any_block(module, row, path, tracer)
     if not is_ours(module) and is_latent(module):
         return latent_block(given, row, path)
     if not is_ours(module) and is_attention(module):
@@ -360,30 +371,49 @@ def _expanded(module, row, path):
         return norm
     module = _in_our_terms(module, row, path)
     if traceable(module):
-        return _recorded(module, row, path)
+        return _recorded(module, row, path, routes)
     return of_pytorch(module, path) if type(module) in (nn.TransformerEncoder, nn.TransformerEncoderLayer) else module
 
 
-def _block(module, row, path):
+def _block(module, row, path, routes):
     """An MoE block: by the names of its parts, or recorded, or by any parts."""
     try:
         return block(module, row, path)
     except ExportError as error:
-        for otherwise in (trace, any_block):
-            with contextlib.suppress(ExportError):
-                return otherwise(module, row, path)
-        raise error from None
+        try:
+            return _with_mixtures(module, row, path) if routes else trace(module, row, path)
+        except ExportError as other:
+            recording = other
+        with contextlib.suppress(ExportError):
+            return any_block(module, row, path, tracer)
+        where = f" ({recording.line})" if recording.line else ""
+        raise ExportError(error.path, f"{error.reason}. Nor can it be recorded as it is: {recording.reason}{where}",
+                          error.line) from None
 
 
-def _recorded(module, row, path):
+def _recorded(module, row, path, routes):
     """A module of the caller's own; one that cannot be recorded may be an MoE block."""
     try:
-        return trace(module, row, path)
+        return _with_mixtures(module, row, path) if routes else trace(module, row, path)
     except ExportError as error:
         if looks_like_block(module):
             with contextlib.suppress(ExportError):
-                return any_block(module, row, path)
+                return any_block(module, row, path, tracer)
         raise error from None
+
+
+def _with_mixtures(module, row, path):
+    """Recorded, with MoE layers for the mixtures in its own words; a warning tells of those that cannot be."""
+    try:
+        return trace(module, row, path, mixtures=True)
+    except Unplaced as unplaced:
+        beside = [part for part in module.children() if not isinstance(part, (nn.ModuleList, nn.ModuleDict))]
+        if looks_like_block(module) and len(beside) < 2:
+            with contextlib.suppress(ExportError):
+                return any_block(module, row, path, tracer)
+        recorded = trace(module, row, path)
+        warnings.warn(str(unplaced), ExportWarning, stacklevel=2)
+        return recorded
 
 
 def _in_our_terms(module, row, path):

@@ -12,7 +12,7 @@ from torch import fx, nn
 from torch.nn import functional
 
 from moed import functions, modules
-from moed.fx_translation import HANDLERS, Named
+from moed.fx_translation import CHOOSING, HANDLERS, UNKNOWN, Named
 from moed.ops import ExportError, require
 
 
@@ -135,6 +135,14 @@ def _getitem(translation, node):
     return source, *_entries(translation, node, source, index if isinstance(index, tuple) else (index,))
 
 
+def _attribute(translation, node):
+    """x.max(1).values"""
+    source, name = node.args
+    if name != "values" or not isinstance(translation.values[source], tuple):
+        translation.refuse(node, UNKNOWN)
+    return _part(translation, node, source, 0)
+
+
 def _part(translation, node, source, index):
     """One of several results."""
     called = translation.modules[source.target] if source.op == "call_module" else None
@@ -194,7 +202,8 @@ def _attention(translation, node, call, index):
     given = [*call.args[:3], *(masks.pop(key, None) for key in ("query", "key", "value")[len(call.args):])]
     masked = any(value is not None for value in [*masks.values(), *call.args[3:4], *call.args[5:]])
     require(index == 0 and not masked, path, "only the first result of attention, without masks")
-    require(len(set(given)) == 1, path, "attention of one thing to another; only self-attention, of x to x")
+    require(all(_same_call(other, given[0]) for other in given), path,
+            "attention of one thing to another; only self-attention, of x to x")
     require(attention.batch_first, path, "batch_first is off: rows would be positions")
     try:
         layer = modules.SelfAttention.of(attention)
@@ -203,10 +212,21 @@ def _attention(translation, node, call, index):
     return given[0], Named(call.target.replace(".", "_"), layer, path)
 
 
+def _same_call(one, other):
+    """attention(norm(x), norm(x), norm(x)) is of the same thing."""
+    if one is other or not isinstance(one, fx.Node) or not isinstance(other, fx.Node):
+        return one is other
+    return one.op == other.op == "call_module" and one.target == other.target and not (one.kwargs or other.kwargs) \
+        and len(one.args) == len(other.args) and all(map(_same_call, one.args, other.args))
+
+
 def _to(translation, node):
     """to(), type_as() and their like: all is float32 here."""
-    if translation.values[node].dtype != translation.values[node.args[0]].dtype:
-        translation.refuse(node, f"a checkpoint computes in float32, not {translation.values[node].dtype}")
+    given, made = (translation.values[other].dtype for other in (node.args[0], node))
+    if given != made:
+        other = given if made == torch.float32 else made
+        computed = f"a checkpoint computes in float32, not {other}"
+        translation.refuse(node, computed if other.is_floating_point else CHOOSING)
     return (node.args[0],)
 
 
@@ -342,6 +362,7 @@ for _targets, _handler in (
         ((torch.select, "select"), _select),
         ((torch.narrow, "narrow"), _narrow),
         ((operator.getitem,), _getitem),
+        ((getattr,), _attribute),
         ((functional.linear,), _linear),
         ((torch.matmul, operator.matmul, "matmul"), _matmul),
         ((functional.layer_norm,), _layer_norm),

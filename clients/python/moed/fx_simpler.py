@@ -138,6 +138,7 @@ def _getitem(x: Any, index: Any) -> Any:
     steps = [entry for entry in given if isinstance(entry, slice) and entry.step not in (None, 1)]
     if len(lists) > 1 or not (lists or steps or None in given):
         return NotImplemented
+    given = _kept(given)
     plain, added, place = [], [], 0
     for entry in given:
         if entry is None:
@@ -155,6 +156,17 @@ def _getitem(x: Any, index: Any) -> Any:
     for axis in added:
         x = x.unsqueeze(axis)
     return x
+
+
+def _kept(given: List[Any]) -> List[Any]:
+    """x[:, 1, None] keeps the axis, as x[:, 1:2] does."""
+    kept: List[Any] = []
+    for entry in given:
+        if entry is None and kept and isinstance(kept[-1], int):
+            kept[-1] = slice(kept[-1], kept[-1] + 1 or None)
+        else:
+            kept.append(entry)
+    return kept
 
 
 def _chosen(x: Any, axis: int, entry: Any) -> Any:

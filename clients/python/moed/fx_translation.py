@@ -26,6 +26,20 @@ CHOOSING = "a checkpoint chooses by values in its MoE layers alone. Of a mixture
     "depths, have no words there"
 
 
+FILLED = "does not come from the rows: a tensor that forward() makes and then fills part by part, as in " \
+    "y[mask] = ..., cannot be followed. Put it together with torch.stack, torch.cat or products; of a mixture say " \
+    "with moed.register_adapter which gate and experts it has (clients/python/PORTING.md)"
+
+
+UNKNOWN = "no layer of a checkpoint does that; if the module as a whole is something that one has, say so with " \
+    "moed.register_adapter (clients/python/PORTING.md)"
+
+# The caller's way to tell padding from words, which no layer has.
+COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
+PADDED = ". If it says what is padding: the input says how long rows are, moed.nn.Input(..., length=...) in a " \
+    "moed.nn.MultiTask, and layers leave padding out by themselves (clients/python/README.md)"
+
+
 class Named(NamedTuple):
     """A layer with weights: what to call it, and where it is in the caller's model."""
 
@@ -54,6 +68,16 @@ class Entry(NamedTuple):
 def called_name(node):
     """Of the layer, function or method that is called."""
     return node.target if isinstance(node.target, str) else node.target.__name__
+
+
+def _compares_the_rows(node):
+    """Whether it is made of a comparison with what forward() is given, or is one, with a step or two between."""
+    nodes = [node]
+    for _ in range(6):
+        if any(called_name(other) in COMPARISONS and other.all_input_nodes[0].op == "placeholder" for other in nodes):
+            return True
+        nodes = [source for other in nodes for source in other.all_input_nodes if source.op != "call_module"]
+    return False
 
 
 def entry_of(result, key):
@@ -162,11 +186,11 @@ class Translation:
         """What makes `node`."""
         if node.op == "call_module":
             return self.call(node)
+        if node.op == "get_attr":
+            self.refuse(node, FILLED)
         handler = HANDLERS.get(node.target) if node.op in ("call_function", "call_method") else None
         if handler is None:
-            self.refuse(node, CHOOSING if called_name(node).rstrip("_") in CHOICES else
-                        "no layer of a checkpoint does that; if the module as a whole is something that one has, "
-                        "say so with moed.register_adapter (clients/python/PORTING.md)")
+            self.refuse(node, CHOOSING if called_name(node).rstrip("_") in CHOICES else UNKNOWN)
         source, *layers = handler(self, node)
         steps, others, at = [], (), 0
         for layer in layers:
@@ -199,8 +223,9 @@ class Translation:
 
     def refuse(self, node, reason):
         given = [str(arg) for arg in node.args] + [f"{key}={value}" for key, value in node.kwargs.items()]
-        raise ExportError(node.meta.get("path", self.path), f"{called_name(node)}({', '.join(given)}): {reason}",
-                          node.meta.get("line", ""))
+        advice = PADDED if _compares_the_rows(node) else ""
+        said = f"{called_name(node)}({', '.join(given)}): {reason}{advice}"
+        raise ExportError(node.meta.get("path", self.path), said, node.meta.get("line", ""))
 
     def bind(self, node, *names, **defaults):
         """The arguments of a call by name; those without a default first. The first is always the tensor."""

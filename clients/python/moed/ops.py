@@ -29,6 +29,10 @@ class ExportError(ValueError):
         return f"{self.path}: {self.reason}{f' ({self.line})' if self.line else ''}"
 
 
+class ExportWarning(UserWarning):
+    """What is exported exactly, and could be served better."""
+
+
 def require(condition, path, reason):
     if not condition:
         raise ExportError(path, reason)

@@ -218,7 +218,7 @@ RESTATED = (
     Row("Nemotron-H (relu^2)", "three lines", routed(top_share, [
         nn.Sequential(nn.Linear(SIZE, 9, bias=False), ReLU2(), nn.Linear(9, SIZE, bias=False)) for _ in range(COUNT)]),
         saying(**SHARE)),
-    Row("Soft MoE; expert choice", "refused", routed(spread), why="experts choose items"),
+    Row("expert choice", "refused", routed(spread), why="experts choose items"),
 )
 
 
@@ -356,8 +356,9 @@ PACKAGES = (
     Row("lucidrains hierarchical MoE", "refused", whole(lambda: importlib.import_module(
         "mixture_of_experts").HeirarchicalMoE(SIZE, num_experts=(2, 2), second_policy_eval="all")), None, LUCID,
         "mixtures nest"),
-    Row("Soft MoE", "refused", whole(lambda: importlib.import_module("soft_moe_pytorch").SoftMoE(
-        SIZE, seq_len=POSITIONS, num_experts=COUNT)), None, "soft_moe_pytorch", "experts choose items"),
+    Row("Soft MoE (soft-moe-pytorch)", "three lines", whole(lambda: importlib.import_module("soft_moe_pytorch").SoftMoE(
+        SIZE, seq_len=POSITIONS, num_experts=COUNT)), foreign.SlotExperts, "soft_moe_pytorch",
+        "a forward() without the moves of weights between devices", "soft_moe_pytorch.soft_moe.SoftMoE"),
     Row("lucidrains MoE as it comes", "refused", lucidrains(), None, LUCID, "random at evaluation"),
     Row("st-moe, top-2, threshold 0", "as it is",
         st_moe(gating_top_n=2, threshold_eval=0.0, capacity_factor_eval=8.0), None, ST),
@@ -384,14 +385,18 @@ PACKAGES = (
 def written():
     for model in written_models.MODELS:
         why = "" if model.mixtures else "all experts are run, as in the model"
-        yield Row(f"{model.name}", "refused" if model.refused else "as it is",
-                  lambda model=model: (model.make(), model.example, model.settings), None, "", WHY_NOT.get(
-                      model.name, why))
+        yield Row(model.name, "refused" if model.refused else "as it is", lambda model=model: (
+            model.make(), model.example, model.settings), None, "", WHY_NOT.get(model.name, why))
 
 
 WHY_NOT = {"GPT of a tutorial, always noisy": "random at evaluation", "expert choice": "experts choose items",
            "top-p": "as many experts as an item needs", "mixture of depths": "positions are left out",
            "Gumbel-softmax in evaluation": "random at evaluation",
+           "hierarchical, one group": "a tensor is filled part by part",
+           "PLE of dicts, one number per row": "rows without an axis",
+           "an expert for every pixel, top-2 over channels": "channels first; three lines, of positions",
+           "columns of categories in one input": "each is an input of its own in a moed.nn.MultiTask",
+           "texts: embedding, masked mean and a loop in one forward": "give the mixture a module of its own",
            "two inputs in one forward": "of several inputs a moed.nn.MultiTask is made"}
 
 

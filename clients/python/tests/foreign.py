@@ -419,6 +419,22 @@ class Flattening(InputScaled):
         return super().forward(x).view(-1, x.shape[-1]), self.gate(x.view(-1, x.shape[-1]))
 
 
+class SlotExperts(nn.Module):
+    """soft-moe-pytorch's SoftMoE, its parts in a forward() that moves no weights between devices."""
+
+    def __init__(self, block):
+        super().__init__()
+        self.norm, self.slot_norm, self.slot_embeds = block.norm, block.slot_norm, block.slot_embeds
+        self.experts = block.experts.experts
+
+    def forward(self, x):
+        x = self.norm(x)
+        logits = torch.einsum("bnd,esd->bnes", x, self.slot_norm(self.slot_embeds))
+        slots = torch.einsum("bnd,bnes->besd", x, logits.softmax(1))
+        given = torch.stack([expert(slots[:, index]) for index, expert in enumerate(self.experts)], 1).flatten(1, 2)
+        return torch.einsum("bsd,bns->bnd", given, logits.flatten(2).softmax(-1))
+
+
 class WithoutLoss(nn.Module):
     """Balanced by a bias on the choice alone, several shared experts in a list."""
 

@@ -81,9 +81,9 @@ class BlocksTest(AdapterCase):
             self.assertIn("shared", layer)
 
     def test_layers_beside_a_mixture(self):
-        """Recorded where that is possible; else the refusal says what is in the way."""
+        """Recorded where that is possible, with its routing; else the refusal says what is in the way."""
         moed.export(foreign.WithHead(SIZE).eval(), torch.zeros(1, SIZE, 7), self.path)
-        self.assertNotIn("moe", [layer["op"] for layer in self.config()["layers"]])
+        self.assertIn("moe", [layer["op"] for layer in self.config()["layers"]])
 
         class Chosen(foreign.WithHead):
             def forward(self, x):
@@ -208,13 +208,13 @@ class RegistryTest(AdapterCase):
             self.pick, self.workers = nn.Linear(4, 3), nn.ModuleList(nn.Linear(4, 4) for _ in range(3))
 
         def forward(self, x):
-            best = self.pick(x.abs()).argmax(-1)  # of a gate that nobody would try
-            return torch.stack([self.workers[index](row) for index, row in zip(best.tolist(), x)])
+            least = self.pick(x.abs()).argmin(-1)  # which nobody would try
+            return torch.stack([self.workers[index](row) for index, row in zip(least.tolist(), x)])
 
     @staticmethod
     def gate_of(module):
         """The gate that it is."""
-        return calling(lambda self, x: self.pick(x.abs()), pick=module.pick)
+        return calling(lambda self, x: -self.pick(x.abs()), pick=module.pick)
 
     def setUp(self):
         super().setUp()

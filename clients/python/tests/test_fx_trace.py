@@ -226,6 +226,8 @@ class RefusalTest(ExportCase):
                 (lambda self, x: self.a(x).double(), r"model: double\(a\): no layer of a checkpoint"),
                 (lambda self, x: self.a(x).half(), r"model: half\(a\): no layer of a checkpoint"),
                 (lambda self, x: self.a(x).to(torch.float16).float(), "a checkpoint computes in float32, not"),
+                (lambda self, x: self.a(x) * (x != 0).float(), r"padding: the input says .*moed.nn.Input\(..., length"),
+                (lambda self, x: self.a(x).sort(1).values, r"model: getattr\(sort, values\): no layer of a check"),
                 (lambda self, x: self.a(x)[:, 3:1], r"model: getitem\(a, .*only slices without a step"),
                 (lambda self, x: self.a(x)[1:], r"model: getitem\(a, .*only entries and slices of a row's axes"),
                 (lambda self, x: self.a(x) + self.b(x).unsqueeze(1), "whose rows have the same number of axes"),

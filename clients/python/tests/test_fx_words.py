@@ -47,6 +47,8 @@ ROW, ROWS, IMAGE = (4,), (5, 4), (2, 3, 4)
 # name, forward, shape of a row, modules and tensors
 FUNCTIONS = (
     ("permute", lambda self, x: x.permute(0, 2, 3, 1), IMAGE, {}),
+    ("an entry that keeps its axis", lambda self, x: x[:, 1, None] * x + x[:, -1, None], ROW, {}),
+    ("max, by its name", lambda self, x: x.max(1).values, ROWS, {}),
     ("permute twice", lambda self, x: x.permute(0, 3, 1, 2).transpose(1, 2), IMAGE, {}),
     ("movedim, mT", lambda self, x: x.movedim(1, -1).mT, IMAGE, {}),
     ("softmax along any axis", lambda self, x: functional.softmax(x, dim=1) + self.soft(x), IMAGE,
