@@ -13,11 +13,13 @@ import bench_gemm
 import bench_http
 import bench_memory
 import bench_moe
+import bench_ops
 import plots
 import report_http
 
 PARTS = {"gemm": (bench_gemm.run, bench_gemm.report, plots.gemm), "conv": (bench_conv.run, bench_conv.report, plots.conv),
          "depthwise": (bench_conv.run_depthwise, bench_conv.report_depthwise, plots.depthwise),
+         "ops": (bench_ops.run, bench_ops.report, plots.ops),
          "moe": (bench_moe.run, bench_moe.report, plots.moe), "http": (bench_http.run, report_http.report, plots.http),
          "memory": (bench_memory.run, bench_memory.report, plots.memory)}
 ROUNDS, QUICK_ROUNDS = 5, 2

@@ -88,6 +88,25 @@ def depthwise(result, directory):
     conv(result, directory, "depthwise.png", "Depthwise convolutions")
 
 
+def ops(result, directory):
+    """How often PyTorch's time of an op is ours; 1 is a line."""
+    names = list(dict.fromkeys(point["name"] for point in result["points"]))
+    row_counts = sorted({point["rows"] for point in result["points"]})
+    figure, axes = plt.subplots(figsize=(max(6, len(names) / 3), 4.6))
+    for index, rows in enumerate(row_counts):
+        ratios = [point["us"]["PyTorch"]["median"] / point["us"]["moed"]["median"]
+                  for point in result["points"] if point["rows"] == rows]
+        at = [place + 1.5 * BAR * (index - (len(row_counts) - 1) / 2) for place in range(len(names))]
+        axes.bar(at, ratios, width=1.5 * BAR, label=f"{rows} row{'s' if rows > 1 else ''}")
+    axes.axhline(1, color="black", linewidth=1)
+    axes.set_yscale("log")
+    axes.set_xticks(range(len(names)))
+    axes.set_xticklabels(names, rotation=40, ha="right", fontsize=8)
+    axes.set_ylabel("PyTorch / moed, times")
+    _legend(axes)
+    _save(figure, os.path.join(directory, "ops.png"), "Other ops")
+
+
 # The axes of the MoE layer's cost, and the values held fixed.
 MOE_PICTURES = (("experts", "experts", {"rows": 64}), ("top_k", "k", {"rows": 64, "experts": 64}),
                 ("rows", "rows", {"top_k": 2, "experts": 64}))

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Runs all benchmarks on one machine; results are tables, pictures and JSON.
 #
-#   sh tests/bench/run.sh [--quick] [--rounds N] [--out DIR] [--only gemm|conv|depthwise|moe|http|memory]...
+#   sh tests/bench/run.sh [--quick] [--rounds N] [--out DIR] [--only gemm|conv|depthwise|ops|moe|http|memory]...
 #
 # Installs missing packages, builds build/bench, and writes DIR/results.md, results.json and *.png (DIR:
 # build/bench/results). Needs an otherwise idle machine, and warns if it is not. The top of each
