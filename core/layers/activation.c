@@ -35,12 +35,12 @@ static int elementwise_build(struct layer *layer, const struct scope *scope,
 
 ELEMENTWISE(relu, relu(v));
 ELEMENTWISE(silu, silu(v));
-ELEMENTWISE(tanh, tanhf(v));
+ELEMENTWISE(tanh, tanh_of(v));
 ELEMENTWISE(sigmoid, sigmoid(v));
 ELEMENTWISE(cube, v *v *v);
 ELEMENTWISE_SINCE(3, relu2, relu(v) * relu(v));
 ELEMENTWISE_SINCE(3, relu6, clamp(v, 0.0f, 6.0f));
-ELEMENTWISE_SINCE(3, mish, v *tanhf(softplus(v)));
+ELEMENTWISE_SINCE(3, mish, v *tanh_of(softplus(v)));
 ELEMENTWISE_SINCE(3, hardswish, v *hardsigmoid(v));
 ELEMENTWISE_SINCE(3, hardsigmoid, hardsigmoid(v));
 ELEMENTWISE_SINCE(3, exp, expf(v));
@@ -133,9 +133,22 @@ static int clamp_build(struct layer *layer, const struct scope *scope, struct co
                                      .build = op##_build,                                          \
                                      .forward = op##_forward}
 
+/* Both sides are computed before one is taken, so that loops over them are vectorized. */
+static inline float elu(float v, float alpha)
+{
+    float below = alpha * exp_less_one(v > 0 ? 0 : v);
+    return v > 0 ? v : below;
+}
+
+static inline float scaled_softplus(float v, float beta, float threshold)
+{
+    float scaled = beta * v, soft = softplus(scaled) / beta;
+    return scaled > threshold ? v : soft;
+}
+
 CURVE(leaky_relu, v < 0 ? a * v : v);
-CURVE(elu, v > 0 ? v : a * expm1f(v));
-CURVE(softplus, a *v > b ? v : log1pf(expf(a * v)) / a);
+CURVE(elu, elu(v, a));
+CURVE(softplus, scaled_softplus(v, a, b));
 CURVE(clamp, clamp(v, a, b));
 
 /* prelu: a slope for negative numbers, learned for each entry of the first axis or for all. */

@@ -391,7 +391,7 @@ def written():
 
 WHY_NOT = {"GPT of a tutorial, always noisy": "random at evaluation", "expert choice": "experts choose items",
            "top-p": "as many experts as an item needs", "mixture of depths": "positions are left out",
-           "Gumbel-softmax in evaluation": "random at evaluation",
+           "Gumbel-softmax in evaluation": "random at evaluation", "attention to columns": "no mixture",
            "hierarchical, one group": "a tensor is filled part by part",
            "PLE of dicts, one number per row": "rows without an axis",
            "an expert for every pixel, top-2 over channels": "channels first; three lines, of positions",
