@@ -2,13 +2,14 @@
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "clients/c/moectl/bench.h"
 
 enum {
     DEFAULT_PROMPT_TOKENS = 256, /* with the next one less than the context of a toy */
     DEFAULT_MAX_TOKENS = 128,
-    DEFAULT_SEED = 1,
+    SEED_BITS = 53, /* which a double holds, and so --seed */
     MOST_FILE_BYTES = 1 << 28,
 };
 
@@ -91,12 +92,21 @@ static int read_prompts(struct bench_prompts *work, const char *path, struct moe
 
 /* ---- requests ---- */
 
+/* Another one in each run, or a server would remember the prompts of the last one. */
+static uint64_t any_seed(void)
+{
+    uint64_t seed = load_now();
+    if (getrandom(&seed, sizeof seed, GRND_NONBLOCK) != sizeof seed)
+        seed ^= load_now() << 32;
+    return seed >> (64 - SEED_BITS);
+}
+
 int bench_prompts_make(struct bench_prompts *work, const struct settings *settings,
                        const struct moed_client_model *model, struct moed_client_error *err)
 {
     work->tokens = settings->prompt_tokens ? settings->prompt_tokens : DEFAULT_PROMPT_TOKENS;
     work->max_tokens = settings->max_tokens ? settings->max_tokens : DEFAULT_MAX_TOKENS;
-    work->seed = settings->seed ? (uint64_t)strtod(settings->seed, NULL) : DEFAULT_SEED;
+    work->seed = settings->seed ? (uint64_t)strtod(settings->seed, NULL) : any_seed();
     work->vocabulary = model->inputs[0].categories;
     json_t *head =
         json_pack("{s:s, s:b, s:{s:b}, s:b}", "model", settings->operands[0], "stream", true,

@@ -5,7 +5,8 @@
 #include "clients/c/moectl/bench.h"
 #include "clients/c/moectl/print_json.h"
 
-enum { TITLE_COLUMNS = 14 };
+/* All fit into 80 columns. */
+enum { TITLE_COLUMNS = 14, FIGURE_COLUMNS = 9 };
 
 static const struct {
     const char *key;
@@ -23,8 +24,9 @@ static void print_latency(const char *title, const struct latency *latency)
 {
     printf("%-*s", TITLE_COLUMNS, title);
     for (size_t i = 0; i < LENGTH(PERCENTILES); i++)
-        printf("%10.3f", latency_percentile(latency, PERCENTILES[i].part) / 1e6);
-    printf("%10.3f%10.3f\n", (double)latency->most / 1e6, latency_mean(latency) / 1e6);
+        printf("%*.3f", FIGURE_COLUMNS, latency_percentile(latency, PERCENTILES[i].part) / 1e6);
+    printf("%*.3f%*.3f\n", FIGURE_COLUMNS, (double)latency->most / 1e6, FIGURE_COLUMNS,
+           latency_mean(latency) / 1e6);
 }
 
 static void print_errors(const struct load_result *result)
@@ -58,11 +60,11 @@ static void print_head(const struct bench *bench)
     const struct load_plan *plan = bench->plan;
     char *model = printable(bench->model);
     if (plan->rate > 0)
-        printf("%s: %g requests/s on at most %zu connection%s, ", model, plan->rate,
-               plan->connections, ending(plan->connections));
+        printf("%s: %g requests/s on at most %zu connection%s,%c", model, plan->rate,
+               plan->connections, ending(plan->connections), bench->rows ? ' ' : '\n');
     else
-        printf("%s: %zu connection%s, one request at a time on each, ", model, plan->connections,
-               ending(plan->connections));
+        printf("%s: %zu connection%s, one request at a time on each,%c", model, plan->connections,
+               ending(plan->connections), bench->rows ? ' ' : '\n');
     free(model);
     print_load(bench);
     printf("%s\n\n", bench->result->interrupted ? " (interrupted)" : "");
@@ -71,19 +73,19 @@ static void print_head(const struct bench *bench)
 static void print_rates(const struct bench *bench)
 {
     const struct load_result *result = bench->result;
-    printf("%llu answer%s in %.2f s: %.1f requests/s, ", (unsigned long long)result->latency.count,
-           ending(result->latency.count), result->seconds,
-           per_second(result, result->latency.count));
+    const uint64_t answers = result->latency.count;
+    printf("%llu answer%s in %.2f s: %.1f requests/s", (unsigned long long)answers, ending(answers),
+           result->seconds, per_second(result, answers));
     if (bench->rows)
-        printf("%.1f rows/s", per_second(result, result->latency.count * bench->rows->rows));
-    else
-        printf("%.1f tokens/s of answers, %.1f of prompts",
-               per_second(result, result->answer_tokens),
-               per_second(result, result->prompt_tokens));
+        printf(", %.1f rows/s", per_second(result, answers * bench->rows->rows));
     printf("; %llu failed\n", (unsigned long long)result->failed);
     print_errors(result);
+    if (bench->prompts)
+        printf("%.1f tokens/s of answers, %.1f of prompts\n",
+               per_second(result, result->answer_tokens),
+               per_second(result, result->prompt_tokens));
     if (result->cached_tokens > 0)
-        printf("  %.1f %% of the tokens of prompts were in the server's cache\n",
+        printf("%.1f %% of the tokens of prompts were in the server's cache\n",
                100 * (double)result->cached_tokens / (double)result->prompt_tokens);
 }
 
@@ -94,8 +96,8 @@ void bench_print(const struct bench *bench)
     print_rates(bench);
     printf("\n%-*s", TITLE_COLUMNS, "ms");
     for (size_t i = 0; i < LENGTH(PERCENTILES); i++)
-        printf("%10s", PERCENTILES[i].key);
-    printf("%10s%10s\n", "max", "mean");
+        printf("%*s", FIGURE_COLUMNS, PERCENTILES[i].key);
+    printf("%*s%*s\n", FIGURE_COLUMNS, "max", FIGURE_COLUMNS, "mean");
     print_latency("latency", &result->latency);
     if (bench->plan->rate > 0)
         print_latency("service", &result->service);
@@ -140,12 +142,12 @@ static void add_kind(json_t *root, const struct bench *bench)
                          per_second(result, result->latency.count * bench->rows->rows));
     else
         more = json_pack(
-            "{s:I, s:I, s:I, s:I, s:f, s:f, s:o, s:o}", "max_tokens",
-            (json_int_t)bench->prompts->max_tokens, "prompt_tokens",
-            (json_int_t)result->prompt_tokens, "cached_tokens", (json_int_t)result->cached_tokens,
-            "answer_tokens", (json_int_t)result->answer_tokens, "answer_tokens_per_second",
-            per_second(result, result->answer_tokens), "prompt_tokens_per_second",
-            per_second(result, result->prompt_tokens), "first_token_ms",
+            "{s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:o, s:o}", "seed",
+            (json_int_t)bench->prompts->seed, "max_tokens", (json_int_t)bench->prompts->max_tokens,
+            "prompt_tokens", (json_int_t)result->prompt_tokens, "cached_tokens",
+            (json_int_t)result->cached_tokens, "answer_tokens", (json_int_t)result->answer_tokens,
+            "answer_tokens_per_second", per_second(result, result->answer_tokens),
+            "prompt_tokens_per_second", per_second(result, result->prompt_tokens), "first_token_ms",
             json_latency(&result->first), "between_tokens_ms", json_latency(&result->between));
     json_object_update(root, more);
     json_decref(more);

@@ -110,7 +110,7 @@ const struct option_row OPTIONS[] = {
      "Only of the K likeliest tokens; 0: of all."},
     {"seed", OPTION_PASSED, AT(seed), 0, 9007199254740992, NULL, "N", FOR_GENERATE | FOR_BENCH,
      "The same seed says the same. Of bench: the same seed makes up the same prompts; without it "
-     "1."},
+     "each run has others, and --json tells it."},
     {"stop", OPTION_TEXT, AT(stop), 0, 0, NULL, "TEXT", FOR_GENERATE,
      "The answer ends before this text."},
     {"names", OPTION_FLAG, AT(names), 0, 0, NULL, NULL, FOR_MODELS, "Only the names, one a line."},
