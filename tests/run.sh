@@ -21,6 +21,9 @@ FUZZ_SECONDS=3
 # Tests that depend on the instruction set: numbers, and what reads and writes them.
 NUMERIC_UNIT_TESTS='activation|attention|bfloats|combine|conv|dispatch|experts|functions|gate|gemm|golden|graph|integers|layer|lengths|math|_moe$|norm|pages|pool|projection|residual|number_list'
 
+# Numbers of the system's calls.
+SYSTEM_UNIT_TESTS='_sandbox$'
+
 # Numbers of language models. (What reads their text is built by clang for fuzzing.)
 LANGUAGE_UNIT_TESTS='^test_(families|sampler)'
 
@@ -301,15 +304,16 @@ part_clang() {
 
 # Needs arm64 packages, which some machines cannot install beside their own.
 part_aarch64() {
-    part aarch64 "cross-compiled, under QEMU: numbers on NEON"
+    part aarch64 "cross-compiled, under QEMU: numbers on NEON, calls of the system"
     if ! $has_aarch64; then
         echo 0 0 1 >>"$counts"
         echo "    skipped: no arm64 packages"
         return
     fi
-    numeric=$(targets tests/unit test_ | grep -E "$NUMERIC_UNIT_TESTS")
+    of_it="$NUMERIC_UNIT_TESTS|$SYSTEM_UNIT_TESTS"
+    numeric=$(targets tests/unit test_ | grep -E "$of_it")
     build aarch64 -DMOED_TESTS=ON -- moed $numeric || return
-    check aarch64-unit count_unit fewer_golden_cases unit_tests build/aarch64 --tests-regex "$NUMERIC_UNIT_TESTS"
+    check aarch64-unit count_unit fewer_golden_cases unit_tests build/aarch64 --tests-regex "$of_it"
 }
 
 part_fuzz() {

@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -101,6 +102,9 @@ static const int FORBIDDEN[] = {
     SYS_execveat,
     SYS_ptrace,
     SYS_kill,
+    SYS_tkill,
+    SYS_rt_sigqueueinfo,
+    SYS_rt_tgsigqueueinfo,
 #endif
     /* sockets: a server has all that it needs */
     SYS_bind,
@@ -112,6 +116,11 @@ static const int FORBIDDEN[] = {
     SYS_pidfd_open,
     SYS_pidfd_getfd,
     SYS_pidfd_send_signal,
+    SYS_shmget,
+    SYS_shmat,
+    SYS_msgget,
+    SYS_semget,
+    SYS_mq_open,
     SYS_perf_event_open,
     SYS_personality,
     /* what files and users are */
@@ -184,11 +193,20 @@ static const int FORBIDDEN[] = {
 /* To reach others. */
 static const int CALLING_OUT[] = {SYS_socket, SYS_connect};
 
+/* What a process may do to itself, and not to others of its user: an argument has one value. */
+struct own {
+    int call;
+    unsigned argument, value;
+};
+
 enum {
     FORBIDDEN_COUNT = sizeof FORBIDDEN / sizeof *FORBIDDEN,
     CALLING_OUT_COUNT = sizeof CALLING_OUT / sizeof *CALLING_OUT,
-    FRAME_COUNT = 16
+    OWN_COUNT = 4,
+    FRAME_COUNT = 16,
+    MOST_LINES = FRAME_COUNT + 2 * (FORBIDDEN_COUNT + CALLING_OUT_COUNT) + 5 * OWN_COUNT
 };
+_Static_assert((int)MOST_LINES <= (int)SANDBOX_MOST_LINES, "a filter does not fit");
 
 #define AT(field)     offsetof(struct seccomp_data, field)
 #define LOAD(field)   BPF_STMT(BPF_LD | BPF_W | BPF_ABS, AT(field))
@@ -228,28 +246,64 @@ static size_t forbid(struct sock_filter *code, const int *calls, size_t count)
     return 2 * count;
 }
 
-bool sandbox_restrict_calls(bool calls_out)
+/* Of an argument its lower half, which is all that the kernel reads of these. */
+static size_t allow_own(struct sock_filter *code)
 {
-    struct sock_filter code[FRAME_COUNT + 2 * (FORBIDDEN_COUNT + CALLING_OUT_COUNT)] = {
+    const struct own rules[OWN_COUNT] = {
+        {SYS_prlimit64, 0, 0},
+        {SYS_setpriority, 0, PRIO_PROCESS},
+        {SYS_setpriority, 1, 0},
+#ifndef MOED_SANITIZED
+        {SYS_tgkill, 0, (unsigned)getpid()}, /* raise() and abort() */
+#endif
+    };
+    size_t count = 0;
+    for (size_t i = 0; i < OWN_COUNT && rules[i].call; i++) {
+        const struct sock_filter lines[] = {
+            BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)rules[i].call, 0, 4),
+            BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
+                     AT(args) + (unsigned)sizeof(uint64_t) * rules[i].argument),
+            UNLESS(rules[i].value),
+            FAIL(EPERM),
+            LOAD(nr),
+        };
+        memcpy(code + count, lines, sizeof lines);
+        count += sizeof lines / sizeof *lines;
+    }
+    return count;
+}
+
+size_t sandbox_filter(struct sock_filter code[SANDBOX_MOST_LINES], bool calls_out)
+{
+    const struct sock_filter frame[] = {
         LOAD(arch),  UNLESS(ARCHITECTURE),
         FAIL(EPERM), /* the numbers below mean other calls there */
         LOAD(nr),    BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, 0x40000000, 0, 1), /* and in x32 */
         FAIL(EPERM),
     };
-    size_t count = 6;
+    size_t count = sizeof frame / sizeof *frame;
+    memcpy(code, frame, sizeof frame);
     count += forbid(code + count, FORBIDDEN, FORBIDDEN_COUNT);
     if (!calls_out)
         count += forbid(code + count, CALLING_OUT, CALLING_OUT_COUNT);
+    count += allow_own(code + count);
     count += forbid_processes(code + count);
     code[count++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
-    const struct sock_fprog program = {(unsigned short)count, code};
-    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
-           syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program) == 0;
+    return count;
 }
 #else
-bool sandbox_restrict_calls(bool calls_out)
+size_t sandbox_filter(struct sock_filter code[SANDBOX_MOST_LINES], bool calls_out)
 {
-    (void)calls_out;
-    return false;
+    (void)code, (void)calls_out;
+    return 0;
 }
 #endif
+
+bool sandbox_restrict_calls(bool calls_out)
+{
+    struct sock_filter code[SANDBOX_MOST_LINES];
+    const size_t count = sandbox_filter(code, calls_out);
+    const struct sock_fprog program = {(unsigned short)count, code};
+    return count > 0 && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+           syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program) == 0;
+}

@@ -2,10 +2,16 @@
  * own, as nothing of this can be taken back. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <netinet/in.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
+#include <sys/shm.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
@@ -69,7 +75,17 @@ static void check_calls(int had)
     FORBIDDEN(vfork());
     FORBIDDEN(ptrace(PTRACE_ATTACH, getppid(), 0, 0));
     FORBIDDEN(kill(getppid(), 0));
+    FORBIDDEN(syscall(SYS_tkill, getppid(), 0));
+    FORBIDDEN(syscall(SYS_tgkill, getppid(), getppid(), 0));
+    FORBIDDEN(sigqueue(getppid(), 0, (union sigval){0}));
 #endif
+    struct rlimit limit;
+    FORBIDDEN(prlimit(getppid(), RLIMIT_CPU, NULL, &limit));
+    FORBIDDEN(setpriority(PRIO_PROCESS, (id_t)getppid(), 19));
+    FORBIDDEN(setpriority(PRIO_PGRP, 0, 19));
+    FORBIDDEN(shmget(IPC_PRIVATE, 1, 0600));
+    ck_assert_int_eq(getrlimit(RLIMIT_CPU, &limit), 0);
+    ck_assert_int_eq(setpriority(PRIO_PROCESS, 0, getpriority(PRIO_PROCESS, 0)), 0);
 }
 
 START_TEST(calls_that_a_server_does_not_need)
@@ -155,5 +171,111 @@ START_TEST(state_can_be_written)
 }
 END_TEST
 
-TEST_MAIN("sandbox", calls_that_a_server_does_not_need, threads_that_are_there_are_bound_too,
-          files_stay_as_they_are, state_can_be_written)
+/* ---- the filter where no kernel takes it, as under QEMU ---- */
+
+#if defined(__x86_64__)
+#define HERE      AUDIT_ARCH_X86_64
+#define ELSEWHERE AUDIT_ARCH_I386
+#elif defined(__aarch64__)
+#define HERE      AUDIT_ARCH_AARCH64
+#define ELSEWHERE AUDIT_ARCH_ARM
+#endif
+
+#ifdef HERE
+enum { ALLOWED = SECCOMP_RET_ALLOW, REFUSED = SECCOMP_RET_ERRNO | EPERM };
+
+/* What a kernel would do. */
+static unsigned run(const struct sock_filter *code, size_t count, const struct seccomp_data *data)
+{
+    unsigned value = 0;
+    for (size_t at = 0; at < count; at++) {
+        const struct sock_filter *line = &code[at];
+        bool holds = false;
+        switch (line->code) {
+        case BPF_LD | BPF_W | BPF_ABS:
+            ck_assert_uint_le(line->k + sizeof value, sizeof *data);
+            memcpy(&value, (const char *)data + line->k, sizeof value);
+            continue;
+        case BPF_RET | BPF_K:
+            return line->k;
+        case BPF_JMP | BPF_JEQ | BPF_K:
+            holds = value == line->k;
+            break;
+        case BPF_JMP | BPF_JGE | BPF_K:
+            holds = value >= line->k;
+            break;
+        case BPF_JMP | BPF_JSET | BPF_K:
+            holds = value & line->k;
+            break;
+        default:
+            ck_abort_msg("instruction %x", line->code);
+        }
+        at += holds ? line->jt : line->jf;
+    }
+    ck_abort_msg("it goes behind its end");
+}
+
+static void expect_calls(bool calls_out, unsigned arch, unsigned expected, const int *calls,
+                         size_t count)
+{
+    struct sock_filter code[SANDBOX_MOST_LINES];
+    const size_t lines = sandbox_filter(code, calls_out);
+    for (size_t i = 0; i < count; i++) {
+        struct seccomp_data data = {.nr = calls[i], .arch = arch};
+        ck_assert_msg(run(code, lines, &data) == expected, "call %d", calls[i]);
+    }
+}
+
+static void expect_call(unsigned expected, int call, unsigned first, unsigned second)
+{
+    struct sock_filter code[SANDBOX_MOST_LINES];
+    const size_t lines = sandbox_filter(code, false);
+    struct seccomp_data data = {.nr = call, .arch = HERE, .args = {first, second}};
+    ck_assert_msg(run(code, lines, &data) == expected, "call %d (%u, %u)", call, first, second);
+}
+
+START_TEST(the_filter_is_right_for_this_processor)
+{
+    static const int needed[] = {
+        SYS_read,        SYS_write,    SYS_openat,     SYS_close,          SYS_newfstatat,
+        SYS_mmap,        SYS_munmap,   SYS_madvise,    SYS_futex,          SYS_ppoll,
+        SYS_epoll_pwait, SYS_accept4,  SYS_recvmsg,    SYS_sendmsg,        SYS_shutdown,
+        SYS_renameat,    SYS_unlinkat, SYS_fsync,      SYS_getrandom,      SYS_rt_sigreturn,
+        SYS_exit_group,  SYS_mprotect, SYS_getdents64, SYS_clock_nanosleep};
+    static const int never[] = {SYS_bind,  SYS_bpf,       SYS_unshare, SYS_memfd_create,
+                                SYS_mount, SYS_setresuid, SYS_keyctl,  SYS_io_uring_setup};
+    static const int out[] = {SYS_socket, SYS_connect};
+    const unsigned self = (unsigned)getpid();
+    expect_calls(false, HERE, ALLOWED, needed, sizeof needed / sizeof *needed);
+    expect_calls(false, ELSEWHERE, REFUSED, needed, sizeof needed / sizeof *needed);
+    expect_calls(false, HERE, REFUSED, never, sizeof never / sizeof *never);
+    expect_calls(true, HERE, REFUSED, never, sizeof never / sizeof *never);
+    expect_calls(false, HERE, REFUSED, out, sizeof out / sizeof *out);
+    expect_calls(true, HERE, ALLOWED, out, sizeof out / sizeof *out);
+    expect_call(ALLOWED, SYS_prlimit64, 0, 0);
+    expect_call(REFUSED, SYS_prlimit64, self, 0);
+    expect_call(ALLOWED, SYS_setpriority, PRIO_PROCESS, 0);
+    expect_call(REFUSED, SYS_setpriority, PRIO_PROCESS, self);
+    expect_call(REFUSED, SYS_setpriority, PRIO_USER, 0);
+    expect_call(ALLOWED, SYS_tgkill, self, 1);
+#ifndef MOED_SANITIZED
+    static const int processes[] = {SYS_execve, SYS_execveat, SYS_ptrace, SYS_kill, SYS_tkill};
+    expect_calls(false, HERE, REFUSED, processes, sizeof processes / sizeof *processes);
+    expect_call(REFUSED, SYS_tgkill, self + 1, 1);
+    expect_call(ALLOWED, SYS_clone, CLONE_VM | CLONE_THREAD, 0);
+    expect_call(REFUSED, SYS_clone, CLONE_VM, 0);
+    expect_call(SECCOMP_RET_ERRNO | ENOSYS, SYS_clone3, 0, 0);
+#endif
+}
+END_TEST
+#else
+START_TEST(the_filter_is_right_for_this_processor)
+{
+    struct sock_filter code[SANDBOX_MOST_LINES];
+    ck_assert_uint_eq(sandbox_filter(code, false), 0);
+}
+END_TEST
+#endif
+
+TEST_MAIN("sandbox", the_filter_is_right_for_this_processor, calls_that_a_server_does_not_need,
+          threads_that_are_there_are_bound_too, files_stay_as_they_are, state_can_be_written)
