@@ -8,6 +8,8 @@
 
 void wire_reader_init(struct wire_reader *reader, const char *message, size_t length)
 {
+    if (length == 0)
+        message = ""; /* it may be no address */
     *reader = (struct wire_reader){message, message, message + length};
 }
 
@@ -76,7 +78,7 @@ int wire_next(struct wire_reader *reader, struct wire_field *field, struct error
     const char *begin = reader->cursor;
     uint64_t key;
     int result = -1;
-    *field = (struct wire_field){0};
+    *field = (struct wire_field){.bytes = ""};
     if (reader->cursor == reader->end)
         return 0;
     if (read_varint(reader, &key, err) != 0)

@@ -19,7 +19,7 @@ struct wire_field {
     uint32_t number;
     enum wire_type type;
     uint64_t value;    /* of all types but WIRE_BYTES */
-    const char *bytes; /* of WIRE_BYTES: a string, a message, or packed numbers */
+    const char *bytes; /* of WIRE_BYTES: a string, a message, or packed numbers; else "" */
     size_t length;
 };
 
