@@ -66,6 +66,7 @@ START_TEST(events_are_whole_however_they_are_cut)
 {
     hears("data: a\n\ndata: b\n\n", "[a][b]");
     hears("data: a\r\n\r\ndata: b\r\n\r\n", "[a][b]");
+    hears("data: one\r\ndata: two\r\n\r\n", "[one\ntwo]");
     hears("data: a\r\rdata: b\r\r", "[a][b]");
     hears("data: one\ndata:two\ndata\ndata:  three\n\n", "[one\ntwo\n\n three]");
     hears("\xEF\xBB\xBF"
