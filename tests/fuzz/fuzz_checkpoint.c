@@ -201,9 +201,10 @@ static bool open_sessions(const struct moed_model *model, struct moed_span *span
     *pages =
         moed_pages_new(model, &(struct moed_room){.positions = count * MOED_PAGE_POSITIONS}, &err);
     require(*pages || (err.code != ERROR_NONE && *err.text));
-    for (size_t i = 0; *pages && i < count; i++)
+    for (size_t i = 0; *pages && i < count; i++) {
         spans[i].session = moed_session_new(*pages);
-    require(moed_session_reserve(spans[i].session, 1) == 0);
+        require(moed_session_reserve(spans[i].session, 1) == 0);
+    }
     return *pages != NULL;
 }
 
