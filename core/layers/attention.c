@@ -12,7 +12,6 @@
 
 #include "core/dense/math.h"
 #include "core/dense/vector.h"
-#include "core/dense/vector.h"
 #include "core/layers/ops.h"
 #include "core/memory.h"
 #include "core/text.h"
