@@ -4,6 +4,7 @@
 #define CORE_MATH_H
 
 #include <math.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -31,6 +32,14 @@ static inline float exp_below(float x)
     float power;
     memcpy(&power, &bits, sizeof power);
     return x <= -87.0f ? 0 : p * power;
+}
+
+/* The same down to the smallest subnormal number, for answers whose logarithm may be taken. */
+static inline float exp_far_below(float x)
+{
+    bool far = x < -64.0f;
+    float part = exp_below(far ? x + 40.0f : x); /* the sum is exact */
+    return far ? part * 4.24835426e-18f : part;  /* e^-40 */
 }
 
 /* erf(x) within 1e-7. The polynomials were fitted for the least largest error: erf(x) / x in x^2
@@ -112,7 +121,8 @@ static inline float times_sigmoid(float v, float s)
 
 static inline float sigmoid(float v)
 {
-    return times_sigmoid(1.0f, v);
+    float e = exp_far_below(-fabsf(v));
+    return (v < 0.0f ? e : 1.0f) / (1.0f + e);
 }
 
 static inline float silu(float v)
@@ -135,7 +145,7 @@ static inline float gelu_tanh(float v)
 /* log(1 + e^v) = max(v, 0) + log(1 + e^-|v|) */
 static inline float softplus(float v)
 {
-    return (v < 0.0f ? 0.0f : v) + log_of_more(exp_below(-fabsf(v)));
+    return (v < 0.0f ? 0.0f : v) + log_of_more(exp_far_below(-fabsf(v)));
 }
 
 static inline float clamp(float v, float least, float most)
