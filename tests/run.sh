@@ -29,7 +29,7 @@ LANGUAGE_UNIT_TESTS='^test_(families|sampler)'
 
 # Tests with several threads; the others cannot race.
 THREADED_UNIT_TESTS='team|attention|scheduler|engine|lane|sequences|forward|model|golden|graph|lengths|queue|log|repository|projection|session|stats'
-THREADED_INTEGRATION_TESTS='test_access test_batching test_drain test_grpc_hostile test_loops test_reload test_trace'
+THREADED_INTEGRATION_TESTS='test_access test_batching test_drain test_grpc_hostile test_loops test_mixed test_reload test_trace'
 
 cd "$(dirname "$0")/.." || exit 1
 root=$PWD
