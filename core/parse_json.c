@@ -134,6 +134,29 @@ json_t *parse_json(const char *text, size_t length, size_t flags, size_t max_hea
     return tree ? tree : explain(fault, &error);
 }
 
+static bool is_beyond_64_bits(const char *digits, size_t count)
+{
+    static const char most[] = "9223372036854775807";
+    const size_t length = sizeof most - 1;
+    return count > length || (count == length && memcmp(digits, most, length) > 0);
+}
+
+void json_shorten_integers(char *text, size_t length)
+{
+    char *end = text + length;
+    for (char *c = text; c < end;) {
+        if (*c == '"') {
+            c += json_string_end(c, end) - c;
+            continue;
+        }
+        char *first = c + (*c == '-');
+        const size_t digits = strspn(first, "0123456789"), number = strspn(c, "+-.0123456789Ee");
+        if (first + digits == c + number && is_beyond_64_bits(first, digits))
+            memcpy(first + digits - 2, "e2", 2); /* for the last two digits */
+        c += number > 0 ? number : 1;
+    }
+}
+
 enum error_code json_fault_code(const struct json_fault *fault)
 {
     return fault->kind == JSON_FAULT_NO_MEMORY ? ERROR_UNAVAILABLE : ERROR_INVALID;

@@ -35,6 +35,11 @@ struct json_fault {
 MUST_CHECK json_t *parse_json(const char *text, size_t length, size_t flags, size_t max_heap,
                               struct json_fault *fault);
 
+/* Makes reals, in place, of the integers beyond 64 bits in `text`, which a NUL ends. Python writes
+ * integers of any size, and published files have some that nobody reads: transformers writes one of
+ * 31 digits where a tokenizer has no limit. jansson would refuse the whole file. */
+void json_shorten_integers(char *text, size_t length);
+
 /* The byte after the string of JSON that starts at `quote`; `end` if it does not end before. */
 const char *json_string_end(const char *quote, const char *end);
 

@@ -50,6 +50,7 @@ int config_open(struct config_node *root, const char *path, struct error *err)
     char *text = file_read(path, MAX_CONFIG_BYTES, &length, &cause);
     if (!text)
         return error_set(err, cause.code, "%s: %s", path, cause.text);
+    json_shorten_integers(text, length);
     json_t *json = parse_json(text, length, 0, MAX_CONFIG_HEAP, &fault);
     if (!json && fault.kind == JSON_FAULT_NO_MEMORY) {
         error_set(err, ERROR_UNAVAILABLE, "%s: %s", path, fault.reason);

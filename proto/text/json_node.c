@@ -14,39 +14,13 @@ enum { PATH_BYTES = 200, MESSAGE_BYTES = 400 };
 /* Some tokenizer_config.json list hundreds of added tokens. */
 enum { FILE_MAX_BYTES = 16 << 20, TREE_MAX_BYTES = 256 << 20 };
 
-static bool is_beyond_64_bits(const char *digits, size_t count)
-{
-    static const char most[] = "9223372036854775807";
-    const size_t length = sizeof most - 1;
-    return count > length || (count == length && memcmp(digits, most, length) > 0);
-}
-
-/* Python's integers have any size: transformers writes one of 31 digits where a tokenizer has no
- * limit, and jansson refuses those beyond 64 bits. They become reals, in place: an exponent stands
- * for the last two digits. */
-static void shorten_integers(char *text, size_t length)
-{
-    char *end = text + length;
-    for (char *c = text; c < end;) {
-        if (*c == '"') {
-            c += json_string_end(c, end) - c;
-            continue;
-        }
-        char *first = c + (*c == '-');
-        const size_t digits = strspn(first, "0123456789"), number = strspn(c, "+-.0123456789Ee");
-        if (first + digits == c + number && is_beyond_64_bits(first, digits))
-            memcpy(first + digits - 2, "e2", 2);
-        c += number > 0 ? number : 1;
-    }
-}
-
 json_t *node_load(const char *path, struct error *err)
 {
     size_t length, line, column;
     struct json_fault fault;
     char *text = file_read(path, FILE_MAX_BYTES, &length, err);
     if (text)
-        shorten_integers(text, length);
+        json_shorten_integers(text, length);
     json_t *tree = text ? parse_json(text, length, JSON_ALLOW_NUL, TREE_MAX_BYTES, &fault) : NULL;
     if (text && !tree) {
         json_line_and_column(text, fault.position, &line, &column);

@@ -80,6 +80,8 @@ struct tokenizer *tokenizer_load(const char *path, struct error *err)
 {
     size_t length;
     char *json = file_read(path, TOKENIZER_MAX_FILE_BYTES, &length, err);
+    if (json)
+        json_shorten_integers(json, length);
     struct tokenizer *tokenizer = json ? tokenizer_new(json, length, err) : NULL;
     free(json);
     if (!tokenizer)

@@ -107,6 +107,23 @@ START_TEST(integers_have_bounds_and_defaults)
 }
 END_TEST
 
+/* As Python writes them; the nearest real is read where a real is asked for. */
+START_TEST(integers_may_be_larger_than_64_bits)
+{
+    int64_t integer = 0;
+    double real = 0;
+    open_text("{'unread':1000000000000000019884624838656,'list':[-9223372036854775809],"
+              "'most':9223372036854775807,'beyond':9223372036854775808,"
+              "'text':'[10000000000000000000000]'}");
+    ck_assert_int_eq(config_integer(&root, "most", 0, within(0, INT64_MAX), &integer, &err), 0);
+    ck_assert(integer == INT64_MAX);
+    ck_assert_int_eq(config_real(&root, "beyond", NULL, &real, &err), 0);
+    ck_assert_double_eq(real, 0x1p63);
+    ck_assert_int_eq(config_integer(&root, "beyond", 0, within(0, INT64_MAX), &integer, &err), -1);
+    expect_text(err.text, "config.json: beyond: expected an integer");
+}
+END_TEST
+
 START_TEST(reals_are_numbers_that_f32_can_hold)
 {
     double value = 0;
@@ -255,6 +272,6 @@ END_TEST
 
 TEST_MAIN_WITH("config", begin, end, only_json_objects_open, a_missing_file_is_named,
                only_a_bounded_regular_file_is_read, integers_have_bounds_and_defaults,
-               reals_are_numbers_that_f32_can_hold, texts_and_choices, shapes_are_one_to_six_sizes,
-               lists_of_numbers_and_texts, errors_say_where, every_key_must_be_asked_for,
-               keys_are_walked_in_order)
+               integers_may_be_larger_than_64_bits, reals_are_numbers_that_f32_can_hold,
+               texts_and_choices, shapes_are_one_to_six_sizes, lists_of_numbers_and_texts,
+               errors_say_where, every_key_must_be_asked_for, keys_are_walked_in_order)

@@ -4,6 +4,7 @@
 #include <jansson.h>
 #include <time.h>
 
+#include "core/file.h"
 #include "core/memory.h"
 #include "proto/text/detokenizer.h"
 #include "proto/text/tokenizer.h"
@@ -378,6 +379,26 @@ START_TEST(refuses_files_with_their_path)
 }
 END_TEST
 
+/* transformers writes int(1e30) where there is no limit, also where nobody reads it. */
+START_TEST(an_integer_beyond_64_bits_is_no_fault_of_a_file)
+{
+    char path[] = "/tmp/moed-tokenizer-XXXXXX";
+    struct error err = ERROR_INIT;
+    size_t length;
+    char *text = file_read(MOED_TEST_DATA "/data/text/llama3.json", 1 << 20, &length, &err);
+    char *limit = strstr(text, "null");
+    FILE *file = fdopen(mkstemp(path), "w");
+    fprintf(file, "%.*s{\"max_length\":1000000000000000019884624838656}%s", (int)(limit - text),
+            text, limit + strlen("null"));
+    ck_assert_int_eq(fclose(file), 0);
+    struct tokenizer *tokenizer = tokenizer_load(path, &err);
+    remove(path);
+    ck_assert_msg(tokenizer != NULL, "%s", err.text);
+    tokenizer_free(tokenizer);
+    free(text);
+}
+END_TEST
+
 START_TEST(names_the_file)
 {
     struct error err = ERROR_INIT;
@@ -399,6 +420,7 @@ int main(void)
                                   many_costly_pieces_are_refused,
                                   text_that_grows_is_refused,
                                   lengths_promise_too_little_at_most,
+                                  an_integer_beyond_64_bits_is_no_fault_of_a_file,
                                   names_the_file};
     Suite *suite = suite_create("text_tokenizer");
     TCase *tcase = tcase_create("text_tokenizer");

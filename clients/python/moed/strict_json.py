@@ -1,7 +1,8 @@
-"""JSON as the server reads it: every key once, no NaN, no NUL or half a character in texts, integers of 64 bits."""
+"""JSON as the server reads it: every key once, no NaN, no NUL or half a character in texts, reals for integers beyond
+64 bits."""
 
 import json
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Tuple, Union
 
 
 def parse(text: bytes, where: str) -> Any:
@@ -27,8 +28,11 @@ def _refuse(name: str) -> Any:
     raise ValueError(f"{name} is no number")
 
 
-def _integer(digits: str) -> int:
+def _integer(digits: str) -> Union[int, float]:
     value = int(digits)
-    if not -2 ** 63 <= value < 2 ** 63:
-        raise ValueError(f"{digits} has more than 64 bits")
-    return value
+    if -2 ** 63 <= value < 2 ** 63:
+        return value
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"a number of {len(digits)} digits is too large") from None

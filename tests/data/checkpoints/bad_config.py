@@ -43,7 +43,7 @@ FILE = [
     ("config_nan", small, [config_text(b"0.25", b"NaN")], ["config.json: line 1"]),
     ("config_infinity", small, [config_text(b"0.25", b"-Infinity")], ["config.json: line 1"]),
     ("config_integer_too_big", small, [config_text(b'"top_k":1', b'"top_k":18446744073709551617')],
-     ["config.json: line 1", "integer"]),
+     ["config.json: layers[0].gate.top_k: expected an integer from 1 to 2"]),
 ]
 
 HEAD = [
