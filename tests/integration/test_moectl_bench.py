@@ -175,6 +175,10 @@ class BenchStreamTest(StreamCase):
         self.assertLess(result["between_tokens_ms"]["min"], 300)
         self.assertGreaterEqual(result["latency_ms"]["min"], 580)
 
+    def test_a_nul_is_a_byte_as_any_other(self):
+        result = self.measure(event("a\0"), event("\0"), *Measured.whole[-2:], options=("--requests", 3))
+        self.assertEqual((result["answers"], result["failed"], result["errors"]), (3, 0, []))
+
     def test_what_generates_nothing(self):
         url = self.serve(handler=Measured, listing={"models": ["m"], "data": [{"id": "m", "capabilities": ["embedding"]}]})
         done = moectl("bench", "m", url=url)

@@ -49,6 +49,11 @@ class GenerateTest(ServerCase):
         options = ("--temperature", "0.5", "--top-p", "0.8", "--top-k", 7, "--stop", "the")
         self.assertEqual(self.generate("tiny-lm", "--seed", 1, "--max-tokens", 99, *options, PROMPT).rstrip("\n"),
                          self.answer(prompt=PROMPT, max_tokens=99, **body)["text"].rstrip("\n"))
+        stops = ["e", "th", "of"]
+        options = [part for stop in stops for part in ("--stop", stop)]
+        for few in (stops, stops[1:]):
+            self.assertEqual(self.generate("tiny-lm", "--seed", 1, "--max-tokens", 99, *options[-2 * len(few):], PROMPT).rstrip("\n"),
+                             self.answer(prompt=PROMPT, max_tokens=99, stop=few)["text"].rstrip("\n"))
         greedy = self.answer(prompt=PROMPT, temperature=0, max_tokens=20)["text"]
         self.assertEqual(self.generate("tiny-lm", "--temperature", "0", "--max-tokens", 20, PROMPT), greedy + "\n")
 
@@ -108,12 +113,17 @@ class GenerateTest(ServerCase):
                       self.generate("tiny-lm", "--experts", "--layer", "moe", PROMPT, status=1))
         self.assertIn("400: 'prompt': there are no tokens in it", self.generate("tiny-lm", "", status=1))
         self.assertIn("the prompt is not UTF-8", self.generate("tiny-lm", status=1, input=b"\xff").decode())
+        for arguments, what in ((["tiny-lm", PROMPT, "--stop", "\udcff"], "--stop"), (["\udcff", PROMPT], "the model's name")):
+            self.assertIn(what + " is not UTF-8", self.generate(*arguments, status=1))
         self.assertIn("the prompt holds a NUL byte", self.generate("tiny-lm", status=1, input=b"a\0b").decode())
 
     def test_wrong_usage(self):
         for arguments, words in ((["tiny-lm", "--layer", "moe", "x"], "--layer is for --experts"),
                                  (["tiny-lm", "--temperature", "3"], "--temperature: expected a number from 0 to 2, got '3'"),
                                  (["tiny-lm", "--max-tokens", "0"], "--max-tokens: expected a whole number from 1"),
+                                 (["tiny-lm", "--top-k", "1.5"], "--top-k: expected a whole number from 0 to 1000000000, got"),
+                                 (["tiny-lm", "--seed", str(2 ** 53 + 1)], f"whole number from 0 to {2 ** 53 - 1}, got"),
+                                 (["tiny-lm", *["--stop", "x"] * 17], "--stop: at most 16 of them"),
                                  ([], "expected: moectl generate MODEL [PROMPT...]")):
             self.assertIn(words, self.generate(*arguments, status=2))
 
@@ -265,6 +275,11 @@ class StreamTest(StreamCase):
             self.assertNotIn(letter, done.stdout)
         done = moectl("generate", "m", "--experts", "x", url=self.serve(routed([text], ([[1]], [[1]])), DONE))
         self.assertIn("gr\u00fcn?[2J???2J?????\\tend\\n\U0001f600  ", done.stdout)
+        self.says("a?b\n", event("a\0b"), DONE)  # a byte of the vocabulary as any other
+        done = moectl("generate", "m", "--experts", "x", url=self.serve(routed(["a\0b"], ([[1]], [[1]])), DONE))
+        self.assertIn("a?b    ", done.stdout)
+        done = moectl("generate", "m", "--json", "x", url=self.serve(event("a\0b"), DONE))
+        self.assertEqual(json.loads(done.stdout)["choices"][0]["text"], "a\0b")
         self.fails("", "late ?[2J", b'data: {"error":"late \\u001b[2J"}\n\n')
 
     def test_a_table_of_odd_routing(self):
@@ -274,6 +289,7 @@ class StreamTest(StreamCase):
                       routed(["a"], ([[1]], [])), event("a", logprobs={"tokens": ["a"]}, routing={"layers": 3}),
                       event("a", logprobs={"tokens": ["a"]}, routing={"layers": [3]})):
             self.fails("", "says of its tokens not which experts made them", wrong, DONE, options=experts)
+        self.fails("", "says of its tokens not", event("a"), DONE, options=experts)  # a server that knows no routing
         done = moectl("generate", "m", "--experts", "x", url=self.serve(
             routed(["a"], ([[1]], [[0.5]])), routed(["b"], ([[1 << 60, 3]], [[1e300, None]])), routed(["c"], ([3], ["x"])),
             routed([3], ([[]], [[]])), DONE))
@@ -307,6 +323,12 @@ class StreamTest(StreamCase):
         process.communicate(timeout=60)
         self.assertEqual(process.returncode, 0)
         self.assertLess(time.monotonic() - began, 20)
+
+    def test_a_full_disk_is_named(self):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run([MOECTL, "generate", "m", "x"], env=moectl_environment(self.serve(event("a"), DONE)), stdout=full,
+                                  stderr=subprocess.PIPE, text=True, check=False)
+        self.assertEqual((done.returncode, done.stderr), (1, "moectl: cannot write standard output: No space left on device\n"))
 
     def test_who_reads_has_seen_enough(self):
         url = self.serve(*[event("word\n"), 0.02] * 2000, DONE)

@@ -231,7 +231,7 @@ static bool on_event(void *context, const char *data, size_t length)
         pieces->done = true;
         return true; /* the connection is kept when the answer has ended */
     }
-    json_t *event = json_loadb(data, length, JSON_REJECT_DUPLICATES, NULL);
+    json_t *event = json_loadb(data, length, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
     const int result = json_is_object(event)
                            ? read_event(pieces, event, time)
                            : fail_with(pieces->err, "an event of the answer is no JSON object");

@@ -106,13 +106,15 @@ const struct option_row OPTIONS[] = {
      "recommends."},
     {"top-p", OPTION_PASSED, AT(top_p), 0, 1, NULL, "P", FOR_GENERATE,
      "Only of the likeliest tokens that together have this probability."},
-    {"top-k", OPTION_PASSED, AT(top_k), 0, 1e9, NULL, "K", FOR_GENERATE,
+    {"top-k", OPTION_PASSED_WHOLE, AT(top_k), 0, 1e9, NULL, "K", FOR_GENERATE,
      "Only of the K likeliest tokens; 0: of all."},
-    {"seed", OPTION_PASSED, AT(seed), 0, 9007199254740992, NULL, "N", FOR_GENERATE | FOR_BENCH,
+    {"seed", OPTION_PASSED_WHOLE, AT(seed), 0, 9007199254740991, NULL, "N",
+     FOR_GENERATE | FOR_BENCH,
      "The same seed says the same. Of bench: the same seed makes up the same prompts; without it "
      "each run has others, and --json tells it."},
-    {"stop", OPTION_TEXT, AT(stop), 0, 0, NULL, "TEXT", FOR_GENERATE,
-     "The answer ends before this text."},
+    {"stop", OPTION_TEXTS, AT(stop), 0, 0, NULL, "TEXT", FOR_GENERATE,
+     "The answer ends before this text; of several, each with a --stop of its own, before the one "
+     "that comes first."},
     {"names", OPTION_FLAG, AT(names), 0, 0, NULL, NULL, FOR_MODELS, "Only the names, one a line."},
 };
 

@@ -1,4 +1,5 @@
 /* `moectl generate`: what a language model says, as it comes, and which experts say it. */
+#include <errno.h>
 #include <jansson.h>
 #include <math.h>
 #include <signal.h>
@@ -51,37 +52,57 @@ static void pass_number(json_t *body, const char *name, const char *text)
         body, name, number == floor(number) ? json_integer((json_int_t)number) : json_real(number));
 }
 
+/* Text of the command line, which may hold anything. */
+static json_t *utf8_text(const char *what, const char *text, struct moed_client_error *err)
+{
+    json_t *string = json_string(text);
+    if (!string)
+        fail_with(err, "%s is not UTF-8", what);
+    return string;
+}
+
+/* NULL: there are none, or not all are UTF-8. */
+static json_t *stops_of(const struct settings *settings, struct moed_client_error *err)
+{
+    json_t *list = settings->stop.count > 0 ? json_array() : NULL;
+    for (size_t i = 0; i < settings->stop.count; i++)
+        if (json_array_append_new(list, utf8_text("--stop", settings->stop.texts[i], err)) != 0) {
+            json_decref(list);
+            return NULL;
+        }
+    return list;
+}
+
+static json_t *prompt_of(const struct settings *settings, const char *prompt,
+                         struct moed_client_error *err)
+{
+    json_t *text = utf8_text("the prompt", prompt, err);
+    return text && settings->chat ? json_pack("[{s:s, s:o}]", "role", "user", "content", text)
+                                  : text;
+}
+
 /* The caller frees. */
 static char *body_of(const struct settings *settings, const char *prompt,
                      struct moed_client_error *err)
 {
-    json_t *text = json_string(prompt);
-    if (!text) {
-        fail_with(err, "the prompt is not UTF-8");
-        return NULL;
-    }
-    json_t *body = json_pack("{s:s, s:b, s:{s:b}}", "model", settings->operands[0], "stream", true,
-                             "stream_options", "include_usage", true);
-    if (settings->chat)
-        json_object_set_new(body, "messages",
-                            json_pack("[{s:s, s:o}]", "role", "user", "content", text));
-    else
-        json_object_set_new(body, "prompt", text);
+    json_t *body = json_pack("{s:b, s:{s:b}, s:o*, s:o*, s:o*}", "stream", true, "stream_options",
+                             "include_usage", true, "model",
+                             utf8_text("the model's name", settings->operands[0], err),
+                             settings->chat ? "messages" : "prompt",
+                             prompt_of(settings, prompt, err), "stop", stops_of(settings, err));
     if (settings->max_tokens)
         json_object_set_new(body, "max_tokens", json_integer((json_int_t)settings->max_tokens));
     pass_number(body, "temperature", settings->temperature);
     pass_number(body, "top_p", settings->top_p);
     pass_number(body, "top_k", settings->top_k);
     pass_number(body, "seed", settings->seed);
-    if (settings->stop)
-        json_object_set_new(body, "stop", json_string(settings->stop));
     if (settings->experts) { /* log probabilities name the tokens one by one */
         json_object_set_new(body, "routing", json_true());
         json_object_set_new(body, "logprobs", settings->chat ? json_true() : json_integer(0));
     }
-    char *dumped = json_dumps(body, JSON_COMPACT);
+    char *dumped = err->code == MOED_CLIENT_OK ? xchecked(json_dumps(body, JSON_COMPACT)) : NULL;
     json_decref(body);
-    return xchecked(dumped);
+    return dumped;
 }
 
 /* ---- the answer ---- */
@@ -94,9 +115,9 @@ struct answer {
     bool open_line; /* the cursor is not at the beginning of one */
 };
 
-static void print_piece(struct answer *answer, const char *text)
+static void print_piece(struct answer *answer, const json_t *text)
 {
-    char *shown = printable_text(text);
+    char *shown = printable_text(json_string_value(text), json_string_length(text));
     const size_t length = strlen(shown);
     fputs(shown, stdout);
     if (length > 0)
@@ -124,7 +145,7 @@ static int show_choice(struct answer *answer, json_t *choice)
                        ? json_object_get(json_object_get(choice, "delta"), "content")
                        : json_object_get(choice, "text");
     if (json_is_string(text))
-        print_piece(answer, json_string_value(text));
+        print_piece(answer, text);
     print_ids(answer, json_object_get(choice, "token_ids"));
     return 0;
 }
@@ -152,7 +173,7 @@ static bool on_event(void *context, const char *data, size_t length)
         return false;
     }
     json_error_t at;
-    json_t *event = json_loadb(data, length, JSON_REJECT_DUPLICATES, &at);
+    json_t *event = json_loadb(data, length, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &at);
     int result = -1;
     if (json_is_object(event))
         result = show_event(answer, event);
@@ -160,7 +181,9 @@ static bool on_event(void *context, const char *data, size_t length)
         fail_with(answer->err, "an event of the answer is no JSON object: %.100s",
                   event ? data : at.text);
     json_decref(event);
-    return fflush(stdout) == 0 && result == 0;
+    if (result == 0 && fflush(stdout) != 0) /* why is known here only */
+        result = fail_with(answer->err, "cannot write standard output: %s", strerror(errno));
+    return result == 0;
 }
 
 /* ---- its end ---- */
@@ -223,8 +246,8 @@ static int judge(const struct answer *answer, int result, struct moed_client_err
     }
     if (result != 0 || err->code != MOED_CLIENT_OK)
         return -1;
-    if (answer->done || ferror(stdout)) /* which main() tells */
-        return 0;
+    if (answer->done)
+        return answer->table ? token_table_check(answer->table, err) : 0;
     return fail_with(err, "the answer broke off: its stream ended without [DONE]");
 }
 
@@ -244,8 +267,9 @@ static int generate(struct moed_client *client, const struct settings *settings,
     if (result != 0)
         explain_refusal(client, settings->operands[0], err);
     end_output(&answer);
+    const int status = judge(&answer, result, err);
     token_table_free(answer.table);
-    return judge(&answer, result, err);
+    return status;
 }
 
 int run_generate(const struct settings *settings, struct moed_client_error *err)

@@ -31,11 +31,22 @@ static bool is_choice(const char *choices, const char *text)
     return false;
 }
 
+static int add_text(struct text_list *list, const struct option_row *row, const char *text,
+                    struct moed_client_error *err)
+{
+    if (list->count == MOST_TEXTS)
+        return fail_with(err, "--%s: at most %d of them", row->name, MOST_TEXTS);
+    list->texts[list->count++] = text;
+    return 0;
+}
+
 static int set_text(struct settings *settings, const struct option_row *row, const char *text,
                     struct moed_client_error *err)
 {
     if (!*text || (row->type == OPTION_CHOICE && !is_choice(row->operand, text)))
         return fail_with(err, "--%s: expected %s, got '%.100s'", row->name, row->operand, text);
+    if (row->type == OPTION_TEXTS)
+        return add_text(field(settings, row), row, text, err);
     *(const char **)field(settings, row) = text;
     return 0;
 }
@@ -46,14 +57,14 @@ static int set_number(struct settings *settings, const struct option_row *row, c
     char *end = NULL;
     bool decimal = *text >= '0' && *text <= '9' && !text[strspn(text, "0123456789.eE+-")];
     double number = decimal ? strtod(text, &end) : NAN;
-    bool whole = row->type == OPTION_COUNT;
+    bool whole = row->type == OPTION_COUNT || row->type == OPTION_PASSED_WHOLE;
     if (!end || *end || !(number >= row->minimum && number <= row->maximum) ||
         (whole && number != floor(number)))
-        return fail_with(err, "--%s: expected a %snumber from %.10g to %.10g, got '%.100s'",
+        return fail_with(err, "--%s: expected a %snumber from %.16g to %.16g, got '%.100s'",
                          row->name, whole ? "whole " : "", row->minimum, row->maximum, text);
-    if (whole)
+    if (row->type == OPTION_COUNT)
         *(uint64_t *)field(settings, row) = (uint64_t)number;
-    else if (row->type == OPTION_PASSED)
+    else if (row->type == OPTION_PASSED || row->type == OPTION_PASSED_WHOLE)
         *(const char **)field(settings, row) = text;
     else
         *(double *)field(settings, row) = number;
@@ -63,9 +74,9 @@ static int set_number(struct settings *settings, const struct option_row *row, c
 static int set_value(struct settings *settings, const struct option_row *row, const char *text,
                      struct moed_client_error *err)
 {
-    bool number =
-        row->type == OPTION_COUNT || row->type == OPTION_NUMBER || row->type == OPTION_PASSED;
-    return number ? set_number(settings, row, text, err) : set_text(settings, row, text, err);
+    const bool words =
+        row->type == OPTION_TEXT || row->type == OPTION_TEXTS || row->type == OPTION_CHOICE;
+    return words ? set_text(settings, row, text, err) : set_number(settings, row, text, err);
 }
 
 /* ---- names ---- */

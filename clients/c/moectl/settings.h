@@ -27,6 +27,14 @@ enum {
                  FOR_ABLATE | FOR_GENERATE,
 };
 
+/* As many as OpenAI's API takes of what may be given several times. */
+enum { MOST_TEXTS = 16 };
+
+struct text_list {
+    const char *texts[MOST_TEXTS];
+    size_t count;
+};
+
 /* What the command line says. Strings borrow from it or from the environment. */
 struct settings {
     const char *url, *token, *ca, *tag;
@@ -41,7 +49,8 @@ struct settings {
     uint64_t concurrency, requests, count, cache;
     const char *input;
     bool chat, experts;
-    const char *temperature, *top_p, *top_k, *seed, *stop; /* NULL: the server's */
+    const char *temperature, *top_p, *top_k, *seed; /* NULL: the server's */
+    struct text_list stop;
     uint64_t max_tokens, prompt_tokens;
     const char *const *operands;
     size_t operand_count;
@@ -50,10 +59,13 @@ struct settings {
 enum option_type {
     OPTION_FLAG,
     OPTION_TEXT,
+    OPTION_TEXTS, /* one each time it is given: the field is a struct text_list */
     OPTION_CHOICE,
     OPTION_COUNT,
     OPTION_NUMBER,
-    OPTION_PASSED, /* a number that is passed on: the field is its text, NULL without it */
+    /* Numbers that are passed on, the second kind whole: the field is its text, NULL without. */
+    OPTION_PASSED,
+    OPTION_PASSED_WHOLE,
 };
 
 struct option_row {

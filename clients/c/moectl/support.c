@@ -51,11 +51,12 @@ char *xstrdup(const char *text)
 
 /* ---- text ---- */
 
-/* `kept` is what of it may stay. */
-static char *harmless(const char *text, const char *kept)
+/* `kept` is what of it may stay. A NUL stands behind the text. */
+static char *harmless(const char *text, size_t length, const char *kept)
 {
-    char *copy = xcalloc(strlen(text) + 1, 1), *to = copy;
-    while (*text) {
+    char *copy = xcalloc(length + 1, 1), *to = copy;
+    const char *end = text + length;
+    while (text < end) {
         uint32_t code;
         const size_t bytes = text_character(text, &code);
         if (bytes == 0 || (text_is_control(code) && !memchr(kept, *text, strlen(kept)))) {
@@ -71,12 +72,12 @@ static char *harmless(const char *text, const char *kept)
 
 char *printable(const char *text)
 {
-    return harmless(text, "");
+    return harmless(text, strlen(text), "");
 }
 
-char *printable_text(const char *text)
+char *printable_text(const char *text, size_t length)
 {
-    return harmless(text, "\n\t");
+    return harmless(text, length, "\n\t");
 }
 
 void print_wrapped(FILE *out, int indent, int columns, const char *text)

@@ -30,8 +30,8 @@ char *xstrdup(const char *text);
  * servers and files. The caller frees. */
 char *printable(const char *text);
 
-/* The same, in which line breaks and tabs are what they were. */
-char *printable_text(const char *text);
+/* The same of `length` bytes, also NULs, in which line breaks and tabs are what they were. */
+char *printable_text(const char *text, size_t length);
 
 /* What a noun ends with behind its number: "1 row", "2 rows". */
 static inline const char *ending(uint64_t count)

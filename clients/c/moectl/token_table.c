@@ -22,6 +22,7 @@ struct token_table {
     size_t *experts_shown; /* of each */
     int index_columns;     /* an expert's number has so many digits */
     bool cut;              /* a layer has more experts than are shown */
+    bool unnamed;          /* an event had text and named no token of it */
 };
 
 struct token_table *token_table_new(const char *layer, int columns)
@@ -83,18 +84,18 @@ static void print_blanks(size_t count)
 }
 
 /* A token as it may be shown, its line breaks and tabs as \n and \t. The caller frees. */
-static char *shown_token(const char *token)
+static char *shown_token(const char *token, size_t length)
 {
-    char *escaped = xcalloc(2 * strlen(token) + 1, 1), *to = escaped;
-    for (; *token; token++) {
-        const bool line = *token == '\n', tab = *token == '\t';
+    char *shown = printable_text(token, length);
+    char *escaped = xcalloc(2 * strlen(shown) + 1, 1), *to = escaped;
+    for (const char *at = shown; *at; at++) {
+        const bool line = *at == '\n', tab = *at == '\t';
         if (line || tab)
             *to++ = '\\';
-        *to++ = (char)(line ? 'n' : tab ? 't' : *token);
+        *to++ = (char)(line ? 'n' : tab ? 't' : *at);
     }
-    char *shown = printable(escaped);
-    free(escaped);
-    return shown;
+    free(shown);
+    return escaped;
 }
 
 /* ---- an event ---- */
@@ -116,6 +117,14 @@ static json_t *tokens_of(json_t *choice)
     return json_is_array(ids) ? ids : json_is_array(tokens) ? tokens : NULL;
 }
 
+/* A completion's, or that of a chat. */
+static bool has_text(json_t *choice)
+{
+    json_t *content = json_object_get(json_object_get(choice, "delta"), "content");
+    return json_string_length(json_object_get(choice, "text")) > 0 ||
+           json_string_length(content) > 0;
+}
+
 /* The caller frees. */
 static char *token_text(json_t *tokens, size_t i)
 {
@@ -125,9 +134,9 @@ static char *token_text(json_t *tokens, size_t i)
         snprintf(text, sizeof text, "%lld", (long long)json_integer_value(token));
         return xstrdup(text);
     }
-    const char *text =
-        json_string_value(json_is_object(token) ? json_object_get(token, "token") : token);
-    return shown_token(text ? text : "");
+    const json_t *text = json_is_object(token) ? json_object_get(token, "token") : token;
+    return shown_token(json_is_string(text) ? json_string_value(text) : "",
+                       json_string_length(text));
 }
 
 /* The rows of a layer's experts or weights that belong to the last `count` positions, or NULL. */
@@ -290,8 +299,10 @@ int token_table_add(struct token_table *table, json_t *choice, struct moed_clien
     /* The model has ended the answer: by a token, too, which has no text. */
     const bool ends =
         count == 0 && finish && strcmp(finish, "stop") == 0 && json_object_get(choice, "routing");
-    if (count == 0 && !ends)
+    if (count == 0 && !ends) {
+        table->unnamed = table->unnamed || has_text(choice);
         return 0;
+    }
     json_t *layers = wanted_layers(table, choice, ends ? 1 : count, err);
     if (!layers)
         return -1;
@@ -312,6 +323,11 @@ int token_table_add(struct token_table *table, json_t *choice, struct moed_clien
         print_line(table, layers, "(end)", 1);
     json_decref(layers);
     return 0;
+}
+
+int token_table_check(const struct token_table *table, struct moed_client_error *err)
+{
+    return table->unnamed && !table->begun ? no_routing(err) : 0;
 }
 
 void token_table_end(const struct token_table *table)

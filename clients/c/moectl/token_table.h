@@ -19,6 +19,9 @@ void token_table_free(struct token_table *table);
 MUST_CHECK int token_table_add(struct token_table *table, json_t *choice,
                                struct moed_client_error *err);
 
+/* -1 with an error where a whole answer had text, and not one token to make a line of. */
+MUST_CHECK int token_table_check(const struct token_table *table, struct moed_client_error *err);
+
 /* Prints what had no room. */
 void token_table_end(const struct token_table *table);
 
