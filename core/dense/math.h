@@ -10,14 +10,13 @@
 
 #include "core/dense/vector.h"
 
-/* e^x of x <= 0, within two units in the last place, and 0 for what is below the normal numbers.
- * Unlike expf() it is no call, so that loops over it are vectorized. */
-static inline float exp_below(float x)
+/* e^x of |x| < 2^20 is 2^turns times the answer, within two units in the last place. Unlike expf()
+ * none of these is a call, so that loops over them are vectorized. */
+static inline float exp_parts(float x, int32_t *turns)
 {
-    x = x < -87.0f ? -87.0f : x;
     const float round = 12582912.0f; /* 1.5 * 2^23: the sum's last bits are a whole number */
-    float turns = x * 1.44269504f + round;
-    float whole = turns - round;
+    float sum = x * 1.44269504f + round;
+    float whole = sum - round;
     float r = x - whole * 0.693359375f + whole * 2.12194440e-4f; /* ln 2 in two parts */
     float p = 1.9875691500e-4f;
     p = p * r + 1.3981999507e-3f;
@@ -25,21 +24,40 @@ static inline float exp_below(float x)
     p = p * r + 4.1665795894e-2f;
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
-    p = p * (r * r) + r + 1.0f;
-    uint32_t bits;
-    memcpy(&bits, &turns, sizeof bits);
-    bits = (bits + 127) << 23;
-    float power;
-    memcpy(&power, &bits, sizeof power);
-    return x <= -87.0f ? 0 : p * power;
+    int32_t bits, zero;
+    memcpy(&bits, &sum, sizeof bits);
+    memcpy(&zero, &round, sizeof zero);
+    *turns = bits - zero;
+    return p * (r * r) + r + 1.0f;
 }
 
-/* The same down to the smallest subnormal number, for answers whose logarithm may be taken. */
-static inline float exp_far_below(float x)
+/* 2^n of -126 <= n <= 127 */
+static inline float power_of_two(int32_t n)
 {
-    bool far = x < -64.0f;
-    float part = exp_below(far ? x + 40.0f : x); /* the sum is exact */
-    return far ? part * 4.24835426e-18f : part;  /* e^-40 */
+    uint32_t bits = (uint32_t)(n + 127) << 23;
+    float power;
+    memcpy(&power, &bits, sizeof power);
+    return power;
+}
+
+/* e^x of x <= 0, and 0 for what is below the normal numbers. */
+static inline float exp_below(float x)
+{
+    int32_t turns;
+    x = x < -87.0f ? -87.0f : x;
+    float part = exp_parts(x, &turns);
+    return x <= -87.0f ? 0 : part * power_of_two(turns);
+}
+
+/* e^x of every x, subnormal answers too. The power is two factors, as it may be no float itself. */
+static inline float exp_of(float x)
+{
+    int32_t turns;
+    x = x < -104.0f ? -104.0f : x;
+    x = x > 89.0f ? 89.0f : x;
+    float part = exp_parts(x, &turns);
+    int32_t half = turns >> 1;
+    return part * power_of_two(half) * power_of_two(turns - half);
 }
 
 /* erf(x) within 1e-7. The polynomials were fitted for the least largest error: erf(x) / x in x^2
@@ -107,6 +125,34 @@ static inline float log_of_more(float x)
     return p * x;
 }
 
+/* log(x) of every x: of x = 2^n m with m between the roots of 1/2 and 2, it is n ln 2 + log(m). */
+static inline float log_of(float x)
+{
+    bool small = x < 1.17549435e-38f;          /* its exponent does not tell its size */
+    float scaled = small ? x * 8388608.0f : x; /* 2^23 */
+    uint32_t bits, root = 0x3F3504F3;          /* of 1/2 */
+    memcpy(&bits, &scaled, sizeof bits);
+    int32_t turns = (int32_t)(bits - root) >> 23;
+    bits -= (uint32_t)turns << 23;
+    float m, n = (float)(small ? turns - 23 : turns);
+    memcpy(&m, &bits, sizeof m);
+    float r = m - 1.0f;
+    float p = 7.0376836292e-2f;
+    p = p * r - 1.1514610310e-1f;
+    p = p * r + 1.1676998740e-1f;
+    p = p * r - 1.2420140846e-1f;
+    p = p * r + 1.4249322787e-1f;
+    p = p * r - 1.6668057665e-1f;
+    p = p * r + 2.0000714765e-1f;
+    p = p * r - 2.4999993993e-1f;
+    p = p * r + 3.3333331174e-1f;
+    p = p * r * (r * r) - n * 2.12194440e-4f - 0.5f * (r * r);
+    float log = r + p + n * 0.693359375f;
+    log = x < INFINITY ? log : x;
+    log = x <= 0 ? -INFINITY : log;
+    return x < 0 ? NAN : log;
+}
+
 static inline float relu(float v)
 {
     return v < 0.0f ? 0.0f : v;
@@ -121,7 +167,7 @@ static inline float times_sigmoid(float v, float s)
 
 static inline float sigmoid(float v)
 {
-    float e = exp_far_below(-fabsf(v));
+    float e = exp_of(-fabsf(v));
     return (v < 0.0f ? e : 1.0f) / (1.0f + e);
 }
 
@@ -139,13 +185,13 @@ static inline float gelu_erf(float v)
 static inline float gelu_tanh(float v)
 {
     float root_two_over_pi = 0.79788456080286536f;
-    return 0.5f * v * (1.0f + tanhf(root_two_over_pi * (v + 0.044715f * v * v * v)));
+    return 0.5f * v * (1.0f + tanh_of(root_two_over_pi * (v + 0.044715f * v * v * v)));
 }
 
 /* log(1 + e^v) = max(v, 0) + log(1 + e^-|v|) */
 static inline float softplus(float v)
 {
-    return (v < 0.0f ? 0.0f : v) + log_of_more(exp_far_below(-fabsf(v)));
+    return (v < 0.0f ? 0.0f : v) + log_of_more(exp_of(-fabsf(v)));
 }
 
 static inline float clamp(float v, float least, float most)
@@ -158,14 +204,6 @@ static inline float hardsigmoid(float v)
     return clamp(v + 3.0f, 0.0f, 6.0f) / 6.0f;
 }
 
-static inline float sum_of(const float *values, size_t count)
-{
-    float sum = 0;
-    for (size_t i = 0; i < count; i++)
-        sum += values[i];
-    return sum;
-}
-
 /* Divides by `whole`; gives equal shares if that is 0. */
 static inline void divide_by(float whole, float *values, size_t count)
 {
@@ -173,23 +211,11 @@ static inline void divide_by(float whole, float *values, size_t count)
         values[i] = whole != 0 ? values[i] / whole : 1.0f / (float)count;
 }
 
-/* p = softmax(x) of at least one number; p may be x. `entropy` (may be NULL) receives that of p, in
- * nats. One logarithm suffices: with d = x - max and z = sum exp(d), it is log z - sum(p d). */
-static inline void softmax(const float *x, size_t count, float *p, float *entropy)
-{
-    float least = -1000; /* its exp is 0, and 0 * least is 0, where 0 * -infinity is NaN */
-    float max = max_of(x, count);
-    float sum = 0, weighted = 0;
-    for (size_t i = 0; i < count; i++) {
-        float d = x[i] - max < least ? least : x[i] - max;
-        p[i] = expf(d);
-        sum += p[i];
-        weighted += p[i] * d;
-    }
-    for (size_t i = 0; i < count; i++)
-        p[i] /= sum;
-    if (entropy)
-        *entropy = fmaxf(logf(sum) - weighted / sum, 0.0f);
-}
+/* p = softmax(x) of at least one number (softmax.c). `entropy` (may be NULL) receives that of p, in
+ * nats; p may be x without it. */
+void softmax(const float *x, size_t count, float *p, float *entropy);
+
+/* y = log(softmax(x)) of at least one number; y may be x. */
+void log_softmax(const float *x, size_t count, float *y);
 
 #endif

@@ -33,6 +33,29 @@ static inline float dot(const float *a, const float *b, size_t count)
     return sum;
 }
 
+static inline float sum_of(const float *values, size_t count)
+{
+    float lanes[DOT_LANES] = {0}, sum = 0;
+    size_t i = 0;
+    for (; i + DOT_LANES <= count; i += DOT_LANES)
+        for (size_t lane = 0; lane < DOT_LANES; lane++)
+            lanes[lane] += values[i + lane];
+    for (; i < count; i++)
+        sum += values[i];
+    for (size_t lane = 0; lane < DOT_LANES; lane++)
+        sum += lanes[lane];
+    return sum;
+}
+
+/* The lanes' sum, pair by pair. */
+static inline double sum_of_lanes(double lanes[DOT_LANES])
+{
+    for (size_t half = DOT_LANES / 2; half > 0; half /= 2)
+        for (size_t lane = 0; lane < half; lane++)
+            lanes[lane] += lanes[half + lane];
+    return lanes[0];
+}
+
 /* In double: thousands of squares, all of one sign, would lose digits in f32. */
 static inline double total_of(const float *values, size_t count)
 {
@@ -43,9 +66,7 @@ static inline double total_of(const float *values, size_t count)
             lanes[lane] += values[i + lane];
     for (; i < count; i++)
         sum += values[i];
-    for (size_t lane = 0; lane < DOT_LANES; lane++)
-        sum += lanes[lane];
-    return sum;
+    return sum + sum_of_lanes(lanes);
 }
 
 /* The squares of what values are off `mean`, likewise. */
@@ -58,18 +79,25 @@ static inline double squares_of(const float *values, double mean, size_t count)
             lanes[lane] += (values[i + lane] - mean) * (values[i + lane] - mean);
     for (; i < count; i++)
         sum += (values[i] - mean) * (values[i] - mean);
-    for (size_t lane = 0; lane < DOT_LANES; lane++)
-        sum += lanes[lane];
-    return sum;
+    return sum + sum_of_lanes(lanes);
 }
 
-/* The largest of at least one value, none of them NaN. Compares, because fmaxf() would be a
- * call. */
+/* The largest of at least one value, none of them NaN. Compares, because fmaxf() would be a call.
+ * With so many lanes the inner loop remains one, which is made of vectors. */
 static inline float max_of(const float *values, size_t count)
 {
-    float max = values[0];
-    for (size_t i = 1; i < count; i++)
+    enum { MAX_LANES = 32 };
+    float lanes[MAX_LANES], max = values[0];
+    size_t i = 0;
+    for (size_t lane = 0; lane < MAX_LANES; lane++)
+        lanes[lane] = max;
+    for (; i + MAX_LANES <= count; i += MAX_LANES)
+        for (size_t lane = 0; lane < MAX_LANES; lane++)
+            lanes[lane] = values[i + lane] > lanes[lane] ? values[i + lane] : lanes[lane];
+    for (; i < count; i++)
         max = values[i] > max ? values[i] : max;
+    for (size_t lane = 0; count >= MAX_LANES && lane < MAX_LANES; lane++)
+        max = lanes[lane] > max ? lanes[lane] : max;
     return max;
 }
 

@@ -43,8 +43,8 @@ ELEMENTWISE_SINCE(3, relu6, clamp(v, 0.0f, 6.0f));
 ELEMENTWISE_SINCE(3, mish, v *tanh_of(softplus(v)));
 ELEMENTWISE_SINCE(3, hardswish, v *hardsigmoid(v));
 ELEMENTWISE_SINCE(3, hardsigmoid, hardsigmoid(v));
-ELEMENTWISE_SINCE(3, exp, expf(v));
-ELEMENTWISE_SINCE(3, log, logf(v));
+ELEMENTWISE_SINCE(3, exp, exp_of(v));
+ELEMENTWISE_SINCE(3, log, log_of(v));
 ELEMENTWISE_SINCE(3, sqrt, sqrtf(v));
 
 /* ---- functions of numbers in the config ---- */
@@ -216,7 +216,7 @@ VECTORIZED static void by_erf(size_t count, const float *x, float *y)
         y[i] = gelu_erf(x[i]);
 }
 
-static void by_tanh(size_t count, const float *x, float *y)
+VECTORIZED static void by_tanh(size_t count, const float *x, float *y)
 {
     for (size_t i = 0; i < count; i++)
         y[i] = gelu_tanh(x[i]);
@@ -275,22 +275,14 @@ static void softmax_forward(const struct layer *layer, const struct run *run, si
         softmax(x + i * width, width, y + i * width, NULL);
 }
 
-/* x - max - log(sum exp(x - max)) */
 static void log_softmax_forward(const struct layer *layer, const struct run *run, size_t rows,
                                 const float *x, float *y)
 {
     (void)run;
     size_t width = layer->in.dims[layer->in.rank - 1];
     size_t count = rows * layer->in_elements / width;
-    for (size_t i = 0; i < count; i++, x += width, y += width) {
-        float max = max_of(x, width);
-        float sum = 0;
-        for (size_t j = 0; j < width; j++)
-            sum += expf(x[j] - max);
-        float logarithm = logf(sum);
-        for (size_t j = 0; j < width; j++)
-            y[j] = x[j] - max - logarithm;
-    }
+    for (size_t i = 0; i < count; i++)
+        log_softmax(x + i * width, width, y + i * width);
 }
 
 const struct layer_op op_gelu = {.name = "gelu",

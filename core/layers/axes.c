@@ -2,6 +2,7 @@
  * a row's axes. */
 #include <string.h>
 
+#include "core/dense/vector.h"
 #include "core/layers/ops.h"
 #include "core/memory.h"
 
@@ -95,8 +96,8 @@ static size_t entries_of(const struct reduction *reduction, const struct run *ru
     return reduction->masked ? run_length(run, line) : reduction->axis;
 }
 
-static void reduction_forward(const struct layer *layer, const struct run *run, size_t rows,
-                              const float *x, float *y)
+VECTORIZED static void reduction_forward(const struct layer *layer, const struct run *run,
+                                         size_t rows, const float *x, float *y)
 {
     const struct reduction *reduction = layer->state;
     size_t inner = reduction->inner, slab = reduction->axis * inner;
@@ -156,8 +157,8 @@ static void select_forward(const struct layer *layer, const struct run *run, siz
 }
 
 /* max: the largest along an axis; NaN where one is, as in PyTorch. */
-static void max_forward(const struct layer *layer, const struct run *run, size_t rows,
-                        const float *x, float *y)
+VECTORIZED static void max_forward(const struct layer *layer, const struct run *run, size_t rows,
+                                   const float *x, float *y)
 {
     const struct reduction *reduction = layer->state;
     size_t inner = reduction->inner, slab = reduction->axis * inner;

@@ -141,11 +141,11 @@ static int join_build(struct layer *layer, const struct scope *scope, struct con
     return 0;
 }
 
-/* y = x, y += x, y *= x or y /= x over a line. */
+/* y = x, z + x, z * x or z / x over a line; z may be y. */
 enum function { COPY, ADD, MULTIPLY, DIVIDE };
 
-static inline void apply(enum function function, const float *x, size_t stride, size_t count,
-                         float *y)
+static inline void apply(enum function function, const float *z, const float *x, size_t stride,
+                         size_t count, float *y)
 {
     switch (function) {
     case COPY:
@@ -154,37 +154,39 @@ static inline void apply(enum function function, const float *x, size_t stride, 
         break;
     case ADD:
         for (size_t i = 0; i < count; i++)
-            y[i] += x[i * stride];
+            y[i] = z[i] + x[i * stride];
         break;
     case MULTIPLY:
         for (size_t i = 0; i < count; i++)
-            y[i] *= x[i * stride];
+            y[i] = z[i] * x[i * stride];
         break;
     case DIVIDE:
         for (size_t i = 0; i < count; i++)
-            y[i] /= x[i * stride];
+            y[i] = z[i] / x[i * stride];
         break;
     }
 }
 
-static inline void apply_line(enum function function, const float *x, size_t stride, size_t count,
-                              float *y)
+static inline void apply_line(enum function function, const float *z, const float *x, size_t stride,
+                              size_t count, float *y)
 {
     if (stride == 1) /* a loop of its own, which is made of vectors */
-        apply(function, x, 1, count, y);
+        apply(function, z, x, 1, count, y);
     else if (stride == 0)
-        apply(function, x, 0, count, y);
+        apply(function, z, x, 0, count, y);
 }
 
 /* One row of an operand, line by line along the last axis. */
 static inline void apply_row(enum function function, const struct join *join,
-                             const struct operand *operand, const float *x, float *y)
+                             const struct operand *operand, const float *z, const float *x,
+                             float *y)
 {
     size_t last = join->rank - 1, count = join->dims[last];
     size_t index[MOED_MAX_RANK] = {0}, at = 0;
     for (;;) {
-        apply_line(function, x + at, operand->stride[last], count, y);
+        apply_line(function, z, x + at, operand->stride[last], count, y);
         y += count;
+        z += count;
         size_t axis = last;
         while (axis > 0 && ++index[axis - 1] == join->dims[axis - 1]) {
             at -= operand->stride[axis - 1] * (join->dims[axis - 1] - 1);
@@ -196,29 +198,43 @@ static inline void apply_row(enum function function, const struct join *join,
     }
 }
 
+/* Of all rows: z, the operand and the result. */
+struct step {
+    size_t rows;
+    const float *z, *x;
+    float *y;
+};
+
 static inline void apply_all(enum function function, const struct layer *layer,
-                             const struct operand *operand, size_t rows, const float *x, float *y)
+                             const struct operand *operand, struct step step)
 {
     size_t count = layer->out_elements;
     if (operand->whole && operand->elements) {
-        apply_line(function, x, 1, rows * count, y);
+        apply_line(function, step.z, step.x, 1, step.rows * count, step.y);
         return;
     }
-    for (size_t row = 0; row < rows; row++)
-        apply_row(function, layer->state, operand, x + row * operand->elements, y + row * count);
+    for (size_t row = 0; row < step.rows; row++)
+        apply_row(function, layer->state, operand, step.z + row * count,
+                  step.x + row * operand->elements, step.y + row * count);
 }
 
+/* An input of the result's shape is what the first function is of; another is repeated into y. */
 static inline void join_forward(enum function function, const struct layer *layer,
                                 const struct run *run, size_t rows, const float *x, float *y)
 {
     const struct join *join = layer->state;
-    apply_all(COPY, layer, &join->operands[0], rows, x, y);
-    for (size_t i = 1; i < join->count; i++)
-        apply_all(function, layer, &join->operands[i], rows, run->operands[i - 1], y);
-    if (join->weight.values)
-        apply_all(function, layer, &join->constant, rows, join->weight.values, y);
+    const float *z = join->operands[0].whole ? x : y;
+    if (z == y)
+        apply_all(COPY, layer, &join->operands[0], (struct step){rows, y, x, y});
+    for (size_t i = 1; i < join->count; i++, z = y)
+        apply_all(function, layer, &join->operands[i],
+                  (struct step){rows, z, run->operands[i - 1], y});
+    if (join->weight.values) {
+        apply_all(function, layer, &join->constant, (struct step){rows, z, join->weight.values, y});
+        z = y;
+    }
     if (join->has_value)
-        apply_line(function, &join->value, 0, rows * layer->out_elements, y);
+        apply_line(function, z, &join->value, 0, rows * layer->out_elements, y);
 }
 
 VECTORIZED static void add_forward(const struct layer *layer, const struct run *run, size_t rows,

@@ -91,6 +91,24 @@ static void batch_norm_free(struct layer *layer)
     free(norm->shift);
 }
 
+/* What numbers are off a mean, in standard deviations. The mean is two floats: where it is large,
+ * what is left of one that was rounded would be wrong. */
+struct standard {
+    float mean, rest, inverse;
+};
+
+static inline struct standard standard_of(double mean, double variance)
+{
+    const float rounded = (float)mean;
+    return (struct standard){rounded, (float)(mean - (double)rounded),
+                             (float)(1.0 / sqrt(variance))};
+}
+
+static inline float standardized(const struct standard *standard, float x)
+{
+    return (x - standard->mean - standard->rest) * standard->inverse;
+}
+
 /* layer_norm and rms_norm, over as many trailing axes as `weight` has. */
 struct trailing_norm {
     struct array weight, bias;
@@ -150,10 +168,11 @@ static inline void normalize(const struct trailing_norm *norm, const float *x, f
 {
     const size_t width = norm->width;
     const double mean = norm->center ? total_of(x, width) / (double)width : 0;
-    const double inverse = 1.0 / sqrt(squares_of(x, mean, width) / (double)width + norm->eps);
+    const double variance = squares_of(x, mean, width) / (double)width;
+    const struct standard standard = standard_of(mean, variance + norm->eps);
     const float *bias = norm->bias.values;
     for (size_t i = 0; i < width; i++)
-        y[i] = (float)((x[i] - mean) * inverse) * norm->weight.values[i] + (bias ? bias[i] : 0.0f);
+        y[i] = standardized(&standard, x[i]) * norm->weight.values[i] + (bias ? bias[i] : 0.0f);
 }
 
 VECTORIZED static void trailing_norm_forward(const struct layer *layer, const struct run *run,
@@ -208,17 +227,18 @@ static int group_norm_build(struct layer *layer, const struct scope *scope,
 }
 
 /* One group, whose first channel is `channel`. */
-static void normalize_group(const struct group_norm *norm, size_t channel, size_t channels,
-                            size_t plane, const float *x, float *y)
+VECTORIZED static void normalize_group(const struct group_norm *norm, size_t channel,
+                                       size_t channels, size_t plane, const float *x, float *y)
 {
     size_t count = channels * plane;
     const double mean = total_of(x, count) / (double)count;
-    const double inverse = 1.0 / sqrt(squares_of(x, mean, count) / (double)count + norm->eps);
-    for (size_t c = channel; c < channel + channels; c++) {
+    const double variance = squares_of(x, mean, count) / (double)count;
+    const struct standard standard = standard_of(mean, variance + norm->eps);
+    for (size_t c = channel; c < channel + channels; c++, x += plane, y += plane) {
         float weight = norm->weight.values ? norm->weight.values[c] : 1.0f;
         float bias = norm->bias.values ? norm->bias.values[c] : 0.0f;
         for (size_t i = 0; i < plane; i++)
-            *y++ = (float)((*x++ - mean) * inverse) * weight + bias;
+            y[i] = standardized(&standard, x[i]) * weight + bias;
     }
 }
 
@@ -270,21 +290,52 @@ static int l2_normalize_build(struct layer *layer, const struct scope *scope,
     return layer_set_out(layer, node, &layer->in, err);
 }
 
-static void l2_normalize_forward(const struct layer *layer, const struct run *run, size_t rows,
-                                 const float *x, float *y)
+/* What a vector is divided by. Of one with a NaN it is NaN, where fmax() would give eps. */
+static inline float divisor(double square, double eps)
+{
+    const double root = sqrt(square);
+    return (float)(root < eps ? eps : root);
+}
+
+/* Numbers that follow each other are one vector. */
+static inline void normalize_line(const struct l2_norm *norm, const float *x, float *y)
+{
+    const float size = divisor(squares_of(x, 0, norm->axis), norm->eps);
+    for (size_t i = 0; i < norm->axis; i++)
+        y[i] = x[i] / size;
+}
+
+/* `count` neighbouring vectors at once, at most DOT_LANES, each with numbers `inner` apart. */
+static inline void normalize_columns(const struct l2_norm *norm, size_t count, const float *x,
+                                     float *y)
+{
+    double squares[DOT_LANES] = {0};
+    float sizes[DOT_LANES];
+    size_t slab = norm->axis * norm->inner;
+    for (size_t j = 0; j < slab; j += norm->inner)
+        for (size_t k = 0; k < count; k++)
+            squares[k] += (double)x[j + k] * (double)x[j + k];
+    for (size_t k = 0; k < count; k++)
+        sizes[k] = divisor(squares[k], norm->eps);
+    for (size_t j = 0; j < slab; j += norm->inner)
+        for (size_t k = 0; k < count; k++)
+            y[j + k] = x[j + k] / sizes[k];
+}
+
+VECTORIZED static void l2_normalize_forward(const struct layer *layer, const struct run *run,
+                                            size_t rows, const float *x, float *y)
 {
     (void)run;
     const struct l2_norm *norm = layer->state;
     size_t slab = norm->axis * norm->inner;
-    for (size_t i = 0; i < rows * layer->in_elements / slab; i++, x += slab, y += slab)
-        for (size_t k = 0; k < norm->inner; k++) {
-            double square = 0;
-            for (size_t j = k; j < slab; j += norm->inner)
-                square += (double)x[j] * (double)x[j];
-            double inverse = 1.0 / fmax(sqrt(square), norm->eps);
-            for (size_t j = k; j < slab; j += norm->inner)
-                y[j] = (float)(x[j] * inverse);
-        }
+    for (size_t i = 0; i < rows * layer->in_elements / slab; i++, x += slab, y += slab) {
+        if (norm->inner == 1)
+            normalize_line(norm, x, y);
+        else
+            for (size_t k = 0; k < norm->inner; k += DOT_LANES)
+                normalize_columns(norm, norm->inner - k < DOT_LANES ? norm->inner - k : DOT_LANES,
+                                  x + k, y + k);
+    }
 }
 
 const struct layer_op op_batch_norm = {.name = "batch_norm",

@@ -23,7 +23,7 @@ static float share_scores(const struct gate_policy *policy, const float *scores,
     divide_by(sum_of(p, policy->experts), p, policy->experts);
     for (size_t i = 0; i < policy->experts; i++)
         if (p[i] > 0)
-            entropy -= p[i] * logf(p[i]);
+            entropy -= p[i] * log_of(p[i]);
     return entropy;
 }
 
@@ -92,7 +92,7 @@ static float jittered_weight(const struct gate_policy *policy, const struct choi
         const bool masked =
             (max - logits[i]) / fmaxf(fabsf(logits[i]), max) > 2.0f * policy->jitter;
         if (choice->keys[i] > -INFINITY && !masked)
-            sum += expf(logits[i] - max);
+            sum += exp_of(logits[i] - max);
     }
     return 1.0f / sum;
 }

@@ -1,6 +1,16 @@
 /* batch_norm, layer_norm and rms_norm, compared with results computed by hand. */
 #include "support.h"
 
+/* Functions of format 3. */
+static struct moed_model *load_functions(const char *shape, const char *layers)
+{
+    char config[256];
+    snprintf(config, sizeof config,
+             "{'model_type':'moed','format_version':3,'input':{'shape':%s},'layers':%s}", shape,
+             layers);
+    return load_model(config, NO_TENSORS);
+}
+
 START_TEST(batch_norm_works_per_channel)
 {
     /* channel 0: (x - 1) / sqrt(4) * 3 + 10; channel 1: (x - -2) / sqrt(0.25) * 1 + 0 */
@@ -108,7 +118,35 @@ START_TEST(a_large_mean_is_subtracted_exactly)
 }
 END_TEST
 
+/* Along either axis: columns are worked on eight together, of which nine leave one. A vector with a
+ * NaN is NaN as a whole, as in PyTorch; the others are not. */
+START_TEST(vectors_are_normalised_along_either_axis)
+{
+    enum { LINES = 3, WIDTH = 9, BROKEN = 4 };
+    for (size_t axis = 0; axis < 2; axis++) {
+        float x[LINES * WIDTH], y[LINES * WIDTH];
+        char layers[64];
+        snprintf(layers, sizeof layers, "[{'op':'l2_normalize','axis':%zu}]", axis);
+        struct moed_model *model = load_functions("[3,9]", layers);
+        for (size_t i = 0; i < LINES * WIDTH; i++)
+            x[i] = i == BROKEN ? NAN : (float)i - 10;
+        run_forward(model, 1, 1, x, y);
+        for (size_t i = 0; i < LINES * WIDTH; i++) {
+            size_t first = axis ? i / WIDTH * WIDTH : i % WIDTH, step = axis ? 1 : WIDTH;
+            double square = 0;
+            for (size_t j = 0; j < (axis ? WIDTH : LINES); j++)
+                square += pow((double)x[first + j * step], 2);
+            if (isnan(square))
+                ck_assert(isnan(y[i]));
+            else
+                ck_assert_double_eq_tol((double)y[i], (double)x[i] / sqrt(square), 1e-6);
+        }
+        moed_model_free(model);
+    }
+}
+END_TEST
+
 TEST_MAIN("norm", batch_norm_works_per_channel, batch_norm_without_weights,
           batch_norm_needs_a_positive_variance, layer_norm_over_the_last_axis,
           the_weight_says_how_many_axes_are_normalised, rms_norm_keeps_the_mean,
-          a_large_mean_is_subtracted_exactly)
+          a_large_mean_is_subtracted_exactly, vectors_are_normalised_along_either_axis)

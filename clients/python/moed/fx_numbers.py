@@ -101,9 +101,11 @@ def _cdist(x: Any, centres: Any, p: float = 2.0, **others: Any) -> Any:
 
 def _cumsum(x: Any, dim: int) -> Any:
     """By a matrix of ones up to the diagonal."""
-    ones = torch.ones(x.shape[dim], x.shape[dim]).tril()
-    return along_last(lambda swapped: functional.linear(swapped, ones), x, dim) if dim % x.dim() != x.dim() - 1 else \
-        functional.linear(x, ones)
+    ones, axis = torch.ones(x.shape[dim], x.shape[dim]).tril(), dim % x.dim()
+    if axis == 1 and x.dim() == 3:  # of what are channels to a convolution
+        return functional.conv1d(x, ones.unsqueeze(2))
+    return functional.linear(x, ones) if axis == x.dim() - 1 else \
+        along_last(lambda swapped: functional.linear(swapped, ones), x, dim)
 
 
 def _avg_pool1d(x: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
