@@ -20,11 +20,13 @@ struct attended {
     size_t width, pitch;
     bool half;
     size_t from, end;
+    size_t first; /* the block's first position, from which on queries' biases are */
 };
 
 /* One query of one head, between blocks. In the end its result is context / sum. */
 struct attending {
     const float *query; /* [width] */
+    const float *bias;  /* added to the scores of all positions; NULL: none */
     float *context;     /* [width] the values seen so far, weighted by exp(score - max) */
     float max, sum;     /* of the scores seen so far, of the weights */
     float weights[ATTEND_POSITIONS]; /* of the block's positions */

@@ -102,19 +102,32 @@ INLINE void multiply(const struct attended *block, const struct attending *queri
     memcpy(scores, sum, sizeof sum);
 }
 
+/* The scores as they are compared. */
+INLINE void scale_scores(const struct attended *block, const struct attending *query, float scale,
+                         vec scores[VECTORS])
+{
+    float bias[ATTEND_POSITIONS] = {0};
+    size_t from = block->from;
+    if (query->bias)
+        memcpy(bias + from, query->bias + block->first + from, (block->end - from) * sizeof *bias);
+    for (unsigned v = 0; v < VECTORS; v++)
+        scores[v] = scores[v] * scale + load(bias + v * LANES);
+}
+
 /* Turns a query's scores into weights, [from, end) of them, and what it has so far into what it
  * would be under the new maximum. */
 INLINE void weigh(const struct attended *block, struct attending *query, float scale,
                   vec scores[VECTORS])
 {
-    const vec zero = {0};
-    vec most = zero - INFINITY;
-    ints index, seen[VECTORS];
+    const vec zero = {0}, hidden = zero - INFINITY; /* not seen, or by its bias */
+    vec most = hidden;
+    ints index;
+    scale_scores(block, query, scale, scores);
     for (int lane = 0; lane < LANES; lane++)
         index[lane] = lane;
     for (unsigned v = 0; v < VECTORS; v++, index += LANES) {
-        seen[v] = (index >= (int)block->from) & (index < (int)block->end);
-        scores[v] = choose(seen[v], scores[v] * scale, zero - INFINITY);
+        ints seen = (index >= (int)block->from) & (index < (int)block->end);
+        scores[v] = choose(seen, scores[v], hidden);
         most = choose(scores[v] > most, scores[v], most);
     }
     float max = query->max;
@@ -122,7 +135,7 @@ INLINE void weigh(const struct attended *block, struct attending *query, float s
         max = most[lane] > max ? most[lane] : max;
     vec sum = zero;
     for (unsigned v = 0; v < VECTORS; v++) {
-        vec weight = choose(seen[v], exponential(scores[v] - max), zero);
+        vec weight = choose(scores[v] != hidden, exponential(scores[v] - max), zero);
         store(query->weights + v * LANES, weight);
         sum += weight;
     }

@@ -56,7 +56,7 @@ static int read_scores(struct attention *attention, const struct scope *scope,
 {
     static const double none = 0;
     int64_t window;
-    double scale = 0, clip;
+    double scale = 1 / sqrt((double)attention->head_dim), clip;
     if (config_flag(node, "causal", attention->over_sequence, &attention->causal, err) != 0 ||
         config_flag(node, "keep", attention->over_sequence && attention->causal, &attention->kept,
                     err) != 0 ||
@@ -65,8 +65,7 @@ static int read_scores(struct attention *attention, const struct scope *scope,
     if (attention->kept && !(attention->over_sequence && attention->causal))
         return config_error(node, "keep", err, "only causal attention over a sequence can keep");
     attention->window = (size_t)window;
-    attention->root = config_has(node, "scale") ? 0 : sqrtf((float)attention->head_dim);
-    if (attention->root == 0 && config_real(node, "scale", NULL, &scale, err) != 0)
+    if (config_real(node, "scale", &scale, &scale, err) != 0)
         return -1;
     attention->scale = (float)scale;
     if (config_real(node, "clip", &none, &clip, err) != 0)

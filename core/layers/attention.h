@@ -22,7 +22,7 @@ struct attention {
     float clip;           /* of queries, keys and values; 0: none */
     bool causal, half;    /* half: sessions keep keys and values as binary16 */
     bool kept;            /* sessions keep them at all: rows of a sequence may come part by part */
-    float root, scale;    /* scores are divided by root, or, if it is 0, multiplied by scale */
+    float scale;          /* of scores */
     float eps;
     size_t qkv, context; /* places */
 };
@@ -62,6 +62,11 @@ void attention_sequence_plan(struct attention *attention, struct layer *layer);
 /* What comes between its two projections: from its place `qkv` to its place `context`. */
 void attention_sequence_attend(const struct attention *attention, const struct layer *layer,
                                const struct run *run, size_t rows);
+/* The same of prepared queries, keys and values that no session keeps: all of `count` positions,
+ * by the worker alone. It needs attention_workspace() floats. */
+void attention_attend(const struct attention *attention, const struct run *run, size_t count,
+                      float *qkv, float *context);
+size_t attention_workspace(const struct attention *attention);
 void attention_sequence_forward(const struct layer *layer, const struct run *run, size_t rows,
                                 const float *x, float *y);
 

@@ -50,6 +50,11 @@ static size_t block_floats(const struct attention *attention)
     return ATTEND_POSITIONS * attention->head_dim;
 }
 
+size_t attention_workspace(const struct attention *attention)
+{
+    return state_floats(attention) + 2 * block_floats(attention);
+}
+
 void attention_sequence_plan(struct attention *attention, struct layer *layer)
 {
     size_t inner = attention->heads * attention->head_dim, qkv = attention_projected(attention);
@@ -59,14 +64,12 @@ void attention_sequence_plan(struct attention *attention, struct layer *layer)
     layer->cost.macs = attention->size * (qkv + inner);
     attention->qkv = plan_floats(&layer->plan, qkv);
     attention->context = plan_floats(&layer->plan, inner);
-    plan_workspace(&layer->plan, state_floats(attention) + max_size(2 * block_floats(attention),
-                                                                    attention->head_dim + kept));
+    plan_workspace(&layer->plan,
+                   max_size(attention_workspace(attention), attention->head_dim + kept));
     if (attention->kept) {
         layer->memory.per_position = 2 * kept * number_bytes(attention);
         layer->memory.window = attention->window;
     }
-    if (attention->root != 0)
-        attention->scale = 1 / attention->root;
 }
 
 /* One forward of the layer. */
@@ -192,12 +195,14 @@ static void begin(const struct sequences *all, const struct task *task)
 {
     const struct attention *attention = all->attention;
     size_t group = heads_per_group(attention), width = attention->head_dim;
-    const float *sinks = attention->sinks.values;
+    const float *sinks = attention->sinks.values, *bias = attention->bias.values;
+    size_t positions = attention->positions;
     for (size_t i = 0; i < task->rows * group; i++) {
         size_t row = task->before + task->from + i / group, head = task->head * group + i % group;
         struct attending *query = &task->queries[i];
         query->query = all->qkv + row * attention_projected(attention) + head * width;
         query->context = all->context + (row * attention->heads + head) * width;
+        query->bias = bias ? bias + (head * positions + task->from + i / group) * positions : NULL;
         query->max = sinks ? sinks[head] : -INFINITY;
         query->sum = sinks ? 1 : 0;
         memset(query->context, 0, width * sizeof *query->context);
@@ -259,6 +264,7 @@ static void see(const struct sequences *all, const struct task *task, size_t row
     size_t first = page * ATTEND_POSITIONS, from, end;
     attention_visible(attention, task->span->position + task->from + row,
                       task->span->position + task->span->rows, &from, &end);
+    block->first = first;
     block->from = from > first ? from - first : 0;
     block->end = end > first ? end - first : 0;
     block->end = block->end < ATTEND_POSITIONS ? block->end : (size_t)ATTEND_POSITIONS;
@@ -344,6 +350,23 @@ void attention_sequence_attend(const struct attention *attention, const struct l
                             .context = run_floats(run, attention->context, rows),
                             .rows = rows};
     prepare_all(&all);
+    attend_all(&all);
+}
+
+void attention_attend(const struct attention *attention, const struct run *run, size_t count,
+                      float *qkv, float *context)
+{
+    const struct moed_span span = {.rows = count};
+    struct run own = *run;
+    own.team = NULL;
+    own.spans = &span;
+    own.span_count = 1;
+    struct sequences all = {.attention = attention,
+                            .run = &own,
+                            .kernel = kernel_get(),
+                            .qkv = qkv,
+                            .context = context,
+                            .rows = count};
     attend_all(&all);
 }
 

@@ -1,5 +1,7 @@
 /* Attention over sequences: against a reference in double, and the same bits however a sequence is
  * cut, batched and shared out. */
+#include <float.h>
+
 #include "attention_reference.h"
 #include "core/half.h"
 
@@ -264,6 +266,50 @@ START_TEST(halves_are_rounded)
 }
 END_TEST
 
+/* ---- over the positions of one row ---- */
+
+enum { POSITIONS = 70, HIDDEN = 40 }; /* more than a block is hidden */
+
+/* Queries see the last positions only, number 3 all, the last of them nothing. */
+static bool hides(size_t query, size_t key)
+{
+    return query == POSITIONS - 1 || (query != 3 && key < HIDDEN);
+}
+
+/* Weights are finite, but scores of -1e32 overflow with a bias of -FLT_MAX, in whole blocks. What
+ * is hidden so does not count; where nothing is left the answer is NaN, as PyTorch's. */
+START_TEST(biases_hide_whole_blocks)
+{
+    static float bias[POSITIONS * POSITIONS], x[POSITIONS], y[POSITIONS];
+    const struct stored tensors[] = {STORED("a.in_proj_weight", DIMS(3, 1), 0, 0, 1),
+                                     STORED("a.in_proj_bias", DIMS(3), 1e16f, -1e16f, 0),
+                                     STORED("a.out_proj.weight", DIMS(1, 1), 1),
+                                     {"a.bias", 3, {1, POSITIONS, POSITIONS}, bias, NULL}};
+    for (size_t i = 0; i < POSITIONS; i++) {
+        x[i] = (float)(i % 9) - 2;
+        for (size_t j = 0; j < POSITIONS; j++)
+            bias[i * POSITIONS + j] = hides(i, j) ? -FLT_MAX : 0;
+    }
+    struct moed_model *model =
+        load_model("{'model_type':'moed','format_version':3,'input':{'shape':[70,1]},"
+                   "'layers':[{'op':'attention','name':'a','heads':1}]}",
+                   tensors, sizeof tensors / sizeof *tensors);
+    run_forward(model, 1, 1, x, y);
+    for (size_t i = 0; i < POSITIONS; i++) {
+        double sum = 0, all = 0;
+        for (size_t j = 0; j < POSITIONS; j++) {
+            sum += hides(i, j) ? 0 : (double)x[j];
+            all += hides(i, j) ? 0 : 1;
+        }
+        if (all > 0)
+            ck_assert_double_eq_tol((double)y[i], sum / all, 1e-6);
+        else
+            ck_assert(isnan(y[i]));
+    }
+    moed_model_free(model);
+}
+END_TEST
+
 int main(void)
 {
     TCase *tests = tcase_create("attention");
@@ -273,6 +319,7 @@ int main(void)
     tcase_add_test(tests, only_wanted_rows_are_decoded);
     tcase_add_test(tests, sequences_are_described);
     tcase_add_test(tests, bad_configs_are_refused);
+    tcase_add_test(tests, biases_hide_whole_blocks);
     tcase_add_test(tests, halves_are_rounded);
     tcase_set_timeout(tests, 300);
     return run_suite("attention", tests);
