@@ -267,6 +267,8 @@ static int read_any_config(struct moed_model *model, struct config_node *root,
     int result = read_config(model, &family->moed, options, err);
     if (result != 0)
         error_prefix(err, "translated from model_type \"%s\"", family->name);
+    else
+        result = references_read(model->gates, model->gate_count, root, err);
     family_close_config(family);
     return result;
 }

@@ -65,6 +65,7 @@ static const char *const HARMLESS[] = {
     "return_dict",
     "return_dict_in_generate",
     "router_aux_loss_coef",
+    "routing_reference", /* of moed, which core/reference.h reads */
     "sep_token_id",
     "seq_aux",
     "suppress_tokens",

@@ -187,6 +187,26 @@ START_TEST(what_does_not_matter_is_accepted)
 END_TEST
 
 /* What is in configs of models that are published, beside what transformers writes itself. */
+START_TEST(a_routing_reference_is_read)
+{
+    char *directory = edited("olmoe", "{\"routing_reference\":{\"layers.1.moe\":{"
+                                      "\"share\":[1,2,3,4,5,6],\"rows\":42}}}");
+    struct error err = ERROR_INIT;
+    struct moed_model *model = moed_model_load(directory, NULL, &err);
+    ck_assert_msg(model != NULL, "%s", err.text);
+    const struct moed_gate_info *gates = moed_model_info(model)->gates;
+    ck_assert_ptr_null(gates[0].reference);
+    ck_assert_uint_eq(gates[1].reference->rows, 42);
+    ck_assert_double_eq(gates[1].reference->share[5], 6);
+    moed_model_free(model);
+    free(directory);
+    load_edited("olmoe", "{\"routing_reference\":{\"model.layers.1.mlp\":{}}}",
+                "config.json: routing_reference: no MoE layer is called 'model.layers.1.mlp'");
+    load_edited("olmoe", "{\"routing_reference\":{\"layers.1.moe\":{\"share\":[1],\"rows\":42}}}",
+                "config.json: routing_reference.layers.1.moe.share: 1 share for 6 experts");
+}
+END_TEST
+
 START_TEST(keys_of_published_configs_are_known)
 {
     static const struct refusal cases[] = {
@@ -293,6 +313,6 @@ END_TEST
 
 TEST_MAIN("family_refusals", what_is_not_understood_is_refused_by_name,
           sizes_that_do_not_fit_the_tensors_are_refused, a_file_of_many_small_experts_is_refused,
-          what_does_not_matter_is_accepted, keys_of_published_configs_are_known,
-          tensors_of_layers_that_guess_are_ignored,
+          what_does_not_matter_is_accepted, a_routing_reference_is_read,
+          keys_of_published_configs_are_known, tensors_of_layers_that_guess_are_ignored,
           inspect_shows_the_translation_and_what_is_ignored)
