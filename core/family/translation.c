@@ -103,7 +103,11 @@ static void read_fp8(struct translation *t, struct config_node *own)
     size_t count = 0;
     config_has(own, "activation_scheme"); /* activations stay f32 */
     config_has(own, "scale_fmt");         /* of activations; factors of weights are F32 */
-    if (config_choice(own, "fmt", formats, 0, &format, t->err) != 0 ||
+    if (!config_has(own, "weight_block_size"))
+        config_error(own, "weight_block_size", t->err,
+                     "missing; FP8 is read in blocks of [%d, %d], with a factor for each",
+                     FP8_BLOCK, FP8_BLOCK);
+    if (translation_failed(t) || config_choice(own, "fmt", formats, 0, &format, t->err) != 0 ||
         config_integers(own, "weight_block_size", within(1, INT32_MAX), &block, &count, t->err) !=
             0)
         return;
@@ -216,9 +220,7 @@ struct view_part whole_matrix(struct translation *t, const char *from, size_t n,
     struct view_part part = {.rows = n, .columns = k, .row_stride = k, .column_stride = 1};
     part.source = find_stored(t, from, 2, dims);
     if (part.source && part.source->dtype == DTYPE_F8_E4M3) {
-        part.scales = find_stored(t, named("%s_scale_inv", from).text, 2, blocks);
-        if (part.scales && part.scales->dtype != DTYPE_F32)
-            tensor_error(part.scales, t->err, ERROR_INVALID, ": dtype is not F32");
+        part.scales = stored(t, named("%s_scale_inv", from).text, 2, blocks);
         return part;
     }
     part.source = stored(t, from, 2, dims);

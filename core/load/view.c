@@ -152,13 +152,22 @@ static const char *at(const struct tensor *tensor, size_t index)
     return (const char *)tensor->data + index * dtype_bytes(tensor->dtype);
 }
 
+static float float_at(const struct tensor *tensor, size_t index)
+{
+    uint16_t half;
+    float value;
+    if (tensor->dtype == DTYPE_F32) {
+        memcpy(&value, at(tensor, index), sizeof value);
+        return value;
+    }
+    memcpy(&half, at(tensor, index), sizeof half);
+    return tensor->dtype == DTYPE_F16 ? float_of_half(half) : float_of_bfloat(half);
+}
+
 static float fp8_scale(const struct view_part *part, size_t index)
 {
     size_t width = width_of(part->source), across = (width + FP8_BLOCK - 1) / FP8_BLOCK;
-    size_t block = index / width / FP8_BLOCK * across + index % width / FP8_BLOCK;
-    float scale;
-    memcpy(&scale, at(part->scales, block), sizeof scale);
-    return scale;
+    return float_at(part->scales, index / width / FP8_BLOCK * across + index % width / FP8_BLOCK);
 }
 
 static float fp8_number(const struct view_part *part, size_t index)
@@ -169,18 +178,8 @@ static float fp8_number(const struct view_part *part, size_t index)
 
 static float number(const struct view_part *part, size_t index)
 {
-    uint16_t half;
-    float value;
-    switch (part->source->dtype) {
-    case DTYPE_F8_E4M3:
-        return fp8_number(part, index);
-    case DTYPE_F32:
-        memcpy(&value, at(part->source, index), sizeof value);
-        return value;
-    default:
-        memcpy(&half, at(part->source, index), sizeof half);
-        return part->source->dtype == DTYPE_F16 ? float_of_half(half) : float_of_bfloat(half);
-    }
+    return part->source->dtype == DTYPE_F8_E4M3 ? fp8_number(part, index)
+                                                : float_at(part->source, index);
 }
 
 static uint16_t bfloat_of(float value)

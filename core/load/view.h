@@ -16,8 +16,8 @@ enum { VIEW_MAX_PARTS = 3 };
  * column_stride of it. Of MXFP4 and FP8 these count the numbers that are stored in blocks. */
 struct view_part {
     struct tensor *source;
-    /* MXFP4 (`source` is U8): U8, an exponent for each 32 numbers. FP8: F32, a factor for each
-     * block of 128 x 128. NULL: `source` is F32, F16 or BF16. */
+    /* MXFP4 (`source` is U8): U8, an exponent for each 32 numbers. FP8: F32, F16 or BF16, a
+     * factor for each block of 128 x 128. NULL: `source` is F32, F16 or BF16. */
     struct tensor *scales;
     size_t first, rows, columns, row_stride, column_stride;
 };

@@ -84,6 +84,8 @@ static const struct refusal {
     {"gpt_oss", "{\"rope_parameters\":null}", "rope_scaling: missing"},
     {"gpt_oss_mxfp4", "{\"quantization_config\":{\"quant_method\":\"awq\"}}",
      "quantization_config.quant_method: 'awq' is not one of"},
+    {"qwen3_fp8", "{\"quantization_config\":{\"quant_method\":\"fp8\"}}",
+     "quantization_config.weight_block_size: missing; FP8 is read in blocks of [128, 128]"},
     {"qwen3_fp8",
      "{\"quantization_config\":{\"quant_method\":\"fp8\",\"weight_block_size\":[64,64]}}",
      "weight_block_size: expected [128, 128]"},

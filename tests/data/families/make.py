@@ -87,6 +87,8 @@ FAMILIES = {
     "mistral": ("mistral", dict(SMALL, num_hidden_layers=1, sliding_window=5)),
     "qwen3_moe_fused": ("qwen3_moe", dict(SMALL, head_dim=8, moe_intermediate_size=8, num_experts=4,
                                           num_experts_per_tok=2, num_hidden_layers=1)),
+    "qwen3_moe_fp8": ("qwen3_moe", dict(SMALL, head_dim=40, hidden_size=136, moe_intermediate_size=16, num_experts=3,
+                                        num_experts_per_tok=2, num_hidden_layers=1)),
     "qwen3_bf16": ("qwen3", dict(SMALL, head_dim=8, num_hidden_layers=1, tie_word_embeddings=True)),
     "qwen3_fp8": ("qwen3", dict(SMALL, head_dim=40, num_hidden_layers=1)),
     "qwen3": ("qwen3", dict(SMALL, head_dim=16, tie_word_embeddings=True)),
@@ -144,8 +146,8 @@ def quantize_mxfp4(model, directory):
     edit(directory, tensors, {"quantization_config": {"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]}})
 
 
-def quantize_fp8(model, directory):
-    """The layers' matrices as F8_E4M3 with a factor for each block of 128 x 128."""
+def quantize_fp8(model, directory, factors=lambda _: torch.float32):
+    """The layers' matrices as F8_E4M3 with a factor for each block of 128 x 128, of the dtype factors(name)."""
     tensors = load_file(directory / "model.safetensors")
     meant = dict(tensors)
     generator = torch.Generator().manual_seed(3)
@@ -153,7 +155,8 @@ def quantize_fp8(model, directory):
         weight = tensors[name]
         grid = [(size + 127) // 128 for size in weight.shape]
         scales = 0.002 * (1 + torch.rand(grid, generator=generator))
-        each = scales.repeat_interleave(128, 0).repeat_interleave(128, 1)[:weight.shape[0], :weight.shape[1]]
+        scales = scales.to(factors(name))
+        each = scales.float().repeat_interleave(128, 0).repeat_interleave(128, 1)[:weight.shape[0], :weight.shape[1]]
         tensors[name] = (weight / each).to(torch.float8_e4m3fn)
         tensors[name + "_scale_inv"] = scales
         meant[name] = tensors[name].float() * each
@@ -165,7 +168,13 @@ def quantize_fp8(model, directory):
                                                       "fmt": "e4m3", "weight_block_size": [128, 128]}})
 
 
-QUANTIZED = {"gpt_oss_mxfp4": quantize_mxfp4, "qwen3_fp8": quantize_fp8, "deepseek_v3_fp8": quantize_fp8}
+def quantize_fp8_halves(model, directory):
+    """The factors have 16 bits, as those of Qwen's own checkpoints: most BF16, some F16."""
+    quantize_fp8(model, directory, lambda name: torch.bfloat16 if "experts" in name else torch.float16)
+
+
+QUANTIZED = {"gpt_oss_mxfp4": quantize_mxfp4, "qwen3_fp8": quantize_fp8, "deepseek_v3_fp8": quantize_fp8,
+             "qwen3_moe_fp8": quantize_fp8_halves}
 
 
 class Nomic:
