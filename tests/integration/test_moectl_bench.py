@@ -78,7 +78,8 @@ class BenchTextTest(ServerCase):
     def test_wrong_prompts(self):
         for text, words in ((b"", "there are no prompts"), (b"\n\n", "there are no prompts"), (b"[]", "there are no prompts"),
                             (b'["a", 3]', "prompt 1: expected a text or a list of token ids"), (b'[""]', "prompt 0: expected"),
-                            (b'[[1, "a"]]', "prompt 0: expected"), (b"[1", "line 1, column 2"), (b"a\n\xff\n", "line 2 is not UTF-8")):
+                            (b'[[1, "a"]]', "prompt 0: expected"), (b"[1", "line 1, column 2"), (b"a\n\xff\n", "line 2 is not UTF-8"),
+                            (b"a\0b\nc\n", "a NUL byte, which no prompt may hold")):
             with tempfile.NamedTemporaryFile(suffix=".txt") as file:
                 file.write(text)
                 file.flush()
@@ -92,6 +93,11 @@ class BenchTextTest(ServerCase):
         self.assertRegex(table, r"\nfirst token +[\d.]+ ")
         self.assertRegex(table, r"\nbetween tokens +[\d.]+ ")
         self.assertNotIn("cache", table)
+
+    def test_what_was_not_measured_is_no_figure(self):
+        options = (NAME, "--requests", 3, "--prompt-tokens", 3, "--max-tokens", 1)  # no token has one before it
+        self.assertEqual(set(self.bench(*options)["between_tokens_ms"].values()), {None})
+        self.assertRegex(moectl("bench", *options, url=self.server.url).stdout, r"\nbetween tokens(        -){7}\n")
 
     def test_what_the_servers_cache_had_is_told(self):
         with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
@@ -164,7 +170,7 @@ class BenchStreamTest(StreamCase):
             self.assertEqual((result["answers"], result["failed"], result["answer_tokens"]), (0, 3, 0))
             self.assertEqual([(error["status"], error["count"]) for error in result["errors"]], [(0, 3)])
             self.assertIn(words, result["errors"][0]["text"])
-            self.assertEqual(result["between_tokens_ms"]["max"], 0)
+            self.assertIsNone(result["between_tokens_ms"]["max"])
 
     def test_times_are_those_of_events(self):
         a, b, *end = Measured.whole

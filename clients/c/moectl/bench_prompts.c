@@ -56,18 +56,21 @@ static int read_list(struct bench_prompts *work, const char *text, size_t length
 }
 
 /* A prompt in each line that is not empty. */
-static int read_lines(struct bench_prompts *work, const char *text, struct moed_client_error *err)
+static int read_lines(struct bench_prompts *work, const char *text, size_t length,
+                      struct moed_client_error *err)
 {
     size_t lines = 1, number = 1;
+    if (strlen(text) != length)
+        return fail_with(err, "a NUL byte, which no prompt may hold");
     for (const char *at = text; *at; at++)
         lines += *at == '\n';
     work->list = xcalloc(lines, sizeof *work->list);
-    for (size_t length; *text; text += length + (text[length] == '\n'), number++) {
-        length = strcspn(text, "\n");
-        json_t *prompt = json_stringn(text, length);
+    for (size_t bytes; *text; text += bytes + (text[bytes] == '\n'), number++) {
+        bytes = strcspn(text, "\n");
+        json_t *prompt = json_stringn(text, bytes);
         if (!prompt)
             return fail_with(err, "line %zu is not UTF-8", number);
-        if (length > 0)
+        if (bytes > 0)
             add_prompt(work, prompt);
         json_decref(prompt);
     }
@@ -81,7 +84,7 @@ static int read_prompts(struct bench_prompts *work, const char *path, struct moe
     if (!text)
         return -1;
     int result = text[strspn(text, " \t\r\n")] == '[' ? read_list(work, text, length, err)
-                                                      : read_lines(work, text, err);
+                                                      : read_lines(work, text, length, err);
     if (result == 0 && work->count == 0)
         result = fail_with(err, "there are no prompts");
     if (result != 0)

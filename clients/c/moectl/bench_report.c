@@ -20,13 +20,23 @@ static double per_second(const struct load_result *result, uint64_t count)
     return result->seconds > 0 ? (double)count / result->seconds : 0;
 }
 
+/* A dash where nothing was measured. */
+static void print_figure(const struct latency *latency, double nanoseconds)
+{
+    if (latency->count > 0)
+        printf("%*.3f", FIGURE_COLUMNS, nanoseconds / 1e6);
+    else
+        printf("%*s", FIGURE_COLUMNS, "-");
+}
+
 static void print_latency(const char *title, const struct latency *latency)
 {
     printf("%-*s", TITLE_COLUMNS, title);
     for (size_t i = 0; i < LENGTH(PERCENTILES); i++)
-        printf("%*.3f", FIGURE_COLUMNS, latency_percentile(latency, PERCENTILES[i].part) / 1e6);
-    printf("%*.3f%*.3f\n", FIGURE_COLUMNS, (double)latency->most / 1e6, FIGURE_COLUMNS,
-           latency_mean(latency) / 1e6);
+        print_figure(latency, latency_percentile(latency, PERCENTILES[i].part));
+    print_figure(latency, (double)latency->most);
+    print_figure(latency, latency_mean(latency));
+    putchar('\n');
 }
 
 static void print_errors(const struct load_result *result)
@@ -109,15 +119,20 @@ void bench_print(const struct bench *bench)
 
 /* ---- JSON ---- */
 
+static json_t *json_figure(const struct latency *latency, double nanoseconds)
+{
+    return latency->count > 0 ? json_real(nanoseconds / 1e6) : json_null();
+}
+
 static json_t *json_latency(const struct latency *latency)
 {
     json_t *object = json_object();
     for (size_t i = 0; i < LENGTH(PERCENTILES); i++)
         json_object_set_new(object, PERCENTILES[i].key,
-                            json_real(latency_percentile(latency, PERCENTILES[i].part) / 1e6));
-    json_object_set_new(object, "min", json_real((double)latency->least / 1e6));
-    json_object_set_new(object, "max", json_real((double)latency->most / 1e6));
-    json_object_set_new(object, "mean", json_real(latency_mean(latency) / 1e6));
+                            json_figure(latency, latency_percentile(latency, PERCENTILES[i].part)));
+    json_object_set_new(object, "min", json_figure(latency, (double)latency->least));
+    json_object_set_new(object, "max", json_figure(latency, (double)latency->most));
+    json_object_set_new(object, "mean", json_figure(latency, latency_mean(latency)));
     return object;
 }
 
