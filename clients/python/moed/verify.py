@@ -5,21 +5,22 @@ loader and, where `moed` is found, by the C engine, which also says whether a se
 ones and those at edges: zeros, ones, large and small numbers, first and last categories.
 
 A row whose answer jumps when its numbers, or the logits of a gate, change in the seventh digit is at an edge of the
-router's choice (two equal logits, say). There neither side is wrong, and it is not compared. Nor is a difference wrong
-that is no larger than what rounding does to the row, which the checkpoint in float64 tells.
+router's choice (two equal logits, say). There neither side is wrong, and it is not compared; nor is one that is finite
+or not by the seventh digit. Nor is a difference wrong that is no larger than what rounding does to the row, which the
+checkpoint in float64 tells, also with what each of its layers gives rounded to 24 bits.
 """
 
 import contextlib
 import copy
 import os
-from typing import Any, Callable, Dict, Iterator, List, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple
 
 import numpy as np
 import torch
 
 from moed import engine
 from moed.client import MoedError
-from moed.gates import Gate
+from moed.gates import Gate, Routing
 from moed.layers import MoE, MultiGateMoE
 from moed.loader import LoadedModel
 from moed.multitask import Input
@@ -33,6 +34,7 @@ ROWS, MOST_ELEMENTS = 24, 1 << 22
 RELATIVE, ABSOLUTE = 1e-4, 2e-5  # of a number, and of the largest number of an output
 NUDGE = 1e-6
 MASKED = 1e8  # logits beyond are those of experts that are masked, and no measure of what rounding does to others
+ROUNDING = 2 ** -23
 ROUNDINGS = 8  # so many times what rounding does to the checkpoint's own answer
 
 
@@ -86,7 +88,7 @@ def outcome(model: Any, rows: Tensors, path: str) -> Tensors:
 def check_package(expected: Tensors, loaded: LoadedModel, rows: Tensors, path: str) -> None:
     """The package's own loader."""
     got = _answers(loaded, rows)
-    _check(expected, got, _steady(loaded, rows, got)[0], lambda: _roundings(loaded, rows, got), path,
+    _check(expected, got, _steady(loaded, rows, got), lambda: _roundings(loaded, rows, got), path,
            "the checkpoint computes")
 
 
@@ -105,12 +107,14 @@ def check_engine(binary: str, directory: str, loaded: LoadedModel, rows: Tensors
 def check_answers(answers: Dict[str, np.ndarray], loaded: LoadedModel, rows: Tensors, path: str) -> None:
     """A server's answers, outputs and the experts of each row, against the loader's."""
     expected = _answers(loaded, rows)
-    experts = _experts(loaded)
-    steady, settled = _steady(loaded, rows, expected)
+    routings = _routings(loaded)
+    steady = _steady(loaded, rows, expected)
     got = {name: torch.from_numpy(values.copy()) for name, values in answers.items()}
     _check(expected, got, steady, lambda: _roundings(loaded, rows, expected), path, "the server computes")
-    for name, chosen in experts.items():
-        require(bool(_same_sets(got[name], chosen, len(steady))[steady & settled].all()), path,
+    for name, routing in routings.items():
+        same = _same_sets(got[name], routing.experts, len(steady.answers))
+        same |= _as_good(got[name], routing, len(steady.answers))
+        require(bool(same[steady.answers & steady.experts].all()), path,
                 f"'{name}': the server chooses other experts than the model")
 
 
@@ -120,17 +124,36 @@ def _same_sets(got: torch.Tensor, chosen: torch.Tensor, rows: int) -> torch.Tens
     return (first == second).flatten(1).all(dim=1)
 
 
-def _experts(loaded: LoadedModel) -> Tensors:
-    """Of the latest pass, by the name that the server gives them."""
+def _as_good(got: torch.Tensor, routing: Routing, rows: int) -> torch.Tensor:
+    """[rows] of bool. Of experts with one share, a sigmoid's 0 or 1 beyond float32, too, either may be chosen."""
+    shares = torch.cat([routing.probabilities, torch.full_like(routing.probabilities[:, :1], -1)], 1)  # -1: no expert
+    of_each = [shares.gather(1, chosen.reshape(routing.experts.shape).long() % shares.shape[1]).sort(dim=-1).values
+               for chosen in (got, routing.experts)]
+    return (of_each[0] == of_each[1]).reshape(rows, -1).all(dim=1)
+
+
+def _routings(loaded: LoadedModel) -> Dict[str, Routing]:
+    """Of the latest pass, by the name that the server gives their experts."""
     found = {}
     for path, module in loaded.named_modules():
         name = path.split(".")[-1]
         if type(module) is MoE:
-            found[f"routing.{name}.experts"] = module.routing.experts
+            found[f"routing.{name}.experts"] = module.routing
         elif type(module) is MultiGateMoE:
-            found.update({f"routing.{name}.{gate}.experts": routing.experts
+            found.update({f"routing.{name}.{gate}.experts": _of_all(routing, module, gate)
                           for gate, routing in module.routing.items()})
     return found
+
+
+def _of_all(routing: Routing, module: MultiGateMoE, gate: str) -> Routing:
+    """Its distribution over all experts, where a gate chooses among some."""
+    shares = routing.probabilities.new_full((len(routing.probabilities), len(module.experts)), -1)
+    shares[:, module.gate_experts[gate]] = routing.probabilities
+    return routing._replace(probabilities=shares)
+
+
+def _experts(loaded: LoadedModel) -> Tensors:
+    return {name: routing.experts for name, routing in _routings(loaded).items()}
 
 
 def _answers(model: Any, rows: Tensors) -> Tensors:
@@ -139,37 +162,69 @@ def _answers(model: Any, rows: Tensors) -> Tensors:
     return answers if isinstance(answers, dict) else {model.output_names[0]: answers}
 
 
-def _steady(loaded: LoadedModel, rows: Tensors, answers: Tensors) -> Tuple[torch.Tensor, torch.Tensor]:
-    """[rows] of bool, two: those whose answers are finite and at no edge of a decision; whose experts are at none.
+class _Steady(NamedTuple):
+    """[rows] of bool, three."""
 
-    `answers` are those of the latest pass. Nudges come in pairs of opposite sign: of equal logits the one finds the
+    answers: torch.Tensor  # are finite and at no edge of a decision
+    experts: torch.Tensor  # are at none
+    finite: torch.Tensor   # whether answers are is no matter of digits
+
+
+def _steady(loaded: LoadedModel, rows: Tensors, answers: Tensors) -> _Steady:
+    """`answers` are those of the latest pass. Nudges come in pairs of opposite sign: of equal logits the one finds the
     largest first, the other the smallest.
     """
-    steady = torch.ones(len(next(iter(rows.values()))), dtype=torch.bool)
-    for values in answers.values():
-        steady &= torch.isfinite(values).reshape(len(values), -1).all(dim=1)
-    settled, chosen = torch.ones_like(steady), _experts(loaded)
+    steady = _finite(answers)
+    settled, chosen, sure = torch.ones_like(steady), _experts(loaded), torch.ones_like(steady)
     for seed in range(2):
         for sign in (1, -1):
             with _nudged_logits(loaded, seed, sign * NUDGE):
                 others = _answers(loaded, _nudged(rows, seed, sign * NUDGE))
+            sure &= _finite(others) == _finite(answers)
             for name, values in answers.items():
                 steady &= _same(others[name], values)
             for name, experts in _experts(loaded).items():
                 settled &= _same_sets(experts, chosen[name], len(steady))
-    return steady, settled
+    return _Steady(steady, settled, sure)
+
+
+def _finite(answers: Tensors) -> torch.Tensor:
+    return torch.stack([torch.isfinite(values).flatten(1).all(dim=1) for values in answers.values()]).all(dim=0)
 
 
 def _roundings(loaded: LoadedModel, rows: Tensors, answers: Tensors) -> Tensors:
-    """How far each number of the answers is from what the checkpoint gives in float64; 0 where that cannot be run."""
+    """How far each number of the answers is from what the checkpoint gives in float64, or that from what it gives with
+    layers that round; 0 where that cannot be run."""
     exact = copy.deepcopy(loaded).double()
     for entry in exact.inputs:
         entry.preprocessed = _in_double(entry.preprocessed)
     try:
         precise = _answers(exact, rows)
+        others = [{name: values.double() for name, values in answers.items()}]
+        for seed in range(2):
+            with _rounded(exact, seed):
+                others.append(_answers(exact, rows))
     except RuntimeError:
         return {name: torch.zeros_like(values) for name, values in answers.items()}
-    return {name: torch.nan_to_num((values.double() - precise[name]).abs()).float() for name, values in answers.items()}
+    return {name: torch.stack([torch.nan_to_num((other[name] - values).abs()) for other in others]).amax(0).float()
+            for name, values in precise.items()}
+
+
+@contextlib.contextmanager
+def _rounded(loaded: LoadedModel, seed: int) -> Iterator[None]:
+    """What a layer gives is off by about a digit of float32, which the answers of another implementation may be."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def round_off(module: Any, given: tuple, result: Any) -> Any:
+        if not isinstance(result, torch.Tensor) or not result.is_floating_point():
+            return result
+        return result * (1 + ROUNDING * torch.randn(result.shape, generator=generator, dtype=result.dtype))
+    hooks = [module.register_forward_hook(round_off) for module in loaded.modules() if not list(module.children())]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _in_double(preprocessed: Callable) -> Callable:
@@ -215,16 +270,17 @@ def _same(got: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
     return close.reshape(len(got), -1).all(dim=1)
 
 
-def _check(expected: Tensors, got: Tensors, steady: torch.Tensor, roundings: Callable[[], Tensors], path: str,
+def _check(expected: Tensors, got: Tensors, steady: _Steady, roundings: Callable[[], Tensors], path: str,
            who: str) -> None:
-    require(bool(steady.any()), path, "every row that was tried is at an edge of a router's choice or gives numbers "
-                                      "that are not finite; there is nothing to compare")
+    require(bool(steady.answers.any()), path, "every row that was tried is at an edge of a router's choice or gives "
+                                              "numbers that are not finite; there is nothing to compare")
     for name, values in expected.items():
         require(got[name].shape == values.shape, path,
                 f"output '{name}': {who} rows of shape {list(got[name].shape[1:])}, the model {list(values.shape[1:])}")
-        # A row without finite answers of the checkpoint is not steady, and yet wrong if the model has some.
-        broken = (torch.isfinite(values) & ~torch.isfinite(got[name])).reshape(len(values), -1).any(dim=1)
-        wrong = (steady & ~_same(got[name], values)) | broken
+        # A row without finite answers of the checkpoint is not steady, and yet wrong if all of the model's are: of a
+        # sum over numbers of which some are infinite others may be NaN.
+        broken = _finite({name: values}) & ~_finite({name: got[name]}) & steady.finite
+        wrong = (steady.answers & ~_same(got[name], values)) | broken
         if wrong.any():  # it takes another pass to know
             allowed = ROUNDINGS * roundings()[name]
             wrong &= broken | ((got[name] - values).abs() > allowed).reshape(len(values), -1).any(dim=1)
