@@ -1,10 +1,12 @@
 """Finds mixtures in a forward() that runs all experts and weighs them itself, so that their routing is counted, too.
 
-What is certain is taken: a softmax over n numbers of a row, n values that are put side by side or multiplied by one of
-its numbers each, and their weighted sum, found by its value. The sum becomes a MoE layer whose item holds what the
-experts gave, with the logits behind: every expert of it passes its own entry on.
+What is certain is taken: n numbers of a row, n values that are put side by side, made by one tensor of n experts, or
+multiplied by one of the numbers each, and their weighted sum, found by its value. The sum becomes a MoE layer whose
+item holds what the experts gave, with the logits behind: every expert of it passes its own entry on. Numbers that are
+no softmax have to lie between 0 and 1 whatever a row holds (fx_weights.py): they are the sigmoids of some logits.
 """
 
+import math
 from collections import OrderedDict
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 
@@ -13,12 +15,14 @@ from torch import fx, nn
 from torch.nn import functional
 
 from moed.functions import Slice
+from moed.fx_weights import Bounded, name_of
 from moed.gates import Gate
 from moed.layers import MoE
 from moed.ops import ExportError
 
 SOFTMAX = (torch.softmax, functional.softmax, "softmax")
 SIDE_BY_SIDE = (torch.stack, torch.cat, torch.concat)
+CUTS = ("getitem", "select", "narrow", "chunk", "split", "unbind", "squeeze", "flatten", "reshape", "view")
 MOST_EXPERTS = 512
 FOUND = "_moed_found"  # of a MoE layer that was made here
 Values = Dict[fx.Node, Any]
@@ -26,18 +30,19 @@ Graph = Tuple[fx.Graph, Values]
 
 
 class Weighted(NamedTuple):
-    """A softmax, the values that it weighs, in order, and their sum."""
+    """Numbers of each row (or several nodes with one each), the values that they weigh, in order, and their sum."""
 
-    logits: fx.Node
+    numbers: List[fx.Node]
     parts: List[fx.Node]
     total: fx.Node
+    logits: Optional[fx.Node]  # of a softmax
 
 
 class Unplaced(ExportError):
     """There are mixtures, and a checkpoint has no place for a MoE layer that they could be."""
 
     def __init__(self, path: str, where: str, line: str = ""):
-        super().__init__(path, f"weighs experts by a softmax {where}: exported as it is, all of them run, and their "
+        super().__init__(path, f"weighs experts {where}: exported as it is, all of them run, and their "
                          "routing is not counted. Give gate and experts a module of their own (self.gate, "
                          "self.experts), or say with moed.register_adapter which they are (clients/python/PORTING.md)",
                          line)
@@ -49,22 +54,30 @@ def with_mixtures(module: nn.Module, graph: fx.Graph, values: Values, path: str,
     joined: several come before all that reads them, for branches to part from.
     """
     forget(module)
+    bounded = Bounded(module, values)
     everywhere = [weighted for node in list(graph.nodes) for weighted in _found(module, node, values)]
-    found = [weighted for weighted in everywhere if values[weighted.logits].dim() == 2]
-    if len(found) < len(everywhere):
-        total = next(weighted.total for weighted in everywhere if weighted not in found)
-        raise Unplaced(path, "at every position", total.meta.get("line", ""))
-    if not found:
+    everywhere += _others(module, graph, values, bounded, {weighted.total for weighted in everywhere})
+    if not everywhere:
         return graph, values
-    totals = []
-    for weighted in found:
-        name = "moe" if len(found) == 1 else _name(weighted.logits)
-        while hasattr(module, name):
+    names: List[str] = []
+    for weighted in everywhere:
+        _require_a_place(weighted, values, bounded, path)
+        name = "moe" if len(everywhere) == 1 else _name(weighted.logits or weighted.numbers[0])
+        while hasattr(module, name) or name in names:
             name += "_moe"
-        totals.append(_replace(module, graph, values, weighted, name))
+        names.append(name)
+    totals = [_replace(module, graph, values, weighted, name) for weighted, name in zip(everywhere, names)]
     if joined and len(totals) > 1:
         _join(graph, values, totals)
     return _in_order(graph, values)
+
+
+def _require_a_place(weighted: Weighted, values: Values, bounded: Bounded, path: str) -> None:
+    line = weighted.total.meta.get("line", "")
+    if len(weighted.numbers) == 1 and values[weighted.numbers[0]].dim() != 2:
+        raise Unplaced(path, "at every position", line)
+    if weighted.logits is None and not bounded.is_share(weighted.numbers):
+        raise Unplaced(path, "by numbers that need not lie between 0 and 1", line)
 
 
 def forget(module: nn.Module) -> bool:
@@ -89,9 +102,10 @@ def _found(module: nn.Module, node: fx.Node, values: Values) -> Iterator[Weighte
     shares, after = values[node], _after(node)
     before = _reached(logits, lambda other: other.all_input_nodes)
     for parts in [*_stacked(list(node.graph.nodes), shares, values, after), *_multiplied(shares, values, after)]:
-        total = None if before.issuperset(parts) else _total(parts, shares, values, after)  # attention to the parts
+        attends = before.issuperset(_sources(module, parts))
+        total = None if attends else _total(parts, shares, values, after)
         if total is not None:
-            yield Weighted(logits, parts, total)
+            yield Weighted([node], parts, total, logits)
             return
 
 
@@ -166,6 +180,16 @@ def _place(number: Any, shares: torch.Tensor, parts: List[Any]) -> Optional[int]
                  if part is None and torch.equal(number.flatten(), shares[..., index].flatten())), None)
 
 
+def _sources(module: nn.Module, parts: List[Any]) -> Set[Any]:
+    """What values are cut out of. Numbers that are made of it attend to it: they are not those of a gate."""
+    sources = set()
+    for source in parts:
+        while name_of(source, module) in CUTS and isinstance(source.args[0], fx.Node):
+            source = source.args[0]
+        sources.add(source)
+    return sources
+
+
 def _total(parts: List[fx.Node], shares: torch.Tensor, values: Values,
            after: Dict[fx.Node, None]) -> Optional[fx.Node]:
     """The first value that is the weighted sum."""
@@ -173,12 +197,149 @@ def _total(parts: List[fx.Node], shares: torch.Tensor, values: Values,
     given = torch.stack([values[part].reshape(len(shares), -1) for part in parts], 1)
     wanted = (shares.unsqueeze(-1) * given).sum(1)
     nearly = 1e-5 * float(wanted.abs().max())
+    if not math.isfinite(nearly):  # masked logits, as numbers
+        return None
     for node in after:
         value = values.get(node)
         if isinstance(value, torch.Tensor) and value.numel() == wanted.numel() and value.dtype == wanted.dtype \
                 and torch.allclose(value.reshape(wanted.shape), wanted, rtol=1e-4, atol=nearly):
             return node
     return None
+
+
+def _others(module: nn.Module, graph: fx.Graph, values: Values, bounded: Bounded,
+            taken: Set[fx.Node]) -> List[Weighted]:
+    """Those that are not stacked or multiplied behind a softmax of their own."""
+    nodes, found = list(graph.nodes), []
+    for weighted in [*_weighed(module, nodes, values), *_sums_of_products(module, nodes, values, bounded)]:
+        if weighted.total not in taken:
+            taken.add(weighted.total)
+            found.append(weighted)
+    return found
+
+
+def _weighed(module: nn.Module, nodes: List[fx.Node], values: Values) -> Iterator[Weighted]:
+    """Any numbers that weigh what is side by side: what is so is sought first, for it is rare."""
+    of_experts = _of_all_experts(module, nodes, values)
+    for node in nodes:
+        for count in _counts(node, values, of_experts):
+            for numbers in nodes:
+                value: Any = values.get(numbers)
+                if not (_is_of_rows(value) and 1 < value.shape[-1] == count <= MOST_EXPERTS):
+                    continue
+                before, after = _reached(numbers, lambda other: other.all_input_nodes), _after(numbers)
+                if node in before or not any(other.op == "placeholder" for other in before):
+                    continue
+                parts = [] if node in after else _parts(node, value, values)
+                parts = [] if before.issuperset(_sources(module, parts)) else parts
+                total = _total(parts, value, values, after) if parts else None
+                if total is not None:
+                    yield Weighted([numbers], parts, total, _logits(module, numbers, values))
+                    break
+
+
+def _counts(node: fx.Node, values: Values, of_experts: Dict[fx.Node, Set[int]]) -> Set[int]:
+    """How many values may lie side by side in it."""
+    if node.target in SIDE_BY_SIDE and node.args and isinstance(node.args[0], (list, tuple)):
+        return {len(node.args[0])}
+    value: Any = values.get(node)
+    return {value.shape[1], value.shape[-1]} & of_experts.get(node, set()) if _is_of_rows(value) else set()
+
+
+def _of_all_experts(module: nn.Module, nodes: List[fx.Node], values: Values) -> Dict[fx.Node, Set[int]]:
+    """How many experts' values a node may hold: it is made of a tensor with a matrix for each, or parts a layer's."""
+    sizes: Dict[fx.Node, Set[int]] = {}
+    for node in nodes:
+        value = values.get(node)
+        if not isinstance(value, torch.Tensor) or value.dim() < 3:
+            continue
+        if node.op == "get_attr":
+            for other in _reached(node, lambda other: list(other.users)):
+                sizes.setdefault(other, set()).add(len(value))
+        source = node.args[0] if name_of(node, module) in ("view", "reshape", "unflatten", nn.Unflatten) else None
+        if isinstance(source, fx.Node) and name_of(source, module) in ("linear", nn.Linear) \
+                and values[source].dim() == 2:
+            sizes.setdefault(node, set()).update(value.shape[1:])
+    return sizes
+
+
+def _is_of_rows(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.dim() > 1 and value.dtype == torch.float32
+
+
+def _parts(node: fx.Node, numbers: torch.Tensor, values: Values) -> List[fx.Node]:
+    """What lies side by side, taken apart where one tensor holds all of it."""
+    if node.target in SIDE_BY_SIDE:
+        parts = list(node.args[0])
+        return parts if _alike(parts, numbers, values) else []
+    shape, axes = values[node].shape, numbers.dim() - 1
+    if shape[:axes] != numbers.shape[:-1]:
+        return []
+    axis = axes if len(shape) > axes and shape[axes] == numbers.shape[-1] else len(shape) - 1
+    parts = []
+    if len(shape) > numbers.dim() and shape[axis] == numbers.shape[-1]:
+        for index in range(shape[axis]):
+            with node.graph.inserting_after(parts[-1] if parts else node):
+                parts.append(node.graph.call_method("select", (node, axis, index)))
+            parts[-1].meta.update(node.meta)
+            values[parts[-1]] = values[node].select(axis, index)
+    return parts
+
+
+def _sums_of_products(module: nn.Module, nodes: List[fx.Node], values: Values,
+                      bounded: Bounded) -> Iterator[Weighted]:
+    """Sums whose every term is a number of each row, made of the row, by a value: g * p * expert(x) + ..."""
+    inside: Set[fx.Node] = set()
+    for node in reversed(nodes):
+        if node in inside or name_of(node, module) not in ("add", "iadd", "add_"):
+            continue
+        sums, terms = _terms(module, node)
+        pairs = [_number_and_part(module, term, values, bounded) for term in terms]
+        if len(terms) > 1 and all(pairs):
+            inside |= sums
+            numbers, parts = ([pair[place] for pair in pairs if pair] for place in (0, 1))
+            if _are_experts(module, numbers, parts, values):
+                yield Weighted(numbers, parts, node, None)
+
+
+def _terms(module: nn.Module, node: fx.Node) -> Tuple[Set[fx.Node], List[Any]]:
+    """(the sums that a sum is made of, what they add up)"""
+    sums, terms, pending = set(), [], [node]  # type: Any, Any, Any
+    while pending:
+        given = pending.pop()
+        if isinstance(given, fx.Node) and name_of(given, module) in ("add", "iadd", "add_"):
+            sums.add(given)
+            pending += given.args[::-1]
+        elif isinstance(given, fx.Node) or given != 0:
+            terms.append(given)
+    return sums, terms
+
+
+def _number_and_part(module: nn.Module, term: Any, values: Values,
+                     bounded: Bounded) -> Optional[Tuple[fx.Node, fx.Node]]:
+    """A product's factors, where one is a number of each row; of two numbers, where one is a share."""
+    if not isinstance(term, fx.Node) or name_of(term, module) not in ("mul", "imul", "mul_"):
+        return None
+    factors: Tuple[Any, ...] = term.args
+    if len(factors) != 2 or not all(isinstance(factor, fx.Node) and _is_of_rows(values.get(factor)) and
+                                    len(values[factor]) == len(values[term]) for factor in factors):
+        return None
+    sizes, rows = [values[factor].numel() for factor in factors], len(values[term])
+    shares = [size == rows and (other > rows or bounded.is_share(factor))
+              for size, other, factor in zip(sizes, sizes[::-1], factors)]
+    if sum(shares) != 1:
+        return None
+    return (factors[0], factors[1]) if shares[0] else (factors[1], factors[0])
+
+
+def _are_experts(module: nn.Module, numbers: List[fx.Node], parts: List[fx.Node], values: Values) -> bool:
+    """Not attention, whose numbers are made of what they weigh, nor a gate between a value and what is made of it."""
+    def inputs(node: fx.Node) -> List[fx.Node]:
+        return node.all_input_nodes
+    before = {other for number in numbers for other in _reached(number, inputs)}
+    return _alike(parts, values[numbers[0]], values) and not before.issuperset(_sources(module, parts)) and \
+        any(other.op == "placeholder" for other in before) and \
+        all(_reached(part, inputs).isdisjoint(parts) for part in parts)
 
 
 # ---- replacing ----
@@ -206,20 +367,32 @@ class _Writer:
 
 
 def _replace(module: nn.Module, graph: fx.Graph, values: Values, weighted: Weighted, name: str) -> fx.Node:
-    logits, parts, total = weighted
-    rows, count = values[logits].shape
+    parts, total, count = weighted.parts, weighted.total, len(weighted.parts)
+    rows = len(values[total])
     size = values[parts[0]].numel() // rows
-    gate = Gate(nn.Sequential(OrderedDict(logits=Slice(1, size, size + 1), flat=nn.Flatten())))
+    gate = Gate(nn.Sequential(OrderedDict(logits=Slice(1, size, size + 1), flat=nn.Flatten())),
+                score="softmax" if weighted.logits else "sigmoid")
     layer = MoE([Slice(0, 0, size) for _ in range(count)], gate, expert_inputs=range(count)).eval()
     setattr(layer, FOUND, True)
     setattr(module, name, layer)
     write = _Writer(graph, values, total)
     stacked = write(torch.stack, [write("reshape", part, rows, size) for part in parts], 1)
+    logits = weighted.logits or _logits_of(module, write, weighted.numbers, rows)
     behind = write("reshape", logits, rows, count, 1)
     mixed = write(name, write(torch.cat, [stacked, behind], 2), module=layer)
     shaped = write("reshape", mixed, *values[total].shape)
     total.replace_all_uses_with(shaped)
     return shaped
+
+
+def _logits_of(module: nn.Module, write: _Writer, numbers: List[fx.Node], rows: int) -> fx.Node:
+    """Whose sigmoids the numbers are."""
+    if len(numbers) == 1 and name_of(numbers[0], module) in ("sigmoid", nn.Sigmoid):
+        return numbers[0].args[0]  # type: ignore[return-value]
+    if len(numbers) > 1:
+        numbers = [write(torch.cat, [write("reshape", number, rows, 1) for number in numbers], 1)]
+    rest = write(torch.add, write(torch.mul, numbers[0], -1.0), 1.0)
+    return write(torch.log, write(torch.div, numbers[0], rest))
 
 
 def _join(graph: fx.Graph, values: Values, totals: List[fx.Node]) -> None:
