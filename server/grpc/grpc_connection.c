@@ -213,17 +213,26 @@ static bool send_all(struct grpc_connection *connection)
 
 static void on_poll(uv_poll_t *poll, int status, int events);
 
+/* Of one that has failed, and still takes its last answers, nothing is read any more: what it sends
+ * on must not wake the loop. */
+static int watch(struct grpc_connection *connection)
+{
+    int events =
+        (connection->failed ? 0 : UV_READABLE) | (connection->awaits_writable ? UV_WRITABLE : 0);
+    if (events == connection->watched)
+        return 0;
+    connection->watched = events;
+    return uv_poll_start(&connection->poll, events, on_poll);
+}
+
 void grpc_connection_flush(struct grpc_connection *connection)
 {
-    bool awaited = connection->awaits_writable;
     if (connection->heard && !send_all(connection)) {
         grpc_connection_close(connection);
         return;
     }
     note_idle(connection, connection->session.call_count == 0);
-    if (connection->awaits_writable != awaited)
-        uv_poll_start(&connection->poll,
-                      UV_READABLE | (connection->awaits_writable ? UV_WRITABLE : 0), on_poll);
+    (void)watch(connection); /* the descriptor is a socket: libuv has seen that */
 }
 
 /* ---- receiving ---- */
@@ -312,7 +321,7 @@ void grpc_connection_open(struct grpc *grpc, int fd, const struct sockaddr_stora
     if (!has_slot)
         enter_reserve(connection);
     note_idle(connection, true);
-    if (!connection->address_counted || uv_poll_start(&connection->poll, UV_READABLE, on_poll) != 0)
+    if (!connection->address_counted || watch(connection) != 0)
         grpc_connection_close(connection);
 }
 

@@ -92,8 +92,9 @@ static bool is_idle_frame(const nghttp2_frame *frame)
     case NGHTTP2_RST_STREAM:
     case NGHTTP2_PRIORITY:
         return true;
-    case NGHTTP2_DATA:
-        return frame->hd.length == 0 && !(frame->hd.flags & NGHTTP2_FLAG_END_STREAM);
+    case NGHTTP2_DATA: /* nothing but padding, if that */
+        return frame->hd.length == frame->data.padlen &&
+               !(frame->hd.flags & NGHTTP2_FLAG_END_STREAM);
     default:
         return false;
     }
@@ -174,6 +175,15 @@ static int on_frame(nghttp2_session *h2, const nghttp2_frame *frame, void *conte
     return 0;
 }
 
+/* libnghttp2 answers what breaks the rules with a reset of the stream, and of these it keeps any
+ * number for a client that does not read. */
+static int on_invalid_frame(nghttp2_session *h2, const nghttp2_frame *frame, int reason,
+                            void *context)
+{
+    (void)h2, (void)frame, (void)reason;
+    return count_idle_frame(context) == 0 ? 0 : NGHTTP2_ERR_CALLBACK_FAILURE;
+}
+
 static int on_data(nghttp2_session *h2, uint8_t flags, int32_t stream, const uint8_t *bytes,
                    size_t length, void *context)
 {
@@ -228,6 +238,7 @@ static nghttp2_session *new_h2(struct grpc_session *session)
     nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, on_begin_headers);
     nghttp2_session_callbacks_set_on_header_callback(callbacks, on_field);
     nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, on_frame);
+    nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(callbacks, on_invalid_frame);
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, on_data);
     nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_stream_close);
     nghttp2_session_callbacks_set_on_frame_send_callback(callbacks, on_sent);

@@ -33,6 +33,7 @@ struct grpc_connection {
     bool heard;            /* something has come: with TLS, the handshake is over */
     bool failed;           /* closed once what there is has been sent */
     bool awaits_writable;  /* the socket is full */
+    int watched;           /* libuv's events that the poll handle is for */
     const uint8_t *unsent; /* the session's, and the socket does not take them yet */
     size_t unsent_length;
     uint64_t moved_ms;      /* when bytes were last sent, or there were none to send */

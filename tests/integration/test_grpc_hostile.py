@@ -12,8 +12,8 @@ from support.http import PATIENCE_SECONDS
 from support.models import Tiny
 from support.server import ServerCase
 
-DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY = 0, 1, 3, 4, 6, 7
-END_STREAM, END_HEADERS = 1, 4
+DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
+END_STREAM, END_HEADERS, PADDED = 1, 4, 8
 SERVICE = "/inference.GRPCInferenceService/"
 LIVE = b"\0\0\0\0\x02\x08\x01"  # ServerLiveResponse{live: true} behind its prefix
 
@@ -36,6 +36,31 @@ def header(stream, method, flags=END_HEADERS, **more):
 
 def message(stream, body=b""):
     return frame(DATA, END_STREAM, stream, b"\0" + struct.pack(">I", len(body)) + body)
+
+
+def messages(stream, body):
+    """A message of any length, in frames."""
+    data = b"\0" + struct.pack(">I", len(body)) + body
+    pieces = [data[i:i + 16384] for i in range(0, len(data), 16384)]
+    return b"".join(frame(DATA, END_STREAM * (piece is pieces[-1]), stream, piece) for piece in pieces)
+
+
+def varint(number):
+    data = b""
+    while number > 127:
+        data, number = data + bytes([number & 127 | 128]), number >> 7
+    return data + bytes([number])
+
+
+def part(number, value):
+    """A field of a protobuf message whose value is bytes."""
+    return varint(number << 3 | 2) + varint(len(value)) + value
+
+
+def infer_request(model, name, shape, raw):
+    """A ModelInferRequest of one FP32 tensor with raw contents."""
+    tensor = part(1, name.encode()) + part(2, b"FP32") + part(3, b"".join(map(varint, shape)))
+    return part(1, model.encode()) + part(5, tensor) + part(7, raw)
 
 
 class Peer:
@@ -138,7 +163,10 @@ class HostileTest(HostileCase):
 
     def test_floods_are_sent_away(self):
         for flood in (lambda stream: frame(PING, 0, 0, bytes(8)), lambda stream: frame(SETTINGS),
-                      lambda stream: header(stream, "ServerLive") + frame(RST_STREAM, 0, stream, b"\0\0\0\x08")):
+                      lambda stream: header(stream, "ServerLive") + frame(RST_STREAM, 0, stream, b"\0\0\0\x08"),
+                      lambda stream: frame(HEADERS, END_HEADERS | END_STREAM, stream, field("Upper-case", "b")),
+                      lambda stream: header(stream, "ModelInfer"),  # more than may be open are refused
+                      lambda stream: (header(1, "ModelInfer") if stream == 1 else frame(DATA, PADDED, 1, b"\3\0\0\0"))):
             with Peer(self.port) as peer:
                 try:
                     for stream in range(1, 8001, 2):
@@ -146,6 +174,57 @@ class HostileTest(HostileCase):
                 except OSError:
                     pass  # sent away in the middle
                 self.assertTrue(peer.is_closed())
+
+
+class UnreadTest(HostileCase):
+    """Clients that send and do not read."""
+
+    options = HostileTest.options
+
+    def flood(self, peer, frames, seconds):
+        """Sends more and more of `frames` until that fails, or for so long; the bytes sent."""
+        until, sent = time.monotonic() + seconds, 0
+        peer.socket.settimeout(1)
+        try:
+            while time.monotonic() < until:
+                peer.send(piece := frames(sent))
+                sent += len(piece)
+        except OSError:
+            pass
+        return sent
+
+    def test_what_they_are_owed_does_not_grow(self):
+        streams = lambda make: (lambda sent, next_stream=iter(range(1, 1 << 30, 2)):
+                                b"".join(make(next(next_stream)) for _ in range(1000)))
+        before = self.server.resident_kb()
+        for make in (lambda stream: frame(HEADERS, END_HEADERS | END_STREAM, stream, field("Upper-case", "b")),
+                     lambda stream: header(stream, "Nothing", END_HEADERS | END_STREAM),
+                     lambda stream: header(stream, "ModelInfer") + frame(WINDOW_UPDATE, 0, stream, b"\x7f\xff\xff\xff")):
+            with Peer(self.port) as peer:
+                self.flood(peer, streams(make), 4)
+        self.assertLess(self.server.resident_kb() - before, 64 << 10)
+
+    def fill(self, peer):
+        """Asks for answers until the sockets between take no more of them."""
+        rows = 1000
+        body = infer_request("tiny", "x", [rows, 4], bytes(16 * rows))
+        peer.send(frame(SETTINGS, 0, 0, struct.pack(">HI", 4, 0x7FFFFFFF)) + frame(WINDOW_UPDATE, 0, 0, b"\x7f\0\0\0"))
+        for stream in range(1, 1600, 2):
+            peer.send(header(stream, "ModelInfer") + messages(stream, body))
+            if stream % 80 == 79:
+                time.sleep(0.1)
+
+    def test_one_that_is_sent_away_and_does_not_read_costs_no_time(self):
+        if os.environ.get("MOED_TEST_LOOPS", "1") != "1":
+            self.skipTest("the time of the process is not that of one loop")
+        with Peer(self.port) as peer:
+            self.fill(peer)
+            for _ in range(4):
+                peer.send(3000 * frame(PING, 0, 0, bytes(8)))
+                time.sleep(0.2)
+            before = self.server.cpu_seconds()
+            time.sleep(2)
+            self.assertLess(self.server.cpu_seconds() - before, 1)
 
 
 class TimeoutsTest(HostileCase):
