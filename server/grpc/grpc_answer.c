@@ -142,6 +142,7 @@ static ssize_t read_message(nghttp2_session *h2, int32_t stream, uint8_t *bytes,
     if (taken > head)
         memcpy(bytes + head, call->answer.data + (at + head - GRPC_PREFIX_BYTES), taken - head);
     call->answer_taken += taken;
+    call->moved_ms = grpc_now_ms();
     if (taken == left) {
         *flags |= NGHTTP2_DATA_FLAG_EOF | NGHTTP2_DATA_FLAG_NO_END_STREAM;
         send_trailer(call);
@@ -162,6 +163,8 @@ static void send_message(struct grpc_call *call, struct buffer *message)
     *message = (struct buffer){0};
     if (is_left(call))
         return;
+    call->answer_counted =
+        http_limits_take_answer(call->edge->options->limits, call->answer.length);
     begin(&fields, call);
     submit(call, &fields, &provider);
 }
@@ -221,6 +224,8 @@ static void reply(struct exchange *exchange, int status, struct buffer *document
     grpc_call_take_back(call);
     int result = write_message(call, status, document, &message, &err);
     buffer_close(document);
+    if (result == 0 && call->session)
+        result = http_limits_check_answer(call->edge->options->limits, message.length, &err);
     if (result == 0) {
         exchange->status = status;
         send_message(call, &message);

@@ -42,6 +42,7 @@ void grpc_call_free(struct grpc_call *call)
     callbacks->on_finished(&call->public, uv_hrtime() - call->public.received_ns,
                            callbacks->context);
     close_request(call);
+    http_limits_return_answer(call->edge->options->limits, call->answer_counted);
     buffer_close(&call->header);
     buffer_close(&call->answer);
     free((char *)call->public.error_text);
@@ -274,6 +275,6 @@ void grpc_call_take_back(struct grpc_call *call)
 void grpc_call_set_sending(struct grpc_call *call)
 {
     call->state = CALL_SENDING;
-    call->since_ms = grpc_now_ms();
+    call->since_ms = call->moved_ms = grpc_now_ms();
     close_request(call);
 }

@@ -65,7 +65,9 @@ struct grpc_call {
 
     unsigned char answer_prefix[GRPC_PREFIX_BYTES];
     struct buffer answer;        /* the message */
-    size_t answer_taken;         /* bytes of both */
+    size_t answer_taken;         /* bytes of both, */
+    uint64_t moved_ms;           /* the last of them at this time */
+    size_t answer_counted;       /* bytes that count in the limit of all answers */
     TAILQ_ENTRY(grpc_call) link; /* of its session */
     TAILQ_ENTRY(grpc_call) handed_link;
 };

@@ -342,9 +342,12 @@ static void expire_call(struct grpc_call *call, uint64_t now_ms)
     const struct http_options *options = call->edge->options;
     uint64_t allowance =
         options->idle_timeout_ms + call->answer.length / SLOWEST_READER_BYTES_PER_MS;
+    uint64_t patience =
+        http_limits_patience_ms(options->limits, call->answer_counted, options->idle_timeout_ms);
     if (call->state == CALL_RECEIVING && now_ms >= call->since_ms + options->request_timeout_ms)
         refuse_late(call);
-    else if (call->state == CALL_SENDING && now_ms >= call->since_ms + allowance)
+    else if (call->state == CALL_SENDING &&
+             (now_ms >= call->since_ms + allowance || now_ms >= call->moved_ms + patience))
         reset(call);
 }
 

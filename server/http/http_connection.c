@@ -305,6 +305,7 @@ void connections_expire(struct http *http)
                has_expired(first, timeout))
             connection_expire(first);
     }
+    http_readers_expire(http);
     give_up_hung_up(http);
     if (http->draining)
         http_drain_expire(http);

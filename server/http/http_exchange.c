@@ -44,6 +44,7 @@ void exchange_free(struct http_exchange *exchange)
 {
     report(exchange);
     exchange_close_body(exchange);
+    http_limits_return_answer(exchange->http->options.limits, exchange->answer_counted);
     buffer_close(&exchange->stream.bytes);
     free((char *)exchange->public.error_text);
     free(exchange->refusal);
@@ -199,6 +200,24 @@ static void end_hand_over(struct http_exchange *exchange)
     exchange->public.body = NULL; /* its length stays, for the report */
 }
 
+/* Whether the answer can wait for its client. Health and metrics are told whatever others leave
+ * unread. */
+static int check_answer(const struct http_exchange *exchange, const struct buffer *body,
+                        struct error *err)
+{
+    const struct http_callbacks *callbacks = &exchange->http->callbacks;
+    struct error many = ERROR_INIT;
+    if (body->failed)
+        return error_set(err, ERROR_INTERNAL,
+                         "the answer is larger than the server's limit or its memory");
+    if (!exchange->connection ||
+        http_limits_check_answer(exchange->http->options.limits, body->length, &many) == 0 ||
+        callbacks->is_vital(&exchange->public, callbacks->context))
+        return 0;
+    *err = many;
+    return -1;
+}
+
 void exchange_reply(struct exchange *public, int status, const char *content_type,
                     struct buffer *body)
 {
@@ -208,10 +227,8 @@ void exchange_reply(struct exchange *public, int status, const char *content_typ
         return;
     }
     end_hand_over(exchange);
-    if (body->failed) {
-        struct error err = ERROR_INIT;
-        error_set(&err, ERROR_INTERNAL,
-                  "the answer is larger than the server's limit or its memory");
+    struct error err = ERROR_INIT;
+    if (check_answer(exchange, body, &err) != 0) {
         buffer_close(body);
         buffer_init(body, HTTP_ERROR_MAX_BYTES);
         status = error_http_status(err.code);
@@ -228,6 +245,8 @@ void exchange_reply(struct exchange *public, int status, const char *content_typ
         exchange_free(exchange);
         return;
     }
+    exchange->answer_counted =
+        http_limits_take_answer(exchange->http->options.limits, public->reply_length);
     http_await_reader(exchange, public->reply_length);
     http_mhd_send(exchange, bytes, content_type);
 }

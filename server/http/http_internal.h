@@ -125,6 +125,11 @@ unsigned exchange_retry_after(const struct exchange *exchange); /* seconds */
  * know of it; then discards what the client still sends. */
 void http_refuse(struct connection *connection, const struct error *err);
 
+/* http_readers.c: clients that take their answers, or do not */
+
+/* Called at each tick: cuts those that take nothing for too long. */
+void http_readers_expire(struct http *http);
+
 /* http_drain.c */
 
 /* Called at each tick while draining: acts on clients that keep the drain waiting. */

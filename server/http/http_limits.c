@@ -24,8 +24,9 @@ struct http_limits {
     unsigned max_connections, max_connections_per_ip;
     atomic_uint connections; /* with a slot */
     size_t max_body_bytes;
-    atomic_size_t body_bytes; /* that connections and handlers hold */
-    uv_mutex_t mutex;         /* guards the next; taken before any loop's idle_mutex */
+    atomic_size_t body_bytes;   /* that connections and handlers hold */
+    atomic_size_t answer_bytes; /* that wait for their clients */
+    uv_mutex_t mutex;           /* guards the next; taken before any loop's idle_mutex */
     TAILQ_HEAD(, http_idle) loops;
     TAILQ_HEAD(address_list, address_count) addresses[ADDRESS_LISTS];
 };
@@ -222,4 +223,36 @@ int http_limits_check_body(struct http_limits *limits, uint64_t bytes, struct er
     if (others <= limits->max_body_bytes && bytes <= limits->max_body_bytes - others)
         return 0;
     return bodies_too_large(limits, err);
+}
+
+/* ---- answers ---- */
+
+int http_limits_check_answer(struct http_limits *limits, size_t bytes, struct error *err)
+{
+    size_t others = atomic_load(&limits->answer_bytes);
+    if (bytes <= HTTP_SMALL_ANSWER_BYTES || others == 0 ||
+        (others <= limits->max_body_bytes && bytes <= limits->max_body_bytes - others))
+        return 0;
+    return error_set(err, ERROR_UNAVAILABLE,
+                     "the answers that clients have not taken take all of the %zu bytes allowed "
+                     "for them; come back later",
+                     limits->max_body_bytes);
+}
+
+size_t http_limits_take_answer(struct http_limits *limits, size_t bytes)
+{
+    size_t taken = bytes > HTTP_SMALL_ANSWER_BYTES ? bytes : 0;
+    atomic_fetch_add(&limits->answer_bytes, taken);
+    return taken;
+}
+
+void http_limits_return_answer(struct http_limits *limits, size_t taken)
+{
+    atomic_fetch_sub(&limits->answer_bytes, taken);
+}
+
+uint64_t http_limits_patience_ms(struct http_limits *limits, size_t taken, uint64_t idle_ms)
+{
+    bool many = atomic_load(&limits->answer_bytes) > limits->max_body_bytes / 2;
+    return many && taken > 0 && HTTP_STUCK_READER_MS < idle_ms ? HTTP_STUCK_READER_MS : idle_ms;
 }

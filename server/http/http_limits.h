@@ -1,4 +1,4 @@
-/* The limits that all loops share: of connections, and of memory for request bodies.
+/* The limits that all loops share: of connections, and of memory for request bodies and answers.
  *
  * A connection within the limit has a *slot*, whichever loop the system gave it to. Any thread may
  * call these functions. */
@@ -27,7 +27,8 @@ struct http_idle {
     TAILQ_ENTRY(http_idle) link;
 };
 
-/* NULL on error. Must outlive everything that uses it. */
+/* `max_body_bytes` is of all request bodies, and of all answers that clients have not taken. NULL
+ * on error. Must outlive everything that uses it. */
 MUST_CHECK struct http_limits *http_limits_new(unsigned max_connections,
                                                unsigned max_connections_per_ip,
                                                size_t max_body_bytes, struct error *err);
@@ -62,5 +63,26 @@ void http_limits_return_body(struct http_limits *limits, size_t bytes);
 /* -1 with an error if an announced body could not be taken now. */
 MUST_CHECK int http_limits_check_body(struct http_limits *limits, uint64_t bytes,
                                       struct error *err);
+
+enum {
+    /* Answers up to this size are not counted: there is one for each connection or call, and errors
+     * must be told. */
+    HTTP_SMALL_ANSWER_BYTES = 64 << 10,
+
+    /* Once answers take half of what they may, a client that takes nothing for so long is cut. */
+    HTTP_STUCK_READER_MS = 5000,
+};
+
+/* Whether an answer of so many bytes may wait for its client beside those that do. One alone may
+ * always. The error says when it may not. */
+MUST_CHECK int http_limits_check_answer(struct http_limits *limits, size_t bytes,
+                                        struct error *err);
+
+/* An answer waits. Returns the bytes to give back when it is gone. */
+size_t http_limits_take_answer(struct http_limits *limits, size_t bytes);
+void http_limits_return_answer(struct http_limits *limits, size_t taken);
+
+/* For how long a client may take nothing of an answer of which so many bytes are taken here. */
+uint64_t http_limits_patience_ms(struct http_limits *limits, size_t taken, uint64_t idle_ms);
 
 #endif

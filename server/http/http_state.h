@@ -63,6 +63,8 @@ struct connection {
     enum phase phase;
     uint64_t since_ms;   /* its timeout counts from here; ahead of now for a long answer */
     uint64_t entered_ms; /* when the phase began */
+    uint64_t moved_ms;   /* when the client was last seen to take some of an answer, */
+    int untaken;         /* and what the socket then held of it */
     TAILQ_ENTRY(connection) link;
     struct http_exchange *exchange; /* owned; NULL until a request's header is whole */
     struct http_framing framing;    /* of the request that is being received */
@@ -107,7 +109,8 @@ struct http_exchange {
     struct MHD_Response *response; /* the answer until libmicrohttpd takes it */
     struct http_stream stream;
     struct buffer body;
-    size_t body_counted; /* bytes of it that count in the limit of all bodies */
+    size_t body_counted;   /* bytes of it that count in the limit of all bodies */
+    size_t answer_counted; /* bytes of the answer that count in that of all answers */
     struct http_text query;
     size_t header_length;
     char header[]; /* a copy of the request's header; texts in it are NUL-terminated in place */
@@ -150,8 +153,9 @@ struct http {
     unsigned unanswered;  /* exchanges that the handler has */
     unsigned handed_over; /* those of them whose answer libmicrohttpd asks for again and again */
     bool run_wanted;
-    bool run_again;   /* a run made work that only the next run sees */
-    bool tick_passed; /* deadlines are to be looked at */
+    bool run_again;      /* a run made work that only the next run sees */
+    bool tick_passed;    /* deadlines are to be looked at */
+    uint64_t readers_ms; /* when those who take answers were last looked at */
 
     TAILQ_HEAD(, lingering) lingering; /* closed, but their clients have not; draining only */
     bool draining;

@@ -135,8 +135,9 @@ const struct option_row OPTIONS[OPTION_ROWS] = {
     {"max_total_body_bytes", OPTION_BYTES, AT(max_total_body_bytes), 1024, (uint64_t)1 << 40,
      "512M", NULL, "BYTES", NULL,
      "The most bytes of request bodies in memory at a time, over all connections, with an optional "
-     "suffix K, M or G. What does not fit is answered 503. Lower it on a small machine; it cannot "
-     "be less than max_body_bytes."},
+     "suffix K, M or G; and as many of answers that clients have not taken (those above 64 KiB "
+     "count). What does not fit is answered 503. Lower it on a small machine; it cannot be less "
+     "than max_body_bytes."},
     {"max_connections", OPTION_COUNT, AT(max_connections), 0, 1000000, "0", NULL, "N", NULL,
      "The most connections in use at a time. One more takes the place of the connection that has "
      "been idle the longest. If none is idle its request waits up to a second for one to close and "
