@@ -17,6 +17,10 @@ enum {
     LONG_BODY_BYTES = 4 << 10,
 };
 
+/* A client that takes nothing of its stream for so long gives way if others wait for its place.
+ * What it has not taken by then are some hundred events. */
+static const uint64_t STALLED_NS = 5000000000;
+
 static void choice_close(struct choice *choice, const struct model *model)
 {
     if (choice->has_stream)
@@ -196,11 +200,12 @@ static void on_disconnect(struct exchange *exchange)
 static void on_writable(struct exchange *exchange)
 {
     struct generation *generation = exchange->owner;
-    if (!generation_flush(generation))
+    const bool taken = generation_flush(generation);
+    generation->stalled_ns = taken ? 0 : uv_hrtime();
+    if (!taken)
         return;
-    for (size_t i = 0; i < generation->choice_count; i++)
-        if (generation->choices[i].sequence.state == SEQUENCE_RUNS)
-            sequences_resume(generation->lane, &generation->choices[i].sequence);
+    for (size_t i = 0; i < generation->choice_count; i++) /* also those that wait to begin */
+        sequences_resume(generation->lane, &generation->choices[i].sequence);
     end_if_done(generation);
 }
 
@@ -213,6 +218,42 @@ static bool is_late(const struct generation *generation, uint64_t now)
     return generation->deadline_ns <= now;
 }
 
+static bool others_wait(const struct generation *generation)
+{
+    struct sequence *sequence;
+    TAILQ_FOREACH(sequence, &generation->lane->waiting, link)
+    if (choice_of(sequence)->generation != generation)
+        return generation->lane->blocked;
+    return false;
+}
+
+static bool keeps_a_place(const struct generation *generation, uint64_t now)
+{
+    return generation->stalled_ns > 0 && now >= generation->stalled_ns + STALLED_NS &&
+           generation->unfinished > 0 && others_wait(generation);
+}
+
+static void refuse_late(struct generation *generation)
+{
+    reject(generation, REJECT_DEADLINE);
+    error_set(&generation->background.err, ERROR_DEADLINE,
+              "the request did not begin within %.0f ms of its arrival",
+              (double)(generation->deadline_ns - generation->exchange->received_ns) / 1e6);
+    give_up(generation);
+}
+
+/* Its pages are free at once; a client that reads on finds the reason at the end. */
+static void give_way(struct generation *generation)
+{
+    reject(generation, REJECT_DISCONNECTED);
+    error_set(&generation->background.err, ERROR_TIMEOUT,
+              "nothing of this stream was read for %d s, and other requests waited for its place",
+              (int)(STALLED_NS / 1000000000));
+    give_up(generation);
+}
+
+/* Both end the generation. One that gives way is enough for a tick: the lane is blocked no more
+ * until it has looked at who waits. */
 static void on_deadlines(uv_timer_t *timer)
 {
     struct generations *all = timer->data;
@@ -220,13 +261,12 @@ static void on_deadlines(uv_timer_t *timer)
     for (struct generation *generation = TAILQ_FIRST(&all->list), *next; generation;
          generation = next) {
         next = TAILQ_NEXT(generation, link);
-        if (generation->gone || !is_late(generation, now))
+        if (generation->gone || generation->background.err.code != ERROR_NONE)
             continue;
-        reject(generation, REJECT_DEADLINE);
-        error_set(&generation->background.err, ERROR_DEADLINE,
-                  "the request did not begin within %.0f ms of its arrival",
-                  (double)(generation->deadline_ns - generation->exchange->received_ns) / 1e6);
-        give_up(generation); /* which ends it */
+        if (is_late(generation, now))
+            refuse_late(generation);
+        else if (keeps_a_place(generation, now))
+            give_way(generation);
     }
     if (TAILQ_EMPTY(&all->list))
         uv_timer_stop(timer);

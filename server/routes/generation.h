@@ -70,6 +70,7 @@ struct generation {
     bool gone;              /* the client is */
     struct buffer events;   /* that the client has not taken */
     size_t events_taken;
+    uint64_t stalled_ns; /* since when the client takes none; 0: it takes them */
     TAILQ_ENTRY(generation) link;
 };
 

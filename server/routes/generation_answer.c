@@ -237,6 +237,8 @@ static void send_events(struct generation *generation)
     begin_answer(generation);
     if (generation_flush(generation))
         return;
+    if (generation->stalled_ns == 0)
+        generation->stalled_ns = uv_hrtime();
     for (size_t i = 0; i < generation->choice_count; i++)
         sequences_pause(&generation->choices[i].sequence);
 }

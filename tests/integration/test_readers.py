@@ -6,8 +6,8 @@ import struct
 import time
 import unittest
 
-from support.http import Connection, request_bytes
-from support.openai import OpenAICase
+from support.http import Client, Connection, request_bytes
+from support.openai import COMPLETIONS, OpenAICase
 from test_grpc_hostile import DATA, END_STREAM, HEADERS, LIVE, Peer, header, infer_request, message, messages
 
 MEGABYTE = 1 << 20
@@ -90,6 +90,49 @@ class CallsTest(OpenAICase):
             other.send(header(1, "ServerLive") + message(1))
             self.assertEqual(other.until(DATA)[3], LIVE)
             self.wait_for(lambda: time.sleep(0.5) or self.ask(peer, body), "they are kept")
+
+
+class StreamsTest(OpenAICase):
+    """Who takes nothing of a stream keeps nobody else from running."""
+
+    options = {"max_sequences": 4, "idle_timeout_ms": 600000}
+    whole = {"prompt": ["go on"] * 4, "max_tokens": 2000, "logprobs": 20, "stream": True}  # more than sockets take
+
+    @contextlib.contextmanager
+    def stalled(self, **body):
+        with Connection(self.server.port, receive_buffer=65536) as client:
+            client.send(request_bytes("POST", COMPLETIONS, json.dumps({**self.whole, **body}).encode()))
+            self.wait_for(lambda: self.sequences()[0] == 4, "it does not begin")
+            tokens = lambda: self.metrics().sum("moed_tokens_total", phase="generated")
+            seen = [tokens()]
+            self.wait_for(lambda: seen.append(tokens()) or (len(seen) > 50 and seen[-1] == seen[-50]), "it goes on")
+            yield client
+
+    def rest(self, client):
+        received = b""
+        while not received.endswith(b"0\r\n\r\n"):
+            piece = client.socket.recv(MEGABYTE)
+            self.assertTrue(piece, received[-200:])
+            received += piece
+        return received
+
+    def test_one_that_reads_nothing_gives_way(self):
+        with self.stalled() as client, Client(self.server.port, timeout=60) as other:
+            self.assertEqual(other.post(COMPLETIONS, {"prompt": "quick", "max_tokens": 5}).status, 200)
+            self.assertEqual(self.sequences(), (0, 0, 0))
+            end = self.rest(client)[-1000:]
+            self.assertIn(b"other requests waited for its place", end)
+            self.assertNotIn(b"[DONE]", end)
+
+    def test_while_nobody_waits_it_may_pause(self):
+        with self.stalled() as client:
+            time.sleep(7)
+            self.assertIn(b"[DONE]", self.rest(client)[-100:])
+
+    def test_its_own_prompts_are_no_others(self):
+        with self.stalled(prompt=["go on"] * 5) as client:
+            time.sleep(7)
+            self.assertIn(b"[DONE]", self.rest(client)[-100:])
 
 
 if __name__ == "__main__":
