@@ -88,6 +88,15 @@ class TlsTest(TlsCase):
                 self.assertEqual(connection.request("GET", "/v2").status, 200)
                 self.assertEqual(connection.request("HEAD", "/v2").status, 200)
 
+    def test_a_handshake_waits_for_no_acknowledgement(self):
+        """Systems delay them by at least 40 ms."""
+        def seconds():
+            began = time.monotonic()
+            self.connect()
+            return time.monotonic() - began
+
+        self.assertLess(min(seconds() for _ in range(20)), 0.039)
+
     def test_old_versions_are_refused(self):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
