@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from moed import checkpoint, engine, reference
+from moed.config_node import LoadError
 from moed.describe import MOST_AXES, Describer, nothing
 from moed.loader import build, load
 from moed.multitask import MultiTask, Output, join
@@ -109,6 +110,13 @@ def _sample(model):
     return sample_rows(dict(zip(model.input_names, model.inputs)))
 
 
+def _built(config, tensors, directory):
+    try:
+        return build(config, tensors, directory)
+    except LoadError as error:  # more of something than a checkpoint may have
+        raise ExportError("model", f"makes a checkpoint that would be refused: {error}") from None
+
+
 def _write(model, directory, description, dtype, routing_reference, max_shard_bytes, reference_rows):
     describer = Describer()
     with torch.no_grad(), torch.random.fork_rng(devices=[]):  # new layers draw initial weights
@@ -120,7 +128,7 @@ def _write(model, directory, description, dtype, routing_reference, max_shard_by
         tensors = {name: torch.from_numpy(values) for name, values in describer.tensors.items()}
         rows = _sample(model)
         expected = outcome(getattr(model, "original", model), rows, "model")
-        loaded = build(config, tensors, directory)
+        loaded = _built(config, tensors, directory)
         check_package(expected, loaded, rows, "model")
         if reference_rows is not None:
             config["routing_reference"] = reference.measured(loaded, reference_rows, describer.expert_counts)

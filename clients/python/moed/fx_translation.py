@@ -280,9 +280,18 @@ class Translation:
 
     def is_fixed(self, node):
         """Whether a value is the same for all rows of a shape. Their number counts as fixed: comparing shows it."""
-        if node not in self.fixed:
-            self.fixed[node] = _is_number(self.values[node]) or self.is_by_the_way(node) or (
-                node is not self.input and all(self.is_fixed(before) for before in node.all_input_nodes))
+        pending = [node]  # thousands of steps may follow each other
+        while pending:
+            latest = pending[-1]
+            unknown = [before for before in latest.all_input_nodes if before not in self.fixed]
+            if latest in self.fixed:
+                pending.pop()
+            elif _is_number(self.values[latest]) or self.is_by_the_way(latest):
+                self.fixed[latest] = True
+            elif latest is not self.input and unknown:
+                pending += unknown
+            else:
+                self.fixed[latest] = latest is not self.input and all(map(self.fixed.get, latest.all_input_nodes))
         return self.fixed[node]
 
     def is_by_the_way(self, node):

@@ -13,7 +13,7 @@ from torch.nn import functional
 from moed.ops import require
 
 RECURRENT = (nn.LSTM, nn.GRU, nn.RNN)
-MOST_STEPS = 128
+MOST_STEPS = {"LSTM": 88, "GRU": 68, "RNN": 128}  # a list of layers names at most 1024 values: 11, 14, 3 for each
 OTHERWISE = "attention over the positions (moed.nn.Attention, causal=True), or a convolution, takes any length"
 
 
@@ -60,9 +60,9 @@ class Unrolled(nn.Module):
     def _check(self, x: Any, hx: Any) -> None:
         steps = x.shape[1] if x.dim() == 3 else 0
         total = steps * self.layers * self.ways
-        require(x.dim() == 3 and total <= MOST_STEPS, self.path,
+        require(x.dim() == 3 and total <= MOST_STEPS[self.kind], self.path,
                 f"{self.kind} over {steps} positions, {total} steps of all its layers: it is unrolled, for at most "
-                f"{MOST_STEPS}; {OTHERWISE}")
+                f"{MOST_STEPS[self.kind]}; {OTHERWISE}")
         for state in hx if isinstance(hx, (tuple, list)) else [] if hx is None else [hx]:
             require(isinstance(state, torch.Tensor) and not state.any(), self.path,
                     f"{self.kind} with a state that it begins with; rows are computed by themselves, from zeros on")

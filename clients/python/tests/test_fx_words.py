@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 import moed
-from moed import engine
+from moed import engine, recurrent
 from tests import ENGINE
 from tests.export_case import ExportCase
 from tests.test_adapters import randomised
@@ -130,6 +130,23 @@ class WordsTest(ExportCase):
                 ops = self.ops(calling(function, layer=layer, head=nn.Linear(size, 2)), (5, 4))
                 self.assertNotIn("moe", ops)
         self.assertEqual(sum("head" in name for name in self.tensors()), 2)  # weight and bias, not one for each step
+
+    def test_as_many_steps_as_are_said(self):
+        for kind in (nn.LSTM, nn.GRU, nn.RNN):
+            with self.subTest(kind.__name__):
+                steps = recurrent.MOST_STEPS[kind.__name__]
+                model = calling(lambda self, x: self.head(self.layer(x)[0].mean(1)), head=nn.Linear(3, 2),
+                                layer=kind(4, 3, batch_first=True))
+                moed.export(randomised(model), torch.zeros(1, steps, 4), self.path)
+
+    def test_more_values_than_a_list_has(self):
+        def loop(self, x):
+            y = x
+            for _ in range(1100):
+                y = y + torch.tanh(x * y)
+            return y
+        with self.assertRaisesRegex(moed.ExportError, "a checkpoint that would be refused: .*more than 1024"):
+            moed.export(calling(loop), torch.zeros(1, 3), self.path)
 
     def test_a_bag_of_embeddings(self):
         for mode, padding in (("mean", 0), ("sum", 0), ("max", None), ("mean", None)):
