@@ -72,15 +72,19 @@ class Describer:
 
     def model(self, module, row, path, keys):
         """(layers, output row, [layers of each key's own]) of a module whose forward() gives several things."""
-        if not traceable(module):
-            require(keys == [0], path, "gives several things; of an MoE block the first can be exported, as in "
-                                       "output_name=['output', None]")
-            return module, [nn.Sequential()]
+        alone = not traceable(module)
+        if alone and keys == [0]:
+            with contextlib.suppress(ExportError):
+                return _expanded(module, row, path, True), [nn.Sequential()]
         try:
             trunk, *branches = trace(module, row, path, keys, mixtures=True)
         except Unplaced as unplaced:
             trunk, *branches = trace(module, row, path, keys)
             warnings.warn(str(unplaced), ExportWarning, stacklevel=2)
+        except ExportError as error:
+            require(not alone, path, "gives several things; of an MoE block the first can be exported, as in "
+                                     f"output_name=['output', None]. Nor can it be recorded as it is: {error.reason}")
+            raise
         return trunk, branches
 
     def layers(self, module, row, path, scope, prefix=""):

@@ -117,6 +117,13 @@ class TwoLevels(Mixture):
         return self.head(y)
 
 
+class Several(Mixture):
+    """It has a gate and experts, and much else, and gives two things."""
+
+    def forward(self, x):
+        return super().forward(x), torch.tanh(self.top(x))
+
+
 COUNTED = {
     "two levels": lambda: Mixture(in_two_levels), "two levels, each group": lambda: Mixture(of_each_group, multiplied),
     "two levels in a loop": TwoLevels,
@@ -210,11 +217,11 @@ SILENT = {
 
 
 class WeighedExpertsTest(ExportCase):
-    def told(self, model, shape):
+    def told(self, model, shape, **settings):
         """What the export warns of."""
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            moed.export(model.eval(), torch.zeros(1, *shape), self.path)
+            moed.export(model.eval(), torch.zeros(1, *shape), self.path, **settings)
         return [str(warning.message) for warning in caught if issubclass(warning.category, moed.ExportWarning)]
 
     def mixtures(self):
@@ -249,6 +256,13 @@ class WeighedExpertsTest(ExportCase):
                 self.assertEqual(len(told), 1)
                 self.assertIn("need not lie between 0 and 1", told[0])
                 self.assertEqual(self.mixtures(), [])
+
+    def test_one_of_several_outputs(self):
+        self.assertEqual(self.told(Several(softmax), (SIZE,), output_name=["mixed", None]), [])
+        self.assertEqual(len(self.mixtures()), 1)
+        told, = self.told(Several(softmax), (SIZE,), output_name=["mixed", "other"])
+        self.assertIn("for outputs that part before", told)
+        self.assertEqual([output["name"] for output in self.config()["outputs"]], ["mixed", "other"])
 
     def test_nothing_of_the_sort(self):
         for name, (function, shape) in SILENT.items():
