@@ -13,7 +13,7 @@
 
 /* A client address that has connections. */
 struct address_count {
-    uint8_t address[16]; /* of IPv6; IPv4 mapped into it */
+    uint8_t address[16]; /* the network of an IPv6 address; IPv4 mapped into one */
     unsigned connections;
     TAILQ_ENTRY(address_count) link;
 };
@@ -112,11 +112,14 @@ bool http_limits_take_or_free_slot(struct http_limits *limits)
 
 /* ---- addresses ---- */
 
+/* Of IPv6 a client has a network of 64 bits, and any address in it. */
 static void read_address(const struct sockaddr *from, uint8_t address[static 16])
 {
     static const uint8_t mapped[12] = {[10] = 0xFF, [11] = 0xFF};
     if (from->sa_family == AF_INET6) {
         memcpy(address, &((const struct sockaddr_in6 *)from)->sin6_addr, 16);
+        if (memcmp(address, mapped, sizeof mapped) != 0)
+            memset(address + 8, 0, 8);
         return;
     }
     memcpy(address, mapped, sizeof mapped);

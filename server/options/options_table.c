@@ -146,8 +146,9 @@ const struct option_row OPTIONS[OPTION_ROWS] = {
      "number that it does not allow is refused. An idle connection costs about 40 KB."},
     {"max_connections_per_ip", OPTION_COUNT, AT(max_connections_per_ip), 0, 1000000, "0", NULL, "N",
      NULL,
-     "The most connections of one client address; further ones are closed at once. 0 sets no "
-     "limit of its own. Set it when clients connect directly; behind a proxy every client has "
+     "The most connections of one client address (of IPv6: of 64 bits of it); further ones are "
+     "closed at once. 0 sets no limit of its own. Set it when clients connect directly; behind a "
+     "proxy every client has "
      "the proxy's address."},
     {"request_timeout_ms", OPTION_COUNT, AT(request_timeout_ms), 1, DAY_MS, "30000", NULL,
      "MILLISECONDS", NULL,

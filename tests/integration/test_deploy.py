@@ -147,6 +147,12 @@ class ChartTest(unittest.TestCase):
         self.assertIn('value: "16777216"', page)
         self.assertIn("terminationGracePeriodSeconds: 45", page)
 
+    def test_where_it_may_connect_to_is_a_value(self):
+        collector = '[{"to": [{"podSelector": {}}], "ports": [{"port": 4318}]}]'
+        self.assertIn("egress:\n    []", tool("helm", "template", "release", CHART, *self.OPTIONS))
+        page = tool("helm", "template", "release", CHART, *self.OPTIONS, "--set-json", f"networkPolicy.egress={collector}")
+        self.assertIn("egress:\n    - ports:\n      - port: 4318\n", page)
+
     def test_with_tls_the_service_and_prometheus_know(self):
         page = tool("helm", "template", "release", CHART, *self.OPTIONS, "--set", "tls.secret=pair")
         self.assertIn("appProtocol: https}", page)

@@ -127,11 +127,41 @@ START_TEST(a_new_connection_does_not_give_way)
 }
 END_TEST
 
+/* Whoever has an address of IPv6 has 2^64 of them. */
+START_TEST(a_network_of_ipv6_is_one_client)
+{
+    static const char *const SAME[] = {"2001:db8:0:1::1", "2001:db8:0:1:ffff::2"};
+    static const char *const OTHERS[] = {"2001:db8:0:2::1", "::ffff:192.0.2.1", "::ffff:192.0.2.2"};
+    struct error err = ERROR_INIT;
+    struct http_limits *limits = http_limits_new(16, 2, MAX_BODY, &err);
+    struct sockaddr_in6 address = {.sin6_family = AF_INET6};
+    struct sockaddr *from = (struct sockaddr *)&address;
+    for (size_t i = 0; i < 2; i++) {
+        ck_assert_int_eq(1, inet_pton(AF_INET6, SAME[i], &address.sin6_addr));
+        ck_assert(http_limits_take_address(limits, from));
+    }
+    ck_assert(!http_limits_admit(limits, from));
+    for (size_t i = 0; i < sizeof OTHERS / sizeof *OTHERS; i++) {
+        ck_assert_int_eq(1, inet_pton(AF_INET6, OTHERS[i], &address.sin6_addr));
+        for (size_t j = 0; j < 2; j++)
+            ck_assert(http_limits_take_address(limits, from));
+        http_limits_return_address(limits, from);
+        http_limits_return_address(limits, from);
+    }
+    ck_assert_int_eq(1, inet_pton(AF_INET6, SAME[0], &address.sin6_addr));
+    http_limits_return_address(limits, from);
+    http_limits_return_address(limits, from);
+    ck_assert(http_limits_admit(limits, from));
+    http_limits_free(limits);
+}
+END_TEST
+
 int main(void)
 {
     TCase *tests = http_tests_new();
     tcase_add_test(tests, a_request_that_is_being_read_does_not_give_way);
     tcase_add_test(tests, an_unread_request_does_not_give_way);
     tcase_add_test(tests, a_new_connection_does_not_give_way);
+    tcase_add_test(tests, a_network_of_ipv6_is_one_client);
     return http_tests_run("http_slots", tests);
 }
