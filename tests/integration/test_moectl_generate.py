@@ -52,8 +52,8 @@ class GenerateTest(ServerCase):
         stops = ["e", "th", "of"]
         options = [part for stop in stops for part in ("--stop", stop)]
         for few in (stops, stops[1:]):
-            self.assertEqual(self.generate("tiny-lm", "--seed", 1, "--max-tokens", 99, *options[-2 * len(few):], PROMPT).rstrip("\n"),
-                             self.answer(prompt=PROMPT, max_tokens=99, stop=few)["text"].rstrip("\n"))
+            text = self.generate("tiny-lm", "--seed", 1, "--max-tokens", 99, *options[-2 * len(few):], PROMPT)
+            self.assertEqual(text.rstrip("\n"), self.answer(prompt=PROMPT, max_tokens=99, stop=few)["text"].rstrip("\n"))
         greedy = self.answer(prompt=PROMPT, temperature=0, max_tokens=20)["text"]
         self.assertEqual(self.generate("tiny-lm", "--temperature", "0", "--max-tokens", 20, PROMPT), greedy + "\n")
 
@@ -115,6 +115,8 @@ class GenerateTest(ServerCase):
         self.assertIn("the prompt is not UTF-8", self.generate("tiny-lm", status=1, input=b"\xff").decode())
         for arguments, what in ((["tiny-lm", PROMPT, "--stop", "\udcff"], "--stop"), (["\udcff", PROMPT], "the model's name")):
             self.assertIn(what + " is not UTF-8", self.generate(*arguments, status=1))
+        long = self.generate("tiny-lm", status=1, input="a" * (4 << 20 | 1))
+        self.assertIn("moectl: standard input has more than 4194304 bytes", long)
         self.assertIn("the prompt holds a NUL byte", self.generate("tiny-lm", status=1, input=b"a\0b").decode())
 
     def test_wrong_usage(self):

@@ -126,14 +126,15 @@ char *read_file(const char *path, size_t most, size_t *length, struct moed_clien
 {
     bool standard = strcmp(path, "-") == 0;
     FILE *file = standard ? stdin : fopen(path, "re");
+    const char *name = standard ? "standard input" : path;
     char *data = NULL;
     errno = 0;
     if (file)
         data = read_all(file, most, length);
     if (!data)
-        fail_with(err, "cannot read %.300s: %s", path, strerror(errno ? errno : ENOENT));
+        fail_with(err, "cannot read %.300s: %s", name, strerror(errno ? errno : ENOENT));
     else if (*length > most) {
-        fail_with(err, "%.300s has more than %zu bytes", path, most);
+        fail_with(err, "%.300s has more than %zu bytes", name, most);
         free(data);
         data = NULL;
     } else
