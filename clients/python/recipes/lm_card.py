@@ -49,9 +49,7 @@ def samples(model, tokenizer):
 
 def closing(figures, model, tokenizer):
     return ("Perplexity and routing were measured on the weights as stored, on documents that were not trained on (one "
-            "of 25, by a checksum), in windows of 512 tokens. The routing of all of them is the `routing_reference` in "
-            "config.json, which `drift` in the statistics compares traffic with: a text like one of the three only is "
-            "far from it in the last layer. Of each text's choices, the share of each expert in per "
+            "of 25, by a checksum), in windows of 512 tokens. Of each text's choices, the share of each expert in per "
             f"cent:\n\n{shares_table(figures['shares'])}\n\nWhat it writes (temperature 0.7, top 40):\n\n"
             f"{samples(model, tokenizer)}\n\nThe prompts that suit it are a chapter of the Bible (\"Genesis 12\" and a "
             "new line), a sentence of a novel, a word as the Jargon File has it (\":word:\"); in a chat \"What is "

@@ -155,27 +155,16 @@ def information_bits(shares):
     return float(metrics.entropy_bits(shares.mean(axis=0)) - metrics.entropy_bits(shares).mean())
 
 
-def measure_held_out(model, texts):
-    """{domain: what measure_domain() says}"""
-    model.eval()
-    with torch.no_grad():
-        return {domain: measure_domain(model, ids) for domain, ids in texts.test.items()}
-
-
-def routing_reference(measured):
-    """How the gates routed the held-out text of all domains; rows are tokens."""
-    counts = sum(counts for _, _, counts in measured.values()).astype(int)
-    return {f"layers.{layer}.moe": {"share": chosen.tolist(), "rows": int(chosen.sum()) // SHAPE.top_k}
-            for layer, chosen in enumerate(counts)}
-
-
-def figures(measured, texts):
+def figures(model, texts):
     """On held-out text; nothing here depends on how long a domain's text is."""
+    model.eval()
     result, shares = {"perplexity": {}, "bits_per_byte": {}}, []
-    for domain, (nats, tokens, counts) in measured.items():
-        result["perplexity"][domain] = float(np.exp(nats / tokens))
-        result["bits_per_byte"][domain] = nats / tokens / np.log(2) * len(texts.test[domain]) / texts.bytes[domain]
-        shares.append(counts / counts.sum(axis=1, keepdims=True))
+    with torch.no_grad():
+        for domain, ids in texts.test.items():
+            nats, tokens, counts = measure_domain(model, ids)
+            result["perplexity"][domain] = float(np.exp(nats / tokens))
+            result["bits_per_byte"][domain] = nats / tokens / np.log(2) * len(ids) / texts.bytes[domain]
+            shares.append(counts / counts.sum(axis=1, keepdims=True))
     shares = np.stack(shares, axis=1)  # (layers, domains, experts)
     result["information_bits"] = [information_bits(layer) for layer in shares]
     result["usage_entropy_bits"] = [float(metrics.entropy_bits(layer.mean(axis=0))) for layer in shares]
@@ -199,22 +188,19 @@ class TinyLm(runner.Recipe):
     def measure(self, job, data):
         parameters = sum(weight.numel() for weight in job.model.parameters())
         return {"parameters": parameters, "tokens": len(job.history) * STEPS * STEP_TOKENS,
-                "training_loss": job.history[-1][0], **figures(measure_held_out(job.model, data), data)}
+                "training_loss": job.history[-1][0], **figures(job.model, data)}
 
     def export(self, variant, model, data, row, options, directory):
-        """The figures of the card and the routing reference are those of the weights as stored."""
+        """The figures of the card are those of the weights as stored."""
         os.makedirs(directory, exist_ok=True)
         ends = [data.tokenizer.token_to_id(text) for text in (bpe.END_OF_TURN, bpe.END)]
-        config = causal_moe.config(SHAPE, ends, TORCH_TYPES[options.dtype])
-        bpe.write_json(directory, "config.json", config)
+        bpe.write_json(directory, "config.json", causal_moe.config(SHAPE, ends, TORCH_TYPES[options.dtype]))
         bpe.write(directory, data.tokenizer, SHAPE.context)
         safetensors.write(os.path.join(directory, "model.safetensors"), causal_moe.published(model),
                           options.dtype.upper())
         stored = causal_moe.load(directory)
         facts = card.origin(DATA, options.command, row, model, options.dtype)
-        held_out = measure_held_out(stored, data)
-        bpe.write_json(directory, "config.json", {**config, "routing_reference": routing_reference(held_out)})
-        measured = figures(held_out, data)
+        measured = figures(stored, data)
         facts.update(lm_card.facts(measured, row))
         card.write(directory, lm_card.ABOUT, facts, lm_card.closing(measured, stored, data.tokenizer))
 
