@@ -1,9 +1,15 @@
 """Model repositories made at test time, with answers computed here in numpy: a few lines of checkpoint format 1."""
 
+import functools
 import json
 import os
+import tempfile
+import time
 
 import numpy as np
+
+from support.http import Client
+from support.server import Server
 
 
 def write_checkpoint(directory, config, tensors):
@@ -96,21 +102,39 @@ class TwoLayers:
         return second[0], first, second
 
 
-def write_slow(directory, seconds):
-    """Input x [4]: about so many seconds of convolution for every row, in a file of kilobytes, at any batch size.
+@functools.cache
+def layer_seconds():
+    """What a layer of write_slow() takes here, at most 10 ms: 151 M multiply-adds, which take a core of the last ten
+    years 3 to 15 ms, and one with sanitizers more. Tests need rows that are slow enough, however fast the machine is."""
+    with tempfile.TemporaryDirectory() as directory:
+        _write_slow(os.path.join(directory, "slow"), layers=3)
+        with Server(directory, threads=1) as server, Client(server.port) as client:
+            while client.get("/v2/health/ready").status != 200:
+                time.sleep(0.02)
+            least = 0.01
+            for _ in range(5):
+                began = time.monotonic()
+                client.predict("slow", [[1, 2, 3, 4]])
+                least = min(least, (time.monotonic() - began) / 3)
+            return least
 
-    A layer here is 151 M multiply-adds; a core of the last ten years does them in some 5 to 15 ms.
-    """
-    channels, side, layer_seconds = 64, 64, 0.01
-    layers = [{"op": "linear", "name": "widen"}, {"op": "reshape", "shape": [1, side, side]},
-              {"op": "conv2d", "name": "stem", "padding": 1}]
+
+def write_slow(directory, seconds):
+    """Input x [4]: about so many seconds of convolution for every row, in a file of kilobytes, at any batch size."""
+    _write_slow(directory, max(1, round(seconds / layer_seconds())))
+
+
+def _write_slow(directory, layers):
+    channels, side = 64, 64
+    ops = [{"op": "linear", "name": "widen"}, {"op": "reshape", "shape": [1, side, side]},
+           {"op": "conv2d", "name": "stem", "padding": 1}]
     tensors = {"widen.weight": random_tensor(3, side * side, 4), "stem.weight": random_tensor(4, channels, 1, 3, 3)}
-    for i in range(max(1, round(seconds / layer_seconds))):
-        layers += [{"op": "conv2d", "name": f"conv{i}", "padding": 1}, {"op": "tanh"}]
+    for i in range(layers):
+        ops += [{"op": "conv2d", "name": f"conv{i}", "padding": 1}, {"op": "tanh"}]
         tensors[f"conv{i}.weight"] = random_tensor(5 + i, channels, channels, 3, 3)
     moe = LinearMoe("moe", channels, 2, experts=2, top_k=1, seed=99)
-    layers += [{"op": "mean", "axis": 2}, {"op": "mean", "axis": 1}, moe.layer()]
-    write_checkpoint(directory, {"input": {"name": "x", "shape": [4]}, "layers": layers, "output": {"name": "y"}},
+    ops += [{"op": "mean", "axis": 2}, {"op": "mean", "axis": 1}, moe.layer()]
+    write_checkpoint(directory, {"input": {"name": "x", "shape": [4]}, "layers": ops, "output": {"name": "y"}},
                      {**tensors, **moe.tensors()})
 
 
