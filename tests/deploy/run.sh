@@ -62,7 +62,8 @@ render() { "$home/helm" template release deploy/helm/moed --kube-version 1.31.0 
 render | accepted "chart"
 scraped=serviceMonitor.authorization.credentials.name=p,serviceMonitor.authorization.credentials.key=token
 scraped=$scraped,serviceMonitor.tlsConfig.serverName=moed.example,serviceMonitor.tlsConfig.ca.secret.name=s,serviceMonitor.tlsConfig.ca.secret.key=ca.crt
-render --set autoscaling.enabled=true,autoscaling.targetQueueRows=100,serviceMonitor.enabled=true,tokens.secret=t,tls.secret=s,admin.port=8081 \
+render --set autoscaling.enabled=true,autoscaling.targetQueueRows=100,serviceMonitor.enabled=true,tokens.secret=t,tls.secret=s,admin.port=8081,grpc.port=9000 \
+    --set-json 'state.volume={"emptyDir":{}}' \
     --set "models.volume.persistentVolumeClaim.claimName=models,models.subPath=v1,$scraped" | accepted "chart, everything on"
 render --set models.volume.image.reference=registry.example/models:1 | accepted "chart, models in an image volume"
 accepted "KServe" <deploy/kserve/servingruntime.yaml

@@ -159,6 +159,22 @@ class ChartTest(unittest.TestCase):
         self.assertIn("scheme: https\n", page)
         self.assertNotIn("scheme: http\n", page)
 
+    def test_grpc_has_a_port_of_the_pod_the_service_and_the_policy(self):
+        page = tool("helm", "template", "release", CHART, *self.OPTIONS, "--set", "grpc.port=9000")
+        for line in ('{name: MOED_GRPC_PORT, value: "9000"}', "{name: grpc, containerPort: 9000}",
+                     "{name: grpc, port: 9000, targetPort: grpc, appProtocol: kubernetes.io/h2c}", "{port: http}, {port: grpc}"):
+            self.assertIn(line, page)
+        self.assertNotIn("grpc", tool("helm", "template", "release", CHART, *self.OPTIONS).lower())
+
+    def test_state_has_a_volume_that_replicas_do_not_share(self):
+        page = tool("helm", "template", "release", CHART, *self.OPTIONS, "--set-json", 'state.volume={"emptyDir": {}}')
+        for line in ("{name: MOED_STATE, value: /var/lib/moed}", "{name: state, mountPath: /var/lib/moed}",
+                     "- name: state\n          emptyDir: {}\n", "fsGroup: 10001\n"):
+            self.assertIn(line, page)
+        ended = subprocess.run(["helm", "template", "release", CHART, "--set", "state.volume.persistentVolumeClaim.claimName=one"],
+                               capture_output=True, text=True, timeout=120, check=False)
+        self.assertIn("state.volume", ended.stderr)
+
     def test_secrets_are_for_the_servers_group_only(self):
         page = tool("helm", "template", "release", CHART, "--kube-version", "1.31.0", "--set", "tls.secret=pair,tokens.secret=lines")
         self.assertEqual(page.count("defaultMode: 0440}"), 2)
