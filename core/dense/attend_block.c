@@ -108,10 +108,13 @@ INLINE void scale_scores(const struct attended *block, const struct attending *q
 {
     float bias[ATTEND_POSITIONS] = {0};
     size_t from = block->from;
-    if (query->bias)
-        memcpy(bias + from, query->bias + block->first + from, (block->end - from) * sizeof *bias);
     for (unsigned v = 0; v < VECTORS; v++)
-        scores[v] = scores[v] * scale + load(bias + v * LANES);
+        scores[v] *= scale;
+    if (!query->bias)
+        return;
+    memcpy(bias + from, query->bias + block->first + from, (block->end - from) * sizeof *bias);
+    for (unsigned v = 0; v < VECTORS; v++)
+        scores[v] += load(bias + v * LANES);
 }
 
 /* Turns a query's scores into weights, [from, end) of them, and what it has so far into what it

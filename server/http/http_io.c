@@ -1,7 +1,9 @@
 #include "server/http/http_io.h"
 
 #include <errno.h>
+#include <linux/sockios.h>
 #include <poll.h>
+#include <sys/ioctl.h>
 
 #include "server/http/http_tls.h"
 
@@ -31,6 +33,12 @@ ssize_t connection_send_few(struct connection *connection, const void *bytes, si
     if (connection->tls && sent < 0)
         errno = EPIPE;
     return sent;
+}
+
+int http_io_untaken(int fd)
+{
+    int untaken;
+    return ioctl(fd, SIOCOUTQ, &untaken) == 0 ? untaken : -1;
 }
 
 void connection_end(struct connection *connection)

@@ -16,6 +16,10 @@ ssize_t connection_send(struct connection *connection, const void *bytes, size_t
  * use. EAGAIN if the client has not taken what was sent before; then nothing was sent. */
 ssize_t connection_send_few(struct connection *connection, const void *bytes, size_t size);
 
+/* Bytes that were written to a socket, of which the other side's system has not told that it has
+ * them. -1: unknown. */
+int http_io_untaken(int fd);
+
 /* Shuts our side, after telling the client that nothing more comes. */
 void connection_end(struct connection *connection);
 

@@ -7,15 +7,14 @@
  * libmicrohttpd closes its descriptor at once; ours is a duplicate. */
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/sockios.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "core/memory.h"
 #include "server/http/http_internal.h"
+#include "server/http/http_io.h"
 
 enum { LINGER_MS = 1000 };
 
@@ -33,12 +32,6 @@ static bool drop_unread(const struct http *http, int fd)
         count = recvfrom(fd, http->scratch, HTTP_SCRATCH_BYTES, MSG_DONTWAIT, NULL, NULL);
     while (count > 0);
     return count < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR);
-}
-
-static bool all_has_arrived(int fd)
-{
-    int unacknowledged = 0;
-    return ioctl(fd, SIOCOUTQ, &unacknowledged) != 0 || unacknowledged == 0;
 }
 
 void http_linger(struct connection *connection)
@@ -75,7 +68,7 @@ void http_linger_step(struct http *http)
     for (; lingering; lingering = next) {
         next = TAILQ_NEXT(lingering, link);
         if (!drop_unread(http, lingering->fd) ||
-            (uv_now(http->loop) >= lingering->until_ms && all_has_arrived(lingering->fd)))
+            (uv_now(http->loop) >= lingering->until_ms && http_io_untaken(lingering->fd) <= 0))
             end(http, lingering);
     }
 }

@@ -4,20 +4,17 @@
  * long. A client that takes nothing at all is cut sooner: after the idle timeout, or after some
  * seconds once the answers that wait take much of the memory that they may. What a client takes is
  * seen from what its socket still holds: the system takes more from us only now and then. */
-#include <linux/sockios.h>
-#include <sys/ioctl.h>
-
 #include "server/http/http_internal.h"
+#include "server/http/http_io.h"
 
 /* How often sockets are asked; answers that are taken sooner never are. */
 enum { LOOK_MS = 1000 };
 
 static void note_progress(struct connection *connection, uint64_t now_ms)
 {
-    int untaken = -1;
-    bool known = ioctl(connection->fd, SIOCOUTQ, &untaken) == 0;
+    int untaken = http_io_untaken(connection->fd);
     bool looked = connection->moved_ms >= connection->entered_ms;
-    if (known && looked && untaken == connection->untaken)
+    if (untaken >= 0 && looked && untaken == connection->untaken)
         return;
     connection->moved_ms = now_ms;
     connection->untaken = untaken;

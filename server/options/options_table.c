@@ -148,8 +148,7 @@ const struct option_row OPTIONS[OPTION_ROWS] = {
      NULL,
      "The most connections of one client address (of IPv6: of 64 bits of it); further ones are "
      "closed at once. 0 sets no limit of its own. Set it when clients connect directly; behind a "
-     "proxy every client has "
-     "the proxy's address."},
+     "proxy every client has the proxy's address."},
     {"request_timeout_ms", OPTION_COUNT, AT(request_timeout_ms), 1, DAY_MS, "30000", NULL,
      "MILLISECONDS", NULL,
      "A request must have arrived whole this long after its first byte, or it is answered 408 and "
